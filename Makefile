@@ -1,0 +1,35 @@
+# Two commands from a fresh clone: `make demo` and `make test`. Each sets up what it needs in .venv.
+PYTHON ?= python3
+VENV := .venv
+BIN := $(VENV)/bin
+
+.PHONY: demo test test-all lint format model clean
+
+$(VENV)/ready: pyproject.toml
+	$(PYTHON) -m venv $(VENV)
+	$(BIN)/python -m pip install --quiet --editable '.[dev]'
+	touch $@
+
+demo: $(VENV)/ready  ## Index a small synthetic corpus with the bundled model, then search it
+	$(BIN)/earshot demo
+
+test: $(VENV)/ready lint  ## Lint, types, and every test that is not marked slow
+	$(BIN)/python -m pytest -m "not slow"
+
+test-all: $(VENV)/ready lint  ## All tests
+	$(BIN)/python -m pytest
+
+lint: $(VENV)/ready
+	$(BIN)/ruff check .
+	$(BIN)/ruff format --check .
+	$(BIN)/mypy
+
+format: $(VENV)/ready
+	$(BIN)/ruff check --fix .
+	$(BIN)/ruff format .
+
+model: $(VENV)/ready  ## Train the bundled model anew (minutes)
+	$(BIN)/python -m jobs.train_tiny
+
+clean:
+	rm -rf $(VENV) build dist *.egg-info .mypy_cache .ruff_cache .pytest_cache

@@ -1,0 +1,1 @@
+"""The commands of Earshot, one short module each."""

@@ -1,0 +1,28 @@
+"""Earshot: audio corpora in, a vector table that can be searched by sound and by words out.
+
+    import pipeline
+
+    ix = pipeline.open("my-index")
+    ix.search("dog barking")
+
+Importing this loads nothing heavy; ``open`` does.
+"""
+
+from typing import TYPE_CHECKING
+
+if TYPE_CHECKING:
+    from pipeline.front import Index
+
+__all__ = ["open"]
+__version__ = "0.1.0"
+
+
+def open(path: str) -> "Index":
+    """Open the index at ``path`` as it was last published.
+
+    Raises:
+        IndexMissing: there is no index at ``path``.
+    """
+    from pipeline.front import Index
+
+    return Index(path)

@@ -1,0 +1,194 @@
+"""A run, as written down: YAML in, one validated and frozen ``Config`` out.
+
+Settings that decide what the vectors are (models, window, decoding) form the fingerprint of an
+index: opening it with others is an error. All else may change from run to run.
+"""
+
+import hashlib
+import json
+from pathlib import Path
+from typing import Any, Literal
+
+import yaml
+from pydantic import BaseModel, ConfigDict, Field, ValidationError, field_validator, model_validator
+
+from pipeline.errors import ConfigError
+from pipeline.window import FRAME_S, Grid, seconds_to_frames
+
+
+class _Section(BaseModel):
+    model_config = ConfigDict(extra="forbid", frozen=True)
+
+
+class CorpusConfig(_Section):
+    """Which files are audio, of those that the sources hold."""
+
+    extensions: tuple[str, ...] | None = None
+    """Override of the extensions looked for in folders, for example [wav, rec]; ["*"] takes every file."""
+    hidden: bool = False
+    """Also files and folders whose name begins with a dot."""
+    follow_symlinks: bool = False
+    """Also enter folders that are symbolic links (links to files are always read)."""
+
+    @field_validator("extensions")
+    @classmethod
+    def _normalise(cls, value: tuple[str, ...] | None) -> tuple[str, ...] | None:
+        return None if value is None else tuple(e.lower().removeprefix(".") for e in value)
+
+
+class DecodeConfig(_Section):
+    """How bytes become a waveform. Part of the fingerprint."""
+
+    resampler: Literal["HQ", "VHQ"] = "HQ"
+    """soxr's quality preset."""
+
+
+class WindowConfig(_Section):
+    """How a waveform is cut. Part of the fingerprint."""
+
+    length_s: float = Field(10.0, ge=0.4, le=400.0)
+    overlap_s: float = Field(0.4, ge=0.0)
+
+    @model_validator(mode="after")
+    def _on_grid(self) -> "WindowConfig":
+        for name in ("length_s", "overlap_s"):
+            value = getattr(self, name)
+            if abs(seconds_to_frames(value) * FRAME_S - value) > 1e-9:
+                raise ValueError(f"{name}: {value} is not a multiple of {FRAME_S} s")
+        if self.overlap_s > self.length_s / 2:
+            raise ValueError(f"overlap_s: {self.overlap_s} is more than half of length_s ({self.length_s})")
+        return self
+
+    @property
+    def grid(self) -> Grid:
+        return Grid(seconds_to_frames(self.length_s), seconds_to_frames(self.overlap_s))
+
+
+class EncodeConfig(_Section):
+    """Which models turn windows into embeddings, and on what."""
+
+    clip_model: str = "earshot-tiny"
+    """``earshot-tiny``, a local folder, or a hub name such as ``facebook/pe-av-base``."""
+    frame_model: str | None = None
+    """Likewise, such as ``facebook/pe-a-frame-base``; the clip model serves both when this is left out."""
+    clip_revision: str | None = None
+    frame_revision: str | None = None
+    device: Literal["auto", "cpu", "cuda"] = "auto"
+    precision: Literal["auto", "float32", "bfloat16"] = "auto"
+    batch_windows: int = Field(8, ge=1, le=1024)
+    """Windows in one pass of the model."""
+    actors: int | None = Field(None, ge=1)
+    """Encoder processes; by default one per GPU, or one per eight CPU cores."""
+
+
+class StoreConfig(_Section):
+    """What is stored, and how often it is committed."""
+
+    frames: Literal["all", "none"] = "all"
+    checkpoint_rows: int = Field(200_000, ge=1)
+    """Clip and frame rows after which a batch is committed ..."""
+    checkpoint_s: float = Field(60.0, gt=0)
+    """... or seconds, whichever comes first."""
+    keep_versions: int = Field(20, ge=1)
+    """Published batches that stay readable."""
+
+
+class RunConfig(_Section):
+    """When a run counts as failed, and how much one task takes on."""
+
+    max_failed_fraction: float = Field(1.0, ge=0.0, le=1.0)
+    """The run ends with exit code 1 when a larger fraction of its files failed."""
+    parcel_s: float = Field(300.0, gt=0)
+    """Audio that one decode task takes on, in seconds, estimated from file sizes."""
+
+
+class Config(_Section):
+    """A complete run."""
+
+    into: str
+    sources: tuple[str, ...] = Field(min_length=1)
+    corpus: CorpusConfig = CorpusConfig()
+    decode: DecodeConfig = DecodeConfig()
+    window: WindowConfig = WindowConfig()
+    encode: EncodeConfig = EncodeConfig()
+    store: StoreConfig = StoreConfig()
+    run: RunConfig = RunConfig()
+
+    @field_validator("sources", mode="before")
+    @classmethod
+    def _listed(cls, value: Any) -> Any:
+        return (value,) if isinstance(value, str) else value
+
+
+def make_config(values: dict[str, Any], where: str = "configuration") -> Config:
+    """Validate ``values``; ``where`` names their origin in errors.
+
+    Raises:
+        ConfigError: naming the key, the value and what is allowed, one clause each.
+    """
+    try:
+        return Config.model_validate(values)
+    except ValidationError as error:
+        raise ConfigError(f"{where}: " + "; ".join(_explain(item) for item in error.errors())) from None
+
+
+def load_config(path: str | Path) -> Config:
+    """Read a YAML file. Relative paths in it are taken from the folder of the file.
+
+    Raises:
+        ConfigError: the file is missing, is no YAML mapping, or has a wrong key or value.
+    """
+    path = Path(path)
+    try:
+        values = yaml.safe_load(path.read_text(encoding="utf-8"))
+    except (OSError, UnicodeDecodeError) as error:
+        raise ConfigError(f"{path}: cannot be read: {error}") from None
+    except yaml.YAMLError as error:
+        raise ConfigError(f"{path}: is not YAML: {' '.join(str(error).split())}") from None
+    if not isinstance(values, dict):
+        raise ConfigError(f"{path}: expected a mapping with `sources:` and `into:`")
+    config = make_config(values, str(path))
+    return config.model_copy(
+        update={
+            "into": _beside(path, config.into),
+            "sources": tuple(_beside(path, source) for source in config.sources),
+            "encode": config.encode.model_copy(
+                update={
+                    key: _beside(path, value)
+                    for key in ("clip_model", "frame_model")
+                    if (value := getattr(config.encode, key)) and value.startswith((".", "~"))
+                }
+            ),
+        }
+    )
+
+
+def _beside(path: Path, value: str) -> str:
+    if "://" in value:
+        return value
+    return str(path.parent.joinpath(Path(value).expanduser()))
+
+
+def _explain(item: Any) -> str:
+    key = ".".join(str(part) for part in item["loc"]) or "settings"
+    if item["type"] == "extra_forbidden":
+        return f"unknown key `{key}`{_known_keys(item['loc'])}"
+    if item["type"] == "missing":
+        return f"`{key}` is missing"
+    message = item["msg"].removeprefix("Value error, ")
+    return f"`{key}`: {message}, not {item['input']!r}" if item["type"] != "value_error" else f"`{key}`: {message}"
+
+
+def _known_keys(loc: tuple[Any, ...]) -> str:
+    model: Any = Config
+    for part in loc[:-1]:
+        field = model.model_fields.get(part)
+        model = field.annotation if field else None
+        if not (isinstance(model, type) and issubclass(model, BaseModel)):
+            return ""
+    return f" (known: {', '.join(model.model_fields)})"
+
+
+def fingerprint(settings: dict[str, Any]) -> str:
+    """128 bits that change with any value of ``settings``."""
+    return hashlib.sha256(json.dumps(settings, sort_keys=True).encode()).hexdigest()[:32]

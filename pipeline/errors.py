@@ -1,0 +1,78 @@
+"""The exceptions of the project, and the one way a bad file is described.
+
+    EarshotError               anything a person is told in one line       exit code 1
+    |-- UsageError             a wrong call or configuration               exit code 2
+    |   |-- ConfigError        unknown key, value out of range
+    |   |-- CorpusError        a source that does not exist or lists nothing
+    |   |-- ModelError         a model that cannot be found or loaded exactly
+    |   |-- IndexMissing       no index at this path
+    |   `-- IndexMismatch      settings that would mix incompatible vectors
+    |-- IndexBusy              another run holds the index
+    |-- CommitConflict         another writer published first
+    `-- FileFailure            one file could not be indexed: becomes a row, never a crash
+
+Nothing heavy is imported here: every module of the project may use it.
+"""
+
+from typing import Literal
+
+Stage = Literal["list", "read", "decode", "encode", "write"]
+
+
+class EarshotError(Exception):
+    """Something a person can act on, said in one line."""
+
+    exit_code = 1
+
+
+class UsageError(EarshotError):
+    """The call or the configuration is wrong: nothing was started."""
+
+    exit_code = 2
+
+
+class ConfigError(UsageError):
+    """A configuration key is unknown or its value is out of range."""
+
+
+class CorpusError(UsageError):
+    """A source does not exist, or nothing in it can be listed."""
+
+
+class ModelError(UsageError):
+    """A model cannot be found, or its checkpoint does not load exactly."""
+
+
+class IndexMissing(UsageError):
+    """There is no index at the path given."""
+
+
+class IndexMismatch(UsageError):
+    """The index was built with settings that would mix incompatible vectors."""
+
+
+class IndexBusy(EarshotError):
+    """Another run holds the index."""
+
+
+class CommitConflict(EarshotError):
+    """Another writer changed the index under this run, which stops."""
+
+
+class FileFailure(EarshotError):
+    """One file cannot be indexed. It ends as a ``files`` row with these three values.
+
+    Args:
+        stage: where it failed: ``list``, ``read``, ``decode``, ``encode`` or ``write``.
+        reason: one snake_case word to group by, for example ``not_audio``.
+        message: one line for a person.
+    """
+
+    def __init__(self, stage: Stage, reason: str, message: str) -> None:
+        super().__init__(f"{reason}: {message}")
+        self.stage: Stage = stage
+        self.reason = reason
+        self.message = " ".join(message.split())
+
+    def __reduce__(self) -> tuple[type["FileFailure"], tuple[str, str, str]]:
+        return type(self), (self.stage, self.reason, self.message)

@@ -1,0 +1,196 @@
+"""The Arrow schema of every edge and table, and the rules by which ids are made.
+
+Two kinds of schemas live here: the four tables of an index (what is stored), and the edges
+between stages (what travels). Every table that crosses a stage boundary has one of them.
+"""
+
+import hashlib
+
+import pyarrow as pa
+
+ID = pa.string()
+"""Ids are 32 lower-case hexadecimal digits, 128 bits of SHA-256."""
+
+# --- ids --------------------------------------------------------------------------------------------------------------
+
+
+def digest(*parts: str) -> str:
+    """128 bits of SHA-256 over ``parts``, unambiguous in where one ends and the next begins."""
+    text = "\0".join(f"{len(part.encode())}:{part}" for part in parts)
+    return hashlib.sha256(text.encode()).hexdigest()[:32]
+
+
+def make_audio_id(content_hash: str) -> str:
+    """Identity of an audio content: the same bytes have the same id wherever they lie."""
+    return digest("audio", content_hash)
+
+
+def make_file_id(uri: str, audio_id: str | None) -> str:
+    """Identity of a file: a content at a place. ``audio_id`` is None where the bytes were never read."""
+    return digest("file", uri, audio_id or "")
+
+
+def make_clip_id(file_id: str, first_frame: int) -> str:
+    """Identity of a clip: a window of a file, by its first frame."""
+    return digest("clip", file_id, str(first_frame))
+
+
+# --- what is stored ---------------------------------------------------------------------------------------------------
+
+FILES = pa.schema(
+    [
+        pa.field("file_id", ID, nullable=False),
+        pa.field("audio_id", ID),  # null where the bytes could not be read
+        pa.field("uri", pa.string(), nullable=False),
+        pa.field("status", pa.string(), nullable=False),  # indexed, failed, deleted
+        pa.field("stage", pa.string()),
+        pa.field("reason", pa.string()),
+        pa.field("message", pa.string()),
+        pa.field("duration_s", pa.float64()),  # what was decoded
+        pa.field("expected_duration_s", pa.float64()),  # what the header promises
+        pa.field("sample_rate_hz", pa.int32()),
+        pa.field("channels", pa.int32()),
+        pa.field("codec", pa.string()),
+        pa.field("size_bytes", pa.int64()),
+        pa.field("modified_ns", pa.int64()),
+        pa.field("content_hash", pa.string()),  # SHA-256 of the bytes, hexadecimal
+        pa.field("n_clips", pa.int32(), nullable=False),
+        pa.field("n_frames", pa.int32(), nullable=False),
+        pa.field("batch_id", ID, nullable=False),
+    ]
+)
+
+
+def clips_schema(dimension: int) -> pa.Schema:
+    """``clips``: one row per window of a file; ``vector`` is float16 [dimension]."""
+    return pa.schema(
+        [
+            pa.field("clip_id", ID, nullable=False),
+            pa.field("file_id", ID, nullable=False),
+            pa.field("audio_id", ID, nullable=False),
+            pa.field("uri", pa.string(), nullable=False),
+            pa.field("start_s", pa.float64(), nullable=False),
+            pa.field("end_s", pa.float64(), nullable=False),
+            pa.field("duration_s", pa.float64(), nullable=False),  # of the whole file
+            pa.field("sample_rate_hz", pa.int32(), nullable=False),
+            pa.field("channels", pa.int32(), nullable=False),
+            pa.field("codec", pa.string(), nullable=False),
+            pa.field("batch_id", ID, nullable=False),
+            pa.field("vector", pa.list_(pa.float16(), dimension), nullable=False),
+        ]
+    )
+
+
+def frames_schema(dimension: int) -> pa.Schema:
+    """``frames``: one row per 40 ms of audio content, in order; ``vector`` is float16 [dimension]."""
+    return pa.schema(
+        [
+            pa.field("audio_id", ID, nullable=False),
+            pa.field("frame", pa.int32(), nullable=False),
+            pa.field("start_s", pa.float64(), nullable=False),
+            pa.field("batch_id", ID, nullable=False),
+            pa.field("vector", pa.list_(pa.float16(), dimension), nullable=False),
+        ]
+    )
+
+
+PRIMARY_KEY = {b"lance-schema:unenforced-primary-key": b"true"}
+"""Field metadata that makes two concurrent inserts of one key conflict in Lance."""
+
+BATCHES = pa.schema(
+    [
+        pa.field("seq", pa.int64(), nullable=False, metadata=PRIMARY_KEY),
+        pa.field("batch_id", ID, nullable=False),
+        pa.field("run_id", ID, nullable=False),
+        pa.field("kind", pa.string(), nullable=False),  # create, index, maintain
+        pa.field("committed_at", pa.timestamp("us", tz="UTC"), nullable=False),
+        pa.field("files_version", pa.int64(), nullable=False),
+        pa.field("clips_version", pa.int64(), nullable=False),
+        pa.field("frames_version", pa.int64(), nullable=False),
+        pa.field("n_files", pa.int64(), nullable=False),
+        pa.field("n_failed", pa.int64(), nullable=False),
+        pa.field("n_clips", pa.int64(), nullable=False),
+        pa.field("n_frames", pa.int64(), nullable=False),
+        pa.field("audio_s", pa.float64(), nullable=False),
+        pa.field("precision", pa.string()),
+        pa.field("detail", pa.string(), nullable=False),  # JSON: of `create`, the settings of the index
+    ]
+)
+
+# --- what travels -----------------------------------------------------------------------------------------------------
+
+LISTED = pa.schema(
+    [
+        pa.field("uri", pa.string(), nullable=False),
+        pa.field("size_bytes", pa.int64(), nullable=False),
+        pa.field("modified_ns", pa.int64(), nullable=False),
+        # Null, or why the file cannot even be listed properly.
+        pa.field("reason", pa.string()),
+        pa.field("message", pa.string()),
+    ]
+)
+"""corpus -> plan: the files of a corpus, no audio opened."""
+
+AUDIO = pa.struct(
+    [
+        pa.field("content_hash", pa.string()),  # null: hash it while reading
+        pa.field("size_bytes", pa.int64()),
+        pa.field("uris", pa.list_(pa.string())),  # every file with these bytes; the first one is read
+        pa.field("modified_ns", pa.list_(pa.int64())),
+    ]
+)
+"""One audio content to index, and the files that hold it."""
+
+PARCELS = pa.schema(
+    [
+        pa.field("parcel", pa.int64(), nullable=False),
+        pa.field("audios", pa.list_(AUDIO), nullable=False),
+    ]
+)
+"""plan -> decode: one row per parcel, the files that one task decodes and one batch publishes."""
+
+_FILE_ROWS = pa.list_(pa.struct([field for field in FILES if field.name != "batch_id"]))
+
+DECODED = pa.schema(
+    [
+        pa.field("parcel", pa.int64(), nullable=False),
+        pa.field("seq", pa.int32(), nullable=False),  # counts the rows of a parcel
+        pa.field("last", pa.bool_(), nullable=False),  # true on the last row of a parcel
+        # A window ...
+        pa.field("audio_id", ID),
+        pa.field("first_frame", pa.int32()),
+        pa.field("own_first", pa.int32()),
+        pa.field("own_stop", pa.int32()),
+        pa.field("pcm", pa.large_binary()),  # float32 samples at 48 kHz
+        # ... or what became of a content: the rows of its files, after its last window.
+        pa.field("files", _FILE_ROWS),
+    ]
+)
+"""decode -> encode: windows in order, each content followed by one row with its files."""
+
+ENCODED = pa.schema(
+    [
+        *(field for field in DECODED if field.name != "pcm"),
+        pa.field("clip_vector", pa.large_binary()),  # float16 [dimension]
+        pa.field("frame_vectors", pa.large_binary()),  # float16 [own_stop - own_first, dimension]
+    ]
+)
+"""encode -> write: the same rows, samples replaced by embeddings."""
+
+RECEIPTS = pa.schema(
+    [
+        pa.field("parcel", pa.int64(), nullable=False),
+        pa.field("first_seq", pa.int32(), nullable=False),
+        pa.field("stop_seq", pa.int32(), nullable=False),
+        pa.field("last", pa.bool_(), nullable=False),
+        pa.field("frame_fragments", pa.list_(pa.string()), nullable=False),  # Lance fragment metadata, JSON
+        pa.field("windows", pa.large_binary(), nullable=False),  # Arrow IPC: audio_id, first_frame, clip vector
+        pa.field("files", _FILE_ROWS, nullable=False),
+    ]
+)
+"""write -> driver: what a worker has written, to be committed.
+
+Frames are nearly all of the bytes: workers write them and send home the metadata of the fragments. A clip is 2 kB
+for ten seconds of audio: it travels in the receipt, and the driver writes the clips of a batch as one fragment, with
+what is known of a file only at its end (its duration) and without the rows of files that failed half-way.
+"""

@@ -1,0 +1,164 @@
+"""Waveform in, windows out, on one time grid counted in integer samples and frames.
+
+A file of N samples at 48 kHz has F = ceil(N / 1920) frames of 40 ms. Its very end is
+reflect-padded once to F x 1920 samples, as PE-Audio's feature extractor does; nothing else
+is ever padded. Windows start at multiples of 1920 samples and overlap a little; the last one
+is moved back to end with the file. All windows of a file at least one window long therefore
+have the same length, batches need no padding, and no embedding depends on its batch.
+
+This is the only place where seconds become samples or frames.
+"""
+
+from collections.abc import Iterable, Iterator
+from dataclasses import dataclass
+
+import numpy as np
+import numpy.typing as npt
+
+SAMPLE_RATE_HZ = 48_000
+"""The rate PE-Audio hears at (its feature extractor's ``sampling_rate``)."""
+
+HOP_SAMPLES = 1_920
+"""Samples in one frame: the product of the codec's strides, 2 x 8 x 10 x 12."""
+
+FRAME_S = HOP_SAMPLES / SAMPLE_RATE_HZ
+"""Seconds in one frame: 0.04."""
+
+Waveform = npt.NDArray[np.float32]
+
+
+def count_frames(n_samples: int) -> int:
+    """Frames of a file of ``n_samples`` at 48 kHz, the last one possibly partial."""
+    return -(-n_samples // HOP_SAMPLES)
+
+
+def frames_to_seconds(n_frames: int) -> float:
+    """The time at which frame ``n_frames`` begins, in seconds, exact to the nearest float."""
+    return n_frames * HOP_SAMPLES / SAMPLE_RATE_HZ
+
+
+def samples_to_seconds(n_samples: int) -> float:
+    """Duration of ``n_samples`` at 48 kHz, in seconds."""
+    return n_samples / SAMPLE_RATE_HZ
+
+
+def seconds_to_samples(seconds: float) -> int:
+    """The nearest sample at 48 kHz."""
+    return round(seconds * SAMPLE_RATE_HZ)
+
+
+def seconds_to_frames(seconds: float) -> int:
+    """The nearest frame boundary."""
+    return round(seconds * SAMPLE_RATE_HZ / HOP_SAMPLES)
+
+
+@dataclass(frozen=True, slots=True)
+class Grid:
+    """How files are cut: window length and overlap, both in frames.
+
+    ``length_frames`` >= 2 and 0 <= ``overlap_frames`` <= ``length_frames`` / 2, so that at most two regular windows
+    cover any frame.
+    """
+
+    length_frames: int = 250
+    overlap_frames: int = 10
+
+    @property
+    def step_frames(self) -> int:
+        return self.length_frames - self.overlap_frames
+
+
+@dataclass(frozen=True, slots=True)
+class Span:
+    """One window of a file, in frames of that file.
+
+    The window holds frames ``first`` .. ``first + length - 1``; of these, the rows
+    ``own_first`` .. ``own_stop - 1`` are taken from it, because its centre is the nearest.
+    """
+
+    first: int
+    length: int
+    own_first: int
+    own_stop: int
+
+
+def window_starts(n_frames: int, grid: Grid) -> list[int]:
+    """First frames of the windows of a file of ``n_frames`` frames, ascending and distinct."""
+    last = max(0, n_frames - grid.length_frames)
+    return [*range(0, last, grid.step_frames), last]
+
+
+def seam(earlier: int, later: int, length: int) -> int:
+    """The first frame that belongs to the later of two windows of ``length`` frames.
+
+    Frame k goes to the window whose centre is nearest to its own, ties to the earlier.
+    """
+    return (earlier + later + length + 1) // 2
+
+
+def plan_windows(n_frames: int, grid: Grid) -> list[Span]:
+    """All windows of a file of ``n_frames`` >= 1 frames: every frame is owned exactly once."""
+    starts = window_starts(n_frames, grid)
+    length = min(n_frames, grid.length_frames)
+    seams = [0, *(seam(a, b, length) for a, b in zip(starts, starts[1:], strict=False)), n_frames]
+    return [
+        Span(first, length, own_first, own_stop)
+        for first, own_first, own_stop in zip(starts, seams, seams[1:], strict=False)
+    ]
+
+
+def reflect_pad(tail: Waveform) -> Waveform:
+    """Extend ``tail`` (samples,) by reflection to a whole number of frames.
+
+    Needs at least one whole frame, so that there is enough to reflect. Source: transformers'
+    ``PeAudioFeatureExtractor._reflect_pad``.
+    """
+    missing = -len(tail) % HOP_SAMPLES
+    return np.pad(tail, (0, missing), "reflect") if missing else tail
+
+
+def cut_windows(blocks: Iterable[Waveform], grid: Grid) -> Iterator[tuple[Span, Waveform]]:
+    """Cut a stream of 48 kHz mono float32 blocks into windows, holding little over one window.
+
+    Yields ``(span, samples)`` with samples of shape (span.length * 1920,), in the order and
+    with the spans that ``plan_windows`` gives for the whole file. A stream shorter than one
+    frame yields nothing.
+    """
+    length, step = grid.length_frames * HOP_SAMPLES, grid.step_frames * HOP_SAMPLES
+    held: tuple[int, Waveform] | None = None  # the newest window: who owns its end is known with the next
+    own_first = 0
+    buffer = np.empty(0, np.float32)
+    base = 0  # the sample of the file at which the buffer begins
+    next_start = 0  # the sample at which the next regular window begins
+
+    def settle(later_start: int) -> tuple[Span, Waveform]:
+        nonlocal own_first
+        assert held is not None
+        first, samples = held
+        own_stop = seam(first, later_start // HOP_SAMPLES, grid.length_frames)
+        span = Span(first, grid.length_frames, own_first, own_stop)
+        own_first = own_stop
+        return span, samples
+
+    for block in blocks:
+        buffer = np.concatenate([buffer, block]) if len(buffer) else np.asarray(block, np.float32)
+        # A window is regular only once a sample beyond it is known: otherwise it is the last, and moves.
+        while base + len(buffer) > next_start + length:
+            if held is not None:
+                yield settle(next_start)
+            begin = next_start - base
+            held = next_start // HOP_SAMPLES, buffer[begin : begin + length].copy()
+            next_start += step
+        # The last window may begin as early as the newest regular one, never before it.
+        keep = next_start - step if held is not None else 0
+        buffer, base = buffer[keep - base :], keep
+
+    n_samples = base + len(buffer)
+    if n_samples < HOP_SAMPLES:
+        return
+    n_frames = count_frames(n_samples)
+    first = max(0, n_frames - grid.length_frames)
+    tail = reflect_pad(buffer)[first * HOP_SAMPLES - base :]
+    if held is not None:
+        yield settle(first * HOP_SAMPLES)
+    yield Span(first, min(n_frames, grid.length_frames), own_first, n_frames), tail
