@@ -30,6 +30,11 @@ def make_file_id(uri: str, audio_id: str | None) -> str:
     return digest("file", uri, audio_id or "")
 
 
+def make_batch_id(run_id: str, number: int) -> str:
+    """Identity of a batch: the run that writes it, and its number there."""
+    return digest("batch", run_id, str(number))
+
+
 def make_clip_id(file_id: str, first_frame: int) -> str:
     """Identity of a clip: a window of a file, by its first frame."""
     return digest("clip", file_id, str(first_frame))
@@ -141,21 +146,21 @@ AUDIO = pa.struct(
 )
 """One audio content to index, and the files that hold it."""
 
-PARCELS = pa.schema(
+PLANNED = pa.schema(
     [
-        pa.field("parcel", pa.int64(), nullable=False),
+        pa.field("batch_id", ID, nullable=False),
         pa.field("audios", pa.list_(AUDIO), nullable=False),
     ]
 )
-"""plan -> decode: one row per parcel, the files that one task decodes and one batch publishes."""
+"""plan -> decode: one row per batch, the files that one task decodes and one commit publishes, all or none."""
 
 _FILE_ROWS = pa.list_(pa.struct([field for field in FILES if field.name != "batch_id"]))
 
 DECODED = pa.schema(
     [
-        pa.field("parcel", pa.int64(), nullable=False),
-        pa.field("seq", pa.int32(), nullable=False),  # counts the rows of a parcel
-        pa.field("last", pa.bool_(), nullable=False),  # true on the last row of a parcel
+        pa.field("batch_id", ID, nullable=False),
+        pa.field("seq", pa.int32(), nullable=False),  # counts the rows of a batch
+        pa.field("last", pa.bool_(), nullable=False),  # true on the last row of a batch
         # A window ...
         pa.field("audio_id", ID),
         pa.field("first_frame", pa.int32()),
@@ -179,7 +184,7 @@ ENCODED = pa.schema(
 
 RECEIPTS = pa.schema(
     [
-        pa.field("parcel", pa.int64(), nullable=False),
+        pa.field("batch_id", ID, nullable=False),
         pa.field("first_seq", pa.int32(), nullable=False),
         pa.field("stop_seq", pa.int32(), nullable=False),
         pa.field("last", pa.bool_(), nullable=False),
@@ -191,6 +196,6 @@ RECEIPTS = pa.schema(
 """write -> driver: what a worker has written, to be committed.
 
 Frames are nearly all of the bytes: workers write them and send home the metadata of the fragments. A clip is 2 kB
-for ten seconds of audio: it travels in the receipt, and the driver writes the clips of a batch as one fragment, with
+for ten seconds of audio: it travels in the receipt, and the driver writes the clips of a commit as one fragment, with
 what is known of a file only at its end (its duration) and without the rows of files that failed half-way.
 """

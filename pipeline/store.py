@@ -1,0 +1,346 @@
+"""Rows in, committed tables out: the ledger, the journal, and recovery.
+
+An index is one LanceDB database of four tables. Only the driver commits, at checkpoints, one or
+more whole batches at a time, in this order:
+
+1. ``frames``: append the fragments that workers have written; ``clips``: append one fragment.
+2. ``frames`` and ``clips``: delete what the batches replace. ``files``: replace the ledger rows.
+3. ``batches``: insert a row for each batch, in one insert, with the versions produced.
+   **This is the commit point.**
+
+Readers open the versions that the newest journal row names, so a half-done batch is never seen.
+A run begins by taking every table back to its published version: whatever a crashed run left
+behind it is gone from the tables, and its fragments go with Lance's ordinary clean-up.
+Before each step the driver checks that a table is where it left it. If not, someone else
+writes: it stops, and nothing of the batch is published.
+"""
+
+import datetime as dt
+import json
+import os
+from collections.abc import Callable, Iterable, Sequence
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+os.environ.setdefault("LANCE_LOG", "error")
+
+import lance
+import pyarrow as pa
+import pyarrow.compute as pc
+from lance.fragment import FragmentMetadata, write_fragments
+
+from pipeline import schema
+from pipeline.errors import CommitConflict, IndexMismatch, IndexMissing
+
+FORMAT = 1
+"""The format number of an index: what ``batches`` row 0 says, and what this code reads and writes."""
+
+FILE_FORMAT = "2.2"
+"""Lance's file format, pinned: lancedb 0.40 cannot read what newer ones write."""
+
+_TAG = "published-"
+
+DATA_TABLES = ("files", "clips", "frames")
+SCALAR_INDEXES = {"files": ("file_id", "audio_id"), "clips": ("clip_id", "file_id", "audio_id"), "frames": ("audio_id",)}
+
+
+@dataclass(frozen=True)
+class Published:
+    """What the newest journal row says: the state that readers see."""
+
+    seq: int
+    batch_id: str
+    versions: dict[str, int]
+
+
+@dataclass(frozen=True)
+class Batch:
+    """What becomes visible together: the files that one task decoded, or that need no decoding.
+
+    ``files`` and ``clips`` have the columns of their tables without ``batch_id``, which is added here.
+    ``frame_fragments`` (JSON) are ordered: the rows of one audio are contiguous. ``drop_files`` are ids of files whose
+    ledger and clip rows go; ``drop_frames`` are ids of audio whose frame rows go, those just appended included.
+    """
+
+    batch_id: str
+    files: pa.Table
+    clips: pa.Table
+    frame_fragments: Sequence[str] = ()
+    drop_files: frozenset[str] = frozenset()
+    drop_frames: frozenset[str] = frozenset()
+    precision: str | None = None
+
+    @property
+    def n_rows(self) -> int:
+        """Clip and frame rows: what checkpoints are measured in."""
+        return self.clips.num_rows + (pc.sum(self.files["n_frames"]).as_py() or 0)
+
+    def describe(self) -> dict[str, Any]:
+        """The counts that its journal row carries."""
+        return {
+            "n_files": self.files.num_rows,
+            "n_failed": pc.sum(pc.equal(self.files["status"], "failed")).as_py() or 0,
+            "n_clips": self.clips.num_rows,
+            "n_frames": pc.sum(self.files["n_frames"]).as_py() or 0,
+            "audio_s": pc.sum(self.files["duration_s"]).as_py() or 0.0,
+            "precision": self.precision,
+        }
+
+
+def table_uri(path: str | Path, name: str) -> str:
+    """Where the table ``name`` of the index at ``path`` lies."""
+    return str(Path(path) / f"{name}.lance")
+
+
+def exists(path: str | Path) -> bool:
+    """Whether a complete index lies at ``path``: creating one ends with the first journal row."""
+    return Path(table_uri(path, "batches")).is_dir() and _journal(path).count_rows() > 0
+
+
+def create(path: str | Path, settings: dict[str, Any], *, clip_dimension: int, frame_dimension: int) -> None:
+    """Create an empty index. A crash before its last step leaves nothing that counts as an index.
+
+    Args:
+        settings: what decides the vectors (models, window, decoding); kept in the first journal row.
+    """
+    schemas = {
+        "files": schema.FILES,
+        "clips": schema.clips_schema(clip_dimension),
+        "frames": schema.frames_schema(frame_dimension),
+        "batches": schema.BATCHES,
+    }
+    Path(path).mkdir(parents=True, exist_ok=True)
+    for name, arrow_schema in schemas.items():
+        lance.write_dataset(
+            arrow_schema.empty_table(), table_uri(path, name), mode="overwrite", data_storage_version=FILE_FORMAT
+        )
+    versions = {name: lance.dataset(table_uri(path, name)).version for name in DATA_TABLES}
+    detail = {"format": FORMAT, "settings": settings}
+    batch_id = schema.digest("create", json.dumps(settings, sort_keys=True))
+    _publish(_journal(path), [_journal_row(0, batch_id, batch_id, "create", versions, detail=detail)])
+
+
+def read_settings(path: str | Path) -> dict[str, Any]:
+    """What the index at ``path`` was created with.
+
+    Raises:
+        IndexMissing: there is no index. IndexMismatch: its format is newer than this code.
+    """
+    if not exists(path):
+        raise IndexMissing(f"{path}: no index here; make one with `earshot index FOLDER --into {path}`")
+    rows = _journal(path).to_table(columns=["detail"], filter="seq = 0").to_pylist()
+    detail = json.loads(rows[0]["detail"])
+    if detail["format"] != FORMAT:
+        raise IndexMismatch(f"{path}: index format {detail['format']}, this version reads {FORMAT}; upgrade earshot")
+    settings: dict[str, Any] = detail["settings"]
+    return settings
+
+
+def read_published(path: str | Path) -> Published:
+    """The newest published state."""
+    return _newest(_journal(path))
+
+
+def _newest(journal: Any) -> Published:
+    columns = ["seq", "batch_id", *(f"{name}_version" for name in DATA_TABLES)]
+    table = journal.to_table(columns=columns)
+    row = table.slice(_argmax(table["seq"]), 1).to_pylist()[0]
+    return Published(row["seq"], row["batch_id"], {name: row[f"{name}_version"] for name in DATA_TABLES})
+
+
+def read_journal(path: str | Path) -> pa.Table:
+    """All batches, oldest first."""
+    return _journal(path).to_table().sort_by("seq")
+
+
+def open_published(path: str | Path, name: str, published: Published | None = None) -> Any:
+    """The table ``name`` as it was published, a ``lance.LanceDataset``."""
+    published = published or read_published(path)
+    return lance.dataset(table_uri(path, name), version=published.versions[name])
+
+
+def write_frames(path: str | Path, rows: Iterable[pa.RecordBatch], frames_schema: pa.Schema) -> list[str]:
+    """Write frame rows as new fragments, on any machine; they count once a batch commits them.
+
+    Returns:
+        The metadata of the fragments, JSON, in the order of the rows.
+    """
+    reader = pa.RecordBatchReader.from_batches(frames_schema, rows)
+    fragments = write_fragments(reader, table_uri(path, "frames"), mode="append", data_storage_version=FILE_FORMAT)
+    return [json.dumps(fragment.to_json()) for fragment in fragments]
+
+
+Seam = Callable[[str], None]
+"""Called with the name of each step of the protocol just before it is done: tests crash a run there."""
+
+
+class Writer:
+    """The one writer of an index. Opening it recovers what a crashed run left unfinished."""
+
+    def __init__(self, path: str | Path, run_id: str, *, keep_versions: int = 20, seam: Seam = lambda step: None):
+        self.path, self.run_id, self.keep_versions, self._seam = path, run_id, keep_versions, seam
+        # The journal stays open at the version read here: a row that another writer inserts later makes ours conflict.
+        self._journal = _journal(path)
+        self.published = _newest(self._journal)
+        self._heads = {name: self._recover(name) for name in DATA_TABLES}
+
+    def _recover(self, name: str) -> int:
+        """Take a table back to its published version; returns the version that then holds this state."""
+        version = self.published.versions[name]
+        if lance.dataset(table_uri(self.path, name)).version == version:
+            return version
+        self._seam(f"recover {name}")
+        dataset = lance.dataset(table_uri(self.path, name), version=version)
+        dataset.restore()
+        return int(lance.dataset(table_uri(self.path, name)).version)
+
+    def commit(self, batches: Sequence[Batch]) -> Published:
+        """Publish ``batches`` whole, or raise and publish nothing.
+
+        Raises:
+            CommitConflict: another writer changed the index since this one opened it.
+        """
+        heads = dict(self._heads)
+        drop_files = frozenset().union(*(batch.drop_files for batch in batches))
+        drop_frames = frozenset().union(*(batch.drop_frames for batch in batches))
+        fragments = [FragmentMetadata.from_json(text) for batch in batches for text in batch.frame_fragments]
+        self._append("frames", fragments, heads)
+        self._append_rows("clips", [_stamp(batch.clips, batch.batch_id) for batch in batches], heads)
+        self._delete("clips", "file_id", drop_files, heads)
+        self._delete("frames", "audio_id", drop_frames, heads)
+        self._delete("files", "file_id", drop_files, heads)
+        self._append_rows("files", [_stamp(batch.files, batch.batch_id) for batch in batches], heads)
+        return self._publish("index", [(batch.batch_id, batch.describe()) for batch in batches], heads)
+
+    def refresh_indexes(self) -> Published:
+        """Create the scalar indexes on ids, or extend them to the rows written since."""
+        heads = dict(self._heads)
+        for name, columns in SCALAR_INDEXES.items():
+            dataset = self._open(name, heads)
+            if dataset.count_rows() == 0:
+                continue
+            self._seam(f"index {name}")
+            existing = {index.name for index in dataset.describe_indices()}
+            for column in columns:
+                if f"{column}_idx" not in existing:
+                    dataset.create_scalar_index(column, "BTREE", name=f"{column}_idx")
+            if existing:
+                dataset.optimize.optimize_indices()
+            heads[name] = lance.dataset(table_uri(self.path, name)).version
+        if heads == self._heads:
+            return self.published
+        batch_id = schema.digest("maintain", self.run_id, str(self.published.seq + 1))
+        return self._publish("maintain", [(batch_id, {"detail": {"step": "indexes"}})], heads)
+
+    def _publish(self, kind: str, batches: list[tuple[str, dict[str, Any]]], heads: dict[str, int]) -> Published:
+        self._seam("publish")
+        seq = self.published.seq
+        rows = [
+            _journal_row(seq + k, batch_id, self.run_id, kind, heads, **counts)
+            for k, (batch_id, counts) in enumerate(batches, start=1)
+        ]
+        _publish(self._journal, rows)
+        self._journal = _journal(self.path)
+        self._heads = heads
+        self.published = Published(seq + len(rows), rows[-1]["batch_id"], dict(heads))
+        self._seam("tag")
+        self._tag()
+        return self.published
+
+    def _tag(self) -> None:
+        """Tag the newest published versions, so that no clean-up ever removes what readers hold."""
+        for name, version in self.published.versions.items():
+            tags = lance.dataset(table_uri(self.path, name)).tags
+            known = sorted(tag for tag in tags.list() if tag.startswith(_TAG))
+            tag = f"{_TAG}{self.published.seq:012d}"
+            if tag not in known:
+                tags.create(tag, version)
+                known.append(tag)
+            for old in known[: -self.keep_versions]:
+                tags.delete(old)
+
+    def _open(self, name: str, heads: dict[str, int]) -> Any:
+        """The newest version of a table, which must be the one this writer left."""
+        dataset = lance.dataset(table_uri(self.path, name))
+        if dataset.version != heads[name]:
+            raise CommitConflict(f"{self.path}: another run wrote to `{name}`; this one stops, what it published stays")
+        return dataset
+
+    def _moved(self, name: str, heads: dict[str, int]) -> None:
+        """Note that this writer's step produced the next version of a table, and no one else's did."""
+        version = lance.dataset(table_uri(self.path, name)).version
+        if version > heads[name] + 1:
+            raise CommitConflict(f"{self.path}: another run wrote to `{name}`; this one stops, what it published stays")
+        heads[name] = version
+
+    def _append(self, name: str, fragments: list[FragmentMetadata], heads: dict[str, int]) -> None:
+        if not fragments:
+            return
+        self._seam(f"append {name}")
+        dataset = self._open(name, heads)
+        lance.LanceDataset.commit(dataset, lance.LanceOperation.Append(fragments), read_version=heads[name])
+        self._moved(name, heads)
+
+    def _append_rows(self, name: str, tables: list[pa.Table], heads: dict[str, int]) -> None:
+        dataset = self._open(name, heads)
+        arrow_schema = dataset.schema
+        rows = pa.concat_tables([table.select(arrow_schema.names).cast(arrow_schema) for table in tables])
+        if rows.num_rows:
+            fragments = write_fragments(rows, dataset.uri, mode="append", data_storage_version=FILE_FORMAT)
+            self._append(name, fragments, heads)
+
+    def _delete(self, name: str, column: str, ids: Iterable[str], heads: dict[str, int]) -> None:
+        chosen = sorted(ids)
+        if chosen:
+            self._seam(f"delete {name}")
+            quoted = ", ".join(f"'{identifier}'" for identifier in chosen)
+            self._open(name, heads).delete(f"{column} IN ({quoted})")
+            self._moved(name, heads)
+
+
+def _journal(path: str | Path) -> Any:
+    return lance.dataset(table_uri(path, "batches"))
+
+
+def _publish(journal: Any, rows: list[dict[str, Any]]) -> None:
+    """Insert the journal rows if and only if nobody has inserted one of their ``seq`` before.
+
+    The unenforced primary key makes two inserts of one ``seq`` conflict, and without retries the second one fails.
+    """
+    table = pa.Table.from_pylist(rows, schema=schema.BATCHES)
+    try:
+        insert = journal.merge_insert("seq").when_not_matched_insert_all().conflict_retries(0)
+        inserted = insert.execute(table)["num_inserted_rows"]
+    except OSError as error:
+        if "concurrent writers" not in str(error) and "conflict" not in str(error).lower():
+            raise
+        inserted = 0
+    if inserted != len(rows):
+        raise CommitConflict(f"{journal.uri}: another run published batch {rows[0]['seq']} first; this one stops")
+
+
+def _journal_row(
+    seq: int, batch_id: str, run_id: str, kind: str, versions: dict[str, int], **counts: Any
+) -> dict[str, Any]:
+    zeros = dict(n_files=0, n_failed=0, n_clips=0, n_frames=0, audio_s=0.0, precision=None)
+    detail = json.dumps(counts.pop("detail", {}), sort_keys=True)
+    return {
+        "seq": seq,
+        "batch_id": batch_id,
+        "run_id": run_id,
+        "kind": kind,
+        "committed_at": dt.datetime.now(dt.UTC),
+        "detail": detail,
+        **{f"{name}_version": version for name, version in versions.items()},
+        **zeros,
+        **counts,
+    }
+
+
+def _stamp(rows: pa.Table, batch_id: str) -> pa.Table:
+    return rows.append_column(pa.field("batch_id", schema.ID, nullable=False), pa.repeat(pa.scalar(batch_id), len(rows)))
+
+
+def _argmax(column: pa.ChunkedArray) -> int:
+    return int(pc.index(column, pc.max(column)).as_py())
