@@ -4,15 +4,13 @@ Settings that decide what the vectors are (models, window, decoding) form the fi
 index: opening it with others is an error. All else may change from run to run.
 """
 
-import hashlib
-import json
 from pathlib import Path
 from typing import Any, Literal
 
 import yaml
 from pydantic import BaseModel, ConfigDict, Field, ValidationError, field_validator, model_validator
 
-from pipeline.errors import ConfigError
+from pipeline.errors import ConfigError, IndexMismatch
 from pipeline.window import FRAME_S, Grid, seconds_to_frames
 
 
@@ -86,11 +84,11 @@ class StoreConfig(_Section):
 
     frames: Literal["all", "none"] = "all"
     checkpoint_rows: int = Field(200_000, ge=1)
-    """Clip and frame rows after which a batch is committed ..."""
+    """Clip and frame rows of finished batches after which they are committed ..."""
     checkpoint_s: float = Field(60.0, gt=0)
     """... or seconds, whichever comes first."""
     keep_versions: int = Field(20, ge=1)
-    """Published batches that stay readable."""
+    """Checkpoints that stay readable."""
 
 
 class RunConfig(_Section):
@@ -98,8 +96,8 @@ class RunConfig(_Section):
 
     max_failed_fraction: float = Field(1.0, ge=0.0, le=1.0)
     """The run ends with exit code 1 when a larger fraction of its files failed."""
-    parcel_s: float = Field(300.0, gt=0)
-    """Audio that one decode task takes on, in seconds, estimated from file sizes."""
+    batch_s: float = Field(300.0, gt=0)
+    """Audio in one batch, in seconds, estimated from file sizes: what one task decodes and one commit publishes."""
 
 
 class Config(_Section):
@@ -189,6 +187,37 @@ def _known_keys(loc: tuple[Any, ...]) -> str:
     return f" (known: {', '.join(model.model_fields)})"
 
 
-def fingerprint(settings: dict[str, Any]) -> str:
-    """128 bits that change with any value of ``settings``."""
-    return hashlib.sha256(json.dumps(settings, sort_keys=True).encode()).hexdigest()[:32]
+def index_settings(config: Config, clip_model: dict[str, Any], frame_model: dict[str, Any] | None) -> dict[str, Any]:
+    """What decides the vectors of an index, to be stored in it. Models are given as their identities."""
+    return {
+        "clip_model": clip_model,
+        "frame_model": frame_model,
+        "window": config.window.model_dump(),
+        "decode": config.decode.model_dump(),
+        "frames": config.store.frames,
+    }
+
+
+def check_settings(path: str, stored: dict[str, Any], wanted: dict[str, Any]) -> None:
+    """Compare the settings of an index with those of a run. A model is its weights, wherever they lie.
+
+    Raises:
+        IndexMismatch: naming each difference.
+    """
+    differences = []
+    for key in ("clip_model", "frame_model"):
+        if _weights(stored[key]) != _weights(wanted[key]):
+            differences.append(f"{key} {_name(stored[key])}, not {_name(wanted[key])}")
+    for key in ("window", "decode", "frames"):
+        if stored[key] != wanted[key]:
+            differences.append(f"{key} {stored[key]}, not {wanted[key]}")
+    if differences:
+        raise IndexMismatch(f"{path}: built with {'; '.join(differences)}; use its settings, or another index")
+
+
+def _weights(model: dict[str, Any] | None) -> Any:
+    return model and {key: value for key, value in model.items() if key not in ("name", "revision")}
+
+
+def _name(model: dict[str, Any] | None) -> str:
+    return f"{model['name']} (weights {model['checksum'][:8]})" if model else "none"

@@ -182,14 +182,23 @@ ENCODED = pa.schema(
 )
 """encode -> write: the same rows, samples replaced by embeddings."""
 
+_WINDOW = pa.struct(
+    [
+        pa.field("audio_id", ID, nullable=False),
+        pa.field("first_frame", pa.int32(), nullable=False),
+        pa.field("clip_vector", pa.large_binary()),  # float16 [dimension]; null: not finite
+    ]
+)
+
 RECEIPTS = pa.schema(
     [
         pa.field("batch_id", ID, nullable=False),
         pa.field("first_seq", pa.int32(), nullable=False),
         pa.field("stop_seq", pa.int32(), nullable=False),
         pa.field("last", pa.bool_(), nullable=False),
+        pa.field("audio_s", pa.float64(), nullable=False),  # encoded, each frame counted once
         pa.field("frame_fragments", pa.list_(pa.string()), nullable=False),  # Lance fragment metadata, JSON
-        pa.field("windows", pa.large_binary(), nullable=False),  # Arrow IPC: audio_id, first_frame, clip vector
+        pa.field("windows", pa.list_(_WINDOW), nullable=False),
         pa.field("files", _FILE_ROWS, nullable=False),
     ]
 )

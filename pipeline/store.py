@@ -3,9 +3,9 @@
 An index is one LanceDB database of four tables. Only the driver commits, at checkpoints, one or
 more whole batches at a time, in this order:
 
-1. ``frames``: append the fragments that workers have written; ``clips``: append one fragment.
-2. ``frames`` and ``clips``: delete what the batches replace. ``files``: replace the ledger rows.
-3. ``batches``: insert a row for each batch, in one insert, with the versions produced.
+1. ``frames``, ``clips`` and ``files``, one after the other: delete the rows that the batches replace, then
+   append the new ones; the fragments of ``frames`` have been written by workers.
+2. ``batches``: insert a row for each batch, in one insert, with the versions produced.
    **This is the commit point.**
 
 Readers open the versions that the newest journal row names, so a half-done batch is never seen.
@@ -59,8 +59,9 @@ class Batch:
     """What becomes visible together: the files that one task decoded, or that need no decoding.
 
     ``files`` and ``clips`` have the columns of their tables without ``batch_id``, which is added here.
-    ``frame_fragments`` (JSON) are ordered: the rows of one audio are contiguous. ``drop_files`` are ids of files whose
-    ledger and clip rows go; ``drop_frames`` are ids of audio whose frame rows go, those just appended included.
+    ``frame_fragments`` (JSON) are ordered: the rows of one audio are contiguous. What the batch replaces goes first:
+    ``drop_files`` are ids of files whose ledger and clip rows go, ``drop_frames`` ids of audio whose frame rows go.
+    ``spoiled`` are ids of audio that failed after some of its frames were written: these go after the append.
     """
 
     batch_id: str
@@ -69,6 +70,7 @@ class Batch:
     frame_fragments: Sequence[str] = ()
     drop_files: frozenset[str] = frozenset()
     drop_frames: frozenset[str] = frozenset()
+    spoiled: frozenset[str] = frozenset()
     precision: str | None = None
 
     @property
@@ -202,13 +204,13 @@ class Writer:
             CommitConflict: another writer changed the index since this one opened it.
         """
         heads = dict(self._heads)
-        drop_files = frozenset().union(*(batch.drop_files for batch in batches))
-        drop_frames = frozenset().union(*(batch.drop_frames for batch in batches))
         fragments = [FragmentMetadata.from_json(text) for batch in batches for text in batch.frame_fragments]
+        drop_files = {file_id for batch in batches for file_id in batch.drop_files}
+        self._delete("frames", "audio_id", {audio_id for batch in batches for audio_id in batch.drop_frames}, heads)
         self._append("frames", fragments, heads)
-        self._append_rows("clips", [_stamp(batch.clips, batch.batch_id) for batch in batches], heads)
+        self._delete("frames", "audio_id", {audio_id for batch in batches for audio_id in batch.spoiled}, heads)
         self._delete("clips", "file_id", drop_files, heads)
-        self._delete("frames", "audio_id", drop_frames, heads)
+        self._append_rows("clips", [_stamp(batch.clips, batch.batch_id) for batch in batches], heads)
         self._delete("files", "file_id", drop_files, heads)
         self._append_rows("files", [_stamp(batch.files, batch.batch_id) for batch in batches], heads)
         return self._publish("index", [(batch.batch_id, batch.describe()) for batch in batches], heads)

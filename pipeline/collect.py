@@ -1,0 +1,135 @@
+"""Receipts in, complete batches out: what has been written and is ready to be published.
+
+Receipts arrive in any order. A batch is complete when its rows 0 .. last have all been reported;
+then its files are checked against their windows, and the clip rows are made.
+"""
+
+from dataclasses import dataclass, field
+from typing import Any
+
+import numpy as np
+import pyarrow as pa
+
+from pipeline import schema
+from pipeline.store import Batch
+from pipeline.window import Grid, count_frames, frames_to_seconds, seconds_to_samples, window_starts
+
+Row = dict[str, Any]
+
+
+class IncompleteBatch(Exception):
+    """A batch contradicts itself: its files changed between two tries of its task. It must not be published."""
+
+
+@dataclass
+class _Pending:
+    receipts: list[Row] = field(default_factory=list)
+
+    def is_complete(self) -> bool:
+        self.receipts.sort(key=lambda receipt: receipt["first_seq"])
+        seq = 0
+        for receipt in self.receipts:
+            if receipt["first_seq"] != seq:
+                return False
+            seq = receipt["stop_seq"]
+        return bool(self.receipts and self.receipts[-1]["last"])
+
+
+class Collector:
+    """Holds receipts until their batch is complete."""
+
+    def __init__(self, grid: Grid, clip_dimension: int, *, with_frames: bool, precision: str | None = None) -> None:
+        self._grid = grid
+        self._clips_schema = _without_batch(schema.clips_schema(clip_dimension))
+        self._with_frames = with_frames
+        self._precision = precision
+        self._pending: dict[str, _Pending] = {}
+
+    @property
+    def pending(self) -> list[str]:
+        """Ids of batches of which only a part has been reported."""
+        return list(self._pending)
+
+    def add(self, receipt: Row) -> Batch | None:
+        """Take one RECEIPTS row; returns its batch when that was the missing part.
+
+        Raises:
+            IncompleteBatch: all of it is there and does not fit together.
+        """
+        pending = self._pending.setdefault(receipt["batch_id"], _Pending())
+        pending.receipts.append(receipt)
+        if not pending.is_complete():
+            return None
+        del self._pending[receipt["batch_id"]]
+        return self._assemble(receipt["batch_id"], pending.receipts)
+
+    def _assemble(self, batch_id: str, receipts: list[Row]) -> Batch:
+        vectors: dict[str, dict[int, bytes | None]] = {}
+        for receipt in receipts:
+            for window in receipt["windows"]:
+                vectors.setdefault(window["audio_id"], {})[window["first_frame"]] = window["clip_vector"]
+        files = [self._settle(row, vectors) for receipt in receipts for row in receipt["files"]]
+        indexed = [row for row in files if row["status"] == "indexed"]
+        spoiled = vectors.keys() - {row["audio_id"] for row in indexed}
+        return Batch(
+            batch_id,
+            files_table(files),
+            self._clips(indexed, vectors),
+            [text for receipt in receipts for text in receipt["frame_fragments"]],
+            spoiled=frozenset(spoiled) if self._with_frames else frozenset(),
+            precision=self._precision,
+        )
+
+    def _settle(self, row: Row, vectors: dict[str, dict[int, bytes | None]]) -> Row:
+        """Check a file against its windows; one without finite embeddings becomes a failure."""
+        if row["status"] != "indexed":
+            return row
+        windows = vectors.get(row["audio_id"], {})
+        if sorted(windows) != window_starts(row["n_frames"], self._grid):
+            raise IncompleteBatch(f"{row['uri']}: changed while it was read")
+        if any(vector is None for vector in windows.values()):
+            message = "the model gives no finite embedding for this sound"
+            failure = {"status": "failed", "stage": "encode", "reason": "not_finite", "message": message}
+            return {**row, **failure, "n_clips": 0, "n_frames": 0}
+        return row if self._with_frames else {**row, "n_frames": 0}
+
+    def _clips(self, files: list[Row], vectors: dict[str, dict[int, bytes | None]]) -> pa.Table:
+        rows = [row for file in files for row in clip_rows(file, self._grid)]
+        table = pa.Table.from_pylist(rows, schema=_without_vector(self._clips_schema))
+        flat = b"".join(
+            vectors[file["audio_id"]][first] or b"" for file in files for first in sorted(vectors[file["audio_id"]])
+        )
+        vector_field = self._clips_schema.field("vector")
+        column = pa.FixedSizeListArray.from_arrays(
+            pa.array(np.frombuffer(flat, np.float16), pa.float16()), vector_field.type.list_size
+        )
+        return table.append_column(vector_field, column.cast(vector_field.type))
+
+
+def clip_rows(file: Row, grid: Grid) -> list[Row]:
+    """The clips of an indexed file, in order, without their vectors. Times in seconds; no clip ends after its file."""
+    n_frames = count_frames(seconds_to_samples(file["duration_s"]))
+    shared = {name: file[name] for name in ("file_id", "audio_id", "uri", "duration_s", "codec", "channels")}
+    return [
+        {
+            **shared,
+            "sample_rate_hz": file["sample_rate_hz"],
+            "clip_id": schema.make_clip_id(file["file_id"], first),
+            "start_s": frames_to_seconds(first),
+            "end_s": min(frames_to_seconds(first + grid.length_frames), file["duration_s"]),
+        }
+        for first in window_starts(n_frames, grid)
+    ]
+
+
+def files_table(rows: list[Row]) -> pa.Table:
+    """Ledger rows as a table, still without ``batch_id``."""
+    return pa.Table.from_pylist(rows, schema=_without_batch(schema.FILES))
+
+
+def _without_batch(table_schema: pa.Schema) -> pa.Schema:
+    return pa.schema([column for column in table_schema if column.name != "batch_id"])
+
+
+def _without_vector(table_schema: pa.Schema) -> pa.Schema:
+    return pa.schema([column for column in table_schema if column.name != "vector"])

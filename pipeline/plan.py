@@ -1,0 +1,218 @@
+"""The corpus and the ledger in, what to do with each file out. No file is decoded here.
+
+Size and time of modification decide first: a file that has both as the ledger knows them is
+unchanged. Bytes are hashed only where two contents may be the same: files of equal size, and
+files whose time alone has changed. So each content is encoded once, however many files hold it.
+"""
+
+from collections import defaultdict
+from collections.abc import Callable, Iterable, Iterator
+from dataclasses import dataclass, field
+from pathlib import Path
+from typing import Any
+
+import pyarrow as pa
+
+from pipeline import schema
+from pipeline.errors import FileFailure
+
+Row = dict[str, Any]
+
+_BYTES_PER_S = {"wav": 150_000, "aif": 150_000, "aiff": 150_000, "flac": 70_000, "opus": 12_000, "webm": 12_000}
+_OTHER_BYTES_PER_S = 18_000  # lossy codecs at usual rates
+MAX_FILES_PER_BATCH = 512
+
+
+def estimate_seconds(uri: str, size_bytes: int) -> float:
+    """A rough duration from size and extension: it balances work and is never stored."""
+    return size_bytes / _BYTES_PER_S.get(Path(uri).suffix.lower().removeprefix("."), _OTHER_BYTES_PER_S)
+
+
+class Ledger:
+    """What the index knows of each uri, kept up to date as batches are committed.
+
+    Args:
+        files: the published ``files`` table.
+    """
+
+    def __init__(self, files: pa.Table) -> None:
+        self.rows: dict[str, Row] = {row["uri"]: row for row in files.to_pylist()}
+        self._holders: dict[str, set[str]] = defaultdict(set)
+        for row in self.rows.values():
+            self._hold(row)
+
+    def _hold(self, row: Row) -> None:
+        if row["status"] == "indexed":
+            self._holders[row["audio_id"]].add(row["uri"])
+
+    def holder(self, audio_id: str) -> Row | None:
+        """An indexed file with this content, if there is one."""
+        uris = self._holders.get(audio_id)
+        return self.rows[min(uris)] if uris else None
+
+    def apply(self, files: Iterable[Row]) -> tuple[frozenset[str], frozenset[str]]:
+        """Replace the rows of these uris; returns the file ids and the audio ids whose rows must go.
+
+        An audio's frames go with the last file that holds it.
+        """
+        drop_files: set[str] = set()
+        left: set[str] = set()
+        for row in files:
+            old = self.rows.get(row["uri"])
+            if old is not None:
+                drop_files.add(old["file_id"])
+                if old["status"] == "indexed":
+                    self._holders[old["audio_id"]].discard(old["uri"])
+                    left.add(old["audio_id"])
+            self.rows[row["uri"]] = row
+            self._hold(row)
+        return frozenset(drop_files), frozenset(audio_id for audio_id in left if not self._holders[audio_id])
+
+
+@dataclass
+class Plan:
+    """What a run will do. The seconds are estimates from file sizes."""
+
+    batches: pa.Table = field(default_factory=schema.PLANNED.empty_table)
+    """PLANNED rows, longest first."""
+    known: list[Row] = field(default_factory=list)
+    """Ledger rows that need no decoding: files that cannot be read, and files that were only touched."""
+    copies: list[tuple[Row, str]] = field(default_factory=list)
+    """Ledger rows of new files whose content is indexed already, with the id of a file that holds it."""
+    n_unchanged: int = 0
+    n_to_decode: int = 0
+    seconds_to_decode: float = 0.0
+    bytes_to_decode: int = 0
+
+
+def make_plan(
+    listed: pa.Table, ledger: Ledger, *, batch_s: float, run_id: str, hash_file: Callable[[str], str]
+) -> Plan:
+    """Compare the files of a corpus with the ledger.
+
+    Args:
+        listed: a LISTED table. batch_s: audio in one batch, in seconds.
+        hash_file: path -> SHA-256 of the bytes, hexadecimal; may raise FileFailure.
+    """
+    plan = Plan()
+    candidates: list[Row] = []
+    for row in listed.to_pylist():
+        old = ledger.rows.get(row["uri"])
+        if old is not None and _looks_unchanged(row, old):
+            plan.n_unchanged += 1
+        elif row["reason"] is not None:
+            plan.known.append(unreadable_row(row))
+        else:
+            candidates.append(row)
+    _hash_where_needed(candidates, ledger, hash_file)
+    contents = _settle_known_content(candidates, ledger, plan)
+    plan.batches = _pack(contents, batch_s, run_id)
+    return plan
+
+
+def _looks_unchanged(row: Row, old: Row) -> bool:
+    if row["reason"] is not None:
+        return bool(old["status"] == "failed" and old["reason"] == row["reason"])
+    same = old["size_bytes"] == row["size_bytes"] and old["modified_ns"] == row["modified_ns"]
+    return bool(same and old["status"] in ("indexed", "failed"))
+
+
+def _hash_where_needed(candidates: list[Row], ledger: Ledger, hash_file: Callable[[str], str]) -> None:
+    """Set ``content_hash`` on each candidate: None where no other content has its size."""
+    sizes: dict[int, int] = defaultdict(int)
+    for row in candidates:
+        sizes[row["size_bytes"]] += 1
+    for old in ledger.rows.values():
+        if old["content_hash"] is not None:
+            sizes[old["size_bytes"]] += 1
+    for row in candidates:
+        row["content_hash"] = None
+        if sizes[row["size_bytes"]] > 1 and row["size_bytes"] > 0:
+            try:
+                row["content_hash"] = hash_file(row["uri"])
+            except FileFailure:
+                continue  # reading it again will say why
+
+
+def _settle_known_content(candidates: list[Row], ledger: Ledger, plan: Plan) -> list[list[Row]]:
+    """Sort out what needs no decoding; returns the other files, those of one content together."""
+    contents: dict[str, list[Row]] = {}
+    for row in candidates:
+        content_hash = row["content_hash"]
+        if content_hash is not None:
+            old = ledger.rows.get(row["uri"])
+            if old is not None and old["content_hash"] == content_hash and old["status"] in ("indexed", "failed"):
+                plan.known.append({**old, "modified_ns": row["modified_ns"]})
+                continue
+            holder = ledger.holder(schema.make_audio_id(content_hash))
+            if holder is not None:
+                plan.copies.append((_copied_row(row, holder), holder["file_id"]))
+                continue
+        contents.setdefault(content_hash or f"uri {row['uri']}", []).append(row)
+        plan.n_to_decode += 1
+    for files in contents.values():
+        plan.bytes_to_decode += files[0]["size_bytes"]
+        plan.seconds_to_decode += _seconds(files)
+    return list(contents.values())
+
+
+def _seconds(files: list[Row]) -> float:
+    return estimate_seconds(files[0]["uri"], files[0]["size_bytes"])
+
+
+def _pack(contents: list[list[Row]], batch_s: float, run_id: str) -> pa.Table:
+    """Longest first, small ones together: PLANNED rows of about ``batch_s`` seconds each."""
+    contents.sort(key=lambda files: (-_seconds(files), files[0]["uri"]))
+    packs: list[list[Row]] = []
+    held, n_files = 0.0, 0
+    for files in contents:
+        seconds = _seconds(files)
+        if not packs or held + seconds > batch_s or n_files + len(files) > MAX_FILES_PER_BATCH:
+            packs.append([])
+            held, n_files = 0.0, 0
+        packs[-1].append(
+            {
+                "content_hash": files[0]["content_hash"],
+                "size_bytes": files[0]["size_bytes"],
+                "uris": [row["uri"] for row in files],
+                "modified_ns": [row["modified_ns"] for row in files],
+            }
+        )
+        held, n_files = held + seconds, n_files + len(files)
+    rows = [
+        {"batch_id": schema.make_batch_id(run_id, number), "audios": audios}
+        for number, audios in enumerate(packs, start=1)
+    ]
+    return pa.Table.from_pylist(rows, schema=schema.PLANNED)
+
+
+def unreadable_row(listed: Row) -> Row:
+    """The ledger row of a file that the listing could not read."""
+    return {
+        **empty_row(listed["uri"], None),
+        "status": "failed",
+        "stage": "list",
+        "reason": listed["reason"],
+        "message": listed["message"],
+        "size_bytes": listed["size_bytes"],
+        "modified_ns": listed["modified_ns"],
+    }
+
+
+def empty_row(uri: str, audio_id: str | None) -> Row:
+    """A ledger row with its ids and nothing else known; it has every column but ``batch_id``."""
+    row: Row = {column.name: None for column in schema.FILES if column.name != "batch_id"}
+    row.update(uri=uri, audio_id=audio_id, file_id=schema.make_file_id(uri, audio_id), n_clips=0, n_frames=0)
+    return row
+
+
+def _copied_row(row: Row, holder: Row) -> Row:
+    file_id = schema.make_file_id(row["uri"], holder["audio_id"])
+    return {**holder, "uri": row["uri"], "file_id": file_id, "modified_ns": row["modified_ns"]}
+
+
+def iter_uris(planned: pa.Table) -> Iterator[str]:
+    """Every file of the PLANNED rows."""
+    for audios in planned["audios"].to_pylist():
+        for audio in audios:
+            yield from audio["uris"]

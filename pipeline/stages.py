@@ -1,0 +1,267 @@
+"""The three things that workers do, as plain functions on Arrow tables: decode, encode, write.
+
+``decode_batch`` opens the files of one planned batch and yields their windows; ``encode_windows``
+replaces samples by embeddings; ``write_windows`` stores the frames and reports what it has written.
+A bad file is a row among the others. Ray calls these functions and adds nothing to them.
+"""
+
+import os
+from collections.abc import Callable, Iterator, Sequence
+from typing import Any, Protocol
+
+import numpy as np
+import pyarrow as pa
+
+from pipeline import schema
+from pipeline.config import DecodeConfig
+from pipeline.errors import FileFailure
+from pipeline.plan import empty_row
+from pipeline.window import (
+    FRAME_S,
+    HOP_SAMPLES,
+    Grid,
+    Span,
+    Waveform,
+    count_frames,
+    cut_windows,
+    frames_to_seconds,
+    samples_to_seconds,
+)
+
+Row = dict[str, Any]
+
+BLOCK_WINDOWS = 32
+"""Windows that travel together: 61 MB of samples at 10 s each."""
+
+
+class Encoder(Protocol):
+    """What ``encode_windows`` needs of ``pipeline.encode.AudioEncoder``."""
+
+    def encode(self, windows: Sequence[Waveform]) -> tuple[Any, list[Any] | None]: ...
+
+
+# --- decode -----------------------------------------------------------------------------------------------------------
+
+
+def decode_batch(
+    planned: Row, config: DecodeConfig, grid: Grid, block_windows: int = BLOCK_WINDOWS
+) -> Iterator[pa.Table]:
+    """Decode the files of one batch: yields DECODED tables of at most ``block_windows`` windows.
+
+    The same files give the same tables, so that a task that died half-way can be run again.
+
+    Args:
+        planned: one PLANNED row.
+    """
+    rows: list[Row] = []
+    n_windows = 0
+    for seq, row in enumerate(_decode_rows(planned["audios"], config, grid)):
+        rows.append({"batch_id": planned["batch_id"], "seq": seq, "last": False, **row})
+        n_windows += row["files"] is None
+        # The newest row is kept back: only what follows says whether it is the last.
+        if n_windows > block_windows:
+            yield pa.Table.from_pylist(rows[:-1], schema=schema.DECODED)
+            rows, n_windows = rows[-1:], 1
+    rows[-1]["last"] = True
+    yield pa.Table.from_pylist(rows, schema=schema.DECODED)
+
+
+def _decode_rows(audios: list[Row], config: DecodeConfig, grid: Grid) -> Iterator[Row]:
+    for audio in audios:
+        files = list(zip(audio["uris"], audio["modified_ns"], strict=True))
+        while files:
+            uri, _ = files[0]
+            row = empty_row(uri, None)
+            try:
+                yield from _decode_file(row, audio, files[0][1], config, grid)
+            except FileFailure as failure:
+                if failure.stage == "read" and len(files) > 1 and not row["n_clips"]:
+                    # This place is out of reach, but others hold the same bytes.
+                    yield _files_row([_failed(row, failure, *files[0])])
+                    files = files[1:]
+                    continue
+                yield _files_row([_failed(row, failure, *file) for file in files])
+            else:
+                yield _files_row([_placed(row, *file) for file in files])
+            break
+
+
+def _decode_file(row: Row, audio: Row, modified_ns: int, config: DecodeConfig, grid: Grid) -> Iterator[Row]:
+    """Yield the windows of the file ``row["uri"]``, filling ``row`` with what becomes known of it."""
+    from pipeline.decode import hash_file, open_audio
+
+    uri = row["uri"]
+    row["size_bytes"] = audio["size_bytes"]
+    row["content_hash"] = audio["content_hash"] or hash_file(uri)
+    row["audio_id"] = schema.make_audio_id(row["content_hash"])
+    n_samples = 0
+
+    def count(blocks: Iterator[Waveform]) -> Iterator[Waveform]:
+        nonlocal n_samples
+        for block in blocks:
+            n_samples += len(block)
+            yield block
+
+    try:
+        with open_audio(uri, config) as stream:
+            info = stream.info
+            row.update(sample_rate_hz=info.sample_rate_hz, channels=info.channels, codec=info.codec)
+            row["expected_duration_s"] = info.expected_duration_s
+            for span, samples in cut_windows(count(stream.blocks()), grid):
+                row["n_clips"] += 1
+                yield _window_row(row["audio_id"], span, samples)
+            truncated = stream.truncated
+    finally:
+        row["duration_s"] = samples_to_seconds(n_samples)
+    if n_samples < HOP_SAMPLES:
+        message = f"{row['duration_s']:.4f} s is less than one frame of {frames_to_seconds(1)} s"
+        raise FileFailure("decode", "too_short", message)
+    _check_unchanged(uri, audio["size_bytes"], modified_ns)
+    row["n_frames"] = count_frames(n_samples)
+    row["status"] = "indexed"
+    if truncated:
+        row.update(stage="decode", reason="truncated", message=truncated)
+
+
+def _check_unchanged(uri: str, size_bytes: int, modified_ns: int) -> None:
+    try:
+        status = os.stat(uri)
+    except OSError as error:
+        raise FileFailure("read", "changed_while_reading", f"gone while it was read: {error.strerror}") from None
+    if (status.st_size, status.st_mtime_ns) != (size_bytes, modified_ns):
+        raise FileFailure("read", "changed_while_reading", "size or time changed since the file was listed; run again")
+
+
+def _window_row(audio_id: str, span: Span, samples: Waveform) -> Row:
+    return {
+        "audio_id": audio_id,
+        "first_frame": span.first,
+        "own_first": span.own_first,
+        "own_stop": span.own_stop,
+        "pcm": samples.tobytes(),
+        "files": None,
+    }
+
+
+def _files_row(files: list[Row]) -> Row:
+    return {"audio_id": files[0]["audio_id"], "files": files}
+
+
+def _placed(row: Row, uri: str, modified_ns: int) -> Row:
+    """The ledger row of another file with the same bytes."""
+    return {**row, "uri": uri, "modified_ns": modified_ns, "file_id": schema.make_file_id(uri, row["audio_id"])}
+
+
+def _failed(row: Row, failure: FileFailure, uri: str, modified_ns: int) -> Row:
+    outcome = {"status": "failed", "stage": failure.stage, "reason": failure.reason, "message": failure.message}
+    return {**_placed(row, uri, modified_ns), **outcome, "n_clips": 0, "n_frames": 0}
+
+
+# --- encode -----------------------------------------------------------------------------------------------------------
+
+
+def encode_windows(decoded: pa.Table, encoder: Encoder) -> pa.Table:
+    """DECODED -> ENCODED: samples become float16 embeddings, other rows pass. Order is kept.
+
+    A window without a finite embedding gets null: its file becomes a failure when its batch is collected.
+    """
+    pcm = decoded["pcm"].to_pylist()
+    at = [i for i, samples in enumerate(pcm) if samples is not None]
+    windows = [np.frombuffer(pcm[i], np.float32) for i in at]
+    own = list(zip(*(decoded[name].to_pylist() for name in ("first_frame", "own_first", "own_stop")), strict=True))
+    clip_vectors: list[bytes | None] = [None] * len(pcm)
+    frame_vectors: list[bytes | None] = [None] * len(pcm)
+    if windows:
+        good, clips, frames = _encode_finite(windows, encoder)
+        for k, window in enumerate(good):
+            i = at[window]
+            first, own_first, own_stop = own[i]
+            clip_vectors[i] = _half(clips[k])
+            if frames is not None:
+                frame_vectors[i] = _half(frames[k][own_first - first : own_stop - first])
+                if frame_vectors[i] is None:
+                    clip_vectors[i] = None
+    columns = [decoded[name] for name in schema.DECODED.names if name != "pcm"]
+    columns += [pa.array(clip_vectors, pa.large_binary()), pa.array(frame_vectors, pa.large_binary())]
+    return pa.Table.from_arrays(columns, schema=schema.ENCODED)
+
+
+def _encode_finite(windows: list[Waveform], encoder: Encoder) -> tuple[list[int], Any, list[Any] | None]:
+    """Positions of the windows that have finite embeddings, and these."""
+    from pipeline.encode import NonFiniteError
+
+    good = list(range(len(windows)))
+    try:
+        return good, *encoder.encode(windows)
+    except NonFiniteError as error:
+        good = [i for i in good if i not in set(error.windows)]
+    return good, *encoder.encode([windows[i] for i in good])
+
+
+def _half(vectors: Any) -> bytes | None:
+    with np.errstate(over="ignore"):
+        half = vectors.astype(np.float16)
+    return half.tobytes() if np.isfinite(half).all() else None
+
+
+# --- write ------------------------------------------------------------------------------------------------------------
+
+
+def write_windows(
+    encoded: pa.Table, frames_schema: pa.Schema, write_frames: Callable[[Iterator[pa.RecordBatch]], list[str]]
+) -> pa.Table:
+    """ENCODED -> RECEIPTS: one row for each run of consecutive rows of one batch, its frames written.
+
+    Args:
+        frames_schema: of the ``frames`` table.
+        write_frames: record batches -> metadata of the fragments written, JSON (``pipeline.store.write_frames``).
+    """
+    receipts = []
+    batch_ids = encoded["batch_id"].to_pylist()
+    for start, stop in _runs(batch_ids, encoded["seq"].to_pylist()):
+        part = encoded.slice(start, stop - start)
+        rows = part.to_pylist()
+        frames = [batch for row in rows if (batch := _frame_rows(row, frames_schema)) is not None]
+        receipts.append(
+            {
+                "batch_id": batch_ids[start],
+                "first_seq": rows[0]["seq"],
+                "stop_seq": rows[-1]["seq"] + 1,
+                "last": rows[-1]["last"],
+                "audio_s": sum(FRAME_S * (row["own_stop"] - row["own_first"]) for row in rows if row["files"] is None),
+                "frame_fragments": write_frames(iter(frames)) if frames else [],
+                "windows": [
+                    {name: row[name] for name in ("audio_id", "first_frame", "clip_vector")}
+                    for row in rows
+                    if row["files"] is None
+                ],
+                "files": [file for row in rows if row["files"] is not None for file in row["files"]],
+            }
+        )
+    return pa.Table.from_pylist(receipts, schema=schema.RECEIPTS)
+
+
+def _runs(batch_ids: list[str], seqs: list[int]) -> Iterator[tuple[int, int]]:
+    start = 0
+    for i in range(1, len(batch_ids) + 1):
+        if i == len(batch_ids) or batch_ids[i] != batch_ids[start] or seqs[i] != seqs[i - 1] + 1:
+            yield start, i
+            start = i
+
+
+def _frame_rows(row: Row, frames_schema: pa.Schema) -> pa.RecordBatch | None:
+    """The rows of the frames that one window owns."""
+    if row["frame_vectors"] is None:
+        return None
+    vector_type = frames_schema.field("vector").type
+    values = np.frombuffer(row["frame_vectors"], np.float16)
+    vectors = pa.FixedSizeListArray.from_arrays(pa.array(values), vector_type.list_size)
+    frames = np.arange(row["own_first"], row["own_stop"], dtype=np.int32)
+    columns = {
+        "audio_id": pa.repeat(row["audio_id"], len(frames)),
+        "frame": pa.array(frames),
+        "start_s": pa.array([frames_to_seconds(int(frame)) for frame in frames], pa.float64()),
+        "batch_id": pa.repeat(row["batch_id"], len(frames)),
+        "vector": vectors.cast(vector_type),
+    }
+    return pa.RecordBatch.from_arrays([columns[name] for name in frames_schema.names], schema=frames_schema)
