@@ -28,8 +28,10 @@ from pipeline.errors import CorpusError
 from pipeline.schema import LISTED
 
 AUDIO_EXTENSIONS = frozenset(
-    "wav wave bwf rf64 w64 flac ogg oga opus spx mp3 mp2 mpga m4a m4b aac webm weba mka"
-    " aif aiff aifc au snd caf voc sd2 wma amr ape wv tta ac3 alac".split()
+    (
+        "wav wave bwf rf64 w64 flac ogg oga opus spx mp3 mp2 mpga m4a m4b aac webm weba mka"
+        " aif aiff aifc au snd caf voc sd2 wma amr ape wv tta ac3 alac"
+    ).split()  # noqa: SIM905: a list of thirty quoted words is harder to read
 )
 """What counts as audio in a folder, unless ``corpus.extensions`` says otherwise."""
 
@@ -55,8 +57,8 @@ def list_corpus(sources: Iterable[str], config: CorpusConfig | None = None) -> p
 def _list_source(source: str, config: CorpusConfig) -> Iterator[Row]:
     if "://" in source:
         raise CorpusError(f"{source}: only local files, folders and globs can be read; give a path")
-    path = os.path.abspath(os.path.expanduser(source))  # noqa: PTH100, PTH111: pathlib would resolve or drop parts
-    if os.path.isdir(path):  # noqa: PTH112
+    path = os.path.abspath(os.path.expanduser(source))
+    if os.path.isdir(path):
         yield from _walk(path, config, set(), is_source=True)
     elif os.path.lexists(path):
         yield _describe(path)
@@ -71,7 +73,7 @@ def _list_glob(source: str, pattern: str, config: CorpusConfig) -> Iterator[Row]
     for path in glob.iglob(pattern, recursive=True, include_hidden=config.hidden):
         found = True
         # Folders that a pattern names are searched; those that `**` passes through are its own business.
-        if os.path.isdir(path):  # noqa: PTH112
+        if os.path.isdir(path):
             if "**" not in pattern:
                 yield from _walk(path, config, set(), is_source=True)
         elif _is_audio(path, config):
@@ -80,7 +82,9 @@ def _list_glob(source: str, pattern: str, config: CorpusConfig) -> Iterator[Row]
         raise CorpusError(f"{source}: the pattern matches no file")
 
 
-def _walk(folder: str, config: CorpusConfig, entered: set[tuple[int, int]], *, is_source: bool = False) -> Iterator[Row]:
+def _walk(
+    folder: str, config: CorpusConfig, entered: set[tuple[int, int]], *, is_source: bool = False
+) -> Iterator[Row]:
     try:
         status = os.stat(folder)
         if (status.st_dev, status.st_ino) in entered:

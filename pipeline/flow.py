@@ -95,12 +95,10 @@ def index_corpus(
         check_settings(config.into, store.read_settings(config.into), settings)
     run_id = uuid.uuid4().hex
     with _plain_errors(config.into):
-        os.makedirs(config.into, exist_ok=True)  # noqa: PTH103
+        os.makedirs(config.into, exist_ok=True)
         with Claim(config.into, run_id):
             if not store.exists(config.into):
-                store.create(
-                    config.into, settings, clip_dimension=clip_dimension, frame_dimension=frame_dimension
-                )
+                store.create(config.into, settings, clip_dimension=clip_dimension, frame_dimension=frame_dimension)
             writer = store.Writer(config.into, run_id, keep_versions=config.store.keep_versions)
             run = _Run(config, writer, progress, report)
             run.start(listed, announce)
@@ -254,9 +252,7 @@ def _write(encoded: pa.Table, path: str, frames_schema: pa.Schema) -> pa.Table:
     from pipeline import store
     from pipeline.stages import write_windows
 
-    return write_windows(
-        encoded, frames_schema, lambda rows: store.write_frames(path, rows, frames_schema)
-    )
+    return write_windows(encoded, frames_schema, lambda rows: store.write_frames(path, rows, frames_schema))
 
 
 def start_ray() -> None:
@@ -316,7 +312,7 @@ def run_stages(batches: pa.Table, config: Config, frames_schema: pa.Schema) -> I
             batch_format="pyarrow",
             zero_copy_batch=True,
             num_cpus=0.1,
-            fn_kwargs={"path": os.path.abspath(config.into), "frames_schema": frames_schema},  # noqa: PTH100
+            fn_kwargs={"path": os.path.abspath(config.into), "frames_schema": frames_schema},
         )
     )
     for table in dataset.iter_batches(batch_size=None, batch_format="pyarrow", prefetch_batches=0):
@@ -360,11 +356,15 @@ def _plain_errors(path: str) -> Iterator[None]:
         cause = getattr(error, "cause", None) or error
         text = " ".join(str(cause).split())
         if "No space left on device" in text:
-            raise EarshotError(f"{path}: the disk is full; what was published stays, make room and run again") from error
+            raise EarshotError(
+                f"{path}: the disk is full; what was published stays, make room and run again"
+            ) from error
         if isinstance(error, PermissionError | NotADirectoryError | FileExistsError):
             raise EarshotError(f"{path}: cannot be written: {error.strerror}") from error
         name = type(cause).__name__
-        raise EarshotError(f"{path}: the run stopped: {name}: {text[:500]}; what was published stays, run again") from error
+        raise EarshotError(
+            f"{path}: the run stopped: {name}: {text[:500]}; what was published stays, run again"
+        ) from error
 
 
 def estimate_bytes(plan: Plan, config: Config, clip_dimension: int, frame_dimension: int) -> int:

@@ -42,7 +42,11 @@ FILE_FORMAT = "2.2"
 _TAG = "published-"
 
 DATA_TABLES = ("files", "clips", "frames")
-SCALAR_INDEXES = {"files": ("file_id", "audio_id"), "clips": ("clip_id", "file_id", "audio_id"), "frames": ("audio_id",)}
+SCALAR_INDEXES = {
+    "files": ("file_id", "audio_id"),
+    "clips": ("clip_id", "file_id", "audio_id"),
+    "frames": ("audio_id",),
+}
 
 
 @dataclass(frozen=True)
@@ -76,7 +80,7 @@ class Batch:
     @property
     def n_rows(self) -> int:
         """Clip and frame rows: what checkpoints are measured in."""
-        return self.clips.num_rows + (pc.sum(self.files["n_frames"]).as_py() or 0)
+        return int(self.clips.num_rows + (pc.sum(self.files["n_frames"]).as_py() or 0))
 
     def describe(self) -> dict[str, Any]:
         """The counts that its journal row carries."""
@@ -341,7 +345,9 @@ def _journal_row(
 
 
 def _stamp(rows: pa.Table, batch_id: str) -> pa.Table:
-    return rows.append_column(pa.field("batch_id", schema.ID, nullable=False), pa.repeat(pa.scalar(batch_id), len(rows)))
+    return rows.append_column(
+        pa.field("batch_id", schema.ID, nullable=False), pa.repeat(pa.scalar(batch_id), len(rows))
+    )
 
 
 def _argmax(column: pa.ChunkedArray) -> int:

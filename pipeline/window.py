@@ -11,6 +11,7 @@ This is the only place where seconds become samples or frames.
 
 from collections.abc import Iterable, Iterator
 from dataclasses import dataclass
+from itertools import pairwise
 
 import numpy as np
 import numpy.typing as npt
@@ -100,7 +101,7 @@ def plan_windows(n_frames: int, grid: Grid) -> list[Span]:
     """All windows of a file of ``n_frames`` >= 1 frames: every frame is owned exactly once."""
     starts = window_starts(n_frames, grid)
     length = min(n_frames, grid.length_frames)
-    seams = [0, *(seam(a, b, length) for a, b in zip(starts, starts[1:], strict=False)), n_frames]
+    seams = [0, *(seam(a, b, length) for a, b in pairwise(starts)), n_frames]
     return [
         Span(first, length, own_first, own_stop)
         for first, own_first, own_stop in zip(starts, seams, seams[1:], strict=False)

@@ -1,6 +1,7 @@
 """The grid: cover, count, order, no overrun; and streaming cuts exactly what the plan says."""
 
 from collections.abc import Iterator
+from itertools import pairwise
 
 import numpy as np
 import pytest
@@ -47,7 +48,7 @@ def test_windows_are_equally_long_ascending_and_end_with_the_file(n_frames: int,
     assert starts == sorted(set(starts))
     assert starts[0] == 0
     assert starts[-1] + spans[-1].length == n_frames
-    assert all(b - a == grid.step_frames for a, b in zip(starts[:-2], starts[1:-1], strict=True))
+    assert all(b - a == grid.step_frames for a, b in pairwise(starts[:-1]))
     more = max(0, n_frames - grid.length_frames)
     assert len(spans) == 1 + -(-more // grid.step_frames)
 
@@ -74,7 +75,7 @@ def test_known_files() -> None:
 def test_streaming_cuts_what_the_plan_says(n_samples: int, grid: Grid, cuts: list[float]) -> None:
     wave = np.arange(n_samples, dtype=np.float32)  # every sample says where it comes from
     edges = sorted({0, n_samples, *(int(cut * n_samples) for cut in cuts)})
-    blocks = [wave[a:b] for a, b in zip(edges, edges[1:], strict=False)]
+    blocks = [wave[a:b] for a, b in pairwise(edges)]
     windows = list(cut_windows(iter(blocks), grid))
     assert [span for span, _ in windows] == plan_windows(count_frames(n_samples), grid)
     padded = np.pad(wave, (0, -n_samples % HOP_SAMPLES), "reflect")

@@ -1,0 +1,206 @@
+"""``earshot index``: bring an index up to date with a corpus."""
+
+import sys
+import time
+from typing import TYPE_CHECKING, Annotated, Any
+
+import typer
+
+from jobs.output import print_json, show_bytes
+from jobs.query import Json
+
+if TYPE_CHECKING:
+    from pipeline.config import Config
+    from pipeline.flow import Progress
+    from pipeline.plan import Plan
+
+
+def index(
+    sources: Annotated[
+        list[str], typer.Argument(metavar="SOURCE...", help="Folders, files or globs; or one configuration, *.yaml.")
+    ],
+    into: Annotated[str | None, typer.Option(help="Folder of the index, made if it does not exist.")] = None,
+    model: Annotated[
+        str | None,
+        typer.Option(help="Model for clips: earshot-tiny, a folder, or a hub name like facebook/pe-av-base."),
+    ] = None,
+    frame_model: Annotated[
+        str | None, typer.Option(help="Model for frames, like facebook/pe-a-frame-base; the clip model if left out.")
+    ] = None,
+    frames: Annotated[
+        str | None, typer.Option(help="all: store every frame, for `locate` (4 GB per 20 hours); none: clips only.")
+    ] = None,
+    json: Json = False,
+) -> None:
+    """Index audio files; run again, only what is missing is done.
+
+    Example: earshot index ~/sounds --into my-index --model facebook/pe-av-base
+    """
+    config = _read_config(sources, {"into": into, "model": model, "frame_model": frame_model, "frames": frames})
+    progress = run(config, json=json)
+    n_tried = progress.n_indexed + progress.n_failed
+    if n_tried and progress.n_failed / n_tried > config.run.max_failed_fraction:
+        fraction = f"{progress.n_failed / n_tried:.1%} of the files failed"
+        print(f"earshot: {fraction}, more than run.max_failed_fraction allows", file=sys.stderr)
+        raise typer.Exit(1)
+    if progress.unpublished:
+        n_files = len(progress.unpublished)
+        print(
+            f"earshot: {n_files} files changed while they were read, run again: {progress.unpublished[0]}",
+            file=sys.stderr,
+        )
+        raise typer.Exit(1)
+
+
+def _read_config(sources: list[str], options: dict[str, str | None]) -> "Config":
+    from pipeline.config import load_config, make_config
+    from pipeline.errors import ConfigError, UsageError
+
+    is_file = [source for source in sources if source.endswith((".yaml", ".yml"))]
+    if is_file:
+        given = [f"--{name.replace('_', '-')}" for name, value in options.items() if value is not None]
+        if len(sources) > 1 or given:
+            extra = ", ".join([source for source in sources if source != is_file[0]] + given)
+            raise UsageError(f"{is_file[0]}: a configuration says everything; leave out {extra}")
+        return load_config(is_file[0])
+    if options["into"] is None:
+        raise ConfigError("--into: say where the index is to be, for example --into my-index")
+    encode, stored_frames = _stored_settings(options["into"])
+    encode |= {
+        key: options[name]
+        for key, name in (("clip_model", "model"), ("frame_model", "frame_model"))
+        if options[name] is not None
+    }
+    values: dict[str, Any] = {"into": options["into"], "sources": sources, "encode": encode}
+    frames = options["frames"] or stored_frames
+    return make_config(values | ({"store": {"frames": frames}} if frames else {}), "earshot index")
+
+
+def _stored_settings(into: str) -> tuple[dict[str, Any], str | None]:
+    """What an index that exists was made with holds for it, unless asked otherwise."""
+    from pipeline import store
+
+    if not store.exists(into):
+        return {}, None
+    settings = store.read_settings(into)
+    clip, frame = settings["clip_model"], settings["frame_model"]
+    encode = {"clip_model": clip["name"], "clip_revision": clip["revision"]}
+    if frame is not None and frame != clip:
+        encode |= {"frame_model": frame["name"], "frame_revision": frame["revision"]}
+    return encode, settings["frames"]
+
+
+def run(config: "Config", *, json: bool = False) -> "Progress":
+    """Index, show the progress, and say what was done."""
+    from pipeline.flow import index_corpus
+
+    began = time.monotonic()
+    with _Display(json=json) as display:
+        progress = index_corpus(config, display.update, lambda plan: display.announce(plan, config))
+    summary = {
+        "files": progress.n_files,
+        "unchanged": progress.n_unchanged,
+        "indexed": progress.n_indexed,
+        "failed": progress.n_failed,
+        "clips": progress.n_clips,
+        "frames": progress.n_frames,
+        "hours": progress.audio_s / 3600,
+        "seconds": time.monotonic() - began,
+        "reasons": dict(progress.reasons),
+    }
+    if json:
+        print_json([summary])
+    else:
+        _print_summary(config, progress, summary)
+    return progress
+
+
+def _print_summary(config: "Config", progress: "Progress", summary: dict[str, Any]) -> None:
+    print(
+        f"{progress.n_files} files: {progress.n_indexed} indexed, {progress.n_unchanged} unchanged,"
+        f" {progress.n_failed} failed; {progress.n_clips} clips and {progress.n_frames} frames"
+        f" of {_hours(progress.audio_s)} in {summary['seconds']:.1f} s"
+    )
+    if progress.reasons:
+        reasons = ", ".join(f"{count} {reason}" for reason, count in progress.reasons.most_common())
+        print(f"{reasons}: see `earshot failures {config.into}`")
+
+
+def _hours(seconds: float) -> str:
+    return f"{seconds / 3600:.2f} h" if seconds >= 360 else f"{seconds:.0f} s"
+
+
+class _Display:
+    """A progress bar on a terminal, a line every ten seconds elsewhere; all on stderr."""
+
+    def __init__(self, *, json: bool) -> None:
+        from rich.console import Console
+
+        self._console = Console(stderr=True)
+        self._quiet = json
+        self._bar: Any = None
+        self._said_at = 0.0
+
+    def __enter__(self) -> "_Display":
+        from rich.progress import BarColumn, MofNCompleteColumn, Progress, SpinnerColumn, TextColumn, TimeElapsedColumn
+
+        if not self._quiet and self._console.is_terminal:
+            columns = ("{task.description}", "{task.fields[hours]}", "{task.fields[speed]}", "{task.fields[failed]}")
+            self._bar = Progress(
+                SpinnerColumn(),
+                TextColumn(columns[0]),
+                BarColumn(),
+                MofNCompleteColumn(),
+                *(TextColumn(column) for column in columns[1:]),
+                TimeElapsedColumn(),
+                console=self._console,
+            )
+            self._task = self._bar.add_task("listing", total=None, hours="", speed="", failed="")
+            self._bar.start()
+        return self
+
+    def __exit__(self, *_: object) -> None:
+        if self._bar is not None:
+            self._bar.stop()
+
+    def announce(self, plan: "Plan", config: "Config") -> None:
+        """Say what will be done, and how much room it takes, before it is done."""
+        from pipeline.encode import BUNDLED, read_identity
+        from pipeline.flow import estimate_bytes
+
+        if self._quiet or not plan.n_to_decode:
+            return
+        encode = config.encode
+        clip = read_identity(encode.clip_model, encode.clip_revision)
+        frame = read_identity(encode.frame_model, encode.frame_revision) if encode.frame_model else clip
+        size = show_bytes(estimate_bytes(plan, config, clip.dimension, frame.dimension))
+        self._console.print(
+            f"{plan.n_to_decode} files to encode, about {_hours(plan.seconds_to_decode)}; about {size} to be written"
+            f" (frames: {config.store.frames})",
+            highlight=False,
+        )
+        if encode.clip_model == BUNDLED:
+            self._console.print(
+                f"note: {BUNDLED} knows fourteen synthetic sounds, to try things out;"
+                " for real ones give --model facebook/pe-av-base --frame-model facebook/pe-a-frame-base",
+                highlight=False,
+            )
+
+    def update(self, progress: "Progress") -> None:
+        """Show where the run is."""
+        speed = f"{progress.audio_s / progress.seconds:.0f}x real time" if progress.seconds > 1 else ""
+        failed = f"{progress.n_failed} failed" if progress.n_failed else ""
+        if self._bar is not None:
+            self._bar.update(
+                self._task,
+                description=progress.stage,
+                total=progress.n_files or None,
+                completed=progress.n_done,
+                hours=_hours(progress.audio_s),
+                speed=speed,
+                failed=failed,
+            )
+        elif not self._quiet and time.monotonic() - self._said_at > 10:
+            self._said_at = time.monotonic()
+            parts = (f"{progress.n_done} of {progress.n_files} files", _hours(progress.audio_s), speed, failed)
+            self._console.print(f"{progress.stage}: {', '.join(part for part in parts if part)}", highlight=False)

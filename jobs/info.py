@@ -1,0 +1,19 @@
+"""``earshot info``: what an index holds."""
+
+from jobs.output import print_json, print_table
+from jobs.query import Json, Path_
+
+
+def info(index: Path_, json: Json = False) -> None:
+    """Show what an index holds: files, clips, frames, hours, and the models that made them.
+
+    Example: earshot info my-index
+    """
+    import pipeline
+
+    values = pipeline.open(index).describe()
+    if json:
+        print_json([values])
+    else:
+        shown = {**values, "hours": f"{values['hours']:.3f}"}
+        print_table(index, ["", ""], shown.items())

@@ -1,0 +1,34 @@
+"""The command ``earshot``: one sub-command per module of ``jobs``."""
+
+import sys
+
+import typer
+
+from jobs import demo, failures, index, info, locate, query, similar
+from pipeline.errors import EarshotError
+
+app = typer.Typer(
+    help="Make sound searchable: index audio files, then find clips and moments by words or by sounds.",
+    no_args_is_help=True,
+    add_completion=False,
+    pretty_exceptions_enable=False,
+    context_settings={"help_option_names": ["-h", "--help"]},
+)
+for module in (demo, index, query, similar, locate, failures, info):
+    app.command()(getattr(module, module.__name__.rpartition(".")[2]))
+
+
+def main() -> None:
+    """Run a command; what a person can act on is one line on stderr, and the exit code says which kind it was."""
+    try:
+        app()
+    except EarshotError as error:
+        print(f"earshot: {error}", file=sys.stderr)
+        sys.exit(error.exit_code)
+    except KeyboardInterrupt:
+        print("earshot: stopped; what was published stays, run again to go on", file=sys.stderr)
+        sys.exit(1)
+
+
+if __name__ == "__main__":
+    main()

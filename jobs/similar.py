@@ -1,0 +1,38 @@
+"""``earshot similar``: clips that sound like an audio file."""
+
+from typing import Annotated
+
+import typer
+
+from jobs.query import AllWindows, Json, Path_, Top, Where, print_hits
+
+
+def similar(
+    index: Path_,
+    sound: Annotated[str, typer.Argument(help="An audio file.")],
+    start: Annotated[float, typer.Option(help="Use it from here, in seconds.", min=0.0)] = 0.0,
+    end: Annotated[float | None, typer.Option(help="Use it up to here, in seconds.", min=0.0)] = None,
+    k: Top = 10,
+    where: Where = None,
+    all_windows: AllWindows = False,
+    json: Json = False,
+) -> None:
+    """Find the clips that sound most like SOUND, ranked by cosine.
+
+    Example: earshot similar my-index bark.wav --start 1.5 --end 3
+    """
+    import pipeline
+    from pipeline.config import DecodeConfig
+    from pipeline.decode import decode_all
+    from pipeline.errors import EarshotError, FileFailure, UsageError
+
+    if end is not None and end <= start:
+        raise UsageError(f"--end: {end} s is not after --start ({start} s)")
+    opened = pipeline.open(index)
+    try:
+        waveform, _ = decode_all(sound, DecodeConfig(**opened.settings["decode"]), start, end)
+    except FileFailure as failure:
+        wrong_call = failure.reason in ("vanished", "too_short")
+        raise (UsageError if wrong_call else EarshotError)(f"{sound}: {failure.message}") from None
+    hits = opened.similar_to(waveform, k, where=where, all_windows=all_windows)
+    print_hits(f"like {sound} in {index}", hits, json=json)

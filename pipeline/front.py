@@ -1,0 +1,218 @@
+"""The Python front: an index opened as it was last published, to be searched with words or sounds.
+
+    >>> ix = pipeline.open("my-index")
+    >>> ix.search("dog barking", k=5)[0].uri
+    >>> ix.locate("siren")[0].start_s
+    >>> ix.similar(waveform, sample_rate_hz=44_100)
+    >>> ix.to_arrow("clips", columns=["uri", "start_s"])
+
+Models are loaded at the first question that needs them, and kept.
+"""
+
+from functools import cached_property
+from typing import TYPE_CHECKING, Any
+
+import numpy as np
+import numpy.typing as npt
+import pyarrow as pa
+import pyarrow.compute as pc
+
+from pipeline import store
+from pipeline.config import DecodeConfig, EncodeConfig, WindowConfig
+from pipeline.encode import ModelIdentity, load_encoder, load_text_encoder, probability, read_identity
+from pipeline.errors import IndexMismatch, UsageError
+from pipeline.locate import Event, Levels, Rules, find_events, to_event
+from pipeline.search import Hit, find_clips, open_table
+from pipeline.window import HOP_SAMPLES, Waveform, cut_windows
+
+if TYPE_CHECKING:
+    from pipeline.encode import AudioEncoder, TextEncoder
+
+STATUSES = ("indexed", "failed", "deleted")
+
+
+class Index:
+    """An index at the state it had when it was opened; open it again to see later batches.
+
+    Raises:
+        IndexMissing: there is no index at ``path``.
+    """
+
+    def __init__(self, path: str) -> None:
+        self.path = path
+        self.settings = store.read_settings(path)
+        self._published = store.read_published(path)
+
+    def search(self, text: str, k: int = 10, *, where: str | None = None, all_windows: bool = False) -> list[Hit]:
+        """The ``k`` clips that fit ``text`` best. Score: dot product; probability: the model's own.
+
+        Args:
+            where: SQL over the columns of ``clips``, applied before the search.
+            all_windows: list overlapping windows of one file each by itself.
+
+        Raises:
+            UsageError: an empty text or index, or a wrong ``where``.
+        """
+        clips = self._table("clips")
+        query = self._embed_text(text, "clip_model")
+        hits = find_clips(clips, query, k=_check_k(k), where=where, all_windows=all_windows)
+        chances = probability([hit.score for hit in hits], self._identity("clip_model"))
+        return [_with_probability(hit, float(chance)) for hit, chance in zip(hits, chances, strict=True)]
+
+    def similar(
+        self,
+        waveform: npt.NDArray[Any],
+        sample_rate_hz: int,
+        k: int = 10,
+        *,
+        where: str | None = None,
+        all_windows: bool = False,
+    ) -> list[Hit]:
+        """The ``k`` clips that sound most like ``waveform``, by cosine.
+
+        A sound longer than a window is cut like a file, and stands for the mean direction of its windows.
+
+        Args:
+            waveform: samples of shape (n,) or (n, channels), floats about -1 to 1, or integers of full scale.
+
+        Raises:
+            UsageError: less than 40 ms of sound, NaN or infinite samples, an empty index, or a wrong ``where``.
+        """
+        from pipeline.decode import to_model_rate
+
+        mono = to_model_rate(waveform, sample_rate_hz, DecodeConfig(**self.settings["decode"]))
+        return self.similar_to(mono, k, where=where, all_windows=all_windows)
+
+    def similar_to(
+        self, mono: Waveform, k: int = 10, *, where: str | None = None, all_windows: bool = False
+    ) -> list[Hit]:
+        """As ``similar``, for samples (n,) that are 48 kHz mono float32 already."""
+        clips = self._table("clips")
+        if len(mono) < HOP_SAMPLES:
+            raise UsageError(f"the sound has {len(mono)} samples at 48 kHz, less than one frame of {HOP_SAMPLES}")
+        if not np.isfinite(mono).all():
+            raise UsageError("the sound has NaN or infinite samples")
+        windows = [samples for _, samples in cut_windows([mono], WindowConfig(**self.settings["window"]).grid)]
+        vectors, _ = self._audio_encoder.encode(windows)
+        directions = vectors / np.maximum(np.linalg.norm(vectors, axis=1, keepdims=True), 1e-12)
+        query = directions.mean(axis=0).astype(np.float32)
+        return find_clips(clips, query, k=_check_k(k), where=where, all_windows=all_windows, measure="cosine")
+
+    def locate(
+        self,
+        text: str,
+        k: int = 10,
+        *,
+        threshold: float = 0.3,
+        min_duration_s: float = 0.0,
+        merge_gap_s: float = 0.2,
+    ) -> list[Event]:
+        """The ``k`` best events that fit ``text``, from and to in seconds, on a grid of 40 ms.
+
+        Args:
+            threshold: probability at which an event begins. min_duration_s: shorter ones are left out.
+            merge_gap_s: events of one file that are at most this far apart are one.
+
+        Raises:
+            UsageError: an empty text or index, an index without frames, or an argument out of range.
+        """
+        rules = Rules(threshold, min_duration_s, merge_gap_s)
+        if self.settings["frames"] == "none":
+            raise UsageError(f"{self.path}: was built without frames, so nothing can be located; use `query`")
+        frames = self._table("frames")
+        query = self._embed_text(text, "frame_model")
+        identity = self._identity("frame_model")
+        levels = Levels.from_rules(rules, identity.logit_scale, identity.logit_bias)
+        found = find_events(frames, self._open("files"), query, levels, _check_k(k))
+        return [
+            to_event(rank, uri, duration_s, run, float(probability(run.score, identity)))
+            for rank, (uri, duration_s, run) in enumerate(found, start=1)
+        ]
+
+    def describe(self) -> dict[str, Any]:
+        """Counts by status, rows, hours of indexed audio, models and their dimension."""
+        files = self.to_arrow("files", columns=["status", "duration_s"])
+        n_with = {status: pc.sum(pc.equal(files["status"], status)).as_py() or 0 for status in STATUSES}
+        indexed = files.filter(pc.equal(files["status"], "indexed"))
+        frame_model = self.settings["frame_model"]
+        return {
+            "files": files.num_rows - n_with["deleted"],
+            **n_with,
+            "clips": self._open("clips").count_rows(),
+            "frames": self._open("frames").count_rows(),
+            "hours": (pc.sum(indexed["duration_s"]).as_py() or 0.0) / 3600,
+            "clip_model": self.settings["clip_model"]["name"],
+            "frame_model": frame_model and frame_model["name"],
+            "dimension": self.settings["clip_model"]["dimension"],
+        }
+
+    def embed(self, text: str) -> npt.NDArray[np.float32]:
+        """The embedding (D,) of ``text`` that clips are compared with."""
+        return self._embed_text(text, "clip_model")
+
+    def to_arrow(self, table: str = "clips", columns: list[str] | None = None, where: str | None = None) -> pa.Table:
+        """Rows of ``files``, ``clips``, ``frames`` or ``batches`` as published.
+
+        Args:
+            where: SQL over its columns.
+        """
+        if table == "batches":
+            rows = store.read_journal(self.path)
+            return rows.select(columns) if columns else rows
+        if table not in store.DATA_TABLES:
+            raise UsageError(f"table {table!r}: expected {', '.join(store.DATA_TABLES)} or batches")
+        return store.open_published(self.path, table, self._published).to_table(columns=columns, filter=where)
+
+    def _open(self, name: str) -> Any:
+        return open_table(self.path, name, self._published.versions[name])
+
+    def _table(self, name: str) -> Any:
+        table = self._open(name)
+        if table.count_rows() == 0:
+            raise UsageError(f"{self.path}: the index is empty, nothing to search; add files with `earshot index`")
+        return table
+
+    def _identity(self, which: str) -> ModelIdentity:
+        return ModelIdentity.from_dict(self.settings[which])
+
+    def _embed_text(self, text: str, which: str) -> npt.NDArray[np.float32]:
+        if not text.strip():
+            raise UsageError("the query is empty: say what to look for")
+        vector: npt.NDArray[np.float32] = self._text_encoder(which).embed([text])[0]
+        return vector
+
+    @cached_property
+    def _text_encoders(self) -> dict[str, "TextEncoder"]:
+        return {}
+
+    def _text_encoder(self, which: str) -> "TextEncoder":
+        identity = self._identity(which)
+        if identity.checksum not in self._text_encoders:
+            self._check_weights(identity)
+            self._text_encoders[identity.checksum] = load_text_encoder(identity.name, identity.revision)
+        return self._text_encoders[identity.checksum]
+
+    @cached_property
+    def _audio_encoder(self) -> "AudioEncoder":
+        identity = self._identity("clip_model")
+        self._check_weights(identity)
+        config = EncodeConfig(clip_model=identity.name, clip_revision=identity.revision)
+        return load_encoder(config, frames=False)
+
+    def _check_weights(self, identity: ModelIdentity) -> None:
+        """The model must still be the one that made the vectors."""
+        now = read_identity(identity.name, identity.revision)
+        if now.checksum != identity.checksum:
+            raise IndexMismatch(
+                f"{self.path}: built with other weights than {identity.name} now has; restore the model"
+            )
+
+
+def _check_k(k: int) -> int:
+    if k < 1:
+        raise UsageError(f"-k: {k} is less than 1")
+    return k
+
+
+def _with_probability(hit: Hit, chance: float) -> Hit:
+    return Hit(hit.rank, hit.uri, hit.start_s, hit.end_s, hit.score, chance, hit.clip_id)
