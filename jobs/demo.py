@@ -5,7 +5,7 @@ from typing import TYPE_CHECKING, Annotated, Any
 
 import typer
 
-from jobs import index as index_command
+from jobs.index import run
 from jobs.output import print_json, print_table, show_path, show_time
 from jobs.query import Json
 
@@ -39,7 +39,7 @@ def demo(
     if not json:
         print(f"{len(truth)} recordings in {folder / 'sounds'}, two of them broken on purpose")
     config = make_config({"into": str(folder / "index"), "sources": [str(folder / "sounds")]})
-    index_command.run(config, json=json)
+    run(config, json=json)
     opened = pipeline.open(config.into)
     rows = [_ask(opened, text, label, truth) for label, text in QUESTIONS.items()]
     if json:

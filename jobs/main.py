@@ -4,7 +4,13 @@ import sys
 
 import typer
 
-from jobs import demo, failures, index, info, locate, query, similar
+from jobs.demo import demo
+from jobs.failures import failures
+from jobs.index import index
+from jobs.info import info
+from jobs.locate import locate
+from jobs.query import query
+from jobs.similar import similar
 from pipeline.errors import EarshotError
 
 app = typer.Typer(
@@ -14,8 +20,8 @@ app = typer.Typer(
     pretty_exceptions_enable=False,
     context_settings={"help_option_names": ["-h", "--help"]},
 )
-for module in (demo, index, query, similar, locate, failures, info):
-    app.command()(getattr(module, module.__name__.rpartition(".")[2]))
+for command in (demo, index, query, similar, locate, failures, info):
+    app.command()(command)
 
 
 def main() -> None:

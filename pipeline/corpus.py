@@ -27,12 +27,11 @@ from pipeline.config import CorpusConfig
 from pipeline.errors import CorpusError
 from pipeline.schema import LISTED
 
-AUDIO_EXTENSIONS = frozenset(
-    (
-        "wav wave bwf rf64 w64 flac ogg oga opus spx mp3 mp2 mpga m4a m4b aac webm weba mka"
-        " aif aiff aifc au snd caf voc sd2 wma amr ape wv tta ac3 alac"
-    ).split()  # noqa: SIM905: a list of thirty quoted words is harder to read
+_EXTENSIONS = (
+    "wav wave bwf rf64 w64 flac ogg oga opus spx mp3 mp2 mpga m4a m4b aac webm weba mka"
+    " aif aiff aifc au snd caf voc sd2 wma amr ape wv tta ac3 alac"
 )
+AUDIO_EXTENSIONS = frozenset(_EXTENSIONS.split())
 """What counts as audio in a folder, unless ``corpus.extensions`` says otherwise."""
 
 Row = dict[str, Any]
