@@ -212,31 +212,34 @@ def _merge(ranges: list[Range]) -> list[Range]:
 def _settled(
     frames: Any, query: Vector, levels: Levels, ranges: list[Range], holders: dict[str, Any]
 ) -> Iterator[tuple[str, int, npt.NDArray[np.float32]]]:
-    """Scores of each range, widened until no event reaches over its edges."""
+    """Scores of each range, widened until no event reaches over its edges; ranges that meet become one."""
+    settled: dict[Range, npt.NDArray[np.float32]] = {}
     while ranges:
-        scores = _score_frames(frames, query, ranges)
         wider: list[Range] = []
-        settled: list[Range] = []
-        quiet = levels.gap_frames + 1
-        for span in ranges:
-            audio_id, first, stop = span
-            n_frames = holders[audio_id][0][2]
-            loud = np.flatnonzero(scores[span] >= levels.off)
-            grow_left = first > 0 and len(loud) > 0 and loud[0] < quiet
-            grow_right = stop < n_frames and len(loud) > 0 and loud[-1] >= stop - first - quiet
-            if grow_left or grow_right:
-                more = 2 * (stop - first)
-                wider.append((audio_id, max(0, first - more * grow_left), min(n_frames, stop + more * grow_right)))
+        for span, scores in _score_frames(frames, query, ranges).items():
+            grown = _grow(span, scores, levels, holders[span[0]][0][2])
+            if grown == span:
+                settled[span] = scores
             else:
-                settled.append(span)
-        if wider:
-            # A widened range may run into its neighbours: those are read again as one.
-            merged = _merge(wider + settled)
-            settled = [span for span in settled if span in merged]
-            wider = [span for span in merged if span not in settled]
-        for span in settled:
-            yield span[0], span[1], scores[span]
-        ranges = wider
+                wider.append(grown)
+        merged = _merge([*wider, *settled])
+        ranges = [span for span in merged if span not in settled]
+        settled = {span: settled[span] for span in merged if span in settled}
+    for (audio_id, first, _), scores in settled.items():
+        yield audio_id, first, scores
+
+
+def _grow(span: Range, scores: npt.NDArray[np.float32], levels: Levels, n_frames: int) -> Range:
+    """The range made longer on each side where an event may go on beyond it."""
+    audio_id, first, stop = span
+    loud = np.flatnonzero(scores >= levels.off)
+    if len(loud) == 0:
+        return span
+    quiet = levels.gap_frames + 1
+    more = 2 * (stop - first)
+    left = more if loud[0] < quiet else 0
+    right = more if loud[-1] >= stop - first - quiet else 0
+    return audio_id, max(0, first - left), min(n_frames, stop + right)
 
 
 def _score_frames(frames: Any, query: Vector, ranges: list[Range]) -> dict[Range, npt.NDArray[np.float32]]:

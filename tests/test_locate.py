@@ -1,0 +1,147 @@
+"""Events read off stored frames: the rules on arrays, then the engine's answers against a plain computation."""
+
+from collections.abc import Sequence
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import pytest
+
+from pipeline import store
+from pipeline.errors import UsageError
+from pipeline.locate import Levels, Rules, Run, find_events, read_runs, to_event
+from pipeline.search import open_table
+from pipeline.window import Grid, window_starts
+from tests.tables import Vectors, write_index
+
+LEVELS = Levels(on=2.0, off=1.0, gap_frames=0, min_frames=0)
+
+
+def runs(scores: Sequence[float], levels: Levels = LEVELS) -> list[tuple[int, int, int]]:
+    return [(run.first, run.stop, run.peak) for run in read_runs(np.array(scores, np.float32), levels)]
+
+
+def test_levels_are_the_threshold_and_one_logit_below_it() -> None:
+    levels = Levels.from_rules(Rules(0.3, min_duration_s=0.1, merge_gap_s=0.2), logit_scale=4.0, logit_bias=-2.0)
+    probability = 1 / (1 + np.exp(-(levels.on * 4.0 - 2.0)))
+    assert probability == pytest.approx(0.3)
+    assert (levels.on - levels.off) * 4.0 == pytest.approx(1.0)
+    assert (levels.gap_frames, levels.min_frames) == (5, 3)
+
+
+def test_an_event_begins_at_the_threshold_and_lasts_through_the_hysteresis() -> None:
+    assert runs([0, 1.5, 2, 3, 1.2, 1.0, 0.9, 3]) == [(2, 6, 3), (7, 8, 7)]
+    assert runs([1.9, 1.9, 1.9]) == []
+    assert runs([2, 2, 2]) == [(0, 3, 0)]
+    assert runs([]) == []
+
+
+def test_gaps_are_closed_before_short_events_are_dropped() -> None:
+    scores = [3, 0, 3, 0, 0, 3]
+    assert runs(scores, Levels(2, 1, gap_frames=1, min_frames=0)) == [(0, 3, 0), (5, 6, 5)]
+    assert runs(scores, Levels(2, 1, gap_frames=2, min_frames=0)) == [(0, 6, 0)]
+    assert runs(scores, Levels(2, 1, gap_frames=1, min_frames=2)) == [(0, 3, 0)]
+    assert runs(scores, Levels(2, 1, gap_frames=0, min_frames=2)) == []
+
+
+def test_an_event_never_ends_after_its_file() -> None:
+    event = to_event(1, "/x", 1.0 + 1 / 3, Run(30, 34, 33, 5.0), 0.9)
+    assert (event.start_s, event.end_s) == (1.2, 1.0 + 1 / 3)
+    assert event.start_s <= event.peak_s <= event.end_s
+
+
+def test_peak_time_is_the_middle_of_the_best_frame() -> None:
+    assert to_event(1, "/x", 100.0, Run(10, 20, 12, 5.0), 0.9).peak_s == 0.5
+
+
+@pytest.mark.parametrize(
+    "rules", [(0.0, 0, 0), (1.0, 0, 0), (float("nan"), 0, 0), (0.5, -1, 0), (0.5, 0, -0.1), (0.5, 0, float("inf"))]
+)
+def test_rules_out_of_range_are_refused(rules: tuple[float, float, float]) -> None:
+    with pytest.raises(UsageError, match="--"):
+        Rules(*rules)
+
+
+# --- against the engine -----------------------------------------------------------------------------------------------
+
+GRID = Grid(250, 10)
+QUERY = np.zeros(8, np.float32)
+QUERY[0] = 1.0  # the dot product of a frame is its first value
+
+
+def write_scores(path: Path, scores: dict[str, Any], copies: dict[str, str] | None = None) -> tuple[Any, Any]:
+    """An index whose frames have these dot products with QUERY; returns its frames and files."""
+    rng = np.random.default_rng(0)
+    audios: dict[str, tuple[Vectors, Vectors]] = {}
+    for uri, values in scores.items():
+        frames = rng.standard_normal((len(values), 8)).astype(np.float16)
+        frames[:, 0] = values
+        audios[uri] = frames, np.zeros((len(window_starts(len(values), GRID)), 8), np.float16)
+    write_index(path, audios, GRID, copies)
+    versions = store.read_published(path).versions
+    return open_table(str(path), "frames", versions["frames"]), open_table(str(path), "files", versions["files"])
+
+
+def plain_events(scores: dict[str, Any], levels: Levels, copies: dict[str, str] | None = None) -> list[Any]:
+    """What ``find_events`` must give, from all scores."""
+    everything = dict(scores) | {copy: scores[original] for copy, original in (copies or {}).items()}
+    found = [
+        (uri, run) for uri, values in everything.items() for run in read_runs(np.asarray(values, np.float32), levels)
+    ]
+    return sorted(found, key=lambda event: (-event[1].score, event[0], event[1].first))
+
+
+def quantised(rng: np.random.Generator, n_frames: int) -> Any:
+    """Scores with slow swells and sharp spikes, exact in float16, no two peaks alike."""
+    swell = 2.0 * np.sin(np.cumsum(rng.uniform(0, 0.2, n_frames)))
+    spikes = (rng.random(n_frames) < 0.01) * rng.uniform(0, 3, n_frames)
+    return (swell + spikes + rng.normal(0, 0.3, n_frames)).astype(np.float16)
+
+
+@pytest.fixture(scope="module")
+def corpus(tmp_path_factory: pytest.TempPathFactory) -> tuple[Any, Any, dict[str, Any], dict[str, str]]:
+    rng = np.random.default_rng(5)
+    scores = {f"/{number}.wav": quantised(rng, int(rng.integers(1, 900))) for number in range(40)}
+    scores["/long.wav"] = quantised(rng, 20_000)
+    scores["/always.wav"] = np.full(4_000, 2.5, np.float16)  # one event that takes every candidate of the first round
+    copies = {"/copy.wav": "/3.wav"}
+    return *write_scores(tmp_path_factory.mktemp("locate") / "index", scores, copies), scores, copies
+
+
+@pytest.mark.parametrize("seed", range(25))
+def test_events_equal_a_plain_computation(corpus: tuple[Any, Any, dict[str, Any], dict[str, str]], seed: int) -> None:
+    frames, files, scores, copies = corpus
+    rng = np.random.default_rng(seed)
+    on, width = rng.choice([1.5, 2.0, 2.5, 3.0, 4.0, 9.0]), rng.choice([0.0, 0.5, 3.0])
+    gap, minimum, k = int(rng.integers(0, 30)), int(rng.integers(0, 20)), int(rng.integers(1, 40))
+    levels = Levels(float(on), float(on - width), gap, minimum)
+    expected = plain_events(scores, levels, copies)[:k]
+    found = list(find_events(frames, files, QUERY, levels, k))
+    assert [run.score for _, _, run in found] == [run.score for _, run in expected]
+    # Equal scores may come in another order where the k-th is one of several.
+    worst = expected[-1][1].score if expected else 0.0
+    strictly = [(uri, run) for uri, run in expected if run.score > worst]
+    assert sorted(map(str, strictly)) == sorted(str((uri, run)) for uri, _, run in found if run.score > worst)
+
+
+def test_a_short_event_in_a_long_quiet_clip_is_found(tmp_path: Path) -> None:
+    values = np.zeros(250, np.float16)
+    values[100:105] = 3.0  # 0.2 s
+    frames, files = write_scores(tmp_path / "index", {"/a.wav": values, "/b.wav": np.zeros(2_000, np.float16)})
+    [(uri, duration_s, run)] = find_events(frames, files, QUERY, LEVELS, 10)
+    assert (uri, duration_s, run) == ("/a.wav", 10.0, Run(100, 105, 100, 3.0))
+
+
+def test_an_event_over_many_windows_comes_out_whole(tmp_path: Path) -> None:
+    values = np.zeros(5_000, np.float16)
+    values[40:4_700] = 1.5  # far beyond any first range, held together by the hysteresis
+    values[2_000] = 3.0
+    values[40] = 2.0
+    frames, files = write_scores(tmp_path / "index", {"/a.wav": values})
+    [(_, _, run)] = find_events(frames, files, QUERY, LEVELS, 10)
+    assert (run.first, run.stop, run.peak) == (40, 4_700, 2_000)
+
+
+def test_nothing_to_find(tmp_path: Path) -> None:
+    frames, files = write_scores(tmp_path / "index", {"/a.wav": np.zeros(300, np.float16)})
+    assert list(find_events(frames, files, QUERY, LEVELS, 10)) == []
