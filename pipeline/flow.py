@@ -6,11 +6,13 @@ checkpoints. Decoding, the only stage that multiplies data, is held back by Ray 
 are behind. Blocks hold one batch at most, so that nothing ever waits for rows that cannot come.
 """
 
+import logging
 import os
 import queue
 import threading
 import time
 import uuid
+import warnings
 from collections import Counter
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
@@ -257,16 +259,22 @@ def _write(encoded: pa.Table, path: str, frames_schema: pa.Schema) -> pa.Table:
 
 def start_ray() -> None:
     """Join the cluster that ``RAY_ADDRESS`` names, or start one on this machine; leave a running one alone."""
+    # Ray's own log lines are for its developers: errors reach us as exceptions. Each can be switched on again.
     os.environ.setdefault("RAY_USAGE_STATS_ENABLED", "0")
+    os.environ.setdefault("RAY_BACKEND_LOG_LEVEL", "fatal")
     os.environ.setdefault("RAY_ACCEL_ENV_VAR_OVERRIDE_ON_ZERO", "0")
     os.environ.setdefault("RAY_ENABLE_UV_RUN_RUNTIME_ENV", "0")
     import ray
 
+    logging.getLogger("ray.data").setLevel(logging.ERROR)
     if not ray.is_initialized():
         local: dict[str, Any] = {}
         if "RAY_ADDRESS" not in os.environ:
             local = {"num_cpus": max(2, len(os.sched_getaffinity(0))), "include_dashboard": False}
-        ray.init(log_to_driver=False, logging_level="error", **local)
+        with warnings.catch_warnings():
+            # Ray's daemons are forked and replaced at once: they never touch what Lance has open here.
+            warnings.filterwarnings("ignore", message="lance is not fork-safe")
+            ray.init(log_to_driver=False, logging_level="error", **local)
 
 
 def run_stages(batches: pa.Table, config: Config, frames_schema: pa.Schema) -> Iterator[dict[str, Any]]:

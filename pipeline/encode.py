@@ -1,0 +1,556 @@
+"""Windows in, clip and frame embeddings out; texts in, query embeddings out: PE-Audio through transformers.
+
+A checkpoint is loaded exactly or not at all: every weight of the model must be in it, with the right shape. Windows
+are batched with others of their own length only, so nothing is padded and no embedding depends on its batch; texts
+likewise. The number of torch threads is left to the caller (``torch.set_num_threads``).
+
+torch and transformers are imported on first use: describing a model (``read_identity``) takes milliseconds.
+
+    >>> encoder = load_encoder(EncodeConfig(clip_model="facebook/pe-av-base", frame_model="facebook/pe-a-frame-base"))
+    >>> clips, frames = encoder.encode([np.zeros(250 * 1920, np.float32)])   # (1, 1024), [(250, 1024)]
+    >>> query = load_text_encoder("facebook/pe-av-base").embed(["glass breaking"])  # searches the clips
+    >>> probability(clips @ query[0], encoder.clip_identity)
+"""
+
+import hashlib
+import json
+import math
+from collections.abc import Iterator, Sequence
+from contextlib import ExitStack, contextmanager
+from dataclasses import asdict, dataclass
+from functools import cached_property
+from pathlib import Path
+from typing import Any, Literal, Protocol
+
+import numpy as np
+import numpy.typing as npt
+
+from pipeline.errors import ModelError, UsageError
+from pipeline.window import HOP_SAMPLES, Waveform
+
+Embeddings = npt.NDArray[np.float32]
+
+BUNDLED = "earshot-tiny"
+"""The model that comes with the project, in ``models/`` beside this file."""
+
+MODEL_TYPES = ("pe_audio", "pe_audio_video")
+"""Checkpoints of the second type (``facebook/pe-av-*``) hold the model of the first among others."""
+
+HUB_FILES = (
+    "config.json",
+    "model.safetensors",
+    "model-*.safetensors",
+    "model.safetensors.index.json",
+    "tokenizer.json",
+    "tokenizer_config.json",
+    "special_tokens_map.json",
+)
+"""What is fetched of a hub repository, and nothing else: no ``.bin`` copies, no original checkpoints."""
+
+BATCH_TEXTS = 64
+
+SAMPLE_BYTES = 4096
+"""Read at each of three places of a tensor for the checksum."""
+
+
+@dataclass(frozen=True)
+class ModelIdentity:
+    """Which model made a table's vectors, and how its scores read. Stored with the table, compared on opening."""
+
+    name: str
+    """``earshot-tiny``, an absolute folder, or a hub name."""
+    revision: str | None
+    """Commit on the hub; None for folders."""
+    checksum: str
+    """Equal for equal checkpoints wherever they lie; see ``_Checkpoint.checksum`` for what it notices."""
+    dimension: int
+    logit_scale: float
+    logit_bias: float
+
+    def to_dict(self) -> dict[str, Any]:
+        return asdict(self)
+
+    @classmethod
+    def from_dict(cls, values: dict[str, Any]) -> "ModelIdentity":
+        return cls(**values)
+
+
+class NonFiniteError(ValueError):
+    """Some windows have no finite embedding: ``windows`` holds their positions among those given."""
+
+    def __init__(self, windows: Sequence[int], n_windows: int) -> None:
+        super().__init__(f"no finite embedding for windows {', '.join(map(str, windows))} of {n_windows}")
+        self.windows = tuple(windows)
+        self.n_windows = n_windows
+
+    def __reduce__(self) -> tuple[type["NonFiniteError"], tuple[tuple[int, ...], int]]:
+        return type(self), (self.windows, self.n_windows)
+
+
+class EncoderSettings(Protocol):
+    """What ``load_encoder`` reads; ``pipeline.config.EncodeConfig`` is one."""
+
+    @property
+    def clip_model(self) -> str: ...
+    @property
+    def frame_model(self) -> str | None: ...
+    @property
+    def clip_revision(self) -> str | None: ...
+    @property
+    def frame_revision(self) -> str | None: ...
+    @property
+    def device(self) -> Literal["auto", "cpu", "cuda"]: ...
+    @property
+    def precision(self) -> Literal["auto", "float32", "bfloat16"]: ...
+    @property
+    def batch_windows(self) -> int: ...
+
+
+class AudioEncoder:
+    """Turns windows into embeddings. Made by ``load_encoder``.
+
+    ``frame_identity`` is None when frames are not wanted. Where it has the checksum of ``clip_identity``, the two
+    are one model and one pass gives both outputs.
+    """
+
+    def __init__(self, clip: "_Checkpoint", frame: "_Checkpoint | None", settings: EncoderSettings) -> None:
+        self.device = _resolve_device(settings.device)
+        self.precision = _resolve_precision(settings.precision, self.device)
+        self.clip_identity = clip.identity
+        self.frame_identity = frame.identity if frame else None
+        self._batch_windows = settings.batch_windows
+        self._clip_model = self._load(clip)
+        if frame is None:
+            self._frame_model = None
+        else:
+            self._frame_model = self._clip_model if frame.checksum == clip.checksum else self._load(frame)
+
+    def _load(self, checkpoint: "_Checkpoint") -> Any:
+        model = _load_model(checkpoint, self.precision)
+        del model.text_model, model.text_audio_head
+        return model.to(self.device)
+
+    def encode(self, windows: Sequence[Waveform]) -> tuple[Embeddings, list[Embeddings] | None]:
+        """Embed windows of shape (n_frames * 1920,), of any mixture of lengths, in their order.
+
+        Returns:
+            Clip embeddings of shape (n, D), and for each window its frame embeddings of shape (n_frames, D'), or None
+            when frames are not wanted. Always float32, whatever the precision.
+
+        Raises:
+            NonFiniteError: a window's embedding has a NaN or an infinity; the others are not affected by it.
+            ValueError: a window is not a 1-d float32 array of one or more whole frames.
+        """
+        _check_windows(windows)
+        clips = np.empty((len(windows), self.clip_identity.dimension), np.float32)
+        frames = [np.empty((0, 0), np.float32)] * len(windows)
+        for batch in _equal_batches([len(window) for window in windows], self._batch_windows):
+            clip_rows, frame_rows = self._encode_batch(np.stack([windows[i] for i in batch]))
+            clips[batch] = clip_rows
+            if frame_rows is not None:
+                for i, rows in zip(batch, frame_rows, strict=True):
+                    frames[i] = rows
+        broken = [i for i, rows in enumerate(frames) if not (np.isfinite(clips[i]).all() and np.isfinite(rows).all())]
+        if broken:
+            raise NonFiniteError(broken, len(windows))
+        return clips, None if self._frame_model is None else frames
+
+    def _encode_batch(self, samples: Waveform) -> tuple[Embeddings, Embeddings | None]:
+        """(n, samples) -> (n, D) and (n, frames, D')."""
+        import torch
+
+        with torch.inference_mode():
+            values = torch.from_numpy(samples)[:, None].to(self.device, getattr(torch, self.precision))
+            heard = self._clip_model.audio_encoder(values)
+            clips = self._clip_model.audio_head(heard.pooler_output)
+            if self._frame_model is None:
+                return _to_numpy(clips), None
+            if self._frame_model is not self._clip_model:
+                heard = self._frame_model.audio_encoder(values)
+            return _to_numpy(clips), _to_numpy(self._frame_model.audio_head(heard.last_hidden_state))
+
+
+def load_encoder(settings: EncoderSettings, frames: bool = True) -> AudioEncoder:
+    """The clip model and, with ``frames``, the frame model (the same one where no other is named).
+
+    Raises:
+        ModelError: a model cannot be found, or its checkpoint does not load exactly.
+        UsageError: a GPU is asked for and there is none.
+    """
+    clip = _find_checkpoint(settings.clip_model, settings.clip_revision)
+    frame = None
+    if frames:
+        frame = _find_checkpoint(settings.frame_model, settings.frame_revision) if settings.frame_model else clip
+    return AudioEncoder(clip, frame, settings)
+
+
+class TextEncoder:
+    """Turns texts into query embeddings, on the CPU in float32. Made by ``load_text_encoder``."""
+
+    def __init__(self, checkpoint: "_Checkpoint") -> None:
+        self.identity = checkpoint.identity
+        self._tokenizer = _load_tokenizer(checkpoint)
+        self._model = _load_model(checkpoint, "float32")
+        # The weights are pages of a mapped file, not read before their first use: these never are.
+        del self._model.audio_encoder, self._model.audio_head
+        self._max_tokens = min(self._tokenizer.model_max_length, self._model.config.text_config.max_position_embeddings)
+
+    def embed(self, texts: Sequence[str]) -> Embeddings:
+        """Embed texts: shape (n, D). What searches a table must come from the model that filled it.
+
+        Raises:
+            UsageError: a text is empty, or longer than the text tower takes (nothing is cut off silently).
+        """
+        import torch
+
+        if any(not text.strip() for text in texts):
+            raise UsageError("a text to search for is empty: say in words what should be heard")
+        embeddings = np.empty((len(texts), self.identity.dimension), np.float32)
+        tokens = [self._tokenize(text) for text in texts]
+        for batch in _equal_batches([len(ids) for ids in tokens], BATCH_TEXTS):
+            with torch.inference_mode():
+                read = self._model.text_model(input_ids=torch.tensor([tokens[i] for i in batch]))
+                # The class token. `get_text_audio_embeds` would be the name for this; it fails in transformers 5.23.
+                embeddings[batch] = _to_numpy(self._model.text_audio_head(read.last_hidden_state[:, 0]))
+        return embeddings
+
+    def _tokenize(self, text: str) -> list[int]:
+        ids: list[int] = self._tokenizer(text, padding=False, truncation=False, verbose=False)["input_ids"]
+        if len(ids) > self._max_tokens:
+            raise UsageError(f"a text of {len(ids)} tokens is too long: {self.identity.name} takes {self._max_tokens}")
+        return ids
+
+
+def load_text_encoder(name: str, revision: str | None = None) -> TextEncoder:
+    """The text tower of a checkpoint, without the weights of its audio tower.
+
+    Raises:
+        ModelError: the model cannot be found, or its checkpoint does not load exactly.
+    """
+    return TextEncoder(_find_checkpoint(name, revision))
+
+
+def read_identity(name: str, revision: str | None = None) -> ModelIdentity:
+    """Describe a model from its files, without building it: milliseconds, once it is on this machine.
+
+    Raises:
+        ModelError: the model cannot be found, or is none of PE-Audio.
+    """
+    return _find_checkpoint(name, revision).identity
+
+
+def probability(dot: npt.ArrayLike, identity: ModelIdentity) -> npt.NDArray[np.float64]:
+    """That a text is heard in a sound, from the dot product of their embeddings: sigmoid(scale * dot + bias).
+
+    Any shape. Source: transformers' ``PeAudioModel.forward``, whose loss is sigmoid.
+    """
+    logit = identity.logit_scale * np.asarray(dot, np.float64) + identity.logit_bias
+    return np.asarray(0.5 * (1 + np.tanh(logit / 2)))  # the sigmoid in a form that does not overflow
+
+
+# ---- Finding a checkpoint, and describing it from its files
+
+
+@dataclass(frozen=True)
+class _Tensor:
+    """Where a safetensors file holds a tensor: bytes ``start`` .. ``stop - 1`` of ``file``."""
+
+    file: Path
+    dtype: str
+    shape: tuple[int, ...]
+    start: int
+    stop: int
+
+    def samples(self) -> tuple[int, int, int]:
+        """Where its values are looked at for the checksum: from the start, the middle and up to the end."""
+        last = max(self.start, self.stop - SAMPLE_BYTES)
+        return self.start, (self.start + last) // 2, last
+
+
+@dataclass(frozen=True)
+class _Checkpoint:
+    """A folder with config.json, tokenizer.json and safetensors weights."""
+
+    name: str
+    revision: str | None
+    folder: Path
+
+    @cached_property
+    def settings(self) -> dict[str, Any]:
+        settings = _read_json(self.folder / "config.json", self.name)
+        if settings.get("model_type") not in MODEL_TYPES:
+            found = settings.get("model_type")
+            raise ModelError(f"{self.name}: is a model of type {found}, not PE-Audio ({' or '.join(MODEL_TYPES)})")
+        return settings
+
+    @cached_property
+    def tensors(self) -> dict[str, _Tensor]:
+        index = self.folder / "model.safetensors.index.json"
+        if index.exists() and not (self.folder / "model.safetensors").exists():
+            files = sorted(set(_read_json(index, self.name).get("weight_map", {}).values()))
+        else:
+            files = ["model.safetensors"]
+        return {name: tensor for file in files for name, tensor in _read_header(self.folder / file, self.name)}
+
+    @cached_property
+    def checksum(self) -> str:
+        """SHA-256 over the settings and, for every tensor, its name, type, shape and up to 12 KiB of its values.
+
+        The values are taken from the start, the middle and the end of a tensor. Training changes the checksum, for it
+        moves nearly every number; an edit confined to numbers between these places goes unnoticed. Moving, copying or
+        re-sharding a checkpoint leaves it as it is.
+        """
+        digest = hashlib.sha256(json.dumps(_without_provenance(self.settings), sort_keys=True).encode())
+        with ExitStack() as stack:
+            # Plain reads: a mapped file would read ahead around each place, seconds instead of 0.1 s on a cold disk.
+            paths = {tensor.file for tensor in self.tensors.values()}
+            files = {path: stack.enter_context(path.open("rb", buffering=0)) for path in paths}
+            for name, tensor in sorted(self.tensors.items()):
+                digest.update(f"{name} {tensor.dtype} {tensor.shape}".encode())
+                for begin in tensor.samples():
+                    files[tensor.file].seek(begin)
+                    digest.update(files[tensor.file].read(min(SAMPLE_BYTES, tensor.stop - begin)))
+        return digest.hexdigest()
+
+    @cached_property
+    def identity(self) -> ModelIdentity:
+        return ModelIdentity(
+            name=self.name,
+            revision=self.revision,
+            checksum=self.checksum,
+            dimension=self._tensor("audio_head.proj.weight").shape[0],
+            logit_scale=_read_number(self._tensor("text_audio_logit_scale")),
+            logit_bias=_read_number(self._tensor("text_audio_logit_bias")),
+        )
+
+    def _tensor(self, key: str) -> _Tensor:
+        found = self.tensors.get(key) or self.tensors.get(f"audio_model.{key}")
+        if found is None:
+            raise ModelError(f"{self.name}: does not load exactly: missing {key}")
+        return found
+
+
+# What changes when a checkpoint is saved again, and says nothing about its vectors.
+_PROVENANCE = frozenset({"_name_or_path", "architectures", "dtype", "torch_dtype", "transformers_version"})
+
+
+def _without_provenance(settings: Any) -> Any:
+    if not isinstance(settings, dict):
+        return settings
+    return {key: _without_provenance(value) for key, value in settings.items() if key not in _PROVENANCE}
+
+
+def _find_checkpoint(name: str, revision: str | None) -> _Checkpoint:
+    folder = Path(name).expanduser()
+    if name == BUNDLED:
+        checkpoint = _Checkpoint(name, None, Path(__file__).parent / "models" / name)
+    elif folder.is_dir():
+        checkpoint = _Checkpoint(str(folder.resolve()), None, folder.resolve())
+    elif name.count("/") == 1 and not name.startswith((".", "~", "/")):
+        folder = _fetch(name, revision)
+        checkpoint = _Checkpoint(name, folder.name, folder)
+    else:
+        raise ModelError(f"{name}: no such model: give {BUNDLED}, a folder, or a name like facebook/pe-av-base")
+    missing = _missing_files(checkpoint.folder)
+    if missing:
+        raise ModelError(f"{checkpoint.name}: the model has no {' and no '.join(missing)}")
+    return checkpoint
+
+
+def _missing_files(folder: Path) -> list[str]:
+    missing = [file for file in ("config.json", "tokenizer.json") if not (folder / file).exists()]
+    if not any((folder / file).exists() for file in ("model.safetensors", "model.safetensors.index.json")):
+        missing.append("model.safetensors")
+    return missing
+
+
+def _fetch(name: str, revision: str | None) -> Path:
+    """The folder of a hub model, its last part being the commit; downloaded unless it is in the cache.
+
+    A model in the cache is taken as it is, without asking the hub: a run does not change models by itself.
+    """
+    from huggingface_hub import HfApi, errors, snapshot_download
+
+    try:
+        folder = Path(snapshot_download(name, revision=revision, allow_patterns=[*HUB_FILES], local_files_only=True))
+        if not _missing_files(folder):
+            return folder
+    except errors.LocalEntryNotFoundError:
+        pass
+    except errors.HFValidationError:
+        raise ModelError(f"{name}: is neither a folder nor a possible name of a model on the hub") from None
+    try:
+        # Asked first because it fails at once: without a network, a download by commit retries for half a minute.
+        commit = HfApi().model_info(name, revision=revision, timeout=10).sha
+        return Path(snapshot_download(name, revision=commit, allow_patterns=[*HUB_FILES]))
+    except errors.RevisionNotFoundError:
+        raise ModelError(f"{name}: has no revision {revision} on the hub") from None
+    except errors.RepositoryNotFoundError:
+        raise ModelError(
+            f"{name}: is not on the hub, or not open to you: check the name, accept its terms at"
+            f" https://huggingface.co/{name}, and log in with `hf auth login`"
+        ) from None
+    except Exception as error:  # the hub's client, its http library and its accelerator share no base class
+        advice = "connect once, or give a folder"
+        raise ModelError(f"{name}: is not here and cannot be downloaded: {advice} ({_one_line(error)})") from None
+
+
+def _read_json(file: Path, name: str) -> dict[str, Any]:
+    try:
+        values = json.loads(file.read_bytes())
+    except (OSError, ValueError) as error:
+        raise ModelError(f"{name}: {file.name} cannot be read: {_one_line(error)}") from None
+    if not isinstance(values, dict):
+        raise ModelError(f"{name}: {file.name} is not a JSON object")
+    return values
+
+
+def _read_header(file: Path, name: str) -> Iterator[tuple[str, _Tensor]]:
+    """The tensors of a safetensors file, without their values.
+
+    Source: the format's specification, https://github.com/huggingface/safetensors (8 bytes with the header's length,
+    the header in JSON, then the values; offsets count from the end of the header). safetensors gives no offsets.
+    """
+    try:
+        with file.open("rb") as stream:
+            length = int.from_bytes(stream.read(8), "little")
+            header = json.loads(stream.read(min(length, 100_000_000)))
+        header.pop("__metadata__", None)
+        for key, entry in header.items():
+            start, stop = (8 + length + offset for offset in entry["data_offsets"])
+            if stop > file.stat().st_size:
+                raise ValueError("it is shorter than its header says, so the copy or download was cut off")
+            yield key, _Tensor(file, entry["dtype"], tuple(entry["shape"]), start, stop)
+    except (OSError, ValueError, KeyError, TypeError, AttributeError) as error:
+        raise ModelError(f"{name}: {file.name} is no readable safetensors file: {_one_line(error)}") from None
+
+
+def _read_number(tensor: _Tensor) -> float:
+    """The only value of a tensor."""
+    data = np.fromfile(tensor.file, np.uint8, tensor.stop - tensor.start, offset=tensor.start)
+    if tensor.dtype == "BF16":  # the upper half of a float32
+        data, dtype = np.concatenate([np.zeros(2, np.uint8), data]), "<f4"
+    else:
+        dtype = {"F64": "<f8", "F32": "<f4", "F16": "<f2"}[tensor.dtype]
+    return float(data.view(dtype).item())
+
+
+# ---- Loading a checkpoint
+
+
+def _load_model(checkpoint: _Checkpoint, precision: str) -> Any:
+    """The complete PeAudioModel on the CPU, in evaluation mode."""
+    import torch
+    from transformers import AutoConfig, PeAudioModel
+
+    with _loading(checkpoint.name):
+        config = AutoConfig.from_pretrained(checkpoint.folder)
+        if config.model_type == "pe_audio_video":
+            # Given to PeAudioModel as it is, the text tower's settings would silently be those of the class.
+            config = config.audio_config
+        model, info = PeAudioModel.from_pretrained(
+            checkpoint.folder,
+            config=config,
+            dtype=getattr(torch, precision),
+            output_loading_info=True,
+            ignore_mismatched_sizes=True,  # they are in `info`, and refused below in one line
+            local_files_only=True,
+            use_safetensors=True,
+        )
+    _check_loaded(checkpoint, info)
+    hop = math.prod(config.audio_config.dac_config.downsampling_ratios)  # `hop_length` may be a stale copy of this
+    if hop != HOP_SAMPLES:
+        raise ModelError(f"{checkpoint.name}: has frames of {hop} samples; only models with {HOP_SAMPLES} can be used")
+    return model.eval()
+
+
+def _check_loaded(checkpoint: _Checkpoint, info: dict[str, Any]) -> None:
+    unexpected = info["unexpected_keys"]
+    if checkpoint.settings["model_type"] == "pe_audio_video":
+        # The other models of such a checkpoint are no concern of ours; the one we load must not have more than we know.
+        ours = ("audio_model.", "audio_encoder.", "audio_head.", "text_model.", "text_audio_head.", "text_audio_logit_")
+        unexpected = {key for key in unexpected if key.startswith(ours)}
+    mismatched = {key for key, *_shapes in info["mismatched_keys"]}
+    kinds = {"missing": info["missing_keys"], "unexpected": unexpected, "of another shape": mismatched}
+    problems = [f"{len(keys)} {kind} ({_first(keys)})" for kind, keys in kinds.items() if keys]
+    if problems:
+        raise ModelError(f"{checkpoint.name}: does not load exactly, of its weights {', '.join(problems)}")
+
+
+def _load_tokenizer(checkpoint: _Checkpoint) -> Any:
+    from transformers import AutoTokenizer
+
+    with _loading(checkpoint.name):
+        return AutoTokenizer.from_pretrained(checkpoint.folder, local_files_only=True)
+
+
+@contextmanager
+def _loading(name: str) -> Iterator[None]:
+    """Keep transformers' progress bar and report to itself, and say in one line what it cannot load."""
+    from huggingface_hub.errors import StrictDataclassError
+    from safetensors import SafetensorError
+    from transformers.utils import logging
+
+    verbosity, progress = logging.get_verbosity(), logging.is_progress_bar_enabled()
+    logging.set_verbosity(logging.CRITICAL)
+    logging.disable_progress_bar()
+    try:
+        yield
+    except (OSError, ValueError, TypeError, LookupError, AttributeError, RuntimeError) as error:
+        raise ModelError(f"{name}: cannot be loaded: {_one_line(error)}") from error
+    except (StrictDataclassError, SafetensorError) as error:
+        raise ModelError(f"{name}: cannot be loaded: {_one_line(error)}") from error
+    finally:
+        logging.set_verbosity(verbosity)
+        if progress:
+            logging.enable_progress_bar()
+
+
+def _resolve_device(device: str) -> str:
+    import torch
+
+    if device == "cuda" and not torch.cuda.is_available():
+        raise UsageError("device: cuda: torch finds no GPU here; use cpu or auto")
+    return ("cuda" if torch.cuda.is_available() else "cpu") if device == "auto" else device
+
+
+def _resolve_precision(precision: str, device: str) -> str:
+    import torch
+
+    if precision != "auto":
+        return precision
+    return "bfloat16" if device == "cuda" and torch.cuda.is_bf16_supported() else "float32"
+
+
+# ---- Small helpers
+
+
+def _check_windows(windows: Sequence[Waveform]) -> None:
+    for i, window in enumerate(windows):
+        if window.ndim != 1 or window.dtype != np.float32 or not len(window) or len(window) % HOP_SAMPLES:
+            raise ValueError(
+                f"window {i} is {window.dtype} of shape {window.shape}, not float32 of (frames * {HOP_SAMPLES},)"
+            )
+
+
+def _equal_batches(lengths: Sequence[int], size: int) -> Iterator[list[int]]:
+    """Positions in groups of at most ``size``, all of one group having the same length."""
+    groups: dict[int, list[int]] = {}
+    for i, length in enumerate(lengths):
+        groups.setdefault(length, []).append(i)
+    for group in groups.values():
+        yield from (group[begin : begin + size] for begin in range(0, len(group), size))
+
+
+def _to_numpy(tensor: Any) -> Embeddings:
+    array: Embeddings = tensor.float().cpu().numpy()
+    return array
+
+
+def _first(keys: set[str]) -> str:
+    shown = sorted(keys)[:3]
+    return ", ".join(shown) + (", ..." if len(keys) > len(shown) else "")
+
+
+def _one_line(error: Exception) -> str:
+    return " ".join(str(error).split())[:300] or type(error).__name__

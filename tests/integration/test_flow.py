@@ -1,0 +1,305 @@
+"""The whole flow: real Ray, real Lance, the bundled model, and a corpus whose truth is known."""
+
+import hashlib
+import shutil
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import pytest
+import soundfile
+
+import pipeline
+from pipeline import flow, schema, store
+from pipeline.config import Config, make_config
+from pipeline.encode import load_encoder
+from pipeline.errors import EarshotError, IndexMismatch
+from pipeline.front import Index
+from pipeline.synth import CAPTIONS, CLASSES, Event, make_scene
+from pipeline.window import FRAME_S, HOP_SAMPLES, Grid, count_frames, cut_windows, window_starts
+from tests.sounds import write_broken_corpus, write_formats
+
+pytestmark = pytest.mark.usefixtures("ray_session")
+
+GRID = Grid()
+PER_CLASS = 5
+SOUNDS = [label for label in CLASSES if label != "silence"]
+
+
+def configure(folder: Path, index: Path, **sections: Any) -> Config:
+    return make_config({"sources": [str(folder)], "into": str(index), **sections})
+
+
+def read(index: Path, name: str) -> list[dict[str, Any]]:
+    rows: list[dict[str, Any]] = store.open_published(index, name).to_table().to_pylist()
+    return rows
+
+
+def check_against_grid(index: Path) -> None:
+    """Every row of every table is where the time grid says, and nothing else is there."""
+    files = {row["file_id"]: row for row in read(index, "files")}
+    clips: dict[str, list[dict[str, Any]]] = {file_id: [] for file_id in files}
+    for row in read(index, "clips"):
+        clips[row["file_id"]].append(row)
+    frames: dict[str, list[dict[str, Any]]] = {}
+    last = None
+    for row in read(index, "frames"):
+        assert row["audio_id"] == last or row["audio_id"] not in frames, "the frames of an audio are contiguous"
+        last = row["audio_id"]
+        frames.setdefault(last, []).append(row)
+    batches = {row["batch_id"] for row in store.read_journal(index).to_pylist()}
+    assert frames.keys() == {row["audio_id"] for row in files.values() if row["status"] == "indexed"}
+    for file_id, row in files.items():
+        assert file_id == schema.make_file_id(row["uri"], row["audio_id"])
+        assert row["batch_id"] in batches
+        if row["status"] != "indexed":
+            assert row["stage"]
+            assert row["reason"]
+            assert row["message"]
+            assert not clips[file_id]
+            assert (row["n_clips"], row["n_frames"]) == (0, 0)
+            continue
+        n_frames = count_frames(round(row["duration_s"] * 48_000))
+        starts = window_starts(n_frames, GRID)
+        assert row["n_frames"] == n_frames
+        assert row["n_clips"] == len(starts)
+        found = sorted(clips[file_id], key=lambda clip: float(clip["start_s"]))
+        assert [clip["clip_id"] for clip in found] == [schema.make_clip_id(file_id, first) for first in starts]
+        assert [clip["start_s"] for clip in found] == [first * HOP_SAMPLES / 48_000 for first in starts]
+        ends = [min((first + 250) * HOP_SAMPLES / 48_000, row["duration_s"]) for first in starts]
+        assert [clip["end_s"] for clip in found] == ends
+        audio = frames[row["audio_id"]]
+        assert [frame["frame"] for frame in audio] == list(range(n_frames))
+        assert [frame["start_s"] for frame in audio] == [k * HOP_SAMPLES / 48_000 for k in range(n_frames)]
+        assert all(np.isfinite(frame["vector"]).all() for frame in audio[:3])
+        assert {frame["batch_id"] for frame in audio} <= batches
+
+
+@pytest.fixture(scope="module")
+def truth(tmp_path_factory: pytest.TempPathFactory) -> tuple[Path, dict[str, list[Event]]]:
+    """Held-out scenes of every class at 0 to 20 dB, in four formats, and a long one."""
+    folder = tmp_path_factory.mktemp("scenes")
+    events: dict[str, list[Event]] = {}
+    for number, label in enumerate(SOUNDS * PER_CLASS):
+        rng = np.random.default_rng([4_242, number])
+        other = str(rng.choice([other for other in SOUNDS if other != label]))
+        waveform, planted = make_scene(rng, float(rng.uniform(5, 12)), [label, other], rng.uniform(0, 20), True)
+        events.update(_write(folder, f"{number:03d}", ("wav", "flac", "ogg", "mp3")[number % 4], waveform, planted))
+    rng = np.random.default_rng(4_243)
+    waveform, planted = make_scene(rng, 61.7, SOUNDS, 15.0, held_out=True)
+    events.update(_write(folder, "long", "flac", waveform, planted))
+    return folder, events
+
+
+def _write(folder: Path, name: str, suffix: str, waveform: Any, planted: list[Event]) -> dict[str, list[Event]]:
+    file = folder / f"{name}.{suffix}"
+    soundfile.write(file, waveform, 48_000)
+    return {str(file): planted}
+
+
+@pytest.fixture(scope="module")
+def scenes(truth: tuple[Path, dict[str, list[Event]]], tmp_path_factory: pytest.TempPathFactory) -> Path:
+    index = tmp_path_factory.mktemp("scenes-index") / "index"
+    progress = flow.index_corpus(configure(truth[0], index))
+    assert (progress.n_indexed, progress.n_failed) == (len(truth[1]), 0)
+    return index
+
+
+def test_every_row_is_on_the_grid(scenes: Path) -> None:
+    check_against_grid(scenes)
+
+
+def test_vectors_are_those_of_the_encoder(truth: tuple[Path, dict[str, list[Event]]], scenes: Path) -> None:
+    file = truth[0] / "long.flac"
+    waveform, _ = soundfile.read(file, dtype="float32")
+    encoder = load_encoder(configure(truth[0], scenes).encode)
+    spans, windows = zip(*cut_windows([waveform], GRID), strict=True)
+    clips, frames = encoder.encode(windows)
+    assert frames is not None
+    where = f"uri = '{file}'"
+    stored = pipeline.open(str(scenes)).to_arrow("clips", where=where).sort_by("start_s")["vector"].to_pylist()
+    assert _cosines(np.array(stored, np.float32), clips).min() >= 0.9999
+    audio_id = pipeline.open(str(scenes)).to_arrow("files", ["audio_id"], where)["audio_id"][0].as_py()
+    rows = pipeline.open(str(scenes)).to_arrow("frames", where=f"audio_id = '{audio_id}'").sort_by("frame")
+    owned = [f[span.own_first - span.first : span.own_stop - span.first] for span, f in zip(spans, frames, strict=True)]
+    assert _cosines(np.array(rows["vector"].to_pylist(), np.float32), np.concatenate(owned)).min() >= 0.9999
+
+
+def _cosines(a: Any, b: Any) -> Any:
+    return (a * b).sum(1) / (np.linalg.norm(a, axis=1) * np.linalg.norm(b, axis=1))
+
+
+def test_words_find_the_right_clips(truth: tuple[Path, dict[str, list[Event]]], scenes: Path) -> None:
+    opened = pipeline.open(str(scenes))
+    precisions = {}
+    for label in SOUNDS:
+        hits = opened.search(CAPTIONS[label].held_out[0], k=PER_CLASS)
+        right = [label in {event.label for event in truth[1][hit.uri]} for hit in hits]
+        precisions[label] = sum(right) / PER_CLASS
+        assert hits[0].probability is not None
+        assert [hit.score for hit in hits] == sorted((hit.score for hit in hits), reverse=True)
+    assert np.mean(list(precisions.values())) >= 0.95, precisions
+
+
+def test_words_locate_the_right_moments(truth: tuple[Path, dict[str, list[Event]]], scenes: Path) -> None:
+    opened = pipeline.open(str(scenes))
+    found_right = n_found = n_planted = 0
+    offsets = []
+    for label in SOUNDS:
+        planted = [(uri, event) for uri, events in truth[1].items() for event in events if event.label == label]
+        events = opened.locate(CAPTIONS[label].held_out[0], k=1_000, min_duration_s=0.12)
+        left = list(planted)
+        for event in events:
+            match = [item for item in left if item[0] == event.uri and abs(item[1].start_s - event.start_s) <= 0.2]
+            if match:
+                left.remove(match[0])
+                found_right += 1
+                offsets.append(abs(match[0][1].end_s - event.end_s))
+        n_found += len(events)
+        n_planted += len(planted)
+    f1 = 2 * found_right / (n_found + n_planted)
+    assert f1 >= 0.8, f"event F1 {f1:.3f}: {found_right} right of {n_found} found and {n_planted} planted"
+    assert np.median(offsets) <= 0.12
+
+
+def test_a_sound_finds_its_own_clip(truth: tuple[Path, dict[str, list[Event]]], scenes: Path) -> None:
+    for uri in sorted(truth[1])[:5]:
+        waveform, rate_hz = soundfile.read(uri, dtype="float32")
+        hits = pipeline.open(str(scenes)).similar(waveform[: 10 * rate_hz], rate_hz, k=3)
+        assert hits[0].uri == uri
+        assert hits[0].score >= 0.999
+        assert hits[0].probability is None
+
+
+def test_a_span_over_a_window_seam_is_that_of_an_uncut_encoding(scenes: Path, tmp_path: Path) -> None:
+    rng = np.random.default_rng(11)
+    events = [Event("siren", 8.0, 12.5), Event("bell", 19.3, 20.1)]
+    waveform, _ = make_scene(rng, 29.0, events, 15.0, held_out=True)
+    (tmp_path / "in").mkdir()
+    soundfile.write(tmp_path / "in" / "a.wav", waveform, 48_000, subtype="FLOAT")
+    cut = configure(tmp_path / "in", tmp_path / "cut")
+    whole = configure(tmp_path / "in", tmp_path / "whole", window={"length_s": 40.0, "overlap_s": 0.0})
+    for config in (cut, whole):
+        flow.index_corpus(config)
+    for event in events:
+        text = CAPTIONS[event.label].held_out[0]
+        [found] = pipeline.open(cut.into).locate(text, min_duration_s=0.2, merge_gap_s=0.3)
+        [uncut] = pipeline.open(whole.into).locate(text, min_duration_s=0.2, merge_gap_s=0.3)
+        assert abs(found.start_s - uncut.start_s) <= FRAME_S + 1e-9
+        assert abs(found.end_s - uncut.end_s) <= FRAME_S + 1e-9
+        assert abs(found.start_s - event.start_s) <= 0.2
+        assert abs(found.end_s - event.end_s) <= 0.2
+
+
+def test_a_fifth_of_a_second_is_found_in_ten(tmp_path: Path) -> None:
+    (tmp_path / "in").mkdir()
+    planted = {}
+    for number in range(6):
+        rng = np.random.default_rng([12, number])
+        start_s = float(rng.uniform(1, 9))
+        waveform, _ = make_scene(rng, 10.0, [Event("high_tone", start_s, start_s + 0.2)], 15.0, held_out=True)
+        soundfile.write(tmp_path / "in" / f"{number}.wav", waveform, 48_000)
+        planted[str(tmp_path / "in" / f"{number}.wav")] = start_s
+    config = configure(tmp_path / "in", tmp_path / "index")
+    flow.index_corpus(config)
+    events = pipeline.open(config.into).locate(CAPTIONS["high_tone"].held_out[0], k=20)
+    best = {event.uri: event for event in reversed(events)}
+    for uri, start_s in planted.items():
+        assert abs(best[uri].start_s - start_s) <= 0.08
+        assert abs(best[uri].end_s - (start_s + 0.2)) <= 0.08
+
+
+def test_broken_files_are_rows_and_a_rerun_leaves_them(tmp_path: Path) -> None:
+    folder = tmp_path / "in"
+    folder.mkdir()
+    expected = write_broken_corpus(folder)
+    assert len(expected) >= 20
+    config = configure(folder, tmp_path / "index", corpus={"extensions": ["*"]})
+    progress = flow.index_corpus(config)
+    rows = {Path(row["uri"]).name: row for row in read(Path(config.into), "files")}
+    assert rows.keys() == expected.keys()
+    for name, (status, reason) in expected.items():
+        assert (rows[name]["status"], rows[name]["reason"]) == (status, reason), name
+    assert progress.n_indexed + progress.n_failed == progress.n_files == len(expected)
+    check_against_grid(Path(config.into))
+    before = store.read_published(config.into)
+    again = flow.index_corpus(config)
+    assert (again.n_unchanged, again.n_indexed, again.n_failed) == (len(expected), 0, 0)
+    assert store.read_published(config.into) == before
+
+
+def test_two_hundred_files_of_every_format_have_a_row_each(tmp_path: Path) -> None:
+    folder = tmp_path / "in"
+    rng = np.random.default_rng(9)
+    written: list[Path] = []
+    while len(written) < 200:
+        waveform, _ = make_scene(rng, float(rng.uniform(0.5, 4)), [str(rng.choice(SOUNDS))], 10.0)
+        channels = int(rng.choice([1, 2]))
+        where = folder / f"take {len(written):03d} ({channels})"
+        where.mkdir(parents=True)
+        written += write_formats(where, waveform, 48_000, channels)
+    config = configure(folder, tmp_path / "index", corpus={"extensions": ["*"]})
+    progress = flow.index_corpus(config)
+    rows = read(Path(config.into), "files")
+    assert {row["uri"] for row in rows} == set(map(str, written))
+    failed = [(row["uri"], row["reason"], row["message"]) for row in rows if row["status"] != "indexed"]
+    assert not failed
+    assert progress.n_indexed == len(written) == len(rows)
+    check_against_grid(Path(config.into))
+
+
+def test_only_what_is_missing_is_done(tmp_path: Path) -> None:
+    folder, index = tmp_path / "in", tmp_path / "index"
+    folder.mkdir()
+    rng = np.random.default_rng(3)
+    for number in range(4):
+        soundfile.write(folder / f"{number}.wav", rng.normal(0, 0.1, 48_000 * (number + 1)), 48_000)
+    shutil.copy(folder / "1.wav", folder / "the same.wav")
+    first = flow.index_corpus(configure(folder, index))
+    assert (first.n_indexed, first.n_unchanged) == (5, 0)
+    check_against_grid(index)
+    encoded_s = first.audio_s
+    soundfile.write(folder / "new.wav", rng.normal(0, 0.1, 48_000), 48_000)
+    shutil.copy(folder / "3.wav", folder / "another copy.wav")
+    soundfile.write(folder / "0.wav", rng.normal(0, 0.1, 24_000), 48_000)  # changed
+    second = flow.index_corpus(configure(folder, index))
+    assert (second.n_indexed, second.n_unchanged) == (3, 4)
+    assert second.audio_s == pytest.approx(1.0 + 0.52)  # the new and the changed file, in whole frames; no copy
+    assert encoded_s == pytest.approx(1 + 2 + 3 + 4)
+    check_against_grid(index)
+    rows = {Path(row["uri"]).name: row for row in read(index, "files")}
+    assert rows["0.wav"]["duration_s"] == 0.5
+    assert rows["another copy.wav"]["audio_id"] == rows["3.wav"]["audio_id"]
+
+
+def test_without_frames_clips_are_found_and_nothing_is_located(tmp_path: Path) -> None:
+    (tmp_path / "in").mkdir()
+    soundfile.write(tmp_path / "in" / "a.wav", np.random.default_rng(0).normal(0, 0.1, 96_000), 48_000)
+    config = configure(tmp_path / "in", tmp_path / "index", store={"frames": "none"})
+    flow.index_corpus(config)
+    opened = Index(config.into)
+    assert opened.describe()["frames"] == 0
+    assert opened.describe()["clips"] == 1
+    assert len(opened.search("noise")) == 1
+    with pytest.raises(EarshotError, match="without frames"):
+        opened.locate("noise")
+
+
+def test_another_window_is_refused_and_nothing_changes(scenes: Path, truth: tuple[Path, Any]) -> None:
+    before = store.read_published(scenes)
+    with pytest.raises(IndexMismatch, match=r"window .*8\.0"):
+        flow.index_corpus(configure(truth[0], scenes, window={"length_s": 8.0}))
+    assert store.read_published(scenes) == before
+
+
+def test_the_ledger_keeps_what_the_header_says(tmp_path: Path) -> None:
+    (tmp_path / "in").mkdir()
+    file = tmp_path / "in" / "a.flac"
+    soundfile.write(file, np.random.default_rng(0).normal(0, 0.1, (44_100, 2)), 44_100)
+    config = configure(tmp_path / "in", tmp_path / "index")
+    flow.index_corpus(config)
+    [row] = read(Path(config.into), "files")
+    assert (row["sample_rate_hz"], row["channels"], row["codec"]) == (44_100, 2, "flac")
+    assert row["duration_s"] == row["expected_duration_s"] == 1.0
+    assert row["size_bytes"] == file.stat().st_size
+    assert row["content_hash"] == hashlib.sha256(file.read_bytes()).hexdigest()

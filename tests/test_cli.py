@@ -1,0 +1,117 @@
+"""The command line as a person meets it: names, JSON keys, exit codes, one line for every mistake."""
+
+import json
+import subprocess
+import sys
+from pathlib import Path
+
+import numpy as np
+import pytest
+
+from pipeline.window import Grid, window_starts
+from tests.tables import write_index
+
+COMMANDS = {"demo", "index", "query", "similar", "locate", "failures", "info"}
+ROOT = Path(__file__).parent.parent
+
+
+def run(*arguments: object, cwd: Path | None = None) -> subprocess.CompletedProcess[str]:
+    command = [sys.executable, "-m", "jobs.main", *map(str, arguments)]
+    return subprocess.run(command, capture_output=True, text=True, cwd=cwd or ROOT, timeout=120, check=False)
+
+
+@pytest.fixture(scope="module")
+def index(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    path = tmp_path_factory.mktemp("cli") / "index"
+    grid = Grid(250, 10)
+    rng = np.random.default_rng(0)
+    audios = {
+        f"/sounds/{n}.wav": (
+            rng.standard_normal((n, 8)).astype(np.float16),
+            rng.standard_normal((len(window_starts(n, grid)), 8)).astype(np.float16),
+        )
+        for n in (10, 700)
+    }
+    write_index(path, audios, grid)
+    return path
+
+
+def test_help_names_every_command_and_readme_shows_it() -> None:
+    text = run("--help").stdout
+    readme = (ROOT / "README.md").read_text()
+    for command in COMMANDS:
+        assert f" {command} " in text
+        assert f"earshot {command}" in readme or f"make {command}" in readme
+        assert "Example: earshot" in run(command, "--help").stdout
+
+
+def test_info_and_failures_in_json(index: Path) -> None:
+    [values] = map(json.loads, run("info", index, "--json").stdout.splitlines())
+    assert {key: values[key] for key in ("files", "indexed", "failed", "deleted", "clips", "frames", "dimension")} == {
+        "files": 2,
+        "indexed": 2,
+        "failed": 0,
+        "deleted": 0,
+        "clips": 4,
+        "frames": 710,
+        "dimension": 8,
+    }
+    assert values["hours"] == pytest.approx(710 * 0.04 / 3600)
+    assert {"clip_model", "frame_model"} <= values.keys()
+    assert run("failures", index, "--json").stdout == ""
+    assert run("failures", index).stdout == "no failures\n"
+
+
+@pytest.mark.parametrize(
+    ("arguments", "code", "said"),
+    [
+        (["info", "{tmp}/nothing"], 2, "no index here"),
+        (["query", "{index}", "  "], 2, "the query is empty"),
+        (["locate", "{index}", "x", "--threshold", "1.5"], 2, "not a probability"),
+        (["locate", "{index}", "x", "--min-duration=-1"], 2, "--min-duration"),
+        (["similar", "{index}", "{tmp}/none.wav"], 2, "none.wav"),
+        (["similar", "{index}", "README.md"], 1, "README.md"),
+        (["similar", "{index}", "README.md", "--start", "3", "--end", "2"], 2, "--end"),
+        (["index", "{tmp}/nothing", "--into", "{tmp}/ix"], 2, "no such file or folder"),
+        (["index", "{tmp}/*.wav", "--into", "{tmp}/ix"], 2, "matches no file"),
+        (["index", "{tmp}"], 2, "--into"),
+        (["index", "{tmp}", "--into", "{tmp}/ix", "--model", "{tmp}"], 2, "config.json"),
+        (["index", "{tmp}", "--into", "{tmp}/ix", "--frames", "some"], 2, "'some'"),
+        (["index", "{tmp}/none.yaml"], 2, "none.yaml"),
+        (["index", "{tmp}/bad.yaml"], 2, "unknown key `encode.modle`"),
+        (["index", "{tmp}/bad.yaml", "--into", "{tmp}/ix"], 2, "leave out --into"),
+        (["query", "{index}", "x", "-k", "0"], 2, "-k"),
+        (["nonsense"], 2, "nonsense"),
+    ],
+)
+def test_a_mistake_is_one_clear_line(arguments: list[str], code: int, said: str, index: Path, tmp_path: Path) -> None:
+    (tmp_path / "bad.yaml").write_text("sources: [x]\ninto: y\nencode: {modle: z}\n")
+    result = run(*(text.format(tmp=tmp_path, index=index) for text in arguments))
+    assert result.returncode == code, result.stderr
+    assert said in result.stderr
+    assert "Traceback" not in result.stderr
+    assert not (tmp_path / "ix").exists()
+    if code == 2 and arguments[0] != "nonsense" and "-k" not in arguments:
+        assert [line for line in result.stderr.splitlines() if line.startswith("earshot: ")][1:] == []
+
+
+def test_importing_the_library_loads_nothing_heavy() -> None:
+    heavy = "{'torch', 'transformers', 'ray', 'lance', 'lancedb', 'pyarrow', 'numpy', 'soundfile', 'av'}"
+    code = (
+        "import sys, time; t = time.perf_counter(); import pipeline; t = time.perf_counter() - t;"
+        f"print(t < 0.3, sorted({heavy} & sys.modules.keys()))"
+    )
+    result = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, cwd=ROOT, check=True)
+    assert result.stdout.split(maxsplit=1) == ["True", "[]\n"]
+
+
+def test_help_loads_nothing_heavy() -> None:
+    code = (
+        "import sys; sys.argv = ['earshot', '--help']\n"
+        "from jobs.main import main\n"
+        "try: main()\n"
+        "except SystemExit: pass\n"
+        "print(sorted({'torch', 'transformers', 'ray', 'lance', 'lancedb', 'pyarrow'} & sys.modules.keys()))"
+    )
+    result = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, cwd=ROOT, check=True)
+    assert result.stdout.splitlines()[-1] == "[]"

@@ -1,0 +1,566 @@
+"""Embeddings equal transformers' own, whatever the batch; checkpoints load exactly or not at all."""
+
+import json
+import pickle
+import shutil
+import subprocess
+import sys
+import time
+from collections.abc import Iterator
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import pytest
+import torch
+from huggingface_hub import constants
+from safetensors.torch import load_file
+from transformers import PeAudioConfig, PeAudioFeatureExtractor, PeAudioFrameLevelModel, PeAudioModel, PeAudioProcessor
+
+from pipeline.config import EncodeConfig
+from pipeline.encode import (
+    BUNDLED,
+    AudioEncoder,
+    ModelIdentity,
+    NonFiniteError,
+    load_encoder,
+    load_text_encoder,
+    probability,
+    read_identity,
+)
+from pipeline.errors import ModelError, UsageError
+from pipeline.window import HOP_SAMPLES, Waveform, reflect_pad
+from tests.checkpoints import (
+    build_model,
+    edit_settings,
+    edit_weights,
+    make_pe_audio,
+    make_pe_audio_video,
+    make_released_shape,
+)
+
+TEXTS = ["glass breaking", "a dog barks far away", "rain on a tin roof " * 8, "someone whistles", "wind"]
+CLOSE = 5e-5
+"""Rounding of float32 through all layers, for embeddings with components of about 1."""
+
+COMMIT = "0123456789abcdef0123456789abcdef01234567"
+
+
+@pytest.fixture(scope="module", autouse=True)
+def one_thread() -> Iterator[None]:
+    """Several threads on a busy machine wait for each other: ten times slower for networks as small as these."""
+    threads = torch.get_num_threads()
+    torch.set_num_threads(1)
+    yield
+    torch.set_num_threads(threads)
+
+
+@pytest.fixture(scope="module")
+def one(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    return make_pe_audio(tmp_path_factory.mktemp("one"), seed=0)
+
+
+@pytest.fixture(scope="module")
+def two(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    """Another checkpoint, of another dimension."""
+    return make_pe_audio(tmp_path_factory.mktemp("two"), seed=1, text={"hidden_size": 24})
+
+
+@pytest.fixture
+def copy(one: Path, tmp_path: Path) -> Path:
+    """A checkpoint to spoil."""
+    return Path(shutil.copytree(one, tmp_path / "copy"))
+
+
+def make_sound(seed: int, n_samples: int) -> Waveform:
+    """A gliding tone that fades in, over noise."""
+    generator = np.random.default_rng(seed)
+    time_s = np.arange(n_samples) / 48_000
+    tone = np.sin(2 * np.pi * (200 + 300 * seed + 2_000 * time_s) * time_s) * np.linspace(0, 1, n_samples)
+    return (0.5 * tone + generator.normal(0, 0.05, n_samples)).astype(np.float32)
+
+
+def make_windows(n_frames: list[int]) -> list[Waveform]:
+    return [make_sound(seed, n * HOP_SAMPLES) for seed, n in enumerate(n_frames)]
+
+
+def load(clip: Path | str, frame: Path | None = None, frames: bool = True, **settings: Any) -> AudioEncoder:
+    config = EncodeConfig(clip_model=str(clip), frame_model=str(frame) if frame else None, device="cpu", **settings)
+    return load_encoder(config, frames)
+
+
+def cosine(a: np.ndarray[Any, Any], b: np.ndarray[Any, Any]) -> float:
+    """The least cosine of corresponding rows."""
+    norms = np.linalg.norm(a, axis=-1) * np.linalg.norm(b, axis=-1)
+    return float(((a * b).sum(-1) / norms).min())
+
+
+def run_transformers(folder: Path, sound: Waveform, text: str) -> tuple[Any, Any]:
+    """The outputs of both of transformers' models for one sound and one text, through its processor."""
+    inputs = PeAudioProcessor.from_pretrained(folder)(
+        audio=[sound], text=[text], sampling_rate=48_000, padding=True, return_tensors="pt"
+    )
+    with torch.inference_mode():
+        clip, frame = (m.from_pretrained(folder).eval()(**inputs) for m in (PeAudioModel, PeAudioFrameLevelModel))
+    return clip, frame
+
+
+# ---- Equal to transformers
+
+
+@pytest.mark.parametrize("n_samples", [1_920, 40_000, 96_000])
+def test_equals_the_forward_of_transformers(one: Path, n_samples: int) -> None:
+    sound = make_sound(3, n_samples)
+    clips, frames = load(one).encode([reflect_pad(sound)])
+    texts = load_text_encoder(str(one)).embed(TEXTS[1:2])
+    clip, frame = run_transformers(one, sound, TEXTS[1])
+    assert frames is not None
+    assert clips.dtype == frames[0].dtype == texts.dtype == np.float32
+    assert frames[0].shape == (-(-n_samples // HOP_SAMPLES), 32)
+    np.testing.assert_allclose(clips, clip.audio_embeds.numpy(), atol=CLOSE)
+    np.testing.assert_allclose(frames[0], frame.audio_embeds[0].numpy(), atol=CLOSE)
+    np.testing.assert_allclose(texts, clip.text_audio_embeds.numpy(), atol=CLOSE)
+    expected = torch.sigmoid(clip.logits_audio_text).numpy()
+    np.testing.assert_allclose(probability(clips @ texts.T, read_identity(str(one))), expected, atol=CLOSE)
+
+
+@pytest.mark.parametrize("n_samples", [1_920, 1_921, 3_839, 50_000])
+def test_windows_are_padded_as_the_feature_extractor_does(n_samples: int) -> None:
+    sound = make_sound(0, n_samples)
+    expected = PeAudioFeatureExtractor()([sound], sampling_rate=48_000, return_tensors="np")["input_values"]
+    np.testing.assert_array_equal(reflect_pad(sound), expected[0, 0])
+
+
+def test_probabilities_neither_overflow_nor_warn() -> None:
+    identity = ModelIdentity("m", None, "0", 4, logit_scale=10.0, logit_bias=-5.0)
+    np.testing.assert_allclose(probability([[-1e6, 0.5], [0.0, 1e6]], identity), [[0, 0.5], [0.0066929, 1]], atol=1e-7)
+
+
+# ---- Batches
+
+
+def test_an_embedding_does_not_depend_on_its_batch(one: Path) -> None:
+    windows = make_windows([5, 12, 5, 1, 12, 5, 5, 30])
+    encoder = load(one, batch_windows=3)
+    clips, frames = encoder.encode(windows)
+    alone = [encoder.encode([window]) for window in windows]
+    assert frames is not None
+    assert [len(rows) for rows in frames] == [5, 12, 5, 1, 12, 5, 5, 30]
+    for i, (clip, frame) in enumerate(alone):
+        assert frame is not None
+        np.testing.assert_allclose(clips[i], clip[0], atol=CLOSE)
+        np.testing.assert_allclose(frames[i], frame[0], atol=CLOSE)
+        assert cosine(frames[i], frame[0]) > 0.999999
+    assert cosine(clips[:-1], clips[1:]) < 0.99  # so the windows do differ
+
+
+def test_a_text_does_not_depend_on_its_batch(one: Path) -> None:
+    encoder = load_text_encoder(str(one))
+    together = encoder.embed(TEXTS)
+    np.testing.assert_allclose(together, np.concatenate([encoder.embed([text]) for text in TEXTS]), atol=CLOSE)
+    assert cosine(together[:-1], together[1:]) < 0.9
+
+
+def test_no_windows_and_no_texts_give_no_rows(one: Path) -> None:
+    clips, frames = load(one).encode([])
+    assert clips.shape == (0, 32)
+    assert frames == []
+    assert load_text_encoder(str(one)).embed([]).shape == (0, 32)
+
+
+def test_bfloat16_stays_close_and_comes_out_as_float32(one: Path) -> None:
+    windows = make_windows([12, 25])
+    clips, frames = load(one).encode(windows)
+    rough_clips, rough_frames = load(one, precision="bfloat16").encode(windows)
+    assert frames is not None
+    assert rough_frames is not None
+    assert rough_clips.dtype == np.float32
+    assert 0.999 < cosine(clips, rough_clips) < 1
+    assert min(map(cosine, frames, rough_frames)) > 0.97  # the worst of 37 frames
+
+
+@pytest.mark.parametrize("window", [np.zeros(1_921), np.zeros(0), np.zeros((1, 1_920)), np.zeros(1_920, np.int16)])
+def test_windows_must_be_whole_frames_of_float32(one: Path, window: Any) -> None:
+    with pytest.raises(ValueError, match=r"window 1 is .* of shape"):
+        load(one, frames=False).encode([np.zeros(1_920, np.float32), window])
+
+
+def test_windows_without_a_finite_embedding_are_named(one: Path) -> None:
+    windows = make_windows([5, 5, 5, 9])
+    windows[1][7] = np.nan
+    windows[3][7] = np.inf
+    with pytest.raises(NonFiniteError, match="windows 1, 3 of 4") as caught:
+        load(one).encode(windows)
+    assert caught.value.windows == pickle.loads(pickle.dumps(caught.value)).windows == (1, 3)
+
+
+# ---- One model or two
+
+
+@pytest.fixture
+def passes() -> Iterator[list[str]]:
+    """Grows with every pass of an audio encoder."""
+    seen: list[str] = []
+
+    def note(module: torch.nn.Module, *_: Any) -> None:
+        if type(module).__name__ == "PeAudioEncoder":
+            seen.append(type(module).__name__)
+
+    hook = torch.nn.modules.module.register_module_forward_hook(note)
+    yield seen
+    hook.remove()
+
+
+def test_one_checkpoint_for_both_is_one_pass(one: Path, copy: Path, passes: list[str]) -> None:
+    windows = make_windows([5, 5, 8])
+    for frame in (None, one, copy):  # left out, named twice, and the same weights in another place
+        passes.clear()
+        encoder = load(one, frame)
+        encoder.encode(windows)
+        assert len(passes) == 2  # one for each length
+        assert encoder.frame_identity is not None
+        assert encoder.frame_identity.checksum == encoder.clip_identity.checksum
+
+
+def test_two_checkpoints_each_give_their_own_output(one: Path, two: Path, passes: list[str]) -> None:
+    windows = make_windows([5, 8])
+    clips, frames = load(one, two).encode(windows)
+    assert len(passes) == 4
+    assert frames is not None
+    np.testing.assert_allclose(clips, load(one).encode(windows)[0], atol=CLOSE)
+    for rows, expected in zip(frames, load(two).encode(windows)[1] or [], strict=True):
+        assert rows.shape[1] == 24
+        np.testing.assert_allclose(rows, expected, atol=CLOSE)
+
+
+def test_frames_can_be_left_out(one: Path, two: Path, passes: list[str]) -> None:
+    encoder = load(one, two, frames=False)
+    clips, frames = encoder.encode(make_windows([5]))
+    assert (clips.shape, frames, encoder.frame_identity, len(passes)) == ((1, 32), None, None, 1)
+
+
+def test_device_and_precision_are_reported(one: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    encoder = load(one)
+    assert (encoder.device, encoder.precision) == ("cpu", "float32")
+    monkeypatch.setattr(torch.cuda, "is_available", lambda: False)
+    with pytest.raises(UsageError, match="no GPU"):
+        load_encoder(EncodeConfig(clip_model=str(one), device="cuda"))
+
+
+# ---- Checkpoints that hold more than the audio model
+
+
+@pytest.mark.parametrize("tied", [True, False])
+@pytest.mark.parametrize(
+    "text",
+    [
+        {"num_hidden_layers": 3, "hidden_size": 48, "intermediate_size": 40},
+        {"layer_types": ["full_attention"] * 4, "local_attention": 4},
+        {"layer_types": ["sliding_attention"] * 4, "local_attention": 4},
+        {"rope_parameters": {"full_attention": {"rope_theta": 50.0}, "sliding_attention": {"rope_theta": 20.0}}},
+        {"norm_eps": 0.3},
+    ],
+)
+def test_audio_video_checkpoints_keep_their_own_text_settings(text: dict[str, Any], tied: bool, tmp_path: Path) -> None:
+    folder = make_pe_audio_video(tmp_path, text=text, tied=tied)
+    reference = PeAudioModel.from_pretrained(make_pe_audio(tmp_path / "reference", text=text)).eval()
+    encoder = load_text_encoder(str(folder))
+    default = load_text_encoder(str(make_pe_audio(tmp_path / "default")))
+    sound = make_sound(0, 9_600)
+    for i, query in enumerate(TEXTS):
+        inputs = PeAudioProcessor.from_pretrained(folder)(
+            audio=[sound], text=[query], sampling_rate=48_000, padding=True, return_tensors="pt"
+        )
+        with torch.inference_mode():
+            expected = reference(**inputs)
+        np.testing.assert_allclose(encoder.embed([query]), expected.text_audio_embeds.numpy(), atol=CLOSE)
+        if i == 0:
+            np.testing.assert_allclose(load(folder).encode([sound])[0], expected.audio_embeds.numpy(), atol=CLOSE)
+    if "num_hidden_layers" not in text:  # the same weights with the usual settings would give something else
+        assert np.abs(default.embed(TEXTS) - encoder.embed(TEXTS)).max() > 1e-2
+
+
+def test_the_plain_way_to_load_them_would_take_other_text_settings(tmp_path: Path) -> None:
+    folder = make_pe_audio_video(tmp_path)
+    assert PeAudioConfig.from_pretrained(folder).text_config.hidden_size == 1024  # what PeAudioModel would go by
+    assert read_identity(str(folder)).dimension == 32
+
+
+# ---- Text
+
+
+def test_the_text_encoder_holds_no_audio_weights(one: Path) -> None:
+    model = build_model()
+    text = sum(p.numel() for name, p in model.named_parameters() if name.startswith("text_"))
+    held = load_text_encoder(str(one))._model
+    assert sum(p.numel() for p in held.parameters()) == text < 0.5 * sum(p.numel() for p in model.parameters())
+
+
+def test_texts_are_refused_rather_than_cut(one: Path) -> None:
+    encoder = load_text_encoder(str(one))
+    with pytest.raises(UsageError, match=r"too long: .* takes 256"):
+        encoder.embed(["glass breaking " * 300])
+    for empty in ("", " \n"):
+        with pytest.raises(UsageError, match="is empty"):
+            encoder.embed(["glass", empty])
+
+
+# ---- Checkpoints that do not load exactly
+
+
+def one_line(error: pytest.ExceptionInfo[ModelError]) -> str:
+    message = str(error.value)
+    assert "\n" not in message
+    assert len(message) < 500
+    return message
+
+
+LOADERS = [load, load_text_encoder]
+
+
+@pytest.mark.parametrize("loader", LOADERS)
+@pytest.mark.parametrize("key", ["audio_encoder.norm.weight", "text_model.final_norm.weight", "audio_head.proj.weight"])
+def test_missing_weights_are_refused(copy: Path, loader: Any, key: str) -> None:
+    edit_weights(copy, lambda state: state.pop(key))
+    with pytest.raises(ModelError) as caught:
+        loader(str(copy))
+    assert key in one_line(caught)
+    assert "missing" in str(caught.value)
+
+
+@pytest.mark.parametrize("key", ["text_audio_logit_scale", "text_audio_logit_bias"])
+def test_missing_scalars_are_refused(copy: Path, key: str) -> None:
+    edit_weights(copy, lambda state: state.pop(key))
+    with pytest.raises(ModelError, match=f"missing {key}"):
+        read_identity(str(copy))
+
+
+@pytest.mark.parametrize("loader", LOADERS)
+@pytest.mark.parametrize("key", ["audio_encoder.layers.2.mlp.up_proj.weight", "text_model.more.weight", "other.weight"])
+def test_unexpected_weights_are_refused(copy: Path, loader: Any, key: str) -> None:
+    edit_weights(copy, lambda state: state.update({key: torch.zeros(3)}))
+    with pytest.raises(ModelError) as caught:
+        loader(str(copy))
+    assert f"1 unexpected ({key})" in one_line(caught)
+
+
+def test_unexpected_weights_of_the_audio_model_are_refused_among_others(tmp_path: Path) -> None:
+    folder = make_pe_audio_video(tmp_path)
+    load(folder)  # with keys of the video and the audio-video model in it
+    key = "audio_model.audio_encoder.layers.2.mlp.up_proj.weight"
+    edit_weights(folder, lambda state: state.update({key: torch.zeros(3)}))
+    with pytest.raises(ModelError, match=f"1 unexpected .{key}"):
+        load(folder)
+
+
+@pytest.mark.parametrize("loader", LOADERS)
+def test_weights_of_another_shape_are_refused(copy: Path, loader: Any) -> None:
+    edit_weights(copy, lambda state: state.update({"audio_encoder.norm.weight": torch.ones(47)}))
+    with pytest.raises(ModelError) as caught:
+        loader(str(copy))
+    assert "1 of another shape (audio_encoder.norm.weight)" in one_line(caught)
+
+
+def test_many_problems_are_counted_and_the_first_are_listed(copy: Path) -> None:
+    edit_weights(copy, lambda state: [state.pop(k) for k in [*state] if k.startswith("audio_encoder.layers.0.mlp")])
+    edit_weights(copy, lambda state: [state.pop(k) for k in [*state] if k.startswith("audio_encoder.layers.0.self")])
+    with pytest.raises(ModelError, match=r"9 missing \(\S+, \S+, \S+, \.\.\.\)"):
+        load(copy)
+
+
+def spoil_json(folder: Path) -> None:
+    (folder / "config.json").write_text("{")
+
+
+def cut_off(folder: Path) -> None:
+    data = (folder / "model.safetensors").read_bytes()
+    (folder / "model.safetensors").write_bytes(data[:-100])
+
+
+def change_hop(folder: Path) -> None:
+    settings = json.loads((folder / "config.json").read_text())
+    settings["audio_config"]["dac_config"]["downsampling_ratios"] = [2, 8, 10, 10]
+    edit_settings(folder, audio_config=settings["audio_config"])
+    edit_weights(folder, lambda state: state.update({LAST_STRIDE: state[LAST_STRIDE][..., :20].clone()}))
+
+
+LAST_STRIDE = "audio_encoder.embedder.dac_encoder.block.3.conv1.weight"
+
+SPOILS = {
+    r"has no config.json$": lambda folder: (folder / "config.json").unlink(),
+    r"has no tokenizer.json and no model.safetensors$": lambda folder: (
+        (folder / "model.safetensors").rename(folder / "pytorch_model.bin"),
+        (folder / "tokenizer.json").unlink(),
+    ),
+    r"of type bert, not PE-Audio": lambda folder: edit_settings(folder, model_type="bert"),
+    r"config.json cannot be read": spoil_json,
+    r"cannot be loaded: .*hidden_size": lambda folder: edit_settings(folder, text_config={"hidden_size": "wide"}),
+    r"shorter than its header says": cut_off,
+    r"no readable safetensors file": lambda folder: (folder / "model.safetensors").write_bytes(b"no model at all"),
+    r"has frames of 1600 samples": change_hop,
+}
+
+
+@pytest.mark.parametrize("message", SPOILS)
+def test_broken_checkpoints_are_told_in_one_line(copy: Path, message: str) -> None:
+    SPOILS[message](copy)
+    with pytest.raises(ModelError, match=message) as caught:
+        load(copy)
+    assert str(copy) in one_line(caught)
+
+
+def test_loading_prints_nothing(copy: Path) -> None:
+    """In a process of its own, since transformers keeps the stream that it found when it was imported."""
+    edit_weights(copy, lambda state: state.pop("audio_encoder.norm.weight"))
+    script = (
+        "import sys; from pipeline.encode import load_text_encoder; from pipeline.errors import ModelError\n"
+        "try: load_text_encoder(sys.argv[1])\n"
+        "except ModelError as error: print(error)\n"
+    )
+    done = subprocess.run([sys.executable, "-c", script, str(copy)], capture_output=True, text=True, check=True)
+    assert done.stderr == ""
+    assert done.stdout.count("\n") == 1
+
+
+# ---- Names
+
+
+@pytest.fixture
+def cache(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
+    """An empty cache of hub models, and no network."""
+    monkeypatch.setattr(constants, "HF_HUB_CACHE", str(tmp_path / "hub"))
+    monkeypatch.setattr(constants, "HF_HUB_OFFLINE", True)
+    return tmp_path / "hub"
+
+
+@pytest.mark.parametrize("revision", [None, "main", COMMIT])
+def test_a_hub_model_is_taken_from_the_cache(one: Path, cache: Path, revision: str | None) -> None:
+    model = cache / "models--someone--ears"
+    shutil.copytree(one, model / "snapshots" / COMMIT)
+    (model / "refs").mkdir()
+    (model / "refs" / "main").write_text(COMMIT)
+    identity = read_identity("someone/ears", revision)
+    assert (identity.name, identity.revision) == ("someone/ears", COMMIT)
+    assert identity.checksum == read_identity(str(one)).checksum
+
+
+@pytest.mark.parametrize("offline", [True, False])
+@pytest.mark.parametrize("revision", [None, COMMIT])
+def test_a_hub_model_out_of_reach_is_told_quickly(
+    cache: Path, monkeypatch: pytest.MonkeyPatch, revision: str | None, offline: bool
+) -> None:
+    monkeypatch.setattr(constants, "HF_HUB_OFFLINE", offline)
+    monkeypatch.setattr(constants, "ENDPOINT", "http://127.0.0.1:9")  # nobody listens there
+    begin = time.perf_counter()
+    with pytest.raises(ModelError, match=r"^facebook/pe-av-base: .*cannot be downloaded: connect once") as caught:
+        load_text_encoder("facebook/pe-av-base", revision)
+    one_line(caught)
+    assert time.perf_counter() - begin < 5
+
+
+@pytest.mark.parametrize("name", ["nothing", "./nothing", "~/nothing/here", "/nothing/here", "a b/c", "a/--b"])
+def test_what_can_be_no_model_is_told_at_once(cache: Path, name: str) -> None:
+    with pytest.raises(ModelError, match=f"^{name}: ") as caught:
+        read_identity(name)
+    one_line(caught)
+
+
+def test_a_folder_is_known_by_its_absolute_path(one: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.chdir(one.parent)
+    monkeypatch.setenv("HOME", str(one.parent))
+    names = {read_identity(name).name for name in (str(one), one.name, f"./{one.name}", f"~/{one.name}")}
+    assert names == {str(one)}
+
+
+# ---- Identity
+
+
+def test_the_identity_is_read_from_the_files(one: Path, two: Path) -> None:
+    identity = read_identity(str(two))
+    assert (identity.dimension, identity.logit_scale, identity.logit_bias) == (24, 11.0, -5.0)
+    assert ModelIdentity.from_dict(json.loads(json.dumps(identity.to_dict()))) == identity
+    assert load(one, two).frame_identity == load_text_encoder(str(two)).identity == identity
+    assert identity.checksum != read_identity(str(one)).checksum
+
+
+@pytest.mark.parametrize("dtype", [torch.float64, torch.float16, torch.bfloat16])
+def test_scalars_are_read_in_any_precision(copy: Path, dtype: torch.dtype) -> None:
+    edit_weights(copy, lambda state: state.update(text_audio_logit_bias=torch.tensor([-5.25], dtype=dtype)))
+    assert read_identity(str(copy)).logit_bias == -5.25
+
+
+def test_the_checksum_changes_with_every_tensor(copy: Path) -> None:
+    seen = {read_identity(str(copy)).checksum}
+    keys = load_file(copy / "model.safetensors").keys()
+    for key in keys:
+        edit_weights(copy, lambda state, key=key: state[key].mul_(1.01).add_(1e-4))  # type: ignore[misc]
+        seen.add(read_identity(str(copy)).checksum)
+    assert len(seen) == len(keys) + 1
+
+
+@pytest.mark.parametrize("row", [0, 100, 199])
+def test_the_checksum_looks_at_three_places_of_a_large_tensor(copy: Path, row: int) -> None:
+    key = "text_model.embeddings.tok_embeddings.weight"  # 200 rows of 128 bytes
+    before = read_identity(str(copy)).checksum
+    edit_weights(copy, lambda state: state[key][row].add_(1e-4))
+    assert read_identity(str(copy)).checksum != before
+
+
+def test_the_checksum_changes_with_a_setting(copy: Path) -> None:
+    before = read_identity(str(copy)).checksum
+    settings = json.loads((copy / "config.json").read_text())["text_config"]
+    edit_settings(copy, text_config=settings | {"norm_eps": 0.1})
+    assert read_identity(str(copy)).checksum != before
+
+
+def test_the_checksum_outlives_copying_saving_and_sharding(one: Path, tmp_path: Path) -> None:
+    model = PeAudioFrameLevelModel.from_pretrained(one)
+    shutil.copytree(one, tmp_path / "sharded")
+    (tmp_path / "sharded" / "model.safetensors").unlink()
+    model.save_pretrained(tmp_path / "sharded", max_shard_size="200KB")
+    assert len([*(tmp_path / "sharded").glob("model-*.safetensors")]) > 2
+    whole, sharded = read_identity(str(one)), read_identity(str(tmp_path / "sharded"))
+    assert (sharded.checksum, sharded.logit_scale) == (whole.checksum, whole.logit_scale)
+    windows = make_windows([5])
+    np.testing.assert_allclose(load(tmp_path / "sharded").encode(windows)[0], load(one).encode(windows)[0], atol=CLOSE)
+
+
+def test_describing_a_model_needs_no_torch(one: Path) -> None:
+    script = (
+        "import sys; from pipeline.encode import read_identity; read_identity(sys.argv[1]);"
+        "print(sorted({'torch', 'transformers', 'ray', 'lance', 'pydantic', 'pyarrow'} & sys.modules.keys()))"
+    )
+    done = subprocess.run([sys.executable, "-c", script, str(one)], capture_output=True, text=True, check=True)
+    assert done.stdout.strip() == "[]"
+
+
+# ---- The model that comes with the project
+
+
+def test_the_bundled_model_loads_by_name() -> None:
+    identity = read_identity(BUNDLED)
+    assert (identity.name, identity.revision) == (BUNDLED, None)
+    encoder = load(BUNDLED)
+    clips, frames = encoder.encode(make_windows([50, 10]))
+    texts = load_text_encoder(BUNDLED).embed(["a bell", "rising sweep"])
+    assert frames is not None
+    assert [rows.shape for rows in (clips, *frames, texts)] == [(n, identity.dimension) for n in (2, 50, 10, 2)]
+    clip, frame = run_transformers(
+        Path(__file__).parents[1] / "pipeline/models" / BUNDLED, make_windows([50])[0], "a bell"
+    )
+    np.testing.assert_allclose(clips[0], clip.audio_embeds[0].numpy(), atol=CLOSE)
+    np.testing.assert_allclose(frames[0], frame.audio_embeds[0].numpy(), atol=CLOSE)
+    np.testing.assert_allclose(texts[0], clip.text_audio_embeds[0].numpy(), atol=CLOSE)
+
+
+@pytest.mark.slow
+def test_a_checkpoint_of_released_size_is_described_and_loaded_fast(tmp_path: Path) -> None:
+    folder = str(make_released_shape(tmp_path))
+    begin = time.perf_counter()
+    assert read_identity(folder).dimension == 1024
+    described = time.perf_counter()
+    text = load_text_encoder(folder)
+    loaded = time.perf_counter()
+    assert described - begin < 1
+    assert loaded - described < 10
+    assert sum(p.numel() for p in text._model.parameters()) == 322_288_642
