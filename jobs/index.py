@@ -165,7 +165,7 @@ class _Display:
 
     def announce(self, plan: "Plan", config: "Config") -> None:
         """Say what will be done, and how much room it takes, before it is done."""
-        from pipeline.encode import BUNDLED, read_identity
+        from pipeline.checkpoint import BUNDLED, read_identity
         from pipeline.flow import estimate_bytes
 
         if self._quiet or not plan.n_to_decode:

@@ -12,67 +12,21 @@ torch and transformers are imported on first use: describing a model (``read_ide
     >>> probability(clips @ query[0], encoder.clip_identity)
 """
 
-import hashlib
-import json
 import math
 from collections.abc import Iterator, Sequence
-from contextlib import ExitStack, contextmanager
-from dataclasses import asdict, dataclass
-from functools import cached_property
-from pathlib import Path
+from contextlib import contextmanager
 from typing import Any, Literal, Protocol
 
 import numpy as np
 import numpy.typing as npt
 
+from pipeline.checkpoint import Checkpoint, ModelIdentity, find_checkpoint, first_of, one_line
 from pipeline.errors import ModelError, UsageError
 from pipeline.window import HOP_SAMPLES, Waveform
 
 Embeddings = npt.NDArray[np.float32]
 
-BUNDLED = "earshot-tiny"
-"""The model that comes with the project, in ``models/`` beside this file."""
-
-MODEL_TYPES = ("pe_audio", "pe_audio_video")
-"""Checkpoints of the second type (``facebook/pe-av-*``) hold the model of the first among others."""
-
-HUB_FILES = (
-    "config.json",
-    "model.safetensors",
-    "model-*.safetensors",
-    "model.safetensors.index.json",
-    "tokenizer.json",
-    "tokenizer_config.json",
-    "special_tokens_map.json",
-)
-"""What is fetched of a hub repository, and nothing else: no ``.bin`` copies, no original checkpoints."""
-
 BATCH_TEXTS = 64
-
-SAMPLE_BYTES = 4096
-"""Read at each of three places of a tensor for the checksum."""
-
-
-@dataclass(frozen=True)
-class ModelIdentity:
-    """Which model made a table's vectors, and how its scores read. Stored with the table, compared on opening."""
-
-    name: str
-    """``earshot-tiny``, an absolute folder, or a hub name."""
-    revision: str | None
-    """Commit on the hub; None for folders."""
-    checksum: str
-    """Equal for equal checkpoints wherever they lie; see ``_Checkpoint.checksum`` for what it notices."""
-    dimension: int
-    logit_scale: float
-    logit_bias: float
-
-    def to_dict(self) -> dict[str, Any]:
-        return asdict(self)
-
-    @classmethod
-    def from_dict(cls, values: dict[str, Any]) -> "ModelIdentity":
-        return cls(**values)
 
 
 class NonFiniteError(ValueError):
@@ -113,7 +67,7 @@ class AudioEncoder:
     are one model and one pass gives both outputs.
     """
 
-    def __init__(self, clip: "_Checkpoint", frame: "_Checkpoint | None", settings: EncoderSettings) -> None:
+    def __init__(self, clip: "Checkpoint", frame: "Checkpoint | None", settings: EncoderSettings) -> None:
         self.device = _resolve_device(settings.device)
         self.precision = _resolve_precision(settings.precision, self.device)
         self.clip_identity = clip.identity
@@ -125,7 +79,7 @@ class AudioEncoder:
         else:
             self._frame_model = self._clip_model if frame.checksum == clip.checksum else self._load(frame)
 
-    def _load(self, checkpoint: "_Checkpoint") -> Any:
+    def _load(self, checkpoint: "Checkpoint") -> Any:
         model = _load_model(checkpoint, self.precision)
         del model.text_model, model.text_audio_head
         return model.to(self.device)
@@ -177,17 +131,17 @@ def load_encoder(settings: EncoderSettings, frames: bool = True) -> AudioEncoder
         ModelError: a model cannot be found, or its checkpoint does not load exactly.
         UsageError: a GPU is asked for and there is none.
     """
-    clip = _find_checkpoint(settings.clip_model, settings.clip_revision)
+    clip = find_checkpoint(settings.clip_model, settings.clip_revision)
     frame = None
     if frames:
-        frame = _find_checkpoint(settings.frame_model, settings.frame_revision) if settings.frame_model else clip
+        frame = find_checkpoint(settings.frame_model, settings.frame_revision) if settings.frame_model else clip
     return AudioEncoder(clip, frame, settings)
 
 
 class TextEncoder:
     """Turns texts into query embeddings, on the CPU in float32. Made by ``load_text_encoder``."""
 
-    def __init__(self, checkpoint: "_Checkpoint") -> None:
+    def __init__(self, checkpoint: "Checkpoint") -> None:
         self.identity = checkpoint.identity
         self._tokenizer = _load_tokenizer(checkpoint)
         self._model = _load_model(checkpoint, "float32")
@@ -227,16 +181,7 @@ def load_text_encoder(name: str, revision: str | None = None) -> TextEncoder:
     Raises:
         ModelError: the model cannot be found, or its checkpoint does not load exactly.
     """
-    return TextEncoder(_find_checkpoint(name, revision))
-
-
-def read_identity(name: str, revision: str | None = None) -> ModelIdentity:
-    """Describe a model from its files, without building it: milliseconds, once it is on this machine.
-
-    Raises:
-        ModelError: the model cannot be found, or is none of PE-Audio.
-    """
-    return _find_checkpoint(name, revision).identity
+    return TextEncoder(find_checkpoint(name, revision))
 
 
 def probability(dot: npt.ArrayLike, identity: ModelIdentity) -> npt.NDArray[np.float64]:
@@ -248,197 +193,10 @@ def probability(dot: npt.ArrayLike, identity: ModelIdentity) -> npt.NDArray[np.f
     return np.asarray(0.5 * (1 + np.tanh(logit / 2)))  # the sigmoid in a form that does not overflow
 
 
-# ---- Finding a checkpoint, and describing it from its files
-
-
-@dataclass(frozen=True)
-class _Tensor:
-    """Where a safetensors file holds a tensor: bytes ``start`` .. ``stop - 1`` of ``file``."""
-
-    file: Path
-    dtype: str
-    shape: tuple[int, ...]
-    start: int
-    stop: int
-
-    def samples(self) -> tuple[int, int, int]:
-        """Where its values are looked at for the checksum: from the start, the middle and up to the end."""
-        last = max(self.start, self.stop - SAMPLE_BYTES)
-        return self.start, (self.start + last) // 2, last
-
-
-@dataclass(frozen=True)
-class _Checkpoint:
-    """A folder with config.json, tokenizer.json and safetensors weights."""
-
-    name: str
-    revision: str | None
-    folder: Path
-
-    @cached_property
-    def settings(self) -> dict[str, Any]:
-        settings = _read_json(self.folder / "config.json", self.name)
-        if settings.get("model_type") not in MODEL_TYPES:
-            found = settings.get("model_type")
-            raise ModelError(f"{self.name}: is a model of type {found}, not PE-Audio ({' or '.join(MODEL_TYPES)})")
-        return settings
-
-    @cached_property
-    def tensors(self) -> dict[str, _Tensor]:
-        index = self.folder / "model.safetensors.index.json"
-        if index.exists() and not (self.folder / "model.safetensors").exists():
-            files = sorted(set(_read_json(index, self.name).get("weight_map", {}).values()))
-        else:
-            files = ["model.safetensors"]
-        return {name: tensor for file in files for name, tensor in _read_header(self.folder / file, self.name)}
-
-    @cached_property
-    def checksum(self) -> str:
-        """SHA-256 over the settings and, for every tensor, its name, type, shape and up to 12 KiB of its values.
-
-        The values are taken from the start, the middle and the end of a tensor. Training changes the checksum, for it
-        moves nearly every number; an edit confined to numbers between these places goes unnoticed. Moving, copying or
-        re-sharding a checkpoint leaves it as it is.
-        """
-        digest = hashlib.sha256(json.dumps(_without_provenance(self.settings), sort_keys=True).encode())
-        with ExitStack() as stack:
-            # Plain reads: a mapped file would read ahead around each place, seconds instead of 0.1 s on a cold disk.
-            paths = {tensor.file for tensor in self.tensors.values()}
-            files = {path: stack.enter_context(path.open("rb", buffering=0)) for path in paths}
-            for name, tensor in sorted(self.tensors.items()):
-                digest.update(f"{name} {tensor.dtype} {tensor.shape}".encode())
-                for begin in tensor.samples():
-                    files[tensor.file].seek(begin)
-                    digest.update(files[tensor.file].read(min(SAMPLE_BYTES, tensor.stop - begin)))
-        return digest.hexdigest()
-
-    @cached_property
-    def identity(self) -> ModelIdentity:
-        return ModelIdentity(
-            name=self.name,
-            revision=self.revision,
-            checksum=self.checksum,
-            dimension=self._tensor("audio_head.proj.weight").shape[0],
-            logit_scale=_read_number(self._tensor("text_audio_logit_scale")),
-            logit_bias=_read_number(self._tensor("text_audio_logit_bias")),
-        )
-
-    def _tensor(self, key: str) -> _Tensor:
-        found = self.tensors.get(key) or self.tensors.get(f"audio_model.{key}")
-        if found is None:
-            raise ModelError(f"{self.name}: does not load exactly: missing {key}")
-        return found
-
-
-# What changes when a checkpoint is saved again, and says nothing about its vectors.
-_PROVENANCE = frozenset({"_name_or_path", "architectures", "dtype", "torch_dtype", "transformers_version"})
-
-
-def _without_provenance(settings: Any) -> Any:
-    if not isinstance(settings, dict):
-        return settings
-    return {key: _without_provenance(value) for key, value in settings.items() if key not in _PROVENANCE}
-
-
-def _find_checkpoint(name: str, revision: str | None) -> _Checkpoint:
-    folder = Path(name).expanduser()
-    if name == BUNDLED:
-        checkpoint = _Checkpoint(name, None, Path(__file__).parent / "models" / name)
-    elif folder.is_dir():
-        checkpoint = _Checkpoint(str(folder.resolve()), None, folder.resolve())
-    elif name.count("/") == 1 and not name.startswith((".", "~", "/")):
-        folder = _fetch(name, revision)
-        checkpoint = _Checkpoint(name, folder.name, folder)
-    else:
-        raise ModelError(f"{name}: no such model: give {BUNDLED}, a folder, or a name like facebook/pe-av-base")
-    missing = _missing_files(checkpoint.folder)
-    if missing:
-        raise ModelError(f"{checkpoint.name}: the model has no {' and no '.join(missing)}")
-    return checkpoint
-
-
-def _missing_files(folder: Path) -> list[str]:
-    missing = [file for file in ("config.json", "tokenizer.json") if not (folder / file).exists()]
-    if not any((folder / file).exists() for file in ("model.safetensors", "model.safetensors.index.json")):
-        missing.append("model.safetensors")
-    return missing
-
-
-def _fetch(name: str, revision: str | None) -> Path:
-    """The folder of a hub model, its last part being the commit; downloaded unless it is in the cache.
-
-    A model in the cache is taken as it is, without asking the hub: a run does not change models by itself.
-    """
-    from huggingface_hub import HfApi, errors, snapshot_download
-
-    try:
-        folder = Path(snapshot_download(name, revision=revision, allow_patterns=[*HUB_FILES], local_files_only=True))
-        if not _missing_files(folder):
-            return folder
-    except errors.LocalEntryNotFoundError:
-        pass
-    except errors.HFValidationError:
-        raise ModelError(f"{name}: is neither a folder nor a possible name of a model on the hub") from None
-    try:
-        # Asked first because it fails at once: without a network, a download by commit retries for half a minute.
-        commit = HfApi().model_info(name, revision=revision, timeout=10).sha
-        return Path(snapshot_download(name, revision=commit, allow_patterns=[*HUB_FILES]))
-    except errors.RevisionNotFoundError:
-        raise ModelError(f"{name}: has no revision {revision} on the hub") from None
-    except errors.RepositoryNotFoundError:
-        raise ModelError(
-            f"{name}: is not on the hub, or not open to you: check the name, accept its terms at"
-            f" https://huggingface.co/{name}, and log in with `hf auth login`"
-        ) from None
-    except Exception as error:  # the hub's client, its http library and its accelerator share no base class
-        advice = "connect once, or give a folder"
-        raise ModelError(f"{name}: is not here and cannot be downloaded: {advice} ({_one_line(error)})") from None
-
-
-def _read_json(file: Path, name: str) -> dict[str, Any]:
-    try:
-        values = json.loads(file.read_bytes())
-    except (OSError, ValueError) as error:
-        raise ModelError(f"{name}: {file.name} cannot be read: {_one_line(error)}") from None
-    if not isinstance(values, dict):
-        raise ModelError(f"{name}: {file.name} is not a JSON object")
-    return values
-
-
-def _read_header(file: Path, name: str) -> Iterator[tuple[str, _Tensor]]:
-    """The tensors of a safetensors file, without their values.
-
-    Source: the format's specification, https://github.com/huggingface/safetensors (8 bytes with the header's length,
-    the header in JSON, then the values; offsets count from the end of the header). safetensors gives no offsets.
-    """
-    try:
-        with file.open("rb") as stream:
-            length = int.from_bytes(stream.read(8), "little")
-            header = json.loads(stream.read(min(length, 100_000_000)))
-        header.pop("__metadata__", None)
-        for key, entry in header.items():
-            start, stop = (8 + length + offset for offset in entry["data_offsets"])
-            if stop > file.stat().st_size:
-                raise ValueError("it is shorter than its header says, so the copy or download was cut off")
-            yield key, _Tensor(file, entry["dtype"], tuple(entry["shape"]), start, stop)
-    except (OSError, ValueError, KeyError, TypeError, AttributeError) as error:
-        raise ModelError(f"{name}: {file.name} is no readable safetensors file: {_one_line(error)}") from None
-
-
-def _read_number(tensor: _Tensor) -> float:
-    """The only value of a tensor."""
-    data = np.fromfile(tensor.file, np.uint8, tensor.stop - tensor.start, offset=tensor.start)
-    if tensor.dtype == "BF16":  # the upper half of a float32
-        data, dtype = np.concatenate([np.zeros(2, np.uint8), data]), "<f4"
-    else:
-        dtype = {"F64": "<f8", "F32": "<f4", "F16": "<f2"}[tensor.dtype]
-    return float(data.view(dtype).item())
-
-
 # ---- Loading a checkpoint
 
 
-def _load_model(checkpoint: _Checkpoint, precision: str) -> Any:
+def _load_model(checkpoint: Checkpoint, precision: str) -> Any:
     """The complete PeAudioModel on the CPU, in evaluation mode."""
     import torch
     from transformers import AutoConfig, PeAudioModel
@@ -464,7 +222,7 @@ def _load_model(checkpoint: _Checkpoint, precision: str) -> Any:
     return model.eval()
 
 
-def _check_loaded(checkpoint: _Checkpoint, info: dict[str, Any]) -> None:
+def _check_loaded(checkpoint: Checkpoint, info: dict[str, Any]) -> None:
     unexpected = info["unexpected_keys"]
     if checkpoint.settings["model_type"] == "pe_audio_video":
         # The other models of such a checkpoint are no concern of ours; the one we load must not have more than we know.
@@ -472,12 +230,12 @@ def _check_loaded(checkpoint: _Checkpoint, info: dict[str, Any]) -> None:
         unexpected = {key for key in unexpected if key.startswith(ours)}
     mismatched = {key for key, *_shapes in info["mismatched_keys"]}
     kinds = {"missing": info["missing_keys"], "unexpected": unexpected, "of another shape": mismatched}
-    problems = [f"{len(keys)} {kind} ({_first(keys)})" for kind, keys in kinds.items() if keys]
+    problems = [f"{len(keys)} {kind} ({first_of(keys)})" for kind, keys in kinds.items() if keys]
     if problems:
         raise ModelError(f"{checkpoint.name}: does not load exactly, of its weights {', '.join(problems)}")
 
 
-def _load_tokenizer(checkpoint: _Checkpoint) -> Any:
+def _load_tokenizer(checkpoint: Checkpoint) -> Any:
     from transformers import AutoTokenizer
 
     with _loading(checkpoint.name):
@@ -497,9 +255,9 @@ def _loading(name: str) -> Iterator[None]:
     try:
         yield
     except (OSError, ValueError, TypeError, LookupError, AttributeError, RuntimeError) as error:
-        raise ModelError(f"{name}: cannot be loaded: {_one_line(error)}") from error
+        raise ModelError(f"{name}: cannot be loaded: {one_line(error)}") from error
     except (StrictDataclassError, SafetensorError) as error:
-        raise ModelError(f"{name}: cannot be loaded: {_one_line(error)}") from error
+        raise ModelError(f"{name}: cannot be loaded: {one_line(error)}") from error
     finally:
         logging.set_verbosity(verbosity)
         if progress:
@@ -545,12 +303,3 @@ def _equal_batches(lengths: Sequence[int], size: int) -> Iterator[list[int]]:
 def _to_numpy(tensor: Any) -> Embeddings:
     array: Embeddings = tensor.float().cpu().numpy()
     return array
-
-
-def _first(keys: set[str]) -> str:
-    shown = sorted(keys)[:3]
-    return ", ".join(shown) + (", ..." if len(keys) > len(shown) else "")
-
-
-def _one_line(error: Exception) -> str:
-    return " ".join(str(error).split())[:300] or type(error).__name__

@@ -22,11 +22,11 @@ from typing import Any
 import pyarrow as pa
 
 from pipeline import schema, store
+from pipeline.checkpoint import read_identity
 from pipeline.claim import Claim
 from pipeline.collect import Collector, IncompleteBatch, clip_rows, files_table
 from pipeline.config import Config, DecodeConfig, EncodeConfig, check_settings, index_settings
 from pipeline.corpus import list_corpus
-from pipeline.encode import read_identity
 from pipeline.errors import EarshotError
 from pipeline.plan import Ledger, Plan, make_plan
 from pipeline.window import FRAME_S, Grid

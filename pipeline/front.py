@@ -18,8 +18,9 @@ import pyarrow as pa
 import pyarrow.compute as pc
 
 from pipeline import store
+from pipeline.checkpoint import ModelIdentity, read_identity
 from pipeline.config import DecodeConfig, EncodeConfig, WindowConfig
-from pipeline.encode import ModelIdentity, load_encoder, load_text_encoder, probability, read_identity
+from pipeline.encode import load_encoder, load_text_encoder, probability
 from pipeline.errors import IndexMismatch, UsageError
 from pipeline.locate import Event, Levels, Rules, find_events, to_event
 from pipeline.search import Hit, find_clips, open_table

@@ -17,16 +17,14 @@ from huggingface_hub import constants
 from safetensors.torch import load_file
 from transformers import PeAudioConfig, PeAudioFeatureExtractor, PeAudioFrameLevelModel, PeAudioModel, PeAudioProcessor
 
+from pipeline.checkpoint import BUNDLED, ModelIdentity, read_identity
 from pipeline.config import EncodeConfig
 from pipeline.encode import (
-    BUNDLED,
     AudioEncoder,
-    ModelIdentity,
     NonFiniteError,
     load_encoder,
     load_text_encoder,
     probability,
-    read_identity,
 )
 from pipeline.errors import ModelError, UsageError
 from pipeline.window import HOP_SAMPLES, Waveform, reflect_pad
@@ -527,7 +525,7 @@ def test_the_checksum_outlives_copying_saving_and_sharding(one: Path, tmp_path: 
 
 def test_describing_a_model_needs_no_torch(one: Path) -> None:
     script = (
-        "import sys; from pipeline.encode import read_identity; read_identity(sys.argv[1]);"
+        "import sys; from pipeline.checkpoint import read_identity; read_identity(sys.argv[1]);"
         "print(sorted({'torch', 'transformers', 'ray', 'lance', 'pydantic', 'pyarrow'} & sys.modules.keys()))"
     )
     done = subprocess.run([sys.executable, "-c", script, str(one)], capture_output=True, text=True, check=True)
