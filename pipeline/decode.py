@@ -1,0 +1,206 @@
+"""A file in, a stream of mono 48 kHz float32 blocks out, in bounded memory.
+
+libsndfile (through soundfile) reads what it reads exactly: wav, aiff, flac and their kin. FFmpeg (through PyAV) reads
+the rest: mp3, ogg, opus, m4a/aac, webm, and whatever libsndfile refuses or leaves half-read. Which of the two comes
+first is decided by the first bytes of a file, never by its name.
+
+Whatever is wrong with a file ends in ``FileFailure``; what can be decoded of a damaged one is yielded, and
+``AudioStream.truncated`` says what is missing. Nothing else leaves this module, and nothing is printed.
+
+    with open_audio("bells.flac") as audio:
+        for block in audio.blocks():      # (samples,) float32, about two seconds each
+            ...
+        audio.info.codec, audio.truncated
+"""
+
+from collections.abc import Iterator
+from typing import Any, Self
+
+import numpy as np
+import numpy.typing as npt
+import soxr
+
+from pipeline.codecs import AudioInfo, AvReader, Piece, SoundfileReader, mean_channels, open_reader
+from pipeline.config import DecodeConfig
+from pipeline.errors import FileFailure
+from pipeline.read import Bytes, Source, file_boundary, hash_file, unreadable
+from pipeline.window import SAMPLE_RATE_HZ, Waveform, samples_to_seconds, seconds_to_samples
+
+__all__ = ["AudioInfo", "AudioStream", "Source", "decode_all", "hash_file", "open_audio", "to_model_rate"]
+
+_SLOWEST_HZ, _FASTEST_HZ = 1_000, 2_000_000
+"""Rates outside come from damaged headers: at one hertz, a short file would become hours of samples."""
+
+
+class AudioStream:
+    """An open audio file: a context manager, made by ``open_audio``."""
+
+    def __init__(self, source: Bytes, config: DecodeConfig) -> None:
+        self._source = source
+        self._config = config
+        self._reader = open_reader(source)
+        self.info = self._reader.info
+        self._decoded_s = 0.0
+        self._trouble: str | None = None
+
+    def __enter__(self) -> Self:
+        return self
+
+    def __exit__(self, *_: object) -> None:
+        self.close()
+
+    def close(self) -> None:
+        """Close the decoder, and the file where it was opened here."""
+        self._reader.close()
+        self._source.close()
+
+    def blocks(self) -> Iterator[Waveform]:
+        """Yield the file, once, as mono float32 blocks (samples,) at 48 kHz: the mean of its channels, not clipped.
+
+        Raises:
+            FileFailure: ``not_finite``, ``decode_error``, ``too_short`` (a header and no samples), ``unsupported``,
+                ``unreadable``; at the place in the file where it shows.
+        """
+        with file_boundary(self._source):
+            for block in self._resample(self._checked(self._pieces())):
+                if len(block):
+                    yield block
+            if not self._decoded_s:
+                raise self._nothing()
+
+    @property
+    def truncated(self) -> str | None:
+        """After ``blocks`` is exhausted: None, or one line on what is missing."""
+        expected_s = self.info.expected_duration_s
+        if expected_s is not None and expected_s - self._decoded_s > _tolerance_s(self.info):
+            found = f"{self._decoded_s:.3f} s decoded of {expected_s:.3f} s"
+            return f"{found}: {self._trouble}" if self._trouble else found
+        return self._trouble
+
+    def _pieces(self) -> Iterator[Piece]:
+        """The samples at the file's own rate, from FFmpeg where libsndfile fails or stops short."""
+        if isinstance(self._reader, SoundfileReader):
+            yield from self._reader.pieces()
+            if not self._reader.stopped_short():
+                return
+            self._trouble, n_read = self._reader.trouble, self._reader.n_read
+            self._reader.close()
+            try:
+                self._reader = AvReader(self._source)
+            except FileFailure:
+                return
+            yield from _skip(self._reader.pieces(), n_read)
+        else:
+            yield from self._reader.pieces()
+        self._trouble = self._reader.trouble
+
+    def _checked(self, pieces: Iterator[Piece]) -> Iterator[Piece]:
+        for rate_hz, mono in pieces:
+            if self._source.error is not None:
+                raise unreadable(self._source.error)
+            if not _SLOWEST_HZ <= rate_hz <= _FASTEST_HZ:
+                raise FileFailure("decode", "unsupported", f"a sample rate of {rate_hz} Hz")
+            if not (finite := np.isfinite(mono)).all():
+                at_s = self._decoded_s + int(np.argmin(finite)) / rate_hz
+                raise FileFailure("decode", "not_finite", f"NaN or infinite sample at {at_s:.3f} s")
+            self._decoded_s += len(mono) / rate_hz
+            yield rate_hz, mono
+
+    def _resample(self, pieces: Iterator[Piece]) -> Iterator[Waveform]:
+        """Each stretch of one rate goes through a resampler of its own: in sum exactly what one call would give."""
+        now_hz, resampler = SAMPLE_RATE_HZ, None
+        for rate_hz, mono in pieces:
+            if rate_hz != now_hz:
+                if resampler is not None:
+                    yield _flush(resampler)
+                now_hz, resampler = rate_hz, None
+                if rate_hz != SAMPLE_RATE_HZ:
+                    resampler = soxr.ResampleStream(rate_hz, SAMPLE_RATE_HZ, 1, quality=self._config.resampler)
+            yield mono if resampler is None else resampler.resample_chunk(mono)
+        if resampler is not None:
+            yield _flush(resampler)
+
+    def _nothing(self) -> FileFailure:
+        """Not one sample: a file without any, or a broken one."""
+        if self._trouble:
+            return FileFailure("decode", "decode_error", self._trouble)
+        if self.info.expected_duration_s:
+            return FileFailure("decode", "decode_error", f"nothing of {self.info.expected_duration_s:.3f} s decodes")
+        return FileFailure("decode", "too_short", "a header without samples")
+
+
+def open_audio(source: Source, config: DecodeConfig | None = None) -> AudioStream:
+    """Open a path or a binary file object, and read its header.
+
+    Raises:
+        FileFailure: stage ``read`` with ``vanished`` or ``unreadable``; stage ``decode`` with ``empty``, ``not_audio``,
+            ``no_audio_stream``, ``unsupported`` or ``decode_error``.
+    """
+    file = Bytes(source)
+    try:
+        with file_boundary(file):
+            return AudioStream(file, config or DecodeConfig())
+    except BaseException:
+        file.close()
+        raise
+
+
+def decode_all(
+    source: Source, config: DecodeConfig | None = None, start_s: float = 0.0, end_s: float | None = None
+) -> tuple[Waveform, AudioInfo]:
+    """The samples (n,) of a short sound from ``start_s`` to ``end_s``, at 48 kHz; holds no more than these.
+
+    Raises:
+        FileFailure: as ``open_audio`` and ``blocks``; ``too_short`` where the range holds no sample.
+    """
+    first = seconds_to_samples(start_s)
+    stop = None if end_s is None else seconds_to_samples(end_s)
+    kept: list[Waveform] = []
+    at = 0
+    with open_audio(source, config) as audio:
+        for block in audio.blocks():
+            if len(part := block[max(0, first - at) : None if stop is None else max(0, stop - at)]):
+                kept.append(part)
+            at += len(block)
+            if stop is not None and at >= stop:
+                break
+    if not kept:
+        raise FileFailure(
+            "decode", "too_short", f"nothing from {start_s} s on: it lasts {samples_to_seconds(at):.3f} s"
+        )
+    return np.concatenate(kept), audio.info
+
+
+def to_model_rate(waveform: npt.NDArray[Any], sample_rate_hz: int, config: DecodeConfig | None = None) -> Waveform:
+    """Samples that are in memory already, as a file of them would decode: mono float32 (samples,) at 48 kHz.
+
+    Args:
+        waveform: (n,) or (n, channels), floats of full scale 1, or integers of the full scale of their type.
+    """
+    mono = mean_channels(waveform[None] if waveform.ndim == 1 else waveform.T)
+    if sample_rate_hz == SAMPLE_RATE_HZ:
+        return mono
+    resampled: Waveform = soxr.resample(mono, sample_rate_hz, SAMPLE_RATE_HZ, (config or DecodeConfig()).resampler)
+    return resampled
+
+
+def _tolerance_s(info: AudioInfo) -> float:
+    """How much less than promised a healthy file may hold.
+
+    Samples are counted exactly in lossless files. Elsewhere the promise may include delay and padding, up to three
+    codec frames: a quarter of a second at 8 kHz.
+    """
+    return 0.02 if info.codec.startswith("pcm") or info.codec in ("flac", "alac") else 0.26
+
+
+def _skip(pieces: Iterator[Piece], n_samples: int) -> Iterator[Piece]:
+    """Leave out the first ``n_samples``."""
+    for rate_hz, mono in pieces:
+        if n_samples < len(mono):
+            yield rate_hz, mono[n_samples:]
+        n_samples = max(0, n_samples - len(mono))
+
+
+def _flush(resampler: soxr.ResampleStream) -> Waveform:
+    rest: Waveform = resampler.resample_chunk(np.empty(0, np.float32), last=True)
+    return rest

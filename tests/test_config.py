@@ -1,0 +1,197 @@
+"""What a configuration may say, what it may not, and how one is told."""
+
+from pathlib import Path
+from typing import Any
+
+import pytest
+import yaml
+from hypothesis import given, settings
+from hypothesis import strategies as st
+
+from pipeline.config import Config, check_settings, index_settings, load_config, make_config
+from pipeline.errors import ConfigError, IndexMismatch
+from pipeline.window import Grid
+
+SMALLEST = {"into": "/index", "sources": ["/sounds"]}
+
+
+def write(path: Path, values: Any) -> Path:
+    path.write_text(yaml.safe_dump(values), encoding="utf-8")
+    return path
+
+
+def test_defaults() -> None:
+    config = make_config(SMALLEST)
+    assert config.window.grid == Grid(250, 10)
+    assert (config.encode.clip_model, config.encode.frame_model) == ("earshot-tiny", None)
+    assert (config.store.frames, config.store.keep_versions) == ("all", 20)
+
+
+@pytest.mark.parametrize(
+    ("change", "parts"),
+    [
+        ({"wndow": {}}, ["unknown key `wndow`", "known: into, sources"]),
+        ({"window": {"lenght_s": 5}}, ["unknown key `window.lenght_s`", "(known: length_s, overlap_s)"]),
+        ({"window": {"length_s": 0.2}}, ["`window.length_s`", "greater than or equal to 0.4", "not 0.2"]),
+        ({"window": {"length_s": 500}}, ["`window.length_s`", "less than or equal to 400", "not 500"]),
+        ({"window": {"length_s": 10.01}}, ["window", "length_s: 10.01 is not a multiple of 0.04 s"]),
+        ({"window": {"length_s": 1.0, "overlap_s": 0.52}}, ["window", "overlap_s: 0.52 is more than half of length_s"]),
+        ({"window": {"overlap_s": float("nan")}}, ["`window.overlap_s`", "nan"]),
+        ({"encode": {"device": "tpu"}}, ["`encode.device`", "'cpu'", "not 'tpu'"]),
+        ({"encode": {"batch_windows": 0}}, ["`encode.batch_windows`", "not 0"]),
+        ({"store": {"checkpoint_s": 0}}, ["`store.checkpoint_s`", "greater than 0", "not 0"]),
+        ({"run": {"max_failed_fraction": 1.5}}, ["`run.max_failed_fraction`", "not 1.5"]),
+        ({"sources": []}, ["`sources`", "at least 1"]),
+        ({"into": None}, ["`into`", "not None"]),
+        ({"corpus": 3}, ["`corpus`", "not 3"]),
+    ],
+)
+def test_a_mistake_is_named_with_its_key_its_value_and_what_is_allowed(
+    change: dict[str, Any], parts: list[str]
+) -> None:
+    with pytest.raises(ConfigError) as error:
+        make_config(SMALLEST | change, "run.yaml")
+    text = str(error.value)
+    assert text.startswith("run.yaml: ")
+    assert "\n" not in text
+    for part in parts:
+        assert part in text
+
+
+def test_all_mistakes_are_named_at_once() -> None:
+    with pytest.raises(ConfigError) as error:
+        make_config({"sources": "/a", "hidden": True})
+    assert "`into` is missing" in str(error.value)
+    assert "unknown key `hidden`" in str(error.value)
+
+
+def test_it_cannot_be_changed() -> None:
+    with pytest.raises(ValueError, match="frozen"):
+        make_config(SMALLEST).store.frames = "none"  # type: ignore[misc]
+
+
+def test_one_source_and_extensions_are_normalised() -> None:
+    config = make_config({"into": "x", "sources": "/a b", "corpus": {"extensions": [".WAV", "*.Flac", "*"]}})
+    assert config.sources == ("/a b",)
+    assert config.corpus.extensions == ("wav", "flac", "*")
+
+
+def test_relative_paths_are_taken_from_the_folder_of_the_file(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    home = tmp_path / "home"
+    monkeypatch.setenv("HOME", str(home))
+    path = write(
+        tmp_path / "run.yaml",
+        {
+            "into": "out",
+            "sources": ["../a", "/b/*.wav", "~/c", "s3://bucket/d", "~nobody-of-this-name/e", "*.wav"],
+            "encode": {"clip_model": "./m", "frame_model": "facebook/pe-a-frame-base"},
+        },
+    )
+    config = load_config(path)
+    assert config.into == str(tmp_path / "out")
+    assert config.sources == (
+        str(tmp_path / "../a"),
+        "/b/*.wav",
+        str(home / "c"),
+        "s3://bucket/d",
+        str(tmp_path / "~nobody-of-this-name/e"),
+        str(tmp_path / "*.wav"),
+    )
+    assert config.encode.clip_model == str(tmp_path / "m")
+    assert config.encode.frame_model == "facebook/pe-a-frame-base"
+
+
+@pytest.mark.parametrize(
+    ("data", "part"),
+    [
+        (b"", "expected a mapping"),
+        (b"- a\n", "expected a mapping"),
+        (b"a: [1\n", "is not YAML"),
+        (b"into: 2024-13-45\n", "is not YAML"),
+        (b"a: \xff\n", "cannot be read"),
+        (b"1: 2\n", "into"),
+        (b"into: {}\nsources: /a\n", "`into`"),
+        (None, "cannot be read"),
+    ],
+)
+def test_a_file_that_is_no_configuration(tmp_path: Path, data: bytes | None, part: str) -> None:
+    path = tmp_path / "run.yaml"
+    if data is not None:
+        path.write_bytes(data)
+    with pytest.raises(ConfigError) as error:
+        load_config(path)
+    assert str(error.value).startswith(f"{path}: ")
+    assert part in str(error.value)
+    assert "\n" not in str(error.value)
+
+
+_names = st.text(st.characters(blacklist_categories=["Cs"]), min_size=1, max_size=20)
+_positive = st.floats(min_value=1e-6, max_value=1e9)
+_lengths = st.integers(10, 10_000).flatmap(lambda n: st.tuples(st.just(n), st.integers(0, n // 2)))
+
+
+def _sections(length_frames: int, overlap_frames: int) -> st.SearchStrategy[dict[str, Any]]:
+    window = {"length_s": length_frames * 1920 / 48_000, "overlap_s": overlap_frames * 1920 / 48_000}
+    return st.fixed_dictionaries(
+        {"into": _names, "sources": st.lists(_names, min_size=1, max_size=3), "window": st.just(window)},
+        optional={
+            "corpus": st.fixed_dictionaries(
+                {}, optional={"extensions": st.none() | st.lists(_names, max_size=3), "hidden": st.booleans()}
+            ),
+            "decode": st.fixed_dictionaries({"resampler": st.sampled_from(["HQ", "VHQ"])}),
+            "encode": st.fixed_dictionaries(
+                {"clip_model": _names, "batch_windows": st.integers(1, 1024)},
+                optional={"frame_model": st.none() | _names, "actors": st.none() | st.integers(1, 99)},
+            ),
+            "store": st.fixed_dictionaries({"frames": st.sampled_from(["all", "none"]), "checkpoint_s": _positive}),
+            "run": st.fixed_dictionaries({"max_failed_fraction": st.floats(0, 1), "batch_s": _positive}),
+        },
+    )
+
+
+@settings(deadline=None)
+@given(values=_lengths.flatmap(lambda pair: _sections(*pair)))
+def test_a_configuration_survives_yaml_and_json(values: dict[str, Any]) -> None:
+    config = make_config(values)
+    again = make_config(yaml.safe_load(yaml.safe_dump(config.model_dump(mode="json"), allow_unicode=True)))
+    assert again == config
+    assert Config.model_validate_json(config.model_dump_json()) == config
+
+
+# --- the settings of an index -----------------------------------------------------------------------------------------
+
+CLIP = {"name": "tiny", "revision": None, "checksum": "a" * 32, "dimension": 8, "logit_scale": 1.5}
+FRAME = CLIP | {"name": "frames", "checksum": "b" * 32}
+
+
+def made(clip: Any = CLIP, frame: Any = FRAME, **sections: Any) -> dict[str, Any]:
+    return index_settings(make_config(SMALLEST | sections), clip, frame)
+
+
+def test_settings_of_the_same_vectors_agree() -> None:
+    stored = made()
+    check_settings("x", stored, made())
+    moved = CLIP | {"name": "/elsewhere/tiny", "revision": "abc"}
+    others: dict[str, Any] = {"encode": {"device": "cpu", "batch_windows": 3}, "run": {"batch_s": 9}}
+    check_settings("x", stored, made(moved, corpus={"hidden": True}, store={"checkpoint_rows": 5}, **others))
+    check_settings("x", made(frame=None, store={"frames": "none"}), made(frame=None, store={"frames": "none"}))
+
+
+@pytest.mark.parametrize(
+    ("other", "parts"),
+    [
+        (made(clip=CLIP | {"checksum": "c" * 32}), ["clip_model tiny (weights aaaaaaaa), not tiny (weights cccccccc)"]),
+        (made(clip=CLIP | {"logit_scale": 2.0}), ["clip_model"]),
+        (made(frame=CLIP), ["frame_model frames", "not tiny"]),
+        (made(frame=None, store={"frames": "none"}), ["frame_model frames", "not none", "frames all, not none"]),
+        (made(window={"length_s": 5.0}), ["window", "10.0", "5.0"]),
+        (made(decode={"resampler": "VHQ"}), ["decode", "'HQ'", "'VHQ'"]),
+    ],
+)
+def test_settings_of_other_vectors_are_refused_with_the_difference(other: dict[str, Any], parts: list[str]) -> None:
+    with pytest.raises(IndexMismatch) as error:
+        check_settings("/index", made(), other)
+    assert str(error.value).startswith("/index: built with ")
+    for part in parts:
+        assert part in str(error.value)
+    assert "\n" not in str(error.value)

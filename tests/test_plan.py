@@ -1,0 +1,326 @@
+"""Every listed file ends up in one place of the plan, and each content is decoded once."""
+
+from collections import Counter
+from collections.abc import Callable
+from typing import Any
+
+import pyarrow as pa
+import pytest
+from hypothesis import given, settings
+from hypothesis import strategies as st
+
+from pipeline import schema
+from pipeline.errors import FileFailure
+from pipeline.plan import (
+    MAX_FILES_PER_BATCH,
+    Ledger,
+    Plan,
+    empty_row,
+    estimate_seconds,
+    iter_uris,
+    make_plan,
+)
+
+Row = dict[str, Any]
+
+
+class Disk:
+    """Made-up files: uri -> (content, modified_ns); counts what is hashed. A content's size is its length."""
+
+    def __init__(self, files: dict[str, tuple[str, int]], broken: frozenset[str] = frozenset()) -> None:
+        self.files, self.broken = files, broken
+        self.hashed: Counter[str] = Counter()
+
+    def listed(self, reasons: dict[str, str] | None = None) -> pa.Table:
+        rows = [_listed(uri, len(content), modified_ns) for uri, (content, modified_ns) in self.files.items()]
+        rows += [_listed(uri, 0, 0, reason) for uri, reason in (reasons or {}).items()]
+        return pa.Table.from_pylist(sorted(rows, key=lambda row: str(row["uri"])), schema=schema.LISTED)
+
+    def hash_file(self, uri: str) -> str:
+        self.hashed[uri] += 1
+        if uri in self.broken:
+            raise FileFailure("read", "unreadable", "input/output error")
+        return content_hash(self.files[uri][0])
+
+
+def _listed(uri: str, size_bytes: int, modified_ns: int, reason: str | None = None) -> Row:
+    message = None if reason is None else "why"
+    return dict(uri=uri, size_bytes=size_bytes, modified_ns=modified_ns, reason=reason, message=message)
+
+
+def content_hash(content: str) -> str:
+    return schema.digest("test", content) * 2
+
+
+def known_row(uri: str, content: str, modified_ns: int, status: str = "indexed", stage: str | None = None) -> Row:
+    """The ledger row that a run leaves."""
+    row = empty_row(uri, schema.make_audio_id(content_hash(content)))
+    row.update(status=status, stage=stage, reason=stage and "reason", message=stage and "why", duration_s=1.0)
+    row.update(size_bytes=len(content), modified_ns=modified_ns, content_hash=content_hash(content), batch_id="0" * 32)
+    return row | {"n_clips": 1, "n_frames": 25, "sample_rate_hz": 48_000, "channels": 1, "codec": "flac"}
+
+
+def make_ledger(*rows: Row) -> Ledger:
+    return Ledger(pa.Table.from_pylist(list(rows), schema=schema.FILES))
+
+
+def plan_of(listed: pa.Table, ledger: Ledger, hash_file: Callable[[str], str], batch_s: float = 1.0) -> Plan:
+    plan = make_plan(listed, ledger, batch_s=batch_s, run_id="run", hash_file=hash_file)
+    assert plan.batches.schema == schema.PLANNED
+    return plan
+
+
+def contents(plan: Plan) -> list[list[str]]:
+    return [audio["uris"] for audios in plan.batches["audios"].to_pylist() for audio in audios]
+
+
+# --- what happens to a file -------------------------------------------------------------------------------------------
+
+
+def test_new_files_are_decoded_and_only_equal_sizes_hashed() -> None:
+    disk = Disk({"a.wav": ("one", 1), "b.wav": ("two", 2), "c.wav": ("three", 3), "d.wav": ("one", 4)})
+    plan = plan_of(disk.listed(), make_ledger(), disk.hash_file)
+    assert sorted(contents(plan)) == [["a.wav", "d.wav"], ["b.wav"], ["c.wav"]]
+    assert disk.hashed == {"a.wav": 1, "b.wav": 1, "d.wav": 1}
+    audios = {audio["uris"][0]: audio for audio in plan.batches["audios"].to_pylist()[0]}
+    assert audios["a.wav"] == {
+        "content_hash": content_hash("one"),
+        "size_bytes": 3,
+        "uris": ["a.wav", "d.wav"],
+        "modified_ns": [1, 4],
+    }
+    assert audios["c.wav"] == {"content_hash": None, "size_bytes": 5, "uris": ["c.wav"], "modified_ns": [3]}
+    assert (plan.n_to_decode, plan.bytes_to_decode, plan.n_unchanged) == (4, 11, 0)
+    assert plan.seconds_to_decode == sum(estimate_seconds("x.wav", size) for size in (3, 3, 5))
+    assert (plan.known, plan.copies) == ([], [])
+
+
+def test_empty_files_are_not_taken_for_copies_of_each_other() -> None:
+    disk = Disk({"a.wav": ("", 1), "b.wav": ("", 1)})
+    assert sorted(contents(plan_of(disk.listed(), make_ledger(), disk.hash_file))) == [["a.wav"], ["b.wav"]]
+
+
+@pytest.mark.parametrize(("status", "stage"), [("indexed", None), ("failed", "decode"), ("failed", "encode")])
+def test_same_size_and_time_is_unchanged(status: str, stage: str | None) -> None:
+    disk = Disk({"a.wav": ("one", 1)})
+    plan = plan_of(disk.listed(), make_ledger(known_row("a.wav", "one", 1, status, stage)), disk.hash_file)
+    assert (plan.n_unchanged, contents(plan), plan.known, plan.copies) == (1, [], [], [])
+    assert not disk.hashed
+
+
+@pytest.mark.parametrize(("status", "stage"), [("failed", "read"), ("failed", "list"), ("deleted", None)])
+@pytest.mark.parametrize("modified_ns", [1, 2])
+def test_what_could_not_be_read_is_tried_again(status: str, stage: str | None, modified_ns: int) -> None:
+    # Whether or not it was touched since: rights and disks are mended without that.
+    disk = Disk({"a.wav": ("one", modified_ns)})
+    plan = plan_of(disk.listed(), make_ledger(known_row("a.wav", "one", 1, status, stage)), disk.hash_file)
+    assert (plan.n_unchanged, contents(plan), plan.known, plan.copies) == (0, [["a.wav"]], [], [])
+
+
+@pytest.mark.parametrize(("status", "stage"), [("indexed", None), ("failed", "decode"), ("failed", "encode")])
+def test_touched_file_keeps_its_row_under_its_new_time(status: str, stage: str | None) -> None:
+    old = known_row("a.wav", "one", 1, status, stage)
+    disk = Disk({"a.wav": ("one", 2)})
+    plan = plan_of(disk.listed(), make_ledger(old), disk.hash_file)
+    assert plan.known == [{**old, "modified_ns": 2}]
+    assert (plan.n_unchanged, contents(plan), plan.copies) == (0, [], [])
+
+
+@pytest.mark.parametrize("content", ["two", "longer"])
+def test_changed_file_is_decoded(content: str) -> None:
+    disk = Disk({"a.wav": (content, 2)})
+    plan = plan_of(disk.listed(), make_ledger(known_row("a.wav", "one", 1)), disk.hash_file)
+    assert (contents(plan), plan.known, plan.copies) == ([["a.wav"]], [], [])
+
+
+def test_new_file_of_indexed_content_is_a_copy() -> None:
+    holder = known_row("a.wav", "one", 1) | {"stage": "decode", "reason": "truncated", "message": "why"}
+    disk = Disk({"a.wav": ("one", 1), "b.wav": ("one", 7)})
+    plan = plan_of(disk.listed(), make_ledger(holder), disk.hash_file)
+    file_id = schema.make_file_id("b.wav", holder["audio_id"])
+    expected = {**holder, "uri": "b.wav", "file_id": file_id, "modified_ns": 7}
+    assert plan.copies == [(expected, holder["file_id"])]
+    assert (plan.n_unchanged, contents(plan), plan.known) == (1, [], [])
+
+
+def test_content_that_failed_or_went_is_no_holder() -> None:
+    rows = [known_row("a.wav", "one", 1, "failed", "decode"), known_row("b.wav", "two", 1, "deleted")]
+    disk = Disk({"c.wav": ("one", 1), "d.wav": ("two", 1)})
+    plan = plan_of(disk.listed(), make_ledger(*rows), disk.hash_file)
+    assert sorted(contents(plan)) == [["c.wav"], ["d.wav"]]
+
+
+def test_files_that_swap_their_contents_are_copies_of_each_other() -> None:
+    a, b = known_row("a.wav", "one", 1), known_row("b.wav", "two", 1)
+    disk = Disk({"a.wav": ("two", 2), "b.wav": ("one", 2)})
+    ledger = make_ledger(a, b)
+    plan = plan_of(disk.listed(), ledger, disk.hash_file)
+    assert {row["uri"]: (row["audio_id"], holder) for row, holder in plan.copies} == {
+        "a.wav": (b["audio_id"], b["file_id"]),
+        "b.wav": (a["audio_id"], a["file_id"]),
+    }
+    dropped = ledger.apply(row for row, _ in plan.copies)
+    assert dropped == ({a["file_id"], b["file_id"]}, frozenset())
+
+
+def test_what_cannot_be_listed_is_known_and_then_unchanged() -> None:
+    disk = Disk({})
+    listed = disk.listed({"gone.wav": "vanished"})
+    plan = plan_of(listed, make_ledger(known_row("gone.wav", "one", 1)), disk.hash_file)
+    (row,) = plan.known
+    expected = {"status": "failed", "stage": "list", "reason": "vanished", "message": "why", "n_clips": 0}
+    assert {name: row[name] for name in expected} == expected
+    assert (row["audio_id"], row["content_hash"]) == (None, None)
+    assert row["file_id"] == schema.make_file_id("gone.wav", None)
+    again = plan_of(listed, make_ledger(row | {"batch_id": "0" * 32}), disk.hash_file)
+    assert (again.n_unchanged, again.known) == (1, [])
+    other = plan_of(
+        disk.listed({"gone.wav": "unreadable"}), make_ledger(row | {"batch_id": "0" * 32}), disk.hash_file
+    )
+    assert [row["reason"] for row in other.known] == ["unreadable"]
+
+
+def test_file_that_cannot_be_hashed_is_a_failure_and_not_decoded() -> None:
+    # Decoded after all, two of them might be the same content, and its frames would be stored twice.
+    disk = Disk({"a.wav": ("one", 1), "b.wav": ("one", 1), "c.wav": ("one", 1)}, broken=frozenset({"a.wav", "c.wav"}))
+    plan = plan_of(disk.listed(), make_ledger(), disk.hash_file)
+    assert contents(plan) == [["b.wav"]]
+    assert [(row["uri"], row["stage"], row["reason"], row["message"]) for row in plan.known] == [
+        (uri, "read", "unreadable", "input/output error") for uri in ("a.wav", "c.wav")
+    ]
+    assert (plan.n_to_decode, plan.bytes_to_decode) == (1, 3)
+    again = Disk(disk.files)
+    ledger = make_ledger(known_row("b.wav", "one", 1), *({**row, "batch_id": "0" * 32} for row in plan.known))
+    assert [row["uri"] for row, _ in plan_of(again.listed(), ledger, again.hash_file).copies] == ["a.wav", "c.wav"]
+
+
+# --- all of them ------------------------------------------------------------------------------------------------------
+
+_uris = st.sampled_from([f"{name}.{suffix}" for name in "abcdefgh" for suffix in ("wav", "opus")])
+_contents = st.sampled_from(["", "x", "y", "xx", "yy", "z" * 200_000, "w" * 200_000, "v" * 1_000_000])
+_times = st.integers(1, 2)
+_states = st.sampled_from([("indexed", None), ("failed", "decode"), ("failed", "read"), ("deleted", None)])
+
+
+@settings(deadline=None, max_examples=200)
+@given(
+    files=st.dictionaries(_uris, st.tuples(_contents, _times)),
+    past=st.dictionaries(_uris, st.tuples(_contents, _times, _states)),
+    unlisted=st.dictionaries(st.sampled_from(["p.wav", "q.wav", "a.wav"]), st.just("vanished")),
+    broken=st.frozensets(_uris, max_size=3),
+    batch_s=st.sampled_from([0.5, 2.0, 20.0]),
+)
+def test_every_file_has_one_place_and_each_content_is_decoded_once(
+    files: dict[str, tuple[str, int]],
+    past: dict[str, tuple[str, int, tuple[str, str | None]]],
+    unlisted: dict[str, str],
+    broken: frozenset[str],
+    batch_s: float,
+) -> None:
+    files = {uri: value for uri, value in files.items() if uri not in unlisted}
+    disk = Disk(files, broken)
+    # As on a real disk: what has the size and time that the ledger knows, is what the ledger knows.
+    rows = {
+        uri: known_row(uri, content, modified_ns, *state)
+        for uri, (content, modified_ns, state) in past.items()
+        if uri not in files or (len(content), modified_ns) != (len(files[uri][0]), files[uri][1])
+    }
+    for uri, (content, modified_ns) in files.items():
+        if uri in past and uri not in rows:
+            rows[uri] = known_row(uri, content, modified_ns, *past[uri][2])
+    ledger = make_ledger(*rows.values())
+    plan = plan_of(disk.listed(unlisted), ledger, disk.hash_file, batch_s)
+
+    to_decode = list(iter_uris(plan.batches))
+    placed = to_decode + [row["uri"] for row in plan.known] + [row["uri"] for row, _ in plan.copies]
+    assert len(placed) == len(set(placed))
+    assert len(placed) + plan.n_unchanged == len(files) + len(unlisted)
+    for uri in (files.keys() | unlisted.keys()) - set(placed):
+        old = rows[uri]
+        assert old["status"] == "indexed" or old["stage"] == "decode"
+        assert (len(files[uri][0]), files[uri][1]) == (old["size_bytes"], old["modified_ns"])
+
+    decoded = [[files[uri][0] for uri in group] for group in contents(plan)]
+    assert all(len(set(group)) == 1 for group in decoded)
+    firsts = [group[0] for group in decoded if group[0]]
+    assert len(firsts) == len(set(firsts))
+    held = {row["audio_id"] for row in rows.values() if row["status"] == "indexed"}
+    assert not held & {schema.make_audio_id(content_hash(content)) for content in firsts}
+
+    by_id = {row["file_id"]: row for row in rows.values()}
+    for row, holder_id in plan.copies:
+        assert by_id[holder_id]["status"] == "indexed"
+        assert row["audio_id"] == by_id[holder_id]["audio_id"] == schema.make_audio_id(row["content_hash"])
+        assert row["content_hash"] == content_hash(files[row["uri"]][0])
+    assert plan.n_to_decode == len(to_decode)
+    assert plan.bytes_to_decode == sum(len(group[0]) for group in decoded)
+
+    batches = plan.batches.to_pylist()
+    assert [batch["batch_id"] for batch in batches] == [
+        schema.make_batch_id("run", number) for number in range(1, len(batches) + 1)
+    ]
+    seconds = [[estimate_seconds(a["uris"][0], a["size_bytes"]) for a in batch["audios"]] for batch in batches]
+    assert all(len(each) == 1 or sum(each) <= batch_s for each in seconds)
+    assert [s for each in seconds for s in each] == sorted((s for each in seconds for s in each), reverse=True)
+    # Not needlessly many: none would have fitted into the one before it.
+    assert all(sum(a) + b[0] > batch_s for a, b in zip(seconds, seconds[1:], strict=False))
+    assert plan_of(disk.listed(unlisted), ledger, disk.hash_file, batch_s) == plan
+
+
+def test_batches_hold_a_limited_number_of_files() -> None:
+    disk = Disk({f"{number:04d}.wav": (f"{number:04d}", 1) for number in range(MAX_FILES_PER_BATCH + 1)})
+    plan = plan_of(disk.listed(), make_ledger(), disk.hash_file, batch_s=1e9)
+    assert [len(audios) for audios in plan.batches["audios"].to_pylist()] == [MAX_FILES_PER_BATCH, 1]
+    same = Disk({f"{number:04d}.wav": ("same", 1) for number in range(MAX_FILES_PER_BATCH + 1)} | {"x.wav": ("x", 1)})
+    plan = plan_of(same.listed(), make_ledger(), same.hash_file, batch_s=1e9)
+    assert [len(group) for group in contents(plan)] == [MAX_FILES_PER_BATCH + 1, 1]
+    assert plan.batches.num_rows == 2
+
+
+# --- the ledger -------------------------------------------------------------------------------------------------------
+
+
+def test_changed_content_takes_its_clips_and_frames_with_it() -> None:
+    old, new = known_row("a.wav", "one", 1), known_row("a.wav", "two", 2)
+    ledger = make_ledger(old)
+    assert ledger.apply([new]) == ({old["file_id"]}, {old["audio_id"]})
+    assert ledger.rows == {"a.wav": new}
+    assert ledger.holder(old["audio_id"]) is None
+    assert ledger.holder(new["audio_id"]) == new
+
+
+def test_frames_go_with_the_last_file_that_holds_them() -> None:
+    a, b = known_row("a.wav", "one", 1), known_row("b.wav", "one", 1)
+    ledger = make_ledger(a, b)
+    assert ledger.apply([known_row("a.wav", "two", 2)]) == ({a["file_id"]}, frozenset())
+    assert ledger.holder(b["audio_id"]) == b
+    assert ledger.apply([known_row("b.wav", "one", 1, "deleted")]) == ({b["file_id"]}, {b["audio_id"]})
+
+
+def test_indexed_file_that_fails_takes_its_frames_with_it() -> None:
+    old = known_row("a.wav", "one", 1)
+    failed = empty_row("a.wav", None) | {"status": "failed", "stage": "read"}
+    ledger = make_ledger(old)
+    assert ledger.apply([failed]) == ({old["file_id"]}, {old["audio_id"]})
+    assert ledger.apply([old]) == ({failed["file_id"]}, frozenset())
+
+
+def test_moved_touched_and_new_files_leave_the_frames_alone() -> None:
+    a = known_row("a.wav", "one", 1)
+    ledger = make_ledger(a)
+    assert ledger.apply([known_row("a.wav", "one", 2)]) == ({a["file_id"]}, frozenset())
+    assert ledger.apply([known_row("n.wav", "new", 1)]) == (frozenset(), frozenset())
+    moved = known_row("b.wav", "one", 2)
+    for order in ([moved, known_row("a.wav", "one", 2, "deleted")], [known_row("a.wav", "one", 2, "deleted"), moved]):
+        assert make_ledger(a).apply(order) == ({a["file_id"]}, frozenset())
+
+
+def test_copy_keeps_the_frames_of_a_holder_that_changes_later_in_the_run() -> None:
+    holder = known_row("a.wav", "one", 1)
+    disk = Disk({"a.wav": ("else", 2), "b.wav": ("one", 1)})
+    ledger = make_ledger(holder)
+    plan = plan_of(disk.listed(), ledger, disk.hash_file)
+    assert contents(plan) == [["a.wav"]]
+    assert ledger.apply(row for row, _ in plan.copies) == (frozenset(), frozenset())
+    assert ledger.apply([known_row("a.wav", "else", 2)]) == ({holder["file_id"]}, frozenset())
+    assert ledger.apply([known_row("b.wav", "else", 2)])[1] == {holder["audio_id"]}
