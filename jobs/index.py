@@ -11,8 +11,8 @@ from jobs.query import Json
 
 if TYPE_CHECKING:
     from pipeline.config import Config
-    from pipeline.flow import Progress
     from pipeline.plan import Plan
+    from pipeline.run import Progress
 
 
 def index(
@@ -92,7 +92,7 @@ def _stored_settings(into: str) -> tuple[dict[str, Any], str | None]:
 
 def run(config: "Config", *, json: bool = False) -> "Progress":
     """Index, show the progress, and say what was done."""
-    from pipeline.flow import index_corpus
+    from pipeline.run import index_corpus
 
     began = time.monotonic()
     with _Display(json=json) as display:
@@ -166,7 +166,7 @@ class _Display:
     def announce(self, plan: "Plan", config: "Config") -> None:
         """Say what will be done, and how much room it takes, before it is done."""
         from pipeline.checkpoint import BUNDLED, read_identity
-        from pipeline.flow import estimate_bytes
+        from pipeline.run import estimate_bytes
 
         if self._quiet or not plan.n_to_decode:
             return

@@ -27,7 +27,7 @@ class Claim:
         IndexBusy: on entering, when a live run holds it; says which and since when.
     """
 
-    def __init__(self, path: str | Path, run_id: str) -> None:
+    def __init__(self, path: str | Path, run_id: str, *, beat_s: float = BEAT_S) -> None:
         self._file = Path(path) / "claim.json"
         self._mine = {
             "run_id": run_id,
@@ -35,13 +35,14 @@ class Claim:
             "pid": os.getpid(),
             "since": time.strftime("%Y-%m-%d %H:%M:%S UTC", time.gmtime()),
         }
+        self._beat_s = beat_s
         self._stop = threading.Event()
         self._thread = threading.Thread(target=self._beat, name="claim", daemon=True)
 
     def __enter__(self) -> "Claim":
         try:
             with self._file.open("x") as file:
-                json.dump(self._mine, file)
+                file.write(json.dumps(self._mine))
         except FileExistsError:
             self._take_over()
         self._thread.start()
@@ -57,6 +58,8 @@ class Claim:
 
     def _take_over(self) -> None:
         holder = self._holder()
+        if holder is None and self._is_fresh():  # just made by another run, which has yet to write its name
+            raise IndexBusy(f"{self._file.parent}: another run is starting here; wait for it, or stop it")
         if holder is not None and self._is_alive(holder):
             raise IndexBusy(
                 f"{self._file.parent}: another run writes here (process {holder['pid']} on {holder['host']},"
@@ -68,10 +71,10 @@ class Claim:
 
     def _holder(self) -> dict[str, Any] | None:
         try:
-            values: dict[str, Any] = json.loads(self._file.read_text())
+            values = json.loads(self._file.read_text())
         except (OSError, ValueError):
             return None
-        return values
+        return values if isinstance(values, dict) and values.keys() >= self._mine.keys() else None
 
     def _is_alive(self, holder: dict[str, Any]) -> bool:
         if holder["host"] == self._mine["host"]:
@@ -80,13 +83,17 @@ class Claim:
             except ProcessLookupError:
                 return False
             except PermissionError:
-                return True
+                pass  # there is such a process, of another user: the run, or one that has its number now
+        return self._is_fresh()
+
+    def _is_fresh(self) -> bool:
         try:
             return time.time() - self._file.stat().st_mtime < STALE_S
         except OSError:
             return False
 
     def _beat(self) -> None:
-        while not self._stop.wait(BEAT_S):
+        while not self._stop.wait(self._beat_s):
             with contextlib.suppress(OSError):
-                os.utime(self._file)
+                if self._holder() == self._mine:
+                    os.utime(self._file)

@@ -4,6 +4,7 @@ Receipts arrive in any order. A batch is complete when its rows 0 .. last have a
 then its files are checked against their windows, and the clip rows are made.
 """
 
+from collections.abc import Set
 from dataclasses import dataclass, field
 from typing import Any
 
@@ -18,7 +19,10 @@ Row = dict[str, Any]
 
 
 class IncompleteBatch(Exception):
-    """A batch contradicts itself: its files changed between two tries of its task. It must not be published."""
+    """A batch contradicts itself or its plan: its files changed between two tries of its task.
+
+    It must not be published: its files are left as the ledger has them, and the next run takes them up again.
+    """
 
 
 @dataclass
@@ -36,14 +40,30 @@ class _Pending:
 
 
 class Collector:
-    """Holds receipts until their batch is complete."""
+    """Holds receipts until their batch is complete.
 
-    def __init__(self, grid: Grid, clip_dimension: int, *, with_frames: bool, precision: str | None = None) -> None:
+    Args:
+        planned: the PLANNED rows that the receipts come from: a batch must report as many files as were planned.
+    """
+
+    def __init__(
+        self,
+        grid: Grid,
+        clip_dimension: int,
+        *,
+        with_frames: bool,
+        precision: str | None = None,
+        planned: pa.Table | None = None,
+    ) -> None:
         self._grid = grid
         self._clips_schema = _without_batch(schema.clips_schema(clip_dimension))
         self._with_frames = with_frames
         self._precision = precision
         self._pending: dict[str, _Pending] = {}
+        self._n_planned = {
+            batch["batch_id"]: sum(len(audio["uris"]) for audio in batch["audios"])
+            for batch in (planned.to_pylist() if planned is not None else ())
+        }
 
     @property
     def pending(self) -> list[str]:
@@ -68,7 +88,9 @@ class Collector:
         for receipt in receipts:
             for window in receipt["windows"]:
                 vectors.setdefault(window["audio_id"], {})[window["first_frame"]] = window["clip_vector"]
-        files = [self._settle(row, vectors) for receipt in receipts for row in receipt["files"]]
+        files = [row for receipt in receipts for row in receipt["files"]]
+        self._check_files(batch_id, files, vectors.keys())
+        files = [self._settle(row, vectors) for row in files]
         indexed = [row for row in files if row["status"] == "indexed"]
         spoiled = vectors.keys() - {row["audio_id"] for row in indexed}
         return Batch(
@@ -79,6 +101,14 @@ class Collector:
             spoiled=frozenset(spoiled) if self._with_frames else frozenset(),
             precision=self._precision,
         )
+
+    def _check_files(self, batch_id: str, files: list[Row], audio_ids: Set[str]) -> None:
+        """Each planned file is reported once, and each content that has windows is reported."""
+        uris = {row["uri"] for row in files}
+        if not len(uris) == len(files) == self._n_planned.get(batch_id, len(files)):
+            raise IncompleteBatch(f"{min(uris)} and others: the files of its batch changed while they were read")
+        if unknown := audio_ids - {row["audio_id"] for row in files}:
+            raise IncompleteBatch(f"{min(uris)} and others: {len(unknown)} contents changed while they were read")
 
     def _settle(self, row: Row, vectors: dict[str, dict[int, bytes | None]]) -> Row:
         """Check a file against its windows; one without finite embeddings becomes a failure."""

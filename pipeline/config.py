@@ -4,6 +4,7 @@ Settings that decide what the vectors are (models, window, decoding) form the fi
 index: opening it with others is an error. All else may change from run to run.
 """
 
+import os
 from pathlib import Path
 from typing import Any, Literal
 
@@ -31,7 +32,7 @@ class CorpusConfig(_Section):
     @field_validator("extensions")
     @classmethod
     def _normalise(cls, value: tuple[str, ...] | None) -> tuple[str, ...] | None:
-        return None if value is None else tuple(e.lower().removeprefix(".") for e in value)
+        return None if value is None else tuple(e.lower().removeprefix("*.").removeprefix(".") for e in value)
 
 
 class DecodeConfig(_Section):
@@ -141,7 +142,7 @@ def load_config(path: str | Path) -> Config:
         values = yaml.safe_load(path.read_text(encoding="utf-8"))
     except (OSError, UnicodeDecodeError) as error:
         raise ConfigError(f"{path}: cannot be read: {error}") from None
-    except yaml.YAMLError as error:
+    except (yaml.YAMLError, ValueError) as error:  # ValueError: what looks like a date and is none
         raise ConfigError(f"{path}: is not YAML: {' '.join(str(error).split())}") from None
     if not isinstance(values, dict):
         raise ConfigError(f"{path}: expected a mapping with `sources:` and `into:`")
@@ -164,7 +165,7 @@ def load_config(path: str | Path) -> Config:
 def _beside(path: Path, value: str) -> str:
     if "://" in value:
         return value
-    return str(path.parent.joinpath(Path(value).expanduser()))
+    return str(path.parent / os.path.expanduser(value))
 
 
 def _explain(item: Any) -> str:

@@ -3,17 +3,19 @@
 The rules:
 
 - A source is a file, a folder (searched through all its subfolders) or a glob pattern (``**`` crosses
-  folders). A path that exists is taken as it stands, even with ``*`` or ``[`` in its name.
+  folders). A path that exists is taken as it stands, even with ``*`` or ``[`` in its name; so are the
+  folders that exist at the beginning of a pattern. Folders that a pattern matches are searched.
 - In folders and globs, audio files are known by their extension; a file named as a source is always taken.
 - Files and folders whose name begins with a dot are left out, unless ``corpus.hidden`` says otherwise
   or the source itself names one.
 - A symbolic link to a file is a file, under the name of the link. A link to a folder is entered only
-  with ``corpus.follow_symlinks``, and no folder twice.
+  with ``corpus.follow_symlinks`` or where the source itself names it, and no folder twice.
 - What looks like audio and cannot be read (a dangling link, a closed folder, a pipe) is listed with the
   reason: nothing is skipped silently.
 """
 
 import errno
+import fnmatch
 import glob
 import os
 import stat
@@ -35,6 +37,7 @@ AUDIO_EXTENSIONS = frozenset(_EXTENSIONS.split())
 """What counts as audio in a folder, unless ``corpus.extensions`` says otherwise."""
 
 Row = dict[str, Any]
+_Identity = tuple[int, int]  # device and inode
 
 
 def list_corpus(sources: Iterable[str], config: CorpusConfig | None = None) -> pa.Table:
@@ -58,7 +61,11 @@ def _list_source(source: str, config: CorpusConfig) -> Iterator[Row]:
         raise CorpusError(f"{source}: only local files, folders and globs can be read; give a path")
     path = os.path.abspath(os.path.expanduser(source))
     if os.path.isdir(path):
-        yield from _walk(path, config, set(), is_source=True)
+        try:
+            os.scandir(path).close()
+        except OSError as error:
+            raise CorpusError(f"{source}: cannot be listed: {error.strerror}") from None
+        yield from _walk(path, config, set())
     elif os.path.lexists(path):
         yield _describe(path)
     elif glob.has_magic(source):
@@ -69,40 +76,91 @@ def _list_source(source: str, config: CorpusConfig) -> Iterator[Row]:
 
 def _list_glob(source: str, pattern: str, config: CorpusConfig) -> Iterator[Row]:
     found = False
-    for path in glob.iglob(pattern, recursive=True, include_hidden=config.hidden):
+    entered: set[_Identity] = set()
+    # Leading folders that exist are taken as they stand; below them, each part is a pattern for one level.
+    folder, *parts = Path(pattern).parts
+    while parts and os.path.isdir(os.path.join(folder, parts[0])):
+        folder = os.path.join(folder, parts.pop(0))
+    for path in _expand(folder, parts, config):
         found = True
-        # Folders that a pattern names are searched; those that `**` passes through are its own business.
         if os.path.isdir(path):
-            if "**" not in pattern:
-                yield from _walk(path, config, set(), is_source=True)
+            yield from _walk(path, config, entered)
         elif _is_audio(path, config):
             yield _describe(path)
     if not found:
         raise CorpusError(f"{source}: the pattern matches no file")
 
 
-def _walk(
-    folder: str, config: CorpusConfig, entered: set[tuple[int, int]], *, is_source: bool = False
-) -> Iterator[Row]:
+def _expand(folder: str, parts: list[str], config: CorpusConfig) -> Iterator[str]:
+    """The paths below ``folder`` that match ``parts``, and folders on the way to them that cannot be listed."""
+    if not parts or parts == ["**"]:
+        yield folder
+        return
+    part, rest = parts[0], parts[1:]
+    if part == "**":
+        for each, _ in _visit(folder, config, set()):
+            yield from _expand(each, rest, config)
+        return
+    if not glob.has_magic(part):
+        if os.path.lexists(path := os.path.join(folder, part)):
+            yield from _expand(path, rest, config)
+        return
     try:
-        status = os.stat(folder)
-        if (status.st_dev, status.st_ino) in entered:
-            return
-        entered.add((status.st_dev, status.st_ino))
-        with os.scandir(folder) as entries:
-            children = sorted(entries, key=lambda entry: entry.name)
-    except OSError as error:
-        if is_source:
-            raise CorpusError(f"{folder}: cannot be listed: {error.strerror}") from None
-        yield _row(folder, reason="unreadable", message=f"folder cannot be listed: {error.strerror}")
+        children = _children(folder, hidden=config.hidden or part.startswith("."))
+    except OSError:
+        yield folder
         return
     for entry in children:
-        if entry.name.startswith(".") and not config.hidden:
+        is_folder = _is_folder(entry)
+        if fnmatch.fnmatchcase(entry.name, part) and (_may_enter(entry, config) if is_folder else not rest):
+            yield from _expand(entry.path, rest, config)
+
+
+def _walk(folder: str, config: CorpusConfig, entered: set[_Identity]) -> Iterator[Row]:
+    """The audio files in ``folder`` and below, save in folders that have been ``entered``."""
+    for path, files in _visit(folder, config, entered):
+        if isinstance(files, OSError):
+            yield _row(path, reason="unreadable", message=f"folder cannot be listed: {files.strerror}")
             continue
-        if entry.is_dir(follow_symlinks=config.follow_symlinks):
-            yield from _walk(entry.path, config, entered)
-        elif _is_audio(entry.path, config) and not (entry.is_symlink() and entry.is_dir()):
-            yield _describe(entry.path)
+        for entry in files:
+            if _is_audio(entry.path, config):
+                yield _describe(entry.path)
+
+
+def _visit(
+    folder: str, config: CorpusConfig, entered: set[_Identity]
+) -> Iterator[tuple[str, list[os.DirEntry[str]] | OSError]]:
+    """Each folder from ``folder`` downwards with what it holds beside folders, or with why it cannot be listed."""
+    waiting = [folder]
+    while waiting:
+        path = waiting.pop()
+        try:
+            status = os.stat(path)
+            if (status.st_dev, status.st_ino) in entered:
+                continue
+            entered.add((status.st_dev, status.st_ino))
+            children = _children(path, hidden=config.hidden)
+        except OSError as error:
+            yield path, error
+            continue
+        yield path, [entry for entry in children if not _is_folder(entry)]
+        waiting += [e.path for e in reversed(children) if _is_folder(e) and _may_enter(e, config)]
+
+
+def _children(folder: str, *, hidden: bool) -> list[os.DirEntry[str]]:
+    with os.scandir(folder) as entries:
+        return sorted((e for e in entries if hidden or not e.name.startswith(".")), key=lambda entry: entry.name)
+
+
+def _is_folder(entry: os.DirEntry[str]) -> bool:
+    try:
+        return entry.is_dir()
+    except OSError:  # a link that leads to itself, or through a closed folder
+        return False
+
+
+def _may_enter(entry: os.DirEntry[str], config: CorpusConfig) -> bool:
+    return config.follow_symlinks or not entry.is_symlink()
 
 
 def _is_audio(path: str, config: CorpusConfig) -> bool:
@@ -115,7 +173,8 @@ def _describe(path: str) -> Row:
         status = os.stat(path)
     except OSError as error:
         gone = error.errno in (errno.ENOENT, errno.ELOOP)
-        message = "link to nothing" if gone else f"cannot be read: {error.strerror}"
+        lost = "link to nothing" if os.path.islink(path) else "gone since its folder was listed"
+        message = lost if gone else f"cannot be read: {error.strerror}"
         return _row(path, reason="vanished" if gone else "unreadable", message=message)
     if not stat.S_ISREG(status.st_mode):
         return _row(path, reason="unreadable", message="is no regular file")

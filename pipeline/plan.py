@@ -1,8 +1,9 @@
 """The corpus and the ledger in, what to do with each file out. No file is decoded here.
 
 Size and time of modification decide first: a file that has both as the ledger knows them is
-unchanged. Bytes are hashed only where two contents may be the same: files of equal size, and
-files whose time alone has changed. So each content is encoded once, however many files hold it.
+unchanged, unless it could not be read then. Bytes are hashed only where two contents may be the
+same: files of equal size, and files whose time alone has changed. So each content is encoded once,
+however many files hold it.
 """
 
 from collections import defaultdict
@@ -101,11 +102,11 @@ def make_plan(
         if old is not None and _looks_unchanged(row, old):
             plan.n_unchanged += 1
         elif row["reason"] is not None:
-            plan.known.append(unreadable_row(row))
+            plan.known.append(_unreadable_row(row, FileFailure("list", row["reason"], row["message"])))
         else:
             candidates.append(row)
-    _hash_where_needed(candidates, ledger, hash_file)
-    contents = _settle_known_content(candidates, ledger, plan)
+    readable = _hash_where_needed(candidates, ledger, hash_file, plan)
+    contents = _settle_known_content(readable, ledger, plan)
     plan.batches = _pack(contents, batch_s, run_id)
     return plan
 
@@ -114,24 +115,36 @@ def _looks_unchanged(row: Row, old: Row) -> bool:
     if row["reason"] is not None:
         return bool(old["status"] == "failed" and old["reason"] == row["reason"])
     same = old["size_bytes"] == row["size_bytes"] and old["modified_ns"] == row["modified_ns"]
-    return bool(same and old["status"] in ("indexed", "failed"))
+    return bool(same and _says_what_the_bytes_are(old))
 
 
-def _hash_where_needed(candidates: list[Row], ledger: Ledger, hash_file: Callable[[str], str]) -> None:
-    """Set ``content_hash`` on each candidate: None where no other content has its size."""
+def _says_what_the_bytes_are(old: Row) -> bool:
+    """Whether a ledger row holds for as long as the bytes do. A file that could not be read may be readable now."""
+    return bool(old["status"] == "indexed" or (old["status"] == "failed" and old["stage"] in ("decode", "encode")))
+
+
+def _hash_where_needed(candidates: list[Row], ledger: Ledger, hash_file: Callable[[str], str], plan: Plan) -> list[Row]:
+    """Set ``content_hash``: None where no other content has the size of a file. Returns the files that can be read.
+
+    A file that cannot be hashed is not handed on: two of one content would be encoded twice.
+    """
     sizes: dict[int, int] = defaultdict(int)
     for row in candidates:
         sizes[row["size_bytes"]] += 1
     for old in ledger.rows.values():
         if old["content_hash"] is not None:
             sizes[old["size_bytes"]] += 1
+    readable = []
     for row in candidates:
         row["content_hash"] = None
         if sizes[row["size_bytes"]] > 1 and row["size_bytes"] > 0:
             try:
                 row["content_hash"] = hash_file(row["uri"])
-            except FileFailure:
-                continue  # reading it again will say why
+            except FileFailure as failure:
+                plan.known.append(_unreadable_row(row, failure))
+                continue
+        readable.append(row)
+    return readable
 
 
 def _settle_known_content(candidates: list[Row], ledger: Ledger, plan: Plan) -> list[list[Row]]:
@@ -141,7 +154,7 @@ def _settle_known_content(candidates: list[Row], ledger: Ledger, plan: Plan) -> 
         content_hash = row["content_hash"]
         if content_hash is not None:
             old = ledger.rows.get(row["uri"])
-            if old is not None and old["content_hash"] == content_hash and old["status"] in ("indexed", "failed"):
+            if old is not None and old["content_hash"] == content_hash and _says_what_the_bytes_are(old):
                 plan.known.append({**old, "modified_ns": row["modified_ns"]})
                 continue
             holder = ledger.holder(schema.make_audio_id(content_hash))
@@ -186,14 +199,14 @@ def _pack(contents: list[list[Row]], batch_s: float, run_id: str) -> pa.Table:
     return pa.Table.from_pylist(rows, schema=schema.PLANNED)
 
 
-def unreadable_row(listed: Row) -> Row:
-    """The ledger row of a file that the listing could not read."""
+def _unreadable_row(listed: Row, failure: FileFailure) -> Row:
+    """The ledger row of a file whose bytes could not be read."""
     return {
         **empty_row(listed["uri"], None),
         "status": "failed",
-        "stage": "list",
-        "reason": listed["reason"],
-        "message": listed["message"],
+        "stage": failure.stage,
+        "reason": failure.reason,
+        "message": failure.message,
         "size_bytes": listed["size_bytes"],
         "modified_ns": listed["modified_ns"],
     }

@@ -80,14 +80,27 @@ def _decode_rows(audios: list[Row], config: DecodeConfig, grid: Grid) -> Iterato
                     yield _files_row([_failed(row, failure, *files[0])])
                     files = files[1:]
                     continue
-                yield _files_row([_failed(row, failure, *file) for file in files])
+                yield _files_row([_failed(row, failure, *files[0]), *_failed_with(row, failure, files[1:])])
             else:
                 yield _files_row([_placed(row, *file) for file in files])
             break
 
 
 def _decode_file(row: Row, audio: Row, modified_ns: int, config: DecodeConfig, grid: Grid) -> Iterator[Row]:
-    """Yield the windows of the file ``row["uri"]``, filling ``row`` with what becomes known of it."""
+    """Yield the windows of the file ``row["uri"]``, filling ``row`` with what becomes known of it.
+
+    That a file changed comes before whatever else is wrong with it, which may be due to that.
+    """
+    try:
+        yield from _decode_content(row, audio, modified_ns, config, grid)
+    except FileFailure as failure:
+        if failure.stage != "read":
+            _check_unchanged(row["uri"], audio["size_bytes"], modified_ns)
+        raise
+    _check_unchanged(row["uri"], audio["size_bytes"], modified_ns)
+
+
+def _decode_content(row: Row, audio: Row, modified_ns: int, config: DecodeConfig, grid: Grid) -> Iterator[Row]:
     from pipeline.decode import hash_file, open_audio
 
     uri = row["uri"]
@@ -104,6 +117,8 @@ def _decode_file(row: Row, audio: Row, modified_ns: int, config: DecodeConfig, g
 
     try:
         with open_audio(uri, config) as stream:
+            # Or its windows would be given out for those of another content.
+            _check_unchanged(uri, audio["size_bytes"], modified_ns)
             info = stream.info
             row.update(sample_rate_hz=info.sample_rate_hz, channels=info.channels, codec=info.codec)
             row["expected_duration_s"] = info.expected_duration_s
@@ -116,7 +131,6 @@ def _decode_file(row: Row, audio: Row, modified_ns: int, config: DecodeConfig, g
     if n_samples < HOP_SAMPLES:
         message = f"{row['duration_s']:.4f} s is less than one frame of {frames_to_seconds(1)} s"
         raise FileFailure("decode", "too_short", message)
-    _check_unchanged(uri, audio["size_bytes"], modified_ns)
     row["n_frames"] = count_frames(n_samples)
     row["status"] = "indexed"
     if truncated:
@@ -157,6 +171,14 @@ def _failed(row: Row, failure: FileFailure, uri: str, modified_ns: int) -> Row:
     return {**_placed(row, uri, modified_ns), **outcome, "n_clips": 0, "n_frames": 0}
 
 
+def _failed_with(row: Row, failure: FileFailure, others: list[tuple[str, int]]) -> list[Row]:
+    """The ledger rows of the other files with the bytes of ``row``, which was read for all of them."""
+    if failure.stage == "read":
+        message = f"{row['uri']} has the same bytes and was read for both: {failure.message}"
+        failure = FileFailure(failure.stage, failure.reason, message)
+    return [_failed(row, failure, *file) for file in others]
+
+
 # --- encode -----------------------------------------------------------------------------------------------------------
 
 
@@ -194,7 +216,10 @@ def _encode_finite(windows: list[Waveform], encoder: Encoder) -> tuple[list[int]
     try:
         return good, *encoder.encode(windows)
     except NonFiniteError as error:
-        good = [i for i in good if i not in set(error.windows)]
+        broken = set(error.windows)
+    good = [i for i in good if i not in broken]
+    if not good:
+        return [], [], None
     return good, *encoder.encode([windows[i] for i in good])
 
 

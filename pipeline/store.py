@@ -20,6 +20,7 @@ import json
 import os
 from collections.abc import Callable, Iterable, Sequence
 from dataclasses import dataclass
+from functools import partial
 from pathlib import Path
 from typing import Any
 
@@ -28,6 +29,7 @@ os.environ.setdefault("LANCE_LOG", "error")
 import lance
 import pyarrow as pa
 import pyarrow.compute as pc
+from lance.commit import CommitConflictError
 from lance.fragment import FragmentMetadata, write_fragments
 
 from pipeline import schema
@@ -65,7 +67,8 @@ class Batch:
     ``files`` and ``clips`` have the columns of their tables without ``batch_id``, which is added here.
     ``frame_fragments`` (JSON) are ordered: the rows of one audio are contiguous. What the batch replaces goes first:
     ``drop_files`` are ids of files whose ledger and clip rows go, ``drop_frames`` ids of audio whose frame rows go.
-    ``spoiled`` are ids of audio that failed after some of its frames were written: these go after the append.
+    ``spoiled`` are ids of audio that failed after some of its frames were written: what this batch wrote of them goes
+    after the append.
     """
 
     batch_id: str
@@ -78,18 +81,27 @@ class Batch:
     precision: str | None = None
 
     @property
+    def n_frames(self) -> int:
+        """Frame rows that it adds: those of each content once, however many of its files hold it; none by copies."""
+        if not self.frame_fragments:
+            return 0
+        rows = self.files.filter(pc.equal(self.files["status"], "indexed")).select(["audio_id", "n_frames"])
+        return sum({row["audio_id"]: row["n_frames"] for row in rows.to_pylist()}.values())
+
+    @property
     def n_rows(self) -> int:
-        """Clip and frame rows: what checkpoints are measured in."""
-        return int(self.clips.num_rows + (pc.sum(self.files["n_frames"]).as_py() or 0))
+        """Clip and frame rows that it adds: what checkpoints are measured in."""
+        return int(self.clips.num_rows + self.n_frames)
 
     def describe(self) -> dict[str, Any]:
-        """The counts that its journal row carries."""
+        """The counts that its journal row carries; ``audio_s`` is the sum over its indexed files."""
+        indexed = self.files.filter(pc.equal(self.files["status"], "indexed"))
         return {
             "n_files": self.files.num_rows,
             "n_failed": pc.sum(pc.equal(self.files["status"], "failed")).as_py() or 0,
             "n_clips": self.clips.num_rows,
-            "n_frames": pc.sum(self.files["n_frames"]).as_py() or 0,
-            "audio_s": pc.sum(self.files["duration_s"]).as_py() or 0.0,
+            "n_frames": self.n_frames,
+            "audio_s": pc.sum(indexed["duration_s"]).as_py() or 0.0,
             "precision": self.precision,
         }
 
@@ -101,15 +113,38 @@ def table_uri(path: str | Path, name: str) -> str:
 
 def exists(path: str | Path) -> bool:
     """Whether a complete index lies at ``path``: creating one ends with the first journal row."""
-    return Path(table_uri(path, "batches")).is_dir() and _journal(path).count_rows() > 0
+    if not Path(table_uri(path, "batches")).is_dir():
+        return False
+    try:
+        return bool(_journal(path).count_rows() > 0)
+    except ValueError as error:
+        if "was not found" not in str(error):  # a folder without a table: creating it was interrupted
+            raise
+        return False
 
 
-def create(path: str | Path, settings: dict[str, Any], *, clip_dimension: int, frame_dimension: int) -> None:
+Seam = Callable[[str], None]
+"""Called with the name of each step of the protocol just before it is done: tests crash a run there."""
+
+
+def create(
+    path: str | Path,
+    settings: dict[str, Any],
+    *,
+    clip_dimension: int,
+    frame_dimension: int,
+    seam: Seam = lambda step: None,
+) -> None:
     """Create an empty index. A crash before its last step leaves nothing that counts as an index.
 
     Args:
         settings: what decides the vectors (models, window, decoding); kept in the first journal row.
+
+    Raises:
+        CommitConflict: there is one already.
     """
+    if exists(path):
+        raise CommitConflict(f"{path}: another run has made this index meanwhile; run again")
     schemas = {
         "files": schema.FILES,
         "clips": schema.clips_schema(clip_dimension),
@@ -118,12 +153,14 @@ def create(path: str | Path, settings: dict[str, Any], *, clip_dimension: int, f
     }
     Path(path).mkdir(parents=True, exist_ok=True)
     for name, arrow_schema in schemas.items():
+        seam(f"create {name}")
         lance.write_dataset(
             arrow_schema.empty_table(), table_uri(path, name), mode="overwrite", data_storage_version=FILE_FORMAT
         )
     versions = {name: lance.dataset(table_uri(path, name)).version for name in DATA_TABLES}
     detail = {"format": FORMAT, "settings": settings}
     batch_id = schema.digest("create", json.dumps(settings, sort_keys=True))
+    seam("publish")
     _publish(_journal(path), [_journal_row(0, batch_id, batch_id, "create", versions, detail=detail)])
 
 
@@ -177,10 +214,6 @@ def write_frames(path: str | Path, rows: Iterable[pa.RecordBatch], frames_schema
     return [json.dumps(fragment.to_json()) for fragment in fragments]
 
 
-Seam = Callable[[str], None]
-"""Called with the name of each step of the protocol just before it is done: tests crash a run there."""
-
-
 class Writer:
     """The one writer of an index. Opening it recovers what a crashed run left unfinished."""
 
@@ -190,6 +223,7 @@ class Writer:
         self._journal = _journal(path)
         self.published = _newest(self._journal)
         self._heads = {name: self._recover(name) for name in DATA_TABLES}
+        self._tag()  # the run before may have died between its last publication and its tags
 
     def _recover(self, name: str) -> int:
         """Take a table back to its published version; returns the version that then holds this state."""
@@ -199,7 +233,7 @@ class Writer:
         self._seam(f"recover {name}")
         dataset = lance.dataset(table_uri(self.path, name), version=version)
         dataset.restore()
-        return int(lance.dataset(table_uri(self.path, name)).version)
+        return int(dataset.version)
 
     def commit(self, batches: Sequence[Batch]) -> Published:
         """Publish ``batches`` whole, or raise and publish nothing.
@@ -210,12 +244,15 @@ class Writer:
         heads = dict(self._heads)
         fragments = [FragmentMetadata.from_json(text) for batch in batches for text in batch.frame_fragments]
         drop_files = {file_id for batch in batches for file_id in batch.drop_files}
-        self._delete("frames", "audio_id", {audio_id for batch in batches for audio_id in batch.drop_frames}, heads)
+        drop_frames = {audio_id for batch in batches for audio_id in batch.drop_frames}
+        self._delete("frames", {"audio_id": drop_frames}, heads)
         self._append("frames", fragments, heads)
-        self._delete("frames", "audio_id", {audio_id for batch in batches for audio_id in batch.spoiled}, heads)
-        self._delete("clips", "file_id", drop_files, heads)
+        # What an earlier batch wrote of the same audio, for a file that holds it, stays.
+        spoiled = {audio_id for batch in batches for audio_id in batch.spoiled}
+        self._delete("frames", {"audio_id": spoiled, "batch_id": {batch.batch_id for batch in batches}}, heads)
+        self._delete("clips", {"file_id": drop_files}, heads)
         self._append_rows("clips", [_stamp(batch.clips, batch.batch_id) for batch in batches], heads)
-        self._delete("files", "file_id", drop_files, heads)
+        self._delete("files", {"file_id": drop_files}, heads)
         self._append_rows("files", [_stamp(batch.files, batch.batch_id) for batch in batches], heads)
         return self._publish("index", [(batch.batch_id, batch.describe()) for batch in batches], heads)
 
@@ -230,11 +267,10 @@ class Writer:
             existing = {index.name for index in dataset.describe_indices()}
             for column in columns:
                 if f"{column}_idx" not in existing:
-                    dataset.create_scalar_index(column, "BTREE", name=f"{column}_idx")
+                    self._step(name, heads, partial(_index, column=column))
             if existing:
-                dataset.optimize.optimize_indices()
-            heads[name] = lance.dataset(table_uri(self.path, name)).version
-        if heads == self._heads:
+                self._step(name, heads, lambda table: _after(table, table.optimize.optimize_indices))
+        if heads == self.published.versions:
             return self.published
         batch_id = schema.digest("maintain", self.run_id, str(self.published.seq + 1))
         return self._publish("maintain", [(batch_id, {"detail": {"step": "indexes"}})], heads)
@@ -247,10 +283,8 @@ class Writer:
             for k, (batch_id, counts) in enumerate(batches, start=1)
         ]
         _publish(self._journal, rows)
-        self._journal = _journal(self.path)
         self._heads = heads
         self.published = Published(seq + len(rows), rows[-1]["batch_id"], dict(heads))
-        self._seam("tag")
         self._tag()
         return self.published
 
@@ -261,6 +295,7 @@ class Writer:
             known = sorted(tag for tag in tags.list() if tag.startswith(_TAG))
             tag = f"{_TAG}{self.published.seq:012d}"
             if tag not in known:
+                self._seam("tag")
                 tags.create(tag, version)
                 known.append(tag)
             for old in known[: -self.keep_versions]:
@@ -270,23 +305,33 @@ class Writer:
         """The newest version of a table, which must be the one this writer left."""
         dataset = lance.dataset(table_uri(self.path, name))
         if dataset.version != heads[name]:
-            raise CommitConflict(f"{self.path}: another run wrote to `{name}`; this one stops, what it published stays")
+            raise self._conflict(name)
         return dataset
 
-    def _moved(self, name: str, heads: dict[str, int]) -> None:
-        """Note that this writer's step produced the next version of a table, and no one else's did."""
-        version = lance.dataset(table_uri(self.path, name)).version
+    def _step(self, name: str, heads: dict[str, int], change: Callable[[Any], Any]) -> None:
+        """One commit to a table: ``change`` returns the dataset at the version that it made, which must be the next.
+
+        It may be the same one, where there was nothing to do.
+        """
+        try:
+            version = change(self._open(name, heads)).version
+        except (OSError, CommitConflictError) as error:
+            if not _is_conflict(error):
+                raise
+            raise self._conflict(name) from None
         if version > heads[name] + 1:
-            raise CommitConflict(f"{self.path}: another run wrote to `{name}`; this one stops, what it published stays")
+            raise self._conflict(name)
         heads[name] = version
+
+    def _conflict(self, name: str) -> CommitConflict:
+        return CommitConflict(f"{self.path}: another run wrote to `{name}`; this one stops, what it published stays")
 
     def _append(self, name: str, fragments: list[FragmentMetadata], heads: dict[str, int]) -> None:
         if not fragments:
             return
         self._seam(f"append {name}")
-        dataset = self._open(name, heads)
-        lance.LanceDataset.commit(dataset, lance.LanceOperation.Append(fragments), read_version=heads[name])
-        self._moved(name, heads)
+        operation = lance.LanceOperation.Append(fragments)
+        self._step(name, heads, lambda table: lance.LanceDataset.commit(table, operation, read_version=heads[name]))
 
     def _append_rows(self, name: str, tables: list[pa.Table], heads: dict[str, int]) -> None:
         dataset = self._open(name, heads)
@@ -296,13 +341,12 @@ class Writer:
             fragments = write_fragments(rows, dataset.uri, mode="append", data_storage_version=FILE_FORMAT)
             self._append(name, fragments, heads)
 
-    def _delete(self, name: str, column: str, ids: Iterable[str], heads: dict[str, int]) -> None:
-        chosen = sorted(ids)
-        if chosen:
+    def _delete(self, name: str, ids: dict[str, set[str]], heads: dict[str, int]) -> None:
+        """Delete the rows whose ids are among those given, column by column."""
+        if all(ids.values()):
             self._seam(f"delete {name}")
-            quoted = ", ".join(f"'{identifier}'" for identifier in chosen)
-            self._open(name, heads).delete(f"{column} IN ({quoted})")
-            self._moved(name, heads)
+            where = " AND ".join(_among(column, chosen) for column, chosen in ids.items())
+            self._step(name, heads, lambda table: _after(table, table.delete, where))
 
 
 def _journal(path: str | Path) -> Any:
@@ -318,12 +362,32 @@ def _publish(journal: Any, rows: list[dict[str, Any]]) -> None:
     try:
         insert = journal.merge_insert("seq").when_not_matched_insert_all().conflict_retries(0)
         inserted = insert.execute(table)["num_inserted_rows"]
-    except OSError as error:
-        if "concurrent writers" not in str(error) and "conflict" not in str(error).lower():
+    except (OSError, CommitConflictError) as error:
+        if not _is_conflict(error):
             raise
         inserted = 0
     if inserted != len(rows):
         raise CommitConflict(f"{journal.uri}: another run published batch {rows[0]['seq']} first; this one stops")
+
+
+def _after(table: Any, change: Callable[..., Any], *arguments: Any) -> Any:
+    """``table``, changed in place."""
+    change(*arguments)
+    return table
+
+
+def _index(table: Any, column: str) -> Any:
+    table.create_scalar_index(column, "BTREE", name=f"{column}_idx")
+    return table
+
+
+def _is_conflict(error: Exception) -> bool:
+    """Whether Lance refused a commit for another's sake: it has no one type for that."""
+    return isinstance(error, CommitConflictError) or "concurrent" in str(error) or "conflict" in str(error).lower()
+
+
+def _among(column: str, ids: Iterable[str]) -> str:
+    return f"{column} IN ({', '.join(repr(identifier) for identifier in sorted(ids))})"
 
 
 def _journal_row(

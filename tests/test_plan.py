@@ -2,6 +2,7 @@
 
 from collections import Counter
 from collections.abc import Callable
+from itertools import pairwise
 from typing import Any
 
 import pyarrow as pa
@@ -62,6 +63,11 @@ def known_row(uri: str, content: str, modified_ns: int, status: str = "indexed",
 
 def make_ledger(*rows: Row) -> Ledger:
     return Ledger(pa.Table.from_pylist(list(rows), schema=schema.FILES))
+
+
+def drops(file_ids: list[str], audio_ids: list[str]) -> tuple[frozenset[str], frozenset[str]]:
+    """What ``Ledger.apply`` returns: rows of these files, and frames of these audios, must go."""
+    return frozenset(file_ids), frozenset(audio_ids)
 
 
 def plan_of(listed: pa.Table, ledger: Ledger, hash_file: Callable[[str], str], batch_s: float = 1.0) -> Plan:
@@ -160,7 +166,7 @@ def test_files_that_swap_their_contents_are_copies_of_each_other() -> None:
         "b.wav": (a["audio_id"], a["file_id"]),
     }
     dropped = ledger.apply(row for row, _ in plan.copies)
-    assert dropped == ({a["file_id"], b["file_id"]}, frozenset())
+    assert dropped == drops([a["file_id"], b["file_id"]], [])
 
 
 def test_what_cannot_be_listed_is_known_and_then_unchanged() -> None:
@@ -174,9 +180,7 @@ def test_what_cannot_be_listed_is_known_and_then_unchanged() -> None:
     assert row["file_id"] == schema.make_file_id("gone.wav", None)
     again = plan_of(listed, make_ledger(row | {"batch_id": "0" * 32}), disk.hash_file)
     assert (again.n_unchanged, again.known) == (1, [])
-    other = plan_of(
-        disk.listed({"gone.wav": "unreadable"}), make_ledger(row | {"batch_id": "0" * 32}), disk.hash_file
-    )
+    other = plan_of(disk.listed({"gone.wav": "unreadable"}), make_ledger(row | {"batch_id": "0" * 32}), disk.hash_file)
     assert [row["reason"] for row in other.known] == ["unreadable"]
 
 
@@ -263,7 +267,7 @@ def test_every_file_has_one_place_and_each_content_is_decoded_once(
     assert all(len(each) == 1 or sum(each) <= batch_s for each in seconds)
     assert [s for each in seconds for s in each] == sorted((s for each in seconds for s in each), reverse=True)
     # Not needlessly many: none would have fitted into the one before it.
-    assert all(sum(a) + b[0] > batch_s for a, b in zip(seconds, seconds[1:], strict=False))
+    assert all(sum(a) + b[0] > batch_s for a, b in pairwise(seconds))
     assert plan_of(disk.listed(unlisted), ledger, disk.hash_file, batch_s) == plan
 
 
@@ -283,7 +287,7 @@ def test_batches_hold_a_limited_number_of_files() -> None:
 def test_changed_content_takes_its_clips_and_frames_with_it() -> None:
     old, new = known_row("a.wav", "one", 1), known_row("a.wav", "two", 2)
     ledger = make_ledger(old)
-    assert ledger.apply([new]) == ({old["file_id"]}, {old["audio_id"]})
+    assert ledger.apply([new]) == drops([old["file_id"]], [old["audio_id"]])
     assert ledger.rows == {"a.wav": new}
     assert ledger.holder(old["audio_id"]) is None
     assert ledger.holder(new["audio_id"]) == new
@@ -292,27 +296,27 @@ def test_changed_content_takes_its_clips_and_frames_with_it() -> None:
 def test_frames_go_with_the_last_file_that_holds_them() -> None:
     a, b = known_row("a.wav", "one", 1), known_row("b.wav", "one", 1)
     ledger = make_ledger(a, b)
-    assert ledger.apply([known_row("a.wav", "two", 2)]) == ({a["file_id"]}, frozenset())
+    assert ledger.apply([known_row("a.wav", "two", 2)]) == drops([a["file_id"]], [])
     assert ledger.holder(b["audio_id"]) == b
-    assert ledger.apply([known_row("b.wav", "one", 1, "deleted")]) == ({b["file_id"]}, {b["audio_id"]})
+    assert ledger.apply([known_row("b.wav", "one", 1, "deleted")]) == drops([b["file_id"]], [b["audio_id"]])
 
 
 def test_indexed_file_that_fails_takes_its_frames_with_it() -> None:
     old = known_row("a.wav", "one", 1)
     failed = empty_row("a.wav", None) | {"status": "failed", "stage": "read"}
     ledger = make_ledger(old)
-    assert ledger.apply([failed]) == ({old["file_id"]}, {old["audio_id"]})
-    assert ledger.apply([old]) == ({failed["file_id"]}, frozenset())
+    assert ledger.apply([failed]) == drops([old["file_id"]], [old["audio_id"]])
+    assert ledger.apply([old]) == drops([failed["file_id"]], [])
 
 
 def test_moved_touched_and_new_files_leave_the_frames_alone() -> None:
     a = known_row("a.wav", "one", 1)
     ledger = make_ledger(a)
-    assert ledger.apply([known_row("a.wav", "one", 2)]) == ({a["file_id"]}, frozenset())
-    assert ledger.apply([known_row("n.wav", "new", 1)]) == (frozenset(), frozenset())
+    assert ledger.apply([known_row("a.wav", "one", 2)]) == drops([a["file_id"]], [])
+    assert ledger.apply([known_row("n.wav", "new", 1)]) == drops([], [])
     moved = known_row("b.wav", "one", 2)
     for order in ([moved, known_row("a.wav", "one", 2, "deleted")], [known_row("a.wav", "one", 2, "deleted"), moved]):
-        assert make_ledger(a).apply(order) == ({a["file_id"]}, frozenset())
+        assert make_ledger(a).apply(order) == drops([a["file_id"]], [])
 
 
 def test_copy_keeps_the_frames_of_a_holder_that_changes_later_in_the_run() -> None:
@@ -321,6 +325,6 @@ def test_copy_keeps_the_frames_of_a_holder_that_changes_later_in_the_run() -> No
     ledger = make_ledger(holder)
     plan = plan_of(disk.listed(), ledger, disk.hash_file)
     assert contents(plan) == [["a.wav"]]
-    assert ledger.apply(row for row, _ in plan.copies) == (frozenset(), frozenset())
-    assert ledger.apply([known_row("a.wav", "else", 2)]) == ({holder["file_id"]}, frozenset())
+    assert ledger.apply(row for row, _ in plan.copies) == drops([], [])
+    assert ledger.apply([known_row("a.wav", "else", 2)]) == drops([holder["file_id"]], [])
     assert ledger.apply([known_row("b.wav", "else", 2)])[1] == {holder["audio_id"]}

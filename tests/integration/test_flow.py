@@ -10,11 +10,12 @@ import pytest
 import soundfile
 
 import pipeline
-from pipeline import flow, schema, store
+from pipeline import schema, store
 from pipeline.config import Config, make_config
 from pipeline.encode import load_encoder
 from pipeline.errors import EarshotError, IndexMismatch
 from pipeline.front import Index
+from pipeline.run import index_corpus
 from pipeline.synth import CAPTIONS, CLASSES, Event, make_scene
 from pipeline.window import FRAME_S, HOP_SAMPLES, Grid, count_frames, cut_windows, window_starts
 from tests.sounds import write_broken_corpus, write_formats
@@ -100,7 +101,7 @@ def _write(folder: Path, name: str, suffix: str, waveform: Any, planted: list[Ev
 @pytest.fixture(scope="module")
 def scenes(truth: tuple[Path, dict[str, list[Event]]], tmp_path_factory: pytest.TempPathFactory) -> Path:
     index = tmp_path_factory.mktemp("scenes-index") / "index"
-    progress = flow.index_corpus(configure(truth[0], index))
+    progress = index_corpus(configure(truth[0], index))
     assert (progress.n_indexed, progress.n_failed) == (len(truth[1]), 0)
     return index
 
@@ -180,7 +181,7 @@ def test_a_span_over_a_window_seam_is_that_of_an_uncut_encoding(scenes: Path, tm
     cut = configure(tmp_path / "in", tmp_path / "cut")
     whole = configure(tmp_path / "in", tmp_path / "whole", window={"length_s": 40.0, "overlap_s": 0.0})
     for config in (cut, whole):
-        flow.index_corpus(config)
+        index_corpus(config)
     for event in events:
         text = CAPTIONS[event.label].held_out[0]
         [found] = pipeline.open(cut.into).locate(text, min_duration_s=0.2, merge_gap_s=0.3)
@@ -201,7 +202,7 @@ def test_a_fifth_of_a_second_is_found_in_ten(tmp_path: Path) -> None:
         soundfile.write(tmp_path / "in" / f"{number}.wav", waveform, 48_000)
         planted[str(tmp_path / "in" / f"{number}.wav")] = start_s
     config = configure(tmp_path / "in", tmp_path / "index")
-    flow.index_corpus(config)
+    index_corpus(config)
     events = pipeline.open(config.into).locate(CAPTIONS["high_tone"].held_out[0], k=20)
     best = {event.uri: event for event in reversed(events)}
     for uri, start_s in planted.items():
@@ -215,7 +216,7 @@ def test_broken_files_are_rows_and_a_rerun_leaves_them(tmp_path: Path) -> None:
     expected = write_broken_corpus(folder)
     assert len(expected) >= 20
     config = configure(folder, tmp_path / "index", corpus={"extensions": ["*"]})
-    progress = flow.index_corpus(config)
+    progress = index_corpus(config)
     rows = {Path(row["uri"]).name: row for row in read(Path(config.into), "files")}
     assert rows.keys() == expected.keys()
     for name, (status, reason) in expected.items():
@@ -223,7 +224,7 @@ def test_broken_files_are_rows_and_a_rerun_leaves_them(tmp_path: Path) -> None:
     assert progress.n_indexed + progress.n_failed == progress.n_files == len(expected)
     check_against_grid(Path(config.into))
     before = store.read_published(config.into)
-    again = flow.index_corpus(config)
+    again = index_corpus(config)
     assert (again.n_unchanged, again.n_indexed, again.n_failed) == (len(expected), 0, 0)
     assert store.read_published(config.into) == before
 
@@ -239,7 +240,7 @@ def test_two_hundred_files_of_every_format_have_a_row_each(tmp_path: Path) -> No
         where.mkdir(parents=True)
         written += write_formats(where, waveform, 48_000, channels)
     config = configure(folder, tmp_path / "index", corpus={"extensions": ["*"]})
-    progress = flow.index_corpus(config)
+    progress = index_corpus(config)
     rows = read(Path(config.into), "files")
     assert {row["uri"] for row in rows} == set(map(str, written))
     failed = [(row["uri"], row["reason"], row["message"]) for row in rows if row["status"] != "indexed"]
@@ -255,14 +256,14 @@ def test_only_what_is_missing_is_done(tmp_path: Path) -> None:
     for number in range(4):
         soundfile.write(folder / f"{number}.wav", rng.normal(0, 0.1, 48_000 * (number + 1)), 48_000)
     shutil.copy(folder / "1.wav", folder / "the same.wav")
-    first = flow.index_corpus(configure(folder, index))
+    first = index_corpus(configure(folder, index))
     assert (first.n_indexed, first.n_unchanged) == (5, 0)
     check_against_grid(index)
     encoded_s = first.audio_s
     soundfile.write(folder / "new.wav", rng.normal(0, 0.1, 48_000), 48_000)
     shutil.copy(folder / "3.wav", folder / "another copy.wav")
     soundfile.write(folder / "0.wav", rng.normal(0, 0.1, 24_000), 48_000)  # changed
-    second = flow.index_corpus(configure(folder, index))
+    second = index_corpus(configure(folder, index))
     assert (second.n_indexed, second.n_unchanged) == (3, 4)
     assert second.audio_s == pytest.approx(1.0 + 0.52)  # the new and the changed file, in whole frames; no copy
     assert encoded_s == pytest.approx(1 + 2 + 3 + 4)
@@ -276,7 +277,7 @@ def test_without_frames_clips_are_found_and_nothing_is_located(tmp_path: Path) -
     (tmp_path / "in").mkdir()
     soundfile.write(tmp_path / "in" / "a.wav", np.random.default_rng(0).normal(0, 0.1, 96_000), 48_000)
     config = configure(tmp_path / "in", tmp_path / "index", store={"frames": "none"})
-    flow.index_corpus(config)
+    index_corpus(config)
     opened = Index(config.into)
     assert opened.describe()["frames"] == 0
     assert opened.describe()["clips"] == 1
@@ -288,7 +289,7 @@ def test_without_frames_clips_are_found_and_nothing_is_located(tmp_path: Path) -
 def test_another_window_is_refused_and_nothing_changes(scenes: Path, truth: tuple[Path, Any]) -> None:
     before = store.read_published(scenes)
     with pytest.raises(IndexMismatch, match=r"window .*8\.0"):
-        flow.index_corpus(configure(truth[0], scenes, window={"length_s": 8.0}))
+        index_corpus(configure(truth[0], scenes, window={"length_s": 8.0}))
     assert store.read_published(scenes) == before
 
 
@@ -297,7 +298,7 @@ def test_the_ledger_keeps_what_the_header_says(tmp_path: Path) -> None:
     file = tmp_path / "in" / "a.flac"
     soundfile.write(file, np.random.default_rng(0).normal(0, 0.1, (44_100, 2)), 44_100)
     config = configure(tmp_path / "in", tmp_path / "index")
-    flow.index_corpus(config)
+    index_corpus(config)
     [row] = read(Path(config.into), "files")
     assert (row["sample_rate_hz"], row["channels"], row["codec"]) == (44_100, 2, "flac")
     assert row["duration_s"] == row["expected_duration_s"] == 1.0

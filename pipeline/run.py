@@ -1,0 +1,281 @@
+"""A run, seen from the driver: corpus -> plan -> workers -> commits. It reports where it is, and needs no Ray itself.
+
+Workers send receipts, in any order; complete batches wait for the next checkpoint and are committed there.
+"""
+
+import os
+import queue
+import threading
+import time
+import uuid
+from collections import Counter
+from collections.abc import Callable, Iterator
+from contextlib import contextmanager
+from dataclasses import dataclass, field, replace
+from typing import Any
+
+import pyarrow as pa
+
+from pipeline import schema, store
+from pipeline.checkpoint import read_identity
+from pipeline.claim import Claim
+from pipeline.collect import Collector, IncompleteBatch, clip_rows, files_table
+from pipeline.config import Config, check_settings, index_settings
+from pipeline.corpus import list_corpus
+from pipeline.errors import EarshotError
+from pipeline.plan import Ledger, Plan, make_plan
+from pipeline.read import hash_file
+from pipeline.window import FRAME_S
+
+
+@dataclass
+class Progress:
+    """Where a run is. ``n_files`` counts the files of the corpus, and each of them ends up in one of the counts."""
+
+    n_files: int = 0
+    n_unchanged: int = 0
+    n_indexed: int = 0
+    n_failed: int = 0
+    n_clips: int = 0
+    n_frames: int = 0
+    audio_s: float = 0.0
+    """Audio encoded, that of unfinished batches included."""
+    seconds: float = 0.0
+    """Since the first file was given to a worker."""
+    reasons: Counter[str] = field(default_factory=Counter)
+    unpublished: list[str] = field(default_factory=list)
+    """Files that changed while they were read, so that their batch could not be published."""
+    stage: str = "listing"
+
+    @property
+    def n_done(self) -> int:
+        return self.n_unchanged + self.n_indexed + self.n_failed
+
+
+Report = Callable[[Progress], None]
+Stages = Callable[[pa.Table, Config, pa.Schema], Iterator[dict[str, Any]]]
+"""PLANNED rows, the run and the schema of ``frames`` in, RECEIPTS rows out, in any order: ``flow.run_stages``."""
+
+
+def describe_run(config: Config) -> tuple[dict[str, Any], int, int]:
+    """The settings of an index that ``config`` would make, and the dimensions of its clip and frame vectors.
+
+    Raises:
+        ModelError: a model cannot be found.
+    """
+    encode = config.encode
+    clip = read_identity(encode.clip_model, encode.clip_revision)
+    frame = clip
+    if encode.frame_model is not None:
+        frame = read_identity(encode.frame_model, encode.frame_revision)
+    with_frames = config.store.frames == "all"
+    settings = index_settings(config, clip.to_dict(), frame.to_dict() if with_frames else None)
+    return settings, clip.dimension, frame.dimension
+
+
+def index_corpus(
+    config: Config,
+    report: Report = lambda progress: None,
+    announce: Callable[[Plan], None] = lambda plan: None,
+    stages: Stages | None = None,
+) -> Progress:
+    """Bring the index ``config.into`` up to date with the corpus: only what is missing is encoded.
+
+    Args:
+        report: called often with the progress of the run. announce: called once with the plan, before the work.
+        stages: what does the work; by default Ray, started when there is something to do.
+
+    Raises:
+        EarshotError: see ``pipeline.errors``; what has been published stays, and running again goes on from there.
+    """
+    progress = Progress()
+    report(progress)
+    listed = list_corpus(config.sources, config.corpus)
+    settings, clip_dimension, frame_dimension = describe_run(config)
+    if store.exists(config.into):
+        check_settings(config.into, store.read_settings(config.into), settings)
+    run_id = uuid.uuid4().hex
+    with _plain_errors(config.into):
+        os.makedirs(config.into, exist_ok=True)
+        with Claim(config.into, run_id):
+            if not store.exists(config.into):
+                store.create(config.into, settings, clip_dimension=clip_dimension, frame_dimension=frame_dimension)
+            writer = store.Writer(config.into, run_id, keep_versions=config.store.keep_versions)
+            run = _Run(config, writer, progress, report)
+            run.start(listed, announce)
+            if run.plan.batches.num_rows:
+                run.encode(stages or _stages_on_ray, clip_dimension, frame_dimension)
+            progress.stage = "indexing ids"
+            report(progress)
+            writer.refresh_indexes()
+    progress.stage = "done"
+    report(progress)
+    return progress
+
+
+class _Run:
+    """The driver's side: what is committed, and when."""
+
+    def __init__(self, config: Config, writer: store.Writer, progress: Progress, report: Report) -> None:
+        self._config, self._writer, self._progress, self._report = config, writer, progress, report
+        self._waiting: list[store.Batch] = []
+        self._committed_at = time.monotonic()
+
+    def start(self, listed: pa.Table, announce: Callable[[Plan], None]) -> None:
+        """Plan, and publish at once what needs no decoding."""
+        self._progress.stage = "planning"
+        self._progress.n_files = listed.num_rows
+        self._report(self._progress)
+        files = store.open_published(self._config.into, "files", self._writer.published).to_table()
+        self._ledger = Ledger(files)
+        self.plan = make_plan(
+            listed,
+            self._ledger,
+            batch_s=self._config.run.batch_s,
+            run_id=self._writer.run_id,
+            hash_file=hash_file,
+        )
+        self._progress.n_unchanged = self.plan.n_unchanged
+        announce(self.plan)
+        if self.plan.known or self.plan.copies:
+            rows = self.plan.known + [row for row, _ in self.plan.copies]
+            batch_id = schema.make_batch_id(self._writer.run_id, 0)
+            self._add(store.Batch(batch_id, files_table(rows), self._copy_clips()))
+            self._commit()
+
+    def _copy_clips(self) -> pa.Table:
+        """The clips of files whose content is indexed: the rows of a file that holds it, under new ids."""
+        clips = store.open_published(self._config.into, "clips", self._writer.published)
+        names = [name for name in clips.schema.names if name != "batch_id"]
+        tables = [clips.schema.empty_table().select(names)]
+        for row, holder_id in self.plan.copies:
+            vectors = clips.to_table(columns=["start_s", "vector"], filter=f"file_id = '{holder_id}'")
+            vectors = vectors.sort_by("start_s")
+            rows = clip_rows(row, self._config.window.grid)
+            table = pa.Table.from_pylist(rows, schema=pa.schema([f for f in clips.schema if f.name in rows[0]]))
+            tables.append(table.append_column("vector", vectors["vector"]).select(names))
+        known_ids = {row["file_id"] for row in self.plan.known if row["status"] == "indexed"}
+        for file_id in sorted(known_ids):  # the ledger row is replaced, so its clips are written again beside it
+            tables.append(clips.to_table(columns=names, filter=f"file_id = '{file_id}'"))
+        return pa.concat_tables([table.cast(tables[0].schema) for table in tables])
+
+    def encode(self, stages: Stages, clip_dimension: int, frame_dimension: int) -> None:
+        """Give the planned batches to the workers and commit what comes back."""
+        config = self._config
+        with_frames = config.store.frames == "all"
+        collector = Collector(config.window.grid, clip_dimension, with_frames=with_frames, planned=self.plan.batches)
+        self._progress.stage = "starting workers"
+        self._report(self._progress)
+        frames_schema = schema.frames_schema(frame_dimension)
+        started = 0.0
+        for receipt in _drain(stages(self.plan.batches, config, frames_schema), config.store.checkpoint_s / 4):
+            if receipt is not None:
+                started = started or time.monotonic()
+                self._take(collector, receipt)
+            if started:
+                self._progress.stage = "encoding"
+                self._progress.seconds = time.monotonic() - started
+            self._checkpoint()
+            self._report(self._progress)
+        self._commit()
+        if collector.pending:
+            raise EarshotError(f"{config.into}: {len(collector.pending)} batches came back incomplete; run again")
+
+    def _take(self, collector: Collector, receipt: dict[str, Any]) -> None:
+        self._progress.audio_s += receipt["audio_s"]
+        try:
+            batch = collector.add(receipt)
+        except IncompleteBatch as error:
+            self._progress.unpublished.append(str(error))
+            return
+        if batch is not None:
+            self._add(batch)
+
+    def _add(self, batch: store.Batch) -> None:
+        """Count a complete batch, which waits for the next checkpoint."""
+        self._waiting.append(batch)
+        self._progress.n_clips += batch.clips.num_rows
+        self._progress.n_frames += batch.n_frames
+        for row in batch.files.select(["status", "reason"]).to_pylist():
+            self._progress.n_indexed += row["status"] == "indexed"
+            self._progress.n_failed += row["status"] == "failed"
+            if row["reason"]:
+                self._progress.reasons[row["reason"]] += 1
+
+    def _checkpoint(self) -> None:
+        limits = self._config.store
+        rows = sum(batch.n_rows for batch in self._waiting)
+        if rows >= limits.checkpoint_rows or time.monotonic() - self._committed_at >= limits.checkpoint_s:
+            self._commit()
+
+    def _commit(self) -> None:
+        self._committed_at = time.monotonic()
+        if not self._waiting:
+            return
+        batches = []
+        for batch in self._waiting:
+            drop_files, drop_frames = self._ledger.apply(batch.files.to_pylist())
+            batches.append(replace(batch, drop_files=drop_files, drop_frames=drop_frames))
+        self._writer.commit(batches)
+        self._waiting = []
+
+
+def _stages_on_ray(batches: pa.Table, config: Config, frames_schema: pa.Schema) -> Iterator[dict[str, Any]]:
+    from pipeline.flow import run_stages
+
+    return run_stages(batches, config, frames_schema)
+
+
+def _drain(rows: Iterator[dict[str, Any]], timeout_s: float) -> Iterator[dict[str, Any] | None]:
+    """The rows as they come, and None whenever none came for a while, so that checkpoints are kept in time."""
+    arrived: queue.Queue[dict[str, Any] | BaseException | None] = queue.Queue(maxsize=64)
+
+    def pull() -> None:
+        try:
+            for row in rows:
+                arrived.put(row)
+            arrived.put(None)
+        except BaseException as error:
+            arrived.put(error)
+
+    threading.Thread(target=pull, name="receipts", daemon=True).start()
+    while True:
+        try:
+            item = arrived.get(timeout=min(timeout_s, 1.0))
+        except queue.Empty:
+            yield None
+            continue
+        if item is None:
+            return
+        if isinstance(item, BaseException):
+            raise item
+        yield item
+
+
+@contextmanager
+def _plain_errors(path: str) -> Iterator[None]:
+    """What stops a run, in one line: a full disk, a place that cannot be written, a worker's own error."""
+    try:
+        yield
+    except EarshotError:
+        raise
+    except Exception as error:
+        cause = getattr(error, "cause", None) or error
+        text = " ".join(str(cause).split())
+        if "No space left on device" in text:
+            raise EarshotError(
+                f"{path}: the disk is full; what was published stays, make room and run again"
+            ) from error
+        if isinstance(error, PermissionError | NotADirectoryError | FileExistsError):
+            raise EarshotError(f"{path}: cannot be written: {error.strerror}") from error
+        name = type(cause).__name__
+        raise EarshotError(
+            f"{path}: the run stopped: {name}: {text[:500]}; what was published stays, run again"
+        ) from error
+
+
+def estimate_bytes(plan: Plan, config: Config, clip_dimension: int, frame_dimension: int) -> int:
+    """Bytes that the run will add to the index, from the estimated duration."""
+    clips = plan.seconds_to_decode / (config.window.length_s - config.window.overlap_s) * 2 * clip_dimension
+    frames = plan.seconds_to_decode / FRAME_S * 2 * frame_dimension if config.store.frames == "all" else 0.0
+    return int(clips + frames)

@@ -1,0 +1,111 @@
+"""A run killed outright is taken up by the next, and the result is that of an undisturbed one."""
+
+import os
+import signal
+import subprocess
+import sys
+import time
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import pytest
+import soundfile
+import yaml
+
+from pipeline import store
+from pipeline.config import load_config
+from pipeline.run import index_corpus
+
+N_FILES = 24
+
+
+@pytest.fixture
+def corpus(tmp_path: Path) -> Path:
+    folder = tmp_path / "in"
+    folder.mkdir()
+    for number in range(N_FILES):
+        rng = np.random.default_rng(number)
+        soundfile.write(folder / f"{number:02d}.flac", rng.normal(0, 0.1, int(rng.uniform(1, 25) * 48_000)), 48_000)
+    (folder / "broken.wav").write_bytes(b"RIFF")
+    return folder
+
+
+def write_config(folder: Path, index: Path) -> Path:
+    values = {
+        "sources": [str(folder)],
+        "into": str(index),
+        "store": {"checkpoint_s": 0.01},
+        "run": {"batch_s": 10.0},
+    }
+    file = index.with_suffix(".yaml")
+    file.write_text(yaml.safe_dump(values))
+    return file
+
+
+def live_rows(index: Path) -> dict[str, list[str]]:
+    """Ids and times of every table, without what differs from run to run."""
+    columns = {
+        "files": ["file_id", "audio_id", "uri", "status", "stage", "reason", "duration_s", "n_clips", "n_frames"],
+        "clips": ["clip_id", "file_id", "uri", "start_s", "end_s"],
+        "frames": ["audio_id", "frame", "start_s"],
+    }
+    return {
+        name: sorted(map(str, store.open_published(index, name).to_table(columns=names).to_pylist()))
+        for name, names in columns.items()
+    }
+
+
+def vectors(index: Path, name: str, keys: list[str]) -> dict[tuple[Any, ...], Any]:
+    rows = store.open_published(index, name).to_table(columns=[*keys, "vector"]).to_pylist()
+    return {tuple(row[key] for key in keys): np.array(row["vector"], np.float32) for row in rows}
+
+
+def count_batches(index: Path) -> int:
+    if not store.exists(index):
+        return 0
+    kinds: list[str] = store.read_journal(index)["kind"].to_pylist()
+    return kinds.count("index")
+
+
+@pytest.mark.usefixtures("ray_session")
+def test_a_killed_run_is_completed_by_the_next(corpus: Path, tmp_path: Path) -> None:
+    whole = load_config(write_config(corpus, tmp_path / "whole"))
+    index_corpus(whole)
+    index = tmp_path / "killed"
+    file = write_config(corpus, index)
+    log = (tmp_path / "log").open("wb")
+    environment = {name: value for name, value in os.environ.items() if name != "RAY_ADDRESS"}
+    command = [sys.executable, "-m", "jobs.main", "index", str(file)]
+    with log, subprocess.Popen(command, stdout=log, stderr=log, env=environment, start_new_session=True) as process:
+        deadline = time.monotonic() + 120
+        while count_batches(index) < 3:
+            assert process.poll() is None, (tmp_path / "log").read_text()
+            assert time.monotonic() < deadline, (tmp_path / "log").read_text()
+            time.sleep(0.02)
+        os.kill(process.pid, signal.SIGKILL)
+    published = count_batches(index)
+    n_before = len(store.open_published(index, "files").to_table())
+    progress = index_corpus(load_config(file))
+    assert progress.n_unchanged == n_before  # what was published was not done again
+    assert published >= 3
+    assert progress.n_unchanged + progress.n_indexed + progress.n_failed == N_FILES + 1
+    assert live_rows(index) == live_rows(tmp_path / "whole")
+    for name, keys in (("clips", ["clip_id"]), ("frames", ["audio_id", "frame"])):
+        expected, found = vectors(tmp_path / "whole", name, keys), vectors(index, name, keys)
+        assert expected.keys() == found.keys()
+        for key, vector in expected.items():
+            cosine = vector @ found[key] / np.linalg.norm(vector) / np.linalg.norm(found[key])
+            assert cosine >= 0.9999
+
+
+@pytest.mark.usefixtures("ray_session")
+def test_a_second_run_is_told_who_holds_the_index(corpus: Path, tmp_path: Path) -> None:
+    from pipeline.claim import Claim
+    from pipeline.errors import IndexBusy
+
+    config = load_config(write_config(corpus, tmp_path / "index"))
+    Path(config.into).mkdir()
+    with Claim(config.into, "first"), pytest.raises(IndexBusy, match=f"process {os.getpid()}"):
+        index_corpus(config)
+    assert not store.exists(config.into)
