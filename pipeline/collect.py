@@ -52,13 +52,11 @@ class Collector:
         clip_dimension: int,
         *,
         with_frames: bool,
-        precision: str | None = None,
         planned: pa.Table | None = None,
     ) -> None:
         self._grid = grid
         self._clips_schema = _without_batch(schema.clips_schema(clip_dimension))
         self._with_frames = with_frames
-        self._precision = precision
         self._pending: dict[str, _Pending] = {}
         self._n_planned = {
             batch["batch_id"]: sum(len(audio["uris"]) for audio in batch["audios"])
@@ -99,7 +97,7 @@ class Collector:
             self._clips(indexed, vectors),
             [text for receipt in receipts for text in receipt["frame_fragments"]],
             spoiled=frozenset(spoiled) if self._with_frames else frozenset(),
-            precision=self._precision,
+            precision=receipts[0]["precision"],
         )
 
     def _check_files(self, batch_id: str, files: list[Row], audio_ids: Set[str]) -> None:

@@ -140,7 +140,8 @@ class _Run:
         if self.plan.known or self.plan.copies:
             rows = self.plan.known + [row for row, _ in self.plan.copies]
             batch_id = schema.make_batch_id(self._writer.run_id, 0)
-            self._add(store.Batch(batch_id, files_table(rows), self._copy_clips()))
+            touched = frozenset(row["file_id"] for row in self.plan.known)
+            self._add(store.Batch(batch_id, files_table(rows), self._copy_clips(), keep_clips=touched))
             self._commit()
 
     def _copy_clips(self) -> pa.Table:
@@ -154,9 +155,6 @@ class _Run:
             rows = clip_rows(row, self._config.window.grid)
             table = pa.Table.from_pylist(rows, schema=pa.schema([f for f in clips.schema if f.name in rows[0]]))
             tables.append(table.append_column("vector", vectors["vector"]).select(names))
-        known_ids = {row["file_id"] for row in self.plan.known if row["status"] == "indexed"}
-        for file_id in sorted(known_ids):  # the ledger row is replaced, so its clips are written again beside it
-            tables.append(clips.to_table(columns=names, filter=f"file_id = '{file_id}'"))
         return pa.concat_tables([table.cast(tables[0].schema) for table in tables])
 
     def encode(self, stages: Stages, clip_dimension: int, frame_dimension: int) -> None:

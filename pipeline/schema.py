@@ -178,6 +178,7 @@ ENCODED = pa.schema(
         *(field for field in DECODED if field.name != "pcm"),
         pa.field("clip_vector", pa.large_binary()),  # float16 [dimension]
         pa.field("frame_vectors", pa.large_binary()),  # float16 [own_stop - own_first, dimension]
+        pa.field("precision", pa.string(), nullable=False),  # that the encoder ran in
     ]
 )
 """encode -> write: the same rows, samples replaced by embeddings."""
@@ -196,6 +197,7 @@ RECEIPTS = pa.schema(
         pa.field("first_seq", pa.int32(), nullable=False),
         pa.field("stop_seq", pa.int32(), nullable=False),
         pa.field("last", pa.bool_(), nullable=False),
+        pa.field("precision", pa.string(), nullable=False),
         pa.field("audio_s", pa.float64(), nullable=False),  # encoded, each frame counted once
         pa.field("frame_fragments", pa.list_(pa.string()), nullable=False),  # Lance fragment metadata, JSON
         pa.field("windows", pa.list_(_WINDOW), nullable=False),

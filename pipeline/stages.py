@@ -37,6 +37,8 @@ BLOCK_WINDOWS = 32
 class Encoder(Protocol):
     """What ``encode_windows`` needs of ``pipeline.encode.AudioEncoder``."""
 
+    precision: str
+
     def encode(self, windows: Sequence[Waveform]) -> tuple[Any, list[Any] | None]: ...
 
 
@@ -205,6 +207,7 @@ def encode_windows(decoded: pa.Table, encoder: Encoder) -> pa.Table:
                     clip_vectors[i] = None
     columns = [decoded[name] for name in schema.DECODED.names if name != "pcm"]
     columns += [pa.array(clip_vectors, pa.large_binary()), pa.array(frame_vectors, pa.large_binary())]
+    columns.append(pa.array([encoder.precision] * len(pcm), pa.string()))
     return pa.Table.from_arrays(columns, schema=schema.ENCODED)
 
 
@@ -253,6 +256,7 @@ def write_windows(
                 "first_seq": rows[0]["seq"],
                 "stop_seq": rows[-1]["seq"] + 1,
                 "last": rows[-1]["last"],
+                "precision": rows[0]["precision"],
                 "audio_s": sum(FRAME_S * (row["own_stop"] - row["own_first"]) for row in rows if row["files"] is None),
                 "frame_fragments": write_frames(iter(frames)) if frames else [],
                 "windows": [

@@ -68,7 +68,7 @@ class Batch:
     ``frame_fragments`` (JSON) are ordered: the rows of one audio are contiguous. What the batch replaces goes first:
     ``drop_files`` are ids of files whose ledger and clip rows go, ``drop_frames`` ids of audio whose frame rows go.
     ``spoiled`` are ids of audio that failed after some of its frames were written: what this batch wrote of them goes
-    after the append.
+    after the append. ``keep_clips`` are ids of files whose ledger row alone is replaced.
     """
 
     batch_id: str
@@ -78,6 +78,7 @@ class Batch:
     drop_files: frozenset[str] = frozenset()
     drop_frames: frozenset[str] = frozenset()
     spoiled: frozenset[str] = frozenset()
+    keep_clips: frozenset[str] = frozenset()
     precision: str | None = None
 
     @property
@@ -250,7 +251,8 @@ class Writer:
         # What an earlier batch wrote of the same audio, for a file that holds it, stays.
         spoiled = {audio_id for batch in batches for audio_id in batch.spoiled}
         self._delete("frames", {"audio_id": spoiled, "batch_id": {batch.batch_id for batch in batches}}, heads)
-        self._delete("clips", {"file_id": drop_files}, heads)
+        drop_clips = {file_id for batch in batches for file_id in batch.drop_files - batch.keep_clips}
+        self._delete("clips", {"file_id": drop_clips}, heads)
         self._append_rows("clips", [_stamp(batch.clips, batch.batch_id) for batch in batches], heads)
         self._delete("files", {"file_id": drop_files}, heads)
         self._append_rows("files", [_stamp(batch.files, batch.batch_id) for batch in batches], heads)

@@ -41,6 +41,8 @@ Row = dict[str, Any]
 class FakeEncoder:
     """Embeddings that show which samples they were made of: see ``clip`` and ``frames``."""
 
+    precision = "float32"
+
     def __init__(self, *, frames: bool = True) -> None:
         self._with_frames = frames
         self.n_windows = 0

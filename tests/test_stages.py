@@ -41,7 +41,7 @@ OTHER = schema.make_batch_id("test", 2)
 
 def make_collector(grid: Grid = GRID, *, with_frames: bool = True, planned: Sequence[Row] = ()) -> Collector:
     table = pa.Table.from_pylist(list(planned), schema=schema.PLANNED) if planned else None
-    return Collector(grid, CLIP_DIMENSION, with_frames=with_frames, precision="float32", planned=table)
+    return Collector(grid, CLIP_DIMENSION, with_frames=with_frames, planned=table)
 
 
 def index(*contents: Sequence[Path], grid: Grid = GRID, with_frames: bool = True) -> tuple[Batch, list[Row]]:

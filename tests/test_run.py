@@ -1,0 +1,233 @@
+"""The driver without Ray: the real plan, store and recovery, with the stages run in place and a cheap encoder."""
+
+import errno
+import os
+from collections.abc import Callable, Iterator, Sequence
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import pyarrow as pa
+import pytest
+
+from pipeline import store
+from pipeline.checkpoint import read_identity
+from pipeline.config import Config, make_config
+from pipeline.errors import EarshotError, IndexMismatch
+from pipeline.plan import Plan
+from pipeline.run import Progress, Stages, estimate_bytes, index_corpus
+from pipeline.stages import decode_batch, encode_windows, write_windows
+from pipeline.window import Waveform, window_starts
+from tests.fakes import FakeEncoder, noise, write_wav
+
+DIMENSION = read_identity("earshot-tiny").dimension
+
+
+class WideEncoder(FakeEncoder):
+    """The values of ``FakeEncoder``, at the dimension of the bundled model."""
+
+    def encode(self, windows: Sequence[Waveform]) -> tuple[Any, list[Any] | None]:
+        clips, frames = super().encode(windows)
+        wide = [np.pad(rows, ((0, 0), (0, DIMENSION - rows.shape[1]))) for rows in frames or []]
+        return np.pad(clips, ((0, 0), (0, DIMENSION - clips.shape[1]))), wide if frames else None
+
+
+def in_place(encoder: WideEncoder, before: Callable[[int], None] = lambda number: None) -> Stages:
+    """Stages that run here, one batch after the other; ``before`` is called with the number of each."""
+
+    def stages(batches: pa.Table, config: Config, frames_schema: pa.Schema) -> Iterator[dict[str, Any]]:
+        for number, planned in enumerate(batches.to_pylist()):
+            before(number)
+            for block in decode_batch(planned, config.decode, config.window.grid, block_windows=3):
+                encoded = encode_windows(block, encoder)
+                yield from write_windows(
+                    encoded, frames_schema, lambda rows: store.write_frames(config.into, rows, frames_schema)
+                ).to_pylist()
+
+    return stages
+
+
+@pytest.fixture
+def corpus(tmp_path: Path) -> Path:
+    folder = tmp_path / "in"
+    folder.mkdir()
+    for number in range(8):
+        write_wav(folder / f"{number}.wav", noise(0.5 + 2.3 * number, seed=number))
+    (folder / "broken.wav").write_text("not a sound")
+    return folder
+
+
+def configure(corpus: Path, index: Path, **sections: Any) -> Config:
+    sections = {"run": {"batch_s": 12.0}, "window": {"length_s": 2.0, "overlap_s": 0.4}} | sections
+    return make_config({"sources": [str(corpus)], "into": str(index), **sections})
+
+
+def rows(index: str, name: str, columns: list[str]) -> list[str]:
+    table = store.open_published(index, name).to_table(columns=columns)
+    return sorted(map(str, table.to_pylist()))
+
+
+def everything(index: str) -> dict[str, list[str]]:
+    return {
+        "files": rows(index, "files", ["file_id", "audio_id", "uri", "status", "reason", "n_clips", "n_frames"]),
+        "clips": rows(index, "clips", ["clip_id", "file_id", "audio_id", "uri", "start_s", "end_s", "vector"]),
+        "frames": rows(index, "frames", ["audio_id", "frame", "start_s", "vector"]),
+    }
+
+
+def test_a_run_indexes_everything_and_a_second_one_nothing(corpus: Path, tmp_path: Path) -> None:
+    config = configure(corpus, tmp_path / "index")
+    seen: list[tuple[str, int]] = []
+    plans: list[Plan] = []
+    encoder = WideEncoder()
+    progress = index_corpus(config, lambda p: seen.append((p.stage, p.n_done)), plans.append, in_place(encoder))
+    assert (progress.n_files, progress.n_indexed, progress.n_failed, progress.n_unchanged) == (9, 8, 1, 0)
+    assert dict(progress.reasons) == {"not_audio": 1}
+    n_frames = [-(-round(48_000 * (0.5 + 2.3 * number)) // 1920) for number in range(8)]
+    assert progress.n_frames == sum(n_frames)
+    assert progress.n_clips == sum(len(window_starts(n, config.window.grid)) for n in n_frames) == encoder.n_windows
+    assert progress.audio_s == pytest.approx(0.04 * sum(n_frames))
+    assert plans[0].n_to_decode == 9
+    assert seen[0] == ("listing", 0)
+    assert seen[-1] == ("done", 9)
+    before = everything(config.into)
+    journal = store.read_journal(config.into)
+    assert sum(journal["n_frames"].to_pylist()) == progress.n_frames
+    assert {row["precision"] for row in journal.to_pylist() if row["kind"] == "index"} == {"float32"}
+    again = index_corpus(config, stages=in_place(encoder))
+    assert (again.n_unchanged, again.n_indexed, again.n_failed) == (9, 0, 0)
+    assert encoder.n_windows == progress.n_clips
+    assert everything(config.into) == before
+    assert store.read_journal(config.into).num_rows == journal.num_rows
+
+
+def test_a_file_that_was_only_touched_changes_its_ledger_row_alone(corpus: Path, tmp_path: Path) -> None:
+    config = configure(corpus, tmp_path / "index")
+    index_corpus(config, stages=in_place(WideEncoder()))
+    before = everything(config.into)
+    batches = rows(config.into, "clips", ["clip_id", "batch_id"])
+    os.utime(corpus / "3.wav", ns=(7, 7))
+    progress = index_corpus(config, stages=in_place(WideEncoder(), lambda number: pytest.fail("nothing to decode")))
+    assert (progress.n_indexed, progress.n_unchanged, progress.n_clips, progress.n_frames) == (1, 8, 0, 0)
+    assert everything(config.into) == before
+    assert rows(config.into, "clips", ["clip_id", "batch_id"]) == batches
+    assert index_corpus(config, stages=in_place(WideEncoder())).n_unchanged == 9
+
+
+class Crash(Exception):
+    pass
+
+
+@pytest.mark.parametrize("at", [0, 1, 3])
+def test_what_was_published_before_a_crash_is_not_done_again(corpus: Path, tmp_path: Path, at: int) -> None:
+    whole = configure(corpus, tmp_path / "whole")
+    index_corpus(whole, stages=in_place(WideEncoder()))
+    config = configure(corpus, tmp_path / "index", store={"checkpoint_rows": 1})
+
+    def crash(number: int) -> None:
+        if number == at:
+            raise Crash("the lights went out")
+
+    with pytest.raises(EarshotError, match=r"the lights went out.*run again"):
+        index_corpus(config, stages=in_place(WideEncoder(), crash))
+    assert store.read_journal(config.into)["kind"].to_pylist().count("index") == at
+    encoder = WideEncoder()
+    index_corpus(config, stages=in_place(encoder))
+    assert everything(config.into) == everything(whole.into)
+    n_windows = len(everything(whole.into)["clips"])
+    assert encoder.n_windows < n_windows if at else encoder.n_windows == n_windows
+
+
+def test_a_full_disk_is_one_line(corpus: Path, tmp_path: Path) -> None:
+    def full(number: int) -> None:
+        raise OSError(errno.ENOSPC, "No space left on device")
+
+    config = configure(corpus, tmp_path / "index")
+    with pytest.raises(EarshotError, match="the disk is full") as caught:
+        index_corpus(config, stages=in_place(WideEncoder(), full))
+    assert "\n" not in str(caught.value)
+    assert str(tmp_path / "index") in str(caught.value)
+    assert not (tmp_path / "index" / "claim.json").exists()
+    index_corpus(config, stages=in_place(WideEncoder()))
+    assert len(everything(config.into)["files"]) == 9
+
+
+def test_an_index_where_a_file_is_in_the_way_is_one_line(corpus: Path, tmp_path: Path) -> None:
+    (tmp_path / "index").write_text("I was here first")
+    with pytest.raises(EarshotError, match="cannot be written"):
+        index_corpus(configure(corpus, tmp_path / "index"), stages=in_place(WideEncoder()))
+    assert (tmp_path / "index").read_text() == "I was here first"
+
+
+@pytest.mark.parametrize(
+    ("sections", "said"),
+    [
+        ({"window": {"length_s": 3.0, "overlap_s": 0.4}}, "window"),
+        ({"decode": {"resampler": "VHQ"}}, "VHQ"),
+        ({"store": {"frames": "none"}}, "frames all, not none"),
+    ],
+)
+def test_settings_that_would_mix_vectors_are_refused(
+    corpus: Path, tmp_path: Path, sections: dict[str, Any], said: str
+) -> None:
+    config = configure(corpus, tmp_path / "index")
+    index_corpus(config, stages=in_place(WideEncoder()))
+    before = store.read_published(config.into)
+    with pytest.raises(IndexMismatch, match=said):
+        index_corpus(configure(corpus, tmp_path / "index", **sections), stages=in_place(WideEncoder()))
+    assert store.read_published(config.into) == before
+
+
+def test_checkpoints_are_bounded_by_rows(corpus: Path, tmp_path: Path) -> None:
+    often = configure(corpus, tmp_path / "often", store={"checkpoint_rows": 1, "checkpoint_s": 1e6})
+    once = configure(corpus, tmp_path / "once", store={"checkpoint_rows": 10**9, "checkpoint_s": 1e6})
+    versions = []
+    for config in (often, once):
+        index_corpus(config, stages=in_place(WideEncoder()))
+        journal = store.read_journal(config.into)
+        indexed = [row["files_version"] for row in journal.to_pylist() if row["kind"] == "index"]
+        versions.append(len(set(indexed)))
+        assert len(indexed) == len(set(journal["batch_id"].to_pylist())) - 2  # beside `create` and `maintain`
+    assert versions[0] > 3
+    assert versions[1] == 1
+    assert everything(often.into) == everything(once.into)
+
+
+def test_receipts_that_contradict_each_other_publish_nothing_of_their_batch(corpus: Path, tmp_path: Path) -> None:
+    config = configure(corpus, tmp_path / "index")
+
+    def forgetful(batches: pa.Table, config: Config, frames_schema: pa.Schema) -> Iterator[dict[str, Any]]:
+        for receipt in in_place(WideEncoder())(batches, config, frames_schema):
+            if receipt["first_seq"] == 0 and receipt["batch_id"] == batches["batch_id"][0].as_py():
+                receipt["windows"] = receipt["windows"][1:]
+            yield receipt
+
+    progress = index_corpus(config, stages=forgetful)
+    assert len(progress.unpublished) == 1
+    assert 0 < progress.n_done < 9
+    again = index_corpus(config, stages=in_place(WideEncoder()))
+    assert again.n_done == 9
+    assert not again.unpublished
+
+
+def test_a_batch_that_never_came_back_whole_is_said(corpus: Path, tmp_path: Path) -> None:
+    def lost(batches: pa.Table, config: Config, frames_schema: pa.Schema) -> Iterator[dict[str, Any]]:
+        receipts = list(in_place(WideEncoder())(batches, config, frames_schema))
+        yield from receipts[:-1]
+
+    with pytest.raises(EarshotError, match="1 batches came back incomplete"):
+        index_corpus(configure(corpus, tmp_path / "index"), stages=lost)
+
+
+def test_the_size_that_is_told_is_that_of_the_rows(corpus: Path, tmp_path: Path) -> None:
+    plan = Plan(seconds_to_decode=3_600.0)
+    config = make_config({"sources": ["x"], "into": "y"})
+    frames = 3_600 * 25 * 1_024 * 2
+    clips = 3_600 / 9.6 * 1_024 * 2
+    assert estimate_bytes(plan, config, 1_024, 1_024) == int(frames + clips)
+    without = make_config({"sources": ["x"], "into": "y", "store": {"frames": "none"}})
+    assert estimate_bytes(plan, without, 1_024, 1_024) == int(clips)
+
+
+def test_every_file_is_counted_once(corpus: Path, tmp_path: Path) -> None:
+    assert Progress(n_unchanged=2, n_indexed=3, n_failed=4).n_done == 9
