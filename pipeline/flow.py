@@ -7,8 +7,10 @@ travel as they leave a stage, so that nothing ever waits for rows that cannot co
 
 import logging
 import os
+import sys
 import warnings
 from collections.abc import Iterator
+from contextlib import contextmanager
 from typing import Any
 
 import pyarrow as pa
@@ -67,15 +69,28 @@ def start_ray() -> None:
         local: dict[str, Any] = {}
         if "RAY_ADDRESS" not in os.environ:
             local = {"num_cpus": max(2, len(os.sched_getaffinity(0))), "include_dashboard": False}
-        with warnings.catch_warnings():
+        with _no_stderr(), warnings.catch_warnings():
             # Ray's daemons are forked and replaced at once: they never touch what Lance has open here.
             warnings.filterwarnings("ignore", message="lance is not fork-safe")
             ray.init(log_to_driver=False, logging_level="error", **local)
 
 
+@contextmanager
+def _no_stderr() -> Iterator[None]:
+    """Drop what native code writes to stderr meanwhile: Ray announces there that it was told to be quiet."""
+    sys.stderr.flush()
+    kept, nowhere = os.dup(2), os.open(os.devnull, os.O_WRONLY)
+    os.dup2(nowhere, 2)
+    try:
+        yield
+    finally:
+        os.dup2(kept, 2)
+        os.close(kept)
+        os.close(nowhere)
+
+
 def run_stages(batches: pa.Table, config: Config, frames_schema: pa.Schema) -> Iterator[dict[str, Any]]:
-    """PLANNED -> RECEIPTS rows, in any order, through decode, encode and write on Ray."""
-    start_ray()
+    """PLANNED -> RECEIPTS rows, in any order, through decode, encode and write on Ray, which must have been started."""
     import ray
     from ray.data import ActorPoolStrategy, DataContext
 

@@ -219,8 +219,9 @@ class _Run:
 
 
 def _stages_on_ray(batches: pa.Table, config: Config, frames_schema: pa.Schema) -> Iterator[dict[str, Any]]:
-    from pipeline.flow import run_stages
+    from pipeline.flow import run_stages, start_ray
 
+    start_ray()  # here, in the main thread, so that Ray can handle signals
     return run_stages(batches, config, frames_schema)
 
 

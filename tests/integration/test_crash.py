@@ -17,7 +17,7 @@ from pipeline import store
 from pipeline.config import load_config
 from pipeline.run import index_corpus
 
-N_FILES = 24
+N_FILES = 30
 
 
 @pytest.fixture
@@ -26,7 +26,7 @@ def corpus(tmp_path: Path) -> Path:
     folder.mkdir()
     for number in range(N_FILES):
         rng = np.random.default_rng(number)
-        soundfile.write(folder / f"{number:02d}.flac", rng.normal(0, 0.1, int(rng.uniform(1, 25) * 48_000)), 48_000)
+        soundfile.write(folder / f"{number:02d}.flac", rng.normal(0, 0.1, int(rng.uniform(0.2, 3) * 48_000)), 48_000)
     (folder / "broken.wav").write_bytes(b"RIFF")
     return folder
 
@@ -36,7 +36,7 @@ def write_config(folder: Path, index: Path) -> Path:
         "sources": [str(folder)],
         "into": str(index),
         "store": {"checkpoint_s": 0.01},
-        "run": {"batch_s": 10.0},
+        "run": {"batch_s": 4.0},
     }
     file = index.with_suffix(".yaml")
     file.write_text(yaml.safe_dump(values))
