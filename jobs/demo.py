@@ -6,7 +6,7 @@ from typing import TYPE_CHECKING, Annotated, Any
 import typer
 
 from jobs.index import run
-from jobs.output import print_json, print_table, show_path, show_time
+from jobs.output import print_json, print_table, show_path
 from jobs.query import Json
 
 if TYPE_CHECKING:
@@ -71,20 +71,19 @@ def _ask(opened: Any, text: str, label: str, truth: "dict[str, list[Event]]") ->
 
 
 def _print(rows: list[dict[str, Any]], folder: Path) -> None:
-    columns = ["asked for", "best clip", "best event in", "from", "to", "planted from", "to ", "off by", "right"]
-    times = ("start_s", "end_s", "planted_start_s", "planted_end_s")
+    columns = ["asked for", "best clip", "best event", "found, s", "planted, s", "right"]
     values = [
         (
             row["text"],
             Path(row["clip"]).name,
             Path(row.get("uri", "-")).name,
-            *(show_time(row[name]) if name in row else "-" for name in times),
-            f"{row['off_s']:.2f} s" if "off_s" in row else "-",
+            f"{row['start_s']:.2f} - {row['end_s']:.2f}" if "start_s" in row else "-",
+            f"{row['planted_start_s']:.2f} - {row['planted_end_s']:.2f}" if "planted_start_s" in row else "-",
             "yes" if row["right"] else "NO",
         )
         for row in rows
     ]
-    print_table("what was asked, found, and planted", columns, values, right=columns[3:8])
+    print_table("what was asked, found, and planted", columns, values, right=columns[3:5])
     path = show_path(str(folder))
     print(f"{sum(row['right'] for row in rows)} of {len(rows)} right. Now ask yourself:")
     print(f'  earshot query {path}/index "a deep engine rumble" -k 3')
@@ -104,17 +103,17 @@ def make_corpus(folder: Path) -> "dict[str, list[Event]]":
     truth: dict[str, list[Event]] = {}
     for number in range(N_SCENES):
         rng = np.random.default_rng([SEED, number])
-        duration_s = 150.0 if number == 0 else float(rng.uniform(6, 25))
-        n_events = 12 if number == 0 else 3
+        duration_s = 90.0 if number == 0 else float(rng.uniform(6, 16))
+        n_events = 10 if number == 0 else 2
         chosen = [labels[(number * 3 + k) % len(labels)] for k in range(n_events)]
-        name = f"scene {number:02d}.{formats[number % len(formats)]}"
+        name = f"{number:02d}.{formats[number % len(formats)]}"
         waveform, truth[name] = make_scene(rng, duration_s, chosen, snr_db=float(rng.uniform(6, 20)), held_out=True)
         if not (folder / name).exists():
             _write(folder / name, waveform)
-    truth["broken header.wav"] = []
-    (folder / "broken header.wav").write_bytes(b"RIFF\x00\x00\x00\x00WAVEnothing here")
-    truth["not a sound.mp3"] = []
-    (folder / "not a sound.mp3").write_text("<html>404 Not Found</html>")
+    truth["broken.wav"] = []
+    (folder / "broken.wav").write_bytes(b"RIFF\x00\x00\x00\x00WAVEnothing here")
+    truth["no sound.mp3"] = []
+    (folder / "no sound.mp3").write_text("<html>404 Not Found</html>")
     return truth
 
 

@@ -19,11 +19,12 @@ def print_table(
     title: str, columns: Sequence[str], rows: Iterable[Sequence[object]], right: Sequence[str] = ()
 ) -> None:
     """A table as wide as it needs to be; ``right`` names the columns of numbers."""
+    from rich import box
     from rich.console import Console
     from rich.table import Table
     from rich.text import Text
 
-    table = Table(title=Text(title), title_justify="left", header_style="bold")
+    table = Table(title=Text(title), title_justify="left", header_style="bold", box=box.SIMPLE_HEAD, pad_edge=False)
     for name in columns:
         is_number = name in right
         table.add_column(name, justify="right" if is_number else "left", no_wrap=is_number, overflow="fold")

@@ -74,8 +74,8 @@ class EncodeConfig(_Section):
     frame_revision: str | None = None
     device: Literal["auto", "cpu", "cuda"] = "auto"
     precision: Literal["auto", "float32", "bfloat16"] = "auto"
-    batch_windows: int = Field(8, ge=1, le=1024)
-    """Windows in one pass of the model."""
+    batch_windows: int | None = Field(None, ge=1, le=1024)
+    """Windows in one pass of the model; by default 2 on a CPU, whose caches hold no more, and 16 on a GPU."""
     actors: int | None = Field(None, ge=1)
     """Encoder processes; by default one per GPU, or one per eight CPU cores."""
 

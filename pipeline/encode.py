@@ -57,7 +57,7 @@ class EncoderSettings(Protocol):
     @property
     def precision(self) -> Literal["auto", "float32", "bfloat16"]: ...
     @property
-    def batch_windows(self) -> int: ...
+    def batch_windows(self) -> int | None: ...
 
 
 class AudioEncoder:
@@ -72,7 +72,7 @@ class AudioEncoder:
         self.precision = _resolve_precision(settings.precision, self.device)
         self.clip_identity = clip.identity
         self.frame_identity = frame.identity if frame else None
-        self._batch_windows = settings.batch_windows
+        self._batch_windows = settings.batch_windows or (2 if self.device == "cpu" else 16)
         self._clip_model = self._load(clip)
         if frame is None:
             self._frame_model = None

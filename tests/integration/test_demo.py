@@ -1,0 +1,43 @@
+"""The first command that a newcomer types, and the example that README shows next."""
+
+import json
+import re
+import subprocess
+import sys
+from pathlib import Path
+from typing import Any
+
+import pytest
+
+ROOT = Path(__file__).parents[2]
+
+
+@pytest.fixture(scope="module")
+def demo(tmp_path_factory: pytest.TempPathFactory) -> tuple[Path, list[dict[str, Any]]]:
+    folder = tmp_path_factory.mktemp("demo")
+    command = [sys.executable, "-m", "jobs.main", "demo", str(folder / "earshot-demo"), "--json"]
+    result = subprocess.run(command, capture_output=True, text=True, cwd=ROOT, timeout=250, check=False)
+    assert result.returncode == 0, result.stdout + result.stderr
+    assert result.stderr == ""
+    return folder, [json.loads(line) for line in result.stdout.splitlines()]
+
+
+def test_every_answer_of_the_demo_is_right(demo: tuple[Path, list[dict[str, Any]]]) -> None:
+    summary, *answers = demo[1]
+    assert (summary["files"], summary["indexed"], summary["failed"]) == (30, 28, 2)
+    assert len(answers) == 5
+    for answer in answers:
+        assert answer["right"], answer
+        assert abs(answer["start_s"] - answer["planted_start_s"]) <= 0.2
+        assert abs(answer["end_s"] - answer["planted_end_s"]) <= 0.2
+
+
+def test_the_example_of_the_readme_runs(demo: tuple[Path, list[dict[str, Any]]]) -> None:
+    [example] = re.findall(r"```python\n(.*?)```", (ROOT / "README.md").read_text(), re.DOTALL)
+    command = [sys.executable, "-c", f"import sys; sys.path.insert(0, {str(ROOT)!r})\n{example}"]
+    result = subprocess.run(command, capture_output=True, text=True, cwd=demo[0], timeout=120, check=False)
+    assert result.returncode == 0, result.stderr
+    lines = result.stdout.splitlines()
+    assert len(lines) == 6
+    assert lines[-1] == "30"
+    assert all("sounds" in line for line in lines[:-1])
