@@ -77,7 +77,7 @@ class EncodeConfig(_Section):
     batch_windows: int | None = Field(None, ge=1, le=1024)
     """Windows in one pass of the model; by default 2 on a CPU, whose caches hold no more, and 16 on a GPU."""
     actors: int | None = Field(None, ge=1)
-    """Encoder processes; by default one per GPU, or one per eight CPU cores."""
+    """Encoder processes; by default one per GPU, or one per core as far as 4 GiB of memory for each allow."""
 
 
 class StoreConfig(_Section):

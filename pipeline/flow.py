@@ -19,8 +19,8 @@ from pipeline.config import Config, DecodeConfig, EncodeConfig
 from pipeline.stages import BLOCK_WINDOWS
 from pipeline.window import Grid
 
-CORES_PER_ENCODER = 8
-"""Threads beyond which one encoder process on CPUs gains little."""
+BYTES_PER_ENCODER = 4 * 2**30
+"""Memory for one encoder process on CPUs: the released models take 1 to 3 GiB of it."""
 
 
 class _Encode:
@@ -89,6 +89,23 @@ def _no_stderr() -> Iterator[None]:
         os.close(nowhere)
 
 
+def share_machine(resources: dict[str, float], config: EncodeConfig) -> tuple[int, int, dict[str, Any]]:
+    """How many encoder processes, threads in each, and what each asks Ray for.
+
+    On CPUs, many processes of one thread beat one of many threads, which wait for each other whenever decoding takes
+    a core (two threads: 6 to 12 times real time on a busy core, one: 15, with earshot-tiny); memory sets the limit.
+    """
+    cores = max(1, int(resources.get("CPU", 1)))
+    gpus = int(resources.get("GPU", 0)) if config.device != "cpu" else 0
+    if gpus:
+        # Ray wants a batch size with GPUs; a full block has more rows than that, so none waits for another.
+        return config.actors or gpus, 1, {"num_gpus": 1, "num_cpus": 0, "batch_size": BLOCK_WINDOWS}
+    fitting = int(resources.get("memory", 0) // BYTES_PER_ENCODER)
+    actors = config.actors or max(1, min(cores, fitting))
+    # Less than a core each: it keeps Ray from fusing them with decoding, and leaves a core to that.
+    return actors, max(1, cores // actors), {"num_cpus": max(0.05, min(0.9, (cores - 1.2) / actors))}
+
+
 def run_stages(batches: pa.Table, config: Config, frames_schema: pa.Schema) -> Iterator[dict[str, Any]]:
     """PLANNED -> RECEIPTS rows, in any order, through decode, encode and write on Ray, which must have been started."""
     import ray
@@ -102,12 +119,7 @@ def run_stages(batches: pa.Table, config: Config, frames_schema: pa.Schema) -> I
     context.target_max_block_size = 48 * 2**20  # below a full block of windows: each one leaves as it is
     context.execution_options.verbose_progress = False
 
-    cores = int(ray.cluster_resources().get("CPU", 2))
-    gpus = int(ray.cluster_resources().get("GPU", 0)) if config.encode.device != "cpu" else 0
-    actors = config.encode.actors or gpus or max(1, cores // CORES_PER_ENCODER)
-    # A fraction of a core keeps Ray from fusing the encoder with decoding; its threads are set by hand.
-    wants: dict[str, Any] = {"num_gpus": 1, "num_cpus": 0, "batch_size": BLOCK_WINDOWS} if gpus else {"num_cpus": 0.9}
-    threads = max(1, min(cores, CORES_PER_ENCODER, cores // actors))
+    actors, threads, wants = share_machine(ray.cluster_resources(), config.encode)
     dataset = (
         ray.data.from_arrow(batches)
         .repartition(target_num_rows_per_block=1)
