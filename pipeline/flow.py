@@ -120,6 +120,7 @@ def run_stages(batches: pa.Table, config: Config, frames_schema: pa.Schema) -> I
     context.execution_options.verbose_progress = False
 
     actors, threads, wants = share_machine(ray.cluster_resources(), config.encode)
+    actors = min(actors, batches.num_rows)  # more would have nothing to do
     dataset = (
         ray.data.from_arrow(batches)
         .repartition(target_num_rows_per_block=1)
