@@ -66,6 +66,10 @@ def _read_config(sources: list[str], options: dict[str, str | None]) -> "Config"
     if options["into"] is None:
         raise ConfigError("--into: say where the index is to be, for example --into my-index")
     encode, stored_frames = _stored_settings(options["into"])
+    if options["model"] is not None:
+        encode.pop("clip_revision", None)
+    if options["frame_model"] is not None:
+        encode.pop("frame_revision", None)
     encode |= {
         key: options[name]
         for key, name in (("clip_model", "model"), ("frame_model", "frame_model"))
@@ -92,11 +96,15 @@ def _stored_settings(into: str) -> tuple[dict[str, Any], str | None]:
 
 def run(config: "Config", *, json: bool = False) -> "Progress":
     """Index, show the progress, and say what was done."""
+    from pipeline.errors import EarshotError
     from pipeline.run import index_corpus
 
     began = time.monotonic()
     with _Display(json=json) as display:
-        progress = index_corpus(config, display.update, lambda plan: display.announce(plan, config))
+        try:
+            progress = index_corpus(config, display.update, lambda plan: display.announce(plan, config))
+        except KeyboardInterrupt:
+            raise EarshotError("stopped; what was published stays, run again to go on") from None
     summary = {
         "files": progress.n_files,
         "unchanged": progress.n_unchanged,

@@ -31,9 +31,6 @@ def main() -> None:
     except EarshotError as error:
         print(f"earshot: {error}", file=sys.stderr)
         sys.exit(error.exit_code)
-    except KeyboardInterrupt:
-        print("earshot: stopped; what was published stays, run again to go on", file=sys.stderr)
-        sys.exit(1)
 
 
 if __name__ == "__main__":

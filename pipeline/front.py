@@ -20,7 +20,7 @@ import pyarrow.compute as pc
 from pipeline import store
 from pipeline.checkpoint import ModelIdentity, read_identity
 from pipeline.config import DecodeConfig, EncodeConfig, WindowConfig
-from pipeline.encode import load_encoder, load_text_encoder, probability
+from pipeline.encode import NonFiniteError, load_encoder, load_text_encoder, probability
 from pipeline.errors import IndexMismatch, UsageError
 from pipeline.locate import Event, Levels, Rules, find_events, to_event
 from pipeline.search import Hit, find_clips, open_table
@@ -94,7 +94,10 @@ class Index:
         if not np.isfinite(mono).all():
             raise UsageError("the sound has NaN or infinite samples")
         windows = [samples for _, samples in cut_windows([mono], WindowConfig(**self.settings["window"]).grid)]
-        vectors, _ = self._audio_encoder.encode(windows)
+        try:
+            vectors, _ = self._audio_encoder.encode(windows)
+        except NonFiniteError:
+            raise UsageError("the model gives no finite embedding for this sound") from None
         directions = vectors / np.maximum(np.linalg.norm(vectors, axis=1, keepdims=True), 1e-12)
         query = directions.mean(axis=0).astype(np.float32)
         return find_clips(clips, query, k=_check_k(k), where=where, all_windows=all_windows, measure="cosine")

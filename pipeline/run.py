@@ -260,6 +260,8 @@ def _plain_errors(path: str) -> Iterator[None]:
         raise
     except Exception as error:
         cause = getattr(error, "cause", None) or error
+        if isinstance(cause, EarshotError):
+            raise cause from error
         text = " ".join(str(cause).split())
         if "No space left on device" in text:
             raise EarshotError(

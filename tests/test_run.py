@@ -15,7 +15,7 @@ from pipeline.checkpoint import read_identity
 from pipeline.config import Config, make_config
 from pipeline.errors import EarshotError, IndexMismatch
 from pipeline.plan import Plan
-from pipeline.run import Progress, Stages, estimate_bytes, index_corpus
+from pipeline.run import Stages, estimate_bytes, index_corpus
 from pipeline.stages import decode_batch, encode_windows, write_windows
 from pipeline.window import Waveform, window_starts
 from tests.fakes import FakeEncoder, noise, write_wav
@@ -227,7 +227,3 @@ def test_the_size_that_is_told_is_that_of_the_rows(corpus: Path, tmp_path: Path)
     assert estimate_bytes(plan, config, 1_024, 1_024) == int(frames + clips)
     without = make_config({"sources": ["x"], "into": "y", "store": {"frames": "none"}})
     assert estimate_bytes(plan, without, 1_024, 1_024) == int(clips)
-
-
-def test_every_file_is_counted_once(corpus: Path, tmp_path: Path) -> None:
-    assert Progress(n_unchanged=2, n_indexed=3, n_failed=4).n_done == 9

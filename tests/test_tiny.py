@@ -17,6 +17,9 @@ PRECISION_FLOOR = 0.95
 FRAME_F1_FLOOR = 0.90
 
 
+torch.set_num_threads(1)  # two threads of so small a network wait for each other
+
+
 @pytest.fixture(scope="module")
 def tokenizer() -> PreTrainedTokenizerBase:
     return load(CHECKPOINT)[1]
