@@ -38,17 +38,15 @@ def index(
     """
     config = _read_config(sources, {"into": into, "model": model, "frame_model": frame_model, "frames": frames})
     progress = run(config, json=json)
-    n_tried = progress.n_indexed + progress.n_failed
-    if n_tried and progress.n_failed / n_tried > config.run.max_failed_fraction:
-        fraction = f"{progress.n_failed / n_tried:.1%} of the files failed"
-        print(f"earshot: {fraction}, more than run.max_failed_fraction allows", file=sys.stderr)
-        raise typer.Exit(1)
+    complaints = []
     if progress.unpublished:
-        n_files = len(progress.unpublished)
-        print(
-            f"earshot: {n_files} files changed while they were read, run again: {progress.unpublished[0]}",
-            file=sys.stderr,
-        )
+        n_files = progress.n_files - progress.n_done
+        complaints.append(f"{n_files} files are left, run again: {progress.unpublished[0]}")
+    if progress.failed_fraction > config.run.max_failed_fraction:
+        allowed = f"run.max_failed_fraction allows {config.run.max_failed_fraction:.1%}"
+        complaints.append(f"{progress.failed_fraction:.1%} of the files failed, {allowed}")
+    if complaints:
+        print(f"earshot: {config.into}: {'; '.join(complaints)}", file=sys.stderr)
         raise typer.Exit(1)
 
 
@@ -56,7 +54,7 @@ def _read_config(sources: list[str], options: dict[str, str | None]) -> "Config"
     from pipeline.config import load_config, make_config
     from pipeline.errors import ConfigError, UsageError
 
-    is_file = [source for source in sources if source.endswith((".yaml", ".yml"))]
+    is_file = [source for source in sources if source.lower().endswith((".yaml", ".yml"))]
     if is_file:
         given = [f"--{name.replace('_', '-')}" for name, value in options.items() if value is not None]
         if len(sources) > 1 or given:
@@ -110,6 +108,7 @@ def run(config: "Config", *, json: bool = False) -> "Progress":
         "unchanged": progress.n_unchanged,
         "indexed": progress.n_indexed,
         "failed": progress.n_failed,
+        "failed_before": progress.n_failed_before,
         "clips": progress.n_clips,
         "frames": progress.n_frames,
         "hours": progress.audio_s / 3600,
@@ -124,8 +123,9 @@ def run(config: "Config", *, json: bool = False) -> "Progress":
 
 
 def _print_summary(config: "Config", progress: "Progress", summary: dict[str, Any]) -> None:
+    before = f" ({progress.n_failed_before} of them failed before)" if progress.n_failed_before else ""
     print(
-        f"{progress.n_files} files: {progress.n_indexed} indexed, {progress.n_unchanged} unchanged,"
+        f"{progress.n_files} files: {progress.n_indexed} indexed, {progress.n_unchanged} unchanged{before},"
         f" {progress.n_failed} failed; {progress.n_clips} clips and {progress.n_frames} frames"
         f" of {_hours(progress.audio_s)} in {summary['seconds']:.1f} s"
     )
@@ -147,7 +147,7 @@ class _Display:
         self._console = Console(stderr=True)
         self._quiet = json
         self._bar: Any = None
-        self._said_at = 0.0
+        self._said_at = time.monotonic()
 
     def __enter__(self) -> "_Display":
         from rich.progress import BarColumn, MofNCompleteColumn, Progress, SpinnerColumn, TextColumn, TimeElapsedColumn

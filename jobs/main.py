@@ -3,6 +3,7 @@
 import sys
 
 import typer
+from typer.exceptions import Abort, TyperException
 
 from jobs.demo import demo
 from jobs.failures import failures
@@ -27,10 +28,20 @@ for command in (demo, index, query, similar, locate, failures, info):
 def main() -> None:
     """Run a command; what a person can act on is one line on stderr, and the exit code says which kind it was."""
     try:
-        app()
+        sys.exit(app(standalone_mode=False))
     except EarshotError as error:
         print(f"earshot: {error}", file=sys.stderr)
         sys.exit(error.exit_code)
+    except TyperException as error:
+        # A wrong call; said by typer it would be a box of five lines. Empty: `earshot` alone has shown its help.
+        if message := " ".join(error.format_message().split()):
+            context = getattr(error, "ctx", None)
+            command = " ".join(["earshot", *([context.info_name] if context and context.parent else [])])
+            print(f"earshot: {message.rstrip('.')}; see `{command} --help`", file=sys.stderr)
+        sys.exit(2)
+    except (KeyboardInterrupt, Abort):
+        print("earshot: stopped", file=sys.stderr)
+        sys.exit(1)
 
 
 if __name__ == "__main__":

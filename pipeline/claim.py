@@ -41,10 +41,16 @@ class Claim:
 
     def __enter__(self) -> "Claim":
         try:
-            with self._file.open("x") as file:
-                file.write(json.dumps(self._mine))
+            file = self._file.open("x")
         except FileExistsError:
             self._take_over()
+        else:
+            try:
+                with file:
+                    file.write(json.dumps(self._mine))
+            except OSError:  # a full disk: an empty claim would hold off the next run
+                self._file.unlink(missing_ok=True)
+                raise
         self._thread.start()
         return self
 
@@ -66,8 +72,11 @@ class Claim:
                 f" since {holder['since']}); wait for it, or stop it"
             )
         scratch = self._file.with_name(f"claim.{self._mine['run_id']}.json")
-        scratch.write_text(json.dumps(self._mine))
-        scratch.replace(self._file)
+        try:
+            scratch.write_text(json.dumps(self._mine))
+            scratch.replace(self._file)
+        finally:
+            scratch.unlink(missing_ok=True)
 
     def _holder(self) -> dict[str, Any] | None:
         try:

@@ -96,7 +96,7 @@ class RunConfig(_Section):
     """When a run counts as failed, and how much one task takes on."""
 
     max_failed_fraction: float = Field(1.0, ge=0.0, le=1.0)
-    """The run ends with exit code 1 when a larger fraction of its files failed."""
+    """The run ends with exit code 1 when a larger fraction of the files of the corpus has failed, then or earlier."""
     batch_s: float = Field(300.0, gt=0)
     """Audio in one batch, in seconds, estimated from file sizes: what one task decodes and one commit publishes."""
 
@@ -141,7 +141,7 @@ def load_config(path: str | Path) -> Config:
     try:
         values = yaml.safe_load(path.read_text(encoding="utf-8"))
     except (OSError, UnicodeDecodeError) as error:
-        raise ConfigError(f"{path}: cannot be read: {error}") from None
+        raise ConfigError(f"{path}: cannot be read: {getattr(error, 'strerror', None) or error}") from None
     except (yaml.YAMLError, ValueError) as error:  # ValueError: what looks like a date and is none
         raise ConfigError(f"{path}: is not YAML: {' '.join(str(error).split())}") from None
     if not isinstance(values, dict):
@@ -155,11 +155,16 @@ def load_config(path: str | Path) -> Config:
                 update={
                     key: _beside(path, value)
                     for key in ("clip_model", "frame_model")
-                    if (value := getattr(config.encode, key)) and value.startswith((".", "~"))
+                    if (value := getattr(config.encode, key)) and _is_folder(path, value)
                 }
             ),
         }
     )
+
+
+def _is_folder(path: Path, model: str) -> bool:
+    """Whether a model is named by its folder: a name like owner/model may be one on the hub."""
+    return model.startswith((".", "~")) or os.path.isdir(_beside(path, model))
 
 
 def _beside(path: Path, value: str) -> str:

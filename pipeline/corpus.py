@@ -40,23 +40,41 @@ Row = dict[str, Any]
 _Identity = tuple[int, int]  # device and inode
 
 
-def list_corpus(sources: Iterable[str], config: CorpusConfig | None = None) -> pa.Table:
+def list_corpus(sources: Iterable[str], config: CorpusConfig | None = None, leave_out: str | None = None) -> pa.Table:
     """List every file of ``sources`` once: a LISTED table in the order of uris.
 
     A uri is the absolute path of a file, as written: links are not resolved.
 
+    Args:
+        leave_out: a folder that is not entered, if it exists: the index, which may lie among what it indexes.
+
     Raises:
-        CorpusError: a source does not exist, or a glob matches nothing.
+        CorpusError: a source does not exist, a glob matches nothing, or all of them hold no audio.
     """
     config = config or CorpusConfig()
+    sources = list(sources)
     rows: dict[str, Row] = {}
     for source in sources:
-        for row in _list_source(source, config):
+        for row in _list_source(source, config, _identify(leave_out)):
             rows.setdefault(row["uri"], row)
+    if not rows:
+        wanted = "an audio file's extension" if config.extensions is None else f"extension {list(config.extensions)}"
+        raise CorpusError(f"{', '.join(sources)}: no file with {wanted} there; see corpus.extensions")
     return pa.Table.from_pylist([rows[uri] for uri in sorted(rows)], schema=LISTED)
 
 
-def _list_source(source: str, config: CorpusConfig) -> Iterator[Row]:
+def _identify(path: str | None) -> set[_Identity]:
+    if path is None:
+        return set()
+    try:
+        status = os.stat(path)
+    except OSError:
+        return set()
+    return {(status.st_dev, status.st_ino)}
+
+
+def _list_source(source: str, config: CorpusConfig, entered: set[_Identity]) -> Iterator[Row]:
+    """The files of one source, save in folders that have been ``entered``."""
     if "://" in source:
         raise CorpusError(f"{source}: only local files, folders and globs can be read; give a path")
     path = os.path.abspath(os.path.expanduser(source))
@@ -65,23 +83,22 @@ def _list_source(source: str, config: CorpusConfig) -> Iterator[Row]:
             os.scandir(path).close()
         except OSError as error:
             raise CorpusError(f"{source}: cannot be listed: {error.strerror}") from None
-        yield from _walk(path, config, set())
+        yield from _walk(path, config, entered)
     elif os.path.lexists(path):
         yield _describe(path)
     elif glob.has_magic(source):
-        yield from _list_glob(source, path, config)
+        yield from _list_glob(source, path, config, entered)
     else:
         raise CorpusError(f"{source}: no such file or folder")
 
 
-def _list_glob(source: str, pattern: str, config: CorpusConfig) -> Iterator[Row]:
+def _list_glob(source: str, pattern: str, config: CorpusConfig, entered: set[_Identity]) -> Iterator[Row]:
     found = False
-    entered: set[_Identity] = set()
     # Leading folders that exist are taken as they stand; below them, each part is a pattern for one level.
     folder, *parts = Path(pattern).parts
     while parts and os.path.isdir(os.path.join(folder, parts[0])):
         folder = os.path.join(folder, parts.pop(0))
-    for path in _expand(folder, parts, config):
+    for path in _expand(folder, parts, config, frozenset(entered)):
         found = True
         if os.path.isdir(path):
             yield from _walk(path, config, entered)
@@ -91,19 +108,24 @@ def _list_glob(source: str, pattern: str, config: CorpusConfig) -> Iterator[Row]
         raise CorpusError(f"{source}: the pattern matches no file")
 
 
-def _expand(folder: str, parts: list[str], config: CorpusConfig) -> Iterator[str]:
-    """The paths below ``folder`` that match ``parts``, and folders on the way to them that cannot be listed."""
+def _expand(folder: str, parts: list[str], config: CorpusConfig, closed: frozenset[_Identity]) -> Iterator[str]:
+    """The paths below ``folder`` that match ``parts``, and folders on the way to them that cannot be listed.
+
+    Folders that are ``closed`` are not entered.
+    """
+    if closed and not _identify(folder).isdisjoint(closed):
+        return
     if not parts or parts == ["**"]:
         yield folder
         return
     part, rest = parts[0], parts[1:]
     if part == "**":
-        for each, _ in _visit(folder, config, set()):
-            yield from _expand(each, rest, config)
+        for each, _ in _visit(folder, config, set(closed)):
+            yield from _expand(each, rest, config, closed)
         return
     if not glob.has_magic(part):
         if os.path.lexists(path := os.path.join(folder, part)):
-            yield from _expand(path, rest, config)
+            yield from _expand(path, rest, config, closed)
         return
     try:
         children = _children(folder, hidden=config.hidden or part.startswith("."))
@@ -113,7 +135,7 @@ def _expand(folder: str, parts: list[str], config: CorpusConfig) -> Iterator[str
     for entry in children:
         is_folder = _is_folder(entry)
         if fnmatch.fnmatchcase(entry.name, part) and (_may_enter(entry, config) if is_folder else not rest):
-            yield from _expand(entry.path, rest, config)
+            yield from _expand(entry.path, rest, config, closed)
 
 
 def _walk(folder: str, config: CorpusConfig, entered: set[_Identity]) -> Iterator[Row]:

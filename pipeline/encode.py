@@ -138,6 +138,21 @@ def load_encoder(settings: EncoderSettings, frames: bool = True) -> AudioEncoder
     return AudioEncoder(clip, frame, settings)
 
 
+def check_models(settings: EncoderSettings, frames: bool = True) -> None:
+    """What ``load_encoder`` would refuse of the models, without keeping them. Mapped weights are not even read.
+
+    Raises:
+        ModelError: a model cannot be found, or its checkpoint does not load exactly.
+    """
+    models = {(settings.clip_model, settings.clip_revision)}
+    if frames and settings.frame_model:
+        models.add((settings.frame_model, settings.frame_revision))
+    for name, revision in sorted(models, key=str):
+        checkpoint = find_checkpoint(name, revision)
+        _load_tokenizer(checkpoint)
+        _load_model(checkpoint, "auto")
+
+
 class TextEncoder:
     """Turns texts into query embeddings, on the CPU in float32. Made by ``load_text_encoder``."""
 
@@ -197,7 +212,7 @@ def probability(dot: npt.ArrayLike, identity: ModelIdentity) -> npt.NDArray[np.f
 
 
 def _load_model(checkpoint: Checkpoint, precision: str) -> Any:
-    """The complete PeAudioModel on the CPU, in evaluation mode."""
+    """The complete PeAudioModel on the CPU, in evaluation mode; ``auto`` is the precision of the file."""
     import torch
     from transformers import AutoConfig, PeAudioModel
 
@@ -209,7 +224,7 @@ def _load_model(checkpoint: Checkpoint, precision: str) -> Any:
         model, info = PeAudioModel.from_pretrained(
             checkpoint.folder,
             config=config,
-            dtype=getattr(torch, precision),
+            dtype=precision if precision == "auto" else getattr(torch, precision),
             output_loading_info=True,
             ignore_mismatched_sizes=True,  # they are in `info`, and refused below in one line
             local_files_only=True,

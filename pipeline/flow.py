@@ -6,6 +6,7 @@ travel as they leave a stage, so that nothing ever waits for rows that cannot co
 """
 
 import logging
+import math
 import os
 import sys
 import warnings
@@ -16,6 +17,7 @@ from typing import Any
 import pyarrow as pa
 
 from pipeline.config import Config, DecodeConfig, EncodeConfig
+from pipeline.errors import UsageError
 from pipeline.stages import BLOCK_WINDOWS
 from pipeline.window import Grid
 
@@ -98,12 +100,27 @@ def share_machine(resources: dict[str, float], config: EncodeConfig) -> tuple[in
     cores = max(1, int(resources.get("CPU", 1)))
     gpus = int(resources.get("GPU", 0)) if config.device != "cpu" else 0
     if gpus:
+        actors = config.actors or gpus
+        share = 1 / math.ceil(actors / gpus)
         # Ray wants a batch size with GPUs; a full block has more rows than that, so none waits for another.
-        return config.actors or gpus, 1, {"num_gpus": 1, "num_cpus": 0, "batch_size": BLOCK_WINDOWS}
+        return actors, 1, {"num_gpus": share, "num_cpus": 0, "batch_size": BLOCK_WINDOWS}
+    if config.device == "cuda":
+        raise UsageError("encode.device: cuda: Ray knows of no GPU here; use cpu or auto")
     fitting = int(resources.get("memory", 0) // BYTES_PER_ENCODER)
     actors = config.actors or max(1, min(cores, fitting))
     # Less than a core each: it keeps Ray from fusing them with decoding, and leaves a core to that.
-    return actors, max(1, cores // actors), {"num_cpus": max(0.05, min(0.9, (cores - 1.2) / actors))}
+    return actors, max(1, cores // actors), {"num_cpus": min(0.9, (max(2, cores) - 1.2) / actors)}
+
+
+def check_machine(config: EncodeConfig) -> None:
+    """Refuse what this machine, or the cluster, cannot run.
+
+    Raises:
+        UsageError: a GPU is asked for and there is none.
+    """
+    import ray
+
+    share_machine(ray.cluster_resources(), config)
 
 
 def run_stages(batches: pa.Table, config: Config, frames_schema: pa.Schema) -> Iterator[dict[str, Any]]:

@@ -2,12 +2,13 @@
 
 Size and time of modification decide first: a file that has both as the ledger knows them is
 unchanged, unless it could not be read then. Bytes are hashed only where two contents may be the
-same: files of equal size, and files whose time alone has changed. So each content is encoded once,
-however many files hold it.
+same: files of the size of a known one, and new files of equal size that agree where they are probed.
+So each content is encoded once, however many files hold it.
 """
 
-from collections import defaultdict
-from collections.abc import Callable, Iterable, Iterator
+from collections import Counter, defaultdict
+from collections.abc import Callable, Iterable
+from concurrent.futures import ThreadPoolExecutor
 from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
@@ -22,6 +23,8 @@ Row = dict[str, Any]
 _BYTES_PER_S = {"wav": 150_000, "aif": 150_000, "aiff": 150_000, "flac": 70_000, "opus": 12_000, "webm": 12_000}
 _OTHER_BYTES_PER_S = 18_000  # lossy codecs at usual rates
 MAX_FILES_PER_BATCH = 512
+READERS = 16
+"""Files read at once: reading waits for disks and servers, not for cores."""
 
 
 def estimate_seconds(uri: str, size_bytes: int) -> float:
@@ -81,19 +84,30 @@ class Plan:
     copies: list[tuple[Row, str]] = field(default_factory=list)
     """Ledger rows of new files whose content is indexed already, with the id of a file that holds it."""
     n_unchanged: int = 0
+    n_failed_before: int = 0
+    """Of the unchanged files, those that failed in an earlier run."""
     n_to_decode: int = 0
     seconds_to_decode: float = 0.0
     bytes_to_decode: int = 0
 
 
 def make_plan(
-    listed: pa.Table, ledger: Ledger, *, batch_s: float, run_id: str, hash_file: Callable[[str], str]
+    listed: pa.Table,
+    ledger: Ledger,
+    *,
+    batch_s: float,
+    run_id: str,
+    hash_file: Callable[[str], str],
+    probe_file: Callable[[str], str],
+    report: Callable[[int, int], None] = lambda n_read, n_files: None,
 ) -> Plan:
     """Compare the files of a corpus with the ledger.
 
     Args:
         listed: a LISTED table. batch_s: audio in one batch, in seconds.
         hash_file: path -> SHA-256 of the bytes, hexadecimal; may raise FileFailure.
+        probe_file: likewise, of a few of the bytes: equal for equal files.
+        report: called with how many files have been read so far, of how many.
     """
     plan = Plan()
     candidates: list[Row] = []
@@ -101,11 +115,12 @@ def make_plan(
         old = ledger.rows.get(row["uri"])
         if old is not None and _looks_unchanged(row, old):
             plan.n_unchanged += 1
+            plan.n_failed_before += old["status"] == "failed"
         elif row["reason"] is not None:
             plan.known.append(_unreadable_row(row, FileFailure("list", row["reason"], row["message"])))
         else:
             candidates.append(row)
-    readable = _hash_where_needed(candidates, ledger, hash_file, plan)
+    readable = _hash_where_needed(candidates, ledger, hash_file, probe_file, _Reader(plan, report))
     contents = _settle_known_content(readable, ledger, plan)
     plan.batches = _pack(contents, batch_s, run_id)
     return plan
@@ -123,28 +138,62 @@ def _says_what_the_bytes_are(old: Row) -> bool:
     return bool(old["status"] == "indexed" or (old["status"] == "failed" and old["stage"] in ("decode", "encode")))
 
 
-def _hash_where_needed(candidates: list[Row], ledger: Ledger, hash_file: Callable[[str], str], plan: Plan) -> list[Row]:
-    """Set ``content_hash``: None where no other content has the size of a file. Returns the files that can be read.
+class _Reader:
+    """Reads many files at once, and sets those aside that cannot be read.
 
-    A file that cannot be hashed is not handed on: two of one content would be encoded twice.
+    They are not handed on unread: two files of one content would be encoded twice.
     """
-    sizes: dict[int, int] = defaultdict(int)
-    for row in candidates:
-        sizes[row["size_bytes"]] += 1
-    for old in ledger.rows.values():
-        if old["content_hash"] is not None:
-            sizes[old["size_bytes"]] += 1
-    readable = []
+
+    def __init__(self, plan: Plan, report: Callable[[int, int], None]) -> None:
+        self._plan, self._report = plan, report
+
+    def read(self, rows: list[Row], read: Callable[[str], str]) -> list[tuple[Row, str]]:
+        """What ``read`` says of each file that can be read, in their order."""
+
+        def attempt(row: Row) -> str | FileFailure:
+            try:
+                return read(row["uri"])
+            except FileFailure as failure:
+                return failure
+
+        results = []
+        with ThreadPoolExecutor(READERS) as pool:
+            for n_read, (row, said) in enumerate(zip(rows, pool.map(attempt, rows), strict=True), start=1):
+                self._report(n_read, len(rows))
+                if isinstance(said, FileFailure):
+                    self._plan.known.append(_unreadable_row(row, said))
+                else:
+                    results.append((row, said))
+        return results
+
+
+def _hash_where_needed(
+    candidates: list[Row],
+    ledger: Ledger,
+    hash_file: Callable[[str], str],
+    probe_file: Callable[[str], str],
+    reader: _Reader,
+) -> list[Row]:
+    """Set ``content_hash``: None where no other file can have the content of this one. Returns the readable files."""
+    known_sizes = {old["size_bytes"] for old in ledger.rows.values() if old["content_hash"] is not None}
+    n_of_size = Counter(row["size_bytes"] for row in candidates)
+    settled, to_probe, to_hash = [], [], []
     for row in candidates:
         row["content_hash"] = None
-        if sizes[row["size_bytes"]] > 1 and row["size_bytes"] > 0:
-            try:
-                row["content_hash"] = hash_file(row["uri"])
-            except FileFailure as failure:
-                plan.known.append(_unreadable_row(row, failure))
-                continue
-        readable.append(row)
-    return readable
+        if row["size_bytes"] > 0 and row["size_bytes"] in known_sizes:
+            to_hash.append(row)
+        elif row["size_bytes"] > 0 and n_of_size[row["size_bytes"]] > 1:
+            to_probe.append(row)
+        else:
+            settled.append(row)
+    probes = [(row, (row["size_bytes"], probe)) for row, probe in reader.read(to_probe, probe_file)]
+    n_of_probe = Counter(probe for _, probe in probes)
+    for row, probe in probes:
+        (to_hash if n_of_probe[probe] > 1 else settled).append(row)
+    for row, content_hash in reader.read(to_hash, hash_file):
+        row["content_hash"] = content_hash
+        settled.append(row)
+    return sorted(settled, key=lambda row: str(row["uri"]))
 
 
 def _settle_known_content(candidates: list[Row], ledger: Ledger, plan: Plan) -> list[list[Row]]:
@@ -222,10 +271,3 @@ def empty_row(uri: str, audio_id: str | None) -> Row:
 def _copied_row(row: Row, holder: Row) -> Row:
     file_id = schema.make_file_id(row["uri"], holder["audio_id"])
     return {**holder, "uri": row["uri"], "file_id": file_id, "modified_ns": row["modified_ns"]}
-
-
-def iter_uris(planned: pa.Table) -> Iterator[str]:
-    """Every file of the PLANNED rows."""
-    for audios in planned["audios"].to_pylist():
-        for audio in audios:
-            yield from audio["uris"]

@@ -9,7 +9,7 @@ import threading
 import time
 import uuid
 from collections import Counter
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Generator, Iterator
 from contextlib import contextmanager
 from dataclasses import dataclass, field, replace
 from typing import Any
@@ -24,8 +24,11 @@ from pipeline.config import Config, check_settings, index_settings
 from pipeline.corpus import list_corpus
 from pipeline.errors import EarshotError
 from pipeline.plan import Ledger, Plan, make_plan
-from pipeline.read import hash_file
+from pipeline.read import hash_file, probe_file
 from pipeline.window import FRAME_S
+
+STOP_S = 10.0
+"""How long a run that fails waits for its workers to stop."""
 
 
 @dataclass
@@ -36,6 +39,8 @@ class Progress:
     n_unchanged: int = 0
     n_indexed: int = 0
     n_failed: int = 0
+    n_failed_before: int = 0
+    """Of the unchanged files, those that failed in an earlier run."""
     n_clips: int = 0
     n_frames: int = 0
     audio_s: float = 0.0
@@ -44,12 +49,17 @@ class Progress:
     """Since the first file was given to a worker."""
     reasons: Counter[str] = field(default_factory=Counter)
     unpublished: list[str] = field(default_factory=list)
-    """Files that changed while they were read, so that their batch could not be published."""
+    """For each batch whose files changed while they were read, so that it could not be published: what happened."""
     stage: str = "listing"
 
     @property
     def n_done(self) -> int:
         return self.n_unchanged + self.n_indexed + self.n_failed
+
+    @property
+    def failed_fraction(self) -> float:
+        """Of the files of the corpus, those that failed in this run or an earlier one."""
+        return (self.n_failed + self.n_failed_before) / max(1, self.n_files)
 
 
 Report = Callable[[Progress], None]
@@ -90,10 +100,14 @@ def index_corpus(
     """
     progress = Progress()
     report(progress)
-    listed = list_corpus(config.sources, config.corpus)
+    listed = list_corpus(config.sources, config.corpus, leave_out=config.into)
     settings, clip_dimension, frame_dimension = describe_run(config)
     if store.exists(config.into):
         check_settings(config.into, store.read_settings(config.into), settings)
+    else:
+        progress.stage = "checking models"
+        report(progress)
+        _check_before_creating(config, on_ray=stages is None)
     run_id = uuid.uuid4().hex
     with _plain_errors(config.into):
         os.makedirs(config.into, exist_ok=True)
@@ -111,6 +125,20 @@ def index_corpus(
     progress.stage = "done"
     report(progress)
     return progress
+
+
+def _check_before_creating(config: Config, *, on_ray: bool) -> None:
+    """Whatever would keep the workers from encoding, said before anything is written."""
+    if os.path.lexists(config.into) and not os.path.isdir(config.into):
+        raise EarshotError(f"{config.into}: cannot be written: a file is in the way; choose another place")
+    from pipeline.encode import check_models
+
+    check_models(config.encode, frames=config.store.frames == "all")
+    if on_ray:
+        from pipeline.flow import check_machine, start_ray
+
+        start_ray()
+        check_machine(config.encode)
 
 
 class _Run:
@@ -134,8 +162,11 @@ class _Run:
             batch_s=self._config.run.batch_s,
             run_id=self._writer.run_id,
             hash_file=hash_file,
+            probe_file=probe_file,
+            report=self._report_read,
         )
         self._progress.n_unchanged = self.plan.n_unchanged
+        self._progress.n_failed_before = self.plan.n_failed_before
         announce(self.plan)
         if self.plan.known or self.plan.copies:
             rows = self.plan.known + [row for row, _ in self.plan.copies]
@@ -143,6 +174,11 @@ class _Run:
             touched = frozenset(row["file_id"] for row in self.plan.known)
             self._add(store.Batch(batch_id, files_table(rows), self._copy_clips(), keep_clips=touched))
             self._commit()
+
+    def _report_read(self, n_read: int, n_files: int) -> None:
+        if n_read % 100 == 0:
+            self._progress.stage = f"comparing files of equal size, {n_read} of {n_files}"
+            self._report(self._progress)
 
     def _copy_clips(self) -> pa.Table:
         """The clips of files whose content is indexed: the rows of a file that holds it, under new ids."""
@@ -166,15 +202,16 @@ class _Run:
         self._report(self._progress)
         frames_schema = schema.frames_schema(frame_dimension)
         started = 0.0
-        for receipt in _drain(stages(self.plan.batches, config, frames_schema), config.store.checkpoint_s / 4):
-            if receipt is not None:
-                started = started or time.monotonic()
-                self._take(collector, receipt)
-            if started:
-                self._progress.stage = "encoding"
-                self._progress.seconds = time.monotonic() - started
-            self._checkpoint()
-            self._report(self._progress)
+        with _drain(stages(self.plan.batches, config, frames_schema), config.store.checkpoint_s / 4) as receipts:
+            for receipt in receipts:
+                if receipt is not None:
+                    started = started or time.monotonic()
+                    self._take(collector, receipt)
+                if started:
+                    self._progress.stage = "encoding"
+                    self._progress.seconds = time.monotonic() - started
+                self._checkpoint()
+                self._report(self._progress)
         self._commit()
         if collector.pending:
             raise EarshotError(f"{config.into}: {len(collector.pending)} batches came back incomplete; run again")
@@ -225,30 +262,56 @@ def _stages_on_ray(batches: pa.Table, config: Config, frames_schema: pa.Schema) 
     return run_stages(batches, config, frames_schema)
 
 
-def _drain(rows: Iterator[dict[str, Any]], timeout_s: float) -> Iterator[dict[str, Any] | None]:
-    """The rows as they come, and None whenever none came for a while, so that checkpoints are kept in time."""
+@contextmanager
+def _drain(rows: Iterator[dict[str, Any]], timeout_s: float) -> Iterator[Iterator[dict[str, Any] | None]]:
+    """The rows as they come, and None whenever none came for a while, so that checkpoints are kept in time.
+
+    On leaving, ``rows`` is closed, which stops the workers of a run that fails.
+    """
     arrived: queue.Queue[dict[str, Any] | BaseException | None] = queue.Queue(maxsize=64)
+    stopped = threading.Event()
+
+    def put(item: dict[str, Any] | BaseException | None) -> None:
+        while not stopped.is_set():
+            try:
+                arrived.put(item, timeout=0.2)
+                break
+            except queue.Full:
+                continue
 
     def pull() -> None:
         try:
             for row in rows:
-                arrived.put(row)
-            arrived.put(None)
+                put(row)
+                if stopped.is_set():
+                    break
+            put(None)
         except BaseException as error:
-            arrived.put(error)
+            put(error)
+        finally:
+            if isinstance(rows, Generator):
+                rows.close()
 
-    threading.Thread(target=pull, name="receipts", daemon=True).start()
-    while True:
-        try:
-            item = arrived.get(timeout=min(timeout_s, 1.0))
-        except queue.Empty:
-            yield None
-            continue
-        if item is None:
-            return
-        if isinstance(item, BaseException):
-            raise item
-        yield item
+    def take() -> Iterator[dict[str, Any] | None]:
+        while True:
+            try:
+                item = arrived.get(timeout=min(timeout_s, 1.0))
+            except queue.Empty:
+                yield None
+                continue
+            if item is None:
+                return
+            if isinstance(item, BaseException):
+                raise item
+            yield item
+
+    thread = threading.Thread(target=pull, name="receipts", daemon=True)
+    thread.start()
+    try:
+        yield take()
+    finally:
+        stopped.set()
+        thread.join(STOP_S)
 
 
 @contextmanager

@@ -1,6 +1,7 @@
 """The command line as a person meets it: names, JSON keys, exit codes, one line for every mistake."""
 
 import json
+import re
 import subprocess
 import sys
 from pathlib import Path
@@ -8,6 +9,7 @@ from pathlib import Path
 import numpy as np
 import pytest
 
+from jobs.main import main
 from pipeline.window import Grid, window_starts
 from tests.tables import write_index
 
@@ -15,9 +17,9 @@ COMMANDS = {"demo", "index", "query", "similar", "locate", "failures", "info"}
 ROOT = Path(__file__).parent.parent
 
 
-def run(*arguments: object, cwd: Path | None = None) -> subprocess.CompletedProcess[str]:
+def run(*arguments: object) -> subprocess.CompletedProcess[str]:
     command = [sys.executable, "-m", "jobs.main", *map(str, arguments)]
-    return subprocess.run(command, capture_output=True, text=True, cwd=cwd or ROOT, timeout=120, check=False)
+    return subprocess.run(command, capture_output=True, text=True, cwd=ROOT, timeout=120, check=False)
 
 
 @pytest.fixture(scope="module")
@@ -75,24 +77,43 @@ def test_info_and_failures_in_json(index: Path) -> None:
         (["index", "{tmp}/nothing", "--into", "{tmp}/ix"], 2, "no such file or folder"),
         (["index", "{tmp}/*.wav", "--into", "{tmp}/ix"], 2, "matches no file"),
         (["index", "{tmp}"], 2, "--into"),
-        (["index", "{tmp}", "--into", "{tmp}/ix", "--model", "{tmp}"], 2, "config.json"),
-        (["index", "{tmp}", "--into", "{tmp}/ix", "--frames", "some"], 2, "'some'"),
+        (["index", "README.md", "--into", "{tmp}/ix", "--model", "{tmp}"], 2, "config.json"),
+        (["index", "README.md", "--into", "{tmp}/ix", "--frames", "some"], 2, "'some'"),
         (["index", "{tmp}/none.yaml"], 2, "none.yaml"),
         (["index", "{tmp}/bad.yaml"], 2, "unknown key `encode.modle`"),
         (["index", "{tmp}/bad.yaml", "--into", "{tmp}/ix"], 2, "leave out --into"),
         (["query", "{index}", "x", "-k", "0"], 2, "-k"),
         (["nonsense"], 2, "nonsense"),
+        (["query", "{index}"], 2, "see `earshot query --help`"),
+        (["info", "{index}", "--yaml"], 2, "--yaml"),
+        (["index", "{tmp}/sounds", "--into", "{tmp}/ix"], 2, "no file with an audio file's extension"),
+        (["index", "README.md", "--into", "{tmp}/ix", "--model", "nobody/nothing"], 2, "nobody/nothing: is not here"),
+        (["index", "README.md", "--into", "{tmp}/ix", "--model", "nothing"], 2, "nothing: no such model"),
+        (["index", "README.md", "--into", "{index}", "--model", "earshot-tiny"], 2, "built with clip_model none"),
+        (["index", "README.md", "--into", "README.md"], 1, "README.md: cannot be written: a file is in the way"),
     ],
 )
-def test_a_mistake_is_one_clear_line(arguments: list[str], code: int, said: str, index: Path, tmp_path: Path) -> None:
+def test_a_mistake_is_one_clear_line(
+    arguments: list[str],
+    code: int,
+    said: str,
+    index: Path,
+    tmp_path: Path,
+    monkeypatch: pytest.MonkeyPatch,
+    capsys: pytest.CaptureFixture[str],
+) -> None:
+    (tmp_path / "sounds").mkdir()
     (tmp_path / "bad.yaml").write_text("sources: [x]\ninto: y\nencode: {modle: z}\n")
-    result = run(*(text.format(tmp=tmp_path, index=index) for text in arguments))
-    assert result.returncode == code, result.stderr
-    assert said in result.stderr
-    assert "Traceback" not in result.stderr
+    monkeypatch.setenv("HF_HUB_OFFLINE", "1")
+    monkeypatch.setattr(sys, "argv", ["earshot", *(text.format(tmp=tmp_path, index=index) for text in arguments)])
+    with pytest.raises(SystemExit) as exit:
+        main()
+    out, err = capsys.readouterr()
+    assert exit.value.code == code, err
+    assert said in err
+    assert re.fullmatch(r"earshot: [^\n]+\n", err)
+    assert not out
     assert not (tmp_path / "ix").exists()
-    if code == 2 and arguments[0] != "nonsense" and "-k" not in arguments:
-        assert [line for line in result.stderr.splitlines() if line.startswith("earshot: ")][1:] == []
 
 
 def test_importing_the_library_loads_nothing_heavy() -> None:
@@ -115,3 +136,9 @@ def test_help_loads_nothing_heavy() -> None:
     )
     result = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, cwd=ROOT, check=True)
     assert result.stdout.splitlines()[-1] == "[]"
+
+
+def test_a_mistake_sets_the_exit_code_of_the_process() -> None:
+    result = run("info", "nothing-here")
+    assert (result.returncode, result.stdout) == (2, "")
+    assert re.fullmatch(r"earshot: nothing-here: no index here[^\n]+\n", result.stderr)

@@ -7,6 +7,7 @@ import pytest
 import yaml
 from hypothesis import given, settings
 from hypothesis import strategies as st
+from pydantic import BaseModel
 
 from pipeline.config import Config, check_settings, index_settings, load_config, make_config
 from pipeline.errors import ConfigError, IndexMismatch
@@ -99,6 +100,28 @@ def test_relative_paths_are_taken_from_the_folder_of_the_file(tmp_path: Path, mo
     )
     assert config.encode.clip_model == str(tmp_path / "m")
     assert config.encode.frame_model == "facebook/pe-a-frame-base"
+    (tmp_path / "facebook" / "pe-a-frame-base").mkdir(parents=True)
+    assert load_config(path).encode.frame_model == str(tmp_path / "facebook" / "pe-a-frame-base")
+
+
+def test_the_configurations_that_come_along_name_every_key() -> None:
+    def keys(model: type[BaseModel]) -> dict[str, Any]:
+        fields = {name: field.annotation for name, field in model.model_fields.items()}
+        return {
+            name: keys(kind) if isinstance(kind, type) and issubclass(kind, BaseModel) else None
+            for name, kind in fields.items()
+        }
+
+    def named(values: dict[str, Any]) -> dict[str, Any]:
+        return {name: named(value) if isinstance(value, dict) else None for name, value in values.items()}
+
+    files = sorted((Path(__file__).parents[1] / "configs").glob("*.yaml"))
+    assert files
+    for file in files:
+        assert named(yaml.safe_load(file.read_text())) == keys(Config), file.name
+        defaults = load_config(file).model_dump()
+        for section in ("corpus", "decode", "window", "store", "run"):
+            assert defaults[section] == make_config({"sources": "x", "into": "y"}).model_dump()[section], file.name
 
 
 @pytest.mark.parametrize(

@@ -98,6 +98,25 @@ def test_missing_source_is_an_error_of_one_line(tree: Path, monkeypatch: pytest.
     assert "\n" not in str(error.value)
 
 
+@pytest.mark.parametrize("source", ["", "*.txt", "empty"])
+def test_sources_without_audio_are_an_error_of_one_line(tmp_path: Path, source: str) -> None:
+    touch(tmp_path / "in" / "notes.txt")
+    (tmp_path / "in" / "empty").mkdir()
+    with pytest.raises(CorpusError, match=r"^\S+in/\S*: no file with an audio file's extension"):
+        rows(f"{tmp_path}/in/{source}")
+    with pytest.raises(CorpusError, match=r"extension \['rec'\]"):
+        rows(f"{tmp_path}/in/{source}", extensions=["rec"])
+    assert names(tmp_path, f"{tmp_path}/in/{source}", touch(tmp_path / "a.wav")) == ["a.wav"]
+
+
+@pytest.mark.parametrize("source", ["", "*", "**", "**/*", "sub", "*/*"])
+def test_the_folder_left_out_is_not_entered(tree: Path, source: str) -> None:
+    touch(tree / "z" / "y.wav")
+    listed = list_corpus([f"{tree}/{source}", str(touch(tree.parent / "x"))], CorpusConfig(), str(tree / "sub"))
+    assert not [uri for uri in listed["uri"].to_pylist() if "/sub/" in uri]
+    assert listed.num_rows >= 1
+
+
 # --- patterns ---------------------------------------------------------------------------------------------------------
 
 
@@ -116,7 +135,6 @@ def test_missing_source_is_an_error_of_one_line(tree: Path, monkeypatch: pytest.
         ("sub/**", ["sub/c.mp3", "sub/deep/d.opus"]),
         ("**/*", ["a.FLAC", "b.wav", "sub/c.mp3", "sub/deep/d.opus"]),
         ("**/**/*.wav", ["b.wav"]),
-        ("*.txt", []),  # matched, and no audio
         (".h*", [".h/e.wav"]),
         ("z/.h*", ["z/.hidden.wav"]),
     ],

@@ -3,6 +3,7 @@
 import pytest
 
 from pipeline.config import EncodeConfig
+from pipeline.errors import UsageError
 from pipeline.flow import share_machine
 
 GIB = 2**30
@@ -31,3 +32,16 @@ def test_every_gpu_gets_an_encoder_unless_the_cpu_is_asked_for() -> None:
     actors, _, wants = share_machine(resources, EncodeConfig(device="cpu", actors=3))
     assert actors == 3
     assert "num_gpus" not in wants
+
+
+def test_more_encoders_than_gpus_or_cores_still_fit() -> None:
+    for actors in (1, 2, 3, 5, 8):
+        _, _, wants = share_machine({"CPU": 16.0, "GPU": 2.0}, EncodeConfig(actors=actors))
+        assert actors <= 2 * (1 // wants["num_gpus"])  # what Ray can place: an encoder lies on one GPU
+        _, _, wants = share_machine({"CPU": 2.0, "memory": 4.0 * GIB}, EncodeConfig(actors=40 * actors))
+        assert 40 * actors * wants["num_cpus"] + 1.0 + 0.1 <= 2.0
+
+
+def test_a_gpu_that_is_not_there_is_refused() -> None:
+    with pytest.raises(UsageError, match="device: cuda"):
+        share_machine({"CPU": 4.0, "memory": 8.0 * GIB}, EncodeConfig(device="cuda"))

@@ -1,7 +1,6 @@
 """Every listed file ends up in one place of the plan, and each content is decoded once."""
 
 from collections import Counter
-from collections.abc import Callable
 from itertools import pairwise
 from typing import Any
 
@@ -18,7 +17,6 @@ from pipeline.plan import (
     Plan,
     empty_row,
     estimate_seconds,
-    iter_uris,
     make_plan,
 )
 
@@ -31,6 +29,7 @@ class Disk:
     def __init__(self, files: dict[str, tuple[str, int]], broken: frozenset[str] = frozenset()) -> None:
         self.files, self.broken = files, broken
         self.hashed: Counter[str] = Counter()
+        self.probed: Counter[str] = Counter()
 
     def listed(self, reasons: dict[str, str] | None = None) -> pa.Table:
         rows = [_listed(uri, len(content), modified_ns) for uri, (content, modified_ns) in self.files.items()]
@@ -42,6 +41,13 @@ class Disk:
         if uri in self.broken:
             raise FileFailure("read", "unreadable", "input/output error")
         return content_hash(self.files[uri][0])
+
+    def probe_file(self, uri: str) -> str:
+        """The first letter of a content stands for the bytes that are probed."""
+        self.probed[uri] += 1
+        if uri in self.broken:
+            raise FileFailure("read", "unreadable", "input/output error")
+        return self.files[uri][0][:1]
 
 
 def _listed(uri: str, size_bytes: int, modified_ns: int, reason: str | None = None) -> Row:
@@ -70,8 +76,10 @@ def drops(file_ids: list[str], audio_ids: list[str]) -> tuple[frozenset[str], fr
     return frozenset(file_ids), frozenset(audio_ids)
 
 
-def plan_of(listed: pa.Table, ledger: Ledger, hash_file: Callable[[str], str], batch_s: float = 1.0) -> Plan:
-    plan = make_plan(listed, ledger, batch_s=batch_s, run_id="run", hash_file=hash_file)
+def plan_of(listed: pa.Table, ledger: Ledger, disk: Disk, batch_s: float = 1.0) -> Plan:
+    plan = make_plan(
+        listed, ledger, batch_s=batch_s, run_id="run", hash_file=disk.hash_file, probe_file=disk.probe_file
+    )
     assert plan.batches.schema == schema.PLANNED
     return plan
 
@@ -85,9 +93,10 @@ def contents(plan: Plan) -> list[list[str]]:
 
 def test_new_files_are_decoded_and_only_equal_sizes_hashed() -> None:
     disk = Disk({"a.wav": ("one", 1), "b.wav": ("two", 2), "c.wav": ("three", 3), "d.wav": ("one", 4)})
-    plan = plan_of(disk.listed(), make_ledger(), disk.hash_file)
+    plan = plan_of(disk.listed(), make_ledger(), disk)
     assert sorted(contents(plan)) == [["a.wav", "d.wav"], ["b.wav"], ["c.wav"]]
-    assert disk.hashed == {"a.wav": 1, "b.wav": 1, "d.wav": 1}
+    assert disk.probed == {"a.wav": 1, "b.wav": 1, "d.wav": 1}
+    assert disk.hashed == {"a.wav": 1, "d.wav": 1}
     audios = {audio["uris"][0]: audio for audio in plan.batches["audios"].to_pylist()[0]}
     assert audios["a.wav"] == {
         "content_hash": content_hash("one"),
@@ -101,15 +110,42 @@ def test_new_files_are_decoded_and_only_equal_sizes_hashed() -> None:
     assert (plan.known, plan.copies) == ([], [])
 
 
+def test_files_of_equal_size_are_hashed_only_where_their_probes_agree_too() -> None:
+    disk = Disk({f"{n}.wav": (content, 1) for n, content in enumerate(["aaa", "abc", "bcd", "cde", "defg", "aaa"])})
+    plan = plan_of(disk.listed(), make_ledger(), disk)
+    assert sorted(contents(plan)) == [["0.wav", "5.wav"], ["1.wav"], ["2.wav"], ["3.wav"], ["4.wav"]]
+    assert sorted(disk.probed) == ["0.wav", "1.wav", "2.wav", "3.wav", "5.wav"]
+    assert sorted(disk.hashed) == ["0.wav", "1.wav", "5.wav"]
+    # A file as large as one in the ledger is hashed at once: the ledger keeps no probes.
+    disk = Disk({"x.wav": ("xyz", 1), "y.wav": ("yz", 1)})
+    plan_of(disk.listed(), make_ledger(known_row("old.wav", "abc", 1)), disk)
+    assert (sorted(disk.probed), sorted(disk.hashed)) == ([], ["x.wav"])
+
+
+def test_reading_many_files_is_reported() -> None:
+    disk = Disk({f"{n}.wav": ("same", 1) for n in range(5)})
+    said: list[tuple[int, int]] = []
+    make_plan(
+        disk.listed(),
+        make_ledger(),
+        batch_s=1.0,
+        run_id="run",
+        hash_file=disk.hash_file,
+        probe_file=disk.probe_file,
+        report=lambda n_read, n_files: said.append((n_read, n_files)),
+    )
+    assert said == 2 * [(n, 5) for n in range(1, 6)]
+
+
 def test_empty_files_are_not_taken_for_copies_of_each_other() -> None:
     disk = Disk({"a.wav": ("", 1), "b.wav": ("", 1)})
-    assert sorted(contents(plan_of(disk.listed(), make_ledger(), disk.hash_file))) == [["a.wav"], ["b.wav"]]
+    assert sorted(contents(plan_of(disk.listed(), make_ledger(), disk))) == [["a.wav"], ["b.wav"]]
 
 
 @pytest.mark.parametrize(("status", "stage"), [("indexed", None), ("failed", "decode"), ("failed", "encode")])
 def test_same_size_and_time_is_unchanged(status: str, stage: str | None) -> None:
     disk = Disk({"a.wav": ("one", 1)})
-    plan = plan_of(disk.listed(), make_ledger(known_row("a.wav", "one", 1, status, stage)), disk.hash_file)
+    plan = plan_of(disk.listed(), make_ledger(known_row("a.wav", "one", 1, status, stage)), disk)
     assert (plan.n_unchanged, contents(plan), plan.known, plan.copies) == (1, [], [], [])
     assert not disk.hashed
 
@@ -119,7 +155,7 @@ def test_same_size_and_time_is_unchanged(status: str, stage: str | None) -> None
 def test_what_could_not_be_read_is_tried_again(status: str, stage: str | None, modified_ns: int) -> None:
     # Whether or not it was touched since: rights and disks are mended without that.
     disk = Disk({"a.wav": ("one", modified_ns)})
-    plan = plan_of(disk.listed(), make_ledger(known_row("a.wav", "one", 1, status, stage)), disk.hash_file)
+    plan = plan_of(disk.listed(), make_ledger(known_row("a.wav", "one", 1, status, stage)), disk)
     assert (plan.n_unchanged, contents(plan), plan.known, plan.copies) == (0, [["a.wav"]], [], [])
 
 
@@ -127,7 +163,7 @@ def test_what_could_not_be_read_is_tried_again(status: str, stage: str | None, m
 def test_touched_file_keeps_its_row_under_its_new_time(status: str, stage: str | None) -> None:
     old = known_row("a.wav", "one", 1, status, stage)
     disk = Disk({"a.wav": ("one", 2)})
-    plan = plan_of(disk.listed(), make_ledger(old), disk.hash_file)
+    plan = plan_of(disk.listed(), make_ledger(old), disk)
     assert plan.known == [{**old, "modified_ns": 2}]
     assert (plan.n_unchanged, contents(plan), plan.copies) == (0, [], [])
 
@@ -135,14 +171,14 @@ def test_touched_file_keeps_its_row_under_its_new_time(status: str, stage: str |
 @pytest.mark.parametrize("content", ["two", "longer"])
 def test_changed_file_is_decoded(content: str) -> None:
     disk = Disk({"a.wav": (content, 2)})
-    plan = plan_of(disk.listed(), make_ledger(known_row("a.wav", "one", 1)), disk.hash_file)
+    plan = plan_of(disk.listed(), make_ledger(known_row("a.wav", "one", 1)), disk)
     assert (contents(plan), plan.known, plan.copies) == ([["a.wav"]], [], [])
 
 
 def test_new_file_of_indexed_content_is_a_copy() -> None:
     holder = known_row("a.wav", "one", 1) | {"stage": "decode", "reason": "truncated", "message": "why"}
     disk = Disk({"a.wav": ("one", 1), "b.wav": ("one", 7)})
-    plan = plan_of(disk.listed(), make_ledger(holder), disk.hash_file)
+    plan = plan_of(disk.listed(), make_ledger(holder), disk)
     file_id = schema.make_file_id("b.wav", holder["audio_id"])
     expected = {**holder, "uri": "b.wav", "file_id": file_id, "modified_ns": 7}
     assert plan.copies == [(expected, holder["file_id"])]
@@ -152,7 +188,7 @@ def test_new_file_of_indexed_content_is_a_copy() -> None:
 def test_content_that_failed_or_went_is_no_holder() -> None:
     rows = [known_row("a.wav", "one", 1, "failed", "decode"), known_row("b.wav", "two", 1, "deleted")]
     disk = Disk({"c.wav": ("one", 1), "d.wav": ("two", 1)})
-    plan = plan_of(disk.listed(), make_ledger(*rows), disk.hash_file)
+    plan = plan_of(disk.listed(), make_ledger(*rows), disk)
     assert sorted(contents(plan)) == [["c.wav"], ["d.wav"]]
 
 
@@ -160,7 +196,7 @@ def test_files_that_swap_their_contents_are_copies_of_each_other() -> None:
     a, b = known_row("a.wav", "one", 1), known_row("b.wav", "two", 1)
     disk = Disk({"a.wav": ("two", 2), "b.wav": ("one", 2)})
     ledger = make_ledger(a, b)
-    plan = plan_of(disk.listed(), ledger, disk.hash_file)
+    plan = plan_of(disk.listed(), ledger, disk)
     assert {row["uri"]: (row["audio_id"], holder) for row, holder in plan.copies} == {
         "a.wav": (b["audio_id"], b["file_id"]),
         "b.wav": (a["audio_id"], a["file_id"]),
@@ -172,22 +208,22 @@ def test_files_that_swap_their_contents_are_copies_of_each_other() -> None:
 def test_what_cannot_be_listed_is_known_and_then_unchanged() -> None:
     disk = Disk({})
     listed = disk.listed({"gone.wav": "vanished"})
-    plan = plan_of(listed, make_ledger(known_row("gone.wav", "one", 1)), disk.hash_file)
+    plan = plan_of(listed, make_ledger(known_row("gone.wav", "one", 1)), disk)
     (row,) = plan.known
     expected = {"status": "failed", "stage": "list", "reason": "vanished", "message": "why", "n_clips": 0}
     assert {name: row[name] for name in expected} == expected
     assert (row["audio_id"], row["content_hash"]) == (None, None)
     assert row["file_id"] == schema.make_file_id("gone.wav", None)
-    again = plan_of(listed, make_ledger(row | {"batch_id": "0" * 32}), disk.hash_file)
+    again = plan_of(listed, make_ledger(row | {"batch_id": "0" * 32}), disk)
     assert (again.n_unchanged, again.known) == (1, [])
-    other = plan_of(disk.listed({"gone.wav": "unreadable"}), make_ledger(row | {"batch_id": "0" * 32}), disk.hash_file)
+    other = plan_of(disk.listed({"gone.wav": "unreadable"}), make_ledger(row | {"batch_id": "0" * 32}), disk)
     assert [row["reason"] for row in other.known] == ["unreadable"]
 
 
 def test_file_that_cannot_be_hashed_is_a_failure_and_not_decoded() -> None:
     # Decoded after all, two of them might be the same content, and its frames would be stored twice.
     disk = Disk({"a.wav": ("one", 1), "b.wav": ("one", 1), "c.wav": ("one", 1)}, broken=frozenset({"a.wav", "c.wav"}))
-    plan = plan_of(disk.listed(), make_ledger(), disk.hash_file)
+    plan = plan_of(disk.listed(), make_ledger(), disk)
     assert contents(plan) == [["b.wav"]]
     assert [(row["uri"], row["stage"], row["reason"], row["message"]) for row in plan.known] == [
         (uri, "read", "unreadable", "input/output error") for uri in ("a.wav", "c.wav")
@@ -195,7 +231,7 @@ def test_file_that_cannot_be_hashed_is_a_failure_and_not_decoded() -> None:
     assert (plan.n_to_decode, plan.bytes_to_decode) == (1, 3)
     again = Disk(disk.files)
     ledger = make_ledger(known_row("b.wav", "one", 1), *({**row, "batch_id": "0" * 32} for row in plan.known))
-    assert [row["uri"] for row, _ in plan_of(again.listed(), ledger, again.hash_file).copies] == ["a.wav", "c.wav"]
+    assert [row["uri"] for row, _ in plan_of(again.listed(), ledger, again).copies] == ["a.wav", "c.wav"]
 
 
 # --- all of them ------------------------------------------------------------------------------------------------------
@@ -233,9 +269,9 @@ def test_every_file_has_one_place_and_each_content_is_decoded_once(
         if uri in past and uri not in rows:
             rows[uri] = known_row(uri, content, modified_ns, *past[uri][2])
     ledger = make_ledger(*rows.values())
-    plan = plan_of(disk.listed(unlisted), ledger, disk.hash_file, batch_s)
+    plan = plan_of(disk.listed(unlisted), ledger, disk, batch_s)
 
-    to_decode = list(iter_uris(plan.batches))
+    to_decode = [uri for group in contents(plan) for uri in group]
     placed = to_decode + [row["uri"] for row in plan.known] + [row["uri"] for row, _ in plan.copies]
     assert len(placed) == len(set(placed))
     assert len(placed) + plan.n_unchanged == len(files) + len(unlisted)
@@ -268,15 +304,15 @@ def test_every_file_has_one_place_and_each_content_is_decoded_once(
     assert [s for each in seconds for s in each] == sorted((s for each in seconds for s in each), reverse=True)
     # Not needlessly many: none would have fitted into the one before it.
     assert all(sum(a) + b[0] > batch_s for a, b in pairwise(seconds))
-    assert plan_of(disk.listed(unlisted), ledger, disk.hash_file, batch_s) == plan
+    assert plan_of(disk.listed(unlisted), ledger, disk, batch_s) == plan
 
 
 def test_batches_hold_a_limited_number_of_files() -> None:
     disk = Disk({f"{number:04d}.wav": (f"{number:04d}", 1) for number in range(MAX_FILES_PER_BATCH + 1)})
-    plan = plan_of(disk.listed(), make_ledger(), disk.hash_file, batch_s=1e9)
+    plan = plan_of(disk.listed(), make_ledger(), disk, batch_s=1e9)
     assert [len(audios) for audios in plan.batches["audios"].to_pylist()] == [MAX_FILES_PER_BATCH, 1]
     same = Disk({f"{number:04d}.wav": ("same", 1) for number in range(MAX_FILES_PER_BATCH + 1)} | {"x.wav": ("x", 1)})
-    plan = plan_of(same.listed(), make_ledger(), same.hash_file, batch_s=1e9)
+    plan = plan_of(same.listed(), make_ledger(), same, batch_s=1e9)
     assert [len(group) for group in contents(plan)] == [MAX_FILES_PER_BATCH + 1, 1]
     assert plan.batches.num_rows == 2
 
@@ -323,7 +359,7 @@ def test_copy_keeps_the_frames_of_a_holder_that_changes_later_in_the_run() -> No
     holder = known_row("a.wav", "one", 1)
     disk = Disk({"a.wav": ("else", 2), "b.wav": ("one", 1)})
     ledger = make_ledger(holder)
-    plan = plan_of(disk.listed(), ledger, disk.hash_file)
+    plan = plan_of(disk.listed(), ledger, disk)
     assert contents(plan) == [["a.wav"]]
     assert ledger.apply(row for row, _ in plan.copies) == drops([], [])
     assert ledger.apply([known_row("a.wav", "else", 2)]) == drops([holder["file_id"]], [])

@@ -2,6 +2,8 @@
 
 import errno
 import os
+import threading
+import uuid
 from collections.abc import Callable, Iterator, Sequence
 from pathlib import Path
 from typing import Any
@@ -13,11 +15,12 @@ import pytest
 from pipeline import store
 from pipeline.checkpoint import read_identity
 from pipeline.config import Config, make_config
-from pipeline.errors import EarshotError, IndexMismatch
+from pipeline.errors import EarshotError, IndexMismatch, ModelError
 from pipeline.plan import Plan
-from pipeline.run import Stages, estimate_bytes, index_corpus
+from pipeline.run import Progress, Stages, estimate_bytes, index_corpus
 from pipeline.stages import decode_batch, encode_windows, write_windows
 from pipeline.window import Waveform, window_starts
+from tests.checkpoints import edit_weights, make_pe_audio
 from tests.fakes import FakeEncoder, noise, write_wav
 
 DIMENSION = read_identity("earshot-tiny").dimension
@@ -57,9 +60,9 @@ def corpus(tmp_path: Path) -> Path:
     return folder
 
 
-def configure(corpus: Path, index: Path, **sections: Any) -> Config:
+def configure(folder: Path, index: Path, **sections: Any) -> Config:
     sections = {"run": {"batch_s": 12.0}, "window": {"length_s": 2.0, "overlap_s": 0.4}} | sections
-    return make_config({"sources": [str(corpus)], "into": str(index), **sections})
+    return make_config({"sources": [str(folder)], "into": str(index), **sections})
 
 
 def rows(index: str, name: str, columns: list[str]) -> list[str]:
@@ -219,11 +222,67 @@ def test_a_batch_that_never_came_back_whole_is_said(corpus: Path, tmp_path: Path
         index_corpus(configure(corpus, tmp_path / "index"), stages=lost)
 
 
-def test_the_size_that_is_told_is_that_of_the_rows(corpus: Path, tmp_path: Path) -> None:
-    plan = Plan(seconds_to_decode=3_600.0)
-    config = make_config({"sources": ["x"], "into": "y"})
-    frames = 3_600 * 25 * 1_024 * 2
-    clips = 3_600 / 9.6 * 1_024 * 2
-    assert estimate_bytes(plan, config, 1_024, 1_024) == int(frames + clips)
-    without = make_config({"sources": ["x"], "into": "y", "store": {"frames": "none"}})
-    assert estimate_bytes(plan, without, 1_024, 1_024) == int(clips)
+def test_the_size_that_is_told_is_about_what_is_written(tmp_path: Path) -> None:
+    folder = tmp_path / "in"
+    folder.mkdir()
+    for number in range(6):
+        write_wav(folder / f"{number}.wav", noise(40.0, seed=number))
+    for frames in ("all", "none"):
+        told: list[int] = []
+        config = configure(folder, tmp_path / frames, store={"frames": frames})
+
+        def announce(plan: Plan, config: Config = config, told: list[int] = told) -> None:
+            told.append(estimate_bytes(plan, config, DIMENSION, DIMENSION))
+
+        index_corpus(config, announce=announce, stages=in_place(WideEncoder()))
+        tables = ("clips", "frames") if frames == "all" else ("clips",)
+        n_vectors = sum(store.open_published(config.into, name).count_rows() for name in tables)
+        # The duration of a wav is guessed for 16 bits in stereo; these are float32 in mono: 4 bytes for 3.1.
+        assert told == [pytest.approx(n_vectors * 2 * DIMENSION * 192_000 / 150_000, rel=0.06)]
+
+
+def test_failures_count_over_the_corpus_whichever_run_saw_them(corpus: Path, tmp_path: Path) -> None:
+    config = configure(corpus, tmp_path / "index")
+    first = index_corpus(config, stages=in_place(WideEncoder()))
+    assert (first.n_failed, first.n_failed_before, first.failed_fraction) == (1, 0, 1 / 9)
+    (corpus / "broken2.wav").write_text("not a sound either")
+    second = index_corpus(config, stages=in_place(WideEncoder()))
+    assert (second.n_failed, second.n_failed_before, second.failed_fraction) == (1, 1, 2 / 10)
+
+
+def test_nothing_is_written_for_a_model_that_does_not_load_exactly(corpus: Path, tmp_path: Path) -> None:
+    model = make_pe_audio(tmp_path / "model")
+    edit_weights(model, lambda state: state.pop("audio_encoder.norm.weight"))
+    with pytest.raises(ModelError, match="does not load exactly"):
+        index_corpus(configure(corpus, tmp_path / "index", encode={"clip_model": str(model)}), stages=None)
+    assert not (tmp_path / "index").exists()
+
+
+def test_an_index_among_its_sources_is_not_indexed(corpus: Path, tmp_path: Path) -> None:
+    config = configure(corpus, corpus / "index", corpus={"extensions": ["*"]})
+    assert index_corpus(config, stages=in_place(WideEncoder())).n_files == 9
+    again = index_corpus(config, stages=in_place(WideEncoder()))
+    assert (again.n_files, again.n_unchanged) == (9, 9)
+
+
+def test_a_run_that_fails_stops_its_workers(corpus: Path, tmp_path: Path) -> None:
+    config = configure(corpus, tmp_path / "index")
+    closed = threading.Event()
+
+    def endless(batches: pa.Table, config: Config, frames_schema: pa.Schema) -> Iterator[dict[str, Any]]:
+        try:
+            receipts = list(in_place(WideEncoder())(batches, config, frames_schema))
+            yield receipts[0]
+            while True:
+                yield {**receipts[0], "batch_id": uuid.uuid4().hex}
+        finally:
+            closed.set()
+
+    def fail(progress: Progress) -> None:
+        if progress.audio_s:
+            raise EarshotError("the terminal is gone")
+
+    with pytest.raises(EarshotError, match="the terminal is gone"):
+        index_corpus(config, fail, stages=endless)
+    assert closed.is_set()
+    assert not (tmp_path / "index" / "claim.json").exists()

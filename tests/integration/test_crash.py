@@ -1,10 +1,11 @@
-"""A run killed outright is taken up by the next, and the result is that of an undisturbed one."""
+"""A run killed outright is taken up by the next, and the result is that of an undisturbed one; others stop in order."""
 
 import os
 import signal
 import subprocess
 import sys
 import time
+from collections.abc import Callable
 from pathlib import Path
 from typing import Any
 
@@ -15,7 +16,8 @@ import yaml
 
 from pipeline import store
 from pipeline.config import load_config
-from pipeline.run import index_corpus
+from pipeline.errors import EarshotError
+from pipeline.run import Progress, index_corpus
 
 N_FILES = 30
 
@@ -68,22 +70,34 @@ def count_batches(index: Path) -> int:
     return kinds.count("index")
 
 
+def run_until(
+    index: Path, config: Path, n_batches: int, stop: Callable[[int, int], None], number: int
+) -> tuple[int, str]:
+    """``earshot index``, stopped with a signal once it has published some batches: its exit code and what it said."""
+    said = config.with_suffix(".log")
+    environment = {name: value for name, value in os.environ.items() if name != "RAY_ADDRESS"}
+    command = [sys.executable, "-m", "jobs.main", "index", str(config)]
+    with (
+        said.open("wb") as log,
+        subprocess.Popen(command, stdout=log, stderr=log, env=environment, start_new_session=True) as process,
+    ):
+        deadline = time.monotonic() + 120
+        while count_batches(index) < n_batches:
+            assert process.poll() is None, said.read_text()
+            assert time.monotonic() < deadline, said.read_text()
+            time.sleep(0.02)
+        stop(process.pid, number)
+        process.wait(60)
+    return process.returncode, said.read_text()
+
+
 @pytest.mark.usefixtures("ray_session")
 def test_a_killed_run_is_completed_by_the_next(corpus: Path, tmp_path: Path) -> None:
     whole = load_config(write_config(corpus, tmp_path / "whole"))
     index_corpus(whole)
     index = tmp_path / "killed"
     file = write_config(corpus, index)
-    log = (tmp_path / "log").open("wb")
-    environment = {name: value for name, value in os.environ.items() if name != "RAY_ADDRESS"}
-    command = [sys.executable, "-m", "jobs.main", "index", str(file)]
-    with log, subprocess.Popen(command, stdout=log, stderr=log, env=environment, start_new_session=True) as process:
-        deadline = time.monotonic() + 120
-        while count_batches(index) < 3:
-            assert process.poll() is None, (tmp_path / "log").read_text()
-            assert time.monotonic() < deadline, (tmp_path / "log").read_text()
-            time.sleep(0.02)
-        os.kill(process.pid, signal.SIGKILL)
+    run_until(index, file, 3, os.kill, signal.SIGKILL)
     published = count_batches(index)
     n_before = len(store.open_published(index, "files").to_table())
     progress = index_corpus(load_config(file))
@@ -97,6 +111,34 @@ def test_a_killed_run_is_completed_by_the_next(corpus: Path, tmp_path: Path) -> 
         for key, vector in expected.items():
             cosine = vector @ found[key] / np.linalg.norm(vector) / np.linalg.norm(found[key])
             assert cosine >= 0.9999
+
+
+def test_ctrl_c_is_one_line_and_leaves_what_was_published(corpus: Path, tmp_path: Path) -> None:
+    index = tmp_path / "index"
+    code, said = run_until(index, write_config(corpus, index), 1, os.killpg, signal.SIGINT)
+    assert code == 1, said
+    assert said.splitlines()[-1] == "earshot: stopped; what was published stays, run again to go on"
+    assert "Traceback" not in said
+    assert 0 < store.open_published(index, "files").count_rows() < N_FILES + 1
+    assert not list(index.glob("claim*"))
+
+
+@pytest.mark.usefixtures("ray_session")
+def test_workers_stop_with_a_run_that_fails(corpus: Path, tmp_path: Path) -> None:
+    config = load_config(write_config(corpus, tmp_path / "index"))
+
+    def fail(progress: Progress) -> None:
+        if progress.n_indexed:
+            raise EarshotError("the terminal is gone")
+
+    with pytest.raises(EarshotError, match="the terminal is gone"):
+        index_corpus(config, fail)
+    time.sleep(1.0)
+    written = list((tmp_path / "index" / "frames.lance" / "data").iterdir())
+    time.sleep(4.0)
+    assert list((tmp_path / "index" / "frames.lance" / "data").iterdir()) == written
+    assert store.open_published(config.into, "files").count_rows() < N_FILES + 1
+    assert index_corpus(config).n_done == N_FILES + 1
 
 
 @pytest.mark.usefixtures("ray_session")
