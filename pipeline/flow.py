@@ -8,6 +8,7 @@ travel as they leave a stage, so that nothing ever waits for rows that cannot co
 import logging
 import math
 import os
+import re
 import sys
 import warnings
 from collections.abc import Iterator
@@ -75,6 +76,22 @@ def start_ray() -> None:
             # Ray's daemons are forked and replaced at once: they never touch what Lance has open here.
             warnings.filterwarnings("ignore", message="lance is not fork-safe")
             ray.init(log_to_driver=False, logging_level="error", **local)
+        _keep_stdout_clean()
+
+
+def _keep_stdout_clean() -> None:
+    """Send Ray's messages to stderr, not among our JSON lines; and not that it ended what a stopped run asked it to."""
+    from ray._private import worker
+
+    show = worker.print_to_stdstream
+    if show.__module__ == __name__:  # done before
+        return
+
+    def show_on_stderr(data: dict[str, Any], ignore_prefix: bool) -> None:
+        if not any("killed by `ray.kill`" in line for line in data.get("lines", ())):
+            show({**data, "is_err": True}, ignore_prefix)
+
+    worker.print_to_stdstream = show_on_stderr
 
 
 @contextmanager
@@ -128,7 +145,7 @@ def run_stages(batches: pa.Table, config: Config, frames_schema: pa.Schema) -> I
     import ray
     from ray.data import ActorPoolStrategy, DataContext
 
-    logging.getLogger("ray.data").setLevel(logging.ERROR)
+    logging.getLogger("ray.data").setLevel(logging.CRITICAL)  # errors reach us as exceptions
     context = DataContext.get_current()
     context.enable_progress_bars = False
     context.print_on_execution_start = False
@@ -165,5 +182,17 @@ def run_stages(batches: pa.Table, config: Config, frames_schema: pa.Schema) -> I
             fn_kwargs={"path": os.path.abspath(config.into), "frames_schema": frames_schema},
         )
     )
-    for table in dataset.iter_batches(batch_size=None, batch_format="pyarrow", prefetch_batches=0):
-        yield from table.to_pylist()
+    try:
+        for table in dataset.iter_batches(batch_size=None, batch_format="pyarrow", prefetch_batches=0):
+            yield from table.to_pylist()
+    except ray.exceptions.RayTaskError as error:
+        raise RuntimeError(find_cause(str(error))) from error
+
+
+def find_cause(trace: str) -> str:
+    """``Type: message`` of what went wrong in a worker, from Ray's traceback: of the exception itself, Ray sends only
+    its own wrapper."""
+    first = trace.split("\n\nThe above exception was the direct cause")[0].strip()
+    lines = first.splitlines()
+    starts = [i for i, line in enumerate(lines) if re.match(r"[\w.]+(: |$)", line)]
+    return " ".join(" ".join(lines[starts[-1] if starts else -1 :]).split())

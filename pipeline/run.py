@@ -332,10 +332,8 @@ def _plain_errors(path: str) -> Iterator[None]:
             ) from error
         if isinstance(error, PermissionError | NotADirectoryError | FileExistsError):
             raise EarshotError(f"{path}: cannot be written: {error.strerror}") from error
-        name = type(cause).__name__
-        raise EarshotError(
-            f"{path}: the run stopped: {name}: {text[:500]}; what was published stays, run again"
-        ) from error
+        said = text if type(cause) is RuntimeError else f"{type(cause).__name__}: {text}"
+        raise EarshotError(f"{path}: the run stopped: {said[:500]}; what was published stays, run again") from error
 
 
 def estimate_bytes(plan: Plan, config: Config, clip_dimension: int, frame_dimension: int) -> int:

@@ -15,9 +15,10 @@ from pipeline.config import Config, make_config
 from pipeline.encode import load_encoder
 from pipeline.errors import EarshotError, IndexMismatch
 from pipeline.front import Index
-from pipeline.run import index_corpus
+from pipeline.run import describe_run, index_corpus
 from pipeline.synth import CAPTIONS, CLASSES, Event, make_scene
 from pipeline.window import FRAME_S, HOP_SAMPLES, Grid, count_frames, cut_windows, window_starts
+from tests.fakes import noise, write_wav
 from tests.sounds import write_broken_corpus, write_formats
 
 pytestmark = pytest.mark.usefixtures("ray_session")
@@ -304,3 +305,28 @@ def test_the_ledger_keeps_what_the_header_says(tmp_path: Path) -> None:
     assert row["duration_s"] == row["expected_duration_s"] == 1.0
     assert row["size_bytes"] == file.stat().st_size
     assert row["content_hash"] == hashlib.sha256(file.read_bytes()).hexdigest()
+
+
+def test_what_ray_says_stays_off_stdout(capsys: pytest.CaptureFixture[str]) -> None:
+    from ray._private import worker
+
+    for line in ("2 workers were killed: the node ran out of memory", "it was killed by `ray.kill`."):
+        worker.print_to_stdstream({"lines": [line], "pid": "raylet", "is_err": False}, ignore_prefix=False)
+    out, err = capsys.readouterr()
+    assert out == ""
+    assert "out of memory" in err
+    assert "ray.kill" not in err
+
+
+def test_a_worker_that_cannot_write_ends_the_run_with_its_own_words(tmp_path: Path) -> None:
+    (tmp_path / "in").mkdir()
+    write_wav(tmp_path / "in" / "a.wav", noise(0.5))
+    index = tmp_path / "index"
+    settings, clip_dimension, frame_dimension = describe_run(configure(tmp_path / "in", index))
+    store.create(index, settings, clip_dimension=clip_dimension, frame_dimension=frame_dimension)
+    shutil.rmtree(index / "frames.lance" / "data", ignore_errors=True)
+    (index / "frames.lance" / "data").write_text("in the way")
+    with pytest.raises(EarshotError, match=r"the run stopped: OSError: .*File exists.*run again") as caught:
+        index_corpus(configure(tmp_path / "in", index))
+    assert "\n" not in str(caught.value)
+    assert "UDF" not in str(caught.value)
