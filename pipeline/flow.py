@@ -34,8 +34,9 @@ class _Encode:
         os.environ["OMP_WAIT_POLICY"] = "PASSIVE"
         import torch
 
-        from pipeline.encode import load_encoder
+        from pipeline.encode import keep_freed_memory, load_encoder
 
+        keep_freed_memory()
         torch.set_num_threads(threads)
         self._encoder = load_encoder(config, frames=with_frames)
 
