@@ -22,17 +22,14 @@ def similar(
     Example: earshot similar my-index bark.wav --start 1.5 --end 3
     """
     import pipeline
-    from pipeline.config import DecodeConfig
-    from pipeline.decode import decode_all
     from pipeline.errors import EarshotError, FileFailure, UsageError
 
     if end is not None and end <= start:
         raise UsageError(f"--end: {end} s is not after --start ({start} s)")
     opened = pipeline.open(index)
     try:
-        waveform, _ = decode_all(sound, DecodeConfig(**opened.settings["decode"]), start, end)
+        hits = opened.similar_to_file(sound, k, start_s=start, end_s=end, where=where, all_windows=all_windows)
     except FileFailure as failure:
         wrong_call = failure.reason in ("vanished", "too_short")
         raise (UsageError if wrong_call else EarshotError)(f"{sound}: {failure.message}") from None
-    hits = opened.similar_to(waveform, k, where=where, all_windows=all_windows)
     print_hits(f"like {sound} in {index}", hits, json=json)

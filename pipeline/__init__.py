@@ -8,7 +8,12 @@
 Importing this loads nothing heavy; ``open`` does.
 """
 
+import os
 from typing import TYPE_CHECKING
+
+# Lance's own log lines are for its developers, and it reads these when it is first imported.
+os.environ.setdefault("LANCE_LOG", "error")
+os.environ.setdefault("LANCEDB_LOG", "error")
 
 if TYPE_CHECKING:
     from pipeline.front import Index

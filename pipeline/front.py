@@ -9,7 +9,9 @@
 Models are loaded at the first question that needs them, and kept.
 """
 
+from collections.abc import Iterable, Iterator
 from functools import cached_property
+from itertools import islice
 from typing import TYPE_CHECKING, Any
 
 import numpy as np
@@ -21,15 +23,18 @@ from pipeline import store
 from pipeline.checkpoint import ModelIdentity, read_identity
 from pipeline.config import DecodeConfig, EncodeConfig, WindowConfig
 from pipeline.encode import NonFiniteError, load_encoder, load_text_encoder, probability
-from pipeline.errors import IndexMismatch, UsageError
+from pipeline.errors import FileFailure, IndexMismatch, UsageError
 from pipeline.locate import Event, Levels, Rules, find_events, to_event
-from pipeline.search import Hit, find_clips, open_table
-from pipeline.window import HOP_SAMPLES, Waveform, cut_windows
+from pipeline.search import Hit, find_clips, open_table, read_rows
+from pipeline.window import HOP_SAMPLES, Waveform, cut_windows, samples_to_seconds, seconds_to_samples
 
 if TYPE_CHECKING:
     from pipeline.encode import AudioEncoder, TextEncoder
 
 STATUSES = ("indexed", "failed", "deleted")
+
+WINDOWS_AT_ONCE = 16
+"""Windows of a sound that are encoded together: at most what one pass of the model takes on a GPU."""
 
 
 class Index:
@@ -73,6 +78,8 @@ class Index:
 
         A sound longer than a window is cut like a file, and stands for the mean direction of its windows.
 
+        Of a long recording, ``similar_to_file`` holds less in memory.
+
         Args:
             waveform: samples of shape (n,) or (n, channels), floats about -1 to 1, or integers of full scale.
 
@@ -81,25 +88,38 @@ class Index:
         """
         from pipeline.decode import to_model_rate
 
-        mono = to_model_rate(waveform, sample_rate_hz, DecodeConfig(**self.settings["decode"]))
-        return self.similar_to(mono, k, where=where, all_windows=all_windows)
+        self._table("clips")
+        mono = to_model_rate(waveform, sample_rate_hz, self._decode_config)
+        return self.similar_to([mono], k, where=where, all_windows=all_windows)
+
+    def similar_to_file(
+        self,
+        sound: str,
+        k: int = 10,
+        *,
+        start_s: float = 0.0,
+        end_s: float | None = None,
+        where: str | None = None,
+        all_windows: bool = False,
+    ) -> list[Hit]:
+        """As ``similar``, for an audio file from ``start_s`` to ``end_s``; however long, it is never held as a whole.
+
+        Raises:
+            FileFailure: the file cannot be decoded; ``too_short`` where it ends before ``start_s``.
+        """
+        from pipeline.decode import open_audio
+
+        self._table("clips")
+        with open_audio(sound, self._decode_config) as audio:
+            blocks = _trim(audio.blocks(), start_s, end_s)
+            return self.similar_to(blocks, k, where=where, all_windows=all_windows)
 
     def similar_to(
-        self, mono: Waveform, k: int = 10, *, where: str | None = None, all_windows: bool = False
+        self, blocks: Iterable[Waveform], k: int = 10, *, where: str | None = None, all_windows: bool = False
     ) -> list[Hit]:
-        """As ``similar``, for samples (n,) that are 48 kHz mono float32 already."""
+        """As ``similar``, for samples that are 48 kHz mono float32 already, in blocks (n,) of any size."""
         clips = self._table("clips")
-        if len(mono) < HOP_SAMPLES:
-            raise UsageError(f"the sound has {len(mono)} samples at 48 kHz, less than one frame of {HOP_SAMPLES}")
-        if not np.isfinite(mono).all():
-            raise UsageError("the sound has NaN or infinite samples")
-        windows = [samples for _, samples in cut_windows([mono], WindowConfig(**self.settings["window"]).grid)]
-        try:
-            vectors, _ = self._audio_encoder.encode(windows)
-        except NonFiniteError:
-            raise UsageError("the model gives no finite embedding for this sound") from None
-        directions = vectors / np.maximum(np.linalg.norm(vectors, axis=1, keepdims=True), 1e-12)
-        query = directions.mean(axis=0).astype(np.float32)
+        query = self._embed_sound(blocks)
         return find_clips(clips, query, k=_check_k(k), where=where, all_windows=all_windows, measure="cosine")
 
     def locate(
@@ -155,26 +175,57 @@ class Index:
         return self._embed_text(text, "clip_model")
 
     def to_arrow(self, table: str = "clips", columns: list[str] | None = None, where: str | None = None) -> pa.Table:
-        """Rows of ``files``, ``clips``, ``frames`` or ``batches`` as published.
+        """Rows of ``files``, ``clips``, ``frames`` or ``batches`` as they were when the index was opened.
 
         Args:
             where: SQL over its columns.
+
+        Raises:
+            UsageError: there is no such table or column, or ``where`` is not valid.
         """
         if table == "batches":
-            rows = store.read_journal(self.path)
-            return rows.select(columns) if columns else rows
-        if table not in store.DATA_TABLES:
+            # The journal only grows, one ``seq`` after the other: what was published later is left out.
+            rows = open_table(self.path, table)
+            where = f"seq <= {self._published.seq}" + (f" AND ({where})" if where else "")
+        elif table in store.DATA_TABLES:
+            rows = self._open(table)
+        else:
             raise UsageError(f"table {table!r}: expected {', '.join(store.DATA_TABLES)} or batches")
-        return store.open_published(self.path, table, self._published).to_table(columns=columns, filter=where)
+        return read_rows(rows, columns, where)
 
     def _open(self, name: str) -> Any:
         return open_table(self.path, name, self._published.versions[name])
 
     def _table(self, name: str) -> Any:
+        """A table to search, which must have rows."""
         table = self._open(name)
         if table.count_rows() == 0:
-            raise UsageError(f"{self.path}: the index is empty, nothing to search; add files with `earshot index`")
+            raise UsageError(
+                f"{self.path}: nothing is indexed yet, so there is nothing to search; add files with `earshot index`,"
+                f" or see `earshot failures {self.path}`"
+            )
         return table
+
+    @property
+    def _decode_config(self) -> DecodeConfig:
+        return DecodeConfig(**self.settings["decode"])
+
+    def _embed_sound(self, blocks: Iterable[Waveform]) -> npt.NDArray[np.float32]:
+        """The mean direction (D,) of the windows of a sound, of which a few at a time are held."""
+        grid = WindowConfig(**self.settings["window"]).grid
+        windows = (_check_finite(samples) for _, samples in cut_windows(blocks, grid))
+        total, n_windows = np.zeros(self.settings["clip_model"]["dimension"]), 0
+        while group := list(islice(windows, WINDOWS_AT_ONCE)):
+            try:
+                vectors, _ = self._audio_encoder.encode(group)
+            except NonFiniteError:
+                raise UsageError("the model gives no finite embedding for this sound") from None
+            total += (vectors / np.maximum(np.linalg.norm(vectors, axis=1, keepdims=True), 1e-12)).sum(axis=0)
+            n_windows += len(group)
+            group.clear()  # before the next ones are cut
+        if n_windows == 0:
+            raise UsageError(f"the sound is shorter than one frame of {HOP_SAMPLES} samples at 48 kHz")
+        return (total / n_windows).astype(np.float32)
 
     def _identity(self, which: str) -> ModelIdentity:
         return ModelIdentity.from_dict(self.settings[which])
@@ -216,6 +267,29 @@ def _check_k(k: int) -> int:
     if k < 1:
         raise UsageError(f"-k: {k} is less than 1")
     return k
+
+
+def _check_finite(samples: Waveform) -> Waveform:
+    if not np.isfinite(samples).all():
+        raise UsageError("the sound has NaN or infinite samples")
+    return samples
+
+
+def _trim(blocks: Iterable[Waveform], start_s: float, end_s: float | None) -> Iterator[Waveform]:
+    """The blocks of a file from ``start_s`` to ``end_s``; nothing is decoded beyond."""
+    first = seconds_to_samples(start_s)
+    stop = None if end_s is None else seconds_to_samples(end_s)
+    at = 0
+    for block in blocks:
+        if len(part := block[max(0, first - at) : None if stop is None else max(0, stop - at)]):
+            yield part
+        at += len(block)
+        if stop is not None and at >= stop:
+            return
+    if at <= first:
+        raise FileFailure(
+            "decode", "too_short", f"nothing from {start_s} s on: it lasts {samples_to_seconds(at):.3f} s"
+        )
 
 
 def _with_probability(hit: Hit, chance: float) -> Hit:

@@ -1,14 +1,17 @@
 """A query embedding in, events out: which file, from when to when. Read from stored frames, never from audio.
 
-Candidates are the best frames of the whole corpus, so that a short event in a long clip is found. Around them the
-scores of all frames are taken inside the engine, and events are read off: one begins where the probability passes
-the threshold, and goes on while the logit is at most 1 below that of the threshold.
+Candidates are the best frames of the whole corpus, so that a short event in a long clip is found. From the best one
+down, the frames around each are read, until no further one can change the answer, and events are read off their scores:
+one begins where the probability passes the threshold, and goes on while the logit is at most 1 below that of the
+threshold. What is held in memory depends on the events, not on the size of the corpus.
 """
 
+import bisect
+import heapq
 import math
-from collections.abc import Iterator
+from collections.abc import Iterable, Iterator
 from dataclasses import dataclass
-from typing import Any
+from typing import Any, NamedTuple
 
 import numpy as np
 import numpy.typing as npt
@@ -20,9 +23,18 @@ from pipeline.window import FRAME_S, HOP_SAMPLES, frames_to_seconds, samples_to_
 HYSTERESIS_LOGITS = 1.0
 """An event goes on until its logit falls this far below that of the threshold."""
 
-MIN_CANDIDATES = 2_000
-AUDIOS_AT_ONCE = 16
+MIN_CANDIDATES, MAX_CANDIDATES = 2_000, 1_000_000
+"""Frames that one search of the corpus asks for."""
+
+MAX_LEFT_OUT = 1_000
+"""Audios that a search of the corpus is told to leave out."""
+
+CANDIDATES_AT_ONCE = 64
+ROWS_AT_ONCE = 8_192
 MIN_MARGIN_FRAMES = 25
+
+Scores = npt.NDArray[np.float32]
+Integers = npt.NDArray[np.int64]
 
 
 @dataclass(frozen=True)
@@ -113,152 +125,255 @@ def _stretches(mask: npt.NDArray[np.bool_]) -> list[tuple[int, int]]:
     return [(int(first), int(stop)) for first, stop in edges.reshape(-1, 2)]
 
 
-def find_events(frames: Any, files: Any, query: Vector, levels: Levels, k: int) -> Iterator[tuple[str, float, Run]]:
+def find_events(frames: Any, files: Any, query: Vector, levels: Levels, k: int) -> list[tuple[str, float, Run]]:
     """The ``k`` events with the highest peaks: (uri, duration of the file in seconds, run), best first.
+
+    Exactly those that a scan over all frames would give, except that among events whose peaks are equal to the k-th any
+    may be the ones left out. Peaks are dot products with the query rounded to float16, as the engine computes them.
 
     Args:
         frames: the table, from ``search.open_table``. files: the ledger, likewise.
         query: (D,) embedding by the text tower of the frame model.
     """
     check_query(frames, query)
+    reader = _Reader(frames, files, query, levels, k)
     n_rows = frames.count_rows()
-    n_candidates = min(n_rows, max(MIN_CANDIDATES, 100 * k))
-    while n_candidates:
-        candidates = _best_frames(frames, query, levels.on, n_candidates)
-        complete = len(candidates) < n_candidates or n_candidates == n_rows
-        # What lies below the worst candidate may have competitors that were not fetched.
-        floor = -math.inf if complete else min(score for _, _, score in candidates)
-        found = _read_audios(frames, files, query, levels, k, candidates, floor)
-        if complete or len(found) >= k:
-            yield from found[:k]
-            return
-        n_candidates = min(n_rows, 8 * n_candidates)
-
-
-def _best_frames(frames: Any, query: Vector, on: float, n: int) -> list[tuple[str, int, float]]:
-    """(audio_id, frame, dot product) of the ``n`` best frames that can begin an event."""
-    search = frames.search(query, vector_column_name="vector").distance_type("dot")
-    search = search.distance_range(upper_bound=np.nextafter(np.float32(1.0 - on), np.float32(np.inf)).item()).limit(n)
-    table = search.select(["audio_id", "frame", "_distance"]).to_arrow()
-    scores = (1.0 - table["_distance"].to_numpy()).tolist()
-    return list(zip(table["audio_id"].to_pylist(), table["frame"].to_pylist(), scores, strict=True))
-
-
-def _read_audios(
-    frames: Any,
-    files: Any,
-    query: Vector,
-    levels: Levels,
-    k: int,
-    candidates: list[tuple[str, int, float]],
-    floor: float,
-) -> list[tuple[str, float, Run]]:
-    by_audio: dict[str, list[tuple[int, float]]] = {}
-    for audio_id, frame, score in candidates:
-        by_audio.setdefault(audio_id, []).append((frame, score))
-    best = {audio_id: max(score for _, score in hits) for audio_id, hits in by_audio.items()}
-    order = sorted(best, key=lambda audio_id: (-best[audio_id], audio_id))
-    found: list[tuple[str, float, Run]] = []
-    for at in range(0, len(order), AUDIOS_AT_ONCE):
-        # No event of an audio is better than its best frame: k better ones make the rest superfluous.
-        if len(found) >= k and found[k - 1][2].score > best[order[at]]:
+    n = min(n_rows, MAX_CANDIDATES, max(MIN_CANDIDATES, 100 * k))
+    best_distance = None
+    while n:
+        page = _best_frames(frames, query, levels.on, n, best_distance, reader.finished_audios())
+        reader.read(page)
+        # Every frame that is not on this page or an earlier one is at most as good as the last one of this page.
+        if len(page) < n or n == n_rows or reader.worst_score >= page[-1].score:
             break
-        chosen = order[at : at + AUDIOS_AT_ONCE]
-        holders = _holders(files, chosen)
-        ranges = [span for audio_id in chosen for span in _around(audio_id, by_audio[audio_id], levels, holders)]
-        for audio_id, first, scores in _settled(frames, query, levels, ranges, holders):
-            for run in read_runs(scores, levels, first):
-                if run.score >= floor:
-                    found += [(uri, duration_s, run) for uri, duration_s, _ in holders[audio_id]]
-        found.sort(key=lambda event: (-event[2].score, event[0], event[2].first))
-    return found
+        # The next page begins where this one ends, among its equals: where they fill it, only a larger one gets on.
+        is_level = page[0].distance == page[-1].distance
+        best_distance, n = page[-1].distance, min(n_rows, 8 * n if is_level else max(n, min(8 * n, MAX_CANDIDATES)))
+    return reader.events
 
 
-def _holders(files: Any, audio_ids: list[str]) -> dict[str, list[tuple[str, float, int]]]:
-    """(uri, duration_s, n_frames) of the indexed files that hold each audio."""
-    quoted = ", ".join(f"'{audio_id}'" for audio_id in audio_ids)
-    where = f"audio_id IN ({quoted}) AND status = 'indexed'"
-    columns = ["audio_id", "uri", "duration_s", "n_frames"]
-    rows = files.search().where(where).select(columns).limit(files.count_rows()).to_arrow().to_pylist()
-    holders: dict[str, list[tuple[str, float, int]]] = {audio_id: [] for audio_id in audio_ids}
-    for row in rows:
-        holders[row["audio_id"]].append((row["uri"], row["duration_s"], row["n_frames"]))
-    return {audio_id: sorted(rows) for audio_id, rows in holders.items()}
+class Candidate(NamedTuple):
+    """A frame that may begin an event; ``distance`` is the engine's: 1 - dot product."""
+
+    audio_id: str
+    frame: int
+    row_id: int
+    distance: float
+
+    @property
+    def score(self) -> float:
+        return 1.0 - self.distance
 
 
-Range = tuple[str, int, int]
-"""(audio_id, first frame, stop frame)"""
+def _best_frames(
+    frames: Any, query: Vector, on: float, n: int, best_distance: float | None, left_out: list[str]
+) -> list[Candidate]:
+    """The ``n`` best frames that can begin an event, best first, none of them better than ``best_distance``."""
+    search = frames.search(query, vector_column_name="vector").distance_type("dot").limit(n)
+    search = search.distance_range(lower_bound=best_distance, upper_bound=1.0 - on + _tolerance(on))
+    if left_out:
+        search = search.where(f"audio_id NOT IN ({_quoted(left_out)})", prefilter=True)
+    table = search.select(["audio_id", "frame", "_distance"]).with_row_id(True).to_arrow()
+    columns = (table[name].to_pylist() for name in ("audio_id", "frame", "_rowid", "_distance"))
+    return list(map(Candidate, *columns))
 
 
-def _around(audio_id: str, hits: list[tuple[int, float]], levels: Levels, holders: dict[str, Any]) -> list[Range]:
-    """Ranges of frames around the candidates of one audio, those that touch made one."""
-    if not holders[audio_id]:
-        return []
-    margin = levels.gap_frames + MIN_MARGIN_FRAMES
-    n_frames = holders[audio_id][0][2]
-    return _merge([(audio_id, max(0, f - margin), min(n_frames, f + margin + 1)) for f, _ in sorted(hits)])
+def _tolerance(score: float) -> float:
+    """How far the engine's sum and numpy's may lie apart: far more than they do."""
+    return 1e-4 * (1.0 + abs(score))
 
 
-def _merge(ranges: list[Range]) -> list[Range]:
-    merged: list[Range] = []
-    for audio_id, first, stop in sorted(ranges):
-        if merged and merged[-1][0] == audio_id and first <= merged[-1][2]:
-            merged[-1] = (audio_id, merged[-1][1], max(merged[-1][2], stop))
+class Stretch(NamedTuple):
+    """Frames ``first`` .. ``stop - 1`` of an audio. Frame f should be the row ``row_id_of_0 + f``."""
+
+    audio_id: str
+    first: int
+    stop: int
+    row_id_of_0: int
+
+
+@dataclass
+class _Audio:
+    """An audio with candidates: the (uri, duration_s) of the indexed files that hold it, and what has been read of it.
+
+    ``known`` are (first, stop) of stretches, in order and apart. At either end, each is too quiet for too long for an
+    event to reach over it, so the next stretch may take that end for the end of the file.
+    """
+
+    holders: list[tuple[str, float]]
+    n_frames: int
+    known: list[tuple[int, int]]
+
+    def unknown_around(self, frame: int) -> tuple[int, int]:
+        """(first, stop) between known stretches, with ``frame`` inside unless it is known."""
+        at = bisect.bisect_right(self.known, frame, key=lambda span: span[0])
+        low = self.known[at - 1][1] if at else 0
+        return low, self.known[at][0] if at < len(self.known) else self.n_frames
+
+    def is_open(self, frame: int) -> bool:
+        low, high = self.unknown_around(frame)
+        return low <= frame < high
+
+    @property
+    def is_finished(self) -> bool:
+        return sum(stop - first for first, stop in self.known) >= self.n_frames
+
+
+class _Reader:
+    """Reads the ``k`` best events around candidates; nothing is read twice for two of them."""
+
+    def __init__(self, frames: Any, files: Any, query: Vector, levels: Levels, k: int) -> None:
+        self.events: list[tuple[str, float, Run]] = []
+        self._frames, self._files, self._levels, self._k = frames, files, levels, k
+        self._query = query.astype(np.float16).astype(np.float32)
+        self._audios: dict[str, _Audio] = {}
+
+    @property
+    def worst_score(self) -> float:
+        """What an event must reach to be among the best."""
+        return self.events[-1][2].score if len(self.events) == self._k else -math.inf
+
+    def finished_audios(self) -> list[str]:
+        """Audios in which there is nothing left to find: those with most frames, each of which may be a candidate."""
+        finished = [audio_id for audio_id, audio in self._audios.items() if audio.is_finished]
+        return heapq.nlargest(MAX_LEFT_OUT, finished, key=lambda audio_id: self._audios[audio_id].n_frames)
+
+    def read(self, candidates: Iterable[Candidate]) -> None:
+        """Take in the events around ``candidates``, which come best first, as far as they can be among the best."""
+        ahead = iter(candidates)
+        while chosen := self._choose(ahead):
+            self._look_up({candidate.audio_id for candidate in chosen} - self._audios.keys())
+            around = [self._around(candidate) for candidate in chosen if self._is_open(candidate)]
+            for stretch, scores in self._settle(_merge(around)).items():
+                audio = self._audios[stretch.audio_id]
+                bisect.insort(audio.known, (stretch.first, stretch.stop))
+                runs = read_runs(scores, self._levels, stretch.first)
+                self.events += [(uri, duration_s, run) for run in runs for uri, duration_s in audio.holders]
+            self.events.sort(key=lambda event: (-event[2].score, event[0], event[2].first))
+            del self.events[self._k :]
+
+    def _choose(self, ahead: Iterator[Candidate]) -> list[Candidate]:
+        """The next candidates of which nothing is known; none once the best events cannot change any more."""
+        chosen: list[Candidate] = []
+        for candidate in ahead:
+            if self.worst_score > candidate.score + _tolerance(candidate.score):
+                break
+            if self._is_open(candidate):
+                chosen.append(candidate)
+            if len(chosen) == CANDIDATES_AT_ONCE:
+                break
+        return chosen
+
+    def _is_open(self, candidate: Candidate) -> bool:
+        audio = self._audios.get(candidate.audio_id)
+        return audio is None or audio.is_open(candidate.frame)
+
+    def _look_up(self, audio_ids: set[str]) -> None:
+        if not audio_ids:
+            return
+        self._audios |= {audio_id: _Audio([], 0, []) for audio_id in audio_ids}
+        where = f"audio_id IN ({_quoted(audio_ids)}) AND status = 'indexed'"
+        search = self._files.search().where(where).select(["audio_id", "uri", "duration_s", "n_frames"])
+        for row in search.limit(self._files.count_rows()).to_arrow().to_pylist():
+            audio = self._audios[row["audio_id"]]
+            audio.n_frames = row["n_frames"]
+            audio.holders.append((row["uri"], row["duration_s"]))
+
+    def _around(self, candidate: Candidate) -> Stretch:
+        """As far as most events reach."""
+        low, high = self._audios[candidate.audio_id].unknown_around(candidate.frame)
+        margin = self._levels.gap_frames + MIN_MARGIN_FRAMES
+        first, stop = max(low, candidate.frame - margin), min(high, candidate.frame + margin + 1)
+        return Stretch(candidate.audio_id, first, stop, candidate.row_id - candidate.frame)
+
+    def _settle(self, stretches: list[Stretch]) -> dict[Stretch, Scores]:
+        """Scores of each stretch, widened until no event reaches over its ends; stretches that meet become one."""
+        settled: dict[Stretch, Scores] = {}
+        while stretches:
+            wider: list[Stretch] = []
+            for stretch, scores in self._score(stretches).items():
+                grown = self._grow(stretch, scores)
+                if grown == stretch:
+                    settled[stretch] = scores
+                else:
+                    wider.append(grown)
+            merged = _merge([*wider, *settled])
+            stretches = [stretch for stretch in merged if stretch not in settled]
+            settled = {stretch: settled[stretch] for stretch in merged if stretch in settled}
+        return settled
+
+    def _grow(self, stretch: Stretch, scores: Scores) -> Stretch:
+        """The stretch made longer at each end over which an event may go on."""
+        loud = np.flatnonzero(scores >= self._levels.off)
+        if len(loud) == 0:
+            return stretch
+        low, high = self._audios[stretch.audio_id].unknown_around(stretch.first)
+        quiet = self._levels.gap_frames + 1
+        more = len(scores)
+        left = more if loud[0] < quiet else 0
+        right = more if loud[-1] >= len(scores) - quiet else 0
+        return stretch._replace(first=max(low, stretch.first - left), stop=min(high, stretch.stop + right))
+
+    def _score(self, stretches: list[Stretch]) -> dict[Stretch, Scores]:
+        """Dot products of the frames of each stretch: rows are taken from where they should be, and looked up if not.
+
+        A vector search with a filter would read all vectors of an audio for the few that it keeps.
+        """
+        spans = [np.arange(stretch.first, stretch.stop) for stretch in stretches]
+        rows = [stretch.row_id_of_0 + span for stretch, span in zip(stretches, spans, strict=True)]
+        result = dict(zip(stretches, self._take(stretches, spans, rows), strict=True))
+        for stretch, scores in result.items():
+            if len(missing := np.flatnonzero(np.isneginf(scores))):
+                part = stretch._replace(first=stretch.first + missing[0], stop=stretch.first + missing[-1] + 1)
+                span, row_ids = self._find_rows(part)
+                [found] = self._take([stretch], [span], [row_ids])
+                scores[span - stretch.first] = found
+        return result
+
+    def _take(self, stretches: list[Stretch], spans: list[Integers], rows: list[Integers]) -> list[Scores]:
+        """Scores of the frames ``spans`` at ``rows``, stretch by stretch; -inf where another frame, or none, is."""
+        numbers = {audio_id: number for number, audio_id in enumerate({stretch.audio_id for stretch in stretches})}
+        audio = np.repeat([numbers[stretch.audio_id] for stretch in stretches], [len(span) for span in spans])
+        frame, row_id = np.concatenate(spans), np.concatenate(rows)
+        scores = np.full(len(frame), -np.inf, np.float32)
+        for begin in range(0, len(frame), ROWS_AT_ONCE):
+            part = slice(begin, begin + ROWS_AT_ONCE)
+            ids = np.unique(row_id[part])
+            search = self._frames.take_row_ids(ids[ids >= 0].tolist()).select(["audio_id", "frame", "vector"])
+            table = search.with_row_id().to_arrow().combine_chunks().sort_by("_rowid")
+            if table.num_rows == 0:
+                continue
+            found_audio = np.array([numbers.get(audio_id, -1) for audio_id in table["audio_id"].to_pylist()])
+            found_row_id = table["_rowid"].to_numpy().astype(np.int64)
+            vectors = table["vector"].combine_chunks().flatten().to_numpy().reshape(table.num_rows, -1)
+            found_scores = vectors.astype(np.float32) @ self._query
+            at = np.minimum(np.searchsorted(found_row_id, row_id[part]), table.num_rows - 1)
+            is_it = (found_row_id[at] == row_id[part]) & (found_audio[at] == audio[part])
+            is_it &= table["frame"].to_numpy()[at] == frame[part]
+            scores[part][is_it] = found_scores[at[is_it]]
+        return np.split(scores, np.cumsum([len(span) for span in spans])[:-1])
+
+    def _find_rows(self, stretch: Stretch) -> tuple[Integers, Integers]:
+        """Frames of a stretch and their row ids: an audio need not lie in one piece."""
+        where = f"audio_id = '{stretch.audio_id}' AND frame >= {stretch.first} AND frame < {stretch.stop}"
+        search = self._frames.search().where(where).select(["frame"]).with_row_id(True)
+        table = search.limit(stretch.stop - stretch.first).to_arrow()
+        return table["frame"].to_numpy().astype(np.int64), table["_rowid"].to_numpy().astype(np.int64)
+
+
+def _merge(stretches: list[Stretch]) -> list[Stretch]:
+    """Those that touch made one, in order."""
+    merged: list[Stretch] = []
+    for stretch in sorted(stretches):
+        if merged and merged[-1].audio_id == stretch.audio_id and stretch.first <= merged[-1].stop:
+            merged[-1] = merged[-1]._replace(stop=max(merged[-1].stop, stretch.stop))
         else:
-            merged.append((audio_id, first, stop))
+            merged.append(stretch)
     return merged
 
 
-def _settled(
-    frames: Any, query: Vector, levels: Levels, ranges: list[Range], holders: dict[str, Any]
-) -> Iterator[tuple[str, int, npt.NDArray[np.float32]]]:
-    """Scores of each range, widened until no event reaches over its edges; ranges that meet become one."""
-    settled: dict[Range, npt.NDArray[np.float32]] = {}
-    while ranges:
-        wider: list[Range] = []
-        for span, scores in _score_frames(frames, query, ranges).items():
-            grown = _grow(span, scores, levels, holders[span[0]][0][2])
-            if grown == span:
-                settled[span] = scores
-            else:
-                wider.append(grown)
-        merged = _merge([*wider, *settled])
-        ranges = [span for span in merged if span not in settled]
-        settled = {span: settled[span] for span in merged if span in settled}
-    for (audio_id, first, _), scores in settled.items():
-        yield audio_id, first, scores
-
-
-def _grow(span: Range, scores: npt.NDArray[np.float32], levels: Levels, n_frames: int) -> Range:
-    """The range made longer on each side where an event may go on beyond it."""
-    audio_id, first, stop = span
-    loud = np.flatnonzero(scores >= levels.off)
-    if len(loud) == 0:
-        return span
-    quiet = levels.gap_frames + 1
-    more = 2 * (stop - first)
-    left = more if loud[0] < quiet else 0
-    right = more if loud[-1] >= stop - first - quiet else 0
-    return audio_id, max(0, first - left), min(n_frames, stop + right)
-
-
-def _score_frames(frames: Any, query: Vector, ranges: list[Range]) -> dict[Range, npt.NDArray[np.float32]]:
-    """Dot products of the frames of each range, computed inside the engine."""
-    clauses = [f"(audio_id = '{audio_id}' AND frame >= {first} AND frame < {stop})" for audio_id, first, stop in ranges]
-    n_frames = sum(stop - first for _, first, stop in ranges)
-    search = frames.search(query, vector_column_name="vector").distance_type("dot").limit(n_frames)
-    search = search.where(" OR ".join(clauses), prefilter=True)
-    table = search.select(["audio_id", "frame", "_distance"]).to_arrow()
-    by_audio: dict[str, list[Range]] = {}
-    for span in ranges:
-        by_audio.setdefault(span[0], []).append(span)
-    scores = {span: np.full(span[2] - span[1], -np.inf, np.float32) for span in ranges}
-    values = 1.0 - table["_distance"].to_numpy()
-    for audio_id, frame, score in zip(table["audio_id"].to_pylist(), table["frame"].to_pylist(), values, strict=True):
-        for span in by_audio[audio_id]:
-            if span[1] <= frame < span[2]:
-                scores[span][frame - span[1]] = score
-    return scores
+def _quoted(audio_ids: Iterable[str]) -> str:
+    return ", ".join(f"'{audio_id}'" for audio_id in sorted(audio_ids))
 
 
 def to_event(rank: int, uri: str, duration_s: float, run: Run, probability: float) -> Event:

@@ -1,16 +1,13 @@
 """A query embedding in, ranked clips out. Scores are the model's own: dot products, not normalised."""
 
-import os
 from collections.abc import Iterable
 from dataclasses import dataclass
 from typing import Any, Literal
 
-os.environ.setdefault("LANCE_LOG", "error")
-os.environ.setdefault("LANCEDB_LOG", "error")
-
 import lancedb
 import numpy as np
 import numpy.typing as npt
+import pyarrow as pa
 
 from pipeline.errors import UsageError
 
@@ -32,11 +29,30 @@ class Hit:
     clip_id: str
 
 
-def open_table(path: str, name: str, version: int) -> Any:
-    """A table of the index as of ``version``, for reading: a lancedb table."""
+def open_table(path: str, name: str, version: int | None = None) -> Any:
+    """A table of the index as of ``version``, or the newest, for reading: a lancedb table."""
     table = lancedb.connect(path).open_table(name)
-    table.checkout(version)
+    if version is not None:
+        table.checkout(version)
     return table
+
+
+def read_rows(table: Any, columns: list[str] | None = None, where: str | None = None) -> pa.Table:
+    """Rows of a table, in the order in which they were written.
+
+    Raises:
+        UsageError: there is no such column, or ``where`` is not valid.
+    """
+    names = table.schema.names
+    if unknown := [name for name in columns or () if name not in names]:
+        raise UsageError(f"columns {', '.join(unknown)}: there are only {', '.join(names)}")
+    search = table.search().select(columns or names).limit(max(1, table.count_rows()))
+    try:
+        return (search.where(where) if where else search).to_arrow()
+    except (ValueError, RuntimeError, OSError) as error:
+        if where is None:
+            raise
+        raise _wrong_where(where, error, table) from None
 
 
 def find_clips(
@@ -68,7 +84,7 @@ def find_clips(
         if not all_windows:
             hits = _fold_overlaps(hits)
         if len(hits) >= k or len(rows) < n_candidates or n_candidates >= n_rows:
-            return [Hit(rank, *_values(row), probability=None, clip_id=row["clip_id"]) for rank, row in _first(hits, k)]
+            return [_to_hit(rank, row) for rank, row in enumerate(hits[:k], start=1)]
         n_candidates = min(n_rows, 4 * n_candidates)
 
 
@@ -88,8 +104,7 @@ def _nearest(clips: Any, query: Vector, n: int, where: str | None) -> list[dict[
     except (ValueError, RuntimeError, OSError) as error:
         if where is None:
             raise
-        columns = ", ".join(name for name in clips.schema.names if name != "vector")
-        raise UsageError(f"--where {where!r}: {_first_line(error)} (columns: {columns})") from None
+        raise _wrong_where(where, error, clips) from None
     rows: list[dict[str, Any]] = table.drop_columns(["vector"]).to_pylist()
     vectors = table["vector"].combine_chunks().flatten().to_numpy().reshape(len(rows), -1).astype(np.float32)
     for row, vector in zip(rows, vectors, strict=True):
@@ -97,8 +112,10 @@ def _nearest(clips: Any, query: Vector, n: int, where: str | None) -> list[dict[
     return rows
 
 
-def _first_line(error: Exception) -> str:
-    return " ".join(str(error).split("\n")[0].split())[:200]
+def _wrong_where(where: str, error: Exception, table: Any) -> UsageError:
+    first_line = " ".join(str(error).split("\n")[0].split())[:200]
+    columns = ", ".join(name for name in table.schema.names if name != "vector")
+    return UsageError(f"--where {where!r}: {first_line} (columns: {columns})")
 
 
 def _rank(rows: list[dict[str, Any]], query: Vector, measure: str) -> list[dict[str, Any]]:
@@ -121,9 +138,5 @@ def _fold_overlaps(rows: Iterable[dict[str, Any]]) -> list[dict[str, Any]]:
     return sorted((row for rows in kept.values() for row in rows), key=lambda row: (-row["score"], row["uri"]))
 
 
-def _values(row: dict[str, Any]) -> tuple[str, float, float, float]:
-    return row["uri"], row["start_s"], row["end_s"], row["score"]
-
-
-def _first(rows: list[dict[str, Any]], k: int) -> Iterable[tuple[int, dict[str, Any]]]:
-    return enumerate(rows[:k], start=1)
+def _to_hit(rank: int, row: dict[str, Any]) -> Hit:
+    return Hit(rank, row["uri"], row["start_s"], row["end_s"], row["score"], probability=None, clip_id=row["clip_id"])

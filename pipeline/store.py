@@ -17,14 +17,11 @@ writes: it stops, and nothing of the batch is published.
 
 import datetime as dt
 import json
-import os
 from collections.abc import Callable, Iterable, Sequence
 from dataclasses import dataclass
 from functools import partial
 from pathlib import Path
 from typing import Any
-
-os.environ.setdefault("LANCE_LOG", "error")
 
 import lance
 import pyarrow as pa

@@ -4,6 +4,7 @@ from collections.abc import Sequence
 from pathlib import Path
 from typing import Any
 
+import lance
 import numpy as np
 import pytest
 
@@ -145,3 +146,124 @@ def test_an_event_over_many_windows_comes_out_whole(tmp_path: Path) -> None:
 def test_nothing_to_find(tmp_path: Path) -> None:
     frames, files = write_scores(tmp_path / "index", {"/a.wav": np.zeros(300, np.float16)})
     assert list(find_events(frames, files, QUERY, LEVELS, 10)) == []
+
+
+# --- how it is read ---------------------------------------------------------------------------------------------------
+
+
+def write_random(path: Path, seed: int) -> tuple[Any, Any, dict[str, Vectors]]:
+    """Frames of random directions that drift slowly, as those of sounds do: any query has many events in every file."""
+    rng = np.random.default_rng(seed)
+    vectors: dict[str, Vectors] = {}
+    for number, n_frames in enumerate([1, 2, 300, 301, 2_000, 9_000]):
+        drift = np.cumsum(rng.normal(0, 0.2, (n_frames, 8)), axis=0)
+        vectors[f"/{number}.wav"] = (3 * np.sin(drift) + rng.normal(0, 0.5, (n_frames, 8))).astype(np.float16)
+    audios = {
+        uri: (frames, np.zeros((len(window_starts(len(frames), GRID)), 8), np.float16))
+        for uri, frames in vectors.items()
+    }
+    write_index(path, audios, GRID)
+    versions = store.read_published(path).versions
+    return (
+        open_table(str(path), "frames", versions["frames"]),
+        open_table(str(path), "files", versions["files"]),
+        vectors,
+    )
+
+
+@pytest.mark.parametrize("seed", range(4))
+def test_random_embeddings_give_what_a_scan_of_all_frames_gives(tmp_path: Path, seed: int) -> None:
+    frames, files, vectors = write_random(tmp_path / "index", seed)
+    rng = np.random.default_rng(100 + seed)
+    for on in (4.0, 8.0, 12.0, 16.0):
+        query = rng.standard_normal(8).astype(np.float32)
+        rounded = query.astype(np.float16).astype(np.float32)
+        levels = Levels(on, on - float(rng.uniform(0, 4)), int(rng.integers(0, 12)), int(rng.integers(0, 9)))
+        scores = {uri: rows.astype(np.float32) @ rounded for uri, rows in vectors.items()}
+        for k in (1, 7, 60, 5_000):
+            expected = plain_events(scores, levels)[:k]
+            found = find_events(frames, files, query, levels, k)
+            assert [(uri, run.first, run.stop, run.peak) for uri, _, run in found] == [
+                (uri, run.first, run.stop, run.peak) for uri, run in expected
+            ]
+            assert [run.score for _, _, run in found] == pytest.approx([run.score for _, run in expected], abs=1e-4)
+
+
+@pytest.mark.parametrize("in_order", [True, False])
+def test_an_audio_may_lie_in_many_pieces(tmp_path: Path, in_order: bool) -> None:
+    """Where a row lies is a guess that is always checked."""
+    rng = np.random.default_rng(8)
+    scores = {f"/{number}.wav": quantised(rng, 3_000) for number in range(3)}
+    _, files = write_scores(tmp_path / "index", scores)
+    uri = store.table_uri(tmp_path / "index", "frames")
+    table = lance.dataset(uri).to_table()
+    if not in_order:
+        table = table.take(rng.permutation(len(table)))
+    lance.write_dataset(table, uri, mode="overwrite", max_rows_per_file=37, max_rows_per_group=37)
+    frames = open_table(str(tmp_path / "index"), "frames")
+    levels = Levels(2.0, 0.5, 10, 3)
+    expected = plain_events(scores, levels)[:50]
+    found = find_events(frames, files, QUERY, levels, 50)
+    assert [(uri, run) for uri, _, run in found] == expected
+    assert any(run.first // 37 != run.stop // 37 for _, run in expected)
+
+
+class Watched:
+    """A table that counts what is asked of it."""
+
+    def __init__(self, table: Any) -> None:
+        self._table = table
+        self.n_searches = self.n_rows = 0
+
+    def __getattr__(self, name: str) -> Any:
+        return getattr(self._table, name)
+
+    def search(self, *arguments: Any, **options: Any) -> Any:
+        self.n_searches += 1
+        return self._table.search(*arguments, **options)
+
+    def take_row_ids(self, row_ids: list[int]) -> Any:
+        self.n_rows += len(row_ids)
+        return self._table.take_row_ids(row_ids)
+
+
+def test_of_thousands_of_events_only_those_that_can_be_among_the_best_are_read(tmp_path: Path) -> None:
+    rng = np.random.default_rng(9)
+    values = np.zeros(200_000, np.float16)
+    values[::80] = rng.uniform(2, 9, 2_500)
+    frames, files = write_scores(tmp_path / "index", {"/a.wav": values})
+    watched = Watched(frames)
+    found = find_events(watched, files, QUERY, LEVELS, 10)
+    assert [(uri, run) for uri, _, run in found] == plain_events({"/a.wav": values}, LEVELS)[:10]
+    assert watched.n_searches == 1
+    assert watched.n_rows < 5_000
+
+
+def test_audios_that_have_been_read_as_a_whole_are_left_out_of_further_searches(tmp_path: Path) -> None:
+    values = np.zeros(300, np.float16)
+    values[7] = 2.5
+    scores = {"/rain.wav": np.full(30_000, 3.0, np.float16), "/a.wav": values}
+    frames, files = write_scores(tmp_path / "index", scores)
+    watched = Watched(frames)
+    found = find_events(watched, files, QUERY, LEVELS, 3)
+    assert [(uri, run) for uri, _, run in found] == plain_events(scores, LEVELS)
+    assert watched.n_searches == 2
+
+
+def test_more_equal_frames_than_one_search_asks_for_hide_nothing(tmp_path: Path) -> None:
+    values = np.zeros(60 * 2_600, np.float16)
+    values[::60] = 3.0  # 2,600 candidates, all too short
+    values[60 * 2_000 + 30 :][:2] = 2.5
+    frames, files = write_scores(tmp_path / "index", {"/a.wav": values})
+    found = find_events(frames, files, QUERY, Levels(2.0, 1.0, 0, min_frames=2), 1)
+    assert [run for _, _, run in found] == [Run(120_030, 120_032, 120_030, 2.5)]
+
+
+def test_frames_that_no_indexed_file_holds_any_more_are_not_found(tmp_path: Path) -> None:
+    values = np.zeros(300, np.float16)
+    values[5] = 2.5
+    scores = {"/gone.wav": np.full(3_000, 3.0, np.float16), "/a.wav": values}
+    frames, _ = write_scores(tmp_path / "index", scores)
+    lance.dataset(store.table_uri(tmp_path / "index", "files")).delete("uri = '/gone.wav'")
+    files = open_table(str(tmp_path / "index"), "files")
+    assert [uri for uri, _, _ in find_events(frames, files, QUERY, LEVELS, 3)] == ["/a.wav"]
