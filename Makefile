@@ -30,6 +30,7 @@ format: $(VENV)/ready
 
 model: $(VENV)/ready  ## Train the bundled model anew (minutes)
 	$(BIN)/python -m jobs.train_tiny
+	$(BIN)/python -m jobs.tiny_card
 
 clean:
 	rm -rf $(VENV) build dist *.egg-info .mypy_cache .ruff_cache .pytest_cache

@@ -107,7 +107,8 @@ def make_corpus(folder: Path) -> "dict[str, list[Event]]":
         n_events = 10 if number == 0 else 2
         chosen = [labels[(number * 3 + k) % len(labels)] for k in range(n_events)]
         name = f"{number:02d}.{formats[number % len(formats)]}"
-        waveform, truth[name] = make_scene(rng, duration_s, chosen, snr_db=float(rng.uniform(6, 20)), held_out=True)
+        events = _place(rng, chosen, duration_s)
+        waveform, truth[name] = make_scene(rng, duration_s, events, snr_db=float(rng.uniform(6, 20)), held_out=True)
         if not (folder / name).exists():
             _write(folder / name, waveform)
     truth["broken.wav"] = []
@@ -115,6 +116,19 @@ def make_corpus(folder: Path) -> "dict[str, list[Event]]":
     truth["no sound.mp3"] = []
     (folder / "no sound.mp3").write_text("<html>404 Not Found</html>")
     return truth
+
+
+def _place(rng: Any, labels: list[str], duration_s: float) -> "list[Event]":
+    """One sound after the other, with at least 0.4 s between them."""
+    from pipeline.synth import LENGTHS_S, Event
+
+    events = []
+    slot_s = duration_s / len(labels)
+    for number, label in enumerate(labels):
+        length_s = min(rng.uniform(*LENGTHS_S[label]), slot_s - 0.4)
+        start_s = number * slot_s + 0.2 + rng.random() * (slot_s - 0.4 - length_s)
+        events.append(Event(label, float(start_s), float(start_s + length_s)))
+    return events
 
 
 def _write(file: Path, waveform: Any) -> None:

@@ -1,6 +1,8 @@
 """Synthetic audio is what its labels say, at the times they say, and held-out halves share nothing with training."""
 
 import itertools
+import re
+from collections.abc import Iterable
 
 import numpy as np
 import pytest
@@ -88,14 +90,16 @@ def test_clicks_are_as_many_as_their_rate_says() -> None:
     sound = np.abs(make_sound("clicks", 2.0, rng(), held_out=True))
     loud = sound > 0.1
     onsets = [i for i in np.flatnonzero(loud) if not loud[max(0, i - 960) : i].any()]
-    assert 2 * 12.5 - 1 <= len(onsets) <= 2 * 14 + 1
+    rate_hz = RANGES["clicks"]["rate_hz"]
+    assert 2 * rate_hz.gap_low - 1 <= len(onsets) <= 2 * rate_hz.gap_high + 1
 
 
 def test_hum_pulses_at_its_rate() -> None:
+    asked = RANGES["hum"]["rate_hz"]
     for seed in range(5):
         envelope = np.abs(make_sound("hum", 3.0, rng(seed), held_out=True)).reshape(-1, 480).mean(1)
         rate_hz = np.argmax(np.abs(np.fft.rfft(envelope - envelope.mean()))[:90]) / 3.0
-        assert 8.3 - 0.4 <= rate_hz <= 9.2 + 0.4
+        assert asked.gap_low - 0.4 <= rate_hz <= asked.gap_high + 0.4
 
 
 @pytest.mark.parametrize("name", [f"{label}.{name}" for label, ranges in RANGES.items() for name in ranges])
@@ -126,6 +130,14 @@ def test_held_out_captions_are_disjoint_from_training_captions() -> None:
     held_out = [text.lower() for captions in everything for text in captions.held_out]
     assert not training & set(held_out)
     assert len(set(held_out)) == len(held_out)
+
+
+def test_held_out_captions_of_sounds_use_words_that_training_teaches() -> None:
+    def words(texts: Iterable[str]) -> set[str]:
+        return set(re.findall("[a-z]+", " ".join(texts).lower()))
+
+    taught = words(text for captions in CAPTIONS.values() for text in captions.train)
+    assert all(words(captions.held_out) <= taught for captions in CAPTIONS.values())
 
 
 def test_every_caption_names_one_class_only() -> None:

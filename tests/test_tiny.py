@@ -1,16 +1,19 @@
 """The bundled checkpoint finds and localises sounds it never heard; the same network untrained does not."""
 
+import dataclasses
 import re
+from pathlib import Path
 
 import numpy as np
 import pytest
 import torch
 from transformers import AutoConfig, AutoProcessor, PeAudioFrameLevelModel, PeAudioModel, PreTrainedTokenizerBase
 
-from jobs.evaluate_tiny import CHECKPOINT, Clip, Quality, load, make_held_out_set, match_events, measure
+from jobs.evaluate_tiny import CHECKPOINT, Exam, Quality, load, make_exam, match_events, measure
 from jobs.evaluate_tiny import find_events as find
-from jobs.train_tiny import MEASURES
-from pipeline.synth import CAPTIONS, CLASSES, Event, make_scene
+from jobs.tiny_card import MEASURES, write_quality
+from pipeline.encode import keep_freed_memory
+from pipeline.synth import CAPTIONS, CLASSES, DISTRACTORS, Event, make_scene
 from pipeline.window import HOP_SAMPLES, SAMPLE_RATE_HZ
 
 PRECISION_FLOOR = 0.95
@@ -18,6 +21,7 @@ FRAME_F1_FLOOR = 0.90
 
 
 torch.set_num_threads(1)  # two threads of so small a network wait for each other
+keep_freed_memory()
 
 
 @pytest.fixture(scope="module")
@@ -26,17 +30,24 @@ def tokenizer() -> PreTrainedTokenizerBase:
 
 
 @pytest.fixture(scope="module")
-def clips() -> list[Clip]:
-    return make_held_out_set()
+def exam() -> Exam:
+    return make_exam(held_out=True)
 
 
 @pytest.fixture(scope="module")
-def quality(clips: list[Clip], tokenizer: PreTrainedTokenizerBase) -> Quality:
-    return measure(load(CHECKPOINT)[0], tokenizer, clips)
+def quality(exam: Exam, tokenizer: PreTrainedTokenizerBase) -> Quality:
+    return measure(load(CHECKPOINT)[0], tokenizer, exam)
 
 
-def test_held_out_set_has_enough_of_every_class(clips: list[Clip]) -> None:
-    assert min(sum(label in clip.labels for clip in clips) for label in CLASSES) >= 20
+def test_held_out_exam_has_enough_of_every_class(exam: Exam) -> None:
+    assert min(sum(label in clip.labels for clip in exam.clips) for label in CLASSES) >= 20
+    assert all(len(captions) >= 6 for captions in exam.captions.values())
+
+
+def test_validation_exam_asks_training_captions_only() -> None:
+    exam = make_exam(held_out=False)
+    assert all(set(exam.captions[label]) <= set(CAPTIONS[label].train) for label in CLASSES)
+    assert set(exam.distractors) <= set(DISTRACTORS.train)
 
 
 def test_words_find_clips(quality: Quality) -> None:
@@ -46,7 +57,7 @@ def test_words_find_clips(quality: Quality) -> None:
 
 def test_words_find_frames(quality: Quality) -> None:
     assert quality.frame_f1 >= FRAME_F1_FLOOR
-    assert min(quality.frame_f1_by_class.values()) >= 0.6
+    assert min(quality.frame_f1_by_class.values()) >= 0.75  # rising sweeps reach 0.79
     assert quality.short_clip_frame_f1 >= FRAME_F1_FLOOR
 
 
@@ -57,17 +68,17 @@ def test_edges_are_within_two_frames_mostly(quality: Quality) -> None:
 
 
 def test_lone_short_events_are_found_and_unknown_words_find_little(quality: Quality) -> None:
-    assert quality.short_event_recall >= 0.8
+    assert quality.short_event_recall >= 0.9
     assert quality.distractor_frame_rate <= 0.02
 
 
-def test_untrained_network_fails_the_same_thresholds(clips: list[Clip], tokenizer: PreTrainedTokenizerBase) -> None:
+def test_untrained_network_fails_the_same_thresholds(exam: Exam, tokenizer: PreTrainedTokenizerBase) -> None:
     torch.manual_seed(0)
     untrained = PeAudioModel(AutoConfig.from_pretrained(CHECKPOINT))
     trained = load(CHECKPOINT)[0]
     untrained.text_audio_logit_scale.data.copy_(trained.text_audio_logit_scale.data)
     untrained.text_audio_logit_bias.data.copy_(trained.text_audio_logit_bias.data)
-    chance = measure(untrained, tokenizer, clips[::3])
+    chance = measure(untrained, tokenizer, dataclasses.replace(exam, clips=exam.clips[::5]))
     assert chance.precision_at_10 < PRECISION_FLOOR
     assert chance.frame_f1 < FRAME_F1_FLOOR
 
@@ -119,6 +130,18 @@ def test_model_card_tells_the_numbers_measured(quality: Quality) -> None:
         measured = [quality.precision_at_10_by_class, quality.frame_f1_by_class, quality.event_f1_by_class]
         assert int(n_clips) == quality.clips_by_class[label]
         assert [float(value) for value in told] == pytest.approx([by[label] for by in measured], abs=0.01)
+
+
+def test_model_card_takes_new_numbers_in_one_section_only(exam: Exam, quality: Quality, tmp_path: Path) -> None:
+    told, card = (CHECKPOINT / "README.md").read_text(), tmp_path / "README.md"
+    card.write_text(told)
+    write_quality(card, exam, dataclasses.replace(quality, event_f1=0.123))
+    changed = [line for line in card.read_text().splitlines() if line not in told.splitlines()]
+    assert "| event micro-F1 | 0.123 |" in changed
+    assert all(line.startswith("|") for line in changed)
+    card.write_text("# another card\n")
+    with pytest.raises(ValueError, match="0 sections"):
+        write_quality(card, exam, quality)
 
 
 def test_events_begin_above_the_threshold_and_go_on_a_little_below_it() -> None:
