@@ -1,5 +1,6 @@
 """``earshot index``: bring an index up to date with a corpus."""
 
+import os
 import sys
 import time
 from typing import TYPE_CHECKING, Annotated, Any
@@ -11,7 +12,7 @@ from jobs.query import Json
 
 if TYPE_CHECKING:
     from pipeline.config import Config
-    from pipeline.plan import Plan
+    from pipeline.plan import Choice, Plan
     from pipeline.run import Progress
 
 
@@ -32,12 +33,18 @@ def index(
     ] = None,
     json: Json = False,
 ) -> None:
-    """Index audio files; run again, only what is missing is done.
+    """Index audio files, or add further sources to an index; run again, only what is missing is done.
+
+    A configuration says which sources an index has; sources given here are added to those it has already.
 
     Example: earshot index ~/sounds --into my-index --model facebook/pe-av-base
     """
     config = _read_config(sources, {"into": into, "model": model, "frame_model": frame_model, "frames": frames})
-    progress = run(config, json=json)
+    finish(config, run(config, json=json))
+
+
+def finish(config: "Config", progress: "Progress") -> None:
+    """Exit with 1 where a run has left something undone, or too many files failed."""
     complaints = []
     if progress.unpublished:
         n_files = progress.n_files - progress.n_done
@@ -63,44 +70,41 @@ def _read_config(sources: list[str], options: dict[str, str | None]) -> "Config"
         return load_config(is_file[0])
     if options["into"] is None:
         raise ConfigError("--into: say where the index is to be, for example --into my-index")
-    encode, stored_frames = _stored_settings(options["into"])
-    if options["model"] is not None:
-        encode.pop("clip_revision", None)
-    if options["frame_model"] is not None:
-        encode.pop("frame_revision", None)
-    encode |= {
-        key: options[name]
-        for key, name in (("clip_model", "model"), ("frame_model", "frame_model"))
-        if options[name] is not None
-    }
-    values: dict[str, Any] = {"into": options["into"], "sources": sources, "encode": encode}
-    frames = options["frames"] or stored_frames
-    return make_config(values | ({"store": {"frames": frames}} if frames else {}), "earshot index")
+    values = _stored(options["into"])
+    encode, store = dict(values.get("encode", {})), dict(values.get("store", {}))
+    for key in ("clip", "frame"):
+        if (name := options["model" if key == "clip" else "frame_model"]) is not None:
+            encode[f"{key}_model"] = name
+            encode.pop(f"{key}_revision", None)
+    if options["frames"] is not None:
+        store["frames"] = options["frames"]
+    given = [os.path.abspath(os.path.expanduser(source)) if "://" not in source else source for source in sources]
+    values |= {"into": options["into"], "sources": list(dict.fromkeys([*values.get("sources", ()), *given]))}
+    return make_config(values | {"encode": encode, "store": store}, "earshot index")
 
 
-def _stored_settings(into: str) -> tuple[dict[str, Any], str | None]:
-    """What an index that exists was made with holds for it, unless asked otherwise."""
+def _stored(into: str) -> dict[str, Any]:
+    """What an index that exists was made with holds for it, and its sources remain, unless asked otherwise."""
     from pipeline import store
+    from pipeline.run import read_config
 
-    if not store.exists(into):
-        return {}, None
-    settings = store.read_settings(into)
-    clip, frame = settings["clip_model"], settings["frame_model"]
-    encode = {"clip_model": clip["name"], "clip_revision": clip["revision"]}
-    if frame is not None and frame != clip:
-        encode |= {"frame_model": frame["name"], "frame_revision": frame["revision"]}
-    return encode, settings["frames"]
+    if not store.exists(into) or store.read_config(into) is None:
+        return {}
+    return read_config(into).model_dump(mode="json")
 
 
-def run(config: "Config", *, json: bool = False) -> "Progress":
+def run(config: "Config", *, json: bool = False, choice: "Choice | None" = None) -> "Progress":
     """Index, show the progress, and say what was done."""
     from pipeline.errors import EarshotError
+    from pipeline.plan import Choice
     from pipeline.run import index_corpus
 
     began = time.monotonic()
     with _Display(json=json) as display:
         try:
-            progress = index_corpus(config, display.update, lambda plan: display.announce(plan, config))
+            progress = index_corpus(
+                config, display.update, lambda plan: display.announce(plan, config), choice=choice or Choice()
+            )
         except KeyboardInterrupt:
             raise EarshotError("stopped; what was published stays, run again to go on") from None
     summary = {
@@ -109,6 +113,7 @@ def run(config: "Config", *, json: bool = False) -> "Progress":
         "indexed": progress.n_indexed,
         "failed": progress.n_failed,
         "failed_before": progress.n_failed_before,
+        "deleted": progress.n_deleted,
         "clips": progress.n_clips,
         "frames": progress.n_frames,
         "hours": progress.audio_s / 3600,
@@ -126,15 +131,16 @@ def _print_summary(config: "Config", progress: "Progress", summary: dict[str, An
     before = f" ({progress.n_failed_before} of them failed before)" if progress.n_failed_before else ""
     print(
         f"{progress.n_files} files: {progress.n_indexed} indexed, {progress.n_unchanged} unchanged{before},"
-        f" {progress.n_failed} failed; {progress.n_clips} clips and {progress.n_frames} frames"
-        f" of {_hours(progress.audio_s)} in {summary['seconds']:.1f} s"
+        f" {progress.n_failed} failed, {progress.n_deleted} gone;"
+        f" {progress.n_clips} clips and {progress.n_frames} frames"
+        f" of {show_hours(progress.audio_s)} in {summary['seconds']:.1f} s"
     )
     if progress.reasons:
         reasons = ", ".join(f"{count} {reason}" for reason, count in progress.reasons.most_common())
         print(f"{reasons}: see `earshot failures {config.into}`")
 
 
-def _hours(seconds: float) -> str:
+def show_hours(seconds: float) -> str:
     return f"{seconds / 3600:.2f} h" if seconds >= 360 else f"{seconds:.0f} s"
 
 
@@ -183,8 +189,8 @@ class _Display:
         frame = read_identity(encode.frame_model, encode.frame_revision) if encode.frame_model else clip
         size = show_bytes(estimate_bytes(plan, config, clip.dimension, frame.dimension))
         self._console.print(
-            f"{plan.n_to_decode} files to encode, about {_hours(plan.seconds_to_decode)}; about {size} to be written"
-            f" (frames: {config.store.frames})",
+            f"{plan.n_to_decode} files to encode, about {show_hours(plan.seconds_to_decode)};"
+            f" about {size} to be written (frames: {config.store.frames})",
             highlight=False,
         )
         if encode.clip_model == BUNDLED:
@@ -204,11 +210,11 @@ class _Display:
                 description=progress.stage,
                 total=progress.n_files or None,
                 completed=progress.n_done,
-                hours=_hours(progress.audio_s),
+                hours=show_hours(progress.audio_s),
                 speed=speed,
                 failed=failed,
             )
         elif not self._quiet and time.monotonic() - self._said_at > 10:
             self._said_at = time.monotonic()
-            parts = (f"{progress.n_done} of {progress.n_files} files", _hours(progress.audio_s), speed, failed)
+            parts = (f"{progress.n_done} of {progress.n_files} files", show_hours(progress.audio_s), speed, failed)
             self._console.print(f"{progress.stage}: {', '.join(part for part in parts if part)}", highlight=False)

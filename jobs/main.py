@@ -7,10 +7,14 @@ from typer.exceptions import Abort, TyperException
 
 from jobs.demo import demo
 from jobs.failures import failures
+from jobs.history import history
 from jobs.index import index
 from jobs.info import info
 from jobs.locate import locate
+from jobs.plan import plan
 from jobs.query import query
+from jobs.reindex import reindex
+from jobs.restore import restore
 from jobs.similar import similar
 from pipeline.errors import EarshotError
 
@@ -21,7 +25,7 @@ app = typer.Typer(
     pretty_exceptions_enable=False,
     context_settings={"help_option_names": ["-h", "--help"]},
 )
-for command in (demo, index, query, similar, locate, failures, info):
+for command in (demo, index, reindex, plan, query, similar, locate, info, failures, history, restore):
     app.command()(command)
 
 

@@ -162,6 +162,26 @@ def load_config(path: str | Path) -> Config:
     )
 
 
+def anchor(config: Config) -> Config:
+    """The same run from whatever folder it is started later: paths made absolute."""
+
+    def absolute(value: str) -> str:
+        return value if "://" in value else os.path.abspath(os.path.expanduser(value))
+
+    models = {
+        key: absolute(value)
+        for key in ("clip_model", "frame_model")
+        if (value := getattr(config.encode, key)) and os.path.isdir(os.path.expanduser(value))
+    }
+    return config.model_copy(
+        update={
+            "into": absolute(config.into),
+            "sources": tuple(dict.fromkeys(absolute(source) for source in config.sources)),
+            "encode": config.encode.model_copy(update=models),
+        }
+    )
+
+
 def _is_folder(path: Path, model: str) -> bool:
     """Whether a model is named by its folder: a name like owner/model may be one on the hub."""
     return model.startswith((".", "~")) or os.path.isdir(_beside(path, model))

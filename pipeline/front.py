@@ -9,6 +9,7 @@
 Models are loaded at the first question that needs them, and kept.
 """
 
+import json
 from collections.abc import Iterable, Iterator
 from functools import cached_property
 from itertools import islice
@@ -169,6 +170,26 @@ class Index:
             "frame_model": frame_model and frame_model["name"],
             "dimension": self.settings["clip_model"]["dimension"],
         }
+
+    def history(self) -> list[dict[str, Any]]:
+        """What was published, oldest first; ``speed`` is seconds of audio per second, where audio was encoded."""
+        rows = []
+        for row in self.to_arrow("batches").sort_by("seq").to_pylist():
+            seconds = json.loads(row["detail"]).get("seconds")
+            rows.append(
+                {
+                    "batch": row["seq"],
+                    "committed_at": row["committed_at"].isoformat(),
+                    "kind": row["kind"],
+                    "files": row["n_files"],
+                    "failed": row["n_failed"],
+                    "clips": row["n_clips"],
+                    "frames": row["n_frames"],
+                    "hours": row["audio_s"] / 3600,
+                    "speed": row["audio_s"] / seconds if seconds and row["audio_s"] else None,
+                }
+            )
+        return rows
 
     def embed(self, text: str) -> npt.NDArray[np.float32]:
         """The embedding (D,) of ``text`` that clips are compared with."""

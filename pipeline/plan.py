@@ -7,7 +7,7 @@ So each content is encoded once, however many files hold it.
 """
 
 from collections import Counter, defaultdict
-from collections.abc import Callable, Iterable
+from collections.abc import Callable, Iterable, Set
 from concurrent.futures import ThreadPoolExecutor
 from dataclasses import dataclass, field
 from pathlib import Path
@@ -49,10 +49,19 @@ class Ledger:
         if row["status"] == "indexed":
             self._holders[row["audio_id"]].add(row["uri"])
 
-    def holder(self, audio_id: str) -> Row | None:
-        """An indexed file with this content, if there is one."""
+    def live(self, uri: str) -> Row | None:
+        """The row of a file that was there when a run last looked."""
+        row = self.rows.get(uri)
+        return None if row is None or row["status"] == "deleted" else row
+
+    def holder(self, audio_id: str, prefer: Set[str] = frozenset()) -> Row | None:
+        """An indexed file with this content, if there is one; one of those to ``prefer``, if there is one."""
         uris = self._holders.get(audio_id)
-        return self.rows[min(uris)] if uris else None
+        return self.rows[min(uris & prefer or uris)] if uris else None
+
+    def holds(self, audio_id: str) -> bool:
+        """Whether the index has frames of this content."""
+        return bool(self._holders.get(audio_id))
 
     def apply(self, files: Iterable[Row]) -> tuple[frozenset[str], frozenset[str]]:
         """Replace the rows of these uris; returns the file ids and the audio ids whose rows must go.
@@ -73,6 +82,25 @@ class Ledger:
         return frozenset(drop_files), frozenset(audio_id for audio_id in left if not self._holders[audio_id])
 
 
+@dataclass(frozen=True)
+class Choice:
+    """What is asked of a plan beyond the usual."""
+
+    check_content: bool = False
+    """Hash every file, where usually size and time say that it is unchanged."""
+    retry_failed: bool = False
+    """Try files again that failed before and have not changed."""
+    reason: str | None = None
+    """Of these, only those that failed for this reason."""
+    full: bool = False
+    """Decode and encode every file anew."""
+
+    def retries(self, old: Row) -> bool:
+        """Whether a file that is as the ledger knows it is tried again."""
+        wanted = self.retry_failed and self.reason in (None, old["reason"])
+        return self.full or (wanted and old["status"] == "failed")
+
+
 @dataclass
 class Plan:
     """What a run will do. The seconds are estimates from file sizes."""
@@ -82,13 +110,25 @@ class Plan:
     known: list[Row] = field(default_factory=list)
     """Ledger rows that need no decoding: files that cannot be read, and files that were only touched."""
     copies: list[tuple[Row, str]] = field(default_factory=list)
-    """Ledger rows of new files whose content is indexed already, with the id of a file that holds it."""
+    """Ledger rows of files whose content is indexed already, with the id of a file that holds it."""
+    gone: list[Row] = field(default_factory=list)
+    """Ledger rows of files that are no longer there."""
+    actions: list[tuple[str, str, str]] = field(default_factory=list)
+    """(uri, action, reason) of every file: what happens to it, a word of ``ACTIONS``, and why."""
     n_unchanged: int = 0
     n_failed_before: int = 0
     """Of the unchanged files, those that failed in an earlier run."""
     n_to_decode: int = 0
     seconds_to_decode: float = 0.0
     bytes_to_decode: int = 0
+
+    def note(self, row: Row, action: str, reason: str) -> None:
+        self.actions.append((row["uri"], action, reason))
+
+
+ACTIONS = ("new", "changed", "moved", "duplicate", "retried", "failed", "deleted", "unchanged")
+"""new, changed, retried: decoded and encoded; moved, duplicate: rows are copied; failed: cannot be read, or failed
+before and is not tried again."""
 
 
 def make_plan(
@@ -99,31 +139,68 @@ def make_plan(
     run_id: str,
     hash_file: Callable[[str], str],
     probe_file: Callable[[str], str],
+    choice: Choice = Choice(),
     report: Callable[[int, int], None] = lambda n_read, n_files: None,
 ) -> Plan:
     """Compare the files of a corpus with the ledger.
 
     Args:
-        listed: a LISTED table. batch_s: audio in one batch, in seconds.
+        listed: a LISTED table: the whole corpus, what is in the ledger and not here is gone.
+        batch_s: audio in one batch, in seconds.
         hash_file: path -> SHA-256 of the bytes, hexadecimal; may raise FileFailure.
         probe_file: likewise, of a few of the bytes: equal for equal files.
         report: called with how many files have been read so far, of how many.
     """
     plan = Plan()
     candidates: list[Row] = []
+    to_check: list[Row] = []
+    there: set[str] = set()
+    closed: list[str] = []
     for row in listed.to_pylist():
-        old = ledger.rows.get(row["uri"])
-        if old is not None and _looks_unchanged(row, old):
-            plan.n_unchanged += 1
-            plan.n_failed_before += old["status"] == "failed"
+        there.add(row["uri"])
+        old = ledger.live(row["uri"])
+        if row["reason"] is not None:
+            closed.append(f"{row['uri']}/")
+        if old is not None and _looks_unchanged(row, old) and not choice.retries(old):
+            if choice.check_content and row["reason"] is None:
+                to_check.append(row)
+            else:
+                _leave(plan, old)
         elif row["reason"] is not None:
-            plan.known.append(_unreadable_row(row, FileFailure("list", row["reason"], row["message"])))
+            failure = FileFailure("list", row["reason"], row["message"])
+            plan.known.append(_unreadable_row(row, failure))
+            plan.note(row, "failed", failure.message)
         else:
             candidates.append(row)
-    readable = _hash_where_needed(candidates, ledger, hash_file, probe_file, _Reader(plan, report))
-    contents = _settle_known_content(readable, ledger, plan)
+    # What lies below a folder that cannot be listed may well be there.
+    plan.gone = [
+        _gone_row(old)
+        for uri, old in ledger.rows.items()
+        if uri not in there and old["status"] != "deleted" and not uri.startswith(tuple(closed))
+    ]
+    reader = _Reader(plan, report)
+    for row, content_hash in reader.read(to_check, hash_file):
+        old = ledger.rows[row["uri"]]
+        if old["content_hash"] == content_hash:
+            _leave(plan, old)
+        else:
+            candidates.append(row)
+    readable = _hash_where_needed(candidates, ledger, hash_file, probe_file, reader)
+    contents = _settle_known_content(readable, ledger, plan, choice)
     plan.batches = _pack(contents, batch_s, run_id)
+    for old in plan.gone:
+        plan.note(old, "deleted", "no longer there")
+    plan.actions.sort()
     return plan
+
+
+def _leave(plan: Plan, old: Row) -> None:
+    plan.n_unchanged += 1
+    if old["status"] == "failed":
+        plan.n_failed_before += 1
+        plan.note(old, "failed", f"failed before: {old['reason']}; not tried again")
+    else:
+        plan.note(old, "unchanged", "same size and time")
 
 
 def _looks_unchanged(row: Row, old: Row) -> bool:
@@ -162,6 +239,7 @@ class _Reader:
                 self._report(n_read, len(rows))
                 if isinstance(said, FileFailure):
                     self._plan.known.append(_unreadable_row(row, said))
+                    self._plan.note(row, "failed", said.message)
                 else:
                     results.append((row, said))
         return results
@@ -175,7 +253,8 @@ def _hash_where_needed(
     reader: _Reader,
 ) -> list[Row]:
     """Set ``content_hash``: None where no other file can have the content of this one. Returns the readable files."""
-    known_sizes = {old["size_bytes"] for old in ledger.rows.values() if old["content_hash"] is not None}
+    live = [old for old in ledger.rows.values() if old["status"] != "deleted" and old["content_hash"] is not None]
+    known_sizes = {old["size_bytes"] for old in live}
     n_of_size = Counter(row["size_bytes"] for row in candidates)
     settled, to_probe, to_hash = [], [], []
     for row in candidates:
@@ -196,26 +275,50 @@ def _hash_where_needed(
     return sorted(settled, key=lambda row: str(row["uri"]))
 
 
-def _settle_known_content(candidates: list[Row], ledger: Ledger, plan: Plan) -> list[list[Row]]:
+def _settle_known_content(candidates: list[Row], ledger: Ledger, plan: Plan, choice: Choice) -> list[list[Row]]:
     """Sort out what needs no decoding; returns the other files, those of one content together."""
     contents: dict[str, list[Row]] = {}
+    left = {row["uri"] for row in plan.gone}
     for row in candidates:
         content_hash = row["content_hash"]
-        if content_hash is not None:
-            old = ledger.rows.get(row["uri"])
-            if old is not None and old["content_hash"] == content_hash and _says_what_the_bytes_are(old):
+        old = ledger.live(row["uri"])
+        if content_hash is not None and not choice.full:
+            if old is not None and _is_of(old, content_hash) and not choice.retries(old):
                 plan.known.append({**old, "modified_ns": row["modified_ns"]})
+                plan.note(row, "unchanged", "another time, the same bytes")
                 continue
-            holder = ledger.holder(schema.make_audio_id(content_hash))
+            holder = ledger.holder(schema.make_audio_id(content_hash), prefer=left)
             if holder is not None:
                 plan.copies.append((_copied_row(row, holder), holder["file_id"]))
+                action = "moved" if holder["uri"] in left else "duplicate"
+                plan.note(row, action, f"has the bytes of {holder['uri']}")
+                left.discard(holder["uri"])
                 continue
-        contents.setdefault(content_hash or f"uri {row['uri']}", []).append(row)
+        group = contents.setdefault(content_hash or f"uri {row['uri']}", [])
+        plan.note(row, *_why(row, old, group))
+        group.append(row)
         plan.n_to_decode += 1
     for files in contents.values():
         plan.bytes_to_decode += files[0]["size_bytes"]
         plan.seconds_to_decode += _seconds(files)
     return list(contents.values())
+
+
+def _is_of(old: Row, content_hash: str) -> bool:
+    return bool(old["content_hash"] == content_hash and _says_what_the_bytes_are(old))
+
+
+def _why(row: Row, old: Row | None, group: list[Row]) -> tuple[str, str]:
+    """The action and reason for a file that is decoded, or whose content another one of ``group`` is decoded for."""
+    if group:
+        return "duplicate", f"has the bytes of {group[0]['uri']}"
+    if old is None:
+        return "new", "not in the index"
+    if _looks_unchanged(row, old):
+        return "retried", "asked for" if old["status"] == "indexed" else f"failed before: {old['reason']}"
+    if old["status"] == "failed" and not _says_what_the_bytes_are(old):
+        return "retried", f"could not be read before: {old['reason']}"
+    return "changed", "other bytes" if old["size_bytes"] == row["size_bytes"] else "another size"
 
 
 def _seconds(files: list[Row]) -> float:
@@ -259,6 +362,12 @@ def _unreadable_row(listed: Row, failure: FileFailure) -> Row:
         "size_bytes": listed["size_bytes"],
         "modified_ns": listed["modified_ns"],
     }
+
+
+def _gone_row(old: Row) -> Row:
+    """The ledger row of a file that is no longer there: what it was stays known."""
+    gone = {"status": "deleted", "stage": None, "reason": None, "message": None, "n_clips": 0, "n_frames": 0}
+    return {**old, **gone}
 
 
 def empty_row(uri: str, audio_id: str | None) -> Row:

@@ -3,6 +3,7 @@
 Workers send receipts, in any order; complete batches wait for the next checkpoint and are committed there.
 """
 
+import json
 import os
 import queue
 import threading
@@ -20,12 +21,18 @@ from pipeline import schema, store
 from pipeline.checkpoint import read_identity
 from pipeline.claim import Claim
 from pipeline.collect import Collector, IncompleteBatch, clip_rows, files_table
-from pipeline.config import Config, check_settings, index_settings
+from pipeline.config import Config, anchor, check_settings, index_settings, make_config
 from pipeline.corpus import list_corpus
-from pipeline.errors import EarshotError
-from pipeline.plan import Ledger, Plan, make_plan
+from pipeline.errors import EarshotError, UsageError
+from pipeline.plan import Choice, Ledger, Plan, make_plan
 from pipeline.read import hash_file, probe_file
 from pipeline.window import FRAME_S
+
+FILES_PER_COMMIT = 5_000
+"""Of those that need no decoding."""
+
+HOLDERS_AT_ONCE = 500
+"""Files whose clips are read in one go, to be copied."""
 
 STOP_S = 10.0
 """How long a run that fails waits for its workers to stop."""
@@ -41,6 +48,8 @@ class Progress:
     n_failed: int = 0
     n_failed_before: int = 0
     """Of the unchanged files, those that failed in an earlier run."""
+    n_deleted: int = 0
+    """Files of the index that are no longer there."""
     n_clips: int = 0
     n_frames: int = 0
     audio_s: float = 0.0
@@ -83,15 +92,71 @@ def describe_run(config: Config) -> tuple[dict[str, Any], int, int]:
     return settings, clip.dimension, frame.dimension
 
 
+def read_config(path: str) -> Config:
+    """The configuration of the newest run on an index, its models as they were then.
+
+    Raises:
+        IndexMissing: there is no index at ``path``. UsageError: no run has got as far as to leave one.
+    """
+    settings, values = store.read_settings(path), store.read_config(path)
+    if values is None:
+        raise UsageError(f"{path}: no run has left its configuration here; run `earshot index SOURCE --into {path}`")
+    for key in ("clip", "frame"):
+        if (model := settings[f"{key}_model"]) is not None and values["encode"][f"{key}_model"] is not None:
+            values["encode"][f"{key}_revision"] = model["revision"]
+    return make_config({**values, "into": path}, path)
+
+
+def plan_corpus(config: Config, choice: Choice = Choice(), report: Report = lambda progress: None) -> Plan:
+    """What ``index_corpus`` would do. Nothing is written.
+
+    Raises:
+        EarshotError: see ``pipeline.errors``.
+    """
+    listed = list_corpus(config.sources, config.corpus, leave_out=config.into)
+    settings, _, _ = describe_run(config)
+    files = schema.FILES.empty_table()
+    if store.exists(config.into):
+        check_settings(config.into, store.read_settings(config.into), settings)
+        files = store.open_published(config.into, "files").to_table()
+    return _make_plan(listed, Ledger(files), config, choice, "0" * 32, Progress(n_files=listed.num_rows), report)
+
+
+def _make_plan(
+    listed: pa.Table, ledger: Ledger, config: Config, choice: Choice, run_id: str, progress: Progress, report: Report
+) -> Plan:
+    def report_read(n_read: int, n_files: int) -> None:
+        if n_read % 100 == 0:
+            progress.stage = f"comparing files, {n_read} of {n_files}"
+            report(progress)
+
+    progress.stage = "planning"
+    report(progress)
+    return make_plan(
+        listed,
+        ledger,
+        batch_s=config.run.batch_s,
+        run_id=run_id,
+        hash_file=hash_file,
+        probe_file=probe_file,
+        choice=choice,
+        report=report_read,
+    )
+
+
 def index_corpus(
     config: Config,
     report: Report = lambda progress: None,
     announce: Callable[[Plan], None] = lambda plan: None,
     stages: Stages | None = None,
+    choice: Choice = Choice(),
+    seam: store.Seam = lambda step: None,
 ) -> Progress:
     """Bring the index ``config.into`` up to date with the corpus: only what is missing is encoded.
 
     Args:
+        choice: what is asked beyond that.
+        seam: called before each step of the commit protocol, with its name.
         report: called often with the progress of the run. announce: called once with the plan, before the work.
         stages: what does the work; by default Ray, started when there is something to do.
 
@@ -113,10 +178,12 @@ def index_corpus(
         os.makedirs(config.into, exist_ok=True)
         with Claim(config.into, run_id):
             if not store.exists(config.into):
-                store.create(config.into, settings, clip_dimension=clip_dimension, frame_dimension=frame_dimension)
-            writer = store.Writer(config.into, run_id, keep_versions=config.store.keep_versions)
+                store.create(
+                    config.into, settings, clip_dimension=clip_dimension, frame_dimension=frame_dimension, seam=seam
+                )
+            writer = store.Writer(config.into, run_id, keep_versions=config.store.keep_versions, seam=seam)
             run = _Run(config, writer, progress, report)
-            run.start(listed, announce)
+            run.start(listed, choice, announce)
             if run.plan.batches.num_rows:
                 run.encode(stages or _stages_on_ray, clip_dimension, frame_dimension)
             progress.stage = "indexing ids"
@@ -148,50 +215,59 @@ class _Run:
         self._config, self._writer, self._progress, self._report = config, writer, progress, report
         self._waiting: list[store.Batch] = []
         self._committed_at = time.monotonic()
+        self._n_known = 0
+        self._encoding_since: float | None = None
 
-    def start(self, listed: pa.Table, announce: Callable[[Plan], None]) -> None:
+    def start(self, listed: pa.Table, choice: Choice, announce: Callable[[Plan], None]) -> None:
         """Plan, and publish at once what needs no decoding."""
-        self._progress.stage = "planning"
         self._progress.n_files = listed.num_rows
-        self._report(self._progress)
         files = store.open_published(self._config.into, "files", self._writer.published).to_table()
         self._ledger = Ledger(files)
-        self.plan = make_plan(
-            listed,
-            self._ledger,
-            batch_s=self._config.run.batch_s,
-            run_id=self._writer.run_id,
-            hash_file=hash_file,
-            probe_file=probe_file,
-            report=self._report_read,
+        self.plan = _make_plan(
+            listed, self._ledger, self._config, choice, self._writer.run_id, self._progress, self._report
         )
         self._progress.n_unchanged = self.plan.n_unchanged
         self._progress.n_failed_before = self.plan.n_failed_before
+        self._progress.n_deleted = len(self.plan.gone)
         announce(self.plan)
-        if self.plan.known or self.plan.copies:
-            rows = self.plan.known + [row for row, _ in self.plan.copies]
-            batch_id = schema.make_batch_id(self._writer.run_id, 0)
+        self._writer.configure(anchor(self._config).model_dump(mode="json"))
+        # Copies first, and all in one commit: a file that moved needs the clips of the one that is gone, two that
+        # swapped need those of each other, and frames need an owner throughout.
+        self._publish_known([row for row, _ in self.plan.copies], self._copy_clips())
+        others = [*self.plan.known, *self.plan.gone]
+        for first in range(0, len(others), FILES_PER_COMMIT):
+            self._publish_known(others[first : first + FILES_PER_COMMIT], self._no_clips())
+
+    def _publish_known(self, rows: list[dict[str, Any]], clips: pa.Table) -> None:
+        if rows:
+            self._n_known += 1
+            batch_id = schema.make_batch_id(self._writer.run_id, -self._n_known)
             touched = frozenset(row["file_id"] for row in self.plan.known)
-            self._add(store.Batch(batch_id, files_table(rows), self._copy_clips(), keep_clips=touched))
+            self._add(store.Batch(batch_id, files_table(rows), clips, keep_clips=touched))
             self._commit()
 
-    def _report_read(self, n_read: int, n_files: int) -> None:
-        if n_read % 100 == 0:
-            self._progress.stage = f"comparing files of equal size, {n_read} of {n_files}"
-            self._report(self._progress)
+    def _no_clips(self) -> pa.Table:
+        arrow_schema = store.open_published(self._config.into, "clips", self._writer.published).schema
+        return arrow_schema.empty_table().drop_columns(["batch_id"])
 
     def _copy_clips(self) -> pa.Table:
         """The clips of files whose content is indexed: the rows of a file that holds it, under new ids."""
         clips = store.open_published(self._config.into, "clips", self._writer.published)
-        names = [name for name in clips.schema.names if name != "batch_id"]
-        tables = [clips.schema.empty_table().select(names)]
-        for row, holder_id in self.plan.copies:
-            vectors = clips.to_table(columns=["start_s", "vector"], filter=f"file_id = '{holder_id}'")
-            vectors = vectors.sort_by("start_s")
-            rows = clip_rows(row, self._config.window.grid)
-            table = pa.Table.from_pylist(rows, schema=pa.schema([f for f in clips.schema if f.name in rows[0]]))
-            tables.append(table.append_column("vector", vectors["vector"]).select(names))
-        return pa.concat_tables([table.cast(tables[0].schema) for table in tables])
+        columns = pa.schema([column for column in clips.schema if column.name not in ("vector", "batch_id")])
+        tables = [self._no_clips()]
+        for first in range(0, len(self.plan.copies), HOLDERS_AT_ONCE):
+            copies = self.plan.copies[first : first + HOLDERS_AT_ONCE]
+            held = store.read_rows(clips, "file_id", {holder_id for _, holder_id in copies}, ["start_s", "vector"])
+            held = held.sort_by([("file_id", "ascending"), ("start_s", "ascending")])
+            where: dict[str, list[int]] = {}
+            for position, file_id in enumerate(held["file_id"].to_pylist()):
+                where.setdefault(file_id, []).append(position)
+            rows = [clip for row, _ in copies for clip in clip_rows(row, self._config.window.grid)]
+            positions = [position for _, holder_id in copies for position in where[holder_id]]
+            table = pa.Table.from_pylist(rows, schema=columns)
+            table = table.append_column(clips.schema.field("vector"), held["vector"].take(pa.array(positions)))
+            tables.append(table.select(tables[0].schema.names).cast(tables[0].schema))
+        return pa.concat_tables(tables)
 
     def encode(self, stages: Stages, clip_dimension: int, frame_dimension: int) -> None:
         """Give the planned batches to the workers and commit what comes back."""
@@ -205,7 +281,8 @@ class _Run:
         with _drain(stages(self.plan.batches, config, frames_schema), config.store.checkpoint_s / 4) as receipts:
             for receipt in receipts:
                 if receipt is not None:
-                    started = started or time.monotonic()
+                    self._encoding_since = self._encoding_since or time.monotonic()
+                    started = started or self._encoding_since
                     self._take(collector, receipt)
                 if started:
                     self._progress.stage = "encoding"
@@ -247,10 +324,15 @@ class _Run:
         self._committed_at = time.monotonic()
         if not self._waiting:
             return
+        began, self._encoding_since = self._encoding_since, self._encoding_since and time.monotonic()
         batches = []
         for batch in self._waiting:
-            drop_files, drop_frames = self._ledger.apply(batch.files.to_pylist())
-            batches.append(replace(batch, drop_files=drop_files, drop_frames=drop_frames))
+            rows = batch.files.to_pylist()
+            # Content that is encoded once more, because that was asked for, takes the place of its former frames.
+            again = {row["audio_id"] for row in rows if batch.frame_fragments and self._ledger.holds(row["audio_id"])}
+            drop_files, drop_frames = self._ledger.apply(rows)
+            seconds = None if began is None else (time.monotonic() - began) / len(self._waiting)
+            batches.append(replace(batch, drop_files=drop_files, drop_frames=drop_frames | again, seconds=seconds))
         self._writer.commit(batches)
         self._waiting = []
 
@@ -334,6 +416,32 @@ def _plain_errors(path: str) -> Iterator[None]:
             raise EarshotError(f"{path}: cannot be written: {error.strerror}") from error
         said = text if type(cause) is RuntimeError else f"{type(cause).__name__}: {text}"
         raise EarshotError(f"{path}: the run stopped: {said[:500]}; what was published stays, run again") from error
+
+
+def estimate_seconds(plan: Plan, config: Config) -> float | None:
+    """How long the run will encode, at the speed of the last one on this index; None where there was none."""
+    if not store.exists(config.into):
+        return None
+    journal = [row for row in store.read_journal(config.into).to_pylist() if "seconds" in json.loads(row["detail"])]
+    last = [row for row in journal if row["run_id"] == journal[-1]["run_id"]] if journal else []
+    audio_s, seconds = (sum(values) for values in ([row["audio_s"] for row in last], map(_seconds, last)))
+    return plan.seconds_to_decode * seconds / audio_s if audio_s else None
+
+
+def _seconds(batch: dict[str, Any]) -> float:
+    return float(json.loads(batch["detail"])["seconds"])
+
+
+def restore_index(path: str, seq: int) -> int:
+    """Take an index back to what journal row ``seq`` published; returns the number of the row that does.
+
+    Raises:
+        EarshotError: see ``pipeline.errors``.
+    """
+    store.read_settings(path)
+    run_id = uuid.uuid4().hex
+    with _plain_errors(path), Claim(path, run_id):
+        return store.Writer(path, run_id).restore(seq).seq
 
 
 def estimate_bytes(plan: Plan, config: Config, clip_dimension: int, frame_dimension: int) -> int:

@@ -107,7 +107,7 @@ BATCHES = pa.schema(
         pa.field("seq", pa.int64(), nullable=False, metadata=PRIMARY_KEY),
         pa.field("batch_id", ID, nullable=False),
         pa.field("run_id", ID, nullable=False),
-        pa.field("kind", pa.string(), nullable=False),  # create, index, maintain
+        pa.field("kind", pa.string(), nullable=False),  # create, configure, index, maintain, restore
         pa.field("committed_at", pa.timestamp("us", tz="UTC"), nullable=False),
         pa.field("files_version", pa.int64(), nullable=False),
         pa.field("clips_version", pa.int64(), nullable=False),

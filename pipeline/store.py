@@ -30,7 +30,7 @@ from lance.commit import CommitConflictError
 from lance.fragment import FragmentMetadata, write_fragments
 
 from pipeline import schema
-from pipeline.errors import CommitConflict, IndexMismatch, IndexMissing
+from pipeline.errors import CommitConflict, IndexMismatch, IndexMissing, UsageError
 
 FORMAT = 1
 """The format number of an index: what ``batches`` row 0 says, and what this code reads and writes."""
@@ -77,6 +77,8 @@ class Batch:
     spoiled: frozenset[str] = frozenset()
     keep_clips: frozenset[str] = frozenset()
     precision: str | None = None
+    seconds: float | None = None
+    """What the run spent on it, where it was decoded and encoded."""
 
     @property
     def n_frames(self) -> int:
@@ -101,6 +103,7 @@ class Batch:
             "n_frames": self.n_frames,
             "audio_s": pc.sum(indexed["duration_s"]).as_py() or 0.0,
             "precision": self.precision,
+            "detail": {} if self.seconds is None else {"seconds": self.seconds},
         }
 
 
@@ -176,6 +179,20 @@ def read_settings(path: str | Path) -> dict[str, Any]:
         raise IndexMismatch(f"{path}: index format {detail['format']}, this version reads {FORMAT}; upgrade earshot")
     settings: dict[str, Any] = detail["settings"]
     return settings
+
+
+def read_config(path: str | Path) -> dict[str, Any] | None:
+    """The configuration of the newest run, as it was given to ``Writer.configure``; None before the first."""
+    rows = _journal(path).to_table(columns=["seq", "detail"], filter="kind = 'configure'")
+    if rows.num_rows == 0:
+        return None
+    values: dict[str, Any] = json.loads(rows["detail"][_argmax(rows["seq"])].as_py())["config"]
+    return values
+
+
+def read_rows(table: Any, column: str, ids: Iterable[str], columns: list[str]) -> pa.Table:
+    """The rows of a table whose ``column`` is one of ``ids``."""
+    return table.to_table(columns=[column, *columns], filter=_among(column, ids))
 
 
 def read_published(path: str | Path) -> Published:
@@ -254,6 +271,35 @@ class Writer:
         self._delete("files", {"file_id": drop_files}, heads)
         self._append_rows("files", [_stamp(batch.files, batch.batch_id) for batch in batches], heads)
         return self._publish("index", [(batch.batch_id, batch.describe()) for batch in batches], heads)
+
+    def configure(self, values: dict[str, Any]) -> Published:
+        """Keep the configuration of this run, for later ones, unless it is that of the run before."""
+        if read_config(self.path) == values:
+            return self.published
+        batch_id = schema.digest("configure", self.run_id)
+        return self._publish("configure", [(batch_id, {"detail": {"config": values}})], dict(self._heads))
+
+    def restore(self, seq: int) -> Published:
+        """Go back: publish once more what the journal row ``seq`` published.
+
+        Raises:
+            UsageError: there is no such row, or clean-up has removed a version that it names.
+        """
+        rows = self._journal.to_table(filter=f"seq = {seq}").to_pylist()
+        if not rows:
+            raise UsageError(f"{self.path}: no batch {seq}; `earshot history {self.path}` lists them")
+        heads = dict(self._heads)
+        for name in DATA_TABLES:
+            version = rows[0][f"{name}_version"]
+            if version not in {each["version"] for each in lance.dataset(table_uri(self.path, name)).versions()}:
+                raise UsageError(f"{self.path}: batch {seq} is gone: `{name}` version {version} has been cleaned up")
+        for name in DATA_TABLES:
+            version = rows[0][f"{name}_version"]
+            if version != heads[name]:
+                self._seam(f"restore {name}")
+                self._step(name, heads, partial(_restored, version=version))
+        batch_id = schema.digest("restore", self.run_id, str(self.published.seq + 1))
+        return self._publish("restore", [(batch_id, {"detail": {"to": seq}})], heads)
 
     def refresh_indexes(self) -> Published:
         """Create the scalar indexes on ids, or extend them to the rows written since."""
@@ -378,6 +424,12 @@ def _after(table: Any, change: Callable[..., Any], *arguments: Any) -> Any:
 def _index(table: Any, column: str) -> Any:
     table.create_scalar_index(column, "BTREE", name=f"{column}_idx")
     return table
+
+
+def _restored(table: Any, version: int) -> Any:
+    old = table.checkout_version(version)
+    old.restore()
+    return old
 
 
 def _is_conflict(error: Exception) -> bool:

@@ -190,7 +190,7 @@ def test_checkpoints_are_bounded_by_rows(corpus: Path, tmp_path: Path) -> None:
         journal = store.read_journal(config.into)
         indexed = [row["files_version"] for row in journal.to_pylist() if row["kind"] == "index"]
         versions.append(len(set(indexed)))
-        assert len(indexed) == len(set(journal["batch_id"].to_pylist())) - 2  # beside `create` and `maintain`
+        assert len(indexed) == len(set(journal["batch_id"].to_pylist())) - 3  # beside `create`, `configure`, `maintain`
     assert versions[0] > 3
     assert versions[1] == 1
     assert everything(often.into) == everything(once.into)

@@ -1,0 +1,31 @@
+"""``earshot history``: what was published in an index, and when."""
+
+from jobs.index import show_hours
+from jobs.output import print_json, print_table
+from jobs.query import Json, Path_
+
+
+def history(index: Path_, json: Json = False) -> None:
+    """List what was published: batches of files, and steps of maintenance.
+
+    Example: earshot history my-index
+    """
+    import pipeline
+
+    rows = pipeline.open(index).history()
+    if json:
+        print_json(rows)
+        return
+    columns = ["batch", "when", "what", "files", "failed", "clips", "frames", "audio", "x real time"]
+    values = [
+        (
+            row["batch"],
+            row["committed_at"][:19].replace("T", " "),
+            row["kind"],
+            *(row[name] for name in ("files", "failed", "clips", "frames")),
+            show_hours(row["hours"] * 3600),
+            "" if row["speed"] is None else f"{row['speed']:.0f}",
+        )
+        for row in rows
+    ]
+    print_table(f"{index}, times in UTC", columns, values, right=[columns[0], *columns[3:]])

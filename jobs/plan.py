@@ -1,0 +1,50 @@
+"""``earshot plan``: what a run would do, and what it would cost. Nothing is written."""
+
+from collections import Counter
+from typing import Annotated, Any
+
+import typer
+
+from jobs.index import show_hours
+from jobs.output import print_json, print_table, show_bytes
+from jobs.query import Json
+from jobs.reindex import Check, Full, Reason, RetryFailed, read_choice
+
+
+def plan(
+    index: Annotated[str, typer.Argument(metavar="INDEX|CONFIG", help="Folder of the index, or a configuration.")],
+    check: Check = None,
+    retry_failed: RetryFailed = False,
+    reason: Reason = None,
+    full: Full = False,
+    json: Json = False,
+) -> None:
+    """Say what `reindex`, or `index` with a configuration, would do with each file.
+
+    Example: earshot plan my-index --json
+    """
+    from pipeline.config import load_config
+    from pipeline.plan import ACTIONS
+    from pipeline.run import describe_run, estimate_bytes, estimate_seconds, plan_corpus, read_config
+
+    choice = read_choice(check, retry_failed=retry_failed, reason=reason, full=full)
+    config = load_config(index) if index.lower().endswith((".yaml", ".yml")) else read_config(index)
+    made = plan_corpus(config, choice)
+    counts = Counter(action for _, action, _ in made.actions)
+    _, clip_dimension, frame_dimension = describe_run(config)
+    summary: dict[str, Any] = {
+        **{action: counts[action] for action in ACTIONS},
+        "hours": made.seconds_to_decode / 3600,
+        "bytes": estimate_bytes(made, config, clip_dimension, frame_dimension),
+        "seconds": estimate_seconds(made, config),
+    }
+    if json:
+        print_json({"uri": uri, "action": action, "reason": reason} for uri, action, reason in made.actions)
+        print_json([summary])
+        return
+    rows = [(action, counts[action]) for action in ACTIONS if counts[action]]
+    print_table(f"what a run into {config.into} would do", ["action", "files"], rows, right=["files"])
+    seconds = summary["seconds"]
+    takes = f", about {show_hours(seconds)} at the speed of the last run" if seconds is not None else ""
+    size = show_bytes(summary["bytes"])
+    print(f"about {show_hours(made.seconds_to_decode)} of audio to encode; about {size} to be written{takes}")

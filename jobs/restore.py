@@ -1,0 +1,18 @@
+"""``earshot restore``: take an index back to what an earlier batch published."""
+
+from typing import Annotated
+
+import typer
+
+from jobs.query import Path_
+
+
+def restore(index: Path_, batch: Annotated[int, typer.Option(help="Its number in `earshot history`.", min=0)]) -> None:
+    """Take INDEX back to what it was after a batch; the next reindex brings it up to date again.
+
+    Example: earshot restore my-index --batch 12
+    """
+    from pipeline.run import restore_index
+
+    restored = restore_index(index, batch)
+    print(f"{index} is what it was after batch {batch}; this is batch {restored} now")
