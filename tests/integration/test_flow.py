@@ -29,7 +29,8 @@ SOUNDS = [label for label in CLASSES if label != "silence"]
 
 
 def configure(folder: Path, index: Path, **sections: Any) -> Config:
-    return make_config({"sources": [str(folder)], "into": str(index), **sections})
+    encode = {"actors": 1}  # each takes seconds of both cores to start
+    return make_config({"sources": [str(folder)], "into": str(index), "encode": encode, **sections})
 
 
 def read(index: Path, name: str) -> list[dict[str, Any]]:
