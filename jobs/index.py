@@ -202,7 +202,7 @@ class _Display:
 
     def update(self, progress: "Progress") -> None:
         """Show where the run is."""
-        speed = f"{progress.audio_s / progress.seconds:.0f}x real time" if progress.seconds > 1 else ""
+        speed = f"{progress.speed:.0f}x real time" if progress.speed else ""
         failed = f"{progress.n_failed} failed" if progress.n_failed else ""
         if self._bar is not None:
             self._bar.update(

@@ -58,15 +58,16 @@ class Collector:
         self._clips_schema = _without_batch(schema.clips_schema(clip_dimension))
         self._with_frames = with_frames
         self._pending: dict[str, _Pending] = {}
+        self._reported: set[str] = set()
         self._n_planned = {
             batch["batch_id"]: sum(len(audio["uris"]) for audio in batch["audios"])
             for batch in (planned.to_pylist() if planned is not None else ())
         }
 
     @property
-    def pending(self) -> list[str]:
-        """Ids of batches of which only a part has been reported."""
-        return list(self._pending)
+    def missing(self) -> set[str]:
+        """Ids of batches that were planned or begun, and have not been reported whole."""
+        return (self._n_planned.keys() | self._pending.keys()) - self._reported
 
     def add(self, receipt: Row) -> Batch | None:
         """Take one RECEIPTS row; returns its batch when that was the missing part.
@@ -79,6 +80,7 @@ class Collector:
         if not pending.is_complete():
             return None
         del self._pending[receipt["batch_id"]]
+        self._reported.add(receipt["batch_id"])
         return self._assemble(receipt["batch_id"], pending.receipts)
 
     def _assemble(self, batch_id: str, receipts: list[Row]) -> Batch:

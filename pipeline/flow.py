@@ -8,56 +8,77 @@ travel as they leave a stage, so that nothing ever waits for rows that cannot co
 import logging
 import math
 import os
-import re
+import signal
 import sys
+import threading
 import warnings
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from contextlib import contextmanager
 from typing import Any
 
 import pyarrow as pa
 
+from pipeline import schema
 from pipeline.config import Config, DecodeConfig, EncodeConfig
 from pipeline.errors import UsageError
-from pipeline.stages import BLOCK_WINDOWS
+from pipeline.stages import BLOCK_WINDOWS, decode_batch, encode_windows, error_row, write_windows
 from pipeline.window import Grid
+
+TRIES = 3
+"""How often a task is given to a worker that dies of it."""
+
+NOT_SHOWN = ("killed by `ray.kill`", "The worker died unexpectedly", "A worker died or was killed", "will be retried")
 
 BYTES_PER_ENCODER = 4 * 2**30
 """Memory for one encoder process on CPUs: the released models take 1 to 3 GiB of it."""
 
 
+Decode = Callable[[dict[str, Any], DecodeConfig, Grid], Iterator[pa.Table]]
+"""One PLANNED row -> DECODED tables: ``stages.decode_batch``."""
+
+
 class _Encode:
-    """An encoder process: loads the models once, then calls the stage."""
+    """An encoder process: loads the models once, then calls the stage. Errors go on as rows."""
 
     def __init__(self, config: EncodeConfig, with_frames: bool, threads: int) -> None:
         # Before torch is loaded: threads that wait must sleep, or they take the cores that decoding needs.
         os.environ["OMP_WAIT_POLICY"] = "PASSIVE"
-        import torch
+        self._error: Exception | None = None
+        try:
+            import torch
 
-        from pipeline.encode import keep_freed_memory, load_encoder
+            from pipeline.encode import keep_freed_memory, load_encoder
 
-        keep_freed_memory()
-        torch.set_num_threads(threads)
-        self._encoder = load_encoder(config, frames=with_frames)
+            keep_freed_memory()
+            torch.set_num_threads(threads)
+            self._encoder = load_encoder(config, frames=with_frames)
+        except Exception as error:  # raised here, Ray would start another process, and another
+            self._error = error
 
     def __call__(self, decoded: pa.Table) -> pa.Table:
-        from pipeline.stages import encode_windows
+        try:
+            if self._error is not None:
+                raise self._error
+            return encode_windows(decoded, self._encoder)
+        except Exception as error:
+            return error_row(schema.ENCODED, decoded["batch_id"][0].as_py(), error)
 
-        return encode_windows(decoded, self._encoder)
 
-
-def _decode(planned: pa.Table, config: DecodeConfig, grid: Grid) -> Iterator[pa.Table]:
-    from pipeline.stages import decode_batch
-
+def _decode(planned: pa.Table, decode: Decode, config: DecodeConfig, grid: Grid) -> Iterator[pa.Table]:
     for row in planned.to_pylist():
-        yield from decode_batch(row, config, grid)
+        try:
+            yield from decode(row, config, grid)
+        except Exception as error:
+            yield error_row(schema.DECODED, row["batch_id"], error)
 
 
 def _write(encoded: pa.Table, path: str, frames_schema: pa.Schema) -> pa.Table:
     from pipeline import store
-    from pipeline.stages import write_windows
 
-    return write_windows(encoded, frames_schema, lambda rows: store.write_frames(path, rows, frames_schema))
+    try:
+        return write_windows(encoded, frames_schema, lambda rows: store.write_frames(path, rows, frames_schema))
+    except Exception as error:
+        return error_row(schema.RECEIPTS, encoded["batch_id"][0].as_py(), error)
 
 
 def start_ray() -> None:
@@ -67,6 +88,7 @@ def start_ray() -> None:
     os.environ.setdefault("RAY_BACKEND_LOG_LEVEL", "fatal")
     os.environ.setdefault("RAY_ACCEL_ENV_VAR_OVERRIDE_ON_ZERO", "0")
     os.environ.setdefault("RAY_ENABLE_UV_RUN_RUNTIME_ENV", "0")
+    os.environ.setdefault("RAY_task_oom_retries", str(TRIES - 1))
     import ray
 
     if not ray.is_initialized():
@@ -78,10 +100,18 @@ def start_ray() -> None:
             warnings.filterwarnings("ignore", message="lance is not fork-safe")
             ray.init(log_to_driver=False, logging_level="error", **local)
         _keep_stdout_clean()
+        if threading.current_thread() is threading.main_thread():
+            # Ray's own handler prints its native stack.
+            signal.signal(signal.SIGTERM, _interrupt)
+
+
+def _interrupt(*_: object) -> None:
+    """SIGTERM, which service managers and batch systems send, ends a run as Ctrl-C does."""
+    raise KeyboardInterrupt
 
 
 def _keep_stdout_clean() -> None:
-    """Send Ray's messages to stderr, not among our JSON lines; and not that it ended what a stopped run asked it to."""
+    """Send Ray's messages to stderr, not among our JSON lines; but for those on dead workers, which we speak of."""
     from ray._private import worker
 
     show = worker.print_to_stdstream
@@ -89,7 +119,7 @@ def _keep_stdout_clean() -> None:
         return
 
     def show_on_stderr(data: dict[str, Any], ignore_prefix: bool) -> None:
-        if not any("killed by `ray.kill`" in line for line in data.get("lines", ())):
+        if not any(part in line for line in data.get("lines", ()) for part in NOT_SHOWN):
             show({**data, "is_err": True}, ignore_prefix)
 
     worker.print_to_stdstream = show_on_stderr
@@ -141,30 +171,50 @@ def check_machine(config: EncodeConfig) -> None:
     share_machine(ray.cluster_resources(), config)
 
 
-def run_stages(batches: pa.Table, config: Config, frames_schema: pa.Schema) -> Iterator[dict[str, Any]]:
-    """PLANNED -> RECEIPTS rows, in any order, through decode, encode and write on Ray, which must have been started."""
+def run_stages(
+    batches: pa.Table, config: Config, frames_schema: pa.Schema, decode: Decode = decode_batch
+) -> Iterator[dict[str, Any]]:
+    """PLANNED -> RECEIPTS rows, in any order, through decode, encode and write on Ray, which must have been started.
+
+    Batches whose worker died again and again are missing from what comes back.
+    """
     import ray
-    from ray.data import ActorPoolStrategy, DataContext
+    from ray.data import DataContext
 
     logging.getLogger("ray.data").setLevel(logging.CRITICAL)  # errors reach us as exceptions
+    warnings.filterwarnings("ignore", message="The minimum number of concurrent actors")  # where all batches were lost
     context = DataContext.get_current()
     context.enable_progress_bars = False
     context.print_on_execution_start = False
-    context.max_errored_blocks = 0
+    # A block is lost only with its worker, for errors go on as rows; the driver sees which batches it misses.
+    context.max_errored_blocks = -1
     context.target_max_block_size = 48 * 2**20  # below a full block of windows: each one leaves as it is
     context.execution_options.verbose_progress = False
 
+    with warnings.catch_warnings():
+        # Ray 2.63 has no other way to bound retries than the arguments that it is going to name differently.
+        warnings.filterwarnings("ignore", message="`ray_remote_args` is deprecated")
+        dataset = _connect(ray.data.from_arrow(batches), batches.num_rows, config, frames_schema, decode)
+    for table in dataset.iter_batches(batch_size=None, batch_format="pyarrow", prefetch_batches=0):
+        yield from table.to_pylist()
+
+
+def _connect(planned: Any, n_batches: int, config: Config, frames_schema: pa.Schema, decode: Decode) -> Any:
+    """The stages as a Ray dataset; nothing runs before it is read."""
+    import ray
+    from ray.data import ActorPoolStrategy
+
     actors, threads, wants = share_machine(ray.cluster_resources(), config.encode)
-    actors = min(actors, batches.num_rows)  # more would have nothing to do
-    dataset = (
-        ray.data.from_arrow(batches)
-        .repartition(target_num_rows_per_block=1)
+    actors = min(actors, n_batches)  # more would have nothing to do
+    return (
+        planned.repartition(target_num_rows_per_block=1)
         .map_batches(
             _decode,
             batch_size=1,
             batch_format="pyarrow",
             num_cpus=1,
-            fn_kwargs={"config": config.decode, "grid": config.window.grid},
+            max_retries=TRIES - 1,
+            fn_kwargs={"decode": decode, "config": config.decode, "grid": config.window.grid},
         )
         .map_batches(
             _Encode,
@@ -172,6 +222,7 @@ def run_stages(batches: pa.Table, config: Config, frames_schema: pa.Schema) -> I
             zero_copy_batch=True,
             compute=ActorPoolStrategy(size=actors, max_tasks_in_flight_per_actor=2),
             fn_constructor_args=(config.encode, config.store.frames == "all", threads),
+            max_task_retries=TRIES - 1,
             **wants,
         )
         .map_batches(
@@ -180,20 +231,7 @@ def run_stages(batches: pa.Table, config: Config, frames_schema: pa.Schema) -> I
             batch_format="pyarrow",
             zero_copy_batch=True,
             num_cpus=0.1,
+            max_retries=TRIES - 1,
             fn_kwargs={"path": os.path.abspath(config.into), "frames_schema": frames_schema},
         )
     )
-    try:
-        for table in dataset.iter_batches(batch_size=None, batch_format="pyarrow", prefetch_batches=0):
-            yield from table.to_pylist()
-    except ray.exceptions.RayTaskError as error:
-        raise RuntimeError(find_cause(str(error))) from error
-
-
-def find_cause(trace: str) -> str:
-    """``Type: message`` of what went wrong in a worker, from Ray's traceback: of the exception itself, Ray sends only
-    its own wrapper."""
-    first = trace.split("\n\nThe above exception was the direct cause")[0].strip()
-    lines = first.splitlines()
-    starts = [i for i, line in enumerate(lines) if re.match(r"[\w.]+(: |$)", line)]
-    return " ".join(" ".join(lines[starts[-1] if starts else -1 :]).split())

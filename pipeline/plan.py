@@ -325,6 +325,28 @@ def _seconds(files: list[Row]) -> float:
     return estimate_seconds(files[0]["uri"], files[0]["size_bytes"])
 
 
+def pack_alone(batches: pa.Table, batch_ids: Set[str], run_id: str, n_before: int) -> pa.Table:
+    """The contents of some of the PLANNED batches, each in a batch of its own; these are numbered from ``n_before``."""
+    chosen = [row for row in batches.to_pylist() if row["batch_id"] in batch_ids]
+    audios = [audio for row in chosen for audio in row["audios"]]
+    rows = [
+        {"batch_id": schema.make_batch_id(run_id, number), "audios": [audio]}
+        for number, audio in enumerate(audios, start=n_before + 1)
+    ]
+    return pa.Table.from_pylist(rows, schema=schema.PLANNED)
+
+
+def failed_rows(batches: pa.Table, batch_ids: Set[str], failure: FileFailure) -> list[Row]:
+    """The ledger rows of the files of some of the PLANNED batches, of which nothing could be learnt."""
+    return [
+        _unreadable_row({"uri": uri, "size_bytes": audio["size_bytes"], "modified_ns": modified_ns}, failure)
+        for row in batches.to_pylist()
+        if row["batch_id"] in batch_ids
+        for audio in row["audios"]
+        for uri, modified_ns in zip(audio["uris"], audio["modified_ns"], strict=True)
+    ]
+
+
 def _pack(contents: list[list[Row]], batch_s: float, run_id: str) -> pa.Table:
     """Longest first, small ones together: PLANNED rows of about ``batch_s`` seconds each."""
     contents.sort(key=lambda files: (-_seconds(files), files[0]["uri"]))

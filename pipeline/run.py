@@ -23,13 +23,16 @@ from pipeline.claim import Claim
 from pipeline.collect import Collector, IncompleteBatch, clip_rows, files_table
 from pipeline.config import Config, anchor, check_settings, index_settings, make_config
 from pipeline.corpus import list_corpus
-from pipeline.errors import EarshotError, UsageError
-from pipeline.plan import Choice, Ledger, Plan, make_plan
+from pipeline.errors import EarshotError, FileFailure, UsageError
+from pipeline.plan import Choice, Ledger, Plan, failed_rows, make_plan, pack_alone
 from pipeline.read import hash_file, probe_file
 from pipeline.window import FRAME_S
 
 FILES_PER_COMMIT = 5_000
 """Of those that need no decoding."""
+
+MAX_KILLERS = 4
+"""When as many batches are lost and none is not, it is not for what is in them."""
 
 HOLDERS_AT_ONCE = 500
 """Files whose clips are read in one go, to be copied."""
@@ -54,8 +57,8 @@ class Progress:
     n_frames: int = 0
     audio_s: float = 0.0
     """Audio encoded, that of unfinished batches included."""
-    seconds: float = 0.0
-    """Since the first file was given to a worker."""
+    speed: float = 0.0
+    """Seconds of audio encoded per second, since workers were ready."""
     reasons: Counter[str] = field(default_factory=Counter)
     unpublished: list[str] = field(default_factory=list)
     """For each batch whose files changed while they were read, so that it could not be published: what happened."""
@@ -217,6 +220,7 @@ class _Run:
         self._committed_at = time.monotonic()
         self._n_known = 0
         self._encoding_since: float | None = None
+        self._first_receipt_at = self._audio_since_s = 0.0
 
     def start(self, listed: pa.Table, choice: Choice, announce: Callable[[Plan], None]) -> None:
         """Plan, and publish at once what needs no decoding."""
@@ -270,31 +274,54 @@ class _Run:
         return pa.concat_tables(tables)
 
     def encode(self, stages: Stages, clip_dimension: int, frame_dimension: int) -> None:
-        """Give the planned batches to the workers and commit what comes back."""
-        config = self._config
-        with_frames = config.store.frames == "all"
-        collector = Collector(config.window.grid, clip_dimension, with_frames=with_frames, planned=self.plan.batches)
+        """Give the planned batches to the workers and commit what comes back.
+
+        A batch is lost when its worker dies again and again. Its contents are then tried one by one, so that the one
+        that kills its worker is found, and becomes a failure.
+        """
+        batches, together = self.plan.batches, True
+        while batches.num_rows:
+            collector = Collector(
+                self._config.window.grid,
+                clip_dimension,
+                with_frames=self._config.store.frames == "all",
+                planned=batches,
+            )
+            self._encode(stages(batches, self._config, schema.frames_schema(frame_dimension)), collector)
+            lost = collector.missing
+            if len(lost) == batches.num_rows > MAX_KILLERS:
+                raise EarshotError(f"{self._config.into}: no worker stays alive: see the logs of Ray")
+            if not together:
+                message = "its worker died whenever it was decoded or encoded, alone too"
+                rows = failed_rows(batches, lost, FileFailure("decode", "crashed", message))
+                self._publish_known(rows, self._no_clips())
+                return
+            batches = pack_alone(batches, lost, self._writer.run_id, batches.num_rows)
+            together = False
+
+    def _encode(self, receipts: Iterator[dict[str, Any]], collector: Collector) -> None:
         self._progress.stage = "starting workers"
         self._report(self._progress)
-        frames_schema = schema.frames_schema(frame_dimension)
-        started = 0.0
-        with _drain(stages(self.plan.batches, config, frames_schema), config.store.checkpoint_s / 4) as receipts:
-            for receipt in receipts:
+        with _drain(receipts, self._config.store.checkpoint_s / 4) as arriving:
+            for receipt in arriving:
                 if receipt is not None:
-                    self._encoding_since = self._encoding_since or time.monotonic()
-                    started = started or self._encoding_since
                     self._take(collector, receipt)
-                if started:
                     self._progress.stage = "encoding"
-                    self._progress.seconds = time.monotonic() - started
                 self._checkpoint()
                 self._report(self._progress)
         self._commit()
-        if collector.pending:
-            raise EarshotError(f"{config.into}: {len(collector.pending)} batches came back incomplete; run again")
 
     def _take(self, collector: Collector, receipt: dict[str, Any]) -> None:
+        if receipt["error"]:
+            raise RuntimeError(receipt["error"])
+        now = time.monotonic()
+        if self._encoding_since is None:
+            self._encoding_since = self._first_receipt_at = now  # its own audio took an unknown time: it does not count
+        else:
+            self._audio_since_s += receipt["audio_s"]
         self._progress.audio_s += receipt["audio_s"]
+        if now > self._first_receipt_at:
+            self._progress.speed = self._audio_since_s / (now - self._first_receipt_at)
         try:
             batch = collector.add(receipt)
         except IncompleteBatch as error:

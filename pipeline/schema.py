@@ -167,8 +167,10 @@ DECODED = pa.schema(
         pa.field("own_first", pa.int32()),
         pa.field("own_stop", pa.int32()),
         pa.field("pcm", pa.large_binary()),  # float32 samples at 48 kHz
-        # ... or what became of a content: the rows of its files, after its last window.
+        # ... or what became of a content: the rows of its files, after its last window ...
         pa.field("files", _FILE_ROWS),
+        # ... or what ends the run: an error that is no file's.
+        pa.field("error", pa.string()),
     ]
 )
 """decode -> encode: windows in order, each content followed by one row with its files."""
@@ -202,6 +204,7 @@ RECEIPTS = pa.schema(
         pa.field("frame_fragments", pa.list_(pa.string()), nullable=False),  # Lance fragment metadata, JSON
         pa.field("windows", pa.list_(_WINDOW), nullable=False),
         pa.field("files", _FILE_ROWS, nullable=False),
+        pa.field("error", pa.string()),  # or what ends the run
     ]
 )
 """write -> driver: what a worker has written, to be committed.

@@ -11,10 +11,11 @@ from typing import Any, Protocol
 
 import numpy as np
 import pyarrow as pa
+import pyarrow.compute as pc
 
 from pipeline import schema
 from pipeline.config import DecodeConfig
-from pipeline.errors import FileFailure
+from pipeline.errors import EarshotError, FileFailure
 from pipeline.plan import empty_row
 from pipeline.window import (
     FRAME_S,
@@ -40,6 +41,16 @@ class Encoder(Protocol):
     precision: str
 
     def encode(self, windows: Sequence[Waveform]) -> tuple[Any, list[Any] | None]: ...
+
+
+def error_row(edge: pa.Schema, batch_id: str, error: Exception) -> pa.Table:
+    """What goes on in place of rows when a stage fails for a reason that is no file's: it ends the run."""
+    said = " ".join(str(error).split())
+    said = said if isinstance(error, EarshotError) else f"{type(error).__name__}: {said}"
+    row = {"batch_id": batch_id, "error": said, "last": False, "precision": "", "audio_s": 0.0}
+    row |= {"seq": -1, "first_seq": -1, "stop_seq": -1}
+    lists: Row = {"windows": [], "files": [], "frame_fragments": []} if edge is schema.RECEIPTS else {}
+    return pa.Table.from_pylist([row | lists], schema=edge)
 
 
 # --- decode -----------------------------------------------------------------------------------------------------------
@@ -245,6 +256,8 @@ def write_windows(
         write_frames: record batches -> metadata of the fragments written, JSON (``pipeline.store.write_frames``).
     """
     receipts = []
+    if errors := encoded.filter(pc.is_valid(encoded["error"])).to_pylist():
+        return error_row(schema.RECEIPTS, errors[0]["batch_id"], EarshotError(errors[0]["error"]))
     batch_ids = encoded["batch_id"].to_pylist()
     for start, stop in _runs(batch_ids, encoded["seq"].to_pylist()):
         part = encoded.slice(start, stop - start)

@@ -4,7 +4,7 @@ import pytest
 
 from pipeline.config import EncodeConfig
 from pipeline.errors import UsageError
-from pipeline.flow import find_cause, share_machine
+from pipeline.flow import share_machine
 
 GIB = 2**30
 
@@ -45,19 +45,3 @@ def test_more_encoders_than_gpus_or_cores_still_fit() -> None:
 def test_a_gpu_that_is_not_there_is_refused() -> None:
     with pytest.raises(UsageError, match="device: cuda"):
         share_machine({"CPU": 4.0, "memory": 8.0 * GIB}, EncodeConfig(device="cuda"))
-
-
-def test_the_cause_of_a_workers_failure_is_found_in_what_ray_says() -> None:
-    trace = """\x1b[36mray::MapBatches(f)()\x1b[39m (pid=3057, ip=10.0.0.1)
-  File "f.py", line 9, in f
-    raise OSError(28, "No space left on device:\\n in two lines")
-OSError: [Errno 28] No space left on device:
- in two lines
-
-The above exception was the direct cause of the following exception:
-
-\x1b[36mray::MapBatches(f)()\x1b[39m (pid=3057, ip=10.0.0.1)
-ray.exceptions.UserCodeException: UDF failed to process a data block.
-To change retry attempts, configure `ray.data.DataContext.get_current()`"""
-    assert find_cause(trace) == "OSError: [Errno 28] No space left on device: in two lines"
-    assert find_cause("what nobody expected") == "what nobody expected"

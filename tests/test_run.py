@@ -16,7 +16,7 @@ from pipeline import store
 from pipeline.checkpoint import read_identity
 from pipeline.config import Config, make_config
 from pipeline.errors import EarshotError, IndexMismatch, ModelError
-from pipeline.plan import Plan
+from pipeline.plan import Choice, Plan
 from pipeline.run import Progress, Stages, estimate_bytes, index_corpus
 from pipeline.stages import decode_batch, encode_windows, write_windows
 from pipeline.window import Waveform, window_starts
@@ -213,13 +213,40 @@ def test_receipts_that_contradict_each_other_publish_nothing_of_their_batch(corp
     assert not again.unpublished
 
 
-def test_a_batch_that_never_came_back_whole_is_said(corpus: Path, tmp_path: Path) -> None:
-    def lost(batches: pa.Table, config: Config, frames_schema: pa.Schema) -> Iterator[dict[str, Any]]:
-        receipts = list(in_place(WideEncoder())(batches, config, frames_schema))
-        yield from receipts[:-1]
+def test_a_file_that_kills_its_worker_is_a_failure_and_takes_no_other_with_it(corpus: Path, tmp_path: Path) -> None:
+    rounds: list[int] = []
 
-    with pytest.raises(EarshotError, match="1 batches came back incomplete"):
-        index_corpus(configure(corpus, tmp_path / "index"), stages=lost)
+    def deadly(batches: pa.Table, config: Config, frames_schema: pa.Schema) -> Iterator[dict[str, Any]]:
+        """Batches that hold file 2 are lost with their worker, some after having sent a part."""
+        rounds.append(batches.num_rows)
+        for number in range(batches.num_rows):
+            batch = batches.slice(number, 1)
+            receipts = list(in_place(WideEncoder())(batch, config, frames_schema))
+            is_deadly = any("/2.wav" in uri for audio in batch["audios"][0].as_py() for uri in audio["uris"])
+            yield from receipts[:-1] if is_deadly else receipts
+
+    config = configure(corpus, tmp_path / "index", run={"batch_s": 40.0})
+    progress = index_corpus(config, stages=deadly)
+    assert len(rounds) == 2
+    assert rounds[1] > 1  # the files that were lost with it
+    assert (progress.n_indexed, progress.n_failed, progress.n_done) == (7, 2, 9)
+    files = store.open_published(config.into, "files").to_table().to_pylist()
+    assert {Path(row["uri"]).name: row["reason"] for row in files if row["reason"]} == {
+        "2.wav": "crashed",
+        "broken.wav": "not_audio",
+    }
+    assert index_corpus(config, stages=deadly).n_unchanged == 9
+    index_corpus(config, stages=in_place(WideEncoder()), choice=Choice(retry_failed=True, reason="crashed"))
+    whole = configure(corpus, tmp_path / "whole", run={"batch_s": 40.0})
+    index_corpus(whole, stages=in_place(WideEncoder()))
+    assert everything(config.into) == everything(whole.into)
+
+
+def test_workers_that_all_die_end_the_run_and_blame_no_file(corpus: Path, tmp_path: Path) -> None:
+    config = configure(corpus, tmp_path / "index", run={"batch_s": 1.0})
+    with pytest.raises(EarshotError, match="no worker stays alive"):
+        index_corpus(config, stages=lambda batches, config, frames_schema: iter(()))
+    assert store.open_published(config.into, "files").count_rows() == 0
 
 
 def test_the_size_that_is_told_is_about_what_is_written(tmp_path: Path) -> None:

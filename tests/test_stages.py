@@ -51,7 +51,7 @@ def index(*contents: Sequence[Path], grid: Grid = GRID, with_frames: bool = True
     encoded = encode_all(planned, FakeEncoder(frames=with_frames), grid)
     collector = make_collector(grid, with_frames=with_frames, planned=[planned])
     batches = [collector.add(receipt) for receipt in sink.write(encoded)]
-    assert collector.pending == []
+    assert collector.missing == set()
     assert batches[:-1] == [None] * (len(batches) - 1)
     batch = batches[-1]
     assert batch is not None
@@ -194,6 +194,7 @@ def test_many_files_are_apart_and_in_order(tmp_path: Path) -> None:
         "n_frames": len(frames),
         "audio_s": pytest.approx(sum(len(samples) / 48_000 for samples in sounds.values())),
         "precision": "float32",
+        "detail": {},
     }
     assert batch.n_rows == len(clips) + len(frames)
 
@@ -417,7 +418,7 @@ def two_batches(tmp_path_factory: pytest.TempPathFactory) -> list[pa.Table]:
 def collect(tables: Sequence[pa.Table]) -> dict[str, tuple[Batch, list[Row]]]:
     sink, collector = FrameSink(), make_collector()
     batches = [collector.add(receipt) for table in tables for receipt in sink.write(table)]
-    assert collector.pending == []
+    assert collector.missing == set()
     return {batch.batch_id: (batch, published_frames(batch, sink)) for batch in batches if batch is not None}
 
 
@@ -451,10 +452,10 @@ def test_a_batch_is_held_back_until_its_last_part(two_batches: list[pa.Table]) -
         sink, collector = FrameSink(), make_collector()
         parts = [table.slice(0, missing), table.slice(missing + 1)]
         assert [collector.add(r) for part in parts for r in sink.write(part)].count(None) in (1, 2)
-        assert collector.pending == [BATCH]
+        assert collector.missing == {BATCH}
         (last,) = sink.write(table.slice(missing, 1))
         assert collector.add(last) is not None
-        assert collector.pending == []
+        assert collector.missing == set()
 
 
 def test_a_gap_in_a_block_is_seen(two_batches: list[pa.Table]) -> None:
@@ -526,7 +527,7 @@ def test_halves_of_two_tries_that_saw_other_files_are_never_published(
         return
     published = [batch for batch in batches if batch is not None]
     if not published:
-        assert collector.pending == [BATCH]
+        assert collector.missing == {BATCH}
         return
     (batch,) = published
     rows = batch.files.to_pylist()

@@ -117,10 +117,17 @@ def test_a_killed_run_is_completed_by_the_next(corpus: Path, tmp_path: Path) -> 
             assert cosine >= 0.9999
 
 
-def test_ctrl_c_is_one_line_and_leaves_what_was_published(tmp_path: Path) -> None:
+@pytest.mark.parametrize(
+    ("stop", "number"),
+    [(os.killpg, signal.SIGINT), pytest.param(os.kill, signal.SIGTERM, marks=pytest.mark.slow)],
+    ids=["ctrl-c", "term"],
+)
+def test_a_stopped_run_says_one_line_and_leaves_what_was_published(
+    tmp_path: Path, stop: Callable[[int, int], None], number: int
+) -> None:
     index = tmp_path / "index"
     corpus = write_corpus(tmp_path / "in", 10 * N_FILES)  # enough to be in the middle of it
-    code, said = run_until(index, write_config(corpus, index), 1, os.killpg, signal.SIGINT)
+    code, said = run_until(index, write_config(corpus, index), 1, stop, number)
     assert code == 1, said
     assert said.splitlines()[-1] == "earshot: stopped; what was published stays, run again to go on"
     assert "Traceback" not in said
