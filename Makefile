@@ -28,7 +28,7 @@ format: $(VENV)/ready
 	$(BIN)/ruff check --fix .
 	$(BIN)/ruff format .
 
-model: $(VENV)/ready  ## Train the bundled model anew (minutes)
+model: $(VENV)/ready  ## Train the bundled model anew (took 22 minutes on one busy core)
 	$(BIN)/python -m jobs.train_tiny
 	$(BIN)/python -m jobs.tiny_card
 

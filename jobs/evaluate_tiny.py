@@ -4,6 +4,9 @@ A checkpoint enters; a ``Quality`` leaves. The model card tells it and the tests
 held-out exam was trained on: other seeds, other parameter values, other captions, other mixtures. Whoever changes the
 training chooses by the validation exam, drawn in the same way from the training half.
 
+After a second look at the held-out half a good figure is partly luck: who changes the training for it should say so in
+the history of the model card, or move the gaps and write new captions.
+
     python -m jobs.evaluate_tiny [CHECKPOINT] [--validation]
 """
 
@@ -26,10 +29,6 @@ from pipeline.window import FRAME_S, Waveform, count_frames
 CHECKPOINT = Path(__file__).parent.parent / "pipeline" / "models" / "earshot-tiny"
 HELD_OUT_SEED, VALIDATION_SEED = 2_000_029, 3_000_017
 """Far from the seeds that training counts up from."""
-
-HELD_OUT_LOOKS = "one trained checkpoint, this one, has been judged on it"
-"""How often this half was looked at, for the model card. After a second look a good figure is partly luck: who changes
-the recipe for it should say so here, or move the gaps and write new captions."""
 
 ONSET_PROBABILITY = 0.3
 """An event begins above it. Source: PE-Audio's official localisation code."""

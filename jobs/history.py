@@ -16,16 +16,16 @@ def history(index: Path_, json: Json = False) -> None:
     if json:
         print_json(rows)
         return
-    columns = ["batch", "when", "what", "files", "failed", "clips", "frames", "audio", "x real time"]
+    columns = ["batch", "when", "what", "files", "clips", "frames", "audio", "speed"]
     values = [
         (
             row["batch"],
-            row["committed_at"][:19].replace("T", " "),
+            row["committed_at"][:16].replace("T", " "),
             row["kind"],
-            *(row[name] for name in ("files", "failed", "clips", "frames")),
+            *(row[name] for name in ("files", "clips", "frames")),
             show_hours(row["hours"] * 3600),
-            "" if row["speed"] is None else f"{row['speed']:.0f}",
+            "" if row["speed"] is None else f"{row['speed']:.0f}x",
         )
         for row in rows
     ]
-    print_table(f"{index}, times in UTC", columns, values, right=[columns[0], *columns[3:]])
+    print_table(f"{index}, times in UTC", columns, values, right=columns)

@@ -1,6 +1,7 @@
 """The command ``earshot``: one sub-command per module of ``jobs``."""
 
 import sys
+from io import TextIOWrapper
 
 import typer
 from typer.exceptions import Abort, TyperException
@@ -31,6 +32,9 @@ for command in (demo, index, reindex, plan, query, similar, locate, info, failur
 
 def main() -> None:
     """Run a command; what a person can act on is one line on stderr, and the exit code says which kind it was."""
+    for stream in (sys.stdout, sys.stderr):
+        if isinstance(stream, TextIOWrapper):
+            stream.reconfigure(errors="backslashreplace")  # file names on a terminal that is not UTF-8
     try:
         sys.exit(app(standalone_mode=False))
     except EarshotError as error:
@@ -43,6 +47,12 @@ def main() -> None:
             command = " ".join(["earshot", *([context.info_name] if context and context.parent else [])])
             print(f"earshot: {message.rstrip('.')}; see `{command} --help`", file=sys.stderr)
         sys.exit(2)
+    except (OSError, ValueError, RuntimeError) as error:
+        said = " ".join(str(error).split())
+        if "lance" not in said.lower():
+            raise
+        print(f"earshot: the index is damaged: {said[:300]}; restore its folder from a copy", file=sys.stderr)
+        sys.exit(1)
     except (KeyboardInterrupt, Abort):
         print("earshot: stopped", file=sys.stderr)
         sys.exit(1)

@@ -45,6 +45,6 @@ def plan(
     rows = [(action, counts[action]) for action in ACTIONS if counts[action]]
     print_table(f"what a run into {config.into} would do", ["action", "files"], rows, right=["files"])
     seconds = summary["seconds"]
-    takes = f", about {show_hours(seconds)} at the speed of the last run" if seconds is not None else ""
+    takes = f", about {show_hours(seconds)} at the speed of the last run" if seconds else ""
     size = show_bytes(summary["bytes"])
     print(f"about {show_hours(made.seconds_to_decode)} of audio to encode; about {size} to be written{takes}")

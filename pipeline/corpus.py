@@ -53,6 +53,8 @@ def list_corpus(sources: Iterable[str], config: CorpusConfig | None = None, leav
     """
     config = config or CorpusConfig()
     sources = list(sources)
+    if same := [source for source in sources if os.path.isdir(source) and _identify(source) & _identify(leave_out)]:
+        raise CorpusError(f"{same[0]}: the index cannot be the folder that is indexed; use for example {same[0]}-index")
     rows: dict[str, Row] = {}
     for source in sources:
         for row in _list_source(source, config, _identify(leave_out)):

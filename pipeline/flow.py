@@ -143,7 +143,7 @@ def share_machine(resources: dict[str, float], config: EncodeConfig) -> tuple[in
     """How many encoder processes, threads in each, and what each asks Ray for.
 
     On CPUs, many processes of one thread beat one of many threads, which wait for each other whenever decoding takes
-    a core (two threads: 6 to 12 times real time on a busy core, one: 15, with earshot-tiny); memory sets the limit.
+    a core; memory sets the limit.
     """
     cores = max(1, int(resources.get("CPU", 1)))
     gpus = int(resources.get("GPU", 0)) if config.device != "cpu" else 0

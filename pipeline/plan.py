@@ -108,7 +108,9 @@ class Plan:
     batches: pa.Table = field(default_factory=schema.PLANNED.empty_table)
     """PLANNED rows, longest first."""
     known: list[Row] = field(default_factory=list)
-    """Ledger rows that need no decoding: files that cannot be read, and files that were only touched."""
+    """Ledger rows of files that cannot be read."""
+    touched: list[Row] = field(default_factory=list)
+    """Ledger rows, under their new time, of files whose bytes are the same; they count as unchanged."""
     copies: list[tuple[Row, str]] = field(default_factory=list)
     """Ledger rows of files whose content is indexed already, with the id of a file that holds it."""
     gone: list[Row] = field(default_factory=list)
@@ -284,7 +286,9 @@ def _settle_known_content(candidates: list[Row], ledger: Ledger, plan: Plan, cho
         old = ledger.live(row["uri"])
         if content_hash is not None and not choice.full:
             if old is not None and _is_of(old, content_hash) and not choice.retries(old):
-                plan.known.append({**old, "modified_ns": row["modified_ns"]})
+                plan.touched.append({**old, "modified_ns": row["modified_ns"]})
+                plan.n_unchanged += 1
+                plan.n_failed_before += old["status"] == "failed"
                 plan.note(row, "unchanged", "another time, the same bytes")
                 continue
             holder = ledger.holder(schema.make_audio_id(content_hash), prefer=left)
@@ -314,6 +318,8 @@ def _why(row: Row, old: Row | None, group: list[Row]) -> tuple[str, str]:
         return "duplicate", f"has the bytes of {group[0]['uri']}"
     if old is None:
         return "new", "not in the index"
+    if row["content_hash"] is not None and old["content_hash"] not in (None, row["content_hash"]):
+        return "changed", "other bytes"
     if _looks_unchanged(row, old):
         return "retried", "asked for" if old["status"] == "indexed" else f"failed before: {old['reason']}"
     if old["status"] == "failed" and not _says_what_the_bytes_are(old):

@@ -238,7 +238,7 @@ class _Run:
         # Copies first, and all in one commit: a file that moved needs the clips of the one that is gone, two that
         # swapped need those of each other, and frames need an owner throughout.
         self._publish_known([row for row, _ in self.plan.copies], self._copy_clips())
-        others = [*self.plan.known, *self.plan.gone]
+        others = [*self.plan.known, *self.plan.touched, *self.plan.gone]
         for first in range(0, len(others), FILES_PER_COMMIT):
             self._publish_known(others[first : first + FILES_PER_COMMIT], self._no_clips())
 
@@ -246,7 +246,7 @@ class _Run:
         if rows:
             self._n_known += 1
             batch_id = schema.make_batch_id(self._writer.run_id, -self._n_known)
-            touched = frozenset(row["file_id"] for row in self.plan.known)
+            touched = frozenset(row["file_id"] for row in self.plan.touched)
             self._add(store.Batch(batch_id, files_table(rows), clips, keep_clips=touched))
             self._commit()
 
@@ -302,6 +302,7 @@ class _Run:
     def _encode(self, receipts: Iterator[dict[str, Any]], collector: Collector) -> None:
         self._progress.stage = "starting workers"
         self._report(self._progress)
+        self._encoding_since = time.monotonic()
         with _drain(receipts, self._config.store.checkpoint_s / 4) as arriving:
             for receipt in arriving:
                 if receipt is not None:
@@ -315,8 +316,8 @@ class _Run:
         if receipt["error"]:
             raise RuntimeError(receipt["error"])
         now = time.monotonic()
-        if self._encoding_since is None:
-            self._encoding_since = self._first_receipt_at = now  # its own audio took an unknown time: it does not count
+        if self._first_receipt_at == 0.0:
+            self._first_receipt_at = now  # its own audio took an unknown time: it does not count
         else:
             self._audio_since_s += receipt["audio_s"]
         self._progress.audio_s += receipt["audio_s"]
@@ -335,7 +336,9 @@ class _Run:
         self._waiting.append(batch)
         self._progress.n_clips += batch.clips.num_rows
         self._progress.n_frames += batch.n_frames
-        for row in batch.files.select(["status", "reason"]).to_pylist():
+        for row in batch.files.select(["file_id", "status", "reason"]).to_pylist():
+            if row["file_id"] in batch.keep_clips:  # only touched: it counts as unchanged
+                continue
             self._progress.n_indexed += row["status"] == "indexed"
             self._progress.n_failed += row["status"] == "failed"
             if row["reason"]:

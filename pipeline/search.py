@@ -50,7 +50,7 @@ def read_rows(table: Any, columns: list[str] | None = None, where: str | None = 
     try:
         return (search.where(where) if where else search).to_arrow()
     except (ValueError, RuntimeError, OSError) as error:
-        if where is None:
+        if where is None or "LanceError(IO)" in str(error):  # a damaged table, whatever was asked
             raise
         raise _wrong_where(where, error, table) from None
 
@@ -102,7 +102,7 @@ def _nearest(clips: Any, query: Vector, n: int, where: str | None) -> list[dict[
     try:
         table = search.select([*HIT_COLUMNS, "_distance"]).to_arrow()
     except (ValueError, RuntimeError, OSError) as error:
-        if where is None:
+        if where is None or "LanceError(IO)" in str(error):  # a damaged table, whatever was asked
             raise
         raise _wrong_where(where, error, clips) from None
     rows: list[dict[str, Any]] = table.drop_columns(["vector"]).to_pylist()

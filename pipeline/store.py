@@ -142,10 +142,11 @@ def create(
         settings: what decides the vectors (models, window, decoding); kept in the first journal row.
 
     Raises:
-        CommitConflict: there is one already.
+        CommitConflict: there is one already. IndexMismatch: there are tables with rows, and no journal.
     """
     if exists(path):
         raise CommitConflict(f"{path}: another run has made this index meanwhile; run again")
+    check_whole(path)
     schemas = {
         "files": schema.FILES,
         "clips": schema.clips_schema(clip_dimension),
@@ -165,6 +166,19 @@ def create(
     _publish(_journal(path), [_journal_row(0, batch_id, batch_id, "create", versions, detail=detail)])
 
 
+def check_whole(path: str | Path) -> None:
+    """Refuse an index whose journal was lost: to make it anew would wipe its tables.
+
+    Raises:
+        IndexMismatch: there are tables with rows, and no journal.
+    """
+    for name in DATA_TABLES:
+        if Path(table_uri(path, name), "_versions").is_dir() and lance.dataset(table_uri(path, name)).count_rows():
+            raise IndexMismatch(
+                f"{path}: `{name}` has rows, but the journal is missing: copy batches.lance too, or delete the folder"
+            )
+
+
 def read_settings(path: str | Path) -> dict[str, Any]:
     """What the index at ``path`` was created with.
 
@@ -172,6 +186,7 @@ def read_settings(path: str | Path) -> dict[str, Any]:
         IndexMissing: there is no index. IndexMismatch: its format is newer than this code.
     """
     if not exists(path):
+        check_whole(path)
         raise IndexMissing(f"{path}: no index here; make one with `earshot index FOLDER --into {path}`")
     rows = _journal(path).to_table(columns=["detail"], filter="seq = 0").to_pylist()
     detail = json.loads(rows[0]["detail"])
@@ -433,8 +448,12 @@ def _restored(table: Any, version: int) -> Any:
 
 
 def _is_conflict(error: Exception) -> bool:
-    """Whether Lance refused a commit for another's sake: it has no one type for that."""
-    return isinstance(error, CommitConflictError) or "concurrent" in str(error) or "conflict" in str(error).lower()
+    """Whether Lance refused a commit for another's sake: it has no one type for that.
+
+    Its messages hold paths, so whole phrases are looked for.
+    """
+    said = str(error).lower()
+    return isinstance(error, CommitConflictError) or "too many concurrent writers" in said or "commit conflict" in said
 
 
 def _among(column: str, ids: Iterable[str]) -> str:

@@ -1,7 +1,9 @@
 """The command line as a person meets it: names, JSON keys, exit codes, one line for every mistake."""
 
 import json
+import os
 import re
+import shutil
 import subprocess
 import sys
 from pathlib import Path
@@ -13,7 +15,7 @@ from jobs.main import main
 from pipeline.window import Grid, window_starts
 from tests.tables import write_index
 
-COMMANDS = {"demo", "index", "query", "similar", "locate", "failures", "info"}
+COMMANDS = {"demo", "index", "reindex", "plan", "query", "similar", "locate", "failures", "info", "history", "restore"}
 ROOT = Path(__file__).parent.parent
 
 
@@ -142,3 +144,46 @@ def test_a_mistake_sets_the_exit_code_of_the_process() -> None:
     result = run("info", "nothing-here")
     assert (result.returncode, result.stdout) == (2, "")
     assert re.fullmatch(r"earshot: nothing-here: no index here[^\n]+\n", result.stderr)
+
+
+def test_a_damaged_index_is_one_line(
+    index: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+) -> None:
+    def damage(how: str) -> Path:
+        copy = tmp_path / how
+        shutil.copytree(index, copy)
+        if how == "journal":
+            shutil.rmtree(copy / "batches.lance")
+        elif how == "data":
+            shutil.rmtree(copy / "files.lance" / "data")
+        else:
+            for manifest in (copy / "clips.lance" / "_versions").iterdir():
+                manifest.write_bytes(b"")
+        return copy
+
+    for how, command, code, said in (
+        ("journal", "info", 2, "`files` has rows, but the journal is missing"),
+        ("data", "failures", 1, "the index is damaged"),
+        ("manifest", "info", 1, "the index is damaged"),
+    ):
+        monkeypatch.setattr(sys, "argv", ["earshot", command, str(damage(how))])
+        with pytest.raises(SystemExit) as exit:
+            main()
+        out, err = capsys.readouterr()
+        assert (exit.value.code, out) == (code, ""), err
+        assert re.fullmatch(r"earshot: [^\n]+\n", err)
+        assert said in err
+
+
+def test_any_file_name_is_printed_on_any_terminal(tmp_path: Path) -> None:
+    write_index(
+        tmp_path / "index", {"/ü/雨.wav": (np.zeros((10, 8), np.float16), np.zeros((1, 8), np.float16))}, Grid()
+    )
+    code = (
+        "import sys; sys.argv = ['earshot', 'info', sys.argv[1]]; from jobs.main import main\n"
+        "try: main()\nexcept SystemExit: pass\nprint('/ü/雨.wav')"
+    )
+    ascii_only = {**os.environ, "PYTHONIOENCODING": "ascii"}
+    command = [sys.executable, "-c", code, str(tmp_path / "index")]
+    result = subprocess.run(command, capture_output=True, text=True, cwd=ROOT, check=True, env=ascii_only)
+    assert result.stdout.splitlines()[-1] == r"/\xfc/\u96e8.wav"

@@ -109,12 +109,17 @@ def test_sources_without_audio_are_an_error_of_one_line(tmp_path: Path, source: 
     assert names(tmp_path, f"{tmp_path}/in/{source}", touch(tmp_path / "a.wav")) == ["a.wav"]
 
 
-@pytest.mark.parametrize("source", ["", "*", "**", "**/*", "sub", "*/*"])
+@pytest.mark.parametrize("source", ["", "*", "**", "**/*", "z", "*/*"])
 def test_the_folder_left_out_is_not_entered(tree: Path, source: str) -> None:
     touch(tree / "z" / "y.wav")
     listed = list_corpus([f"{tree}/{source}", str(touch(tree.parent / "x"))], CorpusConfig(), str(tree / "sub"))
     assert not [uri for uri in listed["uri"].to_pylist() if "/sub/" in uri]
     assert listed.num_rows >= 1
+
+
+def test_the_index_cannot_be_what_is_indexed(tree: Path) -> None:
+    with pytest.raises(CorpusError, match=r"tree: the index cannot be the folder that is indexed; use .*tree-index"):
+        list_corpus([str(tree)], CorpusConfig(), f"{tree}/sub/..")
 
 
 # --- patterns ---------------------------------------------------------------------------------------------------------

@@ -12,7 +12,9 @@ from hypothesis import strategies as st
 from pipeline import schema
 from pipeline.errors import FileFailure
 from pipeline.plan import (
+    ACTIONS,
     MAX_FILES_PER_BATCH,
+    Choice,
     Ledger,
     Plan,
     empty_row,
@@ -76,9 +78,15 @@ def drops(file_ids: list[str], audio_ids: list[str]) -> tuple[frozenset[str], fr
     return frozenset(file_ids), frozenset(audio_ids)
 
 
-def plan_of(listed: pa.Table, ledger: Ledger, disk: Disk, batch_s: float = 1.0) -> Plan:
+def plan_of(listed: pa.Table, ledger: Ledger, disk: Disk, batch_s: float = 1.0, choice: Choice | None = None) -> Plan:
     plan = make_plan(
-        listed, ledger, batch_s=batch_s, run_id="run", hash_file=disk.hash_file, probe_file=disk.probe_file
+        listed,
+        ledger,
+        batch_s=batch_s,
+        run_id="run",
+        hash_file=disk.hash_file,
+        probe_file=disk.probe_file,
+        choice=choice or Choice(),
     )
     assert plan.batches.schema == schema.PLANNED
     return plan
@@ -164,8 +172,8 @@ def test_touched_file_keeps_its_row_under_its_new_time(status: str, stage: str |
     old = known_row("a.wav", "one", 1, status, stage)
     disk = Disk({"a.wav": ("one", 2)})
     plan = plan_of(disk.listed(), make_ledger(old), disk)
-    assert plan.known == [{**old, "modified_ns": 2}]
-    assert (plan.n_unchanged, contents(plan), plan.copies) == (0, [], [])
+    assert plan.touched == [{**old, "modified_ns": 2}]
+    assert (plan.n_unchanged, contents(plan), plan.copies, plan.known) == (1, [], [], [])
 
 
 @pytest.mark.parametrize("content", ["two", "longer"])
@@ -272,9 +280,14 @@ def test_every_file_has_one_place_and_each_content_is_decoded_once(
     plan = plan_of(disk.listed(unlisted), ledger, disk, batch_s)
 
     to_decode = [uri for group in contents(plan) for uri in group]
-    placed = to_decode + [row["uri"] for row in plan.known] + [row["uri"] for row, _ in plan.copies]
+    placed = to_decode + [row["uri"] for row in plan.known + plan.touched] + [row["uri"] for row, _ in plan.copies]
     assert len(placed) == len(set(placed))
-    assert len(placed) + plan.n_unchanged == len(files) + len(unlisted)
+    assert len(placed) + plan.n_unchanged - len(plan.touched) == len(files) + len(unlisted)
+    there = files.keys() | unlisted.keys()
+    gone = {uri for uri, row in rows.items() if uri not in there and row["status"] != "deleted"}
+    assert {row["uri"] for row in plan.gone} == gone
+    assert [uri for uri, _, _ in plan.actions] == sorted(there | gone)
+    assert {action for _, action, _ in plan.actions} <= set(ACTIONS)
     for uri in (files.keys() | unlisted.keys()) - set(placed):
         old = rows[uri]
         assert old["status"] == "indexed" or old["stage"] == "decode"
@@ -364,3 +377,62 @@ def test_copy_keeps_the_frames_of_a_holder_that_changes_later_in_the_run() -> No
     assert ledger.apply(row for row, _ in plan.copies) == drops([], [])
     assert ledger.apply([known_row("a.wav", "else", 2)]) == drops([holder["file_id"]], [])
     assert ledger.apply([known_row("b.wav", "else", 2)])[1] == {holder["audio_id"]}
+
+
+# --- what is asked beyond the usual -----------------------------------------------------------------------------------
+
+
+def test_a_changed_file_of_equal_size_and_time_is_found_when_all_contents_are_checked() -> None:
+    disk = Disk({"a.wav": ("two", 1), "b.wav": ("same", 1)})
+    ledger = make_ledger(known_row("a.wav", "one", 1), known_row("b.wav", "same", 1))
+    assert plan_of(disk.listed(), ledger, disk).n_unchanged == 2
+    plan = plan_of(disk.listed(), ledger, disk, choice=Choice(check_content=True))
+    assert contents(plan) == [["a.wav"]]
+    assert plan.actions == [("a.wav", "changed", "other bytes"), ("b.wav", "unchanged", "same size and time")]
+
+
+def test_failures_are_tried_again_when_asked_for_all_or_for_one_reason() -> None:
+    disk = Disk({"a.wav": ("one", 1), "b.wav": ("four", 1)})
+    rows = [known_row(f"{name}.wav", text, 1, "failed", "decode") for name, text in (("a", "one"), ("b", "four"))]
+    rows[1]["reason"] = "crashed"
+    ledger = make_ledger(*rows)
+    plan = plan_of(disk.listed(), ledger, disk)
+    assert (plan.n_unchanged, plan.n_failed_before, contents(plan)) == (2, 2, [])
+    assert {action for _, action, _ in plan.actions} == {"failed"}
+    assert sorted(contents(plan_of(disk.listed(), ledger, disk, choice=Choice(retry_failed=True)))) == [
+        ["a.wav"],
+        ["b.wav"],
+    ]
+    plan = plan_of(disk.listed(), ledger, disk, choice=Choice(retry_failed=True, reason="crashed"))
+    assert contents(plan) == [["b.wav"]]
+    assert plan.actions[1] == ("b.wav", "retried", "failed before: crashed")
+
+
+def test_full_decodes_everything_and_each_content_once() -> None:
+    disk = Disk({"a.wav": ("one", 1), "b.wav": ("one", 1), "c.wav": ("three", 1)})
+    ledger = make_ledger(*(known_row(uri, content, 1) for uri, (content, _) in disk.files.items()))
+    plan = plan_of(disk.listed(), ledger, disk, choice=Choice(full=True))
+    assert sorted(contents(plan)) == [["a.wav", "b.wav"], ["c.wav"]]
+    assert (plan.n_unchanged, plan.copies, plan.touched) == (0, [], [])
+
+
+def test_a_file_that_moved_is_told_from_a_second_copy() -> None:
+    disk = Disk({"new.wav": ("one", 9), "copy.wav": ("four", 9), "four.wav": ("four", 1)})
+    ledger = make_ledger(known_row("old.wav", "one", 1), known_row("four.wav", "four", 1))
+    plan = plan_of(disk.listed(), ledger, disk)
+    assert [(uri, action) for uri, action, _ in plan.actions] == [
+        ("copy.wav", "duplicate"),
+        ("four.wav", "unchanged"),
+        ("new.wav", "moved"),
+        ("old.wav", "deleted"),
+    ]
+    (row,) = plan.gone
+    assert (row["status"], row["n_clips"], row["n_frames"], row["content_hash"]) == (
+        "deleted",
+        0,
+        0,
+        content_hash("one"),
+    )
+    # Once gone, it is not gone again, and its content counts for nothing.
+    again = plan_of(Disk({"x.wav": ("one", 1)}).listed(), make_ledger(row), Disk({"x.wav": ("one", 1)}))
+    assert (again.gone, again.copies, contents(again)) == ([], [], [["x.wav"]])

@@ -111,7 +111,7 @@ def test_a_file_that_was_only_touched_changes_its_ledger_row_alone(corpus: Path,
     batches = rows(config.into, "clips", ["clip_id", "batch_id"])
     os.utime(corpus / "3.wav", ns=(7, 7))
     progress = index_corpus(config, stages=in_place(WideEncoder(), lambda number: pytest.fail("nothing to decode")))
-    assert (progress.n_indexed, progress.n_unchanged, progress.n_clips, progress.n_frames) == (1, 8, 0, 0)
+    assert (progress.n_indexed, progress.n_unchanged, progress.n_clips, progress.n_frames) == (0, 9, 0, 0)
     assert everything(config.into) == before
     assert rows(config.into, "clips", ["clip_id", "batch_id"]) == batches
     assert index_corpus(config, stages=in_place(WideEncoder())).n_unchanged == 9

@@ -256,6 +256,29 @@ def test_an_index_is_never_created_over_another(tmp_path: Path) -> None:
     check_state(tmp_path, BEFORE)
 
 
+def test_tables_that_lost_their_journal_are_not_wiped(tmp_path: Path) -> None:
+    index = tmp_path / "index"
+    create(index)
+    run(index, {"a.wav": ("one", 20)})
+    shutil.rmtree(index / "batches.lance")
+    for action in (lambda: create(index), lambda: store.read_settings(index)):
+        with pytest.raises(IndexMismatch, match=r"`files` has rows, but the journal is missing"):
+            action()
+    assert lance.dataset(store.table_uri(index, "frames")).count_rows() == 20
+
+
+@pytest.mark.parametrize(
+    ("error", "is_conflict"),
+    [
+        (OSError("LanceError(IO): Too many concurrent writers, /x.rs:1"), True),
+        (OSError("Retryable commit conflict for version 3"), True),
+        (OSError("/data/conflict-zone/concurrent/ix: No space left on device"), False),
+    ],
+)
+def test_a_conflict_is_told_from_other_errors_whatever_the_path(error: OSError, is_conflict: bool) -> None:
+    assert store._is_conflict(error) is is_conflict
+
+
 def test_newer_format_is_refused(tmp_path: Path) -> None:
     create(tmp_path)
     detail = json.dumps({"format": store.FORMAT + 1, "settings": {}})

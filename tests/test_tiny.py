@@ -11,7 +11,7 @@ from transformers import AutoConfig, AutoProcessor, PeAudioFrameLevelModel, PeAu
 
 from jobs.evaluate_tiny import CHECKPOINT, Exam, Quality, load, make_exam, match_events, measure
 from jobs.evaluate_tiny import find_events as find
-from jobs.tiny_card import MEASURES, write_quality
+from jobs.tiny_card import CARD, HISTORY, MEASURES, write_quality
 from pipeline.encode import keep_freed_memory
 from pipeline.synth import CAPTIONS, CLASSES, DISTRACTORS, Event, make_scene
 from pipeline.window import HOP_SAMPLES, SAMPLE_RATE_HZ
@@ -139,6 +139,8 @@ def test_model_card_takes_new_numbers_in_one_section_only(exam: Exam, quality: Q
     changed = [line for line in card.read_text().splitlines() if line not in told.splitlines()]
     assert "| event micro-F1 | 0.123 |" in changed
     assert all(line.startswith("|") for line in changed)
+    assert card.read_text().partition(HISTORY)[1:] == told.partition(HISTORY)[1:]
+    assert CARD.endswith(HISTORY + "\n")  # training makes other weights: it begins without a history
     card.write_text("# another card\n")
     with pytest.raises(ValueError, match="0 sections"):
         write_quality(card, exam, quality)

@@ -1,23 +1,29 @@
 """The whole flow: real Ray, real Lance, the bundled model, and a corpus whose truth is known."""
 
 import hashlib
+import os
 import shutil
+import signal
+from collections.abc import Iterator
 from pathlib import Path
 from typing import Any
 
 import numpy as np
+import pyarrow as pa
 import pytest
 import soundfile
 
 import pipeline
 from pipeline import schema, store
-from pipeline.config import Config, make_config
+from pipeline.config import Config, DecodeConfig, make_config
 from pipeline.encode import load_encoder
 from pipeline.errors import EarshotError, IndexMismatch
+from pipeline.flow import run_stages
 from pipeline.front import Index
 from pipeline.run import describe_run, index_corpus
+from pipeline.stages import decode_batch
 from pipeline.synth import CAPTIONS, CLASSES, Event, make_scene
-from pipeline.window import FRAME_S, HOP_SAMPLES, Grid, count_frames, cut_windows, window_starts
+from pipeline.window import FRAME_S, HOP_SAMPLES, Grid, count_frames, cut_windows, plan_windows, window_starts
 from tests.fakes import noise, write_wav
 from tests.sounds import write_broken_corpus, write_formats
 
@@ -174,24 +180,41 @@ def test_a_sound_finds_its_own_clip(truth: tuple[Path, dict[str, list[Event]]], 
         assert hits[0].probability is None
 
 
-def test_a_span_over_a_window_seam_is_that_of_an_uncut_encoding(scenes: Path, tmp_path: Path) -> None:
-    rng = np.random.default_rng(11)
-    events = [Event("buzz", 8.4, 11.2), Event("bell", 19.3, 20.1)]
-    waveform, _ = make_scene(rng, 29.0, events, 15.0, held_out=True)
+def test_a_span_over_a_window_seam_is_that_of_an_uncut_encoding(tmp_path: Path) -> None:
+    """One event over each of three seams, of windows that overlap by 0.4 s, by 0.6 s, and by 5.6 s at a file's end."""
     (tmp_path / "in").mkdir()
-    soundfile.write(tmp_path / "in" / "a.wav", waveform, 48_000, subtype="FLOAT")
+    rng = np.random.default_rng(11)
+    planted = {}
+    for name, duration_s, events in (
+        ("a.wav", 29.0, [Event("buzz", 8.4, 11.2), Event("noise", 18.6, 20.1)]),
+        ("b.wav", 24.0, [Event("chirps", 15.7, 17.9)]),
+    ):
+        waveform, _ = make_scene(rng, duration_s, events, 15.0, held_out=True)
+        soundfile.write(tmp_path / "in" / name, waveform, 48_000, subtype="FLOAT")
+        check_seams(duration_s, events)
+        planted[str(tmp_path / "in" / name)] = events
     cut = configure(tmp_path / "in", tmp_path / "cut")
     whole = configure(tmp_path / "in", tmp_path / "whole", window={"length_s": 40.0, "overlap_s": 0.0})
     for config in (cut, whole):
         index_corpus(config)
+    for uri, events in planted.items():
+        for event in events:
+            text = CAPTIONS[event.label].held_out[0]
+            [found] = pipeline.open(cut.into).locate(text)
+            [uncut] = pipeline.open(whole.into).locate(text)
+            assert found.uri == uncut.uri == uri
+            assert abs(found.start_s - uncut.start_s) <= FRAME_S + 1e-9
+            assert abs(found.end_s - uncut.end_s) <= FRAME_S + 1e-9
+            assert abs(found.start_s - event.start_s) <= 0.2
+            assert abs(found.end_s - event.end_s) <= 0.2
+
+
+def check_seams(duration_s: float, events: list[Event]) -> None:
+    """Each event goes on for half a second on both sides of a seam."""
+    spans = plan_windows(count_frames(round(duration_s * 48_000)), GRID)[1:]
+    seams_s = [span.own_first * FRAME_S for span in spans]
     for event in events:
-        text = CAPTIONS[event.label].held_out[0]
-        [found] = pipeline.open(cut.into).locate(text, k=1, min_duration_s=0.2, merge_gap_s=0.3)
-        [uncut] = pipeline.open(whole.into).locate(text, k=1, min_duration_s=0.2, merge_gap_s=0.3)
-        assert abs(found.start_s - uncut.start_s) <= FRAME_S + 1e-9
-        assert abs(found.end_s - uncut.end_s) <= FRAME_S + 1e-9
-        assert abs(found.start_s - event.start_s) <= 0.2
-        assert abs(found.end_s - event.end_s) <= 0.2
+        assert any(event.start_s + 0.5 <= seam_s <= event.end_s - 0.5 for seam_s in seams_s), (event, seams_s)
 
 
 def test_a_fifth_of_a_second_is_found_in_ten(tmp_path: Path) -> None:
@@ -331,3 +354,27 @@ def test_a_worker_that_cannot_write_ends_the_run_with_its_own_words(tmp_path: Pa
         index_corpus(configure(tmp_path / "in", index))
     assert "\n" not in str(caught.value)
     assert "UDF" not in str(caught.value)
+
+
+def test_a_file_that_kills_its_worker_is_a_failure(tmp_path: Path, capfd: pytest.CaptureFixture[str]) -> None:
+    (tmp_path / "in").mkdir()
+    for number in range(6):
+        write_wav(tmp_path / "in" / f"{number}.wav", noise(0.5 + number, seed=number))
+
+    def deadly(planned: dict[str, Any], config: DecodeConfig, grid: Grid) -> Iterator[pa.Table]:
+        if any(uri.endswith("/3.wav") for audio in planned["audios"] for uri in audio["uris"]):
+            os.kill(os.getpid(), signal.SIGSEGV)
+        yield from decode_batch(planned, config, grid)
+
+    def stages(batches: pa.Table, config: Config, frames_schema: pa.Schema) -> Iterator[dict[str, Any]]:
+        return run_stages(batches, config, frames_schema, deadly)
+
+    config = configure(tmp_path / "in", tmp_path / "index")
+    progress = index_corpus(config, stages=stages)
+    assert (progress.n_indexed, progress.n_failed) == (5, 1)
+    [row] = [row for row in read(Path(config.into), "files") if row["status"] == "failed"]
+    assert (Path(row["uri"]).name, row["stage"], row["reason"]) == ("3.wav", "decode", "crashed")
+    check_against_grid(Path(config.into))
+    out, err = capfd.readouterr()
+    assert out == ""
+    assert "SIGSEGV" not in err
