@@ -299,7 +299,8 @@ def keep_freed_memory() -> bool:
     """Let this process keep the memory that a pass frees, for the next pass; whether the C library (glibc) can.
 
     By default it gives each big block back to the system, and clearing fresh ones costs more than the small layers that
-    fill them (``python -m jobs.measure_encode`` compares). For processes that mainly encode on a CPU. Source: mallopt(3).
+    fill them (``python -m jobs.measure_encode`` compares). For processes that mainly encode on a CPU.
+    Source: mallopt(3).
     """
     import ctypes
 
