@@ -23,7 +23,7 @@ from pipeline.claim import Claim
 from pipeline.collect import Collector, IncompleteBatch, clip_rows, files_table
 from pipeline.config import Config, anchor, check_settings, index_settings, make_config
 from pipeline.corpus import list_corpus
-from pipeline.errors import EarshotError, FileFailure, UsageError
+from pipeline.errors import CorpusError, EarshotError, FileFailure, UsageError
 from pipeline.plan import Choice, Ledger, Plan, failed_rows, make_plan, pack_alone
 from pipeline.read import hash_file, probe_file
 from pipeline.window import FRAME_S
@@ -135,7 +135,7 @@ def _make_plan(
 
     progress.stage = "planning"
     report(progress)
-    return make_plan(
+    plan = make_plan(
         listed,
         ledger,
         batch_s=config.run.batch_s,
@@ -145,6 +145,23 @@ def _make_plan(
         choice=choice,
         report=report_read,
     )
+    _check_sources(listed["uri"].to_pylist(), [row["uri"] for row in plan.gone], config)
+    return plan
+
+
+def _check_sources(listed: list[str], gone: list[str], config: Config) -> None:
+    """A folder that holds nothing any more is rather a disk that is not mounted.
+
+    Raises:
+        CorpusError: of one of the sources everything would go.
+    """
+    for source in anchor(config).sources:
+        below = f"{source.rstrip('/')}/"
+        if (n_gone := sum(uri.startswith(below) for uri in gone)) and not any(uri.startswith(below) for uri in listed):
+            raise CorpusError(
+                f"{source}: holds no audio now, and the index has {n_gone} files of it: is its disk there? To let them"
+                " go, index with a configuration that leaves this source out"
+            )
 
 
 def index_corpus(

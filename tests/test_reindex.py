@@ -23,7 +23,7 @@ from pipeline import schema, store
 from pipeline.collect import clip_rows
 from pipeline.config import Config, make_config
 from pipeline.decode import decode_all, hash_file
-from pipeline.errors import EarshotError, FileFailure
+from pipeline.errors import CorpusError, EarshotError, FileFailure
 from pipeline.plan import ACTIONS, Choice
 from pipeline.run import Stages, index_corpus, plan_corpus
 from pipeline.window import cut_windows
@@ -372,3 +372,21 @@ def test_what_a_closed_folder_holds_is_not_taken_for_gone(tmp_path: Path, monkey
         "b.wav": "indexed",
         "sub": "failed",
     }
+
+
+def test_a_source_that_has_become_empty_stops_the_run_and_nothing_goes(tmp_path: Path) -> None:
+    for name in ("one", "other"):
+        (tmp_path / name).mkdir()
+        shutil.copyfile(CONTENTS.files[2 if name == "one" else 3], tmp_path / name / "a.wav")
+    sources = [str(tmp_path / "one"), str(tmp_path / "other")]
+    config = make_config({"sources": sources, "into": str(tmp_path / "index"), **SECTIONS})
+    index_corpus(config, stages=in_place(WideEncoder()))
+    before = live(config.into)
+    (tmp_path / "other" / "a.wav").unlink()
+    for action in (lambda: plan_corpus(config), lambda: index_corpus(config, stages=in_place(WideEncoder()))):
+        with pytest.raises(CorpusError, match=r"other: holds no audio now, and the index has 1 files of it"):
+            action()
+    assert live(config.into) == before
+    without = make_config({"sources": sources[:1], "into": config.into, **SECTIONS})
+    assert index_corpus(without, stages=in_place(WideEncoder())).n_deleted == 1
+    assert len(live(config.into)["files"]) == 1
