@@ -17,6 +17,7 @@ from jobs.query import query
 from jobs.reindex import reindex
 from jobs.restore import restore
 from jobs.similar import similar
+from jobs.verify import verify
 from pipeline.errors import EarshotError
 
 app = typer.Typer(
@@ -26,7 +27,7 @@ app = typer.Typer(
     pretty_exceptions_enable=False,
     context_settings={"help_option_names": ["-h", "--help"]},
 )
-for command in (demo, index, reindex, plan, query, similar, locate, info, failures, history, restore):
+for command in (demo, index, reindex, plan, query, similar, locate, info, failures, history, restore, verify):
     app.command()(command)
 
 

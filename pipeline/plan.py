@@ -392,6 +392,11 @@ def _unreadable_row(listed: Row, failure: FileFailure) -> Row:
     }
 
 
+def damaged_row(old: Row, failure: FileFailure) -> Row:
+    """The ledger row of a file whose rows in the index cannot be trusted."""
+    return _unreadable_row(old, failure)
+
+
 def _gone_row(old: Row) -> Row:
     """The ledger row of a file that is no longer there: what it was stays known."""
     gone = {"status": "deleted", "stage": None, "reason": None, "message": None, "n_clips": 0, "n_frames": 0}

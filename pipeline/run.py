@@ -10,7 +10,7 @@ import threading
 import time
 import uuid
 from collections import Counter
-from collections.abc import Callable, Generator, Iterator
+from collections.abc import Callable, Generator, Iterable, Iterator
 from contextlib import contextmanager
 from dataclasses import dataclass, field, replace
 from typing import Any
@@ -18,13 +18,14 @@ from typing import Any
 import pyarrow as pa
 
 from pipeline import schema, store
+from pipeline.audit import Finding
 from pipeline.checkpoint import read_identity
 from pipeline.claim import Claim
 from pipeline.collect import Collector, IncompleteBatch, clip_rows, files_table
 from pipeline.config import Config, anchor, check_settings, index_settings, make_config
 from pipeline.corpus import list_corpus
 from pipeline.errors import CorpusError, EarshotError, FileFailure, UsageError
-from pipeline.plan import Choice, Ledger, Plan, failed_rows, make_plan, pack_alone
+from pipeline.plan import Choice, Ledger, Plan, damaged_row, failed_rows, make_plan, pack_alone
 from pipeline.read import hash_file, probe_file
 from pipeline.window import FRAME_S
 
@@ -477,6 +478,38 @@ def estimate_seconds(plan: Plan, config: Config) -> float | None:
 
 def _seconds(batch: dict[str, Any]) -> float:
     return float(json.loads(batch["detail"])["seconds"])
+
+
+def mark_damaged(path: str, findings: Iterable[Finding]) -> int:
+    """Take out the rows that ``findings`` name, and note their files as damaged, so that the next run makes them anew.
+
+    Returns:
+        The number of files.
+    """
+    findings = list(findings)
+    audio_ids = {finding.audio_id for finding in findings if finding.audio_id is not None}
+    file_ids = {finding.file_id for finding in findings if finding.file_id is not None}
+    run_id = uuid.uuid4().hex
+    with _plain_errors(path), Claim(path, run_id):
+        writer = store.Writer(path, run_id)
+        files = store.open_published(path, "files", writer.published).to_table().to_pylist()
+        damaged = {row["uri"]: row for row in files if row["file_id"] in file_ids or row["audio_id"] in audio_ids}
+        file_ids |= {row["file_id"] for row in damaged.values()}
+        failure = FileFailure("read", "damaged", "its rows were damaged and have been taken out: reindex")
+        rows = [damaged_row(row, failure) for row in damaged.values() if row["status"] != "deleted"]
+        rows += [{**row, "n_clips": 0, "n_frames": 0} for row in damaged.values() if row["status"] == "deleted"]
+        clips = store.open_published(path, "clips", writer.published).schema.empty_table().drop_columns(["batch_id"])
+        batch = store.Batch(
+            schema.make_batch_id(run_id, 0),
+            files_table(rows),
+            clips,
+            drop_files=frozenset(file_ids),
+            drop_frames=frozenset(audio_ids),
+        )
+        if file_ids or audio_ids:
+            writer.commit([batch])
+        writer.refresh_indexes()
+    return len(damaged)
 
 
 def restore_index(path: str, seq: int) -> int:

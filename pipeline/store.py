@@ -227,6 +227,11 @@ def read_journal(path: str | Path) -> pa.Table:
     return _journal(path).to_table().sort_by("seq")
 
 
+def latest_version(path: str | Path, name: str) -> int:
+    """The newest version of a table, published or not."""
+    return int(lance.dataset(table_uri(path, name)).version)
+
+
 def open_published(path: str | Path, name: str, published: Published | None = None) -> Any:
     """The table ``name`` as it was published, a ``lance.LanceDataset``."""
     published = published or read_published(path)

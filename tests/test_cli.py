@@ -15,7 +15,20 @@ from jobs.main import main
 from pipeline.window import Grid, window_starts
 from tests.tables import write_index
 
-COMMANDS = {"demo", "index", "reindex", "plan", "query", "similar", "locate", "failures", "info", "history", "restore"}
+COMMANDS = {
+    "demo",
+    "index",
+    "reindex",
+    "plan",
+    "query",
+    "similar",
+    "locate",
+    "failures",
+    "info",
+    "history",
+    "restore",
+    "verify",
+}
 ROOT = Path(__file__).parent.parent
 
 

@@ -80,7 +80,9 @@ def run_until(
     """``earshot index``, stopped with a signal once it has published some batches: its exit code and what it said."""
     said = config.with_suffix(".log")
     environment = {name: value for name, value in os.environ.items() if name != "RAY_ADDRESS"}
-    command = [sys.executable, "-m", "jobs.main", "index", str(config)]
+    # A process started in the background, as tests may be, ignores SIGINT, and so would its children.
+    code = "import signal; signal.signal(signal.SIGINT, signal.default_int_handler); from jobs.main import main; main()"
+    command = [sys.executable, "-c", code, "index", str(config)]
     with (
         said.open("wb") as log,
         subprocess.Popen(command, stdout=log, stderr=log, env=environment, start_new_session=True) as process,

@@ -1,0 +1,51 @@
+"""``earshot verify``: what is wrong with an index, and mending it."""
+
+from typing import Annotated
+
+import typer
+
+from jobs.index import finish, run
+from jobs.output import print_json, print_table, show_path
+from jobs.query import Json, Path_
+
+
+def verify(
+    index: Path_,
+    deep: Annotated[bool, typer.Option("--deep", help="Also encode a sample of files again, and compare.")] = False,
+    sample: Annotated[int, typer.Option(help="How many files --deep takes.", min=1)] = 10,
+    repair: Annotated[bool, typer.Option("--repair", help="Take out what is wrong, and reindex the files.")] = False,
+    json: Json = False,
+) -> None:
+    """Check that INDEX has exactly the rows it should have; exit with 1 and a list where it has not.
+
+    Example: earshot verify my-index --deep
+    """
+    from pipeline.audit import audit, compare
+    from pipeline.encode import load_encoder
+    from pipeline.run import mark_damaged, read_config
+
+    findings = audit(index)
+    if deep:
+        config = read_config(index)
+        findings += compare(index, sample, load_encoder(config.encode, frames=config.store.frames == "all"))
+    if json:
+        print_json(findings)
+    elif findings:
+        rows = [
+            (found.table, found.what, show_path(found.uri or found.file_id or found.audio_id or ""))
+            for found in findings
+        ]
+        print_table(f"{len(findings)} things are wrong with {index}", ["table", "what", "of"], rows)
+    else:
+        print(f"{index}: all is well")
+    if not findings:
+        return
+    if not repair:
+        raise typer.Exit(1)
+    n_files = mark_damaged(index, findings)
+    if not json:
+        print(f"{n_files} files are made anew")
+    config = read_config(index)
+    finish(config, run(config, json=json))
+    if left := audit(index):
+        raise typer.Exit(1 if left else 0)
