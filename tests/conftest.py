@@ -1,4 +1,4 @@
-"""With several processes (``pytest -n 2 --dist loadgroup``), a file stays in one of them, and so do all tests with Ray."""
+"""In several processes (``pytest -n 2 --dist loadgroup``), a file stays in one, and so do all tests with Ray."""
 
 import pytest
 
