@@ -16,6 +16,12 @@ if TYPE_CHECKING:
     from pipeline.run import Progress
 
 
+Rebuild = Annotated[
+    bool,
+    typer.Option("--rebuild", help="Encode everything anew, maybe with other settings; queries see the old meanwhile."),
+]
+
+
 def index(
     sources: Annotated[
         list[str], typer.Argument(metavar="SOURCE...", help="Folders, files or globs; or one configuration, *.yaml.")
@@ -31,6 +37,7 @@ def index(
     frames: Annotated[
         str | None, typer.Option(help="all: store every frame, for `locate` (4 GB per 20 hours); none: clips only.")
     ] = None,
+    rebuild: Rebuild = False,
     json: Json = False,
 ) -> None:
     """Index audio files, or add further sources to an index; run again, only what is missing is done.
@@ -40,7 +47,7 @@ def index(
     Example: earshot index ~/sounds --into my-index --model facebook/pe-av-base
     """
     config = _read_config(sources, {"into": into, "model": model, "frame_model": frame_model, "frames": frames})
-    finish(config, run(config, json=json))
+    finish(config, run(config, json=json, rebuild=rebuild))
 
 
 def finish(config: "Config", progress: "Progress") -> None:
@@ -85,15 +92,16 @@ def _read_config(sources: list[str], options: dict[str, str | None]) -> "Config"
 
 def _stored(into: str) -> dict[str, Any]:
     """What an index that exists was made with holds for it, and its sources remain, unless asked otherwise."""
-    from pipeline import store
+    from pipeline import journal
     from pipeline.run import read_config
 
-    if not store.exists(into) or store.read_config(into) is None:
+    tables = journal.live(into)
+    if not journal.exists(tables) or journal.read_config(tables) is None:
         return {}
     return read_config(into).model_dump(mode="json")
 
 
-def run(config: "Config", *, json: bool = False, choice: "Choice | None" = None) -> "Progress":
+def run(config: "Config", *, json: bool = False, choice: "Choice | None" = None, rebuild: bool = False) -> "Progress":
     """Index, show the progress, and say what was done."""
     from pipeline.errors import EarshotError
     from pipeline.plan import Choice
@@ -103,7 +111,11 @@ def run(config: "Config", *, json: bool = False, choice: "Choice | None" = None)
     with _Display(json=json) as display:
         try:
             progress = index_corpus(
-                config, display.update, lambda plan: display.announce(plan, config), choice=choice or Choice()
+                config,
+                display.update,
+                lambda plan: display.announce(plan, config),
+                choice=choice or Choice(),
+                rebuild=rebuild,
             )
         except KeyboardInterrupt:
             raise EarshotError("stopped; what was published stays, run again to go on") from None

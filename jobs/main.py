@@ -12,6 +12,7 @@ from jobs.history import history
 from jobs.index import index
 from jobs.info import info
 from jobs.locate import locate
+from jobs.optimize import optimize
 from jobs.plan import plan
 from jobs.query import query
 from jobs.reindex import reindex
@@ -27,7 +28,7 @@ app = typer.Typer(
     pretty_exceptions_enable=False,
     context_settings={"help_option_names": ["-h", "--help"]},
 )
-for command in (demo, index, reindex, plan, query, similar, locate, info, failures, history, restore, verify):
+for command in (demo, index, reindex, plan, query, similar, locate, info, failures, history, restore, verify, optimize):
     app.command()(command)
 
 

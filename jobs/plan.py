@@ -5,7 +5,7 @@ from typing import Annotated, Any
 
 import typer
 
-from jobs.index import show_hours
+from jobs.index import Rebuild, show_hours
 from jobs.output import print_json, print_table, show_bytes
 from jobs.query import Json
 from jobs.reindex import Check, Full, Reason, RetryFailed, read_choice
@@ -17,6 +17,7 @@ def plan(
     retry_failed: RetryFailed = False,
     reason: Reason = None,
     full: Full = False,
+    rebuild: Rebuild = False,
     json: Json = False,
 ) -> None:
     """Say what `reindex`, or `index` with a configuration, would do with each file.
@@ -29,7 +30,7 @@ def plan(
 
     choice = read_choice(check, retry_failed=retry_failed, reason=reason, full=full)
     config = load_config(index) if index.lower().endswith((".yaml", ".yml")) else read_config(index)
-    made = plan_corpus(config, choice)
+    made = plan_corpus(config, choice, rebuild=rebuild)
     counts = Counter(action for _, action, _ in made.actions)
     _, clip_dimension, frame_dimension = describe_run(config)
     summary: dict[str, Any] = {

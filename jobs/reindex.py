@@ -4,7 +4,7 @@ from typing import TYPE_CHECKING, Annotated
 
 import typer
 
-from jobs.index import finish, run
+from jobs.index import Rebuild, finish, run
 from jobs.query import Json, Path_
 
 if TYPE_CHECKING:
@@ -22,6 +22,7 @@ def reindex(
     retry_failed: RetryFailed = False,
     reason: Reason = None,
     full: Full = False,
+    rebuild: Rebuild = False,
     json: Json = False,
 ) -> None:
     """Bring INDEX up to date with its sources: what is new or changed is encoded, what is gone goes.
@@ -32,7 +33,7 @@ def reindex(
 
     choice = read_choice(check, retry_failed=retry_failed, reason=reason, full=full)
     config = read_config(index)
-    finish(config, run(config, json=json, choice=choice))
+    finish(config, run(config, json=json, choice=choice, rebuild=rebuild))
 
 
 def read_choice(check: str | None, *, retry_failed: bool, reason: str | None, full: bool) -> "Choice":

@@ -13,10 +13,10 @@ import numpy as np
 import pyarrow as pa
 import pyarrow.compute as pc
 
-from pipeline import schema, store
+from pipeline import journal, schema, store
 from pipeline.collect import clip_rows
 from pipeline.config import WindowConfig
-from pipeline.store import Published
+from pipeline.journal import Published
 from pipeline.window import count_frames, seconds_to_samples
 
 Row = dict[str, Any]
@@ -47,8 +47,9 @@ def audit(path: str) -> list[Finding]:
     Raises:
         IndexMissing: there is no index.
     """
-    settings = store.read_settings(path)
-    published = store.read_published(path)
+    path = journal.live(path)
+    settings = journal.read_settings(path)
+    published = journal.read_published(path)
     grid = WindowConfig(**settings["window"]).grid
     files = store.open_published(path, "files", published).to_table().to_pylist()
     findings = list(_check_files(files, with_frames=settings["frames"] == "all"))
@@ -83,11 +84,11 @@ def _check_files(files: list[Row], *, with_frames: bool) -> Iterator[Finding]:
 
 
 def _check_journal(path: str, files: list[Row], published: Published) -> Iterator[Finding]:
-    journal = store.read_journal(path)
-    seqs = journal["seq"].to_pylist()
+    rows = journal.read_journal(path)
+    seqs = rows["seq"].to_pylist()
     if seqs != list(range(len(seqs))):
         yield Finding("batches", "seq does not count from 0 without a gap")
-    known = set(journal["batch_id"].to_pylist())
+    known = set(rows["batch_id"].to_pylist())
     for row in files:
         if row["batch_id"] not in known:
             yield Finding("files", "its batch is not in the journal", row["file_id"], row["audio_id"], row["uri"])
@@ -199,7 +200,8 @@ def compare(path: str, n_files: int, encoder: Any, seed: int = 0) -> list[Findin
     from pipeline.errors import FileFailure
     from pipeline.window import cut_windows
 
-    settings, published = store.read_settings(path), store.read_published(path)
+    path = journal.live(path)
+    settings, published = journal.read_settings(path), journal.read_published(path)
     indexed = store.open_published(path, "files", published).to_table(filter="status = 'indexed'").to_pylist()
     indexed.sort(key=lambda row: str(row["uri"]))
     chosen = np.random.default_rng(seed).permutation(len(indexed))[:n_files]

@@ -1,7 +1,9 @@
-"""One writer per index: a claim that lives as long as its run, and is taken over when its run is dead.
+"""One writer per index: a lease that lives as long as its run, and is taken over when its run is dead.
 
-The claim is a small file in the index with a heartbeat. It keeps honest runs apart; should it
-fail (removed by force, clocks that disagree), the journal still lets only one of them publish.
+The lease is a small file in the index, ``claim-N.json``. Whoever creates number N holds the index; the holder's
+heartbeat creates N + 1 and removes N. Each file is made by a put that fails if there is one already, which local disks
+and object stores both offer, so of two runs that reach for one number only one gets it. That keeps honest runs apart;
+should it fail (removed by force), the journal still lets only one of them publish.
 """
 
 import contextlib
@@ -14,43 +16,48 @@ from pathlib import Path
 from types import TracebackType
 from typing import Any
 
+import fsspec
+from fsspec.implementations.local import LocalFileSystem
+
 from pipeline.errors import IndexBusy
 
-BEAT_S = 5.0
+BEAT_S = 10.0
 STALE_S = 60.0
+"""Age of a lease from which its holder is watched, and taken for dead if its heart does not beat."""
+UNWRITTEN_S = 1.0
+"""How long a lease may be there and not be written."""
 
 
 class Claim:
-    """Holds the index at ``path`` for the run ``run_id`` while the context is open.
+    """Holds the index at ``path``, a folder or a URL, for the run ``run_id`` while the context is open.
 
     Raises:
         IndexBusy: on entering, when a live run holds it; says which and since when.
     """
 
     def __init__(self, path: str | Path, run_id: str, *, beat_s: float = BEAT_S) -> None:
-        self._file = Path(path) / "claim.json"
-        self._mine = {
+        self._path = str(path)
+        self._leases = _Leases(self._path)
+        self._mine: dict[str, Any] = {
             "run_id": run_id,
             "host": socket.gethostname(),
             "pid": os.getpid(),
             "since": time.strftime("%Y-%m-%d %H:%M:%S UTC", time.gmtime()),
+            "beat_s": beat_s,
         }
-        self._beat_s = beat_s
+        self._number = 0
         self._stop = threading.Event()
         self._thread = threading.Thread(target=self._beat, name="claim", daemon=True)
 
     def __enter__(self) -> "Claim":
-        try:
-            file = self._file.open("x")
-        except FileExistsError:
-            self._take_over()
-        else:
-            try:
-                with file:
-                    file.write(json.dumps(self._mine))
-            except OSError:  # a full disk: an empty claim would hold off the next run
-                self._file.unlink(missing_ok=True)
-                raise
+        numbers = self._leases.list()
+        if numbers:
+            self._refuse_if_held(numbers[-1])
+        self._number = max(numbers, default=0) + 1
+        if not self._leases.create(self._number, self._values()):
+            raise IndexBusy(f"{self._path}: another run is starting here; wait for it, or stop it")
+        for number in numbers:
+            self._leases.remove(number)
         self._thread.start()
         return self
 
@@ -59,50 +66,118 @@ class Claim:
     ) -> None:
         self._stop.set()
         self._thread.join()
-        if self._holder() == self._mine:
-            self._file.unlink(missing_ok=True)
+        with contextlib.suppress(OSError):  # a lease that is left is taken over
+            if self._is_mine():
+                self._leases.remove(self._number)
 
-    def _take_over(self) -> None:
-        holder = self._holder()
-        if holder is None and self._is_fresh():  # just made by another run, which has yet to write its name
-            raise IndexBusy(f"{self._file.parent}: another run is starting here; wait for it, or stop it")
-        if holder is not None and self._is_alive(holder):
+    def _values(self) -> dict[str, Any]:
+        return {**self._mine, "at": time.time()}
+
+    def _is_mine(self) -> bool:
+        holder = self._leases.read(self._number)
+        return holder is not None and holder["run_id"] == self._mine["run_id"]
+
+    def _refuse_if_held(self, number: int) -> None:
+        holder = self._leases.read(number)
+        if holder is None:  # not one of ours; or, on a disk without links, not written to its end yet
+            time.sleep(UNWRITTEN_S)
+            holder = self._leases.read(number)
+        if holder is None or self._is_dead(holder):
+            return
+        if time.time() - holder["at"] < STALE_S or self._beats(number, 2 * holder["beat_s"]):
             raise IndexBusy(
-                f"{self._file.parent}: another run writes here (process {holder['pid']} on {holder['host']},"
+                f"{self._path}: another run writes here (process {holder['pid']} on {holder['host']},"
                 f" since {holder['since']}); wait for it, or stop it"
             )
-        scratch = self._file.with_name(f"claim.{self._mine['run_id']}.json")
-        try:
-            scratch.write_text(json.dumps(self._mine))
-            scratch.replace(self._file)
-        finally:
-            scratch.unlink(missing_ok=True)
 
-    def _holder(self) -> dict[str, Any] | None:
-        try:
-            values = json.loads(self._file.read_text())
-        except (OSError, ValueError):
-            return None
-        return values if isinstance(values, dict) and values.keys() >= self._mine.keys() else None
-
-    def _is_alive(self, holder: dict[str, Any]) -> bool:
+    def _is_dead(self, holder: dict[str, Any]) -> bool:
+        """Whether it ran on this machine and is gone; on others only its heartbeat tells."""
         if holder["host"] == self._mine["host"]:
             try:
                 os.kill(holder["pid"], 0)
             except ProcessLookupError:
-                return False
+                return True
             except PermissionError:
                 pass  # there is such a process, of another user: the run, or one that has its number now
-        return self._is_fresh()
+        return False
 
-    def _is_fresh(self) -> bool:
-        try:
-            return time.time() - self._file.stat().st_mtime < STALE_S
-        except OSError:
-            return False
+    def _beats(self, number: int, timeout_s: float) -> bool:
+        """Watch whether the lease is renewed: clocks of two machines may differ by more than its age."""
+        until = time.monotonic() + timeout_s
+        while time.monotonic() < until:
+            time.sleep(min(1.0, timeout_s / 4))
+            if self._leases.list()[-1:] != [number]:
+                return True
+        return False
 
     def _beat(self) -> None:
-        while not self._stop.wait(self._beat_s):
-            with contextlib.suppress(OSError):
-                if self._holder() == self._mine:
-                    os.utime(self._file)
+        while not self._stop.wait(self._mine["beat_s"]):
+            try:
+                if not self._is_mine() or not self._leases.create(self._number + 1, self._values()):
+                    return  # taken over: the journal decides who publishes
+                self._number += 1
+                self._leases.remove(self._number - 1)
+            except OSError:
+                continue  # a store that does not answer: the next beat may reach it
+
+
+class _Leases:
+    """The lease files of an index."""
+
+    def __init__(self, path: str) -> None:
+        self._fs, self._root = fsspec.url_to_fs(path, use_listings_cache=False)
+
+    def list(self) -> list[int]:
+        """The numbers of the leases there are, ascending."""
+        try:
+            names = [Path(name).name for name in self._fs.ls(self._root, detail=False)]
+        except FileNotFoundError:
+            return []
+        numbers = [name.removeprefix("claim-").removesuffix(".json") for name in names if name.startswith("claim-")]
+        return sorted(int(number) for number in numbers if number.isdecimal())
+
+    def create(self, number: int, values: dict[str, Any]) -> bool:
+        """Make a lease unless there is one of that number; returns whether it was made."""
+        data, path = json.dumps(values).encode(), self._at(number)
+        try:
+            if isinstance(self._fs, LocalFileSystem):
+                _create_whole(path, data)
+            else:
+                self._fs.pipe_file(path, data, mode="create")
+        except FileExistsError:
+            return False
+        return True
+
+    def read(self, number: int) -> dict[str, Any] | None:
+        """What a lease says; None if it is gone, or not one of ours."""
+        try:
+            values = json.loads(self._fs.cat_file(self._at(number)))
+        except (FileNotFoundError, ValueError):
+            return None
+        expected = {"run_id", "host", "pid", "since", "beat_s", "at"}
+        return values if isinstance(values, dict) and values.keys() >= expected else None
+
+    def remove(self, number: int) -> None:
+        with contextlib.suppress(FileNotFoundError):
+            self._fs.rm_file(self._at(number))
+
+    def _at(self, number: int) -> str:
+        return f"{self._root}/claim-{number:09d}.json"
+
+
+def _create_whole(path: str, data: bytes) -> None:
+    """Create a local file with all of its content, or fail if there is one: a link is made whole or not at all."""
+    scratch = f"{path}.{os.getpid()}.{threading.get_ident()}"
+    try:
+        with open(scratch, "wb") as file:
+            file.write(data)
+        try:
+            os.link(scratch, path)
+        except FileExistsError:
+            raise
+        except OSError:  # a disk without links
+            with open(path, "xb") as file:
+                file.write(data)
+    finally:
+        with contextlib.suppress(FileNotFoundError):
+            os.unlink(scratch)

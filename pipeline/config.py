@@ -89,7 +89,11 @@ class StoreConfig(_Section):
     checkpoint_s: float = Field(60.0, gt=0)
     """... or seconds, whichever comes first."""
     keep_versions: int = Field(20, ge=1)
-    """Checkpoints that stay readable."""
+    """Checkpoints that stay readable ..."""
+    keep_hours: float = Field(24.0, gt=0)
+    """... whatever their age; older ones do for so long, since queries may still be reading them."""
+    optimize_every: int = Field(50, ge=1)
+    """Commits after which small fragments are merged, indexes extended, and what is of no more use is deleted."""
 
 
 class RunConfig(_Section):
@@ -230,15 +234,22 @@ def check_settings(path: str, stored: dict[str, Any], wanted: dict[str, Any]) ->
     Raises:
         IndexMismatch: naming each difference.
     """
-    differences = []
+    if found := differences(stored, wanted):
+        raise IndexMismatch(
+            f"{path}: built with {'; '.join(found)}; use its settings, or another index, or make it anew with --rebuild"
+        )
+
+
+def differences(stored: dict[str, Any], wanted: dict[str, Any]) -> list[str]:
+    """What differs between the settings of an index and those of a run."""
+    found = []
     for key in ("clip_model", "frame_model"):
         if _weights(stored[key]) != _weights(wanted[key]):
-            differences.append(f"{key} {_name(stored[key])}, not {_name(wanted[key])}")
+            found.append(f"{key} {_name(stored[key])}, not {_name(wanted[key])}")
     for key in ("window", "decode", "frames"):
         if stored[key] != wanted[key]:
-            differences.append(f"{key} {stored[key]}, not {wanted[key]}")
-    if differences:
-        raise IndexMismatch(f"{path}: built with {'; '.join(differences)}; use its settings, or another index")
+            found.append(f"{key} {stored[key]}, not {wanted[key]}")
+    return found
 
 
 def _weights(model: dict[str, Any] | None) -> Any:

@@ -9,7 +9,6 @@
 Models are loaded at the first question that needs them, and kept.
 """
 
-import json
 from collections.abc import Iterable, Iterator
 from functools import cached_property
 from itertools import islice
@@ -20,7 +19,7 @@ import numpy.typing as npt
 import pyarrow as pa
 import pyarrow.compute as pc
 
-from pipeline import store
+from pipeline import journal
 from pipeline.checkpoint import ModelIdentity, read_identity
 from pipeline.config import DecodeConfig, EncodeConfig, WindowConfig
 from pipeline.encode import NonFiniteError, load_encoder, load_text_encoder, probability
@@ -47,8 +46,10 @@ class Index:
 
     def __init__(self, path: str) -> None:
         self.path = path
-        self.settings = store.read_settings(path)
-        self._published = store.read_published(path)
+        self.tables = journal.live(path)
+        """Where its LanceDB database lies: ``path`` itself, until the index was rebuilt."""
+        self.settings = journal.read_settings(self.tables)
+        self._published = journal.read_published(self.tables)
 
     def search(self, text: str, k: int = 10, *, where: str | None = None, all_windows: bool = False) -> list[Hit]:
         """The ``k`` clips that fit ``text`` best. Score: dot product; probability: the model's own.
@@ -174,8 +175,10 @@ class Index:
     def history(self) -> list[dict[str, Any]]:
         """What was published, oldest first; ``speed`` is seconds of audio per second, where audio was encoded."""
         rows = []
-        for row in self.to_arrow("batches").sort_by("seq").to_pylist():
-            seconds = json.loads(row["detail"]).get("seconds")
+        for row in journal.read_journal(self.tables).to_pylist():
+            if row["seq"] > self._published.seq:
+                continue
+            seconds = row["seconds"]
             rows.append(
                 {
                     "batch": row["seq"],
@@ -206,16 +209,16 @@ class Index:
         """
         if table == "batches":
             # The journal only grows, one ``seq`` after the other: what was published later is left out.
-            rows = open_table(self.path, table)
+            rows = open_table(self.tables, table)
             where = f"seq <= {self._published.seq}" + (f" AND ({where})" if where else "")
-        elif table in store.DATA_TABLES:
+        elif table in journal.DATA_TABLES:
             rows = self._open(table)
         else:
-            raise UsageError(f"table {table!r}: expected {', '.join(store.DATA_TABLES)} or batches")
+            raise UsageError(f"table {table!r}: expected {', '.join(journal.DATA_TABLES)} or batches")
         return read_rows(rows, columns, where)
 
     def _open(self, name: str) -> Any:
-        return open_table(self.path, name, self._published.versions[name])
+        return open_table(self.tables, name, self._published.versions[name])
 
     def _table(self, name: str) -> Any:
         """A table to search, which must have rows."""

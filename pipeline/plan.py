@@ -176,7 +176,7 @@ def make_plan(
             candidates.append(row)
     # What lies below a folder that cannot be listed may well be there.
     plan.gone = [
-        _gone_row(old)
+        gone_row(old)
         for uri, old in ledger.rows.items()
         if uri not in there and old["status"] != "deleted" and not uri.startswith(tuple(closed))
     ]
@@ -397,7 +397,7 @@ def damaged_row(old: Row, failure: FileFailure) -> Row:
     return _unreadable_row(old, failure)
 
 
-def _gone_row(old: Row) -> Row:
+def gone_row(old: Row) -> Row:
     """The ledger row of a file that is no longer there: what it was stays known."""
     gone = {"status": "deleted", "stage": None, "reason": None, "message": None, "n_clips": 0, "n_frames": 0}
     return {**old, **gone}

@@ -3,7 +3,7 @@
 Workers send receipts, in any order; complete batches wait for the next checkpoint and are committed there.
 """
 
-import json
+import datetime as dt
 import os
 import queue
 import threading
@@ -17,15 +17,15 @@ from typing import Any
 
 import pyarrow as pa
 
-from pipeline import schema, store
+from pipeline import journal, schema, store
 from pipeline.audit import Finding
 from pipeline.checkpoint import read_identity
 from pipeline.claim import Claim
 from pipeline.collect import Collector, IncompleteBatch, clip_rows, files_table
-from pipeline.config import Config, anchor, check_settings, index_settings, make_config
+from pipeline.config import Config, anchor, check_settings, differences, index_settings, make_config
 from pipeline.corpus import list_corpus
-from pipeline.errors import CorpusError, EarshotError, FileFailure, UsageError
-from pipeline.plan import Choice, Ledger, Plan, damaged_row, failed_rows, make_plan, pack_alone
+from pipeline.errors import CommitConflict, CorpusError, EarshotError, FileFailure, UsageError
+from pipeline.plan import Choice, Ledger, Plan, damaged_row, failed_rows, gone_row, make_plan, pack_alone
 from pipeline.read import hash_file, probe_file
 from pipeline.window import FRAME_S
 
@@ -102,7 +102,8 @@ def read_config(path: str) -> Config:
     Raises:
         IndexMissing: there is no index at ``path``. UsageError: no run has got as far as to leave one.
     """
-    settings, values = store.read_settings(path), store.read_config(path)
+    tables = journal.live(path)
+    settings, values = journal.read_settings(tables), journal.read_config(tables)
     if values is None:
         raise UsageError(f"{path}: no run has left its configuration here; run `earshot index SOURCE --into {path}`")
     for key in ("clip", "frame"):
@@ -111,7 +112,9 @@ def read_config(path: str) -> Config:
     return make_config({**values, "into": path}, path)
 
 
-def plan_corpus(config: Config, choice: Choice = Choice(), report: Report = lambda progress: None) -> Plan:
+def plan_corpus(
+    config: Config, choice: Choice = Choice(), report: Report = lambda progress: None, *, rebuild: bool = False
+) -> Plan:
     """What ``index_corpus`` would do. Nothing is written.
 
     Raises:
@@ -119,10 +122,10 @@ def plan_corpus(config: Config, choice: Choice = Choice(), report: Report = lamb
     """
     listed = list_corpus(config.sources, config.corpus, leave_out=config.into)
     settings, _, _ = describe_run(config)
+    tables = _find_tables(config.into, settings, rebuild=rebuild)
     files = schema.FILES.empty_table()
-    if store.exists(config.into):
-        check_settings(config.into, store.read_settings(config.into), settings)
-        files = store.open_published(config.into, "files").to_table()
+    if _is_begun(tables, settings):
+        files = store.open_published(tables, "files").to_table()
     return _make_plan(listed, Ledger(files), config, choice, "0" * 32, Progress(n_files=listed.num_rows), report)
 
 
@@ -165,13 +168,20 @@ def _check_sources(listed: list[str], gone: list[str], config: Config) -> None:
             )
 
 
+def _gone(files: list[dict[str, Any]], listed: list[str]) -> list[str]:
+    there = set(listed)
+    return [row["uri"] for row in files if row["status"] != "deleted" and row["uri"] not in there]
+
+
 def index_corpus(
     config: Config,
     report: Report = lambda progress: None,
     announce: Callable[[Plan], None] = lambda plan: None,
     stages: Stages | None = None,
     choice: Choice = Choice(),
-    seam: store.Seam = lambda step: None,
+    seam: journal.Seam = lambda step: None,
+    *,
+    rebuild: bool = False,
 ) -> Progress:
     """Bring the index ``config.into`` up to date with the corpus: only what is missing is encoded.
 
@@ -180,6 +190,8 @@ def index_corpus(
         seam: called before each step of the commit protocol, with its name.
         report: called often with the progress of the run. announce: called once with the plan, before the work.
         stages: what does the work; by default Ray, started when there is something to do.
+        rebuild: encode everything into a new generation of the index, maybe with other settings. Readers see the old
+            one until it is complete; stopped on the way, another such run goes on with it.
 
     Raises:
         EarshotError: see ``pipeline.errors``; what has been published stays, and running again goes on from there.
@@ -188,9 +200,10 @@ def index_corpus(
     report(progress)
     listed = list_corpus(config.sources, config.corpus, leave_out=config.into)
     settings, clip_dimension, frame_dimension = describe_run(config)
-    if store.exists(config.into):
-        check_settings(config.into, store.read_settings(config.into), settings)
-    else:
+    live = journal.live(config.into)
+    tables = _find_tables(config.into, settings, rebuild=rebuild)
+    rebuild = tables != live
+    if not _is_begun(tables, settings):
         progress.stage = "checking models"
         report(progress)
         _check_before_creating(config, on_ray=stages is None)
@@ -198,21 +211,55 @@ def index_corpus(
     with _plain_errors(config.into):
         os.makedirs(config.into, exist_ok=True)
         with Claim(config.into, run_id):
-            if not store.exists(config.into):
+            if journal.live(config.into) != live:
+                raise CommitConflict(f"{config.into}: another run has rebuilt this index meanwhile; run again")
+            if rebuild:
+                journal.migrate(config.into, run_id, seam)
+                before = journal.read_published(config.into)
+                former = store.open_published(live, "files").to_table().to_pylist()
+                uris = listed["uri"].to_pylist()
+                _check_sources(uris, _gone(former, uris), config)
+                if not _is_begun(tables, settings):
+                    journal.delete_folder(tables)  # begun with yet other settings
+            if not journal.exists(tables):
                 store.create(
-                    config.into, settings, clip_dimension=clip_dimension, frame_dimension=frame_dimension, seam=seam
+                    tables, settings, clip_dimension=clip_dimension, frame_dimension=frame_dimension, seam=seam
                 )
-            writer = store.Writer(config.into, run_id, keep_versions=config.store.keep_versions, seam=seam)
-            run = _Run(config, writer, progress, report)
+            writer = store.Writer(tables, run_id, keep_versions=config.store.keep_versions, seam=seam)
+            run = _Run(config.model_copy(update={"into": tables}), writer, progress, report)
             run.start(listed, choice, announce)
             if run.plan.batches.num_rows:
                 run.encode(stages or _stages_on_ray, clip_dimension, frame_dimension)
+            if rebuild:
+                run.keep_deleted(former)
             progress.stage = "indexing ids"
             report(progress)
             writer.refresh_indexes()
+            if rebuild:
+                journal.switch(config.into, run_id, before, seam)
     progress.stage = "done"
     report(progress)
     return progress
+
+
+def _find_tables(path: str, settings: dict[str, Any], *, rebuild: bool) -> str:
+    """Where a run writes: to the generation that readers see, or to the next one.
+
+    Raises:
+        IndexMismatch: the index has other settings, and is not to be rebuilt.
+    """
+    live = journal.live(path)
+    if not journal.exists(live):
+        return live
+    if rebuild:
+        return journal.next_generation(path)
+    check_settings(path, journal.read_settings(live), settings)
+    return live
+
+
+def _is_begun(tables: str, settings: dict[str, Any]) -> bool:
+    """Whether there are tables, made with these settings."""
+    return journal.exists(tables) and not differences(journal.read_settings(tables), settings)
 
 
 def _check_before_creating(config: Config, *, on_ray: bool) -> None:
@@ -259,6 +306,12 @@ class _Run:
         others = [*self.plan.known, *self.plan.touched, *self.plan.gone]
         for first in range(0, len(others), FILES_PER_COMMIT):
             self._publish_known(others[first : first + FILES_PER_COMMIT], self._no_clips())
+
+    def keep_deleted(self, files: list[dict[str, Any]]) -> None:
+        """Note as deleted what the ledger of the former generation knew, and the corpus no longer has."""
+        rows = [gone_row(row) for row in files if row["uri"] not in self._ledger.rows]
+        for first in range(0, len(rows), FILES_PER_COMMIT):
+            self._publish_known(rows[first : first + FILES_PER_COMMIT], self._no_clips())
 
     def _publish_known(self, rows: list[dict[str, Any]], clips: pa.Table) -> None:
         if rows:
@@ -383,6 +436,12 @@ class _Run:
             batches.append(replace(batch, drop_files=drop_files, drop_frames=drop_frames | again, seconds=seconds))
         self._writer.commit(batches)
         self._waiting = []
+        limits = self._config.store
+        if self._writer.n_commits >= limits.optimize_every:
+            stage, self._progress.stage = self._progress.stage, "optimizing"
+            self._report(self._progress)
+            self._writer.optimize(older_than=dt.timedelta(hours=limits.keep_hours))
+            self._progress.stage = stage
 
 
 def _stages_on_ray(batches: pa.Table, config: Config, frames_schema: pa.Schema) -> Iterator[dict[str, Any]]:
@@ -468,16 +527,13 @@ def _plain_errors(path: str) -> Iterator[None]:
 
 def estimate_seconds(plan: Plan, config: Config) -> float | None:
     """How long the run will encode, at the speed of the last one on this index; None where there was none."""
-    if not store.exists(config.into):
+    tables = journal.live(config.into)
+    if not journal.exists(tables):
         return None
-    journal = [row for row in store.read_journal(config.into).to_pylist() if "seconds" in json.loads(row["detail"])]
-    last = [row for row in journal if row["run_id"] == journal[-1]["run_id"]] if journal else []
-    audio_s, seconds = (sum(values) for values in ([row["audio_s"] for row in last], map(_seconds, last)))
+    rows = [row for row in journal.read_journal(tables).to_pylist() if row["seconds"] is not None]
+    last = [row for row in rows if row["run_id"] == rows[-1]["run_id"]]
+    audio_s, seconds = sum(row["audio_s"] for row in last), sum(row["seconds"] for row in last)
     return plan.seconds_to_decode * seconds / audio_s if audio_s else None
-
-
-def _seconds(batch: dict[str, Any]) -> float:
-    return float(json.loads(batch["detail"])["seconds"])
 
 
 def mark_damaged(path: str, findings: Iterable[Finding]) -> int:
@@ -491,14 +547,15 @@ def mark_damaged(path: str, findings: Iterable[Finding]) -> int:
     file_ids = {finding.file_id for finding in findings if finding.file_id is not None}
     run_id = uuid.uuid4().hex
     with _plain_errors(path), Claim(path, run_id):
-        writer = store.Writer(path, run_id)
-        files = store.open_published(path, "files", writer.published).to_table().to_pylist()
+        tables = journal.live(path)
+        writer = store.Writer(tables, run_id)
+        files = store.open_published(tables, "files", writer.published).to_table().to_pylist()
         damaged = {row["uri"]: row for row in files if row["file_id"] in file_ids or row["audio_id"] in audio_ids}
         file_ids |= {row["file_id"] for row in damaged.values()}
         failure = FileFailure("read", "damaged", "its rows were damaged and have been taken out: reindex")
         rows = [damaged_row(row, failure) for row in damaged.values() if row["status"] != "deleted"]
         rows += [{**row, "n_clips": 0, "n_frames": 0} for row in damaged.values() if row["status"] == "deleted"]
-        clips = store.open_published(path, "clips", writer.published).schema.empty_table().drop_columns(["batch_id"])
+        clips = store.open_published(tables, "clips", writer.published).schema.empty_table().drop_columns(["batch_id"])
         batch = store.Batch(
             schema.make_batch_id(run_id, 0),
             files_table(rows),
@@ -518,10 +575,24 @@ def restore_index(path: str, seq: int) -> int:
     Raises:
         EarshotError: see ``pipeline.errors``.
     """
-    store.read_settings(path)
+    journal.read_settings(journal.live(path))
     run_id = uuid.uuid4().hex
     with _plain_errors(path), Claim(path, run_id):
-        return store.Writer(path, run_id).restore(seq).seq
+        return store.Writer(journal.live(path), run_id).restore(seq).seq
+
+
+def optimize_index(path: str, keep_hours: float, seam: journal.Seam = lambda step: None) -> store.Optimized:
+    """Merge small fragments, extend the indexes, and delete what is older than ``keep_hours`` and of no more use.
+
+    Raises:
+        EarshotError: see ``pipeline.errors``.
+    """
+    journal.read_settings(journal.live(path))
+    run_id, older_than = uuid.uuid4().hex, dt.timedelta(hours=keep_hours)
+    with _plain_errors(path), Claim(path, run_id):
+        done = store.Writer(journal.live(path), run_id, seam=seam).optimize(older_than=older_than)
+        journal.drop_former_generations(path, older_than)
+        return done
 
 
 def estimate_bytes(plan: Plan, config: Config, clip_dimension: int, frame_dimension: int) -> int:

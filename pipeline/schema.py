@@ -107,7 +107,7 @@ BATCHES = pa.schema(
         pa.field("seq", pa.int64(), nullable=False, metadata=PRIMARY_KEY),
         pa.field("batch_id", ID, nullable=False),
         pa.field("run_id", ID, nullable=False),
-        pa.field("kind", pa.string(), nullable=False),  # create, configure, index, maintain, restore
+        pa.field("kind", pa.string(), nullable=False),  # create, configure, index, maintain, ...
         pa.field("committed_at", pa.timestamp("us", tz="UTC"), nullable=False),
         pa.field("files_version", pa.int64(), nullable=False),
         pa.field("clips_version", pa.int64(), nullable=False),
@@ -117,6 +117,7 @@ BATCHES = pa.schema(
         pa.field("n_clips", pa.int64(), nullable=False),
         pa.field("n_frames", pa.int64(), nullable=False),
         pa.field("audio_s", pa.float64(), nullable=False),
+        pa.field("seconds", pa.float64()),  # that the run spent on it, where it was decoded and encoded
         pa.field("precision", pa.string()),
         pa.field("detail", pa.string(), nullable=False),  # JSON: of `create`, the settings of the index
     ]

@@ -29,18 +29,15 @@ import pyarrow.compute as pc
 from lance.commit import CommitConflictError
 from lance.fragment import FragmentMetadata, write_fragments
 
-from pipeline import schema
-from pipeline.errors import CommitConflict, IndexMismatch, IndexMissing, UsageError
-
-FORMAT = 1
-"""The format number of an index: what ``batches`` row 0 says, and what this code reads and writes."""
+from pipeline import journal, schema
+from pipeline.errors import CommitConflict, UsageError
+from pipeline.journal import DATA_TABLES, Published, Seam, table_uri
 
 FILE_FORMAT = "2.2"
 """Lance's file format, pinned: lancedb 0.40 cannot read what newer ones write."""
 
 _TAG = "published-"
 
-DATA_TABLES = ("files", "clips", "frames")
 SCALAR_INDEXES = {
     "files": ("file_id", "audio_id"),
     "clips": ("clip_id", "file_id", "audio_id"),
@@ -48,13 +45,19 @@ SCALAR_INDEXES = {
 }
 
 
-@dataclass(frozen=True)
-class Published:
-    """What the newest journal row says: the state that readers see."""
+ROWS_PER_FRAGMENT = 250_000
+"""What small fragments are merged to: half a gigabyte of frames of 1,024 numbers."""
 
-    seq: int
-    batch_id: str
-    versions: dict[str, int]
+_NO_TIME = dt.timedelta(microseconds=1)  # Lance takes 0 for "not given"
+
+
+@dataclass(frozen=True)
+class Optimized:
+    """What an optimisation did: fragments of all tables before and after, and bytes of files deleted."""
+
+    n_fragments_before: int
+    n_fragments: int
+    n_bytes_deleted: int
 
 
 @dataclass(frozen=True)
@@ -102,30 +105,9 @@ class Batch:
             "n_clips": self.clips.num_rows,
             "n_frames": self.n_frames,
             "audio_s": pc.sum(indexed["duration_s"]).as_py() or 0.0,
+            "seconds": self.seconds,
             "precision": self.precision,
-            "detail": {} if self.seconds is None else {"seconds": self.seconds},
         }
-
-
-def table_uri(path: str | Path, name: str) -> str:
-    """Where the table ``name`` of the index at ``path`` lies."""
-    return str(Path(path) / f"{name}.lance")
-
-
-def exists(path: str | Path) -> bool:
-    """Whether a complete index lies at ``path``: creating one ends with the first journal row."""
-    if not Path(table_uri(path, "batches")).is_dir():
-        return False
-    try:
-        return bool(_journal(path).count_rows() > 0)
-    except ValueError as error:
-        if "was not found" not in str(error):  # a folder without a table: creating it was interrupted
-            raise
-        return False
-
-
-Seam = Callable[[str], None]
-"""Called with the name of each step of the protocol just before it is done: tests crash a run there."""
 
 
 def create(
@@ -144,9 +126,9 @@ def create(
     Raises:
         CommitConflict: there is one already. IndexMismatch: there are tables with rows, and no journal.
     """
-    if exists(path):
+    if journal.exists(path):
         raise CommitConflict(f"{path}: another run has made this index meanwhile; run again")
-    check_whole(path)
+    journal.check_whole(path)
     schemas = {
         "files": schema.FILES,
         "clips": schema.clips_schema(clip_dimension),
@@ -160,71 +142,16 @@ def create(
             arrow_schema.empty_table(), table_uri(path, name), mode="overwrite", data_storage_version=FILE_FORMAT
         )
     versions = {name: lance.dataset(table_uri(path, name)).version for name in DATA_TABLES}
-    detail = {"format": FORMAT, "settings": settings}
+    detail = {"format": journal.FORMAT, "settings": settings}
     batch_id = schema.digest("create", json.dumps(settings, sort_keys=True))
     seam("publish")
-    _publish(_journal(path), [_journal_row(0, batch_id, batch_id, "create", versions, detail=detail)])
-
-
-def check_whole(path: str | Path) -> None:
-    """Refuse an index whose journal was lost: to make it anew would wipe its tables.
-
-    Raises:
-        IndexMismatch: there are tables with rows, and no journal.
-    """
-    for name in DATA_TABLES:
-        if Path(table_uri(path, name), "_versions").is_dir() and lance.dataset(table_uri(path, name)).count_rows():
-            raise IndexMismatch(
-                f"{path}: `{name}` has rows, but the journal is missing: copy batches.lance too, or delete the folder"
-            )
-
-
-def read_settings(path: str | Path) -> dict[str, Any]:
-    """What the index at ``path`` was created with.
-
-    Raises:
-        IndexMissing: there is no index. IndexMismatch: its format is newer than this code.
-    """
-    if not exists(path):
-        check_whole(path)
-        raise IndexMissing(f"{path}: no index here; make one with `earshot index FOLDER --into {path}`")
-    rows = _journal(path).to_table(columns=["detail"], filter="seq = 0").to_pylist()
-    detail = json.loads(rows[0]["detail"])
-    if detail["format"] != FORMAT:
-        raise IndexMismatch(f"{path}: index format {detail['format']}, this version reads {FORMAT}; upgrade earshot")
-    settings: dict[str, Any] = detail["settings"]
-    return settings
-
-
-def read_config(path: str | Path) -> dict[str, Any] | None:
-    """The configuration of the newest run, as it was given to ``Writer.configure``; None before the first."""
-    rows = _journal(path).to_table(columns=["seq", "detail"], filter="kind = 'configure'")
-    if rows.num_rows == 0:
-        return None
-    values: dict[str, Any] = json.loads(rows["detail"][_argmax(rows["seq"])].as_py())["config"]
-    return values
+    row = journal.make_row(0, batch_id, batch_id, "create", versions, detail=detail)
+    journal.publish(journal.open_journal(path), [row])
 
 
 def read_rows(table: Any, column: str, ids: Iterable[str], columns: list[str]) -> pa.Table:
     """The rows of a table whose ``column`` is one of ``ids``."""
     return table.to_table(columns=[column, *columns], filter=_among(column, ids))
-
-
-def read_published(path: str | Path) -> Published:
-    """The newest published state."""
-    return _newest(_journal(path))
-
-
-def _newest(journal: Any) -> Published:
-    columns = ["seq", "batch_id", *(f"{name}_version" for name in DATA_TABLES)]
-    table = journal.to_table(columns=columns)
-    row = table.slice(_argmax(table["seq"]), 1).to_pylist()[0]
-    return Published(row["seq"], row["batch_id"], {name: row[f"{name}_version"] for name in DATA_TABLES})
-
-
-def read_journal(path: str | Path) -> pa.Table:
-    """All batches, oldest first."""
-    return _journal(path).to_table().sort_by("seq")
 
 
 def latest_version(path: str | Path, name: str) -> int:
@@ -234,7 +161,7 @@ def latest_version(path: str | Path, name: str) -> int:
 
 def open_published(path: str | Path, name: str, published: Published | None = None) -> Any:
     """The table ``name`` as it was published, a ``lance.LanceDataset``."""
-    published = published or read_published(path)
+    published = published or journal.read_published(path)
     return lance.dataset(table_uri(path, name), version=published.versions[name])
 
 
@@ -254,10 +181,13 @@ class Writer:
 
     def __init__(self, path: str | Path, run_id: str, *, keep_versions: int = 20, seam: Seam = lambda step: None):
         self.path, self.run_id, self.keep_versions, self._seam = path, run_id, keep_versions, seam
+        journal.migrate(path, run_id, seam)
         # The journal stays open at the version read here: a row that another writer inserts later makes ours conflict.
-        self._journal = _journal(path)
-        self.published = _newest(self._journal)
+        self._journal = journal.open_journal(path)
+        self.published = journal.newest(self._journal)
         self._heads = {name: self._recover(name) for name in DATA_TABLES}
+        self.n_commits = self._count_commits()
+        """Since the tables were last optimised."""
         self._tag()  # the run before may have died between its last publication and its tags
 
     def _recover(self, name: str) -> int:
@@ -294,7 +224,7 @@ class Writer:
 
     def configure(self, values: dict[str, Any]) -> Published:
         """Keep the configuration of this run, for later ones, unless it is that of the run before."""
-        if read_config(self.path) == values:
+        if journal.read_config(self.path) == values:
             return self.published
         batch_id = schema.digest("configure", self.run_id)
         return self._publish("configure", [(batch_id, {"detail": {"config": values}})], dict(self._heads))
@@ -324,6 +254,56 @@ class Writer:
     def refresh_indexes(self) -> Published:
         """Create the scalar indexes on ids, or extend them to the rows written since."""
         heads = dict(self._heads)
+        self._extend_indexes(heads)
+        return self._publish_maintenance("indexes", heads)
+
+    def optimize(self, *, older_than: dt.timedelta) -> Optimized:
+        """Merge small fragments, extend the indexes, and delete what nobody can need any more.
+
+        Versions that are tagged stay, whatever their age; so do files that no version names, unless they are a week
+        old, since a run may be about to commit them. Merging and indexing follow each other and never overlap.
+
+        Args:
+            older_than: age of the versions that go: readers may still hold younger ones.
+
+        Raises:
+            CommitConflict: another writer changed the index since this one opened it.
+        """
+        heads = dict(self._heads)
+        n_before = self._count_fragments(heads)
+        for name in DATA_TABLES:
+            self._seam(f"compact {name}")
+            self._step(name, heads, _compacted, n_commits=2)  # the first reserves the numbers of fragments
+        self._extend_indexes(heads)
+        self._publish_maintenance("optimize", heads)
+        self._seam("compact batches")
+        _compacted(self._journal)
+        if journal.newest(self._journal).seq != self.published.seq:
+            raise self._conflict("batches")
+        n_bytes = 0
+        for name in (*DATA_TABLES, "batches"):
+            self._seam(f"clean {name}")
+            table = lance.dataset(table_uri(self.path, name))
+            n_bytes += table.cleanup_old_versions(
+                max(older_than, _NO_TIME), error_if_tagged_old_versions=False
+            ).bytes_removed
+        self.n_commits = 0
+        return Optimized(n_before, self._count_fragments(heads), n_bytes)
+
+    def _count_fragments(self, heads: dict[str, int]) -> int:
+        return sum(len(self._open(name, heads).get_fragments()) for name in DATA_TABLES)
+
+    def _count_commits(self) -> int:
+        rows = self._journal.to_table(columns=["seq", "kind", "detail", "files_version"]).sort_by("seq").to_pylist()
+        versions: set[int] = set()
+        for row in rows:
+            if row["kind"] == "maintain" and json.loads(row["detail"]).get("step") == "optimize":
+                versions.clear()
+            elif row["kind"] == "index":
+                versions.add(row["files_version"])
+        return len(versions)
+
+    def _extend_indexes(self, heads: dict[str, int]) -> None:
         for name, columns in SCALAR_INDEXES.items():
             dataset = self._open(name, heads)
             if dataset.count_rows() == 0:
@@ -335,20 +315,23 @@ class Writer:
                     self._step(name, heads, partial(_index, column=column))
             if existing:
                 self._step(name, heads, lambda table: _after(table, table.optimize.optimize_indices))
+
+    def _publish_maintenance(self, step: str, heads: dict[str, int]) -> Published:
         if heads == self.published.versions:
             return self.published
         batch_id = schema.digest("maintain", self.run_id, str(self.published.seq + 1))
-        return self._publish("maintain", [(batch_id, {"detail": {"step": "indexes"}})], heads)
+        return self._publish("maintain", [(batch_id, {"detail": {"step": step}})], heads)
 
     def _publish(self, kind: str, batches: list[tuple[str, dict[str, Any]]], heads: dict[str, int]) -> Published:
         self._seam("publish")
         seq = self.published.seq
         rows = [
-            _journal_row(seq + k, batch_id, self.run_id, kind, heads, **counts)
+            journal.make_row(seq + k, batch_id, self.run_id, kind, heads, **counts)
             for k, (batch_id, counts) in enumerate(batches, start=1)
         ]
-        _publish(self._journal, rows)
+        journal.publish(self._journal, rows)
         self._heads = heads
+        self.n_commits += kind == "index"
         self.published = Published(seq + len(rows), rows[-1]["batch_id"], dict(heads))
         self._tag()
         return self.published
@@ -373,18 +356,21 @@ class Writer:
             raise self._conflict(name)
         return dataset
 
-    def _step(self, name: str, heads: dict[str, int], change: Callable[[Any], Any]) -> None:
+    def _step(self, name: str, heads: dict[str, int], change: Callable[[Any], Any], n_commits: int = 1) -> None:
         """One commit to a table: ``change`` returns the dataset at the version that it made, which must be the next.
 
         It may be the same one, where there was nothing to do.
+
+        Args:
+            n_commits: how many versions the change makes, if it makes any.
         """
         try:
             version = change(self._open(name, heads)).version
         except (OSError, CommitConflictError) as error:
-            if not _is_conflict(error):
+            if not journal.is_conflict(error):
                 raise
             raise self._conflict(name) from None
-        if version > heads[name] + 1:
+        if version not in (heads[name], heads[name] + n_commits):
             raise self._conflict(name)
         heads[name] = version
 
@@ -414,30 +400,19 @@ class Writer:
             self._step(name, heads, lambda table: _after(table, table.delete, where))
 
 
-def _journal(path: str | Path) -> Any:
-    return lance.dataset(table_uri(path, "batches"))
-
-
-def _publish(journal: Any, rows: list[dict[str, Any]]) -> None:
-    """Insert the journal rows if and only if nobody has inserted one of their ``seq`` before.
-
-    The unenforced primary key makes two inserts of one ``seq`` conflict, and without retries the second one fails.
-    """
-    table = pa.Table.from_pylist(rows, schema=schema.BATCHES)
-    try:
-        insert = journal.merge_insert("seq").when_not_matched_insert_all().conflict_retries(0)
-        inserted = insert.execute(table)["num_inserted_rows"]
-    except (OSError, CommitConflictError) as error:
-        if not _is_conflict(error):
-            raise
-        inserted = 0
-    if inserted != len(rows):
-        raise CommitConflict(f"{journal.uri}: another run published batch {rows[0]['seq']} first; this one stops")
-
-
 def _after(table: Any, change: Callable[..., Any], *arguments: Any) -> Any:
     """``table``, changed in place."""
     change(*arguments)
+    return table
+
+
+def _compacted(table: Any) -> Any:
+    """``table`` with its small fragments merged, in order, and rows that were deleted gone from its files."""
+    table.optimize.compact_files(
+        target_rows_per_fragment=ROWS_PER_FRAGMENT,
+        compaction_mode="try_binary_copy",
+        data_storage_version=FILE_FORMAT,
+    )
     return table
 
 
@@ -452,42 +427,11 @@ def _restored(table: Any, version: int) -> Any:
     return old
 
 
-def _is_conflict(error: Exception) -> bool:
-    """Whether Lance refused a commit for another's sake: it has no one type for that.
-
-    Its messages hold paths, so whole phrases are looked for.
-    """
-    said = str(error).lower()
-    return isinstance(error, CommitConflictError) or "too many concurrent writers" in said or "commit conflict" in said
-
-
 def _among(column: str, ids: Iterable[str]) -> str:
     return f"{column} IN ({', '.join(repr(identifier) for identifier in sorted(ids))})"
-
-
-def _journal_row(
-    seq: int, batch_id: str, run_id: str, kind: str, versions: dict[str, int], **counts: Any
-) -> dict[str, Any]:
-    zeros = dict(n_files=0, n_failed=0, n_clips=0, n_frames=0, audio_s=0.0, precision=None)
-    detail = json.dumps(counts.pop("detail", {}), sort_keys=True)
-    return {
-        "seq": seq,
-        "batch_id": batch_id,
-        "run_id": run_id,
-        "kind": kind,
-        "committed_at": dt.datetime.now(dt.UTC),
-        "detail": detail,
-        **{f"{name}_version": version for name, version in versions.items()},
-        **zeros,
-        **counts,
-    }
 
 
 def _stamp(rows: pa.Table, batch_id: str) -> pa.Table:
     return rows.append_column(
         pa.field("batch_id", schema.ID, nullable=False), pa.repeat(pa.scalar(batch_id), len(rows))
     )
-
-
-def _argmax(column: pa.ChunkedArray) -> int:
-    return int(pc.index(column, pc.max(column)).as_py())

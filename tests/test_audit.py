@@ -10,7 +10,7 @@ import numpy as np
 import pyarrow as pa
 import pytest
 
-from pipeline import store
+from pipeline import journal, store
 from pipeline.audit import audit, compare
 from pipeline.config import Config, make_config
 from pipeline.run import index_corpus, mark_damaged
@@ -41,14 +41,14 @@ def config(whole: Config, tmp_path: Path) -> Config:
 
 
 def table(path: str, name: str) -> Any:
-    return lance.dataset(store.table_uri(path, name))
+    return lance.dataset(journal.table_uri(path, name))
 
 
 def publish(path: str) -> None:
     """What is in the tables now becomes what the journal names."""
-    versions = {name: store.latest_version(path, name) for name in store.DATA_TABLES}
-    seq = store.read_published(path).seq + 1
-    store._publish(store._journal(path), [store._journal_row(seq, "f" * 32, "f" * 32, "maintain", versions)])
+    versions = {name: store.latest_version(path, name) for name in journal.DATA_TABLES}
+    seq = journal.read_published(path).seq + 1
+    journal.publish(journal.open_journal(path), [journal.make_row(seq, "f" * 32, "f" * 32, "maintain", versions)])
 
 
 def append(path: str, name: str, where: str, **changes: Any) -> None:
@@ -57,7 +57,7 @@ def append(path: str, name: str, where: str, **changes: Any) -> None:
         at = rows.schema.get_field_index(column)
         values = pa.array([value] * len(rows), rows.schema.field(column).type)
         rows = rows.set_column(at, rows.schema.field(column), values)
-    lance.write_dataset(rows, store.table_uri(path, name), mode="append")
+    lance.write_dataset(rows, journal.table_uri(path, name), mode="append")
 
 
 def first(path: str, name: str, column: str, where: str = "true") -> str:
@@ -142,7 +142,7 @@ def test_a_vector_that_is_not_finite_is_found_and_mended(config: Config, name: s
     values = pa.FixedSizeListArray.from_arrays(pa.array(np.full(size * len(rows), np.nan, np.float16)), size)
     spoilt = rows.set_column(rows.schema.get_field_index("vector"), rows.schema.field("vector"), values)
     table(config.into, name).delete(where)
-    lance.write_dataset(spoilt, store.table_uri(config.into, name), mode="append")
+    lance.write_dataset(spoilt, journal.table_uri(config.into, name), mode="append")
     publish(config.into)
     findings = audit(config.into)
     assert any(finding.table == name for finding in findings)
@@ -172,7 +172,7 @@ def test_vectors_of_another_sound_are_found_by_encoding_again(config: Config) ->
     column = pa.array(turned, rows.schema.field("vector").type)
     turned_rows = rows.set_column(rows.schema.get_field_index("vector"), rows.schema.field("vector"), column)
     table(config.into, "clips").delete(f"clip_id = '{clip_id}'")
-    lance.write_dataset(turned_rows, store.table_uri(config.into, "clips"), mode="append")
+    lance.write_dataset(turned_rows, journal.table_uri(config.into, "clips"), mode="append")
     publish(config.into)
     (finding,) = compare(config.into, 10, WideEncoder())
     assert "cosine" in finding.what

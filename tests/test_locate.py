@@ -8,7 +8,7 @@ import lance
 import numpy as np
 import pytest
 
-from pipeline import store
+from pipeline import journal
 from pipeline.errors import UsageError
 from pipeline.locate import Levels, Rules, Run, find_events, read_runs, to_event
 from pipeline.search import open_table
@@ -79,7 +79,7 @@ def write_scores(path: Path, scores: dict[str, Any], copies: dict[str, str] | No
         frames[:, 0] = values
         audios[uri] = frames, np.zeros((len(window_starts(len(values), GRID)), 8), np.float16)
     write_index(path, audios, GRID, copies)
-    versions = store.read_published(path).versions
+    versions = journal.read_published(path).versions
     return open_table(str(path), "frames", versions["frames"]), open_table(str(path), "files", versions["files"])
 
 
@@ -163,7 +163,7 @@ def write_random(path: Path, seed: int) -> tuple[Any, Any, dict[str, Vectors]]:
         for uri, frames in vectors.items()
     }
     write_index(path, audios, GRID)
-    versions = store.read_published(path).versions
+    versions = journal.read_published(path).versions
     return (
         open_table(str(path), "frames", versions["frames"]),
         open_table(str(path), "files", versions["files"]),
@@ -195,7 +195,7 @@ def test_an_audio_may_lie_in_many_pieces(tmp_path: Path, in_order: bool) -> None
     rng = np.random.default_rng(8)
     scores = {f"/{number}.wav": quantised(rng, 3_000) for number in range(3)}
     _, files = write_scores(tmp_path / "index", scores)
-    uri = store.table_uri(tmp_path / "index", "frames")
+    uri = journal.table_uri(tmp_path / "index", "frames")
     table = lance.dataset(uri).to_table()
     if not in_order:
         table = table.take(rng.permutation(len(table)))
@@ -264,6 +264,6 @@ def test_frames_that_no_indexed_file_holds_any_more_are_not_found(tmp_path: Path
     values[5] = 2.5
     scores = {"/gone.wav": np.full(3_000, 3.0, np.float16), "/a.wav": values}
     frames, _ = write_scores(tmp_path / "index", scores)
-    lance.dataset(store.table_uri(tmp_path / "index", "files")).delete("uri = '/gone.wav'")
+    lance.dataset(journal.table_uri(tmp_path / "index", "files")).delete("uri = '/gone.wav'")
     files = open_table(str(tmp_path / "index"), "files")
     assert [uri for uri, _, _ in find_events(frames, files, QUERY, LEVELS, 3)] == ["/a.wav"]

@@ -19,7 +19,7 @@ from hypothesis import HealthCheck, settings
 from hypothesis import strategies as st
 from hypothesis.stateful import RuleBasedStateMachine, initialize, invariant, rule, run_state_machine_as_test
 
-from pipeline import schema, store
+from pipeline import journal, schema, store
 from pipeline.collect import clip_rows
 from pipeline.config import Config, make_config
 from pipeline.decode import decode_all, hash_file
@@ -229,14 +229,14 @@ class Corpus(RuleBasedStateMachine):
 
         self.run_into_crash(in_place(WideEncoder(), before))
 
-    def run_into_crash(self, stages: Stages, seam: store.Seam = lambda step: None) -> None:
+    def run_into_crash(self, stages: Stages, seam: journal.Seam = lambda step: None) -> None:
         with contextlib.suppress(EarshotError):  # unless there was too little to do
             index_corpus(self.config, stages=stages, seam=seam)
         self.remember()
 
     @rule(back=st.integers(1, 3))
     def restore(self, back: int) -> None:
-        if store.exists(self.config.into):
+        if journal.exists(self.config.into):
             writer = store.Writer(self.config.into, "e" * 32, keep_versions=3)
             seq = max(0, writer.published.seq - back)
             writer.restore(seq)
@@ -246,7 +246,7 @@ class Corpus(RuleBasedStateMachine):
     @invariant()
     def readers_see_whole_files(self) -> None:
         """Whatever has happened, what is published fits together."""
-        if not hasattr(self, "config") or not store.exists(self.config.into):
+        if not hasattr(self, "config") or not journal.exists(self.config.into):
             return
         files = store.open_published(self.config.into, "files").to_table().to_pylist()
         clips = Counter(store.open_published(self.config.into, "clips").to_table(["file_id"])["file_id"].to_pylist())
@@ -267,7 +267,7 @@ class Corpus(RuleBasedStateMachine):
 
     def remember(self) -> None:
         """What the ledger has seen so far, by its own word: which files a stopped run got to is its own affair."""
-        if store.exists(self.config.into):
+        if journal.exists(self.config.into):
             self.ever |= set(store.open_published(self.config.into, "files").to_table(["uri"])["uri"].to_pylist())
 
     def expected(self) -> dict[str, list[Any]]:
@@ -322,7 +322,7 @@ def test_moves_and_duplicates_cost_no_encoding_and_leave_the_frames_alone(tmp_pa
     for n in (2, 3, 5):
         shutil.copyfile(CONTENTS.files[n], folder / f"{n}.wav")
     index_corpus(config, stages=in_place(WideEncoder()))
-    frames = store.read_published(config.into).versions["frames"]
+    frames = journal.read_published(config.into).versions["frames"]
     (folder / "3.wav").rename(folder / "moved.wav")
     shutil.copyfile(CONTENTS.files[5], folder / "copy.wav")
     plan = plan_corpus(config)
@@ -339,10 +339,10 @@ def test_moves_and_duplicates_cost_no_encoding_and_leave_the_frames_alone(tmp_pa
     encoder = WideEncoder()
     progress = index_corpus(config, stages=in_place(encoder))
     assert (encoder.n_windows, progress.n_frames) == (0, 0)
-    assert store.read_published(config.into).versions["frames"] == frames
+    assert journal.read_published(config.into).versions["frames"] == frames
     (folder / "copy.wav").unlink()
     index_corpus(config, stages=in_place(encoder))
-    assert store.read_published(config.into).versions["frames"] == frames
+    assert journal.read_published(config.into).versions["frames"] == frames
     (folder / "5.wav").unlink()
     index_corpus(config, stages=in_place(encoder))
     left = set(store.open_published(config.into, "frames").to_table(["audio_id"])["audio_id"].to_pylist())

@@ -12,7 +12,7 @@ import numpy as np
 import pyarrow as pa
 import pytest
 
-from pipeline import store
+from pipeline import journal, store
 from pipeline.checkpoint import read_identity
 from pipeline.config import Config, make_config
 from pipeline.errors import EarshotError, IndexMismatch, ModelError
@@ -94,14 +94,14 @@ def test_a_run_indexes_everything_and_a_second_one_nothing(corpus: Path, tmp_pat
     assert seen[0] == ("listing", 0)
     assert seen[-1] == ("done", 9)
     before = everything(config.into)
-    journal = store.read_journal(config.into)
-    assert sum(journal["n_frames"].to_pylist()) == progress.n_frames
-    assert {row["precision"] for row in journal.to_pylist() if row["kind"] == "index"} == {"float32"}
+    batches = journal.read_journal(config.into)
+    assert sum(batches["n_frames"].to_pylist()) == progress.n_frames
+    assert {row["precision"] for row in batches.to_pylist() if row["kind"] == "index"} == {"float32"}
     again = index_corpus(config, stages=in_place(encoder))
     assert (again.n_unchanged, again.n_indexed, again.n_failed) == (9, 0, 0)
     assert encoder.n_windows == progress.n_clips
     assert everything(config.into) == before
-    assert store.read_journal(config.into).num_rows == journal.num_rows
+    assert journal.read_journal(config.into).num_rows == batches.num_rows
 
 
 def test_a_file_that_was_only_touched_changes_its_ledger_row_alone(corpus: Path, tmp_path: Path) -> None:
@@ -133,7 +133,7 @@ def test_what_was_published_before_a_crash_is_not_done_again(corpus: Path, tmp_p
 
     with pytest.raises(EarshotError, match=r"the lights went out.*run again"):
         index_corpus(config, stages=in_place(WideEncoder(), crash))
-    assert store.read_journal(config.into)["kind"].to_pylist().count("index") == at
+    assert journal.read_journal(config.into)["kind"].to_pylist().count("index") == at
     encoder = WideEncoder()
     index_corpus(config, stages=in_place(encoder))
     assert everything(config.into) == everything(whole.into)
@@ -175,10 +175,10 @@ def test_settings_that_would_mix_vectors_are_refused(
 ) -> None:
     config = configure(corpus, tmp_path / "index")
     index_corpus(config, stages=in_place(WideEncoder()))
-    before = store.read_published(config.into)
+    before = journal.read_published(config.into)
     with pytest.raises(IndexMismatch, match=said):
         index_corpus(configure(corpus, tmp_path / "index", **sections), stages=in_place(WideEncoder()))
-    assert store.read_published(config.into) == before
+    assert journal.read_published(config.into) == before
 
 
 def test_checkpoints_are_bounded_by_rows(corpus: Path, tmp_path: Path) -> None:
@@ -187,10 +187,10 @@ def test_checkpoints_are_bounded_by_rows(corpus: Path, tmp_path: Path) -> None:
     versions = []
     for config in (often, once):
         index_corpus(config, stages=in_place(WideEncoder()))
-        journal = store.read_journal(config.into)
-        indexed = [row["files_version"] for row in journal.to_pylist() if row["kind"] == "index"]
+        batches = journal.read_journal(config.into)
+        indexed = [row["files_version"] for row in batches.to_pylist() if row["kind"] == "index"]
         versions.append(len(set(indexed)))
-        assert len(indexed) == len(set(journal["batch_id"].to_pylist())) - 3  # beside `create`, `configure`, `maintain`
+        assert len(indexed) == len(set(batches["batch_id"].to_pylist())) - 3  # beside `create`, `configure`, `maintain`
     assert versions[0] > 3
     assert versions[1] == 1
     assert everything(often.into) == everything(once.into)

@@ -6,7 +6,7 @@ from typing import Any
 import numpy as np
 import pytest
 
-from pipeline import store
+from pipeline import journal
 from pipeline.errors import UsageError
 from pipeline.search import find_clips, open_table
 from pipeline.window import Grid, window_starts
@@ -34,7 +34,7 @@ def index(tmp_path_factory: pytest.TempPathFactory) -> Path:
 
 @pytest.fixture(scope="module")
 def clips(index: Path) -> Any:
-    return open_table(str(index), "clips", store.read_published(index).versions["clips"])
+    return open_table(str(index), "clips", journal.read_published(index).versions["clips"])
 
 
 @pytest.fixture(scope="module")
@@ -90,7 +90,7 @@ def test_folding_still_gives_k_hits_where_one_file_takes_all_candidates(tmp_path
     long = np.ones((n_frames, 8), np.float16)
     audios = {"/long.wav": (long, loud), "/a.wav": (frames, quiet), "/b.wav": (frames, quiet)}
     write_index(tmp_path / "index", audios, grid)
-    table = open_table(str(tmp_path / "index"), "clips", store.read_published(tmp_path / "index").versions["clips"])
+    table = open_table(str(tmp_path / "index"), "clips", journal.read_published(tmp_path / "index").versions["clips"])
     hits = find_clips(table, np.ones(8, np.float32), k=1_000)
     assert {hit.uri for hit in hits} == set(audios)
     assert [hit.uri for hit in hits[-2:]] == ["/a.wav", "/b.wav"]

@@ -13,7 +13,7 @@ import numpy as np
 import pyarrow as pa
 import pytest
 
-from pipeline import schema, store
+from pipeline import journal, schema, store
 from pipeline.collect import clip_rows, files_table
 from pipeline.errors import CommitConflict, IndexMismatch, IndexMissing
 from pipeline.plan import Ledger, empty_row
@@ -159,7 +159,7 @@ AFTER: Corpus = {
 
 def read_state(path: Path) -> dict[str, list[Row]]:
     """The published rows of all tables, in a fixed order, without what names the run that wrote them."""
-    published = store.read_published(path)
+    published = journal.read_published(path)
     keys = {"files": ["uri"], "clips": ["clip_id"], "frames": ["audio_id", "frame"]}
     state = {}
     for name, columns in keys.items():
@@ -205,10 +205,10 @@ def check_state(path: Path, corpus: Corpus, gone: tuple[str, ...] = ()) -> None:
 
 def test_new_index_is_empty_and_has_its_schemas(tmp_path: Path) -> None:
     path = tmp_path / "deep" / "index"
-    assert not store.exists(path)
+    assert not journal.exists(path)
     create(path)
-    assert store.exists(path)
-    assert store.read_settings(path) == SETTINGS
+    assert journal.exists(path)
+    assert journal.read_settings(path) == SETTINGS
     expected = {
         "files": schema.FILES,
         "clips": schema.clips_schema(CLIP_DIMENSION),
@@ -216,10 +216,10 @@ def test_new_index_is_empty_and_has_its_schemas(tmp_path: Path) -> None:
         "batches": schema.BATCHES,
     }
     for name, arrow_schema in expected.items():
-        dataset = lance.dataset(store.table_uri(path, name))
+        dataset = lance.dataset(journal.table_uri(path, name))
         assert dataset.schema == arrow_schema
         assert dataset.data_storage_version == "2.2"
-    (row,) = store.read_journal(path).to_pylist()
+    (row,) = journal.read_journal(path).to_pylist()
     assert (row["seq"], row["kind"], row["n_files"]) == (0, "create", 0)
     check_state(path, {})
 
@@ -232,9 +232,9 @@ def test_creating_that_dies_leaves_no_index_and_can_be_done_again(tmp_path: Path
         path = tmp_path / str(step)
         with pytest.raises(Killed):
             create(path, Killer(step))
-        assert not store.exists(path)
+        assert not journal.exists(path)
         with pytest.raises(IndexMissing, match="no index here"):
-            store.read_settings(path)
+            journal.read_settings(path)
         create(path)
         run(path, BEFORE)
         check_state(path, BEFORE)
@@ -243,7 +243,7 @@ def test_creating_that_dies_leaves_no_index_and_can_be_done_again(tmp_path: Path
 def test_half_made_folders_are_no_index(tmp_path: Path) -> None:
     for name in ("files", "batches"):
         (tmp_path / f"{name}.lance" / "data").mkdir(parents=True)
-    assert not store.exists(tmp_path)
+    assert not journal.exists(tmp_path)
     create(tmp_path)
     check_state(tmp_path, {})
 
@@ -261,10 +261,10 @@ def test_tables_that_lost_their_journal_are_not_wiped(tmp_path: Path) -> None:
     create(index)
     run(index, {"a.wav": ("one", 20)})
     shutil.rmtree(index / "batches.lance")
-    for action in (lambda: create(index), lambda: store.read_settings(index)):
+    for action in (lambda: create(index), lambda: journal.read_settings(index)):
         with pytest.raises(IndexMismatch, match=r"`files` has rows, but the journal is missing"):
             action()
-    assert lance.dataset(store.table_uri(index, "frames")).count_rows() == 20
+    assert lance.dataset(journal.table_uri(index, "frames")).count_rows() == 20
 
 
 @pytest.mark.parametrize(
@@ -276,15 +276,17 @@ def test_tables_that_lost_their_journal_are_not_wiped(tmp_path: Path) -> None:
     ],
 )
 def test_a_conflict_is_told_from_other_errors_whatever_the_path(error: OSError, is_conflict: bool) -> None:
-    assert store._is_conflict(error) is is_conflict
+    assert journal.is_conflict(error) is is_conflict
 
 
 def test_newer_format_is_refused(tmp_path: Path) -> None:
     create(tmp_path)
-    detail = json.dumps({"format": store.FORMAT + 1, "settings": {}})
-    lance.dataset(store.table_uri(tmp_path, "batches")).update({"detail": f"'{detail}'"}, where="seq = 0")
-    with pytest.raises(IndexMismatch, match=r"index format 2, this version reads 1; upgrade"):
-        store.read_settings(tmp_path)
+    detail = json.dumps({"format": journal.FORMAT + 1, "settings": {}})
+    lance.dataset(journal.table_uri(tmp_path, "batches")).update({"detail": f"'{detail}'"}, where="seq = 0")
+    with pytest.raises(
+        IndexMismatch, match=rf"index format {journal.FORMAT + 1}, this version reads up to {journal.FORMAT}; upgrade"
+    ):
+        journal.read_settings(tmp_path)
 
 
 # --- committing -------------------------------------------------------------------------------------------------------
@@ -316,7 +318,7 @@ def test_journal_counts_what_was_written_and_names_its_batches(tmp_path: Path) -
     create(tmp_path)
     began = dt.datetime.now(dt.UTC)
     run(tmp_path, BEFORE)
-    rows = store.read_journal(tmp_path).to_pylist()
+    rows = journal.read_journal(tmp_path).to_pylist()
     assert [row["seq"] for row in rows] == list(range(len(rows)))
     assert [row["kind"] for row in rows] == ["create", "index", "index", "index", "maintain"]
     assert {row["run_id"] for row in rows[1:]} == {"run"}
@@ -364,9 +366,9 @@ def test_readers_see_whole_commits_only(tmp_path: Path) -> None:
 
     def look(step: str) -> None:
         statuses = {row["uri"]: row["status"] for row in read_state(tmp_path)["files"]}
-        seen.append((step, statuses.get("5"), statuses.get("8"), len(store.read_journal(tmp_path))))
+        seen.append((step, statuses.get("5"), statuses.get("8"), len(journal.read_journal(tmp_path))))
 
-    n_before = len(store.read_journal(tmp_path))
+    n_before = len(journal.read_journal(tmp_path))
     run(tmp_path, AFTER, "again", look)
     publications = [k for k, (step, *_) in enumerate(seen) if step == "publish"]
     for step, five, _, n_rows in seen[: publications[0] + 1]:
@@ -423,8 +425,8 @@ def test_dying_at_any_step_changes_nothing_in_the_end(tmp_path: Path) -> None:
 
 def check_tags(path: Path) -> None:
     """The newest published versions carry a tag, so no clean-up removes them."""
-    for name, version in store.read_published(path).versions.items():
-        tags = lance.dataset(store.table_uri(path, name)).tags.list()
+    for name, version in journal.read_published(path).versions.items():
+        tags = lance.dataset(journal.table_uri(path, name)).tags.list()
         assert version in [tag["version"] for tag in tags.values()]
 
 
@@ -537,9 +539,9 @@ def test_journal_row_of_the_same_number_is_refused_whole(tmp_path: Path) -> None
     first.commit([empty])
     # The second would write two rows, of which only one is taken.
     assert not succeeds(lambda: second.commit([empty, empty]))
-    assert [row["run_id"] for row in store.read_journal(tmp_path).to_pylist()][1:] == ["first"]
+    assert [row["run_id"] for row in journal.read_journal(tmp_path).to_pylist()][1:] == ["first"]
     first.commit([empty, empty])
-    assert store.read_published(tmp_path).seq == 3
+    assert journal.read_published(tmp_path).seq == 3
 
 
 # --- indexes and tags -------------------------------------------------------------------------------------------------
@@ -567,7 +569,7 @@ def test_ids_are_indexed_and_lookups_stay_right_over_many_commits(tmp_path: Path
 
 
 def check_lookups(path: Path, corpus: Corpus) -> None:
-    published = store.read_published(path)
+    published = journal.read_published(path)
     files, clips, frames = (store.open_published(path, name, published) for name in ("files", "clips", "frames"))
     for uri, (content, n_frames) in corpus.items():
         audio_id = schema.make_audio_id(content)
@@ -589,8 +591,8 @@ def test_tags_keep_the_newest_versions_through_a_clean_up(tmp_path: Path) -> Non
     history = [writer.commit([make_batch(tmp_path, f"{k:032x}", {f"{k}": (f"c{k}", 9)})]) for k in range(5)]
     states = [store.open_published(tmp_path, "files", published).count_rows() for published in history]
     assert states == [1, 2, 3, 4, 5]
-    for name in store.DATA_TABLES:
-        dataset = lance.dataset(store.table_uri(tmp_path, name))
+    for name in journal.DATA_TABLES:
+        dataset = lance.dataset(journal.table_uri(tmp_path, name))
         tags = {tag: value["version"] for tag, value in dataset.tags.list().items()}
         assert tags == {f"published-{p.seq:012d}": p.versions[name] for p in history[-3:]}
         dataset.cleanup_old_versions(older_than=dt.timedelta(0), error_if_tagged_old_versions=False)

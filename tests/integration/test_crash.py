@@ -14,7 +14,7 @@ import pytest
 import soundfile
 import yaml
 
-from pipeline import store
+from pipeline import journal, store
 from pipeline.config import load_config
 from pipeline.errors import EarshotError
 from pipeline.run import Progress, index_corpus
@@ -68,9 +68,9 @@ def vectors(index: Path, name: str, keys: list[str]) -> dict[tuple[Any, ...], An
 
 
 def count_batches(index: Path) -> int:
-    if not store.exists(index):
+    if not journal.exists(index):
         return 0
-    kinds: list[str] = store.read_journal(index)["kind"].to_pylist()
+    kinds: list[str] = journal.read_journal(index)["kind"].to_pylist()
     return kinds.count("index")
 
 
@@ -164,4 +164,4 @@ def test_a_second_run_is_told_who_holds_the_index(corpus: Path, tmp_path: Path) 
     Path(config.into).mkdir()
     with Claim(config.into, "first"), pytest.raises(IndexBusy, match=f"process {os.getpid()}"):
         index_corpus(config)
-    assert not store.exists(config.into)
+    assert not journal.exists(config.into)

@@ -14,7 +14,7 @@ import pytest
 import soundfile
 
 import pipeline
-from pipeline import schema, store
+from pipeline import journal, schema, store
 from pipeline.config import Config, DecodeConfig, make_config
 from pipeline.encode import load_encoder
 from pipeline.errors import EarshotError, IndexMismatch
@@ -56,7 +56,7 @@ def check_against_grid(index: Path) -> None:
         assert row["audio_id"] == last or row["audio_id"] not in frames, "the frames of an audio are contiguous"
         last = row["audio_id"]
         frames.setdefault(last, []).append(row)
-    batches = {row["batch_id"] for row in store.read_journal(index).to_pylist()}
+    batches = {row["batch_id"] for row in journal.read_journal(index).to_pylist()}
     assert frames.keys() == {row["audio_id"] for row in files.values() if row["status"] == "indexed"}
     for file_id, row in files.items():
         assert file_id == schema.make_file_id(row["uri"], row["audio_id"])
@@ -248,10 +248,10 @@ def test_broken_files_are_rows_and_a_rerun_leaves_them(tmp_path: Path) -> None:
         assert (rows[name]["status"], rows[name]["reason"]) == (status, reason), name
     assert progress.n_indexed + progress.n_failed == progress.n_files == len(expected)
     check_against_grid(Path(config.into))
-    before = store.read_published(config.into)
+    before = journal.read_published(config.into)
     again = index_corpus(config)
     assert (again.n_unchanged, again.n_indexed, again.n_failed) == (len(expected), 0, 0)
-    assert store.read_published(config.into) == before
+    assert journal.read_published(config.into) == before
 
 
 def test_two_hundred_files_of_every_format_have_a_row_each(tmp_path: Path) -> None:
@@ -312,10 +312,10 @@ def test_without_frames_clips_are_found_and_nothing_is_located(tmp_path: Path) -
 
 
 def test_another_window_is_refused_and_nothing_changes(scenes: Path, truth: tuple[Path, Any]) -> None:
-    before = store.read_published(scenes)
+    before = journal.read_published(scenes)
     with pytest.raises(IndexMismatch, match=r"window .*8\.0"):
         index_corpus(configure(truth[0], scenes, window={"length_s": 8.0}))
-    assert store.read_published(scenes) == before
+    assert journal.read_published(scenes) == before
 
 
 def test_the_ledger_keeps_what_the_header_says(tmp_path: Path) -> None:

@@ -1,0 +1,34 @@
+"""``earshot optimize``: keep an index fast and small."""
+
+from typing import Annotated
+
+import typer
+
+from jobs.output import print_json, show_bytes
+from jobs.query import Json, Path_
+
+
+def optimize(
+    index: Path_,
+    keep_hours: Annotated[
+        float,
+        typer.Option(help="What was replaced goes when it is older: queries may still read it.", min=0),
+    ] = 24.0,
+    json: Json = False,
+) -> None:
+    """Merge the small fragments of INDEX, bring its indexes up to date, and delete what is of no more use.
+
+    Runs do it by themselves after every fifty commits. The newest checkpoints always stay (store.keep_versions).
+
+    Example: earshot optimize my-index
+    """
+    from pipeline.run import optimize_index
+
+    done = optimize_index(index, keep_hours)
+    if json:
+        print_json([done])
+    else:
+        print(
+            f"{index}: {done.n_fragments_before} fragments are {done.n_fragments} now,"
+            f" {show_bytes(done.n_bytes_deleted)} deleted"
+        )

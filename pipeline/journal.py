@@ -1,0 +1,283 @@
+"""The journal: what has been published, and with which settings. Its rows are the truth about an index.
+
+``batches`` has one row per committed batch or step of maintenance, which names the version of each table that it
+publishes. Inserting the row is the commit point: ``seq`` counts on by one, and of two writers that insert the same
+number only the first one gets it in.
+
+An index made anew with other settings is a *generation*: four tables of its own, with a journal of their own, in a
+folder beside the old ones. One row in the first journal, of the kind ``switch``, puts it in their place.
+"""
+
+import datetime as dt
+import json
+from collections.abc import Callable
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+import fsspec
+import lance
+import pyarrow as pa
+import pyarrow.compute as pc
+from lance.commit import CommitConflictError
+
+from pipeline import schema
+from pipeline.errors import CommitConflict, IndexMismatch, IndexMissing
+
+FORMAT = 2
+"""The format number of an index: what this code reads and writes. Older ones are brought up to it by the next run."""
+
+DATA_TABLES = ("files", "clips", "frames")
+
+Seam = Callable[[str], None]
+"""Called with the name of each step of the protocol just before it is done: tests crash a run there."""
+
+
+@dataclass(frozen=True)
+class Published:
+    """What the newest journal row says: the state that readers see."""
+
+    seq: int
+    batch_id: str
+    versions: dict[str, int]
+
+
+def table_uri(path: str | Path, name: str) -> str:
+    """Where the table ``name`` of the index at ``path`` lies."""
+    return str(Path(path) / f"{name}.lance")
+
+
+def open_journal(path: str | Path) -> Any:
+    """The newest version of ``batches``, a ``lance.LanceDataset``."""
+    return lance.dataset(table_uri(path, "batches"))
+
+
+def exists(path: str | Path) -> bool:
+    """Whether a complete index lies at ``path``: creating one ends with the first journal row."""
+    if not Path(table_uri(path, "batches")).is_dir():
+        return False
+    try:
+        return bool(open_journal(path).count_rows() > 0)
+    except ValueError as error:
+        if "was not found" not in str(error):  # a folder without a table: creating it was interrupted
+            raise
+        return False
+
+
+def check_whole(path: str | Path) -> None:
+    """Refuse an index whose journal was lost: to make it anew would wipe its tables.
+
+    Raises:
+        IndexMismatch: there are tables with rows, and no journal.
+    """
+    for name in DATA_TABLES:
+        if Path(table_uri(path, name), "_versions").is_dir() and lance.dataset(table_uri(path, name)).count_rows():
+            raise IndexMismatch(
+                f"{path}: `{name}` has rows, but the journal is missing: copy batches.lance too, or delete the folder"
+            )
+
+
+# --- reading ----------------------------------------------------------------------------------------------------------
+
+
+def read_settings(path: str | Path) -> dict[str, Any]:
+    """What the index at ``path`` was created with.
+
+    Raises:
+        IndexMissing: there is no index. IndexMismatch: its format is newer than this code.
+    """
+    if not exists(path):
+        check_whole(path)
+        raise IndexMissing(f"{path}: no index here; make one with `earshot index FOLDER --into {path}`")
+    journal = open_journal(path)
+    if (found := _read_format(journal)) > FORMAT:
+        raise IndexMismatch(f"{path}: index format {found}, this version reads up to {FORMAT}; upgrade earshot")
+    rows = journal.to_table(columns=["detail"], filter="seq = 0").to_pylist()
+    settings: dict[str, Any] = json.loads(rows[0]["detail"])["settings"]
+    return settings
+
+
+def read_config(path: str | Path) -> dict[str, Any] | None:
+    """The configuration of the newest run, as it was given to ``Writer.configure``; None before the first."""
+    found = _newest_detail(open_journal(path), "kind = 'configure'")
+    values: dict[str, Any] | None = found and found["config"]
+    return values
+
+
+def read_published(path: str | Path) -> Published:
+    """The newest published state."""
+    return newest(open_journal(path))
+
+
+def newest(journal: Any) -> Published:
+    """The state that a version of the journal publishes."""
+    columns = ["seq", "batch_id", *(f"{name}_version" for name in DATA_TABLES)]
+    table = journal.to_table(columns=columns)
+    row = table.slice(_argmax(table["seq"]), 1).to_pylist()[0]
+    return Published(row["seq"], row["batch_id"], {name: row[f"{name}_version"] for name in DATA_TABLES})
+
+
+def read_journal(path: str | Path) -> pa.Table:
+    """All batches, oldest first."""
+    rows = open_journal(path).to_table().sort_by("seq")
+    if "seconds" not in rows.schema.names:  # format 1, which no run has brought up yet
+        rows = rows.append_column("seconds", _seconds_of(rows["detail"])).select(schema.BATCHES.names)
+    return rows
+
+
+def _newest_detail(journal: Any, where: str) -> dict[str, Any] | None:
+    rows = journal.to_table(columns=["seq", "detail"], filter=where)
+    if rows.num_rows == 0:
+        return None
+    detail: dict[str, Any] = json.loads(rows["detail"][_argmax(rows["seq"])].as_py())
+    return detail
+
+
+def _read_format(journal: Any) -> int:
+    detail = _newest_detail(journal, "kind IN ('create', 'migrate')")
+    return int(detail["format"]) if detail else 0
+
+
+def _argmax(column: pa.ChunkedArray) -> int:
+    return int(pc.index(column, pc.max(column)).as_py())
+
+
+# --- writing ----------------------------------------------------------------------------------------------------------
+
+
+def make_row(seq: int, batch_id: str, run_id: str, kind: str, versions: dict[str, int], **counts: Any) -> Any:
+    """A journal row. ``counts`` are further columns; ``detail`` is a mapping."""
+    zeros = dict(n_files=0, n_failed=0, n_clips=0, n_frames=0, audio_s=0.0, seconds=None, precision=None)
+    detail = json.dumps(counts.pop("detail", {}), sort_keys=True)
+    return {
+        "seq": seq,
+        "batch_id": batch_id,
+        "run_id": run_id,
+        "kind": kind,
+        "committed_at": dt.datetime.now(dt.UTC),
+        "detail": detail,
+        **{f"{name}_version": version for name, version in versions.items()},
+        **zeros,
+        **counts,
+    }
+
+
+def publish(journal: Any, rows: list[dict[str, Any]]) -> None:
+    """Insert the journal rows if and only if nobody has inserted one of their ``seq`` before.
+
+    The unenforced primary key makes two inserts of one ``seq`` conflict, and without retries the second one fails.
+
+    Raises:
+        CommitConflict: somebody has; nothing is inserted.
+    """
+    table = pa.Table.from_pylist(rows, schema=schema.BATCHES)
+    try:
+        insert = journal.merge_insert("seq").when_not_matched_insert_all().conflict_retries(0)
+        inserted = insert.execute(table)["num_inserted_rows"]
+    except (OSError, CommitConflictError) as error:
+        if not is_conflict(error):
+            raise
+        inserted = 0
+    if inserted != len(rows):
+        raise CommitConflict(f"{journal.uri}: another run published batch {rows[0]['seq']} first; this one stops")
+
+
+def is_conflict(error: Exception) -> bool:
+    """Whether Lance refused a commit for another's sake: it has no one type for that.
+
+    Its messages hold paths, so whole phrases are looked for.
+    """
+    said = str(error).lower()
+    return isinstance(error, CommitConflictError) or "too many concurrent writers" in said or "commit conflict" in said
+
+
+def migrate(path: str | Path, run_id: str, seam: Seam = lambda step: None) -> None:
+    """Bring an index of an older format up to this one; each step may be repeated after a crash."""
+    journal = open_journal(path)
+    found = _read_format(journal)
+    if found >= FORMAT:
+        return
+    if found < 2 and "seconds" not in journal.schema.names:  # it was part of ``detail``
+        seam("migrate batches")
+        order = journal.to_table(columns=["detail"])
+        column = pa.table({"seconds": _seconds_of(order["detail"])})
+        journal.add_columns(column.to_reader())
+    seam("publish")
+    before = newest(journal)
+    batch_id = schema.digest("migrate", run_id, str(FORMAT))
+    row = make_row(before.seq + 1, batch_id, run_id, "migrate", before.versions, detail={"format": FORMAT})
+    publish(journal, [row])
+
+
+def _seconds_of(details: pa.ChunkedArray) -> pa.Array:
+    return pa.array([json.loads(detail).get("seconds") for detail in details.to_pylist()], pa.float64())
+
+
+# --- generations ------------------------------------------------------------------------------------------------------
+
+
+def live(path: str | Path) -> str:
+    """Where the tables that readers see lie: ``path`` itself, or the generation that has been put in their place."""
+    if not exists(path):
+        return str(path)
+    number = _live_number(open_journal(path))
+    return str(path) if number == 1 else _generation(path, number)
+
+
+def next_generation(path: str | Path) -> str:
+    """Where the generation that comes after the live one is, or was begun, or would be."""
+    return _generation(path, _live_number(open_journal(path)) + 1)
+
+
+def switch(path: str | Path, run_id: str, after: Published, seam: Seam = lambda step: None) -> None:
+    """Put the next generation in the place of the live one, in one step.
+
+    Args:
+        after: what the first journal published when the run began.
+
+    Raises:
+        CommitConflict: another run has written there since.
+    """
+    journal = open_journal(path)
+    number = _live_number(journal) + 1
+    seam("switch")
+    detail = {"generation": number}
+    row = make_row(after.seq + 1, schema.digest("switch", run_id), run_id, "switch", after.versions, detail=detail)
+    publish(journal, [row])
+
+
+def drop_former_generations(path: str | Path, older_than: dt.timedelta) -> list[str]:
+    """Delete the tables that a generation has replaced, once readers have had time to leave them.
+
+    Returns:
+        What was deleted.
+    """
+    journal = open_journal(path)
+    rows = journal.to_table(columns=["seq", "committed_at"], filter="kind = 'switch'")
+    if rows.num_rows == 0:
+        return []
+    switched_at = rows["committed_at"][_argmax(rows["seq"])].as_py()
+    if dt.datetime.now(dt.UTC) - switched_at < older_than:
+        return []
+    number = _live_number(journal)
+    former = [table_uri(path, name) for name in DATA_TABLES]
+    former += [_generation(path, earlier) for earlier in range(2, number)]
+    return [place for place in former if delete_folder(place)]
+
+
+def delete_folder(place: str) -> bool:
+    """Delete a folder of tables and all that it holds; returns whether it was there."""
+    fs, root = fsspec.url_to_fs(place)
+    if not fs.exists(root):
+        return False
+    fs.rm(root, recursive=True)
+    return True
+
+
+def _live_number(journal: Any) -> int:
+    detail = _newest_detail(journal, "kind = 'switch'")
+    return 1 if detail is None else int(detail["generation"])
+
+
+def _generation(path: str | Path, number: int) -> str:
+    return str(Path(path) / f"generation-{number}")
