@@ -14,7 +14,7 @@ demo: $(VENV)/ready  ## Index a small synthetic corpus with the bundled model, t
 	$(BIN)/earshot demo
 
 test: $(VENV)/ready lint  ## Lint, types, and every test that is not marked slow
-	$(BIN)/python -m pytest -m "not slow" -n 2 --dist loadgroup --no-loadscope-reorder
+	$(BIN)/python -m pytest -m "not slow" -n 2 --dist loadfile --no-loadscope-reorder
 
 test-all: $(VENV)/ready lint  ## All tests
 	$(BIN)/python -m pytest
