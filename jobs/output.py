@@ -24,13 +24,17 @@ def print_table(
     from rich.table import Table
     from rich.text import Text
 
-    table = Table(title=Text(title), title_justify="left", header_style="bold", box=box.SIMPLE_HEAD, pad_edge=False)
+    table = Table(header_style="bold", box=box.SIMPLE_HEAD, pad_edge=False)
     for name in columns:
         is_number = name in right
         table.add_column(name, justify="right" if is_number else "left", no_wrap=is_number, overflow="fold")
     for row in rows:
         table.add_row(*(Text(show(value)) for value in row))
-    Console().print(table)
+    console = Console()
+    console.print(
+        Text(title, style="italic"), soft_wrap=True
+    )  # as a title of the table it would be folded to the table's width
+    console.print(table)
 
 
 def show(value: object) -> str:

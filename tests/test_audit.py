@@ -14,8 +14,8 @@ from pipeline import journal, store
 from pipeline.audit import audit, compare
 from pipeline.config import Config, make_config
 from pipeline.run import index_corpus, mark_damaged
+from tests.contents import SECTIONS, live
 from tests.fakes import noise, write_wav
-from tests.test_reindex import SECTIONS, live
 from tests.test_run import WideEncoder, in_place
 
 Plant = Callable[[str], object]

@@ -28,6 +28,7 @@ COMMANDS = {
     "history",
     "restore",
     "verify",
+    "optimize",
 }
 ROOT = Path(__file__).parent.parent
 

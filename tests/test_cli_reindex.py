@@ -1,0 +1,238 @@
+"""The commands that keep an index up: plan, reindex, history, restore, verify, optimize, as a person meets them."""
+
+import json
+import re
+import sys
+from collections.abc import Callable
+from pathlib import Path
+from typing import Any
+
+import pytest
+import yaml
+
+import pipeline.run
+from jobs.main import main
+from pipeline import journal
+from pipeline.claim import Claim
+from pipeline.run import index_corpus
+from tests.contents import KnownCorpus, live
+from tests.test_audit import table
+from tests.test_run import WideEncoder, in_place
+
+Call = Callable[..., tuple[int, str, str]]
+
+
+@pytest.fixture
+def corpus(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> KnownCorpus:
+    """Indexed; then a file moved, one doubled, one new, one gone and one broken."""
+    made = KnownCorpus(tmp_path, store={"optimize_every": 1_000})
+    for number, name in enumerate(("a.wav", "b.wav", "c.wav", "sub/d.wav")):
+        made.put(name, number + 2)
+    index_corpus(made.config, stages=in_place(WideEncoder()))
+    made.move("a.wav", "moved.wav")
+    made.put("doubled.wav", 3)
+    made.delete("c.wav")
+    made.put("new.wav", 0)
+    made.put("broken.wav", 7)
+    monkeypatch.setenv("COLUMNS", "200")
+    # In place of Ray, and of its models.
+    monkeypatch.setattr(pipeline.run, "_stages_on_ray", in_place(WideEncoder()))
+    monkeypatch.setattr(pipeline.run, "_check_before_creating", lambda config, on_ray: None)
+    return made
+
+
+@pytest.fixture
+def call(monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]) -> Call:
+    """Run a command; returns its exit code and what it printed."""
+
+    def run(*arguments: object) -> tuple[int, str, str]:
+        monkeypatch.setattr(sys, "argv", ["earshot", *map(str, arguments)])
+        with pytest.raises(SystemExit) as exit:
+            main()
+        out, err = capsys.readouterr()
+        return int(exit.value.code or 0), out, err
+
+    return run
+
+
+def lines(text: str) -> list[dict[str, Any]]:
+    return [json.loads(line) for line in text.splitlines()]
+
+
+def versions(index: str) -> dict[str, int]:
+    names = (*journal.DATA_TABLES, "batches")
+    return {name: table(index, name).version for name in names}
+
+
+def test_plan_says_what_reindex_does_and_writes_nothing(corpus: KnownCorpus, call: Call) -> None:
+    into = corpus.config.into
+    before = versions(into)
+    code, out, _ = call("plan", into, "--json")
+    *files, summary = lines(out)
+    assert code == 0
+    assert {Path(row["uri"]).name: row["action"] for row in files} == {
+        "a.wav": "deleted",
+        "b.wav": "unchanged",
+        "c.wav": "deleted",
+        "d.wav": "unchanged",
+        "moved.wav": "moved",
+        "doubled.wav": "duplicate",
+        "new.wav": "new",
+        "broken.wav": "new",
+    }
+    assert all(row.keys() == {"uri", "action", "reason"} and row["reason"] for row in files)
+    counts = {"new": 2, "moved": 1, "duplicate": 1, "deleted": 2, "unchanged": 2, "changed": 0, "failed": 0}
+    assert summary.items() >= counts.items()
+    assert summary["hours"] > 0
+    assert summary["bytes"] > 0
+    assert summary["seconds"] > 0
+    code, out, _ = call("plan", into)
+    assert code == 0
+    assert re.search(r"moved +1 *\n", out)
+    assert "of audio to encode" in out
+    assert versions(into) == before
+    code, out, _ = call("reindex", into, "--json")
+    assert code == 0
+    [done] = lines(out)
+    expected = {"files": 6, "unchanged": 2, "indexed": 3, "failed": 1, "deleted": 2}
+    assert done.items() >= expected.items()
+    assert live(into) == corpus.expected()
+    *files, summary = lines(call("plan", into, "--json")[1])
+    assert (summary["unchanged"], summary["failed"], summary["new"]) == (5, 1, 0)
+
+
+def test_plan_of_a_configuration_without_an_index_makes_none(corpus: KnownCorpus, call: Call, tmp_path: Path) -> None:
+    file = tmp_path / "run.yaml"
+    file.write_text(yaml.safe_dump({"sources": ["in"], "into": "other"}))
+    code, out, _ = call("plan", file, "--json")
+    assert code == 0
+    assert (lines(out)[-1]["new"], lines(out)[-1]["duplicate"]) == (5, 1)
+    assert lines(out)[-1]["seconds"] is None
+    assert not (tmp_path / "other").exists()
+
+
+def test_failures_are_tried_again_when_asked(corpus: KnownCorpus, call: Call) -> None:
+    into = corpus.config.into
+    call("reindex", into)
+    assert lines(call("reindex", into, "--json")[1])[0]["failed_before"] == 1
+    assert lines(call("reindex", into, "--retry-failed", "--json")[1])[0]["failed"] == 1
+    assert lines(call("reindex", into, "--retry-failed", "--reason", "empty", "--json")[1])[0]["failed"] == 0
+    assert lines(call("plan", into, "--retry-failed", "--json")[1])[-1]["retried"] == 1
+    assert lines(call("reindex", into, "--full", "--json")[1])[0]["indexed"] == 5
+    assert live(into) == corpus.expected()
+
+
+def test_history_restore_and_reindex(corpus: KnownCorpus, call: Call) -> None:
+    into = corpus.config.into
+    before = live(into)
+    call("reindex", into)
+    history = lines(call("history", into, "--json")[1])
+    kinds = [row["kind"] for row in history]
+    assert kinds[:3] == ["create", "configure", "index"]
+    assert sum(row["files"] for row in history) == 4 + 6  # c.wav and a.wav are noted as gone
+    assert history[2]["speed"] > 0
+    text = call("history", into)[1]
+    assert "maintain" in text
+    first = max(row["batch"] for row in history[: kinds.index("maintain") + 1])
+    code, out, _ = call("restore", into, "--batch", first)
+    assert code == 0
+    assert f"what it was after batch {first}" in out
+    assert live(into) == before
+    assert call("reindex", into)[0] == 0
+    assert live(into) == corpus.expected()
+
+
+def test_verify_lists_what_is_wrong_and_repairs_it(corpus: KnownCorpus, call: Call) -> None:
+    into = corpus.config.into
+    call("reindex", into)
+    assert call("verify", into)[:2] == (0, f"{into}: all is well\n")
+    clips = table(into, "clips")
+    writer_versions = versions(into)
+    clips.delete(f"uri = '{corpus.uri('moved.wav')}'")
+    published = journal.read_published(into)
+    row = journal.make_row(
+        published.seq + 1, "f" * 32, "f" * 32, "maintain", {**published.versions, "clips": versions(into)["clips"]}
+    )
+    journal.publish(journal.open_journal(into), [row])
+    assert writer_versions["clips"] < versions(into)["clips"]
+    code, out, _ = call("verify", into)
+    assert code == 1
+    assert "moved.wav" in out
+    code, out, _ = call("verify", into, "--json")
+    [finding] = lines(out)
+    assert (code, finding["table"], finding["uri"]) == (1, "clips", corpus.uri("moved.wav"))
+    assert call("verify", into, "--repair")[0] == 0
+    assert call("verify", into)[0] == 0
+    assert live(into) == corpus.expected()
+
+
+def test_optimize_says_what_it_did(corpus: KnownCorpus, call: Call) -> None:
+    into = corpus.config.into
+    call("reindex", into)
+    code, out, _ = call("optimize", into, "--keep-hours", "0")
+    assert code == 0
+    assert re.fullmatch(rf"{re.escape(into)}: \d+ fragments are 3 now, [\d.]+ [kM]?B deleted\n", out)
+    [done] = lines(call("optimize", into, "--json")[1])
+    assert done["n_fragments_before"] == done["n_fragments"] == 3
+    assert live(into) == corpus.expected()
+
+
+def test_rebuild_is_named_where_settings_differ_and_does_it(corpus: KnownCorpus, call: Call, tmp_path: Path) -> None:
+    into = corpus.config.into
+    file = tmp_path / "run.yaml"
+    values = corpus.config.model_dump(mode="json", include={"sources", "into", "store", "run"})
+    file.write_text(yaml.safe_dump({**values, "window": {"length_s": 1.2, "overlap_s": 0.2}}))
+    code, out, err = call("index", file)
+    assert (code, out) == (2, "")
+    assert re.fullmatch(rf"earshot: {re.escape(into)}: built with window [^\n]*--rebuild\n", err)
+    assert call("index", file, "--rebuild")[0] == 0
+    assert call("verify", into)[0] == 0
+    assert lines(call("plan", into, "--json")[1])[-1]["unchanged"] == 5
+    code, out, _ = call("reindex", into, "--rebuild", "--json")
+    assert lines(out)[0]["indexed"] == 5
+    assert journal.live(into).endswith("generation-3")
+
+
+@pytest.mark.parametrize("command", ["reindex", "optimize", "restore", "verify"])
+def test_a_second_writer_is_told_who_holds_the_index_and_since_when(
+    corpus: KnownCorpus, call: Call, command: str
+) -> None:
+    into = corpus.config.into
+    options = {"restore": ["--batch", "0"], "verify": ["--repair"]}.get(command, list[str]())
+    if command == "verify":
+        table(into, "clips").delete("true")
+        published = journal.read_published(into)
+        now = {**published.versions, "clips": versions(into)["clips"]}
+        row = journal.make_row(published.seq + 1, "f" * 32, "f" * 32, "maintain", now)
+        journal.publish(journal.open_journal(into), [row])
+    with Claim(into, "another"):
+        code, _, err = call(command, into, *options)
+    assert code == 1
+    said = r"earshot: [^\n]*another run writes here \(process \d+ on \S+, since [^\n)]+ UTC\); wait for it[^\n]*\n"
+    assert re.fullmatch(said, err)
+
+
+@pytest.mark.parametrize(
+    ("arguments", "said"),
+    [
+        (["reindex", "{tmp}/none"], "no index here"),
+        (["plan", "{tmp}/none"], "no index here"),
+        (["history", "{tmp}/none"], "no index here"),
+        (["verify", "{tmp}/none"], "no index here"),
+        (["optimize", "{tmp}/none"], "no index here"),
+        (["restore", "{tmp}/none", "--batch", "1"], "no index here"),
+        (["restore", "{into}", "--batch", "999"], "no batch 999"),
+        (["reindex", "{into}", "--check", "time"], "--check time: expected content"),
+        (["reindex", "{into}", "--reason", "empty"], "goes with --retry-failed"),
+        (["optimize", "{into}", "--keep-hours=-1"], "--keep-hours"),
+    ],
+)
+def test_a_mistake_is_one_clear_line(corpus: KnownCorpus, call: Call, arguments: list[str], said: str) -> None:
+    into = corpus.config.into
+    before = versions(into)
+    code, out, err = call(*(text.format(tmp=corpus.root, into=into) for text in arguments))
+    assert (code, out) == (2, "")
+    assert said in err
+    assert re.fullmatch(r"earshot: [^\n]+\n", err)
+    assert versions(into) == before
+    assert not (corpus.root / "none").exists()

@@ -1,0 +1,266 @@
+"""Another generation beside the one that is read, put in its place in one step; and what upkeep may delete."""
+
+import datetime as dt
+import json
+from pathlib import Path
+from typing import Any
+
+import lance
+import pytest
+
+import pipeline
+from pipeline import journal, schema, store
+from pipeline.audit import audit
+from pipeline.config import Config, make_config
+from pipeline.errors import CorpusError, EarshotError, IndexMismatch, UsageError
+from pipeline.run import index_corpus, optimize_index, plan_corpus, read_config, restore_index
+from tests.contents import SECTIONS, KnownCorpus, live, read
+from tests.fakes import Row
+from tests.test_protocol import die_at, make_format_1
+from tests.test_run import WideEncoder, in_place
+from tests.test_store import frame_batch
+
+NAMES = ("a.wav", "b.wav", "c.wav", "sub/d.wav", "sub/e.wav")
+
+
+@pytest.fixture
+def corpus(tmp_path: Path) -> KnownCorpus:
+    """Indexed, and one file gone since."""
+    made = KnownCorpus(tmp_path, store=SECTIONS["store"])
+    for number, name in enumerate((*NAMES, "gone.wav")):
+        made.put(name, number)
+    index(made.config)
+    made.delete("gone.wav")
+    index(made.config)
+    return made
+
+
+def index(config: Config, **others: Any) -> int:
+    """Run; returns how many windows were encoded."""
+    encoder = WideEncoder()
+    index_corpus(config, stages=in_place(encoder), **others)
+    return encoder.n_windows
+
+
+def with_windows(config: Config, length_s: float) -> Config:
+    return make_config({**config.model_dump(mode="json"), "window": {"length_s": length_s, "overlap_s": 0.2}})
+
+
+def test_other_settings_are_refused_and_rebuild_is_named(corpus: KnownCorpus) -> None:
+    other = with_windows(corpus.config, 1.2)
+    before = live(corpus.config.into)
+    with pytest.raises(IndexMismatch, match=r"built with window .*length_s': 0\.8.*not .*length_s': 1\.2.*--rebuild"):
+        index(other)
+    with pytest.raises(IndexMismatch, match="--rebuild"):
+        plan_corpus(other)
+    assert live(corpus.config.into) == before
+
+
+def test_a_rebuild_answers_with_the_old_until_the_new_is_complete(corpus: KnownCorpus) -> None:
+    other = with_windows(corpus.config, 1.2)
+    into, old = corpus.config.into, live(corpus.config.into)
+    planned = plan_corpus(other, rebuild=True)
+    assert (planned.n_to_decode, planned.n_unchanged) == (5, 0)
+    seen: list[tuple[str, bool]] = []
+    index(other, rebuild=True, seam=lambda step: seen.append((step, live(into) == old)))
+    assert seen[-1] == ("switch", True)
+    assert all(same for _, same in seen)
+    assert live(into) == corpus.expected(other) != old
+    assert audit(into) == []
+    opened = pipeline.open(into)
+    assert opened.tables == f"{into}/generation-2"
+    assert opened.describe()["files"] == 5
+    gone = [row for row in read(into, "files") if row["status"] == "deleted"]
+    assert [row["uri"] for row in gone] == [corpus.uri("gone.wav")]
+    assert read_config(into).window == other.window
+    assert index(other) == 0
+    with pytest.raises(IndexMismatch):
+        index(corpus.config)
+    assert index(corpus.config, rebuild=True) > 0
+    assert journal.live(into) == f"{into}/generation-3"
+    assert live(into) == old
+
+
+def test_a_rebuild_that_was_stopped_goes_on_where_it_was(corpus: KnownCorpus) -> None:
+    other = with_windows(corpus.config, 1.2)
+    into, old = corpus.config.into, live(corpus.config.into)
+    whole = index(other, rebuild=True)
+    journal.delete_folder(f"{into}/generation-2")
+    lance.dataset(journal.table_uri(into, "batches")).delete("kind = 'switch'")
+    assert live(into) == old
+
+    def act(config: Config, seam: journal.Seam) -> object:
+        return index(config, rebuild=True, seam=seam)
+
+    assert die_at("publish", 4, act, other)  # after create, configure and one batch of files
+    assert live(into) == old
+    n_done = len(read_tables(f"{into}/generation-2", "files"))
+    assert n_done > 0
+    assert plan_corpus(other, rebuild=True).n_unchanged == n_done
+    assert plan_corpus(corpus.config).n_unchanged == 5  # the old one is kept up meanwhile
+    corpus.put("new.wav", 1)
+    index(corpus.config)
+    assert live(into) == corpus.expected()
+    corpus.put("newer.wav", 3)
+    n_windows = index(other, rebuild=True)
+    assert 0 < n_windows < whole + 10
+    assert live(into) == corpus.expected(other)
+
+
+def read_tables(tables: str, name: str) -> list[Row]:
+    rows: list[Row] = store.open_published(tables, name).to_table().to_pylist()
+    return rows
+
+
+def test_a_rebuild_begun_with_yet_other_settings_is_begun_anew(corpus: KnownCorpus) -> None:
+    def act(config: Config, seam: journal.Seam) -> object:
+        return index(config, rebuild=True, seam=seam)
+
+    assert die_at("switch", 1, act, with_windows(corpus.config, 1.2))
+    other = with_windows(corpus.config, 1.6)
+    assert plan_corpus(other, rebuild=True).n_to_decode == 5
+    index(other, rebuild=True)
+    assert live(corpus.config.into) == corpus.expected(other)
+
+
+def test_a_rebuild_stops_where_a_source_has_become_empty(corpus: KnownCorpus, tmp_path: Path) -> None:
+    more = KnownCorpus(tmp_path / "more")
+    more.put("x.wav", 1)
+    both = corpus.config.model_copy(update={"sources": (*corpus.config.sources, *more.config.sources)})
+    index(both)
+    more.delete("x.wav")
+    with pytest.raises(CorpusError, match="holds no audio now"):
+        index(both, rebuild=True)
+    assert len(live(corpus.config.into)["files"]) == 6
+
+
+def test_rebuilding_nothing_is_making_it(tmp_path: Path) -> None:
+    corpus = KnownCorpus(tmp_path)
+    corpus.put("a.wav", 2)
+    index(corpus.config, rebuild=True)
+    assert journal.live(corpus.config.into) == corpus.config.into
+    assert live(corpus.config.into) == corpus.expected()
+
+
+def test_a_former_generation_goes_when_nobody_can_read_it_any_more(corpus: KnownCorpus) -> None:
+    into = corpus.config.into
+    for length_s in (1.2, 1.6):
+        index(with_windows(corpus.config, length_s), rebuild=True)
+    expected = corpus.expected(with_windows(corpus.config, 1.6))
+    optimize_index(into, 24.0)
+    assert {path.name for path in Path(into).iterdir()} == {
+        *(f"{name}.lance" for name in (*journal.DATA_TABLES, "batches")),
+        "generation-2",
+        "generation-3",
+    }
+    optimize_index(into, 0.0)
+    assert {path.name for path in Path(into).iterdir()} == {"batches.lance", "generation-3"}
+    assert live(into) == expected
+    assert index(with_windows(corpus.config, 1.6)) == 0
+
+
+# --- upkeep -----------------------------------------------------------------------------------------------------------
+
+
+def count_fragments(tables: str) -> int:
+    return sum(len(lance.dataset(journal.table_uri(tables, name)).get_fragments()) for name in journal.DATA_TABLES)
+
+
+def test_upkeep_comes_by_itself_and_merges(tmp_path: Path) -> None:
+    corpus = KnownCorpus(tmp_path, store={"checkpoint_rows": 1, "optimize_every": 4})
+    for number in range(12):
+        corpus.put(f"{number}.wav", number % 6)
+        index(corpus.config)
+    rows = journal.read_journal(corpus.config.into).to_pylist()
+    steps = [json.loads(row["detail"])["step"] for row in rows if row["kind"] == "maintain"]
+    assert steps.count("optimize") == 3
+    assert count_fragments(corpus.config.into) <= 3 * 5
+    assert len(lance.dataset(journal.table_uri(corpus.config.into, "batches")).get_fragments()) < 12
+    assert live(corpus.config.into) == corpus.expected()
+    assert audit(corpus.config.into) == []
+
+
+def test_optimizing_deletes_what_is_old_and_nothing_that_is_published_or_pending(tmp_path: Path) -> None:
+    corpus = KnownCorpus(tmp_path, store={"keep_versions": 3, "optimize_every": 1_000})
+    into = corpus.config.into
+    for number in range(6):
+        corpus.put("a.wav", number)
+        index(corpus.config)
+    published = [row for row in journal.read_journal(into).to_pylist() if row["kind"] == "index"]
+    opened = pipeline.open(into)
+    # A worker has written a fragment, and its batch is not committed yet.
+    arrow_schema = store.open_published(into, "frames").schema
+    vector_width = arrow_schema.field("vector").type.list_size
+    batch = frame_batch("f" * 32, "pending", 7, "b" * 32)
+    rows = widen(batch, arrow_schema, vector_width)
+    fragments = store.write_frames(into, [rows], arrow_schema)
+    done = optimize_index(into, 0.0)
+    assert done.n_bytes_deleted > 0
+    assert done.n_fragments <= 3
+    assert live(into) == corpus.expected()
+    assert audit(into) == []
+    assert opened.describe()["files"] == 1  # opened before, and among the newest
+    with pytest.raises(UsageError, match=f"batch {published[0]['seq']} is gone"):
+        restore_index(into, published[0]["seq"])
+    newest = journal.read_published(into).seq
+    restore_index(into, newest - 1)
+    assert live(into) == corpus.expected()
+    writer = store.Writer(into, "c" * 32)
+    files, clips = (
+        store.open_published(into, name).schema.empty_table().drop_columns(["batch_id"]) for name in ("files", "clips")
+    )
+    pending = store.Batch("b" * 32, files, clips, fragments)
+    writer.commit([pending])
+    assert len([row for row in read(into, "frames") if row["audio_id"] == "f" * 32]) == 7
+
+
+def widen(batch: Any, arrow_schema: Any, width: int) -> Any:
+    """Frame rows with vectors as wide as those of the index."""
+    import pyarrow as pa
+
+    vectors = [row + [0.0] * (width - len(row)) for row in batch["vector"].to_pylist()]
+    columns = [batch[name] for name in arrow_schema.names if name != "vector"]
+    return pa.record_batch([*columns, pa.array(vectors, arrow_schema.field("vector").type)], schema=arrow_schema)
+
+
+def test_young_versions_stay_though_no_tag_keeps_them(tmp_path: Path) -> None:
+    corpus = KnownCorpus(tmp_path, store={"keep_versions": 1})
+    corpus.put("a.wav", 3)
+    index(corpus.config)
+    opened = pipeline.open(corpus.config.into)
+    before = live(corpus.config.into)["clips"]
+    for number in (1, 2):
+        corpus.put("a.wav", number)
+        index(corpus.config)
+    optimize_index(corpus.config.into, 24.0)
+    assert opened.to_arrow("clips").num_rows == len(before)
+
+
+# --- formats ----------------------------------------------------------------------------------------------------------
+
+
+def test_an_index_of_the_first_format_is_read_and_then_brought_up(corpus: KnownCorpus) -> None:
+    into = corpus.config.into
+    new = journal.read_journal(into)
+    make_format_1(into)
+    version = store.latest_version(into, "batches")
+    assert "seconds" not in lance.dataset(journal.table_uri(into, "batches")).schema.names
+    read_old = journal.read_journal(into)
+    assert read_old["seconds"].to_pylist() == new["seconds"].to_pylist()
+    assert read_old.schema.names == schema.BATCHES.names
+    assert [row["speed"] is not None for row in pipeline.open(into).history()].count(True) >= 1
+    assert store.latest_version(into, "batches") == version  # reading writes nothing
+    index(corpus.config)
+    migrated = lance.dataset(journal.table_uri(into, "batches")).to_table().sort_by("seq")
+    assert migrated["seconds"].to_pylist()[: new.num_rows] == new["seconds"].to_pylist()
+    assert migrated["kind"].to_pylist()[new.num_rows] == "migrate"
+    assert live(into) == corpus.expected()
+    assert audit(into) == []
+    taken = journal.make_row(new.num_rows, "x", "x", "index", dict.fromkeys(journal.DATA_TABLES, 1))
+    with pytest.raises(EarshotError):  # two inserts of one number still conflict
+        journal.publish(journal.open_journal(into), [taken])
+
+
+def test_the_age_that_upkeep_leaves_alone_is_a_day() -> None:
+    limits = make_config({"sources": "x", "into": "y"}).store
+    assert dt.timedelta(hours=limits.keep_hours) == dt.timedelta(days=1)
