@@ -16,4 +16,4 @@ def info(index: Path_, json: Json = False) -> None:
         print_json([values])
     else:
         shown = {**values, "hours": f"{values['hours']:.3f}"}
-        print_table(index, ["", ""], shown.items())
+        print_table(index, ["", ""], [(name, value) for name, value in shown.items() if value is not None])

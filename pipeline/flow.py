@@ -21,7 +21,7 @@ import pyarrow as pa
 from pipeline import schema
 from pipeline.config import Config, DecodeConfig, EncodeConfig
 from pipeline.errors import UsageError
-from pipeline.stages import BLOCK_WINDOWS, decode_batch, encode_windows, error_row, write_windows
+from pipeline.stages import decode_batch, encode_windows, error_row, windows_per_block, write_windows
 from pipeline.window import Grid
 
 TRIES = 3
@@ -150,8 +150,7 @@ def share_machine(resources: dict[str, float], config: EncodeConfig) -> tuple[in
     if gpus:
         actors = config.actors or gpus
         share = 1 / math.ceil(actors / gpus)
-        # Ray wants a batch size with GPUs; a full block has more rows than that, so none waits for another.
-        return actors, 1, {"num_gpus": share, "num_cpus": 0, "batch_size": BLOCK_WINDOWS}
+        return actors, 1, {"num_gpus": share, "num_cpus": 0}
     if config.device == "cuda":
         raise UsageError("encode.device: cuda: Ray knows of no GPU here; use cpu or auto")
     fitting = int(resources.get("memory", 0) // BYTES_PER_ENCODER)
@@ -206,6 +205,8 @@ def _connect(planned: Any, n_batches: int, config: Config, frames_schema: pa.Sch
 
     actors, threads, wants = share_machine(ray.cluster_resources(), config.encode)
     actors = min(actors, n_batches)  # more would have nothing to do
+    if "num_gpus" in wants:  # Ray wants a batch size then; a full block has more rows than that: none waits for others
+        wants["batch_size"] = windows_per_block(config.window.grid)
     return (
         planned.repartition(target_num_rows_per_block=1)
         .map_batches(

@@ -86,12 +86,13 @@ class Index:
             waveform: samples of shape (n,) or (n, channels), floats about -1 to 1, or integers of full scale.
 
         Raises:
-            UsageError: less than 40 ms of sound, NaN or infinite samples, an empty index, or a wrong ``where``.
+            UsageError: less than 40 ms of sound, NaN or infinite samples, another shape or rate, an empty index, or a
+                wrong ``where``.
         """
         from pipeline.decode import to_model_rate
 
         self._table("clips")
-        mono = to_model_rate(waveform, sample_rate_hz, self._decode_config)
+        mono = to_model_rate(_check_waveform(waveform, sample_rate_hz), sample_rate_hz, self._decode_config)
         return self.similar_to([mono], k, where=where, all_windows=all_windows)
 
     def similar_to_file(
@@ -170,7 +171,16 @@ class Index:
             "clip_model": self.settings["clip_model"]["name"],
             "frame_model": frame_model and frame_model["name"],
             "dimension": self.settings["clip_model"]["dimension"],
+            "unfinished_rebuild": self._describe_rebuild(),
         }
+
+    def _describe_rebuild(self) -> str | None:
+        """How far a generation has come that is being made, or was begun and stopped."""
+        tables = journal.next_generation(self.path)
+        if not journal.exists(tables):
+            return None
+        n_files = open_table(tables, "files", journal.read_published(tables).versions["files"]).count_rows()
+        return f"{n_files} files done; `--rebuild` goes on with it, deleting {tables} gives it up"
 
     def history(self) -> list[dict[str, Any]]:
         """What was published, oldest first; ``speed`` is seconds of audio per second, where audio was encoded."""
@@ -287,10 +297,26 @@ class Index:
             )
 
 
+MAX_CHANNELS = 256
+
+
 def _check_k(k: int) -> int:
     if k < 1:
         raise UsageError(f"-k: {k} is less than 1")
     return k
+
+
+def _check_waveform(waveform: Any, sample_rate_hz: int) -> npt.NDArray[Any]:
+    samples = np.asarray(waveform)
+    if samples.ndim not in (1, 2) or not np.issubdtype(samples.dtype, np.number):
+        raise UsageError(
+            f"the waveform has shape {samples.shape} of {samples.dtype}: give numbers (n,) or (n, channels)"
+        )
+    if samples.ndim == 2 and samples.shape[1] > max(samples.shape[0], MAX_CHANNELS):
+        raise UsageError(f"the waveform is {samples.shape}: give (n, channels), its transpose")
+    if not sample_rate_hz > 0:
+        raise UsageError(f"sample_rate_hz: {sample_rate_hz} is not a rate")
+    return samples
 
 
 def _check_finite(samples: Waveform) -> Waveform:

@@ -31,8 +31,8 @@ from pipeline.window import (
 
 Row = dict[str, Any]
 
-BLOCK_WINDOWS = 32
-"""Windows that travel together: 61 MB of samples at 10 s each."""
+BLOCK_S = 320.0
+"""Audio that travels together, in seconds: 61 MB of samples, 32 windows of 10 s."""
 
 
 class Encoder(Protocol):
@@ -56,8 +56,13 @@ def error_row(edge: pa.Schema, batch_id: str, error: Exception) -> pa.Table:
 # --- decode -----------------------------------------------------------------------------------------------------------
 
 
+def windows_per_block(grid: Grid) -> int:
+    """Windows that travel together."""
+    return max(1, int(BLOCK_S // frames_to_seconds(grid.length_frames)))
+
+
 def decode_batch(
-    planned: Row, config: DecodeConfig, grid: Grid, block_windows: int = BLOCK_WINDOWS
+    planned: Row, config: DecodeConfig, grid: Grid, block_windows: int | None = None
 ) -> Iterator[pa.Table]:
     """Decode the files of one batch: yields DECODED tables of at most ``block_windows`` windows.
 
@@ -66,6 +71,7 @@ def decode_batch(
     Args:
         planned: one PLANNED row.
     """
+    block_windows = block_windows or windows_per_block(grid)
     rows: list[Row] = []
     n_windows = 0
     for seq, row in enumerate(_decode_rows(planned["audios"], config, grid)):

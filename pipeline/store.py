@@ -255,7 +255,7 @@ class Writer:
         """Create the scalar indexes on ids, or extend them to the rows written since."""
         heads = dict(self._heads)
         self._extend_indexes(heads)
-        return self._publish_maintenance("indexes", heads)
+        return self._publish_maintenance("maintain", heads)
 
     def optimize(self, *, older_than: dt.timedelta) -> Optimized:
         """Merge small fragments, extend the indexes, and delete what nobody can need any more.
@@ -294,10 +294,10 @@ class Writer:
         return sum(len(self._open(name, heads).get_fragments()) for name in DATA_TABLES)
 
     def _count_commits(self) -> int:
-        rows = self._journal.to_table(columns=["seq", "kind", "detail", "files_version"]).sort_by("seq").to_pylist()
+        rows = self._journal.to_table(columns=["seq", "kind", "files_version"]).sort_by("seq").to_pylist()
         versions: set[int] = set()
         for row in rows:
-            if row["kind"] == "maintain" and json.loads(row["detail"]).get("step") == "optimize":
+            if row["kind"] == "optimize":
                 versions.clear()
             elif row["kind"] == "index":
                 versions.add(row["files_version"])
@@ -316,11 +316,11 @@ class Writer:
             if existing:
                 self._step(name, heads, lambda table: _after(table, table.optimize.optimize_indices))
 
-    def _publish_maintenance(self, step: str, heads: dict[str, int]) -> Published:
+    def _publish_maintenance(self, kind: str, heads: dict[str, int]) -> Published:
         if heads == self.published.versions:
             return self.published
-        batch_id = schema.digest("maintain", self.run_id, str(self.published.seq + 1))
-        return self._publish("maintain", [(batch_id, {"detail": {"step": step}})], heads)
+        batch_id = schema.digest(kind, self.run_id, str(self.published.seq + 1))
+        return self._publish(kind, [(batch_id, {})], heads)
 
     def _publish(self, kind: str, batches: list[tuple[str, dict[str, Any]]], heads: dict[str, int]) -> Published:
         self._seam("publish")

@@ -1,5 +1,6 @@
 """An opened index: what it holds on to while others write, long sounds, and what cannot be asked."""
 
+import re
 import subprocess
 import sys
 import tracemalloc
@@ -263,3 +264,17 @@ def test_the_command_line_says_so_in_one_line(arguments: list[str], said: str, i
     [line] = result.stderr.splitlines()
     assert line.startswith("earshot: ")
     assert said in line
+
+
+@pytest.mark.parametrize(
+    ("waveform", "rate_hz", "said"),
+    [
+        (np.zeros((2, 48_000), np.float32), 48_000, "its transpose"),
+        (np.zeros((2, 3, 4), np.float32), 48_000, "(n,) or (n, channels)"),
+        (np.array(["a"]), 48_000, "give numbers"),
+        (np.zeros(48_000, np.float32), 0, "sample_rate_hz: 0 is not a rate"),
+    ],
+)
+def test_a_sound_of_another_shape_or_rate_is_refused(index: Path, waveform: Any, rate_hz: int, said: str) -> None:
+    with pytest.raises(UsageError, match=re.escape(said)):
+        pipeline.open(str(index)).similar(waveform, rate_hz)

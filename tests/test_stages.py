@@ -17,7 +17,7 @@ from pipeline import schema
 from pipeline.collect import Collector, IncompleteBatch
 from pipeline.config import DecodeConfig
 from pipeline.decode import decode_all, hash_file
-from pipeline.stages import decode_batch, encode_windows
+from pipeline.stages import decode_batch, encode_windows, windows_per_block
 from pipeline.store import Batch
 from pipeline.window import Grid, Waveform, count_frames, plan_windows, reflect_pad, samples_to_seconds
 from tests.fakes import (
@@ -194,7 +194,7 @@ def test_many_files_are_apart_and_in_order(tmp_path: Path) -> None:
         "n_frames": len(frames),
         "audio_s": pytest.approx(sum(len(samples) / 48_000 for samples in sounds.values())),
         "precision": "float32",
-        "detail": {},
+        "seconds": None,
     }
     assert batch.n_rows == len(clips) + len(frames)
 
@@ -573,3 +573,11 @@ def test_a_file_that_neither_try_reported_is_missed(tmp_path: Path) -> None:
     short = {**receipt, "windows": receipt["windows"][1:]}
     with pytest.raises(IncompleteBatch, match=r"0\.wav"):
         make_collector().add(short)
+
+
+def test_a_block_holds_about_as_much_audio_whatever_the_window() -> None:
+    for length_s in (0.4, 2.0, 10.0, 60.0, 400.0):
+        grid = Grid(round(length_s * 25), 10)
+        assert windows_per_block(grid) * length_s <= max(320.0, length_s)
+    assert windows_per_block(Grid()) == 32
+    assert windows_per_block(Grid(10_000, 10)) == 1
