@@ -266,10 +266,16 @@ def drop_former_generations(path: str | Path, older_than: dt.timedelta) -> list[
 
 
 def delete_folder(place: str) -> bool:
-    """Delete a folder of tables and all that it holds; returns whether it was there."""
+    """Delete a folder of tables and all that it holds; returns whether it was there.
+
+    The journal goes first: what is left of a deletion that was interrupted is no index.
+    """
     fs, root = fsspec.url_to_fs(place)
     if not fs.exists(root):
         return False
+    journal = f"{root}/batches.lance/_versions"
+    if fs.exists(journal):
+        fs.rm(journal, recursive=True)
     fs.rm(root, recursive=True)
     return True
 

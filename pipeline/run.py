@@ -220,7 +220,7 @@ def index_corpus(
                 uris = listed["uri"].to_pylist()
                 _check_sources(uris, _gone(former, uris), config)
                 if not _is_begun(tables, settings):
-                    journal.delete_folder(tables)  # begun with yet other settings
+                    journal.delete_folder(tables)  # begun with yet other settings, or not even created
             if not journal.exists(tables):
                 store.create(
                     tables, settings, clip_dimension=clip_dimension, frame_dimension=frame_dimension, seam=seam
@@ -237,6 +237,7 @@ def index_corpus(
             writer.refresh_indexes()
             if rebuild:
                 journal.switch(config.into, run_id, before, seam)
+            journal.drop_former_generations(config.into, dt.timedelta(hours=config.store.keep_hours))
     progress.stage = "done"
     report(progress)
     return progress

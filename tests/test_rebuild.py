@@ -10,7 +10,7 @@ import pytest
 import pipeline
 from pipeline import journal, schema, store
 from pipeline.audit import audit
-from pipeline.config import Config, make_config
+from pipeline.config import Config, StoreConfig, make_config
 from pipeline.errors import CorpusError, EarshotError, IndexMismatch, UsageError
 from pipeline.run import index_corpus, optimize_index, plan_corpus, read_config, restore_index
 from tests.contents import SECTIONS, KnownCorpus, live, read
@@ -39,6 +39,11 @@ def index(config: Config, **others: Any) -> int:
     encoder = WideEncoder()
     index_corpus(config, stages=in_place(encoder), **others)
     return encoder.n_windows
+
+
+def make_hasty(config: Config) -> StoreConfig:
+    """Old versions are of no use to anybody."""
+    return config.store.model_copy(update={"keep_hours": 1e-6})
 
 
 def with_windows(config: Config, length_s: float) -> Config:
@@ -124,6 +129,21 @@ def test_a_rebuild_begun_with_yet_other_settings_is_begun_anew(corpus: KnownCorp
     assert live(corpus.config.into) == corpus.expected(other)
 
 
+def test_what_is_left_of_a_generation_is_no_obstacle(corpus: KnownCorpus) -> None:
+    """Of one whose creation or deletion was interrupted."""
+    other = with_windows(corpus.config, 1.2)
+
+    def act(config: Config, seam: journal.Seam) -> object:
+        return index(config, rebuild=True, seam=seam)
+
+    assert die_at("switch", 1, act, other)
+    journal.delete_folder(f"{corpus.config.into}/generation-2/batches.lance/_versions")
+    assert plan_corpus(other, rebuild=True).n_to_decode == 5
+    assert die_at("create frames", 1, act, other)
+    index(other, rebuild=True)
+    assert live(corpus.config.into) == corpus.expected(other)
+
+
 def test_a_rebuild_stops_where_a_source_has_become_empty(corpus: KnownCorpus, tmp_path: Path) -> None:
     more = KnownCorpus(tmp_path / "more")
     more.put("x.wav", 1)
@@ -148,16 +168,20 @@ def test_a_former_generation_goes_when_nobody_can_read_it_any_more(corpus: Known
     for length_s in (1.2, 1.6):
         index(with_windows(corpus.config, length_s), rebuild=True)
     expected = corpus.expected(with_windows(corpus.config, 1.6))
+    index(with_windows(corpus.config, 1.6))
     optimize_index(into, 24.0)
     assert {path.name for path in Path(into).iterdir()} == {
         *(f"{name}.lance" for name in (*journal.DATA_TABLES, "batches")),
         "generation-2",
         "generation-3",
     }
-    optimize_index(into, 0.0)
+    hasty = with_windows(corpus.config, 1.6).model_copy(update={"store": make_hasty(corpus.config)})
+    assert index(hasty) == 0  # a run does it too
     assert {path.name for path in Path(into).iterdir()} == {"batches.lance", "generation-3"}
     assert live(into) == expected
-    assert index(with_windows(corpus.config, 1.6)) == 0
+    assert index(with_windows(corpus.config, 1.2), rebuild=True) > 0
+    optimize_index(into, 0.0)
+    assert {path.name for path in Path(into).iterdir()} == {"batches.lance", "generation-4"}
 
 
 # --- upkeep -----------------------------------------------------------------------------------------------------------

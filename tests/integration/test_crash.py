@@ -119,10 +119,9 @@ def test_a_killed_run_is_completed_by_the_next(corpus: Path, tmp_path: Path) -> 
             assert cosine >= 0.9999
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize(
-    ("stop", "number"),
-    [(os.killpg, signal.SIGINT), pytest.param(os.kill, signal.SIGTERM, marks=pytest.mark.slow)],
-    ids=["ctrl-c", "term"],
+    ("stop", "number"), [(os.killpg, signal.SIGINT), (os.kill, signal.SIGTERM)], ids=["ctrl-c", "term"]
 )
 def test_a_stopped_run_says_one_line_and_leaves_what_was_published(
     tmp_path: Path, stop: Callable[[int, int], None], number: int
