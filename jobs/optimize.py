@@ -11,14 +11,14 @@ from jobs.query import Json, Path_
 def optimize(
     index: Path_,
     keep_hours: Annotated[
-        float,
-        typer.Option(help="What was replaced goes when it is older: queries may still read it.", min=0),
-    ] = 24.0,
+        float | None,
+        typer.Option(help="What was replaced goes when it is older; by default as configured, a day.", min=0),
+    ] = None,
     json: Json = False,
 ) -> None:
     """Merge the small fragments of INDEX, bring its indexes up to date, and delete what is of no more use.
 
-    Runs do it by themselves after every fifty commits. The newest checkpoints always stay (store.keep_versions).
+    Runs do it by themselves after every fifty commits. The newest checkpoints stay (`store.keep_versions`).
 
     Example: earshot optimize my-index
     """

@@ -29,7 +29,7 @@ def plan(
     from pipeline.run import describe_run, estimate_bytes, estimate_seconds, plan_corpus, read_config
 
     choice = read_choice(check, retry_failed=retry_failed, reason=reason, full=full)
-    config = load_config(index) if index.lower().endswith((".yaml", ".yml")) else read_config(index)
+    config = load_config(index) if index.lower().endswith((".yaml", ".yml")) else read_config(index, rebuild=rebuild)
     made = plan_corpus(config, choice, rebuild=rebuild)
     counts = Counter(action for _, action, _ in made.actions)
     _, clip_dimension, frame_dimension = describe_run(config)

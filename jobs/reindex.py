@@ -32,7 +32,7 @@ def reindex(
     from pipeline.run import read_config
 
     choice = read_choice(check, retry_failed=retry_failed, reason=reason, full=full)
-    config = read_config(index)
+    config = read_config(index, rebuild=rebuild)
     finish(config, run(config, json=json, choice=choice, rebuild=rebuild))
 
 

@@ -1,12 +1,15 @@
 """``earshot verify``: what is wrong with an index, and mending it."""
 
-from typing import Annotated
+from typing import TYPE_CHECKING, Annotated
 
 import typer
 
 from jobs.index import finish, run
 from jobs.output import print_json, print_table, show_path
 from jobs.query import Json, Path_
+
+if TYPE_CHECKING:
+    from pipeline.audit import Finding
 
 
 def verify(
@@ -20,14 +23,33 @@ def verify(
 
     Example: earshot verify my-index --deep
     """
+    from pipeline.run import mark_damaged, plan_corpus, read_config
+
+    findings = _look(index, sample if deep else 0, json=json)
+    if not findings:
+        return
+    if not repair:
+        raise typer.Exit(1)
+    config = read_config(index)
+    plan_corpus(config)  # that the sources are there comes before anything is taken out
+    n_files = mark_damaged(index, findings)
+    if not json:
+        print(f"{n_files} files are made anew")
+    finish(config, run(config, json=json))
+    if _look(index, sample if deep else 0, json=json):
+        raise typer.Exit(1)
+
+
+def _look(index: str, n_samples: int, *, json: bool) -> "list[Finding]":
+    """Audit, and print what is found."""
     from pipeline.audit import audit, compare
     from pipeline.encode import load_encoder
-    from pipeline.run import mark_damaged, read_config
+    from pipeline.run import read_config
 
     findings = audit(index)
-    if deep:
+    if n_samples:
         config = read_config(index)
-        findings += compare(index, sample, load_encoder(config.encode, frames=config.store.frames == "all"))
+        findings += compare(index, n_samples, load_encoder(config.encode, frames=config.store.frames == "all"))
     if json:
         print_json(findings)
     elif findings:
@@ -38,14 +60,4 @@ def verify(
         print_table(f"{len(findings)} things are wrong with {index}", ["table", "what", "of"], rows)
     else:
         print(f"{index}: all is well")
-    if not findings:
-        return
-    if not repair:
-        raise typer.Exit(1)
-    n_files = mark_damaged(index, findings)
-    if not json:
-        print(f"{n_files} files are made anew")
-    config = read_config(index)
-    finish(config, run(config, json=json))
-    if left := audit(index):
-        raise typer.Exit(1 if left else 0)
+    return findings

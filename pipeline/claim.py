@@ -44,6 +44,7 @@ class Claim:
             "pid": os.getpid(),
             "since": time.strftime("%Y-%m-%d %H:%M:%S UTC", time.gmtime()),
             "beat_s": beat_s,
+            "processes": _name_processes(),
         }
         self._number = 0
         self._stop = threading.Event()
@@ -54,8 +55,12 @@ class Claim:
         if numbers:
             self._refuse_if_held(numbers[-1])
         self._number = max(numbers, default=0) + 1
+        starting = IndexBusy(f"{self._path}: another run is starting here; wait for it, or stop it")
         if not self._leases.create(self._number, self._values()):
-            raise IndexBusy(f"{self._path}: another run is starting here; wait for it, or stop it")
+            raise starting
+        if self._leases.list()[-1:] != [self._number]:  # one that began later was faster, when no lease was there
+            self._leases.remove(self._number)
+            raise starting
         for number in numbers:
             self._leases.remove(number)
         self._thread.start()
@@ -66,7 +71,7 @@ class Claim:
     ) -> None:
         self._stop.set()
         self._thread.join()
-        with contextlib.suppress(OSError):  # a lease that is left is taken over
+        with contextlib.suppress(Exception):  # a store that does not answer: a lease that is left is taken over
             if self._is_mine():
                 self._leases.remove(self._number)
 
@@ -84,15 +89,15 @@ class Claim:
             holder = self._leases.read(number)
         if holder is None or self._is_dead(holder):
             return
-        if time.time() - holder["at"] < STALE_S or self._beats(number, 2 * holder["beat_s"]):
+        if abs(time.time() - holder["at"]) < STALE_S or self._beats(number, 2 * holder["beat_s"]):
             raise IndexBusy(
                 f"{self._path}: another run writes here (process {holder['pid']} on {holder['host']},"
                 f" since {holder['since']}); wait for it, or stop it"
             )
 
     def _is_dead(self, holder: dict[str, Any]) -> bool:
-        """Whether it ran on this machine and is gone; on others only its heartbeat tells."""
-        if holder["host"] == self._mine["host"]:
+        """Whether it ran on this machine and is gone; elsewhere, also in another container, its heartbeat tells."""
+        if holder["processes"] == self._mine["processes"]:
             try:
                 os.kill(holder["pid"], 0)
             except ProcessLookupError:
@@ -117,8 +122,8 @@ class Claim:
                     return  # taken over: the journal decides who publishes
                 self._number += 1
                 self._leases.remove(self._number - 1)
-            except OSError:
-                continue  # a store that does not answer: the next beat may reach it
+            except Exception:  # each store has errors of its own
+                continue  # the next beat may reach it
 
 
 class _Leases:
@@ -154,7 +159,7 @@ class _Leases:
             values = json.loads(self._fs.cat_file(self._at(number)))
         except (FileNotFoundError, ValueError):
             return None
-        expected = {"run_id", "host", "pid", "since", "beat_s", "at"}
+        expected = {"run_id", "host", "pid", "since", "beat_s", "processes", "at"}
         return values if isinstance(values, dict) and values.keys() >= expected else None
 
     def remove(self, number: int) -> None:
@@ -163,6 +168,14 @@ class _Leases:
 
     def _at(self, number: int) -> str:
         return f"{self._root}/claim-{number:09d}.json"
+
+
+def _name_processes() -> str:
+    """A name for what process numbers count in: this machine since it was started, and this container on it."""
+    try:
+        return f"{Path('/proc/sys/kernel/random/boot_id').read_text().strip()} {os.readlink('/proc/self/ns/pid')}"
+    except OSError:
+        return socket.gethostname()
 
 
 def _create_whole(path: str, data: bytes) -> None:

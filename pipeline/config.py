@@ -117,6 +117,13 @@ class Config(_Section):
     store: StoreConfig = StoreConfig()
     run: RunConfig = RunConfig()
 
+    @field_validator("into")
+    @classmethod
+    def _local(cls, value: str) -> str:
+        if "://" in value:
+            raise ValueError(f"{value}: an index lies in a local folder, not in an object store yet")
+        return value
+
     @field_validator("sources", mode="before")
     @classmethod
     def _listed(cls, value: Any) -> Any:

@@ -91,7 +91,7 @@ def read_settings(path: str | Path) -> dict[str, Any]:
         raise IndexMissing(f"{path}: no index here; make one with `earshot index FOLDER --into {path}`")
     journal = open_journal(path)
     if (found := _read_format(journal)) > FORMAT:
-        raise IndexMismatch(f"{path}: index format {found}, this version reads up to {FORMAT}; upgrade earshot")
+        raise IndexMismatch(_newer(path, found))
     rows = journal.to_table(columns=["detail"], filter="seq = 0").to_pylist()
     settings: dict[str, Any] = json.loads(rows[0]["detail"])["settings"]
     return settings
@@ -136,6 +136,10 @@ def _newest_detail(journal: Any, where: str) -> dict[str, Any] | None:
 def _read_format(journal: Any) -> int:
     detail = _newest_detail(journal, "kind IN ('create', 'migrate')")
     return int(detail["format"]) if detail else 0
+
+
+def _newer(path: str | Path, found: int) -> str:
+    return f"{path}: index format {found}, this version reads up to {FORMAT}; upgrade earshot"
 
 
 def _argmax(column: pa.ChunkedArray) -> int:
@@ -195,7 +199,9 @@ def migrate(path: str | Path, run_id: str, seam: Seam = lambda step: None) -> No
     """Bring an index of an older format up to this one; each step may be repeated after a crash."""
     journal = open_journal(path)
     found = _read_format(journal)
-    if found >= FORMAT:
+    if found > FORMAT:
+        raise IndexMismatch(_newer(path, found))
+    if found == FORMAT:
         return
     if found < 2 and "seconds" not in journal.schema.names:  # it was part of ``detail``
         seam("migrate batches")
@@ -217,11 +223,21 @@ def _seconds_of(details: pa.ChunkedArray) -> pa.Array:
 
 
 def live(path: str | Path) -> str:
-    """Where the tables that readers see lie: ``path`` itself, or the generation that has been put in their place."""
+    """Where the tables that readers see lie: ``path`` itself, or the generation that has been put in their place.
+
+    Raises:
+        IndexMismatch: that generation is missing.
+    """
     if not exists(path):
         return str(path)
     number = _live_number(open_journal(path))
-    return str(path) if number == 1 else _generation(path, number)
+    if number == 1:
+        return str(path)
+    if not exists(tables := _generation(path, number)):
+        raise IndexMismatch(
+            f"{tables}: is missing, and the index is there since it was rebuilt: restore it from a copy"
+        )
+    return tables
 
 
 def next_generation(path: str | Path) -> str:
@@ -229,20 +245,28 @@ def next_generation(path: str | Path) -> str:
     return _generation(path, _live_number(open_journal(path)) + 1)
 
 
-def switch(path: str | Path, run_id: str, after: Published, seam: Seam = lambda step: None) -> None:
+def switch(path: str | Path, run_id: str, after: list[Published], seam: Seam = lambda step: None) -> None:
     """Put the next generation in the place of the live one, in one step.
 
+    A live generation that is not the first gets a last row in its own journal before, so that a run that still writes
+    there loses, or this one does.
+
     Args:
-        after: what the first journal published when the run began.
+        after: what the first journal and that of the live generation published when the run began.
 
     Raises:
         CommitConflict: another run has written there since.
     """
     journal = open_journal(path)
     number = _live_number(journal) + 1
+    first, last = after
+    if number > 2:
+        seam("retire")
+        row = make_row(last.seq + 1, schema.digest("retire", run_id), run_id, "retire", last.versions)
+        publish(open_journal(_generation(path, number - 1)), [row])
     seam("switch")
     detail = {"generation": number}
-    row = make_row(after.seq + 1, schema.digest("switch", run_id), run_id, "switch", after.versions, detail=detail)
+    row = make_row(first.seq + 1, schema.digest("switch", run_id), run_id, "switch", first.versions, detail=detail)
     publish(journal, [row])
 
 

@@ -7,7 +7,7 @@ So each content is encoded once, however many files hold it.
 """
 
 from collections import Counter, defaultdict
-from collections.abc import Callable, Iterable, Set
+from collections.abc import Callable, Iterable, Iterator, Set
 from concurrent.futures import ThreadPoolExecutor
 from dataclasses import dataclass, field
 from pathlib import Path
@@ -113,6 +113,8 @@ class Plan:
     """Ledger rows, under their new time, of files whose bytes are the same; they count as unchanged."""
     copies: list[tuple[Row, str]] = field(default_factory=list)
     """Ledger rows of files whose content is indexed already, with the id of a file that holds it."""
+    holders: dict[str, str] = field(default_factory=dict)
+    """Of these, where each lies, and its id."""
     gone: list[Row] = field(default_factory=list)
     """Ledger rows of files that are no longer there."""
     actions: list[tuple[str, str, str]] = field(default_factory=list)
@@ -294,6 +296,7 @@ def _settle_known_content(candidates: list[Row], ledger: Ledger, plan: Plan, cho
             holder = ledger.holder(schema.make_audio_id(content_hash), prefer=left)
             if holder is not None:
                 plan.copies.append((_copied_row(row, holder), holder["file_id"]))
+                plan.holders[holder["uri"]] = holder["file_id"]
                 action = "moved" if holder["uri"] in left else "duplicate"
                 plan.note(row, action, f"has the bytes of {holder['uri']}")
                 left.discard(holder["uri"])
@@ -340,6 +343,50 @@ def pack_alone(batches: pa.Table, batch_ids: Set[str], run_id: str, n_before: in
         for number, audio in enumerate(audios, start=n_before + 1)
     ]
     return pa.Table.from_pylist(rows, schema=schema.PLANNED)
+
+
+def group_copies(plan: Plan, max_rows: int, max_files: int) -> Iterator[tuple[list[tuple[Row, str]], list[Row]]]:
+    """The copies of a plan in bounded groups, with the ledger rows of files that went as they were moved.
+
+    A copy needs the rows of its holder. Where the holder itself is a copy of something else now, or is gone, both are
+    in one group: files that swapped places, and chains of such. Only these may exceed the bounds.
+
+    Args:
+        max_rows: clips in one group. max_files: files in one group.
+    """
+    gone = {row["file_id"]: row for row in plan.gone}
+    moving = {row["uri"]: number for number, (row, _) in enumerate(plan.copies)}
+    holder_uris = {holder_id: uri for uri, holder_id in plan.holders.items()}
+    leader = list(range(len(plan.copies)))
+
+    def lead(number: int) -> int:
+        while leader[number] != number:
+            leader[number] = leader[leader[number]]
+            number = leader[number]
+        return number
+
+    first_of: dict[str, int] = {}
+    for number, (_, holder_id) in enumerate(plan.copies):
+        others = [moving[uri]] if (uri := holder_uris.get(holder_id)) in moving else []
+        if holder_id in gone:
+            others.append(first_of.setdefault(holder_id, number))
+        for other in others:
+            leader[lead(number)] = lead(other)
+    groups: dict[int, list[int]] = defaultdict(list)
+    for number in range(len(plan.copies)):
+        groups[lead(number)].append(number)
+    copies: list[tuple[Row, str]] = []
+    for members in groups.values():
+        copies += [plan.copies[number] for number in members]
+        if len(copies) >= max_files or sum(row["n_clips"] for row, _ in copies) >= max_rows:
+            yield copies, _take_gone(copies, gone)
+            copies = []
+    if copies:
+        yield copies, _take_gone(copies, gone)
+
+
+def _take_gone(copies: list[tuple[Row, str]], gone: dict[str, Row]) -> list[Row]:
+    return [gone.pop(holder_id) for _, holder_id in copies if holder_id in gone]
 
 
 def failed_rows(batches: pa.Table, batch_ids: Set[str], failure: FileFailure) -> list[Row]:

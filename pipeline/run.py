@@ -16,16 +16,17 @@ from dataclasses import dataclass, field, replace
 from typing import Any
 
 import pyarrow as pa
+import pyarrow.compute as pc
 
 from pipeline import journal, schema, store
 from pipeline.audit import Finding
 from pipeline.checkpoint import read_identity
 from pipeline.claim import Claim
 from pipeline.collect import Collector, IncompleteBatch, clip_rows, files_table
-from pipeline.config import Config, anchor, check_settings, differences, index_settings, make_config
+from pipeline.config import Config, StoreConfig, anchor, check_settings, differences, index_settings, make_config
 from pipeline.corpus import list_corpus
-from pipeline.errors import CommitConflict, CorpusError, EarshotError, FileFailure, UsageError
-from pipeline.plan import Choice, Ledger, Plan, damaged_row, failed_rows, gone_row, make_plan, pack_alone
+from pipeline.errors import CommitConflict, CorpusError, EarshotError, FileFailure, IndexMismatch, UsageError
+from pipeline.plan import Choice, Ledger, Plan, damaged_row, failed_rows, gone_row, group_copies, make_plan, pack_alone
 from pipeline.read import hash_file, probe_file
 from pipeline.window import FRAME_S
 
@@ -96,13 +97,20 @@ def describe_run(config: Config) -> tuple[dict[str, Any], int, int]:
     return settings, clip.dimension, frame.dimension
 
 
-def read_config(path: str) -> Config:
+def read_config(path: str, *, rebuild: bool = False) -> Config:
     """The configuration of the newest run on an index, its models as they were then.
+
+    Args:
+        rebuild: that of a rebuild which was begun and stopped, if there is one.
 
     Raises:
         IndexMissing: there is no index at ``path``. UsageError: no run has got as far as to leave one.
     """
     tables = journal.live(path)
+    if rebuild and journal.exists(tables):
+        begun = journal.next_generation(path)
+        if journal.exists(begun) and journal.read_config(begun) is not None:
+            tables = begun
     settings, values = journal.read_settings(tables), journal.read_config(tables)
     if values is None:
         raise UsageError(f"{path}: no run has left its configuration here; run `earshot index SOURCE --into {path}`")
@@ -124,7 +132,7 @@ def plan_corpus(
     settings, _, _ = describe_run(config)
     tables = _find_tables(config.into, settings, rebuild=rebuild)
     files = schema.FILES.empty_table()
-    if _is_begun(tables, settings):
+    if journal.exists(tables):
         files = store.open_published(tables, "files").to_table()
     return _make_plan(listed, Ledger(files), config, choice, "0" * 32, Progress(n_files=listed.num_rows), report)
 
@@ -168,9 +176,18 @@ def _check_sources(listed: list[str], gone: list[str], config: Config) -> None:
             )
 
 
-def _gone(files: list[dict[str, Any]], listed: list[str]) -> list[str]:
-    there = set(listed)
-    return [row["uri"] for row in files if row["status"] != "deleted" and row["uri"] not in there]
+def _check_former(former: list[dict[str, Any]], listed: pa.Table, config: Config) -> None:
+    """A rebuild lets go of what is not there, so what cannot be seen at present must not be taken for that.
+
+    Raises:
+        CorpusError: a source has become empty, or a folder with files of the index cannot be listed.
+    """
+    there = set(listed["uri"].to_pylist())
+    gone = [row["uri"] for row in former if row["status"] != "deleted" and row["uri"] not in there]
+    _check_sources(list(there), gone, config)
+    for row in listed.filter(pc.is_valid(listed["reason"])).to_pylist():
+        if n_below := sum(uri.startswith(f"{row['uri']}/") for uri in gone):
+            raise CorpusError(f"{row['uri']}: {row['message']}, and the index has {n_below} files below it; mend that")
 
 
 def index_corpus(
@@ -198,12 +215,13 @@ def index_corpus(
     """
     progress = Progress()
     report(progress)
+    state = _read_state(config.into)
     listed = list_corpus(config.sources, config.corpus, leave_out=config.into)
     settings, clip_dimension, frame_dimension = describe_run(config)
     live = journal.live(config.into)
     tables = _find_tables(config.into, settings, rebuild=rebuild)
     rebuild = tables != live
-    if not _is_begun(tables, settings):
+    if not journal.exists(tables):
         progress.stage = "checking models"
         report(progress)
         _check_before_creating(config, on_ray=stages is None)
@@ -211,16 +229,15 @@ def index_corpus(
     with _plain_errors(config.into):
         os.makedirs(config.into, exist_ok=True)
         with Claim(config.into, run_id):
-            if journal.live(config.into) != live:
-                raise CommitConflict(f"{config.into}: another run has rebuilt this index meanwhile; run again")
+            if _read_state(config.into) != state:  # what was compared and listed before is not what is there now
+                raise CommitConflict(f"{config.into}: another run has written to this index meanwhile; run again")
             if rebuild:
                 journal.migrate(config.into, run_id, seam)
-                before = journal.read_published(config.into)
+                before = [journal.read_published(config.into), journal.read_published(live)]
                 former = store.open_published(live, "files").to_table().to_pylist()
-                uris = listed["uri"].to_pylist()
-                _check_sources(uris, _gone(former, uris), config)
-                if not _is_begun(tables, settings):
-                    journal.delete_folder(tables)  # begun with yet other settings, or not even created
+                _check_former(former, listed, config)
+                if not journal.exists(tables):
+                    journal.delete_folder(tables)  # what is left of a creation that was interrupted
             if not journal.exists(tables):
                 store.create(
                     tables, settings, clip_dimension=clip_dimension, frame_dimension=frame_dimension, seam=seam
@@ -230,12 +247,13 @@ def index_corpus(
             run.start(listed, choice, announce)
             if run.plan.batches.num_rows:
                 run.encode(stages or _stages_on_ray, clip_dimension, frame_dimension)
-            if rebuild:
+            complete = not rebuild or _check_rebuilt(progress, former, config)
+            if rebuild and complete:
                 run.keep_deleted(former)
             progress.stage = "indexing ids"
             report(progress)
             writer.refresh_indexes()
-            if rebuild:
+            if rebuild and complete:
                 journal.switch(config.into, run_id, before, seam)
             journal.drop_former_generations(config.into, dt.timedelta(hours=config.store.keep_hours))
     progress.stage = "done"
@@ -252,15 +270,36 @@ def _find_tables(path: str, settings: dict[str, Any], *, rebuild: bool) -> str:
     live = journal.live(path)
     if not journal.exists(live):
         return live
-    if rebuild:
-        return journal.next_generation(path)
-    check_settings(path, journal.read_settings(live), settings)
-    return live
+    stored = journal.read_settings(live)
+    if not rebuild:
+        check_settings(path, stored, settings)
+        return live
+    begun = journal.next_generation(path)
+    if journal.exists(begun) and (found := differences(journal.read_settings(begun), settings)):
+        raise IndexMismatch(
+            f"{path}: an unfinished rebuild has {'; '.join(found)}; go on with its settings, or delete {begun} to give"
+            " it up"
+        )
+    return begun
 
 
-def _is_begun(tables: str, settings: dict[str, Any]) -> bool:
-    """Whether there are tables, made with these settings."""
-    return journal.exists(tables) and not differences(journal.read_settings(tables), settings)
+def _read_state(path: str) -> Any:
+    """What tells whether another run has written to an index."""
+    live = journal.live(path)
+    return (live, journal.read_published(live), journal.read_published(path)) if journal.exists(live) else None
+
+
+def _check_rebuilt(progress: Progress, former: list[dict[str, Any]], config: Config) -> bool:
+    """Whether a generation may take the place of the former one.
+
+    Raises:
+        EarshotError: nothing could be indexed.
+    """
+    if any(row["status"] == "indexed" for row in former) and progress.n_failed + progress.n_failed_before == (
+        progress.n_files
+    ):
+        raise EarshotError(f"{config.into}: no file could be indexed anew, so the former tables stay in their place")
+    return not progress.unpublished and progress.failed_fraction <= config.run.max_failed_fraction
 
 
 def _check_before_creating(config: Config, *, on_ray: bool) -> None:
@@ -301,10 +340,13 @@ class _Run:
         self._progress.n_deleted = len(self.plan.gone)
         announce(self.plan)
         self._writer.configure(anchor(self._config).model_dump(mode="json"))
-        # Copies first, and all in one commit: a file that moved needs the clips of the one that is gone, two that
-        # swapped need those of each other, and frames need an owner throughout.
-        self._publish_known([row for row, _ in self.plan.copies], self._copy_clips())
-        others = [*self.plan.known, *self.plan.touched, *self.plan.gone]
+        # Copies first: a file that moved needs the clips of the one that is gone, and frames need an owner throughout.
+        settled: set[str] = set()
+        for copies, gone in group_copies(self.plan, self._config.store.checkpoint_rows, FILES_PER_COMMIT):
+            self._publish_known([*(row for row, _ in copies), *gone], self._copy_clips(copies))
+            settled |= {row["uri"] for row in gone}
+        gone = [row for row in self.plan.gone if row["uri"] not in settled]
+        others = [*self.plan.known, *self.plan.touched, *gone]
         for first in range(0, len(others), FILES_PER_COMMIT):
             self._publish_known(others[first : first + FILES_PER_COMMIT], self._no_clips())
 
@@ -326,13 +368,13 @@ class _Run:
         arrow_schema = store.open_published(self._config.into, "clips", self._writer.published).schema
         return arrow_schema.empty_table().drop_columns(["batch_id"])
 
-    def _copy_clips(self) -> pa.Table:
+    def _copy_clips(self, wanted: list[tuple[dict[str, Any], str]]) -> pa.Table:
         """The clips of files whose content is indexed: the rows of a file that holds it, under new ids."""
         clips = store.open_published(self._config.into, "clips", self._writer.published)
         columns = pa.schema([column for column in clips.schema if column.name not in ("vector", "batch_id")])
         tables = [self._no_clips()]
-        for first in range(0, len(self.plan.copies), HOLDERS_AT_ONCE):
-            copies = self.plan.copies[first : first + HOLDERS_AT_ONCE]
+        for first in range(0, len(wanted), HOLDERS_AT_ONCE):
+            copies = wanted[first : first + HOLDERS_AT_ONCE]
             held = store.read_rows(clips, "file_id", {holder_id for _, holder_id in copies}, ["start_s", "vector"])
             held = held.sort_by([("file_id", "ascending"), ("start_s", "ascending")])
             where: dict[str, list[int]] = {}
@@ -431,7 +473,8 @@ class _Run:
         for batch in self._waiting:
             rows = batch.files.to_pylist()
             # Content that is encoded once more, because that was asked for, takes the place of its former frames.
-            again = {row["audio_id"] for row in rows if batch.frame_fragments and self._ledger.holds(row["audio_id"])}
+            indexed = {row["audio_id"] for row in rows if batch.frame_fragments and row["status"] == "indexed"}
+            again = {audio_id for audio_id in indexed if self._ledger.holds(audio_id)}
             drop_files, drop_frames = self._ledger.apply(rows)
             seconds = None if began is None else (time.monotonic() - began) / len(self._waiting)
             batches.append(replace(batch, drop_files=drop_files, drop_frames=drop_frames | again, seconds=seconds))
@@ -549,10 +592,11 @@ def mark_damaged(path: str, findings: Iterable[Finding]) -> int:
     run_id = uuid.uuid4().hex
     with _plain_errors(path), Claim(path, run_id):
         tables = journal.live(path)
-        writer = store.Writer(tables, run_id)
+        writer = _open_writer(tables, run_id)
         files = store.open_published(tables, "files", writer.published).to_table().to_pylist()
         damaged = {row["uri"]: row for row in files if row["file_id"] in file_ids or row["audio_id"] in audio_ids}
-        file_ids |= {row["file_id"] for row in damaged.values()}
+        file_ids |= {row["file_id"] for row in files if row["uri"] in damaged}
+        audio_ids |= {row["audio_id"] for row in files if row["uri"] in damaged and row["audio_id"] is not None}
         failure = FileFailure("read", "damaged", "its rows were damaged and have been taken out: reindex")
         rows = [damaged_row(row, failure) for row in damaged.values() if row["status"] != "deleted"]
         rows += [{**row, "n_clips": 0, "n_frames": 0} for row in damaged.values() if row["status"] == "deleted"]
@@ -579,19 +623,37 @@ def restore_index(path: str, seq: int) -> int:
     journal.read_settings(journal.live(path))
     run_id = uuid.uuid4().hex
     with _plain_errors(path), Claim(path, run_id):
-        return store.Writer(journal.live(path), run_id).restore(seq).seq
+        return _open_writer(journal.live(path), run_id).restore(seq).seq
 
 
-def optimize_index(path: str, keep_hours: float, seam: journal.Seam = lambda step: None) -> store.Optimized:
-    """Merge small fragments, extend the indexes, and delete what is older than ``keep_hours`` and of no more use.
+def _open_writer(tables: str, run_id: str, seam: journal.Seam = lambda step: None) -> store.Writer:
+    return store.Writer(tables, run_id, keep_versions=_stored_limits(tables).keep_versions, seam=seam)
+
+
+def _stored_limits(tables: str) -> StoreConfig:
+    """What the configuration of the newest run says of what is kept."""
+    values = journal.read_config(tables)
+    return StoreConfig(**values["store"]) if values else StoreConfig()
+
+
+def optimize_index(
+    path: str, keep_hours: float | None = None, seam: journal.Seam = lambda step: None
+) -> store.Optimized:
+    """Merge small fragments, extend the indexes, and delete what is old and of no more use.
+
+    Args:
+        keep_hours: what is younger stays; by default as configured.
 
     Raises:
         EarshotError: see ``pipeline.errors``.
     """
     journal.read_settings(journal.live(path))
-    run_id, older_than = uuid.uuid4().hex, dt.timedelta(hours=keep_hours)
+    run_id = uuid.uuid4().hex
     with _plain_errors(path), Claim(path, run_id):
-        done = store.Writer(journal.live(path), run_id, seam=seam).optimize(older_than=older_than)
+        tables = journal.live(path)
+        hours = _stored_limits(tables).keep_hours if keep_hours is None else keep_hours
+        older_than = dt.timedelta(hours=hours)
+        done = _open_writer(tables, run_id, seam).optimize(older_than=older_than)
         journal.drop_former_generations(path, older_than)
         return done
 

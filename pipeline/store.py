@@ -212,9 +212,8 @@ class Writer:
         drop_frames = {audio_id for batch in batches for audio_id in batch.drop_frames}
         self._delete("frames", {"audio_id": drop_frames}, heads)
         self._append("frames", fragments, heads)
-        # What an earlier batch wrote of the same audio, for a file that holds it, stays.
-        spoiled = {audio_id for batch in batches for audio_id in batch.spoiled}
-        self._delete("frames", {"audio_id": spoiled, "batch_id": {batch.batch_id for batch in batches}}, heads)
+        for batch in batches:  # what another batch wrote of the same audio, for a file that holds it, stays
+            self._delete("frames", {"audio_id": set(batch.spoiled), "batch_id": {batch.batch_id}}, heads)
         drop_clips = {file_id for batch in batches for file_id in batch.drop_files - batch.keep_clips}
         self._delete("clips", {"file_id": drop_clips}, heads)
         self._append_rows("clips", [_stamp(batch.clips, batch.batch_id) for batch in batches], heads)

@@ -69,7 +69,7 @@ def holder(place: str) -> str:
 def write_lease(place: str, number: int = 7, *, age_s: float = 0.0, **changes: Any) -> None:
     """A lease that another process left: by default a live one on this machine."""
     values = {"run_id": "other", "host": socket.gethostname(), "pid": os.getpid(), "since": "2026-01-02 03:04:05 UTC"}
-    values |= {"beat_s": 0.1, "at": time.time() - age_s}
+    values |= {"beat_s": 0.1, "at": time.time() - age_s, "processes": claim._name_processes()}
     with fsspec.open(f"{place}/claim-{number:09d}.json", "w") as file:
         file.write(json.dumps(values | changes))
 
@@ -117,7 +117,7 @@ def test_dead_process_is_taken_over_at_once(place: str, dead_pid: int) -> None:
 
 @pytest.mark.parametrize("age_s", [STALE_S / 2, STALE_S * 2])
 def test_other_host_is_judged_by_its_heartbeat(place: str, dead_pid: int, age_s: float) -> None:
-    write_lease(place, host="elsewhere", pid=dead_pid, age_s=age_s)
+    write_lease(place, host="elsewhere", processes="another", pid=dead_pid, age_s=age_s)
     if age_s < STALE_S:
         with pytest.raises(IndexBusy, match="elsewhere, since 2026-01-02 03:04:05 UTC"), Claim(place, "a"):
             pass
@@ -128,12 +128,58 @@ def test_other_host_is_judged_by_its_heartbeat(place: str, dead_pid: int, age_s:
 
 
 def test_a_clock_that_is_late_does_not_cost_a_live_holder_its_index(place: str) -> None:
-    write_lease(place, host="elsewhere", age_s=STALE_S * 9, beat_s=1.0)
-    beat = threading.Timer(0.3, write_lease, (place, 8), {"host": "elsewhere", "age_s": STALE_S * 9})
+    other: dict[str, Any] = {"host": "elsewhere", "processes": "another"}
+    write_lease(place, age_s=STALE_S * 9, beat_s=1.0, **other)
+    beat = threading.Timer(0.3, write_lease, (place, 8), {"age_s": STALE_S * 9, **other})
     beat.start()
     with pytest.raises(IndexBusy, match="elsewhere"), Claim(place, "a"):
         pass
     beat.join()
+
+
+def test_a_clock_that_was_ahead_does_not_lock_the_index_until_then(place: str) -> None:
+    write_lease(place, host="elsewhere", processes="another", age_s=-86_400)
+    with Claim(place, "a"):
+        assert holder(place) == "a"
+
+
+def test_a_run_in_another_container_is_not_taken_for_dead(place: str, dead_pid: int) -> None:
+    """Its name may be that of this one, and its process numbers are others."""
+    write_lease(place, pid=dead_pid, processes="another")
+    with pytest.raises(IndexBusy), Claim(place, "a"):
+        pass
+
+
+def test_one_that_was_late_gives_way(place: str, monkeypatch: pytest.MonkeyPatch) -> None:
+    """It saw no lease, and others came and went before it made its own."""
+    create = claim._Leases.create
+
+    def late(leases: Any, number: int, values: dict[str, Any]) -> bool:
+        write_lease(place, 7)
+        return create(leases, number, values)
+
+    monkeypatch.setattr(claim._Leases, "create", late)
+    with pytest.raises(IndexBusy), Claim(place, "a"):
+        pass
+    assert list(leases(place)) == [7]
+
+
+def test_the_heart_beats_on_when_the_store_answers_again(place: str, monkeypatch: pytest.MonkeyPatch) -> None:
+    create, failures = claim._Leases.create, [RuntimeError("no connection"), TimeoutError()]
+    with Claim(place, "a", beat_s=0.05):
+        first = max(leases(place))
+
+        def flaky(leases: Any, number: int, values: dict[str, Any]) -> bool:
+            if failures:
+                raise failures.pop()
+            return create(leases, number, values)
+
+        monkeypatch.setattr(claim._Leases, "create", flaky)
+        until = time.monotonic() + 20
+        while max(leases(place), default=0) < first + 3 and time.monotonic() < until:
+            time.sleep(0.02)
+        assert max(leases(place), default=first + 3) >= first + 3
+    assert not failures
 
 
 def test_number_of_a_dead_run_given_to_another_process_does_not_lock_for_ever(place: str) -> None:
@@ -175,7 +221,8 @@ def test_of_two_that_reach_for_a_dead_holders_index_one_gets_it(place: str, dead
 def test_unreadable_lease_is_given_time_to_be_written(tmp_path: Path, text: str) -> None:
     file = tmp_path / "claim-000000003.json"
     file.write_text(text)  # as on a disk without links, between making the file and writing into it
-    values = {"run_id": "x", "host": "elsewhere", "pid": 1, "since": "now", "beat_s": 1, "at": time.time()}
+    values = {"run_id": "x", "host": "elsewhere", "processes": "y", "pid": 1, "since": "now", "beat_s": 1}
+    values["at"] = time.time()
     writing = threading.Timer(claim.UNWRITTEN_S / 2, lambda: file.write_text(json.dumps(values)))
     writing.start()
     with pytest.raises(IndexBusy, match="elsewhere"), Claim(tmp_path, "a"):

@@ -1,6 +1,7 @@
 """Another generation beside the one that is read, put in its place in one step; and what upkeep may delete."""
 
 import datetime as dt
+import os
 from pathlib import Path
 from typing import Any
 
@@ -11,8 +12,9 @@ import pipeline
 from pipeline import journal, schema, store
 from pipeline.audit import audit
 from pipeline.config import Config, StoreConfig, make_config
+from pipeline.encode import NonFiniteError
 from pipeline.errors import CorpusError, EarshotError, IndexMismatch, UsageError
-from pipeline.run import index_corpus, optimize_index, plan_corpus, read_config, restore_index
+from pipeline.run import Progress, index_corpus, optimize_index, plan_corpus, read_config, restore_index
 from tests.contents import SECTIONS, KnownCorpus, live, read
 from tests.fakes import Row
 from tests.test_protocol import die_at, make_format_1
@@ -107,9 +109,9 @@ def test_a_rebuild_that_was_stopped_goes_on_where_it_was(corpus: KnownCorpus) ->
     corpus.put("new.wav", 1)
     index(corpus.config)
     assert live(into) == corpus.expected()
-    corpus.put("newer.wav", 3)
-    n_windows = index(other, rebuild=True)
-    assert 0 < n_windows < whole + 10
+    n_before = len(read_tables(f"{into}/generation-2", "clips"))
+    assert 0 < n_before < whole
+    assert index(other, rebuild=True) == whole - n_before  # new.wav is a copy of b.wav
     assert live(into) == corpus.expected(other)
 
 
@@ -118,13 +120,18 @@ def read_tables(tables: str, name: str) -> list[Row]:
     return rows
 
 
-def test_a_rebuild_begun_with_yet_other_settings_is_begun_anew(corpus: KnownCorpus) -> None:
+def test_a_rebuild_begun_with_yet_other_settings_is_not_thrown_away(corpus: KnownCorpus) -> None:
     def act(config: Config, seam: journal.Seam) -> object:
         return index(config, rebuild=True, seam=seam)
 
     assert die_at("switch", 1, act, with_windows(corpus.config, 1.2))
     other = with_windows(corpus.config, 1.6)
-    assert plan_corpus(other, rebuild=True).n_to_decode == 5
+    for run in (index, plan_corpus):
+        with pytest.raises(IndexMismatch, match=r"unfinished rebuild has .*1\.2.*not .*1\.6.*generation-2"):
+            run(other, rebuild=True)
+    assert read_config(corpus.config.into, rebuild=True).window.length_s == 1.2
+    assert read_config(corpus.config.into).window.length_s == 0.8
+    journal.delete_folder(f"{corpus.config.into}/generation-2")
     index(other, rebuild=True)
     assert live(corpus.config.into) == corpus.expected(other)
 
@@ -153,6 +160,129 @@ def test_a_rebuild_stops_where_a_source_has_become_empty(corpus: KnownCorpus, tm
     with pytest.raises(CorpusError, match="holds no audio now"):
         index(both, rebuild=True)
     assert len(live(corpus.config.into)["files"]) == 6
+
+
+def test_a_rebuild_stops_where_a_folder_cannot_be_listed(corpus: KnownCorpus, monkeypatch: pytest.MonkeyPatch) -> None:
+    real, before = os.scandir, live(corpus.config.into)
+
+    def closed(path: Any) -> Any:
+        if str(path).endswith("/sub"):
+            raise PermissionError(13, "Permission denied")
+        return real(path)
+
+    with monkeypatch.context() as patch:
+        patch.setattr(os, "scandir", closed)
+        with pytest.raises(CorpusError, match=r"sub: .*the index has 2 files below it"):
+            index(with_windows(corpus.config, 1.2), rebuild=True)
+    assert live(corpus.config.into) == before
+
+
+def test_what_could_not_be_published_keeps_the_old_in_place(corpus: KnownCorpus) -> None:
+    """Files that change under a rebuild are left for the next run; until then the old tables answer."""
+    other, into = with_windows(corpus.config, 1.2), corpus.config.into
+    other = other.model_copy(update={"run": other.run.model_copy(update={"batch_s": 0.1})})
+    before = live(into)
+
+    def doubled(batches: Any, config: Config, frames_schema: Any) -> Any:
+        for receipt in in_place(WideEncoder())(batches, config, frames_schema):
+            if receipt["batch_id"] == batches["batch_id"][0].as_py():
+                receipt = {**receipt, "files": receipt["files"] * 2}
+            yield receipt
+
+    assert index_corpus(other, stages=doubled, rebuild=True).unpublished
+    assert live(into) == before
+    index(other, rebuild=True)
+    assert live(into) == corpus.expected(other)
+
+
+def test_a_generation_of_failures_is_not_put_in_place(corpus: KnownCorpus) -> None:
+    before = live(corpus.config.into)
+
+    class Deaf(WideEncoder):
+        def encode(self, windows: Any) -> Any:
+            raise NonFiniteError(list(range(len(windows))), len(windows))
+
+    with pytest.raises(EarshotError, match="no file could be indexed anew"):
+        index_corpus(with_windows(corpus.config, 1.2), stages=in_place(Deaf()), rebuild=True)
+    assert live(corpus.config.into) == before
+
+
+@pytest.mark.parametrize("rebuild", [False, True])
+def test_a_newer_format_is_left_alone(corpus: KnownCorpus, rebuild: bool) -> None:
+    into = corpus.config.into
+    newer = journal.FORMAT + 1
+    before = journal.read_published(into)
+    row = journal.make_row(before.seq + 1, "x", "x", "migrate", before.versions, detail={"format": newer})
+    journal.publish(journal.open_journal(into), [row])
+    for run in (index, plan_corpus):
+        with pytest.raises(IndexMismatch, match=f"index format {newer}, this version reads up to {journal.FORMAT}"):
+            run(corpus.config, rebuild=rebuild)
+    with pytest.raises(IndexMismatch):
+        journal.migrate(into, "x")
+    assert {path.name for path in Path(into).iterdir()} == {f"{n}.lance" for n in (*journal.DATA_TABLES, "batches")}
+
+
+@pytest.mark.parametrize("rebuild_first", [False, True])
+def test_of_a_rebuild_and_another_run_one_wins_whatever_the_generation(
+    corpus: KnownCorpus, rebuild_first: bool
+) -> None:
+    index(corpus.config, rebuild=True)
+    into = corpus.config.into
+    assert journal.live(into).endswith("generation-2")
+    corpus.put("new.wav", 2)
+    corpus.put("newer.wav", 4)
+    waiting = ["append files"]
+
+    def overtake(name: str) -> None:
+        if waiting == [name]:
+            waiting.clear()
+            for claim in Path(into).glob("claim-*"):
+                claim.unlink()
+            corpus.put("newest.wav", 1)
+            index(corpus.config, rebuild=not rebuild_first)
+
+    with pytest.raises(EarshotError, match="another run"):
+        index(corpus.config, rebuild=rebuild_first, seam=overtake)
+    assert live(into) == corpus.expected()
+    index(corpus.config)
+    assert live(into) == corpus.expected()
+    assert audit(into) == []
+
+
+def test_a_run_whose_index_was_made_meanwhile_with_other_settings_stops(tmp_path: Path) -> None:
+    corpus = KnownCorpus(tmp_path)
+    corpus.put("a.wav", 3)
+    other = with_windows(corpus.config, 1.2)
+
+    def meanwhile(progress: Progress) -> None:
+        if progress.stage == "checking models" and not journal.exists(corpus.config.into):
+            os.makedirs(corpus.config.into)
+            index(other)
+
+    with pytest.raises(EarshotError, match="another run has written to this index meanwhile"):
+        index_corpus(corpus.config, meanwhile, stages=in_place(WideEncoder()))
+    assert live(corpus.config.into) == corpus.expected(other)
+    assert audit(corpus.config.into) == []
+
+
+def test_what_is_kept_is_what_the_index_says_whoever_tidies(tmp_path: Path) -> None:
+    corpus = KnownCorpus(tmp_path, store={"keep_versions": 40, "optimize_every": 1_000})
+    into = corpus.config.into
+    for number in range(26):
+        corpus.put("a.wav", number % 2)
+        index(corpus.config)
+    assert len(lance.dataset(journal.table_uri(into, "files")).tags.list()) == 40
+    optimize_index(into, 0.0)
+    restore_index(into, journal.read_published(into).seq - 30)
+    assert len(lance.dataset(journal.table_uri(into, "files")).tags.list()) == 40
+
+
+def test_a_generation_that_is_lost_is_not_made_anew(corpus: KnownCorpus) -> None:
+    index(corpus.config, rebuild=True)
+    journal.delete_folder(journal.live(corpus.config.into))
+    for act in (index, plan_corpus):
+        with pytest.raises(IndexMismatch, match="generation-2: is missing"):
+            act(corpus.config)
 
 
 def test_rebuilding_nothing_is_making_it(tmp_path: Path) -> None:

@@ -288,3 +288,68 @@ def test_a_source_that_has_become_empty_stops_the_run_and_nothing_goes(tmp_path:
     without = make_config({"sources": sources[:1], "into": config.into, **SECTIONS})
     assert index_corpus(without, stages=in_place(WideEncoder())).n_deleted == 1
     assert len(live(config.into)["files"]) == 1
+
+
+def test_a_file_that_became_a_copy_under_the_run_takes_nothing_of_the_original(tmp_path: Path) -> None:
+    corpus = KnownCorpus(tmp_path, run={"batch_s": 100.0})
+    corpus.put("x.wav", 3)
+    index_corpus(corpus.config, stages=in_place(WideEncoder()))
+    corpus.put("new.wav", 5)
+    corpus.put("y.wav", 2)
+
+    def overwrite(batch: int) -> None:
+        shutil.copyfile(content(3), corpus.folder / "y.wav")
+
+    index_corpus(corpus.config, stages=in_place(WideEncoder(), overwrite))
+    check_whole(corpus.config.into)
+    corpus.put("y.wav", 3)
+    index_corpus(corpus.config, stages=in_place(WideEncoder()))
+    assert live(corpus.config.into) == corpus.expected()
+
+
+def test_moves_are_published_in_bounded_commits_with_what_they_leave(tmp_path: Path) -> None:
+    corpus = KnownCorpus(tmp_path, store={"checkpoint_rows": 10, "optimize_every": 1_000})
+    (corpus.folder / "new").mkdir()
+    for number in range(40):
+        corpus.put(f"{number}.wav", 3)
+        with (corpus.folder / f"{number}.wav").open("ab") as file:
+            file.write(bytes([number, 0]))  # so that each is a content of its own
+    index_corpus(corpus.config, stages=in_place(WideEncoder()))
+    before = read(corpus.config.into, "clips", ["audio_id", "start_s"])
+    n_clips = len(before) // 40
+    seen = journal.read_published(corpus.config.into).seq
+    for number in range(40):
+        corpus.move(f"{number}.wav", f"new/{number}.wav")
+    corpus.swap("new/7.wav", "new/30.wav")
+    counts: list[int] = []
+
+    def look(step: str) -> None:
+        if step == "publish":
+            counts.append(sum(row["status"] == "indexed" for row in read(corpus.config.into, "files")))
+
+    encoder = WideEncoder()
+    index_corpus(corpus.config, stages=in_place(encoder), seam=look)
+    assert encoder.n_windows == 0
+    assert set(counts) == {40}  # a file that moved is there once, before and after
+    rows = [row for row in journal.read_journal(corpus.config.into).to_pylist() if row["seq"] > seen]
+    assert max(row["n_clips"] for row in rows) < 10 + n_clips
+    assert sorted(map(str, read(corpus.config.into, "clips", ["audio_id", "start_s"]))) == sorted(map(str, before))
+    assert {row["uri"] for row in read(corpus.config.into, "clips", ["uri"])} == {
+        corpus.uri(f"new/{number}.wav") for number in range(40)
+    }
+    check_whole(corpus.config.into)
+
+
+def test_a_chain_of_moves_keeps_every_content(tmp_path: Path) -> None:
+    """Each takes the place of the next: none may lose its rows before they are copied, however small the commits."""
+    corpus = KnownCorpus(tmp_path, store={"checkpoint_rows": 1, "optimize_every": 1_000})
+    for number in range(6):
+        corpus.put(f"{number}.wav", number)
+    index_corpus(corpus.config, stages=in_place(WideEncoder()))
+    for number in range(5):
+        corpus.swap(f"{number}.wav", f"{number + 1}.wav")
+    corpus.delete("5.wav")
+    encoder = WideEncoder()
+    index_corpus(corpus.config, stages=in_place(encoder))
+    assert encoder.n_windows == 0
+    assert live(corpus.config.into) == corpus.expected()
