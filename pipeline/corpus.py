@@ -189,7 +189,7 @@ def _may_enter(entry: os.DirEntry[str], config: CorpusConfig) -> bool:
 
 def _is_audio(path: str, config: CorpusConfig) -> bool:
     wanted = AUDIO_EXTENSIONS if config.extensions is None else config.extensions
-    return "*" in wanted or Path(path).suffix.lower().removeprefix(".") in wanted
+    return "*" in wanted or os.path.splitext(path)[1].lower().removeprefix(".") in wanted
 
 
 def _describe(path: str) -> Row:

@@ -48,6 +48,13 @@ SCALAR_INDEXES = {
 ROWS_PER_FRAGMENT = 250_000
 """What small fragments are merged to: half a gigabyte of frames of 1,024 numbers."""
 
+ROWS_TO_COPY = 4_000
+"""Rows of the fragments that are merged, on average, from which their pages are copied as they are. That is several
+times as fast as writing them anew, but each page is read by itself: many of a few rows would slow down every query."""
+
+FRAGMENTS_BETWEEN = 8
+"""Small fragments of the journal, and at the end of a run of ``files`` and ``clips``, that are left unmerged."""
+
 _NO_TIME = dt.timedelta(microseconds=1)  # Lance takes 0 for "not given"
 
 
@@ -181,6 +188,8 @@ class Writer:
 
     def __init__(self, path: str | Path, run_id: str, *, keep_versions: int = 20, seam: Seam = lambda step: None):
         self.path, self.run_id, self.keep_versions, self._seam = path, run_id, keep_versions, seam
+        self._tags: dict[str, list[str]] = {}
+        """Names of the tags of each table, oldest first."""
         journal.migrate(path, run_id, seam)
         # The journal stays open at the version read here: a row that another writer inserts later makes ours conflict.
         self._journal = journal.open_journal(path)
@@ -251,8 +260,15 @@ class Writer:
         return self._publish("restore", [(batch_id, {"detail": {"to": seq}})], heads)
 
     def refresh_indexes(self) -> Published:
-        """Create the scalar indexes on ids, or extend them to the rows written since."""
+        """Create the scalar indexes on ids, or extend them to the rows written since.
+
+        Where many small fragments of ``files`` or ``clips`` have come together, they are merged first: that is cheap.
+        """
         heads = dict(self._heads)
+        for name in ("files", "clips"):
+            if len(_small_fragments(self._open(name, heads))) > FRAGMENTS_BETWEEN:
+                self._seam(f"compact {name}")
+                self._step(name, heads, _compacted, n_commits=2)
         self._extend_indexes(heads)
         return self._publish_maintenance("maintain", heads)
 
@@ -275,10 +291,7 @@ class Writer:
             self._step(name, heads, _compacted, n_commits=2)  # the first reserves the numbers of fragments
         self._extend_indexes(heads)
         self._publish_maintenance("optimize", heads)
-        self._seam("compact batches")
-        _compacted(self._journal)
-        if journal.newest(self._journal).seq != self.published.seq:
-            raise self._conflict("batches")
+        self._merge_journal()
         n_bytes = 0
         for name in (*DATA_TABLES, "batches"):
             self._seam(f"clean {name}")
@@ -288,6 +301,12 @@ class Writer:
             ).bytes_removed
         self.n_commits = 0
         return Optimized(n_before, self._count_fragments(heads), n_bytes)
+
+    def _merge_journal(self) -> None:
+        self._seam("compact batches")
+        _compacted(self._journal)
+        if journal.newest(self._journal).seq != self.published.seq:
+            raise self._conflict("batches")
 
     def _count_fragments(self, heads: dict[str, int]) -> int:
         return sum(len(self._open(name, heads).get_fragments()) for name in DATA_TABLES)
@@ -333,20 +352,25 @@ class Writer:
         self.n_commits += kind == "index"
         self.published = Published(seq + len(rows), rows[-1]["batch_id"], dict(heads))
         self._tag()
+        if len(self._journal.get_fragments()) > FRAGMENTS_BETWEEN:
+            self._merge_journal()
         return self.published
 
     def _tag(self) -> None:
         """Tag the newest published versions, so that no clean-up ever removes what readers hold."""
         for name, version in self.published.versions.items():
-            tags = lance.dataset(table_uri(self.path, name)).tags
-            known = sorted(tag for tag in tags.list() if tag.startswith(_TAG))
+            tags = lance.dataset(table_uri(self.path, name), version=version).tags
+            if name not in self._tags:
+                self._tags[name] = sorted(tag for tag in tags.list() if tag.startswith(_TAG))
+            known = self._tags[name]
             tag = f"{_TAG}{self.published.seq:012d}"
             if tag not in known:
                 self._seam("tag")
                 tags.create(tag, version)
                 known.append(tag)
-            for old in known[: -self.keep_versions]:
-                tags.delete(old)
+            while len(known) > self.keep_versions:
+                tags.delete(known[0])
+                del known[0]
 
     def _open(self, name: str, heads: dict[str, int]) -> Any:
         """The newest version of a table, which must be the one this writer left."""
@@ -407,12 +431,18 @@ def _after(table: Any, change: Callable[..., Any], *arguments: Any) -> Any:
 
 def _compacted(table: Any) -> Any:
     """``table`` with its small fragments merged, in order, and rows that were deleted gone from its files."""
+    small = _small_fragments(table)
     table.optimize.compact_files(
         target_rows_per_fragment=ROWS_PER_FRAGMENT,
-        compaction_mode="try_binary_copy",
+        compaction_mode="try_binary_copy" if sum(small) > ROWS_TO_COPY * len(small) else "reencode",
         data_storage_version=FILE_FORMAT,
     )
     return table
+
+
+def _small_fragments(table: Any) -> list[int]:
+    """The numbers of rows of those fragments that could be merged."""
+    return [n for fragment in table.get_fragments() if (n := fragment.count_rows()) < ROWS_PER_FRAGMENT]
 
 
 def _index(table: Any, column: str) -> Any:
