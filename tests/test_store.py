@@ -390,6 +390,7 @@ def test_readers_see_whole_commits_only(tmp_path: Path) -> None:
 # --- dying ------------------------------------------------------------------------------------------------------------
 
 
+@pytest.mark.slow
 def test_dying_at_any_step_changes_nothing_in_the_end(tmp_path: Path) -> None:
     base = tmp_path / "base"
     create(base)

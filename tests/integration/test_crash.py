@@ -97,6 +97,7 @@ def run_until(
     return process.returncode, said.read_text()
 
 
+@pytest.mark.slow
 @pytest.mark.usefixtures("ray_session")
 def test_a_killed_run_is_completed_by_the_next(corpus: Path, tmp_path: Path) -> None:
     whole = load_config(write_config(corpus, tmp_path / "whole"))
@@ -136,6 +137,7 @@ def test_a_stopped_run_says_one_line_and_leaves_what_was_published(
     assert not list(index.glob("claim*"))
 
 
+@pytest.mark.slow
 @pytest.mark.usefixtures("ray_session")
 def test_workers_stop_with_a_run_that_fails(corpus: Path, tmp_path: Path) -> None:
     config = load_config(write_config(corpus, tmp_path / "index"))

@@ -275,6 +275,7 @@ def test_many_files_of_every_format_have_a_row_each(tmp_path: Path, n_files: int
     check_against_grid(Path(config.into))
 
 
+@pytest.mark.slow
 def test_only_what_is_missing_is_done(tmp_path: Path) -> None:
     folder, index = tmp_path / "in", tmp_path / "index"
     folder.mkdir()
