@@ -87,7 +87,10 @@ class Collector:
         vectors: dict[str, dict[int, bytes | None]] = {}
         for receipt in receipts:
             for window in receipt["windows"]:
-                vectors.setdefault(window["audio_id"], {})[window["first_frame"]] = window["clip_vector"]
+                windows = vectors.setdefault(window["audio_id"], {})
+                if window["first_frame"] in windows:  # the halves of two tries of its task overlap
+                    raise IncompleteBatch(f"batch {batch_id}: its files changed while they were read")
+                windows[window["first_frame"]] = window["clip_vector"]
         files = [row for receipt in receipts for row in receipt["files"]]
         self._check_files(batch_id, files, vectors.keys())
         files = [self._settle(row, vectors) for row in files]

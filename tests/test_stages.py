@@ -10,7 +10,7 @@ from typing import Any
 import numpy as np
 import pyarrow as pa
 import pytest
-from hypothesis import HealthCheck, given, settings
+from hypothesis import HealthCheck, example, given, settings
 from hypothesis import strategies as st
 
 from pipeline import schema
@@ -498,6 +498,7 @@ EDITS = ["same", "gone", "other", "longer", "text"]
 
 
 @settings(deadline=None, max_examples=60, suppress_health_check=[HealthCheck.function_scoped_fixture])
+@example(edits=["gone", "same", "same", "same"], cut=5, end=False)  # the second try is one row ahead
 @given(edits=st.lists(st.sampled_from(EDITS), min_size=4, max_size=4), cut=st.integers(0, 40), end=st.booleans())
 def test_halves_of_two_tries_that_saw_other_files_are_never_published(
     tmp_path_factory: pytest.TempPathFactory, edits: list[str], cut: int, end: bool
