@@ -13,10 +13,10 @@ $(VENV)/ready: pyproject.toml
 demo: $(VENV)/ready  ## Index a small synthetic corpus with the bundled model, then search it
 	$(BIN)/earshot demo
 
-test: $(VENV)/ready lint  ## Lint, types, and every test that is not marked slow
-	$(BIN)/python -m pytest -m "not slow" -n 2 --dist loadfile --no-loadscope-reorder
+test: $(VENV)/ready lint  ## Lint, types, and every test that is not marked slow; the same examples every time
+	$(BIN)/python -m pytest -m "not slow" -n 2 --dist loadfile --no-loadscope-reorder --hypothesis-profile=ci
 
-test-all: $(VENV)/ready lint  ## All tests
+test-all: $(VENV)/ready lint  ## All tests, with examples drawn anew
 	$(BIN)/python -m pytest
 
 lint: $(VENV)/ready

@@ -42,11 +42,14 @@ N_CONTENTS = len(LENGTHS_S) + len(BROKEN)
 
 Rows = dict[str, list[Any]]
 
+_FOLDER = tempfile.TemporaryDirectory(prefix="earshot-")
+"""Goes with the process."""
+
 
 @cache
 def content(number: int) -> Path:
     """The file of one of the contents; the last ones are broken."""
-    file = Path(tempfile.mkdtemp(prefix="earshot-")) / f"{number}"
+    file = Path(_FOLDER.name) / f"{number}"
     if number < len(LENGTHS_S):
         return write_wav(file, noise(LENGTHS_S[number], seed=number))
     file.write_bytes(BROKEN[number - len(LENGTHS_S)])
