@@ -327,7 +327,7 @@ def measure_batches(folder: Path, scale: float = 1.0) -> list[Figure]:
             Figure(name, "versions on the disk", _count_versions(feed.into), ""),
             Figure(name, "upkeep per commit", 1e3 * sum(feed.upkeep_s) / n_batches, "ms"),
             _compare(name, "opening a writer", feed.open_s[-10:], feed.open_s[:10], "first", None),
-            _compare(name, "commit, last to 10th", feed.commits_s[-20:], feed.commits_s[4:15], "10th", None),
+            _compare(name, "commit, last to 10th", feed.commits_s[-20:], feed.commits_s[4:15], "10th"),
             *_compare_queries(name, feed),
         ]
         for _ in range(every - 1):
@@ -484,10 +484,8 @@ def _make_queries(row: Row, query: npt.NDArray[np.float64]) -> dict[str, Callabl
 
 def _open(path: str) -> Tables:
     """The tables as ``pipeline.open`` finds them."""
-    tables = journal.live(path)
-    journal.read_settings(tables)
-    published = journal.read_published(tables)
-    return {name: open_table(tables, name, published.versions[name]) for name in journal.DATA_TABLES}
+    state = journal.read_state(path)
+    return {name: open_table(state.tables, name, state.published.versions[name]) for name in journal.DATA_TABLES}
 
 
 def _read(table: Any, where: str) -> list[Row]:

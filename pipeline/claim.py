@@ -28,6 +28,13 @@ UNWRITTEN_S = 1.0
 """How long a lease may be there and not be written."""
 
 
+def is_held(path: str | Path) -> bool:
+    """Whether a run seems to write to the index at ``path``: its lease is young, and its process is not gone."""
+    leases = _Leases(str(path))
+    holder = leases.read(numbers[-1]) if (numbers := leases.list()) else None
+    return holder is not None and abs(time.time() - holder["at"]) < STALE_S and not _is_dead(holder)
+
+
 class Claim:
     """Holds the index at ``path``, a folder or a URL, for the run ``run_id`` while the context is open.
 
@@ -63,6 +70,7 @@ class Claim:
             raise starting
         for number in numbers:
             self._leases.remove(number)
+        self._leases.remove_unfinished()
         self._thread.start()
         return self
 
@@ -87,24 +95,15 @@ class Claim:
         if holder is None:  # not one of ours; or, on a disk without links, not written to its end yet
             time.sleep(UNWRITTEN_S)
             holder = self._leases.read(number)
-        if holder is None or self._is_dead(holder):
+        if holder is None and (newer := [each for each in self._leases.list() if each > number]):
+            self._refuse_if_held(newer[-1])  # its heart has beaten meanwhile
+        if holder is None or _is_dead(holder):
             return
         if abs(time.time() - holder["at"]) < STALE_S or self._beats(number, 2 * holder["beat_s"]):
             raise IndexBusy(
                 f"{self._path}: another run writes here (process {holder['pid']} on {holder['host']},"
                 f" since {holder['since']}); wait for it, or stop it"
             )
-
-    def _is_dead(self, holder: dict[str, Any]) -> bool:
-        """Whether it ran on this machine and is gone; elsewhere, also in another container, its heartbeat tells."""
-        if holder["processes"] == self._mine["processes"]:
-            try:
-                os.kill(holder["pid"], 0)
-            except ProcessLookupError:
-                return True
-            except PermissionError:
-                pass  # there is such a process, of another user: the run, or one that has its number now
-        return False
 
     def _beats(self, number: int, timeout_s: float) -> bool:
         """Watch whether the lease is renewed: clocks of two machines may differ by more than its age."""
@@ -166,8 +165,29 @@ class _Leases:
         with contextlib.suppress(FileNotFoundError):
             self._fs.rm_file(self._at(number))
 
+    def remove_unfinished(self) -> None:
+        """Remove what was left by those who were killed while they wrote a lease to a disk."""
+        if not isinstance(self._fs, LocalFileSystem):
+            return
+        for scratch in Path(self._root).glob("claim-*.json.*"):
+            with contextlib.suppress(FileNotFoundError):
+                if time.time() - scratch.stat().st_mtime > STALE_S:
+                    scratch.unlink()
+
     def _at(self, number: int) -> str:
         return f"{self._root}/claim-{number:09d}.json"
+
+
+def _is_dead(holder: dict[str, Any]) -> bool:
+    """Whether it ran on this machine and is gone; elsewhere, also in another container, its heartbeat tells."""
+    if holder["processes"] == _name_processes():
+        try:
+            os.kill(holder["pid"], 0)
+        except ProcessLookupError:
+            return True
+        except PermissionError:
+            pass  # there is such a process, of another user: the run, or one that has its number now
+    return False
 
 
 def _name_processes() -> str:

@@ -46,10 +46,10 @@ class Index:
 
     def __init__(self, path: str) -> None:
         self.path = path
-        self.tables = journal.live(path)
+        state = journal.read_state(path)
+        self.tables = state.tables
         """Where its LanceDB database lies: ``path`` itself, until the index was rebuilt."""
-        self.settings = journal.read_settings(self.tables)
-        self._published = journal.read_published(self.tables)
+        self.settings, self._published = state.settings, state.published
 
     def search(self, text: str, k: int = 10, *, where: str | None = None, all_windows: bool = False) -> list[Hit]:
         """The ``k`` clips that fit ``text`` best. Score: dot product; probability: the model's own.

@@ -42,6 +42,15 @@ class Published:
     versions: dict[str, int]
 
 
+@dataclass(frozen=True)
+class State:
+    """An index at a moment: where the tables that readers see lie, what they were made with, what is published."""
+
+    tables: str
+    settings: dict[str, Any]
+    published: Published
+
+
 def table_uri(path: str | Path, name: str) -> str:
     """Where the table ``name`` of the index at ``path`` lies."""
     return str(Path(path) / f"{name}.lance")
@@ -54,14 +63,20 @@ def open_journal(path: str | Path) -> Any:
 
 def exists(path: str | Path) -> bool:
     """Whether a complete index lies at ``path``: creating one ends with the first journal row."""
+    return _find(path) is not None
+
+
+def _find(path: str | Path) -> Any | None:
+    """The newest version of the journal of a complete index; None where there is no such index."""
     if not Path(table_uri(path, "batches")).is_dir():
-        return False
+        return None
     try:
-        return bool(open_journal(path).count_rows() > 0)
+        journal = open_journal(path)
     except ValueError as error:
         if "was not found" not in str(error):  # a folder without a table: creating it was interrupted
             raise
-        return False
+        return None
+    return journal if journal.count_rows() else None
 
 
 def check_whole(path: str | Path) -> None:
@@ -86,10 +101,31 @@ def read_settings(path: str | Path) -> dict[str, Any]:
     Raises:
         IndexMissing: there is no index. IndexMismatch: its format is newer than this code.
     """
-    if not exists(path):
+    return _settings(path, _get(path))
+
+
+def read_state(path: str | Path) -> State:
+    """What readers see of the index at ``path``, by one look at its journal.
+
+    Raises:
+        IndexMissing: there is no index. IndexMismatch: its format is newer than this code; a generation is missing.
+    """
+    journal = _get(path)
+    tables = _live(path, journal)
+    if tables != str(path):
+        journal = _get(tables)
+    return State(tables, _settings(path, journal), newest(journal))
+
+
+def _get(path: str | Path) -> Any:
+    journal = _find(path)
+    if journal is None:
         check_whole(path)
         raise IndexMissing(f"{path}: no index here; make one with `earshot index FOLDER --into {path}`")
-    journal = open_journal(path)
+    return journal
+
+
+def _settings(path: str | Path, journal: Any) -> dict[str, Any]:
     if (found := _read_format(journal)) > FORMAT:
         raise IndexMismatch(_newer(path, found))
     rows = journal.to_table(columns=["detail"], filter="seq = 0").to_pylist()
@@ -115,6 +151,15 @@ def newest(journal: Any) -> Published:
     table = journal.to_table(columns=columns)
     row = table.slice(_argmax(table["seq"]), 1).to_pylist()[0]
     return Published(row["seq"], row["batch_id"], {name: row[f"{name}_version"] for name in DATA_TABLES})
+
+
+def versions_since(journal: Any, name: str, since: dt.datetime) -> set[int]:
+    """The versions of the table ``name`` that readers saw at that time or later, the newest one among them."""
+    columns = ["seq", "committed_at", f"{name}_version"]
+    rows = journal.to_table(columns=columns).sort_by("seq").select(columns[1:]).to_pylist()
+    replaced_at = [row["committed_at"] for row in rows[1:]]
+    old = {n for n, at in enumerate(replaced_at) if at < since}
+    return {row[f"{name}_version"] for n, row in enumerate(rows) if n not in old}
 
 
 def read_journal(path: str | Path) -> pa.Table:
@@ -179,7 +224,8 @@ def publish(journal: Any, rows: list[dict[str, Any]]) -> None:
         insert = journal.merge_insert("seq").when_not_matched_insert_all().conflict_retries(0)
         inserted = insert.execute(table)["num_inserted_rows"]
     except (OSError, CommitConflictError) as error:
-        if not is_conflict(error):
+        # Against a version that another run's clean-up has deleted, Lance finds no conflict, but nothing at all.
+        if not is_conflict(error) and newest(lance.dataset(journal.uri)).seq < rows[0]["seq"]:
             raise
         inserted = 0
     if inserted != len(rows):
@@ -228,9 +274,12 @@ def live(path: str | Path) -> str:
     Raises:
         IndexMismatch: that generation is missing.
     """
-    if not exists(path):
-        return str(path)
-    number = _live_number(open_journal(path))
+    journal = _find(path)
+    return str(path) if journal is None else _live(path, journal)
+
+
+def _live(path: str | Path, journal: Any) -> str:
+    number = _live_number(journal)
     if number == 1:
         return str(path)
     if not exists(tables := _generation(path, number)):

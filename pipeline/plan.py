@@ -166,7 +166,7 @@ def make_plan(
         if row["reason"] is not None:
             closed.append(f"{row['uri']}/")
         if old is not None and _looks_unchanged(row, old) and not choice.retries(old):
-            if choice.check_content and row["reason"] is None:
+            if choice.check_content and old["content_hash"] is not None:
                 to_check.append(row)
             else:
                 _leave(plan, old)
@@ -188,7 +188,7 @@ def make_plan(
         if old["content_hash"] == content_hash:
             _leave(plan, old)
         else:
-            candidates.append(row)
+            candidates.append({**row, "content_hash": content_hash})
     readable = _hash_where_needed(candidates, ledger, hash_file, probe_file, reader)
     contents = _settle_known_content(readable, ledger, plan, choice)
     plan.batches = _pack(contents, batch_s, run_id)
@@ -256,13 +256,18 @@ def _hash_where_needed(
     probe_file: Callable[[str], str],
     reader: _Reader,
 ) -> list[Row]:
-    """Set ``content_hash``: None where no other file can have the content of this one. Returns the readable files."""
+    """Set ``content_hash``, unless it is: None where no other file can have the content of this one.
+
+    Returns:
+        The readable files.
+    """
+    settled = [row for row in candidates if row.get("content_hash") is not None]
+    candidates = [row | {"content_hash": None} for row in candidates if row.get("content_hash") is None]
     live = [old for old in ledger.rows.values() if old["status"] != "deleted" and old["content_hash"] is not None]
-    known_sizes = {old["size_bytes"] for old in live}
+    known_sizes = {row["size_bytes"] for row in (*live, *settled)}
     n_of_size = Counter(row["size_bytes"] for row in candidates)
-    settled, to_probe, to_hash = [], [], []
+    to_probe, to_hash = [], []
     for row in candidates:
-        row["content_hash"] = None
         if row["size_bytes"] > 0 and row["size_bytes"] in known_sizes:
             to_hash.append(row)
         elif row["size_bytes"] > 0 and n_of_size[row["size_bytes"]] > 1:

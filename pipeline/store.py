@@ -55,6 +55,9 @@ times as fast as writing them anew, but each page is read by itself: many of a f
 FRAGMENTS_BETWEEN = 8
 """Small fragments of the journal, and at the end of a run of ``files`` and ``clips``, that are left unmerged."""
 
+_A_LOOK = dt.timedelta(minutes=10)
+"""How long the journal may be held open: it is read at once, and then the tables that it names."""
+
 _NO_TIME = dt.timedelta(microseconds=1)  # Lance takes 0 for "not given"
 
 
@@ -275,11 +278,12 @@ class Writer:
     def optimize(self, *, older_than: dt.timedelta) -> Optimized:
         """Merge small fragments, extend the indexes, and delete what nobody can need any more.
 
-        Versions that are tagged stay, whatever their age; so do files that no version names, unless they are a week
-        old, since a run may be about to commit them. Merging and indexing follow each other and never overlap.
+        Versions that are tagged stay, whatever their age; those that were never published go at once, for no reader can
+        hold them. Files that no version names stay, unless they are a week old, since a run may be about to commit
+        them. Merging and indexing follow each other and never overlap.
 
         Args:
-            older_than: age of the versions that go: readers may still hold younger ones.
+            older_than: versions go that were replaced so long ago: readers may still hold younger ones.
 
         Raises:
             CommitConflict: another writer changed the index since this one opened it.
@@ -292,15 +296,26 @@ class Writer:
         self._extend_indexes(heads)
         self._publish_maintenance("optimize", heads)
         self._merge_journal()
-        n_bytes = 0
-        for name in (*DATA_TABLES, "batches"):
-            self._seam(f"clean {name}")
-            table = lance.dataset(table_uri(self.path, name))
-            n_bytes += table.cleanup_old_versions(
-                max(older_than, _NO_TIME), error_if_tagged_old_versions=False
-            ).bytes_removed
+        n_bytes = sum(self._clean(name, older_than) for name in DATA_TABLES)
+        self._seam("clean batches")
+        table = lance.dataset(table_uri(self.path, "batches"))
+        n_bytes += table.cleanup_old_versions(max(min(older_than, _A_LOOK), _NO_TIME)).bytes_removed
         self.n_commits = 0
         return Optimized(n_before, self._count_fragments(heads), n_bytes)
+
+    def _clean(self, name: str, older_than: dt.timedelta) -> int:
+        """Delete the versions of a table that were never published, and those that were replaced before that time.
+
+        Returns:
+            The number of bytes.
+        """
+        self._seam(f"clean {name}")
+        table = lance.dataset(table_uri(self.path, name))
+        keep = journal.versions_since(self._journal, name, dt.datetime.now(dt.UTC) - older_than)
+        gone = [version for version in range(1, table.version) if version not in keep]
+        if not gone:  # Lance takes that for "not given"
+            return 0
+        return int(table.cleanup_old_versions(versions=gone, error_if_tagged_old_versions=False).bytes_removed)
 
     def _merge_journal(self) -> None:
         self._seam("compact batches")

@@ -164,6 +164,41 @@ def test_one_that_was_late_gives_way(place: str, monkeypatch: pytest.MonkeyPatch
     assert list(leases(place)) == [7]
 
 
+def test_a_holder_whose_lease_is_renewed_meanwhile_is_named(place: str, monkeypatch: pytest.MonkeyPatch) -> None:
+    """Between being listed and being read, the lease became the next one."""
+    write_lease(place, 7)
+    read = claim._Leases.read
+
+    def renewed(leases: Any, number: int) -> Any:
+        if number == 7 and 7 in leases.list():
+            write_lease(place, 8)
+            leases.remove(7)
+        return read(leases, number)
+
+    monkeypatch.setattr(claim._Leases, "read", renewed)
+    with pytest.raises(IndexBusy, match=rf"process {os.getpid()} on"), Claim(place, "a"):
+        pass
+
+
+def test_what_a_killed_starter_left_on_a_disk_goes(tmp_path: Path) -> None:
+    old, young = (tmp_path / f"claim-000000007.json.{number}.1" for number in (1, 2))
+    for path in (old, young):
+        path.write_text("{")
+    os.utime(old, times=(time.time() - 2 * STALE_S,) * 2)
+    with Claim(tmp_path, "a"):
+        assert (old.exists(), young.exists()) == (False, True)
+
+
+def test_whether_an_index_is_held_is_told_without_waiting(place: str, dead_pid: int) -> None:
+    assert not claim.is_held(place)
+    with Claim(place, "a"):
+        assert claim.is_held(place)
+    assert not claim.is_held(place)
+    for pid, age_s in ((dead_pid, 0.0), (os.getpid(), 2 * STALE_S)):
+        write_lease(place, pid=pid, age_s=age_s)
+        assert not claim.is_held(place)
+
+
 def test_the_heart_beats_on_when_the_store_answers_again(place: str, monkeypatch: pytest.MonkeyPatch) -> None:
     create, failures = claim._Leases.create, [RuntimeError("no connection"), TimeoutError()]
     with Claim(place, "a", beat_s=0.05):

@@ -391,6 +391,24 @@ def test_a_changed_file_of_equal_size_and_time_is_found_when_all_contents_are_ch
     assert plan.actions == [("a.wav", "changed", "other bytes"), ("b.wav", "unchanged", "same size and time")]
 
 
+def test_checking_all_contents_reads_each_file_once_and_finds_copies() -> None:
+    disk = Disk({"a.wav": ("two", 1), "b.wav": ("two", 1), "c.wav": ("one", 1), "new.wav": ("two", 1)})
+    ledger = make_ledger(*(known_row(f"{name}.wav", f"{name} was another", 1) for name in "abc"))
+    for row in ledger.rows.values():
+        row["size_bytes"] = 3
+    plan = plan_of(disk.listed(), ledger, disk, choice=Choice(check_content=True))
+    assert sorted(contents(plan)) == [["a.wav", "b.wav", "new.wav"], ["c.wav"]]
+    assert disk.hashed == {"a.wav": 1, "b.wav": 1, "c.wav": 1, "new.wav": 1}
+
+
+def test_checking_all_contents_does_not_try_again_what_killed_its_worker() -> None:
+    """Its hash was never told, so nothing can be compared."""
+    disk = Disk({"a.wav": ("one", 1)})
+    row = known_row("a.wav", "one", 1, "failed", "decode") | {"reason": "crashed", "content_hash": None}
+    plan = plan_of(disk.listed(), make_ledger(row), disk, choice=Choice(check_content=True))
+    assert (plan.n_unchanged, contents(plan), disk.hashed) == (1, [], {})
+
+
 def test_failures_are_tried_again_when_asked_for_all_or_for_one_reason() -> None:
     disk = Disk({"a.wav": ("one", 1), "b.wav": ("four", 1)})
     rows = [known_row(f"{name}.wav", text, 1, "failed", "decode") for name, text in (("a", "one"), ("b", "four"))]

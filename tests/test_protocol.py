@@ -221,6 +221,20 @@ def test_dying_twice_at_any_step_costs_nothing(hasty: Settings, situation: Situa
     check_completed(corpus)
 
 
+@pytest.mark.slow
+@pytest.mark.parametrize("situation", [*DEATHS, change_again])
+def test_dying_before_any_publication_costs_nothing(hasty: Settings, situation: Situation) -> None:
+    n_deaths = 0
+    while True:
+        corpus, act = hasty.make(situation)
+        if not die_at("publish", n_deaths + 1, act, corpus.config):
+            break
+        n_deaths += 1
+        check_whole(corpus.config.into)
+        check_completed(corpus)
+    assert n_deaths
+
+
 def test_there_are_no_other_steps(hasty: Settings) -> None:
     known = {step for steps in DEATHS.values() for step in steps}
     taken: set[str] = set()

@@ -2,10 +2,12 @@
 
 import datetime as dt
 import os
+import time
 from pathlib import Path
 from typing import Any
 
 import lance
+import pyarrow as pa
 import pytest
 
 import pipeline
@@ -370,7 +372,6 @@ def test_optimizing_deletes_what_is_old_and_nothing_that_is_published_or_pending
 
 def widen(batch: Any, arrow_schema: Any, width: int) -> Any:
     """Frame rows with vectors as wide as those of the index."""
-    import pyarrow as pa
 
     vectors = [row + [0.0] * (width - len(row)) for row in batch["vector"].to_pylist()]
     columns = [batch[name] for name in arrow_schema.names if name != "vector"]
@@ -388,6 +389,59 @@ def test_young_versions_stay_though_no_tag_keeps_them(tmp_path: Path) -> None:
         index(corpus.config)
     optimize_index(corpus.config.into, 24.0)
     assert opened.to_arrow("clips").num_rows == len(before)
+
+
+def test_versions_that_were_never_published_go_at_once(tmp_path: Path) -> None:
+    corpus = KnownCorpus(tmp_path, store={"keep_versions": 1})
+    for number in range(4):
+        corpus.put("a.wav", number)
+        index(corpus.config)
+    optimize_index(corpus.config.into, 24.0)
+    rows = journal.read_journal(corpus.config.into)
+    for name in journal.DATA_TABLES:
+        published = set(rows[f"{name}_version"].to_pylist())
+        assert len(published) > 3
+        table = lance.dataset(journal.table_uri(corpus.config.into, name))
+        assert {each["version"] for each in table.versions()} == published
+    assert live(corpus.config.into) == corpus.expected()
+
+
+def test_what_readers_may_hold_is_what_was_published_until_then() -> None:
+    at = [dt.datetime(2026, 1, 1, hour, tzinfo=dt.UTC) for hour in range(4)]
+    rows = [
+        journal.make_row(seq, "b", "r", "index", dict.fromkeys(journal.DATA_TABLES, version)) | {"committed_at": when}
+        for seq, (version, when) in enumerate(zip([1, 4, 4, 6], at, strict=True))
+    ]
+    told = []
+    for since in (at[0], at[1], at[2], at[3] + dt.timedelta(days=1)):
+        table = pa.Table.from_pylist(rows[::-1], schema=schema.BATCHES)
+        told.append(journal.versions_since(_Held(table), "files", since))
+    assert told == [{1, 4, 6}, {1, 4, 6}, {4, 6}, {6}]
+
+
+class _Held:
+    """A journal in memory."""
+
+    def __init__(self, table: pa.Table) -> None:
+        self._table = table
+
+    def to_table(self, columns: list[str]) -> pa.Table:
+        return self._table.select(columns)
+
+
+def test_files_that_nothing_names_go_after_a_week(tmp_path: Path) -> None:
+    corpus = KnownCorpus(tmp_path)
+    into = Path(corpus.config.into)
+    for number in (3, 4, 5):
+        corpus.put("a.wav", number)
+        index(corpus.config)
+    stray = []
+    for n_days in (6, 8):
+        stray.append(into / "frames.lance" / "data" / f"{n_days}.lance")
+        stray[-1].write_bytes(b"of a run that died")
+        os.utime(stray[-1], times=(time.time() - n_days * 86_400,) * 2)
+    optimize_index(str(into), 24.0)
+    assert [path.exists() for path in stray] == [True, False]
 
 
 # --- formats ----------------------------------------------------------------------------------------------------------

@@ -519,6 +519,17 @@ def test_writer_that_was_overtaken_stays_beaten(tmp_path: Path) -> None:
     check_state(tmp_path, RACE_A)
 
 
+def test_writer_whose_journal_was_cleaned_up_is_told_of_the_other(tmp_path: Path) -> None:
+    create(tmp_path)
+    run(tmp_path, BEFORE)
+    slow = store.Writer(tmp_path, "slow")
+    run(tmp_path, RACE_A, "fast")
+    store.Writer(tmp_path, "tidy").optimize(older_than=dt.timedelta(0))
+    with pytest.raises(CommitConflict, match="another run published"):
+        slow.configure({})
+    check_state(tmp_path, RACE_A)
+
+
 def test_another_writers_recovery_stops_the_first(tmp_path: Path) -> None:
     create(tmp_path)
     run(tmp_path, BEFORE)
