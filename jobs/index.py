@@ -1,6 +1,5 @@
 """``earshot index``: bring an index up to date with a corpus."""
 
-import os
 import sys
 import time
 from typing import TYPE_CHECKING, Annotated, Any
@@ -67,6 +66,7 @@ def finish(config: "Config", progress: "Progress") -> None:
 def _read_config(sources: list[str], options: dict[str, str | None]) -> "Config":
     from pipeline.config import load_config, make_config
     from pipeline.errors import ConfigError, UsageError
+    from pipeline.storage import absolute
 
     is_file = [source for source in sources if source.lower().endswith((".yaml", ".yml"))]
     if is_file:
@@ -85,7 +85,7 @@ def _read_config(sources: list[str], options: dict[str, str | None]) -> "Config"
             encode.pop(f"{key}_revision", None)
     if options["frames"] is not None:
         store["frames"] = options["frames"]
-    given = [os.path.abspath(os.path.expanduser(source)) if "://" not in source else source for source in sources]
+    given = [absolute(source) for source in sources]
     values |= {"into": options["into"], "sources": list(dict.fromkeys([*values.get("sources", ()), *given]))}
     return make_config(values | {"encode": encode, "store": store}, "earshot index")
 

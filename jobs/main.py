@@ -1,5 +1,6 @@
 """The command ``earshot``: one sub-command per module of ``jobs``."""
 
+import re
 import sys
 from io import TextIOWrapper
 
@@ -19,7 +20,7 @@ from jobs.reindex import reindex
 from jobs.restore import restore
 from jobs.similar import similar
 from jobs.verify import verify
-from pipeline.errors import EarshotError
+from pipeline.errors import EarshotError, without_credentials
 
 app = typer.Typer(
     help="Make sound searchable: index audio files, then find clips and moments by words or by sounds.",
@@ -53,6 +54,15 @@ def main() -> None:
         said = " ".join(str(error).split())
         if "lance" not in said.lower():
             raise
+        if answer := re.search(r"Generic \w+ error: .*? - (.*?)(?:, /\S+\.rs|$)", said):
+            code = re.search(r"<Code>(.*?)</Code>.*?<Message>(.*?)</Message>", answer[1])
+            said = f"{code[1]}: {code[2]}" if code else answer[1]
+            print(
+                f"earshot: the object store does not give the index: {without_credentials(said)[:300]}; check its URL,"
+                " the store's address and the credentials in the environment",
+                file=sys.stderr,
+            )
+            sys.exit(1)
         print(f"earshot: the index is damaged: {said[:300]}; restore its folder from a copy", file=sys.stderr)
         sys.exit(1)
     except (KeyboardInterrupt, Abort):

@@ -16,9 +16,9 @@ from pathlib import Path
 from types import TracebackType
 from typing import Any
 
-import fsspec
 from fsspec.implementations.local import LocalFileSystem
 
+from pipeline import storage
 from pipeline.errors import IndexBusy
 
 BEAT_S = 10.0
@@ -129,7 +129,7 @@ class _Leases:
     """The lease files of an index."""
 
     def __init__(self, path: str) -> None:
-        self._fs, self._root = fsspec.url_to_fs(path, use_listings_cache=False)
+        self._fs, self._root = storage.find(path)
 
     def list(self) -> list[int]:
         """The numbers of the leases there are, ascending."""

@@ -11,7 +11,8 @@ from typing import Any, Literal
 import yaml
 from pydantic import BaseModel, ConfigDict, Field, ValidationError, field_validator, model_validator
 
-from pipeline.errors import ConfigError, IndexMismatch
+from pipeline.errors import ConfigError, IndexMismatch, without_credentials
+from pipeline.storage import absolute, is_url
 from pipeline.window import FRAME_S, Grid, seconds_to_frames
 
 
@@ -117,17 +118,18 @@ class Config(_Section):
     store: StoreConfig = StoreConfig()
     run: RunConfig = RunConfig()
 
-    @field_validator("into")
-    @classmethod
-    def _local(cls, value: str) -> str:
-        if "://" in value:
-            raise ValueError(f"{value}: an index lies in a local folder, not in an object store yet")
-        return value
-
     @field_validator("sources", mode="before")
     @classmethod
     def _listed(cls, value: Any) -> Any:
         return (value,) if isinstance(value, str) else value
+
+    @field_validator("into", "sources")
+    @classmethod
+    def _without_credentials(cls, value: Any) -> Any:
+        for path in (value,) if isinstance(value, str) else value:
+            if is_url(path) and (shown := without_credentials(path)) != path:
+                raise ValueError(f"{shown}: credentials belong in the environment, not in a URL")
+        return value
 
 
 def make_config(values: dict[str, Any], where: str = "configuration") -> Config:
@@ -176,9 +178,6 @@ def load_config(path: str | Path) -> Config:
 def anchor(config: Config) -> Config:
     """The same run from whatever folder it is started later: paths made absolute."""
 
-    def absolute(value: str) -> str:
-        return value if "://" in value else os.path.abspath(os.path.expanduser(value))
-
     models = {
         key: absolute(value)
         for key in ("clip_model", "frame_model")
@@ -199,7 +198,7 @@ def _is_folder(path: Path, model: str) -> bool:
 
 
 def _beside(path: Path, value: str) -> str:
-    if "://" in value:
+    if is_url(value):
         return value
     return str(path.parent / os.path.expanduser(value))
 

@@ -3,8 +3,9 @@
 The rules:
 
 - A source is a file, a folder (searched through all its subfolders) or a glob pattern (``**`` crosses
-  folders). A path that exists is taken as it stands, even with ``*`` or ``[`` in its name; so are the
-  folders that exist at the beginning of a pattern. Folders that a pattern matches are searched.
+  folders), on a disk or, as a URL, in an object store. A path that exists is taken as it stands, even with
+  ``*`` or ``[`` in its name; so are the folders that exist at the beginning of a pattern. Folders that a
+  pattern matches are searched.
 - In folders and globs, audio files are known by their extension; a file named as a source is always taken.
 - Files and folders whose name begins with a dot are left out, unless ``corpus.hidden`` says otherwise
   or the source itself names one.
@@ -25,8 +26,10 @@ from typing import Any
 
 import pyarrow as pa
 
+from pipeline import storage
 from pipeline.config import CorpusConfig
-from pipeline.errors import CorpusError
+from pipeline.errors import CorpusError, EarshotError
+from pipeline.read import one_line
 from pipeline.schema import LISTED
 
 _EXTENSIONS = (
@@ -43,7 +46,7 @@ _Identity = tuple[int, int]  # device and inode
 def list_corpus(sources: Iterable[str], config: CorpusConfig | None = None, leave_out: str | None = None) -> pa.Table:
     """List every file of ``sources`` once: a LISTED table in the order of uris.
 
-    A uri is the absolute path of a file, as written: links are not resolved.
+    A uri is the absolute path of a file, as written (links are not resolved), or its URL.
 
     Args:
         leave_out: a folder that is not entered, if it exists: the index, which may lie among what it indexes.
@@ -52,12 +55,17 @@ def list_corpus(sources: Iterable[str], config: CorpusConfig | None = None, leav
         CorpusError: a source does not exist, a glob matches nothing, or all of them hold no audio.
     """
     config = config or CorpusConfig()
-    sources = list(sources)
+    sources = [storage.absolute(source) if storage.is_url(source) else source for source in sources]
+    if leave_out is not None and storage.is_url(leave_out):
+        leave_out = storage.absolute(leave_out)
+    if leave_out in (urls := [source for source in sources if storage.is_url(source)]):
+        raise CorpusError(f"{leave_out}: the index cannot be the folder that is indexed; use another one")
     if same := [source for source in sources if os.path.isdir(source) and _identify(source) & _identify(leave_out)]:
         raise CorpusError(f"{same[0]}: the index cannot be the folder that is indexed; use for example {same[0]}-index")
     rows: dict[str, Row] = {}
     for source in sources:
-        for row in _list_source(source, config, _identify(leave_out)):
+        listed = _list_url(source, config, leave_out) if source in urls else None
+        for row in listed or _list_source(source, config, _identify(leave_out)):
             rows.setdefault(row["uri"], row)
     if not rows:
         wanted = "an audio file's extension" if config.extensions is None else f"extension {list(config.extensions)}"
@@ -77,8 +85,6 @@ def _identify(path: str | None) -> set[_Identity]:
 
 def _list_source(source: str, config: CorpusConfig, entered: set[_Identity]) -> Iterator[Row]:
     """The files of one source, save in folders that have been ``entered``."""
-    if "://" in source:
-        raise CorpusError(f"{source}: only local files, folders and globs can be read; give a path")
     path = os.path.abspath(os.path.expanduser(source))
     if os.path.isdir(path):
         try:
@@ -92,6 +98,24 @@ def _list_source(source: str, config: CorpusConfig, entered: set[_Identity]) -> 
         yield from _list_glob(source, path, config, entered)
     else:
         raise CorpusError(f"{source}: no such file or folder")
+
+
+def _list_url(source: str, config: CorpusConfig, leave_out: str | None) -> Iterator[Row]:
+    """The files of a source in an object store, save in the folder to ``leave_out``."""
+    is_file = True
+    try:
+        for url, found in storage.list_files(source, hidden=config.hidden, enter=lambda folder: folder != leave_out):
+            is_file = is_file and url == source
+            if isinstance(found, Exception):
+                yield _row(url, reason="unreadable", message=f"folder cannot be listed: {one_line(found)}")
+            elif is_file or _is_audio(url, config):
+                yield _row(url, *found)
+    except FileNotFoundError:
+        raise CorpusError(f"{source}: no such file or folder, and no file that matches") from None
+    except EarshotError:
+        raise
+    except Exception as error:  # each store has errors of its own
+        raise CorpusError(f"{source}: cannot be listed: {one_line(error)}") from None
 
 
 def _list_glob(source: str, pattern: str, config: CorpusConfig, entered: set[_Identity]) -> Iterator[Row]:

@@ -11,18 +11,41 @@
     |-- CommitConflict         another writer published first
     `-- FileFailure            one file could not be indexed: becomes a row, never a crash
 
-Nothing heavy is imported here: every module of the project may use it.
+Nothing heavy is imported here: every module of the project may use it. No message holds a credential: what the
+environment keeps secret, and what URLs may carry, is taken out of each.
 """
 
+import os
+import re
 from typing import Literal
 
 Stage = Literal["list", "read", "decode", "encode", "write"]
+
+
+_IN_URLS = re.compile(
+    r"(?<=://)[^/\s@]+(?=@)|(?<=[?&])((?:X-Amz-|X-Goog-)?(?:Signature|Credential|Security-Token)|AWSAccessKeyId|sig|token"
+    r"|access_token|key)=[^&\s]+",
+    re.IGNORECASE,
+)
+_SECRET_NAMES = re.compile(r"SECRET|TOKEN|PASSWORD|PASSWD|CREDENTIAL|ACCESS_KEY|ACCOUNT_KEY|API_KEY")
+
+
+def without_credentials(text: str) -> str:
+    """``text`` with three stars for the credentials in its URLs, and for those that the environment holds."""
+    text = _IN_URLS.sub(lambda match: f"{match[1]}=***" if match[1] else "***", text)
+    for name, value in os.environ.items():
+        if len(value) >= 8 and value in text and _SECRET_NAMES.search(name.upper()):
+            text = text.replace(value, "***")
+    return text
 
 
 class EarshotError(Exception):
     """Something a person can act on, said in one line."""
 
     exit_code = 1
+
+    def __init__(self, message: str = "") -> None:
+        super().__init__(without_credentials(message))
 
 
 class UsageError(EarshotError):
@@ -72,7 +95,7 @@ class FileFailure(EarshotError):
         super().__init__(f"{reason}: {message}")
         self.stage: Stage = stage
         self.reason = reason
-        self.message = " ".join(message.split())
+        self.message = without_credentials(" ".join(message.split()))
 
     def __reduce__(self) -> tuple[type["FileFailure"], tuple[str, str, str]]:
         return type(self), (self.stage, self.reason, self.message)

@@ -18,7 +18,7 @@ from typing import Any
 
 import pyarrow as pa
 
-from pipeline import schema
+from pipeline import schema, storage
 from pipeline.config import Config, DecodeConfig, EncodeConfig
 from pipeline.errors import UsageError
 from pipeline.stages import decode_batch, encode_windows, error_row, windows_per_block, write_windows
@@ -233,6 +233,6 @@ def _connect(planned: Any, n_batches: int, config: Config, frames_schema: pa.Sch
             zero_copy_batch=True,
             num_cpus=0.1,
             max_retries=TRIES - 1,
-            fn_kwargs={"path": os.path.abspath(config.into), "frames_schema": frames_schema},
+            fn_kwargs={"path": storage.absolute(config.into), "frames_schema": frames_schema},
         )
     )

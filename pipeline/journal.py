@@ -15,13 +15,12 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
-import fsspec
 import lance
 import pyarrow as pa
 import pyarrow.compute as pc
 from lance.commit import CommitConflictError
 
-from pipeline import schema
+from pipeline import schema, storage
 from pipeline.errors import CommitConflict, IndexMismatch, IndexMissing
 
 FORMAT = 2
@@ -53,7 +52,7 @@ class State:
 
 def table_uri(path: str | Path, name: str) -> str:
     """Where the table ``name`` of the index at ``path`` lies."""
-    return str(Path(path) / f"{name}.lance")
+    return storage.join(storage.database(str(path)), f"{name}.lance")
 
 
 def open_journal(path: str | Path) -> Any:
@@ -68,7 +67,7 @@ def exists(path: str | Path) -> bool:
 
 def _find(path: str | Path) -> Any | None:
     """The newest version of the journal of a complete index; None where there is no such index."""
-    if not Path(table_uri(path, "batches")).is_dir():
+    if not storage.is_url(str(path)) and not Path(table_uri(path, "batches")).is_dir():
         return None
     try:
         journal = open_journal(path)
@@ -86,7 +85,8 @@ def check_whole(path: str | Path) -> None:
         IndexMismatch: there are tables with rows, and no journal.
     """
     for name in DATA_TABLES:
-        if Path(table_uri(path, name), "_versions").is_dir() and lance.dataset(table_uri(path, name)).count_rows():
+        uri = table_uri(path, name)
+        if storage.exists(storage.join(uri, "_versions")) and lance.dataset(uri).count_rows():
             raise IndexMismatch(
                 f"{path}: `{name}` has rows, but the journal is missing: copy batches.lance too, or delete the folder"
             )
@@ -343,7 +343,7 @@ def delete_folder(place: str) -> bool:
 
     The journal goes first: what is left of a deletion that was interrupted is no index.
     """
-    fs, root = fsspec.url_to_fs(place)
+    fs, root = storage.find(place)
     if not fs.exists(root):
         return False
     journal = f"{root}/batches.lance/_versions"
@@ -359,4 +359,4 @@ def _live_number(journal: Any) -> int:
 
 
 def _generation(path: str | Path, number: int) -> str:
-    return str(Path(path) / f"generation-{number}")
+    return storage.join(str(path), f"generation-{number}")

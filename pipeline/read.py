@@ -1,7 +1,7 @@
 """The bytes of a file: opened without harm, hashed, and recognised by how they begin.
 
-Nothing here decodes, and no heavy library is imported. Whatever goes wrong inside ``file_boundary`` leaves it as
-``FileFailure``: it is the one broad ``except`` of the project.
+Nothing here decodes, and no heavy library is imported; ``storage`` opens what lies in an object store. Whatever goes
+wrong inside ``file_boundary`` leaves it as ``FileFailure``: it is the one broad ``except`` of the project.
 """
 
 import errno
@@ -15,10 +15,11 @@ from contextlib import contextmanager
 from pathlib import Path
 from typing import BinaryIO, Self
 
+from pipeline import storage
 from pipeline.errors import FileFailure
 
 Source = str | Path | BinaryIO
-"""A path, or a seekable binary file object, which is read from its start and left open."""
+"""A path or a URL, or a seekable binary file object, which is read from its start and left open."""
 
 
 class Bytes:
@@ -35,7 +36,7 @@ class Bytes:
     def __init__(self, source: Source, *, may_be_empty: bool = False) -> None:
         self.error: Exception | None = None
         self._own = isinstance(source, str | Path)
-        self._file = _open_regular(source) if isinstance(source, str | Path) else source
+        self._file = _open(source) if isinstance(source, str | Path) else source
         self.size_bytes = self.seek(0, io.SEEK_END)
         self.seek(0)
         if self.error is not None or not (self.size_bytes or may_be_empty):
@@ -76,6 +77,15 @@ class Bytes:
         """Up to ``size`` bytes from ``offset``; the position is left behind them."""
         self.seek(offset)
         return self.read(size)
+
+
+def _open(path: str | Path) -> BinaryIO:
+    if not storage.is_url(str(path)):
+        return _open_regular(path)
+    try:
+        return storage.open_remote(str(path))
+    except Exception as error:  # each store has errors of its own
+        raise unreadable(error) from None
 
 
 def _open_regular(path: str | Path) -> BinaryIO:

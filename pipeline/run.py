@@ -18,7 +18,7 @@ from typing import Any
 import pyarrow as pa
 import pyarrow.compute as pc
 
-from pipeline import journal, schema, store
+from pipeline import journal, schema, storage, store
 from pipeline.audit import Finding
 from pipeline.checkpoint import read_identity
 from pipeline.claim import Claim
@@ -227,7 +227,8 @@ def index_corpus(
         _check_before_creating(config, on_ray=stages is None)
     run_id = uuid.uuid4().hex
     with _plain_errors(config.into):
-        os.makedirs(config.into, exist_ok=True)
+        if not storage.is_url(config.into):
+            os.makedirs(config.into, exist_ok=True)
         with Claim(config.into, run_id):
             if _read_state(config.into) != state:  # what was compared and listed before is not what is there now
                 raise CommitConflict(f"{config.into}: another run has written to this index meanwhile; run again")
@@ -304,7 +305,7 @@ def _check_rebuilt(progress: Progress, former: list[dict[str, Any]], config: Con
 
 def _check_before_creating(config: Config, *, on_ray: bool) -> None:
     """Whatever would keep the workers from encoding, said before anything is written."""
-    if os.path.lexists(config.into) and not os.path.isdir(config.into):
+    if not storage.is_url(config.into) and os.path.lexists(config.into) and not os.path.isdir(config.into):
         raise EarshotError(f"{config.into}: cannot be written: a file is in the way; choose another place")
     from pipeline.encode import check_models
 

@@ -9,6 +9,7 @@ import numpy as np
 import numpy.typing as npt
 import pyarrow as pa
 
+from pipeline import storage
 from pipeline.errors import UsageError
 
 Vector = npt.NDArray[np.float32]
@@ -31,7 +32,7 @@ class Hit:
 
 def open_table(path: str, name: str, version: int | None = None) -> Any:
     """A table of the index as of ``version``, or the newest, for reading: a lancedb table."""
-    table = lancedb.connect(path).open_table(name)
+    table = lancedb.connect(storage.database(path)).open_table(name)
     if version is not None:
         table.checkout(version)
     return table

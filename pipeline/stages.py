@@ -5,18 +5,19 @@ replaces samples by embeddings; ``write_windows`` stores the frames and reports 
 A bad file is a row among the others. Ray calls these functions and adds nothing to them.
 """
 
-import os
 from collections.abc import Callable, Iterator, Sequence
+from contextlib import ExitStack, contextmanager
 from typing import Any, Protocol
 
 import numpy as np
 import pyarrow as pa
 import pyarrow.compute as pc
 
-from pipeline import schema
+from pipeline import schema, storage
 from pipeline.config import DecodeConfig
 from pipeline.errors import EarshotError, FileFailure
 from pipeline.plan import empty_row
+from pipeline.read import Source, hash_file, one_line, unreadable
 from pipeline.window import (
     FRAME_S,
     HOP_SAMPLES,
@@ -120,11 +121,28 @@ def _decode_file(row: Row, audio: Row, modified_ns: int, config: DecodeConfig, g
 
 
 def _decode_content(row: Row, audio: Row, modified_ns: int, config: DecodeConfig, grid: Grid) -> Iterator[Row]:
-    from pipeline.decode import hash_file, open_audio
+    row["size_bytes"] = audio["size_bytes"]
+    with _fetched(row["uri"]) as source:
+        yield from _decode_source(source, row, audio, modified_ns, config, grid)
+
+
+@contextmanager
+def _fetched(uri: str) -> Iterator[Source]:
+    with ExitStack() as stack:
+        try:
+            source = stack.enter_context(storage.fetched(uri))
+        except Exception as error:  # each store has errors of its own
+            raise unreadable(error) from None
+        yield source
+
+
+def _decode_source(
+    source: Source, row: Row, audio: Row, modified_ns: int, config: DecodeConfig, grid: Grid
+) -> Iterator[Row]:
+    from pipeline.decode import open_audio
 
     uri = row["uri"]
-    row["size_bytes"] = audio["size_bytes"]
-    row["content_hash"] = audio["content_hash"] or hash_file(uri)
+    row["content_hash"] = audio["content_hash"] or hash_file(source)
     row["audio_id"] = schema.make_audio_id(row["content_hash"])
     n_samples = 0
 
@@ -135,7 +153,7 @@ def _decode_content(row: Row, audio: Row, modified_ns: int, config: DecodeConfig
             yield block
 
     try:
-        with open_audio(uri, config) as stream:
+        with open_audio(source, config) as stream:
             # Or its windows would be given out for those of another content.
             _check_unchanged(uri, audio["size_bytes"], modified_ns)
             info = stream.info
@@ -158,10 +176,10 @@ def _decode_content(row: Row, audio: Row, modified_ns: int, config: DecodeConfig
 
 def _check_unchanged(uri: str, size_bytes: int, modified_ns: int) -> None:
     try:
-        status = os.stat(uri)
-    except OSError as error:
-        raise FileFailure("read", "changed_while_reading", f"gone while it was read: {error.strerror}") from None
-    if (status.st_size, status.st_mtime_ns) != (size_bytes, modified_ns):
+        found = storage.describe(uri)
+    except Exception as error:  # each store has errors of its own
+        raise FileFailure("read", "changed_while_reading", f"gone while it was read: {one_line(error)}") from None
+    if found != (size_bytes, modified_ns):
         raise FileFailure("read", "changed_while_reading", "size or time changed since the file was listed; run again")
 
 

@@ -29,7 +29,7 @@ import pyarrow.compute as pc
 from lance.commit import CommitConflictError
 from lance.fragment import FragmentMetadata, write_fragments
 
-from pipeline import journal, schema
+from pipeline import journal, schema, storage
 from pipeline.errors import CommitConflict, UsageError
 from pipeline.journal import DATA_TABLES, Published, Seam, table_uri
 
@@ -145,7 +145,8 @@ def create(
         "frames": schema.frames_schema(frame_dimension),
         "batches": schema.BATCHES,
     }
-    Path(path).mkdir(parents=True, exist_ok=True)
+    if not storage.is_url(str(path)):  # an object store has no folders
+        Path(path).mkdir(parents=True, exist_ok=True)
     for name, arrow_schema in schemas.items():
         seam(f"create {name}")
         lance.write_dataset(

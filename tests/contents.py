@@ -11,6 +11,7 @@ from functools import cache
 from pathlib import Path
 from typing import Any
 
+import fsspec
 import numpy as np
 
 from pipeline import journal, schema, store
@@ -134,6 +135,41 @@ class KnownCorpus:
             "clips": sorted(clips),
             "frames": sorted(frame for rows in frames.values() for frame in rows),
         }
+
+
+class KnownBucket(KnownCorpus):
+    """The same below the URL of a folder in an object store, ``root``/in and ``root``/index."""
+
+    def __init__(self, root: str, scratch: Path, **sections: Any) -> None:
+        super().__init__(scratch, **sections)
+        self.url = f"{root}/in"
+        values = self.config.model_dump() | {"sources": [self.url], "into": f"{root}/index"}
+        self.config = make_config(values)
+        self.store = fsspec.filesystem(root.split("://")[0], use_listings_cache=False)
+
+    def put(self, name: str, number: int) -> None:
+        self.store.put_file(str(content(number)), self.uri(name))
+        self.held[name] = number
+
+    def touch(self, name: str) -> None:
+        self.put(name, self.held[name])
+
+    def delete(self, name: str) -> None:
+        self.store.rm_file(self.uri(name))
+        del self.held[name]
+
+    def move(self, old: str, new: str) -> None:
+        self.store.cp_file(self.uri(old), self.uri(new))
+        self.held[new] = self.held[old]
+        self.delete(old)
+
+    def swap(self, one: str, other: str) -> None:
+        numbers = self.held[one], self.held[other]
+        self.put(other, numbers[0])
+        self.put(one, numbers[1])
+
+    def uri(self, name: str) -> str:
+        return f"{self.url}/{name}"
 
 
 def read(index: str, name: str, columns: list[str] | None = None) -> list[dict[str, Any]]:

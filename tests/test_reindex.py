@@ -207,6 +207,7 @@ def test_any_edits_crashes_and_reruns_end_as_one_undisturbed_run() -> None:
 
 
 @pytest.mark.slow
+@pytest.mark.timeout(3_600)
 def test_thousands_of_edits_crashes_and_reruns_end_as_one_undisturbed_run() -> None:
     explore(120)
     assert RUNS.keys() >= {"finished", "optimized", "restored", "crash: encoding", *ACTIONS}

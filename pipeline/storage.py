@@ -1,0 +1,251 @@
+"""Where bytes lie: on a disk, or in an object store under a URL. Files there are described, listed and opened here.
+
+Object stores are reached through fsspec: ``s3://`` and ``gs://``, and every other protocol that has a driver installed.
+Credentials come from the environment or from fsspec's own configuration, never from a URL. What a store cannot do just
+now is tried again, with growing pauses, beyond what its driver does.
+"""
+
+import datetime as dt
+import glob
+import hashlib
+import io
+import os
+import random
+import re
+import tempfile
+import time
+from collections.abc import Callable, Iterator
+from contextlib import contextmanager
+from typing import Any, BinaryIO, TypeVar, cast
+
+from pipeline.errors import UsageError
+
+T = TypeVar("T")
+Info = dict[str, Any]
+
+PAUSES_S = (0.5, 2.0, 8.0)
+"""Before each further try."""
+
+FETCH_BYTES = 256 * 2**20
+"""Files up to this size are fetched once, to a file that goes with its process; others are read where they are."""
+
+_PROTOCOL = re.compile(r"[A-Za-z][A-Za-z0-9+.-]+://")
+_BLOCK_BYTES = 4 * 2**20
+_FINAL = (FileNotFoundError, PermissionError, NotADirectoryError, IsADirectoryError, FileExistsError)
+_FINAL_NAMES = ("NoCredentialsError", "PartialCredentialsError", "ProfileNotFound", "ParamValidationError")
+_TIMES = ("LastModified", "last_modified", "mtime", "updated", "modified", "created")
+
+
+def is_url(path: str) -> bool:
+    """Whether ``path`` names something in an object store: it begins with a protocol."""
+    return _PROTOCOL.match(path) is not None
+
+
+def absolute(path: str) -> str:
+    """``path`` as it is written wherever it is used from; URLs as their store writes them."""
+    if not is_url(path):
+        return os.path.abspath(os.path.expanduser(path))
+    store, name = find(path)
+    return str(store.unstrip_protocol(name))
+
+
+def join(path: str, name: str) -> str:
+    """What is called ``name`` in the folder ``path``."""
+    return f"{path.rstrip('/')}/{name}" if is_url(path) else os.path.join(path, name)
+
+
+def find(url: str) -> tuple[Any, str]:
+    """The store of a URL, an fsspec file system that keeps no listings, and what the URL is called there.
+
+    Raises:
+        UsageError: there is no driver for its protocol.
+    """
+    import fsspec
+
+    protocol = url.split("://", 1)[0] if is_url(url) else "file"
+    try:
+        options = fsspec.get_filesystem_class(protocol)._get_kwargs_from_urls(url)
+    except (ImportError, ValueError) as error:
+        raise UsageError(f"{url}: {' '.join(str(error).split())}") from None
+    store = fsspec.filesystem(protocol, use_listings_cache=False, **options)
+    return store, str(store._strip_protocol(url))
+
+
+def database(path: str) -> str:
+    """``path`` as Lance opens tables there: it wants to be told that a store without TLS is meant."""
+    if is_url(path) and os.environ.get("AWS_ENDPOINT_URL", "").startswith("http://"):
+        os.environ.setdefault("AWS_ALLOW_HTTP", "true")
+    return path
+
+
+def describe(path: str) -> tuple[int, int]:
+    """Size in bytes, and the time of modification in nanoseconds.
+
+    Object stores know whole seconds: the digits below tell versions of one second apart, by what the store itself tells
+    them apart by (its ETag).
+
+    Raises:
+        OSError: there is no such file; or what the driver of the store raises.
+    """
+    if not is_url(path):
+        status = os.stat(path)
+        return status.st_size, status.st_mtime_ns
+    store, name = find(path)
+    return _measure(retried(store.info, name))
+
+
+def _measure(info: Info) -> tuple[int, int]:
+    found = next((info[key] for key in _TIMES if info.get(key) is not None), 0)
+    if isinstance(found, str):
+        found = dt.datetime.fromisoformat(found)
+    seconds = int(found.timestamp() if isinstance(found, dt.datetime) else found)
+    version = str(next((info[key] for key in ("ETag", "etag", "md5Hash") if info.get(key)), ""))
+    below = int(hashlib.sha256(version.encode()).hexdigest()[:12], 16) % 10**9 if version else 0
+    return int(info.get("size") or 0), seconds * 10**9 + below
+
+
+def exists(path: str) -> bool:
+    """Whether there is such a file, or a folder with anything in it."""
+    if not is_url(path):
+        return os.path.lexists(path)
+    store, name = find(path)
+    return bool(retried(store.exists, name))
+
+
+@contextmanager
+def fetched(path: str) -> Iterator[str | BinaryIO]:
+    """A path on this machine, or an open file, to read ``path`` from more than once.
+
+    Raises:
+        OSError: it is not there; or what the driver of the store raises.
+    """
+    if not is_url(path):
+        yield path
+        return
+    store, name = find(path)
+    if (size := retried(store.info, name).get("size")) is None or size > FETCH_BYTES:
+        with open_remote(path) as file:
+            yield file
+        return
+    with tempfile.NamedTemporaryFile(prefix="earshot-") as copy:
+        retried(store.get_file, name, copy.name)
+        with open(copy.name, "rb", buffering=1 << 17) as file:  # a driver may have put another file in its place
+            yield file
+
+
+def open_remote(url: str) -> BinaryIO:
+    """A file of an object store, read in blocks as they are wanted, each tried again where that fails."""
+    store, name = find(url)
+    file = retried(store.open, name, "rb", block_size=_BLOCK_BYTES)
+    return cast(BinaryIO, _Retried(file))
+
+
+class _Retried(io.RawIOBase):
+    def __init__(self, file: Any) -> None:
+        self._file = file
+
+    def read(self, size: int | None = -1, /) -> bytes:
+        at = self._file.tell()
+
+        def attempt() -> bytes:
+            self._file.seek(at)
+            return cast(bytes, self._file.read(-1 if size is None else size))
+
+        return retried(attempt)
+
+    def seek(self, offset: int, whence: int = io.SEEK_SET, /) -> int:
+        return int(self._file.seek(offset, whence))
+
+    def tell(self) -> int:
+        return int(self._file.tell())
+
+    def readable(self) -> bool:
+        return True
+
+    def seekable(self) -> bool:
+        return True
+
+    def close(self) -> None:
+        self._file.close()
+        super().close()
+
+
+def list_files(
+    url: str, *, hidden: bool, enter: Callable[[str], bool]
+) -> Iterator[tuple[str, tuple[int, int] | Exception]]:
+    """What a URL names: a file, the files in a folder and all below it, or what a pattern matches.
+
+    Args:
+        hidden: also what has a name that begins with a dot, below what the URL names.
+        enter: whether a folder is entered, by its URL.
+
+    Yields:
+        A file's URL, with its size and time; or a folder's, with why it cannot be listed.
+
+    Raises:
+        FileNotFoundError: nothing is there; or what the driver of the store raises.
+    """
+    store, name = find(url)
+    for found in _resolve(store, name):
+        if found["type"] == "directory":
+            yield from _walk(store, found["name"], hidden=hidden, enter=enter)
+        else:
+            yield store.unstrip_protocol(found["name"]), _measure(found)
+
+
+def _resolve(store: Any, name: str) -> list[Info]:
+    """What is there under a name, or else what it matches as a pattern."""
+    try:
+        return [retried(store.info, name)]
+    except FileNotFoundError:
+        if not glob.has_magic(name):
+            raise
+    matches = retried(store.glob, name, detail=True)
+    if not matches:
+        raise FileNotFoundError(f"the pattern matches nothing: {name}")
+    return list(matches.values())
+
+
+def _walk(
+    store: Any, folder: str, *, hidden: bool, enter: Callable[[str], bool]
+) -> Iterator[tuple[str, tuple[int, int] | Exception]]:
+    waiting = [folder]
+    while waiting:
+        path = waiting.pop()
+        try:
+            children = retried(store.ls, path, detail=True)
+        except Exception as error:
+            if path == folder:
+                raise
+            yield store.unstrip_protocol(path), error
+            continue
+        for info in children:
+            name = info["name"].rstrip("/")
+            if name == path.rstrip("/") or (not hidden and name.rsplit("/", 1)[-1].startswith(".")):
+                continue  # a folder may hold an object of its own name
+            url = str(store.unstrip_protocol(name))
+            if info["type"] != "directory":
+                yield url, _measure(info)
+            elif enter(url):
+                waiting.append(name)
+
+
+def retried(action: Callable[..., T], *arguments: Any, **options: Any) -> T:
+    """What ``action`` returns; what fails for a reason that may pass is tried again."""
+    for pause_s in PAUSES_S:
+        try:
+            return action(*arguments, **options)
+        except Exception as error:
+            if not _may_pass(error):
+                raise
+            time.sleep(pause_s * random.uniform(0.5, 1.0))
+    return action(*arguments, **options)
+
+
+def _may_pass(error: Exception) -> bool:
+    if isinstance(error, _FINAL) or type(error).__name__ in _FINAL_NAMES:
+        return False
+    status = getattr(error, "status", None) or getattr(error, "code", None)  # of drivers that speak HTTP
+    if isinstance(status, int) and 400 <= status < 500:
+        return status in (408, 429)
+    return not isinstance(error, ValueError | TypeError | LookupError | NotImplementedError)

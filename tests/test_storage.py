@@ -1,0 +1,359 @@
+"""Corpora and indexes in object stores: listed by the same rules, read in spite of errors, published exactly once."""
+
+import io
+import os
+import time
+from collections import Counter
+from pathlib import Path
+from typing import Any, ClassVar
+
+import fsspec
+import pytest
+from fsspec.implementations.memory import MemoryFileSystem
+
+import pipeline
+from pipeline import journal, storage
+from pipeline.audit import audit
+from pipeline.config import CorpusConfig, make_config
+from pipeline.corpus import list_corpus
+from pipeline.errors import ConfigError, CorpusError, EarshotError, FileFailure, UsageError
+from pipeline.plan import Choice
+from pipeline.read import hash_file, probe_file
+from pipeline.run import index_corpus, optimize_index, plan_corpus, read_config, restore_index
+from pipeline.stages import decode_batch
+from tests.contents import HASTY, SECTIONS, KnownBucket, check_whole, content, live
+from tests.fakes import GRID
+from tests.test_protocol import change, die_at, edit, edit_again, fill, make_anew, tidy
+from tests.test_run import WideEncoder, in_place
+
+
+class Flaky(MemoryFileSystem):  # type: ignore[misc]
+    """A store in memory that fails as it is told to: method name -> the errors of its next calls."""
+
+    protocol = "flaky"
+    store: ClassVar[dict[str, Any]] = {}
+    pseudo_dirs: ClassVar[list[str]] = [""]
+    errors: ClassVar[dict[str, list[Exception]]] = {}
+    calls: ClassVar[Counter[str]] = Counter()
+
+    @classmethod
+    def fail(cls, name: str) -> None:
+        cls.calls[name] += 1
+        if cls.errors.get(name):
+            raise cls.errors[name].pop(0)
+
+    @classmethod
+    def _strip_protocol(cls, path: str) -> str:
+        return "/" + path.removeprefix("flaky://").strip("/") if path.strip("/") else ""
+
+    def ls(self, path: str, detail: bool = True, **options: Any) -> Any:
+        self.fail("ls")
+        return super().ls(path, detail, **options)
+
+    def info(self, path: str, **options: Any) -> Any:
+        self.fail("info")
+        return super().info(path, **options)
+
+    def get_file(self, *arguments: Any, **options: Any) -> Any:
+        self.fail("get_file")
+        return super().get_file(*arguments, **options)
+
+    def _open(self, path: str, mode: str = "rb", **options: Any) -> Any:
+        self.fail("open")
+        file = super()._open(path, mode, **options)
+        return _FlakyFile(file.getvalue()) if mode == "rb" else file
+
+
+class _FlakyFile(io.BytesIO):
+    def read(self, size: int | None = -1, /) -> bytes:
+        Flaky.fail("read")
+        return super().read(size)
+
+
+@pytest.fixture
+def flaky(monkeypatch: pytest.MonkeyPatch) -> str:
+    """The URL of a folder; pauses are short."""
+    fsspec.register_implementation("flaky", Flaky, clobber=True)
+    monkeypatch.setattr(storage, "PAUSES_S", (0.0, 0.0, 0.0))
+    for kept in (Flaky.store, Flaky.errors, Flaky.calls):
+        kept.clear()
+    Flaky.pseudo_dirs[:] = [""]
+    return "flaky://corpus"
+
+
+def put(url: str, data: bytes) -> str:
+    fsspec.filesystem(url.split("://")[0]).pipe_file(url, data)
+    Flaky.calls.clear()
+    return url
+
+
+def configure(source: str, into: Path | str) -> Any:
+    return make_config({"sources": [source], "into": str(into), **SECTIONS})
+
+
+def failures(index: str) -> list[dict[str, Any]]:
+    rows: list[dict[str, Any]] = pipeline.open(index).to_arrow("files", where="status = 'failed'").to_pylist()
+    return rows
+
+
+# --- what is there ----------------------------------------------------------------------------------------------------
+
+NAMES = ["b.wav", "a.FLAC", "notes.txt", "wav", "sub/c.mp3", "sub/deep/d.opus", "z/.hidden.wav", ".h/e.wav", "a b.wav"]
+NAMES += ["100%.wav", "sub/ü'\".wav", "a::b.wav", "-x.wav", "sub/e#1.wav", "w[1].wav"]
+
+
+@pytest.mark.parametrize(
+    ("source", "settings"),
+    [
+        ("", {}),
+        ("/", {}),
+        ("", {"hidden": True}),
+        ("", {"extensions": ["txt", "mp3"]}),
+        ("", {"extensions": ["*"]}),
+        ("/sub", {}),
+        ("/notes.txt", {}),
+        ("/a::b.wav", {}),
+        ("/*.wav", {}),
+        ("/**/*.mp3", {}),
+        ("/s*", {}),
+        ("/w[1].wav", {}),
+    ],
+)
+@pytest.mark.parametrize("kind", ["memory", "s3"])
+def test_an_object_store_is_listed_as_a_disk_is(
+    kind: str, source: str, settings: dict[str, Any], tmp_path: Path, request: pytest.FixtureRequest
+) -> None:
+    base = request.getfixturevalue("bucket") if kind == "s3" else "memory://"
+    root = f"{base}/{tmp_path.name.replace('[', '').replace(']', '')}"
+    store = fsspec.filesystem(kind)
+    for name in NAMES:
+        (tmp_path / name).parent.mkdir(parents=True, exist_ok=True)
+        (tmp_path / name).write_bytes(name.encode())
+        store.pipe_file(f"{root}/{name}", name.encode())
+    listed = [list_corpus([f"{place}{source}"], CorpusConfig(**settings)).to_pylist() for place in (tmp_path, root)]
+    local, remote = (
+        {row["uri"][len(place) :].lstrip("/"): row for row in rows}
+        for place, rows in zip(
+            (str(tmp_path), store.unstrip_protocol(store._strip_protocol(root))), listed, strict=True
+        )
+    )
+    assert list(remote) == list(local)
+    assert [row["size_bytes"] for row in remote.values()] == [row["size_bytes"] for row in local.values()]
+    assert all(abs(row["modified_ns"] / 1e9 - time.time()) < 600 and row["reason"] is None for row in remote.values())
+
+
+def test_sources_of_all_kinds_are_mixed_and_the_index_is_left_out(tmp_path: Path) -> None:
+    (tmp_path / "a.wav").write_bytes(b"a")
+    for name in ("in/b.wav", "in/index/c.wav", "in/index-2/d.wav"):
+        put(f"memory://mixed/{name}", b"b")
+    listed = list_corpus([str(tmp_path), "memory://mixed/in"], leave_out="memory://mixed/in/index")
+    assert [Path(uri).name for uri in listed["uri"].to_pylist()] == ["a.wav", "b.wav", "d.wav"]
+
+
+@pytest.mark.parametrize(
+    ("source", "said"),
+    [
+        ("memory://not-there", "memory:///not-there: no such file or folder"),
+        ("memory://not-there/*.wav", "no such file or folder, and no file that matches"),
+        ("nothing://x", "nothing://x: Protocol not known"),
+        ("gs://bucket/x", "gcsfs"),
+    ],
+)
+def test_a_source_that_cannot_be_listed_is_told_in_one_line(source: str, said: str) -> None:
+    with pytest.raises(UsageError, match=said) as raised:
+        list_corpus([source])
+    assert "\n" not in str(raised.value)
+
+
+def test_a_folder_that_is_closed_is_a_failure_and_a_source_that_is_one_stops_the_run(
+    flaky: str, tmp_path: Path
+) -> None:
+    put(f"{flaky}/sub/b.wav", b"b")
+    put(f"{flaky}/a.wav", content(3).read_bytes())
+    closed = fsspec.filesystem("flaky").ls
+
+    def ls(path: str, detail: bool = True, **options: Any) -> Any:
+        if path.endswith("/sub"):
+            raise PermissionError("Forbidden")
+        return closed(path, detail, **options)
+
+    with pytest.MonkeyPatch.context() as patch:
+        patch.setattr(Flaky, "ls", lambda self, path, detail=True, **options: ls(path, detail, **options))
+        listed = list_corpus([flaky]).to_pylist()
+        with pytest.raises(CorpusError, match=r"flaky:///corpus/sub: cannot be listed: Forbidden"):
+            list_corpus([f"{flaky}/sub"])
+    said = {row["uri"]: row["message"] for row in listed}
+    assert said == {"flaky:///corpus/a.wav": None, "flaky:///corpus/sub": "folder cannot be listed: Forbidden"}
+
+
+# --- reading ----------------------------------------------------------------------------------------------------------
+
+
+def test_what_fails_for_a_while_is_tried_again(flaky: str, tmp_path: Path) -> None:
+    put(f"{flaky}/a.wav", content(3).read_bytes())
+    put(f"{flaky}/b.wav", content(4).read_bytes())  # of equal size: both are probed
+    for name in ("ls", "info", "get_file", "open", "read"):
+        Flaky.errors[name] = [OSError("please slow down"), TimeoutError(), ConnectionResetError("reset")]
+    progress = index_corpus(configure(flaky, tmp_path / "index"), stages=in_place(WideEncoder()))
+    assert (progress.n_indexed, progress.n_failed) == (2, 0)
+    assert not any(Flaky.errors.values())
+
+
+def test_big_files_are_read_where_they_are(flaky: str, monkeypatch: pytest.MonkeyPatch) -> None:
+    url = put(f"{flaky}/a.wav", content(5).read_bytes())
+    with storage.fetched(url) as file:
+        assert not isinstance(file, str)
+        fetched = file.read()
+    assert Flaky.calls["get_file"] == 1
+    monkeypatch.setattr(storage, "FETCH_BYTES", 1000)
+    Flaky.calls.clear()
+    Flaky.errors["read"] = [OSError("reset")] * 3
+    with storage.fetched(url) as file:
+        assert not isinstance(file, str)
+        assert file.read() == fetched
+        file.seek(-3, io.SEEK_END)
+        assert (file.read(2), file.tell()) == (fetched[-3:-1], len(fetched) - 1)
+    assert Flaky.calls["get_file"] == 0
+    assert hash_file(url) == hash_file(content(5))
+    assert probe_file(url) == probe_file(content(5))
+
+
+@pytest.mark.parametrize(
+    ("error", "reason", "n_calls"),
+    [
+        (FileNotFoundError("gone"), "vanished", 1),
+        (PermissionError("Forbidden"), "unreadable", 1),
+        (OSError("please slow down"), "unreadable", 4),
+        (RuntimeError("the driver's own"), "unreadable", 4),
+    ],
+)
+def test_an_object_that_cannot_be_read_is_a_failure_row(
+    flaky: str, tmp_path: Path, error: Exception, reason: str, n_calls: int
+) -> None:
+    put(f"{flaky}/a.wav", content(3).read_bytes())
+    put(f"{flaky}/good.wav", content(5).read_bytes())
+    config = configure(flaky, tmp_path / "index")
+
+    def stages(batches: Any, config: Any, frames_schema: Any) -> Any:
+        Flaky.calls.clear()
+        Flaky.errors["get_file"] = [error] * n_calls
+        return in_place(WideEncoder())(batches, config, frames_schema)
+
+    progress = index_corpus(config, stages=stages)
+    assert (progress.n_indexed, progress.n_failed, progress.reasons) == (1, 1, {reason: 1})
+    assert Flaky.calls["get_file"] == n_calls + 1
+    assert [row["stage"] for row in failures(config.into)] == ["read"]
+
+
+def test_an_object_that_changes_while_it_is_read_is_a_failure(bucket: str) -> None:
+    """Within one second, and of the same size: the store tells them apart all the same."""
+    url, store = f"{bucket}/changing/a.wav", fsspec.filesystem("s3")
+    store.pipe_file(url, content(5).read_bytes())
+    size_bytes, modified_ns = storage.describe(url)
+    audio = {"content_hash": None, "size_bytes": size_bytes, "uris": [url], "modified_ns": [modified_ns]}
+    for overwrite in (False, True):
+        blocks = decode_batch(
+            {"batch_id": "b", "audios": [audio]}, make_config({"sources": "x", "into": "y"}).decode, GRID, 1
+        )
+        next(blocks)
+        if overwrite:
+            data = content(5).read_bytes()
+            store.pipe_file(url, data[:-1] + bytes([data[-1] ^ 1]))
+        [row] = [file for block in blocks for row in block["files"].to_pylist() if row for file in row]
+        assert row["reason"] == ("changed_while_reading" if overwrite else None)
+
+
+# --- an index ---------------------------------------------------------------------------------------------------------
+
+
+@pytest.fixture
+def known(bucket: str, tmp_path: Path) -> KnownBucket:
+    return KnownBucket(f"{bucket}/{tmp_path.name}", tmp_path, store=HASTY)
+
+
+def run(corpus: KnownBucket, **others: Any) -> WideEncoder:
+    encoder = WideEncoder()
+    index_corpus(corpus.config, stages=in_place(encoder), **others)
+    assert live(corpus.config.into) == corpus.expected()
+    assert audit(corpus.config.into) == []
+    return encoder
+
+
+def test_an_index_in_a_bucket_follows_a_corpus_in_a_bucket(known: KnownBucket) -> None:
+    for name, number in (("a.wav", 3), ("b.wav", 4), ("sub/d.wav", 5)):
+        known.put(name, number)
+    run(known)
+    known.put("a.wav", 5)
+    known.move("b.wav", "sub/b.wav")
+    known.put("new.wav", 7)
+    planned = {Path(uri).name: action for uri, action, _ in plan_corpus(known.config).actions}
+    assert planned == {"a.wav": "duplicate", "b.wav": "moved", "d.wav": "unchanged", "new.wav": "new"}
+    assert run(known).n_windows == 0
+    assert read_config(known.config.into).sources == known.config.sources
+    assert not [name for name in known.store.ls(known.config.into, detail=False) if "claim" in name]
+
+
+@pytest.mark.slow
+def test_all_that_is_done_with_an_index_is_done_in_a_bucket(known: KnownBucket) -> None:
+    into = known.config.into
+    fill(known)
+    run(known)
+    seq = journal.read_published(into).seq
+    edit(known)
+    run(known)
+    edit_again(known)
+    run(known, choice=Choice(check_content=True))
+    restore_index(into, seq)
+    run(known)
+    run(known, rebuild=True)
+    optimize_index(into, 0.0)
+    assert journal.live(into) == f"{into}/generation-2"
+    assert live(into) == known.expected()
+
+
+@pytest.mark.slow
+@pytest.mark.parametrize(
+    ("situation", "step"),
+    [(change, "append frames"), (change, "publish"), (change, "tag"), (tidy, "clean files"), (make_anew, "switch")],
+)
+def test_dying_costs_nothing_in_a_bucket(known: KnownBucket, situation: Any, step: str) -> None:
+    act = situation(known)
+    assert die_at(step, 1, act, known.config)
+    check_whole(known.config.into)
+    run(known)
+
+
+# --- credentials ------------------------------------------------------------------------------------------------------
+
+
+@pytest.mark.parametrize("key", ["sources", "into"])
+@pytest.mark.parametrize(
+    "url",
+    [
+        "s3://name:hunter22@bucket/x",
+        "https://host/a.wav?X-Amz-Credential=a&X-Amz-Signature=hunter22",
+        "ftp://hunter22@h/",
+    ],
+)
+def test_credentials_in_a_configuration_are_refused_and_not_shown(key: str, url: str) -> None:
+    with pytest.raises(ConfigError, match="credentials belong in the environment") as raised:
+        make_config({"sources": "x", "into": "y", key: url})
+    assert "hunter22" not in str(raised.value)
+
+
+def test_no_message_holds_a_credential(flaky: str, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setenv("MY_SECRET_ACCESS_KEY", "topsecretvalue")
+    text = "no: https://me:hunter22@host/a?x=1&Signature=hunter22&y=2 with topsecretvalue"
+    clean = "no: https://***@host/a?x=1&Signature=***&y=2 with ***"
+    assert str(EarshotError(text)) == clean
+    assert FileFailure("read", "unreadable", text).message == clean
+    put(f"{flaky}/a.wav", content(3).read_bytes())
+    Flaky.errors["get_file"] = [PermissionError(text)]
+    config = configure(flaky, tmp_path / "index")
+    index_corpus(config, stages=in_place(WideEncoder()))
+    [failure] = failures(config.into)
+    assert failure["message"] == clean
+    for file in Path(config.into).rglob("*"):
+        if file.is_file():
+            assert b"topsecretvalue" not in file.read_bytes()
+    assert os.environ["MY_SECRET_ACCESS_KEY"] == "topsecretvalue"
