@@ -4,6 +4,7 @@ What is published is compared with what the time grid, the ledger and the journa
 stream; what is held in memory is one entry for each file and each audio.
 """
 
+import tarfile
 from collections import defaultdict
 from collections.abc import Iterator
 from dataclasses import dataclass
@@ -18,6 +19,7 @@ from pipeline.claim import is_held
 from pipeline.collect import clip_rows
 from pipeline.config import WindowConfig
 from pipeline.journal import Published
+from pipeline.read import unreadable
 from pipeline.window import count_frames, seconds_to_samples
 
 Row = dict[str, Any]
@@ -223,11 +225,12 @@ def compare(path: str, n_files: int, encoder: Any, seed: int = 0) -> list[Findin
         frames = _vectors(path, "frames", published, f"audio_id = '{row['audio_id']}'", "frame")
         worst = 1.0
         try:
-            if hash_file(row["uri"]) != row["content_hash"]:
+            place = _find(row)
+            if hash_file(place) != row["content_hash"]:
                 said = "the file has other bytes now, and its size and time are the same: reindex --check content"
                 findings.append(Finding("files", said, uri=row["uri"]))
                 continue
-            with open_audio(row["uri"], DecodeConfig(**settings["decode"])) as audio:
+            with open_audio(place, DecodeConfig(**settings["decode"])) as audio:
                 for n, (span, samples) in enumerate(
                     cut_windows(audio.blocks(), WindowConfig(**settings["window"]).grid)
                 ):
@@ -246,6 +249,18 @@ def compare(path: str, n_files: int, encoder: Any, seed: int = 0) -> list[Findin
                 Finding("clips", f"encoded again, a vector has a cosine of {worst:.4f} to the stored one", *own)
             )
     return findings
+
+
+def _find(row: Row) -> Any:
+    """What to open for a file; a member, which a ledger row does not tell from a file, is looked up in its shard."""
+    from pipeline import members, storage
+
+    if f"{members.SHARD}#" not in row["uri"].lower() or storage.exists(row["uri"]):
+        return row["uri"]
+    try:
+        return members.find_member(row["uri"])
+    except (OSError, tarfile.TarError) as error:
+        raise unreadable(error) from None
 
 
 def _vectors(path: str, name: str, published: Published, where: str, order: str) -> Any:

@@ -7,6 +7,8 @@ The rules:
   ``*`` or ``[`` in its name; so are the folders that exist at the beginning of a pattern. Folders that a
   pattern matches are searched.
 - In folders and globs, audio files are known by their extension; a file named as a source is always taken.
+- A tar file that a source names, or that a glob matches, is a shard: its members with an extension of audio are
+  files, each ``shard.tar#member``. In folders, shards are looked into where ``corpus.extensions`` has ``tar``.
 - Files and folders whose name begins with a dot are left out, unless ``corpus.hidden`` says otherwise
   or the source itself names one.
 - A symbolic link to a file is a file, under the name of the link. A link to a folder is entered only
@@ -20,7 +22,9 @@ import fnmatch
 import glob
 import os
 import stat
+import tarfile
 from collections.abc import Iterable, Iterator
+from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
 from typing import Any
 
@@ -29,6 +33,7 @@ import pyarrow as pa
 from pipeline import storage
 from pipeline.config import CorpusConfig
 from pipeline.errors import CorpusError, EarshotError
+from pipeline.members import is_shard, list_members
 from pipeline.read import one_line
 from pipeline.schema import LISTED
 
@@ -38,6 +43,9 @@ _EXTENSIONS = (
 )
 AUDIO_EXTENSIONS = frozenset(_EXTENSIONS.split())
 """What counts as audio in a folder, unless ``corpus.extensions`` says otherwise."""
+
+SHARDS_AT_ONCE = 16
+"""Shards that are looked into at once: that waits for disks and servers, not for cores."""
 
 Row = dict[str, Any]
 _Identity = tuple[int, int]  # device and inode
@@ -67,6 +75,12 @@ def list_corpus(sources: Iterable[str], config: CorpusConfig | None = None, leav
         listed = _list_url(source, config, leave_out) if source in urls else None
         for row in listed or _list_source(source, config, _identify(leave_out)):
             rows.setdefault(row["uri"], row)
+    shards = [row for row in rows.values() if is_shard(row["uri"]) and row["reason"] is None]
+    for row in shards:
+        del rows[row["uri"]]
+    with ThreadPoolExecutor(SHARDS_AT_ONCE) as pool:
+        for members in pool.map(lambda shard: list(_list_shard(shard, config)), shards):
+            rows.update({member["uri"]: member for member in members})
     if not rows:
         wanted = "an audio file's extension" if config.extensions is None else f"extension {list(config.extensions)}"
         raise CorpusError(f"{', '.join(sources)}: no file with {wanted} there; see corpus.extensions")
@@ -108,7 +122,7 @@ def _list_url(source: str, config: CorpusConfig, leave_out: str | None) -> Itera
             is_file = is_file and url == source
             if isinstance(found, Exception):
                 yield _row(url, reason="unreadable", message=f"folder cannot be listed: {one_line(found)}")
-            elif is_file or _is_audio(url, config):
+            elif is_file or _is_audio(url, config) or (glob.has_magic(source) and is_shard(url)):
                 yield _row(url, *found)
     except FileNotFoundError:
         raise CorpusError(f"{source}: no such file or folder, and no file that matches") from None
@@ -116,6 +130,25 @@ def _list_url(source: str, config: CorpusConfig, leave_out: str | None) -> Itera
         raise
     except Exception as error:  # each store has errors of its own
         raise CorpusError(f"{source}: cannot be listed: {one_line(error)}") from None
+
+
+def _list_shard(shard: Row, config: CorpusConfig) -> Iterator[Row]:
+    """The audio files in a shard; the shard itself where it cannot be read to its end, or holds none."""
+    uri, n_members = shard["uri"], 0
+    try:
+        for member, place in list_members(uri):
+            name = member[len(uri) + 1 :]
+            is_hidden = any(part.startswith(".") and part != "." for part in name.split("/"))
+            if _is_audio(name, config) and not is_shard(name) and (config.hidden or not is_hidden):
+                n_members += 1
+                yield _row(member, place.size_bytes, shard["modified_ns"], offset=place.offset)
+    except tarfile.TarError as error:
+        yield _row(uri, reason="not_audio", message=f"is no whole tar file: {one_line(error)}; {n_members} files found")
+    except Exception as error:  # each store has errors of its own
+        yield _row(uri, reason="unreadable", message=f"cannot be read: {one_line(error)}")
+    else:
+        if not n_members:
+            yield _row(uri, reason="not_audio", message="a tar file without audio")
 
 
 def _list_glob(source: str, pattern: str, config: CorpusConfig, entered: set[_Identity]) -> Iterator[Row]:
@@ -128,7 +161,7 @@ def _list_glob(source: str, pattern: str, config: CorpusConfig, entered: set[_Id
         found = True
         if os.path.isdir(path):
             yield from _walk(path, config, entered)
-        elif _is_audio(path, config):
+        elif _is_audio(path, config) or is_shard(path):
             yield _describe(path)
     if not found:
         raise CorpusError(f"{source}: the pattern matches no file")
@@ -230,7 +263,12 @@ def _describe(path: str) -> Row:
 
 
 def _row(
-    path: str, size_bytes: int = 0, modified_ns: int = 0, reason: str | None = None, message: str | None = None
+    path: str,
+    size_bytes: int = 0,
+    modified_ns: int = 0,
+    reason: str | None = None,
+    message: str | None = None,
+    offset: int | None = None,
 ) -> Row:
     try:
         path.encode()
@@ -238,4 +276,4 @@ def _row(
         # Such a name fits in no table as it is: it is shown escaped, and the file is left to be renamed.
         path = os.fsencode(path).decode("utf-8", "backslashreplace")
         reason, message = "bad_name", "the file's name is not UTF-8: rename it"
-    return dict(uri=path, size_bytes=size_bytes, modified_ns=modified_ns, reason=reason, message=message)
+    return dict(uri=path, size_bytes=size_bytes, modified_ns=modified_ns, offset=offset, reason=reason, message=message)

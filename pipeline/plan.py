@@ -17,8 +17,10 @@ import pyarrow as pa
 
 from pipeline import schema
 from pipeline.errors import FileFailure
+from pipeline.read import locate
 
 Row = dict[str, Any]
+Read = Callable[[Any], str]
 
 _BYTES_PER_S = {"wav": 150_000, "aif": 150_000, "aiff": 150_000, "flac": 70_000, "opus": 12_000, "webm": 12_000}
 _OTHER_BYTES_PER_S = 18_000  # lossy codecs at usual rates
@@ -141,8 +143,8 @@ def make_plan(
     *,
     batch_s: float,
     run_id: str,
-    hash_file: Callable[[str], str],
-    probe_file: Callable[[str], str],
+    hash_file: Read,
+    probe_file: Read,
     choice: Choice = Choice(),
     report: Callable[[int, int], None] = lambda n_read, n_files: None,
 ) -> Plan:
@@ -151,7 +153,7 @@ def make_plan(
     Args:
         listed: a LISTED table: the whole corpus, what is in the ledger and not here is gone.
         batch_s: audio in one batch, in seconds.
-        hash_file: path -> SHA-256 of the bytes, hexadecimal; may raise FileFailure.
+        hash_file: path, URL or place -> SHA-256 of the bytes, hexadecimal; may raise FileFailure.
         probe_file: likewise, of a few of the bytes: equal for equal files.
         report: called with how many files have been read so far, of how many.
     """
@@ -164,7 +166,7 @@ def make_plan(
         there.add(row["uri"])
         old = ledger.live(row["uri"])
         if row["reason"] is not None:
-            closed.append(f"{row['uri']}/")
+            closed += [f"{row['uri']}/", f"{row['uri']}#"]
         if old is not None and _looks_unchanged(row, old) and not choice.retries(old):
             if choice.check_content and old["content_hash"] is not None:
                 to_check.append(row)
@@ -176,7 +178,7 @@ def make_plan(
             plan.note(row, "failed", failure.message)
         else:
             candidates.append(row)
-    # What lies below a folder that cannot be listed may well be there.
+    # What lies below a folder, or in a shard, that cannot be listed may well be there.
     plan.gone = [
         gone_row(old)
         for uri, old in ledger.rows.items()
@@ -228,12 +230,12 @@ class _Reader:
     def __init__(self, plan: Plan, report: Callable[[int, int], None]) -> None:
         self._plan, self._report = plan, report
 
-    def read(self, rows: list[Row], read: Callable[[str], str]) -> list[tuple[Row, str]]:
+    def read(self, rows: list[Row], read: Read) -> list[tuple[Row, str]]:
         """What ``read`` says of each file that can be read, in their order."""
 
         def attempt(row: Row) -> str | FileFailure:
             try:
-                return read(row["uri"])
+                return read(locate(row["uri"], row["offset"], row["size_bytes"]))
             except FileFailure as failure:
                 return failure
 
@@ -252,8 +254,8 @@ class _Reader:
 def _hash_where_needed(
     candidates: list[Row],
     ledger: Ledger,
-    hash_file: Callable[[str], str],
-    probe_file: Callable[[str], str],
+    hash_file: Read,
+    probe_file: Read,
     reader: _Reader,
 ) -> list[Row]:
     """Set ``content_hash``, unless it is: None where no other file can have the content of this one.
@@ -421,6 +423,7 @@ def _pack(contents: list[list[Row]], batch_s: float, run_id: str) -> pa.Table:
                 "size_bytes": files[0]["size_bytes"],
                 "uris": [row["uri"] for row in files],
                 "modified_ns": [row["modified_ns"] for row in files],
+                "offsets": [row["offset"] for row in files],
             }
         )
         held, n_files = held + seconds, n_files + len(files)

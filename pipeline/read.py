@@ -17,9 +17,10 @@ from typing import BinaryIO, Self
 
 from pipeline import storage
 from pipeline.errors import FileFailure
+from pipeline.members import Place, open_member, shard_of
 
-Source = str | Path | BinaryIO
-"""A path or a URL, or a seekable binary file object, which is read from its start and left open."""
+Source = str | Path | Place | BinaryIO
+"""A path, a URL or the place of a member, or a seekable binary file, which is read from its start and left open."""
 
 
 class Bytes:
@@ -35,8 +36,8 @@ class Bytes:
 
     def __init__(self, source: Source, *, may_be_empty: bool = False) -> None:
         self.error: Exception | None = None
-        self._own = isinstance(source, str | Path)
-        self._file = _open(source) if isinstance(source, str | Path) else source
+        self._own = isinstance(source, str | Path | Place)
+        self._file = _open(source) if isinstance(source, str | Path | Place) else source
         self.size_bytes = self.seek(0, io.SEEK_END)
         self.seek(0)
         if self.error is not None or not (self.size_bytes or may_be_empty):
@@ -79,11 +80,16 @@ class Bytes:
         return self.read(size)
 
 
-def _open(path: str | Path) -> BinaryIO:
-    if not storage.is_url(str(path)):
-        return _open_regular(path)
+def locate(uri: str, offset: int | None, size_bytes: int) -> str | Place:
+    """What to open for a file of a corpus, of which a member of a shard is a range of bytes."""
+    return uri if offset is None else Place(shard_of(uri), offset, size_bytes)
+
+
+def _open(source: str | Path | Place) -> BinaryIO:
+    if not isinstance(source, Place) and not storage.is_url(str(source)):
+        return _open_regular(source)
     try:
-        return storage.open_remote(str(path))
+        return open_member(source) if isinstance(source, Place) else storage.open_remote(str(source))
     except Exception as error:  # each store has errors of its own
         raise unreadable(error) from None
 

@@ -186,7 +186,7 @@ def _check_former(former: list[dict[str, Any]], listed: pa.Table, config: Config
     gone = [row["uri"] for row in former if row["status"] != "deleted" and row["uri"] not in there]
     _check_sources(list(there), gone, config)
     for row in listed.filter(pc.is_valid(listed["reason"])).to_pylist():
-        if n_below := sum(uri.startswith(f"{row['uri']}/") for uri in gone):
+        if n_below := sum(uri.startswith((f"{row['uri']}/", f"{row['uri']}#")) for uri in gone):
             raise CorpusError(f"{row['uri']}: {row['message']}, and the index has {n_below} files below it; mend that")
 
 

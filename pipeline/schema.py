@@ -130,6 +130,7 @@ LISTED = pa.schema(
         pa.field("uri", pa.string(), nullable=False),
         pa.field("size_bytes", pa.int64(), nullable=False),
         pa.field("modified_ns", pa.int64(), nullable=False),
+        pa.field("offset", pa.int64()),  # where it begins in its shard; null: it is no member of one
         # Null, or why the file cannot even be listed properly.
         pa.field("reason", pa.string()),
         pa.field("message", pa.string()),
@@ -143,6 +144,7 @@ AUDIO = pa.struct(
         pa.field("size_bytes", pa.int64()),
         pa.field("uris", pa.list_(pa.string())),  # every file with these bytes; the first one is read
         pa.field("modified_ns", pa.list_(pa.int64())),
+        pa.field("offsets", pa.list_(pa.int64())),  # in their shards; null: a file of its own
     ]
 )
 """One audio content to index, and the files that hold it."""

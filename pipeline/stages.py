@@ -7,6 +7,7 @@ A bad file is a row among the others. Ray calls these functions and adds nothing
 
 from collections.abc import Callable, Iterator, Sequence
 from contextlib import ExitStack, contextmanager
+from dataclasses import dataclass
 from typing import Any, Protocol
 
 import numpy as np
@@ -16,8 +17,9 @@ import pyarrow.compute as pc
 from pipeline import schema, storage
 from pipeline.config import DecodeConfig
 from pipeline.errors import EarshotError, FileFailure
+from pipeline.members import Place, fetched_member
 from pipeline.plan import empty_row
-from pipeline.read import Source, hash_file, one_line, unreadable
+from pipeline.read import Source, hash_file, locate, one_line, unreadable
 from pipeline.window import (
     FRAME_S,
     HOP_SAMPLES,
@@ -86,63 +88,90 @@ def decode_batch(
     yield pa.Table.from_pylist(rows, schema=schema.DECODED)
 
 
+@dataclass(frozen=True)
+class _File:
+    """One of the files that hold an audio content, as it was listed."""
+
+    uri: str
+    place: str | Place
+    size_bytes: int
+    modified_ns: int
+
+    def check_unchanged(self) -> None:
+        """Refuse what is no longer as it was listed. Of a member, the time of its shard tells."""
+        try:
+            path = self.place.shard if isinstance(self.place, Place) else self.place
+            size_bytes, modified_ns = storage.describe(path)
+        except Exception as error:  # each store has errors of its own
+            raise FileFailure("read", "changed_while_reading", f"gone while it was read: {one_line(error)}") from None
+        if modified_ns != self.modified_ns or (isinstance(self.place, str) and size_bytes != self.size_bytes):
+            raise FileFailure(
+                "read", "changed_while_reading", "size or time changed since the file was listed; run again"
+            )
+
+
+def _files_of(audio: Row) -> list[_File]:
+    offsets = audio.get("offsets") or [None] * len(audio["uris"])
+    size_bytes = audio["size_bytes"]
+    return [
+        _File(uri, locate(uri, offset, size_bytes), size_bytes, modified_ns)
+        for uri, modified_ns, offset in zip(audio["uris"], audio["modified_ns"], offsets, strict=True)
+    ]
+
+
 def _decode_rows(audios: list[Row], config: DecodeConfig, grid: Grid) -> Iterator[Row]:
     for audio in audios:
-        files = list(zip(audio["uris"], audio["modified_ns"], strict=True))
+        files = _files_of(audio)
         while files:
-            uri, _ = files[0]
-            row = empty_row(uri, None)
+            row = empty_row(files[0].uri, None)
             try:
-                yield from _decode_file(row, audio, files[0][1], config, grid)
+                yield from _decode_file(row, files[0], audio["content_hash"], config, grid)
             except FileFailure as failure:
                 if failure.stage == "read" and len(files) > 1 and not row["n_clips"]:
                     # This place is out of reach, but others hold the same bytes.
-                    yield _files_row([_failed(row, failure, *files[0])])
+                    yield _files_row([_failed(row, failure, files[0])])
                     files = files[1:]
                     continue
-                yield _files_row([_failed(row, failure, *files[0]), *_failed_with(row, failure, files[1:])])
+                yield _files_row([_failed(row, failure, files[0]), *_failed_with(row, failure, files[1:])])
             else:
-                yield _files_row([_placed(row, *file) for file in files])
+                yield _files_row([_placed(row, file) for file in files])
             break
 
 
-def _decode_file(row: Row, audio: Row, modified_ns: int, config: DecodeConfig, grid: Grid) -> Iterator[Row]:
-    """Yield the windows of the file ``row["uri"]``, filling ``row`` with what becomes known of it.
+def _decode_file(row: Row, file: _File, content_hash: str | None, config: DecodeConfig, grid: Grid) -> Iterator[Row]:
+    """Yield the windows of a file, filling ``row`` with what becomes known of it.
 
     That a file changed comes before whatever else is wrong with it, which may be due to that.
     """
     try:
-        yield from _decode_content(row, audio, modified_ns, config, grid)
+        row["size_bytes"] = file.size_bytes
+        with _fetched(file.place) as source:
+            yield from _decode_content(row, source, file, content_hash, config, grid)
     except FileFailure as failure:
         if failure.stage != "read":
-            _check_unchanged(row["uri"], audio["size_bytes"], modified_ns)
+            file.check_unchanged()
         raise
-    _check_unchanged(row["uri"], audio["size_bytes"], modified_ns)
-
-
-def _decode_content(row: Row, audio: Row, modified_ns: int, config: DecodeConfig, grid: Grid) -> Iterator[Row]:
-    row["size_bytes"] = audio["size_bytes"]
-    with _fetched(row["uri"]) as source:
-        yield from _decode_source(source, row, audio, modified_ns, config, grid)
+    file.check_unchanged()
 
 
 @contextmanager
-def _fetched(uri: str) -> Iterator[Source]:
+def _fetched(place: str | Place) -> Iterator[Source]:
     with ExitStack() as stack:
+        source: Source
         try:
-            source = stack.enter_context(storage.fetched(uri))
+            opened = fetched_member(place) if isinstance(place, Place) else storage.fetched(place)
+            source = stack.enter_context(opened)
         except Exception as error:  # each store has errors of its own
             raise unreadable(error) from None
         yield source
 
 
-def _decode_source(
-    source: Source, row: Row, audio: Row, modified_ns: int, config: DecodeConfig, grid: Grid
+def _decode_content(
+    row: Row, source: Source, file: _File, content_hash: str | None, config: DecodeConfig, grid: Grid
 ) -> Iterator[Row]:
     from pipeline.decode import open_audio
 
-    uri = row["uri"]
-    row["content_hash"] = audio["content_hash"] or hash_file(source)
+    row["content_hash"] = content_hash or hash_file(source)
     row["audio_id"] = schema.make_audio_id(row["content_hash"])
     n_samples = 0
 
@@ -155,7 +184,7 @@ def _decode_source(
     try:
         with open_audio(source, config) as stream:
             # Or its windows would be given out for those of another content.
-            _check_unchanged(uri, audio["size_bytes"], modified_ns)
+            file.check_unchanged()
             info = stream.info
             row.update(sample_rate_hz=info.sample_rate_hz, channels=info.channels, codec=info.codec)
             row["expected_duration_s"] = info.expected_duration_s
@@ -174,15 +203,6 @@ def _decode_source(
         row.update(stage="decode", reason="truncated", message=truncated)
 
 
-def _check_unchanged(uri: str, size_bytes: int, modified_ns: int) -> None:
-    try:
-        found = storage.describe(uri)
-    except Exception as error:  # each store has errors of its own
-        raise FileFailure("read", "changed_while_reading", f"gone while it was read: {one_line(error)}") from None
-    if found != (size_bytes, modified_ns):
-        raise FileFailure("read", "changed_while_reading", "size or time changed since the file was listed; run again")
-
-
 def _window_row(audio_id: str, span: Span, samples: Waveform) -> Row:
     return {
         "audio_id": audio_id,
@@ -198,22 +218,23 @@ def _files_row(files: list[Row]) -> Row:
     return {"audio_id": files[0]["audio_id"], "files": files}
 
 
-def _placed(row: Row, uri: str, modified_ns: int) -> Row:
+def _placed(row: Row, file: _File) -> Row:
     """The ledger row of another file with the same bytes."""
-    return {**row, "uri": uri, "modified_ns": modified_ns, "file_id": schema.make_file_id(uri, row["audio_id"])}
+    file_id = schema.make_file_id(file.uri, row["audio_id"])
+    return {**row, "uri": file.uri, "modified_ns": file.modified_ns, "file_id": file_id}
 
 
-def _failed(row: Row, failure: FileFailure, uri: str, modified_ns: int) -> Row:
+def _failed(row: Row, failure: FileFailure, file: _File) -> Row:
     outcome = {"status": "failed", "stage": failure.stage, "reason": failure.reason, "message": failure.message}
-    return {**_placed(row, uri, modified_ns), **outcome, "n_clips": 0, "n_frames": 0}
+    return {**_placed(row, file), **outcome, "n_clips": 0, "n_frames": 0}
 
 
-def _failed_with(row: Row, failure: FileFailure, others: list[tuple[str, int]]) -> list[Row]:
+def _failed_with(row: Row, failure: FileFailure, others: list[_File]) -> list[Row]:
     """The ledger rows of the other files with the bytes of ``row``, which was read for all of them."""
     if failure.stage == "read":
         message = f"{row['uri']} has the same bytes and was read for both: {failure.message}"
         failure = FileFailure(failure.stage, failure.reason, message)
-    return [_failed(row, failure, *file) for file in others]
+    return [_failed(row, failure, file) for file in others]
 
 
 # --- encode -----------------------------------------------------------------------------------------------------------

@@ -1,0 +1,213 @@
+"""Members of tar shards are files of the corpus: listed, read, indexed and followed like others."""
+
+import io
+import os
+import tarfile
+from pathlib import Path
+from typing import Any
+
+import fsspec
+import pytest
+
+from pipeline.audit import audit, compare
+from pipeline.config import Config, CorpusConfig, DecodeConfig, make_config
+from pipeline.corpus import list_corpus
+from pipeline.errors import CorpusError
+from pipeline.members import Place, find_member, list_members, open_member, shard_of
+from pipeline.read import hash_file
+from pipeline.run import index_corpus, plan_corpus
+from pipeline.stages import decode_batch
+from tests.contents import SECTIONS, content, live
+from tests.fakes import GRID
+from tests.test_run import WideEncoder, in_place
+
+CLOCK = iter(range(1_000_000_000, 2_000_000_000))
+
+
+def write_shard(path: Path, members: list[tuple[str, bytes]], **options: Any) -> Path:
+    path.parent.mkdir(parents=True, exist_ok=True)
+    with tarfile.open(path, "w", **options) as tar:
+        for name, data in members:
+            info = tarfile.TarInfo(name)
+            info.size = len(data)
+            tar.addfile(info, io.BytesIO(data))
+    os.utime(path, ns=(now := next(CLOCK), now))
+    return path
+
+
+def sounds(*numbers: int) -> list[tuple[str, bytes]]:
+    return [(f"{number}.wav", content(number).read_bytes()) for number in numbers]
+
+
+def configure(tmp_path: Path, *sources: Path | str) -> Config:
+    return make_config({"sources": list(map(str, sources)), "into": str(tmp_path / "index"), **SECTIONS})
+
+
+def index(config: Config, **others: Any) -> WideEncoder:
+    encoder = WideEncoder()
+    index_corpus(config, stages=in_place(encoder), **others)
+    assert audit(config.into) == []
+    return encoder
+
+
+def listed(*sources: Path | str, **settings: Any) -> dict[str, Any]:
+    """What follows the folder of the first source, of each uri -> its row."""
+    rows = list_corpus(list(map(str, sources)), CorpusConfig(**settings)).to_pylist()
+    return {row["uri"].rsplit("/", 1)[-1] if "#" not in row["uri"] else row["uri"].split("/")[-1]: row for row in rows}
+
+
+# --- listing ----------------------------------------------------------------------------------------------------------
+
+
+@pytest.mark.parametrize("form", [tarfile.PAX_FORMAT, tarfile.GNU_FORMAT, tarfile.USTAR_FORMAT])
+def test_members_are_ranges_of_their_shard(tmp_path: Path, form: int) -> None:
+    names = ["a.wav", "ünïcode/b.wav", "c#1.flac", "x" * 90 + "/" + "y" * 90 + ".wav", "a.wav", "empty.wav", "a.json"]
+    members = [(name, f"{k} {name}".encode() * (k != 5) * 100) for k, name in enumerate(names)]
+    shard = write_shard(tmp_path / "s.tar", members, format=form)
+    with tarfile.open(shard, "a") as tar:  # neither is a file
+        tar.addfile(tarfile.TarInfo("folder.wav"))
+        for kind, name in ((tarfile.DIRTYPE, "d.wav"), (tarfile.SYMTYPE, "link.wav")):
+            info = tarfile.TarInfo(name)
+            info.type = kind
+            tar.addfile(info)
+    found = dict(list_members(str(shard)))
+    unique = ["a.wav", *names[1:4], "a.wav#2", *names[5:], "folder.wav"]
+    assert list(found) == [f"{shard}#{name}" for name in unique]
+    for uri, (_, data) in zip(found, members, strict=False):
+        assert shard_of(uri) == str(shard)
+        assert find_member(uri) == found[uri]
+        with open_member(found[uri]) as file:
+            assert file.read() == data
+    with pytest.raises(FileNotFoundError):
+        find_member(f"{shard}#none.wav")
+
+
+def test_a_member_is_a_file_of_its_own_to_those_who_read_it(tmp_path: Path) -> None:
+    shard = tmp_path / "s.tar"
+    shard.write_bytes(b"before" + b"0123456789" + b"after")
+    with open_member(Place(str(shard), 6, 10)) as file:
+        assert file.seek(0, io.SEEK_END) == 10
+        assert file.read() == b""
+        assert (file.seek(-3, io.SEEK_END), file.read(2), file.tell(), file.read()) == (7, b"78", 9, b"9")
+        assert (file.seek(2), file.seek(1, io.SEEK_CUR), file.read(100)) == (2, 3, b"3456789")
+        with pytest.raises(ValueError, match="before the beginning"):
+            file.seek(-11, io.SEEK_END)
+    assert hash_file(Place(str(shard), 6, 10)) == hash_file(io.BytesIO(b"0123456789"))
+
+
+def test_shards_are_looked_into_where_they_are_named(tmp_path: Path) -> None:
+    data = b"sound"
+    shard = write_shard(
+        tmp_path / "in" / "s.tar",
+        [("a.wav", data), ("b.txt", data), (".h/c.wav", data), ("._d.wav", data), ("./e.FLAC", data), ("f.tar", data)],
+    )
+    (tmp_path / "in" / "g.wav").write_bytes(data)
+    assert list(listed(tmp_path / "in")) == ["g.wav"]
+    members = ["e.FLAC", "s.tar#a.wav"]
+    assert list(listed(shard)) == list(listed(tmp_path / "in" / "*.tar")) == members
+    assert list(listed(tmp_path / "in", extensions=["tar", "wav"])) == ["g.wav", "s.tar#a.wav"]
+    assert "c.wav" in listed(shard, hidden=True)
+    row = listed(shard)["s.tar#a.wav"]
+    assert (row["size_bytes"], row["modified_ns"], row["reason"]) == (5, shard.stat().st_mtime_ns, None)
+
+
+def test_what_is_wrong_with_a_shard_is_a_row(tmp_path: Path) -> None:
+    whole = write_shard(tmp_path / "whole.tar", sounds(2, 3, 5)).read_bytes()
+    (tmp_path / "cut.tar").write_bytes(whole[: len(whole) // 2])
+    (tmp_path / "broken.tar").write_bytes(b"no tar file" * 500)
+    (tmp_path / "empty.tar").write_bytes(b"")
+    write_shard(tmp_path / "texts.tar", [("a.txt", b"text")])
+    rows = listed(tmp_path / "*.tar")
+    reasons = {name: row["reason"] for name, row in rows.items()}
+    n_whole = sum(name.startswith("cut.tar#") for name in reasons)
+    assert 1 <= n_whole < 3
+    assert {name: reason for name, reason in reasons.items() if "#" not in name} == dict.fromkeys(
+        ["broken.tar", "cut.tar", "empty.tar", "texts.tar"], "not_audio"
+    )
+    assert rows["cut.tar"]["message"].endswith(f"{n_whole} files found")
+    assert sum(name.startswith("whole.tar#") for name in reasons) == 3
+    with pytest.raises(CorpusError, match="no such file"):
+        listed(tmp_path / "none.tar")
+
+
+# --- indexing ---------------------------------------------------------------------------------------------------------
+
+
+def test_a_shard_is_indexed_as_its_files_would_be(tmp_path: Path) -> None:
+    for name, data in sounds(1, 3, 5, 7):
+        (tmp_path / name).write_bytes(data)
+    shard = write_shard(tmp_path / "s.tar", sounds(1, 3, 5, 7))
+    in_shard, apart = configure(tmp_path, shard), configure(tmp_path / "apart", tmp_path)
+    for config in (in_shard, apart):
+        index(config)
+    mine, theirs = live(in_shard.into), live(apart.into)
+    assert [row[0] for row in mine["files"]] == [f"{shard}#{n}.wav" for n in (1, 3, 5, 7)]
+    assert [row[1:] for row in mine["files"]] == [row[1:] for row in theirs["files"]]
+    assert sorted(row[3:] for row in mine["clips"]) == sorted(row[3:] for row in theirs["clips"])
+    assert mine["frames"] == theirs["frames"]
+    assert compare(in_shard.into, 10, WideEncoder()) == []
+    with shard.open("r+b") as file:
+        file.write(b"x" * 400)  # the header of the first member
+    assert [finding.table for finding in compare(in_shard.into, 10, WideEncoder())] == ["files"] * 3
+
+
+def test_a_shard_that_is_written_anew_costs_what_changed(tmp_path: Path) -> None:
+    shard = write_shard(tmp_path / "s.tar", sounds(1, 3, 5))
+    config = configure(tmp_path, shard)
+    index(config)
+    assert index(config).n_windows == 0
+    (tmp_path / "copy.wav").write_bytes(content(5).read_bytes())
+    config = configure(tmp_path, shard, tmp_path / "copy.wav")
+    write_shard(shard, [*sounds(5, 1), ("4.wav", content(4).read_bytes()), ("moved.wav", content(3).read_bytes())])
+    actions = {Path(uri).name: action for uri, action, _ in plan_corpus(config).actions}
+    assert actions == {
+        "s.tar#1.wav": "unchanged",
+        "s.tar#3.wav": "deleted",
+        "s.tar#4.wav": "new",
+        "s.tar#5.wav": "unchanged",
+        "s.tar#moved.wav": "moved",
+        "copy.wav": "duplicate",
+    }
+    n_windows = index(config).n_windows
+    fresh = configure(tmp_path / "fresh", tmp_path / "4.wav")
+    (tmp_path / "4.wav").write_bytes(content(4).read_bytes())
+    assert n_windows == index(fresh).n_windows
+
+
+def test_members_of_a_shard_that_broke_stay(tmp_path: Path) -> None:
+    shard = write_shard(tmp_path / "s.tar", sounds(1, 3, 5))
+    config = configure(tmp_path, shard)
+    index(config)
+    before = live(config.into)["clips"]
+    whole, second = shard.read_bytes(), find_member(f"{shard}#3.wav")
+    shard.write_bytes(whole[: second.offset - 100])
+    index(config)
+    assert [row[2] for row in live(config.into)["files"]] == ["not_audio", None, None, None]
+    assert live(config.into)["clips"] == before
+    shard.write_bytes(whole)
+    index(config)
+    assert [row[2] for row in live(config.into)["files"]] == [None] * 3
+
+
+def test_a_shard_that_changes_while_it_is_read_is_a_failure(tmp_path: Path) -> None:
+    shard = write_shard(tmp_path / "s.tar", sounds(5))
+    [row] = list_corpus([str(shard)]).to_pylist()
+    audio = {"content_hash": None, "size_bytes": row["size_bytes"], "uris": [row["uri"]]}
+    audio |= {"modified_ns": [row["modified_ns"]], "offsets": [row["offset"]]}
+    blocks = decode_batch({"batch_id": "b", "audios": [audio]}, DecodeConfig(), GRID, 1)
+    next(blocks)
+    os.utime(shard)
+    [file] = [file for block in blocks for rows in block["files"].to_pylist() if rows for file in rows]
+    assert file["reason"] == "changed_while_reading"
+
+
+def test_shards_lie_in_object_stores_too(tmp_path: Path) -> None:
+    shard = write_shard(tmp_path / "s.tar", sounds(1, 3, 7))
+    local = configure(tmp_path, shard)
+    index(local)
+    fsspec.filesystem("memory").put_file(str(shard), "memory:///shards/s.tar")
+    remote = configure(tmp_path / "remote", "memory://shards/*.tar")
+    index(remote)
+    assert live(remote.into)["frames"] == live(local.into)["frames"]
+    assert [row[0] for row in live(remote.into)["files"]] == [f"memory:///shards/s.tar#{n}.wav" for n in (1, 3, 7)]
+    assert compare(remote.into, 10, WideEncoder()) == []
