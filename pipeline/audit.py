@@ -255,7 +255,7 @@ def _find(row: Row) -> Any:
     """What to open for a file; a member, which a ledger row does not tell from a file, is looked up in its shard."""
     from pipeline import members, storage
 
-    if f"{members.SHARD}#" not in row["uri"].lower() or storage.exists(row["uri"]):
+    if not members.is_member(row["uri"]) or storage.exists(row["uri"]):
         return row["uri"]
     try:
         return members.find_member(row["uri"])

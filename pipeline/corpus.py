@@ -9,6 +9,8 @@ The rules:
 - In folders and globs, audio files are known by their extension; a file named as a source is always taken.
 - A tar file that a source names, or that a glob matches, is a shard: its members with an extension of audio are
   files, each ``shard.tar#member``. In folders, shards are looked into where ``corpus.extensions`` has ``tar``.
+- A CSV, JSON lines or Parquet file that a source names, or that a glob matches, is a manifest: the files in its
+  column ``uri`` are taken, whatever their extension.
 - Files and folders whose name begins with a dot are left out, unless ``corpus.hidden`` says otherwise
   or the source itself names one.
 - A symbolic link to a file is a file, under the name of the link. A link to a folder is entered only
@@ -33,7 +35,8 @@ import pyarrow as pa
 from pipeline import storage
 from pipeline.config import CorpusConfig
 from pipeline.errors import CorpusError, EarshotError
-from pipeline.members import is_shard, list_members
+from pipeline.manifest import is_manifest, read_uris
+from pipeline.members import is_member, is_shard, list_members, shard_of
 from pipeline.read import one_line
 from pipeline.schema import LISTED
 
@@ -44,8 +47,8 @@ _EXTENSIONS = (
 AUDIO_EXTENSIONS = frozenset(_EXTENSIONS.split())
 """What counts as audio in a folder, unless ``corpus.extensions`` says otherwise."""
 
-SHARDS_AT_ONCE = 16
-"""Shards that are looked into at once: that waits for disks and servers, not for cores."""
+FILES_AT_ONCE = 16
+"""Shards that are looked into, and files of manifests, at once: that waits for disks and servers, not for cores."""
 
 Row = dict[str, Any]
 _Identity = tuple[int, int]  # device and inode
@@ -75,10 +78,14 @@ def list_corpus(sources: Iterable[str], config: CorpusConfig | None = None, leav
         listed = _list_url(source, config, leave_out) if source in urls else None
         for row in listed or _list_source(source, config, _identify(leave_out)):
             rows.setdefault(row["uri"], row)
+    for manifest in [row["uri"] for row in rows.values() if is_manifest(row["uri"]) and row.get("named")]:
+        del rows[manifest]
+        for row in _list_manifest(manifest):
+            rows.setdefault(row["uri"], row)
     shards = [row for row in rows.values() if is_shard(row["uri"]) and row["reason"] is None]
     for row in shards:
         del rows[row["uri"]]
-    with ThreadPoolExecutor(SHARDS_AT_ONCE) as pool:
+    with ThreadPoolExecutor(FILES_AT_ONCE) as pool:
         for members in pool.map(lambda shard: list(_list_shard(shard, config)), shards):
             rows.update({member["uri"]: member for member in members})
     if not rows:
@@ -107,7 +114,7 @@ def _list_source(source: str, config: CorpusConfig, entered: set[_Identity]) -> 
             raise CorpusError(f"{source}: cannot be listed: {error.strerror}") from None
         yield from _walk(path, config, entered)
     elif os.path.lexists(path):
-        yield _describe(path)
+        yield _named(_describe(path))
     elif glob.has_magic(source):
         yield from _list_glob(source, path, config, entered)
     else:
@@ -122,7 +129,10 @@ def _list_url(source: str, config: CorpusConfig, leave_out: str | None) -> Itera
             is_file = is_file and url == source
             if isinstance(found, Exception):
                 yield _row(url, reason="unreadable", message=f"folder cannot be listed: {one_line(found)}")
-            elif is_file or _is_audio(url, config) or (glob.has_magic(source) and is_shard(url)):
+            elif is_file or fnmatch.fnmatchcase(url, source):
+                if is_file or _is_audio(url, config) or is_shard(url) or is_manifest(url):
+                    yield _named(_row(url, *found))
+            elif _is_audio(url, config):
                 yield _row(url, *found)
     except FileNotFoundError:
         raise CorpusError(f"{source}: no such file or folder, and no file that matches") from None
@@ -130,6 +140,43 @@ def _list_url(source: str, config: CorpusConfig, leave_out: str | None) -> Itera
         raise
     except Exception as error:  # each store has errors of its own
         raise CorpusError(f"{source}: cannot be listed: {one_line(error)}") from None
+
+
+def _list_manifest(path: str) -> Iterator[Row]:
+    uris = read_uris(path)
+    members = {shard_of(uri): set[str]() for uri in uris if is_member(uri)}
+    for uri in uris:
+        if is_member(uri):
+            members[shard_of(uri)].add(uri)
+    with ThreadPoolExecutor(FILES_AT_ONCE) as pool:
+        yield from pool.map(_describe_any, [uri for uri in uris if not is_member(uri)])
+        for shard, row in zip(members, pool.map(_describe_any, members), strict=True):
+            yield from _list_members(row, members[shard])
+
+
+def _list_members(shard: Row, wanted: set[str]) -> Iterator[Row]:
+    """The rows of certain members of a shard."""
+    missing = set(wanted)
+    try:
+        for member, place in list_members(shard["uri"]):
+            if member in wanted:
+                missing.discard(member)
+                yield _row(member, place.size_bytes, shard["modified_ns"], offset=place.offset)
+    except Exception as error:  # each store has errors of its own
+        yield from (_row(uri, reason="unreadable", message=f"its shard: {one_line(error)}") for uri in sorted(missing))
+    else:
+        yield from (_row(uri, reason="vanished", message="its shard has no such member") for uri in sorted(missing))
+
+
+def _describe_any(path: str) -> Row:
+    if not storage.is_url(path):
+        return _describe(path)
+    try:
+        return _row(path, *storage.describe(path))
+    except FileNotFoundError:
+        return _row(path, reason="vanished", message="there is no such object")
+    except Exception as error:  # each store has errors of its own
+        return _row(path, reason="unreadable", message=f"cannot be read: {one_line(error)}")
 
 
 def _list_shard(shard: Row, config: CorpusConfig) -> Iterator[Row]:
@@ -161,8 +208,8 @@ def _list_glob(source: str, pattern: str, config: CorpusConfig, entered: set[_Id
         found = True
         if os.path.isdir(path):
             yield from _walk(path, config, entered)
-        elif _is_audio(path, config) or is_shard(path):
-            yield _describe(path)
+        elif _is_audio(path, config) or is_shard(path) or is_manifest(path):
+            yield _named(_describe(path))
     if not found:
         raise CorpusError(f"{source}: the pattern matches no file")
 
@@ -260,6 +307,11 @@ def _describe(path: str) -> Row:
     if not stat.S_ISREG(status.st_mode):
         return _row(path, reason="unreadable", message="is no regular file")
     return _row(path, status.st_size, status.st_mtime_ns)
+
+
+def _named(row: Row) -> Row:
+    """The row of a file that a source names, or its pattern matches: no other is taken for a manifest."""
+    return {**row, "named": row["reason"] is None}
 
 
 def _row(

@@ -32,6 +32,11 @@ def is_shard(path: str) -> bool:
     return path.lower().endswith(SHARD)
 
 
+def is_member(uri: str) -> bool:
+    """Whether a uri is written as that of a member; a file may have such a name too."""
+    return f"{SHARD}#" in uri.lower()
+
+
 def shard_of(uri: str) -> str:
     """The shard of a member."""
     return uri[: uri.lower().index(f"{SHARD}#") + len(SHARD)]

@@ -23,6 +23,8 @@ def bucket() -> Iterator[str]:
     with pytest.MonkeyPatch.context() as patch:
         for name, value in values.items():
             patch.setenv(name, value)
-        fsspec.filesystem("s3").mkdir("sounds")
+        store = fsspec.filesystem("s3")
+        store.clear_instance_cache()  # of those that have looked for credentials before
+        store.mkdir("sounds")
         yield "s3://sounds"
     server.stop()

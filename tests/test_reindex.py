@@ -211,7 +211,9 @@ def test_any_edits_crashes_and_reruns_end_as_one_undisturbed_run() -> None:
 def test_thousands_of_edits_crashes_and_reruns_end_as_one_undisturbed_run() -> None:
     explore(120)
     assert RUNS.keys() >= {"finished", "optimized", "restored", "crash: encoding", *ACTIONS}
-    assert len(RUNS.keys() & {f"crash: {step}" for step in STEPS}) > 20
+    crashed = [RUNS[f"crash: {step}"] for step in STEPS]
+    assert sum(crashed) > 50
+    assert sum(n > 0 for n in crashed) > 9
 
 
 def test_moves_and_duplicates_cost_no_encoding_and_leave_the_frames_alone(tmp_path: Path) -> None:

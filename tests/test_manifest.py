@@ -1,0 +1,121 @@
+"""Manifests: the files that a table names are the corpus, on disks, in shards and in object stores."""
+
+import json
+from pathlib import Path
+from typing import Any
+
+import fsspec
+import pyarrow as pa
+import pyarrow.parquet as pq
+import pytest
+
+from pipeline.audit import audit
+from pipeline.config import CorpusConfig, make_config
+from pipeline.corpus import list_corpus
+from pipeline.errors import CorpusError
+from pipeline.run import index_corpus
+from tests.contents import SECTIONS, content, live
+from tests.test_members import sounds, write_shard
+from tests.test_run import WideEncoder, in_place
+
+
+def write(path: Path, uris: list[str], **columns: list[Any]) -> Path:
+    """The same table, in the format that the name of ``path`` says."""
+    path.parent.mkdir(parents=True, exist_ok=True)
+    table = pa.table({"uri": uris, **columns})
+    if path.suffix == ".parquet":
+        pq.write_table(table, path)
+    elif path.suffix == ".csv":
+        names = table.column_names
+        quoted = [[f'"{value}"'.replace("\n", "\n") for value in row.values()] for row in table.to_pylist()]
+        path.write_text("\n".join([",".join(names), *(",".join(row) for row in quoted)]) + "\n")
+    else:
+        path.write_text("".join(json.dumps(row) + "\n" for row in table.to_pylist()))
+    return path
+
+
+def reasons(*sources: Path | str, **settings: Any) -> dict[str, str | None]:
+    rows = list_corpus(list(map(str, sources)), CorpusConfig(**settings)).to_pylist()
+    return {row["uri"]: row["reason"] for row in rows}
+
+
+@pytest.mark.parametrize("suffix", [".csv", ".jsonl", ".ndjson", ".parquet", ".CSV"])
+def test_the_files_that_it_names_are_taken_whatever_they_are_called(tmp_path: Path, suffix: str) -> None:
+    if suffix == ".CSV":
+        pytest.importorskip("pyarrow.csv")
+    names = ["a.wav", "sub/b.dat", "ü, 'c'.wav", "line\nbreak.wav", "NA", "null", "007"]
+    for name in names:
+        (tmp_path / "in" / name).parent.mkdir(parents=True, exist_ok=True)
+        (tmp_path / "in" / name).write_bytes(b"sound")
+    elsewhere = tmp_path / "d.wav"
+    elsewhere.write_bytes(b"sound")
+    uris = [*names, str(elsewhere), "../d.wav", "a.wav", "gone.wav"]
+    manifest = write(tmp_path / "in" / f"list{suffix.lower()}", uris, label=["x"] * len(uris))
+    manifest = manifest.rename(manifest.with_suffix(suffix))
+    expected: dict[str, str | None] = {str(tmp_path / "in" / name): None for name in names}
+    expected |= {str(elsewhere): None, str(tmp_path / "in" / "gone.wav"): "vanished"}
+    assert reasons(manifest) == reasons(tmp_path / "in" / f"*{suffix}") == expected
+
+
+def test_only_what_is_named_is_a_manifest(tmp_path: Path) -> None:
+    write(tmp_path / "in" / "list.csv", ["gone.wav"])
+    (tmp_path / "in" / "a.wav").write_bytes(b"sound")
+    assert reasons(tmp_path / "in") == {str(tmp_path / "in" / "a.wav"): None}
+    assert len(reasons(tmp_path / "in", extensions=["*"])) == 2
+
+
+def test_members_and_objects_may_be_named(tmp_path: Path) -> None:
+    shard = write_shard(tmp_path / "s.tar", sounds(1, 3, 5))
+    store = fsspec.filesystem("memory")
+    store.pipe_file("memory:///named/b.wav", b"sound")
+    uris = ["s.tar#1.wav", "s.tar#none.wav", "gone.tar#1.wav", "memory://named/b.wav", "memory://named/gone.wav"]
+    found = reasons(write(tmp_path / "list.jsonl", [*uris, "s.tar#5.wav"]))
+    assert found == {
+        f"{shard}#1.wav": None,
+        f"{shard}#5.wav": None,
+        f"{shard}#none.wav": "vanished",
+        f"{tmp_path}/gone.tar#1.wav": "unreadable",
+        "memory:///named/b.wav": None,
+        "memory:///named/gone.wav": "vanished",
+    }
+    store.put_file(str(write(tmp_path / "there.csv", ["b.wav"])), "memory:///named/there.csv")
+    assert reasons("memory://named/there.csv") == reasons("memory://named/*.csv") == {"memory:///named/b.wav": None}
+
+
+def test_a_corpus_of_all_kinds_at_once_is_indexed(tmp_path: Path) -> None:
+    shard = write_shard(tmp_path / "s.tar", sounds(1, 3))
+    fsspec.filesystem("memory").pipe_file("memory:///mixture/4.wav", content(4).read_bytes())
+    (tmp_path / "in").mkdir()
+    (tmp_path / "in" / "5.wav").write_bytes(content(5).read_bytes())
+    (tmp_path / "2.wav").write_bytes(content(2).read_bytes())
+    manifest = write(tmp_path / "list.parquet", ["2.wav", "s.tar#1.wav"])
+    sources = [str(manifest), str(shard), "memory://mixture", str(tmp_path / "in")]
+    config = make_config({"sources": sources, "into": str(tmp_path / "index"), **SECTIONS})
+    index_corpus(config, stages=in_place(WideEncoder()))
+    files = [Path(row[0]).name for row in live(config.into)["files"] if row[2] is None]
+    assert sorted(files) == ["2.wav", "4.wav", "5.wav", "s.tar#1.wav", "s.tar#3.wav"]
+    assert audit(config.into) == []
+    encoder = WideEncoder()
+    index_corpus(config, stages=in_place(encoder))
+    assert encoder.n_windows == 0
+
+
+@pytest.mark.parametrize(
+    ("name", "text", "said"),
+    [
+        ("m.csv", "path\na.wav\n", "m.csv: a manifest needs a column `uri`, and this has only path"),
+        ("m.csv", "uri,label\na.wav,1\n,2\n", "m.csv: row 2 has no uri"),
+        ("m.csv", "uri,label\na.wav\n", "m.csv: cannot be read as a manifest: CSV parse error"),
+        ("m.jsonl", '{"uri": 1}\n', "m.jsonl: column `uri` is int64, and should be text"),
+        ("m.jsonl", "no json\n", "m.jsonl: cannot be read as a manifest: JSON parse error"),
+        ("m.jsonl", "", "m.jsonl: cannot be read as a manifest"),
+        ("m.parquet", "no parquet", "m.parquet: cannot be read as a manifest"),
+        ("m.csv", "uri,start_s\na.wav,1\n", "m.csv: column start_s: parts of files cannot be indexed"),
+    ],
+)
+def test_a_manifest_that_is_none_is_told_in_one_line(tmp_path: Path, name: str, text: str, said: str) -> None:
+    (tmp_path / name).write_text(text)
+    with pytest.raises(CorpusError) as raised:
+        reasons(tmp_path / name)
+    assert said in str(raised.value)
+    assert "\n" not in str(raised.value)
