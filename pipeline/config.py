@@ -92,7 +92,7 @@ class StoreConfig(_Section):
     keep_versions: int = Field(20, ge=1)
     """Checkpoints that stay readable ..."""
     keep_hours: float = Field(24.0, gt=0)
-    """... whatever their age; older ones do for so long, since queries may still be reading them."""
+    """... whatever their age; others do until they were replaced so long ago: queries may still be reading them."""
     optimize_every: int = Field(50, ge=1)
     """Commits after which small fragments are merged, indexes extended, and what is of no more use is deleted."""
 
