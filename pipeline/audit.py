@@ -26,6 +26,8 @@ Row = dict[str, Any]
 
 ROWS_AT_ONCE = 65_536
 
+MAX_DURATION_S = 1e9
+
 MIN_COSINE = 0.999
 """Of a vector to the same one encoded again, stored in float16, maybe in another precision."""
 
@@ -61,6 +63,7 @@ def audit(path: str) -> list[Finding]:
     findings += _check_journal(path, files, published)
     findings += _check_clips(path, files, published, grid)
     findings += _check_frames(path, files, published)
+    findings += _check_batches(path, published)
     if not is_written:
         findings += _check_indexes(path, published)
     return findings
@@ -80,7 +83,10 @@ def _check_files(files: list[Row], *, with_frames: bool) -> Iterator[Finding]:
         elif row["status"] == "indexed":
             if row["content_hash"] is None or row["audio_id"] != schema.make_audio_id(row["content_hash"]):
                 yield Finding("files", "audio_id is not that of the content hash", **own)
-            n_frames = count_frames(seconds_to_samples(row["duration_s"] or 0.0))
+            if not _is_duration(row["duration_s"]):
+                yield Finding("files", f"duration_s is {row['duration_s']}", **own)
+                continue
+            n_frames = count_frames(seconds_to_samples(row["duration_s"]))
             if with_frames and row["n_frames"] != n_frames:
                 yield Finding("files", f"n_frames is {row['n_frames']}, its duration demands {n_frames}", **own)
         elif (row["n_clips"], row["n_frames"]) != (0, 0):
@@ -89,11 +95,15 @@ def _check_files(files: list[Row], *, with_frames: bool) -> Iterator[Finding]:
             yield Finding("files", "failed without a stage or a reason", **own)
 
 
+def _is_duration(value: float | None) -> bool:
+    return value is not None and 0 < value < MAX_DURATION_S
+
+
 def _check_journal(path: str, files: list[Row], published: Published) -> Iterator[Finding]:
     rows = journal.read_journal(path)
     seqs = rows["seq"].to_pylist()
     if seqs != list(range(len(seqs))):
-        yield Finding("batches", "seq does not count from 0 without a gap")
+        yield Finding("batches", "seq does not count from 0 without a gap: only a copy of the index can mend that")
     known = set(rows["batch_id"].to_pylist())
     for row in files:
         if row["batch_id"] not in known:
@@ -102,6 +112,20 @@ def _check_journal(path: str, files: list[Row], published: Published) -> Iterato
         latest = store.latest_version(path, name)
         if latest < version:
             yield Finding(name, f"its newest version is {latest}, the journal names {version}")
+
+
+def _check_batches(path: str, published: Published) -> Iterator[Finding]:
+    """Whether the batches that wrote the clips and frames are in the journal."""
+    known = pa.array(journal.read_journal(path)["batch_id"].unique())
+    for name, owner in (("clips", "file_id"), ("frames", "audio_id")):
+        strange: set[str] = set()
+        table = store.open_published(path, name, published)
+        for batch in table.to_batches(columns=[owner, "batch_id"], batch_size=ROWS_AT_ONCE):
+            is_known = pc.is_in(batch["batch_id"], known)
+            if not pc.all(is_known).as_py():
+                strange |= set(batch[owner].filter(pc.invert(is_known)).to_pylist())
+        for each in sorted(strange):
+            yield Finding(name, "its batch is not in the journal", **{owner: each})
 
 
 def _check_clips(path: str, files: list[Row], published: Published, grid: Any) -> Iterator[Finding]:
@@ -123,6 +147,8 @@ def _check_clips(path: str, files: list[Row], published: Published, grid: Any) -
     for row in files:
         rows = sorted(found.pop(row["file_id"], []), key=lambda clip: clip[2])
         own = (row["file_id"], row["audio_id"], row["uri"])
+        if row["status"] == "indexed" and not _is_duration(row["duration_s"]):
+            continue
         expected = [] if row["status"] != "indexed" else clip_rows(row, grid)
         wanted = [(*(clip[name] for name in ids), hash(tuple(clip[name] for name in about))) for clip in expected]
         if [clip[:-1] for clip in rows] == [clip[:-1] for clip in wanted] and rows != wanted:

@@ -80,7 +80,10 @@ def list_corpus(sources: Iterable[str], config: CorpusConfig | None = None, leav
             rows.setdefault(row["uri"], row)
     for manifest in [row["uri"] for row in rows.values() if is_manifest(row["uri"]) and row.get("named")]:
         del rows[manifest]
-        for row in _list_manifest(manifest):
+        named = list(_list_manifest(manifest))
+        if all(row["reason"] == "vanished" for row in named):
+            raise CorpusError(f"{manifest}: of the {len(named)} files that it names none is there: is their disk?")
+        for row in named:
             rows.setdefault(row["uri"], row)
     shards = [row for row in rows.values() if is_shard(row["uri"]) and row["reason"] is None]
     for row in shards:
@@ -118,7 +121,7 @@ def _list_source(source: str, config: CorpusConfig, entered: set[_Identity]) -> 
     elif glob.has_magic(source):
         yield from _list_glob(source, path, config, entered)
     else:
-        raise CorpusError(f"{source}: no such file or folder")
+        raise CorpusError(f"{source}: no such file or folder; to let it go, index with a configuration without it")
 
 
 def _list_url(source: str, config: CorpusConfig, leave_out: str | None) -> Iterator[Row]:
@@ -128,7 +131,8 @@ def _list_url(source: str, config: CorpusConfig, leave_out: str | None) -> Itera
         for url, found in storage.list_files(source, hidden=config.hidden, enter=lambda folder: folder != leave_out):
             is_file = is_file and url == source
             if isinstance(found, Exception):
-                yield _row(url, reason="unreadable", message=f"folder cannot be listed: {one_line(found)}")
+                message = f"folder cannot be listed: {one_line(found)}"
+                yield _row(url, reason="unreadable", message=message, closed=True)
             elif is_file or fnmatch.fnmatchcase(url, source):
                 if is_file or _is_audio(url, config) or is_shard(url) or is_manifest(url):
                     yield _named(_row(url, *found))
@@ -192,7 +196,7 @@ def _list_shard(shard: Row, config: CorpusConfig) -> Iterator[Row]:
     except tarfile.TarError as error:
         yield _row(uri, reason="not_audio", message=f"is no whole tar file: {one_line(error)}; {n_members} files found")
     except Exception as error:  # each store has errors of its own
-        yield _row(uri, reason="unreadable", message=f"cannot be read: {one_line(error)}")
+        yield _row(uri, reason="unreadable", message=f"cannot be read: {one_line(error)}", closed=True)
     else:
         if not n_members:
             yield _row(uri, reason="not_audio", message="a tar file without audio")
@@ -248,7 +252,7 @@ def _walk(folder: str, config: CorpusConfig, entered: set[_Identity]) -> Iterato
     """The audio files in ``folder`` and below, save in folders that have been ``entered``."""
     for path, files in _visit(folder, config, entered):
         if isinstance(files, OSError):
-            yield _row(path, reason="unreadable", message=f"folder cannot be listed: {files.strerror}")
+            yield _row(path, reason="unreadable", message=f"folder cannot be listed: {files.strerror}", closed=True)
             continue
         for entry in files:
             if _is_audio(entry.path, config):
@@ -321,6 +325,7 @@ def _row(
     reason: str | None = None,
     message: str | None = None,
     offset: int | None = None,
+    closed: bool = False,
 ) -> Row:
     try:
         path.encode()
@@ -328,4 +333,12 @@ def _row(
         # Such a name fits in no table as it is: it is shown escaped, and the file is left to be renamed.
         path = os.fsencode(path).decode("utf-8", "backslashreplace")
         reason, message = "bad_name", "the file's name is not UTF-8: rename it"
-    return dict(uri=path, size_bytes=size_bytes, modified_ns=modified_ns, offset=offset, reason=reason, message=message)
+    return dict(
+        uri=path,
+        size_bytes=size_bytes,
+        modified_ns=modified_ns,
+        offset=offset,
+        reason=reason,
+        message=message,
+        closed=closed or (reason == "unreadable" and is_shard(path)),
+    )

@@ -21,6 +21,13 @@ from typing import Literal
 
 Stage = Literal["list", "read", "decode", "encode", "write"]
 
+REASONS = (
+    *("bad_name", "vanished", "unreadable", "changed_while_reading", "damaged"),
+    *("empty", "not_audio", "no_audio_stream", "unsupported", "decode_error", "too_short", "truncated"),
+    *("not_finite", "crashed"),
+)
+"""Why files fail; of what is ``truncated``, the part that is there is indexed."""
+
 
 _IN_URLS = re.compile(
     r"(?<=://)[^/\s@]+(?=@)|(?<=[?&])((?:X-Amz-|X-Goog-)?(?:Signature|Credential|Security-Token)|AWSAccessKeyId|sig|token"

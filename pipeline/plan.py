@@ -17,6 +17,7 @@ import pyarrow as pa
 
 from pipeline import schema
 from pipeline.errors import FileFailure
+from pipeline.members import is_member, shard_of
 from pipeline.read import locate
 
 Row = dict[str, Any]
@@ -99,8 +100,10 @@ class Choice:
 
     def retries(self, old: Row) -> bool:
         """Whether a file that is as the ledger knows it is tried again."""
-        wanted = self.retry_failed and self.reason in (None, old["reason"])
-        return self.full or (wanted and old["status"] == "failed")
+        if not self.retry_failed or self.reason not in (None, old["reason"]):
+            return self.full
+        # What was truncated is indexed as far as it goes: it is tried again where that is named.
+        return self.full or old["status"] == "failed" or self.reason is not None
 
 
 @dataclass
@@ -161,12 +164,12 @@ def make_plan(
     candidates: list[Row] = []
     to_check: list[Row] = []
     there: set[str] = set()
-    closed: list[str] = []
+    closed: set[str] = set()
     for row in listed.to_pylist():
         there.add(row["uri"])
         old = ledger.live(row["uri"])
-        if row["reason"] is not None:
-            closed += [f"{row['uri']}/", f"{row['uri']}#"]
+        if row["closed"]:
+            closed.add(row["uri"])
         if old is not None and _looks_unchanged(row, old) and not choice.retries(old):
             if choice.check_content and old["content_hash"] is not None:
                 to_check.append(row)
@@ -182,7 +185,7 @@ def make_plan(
     plan.gone = [
         gone_row(old)
         for uri, old in ledger.rows.items()
-        if uri not in there and old["status"] != "deleted" and not uri.startswith(tuple(closed))
+        if uri not in there and old["status"] != "deleted" and not lies_within(uri, closed)
     ]
     reader = _Reader(plan, report)
     for row, content_hash in reader.read(to_check, hash_file):
@@ -198,6 +201,19 @@ def make_plan(
         plan.note(old, "deleted", "no longer there")
     plan.actions.sort()
     return plan
+
+
+def lies_within(uri: str, places: Set[str]) -> bool:
+    """Whether a file lies in one of these folders, at whatever depth, or is a member of one of these shards."""
+    if not places:
+        return False
+    if is_member(uri) and shard_of(uri) in places:
+        return True
+    while "/" in uri:
+        uri = uri.rsplit("/", 1)[0]
+        if uri in places:
+            return True
+    return False
 
 
 def _leave(plan: Plan, old: Row) -> None:

@@ -16,7 +16,6 @@ from dataclasses import dataclass, field, replace
 from typing import Any
 
 import pyarrow as pa
-import pyarrow.compute as pc
 
 from pipeline import journal, schema, storage, store
 from pipeline.audit import Finding
@@ -25,19 +24,32 @@ from pipeline.claim import Claim
 from pipeline.collect import Collector, IncompleteBatch, clip_rows, files_table
 from pipeline.config import Config, StoreConfig, anchor, check_settings, differences, index_settings, make_config
 from pipeline.corpus import list_corpus
-from pipeline.errors import CommitConflict, CorpusError, EarshotError, FileFailure, IndexMismatch, UsageError
-from pipeline.plan import Choice, Ledger, Plan, damaged_row, failed_rows, gone_row, group_copies, make_plan, pack_alone
+from pipeline.errors import REASONS, CommitConflict, CorpusError, EarshotError, FileFailure, IndexMismatch, UsageError
+from pipeline.plan import (
+    Choice,
+    Ledger,
+    Plan,
+    damaged_row,
+    failed_rows,
+    gone_row,
+    group_copies,
+    lies_within,
+    make_plan,
+    pack_alone,
+)
 from pipeline.read import hash_file, probe_file
 from pipeline.window import FRAME_S
 
 FILES_PER_COMMIT = 5_000
 """Of those that need no decoding."""
 
-MAX_KILLERS = 4
-"""When as many batches are lost and none is not, it is not for what is in them."""
+MAX_KILLERS = 16
+"""When so many contents are lost, each alone, and no other comes back, it is not for what is in them."""
 
 HOLDERS_AT_ONCE = 500
 """Files whose clips are read in one go, to be copied."""
+
+MAX_HOURS = 1_000_000
 
 STOP_S = 10.0
 """How long a run that fails waits for its workers to stop."""
@@ -147,6 +159,8 @@ def _make_plan(
 
     progress.stage = "planning"
     report(progress)
+    if choice.reason is not None and choice.reason not in REASONS:
+        raise UsageError(f"--reason {choice.reason}: no file fails so; the reasons are {', '.join(REASONS)}")
     plan = make_plan(
         listed,
         ledger,
@@ -185,9 +199,9 @@ def _check_former(former: list[dict[str, Any]], listed: pa.Table, config: Config
     there = set(listed["uri"].to_pylist())
     gone = [row["uri"] for row in former if row["status"] != "deleted" and row["uri"] not in there]
     _check_sources(list(there), gone, config)
-    for row in listed.filter(pc.is_valid(listed["reason"])).to_pylist():
-        if n_below := sum(uri.startswith((f"{row['uri']}/", f"{row['uri']}#")) for uri in gone):
-            raise CorpusError(f"{row['uri']}: {row['message']}, and the index has {n_below} files below it; mend that")
+    for row in listed.filter(listed["closed"]).to_pylist():
+        if n_below := sum(lies_within(uri, {row["uri"]}) for uri in gone):
+            raise CorpusError(f"{row['uri']}: {row['message']}, and the index has {n_below} files in it; mend that")
 
 
 def index_corpus(
@@ -381,8 +395,17 @@ class _Run:
             where: dict[str, list[int]] = {}
             for position, file_id in enumerate(held["file_id"].to_pylist()):
                 where.setdefault(file_id, []).append(position)
-            rows = [clip for row, _ in copies for clip in clip_rows(row, self._config.window.grid)]
-            positions = [position for _, holder_id in copies for position in where[holder_id]]
+            rows, positions = [], list[int]()
+            starts_s = held["start_s"].to_pylist()
+            for row, holder_id in copies:
+                clips_of = clip_rows(row, self._config.window.grid)
+                if [starts_s[at] for at in where.get(holder_id, [])] != [clip["start_s"] for clip in clips_of]:
+                    raise EarshotError(
+                        f"{self._config.into}: clips of the content of {row['uri']} are damaged; mend that by `earshot"
+                        " verify INDEX --repair`"
+                    )
+                rows += clips_of
+                positions += where[holder_id]
             table = pa.Table.from_pylist(rows, schema=columns)
             table = table.append_column(clips.schema.field("vector"), held["vector"].take(pa.array(positions)))
             tables.append(table.select(tables[0].schema.names).cast(tables[0].schema))
@@ -391,28 +414,39 @@ class _Run:
     def encode(self, stages: Stages, clip_dimension: int, frame_dimension: int) -> None:
         """Give the planned batches to the workers and commit what comes back.
 
-        A batch is lost when its worker dies again and again. Its contents are then tried one by one, so that the one
+        A batch is lost when its worker dies again and again. Its contents are then tried one by one, so that each one
         that kills its worker is found, and becomes a failure.
         """
-        batches, together = self.plan.batches, True
-        while batches.num_rows:
+
+        def run(batches: pa.Table) -> Iterator[dict[str, Any]]:
+            return stages(batches, self._config, schema.frames_schema(frame_dimension))
+
+        def encode(batches: pa.Table) -> set[str]:
+            """Returns the ids of the batches that are lost."""
             collector = Collector(
                 self._config.window.grid,
                 clip_dimension,
                 with_frames=self._config.store.frames == "all",
                 planned=batches,
             )
-            self._encode(stages(batches, self._config, schema.frames_schema(frame_dimension)), collector)
-            lost = collector.missing
-            if len(lost) == batches.num_rows > MAX_KILLERS:
+            self._encode(run(batches), collector)
+            return collector.missing
+
+        batches = self.plan.batches
+        lost = encode(batches)
+        n_reported = batches.num_rows - len(lost)
+        alone = pack_alone(batches, lost, self._writer.run_id, batches.num_rows)
+        for part in (alone.slice(0, MAX_KILLERS), alone.slice(MAX_KILLERS)):
+            if not part.num_rows:
+                break
+            lost = encode(part)
+            n_reported += part.num_rows - len(lost)
+            # When nothing at all comes back, it is not for what is in them.
+            if not n_reported and (alone.num_rows > MAX_KILLERS or not any(run(_nothing(self._writer.run_id)))):
                 raise EarshotError(f"{self._config.into}: no worker stays alive: see the logs of Ray")
-            if not together:
-                message = "its worker died whenever it was decoded or encoded, alone too"
-                rows = failed_rows(batches, lost, FileFailure("decode", "crashed", message))
-                self._publish_known(rows, self._no_clips())
-                return
-            batches = pack_alone(batches, lost, self._writer.run_id, batches.num_rows)
-            together = False
+            message = "its worker died whenever it was decoded or encoded, alone too"
+            rows = failed_rows(part, lost, FileFailure("decode", "crashed", message))
+            self._publish_known(rows, self._no_clips())
 
     def _encode(self, receipts: Iterator[dict[str, Any]], collector: Collector) -> None:
         self._progress.stage = "starting workers"
@@ -487,6 +521,13 @@ class _Run:
             self._report(self._progress)
             self._writer.optimize(older_than=dt.timedelta(hours=limits.keep_hours))
             self._progress.stage = stage
+
+
+def _nothing(run_id: str) -> pa.Table:
+    """PLANNED rows of a file that is not there: any worker can tell that, unless it dies of something else."""
+    audio = {"content_hash": None, "size_bytes": 0, "uris": ["/dev/null/earshot"], "modified_ns": [0]}
+    rows = [{"batch_id": schema.make_batch_id(run_id, 0), "audios": [audio]}]
+    return pa.Table.from_pylist(rows, schema=schema.PLANNED)
 
 
 def _stages_on_ray(batches: pa.Table, config: Config, frames_schema: pa.Schema) -> Iterator[dict[str, Any]]:
@@ -595,9 +636,19 @@ def mark_damaged(path: str, findings: Iterable[Finding]) -> int:
         tables = journal.live(path)
         writer = _open_writer(tables, run_id)
         files = store.open_published(tables, "files", writer.published).to_table().to_pylist()
-        damaged = {row["uri"]: row for row in files if row["file_id"] in file_ids or row["audio_id"] in audio_ids}
-        file_ids |= {row["file_id"] for row in files if row["uri"] in damaged}
-        audio_ids |= {row["audio_id"] for row in files if row["uri"] in damaged and row["audio_id"] is not None}
+        damaged: dict[str, dict[str, Any]] = {}
+        while True:  # files share contents, and a uri may have several rows: all that hangs together goes
+            found = [
+                row
+                for row in files
+                if row["file_id"] in file_ids or row["audio_id"] in audio_ids or row["uri"] in damaged
+            ]
+            before = len(damaged), len(file_ids), len(audio_ids)
+            damaged |= {row["uri"]: row for row in found}
+            file_ids |= {row["file_id"] for row in found}
+            audio_ids |= {row["audio_id"] for row in found if row["audio_id"] is not None}
+            if before == (len(damaged), len(file_ids), len(audio_ids)):
+                break
         failure = FileFailure("read", "damaged", "its rows were damaged and have been taken out: reindex")
         rows = [damaged_row(row, failure) for row in damaged.values() if row["status"] != "deleted"]
         rows += [{**row, "n_clips": 0, "n_frames": 0} for row in damaged.values() if row["status"] == "deleted"]
@@ -653,6 +704,8 @@ def optimize_index(
     with _plain_errors(path), Claim(path, run_id):
         tables = journal.live(path)
         hours = _stored_limits(tables).keep_hours if keep_hours is None else keep_hours
+        if not 0 <= hours < MAX_HOURS:
+            raise UsageError(f"keep_hours {hours}: expected 0 to {MAX_HOURS:,}")
         older_than = dt.timedelta(hours=hours)
         done = _open_writer(tables, run_id, seam).optimize(older_than=older_than)
         journal.drop_former_generations(path, older_than)

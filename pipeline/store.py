@@ -19,9 +19,9 @@ import datetime as dt
 import json
 from collections.abc import Callable, Iterable, Sequence
 from dataclasses import dataclass
-from functools import partial
+from functools import partial, wraps
 from pathlib import Path
-from typing import Any
+from typing import Any, Concatenate, ParamSpec, TypeVar
 
 import lance
 import pyarrow as pa
@@ -32,6 +32,9 @@ from lance.fragment import FragmentMetadata, write_fragments
 from pipeline import journal, schema, storage
 from pipeline.errors import CommitConflict, UsageError
 from pipeline.journal import DATA_TABLES, Published, Seam, table_uri
+
+P = ParamSpec("P")
+T = TypeVar("T")
 
 FILE_FORMAT = "2.2"
 """Lance's file format, pinned: lancedb 0.40 cannot read what newer ones write."""
@@ -187,6 +190,23 @@ def write_frames(path: str | Path, rows: Iterable[pa.RecordBatch], frames_schema
     return [json.dumps(fragment.to_json()) for fragment in fragments]
 
 
+def _told_of_others(step: Callable[Concatenate["Writer", P], T]) -> Callable[Concatenate["Writer", P], T]:
+    """A writer's step that says so when it fails because of another writer: Lance has many words for that."""
+
+    @wraps(step)
+    def told(writer: "Writer", /, *arguments: P.args, **options: P.kwargs) -> T:
+        try:
+            return step(writer, *arguments, **options)
+        except (OSError, ValueError, RuntimeError, CommitConflictError) as error:
+            if not journal.exists(writer.path) or journal.read_published(writer.path).seq != writer.published.seq:
+                raise CommitConflict(
+                    f"{writer.path}: another run published meanwhile; this one stops, what it published stays"
+                ) from error
+            raise
+
+    return told
+
+
 class Writer:
     """The one writer of an index. Opening it recovers what a crashed run left unfinished."""
 
@@ -213,6 +233,7 @@ class Writer:
         dataset.restore()
         return int(dataset.version)
 
+    @_told_of_others
     def commit(self, batches: Sequence[Batch]) -> Published:
         """Publish ``batches`` whole, or raise and publish nothing.
 
@@ -234,6 +255,7 @@ class Writer:
         self._append_rows("files", [_stamp(batch.files, batch.batch_id) for batch in batches], heads)
         return self._publish("index", [(batch.batch_id, batch.describe()) for batch in batches], heads)
 
+    @_told_of_others
     def configure(self, values: dict[str, Any]) -> Published:
         """Keep the configuration of this run, for later ones, unless it is that of the run before."""
         if journal.read_config(self.path) == values:
@@ -241,6 +263,7 @@ class Writer:
         batch_id = schema.digest("configure", self.run_id)
         return self._publish("configure", [(batch_id, {"detail": {"config": values}})], dict(self._heads))
 
+    @_told_of_others
     def restore(self, seq: int) -> Published:
         """Go back: publish once more what the journal row ``seq`` published.
 
@@ -263,6 +286,7 @@ class Writer:
         batch_id = schema.digest("restore", self.run_id, str(self.published.seq + 1))
         return self._publish("restore", [(batch_id, {"detail": {"to": seq}})], heads)
 
+    @_told_of_others
     def refresh_indexes(self) -> Published:
         """Create the scalar indexes on ids, or extend them to the rows written since.
 
@@ -276,6 +300,7 @@ class Writer:
         self._extend_indexes(heads)
         return self._publish_maintenance("maintain", heads)
 
+    @_told_of_others
     def optimize(self, *, older_than: dt.timedelta) -> Optimized:
         """Merge small fragments, extend the indexes, and delete what nobody can need any more.
 

@@ -14,6 +14,7 @@ from pipeline import journal, store
 from pipeline.audit import audit, compare
 from pipeline.claim import Claim
 from pipeline.config import Config, make_config
+from pipeline.errors import EarshotError
 from pipeline.run import index_corpus, mark_damaged
 from tests.contents import SECTIONS, live
 from tests.fakes import noise, write_wav
@@ -59,6 +60,13 @@ def append(path: str, name: str, where: str, **changes: Any) -> None:
         values = pa.array([value] * len(rows), rows.schema.field(column).type)
         rows = rows.set_column(at, rows.schema.field(column), values)
     lance.write_dataset(rows, journal.table_uri(path, name), mode="append")
+
+
+def append_instead(path: str, name: str, where: str, **changes: Any) -> None:
+    rows = table(path, name).to_table(filter=where)
+    append(path, name, where, **changes)
+    [column] = changes
+    table(path, name).delete(f"{where} AND {column} = {rows[column][0].as_py()}")
 
 
 def first(path: str, name: str, column: str, where: str = "true") -> str:
@@ -108,6 +116,36 @@ DEFECTS: dict[str, tuple[Plant, str, str]] = {
         "files",
         "without a stage or a reason",
     ),
+    "a ledger row is doubled with another content": (
+        lambda p: append(p, "files", "uri LIKE '%/b.wav'", uri=first(p, "files", "uri", "uri LIKE '%/a.wav'")),
+        "files",
+        "second row",
+    ),
+    "a duration is missing": (
+        lambda p: table(p, "files").update({"duration_s": "NULL"}, "uri LIKE '%/c.wav'"),
+        "files",
+        "duration_s is None",
+    ),
+    "a duration is no number": (
+        lambda p: append_instead(p, "files", "uri LIKE '%/c.wav'", duration_s=float("nan")),
+        "files",
+        "duration_s is nan",
+    ),
+    "a duration is beyond belief": (
+        lambda p: table(p, "files").update({"duration_s": "1e300"}, "uri LIKE '%/c.wav'"),
+        "files",
+        "duration_s is 1e+300",
+    ),
+    "clips are of no batch": (
+        lambda p: table(p, "clips").update({"batch_id": "'none'"}, "uri LIKE '%/b.wav'"),
+        "clips",
+        "not in the journal",
+    ),
+    "frames are of no batch": (
+        lambda p: table(p, "frames").update({"batch_id": "'none'"}, "frame = 3"),
+        "frames",
+        "not in the journal",
+    ),
     "a batch is unknown": (
         lambda p: table(p, "files").update({"batch_id": "'none'"}, "uri LIKE '%/c.wav'"),
         "files",
@@ -132,6 +170,21 @@ def test_a_defect_is_found_and_mended(config: Config, defect: str) -> None:
     index_corpus(config, stages=in_place(WideEncoder()))
     assert audit(config.into) == []
     assert live(config.into) == before
+
+
+def test_clips_that_are_damaged_are_not_copied(config: Config) -> None:
+    uri = first(config.into, "files", "uri", "uri LIKE '%/c.wav'")
+    table(config.into, "clips").delete(f"uri = '{uri}' AND start_s = 0.0")
+    publish(config.into)
+    folder = Path(config.into).parent / "in"
+    shutil.copytree(Path(uri).parent, folder)
+    (folder / "c.wav").rename(folder / "moved.wav")
+    moved = config.model_copy(update={"sources": (str(folder),)})
+    with pytest.raises(EarshotError, match=r"moved\.wav are damaged; mend that by `earshot verify"):
+        index_corpus(moved, stages=in_place(WideEncoder()))
+    mark_damaged(config.into, audit(config.into))
+    index_corpus(moved, stages=in_place(WideEncoder()))
+    assert audit(config.into) == []
 
 
 @pytest.mark.parametrize("name", ["clips", "frames"])

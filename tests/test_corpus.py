@@ -55,7 +55,7 @@ def test_row_says_where_how_big_and_when(tmp_path: Path) -> None:
     path = touch(tmp_path / "a.wav", b"12345")
     os.utime(path, ns=(1, 1_600_000_000_123_456_789))
     expected = dict(uri=str(path), size_bytes=5, modified_ns=1_600_000_000_123_456_789, offset=None)
-    expected |= dict(reason=None, message=None)
+    expected |= dict(reason=None, message=None, closed=False)
     assert rows(tmp_path) == [expected]
 
 
@@ -240,6 +240,7 @@ def test_pipe_is_listed_and_not_opened(tmp_path: Path) -> None:
             offset=None,
             reason="unreadable",
             message="is no regular file",
+            closed=False,
         )
     ]
 

@@ -100,6 +100,22 @@ def test_a_corpus_of_all_kinds_at_once_is_indexed(tmp_path: Path) -> None:
     assert encoder.n_windows == 0
 
 
+def test_a_manifest_whose_files_are_all_gone_stops_the_run(tmp_path: Path) -> None:
+    for number in (3, 5):
+        (tmp_path / f"{number}.wav").write_bytes(content(number).read_bytes())
+    manifest = write(tmp_path / "list.csv", ["3.wav", "5.wav"])
+    config = make_config({"sources": [str(manifest)], "into": str(tmp_path / "index"), **SECTIONS})
+    index_corpus(config, stages=in_place(WideEncoder()))
+    before = live(config.into)
+    for number in (3, 5):
+        (tmp_path / f"{number}.wav").rename(tmp_path / f"{number}.hidden")
+    for _ in range(2):
+        with pytest.raises(CorpusError, match=r"list\.csv: of the .* files that it names none is there"):
+            index_corpus(config, stages=in_place(WideEncoder()))
+        write(manifest, [])
+    assert live(config.into) == before
+
+
 @pytest.mark.parametrize(
     ("name", "text", "said"),
     [

@@ -174,18 +174,40 @@ def test_a_shard_that_is_written_anew_costs_what_changed(tmp_path: Path) -> None
     assert n_windows == index(fresh).n_windows
 
 
-def test_members_of_a_shard_that_broke_stay(tmp_path: Path) -> None:
+def test_what_is_no_longer_in_a_shard_goes(tmp_path: Path) -> None:
+    """Also when the shard itself is a failure: it was read, and what is not there is not there."""
+    shard = write_shard(tmp_path / "s.tar", sounds(1, 3, 5))
+    config = configure(tmp_path, shard)
+    index(config)
+    whole, second = shard.read_bytes(), find_member(f"{shard}#3.wav")
+    shard.write_bytes(whole[: second.offset - 100])
+    index(config)
+    assert [row[2] for row in live(config.into)["files"]] == ["not_audio", None]
+    write_shard(shard, [("a.txt", b"text")])
+    index(config)
+    assert [row[2] for row in live(config.into)["files"]] == ["not_audio"]
+    assert live(config.into)["frames"] == []
+    shard.write_bytes(whole)
+    index(config)
+    assert [row[2] for row in live(config.into)["files"]] == [None] * 3
+
+
+def test_members_of_a_shard_that_cannot_be_read_stay(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     shard = write_shard(tmp_path / "s.tar", sounds(1, 3, 5))
     config = configure(tmp_path, shard)
     index(config)
     before = live(config.into)["clips"]
-    whole, second = shard.read_bytes(), find_member(f"{shard}#3.wav")
-    shard.write_bytes(whole[: second.offset - 100])
-    index(config)
-    assert [row[2] for row in live(config.into)["files"]] == ["not_audio", None, None, None]
-    assert live(config.into)["clips"] == before
-    shard.write_bytes(whole)
-    index(config)
+
+    def broken(*_: Any, **__: Any) -> Any:
+        raise OSError("input/output error")
+
+    with monkeypatch.context() as patch:
+        patch.setattr(tarfile, "open", broken)
+        index(config)
+        assert live(config.into)["clips"] == before
+        with pytest.raises(CorpusError, match="and the index has 3 files in it; mend that"):
+            index_corpus(config, stages=in_place(WideEncoder()), rebuild=True)
+    assert index(config).n_windows == 0
     assert [row[2] for row in live(config.into)["files"]] == [None] * 3
 
 

@@ -1,7 +1,9 @@
 """Every listed file ends up in one place of the plan, and each content is decoded once."""
 
+import re
 from collections import Counter
 from itertools import pairwise
+from pathlib import Path
 from typing import Any
 
 import pyarrow as pa
@@ -10,7 +12,7 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from pipeline import schema
-from pipeline.errors import FileFailure
+from pipeline.errors import REASONS, FileFailure
 from pipeline.plan import (
     ACTIONS,
     MAX_FILES_PER_BATCH,
@@ -393,6 +395,14 @@ def test_a_changed_file_of_equal_size_and_time_is_found_when_all_contents_are_ch
     assert plan.actions == [("a.wav", "changed", "other bytes"), ("b.wav", "unchanged", "same size and time")]
 
 
+def test_what_was_truncated_is_tried_again_when_that_is_named() -> None:
+    disk = Disk({"a.wav": ("one", 1), "b.wav": ("four", 1)})
+    ledger = make_ledger(known_row("a.wav", "one", 1) | {"reason": "truncated"}, known_row("b.wav", "four", 1))
+    assert contents(plan_of(disk.listed(), ledger, disk, choice=Choice(retry_failed=True))) == []
+    named = Choice(retry_failed=True, reason="truncated")
+    assert contents(plan_of(disk.listed(), ledger, disk, choice=named)) == [["a.wav"]]
+
+
 def test_checking_all_contents_reads_each_file_once_and_finds_copies() -> None:
     disk = Disk({"a.wav": ("two", 1), "b.wav": ("two", 1), "c.wav": ("one", 1), "new.wav": ("two", 1)})
     ledger = make_ledger(*(known_row(f"{name}.wav", f"{name} was another", 1) for name in "abc"))
@@ -456,3 +466,13 @@ def test_a_file_that_moved_is_told_from_a_second_copy() -> None:
     # Once gone, it is not gone again, and its content counts for nothing.
     again = plan_of(Disk({"x.wav": ("one", 1)}).listed(), make_ledger(row), Disk({"x.wav": ("one", 1)}))
     assert (again.gone, again.copies, contents(again)) == ([], [], [["x.wav"]])
+
+
+def test_every_reason_is_listed() -> None:
+    """In the code as it is written, and in the table of the README."""
+    root = Path(__file__).parents[1]
+    code = "".join(path.read_text(encoding="utf-8") for path in (root / "pipeline").glob("*.py"))
+    written = set(re.findall(r'FileFailure\(\s*"[a-z]+", "([a-z_]+)"|reason="([a-z_]+)"|"reason": "([a-z_]+)"', code))
+    assert {word for words in written for word in words if word} <= set(REASONS)
+    readme = (root / "README.md").read_text(encoding="utf-8")
+    assert [reason for reason in REASONS if f"`{reason}`" not in readme] == []

@@ -16,6 +16,7 @@ from pipeline.audit import audit
 from pipeline.config import Config, StoreConfig, make_config
 from pipeline.encode import NonFiniteError
 from pipeline.errors import CorpusError, EarshotError, IndexMismatch, UsageError
+from pipeline.plan import Choice
 from pipeline.run import Progress, index_corpus, optimize_index, plan_corpus, read_config, restore_index
 from tests.contents import SECTIONS, KnownCorpus, live, read
 from tests.fakes import Row
@@ -174,7 +175,7 @@ def test_a_rebuild_stops_where_a_folder_cannot_be_listed(corpus: KnownCorpus, mo
 
     with monkeypatch.context() as patch:
         patch.setattr(os, "scandir", closed)
-        with pytest.raises(CorpusError, match=r"sub: .*the index has 2 files below it"):
+        with pytest.raises(CorpusError, match=r"sub: .*the index has 2 files in it"):
             index(with_windows(corpus.config, 1.2), rebuild=True)
     assert live(corpus.config.into) == before
 
@@ -389,6 +390,17 @@ def test_young_versions_stay_though_no_tag_keeps_them(tmp_path: Path) -> None:
         index(corpus.config)
     optimize_index(corpus.config.into, 24.0)
     assert opened.to_arrow("clips").num_rows == len(before)
+
+
+@pytest.mark.parametrize("hours", [float("nan"), float("inf"), -1.0, 1e12])
+def test_an_age_that_is_none_is_a_wrong_call(corpus: KnownCorpus, hours: float) -> None:
+    with pytest.raises(UsageError, match=r"keep_hours .*: expected 0 to 1,000,000"):
+        optimize_index(corpus.config.into, hours)
+
+
+def test_a_reason_that_there_is_not_is_told(corpus: KnownCorpus) -> None:
+    with pytest.raises(UsageError, match=r"--reason misspelt: no file fails so; the reasons are bad_name, "):
+        plan_corpus(corpus.config, Choice(retry_failed=True, reason="misspelt"))
 
 
 def test_versions_that_were_never_published_go_at_once(tmp_path: Path) -> None:

@@ -249,6 +249,33 @@ def test_workers_that_all_die_end_the_run_and_blame_no_file(corpus: Path, tmp_pa
     assert store.open_published(config.into, "files").count_rows() == 0
 
 
+@pytest.mark.parametrize(("n_killers", "n_good"), [(5, 5), (5, 0), (20, 1), (16, 0)])
+@pytest.mark.parametrize("batch_s", [0.1, 100.0])
+def test_however_many_files_kill_their_worker_each_is_a_failure(
+    tmp_path: Path, n_killers: int, n_good: int, batch_s: float
+) -> None:
+    (tmp_path / "in").mkdir()
+    for number in range(n_killers + n_good):
+        name = "kill" if number < n_killers else "good"
+        write_wav(tmp_path / "in" / f"{name}{number}.wav", noise(0.2, seed=number))
+    config = configure(tmp_path / "in", tmp_path / "index", run={"batch_s": batch_s})
+
+    def survive(batches: pa.Table, config: Config, frames_schema: pa.Schema) -> Any:
+        deadly = [
+            any("/kill" in uri for audio in row["audios"] for uri in audio["uris"]) for row in batches.to_pylist()
+        ]
+        return in_place(WideEncoder())(batches.filter(pa.array([not each for each in deadly])), config, frames_schema)
+
+    progress = index_corpus(config, stages=survive)
+    assert (progress.n_indexed, progress.n_failed) == (n_good, n_killers)
+    files = store.open_published(config.into, "files").to_table().to_pylist()
+    assert {Path(row["uri"]).name[:4]: row["reason"] for row in files} == {"kill": "crashed"} | (
+        {"good": None} if n_good else {}
+    )
+    assert len(files) == n_killers + n_good
+    assert index_corpus(config, stages=survive).n_unchanged == n_killers + n_good
+
+
 def test_the_size_that_is_told_is_about_what_is_written(tmp_path: Path) -> None:
     folder = tmp_path / "in"
     folder.mkdir()
