@@ -309,7 +309,8 @@ def _settle_known_content(candidates: list[Row], ledger: Ledger, plan: Plan, cho
     for row in candidates:
         content_hash = row["content_hash"]
         old = ledger.live(row["uri"])
-        if content_hash is not None and not choice.full:
+        is_again = choice.full or (old is not None and old["status"] == "indexed" and choice.retries(old))
+        if content_hash is not None and not is_again:
             if old is not None and _is_of(old, content_hash) and not choice.retries(old):
                 plan.touched.append({**old, "modified_ns": row["modified_ns"]})
                 plan.n_unchanged += 1
