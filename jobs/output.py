@@ -44,6 +44,19 @@ def show(value: object) -> str:
     return "".join(char if char.isprintable() else char.encode("unicode_escape").decode() for char in str(value))
 
 
+def show_hours(seconds: float) -> str:
+    """``9000`` -> ``2.50 h``; short times in seconds."""
+    return f"{seconds / 3600:.2f} h" if seconds >= 360 else f"{seconds:.0f} s"
+
+
+def show_left(seconds: float) -> str:
+    """``5400`` -> ``1 h 30 min``: a time to wait, as exact as one needs."""
+    minutes = round(seconds / 60)
+    if minutes < 1:
+        return "less than a minute"
+    return f"{minutes} min" if minutes < 60 else f"{minutes // 60} h {minutes % 60} min"
+
+
 def show_time(seconds: float) -> str:
     """``75.48`` -> ``1:15.48``, as a player shows it."""
     minutes, rest = divmod(round(seconds * 100), 6000)

@@ -16,7 +16,8 @@ from pipeline.audit import audit
 from pipeline.config import Config, StoreConfig, make_config
 from pipeline.encode import NonFiniteError
 from pipeline.errors import CorpusError, EarshotError, IndexMismatch, UsageError
-from pipeline.run import Progress, index_corpus, optimize_index, plan_corpus, read_config, restore_index
+from pipeline.record import Progress
+from pipeline.run import index_corpus, optimize_index, plan_corpus, read_config, restore_index
 from tests.contents import SECTIONS, KnownCorpus, live, read
 from tests.fakes import Row
 from tests.test_protocol import die_at, make_format_1
