@@ -19,7 +19,7 @@ def jobs(address: Address = None, json: Json = False) -> None:
         return
     columns = ["job", "state", "started", "ended", "index"]
     rows = [(job.name, job.state, show_when(job.started_at), show_when(job.ended_at), job.index) for job in found]
-    print_table(f"{len(rows)} jobs at {cluster.address}, times in UTC", columns, rows)
+    print_table(f"{len(rows)} jobs at {cluster.address}, times in UTC", columns, rows, whole=columns[:4])
 
 
 def show_when(moment: str | None) -> str:

@@ -16,9 +16,13 @@ def print_json(rows: Iterable[Any]) -> None:
 
 
 def print_table(
-    title: str, columns: Sequence[str], rows: Iterable[Sequence[object]], right: Sequence[str] = ()
+    title: str,
+    columns: Sequence[str],
+    rows: Iterable[Sequence[object]],
+    right: Sequence[str] = (),
+    whole: Sequence[str] = (),
 ) -> None:
-    """A table as wide as it needs to be; ``right`` names the columns of numbers."""
+    """A table as wide as it needs to be; ``right`` names the columns of numbers, ``whole`` others never folded."""
     from rich import box
     from rich.console import Console
     from rich.table import Table
@@ -27,7 +31,9 @@ def print_table(
     table = Table(header_style="bold", box=box.SIMPLE_HEAD, pad_edge=False)
     for name in columns:
         is_number = name in right
-        table.add_column(name, justify="right" if is_number else "left", no_wrap=is_number, overflow="fold")
+        table.add_column(
+            name, justify="right" if is_number else "left", no_wrap=is_number or name in whole, overflow="fold"
+        )
     for row in rows:
         table.add_row(*(Text(show(value)) for value in row))
     console = Console()

@@ -81,7 +81,7 @@ class FakeClient:
 
     def stop_job(self, job_id: str) -> bool:
         self.stopped.append(job_id)
-        return self.jobs[job_id].status.value == "RUNNING"
+        return bool(self.jobs[job_id].status.value == "RUNNING")
 
 
 @pytest.fixture

@@ -67,9 +67,12 @@ class Head:
     metrics: str
     environment: dict[str, str]
 
-    def earshot(self, *arguments: object, code: Path = ROOT, **variables: str) -> subprocess.CompletedProcess[str]:
+    def earshot(
+        self, *arguments: object, code: Path = ROOT, variables: dict[str, str] | None = None
+    ) -> subprocess.CompletedProcess[str]:
         """The command line, with the code that lies at ``code``."""
-        environment = {**self.environment, "RAY_API_SERVER_ADDRESS": self.address, "PYTHONPATH": str(code), **variables}
+        environment = {**self.environment, "RAY_API_SERVER_ADDRESS": self.address, "PYTHONPATH": str(code)}
+        environment |= variables or {}
         command = [sys.executable, "-m", "jobs.main", *map(str, arguments)]
         return subprocess.run(
             command, env=environment, capture_output=True, text=True, cwd=code, timeout=400, check=False
@@ -272,7 +275,7 @@ def test_a_job_that_fails_exits_with_one_and_says_why(head: Head, tmp_path: Path
 def test_a_refusal_is_one_line(
     head: Head, arguments: list[str], variables: dict[str, str], code: int, said: str
 ) -> None:
-    result = head.earshot(*arguments, **variables)
+    result = head.earshot(*arguments, variables=variables)
     assert (result.returncode, result.stdout) == (code, "")
     assert said in result.stderr
     assert result.stderr.startswith("earshot: ")
