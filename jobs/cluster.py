@@ -253,7 +253,7 @@ def name_run(index: str) -> str:
 
 def _read_job(info: Any) -> Job:
     metadata = info.metadata or {}
-    message = " ".join((info.message or "").split("\n")[-1].split())
+    lines = (info.message or "").strip().splitlines()
     return Job(
         name=info.submission_id or info.job_id or "",
         state=str(getattr(info.status, "value", info.status)).lower(),
@@ -261,7 +261,7 @@ def _read_job(info: Any) -> Job:
         index=metadata.get("earshot_index"),
         started_at=_show(info.start_time),
         ended_at=_show(info.end_time),
-        message=message,
+        message=" ".join(lines[-1].removeprefix("earshot: ").split()) if lines else "",
     )
 
 

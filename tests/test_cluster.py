@@ -52,7 +52,7 @@ class FakeClient:
             job_id=None,
             status=SimpleNamespace(value=state),
             metadata=metadata,
-            message=f"Currently\n{state}",
+            message=f"Currently\nearshot: {state}\n",
             start_time=1_700_000_000_000 + len(self.jobs),
             end_time=None,
         )

@@ -33,7 +33,7 @@ from tests.test_run import in_place
 pytestmark = [pytest.mark.slow, pytest.mark.timeout(900)]
 
 ROOT = Path(__file__).parents[2]
-N_FILES = 360
+N_FILES = 300
 TOKEN = "0123456789abcdef" * 4
 
 
@@ -280,3 +280,92 @@ def test_a_refusal_is_one_line(
     assert said in result.stderr
     assert result.stderr.startswith("earshot: ")
     assert result.stderr.count("\n") == 1
+
+
+NODES = """
+import sys
+from ray.cluster_utils import Cluster
+
+folder = sys.argv[1]
+small = {"object_store_memory": 200_000_000}
+cluster = Cluster(initialize_head=True, head_node_args={"num_cpus": 1, "temp_dir": folder, **small})
+nodes = [cluster.add_node(num_cpus=1, num_gpus=1, **small) for _ in range(3)]
+cluster.wait_for_nodes()
+print(cluster.address, flush=True)
+for line in sys.stdin:
+    cluster.remove_node(nodes.pop(), allow_graceful=False)
+    print("killed", flush=True)
+cluster.shutdown()
+"""
+"""A head and three nodes that claim a GPU each; a line on stdin kills one of them, its end stops all."""
+
+
+@pytest.fixture
+def nodes() -> Iterator[tuple[subprocess.Popen[str], dict[str, str]]]:
+    """The process that holds the nodes, and the environment of drivers that join them."""
+    folder = tempfile.mkdtemp(prefix="earshot-ray-", dir="/tmp")
+    environment = {**without_ray(), "RAY_AUTH_MODE": "disabled", "PYTHONPATH": str(ROOT)}
+    log = Path(folder, "nodes.log")
+    with log.open("wb") as said:
+        process = subprocess.Popen(
+            [sys.executable, "-c", NODES, folder],
+            env=environment,
+            stdin=subprocess.PIPE,
+            stdout=subprocess.PIPE,
+            stderr=said,
+            text=True,
+        )
+    assert process.stdin is not None
+    assert process.stdout is not None
+    try:
+        address = process.stdout.readline().strip()
+        assert address, log.read_text()
+        yield process, {**environment, "RAY_ADDRESS": address}
+    finally:
+        process.stdin.close()
+        process.stdout.close()
+        try:
+            process.wait(60)
+        except subprocess.TimeoutExpired:
+            process.kill()
+            process.wait()
+        shutil.rmtree(folder, ignore_errors=True)
+
+
+def test_a_node_that_dies_takes_nothing_along(
+    nodes: tuple[subprocess.Popen[str], dict[str, str]], tmp_path: Path
+) -> None:
+    process, environment = nodes
+    n_files = N_FILES // 2
+    corpus = write_corpus(tmp_path / "in", n_files)
+    index = tmp_path / "index"
+    encode = {"actors": 3, "max_actors": 6}  # three at once: every node with a GPU has one
+    config = write_config(corpus, index, encode=encode, store={"checkpoint_s": 1})
+    log = tmp_path / "run.log"
+    with (
+        log.open("wb") as said,
+        subprocess.Popen(
+            [sys.executable, "-m", "jobs.main", "index", str(config)], env=environment, stdout=said, stderr=said
+        ) as driver,
+    ):
+
+        def in_the_middle() -> Record | None:
+            assert driver.poll() is None, log.read_text()
+            record = read_record(str(index))
+            return record if record and record.n_done > n_files / 10 else None
+
+        record = wait_for(in_the_middle, "some files are done")
+        assert record.n_done < n_files / 2
+        assert process.stdin is not None
+        assert process.stdout is not None
+        process.stdin.write("kill one\n")
+        process.stdin.flush()
+        assert process.stdout.readline() == "killed\n"
+        after = read_record(str(index))
+        assert after is not None
+        assert (after.state, after.n_done < n_files) == ("running", True)
+        assert driver.wait(400) == 0, log.read_text()
+    final = read_record(str(index))
+    assert final is not None
+    assert (final.state, final.n_indexed, final.n_failed) == ("done", n_files, 1)
+    check_against_undisturbed(load_config(config), tmp_path / "whole")
