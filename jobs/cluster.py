@@ -182,8 +182,8 @@ class Cluster:
                 f" `earshot stop {name}` stops it"
             )
         # Ray never takes a name twice, not even after the job has ended.
-        attempt = 1 + max((int(job.name.rsplit("-", 1)[1]) for job in attempts), default=0)
-        name = f"earshot-{run}-{attempt}"
+        numbers = [re.fullmatch(rf"earshot-{re.escape(run)}-(\d+)", job.name) for job in attempts]
+        name = f"earshot-{run}-{1 + max((int(found[1]) for found in numbers if found), default=0)}"
         with tempfile.TemporaryDirectory() as folder, explain(self.address):
             values = config.model_dump(mode="json")
             Path(folder, CONFIG_FILE).write_text(yaml.safe_dump(values, sort_keys=False, allow_unicode=True), "utf-8")

@@ -165,16 +165,16 @@ class Encoders:
         return [("GPU", self.wants.get("num_gpus", 0.0)), ("CPU", self.wants["num_cpus"])]
 
 
-def share_machine(resources: dict[str, float], config: EncodeConfig) -> Encoders:
+def share_machine(resources: dict[str, float], config: EncodeConfig, *, may_grow: bool = False) -> Encoders:
     """How a machine, or a cluster as it is now, is shared between the stages.
 
     On CPUs, many processes of one thread beat one of many threads, which wait for each other whenever decoding takes
-    a core; memory sets the limit. Where a cluster grows (``max_actors``), it need not have a GPU yet.
+    a core; memory sets the limit. A cluster that may grow need not have a GPU yet, where ``max_actors`` is given.
     """
     cores = max(1, int(resources.get("CPU", 1)))
     gpus = int(resources.get("GPU", 0)) if config.device != "cpu" else 0
     most = config.max_actors
-    if gpus or (config.device == "cuda" and most):
+    if gpus or (config.device == "cuda" and most and may_grow):
         if most:
             return Encoders(config.actors or 1, most, 1, {"num_gpus": 1 / config.actors_per_gpu, "num_cpus": 0})
         actors = config.actors or gpus * config.actors_per_gpu
@@ -197,17 +197,20 @@ def check_machine(config: EncodeConfig) -> None:
     Raises:
         UsageError: a GPU is asked for and there is none.
     """
+    _share(config)
+
+
+def _share(config: EncodeConfig) -> Encoders:
     import ray
 
-    share_machine(ray.cluster_resources(), config)
+    return share_machine(ray.cluster_resources(), config, may_grow="RAY_ADDRESS" in os.environ)
 
 
 def count_workers(config: EncodeConfig) -> dict[str, float]:
     """How many workers the cluster has room for at present, in each stage, beside those of the others."""
     import ray
 
-    resources = ray.cluster_resources()
-    encoders = share_machine(resources, config)
+    resources, encoders = ray.cluster_resources(), _share(config)
     n_encoders = encoders.fit(resources)
     free = max(1.0, resources.get("CPU", 1.0) - n_encoders * encoders.wants["num_cpus"])
     return {"decode": float(int(free)), "encode": float(n_encoders), "write": free / WRITE_CPUS}
@@ -259,10 +262,9 @@ def run_stages(
 
 def _connect(planned: Any, n_batches: int, config: Config, frames_schema: pa.Schema, decode: Decode) -> Any:
     """The stages as a Ray dataset; nothing runs before it is read."""
-    import ray
     from ray.data import ActorPoolStrategy
 
-    encoders = share_machine(ray.cluster_resources(), config.encode)
+    encoders = _share(config.encode)
     wants = encoders.wants
     least, most = min(encoders.least, n_batches), min(encoders.most, n_batches)  # more would have nothing to do
     if "num_gpus" in wants:  # Ray wants a batch size then; a full block has more rows than that: none waits for others

@@ -44,7 +44,9 @@ def test_encoders_share_a_gpu_where_that_is_asked_for() -> None:
 
 def test_a_cluster_may_grow_from_no_gpu_at_all() -> None:
     config = EncodeConfig(device="cuda", actors=2, max_actors=16, actors_per_gpu=2)
-    found = share_machine({"CPU": 4.0}, config)
+    with pytest.raises(UsageError, match="device: cuda"):  # one's own machine does not
+        share_machine({"CPU": 4.0}, config)
+    found = share_machine({"CPU": 4.0}, config, may_grow=True)
     assert (found.least, found.most, found.wants) == (2, 16, {"num_gpus": 0.5, "num_cpus": 0})
     assert [found.fit({"CPU": 4.0, "GPU": gpus}) for gpus in (0.0, 1.0, 3.0, 8.0, 20.0)] == [2, 2, 6, 16, 16]
     found = share_machine({"CPU": 2.0}, EncodeConfig(max_actors=5))
