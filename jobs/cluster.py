@@ -39,6 +39,9 @@ RETRY_S = 2.0
 RETRIES = 15
 """How often a job that is followed is asked for again, when the connection has broken."""
 
+NO_ANSWER = ("ConnectionError", "ConnectTimeout", "ReadTimeout", "ClientConnectorError", "ServerDisconnectedError")
+"""Errors of requests and aiohttp, by name, when nobody is there."""
+
 ENDED = ("succeeded", "failed", "stopped")
 
 
@@ -135,17 +138,19 @@ def explain(address: str, job: str | None = None) -> Iterator[None]:
     except EarshotError:
         raise
     except Exception as error:
+        import requests
+
         said = " ".join(str(error).split())
         kind = type(error).__name__
         if kind == "AuthenticationError":
             raise ClusterError(f"{address}: {_explain_refusal(said)}") from None
         if job is not None and re.search(r"status code 404|does not exist", said):
             raise JobMissing(f"{job}: no such job at {address}; `earshot jobs` lists them") from None
-        if isinstance(error, ConnectionError | OSError) or "Timeout" in kind:  # those of requests are OSErrors
+        if isinstance(error, ConnectionError | TimeoutError) or kind in NO_ANSWER:
             raise ClusterError(
                 f"{address}: no Ray cluster answers here; is its head running, and its port 8265 open or forwarded?"
             ) from None
-        if not isinstance(error, RuntimeError | ValueError):
+        if not isinstance(error, RuntimeError | ValueError | requests.RequestException):
             raise
         raise ClusterError(f"{address}: {said[:500]}") from None
 

@@ -180,6 +180,8 @@ class AuthenticationError(Exception):
         (AuthenticationError("Authentication failed: Forbidden\n\nlong help"), "refuses this token"),
         (requests.exceptions.ConnectTimeout("timed out"), "no Ray cluster answers here"),
         (requests.exceptions.ReadTimeout("timed out"), "no Ray cluster answers here"),
+        (requests.exceptions.ConnectionError("refused"), "no Ray cluster answers here"),
+        (requests.exceptions.InvalidURL("no host"), "no host"),
         (ConnectionError("Failed to connect to Ray at address"), "no Ray cluster answers here"),
         (RuntimeError("Request failed with status code 500:\n Traceback"), "status code 500: Traceback"),
         (ValueError("package size 700MiB exceeds the maximum"), "exceeds the maximum"),
@@ -194,8 +196,9 @@ def test_what_goes_wrong_is_one_line(error: Exception, said: str) -> None:
 
 
 def test_a_mistake_of_ours_is_not_explained_away() -> None:
-    with pytest.raises(TypeError), explain(ADDRESS):
-        raise TypeError("no")
+    for error in (TypeError("no"), FileNotFoundError("no such folder")):
+        with pytest.raises(type(error)), explain(ADDRESS):
+            raise error
 
 
 def test_the_address_is_given_or_found(monkeypatch: pytest.MonkeyPatch) -> None:

@@ -3,9 +3,11 @@
 And one of four nodes, of which one is killed while it works. Each is stopped by the processes that were started for it.
 """
 
+import contextlib
 import datetime as dt
 import json
 import os
+import random
 import shutil
 import signal
 import socket
@@ -39,12 +41,14 @@ TOKEN = "0123456789abcdef" * 4
 
 
 def free_ports(count: int) -> list[int]:
-    """Ports of the loopback interface that nothing listens on."""
-    held = [socket.create_server(("127.0.0.1", 0)) for _ in range(count)]
-    ports = [each.getsockname()[1] for each in held]
-    for each in held:
-        each.close()
-    return ports
+    """Ports of the loopback interface that nothing listens on, nor any connection is given meanwhile."""
+    found: list[int] = []
+    for port in random.sample(range(20_000, 32_000), 1_000):  # between Ray's workers and the system's own
+        with contextlib.suppress(OSError), socket.create_server(("127.0.0.1", port)):
+            found.append(port)
+        if len(found) == count:
+            break
+    return found
 
 
 def without_ray() -> dict[str, str]:
@@ -136,6 +140,7 @@ def head() -> Iterator[Head]:
 
         wait_for(answers, "the head answers", 120)
         yield found
+        assert process.poll() is None, f"the head has died: {log.read_text()}"
     finally:
         process.send_signal(signal.SIGTERM)  # it stops what it has started
         process.wait(60)
