@@ -13,7 +13,7 @@ if TYPE_CHECKING:
 LINE_EVERY_S = 5.0
 """Off a terminal."""
 
-RECORD_EVERY_S = 0.2
+BAR_EVERY_S = 0.2
 """A bar that changes more often helps nobody."""
 
 
@@ -94,7 +94,8 @@ class Display:
         from pipeline.record import make_record
 
         now = time.monotonic()
-        if self._quiet or now - self._said_at < (LINE_EVERY_S if self._bar is None else RECORD_EVERY_S):
+        due = now - self._said_at >= (LINE_EVERY_S if self._bar is None else BAR_EVERY_S)
+        if self._quiet or not (due or (self._bar is not None and progress.stage == "done")):
             return
         self._said_at = now
         record = make_record(progress)

@@ -97,6 +97,7 @@ def _print_record(title: str, record: "Record") -> None:
         "updated": f"{show_when(record.updated_at)}, by process {record.pid} on {record.host}",
     }
     print_table(title, ["", ""], [(name, value) for name, value in values.items() if value is not None])
+    columns = ["stage", "audio per working second", "at work", ""]
     stages = [
         (
             name,
@@ -107,4 +108,4 @@ def _print_record(title: str, record: "Record") -> None:
         for name, stage in record.stages.items()
     ]
     if any(stage.busy_s for stage in record.stages.values()):
-        print_table("what the workers do", ["stage", "audio per working second", "at work", ""], stages)
+        print_table("what the workers do", columns, stages, right=columns[1:3])
