@@ -1,7 +1,6 @@
 """``earshot history``: what was published in an index, and when."""
 
-from jobs.index import show_hours
-from jobs.output import print_json, print_table
+from jobs.output import print_json, print_table, show_hours
 from jobs.query import Json, Path_
 
 

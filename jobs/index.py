@@ -1,18 +1,21 @@
 """``earshot index``: bring an index up to date with a corpus."""
 
+import signal
 import sys
+import threading
 import time
 from typing import TYPE_CHECKING, Annotated, Any
 
 import typer
 
-from jobs.output import print_json, show_bytes
+from jobs.display import Display
+from jobs.output import print_json, show_hours
 from jobs.query import Json
 
 if TYPE_CHECKING:
     from pipeline.config import Config
-    from pipeline.plan import Choice, Plan
-    from pipeline.run import Progress
+    from pipeline.plan import Choice
+    from pipeline.record import Progress
 
 
 Rebuild = Annotated[
@@ -51,15 +54,10 @@ def index(
 
 def finish(config: "Config", progress: "Progress") -> None:
     """Exit with 1 where a run has left something undone, or too many files failed."""
-    complaints = []
-    if progress.unpublished:
-        n_files = progress.n_files - progress.n_done
-        complaints.append(f"{n_files} files are left, run again: {progress.unpublished[0]}")
-    if progress.failed_fraction > config.run.max_failed_fraction:
-        allowed = f"run.max_failed_fraction allows {config.run.max_failed_fraction:.1%}"
-        complaints.append(f"{progress.failed_fraction:.1%} of the files failed, {allowed}")
-    if complaints:
-        print(f"earshot: {config.into}: {'; '.join(complaints)}", file=sys.stderr)
+    from pipeline.record import find_shortfall
+
+    if shortfall := find_shortfall(progress, config.run.max_failed_fraction):
+        print(f"earshot: {config.into}: {shortfall}", file=sys.stderr)
         raise typer.Exit(1)
 
 
@@ -108,7 +106,9 @@ def run(config: "Config", *, json: bool = False, choice: "Choice | None" = None,
     from pipeline.run import index_corpus
 
     began = time.monotonic()
-    with _Display(json=json) as display:
+    if threading.current_thread() is threading.main_thread():
+        signal.signal(signal.SIGTERM, _interrupt)
+    with Display(json=json) as display:
         try:
             progress = index_corpus(
                 config,
@@ -139,6 +139,11 @@ def run(config: "Config", *, json: bool = False, choice: "Choice | None" = None,
     return progress
 
 
+def _interrupt(*_: object) -> None:
+    """SIGTERM, which service managers, batch systems and `earshot stop` send, ends a run as Ctrl-C does."""
+    raise KeyboardInterrupt
+
+
 def _print_summary(config: "Config", progress: "Progress", summary: dict[str, Any]) -> None:
     before = f" ({progress.n_failed_before} of them failed before)" if progress.n_failed_before else ""
     print(
@@ -150,83 +155,3 @@ def _print_summary(config: "Config", progress: "Progress", summary: dict[str, An
     if progress.reasons:
         reasons = ", ".join(f"{count} {reason}" for reason, count in progress.reasons.most_common())
         print(f"{reasons}: see `earshot failures {config.into}`")
-
-
-def show_hours(seconds: float) -> str:
-    return f"{seconds / 3600:.2f} h" if seconds >= 360 else f"{seconds:.0f} s"
-
-
-class _Display:
-    """A progress bar on a terminal, a line every ten seconds elsewhere; all on stderr."""
-
-    def __init__(self, *, json: bool) -> None:
-        from rich.console import Console
-
-        self._console = Console(stderr=True)
-        self._quiet = json
-        self._bar: Any = None
-        self._said_at = time.monotonic()
-
-    def __enter__(self) -> "_Display":
-        from rich.progress import BarColumn, MofNCompleteColumn, Progress, SpinnerColumn, TextColumn, TimeElapsedColumn
-
-        if not self._quiet and self._console.is_terminal:
-            columns = ("{task.description}", "{task.fields[hours]}", "{task.fields[speed]}", "{task.fields[failed]}")
-            self._bar = Progress(
-                SpinnerColumn(),
-                TextColumn(columns[0]),
-                BarColumn(),
-                MofNCompleteColumn(),
-                *(TextColumn(column) for column in columns[1:]),
-                TimeElapsedColumn(),
-                console=self._console,
-            )
-            self._task = self._bar.add_task("listing", total=None, hours="", speed="", failed="")
-            self._bar.start()
-        return self
-
-    def __exit__(self, *_: object) -> None:
-        if self._bar is not None:
-            self._bar.stop()
-
-    def announce(self, plan: "Plan", config: "Config") -> None:
-        """Say what will be done, and how much room it takes, before it is done."""
-        from pipeline.checkpoint import BUNDLED, read_identity
-        from pipeline.run import estimate_bytes
-
-        if self._quiet or not plan.n_to_decode:
-            return
-        encode = config.encode
-        clip = read_identity(encode.clip_model, encode.clip_revision)
-        frame = read_identity(encode.frame_model, encode.frame_revision) if encode.frame_model else clip
-        size = show_bytes(estimate_bytes(plan, config, clip.dimension, frame.dimension))
-        self._console.print(
-            f"{plan.n_to_decode} files to encode, about {show_hours(plan.seconds_to_decode)};"
-            f" about {size} to be written (frames: {config.store.frames})",
-            highlight=False,
-        )
-        if encode.clip_model == BUNDLED:
-            self._console.print(
-                f"note: {BUNDLED} knows fourteen synthetic sounds, to try things out;"
-                " for real ones give --model facebook/pe-av-base --frame-model facebook/pe-a-frame-base",
-                highlight=False,
-            )
-
-    def update(self, progress: "Progress") -> None:
-        """Show where the run is."""
-        speed = f"{progress.speed:.0f}x real time" if progress.speed else ""
-        failed = f"{progress.n_failed} failed" if progress.n_failed else ""
-        if self._bar is not None:
-            self._bar.update(
-                self._task,
-                description=progress.stage,
-                total=progress.n_files or None,
-                completed=progress.n_done,
-                hours=show_hours(progress.audio_s),
-                speed=speed,
-                failed=failed,
-            )
-        elif not self._quiet and time.monotonic() - self._said_at > 10:
-            self._said_at = time.monotonic()
-            parts = (f"{progress.n_done} of {progress.n_files} files", show_hours(progress.audio_s), speed, failed)
-            self._console.print(f"{progress.stage}: {', '.join(part for part in parts if part)}", highlight=False)

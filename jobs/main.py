@@ -12,13 +12,18 @@ from jobs.failures import failures
 from jobs.history import history
 from jobs.index import index
 from jobs.info import info
+from jobs.jobs import jobs
 from jobs.locate import locate
+from jobs.logs import logs
 from jobs.optimize import optimize
 from jobs.plan import plan
 from jobs.query import query
 from jobs.reindex import reindex
 from jobs.restore import restore
 from jobs.similar import similar
+from jobs.status import status
+from jobs.stop import stop
+from jobs.submit import submit
 from jobs.verify import verify
 from pipeline.errors import EarshotError, without_credentials
 
@@ -29,7 +34,10 @@ app = typer.Typer(
     pretty_exceptions_enable=False,
     context_settings={"help_option_names": ["-h", "--help"]},
 )
-for command in (demo, index, reindex, plan, query, similar, locate, info, failures, history, restore, verify, optimize):
+for command in (
+    *(demo, index, reindex, plan, query, similar, locate, info, failures, history, restore, verify, optimize),
+    *(submit, status, logs, stop, jobs),
+):
     app.command()(command)
 
 

@@ -16,9 +16,13 @@ def print_json(rows: Iterable[Any]) -> None:
 
 
 def print_table(
-    title: str, columns: Sequence[str], rows: Iterable[Sequence[object]], right: Sequence[str] = ()
+    title: str,
+    columns: Sequence[str],
+    rows: Iterable[Sequence[object]],
+    right: Sequence[str] = (),
+    whole: Sequence[str] = (),
 ) -> None:
-    """A table as wide as it needs to be; ``right`` names the columns of numbers."""
+    """A table as wide as it needs to be; ``right`` names the columns of numbers, ``whole`` others never folded."""
     from rich import box
     from rich.console import Console
     from rich.table import Table
@@ -27,7 +31,9 @@ def print_table(
     table = Table(header_style="bold", box=box.SIMPLE_HEAD, pad_edge=False)
     for name in columns:
         is_number = name in right
-        table.add_column(name, justify="right" if is_number else "left", no_wrap=is_number, overflow="fold")
+        table.add_column(
+            name, justify="right" if is_number else "left", no_wrap=is_number or name in whole, overflow="fold"
+        )
     for row in rows:
         table.add_row(*(Text(show(value)) for value in row))
     console = Console()
@@ -42,6 +48,19 @@ def show(value: object) -> str:
     if value is None:
         return ""
     return "".join(char if char.isprintable() else char.encode("unicode_escape").decode() for char in str(value))
+
+
+def show_hours(seconds: float) -> str:
+    """``9000`` -> ``2.50 h``; short times in seconds."""
+    return f"{seconds / 3600:.2f} h" if seconds >= 360 else f"{seconds:.0f} s"
+
+
+def show_left(seconds: float) -> str:
+    """``5400`` -> ``1 h 30 min``: a time to wait, as exact as one needs."""
+    minutes = round(seconds / 60)
+    if minutes < 1:
+        return "less than a minute"
+    return f"{minutes} min" if minutes < 60 else f"{minutes // 60} h {minutes % 60} min"
 
 
 def show_time(seconds: float) -> str:

@@ -5,8 +5,8 @@ from typing import Annotated, Any
 
 import typer
 
-from jobs.index import Rebuild, show_hours
-from jobs.output import print_json, print_table, show_bytes
+from jobs.index import Rebuild
+from jobs.output import print_json, print_table, show_bytes, show_hours
 from jobs.query import Json
 from jobs.reindex import Check, Full, Reason, RetryFailed, read_choice
 

@@ -79,6 +79,16 @@ class EncodeConfig(_Section):
     """Windows in one pass of the model; by default 2 on a CPU, whose caches hold no more, and 16 on a GPU."""
     actors: int | None = Field(None, ge=1)
     """Encoder processes; by default one per GPU, or one per core as far as 4 GiB of memory for each allow."""
+    max_actors: int | None = Field(None, ge=1)
+    """Encoder processes at most, for a cluster that grows and shrinks: the run starts with ``actors``, or one."""
+    actors_per_gpu: int = Field(1, ge=1, le=64)
+    """Encoder processes that share a GPU."""
+
+    @model_validator(mode="after")
+    def _in_order(self) -> "EncodeConfig":
+        if self.max_actors is not None and self.max_actors < (self.actors or 1):
+            raise ValueError(f"max_actors: {self.max_actors} is less than actors ({self.actors})")
+        return self
 
 
 class StoreConfig(_Section):

@@ -6,9 +6,11 @@
     |   |-- CorpusError        a source that does not exist or lists nothing
     |   |-- ModelError         a model that cannot be found or loaded exactly
     |   |-- IndexMissing       no index at this path
-    |   `-- IndexMismatch      settings that would mix incompatible vectors
+    |   |-- IndexMismatch      settings that would mix incompatible vectors
+    |   `-- JobMissing         no job of this name on the cluster
     |-- IndexBusy              another run holds the index
     |-- CommitConflict         another writer published first
+    |-- ClusterError           a cluster that cannot be reached, or refuses
     `-- FileFailure            one file could not be indexed: becomes a row, never a crash
 
 Nothing heavy is imported here: every module of the project may use it. No message holds a credential: what the
@@ -79,6 +81,14 @@ class IndexMissing(UsageError):
 
 class IndexMismatch(UsageError):
     """The index was built with settings that would mix incompatible vectors."""
+
+
+class JobMissing(UsageError):
+    """There is no job of this name on the cluster."""
+
+
+class ClusterError(EarshotError):
+    """A cluster cannot be reached, or refuses what is asked of it."""
 
 
 class IndexBusy(EarshotError):

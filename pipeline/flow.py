@@ -11,9 +11,11 @@ import os
 import signal
 import sys
 import threading
+import time
 import warnings
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
+from dataclasses import dataclass
 from typing import Any
 
 import pyarrow as pa
@@ -21,13 +23,17 @@ import pyarrow as pa
 from pipeline import schema, storage
 from pipeline.config import Config, DecodeConfig, EncodeConfig
 from pipeline.errors import UsageError
-from pipeline.stages import decode_batch, encode_windows, error_row, windows_per_block, write_windows
+from pipeline.record import METRICS, Record, list_measures
+from pipeline.stages import decode_batch, encode_windows, error_row, note_seconds, windows_per_block, write_windows
 from pipeline.window import Grid
 
 TRIES = 3
 """How often a task is given to a worker that dies of it."""
 
 NOT_SHOWN = ("killed by `ray.kill`", "The worker died unexpectedly", "A worker died or was killed", "will be retried")
+
+WRITE_CPUS = 0.1
+"""What a task that writes asks for: it mostly waits for the disk."""
 
 BYTES_PER_ENCODER = 4 * 2**30
 """Memory for one encoder process on CPUs: the released models take 1 to 3 GiB of it."""
@@ -59,7 +65,9 @@ class _Encode:
         try:
             if self._error is not None:
                 raise self._error
-            return encode_windows(decoded, self._encoder)
+            began = time.perf_counter()
+            encoded = encode_windows(decoded, self._encoder)
+            return note_seconds(encoded, "encode", time.perf_counter() - began)
         except Exception as error:
             return error_row(schema.ENCODED, decoded["batch_id"][0].as_py(), error)
 
@@ -67,7 +75,10 @@ class _Encode:
 def _decode(planned: pa.Table, decode: Decode, config: DecodeConfig, grid: Grid) -> Iterator[pa.Table]:
     for row in planned.to_pylist():
         try:
-            yield from decode(row, config, grid)
+            began = time.perf_counter()
+            for decoded in decode(row, config, grid):
+                yield note_seconds(decoded, "decode", time.perf_counter() - began)
+                began = time.perf_counter()  # waiting until the encoders want more is no work
         except Exception as error:
             yield error_row(schema.DECODED, row["batch_id"], error)
 
@@ -76,7 +87,9 @@ def _write(encoded: pa.Table, path: str, frames_schema: pa.Schema) -> pa.Table:
     from pipeline import store
 
     try:
-        return write_windows(encoded, frames_schema, lambda rows: store.write_frames(path, rows, frames_schema))
+        began = time.perf_counter()
+        receipts = write_windows(encoded, frames_schema, lambda rows: store.write_frames(path, rows, frames_schema))
+        return note_seconds(receipts, "write", time.perf_counter() - began)
     except Exception as error:
         return error_row(schema.RECEIPTS, encoded["batch_id"][0].as_py(), error)
 
@@ -95,19 +108,14 @@ def start_ray() -> None:
         local: dict[str, Any] = {}
         if "RAY_ADDRESS" not in os.environ:
             local = {"num_cpus": max(2, len(os.sched_getaffinity(0))), "include_dashboard": False}
+        former = signal.getsignal(signal.SIGTERM)
         with _no_stderr(), warnings.catch_warnings():
             # Ray's daemons are forked and replaced at once: they never touch what Lance has open here.
             warnings.filterwarnings("ignore", message="lance is not fork-safe")
             ray.init(log_to_driver=False, logging_level="error", **local)
         _keep_stdout_clean()
-        if threading.current_thread() is threading.main_thread():
-            # Ray's own handler prints its native stack.
-            signal.signal(signal.SIGTERM, _interrupt)
-
-
-def _interrupt(*_: object) -> None:
-    """SIGTERM, which service managers and batch systems send, ends a run as Ctrl-C does."""
-    raise KeyboardInterrupt
+        if threading.current_thread() is threading.main_thread() and former is not None:
+            signal.signal(signal.SIGTERM, former)  # Ray's own handler prints its native stack
 
 
 def _keep_stdout_clean() -> None:
@@ -139,24 +147,48 @@ def _no_stderr() -> Iterator[None]:
         os.close(nowhere)
 
 
-def share_machine(resources: dict[str, float], config: EncodeConfig) -> tuple[int, int, dict[str, Any]]:
-    """How many encoder processes, threads in each, and what each asks Ray for.
+@dataclass(frozen=True)
+class Encoders:
+    """Encoder processes: at least and at most so many, with ``threads`` in each, and what each asks Ray for."""
+
+    least: int
+    most: int
+    threads: int
+    wants: dict[str, Any]
+
+    def fit(self, resources: dict[str, float]) -> int:
+        """How many of them run where there are these resources."""
+        room = [resources.get(name, 0.0) / wanted for name, wanted in self._wanted() if wanted]
+        return max(self.least, min(self.most, int(min(room) + 1e-9)))
+
+    def _wanted(self) -> list[tuple[str, float]]:
+        return [("GPU", self.wants.get("num_gpus", 0.0)), ("CPU", self.wants["num_cpus"])]
+
+
+def share_machine(resources: dict[str, float], config: EncodeConfig, *, may_grow: bool = False) -> Encoders:
+    """How a machine, or a cluster as it is now, is shared between the stages.
 
     On CPUs, many processes of one thread beat one of many threads, which wait for each other whenever decoding takes
-    a core; memory sets the limit.
+    a core; memory sets the limit. A cluster that may grow need not have a GPU yet, where ``max_actors`` is given.
     """
     cores = max(1, int(resources.get("CPU", 1)))
     gpus = int(resources.get("GPU", 0)) if config.device != "cpu" else 0
-    if gpus:
-        actors = config.actors or gpus
-        share = 1 / math.ceil(actors / gpus)
-        return actors, 1, {"num_gpus": share, "num_cpus": 0}
+    most = config.max_actors
+    if gpus or (config.device == "cuda" and most and may_grow):
+        if most:
+            return Encoders(config.actors or 1, most, 1, {"num_gpus": 1 / config.actors_per_gpu, "num_cpus": 0})
+        actors = config.actors or gpus * config.actors_per_gpu
+        share = 1 / max(config.actors_per_gpu, math.ceil(actors / gpus))
+        return Encoders(actors, actors, 1, {"num_gpus": share, "num_cpus": 0})
     if config.device == "cuda":
         raise UsageError("encode.device: cuda: Ray knows of no GPU here; use cpu or auto")
+    if most:  # of one thread, for how many cores there will be is not known
+        least = config.actors or 1
+        return Encoders(least, most, 1, {"num_cpus": min(0.9, (max(2, cores) - 1.2) / least)})
     fitting = int(resources.get("memory", 0) // BYTES_PER_ENCODER)
     actors = config.actors or max(1, min(cores, fitting))
     # Less than a core each: it keeps Ray from fusing them with decoding, and leaves a core to that.
-    return actors, max(1, cores // actors), {"num_cpus": min(0.9, (max(2, cores) - 1.2) / actors)}
+    return Encoders(actors, actors, max(1, cores // actors), {"num_cpus": min(0.9, (max(2, cores) - 1.2) / actors)})
 
 
 def check_machine(config: EncodeConfig) -> None:
@@ -165,9 +197,39 @@ def check_machine(config: EncodeConfig) -> None:
     Raises:
         UsageError: a GPU is asked for and there is none.
     """
+    _share(config)
+
+
+def _share(config: EncodeConfig) -> Encoders:
     import ray
 
-    share_machine(ray.cluster_resources(), config)
+    return share_machine(ray.cluster_resources(), config, may_grow="RAY_ADDRESS" in os.environ)
+
+
+def count_workers(config: EncodeConfig) -> dict[str, float]:
+    """How many workers the cluster has room for at present, in each stage, beside those of the others."""
+    import ray
+
+    resources, encoders = ray.cluster_resources(), _share(config)
+    n_encoders = encoders.fit(resources)
+    free = max(1.0, resources.get("CPU", 1.0) - n_encoders * encoders.wants["num_cpus"])
+    return {"decode": float(int(free)), "encode": float(n_encoders), "write": free / WRITE_CPUS}
+
+
+_gauges: dict[str, Any] = {}
+
+
+def publish(record: Record) -> None:
+    """Set the metrics that Ray offers to Prometheus, if it runs."""
+    ray = sys.modules.get("ray")
+    if ray is None or not ray.is_initialized():
+        return
+    from ray.util.metrics import Gauge
+
+    for name, tags, value in list_measures(record):
+        if name not in _gauges:
+            _gauges[name] = Gauge(name, METRICS[name], tag_keys=tuple(tags))
+        _gauges[name].set(value, tags=tags)
 
 
 def run_stages(
@@ -200,11 +262,11 @@ def run_stages(
 
 def _connect(planned: Any, n_batches: int, config: Config, frames_schema: pa.Schema, decode: Decode) -> Any:
     """The stages as a Ray dataset; nothing runs before it is read."""
-    import ray
     from ray.data import ActorPoolStrategy
 
-    actors, threads, wants = share_machine(ray.cluster_resources(), config.encode)
-    actors = min(actors, n_batches)  # more would have nothing to do
+    encoders = _share(config.encode)
+    wants = encoders.wants
+    least, most = min(encoders.least, n_batches), min(encoders.most, n_batches)  # more would have nothing to do
     if "num_gpus" in wants:  # Ray wants a batch size then; a full block has more rows than that: none waits for others
         wants["batch_size"] = windows_per_block(config.window.grid)
     return (
@@ -221,8 +283,8 @@ def _connect(planned: Any, n_batches: int, config: Config, frames_schema: pa.Sch
             _Encode,
             batch_format="pyarrow",
             zero_copy_batch=True,
-            compute=ActorPoolStrategy(size=actors, max_tasks_in_flight_per_actor=2),
-            fn_constructor_args=(config.encode, config.store.frames == "all", threads),
+            compute=ActorPoolStrategy(min_size=least, max_size=most, max_tasks_in_flight_per_actor=2),
+            fn_constructor_args=(config.encode, config.store.frames == "all", encoders.threads),
             max_task_retries=TRIES - 1,
             **wants,
         )
@@ -231,7 +293,7 @@ def _connect(planned: Any, n_batches: int, config: Config, frames_schema: pa.Sch
             batch_size=None,
             batch_format="pyarrow",
             zero_copy_batch=True,
-            num_cpus=0.1,
+            num_cpus=WRITE_CPUS,
             max_retries=TRIES - 1,
             fn_kwargs={"path": storage.absolute(config.into), "frames_schema": frames_schema},
         )

@@ -199,7 +199,7 @@ class Index:
                     "clips": row["n_clips"],
                     "frames": row["n_frames"],
                     "hours": row["audio_s"] / 3600,
-                    "speed": row["audio_s"] / seconds if seconds and row["audio_s"] else None,
+                    "speed": journal.encoded_s(row) / seconds if seconds and row["audio_s"] else None,
                 }
             )
         return rows

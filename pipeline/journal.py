@@ -170,6 +170,12 @@ def read_journal(path: str | Path) -> pa.Table:
     return rows
 
 
+def encoded_s(row: dict[str, Any]) -> float:
+    """Seconds of audio that were encoded for a journal row: each content once, however many files hold it."""
+    found: float = json.loads(row["detail"]).get("encoded_s", row["audio_s"])
+    return found
+
+
 def _newest_detail(journal: Any, where: str) -> dict[str, Any] | None:
     rows = journal.to_table(columns=["seq", "detail"], filter=where)
     if rows.num_rows == 0:

@@ -6,13 +6,13 @@ Workers send receipts, in any order; complete batches wait for the next checkpoi
 import datetime as dt
 import os
 import queue
+import signal
 import threading
 import time
 import uuid
-from collections import Counter
-from collections.abc import Callable, Generator, Iterable, Iterator
+from collections.abc import Callable, Generator, Iterable, Iterator, Mapping
 from contextlib import contextmanager
-from dataclasses import dataclass, field, replace
+from dataclasses import dataclass, replace
 from typing import Any
 
 import pyarrow as pa
@@ -22,7 +22,16 @@ from pipeline.audit import Finding
 from pipeline.checkpoint import read_identity
 from pipeline.claim import Claim
 from pipeline.collect import Collector, IncompleteBatch, clip_rows, files_table
-from pipeline.config import Config, StoreConfig, anchor, check_settings, differences, index_settings, make_config
+from pipeline.config import (
+    Config,
+    EncodeConfig,
+    StoreConfig,
+    anchor,
+    check_settings,
+    differences,
+    index_settings,
+    make_config,
+)
 from pipeline.corpus import list_corpus
 from pipeline.errors import REASONS, CommitConflict, CorpusError, EarshotError, FileFailure, IndexMismatch, UsageError
 from pipeline.plan import (
@@ -38,6 +47,7 @@ from pipeline.plan import (
     pack_alone,
 )
 from pipeline.read import hash_file, probe_file
+from pipeline.record import STAGES, Keeper, Progress, Record, find_shortfall
 from pipeline.window import FRAME_S
 
 FILES_PER_COMMIT = 5_000
@@ -54,43 +64,25 @@ MAX_HOURS = 1_000_000
 STOP_S = 10.0
 """How long a run that fails waits for its workers to stop."""
 
+COUNT_EVERY_S = 2.0
+"""How often it is asked how many workers there are."""
 
-@dataclass
-class Progress:
-    """Where a run is. ``n_files`` counts the files of the corpus, and each of them ends up in one of the counts."""
-
-    n_files: int = 0
-    n_unchanged: int = 0
-    n_indexed: int = 0
-    n_failed: int = 0
-    n_failed_before: int = 0
-    """Of the unchanged files, those that failed in an earlier run."""
-    n_deleted: int = 0
-    """Files of the index that are no longer there."""
-    n_clips: int = 0
-    n_frames: int = 0
-    audio_s: float = 0.0
-    """Audio encoded, that of unfinished batches included."""
-    speed: float = 0.0
-    """Seconds of audio encoded per second, since workers were ready."""
-    reasons: Counter[str] = field(default_factory=Counter)
-    unpublished: list[str] = field(default_factory=list)
-    """For each batch whose files changed while they were read, so that it could not be published: what happened."""
-    stage: str = "listing"
-
-    @property
-    def n_done(self) -> int:
-        return self.n_unchanged + self.n_indexed + self.n_failed
-
-    @property
-    def failed_fraction(self) -> float:
-        """Of the files of the corpus, those that failed in this run or an earlier one."""
-        return (self.n_failed + self.n_failed_before) / max(1, self.n_files)
+INTERRUPTED_STOP_S = 0.5
+"""How long one that is interrupted does: whoever stops a job kills it some seconds later."""
 
 
 Report = Callable[[Progress], None]
 Stages = Callable[[pa.Table, Config, pa.Schema], Iterator[dict[str, Any]]]
 """PLANNED rows, the run and the schema of ``frames`` in, RECEIPTS rows out, in any order: ``flow.run_stages``."""
+
+
+@dataclass(frozen=True)
+class _Workers:
+    """What does the work, how many do it in each stage, and who else is told of it."""
+
+    stages: Stages
+    count: Callable[[EncodeConfig], Mapping[str, float]] = lambda config: dict.fromkeys(STAGES, 1.0)
+    publish: Callable[[Record], None] = lambda record: None
 
 
 def describe_run(config: Config) -> tuple[dict[str, Any], int, int]:
@@ -227,8 +219,10 @@ def index_corpus(
     Raises:
         EarshotError: see ``pipeline.errors``; what has been published stays, and running again goes on from there.
     """
-    progress = Progress()
+    run_id = uuid.uuid4().hex
+    progress = Progress(index=config.into, run_id=run_id)
     report(progress)
+    workers = _Workers(stages) if stages else _workers_on_ray()
     state = _read_state(config.into)
     listed = list_corpus(config.sources, config.corpus, leave_out=config.into)
     settings, clip_dimension, frame_dimension = describe_run(config)
@@ -239,11 +233,20 @@ def index_corpus(
         progress.stage = "checking models"
         report(progress)
         _check_before_creating(config, on_ray=stages is None)
-    run_id = uuid.uuid4().hex
+
+    def shortfall() -> str | None:
+        return find_shortfall(progress, config.run.max_failed_fraction)
+
+    keeper = Keeper(config.into, progress, workers.publish, shortfall)
+
+    def tell(progress: Progress) -> None:
+        report(progress)
+        keeper.note()
+
     with _plain_errors(config.into):
         if not storage.is_url(config.into):
             os.makedirs(config.into, exist_ok=True)
-        with Claim(config.into, run_id):
+        with Claim(config.into, run_id), keeper, _plain_errors(config.into):  # the record says what is raised
             if _read_state(config.into) != state:  # what was compared and listed before is not what is there now
                 raise CommitConflict(f"{config.into}: another run has written to this index meanwhile; run again")
             if rebuild:
@@ -258,20 +261,20 @@ def index_corpus(
                     tables, settings, clip_dimension=clip_dimension, frame_dimension=frame_dimension, seam=seam
                 )
             writer = store.Writer(tables, run_id, keep_versions=config.store.keep_versions, seam=seam)
-            run = _Run(config.model_copy(update={"into": tables}), writer, progress, report)
+            run = _Run(config.model_copy(update={"into": tables}), writer, progress, tell)
             run.start(listed, choice, announce)
             if run.plan.batches.num_rows:
-                run.encode(stages or _stages_on_ray, clip_dimension, frame_dimension)
+                run.encode(workers, clip_dimension, frame_dimension)
             complete = not rebuild or _check_rebuilt(progress, former, config)
             if rebuild and complete:
                 run.keep_deleted(former)
             progress.stage = "indexing ids"
-            report(progress)
+            tell(progress)
             writer.refresh_indexes()
             if rebuild and complete:
                 journal.switch(config.into, run_id, before, seam)
             journal.drop_former_generations(config.into, dt.timedelta(hours=config.store.keep_hours))
-    progress.stage = "done"
+            progress.stage = "done"
     report(progress)
     return progress
 
@@ -340,7 +343,8 @@ class _Run:
         self._committed_at = time.monotonic()
         self._n_known = 0
         self._encoding_since: float | None = None
-        self._first_receipt_at = self._audio_since_s = 0.0
+        self._n_workers: Mapping[str, float] = {}
+        self._counted_at = float("-inf")
 
     def start(self, listed: pa.Table, choice: Choice, announce: Callable[[Plan], None]) -> None:
         """Plan, and publish at once what needs no decoding."""
@@ -353,6 +357,7 @@ class _Run:
         self._progress.n_unchanged = self.plan.n_unchanged
         self._progress.n_failed_before = self.plan.n_failed_before
         self._progress.n_deleted = len(self.plan.gone)
+        self._progress.planned_s = self.plan.seconds_to_decode
         announce(self.plan)
         self._writer.configure(anchor(self._config).model_dump(mode="json"))
         # Copies first: a file that moved needs the clips of the one that is gone, and frames need an owner throughout.
@@ -411,7 +416,7 @@ class _Run:
             tables.append(table.select(tables[0].schema.names).cast(tables[0].schema))
         return pa.concat_tables(tables)
 
-    def encode(self, stages: Stages, clip_dimension: int, frame_dimension: int) -> None:
+    def encode(self, workers: _Workers, clip_dimension: int, frame_dimension: int) -> None:
         """Give the planned batches to the workers and commit what comes back.
 
         A batch is lost when its worker dies again and again. Its contents are then tried one by one, so that each one
@@ -419,7 +424,7 @@ class _Run:
         """
 
         def run(batches: pa.Table) -> Iterator[dict[str, Any]]:
-            return stages(batches, self._config, schema.frames_schema(frame_dimension))
+            return workers.stages(batches, self._config, schema.frames_schema(frame_dimension))
 
         def encode(batches: pa.Table) -> set[str]:
             """Returns the ids of the batches that are lost."""
@@ -429,7 +434,7 @@ class _Run:
                 with_frames=self._config.store.frames == "all",
                 planned=batches,
             )
-            self._encode(run(batches), collector)
+            self._encode(run(batches), collector, lambda: workers.count(self._config.encode))
             return collector.missing
 
         batches = self.plan.batches
@@ -448,30 +453,38 @@ class _Run:
             rows = failed_rows(part, lost, FileFailure("decode", "crashed", message))
             self._publish_known(rows, self._no_clips())
 
-    def _encode(self, receipts: Iterator[dict[str, Any]], collector: Collector) -> None:
+    def _encode(
+        self, receipts: Iterator[dict[str, Any]], collector: Collector, count: Callable[[], Mapping[str, float]]
+    ) -> None:
         self._progress.stage = "starting workers"
         self._report(self._progress)
-        self._encoding_since = time.monotonic()
+        self._encoding_since = None
         with _drain(receipts, self._config.store.checkpoint_s / 4) as arriving:
-            for receipt in arriving:
-                if receipt is not None:
-                    self._take(collector, receipt)
-                    self._progress.stage = "encoding"
-                self._checkpoint()
-                self._report(self._progress)
+            try:
+                for receipt in arriving:
+                    if receipt is not None:
+                        self._note_pace(receipt, count)
+                        self._take(collector, receipt)
+                        self._progress.stage = "encoding"
+                    self._checkpoint()
+                    self._report(self._progress)
+            except KeyboardInterrupt:  # what is complete comes before all else, the workers too: moments may be left
+                self._publish_waiting()
+                raise
         self._commit()
+
+    def _note_pace(self, receipt: dict[str, Any], count: Callable[[], Mapping[str, float]]) -> None:
+        now = time.monotonic()
+        if self._encoding_since is None:  # until then workers started
+            self._encoding_since = now - sum(receipt[f"{stage}_s"] for stage in STAGES)
+        if now - self._counted_at > COUNT_EVERY_S:
+            self._n_workers, self._counted_at = count(), now
+        self._progress.pace.add(receipt, now, self._n_workers)
 
     def _take(self, collector: Collector, receipt: dict[str, Any]) -> None:
         if receipt["error"]:
             raise RuntimeError(receipt["error"])
-        now = time.monotonic()
-        if self._first_receipt_at == 0.0:
-            self._first_receipt_at = now  # its own audio took an unknown time: it does not count
-        else:
-            self._audio_since_s += receipt["audio_s"]
         self._progress.audio_s += receipt["audio_s"]
-        if now > self._first_receipt_at:
-            self._progress.speed = self._audio_since_s / (now - self._first_receipt_at)
         try:
             batch = collector.add(receipt)
         except IncompleteBatch as error:
@@ -500,9 +513,22 @@ class _Run:
             self._commit()
 
     def _commit(self) -> None:
+        self._publish_waiting()
+        limits = self._config.store
+        if self._writer.n_commits >= limits.optimize_every:
+            stage, self._progress.stage = self._progress.stage, "optimizing"
+            self._report(self._progress)
+            self._writer.optimize(older_than=dt.timedelta(hours=limits.keep_hours))
+            self._progress.stage = stage
+
+    def _publish_waiting(self) -> None:
         self._committed_at = time.monotonic()
         if not self._waiting:
             return
+        with _signals_held():
+            self._publish_batches()
+
+    def _publish_batches(self) -> None:
         began, self._encoding_since = self._encoding_since, self._encoding_since and time.monotonic()
         batches = []
         for batch in self._waiting:
@@ -515,12 +541,6 @@ class _Run:
             batches.append(replace(batch, drop_files=drop_files, drop_frames=drop_frames | again, seconds=seconds))
         self._writer.commit(batches)
         self._waiting = []
-        limits = self._config.store
-        if self._writer.n_commits >= limits.optimize_every:
-            stage, self._progress.stage = self._progress.stage, "optimizing"
-            self._report(self._progress)
-            self._writer.optimize(older_than=dt.timedelta(hours=limits.keep_hours))
-            self._progress.stage = stage
 
 
 def _nothing(run_id: str) -> pa.Table:
@@ -530,11 +550,40 @@ def _nothing(run_id: str) -> pa.Table:
     return pa.Table.from_pylist(rows, schema=schema.PLANNED)
 
 
-def _stages_on_ray(batches: pa.Table, config: Config, frames_schema: pa.Schema) -> Iterator[dict[str, Any]]:
-    from pipeline.flow import run_stages, start_ray
+def _workers_on_ray() -> _Workers:
+    from pipeline.flow import count_workers, publish, run_stages, start_ray
 
-    start_ray()  # here, in the main thread, so that Ray can handle signals
-    return run_stages(batches, config, frames_schema)
+    def stages(batches: pa.Table, config: Config, frames_schema: pa.Schema) -> Iterator[dict[str, Any]]:
+        start_ray()  # here, in the main thread, so that Ray can handle signals
+        return run_stages(batches, config, frames_schema)
+
+    return _Workers(stages, count_workers, publish)
+
+
+@contextmanager
+def _signals_held() -> Iterator[None]:
+    """Ctrl-C and SIGTERM wait until what is done here is through, which takes moments; a second one does not."""
+    if threading.current_thread() is not threading.main_thread():
+        yield
+        return
+    came: list[int] = []
+
+    def hold(number: int, frame: Any) -> None:
+        if came:
+            raise KeyboardInterrupt
+        came.append(number)
+
+    former = {number: signal.getsignal(number) for number in (signal.SIGINT, signal.SIGTERM)}
+    former = {number: handler for number, handler in former.items() if handler is not None}
+    try:
+        for number in former:
+            signal.signal(number, hold)
+        yield
+    finally:
+        for number, handler in former.items():
+            signal.signal(number, handler)
+    if came:
+        signal.raise_signal(came[0])
 
 
 @contextmanager
@@ -543,6 +592,7 @@ def _drain(rows: Iterator[dict[str, Any]], timeout_s: float) -> Iterator[Iterato
 
     On leaving, ``rows`` is closed, which stops the workers of a run that fails.
     """
+    stop_s = STOP_S
     arrived: queue.Queue[dict[str, Any] | BaseException | None] = queue.Queue(maxsize=64)
     stopped = threading.Event()
 
@@ -584,9 +634,12 @@ def _drain(rows: Iterator[dict[str, Any]], timeout_s: float) -> Iterator[Iterato
     thread.start()
     try:
         yield take()
+    except KeyboardInterrupt:
+        stop_s = INTERRUPTED_STOP_S
+        raise
     finally:
         stopped.set()
-        thread.join(STOP_S)
+        thread.join(stop_s)
 
 
 @contextmanager
@@ -616,9 +669,9 @@ def estimate_seconds(plan: Plan, config: Config) -> float | None:
     tables = journal.live(config.into)
     if not journal.exists(tables):
         return None
-    rows = [row for row in journal.read_journal(tables).to_pylist() if row["seconds"] is not None]
+    rows = [row for row in journal.read_journal(tables).to_pylist() if row["seconds"] and journal.encoded_s(row)]
     last = [row for row in rows if row["run_id"] == rows[-1]["run_id"]]
-    audio_s, seconds = sum(row["audio_s"] for row in last), sum(row["seconds"] for row in last)
+    audio_s, seconds = sum(map(journal.encoded_s, last)), sum(row["seconds"] for row in last)
     return plan.seconds_to_decode * seconds / audio_s if audio_s else None
 
 

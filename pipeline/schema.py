@@ -175,6 +175,7 @@ DECODED = pa.schema(
         pa.field("files", _FILE_ROWS),
         # ... or what ends the run: an error that is no file's.
         pa.field("error", pa.string()),
+        pa.field("decode_s", pa.float64(), nullable=False),  # of work, noted in the first row of what it made
     ]
 )
 """decode -> encode: windows in order, each content followed by one row with its files."""
@@ -185,6 +186,7 @@ ENCODED = pa.schema(
         pa.field("clip_vector", pa.large_binary()),  # float16 [dimension]
         pa.field("frame_vectors", pa.large_binary()),  # float16 [own_stop - own_first, dimension]
         pa.field("precision", pa.string(), nullable=False),  # that the encoder ran in
+        pa.field("encode_s", pa.float64(), nullable=False),  # likewise
     ]
 )
 """encode -> write: the same rows, samples replaced by embeddings."""
@@ -209,6 +211,9 @@ RECEIPTS = pa.schema(
         pa.field("windows", pa.list_(_WINDOW), nullable=False),
         pa.field("files", _FILE_ROWS, nullable=False),
         pa.field("error", pa.string()),  # or what ends the run
+        pa.field("decode_s", pa.float64(), nullable=False),  # that workers spent on these rows, in each stage
+        pa.field("encode_s", pa.float64(), nullable=False),
+        pa.field("write_s", pa.float64(), nullable=False),
     ]
 )
 """write -> driver: what a worker has written, to be committed.

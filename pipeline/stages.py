@@ -51,9 +51,19 @@ def error_row(edge: pa.Schema, batch_id: str, error: Exception) -> pa.Table:
     said = " ".join(str(error).split())
     said = said if isinstance(error, EarshotError) else f"{type(error).__name__}: {said}"
     row = {"batch_id": batch_id, "error": said, "last": False, "precision": "", "audio_s": 0.0}
-    row |= {"seq": -1, "first_seq": -1, "stop_seq": -1}
+    row |= {"seq": -1, "first_seq": -1, "stop_seq": -1, "decode_s": 0.0, "encode_s": 0.0, "write_s": 0.0}
     lists: Row = {"windows": [], "files": [], "frame_fragments": []} if edge is schema.RECEIPTS else {}
     return pa.Table.from_pylist([row | lists], schema=edge)
+
+
+def note_seconds(table: pa.Table, stage: str, seconds: float) -> pa.Table:
+    """The same rows, with what a stage took to make them: in the first row, so that sums stay right however they are
+    cut later on."""
+    if not table.num_rows:
+        return table
+    name = f"{stage}_s"
+    column = pa.array([seconds, *[0.0] * (table.num_rows - 1)], pa.float64())
+    return table.set_column(table.schema.get_field_index(name), table.schema.field(name), column)
 
 
 # --- decode -----------------------------------------------------------------------------------------------------------
@@ -69,7 +79,8 @@ def decode_batch(
 ) -> Iterator[pa.Table]:
     """Decode the files of one batch: yields DECODED tables of at most ``block_windows`` windows.
 
-    The same files give the same tables, so that a task that died half-way can be run again.
+    The same files give the same tables, so that a task that died half-way can be run again. Seconds of work are zero:
+    whoever calls a stage measures it (``note_seconds``).
 
     Args:
         planned: one PLANNED row.
@@ -78,7 +89,7 @@ def decode_batch(
     rows: list[Row] = []
     n_windows = 0
     for seq, row in enumerate(_decode_rows(planned["audios"], config, grid)):
-        rows.append({"batch_id": planned["batch_id"], "seq": seq, "last": False, **row})
+        rows.append({"batch_id": planned["batch_id"], "seq": seq, "last": False, "decode_s": 0.0, **row})
         n_windows += row["files"] is None
         # The newest row is kept back: only what follows says whether it is the last.
         if n_windows > block_windows:
@@ -264,6 +275,7 @@ def encode_windows(decoded: pa.Table, encoder: Encoder) -> pa.Table:
     columns = [decoded[name] for name in schema.DECODED.names if name != "pcm"]
     columns += [pa.array(clip_vectors, pa.large_binary()), pa.array(frame_vectors, pa.large_binary())]
     columns.append(pa.array([encoder.precision] * len(pcm), pa.string()))
+    columns.append(pa.array([0.0] * len(pcm), pa.float64()))
     return pa.Table.from_arrays(columns, schema=schema.ENCODED)
 
 
@@ -323,6 +335,9 @@ def write_windows(
                     if row["files"] is None
                 ],
                 "files": [file for row in rows if row["files"] is not None for file in row["files"]],
+                "decode_s": sum(row["decode_s"] for row in rows),
+                "encode_s": sum(row["encode_s"] for row in rows),
+                "write_s": 0.0,
             }
         )
     return pa.Table.from_pylist(receipts, schema=schema.RECEIPTS)

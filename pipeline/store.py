@@ -112,7 +112,9 @@ class Batch:
     def describe(self) -> dict[str, Any]:
         """The counts that its journal row carries; ``audio_s`` is the sum over its indexed files."""
         indexed = self.files.filter(pc.equal(self.files["status"], "indexed"))
+        contents = dict(zip(indexed["audio_id"].to_pylist(), indexed["duration_s"].to_pylist(), strict=True))
         return {
+            "detail": {"encoded_s": sum(contents.values())} if self.seconds is not None else {},
             "n_files": self.files.num_rows,
             "n_failed": pc.sum(pc.equal(self.files["status"], "failed")).as_py() or 0,
             "n_clips": self.clips.num_rows,

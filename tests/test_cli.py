@@ -29,6 +29,11 @@ COMMANDS = {
     "restore",
     "verify",
     "optimize",
+    "submit",
+    "status",
+    "logs",
+    "stop",
+    "jobs",
 }
 ROOT = Path(__file__).parent.parent
 
@@ -107,6 +112,11 @@ def test_info_and_failures_in_json(index: Path) -> None:
         (["index", "README.md", "--into", "{tmp}/ix", "--model", "nothing"], 2, "nothing: no such model"),
         (["index", "README.md", "--into", "{index}", "--model", "earshot-tiny"], 2, "built with clip_model none"),
         (["index", "README.md", "--into", "README.md"], 1, "README.md: cannot be written: a file is in the way"),
+        (["status", "{tmp}/nothing"], 2, "no record of a run here"),
+        (["submit", "{tmp}/none.yaml"], 2, "none.yaml"),
+        (["submit", "{tmp}/bad.yaml"], 2, "unknown key `encode.modle`"),
+        (["jobs", "--address", "head:8265"], 2, "--address head:8265: expected that of the dashboard"),
+        (["logs", "x", "--address", "http://127.0.0.1:1"], 1, "http://127.0.0.1:1: no Ray cluster answers here"),
     ],
 )
 def test_a_mistake_is_one_clear_line(

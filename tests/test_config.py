@@ -40,6 +40,8 @@ def test_defaults() -> None:
         ({"window": {"overlap_s": float("nan")}}, ["`window.overlap_s`", "nan"]),
         ({"encode": {"device": "tpu"}}, ["`encode.device`", "'cpu'", "not 'tpu'"]),
         ({"encode": {"batch_windows": 0}}, ["`encode.batch_windows`", "not 0"]),
+        ({"encode": {"actors": 4, "max_actors": 3}}, ["`encode`", "max_actors: 3 is less than actors (4)"]),
+        ({"encode": {"actors_per_gpu": 0}}, ["`encode.actors_per_gpu`", "not 0"]),
         ({"store": {"checkpoint_s": 0}}, ["`store.checkpoint_s`", "greater than 0", "not 0"]),
         ({"run": {"max_failed_fraction": 1.5}}, ["`run.max_failed_fraction`", "not 1.5"]),
         ({"sources": []}, ["`sources`", "at least 1"]),
@@ -116,12 +118,12 @@ def test_the_configurations_that_come_along_name_every_key() -> None:
         return {name: named(value) if isinstance(value, dict) else None for name, value in values.items()}
 
     files = sorted((Path(__file__).parents[1] / "configs").glob("*.yaml"))
-    assert files
+    assert [file.stem for file in files] == ["cluster", "gpu-box", "laptop"]
     for file in files:
         assert named(yaml.safe_load(file.read_text())) == keys(Config), file.name
-        defaults = load_config(file).model_dump()
-        for section in ("corpus", "decode", "window", "store", "run"):
-            assert defaults[section] == make_config({"sources": "x", "into": "y"}).model_dump()[section], file.name
+        values = load_config(file).model_dump()
+        for section in ("corpus", "decode", "window", *(("store", "run") if file.stem == "laptop" else ())):
+            assert values[section] == make_config({"sources": "x", "into": "y"}).model_dump()[section], file.name
 
 
 @pytest.mark.parametrize(

@@ -19,26 +19,48 @@ GIB = 2**30
     ],
 )
 def test_cores_are_shared_and_one_is_left_to_decoding(resources: dict[str, float], actors: int, threads: int) -> None:
-    found, each, wants = share_machine(resources, EncodeConfig())
-    assert (found, each) == (actors, threads)
-    assert 0 < wants["num_cpus"] < 1  # a whole core would let Ray fuse encoder and decoder
-    assert found * wants["num_cpus"] + 1.0 + 0.1 <= resources["CPU"]  # beside a decode and a write task
+    found = share_machine(resources, EncodeConfig())
+    assert (found.least, found.most, found.threads) == (actors, actors, threads)
+    assert 0 < found.wants["num_cpus"] < 1  # a whole core would let Ray fuse encoder and decoder
+    assert actors * found.wants["num_cpus"] + 1.0 + 0.1 <= resources["CPU"]  # beside a decode and a write task
+    assert found.fit(resources) == actors
 
 
 def test_every_gpu_gets_an_encoder_unless_the_cpu_is_asked_for() -> None:
     resources = {"CPU": 16.0, "GPU": 4.0, "memory": 100.0 * GIB}
-    actors, _, wants = share_machine(resources, EncodeConfig())
-    assert (actors, wants["num_gpus"], wants["num_cpus"]) == (4, 1, 0)
-    actors, _, wants = share_machine(resources, EncodeConfig(device="cpu", actors=3))
-    assert actors == 3
-    assert "num_gpus" not in wants
+    found = share_machine(resources, EncodeConfig())
+    assert (found.least, found.most, found.wants) == (4, 4, {"num_gpus": 1, "num_cpus": 0})
+    found = share_machine(resources, EncodeConfig(device="cpu", actors=3))
+    assert found.least == 3
+    assert "num_gpus" not in found.wants
+
+
+def test_encoders_share_a_gpu_where_that_is_asked_for() -> None:
+    resources = {"CPU": 16.0, "GPU": 2.0, "memory": 100.0 * GIB}
+    found = share_machine(resources, EncodeConfig(actors_per_gpu=4))
+    assert (found.least, found.most, found.wants["num_gpus"]) == (8, 8, 0.25)
+    assert share_machine(resources, EncodeConfig(actors_per_gpu=4, actors=2)).wants["num_gpus"] == 0.25
+
+
+def test_a_cluster_may_grow_from_no_gpu_at_all() -> None:
+    config = EncodeConfig(device="cuda", actors=2, max_actors=16, actors_per_gpu=2)
+    with pytest.raises(UsageError, match="device: cuda"):  # one's own machine does not
+        share_machine({"CPU": 4.0}, config)
+    found = share_machine({"CPU": 4.0}, config, may_grow=True)
+    assert (found.least, found.most, found.wants) == (2, 16, {"num_gpus": 0.5, "num_cpus": 0})
+    assert [found.fit({"CPU": 4.0, "GPU": gpus}) for gpus in (0.0, 1.0, 3.0, 8.0, 20.0)] == [2, 2, 6, 16, 16]
+    found = share_machine({"CPU": 2.0}, EncodeConfig(max_actors=5))
+    assert (found.least, found.most, found.threads) == (1, 5, 1)
+    assert found.wants["num_cpus"] + 1.0 + 0.1 <= 2.0
+    assert found.fit({"CPU": 2.0}) == 2
+    assert found.fit({"CPU": 200.0}) == 5
 
 
 def test_more_encoders_than_gpus_or_cores_still_fit() -> None:
     for actors in (1, 2, 3, 5, 8):
-        _, _, wants = share_machine({"CPU": 16.0, "GPU": 2.0}, EncodeConfig(actors=actors))
+        wants = share_machine({"CPU": 16.0, "GPU": 2.0}, EncodeConfig(actors=actors)).wants
         assert actors <= 2 * (1 // wants["num_gpus"])  # what Ray can place: an encoder lies on one GPU
-        _, _, wants = share_machine({"CPU": 2.0, "memory": 4.0 * GIB}, EncodeConfig(actors=40 * actors))
+        wants = share_machine({"CPU": 2.0, "memory": 4.0 * GIB}, EncodeConfig(actors=40 * actors)).wants
         assert 40 * actors * wants["num_cpus"] + 1.0 + 0.1 <= 2.0
 
 

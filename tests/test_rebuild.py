@@ -17,7 +17,8 @@ from pipeline.config import Config, StoreConfig, make_config
 from pipeline.encode import NonFiniteError
 from pipeline.errors import CorpusError, EarshotError, IndexMismatch, UsageError
 from pipeline.plan import Choice
-from pipeline.run import Progress, index_corpus, optimize_index, plan_corpus, read_config, restore_index
+from pipeline.record import Progress
+from pipeline.run import index_corpus, optimize_index, plan_corpus, read_config, restore_index
 from tests.contents import SECTIONS, KnownCorpus, live, read
 from tests.fakes import Row
 from tests.test_protocol import die_at, make_format_1
@@ -222,7 +223,10 @@ def test_a_newer_format_is_left_alone(corpus: KnownCorpus, rebuild: bool) -> Non
             run(corpus.config, rebuild=rebuild)
     with pytest.raises(IndexMismatch):
         journal.migrate(into, "x")
-    assert {path.name for path in Path(into).iterdir()} == {f"{n}.lance" for n in (*journal.DATA_TABLES, "batches")}
+    assert {path.name for path in Path(into).iterdir()} == {
+        "run.json",
+        *(f"{n}.lance" for n in (*journal.DATA_TABLES, "batches")),
+    }
 
 
 @pytest.mark.parametrize("rebuild_first", [False, True])
@@ -307,14 +311,15 @@ def test_a_former_generation_goes_when_nobody_can_read_it_any_more(corpus: Known
         *(f"{name}.lance" for name in (*journal.DATA_TABLES, "batches")),
         "generation-2",
         "generation-3",
+        "run.json",
     }
     hasty = with_windows(corpus.config, 1.6).model_copy(update={"store": make_hasty(corpus.config)})
     assert index(hasty) == 0  # a run does it too
-    assert {path.name for path in Path(into).iterdir()} == {"batches.lance", "generation-3"}
+    assert {path.name for path in Path(into).iterdir()} == {"batches.lance", "generation-3", "run.json"}
     assert live(into) == expected
     assert index(with_windows(corpus.config, 1.2), rebuild=True) > 0
     optimize_index(into, 0.0)
-    assert {path.name for path in Path(into).iterdir()} == {"batches.lance", "generation-4"}
+    assert {path.name for path in Path(into).iterdir()} == {"batches.lance", "generation-4", "run.json"}
 
 
 # --- upkeep -----------------------------------------------------------------------------------------------------------

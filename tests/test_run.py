@@ -17,7 +17,8 @@ from pipeline.checkpoint import read_identity
 from pipeline.config import Config, make_config
 from pipeline.errors import EarshotError, IndexMismatch, ModelError
 from pipeline.plan import Choice, Plan
-from pipeline.run import Progress, Stages, estimate_bytes, index_corpus
+from pipeline.record import Progress
+from pipeline.run import Stages, estimate_bytes, index_corpus
 from pipeline.stages import decode_batch, encode_windows, write_windows
 from pipeline.window import Waveform, window_starts
 from tests.checkpoints import edit_weights, make_pe_audio

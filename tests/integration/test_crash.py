@@ -17,7 +17,8 @@ import yaml
 from pipeline import journal, store
 from pipeline.config import load_config
 from pipeline.errors import EarshotError
-from pipeline.run import Progress, index_corpus
+from pipeline.record import Progress
+from pipeline.run import index_corpus
 
 N_FILES = 30
 

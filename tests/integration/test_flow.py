@@ -20,6 +20,7 @@ from pipeline.encode import load_encoder
 from pipeline.errors import EarshotError, IndexMismatch
 from pipeline.flow import run_stages
 from pipeline.front import Index
+from pipeline.record import STAGES, read_record
 from pipeline.run import describe_run, index_corpus
 from pipeline.stages import decode_batch
 from pipeline.synth import CAPTIONS, CLASSES, Event, make_scene
@@ -111,6 +112,11 @@ def scenes(truth: tuple[Path, dict[str, list[Event]]], tmp_path_factory: pytest.
     index = tmp_path_factory.mktemp("scenes-index") / "index"
     progress = index_corpus(configure(truth[0], index))
     assert (progress.n_indexed, progress.n_failed) == (len(truth[1]), 0)
+    record = read_record(str(index))
+    assert record is not None
+    assert record.bottleneck in STAGES
+    assert all(stage.busy_s > 0 for stage in record.stages.values())
+    assert record.stages["decode"].speed > record.stages["encode"].speed  # type: ignore[operator]
     return index
 
 

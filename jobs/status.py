@@ -1,0 +1,111 @@
+"""``earshot status``: how a run goes, from the record that it keeps in its index."""
+
+import os
+from dataclasses import asdict
+from typing import TYPE_CHECKING, Annotated
+
+import typer
+
+from jobs.jobs import show_when
+from jobs.output import print_json, print_table, show_hours, show_left
+from jobs.query import Json
+from jobs.submit import Address
+
+if TYPE_CHECKING:
+    from jobs.cluster import Cluster, Job
+    from pipeline.record import Record
+
+SILENT_S = 60.0
+"""A run that has not written its record for so long may be dead, or busy with one long step."""
+
+
+def status(
+    what: Annotated[
+        str | None, typer.Argument(metavar="[JOB|INDEX]", help="A job, or an index; else the newest job.")
+    ] = None,
+    address: Address = None,
+    json: Json = False,
+) -> None:
+    """Say how far a run is, how fast, and what holds it up.
+
+    Example: earshot status my-index
+    """
+    from pipeline.errors import UsageError
+    from pipeline.record import read_record
+
+    if what is not None and ("/" in what or os.path.isdir(what)):
+        record = read_record(what)
+        if record is None:
+            raise UsageError(f"{what}: no record of a run here; `earshot index SOURCE --into {what}` leaves one")
+        if json:
+            print_json([{"job": record.job, "state": record.state, "index": what, "record": asdict(record)}])
+        else:
+            _print_record(f"{what}: {_tell_state(record)}", record)
+        return
+    _show_job(what, address, json=json)
+
+
+def _show_job(name: str | None, address: str | None, *, json: bool) -> None:
+    from jobs.cluster import connect
+    from pipeline.errors import JobMissing
+    from pipeline.record import read_record
+
+    cluster = connect(address)
+    if name is None and not (newest := cluster.list_jobs()):
+        raise JobMissing(f"{cluster.address}: no job of Earshot here; `earshot submit CONFIG` makes one")
+    job = newest[0] if name is None else cluster.find(name)
+    record = read_record(job.index) if job.index else None
+    if record is not None and record.job != job.name:
+        record = None  # of an earlier or a later run
+    if json:
+        print_json([{**asdict(job), "job": job.name, "record": record and asdict(record)}])
+    elif record is not None:
+        _print_record(f"{job.name}: {job.state}", record)
+    else:
+        print(_tell_without_record(cluster, job))
+
+
+def _tell_without_record(cluster: "Cluster", job: "Job") -> str:
+    lines = cluster.logs(job.name).strip().splitlines()
+    where = f", into {job.index}" if job.index else ""
+    return f"{job.name}: {job.state}{where}; its record cannot be read from here; it said last: {(lines or ['-'])[-1]}"
+
+
+def _tell_state(record: "Record") -> str:
+    from pipeline.record import age_s
+
+    silent_s = age_s(record)
+    if record.state != "running" or silent_s < SILENT_S:
+        return record.state
+    return f"running, but not heard of for {show_left(silent_s)}"
+
+
+def _print_record(title: str, record: "Record") -> None:
+    about = "" if record.state == "done" else "about "
+    failures = ", ".join(f"{count} {reason}" for reason, count in record.failures.items())
+    values = {
+        "doing": record.doing if record.state == "running" else None,
+        "error": record.error,
+        "index": record.index,
+        "files": f"{record.n_done} of {record.n_files}: {record.n_indexed} indexed, {record.n_unchanged} unchanged,"
+        f" {record.n_failed} failed",
+        "failures": failures or None,
+        "audio": f"{show_hours(record.hours_done * 3600)} of {about}{show_hours(record.hours_all * 3600)}",
+        "speed": f"{record.hours_per_hour:.1f} hours per hour" if record.hours_per_hour else None,
+        "left": None if record.eta_s is None else show_left(record.eta_s),
+        "started": show_when(record.started_at),
+        "updated": f"{show_when(record.updated_at)}, by process {record.pid} on {record.host}",
+    }
+    print_table(title, ["", ""], [(name, value) for name, value in values.items() if value is not None])
+    columns = ["stage", "audio per working second", "at work", ""]
+    stages = [
+        (
+            name,
+            "" if stage.speed is None else f"{stage.speed:.0f}x",
+            "" if stage.busy is None else f"{stage.busy:.0%}",
+            "bottleneck" if name == record.bottleneck else "",
+        )
+        for name, stage in record.stages.items()
+    ]
+    if any(stage.busy_s for stage in record.stages.values()):
+        print_table("what the workers do", columns, stages, right=columns[1:3])

@@ -1,0 +1,23 @@
+"""``earshot stop``: stop a job."""
+
+from jobs.logs import Job
+from jobs.output import print_json
+from jobs.query import Json
+from jobs.submit import Address
+
+
+def stop(job: Job, address: Address = None, json: Json = False) -> None:
+    """Stop a job on a Ray cluster. What it has finished stays; submitted again, it goes on from there.
+
+    Example: earshot stop earshot-my-index-1a2b3c4d-1
+    """
+    from jobs.cluster import connect
+
+    cluster = connect(address)
+    stopped = cluster.stop(job)
+    if json:
+        print_json([{"job": job, "stopped": stopped}])
+    elif stopped:
+        print(f"{job} is stopping; submit its configuration again to go on")
+    else:
+        print(f"{job} has ended already: {cluster.find(job).state}")

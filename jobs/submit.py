@@ -1,0 +1,57 @@
+"""``earshot submit``: a run on a Ray cluster."""
+
+import sys
+from typing import Annotated
+
+import typer
+
+from jobs.index import Rebuild
+from jobs.output import print_json
+from jobs.query import Json
+
+Address = Annotated[
+    str | None,
+    typer.Option(help="Of the cluster's dashboard; else RAY_API_SERVER_ADDRESS, RAY_ADDRESS, http://127.0.0.1:8265."),
+]
+
+
+def submit(
+    config: Annotated[str, typer.Argument(metavar="CONFIG", help="Configuration; its paths are the cluster's.")],
+    address: Address = None,
+    wait: Annotated[bool, typer.Option("--wait", help="Follow it to its end; exit with 1 if it fails.")] = False,
+    ship: Annotated[
+        bool, typer.Option("--ship", help="Send this Earshot along, where the cluster has only what it depends on.")
+    ] = False,
+    python: Annotated[str, typer.Option(help="Command of the interpreter on the cluster.")] = "python",
+    rebuild: Rebuild = False,
+    json: Json = False,
+) -> None:
+    """Run `earshot index CONFIG` on a Ray cluster. Submitted again, it goes on where it was.
+
+    Example: earshot submit configs/cluster.yaml --address http://head:8265 --wait
+    """
+    from jobs.cluster import connect
+    from pipeline.config import load_config
+    from pipeline.errors import EarshotError
+
+    loaded = load_config(config)
+    cluster = connect(address)
+    name = cluster.submit(loaded, ship=ship, python=python, rebuild=rebuild)
+    if json:
+        print_json([{"job": name, "address": cluster.address}])
+    else:
+        print(f"submitted {name}; `earshot status {name}` says how it goes, `earshot logs {name} -f` follows it")
+    if not wait:
+        return
+    sys.stdout.flush()
+    try:
+        for text in cluster.follow(name):
+            sys.stderr.write(text)
+            sys.stderr.flush()
+    except KeyboardInterrupt:
+        raise EarshotError(f"{name} goes on; `earshot stop {name}` stops it") from None
+    job = cluster.find(name)
+    if json:
+        print_json([{"job": name, "state": job.state}])
+    if job.state != "succeeded":
+        raise EarshotError(f"{name}: {job.state}; submit it again to go on: {job.message}")

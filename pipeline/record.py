@@ -1,0 +1,323 @@
+"""What a run tells of itself: one record, kept in the index as ``run.json``, which whatever shows progress renders.
+
+The driver counts in a ``Progress``; ``make_record`` makes of it the frozen ``Record`` that bar, log lines, metrics and
+``earshot status`` show; a ``Keeper`` writes that now and then, and once more when the run ends, however it ends.
+"""
+
+import contextlib
+import datetime as dt
+import json
+import os
+import socket
+import time
+from collections import Counter
+from collections.abc import Callable, Mapping
+from dataclasses import asdict, dataclass, field, replace
+from types import TracebackType
+from typing import Any, Literal
+
+from pipeline import storage
+
+STAGES = ("decode", "encode", "write")
+"""What workers do; receipts carry the seconds that each took, as ``decode_s`` and so on."""
+
+NAME = "run.json"
+WRITE_EVERY_S = 2.0
+
+JOB_VARIABLE = "EARSHOT_JOB"
+"""Environment variable in which a submitted job finds its own name."""
+
+State = Literal["running", "done", "failed", "stopped"]
+
+
+# --- counting ---------------------------------------------------------------------------------------------------------
+
+
+@dataclass
+class Pace:
+    """How fast work goes, from what receipts report. Rates count from the first receipt on: its work began before."""
+
+    speed: float = 0.0
+    """Seconds of audio encoded per second, since workers were ready."""
+    busy_s: dict[str, float] = field(default_factory=lambda: dict.fromkeys(STAGES, 0.0))
+    """Seconds that workers spent in each stage."""
+    _room_s: dict[str, float] = field(default_factory=lambda: dict.fromkeys(STAGES, 0.0))
+    _since_s: dict[str, float] = field(default_factory=lambda: dict.fromkeys(STAGES, 0.0))
+    _audio_s: float = 0.0
+    _first_at: float | None = None
+    _last_at: float = 0.0
+
+    def add(self, receipt: Mapping[str, Any], now: float, workers: Mapping[str, float]) -> None:
+        """Take one RECEIPTS row, at ``now`` (monotonic seconds), from so many ``workers`` in each stage."""
+        for stage in STAGES:
+            self.busy_s[stage] += receipt[f"{stage}_s"]
+        if self._first_at is None:
+            self._first_at = self._last_at = now
+            return
+        self._audio_s += receipt["audio_s"]
+        for stage in STAGES:
+            self._since_s[stage] += receipt[f"{stage}_s"]
+            self._room_s[stage] += (now - self._last_at) * workers[stage]
+        self._last_at = now
+        if now > self._first_at:
+            self.speed = self._audio_s / (now - self._first_at)
+
+    def busy(self, stage: str) -> float | None:
+        """How much of their time the workers of a stage work, 0 to 1; None before it is known."""
+        room_s = self._room_s[stage]
+        return min(1.0, self._since_s[stage] / room_s) if room_s and self._since_s[stage] else None
+
+
+@dataclass
+class Progress:
+    """Where a run is. ``n_files`` counts the files of the corpus, and each of them ends up in one of the counts."""
+
+    index: str = ""
+    run_id: str = ""
+    started_at: float = field(default_factory=time.time)
+    n_files: int = 0
+    n_unchanged: int = 0
+    n_indexed: int = 0
+    n_failed: int = 0
+    n_failed_before: int = 0
+    """Of the unchanged files, those that failed in an earlier run."""
+    n_deleted: int = 0
+    """Files of the index that are no longer there."""
+    n_clips: int = 0
+    n_frames: int = 0
+    audio_s: float = 0.0
+    """Audio encoded, that of unfinished batches included."""
+    planned_s: float = 0.0
+    """Audio to encode, as the plan estimates it from file sizes."""
+    pace: Pace = field(default_factory=Pace)
+    reasons: Counter[str] = field(default_factory=Counter)
+    unpublished: list[str] = field(default_factory=list)
+    """For each batch whose files changed while they were read, so that it could not be published: what happened."""
+    stage: str = "listing"
+
+    @property
+    def n_done(self) -> int:
+        return self.n_unchanged + self.n_indexed + self.n_failed
+
+    @property
+    def speed(self) -> float:
+        """Seconds of audio encoded per second, since workers were ready."""
+        return self.pace.speed
+
+    @property
+    def failed_fraction(self) -> float:
+        """Of the files of the corpus, those that failed in this run or an earlier one."""
+        return (self.n_failed + self.n_failed_before) / max(1, self.n_files)
+
+
+def find_shortfall(progress: Progress, max_failed_fraction: float) -> str | None:
+    """What a run that came to its end has left undone, or why it counts as failed; None if it is complete."""
+    found = []
+    if progress.unpublished:
+        n_files = progress.n_files - progress.n_done
+        found.append(f"{n_files} files are left, run again: {progress.unpublished[0]}")
+    if progress.failed_fraction > max_failed_fraction:
+        allowed = f"run.max_failed_fraction allows {max_failed_fraction:.1%}"
+        found.append(f"{progress.failed_fraction:.1%} of the files failed, {allowed}")
+    return "; ".join(found) or None
+
+
+# --- the record -------------------------------------------------------------------------------------------------------
+
+
+@dataclass(frozen=True)
+class StageRecord:
+    """What one stage does."""
+
+    busy_s: float
+    """Seconds that its workers have worked, all of them together."""
+    speed: float | None
+    """Seconds of audio per such second."""
+    busy: float | None
+    """How much of their time its workers work, 0 to 1."""
+
+
+@dataclass(frozen=True)
+class Record:
+    """A run as it was at ``updated_at``. Times are UTC, ISO 8601; what is not known yet is None."""
+
+    index: str
+    run_id: str
+    job: str | None
+    """Name of the job that it runs in, where it was submitted."""
+    host: str
+    pid: int
+    state: State
+    error: str | None
+    doing: str
+    started_at: str
+    updated_at: str
+    n_files: int
+    n_done: int
+    n_indexed: int
+    n_unchanged: int
+    n_failed: int
+    hours_done: float
+    hours_all: float
+    """To encode in this run; an estimate until it is done."""
+    hours_per_hour: float
+    eta_s: float | None
+    failures: dict[str, int]
+    stages: dict[str, StageRecord]
+    bottleneck: str | None
+    """The stage whose workers are busiest."""
+
+
+def make_record(progress: Progress, state: State = "running", error: str | None = None) -> Record:
+    """The record of a run as it is now."""
+    pace = progress.pace
+    stages = {
+        stage: StageRecord(
+            round(pace.busy_s[stage], 3),
+            progress.audio_s / pace.busy_s[stage] if pace.busy_s[stage] else None,
+            pace.busy(stage),
+        )
+        for stage in STAGES
+    }
+    known = {stage: each.busy for stage, each in stages.items() if each.busy is not None}
+    left_s = progress.planned_s - progress.audio_s
+    all_s = progress.audio_s if state == "done" else max(progress.planned_s, progress.audio_s)
+    return Record(
+        index=progress.index,
+        run_id=progress.run_id,
+        job=os.environ.get(JOB_VARIABLE),
+        host=socket.gethostname(),
+        pid=os.getpid(),
+        state=state,
+        error=error and " ".join(error.split()),
+        doing=progress.stage,
+        started_at=_show(progress.started_at),
+        updated_at=_show(time.time()),
+        n_files=progress.n_files,
+        n_done=progress.n_done,
+        n_indexed=progress.n_indexed,
+        n_unchanged=progress.n_unchanged,
+        n_failed=progress.n_failed,
+        hours_done=progress.audio_s / 3600,
+        hours_all=all_s / 3600,
+        hours_per_hour=pace.speed,
+        eta_s=left_s / pace.speed if state == "running" and pace.speed and left_s > 0 else None,
+        failures=dict(progress.reasons),
+        stages=stages,
+        bottleneck=max(known, key=lambda stage: known[stage]) if known else None,
+    )
+
+
+def _show(seconds: float) -> str:
+    return dt.datetime.fromtimestamp(seconds, dt.UTC).isoformat(timespec="milliseconds")
+
+
+def age_s(record: Record) -> float:
+    """Seconds since a record was written."""
+    return time.time() - dt.datetime.fromisoformat(record.updated_at).timestamp()
+
+
+METRICS = {
+    "earshot_files": "Files of the corpus: all, and so far done, indexed, unchanged, failed",
+    "earshot_hours": "Hours of audio to encode in this run (all, an estimate) and encoded so far (done)",
+    "earshot_hours_per_hour": "Hours of audio encoded per hour, since workers were ready",
+    "earshot_eta_s": "Seconds left, by that speed",
+    "earshot_failures": "Files that failed or were cut short in this run, by reason",
+    "earshot_stage_speed": "Seconds of audio per second of work in a stage",
+    "earshot_stage_busy": "How much of their time the workers of a stage work, 0 to 1",
+}
+"""Names and meanings of the metrics."""
+
+Measure = tuple[str, dict[str, str], float]
+"""Name, tags and value of a metric."""
+
+
+def list_measures(record: Record) -> list[Measure]:
+    """A record as metrics; what is not known is left out."""
+    files = {state: getattr(record, f"n_{state}") for state in ("done", "indexed", "unchanged", "failed")}
+    found: list[tuple[str, dict[str, str], float | None]] = [
+        *(("earshot_files", {"state": state}, count) for state, count in {"all": record.n_files, **files}.items()),
+        ("earshot_hours", {"state": "done"}, record.hours_done),
+        ("earshot_hours", {"state": "all"}, record.hours_all),
+        ("earshot_hours_per_hour", {}, record.hours_per_hour),
+        ("earshot_eta_s", {}, record.eta_s if record.state == "running" else 0.0),
+        *(("earshot_failures", {"reason": reason}, count) for reason, count in record.failures.items()),
+        *(("earshot_stage_speed", {"stage": stage}, each.speed) for stage, each in record.stages.items()),
+        *(("earshot_stage_busy", {"stage": stage}, each.busy) for stage, each in record.stages.items()),
+    ]
+    shared = {"index": record.index, "run": record.run_id}
+    return [(name, shared | tags, float(value)) for name, tags, value in found if value is not None]
+
+
+# --- written and read -------------------------------------------------------------------------------------------------
+
+
+def write_record(path: str, record: Record) -> None:
+    """Put the record into the index at ``path``, a folder or a URL. Readers see the former one or this one, whole."""
+    data = json.dumps(asdict(record), ensure_ascii=False, indent=1).encode()
+    if storage.is_url(path):
+        fs, root = storage.find(path)
+        fs.pipe_file(f"{root}/{NAME}", data)  # an object store shows an object when all of it is there
+        return
+    beside = os.path.join(path, f"{NAME}.new")
+    with open(beside, "wb") as file:
+        file.write(data)
+    os.replace(beside, os.path.join(path, NAME))
+
+
+def read_record(path: str) -> Record | None:
+    """The record of the newest run on the index at ``path``; None where there is none, or it cannot be read."""
+    try:
+        fs, root = storage.find(path)
+        values = json.loads(fs.cat_file(f"{root}/{NAME}"))
+        stages = {stage: StageRecord(**each) for stage, each in values["stages"].items()}
+        return replace(Record(**values), stages=stages)
+    except Exception:  # each kind of store has its own errors, and another version its own keys
+        return None
+
+
+class Keeper:
+    """Writes the record of a run while the context is open, and how it ended on leaving. It never stops the run.
+
+    Args:
+        publish: also called with each record.
+        shortfall: what keeps a run that came to its end from being done.
+    """
+
+    def __init__(
+        self,
+        path: str,
+        progress: Progress,
+        publish: Callable[[Record], None] = lambda record: None,
+        shortfall: Callable[[], str | None] = lambda: None,
+    ) -> None:
+        self._path, self._progress, self._publish, self._shortfall = path, progress, publish, shortfall
+        self._written_at = float("-inf")
+
+    def __enter__(self) -> "Keeper":
+        self.note()
+        return self
+
+    def __exit__(
+        self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None
+    ) -> None:
+        if error is None:
+            shortfall = self._shortfall()
+            self._write("failed" if shortfall else "done", shortfall)
+        elif isinstance(error, KeyboardInterrupt | SystemExit):
+            self._write("stopped", None)
+        else:
+            self._write("failed", str(error) or type(error).__name__)
+
+    def note(self) -> None:
+        """Write the record, unless that was done a moment ago."""
+        if time.monotonic() - self._written_at >= WRITE_EVERY_S:
+            self._write("running", None)
+
+    def _write(self, state: State, error: str | None) -> None:
+        record = make_record(self._progress, state, error)
+        with contextlib.suppress(Exception):
+            self._publish(record)
+        with contextlib.suppress(Exception):
+            write_record(self._path, record)
+        self._written_at = time.monotonic()

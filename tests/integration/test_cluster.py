@@ -1,0 +1,378 @@
+"""A real Ray cluster with its dashboard and a token, started here: submit, follow, watch, stop in the middle, go on.
+
+And one of four nodes, of which one is killed while it works. Each is stopped by the processes that were started for it.
+"""
+
+import contextlib
+import datetime as dt
+import json
+import os
+import random
+import shutil
+import signal
+import socket
+import subprocess
+import sys
+import tempfile
+import time
+import urllib.request
+from collections.abc import Callable, Iterator
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import pytest
+import yaml
+
+from pipeline.audit import audit
+from pipeline.config import Config, load_config
+from pipeline.encode import load_encoder
+from pipeline.record import Record, read_record
+from pipeline.run import index_corpus
+from tests.integration.test_crash import count_batches, live_rows, vectors, write_corpus
+from tests.test_run import in_place
+
+pytestmark = [pytest.mark.slow, pytest.mark.timeout(900)]
+
+ROOT = Path(__file__).parents[2]
+N_FILES = 300
+TOKEN = "0123456789abcdef" * 4
+
+
+def free_ports(count: int) -> list[int]:
+    """Ports of the loopback interface that nothing listens on, nor any connection is given meanwhile."""
+    found: list[int] = []
+    for port in random.sample(range(20_000, 32_000), 1_000):  # between Ray's workers and the system's own
+        with contextlib.suppress(OSError), socket.create_server(("127.0.0.1", port)):
+            found.append(port)
+        if len(found) == count:
+            break
+    return found
+
+
+def without_ray() -> dict[str, str]:
+    """The environment without what others say of Ray, and with this code for whoever is started in it."""
+    kept = {name: value for name, value in os.environ.items() if not name.startswith(("RAY_", "EARSHOT_"))}
+    return {**kept, "OMP_NUM_THREADS": "1", "RAY_USAGE_STATS_ENABLED": "0", "RAY_ENABLE_UV_RUN_RUNTIME_ENV": "0"}
+
+
+def wait_for(holds: Callable[[], Any], what: str, timeout_s: float = 240.0) -> Any:
+    """What ``holds`` returns, as soon as that is true."""
+    deadline = time.monotonic() + timeout_s
+    while not (value := holds()):
+        assert time.monotonic() < deadline, f"waited in vain: {what}"
+        time.sleep(0.2)
+    return value
+
+
+@dataclass(frozen=True)
+class Head:
+    address: str
+    metrics: str
+    environment: dict[str, str]
+
+    def earshot(
+        self, *arguments: object, code: Path = ROOT, variables: dict[str, str] | None = None
+    ) -> subprocess.CompletedProcess[str]:
+        """The command line, with the code that lies at ``code``."""
+        environment = {**self.environment, "RAY_API_SERVER_ADDRESS": self.address, "PYTHONPATH": str(code)}
+        environment |= variables or {}
+        command = [sys.executable, "-m", "jobs.main", *map(str, arguments)]
+        return subprocess.run(
+            command, env=environment, capture_output=True, text=True, cwd=code, timeout=400, check=False
+        )
+
+    def ask(self, *arguments: object) -> list[dict[str, Any]]:
+        result = self.earshot(*arguments, "--json")
+        assert result.returncode == 0, result.stderr
+        return [json.loads(line) for line in result.stdout.splitlines()]
+
+    def start(self, *arguments: object, into: Path) -> subprocess.Popen[bytes]:
+        environment = {**self.environment, "RAY_API_SERVER_ADDRESS": self.address, "PYTHONPATH": str(ROOT)}
+        with into.open("wb") as log:
+            return subprocess.Popen(
+                [sys.executable, "-m", "jobs.main", *map(str, arguments)], env=environment, stdout=log, stderr=log
+            )
+
+    def scrape(self) -> str:
+        with urllib.request.urlopen(self.metrics, timeout=10) as answer:
+            text: str = answer.read().decode()
+        return text
+
+
+@pytest.fixture(scope="module")
+def head() -> Iterator[Head]:
+    """A head of two cores that wants a token; what it needs lies in a folder of its own."""
+    folder = tempfile.mkdtemp(prefix="earshot-ray-", dir="/tmp")  # paths of sockets must be short
+    port, dashboard, metrics, client, agent, agent_grpc = free_ports(6)
+    environment = {**without_ray(), "RAY_AUTH_MODE": "token", "RAY_AUTH_TOKEN": TOKEN}
+    options = {
+        "port": port,
+        "dashboard-host": "127.0.0.1",
+        "dashboard-port": dashboard,
+        "metrics-export-port": metrics,
+        "ray-client-server-port": client,
+        "dashboard-agent-listen-port": agent,
+        "dashboard-agent-grpc-port": agent_grpc,
+        "num-cpus": 2,
+        "object-store-memory": 400_000_000,
+        "temp-dir": folder,
+        "node-ip-address": "127.0.0.1",
+    }
+    start = "from ray.scripts.scripts import main; main()"
+    command = [sys.executable, "-c", start, "start", "--head", "--block", "--include-dashboard=true"]
+    command += [f"--{name}={value}" for name, value in options.items()]
+    log = Path(folder, "start.log")
+    with log.open("wb") as said:
+        process = subprocess.Popen(command, env=environment, stdout=said, stderr=said, cwd=folder)
+    try:
+        found = Head(f"http://127.0.0.1:{dashboard}", f"http://127.0.0.1:{metrics}/metrics", environment)
+
+        def answers() -> bool:
+            assert process.poll() is None, log.read_text()
+            request = urllib.request.Request(f"{found.address}/api/jobs/", headers={"Authorization": f"Bearer {TOKEN}"})
+            try:
+                with urllib.request.urlopen(request, timeout=5):
+                    return True
+            except OSError:
+                return False
+
+        wait_for(answers, "the head answers", 120)
+        yield found
+        assert process.poll() is None, f"the head has died: {log.read_text()}"
+    finally:
+        process.send_signal(signal.SIGTERM)  # it stops what it has started
+        process.wait(60)
+        shutil.rmtree(folder, ignore_errors=True)
+
+
+def write_config(folder: Path, index: Path, **sections: Any) -> Path:
+    values = {
+        "sources": [str(folder)],
+        "into": str(index),
+        "store": {"checkpoint_s": 600},  # what is committed is committed because the run ends
+        "run": {"batch_s": 8.0},
+        "encode": {"actors": 1},
+        **sections,
+    }
+    file = index.with_suffix(".yaml")
+    file.write_text(yaml.safe_dump(values))
+    return file
+
+
+def check_against_undisturbed(config: Config, undisturbed: Path) -> None:
+    """The tables are those that one run in place would have written, without Ray."""
+    encoder: Any = load_encoder(config.encode)
+    whole = config.model_copy(update={"into": str(undisturbed)})
+    index_corpus(whole, stages=in_place(encoder))
+    index = Path(config.into)
+    assert live_rows(index) == live_rows(undisturbed)
+    for name, keys in (("clips", ["clip_id"]), ("frames", ["audio_id", "frame"])):
+        expected, found = vectors(undisturbed, name, keys), vectors(index, name, keys)
+        assert expected.keys() == found.keys()
+        for key, vector in expected.items():
+            assert vector @ found[key] >= 0.9999 * np.linalg.norm(vector) * np.linalg.norm(found[key])
+    assert audit(config.into) == []
+
+
+def test_a_job_is_followed_watched_stopped_and_taken_up_again(head: Head, tmp_path: Path) -> None:
+    corpus = write_corpus(tmp_path / "in", N_FILES)
+    index = tmp_path / "index"
+    config = write_config(corpus, index)
+    shipped = tmp_path / "code"  # only what is sent says this
+    for name in ("pipeline", "jobs"):
+        shutil.copytree(ROOT / name, shipped / name, ignore=shutil.ignore_patterns("__pycache__"))
+    display = shipped / "jobs" / "display.py"
+    display.write_text(display.read_text().replace("files to encode, about", "files to encode (shipped), about"))
+    display.write_text(display.read_text().replace("LINE_EVERY_S = 5.0", "LINE_EVERY_S = 0.5"))
+
+    submitted = head.earshot("submit", config, "--ship", "--python", sys.executable, "--json", code=shipped)
+    assert submitted.returncode == 0, submitted.stderr
+    job = json.loads(submitted.stdout)["job"]
+    assert job.startswith("earshot-index-")
+    assert job.endswith("-1")
+    refused = head.earshot("submit", config, "--python", sys.executable)
+    assert (refused.returncode, refused.stdout) == (1, "")
+    assert f"job {job} is at work on it" in refused.stderr
+    followed = tmp_path / "followed.log"
+    follower = head.start("logs", job, "-f", into=followed)
+
+    def in_the_middle() -> Record | None:
+        record = read_record(str(index))
+        return record if record and record.n_done > N_FILES / 12 and record.bottleneck else None
+
+    record = wait_for(in_the_middle, "some of the files are done")
+    assert (record.job, record.state, record.n_files) == (job, "running", N_FILES + 1)
+    assert count_batches(index) == 0  # no checkpoint has come yet
+    [status] = head.ask("status")
+    shown = status["record"]
+    assert (status["job"], status["state"]) == (job, "running")
+    assert shown["n_done"] >= record.n_done
+    assert 0 < shown["hours_done"] < shown["hours_all"]
+    assert shown["hours_per_hour"] > 0
+    assert 0 < shown["stages"]["encode"]["busy"] <= 1
+
+    def measured() -> str | None:
+        text = head.scrape()
+        return text if "ray_earshot_stage_busy" in text else None
+
+    lines = [line for line in wait_for(measured, "metrics").splitlines() if line.startswith("ray_earshot_")]
+    assert {line.split("{")[0] for line in lines} >= {"ray_earshot_files", "ray_earshot_hours_per_hour"}
+    [done] = [line for line in lines if 'state="done"' in line and line.startswith("ray_earshot_files")]
+    assert f'index="{index}"' in done
+    assert 0 < float(done.split()[-1]) <= N_FILES + 1  # exported some seconds late
+
+    asked_at = time.time()
+    assert head.ask("stop", job) == [{"job": job, "stopped": True}]
+    stopped = wait_for(lambda: (s := head.ask("status", job)[0])["state"] == "stopped" and s, "the job is stopped")
+    assert stopped["record"]["state"] == "stopped"
+    took_s = dt.datetime.fromisoformat(stopped["record"]["updated_at"]).timestamp() - asked_at
+    print(f"stopped {took_s:.1f} s after `earshot stop` was called, the start of that command included")
+    n_published = len(live_rows(index)["files"])
+    assert N_FILES / 12 < n_published == stopped["record"]["n_done"] < N_FILES
+    assert not list(index.glob("claim*")), f"killed after {took_s:.1f} s, before it was through"
+    assert follower.wait(60) == 0
+    said = followed.read_text()
+    assert "files to encode (shipped)" in said
+    assert "is busiest" in said
+    assert said.splitlines()[-1] == "earshot: stopped; what was published stays, run again to go on"
+    assert "Traceback" not in said
+
+    again = head.earshot("submit", config, "--ship", "--python", sys.executable, "--wait", "--json")
+    assert again.returncode == 0, again.stderr
+    answers = [json.loads(line) for line in again.stdout.splitlines()]
+    assert answers[0]["job"] == job[:-1] + "2"
+    assert answers[1] == {"job": job[:-1] + "2", "state": "succeeded"}
+    final = read_record(str(index))
+    assert final is not None
+    assert (final.state, final.n_unchanged, final.n_done) == ("done", n_published, N_FILES + 1)
+    assert [(each["name"], each["state"]) for each in head.ask("jobs")] == [
+        (job[:-1] + "2", "succeeded"),
+        (job, "stopped"),
+    ]
+    assert head.earshot("logs", job).stdout == said
+    check_against_undisturbed(load_config(config), tmp_path / "whole")
+
+
+def test_a_job_that_fails_exits_with_one_and_says_why(head: Head, tmp_path: Path) -> None:
+    config = write_config(tmp_path / "nothing", tmp_path / "failing")
+    result = head.earshot("submit", config, "--ship", "--python", sys.executable, "--wait")
+    assert result.returncode == 1
+    assert result.stderr.splitlines()[-1].startswith("earshot: earshot-failing-")
+    assert "no such file or folder" in result.stderr.splitlines()[-1]
+    [status] = head.ask("status")
+    assert (status["state"], status["record"]) == ("failed", None)
+    told = head.earshot("status").stdout
+    assert "failed" in told
+    assert "no such file or folder" in told
+
+
+@pytest.mark.parametrize(
+    ("arguments", "variables", "code", "said"),
+    [
+        (["jobs"], {"RAY_AUTH_TOKEN": "f" * 64}, 1, "refuses this token"),
+        (["status", "x"], {"RAY_AUTH_MODE": "disabled"}, 1, "wants a token: set RAY_AUTH_MODE=token"),
+        (["logs", "nothing"], {}, 2, "nothing: no such job"),
+        (["logs", "nothing", "-f"], {}, 2, "nothing: no such job"),
+        (["stop", "nothing"], {}, 2, "nothing: no such job"),
+        (["jobs", "--address", "http://127.0.0.1:1"], {}, 1, "no Ray cluster answers here"),
+    ],
+)
+def test_a_refusal_is_one_line(
+    head: Head, arguments: list[str], variables: dict[str, str], code: int, said: str
+) -> None:
+    result = head.earshot(*arguments, variables=variables)
+    assert (result.returncode, result.stdout) == (code, "")
+    assert said in result.stderr
+    assert result.stderr.startswith("earshot: ")
+    assert result.stderr.count("\n") == 1
+
+
+NODES = """
+import sys
+from ray.cluster_utils import Cluster
+
+folder = sys.argv[1]
+small = {"object_store_memory": 200_000_000}
+cluster = Cluster(initialize_head=True, head_node_args={"num_cpus": 1, "temp_dir": folder, **small})
+nodes = [cluster.add_node(num_cpus=1, num_gpus=1, **small) for _ in range(3)]
+cluster.wait_for_nodes()
+print(cluster.address, flush=True)
+for line in sys.stdin:
+    cluster.remove_node(nodes.pop(), allow_graceful=False)
+    print("killed", flush=True)
+cluster.shutdown()
+"""
+"""A head and three nodes that claim a GPU each; a line on stdin kills one of them, its end stops all."""
+
+
+@pytest.fixture
+def nodes() -> Iterator[tuple[subprocess.Popen[str], dict[str, str]]]:
+    """The process that holds the nodes, and the environment of drivers that join them."""
+    folder = tempfile.mkdtemp(prefix="earshot-ray-", dir="/tmp")
+    environment = {**without_ray(), "RAY_AUTH_MODE": "disabled", "PYTHONPATH": str(ROOT)}
+    log = Path(folder, "nodes.log")
+    with log.open("wb") as said:
+        process = subprocess.Popen(
+            [sys.executable, "-c", NODES, folder],
+            env=environment,
+            stdin=subprocess.PIPE,
+            stdout=subprocess.PIPE,
+            stderr=said,
+            text=True,
+        )
+    assert process.stdin is not None
+    assert process.stdout is not None
+    try:
+        address = process.stdout.readline().strip()
+        assert address, log.read_text()
+        yield process, {**environment, "RAY_ADDRESS": address}
+    finally:
+        process.stdin.close()
+        process.stdout.close()
+        try:
+            process.wait(60)
+        except subprocess.TimeoutExpired:
+            process.kill()
+            process.wait()
+        shutil.rmtree(folder, ignore_errors=True)
+
+
+def test_a_node_that_dies_takes_nothing_along(
+    nodes: tuple[subprocess.Popen[str], dict[str, str]], tmp_path: Path
+) -> None:
+    process, environment = nodes
+    n_files = N_FILES // 2
+    corpus = write_corpus(tmp_path / "in", n_files)
+    index = tmp_path / "index"
+    encode = {"actors": 3, "max_actors": 6}  # three at once: every node with a GPU has one
+    config = write_config(corpus, index, encode=encode, store={"checkpoint_s": 1})
+    log = tmp_path / "run.log"
+    with (
+        log.open("wb") as said,
+        subprocess.Popen(
+            [sys.executable, "-m", "jobs.main", "index", str(config)], env=environment, stdout=said, stderr=said
+        ) as driver,
+    ):
+
+        def in_the_middle() -> Record | None:
+            assert driver.poll() is None, log.read_text()
+            record = read_record(str(index))
+            return record if record and record.n_done > n_files / 10 else None
+
+        record = wait_for(in_the_middle, "some files are done")
+        assert record.n_done < n_files / 2
+        assert process.stdin is not None
+        assert process.stdout is not None
+        process.stdin.write("kill one\n")
+        process.stdin.flush()
+        assert process.stdout.readline() == "killed\n"
+        after = read_record(str(index))
+        assert after is not None
+        assert (after.state, after.n_done < n_files) == ("running", True)
+        assert driver.wait(400) == 0, log.read_text()
+    final = read_record(str(index))
+    assert final is not None
+    assert (final.state, final.n_indexed, final.n_failed) == ("done", n_files, 1)
+    check_against_undisturbed(load_config(config), tmp_path / "whole")

@@ -1,0 +1,303 @@
+"""What a run tells of itself, without Ray: rates, estimates, how it ended, and that it is never seen half-written."""
+
+import json
+import signal
+import threading
+from collections.abc import Iterator
+from pathlib import Path
+from typing import Any
+
+import fsspec
+import pyarrow as pa
+import pytest
+
+from jobs.display import describe
+from pipeline import record as records
+from pipeline import store
+from pipeline.audit import audit
+from pipeline.config import Config
+from pipeline.errors import EarshotError
+from pipeline.record import (
+    METRICS,
+    STAGES,
+    Keeper,
+    Pace,
+    Progress,
+    find_shortfall,
+    list_measures,
+    make_record,
+    read_record,
+    write_record,
+)
+from pipeline.run import index_corpus
+from tests.contents import KnownCorpus, live
+from tests.test_run import WideEncoder, in_place
+
+ONE_EACH = dict.fromkeys(STAGES, 1.0)
+
+
+def receipt(audio_s: float, decode_s: float = 0.0, encode_s: float = 0.0, write_s: float = 0.0) -> dict[str, float]:
+    return {"audio_s": audio_s, "decode_s": decode_s, "encode_s": encode_s, "write_s": write_s}
+
+
+def halfway() -> Progress:
+    """100 s of 400 s are encoded, by one decoder and two encoders, at ten times real time."""
+    progress = Progress(index="/ix", run_id="a" * 32, n_files=40, n_indexed=8, n_unchanged=1, n_failed=1)
+    progress.reasons["not_audio"] += 1
+    progress.planned_s = 400.0
+    workers = {"decode": 1.0, "encode": 2.0, "write": 10.0}
+    for k, now in enumerate((5.0, 7.5, 10.0, 12.5, 15.0)):
+        progress.pace.add(receipt(20.0 if k else 100.0, 1.0, 4.5, 0.1), now, workers)
+    progress.pace.add(receipt(20.0), 15.0, workers)
+    progress.audio_s = 100.0
+    return progress
+
+
+def test_rates_count_from_the_first_receipt_on() -> None:
+    record = make_record(halfway())
+    assert record.hours_per_hour == pytest.approx(10.0)  # 100 s in 10 s: the first 100 s began before
+    assert record.eta_s == pytest.approx(30.0)
+    assert (record.hours_done, record.hours_all) == (100 / 3600, 400 / 3600)
+    assert {stage: each.busy for stage, each in record.stages.items()} == pytest.approx(
+        {"decode": 4 / 10, "encode": 18 / 20, "write": 0.4 / 100}
+    )
+    assert record.bottleneck == "encode"
+    assert record.stages["decode"].speed == pytest.approx(100 / 5)
+    assert record.stages["encode"].busy_s == 22.5
+    assert record.failures == {"not_audio": 1}
+    assert (record.n_files, record.n_done, record.n_indexed, record.n_unchanged, record.n_failed) == (40, 10, 8, 1, 1)
+
+
+def test_the_busiest_workers_are_the_bottleneck_not_the_most_seconds() -> None:
+    pace = Pace()
+    for now in (0.0, 10.0):
+        pace.add(receipt(1.0, decode_s=9.0, encode_s=30.0), now, {"decode": 1.0, "encode": 8.0, "write": 1.0})
+    record = make_record(Progress(pace=pace))
+    assert record.bottleneck == "decode"
+    assert record.stages["write"].busy is None
+
+
+def test_nothing_is_claimed_before_it_is_known() -> None:
+    progress = Progress(n_files=3, planned_s=60.0)
+    for n_receipts in range(2):
+        if n_receipts:
+            progress.pace.add(receipt(10.0, 1.0, 1.0, 1.0), 3.0, ONE_EACH)  # one receipt tells no rate yet
+        record = make_record(progress)
+        assert (record.hours_per_hour, record.eta_s, record.bottleneck) == (0.0, None, None)
+    progress.pace.add(receipt(10.0, 1.0, 1.0, 1.0), 4.0, ONE_EACH)
+    progress.audio_s = 61.0  # more than the plan thought
+    record = make_record(progress)
+    assert record.hours_per_hour == 10.0
+    assert record.eta_s is None
+    assert record.hours_all == record.hours_done
+    assert make_record(Progress(planned_s=50.0), "done").hours_all == 0.0
+
+
+def test_an_error_is_one_line_and_the_job_is_named(monkeypatch: pytest.MonkeyPatch) -> None:
+    assert make_record(Progress()).job is None
+    monkeypatch.setenv(records.JOB_VARIABLE, "earshot-ix-1")
+    record = make_record(Progress(), "failed", "one\n two")
+    assert (record.job, record.error, record.state) == ("earshot-ix-1", "one two", "failed")
+
+
+def test_a_line_says_it_all() -> None:
+    said = describe(make_record(halfway()))
+    assert said == (
+        "listing: 10 of 40 files, 100 s of about 0.11 h, 10x real time, less than a minute left, 1 failed,"
+        " encode is busiest (90%)"
+    )
+    assert describe(make_record(Progress(n_files=2, stage="planning"))) == "planning: 0 of 2 files"
+
+
+def test_metrics_are_the_record() -> None:
+    measures = list_measures(make_record(halfway()))
+    assert {name for name, _, _ in measures} == METRICS.keys()
+    assert all(tags["index"] == "/ix" and tags["run"] == "a" * 32 for _, tags, _ in measures)
+    values = {(name, *sorted(set(tags.values()) - {"/ix", "a" * 32})): value for name, tags, value in measures}
+    assert values["earshot_files", "all"] == 40
+    assert values["earshot_files", "done"] == 10
+    assert values["earshot_eta_s",] == pytest.approx(30.0)
+    assert values["earshot_stage_busy", "encode"] == pytest.approx(0.9)
+    assert values["earshot_failures", "not_audio"] == 1
+    keys: dict[str, set[str]] = {}
+    for name, tags, _ in measures:
+        assert keys.setdefault(name, set(tags)) == set(tags)  # Ray wants the same tags every time
+    names = {name for name, _, _ in list_measures(make_record(Progress()))}
+    assert not names & {"earshot_stage_busy", "earshot_stage_speed"}
+
+
+@pytest.mark.parametrize("where", ["{tmp}", "file://{tmp}", "memory://record-test"])
+def test_a_record_is_read_as_it_was_written(where: str, tmp_path: Path) -> None:
+    path = where.format(tmp=tmp_path)
+    assert read_record(path) is None
+    for error in (None, "no ü"):
+        record = make_record(halfway(), "failed" if error else "running", error)
+        write_record(path, record)
+        assert read_record(path) == record
+    if "memory" not in where:
+        assert [file.name for file in tmp_path.iterdir()] == ["run.json"]
+        (tmp_path / "run.json").write_text(json.dumps({"stages": {}}))
+        assert read_record(path) is None
+    else:
+        fsspec.filesystem("memory").rm("/record-test", recursive=True)
+
+
+def test_a_record_is_never_seen_half_written(tmp_path: Path) -> None:
+    stop = threading.Event()
+    write_record(str(tmp_path), make_record(halfway()))
+
+    def write() -> None:
+        for length in range(1_000_000):
+            write_record(str(tmp_path), make_record(halfway(), "failed", "x" * (length % 7) * 5_000))
+            if stop.is_set():
+                break
+
+    writer = threading.Thread(target=write)
+    writer.start()
+    try:
+        assert all(read_record(str(tmp_path)) is not None for _ in range(300))
+    finally:
+        stop.set()
+        writer.join()
+
+
+@pytest.mark.parametrize(
+    ("error", "state", "said"),
+    [
+        (None, "done", None),
+        (KeyboardInterrupt(), "stopped", None),
+        (EarshotError("the disk is full"), "failed", "the disk is full"),
+        (ValueError(), "failed", "ValueError"),
+    ],
+)
+def test_how_a_run_ended_is_kept(error: BaseException | None, state: str, said: str | None, tmp_path: Path) -> None:
+    def end() -> None:
+        with Keeper(str(tmp_path), Progress()):
+            began = read_record(str(tmp_path))
+            assert began is not None
+            assert began.state == "running"
+            if error is not None:
+                raise error
+
+    if error is None:
+        end()
+    else:
+        with pytest.raises(type(error)):
+            end()
+    record = read_record(str(tmp_path))
+    assert record is not None
+    assert (record.state, record.error) == (state, said)
+
+
+def test_a_record_that_cannot_be_written_or_shown_stops_nothing(tmp_path: Path) -> None:
+    def publish(record: Any) -> None:
+        raise OSError("no metrics today")
+
+    (tmp_path / "file").write_text("in the way")
+    with Keeper(str(tmp_path / "file"), Progress(), publish) as keeper:
+        keeper.note()
+    with Keeper(str(tmp_path), Progress(), publish):
+        pass
+    assert read_record(str(tmp_path)) is not None
+
+
+def test_it_is_written_now_and_then(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(records, "WRITE_EVERY_S", 0.0)
+    progress = Progress()
+    with Keeper(str(tmp_path), progress) as keeper:
+        for n_files in (5, 6):
+            progress.n_files = n_files
+            keeper.note()
+            record = read_record(str(tmp_path))
+            assert record is not None
+            assert record.n_files == n_files
+        monkeypatch.setattr(records, "WRITE_EVERY_S", 1e9)
+        progress.n_files = 7
+        keeper.note()
+        record = read_record(str(tmp_path))
+        assert record is not None
+        assert record.n_files == 6
+
+
+def test_a_run_with_too_many_failures_has_failed(tmp_path: Path) -> None:
+    progress = Progress(n_files=4, n_failed=1, n_failed_before=1)
+    assert find_shortfall(progress, 0.5) is None
+    with Keeper(str(tmp_path), progress, shortfall=lambda: find_shortfall(progress, 0.4)):
+        pass
+    record = read_record(str(tmp_path))
+    assert record is not None
+    assert (record.state, record.error) == ("failed", "50.0% of the files failed, run.max_failed_fraction allows 40.0%")
+
+
+# --- kept by a run ----------------------------------------------------------------------------------------------------
+
+
+@pytest.fixture
+def known(tmp_path: Path) -> KnownCorpus:
+    known = KnownCorpus(tmp_path, store={"checkpoint_rows": 100_000})
+    for k in range(6):
+        known.put(f"{k}.wav", k)
+    known.put("broken.wav", 7)
+    return known
+
+
+def test_a_run_keeps_its_record(known: KnownCorpus) -> None:
+    progress = index_corpus(known.config, stages=in_place(WideEncoder()))
+    record = read_record(known.config.into)
+    assert record is not None
+    assert (record.state, record.doing, record.error) == ("done", "done", None)
+    assert (record.n_files, record.n_indexed, record.n_failed) == (7, 6, 1)
+    assert record.hours_done == record.hours_all == progress.audio_s / 3600
+    assert (record.index, record.run_id) == (known.config.into, progress.run_id)
+    again = index_corpus(known.config, stages=in_place(WideEncoder()))
+    record = read_record(known.config.into)
+    assert record is not None
+    assert (record.run_id, record.n_unchanged, record.failures) == (again.run_id, 7, {})
+    assert live(known.config.into) == known.expected()
+
+
+@pytest.mark.parametrize("number", [signal.SIGINT, signal.SIGTERM])
+@pytest.mark.parametrize("during_commit", [False, True])
+def test_what_is_complete_is_committed_when_a_run_is_stopped(
+    known: KnownCorpus, number: signal.Signals, during_commit: bool
+) -> None:
+    """The signal comes while batches wait for a checkpoint, or in the middle of one."""
+    config = known.config
+    if during_commit:
+        config = config.model_copy(update={"store": config.store.model_copy(update={"checkpoint_rows": 1})})
+    sent_s, arrived = 0.0, threading.Event()
+
+    def interrupt(*_: object) -> None:
+        raise KeyboardInterrupt
+
+    def stages(batches: pa.Table, config: Config, frames_schema: pa.Schema) -> Iterator[dict[str, Any]]:
+        for count, row in enumerate(in_place(WideEncoder())(batches, config, frames_schema)):
+            if count == 3 and not during_commit:
+                assert arrived.wait(60)  # all that has been sent has been taken
+                signal.raise_signal(number)
+            nonlocal sent_s
+            sent_s += row["audio_s"]
+            yield row
+
+    def watch(progress: Progress) -> None:
+        if progress.n_done and progress.audio_s >= sent_s:
+            arrived.set()
+
+    def strike(step: str) -> None:
+        if during_commit and step == "append frames":
+            signal.raise_signal(number)
+
+    former = signal.signal(number, interrupt)
+    try:
+        with pytest.raises(KeyboardInterrupt):
+            index_corpus(config, watch, stages=stages, seam=strike)
+    finally:
+        signal.signal(number, former)
+    published = store.open_published(config.into, "files").count_rows()
+    record = read_record(config.into)
+    assert record is not None
+    assert 0 < published < 7
+    assert (record.state, record.n_done) == ("stopped", published)
+    index_corpus(known.config, stages=in_place(WideEncoder()))
+    assert live(config.into) == known.expected()
+    assert audit(config.into) == []
