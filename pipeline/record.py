@@ -93,6 +93,8 @@ class Progress:
     reasons: Counter[str] = field(default_factory=Counter)
     unpublished: list[str] = field(default_factory=list)
     """For each batch whose files changed while they were read, so that it could not be published: what happened."""
+    held_back: bool = False
+    """Whether a rebuild came to its end, and is not put in the place of the former tables."""
     stage: str = "listing"
 
     @property
@@ -119,6 +121,8 @@ def find_shortfall(progress: Progress, max_failed_fraction: float) -> str | None
     if progress.failed_fraction > max_failed_fraction:
         allowed = f"run.max_failed_fraction allows {max_failed_fraction:.1%}"
         found.append(f"{progress.failed_fraction:.1%} of the files failed, {allowed}")
+    if progress.held_back:
+        found.append("so the former tables stay in their place; mend that and run with --rebuild again")
     return "; ".join(found) or None
 
 

@@ -266,6 +266,7 @@ def index_corpus(
             if run.plan.batches.num_rows:
                 run.encode(workers, clip_dimension, frame_dimension)
             complete = not rebuild or _check_rebuilt(progress, former, config)
+            progress.held_back = not complete
             if rebuild and complete:
                 run.keep_deleted(former)
             progress.stage = "indexing ids"

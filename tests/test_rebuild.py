@@ -17,7 +17,7 @@ from pipeline.config import Config, StoreConfig, make_config
 from pipeline.encode import NonFiniteError
 from pipeline.errors import CorpusError, EarshotError, IndexMismatch, UsageError
 from pipeline.plan import Choice
-from pipeline.record import Progress
+from pipeline.record import Progress, find_shortfall
 from pipeline.run import index_corpus, optimize_index, plan_corpus, read_config, restore_index
 from tests.contents import SECTIONS, KnownCorpus, live, read
 from tests.fakes import Row
@@ -459,6 +459,22 @@ def test_files_that_nothing_names_go_after_a_week(tmp_path: Path) -> None:
         os.utime(stray[-1], times=(time.time() - n_days * 86_400,) * 2)
     optimize_index(str(into), 24.0)
     assert [path.exists() for path in stray] == [True, False]
+
+
+def test_a_rebuild_of_which_too_much_fails_says_that_the_former_tables_stay(corpus: KnownCorpus) -> None:
+    corpus.put("broken.wav", 7)
+    limits = corpus.config.run.model_copy(update={"max_failed_fraction": 0.05})
+    config = corpus.config.model_copy(update={"run": limits})
+    for n_left in (1, 0):
+        progress = index_corpus(config, stages=in_place(WideEncoder()), rebuild=True)
+        said = find_shortfall(progress, 0.05)
+        assert progress.held_back == bool(n_left)
+        if n_left:
+            assert said is not None
+            assert said.endswith("so the former tables stay in their place; mend that and run with --rebuild again")
+            assert journal.live(config.into) == config.into
+            corpus.delete("broken.wav")
+    assert journal.live(config.into) == f"{config.into}/generation-2"
 
 
 # --- formats ----------------------------------------------------------------------------------------------------------
