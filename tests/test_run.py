@@ -3,6 +3,7 @@
 import errno
 import os
 import threading
+import time
 import uuid
 from collections.abc import Callable, Iterator, Sequence
 from pathlib import Path
@@ -18,7 +19,7 @@ from pipeline.config import Config, make_config
 from pipeline.errors import EarshotError, IndexMismatch, ModelError
 from pipeline.plan import Choice, Plan
 from pipeline.record import Progress
-from pipeline.run import Stages, estimate_bytes, index_corpus
+from pipeline.run import Stages, estimate_bytes, estimate_seconds, index_corpus, plan_corpus
 from pipeline.stages import decode_batch, encode_windows, write_windows
 from pipeline.window import Waveform, window_starts
 from tests.checkpoints import edit_weights, make_pe_audio
@@ -294,6 +295,30 @@ def test_the_size_that_is_told_is_about_what_is_written(tmp_path: Path) -> None:
         n_vectors = sum(store.open_published(config.into, name).count_rows() for name in tables)
         # The duration of a wav is guessed for 16 bits in stereo; these are float32 in mono: 4 bytes for 3.1.
         assert told == [pytest.approx(n_vectors * 2 * DIMENSION * 192_000 / 150_000, rel=0.06)]
+
+
+def test_the_time_that_is_told_counts_each_content_once_and_not_the_start(tmp_path: Path) -> None:
+    (tmp_path / "in").mkdir()
+    for number in range(5):
+        write_wav(tmp_path / "in" / f"{number}.wav", noise(2.5, seed=1))
+    config = configure(tmp_path / "in", tmp_path / "index")
+
+    def slow_start(batches: pa.Table, config: Config, frames_schema: pa.Schema) -> Any:
+        time.sleep(1.0)
+        for receipt in in_place(WideEncoder())(batches, config, frames_schema):
+            yield {**receipt, "decode_s": 0.2, "encode_s": 0.3}
+
+    index_corpus(config, stages=slow_start)
+    [row] = [row for row in journal.read_journal(config.into).to_pylist() if row["kind"] == "index"]
+    assert (row["audio_s"], journal.encoded_s(row)) == (12.5, 2.5)
+    assert 0.5 <= row["seconds"] < 1.0
+    write_wav(tmp_path / "in" / "new.wav", noise(5.0, seed=2))
+    plan = plan_corpus(config)
+    told = estimate_seconds(plan, config)
+    assert told == pytest.approx(plan.seconds_to_decode * row["seconds"] / 2.5)
+    write_wav(tmp_path / "in" / "new.wav", noise(0.01, seed=2))
+    index_corpus(config, stages=slow_start)  # a run that encodes nothing tells nothing of speed
+    assert estimate_seconds(plan, config) == told
 
 
 def test_failures_count_over_the_corpus_whichever_run_saw_them(corpus: Path, tmp_path: Path) -> None:

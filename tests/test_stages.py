@@ -195,6 +195,7 @@ def test_many_files_are_apart_and_in_order(tmp_path: Path) -> None:
         "audio_s": pytest.approx(sum(len(samples) / 48_000 for samples in sounds.values())),
         "precision": "float32",
         "seconds": None,
+        "detail": {},
     }
     assert batch.n_rows == len(clips) + len(frames)
 
