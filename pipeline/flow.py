@@ -107,7 +107,7 @@ def start_ray() -> None:
     if not ray.is_initialized():
         local: dict[str, Any] = {}
         if "RAY_ADDRESS" not in os.environ:
-            local = {"num_cpus": max(2, len(os.sched_getaffinity(0))), "include_dashboard": False}
+            local = {"address": "local", "num_cpus": max(2, len(os.sched_getaffinity(0))), "include_dashboard": False}
         former = signal.getsignal(signal.SIGTERM)
         with _no_stderr(), warnings.catch_warnings():
             # Ray's daemons are forked and replaced at once: they never touch what Lance has open here.

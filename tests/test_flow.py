@@ -1,5 +1,7 @@
 """How a machine is shared between the stages. The rest of the wiring is tested with Ray, in tests/integration."""
 
+from typing import Any
+
 import pytest
 
 from pipeline.config import EncodeConfig
@@ -67,3 +69,20 @@ def test_more_encoders_than_gpus_or_cores_still_fit() -> None:
 def test_a_gpu_that_is_not_there_is_refused() -> None:
     with pytest.raises(UsageError, match="device: cuda"):
         share_machine({"CPU": 4.0, "memory": 8.0 * GIB}, EncodeConfig(device="cuda"))
+
+
+def test_a_cluster_that_happens_to_run_on_this_machine_is_left_alone(monkeypatch: pytest.MonkeyPatch) -> None:
+    import ray
+
+    from pipeline import flow
+
+    given: list[dict[str, Any]] = []
+    monkeypatch.setattr(ray, "is_initialized", lambda: False)
+    monkeypatch.setattr(ray, "init", lambda **options: given.append(options))
+    monkeypatch.setattr(flow, "_keep_stdout_clean", lambda: None)
+    monkeypatch.delenv("RAY_ADDRESS", raising=False)
+    flow.start_ray()
+    monkeypatch.setenv("RAY_ADDRESS", "10.0.0.1:6379")
+    flow.start_ray()
+    assert [options.get("address") for options in given] == ["local", None]
+    assert "num_cpus" not in given[1]
