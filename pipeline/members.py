@@ -95,11 +95,10 @@ def _open(path: str) -> BinaryIO:
     return storage.open_remote(path) if storage.is_url(path) else open(path, "rb")
 
 
-class _Range(io.RawIOBase):
-    """A range of a file, which is closed with it."""
-
+class _Range(storage.FileAround):
     def __init__(self, file: BinaryIO, place: Place) -> None:
-        self._file, self._place, self._at = file, place, 0
+        super().__init__(file)
+        self._place, self._at = place, 0
 
     def readinto(self, buffer: bytearray) -> int:  # type: ignore[override]
         size = min(len(buffer), max(0, self._place.size_bytes - self._at))
@@ -118,13 +117,3 @@ class _Range(io.RawIOBase):
 
     def tell(self) -> int:
         return self._at
-
-    def readable(self) -> bool:
-        return True
-
-    def seekable(self) -> bool:
-        return True
-
-    def close(self) -> None:
-        self._file.close()
-        super().close()

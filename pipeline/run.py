@@ -60,6 +60,7 @@ HOLDERS_AT_ONCE = 500
 """Files whose clips are read in one go, to be copied."""
 
 MAX_HOURS = 1_000_000
+"""Of what upkeep may be told to leave alone: more than a century."""
 
 STOP_S = 10.0
 """How long a run that fails waits for its workers to stop."""

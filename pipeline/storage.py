@@ -140,10 +140,24 @@ def open_remote(url: str) -> BinaryIO:
     return cast(BinaryIO, _Retried(file))
 
 
-class _Retried(io.RawIOBase):
+class FileAround(io.RawIOBase):
+    """Another file, which is closed with it, to be read in another way."""
+
     def __init__(self, file: Any) -> None:
         self._file = file
 
+    def readable(self) -> bool:
+        return True
+
+    def seekable(self) -> bool:
+        return True
+
+    def close(self) -> None:
+        self._file.close()
+        super().close()
+
+
+class _Retried(FileAround):
     def read(self, size: int | None = -1, /) -> bytes:
         at = self._file.tell()
 
@@ -158,16 +172,6 @@ class _Retried(io.RawIOBase):
 
     def tell(self) -> int:
         return int(self._file.tell())
-
-    def readable(self) -> bool:
-        return True
-
-    def seekable(self) -> bool:
-        return True
-
-    def close(self) -> None:
-        self._file.close()
-        super().close()
 
 
 def list_files(

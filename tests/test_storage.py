@@ -21,7 +21,7 @@ from pipeline.plan import Choice
 from pipeline.read import hash_file, probe_file
 from pipeline.run import index_corpus, optimize_index, plan_corpus, read_config, restore_index
 from pipeline.stages import decode_batch
-from tests.contents import HASTY, SECTIONS, KnownBucket, check_whole, content, live
+from tests.contents import HASTY, PATIENT, SECTIONS, KnownBucket, check_whole, content, live
 from tests.fakes import GRID
 from tests.test_protocol import change, die_at, edit, edit_again, fill, make_anew, tidy
 from tests.test_run import WideEncoder, in_place
@@ -294,7 +294,8 @@ def test_an_index_in_a_bucket_follows_a_corpus_in_a_bucket(known: KnownBucket) -
 
 
 @pytest.mark.slow
-def test_all_that_is_done_with_an_index_is_done_in_a_bucket(known: KnownBucket) -> None:
+def test_all_that_is_done_with_an_index_is_done_in_a_bucket(bucket: str, tmp_path: Path) -> None:
+    known = KnownBucket(f"{bucket}/{tmp_path.name}", tmp_path, store=PATIENT)
     into = known.config.into
     fill(known)
     run(known)
