@@ -112,6 +112,15 @@ class SoundfileReader:
             expected_duration_s=self._promised_s(),
         )
 
+    def seek(self, sample: int) -> None:
+        """Go on with this sample, exactly.
+
+        Raises:
+            soundfile.LibsndfileError: it cannot be found.
+        """
+        self._file.seek(sample)
+        self.n_read = sample
+
     def pieces(self) -> Iterator[Piece]:
         rate_hz, channels = self.info.sample_rate_hz, self.info.channels
         n_samples = max(1, min(_PIECE_S * rate_hz, _PIECE_VALUES // channels))

@@ -13,6 +13,7 @@ Whatever is wrong with a file ends in ``FileFailure``; what can be decoded of a 
         audio.info.codec, audio.truncated
 """
 
+import math
 from collections.abc import Iterator
 from typing import Any, Self
 
@@ -27,6 +28,13 @@ from pipeline.read import Bytes, Source, file_boundary, hash_file, unreadable
 from pipeline.window import SAMPLE_RATE_HZ, Waveform, samples_to_seconds, seconds_to_samples
 
 __all__ = ["AudioInfo", "AudioStream", "Source", "decode_all", "hash_file", "open_audio", "to_model_rate"]
+
+_PREROLL_S = 1
+"""What is decoded before the second that is wanted: many times as long as the resampler's filter."""
+
+_MOST_PHASES = 2_000
+"""Of 48 kHz against another rate. With more than some 5,000 soxr interpolates between phases, and its clock drifts:
+60 s into a file of 44,056 Hz, samples are off by 3e-4. At 44,100 Hz there are 160, at 11,025 Hz 640."""
 
 _SLOWEST_HZ, _FASTEST_HZ = 1_000, 2_000_000
 """Rates outside come from damaged headers: at one hertz, a short file would become hours of samples."""
@@ -54,19 +62,55 @@ class AudioStream:
         self._reader.close()
         self._source.close()
 
-    def blocks(self) -> Iterator[Waveform]:
+    @property
+    def n_samples(self) -> int | None:
+        """How many samples there are, at 48 kHz, as near as can be told, where any of them can be found exactly; None
+        where the file must be read from its start."""
+        if not isinstance(self._reader, SoundfileReader) or self._reader.n_samples is None:
+            return None
+        if SAMPLE_RATE_HZ // math.gcd(self.info.sample_rate_hz, SAMPLE_RATE_HZ) > _MOST_PHASES:
+            return None
+        return round(self._reader.n_samples * SAMPLE_RATE_HZ / self.info.sample_rate_hz)
+
+    def blocks(self, from_s: int | None = None) -> Iterator[Waveform]:
         """Yield the file, once, as mono float32 blocks (samples,) at 48 kHz: the mean of its channels, not clipped.
+
+        Args:
+            from_s: a whole second to begin with, where ``n_samples`` is known: the samples from there on are those of
+                the whole file, to rounding. What stops short of its end is a failure then.
 
         Raises:
             FileFailure: ``not_finite``, ``decode_error``, ``too_short`` (a header and no samples), ``unsupported``,
                 ``unreadable``; at the place in the file where it shows.
         """
+        before_s = max(0, (from_s or 0) - _PREROLL_S)
+        n_before = ((from_s or 0) - before_s) * SAMPLE_RATE_HZ
         with file_boundary(self._source):
-            for block in self._resample(self._checked(self._pieces())):
-                if len(block):
-                    yield block
+            if before_s:
+                # At a whole second, the samples of every rate and those at 48 kHz fall together.
+                self._exact_reader.seek(before_s * self.info.sample_rate_hz)
+                self._decoded_s = float(before_s)
+            for block in self._resample(self._checked(self._pieces(exactly=from_s is not None))):
+                if len(block) > n_before:
+                    yield block[n_before:]
+                n_before = max(0, n_before - len(block))
             if not self._decoded_s:
                 raise self._nothing()
+
+    def ends_as_promised(self) -> bool:
+        """Whether the last second is there, where ``n_samples`` is known. Nothing else can be read afterwards."""
+        with file_boundary(self._source):
+            reader = self._exact_reader
+            reader.seek(max(0, (reader.n_samples or 0) - self.info.sample_rate_hz))
+            for _ in reader.pieces():
+                pass
+            return not reader.stopped_short()
+
+    @property
+    def _exact_reader(self) -> SoundfileReader:
+        if not isinstance(self._reader, SoundfileReader):
+            raise ValueError("samples of this file cannot be found exactly")
+        return self._reader
 
     @property
     def truncated(self) -> str | None:
@@ -77,12 +121,14 @@ class AudioStream:
             return f"{found}: {self._trouble}" if self._trouble else found
         return self._trouble
 
-    def _pieces(self) -> Iterator[Piece]:
-        """The samples at the file's own rate, from FFmpeg where libsndfile fails or stops short."""
+    def _pieces(self, *, exactly: bool) -> Iterator[Piece]:
+        """The samples at the file's own rate, from FFmpeg where libsndfile fails or stops short, if it may."""
         if isinstance(self._reader, SoundfileReader):
             yield from self._reader.pieces()
             if not self._reader.stopped_short():
                 return
+            if exactly:
+                raise FileFailure("decode", "decode_error", self._reader.trouble or "stops short")
             self._trouble, n_read = self._reader.trouble, self._reader.n_read
             self._reader.close()
             try:

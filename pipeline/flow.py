@@ -24,13 +24,25 @@ from pipeline import schema, storage
 from pipeline.config import Config, DecodeConfig, EncodeConfig
 from pipeline.errors import UsageError
 from pipeline.record import METRICS, Record, list_measures
-from pipeline.stages import decode_batch, encode_windows, error_row, note_seconds, windows_per_block, write_windows
+from pipeline.stages import (
+    decode_batch,
+    encode_windows,
+    error_row,
+    is_long,
+    note_seconds,
+    split_batch,
+    windows_per_block,
+    write_windows,
+)
 from pipeline.window import Grid
 
 TRIES = 3
 """How often a task is given to a worker that dies of it."""
 
 NOT_SHOWN = ("killed by `ray.kill`", "The worker died unexpectedly", "A worker died or was killed", "will be retried")
+
+SPLIT_CPUS = 0.9
+"""What a task asks for that looks at a long recording: less than decoding does, so that Ray keeps the two apart."""
 
 WRITE_CPUS = 0.1
 """What a task that writes asks for: it mostly waits for the disk."""
@@ -70,6 +82,11 @@ class _Encode:
             return note_seconds(encoded, "encode", time.perf_counter() - began)
         except Exception as error:
             return error_row(schema.ENCODED, decoded["batch_id"][0].as_py(), error)
+
+
+def _split(planned: pa.Table, config: DecodeConfig, grid: Grid) -> Iterator[pa.Table]:
+    for row in planned.to_pylist():
+        yield pa.Table.from_pylist(split_batch(row, config, grid), schema=schema.PLANNED)
 
 
 def _decode(planned: pa.Table, decode: Decode, config: DecodeConfig, grid: Grid) -> Iterator[pa.Table]:
@@ -239,7 +256,6 @@ def run_stages(
 
     Batches whose worker died again and again are missing from what comes back.
     """
-    import ray
     from ray.data import DataContext
 
     logging.getLogger("ray.data").setLevel(logging.CRITICAL)  # errors reach us as exceptions
@@ -255,20 +271,29 @@ def run_stages(
     with warnings.catch_warnings():
         # Ray 2.63 has no other way to bound retries than the arguments that it is going to name differently.
         warnings.filterwarnings("ignore", message="`ray_remote_args` is deprecated")
-        dataset = _connect(ray.data.from_arrow(batches), batches.num_rows, config, frames_schema, decode)
+        dataset = _connect(batches, config, frames_schema, decode)
     for table in dataset.iter_batches(batch_size=None, batch_format="pyarrow", prefetch_batches=0):
         yield from table.to_pylist()
 
 
-def _connect(planned: Any, n_batches: int, config: Config, frames_schema: pa.Schema, decode: Decode) -> Any:
+def _connect(batches: pa.Table, config: Config, frames_schema: pa.Schema, decode: Decode) -> Any:
     """The stages as a Ray dataset; nothing runs before it is read."""
-    from ray.data import ActorPoolStrategy
+    from ray.data import ActorPoolStrategy, from_arrow
+
+    planned, [longest] = from_arrow(batches), batches.slice(0, 1).to_pylist()
 
     encoders = _share(config.encode)
     wants = encoders.wants
-    least, most = min(encoders.least, n_batches), min(encoders.most, n_batches)  # more would have nothing to do
+    least, most = encoders.least, encoders.most
+    if not is_long(longest):  # more encoders than batches would have nothing to do
+        least, most = min(least, batches.num_rows), min(most, batches.num_rows)
     if "num_gpus" in wants:  # Ray wants a batch size then; a full block has more rows than that: none waits for others
         wants["batch_size"] = windows_per_block(config.window.grid)
+    settings = {"config": config.decode, "grid": config.window.grid}
+    if is_long(longest):
+        planned = planned.repartition(target_num_rows_per_block=1).map_batches(
+            _split, batch_size=1, batch_format="pyarrow", num_cpus=SPLIT_CPUS, fn_kwargs=settings
+        )
     return (
         planned.repartition(target_num_rows_per_block=1)
         .map_batches(
@@ -277,7 +302,7 @@ def _connect(planned: Any, n_batches: int, config: Config, frames_schema: pa.Sch
             batch_format="pyarrow",
             num_cpus=1,
             max_retries=TRIES - 1,
-            fn_kwargs={"decode": decode, "config": config.decode, "grid": config.window.grid},
+            fn_kwargs={"decode": decode, **settings},
         )
         .map_batches(
             _Encode,

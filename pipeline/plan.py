@@ -359,11 +359,11 @@ def _seconds(files: list[Row]) -> float:
 
 
 def pack_alone(batches: pa.Table, batch_ids: Set[str], run_id: str, n_before: int) -> pa.Table:
-    """The contents of some of the PLANNED batches, each in a batch of its own; these are numbered from ``n_before``."""
+    """The contents of some of the PLANNED batches, each whole in a batch of its own, numbered from ``n_before``."""
     chosen = [row for row in batches.to_pylist() if row["batch_id"] in batch_ids]
     audios = [audio for row in chosen for audio in row["audios"]]
     rows = [
-        {"batch_id": schema.make_batch_id(run_id, number), "audios": [audio]}
+        {"batch_id": schema.make_batch_id(run_id, number), "audios": [audio], "part": {"first": 0, "stop": None}}
         for number, audio in enumerate(audios, start=n_before + 1)
     ]
     return pa.Table.from_pylist(rows, schema=schema.PLANNED)

@@ -533,14 +533,24 @@ class _Run:
     def _publish_batches(self) -> None:
         began, self._encoding_since = self._encoding_since, self._encoding_since and time.monotonic()
         batches = []
+        written: set[str] = set()
         for batch in self._waiting:
             rows = batch.files.to_pylist()
-            # Content that is encoded once more, because that was asked for, takes the place of its former frames.
+            # Content that is encoded once more takes the place of its former frames, if those have been published.
             indexed = {row["audio_id"] for row in rows if batch.frame_fragments and row["status"] == "indexed"}
-            again = {audio_id for audio_id in indexed if self._ledger.holds(audio_id)}
+            again = {audio_id for audio_id in indexed - written if self._ledger.holds(audio_id)}
             drop_files, drop_frames = self._ledger.apply(rows)
             seconds = None if began is None else (time.monotonic() - began) / len(self._waiting)
-            batches.append(replace(batch, drop_files=drop_files, drop_frames=drop_frames | again, seconds=seconds))
+            batches.append(
+                replace(
+                    batch,
+                    drop_files=drop_files,
+                    drop_frames=drop_frames | again,
+                    spoiled=batch.spoiled | (indexed & written),
+                    seconds=seconds,
+                )
+            )
+            written |= indexed
         self._writer.commit(batches)
         self._waiting = []
 

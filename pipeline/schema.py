@@ -154,9 +154,13 @@ PLANNED = pa.schema(
     [
         pa.field("batch_id", ID, nullable=False),
         pa.field("audios", pa.list_(AUDIO), nullable=False),
+        # Null: whole, but for long recordings, which are cut into parts. Their windows from ``first`` to ``stop`` - 1,
+        # or, without ``stop``, to the end; from 0 to the end is the whole, decoded by one task.
+        pa.field("part", pa.struct([pa.field("first", pa.int32()), pa.field("stop", pa.int32())])),
     ]
 )
-"""plan -> decode: one row per batch, the files that one task decodes and one commit publishes, all or none."""
+"""plan -> decode: one row per batch, the files that one commit publishes, all or none, and one task decodes; of a long
+recording there are several rows in the end, one per part."""
 
 _FILE_ROWS = pa.list_(pa.struct([field for field in FILES if field.name != "batch_id"]))
 

@@ -8,6 +8,7 @@ A bad file is a row among the others. Ray calls these functions and adds nothing
 from collections.abc import Callable, Iterator, Sequence
 from contextlib import ExitStack, contextmanager
 from dataclasses import dataclass
+from functools import partial
 from typing import Any, Protocol
 
 import numpy as np
@@ -18,21 +19,28 @@ from pipeline import schema, storage
 from pipeline.config import DecodeConfig
 from pipeline.errors import EarshotError, FileFailure
 from pipeline.members import Place, fetched_member
-from pipeline.plan import empty_row
+from pipeline.plan import empty_row, estimate_seconds
 from pipeline.read import Source, hash_file, locate, one_line, unreadable
 from pipeline.window import (
     FRAME_S,
     HOP_SAMPLES,
+    SAMPLE_RATE_HZ,
+    WHOLE,
     Grid,
+    Part,
     Span,
     Waveform,
     count_frames,
     cut_windows,
     frames_to_seconds,
+    plan_parts,
     samples_to_seconds,
 )
 
 Row = dict[str, Any]
+
+_Done = dict[str, tuple[Row, FileFailure | None]]
+"""What became of contents, by their ids: files with the same bytes share it."""
 
 BLOCK_S = 320.0
 """Audio that travels together, in seconds: 61 MB of samples, 32 windows of 10 s."""
@@ -74,6 +82,44 @@ def windows_per_block(grid: Grid) -> int:
     return max(1, int(BLOCK_S // frames_to_seconds(grid.length_frames)))
 
 
+PART_S = 600.0
+"""Audio in one part of a long recording, in seconds."""
+
+
+def is_long(planned: Row, part_s: float = PART_S) -> bool:
+    """Whether a planned batch is one recording that makes three parts or more, as far as can be told from its size."""
+    [audio, *others] = planned["audios"]
+    return not others and estimate_seconds(audio["uris"][0], audio["size_bytes"]) >= 3 * part_s
+
+
+def split_batch(planned: Row, config: DecodeConfig, grid: Grid, part_s: float = PART_S) -> list[Row]:
+    """Cut a batch of one long recording into parts, to be decoded side by side: PLANNED rows, or the one it was.
+
+    The parts depend on the file alone, and give the same windows as the whole. Only what seeks exactly is cut, and what
+    goes on to its promised end. Where a part turns out to be broken, its batch never becomes complete: it is decoded
+    once more, as a whole, for what can be had of it.
+    """
+    if planned.get("part") or not is_long(planned, part_s):
+        return [planned]
+    from pipeline.decode import open_audio
+
+    [audio] = planned["audios"]
+    [file, *_] = _files_of(audio)
+    try:
+        with _fetched(file.place) as source:
+            with open_audio(source, config) as stream:
+                n_samples = stream.n_samples
+                if n_samples is None or not stream.ends_as_promised():
+                    return [planned]
+            content_hash = audio["content_hash"] or hash_file(source)
+    except FileFailure:  # which decoding finds as well
+        return [planned]
+    n_windows = max(1, int(part_s // frames_to_seconds(grid.step_frames)))
+    parts = plan_parts(n_samples, grid, n_windows)
+    audios = [{**audio, "content_hash": content_hash}]
+    return [{**planned, "audios": audios, "part": {"first": part.first, "stop": part.stop}} for part in parts]
+
+
 def decode_batch(
     planned: Row, config: DecodeConfig, grid: Grid, block_windows: int | None = None
 ) -> Iterator[pa.Table]:
@@ -86,17 +132,20 @@ def decode_batch(
         planned: one PLANNED row.
     """
     block_windows = block_windows or windows_per_block(grid)
+    part = Part(**planned["part"]) if planned.get("part") else WHOLE
+    decode = _decode_rows if part == WHOLE else partial(_decode_part, part=part)
     rows: list[Row] = []
     n_windows = 0
-    for seq, row in enumerate(_decode_rows(planned["audios"], config, grid)):
+    for seq, row in enumerate(decode(planned["audios"], config, grid), start=part.first):
         rows.append({"batch_id": planned["batch_id"], "seq": seq, "last": False, "decode_s": 0.0, **row})
         n_windows += row["files"] is None
         # The newest row is kept back: only what follows says whether it is the last.
         if n_windows > block_windows:
             yield pa.Table.from_pylist(rows[:-1], schema=schema.DECODED)
             rows, n_windows = rows[-1:], 1
-    rows[-1]["last"] = True
-    yield pa.Table.from_pylist(rows, schema=schema.DECODED)
+    if rows:
+        rows[-1]["last"] = rows[-1]["files"] is not None
+        yield pa.Table.from_pylist(rows, schema=schema.DECODED)
 
 
 @dataclass(frozen=True)
@@ -131,12 +180,13 @@ def _files_of(audio: Row) -> list[_File]:
 
 
 def _decode_rows(audios: list[Row], config: DecodeConfig, grid: Grid) -> Iterator[Row]:
+    done: _Done = {}
     for audio in audios:
         files = _files_of(audio)
         while files:
             row = empty_row(files[0].uri, None)
             try:
-                yield from _decode_file(row, files[0], audio["content_hash"], config, grid)
+                yield from _decode_file(row, files[0], audio["content_hash"], config, grid, done=done)
             except FileFailure as failure:
                 if failure.stage == "read" and len(files) > 1 and not row["n_clips"]:
                     # This place is out of reach, but others hold the same bytes.
@@ -149,24 +199,69 @@ def _decode_rows(audios: list[Row], config: DecodeConfig, grid: Grid) -> Iterato
             break
 
 
-def _decode_file(row: Row, file: _File, content_hash: str | None, config: DecodeConfig, grid: Grid) -> Iterator[Row]:
-    """Yield the windows of a file, filling ``row`` with what becomes known of it.
+def _decode_part(audios: list[Row], config: DecodeConfig, grid: Grid, part: Part) -> Iterator[Row]:
+    """The rows of a part of a recording; they end where it is broken, or has changed."""
+    [audio] = audios
+    files = _files_of(audio)
+    row = empty_row(files[0].uri, None)
+    try:
+        yield from _decode_file(row, files[0], audio["content_hash"], config, grid, part=part)
+    except FileFailure:
+        return
+    if part.stop is None:
+        yield _files_row([_placed(row, file) for file in files])
+
+
+def _decode_file(
+    row: Row,
+    file: _File,
+    content_hash: str | None,
+    config: DecodeConfig,
+    grid: Grid,
+    *,
+    part: Part = WHOLE,
+    done: _Done | None = None,
+) -> Iterator[Row]:
+    """Yield the windows of a file, or part of them, filling ``row`` with what becomes known of it.
 
     That a file changed comes before whatever else is wrong with it, which may be due to that.
+
+    Args:
+        done: the contents before it: of one of these there are no windows once more.
     """
+    done = {} if done is None else done
     try:
         row["size_bytes"] = file.size_bytes
-        with _fetched(file.place) as source:
-            yield from _decode_content(row, source, file, content_hash, config, grid)
+        with _fetched(file.place, whole=part == WHOLE) as source:
+            row["content_hash"] = content_hash or hash_file(source)
+            row["audio_id"] = schema.make_audio_id(row["content_hash"])
+            if row["audio_id"] in done:
+                _do_as(row, *done[row["audio_id"]])
+            else:
+                yield from _decode_content(row, source, file, config, grid, part)
+        file.check_unchanged()
+        done[row["audio_id"]] = row, None
     except FileFailure as failure:
         if failure.stage != "read":
             file.check_unchanged()
+        if row["n_clips"] or failure.stage != "read":
+            done[row["audio_id"]] = row, failure
         raise
-    file.check_unchanged()
+
+
+def _do_as(row: Row, other: Row, failure: FileFailure | None) -> None:
+    """Give ``row`` what became of its content when it was read before, from another file."""
+    row.update({name: value for name, value in other.items() if name not in ("uri", "file_id", "modified_ns")})
+    if failure is not None:
+        raise _same_bytes(other, failure)
 
 
 @contextmanager
-def _fetched(place: str | Place) -> Iterator[Source]:
+def _fetched(place: str | Place, *, whole: bool = True) -> Iterator[Source]:
+    """What to read a file from: a copy of what lies elsewhere, unless only a part is wanted."""
+    if not whole:
+        yield place
+        return
     with ExitStack() as stack:
         source: Source
         try:
@@ -178,19 +273,20 @@ def _fetched(place: str | Place) -> Iterator[Source]:
 
 
 def _decode_content(
-    row: Row, source: Source, file: _File, content_hash: str | None, config: DecodeConfig, grid: Grid
+    row: Row, source: Source, file: _File, config: DecodeConfig, grid: Grid, part: Part
 ) -> Iterator[Row]:
     from pipeline.decode import open_audio
 
-    row["content_hash"] = content_hash or hash_file(source)
-    row["audio_id"] = schema.make_audio_id(row["content_hash"])
-    n_samples = 0
+    n_samples = part.first * grid.step_frames * HOP_SAMPLES
+    from_s, n_before = divmod(n_samples, SAMPLE_RATE_HZ)
 
     def count(blocks: Iterator[Waveform]) -> Iterator[Waveform]:
-        nonlocal n_samples
+        nonlocal n_samples, n_before
         for block in blocks:
-            n_samples += len(block)
-            yield block
+            wanted = block[n_before:]
+            n_before = max(0, n_before - len(block))
+            n_samples += len(wanted)
+            yield wanted
 
     try:
         with open_audio(source, config) as stream:
@@ -199,7 +295,8 @@ def _decode_content(
             info = stream.info
             row.update(sample_rate_hz=info.sample_rate_hz, channels=info.channels, codec=info.codec)
             row["expected_duration_s"] = info.expected_duration_s
-            for span, samples in cut_windows(count(stream.blocks()), grid):
+            blocks = stream.blocks() if part == WHOLE else stream.blocks(from_s)
+            for span, samples in cut_windows(count(blocks), grid, part):
                 row["n_clips"] += 1
                 yield _window_row(row["audio_id"], span, samples)
             truncated = stream.truncated
@@ -209,6 +306,7 @@ def _decode_content(
         message = f"{row['duration_s']:.4f} s is less than one frame of {frames_to_seconds(1)} s"
         raise FileFailure("decode", "too_short", message)
     row["n_frames"] = count_frames(n_samples)
+    row["n_clips"] += part.first
     row["status"] = "indexed"
     if truncated:
         row.update(stage="decode", reason="truncated", message=truncated)
@@ -242,10 +340,15 @@ def _failed(row: Row, failure: FileFailure, file: _File) -> Row:
 
 def _failed_with(row: Row, failure: FileFailure, others: list[_File]) -> list[Row]:
     """The ledger rows of the other files with the bytes of ``row``, which was read for all of them."""
-    if failure.stage == "read":
-        message = f"{row['uri']} has the same bytes and was read for both: {failure.message}"
-        failure = FileFailure(failure.stage, failure.reason, message)
-    return [_failed(row, failure, file) for file in others]
+    return [_failed(row, _same_bytes(row, failure), file) for file in others]
+
+
+def _same_bytes(read: Row, failure: FileFailure) -> FileFailure:
+    """What a failure of the file that was read means for another one with the same bytes."""
+    if failure.stage != "read":
+        return failure
+    message = f"{read['uri']} has the same bytes and was read for both: {failure.message}"
+    return FileFailure(failure.stage, failure.reason, message)
 
 
 # --- encode -----------------------------------------------------------------------------------------------------------

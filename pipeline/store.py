@@ -80,8 +80,9 @@ class Batch:
     ``files`` and ``clips`` have the columns of their tables without ``batch_id``, which is added here.
     ``frame_fragments`` (JSON) are ordered: the rows of one audio are contiguous. What the batch replaces goes first:
     ``drop_files`` are ids of files whose ledger and clip rows go, ``drop_frames`` ids of audio whose frame rows go.
-    ``spoiled`` are ids of audio that failed after some of its frames were written: what this batch wrote of them goes
-    after the append. ``keep_clips`` are ids of files whose ledger row alone is replaced.
+    ``spoiled`` are ids of audio that failed after some of its frames were written, or that another batch of the same
+    commit has written too: what this batch wrote of them goes after the append. ``keep_clips`` are ids of files whose
+    ledger row alone is replaced.
     """
 
     batch_id: str
@@ -102,7 +103,8 @@ class Batch:
         if not self.frame_fragments:
             return 0
         rows = self.files.filter(pc.equal(self.files["status"], "indexed")).select(["audio_id", "n_frames"])
-        return sum({row["audio_id"]: row["n_frames"] for row in rows.to_pylist()}.values())
+        n_frames = {row["audio_id"]: row["n_frames"] for row in rows.to_pylist()}
+        return sum(n for audio_id, n in n_frames.items() if audio_id not in self.spoiled)
 
     @property
     def n_rows(self) -> int:

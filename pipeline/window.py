@@ -70,6 +70,17 @@ class Grid:
 
 
 @dataclass(frozen=True, slots=True)
+class Part:
+    """The regular windows ``first`` .. ``stop - 1`` of a file; without ``stop``, all windows from ``first`` on."""
+
+    first: int = 0
+    stop: int | None = None
+
+
+WHOLE = Part()
+
+
+@dataclass(frozen=True, slots=True)
 class Span:
     """One window of a file, in frames of that file.
 
@@ -87,6 +98,16 @@ def window_starts(n_frames: int, grid: Grid) -> list[int]:
     """First frames of the windows of a file of ``n_frames`` frames, ascending and distinct."""
     last = max(0, n_frames - grid.length_frames)
     return [*range(0, last, grid.step_frames), last]
+
+
+def plan_parts(n_samples: int, grid: Grid, n_windows: int) -> list[Part]:
+    """Cut a file of about ``n_samples`` at 48 kHz into parts of ``n_windows`` regular windows.
+
+    The last one is at least as long, and longer than a window by more than any doubt about ``n_samples``.
+    """
+    starts = window_starts(count_frames(n_samples), grid)
+    firsts = list(range(0, max(1, len(starts) - n_windows), n_windows))
+    return [Part(first, stop) for first, stop in zip(firsts, [*firsts[1:], None], strict=True)]
 
 
 def seam(earlier: int, later: int, length: int) -> int:
@@ -118,19 +139,24 @@ def reflect_pad(tail: Waveform) -> Waveform:
     return np.pad(tail, (0, missing), "reflect") if missing else tail
 
 
-def cut_windows(blocks: Iterable[Waveform], grid: Grid) -> Iterator[tuple[Span, Waveform]]:
+def cut_windows(blocks: Iterable[Waveform], grid: Grid, part: Part = WHOLE) -> Iterator[tuple[Span, Waveform]]:
     """Cut a stream of 48 kHz mono float32 blocks into windows, holding little over one window.
 
     Yields ``(span, samples)`` with samples of shape (span.length * 1920,), in the order and
     with the spans that ``plan_windows`` gives for the whole file. A stream shorter than one
     frame yields nothing.
+
+    Args:
+        part: of a file, whose samples begin with those of its first window; the file goes on behind the samples of its
+            last one, unless it is the end of the file.
     """
     length, step = grid.length_frames * HOP_SAMPLES, grid.step_frames * HOP_SAMPLES
     held: tuple[int, Waveform] | None = None  # the newest window: who owns its end is known with the next
-    own_first = 0
+    first_frame = part.first * grid.step_frames
+    own_first = seam(first_frame - grid.step_frames, first_frame, grid.length_frames) if part.first else 0
     buffer = np.empty(0, np.float32)
-    base = 0  # the sample of the file at which the buffer begins
-    next_start = 0  # the sample at which the next regular window begins
+    base = part.first * step  # the sample of the file at which the buffer begins
+    next_start = base  # the sample at which the next regular window begins
 
     def settle(later_start: int) -> tuple[Span, Waveform]:
         nonlocal own_first
@@ -150,12 +176,15 @@ def cut_windows(blocks: Iterable[Waveform], grid: Grid) -> Iterator[tuple[Span, 
             begin = next_start - base
             held = next_start // HOP_SAMPLES, buffer[begin : begin + length].copy()
             next_start += step
+            if part.stop is not None and next_start >= part.stop * step:
+                yield settle(next_start)
+                return
         # The last window may begin as early as the newest regular one, never before it.
-        keep = next_start - step if held is not None else 0
+        keep = next_start - step if held is not None else base
         buffer, base = buffer[keep - base :], keep
 
     n_samples = base + len(buffer)
-    if n_samples < HOP_SAMPLES:
+    if n_samples < HOP_SAMPLES or part.stop is not None:
         return
     n_frames = count_frames(n_samples)
     first = max(0, n_frames - grid.length_frames)

@@ -14,6 +14,7 @@ import pyarrow as pa
 import pytest
 
 from pipeline import journal, store
+from pipeline.audit import audit
 from pipeline.checkpoint import read_identity
 from pipeline.config import Config, make_config
 from pipeline.errors import EarshotError, IndexMismatch, ModelError
@@ -104,6 +105,33 @@ def test_a_run_indexes_everything_and_a_second_one_nothing(corpus: Path, tmp_pat
     assert encoder.n_windows == progress.n_clips
     assert everything(config.into) == before
     assert journal.read_journal(config.into).num_rows == batches.num_rows
+
+
+@pytest.mark.parametrize("checkpoint_rows", [1, 10_000])
+def test_contents_that_turn_out_to_be_the_same_are_stored_once(tmp_path: Path, checkpoint_rows: int) -> None:
+    """In one batch, in batches of one commit, and in several commits: nobody saw it when they were planned."""
+    folder = tmp_path / "in"
+    folder.mkdir()
+    for number in range(6):
+        write_wav(folder / f"{number}.wav", noise(5.0, seed=number))
+
+    def make_same(number: int) -> None:
+        if number == 0:
+            for other in range(1, 6):
+                file = folder / f"{other}.wav"
+                modified_ns = file.stat().st_mtime_ns
+                file.write_bytes((folder / "0.wav").read_bytes())
+                os.utime(file, ns=(modified_ns, modified_ns))
+
+    config = configure(folder, tmp_path / "index", run={"batch_s": 15.0}, store={"checkpoint_rows": checkpoint_rows})
+    encoder = WideEncoder()
+    index_corpus(config, stages=in_place(encoder, make_same))
+    afresh = configure(folder, tmp_path / "afresh")
+    index_corpus(afresh, stages=in_place(WideEncoder()))
+    assert everything(config.into) == everything(afresh.into)
+    n_batches = sum(row["kind"] == "index" for row in journal.read_journal(config.into).to_pylist())
+    assert encoder.n_windows == 3 * n_batches == 9
+    assert audit(config.into) == []
 
 
 def test_a_file_that_was_only_touched_changes_its_ledger_row_alone(corpus: Path, tmp_path: Path) -> None:
