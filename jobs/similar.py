@@ -9,7 +9,7 @@ from jobs.query import AllWindows, Json, Path_, Top, Where, print_hits
 
 def similar(
     index: Path_,
-    sound: Annotated[str, typer.Argument(help="An audio file.")],
+    sound: Annotated[str, typer.Argument(help="An audio file, or a member of a shard: shard.tar#member.")],
     start: Annotated[float, typer.Option(help="Use it from here, in seconds.", min=0.0)] = 0.0,
     end: Annotated[float | None, typer.Option(help="Use it up to here, in seconds.", min=0.0)] = None,
     k: Top = 10,

@@ -4,7 +4,6 @@ What is published is compared with what the time grid, the ledger and the journa
 stream; what is held in memory is one entry for each file and each audio.
 """
 
-import tarfile
 from collections import defaultdict
 from collections.abc import Iterator
 from dataclasses import dataclass
@@ -19,7 +18,6 @@ from pipeline.claim import is_held
 from pipeline.collect import clip_rows
 from pipeline.config import WindowConfig
 from pipeline.journal import Published
-from pipeline.read import unreadable
 from pipeline.window import count_frames, seconds_to_samples
 
 Row = dict[str, Any]
@@ -237,6 +235,7 @@ def compare(path: str, n_files: int, encoder: Any, seed: int = 0) -> list[Findin
     from pipeline.config import DecodeConfig
     from pipeline.decode import hash_file, open_audio
     from pipeline.errors import FileFailure
+    from pipeline.read import find
     from pipeline.window import cut_windows
 
     state = journal.read_state(path)
@@ -251,7 +250,7 @@ def compare(path: str, n_files: int, encoder: Any, seed: int = 0) -> list[Findin
         frames = _vectors(path, "frames", published, f"audio_id = '{row['audio_id']}'", "frame")
         worst = 1.0
         try:
-            place = _find(row)
+            place = find(row["uri"])
             if hash_file(place) != row["content_hash"]:
                 said = "the file has other bytes now, and its size and time are the same: reindex --check content"
                 findings.append(Finding("files", said, uri=row["uri"]))
@@ -275,18 +274,6 @@ def compare(path: str, n_files: int, encoder: Any, seed: int = 0) -> list[Findin
                 Finding("clips", f"encoded again, a vector has a cosine of {worst:.4f} to the stored one", *own)
             )
     return findings
-
-
-def _find(row: Row) -> Any:
-    """What to open for a file; a member, which a ledger row does not tell from a file, is looked up in its shard."""
-    from pipeline import members, storage
-
-    if not members.is_member(row["uri"]) or storage.exists(row["uri"]):
-        return row["uri"]
-    try:
-        return members.find_member(row["uri"])
-    except (OSError, tarfile.TarError) as error:
-        raise unreadable(error) from None
 
 
 def _vectors(path: str, name: str, published: Published, where: str, order: str) -> Any:

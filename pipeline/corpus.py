@@ -9,8 +9,9 @@ The rules:
 - In folders and globs, audio files are known by their extension; a file named as a source is always taken.
 - A tar file that a source names, or that a glob matches, is a shard: its members with an extension of audio are
   files, each ``shard.tar#member``. In folders, shards are looked into where ``corpus.extensions`` has ``tar``.
-- A CSV, JSON lines or Parquet file that a source names, or that a glob matches, is a manifest: the files in its
-  column ``uri`` are taken, whatever their extension.
+- So is a Parquet or Arrow file with a column of audio bytes: each row is a file, whatever its extension.
+- A CSV, JSON lines or any other Parquet file that a source names, or that a glob matches, is a manifest: the files in
+  its column ``uri`` are taken, whatever their extension.
 - Files and folders whose name begins with a dot are left out, unless ``corpus.hidden`` says otherwise
   or the source itself names one.
 - A symbolic link to a file is a file, under the name of the link. A link to a folder is entered only
@@ -36,8 +37,9 @@ from pipeline import storage
 from pipeline.config import CorpusConfig
 from pipeline.errors import CorpusError, EarshotError
 from pipeline.manifest import is_manifest, read_uris
-from pipeline.members import is_member, is_shard, list_members, shard_of
+from pipeline.members import is_member, is_shard, is_table, list_members, shard_of
 from pipeline.read import one_line
+from pipeline.rows import NoAudioError, holds_audio
 from pipeline.schema import LISTED
 
 _EXTENSIONS = (
@@ -78,7 +80,7 @@ def list_corpus(sources: Iterable[str], config: CorpusConfig | None = None, leav
         listed = _list_url(source, config, leave_out) if source in urls else None
         for row in listed or _list_source(source, config, _identify(leave_out)):
             rows.setdefault(row["uri"], row)
-    for manifest in [row["uri"] for row in rows.values() if is_manifest(row["uri"]) and row.get("named")]:
+    for manifest in _find_manifests(row["uri"] for row in rows.values() if row.get("named")):
         del rows[manifest]
         named = list(_list_manifest(manifest))
         if all(row["reason"] == "vanished" for row in named):
@@ -95,6 +97,29 @@ def list_corpus(sources: Iterable[str], config: CorpusConfig | None = None, leav
         wanted = "an audio file's extension" if config.extensions is None else f"extension {list(config.extensions)}"
         raise CorpusError(f"{', '.join(sources)}: no file with {wanted} there; see corpus.extensions")
     return pa.Table.from_pylist([rows[uri] for uri in sorted(rows)], schema=LISTED)
+
+
+def _find_manifests(named: Iterable[str]) -> list[str]:
+    """Of the files that sources name, the manifests. A broken Parquet file is one, unless there are tables among them.
+
+    Raises:
+        CorpusError: a table has several columns of bytes.
+    """
+
+    def has_audio(path: str) -> bool | None:
+        try:
+            return holds_audio(path)
+        except CorpusError as error:
+            raise CorpusError(f"{path}: {error}") from None
+        except Exception:  # each store has errors of its own; whoever reads it for good will say it
+            return None
+
+    found = [path for path in named if is_manifest(path)]
+    tables = [path for path in found if is_table(path)]
+    with ThreadPoolExecutor(FILES_AT_ONCE) as pool:
+        known = dict(zip(tables, pool.map(has_audio, tables), strict=True))
+    either = True in known.values()
+    return [path for path in found if not (known.get(path, False) or (either and known.get(path, False) is None))]
 
 
 def _identify(path: str | None) -> set[_Identity]:
@@ -188,18 +213,24 @@ def _list_shard(shard: Row, config: CorpusConfig) -> Iterator[Row]:
     uri, n_members = shard["uri"], 0
     try:
         for member, place in list_members(uri):
-            name = member[len(uri) + 1 :]
-            is_hidden = any(part.startswith(".") and part != "." for part in name.split("/"))
-            if _is_audio(name, config) and not is_shard(name) and (config.hidden or not is_hidden):
+            if is_table(uri) or _is_wanted(member[len(uri) + 1 :], config):
                 n_members += 1
                 yield _row(member, place.size_bytes, shard["modified_ns"], offset=place.offset)
+    except NoAudioError as error:
+        yield _row(uri, reason="not_audio", message=str(error))
     except tarfile.TarError as error:
         yield _row(uri, reason="not_audio", message=f"is no whole tar file: {one_line(error)}; {n_members} files found")
     except Exception as error:  # each store has errors of its own
         yield _row(uri, reason="unreadable", message=f"cannot be read: {one_line(error)}", closed=True)
     else:
         if not n_members:
-            yield _row(uri, reason="not_audio", message="a tar file without audio")
+            yield _row(uri, reason="not_audio", message=f"a {'table' if is_table(uri) else 'tar file'} without audio")
+
+
+def _is_wanted(name: str, config: CorpusConfig) -> bool:
+    """Whether a member of a tar shard is taken."""
+    is_hidden = any(part.startswith(".") and part != "." for part in name.split("/"))
+    return _is_audio(name, config) and not is_shard(name) and (config.hidden or not is_hidden)
 
 
 def _list_glob(source: str, pattern: str, config: CorpusConfig, entered: set[_Identity]) -> Iterator[Row]:

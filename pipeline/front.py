@@ -107,13 +107,17 @@ class Index:
     ) -> list[Hit]:
         """As ``similar``, for an audio file from ``start_s`` to ``end_s``; however long, it is never held as a whole.
 
+        Args:
+            sound: a path, a URL, or the uri of a member of a shard.
+
         Raises:
             FileFailure: the file cannot be decoded; ``too_short`` where it ends before ``start_s``.
         """
         from pipeline.decode import open_audio
+        from pipeline.read import find
 
         self._table("clips")
-        with open_audio(sound, self._decode_config) as audio:
+        with open_audio(find(sound), self._decode_config) as audio:
             blocks = _trim(audio.blocks(), start_s, end_s)
             return self.similar_to(blocks, k, where=where, all_windows=all_windows)
 

@@ -1,9 +1,12 @@
-"""Files inside files: the members of tar shards (as WebDataset writes them), each a range of bytes of its shard.
+"""Files inside files: the members of tar shards (as WebDataset writes them), and the rows of tables of audio.
 
-The uri of a member is ``shard.tar#member``; one whose name occurs again in its shard is ``shard.tar#member#2``.
+A member of a tar shard is a range of its bytes; ``rows`` reads tables, which are shards too: Parquet and Arrow. The uri
+of a member is ``shard.tar#member``, that of a row ``shard.parquet#path``, or its number where it has no path. One whose
+name occurs again in its shard is ``shard.tar#member#2``.
 """
 
 import io
+import re
 import shutil
 import tarfile
 import tempfile
@@ -13,14 +16,20 @@ from contextlib import contextmanager
 from dataclasses import dataclass
 from typing import BinaryIO, cast
 
-from pipeline import storage
+from pipeline import rows, storage
 
-SHARD = ".tar"
+_TAR = ".tar"
+_TABLES = (rows.PARQUET, rows.ARROW)
+_MEMBER = re.compile(r"\.(?:tar|parquet|arrow)#", re.IGNORECASE)
 
 
 @dataclass(frozen=True)
 class Place:
-    """Where a member lies: ``size_bytes`` bytes of ``shard`` from ``offset`` on."""
+    """Where a member lies: ``size_bytes`` bytes of ``shard`` from ``offset`` on.
+
+    Of a table, ``offset`` is the number of the row; the size is about that of its bytes where it is not known before
+    they are read (``is_sized``).
+    """
 
     shard: str
     offset: int
@@ -29,41 +38,68 @@ class Place:
 
 def is_shard(path: str) -> bool:
     """Whether a file is taken for a shard, by its name."""
-    return path.lower().endswith(SHARD)
+    return path.lower().endswith((_TAR, *_TABLES))
+
+
+def is_table(path: str) -> bool:
+    """Whether a shard is a table, by its name."""
+    return path.lower().endswith(_TABLES)
 
 
 def is_member(uri: str) -> bool:
     """Whether a uri is written as that of a member; a file may have such a name too."""
-    return f"{SHARD}#" in uri.lower()
+    return _MEMBER.search(uri) is not None
 
 
 def shard_of(uri: str) -> str:
     """The shard of a member."""
-    return uri[: uri.lower().index(f"{SHARD}#") + len(SHARD)]
+    found = _MEMBER.search(uri)
+    if found is None:
+        raise ValueError(f"no member of a shard: {uri}")
+    return uri[: found.end() - 1]
+
+
+def is_sized(uri: str) -> bool:
+    """Whether the size of a file is known when it is listed: only rows of Parquet have to be read for that."""
+    return not (is_member(uri) and shard_of(uri).lower().endswith(rows.PARQUET))
 
 
 def list_members(shard: str) -> Iterator[tuple[str, Place]]:
-    """The uri and the place of each file in a shard, in their order. Only the headers between them are read.
+    """The uri and the place of each file in a shard, in their order. The bytes of the files are not read.
 
     Raises:
         tarfile.TarError: it is no tar file, or ends in the middle of one; after what comes before.
-        OSError: it cannot be read.
+        CorpusError: it is a table without a column of audio, or with several.
+        Exception: it cannot be read; each store has errors of its own.
     """
     seen: Counter[str] = Counter()
+    for name, place in _list_rows(shard) if is_table(shard) else _list_ranges(shard):
+        unique = name
+        while seen[unique]:  # which another one may be called by itself
+            seen[name] += 1
+            unique = f"{name}#{seen[name]}"
+        seen[unique] += 1
+        yield f"{shard}#{unique}", place
+
+
+def _list_rows(shard: str) -> Iterator[tuple[str, Place]]:
+    for number, row in enumerate(rows.list_rows(shard)):
+        yield row.name or str(number), Place(shard, number, row.size_bytes)
+
+
+def _list_ranges(shard: str) -> Iterator[tuple[str, Place]]:
     with _open(shard) as file, tarfile.open(fileobj=file, mode="r:") as tar:
         while (member := tar.next()) is not None:
             tar.members.clear()  # type: ignore[attr-defined]  # it would keep all of them
             if member.isfile():
-                seen[member.name] += 1
-                again = f"#{seen[member.name]}" if seen[member.name] > 1 else ""
-                yield f"{shard}#{member.name}{again}", Place(shard, member.offset_data, member.size)
+                yield member.name, Place(shard, member.offset_data, member.size)
         file.seek(tar.offset)
         if file.read(tarfile.BLOCKSIZE).strip(b"\0"):  # tarfile takes whatever is no header for the end
             raise tarfile.ReadError(f"no header at byte {tar.offset}")
 
 
 def find_member(uri: str) -> Place:
-    """The place of a member, by reading the headers of its shard.
+    """The place of a member, by listing its shard.
 
     Raises:
         FileNotFoundError: there is no such member.
@@ -75,7 +111,13 @@ def find_member(uri: str) -> Place:
 
 
 def open_member(place: Place) -> BinaryIO:
-    """The bytes of a member, as a file of its own."""
+    """The bytes of a member, as a file of its own.
+
+    Raises:
+        FileFailure: a row has none. Exception: it cannot be read; each store has errors of its own.
+    """
+    if is_table(place.shard):
+        return io.BytesIO(rows.read_row(place.shard, place.offset))
     return cast(BinaryIO, io.BufferedReader(_Range(_open(place.shard), place), 1 << 17))
 
 
@@ -83,7 +125,7 @@ def open_member(place: Place) -> BinaryIO:
 def fetched_member(place: Place) -> Iterator[BinaryIO]:
     """The bytes of a member, to be read more than once: copied to this machine, if that is worth while."""
     with open_member(place) as file:
-        if not storage.is_url(place.shard) or place.size_bytes > storage.FETCH_BYTES:
+        if isinstance(file, io.BytesIO) or not storage.is_url(place.shard) or place.size_bytes > storage.FETCH_BYTES:
             yield file
             return
         with tempfile.TemporaryFile(prefix="earshot-") as copy:

@@ -3,9 +3,11 @@
 Size and time of modification decide first: a file that has both as the ledger knows them is
 unchanged, unless it could not be read then. Bytes are hashed only where two contents may be the
 same: files of the size of a known one, and new files of equal size that agree where they are probed.
-So each content is encoded once, however many files hold it.
+So each content is encoded once, however many files hold it. Only the size of a row of a Parquet file is not known
+before it is read: it is hashed where it was known before, or where so much is gone that it may have moved.
 """
 
+import itertools
 from collections import Counter, defaultdict
 from collections.abc import Callable, Iterable, Iterator, Set
 from concurrent.futures import ThreadPoolExecutor
@@ -17,7 +19,7 @@ import pyarrow as pa
 
 from pipeline import schema
 from pipeline.errors import FileFailure
-from pipeline.members import is_member, shard_of
+from pipeline.members import is_member, is_sized, is_table, shard_of
 from pipeline.read import locate
 
 Row = dict[str, Any]
@@ -28,6 +30,13 @@ _OTHER_BYTES_PER_S = 18_000  # lossy codecs at usual rates
 MAX_FILES_PER_BATCH = 512
 READERS = 16
 """Files read at once: reading waits for disks and servers, not for cores."""
+
+TABLES_AT_ONCE = 4
+"""Tables of audio read at once, each from its first row to its last: that takes memory."""
+
+NEW_PER_GONE = 20
+"""Files whose size does not tell whether they were known are read twice, if no more than so many come for each that is
+gone: one that has moved need not be encoded."""
 
 
 def estimate_seconds(uri: str, size_bytes: int) -> float:
@@ -194,6 +203,8 @@ def make_plan(
             _leave(plan, old)
         else:
             candidates.append({**row, "content_hash": content_hash})
+    if not choice.full:
+        candidates = _hash_unsized(candidates, ledger, len(plan.gone), hash_file, reader)
     readable = _hash_where_needed(candidates, ledger, hash_file, probe_file, reader)
     contents = _settle_known_content(readable, ledger, plan, choice)
     plan.batches = _pack(contents, batch_s, run_id)
@@ -228,8 +239,8 @@ def _leave(plan: Plan, old: Row) -> None:
 def _looks_unchanged(row: Row, old: Row) -> bool:
     if row["reason"] is not None:
         return bool(old["status"] == "failed" and old["reason"] == row["reason"])
-    same = old["size_bytes"] == row["size_bytes"] and old["modified_ns"] == row["modified_ns"]
-    return bool(same and _says_what_the_bytes_are(old))
+    same_size = not _has_size(row) or old["size_bytes"] == row["size_bytes"]
+    return bool(same_size and old["modified_ns"] == row["modified_ns"] and _says_what_the_bytes_are(old))
 
 
 def _says_what_the_bytes_are(old: Row) -> bool:
@@ -247,24 +258,63 @@ class _Reader:
         self._plan, self._report = plan, report
 
     def read(self, rows: list[Row], read: Read) -> list[tuple[Row, str]]:
-        """What ``read`` says of each file that can be read, in their order."""
+        """What ``read`` says of each file that can be read; the rows of a table in their order."""
 
-        def attempt(row: Row) -> str | FileFailure:
-            try:
-                return read(locate(row["uri"], row["offset"], row["size_bytes"]))
-            except FileFailure as failure:
-                return failure
+        def attempt(files: list[Row]) -> list[tuple[Row, str | FileFailure]]:
+            said: list[tuple[Row, str | FileFailure]] = []
+            for row in files:
+                try:
+                    said.append((row, read(locate(row["uri"], row["offset"], row["size_bytes"]))))
+                except FileFailure as failure:
+                    said.append((row, failure))
+            return said
 
-        results = []
-        with ThreadPoolExecutor(READERS) as pool:
-            for n_read, (row, said) in enumerate(zip(rows, pool.map(attempt, rows), strict=True), start=1):
-                self._report(n_read, len(rows))
-                if isinstance(said, FileFailure):
-                    self._plan.known.append(_unreadable_row(row, said))
-                    self._plan.note(row, "failed", said.message)
-                else:
-                    results.append((row, said))
+        results, n_read = list[tuple[Row, str]](), 0
+        alone, tables = _split_tables(rows)
+        for n_at_once, files in ((READERS, alone), (TABLES_AT_ONCE, tables)):
+            with ThreadPoolExecutor(n_at_once) as pool:
+                for row, said in itertools.chain.from_iterable(pool.map(attempt, files)):
+                    self._report(n_read := n_read + 1, len(rows))
+                    if isinstance(said, FileFailure):
+                        self._plan.known.append(_unreadable_row(row, said))
+                        self._plan.note(row, "failed", said.message)
+                    else:
+                        results.append((row, said))
         return results
+
+
+def _split_tables(rows: list[Row]) -> tuple[list[list[Row]], list[list[Row]]]:
+    """Files one by one, and those that are rows of a table together, in their order there."""
+    alone: list[list[Row]] = []
+    tables: dict[str, list[Row]] = defaultdict(list)
+    for row in rows:
+        if row["offset"] is not None and is_table(shard := shard_of(row["uri"])):
+            tables[shard].append(row)
+        else:
+            alone.append([row])
+    return alone, [sorted(table, key=lambda row: int(row["offset"])) for table in tables.values()]
+
+
+def _has_size(row: Row) -> bool:
+    """Whether the size of a LISTED row is that of the file, and not a guess."""
+    return row["offset"] is None or is_sized(row["uri"])
+
+
+def _hash_unsized(candidates: list[Row], ledger: Ledger, n_gone: int, hash_file: Read, reader: _Reader) -> list[Row]:
+    """Set ``content_hash`` of files whose size says nothing, where they were known before or may have moved.
+
+    Of the others, the workers find out what is indexed already.
+
+    Returns:
+        The readable files.
+    """
+    unsized = [row for row in candidates if not _has_size(row) and row.get("content_hash") is None]
+    may_move = len(unsized) <= n_gone * NEW_PER_GONE
+    to_hash = [row for row in unsized if may_move or ledger.live(row["uri"]) is not None]
+    wanted = {row["uri"] for row in to_hash}
+    others = [row for row in candidates if row["uri"] not in wanted]
+    hashed = [row | {"content_hash": content_hash} for row, content_hash in reader.read(to_hash, hash_file)]
+    return [*others, *hashed]
 
 
 def _hash_where_needed(
@@ -282,7 +332,9 @@ def _hash_where_needed(
     settled = [row for row in candidates if row.get("content_hash") is not None]
     candidates = [row | {"content_hash": None} for row in candidates if row.get("content_hash") is None]
     live = [old for old in ledger.rows.values() if old["status"] != "deleted" and old["content_hash"] is not None]
-    known_sizes = {row["size_bytes"] for row in (*live, *settled)}
+    known_sizes = {row["size_bytes"] for row in (*live, *settled) if row["size_bytes"] is not None}
+    settled += [row for row in candidates if not _has_size(row)]
+    candidates = [row for row in candidates if _has_size(row)]
     n_of_size = Counter(row["size_bytes"] for row in candidates)
     to_probe, to_hash = [], []
     for row in candidates:
@@ -330,7 +382,7 @@ def _settle_known_content(candidates: list[Row], ledger: Ledger, plan: Plan, cho
         group.append(row)
         plan.n_to_decode += 1
     for files in contents.values():
-        plan.bytes_to_decode += files[0]["size_bytes"]
+        plan.bytes_to_decode += _size(files)
         plan.seconds_to_decode += _seconds(files)
     return list(contents.values())
 
@@ -351,11 +403,25 @@ def _why(row: Row, old: Row | None, group: list[Row]) -> tuple[str, str]:
         return "retried", "asked for" if old["status"] == "indexed" else f"failed before: {old['reason']}"
     if old["status"] == "failed" and not _says_what_the_bytes_are(old):
         return "retried", f"could not be read before: {old['reason']}"
+    if not _has_size(row):
+        return "changed", "another time"
     return "changed", "other bytes" if old["size_bytes"] == row["size_bytes"] else "another size"
 
 
 def _seconds(files: list[Row]) -> float:
-    return estimate_seconds(files[0]["uri"], files[0]["size_bytes"])
+    return estimate_seconds(files[0]["uri"], _size(files))
+
+
+def _size(files: list[Row]) -> int:
+    """Bytes of a content, or about that, where none of the files that hold it has a size."""
+    return next((int(row["size_bytes"]) for row in files if _has_size(row)), int(files[0]["size_bytes"]))
+
+
+def _position(row: Row) -> tuple[str, int]:
+    """Where a file lies among others: the rows of a table, which are read one after the other, in their order there."""
+    if row["offset"] is not None and is_table(shard := shard_of(row["uri"])):
+        return shard, row["offset"]
+    return row["uri"], 0
 
 
 def pack_alone(batches: pa.Table, batch_ids: Set[str], run_id: str, n_before: int) -> pa.Table:
@@ -426,7 +492,7 @@ def failed_rows(batches: pa.Table, batch_ids: Set[str], failure: FileFailure) ->
 
 def _pack(contents: list[list[Row]], batch_s: float, run_id: str) -> pa.Table:
     """Longest first, small ones together: PLANNED rows of about ``batch_s`` seconds each."""
-    contents.sort(key=lambda files: (-_seconds(files), files[0]["uri"]))
+    contents.sort(key=lambda files: (-_seconds(files), *_position(files[0])))
     packs: list[list[Row]] = []
     held, n_files = 0.0, 0
     for files in contents:
@@ -437,7 +503,7 @@ def _pack(contents: list[list[Row]], batch_s: float, run_id: str) -> pa.Table:
         packs[-1].append(
             {
                 "content_hash": files[0]["content_hash"],
-                "size_bytes": files[0]["size_bytes"],
+                "size_bytes": _size(files),
                 "uris": [row["uri"] for row in files],
                 "modified_ns": [row["modified_ns"] for row in files],
                 "offsets": [row["offset"] for row in files],
@@ -459,7 +525,7 @@ def _unreadable_row(listed: Row, failure: FileFailure) -> Row:
         "stage": failure.stage,
         "reason": failure.reason,
         "message": failure.message,
-        "size_bytes": listed["size_bytes"],
+        "size_bytes": listed["size_bytes"] if is_sized(listed["uri"]) else None,
         "modified_ns": listed["modified_ns"],
     }
 

@@ -17,7 +17,7 @@ from typing import BinaryIO, Self
 
 from pipeline import storage
 from pipeline.errors import FileFailure
-from pipeline.members import Place, open_member, shard_of
+from pipeline.members import Place, find_member, is_member, open_member, shard_of
 
 Source = str | Path | Place | BinaryIO
 """A path, a URL or the place of a member, or a seekable binary file, which is read from its start and left open."""
@@ -80,8 +80,20 @@ class Bytes:
         return self.read(size)
 
 
+def find(uri: str) -> str | Place:
+    """What to open for a uri of which nothing else is known: a member is looked up in its shard.
+
+    Raises:
+        FileFailure: ``vanished`` or ``unreadable``: its shard, or it is not in there.
+    """
+    try:
+        return uri if not is_member(uri) or storage.exists(uri) else find_member(uri)
+    except Exception as error:  # each store has errors of its own
+        raise unreadable(error) from None
+
+
 def locate(uri: str, offset: int | None, size_bytes: int) -> str | Place:
-    """What to open for a file of a corpus, of which a member of a shard is a range of bytes."""
+    """What to open for a file of a corpus, which may be a member of a shard."""
     return uri if offset is None else Place(shard_of(uri), offset, size_bytes)
 
 
@@ -108,6 +120,8 @@ def _open_regular(path: str | Path) -> BinaryIO:
 
 def unreadable(error: Exception) -> FileFailure:
     """The failure that an error of the file itself stands for."""
+    if isinstance(error, FileFailure):
+        return error
     reason = "vanished" if isinstance(error, FileNotFoundError | NotADirectoryError) else "unreadable"
     return FileFailure("read", reason, one_line(error))
 
@@ -144,6 +158,16 @@ def hash_file(source: Source) -> str:
         while chunk := file.read(1 << 20):
             digest.update(chunk)
     return digest.hexdigest()
+
+
+def measure_file(source: Source) -> int:
+    """Size in bytes.
+
+    Raises:
+        FileFailure: ``vanished`` or ``unreadable``.
+    """
+    with Bytes(source, may_be_empty=True) as file:
+        return file.size_bytes
 
 
 def probe_file(source: Source) -> str:

@@ -128,9 +128,9 @@ BATCHES = pa.schema(
 LISTED = pa.schema(
     [
         pa.field("uri", pa.string(), nullable=False),
-        pa.field("size_bytes", pa.int64(), nullable=False),
-        pa.field("modified_ns", pa.int64(), nullable=False),
-        pa.field("offset", pa.int64()),  # where it begins in its shard; null: it is no member of one
+        pa.field("size_bytes", pa.int64(), nullable=False),  # of a row of a Parquet file: about that
+        pa.field("modified_ns", pa.int64(), nullable=False),  # of a member: that of its shard
+        pa.field("offset", pa.int64()),  # where it begins in its shard, or its row there; null: it is no member of one
         # Null, or why the file cannot even be listed properly.
         pa.field("reason", pa.string()),
         pa.field("message", pa.string()),
@@ -142,7 +142,7 @@ LISTED = pa.schema(
 AUDIO = pa.struct(
     [
         pa.field("content_hash", pa.string()),  # null: hash it while reading
-        pa.field("size_bytes", pa.int64()),
+        pa.field("size_bytes", pa.int64()),  # or about that, as in LISTED
         pa.field("uris", pa.list_(pa.string())),  # every file with these bytes; the first one is read
         pa.field("modified_ns", pa.list_(pa.int64())),
         pa.field("offsets", pa.list_(pa.int64())),  # in their shards; null: a file of its own

@@ -18,9 +18,9 @@ import pyarrow.compute as pc
 from pipeline import schema, storage
 from pipeline.config import DecodeConfig
 from pipeline.errors import EarshotError, FileFailure
-from pipeline.members import Place, fetched_member
+from pipeline.members import Place, fetched_member, is_sized
 from pipeline.plan import empty_row, estimate_seconds
-from pipeline.read import Source, hash_file, locate, one_line, unreadable
+from pipeline.read import Source, hash_file, locate, measure_file, one_line, unreadable
 from pipeline.window import (
     FRAME_S,
     HOP_SAMPLES,
@@ -231,8 +231,10 @@ def _decode_file(
     """
     done = {} if done is None else done
     try:
-        row["size_bytes"] = file.size_bytes
+        row["size_bytes"] = file.size_bytes if is_sized(file.uri) else None
         with _fetched(file.place, whole=part == WHOLE) as source:
+            if row["size_bytes"] is None:
+                row["size_bytes"] = measure_file(source)
             row["content_hash"] = content_hash or hash_file(source)
             row["audio_id"] = schema.make_audio_id(row["content_hash"])
             if row["audio_id"] in done:
@@ -244,7 +246,7 @@ def _decode_file(
     except FileFailure as failure:
         if failure.stage != "read":
             file.check_unchanged()
-        if row["n_clips"] or failure.stage != "read":
+        if row["audio_id"] and (row["n_clips"] or failure.stage != "read"):
             done[row["audio_id"]] = row, failure
         raise
 

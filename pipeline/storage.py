@@ -133,10 +133,16 @@ def fetched(path: str) -> Iterator[str | BinaryIO]:
             yield file
 
 
-def open_remote(url: str) -> BinaryIO:
+def fetch(url: str, path: str) -> None:
+    """Copy a file of an object store to this machine."""
+    store, name = find(url)
+    retried(store.get_file, name, path)
+
+
+def open_remote(url: str, block_bytes: int | None = None) -> BinaryIO:
     """A file of an object store, read in blocks as they are wanted, each tried again where that fails."""
     store, name = find(url)
-    file = retried(store.open, name, "rb", block_size=_BLOCK_BYTES)
+    file = retried(store.open, name, "rb", block_size=block_bytes or _BLOCK_BYTES)
     return cast(BinaryIO, _Retried(file))
 
 

@@ -1,0 +1,374 @@
+"""Tables of audio in, its rows out: Parquet and Arrow files with a column of bytes, as Hugging Face `datasets` writes.
+
+The column is a struct of ``bytes`` and ``path`` (the feature ``Audio`` of `datasets`), or one of plain bytes; of
+several, the one that is called ``audio``. Rows are told apart by their paths (``list_rows``) and read by their numbers
+(``read_row``). Neither needs the table as a whole: names are read without the bytes, and bytes a few pages at a time.
+"""
+
+import json
+import os
+import tempfile
+import threading
+from bisect import bisect_right
+from collections.abc import Callable, Iterator
+from contextlib import closing
+from dataclasses import dataclass
+from itertools import accumulate
+from typing import Any, Protocol
+
+import pyarrow as pa
+
+from pipeline import storage
+from pipeline.errors import CorpusError, FileFailure
+
+PARQUET, ARROW = ".parquet", ".arrow"
+
+OPEN_TABLES = 4
+"""Tables that stay open in a process, each where it was last read."""
+
+_BATCH_BYTES = 4 * 2**20
+_BUFFER_BYTES = 2**20
+_NAMES_AT_ONCE = 10_000
+_BLOCK_BYTES = 64 * 2**10  # of what names are read in, in an object store: they lie scattered
+
+
+class NoAudioError(CorpusError):
+    """A table has no column of audio."""
+
+
+@dataclass(frozen=True)
+class Row:
+    """A row of a table: its path, if it has one, and the size of its bytes, or for Parquet about that."""
+
+    name: str | None
+    size_bytes: int
+
+
+@dataclass(frozen=True)
+class _Column:
+    """The path of the bytes within the schema, and that of their names."""
+
+    data: str
+    name: str | None
+
+
+def find_column(schema: pa.Schema) -> _Column:
+    """The column of audio.
+
+    Raises:
+        NoAudioError: there is none. CorpusError: there are several, and none is called `audio`.
+    """
+    features = _features(schema)
+    found = [
+        column
+        for column in schema
+        if _holds_bytes(column.type) and features.get(column.name, {}).get("_type") in (None, "Audio", "Value")
+    ]
+    found = [column for column in found if features.get(column.name, {}).get("_type") == "Audio"] or found
+    if "uri" in schema.names and not features:  # a manifest may have bytes of its own, a picture maybe
+        found = [column for column in found if column.name == "audio" or pa.types.is_struct(column.type)]
+    found = [column for column in found if column.name == "audio"] or found
+    if len(found) > 1:
+        names = ", ".join(column.name for column in found)
+        raise CorpusError(f"several columns hold bytes ({names}): call the one with audio `audio`")
+    if not found:
+        raise NoAudioError("a table without a column of audio bytes")
+    [column] = found
+    if pa.types.is_struct(column.type):
+        has_path = column.type.get_field_index("path") >= 0 and _is_text(column.type.field("path").type)
+        return _Column(f"{column.name}.bytes", f"{column.name}.path" if has_path else None)
+    has_path = "path" in schema.names and _is_text(schema.field("path").type)
+    return _Column(column.name, "path" if has_path else None)
+
+
+def _features(schema: pa.Schema) -> dict[str, Any]:
+    """What `datasets` notes of the columns of its files."""
+    try:
+        features = json.loads((schema.metadata or {})[b"huggingface"])["info"]["features"]
+        return {name: feature if isinstance(feature, dict) else {} for name, feature in features.items()}
+    except (KeyError, ValueError, TypeError, AttributeError):
+        return {}
+
+
+def _holds_bytes(kind: pa.DataType) -> bool:
+    if pa.types.is_struct(kind):
+        return kind.get_field_index("bytes") >= 0 and _is_binary(kind.field("bytes").type)
+    return _is_binary(kind)
+
+
+def _is_binary(kind: pa.DataType) -> bool:
+    return bool(pa.types.is_binary(kind) or pa.types.is_large_binary(kind) or pa.types.is_binary_view(kind))
+
+
+def _is_text(kind: pa.DataType) -> bool:
+    return bool(pa.types.is_string(kind) or pa.types.is_large_string(kind) or pa.types.is_string_view(kind))
+
+
+def holds_audio(path: str) -> bool:
+    """Whether a Parquet or Arrow file has a column of audio, by its schema.
+
+    Raises:
+        CorpusError: it has several. Exception: it cannot be read, or is no such file; each store has errors of its own.
+    """
+    try:
+        open_table(path, _BLOCK_BYTES).close()
+    except NoAudioError:
+        return False
+    return True
+
+
+def list_rows(path: str) -> Iterator[Row]:
+    """The rows of a table, in order; of Parquet, bytes are not read.
+
+    Raises:
+        NoAudioError: there is no column of audio. Exception: as ``holds_audio``.
+    """
+    with closing(open_table(path, _BLOCK_BYTES)) as table:
+        for group in range(len(table.starts)):
+            yield from table.list_group(group)
+
+
+def read_row(path: str, number: int) -> bytes:
+    """The bytes of one row. Rows that follow each other are read in one pass, also by several calls.
+
+    Raises:
+        FileFailure: it has none. LookupError: there is no such row. Exception: as ``holds_audio``.
+    """
+    return _CURSORS.read(path, number)
+
+
+# --- tables -----------------------------------------------------------------------------------------------------------
+
+
+class Table(Protocol):
+    """An open table, in groups of rows: ``starts`` has the number of the first row of each."""
+
+    column: _Column
+    starts: list[int]
+    n_rows: int
+
+    def list_group(self, group: int) -> Iterator[Row]: ...
+
+    def read_group(self, group: int) -> Iterator[pa.Array]: ...
+
+    def close(self) -> None: ...
+
+
+def open_table(path: str, block_bytes: int | None = None) -> Table:
+    """A Parquet or Arrow file; in an object store, ``block_bytes`` are read at a time, or what is usual.
+
+    Raises:
+        NoAudioError, CorpusError, Exception: as ``list_rows``.
+    """
+    return _Arrow(path) if path.lower().endswith(ARROW) else _Parquet(path, block_bytes)
+
+
+class _Parquet:
+    def __init__(self, path: str, block_bytes: int | None = None) -> None:
+        import pyarrow.parquet as pq
+
+        # Not by its name, which pyarrow may take for a URL; a buffer makes it read a column page by page.
+        self._source = storage.open_remote(path, block_bytes) if storage.is_url(path) else pa.OSFile(path)
+        try:
+            self._file = pq.ParquetFile(self._source, buffer_size=_BUFFER_BYTES, pre_buffer=False)
+            self.column = find_column(self._file.schema_arrow)
+        except Exception:
+            self._source.close()
+            raise
+        metadata = self._file.metadata
+        sizes = [metadata.row_group(group).num_rows for group in range(metadata.num_row_groups)]
+        self.starts, self.n_rows = list(accumulate(sizes, initial=0))[:-1], sum(sizes)
+
+    def close(self) -> None:
+        self._file.close()
+        self._source.close()
+
+    def list_group(self, group: int) -> Iterator[Row]:
+        mean_bytes, n_rows = self._mean_bytes(group), self._file.metadata.row_group(group).num_rows
+        if self.column.name is None:
+            yield from (Row(None, mean_bytes) for _ in range(n_rows))
+            return
+        for names in self._read(group, self.column.name, _NAMES_AT_ONCE):
+            yield from (Row(name, mean_bytes) for name in _decode_names(names))
+
+    def read_group(self, group: int) -> Iterator[pa.Array]:
+        return self._read(group, self.column.data, max(1, _BATCH_BYTES // (self._mean_bytes(group) + 1)))
+
+    def _mean_bytes(self, group: int) -> int:
+        """Bytes of one row of a group, on the average."""
+        row_group = self._file.metadata.row_group(group)
+        columns = (row_group.column(number) for number in range(row_group.num_columns))
+        total = sum(column.total_uncompressed_size for column in columns if column.path_in_schema == self.column.data)
+        return int(total // max(1, row_group.num_rows))
+
+    def _read(self, group: int, name: str, n_rows: int) -> Iterator[pa.Array]:
+        batches = self._file.iter_batches(n_rows, row_groups=[group], columns=[name], use_threads=False)
+        return (_flatten(batch.column(0)) for batch in batches)
+
+
+class _Arrow:
+    """An Arrow file or stream, mapped into memory: nothing is read but what is looked at."""
+
+    def __init__(self, path: str) -> None:
+        self._map = _map(path)
+        try:
+            if self._map.read(6) == b"ARROW1":
+                file = pa.ipc.open_file(self._map)
+                self._batches, schema = [file.get_batch(k) for k in range(file.num_record_batches)], file.schema
+            else:
+                self._map.seek(0)
+                stream = pa.ipc.open_stream(self._map)
+                self._batches, schema = list(stream), stream.schema
+            self.column = find_column(schema)
+        except Exception:
+            self._map.close()
+            raise
+        sizes = [batch.num_rows for batch in self._batches]
+        self.starts, self.n_rows = list(accumulate(sizes, initial=0))[:-1], sum(sizes)
+
+    def close(self) -> None:
+        self._batches.clear()
+        self._map.close()
+
+    def list_group(self, group: int) -> Iterator[Row]:
+        import pyarrow.compute as pc
+
+        batch = self._batches[group]
+        sizes = pc.fill_null(pc.binary_length(self._column(group, self.column.data)), 0).to_pylist()
+        names: Any = [None] * batch.num_rows
+        if self.column.name is not None:
+            names = _decode_names(self._column(group, self.column.name))
+        yield from map(Row, names, sizes)
+
+    def read_group(self, group: int) -> Iterator[pa.Array]:
+        yield self._column(group, self.column.data)
+
+    def _column(self, group: int, name: str) -> pa.Array:
+        batch = self._batches[group]
+        position = batch.schema.get_field_index(name)
+        if position < 0:
+            parent, child = name.rsplit(".", 1)
+            return _child(batch.column(parent), child)
+        return batch.column(position)
+
+
+def _map(path: str) -> Any:
+    if not storage.is_url(path):
+        return pa.memory_map(path)
+    handle, name = tempfile.mkstemp(prefix="earshot-")
+    os.close(handle)
+    try:
+        storage.fetch(path, name)
+        return pa.memory_map(name)
+    finally:
+        os.unlink(name)  # what is mapped stays until it is closed
+
+
+def _child(struct: pa.Array, name: str) -> pa.Array:
+    """A field of structs; null where the struct is."""
+    return struct.flatten()[struct.type.get_field_index(name)]
+
+
+def _flatten(column: pa.Array) -> pa.Array:
+    """A column, or the only field of one of structs."""
+    return column.flatten()[0] if pa.types.is_struct(column.type) else column
+
+
+def _decode_names(names: pa.Array) -> Iterator[str | None]:
+    kind = pa.large_binary() if pa.types.is_large_string(names.type) else pa.binary()
+    for name in names.cast(kind).to_pylist():
+        yield name.decode(errors="backslashreplace") if name else None
+
+
+# --- where rows were last read ----------------------------------------------------------------------------------------
+
+
+class _Cursor:
+    """A table, and where in it was last read. A group is read from its beginning on, and once for rows in order."""
+
+    def __init__(self, path: str, version: tuple[int, int], table: Table) -> None:
+        self.path, self.version, self.table = path, version, table
+        self._group, self._first = -1, 0
+        self._batches: Iterator[pa.Array] = iter(())
+        self._batch: pa.Array | None = None
+        self._error: Exception | None = None
+
+    def close(self) -> None:
+        self._batch, self._batches = None, iter(())
+        self.table.close()
+
+    def is_before(self, number: int) -> bool:
+        """Whether a row can be reached from here without beginning with its group again."""
+        return self._group == self._group_of(number) and self._first <= number
+
+    def read(self, number: int) -> bytes | None:
+        if not 0 <= number < self.table.n_rows:
+            raise LookupError(f"there is no row {number}: the table has {self.table.n_rows}")
+        if not self.is_before(number):
+            self._group = self._group_of(number)
+            self._first = self.table.starts[self._group]
+            self._batches, self._batch, self._error = self.table.read_group(self._group), None, None
+        if self._error is not None:
+            raise self._error
+        try:
+            while self._batch is None or number >= self._first + len(self._batch):
+                self._first += 0 if self._batch is None else len(self._batch)
+                self._batch = None  # before the next one is there
+                self._batch = next(self._batches, None)
+                if self._batch is None:
+                    raise pa.ArrowInvalid(f"it ends before row {number}")
+        except Exception as error:
+            if storage.is_url(self.path):  # it may pass
+                self._group = -1
+            else:  # the same for all rows that follow in this group: nothing is read again for them
+                self._error = error
+            raise
+        data: bytes | None = self._batch[number - self._first].as_py()
+        return data
+
+    def _group_of(self, number: int) -> int:
+        return bisect_right(self.table.starts, number) - 1
+
+
+class Cursors:
+    """The tables that are open in this process; each is lent to one reader at a time."""
+
+    def __init__(self, open_table: Callable[[str], Table] = open_table) -> None:
+        self._open = open_table
+        self._idle: list[_Cursor] = []
+        self._lock = threading.Lock()
+
+    def read(self, path: str, number: int) -> bytes:
+        """See ``read_row``."""
+        cursor = self._take(path, number)
+        try:
+            data = cursor.read(number)
+        finally:
+            self._put(cursor)
+        if data is None:
+            also = ", only a path: embed the files, or name them in a manifest" if cursor.table.column.name else ""
+            raise FileFailure("decode", "empty", f"its row has no bytes{also}")
+        return data
+
+    def _take(self, path: str, number: int) -> _Cursor:
+        version = storage.describe(path)
+        with self._lock:
+            same = [cursor for cursor in self._idle if cursor.path == path]
+            fitting = [cursor for cursor in same if cursor.version == version]
+            # One that is on its way to this row, if there is one.
+            chosen = max(fitting, key=lambda cursor: cursor.is_before(number), default=None)
+            old = [cursor for cursor in same if cursor.version != version]
+            self._idle = [cursor for cursor in self._idle if cursor is not chosen and cursor not in old]
+        for cursor in old:
+            cursor.close()
+        return chosen or _Cursor(path, version, self._open(path))
+
+    def _put(self, cursor: _Cursor) -> None:
+        with self._lock:
+            self._idle.append(cursor)
+            closing, self._idle = self._idle[:-OPEN_TABLES], self._idle[-OPEN_TABLES:]
+        for one in closing:
+            one.close()
+
+
+_CURSORS = Cursors()
