@@ -9,7 +9,7 @@ from jobs.query import AllWindows, Json, Path_, Top, Where, print_hits
 
 def similar(
     index: Path_,
-    sound: Annotated[str, typer.Argument(help="An audio file, or a member of a shard: shard.tar#member.")],
+    sound: Annotated[str, typer.Argument(help="An audio file; shard.tar#member, file#t=10,20.")],
     start: Annotated[float, typer.Option(help="Use it from here, in seconds.", min=0.0)] = 0.0,
     end: Annotated[float | None, typer.Option(help="Use it up to here, in seconds.", min=0.0)] = None,
     k: Top = 10,
@@ -30,6 +30,6 @@ def similar(
     try:
         hits = opened.similar_to_file(sound, k, start_s=start, end_s=end, where=where, all_windows=all_windows)
     except FileFailure as failure:
-        wrong_call = failure.reason in ("vanished", "too_short")
+        wrong_call = failure.reason in ("vanished", "too_short", "out_of_range")
         raise (UsageError if wrong_call else EarshotError)(f"{sound}: {failure.message}") from None
     print_hits(f"like {sound} in {index}", hits, json=json)

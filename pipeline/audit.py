@@ -18,6 +18,7 @@ from pipeline.claim import is_held
 from pipeline.collect import clip_rows
 from pipeline.config import WindowConfig
 from pipeline.journal import Published
+from pipeline.ranges import split_uri
 from pipeline.window import count_frames, seconds_to_samples
 
 Row = dict[str, Any]
@@ -79,7 +80,7 @@ def _check_files(files: list[Row], *, with_frames: bool) -> Iterator[Finding]:
         if row["status"] not in ("indexed", "failed", "deleted"):
             yield Finding("files", f"status {row['status']!r} is unknown", **own)
         elif row["status"] == "indexed":
-            if row["content_hash"] is None or row["audio_id"] != schema.make_audio_id(row["content_hash"]):
+            if row["audio_id"] not in _audio_ids(row):
                 yield Finding("files", "audio_id is not that of the content hash", **own)
             if not _is_duration(row["duration_s"]):
                 yield Finding("files", f"duration_s is {row['duration_s']}", **own)
@@ -91,6 +92,12 @@ def _check_files(files: list[Row], *, with_frames: bool) -> Iterator[Finding]:
             yield Finding("files", f"{row['status']}, and counts clips or frames", **own)
         elif row["status"] == "failed" and not (row["stage"] and row["reason"]):
             yield Finding("files", "failed without a stage or a reason", **own)
+
+
+def _audio_ids(row: Row) -> set[str]:
+    """What the id of an indexed content may be: a file may have the name of a range."""
+    parts = {"", str(split_uri(row["uri"])[1])}
+    return {schema.make_audio_id(row["content_hash"], part) for part in parts} if row["content_hash"] else set()
 
 
 def _is_duration(value: float | None) -> bool:
@@ -250,14 +257,14 @@ def compare(path: str, n_files: int, encoder: Any, seed: int = 0) -> list[Findin
         frames = _vectors(path, "frames", published, f"audio_id = '{row['audio_id']}'", "frame")
         worst = 1.0
         try:
-            place = find(row["uri"])
-            if hash_file(place) != row["content_hash"]:
+            place, part = find(row["uri"])
+            if schema.make_audio_id(hash_file(place), str(part)) != row["audio_id"]:
                 said = "the file has other bytes now, and its size and time are the same: reindex --check content"
                 findings.append(Finding("files", said, uri=row["uri"]))
                 continue
             with open_audio(place, DecodeConfig(**settings["decode"])) as audio:
                 for n, (span, samples) in enumerate(
-                    cut_windows(audio.blocks(), WindowConfig(**settings["window"]).grid)
+                    cut_windows(audio.blocks(*part.samples), WindowConfig(**settings["window"]).grid)
                 ):
                     [clip], heard = encoder.encode([samples])
                     worst = min(worst, _cosine(clip, clips[n]))

@@ -112,14 +112,15 @@ class SoundfileReader:
             expected_duration_s=self._promised_s(),
         )
 
-    def seek(self, sample: int) -> None:
-        """Go on with this sample, exactly.
-
-        Raises:
-            soundfile.LibsndfileError: it cannot be found.
-        """
-        self._file.seek(sample)
-        self.n_read = sample
+    def seek(self, sample: int) -> bool:
+        """Go on with this sample, exactly; with the first one, and False, where it cannot be found."""
+        try:
+            self.n_read = self._file.seek(sample)
+        except soundfile.LibsndfileError:
+            self._file.close()  # which finds nothing any more, not even its beginning
+            self._source.seek(0)
+            self._file, self.n_read = soundfile.SoundFile(self._source), 0
+        return self.n_read == sample
 
     def pieces(self) -> Iterator[Piece]:
         rate_hz, channels = self.info.sample_rate_hz, self.info.channels

@@ -11,7 +11,7 @@ The rules:
   files, each ``shard.tar#member``. In folders, shards are looked into where ``corpus.extensions`` has ``tar``.
 - So is a Parquet or Arrow file with a column of audio bytes: each row is a file, whatever its extension.
 - A CSV, JSON lines or any other Parquet file that a source names, or that a glob matches, is a manifest: the files in
-  its column ``uri`` are taken, whatever their extension.
+  its column ``uri`` are taken, whatever their extension, or the ranges of them that it gives.
 - Files and folders whose name begins with a dot are left out, unless ``corpus.hidden`` says otherwise
   or the source itself names one.
 - A symbolic link to a file is a file, under the name of the link. A link to a folder is entered only
@@ -26,6 +26,7 @@ import glob
 import os
 import stat
 import tarfile
+from collections import defaultdict
 from collections.abc import Iterable, Iterator
 from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
@@ -36,8 +37,9 @@ import pyarrow as pa
 from pipeline import storage
 from pipeline.config import CorpusConfig
 from pipeline.errors import CorpusError, EarshotError
-from pipeline.manifest import is_manifest, read_uris
+from pipeline.manifest import is_manifest, read_ranges
 from pipeline.members import is_member, is_shard, is_table, list_members, shard_of
+from pipeline.ranges import Range, range_of, split_uri
 from pipeline.read import one_line
 from pipeline.rows import NoAudioError, holds_audio
 from pipeline.schema import LISTED
@@ -86,17 +88,29 @@ def list_corpus(sources: Iterable[str], config: CorpusConfig | None = None, leav
         if all(row["reason"] == "vanished" for row in named):
             raise CorpusError(f"{manifest}: of the {len(named)} files that it names none is there: is their disk?")
         for row in named:
-            rows.setdefault(row["uri"], row)
+            _add(rows, row)
     shards = [row for row in rows.values() if is_shard(row["uri"]) and row["reason"] is None]
     for row in shards:
         del rows[row["uri"]]
     with ThreadPoolExecutor(FILES_AT_ONCE) as pool:
         for members in pool.map(lambda shard: list(_list_shard(shard, config)), shards):
-            rows.update({member["uri"]: member for member in members})
+            for member in members:
+                _add(rows, member)
     if not rows:
         wanted = "an audio file's extension" if config.extensions is None else f"extension {list(config.extensions)}"
         raise CorpusError(f"{', '.join(sources)}: no file with {wanted} there; see corpus.extensions")
     return pa.Table.from_pylist([rows[uri] for uri in sorted(rows)], schema=LISTED)
+
+
+def _add(rows: dict[str, Row], row: Row) -> None:
+    """Take one file more, unless it is there already.
+
+    Raises:
+        CorpusError: one of them is a range of a recording, the other one a file that is called so.
+    """
+    there = rows.setdefault(row["uri"], row)
+    if range_of(there) != range_of(row):
+        raise CorpusError(f"{row['uri']}: the name of a file, and of a range in a manifest: rename the file")
 
 
 def _find_manifests(named: Iterable[str]) -> list[str]:
@@ -172,7 +186,25 @@ def _list_url(source: str, config: CorpusConfig, leave_out: str | None) -> Itera
 
 
 def _list_manifest(path: str) -> Iterator[Row]:
-    uris = read_uris(path)
+    ranges = read_ranges(path)
+    written: dict[str, list[Range]] = defaultdict(list)
+    for row in _describe_all(list(ranges)):
+        recording, part = split_uri(row["uri"])
+        wanted = ranges[row["uri"]]
+        if part and row["reason"] == "vanished" and Range() in wanted:
+            written[recording].append(part)  # no file has this name: it is that of a range, as ``files`` has it
+            wanted.remove(Range())
+        yield from _list_ranges(row, wanted)
+    for row in _describe_all(list(written)):
+        yield from _list_ranges(row, written[row["uri"]])
+
+
+def _list_ranges(recording: Row, ranges: list[Range]) -> Iterator[Row]:
+    for part in ranges:
+        yield {**recording, "uri": f"{recording['uri']}{part}", "start_s": part.start_s, "end_s": part.end_s}
+
+
+def _describe_all(uris: list[str]) -> Iterator[Row]:
     members = {shard_of(uri): set[str]() for uri in uris if is_member(uri)}
     for uri in uris:
         if is_member(uri):
@@ -366,6 +398,8 @@ def _row(
         reason, message = "bad_name", "the file's name is not UTF-8: rename it"
     return dict(
         uri=path,
+        start_s=None,
+        end_s=None,
         size_bytes=size_bytes,
         modified_ns=modified_ns,
         offset=offset,

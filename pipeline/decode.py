@@ -14,7 +14,9 @@ Whatever is wrong with a file ends in ``FileFailure``; what can be decoded of a 
 """
 
 import math
+from collections import deque
 from collections.abc import Iterator
+from itertools import chain
 from typing import Any, Self
 
 import numpy as np
@@ -24,13 +26,17 @@ import soxr
 from pipeline.codecs import AudioInfo, AvReader, Piece, SoundfileReader, mean_channels, open_reader
 from pipeline.config import DecodeConfig
 from pipeline.errors import FileFailure
+from pipeline.ranges import Range
 from pipeline.read import Bytes, Source, file_boundary, hash_file, unreadable
-from pipeline.window import SAMPLE_RATE_HZ, Waveform, samples_to_seconds, seconds_to_samples
+from pipeline.window import SAMPLE_RATE_HZ, Waveform, samples_to_seconds
 
 __all__ = ["AudioInfo", "AudioStream", "Source", "decode_all", "hash_file", "open_audio", "to_model_rate"]
 
 _PREROLL_S = 1
 """What is decoded before the second that is wanted: many times as long as the resampler's filter."""
+
+_KEPT_S = 60
+"""What has been decoded stays for so long, in seconds of audio, where it could not be found again: 12 MB."""
 
 _MOST_PHASES = 2_000
 """Of 48 kHz against another rate. With more than some 5,000 soxr interpolates between phases, and its clock drifts:
@@ -49,6 +55,11 @@ class AudioStream:
         self._reader = open_reader(source)
         self.info = self._reader.info
         self._decoded_s = 0.0
+        self._running: Iterator[Waveform] | None = None
+        self._at = 0  # the sample that it gives next
+        self._kept: deque[Waveform] = deque()  # of those before, the newest
+        self._keeps = False
+        self._stop_s: float | None = None
         self._trouble: str | None = None
 
     def __enter__(self) -> Self:
@@ -72,39 +83,87 @@ class AudioStream:
             return None
         return round(self._reader.n_samples * SAMPLE_RATE_HZ / self.info.sample_rate_hz)
 
-    def blocks(self, from_s: int | None = None) -> Iterator[Waveform]:
-        """Yield the file, once, as mono float32 blocks (samples,) at 48 kHz: the mean of its channels, not clipped.
+    def blocks(self, first: int = 0, stop: int | None = None, *, exactly: bool = False) -> Iterator[Waveform]:
+        """Yield the file as mono float32 blocks (samples,) at 48 kHz: the mean of its channels, not clipped.
 
         Args:
-            from_s: a whole second to begin with, where ``n_samples`` is known: the samples from there on are those of
-                the whole file, to rounding. What stops short of its end is a failure then.
+            first, stop: only these samples, from ``first`` to the one before ``stop``: those of the whole file, to
+                rounding. Nothing is decoded behind them, nor much before where ``n_samples`` is known. Another time,
+                only what the stream ``reaches``.
+            exactly: what stops short of the end of the file is a failure.
 
         Raises:
             FileFailure: ``not_finite``, ``decode_error``, ``too_short`` (a header and no samples), ``unsupported``,
-                ``unreadable``; at the place in the file where it shows.
+                ``unreadable``; at the place in the file where it shows. ``out_of_range``: it ends before ``first``.
         """
-        before_s = max(0, (from_s or 0) - _PREROLL_S)
-        n_before = ((from_s or 0) - before_s) * SAMPLE_RATE_HZ
         with file_boundary(self._source):
-            if before_s:
-                # At a whole second, the samples of every rate and those at 48 kHz fall together.
-                self._exact_reader.seek(before_s * self.info.sample_rate_hz)
-                self._decoded_s = float(before_s)
-            for block in self._resample(self._checked(self._pieces(exactly=from_s is not None))):
-                if len(block) > n_before:
-                    yield block[n_before:]
-                n_before = max(0, n_before - len(block))
+            if first and self.n_samples is not None and first >= self.n_samples:
+                raise self._out_of_range(first, self.n_samples)
+            self._stop_s = None if stop is None else samples_to_seconds(stop)
+            if self._running is None:
+                self._keeps = self.n_samples is None and (first > 0 or stop is not None)
+                self._at = self._go_to(first)
+                self._running = self._resample(self._checked(self._pieces(exactly=exactly)))
+            at = self._oldest
+            for block in chain(tuple(self._kept), self._go_on()):
+                wanted = block[max(0, first - at) : None if stop is None else max(0, stop - at)]
+                at += len(block)
+                if len(wanted):
+                    yield wanted
+                if stop is not None and at >= stop:
+                    return
             if not self._decoded_s:
                 raise self._nothing()
+            if first and at <= first:
+                raise self._out_of_range(first, at)
+
+    def reaches(self, first: int) -> bool:
+        """Whether ``blocks``, having been called before, can go on to this sample, or a little way back to it.
+
+        Not where samples can be found exactly: those that are found are the same to rounding only.
+        """
+        return self._keeps and self._running is not None and self._oldest <= first
+
+    @property
+    def _oldest(self) -> int:
+        return self._at - sum(map(len, self._kept))
+
+    def _go_on(self) -> Iterator[Waveform]:
+        """The blocks that have not been decoded yet."""
+        while self._running is not None:
+            try:
+                block = next(self._running, None)
+            except BaseException:
+                self._running = None
+                raise
+            if block is None:
+                return
+            self._at += len(block)
+            if self._keeps:
+                self._kept.append(block)
+                while self._at - self._oldest - len(self._kept[0]) >= _KEPT_S * SAMPLE_RATE_HZ:
+                    self._kept.popleft()
+            yield block
+
+    def _go_to(self, first: int) -> int:
+        """Go on shortly before this sample, if it can be found; returns the sample that is gone on with."""
+        before_s = first // SAMPLE_RATE_HZ - _PREROLL_S
+        if before_s <= 0 or self.n_samples is None:
+            return 0
+        # At a whole second, the samples of every rate and those at 48 kHz fall together.
+        if not self._exact_reader.seek(before_s * self.info.sample_rate_hz):
+            return 0
+        self._decoded_s = float(before_s)
+        return before_s * SAMPLE_RATE_HZ
 
     def ends_as_promised(self) -> bool:
         """Whether the last second is there, where ``n_samples`` is known. Nothing else can be read afterwards."""
         with file_boundary(self._source):
             reader = self._exact_reader
-            reader.seek(max(0, (reader.n_samples or 0) - self.info.sample_rate_hz))
-            for _ in reader.pieces():
+            found = reader.seek(max(0, (reader.n_samples or 0) - self.info.sample_rate_hz))
+            for _ in reader.pieces() if found else ():
                 pass
-            return not reader.stopped_short()
+            return found and not reader.stopped_short()
 
     @property
     def _exact_reader(self) -> SoundfileReader:
@@ -114,12 +173,13 @@ class AudioStream:
 
     @property
     def truncated(self) -> str | None:
-        """After ``blocks`` is exhausted: None, or one line on what is missing."""
-        expected_s = self.info.expected_duration_s
+        """After ``blocks`` is exhausted: None, or one line on what is missing. Of less than the whole file, that counts
+        which it stops short of."""
+        expected_s = self.info.expected_duration_s if self._stop_s is None else self._stop_s
         if expected_s is not None and expected_s - self._decoded_s > _tolerance_s(self.info):
             found = f"{self._decoded_s:.3f} s decoded of {expected_s:.3f} s"
             return f"{found}: {self._trouble}" if self._trouble else found
-        return self._trouble
+        return self._trouble if self._stop_s is None else None
 
     def _pieces(self, *, exactly: bool) -> Iterator[Piece]:
         """The samples at the file's own rate, from FFmpeg where libsndfile fails or stops short, if it may."""
@@ -166,6 +226,11 @@ class AudioStream:
         if resampler is not None:
             yield _flush(resampler)
 
+    def _out_of_range(self, first: int, n_samples: int) -> FileFailure:
+        begin_s, duration_s = samples_to_seconds(first), samples_to_seconds(n_samples)
+        message = f"nothing from {begin_s:.3f} s on: the recording lasts {duration_s:.3f} s"
+        return FileFailure("decode", "out_of_range", message)
+
     def _nothing(self) -> FileFailure:
         """Not one sample: a file without any, or a broken one."""
         if self._trouble:
@@ -197,24 +262,12 @@ def decode_all(
     """The samples (n,) of a short sound from ``start_s`` to ``end_s``, at 48 kHz; holds no more than these.
 
     Raises:
-        FileFailure: as ``open_audio`` and ``blocks``; ``too_short`` where the range holds no sample.
+        FileFailure: as ``open_audio`` and ``blocks``.
     """
-    first = seconds_to_samples(start_s)
-    stop = None if end_s is None else seconds_to_samples(end_s)
-    kept: list[Waveform] = []
-    at = 0
+    first, stop = Range(start_s, end_s).samples
     with open_audio(source, config) as audio:
-        for block in audio.blocks():
-            if len(part := block[max(0, first - at) : None if stop is None else max(0, stop - at)]):
-                kept.append(part)
-            at += len(block)
-            if stop is not None and at >= stop:
-                break
-    if not kept:
-        raise FileFailure(
-            "decode", "too_short", f"nothing from {start_s} s on: it lasts {samples_to_seconds(at):.3f} s"
-        )
-    return np.concatenate(kept), audio.info
+        kept = list(audio.blocks(first, stop))
+        return np.concatenate(kept) if kept else np.empty(0, np.float32), audio.info
 
 
 def to_model_rate(waveform: npt.NDArray[Any], sample_rate_hz: int, config: DecodeConfig | None = None) -> Waveform:

@@ -26,7 +26,7 @@ Stage = Literal["list", "read", "decode", "encode", "write"]
 REASONS = (
     *("bad_name", "vanished", "unreadable", "changed_while_reading", "damaged"),
     *("empty", "not_audio", "no_audio_stream", "unsupported", "decode_error", "too_short", "truncated"),
-    *("not_finite", "crashed"),
+    *("out_of_range", "not_finite", "crashed"),
 )
 """Why files fail; of what is ``truncated``, the part that is there is indexed."""
 

@@ -9,7 +9,7 @@
 Models are loaded at the first question that needs them, and kept.
 """
 
-from collections.abc import Iterable, Iterator
+from collections.abc import Iterable
 from functools import cached_property
 from itertools import islice
 from typing import TYPE_CHECKING, Any
@@ -23,10 +23,10 @@ from pipeline import journal
 from pipeline.checkpoint import ModelIdentity, read_identity
 from pipeline.config import DecodeConfig, EncodeConfig, WindowConfig
 from pipeline.encode import NonFiniteError, load_encoder, load_text_encoder, probability
-from pipeline.errors import FileFailure, IndexMismatch, UsageError
+from pipeline.errors import IndexMismatch, UsageError
 from pipeline.locate import Event, Levels, Rules, find_events, to_event
 from pipeline.search import Hit, find_clips, open_table, read_rows
-from pipeline.window import HOP_SAMPLES, Waveform, cut_windows, samples_to_seconds, seconds_to_samples
+from pipeline.window import HOP_SAMPLES, Waveform, cut_windows
 
 if TYPE_CHECKING:
     from pipeline.encode import AudioEncoder, TextEncoder
@@ -108,18 +108,19 @@ class Index:
         """As ``similar``, for an audio file from ``start_s`` to ``end_s``; however long, it is never held as a whole.
 
         Args:
-            sound: a path, a URL, or the uri of a member of a shard.
+            sound: a path, a URL, or the uri of a member of a shard; or a range of one, within which times are counted.
 
         Raises:
-            FileFailure: the file cannot be decoded; ``too_short`` where it ends before ``start_s``.
+            FileFailure: the file cannot be decoded; ``out_of_range`` where it ends before ``start_s``.
         """
         from pipeline.decode import open_audio
         from pipeline.read import find
 
         self._table("clips")
-        with open_audio(find(sound), self._decode_config) as audio:
-            blocks = _trim(audio.blocks(), start_s, end_s)
-            return self.similar_to(blocks, k, where=where, all_windows=all_windows)
+        place, part = find(sound)
+        first, stop = part.narrow(start_s, end_s).samples
+        with open_audio(place, self._decode_config) as audio:
+            return self.similar_to(audio.blocks(first, stop), k, where=where, all_windows=all_windows)
 
     def similar_to(
         self, blocks: Iterable[Waveform], k: int = 10, *, where: str | None = None, all_windows: bool = False
@@ -327,23 +328,6 @@ def _check_finite(samples: Waveform) -> Waveform:
     if not np.isfinite(samples).all():
         raise UsageError("the sound has NaN or infinite samples")
     return samples
-
-
-def _trim(blocks: Iterable[Waveform], start_s: float, end_s: float | None) -> Iterator[Waveform]:
-    """The blocks of a file from ``start_s`` to ``end_s``; nothing is decoded beyond."""
-    first = seconds_to_samples(start_s)
-    stop = None if end_s is None else seconds_to_samples(end_s)
-    at = 0
-    for block in blocks:
-        if len(part := block[max(0, first - at) : None if stop is None else max(0, stop - at)]):
-            yield part
-        at += len(block)
-        if stop is not None and at >= stop:
-            return
-    if at <= first:
-        raise FileFailure(
-            "decode", "too_short", f"nothing from {start_s} s on: it lasts {samples_to_seconds(at):.3f} s"
-        )
 
 
 def _with_probability(hit: Hit, chance: float) -> Hit:

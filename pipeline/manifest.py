@@ -1,17 +1,25 @@
-"""A manifest in, the files that it names out: a table in CSV, JSON lines or Parquet with a column ``uri``."""
+"""A manifest in, the files that it names out: a table in CSV, JSON lines or Parquet with a column ``uri``.
+
+With ``start_s`` or ``end_s``, a row names a range of a recording (``ranges``).
+"""
 
 import io
+import math
 import os
+from collections.abc import Iterator
 from typing import Any
 
 import pyarrow as pa
 
 from pipeline import storage
 from pipeline.errors import CorpusError
+from pipeline.members import is_shard
+from pipeline.ranges import Range
 from pipeline.read import one_line
 
 _SUFFIXES = (".csv", ".jsonl", ".ndjson", ".parquet")
-_NOT_YET = ("start_s", "end_s")
+_TEXT = ("uri", "start_s", "end_s")
+_WHOLE = Range()
 
 
 def is_manifest(path: str) -> bool:
@@ -19,17 +27,16 @@ def is_manifest(path: str) -> bool:
     return path.lower().endswith(_SUFFIXES)
 
 
-def read_uris(path: str) -> list[str]:
-    """The files that a manifest names, once each: absolute, relative ones from the folder of the manifest.
+def read_ranges(path: str) -> dict[str, list[Range]]:
+    """The files that a manifest names, absolute, relative ones from the folder of the manifest; of each, the ranges
+    that it names, once each, ``Range()`` for the whole.
 
     Raises:
-        CorpusError: it cannot be read, has no column ``uri`` of text, a row without one, or ranges of files.
+        CorpusError: it cannot be read, has no column ``uri`` of text, a row without one, or one with a wrong range.
     """
     table = _read(path)
     if "uri" not in table.column_names:
         raise CorpusError(f"{path}: a manifest needs a column `uri`, and this has only {', '.join(table.column_names)}")
-    if ranges := [name for name in _NOT_YET if name in table.column_names]:
-        raise CorpusError(f"{path}: column {ranges[0]}: parts of files cannot be indexed; leave it out for whole files")
     uris = table["uri"]
     if not pa.types.is_string(uris.type) and not pa.types.is_large_string(uris.type):
         raise CorpusError(f"{path}: column `uri` is {uris.type}, and should be text")
@@ -37,7 +44,42 @@ def read_uris(path: str) -> list[str]:
         row = next(number for number, uri in enumerate(uris.to_pylist(), start=1) if uri is None)
         raise CorpusError(f"{path}: row {row} has no uri")
     folder = path.rsplit("/", 1)[0] if storage.is_url(path) else os.path.dirname(path)
-    return [_absolute(folder, uri) for uri in dict.fromkeys(uris.to_pylist())]
+    found: dict[str, list[Range]] = {}
+    for number, (uri, part) in enumerate(zip(uris.to_pylist(), _read_ranges(path, table), strict=True), start=1):
+        if part and is_shard(uri):
+            raise CorpusError(f"{path}: row {number}: {uri} is a shard: give ranges of the files in it")
+        found.setdefault(_absolute(folder, uri), []).append(part)
+    return {uri: list(dict.fromkeys(parts)) for uri, parts in found.items()}
+
+
+def _read_ranges(path: str, table: pa.Table) -> Iterator[Range]:
+    """The range in each row."""
+    columns = (_read_seconds(path, table, name) for name in ("start_s", "end_s"))
+    for number, (start_s, end_s) in enumerate(zip(*columns, strict=True), start=1):
+        part = Range(start_s or None, end_s)
+        if end_s is not None and end_s <= (start_s or 0.0):
+            raise CorpusError(f"{path}: row {number}: end_s ({end_s}) is not after start_s ({start_s or 0.0})")
+        yield part if part else _WHOLE
+
+
+def _read_seconds(path: str, table: pa.Table, name: str) -> list[float | None]:
+    """A column of times, null where there is none."""
+    if name not in table.column_names:
+        return [None] * table.num_rows
+    try:
+        texts = table[name].cast(pa.string()).to_pylist()  # of float32 too, 0.1 is 0.1
+    except pa.ArrowNotImplementedError:
+        raise CorpusError(f"{path}: column {name} is {table[name].type}, and should be seconds") from None
+    seconds: list[float | None] = []
+    for number, text in enumerate(texts, start=1):
+        try:
+            at_s = None if text is None else float(text)
+        except ValueError:
+            at_s = math.nan
+        if at_s is not None and not 0 <= at_s < math.inf:
+            raise CorpusError(f"{path}: row {number}: {name} is {text}, and should be seconds from 0 on, or empty")
+        seconds.append(at_s)
+    return seconds
 
 
 def _absolute(folder: str, uri: str) -> str:
@@ -68,7 +110,8 @@ def _parse(name: str, file: Any) -> pa.Table:
         from pyarrow import csv
 
         # `null` and `NA` may be names.
-        options = csv.ConvertOptions(column_types={"uri": pa.string()}, strings_can_be_null=True, null_values=[""])
+        types = dict.fromkeys(_TEXT, pa.string())
+        options = csv.ConvertOptions(column_types=types, strings_can_be_null=True, null_values=[""])
         parse = csv.ParseOptions(newlines_in_values=True)
         return csv.read_csv(io.BytesIO(file.read()), convert_options=options, parse_options=parse)
     from pyarrow import json

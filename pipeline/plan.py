@@ -8,6 +8,7 @@ before it is read: it is hashed where it was known before, or where so much is g
 """
 
 import itertools
+import math
 from collections import Counter, defaultdict
 from collections.abc import Callable, Iterable, Iterator, Set
 from concurrent.futures import ThreadPoolExecutor
@@ -20,6 +21,7 @@ import pyarrow as pa
 from pipeline import schema
 from pipeline.errors import FileFailure
 from pipeline.members import is_member, is_sized, is_table, shard_of
+from pipeline.ranges import Range, range_of, recording_of
 from pipeline.read import locate
 
 Row = dict[str, Any]
@@ -39,9 +41,11 @@ NEW_PER_GONE = 20
 gone: one that has moved need not be encoded."""
 
 
-def estimate_seconds(uri: str, size_bytes: int) -> float:
-    """A rough duration from size and extension: it balances work and is never stored."""
-    return size_bytes / _BYTES_PER_S.get(Path(uri).suffix.lower().removeprefix("."), _OTHER_BYTES_PER_S)
+def estimate_seconds(uri: str, size_bytes: int, part: Range = Range()) -> float:
+    """A rough duration of a recording, or of a range of it, from size and extension: it balances work and is never
+    stored."""
+    whole_s = size_bytes / _BYTES_PER_S.get(Path(uri).suffix.lower().removeprefix("."), _OTHER_BYTES_PER_S)
+    return part.within(whole_s) or 0.0
 
 
 class Ledger:
@@ -249,7 +253,7 @@ def _says_what_the_bytes_are(old: Row) -> bool:
 
 
 class _Reader:
-    """Reads many files at once, and sets those aside that cannot be read.
+    """Reads many files at once, a recording once for all of its ranges, and sets those aside that cannot be read.
 
     They are not handed on unread: two files of one content would be encoded twice.
     """
@@ -264,22 +268,26 @@ class _Reader:
             said: list[tuple[Row, str | FileFailure]] = []
             for row in files:
                 try:
-                    said.append((row, read(locate(row["uri"], row["offset"], row["size_bytes"]))))
+                    said.append((row, read(locate(recording_of(row), row["offset"], row["size_bytes"]))))
                 except FileFailure as failure:
                     said.append((row, failure))
             return said
 
         results, n_read = list[tuple[Row, str]](), 0
-        alone, tables = _split_tables(rows)
+        ranges: dict[str, list[Row]] = defaultdict(list)
+        for row in rows:
+            ranges[recording_of(row)].append(row)
+        alone, tables = _split_tables([same[0] for same in ranges.values()])
         for n_at_once, files in ((READERS, alone), (TABLES_AT_ONCE, tables)):
             with ThreadPoolExecutor(n_at_once) as pool:
                 for row, said in itertools.chain.from_iterable(pool.map(attempt, files)):
-                    self._report(n_read := n_read + 1, len(rows))
-                    if isinstance(said, FileFailure):
-                        self._plan.known.append(_unreadable_row(row, said))
-                        self._plan.note(row, "failed", said.message)
-                    else:
-                        results.append((row, said))
+                    self._report(n_read := n_read + 1, len(ranges))
+                    for each in ranges[recording_of(row)]:
+                        if isinstance(said, FileFailure):
+                            self._plan.known.append(_unreadable_row(each, said))
+                            self._plan.note(each, "failed", said.message)
+                        else:
+                            results.append((each, said))
         return results
 
 
@@ -335,7 +343,7 @@ def _hash_where_needed(
     known_sizes = {row["size_bytes"] for row in (*live, *settled) if row["size_bytes"] is not None}
     settled += [row for row in candidates if not _has_size(row)]
     candidates = [row for row in candidates if _has_size(row)]
-    n_of_size = Counter(row["size_bytes"] for row in candidates)
+    n_of_size = Counter(size for _, size in {(recording_of(row), row["size_bytes"]) for row in candidates})
     to_probe, to_hash = [], []
     for row in candidates:
         if row["size_bytes"] > 0 and row["size_bytes"] in known_sizes:
@@ -345,7 +353,7 @@ def _hash_where_needed(
         else:
             settled.append(row)
     probes = [(row, (row["size_bytes"], probe)) for row, probe in reader.read(to_probe, probe_file)]
-    n_of_probe = Counter(probe for _, probe in probes)
+    n_of_probe = Counter(probe for _, probe in {(recording_of(row), probe) for row, probe in probes})
     for row, probe in probes:
         (to_hash if n_of_probe[probe] > 1 else settled).append(row)
     for row, content_hash in reader.read(to_hash, hash_file):
@@ -360,16 +368,17 @@ def _settle_known_content(candidates: list[Row], ledger: Ledger, plan: Plan, cho
     left = {row["uri"] for row in plan.gone}
     for row in candidates:
         content_hash = row["content_hash"]
+        audio_id = None if content_hash is None else schema.make_audio_id(content_hash, str(range_of(row)))
         old = ledger.live(row["uri"])
         is_again = choice.full or (old is not None and old["status"] == "indexed" and choice.retries(old))
-        if content_hash is not None and not is_again:
-            if old is not None and _is_of(old, content_hash) and not choice.retries(old):
+        if audio_id is not None and not is_again:
+            if old is not None and _is_of(old, audio_id) and not choice.retries(old):
                 plan.touched.append({**old, "modified_ns": row["modified_ns"]})
                 plan.n_unchanged += 1
                 plan.n_failed_before += old["status"] == "failed"
                 plan.note(row, "unchanged", "another time, the same bytes")
                 continue
-            holder = ledger.holder(schema.make_audio_id(content_hash), prefer=left)
+            holder = ledger.holder(audio_id, prefer=left)
             if holder is not None:
                 plan.copies.append((_copied_row(row, holder), holder["file_id"]))
                 plan.holders[holder["uri"]] = holder["file_id"]
@@ -377,18 +386,21 @@ def _settle_known_content(candidates: list[Row], ledger: Ledger, plan: Plan, cho
                 plan.note(row, action, f"has the bytes of {holder['uri']}")
                 left.discard(holder["uri"])
                 continue
-        group = contents.setdefault(content_hash or f"uri {row['uri']}", [])
+        group = contents.setdefault(audio_id or f"uri {row['uri']}", [])
         plan.note(row, *_why(row, old, group))
         group.append(row)
         plan.n_to_decode += 1
+    recordings: set[str] = set()
     for files in contents.values():
-        plan.bytes_to_decode += _size(files)
+        if (recording := recording_of(files[0])) not in recordings:
+            recordings.add(recording)
+            plan.bytes_to_decode += _size(files)
         plan.seconds_to_decode += _seconds(files)
     return list(contents.values())
 
 
-def _is_of(old: Row, content_hash: str) -> bool:
-    return bool(old["content_hash"] == content_hash and _says_what_the_bytes_are(old))
+def _is_of(old: Row, audio_id: str) -> bool:
+    return bool(old["audio_id"] == audio_id and _says_what_the_bytes_are(old))
 
 
 def _why(row: Row, old: Row | None, group: list[Row]) -> tuple[str, str]:
@@ -409,7 +421,7 @@ def _why(row: Row, old: Row | None, group: list[Row]) -> tuple[str, str]:
 
 
 def _seconds(files: list[Row]) -> float:
-    return estimate_seconds(files[0]["uri"], _size(files))
+    return estimate_seconds(recording_of(files[0]), _size(files), range_of(files[0]))
 
 
 def _size(files: list[Row]) -> int:
@@ -421,7 +433,7 @@ def _position(row: Row) -> tuple[str, int]:
     """Where a file lies among others: the rows of a table, which are read one after the other, in their order there."""
     if row["offset"] is not None and is_table(shard := shard_of(row["uri"])):
         return shard, row["offset"]
-    return row["uri"], 0
+    return recording_of(row), 0
 
 
 def pack_alone(batches: pa.Table, batch_ids: Set[str], run_id: str, n_before: int) -> pa.Table:
@@ -492,29 +504,44 @@ def failed_rows(batches: pa.Table, batch_ids: Set[str], failure: FileFailure) ->
 
 def _pack(contents: list[list[Row]], batch_s: float, run_id: str) -> pa.Table:
     """Longest first, small ones together: PLANNED rows of about ``batch_s`` seconds each."""
-    contents.sort(key=lambda files: (-_seconds(files), *_position(files[0])))
     packs: list[list[Row]] = []
     held, n_files = 0.0, 0
-    for files in contents:
-        seconds = _seconds(files)
-        if not packs or held + seconds > batch_s or n_files + len(files) > MAX_FILES_PER_BATCH:
-            packs.append([])
-            held, n_files = 0.0, 0
-        packs[-1].append(
-            {
-                "content_hash": files[0]["content_hash"],
-                "size_bytes": _size(files),
-                "uris": [row["uri"] for row in files],
-                "modified_ns": [row["modified_ns"] for row in files],
-                "offsets": [row["offset"] for row in files],
-            }
-        )
-        held, n_files = held + seconds, n_files + len(files)
+    for group in _group_ranges(contents, batch_s):
+        if held + sum(map(_seconds, group)) > batch_s:  # in as few batches as possible
+            held = math.inf
+        for files in group:
+            seconds = _seconds(files)
+            if not packs or held + seconds > batch_s or n_files + len(files) > MAX_FILES_PER_BATCH:
+                packs.append([])
+                held, n_files = 0.0, 0
+            packs[-1].append(
+                {
+                    "content_hash": files[0]["content_hash"],
+                    "start_s": files[0]["start_s"],
+                    "end_s": files[0]["end_s"],
+                    "size_bytes": _size(files),
+                    "uris": [row["uri"] for row in files],
+                    "modified_ns": [row["modified_ns"] for row in files],
+                    "offsets": [row["offset"] for row in files],
+                }
+            )
+            held, n_files = held + seconds, n_files + len(files)
     rows = [
         {"batch_id": schema.make_batch_id(run_id, number), "audios": audios}
         for number, audios in enumerate(packs, start=1)
     ]
     return pa.Table.from_pylist(rows, schema=schema.PLANNED)
+
+
+def _group_ranges(contents: list[list[Row]], batch_s: float) -> list[list[list[Row]]]:
+    """Contents, longest first; those from one recording together, in their order there, but for what fills a batch."""
+    groups: dict[tuple[str, str], list[list[Row]]] = defaultdict(list)
+    for files in contents:
+        alone = files[0]["uri"] if _seconds(files) >= batch_s else ""
+        groups[recording_of(files[0]), alone].append(files)
+    for group in groups.values():
+        group.sort(key=lambda files: (range_of(files[0]).samples[0], files[0]["uri"]))
+    return sorted(groups.values(), key=lambda group: (-max(map(_seconds, group)), *_position(group[0][0])))
 
 
 def _unreadable_row(listed: Row, failure: FileFailure) -> Row:

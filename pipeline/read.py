@@ -18,6 +18,7 @@ from typing import BinaryIO, Self
 from pipeline import storage
 from pipeline.errors import FileFailure
 from pipeline.members import Place, find_member, is_member, open_member, shard_of
+from pipeline.ranges import Range, split_uri
 
 Source = str | Path | Place | BinaryIO
 """A path, a URL or the place of a member, or a seekable binary file, which is read from its start and left open."""
@@ -80,16 +81,29 @@ class Bytes:
         return self.read(size)
 
 
-def find(uri: str) -> str | Place:
-    """What to open for a uri of which nothing else is known: a member is looked up in its shard.
+def find(uri: str) -> tuple[str | Place, Range]:
+    """What to open for a uri of which nothing else is known, and which range of it is meant.
+
+    A file of just that name comes first; members are looked up in their shards.
 
     Raises:
         FileFailure: ``vanished`` or ``unreadable``: its shard, or it is not in there.
     """
+    recording, part = split_uri(uri)
     try:
-        return uri if not is_member(uri) or storage.exists(uri) else find_member(uri)
+        try:
+            if not part or is_member(uri) or storage.exists(uri):
+                return _find(uri), Range()
+        except FileNotFoundError:
+            if not part:
+                raise
+        return _find(recording), part
     except Exception as error:  # each store has errors of its own
         raise unreadable(error) from None
+
+
+def _find(uri: str) -> str | Place:
+    return uri if not is_member(uri) or storage.exists(uri) else find_member(uri)
 
 
 def locate(uri: str, offset: int | None, size_bytes: int) -> str | Place:

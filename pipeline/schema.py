@@ -20,9 +20,10 @@ def digest(*parts: str) -> str:
     return hashlib.sha256(text.encode()).hexdigest()[:32]
 
 
-def make_audio_id(content_hash: str) -> str:
-    """Identity of an audio content: the same bytes have the same id wherever they lie."""
-    return digest("audio", content_hash)
+def make_audio_id(content_hash: str, part: str = "") -> str:
+    """Identity of an audio content: the same bytes have the same id wherever they lie, and so has the same range of
+    them, as it is written (``str`` of a ``ranges.Range``)."""
+    return digest("audio", content_hash, part) if part else digest("audio", content_hash)
 
 
 def make_file_id(uri: str, audio_id: str | None) -> str:
@@ -128,6 +129,8 @@ BATCHES = pa.schema(
 LISTED = pa.schema(
     [
         pa.field("uri", pa.string(), nullable=False),
+        pa.field("start_s", pa.float64()),  # within the recording that the uri names; null: its start
+        pa.field("end_s", pa.float64()),  # null: its end
         pa.field("size_bytes", pa.int64(), nullable=False),  # of a row of a Parquet file: about that
         pa.field("modified_ns", pa.int64(), nullable=False),  # of a member: that of its shard
         pa.field("offset", pa.int64()),  # where it begins in its shard, or its row there; null: it is no member of one
@@ -142,6 +145,8 @@ LISTED = pa.schema(
 AUDIO = pa.struct(
     [
         pa.field("content_hash", pa.string()),  # null: hash it while reading
+        pa.field("start_s", pa.float64()),  # as in LISTED
+        pa.field("end_s", pa.float64()),
         pa.field("size_bytes", pa.int64()),  # or about that, as in LISTED
         pa.field("uris", pa.list_(pa.string())),  # every file with these bytes; the first one is read
         pa.field("modified_ns", pa.list_(pa.int64())),

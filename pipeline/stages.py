@@ -6,7 +6,6 @@ A bad file is a row among the others. Ray calls these functions and adds nothing
 """
 
 from collections.abc import Callable, Iterator, Sequence
-from contextlib import ExitStack, contextmanager
 from dataclasses import dataclass
 from functools import partial
 from typing import Any, Protocol
@@ -18,13 +17,14 @@ import pyarrow.compute as pc
 from pipeline import schema, storage
 from pipeline.config import DecodeConfig
 from pipeline.errors import EarshotError, FileFailure
-from pipeline.members import Place, fetched_member, is_sized
+from pipeline.members import Place, is_sized
 from pipeline.plan import empty_row, estimate_seconds
-from pipeline.read import Source, hash_file, locate, measure_file, one_line, unreadable
+from pipeline.ranges import Range, range_of
+from pipeline.read import hash_file, locate, one_line
+from pipeline.recording import Recording, fetched
 from pipeline.window import (
     FRAME_S,
     HOP_SAMPLES,
-    SAMPLE_RATE_HZ,
     WHOLE,
     Grid,
     Part,
@@ -89,7 +89,8 @@ PART_S = 600.0
 def is_long(planned: Row, part_s: float = PART_S) -> bool:
     """Whether a planned batch is one recording that makes three parts or more, as far as can be told from its size."""
     [audio, *others] = planned["audios"]
-    return not others and estimate_seconds(audio["uris"][0], audio["size_bytes"]) >= 3 * part_s
+    [file, *_] = _files_of(audio)
+    return not others and estimate_seconds(file.recording, audio["size_bytes"], file.range) >= 3 * part_s
 
 
 def split_batch(planned: Row, config: DecodeConfig, grid: Grid, part_s: float = PART_S) -> list[Row]:
@@ -106,11 +107,13 @@ def split_batch(planned: Row, config: DecodeConfig, grid: Grid, part_s: float = 
     [audio] = planned["audios"]
     [file, *_] = _files_of(audio)
     try:
-        with _fetched(file.place) as source:
+        with fetched(file.place) as source:
             with open_audio(source, config) as stream:
                 n_samples = stream.n_samples
                 if n_samples is None or not stream.ends_as_promised():
                     return [planned]
+                first, stop = file.range.samples
+                n_samples = min(n_samples, stop or n_samples) - first
             content_hash = audio["content_hash"] or hash_file(source)
     except FileFailure:  # which decoding finds as well
         return [planned]
@@ -153,9 +156,14 @@ class _File:
     """One of the files that hold an audio content, as it was listed."""
 
     uri: str
+    range: Range
     place: str | Place
     size_bytes: int
     modified_ns: int
+
+    @property
+    def recording(self) -> str:
+        return self.uri.removesuffix(str(self.range))
 
     def check_unchanged(self) -> None:
         """Refuse what is no longer as it was listed. Of a member, the time of its shard tells."""
@@ -172,31 +180,32 @@ class _File:
 
 def _files_of(audio: Row) -> list[_File]:
     offsets = audio.get("offsets") or [None] * len(audio["uris"])
-    size_bytes = audio["size_bytes"]
+    size_bytes, part = audio["size_bytes"], range_of(audio)
     return [
-        _File(uri, locate(uri, offset, size_bytes), size_bytes, modified_ns)
+        _File(uri, part, locate(uri.removesuffix(str(part)), offset, size_bytes), size_bytes, modified_ns)
         for uri, modified_ns, offset in zip(audio["uris"], audio["modified_ns"], offsets, strict=True)
     ]
 
 
 def _decode_rows(audios: list[Row], config: DecodeConfig, grid: Grid) -> Iterator[Row]:
     done: _Done = {}
-    for audio in audios:
-        files = _files_of(audio)
-        while files:
-            row = empty_row(files[0].uri, None)
-            try:
-                yield from _decode_file(row, files[0], audio["content_hash"], config, grid, done=done)
-            except FileFailure as failure:
-                if failure.stage == "read" and len(files) > 1 and not row["n_clips"]:
-                    # This place is out of reach, but others hold the same bytes.
-                    yield _files_row([_failed(row, failure, files[0])])
-                    files = files[1:]
-                    continue
-                yield _files_row([_failed(row, failure, files[0]), *_failed_with(row, failure, files[1:])])
-            else:
-                yield _files_row([_placed(row, file) for file in files])
-            break
+    with Recording() as recording:
+        for audio in audios:
+            files = _files_of(audio)
+            while files:
+                row = empty_row(files[0].uri, None)
+                try:
+                    yield from _decode_file(row, files[0], audio["content_hash"], config, grid, recording, done=done)
+                except FileFailure as failure:
+                    if failure.stage == "read" and len(files) > 1 and not row["n_clips"]:
+                        # This place is out of reach, but others hold the same bytes.
+                        yield _files_row([_failed(row, failure, files[0])])
+                        files = files[1:]
+                        continue
+                    yield _files_row([_failed(row, failure, files[0]), *_failed_with(row, failure, files[1:])])
+                else:
+                    yield _files_row([_placed(row, file) for file in files])
+                break
 
 
 def _decode_part(audios: list[Row], config: DecodeConfig, grid: Grid, part: Part) -> Iterator[Row]:
@@ -205,7 +214,8 @@ def _decode_part(audios: list[Row], config: DecodeConfig, grid: Grid, part: Part
     files = _files_of(audio)
     row = empty_row(files[0].uri, None)
     try:
-        yield from _decode_file(row, files[0], audio["content_hash"], config, grid, part=part)
+        with Recording(whole=False) as recording:
+            yield from _decode_file(row, files[0], audio["content_hash"], config, grid, recording, part=part)
     except FileFailure:
         return
     if part.stop is None:
@@ -218,6 +228,7 @@ def _decode_file(
     content_hash: str | None,
     config: DecodeConfig,
     grid: Grid,
+    recording: Recording,
     *,
     part: Part = WHOLE,
     done: _Done | None = None,
@@ -232,19 +243,21 @@ def _decode_file(
     done = {} if done is None else done
     try:
         row["size_bytes"] = file.size_bytes if is_sized(file.uri) else None
-        with _fetched(file.place, whole=part == WHOLE) as source:
-            if row["size_bytes"] is None:
-                row["size_bytes"] = measure_file(source)
-            row["content_hash"] = content_hash or hash_file(source)
-            row["audio_id"] = schema.make_audio_id(row["content_hash"])
-            if row["audio_id"] in done:
-                _do_as(row, *done[row["audio_id"]])
-            else:
-                yield from _decode_content(row, source, file, config, grid, part)
+        recording.fetch(file.place)
+        if row["size_bytes"] is None:
+            row["size_bytes"] = recording.measure()
+        row["content_hash"] = content_hash or recording.hash()
+        row["audio_id"] = schema.make_audio_id(row["content_hash"], str(file.range))
+        if row["audio_id"] in done:
+            _do_as(row, *done[row["audio_id"]])
+        else:
+            yield from _decode_content(row, recording, file, config, grid, part)
         file.check_unchanged()
         done[row["audio_id"]] = row, None
     except FileFailure as failure:
-        if failure.stage != "read":
+        if failure.stage == "read":
+            recording.close()
+        else:
             file.check_unchanged()
         if row["audio_id"] and (row["n_clips"] or failure.stage != "read"):
             done[row["audio_id"]] = row, failure
@@ -258,50 +271,30 @@ def _do_as(row: Row, other: Row, failure: FileFailure | None) -> None:
         raise _same_bytes(other, failure)
 
 
-@contextmanager
-def _fetched(place: str | Place, *, whole: bool = True) -> Iterator[Source]:
-    """What to read a file from: a copy of what lies elsewhere, unless only a part is wanted."""
-    if not whole:
-        yield place
-        return
-    with ExitStack() as stack:
-        source: Source
-        try:
-            opened = fetched_member(place) if isinstance(place, Place) else storage.fetched(place)
-            source = stack.enter_context(opened)
-        except Exception as error:  # each store has errors of its own
-            raise unreadable(error) from None
-        yield source
-
-
 def _decode_content(
-    row: Row, source: Source, file: _File, config: DecodeConfig, grid: Grid, part: Part
+    row: Row, recording: Recording, file: _File, config: DecodeConfig, grid: Grid, part: Part
 ) -> Iterator[Row]:
-    from pipeline.decode import open_audio
-
+    first, stop = file.range.samples
     n_samples = part.first * grid.step_frames * HOP_SAMPLES
-    from_s, n_before = divmod(n_samples, SAMPLE_RATE_HZ)
 
     def count(blocks: Iterator[Waveform]) -> Iterator[Waveform]:
-        nonlocal n_samples, n_before
+        nonlocal n_samples
         for block in blocks:
-            wanted = block[n_before:]
-            n_before = max(0, n_before - len(block))
-            n_samples += len(wanted)
-            yield wanted
+            n_samples += len(block)
+            yield block
 
     try:
-        with open_audio(source, config) as stream:
-            # Or its windows would be given out for those of another content.
-            file.check_unchanged()
-            info = stream.info
-            row.update(sample_rate_hz=info.sample_rate_hz, channels=info.channels, codec=info.codec)
-            row["expected_duration_s"] = info.expected_duration_s
-            blocks = stream.blocks() if part == WHOLE else stream.blocks(from_s)
-            for span, samples in cut_windows(count(blocks), grid, part):
-                row["n_clips"] += 1
-                yield _window_row(row["audio_id"], span, samples)
-            truncated = stream.truncated
+        stream = recording.stream(first + n_samples, config)
+        # Or its windows would be given out for those of another content.
+        file.check_unchanged()
+        info = stream.info
+        row.update(sample_rate_hz=info.sample_rate_hz, channels=info.channels, codec=info.codec)
+        row["expected_duration_s"] = file.range.within(info.expected_duration_s)
+        blocks = stream.blocks(first + n_samples, stop, exactly=part != WHOLE)
+        for span, samples in cut_windows(count(blocks), grid, part):
+            row["n_clips"] += 1
+            yield _window_row(row["audio_id"], span, samples)
+        truncated = stream.truncated
     finally:
         row["duration_s"] = samples_to_seconds(n_samples)
     if n_samples < HOP_SAMPLES:

@@ -54,7 +54,9 @@ def test_folder_is_searched_through(tree: Path) -> None:
 def test_row_says_where_how_big_and_when(tmp_path: Path) -> None:
     path = touch(tmp_path / "a.wav", b"12345")
     os.utime(path, ns=(1, 1_600_000_000_123_456_789))
-    expected = dict(uri=str(path), size_bytes=5, modified_ns=1_600_000_000_123_456_789, offset=None)
+    expected = dict(
+        uri=str(path), start_s=None, end_s=None, size_bytes=5, modified_ns=1_600_000_000_123_456_789, offset=None
+    )
     expected |= dict(reason=None, message=None, closed=False)
     assert rows(tmp_path) == [expected]
 
@@ -235,6 +237,8 @@ def test_pipe_is_listed_and_not_opened(tmp_path: Path) -> None:
     assert rows(tmp_path) == [
         dict(
             uri=str(tmp_path / "pipe.wav"),
+            start_s=None,
+            end_s=None,
             size_bytes=0,
             modified_ns=0,
             offset=None,

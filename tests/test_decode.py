@@ -288,11 +288,12 @@ FIVE_SECONDS = encode("flac", noise(5.0, 16_000), 16_000)
 @given(st.floats(0, 4.9), st.floats(0.01, 6))
 def test_a_range_is_a_slice_of_the_whole(start_s: float, length_s: float) -> None:
     part, _ = decode_all(io.BytesIO(FIVE_SECONDS), start_s=start_s, end_s=start_s + length_s)
-    assert np.array_equal(part, decode(FIVE_SECONDS)[round(start_s * HZ) : round((start_s + length_s) * HZ)])
+    whole = decode(FIVE_SECONDS)[round(start_s * HZ) : round((start_s + length_s) * HZ)]
+    np.testing.assert_allclose(part, whole, rtol=0, atol=1e-6)
 
 
 def test_a_range_behind_the_end_is_a_failure() -> None:
-    with pytest.raises(FileFailure, match=r"too_short: nothing from 3 s on: it lasts 1\.000 s"):
+    with pytest.raises(FileFailure, match=r"out_of_range: nothing from 3\.000 s on: the recording lasts 1\.000 s"):
         decode_all(io.BytesIO(encode("flac", tone(1.0, HZ), HZ)), start_s=3)
 
 

@@ -4,7 +4,7 @@ import re
 import subprocess
 import sys
 import tracemalloc
-from collections.abc import Callable, Iterator, Sequence
+from collections.abc import Callable, Sequence
 from pathlib import Path
 from typing import Any
 
@@ -16,7 +16,7 @@ import pipeline
 from pipeline import schema, store
 from pipeline.collect import files_table
 from pipeline.errors import FileFailure, UsageError
-from pipeline.front import WINDOWS_AT_ONCE, Index, _trim
+from pipeline.front import WINDOWS_AT_ONCE, Index
 from pipeline.plan import empty_row
 from pipeline.window import HOP_SAMPLES, SAMPLE_RATE_HZ, Grid, Waveform, cut_windows, window_starts
 from tests.fakes import noise, write_wav
@@ -171,14 +171,6 @@ def test_a_part_of_a_file_is_that_part_of_its_samples(index: Path, tmp_path: Pat
     assert opened.similar_to_file(file, start_s=29.0) == opened.similar_to([samples[29 * SAMPLE_RATE_HZ :]])
     with pytest.raises(FileFailure, match=r"lasts 30\.000 s"):
         opened.similar_to_file(file, start_s=30.0)
-
-
-def test_of_a_file_nothing_is_read_beyond_the_end_asked_for() -> None:
-    def blocks() -> Iterator[Waveform]:
-        yield np.zeros(HOP_SAMPLES, np.float32)
-        raise AssertionError("read on")
-
-    assert len(list(_trim(blocks(), 0.0, 0.04))) == 1
 
 
 @pytest.mark.parametrize(

@@ -126,7 +126,6 @@ def test_a_manifest_whose_files_are_all_gone_stops_the_run(tmp_path: Path) -> No
         ("m.jsonl", "no json\n", "m.jsonl: cannot be read as a manifest: JSON parse error"),
         ("m.jsonl", "", "m.jsonl: cannot be read as a manifest"),
         ("m.parquet", "no parquet", "m.parquet: cannot be read as a manifest"),
-        ("m.csv", "uri,start_s\na.wav,1\n", "m.csv: column start_s: parts of files cannot be indexed"),
     ],
 )
 def test_a_manifest_that_is_none_is_told_in_one_line(tmp_path: Path, name: str, text: str, said: str) -> None:

@@ -110,6 +110,8 @@ def test_new_files_are_decoded_and_only_equal_sizes_hashed() -> None:
     audios = {audio["uris"][0]: audio for audio in plan.batches["audios"].to_pylist()[0]}
     assert audios["a.wav"] == {
         "content_hash": content_hash("one"),
+        "start_s": None,
+        "end_s": None,
         "size_bytes": 3,
         "uris": ["a.wav", "d.wav"],
         "modified_ns": [1, 4],

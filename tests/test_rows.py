@@ -21,6 +21,7 @@ from pipeline.corpus import list_corpus
 from pipeline.errors import CorpusError, FileFailure
 from pipeline.members import find_member, is_sized, list_members, open_member
 from pipeline.plan import Choice
+from pipeline.ranges import Range
 from pipeline.read import find
 from pipeline.run import index_corpus, plan_corpus
 from tests.contents import SECTIONS, content, live, read
@@ -96,7 +97,7 @@ def test_rows_are_called_by_their_paths(tmp_path: Path, kind: str) -> None:
     unique = ["a.wav", "b", "a.wav#2", "3", "4", "3#2", "a.wav#2#2", ".h.txt", "ü, 'c'.wav"]
     assert list(found) == [f"{table}#{name}" for name in unique]
     for uri, wanted in zip(found, data, strict=True):
-        assert find(uri) == find_member(uri) == found[uri]
+        assert find(uri) == (find_member(uri), Range()) == (found[uri], Range())
         with open_member(found[uri]) as file:
             assert file.read() == wanted
     assert {is_sized(uri) for uri in found} == {not kind.endswith("parquet")}
