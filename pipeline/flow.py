@@ -25,6 +25,7 @@ from pipeline.config import Config, DecodeConfig, EncodeConfig
 from pipeline.errors import UsageError
 from pipeline.record import METRICS, Record, list_measures
 from pipeline.stages import (
+    Encoder,
     decode_batch,
     encode_windows,
     error_row,
@@ -44,8 +45,12 @@ NOT_SHOWN = ("killed by `ray.kill`", "The worker died unexpectedly", "A worker d
 SPLIT_CPUS = 0.9
 """What a task asks for that looks at a long recording: less than decoding does, so that Ray keeps the two apart."""
 
-WRITE_CPUS = 0.1
+WRITE_CPUS = 0.02
 """What a task that writes asks for: it mostly waits for the disk."""
+
+WRITERS = 16
+"""Tasks that write at the same time at most, at least where a cluster may grow. Were there no limit, Ray would hold
+cores back for more of them, and leave decoders idle."""
 
 BYTES_PER_ENCODER = 4 * 2**30
 """Memory for one encoder process on CPUs: the released models take 1 to 3 GiB of it."""
@@ -54,22 +59,30 @@ BYTES_PER_ENCODER = 4 * 2**30
 Decode = Callable[[dict[str, Any], DecodeConfig, Grid], Iterator[pa.Table]]
 """One PLANNED row -> DECODED tables: ``stages.decode_batch``."""
 
+Load = Callable[[EncodeConfig, bool, int], Encoder]
+"""Which models, whether with frames, on how many threads -> an encoder, in the process where it works."""
+
+
+def load_models(config: EncodeConfig, with_frames: bool, threads: int) -> Encoder:
+    """The encoder of a run. Torch is imported here, in the process of an encoder."""
+    # Before torch is loaded: threads that wait must sleep, or they take the cores that decoding needs.
+    os.environ["OMP_WAIT_POLICY"] = "PASSIVE"
+    import torch
+
+    from pipeline.encode import keep_freed_memory, load_encoder
+
+    keep_freed_memory()
+    torch.set_num_threads(threads)
+    return load_encoder(config, frames=with_frames)
+
 
 class _Encode:
     """An encoder process: loads the models once, then calls the stage. Errors go on as rows."""
 
-    def __init__(self, config: EncodeConfig, with_frames: bool, threads: int) -> None:
-        # Before torch is loaded: threads that wait must sleep, or they take the cores that decoding needs.
-        os.environ["OMP_WAIT_POLICY"] = "PASSIVE"
+    def __init__(self, load: Load, config: EncodeConfig, with_frames: bool, threads: int) -> None:
         self._error: Exception | None = None
         try:
-            import torch
-
-            from pipeline.encode import keep_freed_memory, load_encoder
-
-            keep_freed_memory()
-            torch.set_num_threads(threads)
-            self._encoder = load_encoder(config, frames=with_frames)
+            self._encoder = load(config, with_frames, threads)
         except Exception as error:  # raised here, Ray would start another process, and another
             self._error = error
 
@@ -111,8 +124,12 @@ def _write(encoded: pa.Table, path: str, frames_schema: pa.Schema) -> pa.Table:
         return error_row(schema.RECEIPTS, encoded["batch_id"][0].as_py(), error)
 
 
-def start_ray() -> None:
-    """Join the cluster that ``RAY_ADDRESS`` names, or start one on this machine; leave a running one alone."""
+def start_ray(**settings: Any) -> None:
+    """Join the cluster that ``RAY_ADDRESS`` names, or start one on this machine; leave a running one alone.
+
+    Args:
+        settings: of the one that is started, as ``ray.init`` takes them.
+    """
     # Ray's own log lines are for its developers: errors reach us as exceptions. Each can be switched on again.
     os.environ.setdefault("RAY_USAGE_STATS_ENABLED", "0")
     os.environ.setdefault("RAY_BACKEND_LOG_LEVEL", "fatal")
@@ -125,6 +142,7 @@ def start_ray() -> None:
         local: dict[str, Any] = {}
         if "RAY_ADDRESS" not in os.environ:
             local = {"address": "local", "num_cpus": max(2, len(os.sched_getaffinity(0))), "include_dashboard": False}
+            local |= settings
         former = signal.getsignal(signal.SIGTERM)
         with _no_stderr(), warnings.catch_warnings():
             # Ray's daemons are forked and replaced at once: they never touch what Lance has open here.
@@ -230,7 +248,12 @@ def count_workers(config: EncodeConfig) -> dict[str, float]:
     resources, encoders = ray.cluster_resources(), _share(config)
     n_encoders = encoders.fit(resources)
     free = max(1.0, resources.get("CPU", 1.0) - n_encoders * encoders.wants["num_cpus"])
-    return {"decode": float(int(free)), "encode": float(n_encoders), "write": free / WRITE_CPUS}
+    return {"decode": float(int(free)), "encode": float(n_encoders), "write": float(count_writers(resources))}
+
+
+def count_writers(resources: dict[str, float]) -> int:
+    """How many tasks may write at the same time."""
+    return max(1, int(resources.get("CPU", 1)) // 2, WRITERS if "RAY_ADDRESS" in os.environ else 0)
 
 
 _gauges: dict[str, Any] = {}
@@ -250,7 +273,11 @@ def publish(record: Record) -> None:
 
 
 def run_stages(
-    batches: pa.Table, config: Config, frames_schema: pa.Schema, decode: Decode = decode_batch
+    batches: pa.Table,
+    config: Config,
+    frames_schema: pa.Schema,
+    decode: Decode = decode_batch,
+    load: Load = load_models,
 ) -> Iterator[dict[str, Any]]:
     """PLANNED -> RECEIPTS rows, in any order, through decode, encode and write on Ray, which must have been started.
 
@@ -259,7 +286,7 @@ def run_stages(
     from ray.data import DataContext
 
     logging.getLogger("ray.data").setLevel(logging.CRITICAL)  # errors reach us as exceptions
-    warnings.filterwarnings("ignore", message="The minimum number of concurrent actors")  # where all batches were lost
+    warnings.filterwarnings("ignore", message="The m(in|ax)imum number of concurrent")  # where all batches were lost
     context = DataContext.get_current()
     context.enable_progress_bars = False
     context.print_on_execution_start = False
@@ -271,14 +298,15 @@ def run_stages(
     with warnings.catch_warnings():
         # Ray 2.63 has no other way to bound retries than the arguments that it is going to name differently.
         warnings.filterwarnings("ignore", message="`ray_remote_args` is deprecated")
-        dataset = _connect(batches, config, frames_schema, decode)
+        dataset = _connect(batches, config, frames_schema, decode, load)
     for table in dataset.iter_batches(batch_size=None, batch_format="pyarrow", prefetch_batches=0):
         yield from table.to_pylist()
 
 
-def _connect(batches: pa.Table, config: Config, frames_schema: pa.Schema, decode: Decode) -> Any:
+def _connect(batches: pa.Table, config: Config, frames_schema: pa.Schema, decode: Decode, load: Load) -> Any:
     """The stages as a Ray dataset; nothing runs before it is read."""
-    from ray.data import ActorPoolStrategy, from_arrow
+    import ray
+    from ray.data import ActorPoolStrategy, TaskPoolStrategy, from_arrow
 
     planned, [longest] = from_arrow(batches), batches.slice(0, 1).to_pylist()
 
@@ -309,7 +337,7 @@ def _connect(batches: pa.Table, config: Config, frames_schema: pa.Schema, decode
             batch_format="pyarrow",
             zero_copy_batch=True,
             compute=ActorPoolStrategy(min_size=least, max_size=most, max_tasks_in_flight_per_actor=2),
-            fn_constructor_args=(config.encode, config.store.frames == "all", encoders.threads),
+            fn_constructor_args=(load, config.encode, config.store.frames == "all", encoders.threads),
             max_task_retries=TRIES - 1,
             **wants,
         )
@@ -318,6 +346,7 @@ def _connect(batches: pa.Table, config: Config, frames_schema: pa.Schema, decode
             batch_size=None,
             batch_format="pyarrow",
             zero_copy_batch=True,
+            compute=TaskPoolStrategy(count_writers(ray.cluster_resources())),
             num_cpus=WRITE_CPUS,
             max_retries=TRIES - 1,
             fn_kwargs={"path": storage.absolute(config.into), "frames_schema": frames_schema},

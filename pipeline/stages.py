@@ -78,7 +78,7 @@ def note_seconds(table: pa.Table, stage: str, seconds: float) -> pa.Table:
 
 
 def windows_per_block(grid: Grid) -> int:
-    """Windows that travel together."""
+    """Windows that travel together, where each is as long as can be."""
     return max(1, int(BLOCK_S // frames_to_seconds(grid.length_frames)))
 
 
@@ -126,7 +126,9 @@ def split_batch(planned: Row, config: DecodeConfig, grid: Grid, part_s: float = 
 def decode_batch(
     planned: Row, config: DecodeConfig, grid: Grid, block_windows: int | None = None
 ) -> Iterator[pa.Table]:
-    """Decode the files of one batch: yields DECODED tables of at most ``block_windows`` windows.
+    """Decode the files of one batch: yields DECODED tables with as much audio as ``block_windows`` windows have.
+
+    Windows of short files are many in one table: each table costs a call of every stage that follows.
 
     The same files give the same tables, so that a task that died half-way can be run again. Seconds of work are zero:
     whoever calls a stage measures it (``note_seconds``).
@@ -137,15 +139,16 @@ def decode_batch(
     block_windows = block_windows or windows_per_block(grid)
     part = Part(**planned["part"]) if planned.get("part") else WHOLE
     decode = _decode_rows if part == WHOLE else partial(_decode_part, part=part)
+    most_bytes = block_windows * grid.length_frames * HOP_SAMPLES * 4
     rows: list[Row] = []
-    n_windows = 0
+    n_bytes = 0
     for seq, row in enumerate(decode(planned["audios"], config, grid), start=part.first):
         rows.append({"batch_id": planned["batch_id"], "seq": seq, "last": False, "decode_s": 0.0, **row})
-        n_windows += row["files"] is None
+        n_bytes += (size := len(row.get("pcm") or b""))
         # The newest row is kept back: only what follows says whether it is the last.
-        if n_windows > block_windows:
+        if n_bytes > most_bytes:
             yield pa.Table.from_pylist(rows[:-1], schema=schema.DECODED)
-            rows, n_windows = rows[-1:], 1
+            rows, n_bytes = rows[-1:], size
     if rows:
         rows[-1]["last"] = rows[-1]["files"] is not None
         yield pa.Table.from_pylist(rows, schema=schema.DECODED)

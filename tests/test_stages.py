@@ -19,7 +19,15 @@ from pipeline.config import DecodeConfig
 from pipeline.decode import decode_all, hash_file
 from pipeline.stages import decode_batch, encode_windows, note_seconds, windows_per_block
 from pipeline.store import Batch
-from pipeline.window import Grid, Waveform, count_frames, plan_windows, reflect_pad, samples_to_seconds
+from pipeline.window import (
+    Grid,
+    Waveform,
+    count_frames,
+    frames_to_seconds,
+    plan_windows,
+    reflect_pad,
+    samples_to_seconds,
+)
 from tests.fakes import (
     CLIP_DIMENSION,
     CLIP_OVERFLOW,
@@ -601,6 +609,13 @@ def test_a_file_that_neither_try_reported_is_missed(tmp_path: Path) -> None:
     short = {**receipt, "windows": receipt["windows"][1:]}
     with pytest.raises(IncompleteBatch, match=r"0\.wav"):
         make_collector().add(short)
+
+
+def test_windows_of_short_files_are_many_in_a_block(tmp_path: Path) -> None:
+    length_s = frames_to_seconds(GRID.length_frames)
+    paths = [write_wav(tmp_path / f"{k:02d}.wav", noise(length_s / 10, k)) for k in range(60)]
+    blocks = decode_batch(plan_batch(BATCH, *([path] for path in paths)), DecodeConfig(), GRID, block_windows=3)
+    assert [block.num_rows - block["pcm"].null_count for block in blocks] == [30, 30]
 
 
 def test_a_block_holds_about_as_much_audio_whatever_the_window() -> None:

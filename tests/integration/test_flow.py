@@ -27,6 +27,8 @@ from pipeline.synth import CAPTIONS, CLASSES, Event, make_scene
 from pipeline.window import FRAME_S, HOP_SAMPLES, Grid, count_frames, cut_windows, plan_windows, window_starts
 from tests.fakes import noise, write_wav
 from tests.sounds import write_broken_corpus, write_formats
+from tests.test_long import in_one_piece, published
+from tests.test_run import WideEncoder
 
 pytestmark = pytest.mark.usefixtures("ray_session")
 
@@ -386,3 +388,30 @@ def test_a_file_that_kills_its_worker_is_a_failure(tmp_path: Path, capfd: pytest
     out, err = capfd.readouterr()
     assert out == ""
     assert "SIGSEGV" not in err
+
+
+@pytest.mark.slow
+def test_a_long_recording_is_decoded_by_several_tasks(tmp_path: Path) -> None:
+    """Real workers, a cheap encoder: the rows are those that one task makes which reads it from end to end."""
+    folder, seen = tmp_path / "in", tmp_path / "seen"
+    folder.mkdir(), seen.mkdir()
+    with soundfile.SoundFile(folder / "long.wav", "w", 48_000, 1, subtype="FLOAT") as file:
+        for minute in range(25):
+            file.write(noise(60.0, seed=minute))
+    write_wav(folder / "short.wav", noise(3.0))
+
+    def decode(planned: dict[str, Any], config: DecodeConfig, grid: Grid) -> Iterator[pa.Table]:
+        part = planned["part"] or {}
+        (seen / f"{part.get('first')}-{part.get('stop')}").touch()
+        yield from decode_batch(planned, config, grid)
+
+    def stages(batches: pa.Table, config: Config, frames_schema: pa.Schema) -> Iterator[dict[str, Any]]:
+        return run_stages(batches, config, frames_schema, decode, lambda *_: WideEncoder())
+
+    in_parts = configure(folder, tmp_path / "parts", run={"batch_s": 300.0})
+    whole = configure(folder, tmp_path / "whole", run={"batch_s": 300.0})
+    assert index_corpus(in_parts, stages=stages).n_indexed == 2
+    assert sorted(path.name for path in seen.iterdir()) == ["0-62", "62-None", "None-None"]
+    index_corpus(whole, stages=in_one_piece(WideEncoder()))
+    assert published(in_parts) == published(whole)
+    check_against_grid(tmp_path / "parts")

@@ -1,0 +1,262 @@
+"""Measure what long recordings and uneven corpora do to workers and their memory, with an encoder that costs nothing.
+
+    python -m jobs.measure_load                        # all three: takes about twenty minutes, and 9 GB of disk
+    python -m jobs.measure_load long --hours 2
+
+``long``: recordings of 12 hours, one after the other: a wav and a flac, which several tasks decode at the same time,
+and an mp3, which one task streams. The largest resident memory of any worker, its share of the object store included,
+and how many tasks decoded at the same time.
+
+``skew``: 100,000 files of half a second and one recording of 10 hours in one run. How much of their time workers
+decoded, over the whole run and in its last tenth: a long file that came last would leave all but one of them idle.
+
+``pressure``: 20 hours, which are 14 GB of samples, decoded faster than the encoder takes them, with an
+object store of 4 GB. How much of it was used at most, and what was spilled to disk.
+
+Ray is told that there are four cores, so that three tasks may decode at the same time on any machine. The exit code is
+1 where a limit is missed.
+"""
+
+import re
+import shutil
+import subprocess
+import sys
+import tempfile
+import threading
+import time
+from collections.abc import Iterator, Sequence
+from enum import StrEnum
+from functools import partial
+from pathlib import Path
+from typing import Annotated, Any
+
+import numpy as np
+import pyarrow as pa
+import typer
+
+from jobs.figures import Figure, report
+from pipeline.config import Config, EncodeConfig, make_config
+from pipeline.flow import run_stages, start_ray
+from pipeline.record import Progress
+from pipeline.run import index_corpus
+from pipeline.window import HOP_SAMPLES, Waveform
+
+RATE_HZ = 44_100
+N_CORES = 4
+STORE_BYTES = 4 * 10**9
+LONG_MAX_GB, MOST_SPILLED_GB = 1.5, 1e-9
+LEAST_BUSY = 0.8
+LOOK_EVERY_S = 0.25
+
+
+class What(StrEnum):
+    LONG = "long"
+    SKEW = "skew"
+    PRESSURE = "pressure"
+
+
+class CheapEncoder:
+    """Embeddings that take no time to make, and wait ``pause_s`` for each window."""
+
+    precision = "float32"
+
+    def __init__(self, dimension: int, pause_s: float) -> None:
+        self._dimension, self._pause_s = dimension, pause_s
+
+    def encode(self, windows: Sequence[Waveform]) -> tuple[Any, list[Any] | None]:
+        time.sleep(self._pause_s * len(windows))
+        clips = np.ones((len(windows), self._dimension), np.float32)
+        return clips, [np.ones((len(window) // HOP_SAMPLES, self._dimension), np.float32) for window in windows]
+
+
+def load_cheap(config: EncodeConfig, with_frames: bool, threads: int, **of_encoder: Any) -> CheapEncoder:
+    """In place of ``flow.load_models``."""
+    return CheapEncoder(**of_encoder)
+
+
+# --- corpora ----------------------------------------------------------------------------------------------------------
+
+
+def write_long(path: Path, hours: float) -> None:
+    """A recording of swelling noise; a minute of it is made, and repeated, of wav and flac each time shifted."""
+    import soundfile
+
+    n_samples = RATE_HZ * 60
+    loud = np.abs(np.sin(np.linspace(0, 40 * np.pi, n_samples)))
+    minute = (np.random.default_rng(0).integers(-2_000, 2_000, n_samples) * loud).astype(np.int16)
+    n_minutes = round(hours * 60)
+    if path.suffix == ".mp3":
+        soundfile.write(path, minute, RATE_HZ)
+        frames = path.read_bytes()
+        with path.open("wb") as file:
+            for _ in range(n_minutes):
+                file.write(frames)
+        return
+    with soundfile.SoundFile(path, "w", RATE_HZ, 1, subtype="PCM_16") as file:
+        for number in range(n_minutes):
+            file.write(np.roll(minute, number))
+
+
+def write_short(folder: Path, n_files: int) -> None:
+    """Files of half a second, 16 kHz, 1,000 to a folder, all different."""
+    import soundfile
+
+    noise = np.random.default_rng(1).integers(-3_000, 3_000, 8_000 + n_files).astype(np.int16)
+    for number in range(n_files):
+        if number % 1_000 == 0:
+            (inner := folder / f"{number // 1_000:03d}").mkdir(parents=True)
+        soundfile.write(inner / f"{number:06d}.wav", noise[number : number + 8_000], 16_000)
+
+
+# --- looking on -------------------------------------------------------------------------------------------------------
+
+
+class Watch:
+    """Looks at Ray's workers while a run goes on: what they do, and how much memory they hold."""
+
+    def __init__(self) -> None:
+        self.peak_bytes: dict[str, int] = {}
+        """Of one process of each kind."""
+        self.decoding: list[int] = []
+        """How many decoded, at each look."""
+        self.store_bytes = 0
+        self._over = threading.Event()
+        self._thread = threading.Thread(target=self._look, daemon=True)
+
+    def __enter__(self) -> "Watch":
+        self._thread.start()
+        return self
+
+    def __exit__(self, *_: object) -> None:
+        self._over.set()
+        self._thread.join()
+
+    @property
+    def largest_gb(self) -> float:
+        return max(self.peak_bytes.values()) / 1e9
+
+    def list_peaks(self) -> str:
+        """The largest worker of each kind that did some of the work, in GB."""
+        return ", ".join(f"{kind} {n_bytes / 1e9:.2f}" for kind, n_bytes in sorted(self.peak_bytes.items()))
+
+    def _look(self) -> None:
+        import ray
+
+        while not self._over.wait(LOOK_EVERY_S):
+            n_decoding = 0
+            for kind, n_bytes in _list_workers():
+                self.peak_bytes[kind] = max(n_bytes, self.peak_bytes.get(kind, 0))
+                n_decoding += kind == "decode"
+            self.decoding.append(n_decoding)
+            free = ray.available_resources().get("object_store_memory")
+            if free is not None:
+                self.store_bytes = max(self.store_bytes, int(ray.cluster_resources()["object_store_memory"] - free))
+
+
+def _list_workers() -> Iterator[tuple[str, int]]:
+    """What each of Ray's worker processes is doing, and its resident memory in bytes, shared memory included."""
+    for folder in Path("/proc").glob("[0-9]*"):
+        try:
+            title = (folder / "cmdline").read_bytes().split(b"\0")[0].decode()
+            if title.startswith("ray::"):
+                resident = re.search(r"VmRSS:\s+(\d+) kB", (folder / "status").read_text())
+                stage = re.search(r"_(split|decode|encode|write)\b", title, re.IGNORECASE)
+                yield stage[1].lower() if stage else "other", int(resident[1]) * 1024 if resident else 0
+        except OSError:
+            continue
+
+
+def _spilled_bytes() -> int:
+    import ray
+    from ray._private.internal_api import memory_summary
+
+    found = re.search(r"Spilled (\d+) MiB", memory_summary(ray.get_runtime_context().gcs_address, stats_only=True))
+    return int(found[1]) * 2**20 if found else 0
+
+
+# --- runs -------------------------------------------------------------------------------------------------------------
+
+
+def index(sources: list[Path], into: Path, pause_s: float = 0.0) -> tuple[Progress, Watch, float]:
+    """Run with a cheap encoder; returns also the seconds from the first block on."""
+    config = make_config({"sources": list(map(str, sources)), "into": str(into), "encode": {"actors": 1}})
+    began = 0.0
+
+    def stages(batches: pa.Table, config: Config, frames_schema: pa.Schema) -> Iterator[dict[str, Any]]:
+        nonlocal began
+        dimension = frames_schema.field("vector").type.list_size
+        load = partial(load_cheap, dimension=dimension, pause_s=pause_s)
+        for receipt in run_stages(batches, config, frames_schema, load=load):
+            began = began or time.monotonic()
+            yield receipt
+
+    with Watch() as watch:
+        progress = index_corpus(config, stages=stages)
+        seconds = time.monotonic() - began
+    shutil.rmtree(into)
+    if progress.n_failed or progress.n_indexed != progress.n_files:
+        raise typer.Exit(1)
+    return progress, watch, seconds
+
+
+def measure_long(folder: Path, hours: float) -> Iterator[Figure]:
+    for suffix in ("wav", "flac", "mp3"):
+        path = folder / f"long.{suffix}"
+        write_long(path, hours)
+        progress, watch, seconds = index([path], folder / "index")
+        path.unlink()
+        what = f"{hours:g} h of {suffix}"
+        yield Figure("long", f"{what}: largest worker", watch.largest_gb, "GB", LONG_MAX_GB, watch.list_peaks())
+        yield Figure("long", f"{what}: tasks that decoded at once", max(watch.decoding), "")
+        yield Figure("long", f"{what}: time", seconds, "s", detail=f"{progress.audio_s / seconds:,.0f} x real time")
+
+
+def measure_skew(folder: Path, n_files: int, hours: float) -> Iterator[Figure]:
+    write_short(folder / "short", n_files)
+    write_long(folder / "long.wav", hours)
+    _, watch, seconds = index([folder], folder / "index")
+    first = next(at for at, n in enumerate(watch.decoding) if n)
+    last = max(at for at, n in enumerate(watch.decoding) if n)
+    looks = watch.decoding[first : last + 1]
+    room = N_CORES - 1  # the encoder holds a core
+    tenth = max(1, len(looks) // 10)
+    for name, part in (("over the run", looks), ("in its last tenth", looks[-tenth:])):
+        idle = 100 * (1 - sum(part) / (room * len(part)))
+        detail = f"at work: {sum(part) / len(part):.2f} of {room}; {seconds:,.0f} s in all"
+        yield Figure("skew", f"decoders idle {name}", idle, "%", 100 * (1 - LEAST_BUSY), detail)
+
+
+def measure_pressure(folder: Path, hours: float) -> Iterator[Figure]:
+    write_long(folder / "long.flac", hours)
+    _, watch, seconds = index([folder], folder / "index", pause_s=0.02)
+    yield Figure("pressure", "spilled", _spilled_bytes() / 1e9, "GB", MOST_SPILLED_GB)
+    yield Figure("pressure", "object store used at most", watch.store_bytes / 1e9, "GB", STORE_BYTES / 1e9)
+    yield Figure("pressure", "largest worker", watch.largest_gb, "GB", LONG_MAX_GB, watch.list_peaks())
+    yield Figure("pressure", "time", seconds, "s")
+
+
+def main(
+    what: Annotated[list[What] | None, typer.Argument()] = None,
+    hours: Annotated[float | None, typer.Option(help="Of the long recordings; by default 12, 10 and 20.")] = None,
+    files: Annotated[int, typer.Option(help="Short files.")] = 100_000,
+    json: bool = False,
+) -> None:
+    """Print what was measured."""
+    if what is None or len(what) > 1:  # each with a Ray of its own
+        calls = [[sys.executable, "-m", "jobs.measure_load", each, "--files", str(files)] for each in what or What]
+        calls = [[*call, *(["--hours", str(hours)] if hours else []), *(["--json"] if json else [])] for call in calls]
+        raise typer.Exit(max(subprocess.run(call, check=False).returncode for call in calls))
+    start_ray(num_cpus=N_CORES, object_store_memory=STORE_BYTES)
+    with tempfile.TemporaryDirectory(prefix="earshot-") as scratch:
+        folder = Path(scratch)
+        if what == [What.LONG]:
+            figures = measure_long(folder, hours or 12.0)
+        elif what == [What.SKEW]:
+            figures = measure_skew(folder, files, hours or 10.0)
+        else:
+            figures = measure_pressure(folder, hours or 20.0)
+        report("Load", list(figures), json=json)
+
+
+if __name__ == "__main__":
+    typer.run(main)
