@@ -394,7 +394,8 @@ def test_a_file_that_kills_its_worker_is_a_failure(tmp_path: Path, capfd: pytest
 def test_a_long_recording_is_decoded_by_several_tasks(tmp_path: Path) -> None:
     """Real workers, a cheap encoder: the rows are those that one task makes which reads it from end to end."""
     folder, seen = tmp_path / "in", tmp_path / "seen"
-    folder.mkdir(), seen.mkdir()
+    folder.mkdir()
+    seen.mkdir()
     with soundfile.SoundFile(folder / "long.wav", "w", 48_000, 1, subtype="FLOAT") as file:
         for minute in range(25):
             file.write(noise(60.0, seed=minute))
