@@ -389,6 +389,20 @@ def test_a_damaged_recording_costs_only_the_ranges_that_reach_the_damage(tmp_pat
     np.testing.assert_array_equal(part, whole[16 * HZ : 20 * HZ])
 
 
+def test_a_range_behind_damage_is_as_if_there_were_none(tmp_path: Path) -> None:
+    """While the whole has lost a part, and its end with it."""
+    flac = bytearray(encode("flac", np.clip(5 * loud(30.0, HZ), -1, 1), HZ))
+    clean, _ = decode_all(io.BytesIO(flac))
+    middle = len(flac) // 2
+    flac[middle : middle + 3_000] = bytes(3_000)
+    (tmp_path / "a.flac").write_bytes(flac)
+    ranges: list[Stretch] = [("a.flac", None, None), ("a.flac", 12, 14.5), ("a.flac", 14, 16), ("a.flac", 20, 30)]
+    found = decoded(write(tmp_path / "m.csv", *ranges))
+    assert [row["reason"] for row in found.values()] == ["truncated", None, None, None]
+    part, _ = decode_all(tmp_path / "a.flac", start_s=20, end_s=30)
+    np.testing.assert_array_equal(part, clean[20 * HZ :])
+
+
 def test_a_recording_that_changes_fails_for_all_its_ranges(tmp_path: Path) -> None:
     path = write_wav(tmp_path / "a.wav", noise(5.0))
     manifest = write(tmp_path / "m.csv", ("a.wav", 0, 1), ("a.wav", 1, 2))
