@@ -39,6 +39,9 @@ def index(
     frames: Annotated[
         str | None, typer.Option(help="all: store every frame, for `locate` (4 GB per 20 hours); none: clips only.")
     ] = None,
+    metadata: Annotated[
+        str | None, typer.Option(help="Table with a column uri: what its others say of files can be asked for.")
+    ] = None,
     rebuild: Rebuild = False,
     json: Json = False,
 ) -> None:
@@ -48,7 +51,8 @@ def index(
 
     Example: earshot index ~/sounds --into my-index --model facebook/pe-av-base
     """
-    config = _read_config(sources, {"into": into, "model": model, "frame_model": frame_model, "frames": frames})
+    options = {"into": into, "model": model, "frame_model": frame_model, "frames": frames, "metadata": metadata}
+    config = _read_config(sources, options)
     finish(config, run(config, json=json, rebuild=rebuild))
 
 
@@ -83,9 +87,12 @@ def _read_config(sources: list[str], options: dict[str, str | None]) -> "Config"
             encode.pop(f"{key}_revision", None)
     if options["frames"] is not None:
         store["frames"] = options["frames"]
+    corpus = dict(values.get("corpus", {}))
+    if options["metadata"] is not None:
+        corpus["metadata"] = absolute(options["metadata"])
     given = [absolute(source) for source in sources]
     values |= {"into": options["into"], "sources": list(dict.fromkeys([*values.get("sources", ()), *given]))}
-    return make_config(values | {"encode": encode, "store": store}, "earshot index")
+    return make_config(values | {"corpus": corpus, "encode": encode, "store": store}, "earshot index")
 
 
 def _stored(into: str) -> dict[str, Any]:
@@ -122,6 +129,7 @@ def run(config: "Config", *, json: bool = False, choice: "Choice | None" = None,
     summary = {
         "files": progress.n_files,
         "unchanged": progress.n_unchanged,
+        "metadata": progress.n_metadata,
         "indexed": progress.n_indexed,
         "failed": progress.n_failed,
         "failed_before": progress.n_failed_before,
@@ -131,6 +139,7 @@ def run(config: "Config", *, json: bool = False, choice: "Choice | None" = None,
         "hours": progress.audio_s / 3600,
         "seconds": time.monotonic() - began,
         "reasons": dict(progress.reasons),
+        "notes": list(progress.notes),
     }
     if json:
         print_json([summary])
@@ -145,13 +154,17 @@ def _interrupt(*_: object) -> None:
 
 
 def _print_summary(config: "Config", progress: "Progress", summary: dict[str, Any]) -> None:
-    before = f" ({progress.n_failed_before} of them failed before)" if progress.n_failed_before else ""
+    of_them = [f"{progress.n_failed_before} of them failed before"] if progress.n_failed_before else []
+    of_them += [f"{progress.n_metadata} with other metadata"] if progress.n_metadata else []
+    before = f" ({', '.join(of_them)})" if of_them else ""
     print(
         f"{progress.n_files} files: {progress.n_indexed} indexed, {progress.n_unchanged} unchanged{before},"
         f" {progress.n_failed} failed, {progress.n_deleted} gone;"
         f" {progress.n_clips} clips and {progress.n_frames} frames"
         f" of {show_hours(progress.audio_s)} in {summary['seconds']:.1f} s"
     )
+    for note in progress.notes:
+        print(f"note: {note}")
     if progress.reasons:
         reasons = ", ".join(f"{count} {reason}" for reason, count in progress.reasons.most_common())
         print(f"{reasons}: see `earshot failures {config.into}`")

@@ -15,5 +15,6 @@ def info(index: Path_, json: Json = False) -> None:
     if json:
         print_json([values])
     else:
-        shown = {**values, "hours": f"{values['hours']:.3f}"}
+        metadata = ", ".join(f"{name} ({kind})" for name, kind in values["metadata"].items())
+        shown = {**values, "hours": f"{values['hours']:.3f}", "metadata": metadata or None}
         print_table(index, ["", ""], [(name, value) for name, value in shown.items() if value is not None])

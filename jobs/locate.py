@@ -5,7 +5,7 @@ from typing import Annotated
 import typer
 
 from jobs.output import print_json, print_table, show_path, show_time
-from jobs.query import Json, Path_, Top
+from jobs.query import Json, Path_, Top, Where, choose_columns
 
 
 def locate(
@@ -15,6 +15,7 @@ def locate(
     threshold: Annotated[float, typer.Option(help="Probability at which an event begins.")] = 0.3,
     min_duration: Annotated[float, typer.Option(help="Leave out shorter events, in seconds.")] = 0.0,
     merge_gap: Annotated[float, typer.Option(help="Join events of a file this close, in seconds.")] = 0.2,
+    where: Where = None,
     json: Json = False,
 ) -> None:
     """Find the moments that fit TEXT best: which file, from when to when.
@@ -24,11 +25,12 @@ def locate(
     import pipeline
 
     events = pipeline.open(index).locate(
-        text, k, threshold=threshold, min_duration_s=min_duration, merge_gap_s=merge_gap
+        text, k, threshold=threshold, min_duration_s=min_duration, merge_gap_s=merge_gap, where=where
     )
     if json:
         print_json(events)
         return
+    names = choose_columns(events, where)
     columns = ["rank", "file", "from", "to", "peak", "score", "probability"]
     rows = [
         (
@@ -39,9 +41,11 @@ def locate(
             show_time(event.peak_s),
             f"{event.score:.3f}",
             f"{event.probability:.3f}",
+            *(event.metadata[name] for name in names),
         )
         for event in events
     ]
-    print_table(f"{text!r} in {index}", columns, rows, right=[name for name in columns if name != "file"])
+    print_table(f"{text!r} in {index}", [*columns, *names], rows, right=[name for name in columns if name != "file"])
     if not events:
-        print(f"nothing reaches a probability of {threshold}; try a lower --threshold, or `earshot query`")
+        there = "" if where is None else " where that holds"
+        print(f"nothing reaches a probability of {threshold}{there}; try a lower --threshold, or `earshot query`")

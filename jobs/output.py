@@ -1,5 +1,6 @@
 """What commands print: tables for people, JSON lines for programs."""
 
+import datetime as dt
 import json
 import os
 import sys
@@ -12,7 +13,14 @@ def print_json(rows: Iterable[Any]) -> None:
     """One JSON object per line; rows are dataclasses or mappings."""
     for row in rows:
         values = asdict(row) if is_dataclass(row) and not isinstance(row, type) else row
-        sys.stdout.write(json.dumps(values, ensure_ascii=False) + "\n")
+        sys.stdout.write(json.dumps(values, ensure_ascii=False, default=_to_json) + "\n")
+
+
+def _to_json(value: Any) -> str:
+    """Dates and times of metadata."""
+    if isinstance(value, dt.date):
+        return value.isoformat()
+    raise TypeError(f"{type(value).__name__} is no JSON")
 
 
 def print_table(

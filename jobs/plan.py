@@ -38,6 +38,7 @@ def plan(
         "hours": made.seconds_to_decode / 3600,
         "bytes": estimate_bytes(made, config, clip_dimension, frame_dimension),
         "seconds": estimate_seconds(made, config),
+        "notes": list(made.notes),
     }
     if json:
         print_json({"uri": uri, "action": action, "reason": reason} for uri, action, reason in made.actions)
@@ -48,4 +49,6 @@ def plan(
     seconds = summary["seconds"]
     takes = f", about {show_hours(seconds)} at the speed of the last run" if seconds else ""
     size = show_bytes(summary["bytes"])
+    for note in made.notes:
+        print(f"note: {note}")
     print(f"about {show_hours(made.seconds_to_decode)} of audio to encode; about {size} to be written{takes}")

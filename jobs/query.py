@@ -1,15 +1,22 @@
 """``earshot query``: clips that fit a text."""
 
+import re
+import shutil
+from collections.abc import Sequence
 from typing import Annotated, Any
 
 import typer
 
 from jobs.output import print_json, print_table, show_path, show_time
 
+WIDE = 120
+"""Characters of a terminal that shows three columns of metadata beside what was found; others show one."""
+
 Path_ = Annotated[str, typer.Argument(metavar="INDEX", help="Folder of the index.")]
 Top = Annotated[int, typer.Option("-k", help="How many results.", min=1)]
 Where = Annotated[
-    str | None, typer.Option(help="Only clips for which this holds: SQL over uri, start_s, duration_s, codec, ...")
+    str | None,
+    typer.Option(help="Only where this holds: SQL over uri, duration_s, codec, ... and metadata columns."),
 ]
 AllWindows = Annotated[bool, typer.Option("--all-windows", help="List overlapping windows of a file one by one.")]
 Json = Annotated[bool, typer.Option("--json", help="JSON lines instead of a table.")]
@@ -30,14 +37,15 @@ def query(
     import pipeline
 
     hits = pipeline.open(index).search(text, k, where=where, all_windows=all_windows)
-    print_hits(f"{text!r} in {index}", hits, json=json)
+    print_hits(f"{text!r} in {index}", hits, json=json, where=where)
 
 
-def print_hits(title: str, hits: list[Any], *, json: bool) -> None:
+def print_hits(title: str, hits: list[Any], *, json: bool, where: str | None) -> None:
     """Hits of ``query`` or ``similar``."""
     if json:
         print_json(hits)
         return
+    names = choose_columns(hits, where)
     columns = ["rank", "file", "from", "to", "score", "probability"]
     rows = [
         (
@@ -47,9 +55,21 @@ def print_hits(title: str, hits: list[Any], *, json: bool) -> None:
             show_time(hit.end_s),
             f"{hit.score:.3f}",
             "-" if hit.probability is None else f"{hit.probability:.3f}",
+            *(hit.metadata[name] for name in names),
         )
         for hit in hits
     ]
-    print_table(title, columns, rows, right=("rank", "from", "to", "score", "probability"))
+    print_table(title, [*columns, *names], rows, right=("rank", "from", "to", "score", "probability"))
     if not hits:
         print("nothing found")
+
+
+def choose_columns(found: Sequence[Any], where: str | None) -> list[str]:
+    """The metadata columns to show beside hits or events: all if there is room, else those that ``where`` names."""
+    names = list(found[0].metadata) if found else []
+    n_columns = 3 if shutil.get_terminal_size().columns >= WIDE else 1
+    if len(names) <= n_columns:
+        return names
+    words = set(re.findall(r"\w+", (where or "").casefold()))
+    asked = [name for name in names if set(re.findall(r"\w+", name.casefold())) <= words]
+    return asked[:n_columns]

@@ -32,4 +32,4 @@ def similar(
     except FileFailure as failure:
         wrong_call = failure.reason in ("vanished", "too_short", "out_of_range")
         raise (UsageError if wrong_call else EarshotError)(f"{sound}: {failure.message}") from None
-    print_hits(f"like {sound} in {index}", hits, json=json)
+    print_hits(f"like {sound} in {index}", hits, json=json, where=where)

@@ -135,11 +135,15 @@ def _check_batches(path: str, published: Published) -> Iterator[Finding]:
 
 def _check_clips(path: str, files: list[Row], published: Published, grid: Any) -> Iterator[Finding]:
     clips = store.open_published(path, "clips", published)
+    metadata = schema.metadata_columns(store.open_published(path, "files", published).schema)
+    if not metadata.equals(schema.metadata_columns(clips.schema)):
+        yield Finding("clips", "its metadata columns are not those of `files`: only a copy of the index can mend that")
+        metadata = pa.schema([])
     found: dict[str, list[tuple[str, str, float, float, int]]] = defaultdict(list)
     broken: set[str] = set()
     ids, about = (
         ("clip_id", "audio_id", "start_s", "end_s"),
-        ("uri", "duration_s", "sample_rate_hz", "channels", "codec"),
+        ("uri", "duration_s", "sample_rate_hz", "channels", "codec", *metadata.names),
     )
     columns = ["file_id", *ids, *about, "vector"]
     for batch in clips.to_batches(columns=columns, batch_size=ROWS_AT_ONCE):
@@ -154,7 +158,8 @@ def _check_clips(path: str, files: list[Row], published: Published, grid: Any) -
         own = (row["file_id"], row["audio_id"], row["uri"])
         if row["status"] == "indexed" and not _is_duration(row["duration_s"]):
             continue
-        expected = [] if row["status"] != "indexed" else clip_rows(row, grid)
+        known = {name: row[name] for name in metadata.names}
+        expected = [] if row["status"] != "indexed" else [clip | known for clip in clip_rows(row, grid)]
         wanted = [(*(clip[name] for name in ids), hash(tuple(clip[name] for name in about))) for clip in expected]
         if [clip[:-1] for clip in rows] == [clip[:-1] for clip in wanted] and rows != wanted:
             yield Finding("clips", f"{', '.join(about)}: not all are those of its ledger row", *own)
@@ -216,11 +221,11 @@ def _check_indexes(path: str, published: Published) -> Iterator[Finding]:
         if table.count_rows() == 0:
             continue
         existing = {index.name for index in table.describe_indices()}
-        for column in columns:
-            if (index := f"{column}_idx") not in existing:
-                yield Finding(name, f"no index on {column}")
+        for index in sorted(existing | {f"{column}_idx" for column in columns}):
+            if index not in existing:
+                yield Finding(name, f"no index on {index.removesuffix('_idx')}")
             elif n_rows := table.stats.index_stats(index).get("num_unindexed_rows", 0):
-                yield Finding(name, f"the index on {column} leaves out {n_rows} rows")
+                yield Finding(name, f"the index on {index.removesuffix('_idx')} leaves out {n_rows} rows")
 
 
 def _finite(vectors: pa.Array) -> Any:

@@ -5,6 +5,7 @@ index: opening it with others is an error. All else may change from run to run.
 """
 
 import os
+from collections.abc import Callable
 from pathlib import Path
 from typing import Any, Literal
 
@@ -20,6 +21,12 @@ class _Section(BaseModel):
     model_config = ConfigDict(extra="forbid", frozen=True)
 
 
+def _refuse_credentials(path: str) -> str:
+    if is_url(path) and (shown := without_credentials(path)) != path:
+        raise ValueError(f"{shown}: credentials belong in the environment, not in a URL")
+    return path
+
+
 class CorpusConfig(_Section):
     """Which files are audio, of those that the sources hold."""
 
@@ -29,11 +36,20 @@ class CorpusConfig(_Section):
     """Also files and folders whose name begins with a dot."""
     follow_symlinks: bool = False
     """Also enter folders that are symbolic links (links to files are always read)."""
+    metadata: str | None = None
+    """A CSV, JSON lines or Parquet table with a column ``uri``: what its others say of files becomes columns."""
+    columns: tuple[str, ...] | None = None
+    """Of this table, of manifests and of tables with audio, the columns to keep; by default all."""
 
     @field_validator("extensions")
     @classmethod
     def _normalise(cls, value: tuple[str, ...] | None) -> tuple[str, ...] | None:
         return None if value is None else tuple(e.lower().removeprefix("*.").removeprefix(".") for e in value)
+
+    @field_validator("metadata")
+    @classmethod
+    def _without_credentials(cls, value: str | None) -> str | None:
+        return value and _refuse_credentials(value)
 
 
 class DecodeConfig(_Section):
@@ -137,8 +153,7 @@ class Config(_Section):
     @classmethod
     def _without_credentials(cls, value: Any) -> Any:
         for path in (value,) if isinstance(value, str) else value:
-            if is_url(path) and (shown := without_credentials(path)) != path:
-                raise ValueError(f"{shown}: credentials belong in the environment, not in a URL")
+            _refuse_credentials(path)
         return value
 
 
@@ -174,6 +189,7 @@ def load_config(path: str | Path) -> Config:
         update={
             "into": _beside(path, config.into),
             "sources": tuple(_beside(path, source) for source in config.sources),
+            "corpus": _with_metadata(config, lambda table: _beside(path, table)),
             "encode": config.encode.model_copy(
                 update={
                     key: _beside(path, value)
@@ -197,9 +213,15 @@ def anchor(config: Config) -> Config:
         update={
             "into": absolute(config.into),
             "sources": tuple(dict.fromkeys(absolute(source) for source in config.sources)),
+            "corpus": _with_metadata(config, absolute),
             "encode": config.encode.model_copy(update=models),
         }
     )
+
+
+def _with_metadata(config: Config, place: Callable[[str], str]) -> CorpusConfig:
+    metadata = config.corpus.metadata
+    return config.corpus.model_copy(update={"metadata": metadata and place(metadata)})
 
 
 def _is_folder(path: Path, model: str) -> bool:

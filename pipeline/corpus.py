@@ -58,13 +58,19 @@ Row = dict[str, Any]
 _Identity = tuple[int, int]  # device and inode
 
 
-def list_corpus(sources: Iterable[str], config: CorpusConfig | None = None, leave_out: str | None = None) -> pa.Table:
+def list_corpus(
+    sources: Iterable[str],
+    config: CorpusConfig | None = None,
+    leave_out: str | None = None,
+    manifests: list[str] | None = None,
+) -> pa.Table:
     """List every file of ``sources`` once: a LISTED table in the order of uris.
 
     A uri is the absolute path of a file, as written (links are not resolved), or its URL.
 
     Args:
         leave_out: a folder that is not entered, if it exists: the index, which may lie among what it indexes.
+        manifests: a list to note the manifests in that the sources name.
 
     Raises:
         CorpusError: a source does not exist, a glob matches nothing, or all of them hold no audio.
@@ -84,6 +90,8 @@ def list_corpus(sources: Iterable[str], config: CorpusConfig | None = None, leav
             rows.setdefault(row["uri"], row)
     for manifest in _find_manifests(row["uri"] for row in rows.values() if row.get("named")):
         del rows[manifest]
+        if manifests is not None:
+            manifests.append(manifest)
         named = list(_list_manifest(manifest))
         if all(row["reason"] == "vanished" for row in named):
             raise CorpusError(f"{manifest}: of the {len(named)} files that it names none is there: is their disk?")

@@ -10,6 +10,7 @@ Models are loaded at the first question that needs them, and kept.
 """
 
 from collections.abc import Iterable
+from dataclasses import replace
 from functools import cached_property
 from itertools import islice
 from typing import TYPE_CHECKING, Any
@@ -19,7 +20,7 @@ import numpy.typing as npt
 import pyarrow as pa
 import pyarrow.compute as pc
 
-from pipeline import journal
+from pipeline import journal, schema
 from pipeline.checkpoint import ModelIdentity, read_identity
 from pipeline.config import DecodeConfig, EncodeConfig, WindowConfig
 from pipeline.encode import NonFiniteError, load_encoder, load_text_encoder, probability
@@ -138,15 +139,17 @@ class Index:
         threshold: float = 0.3,
         min_duration_s: float = 0.0,
         merge_gap_s: float = 0.2,
+        where: str | None = None,
     ) -> list[Event]:
         """The ``k`` best events that fit ``text``, from and to in seconds, on a grid of 40 ms.
 
         Args:
             threshold: probability at which an event begins. min_duration_s: shorter ones are left out.
             merge_gap_s: events of one file that are at most this far apart are one.
+            where: SQL over the columns of ``files``: only events in these files.
 
         Raises:
-            UsageError: an empty text or index, an index without frames, or an argument out of range.
+            UsageError: an empty text or index, an index without frames, an argument out of range, or a wrong ``where``.
         """
         rules = Rules(threshold, min_duration_s, merge_gap_s)
         if self.settings["frames"] == "none":
@@ -155,10 +158,10 @@ class Index:
         query = self._embed_text(text, "frame_model")
         identity = self._identity("frame_model")
         levels = Levels.from_rules(rules, identity.logit_scale, identity.logit_bias)
-        found = find_events(frames, self._open("files"), query, levels, _check_k(k))
+        found = find_events(frames, self._open("files"), query, levels, _check_k(k), where)
         return [
-            to_event(rank, uri, duration_s, run, float(probability(run.score, identity)))
-            for rank, (uri, duration_s, run) in enumerate(found, start=1)
+            to_event(rank, holder, run, float(probability(run.score, identity)))
+            for rank, (holder, run) in enumerate(found, start=1)
         ]
 
     def describe(self) -> dict[str, Any]:
@@ -176,8 +179,14 @@ class Index:
             "clip_model": self.settings["clip_model"]["name"],
             "frame_model": frame_model and frame_model["name"],
             "dimension": self.settings["clip_model"]["dimension"],
+            "metadata": {column.name: str(column.type) for column in self.metadata},
             "unfinished_rebuild": self._describe_rebuild(),
         }
+
+    @property
+    def metadata(self) -> pa.Schema:
+        """The user's columns of ``files`` and ``clips``, and their types."""
+        return schema.metadata_columns(self._open("files").schema)
 
     def _describe_rebuild(self) -> str | None:
         """How far a generation has come that is being made, or was begun and stopped."""
@@ -331,4 +340,4 @@ def _check_finite(samples: Waveform) -> Waveform:
 
 
 def _with_probability(hit: Hit, chance: float) -> Hit:
-    return Hit(hit.rank, hit.uri, hit.start_s, hit.end_s, hit.score, chance, hit.clip_id)
+    return replace(hit, probability=chance)

@@ -10,14 +10,15 @@ import bisect
 import heapq
 import math
 from collections.abc import Iterable, Iterator
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from typing import Any, NamedTuple
 
 import numpy as np
 import numpy.typing as npt
 
+from pipeline import schema
 from pipeline.errors import UsageError
-from pipeline.search import Vector, check_query
+from pipeline.search import Vector, check_query, read_rows
 from pipeline.window import FRAME_S, HOP_SAMPLES, frames_to_seconds, samples_to_seconds, seconds_to_frames
 
 HYSTERESIS_LOGITS = 1.0
@@ -28,6 +29,9 @@ MIN_CANDIDATES, MAX_CANDIDATES = 2_000, 1_000_000
 
 MAX_LEFT_OUT = 1_000
 """Audios that a search of the corpus is told to leave out."""
+
+MAX_CHOSEN = 10_000
+"""Audios that a search of the corpus is told to keep to. With more, the files that are not wanted are passed over."""
 
 CANDIDATES_AT_ONCE = 64
 ROWS_AT_ONCE = 8_192
@@ -48,6 +52,8 @@ class Event:
     score: float
     probability: float
     peak_s: float
+    metadata: dict[str, Any] = field(default_factory=dict)
+    """The user's columns."""
 
 
 @dataclass(frozen=True)
@@ -125,8 +131,24 @@ def _stretches(mask: npt.NDArray[np.bool_]) -> list[tuple[int, int]]:
     return [(int(first), int(stop)) for first, stop in edges.reshape(-1, 2)]
 
 
-def find_events(frames: Any, files: Any, query: Vector, levels: Levels, k: int) -> list[tuple[str, float, Run]]:
-    """The ``k`` events with the highest peaks: (uri, duration of the file in seconds, run), best first.
+class Holder(NamedTuple):
+    """An indexed file that holds an audio."""
+
+    uri: str
+    duration_s: float
+    metadata: dict[str, Any]
+
+
+def find_events(
+    frames: Any,
+    files: Any,
+    query: Vector,
+    levels: Levels,
+    k: int,
+    where: str | None = None,
+    max_chosen: int = MAX_CHOSEN,
+) -> list[tuple[Holder, Run]]:
+    """The ``k`` events with the highest peaks, best first, each with the file that it is in.
 
     Exactly those that a scan over all frames would give, except that among events whose peaks are equal to the k-th any
     may be the ones left out. Peaks are dot products with the query rounded to float16, as the engine computes them.
@@ -134,14 +156,20 @@ def find_events(frames: Any, files: Any, query: Vector, levels: Levels, k: int) 
     Args:
         frames: the table, from ``search.open_table``. files: the ledger, likewise.
         query: (D,) embedding by the text tower of the frame model.
+        where: SQL over the columns of ``files``: only events in these files, of several with one content too.
+        max_chosen: up to so many audios, the search is told which ones they are.
+
+    Raises:
+        UsageError: ``where`` is not valid.
     """
     check_query(frames, query)
-    reader = _Reader(frames, files, query, levels, k)
+    chosen = None if where is None else _choose_audios(files, where, max_chosen)
+    reader = _Reader(frames, files, query, levels, k, where)
     n_rows = frames.count_rows()
     n = min(n_rows, MAX_CANDIDATES, max(MIN_CANDIDATES, 100 * k))
     best_distance = None
-    while n:
-        page = _best_frames(frames, query, levels.on, n, best_distance, reader.finished_audios())
+    while n and chosen != []:
+        page = _best_frames(frames, query, levels.on, n, best_distance, chosen, reader.finished_audios())
         reader.read(page)
         # Every frame that is not on this page or an earlier one is at most as good as the last one of this page.
         if len(page) < n or n == n_rows or reader.worst_score >= page[-1].score:
@@ -166,16 +194,43 @@ class Candidate(NamedTuple):
 
 
 def _best_frames(
-    frames: Any, query: Vector, on: float, n: int, best_distance: float | None, left_out: list[str]
+    frames: Any,
+    query: Vector,
+    on: float,
+    n: int,
+    best_distance: float | None,
+    chosen: list[str] | None,
+    left_out: list[str],
 ) -> list[Candidate]:
-    """The ``n`` best frames that can begin an event, best first, none of them better than ``best_distance``."""
+    """The ``n`` best frames that can begin an event, best first, none of them better than ``best_distance``.
+
+    Of certain audios, if they are ``chosen``, and not of others that are ``left_out``.
+    """
     search = frames.search(query, vector_column_name="vector").distance_type("dot").limit(n)
     search = search.distance_range(lower_bound=best_distance, upper_bound=1.0 - on + _tolerance(on))
-    if left_out:
-        search = search.where(f"audio_id NOT IN ({_quoted(left_out)})", prefilter=True)
+    conditions = [f"audio_id IN ({_quoted(chosen)})"] if chosen is not None else []
+    conditions += [f"audio_id NOT IN ({_quoted(left_out)})"] if left_out else []
+    if conditions:
+        search = search.where(" AND ".join(conditions), prefilter=True)
     table = search.select(["audio_id", "frame", "_distance"]).with_row_id(True).to_arrow()
     columns = (table[name].to_pylist() for name in ("audio_id", "frame", "_rowid", "_distance"))
     return list(map(Candidate, *columns))
+
+
+def _indexed(where: str | None) -> str:
+    """The filter of the files that are wanted."""
+    return "status = 'indexed'" + ("" if where is None else f" AND ({where})")
+
+
+def _choose_audios(files: Any, where: str, max_chosen: int) -> list[str] | None:
+    """The audios of the files that are wanted; None where they are so many that it is faster to look at all.
+
+    Raises:
+        UsageError: ``where`` is not valid.
+    """
+    rows = read_rows(files, ["audio_id"], _indexed(where), asked=where)
+    audio_ids = rows["audio_id"].unique()
+    return audio_ids.to_pylist() if len(audio_ids) <= max_chosen else None
 
 
 def _tolerance(score: float) -> float:
@@ -194,13 +249,13 @@ class Stretch(NamedTuple):
 
 @dataclass
 class _Audio:
-    """An audio with candidates: the (uri, duration_s) of the indexed files that hold it, and what has been read of it.
+    """An audio with candidates: the indexed files that hold it, of those that are wanted, and what has been read of it.
 
     ``known`` are (first, stop) of stretches, in order and apart. At either end, each is too quiet for too long for an
     event to reach over it, so the next stretch may take that end for the end of the file.
     """
 
-    holders: list[tuple[str, float]]
+    holders: list[Holder]
     n_frames: int
     known: list[tuple[int, int]]
 
@@ -222,8 +277,10 @@ class _Audio:
 class _Reader:
     """Reads the ``k`` best events around candidates; nothing is read twice for two of them."""
 
-    def __init__(self, frames: Any, files: Any, query: Vector, levels: Levels, k: int) -> None:
-        self.events: list[tuple[str, float, Run]] = []
+    def __init__(self, frames: Any, files: Any, query: Vector, levels: Levels, k: int, where: str | None) -> None:
+        self.events: list[tuple[Holder, Run]] = []
+        self._where = where
+        self._names = schema.metadata_columns(files.schema).names
         self._frames, self._files, self._levels, self._k = frames, files, levels, k
         self._query = query.astype(np.float16).astype(np.float32)
         self._audios: dict[str, _Audio] = {}
@@ -231,7 +288,7 @@ class _Reader:
     @property
     def worst_score(self) -> float:
         """What an event must reach to be among the best."""
-        return self.events[-1][2].score if len(self.events) == self._k else -math.inf
+        return self.events[-1][1].score if len(self.events) == self._k else -math.inf
 
     def finished_audios(self) -> list[str]:
         """Audios in which there is nothing left to find: those with most frames, each of which may be a candidate."""
@@ -248,8 +305,8 @@ class _Reader:
                 audio = self._audios[stretch.audio_id]
                 bisect.insort(audio.known, (stretch.first, stretch.stop))
                 runs = read_runs(scores, self._levels, stretch.first)
-                self.events += [(uri, duration_s, run) for run in runs for uri, duration_s in audio.holders]
-            self.events.sort(key=lambda event: (-event[2].score, event[0], event[2].first))
+                self.events += [(holder, run) for run in runs for holder in audio.holders]
+            self.events.sort(key=lambda event: (-event[1].score, event[0].uri, event[1].first))
             del self.events[self._k :]
 
     def _choose(self, ahead: Iterator[Candidate]) -> list[Candidate]:
@@ -272,12 +329,14 @@ class _Reader:
         if not audio_ids:
             return
         self._audios |= {audio_id: _Audio([], 0, []) for audio_id in audio_ids}
-        where = f"audio_id IN ({_quoted(audio_ids)}) AND status = 'indexed'"
-        search = self._files.search().where(where).select(["audio_id", "uri", "duration_s", "n_frames"])
+        where = f"audio_id IN ({_quoted(audio_ids)}) AND {_indexed(self._where)}"
+        columns = ["audio_id", "uri", "duration_s", "n_frames", *self._names]
+        search = self._files.search().where(where).select(columns)
         for row in search.limit(self._files.count_rows()).to_arrow().to_pylist():
             audio = self._audios[row["audio_id"]]
             audio.n_frames = row["n_frames"]
-            audio.holders.append((row["uri"], row["duration_s"]))
+            metadata = {name: row[name] for name in self._names}
+            audio.holders.append(Holder(row["uri"], row["duration_s"], metadata))
 
     def _around(self, candidate: Candidate) -> Stretch:
         """As far as most events reach."""
@@ -376,14 +435,16 @@ def _quoted(audio_ids: Iterable[str]) -> str:
     return ", ".join(f"'{audio_id}'" for audio_id in sorted(audio_ids))
 
 
-def to_event(rank: int, uri: str, duration_s: float, run: Run, probability: float) -> Event:
+def to_event(rank: int, holder: Holder, run: Run, probability: float) -> Event:
     """Frames as seconds; no event ends after its file."""
+    duration_s = holder.duration_s
     return Event(
         rank=rank,
-        uri=uri,
+        uri=holder.uri,
         start_s=frames_to_seconds(run.first),
         end_s=min(frames_to_seconds(run.stop), duration_s),
         score=run.score,
         probability=probability,
         peak_s=min(samples_to_seconds(run.peak * HOP_SAMPLES + HOP_SAMPLES // 2), duration_s),
+        metadata=holder.metadata,
     )

@@ -1,13 +1,11 @@
 """A manifest in, the files that it names out: a table in CSV, JSON lines or Parquet with a column ``uri``.
 
-With ``start_s`` or ``end_s``, a row names a range of a recording (``ranges``).
+With ``start_s`` or ``end_s``, a row names a range of a recording (``ranges``). ``metadata`` reads its other columns.
 """
 
-import io
 import math
 import os
 from collections.abc import Iterator
-from typing import Any
 
 import pyarrow as pa
 
@@ -15,16 +13,17 @@ from pipeline import storage
 from pipeline.errors import CorpusError
 from pipeline.members import is_shard
 from pipeline.ranges import Range
-from pipeline.read import one_line
+from pipeline.sheet import is_sheet, read_sheet
 
-_SUFFIXES = (".csv", ".jsonl", ".ndjson", ".parquet")
-_TEXT = ("uri", "start_s", "end_s")
+COLUMNS = ("uri", "start_s", "end_s")
+"""What says which file a row names; in CSV all are text: of numbers, every digit counts."""
+
 _WHOLE = Range()
 
 
 def is_manifest(path: str) -> bool:
     """Whether a file is taken for a manifest, by its name."""
-    return path.lower().endswith(_SUFFIXES)
+    return is_sheet(path)
 
 
 def read_ranges(path: str) -> dict[str, list[Range]]:
@@ -34,7 +33,18 @@ def read_ranges(path: str) -> dict[str, list[Range]]:
     Raises:
         CorpusError: it cannot be read, has no column ``uri`` of text, a row without one, or one with a wrong range.
     """
-    table = _read(path)
+    found: dict[str, list[Range]] = {}
+    for uri, part in name_files(path, read_sheet(path, as_text=COLUMNS)):
+        found.setdefault(uri, []).append(part)
+    return {uri: list(dict.fromkeys(parts)) for uri, parts in found.items()}
+
+
+def name_files(path: str, table: pa.Table) -> Iterator[tuple[str, Range]]:
+    """The file that each row of a manifest names, and the range of it.
+
+    Raises:
+        CorpusError: as ``read_ranges``.
+    """
     if "uri" not in table.column_names:
         raise CorpusError(f"{path}: a manifest needs a column `uri`, and this has only {', '.join(table.column_names)}")
     uris = table["uri"]
@@ -44,12 +54,10 @@ def read_ranges(path: str) -> dict[str, list[Range]]:
         row = next(number for number, uri in enumerate(uris.to_pylist(), start=1) if uri is None)
         raise CorpusError(f"{path}: row {row} has no uri")
     folder = path.rsplit("/", 1)[0] if storage.is_url(path) else os.path.dirname(path)
-    found: dict[str, list[Range]] = {}
     for number, (uri, part) in enumerate(zip(uris.to_pylist(), _read_ranges(path, table), strict=True), start=1):
         if part and is_shard(uri):
             raise CorpusError(f"{path}: row {number}: {uri} is a shard: give ranges of the files in it")
-        found.setdefault(_absolute(folder, uri), []).append(part)
-    return {uri: list(dict.fromkeys(parts)) for uri, parts in found.items()}
+        yield _absolute(folder, uri), part
 
 
 def _read_ranges(path: str, table: pa.Table) -> Iterator[Range]:
@@ -88,32 +96,3 @@ def _absolute(folder: str, uri: str) -> str:
     if storage.is_url(folder) and not uri.startswith(("/", "~")):
         return storage.join(folder, uri)
     return os.path.normpath(os.path.join(folder, os.path.expanduser(uri)))
-
-
-def _read(path: str) -> pa.Table:
-    """The table, whole."""
-    try:
-        with storage.fetched(path) as source, open(source, "rb") if isinstance(source, str) else source as file:
-            return _parse(path.lower(), file)
-    except CorpusError:
-        raise
-    except Exception as error:  # each store has errors of its own, and each reader
-        raise CorpusError(f"{path}: cannot be read as a manifest: {one_line(error)}") from None
-
-
-def _parse(name: str, file: Any) -> pa.Table:
-    if name.endswith(".parquet"):
-        import pyarrow.parquet as pq
-
-        return pq.read_table(file)
-    if name.endswith(".csv"):
-        from pyarrow import csv
-
-        # `null` and `NA` may be names.
-        types = dict.fromkeys(_TEXT, pa.string())
-        options = csv.ConvertOptions(column_types=types, strings_can_be_null=True, null_values=[""])
-        parse = csv.ParseOptions(newlines_in_values=True)
-        return csv.read_csv(io.BytesIO(file.read()), convert_options=options, parse_options=parse)
-    from pyarrow import json
-
-    return json.read_json(io.BytesIO(file.read()))

@@ -129,6 +129,12 @@ class Plan:
     """Ledger rows of files that cannot be read."""
     touched: list[Row] = field(default_factory=list)
     """Ledger rows, under their new time, of files whose bytes are the same; they count as unchanged."""
+    outdated: Set[str] = frozenset()
+    """Files of the ledger whose metadata is not what the sources say."""
+    metadata: list[Row] = field(default_factory=list)
+    """Ledger rows of such files that are unchanged otherwise, under their new time: they count as unchanged."""
+    notes: tuple[str, ...] = ()
+    """What a person should know of the metadata, a line each."""
     copies: list[tuple[Row, str]] = field(default_factory=list)
     """Ledger rows of files whose content is indexed already, with the id of a file that holds it."""
     holders: dict[str, str] = field(default_factory=dict)
@@ -148,9 +154,9 @@ class Plan:
         self.actions.append((row["uri"], action, reason))
 
 
-ACTIONS = ("new", "changed", "moved", "duplicate", "retried", "failed", "deleted", "unchanged")
-"""new, changed, retried: decoded and encoded; moved, duplicate: rows are copied; failed: cannot be read, or failed
-before and is not tried again."""
+ACTIONS = ("new", "changed", "moved", "duplicate", "retried", "metadata", "failed", "deleted", "unchanged")
+"""new, changed, retried: decoded and encoded; moved, duplicate: rows are copied; metadata: rows are written anew with
+other values in the user's columns; failed: cannot be read, or failed before and is not tried again."""
 
 
 def make_plan(
@@ -163,6 +169,7 @@ def make_plan(
     probe_file: Read,
     choice: Choice = Choice(),
     report: Callable[[int, int], None] = lambda n_read, n_files: None,
+    outdated: Set[str] = frozenset(),
 ) -> Plan:
     """Compare the files of a corpus with the ledger.
 
@@ -172,8 +179,9 @@ def make_plan(
         hash_file: path, URL or place -> SHA-256 of the bytes, hexadecimal; may raise FileFailure.
         probe_file: likewise, of a few of the bytes: equal for equal files.
         report: called with how many files have been read so far, of how many.
+        outdated: files of the ledger whose metadata is not what the sources say.
     """
-    plan = Plan()
+    plan = Plan(outdated=outdated)
     candidates: list[Row] = []
     to_check: list[Row] = []
     there: set[str] = set()
@@ -231,13 +239,24 @@ def lies_within(uri: str, places: Set[str]) -> bool:
     return False
 
 
-def _leave(plan: Plan, old: Row) -> None:
+def _leave(plan: Plan, old: Row, modified_ns: int | None = None) -> None:
+    """A file that is as the ledger knows it, maybe but for its time, stays; with other metadata its rows are new."""
     plan.n_unchanged += 1
+    why = "same size and time" if modified_ns is None else "another time, the same bytes"
+    is_outdated = old["uri"] in plan.outdated
+    row = old if modified_ns is None else {**old, "modified_ns": modified_ns}
+    if is_outdated:
+        plan.metadata.append(row)
+    elif modified_ns is not None:
+        plan.touched.append(row)
     if old["status"] == "failed":
         plan.n_failed_before += 1
-        plan.note(old, "failed", f"failed before: {old['reason']}; not tried again")
+        also = "; other metadata" if is_outdated else ""
+        plan.note(old, "failed", f"failed before: {old['reason']}; not tried again{also}")
+    elif is_outdated:
+        plan.note(old, "metadata", f"other metadata; {why}")
     else:
-        plan.note(old, "unchanged", "same size and time")
+        plan.note(old, "unchanged", why)
 
 
 def _looks_unchanged(row: Row, old: Row) -> bool:
@@ -373,10 +392,7 @@ def _settle_known_content(candidates: list[Row], ledger: Ledger, plan: Plan, cho
         is_again = choice.full or (old is not None and old["status"] == "indexed" and choice.retries(old))
         if audio_id is not None and not is_again:
             if old is not None and _is_of(old, audio_id) and not choice.retries(old):
-                plan.touched.append({**old, "modified_ns": row["modified_ns"]})
-                plan.n_unchanged += 1
-                plan.n_failed_before += old["status"] == "failed"
-                plan.note(row, "unchanged", "another time, the same bytes")
+                _leave(plan, old, row["modified_ns"])
                 continue
             holder = ledger.holder(audio_id, prefer=left)
             if holder is not None:
@@ -485,6 +501,19 @@ def group_copies(plan: Plan, max_rows: int, max_files: int) -> Iterator[tuple[li
             copies = []
     if copies:
         yield copies, _take_gone(copies, gone)
+
+
+def group_rows(rows: list[Row], max_clips: int, max_files: int) -> Iterator[list[Row]]:
+    """Ledger rows in bounded groups."""
+    group, n_clips = list[Row](), 0
+    for row in rows:
+        if group and (len(group) >= max_files or n_clips + row["n_clips"] > max_clips):
+            yield group
+            group, n_clips = [], 0
+        group.append(row)
+        n_clips += row["n_clips"]
+    if group:
+        yield group
 
 
 def _take_gone(copies: list[tuple[Row, str]], gone: dict[str, Row]) -> list[Row]:

@@ -81,6 +81,10 @@ class Progress:
     n_failed: int = 0
     n_failed_before: int = 0
     """Of the unchanged files, those that failed in an earlier run."""
+    n_metadata: int = 0
+    """Of the unchanged files, those whose metadata is written anew."""
+    notes: tuple[str, ...] = ()
+    """What a person should know of the metadata, a line each."""
     n_deleted: int = 0
     """Files of the index that are no longer there."""
     n_clips: int = 0

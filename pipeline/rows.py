@@ -128,6 +128,18 @@ def list_rows(path: str) -> Iterator[Row]:
             yield from table.list_group(group)
 
 
+def read_columns(path: str, is_kept: Callable[[pa.Field], bool]) -> pa.Table:
+    """Whole columns of a table, but never that of the audio.
+
+    Raises:
+        Exception: as ``holds_audio``.
+    """
+    with closing(open_table(path, _BLOCK_BYTES)) as table:
+        audio = (table.column.data.split(".")[0], table.column.name)
+        names = [column.name for column in table.schema if column.name not in audio and is_kept(column)]
+        return table.read_columns(names)
+
+
 def read_row(path: str, number: int) -> bytes:
     """The bytes of one row. Rows that follow each other are read in one pass, also by several calls.
 
@@ -146,6 +158,9 @@ class Table(Protocol):
     column: _Column
     starts: list[int]
     n_rows: int
+    schema: pa.Schema
+
+    def read_columns(self, names: list[str]) -> pa.Table: ...
 
     def list_group(self, group: int) -> Iterator[Row]: ...
 
@@ -171,7 +186,8 @@ class _Parquet:
         self._source = storage.open_remote(path, block_bytes) if storage.is_url(path) else pa.OSFile(path)
         try:
             self._file = pq.ParquetFile(self._source, buffer_size=_BUFFER_BYTES, pre_buffer=False)
-            self.column = find_column(self._file.schema_arrow)
+            self.schema = self._file.schema_arrow
+            self.column = find_column(self.schema)
         except Exception:
             self._source.close()
             raise
@@ -182,6 +198,9 @@ class _Parquet:
     def close(self) -> None:
         self._file.close()
         self._source.close()
+
+    def read_columns(self, names: list[str]) -> pa.Table:
+        return self._file.read(columns=names, use_threads=False)
 
     def list_group(self, group: int) -> Iterator[Row]:
         mean_bytes, n_rows = self._mean_bytes(group), self._file.metadata.row_group(group).num_rows
@@ -214,12 +233,13 @@ class _Arrow:
         try:
             if self._map.read(6) == b"ARROW1":
                 file = pa.ipc.open_file(self._map)
-                self._batches, schema = [file.get_batch(k) for k in range(file.num_record_batches)], file.schema
+                self._batches = [file.get_batch(k) for k in range(file.num_record_batches)]
+                self.schema = file.schema
             else:
                 self._map.seek(0)
                 stream = pa.ipc.open_stream(self._map)
-                self._batches, schema = list(stream), stream.schema
-            self.column = find_column(schema)
+                self._batches, self.schema = list(stream), stream.schema
+            self.column = find_column(self.schema)
         except Exception:
             self._map.close()
             raise
@@ -229,6 +249,9 @@ class _Arrow:
     def close(self) -> None:
         self._batches.clear()
         self._map.close()
+
+    def read_columns(self, names: list[str]) -> pa.Table:
+        return pa.Table.from_batches(self._batches, self.schema).select(names)
 
     def list_group(self, group: int) -> Iterator[Row]:
         import pyarrow.compute as pc

@@ -13,11 +13,12 @@ import uuid
 from collections.abc import Callable, Generator, Iterable, Iterator, Mapping
 from contextlib import contextmanager
 from dataclasses import dataclass, replace
-from typing import Any
+from typing import Any, Literal
 
 import pyarrow as pa
 
 from pipeline import journal, schema, storage, store
+from pipeline.attach import Metadata
 from pipeline.audit import Finding
 from pipeline.checkpoint import read_identity
 from pipeline.claim import Claim
@@ -34,6 +35,7 @@ from pipeline.config import (
 )
 from pipeline.corpus import list_corpus
 from pipeline.errors import REASONS, CommitConflict, CorpusError, EarshotError, FileFailure, IndexMismatch, UsageError
+from pipeline.metadata import Given, read_given
 from pipeline.plan import (
     Choice,
     Ledger,
@@ -42,6 +44,7 @@ from pipeline.plan import (
     failed_rows,
     gone_row,
     group_copies,
+    group_rows,
     lies_within,
     make_plan,
     pack_alone,
@@ -133,17 +136,39 @@ def plan_corpus(
     Raises:
         EarshotError: see ``pipeline.errors``.
     """
-    listed = list_corpus(config.sources, config.corpus, leave_out=config.into)
+    listed, manifests = _list(config)
     settings, _, _ = describe_run(config)
     tables = _find_tables(config.into, settings, rebuild=rebuild)
-    files = schema.FILES.empty_table()
-    if journal.exists(tables):
-        files = store.open_published(tables, "files").to_table()
-    return _make_plan(listed, Ledger(files), config, choice, "0" * 32, Progress(n_files=listed.num_rows), report)
+    files = store.open_published(tables, "files").to_table() if journal.exists(tables) else schema.FILES.empty_table()
+    given = _read_given(tables, listed, manifests, config)
+    metadata = Metadata(given, store.select_metadata(files))
+    progress = Progress(n_files=listed.num_rows)
+    return _make_plan(
+        listed, Ledger(files.select(schema.FILES.names)), metadata, config, choice, "0" * 32, progress, report
+    )
+
+
+def _list(config: Config) -> tuple[pa.Table, list[str]]:
+    """The files of the corpus, and the manifests that name them."""
+    manifests = list[str]()
+    return list_corpus(config.sources, config.corpus, leave_out=config.into, manifests=manifests), manifests
+
+
+def _read_given(tables: str, listed: pa.Table, manifests: list[str], config: Config) -> Given:
+    """What the sources say of the files of the corpus."""
+    there = store.open_published(tables, "files").schema if journal.exists(tables) else schema.FILES
+    return read_given(listed, manifests, config.corpus, schema.metadata_columns(there))
 
 
 def _make_plan(
-    listed: pa.Table, ledger: Ledger, config: Config, choice: Choice, run_id: str, progress: Progress, report: Report
+    listed: pa.Table,
+    ledger: Ledger,
+    metadata: Metadata,
+    config: Config,
+    choice: Choice,
+    run_id: str,
+    progress: Progress,
+    report: Report,
 ) -> Plan:
     def report_read(n_read: int, n_files: int) -> None:
         if n_read % 100 == 0:
@@ -163,7 +188,9 @@ def _make_plan(
         probe_file=probe_file,
         choice=choice,
         report=report_read,
+        outdated=metadata.outdated(),
     )
+    plan.notes = metadata.notes
     _check_sources(listed["uri"].to_pylist(), [row["uri"] for row in plan.gone], config)
     return plan
 
@@ -225,11 +252,12 @@ def index_corpus(
     report(progress)
     workers = _Workers(stages) if stages else _workers_on_ray()
     state = _read_state(config.into)
-    listed = list_corpus(config.sources, config.corpus, leave_out=config.into)
+    listed, manifests = _list(config)
     settings, clip_dimension, frame_dimension = describe_run(config)
     live = journal.live(config.into)
     tables = _find_tables(config.into, settings, rebuild=rebuild)
     rebuild = tables != live
+    given = _read_given(tables, listed, manifests, config)
     if not journal.exists(tables):
         progress.stage = "checking models"
         report(progress)
@@ -253,7 +281,8 @@ def index_corpus(
             if rebuild:
                 journal.migrate(config.into, run_id, seam)
                 before = [journal.read_published(config.into), journal.read_published(live)]
-                former = store.open_published(live, "files").to_table().to_pylist()
+                former_files = store.open_published(live, "files").to_table()
+                former = former_files.select(schema.FILES.names).to_pylist()
                 _check_former(former, listed, config)
                 if not journal.exists(tables):
                     journal.delete_folder(tables)  # what is left of a creation that was interrupted
@@ -263,13 +292,13 @@ def index_corpus(
                 )
             writer = store.Writer(tables, run_id, keep_versions=config.store.keep_versions, seam=seam)
             run = _Run(config.model_copy(update={"into": tables}), writer, progress, tell)
-            run.start(listed, choice, announce)
+            run.start(listed, given, choice, announce)
             if run.plan.batches.num_rows:
                 run.encode(workers, clip_dimension, frame_dimension)
             complete = not rebuild or _check_rebuilt(progress, former, config)
             progress.held_back = not complete
             if rebuild and complete:
-                run.keep_deleted(former)
+                run.keep_deleted(former, store.select_metadata(former_files))
             progress.stage = "indexing ids"
             tell(progress)
             writer.refresh_indexes()
@@ -348,53 +377,69 @@ class _Run:
         self._n_workers: Mapping[str, float] = {}
         self._counted_at = float("-inf")
 
-    def start(self, listed: pa.Table, choice: Choice, announce: Callable[[Plan], None]) -> None:
+    def start(self, listed: pa.Table, given: Given, choice: Choice, announce: Callable[[Plan], None]) -> None:
         """Plan, and publish at once what needs no decoding."""
         self._progress.n_files = listed.num_rows
         files = store.open_published(self._config.into, "files", self._writer.published).to_table()
-        self._ledger = Ledger(files)
+        self._ledger = Ledger(files.select(schema.FILES.names))
+        self._metadata = Metadata(given, store.select_metadata(files))
         self.plan = _make_plan(
-            listed, self._ledger, self._config, choice, self._writer.run_id, self._progress, self._report
+            listed,
+            self._ledger,
+            self._metadata,
+            self._config,
+            choice,
+            self._writer.run_id,
+            self._progress,
+            self._report,
         )
         self._progress.n_unchanged = self.plan.n_unchanged
+        self._progress.n_metadata = len(self.plan.metadata)
+        self._progress.notes = self.plan.notes
         self._progress.n_failed_before = self.plan.n_failed_before
         self._progress.n_deleted = len(self.plan.gone)
         self._progress.planned_s = self.plan.seconds_to_decode
         announce(self.plan)
         self._writer.configure(anchor(self._config).model_dump(mode="json"))
+        self._writer.add_columns(self._metadata.columns)
         # Copies first: a file that moved needs the clips of the one that is gone, and frames need an owner throughout.
         settled: set[str] = set()
         for copies, gone in group_copies(self.plan, self._config.store.checkpoint_rows, FILES_PER_COMMIT):
             self._publish_known([*(row for row, _ in copies), *gone], self._copy_clips(copies))
             settled |= {row["uri"] for row in gone}
+        for rows in group_rows(self.plan.metadata, self._config.store.checkpoint_rows, FILES_PER_COMMIT):
+            indexed = [(row, row["file_id"]) for row in rows if row["status"] == "indexed"]
+            self._publish_known(rows, self._copy_clips(indexed), "metadata")
         gone = [row for row in self.plan.gone if row["uri"] not in settled]
         others = [*self.plan.known, *self.plan.touched, *gone]
         for first in range(0, len(others), FILES_PER_COMMIT):
             self._publish_known(others[first : first + FILES_PER_COMMIT], self._no_clips())
 
-    def keep_deleted(self, files: list[dict[str, Any]]) -> None:
+    def keep_deleted(self, files: list[dict[str, Any]], metadata: pa.Table) -> None:
         """Note as deleted what the ledger of the former generation knew, and the corpus no longer has."""
+        self._metadata = self._metadata.over(metadata)
         rows = [gone_row(row) for row in files if row["uri"] not in self._ledger.rows]
         for first in range(0, len(rows), FILES_PER_COMMIT):
             self._publish_known(rows[first : first + FILES_PER_COMMIT], self._no_clips())
 
-    def _publish_known(self, rows: list[dict[str, Any]], clips: pa.Table) -> None:
+    def _publish_known(
+        self, rows: list[dict[str, Any]], clips: pa.Table, kind: Literal["index", "metadata"] = "index"
+    ) -> None:
         if rows:
             self._n_known += 1
             batch_id = schema.make_batch_id(self._writer.run_id, -self._n_known)
             touched = frozenset(row["file_id"] for row in self.plan.touched)
-            self._add(store.Batch(batch_id, files_table(rows), clips, keep_clips=touched))
+            self._add(store.Batch(batch_id, files_table(rows), clips, keep_clips=touched, kind=kind))
             self._commit()
 
     def _no_clips(self) -> pa.Table:
-        arrow_schema = store.open_published(self._config.into, "clips", self._writer.published).schema
-        return arrow_schema.empty_table().drop_columns(["batch_id"])
+        return store.no_clips(self._config.into, self._writer.published)
 
     def _copy_clips(self, wanted: list[tuple[dict[str, Any], str]]) -> pa.Table:
         """The clips of files whose content is indexed: the rows of a file that holds it, under new ids."""
         clips = store.open_published(self._config.into, "clips", self._writer.published)
-        columns = pa.schema([column for column in clips.schema if column.name not in ("vector", "batch_id")])
         tables = [self._no_clips()]
+        columns = pa.schema([column for column in tables[0].schema if column.name != "vector"])
         for first in range(0, len(wanted), HOLDERS_AT_ONCE):
             copies = wanted[first : first + HOLDERS_AT_ONCE]
             held = store.read_rows(clips, "file_id", {holder_id for _, holder_id in copies}, ["start_s", "vector"])
@@ -498,6 +543,8 @@ class _Run:
     def _add(self, batch: store.Batch) -> None:
         """Count a complete batch, which waits for the next checkpoint."""
         self._waiting.append(batch)
+        if batch.kind == "metadata":  # these files count as unchanged
+            return
         self._progress.n_clips += batch.clips.num_rows
         self._progress.n_frames += batch.n_frames
         for row in batch.files.select(["file_id", "status", "reason"]).to_pylist():
@@ -540,10 +587,13 @@ class _Run:
             indexed = {row["audio_id"] for row in rows if batch.frame_fragments and row["status"] == "indexed"}
             again = {audio_id for audio_id in indexed - written if self._ledger.holds(audio_id)}
             drop_files, drop_frames = self._ledger.apply(rows)
+            files = self._metadata.attach(batch.files)
             seconds = None if began is None else (time.monotonic() - began) / len(self._waiting)
             batches.append(
                 replace(
                     batch,
+                    files=files,
+                    clips=self._metadata.attach_to_clips(batch.clips, files),
                     drop_files=drop_files,
                     drop_frames=drop_frames | again,
                     spoiled=batch.spoiled | (indexed & written),
@@ -700,7 +750,8 @@ def mark_damaged(path: str, findings: Iterable[Finding]) -> int:
     with _plain_errors(path), Claim(path, run_id):
         tables = journal.live(path)
         writer = _open_writer(tables, run_id)
-        files = store.open_published(tables, "files", writer.published).to_table().to_pylist()
+        ledger = store.open_published(tables, "files", writer.published).to_table()
+        files = ledger.select(schema.FILES.names).to_pylist()
         damaged: dict[str, dict[str, Any]] = {}
         while True:  # files share contents, and a uri may have several rows: all that hangs together goes
             found = [
@@ -717,11 +768,11 @@ def mark_damaged(path: str, findings: Iterable[Finding]) -> int:
         failure = FileFailure("read", "damaged", "its rows were damaged and have been taken out: reindex")
         rows = [damaged_row(row, failure) for row in damaged.values() if row["status"] != "deleted"]
         rows += [{**row, "n_clips": 0, "n_frames": 0} for row in damaged.values() if row["status"] == "deleted"]
-        clips = store.open_published(tables, "clips", writer.published).schema.empty_table().drop_columns(["batch_id"])
+        metadata = Metadata(Given(), store.select_metadata(ledger))
         batch = store.Batch(
             schema.make_batch_id(run_id, 0),
-            files_table(rows),
-            clips,
+            metadata.attach(files_table(rows)),
+            store.no_clips(tables, writer.published),
             drop_files=frozenset(file_ids),
             drop_frames=frozenset(audio_ids),
         )

@@ -100,6 +100,15 @@ def frames_schema(dimension: int) -> pa.Schema:
     )
 
 
+RESERVED = frozenset(FILES.names) | frozenset(clips_schema(1).names)
+"""Columns of ``files`` and ``clips`` that are Earshot's own; whatever else these tables have is the user's metadata."""
+
+
+def metadata_columns(table: pa.Schema) -> pa.Schema:
+    """The metadata columns of ``files`` or ``clips``."""
+    return pa.schema([pa.field(column.name, column.type) for column in table if column.name not in RESERVED])
+
+
 PRIMARY_KEY = {b"lance-schema:unenforced-primary-key": b"true"}
 """Field metadata that makes two concurrent inserts of one key conflict in Lance."""
 

@@ -1,7 +1,7 @@
 """A query embedding in, ranked clips out. Scores are the model's own: dot products, not normalised."""
 
 from collections.abc import Iterable
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from typing import Any, Literal
 
 import lancedb
@@ -9,7 +9,7 @@ import numpy as np
 import numpy.typing as npt
 import pyarrow as pa
 
-from pipeline import storage
+from pipeline import schema, storage
 from pipeline.errors import UsageError
 
 Vector = npt.NDArray[np.float32]
@@ -28,6 +28,8 @@ class Hit:
     score: float
     probability: float | None
     clip_id: str
+    metadata: dict[str, Any] = field(default_factory=dict)
+    """The user's columns."""
 
 
 def open_table(path: str, name: str, version: int | None = None) -> Any:
@@ -38,8 +40,13 @@ def open_table(path: str, name: str, version: int | None = None) -> Any:
     return table
 
 
-def read_rows(table: Any, columns: list[str] | None = None, where: str | None = None) -> pa.Table:
+def read_rows(
+    table: Any, columns: list[str] | None = None, where: str | None = None, asked: str | None = None
+) -> pa.Table:
     """Rows of a table, in the order in which they were written.
+
+    Args:
+        asked: what of ``where`` is the user's, if not all.
 
     Raises:
         UsageError: there is no such column, or ``where`` is not valid.
@@ -53,7 +60,7 @@ def read_rows(table: Any, columns: list[str] | None = None, where: str | None = 
     except (ValueError, RuntimeError, OSError) as error:
         if where is None or "LanceError(IO)" in str(error):  # a damaged table, whatever was asked
             raise
-        raise _wrong_where(where, error, table) from None
+        raise _wrong_where(asked or where, error, table) from None
 
 
 def find_clips(
@@ -78,14 +85,15 @@ def find_clips(
     """
     check_query(clips, query)
     n_rows = clips.count_rows()
+    names = schema.metadata_columns(clips.schema).names
     n_candidates = min(n_rows, max(4 * k, 200))
     while True:
-        rows = _nearest(clips, query, n_candidates, where)
+        rows = _nearest(clips, query, n_candidates, where, names)
         hits = _rank(rows, query, measure)
         if not all_windows:
             hits = _fold_overlaps(hits)
         if len(hits) >= k or len(rows) < n_candidates or n_candidates >= n_rows:
-            return [_to_hit(rank, row) for rank, row in enumerate(hits[:k], start=1)]
+            return [_to_hit(rank, row, names) for rank, row in enumerate(hits[:k], start=1)]
         n_candidates = min(n_rows, 4 * n_candidates)
 
 
@@ -96,12 +104,12 @@ def check_query(table: Any, query: Vector) -> None:
         raise UsageError(f"the query must be {dimension} finite numbers, not {query.shape}")
 
 
-def _nearest(clips: Any, query: Vector, n: int, where: str | None) -> list[dict[str, Any]]:
+def _nearest(clips: Any, query: Vector, n: int, where: str | None, names: list[str]) -> list[dict[str, Any]]:
     search = clips.search(query, vector_column_name="vector").distance_type("dot").limit(n)
     if where:
         search = search.where(where, prefilter=True)
     try:
-        table = search.select([*HIT_COLUMNS, "_distance"]).to_arrow()
+        table = search.select([*HIT_COLUMNS, *names, "_distance"]).to_arrow()
     except (ValueError, RuntimeError, OSError) as error:
         if where is None or "LanceError(IO)" in str(error):  # a damaged table, whatever was asked
             raise
@@ -114,7 +122,7 @@ def _nearest(clips: Any, query: Vector, n: int, where: str | None) -> list[dict[
 
 
 def _wrong_where(where: str, error: Exception, table: Any) -> UsageError:
-    first_line = " ".join(str(error).split("\n")[0].split())[:200]
+    first_line = " ".join(str(error).split("\n")[0].split()).split(" Valid fields are ")[0][:200]
     columns = ", ".join(name for name in table.schema.names if name != "vector")
     return UsageError(f"--where {where!r}: {first_line} (columns: {columns})")
 
@@ -139,5 +147,6 @@ def _fold_overlaps(rows: Iterable[dict[str, Any]]) -> list[dict[str, Any]]:
     return sorted((row for rows in kept.values() for row in rows), key=lambda row: (-row["score"], row["uri"]))
 
 
-def _to_hit(rank: int, row: dict[str, Any]) -> Hit:
-    return Hit(rank, row["uri"], row["start_s"], row["end_s"], row["score"], probability=None, clip_id=row["clip_id"])
+def _to_hit(rank: int, row: dict[str, Any], names: list[str]) -> Hit:
+    metadata = {name: row[name] for name in names}
+    return Hit(rank, row["uri"], row["start_s"], row["end_s"], row["score"], None, row["clip_id"], metadata)

@@ -21,7 +21,7 @@ from collections.abc import Callable, Iterable, Sequence
 from dataclasses import dataclass
 from functools import partial, wraps
 from pathlib import Path
-from typing import Any, Concatenate, ParamSpec, TypeVar
+from typing import Any, Concatenate, Literal, ParamSpec, TypeVar
 
 import lance
 import pyarrow as pa
@@ -48,8 +48,17 @@ SCALAR_INDEXES = {
 }
 
 
+_SQL_TYPES = {pa.float64(): "Float64", pa.timestamp("us"): "Timestamp(Microsecond, None)"}
+"""What a column may become: see ``metadata``."""
+
 ROWS_PER_FRAGMENT = 250_000
 """What small fragments are merged to: half a gigabyte of frames of 1,024 numbers."""
+
+ROWS_TO_INDEX = 20_000
+"""Rows from which on metadata columns have indexes: fewer are read as fast without."""
+
+FEW_VALUES = 1_000
+"""Up to so many different values, an index of bit maps is the faster one."""
 
 ROWS_TO_COPY = 4_000
 """Rows of the fragments that are merged, on average, from which their pages are copied as they are. That is several
@@ -93,6 +102,8 @@ class Batch:
     drop_frames: frozenset[str] = frozenset()
     spoiled: frozenset[str] = frozenset()
     keep_clips: frozenset[str] = frozenset()
+    kind: Literal["index", "metadata"] = "index"
+    """``metadata``: rows of files that are there, with other values in the user's columns."""
     precision: str | None = None
     seconds: float | None = None
     """What the run spent on it, where it was decoded and encoded."""
@@ -183,6 +194,18 @@ def open_published(path: str | Path, name: str, published: Published | None = No
     return lance.dataset(table_uri(path, name), version=published.versions[name])
 
 
+def select_metadata(files: pa.Table) -> pa.Table:
+    """Of ledger rows: ``uri``, ``status`` and the metadata columns."""
+    return files.select(["uri", "status", *schema.metadata_columns(files.schema).names])
+
+
+def no_clips(path: str | Path, published: Published) -> pa.Table:
+    """A table of clips without a row, with the columns that every index has but ``batch_id``."""
+    arrow_schema = open_published(path, "clips", published).schema
+    dimension = arrow_schema.field("vector").type.list_size
+    return schema.clips_schema(dimension).empty_table().drop_columns(["batch_id"])
+
+
 def write_frames(path: str | Path, rows: Iterable[pa.RecordBatch], frames_schema: pa.Schema) -> list[str]:
     """Write frame rows as new fragments, on any machine; they count once a batch commits them.
 
@@ -257,7 +280,32 @@ class Writer:
         self._append_rows("clips", [_stamp(batch.clips, batch.batch_id) for batch in batches], heads)
         self._delete("files", {"file_id": drop_files}, heads)
         self._append_rows("files", [_stamp(batch.files, batch.batch_id) for batch in batches], heads)
-        return self._publish("index", [(batch.batch_id, batch.describe()) for batch in batches], heads)
+        kind = "metadata" if all(batch.kind == "metadata" for batch in batches) else "index"
+        return self._publish(kind, [(batch.batch_id, batch.describe()) for batch in batches], heads)
+
+    @_told_of_others
+    def add_columns(self, columns: pa.Schema) -> Published:
+        """Give ``files`` and ``clips`` metadata columns: new ones hold null, others get another type of number or time.
+
+        Args:
+            columns: those that are new, or have another type than before.
+        """
+        heads = dict(self._heads)
+        for name in ("files", "clips"):
+            old = self._open(name, heads).schema
+            new = pa.schema([column for column in columns if column.name not in old.names])
+            if new.names:
+                self._seam(f"columns {name}")
+                self._step(name, heads, partial(_extended, columns=new))
+            for column in columns:
+                if column.name in old.names and old.field(column.name).type != column.type:
+                    self._seam(f"widen {name}")
+                    self._step(name, heads, partial(_widened, column=column), n_commits=3)
+        if heads == self._heads:
+            return self.published
+        batch_id = schema.digest("columns", self.run_id)
+        detail = {"columns": {column.name: str(column.type) for column in columns}}
+        return self._publish("columns", [(batch_id, {"detail": detail})], heads)
 
     @_told_of_others
     def configure(self, values: dict[str, Any]) -> Published:
@@ -362,7 +410,7 @@ class Writer:
         for row in rows:
             if row["kind"] == "optimize":
                 versions.clear()
-            elif row["kind"] == "index":
+            elif row["kind"] in ("index", "metadata"):
                 versions.add(row["files_version"])
         return len(versions)
 
@@ -373,9 +421,10 @@ class Writer:
                 continue
             self._seam(f"index {name}")
             existing = {index.name for index in dataset.describe_indices()}
-            for column in columns:
+            wanted = dict.fromkeys(columns, "BTREE") | (_metadata_indexes(dataset) if name != "frames" else {})
+            for column, kind in wanted.items():
                 if f"{column}_idx" not in existing:
-                    self._step(name, heads, partial(_index, column=column))
+                    self._step(name, heads, partial(_index, column=column, kind=kind))
             if existing:
                 self._step(name, heads, lambda table: _after(table, table.optimize.optimize_indices))
 
@@ -394,7 +443,7 @@ class Writer:
         ]
         journal.publish(self._journal, rows)
         self._heads = heads
-        self.n_commits += kind == "index"
+        self.n_commits += kind in ("index", "metadata")
         self.published = Published(seq + len(rows), rows[-1]["batch_id"], dict(heads))
         self._tag()
         if len(self._journal.get_fragments()) > FRAGMENTS_BETWEEN:
@@ -455,7 +504,7 @@ class Writer:
     def _append_rows(self, name: str, tables: list[pa.Table], heads: dict[str, int]) -> None:
         dataset = self._open(name, heads)
         arrow_schema = dataset.schema
-        rows = pa.concat_tables([table.select(arrow_schema.names).cast(arrow_schema) for table in tables])
+        rows = pa.concat_tables([_fit(table, arrow_schema) for table in tables])
         if rows.num_rows:
             fragments = write_fragments(rows, dataset.uri, mode="append", data_storage_version=FILE_FORMAT)
             self._append(name, fragments, heads)
@@ -490,8 +539,38 @@ def _small_fragments(table: Any) -> list[int]:
     return [n for fragment in table.get_fragments() if (n := fragment.count_rows()) < ROWS_PER_FRAGMENT]
 
 
-def _index(table: Any, column: str) -> Any:
-    table.create_scalar_index(column, "BTREE", name=f"{column}_idx")
+def _index(table: Any, column: str, kind: str) -> Any:
+    table.create_scalar_index(f"`{column}`" if not column.isidentifier() else column, kind, name=f"{column}_idx")
+    return table
+
+
+def _metadata_indexes(table: Any) -> dict[str, str]:
+    """The kind of index for each metadata column, where there are rows enough for one to be of use."""
+    columns = schema.metadata_columns(table.schema)
+    if not columns.names or table.count_rows() < ROWS_TO_INDEX:
+        return {}
+    return {column.name: "BITMAP" if _has_few_values(table, column) else "BTREE" for column in columns}
+
+
+def _has_few_values(table: Any, column: pa.Field) -> bool:
+    """Whether a column has few different values, as far as a look at a part of it tells."""
+    if pa.types.is_boolean(column.type):
+        return True
+    sample = table.sample(min(table.count_rows(), ROWS_TO_INDEX), columns=[column.name])
+    return bool(pc.count_distinct(sample[column.name]).as_py() <= FEW_VALUES)
+
+
+def _extended(table: Any, columns: pa.Schema) -> Any:
+    table.add_columns(columns)
+    return table
+
+
+def _widened(table: Any, column: pa.Field) -> Any:
+    """``table`` with a column in another type, in three commits; an index on it goes."""
+    wide = f"{column.name} (wide)"
+    table.add_columns({wide: f"arrow_cast(`{column.name}`, '{_SQL_TYPES[column.type]}')"})
+    table.drop_columns([column.name])
+    table.alter_columns({"path": wide, "name": column.name})
     return table
 
 
@@ -503,6 +582,14 @@ def _restored(table: Any, version: int) -> Any:
 
 def _among(column: str, ids: Iterable[str]) -> str:
     return f"{column} IN ({', '.join(repr(identifier) for identifier in sorted(ids))})"
+
+
+def _fit(rows: pa.Table, target: pa.Schema) -> pa.Table:
+    """The columns of a table; null, where there are none."""
+    for column in target:
+        if column.name not in rows.column_names and column.nullable:
+            rows = rows.append_column(column, pa.nulls(len(rows), column.type))
+    return rows.select(target.names).cast(target)
 
 
 def _stamp(rows: pa.Table, batch_id: str) -> pa.Table:

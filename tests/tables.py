@@ -8,7 +8,9 @@ import numpy.typing as npt
 import pyarrow as pa
 
 from pipeline import schema, store
+from pipeline.attach import Metadata
 from pipeline.collect import clip_rows, files_table
+from pipeline.metadata import Given
 from pipeline.plan import empty_row
 from pipeline.window import HOP_SAMPLES, SAMPLE_RATE_HZ, Grid
 
@@ -25,11 +27,16 @@ MODEL: dict[str, Any] = {
 
 
 def write_index(
-    path: Path, audios: dict[str, tuple[Vectors, Vectors]], grid: Grid, copies: dict[str, str] | None = None
+    path: Path,
+    audios: dict[str, tuple[Vectors, Vectors]],
+    grid: Grid,
+    copies: dict[str, str] | None = None,
+    metadata: pa.Table | None = None,
 ) -> None:
     """Index made-up files: ``audios`` maps a uri to its frame vectors (F, 8) and clip vectors (n, 8).
 
     ``copies`` maps further uris to one of ``audios``, whose content they share. Every file is a batch.
+    ``metadata`` has a column ``uri``, and those of the user.
     """
     settings = {
         "clip_model": MODEL,
@@ -40,6 +47,8 @@ def write_index(
     }
     store.create(path, settings, clip_dimension=8, frame_dimension=8)
     writer = store.Writer(path, "0" * 32)
+    said = Metadata(Given() if metadata is None else Given(metadata), pa.table({"uri": [""], "status": ["deleted"]}))
+    writer.add_columns(said.columns)
     held: dict[str, tuple[str, Vectors, Vectors]] = {uri: (uri, *vectors) for uri, vectors in audios.items()}
     for copy, original in (copies or {}).items():
         held[copy] = held[original]
@@ -62,9 +71,9 @@ def write_index(
         rows = clip_rows(row, grid)
         assert len(rows) == len(clips)
         table = pa.Table.from_pylist(rows, schema=pa.schema([f for f in CLIPS if f.name in rows[0]]))
-        writer.commit(
-            [store.Batch(batch_id, files_table([row]), table.append_column("vector", _lists(clips)), fragments)]
-        )
+        files = said.attach(files_table([row]))
+        table = said.attach_to_clips(table.append_column("vector", _lists(clips)), files)
+        writer.commit([store.Batch(batch_id, files, table, fragments)])
     writer.refresh_indexes()
 
 

@@ -236,3 +236,42 @@ def test_a_mistake_is_one_clear_line(corpus: KnownCorpus, call: Call, arguments:
     assert re.fullmatch(r"earshot: [^\n]+\n", err)
     assert versions(into) == before
     assert not (corpus.root / "none").exists()
+
+
+def test_metadata_is_asked_for_where_sounds_are(corpus: KnownCorpus, call: Call) -> None:
+    """From the option that names a table to `--where`, in every command that shows something of it."""
+    into, sidecar = corpus.config.into, corpus.root / "about.csv"
+    sidecar.write_text("uri,mic,Take No,day\nin/moved.wav,H5,1,2024-05-01\nin/b.wav,MKH 50,2,\nin/doubled.wav,H5,3,\n")
+    assert call("index", corpus.folder, "--into", into, "--metadata", sidecar)[0] == 0
+    sidecar.write_text("uri,mic,Take No,day\nin/moved.wav,H5,1,2024-05-01\nin/b.wav,H5,2,\nin/gone.wav,,,\n")
+    code, out, _ = call("plan", into)
+    assert code == 0
+    assert re.search(r"metadata +2 *\n", out)
+    assert f"note: {sidecar}: 1 rows are of no file of the corpus; the first one is {corpus.root}/in/gone.wav" in out
+    code, out, _ = call("reindex", into)
+    assert "0 indexed, 6 unchanged (1 of them failed before, 2 with other metadata)" in out
+    assert "note: " in out
+    [_, before, *_] = lines(call("history", into, "--json")[1])[::-1]
+    assert (before["kind"], before["files"]) == ("metadata", 2)
+    [described] = lines(call("info", into, "--json")[1])
+    assert described["metadata"] == {"mic": "string", "Take No": "int64", "day": "date32[day]"}
+    assert "mic (string), Take No (int64), day (date32[day])" in call("info", into)[1]
+    moved = {"mic": "H5", "Take No": 1, "day": "2024-05-01"}
+    sound = corpus.folder / "moved.wav"
+    for command in (
+        ["query", into, "noise"],
+        ["similar", into, sound],
+        ["locate", into, "noise", "--threshold", "1e-9"],
+    ):
+        for where in ("mic = 'H5' AND day >= date '2024-01-01'", "`Take No` = 1"):
+            code, out, _ = call(*command, "--where", where, "--json")
+            assert code == 0
+            assert lines(out), command
+            assert {Path(row["uri"]).name for row in lines(out)} == {"moved.wav"}
+            assert all(row["metadata"] == moved for row in lines(out))
+        out = call(*command, "--where", "mic = 'H5'")[1]
+        assert re.search(r"Take No", out)
+        assert "moved.wav" in out
+        code, out, err = call(*command, "--where", "mik = 'H5'")
+        assert code == 2
+        assert re.fullmatch(r"earshot: --where \"mik = 'H5'\": .*\(columns: .*, mic, Take No, day\)\n", err)

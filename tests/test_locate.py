@@ -1,16 +1,17 @@
 """Events read off stored frames: the rules on arrays, then the engine's answers against a plain computation."""
 
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from pathlib import Path
 from typing import Any
 
 import lance
 import numpy as np
+import pyarrow as pa
 import pytest
 
 from pipeline import journal
 from pipeline.errors import UsageError
-from pipeline.locate import Levels, Rules, Run, find_events, read_runs, to_event
+from pipeline.locate import Holder, Levels, Rules, Run, find_events, read_runs, to_event
 from pipeline.search import open_table
 from pipeline.window import Grid, window_starts
 from tests.tables import Vectors, write_index
@@ -46,13 +47,13 @@ def test_gaps_are_closed_before_short_events_are_dropped() -> None:
 
 
 def test_an_event_never_ends_after_its_file() -> None:
-    event = to_event(1, "/x", 1.0 + 1 / 3, Run(30, 34, 33, 5.0), 0.9)
+    event = to_event(1, Holder("/x", 1.0 + 1 / 3, {}), Run(30, 34, 33, 5.0), 0.9)
     assert (event.start_s, event.end_s) == (1.2, 1.0 + 1 / 3)
     assert event.start_s <= event.peak_s <= event.end_s
 
 
 def test_peak_time_is_the_middle_of_the_best_frame() -> None:
-    assert to_event(1, "/x", 100.0, Run(10, 20, 12, 5.0), 0.9).peak_s == 0.5
+    assert to_event(1, Holder("/x", 100.0, {}), Run(10, 20, 12, 5.0), 0.9).peak_s == 0.5
 
 
 @pytest.mark.parametrize(
@@ -70,7 +71,9 @@ QUERY = np.zeros(8, np.float32)
 QUERY[0] = 1.0  # the dot product of a frame is its first value
 
 
-def write_scores(path: Path, scores: dict[str, Any], copies: dict[str, str] | None = None) -> tuple[Any, Any]:
+def write_scores(
+    path: Path, scores: dict[str, Any], copies: dict[str, str] | None = None, metadata: pa.Table | None = None
+) -> tuple[Any, Any]:
     """An index whose frames have these dot products with QUERY; returns its frames and files."""
     rng = np.random.default_rng(0)
     audios: dict[str, tuple[Vectors, Vectors]] = {}
@@ -78,7 +81,7 @@ def write_scores(path: Path, scores: dict[str, Any], copies: dict[str, str] | No
         frames = rng.standard_normal((len(values), 8)).astype(np.float16)
         frames[:, 0] = values
         audios[uri] = frames, np.zeros((len(window_starts(len(values), GRID)), 8), np.float16)
-    write_index(path, audios, GRID, copies)
+    write_index(path, audios, GRID, copies, metadata)
     versions = journal.read_published(path).versions
     return open_table(str(path), "frames", versions["frames"]), open_table(str(path), "files", versions["files"])
 
@@ -118,19 +121,19 @@ def test_events_equal_a_plain_computation(corpus: tuple[Any, Any, dict[str, Any]
     levels = Levels(float(on), float(on - width), gap, minimum)
     expected = plain_events(scores, levels, copies)[:k]
     found = list(find_events(frames, files, QUERY, levels, k))
-    assert [run.score for _, _, run in found] == [run.score for _, run in expected]
+    assert [run.score for _, run in found] == [run.score for _, run in expected]
     # Equal scores may come in another order where the k-th is one of several.
     worst = expected[-1][1].score if expected else 0.0
     strictly = [(uri, run) for uri, run in expected if run.score > worst]
-    assert sorted(map(str, strictly)) == sorted(str((uri, run)) for uri, _, run in found if run.score > worst)
+    assert sorted(map(str, strictly)) == sorted(str((holder.uri, run)) for holder, run in found if run.score > worst)
 
 
 def test_a_short_event_in_a_long_quiet_clip_is_found(tmp_path: Path) -> None:
     values = np.zeros(250, np.float16)
     values[100:105] = 3.0  # 0.2 s
     frames, files = write_scores(tmp_path / "index", {"/a.wav": values, "/b.wav": np.zeros(2_000, np.float16)})
-    [(uri, duration_s, run)] = find_events(frames, files, QUERY, LEVELS, 10)
-    assert (uri, duration_s, run) == ("/a.wav", 10.0, Run(100, 105, 100, 3.0))
+    [(holder, run)] = find_events(frames, files, QUERY, LEVELS, 10)
+    assert (holder.uri, holder.duration_s, run) == ("/a.wav", 10.0, Run(100, 105, 100, 3.0))
 
 
 def test_an_event_over_many_windows_comes_out_whole(tmp_path: Path) -> None:
@@ -139,13 +142,46 @@ def test_an_event_over_many_windows_comes_out_whole(tmp_path: Path) -> None:
     values[2_000] = 3.0
     values[40] = 2.0
     frames, files = write_scores(tmp_path / "index", {"/a.wav": values})
-    [(_, _, run)] = find_events(frames, files, QUERY, LEVELS, 10)
+    [(_, run)] = find_events(frames, files, QUERY, LEVELS, 10)
     assert (run.first, run.stop, run.peak) == (40, 4_700, 2_000)
 
 
 def test_nothing_to_find(tmp_path: Path) -> None:
     frames, files = write_scores(tmp_path / "index", {"/a.wav": np.zeros(300, np.float16)})
     assert list(find_events(frames, files, QUERY, LEVELS, 10)) == []
+
+
+@pytest.mark.parametrize("max_chosen", [0, 10_000])
+def test_a_filter_gives_what_a_scan_of_these_files_gives(tmp_path: Path, max_chosen: int) -> None:
+    """The best events of all lie in files that are not wanted, and one content in files of which only some are."""
+    rng = np.random.default_rng(6)
+    scores = {f"/{number}.wav": quantised(rng, 500) + number % 3 for number in range(30)}
+    scores["/always.wav"] = np.full(4_000, 9.0, np.float16)  # it takes all candidates of the first round
+    copies = {"/copy.wav": "/3.wav", "/copy of a copy.wav": "/3.wav"}
+    mics = {"/copy.wav": "H5", **{f"/{number}.wav": "H5" for number in range(4, 30, 5)}, "/3.wav": "MKH"}
+    metadata = pa.table({"uri": list(mics), "mic": list(mics.values()), "take no": range(len(mics))})
+    frames, files = write_scores(tmp_path / "index", scores, copies, metadata)
+    everything = scores | {copy: scores[original] for copy, original in copies.items()}
+    wanted: dict[str, Callable[[str], bool]] = {
+        "mic = 'H5'": lambda uri: mics.get(uri) == "H5",
+        "`take no` < 3 OR uri = '/9.wav'": lambda uri: uri in [*list(mics)[:3], "/9.wav"],
+        "mic IS NULL AND uri != '/always.wav'": lambda uri: uri not in mics and uri != "/always.wav",
+        "mic = 'none'": lambda uri: False,
+    }
+    for where, is_wanted in wanted.items():
+        some = {uri: values for uri, values in everything.items() if is_wanted(uri)}
+        for levels, k in ((Levels(2.0, 1.0, 3, 0), 20), (Levels(3.0, 2.0, 0, 2), 10_000)):
+            found = find_events(frames, files, QUERY, levels, k, where, max_chosen)
+            assert [(holder.uri, run) for holder, run in found] == plain_events(some, levels)[:k], where
+            assert all(holder.metadata["mic"] == mics.get(holder.uri) for holder, _ in found)
+
+
+def test_a_wrong_filter_says_which_columns_there_are(tmp_path: Path) -> None:
+    metadata = pa.table({"uri": ["/a.wav"], "mic": ["H5"]})
+    frames, files = write_scores(tmp_path / "index", {"/a.wav": np.ones(30)}, metadata=metadata)
+    for where in ("mik = 'H5'", "mic ="):
+        with pytest.raises(UsageError, match=rf"^--where {where!r}: .*\(columns: file_id, .*, mic\)$"):
+            find_events(frames, files, QUERY, LEVELS, 1, where)
 
 
 # --- how it is read ---------------------------------------------------------------------------------------------------
@@ -183,10 +219,10 @@ def test_random_embeddings_give_what_a_scan_of_all_frames_gives(tmp_path: Path, 
         for k in (1, 7, 60, 5_000):
             expected = plain_events(scores, levels)[:k]
             found = find_events(frames, files, query, levels, k)
-            assert [(uri, run.first, run.stop, run.peak) for uri, _, run in found] == [
+            assert [(holder.uri, run.first, run.stop, run.peak) for holder, run in found] == [
                 (uri, run.first, run.stop, run.peak) for uri, run in expected
             ]
-            assert [run.score for _, _, run in found] == pytest.approx([run.score for _, run in expected], abs=1e-4)
+            assert [run.score for _, run in found] == pytest.approx([run.score for _, run in expected], abs=1e-4)
 
 
 @pytest.mark.parametrize("in_order", [True, False])
@@ -204,7 +240,7 @@ def test_an_audio_may_lie_in_many_pieces(tmp_path: Path, in_order: bool) -> None
     levels = Levels(2.0, 0.5, 10, 3)
     expected = plain_events(scores, levels)[:50]
     found = find_events(frames, files, QUERY, levels, 50)
-    assert [(uri, run) for uri, _, run in found] == expected
+    assert [(holder.uri, run) for holder, run in found] == expected
     assert any(run.first // 37 != run.stop // 37 for _, run in expected)
 
 
@@ -234,7 +270,7 @@ def test_of_thousands_of_events_only_those_that_can_be_among_the_best_are_read(t
     frames, files = write_scores(tmp_path / "index", {"/a.wav": values})
     watched = Watched(frames)
     found = find_events(watched, files, QUERY, LEVELS, 10)
-    assert [(uri, run) for uri, _, run in found] == plain_events({"/a.wav": values}, LEVELS)[:10]
+    assert [(holder.uri, run) for holder, run in found] == plain_events({"/a.wav": values}, LEVELS)[:10]
     assert watched.n_searches == 1
     assert watched.n_rows < 5_000
 
@@ -246,7 +282,7 @@ def test_audios_that_have_been_read_as_a_whole_are_left_out_of_further_searches(
     frames, files = write_scores(tmp_path / "index", scores)
     watched = Watched(frames)
     found = find_events(watched, files, QUERY, LEVELS, 3)
-    assert [(uri, run) for uri, _, run in found] == plain_events(scores, LEVELS)
+    assert [(holder.uri, run) for holder, run in found] == plain_events(scores, LEVELS)
     assert watched.n_searches == 2
 
 
@@ -256,7 +292,7 @@ def test_more_equal_frames_than_one_search_asks_for_hide_nothing(tmp_path: Path)
     values[60 * 2_000 + 30 :][:2] = 2.5
     frames, files = write_scores(tmp_path / "index", {"/a.wav": values})
     found = find_events(frames, files, QUERY, Levels(2.0, 1.0, 0, min_frames=2), 1)
-    assert [run for _, _, run in found] == [Run(120_030, 120_032, 120_030, 2.5)]
+    assert [run for _, run in found] == [Run(120_030, 120_032, 120_030, 2.5)]
 
 
 def test_frames_that_no_indexed_file_holds_any_more_are_not_found(tmp_path: Path) -> None:
@@ -266,4 +302,4 @@ def test_frames_that_no_indexed_file_holds_any_more_are_not_found(tmp_path: Path
     frames, _ = write_scores(tmp_path / "index", scores)
     lance.dataset(journal.table_uri(tmp_path / "index", "files")).delete("uri = '/gone.wav'")
     files = open_table(str(tmp_path / "index"), "files")
-    assert [uri for uri, _, _ in find_events(frames, files, QUERY, LEVELS, 3)] == ["/a.wav"]
+    assert [holder.uri for holder, _ in find_events(frames, files, QUERY, LEVELS, 3)] == ["/a.wav"]

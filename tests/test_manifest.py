@@ -121,11 +121,11 @@ def test_a_manifest_whose_files_are_all_gone_stops_the_run(tmp_path: Path) -> No
     [
         ("m.csv", "path\na.wav\n", "m.csv: a manifest needs a column `uri`, and this has only path"),
         ("m.csv", "uri,label\na.wav,1\n,2\n", "m.csv: row 2 has no uri"),
-        ("m.csv", "uri,label\na.wav\n", "m.csv: cannot be read as a manifest: CSV parse error"),
+        ("m.csv", "uri,label\na.wav\n", "m.csv: cannot be read as a table: CSV parse error"),
         ("m.jsonl", '{"uri": 1}\n', "m.jsonl: column `uri` is int64, and should be text"),
-        ("m.jsonl", "no json\n", "m.jsonl: cannot be read as a manifest: JSON parse error"),
-        ("m.jsonl", "", "m.jsonl: cannot be read as a manifest"),
-        ("m.parquet", "no parquet", "m.parquet: cannot be read as a manifest"),
+        ("m.jsonl", "no json\n", "m.jsonl: cannot be read as a table: JSON parse error"),
+        ("m.jsonl", "", "m.jsonl: cannot be read as a table"),
+        ("m.parquet", "no parquet", "m.parquet: cannot be read as a table"),
     ],
 )
 def test_a_manifest_that_is_none_is_told_in_one_line(tmp_path: Path, name: str, text: str, said: str) -> None:

@@ -12,7 +12,7 @@ import pytest
 
 from pipeline import journal, store
 from pipeline.audit import audit
-from pipeline.config import Config
+from pipeline.config import Config, CorpusConfig
 from pipeline.errors import EarshotError
 from pipeline.plan import Choice
 from pipeline.run import index_corpus, optimize_index, restore_index
@@ -121,6 +121,17 @@ def bring_up(corpus: KnownCorpus) -> Act:
     return act
 
 
+def describe(corpus: KnownCorpus) -> Act:
+    """A sidecar that gives one column more, and another one in a wider type."""
+    fill(corpus)
+    sidecar = corpus.root / "about.csv"
+    sidecar.write_text("uri,take\nin/a.wav,1\nin/sub/d.wav,2\n")
+    corpus.config = corpus.config.model_copy(update={"corpus": CorpusConfig(metadata=str(sidecar))})
+    index(corpus.config)
+    sidecar.write_text("uri,take,mic\nin/a.wav,1.5,H5\nin/b.wav,2,\n")
+    return index
+
+
 TABLES = ("files", "clips", "frames")
 
 
@@ -137,6 +148,7 @@ DEATHS: dict[Situation, list[str]] = {
     make_anew_again: ["retire"],
     undo: of_each_table("restore"),
     bring_up: ["migrate batches"],
+    describe: [f"{step} {name}" for step in ("columns", "widen") for name in ("files", "clips")],
 }
 """All steps, each where a run comes to it again after it died there."""
 
@@ -209,6 +221,9 @@ def check_completed(corpus: KnownCorpus) -> None:
     """The next run leaves what an undisturbed one would have written."""
     index(corpus.config)
     assert live(corpus.config.into) == corpus.expected()
+    if corpus.config.corpus.metadata is not None:
+        said = {Path(row["uri"]).name: (row["take"], row["mic"]) for row in read(corpus.config.into, "files")}
+        assert said == dict.fromkeys(said, (None, None)) | {"a.wav": (1.5, "H5"), "b.wav": (2.0, None)}
     assert audit(corpus.config.into) == []
 
 

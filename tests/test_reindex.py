@@ -18,7 +18,7 @@ from hypothesis import strategies as st
 from hypothesis.stateful import RuleBasedStateMachine, initialize, invariant, rule, run_state_machine_as_test
 
 from pipeline import journal
-from pipeline.config import make_config
+from pipeline.config import CorpusConfig, make_config
 from pipeline.errors import CorpusError, EarshotError, UsageError
 from pipeline.plan import ACTIONS, Choice
 from pipeline.run import Stages, index_corpus, optimize_index, plan_corpus, restore_index
@@ -32,6 +32,7 @@ STEPS = [
         for name in ("frames", "clips", "files")
         for step in ("recover", "delete", "append", "index", "compact", "clean")
     ),
+    *(f"{step} {name}" for name in ("clips", "files") for step in ("columns", "widen")),
     "compact batches",
     "clean batches",
     "publish",
@@ -58,7 +59,10 @@ class Corpus(RuleBasedStateMachine):
     @initialize()
     def begin(self) -> None:
         self.corpus = KnownCorpus(Path(tempfile.mkdtemp()), store=HASTY)
-        self.config = self.corpus.config
+        self.sidecar = self.corpus.root / "about.csv"
+        described = CorpusConfig(metadata=str(self.sidecar))
+        self.config = self.corpus.config.model_copy(update={"corpus": described})
+        self.said: dict[str, float] = {}
         self.ever: set[str] = set()
         for number, name in enumerate(NAMES[:4]):
             self.corpus.put(name, number + 1)
@@ -100,6 +104,17 @@ class Corpus(RuleBasedStateMachine):
         if one != other:
             self.corpus.swap(one, other)
 
+    @rule(which=some, take=st.sampled_from([1, 2, 2.5]))
+    def describe(self, which: int, take: float) -> None:
+        self.said[self.pick(which)] = take
+
+    def take_of(self, name: str) -> float:
+        """What the sidecar says of a file."""
+        return self.said.get(name, 1)
+
+    def write_sidecar(self) -> None:
+        self.sidecar.write_text("uri,take\n" + "".join(f"in/{n},{self.take_of(n)}\n" for n in self.corpus.held))
+
     # --- runs
 
     @rule()
@@ -122,6 +137,7 @@ class Corpus(RuleBasedStateMachine):
     def check(self, choice: Choice, *, rebuild: bool = False) -> None:
         """Run to the end, and compare with what an undisturbed run would have made."""
         RUNS["finished"] += 1
+        self.write_sidecar()
         encoder = WideEncoder()
         planned = plan_corpus(self.config, choice, rebuild=rebuild)
         for _, action, _ in planned.actions:
@@ -131,6 +147,9 @@ class Corpus(RuleBasedStateMachine):
         assert sorted(uri for uri, _, _ in planned.actions) == sorted(uris | {row["uri"] for row in planned.gone})
         assert progress.n_files == progress.n_done == len(uris)
         assert live(self.config.into) == self.corpus.expected()
+        takes = {self.corpus.uri(name): self.take_of(name) for name in self.corpus.held}
+        for row in (*read(self.config.into, "files"), *read(self.config.into, "clips")):
+            assert row.get("status") == "deleted" or row["take"] == takes[row["uri"]]
         ledger = read(self.config.into, "files", ["uri"])
         assert len(ledger) == len({row["uri"] for row in ledger})
         assert {row["uri"] for row in ledger} >= self.ever | uris
@@ -138,6 +157,7 @@ class Corpus(RuleBasedStateMachine):
         if not choice.full:
             again = plan_corpus(self.config)
             assert again.n_unchanged == len(uris)
+            assert not again.metadata
             assert not again.gone
 
     @rule(name=names, number=contents, step=st.sampled_from(STEPS), nth=st.integers(1, 2), rebuild=st.booleans())
@@ -167,6 +187,7 @@ class Corpus(RuleBasedStateMachine):
         self.run_into_crash(in_place(WideEncoder(), before), rebuild=rebuild)
 
     def run_into_crash(self, stages: Stages, seam: journal.Seam = lambda step: None, *, rebuild: bool = False) -> None:
+        self.write_sidecar()
         with contextlib.suppress(EarshotError):  # unless there was too little to do
             index_corpus(self.config, stages=stages, seam=seam, rebuild=rebuild)
         self.remember()

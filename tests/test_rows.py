@@ -176,7 +176,7 @@ def test_what_is_wrong_with_a_table_is_a_row_or_a_line(tmp_path: Path) -> None:
         "whole.parquet#b": (None, False),
         "whole.stream.arrow#a": (None, False),
     }
-    with pytest.raises(CorpusError, match=r"cut\.parquet: cannot be read as a manifest"):
+    with pytest.raises(CorpusError, match=r"cut\.parquet: cannot be read as a table"):
         listed(tmp_path / "cut.parquet")
     both = write_table(tmp_path / "both.parquet", pa.table({"x": [b"1"], "y": [b"2"]}))
     with pytest.raises(CorpusError, match=r"both\.parquet: several columns hold bytes \(x, y\)"):
@@ -276,10 +276,10 @@ def test_a_table_that_is_written_anew_costs_what_changed(tmp_path: Path, kind: s
     write_rows(table, [*sounds(5, 1), *moved])
     config = configure(tmp_path, table, tmp_path / "copy.wav")
     assert actions(config) == {
-        f"{kind}#1.wav": "unchanged",
+        f"{kind}#1.wav": "metadata",  # its label is the number of its row
         f"{kind}#3.wav": "deleted",
         f"{kind}#4.wav": "new",
-        f"{kind}#5.wav": "unchanged",
+        f"{kind}#5.wav": "metadata",
         f"{kind}#moved.wav": "moved",
         "copy.wav": "duplicate",
     }
