@@ -11,7 +11,7 @@ import typer
 from jobs.output import print_json, print_table
 from pipeline import schema, store
 from pipeline.collect import clip_rows, files_table
-from pipeline.plan import empty_row
+from pipeline.ledger import empty_row
 from pipeline.window import FRAME_S, Grid, frames_to_seconds
 
 Row = dict[str, Any]

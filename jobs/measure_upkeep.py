@@ -33,8 +33,8 @@ from jobs.query import Json
 from pipeline import journal, schema, store
 from pipeline.collect import files_table
 from pipeline.config import make_config
+from pipeline.ledger import Ledger, gone_row
 from pipeline.locate import Levels, find_events
-from pipeline.plan import Ledger, gone_row
 from pipeline.search import find_clips, open_table, read_rows
 
 Tables = dict[str, Any]

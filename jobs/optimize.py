@@ -22,7 +22,7 @@ def optimize(
 
     Example: earshot optimize my-index
     """
-    from pipeline.run import optimize_index
+    from pipeline.upkeep import optimize_index
 
     done = optimize_index(index, keep_hours)
     if json:

@@ -12,7 +12,7 @@ def restore(index: Path_, batch: Annotated[int, typer.Option(help="Its number in
 
     Example: earshot restore my-index --batch 12
     """
-    from pipeline.run import restore_index
+    from pipeline.upkeep import restore_index
 
     restored = restore_index(index, batch)
     print(f"{index} is what it was after batch {batch}; this is batch {restored} now")

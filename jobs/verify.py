@@ -23,7 +23,8 @@ def verify(
 
     Example: earshot verify my-index --deep
     """
-    from pipeline.run import mark_damaged, plan_corpus, read_config
+    from pipeline.run import plan_corpus, read_config
+    from pipeline.upkeep import mark_damaged
 
     findings = _look(index, sample if deep else 0, json=json)
     if not findings:

@@ -27,22 +27,23 @@ import os
 import stat
 import tarfile
 from collections import defaultdict
-from collections.abc import Iterable, Iterator
+from collections.abc import Callable, Iterable, Iterator
 from concurrent.futures import ThreadPoolExecutor
+from itertools import islice
 from pathlib import Path
-from typing import Any
+from typing import Any, TypeVar
 
 import pyarrow as pa
 
 from pipeline import storage
 from pipeline.config import CorpusConfig
 from pipeline.errors import CorpusError, EarshotError
+from pipeline.listing import Listing, to_table
 from pipeline.manifest import is_manifest, read_ranges
 from pipeline.members import is_member, is_shard, is_table, list_members, shard_of
-from pipeline.ranges import Range, range_of, split_uri
+from pipeline.ranges import Range, split_uri
 from pipeline.read import one_line
 from pipeline.rows import NoAudioError, holds_audio
-from pipeline.schema import LISTED
 
 _EXTENSIONS = (
     "wav wave bwf rf64 w64 flac ogg oga opus spx mp3 mp2 mpga m4a m4b aac webm weba mka"
@@ -54,8 +55,13 @@ AUDIO_EXTENSIONS = frozenset(_EXTENSIONS.split())
 FILES_AT_ONCE = 16
 """Shards that are looked into, and files of manifests, at once: that waits for disks and servers, not for cores."""
 
+FILES_AT_A_TIME = 32
+"""Files of a manifest that one thread looks at: a local one takes less time than to hand it over."""
+
 Row = dict[str, Any]
 _Identity = tuple[int, int]  # device and inode
+T = TypeVar("T")
+R = TypeVar("R")
 
 
 def list_corpus(
@@ -83,42 +89,47 @@ def list_corpus(
         raise CorpusError(f"{leave_out}: the index cannot be the folder that is indexed; use another one")
     if same := [source for source in sources if os.path.isdir(source) and _identify(source) & _identify(leave_out)]:
         raise CorpusError(f"{same[0]}: the index cannot be the folder that is indexed; use for example {same[0]}-index")
-    rows: dict[str, Row] = {}
+    listing, aside, named = Listing(), dict[str, Row](), list[str]()
+
+    def take(row: Row) -> None:
+        """Manifests and shards are looked into when all are known."""
+        uri, is_named = row["uri"], row.pop("named", False)
+        if not is_shard(uri) and not (is_named and is_manifest(uri)):
+            listing.add(row)
+        elif aside.setdefault(uri, row) is row and is_named:
+            named.append(uri)
+
     for source in sources:
         listed = _list_url(source, config, leave_out) if source in urls else None
         for row in listed or _list_source(source, config, _identify(leave_out)):
-            rows.setdefault(row["uri"], row)
-    for manifest in _find_manifests(row["uri"] for row in rows.values() if row.get("named")):
-        del rows[manifest]
+            take(row)
+    for manifest in _find_manifests(named):
+        del aside[manifest]
         if manifests is not None:
             manifests.append(manifest)
-        named = list(_list_manifest(manifest))
-        if all(row["reason"] == "vanished" for row in named):
-            raise CorpusError(f"{manifest}: of the {len(named)} files that it names none is there: is their disk?")
-        for row in named:
-            _add(rows, row)
-    shards = [row for row in rows.values() if is_shard(row["uri"]) and row["reason"] is None]
-    for row in shards:
-        del rows[row["uri"]]
-    with ThreadPoolExecutor(FILES_AT_ONCE) as pool:
-        for members in pool.map(lambda shard: list(_list_shard(shard, config)), shards):
-            for member in members:
-                _add(rows, member)
-    if not rows:
+        n_files = n_there = 0
+        for row in _list_manifest(manifest):
+            n_files, n_there = n_files + 1, n_there + (row["reason"] != "vanished")
+            take(row)
+        if not n_there:
+            raise CorpusError(f"{manifest}: of the {n_files} files that it names none is there: is their disk?")
+    shards = [row for row in aside.values() if row["reason"] is None]
+    listing.extend(to_table(row for row in aside.values() if row["reason"] is not None))
+    for members in _each(shards, lambda shard: to_table(_list_shard(shard, config))):
+        listing.extend(members)
+    found = listing.to_table()
+    if not found.num_rows:
         wanted = "an audio file's extension" if config.extensions is None else f"extension {list(config.extensions)}"
         raise CorpusError(f"{', '.join(sources)}: no file with {wanted} there; see corpus.extensions")
-    return pa.Table.from_pylist([rows[uri] for uri in sorted(rows)], schema=LISTED)
+    return found
 
 
-def _add(rows: dict[str, Row], row: Row) -> None:
-    """Take one file more, unless it is there already.
-
-    Raises:
-        CorpusError: one of them is a range of a recording, the other one a file that is called so.
-    """
-    there = rows.setdefault(row["uri"], row)
-    if range_of(there) != range_of(row):
-        raise CorpusError(f"{row['uri']}: the name of a file, and of a range in a manifest: rename the file")
+def _each(items: Iterable[T], read: Callable[[T], R]) -> Iterator[R]:
+    """What ``read`` says of each, in order; many at once, and only a few of them waiting to be taken."""
+    waiting = iter(items)
+    with ThreadPoolExecutor(FILES_AT_ONCE) as pool:
+        while some := list(islice(waiting, 4 * FILES_AT_ONCE)):
+            yield from pool.map(read, some)
 
 
 def _find_manifests(named: Iterable[str]) -> list[str]:
@@ -217,10 +228,17 @@ def _describe_all(uris: list[str]) -> Iterator[Row]:
     for uri in uris:
         if is_member(uri):
             members[shard_of(uri)].add(uri)
-    with ThreadPoolExecutor(FILES_AT_ONCE) as pool:
-        yield from pool.map(_describe_any, [uri for uri in uris if not is_member(uri)])
-        for shard, row in zip(members, pool.map(_describe_any, members), strict=True):
-            yield from _list_members(row, members[shard])
+    others = (uri for uri in uris if not is_member(uri))
+    for rows in _each(_chunks(others), lambda chunk: [_describe_any(uri) for uri in chunk]):
+        yield from rows
+    for shard, row in zip(members, _each(members, _describe_any), strict=True):
+        yield from _list_members(row, members[shard])
+
+
+def _chunks(uris: Iterable[str]) -> Iterator[list[str]]:
+    waiting = iter(uris)
+    while chunk := list(islice(waiting, FILES_AT_A_TIME)):
+        yield chunk
 
 
 def _list_members(shard: Row, wanted: set[str]) -> Iterator[Row]:

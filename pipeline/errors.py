@@ -19,6 +19,8 @@ environment keeps secret, and what URLs may carry, is taken out of each.
 
 import os
 import re
+from collections.abc import Iterator
+from contextlib import contextmanager
 from typing import Literal
 
 Stage = Literal["list", "read", "decode", "encode", "write"]
@@ -116,3 +118,25 @@ class FileFailure(EarshotError):
 
     def __reduce__(self) -> tuple[type["FileFailure"], tuple[str, str, str]]:
         return type(self), (self.stage, self.reason, self.message)
+
+
+@contextmanager
+def plain_errors(path: str) -> Iterator[None]:
+    """What stops a run, in one line: a full disk, a place that cannot be written, a worker's own error."""
+    try:
+        yield
+    except EarshotError:
+        raise
+    except Exception as error:
+        cause = getattr(error, "cause", None) or error
+        if isinstance(cause, EarshotError):
+            raise cause from error
+        text = " ".join(str(cause).split())
+        if "No space left on device" in text:
+            raise EarshotError(
+                f"{path}: the disk is full; what was published stays, make room and run again"
+            ) from error
+        if isinstance(error, PermissionError | NotADirectoryError | FileExistsError):
+            raise EarshotError(f"{path}: cannot be written: {error.strerror}") from error
+        said = text if type(cause) is RuntimeError else f"{type(cause).__name__}: {text}"
+        raise EarshotError(f"{path}: the run stopped: {said[:500]}; what was published stays, run again") from error

@@ -5,31 +5,31 @@ unchanged, unless it could not be read then. Bytes are hashed only where two con
 same: files of the size of a known one, and new files of equal size that agree where they are probed.
 So each content is encoded once, however many files hold it. Only the size of a row of a Parquet file is not known
 before it is read: it is hashed where it was known before, or where so much is gone that it may have moved.
+
+A million files are planned before the first one is decoded, so what is held of each is small, and no more than
+``READ_FIRST`` new files are read. Beyond that, the workers and the driver find out which of them are the same.
 """
 
 import itertools
-import math
 from collections import Counter, defaultdict
-from collections.abc import Callable, Iterable, Iterator, Set
+from collections.abc import Callable, Iterator, Set
 from concurrent.futures import ThreadPoolExecutor
 from dataclasses import dataclass, field
-from pathlib import Path
 from typing import Any
 
 import pyarrow as pa
 
 from pipeline import schema
 from pipeline.errors import FileFailure
-from pipeline.members import is_member, is_sized, is_table, shard_of
-from pipeline.ranges import Range, range_of, recording_of
+from pipeline.file import File, seconds_of, size_of
+from pipeline.ledger import Ledger, copied_row, gone_row, unreadable_row
+from pipeline.members import is_member, shard_of
+from pipeline.pack import pack
 from pipeline.read import locate
 
 Row = dict[str, Any]
 Read = Callable[[Any], str]
 
-_BYTES_PER_S = {"wav": 150_000, "aif": 150_000, "aiff": 150_000, "flac": 70_000, "opus": 12_000, "webm": 12_000}
-_OTHER_BYTES_PER_S = 18_000  # lossy codecs at usual rates
-MAX_FILES_PER_BATCH = 512
 READERS = 16
 """Files read at once: reading waits for disks and servers, not for cores."""
 
@@ -40,62 +40,12 @@ NEW_PER_GONE = 20
 """Files whose size does not tell whether they were known are read twice, if no more than so many come for each that is
 gone: one that has moved need not be encoded."""
 
+READ_FIRST = 20_000
+"""So many new files are read before the first one is decoded, at most, to tell which of them are the same, and so many
+to tell which are known: with more of them, what is the same is found out as it is decoded, and that was in vain."""
 
-def estimate_seconds(uri: str, size_bytes: int, part: Range = Range()) -> float:
-    """A rough duration of a recording, or of a range of it, from size and extension: it balances work and is never
-    stored."""
-    whole_s = size_bytes / _BYTES_PER_S.get(Path(uri).suffix.lower().removeprefix("."), _OTHER_BYTES_PER_S)
-    return part.within(whole_s) or 0.0
-
-
-class Ledger:
-    """What the index knows of each uri, kept up to date as batches are committed.
-
-    Args:
-        files: the published ``files`` table.
-    """
-
-    def __init__(self, files: pa.Table) -> None:
-        self.rows: dict[str, Row] = {row["uri"]: row for row in files.to_pylist()}
-        self._holders: dict[str, set[str]] = defaultdict(set)
-        for row in self.rows.values():
-            self._hold(row)
-
-    def _hold(self, row: Row) -> None:
-        if row["status"] == "indexed":
-            self._holders[row["audio_id"]].add(row["uri"])
-
-    def live(self, uri: str) -> Row | None:
-        """The row of a file that was there when a run last looked."""
-        row = self.rows.get(uri)
-        return None if row is None or row["status"] == "deleted" else row
-
-    def holder(self, audio_id: str, prefer: Set[str] = frozenset()) -> Row | None:
-        """An indexed file with this content, if there is one; one of those to ``prefer``, if there is one."""
-        uris = self._holders.get(audio_id)
-        return self.rows[min(uris & prefer or uris)] if uris else None
-
-    def holds(self, audio_id: str) -> bool:
-        """Whether the index has frames of this content."""
-        return bool(self._holders.get(audio_id))
-
-    def apply(self, files: Iterable[Row]) -> tuple[frozenset[str], frozenset[str]]:
-        """Replace the rows of these uris; returns the file ids and the audio ids whose rows must go.
-
-        An audio's frames go with the last file that holds it.
-        """
-        drop_files: set[str] = set()
-        left: set[str] = set()
-        for row in files:
-            old = self.rows.get(row["uri"])
-            if old is not None:
-                drop_files.add(old["file_id"])
-                if old["status"] == "indexed":
-                    self._holders[old["audio_id"]].discard(old["uri"])
-                    left.add(old["audio_id"])
-            self.rows[row["uri"]] = row
-            self._hold(row)
-        return frozenset(drop_files), frozenset(audio_id for audio_id in left if not self._holders[audio_id])
+ROWS_AT_ONCE = 10_000
+"""Rows of tables that are taken out of Arrow at a time."""
 
 
 @dataclass(frozen=True)
@@ -142,7 +92,8 @@ class Plan:
     gone: list[Row] = field(default_factory=list)
     """Ledger rows of files that are no longer there."""
     actions: list[tuple[str, str, str]] = field(default_factory=list)
-    """(uri, action, reason) of every file: what happens to it, a word of ``ACTIONS``, and why."""
+    """(uri, action, reason) of every file, if ``list_actions``: what happens to it, a word of ``ACTIONS``, and why."""
+    list_actions: bool = True
     n_unchanged: int = 0
     n_failed_before: int = 0
     """Of the unchanged files, those that failed in an earlier run."""
@@ -150,8 +101,9 @@ class Plan:
     seconds_to_decode: float = 0.0
     bytes_to_decode: int = 0
 
-    def note(self, row: Row, action: str, reason: str) -> None:
-        self.actions.append((row["uri"], action, reason))
+    def note(self, uri: str, action: str, reason: str) -> None:
+        if self.list_actions:
+            self.actions.append((uri, action, reason))
 
 
 ACTIONS = ("new", "changed", "moved", "duplicate", "retried", "metadata", "failed", "deleted", "unchanged")
@@ -170,6 +122,7 @@ def make_plan(
     choice: Choice = Choice(),
     report: Callable[[int, int], None] = lambda n_read, n_files: None,
     outdated: Set[str] = frozenset(),
+    list_actions: bool = True,
 ) -> Plan:
     """Compare the files of a corpus with the ledger.
 
@@ -180,50 +133,51 @@ def make_plan(
         probe_file: likewise, of a few of the bytes: equal for equal files.
         report: called with how many files have been read so far, of how many.
         outdated: files of the ledger whose metadata is not what the sources say.
+        list_actions: whether it is noted of each file what happens to it.
     """
-    plan = Plan(outdated=outdated)
-    candidates: list[Row] = []
-    to_check: list[Row] = []
-    there: set[str] = set()
+    plan = Plan(outdated=outdated, list_actions=list_actions)
+    candidates: list[File] = []
+    to_check: list[File] = []
     closed: set[str] = set()
-    for row in listed.to_pylist():
-        there.add(row["uri"])
-        old = ledger.live(row["uri"])
-        if row["closed"]:
-            closed.add(row["uri"])
-        if old is not None and _looks_unchanged(row, old) and not choice.retries(old):
-            if choice.check_content and old["content_hash"] is not None:
-                to_check.append(row)
+    for listed_batch in listed.to_batches(max_chunksize=ROWS_AT_ONCE):
+        rows = listed_batch.to_pylist()
+        for row, old in zip(rows, ledger.look_up([row["uri"] for row in rows], _COMPARED), strict=True):
+            if row["closed"]:
+                closed.add(row["uri"])
+            if old is not None and _looks_unchanged(row, old) and not choice.retries(old):
+                if choice.check_content and old["content_hash"] is not None:
+                    to_check.append(File.of_listed(row))
+                else:
+                    _leave(plan, ledger, row["uri"], old)
+            elif row["reason"] is not None:
+                failure = FileFailure("list", row["reason"], row["message"])
+                plan.known.append(unreadable_row(row, failure))
+                plan.note(row["uri"], "failed", failure.message)
             else:
-                _leave(plan, old)
-        elif row["reason"] is not None:
-            failure = FileFailure("list", row["reason"], row["message"])
-            plan.known.append(_unreadable_row(row, failure))
-            plan.note(row, "failed", failure.message)
-        else:
-            candidates.append(row)
+                candidates.append(File.of_listed(row))
     # What lies below a folder, or in a shard, that cannot be listed may well be there.
-    plan.gone = [
-        gone_row(old)
-        for uri, old in ledger.rows.items()
-        if uri not in there and old["status"] != "deleted" and not lies_within(uri, closed)
-    ]
+    gone = (gone_row(old) for old in ledger.find_gone(listed["uri"]) if not lies_within(old["uri"], closed))
+    plan.gone = list(gone)
     reader = _Reader(plan, report)
-    for row, content_hash in reader.read(to_check, hash_file):
-        old = ledger.rows[row["uri"]]
-        if old["content_hash"] == content_hash:
-            _leave(plan, old)
+    for file, content_hash in reader.read(to_check, hash_file):
+        old = ledger.live(file.uri)
+        if old is not None and old["content_hash"] == content_hash:
+            _leave(plan, ledger, file.uri, old)
         else:
-            candidates.append({**row, "content_hash": content_hash})
+            file.content_hash = content_hash
+            candidates.append(file)
     if not choice.full:
         candidates = _hash_unsized(candidates, ledger, len(plan.gone), hash_file, reader)
-    readable = _hash_where_needed(candidates, ledger, hash_file, probe_file, reader)
+    readable = _hash_where_needed(candidates, ledger, len(plan.gone), hash_file, probe_file, reader)
     contents = _settle_known_content(readable, ledger, plan, choice)
-    plan.batches = _pack(contents, batch_s, run_id)
-    for old in plan.gone:
-        plan.note(old, "deleted", "no longer there")
+    plan.batches = pack(contents, batch_s, run_id)
+    for row in plan.gone:
+        plan.note(row["uri"], "deleted", "no longer there")
     plan.actions.sort()
     return plan
+
+
+_COMPARED = ["size_bytes", "modified_ns", "stage", "reason", "content_hash"]
 
 
 def lies_within(uri: str, places: Set[str]) -> bool:
@@ -239,31 +193,35 @@ def lies_within(uri: str, places: Set[str]) -> bool:
     return False
 
 
-def _leave(plan: Plan, old: Row, modified_ns: int | None = None) -> None:
+def _leave(plan: Plan, ledger: Ledger, uri: str, old: Row, modified_ns: int | None = None) -> None:
     """A file that is as the ledger knows it, maybe but for its time, stays; with other metadata its rows are new."""
     plan.n_unchanged += 1
     why = "same size and time" if modified_ns is None else "another time, the same bytes"
-    is_outdated = old["uri"] in plan.outdated
-    row = old if modified_ns is None else {**old, "modified_ns": modified_ns}
-    if is_outdated:
-        plan.metadata.append(row)
-    elif modified_ns is not None:
-        plan.touched.append(row)
+    is_outdated = uri in plan.outdated
+    if is_outdated or modified_ns is not None:
+        row: Row = ledger.live(uri) or {}
+        (plan.metadata if is_outdated else plan.touched).append(
+            row if modified_ns is None else {**row, "modified_ns": modified_ns}
+        )
     if old["status"] == "failed":
         plan.n_failed_before += 1
         also = "; other metadata" if is_outdated else ""
-        plan.note(old, "failed", f"failed before: {old['reason']}; not tried again{also}")
+        plan.note(uri, "failed", f"failed before: {old['reason']}; not tried again{also}")
     elif is_outdated:
-        plan.note(old, "metadata", f"other metadata; {why}")
+        plan.note(uri, "metadata", f"other metadata; {why}")
     else:
-        plan.note(old, "unchanged", why)
+        plan.note(uri, "unchanged", why)
 
 
 def _looks_unchanged(row: Row, old: Row) -> bool:
     if row["reason"] is not None:
         return bool(old["status"] == "failed" and old["reason"] == row["reason"])
-    same_size = not _has_size(row) or old["size_bytes"] == row["size_bytes"]
-    return bool(same_size and old["modified_ns"] == row["modified_ns"] and _says_what_the_bytes_are(old))
+    return _is_as_it_was(File.of_listed(row), old)
+
+
+def _is_as_it_was(file: File, old: Row) -> bool:
+    same_size = not file.has_size or old["size_bytes"] == file.size_bytes
+    return bool(same_size and old["modified_ns"] == file.modified_ns and _says_what_the_bytes_are(old))
 
 
 def _says_what_the_bytes_are(old: Row) -> bool:
@@ -280,54 +238,49 @@ class _Reader:
     def __init__(self, plan: Plan, report: Callable[[int, int], None]) -> None:
         self._plan, self._report = plan, report
 
-    def read(self, rows: list[Row], read: Read) -> list[tuple[Row, str]]:
+    def read(self, files: list[File], read: Read) -> list[tuple[File, str]]:
         """What ``read`` says of each file that can be read; the rows of a table in their order."""
 
-        def attempt(files: list[Row]) -> list[tuple[Row, str | FileFailure]]:
-            said: list[tuple[Row, str | FileFailure]] = []
-            for row in files:
+        def attempt(files: list[File]) -> list[tuple[File, str | FileFailure]]:
+            said: list[tuple[File, str | FileFailure]] = []
+            for file in files:
                 try:
-                    said.append((row, read(locate(recording_of(row), row["offset"], row["size_bytes"]))))
+                    said.append((file, read(locate(file.recording, file.offset, file.size_bytes))))
                 except FileFailure as failure:
-                    said.append((row, failure))
+                    said.append((file, failure))
             return said
 
-        results, n_read = list[tuple[Row, str]](), 0
-        ranges: dict[str, list[Row]] = defaultdict(list)
-        for row in rows:
-            ranges[recording_of(row)].append(row)
+        results, n_read = list[tuple[File, str]](), 0
+        ranges: dict[str, list[File]] = defaultdict(list)
+        for file in files:
+            ranges[file.recording].append(file)
         alone, tables = _split_tables([same[0] for same in ranges.values()])
-        for n_at_once, files in ((READERS, alone), (TABLES_AT_ONCE, tables)):
+        for n_at_once, groups in ((READERS, alone), (TABLES_AT_ONCE, tables)):
             with ThreadPoolExecutor(n_at_once) as pool:
-                for row, said in itertools.chain.from_iterable(pool.map(attempt, files)):
+                for file, said in itertools.chain.from_iterable(pool.map(attempt, groups)):
                     self._report(n_read := n_read + 1, len(ranges))
-                    for each in ranges[recording_of(row)]:
+                    for each in ranges[file.recording]:
                         if isinstance(said, FileFailure):
-                            self._plan.known.append(_unreadable_row(each, said))
-                            self._plan.note(each, "failed", said.message)
+                            self._plan.known.append(unreadable_row(each, said))
+                            self._plan.note(each.uri, "failed", said.message)
                         else:
                             results.append((each, said))
         return results
 
 
-def _split_tables(rows: list[Row]) -> tuple[list[list[Row]], list[list[Row]]]:
+def _split_tables(files: list[File]) -> tuple[list[list[File]], list[list[File]]]:
     """Files one by one, and those that are rows of a table together, in their order there."""
-    alone: list[list[Row]] = []
-    tables: dict[str, list[Row]] = defaultdict(list)
-    for row in rows:
-        if row["offset"] is not None and is_table(shard := shard_of(row["uri"])):
-            tables[shard].append(row)
+    alone: list[list[File]] = []
+    tables: dict[str, list[File]] = defaultdict(list)
+    for file in files:
+        if (table := file.row_of) is not None:
+            tables[table].append(file)
         else:
-            alone.append([row])
-    return alone, [sorted(table, key=lambda row: int(row["offset"])) for table in tables.values()]
+            alone.append([file])
+    return alone, [sorted(rows, key=lambda file: file.offset or 0) for rows in tables.values()]
 
 
-def _has_size(row: Row) -> bool:
-    """Whether the size of a LISTED row is that of the file, and not a guess."""
-    return row["offset"] is None or is_sized(row["uri"])
-
-
-def _hash_unsized(candidates: list[Row], ledger: Ledger, n_gone: int, hash_file: Read, reader: _Reader) -> list[Row]:
+def _hash_unsized(candidates: list[File], ledger: Ledger, n_gone: int, hash_file: Read, reader: _Reader) -> list[File]:
     """Set ``content_hash`` of files whose size says nothing, where they were known before or may have moved.
 
     Of the others, the workers find out what is indexed already.
@@ -335,132 +288,141 @@ def _hash_unsized(candidates: list[Row], ledger: Ledger, n_gone: int, hash_file:
     Returns:
         The readable files.
     """
-    unsized = [row for row in candidates if not _has_size(row) and row.get("content_hash") is None]
+    unsized = [file for file in candidates if not file.has_size and file.content_hash is None]
+    if not unsized:
+        return candidates
     may_move = len(unsized) <= n_gone * NEW_PER_GONE
-    to_hash = [row for row in unsized if may_move or ledger.live(row["uri"]) is not None]
-    wanted = {row["uri"] for row in to_hash}
-    others = [row for row in candidates if row["uri"] not in wanted]
-    hashed = [row | {"content_hash": content_hash} for row, content_hash in reader.read(to_hash, hash_file)]
-    return [*others, *hashed]
+    to_hash = unsized if may_move else _known(unsized, ledger)
+    wanted = {file.uri for file in to_hash}
+    others = [file for file in candidates if file.uri not in wanted]
+    return [*others, *_hash(to_hash, hash_file, reader)]
+
+
+def _known(files: list[File], ledger: Ledger) -> list[File]:
+    """Those that were there before."""
+    old = ledger.look_up([file.uri for file in files], [])
+    return [file for file, row in zip(files, old, strict=True) if row is not None]
+
+
+def _hash(files: list[File], hash_file: Read, reader: _Reader) -> list[File]:
+    hashed = reader.read(files, hash_file)
+    for file, content_hash in hashed:
+        file.content_hash = content_hash
+    return [file for file, _ in hashed]
 
 
 def _hash_where_needed(
-    candidates: list[Row],
+    candidates: list[File],
     ledger: Ledger,
+    n_gone: int,
     hash_file: Read,
     probe_file: Read,
     reader: _Reader,
-) -> list[Row]:
-    """Set ``content_hash``, unless it is: None where no other file can have the content of this one.
+) -> list[File]:
+    """Set ``content_hash``, unless it is: None where no other file has this content, as far as one looks beforehand.
 
     Returns:
         The readable files.
     """
-    settled = [row for row in candidates if row.get("content_hash") is not None]
-    candidates = [row | {"content_hash": None} for row in candidates if row.get("content_hash") is None]
-    live = [old for old in ledger.rows.values() if old["status"] != "deleted" and old["content_hash"] is not None]
-    known_sizes = {row["size_bytes"] for row in (*live, *settled) if row["size_bytes"] is not None}
-    settled += [row for row in candidates if not _has_size(row)]
-    candidates = [row for row in candidates if _has_size(row)]
-    n_of_size = Counter(size for _, size in {(recording_of(row), row["size_bytes"]) for row in candidates})
+    settled = [file for file in candidates if file.content_hash is not None]
+    known_sizes = ledger.sizes() | {file.size_bytes for file in settled if file.has_size}
+    settled += [file for file in candidates if file.content_hash is None and not file.has_size]
+    candidates = [file for file in candidates if file.content_hash is None and file.has_size]
+    n_of_size = Counter(file.size_bytes for file in candidates if not file.part)
+    n_of_size.update(size for _, size in {(file.recording, file.size_bytes) for file in candidates if file.part})
     to_probe, to_hash = [], []
-    for row in candidates:
-        if row["size_bytes"] > 0 and row["size_bytes"] in known_sizes:
-            to_hash.append(row)
-        elif row["size_bytes"] > 0 and n_of_size[row["size_bytes"]] > 1:
-            to_probe.append(row)
+    for file in candidates:
+        if file.size_bytes > 0 and file.size_bytes in known_sizes:
+            to_hash.append(file)
+        elif file.size_bytes > 0 and n_of_size[file.size_bytes] > 1:
+            to_probe.append(file)
         else:
-            settled.append(row)
-    probes = [(row, (row["size_bytes"], probe)) for row, probe in reader.read(to_probe, probe_file)]
-    n_of_probe = Counter(probe for _, probe in {(recording_of(row), probe) for row, probe in probes})
-    for row, probe in probes:
-        (to_hash if n_of_probe[probe] > 1 else settled).append(row)
-    for row, content_hash in reader.read(to_hash, hash_file):
-        row["content_hash"] = content_hash
-        settled.append(row)
-    return sorted(settled, key=lambda row: str(row["uri"]))
+            settled.append(file)
+    if len(to_hash) > max(READ_FIRST, n_gone * NEW_PER_GONE):
+        known = {file.uri for file in _known(to_hash, ledger)}
+        settled += [file for file in to_hash if file.uri not in known]
+        to_hash = [file for file in to_hash if file.uri in known]
+    if len(to_probe) > READ_FIRST:
+        settled, to_probe = settled + to_probe, []
+    probes = [(file, (file.size_bytes, probe)) for file, probe in reader.read(to_probe, probe_file)]
+    n_of_probe = Counter(probe for _, probe in {(file.recording, probe) for file, probe in probes})
+    for file, probe in probes:
+        (to_hash if n_of_probe[probe] > 1 else settled).append(file)
+    settled += _hash(to_hash, hash_file, reader)
+    return sorted(settled, key=lambda file: file.uri)
 
 
-def _settle_known_content(candidates: list[Row], ledger: Ledger, plan: Plan, choice: Choice) -> list[list[Row]]:
+def _settle_known_content(candidates: list[File], ledger: Ledger, plan: Plan, choice: Choice) -> list[list[File]]:
     """Sort out what needs no decoding; returns the other files, those of one content together."""
-    contents: dict[str, list[Row]] = {}
+    contents: list[list[File]] = []
+    same: dict[str, list[File]] = {}
     left = {row["uri"] for row in plan.gone}
-    for row in candidates:
-        content_hash = row["content_hash"]
-        audio_id = None if content_hash is None else schema.make_audio_id(content_hash, str(range_of(row)))
-        old = ledger.live(row["uri"])
-        is_again = choice.full or (old is not None and old["status"] == "indexed" and choice.retries(old))
-        if audio_id is not None and not is_again:
-            if old is not None and _is_of(old, audio_id) and not choice.retries(old):
-                _leave(plan, old, row["modified_ns"])
+    for first in range(0, len(candidates), ROWS_AT_ONCE):
+        some = candidates[first : first + ROWS_AT_ONCE]
+        for file, old in zip(some, ledger.look_up([file.uri for file in some]), strict=True):
+            if _settle(file, old, ledger, plan, choice, left):
                 continue
-            holder = ledger.holder(audio_id, prefer=left)
-            if holder is not None:
-                plan.copies.append((_copied_row(row, holder), holder["file_id"]))
-                plan.holders[holder["uri"]] = holder["file_id"]
-                action = "moved" if holder["uri"] in left else "duplicate"
-                plan.note(row, action, f"has the bytes of {holder['uri']}")
-                left.discard(holder["uri"])
-                continue
-        group = contents.setdefault(audio_id or f"uri {row['uri']}", [])
-        plan.note(row, *_why(row, old, group))
-        group.append(row)
-        plan.n_to_decode += 1
-    recordings: set[str] = set()
-    for files in contents.values():
-        if (recording := recording_of(files[0])) not in recordings:
-            recordings.add(recording)
-            plan.bytes_to_decode += _size(files)
-        plan.seconds_to_decode += _seconds(files)
-    return list(contents.values())
+            audio_id = _audio_id(file)
+            group = [] if audio_id is None else same.setdefault(audio_id, [])
+            plan.note(file.uri, *_why(file, old, group))
+            if not group:
+                contents.append(group)
+            group.append(file)
+            plan.n_to_decode += 1
+    ranges: set[str] = set()
+    for files in contents:
+        if files[0].part and files[0].recording in ranges:
+            continue
+        if files[0].part:
+            ranges.add(files[0].recording)
+        plan.bytes_to_decode += size_of(files)
+    plan.seconds_to_decode = sum(map(seconds_of, contents))
+    return contents
+
+
+def _audio_id(file: File) -> str | None:
+    return None if file.content_hash is None else schema.make_audio_id(file.content_hash, str(file.part))
+
+
+def _settle(file: File, old: Row | None, ledger: Ledger, plan: Plan, choice: Choice, left: set[str]) -> bool:
+    """Whether a file needs no decoding, as its content is indexed already: it is noted then what happens to it."""
+    audio_id = _audio_id(file)
+    is_again = choice.full or (old is not None and old["status"] == "indexed" and choice.retries(old))
+    if audio_id is None or is_again:
+        return False
+    if old is not None and _is_of(old, audio_id) and not choice.retries(old):
+        _leave(plan, ledger, file.uri, old, file.modified_ns)
+        return True
+    holder = ledger.holder(audio_id, prefer=left)
+    if holder is None:
+        return False
+    plan.copies.append((copied_row(file, holder), holder["file_id"]))
+    plan.holders[holder["uri"]] = holder["file_id"]
+    action = "moved" if holder["uri"] in left else "duplicate"
+    plan.note(file.uri, action, f"has the bytes of {holder['uri']}")
+    left.discard(holder["uri"])
+    return True
 
 
 def _is_of(old: Row, audio_id: str) -> bool:
     return bool(old["audio_id"] == audio_id and _says_what_the_bytes_are(old))
 
 
-def _why(row: Row, old: Row | None, group: list[Row]) -> tuple[str, str]:
+def _why(file: File, old: Row | None, group: list[File]) -> tuple[str, str]:
     """The action and reason for a file that is decoded, or whose content another one of ``group`` is decoded for."""
     if group:
-        return "duplicate", f"has the bytes of {group[0]['uri']}"
+        return "duplicate", f"has the bytes of {group[0].uri}"
     if old is None:
         return "new", "not in the index"
-    if row["content_hash"] is not None and old["content_hash"] not in (None, row["content_hash"]):
+    if file.content_hash is not None and old["content_hash"] not in (None, file.content_hash):
         return "changed", "other bytes"
-    if _looks_unchanged(row, old):
+    if _is_as_it_was(file, old):
         return "retried", "asked for" if old["status"] == "indexed" else f"failed before: {old['reason']}"
     if old["status"] == "failed" and not _says_what_the_bytes_are(old):
         return "retried", f"could not be read before: {old['reason']}"
-    if not _has_size(row):
+    if not file.has_size:
         return "changed", "another time"
-    return "changed", "other bytes" if old["size_bytes"] == row["size_bytes"] else "another size"
-
-
-def _seconds(files: list[Row]) -> float:
-    return estimate_seconds(recording_of(files[0]), _size(files), range_of(files[0]))
-
-
-def _size(files: list[Row]) -> int:
-    """Bytes of a content, or about that, where none of the files that hold it has a size."""
-    return next((int(row["size_bytes"]) for row in files if _has_size(row)), int(files[0]["size_bytes"]))
-
-
-def _position(row: Row) -> tuple[str, int]:
-    """Where a file lies among others: the rows of a table, which are read one after the other, in their order there."""
-    if row["offset"] is not None and is_table(shard := shard_of(row["uri"])):
-        return shard, row["offset"]
-    return recording_of(row), 0
-
-
-def pack_alone(batches: pa.Table, batch_ids: Set[str], run_id: str, n_before: int) -> pa.Table:
-    """The contents of some of the PLANNED batches, each whole in a batch of its own, numbered from ``n_before``."""
-    chosen = [row for row in batches.to_pylist() if row["batch_id"] in batch_ids]
-    audios = [audio for row in chosen for audio in row["audios"]]
-    rows = [
-        {"batch_id": schema.make_batch_id(run_id, number), "audios": [audio], "part": {"first": 0, "stop": None}}
-        for number, audio in enumerate(audios, start=n_before + 1)
-    ]
-    return pa.Table.from_pylist(rows, schema=schema.PLANNED)
+    return "changed", "other bytes" if old["size_bytes"] == file.size_bytes else "another size"
 
 
 def group_copies(plan: Plan, max_rows: int, max_files: int) -> Iterator[tuple[list[tuple[Row, str]], list[Row]]]:
@@ -518,92 +480,3 @@ def group_rows(rows: list[Row], max_clips: int, max_files: int) -> Iterator[list
 
 def _take_gone(copies: list[tuple[Row, str]], gone: dict[str, Row]) -> list[Row]:
     return [gone.pop(holder_id) for _, holder_id in copies if holder_id in gone]
-
-
-def failed_rows(batches: pa.Table, batch_ids: Set[str], failure: FileFailure) -> list[Row]:
-    """The ledger rows of the files of some of the PLANNED batches, of which nothing could be learnt."""
-    return [
-        _unreadable_row({"uri": uri, "size_bytes": audio["size_bytes"], "modified_ns": modified_ns}, failure)
-        for row in batches.to_pylist()
-        if row["batch_id"] in batch_ids
-        for audio in row["audios"]
-        for uri, modified_ns in zip(audio["uris"], audio["modified_ns"], strict=True)
-    ]
-
-
-def _pack(contents: list[list[Row]], batch_s: float, run_id: str) -> pa.Table:
-    """Longest first, small ones together: PLANNED rows of about ``batch_s`` seconds each."""
-    packs: list[list[Row]] = []
-    held, n_files = 0.0, 0
-    for group in _group_ranges(contents, batch_s):
-        if held + sum(map(_seconds, group)) > batch_s:  # in as few batches as possible
-            held = math.inf
-        for files in group:
-            seconds = _seconds(files)
-            if not packs or held + seconds > batch_s or n_files + len(files) > MAX_FILES_PER_BATCH:
-                packs.append([])
-                held, n_files = 0.0, 0
-            packs[-1].append(
-                {
-                    "content_hash": files[0]["content_hash"],
-                    "start_s": files[0]["start_s"],
-                    "end_s": files[0]["end_s"],
-                    "size_bytes": _size(files),
-                    "uris": [row["uri"] for row in files],
-                    "modified_ns": [row["modified_ns"] for row in files],
-                    "offsets": [row["offset"] for row in files],
-                }
-            )
-            held, n_files = held + seconds, n_files + len(files)
-    rows = [
-        {"batch_id": schema.make_batch_id(run_id, number), "audios": audios}
-        for number, audios in enumerate(packs, start=1)
-    ]
-    return pa.Table.from_pylist(rows, schema=schema.PLANNED)
-
-
-def _group_ranges(contents: list[list[Row]], batch_s: float) -> list[list[list[Row]]]:
-    """Contents, longest first; those from one recording together, in their order there, but for what fills a batch."""
-    groups: dict[tuple[str, str], list[list[Row]]] = defaultdict(list)
-    for files in contents:
-        alone = files[0]["uri"] if _seconds(files) >= batch_s else ""
-        groups[recording_of(files[0]), alone].append(files)
-    for group in groups.values():
-        group.sort(key=lambda files: (range_of(files[0]).samples[0], files[0]["uri"]))
-    return sorted(groups.values(), key=lambda group: (-max(map(_seconds, group)), *_position(group[0][0])))
-
-
-def _unreadable_row(listed: Row, failure: FileFailure) -> Row:
-    """The ledger row of a file whose bytes could not be read."""
-    return {
-        **empty_row(listed["uri"], None),
-        "status": "failed",
-        "stage": failure.stage,
-        "reason": failure.reason,
-        "message": failure.message,
-        "size_bytes": listed["size_bytes"] if is_sized(listed["uri"]) else None,
-        "modified_ns": listed["modified_ns"],
-    }
-
-
-def damaged_row(old: Row, failure: FileFailure) -> Row:
-    """The ledger row of a file whose rows in the index cannot be trusted."""
-    return _unreadable_row(old, failure)
-
-
-def gone_row(old: Row) -> Row:
-    """The ledger row of a file that is no longer there: what it was stays known."""
-    gone = {"status": "deleted", "stage": None, "reason": None, "message": None, "n_clips": 0, "n_frames": 0}
-    return {**old, **gone}
-
-
-def empty_row(uri: str, audio_id: str | None) -> Row:
-    """A ledger row with its ids and nothing else known; it has every column but ``batch_id``."""
-    row: Row = {column.name: None for column in schema.FILES if column.name != "batch_id"}
-    row.update(uri=uri, audio_id=audio_id, file_id=schema.make_file_id(uri, audio_id), n_clips=0, n_frames=0)
-    return row
-
-
-def _copied_row(row: Row, holder: Row) -> Row:
-    file_id = schema.make_file_id(row["uri"], holder["audio_id"])
-    return {**holder, "uri": row["uri"], "file_id": file_id, "modified_ns": row["modified_ns"]}

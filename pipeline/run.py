@@ -5,28 +5,24 @@ Workers send receipts, in any order; complete batches wait for the next checkpoi
 
 import datetime as dt
 import os
-import queue
-import signal
-import threading
 import time
 import uuid
-from collections.abc import Callable, Generator, Iterable, Iterator, Mapping
-from contextlib import contextmanager
+from collections.abc import Callable, Iterator, Mapping
 from dataclasses import dataclass, replace
 from typing import Any, Literal
 
 import pyarrow as pa
+import pyarrow.compute as pc
 
 from pipeline import journal, schema, storage, store
+from pipeline.arrive import drain, signals_held
 from pipeline.attach import Metadata
-from pipeline.audit import Finding
 from pipeline.checkpoint import read_identity
 from pipeline.claim import Claim
 from pipeline.collect import Collector, IncompleteBatch, clip_rows, files_table
 from pipeline.config import (
     Config,
     EncodeConfig,
-    StoreConfig,
     anchor,
     check_settings,
     differences,
@@ -34,21 +30,20 @@ from pipeline.config import (
     make_config,
 )
 from pipeline.corpus import list_corpus
-from pipeline.errors import REASONS, CommitConflict, CorpusError, EarshotError, FileFailure, IndexMismatch, UsageError
-from pipeline.metadata import Given, read_given
-from pipeline.plan import (
-    Choice,
-    Ledger,
-    Plan,
-    damaged_row,
-    failed_rows,
-    gone_row,
-    group_copies,
-    group_rows,
-    lies_within,
-    make_plan,
-    pack_alone,
+from pipeline.errors import (
+    REASONS,
+    CommitConflict,
+    CorpusError,
+    EarshotError,
+    FileFailure,
+    IndexMismatch,
+    UsageError,
+    plain_errors,
 )
+from pipeline.ledger import Ledger, failed_rows, gone_row
+from pipeline.metadata import Given, read_given
+from pipeline.pack import pack_alone
+from pipeline.plan import Choice, Plan, group_copies, group_rows, lies_within, make_plan
 from pipeline.read import hash_file, probe_file
 from pipeline.record import STAGES, Keeper, Progress, Record, find_shortfall
 from pipeline.window import FRAME_S
@@ -62,18 +57,8 @@ MAX_KILLERS = 16
 HOLDERS_AT_ONCE = 500
 """Files whose clips are read in one go, to be copied."""
 
-MAX_HOURS = 1_000_000
-"""Of what upkeep may be told to leave alone: more than a century."""
-
-STOP_S = 10.0
-"""How long a run that fails waits for its workers to stop."""
-
 COUNT_EVERY_S = 2.0
 """How often it is asked how many workers there are."""
-
-INTERRUPTED_STOP_S = 0.5
-"""How long one that is interrupted does: whoever stops a job kills it some seconds later."""
-
 
 Report = Callable[[Progress], None]
 Stages = Callable[[pa.Table, Config, pa.Schema], Iterator[dict[str, Any]]]
@@ -144,7 +129,15 @@ def plan_corpus(
     metadata = Metadata(given, store.select_metadata(files))
     progress = Progress(n_files=listed.num_rows)
     return _make_plan(
-        listed, Ledger(files.select(schema.FILES.names)), metadata, config, choice, "0" * 32, progress, report
+        listed,
+        Ledger(files.select(schema.FILES.names)),
+        metadata,
+        config,
+        choice,
+        "0" * 32,
+        progress,
+        report,
+        list_actions=True,
     )
 
 
@@ -169,6 +162,8 @@ def _make_plan(
     run_id: str,
     progress: Progress,
     report: Report,
+    *,
+    list_actions: bool = False,
 ) -> Plan:
     def report_read(n_read: int, n_files: int) -> None:
         if n_read % 100 == 0:
@@ -189,13 +184,14 @@ def _make_plan(
         choice=choice,
         report=report_read,
         outdated=metadata.outdated(),
+        list_actions=list_actions,
     )
     plan.notes = metadata.notes
-    _check_sources(listed["uri"].to_pylist(), [row["uri"] for row in plan.gone], config)
+    _check_sources(listed["uri"], [row["uri"] for row in plan.gone], config)
     return plan
 
 
-def _check_sources(listed: list[str], gone: list[str], config: Config) -> None:
+def _check_sources(listed: pa.ChunkedArray, gone: list[str], config: Config) -> None:
     """A folder that holds nothing any more is rather a disk that is not mounted.
 
     Raises:
@@ -203,22 +199,23 @@ def _check_sources(listed: list[str], gone: list[str], config: Config) -> None:
     """
     for source in anchor(config).sources:
         below = f"{source.rstrip('/')}/"
-        if (n_gone := sum(uri.startswith(below) for uri in gone)) and not any(uri.startswith(below) for uri in listed):
+        n_gone = sum(uri.startswith(below) for uri in gone)
+        if n_gone and not pc.any(pc.starts_with(listed, below)).as_py():
             raise CorpusError(
                 f"{source}: holds no audio now, and the index has {n_gone} files of it: is its disk there? To let them"
                 " go, index with a configuration that leaves this source out"
             )
 
 
-def _check_former(former: list[dict[str, Any]], listed: pa.Table, config: Config) -> None:
+def _check_former(former: pa.Table, listed: pa.Table, config: Config) -> None:
     """A rebuild lets go of what is not there, so what cannot be seen at present must not be taken for that.
 
     Raises:
         CorpusError: a source has become empty, or a folder with files of the index cannot be listed.
     """
-    there = set(listed["uri"].to_pylist())
-    gone = [row["uri"] for row in former if row["status"] != "deleted" and row["uri"] not in there]
-    _check_sources(list(there), gone, config)
+    is_gone = pc.and_(pc.not_equal(former["status"], "deleted"), pc.invert(pc.is_in(former["uri"], listed["uri"])))
+    gone = former["uri"].filter(is_gone).to_pylist()
+    _check_sources(listed["uri"], gone, config)
     for row in listed.filter(listed["closed"]).to_pylist():
         if n_below := sum(lies_within(uri, {row["uri"]}) for uri in gone):
             raise CorpusError(f"{row['uri']}: {row['message']}, and the index has {n_below} files in it; mend that")
@@ -272,17 +269,16 @@ def index_corpus(
         report(progress)
         keeper.note()
 
-    with _plain_errors(config.into):
+    with plain_errors(config.into):
         if not storage.is_url(config.into):
             os.makedirs(config.into, exist_ok=True)
-        with Claim(config.into, run_id), keeper, _plain_errors(config.into):  # the record says what is raised
+        with Claim(config.into, run_id), keeper, plain_errors(config.into):  # the record says what is raised
             if _read_state(config.into) != state:  # what was compared and listed before is not what is there now
                 raise CommitConflict(f"{config.into}: another run has written to this index meanwhile; run again")
             if rebuild:
                 journal.migrate(config.into, run_id, seam)
                 before = [journal.read_published(config.into), journal.read_published(live)]
-                former_files = store.open_published(live, "files").to_table()
-                former = former_files.select(schema.FILES.names).to_pylist()
+                former = store.open_published(live, "files").to_table()
                 _check_former(former, listed, config)
                 if not journal.exists(tables):
                     journal.delete_folder(tables)  # what is left of a creation that was interrupted
@@ -298,7 +294,7 @@ def index_corpus(
             complete = not rebuild or _check_rebuilt(progress, former, config)
             progress.held_back = not complete
             if rebuild and complete:
-                run.keep_deleted(former, store.select_metadata(former_files))
+                run.keep_deleted(former)
             progress.stage = "indexing ids"
             tell(progress)
             writer.refresh_indexes()
@@ -338,13 +334,13 @@ def _read_state(path: str) -> Any:
     return (live, journal.read_published(live), journal.read_published(path)) if journal.exists(live) else None
 
 
-def _check_rebuilt(progress: Progress, former: list[dict[str, Any]], config: Config) -> bool:
+def _check_rebuilt(progress: Progress, former: pa.Table, config: Config) -> bool:
     """Whether a generation may take the place of the former one.
 
     Raises:
         EarshotError: nothing could be indexed.
     """
-    if any(row["status"] == "indexed" for row in former) and progress.n_failed + progress.n_failed_before == (
+    if pc.any(pc.equal(former["status"], "indexed")).as_py() and progress.n_failed + progress.n_failed_before == (
         progress.n_files
     ):
         raise EarshotError(f"{config.into}: no file could be indexed anew, so the former tables stay in their place")
@@ -415,10 +411,12 @@ class _Run:
         for first in range(0, len(others), FILES_PER_COMMIT):
             self._publish_known(others[first : first + FILES_PER_COMMIT], self._no_clips())
 
-    def keep_deleted(self, files: list[dict[str, Any]], metadata: pa.Table) -> None:
+    def keep_deleted(self, former: pa.Table) -> None:
         """Note as deleted what the ledger of the former generation knew, and the corpus no longer has."""
-        self._metadata = self._metadata.over(metadata)
-        rows = [gone_row(row) for row in files if row["uri"] not in self._ledger.rows]
+        self._metadata = self._metadata.over(store.select_metadata(former))
+        is_known = [self._ledger.knows(uri) for uri in former["uri"].to_pylist()]
+        gone = former.select(schema.FILES.names).filter(pc.invert(pa.array(is_known, pa.bool_())))
+        rows = [gone_row(row) for row in gone.to_pylist()]
         for first in range(0, len(rows), FILES_PER_COMMIT):
             self._publish_known(rows[first : first + FILES_PER_COMMIT], self._no_clips())
 
@@ -506,7 +504,7 @@ class _Run:
         self._progress.stage = "starting workers"
         self._report(self._progress)
         self._encoding_since = None
-        with _drain(receipts, self._config.store.checkpoint_s / 4) as arriving:
+        with drain(receipts, self._config.store.checkpoint_s / 4) as arriving:
             try:
                 for receipt in arriving:
                     if receipt is not None:
@@ -574,7 +572,7 @@ class _Run:
         self._committed_at = time.monotonic()
         if not self._waiting:
             return
-        with _signals_held():
+        with signals_held():
             self._publish_batches()
 
     def _publish_batches(self) -> None:
@@ -622,110 +620,6 @@ def _workers_on_ray() -> _Workers:
     return _Workers(stages, count_workers, publish)
 
 
-@contextmanager
-def _signals_held() -> Iterator[None]:
-    """Ctrl-C and SIGTERM wait until what is done here is through, which takes moments; a second one does not."""
-    if threading.current_thread() is not threading.main_thread():
-        yield
-        return
-    came: list[int] = []
-
-    def hold(number: int, frame: Any) -> None:
-        if came:
-            raise KeyboardInterrupt
-        came.append(number)
-
-    former = {number: signal.getsignal(number) for number in (signal.SIGINT, signal.SIGTERM)}
-    former = {number: handler for number, handler in former.items() if handler is not None}
-    try:
-        for number in former:
-            signal.signal(number, hold)
-        yield
-    finally:
-        for number, handler in former.items():
-            signal.signal(number, handler)
-    if came:
-        signal.raise_signal(came[0])
-
-
-@contextmanager
-def _drain(rows: Iterator[dict[str, Any]], timeout_s: float) -> Iterator[Iterator[dict[str, Any] | None]]:
-    """The rows as they come, and None whenever none came for a while, so that checkpoints are kept in time.
-
-    On leaving, ``rows`` is closed, which stops the workers of a run that fails.
-    """
-    stop_s = STOP_S
-    arrived: queue.Queue[dict[str, Any] | BaseException | None] = queue.Queue(maxsize=64)
-    stopped = threading.Event()
-
-    def put(item: dict[str, Any] | BaseException | None) -> None:
-        while not stopped.is_set():
-            try:
-                arrived.put(item, timeout=0.2)
-                break
-            except queue.Full:
-                continue
-
-    def pull() -> None:
-        try:
-            for row in rows:
-                put(row)
-                if stopped.is_set():
-                    break
-            put(None)
-        except BaseException as error:
-            put(error)
-        finally:
-            if isinstance(rows, Generator):
-                rows.close()
-
-    def take() -> Iterator[dict[str, Any] | None]:
-        while True:
-            try:
-                item = arrived.get(timeout=min(timeout_s, 1.0))
-            except queue.Empty:
-                yield None
-                continue
-            if item is None:
-                return
-            if isinstance(item, BaseException):
-                raise item
-            yield item
-
-    thread = threading.Thread(target=pull, name="receipts", daemon=True)
-    thread.start()
-    try:
-        yield take()
-    except KeyboardInterrupt:
-        stop_s = INTERRUPTED_STOP_S
-        raise
-    finally:
-        stopped.set()
-        thread.join(stop_s)
-
-
-@contextmanager
-def _plain_errors(path: str) -> Iterator[None]:
-    """What stops a run, in one line: a full disk, a place that cannot be written, a worker's own error."""
-    try:
-        yield
-    except EarshotError:
-        raise
-    except Exception as error:
-        cause = getattr(error, "cause", None) or error
-        if isinstance(cause, EarshotError):
-            raise cause from error
-        text = " ".join(str(cause).split())
-        if "No space left on device" in text:
-            raise EarshotError(
-                f"{path}: the disk is full; what was published stays, make room and run again"
-            ) from error
-        if isinstance(error, PermissionError | NotADirectoryError | FileExistsError):
-            raise EarshotError(f"{path}: cannot be written: {error.strerror}") from error
-        said = text if type(cause) is RuntimeError else f"{type(cause).__name__}: {text}"
-        raise EarshotError(f"{path}: the run stopped: {said[:500]}; what was published stays, run again") from error
-
-
 def estimate_seconds(plan: Plan, config: Config) -> float | None:
     """How long the run will encode, at the speed of the last one on this index; None where there was none."""
     tables = journal.live(config.into)
@@ -735,97 +629,6 @@ def estimate_seconds(plan: Plan, config: Config) -> float | None:
     last = [row for row in rows if row["run_id"] == rows[-1]["run_id"]]
     audio_s, seconds = sum(map(journal.encoded_s, last)), sum(row["seconds"] for row in last)
     return plan.seconds_to_decode * seconds / audio_s if audio_s else None
-
-
-def mark_damaged(path: str, findings: Iterable[Finding]) -> int:
-    """Take out the rows that ``findings`` name, and note their files as damaged, so that the next run makes them anew.
-
-    Returns:
-        The number of files.
-    """
-    findings = list(findings)
-    audio_ids = {finding.audio_id for finding in findings if finding.audio_id is not None}
-    file_ids = {finding.file_id for finding in findings if finding.file_id is not None}
-    run_id = uuid.uuid4().hex
-    with _plain_errors(path), Claim(path, run_id):
-        tables = journal.live(path)
-        writer = _open_writer(tables, run_id)
-        ledger = store.open_published(tables, "files", writer.published).to_table()
-        files = ledger.select(schema.FILES.names).to_pylist()
-        damaged: dict[str, dict[str, Any]] = {}
-        while True:  # files share contents, and a uri may have several rows: all that hangs together goes
-            found = [
-                row
-                for row in files
-                if row["file_id"] in file_ids or row["audio_id"] in audio_ids or row["uri"] in damaged
-            ]
-            before = len(damaged), len(file_ids), len(audio_ids)
-            damaged |= {row["uri"]: row for row in found}
-            file_ids |= {row["file_id"] for row in found}
-            audio_ids |= {row["audio_id"] for row in found if row["audio_id"] is not None}
-            if before == (len(damaged), len(file_ids), len(audio_ids)):
-                break
-        failure = FileFailure("read", "damaged", "its rows were damaged and have been taken out: reindex")
-        rows = [damaged_row(row, failure) for row in damaged.values() if row["status"] != "deleted"]
-        rows += [{**row, "n_clips": 0, "n_frames": 0} for row in damaged.values() if row["status"] == "deleted"]
-        metadata = Metadata(Given(), store.select_metadata(ledger))
-        batch = store.Batch(
-            schema.make_batch_id(run_id, 0),
-            metadata.attach(files_table(rows)),
-            store.no_clips(tables, writer.published),
-            drop_files=frozenset(file_ids),
-            drop_frames=frozenset(audio_ids),
-        )
-        if file_ids or audio_ids:
-            writer.commit([batch])
-        writer.refresh_indexes()
-    return len(damaged)
-
-
-def restore_index(path: str, seq: int) -> int:
-    """Take an index back to what journal row ``seq`` published; returns the number of the row that does.
-
-    Raises:
-        EarshotError: see ``pipeline.errors``.
-    """
-    journal.read_settings(journal.live(path))
-    run_id = uuid.uuid4().hex
-    with _plain_errors(path), Claim(path, run_id):
-        return _open_writer(journal.live(path), run_id).restore(seq).seq
-
-
-def _open_writer(tables: str, run_id: str, seam: journal.Seam = lambda step: None) -> store.Writer:
-    return store.Writer(tables, run_id, keep_versions=_stored_limits(tables).keep_versions, seam=seam)
-
-
-def _stored_limits(tables: str) -> StoreConfig:
-    """What the configuration of the newest run says of what is kept."""
-    values = journal.read_config(tables)
-    return StoreConfig(**values["store"]) if values else StoreConfig()
-
-
-def optimize_index(
-    path: str, keep_hours: float | None = None, seam: journal.Seam = lambda step: None
-) -> store.Optimized:
-    """Merge small fragments, extend the indexes, and delete what is old and of no more use.
-
-    Args:
-        keep_hours: what is younger stays; by default as configured.
-
-    Raises:
-        EarshotError: see ``pipeline.errors``.
-    """
-    journal.read_settings(journal.live(path))
-    run_id = uuid.uuid4().hex
-    with _plain_errors(path), Claim(path, run_id):
-        tables = journal.live(path)
-        hours = _stored_limits(tables).keep_hours if keep_hours is None else keep_hours
-        if not 0 <= hours < MAX_HOURS:
-            raise UsageError(f"keep_hours {hours}: expected 0 to {MAX_HOURS:,}")
-        older_than = dt.timedelta(hours=hours)
-        done = _open_writer(tables, run_id, seam).optimize(older_than=older_than)
-        journal.drop_former_generations(path, older_than)
-        return done
 
 
 def estimate_bytes(plan: Plan, config: Config, clip_dimension: int, frame_dimension: int) -> int:

@@ -17,8 +17,9 @@ import pyarrow.compute as pc
 from pipeline import schema, storage
 from pipeline.config import DecodeConfig
 from pipeline.errors import EarshotError, FileFailure
+from pipeline.file import estimate_seconds
+from pipeline.ledger import empty_row
 from pipeline.members import Place, is_sized
-from pipeline.plan import empty_row, estimate_seconds
 from pipeline.ranges import Range, range_of
 from pipeline.read import hash_file, locate, one_line
 from pipeline.recording import Recording, fetched

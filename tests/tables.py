@@ -10,8 +10,8 @@ import pyarrow as pa
 from pipeline import schema, store
 from pipeline.attach import Metadata
 from pipeline.collect import clip_rows, files_table
+from pipeline.ledger import empty_row
 from pipeline.metadata import Given
-from pipeline.plan import empty_row
 from pipeline.window import HOP_SAMPLES, SAMPLE_RATE_HZ, Grid
 
 Vectors = npt.NDArray[np.float16]

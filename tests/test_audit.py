@@ -15,7 +15,8 @@ from pipeline.audit import audit, compare
 from pipeline.claim import Claim
 from pipeline.config import Config, make_config
 from pipeline.errors import EarshotError
-from pipeline.run import index_corpus, mark_damaged
+from pipeline.run import index_corpus
+from pipeline.upkeep import mark_damaged
 from tests.contents import SECTIONS, live
 from tests.fakes import noise, write_wav
 from tests.test_run import WideEncoder, in_place

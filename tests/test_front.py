@@ -17,7 +17,7 @@ from pipeline import schema, store
 from pipeline.collect import files_table
 from pipeline.errors import FileFailure, UsageError
 from pipeline.front import WINDOWS_AT_ONCE, Index
-from pipeline.plan import empty_row
+from pipeline.ledger import empty_row
 from pipeline.window import HOP_SAMPLES, SAMPLE_RATE_HZ, Grid, Waveform, cut_windows, window_starts
 from tests.fakes import noise, write_wav
 from tests.tables import CLIPS, MODEL, write_index

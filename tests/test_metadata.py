@@ -21,8 +21,9 @@ from pipeline.corpus import list_corpus
 from pipeline.errors import CorpusError
 from pipeline.metadata import Given, read_given
 from pipeline.record import Progress
-from pipeline.run import index_corpus, mark_damaged, optimize_index, plan_corpus, read_config, restore_index
+from pipeline.run import index_corpus, plan_corpus, read_config
 from pipeline.search import open_table, read_rows
+from pipeline.upkeep import mark_damaged, optimize_index, restore_index
 from tests.contents import SECTIONS, content
 from tests.test_members import write_shard
 from tests.test_run import WideEncoder, in_place

@@ -1,7 +1,9 @@
 """Every listed file ends up in one place of the plan, and each content is decoded once."""
 
 import re
+import tracemalloc
 from collections import Counter
+from collections.abc import Callable
 from itertools import pairwise
 from pathlib import Path
 from typing import Any
@@ -13,16 +15,10 @@ from hypothesis import strategies as st
 
 from pipeline import schema
 from pipeline.errors import REASONS, FileFailure
-from pipeline.plan import (
-    ACTIONS,
-    MAX_FILES_PER_BATCH,
-    Choice,
-    Ledger,
-    Plan,
-    empty_row,
-    estimate_seconds,
-    make_plan,
-)
+from pipeline.file import estimate_seconds
+from pipeline.ledger import Ledger, empty_row
+from pipeline.pack import MAX_FILES_PER_BATCH
+from pipeline.plan import ACTIONS, READ_FIRST, Choice, Plan, make_plan
 
 Row = dict[str, Any]
 
@@ -407,9 +403,7 @@ def test_what_was_truncated_is_tried_again_when_that_is_named() -> None:
 
 def test_checking_all_contents_reads_each_file_once_and_finds_copies() -> None:
     disk = Disk({"a.wav": ("two", 1), "b.wav": ("two", 1), "c.wav": ("one", 1), "new.wav": ("two", 1)})
-    ledger = make_ledger(*(known_row(f"{name}.wav", f"{name} was another", 1) for name in "abc"))
-    for row in ledger.rows.values():
-        row["size_bytes"] = 3
+    ledger = make_ledger(*(known_row(f"{name}.wav", f"{name} was another", 1) | {"size_bytes": 3} for name in "abc"))
     plan = plan_of(disk.listed(), ledger, disk, choice=Choice(check_content=True))
     assert sorted(contents(plan)) == [["a.wav", "b.wav", "new.wav"], ["c.wav"]]
     assert disk.hashed == {"a.wav": 1, "b.wav": 1, "c.wav": 1, "new.wav": 1}
@@ -478,3 +472,93 @@ def test_every_reason_is_listed() -> None:
     assert {word for words in written for word in words if word} <= set(REASONS)
     readme = (root / "README.md").read_text(encoding="utf-8")
     assert [reason for reason in REASONS if f"`{reason}`" not in readme] == []
+
+
+# --- very many files --------------------------------------------------------------------------------------------------
+
+MANY = READ_FIRST + 1
+
+
+def list_many(size_bytes: int | None = None, name: str = "new") -> pa.Table:
+    """New files of about five of each size, or all of one size."""
+    row = dict.fromkeys(schema.LISTED.names)
+    sizes = (size_bytes or 1 + number % (MANY // 5) for number in range(MANY))
+    rows = [
+        row | {"uri": f"/a/folder/{name}/{number:08d}.wav", "size_bytes": size, "modified_ns": 1}
+        for number, size in enumerate(sizes)
+    ]
+    return pa.Table.from_pylist(rows, schema=schema.LISTED)
+
+
+def never(place: Any) -> str:
+    raise AssertionError(f"{place} is read before the first file is decoded")
+
+
+def plan_many(listed: pa.Table, ledger: Ledger, hash_file: Callable[[Any], str] = never) -> Plan:
+    return make_plan(
+        listed, ledger, batch_s=300.0, run_id="run", hash_file=hash_file, probe_file=never, list_actions=False
+    )
+
+
+def know_many(listed: pa.Table) -> pa.Table:
+    rows = [known_row(row["uri"], row["uri"], 1) | {"size_bytes": row["size_bytes"]} for row in listed.to_pylist()]
+    return pa.Table.from_pylist(rows, schema=schema.FILES)
+
+
+def test_of_very_many_files_none_is_read_before_the_first_is_decoded() -> None:
+    assert plan_many(list_many(), make_ledger()).n_to_decode == MANY
+    assert plan_many(list_many(7), make_ledger(known_row("/known.wav", "7 bytes", 1))).n_to_decode == MANY
+    changed = list_many(7).set_column(schema.LISTED.get_field_index("modified_ns"), "modified_ns", pa.array([2] * MANY))
+    reread: list[str] = []
+
+    def hash_known(place: Any) -> str:
+        reread.append(place)
+        return content_hash(place)
+
+    ledger = Ledger(know_many(list_many(7)))
+    plan = plan_many(changed.cast(schema.LISTED), ledger, hash_known)
+    assert (plan.n_unchanged, len(plan.touched), len(reread)) == (MANY, MANY, MANY)
+
+
+def test_of_very_many_files_those_that_moved_are_found() -> None:
+    ledger = Ledger(know_many(list_many()))
+    moved = list_many(name="moved")
+
+    def hash_file(place: Any) -> str:
+        return content_hash(str(place).replace("/moved/", "/new/"))
+
+    plan = plan_many(moved, ledger, hash_file)
+    assert (len(plan.copies), len(plan.gone), plan.n_to_decode) == (MANY, MANY, 0)
+
+
+def test_a_file_takes_little_memory_while_it_is_planned() -> None:
+    listed = list_many()
+    known = know_many(listed)
+    for files, most_bytes in ((schema.FILES.empty_table(), 1_300), (known, 700)):
+        tracemalloc.start()
+        try:
+            plan = plan_many(listed, Ledger(files))
+            _, peak_bytes = tracemalloc.get_traced_memory()
+        finally:
+            tracemalloc.stop()
+        assert plan.n_to_decode + plan.n_unchanged == MANY
+        assert peak_bytes / MANY < most_bytes
+
+
+@pytest.mark.parametrize("n_beside", [0, 3])
+def test_a_ledger_says_the_same_once_what_is_new_is_part_of_its_table(n_beside: int) -> None:
+    rows = [known_row(f"{number}.wav", f"content {number % 7}", 1) for number in range(40)]
+    plain, merged = Ledger(pa.Table.from_pylist(rows, schema=schema.FILES)), Ledger(schema.FILES.empty_table())
+    for row in rows:
+        merged.apply([row])
+    merged.look_up([])
+    new = [known_row(f"{number}.wav", f"content {number % 5}", 2) for number in range(38, 38 + n_beside)]
+    assert plain.apply(new) == merged.apply(new)
+    assert plain.rows == merged.rows
+    assert plain.sizes() == merged.sizes()
+    uris = [f"{number}.wav" for number in range(50)]
+    assert plain.look_up(uris) == merged.look_up(uris)
+    for row in rows:
+        assert plain.holder(row["audio_id"]) == merged.holder(row["audio_id"])
+    there = pa.chunked_array([uris[:30]])
+    assert plain.find_gone(there) == merged.find_gone(there)

@@ -15,8 +15,9 @@ from pipeline.audit import audit
 from pipeline.config import Config, CorpusConfig
 from pipeline.errors import EarshotError
 from pipeline.plan import Choice
-from pipeline.run import index_corpus, optimize_index, restore_index
+from pipeline.run import index_corpus
 from pipeline.search import find_clips, open_table
+from pipeline.upkeep import optimize_index, restore_index
 from tests.contents import HASTY, KnownCorpus, check_whole, expect, live, read
 from tests.test_run import DIMENSION, WideEncoder, in_place
 

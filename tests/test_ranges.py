@@ -19,7 +19,9 @@ from pipeline.config import CorpusConfig, DecodeConfig, make_config
 from pipeline.corpus import list_corpus
 from pipeline.decode import decode_all, open_audio
 from pipeline.errors import CorpusError, FileFailure
-from pipeline.plan import Choice, Ledger, Plan, estimate_seconds, make_plan
+from pipeline.file import estimate_seconds
+from pipeline.ledger import Ledger
+from pipeline.plan import Choice, Plan, make_plan
 from pipeline.ranges import Range, recording_of, split_uri
 from pipeline.read import find, hash_file, probe_file
 from pipeline.recording import Recording

@@ -18,7 +18,8 @@ from pipeline.encode import NonFiniteError
 from pipeline.errors import CorpusError, EarshotError, IndexMismatch, UsageError
 from pipeline.plan import Choice
 from pipeline.record import Progress, find_shortfall
-from pipeline.run import index_corpus, optimize_index, plan_corpus, read_config, restore_index
+from pipeline.run import index_corpus, plan_corpus, read_config
+from pipeline.upkeep import optimize_index, restore_index
 from tests.contents import SECTIONS, KnownCorpus, live, read
 from tests.fakes import Row
 from tests.test_protocol import die_at, make_format_1

@@ -19,8 +19,9 @@ from pipeline.corpus import list_corpus
 from pipeline.errors import ConfigError, CorpusError, EarshotError, FileFailure, UsageError
 from pipeline.plan import Choice
 from pipeline.read import hash_file, probe_file
-from pipeline.run import index_corpus, optimize_index, plan_corpus, read_config, restore_index
+from pipeline.run import index_corpus, plan_corpus, read_config
 from pipeline.stages import decode_batch
+from pipeline.upkeep import optimize_index, restore_index
 from tests.contents import HASTY, PATIENT, SECTIONS, KnownBucket, check_whole, content, live
 from tests.fakes import GRID
 from tests.test_protocol import change, die_at, edit, edit_again, fill, make_anew, tidy

@@ -16,7 +16,7 @@ import pytest
 from pipeline import journal, schema, store
 from pipeline.collect import clip_rows, files_table
 from pipeline.errors import CommitConflict, IndexMismatch, IndexMissing
-from pipeline.plan import Ledger, empty_row
+from pipeline.ledger import Ledger, empty_row
 from tests.fakes import CLIP_DIMENSION, FRAME_DIMENSION, FRAMES_SCHEMA, GRID
 
 Row = dict[str, Any]

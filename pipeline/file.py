@@ -1,0 +1,77 @@
+"""A file of the corpus as it is planned: small, for a corpus may have a million of them."""
+
+import os
+from dataclasses import asdict, dataclass, fields
+from typing import Any
+
+from pipeline.members import is_sized, is_table, shard_of
+from pipeline.ranges import Range, recording_of
+
+_BYTES_PER_S = {"wav": 150_000, "aif": 150_000, "aiff": 150_000, "flac": 70_000, "opus": 12_000, "webm": 12_000}
+_OTHER_BYTES_PER_S = 18_000  # lossy codecs at usual rates
+
+
+def estimate_seconds(uri: str, size_bytes: int, part: Range = Range()) -> float:
+    """A rough duration of a recording, or of a range of it, from size and extension: it balances work and is never
+    stored."""
+    extension = os.path.splitext(uri)[1][1:].lower()
+    whole_s = size_bytes / _BYTES_PER_S.get(extension, _OTHER_BYTES_PER_S)
+    return (part.within(whole_s) or 0.0) if part else whole_s
+
+
+_WHOLE = Range()
+
+
+@dataclass(slots=True)
+class File:
+    """A file of the corpus that may have to be read: what LISTED says of it, and its hash, once that is known.
+
+    A corpus may have a million of them, so they are small.
+    """
+
+    uri: str
+    start_s: float | None
+    end_s: float | None
+    size_bytes: int
+    modified_ns: int
+    offset: int | None
+    content_hash: str | None = None
+
+    def __getitem__(self, name: str) -> Any:
+        return getattr(self, name)
+
+    @property
+    def part(self) -> Range:
+        return _WHOLE if self.start_s is None and self.end_s is None else Range(self.start_s, self.end_s)
+
+    @property
+    def recording(self) -> str:
+        return self.uri if self.start_s is None and self.end_s is None else recording_of(asdict(self))
+
+    @property
+    def has_size(self) -> bool:
+        """Whether its size is that of the file, and not a guess."""
+        return self.offset is None or is_sized(self.uri)
+
+    @property
+    def row_of(self) -> str | None:
+        """The table that it is a row of."""
+        return None if self.offset is None or not is_table(shard := shard_of(self.uri)) else shard
+
+    @classmethod
+    def of_listed(cls, row: dict[str, Any]) -> "File":
+        """The file of a row of LISTED."""
+        return cls(**{name: row[name] for name in _OF_LISTED})
+
+
+_OF_LISTED = [column.name for column in fields(File) if column.name != "content_hash"]
+
+
+def seconds_of(files: list[File]) -> float:
+    """Of a content that these files hold, about."""
+    return estimate_seconds(files[0].recording, size_of(files), files[0].part)
+
+
+def size_of(files: list[File]) -> int:
+    """Bytes of a content, or about that, where none of the files that hold it has a size."""
+    return next((file.size_bytes for file in files if file.has_size), files[0].size_bytes)
