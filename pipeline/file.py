@@ -1,7 +1,7 @@
 """A file of the corpus as it is planned: small, for a corpus may have a million of them."""
 
 import os
-from dataclasses import asdict, dataclass, fields
+from dataclasses import asdict, dataclass
 from typing import Any
 
 from pipeline.members import is_sized, is_table, shard_of
@@ -36,6 +36,8 @@ class File:
     modified_ns: int
     offset: int | None
     content_hash: str | None = None
+    seconds: float = 0.0
+    """About so long."""
 
     def __getitem__(self, name: str) -> Any:
         return getattr(self, name)
@@ -51,7 +53,7 @@ class File:
     @property
     def has_size(self) -> bool:
         """Whether its size is that of the file, and not a guess."""
-        return self.offset is None or is_sized(self.uri)
+        return has_size(self.uri, self.offset)
 
     @property
     def row_of(self) -> str | None:
@@ -61,17 +63,25 @@ class File:
     @classmethod
     def of_listed(cls, row: dict[str, Any]) -> "File":
         """The file of a row of LISTED."""
-        return cls(**{name: row[name] for name in _OF_LISTED})
+        file = cls(row["uri"], row["start_s"], row["end_s"], row["size_bytes"], row["modified_ns"], row["offset"])
+        file.seconds = estimate_seconds(file.recording, file.size_bytes, file.part)
+        return file
 
 
-_OF_LISTED = [column.name for column in fields(File) if column.name != "content_hash"]
+def has_size(uri: str, offset: int | None) -> bool:
+    """Whether the size of a listed file is that of the file, and not a guess."""
+    return offset is None or is_sized(uri)
 
 
 def seconds_of(files: list[File]) -> float:
     """Of a content that these files hold, about."""
-    return estimate_seconds(files[0].recording, size_of(files), files[0].part)
+    return _sized(files).seconds
 
 
 def size_of(files: list[File]) -> int:
     """Bytes of a content, or about that, where none of the files that hold it has a size."""
-    return next((file.size_bytes for file in files if file.has_size), files[0].size_bytes)
+    return _sized(files).size_bytes
+
+
+def _sized(files: list[File]) -> File:
+    return files[0] if len(files) == 1 else next((file for file in files if file.has_size), files[0])

@@ -91,6 +91,8 @@ class Ledger:
     def look_up(self, uris: list[str], columns: list[str] | None = None) -> list[Row | None]:
         """The rows of files that were there when a run last looked, or some columns of them, ``status`` included."""
         self._merge()
+        if not self._files.num_rows:
+            return [None] * len(uris)
         at = self._by_uri.find_last(uris)
         known = np.flatnonzero(at >= 0)
         files = self._files if columns is None else self._files.select(["status", *columns])

@@ -21,7 +21,7 @@ import pyarrow as pa
 
 from pipeline import schema
 from pipeline.errors import FileFailure
-from pipeline.file import File, seconds_of, size_of
+from pipeline.file import File, has_size, seconds_of, size_of
 from pipeline.ledger import Ledger, copied_row, gone_row, unreadable_row
 from pipeline.members import is_member, shard_of
 from pipeline.pack import pack
@@ -216,12 +216,12 @@ def _leave(plan: Plan, ledger: Ledger, uri: str, old: Row, modified_ns: int | No
 def _looks_unchanged(row: Row, old: Row) -> bool:
     if row["reason"] is not None:
         return bool(old["status"] == "failed" and old["reason"] == row["reason"])
-    return _is_as_it_was(File.of_listed(row), old)
+    return _is_as_it_was(row, old)
 
 
-def _is_as_it_was(file: File, old: Row) -> bool:
-    same_size = not file.has_size or old["size_bytes"] == file.size_bytes
-    return bool(same_size and old["modified_ns"] == file.modified_ns and _says_what_the_bytes_are(old))
+def _is_as_it_was(file: File | Row, old: Row) -> bool:
+    same_size = not has_size(file["uri"], file["offset"]) or old["size_bytes"] == file["size_bytes"]
+    return bool(same_size and old["modified_ns"] == file["modified_ns"] and _says_what_the_bytes_are(old))
 
 
 def _says_what_the_bytes_are(old: Row) -> bool:
