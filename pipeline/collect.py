@@ -10,6 +10,7 @@ from typing import Any
 
 import numpy as np
 import pyarrow as pa
+import pyarrow.compute as pc
 
 from pipeline import schema
 from pipeline.store import Batch
@@ -59,10 +60,7 @@ class Collector:
         self._with_frames = with_frames
         self._pending: dict[str, _Pending] = {}
         self._reported: set[str] = set()
-        self._n_planned = {
-            batch["batch_id"]: sum(len(audio["uris"]) for audio in batch["audios"])
-            for batch in (planned.to_pylist() if planned is not None else ())
-        }
+        self._n_planned = {} if planned is None else _count_files(planned)
 
     @property
     def missing(self) -> set[str]:
@@ -137,6 +135,18 @@ class Collector:
             pa.array(np.frombuffer(flat, np.float16), pa.float16()), vector_field.type.list_size
         )
         return table.append_column(vector_field, column.cast(vector_field.type))
+
+
+def _count_files(planned: pa.Table) -> dict[str, int]:
+    """How many files each PLANNED batch has."""
+    counts: dict[str, int] = {}
+    for batch in planned.to_batches():
+        audios = batch["audios"]
+        n_files = pc.list_value_length(pc.struct_field(pc.list_flatten(audios), "uris"))
+        batch_of = np.repeat(np.arange(batch.num_rows), pc.list_value_length(audios))
+        of_each = np.bincount(batch_of, weights=n_files, minlength=batch.num_rows)
+        counts |= zip(batch["batch_id"].to_pylist(), of_each.astype(int).tolist(), strict=True)
+    return counts
 
 
 def clip_rows(file: Row, grid: Grid) -> list[Row]:

@@ -16,6 +16,9 @@ from contextlib import contextmanager
 from dataclasses import dataclass
 from typing import BinaryIO, cast
 
+import pyarrow as pa
+import pyarrow.compute as pc
+
 from pipeline import rows, storage
 
 _TAR = ".tar"
@@ -57,6 +60,13 @@ def shard_of(uri: str) -> str:
     if found is None:
         raise ValueError(f"no member of a shard: {uri}")
     return uri[: found.end() - 1]
+
+
+def shards_of(uris: pa.ChunkedArray) -> pa.ChunkedArray:
+    """The shard of each member; null where a uri is not written as that of one."""
+    # Up to the first mark, as ``search`` finds it; names may have line breaks in them.
+    found = pc.extract_regex(uris, rf"(?is)^(?P<shard>.*?{_MEMBER.pattern.removesuffix('#')})#")
+    return pc.struct_field(found, "shard")
 
 
 def is_sized(uri: str) -> bool:

@@ -16,7 +16,7 @@ from pipeline import rows, schema
 from pipeline.config import CorpusConfig
 from pipeline.errors import CorpusError
 from pipeline.manifest import COLUMNS, name_files
-from pipeline.members import is_member, is_table, shard_of
+from pipeline.members import is_table, shards_of
 from pipeline.ranges import split_uri
 from pipeline.read import one_line
 from pipeline.sheet import read_sheet
@@ -96,8 +96,8 @@ def _with_ranges(sheet: Sheet, listed: pa.Table) -> Sheet:
 
 
 def _tables_of_audio(listed: pa.Table) -> list[str]:
-    members = listed["uri"].filter(pc.is_valid(listed["offset"])).to_pylist()
-    return [shard for shard in dict.fromkeys(shard_of(uri) for uri in members if is_member(uri)) if is_table(shard)]
+    members = listed["uri"].filter(pc.is_valid(listed["offset"]))
+    return [shard for shard in pc.unique(shards_of(members)).drop_null().to_pylist() if is_table(shard)]
 
 
 def _read(path: str, config: CorpusConfig) -> Sheet:

@@ -7,6 +7,7 @@ from collections.abc import Set
 from typing import Any
 
 import pyarrow as pa
+import pyarrow.compute as pc
 
 from pipeline import schema
 from pipeline.file import File, seconds_of, size_of
@@ -26,8 +27,8 @@ def _position(file: File) -> tuple[str, int]:
 
 def pack_alone(batches: pa.Table, batch_ids: Set[str], run_id: str, n_before: int) -> pa.Table:
     """The contents of some of the PLANNED batches, each whole in a batch of its own, numbered from ``n_before``."""
-    chosen = [row for row in batches.to_pylist() if row["batch_id"] in batch_ids]
-    audios = [audio for row in chosen for audio in row["audios"]]
+    chosen = pc.is_in(batches["batch_id"], value_set=pa.array(batch_ids, pa.string()))  # few of many
+    audios = [audio for row in batches.filter(chosen).to_pylist() for audio in row["audios"]]
     rows = [
         {"batch_id": schema.make_batch_id(run_id, number), "audios": [audio], "part": {"first": 0, "stop": None}}
         for number, audio in enumerate(audios, start=n_before + 1)
@@ -73,12 +74,18 @@ def _audio(files: list[File]) -> Row:
     }
 
 
+def cut_recordings(contents: list[list[File]]) -> set[str]:
+    """Recordings that there are ranges of; they may be files of the corpus themselves, too."""
+    return {files[0].recording for files in contents if files[0].part}
+
+
 def _group_ranges(contents: list[list[File]], batch_s: float) -> list[list[list[File]]]:
     """Contents, longest first; those from one recording together, in their order there, but for what fills a batch."""
-    groups = [[files] for files in contents if not files[0].part]
+    cut = cut_recordings(contents)
+    groups = [[files] for files in contents if files[0].recording not in cut]
     ranges: dict[tuple[str, str], list[list[File]]] = defaultdict(list)
     for files in contents:
-        if files[0].part:
+        if files[0].recording in cut:
             alone = files[0].uri if seconds_of(files) >= batch_s else ""
             ranges[files[0].recording, alone].append(files)
     for group in ranges.values():

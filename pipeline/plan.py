@@ -24,7 +24,7 @@ from pipeline.errors import FileFailure
 from pipeline.file import File, has_size, seconds_of, size_of
 from pipeline.ledger import Ledger, copied_row, gone_row, unreadable_row
 from pipeline.members import is_member, shard_of
-from pipeline.pack import pack
+from pipeline.pack import cut_recordings, pack
 from pipeline.read import locate
 
 Row = dict[str, Any]
@@ -328,8 +328,9 @@ def _hash_where_needed(
     known_sizes = ledger.sizes() | {file.size_bytes for file in settled if file.has_size}
     settled += [file for file in candidates if file.content_hash is None and not file.has_size]
     candidates = [file for file in candidates if file.content_hash is None and file.has_size]
-    n_of_size = Counter(file.size_bytes for file in candidates if not file.part)
-    n_of_size.update(size for _, size in {(file.recording, file.size_bytes) for file in candidates if file.part})
+    cut = {file.recording: file.size_bytes for file in candidates if file.part}  # its ranges are not copies of it
+    n_of_size = Counter(cut.values())
+    n_of_size.update(file.size_bytes for file in candidates if file.recording not in cut)
     to_probe, to_hash = [], []
     for file in candidates:
         if file.size_bytes > 0 and file.size_bytes in known_sizes:
@@ -369,12 +370,12 @@ def _settle_known_content(candidates: list[File], ledger: Ledger, plan: Plan, ch
                 contents.append(group)
             group.append(file)
             plan.n_to_decode += 1
-    ranges: set[str] = set()
+    cut, counted = cut_recordings(contents), set[str]()
     for files in contents:
-        if files[0].part and files[0].recording in ranges:
+        if (recording := files[0].recording) in counted:
             continue
-        if files[0].part:
-            ranges.add(files[0].recording)
+        if recording in cut:
+            counted.add(recording)
         plan.bytes_to_decode += size_of(files)
     plan.seconds_to_decode = sum(map(seconds_of, contents))
     return contents

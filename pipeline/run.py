@@ -390,6 +390,7 @@ class _Run:
             self._report,
         )
         self._progress.n_unchanged = self.plan.n_unchanged
+        self._touched = {row["uri"] for row in self.plan.touched}
         self._progress.n_metadata = len(self.plan.metadata)
         self._progress.notes = self.plan.notes
         self._progress.n_failed_before = self.plan.n_failed_before
@@ -426,7 +427,7 @@ class _Run:
         if rows:
             self._n_known += 1
             batch_id = schema.make_batch_id(self._writer.run_id, -self._n_known)
-            touched = frozenset(row["file_id"] for row in self.plan.touched)
+            touched = frozenset(row["file_id"] for row in rows if row["uri"] in self._touched)
             self._add(store.Batch(batch_id, files_table(rows), clips, keep_clips=touched, kind=kind))
             self._commit()
 

@@ -7,13 +7,14 @@ from pathlib import Path
 from typing import Any
 
 import fsspec
+import pyarrow as pa
 import pytest
 
 from pipeline.audit import audit, compare
 from pipeline.config import Config, CorpusConfig, DecodeConfig, make_config
 from pipeline.corpus import list_corpus
 from pipeline.errors import CorpusError
-from pipeline.members import Place, find_member, list_members, open_member, shard_of
+from pipeline.members import Place, find_member, list_members, open_member, shard_of, shards_of
 from pipeline.read import hash_file
 from pipeline.run import index_corpus, plan_corpus
 from pipeline.stages import decode_batch
@@ -233,3 +234,10 @@ def test_shards_lie_in_object_stores_too(tmp_path: Path) -> None:
     assert live(remote.into)["frames"] == live(local.into)["frames"]
     assert [row[0] for row in live(remote.into)["files"]] == [f"memory:///shards/s.tar#{n}.wav" for n in (1, 3, 7)]
     assert compare(remote.into, 10, WideEncoder()) == []
+
+
+def test_the_shards_of_many_members_are_those_of_each() -> None:
+    members = ["a/b.tar#x.wav", "a/B.TAR#x.tar#2", "x.parquet#0", "w\nq.arrow#a#b", "p.parquet.tar#z", ".tar#a"]
+    others = ["a/b.wav", "x.tar", "a.tarx#b", None]
+    found = shards_of(pa.chunked_array([pa.array(members), pa.array(others)]))
+    assert found.to_pylist() == [*map(shard_of, members), *[None] * len(others)]
