@@ -94,7 +94,7 @@ def list_corpus(
     def take(row: Row) -> None:
         """Manifests and shards are looked into when all are known."""
         uri, is_named = row["uri"], row.pop("named", False)
-        if not is_shard(uri) and not (is_named and is_manifest(uri)):
+        if not is_shard(uri) and uri not in aside and not (is_named and is_manifest(uri)):
             listing.add(row)
         elif aside.setdefault(uri, row) is row and is_named:
             named.append(uri)

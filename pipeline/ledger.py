@@ -39,18 +39,21 @@ class _Places:
         first, stop = (np.searchsorted(self._hashes, wanted, side) for side in ("left", "right"))
         return [int(row) for row in self._rows[first:stop] if self._column[int(row)].as_py() == text]
 
-    def find_last(self, texts: list[str]) -> npt.NDArray[np.int64]:
-        """The last row that holds each text; -1 where there is none."""
+    def find_all(self, texts: list[str]) -> tuple[npt.NDArray[np.int64], npt.NDArray[np.int64]]:
+        """All rows that hold one of the texts: of each, the number of the text, and the row, both ascending."""
         wanted = np.fromiter(map(hash, texts), np.int64, len(texts))
         first, stop = (np.searchsorted(self._hashes, wanted, side) for side in ("left", "right"))
+        counts = stop - first
+        numbers = np.repeat(np.arange(len(texts)), counts)
+        rows = self._rows[np.arange(len(numbers)) - np.repeat(np.cumsum(counts) - counts - first, counts)]
+        held = self._column.take(pa.array(rows)).to_pylist()
+        same = np.fromiter((texts[k] == text for k, text in zip(numbers, held, strict=True)), bool, len(held))
+        return numbers[same], rows[same]
+
+    def find_last(self, texts: list[str]) -> npt.NDArray[np.int64]:
+        """The last row that holds each text; -1 where there is none."""
         found = np.full(len(texts), -1, np.int64)
-        one = np.flatnonzero(stop - first == 1)
-        found[one] = self._rows[first[one]]
-        held = self._column.take(pa.array(found[one])).to_pylist()
-        strangers = [at for at, text in zip(one, held, strict=True) if texts[at] != text]
-        found[strangers] = -1
-        for at in np.flatnonzero(stop - first > 1):
-            found[at] = max(self.find(texts[at]), default=-1)
+        np.maximum.at(found, *self.find_all(texts))
         return found
 
 
@@ -149,16 +152,34 @@ class Ledger:
         """Whether the index has frames of this content."""
         return bool(self._held_by(audio_id))
 
+    def _find_replaced(self, uris: list[str]) -> dict[str, Row]:
+        """By uri, what the table says of some files, as far as it knows them and it matters to those who replace it."""
+        at = self._by_uri.find_last(uris)
+        some = self._files.select(["uri", "file_id", "status", "audio_id"]).take(pa.array(at[at >= 0]))
+        return {row["uri"]: row for row in some.to_pylist()}
+
+    def _note_holders(self, audio_ids: Set[str]) -> None:
+        """Find out who holds these contents, all at once."""
+        sought = [audio_id for audio_id in audio_ids if audio_id not in self._holders]
+        numbers, rows = self._by_audio.find_all(sought)
+        holders: dict[str, list[str]] = {audio_id: [] for audio_id in sought}
+        for number, uri in zip(numbers, self._files["uri"].take(pa.array(rows)).to_pylist(), strict=True):
+            holders[sought[number]].append(uri)
+        self._holders |= {audio_id: tuple(uris) for audio_id, uris in holders.items()}
+
     def apply(self, files: Iterable[Row]) -> tuple[frozenset[str], frozenset[str]]:
         """Replace the rows of these uris; returns the file ids and the audio ids whose rows must go.
 
         An audio's frames go with the last file that holds it.
         """
+        rows = list(files)
+        was = self._find_replaced([row["uri"] for row in rows if row["uri"] not in self._newer])
+        self._note_holders({row["audio_id"] for row in (*rows, *was.values()) if row["status"] == "indexed"})
         drop_files: set[str] = set()
         left: set[str] = set()
-        for row in files:
+        for row in rows:
             uri = row["uri"]
-            old = self._row(uri)
+            old = self._newer.get(uri, was.get(uri))
             if old is not None:
                 drop_files.add(old["file_id"])
                 if old["status"] == "indexed":

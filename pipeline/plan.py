@@ -339,11 +339,11 @@ def _hash_where_needed(
             to_probe.append(file)
         else:
             settled.append(file)
-    if len(to_hash) > max(READ_FIRST, n_gone * NEW_PER_GONE):
+    if _are_more(to_hash, max(READ_FIRST, n_gone * NEW_PER_GONE)):
         known = {file.uri for file in _known(to_hash, ledger)}
         settled += [file for file in to_hash if file.uri not in known]
         to_hash = [file for file in to_hash if file.uri in known]
-    if len(to_probe) > READ_FIRST:
+    if _are_more(to_probe, READ_FIRST):
         settled, to_probe = settled + to_probe, []
     probes = [(file, (file.size_bytes, probe)) for file, probe in reader.read(to_probe, probe_file)]
     n_of_probe = Counter(probe for _, probe in {(file.recording, probe) for file, probe in probes})
@@ -351,6 +351,11 @@ def _hash_where_needed(
         (to_hash if n_of_probe[probe] > 1 else settled).append(file)
     settled += _hash(to_hash, hash_file, reader)
     return sorted(settled, key=lambda file: file.uri)
+
+
+def _are_more(files: list[File], n_reads: int) -> bool:
+    """Whether more than so many reads are needed: a recording is read once for all of its ranges."""
+    return len(files) > n_reads and len({file.recording for file in files}) > n_reads
 
 
 def _settle_known_content(candidates: list[File], ledger: Ledger, plan: Plan, choice: Choice) -> list[list[File]]:

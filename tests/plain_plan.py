@@ -170,12 +170,17 @@ def _why(row: Row, old: Row | None, group: list[Row]) -> tuple[str, str]:
     return "changed", "other bytes" if old["size_bytes"] == row["size_bytes"] else "another size"
 
 
+def _sized(group: list[Row]) -> Row:
+    return next((row for row in group if _has_size(row)), group[0])
+
+
 def _size(group: list[Row]) -> int:
-    return next((int(row["size_bytes"]) for row in group if _has_size(row)), int(group[0]["size_bytes"]))
+    return int(_sized(group)["size_bytes"])
 
 
 def _seconds(group: list[Row]) -> float:
-    return estimate_seconds(recording_of(group[0]), _size(group), range_of(group[0]))
+    row = _sized(group)
+    return estimate_seconds(recording_of(row), row["size_bytes"], range_of(row))
 
 
 def _pack(contents: list[list[Row]], batch_s: float) -> list[list[Row]]:

@@ -134,3 +134,11 @@ def test_a_manifest_that_is_none_is_told_in_one_line(tmp_path: Path, name: str, 
         reasons(tmp_path / name)
     assert said in str(raised.value)
     assert "\n" not in str(raised.value)
+
+
+def test_a_manifest_that_a_folder_also_has_is_no_audio(tmp_path: Path) -> None:
+    audio, manifest = tmp_path / "a.wav", tmp_path / "m.csv"
+    audio.write_bytes(b"sound")
+    manifest.write_text(f"uri\n{audio}\n")
+    table = list_corpus([str(manifest), str(tmp_path)], CorpusConfig(extensions=["*"]))
+    assert table["uri"].to_pylist() == [str(audio)]

@@ -500,6 +500,19 @@ def plan_many(listed: pa.Table, ledger: Ledger, hash_file: Callable[[Any], str] 
     )
 
 
+def test_many_ranges_of_few_recordings_take_few_reads() -> None:
+    row = dict.fromkeys(schema.LISTED.names) | {"size_bytes": 1_000_000_000, "modified_ns": 1}
+    starts = [(f"/a/{k % 2}.wav", float(k // 2)) for k in range(MANY)]
+    rows = [row | {"uri": f"{path}#t={s:g},{s + 1:g}", "start_s": s, "end_s": s + 1} for path, s in starts]
+    table = pa.Table.from_pylist(sorted(rows, key=lambda row: str(row["uri"])), schema=schema.LISTED)
+    ledger = Ledger(schema.FILES.empty_table())
+    plan = make_plan(
+        table, ledger, batch_s=300.0, run_id="run", hash_file=lambda place: "same", probe_file=lambda place: "same"
+    )
+    actions = Counter(action for _, action, _ in plan.actions)
+    assert actions == {"new": MANY - MANY // 2, "duplicate": MANY // 2}
+
+
 def know_many(listed: pa.Table) -> pa.Table:
     rows = [known_row(row["uri"], row["uri"], 1) | {"size_bytes": row["size_bytes"]} for row in listed.to_pylist()]
     return pa.Table.from_pylist(rows, schema=schema.FILES)
