@@ -94,7 +94,7 @@ def summarize(plan: Plan) -> PlainPlan:
     )
 
 
-@settings(deadline=None, max_examples=300)
+@settings(deadline=None, max_examples=60)
 @given(
     data=st.data(),
     corpus=corpora(),
