@@ -20,6 +20,7 @@ from typing import Any, Literal, Protocol
 import numpy as np
 import numpy.typing as npt
 
+from pipeline.batches import Batches, equal_batches
 from pipeline.checkpoint import Checkpoint, ModelIdentity, find_checkpoint, first_of, one_line
 from pipeline.errors import ModelError, UsageError
 from pipeline.window import HOP_SAMPLES, Waveform
@@ -64,25 +65,18 @@ class AudioEncoder:
     """Turns windows into embeddings. Made by ``load_encoder``.
 
     ``frame_identity`` is None when frames are not wanted. Where it has the checksum of ``clip_identity``, the two
-    are one model and one pass gives both outputs.
+    are one model and one pass gives both outputs; where only their codecs are equal, one pass of that serves both.
     """
 
     def __init__(self, clip: "Checkpoint", frame: "Checkpoint | None", settings: EncoderSettings) -> None:
-        self.device = _resolve_device(settings.device)
-        self.precision = _resolve_precision(settings.precision, self.device)
+        self.device = resolve_device(settings.device)
+        self.precision = resolve_precision(settings.precision, self.device)
         self.clip_identity = clip.identity
         self.frame_identity = frame.identity if frame else None
-        self._batch_windows = settings.batch_windows or (2 if self.device == "cpu" else 16)
-        self._clip_model = self._load(clip)
-        if frame is None:
-            self._frame_model = None
-        else:
-            self._frame_model = self._clip_model if frame.checksum == clip.checksum else self._load(frame)
-
-    def _load(self, checkpoint: "Checkpoint") -> Any:
-        model = _load_model(checkpoint, self.precision)
-        del model.text_model, model.text_audio_head
-        return model.to(self.device)
+        clip_model = _load_model(clip, "auto")
+        frame_model = clip_model if frame and frame.checksum == clip.checksum else frame and _load_model(frame, "auto")
+        self._tower = make_tower(clip_model, frame_model, self.device, self.precision)
+        self._batches = Batches(self.device, settings.batch_windows)
 
     def encode(self, windows: Sequence[Waveform]) -> tuple[Embeddings, list[Embeddings] | None]:
         """Embed windows of shape (n_frames * 1920,), of any mixture of lengths, in their order.
@@ -98,8 +92,7 @@ class AudioEncoder:
         _check_windows(windows)
         clips = np.empty((len(windows), self.clip_identity.dimension), np.float32)
         frames = [np.empty((0, 0), np.float32)] * len(windows)
-        for batch in _equal_batches([len(window) for window in windows], self._batch_windows):
-            clip_rows, frame_rows = self._encode_batch(np.stack([windows[i] for i in batch]))
+        for batch, (clip_rows, frame_rows) in self._batches.run(self._tower, windows):
             clips[batch] = clip_rows
             if frame_rows is not None:
                 for i, rows in zip(batch, frame_rows, strict=True):
@@ -107,21 +100,34 @@ class AudioEncoder:
         broken = [i for i, rows in enumerate(frames) if not (np.isfinite(clips[i]).all() and np.isfinite(rows).all())]
         if broken:
             raise NonFiniteError(broken, len(windows))
-        return clips, None if self._frame_model is None else frames
+        return clips, None if self.frame_identity is None else frames
 
-    def _encode_batch(self, samples: Waveform) -> tuple[Embeddings, Embeddings | None]:
-        """(n, samples) -> (n, D) and (n, frames, D')."""
-        import torch
 
-        with torch.inference_mode():
-            values = torch.from_numpy(samples)[:, None].to(self.device, getattr(torch, self.precision))
-            heard = self._clip_model.audio_encoder(values)
-            clips = self._clip_model.audio_head(heard.pooler_output)
-            if self._frame_model is None:
-                return _to_numpy(clips), None
-            if self._frame_model is not self._clip_model:
-                heard = self._frame_model.audio_encoder(values)
-            return _to_numpy(clips), _to_numpy(self._frame_model.audio_head(heard.last_hidden_state))
+def load_audio_model(name: str, revision: str | None = None) -> Any:
+    """A checkpoint as transformers' ``PeAudioModel``, float32 on the CPU, without its text tower.
+
+    Raises:
+        ModelError: the model cannot be found, or its checkpoint does not load exactly.
+    """
+    model = _load_model(find_checkpoint(name, revision), "float32")
+    del model.text_model, model.text_audio_head
+    return model
+
+
+def make_tower(clip_model: Any, frame_model: Any, device: str, precision: str) -> Any:
+    """The audio tower of two models of transformers (one, where they are the same object), which it takes apart.
+
+    Args:
+        frame_model: None where frames are not wanted.
+    """
+    import torch
+
+    from pipeline.tower import Tower
+
+    for model in (clip_model, frame_model):
+        if hasattr(model, "text_model"):
+            del model.text_model, model.text_audio_head
+    return Tower(clip_model, frame_model, device, getattr(torch, precision))
 
 
 def load_encoder(settings: EncoderSettings, frames: bool = True) -> AudioEncoder:
@@ -176,7 +182,7 @@ class TextEncoder:
             raise UsageError("a text to search for is empty: say in words what should be heard")
         embeddings = np.empty((len(texts), self.identity.dimension), np.float32)
         tokens = [self._tokenize(text) for text in texts]
-        for batch in _equal_batches([len(ids) for ids in tokens], BATCH_TEXTS):
+        for batch in equal_batches([len(ids) for ids in tokens], BATCH_TEXTS):
             with torch.inference_mode():
                 read = self._model.text_model(input_ids=torch.tensor([tokens[i] for i in batch]))
                 # The class token. `get_text_audio_embeds` would be the name for this; it fails in transformers 5.23.
@@ -279,7 +285,7 @@ def _loading(name: str) -> Iterator[None]:
             logging.enable_progress_bar()
 
 
-def _resolve_device(device: str) -> str:
+def resolve_device(device: str) -> str:
     import torch
 
     if device == "cuda" and not torch.cuda.is_available():
@@ -287,12 +293,19 @@ def _resolve_device(device: str) -> str:
     return ("cuda" if torch.cuda.is_available() else "cpu") if device == "auto" else device
 
 
-def _resolve_precision(precision: str, device: str) -> str:
+def resolve_precision(precision: str, device: str) -> str:
+    """bfloat16 where the device multiplies it natively: elsewhere it is slower than float32."""
     import torch
 
     if precision != "auto":
         return precision
-    return "bfloat16" if device == "cuda" and torch.cuda.is_bf16_supported() else "float32"
+    if device == "cuda":
+        # Capability 8.0 is Ampere's; older GPUs say that they support it, and emulate it.
+        native = torch.cuda.get_device_capability() >= (8, 0) or torch.version.hip is not None
+    else:
+        capabilities = torch.cpu.get_capabilities()
+        native = any(capabilities.get(name) for name in ("avx512_bf16", "amx_bf16"))
+    return "bfloat16" if native else "float32"
 
 
 def keep_freed_memory() -> bool:
@@ -321,15 +334,6 @@ def _check_windows(windows: Sequence[Waveform]) -> None:
             raise ValueError(
                 f"window {i} is {window.dtype} of shape {window.shape}, not float32 of (frames * {HOP_SAMPLES},)"
             )
-
-
-def _equal_batches(lengths: Sequence[int], size: int) -> Iterator[list[int]]:
-    """Positions in groups of at most ``size``, all of one group having the same length."""
-    groups: dict[int, list[int]] = {}
-    for i, length in enumerate(lengths):
-        groups.setdefault(length, []).append(i)
-    for group in groups.values():
-        yield from (group[begin : begin + size] for begin in range(0, len(group), size))
 
 
 def _to_numpy(tensor: Any) -> Embeddings:

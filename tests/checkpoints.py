@@ -74,13 +74,14 @@ def make_pe_audio_video(folder: Path, seed: int = 0, text: dict[str, Any] | None
     return folder
 
 
-def build_model(seed: int = 0, text: dict[str, Any] | None = None) -> PeAudioModel:
+def build_model(seed: int = 0, text: dict[str, Any] | None = None, audio: dict[str, Any] | None = None) -> PeAudioModel:
     """A model whose signals neither vanish nor explode, so that differences show.
 
     The default initialisation has a deviation of 0.02, which starves narrow layers: each is scaled by its inputs.
     """
     torch.manual_seed(seed)
-    model = PeAudioModel(PeAudioConfig(text_config={**TEXT, **(text or {})}, audio_config=AUDIO)).eval()
+    config = PeAudioConfig(text_config={**TEXT, **(text or {})}, audio_config={**AUDIO, **(audio or {})})
+    model = PeAudioModel(config).eval()
     with torch.no_grad():
         for name, weight in model.named_parameters():
             if weight.ndim >= 2 and "alpha" not in name:

@@ -10,8 +10,9 @@ from pathlib import Path
 
 import numpy as np
 import pytest
+from typer.testing import CliRunner
 
-from jobs.main import main
+from jobs.main import app, main
 from pipeline.window import Grid, window_starts
 from tests.tables import write_index
 
@@ -65,7 +66,7 @@ def test_help_names_every_command_and_readme_shows_it() -> None:
     for command in COMMANDS:
         assert f" {command} " in text
         assert f"earshot {command}" in readme or f"make {command}" in readme
-        assert "Example: earshot" in run(command, "--help").stdout
+        assert "Example: earshot" in CliRunner().invoke(app, [command, "--help"]).stdout
 
 
 def test_info_and_failures_in_json(index: Path) -> None:

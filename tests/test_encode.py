@@ -11,12 +11,14 @@ from pathlib import Path
 from typing import Any
 
 import numpy as np
+import numpy.typing as npt
 import pytest
 import torch
 from huggingface_hub import constants
 from safetensors.torch import load_file
 from transformers import PeAudioConfig, PeAudioFeatureExtractor, PeAudioFrameLevelModel, PeAudioModel, PeAudioProcessor
 
+from pipeline import tower
 from pipeline.checkpoint import BUNDLED, ModelIdentity, read_identity
 from pipeline.config import EncodeConfig
 from pipeline.encode import (
@@ -38,8 +40,8 @@ from tests.checkpoints import (
 )
 
 TEXTS = ["glass breaking", "a dog barks far away", "rain on a tin roof " * 8, "someone whistles", "wind"]
-CLOSE = 5e-5
-"""Rounding of float32 through all layers, for embeddings with components of about 1."""
+PARITY = 1e-4
+"""Rounding of float32 through all layers, relative to the length of an embedding."""
 
 COMMIT = "0123456789abcdef0123456789abcdef01234567"
 
@@ -87,6 +89,13 @@ def load(clip: Path | str, frame: Path | None = None, frames: bool = True, **set
     return load_encoder(config, frames)
 
 
+def assert_close(rows: npt.ArrayLike, expected: npt.ArrayLike) -> None:
+    rows, expected = np.asarray(rows), np.asarray(expected)
+    assert rows.shape == expected.shape
+    error = np.linalg.norm(rows - expected, axis=-1) / np.linalg.norm(expected, axis=-1)
+    assert error.max(initial=0.0) < PARITY
+
+
 def cosine(a: np.ndarray[Any, Any], b: np.ndarray[Any, Any]) -> float:
     """The least cosine of corresponding rows."""
     norms = np.linalg.norm(a, axis=-1) * np.linalg.norm(b, axis=-1)
@@ -115,11 +124,11 @@ def test_equals_the_forward_of_transformers(one: Path, n_samples: int) -> None:
     assert frames is not None
     assert clips.dtype == frames[0].dtype == texts.dtype == np.float32
     assert frames[0].shape == (-(-n_samples // HOP_SAMPLES), 32)
-    np.testing.assert_allclose(clips, clip.audio_embeds.numpy(), atol=CLOSE)
-    np.testing.assert_allclose(frames[0], frame.audio_embeds[0].numpy(), atol=CLOSE)
-    np.testing.assert_allclose(texts, clip.text_audio_embeds.numpy(), atol=CLOSE)
+    assert_close(clips, clip.audio_embeds.numpy())
+    assert_close(frames[0], frame.audio_embeds[0].numpy())
+    assert_close(texts, clip.text_audio_embeds.numpy())
     expected = torch.sigmoid(clip.logits_audio_text).numpy()
-    np.testing.assert_allclose(probability(clips @ texts.T, read_identity(str(one))), expected, atol=CLOSE)
+    assert_close(probability(clips @ texts.T, read_identity(str(one))), expected)
 
 
 @pytest.mark.parametrize("n_samples", [1_920, 1_921, 3_839, 50_000])
@@ -146,8 +155,8 @@ def test_an_embedding_does_not_depend_on_its_batch(one: Path) -> None:
     assert [len(rows) for rows in frames] == [5, 12, 5, 1, 12, 5, 5, 30]
     for i, (clip, frame) in enumerate(alone):
         assert frame is not None
-        np.testing.assert_allclose(clips[i], clip[0], atol=CLOSE)
-        np.testing.assert_allclose(frames[i], frame[0], atol=CLOSE)
+        assert_close(clips[i], clip[0])
+        assert_close(frames[i], frame[0])
         assert cosine(frames[i], frame[0]) > 0.999999
     assert cosine(clips[:-1], clips[1:]) < 0.99  # so the windows do differ
 
@@ -155,7 +164,7 @@ def test_an_embedding_does_not_depend_on_its_batch(one: Path) -> None:
 def test_a_text_does_not_depend_on_its_batch(one: Path) -> None:
     encoder = load_text_encoder(str(one))
     together = encoder.embed(TEXTS)
-    np.testing.assert_allclose(together, np.concatenate([encoder.embed([text]) for text in TEXTS]), atol=CLOSE)
+    assert_close(together, np.concatenate([encoder.embed([text]) for text in TEXTS]))
     assert cosine(together[:-1], together[1:]) < 0.9
 
 
@@ -196,45 +205,75 @@ def test_windows_without_a_finite_embedding_are_named(one: Path) -> None:
 
 
 @pytest.fixture
-def passes() -> Iterator[list[str]]:
-    """Grows with every pass of an audio encoder."""
-    seen: list[str] = []
+def passes(monkeypatch: pytest.MonkeyPatch) -> dict[str, int]:
+    """Counts the calls of the codec and of the transformer behind it."""
+    seen = {"Codec": 0, "Transformer": 0}
+    for part in (tower.Codec, tower.Transformer):
 
-    def note(module: torch.nn.Module, *_: Any) -> None:
-        if type(module).__name__ == "PeAudioEncoder":
-            seen.append(type(module).__name__)
+        def count(self: Any, values: Any, part: Any = part, call: Any = part.__call__) -> Any:
+            seen[part.__name__] += 1
+            return call(self, values)
 
-    hook = torch.nn.modules.module.register_module_forward_hook(note)
-    yield seen
-    hook.remove()
+        monkeypatch.setattr(part, "__call__", count)
+    return seen
 
 
-def test_one_checkpoint_for_both_is_one_pass(one: Path, copy: Path, passes: list[str]) -> None:
+def test_one_checkpoint_for_both_is_one_pass(one: Path, copy: Path, passes: dict[str, int]) -> None:
     windows = make_windows([5, 5, 8])
     for frame in (None, one, copy):  # left out, named twice, and the same weights in another place
-        passes.clear()
+        passes.update(Codec=0, Transformer=0)
         encoder = load(one, frame)
         encoder.encode(windows)
-        assert len(passes) == 2  # one for each length
+        assert passes == {"Codec": 2, "Transformer": 2}  # one for each length
         assert encoder.frame_identity is not None
         assert encoder.frame_identity.checksum == encoder.clip_identity.checksum
 
 
-def test_two_checkpoints_each_give_their_own_output(one: Path, two: Path, passes: list[str]) -> None:
+def test_two_checkpoints_each_give_their_own_output(one: Path, two: Path, passes: dict[str, int]) -> None:
     windows = make_windows([5, 8])
     clips, frames = load(one, two).encode(windows)
-    assert len(passes) == 4
+    assert passes == {"Codec": 4, "Transformer": 4}
     assert frames is not None
-    np.testing.assert_allclose(clips, load(one).encode(windows)[0], atol=CLOSE)
+    assert_close(clips, load(one).encode(windows)[0])
     for rows, expected in zip(frames, load(two).encode(windows)[1] or [], strict=True):
         assert rows.shape[1] == 24
-        np.testing.assert_allclose(rows, expected, atol=CLOSE)
+        assert_close(rows, expected)
 
 
-def test_frames_can_be_left_out(one: Path, two: Path, passes: list[str]) -> None:
+def test_equal_codecs_run_once_for_two_models(one: Path, two: Path, tmp_path: Path, passes: dict[str, int]) -> None:
+    windows = make_windows([5, 5, 8])
+    frame = Path(shutil.copytree(two, tmp_path / "frame"))
+    codec = {name: tensor for name, tensor in load_file(one / "model.safetensors").items() if is_codec(name)}
+    edit_weights(frame, lambda weights: weights.update(codec))
+    both = load(one, frame)
+    clips, frames = both.encode(windows)
+    assert passes == {"Codec": 2, "Transformer": 4}
+    assert both.clip_identity.checksum != read_identity(str(frame)).checksum
+    assert_close(clips, load(one).encode(windows)[0])
+    assert frames is not None
+    for rows, expected in zip(frames, load(frame).encode(windows)[1] or [], strict=True):
+        assert rows.shape[1] == 24
+        assert_close(rows, expected)
+
+
+def test_a_codec_with_one_other_number_runs_by_itself(one: Path, copy: Path, passes: dict[str, int]) -> None:
+    def change(weights: dict[str, torch.Tensor]) -> None:
+        weights[next(name for name in weights if is_codec(name))].view(-1)[0] += 1e-3
+
+    edit_weights(copy, change)
+    load(one, copy).encode(make_windows([5]))
+    assert passes == {"Codec": 2, "Transformer": 2}
+
+
+def is_codec(name: str) -> bool:
+    return name.startswith(("audio_encoder.embedder.dac_encoder", "audio_encoder.embedder.bottleneck"))
+
+
+def test_frames_can_be_left_out(one: Path, two: Path, passes: dict[str, int]) -> None:
     encoder = load(one, two, frames=False)
     clips, frames = encoder.encode(make_windows([5]))
-    assert (clips.shape, frames, encoder.frame_identity, len(passes)) == ((1, 32), None, None, 1)
+    assert (clips.shape, frames, encoder.frame_identity) == ((1, 32), None, None)
+    assert passes == {"Codec": 1, "Transformer": 1}
 
 
 def test_device_and_precision_are_reported(one: Path, monkeypatch: pytest.MonkeyPatch) -> None:
@@ -271,9 +310,9 @@ def test_audio_video_checkpoints_keep_their_own_text_settings(text: dict[str, An
         )
         with torch.inference_mode():
             expected = reference(**inputs)
-        np.testing.assert_allclose(encoder.embed([query]), expected.text_audio_embeds.numpy(), atol=CLOSE)
+        assert_close(encoder.embed([query]), expected.text_audio_embeds.numpy())
         if i == 0:
-            np.testing.assert_allclose(load(folder).encode([sound])[0], expected.audio_embeds.numpy(), atol=CLOSE)
+            assert_close(load(folder).encode([sound])[0], expected.audio_embeds.numpy())
     if "num_hidden_layers" not in text:  # the same weights with the usual settings would give something else
         assert np.abs(default.embed(TEXTS) - encoder.embed(TEXTS)).max() > 1e-2
 
@@ -520,7 +559,7 @@ def test_the_checksum_outlives_copying_saving_and_sharding(one: Path, tmp_path: 
     whole, sharded = read_identity(str(one)), read_identity(str(tmp_path / "sharded"))
     assert (sharded.checksum, sharded.logit_scale) == (whole.checksum, whole.logit_scale)
     windows = make_windows([5])
-    np.testing.assert_allclose(load(tmp_path / "sharded").encode(windows)[0], load(one).encode(windows)[0], atol=CLOSE)
+    assert_close(load(tmp_path / "sharded").encode(windows)[0], load(one).encode(windows)[0])
 
 
 def test_describing_a_model_needs_no_torch(one: Path) -> None:
@@ -546,9 +585,9 @@ def test_the_bundled_model_loads_by_name() -> None:
     clip, frame = run_transformers(
         Path(__file__).parents[1] / "pipeline/models" / BUNDLED, make_windows([50])[0], "a bell"
     )
-    np.testing.assert_allclose(clips[0], clip.audio_embeds[0].numpy(), atol=CLOSE)
-    np.testing.assert_allclose(frames[0], frame.audio_embeds[0].numpy(), atol=CLOSE)
-    np.testing.assert_allclose(texts[0], clip.text_audio_embeds[0].numpy(), atol=CLOSE)
+    assert_close(clips[0], clip.audio_embeds[0].numpy())
+    assert_close(frames[0], frame.audio_embeds[0].numpy())
+    assert_close(texts[0], clip.text_audio_embeds[0].numpy())
 
 
 @pytest.mark.slow

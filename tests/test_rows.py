@@ -18,6 +18,7 @@ from pipeline import rows
 from pipeline.audit import audit, compare
 from pipeline.config import Config, CorpusConfig, make_config
 from pipeline.corpus import list_corpus
+from pipeline.encode import load_encoder
 from pipeline.errors import CorpusError, FileFailure
 from pipeline.members import find_member, is_sized, list_members, open_member
 from pipeline.plan import Choice
@@ -394,7 +395,7 @@ def test_a_row_may_be_what_others_are_compared_with(tmp_path: Path) -> None:
     table = write_rows(tmp_path / "a.parquet", sounds(3, 5))
     shard = write_shard(tmp_path / "s.tar", sounds(3, 5))
     config = configure(tmp_path, table, encode={"device": "cpu"})
-    index_corpus(config)
+    index_corpus(config, stages=in_place(load_encoder(config.encode)))
     found = pipeline.open(config.into)
     for sound in (f"{table}#5.wav", f"{shard}#5.wav"):
         assert found.similar_to_file(sound, k=1)[0].uri == f"{table}#5.wav"

@@ -21,7 +21,7 @@ from pipeline.errors import EarshotError, IndexMismatch, ModelError
 from pipeline.plan import Choice, Plan
 from pipeline.record import Progress
 from pipeline.run import Stages, estimate_bytes, estimate_seconds, index_corpus, plan_corpus
-from pipeline.stages import decode_batch, encode_windows, write_windows
+from pipeline.stages import Encoder, decode_batch, encode_windows, write_windows
 from pipeline.window import Waveform, window_starts
 from tests.checkpoints import edit_weights, make_pe_audio
 from tests.fakes import FakeEncoder, noise, write_wav
@@ -38,7 +38,7 @@ class WideEncoder(FakeEncoder):
         return np.pad(clips, ((0, 0), (0, DIMENSION - clips.shape[1]))), wide if frames else None
 
 
-def in_place(encoder: WideEncoder, before: Callable[[int], None] = lambda number: None) -> Stages:
+def in_place(encoder: Encoder, before: Callable[[int], None] = lambda number: None) -> Stages:
     """Stages that run here, one batch after the other; ``before`` is called with the number of each."""
 
     def stages(batches: pa.Table, config: Config, frames_schema: pa.Schema) -> Iterator[dict[str, Any]]:

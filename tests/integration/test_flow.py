@@ -20,7 +20,7 @@ from pipeline.encode import load_encoder
 from pipeline.errors import EarshotError, IndexMismatch
 from pipeline.flow import run_stages
 from pipeline.front import Index
-from pipeline.record import STAGES, read_record
+from pipeline.record import STAGES, Progress, read_record
 from pipeline.run import describe_run, index_corpus
 from pipeline.stages import decode_batch
 from pipeline.synth import CAPTIONS, CLASSES, Event, make_scene
@@ -28,7 +28,7 @@ from pipeline.window import FRAME_S, HOP_SAMPLES, Grid, count_frames, cut_window
 from tests.fakes import noise, write_wav
 from tests.sounds import write_broken_corpus, write_formats
 from tests.test_long import in_one_piece, published
-from tests.test_run import WideEncoder
+from tests.test_run import WideEncoder, in_place
 
 pytestmark = pytest.mark.usefixtures("ray_session")
 
@@ -40,6 +40,11 @@ SOUNDS = [label for label in CLASSES if label != "silence"]
 def configure(folder: Path, index: Path, **sections: Any) -> Config:
     encode = {"actors": 1}  # each takes seconds of both cores to start
     return make_config({"sources": [str(folder)], "into": str(index), "encode": encode, **sections})
+
+
+def index_here(config: Config) -> Progress:
+    """Without Ray, which takes seconds for each run: for what does not depend on it."""
+    return index_corpus(config, stages=in_place(load_encoder(config.encode, config.store.frames == "all")))
 
 
 def read(index: Path, name: str) -> list[dict[str, Any]]:
@@ -204,7 +209,7 @@ def test_a_span_over_a_window_seam_is_that_of_an_uncut_encoding(tmp_path: Path) 
     cut = configure(tmp_path / "in", tmp_path / "cut")
     whole = configure(tmp_path / "in", tmp_path / "whole", window={"length_s": 40.0, "overlap_s": 0.0})
     for config in (cut, whole):
-        index_corpus(config)
+        index_here(config)
     for uri, events in planted.items():
         for event in events:
             text = CAPTIONS[event.label].held_out[0]
@@ -235,7 +240,7 @@ def test_a_fifth_of_a_second_is_found_in_ten(tmp_path: Path) -> None:
         soundfile.write(tmp_path / "in" / f"{number}.wav", waveform, 48_000)
         planted[str(tmp_path / "in" / f"{number}.wav")] = start_s
     config = configure(tmp_path / "in", tmp_path / "index")
-    index_corpus(config)
+    index_here(config)
     events = pipeline.open(config.into).locate(CAPTIONS["high_tone"].held_out[0], k=20)
     best = {event.uri: event for event in reversed(events)}
     for uri, start_s in planted.items():
@@ -249,7 +254,7 @@ def test_broken_files_are_rows_and_a_rerun_leaves_them(tmp_path: Path) -> None:
     expected = write_broken_corpus(folder)
     assert len(expected) >= 20
     config = configure(folder, tmp_path / "index", corpus={"extensions": ["*"]})
-    progress = index_corpus(config)
+    progress = index_here(config)
     rows = {Path(row["uri"]).name: row for row in read(Path(config.into), "files")}
     assert rows.keys() == expected.keys()
     for name, (status, reason) in expected.items():
@@ -257,7 +262,7 @@ def test_broken_files_are_rows_and_a_rerun_leaves_them(tmp_path: Path) -> None:
     assert progress.n_indexed + progress.n_failed == progress.n_files == len(expected)
     check_against_grid(Path(config.into))
     before = journal.read_published(config.into)
-    again = index_corpus(config)
+    again = index_here(config)
     assert (again.n_unchanged, again.n_indexed, again.n_failed) == (len(expected), 0, 0)
     assert journal.read_published(config.into) == before
 
@@ -274,7 +279,7 @@ def test_many_files_of_every_format_have_a_row_each(tmp_path: Path, n_files: int
         where.mkdir(parents=True)
         written += write_formats(where, waveform, 48_000, channels)
     config = configure(folder, tmp_path / "index", corpus={"extensions": ["*"]})
-    progress = index_corpus(config)
+    progress = index_corpus(config) if n_files > 100 else index_here(config)
     rows = read(Path(config.into), "files")
     assert {row["uri"] for row in rows} == set(map(str, written))
     failed = [(row["uri"], row["reason"], row["message"]) for row in rows if row["status"] != "indexed"]
@@ -312,7 +317,7 @@ def test_without_frames_clips_are_found_and_nothing_is_located(tmp_path: Path) -
     (tmp_path / "in").mkdir()
     soundfile.write(tmp_path / "in" / "a.wav", np.random.default_rng(0).normal(0, 0.1, 96_000), 48_000)
     config = configure(tmp_path / "in", tmp_path / "index", store={"frames": "none"})
-    index_corpus(config)
+    index_here(config)
     opened = Index(config.into)
     assert opened.describe()["frames"] == 0
     assert opened.describe()["clips"] == 1
@@ -333,7 +338,7 @@ def test_the_ledger_keeps_what_the_header_says(tmp_path: Path) -> None:
     file = tmp_path / "in" / "a.flac"
     soundfile.write(file, np.random.default_rng(0).normal(0, 0.1, (44_100, 2)), 44_100)
     config = configure(tmp_path / "in", tmp_path / "index")
-    index_corpus(config)
+    index_here(config)
     [row] = read(Path(config.into), "files")
     assert (row["sample_rate_hz"], row["channels"], row["codec"]) == (44_100, 2, "flac")
     assert row["duration_s"] == row["expected_duration_s"] == 1.0
@@ -377,7 +382,7 @@ def test_a_file_that_kills_its_worker_is_a_failure(tmp_path: Path, capfd: pytest
         yield from decode_batch(planned, config, grid)
 
     def stages(batches: pa.Table, config: Config, frames_schema: pa.Schema) -> Iterator[dict[str, Any]]:
-        return run_stages(batches, config, frames_schema, deadly)
+        return run_stages(batches, config, frames_schema, deadly, lambda *_: WideEncoder())
 
     config = configure(tmp_path / "in", tmp_path / "index")
     progress = index_corpus(config, stages=stages)

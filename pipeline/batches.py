@@ -1,0 +1,150 @@
+"""Sounds of any lengths in, batches of one length out, each as large as the device takes.
+
+A sound travels with others of its own length only, so nothing is padded. On a CPU a batch holds a few windows' worth
+of audio, since larger ones gain nothing there. On a GPU what one window needs is measured, and a batch holds as many as
+fit; where that was too much after all, it is halved and tried again. Copies to and from a GPU overlap with its work,
+and it is waited for once for each call.
+"""
+
+from collections.abc import Callable, Iterator, Sequence
+from functools import cached_property
+from typing import Any
+
+import numpy as np
+import numpy.typing as npt
+
+from pipeline.window import HOP_SAMPLES, Waveform
+
+Embeddings = npt.NDArray[np.float32]
+
+Run = Callable[[Any], tuple[Any, Any]]
+"""(n, samples) tensor on the device -> (n, D) and (n, frames, D') or None: ``pipeline.tower.Tower``."""
+
+WINDOW_SAMPLES = 250 * HOP_SAMPLES
+"""The window that sizes are counted in: 10 s. Shorter sounds are more in a batch."""
+
+CPU_WINDOWS = 2
+
+GPU_SHARE = 0.8
+"""How much of a GPU's free memory a batch may be expected to take; the rest is for what was not foreseen."""
+
+
+def equal_batches(lengths: Sequence[int], size: int) -> Iterator[list[int]]:
+    """Positions in groups of at most ``size``, all of one group having the same length."""
+    for group in _group(lengths).values():
+        yield from (group[begin : begin + size] for begin in range(0, len(group), size))
+
+
+class Batches:
+    """Runs windows through a model on a device, in batches that fit there.
+
+    Args:
+        device: ``cpu`` or ``cuda``.
+        windows: of 10 s in one batch, where they are not to be measured.
+    """
+
+    def __init__(self, device: str, windows: int | None = None) -> None:
+        self._device = device
+        self._asked = windows
+        self._samples = (windows or CPU_WINDOWS) * WINDOW_SAMPLES if windows or device == "cpu" else None
+
+    @property
+    def windows(self) -> float | None:
+        """How many windows of 10 s a batch holds; None before it has been measured."""
+        return None if self._samples is None else self._samples / WINDOW_SAMPLES
+
+    def run(self, model: Run, windows: Sequence[Waveform]) -> Iterator[tuple[list[int], tuple[Embeddings, Any]]]:
+        """For each batch the positions of its windows, and their clip embeddings and frame embeddings."""
+        if windows and self._samples is None:
+            self._samples = self._measure(model)
+        started = [
+            (batch, outputs)
+            for length, group in _group([len(window) for window in windows]).items()
+            for batch, outputs in self._start(model, windows, group, length)
+        ]
+        if self._device != "cpu":
+            import torch
+
+            torch.cuda.synchronize()
+        for batch, (clips, frames) in started:
+            yield batch, (clips.numpy(), None if frames is None else frames.numpy())
+
+    def _start(
+        self, model: Run, windows: Sequence[Waveform], group: list[int], length: int
+    ) -> Iterator[tuple[list[int], tuple[Any, Any]]]:
+        import torch
+
+        while group:
+            assert self._samples is not None
+            batch = group[: max(1, self._samples // length)]
+            try:
+                clips, frames = model(self._send(np.stack([windows[i] for i in batch])))
+                outputs = self._fetch(clips), None if frames is None else self._fetch(frames)
+            except torch.OutOfMemoryError:
+                if len(batch) == 1:
+                    raise
+                # For good: what the device has left for us will not grow again by itself.
+                self._samples = max(length, len(batch) * length // 2)
+                torch.cuda.empty_cache()
+                continue
+            yield batch, outputs
+            group = group[len(batch) :]
+
+    def _send(self, samples: Waveform) -> Any:
+        import torch
+
+        tensor = torch.from_numpy(samples)
+        if self._device == "cpu":
+            return tensor
+        # A copy waits for nothing but the copies before it, so that it is made while the last batch is worked on.
+        up, work = self._streams[0], torch.cuda.current_stream()
+        with torch.cuda.stream(up):
+            sent = tensor.pin_memory().to(self._device, non_blocking=True)
+        work.wait_stream(up)
+        sent.record_stream(work)
+        return sent
+
+    def _fetch(self, tensor: Any) -> Any:
+        """A float32 tensor on the host; from a GPU it is not there before the device is waited for."""
+        import torch
+
+        tensor = tensor.float()
+        if self._device == "cpu":
+            return tensor
+        host = torch.empty(tensor.shape, dtype=torch.float32, pin_memory=True)
+        down = self._streams[1]
+        down.wait_stream(torch.cuda.current_stream())
+        with torch.cuda.stream(down):
+            host.copy_(tensor, non_blocking=True)
+        tensor.record_stream(down)
+        return host
+
+    @cached_property
+    def _streams(self) -> tuple[Any, Any]:
+        """For copies to the GPU, and from it."""
+        import torch
+
+        up, down = (torch.cuda.Stream() for _ in range(2))  # type: ignore[no-untyped-call]
+        return up, down
+
+    def _measure(self, model: Run) -> int:
+        """Samples that fit: what a window of silence needs is tried, after a first one that leaves nothing to load."""
+        import torch
+
+        for _ in range(2):
+            torch.cuda.synchronize()
+            torch.cuda.reset_peak_memory_stats()
+            before = torch.cuda.memory_allocated()
+            model(torch.zeros((1, WINDOW_SAMPLES), device=self._device))
+            needed = max(1, torch.cuda.max_memory_allocated() - before)
+        torch.cuda.empty_cache()
+        free, _ = torch.cuda.mem_get_info()
+        return max(1, int(GPU_SHARE * free / needed)) * WINDOW_SAMPLES
+
+
+def _group(lengths: Sequence[int]) -> dict[int, list[int]]:
+    """Length -> positions."""
+    groups: dict[int, list[int]] = {}
+    for i, length in enumerate(lengths):
+        groups.setdefault(length, []).append(i)
+    return groups

@@ -1,0 +1,348 @@
+"""Samples in, hidden states out: PE-Audio's audio tower as an inference path made of the loaded weights.
+
+It computes what transformers' ``PeAudioEncoder`` computes without a padding mask, arranged for speed (measured with
+``python -m jobs.bench --encoder``):
+
+- Activations lie with their channels together: convolutions of width one are plain matrix products, and so are those
+  that reduce the rate, on two views of their input.
+- Snake, x + sin(ax)^2 / a, loses its a: convolutions before it take a factor a, those after it 1 / a, and where the
+  residual stream goes in, one product remains.
+- On a CPU a stretch of time goes through a whole block of the codec before the next one does, with as many
+  neighbouring samples as its convolutions see, so that what lies between the layers stays in the cache.
+- Queries, keys and values are one product, gate and up another; RoPE turns halves instead of neighbours (the rows of
+  the projections are reordered for it, which attention does not notice).
+
+Source: transformers' ``models/pe_audio/modeling_pe_audio.py``; the codec is DAC's encoder (Kumar et al. 2023,
+arXiv:2306.06546).
+"""
+
+from collections.abc import Callable, Iterator
+from dataclasses import dataclass
+from functools import partial
+from itertools import pairwise
+from typing import Any
+
+import torch
+from torch import Tensor
+from torch.nn import functional
+
+TILE_BYTES = 2**22
+"""What one layer's output of a stretch of time takes on a CPU, at most."""
+
+SMALLEST_ALPHA = 1e-6
+"""Below it, a Snake's factor is not moved into the convolutions around it."""
+
+
+@dataclass(frozen=True)
+class _Unit:
+    """A residual unit: x + conv2(snake(conv1(snake(x)))); ``conv1`` sees 7 samples, ``dilation`` apart."""
+
+    alpha: Tensor
+    weight1: Tensor  # (channels, channels, 1, 7)
+    bias1: Tensor
+    weight2: Tensor  # (channels, channels)
+    bias2: Tensor
+    dilation: int
+
+    @property
+    def reach(self) -> int:
+        return 3 * self.dilation
+
+
+@dataclass(frozen=True)
+class _Block:
+    """Three residual units, and a convolution over ``2 * stride`` samples that leaves one of ``stride``."""
+
+    units: tuple[_Unit, ...]
+    alpha: Tensor
+    early: Tensor  # (stride * channels, 2 * channels): of the first half of what it sees
+    late: Tensor
+    bias: Tensor
+    stride: int
+
+    @property
+    def reach(self) -> int:
+        return sum(unit.reach for unit in self.units)
+
+    @property
+    def pad(self) -> int:
+        return -(-self.stride // 2)
+
+
+class Tower:
+    """(n, samples) float32 -> (n, D) clips, and (n, frames, D') frames or None. It takes the models apart.
+
+    Where clip and frame model are the same object, or hold equal codecs, the codec runs once for both.
+    """
+
+    def __init__(self, clip: Any, frame: Any | None, device: str, dtype: torch.dtype) -> None:
+        self._device, self._dtype = device, dtype
+        self.codec = self.frame_codec = Codec(clip.audio_encoder.embedder, device, dtype)
+        if frame is not None and frame is not clip and not equal_codecs(clip.audio_encoder, frame.audio_encoder):
+            self.frame_codec = Codec(frame.audio_encoder.embedder, device, dtype)
+        self.clip = Transformer(clip, device, dtype)
+        self.frame = self.clip if frame is clip else frame and Transformer(frame, device, dtype)
+
+    def __call__(self, samples: Tensor) -> tuple[Tensor, Tensor | None]:
+        with torch.inference_mode(), torch.backends.cudnn.flags(enabled=True, allow_tf32=False):
+            features = self.codec(samples)
+            clips, frames = self.clip(features)
+            if self.frame is None:
+                return clips, None
+            if self.frame is not self.clip:
+                _, frames = self.frame(features if self.frame_codec is self.codec else self.frame_codec(samples))
+            return clips, frames
+
+
+class Codec:
+    """(n, samples) float32 -> (n, frames, features): DAC's encoder and PE-Audio's bottleneck, without quantisation."""
+
+    def __init__(self, embedder: Any, device: str, dtype: torch.dtype) -> None:
+        codec = embedder.dac_encoder
+        self._dtype = dtype
+
+        def ready(tensor: Tensor) -> Tensor:
+            return tensor.detach().to(device, dtype).contiguous()
+
+        def conv2d(weight: Tensor) -> Tensor:
+            return ready(weight[:, :, None]).to(memory_format=torch.channels_last)
+
+        self._first = conv2d(codec.conv1.weight), ready(codec.conv1.bias)
+        self._blocks = [_make_block(block, ready, conv2d) for block in codec.block]
+        alpha = _alpha_of(codec.snake1)
+        # The bottleneck has nothing between it and the convolution before: their product is one convolution.
+        bottleneck = embedder.bottleneck.weight.detach().float()[:, :, 0]
+        self._last_alpha = ready(alpha)
+        weight = torch.einsum("fc,cik->fik", bottleneck, codec.conv2.weight.detach().float() / alpha[:, None])
+        bias = bottleneck @ codec.conv2.bias.detach().float() + embedder.bottleneck.bias.detach().float()
+        self._last = conv2d(weight), ready(bias)
+        self.stretch_bytes = TILE_BYTES if device == "cpu" else None
+        self._snake = fuse_snake(device, dtype) if device == "cuda" else _snake
+
+    def __call__(self, samples: Tensor) -> Tensor:
+        x = samples.to(self._dtype)[:, :, None]
+        n_samples = x.shape[1]
+        first, bias = self._first
+
+        def begin(start: int, stop: int, some: slice) -> Tensor:
+            low, high = max(start - 3, 0), min(stop + 3, n_samples)
+            piece = functional.pad(x[some, low:high], (0, 0, low - (start - 3), stop + 3 - high))
+            return _convolve(piece, first, bias)
+
+        read: Callable[[int, int, slice], Tensor] = begin
+        for block in self._blocks:
+            x_block = self._run_block(block, read, samples.shape[0], n_samples)
+            n_samples //= block.stride
+            read = partial(_piece, x_block)
+        x = self._snake(x_block, self._last_alpha, 1, 1)
+        return _convolve(x, *self._last)
+
+    def _run_block(self, block: _Block, read: Callable[[int, int, slice], Tensor], n: int, length: int) -> Tensor:
+        """(n, length, channels), piece by piece -> (n, length / stride, 2 * channels)."""
+        channels = block.alpha.shape[0]
+        out = torch.empty(
+            (n, length // block.stride, block.early.shape[1]), dtype=self._dtype, device=block.early.device
+        )
+        for some, start, stop in self._list_stretches(n, length // block.stride, block.stride * channels):
+            begin, end = start * block.stride - block.pad, (stop + 1) * block.stride - block.pad
+            low, high = max(begin - block.reach, 0), min(end + block.reach, length)
+            x = read(low, high, some)
+            for unit in block.units:
+                # Beyond the sound's own ends there are zeros before each layer; elsewhere the stretch gets shorter.
+                left, right = unit.reach * (low == 0), unit.reach * (high == length)
+                y = self._snake(x, unit.alpha, left, right)
+                y = _convolve(y, unit.weight1, unit.bias1, unit.dilation)
+                y = functional.linear(self._snake(y, None, 0, 0), unit.weight2, unit.bias2)
+                skip_left, skip_right = unit.reach - left, unit.reach - right
+                y += x[:, skip_left : x.shape[1] - skip_right]
+                x, low, high = y, low + skip_left, high - skip_right
+            x = x[:, max(begin, 0) - low : min(end, length) - low]
+            x = self._snake(x, block.alpha, max(-begin, 0), max(end - length, 0))
+            halves = x.view(x.shape[0], stop - start + 1, -1)
+            y = out[some, start:stop]
+            early, late = (weight.expand(len(y), -1, -1) for weight in (block.early, block.late))
+            torch.baddbmm(block.bias, halves[:, :-1], early, out=y)
+            torch.baddbmm(y, halves[:, 1:], late, out=y)
+        return out
+
+    def _list_stretches(self, n: int, length: int, width: int) -> Iterator[tuple[slice, int, int]]:
+        """Which of ``n`` sounds, and from where to where of what a block makes of them, go through it together."""
+        if self.stretch_bytes is None:
+            yield slice(0, n), 0, length
+            return
+        fitting = max(1, self.stretch_bytes // (width * self._dtype.itemsize))
+        sounds = max(1, fitting // length)
+        for first in range(0, n, sounds):
+            # Equal stretches: a short one at the end would cost as much as its neighbours' samples.
+            pieces = -(-length // fitting)
+            edges = [length * k // pieces for k in range(pieces + 1)]
+            for start, stop in pairwise(edges):
+                yield slice(first, min(first + sounds, n)), start, stop
+
+
+def _piece(x: Tensor, start: int, stop: int, some: slice) -> Tensor:
+    return x[some, start:stop]
+
+
+def _snake(x: Tensor, alpha: Tensor | None, left: int, right: int) -> Tensor:
+    """u + sin(u)^2 of u = ``alpha`` x, (n, length, channels), with ``left`` and ``right`` zeros around it in time."""
+    u = x if alpha is None else x * alpha
+    padded = x.new_empty((x.shape[0], left + x.shape[1] + right, x.shape[2]))
+    padded[:, :left] = 0
+    padded[:, left + x.shape[1] :] = 0
+    sine = torch.sin(u)
+    torch.addcmul(u, sine, sine, out=padded[:, left : left + x.shape[1]])
+    return padded
+
+
+def _plain_snake(x: Tensor, alpha: Tensor | None, left: int, right: int) -> Tensor:
+    """``_snake`` as a compiler wants it written."""
+    u = x if alpha is None else x * alpha
+    return functional.pad(u + torch.sin(u).square(), (0, 0, left, right))
+
+
+Snake = Callable[[Tensor, Tensor | None, int, int], Tensor]
+
+
+def fuse_snake(device: str, dtype: torch.dtype) -> Snake:
+    """``_snake`` as one kernel, where torch can compile it: on a GPU it only moves memory. Else as it is."""
+    fused: Snake = torch.compile(_plain_snake, dynamic=True)
+    x = torch.linspace(-9, 9, 2 * 640 * 64, device=device, dtype=dtype).view(2, 640, 64)
+    alpha = torch.linspace(0.1, 2, 64, device=device, dtype=dtype)
+    try:
+        with torch.inference_mode():  # as in use: it is compiled for that
+            for scale, left, right in ((alpha, 3, 0), (None, 0, 0)):
+                error = (fused(x, scale, left, right) - _snake(x, scale, left, right)).abs().max().item()
+                if not error < 64 * torch.finfo(dtype).eps:
+                    return _snake
+    except Exception:  # no compiler, no triton, a driver that is too old: it only costs speed
+        return _snake
+    return fused
+
+
+def _convolve(x: Tensor, weight: Tensor, bias: Tensor, dilation: int = 1) -> Tensor:
+    """(n, length, channels) -> (n, shorter, features), without padding."""
+    image = x[:, None].permute(0, 3, 1, 2)  # of one row; its channels lie together, which no copy is needed for
+    return functional.conv2d(image, weight, bias, dilation=(1, dilation)).permute(0, 2, 3, 1)[:, 0]
+
+
+def _alpha_of(snake: Any) -> Tensor:
+    alpha: Tensor = snake.alpha.detach().float().reshape(-1)
+    return torch.where(alpha.abs() < SMALLEST_ALPHA, torch.full_like(alpha, SMALLEST_ALPHA), alpha)
+
+
+def _make_block(block: Any, ready: Callable[[Tensor], Tensor], conv2d: Callable[[Tensor], Tensor]) -> _Block:
+    units = []
+    for unit in (block.res_unit1, block.res_unit2, block.res_unit3):
+        before, between = _alpha_of(unit.snake1), _alpha_of(unit.snake2)
+        weight1 = unit.conv1.weight.detach().float() * between[:, None, None] / before[:, None]
+        units.append(
+            _Unit(
+                alpha=ready(before),
+                weight1=conv2d(weight1),
+                bias1=ready(unit.conv1.bias.detach().float() * between),
+                weight2=ready(unit.conv2.weight.detach().float()[:, :, 0] / between),
+                bias2=ready(unit.conv2.bias),
+                dilation=unit.conv1.dilation[0],
+            )
+        )
+    alpha, stride = _alpha_of(block.snake1), block.conv1.stride[0]
+    # (features, channels, 2 * stride) -> (2 * stride * channels, features), as the samples lie in memory.
+    weight = (block.conv1.weight.detach().float() / alpha[:, None]).permute(2, 1, 0).flatten(0, 1)
+    early, late = weight.chunk(2)
+    return _Block(tuple(units), ready(alpha), ready(early), ready(late), ready(block.conv1.bias), stride)
+
+
+class Transformer:
+    """(n, frames, features) of the codec -> the embeddings of (n, D) clips, and of (n, frames, D) frames."""
+
+    def __init__(self, model: Any, device: str, dtype: torch.dtype) -> None:
+        encoder = model.audio_encoder
+        encoder.embedder.dac_encoder = encoder.embedder.bottleneck = None  # the codec has its own copy
+        self._encoder = encoder
+        config = encoder.config
+        self._heads, self._pairs = config.num_attention_heads, config.num_key_value_heads
+        self._dimension = config.head_dim
+        model.to(device, dtype)
+        self._layers = [_Layer(layer, config) for layer in encoder.layers[: config.num_hidden_layers]]
+        self._head = model.audio_head
+
+    def __call__(self, features: Tensor) -> tuple[Tensor, Tensor]:
+        encoder = self._encoder
+        x, _ = encoder.patch_embedder(encoder.embedder.data_proj(features))
+        positions = torch.arange(x.shape[1], device=x.device)[None]
+        cos, sin = (part[0, :, : self._dimension // 2] for part in encoder.rotary_emb(x, positions))
+        for layer in self._layers:
+            x = layer(x, cos, sin)
+        x = encoder.output(encoder.norm(x))
+        return self._head(x[:, 0]), self._head(x[:, 1:])
+
+
+class _Layer:
+    def __init__(self, layer: Any, config: Any) -> None:
+        attention, mlp = layer.self_attn, layer.mlp
+        self._dimension = attention.head_dim
+        self._heads, self._pairs = config.num_attention_heads, config.num_key_value_heads
+        # transformers turns neighbours (0, 1), (2, 3), ...; with the even ones first, halves are turned instead.
+        order = torch.arange(self._dimension).view(-1, 2).t().flatten()
+
+        def by_halves(weight: Tensor) -> Tensor:
+            heads = weight.view(-1, self._dimension, *weight.shape[1:])
+            return heads[:, order.to(weight.device)].flatten(0, 1)
+
+        projections = attention.q_proj, attention.k_proj, attention.v_proj
+        query, key, value = (projection.weight.detach() for projection in projections)
+        self._qkv = torch.cat([by_halves(query), by_halves(key), value])
+        self._qkv_bias = None
+        if attention.q_proj.bias is not None:
+            query, key, value = (projection.bias.detach() for projection in projections)
+            self._qkv_bias = torch.cat([by_halves(query), by_halves(key), value])
+        norms = attention.q_norm, attention.k_norm
+        self._norms = [(by_halves(norm.weight.detach()), norm.variance_epsilon) for norm in norms]
+        self._out = attention.o_proj
+        self._before, self._after = layer.input_layernorm, layer.post_attention_layernorm
+        self._gate_up = torch.cat([mlp.gate_proj.weight.detach(), mlp.up_proj.weight.detach()])
+        self._activate, self._down = mlp.act_fn, mlp.down_proj
+        for projection in (*projections, mlp.gate_proj, mlp.up_proj):
+            projection.weight = None  # held once
+
+    def __call__(self, x: Tensor, cos: Tensor, sin: Tensor) -> Tensor:
+        x = x + self._attend(_normalise(x, self._before.weight, self._before.variance_epsilon), cos, sin)
+        gate, up = functional.linear(
+            _normalise(x, self._after.weight, self._after.variance_epsilon), self._gate_up
+        ).chunk(2, -1)
+        y: Tensor = x + self._down(self._activate(gate) * up)
+        return y
+
+    def _attend(self, x: Tensor, cos: Tensor, sin: Tensor) -> Tensor:
+        n, length, _ = x.shape
+        heads = functional.linear(x, self._qkv, self._qkv_bias).view(n, length, -1, self._dimension).transpose(1, 2)
+        query, key, value = torch.split(heads, [self._heads, self._pairs, self._pairs], 1)
+        query, key = (
+            _turn(_normalise(part, *norm), cos, sin) for part, norm in zip((query, key), self._norms, strict=True)
+        )
+        heard = functional.scaled_dot_product_attention(query, key, value, enable_gqa=self._heads != self._pairs)
+        y: Tensor = self._out(heard.transpose(1, 2).reshape(n, length, -1))
+        return y
+
+
+def _normalise(x: Tensor, weight: Tensor, epsilon: float) -> Tensor:
+    return functional.rms_norm(x, (x.shape[-1],), weight, epsilon)
+
+
+def _turn(x: Tensor, cos: Tensor, sin: Tensor) -> Tensor:
+    """RoPE on halves: (..., length, dimension), with ``cos`` and ``sin`` of (length, dimension / 2)."""
+    first, second = x.chunk(2, -1)
+    return torch.cat([first * cos - second * sin, first * sin + second * cos], -1)
+
+
+def equal_codecs(one: Any, other: Any) -> bool:
+    """Whether two audio encoders of transformers have the same codec, weight by weight."""
+    for part in ("dac_encoder", "bottleneck"):
+        weights, others = (getattr(encoder.embedder, part).state_dict() for encoder in (one, other))
+        if weights.keys() != others.keys():
+            return False
+        for name, weight in weights.items():
+            if weight.shape != others[name].shape or not torch.equal(weight.float(), others[name].float()):
+                return False
+    return True

@@ -1,0 +1,79 @@
+"""Every window comes back in its place, in batches of one length that fit the device."""
+
+from typing import Any
+
+import numpy as np
+import pytest
+import torch
+from hypothesis import given
+from hypothesis import strategies as st
+
+from pipeline.batches import WINDOW_SAMPLES, Batches, equal_batches
+from pipeline.window import HOP_SAMPLES, Waveform
+
+
+class Model:
+    """First sample and sum of each sound; out of memory above ``fitting`` samples."""
+
+    def __init__(self, fitting: int | None = None, frames: bool = True) -> None:
+        self.fitting, self.frames = fitting, frames
+        self.shapes: list[tuple[int, int]] = []
+
+    def __call__(self, samples: torch.Tensor) -> tuple[Any, Any]:
+        if self.fitting is not None and samples.numel() > self.fitting:
+            raise torch.OutOfMemoryError("out of memory")
+        self.shapes.append((samples.shape[0], samples.shape[1]))
+        clips = torch.stack([samples[:, 0], samples.sum(1)], 1)
+        return clips, samples.view(len(samples), -1, HOP_SAMPLES)[:, :, :2] if self.frames else None
+
+
+def make_windows(n_frames: list[int]) -> list[Waveform]:
+    return [np.full(n * HOP_SAMPLES, i, np.float32) for i, n in enumerate(n_frames)]
+
+
+def first_samples(batches: Batches, model: Model, windows: list[Waveform]) -> dict[int, float]:
+    found: dict[int, float] = {}
+    for batch, (clips, frames) in batches.run(model, windows):
+        assert len({len(windows[i]) for i in batch}) == 1
+        assert frames is None or frames.shape == (len(batch), len(windows[batch[0]]) // HOP_SAMPLES, 2)
+        for i, clip in zip(batch, clips, strict=True):
+            assert i not in found
+            found[i] = float(clip[0])
+    return found
+
+
+@given(st.lists(st.integers(1, 6), max_size=30), st.integers(1, 7))
+def test_positions_are_given_once_by_length(lengths: list[int], size: int) -> None:
+    batches = list(equal_batches(lengths, size))
+    assert sorted(i for batch in batches for i in batch) == list(range(len(lengths)))
+    assert all(len(batch) <= size and len({lengths[i] for i in batch}) == 1 for batch in batches)
+
+
+@given(st.lists(st.integers(1, 9), max_size=30), st.integers(9, 60))
+def test_whatever_fits_every_window_comes_back_in_its_place(n_frames: list[int], fitting: int) -> None:
+    model = Model(fitting * HOP_SAMPLES)
+    windows = make_windows(n_frames)
+    assert first_samples(Batches("cpu", 4), model, windows) == {i: float(i) for i in range(len(windows))}
+
+
+def test_short_sounds_are_more_in_a_batch() -> None:
+    model = Model(frames=False)
+    batches = Batches("cpu", 2)
+    assert batches.windows == 2
+    assert len(first_samples(batches, model, make_windows([250] * 5 + [100] * 7))) == 12
+    assert [n for n, _ in model.shapes] == [2, 2, 1, 5, 2]
+
+
+def test_what_did_not_fit_is_not_tried_again() -> None:
+    model = Model(3 * WINDOW_SAMPLES)
+    batches = Batches("cpu", 8)
+    first_samples(batches, model, make_windows([250] * 8))
+    assert [n for n, _ in model.shapes] == [2, 2, 2, 2]
+    assert batches.windows == 2
+    first_samples(batches, model, make_windows([250] * 2 + [125] * 4))
+    assert [n for n, _ in model.shapes[4:]] == [2, 4]
+
+
+def test_a_window_that_never_fits_is_an_error() -> None:
+    with pytest.raises(torch.OutOfMemoryError):
+        first_samples(Batches("cpu", 8), Model(WINDOW_SAMPLES - 1), make_windows([250] * 4))
