@@ -7,6 +7,7 @@ from io import TextIOWrapper
 import typer
 from typer.exceptions import Abort, TyperException
 
+from jobs.bench.command import bench
 from jobs.demo import demo
 from jobs.failures import failures
 from jobs.history import history
@@ -36,7 +37,7 @@ app = typer.Typer(
 )
 for command in (
     *(demo, index, reindex, plan, query, similar, locate, info, failures, history, restore, verify, optimize),
-    *(submit, status, logs, stop, jobs),
+    *(submit, status, logs, stop, jobs, bench),
 ):
     app.command()(command)
 

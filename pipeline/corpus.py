@@ -38,7 +38,7 @@ import pyarrow as pa
 from pipeline import storage
 from pipeline.config import CorpusConfig
 from pipeline.errors import CorpusError, EarshotError
-from pipeline.listing import Listing, to_table
+from pipeline.listing import Listing, many_objects, to_table
 from pipeline.manifest import is_manifest, read_ranges
 from pipeline.members import is_member, is_shard, is_table, list_members, shard_of
 from pipeline.ranges import Range, split_uri
@@ -64,6 +64,7 @@ T = TypeVar("T")
 R = TypeVar("R")
 
 
+@many_objects()
 def list_corpus(
     sources: Iterable[str],
     config: CorpusConfig | None = None,

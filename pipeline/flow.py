@@ -5,6 +5,7 @@ home receipts. Decoding, the only stage that multiplies data, is held back by Ra
 travel as they leave a stage, so that nothing ever waits for rows that cannot come.
 """
 
+import gc
 import logging
 import math
 import os
@@ -136,6 +137,8 @@ def start_ray(**settings: Any) -> None:
     os.environ.setdefault("RAY_ACCEL_ENV_VAR_OVERRIDE_ON_ZERO", "0")
     os.environ.setdefault("RAY_ENABLE_UV_RUN_RUNTIME_ENV", "0")
     os.environ.setdefault("RAY_task_oom_retries", str(TRIES - 1))
+    # A thread of Ray Data that outlives the connection, at the end of a stopped run, must not make another one.
+    os.environ.setdefault("RAY_ENABLE_AUTO_CONNECT", "0")
     import ray
 
     if not ray.is_initialized():
@@ -211,7 +214,9 @@ def share_machine(resources: dict[str, float], config: EncodeConfig, *, may_grow
     most = config.max_actors
     if gpus or (config.device == "cuda" and most and may_grow):
         if most:
-            return Encoders(config.actors or 1, most, 1, {"num_gpus": 1 / config.actors_per_gpu, "num_cpus": 0})
+            # No more at first than there is room for now: a cluster that lost a node may be without it for long.
+            least = min(config.actors or 1, gpus * config.actors_per_gpu) if gpus else config.actors or 1
+            return Encoders(least, most, 1, {"num_gpus": 1 / config.actors_per_gpu, "num_cpus": 0})
         actors = config.actors or gpus * config.actors_per_gpu
         share = 1 / max(config.actors_per_gpu, math.ceil(actors / gpus))
         return Encoders(actors, actors, 1, {"num_gpus": share, "num_cpus": 0})
@@ -299,8 +304,14 @@ def run_stages(
         # Ray 2.63 has no other way to bound retries than the arguments that it is going to name differently.
         warnings.filterwarnings("ignore", message="`ray_remote_args` is deprecated")
         dataset = _connect(batches, config, frames_schema, decode, load)
-    for table in dataset.iter_batches(batch_size=None, batch_format="pyarrow", prefetch_batches=0):
-        yield from table.to_pylist()
+    try:
+        for table in dataset.iter_batches(batch_size=None, batch_format="pyarrow", prefetch_batches=0):
+            yield from table.to_pylist()
+    finally:
+        # Ray ends encoders when nothing refers to them any more. After errors, tracebacks do, in cycles: with GPUs held
+        # by the encoders of a run that lost a node, those that take up what was lost would wait for ever.
+        del dataset
+        gc.collect()
 
 
 def _connect(batches: pa.Table, config: Config, frames_schema: pa.Schema, decode: Decode, load: Load) -> Any:

@@ -23,6 +23,7 @@ from pipeline import schema
 from pipeline.errors import FileFailure
 from pipeline.file import File, has_size, seconds_of, size_of
 from pipeline.ledger import Ledger, copied_row, gone_row, unreadable_row
+from pipeline.listing import many_objects
 from pipeline.members import is_member, shard_of
 from pipeline.pack import cut_recordings, pack
 from pipeline.read import locate
@@ -111,6 +112,7 @@ ACTIONS = ("new", "changed", "moved", "duplicate", "retried", "metadata", "faile
 other values in the user's columns; failed: cannot be read, or failed before and is not tried again."""
 
 
+@many_objects()
 def make_plan(
     listed: pa.Table,
     ledger: Ledger,

@@ -2,7 +2,8 @@
 
 The column is a struct of ``bytes`` and ``path`` (the feature ``Audio`` of `datasets`), or one of plain bytes; of
 several, the one that is called ``audio``. Rows are told apart by their paths (``list_rows``) and read by their numbers
-(``read_row``). Neither needs the table as a whole: names are read without the bytes, and bytes a few pages at a time.
+(``read_row``). Neither needs the table as a whole: names are read without the bytes, and bytes a row group or a record
+batch at a time.
 """
 
 import json

@@ -35,6 +35,7 @@ COMMANDS = {
     "logs",
     "stop",
     "jobs",
+    "bench",
 }
 ROOT = Path(__file__).parent.parent
 

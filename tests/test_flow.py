@@ -58,6 +58,13 @@ def test_a_cluster_may_grow_from_no_gpu_at_all() -> None:
     assert found.fit({"CPU": 200.0}) == 5
 
 
+def test_a_cluster_that_lost_gpus_begins_with_the_encoders_that_fit_there() -> None:
+    config = EncodeConfig(device="cuda", actors=3, max_actors=6)
+    for gpus, least in ((4.0, 3), (2.0, 2), (1.0, 1), (0.0, 3)):
+        found = share_machine({"CPU": 4.0, "GPU": gpus}, config, may_grow=True)
+        assert (found.least, found.most) == (least, 6)
+
+
 def test_more_encoders_than_gpus_or_cores_still_fit() -> None:
     for actors in (1, 2, 3, 5, 8):
         wants = share_machine({"CPU": 16.0, "GPU": 2.0}, EncodeConfig(actors=actors)).wants

@@ -1,10 +1,14 @@
-"""``python -m jobs.bench --encoder``, which needs torch, transformers and numpy only."""
+"""``python -m jobs.bench``: with ``--encoder`` it needs torch, transformers and numpy only."""
 
 import sys
 
-from jobs.bench.encoder import main
-
 if __name__ == "__main__":
-    if "--encoder" not in sys.argv[1:]:
-        sys.exit("say --encoder: the only thing that is measured here so far")
-    sys.exit(main(sys.argv[1:]))
+    if "--encoder" in sys.argv[1:]:
+        from jobs.bench.encoder import main
+
+        sys.exit(main(sys.argv[1:]))
+    import typer
+
+    from jobs.bench.command import bench
+
+    typer.run(bench)

@@ -1,0 +1,208 @@
+"""``earshot bench``: how fast this machine makes an index of your files, and how long a corpus will take."""
+
+import csv
+import os
+import tempfile
+import time
+from pathlib import Path
+from typing import TYPE_CHECKING, Annotated, Any
+
+import typer
+
+from jobs.output import print_json, print_table, show_bytes
+from jobs.query import Json
+
+if TYPE_CHECKING:
+    from collections.abc import Iterator
+
+    from jobs.bench.parts import Decoded
+    from pipeline.config import Config
+
+FILES_PER_FORMAT = 4
+BATCHES = {"cpu": (1, 2, 4), "cuda": (8, 32, 128)}
+RUN_S = 40.0
+"""How long the run from end to end encodes, about."""
+
+Row = dict[str, Any]
+
+
+def bench(
+    sources: Annotated[
+        list[str] | None, typer.Argument(metavar="[SOURCE]...", help="As in `earshot index`; synthetic sounds if none.")
+    ] = None,
+    model: Annotated[str, typer.Option(help="Model for clips, as in `earshot index`.")] = "earshot-tiny",
+    frame_model: Annotated[str | None, typer.Option(help="Model for frames; the clip model if left out.")] = None,
+    hours: Annotated[float, typer.Option(help="Size of the corpus that is projected, in hours of audio.", min=0)] = 1e4,
+    profile: Annotated[bool, typer.Option("--profile", help="Say where the encoder's time goes.")] = False,
+    json: Json = False,
+) -> None:
+    """Measure decoding, encoding, writing and a whole run on this machine, and project what a corpus will take.
+
+    Some of the files are taken, of long ones the first minute. Nothing is left behind.
+
+    Example: earshot bench ~/sounds --model facebook/pe-av-small --hours 20000
+    """
+    from jobs.bench.encoder import describe_machine
+    from pipeline.config import make_config
+    from pipeline.encode import resolve_device
+
+    machine = f"{len(os.sched_getaffinity(0))} cores; {describe_machine(resolve_device('auto'))}"
+    if not json:
+        print(machine, flush=True)
+    with tempfile.TemporaryDirectory(prefix="earshot-bench-") as scratch:
+        encode = {"clip_model": model, "frame_model": frame_model}
+        given = sources or [str(_write_sounds(Path(scratch) / "sounds"))]
+        config = make_config({"sources": given, "into": str(Path(scratch) / "index"), "encode": encode})
+        for figure in measure(config, Path(scratch), hours):
+            if json:
+                print_json([{"machine": machine, **figure}])
+            else:
+                _show(figure)
+    if profile:
+        from jobs.bench.encoder import load_models
+        from jobs.bench.encoder import profile as profile_encoder
+        from pipeline.encode import resolve_precision
+
+        device = resolve_device("auto")
+        print(profile_encoder(lambda: load_models(model), device, resolve_precision("auto", device), 1, 10.0))
+
+
+def measure(config: "Config", scratch: Path, hours: float) -> "Iterator[Row]":
+    """Figures as they become known, each with its ``part``: decode, encode, write, run, corpus."""
+    from jobs.bench.parts import by_format, decode_files, encode_speed, write_speed
+    from pipeline.checkpoint import read_identity
+    from pipeline.encode import check_models, resolve_device, resolve_precision
+    from pipeline.errors import CorpusError
+
+    check_models(config.encode, config.store.frames == "all")
+    rows = _draw(config)
+    some = _some_of_each(rows)
+    for _ in decode_files(some[:: FILES_PER_FORMAT // 2], config):  # what is loaded at the first file of a format
+        pass
+    decoded = list(decode_files(some, config))
+    if not decoded:
+        raise CorpusError(f"{config.sources[0]}: none of the files that were tried can be decoded")
+    for codec, (n_files, speed) in by_format(decoded).items():
+        yield {"part": "decode", "format": codec, "files": n_files, "x_per_core": speed}
+    decode_x = sum(each.audio_s for each in decoded) / sum(each.cpu_s for each in decoded)
+
+    cores = len(os.sched_getaffinity(0))
+    device = resolve_device("auto")
+    native, windows = resolve_precision("auto", device), _full_windows(decoded)
+    n_processes = cores if device == "cpu" else 1
+    best = 0.0
+    for precision in dict.fromkeys(("float32", native)):
+        for batch in BATCHES[device]:
+            speed = encode_speed(config, windows, precision, batch, n_processes)
+            yield {"part": "encode", "precision": precision, "batch": batch, "processes": n_processes, "x": speed}
+            best = max(best, speed if precision == native else 0.0)
+
+    identity = read_identity(config.encode.frame_model or config.encode.clip_model)
+    write_x = write_speed(str(scratch / "written"), identity.dimension)
+    yield {"part": "write", "dimension": identity.dimension, "x": write_x}
+
+    decode_all = decode_x * cores
+    allowed = 1 / (1 / best + 1 / decode_all) if device == "cpu" else min(best, decode_all)
+    run = _run(config, rows, scratch, RUN_S * allowed)
+    wall_h, gb = hours / run["x"], run.pop("index_bytes") / run["audio_s"] * 3600 * hours / 1e9
+    yield {"part": "run", **run, "of_what_parts_allow": run["x"] / allowed}
+    yield {"part": "corpus", "hours": hours, "wall_h": wall_h, "core_h": wall_h * cores, "index_gb": gb} | (
+        {"gpu_h": wall_h} if device == "cuda" else {}
+    )
+
+
+def _draw(config: "Config") -> list[Row]:
+    """The files of the corpus in random order, always the same, the first minute of long ones."""
+    import numpy as np
+
+    from jobs.bench.parts import shorten
+    from pipeline.corpus import list_corpus
+
+    listed = list_corpus(config.sources, config.corpus)
+    order = np.random.default_rng(0).permutation(listed.num_rows)[:20_000]
+    return [shorten(row) for row in listed.take(order).to_pylist() if row["reason"] is None]
+
+
+def _some_of_each(rows: list[Row]) -> list[Row]:
+    """A few files of each extension."""
+    found: dict[str, list[Row]] = {}
+    for row in rows:
+        some = found.setdefault(os.path.splitext(row["uri"].partition("#")[0])[1].lower(), [])
+        if len(some) < FILES_PER_FORMAT:
+            some.append(row)
+    return [row for some in found.values() for row in some]
+
+
+def _full_windows(decoded: "list[Decoded]") -> list[Any]:
+    """Windows to encode: the full ones, or the longest where all files are short."""
+    windows = [window for each in decoded for window in each.windows]
+    longest = max(map(len, windows))
+    return [window for window in windows if len(window) == longest][:32]
+
+
+def _run(config: "Config", rows: list[Row], scratch: Path, audio_s: float) -> Row:
+    """Index about ``audio_s`` seconds of the files, and say how fast that went once workers had started."""
+    from pipeline.file import File
+    from pipeline.ranges import recording_of
+    from pipeline.record import make_record
+    from pipeline.run import index_corpus
+
+    manifest, planned_s = scratch / "sample.csv", 0.0
+    with manifest.open("w", newline="", encoding="utf-8") as file:
+        writer = csv.writer(file)
+        writer.writerow(["uri", "start_s", "end_s"])
+        for row in rows:
+            if planned_s >= audio_s:
+                break
+            writer.writerow([recording_of(row), row["start_s"], row["end_s"]])
+            planned_s += File.of_listed(row).seconds
+    values = config.model_dump(mode="json") | {"sources": [str(manifest)]}
+    values["run"] = {**values["run"], "max_failed_fraction": 1.0}
+    began = time.monotonic()
+    progress = index_corpus(type(config).model_validate(values))
+    took = time.monotonic() - began
+    busy_s = progress.pace.busy_s
+    return {
+        "files": progress.n_files,
+        "failed": progress.n_failed,
+        "audio_s": progress.audio_s,
+        "x": progress.speed,
+        "start_s": max(0.0, took - progress.audio_s / progress.speed) if progress.speed else None,
+        "write_share": busy_s["write"] / max(1e-9, sum(busy_s.values())),
+        "bottleneck": make_record(progress).bottleneck,
+        "index_bytes": sum(file.stat().st_size for file in Path(config.into).rglob("*") if file.is_file()),
+    }
+
+
+def _write_sounds(folder: Path) -> Path:
+    """Half an hour of noise that swells, as wav, flac, mp3 and ogg."""
+    import numpy as np
+    import soundfile
+
+    folder.mkdir()
+    rng = np.random.default_rng(3)
+    swell = np.sin(np.linspace(0, 60 * np.pi, 30 * 48_000)) ** 2
+    for number in range(60):
+        suffix = ("wav", "flac", "mp3", "ogg")[number % 4]
+        soundfile.write(folder / f"{number:02d}.{suffix}", rng.normal(0, 0.1, len(swell)) * swell, 48_000)
+    return folder
+
+
+def _show(figure: Row) -> None:
+    """One figure as a line."""
+    lines = {
+        "decode": "decode  {format}: {x_per_core:,.0f}x real time per core ({files} files)",
+        "encode": "encode  {precision}, {batch} windows a batch, {processes} processes: {x:,.2f}x real time",
+        "write": "write   frames of {dimension} numbers: {x:,.0f}x real time",
+        "run": "run     {files} files, {audio_s:,.0f} s of audio: {x:,.2f}x real time, {of_what_parts_allow:.2f} of"
+        " what the parts allow; {start_s:.1f} s to start, {write_share:.1%} of the work is writing, bottleneck"
+        " {bottleneck}",
+    }
+    if figure["part"] != "corpus":
+        print(lines[figure["part"]].format(**figure), flush=True)
+        return
+    size, wall_h = show_bytes(figure["index_gb"] * 1e9), figure["wall_h"]
+    columns = ["hours of audio", "days", "core hours", *(["GPU hours"] if "gpu_h" in figure else []), "index"]
+    values = [f"{figure['hours']:,.0f}", f"{wall_h / 24:,.1f}", f"{figure['core_h']:,.0f}"]
+    values += [f"{figure['gpu_h']:,.0f}"] if "gpu_h" in figure else []
+    print_table("a corpus on this machine", columns, [[*values, size]], right=columns)

@@ -1,0 +1,142 @@
+"""What each part of a run does by itself on this machine: decode, encode, write. Speeds are in seconds of audio."""
+
+import time
+from collections.abc import Iterator, Sequence
+from concurrent.futures import ProcessPoolExecutor
+from dataclasses import dataclass
+from multiprocessing import get_context
+from typing import TYPE_CHECKING, Any
+
+import numpy as np
+
+if TYPE_CHECKING:
+    from pipeline.config import Config
+    from pipeline.window import Waveform
+
+MOST_S = 60.0
+"""Audio that is decoded of a file, and held for the encoder."""
+
+LEAST_S = 4.0
+"""How long a part is measured, at least."""
+
+Row = dict[str, Any]
+
+
+@dataclass(frozen=True)
+class Decoded:
+    """A file: its format, seconds of audio and of a core's work, and its windows."""
+
+    uri: str
+    codec: str
+    audio_s: float
+    cpu_s: float
+    windows: "list[Waveform]"
+
+
+def shorten(row: Row) -> Row:
+    """A LISTED row, or that of the first minute of a recording that seems to be longer than two."""
+    from pipeline.file import File
+    from pipeline.ranges import Range, range_of, recording_of
+
+    if File.of_listed(row).seconds <= 2 * MOST_S:
+        return row
+    part: Range = range_of(row).narrow(0.0, MOST_S)
+    return {**row, "uri": f"{recording_of(row)}{part}", "start_s": part.start_s, "end_s": part.end_s}
+
+
+def decode_files(rows: Sequence[Row], config: "Config") -> Iterator[Decoded]:
+    """Decode LISTED rows by the stage that does it in a run, without hashing them. Broken files are left out."""
+    from pipeline.file import File
+    from pipeline.pack import pack
+    from pipeline.stages import decode_batch
+
+    for row in rows:
+        file = File.of_listed(row)
+        file.content_hash = "0" * 64
+        [planned] = pack([[file]], config.run.batch_s, "0" * 32).to_pylist()
+        began, windows, files = time.process_time(), [], []
+        for table in decode_batch(planned, config.decode, config.window.grid):
+            for found in table.to_pylist():
+                if found["files"] is None:
+                    windows.append(np.frombuffer(found["pcm"], np.float32))
+                else:
+                    files += found["files"]
+        took = time.process_time() - began
+        if files and files[0]["status"] == "indexed":
+            yield Decoded(row["uri"], files[0]["codec"] or "?", files[0]["duration_s"], took, windows)
+
+
+def encode_speed(
+    config: "Config", windows: "Sequence[Waveform]", precision: str, batch: int, n_processes: int
+) -> float:
+    """Seconds of audio encoded per second by ``n_processes`` at the same time, of one thread each on a CPU.
+
+    Only what a window owns counts: the audio that consecutive windows share is encoded twice, and counted once.
+    """
+    settings = config.encode.model_copy(update={"precision": precision, "batch_windows": batch})
+    frames = config.store.frames == "all"
+    context = get_context("spawn")
+    barrier = context.Barrier(n_processes)
+    some = [windows[i % len(windows)] for i in range(batch)]
+    with ProcessPoolExecutor(n_processes, context, initializer=_hold, initargs=(barrier,)) as pool:
+        speeds = list(pool.map(_encode_here, *zip(*[(settings, frames, some, batch)] * n_processes, strict=True)))
+    grid = config.window.grid
+    return sum(speeds) * grid.step_frames / grid.length_frames
+
+
+_barrier: Any = None
+
+
+def _hold(barrier: Any) -> None:
+    global _barrier
+    _barrier = barrier
+
+
+def _encode_here(settings: Any, frames: bool, windows: "Sequence[Waveform]", batch: int) -> float:
+    """Seconds of windows encoded per second in this process, while the others do the same."""
+    from pipeline.flow import load_models
+    from pipeline.window import SAMPLE_RATE_HZ
+
+    encoder: Any = load_models(settings, frames, 1)
+    call = (list(windows) * batch)[:batch]
+    encoder.encode(call)
+    _barrier.wait()
+    began, n_samples = time.perf_counter(), 0
+    while (took := time.perf_counter() - began) < LEAST_S or not n_samples:
+        encoder.encode(call)
+        n_samples += sum(map(len, call))
+    return n_samples / SAMPLE_RATE_HZ / took
+
+
+def write_speed(into: str, dimension: int) -> float:
+    """Seconds of audio whose frames are written per second, as fragments of 250 windows' frames."""
+    import pyarrow as pa
+
+    from pipeline import schema, store
+    from pipeline.window import FRAME_S
+
+    frames_schema = schema.frames_schema(dimension)
+    n = 62_500
+    vectors = pa.array(np.random.default_rng(0).normal(0, 1, n * dimension).astype(np.float16))
+    columns = [
+        pa.repeat("0" * 32, n),
+        pa.array(np.arange(n, dtype=np.int32)),
+        pa.array(np.arange(n) * FRAME_S),
+        pa.repeat("0" * 32, n),
+        pa.FixedSizeListArray.from_arrays(vectors, dimension).cast(frames_schema.field("vector").type),
+    ]
+    rows = pa.RecordBatch.from_arrays(columns, schema=frames_schema)
+    began, n_written = time.perf_counter(), 0
+    while (took := time.perf_counter() - began) < LEAST_S or not n_written:
+        store.write_frames(into, [rows], frames_schema)
+        n_written += n
+    return n_written * FRAME_S / took
+
+
+def by_format(decoded: Sequence[Decoded]) -> dict[str, tuple[int, float]]:
+    """Format -> how many files, and seconds of audio decoded per second of one core."""
+    found: dict[str, tuple[int, float]] = {}
+    for codec in sorted({each.codec for each in decoded}):
+        some = [each for each in decoded if each.codec == codec]
+        found[codec] = len(some), sum(each.audio_s for each in some) / max(1e-9, sum(each.cpu_s for each in some))
+    return found
