@@ -1,5 +1,6 @@
 """A query embedding in, ranked clips out. Scores are the model's own: dot products, not normalised."""
 
+import re
 from collections.abc import Iterable
 from dataclasses import dataclass, field
 from typing import Any, Literal
@@ -122,7 +123,8 @@ def _nearest(clips: Any, query: Vector, n: int, where: str | None, names: list[s
 
 
 def _wrong_where(where: str, error: Exception, table: Any) -> UsageError:
-    first_line = " ".join(str(error).split("\n")[0].split()).split(" Valid fields are ")[0][:200]
+    first_line = " ".join(str(error).split("\n")[0].split())
+    first_line = re.split(r" Valid fields are |, /\S+\.rs", first_line)[0][:200]  # and not where in Lance it was found
     columns = ", ".join(name for name in table.schema.names if name != "vector")
     return UsageError(f"--where {where!r}: {first_line} (columns: {columns})")
 

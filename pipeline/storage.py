@@ -42,11 +42,11 @@ def is_url(path: str) -> bool:
 
 
 def absolute(path: str) -> str:
-    """``path`` as it is written wherever it is used from; URLs as their store writes them."""
+    """``path`` as it is written wherever it is used from; URLs as their store writes them, ``file:`` ones as paths."""
     if not is_url(path):
         return os.path.abspath(os.path.expanduser(path))
     store, name = find(path)
-    return str(store.unstrip_protocol(name))
+    return name if path.startswith("file://") else str(store.unstrip_protocol(name))
 
 
 def join(path: str, name: str) -> str:

@@ -78,6 +78,15 @@ def test_file_as_source_is_taken_whatever_its_extension(tree: Path) -> None:
     assert names(tree, tree / "notes.txt", tree / "wav") == ["notes.txt", "wav"]
 
 
+def test_file_urls_are_the_paths_that_they_name(tree: Path) -> None:
+    as_paths = list_corpus([str(tree)])
+    assert list_corpus([f"file://{tree}"]).equals(as_paths)
+    assert list_corpus([str(tree), f"file://{tree}"]).equals(as_paths)
+    manifest = tree.parent / "named.csv"
+    manifest.write_text("uri\n" + "".join(f"file://{uri}\n" for uri in as_paths["uri"].to_pylist()))
+    assert list_corpus([str(manifest)])["uri"].equals(as_paths["uri"])
+
+
 def test_relative_and_home_sources(tree: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.chdir(tree / "sub")
     monkeypatch.setenv("HOME", str(tree / "sub"))

@@ -120,13 +120,14 @@ def test_a_strange_file_name_comes_back_as_it_is(clips: Any) -> None:
     assert {hit.uri for hit in find_clips(clips, QUERY, k=5, where=f"uri = '{quoted}'")} == {WEIRD}
 
 
-@pytest.mark.parametrize("where", ["nonsense = 1", "start_s >", "uri LIKE 3 AND"])
+@pytest.mark.parametrize("where", ["nonsense = 1", "start_s >", "uri LIKE 3 AND", "start_s = 'five'"])
 def test_a_wrong_where_is_one_line(clips: Any, where: str) -> None:
     with pytest.raises(UsageError) as caught:
         find_clips(clips, QUERY, k=1, where=where)
     assert where in str(caught.value)
     assert "start_s" in str(caught.value)
     assert "\n" not in str(caught.value)
+    assert ".rs" not in str(caught.value)
 
 
 @pytest.mark.parametrize("query", [np.full(8, np.nan), np.ones(7), np.ones((2, 8))])
