@@ -13,8 +13,9 @@ the history of the model card, or move the gaps and write new captions.
 import argparse
 import dataclasses
 import json
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from dataclasses import dataclass
+from functools import partial
 from pathlib import Path
 
 import numpy as np
@@ -38,6 +39,7 @@ TOLERANCE_S = 0.2
 
 Floats = npt.NDArray[np.float32]
 Mask = npt.NDArray[np.bool_]
+Embed = Callable[[torch.Tensor], tuple[torch.Tensor, torch.Tensor]]
 
 
 @dataclass(frozen=True, slots=True)
@@ -127,8 +129,14 @@ def make_clips(rng: np.random.Generator, held_out: bool) -> list[Clip]:
     return clips
 
 
+def embed_plainly(model: PeAudioModel, samples: torch.Tensor) -> tuple[torch.Tensor, torch.Tensor]:
+    """(n, samples) -> (n, dim) clips and (n, frames, dim) frames, by transformers' own forward."""
+    output = model.audio_encoder(samples[:, None])
+    return model.audio_head(output.pooler_output), model.audio_head(output.last_hidden_state)
+
+
 @torch.inference_mode()
-def encode_clips(model: PeAudioModel, clips: Sequence[Clip]) -> list[Encoded]:
+def encode_clips(embed: Embed, clips: Sequence[Clip]) -> list[Encoded]:
     """Every clip's embeddings; clips of equal length travel together, so nothing is padded."""
     by_length: dict[int, list[int]] = {}
     for index, clip in enumerate(clips):
@@ -138,9 +146,8 @@ def encode_clips(model: PeAudioModel, clips: Sequence[Clip]) -> list[Encoded]:
         at_once = max(1, 500_000 // n_samples)
         for first in range(0, len(indices), at_once):
             batch = indices[first : first + at_once]
-            output = model.audio_encoder(torch.from_numpy(np.stack([clips[i].waveform for i in batch]))[:, None])
-            pooled = model.audio_head(output.pooler_output).numpy()
-            frames = model.audio_head(output.last_hidden_state).numpy()
+            samples = torch.from_numpy(np.stack([clips[i].waveform for i in batch]))
+            pooled, frames = (embeddings.float().numpy() for embeddings in embed(samples))
             encoded.update({index: Encoded(pooled[row], frames[row]) for row, index in enumerate(batch)})
     return [encoded[index] for index in range(len(clips))]
 
@@ -220,11 +227,15 @@ class _Tally:
         self.errors += matched
 
 
-def measure(model: PeAudioModel, tokenizer: PreTrainedTokenizerBase, exam: Exam) -> Quality:
-    """The quality of a checkpoint, asked with every caption of the exam."""
+def measure(model: PeAudioModel, tokenizer: PreTrainedTokenizerBase, exam: Exam, embed: Embed | None = None) -> Quality:
+    """The quality of a checkpoint, asked with every caption of the exam.
+
+    Args:
+        embed: its audio tower, where not transformers' own forward is to be measured.
+    """
     model.eval()
     clips = exam.clips
-    encoded = encode_clips(model, clips)
+    encoded = encode_clips(embed or partial(embed_plainly, model), clips)
     scale, bias = model.text_audio_logit_scale.item(), model.text_audio_logit_bias.item()
     targets = [frame_targets(clip.events, count_frames(len(clip.waveform))) for clip in clips]
     precision: dict[str, float] = {}

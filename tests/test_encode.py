@@ -603,6 +603,7 @@ def test_a_checkpoint_of_released_size_is_described_and_loaded_fast(tmp_path: Pa
     assert sum(p.numel() for p in text._model.parameters()) == 322_288_642
 
 
+@pytest.mark.slow
 def test_kept_memory_is_used_again() -> None:
     """Passes map next to no fresh memory: counted in page faults, in a process of its own.
 

@@ -1,6 +1,7 @@
 """Float32 equals transformers' forward, and bfloat16 stays close to it: for the bundled model, and at full size."""
 
 import copy
+import dataclasses
 import subprocess
 import sys
 from collections.abc import Iterator
@@ -11,10 +12,12 @@ import pytest
 import torch
 
 from jobs.bench.encoder import cosine, make_random_models, make_sounds, relative, run_plainly
-from pipeline.encode import load_audio_model, make_tower
+from jobs.evaluate_tiny import CHECKPOINT, load, make_exam, measure
+from pipeline.encode import keep_freed_memory, load_audio_model, make_tower
 from pipeline.synth import draw_scene
 
 LARGEST_DIFFERENCE = 1e-4
+LARGEST_CHANGE = 0.01
 LEAST_CLIP_COSINE, LEAST_FRAME_COSINE = 0.9995, 0.999
 
 
@@ -57,6 +60,20 @@ def test_the_bundled_model_in_both_precisions(bundled: Any) -> None:
         rough_clips, rough_frames = run([bundled], sounds, "bfloat16")
         assert cosine(rough_clips, clips).min() > LEAST_CLIP_COSINE
         assert cosine(rough_frames, frames).mean() > LEAST_FRAME_COSINE
+
+
+@pytest.mark.slow
+@pytest.mark.parametrize("precision", ["float32", "bfloat16"])
+def test_the_bundled_model_finds_and_localises_as_before(bundled: Any, precision: str) -> None:
+    """Every figure of the held-out exam, by class too, in every precision, beside that of transformers' forward."""
+    keep_freed_memory()
+    model, tokenizer = load(CHECKPOINT)
+    exam = make_exam(held_out=True)
+    expected = measure(model, tokenizer, exam)
+    taken = copy.deepcopy(bundled)
+    quality = measure(model, tokenizer, exam, make_tower(taken, taken, "cpu", precision))
+    for name, value in dataclasses.asdict(expected).items():
+        assert getattr(quality, name) == pytest.approx(value, abs=LARGEST_CHANGE), name
 
 
 @pytest.mark.slow

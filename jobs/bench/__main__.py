@@ -1,10 +1,14 @@
-"""``python -m jobs.bench``: with ``--encoder`` it needs torch, transformers and numpy only."""
+"""``python -m jobs.bench``: as ``earshot bench``, or ``--encoder`` (torch and transformers suffice), or ``--peers``."""
 
 import sys
 
 if __name__ == "__main__":
     if "--encoder" in sys.argv[1:]:
         from jobs.bench.encoder import main
+
+        sys.exit(main(sys.argv[1:]))
+    if "--peers" in sys.argv[1:]:
+        from jobs.bench.peers import main
 
         sys.exit(main(sys.argv[1:]))
     import typer

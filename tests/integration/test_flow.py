@@ -33,7 +33,7 @@ from tests.test_run import WideEncoder, in_place
 pytestmark = pytest.mark.usefixtures("ray_session")
 
 GRID = Grid()
-PER_CLASS = 4
+PER_CLASS = 2
 SOUNDS = [label for label in CLASSES if label != "silence"]
 
 
@@ -267,7 +267,7 @@ def test_broken_files_are_rows_and_a_rerun_leaves_them(tmp_path: Path) -> None:
     assert journal.read_published(config.into) == before
 
 
-@pytest.mark.parametrize("n_files", [60, pytest.param(200, marks=pytest.mark.slow)])
+@pytest.mark.parametrize("n_files", [24, pytest.param(200, marks=pytest.mark.slow)])
 def test_many_files_of_every_format_have_a_row_each(tmp_path: Path, n_files: int) -> None:
     folder = tmp_path / "in"
     rng = np.random.default_rng(9)
@@ -357,6 +357,7 @@ def test_what_ray_says_stays_off_stdout(capsys: pytest.CaptureFixture[str]) -> N
     assert "ray.kill" not in err
 
 
+@pytest.mark.slow
 def test_a_worker_that_cannot_write_ends_the_run_with_its_own_words(tmp_path: Path) -> None:
     (tmp_path / "in").mkdir()
     write_wav(tmp_path / "in" / "a.wav", noise(0.5))
@@ -371,6 +372,7 @@ def test_a_worker_that_cannot_write_ends_the_run_with_its_own_words(tmp_path: Pa
     assert "UDF" not in str(caught.value)
 
 
+@pytest.mark.slow
 def test_a_file_that_kills_its_worker_is_a_failure(tmp_path: Path, capfd: pytest.CaptureFixture[str]) -> None:
     (tmp_path / "in").mkdir()
     for number in range(6):
