@@ -78,17 +78,22 @@ class Batches:
             assert self._samples is not None
             batch = group[: max(1, self._samples // length)]
             try:
-                clips, frames = model(self._send(np.stack([windows[i] for i in batch])))
-                outputs = self._fetch(clips), None if frames is None else self._fetch(frames)
+                outputs = self._embed(model, np.stack([windows[i] for i in batch]))
             except torch.OutOfMemoryError:
                 if len(batch) == 1:
                     raise
+                outputs = None
+            if outputs is None:  # the error is gone, and with it what its frames held
                 # For good: what the device has left for us will not grow again by itself.
                 self._samples = max(length, len(batch) * length // 2)
                 torch.cuda.empty_cache()
                 continue
             yield batch, outputs
             group = group[len(batch) :]
+
+    def _embed(self, model: Run, samples: Waveform) -> tuple[Any, Any]:
+        clips, frames = model(self._send(samples))
+        return self._fetch(clips), None if frames is None else self._fetch(frames)
 
     def _send(self, samples: Waveform) -> Any:
         import torch

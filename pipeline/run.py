@@ -8,6 +8,7 @@ import os
 import time
 import uuid
 from collections.abc import Callable, Iterator, Mapping
+from concurrent.futures import ThreadPoolExecutor
 from dataclasses import dataclass, replace
 from typing import Any, Literal
 
@@ -351,14 +352,16 @@ def _check_before_creating(config: Config, *, on_ray: bool) -> None:
     """Whatever would keep the workers from encoding, said before anything is written."""
     if not storage.is_url(config.into) and os.path.lexists(config.into) and not os.path.isdir(config.into):
         raise EarshotError(f"{config.into}: cannot be written: a file is in the way; choose another place")
+    from pipeline import flow  # Ray itself is imported where it is used
     from pipeline.encode import check_models
 
-    check_models(config.encode, frames=config.store.frames == "all")
+    with ThreadPoolExecutor(1) as pool:  # torch is imported and weights are read while Ray starts: seconds each
+        checked = pool.submit(check_models, config.encode, frames=config.store.frames == "all")
+        if on_ray:
+            flow.start_ray()
+        checked.result()
     if on_ray:
-        from pipeline.flow import check_machine, start_ray
-
-        start_ray()
-        check_machine(config.encode)
+        flow.check_machine(config.encode)
 
 
 class _Run:

@@ -263,7 +263,9 @@ class Transformer:
         config = encoder.config
         self._heads, self._pairs = config.num_attention_heads, config.num_key_value_heads
         self._dimension = config.head_dim
+        frequencies = encoder.rotary_emb.inv_freq.to(device, copy=True)
         model.to(device, dtype)
+        encoder.rotary_emb.inv_freq = frequencies  # in float32: rounded, they would turn far frames by half a radian
         self._layers = [_Layer(layer, config) for layer in encoder.layers[: config.num_hidden_layers]]
         self._head = model.audio_head
 
