@@ -18,22 +18,42 @@ BAR_EVERY_S = 0.2
 
 
 def describe(record: "Record") -> str:
-    """A record in one line: ``encoding: 12 of 40 files, 0.50 h of about 2.00 h, 31x real time, 3 min left``."""
-    parts = [f"{record.n_done} of {record.n_files} files", *_describe_pace(record)]
-    return f"{record.doing}: {', '.join(part for part in parts if part)}"
+    """A record in one line: ``encoding: 12 of 40 files, 0.50 h of about 2.00 h, 31x real time, 3 min left,
+    failures: 1 not_audio; decode 200x, encode 31x (busiest: 98%), write 900x``."""
+    counted = f"{record.doing}: {record.n_done} of {record.n_files} files"
+    return "; ".join(filter(None, [", ".join([counted, *_describe_pace(record)]), _describe_stages(record)]))
+
+
+def show_failures(record: "Record", at_most: int | None = None) -> str:
+    """Failures by reason, the most frequent first: ``12 not_audio, 3 truncated``."""
+    by_count = sorted(record.failures.items(), key=lambda failure: -failure[1])
+    rest = sum(count for _, count in by_count[at_most:]) if at_most is not None else 0
+    shown = [f"{count} {reason}" for reason, count in by_count[:at_most]]
+    return ", ".join([*shown, *([f"{rest} others"] if rest else [])])
 
 
 def _describe_pace(record: "Record") -> list[str]:
     about = "" if record.state == "done" else "about "
+    failures = show_failures(record, at_most=3)
     hours = f"{show_hours(record.hours_done * 3600)} of {about}{show_hours(record.hours_all * 3600)}"
-    stage = record.bottleneck and record.stages[record.bottleneck].busy
-    return [
+    found = [
         hours if record.hours_all else "",
         f"{record.hours_per_hour:.0f}x real time" if record.hours_per_hour else "",
         f"{show_left(record.eta_s)} left" if record.eta_s is not None else "",
-        f"{record.n_failed} failed" if record.n_failed else "",
-        f"{record.bottleneck} is busiest ({stage:.0%})" if stage and record.state == "running" else "",
+        f"failures: {failures}" if failures else "",
     ]
+    return [part for part in found if part]
+
+
+def _describe_stages(record: "Record") -> str:
+    """Audio per working second of each stage, and which has the least room."""
+
+    def say(name: str) -> str:
+        stage = record.stages[name]
+        is_busiest = name == record.bottleneck and stage.busy is not None and record.state == "running"
+        return f"{name} {stage.speed:.0f}x" + (f" (busiest: {stage.busy:.0%})" if is_busiest else "")
+
+    return ", ".join(say(name) for name, stage in record.stages.items() if stage.speed is not None)
 
 
 class Display:
@@ -107,7 +127,7 @@ class Display:
             description=record.doing,
             total=record.n_files or None,
             completed=record.n_done,
-            pace=", ".join(part for part in _describe_pace(record) if part),
+            pace="; ".join(filter(None, [", ".join(_describe_pace(record)), _describe_stages(record)])),
         )
 
     def _say(self, line: str) -> None:

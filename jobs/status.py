@@ -6,6 +6,7 @@ from typing import TYPE_CHECKING, Annotated
 
 import typer
 
+from jobs.display import show_failures
 from jobs.jobs import show_when
 from jobs.output import print_json, print_table, show_hours, show_left
 from jobs.query import Json
@@ -60,7 +61,7 @@ def _show_job(name: str | None, address: str | None, *, json: bool) -> None:
     if json:
         print_json([{**asdict(job), "job": job.name, "record": record and asdict(record)}])
     elif record is not None:
-        _print_record(f"{job.name}: {job.state}", record)
+        _print_record(f"{job.name}: {job.state}", record, job)
     else:
         print(_tell_without_record(cluster, job))
 
@@ -80,19 +81,19 @@ def _tell_state(record: "Record") -> str:
     return f"running, but not heard of for {show_left(silent_s)}"
 
 
-def _print_record(title: str, record: "Record") -> None:
+def _print_record(title: str, record: "Record", job: "Job | None" = None) -> None:
+    was_killed = job is not None and job.ended and record.state == "running"  # so that it could not note its end
     about = "" if record.state == "done" else "about "
-    failures = ", ".join(f"{count} {reason}" for reason, count in record.failures.items())
     values = {
-        "doing": record.doing if record.state == "running" else None,
-        "error": record.error,
+        "was doing" if was_killed else "doing": record.doing if record.state == "running" else None,
+        "error": job.message if job is not None and was_killed else record.error,
         "index": record.index,
         "files": f"{record.n_done} of {record.n_files}: {record.n_indexed} indexed, {record.n_unchanged} unchanged,"
         f" {record.n_failed} failed",
-        "failures": failures or None,
+        "failures": show_failures(record) or None,
         "audio": f"{show_hours(record.hours_done * 3600)} of {about}{show_hours(record.hours_all * 3600)}",
         "speed": f"{record.hours_per_hour:.1f} hours per hour" if record.hours_per_hour else None,
-        "left": None if record.eta_s is None else show_left(record.eta_s),
+        "left": None if record.eta_s is None or was_killed else show_left(record.eta_s),
         "started": show_when(record.started_at),
         "updated": f"{show_when(record.updated_at)}, by process {record.pid} on {record.host}",
     }

@@ -22,6 +22,7 @@ import re
 from collections.abc import Iterator
 from contextlib import contextmanager
 from typing import Literal
+from urllib.parse import quote
 
 Stage = Literal["list", "read", "decode", "encode", "write"]
 
@@ -33,20 +34,34 @@ REASONS = (
 """Why files fail; of what is ``truncated``, the part that is there is indexed."""
 
 
-_IN_URLS = re.compile(
-    r"(?<=://)[^/\s@]+(?=@)|(?<=[?&])((?:X-Amz-|X-Goog-)?(?:Signature|Credential|Security-Token)|AWSAccessKeyId|sig|token"
-    r"|access_token|key)=[^&\s]+",
-    re.IGNORECASE,
+_NAMED = (
+    r"(?:X-(?:Amz|Goog)-)?(?:Signature|Credential|Security-Token)|AWS_?Access_?Key_?Id|Access_?Key(?:_?Id)?|Account_?Key"
+    r"|Shared_?Access_?Signature|(?:Session|Access|Refresh|SAS)_?Token|(?:(?:AWS|Client)_?)?Secret(?:_?(?:Access_?)?Key)?"
+    r"|Private_?Key|Api_?Key|Password|Passwd"
 )
-_SECRET_NAMES = re.compile(r"SECRET|TOKEN|PASSWORD|PASSWD|CREDENTIAL|ACCESS_KEY|ACCOUNT_KEY|API_KEY")
+_CREDENTIALS = (
+    # The user and the password of a URL; keys of object stores may hold slashes. A number there is a port.
+    (re.compile(r"(?<=://)(?:[^/\s@:]+:(?!\d+/)[^\s@]+|[^/\s@]+)@"), "***@"),
+    # What a URL, a connection string or a header calls by such a name, and what JSON or XML does.
+    (re.compile(r"(?<=[?&])(sig|token|key)=[^&\s]*[^&\s:]", re.IGNORECASE), r"\1=***"),
+    (re.compile(rf"(?<![\w-])({_NAMED})=[^&;,\s]*[^&;,\s:]", re.IGNORECASE), r"\1=***"),
+    (re.compile(rf"""(["'](?:{_NAMED})["']\s*:\s*)(["'])(?:(?!\2).)+\2""", re.IGNORECASE), r"\1\2***\2"),
+    (re.compile(rf"(<({_NAMED})>)[^<]+(?=</\2>)", re.IGNORECASE), r"\1***"),
+    (re.compile(r"(?<![A-Za-z0-9-])((?:Bearer|Basic)\s+)[A-Za-z0-9+/=._~-]{12,}", re.IGNORECASE), r"\1***"),
+    (re.compile(r"(?<![A-Z0-9])(?:AKIA|ASIA)[A-Z0-9]{16}(?![A-Z0-9])"), "***"),
+)
+_SECRET_NAMES = re.compile(r"SECRET|TOKEN|PASSWORD|PASSWD|CREDENTIAL|ACCESS_KEY|ACCOUNT_KEY|API_KEY|CONNECTION_STRING")
 
 
 def without_credentials(text: str) -> str:
-    """``text`` with three stars for the credentials in its URLs, and for those that the environment holds."""
-    text = _IN_URLS.sub(lambda match: f"{match[1]}=***" if match[1] else "***", text)
+    """``text`` with three stars for the credentials in it: those of URLs, connection strings and headers, those that
+    have the name of one, and those that the environment holds, encoded for a URL or not."""
+    for pattern, shown in _CREDENTIALS:
+        text = pattern.sub(shown, text)
     for name, value in os.environ.items():
-        if len(value) >= 8 and value in text and _SECRET_NAMES.search(name.upper()):
-            text = text.replace(value, "***")
+        if len(value) >= 8 and _SECRET_NAMES.search(name.upper()):
+            for written in (value, quote(value, safe="")):
+                text = text.replace(written, "***")
     return text
 
 

@@ -10,7 +10,7 @@ from collections.abc import Iterator
 import pyarrow as pa
 
 from pipeline import storage
-from pipeline.errors import CorpusError
+from pipeline.errors import CorpusError, UsageError, without_credentials
 from pipeline.members import is_shard
 from pipeline.ranges import Range
 from pipeline.sheet import is_sheet, read_sheet
@@ -31,7 +31,8 @@ def read_ranges(path: str) -> dict[str, list[Range]]:
     that it names, once each, ``Range()`` for the whole.
 
     Raises:
-        CorpusError: it cannot be read, has no column ``uri`` of text, a row without one, or one with a wrong range.
+        CorpusError: it cannot be read, has no column ``uri`` of text, a row without one, or one with a wrong range or
+            with credentials in its URL.
     """
     found: dict[str, list[Range]] = {}
     for uri, part in name_files(path, read_sheet(path, as_text=COLUMNS)):
@@ -57,7 +58,10 @@ def name_files(path: str, table: pa.Table) -> Iterator[tuple[str, Range]]:
     for number, (uri, part) in enumerate(zip(uris.to_pylist(), _read_ranges(path, table), strict=True), start=1):
         if part and is_shard(uri):
             raise CorpusError(f"{path}: row {number}: {uri} is a shard: give ranges of the files in it")
-        yield _absolute(folder, uri), part
+        try:
+            yield _absolute(folder, uri), part
+        except UsageError as error:
+            raise CorpusError(f"{path}: row {number}: {error}") from None
 
 
 def _read_ranges(path: str, table: pa.Table) -> Iterator[Range]:
@@ -92,6 +96,8 @@ def _read_seconds(path: str, table: pa.Table, name: str) -> list[float | None]:
 
 def _absolute(folder: str, uri: str) -> str:
     if storage.is_url(uri):
+        if any(mark in uri for mark in "@=") and without_credentials(uri) != uri:  # it would be in every table
+            raise UsageError(f"{uri}: credentials belong in the environment, not in a URL")
         return storage.absolute(uri)
     if storage.is_url(folder) and not uri.startswith(("/", "~")):
         return storage.join(folder, uri)

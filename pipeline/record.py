@@ -17,6 +17,7 @@ from types import TracebackType
 from typing import Any, Literal
 
 from pipeline import storage
+from pipeline.errors import without_credentials
 
 STAGES = ("decode", "encode", "write")
 """What workers do; receipts carry the seconds that each took, as ``decode_s`` and so on."""
@@ -93,6 +94,10 @@ class Progress:
     """Audio encoded, that of unfinished batches included."""
     planned_s: float = 0.0
     """Audio to encode, as the plan estimates it from file sizes."""
+    finished_s: float = 0.0
+    """Audio in the files of complete batches."""
+    finished_planned_s: float = 0.0
+    """What the plan had estimated for these files."""
     pace: Pace = field(default_factory=Pace)
     reasons: Counter[str] = field(default_factory=Counter)
     unpublished: list[str] = field(default_factory=list)
@@ -109,6 +114,13 @@ class Progress:
     def speed(self) -> float:
         """Seconds of audio encoded per second, since workers were ready."""
         return self.pace.speed
+
+    @property
+    def expected_s(self) -> float:
+        """Audio to encode, as the plan estimates it, the rest of it by what was in the files that are finished."""
+        known_s = min(self.finished_planned_s, self.planned_s)
+        ratio = self.finished_s / known_s if self.finished_s and known_s else 1.0
+        return max(self.audio_s, self.finished_s + (self.planned_s - known_s) * ratio)
 
     @property
     def failed_fraction(self) -> float:
@@ -188,8 +200,8 @@ def make_record(progress: Progress, state: State = "running", error: str | None 
         for stage in STAGES
     }
     known = {stage: each.busy for stage, each in stages.items() if each.busy is not None}
-    left_s = progress.planned_s - progress.audio_s
-    all_s = progress.audio_s if state == "done" else max(progress.planned_s, progress.audio_s)
+    all_s = progress.audio_s if state == "done" else progress.expected_s
+    left_s = all_s - progress.audio_s
     return Record(
         index=progress.index,
         run_id=progress.run_id,
@@ -197,7 +209,7 @@ def make_record(progress: Progress, state: State = "running", error: str | None 
         host=socket.gethostname(),
         pid=os.getpid(),
         state=state,
-        error=error and " ".join(error.split()),
+        error=error and without_credentials(" ".join(error.split())),
         doing=progress.stage,
         started_at=_show(progress.started_at),
         updated_at=_show(time.time()),

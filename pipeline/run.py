@@ -41,10 +41,12 @@ from pipeline.errors import (
     UsageError,
     plain_errors,
 )
+from pipeline.file import estimate_seconds
 from pipeline.ledger import Ledger, failed_rows, gone_row
 from pipeline.metadata import Given, read_given
 from pipeline.pack import pack_alone
 from pipeline.plan import Choice, Plan, group_copies, group_rows, lies_within, make_plan
+from pipeline.ranges import split_uri
 from pipeline.read import hash_file, probe_file
 from pipeline.record import STAGES, Keeper, Progress, Record, find_shortfall
 from pipeline.window import FRAME_S
@@ -540,7 +542,16 @@ class _Run:
             self._progress.unpublished.append(str(error))
             return
         if batch is not None:
+            self._compare(batch.files)
             self._add(batch)
+
+    def _compare(self, files: pa.Table) -> None:
+        """Note how much audio a batch held, and how much the plan thought: what is left is about as far off."""
+        rows = files.select(["audio_id", "uri", "size_bytes", "status", "duration_s"]).to_pylist()
+        for row in {row["audio_id"] or row["uri"]: row for row in rows}.values():
+            recording, part = split_uri(row["uri"])
+            self._progress.finished_planned_s += estimate_seconds(recording, row["size_bytes"] or 0, part)
+            self._progress.finished_s += row["duration_s"] if row["status"] == "indexed" else 0.0
 
     def _add(self, batch: store.Batch) -> None:
         """Count a complete batch, which waits for the next checkpoint."""
@@ -624,7 +635,7 @@ def _workers_on_ray() -> _Workers:
     return _Workers(stages, count_workers, publish)
 
 
-def estimate_seconds(plan: Plan, config: Config) -> float | None:
+def estimate_run_seconds(plan: Plan, config: Config) -> float | None:
     """How long the run will encode, at the speed of the last one on this index; None where there was none."""
     tables = journal.live(config.into)
     if not journal.exists(tables):

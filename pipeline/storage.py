@@ -29,7 +29,8 @@ PAUSES_S = (0.5, 2.0, 8.0)
 FETCH_BYTES = 256 * 2**20
 """Files up to this size are fetched once, to a file that goes with its process; others are read where they are."""
 
-_PROTOCOL = re.compile(r"[A-Za-z][A-Za-z0-9+.-]+://")
+_PROTOCOL = re.compile(r"(?:[A-Za-z][A-Za-z0-9+.-]+::)*[A-Za-z][A-Za-z0-9+.-]+://")
+_CHAIN = re.compile(r"::[A-Za-z][A-Za-z0-9+.-]+://")
 _BLOCK_BYTES = 4 * 2**20
 _FINAL = (FileNotFoundError, PermissionError, NotADirectoryError, IsADirectoryError, FileExistsError)
 _FINAL_NAMES = ("NoCredentialsError", "PartialCredentialsError", "ProfileNotFound", "ParamValidationError")
@@ -58,10 +59,12 @@ def find(url: str) -> tuple[Any, str]:
     """The store of a URL, an fsspec file system that keeps no listings, and what the URL is called there.
 
     Raises:
-        UsageError: there is no driver for its protocol.
+        UsageError: there is no driver for its protocol, or it is a chain of several.
     """
     import fsspec
 
+    if _CHAIN.search(url):
+        raise UsageError(f"{url}: URLs are not chained here: give that of the files themselves")
     protocol = url.split("://", 1)[0] if is_url(url) else "file"
     try:
         options = fsspec.get_filesystem_class(protocol)._get_kwargs_from_urls(url)

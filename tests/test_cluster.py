@@ -2,6 +2,7 @@
 
 import json
 import os
+import re
 import sys
 from collections.abc import AsyncGenerator
 from pathlib import Path
@@ -312,7 +313,11 @@ def test_status_shows_the_record_of_the_job(
         values = json.loads(earshot("status", *arguments, "--json")[1])
         assert (values["job"], values["state"], values["record"]["n_done"]) == (name, "running", 4)
     client.end(name, "FAILED")
+    client.jobs[name].message = "one\nthe driver died: SIGKILL"
     assert json.loads(earshot("status", "--json")[1])["state"] == "failed"  # Ray knows: it was killed
+    told = earshot("status")[1]
+    assert re.search(r"was doing +encoding *\n", told)
+    assert re.search(r"error +the driver died: SIGKILL *\n", told)
 
 
 def test_a_silent_run_is_not_said_to_be_well(earshot: Any, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:

@@ -11,7 +11,7 @@ import fsspec
 import pyarrow as pa
 import pytest
 
-from jobs.display import describe
+from jobs.display import describe, show_failures
 from pipeline import record as records
 from pipeline import store
 from pipeline.audit import audit
@@ -93,18 +93,37 @@ def test_nothing_is_claimed_before_it_is_known() -> None:
     assert make_record(Progress(planned_s=50.0), "done").hours_all == 0.0
 
 
+def test_what_is_left_follows_from_what_was_found() -> None:
+    progress = halfway()
+    progress.finished_s, progress.finished_planned_s = 50.0, 100.0  # half as long as the plan thought
+    record = make_record(progress)
+    assert record.hours_all == pytest.approx((50 + 300 / 2) / 3600)
+    assert record.eta_s == pytest.approx(10.0)
+    progress.finished_s = 0.0  # nothing but failures: they tell nothing of the others
+    assert make_record(progress).eta_s == pytest.approx(20.0)
+    progress.finished_planned_s = 500.0  # files grew since
+    assert make_record(progress).hours_all == 100 / 3600
+
+
+def test_the_most_frequent_failures_come_first() -> None:
+    progress = Progress()
+    progress.reasons.update(empty=1, truncated=5, not_audio=2, unreadable=2, too_short=1)
+    assert show_failures(make_record(progress), at_most=3) == "5 truncated, 2 not_audio, 2 unreadable, 2 others"
+    assert show_failures(make_record(progress)).count(",") == 4
+
+
 def test_an_error_is_one_line_and_the_job_is_named(monkeypatch: pytest.MonkeyPatch) -> None:
     assert make_record(Progress()).job is None
     monkeypatch.setenv(records.JOB_VARIABLE, "earshot-ix-1")
-    record = make_record(Progress(), "failed", "one\n two")
-    assert (record.job, record.error, record.state) == ("earshot-ix-1", "one two", "failed")
+    record = make_record(Progress(), "failed", "one\n two s3://me:hunter22@b/")
+    assert (record.job, record.error, record.state) == ("earshot-ix-1", "one two s3://***@b/", "failed")
 
 
 def test_a_line_says_it_all() -> None:
     said = describe(make_record(halfway()))
     assert said == (
-        "listing: 10 of 40 files, 100 s of about 0.11 h, 10x real time, less than a minute left, 1 failed,"
-        " encode is busiest (90%)"
+        "listing: 10 of 40 files, 100 s of about 0.11 h, 10x real time, less than a minute left,"
+        " failures: 1 not_audio; decode 20x, encode 4x (busiest: 90%), write 200x"
     )
     assert describe(make_record(Progress(n_files=2, stage="planning"))) == "planning: 0 of 2 files"
 

@@ -20,7 +20,7 @@ from pipeline.config import Config, make_config
 from pipeline.errors import EarshotError, IndexMismatch, ModelError
 from pipeline.plan import Choice, Plan
 from pipeline.record import Progress
-from pipeline.run import Stages, estimate_bytes, estimate_seconds, index_corpus, plan_corpus
+from pipeline.run import Stages, estimate_bytes, estimate_run_seconds, index_corpus, plan_corpus
 from pipeline.stages import Encoder, decode_batch, encode_windows, write_windows
 from pipeline.window import Waveform, window_starts
 from tests.checkpoints import edit_weights, make_pe_audio
@@ -342,11 +342,11 @@ def test_the_time_that_is_told_counts_each_content_once_and_not_the_start(tmp_pa
     assert 0.5 <= row["seconds"] < 1.0
     write_wav(tmp_path / "in" / "new.wav", noise(5.0, seed=2))
     plan = plan_corpus(config)
-    told = estimate_seconds(plan, config)
+    told = estimate_run_seconds(plan, config)
     assert told == pytest.approx(plan.seconds_to_decode * row["seconds"] / 2.5)
     write_wav(tmp_path / "in" / "new.wav", noise(0.01, seed=2))
     index_corpus(config, stages=slow_start)  # a run that encodes nothing tells nothing of speed
-    assert estimate_seconds(plan, config) == told
+    assert estimate_run_seconds(plan, config) == told
 
 
 def test_failures_count_over_the_corpus_whichever_run_saw_them(corpus: Path, tmp_path: Path) -> None:

@@ -16,7 +16,7 @@ from pipeline import journal, storage
 from pipeline.audit import audit
 from pipeline.config import CorpusConfig, make_config
 from pipeline.corpus import list_corpus
-from pipeline.errors import ConfigError, CorpusError, EarshotError, FileFailure, UsageError
+from pipeline.errors import ConfigError, CorpusError, EarshotError, FileFailure, UsageError, without_credentials
 from pipeline.plan import Choice
 from pipeline.read import hash_file, probe_file
 from pipeline.run import index_corpus, plan_corpus, read_config
@@ -341,6 +341,55 @@ def test_credentials_in_a_configuration_are_refused_and_not_shown(key: str, url:
     with pytest.raises(ConfigError, match="credentials belong in the environment") as raised:
         make_config({"sources": "x", "into": "y", key: url})
     assert "hunter22" not in str(raised.value)
+
+
+@pytest.mark.parametrize(
+    "uri",
+    [
+        "s3://AKIA:hunter/22@bucket/x.wav",
+        "https://host/a.wav?AWSAccessKeyId=a&Expires=1&Signature=hunter/22",
+        "https://x.blob.core.windows.net/c/a.wav?sv=1&sig=hunter/22",
+    ],
+)
+def test_a_url_with_credentials_in_a_manifest_is_refused_for_it_would_be_in_every_table(
+    uri: str, tmp_path: Path
+) -> None:
+    manifest = tmp_path / "corpus.csv"
+    manifest.write_text(f"uri\n{content(3)}\n{uri}\n")
+    with pytest.raises(CorpusError, match=r"corpus.csv: row 2: .*: credentials belong in the environment") as raised:
+        list_corpus([str(manifest)])
+    assert "hunter" not in str(raised.value)
+    manifest.write_text("uri\nsimplecache::s3://b/x.wav\n")
+    with pytest.raises(CorpusError, match=r"corpus.csv: row 1: simplecache::s3://b/x.wav: URLs are not chained"):
+        list_corpus([str(manifest)])
+
+
+@pytest.mark.parametrize("source", ["simplecache::s3://b/x.wav", "zip://a.wav::s3://b/x.zip"])
+def test_chained_urls_are_refused(source: str) -> None:
+    with pytest.raises(UsageError, match="URLs are not chained here"):
+        list_corpus([source])
+
+
+@pytest.mark.parametrize(
+    ("text", "shown"),
+    [
+        ("s3://AKIAX:ab/cd+ef@bucket/x", "s3://***@bucket/x"),
+        ("http://127.0.0.1:9000/bucket/me@home.wav", "http://127.0.0.1:9000/bucket/me@home.wav"),
+        ("s3://bucket/me@home.wav: token ring, key=C minor", "s3://bucket/me@home.wav: token ring, key=C minor"),
+        ("<Key>a.wav</Key><AWSAccessKeyId>abc</AWSAccessKeyId>", "<Key>a.wav</Key><AWSAccessKeyId>***</AWSAccessKeyId>"),
+        ("DefaultEndpointsProtocol=https;AccountKey=ab/c==;x", "DefaultEndpointsProtocol=https;AccountKey=***;x"),
+        ("SharedAccessSignature=sv=1 secret=hunter22, password=x", "SharedAccessSignature=*** secret=***, password=***"),
+        ('{"private_key": "---BEGIN", "bucket": "b"}', '{"private_key": "***", "bucket": "b"}'),
+        ("{'secret_access_key': 'a\"b', 'n': 1}", "{'secret_access_key': '***', 'n': 1}"),
+        ("Authorization: Bearer eyJhbGciOi.J9-x_y refused", "Authorization: Bearer *** refused"),
+        ("AWS4-HMAC-SHA256 Credential=AKIA1/2/us, Signature=ab", "AWS4-HMAC-SHA256 Credential=***, Signature=***"),
+        ("the key AKIAIOSFODNN7EXAMPLE is unknown", "the key *** is unknown"),
+        ("sent hunter%2F22%2Babc, hunter/22+abc", "sent ***, ***"),
+    ],
+)
+def test_credentials_are_known_by_their_form(text: str, shown: str, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setenv("MY_TOKEN", "hunter/22+abc")
+    assert without_credentials(text) == shown
 
 
 def test_no_message_holds_a_credential(flaky: str, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
