@@ -170,7 +170,10 @@ def _spilled_bytes() -> int:
     import ray
     from ray._private.internal_api import memory_summary
 
-    found = re.search(r"Spilled (\d+) MiB", memory_summary(ray.get_runtime_context().gcs_address, stats_only=True))
+    said = memory_summary(ray.get_runtime_context().gcs_address, stats_only=True)
+    if "Plasma memory usage" not in said:
+        raise RuntimeError(f"Ray reports its object store in other words than these knew: {said!r}")
+    found = re.search(r"Spilled (\d+) MiB", said)
     return int(found[1]) * 2**20 if found else 0
 
 

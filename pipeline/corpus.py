@@ -26,7 +26,7 @@ import glob
 import os
 import stat
 import tarfile
-from collections import defaultdict
+from collections import Counter, defaultdict
 from collections.abc import Callable, Iterable, Iterator
 from concurrent.futures import ThreadPoolExecutor
 from itertools import islice
@@ -54,6 +54,9 @@ AUDIO_EXTENSIONS = frozenset(_EXTENSIONS.split())
 
 FILES_AT_ONCE = 16
 """Shards that are looked into, and files of manifests, at once: that waits for disks and servers, not for cores."""
+
+MANY = 100
+"""Objects of a manifest in one folder, from which on the folder is listed rather than each of them looked at."""
 
 FILES_AT_A_TIME = 32
 """Files of a manifest that one thread looks at: a local one takes less time than to hand it over."""
@@ -185,15 +188,17 @@ def _list_source(source: str, config: CorpusConfig, entered: set[_Identity]) -> 
 
 def _list_url(source: str, config: CorpusConfig, leave_out: str | None) -> Iterator[Row]:
     """The files of a source in an object store, save in the folder to ``leave_out``."""
-    is_file = True
+
+    def enter(folder: str) -> bool:
+        return folder != leave_out
+
     try:
-        for url, found in storage.list_files(source, hidden=config.hidden, enter=lambda folder: folder != leave_out):
-            is_file = is_file and url == source
+        for url, found, is_named in storage.list_files(source, hidden=config.hidden, enter=enter):
             if isinstance(found, Exception):
                 message = f"folder cannot be listed: {one_line(found)}"
                 yield _row(url, reason="unreadable", message=message, closed=True)
-            elif is_file or fnmatch.fnmatchcase(url, source):
-                if is_file or _is_audio(url, config) or is_shard(url) or is_manifest(url):
+            elif is_named:
+                if url == source or _is_audio(url, config) or is_shard(url) or is_manifest(url):
                     yield _named(_row(url, *found))
             elif _is_audio(url, config):
                 yield _row(url, *found)
@@ -229,11 +234,28 @@ def _describe_all(uris: list[str]) -> Iterator[Row]:
     for uri in uris:
         if is_member(uri):
             members[shard_of(uri)].add(uri)
-    others = (uri for uri in uris if not is_member(uri))
-    for rows in _each(_chunks(others), lambda chunk: [_describe_any(uri) for uri in chunk]):
+    others = [uri for uri in uris if not is_member(uri)]
+    known = _describe_folders(others)
+    for rows in _each(_chunks(others), lambda chunk: [known.get(uri) or _describe_any(uri) for uri in chunk]):
         yield from rows
     for shard, row in zip(members, _each(members, _describe_any), strict=True):
         yield from _list_members(row, members[shard])
+
+
+def _describe_folders(uris: list[str]) -> dict[str, Row]:
+    """The rows of the objects among ``uris`` whose folders hold many of them: a store is asked for all in a folder at
+    once. What is not found so, for whatever reason, is left to be asked for by itself."""
+    folders = Counter(uri.rsplit("/", 1)[0] for uri in uris if storage.is_url(uri))
+    many = [folder for folder, n_files in folders.items() if n_files >= MANY]
+    wanted = set(uris) if many else set()
+
+    def describe(folder: str) -> dict[str, Row]:
+        try:
+            return {uri: _row(uri, *found) for uri, found in storage.describe_folder(folder).items() if uri in wanted}
+        except Exception:  # each store has errors of its own
+            return {}
+
+    return {uri: row for rows in _each(many, describe) for uri, row in rows.items()}
 
 
 def _chunks(uris: Iterable[str]) -> Iterator[list[str]]:

@@ -21,6 +21,9 @@ import pyarrow.compute as pc
 
 from pipeline import rows, storage
 
+AT_ONCE_BYTES = 16 * 2**20
+"""Members of remote shards up to this size are read in one request, into memory."""
+
 _TAR = ".tar"
 _TABLES = (rows.PARQUET, rows.ARROW)
 _MEMBER = re.compile(r"\.(?:tar|parquet|arrow)#", re.IGNORECASE)
@@ -128,6 +131,8 @@ def open_member(place: Place) -> BinaryIO:
     """
     if is_table(place.shard):
         return io.BytesIO(rows.read_row(place.shard, place.offset))
+    if storage.is_url(place.shard) and place.size_bytes <= AT_ONCE_BYTES:
+        return io.BytesIO(storage.read_range(place.shard, place.offset, place.size_bytes))
     return cast(BinaryIO, io.BufferedReader(_Range(_open(place.shard), place), 1 << 17))
 
 
@@ -140,6 +145,7 @@ def fetched_member(place: Place) -> Iterator[BinaryIO]:
             return
         with tempfile.TemporaryFile(prefix="earshot-") as copy:
             shutil.copyfileobj(file, copy, 1 << 20)
+            copy.seek(0)
             yield cast(BinaryIO, copy)
 
 

@@ -3,6 +3,7 @@
 Workers send receipts, in any order; complete batches wait for the next checkpoint and are committed there.
 """
 
+import contextlib
 import datetime as dt
 import os
 import time
@@ -375,7 +376,7 @@ class _Run:
         self._committed_at = time.monotonic()
         self._n_known = 0
         self._encoding_since: float | None = None
-        self._n_workers: Mapping[str, float] = {}
+        self._n_workers: Mapping[str, float] = dict.fromkeys(STAGES, 1.0)
         self._counted_at = float("-inf")
 
     def start(self, listed: pa.Table, given: Given, choice: Choice, announce: Callable[[Plan], None]) -> None:
@@ -529,7 +530,9 @@ class _Run:
         if self._encoding_since is None:  # until then workers started
             self._encoding_since = now - sum(receipt[f"{stage}_s"] for stage in STAGES)
         if now - self._counted_at > COUNT_EVERY_S:
-            self._n_workers, self._counted_at = count(), now
+            self._counted_at = now
+            with contextlib.suppress(Exception):  # the cluster is changing: as many as before, and no reason to stop
+                self._n_workers = count()
         self._progress.pace.add(receipt, now, self._n_workers)
 
     def _take(self, collector: Collector, receipt: dict[str, Any]) -> None:

@@ -6,6 +6,7 @@ now is tried again, with growing pauses, beyond what its driver does.
 """
 
 import datetime as dt
+import fnmatch
 import glob
 import hashlib
 import io
@@ -15,6 +16,7 @@ import re
 import tempfile
 import time
 from collections.abc import Callable, Iterator
+from concurrent.futures import ThreadPoolExecutor
 from contextlib import contextmanager
 from typing import Any, BinaryIO, TypeVar, cast
 
@@ -28,6 +30,9 @@ PAUSES_S = (0.5, 2.0, 8.0)
 
 FETCH_BYTES = 256 * 2**20
 """Files up to this size are fetched once, to a file that goes with its process; others are read where they are."""
+
+FOLDERS_AT_ONCE = 16
+"""How many folders of an object store are listed at the same time: that waits for the store."""
 
 _PROTOCOL = re.compile(r"(?:[A-Za-z][A-Za-z0-9+.-]+::)*[A-Za-z][A-Za-z0-9+.-]+://")
 _CHAIN = re.compile(r"::[A-Za-z][A-Za-z0-9+.-]+://")
@@ -142,6 +147,12 @@ def fetch(url: str, path: str) -> None:
     retried(store.get_file, name, path)
 
 
+def read_range(url: str, offset: int, size_bytes: int) -> bytes:
+    """Some bytes of a file of an object store, in one request; fewer where it ends before."""
+    store, name = find(url)
+    return cast(bytes, retried(store.cat_file, name, start=offset, end=offset + size_bytes)) if size_bytes else b""
+
+
 def open_remote(url: str, block_bytes: int | None = None) -> BinaryIO:
     """A file of an object store, read in blocks as they are wanted, each tried again where that fails."""
     store, name = find(url)
@@ -183,64 +194,109 @@ class _Retried(FileAround):
         return int(self._file.tell())
 
 
+def describe_folder(url: str) -> dict[str, tuple[int, int]]:
+    """As ``describe``, of what lies in a folder, by URL: in one request for a thousand of them. What the store does not
+    tell the size and the time of in a listing is left out."""
+    store, name = find(url)
+    return {
+        str(store.unstrip_protocol(info["name"])): _measure(info)
+        for info in retried(store.ls, name, detail=True)
+        if info["type"] == "file" and info.get("size") is not None and any(info.get(key) for key in _TIMES)
+    }
+
+
 def list_files(
     url: str, *, hidden: bool, enter: Callable[[str], bool]
-) -> Iterator[tuple[str, tuple[int, int] | Exception]]:
+) -> Iterator[tuple[str, tuple[int, int] | Exception, bool]]:
     """What a URL names: a file, the files in a folder and all below it, or what a pattern matches.
 
     Args:
-        hidden: also what has a name that begins with a dot, below what the URL names.
+        hidden: also what has a name that begins with a dot, save where the URL names it so, or its pattern does.
         enter: whether a folder is entered, by its URL.
 
     Yields:
-        A file's URL, with its size and time; or a folder's, with why it cannot be listed.
+        A file's URL, with its size and time; or a folder's, with why it cannot be listed. And whether the URL names or
+        matches the file itself, rather than a folder that it is in.
 
     Raises:
         FileNotFoundError: nothing is there; or what the driver of the store raises.
     """
     store, name = find(url)
-    for found in _resolve(store, name):
-        if found["type"] == "directory":
-            yield from _walk(store, found["name"], hidden=hidden, enter=enter)
-        else:
-            yield store.unstrip_protocol(found["name"]), _measure(found)
+    for found in _resolve(store, name, hidden=hidden):
+        if found["type"] != "directory":
+            yield store.unstrip_protocol(found["name"]), _measure(found), True
+        elif enter(store.unstrip_protocol(found["name"].rstrip("/"))):
+            for below, described in _walk(store, found["name"], hidden=hidden, enter=enter):
+                yield below, described, False
 
 
-def _resolve(store: Any, name: str) -> list[Info]:
-    """What is there under a name, or else what it matches as a pattern."""
+def _resolve(store: Any, name: str, *, hidden: bool) -> list[Info]:
+    """What is there under a name, or else what it matches as a pattern, by the rules for those on a disk."""
     try:
         return [retried(store.info, name)]
     except FileNotFoundError:
         if not glob.has_magic(name):
             raise
-    matches = retried(store.glob, name, detail=True)
-    if not matches:
+    matches = retried(store.glob, _escape_folders(store, name), detail=True)
+    dotted = [part for part in name.split("/") if part.startswith(".")]
+    found = [
+        info
+        for path, info in matches.items()
+        if hidden
+        or all(
+            not part.startswith(".") or any(fnmatch.fnmatchcase(part, pattern) for pattern in dotted)
+            for part in path.split("/")
+        )
+    ]
+    if not found:
         raise FileNotFoundError(f"the pattern matches nothing: {name}")
-    return list(matches.values())
+    return found
+
+
+def _escape_folders(store: Any, pattern: str) -> str:
+    """A pattern in which the folders at its beginning that exist, whatever their names, are taken as they stand."""
+    parts, n_taken = pattern.split("/"), 0
+    for n_taken, part in enumerate(parts):
+        if glob.has_magic(part) and not _is_folder(store, "/".join(parts[: n_taken + 1])):
+            break
+    return "/".join([*map(glob.escape, parts[:n_taken]), *parts[n_taken:]])
+
+
+def _is_folder(store: Any, name: str) -> bool:
+    try:
+        return bool(retried(store.isdir, name))
+    except ValueError:  # a bucket cannot be called so
+        return False
 
 
 def _walk(
     store: Any, folder: str, *, hidden: bool, enter: Callable[[str], bool]
 ) -> Iterator[tuple[str, tuple[int, int] | Exception]]:
-    waiting = [folder]
-    while waiting:
-        path = waiting.pop()
+    def list_one(path: str) -> list[Info] | Exception:
         try:
-            children = retried(store.ls, path, detail=True)
+            return cast(list[Info], retried(store.ls, path, detail=True))
         except Exception as error:
-            if path == folder:
-                raise
-            yield store.unstrip_protocol(path), error
-            continue
-        for info in children:
-            name = info["name"].rstrip("/")
-            if name == path.rstrip("/") or (not hidden and name.rsplit("/", 1)[-1].startswith(".")):
-                continue  # a folder may hold an object of its own name
-            url = str(store.unstrip_protocol(name))
-            if info["type"] != "directory":
-                yield url, _measure(info)
-            elif enter(url):
-                waiting.append(name)
+            return error
+
+    waiting = [folder]
+    with ThreadPoolExecutor(FOLDERS_AT_ONCE) as pool:
+        while waiting:
+            some, waiting = waiting[-FOLDERS_AT_ONCE:], waiting[:-FOLDERS_AT_ONCE]
+            for path, children in zip(some, pool.map(list_one, some), strict=True):
+                if isinstance(children, Exception):
+                    if path == folder:
+                        raise children
+                    yield store.unstrip_protocol(path), children
+                    continue
+                for info in children:
+                    name = info["name"].rstrip("/")
+                    if name == path.rstrip("/") or (not hidden and name.rsplit("/", 1)[-1].startswith(".")):
+                        continue  # a folder may hold an object of its own name
+                    url = str(store.unstrip_protocol(name))
+                    if info["type"] != "directory":
+                        yield url, _measure(info)
+                    elif enter(url):
+                        waiting.append(name)
 
 
 def retried(action: Callable[..., T], *arguments: Any, **options: Any) -> T:
@@ -258,7 +314,8 @@ def retried(action: Callable[..., T], *arguments: Any, **options: Any) -> T:
 def _may_pass(error: Exception) -> bool:
     if isinstance(error, _FINAL) or type(error).__name__ in _FINAL_NAMES:
         return False
-    status = getattr(error, "status", None) or getattr(error, "code", None)  # of drivers that speak HTTP
+    names = ("status", "code", "status_code")  # of drivers that speak HTTP
+    status = next((found for name in names if (found := getattr(error, name, None))), None)
     if isinstance(status, int) and 400 <= status < 500:
         return status in (408, 429)
     return not isinstance(error, ValueError | TypeError | LookupError | NotImplementedError)

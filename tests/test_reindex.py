@@ -235,7 +235,7 @@ def test_thousands_of_edits_crashes_and_reruns_end_as_one_undisturbed_run() -> N
     assert RUNS.keys() >= {"finished", "optimized", "restored", "crash: encoding", *ACTIONS}
     crashed = [RUNS[f"crash: {step}"] for step in STEPS]
     assert sum(crashed) > 50
-    assert sum(n > 0 for n in crashed) > 9
+    assert sum(n > 0 for n in crashed) > 5  # which of them is chance; ``test_protocol`` tries each
 
 
 def test_moves_and_duplicates_cost_no_encoding_and_leave_the_frames_alone(tmp_path: Path) -> None:

@@ -13,11 +13,12 @@ import numpy as np
 import pyarrow as pa
 import pytest
 
+import pipeline.run
 from pipeline import journal, store
 from pipeline.audit import audit
 from pipeline.checkpoint import read_identity
-from pipeline.config import Config, make_config
-from pipeline.errors import EarshotError, IndexMismatch, ModelError
+from pipeline.config import Config, EncodeConfig, make_config
+from pipeline.errors import EarshotError, IndexMismatch, ModelError, UsageError
 from pipeline.plan import Choice, Plan
 from pipeline.record import Progress
 from pipeline.run import Stages, estimate_bytes, estimate_run_seconds, index_corpus, plan_corpus
@@ -336,7 +337,9 @@ def test_the_time_that_is_told_counts_each_content_once_and_not_the_start(tmp_pa
         for receipt in in_place(WideEncoder())(batches, config, frames_schema):
             yield {**receipt, "decode_s": 0.2, "encode_s": 0.3}
 
-    index_corpus(config, stages=slow_start)
+    progress = index_corpus(config, stages=slow_start)
+    assert progress.finished_s == 2.5
+    assert progress.finished_planned_s == pytest.approx(progress.planned_s)
     [row] = [row for row in journal.read_journal(config.into).to_pylist() if row["kind"] == "index"]
     assert (row["audio_s"], journal.encoded_s(row)) == (12.5, 2.5)
     assert 0.5 <= row["seconds"] < 1.0
@@ -347,6 +350,20 @@ def test_the_time_that_is_told_counts_each_content_once_and_not_the_start(tmp_pa
     write_wav(tmp_path / "in" / "new.wav", noise(0.01, seed=2))
     index_corpus(config, stages=slow_start)  # a run that encodes nothing tells nothing of speed
     assert estimate_run_seconds(plan, config) == told
+
+
+def test_a_cluster_that_cannot_be_counted_just_now_stops_no_run(
+    corpus: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    def count(config: EncodeConfig) -> Any:
+        raise UsageError("encode.device is gpu, and the cluster has no GPU")  # its only node with some is gone
+
+    workers = pipeline.run._Workers(in_place(WideEncoder()), count)
+    monkeypatch.setattr(pipeline.run, "_workers_on_ray", lambda: workers)
+    monkeypatch.setattr(pipeline.run, "_check_before_creating", lambda config, on_ray: None)
+    progress = index_corpus(configure(corpus, tmp_path / "index"))
+    assert progress.n_indexed
+    assert progress.n_done == progress.n_files
 
 
 def test_failures_count_over_the_corpus_whichever_run_saw_them(corpus: Path, tmp_path: Path) -> None:

@@ -2,6 +2,7 @@
 
 import io
 import os
+import tarfile
 import time
 from collections import Counter
 from pathlib import Path
@@ -12,11 +13,12 @@ import pytest
 from fsspec.implementations.memory import MemoryFileSystem
 
 import pipeline
-from pipeline import journal, storage
+from pipeline import journal, members, storage
 from pipeline.audit import audit
 from pipeline.config import CorpusConfig, make_config
-from pipeline.corpus import list_corpus
+from pipeline.corpus import MANY, list_corpus
 from pipeline.errors import ConfigError, CorpusError, EarshotError, FileFailure, UsageError, without_credentials
+from pipeline.members import fetched_member, list_members
 from pipeline.plan import Choice
 from pipeline.read import hash_file, probe_file
 from pipeline.run import index_corpus, plan_corpus, read_config
@@ -59,6 +61,11 @@ class Flaky(MemoryFileSystem):  # type: ignore[misc]
         self.fail("get_file")
         return super().get_file(*arguments, **options)
 
+    def cat_file(self, *arguments: Any, **options: Any) -> Any:
+        self.fail("cat_file")
+        data = self.store[self._strip_protocol(arguments[0])].getvalue()
+        return data[options["start"] : options["end"]]
+
     def _open(self, path: str, mode: str = "rb", **options: Any) -> Any:
         self.fail("open")
         file = super()._open(path, mode, **options)
@@ -100,7 +107,8 @@ def failures(index: str) -> list[dict[str, Any]]:
 # --- what is there ----------------------------------------------------------------------------------------------------
 
 NAMES = ["b.wav", "a.FLAC", "notes.txt", "wav", "sub/c.mp3", "sub/deep/d.opus", "z/.hidden.wav", ".h/e.wav", "a b.wav"]
-NAMES += ["100%.wav", "sub/ü'\".wav", "a::b.wav", "-x.wav", "sub/e#1.wav", "w[1].wav"]
+NAMES += ["100%.wav", "sub/ü'\".wav", "a::b.wav", "-x.wav", "sub/e#1.wav", "w[1].wav", "f[2]/g.wav", "f[2]/h[1]/i.wav"]
+NAMES += ["sub/list.csv", "sub/part.tar", "z/.k/l.wav"]
 
 
 @pytest.mark.parametrize(
@@ -118,6 +126,17 @@ NAMES += ["100%.wav", "sub/ü'\".wav", "a::b.wav", "-x.wav", "sub/e#1.wav", "w[1
         ("/**/*.mp3", {}),
         ("/s*", {}),
         ("/w[1].wav", {}),
+        ("/f[2]/*.wav", {}),
+        ("/f[2]/**/*.wav", {}),
+        ("/f[2]/h[1]/?.wav", {}),
+        ("/*/*", {}),
+        ("/z/*.wav", {"hidden": True}),
+        ("/z/.*.wav", {}),
+        ("/.h/*.wav", {}),
+        ("/**/*.wav", {}),
+        ("/**/*.wav", {"hidden": True}),
+        ("/*", {}),
+        ("/*", {"hidden": True}),
     ],
 )
 @pytest.mark.parametrize("kind", ["memory", "s3"])
@@ -129,8 +148,9 @@ def test_an_object_store_is_listed_as_a_disk_is(
     store = fsspec.filesystem(kind)
     for name in NAMES:
         (tmp_path / name).parent.mkdir(parents=True, exist_ok=True)
-        (tmp_path / name).write_bytes(name.encode())
-        store.pipe_file(f"{root}/{name}", name.encode())
+        data = b"uri\nc.mp3\n" if name.endswith("csv") else name.encode()
+        (tmp_path / name).write_bytes(data)
+        store.pipe_file(f"{root}/{name}", data)
     listed = [list_corpus([f"{place}{source}"], CorpusConfig(**settings)).to_pylist() for place in (tmp_path, root)]
     local, remote = (
         {row["uri"][len(place) :].lstrip("/"): row for row in rows}
@@ -140,7 +160,82 @@ def test_an_object_store_is_listed_as_a_disk_is(
     )
     assert list(remote) == list(local)
     assert [row["size_bytes"] for row in remote.values()] == [row["size_bytes"] for row in local.values()]
-    assert all(abs(row["modified_ns"] / 1e9 - time.time()) < 600 and row["reason"] is None for row in remote.values())
+    assert [row["reason"] for row in remote.values()] == [row["reason"] for row in local.values()]
+    assert all(abs(row["modified_ns"] / 1e9 - time.time()) < 600 for row in remote.values() if row["reason"] is None)
+
+
+def test_the_folders_of_a_store_are_listed_several_at_a_time(flaky: str, monkeypatch: pytest.MonkeyPatch) -> None:
+    for k in range(40):
+        put(f"{flaky}/{k}/a.wav", b"a")
+    at_once, most, listed = 0, 0, Flaky.ls
+
+    def ls(self: Any, path: str, detail: bool = True, **options: Any) -> Any:
+        nonlocal at_once, most
+        at_once += 1
+        most = max(most, at_once)
+        time.sleep(0.01)
+        try:
+            return listed(self, path, detail, **options)
+        finally:
+            at_once -= 1
+
+    monkeypatch.setattr(Flaky, "ls", ls)
+    assert list_corpus([flaky]).num_rows == 40
+    assert 2 < most <= storage.FOLDERS_AT_ONCE
+
+
+@pytest.mark.parametrize("kind", ["flaky", "s3"])
+def test_the_objects_of_a_manifest_are_looked_up_a_folder_at_a_time(
+    kind: str, flaky: str, tmp_path: Path, request: pytest.FixtureRequest, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    base = request.getfixturevalue("bucket") if kind == "s3" else flaky
+    uris = [f"{base}/many/{k}.wav" for k in range(MANY)] + [f"{base}/few/{k}.wav" for k in range(3)]
+    for uri in uris:
+        fsspec.filesystem(kind).pipe_file(uri, uri.encode())
+    manifest = tmp_path / "corpus.csv"
+    manifest.write_text("\n".join(["uri", *uris, f"{base}/many/gone.wav"]))
+    asked: list[str] = []
+    describe = storage.describe
+
+    def ask(path: str) -> tuple[int, int]:
+        asked.append(path)
+        return describe(path)
+
+    monkeypatch.setattr(storage, "describe", ask)
+    rows = {row["uri"]: row for row in list_corpus([str(manifest)]).to_pylist()}
+    assert len(asked) == 4  # the few, and what is not there
+    assert rows[storage.absolute(f"{base}/many/gone.wav")]["reason"] == "vanished"
+    for uri in uris:
+        row = rows[storage.absolute(uri)]
+        assert (row["size_bytes"], row["modified_ns"]) == describe(uri), "as it is told where it is asked for alone"
+    for n_errors, error in ((4, OSError("no")), (1, PermissionError("closed"))):  # then each is asked for
+        Flaky.errors["ls"] = [error] * n_errors
+        if kind == "flaky":
+            assert list_corpus([str(manifest)]).num_rows == len(rows)
+            assert not Flaky.errors["ls"]
+
+
+def test_a_small_member_of_a_remote_shard_takes_one_request(flaky: str, monkeypatch: pytest.MonkeyPatch) -> None:
+    data = io.BytesIO()
+    sounds = [content(k).read_bytes() for k in (3, 4)]
+    with tarfile.open(fileobj=data, mode="w") as tar:
+        for name, sound in zip(("a.wav", "b.wav", "empty.wav"), [*sounds, b""], strict=True):
+            info = tarfile.TarInfo(name)
+            info.size = len(sound)
+            tar.addfile(info, io.BytesIO(sound))
+    shard = put(f"{flaky}/s.tar", data.getvalue())
+    places = [place for _, place in list_members(shard)]
+    Flaky.calls.clear()
+    for n_errors in (0, 1):
+        Flaky.errors["cat_file"] = [OSError("once more")] * n_errors
+        for place, sound in zip(places, [*sounds, b""], strict=True):
+            with fetched_member(place) as file:
+                assert file.read() == sound
+    assert Flaky.calls == {"cat_file": 5}
+    monkeypatch.setattr(members, "AT_ONCE_BYTES", 100)
+    with fetched_member(places[1]) as file:
+        assert file.read() == sounds[1]
+    assert Flaky.calls["cat_file"] == 5
 
 
 def test_sources_of_all_kinds_are_mixed_and_the_index_is_left_out(tmp_path: Path) -> None:
@@ -376,9 +471,15 @@ def test_chained_urls_are_refused(source: str) -> None:
         ("s3://AKIAX:ab/cd+ef@bucket/x", "s3://***@bucket/x"),
         ("http://127.0.0.1:9000/bucket/me@home.wav", "http://127.0.0.1:9000/bucket/me@home.wav"),
         ("s3://bucket/me@home.wav: token ring, key=C minor", "s3://bucket/me@home.wav: token ring, key=C minor"),
-        ("<Key>a.wav</Key><AWSAccessKeyId>abc</AWSAccessKeyId>", "<Key>a.wav</Key><AWSAccessKeyId>***</AWSAccessKeyId>"),
+        (
+            "<Key>a.wav</Key><AWSAccessKeyId>abc</AWSAccessKeyId>",
+            "<Key>a.wav</Key><AWSAccessKeyId>***</AWSAccessKeyId>",
+        ),
         ("DefaultEndpointsProtocol=https;AccountKey=ab/c==;x", "DefaultEndpointsProtocol=https;AccountKey=***;x"),
-        ("SharedAccessSignature=sv=1 secret=hunter22, password=x", "SharedAccessSignature=*** secret=***, password=***"),
+        (
+            "SharedAccessSignature=sv=1 secret=hunter22, password=x",
+            "SharedAccessSignature=*** secret=***, password=***",
+        ),
         ('{"private_key": "---BEGIN", "bucket": "b"}', '{"private_key": "***", "bucket": "b"}'),
         ("{'secret_access_key': 'a\"b', 'n': 1}", "{'secret_access_key': '***', 'n': 1}"),
         ("Authorization: Bearer eyJhbGciOi.J9-x_y refused", "Authorization: Bearer *** refused"),

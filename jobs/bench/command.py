@@ -22,6 +22,8 @@ FILES_PER_FORMAT = 4
 BATCHES = {"cpu": (1, 2, 4), "cuda": (8, 32, 128)}
 RUN_S = 40.0
 """How long the run from end to end encodes, about."""
+BATCHES_PER_CORE, LEAST_BATCH_S = 8, 20.0
+"""How the files of that run are batched, so that it has a middle as well as an end; seconds of audio."""
 
 Row = dict[str, Any]
 
@@ -104,8 +106,9 @@ def measure(config: "Config", scratch: Path, hours: float) -> "Iterator[Row]":
     decode_all = decode_x * cores
     allowed = 1 / (1 / best + 1 / decode_all) if device == "cpu" else min(best, decode_all)
     run = _run(config, rows, scratch, RUN_S * allowed)
-    wall_h, gb = hours / run["x"], run.pop("index_bytes") / run["audio_s"] * 3600 * hours / 1e9
-    yield {"part": "run", **run, "of_what_parts_allow": run["x"] / allowed}
+    run["of_what_parts_allow"] = run["x"] and run["x"] / allowed
+    wall_h, gb = hours / (run["x"] or allowed), run.pop("index_bytes") / run["audio_s"] * 3600 * hours / 1e9
+    yield {"part": "run", **run}
     yield {"part": "corpus", "hours": hours, "wall_h": wall_h, "core_h": wall_h * cores, "index_gb": gb} | (
         {"gpu_h": wall_h} if device == "cuda" else {}
     )
@@ -157,7 +160,8 @@ def _run(config: "Config", rows: list[Row], scratch: Path, audio_s: float) -> Ro
             writer.writerow([recording_of(row), row["start_s"], row["end_s"]])
             planned_s += File.of_listed(row).seconds
     values = config.model_dump(mode="json") | {"sources": [str(manifest)]}
-    values["run"] = {**values["run"], "max_failed_fraction": 1.0}
+    batch_s = min(config.run.batch_s, max(LEAST_BATCH_S, audio_s / BATCHES_PER_CORE / len(os.sched_getaffinity(0))))
+    values["run"] = {**values["run"], "max_failed_fraction": 1.0, "batch_s": batch_s}
     began = time.monotonic()
     progress = index_corpus(type(config).model_validate(values))
     took = time.monotonic() - began
@@ -166,7 +170,7 @@ def _run(config: "Config", rows: list[Row], scratch: Path, audio_s: float) -> Ro
         "files": progress.n_files,
         "failed": progress.n_failed,
         "audio_s": progress.audio_s,
-        "x": progress.speed,
+        "x": progress.speed or None,
         "start_s": max(0.0, took - progress.audio_s / progress.speed) if progress.speed else None,
         "write_share": busy_s["write"] / max(1e-9, sum(busy_s.values())),
         "bottleneck": make_record(progress).bottleneck,
@@ -198,6 +202,13 @@ def _show(figure: Row) -> None:
         " what the parts allow; {start_s:.1f} s to start, {write_share:.1%} of the work is writing, bottleneck"
         " {bottleneck}",
     }
+    if figure["part"] == "run" and figure["x"] is None:
+        print(
+            f"run     {figure['files']} files, {figure['audio_s']:,.0f} s of audio: too few to tell how fast a run is;"
+            " what follows is what the parts allow",
+            flush=True,
+        )
+        return
     if figure["part"] != "corpus":
         print(lines[figure["part"]].format(**figure), flush=True)
         return

@@ -290,10 +290,12 @@ def test_a_refusal_is_one_line(
 
 
 NODES = """
-import sys
+import os, sys
+
+folder = os.environ["RAY_TMPDIR"] = sys.argv[1]
+os.makedirs(f"{folder}/ray")  # it notes its address there, wherever its own folder is
 from ray.cluster_utils import Cluster
 
-folder = sys.argv[1]
 small = {"object_store_memory": 200_000_000}
 cluster = Cluster(initialize_head=True, head_node_args={"num_cpus": 1, "temp_dir": folder, **small})
 nodes = [cluster.add_node(num_cpus=1, num_gpus=1, **small) for _ in range(3)]
