@@ -85,8 +85,9 @@ def make_windows(n_frames: list[int]) -> list[Waveform]:
 
 
 def load(clip: Path | str, frame: Path | None = None, frames: bool = True, **settings: Any) -> AudioEncoder:
-    config = EncodeConfig(clip_model=str(clip), frame_model=str(frame) if frame else None, device="cpu", **settings)
-    return load_encoder(config, frames)
+    """On the CPU, in the precision of the reference where no other is asked for."""
+    settings = {"device": "cpu", "precision": "float32", **settings}
+    return load_encoder(EncodeConfig(clip_model=str(clip), frame_model=frame and str(frame), **settings), frames)
 
 
 def assert_close(rows: npt.ArrayLike, expected: npt.ArrayLike) -> None:
@@ -277,8 +278,11 @@ def test_frames_can_be_left_out(one: Path, two: Path, passes: dict[str, int]) ->
 
 
 def test_device_and_precision_are_reported(one: Path, monkeypatch: pytest.MonkeyPatch) -> None:
-    encoder = load(one)
-    assert (encoder.device, encoder.precision) == ("cpu", "float32")
+    known = torch.cpu.get_capabilities()
+    native = "bfloat16" if known.get("avx512_bf16") or known.get("amx_bf16") else "float32"
+    for precision, used in (("auto", native), ("bfloat16", "bfloat16"), ("float32", "float32")):
+        encoder = load(one, precision=precision)
+        assert (encoder.device, encoder.precision) == ("cpu", used)
     monkeypatch.setattr(torch.cuda, "is_available", lambda: False)
     with pytest.raises(UsageError, match="no GPU"):
         load_encoder(EncodeConfig(clip_model=str(one), device="cuda"))
