@@ -18,8 +18,9 @@ def jobs(address: Address = None, json: Json = False) -> None:
         print_json(found)
         return
     columns = ["job", "state", "started", "ended", "index"]
-    rows = [(job.name, job.state, show_when(job.started_at), show_when(job.ended_at), job.index) for job in found]
-    print_table(f"{len(rows)} jobs at {cluster.address}, times in UTC", columns, rows, whole=columns[:4])
+    times = [[show_when(moment)[:16] for moment in (job.started_at, job.ended_at)] for job in found]
+    rows = [(job.name, job.state, *started_ended, job.index) for job, started_ended in zip(found, times, strict=True)]
+    print_table(f"jobs at {cluster.address}: {len(rows)}; times in UTC", columns, rows, whole=columns[1:4])
 
 
 def show_when(moment: str | None) -> str:

@@ -6,6 +6,7 @@ name occurs again in its shard is ``shard.tar#member#2``.
 """
 
 import io
+import os
 import re
 import shutil
 import tarfile
@@ -24,6 +25,7 @@ from pipeline import rows, storage
 AT_ONCE_BYTES = 16 * 2**20
 """Members of remote shards up to this size are read in one request, into memory."""
 
+_AHEAD_BYTES = 8192
 _TAR = ".tar"
 _TABLES = (rows.PARQUET, rows.ARROW)
 _MEMBER = re.compile(r"\.(?:tar|parquet|arrow)#", re.IGNORECASE)
@@ -101,7 +103,8 @@ def _list_rows(shard: str) -> Iterator[tuple[str, Place]]:
 
 
 def _list_ranges(shard: str) -> Iterator[tuple[str, Place]]:
-    with _open(shard) as file, tarfile.open(fileobj=file, mode="r:") as tar:
+    opened = storage.open_remote(shard) if storage.is_url(shard) else cast(BinaryIO, _Headers(shard))
+    with opened as file, tarfile.open(fileobj=file, mode="r:") as tar:
         while (member := tar.next()) is not None:
             tar.members.clear()  # type: ignore[attr-defined]  # it would keep all of them
             if member.isfile():
@@ -151,6 +154,35 @@ def fetched_member(place: Place) -> Iterator[BinaryIO]:
 
 def _open(path: str) -> BinaryIO:
     return storage.open_remote(path) if storage.is_url(path) else open(path, "rb")
+
+
+class _Headers(storage.FileAround):
+    """A local file to read a little of, here and there. It knows where it is: Python's own files ask the system at each
+    ``tell``, which takes three times as long where sixteen threads do so."""
+
+    def __init__(self, path: str) -> None:
+        super().__init__(open(path, "rb", buffering=0))
+        self._at, self._from, self._held = 0, 0, b""
+
+    def read(self, size: int | None = -1, /) -> bytes:
+        if size is None or size < 0:
+            raise ValueError("headers are read by their size")
+        begin = self._at - self._from
+        if not 0 <= begin <= begin + size <= len(self._held):
+            self._from, begin = self._at, 0
+            self._held = os.pread(self._file.fileno(), max(size, _AHEAD_BYTES), self._at)
+        data = self._held[begin : begin + size]
+        self._at += len(data)
+        return data
+
+    def seek(self, offset: int, whence: int = io.SEEK_SET, /) -> int:
+        if whence == io.SEEK_END:
+            offset += os.fstat(self._file.fileno()).st_size
+        self._at = offset + (self._at if whence == io.SEEK_CUR else 0)
+        return self._at
+
+    def tell(self) -> int:
+        return self._at
 
 
 class _Range(storage.FileAround):

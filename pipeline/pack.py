@@ -15,7 +15,7 @@ from pipeline.file import File, seconds_of, size_of
 Row = dict[str, Any]
 
 MAX_FILES_PER_BATCH = 512
-PACKS_AT_ONCE = 100
+PACKS_AT_ONCE = 50
 """Batches that are put into Arrow at a time."""
 
 
@@ -58,7 +58,7 @@ def pack(contents: list[list[File]], batch_s: float, run_id: str) -> pa.Table:
             for number, pack in some
         ]
         tables.append(pa.Table.from_pylist(rows, schema=schema.PLANNED))
-    return pa.concat_tables(tables).combine_chunks()
+    return pa.concat_tables(tables)
 
 
 def _audio(files: list[File]) -> Row:
@@ -91,4 +91,6 @@ def _group_ranges(contents: list[list[File]], batch_s: float) -> list[list[list[
     for group in ranges.values():
         group.sort(key=lambda files: (files[0].part.samples[0], files[0].uri))
     groups += ranges.values()
-    return sorted(groups, key=lambda group: (-max(map(seconds_of, group)), *_position(group[0][0])))
+    groups.sort(key=lambda group: _position(group[0][0]))  # one after the other: that takes less room for keys
+    groups.sort(key=lambda group: -max(map(seconds_of, group)))
+    return groups

@@ -4,7 +4,8 @@
 
 It needs torch, transformers and numpy, nothing else. The model has the default size of PE-Audio and random weights
 (one for clips, and one for frames with the same codec), or is a checkpoint: ``--model``. The ways take turns in each
-round; printed are medians, ratios of medians, and how close the embeddings are to those of transformers in float32.
+round; printed are medians, ratios of medians, and how close the embeddings are to those of transformers in float32. On
+a CPU each way has the C library's allocator as it would find it: with its own settings, or as workers set it.
 """
 
 import argparse
@@ -62,13 +63,12 @@ def main(arguments: Sequence[str]) -> int:
 
     import torch
 
-    from pipeline.encode import keep_freed_memory, resolve_device, resolve_precision
+    from pipeline.encode import resolve_device, resolve_precision
 
     device = resolve_device(asked.device)
     native = resolve_precision("auto", device)
     precisions = ["float32", *(["bfloat16"] if asked.bfloat16 or native == "bfloat16" else [])]
     if device == "cpu":
-        keep_freed_memory()
         torch.set_num_threads(asked.threads or len(os.sched_getaffinity(0)))
     make = make_random_models if asked.model is None else (lambda: load_models(asked.model))
     machine = describe_machine(device)
@@ -125,7 +125,8 @@ def measure(
         outputs = [tuple(part.float().cpu().numpy() for part in way(sounds)) for *_, way in ways]
         tower = towers[precisions[-1]]
         features = tower.codec(sounds)
-        timed = [(way, sounds) for *_, way in ways] + [(tower.codec, sounds), (tower.clip, features)]
+        timed = [(name == "earshot", way, sounds) for name, *_, way in ways]
+        timed += [(True, tower.codec, sounds), (True, tower.clip, features)]
         times = take_turns(timed, device, rounds)
     medians = [statistics.median(taken) for taken in times]
     reference = {models: k for k, (way, precision, models, _) in enumerate(ways) if (way, precision) == ways[0][:2]}
@@ -164,13 +165,18 @@ def run_plainly(models: Sequence[Any], sounds: Any) -> tuple[Any, Any]:
     return models[0].audio_head(heard[0].pooler_output), models[-1].audio_head(heard[-1].last_hidden_state)
 
 
-def take_turns(ways: Sequence[tuple[Callable[[Any], Any], Any]], device: str, rounds: int) -> list[list[float]]:
-    """Seconds of each call of each way; they have been called once before."""
+def take_turns(ways: Sequence[tuple[bool, Callable[[Any], Any], Any]], device: str, rounds: int) -> list[list[float]]:
+    """Seconds of each call of each way, after one that is not counted; ``True``: it keeps the memory that it frees."""
     import torch
+
+    from pipeline.encode import keep_freed_memory
 
     times: list[list[float]] = [[] for _ in ways]
     for _ in range(rounds):
-        for (way, given), taken in zip(ways, times, strict=True):
+        for (keep, way, given), taken in zip(ways, times, strict=True):
+            if device == "cpu":
+                keep_freed_memory(keep)
+                way(given)
             began = time.perf_counter()
             way(given)
             if device != "cpu":
