@@ -161,7 +161,7 @@ class _Headers(storage.FileAround):
     ``tell``, which takes three times as long where sixteen threads do so."""
 
     def __init__(self, path: str) -> None:
-        super().__init__(open(path, "rb", buffering=0))
+        super().__init__(open(path, "rb", buffering=0))  # noqa: SIM115
         self._at, self._from, self._held = 0, 0, b""
 
     def read(self, size: int | None = -1, /) -> bytes:
