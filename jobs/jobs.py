@@ -1,8 +1,14 @@
 """``earshot jobs``: the runs that were submitted to a cluster."""
 
-from jobs.output import print_json, print_table
+import datetime as dt
+from typing import TYPE_CHECKING
+
+from jobs.output import print_json, print_table, show_left
 from jobs.query import Json
 from jobs.submit import Address
+
+if TYPE_CHECKING:
+    from jobs.cluster import Job
 
 
 def jobs(address: Address = None, json: Json = False) -> None:
@@ -17,10 +23,16 @@ def jobs(address: Address = None, json: Json = False) -> None:
     if json:
         print_json(found)
         return
-    columns = ["job", "state", "started", "ended", "index"]
-    times = [[show_when(moment)[:16] for moment in (job.started_at, job.ended_at)] for job in found]
-    rows = [(job.name, job.state, *started_ended, job.index) for job, started_ended in zip(found, times, strict=True)]
-    print_table(f"jobs at {cluster.address}: {len(rows)}; times in UTC", columns, rows, whole=columns[1:4])
+    columns = ["job", "state", "started", "took", "index"]
+    rows = [(job.name, job.state, show_when(job.started_at)[:16], _show_took(job), job.index) for job in found]
+    print_table(f"jobs at {cluster.address}: {len(rows)}; times in UTC", columns, rows, whole=columns[:4])
+
+
+def _show_took(job: "Job") -> str:
+    if job.started_at is None or job.ended_at is None:
+        return ""
+    started, ended = (dt.datetime.fromisoformat(moment) for moment in (job.started_at, job.ended_at))
+    return show_left((ended - started).total_seconds()).replace("less than a minute", "< 1 min")
 
 
 def show_when(moment: str | None) -> str:

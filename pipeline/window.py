@@ -154,7 +154,8 @@ def cut_windows(blocks: Iterable[Waveform], grid: Grid, part: Part = WHOLE) -> I
     held: tuple[int, Waveform] | None = None  # the newest window: who owns its end is known with the next
     first_frame = part.first * grid.step_frames
     own_first = seam(first_frame - grid.step_frames, first_frame, grid.length_frames) if part.first else 0
-    buffer = np.empty(0, np.float32)
+    pieces: list[Waveform] = []  # joined when a window is full: each sample is copied once or twice
+    n_pieces = 0  # samples in them
     base = part.first * step  # the sample of the file at which the buffer begins
     next_start = base  # the sample at which the next regular window begins
 
@@ -168,7 +169,11 @@ def cut_windows(blocks: Iterable[Waveform], grid: Grid, part: Part = WHOLE) -> I
         return span, samples
 
     for block in blocks:
-        buffer = np.concatenate([buffer, block]) if len(buffer) else np.asarray(block, np.float32)
+        pieces.append(np.asarray(block, np.float32))
+        n_pieces += len(block)
+        if base + n_pieces <= next_start + length:
+            continue
+        buffer = np.concatenate(pieces)
         # A window is regular only once a sample beyond it is known: otherwise it is the last, and moves.
         while base + len(buffer) > next_start + length:
             if held is not None:
@@ -181,11 +186,12 @@ def cut_windows(blocks: Iterable[Waveform], grid: Grid, part: Part = WHOLE) -> I
                 return
         # The last window may begin as early as the newest regular one, never before it.
         keep = next_start - step if held is not None else base
-        buffer, base = buffer[keep - base :], keep
+        pieces, n_pieces, base = [buffer[keep - base :]], base + len(buffer) - keep, keep
 
-    n_samples = base + len(buffer)
+    n_samples = base + n_pieces
     if n_samples < HOP_SAMPLES or part.stop is not None:
         return
+    buffer = np.concatenate(pieces)
     n_frames = count_frames(n_samples)
     first = max(0, n_frames - grid.length_frames)
     tail = reflect_pad(buffer)[first * HOP_SAMPLES - base :]

@@ -69,10 +69,8 @@ def decode_files(rows: Sequence[Row], config: "Config") -> Iterator[Decoded]:
 def encode_speed(
     config: "Config", windows: "Sequence[Waveform]", precision: str, batch: int, n_processes: int
 ) -> float:
-    """Seconds of audio encoded per second by ``n_processes`` at the same time, of one thread each on a CPU.
-
-    Only what a window owns counts: the audio that consecutive windows share is encoded twice, and counted once.
-    """
+    """Seconds of windows encoded per second by ``n_processes`` at the same time, of one thread each on a CPU. Of files,
+    it is less: the audio that consecutive windows share is encoded twice."""
     settings = config.encode.model_copy(update={"precision": precision, "batch_windows": batch})
     frames = config.store.frames == "all"
     context = get_context("spawn")
@@ -80,8 +78,7 @@ def encode_speed(
     some = [windows[i % len(windows)] for i in range(batch)]
     with ProcessPoolExecutor(n_processes, context, initializer=_hold, initargs=(barrier,)) as pool:
         speeds = list(pool.map(_encode_here, *zip(*[(settings, frames, some, batch)] * n_processes, strict=True)))
-    grid = config.window.grid
-    return sum(speeds) * grid.step_frames / grid.length_frames
+    return sum(speeds)
 
 
 _barrier: Any = None
