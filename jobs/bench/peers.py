@@ -6,7 +6,8 @@
 for each core, `write_parquet`, as Ray Data's documentation has it. ``daft``: likewise, where `daft` is installed. Each
 is a process of its own, timed from its start to its end, and writes one embedding for each file and one for each frame.
 
-Then each gets four files that are not like the others: what it makes of them is told, not timed.
+Then each gets files that are not like the others, one at a time, beside a plain one: what it makes of them is told, not
+timed.
 """
 
 import argparse
@@ -27,8 +28,7 @@ PEERS = ("loop", "ray", "daft", "earshot")
 BATCH = 4
 SECONDS = 10.0
 ODD = {
-    "plain.wav": "48 kHz, mono, 10 s",
-    "resample.wav": "44.1 kHz, stereo",
+    "resample.wav": "44.1 kHz, stereo, 10 s",
     "long.wav": "90 s",
     "broken.wav": "not audio",
 }
@@ -129,7 +129,12 @@ def count_rows(peer: str, into: str) -> dict[str, int]:
     rows = [row for part in Path(into).glob("**/*.parquet") for row in pq.read_table(part).to_pylist()]
     if peer == "daft":
         return {Path(row["path"]).name: len(row["embeddings"]) - 1 for row in rows}
-    return {Path(row["uri"]).name: len(row["frames"]) for row in rows}
+    return {Path(row["uri"]).name: _count(row["frames"], len(row["clip"])) for row in rows}
+
+
+def _count(frames: Any, dimension: int) -> int:
+    """Ray writes arrays flat."""
+    return len(frames) if isinstance(frames[0], list) else len(frames) // dimension
 
 
 def call(peer: str, folder: Path, into: Path, model: str) -> tuple[float, dict[str, int], str]:
@@ -157,18 +162,23 @@ def write_sounds(folder: Path, n_files: int) -> Path:
     return folder
 
 
-def write_odd(folder: Path) -> Path:
+def write_odd(root: Path) -> dict[str, Path]:
+    """For each odd file a folder with it and a plain one."""
     import soundfile
 
     from jobs.bench.encoder import make_sounds
 
-    folder.mkdir()
     [sound] = make_sounds(1, 90.0)
-    soundfile.write(folder / "plain.wav", sound[:480_000], 48_000)
-    soundfile.write(folder / "resample.wav", np.stack([sound[:441_000]] * 2, axis=1), 44_100)
-    soundfile.write(folder / "long.wav", sound, 48_000)
-    (folder / "broken.wav").write_text("nothing to hear")
-    return folder
+    folders = {name: root / f"odd-{name}" for name in ODD}
+    for folder in folders.values():
+        folder.mkdir()
+        soundfile.write(folder / "plain.wav", sound[:480_000], 48_000)
+    soundfile.write(
+        folders["resample.wav"] / "resample.wav", np.stack([sound[:441_000]] * 2, axis=1), 44_100, subtype="FLOAT"
+    )
+    soundfile.write(folders["long.wav"] / "long.wav", sound, 48_000, subtype="FLOAT")
+    (folders["broken.wav"] / "broken.wav").write_text("nothing to hear")
+    return folders
 
 
 def save_random(folder: Path) -> str:
@@ -186,20 +196,22 @@ def save_random(folder: Path) -> str:
 
 def measure(model: str, n_files: int) -> Iterator[dict[str, Any]]:
     """For each peer its time and ratio, then what it made of the odd files."""
-    from pipeline.checkpoint import find_checkpoint
+    from pipeline.checkpoint import BUNDLED, find_checkpoint
 
     with tempfile.TemporaryDirectory(prefix="earshot-peers-") as scratch:
         root = Path(scratch)
         name = save_random(root / "model") if model == "random" else str(find_checkpoint(model, None).folder)
-        sounds, odd = write_sounds(root / "sounds", n_files), write_odd(root / "odd")
+        sounds, odd = write_sounds(root / "sounds", n_files), write_odd(root)
+        tiny = str(find_checkpoint(BUNDLED, None).folder)
         frames, first = round(SECONDS * 25), 0.0
         for peer in PEERS:
             took, found, error = call(peer, sounds, root / peer, name)
             is_whole = len(found) == n_files and set(found.values()) == {frames}
             first = first or took
             speed = {"seconds": took, "x": n_files * SECONDS / took, "ratio": first / took} if is_whole else {}
-            _, of_odd, odd_error = call(peer, odd, root / f"{peer}-odd", name)
-            yield {"peer": peer, "files": len(found), "error": error, **speed, "odd": of_odd, "odd_error": odd_error}
+            told = {file: call(peer, folder, root / f"{peer}-{file}", tiny)[1:] for file, folder in odd.items()}
+            makes = {file: {"frames": found, "error": odd_error} for file, (found, odd_error) in told.items()}
+            yield {"peer": peer, "files": len(found), "error": error, **speed, "odd": makes}
 
 
 def main(arguments: Sequence[str]) -> int:
@@ -228,9 +240,10 @@ def main(arguments: Sequence[str]) -> int:
         )
         print(f"{row['peer']:8} {timed}", flush=True)
         for file, what in ODD.items():
-            print(f"{'':10}{what:20} {row['odd'].get(file, 'no')} frames", flush=True)
-        if row["odd_error"]:
-            print(f"{'':10}ended with: {row['odd_error']}", flush=True)
+            made = row["odd"][file]
+            others = f"{made['frames'].get('plain.wav', 'no')} of the plain file beside it"
+            ended = f"; ended with {made['error']}" if made["error"] else ""
+            print(f"{'':10}{what:24}{made['frames'].get(file, 'no')} frames, {others}{ended}", flush=True)
     return 0
 
 
