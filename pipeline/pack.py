@@ -15,6 +15,9 @@ from pipeline.file import File, seconds_of, size_of
 Row = dict[str, Any]
 
 MAX_FILES_PER_BATCH = 512
+LEAST_BATCHES, LEAST_BATCH_S = 16, 30.0
+"""Of a small corpus; seconds of audio, about."""
+
 PACKS_AT_ONCE = 50
 """Batches that are put into Arrow at a time."""
 
@@ -37,15 +40,17 @@ def pack_alone(batches: pa.Table, batch_ids: Set[str], run_id: str, n_before: in
 
 
 def pack(contents: list[list[File]], batch_s: float, run_id: str) -> pa.Table:
-    """Longest first, small ones together: PLANNED rows of about ``batch_s`` seconds each."""
+    """Longest first, small ones together: PLANNED rows of about ``batch_s`` seconds each, less where there is little to
+    do: encoders beyond the batches would have nothing. Ranges of one recording stay together all the same."""
+    little_s = min(batch_s, max(LEAST_BATCH_S, sum(map(seconds_of, contents)) / LEAST_BATCHES))
     packs: list[list[list[File]]] = []
     held, n_files = 0.0, 0
     for group in _group_ranges(contents, batch_s):
-        if len(group) > 1 and held + sum(map(seconds_of, group)) > batch_s:  # in as few batches as possible
+        if len(group) > 1 and held + sum(map(seconds_of, group)) > little_s:  # in as few batches as possible
             held = math.inf
-        for files in group:
-            seconds = seconds_of(files)
-            if not packs or held + seconds > batch_s or n_files + len(files) > MAX_FILES_PER_BATCH:
+        for number, files in enumerate(group):
+            seconds, most_s = seconds_of(files), batch_s if number else little_s
+            if not packs or held + seconds > most_s or n_files + len(files) > MAX_FILES_PER_BATCH:
                 packs.append([])
                 held, n_files = 0.0, 0
             packs[-1].append(files)

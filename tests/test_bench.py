@@ -8,7 +8,7 @@ from typing import Any
 
 import pytest
 
-from jobs.bench import command, parts
+from jobs.bench import command, parts, peers
 from pipeline.config import Config, make_config
 from pipeline.corpus import list_corpus
 from tests.fakes import noise, write_wav
@@ -65,3 +65,16 @@ def test_bench_projects_a_corpus_from_what_it_measured(config: Config) -> None:
     assert (run["files"], run["failed"], run["audio_s"]) == (16, 1, pytest.approx(444))
     assert corpus["wall_h"] == pytest.approx(500 / run["x"])
     assert 0 < run["of_what_parts_allow"] < 1.5
+
+
+@pytest.mark.slow
+@pytest.mark.timeout(900)
+def test_peers_make_the_same_of_plain_files_and_not_of_others() -> None:
+    rows = {row["peer"]: row for row in peers.measure("earshot-tiny", 3)}
+    for peer in ("loop", "ray", "earshot"):
+        assert rows[peer]["x"] > 0, rows[peer]["error"]
+        assert rows[peer]["odd"]["long.wav"]["frames"] == {"plain.wav": 250, "long.wav": 2250}
+    ours = rows["earshot"]["odd"]
+    assert ours["resample.wav"] == {"frames": {"plain.wav": 250, "resample.wav": 250}, "error": ""}
+    assert ours["broken.wav"] == {"frames": {"plain.wav": 250}, "error": ""}
+    assert rows["loop"]["odd"]["broken.wav"]["error"]

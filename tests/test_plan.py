@@ -15,9 +15,9 @@ from hypothesis import strategies as st
 
 from pipeline import schema
 from pipeline.errors import REASONS, FileFailure
-from pipeline.file import estimate_seconds
+from pipeline.file import File, estimate_seconds
 from pipeline.ledger import Ledger, empty_row
-from pipeline.pack import MAX_FILES_PER_BATCH
+from pipeline.pack import MAX_FILES_PER_BATCH, pack
 from pipeline.plan import ACTIONS, READ_FIRST, Choice, Plan, make_plan
 
 Row = dict[str, Any]
@@ -575,3 +575,16 @@ def test_a_ledger_says_the_same_once_what_is_new_is_part_of_its_table(n_beside: 
         assert plain.holder(row["audio_id"]) == merged.holder(row["audio_id"])
     there = pa.chunked_array([uris[:30]])
     assert plain.find_gone(there) == merged.find_gone(there)
+
+
+def test_a_small_corpus_makes_work_for_several(tmp_path: Path) -> None:
+    def count(n_files: int, seconds: float, batch_s: float = 300.0) -> list[float]:
+        contents = [[File(f"{k}.wav", None, None, 1, 0, None, seconds=seconds)] for k in range(n_files)]
+        rows = pack(contents, batch_s, "0" * 32).to_pylist()
+        return [len(row["audios"]) * seconds for row in rows]
+
+    assert count(24, 10.0) == [30.0] * 8
+    assert count(3, 5.0) == [15.0]
+    assert count(100, 10.0) == [60.0] * 16 + [40.0]
+    assert count(1000, 10.0) == [300.0] * 33 + [100.0]
+    assert count(100, 10.0, batch_s=20.0) == [20.0] * 50

@@ -22,8 +22,6 @@ FILES_PER_FORMAT = 4
 BATCHES = {"cpu": (1, 2, 4), "cuda": (8, 32, 128)}
 RUN_S = 60.0
 """How long the run from end to end encodes, about."""
-BATCHES_PER_CORE, LEAST_BATCH_S = 8, 20.0
-"""How the files of that run are batched, so that it has a middle as well as an end; seconds of audio."""
 
 Row = dict[str, Any]
 
@@ -167,8 +165,7 @@ def _run(config: "Config", rows: list[Row], scratch: Path, audio_s: float) -> Ro
             writer.writerow([recording_of(row), row["start_s"], row["end_s"]])
             planned_s += File.of_listed(row).seconds
     values = config.model_dump(mode="json") | {"sources": [str(manifest)]}
-    batch_s = min(config.run.batch_s, max(LEAST_BATCH_S, audio_s / BATCHES_PER_CORE / len(os.sched_getaffinity(0))))
-    values["run"] = {**values["run"], "max_failed_fraction": 1.0, "batch_s": batch_s}
+    values["run"] = {**values["run"], "max_failed_fraction": 1.0}
     began = time.monotonic()
     progress = index_corpus(type(config).model_validate(values))
     took = time.monotonic() - began
