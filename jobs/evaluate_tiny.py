@@ -23,7 +23,7 @@ import numpy.typing as npt
 import torch
 from transformers import AutoTokenizer, PeAudioModel, PreTrainedTokenizerBase
 
-from pipeline.encode import keep_freed_memory
+from pipeline.memory import keep_freed_memory
 from pipeline.synth import CAPTIONS, CLASSES, DISTRACTORS, LENGTHS_S, Event, frame_targets, make_scene
 from pipeline.window import FRAME_S, Waveform, count_frames
 

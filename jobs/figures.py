@@ -53,7 +53,7 @@ def report(title: str, figures: list[Figure], *, json: bool) -> None:
 
 def _show(figure: Figure) -> tuple[str, ...]:
     limit = "" if figure.limit is None else f"< {figure.limit:g} {'MISSED' if figure.is_missed else 'ok'}"
-    digits = 0 if figure.unit == "" else 2
+    digits = 0 if float(figure.value).is_integer() and figure.unit == "" else 2
     value = f"{figure.value:,.{digits}f} {figure.unit}".strip()
     return figure.measurement, figure.what, value, limit, figure.detail
 

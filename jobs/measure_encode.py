@@ -68,7 +68,8 @@ def measure_here(model: str, keep: bool) -> list[float]:
     import torch
 
     from pipeline.config import EncodeConfig
-    from pipeline.encode import keep_freed_memory, load_encoder
+    from pipeline.encode import load_encoder
+    from pipeline.memory import keep_freed_memory
     from pipeline.synth import draw_scene
 
     torch.set_num_threads(1)

@@ -30,7 +30,8 @@ def measure(
 ) -> None:
     """Print the cosine of frames near seams to those of an uncut encoding."""
     from pipeline.config import EncodeConfig
-    from pipeline.encode import keep_freed_memory, load_encoder
+    from pipeline.encode import load_encoder
+    from pipeline.memory import keep_freed_memory
 
     keep_freed_memory()
     encoder = load_encoder(EncodeConfig(clip_model=model))

@@ -14,7 +14,7 @@ import re
 from pathlib import Path
 
 from jobs.evaluate_tiny import CHECKPOINT, Exam, Quality, load, make_exam, measure
-from pipeline.encode import keep_freed_memory
+from pipeline.memory import keep_freed_memory
 from pipeline.synth import CLASSES
 from pipeline.window import SAMPLE_RATE_HZ
 

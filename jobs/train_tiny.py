@@ -36,7 +36,7 @@ from transformers import PeAudioModel, PreTrainedTokenizerFast
 from jobs.evaluate_tiny import CHECKPOINT, Quality, load, make_exam, measure
 from jobs.tiny_card import CARD
 from jobs.tiny_network import CODEC_STRIDES, build_config, build_tokenizer, initialise, save
-from pipeline.encode import keep_freed_memory
+from pipeline.memory import keep_freed_memory
 from pipeline.synth import CAPTIONS, CLASSES, DISTRACTORS, TEMPLATES, draw_scene, frame_targets
 from pipeline.window import HOP_SAMPLES, SAMPLE_RATE_HZ, seconds_to_samples
 

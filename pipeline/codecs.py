@@ -98,9 +98,8 @@ class SoundfileReader:
     trouble: str | None = None
 
     def __init__(self, source: Bytes) -> None:
-        source.seek(0)
         self._source = source
-        self._file: Any = soundfile.SoundFile(source)
+        self._file = self._open()
         self.n_read = 0
         counted: int = self._file.frames
         self.n_samples: int | None = counted if 0 < counted < _ENDLESS_SAMPLES else None
@@ -118,9 +117,14 @@ class SoundfileReader:
             self.n_read = self._file.seek(sample)
         except soundfile.LibsndfileError:
             self._file.close()  # which finds nothing any more, not even its beginning
-            self._source.seek(0)
-            self._file, self.n_read = soundfile.SoundFile(self._source), 0
+            self._file, self.n_read = self._open(), 0
         return self.n_read == sample
+
+    def _open(self) -> Any:
+        self._source.seek(0)
+        # An error while it reads by itself is no sample, and shows when FFmpeg is asked for the rest.
+        descriptor = self._source.descriptor
+        return soundfile.SoundFile(self._source if descriptor is None else descriptor, closefd=False)
 
     def pieces(self) -> Iterator[Piece]:
         rate_hz, channels = self.info.sample_rate_hz, self.info.channels
@@ -368,8 +372,12 @@ def mean_channels(channels: npt.NDArray[Any]) -> Waveform:
     """Mean over ``channels`` [channels, samples], floats or integers of any size, as float32 of full scale 1."""
     # Channel by channel: numpy's mean over a short axis is some twenty times slower.
     with np.errstate(over="ignore", invalid="ignore"):  # what is not finite is refused afterwards
-        total: Waveform = channels[0].astype(np.float32)
-        for channel in channels[1:]:
+        total: Waveform
+        if len(channels) == 1:
+            total = channels[0].astype(np.float32)
+        else:
+            total = np.add(channels[0], channels[1], dtype=np.float32)
+        for channel in channels[2:]:
             total += channel
         scale = len(channels)
         if channels.dtype.kind in "iu":

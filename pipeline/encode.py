@@ -308,23 +308,6 @@ def resolve_precision(precision: str, device: str) -> str:
     return "bfloat16" if native else "float32"
 
 
-def keep_freed_memory(keep: bool = True) -> bool:
-    """Let this process keep the memory that a pass frees, for the next pass; whether the C library (glibc) can.
-
-    By default (and again with ``keep`` false) it gives each big block back to the system, and clearing fresh ones costs
-    more than the small layers that fill them (``python -m jobs.measure_encode`` compares). For processes that mainly
-    encode on a CPU. Source: mallopt(3), with what it says the thresholds grow to by default.
-    """
-    import ctypes
-
-    mmap_threshold, trim_threshold, limit = -3, -1, 2**30 if keep else 2**25
-    try:
-        mallopt = ctypes.CDLL(None).mallopt
-    except (OSError, AttributeError, TypeError):
-        return False
-    return bool(mallopt(mmap_threshold, limit) and mallopt(trim_threshold, limit if keep else 2 * limit))
-
-
 # ---- Small helpers
 
 

@@ -24,6 +24,7 @@ import pyarrow as pa
 from pipeline import schema, storage
 from pipeline.config import Config, DecodeConfig, EncodeConfig
 from pipeline.errors import UsageError
+from pipeline.memory import keep_freed_memory
 from pipeline.record import METRICS, Record, list_measures
 from pipeline.stages import (
     Encoder,
@@ -53,6 +54,10 @@ WRITERS = 16
 """Tasks that write at the same time at most, at least where a cluster may grow. Were there no limit, Ray would hold
 cores back for more of them, and leave decoders idle."""
 
+BATCHES_PER_TASK, TASKS_PER_CORE = 16, 8
+"""Batches that a task decodes one after the other: as many, where there are enough for so many tasks on each core. Ray
+takes a tenth of a second and more to start the next task, in which a core decodes a minute of audio and more."""
+
 BYTES_PER_ENCODER = 4 * 2**30
 """Memory for one encoder process on CPUs: the released models take 1 to 3 GiB of it."""
 
@@ -70,7 +75,7 @@ def load_models(config: EncodeConfig, with_frames: bool, threads: int) -> Encode
     os.environ["OMP_WAIT_POLICY"] = "PASSIVE"
     import torch
 
-    from pipeline.encode import keep_freed_memory, load_encoder
+    from pipeline.encode import load_encoder
 
     keep_freed_memory()
     torch.set_num_threads(threads)
@@ -104,6 +109,7 @@ def _split(planned: pa.Table, config: DecodeConfig, grid: Grid) -> Iterator[pa.T
 
 
 def _decode(planned: pa.Table, decode: Decode, config: DecodeConfig, grid: Grid) -> Iterator[pa.Table]:
+    keep_freed_memory()
     for row in planned.to_pylist():
         try:
             began = time.perf_counter()
@@ -329,15 +335,19 @@ def _connect(batches: pa.Table, config: Config, frames_schema: pa.Schema, decode
     if "num_gpus" in wants:  # Ray wants a batch size then; a full block has more rows than that: none waits for others
         wants["batch_size"] = windows_per_block(config.window.grid)
     settings = {"config": config.decode, "grid": config.window.grid}
+    n_together = 1
+    if batches["part"].null_count:  # or each is alone, for one of them kills its worker
+        cores = ray.cluster_resources().get("CPU", 1)
+        n_together = max(1, min(BATCHES_PER_TASK, int(batches.num_rows / cores / TASKS_PER_CORE)))
     if is_long(longest):
         planned = planned.repartition(target_num_rows_per_block=1).map_batches(
             _split, batch_size=1, batch_format="pyarrow", num_cpus=SPLIT_CPUS, fn_kwargs=settings
         )
     return (
-        planned.repartition(target_num_rows_per_block=1)
+        planned.repartition(target_num_rows_per_block=n_together)
         .map_batches(
             _decode,
-            batch_size=1,
+            batch_size=n_together,
             batch_format="pyarrow",
             num_cpus=1,
             max_retries=TRIES - 1,

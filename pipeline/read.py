@@ -75,6 +75,11 @@ class Bytes:
     def tell(self) -> int:
         return self._file.tell()
 
+    @property
+    def descriptor(self) -> int | None:
+        """Of a file on this machine that was opened here: native code reads it without a callback for each piece."""
+        return self._file.fileno() if self._own and isinstance(self._file, io.FileIO) else None
+
     def peek(self, offset: int, size: int) -> bytes:
         """Up to ``size`` bytes from ``offset``; the position is left behind them."""
         self.seek(offset)
@@ -129,7 +134,7 @@ def _open_regular(path: str | Path) -> BinaryIO:
     if not stat.S_ISREG(os.fstat(descriptor).st_mode):
         os.close(descriptor)
         raise FileFailure("read", "unreadable", "not a regular file")
-    return os.fdopen(descriptor, "rb", buffering=1 << 17)
+    return io.FileIO(descriptor)  # no buffer: what native code reads and what is read here have one position
 
 
 def unreadable(error: Exception) -> FileFailure:

@@ -145,14 +145,27 @@ def decode_batch(
     n_bytes = 0
     for seq, row in enumerate(decode(planned["audios"], config, grid), start=part.first):
         rows.append({"batch_id": planned["batch_id"], "seq": seq, "last": False, "decode_s": 0.0, **row})
-        n_bytes += (size := len(row.get("pcm") or b""))
+        n_bytes += (size := row["pcm"].nbytes if row["files"] is None else 0)
         # The newest row is kept back: only what follows says whether it is the last.
         if n_bytes > most_bytes:
-            yield pa.Table.from_pylist(rows[:-1], schema=schema.DECODED)
+            yield _decoded_table(rows[:-1])
             rows, n_bytes = rows[-1:], size
     if rows:
         rows[-1]["last"] = rows[-1]["files"] is not None
-        yield pa.Table.from_pylist(rows, schema=schema.DECODED)
+        yield _decoded_table(rows)
+
+
+def _decoded_table(rows: list[Row]) -> pa.Table:
+    """DECODED; the samples are laid down once, where Arrow's own builder would make room for them again and again."""
+    windows = [row.pop("pcm", None) for row in rows]
+    table = pa.Table.from_pylist(rows, schema=schema.DECODED)
+    sizes = [0 if window is None else window.nbytes for window in windows]
+    there = np.packbits([window is not None for window in windows], bitorder="little")
+    samples = np.concatenate([window for window in windows if window is not None] or [np.empty(0, np.float32)])
+    buffers = [pa.py_buffer(there), pa.py_buffer(np.cumsum([0, *sizes])), pa.py_buffer(samples)]
+    pcm = pa.LargeBinaryArray.from_buffers(pa.large_binary(), len(rows), buffers)
+    at = schema.DECODED.get_field_index("pcm")
+    return table.set_column(at, schema.DECODED.field(at), pcm)
 
 
 @dataclass(frozen=True)
@@ -317,7 +330,7 @@ def _window_row(audio_id: str, span: Span, samples: Waveform) -> Row:
         "first_frame": span.first,
         "own_first": span.own_first,
         "own_stop": span.own_stop,
-        "pcm": samples.tobytes(),
+        "pcm": samples,
         "files": None,
     }
 
@@ -358,7 +371,7 @@ def encode_windows(decoded: pa.Table, encoder: Encoder) -> pa.Table:
 
     A window without a finite embedding gets null: its file becomes a failure when its batch is collected.
     """
-    pcm = decoded["pcm"].to_pylist()
+    pcm = [samples.as_buffer() for samples in decoded["pcm"]]  # where they are, without a copy
     at = [i for i, samples in enumerate(pcm) if samples is not None]
     windows = [np.frombuffer(pcm[i], np.float32) for i in at]
     own = list(zip(*(decoded[name].to_pylist() for name in ("first_frame", "own_first", "own_stop")), strict=True))

@@ -154,9 +154,9 @@ def cut_windows(blocks: Iterable[Waveform], grid: Grid, part: Part = WHOLE) -> I
     held: tuple[int, Waveform] | None = None  # the newest window: who owns its end is known with the next
     first_frame = part.first * grid.step_frames
     own_first = seam(first_frame - grid.step_frames, first_frame, grid.length_frames) if part.first else 0
-    pieces: list[Waveform] = []  # joined when a window is full: each sample is copied once or twice
+    pieces: list[Waveform] = []  # the newest window, and what follows; joined when the next one is full
     n_pieces = 0  # samples in them
-    base = part.first * step  # the sample of the file at which the buffer begins
+    base = part.first * step  # the sample of the file at which they begin
     next_start = base  # the sample at which the next regular window begins
 
     def settle(later_start: int) -> tuple[Span, Waveform]:
@@ -171,22 +171,22 @@ def cut_windows(blocks: Iterable[Waveform], grid: Grid, part: Part = WHOLE) -> I
     for block in blocks:
         pieces.append(np.asarray(block, np.float32))
         n_pieces += len(block)
-        if base + n_pieces <= next_start + length:
-            continue
-        buffer = np.concatenate(pieces)
         # A window is regular only once a sample beyond it is known: otherwise it is the last, and moves.
-        while base + len(buffer) > next_start + length:
+        while (n_beyond := base + n_pieces - next_start - length) > 0:
             if held is not None:
                 yield settle(next_start)
-            begin = next_start - base
-            held = next_start // HOP_SAMPLES, buffer[begin : begin + length].copy()
+            newest = pieces.pop()
+            at = len(newest) - n_beyond
+            pieces.append(newest[:at])
+            pieces[0] = pieces[0][next_start - base :]  # of the window before, what belongs to this one too
+            window = np.concatenate(pieces)
+            held = next_start // HOP_SAMPLES, window
+            # The last window may begin as early as the newest regular one, never before it.
+            pieces, n_pieces, base = [window, newest[at:]], length + n_beyond, next_start
             next_start += step
             if part.stop is not None and next_start >= part.stop * step:
                 yield settle(next_start)
                 return
-        # The last window may begin as early as the newest regular one, never before it.
-        keep = next_start - step if held is not None else base
-        pieces, n_pieces, base = [buffer[keep - base :]], base + len(buffer) - keep, keep
 
     n_samples = base + n_pieces
     if n_samples < HOP_SAMPLES or part.stop is not None:
@@ -194,7 +194,7 @@ def cut_windows(blocks: Iterable[Waveform], grid: Grid, part: Part = WHOLE) -> I
     buffer = np.concatenate(pieces)
     n_frames = count_frames(n_samples)
     first = max(0, n_frames - grid.length_frames)
-    tail = reflect_pad(buffer)[first * HOP_SAMPLES - base :]
+    tail = reflect_pad(buffer[first * HOP_SAMPLES - base :])
     if held is not None:
         yield settle(first * HOP_SAMPLES)
     yield Span(first, min(n_frames, grid.length_frames), own_first, n_frames), tail

@@ -617,7 +617,8 @@ def test_kept_memory_is_used_again() -> None:
 import resource, statistics
 import numpy as np, torch
 from pipeline.config import EncodeConfig
-from pipeline.encode import keep_freed_memory, load_encoder
+from pipeline.encode import load_encoder
+from pipeline.memory import keep_freed_memory
 torch.set_num_threads(1)
 encoder = load_encoder(EncodeConfig(clip_model="earshot-tiny", device="cpu"))
 windows = [np.zeros(100 * 1920, np.float32)] * 2

@@ -13,7 +13,8 @@ import torch
 
 from jobs.bench.encoder import cosine, make_random_models, make_sounds, relative, run_plainly
 from jobs.evaluate_tiny import CHECKPOINT, load, make_exam, measure
-from pipeline.encode import keep_freed_memory, load_audio_model, make_tower, resolve_precision
+from pipeline.encode import load_audio_model, make_tower, resolve_precision
+from pipeline.memory import keep_freed_memory
 from pipeline.synth import draw_scene
 
 LARGEST_DIFFERENCE = 1e-4

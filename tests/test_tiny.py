@@ -12,7 +12,8 @@ from transformers import AutoConfig, AutoProcessor, PeAudioFrameLevelModel, PeAu
 from jobs.evaluate_tiny import CHECKPOINT, Exam, Quality, load, make_exam, match_events, measure
 from jobs.evaluate_tiny import find_events as find
 from jobs.tiny_card import CARD, HISTORY, MEASURES, write_quality
-from pipeline.encode import keep_freed_memory, load_audio_model, make_tower
+from pipeline.encode import load_audio_model, make_tower
+from pipeline.memory import keep_freed_memory
 from pipeline.synth import CAPTIONS, CLASSES, DISTRACTORS, Event, make_scene
 from pipeline.window import HOP_SAMPLES, SAMPLE_RATE_HZ
 

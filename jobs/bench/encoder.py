@@ -169,7 +169,7 @@ def take_turns(ways: Sequence[tuple[bool, Callable[[Any], Any], Any]], device: s
     """Seconds of each call of each way, after one that is not counted; ``True``: it keeps the memory that it frees."""
     import torch
 
-    from pipeline.encode import keep_freed_memory
+    from pipeline.memory import keep_freed_memory
 
     times: list[list[float]] = [[] for _ in ways]
     for _ in range(rounds):

@@ -11,10 +11,11 @@ from typing import Any
 import numpy as np
 import pyarrow as pa
 import pytest
+import ray
 import soundfile
 
 import pipeline
-from pipeline import journal, schema, store
+from pipeline import flow, journal, schema, store
 from pipeline.config import Config, DecodeConfig, make_config
 from pipeline.encode import load_encoder
 from pipeline.errors import EarshotError, IndexMismatch
@@ -373,12 +374,19 @@ def test_a_worker_that_cannot_write_ends_the_run_with_its_own_words(tmp_path: Pa
 
 
 @pytest.mark.slow
-def test_a_file_that_kills_its_worker_is_a_failure(tmp_path: Path, capfd: pytest.CaptureFixture[str]) -> None:
+@pytest.mark.parametrize("together", [False, True])
+def test_a_file_that_kills_its_worker_is_a_failure(
+    tmp_path: Path, capfd: pytest.CaptureFixture[str], monkeypatch: pytest.MonkeyPatch, together: bool
+) -> None:
+    """Also where a task decodes several batches, one after the other, of which it comes in the middle."""
     (tmp_path / "in").mkdir()
+    (seen := tmp_path / "seen").mkdir()
     for number in range(6):
         write_wav(tmp_path / "in" / f"{number}.wav", noise(0.5 + number, seed=number))
 
     def deadly(planned: dict[str, Any], config: DecodeConfig, grid: Grid) -> Iterator[pa.Table]:
+        with (seen / ray.get_runtime_context().get_task_id()).open("a") as file:
+            file.write(planned["batch_id"] + "\n")
         if any(uri.endswith("/3.wav") for audio in planned["audios"] for uri in audio["uris"]):
             os.kill(os.getpid(), signal.SIGSEGV)
         yield from decode_batch(planned, config, grid)
@@ -386,9 +394,13 @@ def test_a_file_that_kills_its_worker_is_a_failure(tmp_path: Path, capfd: pytest
     def stages(batches: pa.Table, config: Config, frames_schema: pa.Schema) -> Iterator[dict[str, Any]]:
         return run_stages(batches, config, frames_schema, deadly, lambda *_: WideEncoder())
 
-    config = configure(tmp_path / "in", tmp_path / "index")
+    if together:
+        monkeypatch.setattr(flow, "TASKS_PER_CORE", 0.1)
+    config = configure(tmp_path / "in", tmp_path / "index", run={"batch_s": 1.0})
     progress = index_corpus(config, stages=stages)
     assert (progress.n_indexed, progress.n_failed) == (5, 1)
+    batches_of_tasks = [set(task.read_text().split()) for task in seen.iterdir()]
+    assert any(len(batches) > 1 for batches in batches_of_tasks) == together
     [row] = [row for row in read(Path(config.into), "files") if row["status"] == "failed"]
     assert (Path(row["uri"]).name, row["stage"], row["reason"]) == ("3.wav", "decode", "crashed")
     check_against_grid(Path(config.into))
