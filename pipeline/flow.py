@@ -31,13 +31,14 @@ from pipeline.stages import (
     decode_batch,
     encode_windows,
     error_row,
+    estimate_batch,
     is_long,
     note_seconds,
     split_batch,
     windows_per_block,
     write_windows,
 )
-from pipeline.window import Grid
+from pipeline.window import Grid, frames_to_seconds
 
 TRIES = 3
 """How often a task is given to a worker that dies of it."""
@@ -58,12 +59,16 @@ BATCHES_PER_TASK, TASKS_PER_CORE = 16, 8
 """Batches that a task decodes one after the other: as many, where there are enough for so many tasks on each core. Ray
 takes a tenth of a second and more to start the next task, in which a core decodes a minute of audio and more."""
 
+BLOCKS_PER_ENCODER = 16
+"""Of audio, where there is little: so that encoders on CPUs, which take a minute and more for a full one, end together.
+None is less than two full windows, a batch there."""
+
 BYTES_PER_ENCODER = 4 * 2**30
 """Memory for one encoder process on CPUs: the released models take 1 to 3 GiB of it."""
 
 
-Decode = Callable[[dict[str, Any], DecodeConfig, Grid], Iterator[pa.Table]]
-"""One PLANNED row -> DECODED tables: ``stages.decode_batch``."""
+Decode = Callable[[dict[str, Any], DecodeConfig, Grid, int], Iterator[pa.Table]]
+"""One PLANNED row, and how many windows are a block -> DECODED tables: ``stages.decode_batch``."""
 
 Load = Callable[[EncodeConfig, bool, int], Encoder]
 """Which models, whether with frames, on how many threads -> an encoder, in the process where it works."""
@@ -108,12 +113,14 @@ def _split(planned: pa.Table, config: DecodeConfig, grid: Grid) -> Iterator[pa.T
         yield pa.Table.from_pylist(split_batch(row, config, grid), schema=schema.PLANNED)
 
 
-def _decode(planned: pa.Table, decode: Decode, config: DecodeConfig, grid: Grid) -> Iterator[pa.Table]:
+def _decode(
+    planned: pa.Table, decode: Decode, config: DecodeConfig, grid: Grid, block_windows: int
+) -> Iterator[pa.Table]:
     keep_freed_memory()
     for row in planned.to_pylist():
         try:
             began = time.perf_counter()
-            for decoded in decode(row, config, grid):
+            for decoded in decode(row, config, grid, block_windows):
                 yield note_seconds(decoded, "decode", time.perf_counter() - began)
                 began = time.perf_counter()  # waiting until the encoders want more is no work
         except Exception as error:
@@ -237,6 +244,22 @@ def share_machine(resources: dict[str, float], config: EncodeConfig, *, may_grow
     return Encoders(actors, actors, max(1, cores // actors), {"num_cpus": min(0.9, (max(2, cores) - 1.2) / actors)})
 
 
+def fit_task(batches: pa.Table, cores: float) -> int:
+    """How many of the PLANNED ``batches`` a task decodes."""
+    if batches.num_rows and not batches["part"].null_count:
+        return 1  # each is to be alone, for one of them kills its worker
+    return max(1, min(BATCHES_PER_TASK, int(batches.num_rows / cores / TASKS_PER_CORE)))
+
+
+def fit_block(batches: pa.Table, encoders: Encoders, grid: Grid) -> int:
+    """Windows in a block of PLANNED ``batches``: as many as can be, on CPUs fewer where there is little audio."""
+    full, n_blocks = windows_per_block(grid), BLOCKS_PER_ENCODER * encoders.most
+    if "num_gpus" in encoders.wants or batches.num_rows >= n_blocks:
+        return full
+    audio_s = sum(map(estimate_batch, batches.to_pylist()))
+    return max(2, min(full, int(audio_s / n_blocks / frames_to_seconds(grid.length_frames))))
+
+
 def check_machine(config: EncodeConfig) -> None:
     """Refuse what this machine, or the cluster, cannot run.
 
@@ -335,10 +358,7 @@ def _connect(batches: pa.Table, config: Config, frames_schema: pa.Schema, decode
     if "num_gpus" in wants:  # Ray wants a batch size then; a full block has more rows than that: none waits for others
         wants["batch_size"] = windows_per_block(config.window.grid)
     settings = {"config": config.decode, "grid": config.window.grid}
-    n_together = 1
-    if batches["part"].null_count:  # or each is alone, for one of them kills its worker
-        cores = ray.cluster_resources().get("CPU", 1)
-        n_together = max(1, min(BATCHES_PER_TASK, int(batches.num_rows / cores / TASKS_PER_CORE)))
+    n_together = fit_task(batches, ray.cluster_resources().get("CPU", 1))
     if is_long(longest):
         planned = planned.repartition(target_num_rows_per_block=1).map_batches(
             _split, batch_size=1, batch_format="pyarrow", num_cpus=SPLIT_CPUS, fn_kwargs=settings
@@ -351,7 +371,7 @@ def _connect(batches: pa.Table, config: Config, frames_schema: pa.Schema, decode
             batch_format="pyarrow",
             num_cpus=1,
             max_retries=TRIES - 1,
-            fn_kwargs={"decode": decode, **settings},
+            fn_kwargs={"decode": decode, **settings, "block_windows": fit_block(batches, encoders, config.window.grid)},
         )
         .map_batches(
             _Encode,

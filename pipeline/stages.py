@@ -89,9 +89,13 @@ PART_S = 600.0
 
 def is_long(planned: Row, part_s: float = PART_S) -> bool:
     """Whether a planned batch is one recording that makes three parts or more, as far as can be told from its size."""
-    [audio, *others] = planned["audios"]
-    [file, *_] = _files_of(audio)
-    return not others and estimate_seconds(file.recording, audio["size_bytes"], file.range) >= 3 * part_s
+    return len(planned["audios"]) == 1 and estimate_batch(planned) >= 3 * part_s
+
+
+def estimate_batch(planned: Row) -> float:
+    """About how many seconds of audio a planned batch has."""
+    first_files = [(audio["size_bytes"], _files_of(audio)[0]) for audio in planned["audios"]]
+    return sum(estimate_seconds(file.recording, size_bytes, file.range) for size_bytes, file in first_files)
 
 
 def split_batch(planned: Row, config: DecodeConfig, grid: Grid, part_s: float = PART_S) -> list[Row]:

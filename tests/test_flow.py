@@ -2,11 +2,14 @@
 
 from typing import Any
 
+import pyarrow as pa
 import pytest
 
+from pipeline import schema
 from pipeline.config import EncodeConfig
 from pipeline.errors import UsageError
-from pipeline.flow import share_machine
+from pipeline.flow import Encoders, fit_block, fit_task, share_machine
+from pipeline.window import Grid
 
 GIB = 2**30
 
@@ -93,3 +96,30 @@ def test_a_cluster_that_happens_to_run_on_this_machine_is_left_alone(monkeypatch
     flow.start_ray()
     assert [options.get("address") for options in given] == ["local", None]
     assert "num_cpus" not in given[1]
+
+
+def plan_batches(n: int, seconds: float, *, alone: bool = False) -> pa.Table:
+    """PLANNED: wav files of about so long, one in each batch."""
+    audio = {"size_bytes": int(150_000 * seconds), "uris": ["/in/a.wav"], "modified_ns": [1], "offsets": [None]}
+    row = {"batch_id": "b", "audios": [audio], "part": {"first": 0, "stop": None} if alone else None}
+    return pa.Table.from_pylist([row] * n, schema=schema.PLANNED)
+
+
+@pytest.mark.parametrize(
+    ("n", "cores", "together"), [(1, 2, 1), (31, 2, 1), (64, 2, 4), (5_000, 2, 16), (5_000, 64, 9)]
+)
+def test_a_task_decodes_more_batches_where_there_are_enough_for_all_cores(n: int, cores: int, together: int) -> None:
+    assert fit_task(plan_batches(n, 60.0), cores) == together
+
+
+def test_a_batch_that_is_tried_alone_has_a_task_of_its_own() -> None:
+    assert fit_task(plan_batches(5_000, 60.0, alone=True), 2) == 1
+
+
+def test_blocks_are_smaller_where_encoders_on_cpus_have_little_to_do() -> None:
+    two = Encoders(2, 2, 1, {"num_cpus": 0.4})
+    found = [fit_block(plan_batches(n, 30.0), two, Grid()) for n in (1, 22, 31, 32, 1_000)]
+    assert found == [2, 2, 2, 32, 32]  # many batches are as many blocks
+    found = [fit_block(plan_batches(3, seconds), two, Grid()) for seconds in (10.0, 1_000.0, 100_000.0)]
+    assert found == [2, 9, 32]
+    assert fit_block(plan_batches(3, 10.0), Encoders(2, 2, 1, {"num_gpus": 1, "num_cpus": 0}), Grid()) == 32

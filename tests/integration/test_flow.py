@@ -384,12 +384,12 @@ def test_a_file_that_kills_its_worker_is_a_failure(
     for number in range(6):
         write_wav(tmp_path / "in" / f"{number}.wav", noise(0.5 + number, seed=number))
 
-    def deadly(planned: dict[str, Any], config: DecodeConfig, grid: Grid) -> Iterator[pa.Table]:
+    def deadly(planned: dict[str, Any], config: DecodeConfig, grid: Grid, windows: int) -> Iterator[pa.Table]:
         with (seen / ray.get_runtime_context().get_task_id()).open("a") as file:
             file.write(planned["batch_id"] + "\n")
         if any(uri.endswith("/3.wav") for audio in planned["audios"] for uri in audio["uris"]):
             os.kill(os.getpid(), signal.SIGSEGV)
-        yield from decode_batch(planned, config, grid)
+        yield from decode_batch(planned, config, grid, windows)
 
     def stages(batches: pa.Table, config: Config, frames_schema: pa.Schema) -> Iterator[dict[str, Any]]:
         return run_stages(batches, config, frames_schema, deadly, lambda *_: WideEncoder())
@@ -420,10 +420,10 @@ def test_a_long_recording_is_decoded_by_several_tasks(tmp_path: Path) -> None:
             file.write(noise(60.0, seed=minute))
     write_wav(folder / "short.wav", noise(3.0))
 
-    def decode(planned: dict[str, Any], config: DecodeConfig, grid: Grid) -> Iterator[pa.Table]:
+    def decode(planned: dict[str, Any], config: DecodeConfig, grid: Grid, windows: int) -> Iterator[pa.Table]:
         part = planned["part"] or {}
         (seen / f"{part.get('first')}-{part.get('stop')}").touch()
-        yield from decode_batch(planned, config, grid)
+        yield from decode_batch(planned, config, grid, windows)
 
     def stages(batches: pa.Table, config: Config, frames_schema: pa.Schema) -> Iterator[dict[str, Any]]:
         return run_stages(batches, config, frames_schema, decode, lambda *_: WideEncoder())
