@@ -3,14 +3,18 @@
 import json
 import subprocess
 import sys
+from collections.abc import Iterator
 from pathlib import Path
 from typing import Any
 
 import pytest
+from typer.testing import CliRunner
 
 from jobs.bench import command, parts, peers
+from jobs.main import app
 from pipeline.config import Config, make_config
 from pipeline.corpus import list_corpus
+from tests.checkpoints import make_pe_audio
 from tests.fakes import noise, write_wav
 
 ROOT = Path(__file__).parents[1]
@@ -46,6 +50,23 @@ def test_every_format_has_a_few_files(config: Config) -> None:
 def test_writing_is_measured(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(parts, "LEAST_S", 0.01)
     assert parts.write_speed(str(tmp_path / "written"), 8) > 100
+
+
+def test_random_weights_are_saved_for_the_time_of_the_measurement(
+    config: Config, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    used: list[Config] = []
+
+    def measure(config: Config, scratch: Path, hours: float) -> Iterator[dict[str, Any]]:
+        assert (Path(config.encode.clip_model) / "config.json").is_file()
+        used.append(config)
+        yield from ()
+
+    monkeypatch.setattr(peers, "save_random", lambda folder: str(make_pe_audio(folder)))
+    monkeypatch.setattr(command, "measure", measure)
+    result = CliRunner().invoke(app, ["bench", *config.sources, "--model", "random", "--json"])
+    assert result.exit_code == 0, result.output
+    assert not Path(used[0].encode.clip_model).exists()
 
 
 @pytest.mark.slow

@@ -30,7 +30,12 @@ def bench(
     sources: Annotated[
         list[str] | None, typer.Argument(metavar="[SOURCE]...", help="As in `earshot index`; synthetic sounds if none.")
     ] = None,
-    model: Annotated[str, typer.Option(help="Model for clips, as in `earshot index`.")] = "earshot-tiny",
+    model: Annotated[
+        str,
+        typer.Option(
+            help="Model for clips, as in `earshot index`; `random`: weights of PE-Audio's default size, not downloaded."
+        ),
+    ] = "earshot-tiny",
     frame_model: Annotated[str | None, typer.Option(help="Model for frames; the clip model if left out.")] = None,
     hours: Annotated[float, typer.Option(help="Size of the corpus that is projected, in hours of audio.", min=0)] = 1e4,
     profile: Annotated[bool, typer.Option("--profile", help="Say where the encoder's time goes.")] = False,
@@ -50,6 +55,10 @@ def bench(
     if not json:
         print(machine, flush=True)
     with tempfile.TemporaryDirectory(prefix="earshot-bench-") as scratch:
+        if model == "random":
+            from jobs.bench.peers import save_random
+
+            model = save_random(Path(scratch) / "random")
         encode = {"clip_model": model, "frame_model": frame_model}
         given = sources or [str(_write_sounds(Path(scratch) / "sounds"))]
         config = make_config({"sources": given, "into": str(Path(scratch) / "index"), "encode": encode})
@@ -58,13 +67,13 @@ def bench(
                 print_json([{"machine": machine, **figure}])
             else:
                 _show(figure)
-    if profile:
-        from jobs.bench.encoder import load_models
-        from jobs.bench.encoder import profile as profile_encoder
-        from pipeline.encode import resolve_precision
+        if profile:
+            from jobs.bench.encoder import load_models
+            from jobs.bench.encoder import profile as profile_encoder
+            from pipeline.encode import resolve_precision
 
-        device = resolve_device("auto")
-        print(profile_encoder(lambda: load_models(model), device, resolve_precision("auto", device), 1, 10.0))
+            device = resolve_device("auto")
+            print(profile_encoder(lambda: load_models(model), device, resolve_precision("auto", device), 1, 10.0))
 
 
 def measure(config: "Config", scratch: Path, hours: float) -> "Iterator[Row]":
@@ -206,7 +215,7 @@ def _show(figure: Row) -> None:
         "encode": "encode  {precision}, {batch} windows a batch, {processes} processes: {x:,.2f}x real time",
         "write": "write   frames of {dimension} numbers: {x:,.0f}x real time",
         "run": "run     {files} files, {audio_s:,.0f} s of audio: {x:,.2f}x real time, {of_what_parts_allow:.2f} of"
-        " what the parts allow; {start_s:.1f} s to start, {write_share:.1%} of the work is writing, bottleneck"
+        " what the parts allow; {start_s:.1f} s to start and end, {write_share:.1%} of the work is writing, bottleneck"
         " {bottleneck}",
     }
     if figure["part"] == "run" and figure["x"] is None:
