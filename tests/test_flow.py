@@ -8,7 +8,7 @@ import pytest
 from pipeline import schema
 from pipeline.config import EncodeConfig
 from pipeline.errors import UsageError
-from pipeline.flow import Encoders, fit_block, fit_task, share_machine
+from pipeline.flow import Encoders, fit_block, fit_task, set_apart, share_machine
 from pipeline.window import Grid
 
 GIB = 2**30
@@ -114,6 +114,17 @@ def test_a_task_decodes_more_batches_where_there_are_enough_for_all_cores(n: int
 
 def test_a_batch_that_is_tried_alone_has_a_task_of_its_own() -> None:
     assert fit_task(plan_batches(5_000, 60.0, alone=True), 2) == 1
+
+
+def test_long_recordings_are_set_apart_and_the_others_stay_together_in_few_tables() -> None:
+    long, short = plan_batches(2, 10_000.0), plan_batches(40, 60.0)
+    mixed = pa.concat_tables([long.slice(0, 1), short, long.slice(1)])
+    numbered = mixed.set_column(0, "batch_id", pa.array([f"{number:02d}" for number in range(42)]))
+    tables = set_apart(numbered, n_together=2)
+    assert [table.num_rows for table in tables] == [1, 1, 16, 16, 8]
+    found = [batch_id for table in tables for batch_id in table["batch_id"].to_pylist()]
+    assert found == ["00", "41", *(f"{number:02d}" for number in range(1, 41))]
+    assert [table.num_rows for table in set_apart(long, n_together=2)] == [1, 1]
 
 
 def test_blocks_are_smaller_where_encoders_on_cpus_have_little_to_do() -> None:
