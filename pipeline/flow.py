@@ -50,12 +50,12 @@ NOT_SHOWN = ("killed by `ray.kill`", "The worker died unexpectedly", "A worker d
 SPLIT_CPUS = 0.9
 """What a task asks for that looks at a long recording: less than decoding does, so that Ray keeps the two apart."""
 
-WRITE_CPUS = 0.02
-"""What a task that writes asks for: it mostly waits for the disk."""
+WRITE_CPUS = 0
+"""What a task that writes asks for: it mostly waits for the disk. Ray rounds down what it leaves to decoding: for a
+hundredth of a core more than there is, a decoder would stand idle."""
 
 WRITERS = 16
-"""Tasks that write at the same time at most, at least where a cluster may grow. Were there no limit, Ray would hold
-cores back for more of them, and leave decoders idle."""
+"""Tasks that write at the same time at most, at least where a cluster may grow."""
 
 BATCHES_PER_TASK, TASKS_PER_CORE = 16, 8
 """Batches that a task decodes one after the other: as many, where there are enough for so many tasks on each core. Ray
