@@ -16,8 +16,8 @@ demo: $(VENV)/ready  ## Index a small synthetic corpus with the bundled model, t
 test: $(VENV)/ready lint  ## Lint, types, and every test that is not marked slow; the same examples every time
 	$(BIN)/python -m pytest -m "not slow" -n 3 --dist loadfile --no-loadscope-reorder --hypothesis-profile=ci
 
-test-all: $(VENV)/ready lint  ## All tests, with examples drawn anew
-	$(BIN)/python -m pytest
+test-all: test  ## The slow tests as well
+	$(BIN)/python -m pytest -m slow -n 2 --dist loadfile --no-loadscope-reorder --hypothesis-profile=ci
 
 lint: $(VENV)/ready
 	$(BIN)/ruff check .
