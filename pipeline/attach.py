@@ -6,7 +6,7 @@ from functools import cached_property
 import pyarrow as pa
 import pyarrow.compute as pc
 
-from pipeline.metadata import Given
+from pipeline.metadata import Given, common_type
 
 
 class _Places:
@@ -55,10 +55,18 @@ class Metadata:
         """All that the tables have when this run is through; maybe more than they have now, or in wider types."""
 
     def over(self, former: pa.Table) -> "Metadata":
-        """The same columns, with what a former ledger held in those of them that are still of their type."""
-        names = [column.name for column in former.schema if column.name in ("uri", "status") or column in self.columns]
-        stored = pa.concat_tables([self._stored, former.select(names)], promote_options="default")
-        return Metadata(Given(self._given, self.notes), stored)
+        """The same columns, with what a former ledger held in those of them whose types can hold it."""
+        both = [self._as_wide(ledger) for ledger in (self._stored, former)]
+        return Metadata(Given(self._given, self.notes), pa.concat_tables(both, promote_options="default"))
+
+    def _as_wide(self, ledger: pa.Table) -> pa.Table:
+        """``uri``, ``status`` and those columns whose values fit into the types of ``columns``, in these types."""
+        types = {column.name: column.type for column in self.columns}
+        types |= {name: ledger.schema.field(name).type for name in ("uri", "status")}
+        fits = [
+            c.name for c in ledger.schema if c.name in types and common_type(c.type, types[c.name]) == types[c.name]
+        ]
+        return ledger.select(fits).cast(pa.schema([(name, types[name]) for name in fits]))
 
     def attach(self, files: pa.Table) -> pa.Table:
         """Ledger rows with their metadata."""

@@ -232,7 +232,7 @@ def _agree(sheets: list[Sheet], stored: pa.Schema) -> list[Sheet]:
     for sheet in sheets:
         for name in sheet.names:
             kind, origin = types.get(name, (pa.null(), sheet.path))
-            common = _common(kind, sheet.table[name].type)
+            common = common_type(kind, sheet.table[name].type)
             if why := _refuse_beside(name, types) if common is not None else f"in {origin} it is {kind}":
                 rebuild = "; or make the index anew with --rebuild" if origin == _INDEX else ""
                 column = sheet.table[name]
@@ -262,8 +262,8 @@ def _as_text(sheet: Sheet, text: set[str]) -> Sheet:
     return replace(sheet, table=table)
 
 
-def _common(one: pa.DataType, other: pa.DataType) -> pa.DataType | None:
-    """The type that holds the values of both."""
+def common_type(one: pa.DataType, other: pa.DataType) -> pa.DataType | None:
+    """The type that holds the values of both; None where there is none."""
     if one == other or pa.types.is_null(other):
         return one
     if pa.types.is_null(one):

@@ -26,6 +26,7 @@ from pipeline.search import open_table, read_rows
 from pipeline.upkeep import mark_damaged, optimize_index, restore_index
 from tests.contents import SECTIONS, content
 from tests.test_members import write_shard
+from tests.test_protocol import die_at
 from tests.test_run import WideEncoder, in_place
 from tests.test_store import create
 
@@ -311,6 +312,23 @@ def test_a_rebuild_has_the_columns_that_are_given_and_keeps_what_was_known_of_fi
         "b": {"mic": "MKH", "take": None},
         "c": {"mic": None, "take": 3},
     }
+
+
+def test_a_rebuild_that_was_stopped_goes_on_though_whole_numbers_became_numbers(tmp_path: Path) -> None:
+    """And the files that went before keep what was known of them, in the new type."""
+    folder = fill(tmp_path / "in", "a", "b", "c", "d")
+    manifest = folder / "list.csv"
+    manifest.write_text("uri,take,mic\na,1,H5\nb,2,H6\nc,3,\nd,4,\n")
+    config = configure(tmp_path, manifest)
+    index(config)
+    manifest.write_text("uri,take,mic\na,1,H5\nc,3,\nd,4,\n")
+    (folder / "b").unlink()
+    assert die_at("publish", 4, lambda config, seam: index(config, seam=seam, rebuild=True), config)
+    manifest.write_text("uri,take,mic\na,1,7\nc,3.5,\nd,4,8\n")  # and text looks like numbers now
+    index(config, rebuild=True)
+    assert columns(config) == {"take": pa.float64(), "mic": pa.string()}
+    takes = {name: (row["take"], row["mic"]) for name, row in values(config).items()}
+    assert takes == {"a": (1.0, "7"), "b": (2.0, "H6"), "c": (3.5, None), "d": (4.0, "8")}
 
 
 def test_whole_numbers_become_numbers_where_one_has_a_fraction(tmp_path: Path) -> None:

@@ -128,7 +128,14 @@ class Corpus(RuleBasedStateMachine):
 
     @rule()
     def rebuild(self) -> None:
-        self.check(Choice(), rebuild=True)
+        is_lost = all(expect(number, self.config.window.grid)["reason"] for number in self.corpus.held.values())
+        if is_lost and any(row["status"] == "indexed" for row in read(self.config.into, "files", ["status"])):
+            self.write_sidecar()
+            with pytest.raises(EarshotError, match="no file could be indexed anew"):
+                index_corpus(self.config, stages=in_place(WideEncoder()), rebuild=True)
+            RUNS["refused"] += 1
+        else:
+            self.check(Choice(), rebuild=True)
 
     @rule()
     def optimize(self) -> None:

@@ -81,7 +81,7 @@ def run_loop(folder: str, into: str, model: str) -> None:
 def run_ray(folder: str, into: str, model: str) -> None:
     import ray
 
-    ray.init(log_to_driver=False, logging_level="error")
+    ray.init("local", log_to_driver=False, logging_level="error")  # and not on a cluster that happens to run here
     cores = len(os.sched_getaffinity(0))
     (
         ray.data.read_audio(folder, include_paths=True)
