@@ -14,6 +14,7 @@ import os
 import re
 import tempfile
 import time
+import uuid
 from collections.abc import AsyncGenerator, Iterator
 from contextlib import contextmanager
 from dataclasses import dataclass
@@ -26,11 +27,14 @@ import jobs
 import pipeline
 from pipeline.config import Config, anchor
 from pipeline.errors import ClusterError, EarshotError, IndexBusy, JobMissing, UsageError
-from pipeline.record import JOB_VARIABLE
+from pipeline.record import JOB_VARIABLE, RUN_VARIABLE
 from pipeline.schema import digest
 
 HERE = "http://127.0.0.1:8265"
 CONFIG_FILE = "earshot.yaml"
+
+PYTHON = "python"
+"""The interpreter of a job, unless another one is named: the first of this name on the head."""
 
 CONNECT_S = 10.0
 """How long a head may take to answer."""
@@ -65,7 +69,7 @@ class Job:
     name: str
     state: str
     run: str | None
-    """The same for all attempts to bring one index up to date; None: it is no job of Earshot."""
+    """The id of its run, as in the index; None: it is no job of Earshot."""
     index: str | None
     started_at: str | None
     ended_at: str | None
@@ -105,7 +109,11 @@ def connect(given: str | None) -> "Cluster":
     import requests
     from ray.job_submission import JobSubmissionClient
 
-    for name in ("ray.dashboard.modules.dashboard_sdk", "ray.dashboard.modules.job.sdk"):
+    for name in (
+        "ray.dashboard.modules.dashboard_sdk",
+        "ray.dashboard.modules.job.sdk",
+        "ray._private.runtime_env.packaging",
+    ):
         logging.getLogger(name).setLevel(logging.ERROR)
     with explain(address):
         requests.get(f"{address}/api/version", timeout=CONNECT_S)  # Ray's own requests wait for minutes
@@ -158,6 +166,10 @@ def explain(address: str, job: str | None = None) -> Iterator[None]:
 def _explain_refusal(said: str) -> str:
     if said.startswith("Authentication required"):
         return "wants a token: set RAY_AUTH_MODE=token, and RAY_AUTH_TOKEN or RAY_AUTH_TOKEN_PATH"
+    if not said.startswith("Authentication failed"):  # Ray has found none to send
+        path = os.environ.get("RAY_AUTH_TOKEN_PATH")
+        where = f"RAY_AUTH_TOKEN_PATH={path} is empty or cannot be read" if path else "none in ~/.ray/auth_token"
+        return f"no token to send: {where}; set RAY_AUTH_TOKEN or RAY_AUTH_TOKEN_PATH, or RAY_AUTH_MODE=disabled"
     return "refuses this token: RAY_AUTH_TOKEN, or the file RAY_AUTH_TOKEN_PATH, must hold that of the cluster"
 
 
@@ -167,7 +179,7 @@ class Cluster:
     def __init__(self, client: Client, address: str) -> None:
         self._client, self.address = client, address
 
-    def submit(self, config: Config, *, ship: bool = False, python: str = "python", rebuild: bool = False) -> str:
+    def submit(self, config: Config, *, ship: bool = False, python: str = PYTHON, rebuild: bool = False) -> str:
         """Have the cluster run ``earshot index`` with this configuration; returns the name of the job.
 
         Args:
@@ -178,8 +190,7 @@ class Cluster:
             IndexBusy: a job is at work on this index.
         """
         config = anchor(config)
-        run = name_run(config.into)
-        attempts = [job for job in self.list_jobs() if job.run == run]
+        attempts = [job for job in self.list_jobs() if job.index == config.into]
         if busy := [job for job in attempts if not job.ended]:
             name = busy[0].name
             raise IndexBusy(
@@ -187,12 +198,16 @@ class Cluster:
                 f" `earshot stop {name}` stops it"
             )
         # Ray never takes a name twice, not even after the job has ended.
-        numbers = [re.fullmatch(rf"earshot-{re.escape(run)}-(\d+)", job.name) for job in attempts]
-        name = f"earshot-{run}-{1 + max((int(found[1]) for found in numbers if found), default=0)}"
+        stem, run_id = name_jobs(config.into), uuid.uuid4().hex
+        numbers = [re.fullmatch(rf"{re.escape(stem)}-(\d+)", job.name) for job in attempts]
+        name = f"{stem}-{1 + max((int(found[1]) for found in numbers if found), default=0)}"
         with tempfile.TemporaryDirectory() as folder, explain(self.address):
             values = config.model_dump(mode="json")
             Path(folder, CONFIG_FILE).write_text(yaml.safe_dump(values, sort_keys=False, allow_unicode=True), "utf-8")
-            environment: dict[str, Any] = {"working_dir": folder, "env_vars": {JOB_VARIABLE: name}}
+            variables = {JOB_VARIABLE: name, RUN_VARIABLE: run_id}
+            environment: dict[str, Any] = {"working_dir": folder, "env_vars": variables}
+            if python != PYTHON:
+                environment["py_executable"] = python  # of workers; as they are, they have that of their node
             if ship:
                 environment["py_modules"] = [str(Path(module.__file__ or "").parent) for module in (pipeline, jobs)]
                 environment["excludes"] = ["__pycache__"]
@@ -200,7 +215,7 @@ class Cluster:
                 entrypoint=f"{python} -m jobs.main index {CONFIG_FILE}" + (" --rebuild" if rebuild else ""),
                 submission_id=name,
                 runtime_env=environment,
-                metadata={"earshot_run": run, "earshot_index": config.into, "earshot_config": json.dumps(values)},
+                metadata={"earshot_run": run_id, "earshot_index": config.into, "earshot_config": json.dumps(values)},
             )
 
     def list_jobs(self) -> list[Job]:
@@ -251,9 +266,10 @@ class Cluster:
             return self._client.stop_job(name)
 
 
-def name_run(index: str) -> str:
-    """The name that all jobs on one index share."""
-    return f"{re.sub(r'[^A-Za-z0-9_.-]+', '-', os.path.basename(index.rstrip('/')))}-{digest('job', index)[:8]}"
+def name_jobs(index: str) -> str:
+    """What the names of all jobs on one index begin with."""
+    name = re.sub(r"[^A-Za-z0-9_.-]+", "-", os.path.basename(index.rstrip("/")))
+    return f"earshot-{name}-{digest('job', index)[:8]}"
 
 
 def _read_job(info: Any) -> Job:

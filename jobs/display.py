@@ -1,11 +1,14 @@
 """How a run is shown while it goes on: a bar on a terminal, lines elsewhere. Both render its record."""
 
 import time
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING
 
 from jobs.output import show_bytes, show_hours, show_left
 
 if TYPE_CHECKING:
+    from rich.console import Console
+    from rich.live import Live
+
     from pipeline.config import Config
     from pipeline.plan import Plan
     from pipeline.record import Progress, Record
@@ -20,8 +23,10 @@ BAR_EVERY_S = 0.2
 def describe(record: "Record") -> str:
     """A record in one line: ``encoding: 12 of 40 files, 0.50 h of about 2.00 h, 31x real time, 3 min left,
     failures: 1 not_audio; decode 200x, encode 31x (busiest: 98%), write 900x``."""
-    counted = f"{record.doing}: {record.n_done} of {record.n_files} files"
-    return "; ".join(filter(None, [", ".join([counted, *_describe_pace(record)]), _describe_stages(record)]))
+    counted = f"{record.doing}: {record.n_done} of {record.n_files} files" if record.n_files else record.doing
+    failures = show_failures(record, at_most=3)
+    said = [counted, *_describe_pace(record), *([f"failures: {failures}"] if failures else [])]
+    return "; ".join(filter(None, [", ".join(said), _describe_stages(record)]))
 
 
 def show_failures(record: "Record", at_most: int | None = None) -> str:
@@ -34,13 +39,11 @@ def show_failures(record: "Record", at_most: int | None = None) -> str:
 
 def _describe_pace(record: "Record") -> list[str]:
     about = "" if record.state == "done" else "about "
-    failures = show_failures(record, at_most=3)
     hours = f"{show_hours(record.hours_done * 3600)} of {about}{show_hours(record.hours_all * 3600)}"
     found = [
         hours if record.hours_all else "",
         f"{record.hours_per_hour:.0f}x real time" if record.hours_per_hour else "",
         f"{show_left(record.eta_s)} left" if record.eta_s is not None else "",
-        f"failures: {failures}" if failures else "",
     ]
     return [part for part in found if part]
 
@@ -57,36 +60,40 @@ def _describe_stages(record: "Record") -> str:
 
 
 class Display:
-    """A progress bar on a terminal, a line every five seconds elsewhere; all on stderr."""
+    """On a terminal a progress bar, with what the record says below it; a line every five seconds elsewhere.
 
-    def __init__(self, *, json: bool) -> None:
+    All on stderr, or on ``console``.
+    """
+
+    def __init__(self, *, json: bool, console: "Console | None" = None) -> None:
         from rich.console import Console
 
-        self._console = Console(stderr=True)
+        self._console = console or Console(stderr=True)
         self._quiet = json
-        self._bar: Any = None
+        self._live: Live | None = None
         self._said_at = time.monotonic()
 
     def __enter__(self) -> "Display":
+        from rich.live import Live
         from rich.progress import BarColumn, MofNCompleteColumn, Progress, SpinnerColumn, TextColumn, TimeElapsedColumn
 
         if not self._quiet and self._console.is_terminal:
             self._bar = Progress(
                 SpinnerColumn(),
                 TextColumn("{task.description}"),
-                BarColumn(),
+                BarColumn(bar_width=None),
                 MofNCompleteColumn(),
-                TextColumn("{task.fields[pace]}"),
                 TimeElapsedColumn(),
-                console=self._console,
+                expand=True,
             )
-            self._task = self._bar.add_task("listing", total=None, pace="")
-            self._bar.start()
+            self._task = self._bar.add_task("listing", total=None)
+            self._live = Live(self._bar, console=self._console, refresh_per_second=5)
+            self._live.start()
         return self
 
     def __exit__(self, *_: object) -> None:
-        if self._bar is not None:
-            self._bar.stop()
+        if self._live is not None:
+            self._live.stop()
 
     def announce(self, plan: "Plan", config: "Config") -> None:
         """Say what will be done, and how much room it takes, before it is done."""
@@ -114,21 +121,21 @@ class Display:
         from pipeline.record import make_record
 
         now = time.monotonic()
-        due = now - self._said_at >= (LINE_EVERY_S if self._bar is None else BAR_EVERY_S)
-        if self._quiet or not (due or (self._bar is not None and progress.stage == "done")):
+        due = now - self._said_at >= (LINE_EVERY_S if self._live is None else BAR_EVERY_S)
+        if self._quiet or not (due or (self._live is not None and progress.stage == "done")):
             return
         self._said_at = now
         record = make_record(progress)
-        if self._bar is None:
+        if self._live is None:
             self._say(describe(record))
             return
-        self._bar.update(
-            self._task,
-            description=record.doing,
-            total=record.n_files or None,
-            completed=record.n_done,
-            pace="; ".join(filter(None, [", ".join(_describe_pace(record)), _describe_stages(record)])),
-        )
+        from rich.console import Group
+        from rich.text import Text
+
+        self._bar.update(self._task, description=record.doing, total=record.n_files or None, completed=record.n_done)
+        failures = show_failures(record)
+        below = [", ".join(_describe_pace(record)), _describe_stages(record), failures and f"failures: {failures}"]
+        self._live.update(Group(self._bar, *(Text(f"  {line}") for line in below if line)))
 
     def _say(self, line: str) -> None:
         self._console.print(line, highlight=False, soft_wrap=True)

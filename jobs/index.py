@@ -1,5 +1,6 @@
 """``earshot index``: bring an index up to date with a corpus."""
 
+import os
 import signal
 import sys
 import threading
@@ -110,6 +111,7 @@ def run(config: "Config", *, json: bool = False, choice: "Choice | None" = None,
     """Index, show the progress, and say what was done."""
     from pipeline.errors import EarshotError
     from pipeline.plan import Choice
+    from pipeline.record import RUN_VARIABLE
     from pipeline.run import index_corpus
 
     began = time.monotonic()
@@ -123,6 +125,7 @@ def run(config: "Config", *, json: bool = False, choice: "Choice | None" = None,
                 lambda plan: display.announce(plan, config),
                 choice=choice or Choice(),
                 rebuild=rebuild,
+                run_id=os.environ.get(RUN_VARIABLE),
             )
         except KeyboardInterrupt:
             raise EarshotError("stopped; what was published stays, run again to go on") from None

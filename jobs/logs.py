@@ -1,7 +1,7 @@
 """``earshot logs``: what a job prints."""
 
 import sys
-from collections.abc import Iterable
+from collections.abc import Iterable, Iterator
 from typing import Annotated
 
 import typer
@@ -27,9 +27,18 @@ def logs(
 
     cluster = connect(address)
     texts: Iterable[str] = cluster.follow(job) if follow else [cluster.logs(job)]
-    for text in texts:
+    for text in _whole_lines(texts) if json else texts:
         if json:
             print_json({"line": line} for line in text.splitlines())
         else:
             sys.stdout.write(text)
         sys.stdout.flush()
+
+
+def _whole_lines(texts: Iterable[str]) -> Iterator[str]:
+    """The same text, cut behind lines: what comes from the cluster is cut anywhere."""
+    rest = ""
+    for text in texts:
+        whole, newline, rest = (rest + text).rpartition("\n")
+        yield whole + newline
+    yield rest

@@ -63,12 +63,12 @@ def main() -> None:
         said = " ".join(str(error).split())
         if "lance" not in said.lower():
             raise
-        if answer := re.search(r"Generic \w+ error: .*? - (.*?)(?:, /\S+\.rs|$)", said):
+        if answer := re.search(r"Generic (?!Local|memory)\w+ error: (?:.*? - )?(.*?)(?:, /\S+\.rs|$)", said):
             code = re.search(r"<Code>(.*?)</Code>.*?<Message>(.*?)</Message>", answer[1])
             said = f"{code[1]}: {code[2]}" if code else answer[1]
             print(
                 f"earshot: the object store does not give the index: {without_credentials(said)[:300]}; check its URL,"
-                " the store's address and the credentials in the environment",
+                " the store's address and region, and the credentials in the environment",
                 file=sys.stderr,
             )
             sys.exit(1)

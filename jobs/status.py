@@ -13,7 +13,7 @@ from jobs.query import Json
 from jobs.submit import Address
 
 if TYPE_CHECKING:
-    from jobs.cluster import Cluster, Job
+    from jobs.cluster import Job
     from pipeline.record import Record
 
 SILENT_S = 60.0
@@ -31,7 +31,7 @@ def status(
 
     Example: earshot status my-index
     """
-    from pipeline.errors import UsageError
+    from pipeline.errors import ClusterError, UsageError
     from pipeline.record import read_record
 
     if what is not None and ("/" in what or os.path.isdir(what)):
@@ -43,33 +43,48 @@ def status(
         else:
             _print_record(f"{what}: {_tell_state(record)}", record)
         return
-    _show_job(what, address, json=json)
+    try:
+        _show_job(what, address, json=json)
+    except ClusterError as error:
+        if what is None:
+            raise
+        raise ClusterError(f"{what}: no such folder here, so it is taken for the name of a job; {error}") from None
 
 
 def _show_job(name: str | None, address: str | None, *, json: bool) -> None:
     from jobs.cluster import connect
     from pipeline.errors import JobMissing
-    from pipeline.record import read_record
 
     cluster = connect(address)
     if name is None and not (newest := cluster.list_jobs()):
         raise JobMissing(f"{cluster.address}: no job of Earshot here; `earshot submit CONFIG` makes one")
     job = newest[0] if name is None else cluster.find(name)
-    record = read_record(job.index) if job.index else None
-    if record is not None and record.job != job.name:
-        record = None  # of an earlier or a later run
+    record, why = _find_record(job)
     if json:
         print_json([{**asdict(job), "job": job.name, "record": record and asdict(record)}])
     elif record is not None:
         _print_record(f"{job.name}: {job.state}", record, job)
     else:
-        print(_tell_without_record(cluster, job))
+        lines = cluster.logs(job.name).strip().splitlines()
+        where = f", into {job.index}" if job.index else ""
+        print(f"{job.name}: {job.state}{where}; {why}; it said last: {(lines or ['-'])[-1]}")
 
 
-def _tell_without_record(cluster: "Cluster", job: "Job") -> str:
-    lines = cluster.logs(job.name).strip().splitlines()
-    where = f", into {job.index}" if job.index else ""
-    return f"{job.name}: {job.state}{where}; its record cannot be read from here; it said last: {(lines or ['-'])[-1]}"
+def _find_record(job: "Job") -> "tuple[Record | None, str]":
+    """The record of a job, or why there is none."""
+    from pipeline.errors import EarshotError
+    from pipeline.record import read_record
+
+    try:
+        record = read_record(job.index) if job.index else None
+    except EarshotError as error:
+        return None, f"its record cannot be read from here: {error}"
+    if record is not None and record.job == job.name:
+        return record, ""
+    if not job.ended:
+        return None, "it has not begun to keep a record yet"
+    is_later = record is not None and record.started_at > (job.started_at or "")
+    return None, "a later run has replaced its record" if is_later else "it ended before it kept a record"
 
 
 def _tell_state(record: "Record") -> str:
@@ -82,18 +97,22 @@ def _tell_state(record: "Record") -> str:
 
 
 def _print_record(title: str, record: "Record", job: "Job | None" = None) -> None:
+    from pipeline.record import age_s
+
+    is_alive = record.state == "running" and age_s(record) < SILENT_S
     was_killed = job is not None and job.ended and record.state == "running"  # so that it could not note its end
     about = "" if record.state == "done" else "about "
+    before = f" ({record.n_failed_before} of them failed before)" if record.n_failed_before else ""
     values = {
         "was doing" if was_killed else "doing": record.doing if record.state == "running" else None,
         "error": job.message if job is not None and was_killed else record.error,
         "index": record.index,
-        "files": f"{record.n_done} of {record.n_files}: {record.n_indexed} indexed, {record.n_unchanged} unchanged,"
-        f" {record.n_failed} failed",
+        "files": f"{record.n_done} of {record.n_files}: {record.n_indexed} indexed, {record.n_unchanged}"
+        f" unchanged{before}, {record.n_failed} failed",
         "failures": show_failures(record) or None,
         "audio": f"{show_hours(record.hours_done * 3600)} of {about}{show_hours(record.hours_all * 3600)}",
         "speed": f"{record.hours_per_hour:.1f} hours per hour" if record.hours_per_hour else None,
-        "left": None if record.eta_s is None or was_killed else show_left(record.eta_s),
+        "left": None if record.eta_s is None or was_killed or not is_alive else show_left(record.eta_s),
         "started": show_when(record.started_at),
         "updated": f"{show_when(record.updated_at)}, by process {record.pid} on {record.host}",
     }

@@ -1,5 +1,6 @@
 """``earshot submit``: a run on a Ray cluster."""
 
+import re
 import sys
 from typing import Annotated
 
@@ -54,4 +55,14 @@ def submit(
     if json:
         print_json([{"job": name, "state": job.state}])
     if job.state != "succeeded":
-        raise EarshotError(f"{name}: {job.state}; submit it again to go on: {job.message}")
+        raise EarshotError(f"{name}: {job.state}: {job.message}{_advise(job.state, job.message)}")
+
+
+def _advise(state: str, message: str) -> str:
+    """What to do about a job that did not come to its end, where it is known."""
+    if re.search(r"No module named '?(jobs|pipeline)\b", message):
+        return "; install Earshot in the Python of every node, name that with --python, or send this one with --ship"
+    if re.search(r"not found|No such file or directory", message) and "python" in message:
+        return "; --python names the interpreter on the head"
+    was_killed = state == "stopped" or re.search(r"SIG(KILL|TERM)|[Kk]illed|run again|unexpectedly", message)
+    return "; submit it again to go on" if was_killed and "submit it again" not in message else ""

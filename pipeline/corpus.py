@@ -73,6 +73,7 @@ def list_corpus(
     config: CorpusConfig | None = None,
     leave_out: str | None = None,
     manifests: list[str] | None = None,
+    report: Callable[[int], None] = lambda n_files: None,
 ) -> pa.Table:
     """List every file of ``sources`` once: a LISTED table in the order of uris.
 
@@ -81,6 +82,7 @@ def list_corpus(
     Args:
         leave_out: a folder that is not entered, if it exists: the index, which may lie among what it indexes.
         manifests: a list to note the manifests in that the sources name.
+        report: told now and then how many files have been found.
 
     Raises:
         CorpusError: a source does not exist, a glob matches nothing, or all of them hold no audio.
@@ -93,7 +95,7 @@ def list_corpus(
         raise CorpusError(f"{leave_out}: the index cannot be the folder that is indexed; use another one")
     if same := [source for source in sources if os.path.isdir(source) and _identify(source) & _identify(leave_out)]:
         raise CorpusError(f"{same[0]}: the index cannot be the folder that is indexed; use for example {same[0]}-index")
-    listing, aside, named = Listing(), dict[str, Row](), list[str]()
+    listing, aside, named = Listing(report), dict[str, Row](), list[str]()
 
     def take(row: Row) -> None:
         """Manifests and shards are looked into when all are known."""

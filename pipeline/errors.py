@@ -146,7 +146,12 @@ def plain_errors(path: str) -> Iterator[None]:
         cause = getattr(error, "cause", None) or error
         if isinstance(cause, EarshotError):
             raise cause from error
-        text = " ".join(str(cause).split())
+        text = " ".join(re.sub(r"\x1b\[[0-9;]*m|\^{3,}", "", str(cause)).split())
+        if "No module named 'pipeline'" in text:
+            raise EarshotError(
+                f"{path}: the run stopped: workers of this cluster have no Earshot: install it in the Python of every"
+                " node, or submit with --ship"
+            ) from error
         if "No space left on device" in text:
             raise EarshotError(
                 f"{path}: the disk is full; what was published stays, make room and run again"

@@ -61,6 +61,9 @@ BATCHES_PER_TASK, TASKS_PER_CORE = 16, 8
 """Batches that a task decodes one after the other: as many, where there are enough for so many tasks on each core. Ray
 takes a tenth of a second and more to start the next task, in which a core decodes a minute of audio and more."""
 
+BATCHES_PER_TASK_OF_A_CLUSTER = 4
+"""There nodes go, and what their tasks have decoded is decoded once more; others come, and find no task left."""
+
 BLOCKS_PER_ENCODER = 16
 """Of audio, where there is little: so that encoders on CPUs, which take a minute and more for a full one, end together.
 None is less than two full windows, a batch there."""
@@ -212,9 +215,9 @@ class Encoders:
     wants: dict[str, Any]
 
     def fit(self, resources: dict[str, float]) -> int:
-        """How many of them run where there are these resources."""
+        """How many of them run where there are these resources; none, while they wait for a node."""
         room = [resources.get(name, 0.0) / wanted for name, wanted in self._wanted() if wanted]
-        return max(self.least, min(self.most, int(min(room) + 1e-9)))
+        return min(self.most, int(min(room) + 1e-9))
 
     def _wanted(self) -> list[tuple[str, float]]:
         return [("GPU", self.wants.get("num_gpus", 0.0)), ("CPU", self.wants["num_cpus"])]
@@ -248,11 +251,12 @@ def share_machine(resources: dict[str, float], config: EncodeConfig, *, may_grow
     return Encoders(actors, actors, max(1, cores // actors), {"num_cpus": min(0.9, (max(2, cores) - 1.2) / actors)})
 
 
-def fit_task(batches: pa.Table, cores: float) -> int:
+def fit_task(batches: pa.Table, cores: float, *, may_grow: bool = False) -> int:
     """How many of the PLANNED ``batches`` a task decodes."""
     if batches.num_rows and not batches["part"].null_count:
         return 1  # each is to be alone, for one of them kills its worker
-    return max(1, min(BATCHES_PER_TASK, int(batches.num_rows / cores / TASKS_PER_CORE)))
+    most = BATCHES_PER_TASK_OF_A_CLUSTER if may_grow else BATCHES_PER_TASK
+    return max(1, min(most, int(batches.num_rows / cores / TASKS_PER_CORE)))
 
 
 def set_apart(batches: pa.Table, n_together: int) -> list[pa.Table]:
@@ -288,7 +292,12 @@ def check_machine(config: EncodeConfig) -> None:
 def _share(config: EncodeConfig) -> Encoders:
     import ray
 
-    return share_machine(ray.cluster_resources(), config, may_grow="RAY_ADDRESS" in os.environ)
+    return share_machine(ray.cluster_resources(), config, may_grow=_may_grow())
+
+
+def _may_grow() -> bool:
+    """Whether nodes may come and go: on a cluster that somebody else has started."""
+    return "RAY_ADDRESS" in os.environ
 
 
 def count_workers(config: EncodeConfig) -> dict[str, float]:
@@ -303,7 +312,7 @@ def count_workers(config: EncodeConfig) -> dict[str, float]:
 
 def count_writers(resources: dict[str, float]) -> int:
     """How many tasks may write at the same time."""
-    return max(1, int(resources.get("CPU", 1)) // 2, WRITERS if "RAY_ADDRESS" in os.environ else 0)
+    return max(1, int(resources.get("CPU", 1)) // 2, WRITERS if _may_grow() else 0)
 
 
 _gauges: dict[str, Any] = {}
@@ -344,6 +353,9 @@ def run_stages(
     context.max_errored_blocks = -1
     context.target_max_block_size = 48 * 2**20  # below a full block of windows: each one leaves as it is
     context.execution_options.verbose_progress = False
+    # Half an hour without a result ends a run by default: no node to be had for so long is no reason to fail, nor is a
+    # slow CPU. The record says how long nothing has come.
+    context.execution_no_progress_timeout_s = -1
 
     with warnings.catch_warnings():
         # Ray 2.63 has no other way to bound retries than the arguments that it is going to name differently.
@@ -374,7 +386,7 @@ def _connect(batches: pa.Table, config: Config, frames_schema: pa.Schema, decode
     if "num_gpus" in wants:  # Ray wants a batch size then; a full block has more rows than that: none waits for others
         wants["batch_size"] = windows_per_block(config.window.grid)
     settings = {"config": config.decode, "grid": config.window.grid}
-    n_together = fit_task(batches, ray.cluster_resources().get("CPU", 1))
+    n_together = fit_task(batches, ray.cluster_resources().get("CPU", 1), may_grow=_may_grow())
     planned = from_arrow(batches)
     if is_long(longest):
         planned = from_arrow(set_apart(batches, n_together)).map_batches(

@@ -4,7 +4,7 @@ Rows are put into Arrow as they come: a million files take some hundred megabyte
 """
 
 import gc
-from collections.abc import Iterable, Iterator
+from collections.abc import Callable, Iterable, Iterator
 from contextlib import contextmanager
 from typing import Any
 
@@ -17,7 +17,7 @@ from pipeline.schema import LISTED
 
 Row = dict[str, Any]
 
-ROWS_AT_ONCE = 10_000
+ROWS_AT_ONCE, ROWS_PER_REPORT = 10_000, 1_000
 
 
 @contextmanager
@@ -36,14 +36,21 @@ def many_objects() -> Iterator[None]:
 
 
 class Listing:
-    """Takes rows of LISTED; of several with one uri, the first one counts."""
+    """Takes rows of LISTED; of several with one uri, the first one counts.
 
-    def __init__(self) -> None:
+    Args:
+        report: told now and then how many rows there are.
+    """
+
+    def __init__(self, report: Callable[[int], None] = lambda n_rows: None) -> None:
+        self._report, self._n_rows = report, 0
         self._rows: list[Row] = []
         self._batches: list[pa.RecordBatch] = []
 
     def add(self, row: Row) -> None:
         self._rows.append(row)
+        if len(self._rows) % ROWS_PER_REPORT == 0:
+            self._report(self._n_rows + len(self._rows))
         if len(self._rows) >= ROWS_AT_ONCE:
             self._flush()
 
@@ -51,8 +58,11 @@ class Listing:
         """Take the rows of a LISTED table."""
         self._flush()
         self._batches += rows.to_batches()
+        self._n_rows += rows.num_rows
+        self._report(self._n_rows)
 
     def _flush(self) -> None:
+        self._n_rows += len(self._rows)
         self._batches += to_table(self._rows).to_batches()
         self._rows = []
 

@@ -7,17 +7,19 @@ The driver counts in a ``Progress``; ``make_record`` makes of it the frozen ``Re
 import contextlib
 import datetime as dt
 import json
+import math
 import os
 import socket
 import time
-from collections import Counter
+from collections import Counter, deque
 from collections.abc import Callable, Mapping
 from dataclasses import asdict, dataclass, field, replace
+from itertools import pairwise
 from types import TracebackType
 from typing import Any, Literal
 
 from pipeline import storage
-from pipeline.errors import without_credentials
+from pipeline.errors import EarshotError, without_credentials
 
 STAGES = ("decode", "encode", "write")
 """What workers do; receipts carry the seconds that each took, as ``decode_s`` and so on."""
@@ -25,8 +27,14 @@ STAGES = ("decode", "encode", "write")
 NAME = "run.json"
 WRITE_EVERY_S = 2.0
 
-JOB_VARIABLE = "EARSHOT_JOB"
-"""Environment variable in which a submitted job finds its own name."""
+LUMP_S = 1.0
+"""Receipts that arrive within it came together, and tell no rate among themselves."""
+
+WINDOW_S = 300.0
+"""What counts as lately."""
+
+JOB_VARIABLE, RUN_VARIABLE = "EARSHOT_JOB", "EARSHOT_RUN"
+"""Environment variables in which a submitted job finds its own name, and the id of its run."""
 
 State = Literal["running", "done", "failed", "stopped"]
 
@@ -35,38 +43,73 @@ State = Literal["running", "done", "failed", "stopped"]
 
 
 @dataclass
-class Pace:
-    """How fast work goes, from what receipts report. Rates count from the first receipt on: its work began before."""
+class _Lump:
+    """What arrived at about one time: a block of rows comes as many receipts, moments apart."""
 
-    speed: float = 0.0
-    """Seconds of audio encoded per second, since workers were ready."""
+    at: float
+    room_s: dict[str, float]
+    """Seconds that the workers of each stage had since the lump before it."""
+    work_s: dict[str, float] = field(default_factory=lambda: dict.fromkeys(STAGES, 0.0))
+    audio_s: float = 0.0
+
+
+@dataclass
+class Pace:
+    """How fast work goes, from what receipts report.
+
+    Rates count from the first lump of receipts on, whose work began before. Those of now are of the last minutes, and
+    fall while nothing comes for longer than it took between the others.
+    """
+
     busy_s: dict[str, float] = field(default_factory=lambda: dict.fromkeys(STAGES, 0.0))
     """Seconds that workers spent in each stage."""
-    _room_s: dict[str, float] = field(default_factory=lambda: dict.fromkeys(STAGES, 0.0))
-    _since_s: dict[str, float] = field(default_factory=lambda: dict.fromkeys(STAGES, 0.0))
-    _audio_s: float = 0.0
+    _lumps: deque[_Lump] = field(default_factory=deque)
+    _workers: Mapping[str, float] = field(default_factory=lambda: dict.fromkeys(STAGES, 0.0))
     _first_at: float | None = None
-    _last_at: float = 0.0
+    _audio_s: float = 0.0
 
     def add(self, receipt: Mapping[str, Any], now: float, workers: Mapping[str, float]) -> None:
         """Take one RECEIPTS row, at ``now`` (monotonic seconds), from so many ``workers`` in each stage."""
-        for stage in STAGES:
-            self.busy_s[stage] += receipt[f"{stage}_s"]
+        lumps, self._workers = self._lumps, workers
+        if not lumps or now - lumps[-1].at > LUMP_S:
+            since_s = now - lumps[-1].at if lumps else 0.0
+            lumps.append(_Lump(now, {stage: since_s * workers[stage] for stage in STAGES}))
+            while len(lumps) > 2 and now - lumps[1].at > WINDOW_S:
+                lumps.popleft()
         if self._first_at is None:
-            self._first_at = self._last_at = now
-            return
-        self._audio_s += receipt["audio_s"]
+            self._first_at = now
+        lumps[-1].audio_s += receipt["audio_s"]
+        self._audio_s += receipt["audio_s"] if lumps[-1].at > self._first_at else 0.0
         for stage in STAGES:
-            self._since_s[stage] += receipt[f"{stage}_s"]
-            self._room_s[stage] += (now - self._last_at) * workers[stage]
-        self._last_at = now
-        if now > self._first_at:
-            self.speed = self._audio_s / (now - self._first_at)
+            lumps[-1].work_s[stage] += receipt[f"{stage}_s"]
+            self.busy_s[stage] += receipt[f"{stage}_s"]
 
-    def busy(self, stage: str) -> float | None:
-        """How much of their time the workers of a stage work, 0 to 1; None before it is known."""
-        room_s = self._room_s[stage]
-        return min(1.0, self._since_s[stage] / room_s) if room_s and self._since_s[stage] else None
+    @property
+    def speed(self) -> float:
+        """Seconds of audio encoded per second, since workers were ready."""
+        took_s = self._lumps[-1].at - self._first_at if self._lumps and self._first_at is not None else 0.0
+        return self._audio_s / took_s if took_s else 0.0
+
+    def recent(self, now: float) -> tuple[float, dict[str, float]]:
+        """Seconds of audio encoded per second lately, and how much of their time the workers of each stage worked.
+
+        The latter is left out where it is not known; it may pass 1, when many of those that worked have gone.
+        """
+        lumps = list(self._lumps)
+        while len(lumps) > 1 and now - lumps[1].at > WINDOW_S:
+            del lumps[0]
+        if not lumps:
+            return 0.0, {}
+        usual_s = max((later.at - lump.at for lump, later in pairwise(lumps)), default=0.0)
+        late_s = max(0.0, now - lumps[-1].at - usual_s)
+        took_s = lumps[-1].at - lumps[0].at + late_s
+        work_s, room_s = (
+            {stage: sum(getattr(lump, name)[stage] for lump in lumps[1:]) for stage in STAGES}
+            for name in ("work_s", "room_s")
+        )
+        room_s = {stage: room_s[stage] + late_s * self._workers[stage] for stage in STAGES}
+        busy = {stage: work_s[stage] / room_s[stage] for stage in STAGES if work_s[stage] and room_s[stage]}
+        return sum(lump.audio_s for lump in lumps[1:]) / took_s if took_s else 0.0, busy
 
 
 @dataclass
@@ -154,7 +197,7 @@ class StageRecord:
     speed: float | None
     """Seconds of audio per such second."""
     busy: float | None
-    """How much of their time its workers work, 0 to 1."""
+    """How much of their time its workers work, 0 to 1, lately."""
 
 
 @dataclass(frozen=True)
@@ -177,10 +220,13 @@ class Record:
     n_indexed: int
     n_unchanged: int
     n_failed: int
+    n_failed_before: int
+    """Of the unchanged files, those that failed in an earlier run, or attempt."""
     hours_done: float
     hours_all: float
     """To encode in this run; an estimate until it is done."""
     hours_per_hour: float
+    """Over the last five minutes; when it has ended, since workers were ready."""
     eta_s: float | None
     failures: dict[str, int]
     stages: dict[str, StageRecord]
@@ -188,18 +234,21 @@ class Record:
     """The stage whose workers are busiest."""
 
 
-def make_record(progress: Progress, state: State = "running", error: str | None = None) -> Record:
-    """The record of a run as it is now."""
+def make_record(
+    progress: Progress, state: State = "running", error: str | None = None, now: float | None = None
+) -> Record:
+    """The record of a run as it is ``now`` (monotonic seconds)."""
     pace = progress.pace
+    speed, busy = pace.recent(time.monotonic() if now is None else now)
+    speed = speed if state == "running" else pace.speed
     stages = {
         stage: StageRecord(
             round(pace.busy_s[stage], 3),
             progress.audio_s / pace.busy_s[stage] if pace.busy_s[stage] else None,
-            pace.busy(stage),
+            min(1.0, busy[stage]) if stage in busy else None,
         )
         for stage in STAGES
     }
-    known = {stage: each.busy for stage, each in stages.items() if each.busy is not None}
     all_s = progress.audio_s if state == "done" else progress.expected_s
     left_s = all_s - progress.audio_s
     return Record(
@@ -218,13 +267,14 @@ def make_record(progress: Progress, state: State = "running", error: str | None 
         n_indexed=progress.n_indexed,
         n_unchanged=progress.n_unchanged,
         n_failed=progress.n_failed,
+        n_failed_before=progress.n_failed_before,
         hours_done=progress.audio_s / 3600,
         hours_all=all_s / 3600,
-        hours_per_hour=pace.speed,
-        eta_s=left_s / pace.speed if state == "running" and pace.speed and left_s > 0 else None,
+        hours_per_hour=speed,
+        eta_s=left_s / speed if state == "running" and speed and left_s > 0 else None,
         failures=dict(progress.reasons),
         stages=stages,
-        bottleneck=max(known, key=lambda stage: known[stage]) if known else None,
+        bottleneck=max(busy, key=lambda stage: busy[stage]) if busy else None,
     )
 
 
@@ -240,8 +290,8 @@ def age_s(record: Record) -> float:
 METRICS = {
     "earshot_files": "Files of the corpus: all, and so far done, indexed, unchanged, failed",
     "earshot_hours": "Hours of audio to encode in this run (all, an estimate) and encoded so far (done)",
-    "earshot_hours_per_hour": "Hours of audio encoded per hour, since workers were ready",
-    "earshot_eta_s": "Seconds left, by that speed",
+    "earshot_hours_per_hour": "Hours of audio encoded per hour, over the last five minutes",
+    "earshot_eta_s": "Seconds left, by that speed; infinite while nothing is known of it",
     "earshot_failures": "Files that failed or were cut short in this run, by reason",
     "earshot_stage_speed": "Seconds of audio per second of work in a stage",
     "earshot_stage_busy": "How much of their time the workers of a stage work, 0 to 1",
@@ -260,13 +310,20 @@ def list_measures(record: Record) -> list[Measure]:
         ("earshot_hours", {"state": "done"}, record.hours_done),
         ("earshot_hours", {"state": "all"}, record.hours_all),
         ("earshot_hours_per_hour", {}, record.hours_per_hour),
-        ("earshot_eta_s", {}, record.eta_s if record.state == "running" else 0.0),
+        ("earshot_eta_s", {}, _eta_s(record)),
         *(("earshot_failures", {"reason": reason}, count) for reason, count in record.failures.items()),
         *(("earshot_stage_speed", {"stage": stage}, each.speed) for stage, each in record.stages.items()),
         *(("earshot_stage_busy", {"stage": stage}, each.busy) for stage, each in record.stages.items()),
     ]
     shared = {"index": record.index, "run": record.run_id}
     return [(name, shared | tags, float(value)) for name, tags, value in found if value is not None]
+
+
+def _eta_s(record: Record) -> float:
+    """Infinite while there is no speed to tell it by: a gauge that is left alone keeps what it last said."""
+    if record.eta_s is not None:
+        return record.eta_s
+    return math.inf if record.state == "running" and record.hours_all > record.hours_done else 0.0
 
 
 # --- written and read -------------------------------------------------------------------------------------------------
@@ -286,14 +343,22 @@ def write_record(path: str, record: Record) -> None:
 
 
 def read_record(path: str) -> Record | None:
-    """The record of the newest run on the index at ``path``; None where there is none, or it cannot be read."""
+    """The record of the newest run on the index at ``path``; None where there is none.
+
+    Raises:
+        EarshotError: it is there, or may be, and cannot be read.
+    """
     try:
         fs, root = storage.find(path)
         values = json.loads(fs.cat_file(f"{root}/{NAME}"))
         stages = {stage: StageRecord(**each) for stage, each in values["stages"].items()}
         return replace(Record(**values), stages=stages)
-    except Exception:  # each kind of store has its own errors, and another version its own keys
+    except FileNotFoundError:
         return None
+    except (ValueError, TypeError, KeyError, AttributeError):  # half a file, or of another version
+        raise EarshotError(f"{path}/{NAME}: is no record of a run of this version of Earshot") from None
+    except Exception as error:  # each kind of store has its own errors
+        raise EarshotError(f"{path}/{NAME}: cannot be read: {' '.join(str(error).split())[:300]}") from None
 
 
 class Keeper:

@@ -64,14 +64,17 @@ HOLDERS_AT_ONCE = 500
 COUNT_EVERY_S = 2.0
 """How often it is asked how many workers there are."""
 
+SILENT_S = 180.0
+"""When nothing has come back from the workers for so long, that is told."""
+
 Report = Callable[[Progress], None]
 Stages = Callable[[pa.Table, Config, pa.Schema], Iterator[dict[str, Any]]]
 """PLANNED rows, the run and the schema of ``frames`` in, RECEIPTS rows out, in any order: ``flow.run_stages``."""
 
 
 @dataclass(frozen=True)
-class _Workers:
-    """What does the work, how many do it in each stage, and who else is told of it."""
+class Workers:
+    """What does the work, how many do it in each stage at present, and who else is told of it."""
 
     stages: Stages
     count: Callable[[EncodeConfig], Mapping[str, float]] = lambda config: dict.fromkeys(STAGES, 1.0)
@@ -125,13 +128,14 @@ def plan_corpus(
     Raises:
         EarshotError: see ``pipeline.errors``.
     """
-    listed, manifests = _list(config)
+    progress = Progress()
+    listed, manifests = _list(config, progress, report)
     settings, _, _ = describe_run(config)
     tables = _find_tables(config.into, settings, rebuild=rebuild)
     files = store.open_published(tables, "files").to_table() if journal.exists(tables) else schema.FILES.empty_table()
     given = _read_given(tables, listed, manifests, config)
     metadata = Metadata(given, store.select_metadata(files))
-    progress = Progress(n_files=listed.num_rows)
+    progress.n_files = listed.num_rows
     return _make_plan(
         listed,
         Ledger(files.select(schema.FILES.names)),
@@ -145,10 +149,16 @@ def plan_corpus(
     )
 
 
-def _list(config: Config) -> tuple[pa.Table, list[str]]:
+def _list(config: Config, progress: Progress, report: Report) -> tuple[pa.Table, list[str]]:
     """The files of the corpus, and the manifests that name them."""
+
+    def report_found(n_files: int) -> None:
+        progress.stage = f"listing, {n_files:,} files found"
+        report(progress)
+
     manifests = list[str]()
-    return list_corpus(config.sources, config.corpus, leave_out=config.into, manifests=manifests), manifests
+    listed = list_corpus(config.sources, config.corpus, leave_out=config.into, manifests=manifests, report=report_found)
+    return listed, manifests
 
 
 def _read_given(tables: str, listed: pa.Table, manifests: list[str], config: Config) -> Given:
@@ -229,11 +239,12 @@ def index_corpus(
     config: Config,
     report: Report = lambda progress: None,
     announce: Callable[[Plan], None] = lambda plan: None,
-    stages: Stages | None = None,
+    stages: Stages | Workers | None = None,
     choice: Choice = Choice(),
     seam: journal.Seam = lambda step: None,
     *,
     rebuild: bool = False,
+    run_id: str | None = None,
 ) -> Progress:
     """Bring the index ``config.into`` up to date with the corpus: only what is missing is encoded.
 
@@ -244,16 +255,17 @@ def index_corpus(
         stages: what does the work; by default Ray, started when there is something to do.
         rebuild: encode everything into a new generation of the index, maybe with other settings. Readers see the old
             one until it is complete; stopped on the way, another such run goes on with it.
+        run_id: 32 hexadecimal digits that no other run has; new ones by default.
 
     Raises:
         EarshotError: see ``pipeline.errors``; what has been published stays, and running again goes on from there.
     """
-    run_id = uuid.uuid4().hex
+    run_id = run_id or uuid.uuid4().hex
     progress = Progress(index=config.into, run_id=run_id)
     report(progress)
-    workers = _Workers(stages) if stages else _workers_on_ray()
+    workers = Workers(stages) if callable(stages) else stages or workers_on_ray()
     state = _read_state(config.into)
-    listed, manifests = _list(config)
+    listed, manifests = _list(config, progress, report)
     settings, clip_dimension, frame_dimension = describe_run(config)
     live = journal.live(config.into)
     tables = _find_tables(config.into, settings, rebuild=rebuild)
@@ -262,7 +274,7 @@ def index_corpus(
     if not journal.exists(tables):
         progress.stage = "checking models"
         report(progress)
-        _check_before_creating(config, on_ray=stages is None)
+        _check_before_creating(config, on_ray=not callable(stages))
 
     def shortfall() -> str | None:
         return find_shortfall(progress, config.run.max_failed_fraction)
@@ -377,7 +389,7 @@ class _Run:
         self._n_known = 0
         self._encoding_since: float | None = None
         self._n_workers: Mapping[str, float] = dict.fromkeys(STAGES, 1.0)
-        self._counted_at = float("-inf")
+        self._counted_at = self._heard_at = float("-inf")
 
     def start(self, listed: pa.Table, given: Given, choice: Choice, announce: Callable[[Plan], None]) -> None:
         """Plan, and publish at once what needs no decoding."""
@@ -468,7 +480,7 @@ class _Run:
             tables.append(table.select(tables[0].schema.names).cast(tables[0].schema))
         return pa.concat_tables(tables)
 
-    def encode(self, workers: _Workers, clip_dimension: int, frame_dimension: int) -> None:
+    def encode(self, workers: Workers, clip_dimension: int, frame_dimension: int) -> None:
         """Give the planned batches to the workers and commit what comes back.
 
         A batch is lost when its worker dies again and again. Its contents are then tried one by one, so that each one
@@ -510,12 +522,15 @@ class _Run:
     ) -> None:
         self._progress.stage = "starting workers"
         self._report(self._progress)
-        self._encoding_since = None
+        self._encoding_since, self._heard_at = None, time.monotonic()
         with drain(receipts, self._config.store.checkpoint_s / 4) as arriving:
             try:
                 for receipt in arriving:
-                    if receipt is not None:
-                        self._note_pace(receipt, count)
+                    self._count(count)
+                    if receipt is None:
+                        self._note_wait()
+                    else:
+                        self._note_pace(receipt)
                         self._take(collector, receipt)
                         self._progress.stage = "encoding"
                     self._checkpoint()
@@ -525,15 +540,29 @@ class _Run:
                 raise
         self._commit()
 
-    def _note_pace(self, receipt: dict[str, Any], count: Callable[[], Mapping[str, float]]) -> None:
-        now = time.monotonic()
-        if self._encoding_since is None:  # until then workers started
-            self._encoding_since = now - sum(receipt[f"{stage}_s"] for stage in STAGES)
-        if now - self._counted_at > COUNT_EVERY_S:
-            self._counted_at = now
+    def _count(self, count: Callable[[], Mapping[str, float]]) -> None:
+        if time.monotonic() - self._counted_at > COUNT_EVERY_S:
+            self._counted_at = time.monotonic()
             with contextlib.suppress(Exception):  # the cluster is changing: as many as before, and no reason to stop
                 self._n_workers = count()
+
+    def _note_pace(self, receipt: dict[str, Any]) -> None:
+        now = self._heard_at = time.monotonic()
+        if self._encoding_since is None:  # until then workers started
+            self._encoding_since = now - sum(receipt[f"{stage}_s"] for stage in STAGES)
         self._progress.pace.add(receipt, now, self._n_workers)
+
+    def _note_wait(self) -> None:
+        """Say what is waited for, where nothing has come for long or nobody is there to send it."""
+        silent_s = time.monotonic() - self._heard_at
+        doing = "starting workers" if self._encoding_since is None else "encoding"
+        if not self._n_workers["encode"]:
+            needed = "a node with a GPU" if self._config.encode.device == "cuda" else "room for an encoder"
+            self._progress.stage = f"waiting for {needed}"
+        elif silent_s > SILENT_S:
+            self._progress.stage = f"{doing}, nothing finished for {silent_s / 60:.0f} min"
+        else:
+            self._progress.stage = doing
 
     def _take(self, collector: Collector, receipt: dict[str, Any]) -> None:
         if receipt["error"]:
@@ -628,14 +657,19 @@ def _nothing(run_id: str) -> pa.Table:
     return pa.Table.from_pylist(rows, schema=schema.PLANNED)
 
 
-def _workers_on_ray() -> _Workers:
+def workers_on_ray(**how: Any) -> Workers:
+    """Those of a Ray cluster: the one that ``RAY_ADDRESS`` names, or one on this machine, started when it is needed.
+
+    Args:
+        how: another ``decode`` or ``load`` than that of ``flow.run_stages``.
+    """
     from pipeline.flow import count_workers, publish, run_stages, start_ray
 
     def stages(batches: pa.Table, config: Config, frames_schema: pa.Schema) -> Iterator[dict[str, Any]]:
         start_ray()  # here, in the main thread, so that Ray can handle signals
-        return run_stages(batches, config, frames_schema)
+        return run_stages(batches, config, frames_schema, **how)
 
-    return _Workers(stages, count_workers, publish)
+    return Workers(stages, count_workers, publish)
 
 
 def estimate_run_seconds(plan: Plan, config: Config) -> float | None:

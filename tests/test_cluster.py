@@ -4,6 +4,7 @@ import json
 import os
 import re
 import sys
+import time
 from collections.abc import AsyncGenerator
 from pathlib import Path
 from types import SimpleNamespace
@@ -14,13 +15,14 @@ import requests
 import yaml
 
 from jobs import cluster as module
-from jobs.cluster import CONFIG_FILE, Cluster, connect, explain, find_address, name_run
+from jobs.cluster import CONFIG_FILE, Cluster, connect, explain, find_address, name_jobs
 from jobs.main import main
 from pipeline.config import Config, anchor, load_config, make_config
 from pipeline.errors import ClusterError, IndexBusy, JobMissing, UsageError
-from pipeline.record import JOB_VARIABLE, Progress, make_record, write_record
+from pipeline.record import JOB_VARIABLE, RUN_VARIABLE, STAGES, Progress, make_record, write_record
 
 ADDRESS = "http://head:8265"
+EACH = dict.fromkeys(STAGES, 1.0)
 
 
 class FakeClient:
@@ -106,14 +108,15 @@ def test_the_configuration_travels_and_means_the_same_there(
     name = cluster.submit(config, python="/opt/python")
     sent = client.shipped[name]
     assert sent["entrypoint"] == "/opt/python -m jobs.main index earshot.yaml"
-    assert sent["env_vars"] == {JOB_VARIABLE: name}
+    metadata = client.jobs[name].metadata
+    assert sent["env_vars"] == {JOB_VARIABLE: name, RUN_VARIABLE: metadata["earshot_run"]}
+    assert re.fullmatch("[0-9a-f]{32}", metadata["earshot_run"])
+    assert sent["py_executable"] == "/opt/python"  # workers too
     assert "py_modules" not in sent
     (tmp_path / CONFIG_FILE).write_text(sent["files"].pop(CONFIG_FILE))
     assert not sent["files"]  # nothing else is uploaded
     assert not Path(sent["working_dir"]).exists()
     assert load_config(tmp_path / CONFIG_FILE) == anchor(config)
-    metadata = client.jobs[name].metadata
-    assert metadata["earshot_run"] == name_run(config.into)
     assert metadata["earshot_index"] == config.into
     assert make_config(json.loads(metadata["earshot_config"])) == anchor(config)
 
@@ -125,6 +128,7 @@ def test_earshot_itself_is_sent_when_asked_for(cluster: Cluster, client: FakeCli
     assert (Path(sent["py_modules"][0]) / "models" / "earshot-tiny").is_dir()
     assert (Path(sent["py_modules"][1]) / "main.py").is_file()
     assert sent["excludes"] == ["__pycache__"]
+    assert "py_executable" not in sent  # workers have the Python of their node
 
 
 def test_every_attempt_has_a_name_and_only_one_is_at_work(cluster: Cluster, client: FakeClient, config: Config) -> None:
@@ -134,10 +138,11 @@ def test_every_attempt_has_a_name_and_only_one_is_at_work(cluster: Cluster, clie
         with pytest.raises(IndexBusy, match=rf"job {names[-1]} is at work .* `earshot stop {names[-1]}`"):
             cluster.submit(config)
         client.end(names[-1], state)
-    run = name_run(config.into)
-    assert names == [f"earshot-{run}-{attempt}" for attempt in (1, 2, 3)]
-    assert run.startswith("my-index-")
-    assert name_run("/elsewhere/my index") != run  # another index of the same name
+    stem = name_jobs(config.into)
+    assert names == [f"{stem}-{attempt}" for attempt in (1, 2, 3)]
+    assert stem.startswith("earshot-my-index-")
+    assert name_jobs("/elsewhere/my index") != stem  # another index of the same name
+    assert len({job.run for job in cluster.list_jobs()}) == 3
     client.add("raysubmit_1", "RUNNING", {})
     assert [job.name for job in cluster.list_jobs()] == names[::-1]
     assert {job.state for job in cluster.list_jobs()} == {"failed", "stopped", "succeeded"}
@@ -179,6 +184,7 @@ class AuthenticationError(Exception):
     [
         (AuthenticationError("Authentication required: Unauthorized\n\nlong help"), "wants a token: set RAY_AUTH_MODE"),
         (AuthenticationError("Authentication failed: Forbidden\n\nlong help"), "refuses this token"),
+        (AuthenticationError("RAY_AUTH_TOKEN_PATH is set but file cannot be opened"), "no token to send: none in ~/"),
         (requests.exceptions.ConnectTimeout("timed out"), "no Ray cluster answers here"),
         (requests.exceptions.ReadTimeout("timed out"), "no Ray cluster answers here"),
         (requests.exceptions.ConnectionError("refused"), "no Ray cluster answers here"),
@@ -268,7 +274,27 @@ def test_submit_and_wait_fails_as_the_job_does(
     monkeypatch.setattr(client, "end", lambda name: end(name, "FAILED"))
     code, _, err = earshot("submit", file, "--wait")
     assert code == 1
-    assert err.splitlines()[-1].endswith("-1: failed; submit it again to go on: RUNNING")
+    assert err.splitlines()[-1].endswith("-1: failed: RUNNING")
+    for state, said, advice in (
+        (
+            "FAILED",
+            "/opt/python -m: No module named 'jobs'",
+            "; install Earshot in the Python of every node, name that ",
+        ),
+        ("FAILED", "sh: 1: /nope/python: not found", "; --python names the interpreter on the head"),
+        ("FAILED", "SIGKILL", "; submit it again to go on"),
+        ("STOPPED", "as asked", "; submit it again to go on"),
+        ("FAILED", "in/: no such file or folder", ""),
+    ):
+
+        def finish(name: str, state: str = state, said: str = said) -> None:
+            end(name, state)
+            client.jobs[name].message = said
+
+        monkeypatch.setattr(client, "end", finish)
+        last = earshot("submit", file, "--wait")[2].splitlines()[-1]
+        assert f": {state.lower()}: {said}{advice}" in last
+        assert not (last.endswith("go on") and not advice)
 
 
 def test_a_wrong_configuration_is_never_sent(earshot: Any, client: FakeClient, file: Path) -> None:
@@ -285,7 +311,10 @@ def test_jobs_logs_and_stop_say_what_is(earshot: Any, client: FakeClient, cluste
     [listed] = map(json.loads, earshot("jobs", "--json")[1].splitlines())
     assert (listed["name"], listed["state"], listed["index"]) == (name, "running", config.into)
     assert earshot("logs", name) == (0, "one\ntwo\nthree\n", "")
-    assert earshot("logs", name, "--json")[1].splitlines()[0] == '{"line": "one"}'
+    for arguments in ([], ["-f"]):  # whose texts end anywhere
+        out = earshot("logs", name, "--json", *arguments)[1]
+        assert [json.loads(line)["line"] for line in out.splitlines()] == ["one", "two", "three"]
+    client.end(name, "RUNNING")
     assert earshot("stop", name)[1] == f"{name} is stopping; submit its configuration again to go on\n"
     client.end(name, "STOPPED")
     assert earshot("stop", name)[1] == f"{name} has ended already: stopped\n"
@@ -298,11 +327,18 @@ def test_status_shows_the_record_of_the_job(
     code, _, err = earshot("status")
     assert (code, err) == (2, f"earshot: {ADDRESS}: no job of Earshot here; `earshot submit CONFIG` makes one\n")
     name = cluster.submit(config)
-    assert "its record cannot be read from here; it said last: three" in earshot("status")[1]
+    assert "it has not begun to keep a record yet; it said last: three" in earshot("status")[1]
     Path(config.into).mkdir()
+    Path(config.into, "run.json").write_text("{")
+    assert "its record cannot be read from here: " in earshot("status")[1]
     progress = Progress(index=config.into, n_files=9, n_indexed=4, planned_s=7200.0, audio_s=3600.0, stage="encoding")
     write_record(config.into, make_record(progress))
-    assert "its record cannot be read" in earshot("status", name)[1]  # it is of a run that was no job
+    assert "it has not begun to keep" in earshot("status", name)[1]  # the record is of a run that was no job
+    client.end(name, "STOPPED")
+    assert "a later run has replaced its record" in earshot("status", name)[1]
+    client.jobs[name].start_time = 4_000_000_000_000
+    assert "it ended before it kept a record" in earshot("status", name)[1]
+    client.end(name, "RUNNING")
     monkeypatch.setenv(JOB_VARIABLE, name)
     write_record(config.into, make_record(progress))
     for arguments in ([], [name], [config.into]):
@@ -324,7 +360,25 @@ def test_a_silent_run_is_not_said_to_be_well(earshot: Any, tmp_path: Path, monke
     code, _, err = earshot("status", tmp_path)
     assert code == 2
     assert "no record of a run here" in err
-    write_record(str(tmp_path), make_record(Progress()))
+    progress = Progress(planned_s=7200.0)
+    for late_s in (20.0, 10.0, 0.0):
+        progress.pace.add(
+            {"audio_s": 20.0, "decode_s": 1, "encode_s": 1, "write_s": 1}, time.monotonic() - late_s, EACH
+        )
+    write_record(str(tmp_path), make_record(progress))
+    assert re.search(r"left +1 h 0 min", earshot("status", tmp_path)[1])
     assert f"{tmp_path}: running\n" in earshot("status", tmp_path)[1].replace("\n\n", "\n")
     monkeypatch.setattr("jobs.status.SILENT_S", -1.0)
-    assert "running, but not heard of for less than a minute" in earshot("status", tmp_path)[1]
+    told = earshot("status", tmp_path)[1]
+    assert "running, but not heard of for less than a minute" in told
+    assert not re.search(r"\bleft\b", told)
+
+
+def test_a_name_that_is_neither_folder_nor_job_is_said_to_be_both(
+    monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+) -> None:
+    monkeypatch.setattr(sys, "argv", ["earshot", "status", "my-index", "--address", "http://127.0.0.1:2"])
+    with pytest.raises(SystemExit):
+        main()
+    said = capsys.readouterr().err
+    assert said.startswith("earshot: my-index: no such folder here, so it is taken for the name of a job; http://127")

@@ -53,7 +53,7 @@ def test_a_cluster_may_grow_from_no_gpu_at_all() -> None:
         share_machine({"CPU": 4.0}, config)
     found = share_machine({"CPU": 4.0}, config, may_grow=True)
     assert (found.least, found.most, found.wants) == (2, 16, {"num_gpus": 0.5, "num_cpus": 0})
-    assert [found.fit({"CPU": 4.0, "GPU": gpus}) for gpus in (0.0, 1.0, 3.0, 8.0, 20.0)] == [2, 2, 6, 16, 16]
+    assert [found.fit({"CPU": 4.0, "GPU": gpus}) for gpus in (0.0, 1.0, 3.0, 8.0, 20.0)] == [0, 2, 6, 16, 16]
     found = share_machine({"CPU": 2.0}, EncodeConfig(max_actors=5))
     assert (found.least, found.most, found.threads) == (1, 5, 1)
     assert found.wants["num_cpus"] + 1.0 + 0.1 <= 2.0
@@ -110,6 +110,11 @@ def plan_batches(n: int, seconds: float, *, alone: bool = False) -> pa.Table:
 )
 def test_a_task_decodes_more_batches_where_there_are_enough_for_all_cores(n: int, cores: int, together: int) -> None:
     assert fit_task(plan_batches(n, 60.0), cores) == together
+
+
+def test_a_task_of_a_cluster_that_may_grow_or_lose_nodes_decodes_few() -> None:
+    assert fit_task(plan_batches(5_000, 60.0), 2, may_grow=True) == 4
+    assert fit_task(plan_batches(5, 60.0), 2, may_grow=True) == 1
 
 
 def test_a_batch_that_is_tried_alone_has_a_task_of_its_own() -> None:

@@ -1,17 +1,23 @@
 """What a run tells of itself, without Ray: rates, estimates, how it ended, and that it is never seen half-written."""
 
+import io
 import json
+import math
+import re
 import signal
 import threading
-from collections.abc import Iterator
+import time
+from collections.abc import Iterable, Iterator
 from pathlib import Path
 from typing import Any
 
 import fsspec
+import numpy as np
 import pyarrow as pa
 import pytest
+from rich.console import Console
 
-from jobs.display import describe, show_failures
+from jobs.display import Display, describe, show_failures
 from pipeline import record as records
 from pipeline import store
 from pipeline.audit import audit
@@ -54,7 +60,7 @@ def halfway() -> Progress:
 
 
 def test_rates_count_from_the_first_receipt_on() -> None:
-    record = make_record(halfway())
+    record = make_record(halfway(), now=15.0)
     assert record.hours_per_hour == pytest.approx(10.0)  # 100 s in 10 s: the first 100 s began before
     assert record.eta_s == pytest.approx(30.0)
     assert (record.hours_done, record.hours_all) == (100 / 3600, 400 / 3600)
@@ -72,9 +78,92 @@ def test_the_busiest_workers_are_the_bottleneck_not_the_most_seconds() -> None:
     pace = Pace()
     for now in (0.0, 10.0):
         pace.add(receipt(1.0, decode_s=9.0, encode_s=30.0), now, {"decode": 1.0, "encode": 8.0, "write": 1.0})
-    record = make_record(Progress(pace=pace))
+    record = make_record(Progress(pace=pace), now=10.0)
     assert record.bottleneck == "decode"
     assert record.stages["write"].busy is None
+
+
+def lumps(pace: Pace, seconds: Iterable[float], *, workers: float = 1.0, n_receipts: int = 32) -> None:
+    """Blocks of 320 s of audio that one encoder makes at 32 times real time, each as many receipts, moments apart."""
+    for at in seconds:
+        for k in range(n_receipts):
+            each = receipt(320.0 / n_receipts, 1.0 / n_receipts, 10.0 / n_receipts)
+            pace.add(each, at + k / 1000, dict.fromkeys(STAGES, workers))
+
+
+def test_receipts_of_one_block_tell_no_rate_among_themselves() -> None:
+    progress = Progress(planned_s=1e6)
+    lumps(progress.pace, [100.0])
+    assert make_record(progress, now=100.1).hours_per_hour == 0.0
+    assert make_record(progress, now=100.1).bottleneck is None
+    for n, at in enumerate((110.0, 120.0, 130.0)):
+        lumps(progress.pace, [at])
+        progress.audio_s = 320.0 * (n + 2)
+        record = make_record(progress, now=at + 5)  # half-way to the next block
+        assert record.hours_per_hour == pytest.approx(32.0, rel=0.01)
+        assert record.bottleneck == "encode"
+        assert record.stages["encode"].busy == pytest.approx(1.0, rel=0.01)
+        assert record.stages["decode"].busy == pytest.approx(0.1, rel=0.01)
+    assert progress.speed == pytest.approx(32.0, rel=0.01)
+
+
+def test_a_run_that_stands_still_says_so() -> None:
+    progress = Progress(planned_s=1e6)
+    lumps(progress.pace, np.arange(0.0, 1000.0, 10.0))
+    speeds = [make_record(progress, now=990.0 + late).hours_per_hour for late in (0, 10, 30, 100, 400, 4000)]
+    assert speeds[0] == pytest.approx(32.0, rel=0.01) == speeds[1]
+    assert speeds == sorted(speeds, reverse=True)
+    assert speeds[-1] == 0.0
+    stalled = make_record(progress, now=5000.0)
+    assert (stalled.eta_s, stalled.bottleneck) == (None, None)
+    assert {name: value for name, _, value in list_measures(stalled)}["earshot_eta_s"] == math.inf
+    assert make_record(progress, "stopped", now=5000.0).hours_per_hour == pytest.approx(32.0, rel=0.01)
+
+
+def test_a_run_that_grows_says_so_within_minutes() -> None:
+    progress = Progress(planned_s=1e6)
+    lumps(progress.pace, np.arange(0.0, 3600.0, 10.0))
+    lumps(progress.pace, np.arange(3600.0, 3900.0, 2.0), workers=5.0)
+    record = make_record(progress, now=3899.0)
+    assert record.hours_per_hour == pytest.approx(160.0, rel=0.05)
+    assert record.stages["encode"].busy == pytest.approx(1.0, rel=0.05)
+    assert progress.speed < 50
+
+
+def test_the_bottleneck_is_told_where_all_have_more_work_than_time() -> None:
+    pace = Pace()
+    for now in (0.0, 10.0):
+        pace.add(receipt(1.0, decode_s=11.0, encode_s=30.0), now, ONE_EACH)
+    record = make_record(Progress(pace=pace), now=10.0)
+    assert (record.stages["decode"].busy, record.stages["encode"].busy) == (1.0, 1.0)
+    assert record.bottleneck == "encode"
+
+
+@pytest.mark.parametrize("width", [80, 100, 200])
+def test_a_terminal_shows_all_of_it_at_any_width(width: int) -> None:
+    out = io.StringIO()
+    console = Console(file=out, force_terminal=True, width=width, _environ={})
+    progress = halfway()
+    now = time.monotonic()
+    progress.pace = Pace()
+    for late_s in (30.0, 20.0, 10.0, 0.0):
+        progress.pace.add(receipt(100.0, 2.0, 9.5, 0.1), now - late_s, ONE_EACH)
+    progress.stage = "encoding"
+    with Display(json=False, console=console) as display:
+        display._said_at = -math.inf
+        display.update(progress)
+    shown = re.sub(r"\x1b\[[0-9;?]*[A-Za-z]", "", out.getvalue()).split("\n")
+    assert all(len(line.rstrip()) <= width for line in shown)
+    text = " ".join(" ".join(shown).split())
+    for part in (
+        "encoding",
+        "10/40",
+        "━━━━",
+        "100 s of about 0.11 h, 10x real time, less than a minute left",
+        "decode 12x, encode 3x (busiest: 95%), write 250x",
+        "failures: 1 not_audio",
+    ):
+        assert part in text, part
 
 
 def test_nothing_is_claimed_before_it_is_known() -> None:
@@ -82,12 +171,12 @@ def test_nothing_is_claimed_before_it_is_known() -> None:
     for n_receipts in range(2):
         if n_receipts:
             progress.pace.add(receipt(10.0, 1.0, 1.0, 1.0), 3.0, ONE_EACH)  # one receipt tells no rate yet
-        record = make_record(progress)
+        record = make_record(progress, now=3.0)
         assert (record.hours_per_hour, record.eta_s, record.bottleneck) == (0.0, None, None)
-    progress.pace.add(receipt(10.0, 1.0, 1.0, 1.0), 4.0, ONE_EACH)
+    progress.pace.add(receipt(10.0, 1.0, 1.0, 1.0), 5.0, ONE_EACH)
     progress.audio_s = 61.0  # more than the plan thought
-    record = make_record(progress)
-    assert record.hours_per_hour == 10.0
+    record = make_record(progress, now=5.0)
+    assert record.hours_per_hour == 5.0
     assert record.eta_s is None
     assert record.hours_all == record.hours_done
     assert make_record(Progress(planned_s=50.0), "done").hours_all == 0.0
@@ -96,11 +185,11 @@ def test_nothing_is_claimed_before_it_is_known() -> None:
 def test_what_is_left_follows_from_what_was_found() -> None:
     progress = halfway()
     progress.finished_s, progress.finished_planned_s = 50.0, 100.0  # half as long as the plan thought
-    record = make_record(progress)
+    record = make_record(progress, now=15.0)
     assert record.hours_all == pytest.approx((50 + 300 / 2) / 3600)
     assert record.eta_s == pytest.approx(10.0)
     progress.finished_s = 0.0  # nothing but failures: they tell nothing of the others
-    assert make_record(progress).eta_s == pytest.approx(20.0)
+    assert make_record(progress, now=15.0).eta_s == pytest.approx(20.0)
     progress.finished_planned_s = 500.0  # files grew since
     assert make_record(progress).hours_all == 100 / 3600
 
@@ -120,7 +209,7 @@ def test_an_error_is_one_line_and_the_job_is_named(monkeypatch: pytest.MonkeyPat
 
 
 def test_a_line_says_it_all() -> None:
-    said = describe(make_record(halfway()))
+    said = describe(make_record(halfway(), now=15.0))
     assert said == (
         "listing: 10 of 40 files, 100 s of about 0.11 h, 10x real time, less than a minute left,"
         " failures: 1 not_audio; decode 20x, encode 4x (busiest: 90%), write 200x"
@@ -129,7 +218,7 @@ def test_a_line_says_it_all() -> None:
 
 
 def test_metrics_are_the_record() -> None:
-    measures = list_measures(make_record(halfway()))
+    measures = list_measures(make_record(halfway(), now=15.0))
     assert {name for name, _, _ in measures} == METRICS.keys()
     assert all(tags["index"] == "/ix" and tags["run"] == "a" * 32 for _, tags, _ in measures)
     values = {(name, *sorted(set(tags.values()) - {"/ix", "a" * 32})): value for name, tags, value in measures}
@@ -156,7 +245,8 @@ def test_a_record_is_read_as_it_was_written(where: str, tmp_path: Path) -> None:
     if "memory" not in where:
         assert [file.name for file in tmp_path.iterdir()] == ["run.json"]
         (tmp_path / "run.json").write_text(json.dumps({"stages": {}}))
-        assert read_record(path) is None
+        with pytest.raises(EarshotError, match=r"run\.json: is no record of a run of this version"):
+            read_record(path)
     else:
         fsspec.filesystem("memory").rm("/record-test", recursive=True)
 

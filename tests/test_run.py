@@ -358,8 +358,8 @@ def test_a_cluster_that_cannot_be_counted_just_now_stops_no_run(
     def count(config: EncodeConfig) -> Any:
         raise UsageError("encode.device is gpu, and the cluster has no GPU")  # its only node with some is gone
 
-    workers = pipeline.run._Workers(in_place(WideEncoder()), count)
-    monkeypatch.setattr(pipeline.run, "_workers_on_ray", lambda: workers)
+    workers = pipeline.run.Workers(in_place(WideEncoder()), count)
+    monkeypatch.setattr(pipeline.run, "workers_on_ray", lambda: workers)
     monkeypatch.setattr(pipeline.run, "_check_before_creating", lambda config, on_ray: None)
     progress = index_corpus(configure(corpus, tmp_path / "index"))
     assert progress.n_indexed
