@@ -74,11 +74,15 @@ Stages = Callable[[pa.Table, Config, pa.Schema], Iterator[dict[str, Any]]]
 
 @dataclass(frozen=True)
 class Workers:
-    """What does the work, how many do it in each stage at present, and who else is told of it."""
+    """What does the work, how many do it in each stage at present, and who else is told of it.
+
+    ``prepare`` starts what the stages need, and refuses what it cannot run, before anything is written.
+    """
 
     stages: Stages
     count: Callable[[EncodeConfig], Mapping[str, float]] = lambda config: dict.fromkeys(STAGES, 1.0)
     publish: Callable[[Record], None] = lambda record: None
+    prepare: Callable[[EncodeConfig], None] = lambda config: None
 
 
 def describe_run(config: Config) -> tuple[dict[str, Any], int, int]:
@@ -274,7 +278,7 @@ def index_corpus(
     if not journal.exists(tables):
         progress.stage = "checking models"
         report(progress)
-        _check_before_creating(config, on_ray=not callable(stages))
+        _check_before_creating(config, workers)
 
     def shortfall() -> str | None:
         return find_shortfall(progress, config.run.max_failed_fraction)
@@ -363,20 +367,16 @@ def _check_rebuilt(progress: Progress, former: pa.Table, config: Config) -> bool
     return not progress.unpublished and progress.failed_fraction <= config.run.max_failed_fraction
 
 
-def _check_before_creating(config: Config, *, on_ray: bool) -> None:
+def _check_before_creating(config: Config, workers: Workers) -> None:
     """Whatever would keep the workers from encoding, said before anything is written."""
     if not storage.is_url(config.into) and os.path.lexists(config.into) and not os.path.isdir(config.into):
         raise EarshotError(f"{config.into}: cannot be written: a file is in the way; choose another place")
-    from pipeline import flow  # Ray itself is imported where it is used
     from pipeline.encode import check_models
 
     with ThreadPoolExecutor(1) as pool:  # torch is imported and weights are read while Ray starts: seconds each
         checked = pool.submit(check_models, config.encode, frames=config.store.frames == "all")
-        if on_ray:
-            flow.start_ray()
+        workers.prepare(config.encode)
         checked.result()
-    if on_ray:
-        flow.check_machine(config.encode)
 
 
 class _Run:
@@ -663,13 +663,17 @@ def workers_on_ray(**how: Any) -> Workers:
     Args:
         how: another ``decode`` or ``load`` than that of ``flow.run_stages``.
     """
-    from pipeline.flow import count_workers, publish, run_stages, start_ray
+    from pipeline.flow import check_machine, count_workers, publish, run_stages, start_ray
 
     def stages(batches: pa.Table, config: Config, frames_schema: pa.Schema) -> Iterator[dict[str, Any]]:
         start_ray()  # here, in the main thread, so that Ray can handle signals
         return run_stages(batches, config, frames_schema, **how)
 
-    return Workers(stages, count_workers, publish)
+    def prepare(config: EncodeConfig) -> None:
+        start_ray()
+        check_machine(config)
+
+    return Workers(stages, count_workers, publish, prepare)
 
 
 def estimate_run_seconds(plan: Plan, config: Config) -> float | None:

@@ -37,7 +37,7 @@ def corpus(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> KnownCorpus:
     monkeypatch.setenv("COLUMNS", "200")
     # In place of Ray, and of its models.
     monkeypatch.setattr(pipeline.run, "workers_on_ray", lambda: pipeline.run.Workers(in_place(WideEncoder())))
-    monkeypatch.setattr(pipeline.run, "_check_before_creating", lambda config, on_ray: None)
+    monkeypatch.setattr(pipeline.run, "_check_before_creating", lambda config, workers: None)
     return made
 
 

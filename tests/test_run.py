@@ -21,7 +21,7 @@ from pipeline.config import Config, EncodeConfig, make_config
 from pipeline.errors import EarshotError, IndexMismatch, ModelError, UsageError
 from pipeline.plan import Choice, Plan
 from pipeline.record import Progress
-from pipeline.run import Stages, estimate_bytes, estimate_run_seconds, index_corpus, plan_corpus
+from pipeline.run import Stages, Workers, estimate_bytes, estimate_run_seconds, index_corpus, plan_corpus
 from pipeline.stages import Encoder, decode_batch, encode_windows, write_windows
 from pipeline.window import Waveform, window_starts
 from tests.checkpoints import edit_weights, make_pe_audio
@@ -360,10 +360,39 @@ def test_a_cluster_that_cannot_be_counted_just_now_stops_no_run(
 
     workers = pipeline.run.Workers(in_place(WideEncoder()), count)
     monkeypatch.setattr(pipeline.run, "workers_on_ray", lambda: workers)
-    monkeypatch.setattr(pipeline.run, "_check_before_creating", lambda config, on_ray: None)
+    monkeypatch.setattr(pipeline.run, "_check_before_creating", lambda config, workers: None)
     progress = index_corpus(configure(corpus, tmp_path / "index"))
     assert progress.n_indexed
     assert progress.n_done == progress.n_files
+
+
+def test_a_run_says_what_it_waits_for(corpus: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    """No worker yet; then one that is silent for long; then its receipts."""
+    monkeypatch.setattr(pipeline.run, "COUNT_EVERY_S", 0.0)
+    monkeypatch.setattr(pipeline.run, "SILENT_S", 0.0)
+    there = {"decode": 1.0, "encode": 0.0, "write": 1.0}
+    heard: list[str] = []
+    step = {name: threading.Event() for name in ("alone", "silent", "working")}
+
+    def stages(batches: pa.Table, config: Config, frames_schema: pa.Schema) -> Iterator[dict[str, Any]]:
+        assert step["alone"].wait(30)
+        there["encode"] = 1.0
+        for receipt in in_place(WideEncoder())(batches, config, frames_schema):
+            yield receipt
+            assert step["silent"].wait(30)
+
+    def watch(progress: Progress) -> None:
+        heard.append(progress.stage)
+        if progress.stage == "waiting for a node with a GPU":
+            step["alone"].set()
+        if progress.stage == "encoding, nothing finished for 0 min":
+            step["silent"].set()
+
+    config = configure(corpus, tmp_path / "index", encode={"device": "cuda"}, store={"checkpoint_s": 0.1})
+    index_corpus(config, watch, stages=Workers(stages, lambda config: there))
+    told = list(dict.fromkeys(heard))
+    wanted = ["starting workers", "waiting for a node with a GPU", "encoding", "encoding, nothing finished for 0 min"]
+    assert [stage for stage in told if stage in wanted] == wanted
 
 
 def test_failures_count_over_the_corpus_whichever_run_saw_them(corpus: Path, tmp_path: Path) -> None:

@@ -1,6 +1,7 @@
 """A real Ray cluster with its dashboard and a token, started here: submit, follow, watch, stop in the middle, go on.
 
-And one of four nodes, of which one is killed while it works. Each is stopped by the processes that were started for it.
+And one of four nodes, of which two come while the run waits for them, and one is killed while it works. Each is
+stopped by the processes that were started for it.
 """
 
 import contextlib
@@ -28,7 +29,7 @@ import yaml
 from pipeline.audit import audit
 from pipeline.config import Config, load_config
 from pipeline.encode import load_encoder
-from pipeline.record import Record, read_record
+from pipeline.record import METRICS, Record, read_record
 from pipeline.run import index_corpus
 from tests.integration.test_crash import count_batches, live_rows, vectors, write_corpus
 from tests.test_run import in_place
@@ -218,7 +219,7 @@ def test_a_job_is_followed_watched_stopped_and_taken_up_again(head: Head, tmp_pa
         return text if "ray_earshot_stage_busy" in text else None
 
     lines = [line for line in wait_for(measured, "metrics").splitlines() if line.startswith("ray_earshot_")]
-    assert {line.split("{")[0] for line in lines} >= {"ray_earshot_files", "ray_earshot_hours_per_hour"}
+    assert {line.split("{")[0] for line in lines} >= {f"ray_{name}" for name in METRICS if name != "earshot_failures"}
     [done] = [line for line in lines if 'state="done"' in line and line.startswith("ray_earshot_files")]
     assert f'index="{index}"' in done
     assert 0 < float(done.split()[-1]) <= N_FILES + 1  # exported some seconds late
@@ -239,14 +240,18 @@ def test_a_job_is_followed_watched_stopped_and_taken_up_again(head: Head, tmp_pa
     assert said.splitlines()[-1] == "earshot: stopped; what was published stays, run again to go on"
     assert "Traceback" not in said
 
-    again = head.earshot("submit", config, "--ship", "--python", sys.executable, "--wait", "--json")
+    # Now with the Earshot that is installed in the Python there.
+    again = head.earshot("submit", config, "--python", sys.executable, "--wait", "--json")
     assert again.returncode == 0, again.stderr
+    assert "(shipped)" not in again.stderr
     answers = [json.loads(line) for line in again.stdout.splitlines()]
     assert answers[0]["job"] == job[:-1] + "2"
     assert answers[1] == {"job": job[:-1] + "2", "state": "succeeded"}
     final = read_record(str(index))
     assert final is not None
     assert (final.state, final.n_unchanged, final.n_done) == ("done", n_published, N_FILES + 1)
+    newest = head.ask("jobs")[0]
+    assert newest["run"] == final.run_id
     assert [(each["name"], each["state"]) for each in head.ask("jobs")] == [
         (job[:-1] + "2", "succeeded"),
         (job, "stopped"),
@@ -296,17 +301,44 @@ folder = os.environ["RAY_TMPDIR"] = sys.argv[1]
 os.makedirs(f"{folder}/ray")  # it notes its address there, wherever its own folder is
 from ray.cluster_utils import Cluster
 
-small = {"object_store_memory": 200_000_000}
-cluster = Cluster(initialize_head=True, head_node_args={"num_cpus": 1, "temp_dir": folder, **small})
-nodes = [cluster.add_node(num_cpus=1, num_gpus=1, **small) for _ in range(3)]
+small = {"num_cpus": 1, "object_store_memory": 200_000_000}
+cluster = Cluster(initialize_head=True, head_node_args={"temp_dir": folder, **small})
+nodes = [cluster.add_node(**small)]
 cluster.wait_for_nodes()
 print(cluster.address, flush=True)
 for line in sys.stdin:
-    cluster.remove_node(nodes.pop(), allow_graceful=False)
-    print("killed", flush=True)
+    command, *names = line.split()
+    if command == "add":
+        nodes.append(cluster.add_node(num_gpus=1, **small))
+        print(nodes[-1].node_id, flush=True)
+    else:
+        [node] = [node for node in nodes if node.node_id == names[0]]
+        cluster.remove_node(node, allow_graceful=False)
+        print("killed", flush=True)
 cluster.shutdown()
 """
-"""A head and three nodes that claim a GPU each; a line on stdin kills one of them, its end stops all."""
+"""A head and a node. `add` makes one that claims a GPU, and prints its id; `kill ID`; its end stops all."""
+
+DRIVER = """
+import sys
+from pathlib import Path
+
+from pipeline.config import load_config
+from pipeline.run import index_corpus, workers_on_ray
+
+config, seen = sys.argv[1:]
+
+def load(settings, with_frames, threads):
+    import ray
+    from pipeline.flow import load_models
+
+    encoder = load_models(settings.model_copy(update={"device": "cpu"}), with_frames, threads)
+    Path(seen, ray.get_runtime_context().get_node_id()).touch()
+    return encoder
+
+index_corpus(load_config(config), stages=workers_on_ray(load=load))
+"""
+"""A run that asks for GPUs, and encodes without: it notes on which nodes it has encoders."""
 
 
 @pytest.fixture
@@ -341,40 +373,59 @@ def nodes() -> Iterator[tuple[subprocess.Popen[str], dict[str, str]]]:
         shutil.rmtree(folder, ignore_errors=True)
 
 
-def test_a_node_that_dies_takes_nothing_along(
+def test_a_cluster_grows_from_no_gpu_and_a_node_that_dies_takes_nothing_along(
     nodes: tuple[subprocess.Popen[str], dict[str, str]], tmp_path: Path
 ) -> None:
     process, environment = nodes
     n_files = N_FILES // 2
     corpus = write_corpus(tmp_path / "in", n_files)
-    index = tmp_path / "index"
-    encode = {"actors": 3, "max_actors": 6}  # three at once: every node with a GPU has one
+    index, seen = tmp_path / "index", tmp_path / "seen"
+    seen.mkdir()
+    encode = {"device": "cuda", "actors": 2, "max_actors": 4, "actors_per_gpu": 2}
     config = write_config(corpus, index, encode=encode, store={"checkpoint_s": 1})
     log = tmp_path / "run.log"
+
+    def tell(command: str) -> str:
+        assert process.stdin is not None
+        assert process.stdout is not None
+        process.stdin.write(f"{command}\n")
+        process.stdin.flush()
+        return process.stdout.readline().strip()
+
     with (
         log.open("wb") as said,
         subprocess.Popen(
-            [sys.executable, "-m", "jobs.main", "index", str(config)], env=environment, stdout=said, stderr=said
+            [sys.executable, "-c", DRIVER, str(config), str(seen)], env=environment, stdout=said, stderr=said
         ) as driver,
     ):
 
-        def in_the_middle() -> Record | None:
+        def record() -> Record | None:
             assert driver.poll() is None, log.read_text()
-            record = read_record(str(index))
-            return record if record and record.n_done > n_files / 10 else None
+            return read_record(str(index))
 
-        record = wait_for(in_the_middle, "some files are done")
-        assert record.n_done < n_files / 2
-        assert process.stdin is not None
-        assert process.stdout is not None
-        process.stdin.write("kill one\n")
-        process.stdin.flush()
-        assert process.stdout.readline() == "killed\n"
-        after = read_record(str(index))
+        wait_for(
+            lambda: (now := record()) and now.doing == "waiting for a node with a GPU", "it says what it waits for"
+        )
+        with_gpu = {tell("add") for _ in range(2)}
+
+        def in_the_middle() -> Record | None:
+            now = record()
+            return now if now and now.n_done > n_files / 10 else None
+
+        before = wait_for(in_the_middle, "some files are done")
+        assert before.n_done < n_files / 2
+        assert before.doing == "encoding"
+        at_work = {file.name for file in seen.iterdir()}
+        assert at_work <= with_gpu
+        assert tell(f"kill {sorted(at_work)[0]}") == "killed"
+        after = record()
         assert after is not None
         assert (after.state, after.n_done < n_files) == ("running", True)
         assert driver.wait(400) == 0, log.read_text()
+    assert {file.name for file in seen.iterdir()} == with_gpu  # the other one did what was left
     final = read_record(str(index))
     assert final is not None
     assert (final.state, final.n_indexed, final.n_failed) == ("done", n_files, 1)
-    check_against_undisturbed(load_config(config), tmp_path / "whole")
+    loaded = load_config(config)
+    on_cpu = loaded.encode.model_copy(update={"device": "cpu"})
+    check_against_undisturbed(loaded.model_copy(update={"encode": on_cpu}), tmp_path / "whole")
