@@ -27,6 +27,10 @@ def _refuse_credentials(path: str) -> str:
     return path
 
 
+STORES_OF_INDEXES = ("s3", "gs", "az", "abfss", "oss", "memory", "file")
+"""Protocols that Lance speaks by itself; corpora may lie wherever fsspec has a driver for."""
+
+
 class CorpusConfig(_Section):
     """Which files are audio, of those that the sources hold."""
 
@@ -129,7 +133,7 @@ class RunConfig(_Section):
     max_failed_fraction: float = Field(1.0, ge=0.0, le=1.0)
     """The run ends with exit code 1 when a larger fraction of the files of the corpus has failed, then or earlier."""
     batch_s: float = Field(300.0, gt=0)
-    """Audio in one batch, in seconds, estimated from file sizes: what one task decodes and one commit publishes."""
+    """Audio in one batch, in seconds, estimated from file sizes: what is published at once. A task decodes several."""
 
 
 class Config(_Section):
@@ -154,6 +158,14 @@ class Config(_Section):
     def _without_credentials(cls, value: Any) -> Any:
         for path in (value,) if isinstance(value, str) else value:
             _refuse_credentials(path)
+        return value
+
+    @field_validator("into")
+    @classmethod
+    def _for_lance(cls, value: str) -> str:
+        if is_url(value) and (protocol := value.split("://")[0].lower()) not in STORES_OF_INDEXES:
+            known = ", ".join(f"{name}://" for name in STORES_OF_INDEXES[:5])
+            raise ValueError(f"{value}: no index can lie there; a folder can hold one, or {known}, not {protocol}://")
         return value
 
 

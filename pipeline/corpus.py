@@ -58,6 +58,10 @@ FILES_AT_ONCE = 16
 MANY = 100
 """Objects of a manifest in one folder, from which on the folder is listed rather than each of them looked at."""
 
+SEEN_PER_WANTED = 60
+"""Objects of a listing that cost as much as a request for one: a thousand come in each answer, and sixteen can be asked
+for at the same time."""
+
 FILES_AT_A_TIME = 32
 """Files of a manifest that one thread looks at: a local one takes less time than to hand it over."""
 
@@ -113,12 +117,18 @@ def list_corpus(
         del aside[manifest]
         if manifests is not None:
             manifests.append(manifest)
-        n_files = n_there = 0
+        n_files, trouble = 0, set[str]()
         for row in _list_manifest(manifest):
-            n_files, n_there = n_files + 1, n_there + (row["reason"] != "vanished")
+            n_files += 1
+            trouble.add(row["message"] or "")
             take(row)
-        if not n_there:
-            raise CorpusError(f"{manifest}: of the {n_files} files that it names none is there: is their disk?")
+        if not n_files:
+            raise CorpusError(f"{manifest}: names no file")
+        if "" not in trouble:
+            raise CorpusError(
+                f"{manifest}: of the {n_files} files that it names none can be read ({min(trouble)}): is their disk"
+                " there, and do the credentials hold?"
+            )
     shards = [row for row in aside.values() if row["reason"] is None]
     listing.extend(to_table(row for row in aside.values() if row["reason"] is not None))
     for members in _each(shards, lambda shard: to_table(_list_shard(shard, config))):
@@ -126,7 +136,10 @@ def list_corpus(
     found = listing.to_table()
     if not found.num_rows:
         wanted = "an audio file's extension" if config.extensions is None else f"extension {list(config.extensions)}"
-        raise CorpusError(f"{', '.join(sources)}: no file with {wanted} there; see corpus.extensions")
+        raise CorpusError(
+            f"{', '.join(sources)}: no file with {wanted} there; corpus.extensions names others, and tar, parquet or"
+            " arrow for the shards in folders"
+        )
     return found
 
 
@@ -253,7 +266,9 @@ def _describe_folders(uris: list[str]) -> dict[str, Row]:
 
     def describe(folder: str) -> dict[str, Row]:
         try:
-            return {uri: _row(uri, *found) for uri, found in storage.describe_folder(folder).items() if uri in wanted}
+            # Of a folder with far more than these, they are asked for one by one.
+            seen = islice(storage.describe_folder(folder), folders[folder] * SEEN_PER_WANTED)
+            return {uri: _row(uri, *found) for uri, found in seen if uri in wanted}
         except Exception:  # each store has errors of its own
             return {}
 
@@ -282,7 +297,7 @@ def _list_members(shard: Row, wanted: set[str]) -> Iterator[Row]:
 
 def _describe_any(path: str) -> Row:
     if not storage.is_url(path):
-        return _describe(path)
+        return _describe(path, gone="there is no such file")
     try:
         return _row(path, *storage.describe(path))
     except FileNotFoundError:
@@ -302,7 +317,8 @@ def _list_shard(shard: Row, config: CorpusConfig) -> Iterator[Row]:
     except NoAudioError as error:
         yield _row(uri, reason="not_audio", message=str(error))
     except tarfile.TarError as error:
-        yield _row(uri, reason="not_audio", message=f"is no whole tar file: {one_line(error)}; {n_members} files found")
+        message = f"is no whole tar file: {one_line(error)}; {n_members} files found"
+        yield _row(uri, reason="not_audio", message=message, closed=True)
     except Exception as error:  # each store has errors of its own
         yield _row(uri, reason="unreadable", message=f"cannot be read: {one_line(error)}", closed=True)
     else:
@@ -313,6 +329,8 @@ def _list_shard(shard: Row, config: CorpusConfig) -> Iterator[Row]:
 def _is_wanted(name: str, config: CorpusConfig) -> bool:
     """Whether a member of a tar shard is taken."""
     is_hidden = any(part.startswith(".") and part != "." for part in name.split("/"))
+    if config.extensions and all(is_shard(f".{extension}") for extension in config.extensions):
+        config = config.model_copy(update={"extensions": None})  # they say where to look, and not for what
     return _is_audio(name, config) and not is_shard(name) and (config.hidden or not is_hidden)
 
 
@@ -414,14 +432,14 @@ def _is_audio(path: str, config: CorpusConfig) -> bool:
     return "*" in wanted or os.path.splitext(path)[1].lower().removeprefix(".") in wanted
 
 
-def _describe(path: str) -> Row:
+def _describe(path: str, gone: str = "gone since its folder was listed") -> Row:
     try:
         status = os.stat(path)
     except OSError as error:
-        gone = error.errno in (errno.ENOENT, errno.ELOOP)
-        lost = "link to nothing" if os.path.islink(path) else "gone since its folder was listed"
-        message = lost if gone else f"cannot be read: {error.strerror}"
-        return _row(path, reason="vanished" if gone else "unreadable", message=message)
+        is_gone = error.errno in (errno.ENOENT, errno.ELOOP)
+        lost = "link to nothing" if os.path.islink(path) else gone
+        message = lost if is_gone else f"cannot be read: {error.strerror}"
+        return _row(path, reason="vanished" if is_gone else "unreadable", message=message)
     if not stat.S_ISREG(status.st_mode):
         return _row(path, reason="unreadable", message="is no regular file")
     return _row(path, status.st_size, status.st_mtime_ns)

@@ -59,10 +59,17 @@ def without_credentials(text: str) -> str:
     for pattern, shown in _CREDENTIALS:
         text = pattern.sub(shown, text)
     for name, value in os.environ.items():
-        if len(value) >= 8 and _SECRET_NAMES.search(name.upper()):
+        if len(value) >= 8 and _SECRET_NAMES.search(name.upper()) and not _is_place(name.upper(), value):
             for written in (value, quote(value, safe="")):
                 text = text.replace(written, "***")
     return text
+
+
+def _is_place(name: str, value: str) -> bool:
+    """Whether a variable says where a secret lies, and not what it is."""
+    return name.endswith(("_PATH", "_FILE", "_DIR")) or (
+        name.endswith("_CREDENTIALS") and value.startswith(("/", "~", "."))
+    )
 
 
 class EarshotError(Exception):

@@ -1,13 +1,15 @@
 """The corpus and the ledger in, what to do with each file out. No file is decoded here.
 
 Size and time of modification decide first: a file that has both as the ledger knows them is
-unchanged, unless it could not be read then. Bytes are hashed only where two contents may be the
-same: files of the size of a known one, and new files of equal size that agree where they are probed.
-So each content is encoded once, however many files hold it. Only the size of a row of a Parquet file is not known
-before it is read: it is hashed where it was known before, or where so much is gone that it may have moved.
+unchanged, unless it could not be read then; so is one that is indexed and cannot be read now. Bytes
+are hashed only where two contents may be the same: files of the size of a known one, and new files of
+equal size that agree where they are probed. So each content is encoded once, however many files hold
+it. Only the size of a row of a Parquet file is not known before it is read: it is hashed where it was
+known before, or where so much is gone that it may have moved.
 
-A million files are planned before the first one is decoded, so what is held of each is small, and no more than
-``READ_FIRST`` new files are read. Beyond that, the workers and the driver find out which of them are the same.
+A million files are planned before the first one is decoded, so what is held of each is small, and no
+more than ``READ_FIRST`` new files, or ``READ_FIRST_BYTES``, are read. Beyond that, the workers and the
+driver find out which of them are the same.
 """
 
 import itertools
@@ -44,6 +46,10 @@ gone: one that has moved need not be encoded."""
 READ_FIRST = 20_000
 """So many new files are read before the first one is decoded, at most, to tell which of them are the same, and so many
 to tell which are known: with more of them, what is the same is found out as it is decoded, and that was in vain."""
+
+READ_FIRST_BYTES = 16 * 2**30
+"""Likewise, of what is hashed: a minute or so from a fast disk or store. Where files are gone, those of a known size
+are read all the same, for each that has moved need not be encoded."""
 
 ROWS_AT_ONCE = 10_000
 """Rows of tables that are taken out of Arrow at a time."""
@@ -92,6 +98,8 @@ class Plan:
     """Of these, where each lies, and its id."""
     gone: list[Row] = field(default_factory=list)
     """Ledger rows of files that are no longer there."""
+    shut: list[tuple[str, str]] = field(default_factory=list)
+    """(uri, message) of indexed files that cannot be read now: they keep their rows, and count as unchanged."""
     actions: list[tuple[str, str, str]] = field(default_factory=list)
     """(uri, action, reason) of every file, if ``list_actions``: what happens to it, a word of ``ACTIONS``, and why."""
     list_actions: bool = True
@@ -146,7 +154,9 @@ def make_plan(
         for row, old in zip(rows, ledger.look_up([row["uri"] for row in rows], _COMPARED), strict=True):
             if row["closed"]:
                 closed.add(row["uri"])
-            if old is not None and _looks_unchanged(row, old) and not choice.retries(old):
+            if old is not None and row["reason"] == "unreadable" and old["status"] == "indexed":
+                _keep_shut(plan, ledger, row["uri"], old, row["message"])
+            elif old is not None and _looks_unchanged(row, old) and not choice.retries(old):
                 if choice.check_content and old["content_hash"] is not None:
                     to_check.append(File.of_listed(row))
                 else:
@@ -160,7 +170,7 @@ def make_plan(
     # What lies below a folder, or in a shard, that cannot be listed may well be there.
     gone = (gone_row(old) for old in ledger.find_gone(listed["uri"]) if not lies_within(old["uri"], closed))
     plan.gone = list(gone)
-    reader = _Reader(plan, report)
+    reader = _Reader(plan, report, ledger)
     for file, content_hash in reader.read(to_check, hash_file):
         old = ledger.live(file.uri)
         if old is not None and old["content_hash"] == content_hash:
@@ -195,10 +205,18 @@ def lies_within(uri: str, places: Set[str]) -> bool:
     return False
 
 
-def _leave(plan: Plan, ledger: Ledger, uri: str, old: Row, modified_ns: int | None = None) -> None:
+def _keep_shut(plan: Plan, ledger: Ledger, uri: str, old: Row, message: str) -> None:
+    """An indexed file that cannot be read just now is not taken for changed: disks and rights are mended."""
+    plan.shut.append((uri, message))
+    _leave(plan, ledger, uri, old, why=f"cannot be read now, its rows stay: {message}")
+
+
+def _leave(
+    plan: Plan, ledger: Ledger, uri: str, old: Row, modified_ns: int | None = None, why: str = "same size and time"
+) -> None:
     """A file that is as the ledger knows it, maybe but for its time, stays; with other metadata its rows are new."""
     plan.n_unchanged += 1
-    why = "same size and time" if modified_ns is None else "another time, the same bytes"
+    why = why if modified_ns is None else "another time, the same bytes"
     is_outdated = uri in plan.outdated
     if is_outdated or modified_ns is not None:
         row: Row = ledger.live(uri) or {}
@@ -222,8 +240,13 @@ def _looks_unchanged(row: Row, old: Row) -> bool:
 
 
 def _is_as_it_was(file: File | Row, old: Row) -> bool:
-    same_size = not has_size(file["uri"], file["offset"]) or old["size_bytes"] == file["size_bytes"]
-    return bool(same_size and old["modified_ns"] == file["modified_ns"] and _says_what_the_bytes_are(old))
+    # Where a store tells no time, only the bytes say whether it is the same file.
+    same_time = file["modified_ns"] != 0 and old["modified_ns"] == file["modified_ns"]
+    return bool(_is_as_large(file, old) and same_time and _says_what_the_bytes_are(old))
+
+
+def _is_as_large(file: File | Row, old: Row) -> bool:
+    return bool(not has_size(file["uri"], file["offset"]) or old["size_bytes"] == file["size_bytes"])
 
 
 def _says_what_the_bytes_are(old: Row) -> bool:
@@ -237,8 +260,8 @@ class _Reader:
     They are not handed on unread: two files of one content would be encoded twice.
     """
 
-    def __init__(self, plan: Plan, report: Callable[[int, int], None]) -> None:
-        self._plan, self._report = plan, report
+    def __init__(self, plan: Plan, report: Callable[[int, int], None], ledger: Ledger) -> None:
+        self._plan, self._report, self._ledger = plan, report, ledger
 
     def read(self, files: list[File], read: Read) -> list[tuple[File, str]]:
         """What ``read`` says of each file that can be read; the rows of a table in their order."""
@@ -263,11 +286,23 @@ class _Reader:
                     self._report(n_read := n_read + 1, len(ranges))
                     for each in ranges[file.recording]:
                         if isinstance(said, FileFailure):
-                            self._plan.known.append(unreadable_row(each, said))
-                            self._plan.note(each.uri, "failed", said.message)
+                            self._set_aside(each, said)
                         else:
                             results.append((each, said))
         return results
+
+    def _set_aside(self, file: File, failure: FileFailure) -> None:
+        old = self._ledger.live(file.uri)
+        if (
+            old is not None
+            and failure.reason == "unreadable"
+            and old["status"] == "indexed"
+            and _is_as_it_was(file, old)
+        ):
+            _keep_shut(self._plan, self._ledger, file.uri, old, failure.message)
+        else:
+            self._plan.known.append(unreadable_row(file, failure))
+            self._plan.note(file.uri, "failed", failure.message)
 
 
 def _split_tables(files: list[File]) -> tuple[list[list[File]], list[list[File]]]:
@@ -341,7 +376,8 @@ def _hash_where_needed(
             to_probe.append(file)
         else:
             settled.append(file)
-    if _are_more(to_hash, max(READ_FIRST, n_gone * NEW_PER_GONE)):
+    may_move = not _are_more(to_hash, n_gone * NEW_PER_GONE)
+    if not may_move and (_are_more(to_hash, READ_FIRST) or _bytes_of(to_hash) > READ_FIRST_BYTES):
         known = {file.uri for file in _known(to_hash, ledger)}
         settled += [file for file in to_hash if file.uri not in known]
         to_hash = [file for file in to_hash if file.uri in known]
@@ -349,10 +385,17 @@ def _hash_where_needed(
         settled, to_probe = settled + to_probe, []
     probes = [(file, (file.size_bytes, probe)) for file, probe in reader.read(to_probe, probe_file)]
     n_of_probe = Counter(probe for _, probe in {(file.recording, probe) for file, probe in probes})
-    for file, probe in probes:
-        (to_hash if n_of_probe[probe] > 1 else settled).append(file)
-    settled += _hash(to_hash, hash_file, reader)
+    alike = [file for file, probe in probes if n_of_probe[probe] > 1]
+    settled += [file for file, probe in probes if n_of_probe[probe] == 1]
+    if _bytes_of(alike) > READ_FIRST_BYTES:
+        settled, alike = settled + alike, []
+    settled += _hash([*to_hash, *alike], hash_file, reader)
     return sorted(settled, key=lambda file: file.uri)
+
+
+def _bytes_of(files: list[File]) -> int:
+    """What it takes to read the recordings of these files."""
+    return sum({file.recording: file.size_bytes for file in files}.values())
 
 
 def _are_more(files: list[File], n_reads: int) -> bool:

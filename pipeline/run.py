@@ -204,9 +204,18 @@ def _make_plan(
         outdated=metadata.outdated(),
         list_actions=list_actions,
     )
-    plan.notes = metadata.notes
+    plan.notes = (*metadata.notes, *_note_shut(plan))
     _check_sources(listed["uri"], [row["uri"] for row in plan.gone], config)
     return plan
+
+
+def _note_shut(plan: Plan) -> tuple[str, ...]:
+    if not plan.shut:
+        return ()
+    uri, message = min(plan.shut)
+    return (
+        f"{len(plan.shut)} files of the index cannot be read now, their rows stay; the first one is {uri}: {message}",
+    )
 
 
 def _check_sources(listed: pa.ChunkedArray, gone: list[str], config: Config) -> None:

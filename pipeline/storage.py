@@ -6,6 +6,7 @@ now is tried again, with growing pauses, beyond what its driver does.
 """
 
 import datetime as dt
+import email.utils
 import fnmatch
 import glob
 import hashlib
@@ -31,6 +32,9 @@ PAUSES_S = (0.5, 2.0, 8.0)
 FETCH_BYTES = 256 * 2**20
 """Files up to this size are fetched once, to a file that goes with its process; others are read where they are."""
 
+PAGE_FILES = 1_000
+"""How many objects S3 tells in one answer; what is held of each until they are all there is small."""
+
 FOLDERS_AT_ONCE = 16
 """How many folders of an object store are listed at the same time: that waits for the store."""
 
@@ -39,7 +43,7 @@ _CHAIN = re.compile(r"::[A-Za-z][A-Za-z0-9+.-]+://")
 _BLOCK_BYTES = 4 * 2**20
 _FINAL = (FileNotFoundError, PermissionError, NotADirectoryError, IsADirectoryError, FileExistsError)
 _FINAL_NAMES = ("NoCredentialsError", "PartialCredentialsError", "ProfileNotFound", "ParamValidationError")
-_TIMES = ("LastModified", "last_modified", "mtime", "updated", "modified", "created")
+_TIMES = ("LastModified", "last_modified", "Last-Modified", "mtime", "updated", "modified", "created")
 
 
 def is_url(path: str) -> bool:
@@ -105,11 +109,19 @@ def describe(path: str) -> tuple[int, int]:
 def _measure(info: Info) -> tuple[int, int]:
     found = next((info[key] for key in _TIMES if info.get(key) is not None), 0)
     if isinstance(found, str):
-        found = dt.datetime.fromisoformat(found)
+        found = _read_time(found)
     seconds = int(found.timestamp() if isinstance(found, dt.datetime) else found)
     version = str(next((info[key] for key in ("ETag", "etag", "md5Hash") if info.get(key)), ""))
     below = int(hashlib.sha256(version.encode()).hexdigest()[:12], 16) % 10**9 if version else 0
     return int(info.get("size") or 0), seconds * 10**9 + below
+
+
+def _read_time(text: str) -> dt.datetime:
+    """As stores write them, or as HTTP does (RFC 9110, section 5.6.7)."""
+    try:
+        return dt.datetime.fromisoformat(text)
+    except ValueError:
+        return email.utils.parsedate_to_datetime(text)
 
 
 def exists(path: str) -> bool:
@@ -194,15 +206,33 @@ class _Retried(FileAround):
         return int(self._file.tell())
 
 
-def describe_folder(url: str) -> dict[str, tuple[int, int]]:
-    """As ``describe``, of what lies in a folder, by URL: in one request for a thousand of them. What the store does not
-    tell the size and the time of in a listing is left out."""
+def describe_folder(url: str) -> Iterator[tuple[str, tuple[int, int]]]:
+    """As ``describe``, of what lies in a folder, with its URL: in one request for a thousand of them. What the store
+    does not tell the size and the time of in a listing is left out."""
     store, name = find(url)
-    return {
-        str(store.unstrip_protocol(info["name"])): _measure(info)
-        for info in retried(store.ls, name, detail=True)
-        if info["type"] == "file" and info.get("size") is not None and any(info.get(key) for key in _TIMES)
-    }
+    for infos in _list_folder(store, name):
+        for info in infos:
+            if info["type"] == "file" and info.get("size") is not None and any(info.get(key) for key in _TIMES):
+                yield str(store.unstrip_protocol(info["name"])), _measure(info)
+
+
+def _list_folder(store: Any, path: str) -> Iterator[list[Info]]:
+    """What a store says of what is in a folder; of S3 a page at a time, for it may be millions."""
+    if not hasattr(store, "call_s3") or store.version_aware:
+        yield retried(store.ls, path, detail=True)
+        return
+    bucket, key, _ = store.split_path(path.rstrip("/"))
+    asked = {"Bucket": bucket, "Prefix": f"{key}/" if key else "", "Delimiter": "/", "MaxKeys": PAGE_FILES}
+    while True:
+        page = retried(store.call_s3, "list_objects_v2", **asked, **store.req_kw)
+        folders = [each["Prefix"] for each in page.get("CommonPrefixes", ())]
+        yield [{"name": f"{bucket}/{folder}", "type": "directory"} for folder in folders] + [
+            {"name": f"{bucket}/{each['Key']}", "type": "file", "size": each["Size"], **each}
+            for each in page.get("Contents", ())
+        ]
+        if not page.get("IsTruncated"):
+            return
+        asked["ContinuationToken"] = page["NextContinuationToken"]
 
 
 def list_files(
@@ -272,9 +302,14 @@ def _is_folder(store: Any, name: str) -> bool:
 def _walk(
     store: Any, folder: str, *, hidden: bool, enter: Callable[[str], bool]
 ) -> Iterator[tuple[str, tuple[int, int] | Exception]]:
-    def list_one(path: str) -> list[Info] | Exception:
+    def list_one(path: str) -> list[tuple[str, tuple[int, int] | None]] | Exception:
+        """Names with size and time; of folders None."""
         try:
-            return cast(list[Info], retried(store.ls, path, detail=True))
+            return [
+                (info["name"].rstrip("/"), None if info["type"] == "directory" else _measure(info))
+                for infos in _list_folder(store, path)
+                for info in infos
+            ]
         except Exception as error:
             return error
 
@@ -288,13 +323,12 @@ def _walk(
                         raise children
                     yield store.unstrip_protocol(path), children
                     continue
-                for info in children:
-                    name = info["name"].rstrip("/")
+                for name, described in children:
                     if name == path.rstrip("/") or (not hidden and name.rsplit("/", 1)[-1].startswith(".")):
                         continue  # a folder may hold an object of its own name
                     url = str(store.unstrip_protocol(name))
-                    if info["type"] != "directory":
-                        yield url, _measure(info)
+                    if described is not None:
+                        yield url, described
                     elif enter(url):
                         waiting.append(name)
 

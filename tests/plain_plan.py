@@ -47,9 +47,9 @@ def plan_plainly(
     plan.gone = {uri for uri in live.keys() - there if not lies_within(uri, closed)}
     plan.actions = dict.fromkeys(plan.gone, ("deleted", "no longer there"))
 
-    def leave(old: Row, modified_ns: int | None = None) -> None:
+    def leave(old: Row, modified_ns: int | None = None, why: str = "same size and time") -> None:
         uri, also = old["uri"], old["uri"] in outdated
-        why = "same size and time" if modified_ns is None else "another time, the same bytes"
+        why = why if modified_ns is None else "another time, the same bytes"
         plan.n_unchanged += 1
         if also or modified_ns is not None:
             plan.stay[uri] = old["modified_ns"] if modified_ns is None else modified_ns
@@ -59,9 +59,16 @@ def plan_plainly(
             why = f"failed before: {old['reason']}; not tried again{'; other metadata' if also else ''}"
             plan.actions[uri] = "failed", why
 
-    def fail(uri: str, failure: FileFailure) -> None:
-        plan.known[uri] = failure.stage, failure.reason, failure.message
-        plan.actions[uri] = "failed", failure.message
+    def fail(row: Row, failure: FileFailure) -> None:
+        uri, old = row["uri"], live.get(row["uri"])
+        is_same = old is not None and (
+            failure.stage == "list" or (_is_as_large(row, old) and row["modified_ns"] in (0, old["modified_ns"]))
+        )
+        if old is not None and old["status"] == "indexed" and failure.reason == "unreadable" and is_same:
+            leave(old, why=f"cannot be read now, its rows stay: {failure.message}")
+        else:
+            plan.known[uri] = failure.stage, failure.reason, failure.message
+            plan.actions[uri] = "failed", failure.message
 
     def take(rows: list[Row], read: Read) -> list[tuple[Row, str]]:
         taken = []
@@ -69,7 +76,7 @@ def plan_plainly(
             try:
                 taken.append((row, read(recording_of(row))))
             except FileFailure as failure:
-                fail(row["uri"], failure)
+                fail(row, failure)
         return taken
 
     for row in ({**row, "content_hash": None} for row in listed):
@@ -84,7 +91,7 @@ def plan_plainly(
                 else:
                     candidates.append(row | {"content_hash": content_hash})
         elif row["reason"] is not None:
-            fail(row["uri"], FileFailure("list", row["reason"], row["message"]))
+            fail(row, FileFailure("list", row["reason"], row["message"]))
         else:
             candidates.append(row)
 
@@ -96,7 +103,7 @@ def plan_plainly(
             settled += [row | {"content_hash": content_hash} for row, content_hash in take([row], read)]
     sizes = {row["size_bytes"] for row in live.values() if row["content_hash"] is not None}
     sizes |= {row["size_bytes"] for row in settled}
-    read_already = {row["uri"] for row in settled} | plan.known.keys()
+    read_already = {row["uri"] for row in settled} | plan.known.keys() | plan.actions.keys()
     settled += [row for row in unsized if row["uri"] not in read_already]
     others = [row for row in candidates if row["content_hash"] is None and _has_size(row)]
     n_of_size = Counter(size for _, size in {(recording_of(row), row["size_bytes"]) for row in others})
@@ -150,8 +157,12 @@ def _is_settled(old: Row) -> bool:
 def _looks_unchanged(row: Row, old: Row) -> bool:
     if row["reason"] is not None:
         return bool(old["status"] == "failed" and old["reason"] == row["reason"])
-    same_size = not _has_size(row) or old["size_bytes"] == row["size_bytes"]
-    return bool(same_size and old["modified_ns"] == row["modified_ns"] and _is_settled(old))
+    same_time = row["modified_ns"] != 0 and old["modified_ns"] == row["modified_ns"]
+    return _is_as_large(row, old) and same_time and _is_settled(old)
+
+
+def _is_as_large(row: Row, old: Row) -> bool:
+    return not _has_size(row) or bool(old["size_bytes"] == row["size_bytes"])
 
 
 def _why(row: Row, old: Row | None, group: list[Row]) -> tuple[str, str]:

@@ -175,15 +175,35 @@ def test_a_shard_that_is_written_anew_costs_what_changed(tmp_path: Path) -> None
     assert n_windows == index(fresh).n_windows
 
 
+@pytest.mark.parametrize(
+    ("extensions", "names"),
+    [
+        (("tar",), ["s.tar#1.wav", "s.tar#3.wav", "s.tar#b.mp3"]),
+        (("tar", "parquet"), ["s.tar#1.wav", "s.tar#3.wav", "s.tar#b.mp3"]),
+        (("tar", "wav"), ["s.tar#1.wav", "s.tar#3.wav"]),
+    ],
+)
+def test_shards_in_folders_are_looked_into_where_their_extension_is_named(
+    tmp_path: Path, extensions: tuple[str, ...], names: list[str]
+) -> None:
+    write_shard(tmp_path / "in" / "s.tar", [*sounds(1, 3), ("a.txt", b"text"), ("b.mp3", b"a")])
+    found = list_corpus([str(tmp_path / "in")], CorpusConfig(extensions=extensions))["uri"].to_pylist()
+    assert [Path(uri).name for uri in found] == names
+    with pytest.raises(CorpusError, match="tar, parquet or arrow for the shards in folders"):
+        list_corpus([str(tmp_path / "in")])
+
+
 def test_what_is_no_longer_in_a_shard_goes(tmp_path: Path) -> None:
-    """Also when the shard itself is a failure: it was read, and what is not there is not there."""
+    """But where the shard is cut off, what cannot be seen any more is not taken for gone."""
     shard = write_shard(tmp_path / "s.tar", sounds(1, 3, 5))
     config = configure(tmp_path, shard)
     index(config)
     whole, second = shard.read_bytes(), find_member(f"{shard}#3.wav")
     shard.write_bytes(whole[: second.offset - 100])
-    index(config)
-    assert [row[2] for row in live(config.into)["files"]] == ["not_audio", None]
+    before = live(config.into)
+    assert index(config).n_windows == 0
+    assert [row[2] for row in live(config.into)["files"]] == ["not_audio", None, None, None]
+    assert live(config.into)["frames"] == before["frames"]
     write_shard(shard, [("a.txt", b"text")])
     index(config)
     assert [row[2] for row in live(config.into)["files"]] == ["not_audio"]

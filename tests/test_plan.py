@@ -244,6 +244,45 @@ def test_file_that_cannot_be_hashed_is_a_failure_and_not_decoded() -> None:
     assert [row["uri"] for row, _ in plan_of(again.listed(), ledger, again).copies] == ["a.wav", "c.wav"]
 
 
+def test_an_indexed_file_that_cannot_be_read_now_keeps_its_rows() -> None:
+    """Whether it cannot be listed or not be read; one that changed meanwhile, or is gone, does not."""
+    old = [known_row(f"{name}.wav", "one", 1) for name in "abcd"]
+    disk = Disk({"b.wav": ("one", 1), "c.wav": ("one", 2)}, broken=frozenset({"b.wav", "c.wav"}))
+    listed = disk.listed({"a.wav": "unreadable", "d.wav": "vanished"})
+    plan = plan_of(listed, make_ledger(*old), disk, choice=Choice(check_content=True))
+    assert sorted(plan.shut) == [("a.wav", "why"), ("b.wav", "input/output error")]
+    assert plan.n_unchanged == 2
+    assert {row["uri"]: row["reason"] for row in plan.known} == {"c.wav": "unreadable", "d.wav": "vanished"}
+    told = {uri: (action, why) for uri, action, why in plan.actions}
+    assert told["a.wav"] == ("unchanged", "cannot be read now, its rows stay: why")
+    assert told["b.wav"] == ("unchanged", "cannot be read now, its rows stay: input/output error")
+    assert not plan.gone
+
+
+def test_a_file_without_a_time_is_known_by_its_bytes() -> None:
+    old = [known_row("a.wav", "one", 0), known_row("b.wav", "one", 0)]
+    disk = Disk({"a.wav": ("one", 0), "b.wav": ("two", 0)})
+    plan = plan_of(disk.listed(), make_ledger(*old), disk)
+    assert disk.hashed == {"a.wav": 1, "b.wav": 1}
+    assert (plan.n_unchanged, contents(plan)) == (1, [["b.wav"]])
+
+
+def test_no_more_bytes_are_read_first_than_in_a_minute_or_so(monkeypatch: pytest.MonkeyPatch) -> None:
+    """Of new files of a known size, or of equal sizes that begin alike; unless they may be those that are gone."""
+    monkeypatch.setattr("pipeline.plan.READ_FIRST_BYTES", 10)
+    ledger = [known_row("old.wav", "xyz", 1)]
+    for n_files, n_hashed in ((3, 3), (4, 0)):
+        disk = Disk({f"{k}.wav": (f"x{k}z", 1) for k in range(n_files)} | {"old.wav": ("xyz", 1)})
+        plan = plan_of(disk.listed(), make_ledger(*ledger), disk)
+        assert (sum(disk.hashed.values()), plan.n_to_decode) == (n_hashed, n_files)
+        alike = Disk({f"{k}.wav": (f"x{k}z", 1) for k in range(n_files)})
+        assert plan_of(alike.listed(), make_ledger(), alike).n_to_decode == n_files
+        assert sum(alike.hashed.values()) == n_hashed
+    moved = Disk({f"{k}.wav": (f"x{k}z", 1) for k in range(4)} | {"new.wav": ("xyz", 1)})
+    plan = plan_of(moved.listed(), make_ledger(*ledger), moved)
+    assert [row["uri"] for row, _ in plan.copies] == ["new.wav"]
+
+
 # --- all of them ------------------------------------------------------------------------------------------------------
 
 _uris = st.sampled_from([f"{name}.{suffix}" for name in "abcdefgh" for suffix in ("wav", "opus")])

@@ -1,10 +1,12 @@
 """Corpora and indexes in object stores: listed by the same rules, read in spite of errors, published exactly once."""
 
+import datetime as dt
 import io
 import os
 import tarfile
 import time
 from collections import Counter
+from itertools import pairwise
 from pathlib import Path
 from typing import Any, ClassVar
 
@@ -184,6 +186,45 @@ def test_the_folders_of_a_store_are_listed_several_at_a_time(flaky: str, monkeyp
     assert 2 < most <= storage.FOLDERS_AT_ONCE
 
 
+def test_a_folder_of_s3_comes_a_page_at_a_time(bucket: str, monkeypatch: pytest.MonkeyPatch) -> None:
+    """And each page is asked for again where that fails: what came before is not."""
+    monkeypatch.setattr(storage, "PAGE_FILES", 3)
+    monkeypatch.setattr(storage, "PAUSES_S", (0.0, 0.0, 0.0))
+    store = fsspec.filesystem("s3")
+    names = [f"{bucket}/paged/{name}.wav" for name in "abcdefgh"] + [f"{bucket}/paged/{name}/x.wav" for name in "ik"]
+    for name in names:
+        store.pipe_file(name, b"a")
+    call, failing = store.call_s3, iter([None, OSError("slow down"), None, None, OSError("reset"), None, None])
+
+    def call_s3(*arguments: Any, **options: Any) -> Any:
+        if (error := next(failing, None)) is not None:
+            raise error
+        return call(*arguments, **options)
+
+    monkeypatch.setattr(type(store), "call_s3", staticmethod(call_s3))
+    pages = list(storage._list_folder(store, "sounds/paged"))
+    assert [len(page) for page in pages] == [3, 3, 3, 1]
+    monkeypatch.undo()
+    monkeypatch.setattr(storage, "PAGE_FILES", 3)
+    assert list_corpus([f"{bucket}/paged"])["uri"].to_pylist() == names
+    described = dict(storage.describe_folder(f"{bucket}/paged"))
+    assert described == {name: storage.describe(name) for name in names[:8]}
+
+
+def test_a_folder_with_far_more_than_is_wanted_is_not_listed_to_its_end(
+    flaky: str, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr("pipeline.corpus.MANY", 2)
+    monkeypatch.setattr("pipeline.corpus.SEEN_PER_WANTED", 3)
+    for k in range(10):
+        put(f"{flaky}/{k}.wav", b"a")
+    (tmp_path / "m.csv").write_text(f"uri\n{flaky}/2.wav\n{flaky}/8.wav\n")
+    Flaky.calls.clear()
+    rows = list_corpus([str(tmp_path / "m.csv")]).to_pylist()
+    assert [(row["size_bytes"], row["reason"]) for row in rows] == [(1, None)] * 2
+    assert Flaky.calls["info"] == 1  # of the one that had not come after six
+
+
 @pytest.mark.parametrize("kind", ["flaky", "s3"])
 def test_the_objects_of_a_manifest_are_looked_up_a_folder_at_a_time(
     kind: str, flaky: str, tmp_path: Path, request: pytest.FixtureRequest, monkeypatch: pytest.MonkeyPatch
@@ -288,11 +329,30 @@ def test_a_folder_that_is_closed_is_a_failure_and_a_source_that_is_one_stops_the
 def test_what_fails_for_a_while_is_tried_again(flaky: str, tmp_path: Path) -> None:
     put(f"{flaky}/a.wav", content(3).read_bytes())
     put(f"{flaky}/b.wav", content(4).read_bytes())  # of equal size: both are probed
-    for name in ("ls", "info", "get_file", "open", "read"):
+    for name in ("ls", "info", "get_file", "cat_file"):
         Flaky.errors[name] = [OSError("please slow down"), TimeoutError(), ConnectionResetError("reset")]
     progress = index_corpus(configure(flaky, tmp_path / "index"), stages=in_place(WideEncoder()))
     assert (progress.n_indexed, progress.n_failed) == (2, 0)
     assert not any(Flaky.errors.values())
+    assert (Flaky.calls["cat_file"], Flaky.calls["open"]) == (2 * 3 + 3, 2)  # three small requests tell them apart
+
+
+def test_the_pauses_grow() -> None:
+    assert all(later > 2 * earlier > 0 for earlier, later in pairwise(storage.PAUSES_S))
+
+
+@pytest.mark.parametrize(
+    ("info", "seconds"),
+    [
+        ({"Last-Modified": "Sun, 06 Nov 1994 08:49:37 GMT"}, 784_111_777),  # as HTTP servers say it
+        ({"LastModified": dt.datetime(2024, 5, 1, tzinfo=dt.UTC)}, 1_714_521_600),
+        ({"updated": "2024-05-01T00:00:00Z"}, 1_714_521_600),
+        ({"mtime": 12.7}, 12),
+        ({}, 0),
+    ],
+)
+def test_times_are_read_as_stores_write_them(info: dict[str, Any], seconds: int) -> None:
+    assert storage._measure({"size": 5, **info}) == (5, seconds * 10**9)
 
 
 def test_big_files_are_read_where_they_are(flaky: str, monkeypatch: pytest.MonkeyPatch) -> None:
@@ -457,6 +517,14 @@ def test_a_url_with_credentials_in_a_manifest_is_refused_for_it_would_be_in_ever
     manifest.write_text("uri\nsimplecache::s3://b/x.wav\n")
     with pytest.raises(CorpusError, match=r"corpus.csv: row 1: simplecache::s3://b/x.wav: URLs are not chained"):
         list_corpus([str(manifest)])
+
+
+def test_where_a_secret_lies_is_none(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setenv("RAY_AUTH_TOKEN_PATH", "/home/me/.ray/auth_token")
+    monkeypatch.setenv("GOOGLE_APPLICATION_CREDENTIALS", "/etc/keys/me.json")
+    monkeypatch.setenv("RAY_AUTH_TOKEN", "hunter22hunter22")
+    said = "cannot read /home/me/.ray/auth_token, /etc/keys/me.json: "
+    assert without_credentials(f"{said}hunter22hunter22") == f"{said}***"
 
 
 @pytest.mark.parametrize("source", ["simplecache::s3://b/x.wav", "zip://a.wav::s3://b/x.zip"])
