@@ -19,6 +19,7 @@ import pyarrow.parquet as pq
 import pytest
 from fsspec.implementations.memory import MemoryFileSystem
 
+from jobs import measure_many
 from pipeline import attach, journal, metadata, schema, store
 from pipeline.attach import Metadata
 from pipeline.audit import audit
@@ -790,6 +791,16 @@ def test_files_with_other_values_are_found_wherever_they_are(monkeypatch: pytest
     ]
     again = pa.table({"uri": uris[9:], "status": ["indexed"]})
     assert said.attach(again).to_pylist() == [{**again.to_pylist()[0], "n": 7, "old": "x", "new": "y"}]
+
+
+@pytest.mark.parametrize("what", measure_many.What)
+def test_where_the_index_knows_all_there_is_nothing_to_do(tmp_path: Path, what: measure_many.What) -> None:
+    """However the files are named, and whatever is said of them; ``look`` sees to it."""
+    source = str(measure_many.WRITERS[what](tmp_path, 250))
+    for _ in ("first index", "nothing new"):
+        assert measure_many.look(source, str(tmp_path / "ledger.arrow"))["planned_s"] > 0
+    known = schema.metadata_columns(pa.ipc.open_file(tmp_path / "ledger.arrow").schema).names
+    assert bool(known) == (what in measure_many.SAY_MUCH)
 
 
 def test_the_audit_finds_clips_with_other_metadata_than_their_file(tmp_path: Path) -> None:
