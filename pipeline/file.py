@@ -1,11 +1,12 @@
 """A file of the corpus as it is planned: small, for a corpus may have a million of them."""
 
 import os
-from dataclasses import asdict, dataclass
+import sys
+from dataclasses import dataclass
 from typing import Any
 
 from pipeline.members import is_sized, is_table, shard_of
-from pipeline.ranges import Range, recording_of
+from pipeline.ranges import Range, cut_off
 
 _BYTES_PER_S = {"wav": 150_000, "aif": 150_000, "aiff": 150_000, "flac": 70_000, "opus": 12_000, "webm": 12_000}
 _OTHER_BYTES_PER_S = 18_000  # lossy codecs at usual rates
@@ -43,12 +44,16 @@ class File:
         return getattr(self, name)
 
     @property
+    def _is_part(self) -> bool:
+        return bool(self.start_s) or self.end_s is not None
+
+    @property
     def part(self) -> Range:
-        return _WHOLE if self.start_s is None and self.end_s is None else Range(self.start_s, self.end_s)
+        return Range(self.start_s, self.end_s) if self._is_part else _WHOLE
 
     @property
     def recording(self) -> str:
-        return self.uri if self.start_s is None and self.end_s is None else recording_of(asdict(self))
+        return cut_off(self.uri) if self._is_part else self.uri
 
     @property
     def has_size(self) -> bool:
@@ -58,7 +63,9 @@ class File:
     @property
     def row_of(self) -> str | None:
         """The table that it is a row of."""
-        return None if self.offset is None or not is_table(shard := shard_of(self.uri)) else shard
+        if self.offset is None or not is_table(shard := shard_of(self.uri)):
+            return None
+        return sys.intern(shard)  # a million keys to sort by are a thousand texts
 
     @classmethod
     def of_listed(cls, row: dict[str, Any]) -> "File":

@@ -1,4 +1,4 @@
-"""A manifest in, the files that it names out: a table in CSV, JSON lines or Parquet with a column ``uri``.
+"""A manifest in, the files that it names out: a table with a column ``uri`` (``sheet`` says of which kinds).
 
 With ``start_s`` or ``end_s``, a row names a range of a recording (``ranges``). ``metadata`` reads its other columns.
 """
@@ -13,10 +13,13 @@ from pipeline import storage
 from pipeline.errors import CorpusError, UsageError, without_credentials
 from pipeline.members import is_shard
 from pipeline.ranges import Range
-from pipeline.sheet import is_sheet, read_sheet
+from pipeline.sheet import check_once, is_sheet, read_sheet
 
 COLUMNS = ("uri", "start_s", "end_s")
 """What says which file a row names; in CSV all are text: of numbers, every digit counts."""
+
+ROWS_AT_ONCE = 10_000
+"""Rows that are taken out of Arrow at a time."""
 
 _WHOLE = Range()
 
@@ -37,7 +40,10 @@ def read_ranges(path: str) -> dict[str, list[Range]]:
     found: dict[str, list[Range]] = {}
     for uri, part in name_files(path, read_sheet(path, as_text=COLUMNS)):
         found.setdefault(uri, []).append(part)
-    return {uri: list(dict.fromkeys(parts)) for uri, parts in found.items()}
+    for parts in found.values():
+        if len(parts) > 1:
+            parts[:] = dict.fromkeys(parts)
+    return found
 
 
 def name_files(path: str, table: pa.Table) -> Iterator[tuple[str, Range]]:
@@ -46,6 +52,7 @@ def name_files(path: str, table: pa.Table) -> Iterator[tuple[str, Range]]:
     Raises:
         CorpusError: as ``read_ranges``.
     """
+    check_once(path, table, COLUMNS)
     if "uri" not in table.column_names:
         raise CorpusError(f"{path}: a manifest needs a column `uri`, and this has only {', '.join(table.column_names)}")
     uris = table["uri"]
@@ -55,26 +62,32 @@ def name_files(path: str, table: pa.Table) -> Iterator[tuple[str, Range]]:
         row = next(number for number, uri in enumerate(uris.to_pylist(), start=1) if uri is None)
         raise CorpusError(f"{path}: row {row} has no uri")
     folder = path.rsplit("/", 1)[0] if storage.is_url(path) else os.path.dirname(path)
-    for number, (uri, part) in enumerate(zip(uris.to_pylist(), _read_ranges(path, table), strict=True), start=1):
-        if part and is_shard(uri):
-            raise CorpusError(f"{path}: row {number}: {uri} is a shard: give ranges of the files in it")
-        try:
-            yield _absolute(folder, uri), part
-        except UsageError as error:
-            raise CorpusError(f"{path}: row {number}: {error}") from None
+    number, before, absolute = 0, None, ""
+    for first in range(0, len(table), ROWS_AT_ONCE):
+        some = table.slice(first, ROWS_AT_ONCE)
+        for uri, part in zip(some["uri"].to_pylist(), _read_ranges(path, some, first), strict=True):
+            number += 1
+            if part and is_shard(uri):
+                raise CorpusError(f"{path}: row {number}: {uri} is a shard: give ranges of the files in it")
+            try:
+                absolute = absolute if uri == before else _absolute(folder, uri)  # of a recording there are many ranges
+            except UsageError as error:
+                raise CorpusError(f"{path}: row {number}: {error}") from None
+            before = uri
+            yield absolute, part
 
 
-def _read_ranges(path: str, table: pa.Table) -> Iterator[Range]:
-    """The range in each row."""
-    columns = (_read_seconds(path, table, name) for name in ("start_s", "end_s"))
-    for number, (start_s, end_s) in enumerate(zip(*columns, strict=True), start=1):
+def _read_ranges(path: str, table: pa.Table, n_before: int) -> Iterator[Range]:
+    """The range in each row; ``n_before`` others come before these."""
+    columns = (_read_seconds(path, table, name, n_before) for name in ("start_s", "end_s"))
+    for number, (start_s, end_s) in enumerate(zip(*columns, strict=True), start=n_before + 1):
         part = Range(start_s or None, end_s)
         if end_s is not None and end_s <= (start_s or 0.0):
             raise CorpusError(f"{path}: row {number}: end_s ({end_s}) is not after start_s ({start_s or 0.0})")
         yield part if part else _WHOLE
 
 
-def _read_seconds(path: str, table: pa.Table, name: str) -> list[float | None]:
+def _read_seconds(path: str, table: pa.Table, name: str, n_before: int) -> list[float | None]:
     """A column of times, null where there is none."""
     if name not in table.column_names:
         return [None] * table.num_rows
@@ -83,7 +96,7 @@ def _read_seconds(path: str, table: pa.Table, name: str) -> list[float | None]:
     except pa.ArrowNotImplementedError:
         raise CorpusError(f"{path}: column {name} is {table[name].type}, and should be seconds") from None
     seconds: list[float | None] = []
-    for number, text in enumerate(texts, start=1):
+    for number, text in enumerate(texts, start=n_before + 1):
         try:
             at_s = None if text is None else float(text)
         except ValueError:

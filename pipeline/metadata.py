@@ -6,9 +6,13 @@ the order of the sources, then the table that holds the file; within one, the fi
 way: a million files with a few columns take as much memory as their bytes.
 """
 
-from collections.abc import Iterable, Sequence
+from collections.abc import Iterable, Iterator, Sequence
+from concurrent.futures import ThreadPoolExecutor
 from dataclasses import dataclass, field, replace
+from itertools import islice
 
+import numpy as np
+import numpy.typing as npt
 import pyarrow as pa
 import pyarrow.compute as pc
 
@@ -19,9 +23,20 @@ from pipeline.manifest import COLUMNS, name_files
 from pipeline.members import is_table, shards_of
 from pipeline.ranges import split_uri
 from pipeline.read import one_line
-from pipeline.sheet import read_sheet
+from pipeline.sheet import check_once, is_csv, read_sheet
+
+TABLES_AT_ONCE = 16
+"""Tables with audio that are read at once: that waits for disks and servers, not for cores."""
+
+MOST_NOTES = 20
+"""Lines on what cannot be read of tables: a thousand of them may have the same trouble."""
 
 KINDS = "text, whole numbers, numbers, true or false, dates or times"
+Rows = npt.NDArray[np.int64]
+
+ROWS_AT_ONCE = 100_000
+"""Rows whose values are compared or put together at a time."""
+
 _INDEX = "the index"
 _LEAVE_OUT = "or name the columns to keep in corpus.columns"
 _ENGINE = ("_rowid", "_rowaddr", "_rowoffset", "_distance", "_score", "_relevance_score")
@@ -34,9 +49,8 @@ class Sheet:
 
     path: str
     table: pa.Table
-    is_csv: bool = False
-    trouble: str | None = None
-    """Why there are no columns, where there may be some."""
+    notes: tuple[str, ...] = ()
+    """Which columns are not there, and why, a line each."""
 
     @property
     def names(self) -> list[str]:
@@ -63,65 +77,97 @@ def read_given(listed: pa.Table, manifests: Sequence[str], config: CorpusConfig,
         CorpusError: naming the file, the column and a value.
     """
     sheets = [_read(path, config) for path in dict.fromkeys([*filter(None, [config.metadata]), *manifests])]
-    sheets += [_read_rows(shard, listed, config) for shard in _tables_of_audio(listed)]
-    notes = [sheet.trouble for sheet in sheets if sheet.trouble is not None]
+    with ThreadPoolExecutor(TABLES_AT_ONCE) as pool:
+        sheets += pool.map(lambda one: _read_rows(one[0], one[1], config), _tables_of_audio(listed))
+    notes = [note for sheet in sheets for note in sheet.notes]
+    if len(notes) > MOST_NOTES:
+        notes = [*notes[: MOST_NOTES - 1], f"and {len(notes) - MOST_NOTES + 1} more such lines"]
     sheets = [sheet for sheet in _agree(sheets, stored) if sheet.names]
     if not sheets:
         return Given(notes=tuple(notes))
-    known = []
-    for sheet in [_with_ranges(sheet, listed) for sheet in sheets]:
-        is_listed = pc.is_in(sheet.table["uri"], value_set=listed["uri"])
-        known.append(sheet.table.filter(is_listed))
-        n_strange = len(sheet.table) - len(known[-1])
-        if sheet.path == config.metadata and n_strange:
-            strange = sheet.table["uri"].filter(pc.invert(is_listed))[0]
-            if n_strange == len(sheet.table):
-                raise CorpusError(
-                    f"{sheet.path}: of its {n_strange} rows none is of a file of the corpus; the first one is {strange}"
-                )
-            notes.append(f"{sheet.path}: {n_strange} rows are of no file of the corpus; the first one is {strange}")
-    table, doubled = _first_values(pa.concat_tables(known, promote_options="default"))
-    return Given(table, (*notes, *doubled))
+    table, strange = _join(sheets, listed["uri"], config.metadata)
+    del sheets  # many tables in many pieces: the one that they become is held beside them only here
+    table, doubled = _first_values(table)
+    table = table.combine_chunks()
+    pa.default_memory_pool().release_unused()  # for what comes next, and is not in Arrow
+    return Given(table, (*notes, *strange, *doubled))
 
 
-def _with_ranges(sheet: Sheet, listed: pa.Table) -> Sheet:
+def _join(sheets: list[Sheet], listed: pa.ChunkedArray, sidecar: str | None) -> tuple[pa.Table, list[str]]:
+    """The rows of all sheets that are of files of the corpus, and what is to be said of the others.
+
+    All are looked up at once: for each sheet by itself, the whole corpus would be gone through again.
+
+    Raises:
+        CorpusError: none of the sidecar's is.
+    """
+    table = pa.concat_tables([sheet.table for sheet in sheets], promote_options="default")
+    table = table.set_column(0, "uri", _with_ranges(table["uri"], listed))
+    is_listed = pc.is_in(table["uri"], value_set=listed)
+    if pc.all(is_listed).as_py():
+        return table, []
+    n_first = len(sheets[0].table) if sheets[0].path == sidecar else 0
+    return table.filter(is_listed), _note_strange(str(sidecar), table["uri"][:n_first], is_listed[:n_first])
+
+
+def _note_strange(path: str, uris: pa.ChunkedArray, is_listed: pa.ChunkedArray) -> list[str]:
+    """A line on the rows of the sidecar that are of no file, if there are any.
+
+    Raises:
+        CorpusError: all of them are.
+    """
+    strange = uris.filter(pc.invert(is_listed))
+    if not len(strange):
+        return []
+    if len(strange) == len(uris):
+        raise CorpusError(
+            f"{path}: of its {len(strange)} rows none is of a file of the corpus; the first one is {strange[0]}"
+        )
+    return [f"{path}: {len(strange)} rows are of no file of the corpus; the first one is {strange[0]}"]
+
+
+def _with_ranges(uris: pa.ChunkedArray, listed: pa.ChunkedArray) -> pa.ChunkedArray:
     """Uris that are written as those of ranges, as the corpus has them."""
-    uris = sheet.table["uri"]
-    is_other = pc.and_(pc.invert(pc.is_in(uris, value_set=listed["uri"])), pc.match_substring(uris, "#t="))
+    is_other = pc.and_(pc.match_substring(uris, "#t="), pc.invert(pc.is_in(uris, value_set=listed)))
     if not pc.any(is_other).as_py():
-        return sheet
+        return uris
     normal = ["".join(map(str, split_uri(uri))) for uri in uris.filter(is_other).to_pylist()]
-    uris = pc.replace_with_mask(uris.combine_chunks(), is_other.combine_chunks(), pa.array(normal))
-    return replace(sheet, table=sheet.table.set_column(0, "uri", uris))
+    return pc.replace_with_mask(uris.combine_chunks(), is_other.combine_chunks(), pa.array(normal))
 
 
-def _tables_of_audio(listed: pa.Table) -> list[str]:
-    members = listed["uri"].filter(pc.is_valid(listed["offset"]))
-    return [shard for shard in pc.unique(shards_of(members)).drop_null().to_pylist() if is_table(shard)]
+def _tables_of_audio(listed: pa.Table) -> Iterator[tuple[str, pa.Table]]:
+    """Each table with audio, and ``uri`` and ``offset`` of its rows, which are listed one after the other."""
+    members = listed.select(["uri", "offset"]).filter(pc.is_valid(listed["offset"]))
+    first = 0
+    for shard, n_rows in map(dict.values, pc.value_counts(shards_of(members["uri"])).to_pylist()):
+        if shard is not None and is_table(shard):
+            yield shard, members.slice(first, n_rows)
+        first += n_rows
 
 
 def _read(path: str, config: CorpusConfig) -> Sheet:
     table = read_sheet(path, as_text=COLUMNS)
-    is_csv = path.lower().endswith(".csv")
-    if is_csv and (times := [column.name for column in table.schema if pa.types.is_time(column.type)]):
+    if is_csv(path) and (times := [column.name for column in table.schema if pa.types.is_time(column.type)]):
         table = read_sheet(path, as_text=[*COLUMNS, *times])
-    uris = pa.array((f"{uri}{part}" for uri, part in name_files(path, table)), pa.string())
-    return Sheet(path, pa.table({"uri": uris, **_choose(path, table, config)}), is_csv)
+    named = name_files(path, table)
+    uris = iter(lambda: [f"{uri}{part}" for uri, part in islice(named, ROWS_AT_ONCE)], [])
+    return Sheet(path, pa.table({"uri": pa.chunked_array(uris, pa.string()), **_choose(path, table, config)}))
 
 
 def _choose(path: str, table: pa.Table, config: CorpusConfig) -> dict[str, pa.ChunkedArray]:
     """The columns of a manifest or sidecar that are kept, each in its type.
 
     Raises:
-        CorpusError: one cannot be stored, or not be asked for.
+        CorpusError: one cannot be stored, or not be asked for, or is there twice.
     """
     kept: dict[str, pa.ChunkedArray] = {}
     for name, column in zip(table.column_names, table.columns, strict=True):
         if name in COLUMNS or not _is_wanted(name, config):
             continue
+        if pa.types.is_null(column.type) and _refuse_name(name, kept):
+            continue
+        check_once(path, table, [name])
         if why := _refuse_name(name, kept):
-            if pa.types.is_null(column.type):
-                continue
             raise CorpusError(f"{path}: column `{name}`{_example(column)}: {why}: call it otherwise, {_LEAVE_OUT}")
         kept[name] = _normal(path, name, column)
     return kept
@@ -162,11 +208,22 @@ def _normal(path: str, name: str, column: pa.ChunkedArray) -> pa.ChunkedArray:
             f"{path}: column `{name}` is {column.type}{_example(column)}, which cannot be stored: give {KINDS},"
             f" {_LEAVE_OUT}"
         )
-    try:
-        column = column.cast(kind, safe=not pa.types.is_timestamp(kind))
-    except (pa.ArrowInvalid, pa.ArrowNotImplementedError) as error:
-        raise CorpusError(f"{path}: column `{name}` ({column.type}) cannot be stored as {kind}: {error}") from None
+    column = _store_as(kind, path, name, column)
     return pc.if_else(pc.is_nan(column), None, column) if kind == pa.float64() else column
+
+
+def _store_as(kind: pa.DataType, path: str, name: str, column: pa.ChunkedArray) -> pa.ChunkedArray:
+    """A column in a type, in which each of its values has to have a place.
+
+    Raises:
+        CorpusError: one has none.
+    """
+    try:
+        return column.cast(kind, safe=not pa.types.is_timestamp(kind))
+    except (pa.ArrowInvalid, pa.ArrowNotImplementedError) as error:
+        raise CorpusError(
+            f"{path}: column `{name}` ({column.type}) cannot be stored as {kind}: {one_line(error)}"
+        ) from None
 
 
 def _stored_type(kind: pa.DataType) -> pa.DataType | None:
@@ -192,10 +249,12 @@ def _stored_type(kind: pa.DataType) -> pa.DataType | None:
 # --- tables with audio ------------------------------------------------------------------------------------------------
 
 
-def _read_rows(shard: str, listed: pa.Table, config: CorpusConfig) -> Sheet:
-    """What stands beside the audio. Such tables are taken as they come: what cannot be stored is left out."""
-    is_here = pc.and_(pc.is_valid(listed["offset"]), pc.starts_with(listed["uri"], f"{shard}#"))
-    here = listed.filter(is_here)
+def _read_rows(shard: str, here: pa.Table, config: CorpusConfig) -> Sheet:
+    """What stands beside the audio. Such tables are taken as they come: what cannot be stored is left out.
+
+    Args:
+        here: ``uri`` and ``offset`` of the rows that are files of the corpus.
+    """
 
     def is_kept(column: pa.Field) -> bool:
         is_storable = _stored_type(column.type) is not None and not _refuse_name(column.name, ())
@@ -204,13 +263,16 @@ def _read_rows(shard: str, listed: pa.Table, config: CorpusConfig) -> Sheet:
     try:
         table = rows.read_columns(shard, is_kept).take(here["offset"])
     except Exception as error:  # each store has errors of its own; the audio may be whole
-        trouble = f"{shard}: its metadata cannot be read: {one_line(error)}"
-        return Sheet(shard, here.select(["uri"]), trouble=trouble)
+        return Sheet(shard, here.select(["uri"]), (f"{shard}: its metadata cannot be read: {one_line(error)}",))
     kept: dict[str, pa.ChunkedArray] = {}
-    for name in table.column_names:
+    notes = []
+    for name, column in zip(table.column_names, table.columns, strict=True):
         if not _refuse_name(name, kept):
-            kept[name] = _normal(shard, name, table[name])
-    return Sheet(shard, pa.table({"uri": here["uri"], **kept}))
+            try:
+                kept[name] = _normal(shard, name, column)
+            except CorpusError as error:
+                notes.append(f"{error}: left out")
+    return Sheet(shard, pa.table({"uri": here["uri"], **kept}), tuple(notes))
 
 
 # --- several tables ---------------------------------------------------------------------------------------------------
@@ -253,7 +315,7 @@ def _refuse_beside(name: str, types: dict[str, tuple[pa.DataType, str]]) -> str 
 
 def _as_text(sheet: Sheet, text: set[str]) -> Sheet:
     guessed = [name for name in sheet.names if name in text and sheet.table[name].type != pa.string()]
-    if not sheet.is_csv or not guessed:
+    if not is_csv(sheet.path) or not guessed:
         return sheet
     again = read_sheet(sheet.path, as_text=guessed)
     table = sheet.table
@@ -276,24 +338,46 @@ def common_type(one: pa.DataType, other: pa.DataType) -> pa.DataType | None:
 
 def _cast(sheet: Sheet, types: dict[str, pa.DataType]) -> Sheet:
     """The columns whose types are known."""
-    target = pa.schema([("uri", pa.string()), *((name, types[name]) for name in sheet.names if name in types)])
-    return replace(sheet, table=sheet.table.select(target.names).cast(target))
+    columns = {
+        name: _store_as(types[name], sheet.path, name, sheet.table[name]) for name in sheet.names if name in types
+    }
+    return replace(sheet, table=pa.table({"uri": sheet.table["uri"].cast(pa.string()), **columns}))
 
 
 def _first_values(table: pa.Table) -> tuple[pa.Table, list[str]]:
     """One row for each uri, of each column the first value that is there; and a line on values that differ."""
-    names = [name for name in table.column_names if name != "uri"]
-    if pc.count_distinct(table["uri"]).as_py() == len(table):
+    uris = pc.unique(table["uri"])
+    if len(uris) == len(table):
         return table, []
-    asked = [(name, what) for name in names for what in ("first", "count_distinct")]
-    found = table.group_by("uri", use_threads=False).aggregate(asked)
-    notes = []
-    for name in names:
-        differs = found.filter(pc.greater(found[f"{name}_count_distinct"], 1))
+    files = np.asarray(pc.index_in(table["uri"], value_set=uris))
+    found, notes = {"uri": pa.chunked_array([uris])}, list[str]()
+    for name, column in zip(table.column_names[1:], in_one_piece(table).columns[1:], strict=True):
+        rows = np.flatnonzero(column.is_valid())
+        first = np.full(len(uris), len(table))
+        np.minimum.at(first, files[rows], rows)
+        taken = pa.array(first, mask=first == len(table))
+        found[name] = pa.chunked_array(
+            # Those of one piece can be too long for the type.
+            [column.take(taken[at : at + ROWS_AT_ONCE]).chunk(0) for at in range(0, len(uris), ROWS_AT_ONCE)]
+        ).cast(table.schema.field(name).type)
+        later = rows[first[files[rows]] != rows]
+        differs = later[_are_different(column, later, first[files[later]])]
         if len(differs):
-            uri, taken = differs["uri"][0], differs[f"{name}_first"][0].as_py()
+            least = files[differs].min()
             notes.append(
-                f"column `{name}`: {len(differs)} files have several values, the first one counts: {_show(taken)} for"
-                f" {uri}"
+                f"column `{name}`: {len(np.unique(files[differs]))} files have several values, the first one counts:"
+                f" {_show(found[name][least].as_py())} for {uris[least]}"
             )
-    return pa.table({"uri": found["uri"], **{name: found[f"{name}_first"] for name in names}}), notes
+    return pa.table(found), notes
+
+
+def _are_different(column: pa.ChunkedArray, some: Rows, others: Rows) -> npt.NDArray[np.bool_]:
+    """Whether the values in these rows are others than those in other rows."""
+    return np.asarray(pc.not_equal(column.take(pa.array(some)), column.take(pa.array(others))), bool)
+
+
+def in_one_piece(table: pa.Table) -> pa.Table:
+    """The same rows, to be looked up many times: of a column of many pieces, each look-up copies all. Texts have long
+    offsets: of two gigabytes there are two pieces otherwise, which cannot be looked up at all."""
+    wide = {column.name: pa.large_string() if column.type == pa.string() else column.type for column in table.schema}
+    return table.cast(pa.schema(list(wide.items()))).combine_chunks()

@@ -12,7 +12,8 @@ from typing import Any
 
 from pipeline.window import seconds_to_samples
 
-_WRITTEN = re.compile(r"#t=(\d+(?:\.\d+)?)?(?:,(\d+(?:\.\d+)?))?$")
+_MARK = "#t="
+_WRITTEN = re.compile(_MARK + r"(\d+(?:\.\d+)?)?(?:,(\d+(?:\.\d+)?))?$")
 
 
 @dataclass(frozen=True)
@@ -28,7 +29,7 @@ class Range:
     def __str__(self) -> str:
         if not self:
             return ""
-        return f"#t={_number(self.start_s)}" + (f",{_number(self.end_s)}" if self.end_s is not None else "")
+        return f"{_MARK}{_number(self.start_s)}" + (f",{_number(self.end_s)}" if self.end_s is not None else "")
 
     def __bool__(self) -> bool:
         """Whether there is any limit."""
@@ -53,7 +54,10 @@ class Range:
 
 
 def _number(seconds: float | None) -> str:
-    return format(Decimal(repr(seconds)).normalize(), "f") if seconds else ""
+    if not seconds:
+        return ""
+    text = repr(seconds)
+    return format(Decimal(text), "f") if "e" in text else text.removesuffix(".0")
 
 
 def range_of(row: Mapping[str, Any]) -> Range:
@@ -63,7 +67,12 @@ def range_of(row: Mapping[str, Any]) -> Range:
 
 def recording_of(row: Mapping[str, Any]) -> str:
     """The uri of the recording that the file of a LISTED row is, or is a range of."""
-    return str(row["uri"]).removesuffix(str(range_of(row)))
+    return cut_off(str(row["uri"])) if range_of(row) else str(row["uri"])
+
+
+def cut_off(uri: str) -> str:
+    """The recording that the uri of a range begins with: a million of them are asked for several times each."""
+    return uri[: uri.rindex(_MARK)]
 
 
 def split_uri(uri: str) -> tuple[str, Range]:

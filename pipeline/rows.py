@@ -252,7 +252,8 @@ class _Arrow:
         self._map.close()
 
     def read_columns(self, names: list[str]) -> pa.Table:
-        return pa.Table.from_batches(self._batches, self.schema).select(names)
+        numbers = [number for number, name in enumerate(self.schema.names) if name in names]  # names may be there twice
+        return pa.Table.from_batches(self._batches, self.schema).select(numbers)
 
     def list_group(self, group: int) -> Iterator[Row]:
         import pyarrow.compute as pc

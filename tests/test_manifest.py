@@ -14,6 +14,7 @@ from pipeline.config import CorpusConfig, make_config
 from pipeline.corpus import list_corpus
 from pipeline.errors import CorpusError
 from pipeline.run import index_corpus
+from pipeline.sheet import read_sheet
 from tests.contents import SECTIONS, content, live
 from tests.test_members import sounds, write_shard
 from tests.test_run import WideEncoder, in_place
@@ -25,10 +26,10 @@ def write(path: Path, uris: list[str], **columns: list[Any]) -> Path:
     table = pa.table({"uri": uris, **columns})
     if path.suffix == ".parquet":
         pq.write_table(table, path)
-    elif path.suffix == ".csv":
-        names = table.column_names
+    elif path.suffix in (".csv", ".tsv"):
+        names, mark = table.column_names, "," if path.suffix == ".csv" else "\t"
         quoted = [[f'"{value}"'.replace("\n", "\n") for value in row.values()] for row in table.to_pylist()]
-        path.write_text("\n".join([",".join(names), *(",".join(row) for row in quoted)]) + "\n")
+        path.write_text("\n".join([mark.join(names), *(mark.join(row) for row in quoted)]) + "\n")
     else:
         path.write_text("".join(json.dumps(row) + "\n" for row in table.to_pylist()))
     return path
@@ -39,7 +40,7 @@ def reasons(*sources: Path | str, **settings: Any) -> dict[str, str | None]:
     return {row["uri"]: row["reason"] for row in rows}
 
 
-@pytest.mark.parametrize("suffix", [".csv", ".jsonl", ".ndjson", ".parquet", ".CSV"])
+@pytest.mark.parametrize("suffix", [".csv", ".tsv", ".jsonl", ".ndjson", ".parquet", ".CSV"])
 def test_the_files_that_it_names_are_taken_whatever_they_are_called(tmp_path: Path, suffix: str) -> None:
     if suffix == ".CSV":
         pytest.importorskip("pyarrow.csv")
@@ -57,8 +58,9 @@ def test_the_files_that_it_names_are_taken_whatever_they_are_called(tmp_path: Pa
     assert reasons(manifest) == reasons(tmp_path / "in" / f"*{suffix}") == expected
 
 
-def test_only_what_is_named_is_a_manifest(tmp_path: Path) -> None:
-    write(tmp_path / "in" / "list.csv", ["gone.wav"])
+@pytest.mark.parametrize("suffix", ["csv", "tsv"])
+def test_only_what_is_named_is_a_manifest(tmp_path: Path, suffix: str) -> None:
+    write(tmp_path / "in" / f"list.{suffix}", ["gone.wav"])
     (tmp_path / "in" / "a.wav").write_bytes(b"sound")
     assert reasons(tmp_path / "in") == {str(tmp_path / "in" / "a.wav"): None}
     assert len(reasons(tmp_path / "in", extensions=["*"])) == 2
@@ -134,6 +136,45 @@ def test_a_manifest_that_is_none_is_told_in_one_line(tmp_path: Path, name: str, 
         reasons(tmp_path / name)
     assert said in str(raised.value)
     assert "\n" not in str(raised.value)
+
+
+def test_a_wrong_row_is_told_by_its_number_however_far_down_it_is(tmp_path: Path) -> None:
+    n_rows = 10_001
+    uris = ["a.wav"] * n_rows + ["s3://key:secret@bucket/a.wav"]
+    with pytest.raises(CorpusError, match=rf"m.jsonl: row {n_rows + 1}: .* credentials belong in the environment"):
+        reasons(write(tmp_path / "m.jsonl", uris))
+    with pytest.raises(CorpusError, match=rf"m.csv: row {n_rows + 1}: start_s is x, and should be seconds"):
+        reasons(write(tmp_path / "m.csv", ["a.wav"] * (n_rows + 1), start_s=["1"] * n_rows + ["x"]))
+
+
+LATIN = {
+    "value.csv": ("uri,mic\na.wav,H5\nb.wav,caf\u00e9 noir\n", "line 3: 'caf\\xe9 noir'"),
+    "uri.csv": ("uri,mic\ncaf\u00e9.wav,H5\n", "line 2: 'caf\\xe9.wav'"),
+    "name.csv": ("uri,caf\u00e9\na.wav,H5\n", "line 1: 'caf\\xe9'"),
+    "tabs.tsv": ("uri\tmic\na.wav\tun caf\u00e9, noir\n", "line 2: 'un caf\\xe9'"),
+    "value.jsonl": ('{"uri": "a.wav", "mic": "caf\u00e9"}\n', "line 1: 'caf\\xe9'"),
+    "late.csv": ("uri\n" + "a.wav\n" * 200_000 + "caf\u00e9", "line 200002: 'caf\\xe9'"),
+    "long.csv": ("uri,mic\na.wav," + "x" * 99 + "\u00e9" + "y" * 99, f"line 2: '{'x' * 30}\\xe9{'y' * 29}'"),
+}
+
+
+@pytest.mark.parametrize("name", LATIN)
+def test_text_that_is_not_utf_8_is_told_in_one_line(tmp_path: Path, name: str) -> None:
+    text, where = LATIN[name]
+    (tmp_path / name).write_text(text, encoding="latin-1")
+    with pytest.raises(CorpusError) as raised:
+        reasons(tmp_path / name)
+    assert str(raised.value) == f"{tmp_path / name}: {where} is not UTF-8: save the table as UTF-8"
+
+
+def test_text_of_all_letters_is_taken_wherever_a_piece_of_it_ends(tmp_path: Path) -> None:
+    """With the mark at its beginning that spreadsheets write, too."""
+    names = [f"{'x' * k}\u00e9\U0001f600.wav" for k in range(8)]
+    for begin in ("", "\ufeff"):
+        for shift in range(8):
+            padding = "uri\n" + "a" * (2**20 - 20 + shift)
+            (tmp_path / "m.csv").write_text(begin + padding + "\n" + "\n".join(names) + "\n", encoding="utf-8")
+            assert read_sheet(str(tmp_path / "m.csv"))["uri"].to_pylist()[1:] == names
 
 
 def test_a_manifest_that_a_folder_also_has_is_no_audio(tmp_path: Path) -> None:

@@ -3,20 +3,27 @@
 import datetime as dt
 import json
 import os
+import random
 import shutil
+import threading
+from collections.abc import Callable
 from pathlib import Path
-from typing import Any
+from typing import Any, ClassVar
 
+import fsspec
 import lance
 import numpy as np
 import pyarrow as pa
+import pyarrow.compute as pc
 import pyarrow.parquet as pq
 import pytest
+from fsspec.implementations.memory import MemoryFileSystem
 
-from pipeline import journal, schema, store
+from jobs import measure_many
+from pipeline import attach, journal, metadata, schema, store
 from pipeline.attach import Metadata
 from pipeline.audit import audit
-from pipeline.config import Config, make_config
+from pipeline.config import Config, CorpusConfig, make_config
 from pipeline.corpus import list_corpus
 from pipeline.errors import CorpusError
 from pipeline.metadata import Given, read_given
@@ -27,6 +34,7 @@ from pipeline.upkeep import mark_damaged, optimize_index, restore_index
 from tests.contents import SECTIONS, content
 from tests.test_members import write_shard
 from tests.test_protocol import die_at
+from tests.test_rows import write_rows
 from tests.test_run import WideEncoder, in_place
 from tests.test_store import create
 
@@ -463,6 +471,22 @@ def test_types_of_other_programs_are_brought_to_those_that_are_stored(tmp_path: 
         given(config)
 
 
+def test_whole_numbers_that_no_number_can_hold_are_refused_beside_numbers(tmp_path: Path) -> None:
+    """Those that are in the index already are rounded, as its tables round them."""
+    folder, long = fill(tmp_path / "in", "a", "b", "c"), 2**60 + 1
+    (folder / "1.csv").write_text(f"uri,n\na,{long}\nc,1\n")
+    (folder / "2.csv").write_text("uri,n\nb,0.5\n")
+    with pytest.raises(CorpusError, match=rf"1.csv: column `n` \(int64\) cannot be stored as double: .* {long} not in"):
+        given(configure(tmp_path, folder / "*.csv"))
+    index(configure(tmp_path, folder / "1.csv"))
+    config = configure(tmp_path, folder / "2.csv", folder)
+    for name in ("a", "c"):
+        (folder / name).rename(folder / f"{name}.wav")
+    index(config)
+    kept = {name: row["n"] for name, row in values(config).items()}
+    assert kept == {"a": float(long), "a.wav": None, "b": 0.5, "c": 1.0, "c.wav": None}
+
+
 def test_types_are_those_of_all_rows(tmp_path: Path) -> None:
     """Not only of the first megabyte."""
     folder = fill(tmp_path / "in", "a")
@@ -504,6 +528,200 @@ def test_columns_beside_the_audio_of_a_table(tmp_path: Path, suffix: str) -> Non
     for number, row in zip((2, 3, 4), expected, strict=True):
         assert found[f"t{suffix}#{number}.wav"] == row
     assert values(config, "clips") == found
+
+
+def say(*tables: Path | str, **corpus: Any) -> dict[str, list[Any]]:
+    """What tables with audio and other sources say, by the name of each file: the values in the order of columns."""
+    said = given(configure(Path("/none"), *map(Path, tables), **corpus)).table.to_pylist()
+    return {str(row.pop("uri")).rsplit("/", 1)[-1]: list(row.values()) for row in said}
+
+
+def test_each_row_has_the_values_of_its_table_and_number(tmp_path: Path) -> None:
+    """Tables whose names begin alike, files between them in the order of uris, rows that a manifest picks, ranges."""
+    for number, name in enumerate(("t.parquet", "t.parquet.arrow", "t2.parquet", "T.PARQUET")):
+        named = [(f"{(k * 7) % 5}.wav", b"x") for k in range(5)]
+        made = write_rows(tmp_path / f"{number}{Path(name).suffix.lower()}", named)
+        table = pq.read_table(made) if made.suffix == ".parquet" else pa.ipc.open_stream(made).read_all()
+        table = table.set_column(1, "label", pa.array([10 * number + k for k in range(5)]))
+        if made.suffix == ".parquet":
+            pq.write_table(table, tmp_path / name)
+        else:
+            with pa.ipc.new_stream(tmp_path / name, table.schema) as file:
+                file.write_table(table)
+    fill(tmp_path, "t.parquet!")
+    (tmp_path / "m.csv").write_text(
+        "uri,start_s,end_s\nt2.parquet#1.wav,,\nt2.parquet#1.wav,1,2\nt2.parquet#3.wav,3,\nt.parquet!,,\n"
+    )
+    found = say(*(tmp_path / name for name in ("t.parquet", "t.parquet.arrow", "T.PARQUET", "m.csv")))
+    expected = {f"t.parquet#{(k * 7) % 5}.wav": [k] for k in range(5)}
+    expected |= {f"t.parquet.arrow#{(k * 7) % 5}.wav": [10 + k] for k in range(5)}
+    expected |= {f"T.PARQUET#{(k * 7) % 5}.wav": [30 + k] for k in range(5)}
+    expected |= {"t2.parquet#1.wav": [23], "t2.parquet#1.wav#t=1,2": [23], "t2.parquet#3.wav#t=3": [24]}
+    assert found == expected
+
+
+def test_the_corpus_is_not_gone_through_for_each_table(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    """A thousand tables of a thousand rows are a million look-ups, not a thousand million."""
+    n_rows, n_handled = 512, 0
+
+    def counted(function: Callable[..., Any]) -> Callable[..., Any]:
+        def call(*arguments: Any, **options: Any) -> Any:
+            nonlocal n_handled
+            given = [*arguments, *options.values()]
+            n_handled += sum(len(one) for one in given if isinstance(one, pa.Array | pa.ChunkedArray))
+            return function(*arguments, **options)
+
+        return call
+
+    def count(n_tables: int) -> int:
+        nonlocal n_handled
+        for number in range(n_tables):
+            named = [(f"{k}.wav", b"x") for k in range(n_rows // n_tables)]
+            write_rows(tmp_path / str(n_tables) / f"{number}.parquet", named)
+        config = configure(tmp_path, tmp_path / str(n_tables) / "*.parquet")
+        listed = list_corpus(config.sources, config.corpus)
+        n_handled = 0
+        assert len(read_given(listed, [], config.corpus, pa.schema([])).table) == listed.num_rows == n_rows
+        return n_handled
+
+    for name in ("is_in", "index_in", "starts_with", "match_substring", "equal", "invert", "and_", "extract_regex"):
+        monkeypatch.setattr(pc, name, counted(getattr(pc, name)))
+    few, many = count(2), count(64)
+    assert n_rows <= many < 2 * few
+
+
+class Meeting(MemoryFileSystem):  # type: ignore[misc]  # fsspec has no types
+    """A store that gives nobody a file before two are asked for."""
+
+    protocol = "meeting"
+    store: ClassVar[dict[str, Any]] = {}
+    pseudo_dirs: ClassVar[list[str]] = [""]
+    together: ClassVar[threading.Barrier | None] = None
+
+    def _open(self, path: str, mode: str = "rb", **options: Any) -> Any:
+        if self.together is not None:
+            self.together.wait(10)
+        return super()._open(path, mode, **options)
+
+
+def test_tables_in_a_store_are_read_at_the_same_time(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    fsspec.register_implementation("meeting", Meeting, clobber=True)
+    for name in ("a.parquet", "b.parquet"):
+        path = write_rows(tmp_path / name, [(f"{name}.wav", b"x")])
+        fsspec.filesystem("meeting").pipe_file(f"meeting://in/{name}", path.read_bytes())
+    listed = list_corpus(["meeting://in/*.parquet"])
+    monkeypatch.setattr(Meeting, "together", threading.Barrier(2))
+    said = read_given(listed, [], CorpusConfig(), pa.schema([]))
+    assert (said.notes, said.table["label"].to_pylist()) == ((), [0, 0])
+
+
+def test_columns_of_a_table_with_audio_that_cannot_be_stored_are_left_out(tmp_path: Path) -> None:
+    """And of those of one name, the first one counts."""
+    audio = pa.array([{"bytes": b"x", "path": "a.wav"}])
+    for suffix in ("parquet", "arrow"):
+        names = ["audio", "hash", "label", "label", "mic"]
+        columns = [audio, pa.array([2**64 - 1], pa.uint64()), pa.array([1]), pa.array(["two"]), pa.array(["H5"])]
+        table = pa.Table.from_arrays(columns, names=names)
+        path = tmp_path / f"t.{suffix}"
+        if suffix == "parquet":
+            pq.write_table(table, path)
+        else:
+            with pa.ipc.new_file(path, table.schema) as file:
+                file.write_table(table)
+        config = configure(tmp_path, path)
+        [note] = given(config).notes
+        assert note.startswith(f"{path}: column `hash` (uint64) cannot be stored as int64: ")
+        assert note.endswith(": left out")
+        assert say(path) == {f"t.{suffix}#a.wav": [1, "H5"]}
+
+
+def test_many_tables_with_the_same_trouble_do_not_fill_the_screen(tmp_path: Path) -> None:
+    for number in range(metadata.MOST_NOTES + 5):
+        path = write_rows(tmp_path / f"{number:02d}.parquet", [("a.wav", b"x")])
+        table = pq.read_table(path)
+        pq.write_table(table.set_column(1, "hash", pa.array([2**64 - 1], pa.uint64())), path)
+    notes = given(configure(tmp_path, tmp_path / "*.parquet")).notes
+    assert len(notes) == metadata.MOST_NOTES
+    assert notes[-1] == "and 6 more such lines"
+
+
+def test_of_many_values_the_first_one_counts(monkeypatch: pytest.MonkeyPatch) -> None:
+    """In any order, of any type, in any pieces: as one would do it by hand."""
+    monkeypatch.setattr(metadata, "ROWS_AT_ONCE", 3)
+    rng = random.Random(5)
+    for n_rows in (2, 3, 5, 40, 40, 40):
+        rows = [(f"/{rng.randrange(8)}", rng.choice([None, "x", "y"]), rng.choice([None, 1, 2])) for _ in range(n_rows)]
+        by_hand: dict[str, list[Any]] = {}
+        several: list[dict[str, Any]] = [{}, {}]
+        for uri, *row in rows:
+            held = by_hand.setdefault(uri, [None, None])
+            for k, value in enumerate(row):
+                if held[k] is None:
+                    held[k] = value
+                elif value not in (None, held[k]):
+                    several[k][uri] = held[k]
+        kinds = pa.schema([("uri", pa.string()), ("word", pa.string()), ("n", pa.int64())])
+        tables = [pa.Table.from_pylist([dict(zip(kinds.names, row, strict=True))], schema=kinds) for row in rows]
+        table, notes = metadata._first_values(pa.concat_tables(tables))
+        assert table.schema == kinds
+        assert table.to_pylist() == [{"uri": uri, "word": word, "n": number} for uri, (word, number) in by_hand.items()]
+        for name, those in zip(("word", "n"), several, strict=True):
+            said = [note for note in notes if note.startswith(f"column `{name}`: {len(those)} files have several")]
+            assert len(said) == bool(those)
+            first = next((uri for uri in by_hand if uri in those), "")
+            assert all(note.endswith(f"the first one counts: '{those[first]}' for {first}") for note in said)
+
+
+@pytest.mark.parametrize("suffix", ["csv", "tsv", "jsonl", "parquet"])
+@pytest.mark.parametrize("name", ["uri", "start_s", "mic"])
+@pytest.mark.parametrize("role", ["manifest", "sidecar"])
+def test_a_column_that_is_there_twice_is_refused_in_one_line(tmp_path: Path, suffix: str, name: str, role: str) -> None:
+    folder = fill(tmp_path / "in", "a.wav")
+    names = ["uri", name, name] if name != "uri" else ["uri", "uri"]
+    values = {"uri": "a.wav", "start_s": 1, "mic": "H5"}
+    path = folder / f"list.{suffix}"
+    if suffix == "jsonl":
+        path.write_text("{" + ", ".join(f'"{n}": {json.dumps(values[n])}' for n in names) + "}\n")
+    elif suffix == "parquet":
+        pq.write_table(pa.Table.from_arrays([pa.array([values[n]]) for n in names], names=names), path)
+    else:
+        mark = "," if suffix == "csv" else "\t"
+        path.write_text(f"{mark.join(names)}\n{mark.join(str(values[n]) for n in names)}\n")
+    config = configure(tmp_path, folder, metadata=str(path)) if role == "sidecar" else configure(tmp_path, path)
+    with pytest.raises(CorpusError) as raised:
+        given(config)
+    where = f"{path}: row 1" if suffix == "jsonl" else path
+    assert str(raised.value) == (
+        f"{where}: column `{name}` is there twice: call one of them otherwise, or take it out of the table"
+    )
+
+
+def test_columns_without_a_name_and_a_value_do_not_matter(tmp_path: Path) -> None:
+    """As spreadsheets leave them at the side."""
+    folder = fill(tmp_path / "in", "a.wav")
+    (folder / "list.csv").write_text("uri,mic,,\na.wav,H5,,\n")
+    assert say(folder / "list.csv") == {"a.wav": ["H5"]}
+    (folder / "list.csv").write_text("uri,mic,n,n\na.wav,H5,1,2\n")
+    assert say(folder / "list.csv", columns=["mic"]) == {"a.wav": ["H5"]}
+
+
+def test_a_table_with_tabs_is_read_like_one_with_commas(tmp_path: Path) -> None:
+    """Texts that look like numbers, and times of day, too."""
+    folder = fill(tmp_path / "in", "a.wav", "b.wav")
+    (folder / "one.tsv").write_text("uri\tid\tat\tnote\na.wav\t007\t9:30\tloud, near\n")
+    (folder / "two.csv").write_text("uri,id\nb.wav,X8\n")
+    (folder / "about.tsv").write_text("uri\tmic\na.wav\tH5\n")
+    found = say(folder / "*e.tsv", folder / "two.csv", metadata=str(folder / "about.tsv"))
+    assert found == {"a.wav": ["H5", "007", "9:30", "loud, near"], "b.wav": [None, "X8", None, None]}
+
+
+def test_a_sidecar_is_a_table_by_its_name(tmp_path: Path) -> None:
+    folder = fill(tmp_path / "in", "a.wav")
+    (folder / "about.json").write_text('[{"uri": "a.wav"}]')
+    with pytest.raises(
+        CorpusError, match=r"about.json: is no table by its name: give CSV .* \(.jsonl, .ndjson: an obj"
+    ):
+        given(configure(tmp_path, folder, metadata=str(folder / "about.json")))
 
 
 def test_many_rows_have_an_index_for_each_column(tmp_path: Path) -> None:
@@ -548,6 +766,41 @@ def test_a_few_files_of_many_find_their_values() -> None:
     for wanted in ([7, 999, 0], [5], range(500)):
         files = pa.table({"uri": [*(uris[n] for n in wanted), "/none"], "status": ["indexed"] * (len(wanted) + 1)})
         assert metadata.attach(files)["n"].to_pylist() == [*wanted, None]
+
+
+def test_files_with_other_values_are_found_wherever_they_are(monkeypatch: pytest.MonkeyPatch) -> None:
+    """Few rows are compared at a time; files that are gone keep all, and a column that is not given matters to none."""
+    monkeypatch.setattr(attach, "ROWS_AT_ONCE", 3)
+    uris = [f"/{number}" for number in range(10)]
+    stored = pa.table(
+        {
+            "uri": pa.chunked_array([uris[:4], uris[4:]]),
+            "status": ["indexed"] * 9 + ["deleted"],
+            "n": [*range(8), None, 5],
+            "old": ["x"] * 10,
+        }
+    )
+    given = pa.table({"uri": uris[::-1], "n": [7, 1, 7, 6, 5, -4, 3, 2, None, 0], "new": ["y", *[None] * 9]})
+    said = Metadata(Given(given), stored)
+    assert said.outdated() == {"/8", "/4", "/1"}
+    files = pa.table({"uri": ["/9", "/8", "/10"], "status": ["deleted", "indexed", "failed"]})
+    assert said.attach(files).to_pylist() == [
+        {"uri": "/9", "status": "deleted", "n": 5, "old": "x", "new": None},
+        {"uri": "/8", "status": "indexed", "n": 1, "old": "x", "new": None},
+        {"uri": "/10", "status": "failed", "n": None, "old": None, "new": None},
+    ]
+    again = pa.table({"uri": uris[9:], "status": ["indexed"]})
+    assert said.attach(again).to_pylist() == [{**again.to_pylist()[0], "n": 7, "old": "x", "new": "y"}]
+
+
+@pytest.mark.parametrize("what", measure_many.What)
+def test_where_the_index_knows_all_there_is_nothing_to_do(tmp_path: Path, what: measure_many.What) -> None:
+    """However the files are named, and whatever is said of them; ``look`` sees to it."""
+    source = str(measure_many.WRITERS[what](tmp_path, 250))
+    for _ in ("first index", "nothing new"):
+        assert measure_many.look(source, str(tmp_path / "ledger.arrow"))["planned_s"] > 0
+    known = schema.metadata_columns(pa.ipc.open_file(tmp_path / "ledger.arrow").schema).names
+    assert bool(known) == (what in measure_many.SAY_MUCH)
 
 
 def test_the_audit_finds_clips_with_other_metadata_than_their_file(tmp_path: Path) -> None:

@@ -1,5 +1,6 @@
 """Ranges of recordings: named in manifests, read as slices of the whole, each a file of the index by itself."""
 
+import cProfile
 import io
 import json
 import os
@@ -19,7 +20,7 @@ from pipeline.config import CorpusConfig, DecodeConfig, make_config
 from pipeline.corpus import list_corpus
 from pipeline.decode import decode_all, open_audio
 from pipeline.errors import CorpusError, FileFailure
-from pipeline.file import estimate_seconds
+from pipeline.file import File, estimate_seconds
 from pipeline.ledger import Ledger
 from pipeline.plan import Choice, Plan, make_plan
 from pipeline.ranges import Range, recording_of, split_uri
@@ -469,6 +470,29 @@ def test_recordings_are_read_once_for_the_plan_of_all_their_ranges(tmp_path: Pat
     groups = [audio["uris"] for batch in plan.batches.to_pylist() for audio in batch["audios"]]
     assert sorted(map(len, groups)) == [1] * 10 + [2] * 5
     assert all(len({split_uri(uri)[1] for uri in group}) == 1 for group in groups)
+
+
+def test_a_range_takes_little_to_plan(tmp_path: Path) -> None:
+    """A million of them are planned in half a minute: what is called for each is counted."""
+    n_ranges = 2_000
+    (tmp_path / "a.wav").write_bytes(b"sound")
+    rows: list[Stretch] = [("a.wav", k + 0.5, k + 10) for k in range(n_ranges)]
+    table = list_corpus([str(write(tmp_path / "m.csv", *rows))], CorpusConfig())
+    ledger, profile = Ledger(schema.FILES.empty_table()), cProfile.Profile()
+    profile.enable()
+    plan = make_plan(table, ledger, batch_s=300.0, run_id="run", hash_file=hash_file, probe_file=probe_file)
+    profile.disable()
+    assert plan.n_to_decode == n_ranges
+    assert sum(entry.callcount for entry in profile.getstats()) < 200 * n_ranges
+
+
+@pytest.mark.parametrize(("start_s", "end_s"), [(None, None), (0.0, None), (1.5, None), (None, 2.0), (0.1, 1e16)])
+@pytest.mark.parametrize("name", ["a.wav", "a#t=1,2", "s.tar#a.wav"])
+def test_a_planned_range_knows_its_recording(name: str, start_s: float | None, end_s: float | None) -> None:
+    part = Range(start_s, end_s)
+    file = File(f"{name}{part}", start_s, end_s, 1, 1, None)
+    assert (file.recording, str(file.part), bool(file.part)) == (name, str(part), bool(part))
+    assert recording_of({"uri": file.uri, "start_s": start_s, "end_s": end_s}) == name
 
 
 # --- long ranges ------------------------------------------------------------------------------------------------------
