@@ -10,7 +10,7 @@ The rules:
 - A tar file that a source names, or that a glob matches, is a shard: its members with an extension of audio are
   files, each ``shard.tar#member``. In folders, shards are looked into where ``corpus.extensions`` has ``tar``.
 - So is a Parquet or Arrow file with a column of audio bytes: each row is a file, whatever its extension.
-- A CSV, JSON lines or any other Parquet file that a source names, or that a glob matches, is a manifest: the files in
+- A CSV (``.csv``, or with tabs ``.tsv``), JSON lines or any other Parquet file that a source names, or that a glob matches, is a manifest: the files in
   its column ``uri`` are taken, whatever their extension, or the ranges of them that it gives.
 - Files and folders whose name begins with a dot are left out, unless ``corpus.hidden`` says otherwise
   or the source itself names one.
@@ -44,6 +44,7 @@ from pipeline.members import is_member, is_shard, is_table, list_members, shard_
 from pipeline.ranges import Range, split_uri
 from pipeline.read import one_line
 from pipeline.rows import NoAudioError, holds_audio
+from pipeline.sheet import KINDS
 
 _EXTENSIONS = (
     "wav wave bwf rf64 w64 flac ogg oga opus spx mp3 mp2 mpga m4a m4b aac webm weba mka"
@@ -89,7 +90,7 @@ def list_corpus(
         report: told now and then how many files have been found.
 
     Raises:
-        CorpusError: a source does not exist, a glob matches nothing, or all of them hold no audio.
+        CorpusError: a source does not exist or is a ``.json`` file, a glob matches nothing, or all of them hold no audio.
     """
     config = config or CorpusConfig()
     sources = [storage.absolute(source) if storage.is_url(source) else source for source in sources]
@@ -99,6 +100,8 @@ def list_corpus(
         raise CorpusError(f"{leave_out}: the index cannot be the folder that is indexed; use another one")
     if same := [source for source in sources if os.path.isdir(source) and _identify(source) & _identify(leave_out)]:
         raise CorpusError(f"{same[0]}: the index cannot be the folder that is indexed; use for example {same[0]}-index")
+    if wrong := [source for source in sources if source.lower().endswith(".json") and not os.path.isdir(source)]:
+        raise CorpusError(f"{wrong[0]}: is no audio, and no table by its name: give {KINDS}")
     listing, aside, named = Listing(report), dict[str, Row](), list[str]()
 
     def take(row: Row) -> None:

@@ -308,3 +308,9 @@ def test_name_that_is_not_utf8_is_shown_escaped(tmp_path: Path) -> None:
     with open(os.fsencode(tmp_path) + b"/caf\xe9.wav", "wb"):
         pass
     assert reasons(tmp_path, tmp_path) == {"caf\\xe9.wav": "bad_name", "good.wav": None}
+
+
+def test_a_json_file_is_told_what_tables_are_called(tmp_path: Path) -> None:
+    (tmp_path / "x.json").write_text("[]")
+    with pytest.raises(CorpusError, match=r"x.json: is no audio, and no table by its name: .*\.jsonl"):
+        list_corpus([str(tmp_path / "x.json")])
