@@ -10,8 +10,9 @@ The rules:
 - A tar file that a source names, or that a glob matches, is a shard: its members with an extension of audio are
   files, each ``shard.tar#member``. In folders, shards are looked into where ``corpus.extensions`` has ``tar``.
 - So is a Parquet or Arrow file with a column of audio bytes: each row is a file, whatever its extension.
-- A CSV (``.csv``, or with tabs ``.tsv``), JSON lines or any other Parquet file that a source names, or that a glob matches, is a manifest: the files in
-  its column ``uri`` are taken, whatever their extension, or the ranges of them that it gives.
+- A CSV (``.csv``, or with tabs ``.tsv``), JSON lines or any other Parquet file that a source names, or that a glob
+  matches, is a manifest: the files in its column ``uri`` are taken, whatever their extension, or the ranges of
+  them that it gives.
 - Files and folders whose name begins with a dot are left out, unless ``corpus.hidden`` says otherwise
   or the source itself names one.
 - A symbolic link to a file is a file, under the name of the link. A link to a folder is entered only
@@ -90,7 +91,7 @@ def list_corpus(
         report: told now and then how many files have been found.
 
     Raises:
-        CorpusError: a source does not exist or is a ``.json`` file, a glob matches nothing, or all of them hold no audio.
+        CorpusError: a source does not exist or is a ``.json`` file, a glob matches nothing, or none holds audio.
     """
     config = config or CorpusConfig()
     sources = [storage.absolute(source) if storage.is_url(source) else source for source in sources]
