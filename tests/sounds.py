@@ -412,8 +412,8 @@ def _bad_samples(stereo: Samples) -> _Broken:
 
 
 def _cut_files(stereo: Samples, wide: Samples) -> _Broken:
-    narrow = ("wav_s16", "wav_extensible", "rf64", "w64", "aiff", "au", "caf", "flac", "mp3", "ogg_vorbis")
-    narrow = (*narrow, "m4a_faststart")
+    names = ["wav_s16", "wav_extensible", "rf64", "w64", "aiff", "au", "caf", "flac", "mp3", "ogg_vorbis"]
+    narrow = [*names, "m4a_faststart"]
     files = {f"cut_{name}.{FORMATS[name].suffix}": cut(encode(name, stereo, 44_100)) for name in narrow}
     for name in ("ogg_opus", "webm_opus"):
         files[f"cut_{name}.{FORMATS[name].suffix}"] = cut(encode(name, wide, 48_000))

@@ -178,7 +178,7 @@ def test_a_chunk_behind_an_odd_number_of_bytes_may_be_padded_or_not() -> None:
 @pytest.mark.parametrize("magic", [b"RIFF", b"RF64"])
 @pytest.mark.parametrize("behind", [noise(1.0, HZ).tobytes(), WAV, bytes(2 << 20), b"data" + struct.pack("<I", 8)])
 def test_what_goes_on_behind_the_samples_is_missing(magic: bytes, behind: bytes) -> None:
-    """A header that a crashed recorder left as it was a while ago, a file glued to another, a second chunk of samples."""
+    """A header that a crashed recorder left as it once was, a file glued to another, a second chunk of samples."""
     data = WAV if magic == b"RIFF" else encode("rf64", noise(2.0, HZ, 2), HZ)
     behind = behind.ljust(20_000, b"\1")
     heard, truncated = decode(data + behind)
