@@ -16,7 +16,7 @@ them idle. A task that is held back, and takes no time of a core, does not count
 and an object store of 4 GB. How much of it was used at most, and what was spilled to disk.
 
 Ray is told that there are four cores, so that three tasks may decode beside one encoder on any machine. The exit code
-is 1 where a limit is missed.
+is 1 where a limit is missed. Runs from a checkout: the m4a is made by the tests' encoder.
 """
 
 import re
