@@ -176,7 +176,16 @@ def test_a_chunk_behind_an_odd_number_of_bytes_may_be_padded_or_not() -> None:
 
 
 @pytest.mark.parametrize("magic", [b"RIFF", b"RF64"])
-@pytest.mark.parametrize("behind", [noise(1.0, HZ).tobytes(), WAV, bytes(2 << 20), b"data" + struct.pack("<I", 8)])
+@pytest.mark.parametrize(
+    "behind",
+    [
+        noise(1.0, HZ).tobytes(),
+        WAV,
+        bytes(2 << 20),
+        b"data" + struct.pack("<I", 8),
+        b"like the name of a chunk " * 9_000,
+    ],
+)
 def test_what_goes_on_behind_the_samples_is_missing(magic: bytes, behind: bytes) -> None:
     """A header that a crashed recorder left as it once was, a file glued to another, a second chunk of samples."""
     data = WAV if magic == b"RIFF" else encode("rf64", noise(2.0, HZ, 2), HZ)
@@ -211,6 +220,11 @@ def test_nor_does_one_of_64_bits(magic: bytes, size: int) -> None:
     heard, truncated = decode(patch(patch(data, 20, "<Q", size), 28, "<Q", size))
     assert np.array_equal(heard, decode(WAV)[0])
     assert truncated is None
+
+
+def test_a_recording_of_silence_that_crashed_is_no_padding() -> None:
+    heard, truncated = decode(claim_bytes(encode("wav_s16", np.zeros((HZ, 2), np.float32), HZ), 0))
+    assert (len(heard), truncated) == (HZ, None)
 
 
 def test_an_empty_wav_is_empty_whatever_follows() -> None:
@@ -261,6 +275,22 @@ def test_a_fragmented_mp4_is_read_up_to_where_it_is_cut_off(flags: str) -> None:
         assert 0.9 * stop / len(data) - 0.6 / 8 < len(heard) / len(whole) < 1.1 * stop / len(data)
         n_same = len(heard) - HZ // 10
         assert np.array_equal(heard[:n_same], whole[:n_same])
+
+
+def test_boxes_of_64_bits_are_walked_too() -> None:
+    data = by_av("mp4", "aac", 128_000, container_options=FRAGMENTS)(tone(8.0, HZ, 440.0), HZ)
+    at = data.index(b"moov") - 4
+    wide = data[:at] + struct.pack(">I4sQ", 1, b"free", 24) + bytes(8) + data[at:]
+    assert np.array_equal(decode(wide)[0], decode(data)[0])
+    assert decode(cut(wide, 0.7))[1] is not None
+
+
+def test_an_mp4_with_an_index_is_whole_by_that() -> None:
+    data = encode("m4a_faststart", noise(2.0, HZ), HZ)
+    at = data.index(b"mdat") - 4
+    heard, truncated = decode(patch(data, at, ">I", len(data) - at + 1_000))
+    assert truncated is None
+    assert np.array_equal(heard, decode(data)[0])
 
 
 def test_a_caf_that_is_cut_off_says_so() -> None:
