@@ -13,7 +13,8 @@ time workers decoded, over the whole run and in its last tenth: a long file that
 them idle. A task that is held back, and takes no time of a core, does not count as one that decodes.
 
 ``pressure``: 20 hours, which are 14 GB of samples, decoded faster than the encoders take them, with default settings
-and an object store of 4 GB. How much of it was used at most, and what was spilled to disk.
+and an object store of 4 GB. How much of it was used at most, and what was spilled to disk; and what the largest worker
+held, without what it shares with others and with it: the one that decodes beside four encoders touches every block.
 
 Ray is told that there are four cores, so that three tasks may decode beside one encoder on any machine. The exit code
 is 1 where a limit is missed. Runs from a checkout: the m4a is made by the tests' encoder.
@@ -140,8 +141,12 @@ class Watch:
     def __init__(self) -> None:
         self.peak_bytes: dict[str, int] = {}
         """Of one process of each kind, since this began."""
+        self.own_bytes = 0
+        """Of one process, at any look, without what it shares with others: each that touched a block counts it."""
         self.decoding: list[int] = []
-        """How many decoded, at each look."""
+        """How many decoded, at each look ..."""
+        self.held: list[int] = []
+        """... and how many had something to decode, and did not."""
         self.store_bytes = 0
         self._last: dict[str, _Worker] = {}
         self._over = threading.Event()
@@ -176,24 +181,28 @@ class Watch:
                 self.store_bytes = max(self.store_bytes, int(ray.cluster_resources()["object_store_memory"] - free))
 
     def _note(self, workers: "list[_Worker]") -> None:
-        n_decoding = 0
+        n_decoding = n_held = 0
         for worker in workers:
+            self.own_bytes = max(self.own_bytes, worker.own_bytes)
             last = self._last.get(worker.folder.name)
             if last is None or worker.peak_bytes > last.peak_bytes:  # while it did this
                 self.peak_bytes[worker.kind] = max(worker.peak_bytes, self.peak_bytes.get(worker.kind, 0))
             worked = last is None or worker.ticks - last.ticks >= WORKING_TICKS
             n_decoding += worker.kind == "decode" and worked
+            n_held += worker.kind == "decode" and not worked
         self.decoding.append(n_decoding)
+        self.held.append(n_held)
         self._last = {worker.folder.name: worker for worker in workers}
 
 
 class _Worker(NamedTuple):
     """One of Ray's worker processes: what it is doing, the most resident memory it ever had, shared memory included,
-    and its time on cores."""
+    what it has now without that, and its time on cores."""
 
     folder: Path
     kind: str
     peak_bytes: int
+    own_bytes: int
     ticks: int
 
 
@@ -202,11 +211,12 @@ def _list_workers() -> Iterator[_Worker]:
         try:
             title = (folder / "cmdline").read_bytes().split(b"\0")[0].decode()
             if title.startswith("ray::"):
-                peak = re.search(r"VmHWM:\s+(\d+) kB", (folder / "status").read_text())
+                status = dict(re.findall(r"(\w+):\s+(\d+) kB", (folder / "status").read_text()))
+                peak, now, shared = (int(status.get(name, 0)) * 1024 for name in ("VmHWM", "VmRSS", "RssShmem"))
                 stage = re.search(r"_(split|decode|encode|write)\b", title, re.IGNORECASE)
                 times = (folder / "stat").read_text().rpartition(")")[2].split()[11:13]
                 kind = stage[1].lower() if stage else "other"
-                yield _Worker(folder, kind, int(peak[1]) * 1024 if peak else 0, sum(map(int, times)))
+                yield _Worker(folder, kind, peak, now - shared, sum(map(int, times)))
         except OSError:
             continue
 
@@ -277,13 +287,17 @@ def measure_skew(folder: Path, n_files: int, hours: float) -> Iterator[Figure]:
     _, watch, seconds = index([folder], folder / "index")
     first = next(at for at, n in enumerate(watch.decoding) if n)
     last = max(at for at, n in enumerate(watch.decoding) if n)
-    looks = watch.decoding[first : last + 1]
+    looks, held = watch.decoding[first : last + 1], watch.held[first : last + 1]
     room = N_CORES - 1  # the encoder holds a core
     tenth = max(1, len(looks) // 10)
-    for name, part in (("over the run", looks), ("in its last tenth", looks[-tenth:])):
+    for name, part, waited in (
+        ("over the run", looks, held),
+        ("in its last tenth", looks[-tenth:], held[-tenth:]),
+    ):
         idle = 100 * (1 - sum(part) / (room * len(part)))
-        detail = f"at work: {sum(part) / len(part):.2f} of {room}; {seconds:,.0f} s in all"
+        detail = f"at work: {sum(part) / len(part):.2f} of {room}; held back: {sum(waited) / len(part):.2f}"
         yield Figure("skew", f"decoders idle {name}", idle, "%", 100 * (1 - LEAST_BUSY), detail)
+    yield Figure("skew", "time", seconds, "s")
 
 
 def measure_pressure(folder: Path, hours: float) -> Iterator[Figure]:
@@ -291,7 +305,8 @@ def measure_pressure(folder: Path, hours: float) -> Iterator[Figure]:
     _, watch, seconds = index([folder], folder / "index", pause_s=0.02 * N_CORES, actors=None)
     yield Figure("pressure", "spilled", _spilled_bytes() / 1e9, "GB", MOST_SPILLED_GB)
     yield Figure("pressure", "object store used at most", watch.store_bytes / 1e9, "GB", STORE_BYTES / 1e9)
-    yield Figure("pressure", "largest worker", watch.largest_gb, "GB", LONG_MAX_GB, watch.list_peaks())
+    yield Figure("pressure", "largest worker, the object store aside", watch.own_bytes / 1e9, "GB", LONG_MAX_GB)
+    yield Figure("pressure", "largest worker with its share of that", watch.largest_gb, "GB", None, watch.list_peaks())
     yield Figure("pressure", "time", seconds, "s")
 
 
