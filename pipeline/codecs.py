@@ -16,6 +16,7 @@ import numpy as np
 import numpy.typing as npt
 import soundfile
 
+from pipeline.chunks import View, find_cut, find_sound, is_cut_caf, is_unknown
 from pipeline.errors import FileFailure
 from pipeline.read import (
     Bytes,
@@ -71,13 +72,10 @@ def open_reader(source: Bytes) -> "SoundfileReader | AvReader":
 # --- libsndfile -------------------------------------------------------------------------------------------------------
 
 _CLAIM = re.compile(r"(?:data|SSND|BODY|riff|Riff size|Data Size) *: (\d+) \(should be (\d+)\)")
-"""What libsndfile logs on a header that promises more, or less, than there is."""
-
-_ENDLESS_BYTES = 0x7FFF_0000
-"""Sizes from here on (0x7fffffff, 0xffffffff, less a header) say "unknown" in files written to a pipe."""
+"""What libsndfile logs on a header that promises more, or less, than there is; of wav and AIFF, ``chunks`` knows."""
 
 _ENDLESS_SAMPLES = 1 << 62
-"""Likewise libsndfile's own count, of a flac that states none. (Of a wav whose recorder crashed it counts 0.)"""
+"""Likewise libsndfile's own count, of a flac that states none."""
 
 _CODECS = {
     "PCM_S8": "pcm_s8",
@@ -99,6 +97,7 @@ class SoundfileReader:
 
     def __init__(self, source: Bytes) -> None:
         self._source = source
+        self._sound = find_sound(source)
         self._file = self._open()
         self.n_read = 0
         counted: int = self._file.frames
@@ -120,7 +119,19 @@ class SoundfileReader:
             self._file, self.n_read = self._open(), 0
         return self.n_read == sample
 
+    @property
+    def note(self) -> str | None:
+        """Why there may be less than promised, where nothing failed."""
+        sound = self._sound
+        if sound is None or sound.promised_bytes is None:
+            return None
+        goes_on = sound.size_bytes < sound.promised_bytes == self._source.size_bytes - sound.begin
+        return "the file goes on, but its header ends the sound there" if goes_on else None
+
     def _open(self) -> Any:
+        if self._sound is not None and self._sound.head is not None:
+            view = View(self._source, self._sound.begin, self._sound.size_bytes, self._sound.head)
+            return soundfile.SoundFile(view)
         self._source.seek(0)
         # An error while it reads by itself is no sample, and shows when FFmpeg is asked for the rest.
         descriptor = self._source.descriptor
@@ -142,6 +153,8 @@ class SoundfileReader:
 
     def stopped_short(self) -> bool:
         """Whether there may be more: an error, no samples, fewer than counted, or bytes of a flac left unread."""
+        if self._sound is not None and self._sound.promised_bytes == 0:
+            return False  # FFmpeg would take the chunks behind for samples
         if self.trouble or not self.n_read or self.n_read < (self.n_samples or 0):
             return True
         return self._file.format == "FLAC" and self._source.tell() < 0.99 * self._source.size_bytes
@@ -153,9 +166,13 @@ class SoundfileReader:
         if self.n_samples is None:
             return None
         promised = float(self.n_samples)
-        if claim := _CLAIM.search(self._file.extra_info):
+        if self._sound is not None:
+            if self._sound.promised_bytes is None:
+                return None
+            promised *= self._sound.promised_bytes / max(1, self._sound.size_bytes)
+        elif claim := _CLAIM.search(self._file.extra_info):
             claimed_bytes, found_bytes = int(claim[1]), int(claim[2])
-            if claimed_bytes >= _ENDLESS_BYTES:
+            if is_unknown(claimed_bytes):
                 return None
             promised *= max(1.0, claimed_bytes / max(1, found_bytes))
         return promised / float(self._file.samplerate)
@@ -193,10 +210,14 @@ class AvReader:
         self._size_bytes = source.size_bytes
         self._known = begins_as_audio(source)
         self._at_s = 0.0  # where the next frame is due
+        cut = find_cut(source)
+        if cut is not None:
+            self.trouble = "its last box is cut off"
         source.seek(0)
         try:
             self._container = av.open(
-                source,
+                # Of half an index of a fragment, FFmpeg makes an error of the whole file.
+                View(source, 0, cut[1]) if cut is not None and cut[0] != b"mdat" else source,
                 "r",
                 container_options={"format_whitelist": _FORMATS},
                 metadata_errors="ignore",
@@ -208,6 +229,8 @@ class AvReader:
             self._timed = self._container.format.name in _TIMED_FORMATS
             if self._container.format.name == "ogg":
                 self._look_at_ogg_end(source)
+            if self._container.format.name == "caf":
+                self._look_at_caf_end(source)
             self._stream = self._choose()
             self.info = self._describe(source)
         except BaseException:
@@ -308,6 +331,12 @@ class AvReader:
             self.trouble = "the last Ogg page is cut off"
         # The duration is taken from the last page: where that belongs to a later stream, FFmpeg estimates it instead.
         self._timed &= same_stream
+
+    def _look_at_caf_end(self, source: Bytes) -> None:
+        position = source.tell()
+        if is_cut_caf(source):
+            self.trouble = "cut off before the end of its samples"
+        source.seek(position)
 
     def _not_opened(self, message: str) -> FileFailure:
         if self._known:

@@ -178,7 +178,8 @@ class AudioStream:
         expected_s = self.info.expected_duration_s if self._stop_s is None else self._stop_s
         if expected_s is not None and expected_s - self._decoded_s > _tolerance_s(self.info):
             found = f"{self._decoded_s:.3f} s decoded of {expected_s:.3f} s"
-            return f"{found}: {self._trouble}" if self._trouble else found
+            why = self._trouble or (self._reader.note if isinstance(self._reader, SoundfileReader) else None)
+            return f"{found}: {why}" if why else found
         return self._trouble if self._stop_s is None else None
 
     def _pieces(self, *, exactly: bool) -> Iterator[Piece]:

@@ -13,7 +13,7 @@ import tarfile
 import tempfile
 from collections import Counter
 from collections.abc import Iterator
-from contextlib import contextmanager
+from contextlib import contextmanager, suppress
 from dataclasses import dataclass
 from typing import BinaryIO, cast
 
@@ -26,6 +26,8 @@ AT_ONCE_BYTES = 16 * 2**20
 """Members of remote shards up to this size are read in one request, into memory."""
 
 _AHEAD_BYTES = 8192
+_MOST_PADDING_BYTES = 2**20  # behind the end of a tar file: usual are up to 10 kB
+_MOST_LINKS = 10
 _TAR = ".tar"
 _TABLES = (rows.PARQUET, rows.ARROW)
 _MEMBER = re.compile(r"\.(?:tar|parquet|arrow)#", re.IGNORECASE)
@@ -80,10 +82,10 @@ def is_sized(uri: str) -> bool:
 
 
 def list_members(shard: str) -> Iterator[tuple[str, Place]]:
-    """The uri and the place of each file in a shard, in their order. The bytes of the files are not read.
+    """The uri and the place of each file in a shard, in their order, links last. The bytes of the files are not read.
 
     Raises:
-        tarfile.TarError: it is no tar file, or ends in the middle of one; after what comes before.
+        tarfile.TarError: it is no tar file, or not whole, or more than one; after the files that are there whole.
         CorpusError: it is a table without a column of audio, or with several.
         Exception: it cannot be read; each store has errors of its own.
     """
@@ -103,15 +105,87 @@ def _list_rows(shard: str) -> Iterator[tuple[str, Place]]:
 
 
 def _list_ranges(shard: str) -> Iterator[tuple[str, Place]]:
+    links: list[_Link] = []
+    broken = None
+    try:
+        for member in _read_headers(shard):
+            if member.islnk() or member.issym():
+                links.append(_Link(member.name, _find_target(member), member.offset))
+            elif member.isfile():
+                yield member.name, _locate(shard, member)
+    except tarfile.TarError as error:
+        broken = error
+    yield from _follow(shard, links)
+    if broken is not None:
+        raise broken
+
+
+def _read_headers(shard: str) -> Iterator[tarfile.TarInfo]:
+    """The members of a tar file that are there with all their bytes.
+
+    Raises:
+        tarfile.TarError: it does not go on to its mark of the end, or beyond that. tarfile itself takes whatever is no
+            header for the end, and nothing at all too: a copy that stopped between two members.
+    """
     opened = storage.open_remote(shard) if storage.is_url(shard) else cast(BinaryIO, _Headers(shard))
-    with opened as file, tarfile.open(fileobj=file, mode="r:") as tar:
-        while (member := tar.next()) is not None:
-            tar.members.clear()  # type: ignore[attr-defined]  # it would keep all of them
-            if member.isfile():
-                yield member.name, Place(shard, member.offset_data, member.size)
-        file.seek(tar.offset)
-        if file.read(tarfile.BLOCKSIZE).strip(b"\0"):  # tarfile takes whatever is no header for the end
-            raise tarfile.ReadError(f"no header at byte {tar.offset}")
+    with opened as file:
+        n_bytes = file.seek(0, io.SEEK_END)
+        file.seek(0)
+        with tarfile.open(fileobj=file, mode="r:") as tar:
+            while (member := tar.next()) is not None:
+                tar.members.clear()  # type: ignore[attr-defined]  # it would keep all of them
+                if tar.offset > n_bytes:
+                    if member.offset_data + member.size <= n_bytes:  # it was to be filled up to a whole block
+                        yield member
+                    raise tarfile.ReadError(f"cut off at byte {n_bytes}, after {member.name} began")
+                yield member
+            _check_end(file, tar.offset)
+
+
+def _check_end(file: BinaryIO, at: int) -> None:
+    file.seek(at)
+    mark = file.read(tarfile.BLOCKSIZE)
+    if mark.strip(b"\0"):
+        raise tarfile.ReadError(f"no header at byte {at}")
+    if len(mark) < tarfile.BLOCKSIZE:
+        raise tarfile.ReadError(f"cut off at byte {at}: it has no mark of its end")
+    for _ in range(_MOST_PADDING_BYTES // _AHEAD_BYTES):
+        if file.read(_AHEAD_BYTES).strip(b"\0"):
+            raise tarfile.ReadError(f"it goes on behind its end at byte {at}, as two tar files in one do")
+
+
+@dataclass(frozen=True)
+class _Link:
+    name: str
+    target: str
+    offset: int
+
+
+def _find_target(link: tarfile.TarInfo) -> str:
+    """The name, in its plainest form, of the member that a link is to: of a symbolic one from its own folder on."""
+    folder = os.path.dirname(link.name) if link.issym() else ""
+    return os.path.normpath(os.path.join(folder, link.linkname))
+
+
+def _follow(shard: str, links: list[_Link]) -> Iterator[tuple[str, Place]]:
+    """The members that are links, each with the bytes of what it is to; with none, where that is not in the shard."""
+    targets = {os.path.normpath(link.name): link.target for link in links}
+    ends = {link: link.target for link in links}
+    for link in links:
+        for _ in range(_MOST_LINKS):  # to each other
+            ends[link] = targets.get(ends[link], ends[link])
+    wanted, found = set(ends.values()), dict[str, Place]()
+    with suppress(tarfile.TarError):
+        for member in _read_headers(shard) if links else ():
+            if member.isfile() and (name := os.path.normpath(member.name)) in wanted:
+                found[name] = _locate(shard, member)
+    for link in links:
+        yield link.name, found.get(ends[link], Place(shard, link.offset, 0))
+
+
+def _locate(shard: str, member: tarfile.TarInfo) -> Place:
+    """Where a file lies. A sparse one does not lie in one piece, and is none."""
+    return Place(shard, member.offset_data, 0 if member.issparse() else member.size)
 
 
 def find_member(uri: str) -> Place:

@@ -238,7 +238,7 @@ def one_line(error: Exception) -> str:
 # --- how files begin --------------------------------------------------------------------------------------------------
 
 _EXACT = re.compile(
-    rb"(?:RIFF|RIFX|RF64).{4}WAVE|FORM.{4}(?:AIF[FC]|8SVX|16SV)|fLaC|\.snd|dns\.|caff|riff\x2e\x91\xcf\x11"
+    rb"(?:RIFF|RIFX|RF64|BW64).{4}WAVE|FORM.{4}(?:AIF[FC]|8SVX|16SV)|fLaC|\.snd|dns\.|caff|riff\x2e\x91\xcf\x11"
     rb"|Creative Voice File|NIST_1A",
     re.DOTALL,
 )

@@ -21,7 +21,7 @@ from pipeline.file import estimate_seconds
 from pipeline.ledger import empty_row
 from pipeline.members import Place, is_sized
 from pipeline.ranges import Range, range_of
-from pipeline.read import hash_file, locate, one_line
+from pipeline.read import hash_file, locate, unreadable
 from pipeline.recording import Recording, fetched
 from pipeline.window import (
     FRAME_S,
@@ -192,7 +192,11 @@ class _File:
             path = self.place.shard if isinstance(self.place, Place) else self.place
             size_bytes, modified_ns = storage.describe(path)
         except Exception as error:  # each store has errors of its own
-            raise FileFailure("read", "changed_while_reading", f"gone while it was read: {one_line(error)}") from None
+            failure = unreadable(error)
+            if failure.reason != "vanished":
+                raise failure from None
+            message = f"gone while it was read: {failure.message}"
+            raise FileFailure("read", "changed_while_reading", message) from None
         if modified_ns != self.modified_ns or (isinstance(self.place, str) and size_bytes != self.size_bytes):
             raise FileFailure(
                 "read", "changed_while_reading", "size or time changed since the file was listed; run again"

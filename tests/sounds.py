@@ -376,7 +376,23 @@ def _bad_headers(stereo: Samples) -> _Broken:
         "encrypted.m4a": (m4a.replace(b"mp4a", b"drms"), "failed", "unsupported"),
         "silent_film.mp4": (by_av("mp4", "", film="silent")(stereo, 44_100), "failed", "no_audio_stream"),
         "claims_a_gigabyte.wav": (claim_bytes(wav, 1_000_000_000), "indexed", "truncated"),
+        "claims_half_of_it.wav": (claim_bytes(wav, len(wav) // 2), "indexed", "truncated"),
+        "claims_half_of_it.aiff": (_claim_aiff_bytes(encode("aiff", stereo, 44_100)), "indexed", "truncated"),
+        "two_in_one.wav": (wav + wav, "indexed", "truncated"),
+        "empty_but_tagged.wav": (
+            claim_bytes(wav[:44], 0) + b"LIST" + struct.pack("<I", 4_000) + bytes(range(250)) * 16,
+            "failed",
+            "too_short",
+        ),
     }
+
+
+def _claim_aiff_bytes(aiff: bytes) -> bytes:
+    """An AIFF whose header counts half of its frames and bytes."""
+    n_frames = struct.unpack_from(">I", aiff, aiff.index(b"COMM") + 10)[0]
+    at = aiff.index(b"SSND") + 4
+    half = patch(aiff, at, ">I", struct.unpack_from(">I", aiff, at)[0] // 2)
+    return patch(half, aiff.index(b"COMM") + 10, ">I", n_frames // 2)
 
 
 def _bad_samples(stereo: Samples) -> _Broken:
@@ -396,7 +412,8 @@ def _bad_samples(stereo: Samples) -> _Broken:
 
 
 def _cut_files(stereo: Samples, wide: Samples) -> _Broken:
-    narrow = ("wav_s16", "wav_extensible", "rf64", "w64", "aiff", "au", "flac", "mp3", "ogg_vorbis", "m4a_faststart")
+    names = ["wav_s16", "wav_extensible", "rf64", "w64", "aiff", "au", "caf", "flac", "mp3", "ogg_vorbis"]
+    narrow = [*names, "m4a_faststart"]
     files = {f"cut_{name}.{FORMATS[name].suffix}": cut(encode(name, stereo, 44_100)) for name in narrow}
     for name in ("ogg_opus", "webm_opus"):
         files[f"cut_{name}.{FORMATS[name].suffix}"] = cut(encode(name, wide, 48_000))
@@ -414,6 +431,9 @@ def _odd_but_healthy(stereo: Samples, mono: Samples, wide: Samples) -> _Broken:
         "m4a_named.ogg": encode("m4a", stereo, 44_100),
         "no_extension": flac,
         "odd_chunk.wav": wav[:36] + odd_chunk + wav[36:],
+        "bw64.wav": b"BW64" + encode("rf64", stereo, 44_100)[4:],
+        "padded.wav": wav + bytes(32_768),
+        "tag_behind.wav": wav + with_cover(b""),
         "trailing_chunk.wav": wav + b"LIST" + struct.pack("<I", 4_000) + bytes(4_000),
         "from_a_pipe.wav": claim_bytes(wav, 0xFFFF_FFFF),
         "claims_four_gigabytes.wav": claim_bytes(wav, 0xFFFF_FFDB),

@@ -208,8 +208,12 @@ def published(config: Config) -> dict[str, list[Any]]:
     }
 
 
-@pytest.mark.parametrize("harm", ["none", "cut off", "in the middle", "near the end", "at the start"])
-@pytest.mark.parametrize("suffix", ["wav", "flac"])
+HARMS = ["none", "cut off", "in the middle", "near the end", "at the start"]
+
+
+@pytest.mark.parametrize(
+    ("suffix", "harm"), [*((suffix, harm) for suffix in ("wav", "flac") for harm in HARMS), ("wav", "goes on")]
+)
 def test_an_index_of_parts_is_an_index_of_wholes(tmp_path: Path, suffix: str, harm: str) -> None:
     """Whatever is wrong with a recording: what is published is what one task that streams it would give, at once."""
     folder = tmp_path / "in"
@@ -218,6 +222,8 @@ def test_an_index_of_parts_is_an_index_of_wholes(tmp_path: Path, suffix: str, ha
     write(folder / "short.wav", 2.0)
     if harm == "cut off":
         cut_off(path, 0.8)
+    elif harm == "goes on":
+        path.write_bytes(path.read_bytes() + np.random.default_rng(8).bytes(500_000))
     elif harm != "none":
         damage(path, {"in the middle": 0.5, "near the end": 0.97, "at the start": 0.02}[harm])
     configs = [
@@ -232,7 +238,7 @@ def test_an_index_of_parts_is_an_index_of_wholes(tmp_path: Path, suffix: str, ha
     damaged = suffix == "flac" and harm != "none"
     assert (max(n_parts) > 4) is not (suffix == "flac" and harm in ("cut off", "near the end"))
     [long] = [row for row in read(configs[0].into, "files", ["uri", "reason"]) if row["uri"] == str(path)]
-    assert (long["reason"] == "truncated") is (damaged or harm == "cut off")
+    assert (long["reason"] == "truncated") is (damaged or harm in ("cut off", "goes on"))
 
 
 def test_a_recording_that_changes_between_its_parts_is_not_published(tmp_path: Path) -> None:

@@ -3,6 +3,7 @@
 import io
 import os
 import tarfile
+from collections.abc import Callable
 from pathlib import Path
 from typing import Any
 
@@ -67,7 +68,7 @@ def test_members_are_ranges_of_their_shard(tmp_path: Path, form: int) -> None:
     shard = write_shard(tmp_path / "s.tar", members, format=form)
     with tarfile.open(shard, "a") as tar:  # neither is a file
         tar.addfile(tarfile.TarInfo("folder.wav"))
-        for kind, name in ((tarfile.DIRTYPE, "d.wav"), (tarfile.SYMTYPE, "link.wav")):
+        for kind, name in ((tarfile.DIRTYPE, "d.wav"), (tarfile.FIFOTYPE, "pipe.wav")):
             info = tarfile.TarInfo(name)
             info.type = kind
             tar.addfile(info)
@@ -110,6 +111,121 @@ def test_shards_are_looked_into_where_they_are_named(tmp_path: Path) -> None:
     assert "c.wav" in listed(shard, hidden=True)
     row = listed(shard)["s.tar#a.wav"]
     assert (row["size_bytes"], row["modified_ns"], row["reason"]) == (5, shard.stat().st_mtime_ns, None)
+
+
+def add_links(shard: Path, links: dict[str, tuple[bytes, str]]) -> None:
+    with tarfile.open(shard, "a") as tar:
+        for name, (kind, target) in links.items():
+            info = tarfile.TarInfo(name)
+            info.type, info.linkname = kind, target
+            tar.addfile(info)
+
+
+def test_links_are_what_they_are_to(tmp_path: Path) -> None:
+    shard = write_shard(tmp_path / "s.tar", [("./in/a.wav", b"first"), ("b.wav", b"second"), ("in/b.wav", b"third")])
+    hard, soft = tarfile.LNKTYPE, tarfile.SYMTYPE
+    add_links(
+        shard,
+        {
+            "hard.wav": (hard, "./in/a.wav"),
+            "in/hard.wav": (hard, "b.wav"),
+            "in/soft.wav": (soft, "b.wav"),
+            "in/up.wav": (soft, "../b.wav"),
+            "chain.wav": (soft, "in/../hard.wav"),
+            "outside.wav": (soft, "/etc/passwd"),
+            "above.wav": (soft, "../b.wav"),
+            "gone.wav": (hard, "c.wav"),
+            "loop.wav": (soft, "back.wav"),
+            "back.wav": (soft, "loop.wav"),
+        },
+    )
+    found = {}
+    for uri, place in list_members(str(shard)):
+        assert find_member(uri) == place
+        with open_member(place) as file:
+            found[uri.removeprefix(f"{shard}#")] = file.read()
+    assert found == {
+        "./in/a.wav": b"first",
+        "b.wav": b"second",
+        "in/b.wav": b"third",
+        "hard.wav": b"first",
+        "in/hard.wav": b"second",
+        "in/soft.wav": b"third",
+        "in/up.wav": b"second",
+        "chain.wav": b"first",
+        **dict.fromkeys(["outside.wav", "above.wav", "gone.wav", "loop.wav", "back.wav"], b""),
+    }
+
+
+def test_a_sparse_member_is_listed_and_has_no_bytes(tmp_path: Path) -> None:
+    """They do not lie in one piece: what does, a table of its pieces first, would be taken for sound."""
+    sparse = tarfile.TarInfo("a.wav")
+    sparse.size, sparse.pax_headers = 8, {"GNU.sparse.major": "0", "GNU.sparse.minor": "1", "GNU.sparse.map": "0,4,8,4"}
+    with tarfile.open(tmp_path / "s.tar", "w", format=tarfile.PAX_FORMAT) as tar:
+        tar.addfile(sparse, io.BytesIO(b"12345678"))
+        tar.addfile(tarfile.TarInfo("b.wav"))
+    places = {uri.split("#")[1]: place.size_bytes for uri, place in list_members(str(tmp_path / "s.tar"))}
+    assert places == {"a.wav": 0, "b.wav": 0}
+
+
+def test_links_out_of_a_shard_are_failures(tmp_path: Path) -> None:
+    shard = write_shard(tmp_path / "s.tar", sounds(1))
+    add_links(shard, {"same.wav": (tarfile.SYMTYPE, "1.wav"), "out.wav": (tarfile.SYMTYPE, "../1.wav")})
+    config = configure(tmp_path, shard)
+    index(config)
+    files = {row[0].split("#")[1]: row[1:] for row in live(config.into)["files"]}
+    assert files["same.wav"] == files["1.wav"]
+    assert [files["same.wav"][1], files["out.wav"][1]] == [None, "empty"]
+
+
+def read_to_its_end(shard: Path, data: bytes) -> tuple[list[str], str]:
+    """The members that are found of a shard, and what is said of its end."""
+    shard.write_bytes(data)
+    fsspec.filesystem("memory").pipe_file("/shards/s.tar", data)
+    outcomes = []
+    for uri in (str(shard), "memory:///shards/s.tar"):
+        found, said = [], ""
+        try:
+            for member, _ in list_members(uri):
+                found.append(member.removeprefix(f"{uri}#"))
+        except tarfile.TarError as error:
+            said = str(error)
+        outcomes.append((found, said))
+    assert outcomes[0] == outcomes[1]
+    return outcomes[0]
+
+
+def test_a_shard_that_is_cut_off_anywhere_is_not_whole(tmp_path: Path) -> None:
+    """Also between two members, and after the last one."""
+    names = ["a.wav", "b.wav", "c.wav"]
+    shard = write_shard(tmp_path / "s.tar", [(name, b"sound" * 200) for name in names])
+    data = shard.read_bytes()
+    places = [place for _, place in list_members(str(shard))]
+    header, block = 512, 512
+    for k, place in enumerate(places):
+        begin, end = place.offset, place.offset + place.size_bytes
+        for at in (begin - header + 100, begin, begin + 300, end - 1):
+            assert read_to_its_end(shard, data[:at])[0] == names[:k]
+        for at in (end, end + 1, begin + 2 * block):
+            found, said = read_to_its_end(shard, data[:at])
+            assert found == names[: k + 1]
+            assert f"cut off at byte {at}" in said
+    end = places[-1].offset + 2 * block
+    assert read_to_its_end(shard, data[: end + block]) == (names, "")  # one block of zeros is enough
+    assert read_to_its_end(shard, data[: end + 2 * block]) == (names, "")
+    assert read_to_its_end(shard, data + bytes(100_000)) == (names, "")
+    assert read_to_its_end(shard, data[: end + block - 1])[1] == f"cut off at byte {end}: it has no mark of its end"
+
+
+def test_two_shards_in_one_file_are_not_whole(tmp_path: Path) -> None:
+    one = write_shard(tmp_path / "s.tar", [("a.wav", b"first")]).read_bytes()
+    two = write_shard(tmp_path / "s.tar", [("b.wav", b"second")]).read_bytes()
+    for behind in (two, bytes(20_480) + two):
+        found, said = read_to_its_end(tmp_path / "s.tar", one + behind)
+        assert found == ["a.wav"]
+        assert said == "it goes on behind its end at byte 1024, as two tar files in one do"
+    rows = listed(tmp_path / "s.tar")
+    assert {name: row["reason"] for name, row in rows.items()} == {"s.tar": "not_audio", "s.tar#a.wav": None}
 
 
 def test_what_is_wrong_with_a_shard_is_a_row(tmp_path: Path) -> None:
@@ -232,16 +348,32 @@ def test_members_of_a_shard_that_cannot_be_read_stay(tmp_path: Path, monkeypatch
     assert [row[2] for row in live(config.into)["files"]] == [None] * 3
 
 
-def test_a_shard_that_changes_while_it_is_read_is_a_failure(tmp_path: Path) -> None:
+def put_out_of_reach(path: Path) -> None:
+    path.unlink()
+    path.symlink_to(path)
+
+
+@pytest.mark.parametrize(
+    ("change", "reason", "said"),
+    [
+        (os.utime, "changed_while_reading", "size or time changed"),
+        (os.unlink, "changed_while_reading", "gone while it was read"),
+        (put_out_of_reach, "unreadable", "Too many levels of symbolic links"),
+    ],
+)
+def test_a_shard_that_changes_while_it_is_read_is_a_failure(
+    tmp_path: Path, change: Callable[[Path], None], reason: str, said: str
+) -> None:
     shard = write_shard(tmp_path / "s.tar", sounds(5))
     [row] = list_corpus([str(shard)]).to_pylist()
     audio = {"content_hash": None, "size_bytes": row["size_bytes"], "uris": [row["uri"]]}
     audio |= {"modified_ns": [row["modified_ns"]], "offsets": [row["offset"]]}
     blocks = decode_batch({"batch_id": "b", "audios": [audio]}, DecodeConfig(), GRID, 1)
     next(blocks)
-    os.utime(shard)
+    change(shard)
     [file] = [file for block in blocks for rows in block["files"].to_pylist() if rows for file in rows]
-    assert file["reason"] == "changed_while_reading"
+    assert (file["status"], file["stage"], file["reason"]) == ("failed", "read", reason)
+    assert said in file["message"]
 
 
 def test_shards_lie_in_object_stores_too(tmp_path: Path) -> None:
