@@ -26,6 +26,9 @@ AT_ONCE_BYTES = 16 * 2**20
 """Members of remote shards up to this size are read in one request, into memory."""
 
 _AHEAD_BYTES = 8192
+_WORTH_A_REQUEST_BYTES = 2**20
+"""What a store sends in about the time that a further request takes."""
+
 _MOST_PADDING_BYTES = 2**20  # behind the end of a tar file: usual are up to 10 kB
 _MOST_LINKS = 10
 _TAR = ".tar"
@@ -127,8 +130,7 @@ def _read_headers(shard: str) -> Iterator[tarfile.TarInfo]:
         tarfile.TarError: it does not go on to its mark of the end, or beyond that. tarfile itself takes whatever is no
             header for the end, and nothing at all too: a copy that stopped between two members.
     """
-    opened = storage.open_remote(shard) if storage.is_url(shard) else cast(BinaryIO, _Headers(shard))
-    with opened as file:
+    with cast(BinaryIO, _Headers(shard)) as file:
         n_bytes = file.seek(0, io.SEEK_END)
         file.seek(0)
         with tarfile.open(fileobj=file, mode="r:") as tar:
@@ -230,29 +232,48 @@ def _open(path: str) -> BinaryIO:
     return storage.open_remote(path) if storage.is_url(path) else open(path, "rb")
 
 
-class _Headers(storage.FileAround):
-    """A local file to read a little of, here and there. It knows where it is: Python's own files ask the system at each
-    ``tell``, which takes three times as long where sixteen threads do so."""
+class _Headers(io.RawIOBase):
+    """A shard to read a little of, here and there: by the descriptor, or by requests to its store.
 
-    def __init__(self, path: str) -> None:
-        super().__init__(open(path, "rb", buffering=0))  # noqa: SIM115
+    A store is asked for what is between two headers as well, where that takes less time than one more request. The
+    position is kept here: Python's own files ask the system at each ``tell``, which takes three times as long where
+    sixteen threads do so.
+    """
+
+    def __init__(self, shard: str) -> None:
+        self._local = None if storage.is_url(shard) else open(shard, "rb", buffering=0)  # noqa: SIM115
+        self._shard = shard
+        self._size = storage.describe(shard)[0] if self._local is None else os.fstat(self._local.fileno()).st_size
         self._at, self._from, self._held = 0, 0, b""
+
+    def close(self) -> None:
+        if self._local is not None:
+            self._local.close()
+        super().close()
 
     def read(self, size: int | None = -1, /) -> bytes:
         if size is None or size < 0:
             raise ValueError("headers are read by their size")
         begin = self._at - self._from
         if not 0 <= begin <= begin + size <= len(self._held):
+            n_bytes = max(0, min(max(size, self._ahead()), self._size - self._at))
+            if self._local is not None:
+                self._held = os.pread(self._local.fileno(), n_bytes, self._at)
+            else:
+                self._held = storage.read_range(self._shard, self._at, n_bytes)
             self._from, begin = self._at, 0
-            self._held = os.pread(self._file.fileno(), max(size, _AHEAD_BYTES), self._at)
         data = self._held[begin : begin + size]
         self._at += len(data)
         return data
 
+    def _ahead(self) -> int:
+        skipped = self._at - self._from - len(self._held)
+        if self._local is not None or skipped > _WORTH_A_REQUEST_BYTES:
+            return _AHEAD_BYTES
+        return 8 * _AHEAD_BYTES if not self._held else 4 * _WORTH_A_REQUEST_BYTES
+
     def seek(self, offset: int, whence: int = io.SEEK_SET, /) -> int:
-        if whence == io.SEEK_END:
-            offset += os.fstat(self._file.fileno()).st_size
-        self._at = offset + (self._at if whence == io.SEEK_CUR else 0)
+        self._at = offset + {io.SEEK_SET: 0, io.SEEK_CUR: self._at, io.SEEK_END: self._size}[whence]
         return self._at
 
     def tell(self) -> int:

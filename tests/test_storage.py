@@ -323,6 +323,41 @@ def test_a_folder_that_is_closed_is_a_failure_and_a_source_that_is_one_stops_the
     assert said == {"flaky:///corpus/a.wav": None, "flaky:///corpus/sub": "folder cannot be listed: Forbidden"}
 
 
+@pytest.mark.parametrize(("member_bytes", "n_members"), [(100_000, 30), (3_000, 300)])
+def test_of_a_remote_shard_little_is_read_beside_its_headers(
+    flaky: str, tmp_path: Path, monkeypatch: pytest.MonkeyPatch, member_bytes: int, n_members: int
+) -> None:
+    """Large members are passed over; small ones come along, for each request takes its time, too."""
+    monkeypatch.setattr(members, "_WORTH_A_REQUEST_BYTES", 2**14)
+    monkeypatch.setattr(members, "_AHEAD_BYTES", 2**11)
+    with tarfile.open(tmp_path / "s.tar", "w") as tar:
+        for k in range(n_members):
+            info = tarfile.TarInfo(f"{k}.wav")
+            info.size = member_bytes
+            tar.addfile(info, io.BytesIO(bytes([k % 250 + 1]) * member_bytes))
+    data = (tmp_path / "s.tar").read_bytes()
+    url = put(f"{flaky}/s.tar", data)
+    asked: list[int] = []
+    read = storage.read_range
+
+    def read_range(url: str, offset: int, size_bytes: int) -> bytes:
+        asked.append(size_bytes)
+        return read(url, offset, size_bytes)
+
+    monkeypatch.setattr(storage, "read_range", read_range)
+    remote, local = (
+        [(uri.split("#")[1], place.offset, place.size_bytes) for uri, place in list_members(shard)]
+        for shard in (url, str(tmp_path / "s.tar"))
+    )
+    assert remote == local
+    assert len(remote) == n_members
+    if member_bytes > 2**14:
+        assert sum(asked) < len(data) / 10
+        assert len(asked) < n_members + 20  # and some for what is behind its end
+    else:
+        assert len(asked) < len(data) / 2**16 + 5
+
+
 # --- reading ----------------------------------------------------------------------------------------------------------
 
 
