@@ -152,7 +152,9 @@ def _check_end(file: BinaryIO, at: int) -> None:
     if len(mark) < tarfile.BLOCKSIZE:
         raise tarfile.ReadError(f"cut off at byte {at}: it has no mark of its end")
     for _ in range(_MOST_PADDING_BYTES // _AHEAD_BYTES):
-        if file.read(_AHEAD_BYTES).strip(b"\0"):
+        if not (behind := file.read(_AHEAD_BYTES)):
+            return
+        if behind.strip(b"\0"):
             raise tarfile.ReadError(f"it goes on behind its end at byte {at}, as two tar files in one do")
 
 
