@@ -94,6 +94,9 @@ def run_daft(folder: str, into: str, model: str) -> None:
     import daft
     import soundfile
 
+    # So few files would be one piece of work, for one core.
+    daft.set_execution_config(default_morsel_size=BATCH)
+
     @daft.cls(max_concurrency=len(os.sched_getaffinity(0)))
     class EmbedFile:
         def __init__(self) -> None:
