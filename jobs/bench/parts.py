@@ -100,7 +100,7 @@ def free_bytes(root: Path) -> int:
 
 def count_gpus(encoders: "Encoders") -> int:
     """How many GPUs these encoder processes hold."""
-    return math.ceil(encoders.most * encoders.wants.get("num_gpus", 0.0) - 1e-9)
+    return math.ceil(encoders.most * float(encoders.wants.get("num_gpus", 0.0)) - 1e-9)
 
 
 def encode_speed(
