@@ -8,6 +8,7 @@ waited for once for each call. Where a batch was too much after all, it is halve
 
 from collections.abc import Callable, Iterator, Sequence
 from functools import cached_property
+from threading import Lock
 from typing import Any
 
 import numpy as np
@@ -51,6 +52,8 @@ def share_call(lengths: Sequence[int]) -> int:
 class Batches:
     """Runs windows through a model on a device, in batches that fit there.
 
+    Several threads may call it: one starts its batches at a time, and on a GPU another does while it waits for them.
+
     Args:
         device: ``cpu`` or ``cuda``.
         windows: of 10 s in one batch, where they are not to be measured.
@@ -59,6 +62,7 @@ class Batches:
     def __init__(self, device: str, windows: int | None = None) -> None:
         self._device = device
         self._asked = windows
+        self._starting = Lock()
         self._samples = (windows or CPU_WINDOWS) * WINDOW_SAMPLES if windows or device == "cpu" else None
 
     @property
@@ -68,21 +72,19 @@ class Batches:
 
     def run(self, model: Run, windows: Sequence[Waveform]) -> Iterator[tuple[list[int], tuple[Embeddings, Any]]]:
         """For each batch the positions of its windows, and their clip embeddings and frame embeddings."""
-        if windows and self._samples is None:
-            self._samples = self._measure(model)
         lengths = [len(window) for window in windows]
         most = None if self._device == "cpu" or self._asked else share_call(lengths)
-        started = [
-            (batch, outputs)
-            for length, group in _group(lengths).items()
-            for batch, outputs in self._start(model, windows, group, length, most)
-        ]
-        if self._device != "cpu":
-            import torch
-
-            done: Any = torch.cuda.Event()  # type: ignore[no-untyped-call]
-            done.record(self._streams[1])  # after this call's last copy; what other streams do is not waited for
-            done.synchronize()
+        with self._starting:
+            if windows and self._samples is None:
+                self._samples = self._measure(model)
+            started = [
+                (batch, outputs)
+                for length, group in _group(lengths).items()
+                for batch, outputs in self._start(model, windows, group, length, most)
+            ]
+            copied = None if self._device == "cpu" else self._streams[1].record_event()
+        if copied is not None:  # of this call: what others have started meanwhile is not waited for
+            copied.synchronize()
         for batch, (clips, frames) in started:
             yield batch, (clips.numpy(), None if frames is None else frames.numpy())
 

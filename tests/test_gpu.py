@@ -2,6 +2,7 @@
 
 import copy
 from collections.abc import Iterator
+from concurrent.futures import ThreadPoolExecutor
 from typing import Any
 
 import numpy as np
@@ -82,13 +83,15 @@ def test_a_call_of_many_windows_is_several_batches(ours: Any) -> None:
     assert max(sizes) == 32 // BATCHES_PER_CALL
 
 
-def test_a_call_waits_for_its_own_copies_alone(ours: Any) -> None:
-    """Two calls in turn: what the first gave does not change with the second's use of the same memory."""
-    batches = Batches("cuda", 2)
-    first, second = (make_windows([250] * n) for n in (6, 8))
-    kept = [(batch, clips.copy(), clips) for batch, (clips, _) in batches.run(ours, first)]
-    list(batches.run(ours, second))
-    assert all(np.array_equal(copied, clips) for _, copied, clips in kept)
+def test_calls_of_two_threads_do_not_mix(ours: Any) -> None:
+    batches, calls = Batches("cuda"), [make_windows([250] * n + [3] * n) for n in (6, 8, 5, 7)]
+    with ThreadPoolExecutor(2) as pool:
+        called = list(pool.map(lambda windows: list(batches.run(ours, windows)), calls))
+    for windows, found in zip(calls, called, strict=True):
+        assert sorted(i for batch, _ in found for i in batch) == list(range(len(windows)))
+        for batch, (clips, _) in found:
+            alone, _ = ours(torch.from_numpy(np.stack([windows[i] for i in batch])).cuda())
+            assert relative(clips, alone.float().cpu().numpy()) < LARGEST_DIFFERENCE
 
 
 def test_what_does_not_fit_is_halved(ours: Any) -> None:

@@ -223,8 +223,12 @@ def test_what_does_not_fit_is_told_and_the_next_is_measured(
         return forward(self, values, **others)
 
     monkeypatch.setattr(PeAudioEncoder, "forward", run_short_of_memory)
-    assert encoder.main([*OPTIONS, "--batch", "2", "1"]) == 0
+    assert encoder.main([*OPTIONS, "--batch", "2", "1", "--profile"]) == 0
     rows = [json.loads(line) for line in capsys.readouterr().out.splitlines()]
     assert [row["batch"] for row in rows if row.get("fits") is False] == [2]
     assert {row["batch"] for row in rows if "way" in row} == {1}
     assert all(row["parity"] for row in rows if row.get("way", "").startswith("earshot"))
+    profile = [row for row in rows if row.get("part") == "profile"]
+    assert sum(row["share"] for row in profile if "stage" in row) == pytest.approx(1, abs=0.2)
+    assert sum(row["share"] for row in profile if "operation" in row) <= 1.0001
+    assert profile[-1].keys() == {"machine", "part", "operation", "self_s", "share"}
