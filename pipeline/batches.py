@@ -2,12 +2,13 @@
 
 A sound travels with others of its own length only, so nothing is padded. On a CPU a batch holds a few windows' worth
 of audio, since larger ones gain nothing there. On a GPU what one window needs is measured, and a batch holds as many as
-fit; where that was too much after all, it is halved and tried again. Copies to and from a GPU overlap with its work,
-and it is waited for once for each call.
+fit, or fewer so that a call has several: copies to and from the GPU overlap with its work on other batches, and it is
+waited for once for each call. Where a batch was too much after all, it is halved and tried again.
 """
 
 from collections.abc import Callable, Iterator, Sequence
 from functools import cached_property
+from threading import Lock
 from typing import Any
 
 import numpy as np
@@ -24,6 +25,14 @@ WINDOW_SAMPLES = 250 * HOP_SAMPLES
 """The window that sizes are counted in: 10 s. Shorter sounds are more in a batch."""
 
 CPU_WINDOWS = 2
+"""Not measured at the start, which would take a minute with a model of the default size: in bfloat16, with AVX512, a
+window takes 3.76, 3.73 and 3.71 s of one core in batches of 1, 2 and 4."""
+
+BATCHES_PER_CALL = 4
+"""On a GPU, where its size is measured: while one is worked on, the next is copied there and the last one back."""
+
+LEAST_GPU_WINDOWS = 4
+"""But no smaller batch is made for that: 40 s of sound keep a GPU busy."""
 
 GPU_SHARE = 0.8
 """How much of a GPU's free memory a batch may be expected to take; the rest is for what was not foreseen."""
@@ -35,8 +44,15 @@ def equal_batches(lengths: Sequence[int], size: int) -> Iterator[list[int]]:
         yield from (group[begin : begin + size] for begin in range(0, len(group), size))
 
 
+def share_call(lengths: Sequence[int]) -> int:
+    """How many samples a batch needs to hold, where windows of these lengths are to make some batches of equal size."""
+    return max(LEAST_GPU_WINDOWS * WINDOW_SAMPLES, -(-sum(lengths) // BATCHES_PER_CALL))
+
+
 class Batches:
     """Runs windows through a model on a device, in batches that fit there.
+
+    Several threads may call it: one starts its batches at a time, and on a GPU another does while it waits for them.
 
     Args:
         device: ``cpu`` or ``cuda``.
@@ -46,6 +62,7 @@ class Batches:
     def __init__(self, device: str, windows: int | None = None) -> None:
         self._device = device
         self._asked = windows
+        self._starting = Lock()
         self._samples = (windows or CPU_WINDOWS) * WINDOW_SAMPLES if windows or device == "cpu" else None
 
     @property
@@ -55,30 +72,34 @@ class Batches:
 
     def run(self, model: Run, windows: Sequence[Waveform]) -> Iterator[tuple[list[int], tuple[Embeddings, Any]]]:
         """For each batch the positions of its windows, and their clip embeddings and frame embeddings."""
-        if windows and self._samples is None:
-            self._samples = self._measure(model)
-        started = [
-            (batch, outputs)
-            for length, group in _group([len(window) for window in windows]).items()
-            for batch, outputs in self._start(model, windows, group, length)
-        ]
-        if self._device != "cpu":
-            import torch
-
-            torch.cuda.synchronize()
+        lengths = [len(window) for window in windows]
+        most = None if self._device == "cpu" or self._asked else share_call(lengths)
+        with self._starting:
+            if windows and self._samples is None:
+                self._samples = self._measure(model)
+            started = [
+                (batch, outputs)
+                for length, group in _group(lengths).items()
+                for batch, outputs in self._start(model, windows, group, length, most)
+            ]
+            copied = None if self._device == "cpu" else self._streams[1].record_event()
+        if copied is not None:  # of this call: what others have started meanwhile is not waited for
+            copied.synchronize()
         for batch, (clips, frames) in started:
             yield batch, (clips.numpy(), None if frames is None else frames.numpy())
 
     def _start(
-        self, model: Run, windows: Sequence[Waveform], group: list[int], length: int
+        self, model: Run, windows: Sequence[Waveform], group: list[int], length: int, most: int | None
     ) -> Iterator[tuple[list[int], tuple[Any, Any]]]:
+        """Batches of the ``group`` of windows of one ``length``, of ``most`` samples where that is given."""
         import torch
 
         while group:
             assert self._samples is not None
-            batch = group[: max(1, self._samples // length)]
+            size = max(1, self._samples // length)
+            batch = group[: size if most is None else min(size, -(-most // length))]
             try:
-                outputs = self._embed(model, np.stack([windows[i] for i in batch]))
+                outputs = self._embed(model, [windows[i] for i in batch])
             except torch.OutOfMemoryError:
                 if len(batch) == 1:
                     raise
@@ -91,26 +112,29 @@ class Batches:
             yield batch, outputs
             group = group[len(batch) :]
 
-    def _embed(self, model: Run, samples: Waveform) -> tuple[Any, Any]:
-        clips, frames = model(self._send(samples))
+    def _embed(self, model: Run, windows: Sequence[Waveform]) -> tuple[Any, Any]:
+        clips, frames = model(self._send(windows))
         return self._fetch(clips), None if frames is None else self._fetch(frames)
 
-    def _send(self, samples: Waveform) -> Any:
+    def _send(self, windows: Sequence[Waveform]) -> Any:
+        """(n, samples) on the device, of windows of one length."""
         import torch
 
-        tensor = torch.from_numpy(samples)
         if self._device == "cpu":
-            return tensor
-        # A copy waits for nothing but the copies before it, so that it is made while the last batch is worked on.
+            return torch.from_numpy(np.stack(windows))
+        # Of pinned memory a copy waits for nothing but the copies before it: it is made while the last batch is worked
+        # on. torch gives the memory to nobody else before the copy is done.
+        host = torch.empty((len(windows), len(windows[0])), dtype=torch.float32, pin_memory=True)
+        np.stack(windows, out=host.numpy())
         up, work = self._streams[0], torch.cuda.current_stream()
         with torch.cuda.stream(up):
-            sent = tensor.pin_memory().to(self._device, non_blocking=True)
+            sent = host.to(self._device, non_blocking=True)
         work.wait_stream(up)
         sent.record_stream(work)
         return sent
 
     def _fetch(self, tensor: Any) -> Any:
-        """A float32 tensor on the host; from a GPU it is not there before the device is waited for."""
+        """A float32 tensor on the host; from a GPU it is not there before this call's copies are waited for."""
         import torch
 
         tensor = tensor.float()

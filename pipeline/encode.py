@@ -78,6 +78,12 @@ class AudioEncoder:
         self._tower = make_tower(clip_model, frame_model, self.device, self.precision)
         self._batches = Batches(self.device, settings.batch_windows)
 
+    @property
+    def batch_windows(self) -> float | None:
+        """How many windows of 10 s a batch holds, which is fewer than asked for where those did not fit; None before
+        it has been measured."""
+        return self._batches.windows
+
     def encode(self, windows: Sequence[Waveform]) -> tuple[Embeddings, list[Embeddings] | None]:
         """Embed windows of shape (n_frames * 1920,), of any mixture of lengths, in their order.
 

@@ -25,6 +25,7 @@ from typing import Any
 import torch
 from torch import Tensor
 from torch.nn import functional
+from torch.profiler import record_function
 
 TILE_BYTES = 2**22
 """What one layer's output of a stretch of time takes on a CPU, at most."""
@@ -86,11 +87,15 @@ class Tower:
     def __call__(self, samples: Tensor) -> tuple[Tensor, Tensor | None]:
         with torch.inference_mode(), torch.backends.cudnn.flags(enabled=True, allow_tf32=False):
             features = self.codec(samples)
-            clips, frames = self.clip(features)
+            with record_function("transformer"):
+                clips, frames = self.clip(features)
             if self.frame is None:
                 return clips, None
             if self.frame is not self.clip:
-                _, frames = self.frame(features if self.frame_codec is self.codec else self.frame_codec(samples))
+                if self.frame_codec is not self.codec:
+                    features = self.frame_codec(samples)
+                with record_function("transformer"):
+                    _, frames = self.frame(features)
             return clips, frames
 
 
@@ -130,12 +135,13 @@ class Codec:
             return _convolve(piece, first, bias)
 
         read: Callable[[int, int, slice], Tensor] = begin
-        for block in self._blocks:
-            x_block = self._run_block(block, read, samples.shape[0], n_samples)
+        for number, block in enumerate(self._blocks, 1):
+            with record_function(f"codec block {number}"):  # the first convolution is made within the first one
+                x_block = self._run_block(block, read, samples.shape[0], n_samples)
             n_samples //= block.stride
             read = partial(_piece, x_block)
-        x = self._snake(x_block, self._last_alpha, 1, 1)
-        return _convolve(x, *self._last)
+        with record_function("codec end"):
+            return _convolve(self._snake(x_block, self._last_alpha, 0, 0), *self._last, padding=1)
 
     def _run_block(self, block: _Block, read: Callable[[int, int, slice], Tensor], n: int, length: int) -> Tensor:
         """(n, length, channels), piece by piece -> (n, length / stride, 2 * channels)."""
@@ -150,8 +156,9 @@ class Codec:
             for unit in block.units:
                 # Beyond the sound's own ends there are zeros before each layer; elsewhere the stretch gets shorter.
                 left, right = unit.reach * (low == 0), unit.reach * (high == length)
-                y = self._snake(x, unit.alpha, left, right)
-                y = _convolve(y, unit.weight1, unit.bias1, unit.dilation)
+                both = min(left, right)  # a whole sound: the convolution itself can see to these, without a copy
+                y = self._snake(x, unit.alpha, left - both, right - both)
+                y = _convolve(y, unit.weight1, unit.bias1, unit.dilation, both)
                 y = functional.linear(self._snake(y, None, 0, 0), unit.weight2, unit.bias2)
                 skip_left, skip_right = unit.reach - left, unit.reach - right
                 y += x[:, skip_left : x.shape[1] - skip_right]
@@ -195,18 +202,36 @@ def _snake(x: Tensor, alpha: Tensor | None, left: int, right: int) -> Tensor:
     return padded
 
 
-def _plain_snake(x: Tensor, alpha: Tensor | None, left: int, right: int) -> Tensor:
-    """``_snake`` as a compiler wants it written."""
-    u = x if alpha is None else x * alpha
-    return functional.pad(u + torch.sin(u).square(), (0, 0, left, right))
-
-
 Snake = Callable[[Tensor, Tensor | None, int, int], Tensor]
 
 
-def fuse_snake(device: str, dtype: torch.dtype) -> Snake:
-    """``_snake`` as one kernel, where torch can compile it: on a GPU it only moves memory. Else as it is."""
-    fused: Snake = torch.compile(_plain_snake, dynamic=True)
+def _activate(rows: Tensor, alpha: Tensor) -> Tensor:
+    """``_snake`` of (rows, channels) as a compiler wants it written."""
+    u = rows * alpha
+    return u + torch.sin(u).square()
+
+
+def _activate_scaled(values: Tensor) -> Tensor:
+    """The same of numbers that have their factor already, (n,)."""
+    return values + torch.sin(values).square()
+
+
+def fuse_snake(device: str, dtype: torch.dtype, backend: str | Callable[..., Any] = "inductor") -> Snake:
+    """``_snake`` as one kernel, where torch can compile it: on a GPU it only moves memory. Else as it is.
+
+    Sounds, lengths and zeros around them are not the compiled functions' concern: torch makes each anew for whatever it
+    takes as constant, and after eight times no more.
+    """
+    activate = torch.compile(_activate, dynamic=True, backend=backend)
+    activate_scaled = torch.compile(_activate_scaled, dynamic=True, backend=backend)
+
+    def fused(x: Tensor, alpha: Tensor | None, left: int, right: int) -> Tensor:
+        rows = x.reshape(-1, x.shape[-1])
+        if len(rows) == 1:  # torch would take the 1 as constant
+            return _snake(x, alpha, left, right)
+        y = (activate_scaled(rows.view(-1)) if alpha is None else activate(rows, alpha)).view(x.shape)
+        return functional.pad(y, (0, 0, left, right)) if left or right else y
+
     x = torch.linspace(-9, 9, 2 * 640 * 64, device=device, dtype=dtype).view(2, 640, 64)
     alpha = torch.linspace(0.1, 2, 64, device=device, dtype=dtype)
     try:
@@ -220,10 +245,11 @@ def fuse_snake(device: str, dtype: torch.dtype) -> Snake:
     return fused
 
 
-def _convolve(x: Tensor, weight: Tensor, bias: Tensor, dilation: int = 1) -> Tensor:
-    """(n, length, channels) -> (n, shorter, features), without padding."""
+def _convolve(x: Tensor, weight: Tensor, bias: Tensor, dilation: int = 1, padding: int = 0) -> Tensor:
+    """(n, length, channels) -> (n, shorter, features), with ``padding`` zeros before and after each sound."""
     image = x[:, None].permute(0, 3, 1, 2)  # of one row; its channels lie together, which no copy is needed for
-    return functional.conv2d(image, weight, bias, dilation=(1, dilation)).permute(0, 2, 3, 1)[:, 0]
+    made = functional.conv2d(image, weight, bias, padding=(0, padding), dilation=(1, dilation))
+    return made.permute(0, 2, 3, 1)[:, 0]
 
 
 def _alpha_of(snake: Any) -> Tensor:

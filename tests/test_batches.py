@@ -1,14 +1,16 @@
 """Every window comes back in its place, in batches of one length that fit the device."""
 
+import time
+from concurrent.futures import ThreadPoolExecutor
 from typing import Any
 
 import numpy as np
 import pytest
 import torch
-from hypothesis import given
+from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from pipeline.batches import WINDOW_SAMPLES, Batches, equal_batches
+from pipeline.batches import BATCHES_PER_CALL, WINDOW_SAMPLES, Batches, equal_batches, share_call
 from pipeline.window import HOP_SAMPLES, Waveform
 
 
@@ -77,3 +79,49 @@ def test_what_did_not_fit_is_not_tried_again() -> None:
 def test_a_window_that_never_fits_is_an_error() -> None:
     with pytest.raises(torch.OutOfMemoryError):
         first_samples(Batches("cpu", 8), Model(WINDOW_SAMPLES - 1), make_windows([250] * 4))
+
+
+@settings(deadline=None, max_examples=30)
+@given(st.lists(st.integers(1, 250), min_size=1, max_size=30))
+def test_a_call_on_a_gpu_makes_a_few_batches_of_each_length(n_frames: list[int]) -> None:
+    windows = make_windows(n_frames)
+    most, model, batches = share_call([len(window) for window in windows]), Model(), Batches("cpu", 1024)
+    for length, group in equal_lengths(windows).items():
+        model.shapes.clear()
+        started = list(batches._start(model, windows, group, length, most))
+        assert [i for batch, _ in started for i in batch] == group
+        assert len(started) <= BATCHES_PER_CALL
+        assert all(n * length < most + length for n, _ in model.shapes)
+
+
+def equal_lengths(windows: list[Waveform]) -> dict[int, list[int]]:
+    groups: dict[int, list[int]] = {}
+    for i, window in enumerate(windows):
+        groups.setdefault(len(window), []).append(i)
+    return groups
+
+
+@pytest.mark.parametrize(("n", "sizes"), [(32, [8, 8, 8, 8]), (30, [8, 8, 8, 6]), (6, [4, 2]), (2, [2])])
+def test_full_windows_of_a_call_are_shared_equally(n: int, sizes: list[int]) -> None:
+    windows, model = make_windows([250] * n), Model()
+    most = share_call([len(window) for window in windows])
+    list(Batches("cpu", 1024)._start(model, windows, list(range(n)), WINDOW_SAMPLES, most))
+    assert [size for size, _ in model.shapes] == sizes
+
+
+def test_threads_start_their_batches_one_after_the_other() -> None:
+    """Which keeps what one of them needs of the device's memory from the other's."""
+    inside: list[int] = []
+
+    class Slow(Model):
+        def __call__(self, samples: torch.Tensor) -> tuple[Any, Any]:
+            inside.append(1)
+            time.sleep(0.005)
+            assert len(inside) == 1
+            inside.pop()
+            return super().__call__(samples)
+
+    batches, windows = Batches("cpu", 1), make_windows([250] * 6)
+    with ThreadPoolExecutor(4) as pool:
+        found = list(pool.map(lambda _: first_samples(batches, Slow(), windows), range(4)))
+    assert found == [{i: float(i) for i in range(6)}] * 4

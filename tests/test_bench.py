@@ -1,19 +1,24 @@
 """``earshot bench`` measures the stages of a run on a person's own files, and says what a corpus will take."""
 
 import json
+import os
 import subprocess
 import sys
 from collections.abc import Iterator
 from pathlib import Path
 from typing import Any
 
+import numpy as np
 import pytest
 from typer.testing import CliRunner
 
 from jobs.bench import command, parts, peers
 from jobs.main import app
-from pipeline.config import Config, make_config
+from pipeline.config import Config, EncodeConfig, make_config
 from pipeline.corpus import list_corpus
+from pipeline.errors import ModelError
+from pipeline.flow import share_machine
+from pipeline.window import Grid
 from tests.checkpoints import make_pe_audio
 from tests.fakes import noise, write_wav
 
@@ -49,7 +54,81 @@ def test_every_format_has_a_few_files(config: Config) -> None:
 
 def test_writing_is_measured(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(parts, "LEAST_S", 0.01)
-    assert parts.write_speed(str(tmp_path / "written"), 8) > 100
+    assert parts.write_speed(str(tmp_path / "written"), 8, Grid(250, 10)) > 100
+
+
+def make_machine(root: Path, free_kb: int, files: dict[str, str]) -> Path:
+    """What the system says of memory, under ``root``."""
+    (root / "proc").mkdir(parents=True)
+    (root / "proc/meminfo").write_text(f"MemTotal: {2 * free_kb} kB\nMemAvailable: {free_kb} kB\n")
+    for name, text in files.items():
+        (root / "sys/fs/cgroup" / name).parent.mkdir(parents=True, exist_ok=True)
+        (root / "sys/fs/cgroup" / name).write_text(text)
+    return root
+
+
+@pytest.mark.parametrize(
+    ("files", "free"),
+    [
+        ({}, 2**33),
+        ({"memory.max": "max\n", "memory.current": "1\n"}, 2**33),
+        ({"memory.max": f"{2**32}\n", "memory.current": f"{2**30}\n"}, 3 * 2**30),
+        ({"memory/memory.limit_in_bytes": f"{2**62}", "memory/memory.usage_in_bytes": "7"}, 2**33),
+        ({"memory/memory.limit_in_bytes": f"{2**31}", "memory/memory.usage_in_bytes": "7"}, 2**31 - 7),
+    ],
+)
+def test_free_memory_is_that_of_the_container(tmp_path: Path, files: dict[str, str], free: int) -> None:
+    assert parts.free_bytes(make_machine(tmp_path, 2**23, files)) == free
+
+
+def test_processes_and_gpus_are_those_of_a_run() -> None:
+    cpus = share_machine({"CPU": 16, "memory": 9 * 2**30}, EncodeConfig())
+    assert (cpus.most, cpus.threads, parts.count_gpus(cpus)) == (2, 8, 0)
+    for config, processes in ((EncodeConfig(), 4), (EncodeConfig(actors_per_gpu=3), 12)):
+        gpus = share_machine({"CPU": 16, "GPU": 4, "memory": 2**36}, config)
+        assert (gpus.most, parts.count_gpus(gpus)) == (processes, 4)
+    assert parts.count_gpus(share_machine({"CPU": 16, "GPU": 4}, EncodeConfig(actors=2))) == 2
+
+
+def test_the_machine_is_described_as_ray_would_find_it() -> None:
+    resources = parts.machine_resources("cpu")
+    assert resources["CPU"] == max(2, len(os.sched_getaffinity(0)))
+    assert resources["GPU"] == 0
+    assert 2**28 < resources["memory"] < os.sysconf("SC_PAGE_SIZE") * os.sysconf("SC_PHYS_PAGES")
+
+
+def test_each_process_gets_one_of_the_gpus_that_may_be_used(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.delenv("CUDA_VISIBLE_DEVICES", raising=False)
+    assert parts.list_gpus(3) == ["0", "1", "2"]
+    monkeypatch.setenv("CUDA_VISIBLE_DEVICES", "5,GPU-7,2")
+    assert parts.list_gpus(2) == ["5", "GPU-7"]
+    assert parts.list_gpus(0) == []
+
+
+def test_encoding_is_measured_in_as_many_processes_and_with_the_batch_that_was_held(
+    config: Config, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    encoders = share_machine({"CPU": 2, "memory": 2**34}, config.encode)
+    windows = [np.zeros(10 * 1920, np.float32)]
+    speed, held = parts.encode_speed(config, windows, "float32", 3, encoders)
+    assert (encoders.most, held) == (2, 3)
+    assert speed > 1
+    broken = config.model_copy(update={"encode": config.encode.model_copy(update={"clip_model": "no/such"})})
+    with pytest.raises(ModelError, match="no/such"):  # and no process waits for the others for ever
+        parts.encode_speed(broken, windows, "float32", 1, encoders)
+
+
+def test_figures_are_told_in_lines(capsys: pytest.CaptureFixture[str]) -> None:
+    encode = {"part": "encode", "precision": "float32", "batch": 8, "processes": 2, "x": 3.0}
+    for held in (8.0, 4.0, 0):
+        command._show({**encode, "batch_held": held})
+    run = {"part": "run", "files": 2, "audio_s": 20.0, "x": 4.0, "of_what_parts_allow": 0.95, "start_s": 1.0}
+    command._show({**run, "encoded_per_audio": 1.23, "write_share": 0.01, "bottleneck": "encode"})
+    whole, halved, none, told = capsys.readouterr().out.splitlines()
+    assert whole.endswith("2 processes: 3.00x real time")
+    assert halved.endswith("3.00x real time (of which 4 fit)")
+    assert none.endswith("8 windows a batch: does not fit")
+    assert "0.95 of what the parts allow, where windows overlap and 1.23 times the audio is encoded" in told
 
 
 def test_random_weights_are_saved_for_the_time_of_the_measurement(
@@ -73,7 +152,7 @@ def test_random_weights_are_saved_for_the_time_of_the_measurement(
 def test_bench_projects_a_corpus_from_what_it_measured(config: Config) -> None:
     for seed in range(12):  # so many that the run has a middle
         write_wav(Path(config.sources[0]) / f"more{seed}.wav", noise(30.0, seed=seed))
-    call = [sys.executable, "-m", "jobs.main", "bench", *config.sources, "--hours", "500", "--json"]
+    call = [sys.executable, "-m", "jobs.main", "bench", *config.sources, "--hours", "500", "--profile", "--json"]
     done = subprocess.run(call, capture_output=True, text=True, timeout=600, cwd=ROOT, check=False)
     assert done.returncode == 0, done.stderr
     figures: dict[str, list[dict[str, Any]]] = {}
@@ -81,11 +160,16 @@ def test_bench_projects_a_corpus_from_what_it_measured(config: Config) -> None:
         figure = json.loads(line)
         assert "cores" in figure["machine"]
         figures.setdefault(figure["part"], []).append(figure)
-    assert list(figures) == ["decode", "encode", "write", "run", "corpus"]
+    assert list(figures) == ["decode", "encode", "write", "run", "corpus", "profile"]
     [run], [corpus] = figures["run"], figures["corpus"]
     assert (run["files"], run["failed"], run["audio_s"]) == (16, 1, pytest.approx(444))
     assert corpus["wall_h"] == pytest.approx(500 / run["x"])
     assert 0 < run["of_what_parts_allow"] < 1.5
+    assert run["encoded_per_audio"] == pytest.approx(run["windows_s"] / run["audio_s"])
+    assert "gpu_h" not in corpus
+    assert all(each["batch_held"] == each["batch"] for each in figures["encode"])
+    stages = [row["stage"] for row in figures["profile"] if "stage" in row]
+    assert stages == [*(f"codec block {k}" for k in (1, 2, 3, 4)), "codec end", "transformer"]
 
 
 @pytest.mark.slow

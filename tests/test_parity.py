@@ -2,6 +2,8 @@
 
 import copy
 import dataclasses
+import json
+import re
 import subprocess
 import sys
 from collections.abc import Iterator
@@ -10,16 +12,28 @@ from typing import Any
 import numpy as np
 import pytest
 import torch
+from transformers.models.pe_audio.modeling_pe_audio import PeAudioEncoder
 
-from jobs.bench.encoder import cosine, make_random_models, make_sounds, relative, run_plainly
+import pipeline.tower
+from jobs.bench import encoder
+from jobs.bench.encoder import (
+    LARGEST_DIFFERENCE,
+    LEAST_CLIP_COSINE,
+    LEAST_FRAME_COSINE,
+    Speed,
+    cosine,
+    make_random_models,
+    make_sounds,
+    relative,
+    run_plainly,
+)
 from jobs.evaluate_tiny import CHECKPOINT, load, make_exam, measure
 from pipeline.encode import load_audio_model, make_tower, resolve_precision
 from pipeline.memory import keep_freed_memory
 from pipeline.synth import draw_scene
+from pipeline.tower import fuse_snake
 
-LARGEST_DIFFERENCE = 1e-4
 LARGEST_CHANGE = 0.01
-LEAST_CLIP_COSINE, LEAST_FRAME_COSINE = 0.9995, 0.999
 
 
 @pytest.fixture(scope="module", autouse=True)
@@ -41,11 +55,33 @@ def scenes(n: int, seconds: float) -> torch.Tensor:
     return torch.from_numpy(np.stack([draw_scene(rng, seconds)[0] for _ in range(n)]))
 
 
-def run(models: list[Any], sounds: torch.Tensor, precision: str) -> tuple[Any, Any]:
-    """Through the tower of copies of the models, of which the last gives the frames."""
+def vary(model: Any, codec: bool) -> Any:
+    """A copy with other weights after its codec, and with ``codec`` in that too."""
+    torch.manual_seed(5)
+    other = copy.deepcopy(model)
+    for name, weight in other.named_parameters():
+        if codec or not any(part in name for part in ("dac_encoder", "bottleneck")):
+            weight.mul_(1 + 0.1 * torch.randn_like(weight))
+    return other
+
+
+KINDS = ("one model", "two that share a codec", "two with a codec each")
+
+
+def choose(kind: str, model: Any, sharing: Any, separate: Any) -> list[Any]:
+    return {KINDS[0]: [model], KINDS[1]: [model, sharing], KINDS[2]: [model, separate]}[kind]
+
+
+def make(models: list[Any], precision: str, whole: bool = False) -> Any:
+    """The tower of copies of the models, of which the last gives the frames; ``whole``: as on a GPU, not in stretches,
+    and with the Snake that is compiled there."""
     taken = [copy.deepcopy(model) for model in models]
-    clips, frames = make_tower(taken[0], taken[-1], "cpu", precision)(sounds)
-    return clips.float().numpy(), frames.float().numpy()
+    tower = make_tower(taken[0], taken[-1], "cpu", precision)
+    if whole:
+        for codec in {tower.codec, tower.frame_codec}:
+            codec.stretch_bytes, codec._snake = None, fuse_snake("cpu", getattr(torch, precision), "eager")
+            assert codec._snake is not pipeline.tower._snake
+    return tower
 
 
 def run_transformers(models: list[Any], sounds: torch.Tensor) -> tuple[Any, Any]:
@@ -53,14 +89,27 @@ def run_transformers(models: list[Any], sounds: torch.Tensor) -> tuple[Any, Any]
     return clips.numpy(), frames.numpy()
 
 
-def test_the_bundled_model_in_both_precisions(bundled: Any) -> None:
+def check(tower: Any, sounds: torch.Tensor, expected: tuple[Any, Any], precision: str) -> None:
+    clips, frames = (part.float().numpy() for part in tower(sounds))
+    assert clips.shape == expected[0].shape
+    assert frames.shape == expected[1].shape
+    if precision == "float32":
+        assert relative(clips, expected[0]) <= LARGEST_DIFFERENCE
+        assert relative(frames, expected[1]) <= LARGEST_DIFFERENCE
+    else:
+        assert cosine(clips, expected[0]).min() >= LEAST_CLIP_COSINE
+        assert cosine(frames, expected[1]).mean() >= LEAST_FRAME_COSINE
+
+
+@pytest.mark.parametrize("whole", [False, True], ids=["as on a CPU", "as on a GPU"])
+@pytest.mark.parametrize("precision", ["float32", "bfloat16"])
+@pytest.mark.parametrize("kind", KINDS)
+def test_the_bundled_model(bundled: Any, kind: str, precision: str, whole: bool) -> None:
+    models = choose(kind, bundled, vary(bundled, codec=False), vary(bundled, codec=True))
+    tower = make(models, precision, whole)
+    assert (tower.codec is tower.frame_codec) == (kind != KINDS[2])
     for sounds in (scenes(3, 10.0), scenes(2, 0.4)):
-        clips, frames = run_transformers([bundled], sounds)
-        for found, expected in zip(run([bundled], sounds, "float32"), (clips, frames), strict=True):
-            assert relative(found, expected) < LARGEST_DIFFERENCE
-        rough_clips, rough_frames = run([bundled], sounds, "bfloat16")
-        assert cosine(rough_clips, clips).min() > LEAST_CLIP_COSINE
-        assert cosine(rough_frames, frames).mean() > LEAST_FRAME_COSINE
+        check(tower, sounds, run_transformers(models, sounds), precision)
 
 
 @pytest.mark.slow
@@ -77,23 +126,29 @@ def test_the_bundled_model_finds_and_localises_as_before(bundled: Any, precision
         assert getattr(quality, name) == pytest.approx(value, abs=LARGEST_CHANGE), name
 
 
+@pytest.fixture(scope="module")
+def full_size() -> dict[str, list[Any]]:
+    model, sharing = make_random_models()
+    return {kind: choose(kind, model, sharing, vary(sharing, codec=True)) for kind in KINDS}
+
+
 @pytest.mark.slow
-def test_two_models_of_full_size_that_share_their_codec_in_float32() -> None:
-    models = list(make_random_models())
+@pytest.mark.parametrize("kind", KINDS)
+def test_a_model_of_full_size(full_size: dict[str, list[Any]], kind: str) -> None:
     sounds = torch.from_numpy(make_sounds(2, 0.8))
+    expected = run_transformers(full_size[kind], sounds)
+    for precision in ("float32", "bfloat16"):
+        for whole in (False, True):
+            check(make(full_size[kind], precision, whole), sounds, expected, precision)
+
+
+@pytest.mark.slow
+def test_a_model_of_full_size_with_a_whole_window(full_size: dict[str, list[Any]]) -> None:
+    keep_freed_memory()
+    models, sounds = full_size[KINDS[0]], torch.from_numpy(make_sounds(1, 10.0))
     expected = run_transformers(models, sounds)
-    for found, right in zip(run(models, sounds, "float32"), expected, strict=True):
-        assert relative(found, right) < LARGEST_DIFFERENCE
-
-
-@pytest.mark.slow
-def test_a_model_of_full_size_in_bfloat16() -> None:
-    model, _ = make_random_models()
-    sounds = torch.from_numpy(make_sounds(2, 0.8))
-    clips, frames = run_transformers([model], sounds)
-    rough_clips, rough_frames = run([model], sounds, "bfloat16")
-    assert cosine(rough_clips, clips).min() > LEAST_CLIP_COSINE
-    assert cosine(rough_frames, frames).mean() > LEAST_FRAME_COSINE
+    for precision in ("float32", "bfloat16"):
+        check(make(models, precision), sounds, expected, precision)
 
 
 def test_the_encoder_is_measured_with_torch_and_transformers_alone() -> None:
@@ -107,9 +162,74 @@ def test_the_encoder_is_measured_with_torch_and_transformers_alone() -> None:
     )
     done = subprocess.run([sys.executable, "-c", program], capture_output=True, text=True, timeout=300)
     assert done.returncode == 0, done.stderr
-    rows = [line.split() for line in done.stdout.splitlines() if line.startswith(("transformers", "earshot"))]
+    lines = [re.split(r"\s{2,}", line.strip()) for line in done.stdout.splitlines()]
+    rows = [line for line in lines if line[0].startswith(("transformers", "earshot"))]
     precisions = list(dict.fromkeys(["float32", resolve_precision("auto", "cpu")]))
-    ways = [[way, precision, n] for way in ("transformers", "earshot") for precision in precisions for n in "12"]
-    assert [row[:3] for row in rows] == ways
+    plain = [["transformers", p, n] for p in precisions for n in "12"]
+    plain += [["transformers, memory kept", p, "1"] for p in precisions]
+    ours = [("earshot", "1"), ("earshot", "2"), ("earshot, from host memory", "1")]
+    assert [row[:3] for row in rows] == plain + [[way, p, n] for p in precisions for way, n in ours]
     assert all(float(row[-1]) < LARGEST_DIFFERENCE for row in rows if row[1] == "float32")
-    assert "aten::" in done.stdout
+    stages = [line[1] for line in lines if line[0] == "stage"]
+    assert stages == [*(f"codec block {k}" for k in (1, 2, 3, 4)), "codec end", "transformer"]
+    assert [line[1] for line in lines if line[0] == "operation"].count("aten::mkldnn_convolution") <= 1
+    assert sum(line[0] == "operation" for line in lines) == 12
+
+
+def a_speed(precision: str, difference: float = 0.0, clip: float = 1.0, frame: float = 1.0) -> Speed:
+    return Speed("earshot", precision, 1, 1.0, 1.0, 1.0, clip, frame, difference)
+
+
+@pytest.mark.parametrize(
+    ("speed", "parity"),
+    [
+        (a_speed("float32", 9e-5), True),
+        (a_speed("float32", 1.1e-4), False),
+        (a_speed("float32", float("nan")), False),
+        (a_speed("bfloat16", 1.0, 0.9996, 0.9991), True),
+        (a_speed("bfloat16", 0.0, 0.9994, 1.0), False),
+        (a_speed("bfloat16", 0.0, 1.0, 0.9989), False),
+        (a_speed("bfloat16", 0.0, float("nan"), 1.0), False),
+    ],
+)
+def test_what_is_not_close_enough_has_no_parity(speed: Speed, parity: bool) -> None:
+    assert speed.parity == parity
+
+
+OPTIONS = ["--model", "earshot-tiny", "--seconds", "0.8", "--rounds", "1", "--threads", "1", "--json"]
+
+
+def test_the_measurement_fails_and_names_the_row_without_parity(
+    monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+) -> None:
+    normalise = torch.nn.functional.rms_norm  # transformers writes it out
+    monkeypatch.setattr(torch.nn.functional, "rms_norm", lambda x, *rest: normalise(x, *rest) * 1.001 + 0.01)
+    assert encoder.main(OPTIONS) == 1
+    shown = capsys.readouterr()
+    rows = [row for row in map(json.loads, shown.out.splitlines()) if "way" in row]
+    far = [row for row in rows if not row["parity"]]
+    assert far
+    assert all(row["way"].startswith("earshot") for row in far)
+    assert "not close enough to transformers in float32: 1 in a batch, earshot, float32, models: 1" in shown.err
+
+
+def test_what_does_not_fit_is_told_and_the_next_is_measured(
+    monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+) -> None:
+    forward = PeAudioEncoder.forward
+
+    def run_short_of_memory(self: Any, values: torch.Tensor, **others: Any) -> Any:
+        if len(values) > 1:
+            raise torch.OutOfMemoryError("out of memory")
+        return forward(self, values, **others)
+
+    monkeypatch.setattr(PeAudioEncoder, "forward", run_short_of_memory)
+    assert encoder.main([*OPTIONS, "--batch", "2", "1", "--profile"]) == 0
+    rows = [json.loads(line) for line in capsys.readouterr().out.splitlines()]
+    assert [row["batch"] for row in rows if row.get("fits") is False] == [2]
+    assert {row["batch"] for row in rows if "way" in row} == {1}
+    assert all(row["parity"] for row in rows if row.get("way", "").startswith("earshot"))
+    profile = [row for row in rows if row.get("part") == "profile"]
+    assert sum(row["share"] for row in profile if "stage" in row) == pytest.approx(1, abs=0.2)
+    assert sum(row["share"] for row in profile if "operation" in row) <= 1.0001
+    assert profile[-1].keys() == {"machine", "part", "operation", "self_s", "share"}

@@ -1,6 +1,7 @@
 """``earshot bench``: how fast this machine makes an index of your files, and how long a corpus will take."""
 
 import csv
+import math
 import os
 import tempfile
 import time
@@ -68,20 +69,32 @@ def bench(
             else:
                 _show(figure)
         if profile:
-            from jobs.bench.encoder import load_models
-            from jobs.bench.encoder import profile as profile_encoder
-            from pipeline.encode import resolve_precision
+            from jobs.bench.encoder import print_profile
 
-            device = resolve_device("auto")
-            print(profile_encoder(lambda: load_models(model), device, resolve_precision("auto", device), 1, 10.0))
+            rows = _profile(config)
+            print_json({"machine": machine, **row} for row in rows) if json else print_profile(rows)
+
+
+def _profile(config: "Config") -> list[Row]:
+    """Of the configuration's models, as an encoder process of a run has them."""
+    from jobs.bench.encoder import profile
+    from pipeline.encode import load_audio_model, resolve_device, resolve_precision
+
+    encode, device = config.encode, resolve_device("auto")
+    clip = load_audio_model(encode.clip_model)
+    frame = load_audio_model(encode.frame_model) if encode.frame_model else clip
+    return profile(clip, frame, device, resolve_precision("auto", device), config.window.length_s)
 
 
 def measure(config: "Config", scratch: Path, hours: float) -> "Iterator[Row]":
     """Figures as they become known, each with its ``part``: decode, encode, write, run, corpus."""
-    from jobs.bench.parts import by_format, decode_files, encode_speed, write_speed
+    import torch
+
+    from jobs.bench.parts import by_format, count_gpus, decode_files, encode_speed, machine_resources, write_speed
     from pipeline.checkpoint import read_identity
     from pipeline.encode import check_models, resolve_device, resolve_precision
     from pipeline.errors import CorpusError
+    from pipeline.flow import share_machine
 
     check_models(config.encode, config.store.frames == "all")
     rows = _draw(config)
@@ -98,28 +111,34 @@ def measure(config: "Config", scratch: Path, hours: float) -> "Iterator[Row]":
     cores = len(os.sched_getaffinity(0))
     device = resolve_device("auto")
     native, windows = resolve_precision("auto", device), _full_windows(decoded)
-    n_processes = cores if device == "cpu" else 1
+    encoders = share_machine(machine_resources(device), config.encode)
     best = 0.0
     for precision in dict.fromkeys(("float32", native)):
         for batch in BATCHES[device]:
-            speed = encode_speed(config, windows, precision, batch, n_processes)
-            yield {"part": "encode", "precision": precision, "batch": batch, "processes": n_processes, "x": speed}
+            asked = {"part": "encode", "precision": precision, "batch": batch, "processes": encoders.most}
+            try:
+                speed, held = encode_speed(config, windows, precision, batch, encoders)
+            except torch.OutOfMemoryError:
+                yield {**asked, "batch_held": 0, "x": 0.0}
+                continue
+            yield {**asked, "batch_held": held, "x": speed}
             best = max(best, speed if precision == native else 0.0)
 
     identity = read_identity(config.encode.frame_model or config.encode.clip_model)
-    write_x = write_speed(str(scratch / "written"), identity.dimension)
+    write_x = write_speed(str(scratch / "written"), identity.dimension, config.window.grid)
     yield {"part": "write", "dimension": identity.dimension, "x": write_x}
 
     decode_all = decode_x * cores
     run = _run(config, rows, scratch, RUN_S * _allow(best, decode_all, device))
-    # The last window of a file begins early rather than late: of short files more is encoded twice than of long ones.
-    allowed = _allow(best * run["audio_s"] / max(run["windows_s"], 1e-9), decode_all, device)
+    # What windows share is encoded twice, and the last one of a file begins early rather than late.
+    encoding = min(run.pop("encoders"), encoders.most) / encoders.most * best * run["audio_s"]
+    allowed = _allow(encoding / max(run["windows_s"], 1e-9), decode_all, device)
     run["of_what_parts_allow"] = run["x"] and run["x"] / max(allowed, 1e-9)
+    run["encoded_per_audio"] = run["windows_s"] / max(run["audio_s"], 1e-9)
     wall_h, gb = hours / (run["x"] or max(allowed, 1e-9)), run.pop("index_bytes") / run["audio_s"] * 3600 * hours / 1e9
     yield {"part": "run", **run}
-    yield {"part": "corpus", "hours": hours, "wall_h": wall_h, "core_h": wall_h * cores, "index_gb": gb} | (
-        {"gpu_h": wall_h} if device == "cuda" else {}
-    )
+    gpus = {"gpu_h": wall_h * count_gpus(encoders)} if device == "cuda" else {}
+    yield {"part": "corpus", "hours": hours, "wall_h": wall_h, "core_h": wall_h * cores, "index_gb": gb} | gpus
 
 
 def _allow(encode_x: float, decode_x: float, device: str) -> float:
@@ -184,6 +203,7 @@ def _run(config: "Config", rows: list[Row], scratch: Path, audio_s: float) -> Ro
     return {
         "files": progress.n_files,
         "failed": progress.n_failed,
+        "encoders": max(1, math.ceil(progress.planned_s / config.run.batch_s)),  # no more have something to do
         "audio_s": progress.audio_s,
         "windows_s": sum(row["n_clips"] * min(length_s, row["duration_s"]) for row in durations),
         "x": progress.speed or None,
@@ -212,11 +232,11 @@ def _show(figure: Row) -> None:
     """One figure as a line."""
     lines = {
         "decode": "decode  {format}: {x_per_core:,.0f}x real time per core ({files} files)",
-        "encode": "encode  {precision}, {batch} windows a batch, {processes} processes: {x:,.2f}x real time",
+        "encode": "encode  {precision}, {batch} windows a batch, {processes} processes: {x:,.2f}x real time{note}",
         "write": "write   frames of {dimension} numbers: {x:,.0f}x real time",
         "run": "run     {files} files, {audio_s:,.0f} s of audio: {x:,.2f}x real time, {of_what_parts_allow:.2f} of"
-        " what the parts allow; {start_s:.1f} s to start and end, {write_share:.1%} of the work is writing, bottleneck"
-        " {bottleneck}",
+        " what the parts allow, where windows overlap and {encoded_per_audio:.2f} times the audio is encoded;"
+        " {start_s:.1f} s to start and end, {write_share:.1%} of the work is writing, bottleneck {bottleneck}",
     }
     if figure["part"] == "run" and figure["x"] is None:
         print(
@@ -225,6 +245,12 @@ def _show(figure: Row) -> None:
             flush=True,
         )
         return
+    if figure["part"] == "encode":
+        held = figure["batch_held"]
+        figure = {**figure, "note": "" if held >= figure["batch"] else f" (of which {held:g} fit)" if held else ""}
+        if not held:
+            print(f"encode  {figure['precision']}, {figure['batch']} windows a batch: does not fit", flush=True)
+            return
     if figure["part"] != "corpus":
         print(lines[figure["part"]].format(**figure), flush=True)
         return

@@ -4,19 +4,27 @@
 
 It needs torch, transformers and numpy, nothing else. The model has the default size of PE-Audio and random weights
 (one for clips, and one for frames with the same codec), or is a checkpoint: ``--model``. The ways take turns in each
-round; printed are medians, ratios of medians, and how close the embeddings are to those of transformers in float32. On
-a CPU each way has the C library's allocator as it would find it: with its own settings, or as workers set it.
+round; printed are medians, ratios of medians, and how close the embeddings are to those of transformers in float32. It
+ends with 1 where ours are not close enough. On a CPU each way has the C library's allocator as it would find it: with
+its own settings, or as workers set it (``memory kept``: transformers with ours). ``from host memory`` is the way of a
+run: arrays in, arrays out, on a GPU several batches with copies meanwhile.
+
+GPUs since Ampere compute convolutions of float32 with TF32's ten bits, where torch's defaults are left: transformers'
+forward is the less exact of the two then. Embeddings are compared with what it gives without TF32; it is timed as torch
+leaves it, and ours never uses TF32.
 """
 
 import argparse
 import copy
+import gc
 import json
 import os
 import platform
 import statistics
 import sys
 import time
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Iterator, Sequence
+from contextlib import contextmanager
 from dataclasses import dataclass
 from functools import partial
 from typing import Any
@@ -24,8 +32,29 @@ from typing import Any
 import numpy as np
 
 SAMPLE_RATE_HZ = 48_000
-Sounds = Any  # (n, samples) tensor on the device
-Way = Callable[[Sounds], tuple[Any, Any]]
+Sounds = Any  # (n, samples) tensor on the device, or a list of arrays
+Row = dict[str, Any]
+
+LARGEST_DIFFERENCE = 1e-4
+"""Of an embedding in float32, relative to its length."""
+
+LEAST_CLIP_COSINE, LEAST_FRAME_COSINE = 0.9995, 0.999
+"""In bfloat16: of each clip, and in the mean of frames."""
+
+HOST_BATCHES = {"cpu": 1, "cuda": 4}
+"""How many batches ``from host memory`` are one call."""
+
+
+@dataclass(frozen=True)
+class Way:
+    """A way of encoding: what it is called with, and whether its process keeps the memory that it frees."""
+
+    name: str
+    precision: str
+    models: int
+    keeps_memory: bool
+    run: Callable[[Sounds], tuple[Any, Any]]
+    sounds: Sounds
 
 
 @dataclass(frozen=True)
@@ -45,6 +74,13 @@ class Speed:
     """The mean of all frames."""
     difference: float
     """Largest relative difference of an embedding."""
+
+    @property
+    def parity(self) -> bool:
+        """Whether its embeddings are as close to transformers' float32 as its precision must be."""
+        if self.precision == "float32":
+            return self.difference <= LARGEST_DIFFERENCE
+        return self.clip_cosine >= LEAST_CLIP_COSINE and self.frame_cosine >= LEAST_FRAME_COSINE
 
 
 def main(arguments: Sequence[str]) -> int:
@@ -74,19 +110,57 @@ def main(arguments: Sequence[str]) -> int:
     machine = describe_machine(device)
     if not asked.json:
         print(machine, flush=True)
+    far: list[str] = []
     for batch in asked.batch or ([1] if device == "cpu" else [8, 32]):
-        speeds, stages = measure(make, device, precisions, batch, asked.seconds, asked.rounds)
         run = {"machine": machine, "batch": batch, "seconds_of_sound": asked.seconds}
+        measured = try_measure(make, device, precisions, batch, asked.seconds, asked.rounds)
+        if measured is None:
+            print(
+                json.dumps({**run, "fits": False}) if asked.json else f"\n{batch} in a batch: does not fit", flush=True
+            )
+            continue
+        speeds, stages = measured
+        far += [f"{batch} in a batch, {name_of(speed)}" for speed in speeds if is_ours(speed) and not speed.parity]
         if asked.json:
             for speed in speeds:
-                print(json.dumps({**run, **vars(speed)}))
-            print(json.dumps({**run, **stages}))
+                print(json.dumps({**run, **vars(speed), "parity": speed.parity}))
+            print(json.dumps({**run, **stages}), flush=True)
         else:
             print_speeds(f"{batch} x {asked.seconds:g} s in a batch", speeds)
             print_stages(stages)
     if asked.profile:
-        print(profile(make, device, native, 1, asked.seconds))
-    return 0
+        clip, frame = make()
+        rows = profile(clip, frame if asked.model is None else clip, device, native, asked.seconds)
+        print_profile(rows) if not asked.json else print("\n".join(json.dumps({"machine": machine, **r}) for r in rows))
+    for row in far:
+        print(f"not close enough to transformers in float32: {row}", file=sys.stderr)
+    return 1 if far else 0
+
+
+def is_ours(speed: Speed) -> bool:
+    return speed.way.startswith("earshot")
+
+
+def name_of(speed: Speed) -> str:
+    return (
+        f"{speed.way}, {speed.precision}, models: {speed.models} (difference {speed.difference:.1e}, clip cosine"
+        f" {speed.clip_cosine:.6f}, frame cosine {speed.frame_cosine:.6f})"
+    )
+
+
+def try_measure(
+    make: Callable[[], tuple[Any, Any]], device: str, precisions: Sequence[str], batch: int, seconds: float, rounds: int
+) -> tuple[list[Speed], dict[str, float]] | None:
+    """``measure``, or None where the device has too little memory for it."""
+    import torch
+
+    try:
+        return measure(make, device, precisions, batch, seconds, rounds)
+    except torch.OutOfMemoryError:
+        pass
+    gc.collect()  # what the error's frames held, in cycles too
+    torch.cuda.empty_cache()
+    return None
 
 
 def measure(
@@ -105,57 +179,104 @@ def measure(
     """
     import torch
 
-    from pipeline.encode import make_tower
-
-    sounds = torch.from_numpy(make_sounds(batch, seconds)).to(device)
+    sounds = make_sounds(batch, seconds)
     clip, frame = make()
-    ways: list[tuple[str, str, int, Way]] = []
-    for precision in precisions:
-        plain = [copy.deepcopy(model).to(device, getattr(torch, precision)) for model in (clip, frame)]
-        ways.append(("transformers", precision, 1, partial(run_plainly, plain[:1])))
-        ways.append(("transformers", precision, 2, partial(run_plainly, plain)))
-    towers = {}
-    for precision in precisions:
-        same = copy.deepcopy(clip)
-        towers[precision] = make_tower(same, same, device, precision)
-        ways.append(("earshot", precision, 1, towers[precision]))
-        both = make_tower(copy.deepcopy(clip), copy.deepcopy(frame), device, precision)
-        ways.append(("earshot", precision, 2, both))
+    ways = [*list_plain(clip, frame, device, precisions, sounds), *list_ours(clip, frame, device, precisions, sounds)]
+    [tower] = [way.run for way in ways if (way.name, way.precision, way.models) == ("earshot", precisions[-1], 1)]
     with torch.inference_mode():
-        outputs = [tuple(part.float().cpu().numpy() for part in way(sounds)) for *_, way in ways]
-        tower = towers[precisions[-1]]
-        features = tower.codec(sounds)
-        timed = [(name == "earshot", way, sounds) for name, *_, way in ways]
-        timed += [(True, tower.codec, sounds), (True, tower.clip, features)]
+        with without_tf32():
+            outputs = [tuple(as_array(part)[:batch] for part in way.run(way.sounds)) for way in ways]
+            on_device = torch.from_numpy(sounds).to(device)
+            features = tower.codec(on_device)  # type: ignore[attr-defined]
+        timed = [(way.keeps_memory, way.run, way.sounds) for way in ways]
+        timed += [(True, tower.codec, on_device), (True, tower.clip, features)]  # type: ignore[attr-defined]
         times = take_turns(timed, device, rounds)
     medians = [statistics.median(taken) for taken in times]
-    reference = {models: k for k, (way, precision, models, _) in enumerate(ways) if (way, precision) == ways[0][:2]}
+    # A way that takes more batches in one call is compared by its time for one.
+    per_batch = [median * batch / len(way.sounds) for way, median in zip(ways, medians, strict=False)]
+    reference = {way.models: k for k, way in reversed(list(enumerate(ways))) if way.precision == "float32"}
     speeds = []
-    for k, (way, precision, models, _) in enumerate(ways):
-        clips, frames = outputs[k]
-        plain_clips, plain_frames = outputs[reference[models]]
-        differences = [relative(clips, plain_clips), relative(frames, plain_frames)]
+    for way, took, (clips, frames) in zip(ways, per_batch, outputs, strict=True):
+        plain_clips, plain_frames = outputs[reference[way.models]]
         speeds.append(
             Speed(
-                way,
-                precision,
-                models,
-                medians[k],
-                batch * seconds / medians[k],
-                medians[reference[models]] / medians[k],
+                way.name,
+                way.precision,
+                way.models,
+                took,
+                batch * seconds / took,
+                per_batch[reference[way.models]] / took,
                 float(cosine(clips, plain_clips).min()),
                 float(cosine(frames, plain_frames).mean()),
-                float(max(differences)),
+                float(max(relative(clips, plain_clips), relative(frames, plain_frames))),
             )
         )
     codec, rest = medians[-2:]
-    one, two = (
-        median for (way, precision, *_), median in zip(ways, medians, strict=False)
-        if (way, precision) == ("earshot", precisions[-1])
-    )  # fmt: skip
+    one, two = (s.seconds for s in speeds if (s.way, s.precision) == ("earshot", precisions[-1]))
     allowed = 2 * (codec + rest) / (codec + 2 * rest)
     stages = {"codec": codec, "transformer": rest, "shared": two, "of_what_is_possible": 2 * one / two / allowed}
     return speeds, stages
+
+
+def list_plain(clip: Any, frame: Any, device: str, precisions: Sequence[str], sounds: Any) -> Iterator[Way]:
+    """transformers' forward, of one model and of two; on a CPU that of one with our workers' allocator, too."""
+    import torch
+
+    given = torch.from_numpy(sounds).to(device)
+    runs = []
+    for precision in precisions:
+        plain = [copy.deepcopy(model).to(device, getattr(torch, precision)) for model in (clip, frame)]
+        runs += [(precision, 1, partial(run_plainly, plain[:1])), (precision, 2, partial(run_plainly, plain))]
+    for precision, models, run in runs:
+        yield Way("transformers", precision, models, False, run, given)
+    if device == "cpu":
+        for precision, models, run in runs:
+            if models == 1:  # two take twice as long, minutes in float32
+                yield Way("transformers, memory kept", precision, models, True, run, given)
+
+
+def list_ours(clip: Any, frame: Any, device: str, precisions: Sequence[str], sounds: Any) -> Iterator[Way]:
+    """Our tower, of one model and of two, and that of one from arrays to arrays."""
+    import torch
+
+    from pipeline.batches import WINDOW_SAMPLES, Batches
+    from pipeline.encode import make_tower
+
+    given = torch.from_numpy(sounds).to(device)
+    arrays = list(sounds) * HOST_BATCHES[device]
+    windows = max(1, round(sounds.size / WINDOW_SAMPLES))
+    for precision in precisions:
+        same = copy.deepcopy(clip)
+        tower = make_tower(same, same, device, precision)
+        yield Way("earshot", precision, 1, True, tower, given)
+        both = make_tower(copy.deepcopy(clip), copy.deepcopy(frame), device, precision)
+        yield Way("earshot", precision, 2, True, both, given)
+        through = partial(run_batches, Batches(device, windows), tower)
+        yield Way("earshot, from host memory", precision, 1, True, through, arrays)
+
+
+def run_batches(batches: Any, tower: Any, sounds: Any) -> tuple[Any, Any]:
+    """As a run does it: arrays on the host in, arrays on the host out."""
+    parts = [rows for _, rows in batches.run(tower, sounds)]  # of one length: in their order
+    return np.concatenate([clips for clips, _ in parts]), np.concatenate([frames for _, frames in parts])
+
+
+def as_array(rows: Any) -> Any:
+    return rows if isinstance(rows, np.ndarray) else rows.float().cpu().numpy()
+
+
+@contextmanager
+def without_tf32() -> Iterator[None]:
+    """Let a GPU compute float32 as such: products always, convolutions with cuDNN too."""
+    import torch
+
+    former = torch.get_float32_matmul_precision()
+    torch.set_float32_matmul_precision("highest")
+    try:
+        with torch.backends.cudnn.flags(enabled=True, allow_tf32=False):
+            yield
+    finally:
+        torch.set_float32_matmul_precision(former)
 
 
 def run_plainly(models: Sequence[Any], sounds: Any) -> tuple[Any, Any]:
@@ -217,26 +338,57 @@ def load_models(name: str) -> tuple[Any, Any]:
     return model, copy.deepcopy(model)
 
 
-def profile(make: Callable[[], tuple[Any, Any]], device: str, precision: str, batch: int, seconds: float) -> str:
-    """torch's own table of operations, those first that take longest by themselves."""
+def profile(clip: Any, frame: Any | None, device: str, precision: str, seconds: float) -> list[Row]:
+    """Where the time of one window goes: the stages in their order, then the operations that take longest themselves.
+
+    As in an encoder process of a run: on a CPU one thread, which keeps the memory that it frees. It takes the models
+    apart; ``frame`` may be the same object.
+    """
     import torch
     from torch.profiler import ProfilerActivity
     from torch.profiler import profile as profiling
 
     from pipeline.encode import make_tower
+    from pipeline.memory import keep_freed_memory
 
-    model, _ = make()
-    tower, sounds = (
-        make_tower(model, model, device, precision),
-        torch.from_numpy(make_sounds(batch, seconds)).to(device),
-    )
+    threads = torch.get_num_threads()
+    if device == "cpu":
+        keep_freed_memory()
+        torch.set_num_threads(1)
+    tower = make_tower(clip, frame, device, precision)
+    sounds = torch.from_numpy(make_sounds(1, seconds)).to(device)
     tower(sounds)
     activities = [ProfilerActivity.CPU, *([ProfilerActivity.CUDA] if device == "cuda" else [])]
     with profiling(activities=activities) as seen:
         tower(sounds)
-    by = "self_cuda_time_total" if device == "cuda" else "self_cpu_time_total"
-    table: str = seen.key_averages().table(sort_by=by, row_limit=12, max_name_column_width=40)
-    return table
+        if device == "cuda":
+            torch.cuda.synchronize()
+    torch.set_num_threads(threads)
+    kind = "device" if device == "cuda" else "cpu"  # of what is called on the CPU, the time of its kernels
+    called = [event for event in seen.key_averages() if event.device_type.name == "CPU"]
+    total = max(1e-9, sum(getattr(event, f"self_{kind}_time_total") for event in called))
+    stages = [(event.key, getattr(event, f"{kind}_time_total")) for event in called if is_stage(event.key)]
+    operations = [(e.key, getattr(e, f"self_{kind}_time_total")) for e in called if not is_stage(e.key)]
+    longest = sorted(operations, key=lambda row: -row[1])[:LONGEST]
+    return [{"part": "profile", "stage": k, "total_s": us / 1e6, "share": us / total} for k, us in sorted(stages)] + [
+        {"part": "profile", "operation": k, "self_s": us / 1e6, "share": us / total} for k, us in longest
+    ]
+
+
+LONGEST = 12
+"""Operations of a profile that are shown."""
+
+
+def is_stage(name: str) -> bool:
+    """Whether the tower calls a part of itself so."""
+    return name.startswith("codec ") or name == "transformer"
+
+
+def print_profile(rows: Sequence[Row]) -> None:
+    """Stages, then operations."""
+    for row in rows:
+        name, took = (row["stage"], row["total_s"]) if "stage" in row else (row["operation"], row["self_s"])
+        print(f"{'stage' if 'stage' in row else 'operation':11}{name:44}{took:9.3f} s{row['share']:8.1%}", flush=True)
 
 
 def cosine(rows: Any, others: Any) -> Any:
@@ -263,11 +415,11 @@ def describe_machine(device: str) -> str:
 
 def print_speeds(title: str, speeds: Sequence[Speed]) -> None:
     """A table without any package for tables."""
-    print(f"\n{title}\n{'':14}{'precision':>10}{'models':>8}{'seconds':>9}{'x real time':>13}{'ratio':>7}", end="")
+    print(f"\n{title}\n{'':27}{'precision':>10}{'models':>8}{'seconds':>9}{'x real time':>13}{'ratio':>7}", end="")
     print(f"{'clip cosine':>13}{'frame cosine':>14}{'difference':>12}")
     for speed in speeds:
         print(
-            f"{speed.way:14}{speed.precision:>10}{speed.models:>8}{speed.seconds:>9.3f}{speed.x_real_time:>13.2f}"
+            f"{speed.way:27}{speed.precision:>10}{speed.models:>8}{speed.seconds:>9.3f}{speed.x_real_time:>13.2f}"
             f"{speed.ratio:>7.2f}{speed.clip_cosine:>13.6f}{speed.frame_cosine:>14.6f}{speed.difference:>12.1e}",
             flush=True,
         )

@@ -1,17 +1,22 @@
 """What each part of a run does by itself on this machine: decode, encode, write. Speeds are in seconds of audio."""
 
+import math
+import os
 import time
 from collections.abc import Iterator, Sequence
 from concurrent.futures import ProcessPoolExecutor
 from dataclasses import dataclass
 from multiprocessing import get_context
+from pathlib import Path
+from threading import BrokenBarrierError
 from typing import TYPE_CHECKING, Any
 
 import numpy as np
 
 if TYPE_CHECKING:
     from pipeline.config import Config
-    from pipeline.window import Waveform
+    from pipeline.flow import Encoders
+    from pipeline.window import Grid, Waveform
 
 MOST_S = 60.0
 """Audio that is decoded of a file, and held for the encoder."""
@@ -66,19 +71,67 @@ def decode_files(rows: Sequence[Row], config: "Config") -> Iterator[Decoded]:
             yield Decoded(row["uri"], files[0]["codec"] or "?", files[0]["duration_s"], took, windows)
 
 
+RAY_SHARE = 0.7
+"""Of the memory that is free, what Ray gives to processes; the rest is for the blocks between them."""
+
+
+def machine_resources(device: str) -> dict[str, float]:
+    """What ``start_ray`` of ``pipeline.flow`` finds on this machine, for ``share_machine``, without starting it."""
+    import torch
+
+    gpus = torch.cuda.device_count() if device == "cuda" else 0
+    cores = max(2, len(os.sched_getaffinity(0)))
+    return {"CPU": cores, "GPU": gpus, "memory": RAY_SHARE * free_bytes(Path("/"))}
+
+
+def free_bytes(root: Path) -> int:
+    """Memory that is free, in the container where it has a limit; ``root`` holds ``proc`` and ``sys``."""
+    lines = (root / "proc/meminfo").read_text().splitlines()
+    free = 1024 * next(int(line.split()[1]) for line in lines if line.startswith("MemAvailable:"))
+    group = root / "sys/fs/cgroup"
+    for most, used in (
+        ("memory.max", "memory.current"),
+        ("memory/memory.limit_in_bytes", "memory/memory.usage_in_bytes"),
+    ):
+        if (group / most).exists() and (limit := (group / most).read_text().strip()).isdecimal():
+            free = min(free, int(limit) - int((group / used).read_text()))
+    return free
+
+
+def count_gpus(encoders: "Encoders") -> int:
+    """How many GPUs these encoder processes hold."""
+    return math.ceil(encoders.most * float(encoders.wants.get("num_gpus", 0.0)) - 1e-9)
+
+
 def encode_speed(
-    config: "Config", windows: "Sequence[Waveform]", precision: str, batch: int, n_processes: int
-) -> float:
-    """Seconds of windows encoded per second by ``n_processes`` at the same time, of one thread each on a CPU. Of files,
-    it is less: the audio that consecutive windows share is encoded twice."""
+    config: "Config", windows: "Sequence[Waveform]", precision: str, batch: int, encoders: "Encoders"
+) -> tuple[float, float]:
+    """Seconds of windows encoded per second by the processes of a run at the same time, each with its threads or its
+    share of the GPUs, and how many windows of 10 s their batches held: fewer than ``batch`` where it did not fit.
+
+    Of files, it is less: the audio that consecutive windows share is encoded twice.
+
+    Raises:
+        torch.OutOfMemoryError: not even one window fits.
+    """
     settings = config.encode.model_copy(update={"precision": precision, "batch_windows": batch})
-    frames = config.store.frames == "all"
+    frames, n_processes = config.store.frames == "all", encoders.most
+    gpus = list_gpus(count_gpus(encoders))
     context = get_context("spawn")
     barrier = context.Barrier(n_processes)
     some = [windows[i % len(windows)] for i in range(batch)]
+    calls = [
+        (settings, frames, some, encoders.threads, gpus[i % len(gpus)] if gpus else None) for i in range(n_processes)
+    ]
     with ProcessPoolExecutor(n_processes, context, initializer=_hold, initargs=(barrier,)) as pool:
-        speeds = list(pool.map(_encode_here, *zip(*[(settings, frames, some, batch)] * n_processes, strict=True)))
-    return sum(speeds)
+        speeds, held = zip(*pool.map(_encode_here, *zip(*calls, strict=True)), strict=True)
+    return sum(speeds), min(held)
+
+
+def list_gpus(count: int) -> list[str]:
+    """The first GPUs that this process may use, as CUDA_VISIBLE_DEVICES names them."""
+    visible = os.environ.get("CUDA_VISIBLE_DEVICES")
+    return (visible.split(",") if visible else [str(i) for i in range(count)])[:count]
 
 
 _barrier: Any = None
@@ -89,31 +142,42 @@ def _hold(barrier: Any) -> None:
     _barrier = barrier
 
 
-def _encode_here(settings: Any, frames: bool, windows: "Sequence[Waveform]", batch: int) -> float:
-    """Seconds of windows encoded per second in this process, while the others do the same."""
+def _encode_here(
+    settings: Any, frames: bool, windows: "Sequence[Waveform]", threads: int, gpu: str | None
+) -> tuple[float, float]:
+    """Seconds of windows encoded per second in this process, while the others do the same, and windows in a batch."""
+    if gpu is not None:
+        os.environ["CUDA_VISIBLE_DEVICES"] = gpu  # before torch is loaded
     from pipeline.flow import load_models
     from pipeline.window import SAMPLE_RATE_HZ
 
-    encoder: Any = load_models(settings, frames, 1)
-    call = (list(windows) * batch)[:batch]
-    encoder.encode(call)
-    _barrier.wait()
+    try:
+        encoder: Any = load_models(settings, frames, threads)
+        encoder.encode(windows)
+    except BaseException:
+        _barrier.abort()  # the others would wait for this one
+        raise
+    try:
+        _barrier.wait()
+    except BrokenBarrierError:  # another process says why
+        return 0.0, 0.0
     began, n_samples = time.perf_counter(), 0
     while (took := time.perf_counter() - began) < LEAST_S or not n_samples:
-        encoder.encode(call)
-        n_samples += sum(map(len, call))
-    return n_samples / SAMPLE_RATE_HZ / took
+        encoder.encode(windows)
+        n_samples += sum(map(len, windows))
+    return n_samples / SAMPLE_RATE_HZ / took, encoder.batch_windows
 
 
-def write_speed(into: str, dimension: int) -> float:
-    """Seconds of audio whose frames are written per second, as fragments of 250 windows' frames."""
+def write_speed(into: str, dimension: int, grid: "Grid") -> float:
+    """Seconds of audio whose frames are written per second, in fragments of a block of windows each, as in a run."""
     import pyarrow as pa
 
     from pipeline import schema, store
+    from pipeline.stages import windows_per_block
     from pipeline.window import FRAME_S
 
     frames_schema = schema.frames_schema(dimension)
-    n = 62_500
+    n = windows_per_block(grid) * grid.length_frames
     vectors = pa.array(np.random.default_rng(0).normal(0, 1, n * dimension).astype(np.float16))
     columns = [
         pa.repeat("0" * 32, n),

@@ -94,6 +94,9 @@ def run_daft(folder: str, into: str, model: str) -> None:
     import daft
     import soundfile
 
+    # By default all of so few files are one piece of work, which one process gets while the others wait.
+    daft.set_execution_config(default_morsel_size=1)
+
     @daft.cls(max_concurrency=len(os.sched_getaffinity(0)))
     class EmbedFile:
         def __init__(self) -> None:
