@@ -27,7 +27,7 @@ import jobs
 import pipeline
 from pipeline.config import Config, anchor
 from pipeline.errors import ClusterError, EarshotError, IndexBusy, JobMissing, UsageError
-from pipeline.record import JOB_VARIABLE, RUN_VARIABLE
+from pipeline.record import JOB_VARIABLE, PYTHON_VARIABLE, RUN_VARIABLE
 from pipeline.schema import digest
 
 HERE = "http://127.0.0.1:8265"
@@ -206,8 +206,8 @@ class Cluster:
             Path(folder, CONFIG_FILE).write_text(yaml.safe_dump(values, sort_keys=False, allow_unicode=True), "utf-8")
             variables = {JOB_VARIABLE: name, RUN_VARIABLE: run_id}
             environment: dict[str, Any] = {"working_dir": folder, "env_vars": variables}
-            if python != PYTHON:
-                environment["py_executable"] = python  # of workers; as they are, they have that of their node
+            if python != PYTHON:  # for the driver to ask for: Ray itself would wait for one that is not there
+                variables[PYTHON_VARIABLE] = python
             if ship:
                 environment["py_modules"] = [str(Path(module.__file__ or "").parent) for module in (pipeline, jobs)]
                 environment["excludes"] = ["__pycache__"]

@@ -9,6 +9,7 @@ import typer
 from jobs.output import print_json
 from jobs.query import Json
 from jobs.submit import Address
+from pipeline.errors import EarshotError
 
 Job = Annotated[str, typer.Argument(metavar="JOB", help="Name of the job, as `earshot jobs` lists it.")]
 
@@ -38,7 +39,11 @@ def logs(
 def _whole_lines(texts: Iterable[str]) -> Iterator[str]:
     """The same text, cut behind lines: what comes from the cluster is cut anywhere."""
     rest = ""
-    for text in texts:
-        whole, newline, rest = (rest + text).rpartition("\n")
-        yield whole + newline
+    try:
+        for text in texts:
+            whole, newline, rest = (rest + text).rpartition("\n")
+            yield whole + newline
+    except EarshotError:  # the cluster is gone
+        yield rest
+        raise
     yield rest

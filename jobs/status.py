@@ -79,11 +79,13 @@ def _find_record(job: "Job") -> "tuple[Record | None, str]":
         record = read_record(job.index) if job.index else None
     except EarshotError as error:
         return None, f"its record cannot be read from here: {error}"
-    if record is not None and record.job == job.name:
+    if record is None:
+        return None, "no record of it can be seen from here"
+    if record.run_id == job.run:  # names come again with each cluster
         return record, ""
     if not job.ended:
         return None, "it has not begun to keep a record yet"
-    is_later = record is not None and record.started_at > (job.started_at or "")
+    is_later = record.started_at > (job.started_at or "")
     return None, "a later run has replaced its record" if is_later else "it ended before it kept a record"
 
 

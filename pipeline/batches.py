@@ -8,7 +8,6 @@ waited for once for each call. Where a batch was too much after all, it is halve
 
 from collections.abc import Callable, Iterator, Sequence
 from functools import cached_property
-from threading import Lock
 from typing import Any
 
 import numpy as np
@@ -29,10 +28,11 @@ CPU_WINDOWS = 2
 window takes 3.76, 3.73 and 3.71 s of one core in batches of 1, 2 and 4."""
 
 BATCHES_PER_CALL = 4
-"""On a GPU, where its size is measured: while one is worked on, the next is copied there and the last one back."""
+"""On a GPU, where its size is measured: while one is worked on, the next is copied there and the last one back. That
+this gains more than larger batches is assumed, not measured."""
 
 LEAST_GPU_WINDOWS = 4
-"""But no smaller batch is made for that: 40 s of sound keep a GPU busy."""
+"""But no smaller batch is made for that; assumed likewise: that 40 s of sound keep a GPU busy."""
 
 GPU_SHARE = 0.8
 """How much of a GPU's free memory a batch may be expected to take; the rest is for what was not foreseen."""
@@ -52,8 +52,6 @@ def share_call(lengths: Sequence[int]) -> int:
 class Batches:
     """Runs windows through a model on a device, in batches that fit there.
 
-    Several threads may call it: one starts its batches at a time, and on a GPU another does while it waits for them.
-
     Args:
         device: ``cpu`` or ``cuda``.
         windows: of 10 s in one batch, where they are not to be measured.
@@ -62,7 +60,6 @@ class Batches:
     def __init__(self, device: str, windows: int | None = None) -> None:
         self._device = device
         self._asked = windows
-        self._starting = Lock()
         self._samples = (windows or CPU_WINDOWS) * WINDOW_SAMPLES if windows or device == "cpu" else None
 
     @property
@@ -74,17 +71,15 @@ class Batches:
         """For each batch the positions of its windows, and their clip embeddings and frame embeddings."""
         lengths = [len(window) for window in windows]
         most = None if self._device == "cpu" or self._asked else share_call(lengths)
-        with self._starting:
-            if windows and self._samples is None:
-                self._samples = self._measure(model)
-            started = [
-                (batch, outputs)
-                for length, group in _group(lengths).items()
-                for batch, outputs in self._start(model, windows, group, length, most)
-            ]
-            copied = None if self._device == "cpu" else self._streams[1].record_event()
-        if copied is not None:  # of this call: what others have started meanwhile is not waited for
-            copied.synchronize()
+        if windows and self._samples is None:
+            self._samples = self._measure(model)
+        started = [
+            (batch, outputs)
+            for length, group in _group(lengths).items()
+            for batch, outputs in self._start(model, windows, group, length, most)
+        ]
+        if self._device != "cpu":
+            self._streams[1].synchronize()
         for batch, (clips, frames) in started:
             yield batch, (clips.numpy(), None if frames is None else frames.numpy())
 

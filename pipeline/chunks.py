@@ -25,12 +25,41 @@ _UNKNOWN = ((0, 0), (0x7FFF_0000, 0x8001_0000), (0xFFFF_0000, 0xFFFF_FFFF), (1 <
 """Sizes that say nothing: none, of a recorder that crashed, and the largest there is, less a header or so, of a writer
 to a pipe."""
 
+_PLAIN = (b"\x01\0", b"\x03\0", b"\x06\0", b"\x07\0", b"\xfe\xff")
+"""Formats of wav: integers, floats, A-law, mu-law, and what an extended header says."""
+
 _CHUNK = re.compile(rb"[ -~]{4}")
 _SOUND = (b"RIFF", b"RIFX", b"RF64", b"BW64", b"FORM", b"data", b"SSND")
 _TAGS = (b"TAG", b"ID3", b"APE")
 _BEHIND = frozenset(
     [b"LIST", b"id3 ", b"ID3 ", b"bext", b"iXML", b"axml", b"aXML", b"cue ", b"JUNK", b"junk", b"PAD ", b"FLLR"]
-) | {b"fact", b"PEAK", b"smpl", b"inst", b"plst", b"_PMX", b"umid", b"DISP", b"afsp", b"NAME", b"ANNO", b"MARK"}
+) | {
+    b"fact",
+    b"PEAK",
+    b"smpl",
+    b"inst",
+    b"plst",
+    b"_PMX",
+    b"umid",
+    b"DISP",
+    b"afsp",
+    b"NAME",
+    b"ANNO",
+    b"MARK",
+    b"guan",
+    b"wamd",
+    b"cart",
+    b"acid",
+    b"strc",
+    b"LGWV",
+    b"minf",
+    b"elm1",
+    b"regn",
+    b"ovwf",
+    b"chna",
+    b"AFAn",
+    b"XMP ",
+}
 """What may follow samples and be cut off itself: nothing of the sound is missing."""
 
 
@@ -42,7 +71,7 @@ class Sound:
     size_bytes: int
     promised_bytes: int | None
     """More than there are where the file is cut off, or goes on behind them with what no chunk accounts for; None where
-    the header does not say."""
+    the header does not say, unless the samples end before the file does all the same."""
     head: bytes | None
     """The header to read them by, where libsndfile would not find just these by the file's own."""
 
@@ -105,9 +134,11 @@ def find_sound(source: Bytes) -> Sound | None:
             rest = source.size_bytes - begin
             if magic != b"BW64" and (found == promised == claimed or (claimed > rest and wide_bytes is None)):
                 return Sound(begin, found, promised, None)
-            if order == "big":  # no header of 64 bits has this order
-                return Sound(begin, min(claimed, rest), max(found, promised or 0), None)
-            return Sound(begin, found, promised, _make_head(layout, found))
+            if order == "big":  # no header of 64 bits has this order; a size of 0 means all there is to libsndfile
+                return Sound(begin, min(claimed, rest) or rest, max(found, promised or 0), None)
+            # Behind a header of 64 bits libsndfile opens plain samples only; of others it reads what theirs claims.
+            is_own = found == claimed and layout[:2] not in _PLAIN
+            return Sound(begin, found, promised, None if is_own else _make_head(layout, found))
     return None
 
 
@@ -159,7 +190,9 @@ def _walk(source: Bytes, at: int, order: _Order) -> Iterator[tuple[bytes, int, i
             return
         size = int.from_bytes(head[4:], order)
         yield head[:4], at + 8, size
-        at += 8 + size + size % 2
+        at += 8 + size
+        if size % 2 and (source.peek(at, 1) in (b"", b"\0") or _CHUNK.fullmatch(source.peek(at + 1, 4))):
+            at += 1  # some leave the padding out
 
 
 def _make_head(layout: bytes, size_bytes: int) -> bytes:
@@ -205,7 +238,9 @@ def find_cut(source: Bytes) -> tuple[bytes, int] | None:
         if size == 1:
             size = int.from_bytes(head[8:])
         fragmented |= name == b"moof"
-        if head and at + max(size, 8) > source.size_bytes:
+        if len(head) < 8 or not _CHUNK.fullmatch(name) or head[:3] in _TAGS:  # the end, and what others put behind
+            return None
+        if at + max(size, 8) > source.size_bytes:
             return (name, at) if fragmented else None
         if size < 8:  # the end, or a box up to there
             return None

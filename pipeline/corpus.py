@@ -135,7 +135,10 @@ def list_corpus(
             )
     shards = [row for row in aside.values() if row["reason"] is None]
     listing.extend(to_table(row for row in aside.values() if row["reason"] is not None))
-    for members in _each(shards, lambda shard: to_table(_list_shard(shard, config))):
+    inside = config
+    if config.extensions and all(is_shard(f".{extension}") for extension in config.extensions):
+        inside = config.model_copy(update={"extensions": None})  # they say where to look, and not for what
+    for members in _each(shards, lambda shard: to_table(_list_shard(shard, inside))):
         listing.extend(members)
     found = listing.to_table()
     if not found.num_rows:
@@ -333,8 +336,6 @@ def _list_shard(shard: Row, config: CorpusConfig) -> Iterator[Row]:
 def _is_wanted(name: str, config: CorpusConfig) -> bool:
     """Whether a member of a tar shard is taken."""
     is_hidden = any(part.startswith(".") and part != "." for part in name.split("/"))
-    if config.extensions and all(is_shard(f".{extension}") for extension in config.extensions):
-        config = config.model_copy(update={"extensions": None})  # they say where to look, and not for what
     return _is_audio(name, config) and not is_shard(name) and (config.hidden or not is_hidden)
 
 

@@ -67,9 +67,8 @@ def without_credentials(text: str) -> str:
 
 def _is_place(name: str, value: str) -> bool:
     """Whether a variable says where a secret lies, and not what it is."""
-    return name.endswith(("_PATH", "_FILE", "_DIR")) or (
-        name.endswith("_CREDENTIALS") and value.startswith(("/", "~", "."))
-    )
+    is_path = name.endswith("_CREDENTIALS") and (value.startswith("~") or os.path.exists(value))
+    return is_path or name.endswith(("_PATH", "_FILE", "_DIR"))
 
 
 class EarshotError(Exception):

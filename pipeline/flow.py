@@ -27,7 +27,7 @@ from pipeline import schema, storage
 from pipeline.config import Config, DecodeConfig, EncodeConfig
 from pipeline.errors import UsageError
 from pipeline.memory import keep_freed_memory
-from pipeline.record import METRICS, Record, list_measures
+from pipeline.record import METRICS, PYTHON_VARIABLE, Record, list_measures
 from pipeline.stages import (
     Encoder,
     decode_batch,
@@ -166,6 +166,8 @@ def start_ray(**settings: Any) -> None:
         if "RAY_ADDRESS" not in os.environ:
             local = {"address": "local", "num_cpus": max(2, len(os.sched_getaffinity(0))), "include_dashboard": False}
             local |= settings
+        elif PYTHON_VARIABLE in os.environ:
+            local = {"runtime_env": {"py_executable": os.environ[PYTHON_VARIABLE]}}
         former = signal.getsignal(signal.SIGTERM)
         with _no_stderr(), warnings.catch_warnings():
             # Ray's daemons are forked and replaced at once: they never touch what Lance has open here.

@@ -293,12 +293,8 @@ class _Reader:
 
     def _set_aside(self, file: File, failure: FileFailure) -> None:
         old = self._ledger.live(file.uri)
-        if (
-            old is not None
-            and failure.reason == "unreadable"
-            and old["status"] == "indexed"
-            and _is_as_it_was(file, old)
-        ):
+        may_be_same = old is not None and _is_as_large(file, old) and file.modified_ns == old["modified_ns"]
+        if old is not None and may_be_same and old["status"] == "indexed" and failure.reason == "unreadable":
             _keep_shut(self._plan, self._ledger, file.uri, old, failure.message)
         else:
             self._plan.known.append(unreadable_row(file, failure))
@@ -442,7 +438,8 @@ def _settle(file: File, old: Row | None, ledger: Ledger, plan: Plan, choice: Cho
     if audio_id is None or is_again:
         return False
     if old is not None and _is_of(old, audio_id) and not choice.retries(old):
-        _leave(plan, ledger, file.uri, old, file.modified_ns)
+        is_touched = file.modified_ns != old["modified_ns"]
+        _leave(plan, ledger, file.uri, old, file.modified_ns if is_touched else None, "the same bytes")
         return True
     holder = ledger.holder(audio_id, prefer=left)
     if holder is None:

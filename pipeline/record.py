@@ -33,8 +33,9 @@ LUMP_S = 1.0
 WINDOW_S = 300.0
 """What counts as lately."""
 
-JOB_VARIABLE, RUN_VARIABLE = "EARSHOT_JOB", "EARSHOT_RUN"
-"""Environment variables in which a submitted job finds its own name, and the id of its run."""
+JOB_VARIABLE, RUN_VARIABLE, PYTHON_VARIABLE = "EARSHOT_JOB", "EARSHOT_RUN", "EARSHOT_PYTHON"
+"""Environment variables in which a submitted job finds its own name, the id of its run, and the interpreter that its
+workers are to have, where that is not the one of their node."""
 
 State = Literal["running", "done", "failed", "stopped"]
 
@@ -85,6 +86,11 @@ class Pace:
             self.busy_s[stage] += receipt[f"{stage}_s"]
 
     @property
+    def last_at(self) -> float:
+        """When the last lump of receipts came."""
+        return self._lumps[-1].at if self._lumps else 0.0
+
+    @property
     def speed(self) -> float:
         """Seconds of audio encoded per second, since workers were ready."""
         took_s = self._lumps[-1].at - self._first_at if self._lumps and self._first_at is not None else 0.0
@@ -96,7 +102,7 @@ class Pace:
         The latter is left out where it is not known; it may pass 1, when many of those that worked have gone.
         """
         lumps = list(self._lumps)
-        while len(lumps) > 1 and now - lumps[1].at > WINDOW_S:
+        while len(lumps) > 2 and now - lumps[1].at > WINDOW_S:
             del lumps[0]
         if not lumps:
             return 0.0, {}
@@ -239,7 +245,8 @@ def make_record(
 ) -> Record:
     """The record of a run as it is ``now`` (monotonic seconds)."""
     pace = progress.pace
-    speed, busy = pace.recent(time.monotonic() if now is None else now)
+    # What comes after the last receipt of a run that has ended is no work of the workers.
+    speed, busy = pace.recent((time.monotonic() if now is None else now) if state == "running" else pace.last_at)
     speed = speed if state == "running" else pace.speed
     stages = {
         stage: StageRecord(
@@ -323,7 +330,7 @@ def _eta_s(record: Record) -> float:
     """Infinite while there is no speed to tell it by: a gauge that is left alone keeps what it last said."""
     if record.eta_s is not None:
         return record.eta_s
-    return math.inf if record.state == "running" and record.hours_all > record.hours_done else 0.0
+    return 0.0 if record.state != "running" or 0 < record.hours_all <= record.hours_done else math.inf
 
 
 # --- written and read -------------------------------------------------------------------------------------------------
@@ -355,6 +362,8 @@ def read_record(path: str) -> Record | None:
         return replace(Record(**values), stages=stages)
     except FileNotFoundError:
         return None
+    except EarshotError:  # there is no driver for such a URL
+        raise
     except (ValueError, TypeError, KeyError, AttributeError):  # half a file, or of another version
         raise EarshotError(f"{path}/{NAME}: is no record of a run of this version of Earshot") from None
     except Exception as error:  # each kind of store has its own errors

@@ -62,7 +62,7 @@ def plan_plainly(
     def fail(row: Row, failure: FileFailure) -> None:
         uri, old = row["uri"], live.get(row["uri"])
         is_same = old is not None and (
-            failure.stage == "list" or (_is_as_large(row, old) and row["modified_ns"] in (0, old["modified_ns"]))
+            failure.stage == "list" or (_is_as_large(row, old) and row["modified_ns"] == old["modified_ns"])
         )
         if old is not None and old["status"] == "indexed" and failure.reason == "unreadable" and is_same:
             leave(old, why=f"cannot be read now, its rows stay: {failure.message}")
@@ -128,7 +128,8 @@ def plan_plainly(
         is_again = choice.full or (old is not None and old["status"] == "indexed" and choice.retries(old))
         if audio_id is not None and not is_again:
             if old is not None and old["audio_id"] == audio_id and _is_settled(old) and not choice.retries(old):
-                leave(old, row["modified_ns"])
+                is_touched = row["modified_ns"] != old["modified_ns"]
+                leave(old, row["modified_ns"] if is_touched else None, "the same bytes")
                 continue
             if uris := holders[audio_id]:
                 holder = min(uris & left or uris)

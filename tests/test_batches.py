@@ -1,7 +1,5 @@
 """Every window comes back in its place, in batches of one length that fit the device."""
 
-import time
-from concurrent.futures import ThreadPoolExecutor
 from typing import Any
 
 import numpy as np
@@ -107,21 +105,3 @@ def test_full_windows_of_a_call_are_shared_equally(n: int, sizes: list[int]) -> 
     most = share_call([len(window) for window in windows])
     list(Batches("cpu", 1024)._start(model, windows, list(range(n)), WINDOW_SAMPLES, most))
     assert [size for size, _ in model.shapes] == sizes
-
-
-def test_threads_start_their_batches_one_after_the_other() -> None:
-    """Which keeps what one of them needs of the device's memory from the other's."""
-    inside: list[int] = []
-
-    class Slow(Model):
-        def __call__(self, samples: torch.Tensor) -> tuple[Any, Any]:
-            inside.append(1)
-            time.sleep(0.005)
-            assert len(inside) == 1
-            inside.pop()
-            return super().__call__(samples)
-
-    batches, windows = Batches("cpu", 1), make_windows([250] * 6)
-    with ThreadPoolExecutor(4) as pool:
-        found = list(pool.map(lambda _: first_samples(batches, Slow(), windows), range(4)))
-    assert found == [{i: float(i) for i in range(6)}] * 4

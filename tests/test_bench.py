@@ -73,6 +73,14 @@ def make_machine(root: Path, free_kb: int, files: dict[str, str]) -> Path:
         ({}, 2**33),
         ({"memory.max": "max\n", "memory.current": "1\n"}, 2**33),
         ({"memory.max": f"{2**32}\n", "memory.current": f"{2**30}\n"}, 3 * 2**30),
+        (
+            {
+                "memory.max": f"{2**32}\n",
+                "memory.current": f"{2**31}\n",
+                "memory.stat": f"anon 1\ninactive_file {2**29}\nactive_file {2**29}\n",
+            },
+            3 * 2**30,
+        ),
         ({"memory/memory.limit_in_bytes": f"{2**62}", "memory/memory.usage_in_bytes": "7"}, 2**33),
         ({"memory/memory.limit_in_bytes": f"{2**31}", "memory/memory.usage_in_bytes": "7"}, 2**31 - 7),
     ],

@@ -167,6 +167,36 @@ def test_what_belongs_behind_the_samples_is_not_missed(behind: str) -> None:
     assert np.array_equal(heard, decode(WAV)[0])
 
 
+@pytest.mark.parametrize("name", ["wav_s16", "aiff"])
+@pytest.mark.parametrize("pad", [b"", b"\0"])
+def test_a_chunk_of_an_odd_number_of_bytes_may_be_padded_or_not(name: str, pad: bytes) -> None:
+    data = encode(name, noise(2.0, HZ), HZ)
+    order = ">I" if name == "aiff" else "<I"
+    odd = (b"ANNO" if name == "aiff" else b"iXML") + struct.pack(order, 5_001) + b"x" * 5_001 + pad
+    heard, truncated = decode(data + odd + b"LIST" + struct.pack(order, 4_000) + bytes(4_000))
+    assert truncated is None
+    assert np.array_equal(heard, decode(data)[0])
+
+
+def test_an_aiff_of_unknown_size_is_read_to_its_end_and_promises_nothing_else() -> None:
+    data = encode("aiff", noise(2.0, HZ), HZ)
+    at = data.index(b"SSND") + 4
+    heard, truncated = decode(patch(data, at, ">I", 0))
+    assert truncated is None
+    assert len(heard) == len(decode(data)[0])
+
+
+@pytest.mark.parametrize("subtype", ["IMA_ADPCM", "MS_ADPCM", "GSM610"])
+def test_packed_samples_are_read_by_their_own_header(subtype: str) -> None:
+    """In parts, too; that the file goes on behind them is told as of others."""
+    data = by_soundfile("WAV", subtype)(noise(2.0, HZ), HZ)
+    with open_audio(io.BytesIO(data + b"\1" * 9_000)) as audio:
+        whole = np.concatenate(list(audio.blocks()))
+        assert audio.n_samples is not None
+        assert audio.truncated is not None
+    assert np.array_equal(whole, decode(data)[0])
+
+
 def test_a_chunk_behind_an_odd_number_of_bytes_may_be_padded_or_not() -> None:
     odd = encode("wav_u8", noise(2.0, HZ)[:-1], HZ).removesuffix(b"\0")
     odd = claim_bytes(odd[: 44 + 2 * HZ - 1], 2 * HZ - 1)
@@ -268,13 +298,22 @@ def test_a_fragmented_mp4_is_read_up_to_where_it_is_cut_off(flags: str) -> None:
     index = data.rindex(b"mfra") - 4
     assert decode(data[:index])[1] is None  # many are written without
     last_fragment = data.rindex(b"moof", 0, index) - 4
-    stops = [*range(len(data) // 3, index, 7_919), *range(last_fragment + 1, last_fragment + 200, 13)]
+    # Less than a header of a box may be anything.
+    stops = [*range(len(data) // 3, index, 7_919), *range(last_fragment + 8, last_fragment + 200, 13)]
     for stop in stops:
         heard, truncated = decode(data[:stop])
         assert truncated is not None
         assert 0.9 * stop / len(data) - 0.6 / 8 < len(heard) / len(whole) < 1.1 * stop / len(data)
         n_same = len(heard) - HZ // 10
         assert np.array_equal(heard[:n_same], whole[:n_same])
+
+
+@pytest.mark.parametrize("behind", [bytes(3), b"\r\n", bytes(100), b"TAG" + b" a title".ljust(125)])
+def test_what_others_put_behind_a_fragmented_mp4_is_no_cut(behind: bytes) -> None:
+    data = by_av("mp4", "aac", 128_000, container_options=FRAGMENTS)(tone(2.0, HZ, 440.0), HZ)
+    heard, truncated = decode(data + behind)
+    assert truncated is None
+    assert np.array_equal(heard, decode(data)[0])
 
 
 def test_boxes_of_64_bits_are_walked_too() -> None:

@@ -19,7 +19,7 @@ from jobs.cluster import CONFIG_FILE, Cluster, connect, explain, find_address, n
 from jobs.main import main
 from pipeline.config import Config, anchor, load_config, make_config
 from pipeline.errors import ClusterError, IndexBusy, JobMissing, UsageError
-from pipeline.record import JOB_VARIABLE, RUN_VARIABLE, STAGES, Progress, make_record, write_record
+from pipeline.record import JOB_VARIABLE, PYTHON_VARIABLE, RUN_VARIABLE, STAGES, Progress, make_record, write_record
 
 ADDRESS = "http://head:8265"
 EACH = dict.fromkeys(STAGES, 1.0)
@@ -109,9 +109,9 @@ def test_the_configuration_travels_and_means_the_same_there(
     sent = client.shipped[name]
     assert sent["entrypoint"] == "/opt/python -m jobs.main index earshot.yaml"
     metadata = client.jobs[name].metadata
-    assert sent["env_vars"] == {JOB_VARIABLE: name, RUN_VARIABLE: metadata["earshot_run"]}
+    run = {JOB_VARIABLE: name, RUN_VARIABLE: metadata["earshot_run"]}
+    assert sent["env_vars"] == run | {PYTHON_VARIABLE: "/opt/python"}  # for its workers
     assert re.fullmatch("[0-9a-f]{32}", metadata["earshot_run"])
-    assert sent["py_executable"] == "/opt/python"  # workers too
     assert "py_modules" not in sent
     (tmp_path / CONFIG_FILE).write_text(sent["files"].pop(CONFIG_FILE))
     assert not sent["files"]  # nothing else is uploaded
@@ -128,7 +128,7 @@ def test_earshot_itself_is_sent_when_asked_for(cluster: Cluster, client: FakeCli
     assert (Path(sent["py_modules"][0]) / "models" / "earshot-tiny").is_dir()
     assert (Path(sent["py_modules"][1]) / "main.py").is_file()
     assert sent["excludes"] == ["__pycache__"]
-    assert "py_executable" not in sent  # workers have the Python of their node
+    assert PYTHON_VARIABLE not in sent["env_vars"]  # workers have the Python of their node
 
 
 def test_every_attempt_has_a_name_and_only_one_is_at_work(cluster: Cluster, client: FakeClient, config: Config) -> None:
@@ -327,7 +327,7 @@ def test_status_shows_the_record_of_the_job(
     code, _, err = earshot("status")
     assert (code, err) == (2, f"earshot: {ADDRESS}: no job of Earshot here; `earshot submit CONFIG` makes one\n")
     name = cluster.submit(config)
-    assert "it has not begun to keep a record yet; it said last: three" in earshot("status")[1]
+    assert "no record of it can be seen from here; it said last: three" in earshot("status")[1]
     Path(config.into).mkdir()
     Path(config.into, "run.json").write_text("{")
     assert "its record cannot be read from here: " in earshot("status")[1]
@@ -340,6 +340,9 @@ def test_status_shows_the_record_of_the_job(
     assert "it ended before it kept a record" in earshot("status", name)[1]
     client.end(name, "RUNNING")
     monkeypatch.setenv(JOB_VARIABLE, name)
+    write_record(config.into, make_record(progress))
+    assert "it has not begun to keep" in earshot("status", name)[1]  # one of this name on another cluster
+    progress.run_id = client.jobs[name].metadata["earshot_run"]
     write_record(config.into, make_record(progress))
     for arguments in ([], [name], [config.into]):
         told = earshot("status", *arguments)[1]

@@ -94,8 +94,11 @@ def test_a_cluster_that_happens_to_run_on_this_machine_is_left_alone(monkeypatch
     flow.start_ray()
     monkeypatch.setenv("RAY_ADDRESS", "10.0.0.1:6379")
     flow.start_ray()
-    assert [options.get("address") for options in given] == ["local", None]
+    monkeypatch.setenv("EARSHOT_PYTHON", "/opt/python")
+    flow.start_ray()
+    assert [options.get("address") for options in given] == ["local", None, None]
     assert "num_cpus" not in given[1]
+    assert [options.get("runtime_env") for options in given] == [None, None, {"py_executable": "/opt/python"}]
 
 
 def plan_batches(n: int, seconds: float, *, alone: bool = False) -> pa.Table:

@@ -2,10 +2,8 @@
 
 import copy
 from collections.abc import Iterator
-from concurrent.futures import ThreadPoolExecutor
 from typing import Any
 
-import numpy as np
 import pytest
 import torch
 
@@ -81,17 +79,6 @@ def test_a_call_of_many_windows_is_several_batches(ours: Any) -> None:
     sizes = check_rows(Batches("cuda"), ours, make_windows([250] * 32))
     assert len(sizes) >= BATCHES_PER_CALL
     assert max(sizes) == 32 // BATCHES_PER_CALL
-
-
-def test_calls_of_two_threads_do_not_mix(ours: Any) -> None:
-    batches, calls = Batches("cuda"), [make_windows([250] * n + [3] * n) for n in (6, 8, 5, 7)]
-    with ThreadPoolExecutor(2) as pool:
-        called = list(pool.map(lambda windows: list(batches.run(ours, windows)), calls))
-    for windows, found in zip(calls, called, strict=True):
-        assert sorted(i for batch, _ in found for i in batch) == list(range(len(windows)))
-        for batch, (clips, _) in found:
-            alone, _ = ours(torch.from_numpy(np.stack([windows[i] for i in batch])).cuda())
-            assert relative(clips, alone.float().cpu().numpy()) < LARGEST_DIFFERENCE
 
 
 def test_what_does_not_fit_is_halved(ours: Any) -> None:

@@ -264,7 +264,11 @@ def test_a_file_without_a_time_is_known_by_its_bytes() -> None:
     disk = Disk({"a.wav": ("one", 0), "b.wav": ("two", 0)})
     plan = plan_of(disk.listed(), make_ledger(*old), disk)
     assert disk.hashed == {"a.wav": 1, "b.wav": 1}
-    assert (plan.n_unchanged, contents(plan)) == (1, [["b.wav"]])
+    assert (plan.n_unchanged, plan.touched, contents(plan)) == (1, [], [["b.wav"]])
+    assert ("a.wav", "unchanged", "the same bytes") in plan.actions
+    shut = Disk(disk.files, broken=frozenset({"a.wav", "b.wav"}))
+    plan = plan_of(shut.listed(), make_ledger(*old), shut)
+    assert (plan.n_unchanged, plan.known, len(plan.shut)) == (2, [], 2)
 
 
 def test_no_more_bytes_are_read_first_than_in_a_minute_or_so(monkeypatch: pytest.MonkeyPatch) -> None:

@@ -29,6 +29,7 @@ from pipeline.record import (
     Keeper,
     Pace,
     Progress,
+    State,
     find_shortfall,
     list_measures,
     make_record,
@@ -113,11 +114,31 @@ def test_a_run_that_stands_still_says_so() -> None:
     speeds = [make_record(progress, now=990.0 + late).hours_per_hour for late in (0, 10, 30, 100, 400, 4000)]
     assert speeds[0] == pytest.approx(32.0, rel=0.01) == speeds[1]
     assert speeds == sorted(speeds, reverse=True)
-    assert speeds[-1] == 0.0
-    stalled = make_record(progress, now=5000.0)
-    assert (stalled.eta_s, stalled.bottleneck) == (None, None)
-    assert {name: value for name, _, value in list_measures(stalled)}["earshot_eta_s"] == math.inf
-    assert make_record(progress, "stopped", now=5000.0).hours_per_hour == pytest.approx(32.0, rel=0.01)
+    assert speeds[-1] < 0.1
+    stalled, before = make_record(progress, now=5000.0), make_record(progress, now=990.0)
+    assert stalled.eta_s is not None
+    assert before.eta_s is not None
+    assert stalled.eta_s > 100 * before.eta_s
+    ended = make_record(progress, "stopped", now=5000.0)
+    assert ended.hours_per_hour == pytest.approx(32.0, rel=0.01)
+    assert ended.stages["encode"].busy == pytest.approx(1.0, rel=0.01)
+    assert ended.bottleneck == "encode"
+
+
+def test_blocks_that_take_longer_than_what_counts_as_lately_have_a_speed_all_the_same() -> None:
+    progress = Progress(planned_s=1e6)
+    lumps(progress.pace, np.arange(0.0, 4000.0, 400.0))
+    for late in (0.0, 200.0, 350.0, 400.0):
+        assert make_record(progress, now=3600.0 + late).hours_per_hour == pytest.approx(0.8, rel=0.01)
+
+
+def test_the_time_left_is_infinite_while_nothing_is_known_of_it() -> None:
+    def told(progress: Progress, state: State = "running") -> float:
+        return {name: value for name, _, value in list_measures(make_record(progress, state))}["earshot_eta_s"]
+
+    assert told(Progress(stage="planning")) == math.inf == told(Progress(planned_s=100.0))
+    assert told(Progress(planned_s=100.0, audio_s=100.0, finished_s=100.0, finished_planned_s=100.0)) == 0.0
+    assert told(Progress(planned_s=100.0), "stopped") == 0.0
 
 
 def test_a_run_that_grows_says_so_within_minutes() -> None:

@@ -554,12 +554,15 @@ def test_a_url_with_credentials_in_a_manifest_is_refused_for_it_would_be_in_ever
         list_corpus([str(manifest)])
 
 
-def test_where_a_secret_lies_is_none(monkeypatch: pytest.MonkeyPatch) -> None:
+def test_where_a_secret_lies_is_none(monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> None:
+    key = tmp_path / "me.json"
+    key.touch()
     monkeypatch.setenv("RAY_AUTH_TOKEN_PATH", "/home/me/.ray/auth_token")
-    monkeypatch.setenv("GOOGLE_APPLICATION_CREDENTIALS", "/etc/keys/me.json")
+    monkeypatch.setenv("GOOGLE_APPLICATION_CREDENTIALS", str(key))
+    monkeypatch.setenv("OTHER_CREDENTIALS", "/hunter22/aa==")
     monkeypatch.setenv("RAY_AUTH_TOKEN", "hunter22hunter22")
-    said = "cannot read /home/me/.ray/auth_token, /etc/keys/me.json: "
-    assert without_credentials(f"{said}hunter22hunter22") == f"{said}***"
+    said = f"cannot read /home/me/.ray/auth_token, {key}: "
+    assert without_credentials(f"{said}hunter22hunter22 /hunter22/aa==") == f"{said}*** ***"
 
 
 @pytest.mark.parametrize("source", ["simplecache::s3://b/x.wav", "zip://a.wav::s3://b/x.zip"])

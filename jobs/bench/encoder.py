@@ -11,7 +11,7 @@ run: arrays in, arrays out, on a GPU several batches with copies meanwhile.
 
 GPUs since Ampere compute convolutions of float32 with TF32's ten bits, where torch's defaults are left: transformers'
 forward is the less exact of the two then. Embeddings are compared with what it gives without TF32; it is timed as torch
-leaves it, and ours never uses TF32.
+leaves it, and ours computes no convolution so.
 """
 
 import argparse
@@ -297,7 +297,9 @@ def take_turns(ways: Sequence[tuple[bool, Callable[[Any], Any], Any]], device: s
         for (keep, way, given), taken in zip(ways, times, strict=True):
             if device == "cpu":
                 keep_freed_memory(keep)
-                way(given)
+            way(given)
+            if device != "cpu":
+                torch.cuda.synchronize()
             began = time.perf_counter()
             way(given)
             if device != "cpu":

@@ -85,16 +85,22 @@ def machine_resources(device: str) -> dict[str, float]:
 
 
 def free_bytes(root: Path) -> int:
-    """Memory that is free, in the container where it has a limit; ``root`` holds ``proc`` and ``sys``."""
+    """Memory that is free, or holds files only; in the container, where it has a limit. ``root`` holds ``proc``.
+
+    Source: Ray's ``estimate_available_memory``.
+    """
     lines = (root / "proc/meminfo").read_text().splitlines()
     free = 1024 * next(int(line.split()[1]) for line in lines if line.startswith("MemAvailable:"))
     group = root / "sys/fs/cgroup"
-    for most, used in (
-        ("memory.max", "memory.current"),
-        ("memory/memory.limit_in_bytes", "memory/memory.usage_in_bytes"),
+    for most, used, stat, prefix in (
+        ("memory.max", "memory.current", "memory.stat", ""),
+        ("memory/memory.limit_in_bytes", "memory/memory.usage_in_bytes", "memory/memory.stat", "total_"),
     ):
         if (group / most).exists() and (limit := (group / most).read_text().strip()).isdecimal():
-            free = min(free, int(limit) - int((group / used).read_text()))
+            told = (group / stat).read_text().splitlines() if (group / stat).exists() else []
+            known = dict(line.split(maxsplit=1) for line in told)
+            cache = sum(int(known.get(f"{prefix}{name}", 0)) for name in ("inactive_file", "active_file"))
+            free = min(free, int(limit) - int((group / used).read_text()) + cache)
     return free
 
 

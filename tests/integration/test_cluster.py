@@ -416,13 +416,13 @@ def test_a_cluster_grows_from_no_gpu_and_a_node_that_dies_takes_nothing_along(
         assert before.n_done < n_files / 2
         assert before.doing == "encoding"
         at_work = {file.name for file in seen.iterdir()}
+        assert at_work
         assert at_work <= with_gpu
         assert tell(f"kill {sorted(at_work)[0]}") == "killed"
         after = record()
         assert after is not None
         assert (after.state, after.n_done < n_files) == ("running", True)
         assert driver.wait(400) == 0, log.read_text()
-    assert {file.name for file in seen.iterdir()} == with_gpu  # the other one did what was left
     final = read_record(str(index))
     assert final is not None
     assert (final.state, final.n_indexed, final.n_failed) == ("done", n_files, 1)
