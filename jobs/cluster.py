@@ -274,7 +274,9 @@ def name_jobs(index: str) -> str:
 
 def _read_job(info: Any) -> Job:
     metadata = info.metadata or {}
-    lines = (info.message or "").strip().splitlines()
+    said = (info.message or "").strip().splitlines()
+    # Ray's own first line comes anywhere among those of the job.
+    lines = [line for line in said if not line.startswith("Running entrypoint for job")] or said
     return Job(
         name=info.submission_id or info.job_id or "",
         state=str(getattr(info.status, "value", info.status)).lower(),

@@ -271,6 +271,10 @@ def test_a_job_that_fails_exits_with_one_and_says_why(head: Head, tmp_path: Path
     told = head.earshot("status").stdout
     assert "failed" in told
     assert "no such file or folder" in told
+    lost = head.earshot("submit", config, "--python", "/nope/python", "--wait")  # and it does not wait for that one
+    assert lost.returncode == 1
+    assert "/nope/python: not found" in lost.stderr, lost.stderr
+    assert lost.stderr.splitlines()[-1].endswith("/nope/python: not found; --python names the interpreter on the head")
 
 
 @pytest.mark.parametrize(
