@@ -180,6 +180,11 @@ def test_bench_projects_a_corpus_from_what_it_measured(config: Config) -> None:
     assert stages == [*(f"codec block {k}" for k in (1, 2, 3, 4)), "codec end", "transformer"]
 
 
+@pytest.mark.parametrize("frames", [[[0.0] * 4] * 3, [0.0] * 12, np.zeros((3, 4)), [np.zeros(4)] * 3])
+def test_frames_are_counted_however_they_are_written(frames: Any) -> None:
+    assert peers._count(frames, 4) == 3
+
+
 @pytest.mark.slow
 @pytest.mark.timeout(900)
 def test_peers_make_the_same_of_plain_files_and_not_of_others() -> None:

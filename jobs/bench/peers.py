@@ -136,8 +136,8 @@ def count_rows(peer: str, into: str) -> dict[str, int]:
 
 
 def _count(frames: Any, dimension: int) -> int:
-    """Ray writes arrays flat."""
-    return len(frames) if isinstance(frames[0], list) else len(frames) // dimension
+    """Ray writes arrays flat, and gives them back in their shape where it has been imported."""
+    return sum(map(np.size, frames)) // dimension
 
 
 def call(peer: str, folder: Path, into: Path, model: str) -> tuple[float, dict[str, int], str]:
