@@ -6,7 +6,8 @@ It computes what transformers' ``PeAudioEncoder`` computes without a padding mas
 - Activations lie with their channels together: convolutions of width one are plain matrix products, and so are those
   that reduce the rate, on two views of their input.
 - Snake, x + sin(ax)^2 / a, loses its a: convolutions before it take a factor a, those after it 1 / a, and where the
-  residual stream goes in, one product remains.
+  residual stream goes in, one product remains. A residual unit adds to that stream in place, as the summand of its
+  last matrix product; its bias is added where the stream is next read, with that factor.
 - On a CPU a stretch of time goes through a whole block of the codec before the next one does, with as many
   neighbouring samples as its convolutions see, so that what lies between the layers stays in the cache.
 - Queries, keys and values are one product, gate and up another; RoPE turns halves instead of neighbours (the rows of
@@ -18,7 +19,7 @@ arXiv:2306.06546).
 
 from collections.abc import Callable, Iterator
 from dataclasses import dataclass
-from functools import partial
+from functools import cached_property, partial
 from itertools import pairwise
 from typing import Any
 
@@ -27,7 +28,9 @@ from torch import Tensor
 from torch.nn import functional
 from torch.profiler import record_function
 
-TILE_BYTES = 2**22
+from pipeline.snake import Scale, Snake, choose_snake
+
+TILE_BYTES = 2**23
 """What one layer's output of a stretch of time takes on a CPU, at most."""
 
 SMALLEST_ALPHA = 1e-6
@@ -38,11 +41,10 @@ SMALLEST_ALPHA = 1e-6
 class _Unit:
     """A residual unit: x + conv2(snake(conv1(snake(x)))); ``conv1`` sees 7 samples, ``dilation`` apart."""
 
-    alpha: Tensor
+    scale: Scale
     weight1: Tensor  # (channels, channels, 1, 7)
     bias1: Tensor
-    weight2: Tensor  # (channels, channels)
-    bias2: Tensor
+    weight2: Tensor  # (channels, channels): from, to
     dilation: int
 
     @property
@@ -55,7 +57,7 @@ class _Block:
     """Three residual units, and a convolution over ``2 * stride`` samples that leaves one of ``stride``."""
 
     units: tuple[_Unit, ...]
-    alpha: Tensor
+    scale: Scale
     early: Tensor  # (stride * channels, 2 * channels): of the first half of what it sees
     late: Tensor
     bias: Tensor
@@ -106,7 +108,7 @@ class Codec:
         codec = embedder.dac_encoder
         self._dtype = dtype
 
-        def ready(tensor: Tensor) -> Tensor:
+        def ready(tensor: Tensor, dtype: torch.dtype = dtype) -> Tensor:
             return tensor.detach().to(device, dtype).contiguous()
 
         def conv2d(weight: Tensor) -> Tensor:
@@ -117,12 +119,16 @@ class Codec:
         alpha = _alpha_of(codec.snake1)
         # The bottleneck has nothing between it and the convolution before: their product is one convolution.
         bottleneck = embedder.bottleneck.weight.detach().float()[:, :, 0]
-        self._last_alpha = ready(alpha)
+        self._last_scale = alpha.to(device), torch.zeros_like(alpha, device=device)
         weight = torch.einsum("fc,cik->fik", bottleneck, codec.conv2.weight.detach().float() / alpha[:, None])
         bias = bottleneck @ codec.conv2.bias.detach().float() + embedder.bottleneck.bias.detach().float()
         self._last = conv2d(weight), ready(bias)
         self.stretch_bytes = TILE_BYTES if device == "cpu" else None
-        self._snake = fuse_snake(device, dtype) if device == "cuda" else _snake
+
+    @cached_property
+    def _snake(self) -> Snake:
+        """Chosen when the first sounds are there: compiling takes seconds, which those who decode need before that."""
+        return choose_snake(self._first[0].device.type, self._dtype, len(self._first[0]))
 
     def __call__(self, samples: Tensor) -> Tensor:
         x = samples.to(self._dtype)[:, :, None]
@@ -139,13 +145,13 @@ class Codec:
             with record_function(f"codec block {number}"):  # the first convolution is made within the first one
                 x_block = self._run_block(block, read, samples.shape[0], n_samples)
             n_samples //= block.stride
-            read = partial(_piece, x_block)
+            read = partial(_piece, x_block) if self.stretch_bytes else partial(_whole, x_block)
         with record_function("codec end"):
-            return _convolve(self._snake(x_block, self._last_alpha, 0, 0), *self._last, padding=1)
+            return _convolve(self._snake(x_block, self._last_scale), *self._last, padding=1)
 
     def _run_block(self, block: _Block, read: Callable[[int, int, slice], Tensor], n: int, length: int) -> Tensor:
         """(n, length, channels), piece by piece -> (n, length / stride, 2 * channels)."""
-        channels = block.alpha.shape[0]
+        channels = block.scale[0].shape[0]
         out = torch.empty(
             (n, length // block.stride, block.early.shape[1]), dtype=self._dtype, device=block.early.device
         )
@@ -156,20 +162,17 @@ class Codec:
             for unit in block.units:
                 # Beyond the sound's own ends there are zeros before each layer; elsewhere the stretch gets shorter.
                 left, right = unit.reach * (low == 0), unit.reach * (high == length)
-                both = min(left, right)  # a whole sound: the convolution itself can see to these, without a copy
-                y = self._snake(x, unit.alpha, left - both, right - both)
-                y = _convolve(y, unit.weight1, unit.bias1, unit.dilation, both)
-                y = functional.linear(self._snake(y, None, 0, 0), unit.weight2, unit.bias2)
-                skip_left, skip_right = unit.reach - left, unit.reach - right
-                y += x[:, skip_left : x.shape[1] - skip_right]
-                x, low, high = y, low + skip_left, high - skip_right
-            x = x[:, max(begin, 0) - low : min(end, length) - low]
-            x = self._snake(x, block.alpha, max(-begin, 0), max(end - length, 0))
-            halves = x.view(x.shape[0], stop - start + 1, -1)
-            y = out[some, start:stop]
-            early, late = (weight.expand(len(y), -1, -1) for weight in (block.early, block.late))
-            torch.baddbmm(block.bias, halves[:, :-1], early, out=y)
-            torch.baddbmm(y, halves[:, 1:], late, out=y)
+                zeros = max(left, right)  # at both ends: what comes of those that are too many is dropped
+                y = _convolve(self._snake(x, unit.scale), unit.weight1, unit.bias1, unit.dilation, zeros)
+                y = self._snake(y[:, zeros - left : y.shape[1] - (zeros - right)], None)
+                x = x[:, unit.reach - left : x.shape[1] - (unit.reach - right)]
+                x.view(-1, channels).addmm_(y.view(-1, channels), unit.weight2)
+                low, high = low + unit.reach - left, high - (unit.reach - right)
+            x = self._snake(x[:, max(begin, 0) - low : min(end, length) - low], block.scale)
+            y = out[some, start:stop].copy_(block.bias)
+            for first, halves in _halve(x, block.stride, max(-begin, 0), max(end - length, 0)):
+                _add_products(y, first, halves, block.early)
+                _add_products(y, first - 1, halves, block.late)
         return out
 
     def _list_stretches(self, n: int, length: int, width: int) -> Iterator[tuple[slice, int, int]]:
@@ -188,61 +191,31 @@ class Codec:
 
 
 def _piece(x: Tensor, start: int, stop: int, some: slice) -> Tensor:
-    return x[some, start:stop]
+    return x[some, start:stop].clone()  # it is changed in place, and its neighbours see a part of it
 
 
-def _snake(x: Tensor, alpha: Tensor | None, left: int, right: int) -> Tensor:
-    """u + sin(u)^2 of u = ``alpha`` x, (n, length, channels), with ``left`` and ``right`` zeros around it in time."""
-    u = x if alpha is None else x * alpha
-    padded = x.new_empty((x.shape[0], left + x.shape[1] + right, x.shape[2]))
-    padded[:, :left] = 0
-    padded[:, left + x.shape[1] :] = 0
-    sine = torch.sin(u)
-    torch.addcmul(u, sine, sine, out=padded[:, left : left + x.shape[1]])
-    return padded
+def _whole(x: Tensor, start: int, stop: int, some: slice) -> Tensor:
+    return x
 
 
-Snake = Callable[[Tensor, Tensor | None, int, int], Tensor]
+def _halve(x: Tensor, stride: int, left: int, right: int) -> Iterator[tuple[int, Tensor]]:
+    """(n, length, channels) with ``left`` and ``right`` zeros around it, ``stride`` samples together: runs of them, as
+    the number of the first one and (n, some, stride * channels). Only those at the ends with zeros are copied."""
+    n, length, _ = x.shape
+    head, tail = (stride - zeros if zeros else 0 for zeros in (left, right))
+    if left:
+        yield 0, functional.pad(x[:, :head], (0, 0, left, 0)).view(n, 1, -1)
+    if middle := (length - head - tail) // stride:
+        yield bool(left), x[:, head : length - tail].view(n, middle, -1)
+    if right:
+        yield bool(left) + middle, functional.pad(x[:, length - tail :], (0, 0, 0, right)).view(n, 1, -1)
 
 
-def _activate(rows: Tensor, alpha: Tensor) -> Tensor:
-    """``_snake`` of (rows, channels) as a compiler wants it written."""
-    u = rows * alpha
-    return u + torch.sin(u).square()
-
-
-def _activate_scaled(values: Tensor) -> Tensor:
-    """The same of numbers that have their factor already, (n,)."""
-    return values + torch.sin(values).square()
-
-
-def fuse_snake(device: str, dtype: torch.dtype, backend: str | Callable[..., Any] = "inductor") -> Snake:
-    """``_snake`` as one kernel, where torch can compile it: on a GPU it only moves memory. Else as it is.
-
-    Sounds, lengths and zeros around them are not the compiled functions' concern: torch makes each anew for whatever it
-    takes as constant, and after eight times no more.
-    """
-    activate = torch.compile(_activate, dynamic=True, backend=backend)
-    activate_scaled = torch.compile(_activate_scaled, dynamic=True, backend=backend)
-
-    def fused(x: Tensor, alpha: Tensor | None, left: int, right: int) -> Tensor:
-        rows = x.reshape(-1, x.shape[-1])
-        if len(rows) == 1:  # torch would take the 1 as constant
-            return _snake(x, alpha, left, right)
-        y = (activate_scaled(rows.view(-1)) if alpha is None else activate(rows, alpha)).view(x.shape)
-        return functional.pad(y, (0, 0, left, right)) if left or right else y
-
-    x = torch.linspace(-9, 9, 2 * 640 * 64, device=device, dtype=dtype).view(2, 640, 64)
-    alpha = torch.linspace(0.1, 2, 64, device=device, dtype=dtype)
-    try:
-        with torch.inference_mode():  # as in use: it is compiled for that
-            for scale, left, right in ((alpha, 3, 0), (None, 0, 0)):
-                error = (fused(x, scale, left, right) - _snake(x, scale, left, right)).abs().max().item()
-                if not error < 64 * torch.finfo(dtype).eps:
-                    return _snake
-    except Exception:  # no compiler, no triton, a driver that is too old: it only costs speed
-        return _snake
-    return fused
+def _add_products(y: Tensor, first: int, halves: Tensor, weight: Tensor) -> None:
+    """y[:, first + k] += halves[:, k] @ weight, where there is such a y."""
+    low, high = max(-first, 0), min(y.shape[1] - first, halves.shape[1])
+    if low < high:
+        y[:, first + low : first + high].baddbmm_(halves[:, low:high], weight.expand(len(y), -1, -1))
 
 
 def _convolve(x: Tensor, weight: Tensor, bias: Tensor, dilation: int = 1, padding: int = 0) -> Tensor:
@@ -257,26 +230,30 @@ def _alpha_of(snake: Any) -> Tensor:
     return torch.where(alpha.abs() < SMALLEST_ALPHA, torch.full_like(alpha, SMALLEST_ALPHA), alpha)
 
 
-def _make_block(block: Any, ready: Callable[[Tensor], Tensor], conv2d: Callable[[Tensor], Tensor]) -> _Block:
+def _make_block(block: Any, ready: Callable[..., Tensor], conv2d: Callable[[Tensor], Tensor]) -> _Block:
+    def scaled(alpha: Tensor, shift: Tensor) -> Scale:
+        return ready(alpha, torch.float32), ready(alpha * shift, torch.float32)
+
     units = []
+    shift = torch.zeros(())
     for unit in (block.res_unit1, block.res_unit2, block.res_unit3):
         before, between = _alpha_of(unit.snake1), _alpha_of(unit.snake2)
         weight1 = unit.conv1.weight.detach().float() * between[:, None, None] / before[:, None]
         units.append(
             _Unit(
-                alpha=ready(before),
+                scale=scaled(before, shift),
                 weight1=conv2d(weight1),
                 bias1=ready(unit.conv1.bias.detach().float() * between),
-                weight2=ready(unit.conv2.weight.detach().float()[:, :, 0] / between),
-                bias2=ready(unit.conv2.bias),
+                weight2=ready((unit.conv2.weight.detach().float()[:, :, 0] / between).t()),
                 dilation=unit.conv1.dilation[0],
             )
         )
+        shift = shift + unit.conv2.bias.detach().float()
     alpha, stride = _alpha_of(block.snake1), block.conv1.stride[0]
     # (features, channels, 2 * stride) -> (2 * stride * channels, features), as the samples lie in memory.
     weight = (block.conv1.weight.detach().float() / alpha[:, None]).permute(2, 1, 0).flatten(0, 1)
     early, late = weight.chunk(2)
-    return _Block(tuple(units), ready(alpha), ready(early), ready(late), ready(block.conv1.bias), stride)
+    return _Block(tuple(units), scaled(alpha, shift), ready(early), ready(late), ready(block.conv1.bias), stride)
 
 
 class Transformer:

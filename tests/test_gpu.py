@@ -19,9 +19,9 @@ from jobs.bench.encoder import (
     run_plainly,
     without_tf32,
 )
-from pipeline import tower
 from pipeline.batches import BATCHES_PER_CALL, WINDOW_SAMPLES, Batches
 from pipeline.encode import make_tower
+from pipeline.snake import fuse_snake, snake
 from pipeline.window import HOP_SAMPLES, Waveform
 
 pytestmark = [
@@ -100,11 +100,11 @@ def test_what_does_not_fit_is_halved(ours: Any) -> None:
 
 @pytest.mark.parametrize("dtype", [torch.float32, torch.bfloat16])
 def test_the_snake_is_compiled_here(dtype: torch.dtype) -> None:
-    fused = tower.fuse_snake("cuda", dtype)
-    assert fused is not tower._snake
-    x, alpha = torch.randn(3, 50, 64, device="cuda").to(dtype), torch.rand(64, device="cuda").to(dtype) + 0.5
-    for scale in (alpha, None):
-        found, expected = fused(x, scale, 2, 3), tower._snake(x, scale, 2, 3)
+    fused = fuse_snake("cuda", dtype)
+    assert fused is not snake
+    x = torch.randn(3, 50, 64, device="cuda").to(dtype)
+    for scale in ((torch.rand(64, device="cuda") + 0.5, torch.rand(64, device="cuda")), None):
+        found, expected = fused(x, scale), snake(x, scale)
         assert found.shape == expected.shape
         assert (found - expected).abs().max() < 64 * torch.finfo(dtype).eps
 

@@ -3,7 +3,6 @@
 import copy
 import math
 from collections.abc import Iterator
-from contextlib import contextmanager
 from typing import Any
 
 import pytest
@@ -11,8 +10,7 @@ import torch
 from transformers import PeAudioEncoderConfig
 from transformers.models.pe_audio.modeling_pe_audio import PeAudioEncoderEmbedder
 
-from pipeline import tower
-from pipeline.tower import Codec, Tower, Transformer, equal_codecs, fuse_snake
+from pipeline.tower import Codec, Tower, Transformer, equal_codecs
 from tests.checkpoints import build_model
 
 PARITY = 1e-4
@@ -125,56 +123,3 @@ def make_embedder_of(ratios: list[int]) -> Any:
     holder = torch.nn.Module()
     holder.embedder = make_embedder(ratios)
     return holder
-
-
-@pytest.mark.parametrize("failing", ["raises", "is wrong"])
-def test_a_snake_that_cannot_be_compiled_stays_as_it_is(failing: str) -> None:
-    def spoil(graph: Any, inputs: Any) -> Any:
-        if failing == "raises":
-            raise RuntimeError("no compiler here")
-        return lambda *given: [graph(*given)[0] + 0.01]
-
-    with fresh_dynamo():
-        assert fuse_snake("cpu", torch.float32, spoil) is tower._snake
-
-
-@contextmanager
-def fresh_dynamo() -> Iterator[None]:
-    """Nothing compiled before is known, nor afterwards."""
-    torch._dynamo.reset()
-    yield
-    torch._dynamo.reset()
-
-
-def test_the_fused_snake_is_compiled_twice_for_each_precision_whatever_is_encoded() -> None:
-    """torch compiles a function eight times at most, and falls back silently then."""
-    graphs: list[Any] = []
-
-    def count(graph: Any, inputs: Any) -> Any:
-        graphs.append(graph)
-        return graph.forward
-
-    embedder = make_embedder([2, 3, 5])
-    with fresh_dynamo():
-        for dtype in (torch.float32, torch.bfloat16):
-            for _ in range(3):  # encoders in one process
-                codec = Codec(embedder, "cpu", dtype)
-                codec.stretch_bytes, codec._snake = None, fuse_snake("cpu", dtype, count)
-                assert codec._snake is not tower._snake
-                for n, hops in ((1, 1), (1, 40), (2, 1), (8, 33), (32, 9), (5, 40)):
-                    samples = noise(n, hops * 30)
-                    found = codec(samples).float()
-                    limit = PARITY if dtype == torch.float32 else 0.02
-                    assert error(found, run_plainly(embedder, samples)) < limit
-    assert len(graphs) == 4
-
-
-@pytest.mark.parametrize(("left", "right"), [(0, 0), (3, 0), (0, 1), (9, 9)])
-@pytest.mark.parametrize("shape", [(1, 1, 8), (1, 7, 8), (3, 5, 8)])
-def test_the_fused_snake_is_the_other(shape: tuple[int, int, int], left: int, right: int) -> None:
-    with fresh_dynamo():
-        fused = fuse_snake("cpu", torch.float32, "eager")
-        assert fused is not tower._snake
-        x = torch.randn(shape, generator=torch.Generator().manual_seed(1))
-        for alpha in (None, torch.linspace(0.5, 2, 8)):
-            torch.testing.assert_close(fused(x, alpha, left, right), tower._snake(x, alpha, left, right))
