@@ -222,7 +222,7 @@ def _convolve(x: Tensor, weight: Tensor, bias: Tensor, dilation: int = 1, paddin
     """(n, length, channels) -> (n, shorter, features), with ``padding`` zeros before and after each sound."""
     image = x[:, None].permute(0, 3, 1, 2)  # of one row; its channels lie together, which no copy is needed for
     made = functional.conv2d(image, weight, bias, padding=(0, padding), dilation=(1, dilation))
-    return made.permute(0, 2, 3, 1)[:, 0]
+    return made.permute(0, 2, 3, 1)[:, 0].contiguous()  # as a rule it is
 
 
 def _alpha_of(snake: Any) -> Tensor:

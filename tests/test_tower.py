@@ -77,6 +77,15 @@ def test_any_snake_is_that_of_transformers(alpha: float) -> None:
     assert error(Codec(embedder, "cpu", torch.float32)(samples), run_plainly(embedder, samples)) < PARITY
 
 
+def test_convolutions_may_give_their_output_in_another_layout(monkeypatch: pytest.MonkeyPatch) -> None:
+    embedder = make_embedder([2, 4])
+    samples = noise(2, 160)
+    expected = run_plainly(embedder, samples)
+    convolve = torch.nn.functional.conv2d
+    monkeypatch.setattr(torch.nn.functional, "conv2d", lambda *given, **rest: convolve(*given, **rest).contiguous())
+    assert error(Codec(embedder, "cpu", torch.float32)(samples), expected) < PARITY
+
+
 def test_stretches_cover_every_sound_once(model: Any) -> None:
     codec = Codec(model.audio_encoder.embedder, "cpu", torch.float32)
     for stretch_bytes in (2**9, 2**14, 2**30, None):
