@@ -76,6 +76,7 @@ def measure_here(model: str, keep: bool) -> list[float]:
     if keep and not keep_freed_memory():
         raise SystemExit("this C library cannot be told to keep freed memory: it is not glibc")
     encoder = load_encoder(EncodeConfig(clip_model=model, device="cpu", batch_windows=PASS_WINDOWS))
+    encoder.compile()
     rng = np.random.default_rng(5)
     windows = [draw_scene(rng, WINDOW_S)[0] for _ in range(PASS_WINDOWS)]
     speeds = []

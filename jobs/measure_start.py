@@ -52,11 +52,13 @@ with torch.inference_mode():
 """
 
 
-def decode_first(row: dict[str, Any], config: "DecodeConfig", grid: "Grid", mark: str) -> "Iterator[pa.Table]":
+def decode_first(
+    row: dict[str, Any], config: "DecodeConfig", grid: "Grid", block_windows: int, *, mark: str
+) -> "Iterator[pa.Table]":
     """``decode_batch`` that writes the time down, once, when the first table of windows has been made."""
     from pipeline.stages import decode_batch
 
-    for table in decode_batch(row, config, grid):
+    for table in decode_batch(row, config, grid, block_windows):
         if not os.path.exists(mark):
             Path(mark).write_text(str(time.time()))
         yield table

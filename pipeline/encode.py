@@ -78,6 +78,11 @@ class AudioEncoder:
         self._tower = make_tower(clip_model, frame_model, self.device, self.precision)
         self._batches = Batches(self.device, settings.batch_windows)
 
+    def compile(self) -> None:
+        """Take some seconds now (more for the first time on a machine) for what makes encoding faster: for those who
+        encode minutes of sound."""
+        self._tower.compile()
+
     @property
     def batch_windows(self) -> float | None:
         """How many windows of 10 s a batch holds, which is fewer than asked for where those did not fit; None before

@@ -89,7 +89,9 @@ def load_models(config: EncodeConfig, with_frames: bool, threads: int) -> Encode
 
     keep_freed_memory()
     torch.set_num_threads(threads)
-    return load_encoder(config, frames=with_frames)
+    encoder = load_encoder(config, frames=with_frames)
+    encoder.compile()
+    return encoder
 
 
 class _Encode:

@@ -1,9 +1,12 @@
-"""The activation of PE-Audio's codec, where half of its time goes if it is made of torch's operations as they are.
+"""The activation of PE-Audio's codec: as operations of torch, or as one kernel.
+
+On what lies between matrix products, a codec on a CPU with AMX spends half of its time, most of that here.
 
 Source: Ziyin et al. 2020, arXiv:2006.08195; ``Snake1d`` in transformers' ``models/dac/modeling_dac.py``, whose division
 by a is left to the convolutions around it (``pipeline.tower``).
 """
 
+import warnings
 from collections.abc import Callable
 from typing import Any
 
@@ -16,16 +19,16 @@ Scale = tuple[Tensor, Tensor]
 Snake = Callable[[Tensor, Scale | None], Tensor]
 
 LEAST_CHANNELS = 32
-"""Of a codec (those released have 64) that is worth compiling for on a CPU."""
+"""Codecs with fewer are not compiled for on a CPU: the bundled model's, of 8, encodes faster than others decode. Those
+that are released have 64."""
 
 
-def choose_snake(device: str, dtype: torch.dtype, channels: int) -> Snake:
-    """The faster one: compiled on a GPU, and for a codec of that many ``channels`` on a CPU with AVX-512.
+def gains_by_fusing(device: str, channels: int) -> bool:
+    """Whether ``fuse_snake`` makes a codec faster: on a GPU, and on a CPU with AVX-512.
 
-    With AVX2 the compiled one is no faster than three operations on what lies in the cache.
+    With AVX2 it is no faster than three operations on what lies in the cache.
     """
-    pays = device == "cuda" or (channels >= LEAST_CHANNELS and torch.cpu.get_capabilities().get("avx512_f", False))
-    return fuse_snake(device, dtype) if pays else snake
+    return device == "cuda" or (channels >= LEAST_CHANNELS and torch.cpu.get_capabilities().get("avx512_f", False))
 
 
 def snake(x: Tensor, scale: Scale | None) -> Tensor:
@@ -51,31 +54,40 @@ def _activate(values: Tensor) -> Tensor:
 
 
 def fuse_snake(device: str, dtype: torch.dtype, backend: str | Callable[..., Any] = "inductor") -> Snake:
-    """``snake`` as one kernel, where torch can compile it. Else as it is.
+    """``snake`` as one kernel, for inference, where torch can compile it. Else as it is.
 
+    It takes 4 s, and 14 s for the first time on a machine, where torch leaves its kernels in a folder of its own.
     Sounds and lengths are not the compiled functions' concern: torch makes each anew for whatever it takes as constant,
     and after eight times no more.
     """
-
-    def fused(x: Tensor, scale: Scale | None) -> Tensor:
-        rows = x.reshape(-1, x.shape[-1])
-        if len(rows) == 1:  # torch would take the 1 as constant
-            return snake(x, scale)
-        return (activate(rows.view(-1)) if scale is None else activate_scaled(rows, *scale)).view(x.shape)
-
-    x = torch.linspace(-9, 9, 2 * 640 * 64, device=device, dtype=dtype).view(2, 640, 64)
-    scale = torch.linspace(0.1, 2, 64, device=device), torch.linspace(-1, 1, 64, device=device)
-    options: dict[str, Any] | None = (
-        {"compile_threads": 1} if backend == "inductor" else None
-    )  # two kernels are not worth a pool of processes
+    options: dict[str, Any] | None = None
+    if backend == "inductor":
+        # Two kernels are not worth a pool of processes; with any number of threads they are the same.
+        options = {"compile_threads": 1, "cpp.dynamic_threads": True}
     try:
         activate = torch.compile(_activate, dynamic=True, backend=backend, options=options)
         activate_scaled = torch.compile(_activate_scaled, dynamic=True, backend=backend, options=options)
-        with torch.inference_mode():  # as in use: it is compiled for that
+
+        def fused(x: Tensor, scale: Scale | None) -> Tensor:
+            rows = x.reshape(-1, x.shape[-1])
+            if len(rows) == 1:  # torch would take the 1 as constant
+                return snake(x, scale)
+            return (activate(rows.view(-1)) if scale is None else activate_scaled(rows, *scale)).view(x.shape)
+
+        with torch.inference_mode(), warnings.catch_warnings(action="ignore"):
+            scale = torch.linspace(0.1, 2, 64, device=device), torch.linspace(-1, 1, 64, device=device)
+            x = torch.linspace(-9, 9, 2 * 640 * 64, device=device, dtype=dtype).view(2, 640, 64)
             for some in (scale, None):
-                error = (fused(x, some) - snake(x, some)).abs().max().item()
-                if not error < 64 * torch.finfo(dtype).eps:
+                exact = snake(x.float(), some)
+                error = ((fused(x, some) - exact).abs() / exact.abs().clamp(min=1)).max().item()
+                if not error < ROUNDING * torch.finfo(dtype).eps:
                     return snake
-    except Exception:  # no compiler, no triton, a driver that is too old: it only costs speed
+    except torch.OutOfMemoryError:
+        raise
+    except Exception:  # no compiler, no triton, a driver that is too old, no place for a cache: it only costs speed
         return snake
     return fused
+
+
+ROUNDING = 16
+"""By how many times its precision a compiled Snake may differ: sine is not exact, and its argument is rounded too."""

@@ -4,10 +4,10 @@ It computes what transformers' ``PeAudioEncoder`` computes without a padding mas
 ``python -m jobs.bench --encoder``):
 
 - Activations lie with their channels together: convolutions of width one are plain matrix products, and so are those
-  that reduce the rate, on two views of their input.
-- Snake, x + sin(ax)^2 / a, loses its a: convolutions before it take a factor a, those after it 1 / a, and where the
-  residual stream goes in, one product remains. A residual unit adds to that stream in place, as the summand of its
-  last matrix product; its bias is added where the stream is next read, with that factor.
+  that reduce the rate, on two views of their input (but for the ends of a sound).
+- Snake, x + sin(ax)^2 / a, loses its a: convolutions before it take a factor a, those after it 1 / a. Where it reads
+  the residual stream, that is multiplied and shifted: the stream goes without the biases of its units, which add to it
+  in place, as what their last matrix product is added to.
 - On a CPU a stretch of time goes through a whole block of the codec before the next one does, with as many
   neighbouring samples as its convolutions see, so that what lies between the layers stays in the cache.
 - Queries, keys and values are one product, gate and up another; RoPE turns halves instead of neighbours (the rows of
@@ -19,7 +19,7 @@ arXiv:2306.06546).
 
 from collections.abc import Callable, Iterator
 from dataclasses import dataclass
-from functools import cached_property, partial
+from functools import partial
 from itertools import pairwise
 from typing import Any
 
@@ -28,10 +28,10 @@ from torch import Tensor
 from torch.nn import functional
 from torch.profiler import record_function
 
-from pipeline.snake import Scale, Snake, choose_snake
+from pipeline.snake import Scale, Snake, fuse_snake, gains_by_fusing, snake
 
 TILE_BYTES = 2**23
-"""What one layer's output of a stretch of time takes on a CPU, at most."""
+"""About what one layer's output of a stretch of time takes on a CPU."""
 
 SMALLEST_ALPHA = 1e-6
 """Below it, a Snake's factor is not moved into the convolutions around it."""
@@ -86,6 +86,11 @@ class Tower:
         self.clip = Transformer(clip, device, dtype)
         self.frame = self.clip if frame is clip else frame and Transformer(frame, device, dtype)
 
+    def compile(self) -> None:
+        """Take some seconds for what makes the codecs faster."""
+        for codec in {self.codec, self.frame_codec}:
+            codec.compile()
+
     def __call__(self, samples: Tensor) -> tuple[Tensor, Tensor | None]:
         with torch.inference_mode(), torch.backends.cudnn.flags(enabled=True, allow_tf32=False):
             features = self.codec(samples)
@@ -104,6 +109,7 @@ class Tower:
 class Codec:
     """(n, samples) float32 -> (n, frames, features): DAC's encoder and PE-Audio's bottleneck, without quantisation."""
 
+    @torch.inference_mode()  # of its tensors too: torch compiles for others anew
     def __init__(self, embedder: Any, device: str, dtype: torch.dtype) -> None:
         codec = embedder.dac_encoder
         self._dtype = dtype
@@ -124,11 +130,13 @@ class Codec:
         bias = bottleneck @ codec.conv2.bias.detach().float() + embedder.bottleneck.bias.detach().float()
         self._last = conv2d(weight), ready(bias)
         self.stretch_bytes = TILE_BYTES if device == "cpu" else None
+        self._snake: Snake = snake
 
-    @cached_property
-    def _snake(self) -> Snake:
-        """Chosen when the first sounds are there: compiling takes seconds, which those who decode need before that."""
-        return choose_snake(self._first[0].device.type, self._dtype, len(self._first[0]))
+    def compile(self) -> None:
+        """Take some seconds for a faster Snake, where there is one."""
+        weight, _ = self._first
+        if gains_by_fusing(weight.device.type, len(weight)):
+            self._snake = fuse_snake(weight.device.type, self._dtype)
 
     def __call__(self, samples: Tensor) -> Tensor:
         x = samples.to(self._dtype)[:, :, None]
@@ -145,7 +153,7 @@ class Codec:
             with record_function(f"codec block {number}"):  # the first convolution is made within the first one
                 x_block = self._run_block(block, read, samples.shape[0], n_samples)
             n_samples //= block.stride
-            read = partial(_piece, x_block) if self.stretch_bytes else partial(_whole, x_block)
+            read = partial(_whole if self.stretch_bytes is None else _piece, x_block)
         with record_function("codec end"):
             return _convolve(self._snake(x_block, self._last_scale), *self._last, padding=1)
 
@@ -167,6 +175,7 @@ class Codec:
                 y = self._snake(y[:, zeros - left : y.shape[1] - (zeros - right)], None)
                 x = x[:, unit.reach - left : x.shape[1] - (unit.reach - right)]
                 x.view(-1, channels).addmm_(y.view(-1, channels), unit.weight2)
+                del y  # or its memory could not be used for the next one
                 low, high = low + unit.reach - left, high - (unit.reach - right)
             x = self._snake(x[:, max(begin, 0) - low : min(end, length) - low], block.scale)
             y = out[some, start:stop].copy_(block.bias)
@@ -222,7 +231,7 @@ def _convolve(x: Tensor, weight: Tensor, bias: Tensor, dilation: int = 1, paddin
     """(n, length, channels) -> (n, shorter, features), with ``padding`` zeros before and after each sound."""
     image = x[:, None].permute(0, 3, 1, 2)  # of one row; its channels lie together, which no copy is needed for
     made = functional.conv2d(image, weight, bias, padding=(0, padding), dilation=(1, dilation))
-    return made.permute(0, 2, 3, 1)[:, 0].contiguous()  # as a rule it is
+    return made.permute(0, 2, 3, 1)[:, 0].contiguous()  # it is, where the library keeps the layout of its input
 
 
 def _alpha_of(snake: Any) -> Tensor:

@@ -30,9 +30,9 @@ def model() -> Any:
     return build_model().eval()
 
 
-def make_embedder(ratios: list[int], alpha: float | None = None) -> Any:
+def make_embedder(ratios: list[int], alpha: float | None = None, channels: int = 8) -> Any:
     torch.manual_seed(4)
-    dac = {"model_type": "dac", "downsampling_ratios": ratios, "encoder_hidden_size": 8, "hidden_size": 24}
+    dac = {"model_type": "dac", "downsampling_ratios": ratios, "encoder_hidden_size": channels, "hidden_size": 24}
     embedder = PeAudioEncoderEmbedder(
         PeAudioEncoderConfig(dac_config={**dac, "codebook_dim": 6}, hidden_size=16)
     ).eval()

@@ -248,8 +248,10 @@ def list_ours(clip: Any, frame: Any, device: str, precisions: Sequence[str], sou
     for precision in precisions:
         same = copy.deepcopy(clip)
         tower = make_tower(same, same, device, precision)
+        tower.compile()
         yield Way("earshot", precision, 1, True, tower, given)
         both = make_tower(copy.deepcopy(clip), copy.deepcopy(frame), device, precision)
+        both.compile()
         yield Way("earshot", precision, 2, True, both, given)
         through = partial(run_batches, Batches(device, windows), tower)
         yield Way("earshot, from host memory", precision, 1, True, through, arrays)
@@ -358,6 +360,7 @@ def profile(clip: Any, frame: Any | None, device: str, precision: str, seconds: 
         keep_freed_memory()
         torch.set_num_threads(1)
     tower = make_tower(clip, frame, device, precision)
+    tower.compile()
     sounds = torch.from_numpy(make_sounds(1, seconds)).to(device)
     tower(sounds)
     activities = [ProfilerActivity.CPU, *([ProfilerActivity.CUDA] if device == "cuda" else [])]

@@ -187,9 +187,11 @@ def write_odd(root: Path) -> dict[str, Path]:
 def save_random(folder: Path) -> str:
     """A checkpoint of the default size with random weights, but for a small text tower."""
     from transformers import AutoTokenizer, PeAudioConfig, PeAudioModel
+    from transformers.utils import logging
 
     from pipeline.checkpoint import BUNDLED, find_checkpoint
 
+    logging.disable_progress_bar()
     text = {"num_hidden_layers": 1, "intermediate_size": 64, "vocab_size": 1_000, "pad_token_id": 0}
     text |= {"bos_token_id": 1, "eos_token_id": 2, "cls_token_id": 1, "sep_token_id": 2}
     PeAudioModel(PeAudioConfig(text_config=text)).save_pretrained(folder)
