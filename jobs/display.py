@@ -98,7 +98,7 @@ class Display:
     def announce(self, plan: "Plan", config: "Config") -> None:
         """Say what will be done, and how much room it takes, before it is done."""
         from pipeline.checkpoint import BUNDLED, read_identity
-        from pipeline.run import estimate_bytes
+        from pipeline.prepare import estimate_bytes
 
         if self._quiet or not plan.n_to_decode:
             return

@@ -99,7 +99,7 @@ def _read_config(sources: list[str], options: dict[str, str | None]) -> "Config"
 def _stored(into: str) -> dict[str, Any]:
     """What an index that exists was made with holds for it, and its sources remain, unless asked otherwise."""
     from pipeline import journal
-    from pipeline.run import read_config
+    from pipeline.prepare import read_config
 
     tables = journal.live(into)
     if not journal.exists(tables) or journal.read_config(tables) is None:

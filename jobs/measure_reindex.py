@@ -40,7 +40,8 @@ from jobs.figures import Figure, indexed_row, make_batch, report
 from jobs.query import Json
 from pipeline import store
 from pipeline.config import Config, anchor, make_config
-from pipeline.run import Stages, describe_run, index_corpus, plan_corpus
+from pipeline.prepare import describe_run, plan_corpus
+from pipeline.run import Stages, index_corpus
 from pipeline.window import HOP_SAMPLES, Waveform
 
 Row = dict[str, Any]

@@ -26,7 +26,7 @@ def plan(
     """
     from pipeline.config import load_config
     from pipeline.plan import ACTIONS
-    from pipeline.run import describe_run, estimate_bytes, estimate_run_seconds, plan_corpus, read_config
+    from pipeline.prepare import describe_run, estimate_bytes, estimate_run_seconds, plan_corpus, read_config
 
     choice = read_choice(check, retry_failed=retry_failed, reason=reason, full=full)
     config = load_config(index) if index.lower().endswith((".yaml", ".yml")) else read_config(index, rebuild=rebuild)

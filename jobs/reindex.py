@@ -29,7 +29,7 @@ def reindex(
 
     Example: earshot reindex my-index --retry-failed
     """
-    from pipeline.run import read_config
+    from pipeline.prepare import read_config
 
     choice = read_choice(check, retry_failed=retry_failed, reason=reason, full=full)
     config = read_config(index, rebuild=rebuild)

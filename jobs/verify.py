@@ -23,7 +23,7 @@ def verify(
 
     Example: earshot verify my-index --deep
     """
-    from pipeline.run import plan_corpus, read_config
+    from pipeline.prepare import plan_corpus, read_config
     from pipeline.upkeep import mark_damaged
 
     findings = _look(index, sample if deep else 0, json=json)
@@ -45,7 +45,7 @@ def _look(index: str, n_samples: int, *, json: bool) -> "list[Finding]":
     """Audit, and print what is found."""
     from pipeline.audit import audit, compare
     from pipeline.encode import load_encoder
-    from pipeline.run import read_config
+    from pipeline.prepare import read_config
 
     findings = audit(index)
     if n_samples:

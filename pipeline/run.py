@@ -19,38 +19,18 @@ import pyarrow.compute as pc
 from pipeline import journal, schema, storage, store
 from pipeline.arrive import drain, signals_held
 from pipeline.attach import Metadata
-from pipeline.checkpoint import read_identity
 from pipeline.claim import Claim
 from pipeline.collect import Collector, IncompleteBatch, clip_rows, files_table
-from pipeline.config import (
-    Config,
-    EncodeConfig,
-    anchor,
-    check_settings,
-    differences,
-    index_settings,
-    make_config,
-)
-from pipeline.corpus import list_corpus
-from pipeline.errors import (
-    REASONS,
-    CommitConflict,
-    CorpusError,
-    EarshotError,
-    FileFailure,
-    IndexMismatch,
-    UsageError,
-    plain_errors,
-)
+from pipeline.config import Config, EncodeConfig, anchor
+from pipeline.errors import CommitConflict, EarshotError, FileFailure, plain_errors
 from pipeline.file import estimate_seconds
 from pipeline.ledger import Ledger, failed_rows, gone_row
-from pipeline.metadata import Given, read_given
+from pipeline.metadata import Given
 from pipeline.pack import pack_alone
-from pipeline.plan import Choice, Plan, group_copies, group_rows, lies_within, make_plan
+from pipeline.plan import Choice, Plan, group_copies, group_rows
+from pipeline.prepare import Report, check_former, describe_run, find_tables, list_files, plan_files, read_sources
 from pipeline.ranges import split_uri
-from pipeline.read import hash_file, probe_file
 from pipeline.record import STAGES, Keeper, Progress, Record, find_shortfall
-from pipeline.window import FRAME_S
 
 FILES_PER_COMMIT = 5_000
 """Of those that need no decoding."""
@@ -67,7 +47,6 @@ COUNT_EVERY_S = 2.0
 SILENT_S = 180.0
 """When nothing has come back from the workers for so long, that is told."""
 
-Report = Callable[[Progress], None]
 Stages = Callable[[pa.Table, Config, pa.Schema], Iterator[dict[str, Any]]]
 """PLANNED rows, the run and the schema of ``frames`` in, RECEIPTS rows out, in any order: ``flow.run_stages``."""
 
@@ -83,169 +62,6 @@ class Workers:
     count: Callable[[EncodeConfig], Mapping[str, float]] = lambda config: dict.fromkeys(STAGES, 1.0)
     publish: Callable[[Record], None] = lambda record: None
     prepare: Callable[[EncodeConfig], None] = lambda config: None
-
-
-def describe_run(config: Config) -> tuple[dict[str, Any], int, int]:
-    """The settings of an index that ``config`` would make, and the dimensions of its clip and frame vectors.
-
-    Raises:
-        ModelError: a model cannot be found.
-    """
-    encode = config.encode
-    clip = read_identity(encode.clip_model, encode.clip_revision)
-    frame = clip
-    if encode.frame_model is not None:
-        frame = read_identity(encode.frame_model, encode.frame_revision)
-    with_frames = config.store.frames == "all"
-    settings = index_settings(config, clip.to_dict(), frame.to_dict() if with_frames else None)
-    return settings, clip.dimension, frame.dimension
-
-
-def read_config(path: str, *, rebuild: bool = False) -> Config:
-    """The configuration of the newest run on an index, its models as they were then.
-
-    Args:
-        rebuild: that of a rebuild which was begun and stopped, if there is one.
-
-    Raises:
-        IndexMissing: there is no index at ``path``. UsageError: no run has got as far as to leave one.
-    """
-    tables = journal.live(path)
-    if rebuild and journal.exists(tables):
-        begun = journal.next_generation(path)
-        if journal.exists(begun) and journal.read_config(begun) is not None:
-            tables = begun
-    settings, values = journal.read_settings(tables), journal.read_config(tables)
-    if values is None:
-        raise UsageError(f"{path}: no run has left its configuration here; run `earshot index SOURCE --into {path}`")
-    for key in ("clip", "frame"):
-        if (model := settings[f"{key}_model"]) is not None and values["encode"][f"{key}_model"] is not None:
-            values["encode"][f"{key}_revision"] = model["revision"]
-    return make_config({**values, "into": path}, path)
-
-
-def plan_corpus(
-    config: Config, choice: Choice = Choice(), report: Report = lambda progress: None, *, rebuild: bool = False
-) -> Plan:
-    """What ``index_corpus`` would do. Nothing is written.
-
-    Raises:
-        EarshotError: see ``pipeline.errors``.
-    """
-    progress = Progress()
-    listed, manifests = _list(config, progress, report)
-    settings, _, _ = describe_run(config)
-    tables = _find_tables(config.into, settings, rebuild=rebuild)
-    files = store.open_published(tables, "files").to_table() if journal.exists(tables) else schema.FILES.empty_table()
-    given = _read_given(tables, listed, manifests, config)
-    metadata = Metadata(given, store.select_metadata(files))
-    progress.n_files = listed.num_rows
-    return _make_plan(
-        listed,
-        Ledger(files.select(schema.FILES.names)),
-        metadata,
-        config,
-        choice,
-        "0" * 32,
-        progress,
-        report,
-        list_actions=True,
-    )
-
-
-def _list(config: Config, progress: Progress, report: Report) -> tuple[pa.Table, list[str]]:
-    """The files of the corpus, and the manifests that name them."""
-
-    def report_found(n_files: int) -> None:
-        progress.stage = f"listing, {n_files:,} files found"
-        report(progress)
-
-    manifests = list[str]()
-    listed = list_corpus(config.sources, config.corpus, leave_out=config.into, manifests=manifests, report=report_found)
-    return listed, manifests
-
-
-def _read_given(tables: str, listed: pa.Table, manifests: list[str], config: Config) -> Given:
-    """What the sources say of the files of the corpus."""
-    there = store.open_published(tables, "files").schema if journal.exists(tables) else schema.FILES
-    return read_given(listed, manifests, config.corpus, schema.metadata_columns(there))
-
-
-def _make_plan(
-    listed: pa.Table,
-    ledger: Ledger,
-    metadata: Metadata,
-    config: Config,
-    choice: Choice,
-    run_id: str,
-    progress: Progress,
-    report: Report,
-    *,
-    list_actions: bool = False,
-) -> Plan:
-    def report_read(n_read: int, n_files: int) -> None:
-        if n_read % 100 == 0:
-            progress.stage = f"comparing files, {n_read} of {n_files}"
-            report(progress)
-
-    progress.stage = "planning"
-    report(progress)
-    if choice.reason is not None and choice.reason not in REASONS:
-        raise UsageError(f"--reason {choice.reason}: no file fails so; the reasons are {', '.join(REASONS)}")
-    plan = make_plan(
-        listed,
-        ledger,
-        batch_s=config.run.batch_s,
-        run_id=run_id,
-        hash_file=hash_file,
-        probe_file=probe_file,
-        choice=choice,
-        report=report_read,
-        outdated=metadata.outdated(),
-        list_actions=list_actions,
-    )
-    plan.notes = (*metadata.notes, *_note_shut(plan))
-    _check_sources(listed["uri"], [row["uri"] for row in plan.gone], config)
-    return plan
-
-
-def _note_shut(plan: Plan) -> tuple[str, ...]:
-    if not plan.shut:
-        return ()
-    uri, message = min(plan.shut)
-    return (
-        f"{len(plan.shut)} files of the index cannot be read now, their rows stay; the first one is {uri}: {message}",
-    )
-
-
-def _check_sources(listed: pa.ChunkedArray, gone: list[str], config: Config) -> None:
-    """A folder that holds nothing any more is rather a disk that is not mounted.
-
-    Raises:
-        CorpusError: of one of the sources everything would go.
-    """
-    for source in anchor(config).sources:
-        below = f"{source.rstrip('/')}/"
-        n_gone = sum(uri.startswith(below) for uri in gone)
-        if n_gone and not pc.any(pc.starts_with(listed, below)).as_py():
-            raise CorpusError(
-                f"{source}: holds no audio now, and the index has {n_gone} files of it: is its disk there? To let them"
-                " go, index with a configuration that leaves this source out"
-            )
-
-
-def _check_former(former: pa.Table, listed: pa.Table, config: Config) -> None:
-    """A rebuild lets go of what is not there, so what cannot be seen at present must not be taken for that.
-
-    Raises:
-        CorpusError: a source has become empty, or a folder with files of the index cannot be listed.
-    """
-    is_gone = pc.and_(pc.not_equal(former["status"], "deleted"), pc.invert(pc.is_in(former["uri"], listed["uri"])))
-    gone = former["uri"].filter(is_gone).to_pylist()
-    _check_sources(listed["uri"], gone, config)
-    for row in listed.filter(listed["closed"]).to_pylist():
-        if n_below := sum(lies_within(uri, {row["uri"]}) for uri in gone):
-            raise CorpusError(f"{row['uri']}: {row['message']}, and the index has {n_below} files in it; mend that")
 
 
 def index_corpus(
@@ -278,12 +94,12 @@ def index_corpus(
     report(progress)
     workers = Workers(stages) if callable(stages) else stages or workers_on_ray()
     state = _read_state(config.into)
-    listed, manifests = _list(config, progress, report)
+    listed, manifests = list_files(config, progress, report)
     settings, clip_dimension, frame_dimension = describe_run(config)
     live = journal.live(config.into)
-    tables = _find_tables(config.into, settings, rebuild=rebuild)
+    tables = find_tables(config.into, settings, rebuild=rebuild)
     rebuild = tables != live
-    given = _read_given(tables, listed, manifests, config)
+    given = read_sources(tables, listed, manifests, config)
     if not journal.exists(tables):
         progress.stage = "checking models"
         report(progress)
@@ -308,7 +124,7 @@ def index_corpus(
                 journal.migrate(config.into, run_id, seam)
                 before = [journal.read_published(config.into), journal.read_published(live)]
                 former = store.open_published(live, "files").to_table()
-                _check_former(former, listed, config)
+                check_former(former, listed, config)
                 if not journal.exists(tables):
                     journal.delete_folder(tables)  # what is left of a creation that was interrupted
             if not journal.exists(tables):
@@ -333,28 +149,6 @@ def index_corpus(
             progress.stage = "done"
     report(progress)
     return progress
-
-
-def _find_tables(path: str, settings: dict[str, Any], *, rebuild: bool) -> str:
-    """Where a run writes: to the generation that readers see, or to the next one.
-
-    Raises:
-        IndexMismatch: the index has other settings, and is not to be rebuilt.
-    """
-    live = journal.live(path)
-    if not journal.exists(live):
-        return live
-    stored = journal.read_settings(live)
-    if not rebuild:
-        check_settings(path, stored, settings)
-        return live
-    begun = journal.next_generation(path)
-    if journal.exists(begun) and (found := differences(journal.read_settings(begun), settings)):
-        raise IndexMismatch(
-            f"{path}: an unfinished rebuild has {'; '.join(found)}; go on with its settings, or delete {begun} to give"
-            " it up"
-        )
-    return begun
 
 
 def _read_state(path: str) -> Any:
@@ -406,7 +200,7 @@ class _Run:
         files = store.open_published(self._config.into, "files", self._writer.published).to_table()
         self._ledger = Ledger(files.select(schema.FILES.names))
         self._metadata = Metadata(given, store.select_metadata(files))
-        self.plan = _make_plan(
+        self.plan = plan_files(
             listed,
             self._ledger,
             self._metadata,
@@ -683,21 +477,3 @@ def workers_on_ray(**how: Any) -> Workers:
         check_machine(config)
 
     return Workers(stages, count_workers, publish, prepare)
-
-
-def estimate_run_seconds(plan: Plan, config: Config) -> float | None:
-    """How long the run will encode, at the speed of the last one on this index; None where there was none."""
-    tables = journal.live(config.into)
-    if not journal.exists(tables):
-        return None
-    rows = [row for row in journal.read_journal(tables).to_pylist() if row["seconds"] and journal.encoded_s(row)]
-    last = [row for row in rows if row["run_id"] == rows[-1]["run_id"]]
-    audio_s, seconds = sum(map(journal.encoded_s, last)), sum(row["seconds"] for row in last)
-    return plan.seconds_to_decode * seconds / audio_s if audio_s else None
-
-
-def estimate_bytes(plan: Plan, config: Config, clip_dimension: int, frame_dimension: int) -> int:
-    """Bytes that the run will add to the index, from the estimated duration."""
-    clips = plan.seconds_to_decode / (config.window.length_s - config.window.overlap_s) * 2 * clip_dimension
-    frames = plan.seconds_to_decode / FRAME_S * 2 * frame_dimension if config.store.frames == "all" else 0.0
-    return int(clips + frames)

@@ -16,8 +16,9 @@ from pipeline.config import Config, CorpusConfig, DecodeConfig, make_config
 from pipeline.corpus import list_corpus
 from pipeline.errors import CorpusError
 from pipeline.members import Place, find_member, list_members, open_member, shard_of, shards_of
+from pipeline.prepare import plan_corpus
 from pipeline.read import hash_file
-from pipeline.run import index_corpus, plan_corpus
+from pipeline.run import index_corpus
 from pipeline.stages import decode_batch
 from tests.contents import SECTIONS, content, live
 from tests.fakes import GRID

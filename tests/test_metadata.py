@@ -27,8 +27,9 @@ from pipeline.config import Config, CorpusConfig, make_config
 from pipeline.corpus import list_corpus
 from pipeline.errors import CorpusError
 from pipeline.metadata import Given, read_given
+from pipeline.prepare import plan_corpus, read_config
 from pipeline.record import Progress
-from pipeline.run import index_corpus, plan_corpus, read_config
+from pipeline.run import index_corpus
 from pipeline.search import open_table, read_rows
 from pipeline.upkeep import mark_damaged, optimize_index, restore_index
 from tests.contents import SECTIONS, content

@@ -23,10 +23,11 @@ from pipeline.errors import CorpusError, FileFailure
 from pipeline.file import File, estimate_seconds
 from pipeline.ledger import Ledger
 from pipeline.plan import Choice, Plan, make_plan
+from pipeline.prepare import plan_corpus
 from pipeline.ranges import Range, recording_of, split_uri
 from pipeline.read import find, hash_file, probe_file
 from pipeline.recording import Recording
-from pipeline.run import index_corpus, plan_corpus
+from pipeline.run import index_corpus
 from pipeline.stages import is_long, split_batch
 from tests.contents import SECTIONS, read
 from tests.fakes import GRID, noise, write_wav

@@ -17,8 +17,9 @@ from pipeline.config import Config, StoreConfig, make_config
 from pipeline.encode import NonFiniteError
 from pipeline.errors import CorpusError, EarshotError, IndexMismatch, UsageError
 from pipeline.plan import Choice
+from pipeline.prepare import plan_corpus, read_config
 from pipeline.record import Progress, find_shortfall
-from pipeline.run import index_corpus, plan_corpus, read_config
+from pipeline.run import index_corpus
 from pipeline.upkeep import optimize_index, restore_index
 from tests.contents import SECTIONS, KnownCorpus, live, read
 from tests.fakes import Row

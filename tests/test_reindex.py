@@ -21,7 +21,8 @@ from pipeline import journal
 from pipeline.config import CorpusConfig, make_config
 from pipeline.errors import CorpusError, EarshotError, UsageError
 from pipeline.plan import ACTIONS, Choice
-from pipeline.run import Stages, index_corpus, plan_corpus
+from pipeline.prepare import plan_corpus
+from pipeline.run import Stages, index_corpus
 from pipeline.upkeep import optimize_index, restore_index
 from tests.contents import HASTY, N_CONTENTS, SECTIONS, KnownCorpus, check_whole, content, expect, live, read
 from tests.test_run import WideEncoder, in_place

@@ -22,9 +22,10 @@ from pipeline.encode import load_encoder
 from pipeline.errors import CorpusError, FileFailure
 from pipeline.members import find_member, is_sized, list_members, open_member
 from pipeline.plan import Choice
+from pipeline.prepare import plan_corpus
 from pipeline.ranges import Range
 from pipeline.read import find
-from pipeline.run import index_corpus, plan_corpus
+from pipeline.run import index_corpus
 from tests.contents import SECTIONS, content, live, read
 from tests.test_members import sounds, write_shard
 from tests.test_run import WideEncoder, in_place

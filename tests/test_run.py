@@ -20,8 +20,9 @@ from pipeline.checkpoint import read_identity
 from pipeline.config import Config, EncodeConfig, make_config
 from pipeline.errors import EarshotError, IndexMismatch, ModelError, UsageError
 from pipeline.plan import Choice, Plan
+from pipeline.prepare import estimate_bytes, estimate_run_seconds, plan_corpus
 from pipeline.record import Progress
-from pipeline.run import Stages, Workers, estimate_bytes, estimate_run_seconds, index_corpus, plan_corpus
+from pipeline.run import Stages, Workers, index_corpus
 from pipeline.stages import Encoder, decode_batch, encode_windows, write_windows
 from pipeline.window import Waveform, window_starts
 from tests.checkpoints import edit_weights, make_pe_audio

@@ -22,8 +22,9 @@ from pipeline.corpus import MANY, list_corpus
 from pipeline.errors import ConfigError, CorpusError, EarshotError, FileFailure, UsageError, without_credentials
 from pipeline.members import fetched_member, list_members
 from pipeline.plan import Choice
+from pipeline.prepare import plan_corpus, read_config
 from pipeline.read import hash_file, probe_file
-from pipeline.run import index_corpus, plan_corpus, read_config
+from pipeline.run import index_corpus
 from pipeline.stages import decode_batch
 from pipeline.upkeep import optimize_index, restore_index
 from tests.contents import HASTY, PATIENT, SECTIONS, KnownBucket, check_whole, content, live

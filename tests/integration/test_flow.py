@@ -21,8 +21,9 @@ from pipeline.encode import load_encoder
 from pipeline.errors import EarshotError, IndexMismatch
 from pipeline.flow import run_stages
 from pipeline.front import Index
+from pipeline.prepare import describe_run
 from pipeline.record import STAGES, Progress, read_record
-from pipeline.run import describe_run, index_corpus
+from pipeline.run import index_corpus
 from pipeline.stages import decode_batch
 from pipeline.synth import CAPTIONS, CLASSES, Event, make_scene
 from pipeline.window import FRAME_S, HOP_SAMPLES, Grid, count_frames, cut_windows, plan_windows, window_starts

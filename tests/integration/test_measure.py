@@ -6,7 +6,6 @@ import sys
 
 import pytest
 
-
 STARTING = ["earshot --help", "earshot index", "earshot index", "earshot query", "pipeline.open(...).search"]
 
 

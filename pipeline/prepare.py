@@ -1,0 +1,228 @@
+"""Before the work: what an index is to be, what its sources hold, and what is to be done with each file.
+
+Nothing is written here, and no worker is needed: ``earshot plan`` ends with it.
+"""
+
+from collections.abc import Callable
+from typing import Any
+
+import pyarrow as pa
+import pyarrow.compute as pc
+
+from pipeline import journal, schema, store
+from pipeline.attach import Metadata
+from pipeline.checkpoint import read_identity
+from pipeline.config import Config, anchor, check_settings, differences, index_settings, make_config
+from pipeline.corpus import list_corpus
+from pipeline.errors import REASONS, CorpusError, IndexMismatch, UsageError
+from pipeline.ledger import Ledger
+from pipeline.metadata import Given, read_given
+from pipeline.plan import Choice, Plan, lies_within, make_plan
+from pipeline.read import hash_file, probe_file
+from pipeline.record import Progress
+from pipeline.window import FRAME_S
+
+Report = Callable[[Progress], None]
+
+
+def describe_run(config: Config) -> tuple[dict[str, Any], int, int]:
+    """The settings of an index that ``config`` would make, and the dimensions of its clip and frame vectors.
+
+    Raises:
+        ModelError: a model cannot be found.
+    """
+    encode = config.encode
+    clip = read_identity(encode.clip_model, encode.clip_revision)
+    frame = clip
+    if encode.frame_model is not None:
+        frame = read_identity(encode.frame_model, encode.frame_revision)
+    with_frames = config.store.frames == "all"
+    settings = index_settings(config, clip.to_dict(), frame.to_dict() if with_frames else None)
+    return settings, clip.dimension, frame.dimension
+
+
+def read_config(path: str, *, rebuild: bool = False) -> Config:
+    """The configuration of the newest run on an index, its models as they were then.
+
+    Args:
+        rebuild: that of a rebuild which was begun and stopped, if there is one.
+
+    Raises:
+        IndexMissing: there is no index at ``path``. UsageError: no run has got as far as to leave one.
+    """
+    tables = journal.live(path)
+    if rebuild and journal.exists(tables):
+        begun = journal.next_generation(path)
+        if journal.exists(begun) and journal.read_config(begun) is not None:
+            tables = begun
+    settings, values = journal.read_settings(tables), journal.read_config(tables)
+    if values is None:
+        raise UsageError(f"{path}: no run has left its configuration here; run `earshot index SOURCE --into {path}`")
+    for key in ("clip", "frame"):
+        if (model := settings[f"{key}_model"]) is not None and values["encode"][f"{key}_model"] is not None:
+            values["encode"][f"{key}_revision"] = model["revision"]
+    return make_config({**values, "into": path}, path)
+
+
+def plan_corpus(
+    config: Config, choice: Choice = Choice(), report: Report = lambda progress: None, *, rebuild: bool = False
+) -> Plan:
+    """What ``index_corpus`` would do. Nothing is written.
+
+    Raises:
+        EarshotError: see ``pipeline.errors``.
+    """
+    progress = Progress()
+    listed, manifests = list_files(config, progress, report)
+    settings, _, _ = describe_run(config)
+    tables = find_tables(config.into, settings, rebuild=rebuild)
+    files = store.open_published(tables, "files").to_table() if journal.exists(tables) else schema.FILES.empty_table()
+    given = read_sources(tables, listed, manifests, config)
+    metadata = Metadata(given, store.select_metadata(files))
+    progress.n_files = listed.num_rows
+    return plan_files(
+        listed,
+        Ledger(files.select(schema.FILES.names)),
+        metadata,
+        config,
+        choice,
+        "0" * 32,
+        progress,
+        report,
+        list_actions=True,
+    )
+
+
+def list_files(config: Config, progress: Progress, report: Report) -> tuple[pa.Table, list[str]]:
+    """The files of the corpus, and the manifests that name them."""
+
+    def report_found(n_files: int) -> None:
+        progress.stage = f"listing, {n_files:,} files found"
+        report(progress)
+
+    manifests = list[str]()
+    listed = list_corpus(config.sources, config.corpus, leave_out=config.into, manifests=manifests, report=report_found)
+    return listed, manifests
+
+
+def read_sources(tables: str, listed: pa.Table, manifests: list[str], config: Config) -> Given:
+    """What the sources say of the files of the corpus."""
+    there = store.open_published(tables, "files").schema if journal.exists(tables) else schema.FILES
+    return read_given(listed, manifests, config.corpus, schema.metadata_columns(there))
+
+
+def plan_files(
+    listed: pa.Table,
+    ledger: Ledger,
+    metadata: Metadata,
+    config: Config,
+    choice: Choice,
+    run_id: str,
+    progress: Progress,
+    report: Report,
+    *,
+    list_actions: bool = False,
+) -> Plan:
+    def report_read(n_read: int, n_files: int) -> None:
+        if n_read % 100 == 0:
+            progress.stage = f"comparing files, {n_read} of {n_files}"
+            report(progress)
+
+    progress.stage = "planning"
+    report(progress)
+    if choice.reason is not None and choice.reason not in REASONS:
+        raise UsageError(f"--reason {choice.reason}: no file fails so; the reasons are {', '.join(REASONS)}")
+    plan = make_plan(
+        listed,
+        ledger,
+        batch_s=config.run.batch_s,
+        run_id=run_id,
+        hash_file=hash_file,
+        probe_file=probe_file,
+        choice=choice,
+        report=report_read,
+        outdated=metadata.outdated(),
+        list_actions=list_actions,
+    )
+    plan.notes = (*metadata.notes, *_note_shut(plan))
+    _check_sources(listed["uri"], [row["uri"] for row in plan.gone], config)
+    return plan
+
+
+def _note_shut(plan: Plan) -> tuple[str, ...]:
+    if not plan.shut:
+        return ()
+    uri, message = min(plan.shut)
+    return (
+        f"{len(plan.shut)} files of the index cannot be read now, their rows stay; the first one is {uri}: {message}",
+    )
+
+
+def _check_sources(listed: pa.ChunkedArray, gone: list[str], config: Config) -> None:
+    """A folder that holds nothing any more is rather a disk that is not mounted.
+
+    Raises:
+        CorpusError: of one of the sources everything would go.
+    """
+    for source in anchor(config).sources:
+        below = f"{source.rstrip('/')}/"
+        n_gone = sum(uri.startswith(below) for uri in gone)
+        if n_gone and not pc.any(pc.starts_with(listed, below)).as_py():
+            raise CorpusError(
+                f"{source}: holds no audio now, and the index has {n_gone} files of it: is its disk there? To let them"
+                " go, index with a configuration that leaves this source out"
+            )
+
+
+def check_former(former: pa.Table, listed: pa.Table, config: Config) -> None:
+    """A rebuild lets go of what is not there, so what cannot be seen at present must not be taken for that.
+
+    Raises:
+        CorpusError: a source has become empty, or a folder with files of the index cannot be listed.
+    """
+    is_gone = pc.and_(pc.not_equal(former["status"], "deleted"), pc.invert(pc.is_in(former["uri"], listed["uri"])))
+    gone = former["uri"].filter(is_gone).to_pylist()
+    _check_sources(listed["uri"], gone, config)
+    for row in listed.filter(listed["closed"]).to_pylist():
+        if n_below := sum(lies_within(uri, {row["uri"]}) for uri in gone):
+            raise CorpusError(f"{row['uri']}: {row['message']}, and the index has {n_below} files in it; mend that")
+
+
+def find_tables(path: str, settings: dict[str, Any], *, rebuild: bool) -> str:
+    """Where a run writes: to the generation that readers see, or to the next one.
+
+    Raises:
+        IndexMismatch: the index has other settings, and is not to be rebuilt.
+    """
+    live = journal.live(path)
+    if not journal.exists(live):
+        return live
+    stored = journal.read_settings(live)
+    if not rebuild:
+        check_settings(path, stored, settings)
+        return live
+    begun = journal.next_generation(path)
+    if journal.exists(begun) and (found := differences(journal.read_settings(begun), settings)):
+        raise IndexMismatch(
+            f"{path}: an unfinished rebuild has {'; '.join(found)}; go on with its settings, or delete {begun} to give"
+            " it up"
+        )
+    return begun
+
+
+def estimate_run_seconds(plan: Plan, config: Config) -> float | None:
+    """How long the run will encode, at the speed of the last one on this index; None where there was none."""
+    tables = journal.live(config.into)
+    if not journal.exists(tables):
+        return None
+    rows = [row for row in journal.read_journal(tables).to_pylist() if row["seconds"] and journal.encoded_s(row)]
+    last = [row for row in rows if row["run_id"] == rows[-1]["run_id"]]
+    audio_s, seconds = sum(map(journal.encoded_s, last)), sum(row["seconds"] for row in last)
+    return plan.seconds_to_decode * seconds / audio_s if audio_s else None
+
+
+def estimate_bytes(plan: Plan, config: Config, clip_dimension: int, frame_dimension: int) -> int:
+    """Bytes that the run will add to the index, from the estimated duration."""
+    clips = plan.seconds_to_decode / (config.window.length_s - config.window.overlap_s) * 2 * clip_dimension
+    frames = plan.seconds_to_decode / FRAME_S * 2 * frame_dimension if config.store.frames == "all" else 0.0
+    return int(clips + frames)
