@@ -305,18 +305,23 @@ def resolve_device(device: str) -> str:
 
 
 def resolve_precision(precision: str, device: str) -> str:
-    """bfloat16 where the device multiplies it natively: elsewhere it is slower than float32."""
+    """bfloat16 where the device multiplies it fast: elsewhere it is slower than float32.
+
+    Among CPUs, those with AMX do, and AMD's with AVX512-BF16. Of Intel's, one whose AMX is not used takes 3.9 s for a
+    window of a model of the default size, and 2.6 s in float32.
+    """
     import torch
 
     if precision != "auto":
         return precision
     if device == "cuda":
         # Capability 8.0 is Ampere's; older GPUs say that they support it, and emulate it.
-        native = torch.cuda.get_device_capability() >= (8, 0) or torch.version.hip is not None
+        fast = torch.cuda.get_device_capability() >= (8, 0) or torch.version.hip is not None
     else:
-        capabilities = torch.cpu.get_capabilities()
-        native = any(capabilities.get(name) for name in ("avx512_bf16", "amx_bf16"))
-    return "bfloat16" if native else "float32"
+        cpu = torch.cpu.get_capabilities()
+        narrow = cpu.get("avx512_bf16", False) and "Intel" not in cpu.get("cpu_name", "")
+        fast = bool(cpu.get("amx_bf16", False) or narrow)
+    return "bfloat16" if fast else "float32"
 
 
 # ---- Small helpers

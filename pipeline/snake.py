@@ -54,7 +54,7 @@ def _activate(values: Tensor) -> Tensor:
 
 
 def fuse_snake(device: str, dtype: torch.dtype, backend: str | Callable[..., Any] = "inductor") -> Snake:
-    """``snake`` as one kernel, for inference, where torch can compile it. Else as it is.
+    """``snake`` as one kernel, for inference, where torch can compile it. Else as it is, with a warning.
 
     It takes 4 s, and 14 s for the first time on a machine, where torch leaves its kernels in a folder of its own.
     Sounds and lengths are not the compiled functions' concern: torch makes each anew for whatever it takes as constant,
@@ -81,10 +81,16 @@ def fuse_snake(device: str, dtype: torch.dtype, backend: str | Callable[..., Any
                 exact = snake(x.float(), some)
                 error = ((fused(x, some) - exact).abs() / exact.abs().clamp(min=1)).max().item()
                 if not error < ROUNDING * torch.finfo(dtype).eps:
-                    return snake
+                    raise ArithmeticError(f"what was compiled is wrong by {error:.1g}")
     except torch.OutOfMemoryError:
         raise
-    except Exception:  # no compiler, no triton, a driver that is too old, no place for a cache: it only costs speed
+    except Exception as error:  # no compiler, no triton, a driver that is too old, no place for a cache
+        said = (str(error).splitlines() or [""])[0]
+        warnings.warn(
+            f"encoding is slower than it could be, torch cannot compile here: {type(error).__name__}: {said}",
+            RuntimeWarning,
+            stacklevel=2,
+        )
         return snake
     return fused
 

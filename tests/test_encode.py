@@ -27,6 +27,7 @@ from pipeline.encode import (
     load_encoder,
     load_text_encoder,
     probability,
+    resolve_precision,
 )
 from pipeline.errors import ModelError, UsageError
 from pipeline.window import HOP_SAMPLES, Waveform, reflect_pad
@@ -278,14 +279,34 @@ def test_frames_can_be_left_out(one: Path, two: Path, passes: dict[str, int]) ->
 
 
 def test_device_and_precision_are_reported(one: Path, monkeypatch: pytest.MonkeyPatch) -> None:
-    known = torch.cpu.get_capabilities()
-    native = "bfloat16" if known.get("avx512_bf16") or known.get("amx_bf16") else "float32"
-    for precision, used in (("auto", native), ("bfloat16", "bfloat16"), ("float32", "float32")):
+    for precision, used in (
+        ("auto", resolve_precision("auto", "cpu")),
+        ("bfloat16", "bfloat16"),
+        ("float32", "float32"),
+    ):
         encoder = load(one, precision=precision)
         assert (encoder.device, encoder.precision) == ("cpu", used)
     monkeypatch.setattr(torch.cuda, "is_available", lambda: False)
     with pytest.raises(UsageError, match="no GPU"):
         load_encoder(EncodeConfig(clip_model=str(one), device="cuda"))
+
+
+@pytest.mark.parametrize(
+    ("cpu", "precision"),
+    [
+        ({"cpu_name": "Intel Xeon", "avx512_bf16": True, "amx_bf16": True}, "bfloat16"),
+        ({"cpu_name": "Intel Xeon", "avx512_bf16": True, "amx_bf16": False}, "float32"),
+        ({"cpu_name": "AMD EPYC", "avx512_bf16": True}, "bfloat16"),
+        ({"cpu_name": "AMD EPYC", "avx512_bf16": False, "avx2": True}, "float32"),
+        ({"avx512_bf16": True}, "bfloat16"),
+        ({}, "float32"),
+    ],
+)
+def test_the_precision_is_that_which_the_cpu_is_fast_at(
+    cpu: dict[str, Any], precision: str, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(torch.cpu, "get_capabilities", lambda: cpu)
+    assert resolve_precision("auto", "cpu") == precision
 
 
 # ---- Checkpoints that hold more than the audio model

@@ -54,7 +54,7 @@ def test_one_that_cannot_be_compiled_stays_as_it_is(failing: str, monkeypatch: p
 
     if failing == "is not found":
         monkeypatch.setattr(torch, "compile", lambda *_, **__: (_ for _ in ()).throw(OSError("no place for a cache")))
-    with fresh_dynamo():
+    with fresh_dynamo(), pytest.warns(RuntimeWarning, match="slower than it could be, torch cannot compile here"):
         assert fuse_snake("cpu", torch.float32, spoil) is snake
 
 
