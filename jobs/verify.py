@@ -50,7 +50,9 @@ def _look(index: str, n_samples: int, *, json: bool) -> "list[Finding]":
     findings = audit(index)
     if n_samples:
         config = read_config(index)
-        findings += compare(index, n_samples, load_encoder(config.encode, frames=config.store.frames == "all"))
+        encoder = load_encoder(config.encode, frames=config.store.frames == "all")
+        encoder.compile()
+        findings += compare(index, n_samples, encoder)
     if json:
         print_json(findings)
     elif findings:

@@ -123,6 +123,13 @@ def plan_files(
     *,
     list_actions: bool = False,
 ) -> Plan:
+    """The plan of a run, with what a person should know of it in its notes.
+
+    Raises:
+        UsageError: no file fails for the reason that is asked for. CorpusError: of one of the sources everything would
+            go.
+    """
+
     def report_read(n_read: int, n_files: int) -> None:
         if n_read % 100 == 0:
             progress.stage = f"comparing files, {n_read} of {n_files}"

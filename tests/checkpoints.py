@@ -41,9 +41,11 @@ AUDIO: dict[str, Any] = {
 SENTENCES = ["a dog barks far away", "glass breaking", "rain on a tin roof", "someone whistles", "wind 0123456789.,"]
 
 
-def make_pe_audio(folder: Path, seed: int = 0, text: dict[str, Any] | None = None) -> Path:
-    """Save a checkpoint of type ``pe_audio``; ``text`` overrides settings of the text tower."""
-    model = build_model(seed, text)
+def make_pe_audio(
+    folder: Path, seed: int = 0, text: dict[str, Any] | None = None, audio: dict[str, Any] | None = None
+) -> Path:
+    """Save a checkpoint of type ``pe_audio``; ``text`` and ``audio`` override settings of the towers."""
+    model = build_model(seed, text, audio)
     model.save_pretrained(folder)
     save_processor(folder)
     return folder

@@ -78,6 +78,7 @@ def make(models: list[Any], precision: str, whole: bool = False) -> Any:
     and with the Snake that is compiled there."""
     taken = [copy.deepcopy(model) for model in models]
     tower = make_tower(taken[0], taken[-1], "cpu", precision)
+    tower.compile()  # for full size, where there is AVX-512
     if whole:
         for codec in {tower.codec, tower.frame_codec}:
             codec.stretch_bytes, codec._snake = None, fuse_snake("cpu", getattr(torch, precision), "eager")
@@ -135,7 +136,11 @@ def full_size() -> dict[str, list[Any]]:
     return {kind: choose(kind, model, sharing, vary(sharing, codec=True)) for kind in KINDS}
 
 
+without_compiler = pytest.mark.filterwarnings("ignore:encoding is slower than it could be:RuntimeWarning")
+
+
 @pytest.mark.slow
+@without_compiler
 @pytest.mark.parametrize("kind", KINDS)
 def test_a_model_of_full_size(full_size: dict[str, list[Any]], kind: str) -> None:
     sounds = torch.from_numpy(make_sounds(2, 0.8))
@@ -146,6 +151,7 @@ def test_a_model_of_full_size(full_size: dict[str, list[Any]], kind: str) -> Non
 
 
 @pytest.mark.slow
+@without_compiler
 def test_a_model_of_full_size_with_a_whole_window(full_size: dict[str, list[Any]]) -> None:
     keep_freed_memory()
     models, sounds = full_size[KINDS[0]], torch.from_numpy(make_sounds(1, 10.0))

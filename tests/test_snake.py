@@ -2,15 +2,21 @@
 
 import os
 import shutil
+import sysconfig
 from collections.abc import Iterator
 from contextlib import contextmanager
+from pathlib import Path
 from typing import Any
 
 import pytest
 import torch
 
+from pipeline.config import EncodeConfig
+from pipeline.encode import load_encoder
+from pipeline.flow import load_models
 from pipeline.snake import LEAST_CHANNELS, fuse_snake, gains_by_fusing, snake
 from pipeline.tower import Codec
+from tests.checkpoints import AUDIO, make_pe_audio
 from tests.test_tower import PARITY, error, make_embedder, noise, run_plainly
 
 
@@ -93,7 +99,8 @@ def test_the_fused_one_is_the_other(shape: tuple[int, int, int]) -> None:
 
 
 compiler = pytest.mark.skipif(
-    shutil.which(os.environ.get("CXX", "g++")) is None, reason="there is no C++ compiler on this machine"
+    not (shutil.which(os.environ.get("CXX", "g++")) and Path(sysconfig.get_path("include"), "Python.h").exists()),
+    reason="there is no C++ compiler on this machine, or none of Python's headers",
 )
 
 
@@ -126,6 +133,26 @@ def test_a_codec_is_compiled_and_remains_what_it_was(monkeypatch: pytest.MonkeyP
         for n, hops in ((1, 1), (1, 200), (3, 2), (2, 77)):
             samples = noise(n, hops * 30)
             assert error(codec(samples), run_plainly(embedder, samples)) < PARITY
+
+
+def test_who_encodes_much_compiles_and_others_do_not(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    asked: list[str] = []
+
+    def compile_nothing(function: Any, **how: Any) -> Any:
+        asked.append(function.__name__)
+        return function
+
+    monkeypatch.setattr(torch, "compile", compile_nothing)
+    monkeypatch.setattr(torch.cpu, "get_capabilities", lambda: {"avx512_f": True})
+    monkeypatch.setenv("OMP_WAIT_POLICY", "PASSIVE")  # as it is set there, and only as long as this test runs
+    audio = {"dac_config": {**AUDIO["dac_config"], "encoder_hidden_size": LEAST_CHANNELS}}
+    config = EncodeConfig(clip_model=str(make_pe_audio(tmp_path, audio=audio)), device="cpu", precision="float32")
+    windows = [noise(1, 3 * 1920)[0].numpy()]
+    expected = load_encoder(config).encode(windows)  # a query by a sound
+    assert asked == []
+    found = load_models(config, True, 1).encode(windows)  # an encoder of a run
+    assert asked == ["_activate", "_activate_scaled"]
+    assert error(torch.from_numpy(found[0]), torch.from_numpy(expected[0])) < PARITY
 
 
 @pytest.mark.parametrize(
