@@ -319,8 +319,8 @@ def resolve_precision(precision: str, device: str) -> str:
         fast = torch.cuda.get_device_capability() >= (8, 0) or torch.version.hip is not None
     else:
         cpu = torch.cpu.get_capabilities()
-        narrow = cpu.get("avx512_bf16", False) and "Intel" not in cpu.get("cpu_name", "")
-        fast = bool(cpu.get("amx_bf16", False) or narrow)
+        feature = "amx_bf16" if "Intel" in cpu.get("cpu_name", "") else "avx512_bf16"
+        fast = bool(cpu.get(feature, False))
     return "bfloat16" if fast else "float32"
 
 

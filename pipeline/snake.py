@@ -19,8 +19,7 @@ Scale = tuple[Tensor, Tensor]
 Snake = Callable[[Tensor, Scale | None], Tensor]
 
 LEAST_CHANNELS = 32
-"""Codecs with fewer are not compiled for on a CPU: the bundled model's, of 8, encodes faster than others decode. Those
-that are released have 64."""
+"""For a codec with fewer nothing is compiled on a CPU: the bundled model's has 8, those that are released have 64."""
 
 
 def gains_by_fusing(device: str, channels: int) -> bool:
@@ -40,7 +39,7 @@ def snake(x: Tensor, scale: Scale | None) -> Tensor:
 
 def _scale(x: Tensor, factor: Tensor, summand: Tensor) -> Tensor:
     """ax + b. Few channels are taken several times together: torch makes rows of 8 numbers six times as slowly."""
-    times = max(1, ROW // len(factor))
+    times = max(1, FULL_ROW // len(factor))
     flat, u = x.reshape(-1), torch.empty_like(x, memory_format=torch.contiguous_format)
     whole = len(flat) // (times * len(factor)) * times * len(factor)
     for some, n in ((slice(whole), times), (slice(whole, None), 1)):
@@ -49,8 +48,8 @@ def _scale(x: Tensor, factor: Tensor, summand: Tensor) -> Tensor:
     return u
 
 
-ROW = 64
-"""Numbers that torch multiplies with as many others as fast as it can."""
+FULL_ROW = 64
+"""Channels from which on torch scales rows at its full speed."""
 
 
 def _activate_scaled(rows: Tensor, factor: Tensor, summand: Tensor) -> Tensor:

@@ -6,6 +6,18 @@ import fsspec
 import pytest
 
 
+@pytest.fixture(scope="module")
+def one_thread() -> Iterator[None]:
+    """torch for inference, on one thread."""
+    import torch
+
+    threads = torch.get_num_threads()
+    torch.set_num_threads(1)
+    with torch.inference_mode():
+        yield
+    torch.set_num_threads(threads)
+
+
 @pytest.fixture(scope="session")
 def bucket() -> Iterator[str]:
     """A bucket of a real S3 server on this machine."""

@@ -279,11 +279,8 @@ def test_frames_can_be_left_out(one: Path, two: Path, passes: dict[str, int]) ->
 
 
 def test_device_and_precision_are_reported(one: Path, monkeypatch: pytest.MonkeyPatch) -> None:
-    for precision, used in (
-        ("auto", resolve_precision("auto", "cpu")),
-        ("bfloat16", "bfloat16"),
-        ("float32", "float32"),
-    ):
+    fast = resolve_precision("auto", "cpu")
+    for precision, used in (("auto", fast), ("bfloat16", "bfloat16"), ("float32", "float32")):
         encoder = load(one, precision=precision)
         assert (encoder.device, encoder.precision) == ("cpu", used)
     monkeypatch.setattr(torch.cuda, "is_available", lambda: False)

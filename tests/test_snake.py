@@ -19,14 +19,7 @@ from pipeline.tower import Codec
 from tests.checkpoints import AUDIO, make_pe_audio
 from tests.test_tower import PARITY, error, make_embedder, noise, run_plainly
 
-
-@pytest.fixture(scope="module", autouse=True)
-def one_thread() -> Iterator[None]:
-    threads = torch.get_num_threads()
-    torch.set_num_threads(1)
-    with torch.inference_mode():
-        yield
-    torch.set_num_threads(threads)
+pytestmark = pytest.mark.usefixtures("one_thread")
 
 
 @contextmanager
