@@ -59,6 +59,9 @@ TITLES = {
 
 AGENTS = ("DashboardAgent", "RuntimeEnvAgent", "agent.py", "agent/main.py")
 
+AT_REST = ("ray::IDLE", "default_worker.py")
+"""Titles of Ray's workers before their first function, and between two."""
+
 STEPS_BEFORE = {
     "driver": 45,
     "worker that decodes": 4,
@@ -345,14 +348,15 @@ class Run:
     def finish(self) -> int:
         """Wait for its end, and for that of all its processes; returns the exit code.
 
-        They go by themselves. Ray's agents, which write nothing, may wait a minute for a server that has gone before
-        them, and are helped.
+        They go by themselves. Ray's agents, and workers that are about to start, wait a minute for a server that has
+        gone before them. They run nothing of ours and are helped, workers only when those at work had time to go.
         """
         code = self._process.wait(300)
-        deadline = time.monotonic() + 60
-        while (left := self.processes()) and time.monotonic() < deadline:
+        began = time.monotonic()
+        while (left := self.processes()) and (waited_s := time.monotonic() - began) < 60:
+            helped = AGENTS if waited_s < 15 else (*AGENTS, *AT_REST)
             for pid, title in left.items():
-                if any(agent in title for agent in AGENTS):
+                if any(known in title for known in helped):
                     _kill(pid)
             time.sleep(0.05)
         assert not left, f"outlived their driver by a minute: {left}"
