@@ -15,7 +15,7 @@ import numpy.typing as npt
 
 from pipeline.window import HOP_SAMPLES, Waveform
 
-Embeddings = npt.NDArray[np.float32]
+Embeddings = npt.NDArray[np.floating[Any]]
 
 Run = Callable[[Any], tuple[Any, Any]]
 """(n, samples) tensor on the device -> (n, D) and (n, frames, D') or None: ``pipeline.tower.Tower``."""
@@ -34,8 +34,15 @@ this gains more than larger batches is assumed, not measured."""
 LEAST_GPU_WINDOWS = 4
 """But no smaller batch is made for that; assumed likewise: that 40 s of sound keep a GPU busy."""
 
+MOST_GPU_WINDOWS = 64
+"""Of 70 windows, what the codec of a released model has between two layers are more than 2^31 numbers, with which
+convolutions have been wrong (pytorch issue 117736)."""
+
 GPU_SHARE = 0.8
 """How much of a GPU's free memory a batch may be expected to take; the rest is for what was not foreseen."""
+
+OUT_OF_MEMORY = ("unable to find an engine", "ALLOC_FAILED", "out of memory")
+"""What the libraries that torch calls say, instead of torch itself, where memory is missing."""
 
 
 def equal_batches(lengths: Sequence[int], size: int) -> Iterator[list[int]]:
@@ -49,17 +56,27 @@ def share_call(lengths: Sequence[int]) -> int:
     return max(LEAST_GPU_WINDOWS * WINDOW_SAMPLES, -(-sum(lengths) // BATCHES_PER_CALL))
 
 
+def is_out_of_memory(error: RuntimeError) -> bool:
+    """Whether less at once may do: torch's own error, or that of cuDNN where all its ways need more memory."""
+    import torch
+
+    return isinstance(error, torch.OutOfMemoryError) or any(said in str(error) for said in OUT_OF_MEMORY)
+
+
 class Batches:
     """Runs windows through a model on a device, in batches that fit there.
 
     Args:
         device: ``cpu`` or ``cuda``.
-        windows: of 10 s in one batch, where they are not to be measured.
+        windows: of 10 s in one batch, where they are not to be measured; on a GPU no more than 64.
+        dtype: of the embeddings: float32 or float16.
     """
 
-    def __init__(self, device: str, windows: int | None = None) -> None:
-        self._device = device
+    def __init__(self, device: str, windows: int | None = None, dtype: str = "float32") -> None:
+        self._device, self._dtype = device, dtype
         self._asked = windows
+        if windows and device != "cpu":
+            windows = min(windows, MOST_GPU_WINDOWS)
         self._samples = (windows or CPU_WINDOWS) * WINDOW_SAMPLES if windows or device == "cpu" else None
 
     @property
@@ -95,8 +112,8 @@ class Batches:
             batch = group[: size if most is None else min(size, -(-most // length))]
             try:
                 outputs = self._embed(model, [windows[i] for i in batch])
-            except torch.OutOfMemoryError:
-                if len(batch) == 1:
+            except RuntimeError as error:
+                if len(batch) == 1 or not is_out_of_memory(error):
                     raise
                 outputs = None
             if outputs is None:  # the error is gone, and with it what its frames held
@@ -129,13 +146,13 @@ class Batches:
         return sent
 
     def _fetch(self, tensor: Any) -> Any:
-        """A float32 tensor on the host; from a GPU it is not there before this call's copies are waited for."""
+        """On the host; from a GPU it is not there before this call's copies are waited for."""
         import torch
 
-        tensor = tensor.float()
+        tensor = tensor.to(getattr(torch, self._dtype))
         if self._device == "cpu":
             return tensor
-        host = torch.empty(tensor.shape, dtype=torch.float32, pin_memory=True)
+        host = torch.empty(tensor.shape, dtype=tensor.dtype, pin_memory=True)
         down = self._streams[1]
         down.wait_stream(torch.cuda.current_stream())
         with torch.cuda.stream(down):
@@ -163,7 +180,7 @@ class Batches:
             needed = max(1, torch.cuda.max_memory_allocated() - before)
         torch.cuda.empty_cache()
         free, _ = torch.cuda.mem_get_info()
-        return max(1, int(GPU_SHARE * free / needed)) * WINDOW_SAMPLES
+        return min(max(1, int(GPU_SHARE * free / needed)), MOST_GPU_WINDOWS) * WINDOW_SAMPLES
 
 
 def _group(lengths: Sequence[int]) -> dict[int, list[int]]:

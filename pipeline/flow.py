@@ -80,7 +80,7 @@ Load = Callable[[EncodeConfig, bool, int], Encoder]
 
 
 def load_models(config: EncodeConfig, with_frames: bool, threads: int) -> Encoder:
-    """The encoder of a run. Torch is imported here, in the process of an encoder."""
+    """The encoder of a run, whose output is what is stored. Torch is imported here, in the process of an encoder."""
     # Before torch is loaded: threads that wait must sleep, or they take the cores that decoding needs.
     os.environ["OMP_WAIT_POLICY"] = "PASSIVE"
     import torch
@@ -89,7 +89,7 @@ def load_models(config: EncodeConfig, with_frames: bool, threads: int) -> Encode
 
     keep_freed_memory()
     torch.set_num_threads(threads)
-    encoder = load_encoder(config, frames=with_frames)
+    encoder = load_encoder(config, frames=with_frames, output="float16")
     encoder.compile()
     return encoder
 

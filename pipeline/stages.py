@@ -52,7 +52,8 @@ class Encoder(Protocol):
 
     precision: str
 
-    def encode(self, windows: Sequence[Waveform]) -> tuple[Any, list[Any] | None]: ...
+    def encode(self, windows: Sequence[Waveform]) -> tuple[Any, list[Any] | None]:
+        """(n, D) and (frames, D') of each window: float16, or what can be rounded to it."""
 
 
 def error_row(edge: pa.Schema, batch_id: str, error: Exception) -> pa.Table:
@@ -418,9 +419,11 @@ def _encode_finite(windows: list[Waveform], encoder: Encoder) -> tuple[list[int]
 
 
 def _half(vectors: Any) -> bytes | None:
+    from pipeline.encode import is_finite
+
     with np.errstate(over="ignore"):
-        half = vectors.astype(np.float16)
-    return half.tobytes() if np.isfinite(half).all() else None
+        half = vectors.astype(np.float16, copy=False)
+    return half.tobytes() if is_finite(half) else None
 
 
 # --- write ------------------------------------------------------------------------------------------------------------

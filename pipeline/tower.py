@@ -138,6 +138,10 @@ class Codec:
         if gains_by_fusing(weight.device.type, len(weight)):
             self._snake = fuse_snake(weight.device.type, self._dtype)
 
+    @property
+    def compiled(self) -> bool:
+        return self._snake is not snake
+
     def __call__(self, samples: Tensor) -> Tensor:
         x = samples.to(self._dtype)[:, :, None]
         n_samples = x.shape[1]

@@ -8,12 +8,14 @@ import torch
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from pipeline.batches import BATCHES_PER_CALL, WINDOW_SAMPLES, Batches, equal_batches, share_call
+from pipeline.batches import BATCHES_PER_CALL, MOST_GPU_WINDOWS, WINDOW_SAMPLES, Batches, equal_batches, share_call
 from pipeline.window import HOP_SAMPLES, Waveform
 
 
 class Model:
     """First sample and sum of each sound; out of memory above ``fitting`` samples."""
+
+    error: RuntimeError = torch.OutOfMemoryError("CUDA out of memory")
 
     def __init__(self, fitting: int | None = None, frames: bool = True) -> None:
         self.fitting, self.frames = fitting, frames
@@ -21,7 +23,7 @@ class Model:
 
     def __call__(self, samples: torch.Tensor) -> tuple[Any, Any]:
         if self.fitting is not None and samples.numel() > self.fitting:
-            raise torch.OutOfMemoryError("out of memory")
+            raise self.error
         self.shapes.append((samples.shape[0], samples.shape[1]))
         clips = torch.stack([samples[:, 0], samples.sum(1)], 1)
         return clips, samples.view(len(samples), -1, HOP_SAMPLES)[:, :, :2] if self.frames else None
@@ -64,14 +66,38 @@ def test_short_sounds_are_more_in_a_batch() -> None:
     assert [n for n, _ in model.shapes] == [2, 2, 1, 5, 2]
 
 
-def test_what_did_not_fit_is_not_tried_again() -> None:
+@pytest.mark.parametrize(
+    "error",
+    [
+        torch.OutOfMemoryError("CUDA out of memory"),
+        RuntimeError("GET was unable to find an engine to execute this computation"),
+        RuntimeError("CUDA error: CUBLAS_STATUS_ALLOC_FAILED when calling `cublasCreate(handle)`"),
+        RuntimeError("CUDA error: out of memory"),
+    ],
+)
+def test_what_did_not_fit_is_not_tried_again(error: RuntimeError) -> None:
     model = Model(3 * WINDOW_SAMPLES)
+    model.error = error
     batches = Batches("cpu", 8)
     first_samples(batches, model, make_windows([250] * 8))
     assert [n for n, _ in model.shapes] == [2, 2, 2, 2]
     assert batches.windows == 2
     first_samples(batches, model, make_windows([250] * 2 + [125] * 4))
     assert [n for n, _ in model.shapes[4:]] == [2, 4]
+
+
+def test_another_error_is_no_lack_of_memory() -> None:
+    model = Model(3 * WINDOW_SAMPLES)
+    model.error = RuntimeError("CUDA error: an illegal memory access was encountered")
+    with pytest.raises(RuntimeError, match="illegal"):
+        first_samples(Batches("cpu", 8), model, make_windows([250] * 8))
+    assert model.shapes == []
+
+
+def test_no_batch_on_a_gpu_has_more_numbers_than_convolutions_count() -> None:
+    assert Batches("cuda", 1024).windows == MOST_GPU_WINDOWS
+    assert Batches("cuda", 16).windows == 16
+    assert MOST_GPU_WINDOWS * WINDOW_SAMPLES * 64 < 2**31
 
 
 def test_a_window_that_never_fits_is_an_error() -> None:

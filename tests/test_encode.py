@@ -8,7 +8,7 @@ import sys
 import time
 from collections.abc import Iterator
 from pathlib import Path
-from typing import Any
+from typing import Any, Literal
 
 import numpy as np
 import numpy.typing as npt
@@ -24,6 +24,7 @@ from pipeline.config import EncodeConfig
 from pipeline.encode import (
     AudioEncoder,
     NonFiniteError,
+    is_finite,
     load_encoder,
     load_text_encoder,
     probability,
@@ -129,8 +130,10 @@ def test_equals_the_forward_of_transformers(one: Path, n_samples: int) -> None:
     assert_close(clips, clip.audio_embeds.numpy())
     assert_close(frames[0], frame.audio_embeds[0].numpy())
     assert_close(texts, clip.text_audio_embeds.numpy())
-    expected = torch.sigmoid(clip.logits_audio_text).numpy()
-    assert_close(probability(clips @ texts.T, read_identity(str(one))), expected)
+    identity, expected = read_identity(str(one)), torch.sigmoid(clip.logits_audio_text).numpy()
+    largest_logit = identity.logit_scale * np.linalg.norm(clips) * np.linalg.norm(texts)  # its rounding is a factor
+    found = probability(clips @ texts.T, identity)
+    np.testing.assert_allclose(found, expected, rtol=PARITY * max(1.0, float(largest_logit)))
 
 
 @pytest.mark.parametrize("n_samples", [1_920, 1_921, 3_839, 50_000])
@@ -201,6 +204,26 @@ def test_windows_without_a_finite_embedding_are_named(one: Path) -> None:
     with pytest.raises(NonFiniteError, match="windows 1, 3 of 4") as caught:
         load(one).encode(windows)
     assert caught.value.windows == pickle.loads(pickle.dumps(caught.value)).windows == (1, 3)
+
+
+@pytest.mark.parametrize("precision", ["float32", "bfloat16"])
+def test_what_is_stored_is_rounded_once(one: Path, precision: Literal["float32", "bfloat16"]) -> None:
+    windows, settings = make_windows([5, 5, 8]), EncodeConfig(clip_model=str(one), device="cpu", precision=precision)
+    clips, frames = load_encoder(settings, output="float16").encode(windows)
+    expected_clips, expected_frames = load_encoder(settings).encode(windows)
+    assert clips.dtype == np.float16
+    assert np.array_equal(clips, expected_clips.astype(np.float16))
+    for rows, expected in zip(frames or [], expected_frames or [], strict=True):
+        assert np.array_equal(rows, expected.astype(np.float16))
+
+
+@pytest.mark.parametrize("dtype", [np.float16, np.float32])
+def test_finite_numbers_are_told_from_others(dtype: Any) -> None:
+    largest = np.finfo(dtype).max
+    for number in (0.0, -0.0, 1.0, largest, -largest, np.finfo(dtype).smallest_subnormal):
+        assert is_finite(np.array([1, number], dtype))
+    for number in (np.nan, -np.nan, np.inf, -np.inf):
+        assert not is_finite(np.array([[1], [number]], dtype))
 
 
 # ---- One model or two

@@ -158,7 +158,7 @@ def test_the_encoder_is_measured_with_torch_and_transformers_alone() -> None:
     program = (
         f"import sys; sys.modules.update(dict.fromkeys({others}))\n"
         "from jobs.bench.encoder import main\n"
-        "options = '--model earshot-tiny --seconds 0.8 --rounds 1 --threads 1 --profile'\n"
+        "options = '--model earshot-tiny --device cpu --seconds 0.8 --rounds 1 --threads 1 --profile'\n"
         "sys.exit(main(options.split()))"
     )
     done = subprocess.run([sys.executable, "-c", program], capture_output=True, text=True, timeout=300)
@@ -197,7 +197,7 @@ def test_what_is_not_close_enough_has_no_parity(speed: Speed, parity: bool) -> N
     assert speed.parity == parity
 
 
-OPTIONS = ["--model", "earshot-tiny", "--seconds", "0.8", "--rounds", "1", "--threads", "1", "--json"]
+OPTIONS = ["--model", "earshot-tiny", "--device=cpu", "--seconds", "0.8", "--rounds", "1", "--threads", "1", "--json"]
 
 
 def test_the_measurement_fails_and_names_the_row_without_parity(

@@ -20,7 +20,7 @@ if TYPE_CHECKING:
     from pipeline.config import Config
 
 FILES_PER_FORMAT = 4
-BATCHES = {"cpu": (1, 2, 4), "cuda": (8, 32, 128)}
+BATCHES = {"cpu": (1, 2, 4), "cuda": (8, 32, 64)}
 RUN_S = 60.0
 """How long the run from end to end encodes, about."""
 
@@ -88,9 +88,8 @@ def _profile(config: "Config") -> list[Row]:
 
 def measure(config: "Config", scratch: Path, hours: float) -> "Iterator[Row]":
     """Figures as they become known, each with its ``part``: decode, encode, write, run, corpus."""
-    import torch
-
     from jobs.bench.parts import by_format, count_gpus, decode_files, encode_speed, machine_resources, write_speed
+    from pipeline.batches import is_out_of_memory
     from pipeline.checkpoint import read_identity
     from pipeline.encode import check_models, resolve_device, resolve_precision
     from pipeline.errors import CorpusError
@@ -118,7 +117,9 @@ def measure(config: "Config", scratch: Path, hours: float) -> "Iterator[Row]":
             asked = {"part": "encode", "precision": precision, "batch": batch, "processes": encoders.most}
             try:
                 speed, held = encode_speed(config, windows, precision, batch, encoders)
-            except torch.OutOfMemoryError:
+            except RuntimeError as error:
+                if not is_out_of_memory(error):
+                    raise
                 yield {**asked, "batch_held": 0, "x": 0.0}
                 continue
             yield {**asked, "batch_held": held, "x": speed}

@@ -9,9 +9,9 @@ ends with 1 where ours are not close enough. On a CPU each way has the C library
 its own settings, or as workers set it (``memory kept``: transformers with ours). ``from host memory`` is the way of a
 run: arrays in, arrays out, on a GPU several batches with copies meanwhile.
 
-GPUs since Ampere compute convolutions of float32 with TF32's ten bits, where torch's defaults are left: transformers'
-forward is the less exact of the two then. Embeddings are compared with what it gives without TF32; it is timed as torch
-leaves it, and ours computes no convolution so.
+On a GPU transformers switches cuDNN off for the codec; ``cuDNN on`` is its forward without that. GPUs since Ampere
+compute convolutions of float32 with TF32's ten bits then, where torch's defaults are left. Embeddings are compared with
+what it gives without TF32; it is timed as torch leaves it, and ours computes no convolution so.
 """
 
 import argparse
@@ -24,10 +24,11 @@ import statistics
 import sys
 import time
 from collections.abc import Callable, Iterator, Sequence
-from contextlib import contextmanager
+from contextlib import contextmanager, nullcontext
 from dataclasses import dataclass
 from functools import partial
 from typing import Any
+from unittest.mock import patch
 
 import numpy as np
 
@@ -43,6 +44,9 @@ LEAST_CLIP_COSINE, LEAST_FRAME_COSINE = 0.9995, 0.999
 
 HOST_BATCHES = {"cpu": 1, "cuda": 4}
 """How many batches ``from host memory`` are one call."""
+
+PROFILED = {"cpu": 1, "cuda": 8}
+"""Sounds in the batch of a profile."""
 
 
 @dataclass(frozen=True)
@@ -150,14 +154,17 @@ def name_of(speed: Speed) -> str:
 
 def try_measure(
     make: Callable[[], tuple[Any, Any]], device: str, precisions: Sequence[str], batch: int, seconds: float, rounds: int
-) -> tuple[list[Speed], dict[str, float]] | None:
+) -> tuple[list[Speed], Row] | None:
     """``measure``, or None where the device has too little memory for it."""
     import torch
 
+    from pipeline.batches import is_out_of_memory
+
     try:
         return measure(make, device, precisions, batch, seconds, rounds)
-    except torch.OutOfMemoryError:
-        pass
+    except RuntimeError as error:
+        if not is_out_of_memory(error):
+            raise
     gc.collect()  # what the error's frames held, in cycles too
     torch.cuda.empty_cache()
     return None
@@ -170,12 +177,13 @@ def measure(
     batch: int,
     seconds: float,
     rounds: int,
-) -> tuple[list[Speed], dict[str, float]]:
+) -> tuple[list[Speed], Row]:
     """Time every way on the same sounds, in turns.
 
     Returns:
         The ways, and seconds of the stages in the device's precision: ``codec``, ``transformer``, both models in one
-        pass of the codec (``shared``) and what share that is of 2 (C + E) / (C + 2 E).
+        pass of the codec (``shared``) and what share that is of 2 (C + E) / (C + 2 E). ``compiled``: whether a part of
+        the codec is.
     """
     import torch
 
@@ -215,11 +223,12 @@ def measure(
     one, two = (s.seconds for s in speeds if (s.way, s.precision) == ("earshot", precisions[-1]))
     allowed = 2 * (codec + rest) / (codec + 2 * rest)
     stages = {"codec": codec, "transformer": rest, "shared": two, "of_what_is_possible": 2 * one / two / allowed}
-    return speeds, stages
+    return speeds, {**stages, "compiled": tower.codec.compiled}  # type: ignore[attr-defined]
 
 
 def list_plain(clip: Any, frame: Any, device: str, precisions: Sequence[str], sounds: Any) -> Iterator[Way]:
-    """transformers' forward, of one model and of two; on a CPU that of one with our workers' allocator, too."""
+    """transformers' forward, of one model and of two; that of one with our workers' allocator on a CPU, or cuDNN on a
+    GPU, too."""
     import torch
 
     given = torch.from_numpy(sounds).to(device)
@@ -229,10 +238,12 @@ def list_plain(clip: Any, frame: Any, device: str, precisions: Sequence[str], so
         runs += [(precision, 1, partial(run_plainly, plain[:1])), (precision, 2, partial(run_plainly, plain))]
     for precision, models, run in runs:
         yield Way("transformers", precision, models, False, run, given)
-    if device == "cpu":
-        for precision, models, run in runs:
-            if models == 1:  # two take twice as long, minutes in float32
+    for precision, models, run in runs:
+        if models == 1:  # two take twice as long, minutes in float32
+            if device == "cpu":
                 yield Way("transformers, memory kept", precision, models, True, run, given)
+            else:
+                yield Way("transformers, cuDNN on", precision, models, False, partial(run_with_cudnn, run), given)
 
 
 def list_ours(clip: Any, frame: Any, device: str, precisions: Sequence[str], sounds: Any) -> Iterator[Way]:
@@ -258,13 +269,13 @@ def list_ours(clip: Any, frame: Any, device: str, precisions: Sequence[str], sou
 
 
 def run_batches(batches: Any, tower: Any, sounds: Any) -> tuple[Any, Any]:
-    """As a run does it: arrays on the host in, arrays on the host out."""
+    """As a run does it: arrays on the host in, arrays on the host out, a list of one for each batch."""
     parts = [rows for _, rows in batches.run(tower, sounds)]  # of one length: in their order
-    return np.concatenate([clips for clips, _ in parts]), np.concatenate([frames for _, frames in parts])
+    return [clips for clips, _ in parts], [frames for _, frames in parts]
 
 
 def as_array(rows: Any) -> Any:
-    return rows if isinstance(rows, np.ndarray) else rows.float().cpu().numpy()
+    return np.concatenate(rows) if isinstance(rows, list) else rows.float().cpu().numpy()
 
 
 @contextmanager
@@ -288,6 +299,14 @@ def run_plainly(models: Sequence[Any], sounds: Any) -> tuple[Any, Any]:
     return models[0].audio_head(heard[0].pooler_output), models[-1].audio_head(heard[-1].last_hidden_state)
 
 
+def run_with_cudnn(run: Callable[[Sounds], tuple[Any, Any]], sounds: Sounds) -> tuple[Any, Any]:
+    """With cuDNN where transformers switches it off."""
+    import torch
+
+    with patch.object(torch.backends.cudnn, "flags", lambda **_: nullcontext()):
+        return run(sounds)
+
+
 def take_turns(ways: Sequence[tuple[bool, Callable[[Any], Any], Any]], device: str, rounds: int) -> list[list[float]]:
     """Seconds of each call of each way, after one that is not counted; ``True``: it keeps the memory that it frees."""
     import torch
@@ -297,8 +316,7 @@ def take_turns(ways: Sequence[tuple[bool, Callable[[Any], Any], Any]], device: s
     times: list[list[float]] = [[] for _ in ways]
     for _ in range(rounds):
         for (keep, way, given), taken in zip(ways, times, strict=True):
-            if device == "cpu":
-                keep_freed_memory(keep)
+            keep_freed_memory(keep)
             way(given)
             if device != "cpu":
                 torch.cuda.synchronize()
@@ -343,7 +361,7 @@ def load_models(name: str) -> tuple[Any, Any]:
 
 
 def profile(clip: Any, frame: Any | None, device: str, precision: str, seconds: float) -> list[Row]:
-    """Where the time of one window goes: the stages in their order, then the operations that take longest themselves.
+    """Where a batch's time goes: the stages in their order, then the operations that take longest themselves.
 
     As in an encoder process of a run: on a CPU one thread, which keeps the memory that it frees. It takes the models
     apart; ``frame`` may be the same object.
@@ -361,7 +379,7 @@ def profile(clip: Any, frame: Any | None, device: str, precision: str, seconds: 
         torch.set_num_threads(1)
     tower = make_tower(clip, frame, device, precision)
     tower.compile()
-    sounds = torch.from_numpy(make_sounds(1, seconds)).to(device)
+    sounds = torch.from_numpy(make_sounds(PROFILED[device], seconds)).to(device)
     tower(sounds)
     activities = [ProfilerActivity.CPU, *([ProfilerActivity.CUDA] if device == "cuda" else [])]
     with profiling(activities=activities) as seen:
@@ -430,10 +448,11 @@ def print_speeds(title: str, speeds: Sequence[Speed]) -> None:
         )
 
 
-def print_stages(stages: dict[str, float]) -> None:
+def print_stages(stages: dict[str, Any]) -> None:
+    compiled = "is compiled" if stages["compiled"] else "is not"
     print(
         f"codec {stages['codec']:.3f} s, transformer {stages['transformer']:.3f} s; one pass of the codec for two"
-        f" models gives {stages['of_what_is_possible']:.2f} of what these times allow"
+        f" models gives {stages['of_what_is_possible']:.2f} of what these times allow; the Snake {compiled}"
     )
 
 

@@ -13,6 +13,8 @@ from typing import TYPE_CHECKING, Any
 
 import numpy as np
 
+from pipeline.batches import BATCHES_PER_CALL
+
 if TYPE_CHECKING:
     from pipeline.config import Config
     from pipeline.flow import Encoders
@@ -118,14 +120,16 @@ def encode_speed(
     Of files, it is less: the audio that consecutive windows share is encoded twice.
 
     Raises:
-        torch.OutOfMemoryError: not even one window fits.
+        RuntimeError: not even one window fits (``pipeline.batches.is_out_of_memory``), or another error of torch.
     """
     settings = config.encode.model_copy(update={"precision": precision, "batch_windows": batch})
     frames, n_processes = config.store.frames == "all", encoders.most
     gpus = list_gpus(count_gpus(encoders))
     context = get_context("spawn")
     barrier = context.Barrier(n_processes)
-    some = [windows[i % len(windows)] for i in range(batch)]
+    # As in a run, where a GPU works on one batch while others are copied.
+    n_windows = batch * (BATCHES_PER_CALL if gpus else 1)
+    some = [windows[i % len(windows)] for i in range(n_windows)]
     calls = [
         (settings, frames, some, encoders.threads, gpus[i % len(gpus)] if gpus else None) for i in range(n_processes)
     ]
