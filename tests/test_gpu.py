@@ -101,10 +101,11 @@ def test_what_does_not_fit_is_halved(ours: Any) -> None:
 
 
 @pytest.mark.parametrize("dtype", [torch.float32, torch.bfloat16])
-def test_the_snake_is_compiled_here(dtype: torch.dtype) -> None:
+@pytest.mark.parametrize("length", [48, 50])  # in rows of known width, and not
+def test_the_snake_is_compiled_here(dtype: torch.dtype, length: int) -> None:
     fused = fuse_snake("cuda", dtype)
     assert fused is not snake
-    x = torch.randn(3, 50, 64, device="cuda").to(dtype)
+    x = torch.randn(3, length, 64, device="cuda").to(dtype)
     for scale in ((torch.rand(64, device="cuda") + 0.5, torch.rand(64, device="cuda")), None):
         found, expected = fused(x, scale), snake(x, scale)
         assert found.shape == expected.shape
