@@ -8,14 +8,16 @@ waited for once for each call. Where a batch was too much after all, it is halve
 
 from collections.abc import Callable, Iterator, Sequence
 from functools import cached_property
-from typing import Any
+from typing import Any, Literal
 
 import numpy as np
 import numpy.typing as npt
 
 from pipeline.window import HOP_SAMPLES, Waveform
 
-Embeddings = npt.NDArray[np.floating[Any]]
+Rows = npt.NDArray[np.floating[Any]]
+
+Output = Literal["float32", "float16"]
 
 Run = Callable[[Any], tuple[Any, Any]]
 """(n, samples) tensor on the device -> (n, D) and (n, frames, D') or None: ``pipeline.tower.Tower``."""
@@ -35,14 +37,15 @@ LEAST_GPU_WINDOWS = 4
 """But no smaller batch is made for that; assumed likewise: that 40 s of sound keep a GPU busy."""
 
 MOST_GPU_WINDOWS = 64
-"""Of 70 windows, what the codec of a released model has between two layers are more than 2^31 numbers, with which
-convolutions have been wrong (pytorch issue 117736)."""
+"""Of 70 windows, what the codec of a released model has between two layers are more than 2^31 numbers. Convolutions of
+so many have ended in an illegal memory access (pytorch issue 117736), after which a process can use its GPU no more."""
 
 GPU_SHARE = 0.8
 """How much of a GPU's free memory a batch may be expected to take; the rest is for what was not foreseen."""
 
 OUT_OF_MEMORY = ("unable to find an engine", "ALLOC_FAILED", "out of memory")
-"""What the libraries that torch calls say, instead of torch itself, where memory is missing."""
+"""In errors that have no class of their own: torch's where all of cuDNN's ways failed, mostly for memory, those of
+libraries, and the driver's."""
 
 
 def equal_batches(lengths: Sequence[int], size: int) -> Iterator[list[int]]:
@@ -63,17 +66,22 @@ def is_out_of_memory(error: RuntimeError) -> bool:
     return isinstance(error, torch.OutOfMemoryError) or any(said in str(error) for said in OUT_OF_MEMORY)
 
 
+def count_fitting(free: int, needed: int) -> int:
+    """How many windows a batch on a GPU may hold, of bytes that are free and that one window needs."""
+    return min(max(1, int(GPU_SHARE * free / needed)), MOST_GPU_WINDOWS)
+
+
 class Batches:
     """Runs windows through a model on a device, in batches that fit there.
 
     Args:
         device: ``cpu`` or ``cuda``.
         windows: of 10 s in one batch, where they are not to be measured; on a GPU no more than 64.
-        dtype: of the embeddings: float32 or float16.
+        output: what embeddings are given in.
     """
 
-    def __init__(self, device: str, windows: int | None = None, dtype: str = "float32") -> None:
-        self._device, self._dtype = device, dtype
+    def __init__(self, device: str, windows: int | None = None, output: Output = "float32") -> None:
+        self._device, self._output = device, output
         self._asked = windows
         if windows and device != "cpu":
             windows = min(windows, MOST_GPU_WINDOWS)
@@ -84,7 +92,7 @@ class Batches:
         """How many windows of 10 s a batch holds; None before it has been measured."""
         return None if self._samples is None else self._samples / WINDOW_SAMPLES
 
-    def run(self, model: Run, windows: Sequence[Waveform]) -> Iterator[tuple[list[int], tuple[Embeddings, Any]]]:
+    def run(self, model: Run, windows: Sequence[Waveform]) -> Iterator[tuple[list[int], tuple[Rows, Any]]]:
         """For each batch the positions of its windows, and their clip embeddings and frame embeddings."""
         lengths = [len(window) for window in windows]
         most = None if self._device == "cpu" or self._asked else share_call(lengths)
@@ -149,7 +157,7 @@ class Batches:
         """On the host; from a GPU it is not there before this call's copies are waited for."""
         import torch
 
-        tensor = tensor.to(getattr(torch, self._dtype))
+        tensor = tensor.to(getattr(torch, self._output))
         if self._device == "cpu":
             return tensor
         host = torch.empty(tensor.shape, dtype=tensor.dtype, pin_memory=True)
@@ -180,7 +188,7 @@ class Batches:
             needed = max(1, torch.cuda.max_memory_allocated() - before)
         torch.cuda.empty_cache()
         free, _ = torch.cuda.mem_get_info()
-        return min(max(1, int(GPU_SHARE * free / needed)), MOST_GPU_WINDOWS) * WINDOW_SAMPLES
+        return count_fitting(free, needed) * WINDOW_SAMPLES
 
 
 def _group(lengths: Sequence[int]) -> dict[int, list[int]]:

@@ -96,7 +96,7 @@ class EncodeConfig(_Section):
     device: Literal["auto", "cpu", "cuda"] = "auto"
     precision: Literal["auto", "float32", "bfloat16"] = "auto"
     batch_windows: int | None = Field(None, ge=1, le=1024)
-    """Windows of 10 s in one pass of the model; by default 2 on a CPU, and as many as fit on a GPU."""
+    """Windows of 10 s in one pass of the model; by default 2 on a CPU, and on a GPU as many as fit, 64 at most."""
     actors: int | None = Field(None, ge=1)
     """Encoder processes; by default one per GPU, or one per core as far as 4 GiB of memory for each allow."""
     max_actors: int | None = Field(None, ge=1)

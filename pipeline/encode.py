@@ -20,14 +20,12 @@ from typing import Any, Literal, Protocol
 import numpy as np
 import numpy.typing as npt
 
-from pipeline.batches import Batches, equal_batches
+from pipeline.batches import Batches, Output, Rows, equal_batches
 from pipeline.checkpoint import Checkpoint, ModelIdentity, find_checkpoint, first_of, one_line
 from pipeline.errors import ModelError, UsageError
 from pipeline.window import HOP_SAMPLES, Waveform
 
 Embeddings = npt.NDArray[np.float32]
-
-Output = Literal["float32", "float16"]
 
 BATCH_TEXTS = 64
 
@@ -90,11 +88,11 @@ class AudioEncoder:
 
     @property
     def batch_windows(self) -> float | None:
-        """How many windows of 10 s a batch holds, which is fewer than asked for where those did not fit; None before
-        it has been measured."""
+        """How many windows of 10 s a batch holds, which is fewer than asked for where those did not fit or are more
+        than 64 on a GPU; None before it has been measured."""
         return self._batches.windows
 
-    def encode(self, windows: Sequence[Waveform]) -> tuple[Any, list[Any] | None]:
+    def encode(self, windows: Sequence[Waveform]) -> tuple[Rows, list[Rows] | None]:
         """Embed windows of shape (n_frames * 1920,), of any mixture of lengths, in their order.
 
         Returns:
@@ -108,7 +106,7 @@ class AudioEncoder:
         """
         _check_windows(windows)
         clips = np.empty((len(windows), self.clip_identity.dimension), self._output)
-        frames = [np.empty((0, 0), self._output)] * len(windows)
+        frames: list[Rows] = [np.empty((0, 0), self._output)] * len(windows)
         for batch, (clip_rows, frame_rows) in self._batches.run(self._tower, windows):
             clips[batch] = clip_rows
             if frame_rows is not None:
@@ -151,7 +149,7 @@ def load_encoder(settings: EncoderSettings, frames: bool = True, output: Output 
     """The clip model and, with ``frames``, the frame model (the same one where no other is named).
 
     Args:
-        output: what embeddings are given in: float16 is rounded to where the model is, 17 times as fast as by numpy.
+        output: what embeddings are given in: float16 is rounded to where the model is, many times as fast as by numpy.
 
     Raises:
         ModelError: a model cannot be found, or its checkpoint does not load exactly.
@@ -336,8 +334,8 @@ def resolve_precision(precision: str, device: str) -> str:
 # ---- Small helpers
 
 
-def is_finite(numbers: npt.NDArray[np.floating[Any]]) -> bool:
-    """Whether all are. Of float16 their exponents are looked at, a seventh of what numpy takes for it."""
+def is_finite(numbers: Rows) -> bool:
+    """Whether all are. Of float16 their exponents are looked at, which numpy itself takes longer for."""
     if numbers.dtype == np.float16:
         return bool(((numbers.view(np.uint16) & 0x7C00) != 0x7C00).all())
     return bool(np.isfinite(numbers).all())

@@ -8,7 +8,15 @@ import torch
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from pipeline.batches import BATCHES_PER_CALL, MOST_GPU_WINDOWS, WINDOW_SAMPLES, Batches, equal_batches, share_call
+from pipeline.batches import (
+    BATCHES_PER_CALL,
+    MOST_GPU_WINDOWS,
+    WINDOW_SAMPLES,
+    Batches,
+    count_fitting,
+    equal_batches,
+    share_call,
+)
 from pipeline.window import HOP_SAMPLES, Waveform
 
 
@@ -98,6 +106,7 @@ def test_no_batch_on_a_gpu_has_more_numbers_than_convolutions_count() -> None:
     assert Batches("cuda", 1024).windows == MOST_GPU_WINDOWS
     assert Batches("cuda", 16).windows == 16
     assert MOST_GPU_WINDOWS * WINDOW_SAMPLES * 64 < 2**31
+    assert [count_fitting(free, 10**9) for free in (10**8, 10 * 10**9, 79 * 10**9, 300 * 10**9)] == [1, 8, 63, 64]
 
 
 def test_a_window_that_never_fits_is_an_error() -> None:

@@ -1,6 +1,7 @@
 """On a GPU: batches are measured, fit and come back in their places, and parity holds there too."""
 
 import copy
+import json
 from collections.abc import Iterator
 from typing import Any
 
@@ -12,6 +13,7 @@ from jobs.bench.encoder import (
     LEAST_CLIP_COSINE,
     LEAST_FRAME_COSINE,
     cosine,
+    load_models,
     main,
     make_random_models,
     make_sounds,
@@ -114,8 +116,11 @@ def test_the_snake_is_compiled_here(dtype: torch.dtype, length: int) -> None:
 
 @pytest.mark.parametrize("precision", ["float32", "bfloat16"])
 @pytest.mark.parametrize("n_models", [1, 2])
-def test_parity(models: list[Any], n_models: int, precision: str) -> None:
+@pytest.mark.parametrize("bundled", [False, True])
+def test_parity(models: list[Any], bundled: bool, n_models: int, precision: str) -> None:
     sounds = torch.from_numpy(make_sounds(2, 2.0)).cuda()
+    if bundled:
+        models = list(load_models("earshot-tiny"))
     plain = [copy.deepcopy(model).cuda() for model in models[:n_models]]
     with torch.inference_mode(), without_tf32():
         expected = [part.cpu().numpy() for part in run_plainly(plain, sounds)]
@@ -131,5 +136,14 @@ def test_parity(models: list[Any], n_models: int, precision: str) -> None:
         assert cosine(frames, expected[1]).mean() >= LEAST_FRAME_COSINE
 
 
-def test_the_table_is_printed_and_parity_checked() -> None:
+def test_the_table_is_printed_and_parity_checked(capsys: pytest.CaptureFixture[str]) -> None:
     assert main(["--encoder", "--seconds", "2", "--batch", "2", "--rounds", "1", "--profile", "--json"]) == 0
+    rows = [json.loads(line) for line in capsys.readouterr().out.splitlines()]
+    ways = [(row["way"], row["precision"], row["models"]) for row in rows if "way" in row]
+    both = ["float32", "bfloat16"]
+    plain = [("transformers", precision, n) for precision in both for n in (1, 2)]
+    plain += [("transformers, cuDNN on", precision, 1) for precision in both]
+    ours = [("earshot", 1), ("earshot", 2), ("earshot, from host memory", 1)]
+    assert ways == plain + [(way, precision, n) for precision in both for way, n in ours]
+    assert all(row["parity"] for row in rows if row.get("way", "").startswith("earshot"))
+    assert [row["compiled"] for row in rows if "compiled" in row] == [True]

@@ -2,6 +2,7 @@
 
 import copy
 import dataclasses
+import inspect
 import json
 import re
 import subprocess
@@ -11,6 +12,7 @@ from typing import Any
 import numpy as np
 import pytest
 import torch
+from transformers.models.pe_audio import modeling_pe_audio
 from transformers.models.pe_audio.modeling_pe_audio import PeAudioEncoder
 
 from jobs.bench import encoder
@@ -26,6 +28,7 @@ from jobs.bench.encoder import (
     run_plainly,
 )
 from jobs.evaluate_tiny import CHECKPOINT, load, make_exam, measure
+from pipeline import tower
 from pipeline.encode import load_audio_model, make_tower, resolve_precision
 from pipeline.memory import keep_freed_memory
 from pipeline.snake import fuse_snake, snake
@@ -232,4 +235,36 @@ def test_what_does_not_fit_is_told_and_the_next_is_measured(
     profile = [row for row in rows if row.get("part") == "profile"]
     assert sum(row["share"] for row in profile if "stage" in row) == pytest.approx(1, abs=0.2)
     assert sum(row["share"] for row in profile if "operation" in row) <= 1.0001
-    assert profile[-1].keys() == {"machine", "part", "operation", "self_s", "share"}
+    assert profile[-1].keys() == {"machine", "part", "sounds", "operation", "self_s", "share"}
+    assert encoder.main([*OPTIONS, "--batch", "2", "3"]) == 1  # nothing was measured
+    assert [json.loads(line)["error"] for line in capsys.readouterr().out.splitlines()] == ["out of memory"] * 2
+
+
+def test_cudnn_stays_on_where_transformers_switches_it_off() -> None:
+    def forward(sounds: Any) -> Any:
+        with torch.backends.cudnn.flags(enabled=False):
+            return torch.backends.cudnn.enabled, sounds
+
+    assert torch.backends.cudnn.enabled
+    assert encoder.run_with_cudnn(forward, 1) == (True, 1)
+    assert forward(1) == (False, 1)
+    # Else the row measures nothing of its own.
+    assert "backends.cudnn.flags(enabled=False)" in inspect.getsource(modeling_pe_audio)
+
+
+def test_a_profile_is_of_what_fits(monkeypatch: pytest.MonkeyPatch) -> None:
+    run_short_of_memory_from(monkeypatch, 3)
+    monkeypatch.setitem(encoder.PROFILED, "cpu", 8)
+    clip, frame = encoder.load_models("earshot-tiny")
+    assert {row["sounds"] for row in encoder.profile(clip, frame, "cpu", "float32", 0.4)} == {2}
+
+
+def run_short_of_memory_from(monkeypatch: pytest.MonkeyPatch, n: int) -> None:
+    call = tower.Codec.__call__
+
+    def run(self: Any, samples: torch.Tensor) -> torch.Tensor:
+        if len(samples) >= n:
+            raise torch.OutOfMemoryError("out of memory")
+        return call(self, samples)
+
+    monkeypatch.setattr(tower.Codec, "__call__", run)

@@ -20,7 +20,7 @@ if TYPE_CHECKING:
     from pipeline.config import Config
 
 FILES_PER_FORMAT = 4
-BATCHES = {"cpu": (1, 2, 4), "cuda": (8, 32, 64)}
+BATCHES = {"cpu": (1, 2, 4), "cuda": (8, 32)}
 RUN_S = 60.0
 """How long the run from end to end encodes, about."""
 
@@ -130,7 +130,7 @@ def measure(config: "Config", scratch: Path, hours: float) -> "Iterator[Row]":
     yield {"part": "write", "dimension": identity.dimension, "x": write_x}
 
     decode_all = decode_x * cores
-    run = _run(config, rows, scratch, RUN_S * _allow(best, decode_all, device))
+    run = _run(config, rows, scratch, RUN_S * _allow(best, decode_all, device), encoders.most)
     # What windows share is encoded twice, and the last one of a file begins early rather than late.
     encoding = min(run.pop("encoders"), encoders.most) / encoders.most * best * run["audio_s"]
     allowed = _allow(encoding / max(run["windows_s"], 1e-9), decode_all, device)
@@ -176,8 +176,11 @@ def _full_windows(decoded: "list[Decoded]") -> list[Any]:
     return [window for window in windows if len(window) == longest][:32]
 
 
-def _run(config: "Config", rows: list[Row], scratch: Path, audio_s: float) -> Row:
-    """Index about ``audio_s`` seconds of the files, and say how fast that went once workers had started."""
+def _run(config: "Config", rows: list[Row], scratch: Path, audio_s: float, n_encoders: int) -> Row:
+    """Index about ``audio_s`` seconds of the files, and say how fast that went once workers had started.
+
+    Where that would be less than a batch for each encoder, batches are smaller.
+    """
     import pipeline
     from pipeline.file import File
     from pipeline.ranges import recording_of
@@ -194,7 +197,8 @@ def _run(config: "Config", rows: list[Row], scratch: Path, audio_s: float) -> Ro
             writer.writerow([recording_of(row), row["start_s"], row["end_s"]])
             planned_s += File.of_listed(row).seconds
     values = config.model_dump(mode="json") | {"sources": [str(manifest)]}
-    values["run"] = {**values["run"], "max_failed_fraction": 1.0}
+    batch_s = min(config.run.batch_s, max(audio_s / n_encoders, config.window.length_s))
+    values["run"] = {**values["run"], "batch_s": batch_s, "max_failed_fraction": 1.0}
     began = time.monotonic()
     progress = index_corpus(type(config).model_validate(values))
     took = time.monotonic() - began
@@ -204,7 +208,7 @@ def _run(config: "Config", rows: list[Row], scratch: Path, audio_s: float) -> Ro
     return {
         "files": progress.n_files,
         "failed": progress.n_failed,
-        "encoders": max(1, math.ceil(progress.planned_s / config.run.batch_s)),  # no more have something to do
+        "encoders": max(1, math.ceil(progress.planned_s / batch_s)),  # no more have something to do
         "audio_s": progress.audio_s,
         "windows_s": sum(row["n_clips"] * min(length_s, row["duration_s"]) for row in durations),
         "x": progress.speed or None,

@@ -5,9 +5,10 @@
 It needs torch, transformers and numpy, nothing else. The model has the default size of PE-Audio and random weights
 (one for clips, and one for frames with the same codec), or is a checkpoint: ``--model``. The ways take turns in each
 round; printed are medians, ratios of medians, and how close the embeddings are to those of transformers in float32. It
-ends with 1 where ours are not close enough. On a CPU each way has the C library's allocator as it would find it: with
-its own settings, or as workers set it (``memory kept``: transformers with ours). ``from host memory`` is the way of a
-run: arrays in, arrays out, on a GPU several batches with copies meanwhile.
+ends with 1 where ours are not close enough, or nothing fits the device. Each way has the C library's allocator as it
+would find it: with its own settings, or as workers set it (``memory kept``: transformers with ours). ``from host
+memory`` is the way of a run, but for rounding to float16: arrays in, arrays out, on a GPU several batches with copies
+meanwhile.
 
 On a GPU transformers switches cuDNN off for the codec; ``cuDNN on`` is its forward without that. GPUs since Ampere
 compute convolutions of float32 with TF32's ten bits then, where torch's defaults are left. Embeddings are compared with
@@ -32,6 +33,8 @@ from unittest.mock import patch
 
 import numpy as np
 
+from pipeline.batches import BATCHES_PER_CALL, MOST_GPU_WINDOWS, WINDOW_SAMPLES, is_out_of_memory
+
 SAMPLE_RATE_HZ = 48_000
 Sounds = Any  # (n, samples) tensor on the device, or a list of arrays
 Row = dict[str, Any]
@@ -42,11 +45,11 @@ LARGEST_DIFFERENCE = 1e-4
 LEAST_CLIP_COSINE, LEAST_FRAME_COSINE = 0.9995, 0.999
 """In bfloat16: of each clip, and in the mean of frames."""
 
-HOST_BATCHES = {"cpu": 1, "cuda": 4}
+HOST_BATCHES = {"cpu": 1, "cuda": BATCHES_PER_CALL}
 """How many batches ``from host memory`` are one call."""
 
 PROFILED = {"cpu": 1, "cuda": 8}
-"""Sounds in the batch of a profile."""
+"""Sounds in the batch of a profile, where they fit."""
 
 
 @dataclass(frozen=True)
@@ -110,19 +113,23 @@ def main(arguments: Sequence[str]) -> int:
     precisions = ["float32", *(["bfloat16"] if asked.bfloat16 or native == "bfloat16" else [])]
     if device == "cpu":
         torch.set_num_threads(asked.threads or len(os.sched_getaffinity(0)))
+    batches = asked.batch or ([1] if device == "cpu" else [8, 32])
+    if device != "cpu" and max(batches) * asked.seconds * SAMPLE_RATE_HZ > MOST_GPU_WINDOWS * WINDOW_SAMPLES:
+        parser.error(f"--batch {max(batches)}: too long for a GPU, 64 sounds of 10 s at most")
     make = make_random_models if asked.model is None else (lambda: load_models(asked.model))
     machine = describe_machine(device)
     if not asked.json:
         print(machine, flush=True)
     far: list[str] = []
-    for batch in asked.batch or ([1] if device == "cpu" else [8, 32]):
+    n_measured = 0
+    for batch in batches:
         run = {"machine": machine, "batch": batch, "seconds_of_sound": asked.seconds}
         measured = try_measure(make, device, precisions, batch, asked.seconds, asked.rounds)
-        if measured is None:
-            print(
-                json.dumps({**run, "fits": False}) if asked.json else f"\n{batch} in a batch: does not fit", flush=True
-            )
+        if isinstance(measured, str):
+            no_fit = json.dumps({**run, "fits": False, "error": measured})
+            print(no_fit if asked.json else f"\n{batch} in a batch: does not fit ({measured})", flush=True)
             continue
+        n_measured += 1
         speeds, stages = measured
         far += [f"{batch} in a batch, {name_of(speed)}" for speed in speeds if is_ours(speed) and not speed.parity]
         if asked.json:
@@ -138,7 +145,7 @@ def main(arguments: Sequence[str]) -> int:
         print_profile(rows) if not asked.json else print("\n".join(json.dumps({"machine": machine, **r}) for r in rows))
     for row in far:
         print(f"not close enough to transformers in float32: {row}", file=sys.stderr)
-    return 1 if far else 0
+    return 1 if far or not n_measured else 0
 
 
 def is_ours(speed: Speed) -> bool:
@@ -154,20 +161,19 @@ def name_of(speed: Speed) -> str:
 
 def try_measure(
     make: Callable[[], tuple[Any, Any]], device: str, precisions: Sequence[str], batch: int, seconds: float, rounds: int
-) -> tuple[list[Speed], Row] | None:
-    """``measure``, or None where the device has too little memory for it."""
+) -> tuple[list[Speed], Row] | str:
+    """``measure``, or what torch says where the device has too little memory for it."""
     import torch
-
-    from pipeline.batches import is_out_of_memory
 
     try:
         return measure(make, device, precisions, batch, seconds, rounds)
     except RuntimeError as error:
         if not is_out_of_memory(error):
             raise
+        said = str(error).split("\n")[0]
     gc.collect()  # what the error's frames held, in cycles too
     torch.cuda.empty_cache()
-    return None
+    return said
 
 
 def measure(
@@ -250,7 +256,7 @@ def list_ours(clip: Any, frame: Any, device: str, precisions: Sequence[str], sou
     """Our tower, of one model and of two, and that of one from arrays to arrays."""
     import torch
 
-    from pipeline.batches import WINDOW_SAMPLES, Batches
+    from pipeline.batches import Batches
     from pipeline.encode import make_tower
 
     given = torch.from_numpy(sounds).to(device)
@@ -269,7 +275,7 @@ def list_ours(clip: Any, frame: Any, device: str, precisions: Sequence[str], sou
 
 
 def run_batches(batches: Any, tower: Any, sounds: Any) -> tuple[Any, Any]:
-    """As a run does it: arrays on the host in, arrays on the host out, a list of one for each batch."""
+    """As a run does it, in float32: arrays on the host in, arrays on the host out, a list of one for each batch."""
     parts = [rows for _, rows in batches.run(tower, sounds)]  # of one length: in their order
     return [clips for clips, _ in parts], [frames for _, frames in parts]
 
@@ -379,7 +385,9 @@ def profile(clip: Any, frame: Any | None, device: str, precision: str, seconds: 
         torch.set_num_threads(1)
     tower = make_tower(clip, frame, device, precision)
     tower.compile()
-    sounds = torch.from_numpy(make_sounds(PROFILED[device], seconds)).to(device)
+    n = PROFILED[device]
+    while not fits(tower, sounds := torch.from_numpy(make_sounds(n, seconds)).to(device)) and n > 1:
+        n //= 2
     tower(sounds)
     activities = [ProfilerActivity.CPU, *([ProfilerActivity.CUDA] if device == "cuda" else [])]
     with profiling(activities=activities) as seen:
@@ -393,9 +401,25 @@ def profile(clip: Any, frame: Any | None, device: str, precision: str, seconds: 
     stages = [(event.key, getattr(event, f"{kind}_time_total")) for event in called if is_stage(event.key)]
     operations = [(e.key, getattr(e, f"self_{kind}_time_total")) for e in called if not is_stage(e.key)]
     longest = sorted(operations, key=lambda row: -row[1])[:LONGEST]
-    return [{"part": "profile", "stage": k, "total_s": us / 1e6, "share": us / total} for k, us in sorted(stages)] + [
-        {"part": "profile", "operation": k, "self_s": us / 1e6, "share": us / total} for k, us in longest
+    whole = {"part": "profile", "sounds": n}
+    return [{**whole, "stage": k, "total_s": us / 1e6, "share": us / total} for k, us in sorted(stages)] + [
+        {**whole, "operation": k, "self_s": us / 1e6, "share": us / total} for k, us in longest
     ]
+
+
+def fits(tower: Any, sounds: Any) -> bool:
+    """Whether the device has the memory for it."""
+    import torch
+
+    try:
+        tower(sounds)
+    except RuntimeError as error:
+        if not is_out_of_memory(error):
+            raise
+    else:
+        return True
+    torch.cuda.empty_cache()
+    return False
 
 
 LONGEST = 12
@@ -409,6 +433,7 @@ def is_stage(name: str) -> bool:
 
 def print_profile(rows: Sequence[Row]) -> None:
     """Stages, then operations."""
+    print(f"seconds of a batch of {rows[0]['sounds']}")
     for row in rows:
         name, took = (row["stage"], row["total_s"]) if "stage" in row else (row["operation"], row["self_s"])
         print(f"{'stage' if 'stage' in row else 'operation':11}{name:44}{took:9.3f} s{row['share']:8.1%}", flush=True)
@@ -449,10 +474,11 @@ def print_speeds(title: str, speeds: Sequence[Speed]) -> None:
 
 
 def print_stages(stages: dict[str, Any]) -> None:
-    compiled = "is compiled" if stages["compiled"] else "is not"
+    compiled = "is compiled" if stages["compiled"] else "is not compiled"
+    print(f"the codec's Snake {compiled}")
     print(
         f"codec {stages['codec']:.3f} s, transformer {stages['transformer']:.3f} s; one pass of the codec for two"
-        f" models gives {stages['of_what_is_possible']:.2f} of what these times allow; the Snake {compiled}"
+        f" models gives {stages['of_what_is_possible']:.2f} of what these times allow"
     )
 
 

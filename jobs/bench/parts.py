@@ -13,8 +13,6 @@ from typing import TYPE_CHECKING, Any
 
 import numpy as np
 
-from pipeline.batches import BATCHES_PER_CALL
-
 if TYPE_CHECKING:
     from pipeline.config import Config
     from pipeline.flow import Encoders
@@ -122,13 +120,15 @@ def encode_speed(
     Raises:
         RuntimeError: not even one window fits (``pipeline.batches.is_out_of_memory``), or another error of torch.
     """
+    from pipeline.stages import windows_per_block
+
     settings = config.encode.model_copy(update={"precision": precision, "batch_windows": batch})
     frames, n_processes = config.store.frames == "all", encoders.most
     gpus = list_gpus(count_gpus(encoders))
     context = get_context("spawn")
     barrier = context.Barrier(n_processes)
-    # As in a run, where a GPU works on one batch while others are copied.
-    n_windows = batch * (BATCHES_PER_CALL if gpus else 1)
+    # On a GPU as many as a run gives it at once: it works on one batch while others are copied.
+    n_windows = max(batch, windows_per_block(config.window.grid)) if gpus else batch
     some = [windows[i % len(windows)] for i in range(n_windows)]
     calls = [
         (settings, frames, some, encoders.threads, gpus[i % len(gpus)] if gpus else None) for i in range(n_processes)

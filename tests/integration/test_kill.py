@@ -59,9 +59,6 @@ TITLES = {
 
 AGENTS = ("DashboardAgent", "RuntimeEnvAgent", "agent.py", "agent/main.py")
 
-AT_REST = ("ray::IDLE", "default_worker.py")
-"""Titles of Ray's workers before their first function, and between two."""
-
 STEPS_BEFORE = {
     "driver": 45,
     "worker that decodes": 4,
@@ -348,18 +345,17 @@ class Run:
     def finish(self) -> int:
         """Wait for its end, and for that of all its processes; returns the exit code.
 
-        They go by themselves. Ray's agents, and workers that are about to start, wait a minute for a server that has
-        gone before them. They run nothing of ours and are helped, workers only when those at work had time to go.
+        They go by themselves: workers that are about to start wait a minute for a server that has gone before them.
+        Ray's agents, which write nothing, wait so, too, and are helped.
         """
         code = self._process.wait(300)
-        began = time.monotonic()
-        while (left := self.processes()) and (waited_s := time.monotonic() - began) < 60:
-            helped = AGENTS if waited_s < 15 else (*AGENTS, *AT_REST)
+        deadline = time.monotonic() + 180
+        while (left := self.processes()) and time.monotonic() < deadline:
             for pid, title in left.items():
-                if any(known in title for known in helped):
+                if any(agent in title for agent in AGENTS):
                     _kill(pid)
             time.sleep(0.05)
-        assert not left, f"outlived their driver by a minute: {left}"
+        assert not left, f"outlived their driver by three minutes: {left}"
         return code
 
     def processes(self) -> dict[int, str]:
