@@ -12,15 +12,19 @@ import numpy as np
 import pytest
 from typer.testing import CliRunner
 
+import pipeline.run
 from jobs.bench import command, parts, peers
 from jobs.main import app
+from pipeline import stages
 from pipeline.config import Config, EncodeConfig, make_config
 from pipeline.corpus import list_corpus
+from pipeline.encode import load_encoder
 from pipeline.errors import ModelError
 from pipeline.flow import share_machine
 from pipeline.window import Grid
 from tests.checkpoints import make_pe_audio
 from tests.fakes import noise, write_wav
+from tests.test_run import in_place
 
 ROOT = Path(__file__).parents[1]
 
@@ -139,6 +143,23 @@ def test_figures_are_told_in_lines(capsys: pytest.CaptureFixture[str]) -> None:
     assert "0.95 of what the parts allow, where windows overlap and 1.23 times the audio is encoded" in told
 
 
+def test_too_short_a_run_does_not_tell_how_fast_runs_are(
+    config: Config, tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+) -> None:
+    encoder, index_corpus = load_encoder(config.encode), pipeline.run.index_corpus
+    monkeypatch.setattr(pipeline.run, "index_corpus", lambda config: index_corpus(config, stages=in_place(encoder)))
+    found = []
+    for block_s in (320.0, 5.0):
+        monkeypatch.setattr(stages, "BLOCK_S", block_s)
+        values = config.model_dump(mode="json") | {"into": str(tmp_path / f"{block_s}"), "run": {"batch_s": 10.0}}
+        found.append(command._run(make_config(values), command._draw(config), tmp_path, 100.0, 2))
+    short, long = found
+    assert (short["x"], short["start_s"]) == (None, None)
+    assert long["x"] > 0
+    command._show({"part": "run", **short})
+    assert "too few to tell how fast a run is" in capsys.readouterr().out
+
+
 def test_random_weights_are_saved_for_the_time_of_the_measurement(
     config: Config, monkeypatch: pytest.MonkeyPatch
 ) -> None:
@@ -158,7 +179,7 @@ def test_random_weights_are_saved_for_the_time_of_the_measurement(
 
 @pytest.mark.slow
 def test_bench_projects_a_corpus_from_what_it_measured(config: Config) -> None:
-    for seed in range(12):  # so many that the run has a middle
+    for seed in range(24):  # so many that the run has a middle
         write_wav(Path(config.sources[0]) / f"more{seed}.wav", noise(30.0, seed=seed))
     call = [sys.executable, "-m", "jobs.main", "bench", *config.sources, "--hours", "500", "--profile", "--json"]
     done = subprocess.run(call, capture_output=True, text=True, timeout=600, cwd=ROOT, check=False)
@@ -170,7 +191,7 @@ def test_bench_projects_a_corpus_from_what_it_measured(config: Config) -> None:
         figures.setdefault(figure["part"], []).append(figure)
     assert list(figures) == ["decode", "encode", "write", "run", "corpus", "profile"]
     [run], [corpus] = figures["run"], figures["corpus"]
-    assert (run["files"], run["failed"], run["audio_s"]) == (16, 1, pytest.approx(444))
+    assert (run["files"], run["failed"], run["audio_s"]) == (28, 1, pytest.approx(804))
     assert corpus["wall_h"] == pytest.approx(500 / run["x"])
     assert 0 < run["of_what_parts_allow"] < 1.5
     assert run["encoded_per_audio"] == pytest.approx(run["windows_s"] / run["audio_s"])

@@ -179,13 +179,14 @@ def _full_windows(decoded: "list[Decoded]") -> list[Any]:
 def _run(config: "Config", rows: list[Row], scratch: Path, audio_s: float, n_encoders: int) -> Row:
     """Index about ``audio_s`` seconds of the files, and say how fast that went once workers had started.
 
-    Where that would be less than a batch for each encoder, batches are smaller.
+    ``x`` and ``start_s`` are None where that is less than what one call of each encoder holds: all comes at once then.
     """
     import pipeline
     from pipeline.file import File
     from pipeline.ranges import recording_of
     from pipeline.record import make_record
     from pipeline.run import index_corpus
+    from pipeline.stages import BLOCK_S
 
     manifest, planned_s = scratch / "sample.csv", 0.0
     with manifest.open("w", newline="", encoding="utf-8") as file:
@@ -197,22 +198,23 @@ def _run(config: "Config", rows: list[Row], scratch: Path, audio_s: float, n_enc
             writer.writerow([recording_of(row), row["start_s"], row["end_s"]])
             planned_s += File.of_listed(row).seconds
     values = config.model_dump(mode="json") | {"sources": [str(manifest)]}
-    batch_s = min(config.run.batch_s, max(audio_s / n_encoders, config.window.length_s))
-    values["run"] = {**values["run"], "batch_s": batch_s, "max_failed_fraction": 1.0}
+    values["run"] = {**values["run"], "max_failed_fraction": 1.0}
     began = time.monotonic()
     progress = index_corpus(type(config).model_validate(values))
     took = time.monotonic() - began
     busy_s = progress.pace.busy_s
     durations = pipeline.open(config.into).to_arrow("files", ["n_clips", "duration_s"], where="n_clips > 0").to_pylist()
     length_s = config.window.length_s
+    windows_s = sum(row["n_clips"] * min(length_s, row["duration_s"]) for row in durations)
+    speed = progress.speed if windows_s >= BLOCK_S * n_encoders else None
     return {
         "files": progress.n_files,
         "failed": progress.n_failed,
-        "encoders": max(1, math.ceil(progress.planned_s / batch_s)),  # no more have something to do
+        "encoders": max(1, math.ceil(progress.planned_s / config.run.batch_s)),  # no more have something to do
         "audio_s": progress.audio_s,
-        "windows_s": sum(row["n_clips"] * min(length_s, row["duration_s"]) for row in durations),
-        "x": progress.speed or None,
-        "start_s": max(0.0, took - progress.audio_s / progress.speed) if progress.speed else None,
+        "windows_s": windows_s,
+        "x": speed or None,
+        "start_s": max(0.0, took - progress.audio_s / speed) if speed else None,
         "write_share": busy_s["write"] / max(1e-9, sum(busy_s.values())),
         "bottleneck": make_record(progress).bottleneck,
         "index_bytes": sum(file.stat().st_size for file in Path(config.into).rglob("*") if file.is_file()),
