@@ -115,7 +115,7 @@ def main(arguments: Sequence[str]) -> int:
         torch.set_num_threads(asked.threads or len(os.sched_getaffinity(0)))
     batches = asked.batch or ([1] if device == "cpu" else [8, 32])
     if device != "cpu" and max(batches) * asked.seconds * SAMPLE_RATE_HZ > MOST_GPU_WINDOWS * WINDOW_SAMPLES:
-        parser.error(f"--batch {max(batches)}: too long for a GPU, 64 sounds of 10 s at most")
+        parser.error(f"--batch {max(batches)}: too long for a GPU, {MOST_GPU_WINDOWS} sounds of 10 s at most")
     make = make_random_models if asked.model is None else (lambda: load_models(asked.model))
     machine = describe_machine(device)
     if not asked.json:
