@@ -13,6 +13,7 @@ import pyarrow as pa
 import pyarrow.compute as pc
 
 from pipeline import schema
+from pipeline.checksum import add_up, sum_rows
 from pipeline.store import Batch
 from pipeline.window import Grid, count_frames, frames_to_seconds, seconds_to_samples, window_starts
 
@@ -83,15 +84,17 @@ class Collector:
 
     def _assemble(self, batch_id: str, receipts: list[Row]) -> Batch:
         vectors: dict[str, dict[int, bytes | None]] = {}
+        frame_sums: dict[str, list[int]] = {}
         for receipt in receipts:
             for window in receipt["windows"]:
                 windows = vectors.setdefault(window["audio_id"], {})
                 if window["first_frame"] in windows:  # the halves of two tries of its task overlap
                     raise IncompleteBatch(f"batch {batch_id}: its files changed while they were read")
                 windows[window["first_frame"]] = window["clip_vector"]
+                frame_sums.setdefault(window["audio_id"], []).append(window["frames_checksum"])
         files = [row for receipt in receipts for row in receipt["files"]]
         self._check_files(batch_id, files, vectors.keys())
-        files = [self._settle(row, vectors) for row in files]
+        files = [self._settle(row, vectors, frame_sums) for row in files]
         indexed = [row for row in files if row["status"] == "indexed"]
         spoiled = vectors.keys() - {row["audio_id"] for row in indexed}
         return Batch(
@@ -111,8 +114,8 @@ class Collector:
         if unknown := audio_ids - {row["audio_id"] for row in files}:
             raise IncompleteBatch(f"{min(uris)} and others: {len(unknown)} contents changed while they were read")
 
-    def _settle(self, row: Row, vectors: dict[str, dict[int, bytes | None]]) -> Row:
-        """Check a file against its windows; one without finite embeddings becomes a failure."""
+    def _settle(self, row: Row, vectors: dict[str, dict[int, bytes | None]], frame_sums: dict[str, list[int]]) -> Row:
+        """Check a file against its windows, and note their checksums; one without finite embeddings is a failure."""
         if row["status"] != "indexed":
             return row
         windows = vectors.get(row["audio_id"], {})
@@ -122,7 +125,10 @@ class Collector:
             message = "the model gives no finite embedding for this sound"
             failure = {"status": "failed", "stage": "encode", "reason": "not_finite", "message": message}
             return {**row, **failure, "n_clips": 0, "n_frames": 0}
-        return row if self._with_frames else {**row, "n_frames": 0}
+        row = {**row, "clips_checksum": _sum_clips(windows)}
+        if not self._with_frames:
+            return {**row, "n_frames": 0}
+        return {**row, "frames_checksum": add_up(frame_sums[row["audio_id"]])}
 
     def _clips(self, files: list[Row], vectors: dict[str, dict[int, bytes | None]]) -> pa.Table:
         rows = [row for file in files for row in clip_rows(file, self._grid)]
@@ -135,6 +141,12 @@ class Collector:
             pa.array(np.frombuffer(flat, np.float16), pa.float16()), vector_field.type.list_size
         )
         return table.append_column(vector_field, column.cast(vector_field.type))
+
+
+def _sum_clips(vectors: dict[int, bytes | None]) -> int:
+    """The checksum of the clips of a file, by their first frames."""
+    rows = [np.frombuffer(vector or b"", np.float16) for vector in vectors.values()]
+    return sum_rows(list(vectors), np.stack(rows))
 
 
 def _count_files(planned: pa.Table) -> dict[str, int]:

@@ -181,6 +181,19 @@ def make_config(values: dict[str, Any], where: str = "configuration") -> Config:
         raise ConfigError(f"{where}: " + "; ".join(_explain(item) for item in error.errors())) from None
 
 
+def known_values(values: dict[str, Any], section: type[BaseModel] = Config) -> dict[str, Any]:
+    """A configuration as an index stores it, without the keys that this version knows no more."""
+    known: dict[str, Any] = {}
+    for key, value in values.items():
+        field = section.model_fields.get(key)
+        if field is None:
+            continue
+        kind: Any = field.annotation
+        is_section = isinstance(kind, type) and issubclass(kind, BaseModel) and isinstance(value, dict)
+        known[key] = known_values(value, kind) if is_section else value
+    return known
+
+
 def load_config(path: str | Path) -> Config:
     """Read a YAML file. Relative paths in it are taken from the folder of the file.
 

@@ -23,8 +23,9 @@ from lance.commit import CommitConflictError
 from pipeline import schema, storage
 from pipeline.errors import CommitConflict, IndexMismatch, IndexMissing
 
-FORMAT = 2
-"""The format number of an index: what this code reads and writes. Older ones are brought up to it by the next run."""
+FORMAT, OLDEST_FORMAT = 3, 2
+"""The format number of an index: what this code writes, and the oldest one that it reads. Older ones are brought up to
+``FORMAT`` by the next run."""
 
 DATA_TABLES = ("files", "clips", "frames")
 
@@ -99,7 +100,7 @@ def read_settings(path: str | Path) -> dict[str, Any]:
     """What the index at ``path`` was created with.
 
     Raises:
-        IndexMissing: there is no index. IndexMismatch: its format is newer than this code.
+        IndexMissing: there is no index. IndexMismatch: this code cannot read its format.
     """
     return _settings(path, _get(path))
 
@@ -108,7 +109,7 @@ def read_state(path: str | Path) -> State:
     """What readers see of the index at ``path``, by one look at its journal.
 
     Raises:
-        IndexMissing: there is no index. IndexMismatch: its format is newer than this code; a generation is missing.
+        IndexMissing: there is no index. IndexMismatch: this code cannot read its format; a generation is missing.
     """
     journal = _get(path)
     tables = _live(path, journal)
@@ -126,8 +127,7 @@ def _get(path: str | Path) -> Any:
 
 
 def _settings(path: str | Path, journal: Any) -> dict[str, Any]:
-    if (found := _read_format(journal)) > FORMAT:
-        raise IndexMismatch(_newer(path, found))
+    check_format(path, journal)
     rows = journal.to_table(columns=["detail"], filter="seq = 0").to_pylist()
     settings: dict[str, Any] = json.loads(rows[0]["detail"])["settings"]
     return settings
@@ -164,10 +164,7 @@ def versions_since(journal: Any, name: str, since: dt.datetime) -> set[int]:
 
 def read_journal(path: str | Path) -> pa.Table:
     """All batches, oldest first."""
-    rows = open_journal(path).to_table().sort_by("seq")
-    if "seconds" not in rows.schema.names:  # format 1, which no run has brought up yet
-        rows = rows.append_column("seconds", _seconds_of(rows["detail"])).select(schema.BATCHES.names)
-    return rows
+    return open_journal(path).to_table().sort_by("seq")
 
 
 def encoded_s(row: dict[str, Any]) -> float:
@@ -184,13 +181,22 @@ def _newest_detail(journal: Any, where: str) -> dict[str, Any] | None:
     return detail
 
 
-def _read_format(journal: Any) -> int:
+def check_format(path: str | Path, journal: Any) -> int:
+    """The format number of the index that a journal belongs to.
+
+    Raises:
+        IndexMismatch: this code cannot read it.
+    """
     detail = _newest_detail(journal, "kind IN ('create', 'migrate')")
-    return int(detail["format"]) if detail else 0
-
-
-def _newer(path: str | Path, found: int) -> str:
-    return f"{path}: index format {found}, this version reads up to {FORMAT}; upgrade earshot"
+    found = int(detail["format"]) if detail else 0
+    if found > FORMAT:
+        raise IndexMismatch(f"{path}: index format {found}, this version reads up to {FORMAT}; upgrade earshot")
+    if found < OLDEST_FORMAT:
+        raise IndexMismatch(
+            f"{path}: index format {found} was never released and is not read any more; index its sources into another"
+            " folder"
+        )
+    return found
 
 
 def _argmax(column: pa.ChunkedArray) -> int:
@@ -245,30 +251,6 @@ def is_conflict(error: Exception) -> bool:
     """
     said = str(error).lower()
     return isinstance(error, CommitConflictError) or "too many concurrent writers" in said or "commit conflict" in said
-
-
-def migrate(path: str | Path, run_id: str, seam: Seam = lambda step: None) -> None:
-    """Bring an index of an older format up to this one; each step may be repeated after a crash."""
-    journal = open_journal(path)
-    found = _read_format(journal)
-    if found > FORMAT:
-        raise IndexMismatch(_newer(path, found))
-    if found == FORMAT:
-        return
-    if found < 2 and "seconds" not in journal.schema.names:  # it was part of ``detail``
-        seam("migrate batches")
-        order = journal.to_table(columns=["detail"])
-        column = pa.table({"seconds": _seconds_of(order["detail"])})
-        journal.add_columns(column.to_reader())
-    seam("publish")
-    before = newest(journal)
-    batch_id = schema.digest("migrate", run_id, str(FORMAT))
-    row = make_row(before.seq + 1, batch_id, run_id, "migrate", before.versions, detail={"format": FORMAT})
-    publish(journal, [row])
-
-
-def _seconds_of(details: pa.ChunkedArray) -> pa.Array:
-    return pa.array([json.loads(detail).get("seconds") for detail in details.to_pylist()], pa.float64())
 
 
 # --- generations ------------------------------------------------------------------------------------------------------

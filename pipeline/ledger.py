@@ -23,7 +23,7 @@ LEAST_BESIDE = 20_000
 """Rows that are held beside the table at most, or a quarter of what it has: each costs a hundred times as much."""
 
 
-class _Places:
+class Places:
     """Where texts stand in a column, by their hashes."""
 
     def __init__(self, column: pa.ChunkedArray, chosen: npt.NDArray[np.int64] | None = None) -> None:
@@ -70,8 +70,8 @@ class Ledger:
     def _set(self, files: pa.Table) -> None:
         self._files = files.combine_chunks()
         is_indexed = np.asarray(pc.equal(self._files["status"], "indexed"), bool)
-        self._by_uri = _Places(self._files["uri"])
-        self._by_audio = _Places(self._files["audio_id"], np.flatnonzero(is_indexed))
+        self._by_uri = Places(self._files["uri"])
+        self._by_audio = Places(self._files["audio_id"], np.flatnonzero(is_indexed))
         self._newer: dict[str, Row] = {}
         self._holders: dict[str, tuple[str, ...]] = {}
         """Of contents of which a holder came or went: those that hold it now."""
@@ -147,6 +147,10 @@ class Ledger:
         """An indexed file with this content, if there is one; one of those to ``prefer``, if there is one."""
         uris = set(self._held_by(audio_id))
         return self._row(min(uris & prefer or uris)) if uris else None
+
+    def holders(self, audio_id: str) -> list[Row]:
+        """The rows of all indexed files with this content."""
+        return [row for uri in self._held_by(audio_id) if (row := self._row(uri)) is not None]
 
     def holds(self, audio_id: str) -> bool:
         """Whether the index has frames of this content."""
@@ -224,7 +228,7 @@ def damaged_row(old: Row, failure: FileFailure) -> Row:
 def gone_row(old: Row) -> Row:
     """The ledger row of a file that is no longer there: what it was stays known."""
     gone = {"status": "deleted", "stage": None, "reason": None, "message": None, "n_clips": 0, "n_frames": 0}
-    return {**old, **gone}
+    return {**old, **gone, "clips_checksum": None, "frames_checksum": None}
 
 
 def empty_row(uri: str, audio_id: str | None) -> Row:

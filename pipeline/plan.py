@@ -14,7 +14,7 @@ driver find out which of them are the same.
 
 import itertools
 from collections import Counter, defaultdict
-from collections.abc import Callable, Iterator, Set
+from collections.abc import Callable, Iterator, Sequence, Set
 from concurrent.futures import ThreadPoolExecutor
 from dataclasses import dataclass, field
 from typing import Any
@@ -27,6 +27,7 @@ from pipeline.file import File, has_size, seconds_of, size_of
 from pipeline.ledger import Ledger, copied_row, gone_row, unreadable_row
 from pipeline.listing import many_objects
 from pipeline.members import is_member, shard_of
+from pipeline.mends import COLUMNS, MENDS, Mend, find_mend
 from pipeline.pack import cut_recordings, pack
 from pipeline.read import locate
 
@@ -96,6 +97,8 @@ class Plan:
     """Ledger rows of files whose content is indexed already, with the id of a file that holds it."""
     holders: dict[str, str] = field(default_factory=dict)
     """Of these, where each lies, and its id."""
+    mended: dict[str, Mend] = field(default_factory=dict)
+    """By uri, files that decode differently now, should their bytes be the same."""
     gone: list[Row] = field(default_factory=list)
     """Ledger rows of files that are no longer there."""
     shut: list[tuple[str, str]] = field(default_factory=list)
@@ -115,9 +118,10 @@ class Plan:
             self.actions.append((uri, action, reason))
 
 
-ACTIONS = ("new", "changed", "moved", "duplicate", "retried", "metadata", "failed", "deleted", "unchanged")
-"""new, changed, retried: decoded and encoded; moved, duplicate: rows are copied; metadata: rows are written anew with
-other values in the user's columns; failed: cannot be read, or failed before and is not tried again."""
+ACTIONS = ("new", "changed", "mended", "moved", "duplicate", "retried", "metadata", "failed", "deleted", "unchanged")
+"""new, changed, retried: decoded and encoded; mended: likewise, since the same bytes decode differently now; moved,
+duplicate: rows are copied; metadata: rows are written anew with other values in the user's columns; failed: cannot be
+read, or failed before and is not tried again."""
 
 
 @many_objects()
@@ -132,6 +136,7 @@ def make_plan(
     choice: Choice = Choice(),
     report: Callable[[int, int], None] = lambda n_read, n_files: None,
     outdated: Set[str] = frozenset(),
+    mends: Sequence[Mend] = MENDS,
     list_actions: bool = True,
 ) -> Plan:
     """Compare the files of a corpus with the ledger.
@@ -143,6 +148,7 @@ def make_plan(
         probe_file: likewise, of a few of the bytes: equal for equal files.
         report: called with how many files have been read so far, of how many.
         outdated: files of the ledger whose metadata is not what the sources say.
+        mends: what makes files decode differently from when they were decoded.
         list_actions: whether it is noted of each file what happens to it.
     """
     plan = Plan(outdated=outdated, list_actions=list_actions)
@@ -154,9 +160,12 @@ def make_plan(
         for row, old in zip(rows, ledger.look_up([row["uri"] for row in rows], _COMPARED), strict=True):
             if row["closed"]:
                 closed.add(row["uri"])
+            mend = find_mend(old, mends) if old is not None and row["reason"] is None else None
+            if mend:
+                plan.mended[row["uri"]] = mend
             if old is not None and row["reason"] == "unreadable" and old["status"] == "indexed":
                 _keep_shut(plan, ledger, row["uri"], old, row["message"])
-            elif old is not None and _looks_unchanged(row, old) and not choice.retries(old):
+            elif old is not None and not mend and _looks_unchanged(row, old) and not choice.retries(old):
                 if choice.check_content and old["content_hash"] is not None:
                     to_check.append(File.of_listed(row))
                 else:
@@ -167,6 +176,8 @@ def make_plan(
                 plan.note(row["uri"], "failed", failure.message)
             else:
                 candidates.append(File.of_listed(row))
+                if old is not None and mend and _is_as_it_was(row, old) and not choice.check_content:
+                    candidates[-1].content_hash = old["content_hash"]
     # What lies below a folder, or in a shard, that cannot be listed may well be there.
     gone = (gone_row(old) for old in ledger.find_gone(listed["uri"]) if not lies_within(old["uri"], closed))
     plan.gone = list(gone)
@@ -189,7 +200,7 @@ def make_plan(
     return plan
 
 
-_COMPARED = ["size_bytes", "modified_ns", "stage", "reason", "content_hash"]
+_COMPARED = ["size_bytes", "modified_ns", "content_hash", *(name for name in COLUMNS if name != "status")]
 
 
 def lies_within(uri: str, places: Set[str]) -> bool:
@@ -404,14 +415,16 @@ def _settle_known_content(candidates: list[File], ledger: Ledger, plan: Plan, ch
     contents: list[list[File]] = []
     same: dict[str, list[File]] = {}
     left = {row["uri"] for row in plan.gone}
+    mended = {_audio_id(file) for file in candidates if file.uri in plan.mended}
     for first in range(0, len(candidates), ROWS_AT_ONCE):
         some = candidates[first : first + ROWS_AT_ONCE]
         for file, old in zip(some, ledger.look_up([file.uri for file in some]), strict=True):
-            if _settle(file, old, ledger, plan, choice, left):
+            # What is decoded anew is decoded once, for all files that hold it.
+            if _audio_id(file) not in mended and _settle(file, old, ledger, plan, choice, left):
                 continue
             audio_id = _audio_id(file)
             group = [] if audio_id is None else same.setdefault(audio_id, [])
-            plan.note(file.uri, *_why(file, old, group))
+            plan.note(file.uri, *_why(file, old, group, plan.mended.get(file.uri)))
             if not group:
                 contents.append(group)
             group.append(file)
@@ -456,12 +469,15 @@ def _is_of(old: Row, audio_id: str) -> bool:
     return bool(old["audio_id"] == audio_id and _says_what_the_bytes_are(old))
 
 
-def _why(file: File, old: Row | None, group: list[File]) -> tuple[str, str]:
+def _why(file: File, old: Row | None, group: list[File], mend: Mend | None) -> tuple[str, str]:
     """The action and reason for a file that is decoded, or whose content another one of ``group`` is decoded for."""
-    if group:
+    if group and not mend:
         return "duplicate", f"has the bytes of {group[0].uri}"
     if old is None:
         return "new", "not in the index"
+    same_bytes = file.content_hash is not None and file.content_hash == old["content_hash"]
+    if mend and (same_bytes or _is_as_it_was(file, old)):
+        return "mended", mend.what
     if file.content_hash is not None and old["content_hash"] not in (None, file.content_hash):
         return "changed", "other bytes"
     if _is_as_it_was(file, old):

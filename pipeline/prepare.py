@@ -12,7 +12,7 @@ import pyarrow.compute as pc
 from pipeline import journal, schema, store
 from pipeline.attach import Metadata
 from pipeline.checkpoint import read_identity
-from pipeline.config import Config, anchor, check_settings, differences, index_settings, make_config
+from pipeline.config import Config, anchor, check_settings, differences, index_settings, known_values, make_config
 from pipeline.corpus import list_corpus
 from pipeline.errors import REASONS, CorpusError, IndexMismatch, UsageError
 from pipeline.ledger import Ledger
@@ -61,7 +61,7 @@ def read_config(path: str, *, rebuild: bool = False) -> Config:
     for key in ("clip", "frame"):
         if (model := settings[f"{key}_model"]) is not None and values["encode"][f"{key}_model"] is not None:
             values["encode"][f"{key}_revision"] = model["revision"]
-    return make_config({**values, "into": path}, path)
+    return make_config(known_values({**values, "into": path}), path)
 
 
 def plan_corpus(
@@ -76,7 +76,7 @@ def plan_corpus(
     listed, manifests = list_files(config, progress, report)
     settings, _, _ = describe_run(config)
     tables = find_tables(config.into, settings, rebuild=rebuild)
-    files = store.open_published(tables, "files").to_table() if journal.exists(tables) else schema.FILES.empty_table()
+    files = store.read_files(tables) if journal.exists(tables) else schema.FILES.empty_table()
     given = read_sources(tables, listed, manifests, config)
     metadata = Metadata(given, store.select_metadata(files))
     progress.n_files = listed.num_rows

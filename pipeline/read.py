@@ -230,7 +230,7 @@ def _digest(parts: Iterable[bytes]) -> str:
     return digest.hexdigest()
 
 
-def one_line(error: Exception) -> str:
+def one_line(error: BaseException) -> str:
     """The message of an error, on one line, never empty."""
     return " ".join((getattr(error, "strerror", None) or str(error)).split()) or type(error).__name__
 

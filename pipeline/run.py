@@ -121,9 +121,8 @@ def index_corpus(
             if _read_state(config.into) != state:  # what was compared and listed before is not what is there now
                 raise CommitConflict(f"{config.into}: another run has written to this index meanwhile; run again")
             if rebuild:
-                journal.migrate(config.into, run_id, seam)
                 before = [journal.read_published(config.into), journal.read_published(live)]
-                former = store.open_published(live, "files").to_table()
+                former = store.read_files(live)
                 check_former(former, listed, config)
                 if not journal.exists(tables):
                     journal.delete_folder(tables)  # what is left of a creation that was interrupted
@@ -197,7 +196,7 @@ class _Run:
     def start(self, listed: pa.Table, given: Given, choice: Choice, announce: Callable[[Plan], None]) -> None:
         """Plan, and publish at once what needs no decoding."""
         self._progress.n_files = listed.num_rows
-        files = store.open_published(self._config.into, "files", self._writer.published).to_table()
+        files = store.read_files(self._config.into, self._writer.published)
         self._ledger = Ledger(files.select(schema.FILES.names))
         self._metadata = Metadata(given, store.select_metadata(files))
         self.plan = plan_files(
@@ -427,15 +426,26 @@ class _Run:
 
     def _publish_batches(self) -> None:
         began, self._encoding_since = self._encoding_since, self._encoding_since and time.monotonic()
-        batches = []
-        written: set[str] = set()
+        batches: list[store.Batch] = []
+        written: dict[str, dict[str, Any]] = {}
+        """By audio, what this commit leaves of its frames."""
+        replaced, reported = set[str](), set[str]()
         for batch in self._waiting:
             rows = batch.files.to_pylist()
-            # Content that is encoded once more takes the place of its former frames, if those have been published.
             indexed = {row["audio_id"] for row in rows if batch.frame_fragments and row["status"] == "indexed"}
-            again = {audio_id for audio_id in indexed - written if self._ledger.holds(audio_id)}
+            # Content that is encoded once more takes the place of its former frames, if those have been published.
+            again = {audio_id for audio_id in indexed - written.keys() if self._ledger.holds(audio_id)}
+            spoiled = indexed & written.keys()
+            rows = [row | written.get(row["audio_id"], {}) if row["status"] == "indexed" else row for row in rows]
+            written |= {
+                row["audio_id"]: {name: row[name] for name in ("n_frames", "frames_checksum")}
+                for row in rows
+                if row["audio_id"] in indexed
+            }
+            replaced |= again
+            reported |= {row["uri"] for row in rows}
             drop_files, drop_frames = self._ledger.apply(rows)
-            files = self._metadata.attach(batch.files)
+            files = self._metadata.attach(files_table(rows))
             seconds = None if began is None else (time.monotonic() - began) / len(self._waiting)
             batches.append(
                 replace(
@@ -444,13 +454,28 @@ class _Run:
                     clips=self._metadata.attach_to_clips(batch.clips, files),
                     drop_files=drop_files,
                     drop_frames=drop_frames | again,
-                    spoiled=batch.spoiled | (indexed & written),
+                    spoiled=batch.spoiled | spoiled,
                     seconds=seconds,
                 )
             )
-            written |= indexed
+        holders = [row for audio_id in sorted(replaced) for row in self._ledger.holders(audio_id)]
+        others = [row for row in holders if row["uri"] not in reported]
+        if changed := [new for row in others if (new := row | written[row["audio_id"]]) != row]:
+            batches.append(self._note_frames(changed))
         self._writer.commit(batches)
         self._waiting = []
+
+    def _note_frames(self, rows: list[dict[str, Any]]) -> store.Batch:
+        """A batch that tells files of new frames of their audio, written for another file with the same bytes."""
+        self._n_known += 1
+        drop_files, _ = self._ledger.apply(rows)
+        return store.Batch(
+            schema.make_batch_id(self._writer.run_id, -self._n_known),
+            self._metadata.attach(files_table(rows)),
+            self._no_clips(),
+            drop_files=drop_files,
+            keep_clips=drop_files,
+        )
 
 
 def _nothing(run_id: str) -> pa.Table:

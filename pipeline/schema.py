@@ -63,8 +63,17 @@ FILES = pa.schema(
         pa.field("n_clips", pa.int32(), nullable=False),
         pa.field("n_frames", pa.int32(), nullable=False),
         pa.field("batch_id", ID, nullable=False),
+        # Since format 3; null in rows that an older version wrote.
+        pa.field("decoder", pa.int32()),  # the version of decoding (``mends``) that it was decoded with; null: 1
+        pa.field("note", pa.string()),  # what a person should know of a file that is indexed well
+        pa.field("clips_checksum", pa.int64()),  # of its clips, see ``checksum``
+        pa.field("frames_checksum", pa.int64()),  # of the frames of its audio
     ]
 )
+
+
+SINCE_FORMAT_3 = ("decoder", "note", "clips_checksum", "frames_checksum")
+"""Columns that ``files`` of format 2 lacks."""
 
 
 def clips_schema(dimension: int) -> pa.Schema:
@@ -214,6 +223,7 @@ _WINDOW = pa.struct(
         pa.field("audio_id", ID, nullable=False),
         pa.field("first_frame", pa.int32(), nullable=False),
         pa.field("clip_vector", pa.large_binary()),  # float16 [dimension]; null: not finite
+        pa.field("frames_checksum", pa.int64(), nullable=False),  # of the frames that it owns
     ]
 )
 

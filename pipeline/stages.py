@@ -15,11 +15,13 @@ import pyarrow as pa
 import pyarrow.compute as pc
 
 from pipeline import schema, storage
+from pipeline.checksum import sum_rows
 from pipeline.config import DecodeConfig
 from pipeline.errors import EarshotError, FileFailure
 from pipeline.file import estimate_seconds
 from pipeline.ledger import empty_row
 from pipeline.members import Place, is_sized
+from pipeline.mends import DECODER
 from pipeline.ranges import Range, range_of
 from pipeline.read import hash_file, locate, unreadable
 from pipeline.recording import Recording, fetched
@@ -309,6 +311,7 @@ def _decode_content(
             n_samples += len(block)
             yield block
 
+    row["decoder"] = DECODER
     try:
         stream = recording.stream(first + n_samples, config)
         # Or its windows would be given out for those of another content.
@@ -456,7 +459,12 @@ def write_windows(
                 "audio_s": sum(FRAME_S * (row["own_stop"] - row["own_first"]) for row in rows if row["files"] is None),
                 "frame_fragments": write_frames(iter(frames)) if frames else [],
                 "windows": [
-                    {name: row[name] for name in ("audio_id", "first_frame", "clip_vector")}
+                    {
+                        "audio_id": row["audio_id"],
+                        "first_frame": row["first_frame"],
+                        "clip_vector": row["clip_vector"],
+                        "frames_checksum": _sum_frames(row, frames_schema),
+                    }
                     for row in rows
                     if row["files"] is None
                 ],
@@ -475,6 +483,14 @@ def _runs(batch_ids: list[str], seqs: list[int]) -> Iterator[tuple[int, int]]:
         if i == len(batch_ids) or batch_ids[i] != batch_ids[start] or seqs[i] != seqs[i - 1] + 1:
             yield start, i
             start = i
+
+
+def _sum_frames(row: Row, frames_schema: pa.Schema) -> int:
+    """The checksum of the frames that one window owns."""
+    if row["frame_vectors"] is None:
+        return 0
+    vectors = np.frombuffer(row["frame_vectors"], np.float16).reshape(-1, frames_schema.field("vector").type.list_size)
+    return sum_rows(np.arange(row["own_first"], row["own_stop"]), vectors)
 
 
 def _frame_rows(row: Row, frames_schema: pa.Schema) -> pa.RecordBatch | None:

@@ -30,7 +30,7 @@ from lance.commit import CommitConflictError
 from lance.fragment import FragmentMetadata, write_fragments
 
 from pipeline import journal, schema, storage
-from pipeline.errors import CommitConflict, UsageError
+from pipeline.errors import CommitConflict, IndexMismatch, UsageError
 from pipeline.journal import DATA_TABLES, Published, Seam, table_uri
 
 P = ParamSpec("P")
@@ -194,6 +194,35 @@ def open_published(path: str | Path, name: str, published: Published | None = No
     return lance.dataset(table_uri(path, name), version=published.versions[name])
 
 
+def read_files(path: str | Path, published: Published | None = None) -> pa.Table:
+    """The ledger as it was published, whole; columns that came with a later format than its own hold null.
+
+    Raises:
+        IndexMismatch: a column of the user's has the name of one of these.
+    """
+    table = open_published(path, "files", published)
+    missing = _find_missing(path, table.schema)
+    rows = table.to_table()
+    for column in missing:
+        rows = rows.append_column(column, pa.nulls(rows.num_rows, column.type))
+    return rows
+
+
+def _find_missing(path: str | Path, there: pa.Schema) -> list[pa.Field]:
+    """The columns of ``files`` that a table of an older format lacks.
+
+    Raises:
+        IndexMismatch: a column of the user's has the name of one of these.
+    """
+    missing = [column for column in schema.FILES if column.name not in there.names]
+    if missing and (taken := [name for name in schema.SINCE_FORMAT_3 if name in there.names]):
+        raise IndexMismatch(
+            f"{path}: its metadata has a column `{taken[0]}`, and since index format 3 that is a name of Earshot's own:"
+            " rename it in your table, and index into another folder"
+        )
+    return missing
+
+
 def select_metadata(files: pa.Table) -> pa.Table:
     """Of ledger rows: ``uri``, ``status`` and the metadata columns."""
     return files.select(["uri", "status", *schema.metadata_columns(files.schema).names])
@@ -241,14 +270,16 @@ class Writer:
         self.path, self.run_id, self.keep_versions, self._seam = path, run_id, keep_versions, seam
         self._tags: dict[str, list[str]] = {}
         """Names of the tags of each table, oldest first."""
-        journal.migrate(path, run_id, seam)
         # The journal stays open at the version read here: a row that another writer inserts later makes ours conflict.
         self._journal = journal.open_journal(path)
+        found = journal.check_format(path, self._journal)
         self.published = journal.newest(self._journal)
         self._heads = {name: self._recover(name) for name in DATA_TABLES}
         self.n_commits = self._count_commits()
         """Since the tables were last optimised."""
         self._tag()  # the run before may have died between its last publication and its tags
+        if found < journal.FORMAT:
+            self._bring_up()
 
     def _recover(self, name: str) -> int:
         """Take a table back to its published version; returns the version that then holds this state."""
@@ -259,6 +290,21 @@ class Writer:
         dataset = lance.dataset(table_uri(self.path, name), version=version)
         dataset.restore()
         return int(dataset.version)
+
+    @_told_of_others
+    def _bring_up(self) -> None:
+        """Bring an index of an older format up to this one."""
+        heads = dict(self._heads)
+        self._complete_files(heads)
+        batch_id = schema.digest("migrate", self.run_id, str(journal.FORMAT))
+        self._publish("migrate", [(batch_id, {"detail": {"format": journal.FORMAT}})], heads)
+
+    def _complete_files(self, heads: dict[str, int]) -> None:
+        """Give ``files`` the columns that it lacks, as it was when an older format was written."""
+        there = self._open("files", heads).schema
+        if missing := _find_missing(self.path, there):
+            self._seam("migrate files")
+            self._step("files", heads, partial(_extended, columns=pa.schema(missing)))
 
     @_told_of_others
     def commit(self, batches: Sequence[Batch]) -> Published:
@@ -282,6 +328,21 @@ class Writer:
         self._append_rows("files", [_stamp(batch.files, batch.batch_id) for batch in batches], heads)
         kind = "metadata" if all(batch.kind == "metadata" for batch in batches) else "index"
         return self._publish(kind, [(batch.batch_id, batch.describe()) for batch in batches], heads)
+
+    @_told_of_others
+    def give_up(self, fragments: dict[str, list[int]]) -> Published:
+        """Take fragments out of the tables whose files are lost, so that the rows of all others can be read again.
+
+        Args:
+            fragments: by table, their numbers.
+        """
+        heads = dict(self._heads)
+        for name in DATA_TABLES:
+            if numbers := fragments.get(name):
+                self._seam(f"give up {name}")
+                self._step(name, heads, partial(_without_fragments, numbers=numbers))
+        batch_id = schema.digest("give up", self.run_id, str(self.published.seq + 1))
+        return self._publish("maintain", [(batch_id, {"detail": {"given_up": fragments}})], heads)
 
     @_told_of_others
     def add_columns(self, columns: pa.Schema) -> Published:
@@ -335,8 +396,19 @@ class Writer:
             if version != heads[name]:
                 self._seam(f"restore {name}")
                 self._step(name, heads, partial(_restored, version=version))
+        self._complete_files(heads)
         batch_id = schema.digest("restore", self.run_id, str(self.published.seq + 1))
         return self._publish("restore", [(batch_id, {"detail": {"to": seq}})], heads)
+
+    @_told_of_others
+    def drop_unreadable_indexes(self) -> Published:
+        """Drop the scalar indexes of which a file is lost: questions that they answer would fail."""
+        heads = dict(self._heads)
+        for name in DATA_TABLES:
+            for index in unreadable_indexes(self._open(name, heads)):
+                self._seam(f"drop index {name}")
+                self._step(name, heads, partial(_without_index, index=index))
+        return self._publish_maintenance("maintain", heads)
 
     @_told_of_others
     def refresh_indexes(self) -> Published:
@@ -539,6 +611,20 @@ def _small_fragments(table: Any) -> list[int]:
     return [n for fragment in table.get_fragments() if (n := fragment.count_rows()) < ROWS_PER_FRAGMENT]
 
 
+def unreadable_indexes(table: Any) -> list[str]:
+    """The names of the scalar indexes of a table that cannot answer a question, since a file of theirs is lost."""
+    return [index.name for index in table.describe_indices() if not _answers(table, index.field_names[0])]
+
+
+def _answers(table: Any, column: str) -> bool:
+    is_text = pa.types.is_string(table.schema.field(column).type)
+    try:
+        table.count_rows(filter=f"`{column}` = ''" if is_text else f"`{column}` IS NULL")
+    except (OSError, ValueError, RuntimeError):
+        return False
+    return True
+
+
 def _index(table: Any, column: str, kind: str) -> Any:
     table.create_scalar_index(f"`{column}`" if not column.isidentifier() else column, kind, name=f"{column}_idx")
     return table
@@ -572,6 +658,16 @@ def _widened(table: Any, column: pa.Field) -> Any:
     table.drop_columns([column.name])
     table.alter_columns({"path": wide, "name": column.name})
     return table
+
+
+def _without_index(table: Any, index: str) -> Any:
+    table.drop_index(index)
+    return table
+
+
+def _without_fragments(table: Any, numbers: list[int]) -> Any:
+    operation = lance.LanceOperation.Delete([], numbers, "their files are lost")
+    return lance.LanceDataset.commit(table, operation, read_version=table.version)
 
 
 def _restored(table: Any, version: int) -> Any:

@@ -10,7 +10,7 @@ from pipeline.attach import Metadata
 from pipeline.audit import Finding
 from pipeline.claim import Claim
 from pipeline.collect import files_table
-from pipeline.config import StoreConfig
+from pipeline.config import StoreConfig, known_values
 from pipeline.errors import FileFailure, UsageError, plain_errors
 from pipeline.ledger import damaged_row
 from pipeline.metadata import Given
@@ -32,7 +32,8 @@ def mark_damaged(path: str, findings: Iterable[Finding]) -> int:
     with plain_errors(path), Claim(path, run_id):
         tables = journal.live(path)
         writer = _open_writer(tables, run_id)
-        ledger = store.open_published(tables, "files", writer.published).to_table()
+        writer.drop_unreadable_indexes()
+        ledger = store.read_files(tables, writer.published)
         files = ledger.select(schema.FILES.names).to_pylist()
         damaged: dict[str, dict[str, Any]] = {}
         while True:  # files share contents, and a uri may have several rows: all that hangs together goes
@@ -64,6 +65,25 @@ def mark_damaged(path: str, findings: Iterable[Finding]) -> int:
     return len(damaged)
 
 
+def give_up_fragments(path: str, findings: Iterable[Finding], seam: journal.Seam = lambda step: None) -> int:
+    """Take out the fragments that ``findings`` say cannot be read, so that the rest of their tables can.
+
+    Their rows are missing afterwards: another audit says of which files, and ``mark_damaged`` has these made anew.
+
+    Returns:
+        The number of fragments.
+    """
+    fragments: dict[str, list[int]] = {}
+    for finding in findings:
+        if finding.fragment is not None:
+            fragments.setdefault(finding.table, []).append(finding.fragment)
+    if fragments:
+        run_id = uuid.uuid4().hex
+        with plain_errors(path), Claim(path, run_id):
+            _open_writer(journal.live(path), run_id, seam).give_up(fragments)
+    return sum(map(len, fragments.values()))
+
+
 def restore_index(path: str, seq: int) -> int:
     """Take an index back to what journal row ``seq`` published; returns the number of the row that does.
 
@@ -83,7 +103,7 @@ def _open_writer(tables: str, run_id: str, seam: journal.Seam = lambda step: Non
 def _stored_limits(tables: str) -> StoreConfig:
     """What the configuration of the newest run says of what is kept."""
     values = journal.read_config(tables)
-    return StoreConfig(**values["store"]) if values else StoreConfig()
+    return StoreConfig(**known_values(values["store"], StoreConfig)) if values else StoreConfig()
 
 
 def optimize_index(

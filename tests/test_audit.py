@@ -1,6 +1,7 @@
 """Each defect is planted, found, and mended by an ordinary run."""
 
 import shutil
+import tracemalloc
 from collections.abc import Callable
 from pathlib import Path
 from typing import Any
@@ -11,14 +12,17 @@ import pyarrow as pa
 import pytest
 
 from pipeline import journal, store
-from pipeline.audit import audit, compare
+from pipeline.audit import audit, count_without_checksum
 from pipeline.claim import Claim
 from pipeline.config import Config, make_config
+from pipeline.encode_again import compare
 from pipeline.errors import EarshotError
+from pipeline.plan import Choice
 from pipeline.run import index_corpus
-from pipeline.upkeep import mark_damaged
+from pipeline.upkeep import give_up_fragments, mark_damaged
 from tests.contents import SECTIONS, live
-from tests.fakes import noise, write_wav
+from tests.fakes import GRID, noise, write_wav
+from tests.tables import write_index
 from tests.test_run import WideEncoder, in_place
 
 Plant = Callable[[str], object]
@@ -221,16 +225,184 @@ def test_rows_that_no_index_covers_are_found_and_covered(config: Config) -> None
     assert audit(config.into) == []
 
 
-def test_vectors_of_another_sound_are_found_by_encoding_again(config: Config) -> None:
-    assert compare(config.into, 10, WideEncoder()) == []
-    clip_id = first(config.into, "clips", "clip_id", "uri LIKE '%/a.wav'")
-    rows = table(config.into, "clips").to_table(filter=f"clip_id = '{clip_id}'")
-    turned = [[-value for value in rows["vector"][0].as_py()]]
-    column = pa.array(turned, rows.schema.field("vector").type)
-    turned_rows = rows.set_column(rows.schema.get_field_index("vector"), rows.schema.field("vector"), column)
-    table(config.into, "clips").delete(f"clip_id = '{clip_id}'")
-    lance.write_dataset(turned_rows, journal.table_uri(config.into, "clips"), mode="append")
+@pytest.mark.parametrize(("name", "column"), [("files", "file_id"), ("clips", "audio_id"), ("frames", "audio_id")])
+def test_an_index_that_cannot_be_read_is_found_and_made_anew(config: Config, name: str, column: str) -> None:
+    before = live(config.into)
+    for file in Path(journal.table_uri(config.into, name), "_indices").rglob("*.lance"):
+        file.unlink()
+    findings = audit(config.into)
+    assert (name, f"the index on {column} cannot be read") in {(finding.table, finding.what) for finding in findings}
+    mark_damaged(config.into, findings)
+    assert audit(config.into) == []
+    assert live(config.into) == before
+
+
+def rewrite(path: str, name: str, where: str, change: Callable[[Any], Any]) -> None:
+    """Write rows anew in their place, their vectors (n, D) changed, and publish that."""
+    rows = table(path, name).to_table(filter=where)
+    field = rows.schema.field("vector")
+    vectors = rows["vector"].combine_chunks().flatten().to_numpy().reshape(len(rows), -1).copy()
+    column = pa.FixedSizeListArray.from_arrays(
+        pa.array(change(vectors).astype(np.float16).reshape(-1)), field.type.list_size
+    )
+    changed = rows.set_column(rows.schema.get_field_index("vector"), field, column)
+    table(path, name).delete(where)
+    lance.write_dataset(changed, journal.table_uri(path, name), mode="append")
+    publish(path)
+
+
+def scale(vectors: Any) -> Any:
+    return vectors * 1.5
+
+
+def change_one_number(vectors: Any) -> Any:
+    vectors[-1, 0] *= 1.03
+    return vectors
+
+
+def swap_rows(vectors: Any) -> Any:
+    return vectors[::-1]
+
+
+@pytest.mark.parametrize("name", ["clips", "frames"])
+@pytest.mark.parametrize("change", [scale, change_one_number, swap_rows])
+def test_vectors_that_are_not_those_that_were_written_are_found_and_mended(
+    config: Config, name: str, change: Callable[[Any], Any]
+) -> None:
+    before = live(config.into)
+    [owner] = {row["audio_id"] for row in table(config.into, "files").to_table(filter="uri LIKE '%/c.wav'").to_pylist()}
+    rewrite(config.into, name, f"audio_id = '{owner}'", change)
+    findings = audit(config.into)
+    rotten = [finding for finding in findings if finding.audio_id is not None]
+    assert [(finding.table, finding.audio_id) for finding in rotten] == [(name, owner)]
+    assert "checksum" in rotten[0].what
+    mark_damaged(config.into, findings)
+    index_corpus(config, stages=in_place(WideEncoder()))
+    assert audit(config.into) == []
+    assert live(config.into) == before
+
+
+@pytest.mark.parametrize("name", ["clips", "frames"])
+def test_bytes_that_rot_on_the_disk_are_found_and_mended(config: Config, name: str) -> None:
+    before = live(config.into)
+    [owner] = {row["audio_id"] for row in table(config.into, "files").to_table(filter="uri LIKE '%/c.wav'").to_pylist()}
+    rows = table(config.into, name).to_table(filter=f"audio_id = '{owner}'")
+    needle = np.array(rows["vector"][1].as_py(), np.float16).tobytes()  # vectors are not compressed
+    files = Path(journal.table_uri(config.into, name), "data").iterdir()
+    [file] = [each for each in files if needle in each.read_bytes()]
+    data = bytearray(file.read_bytes())
+    at = data.index(needle)
+    for place in range(at, at + 64):
+        data[place] ^= 1
+    file.write_bytes(data)
+    findings = audit(config.into)
+    assert {(finding.table, finding.audio_id) for finding in findings} == {(name, owner)}
+    mark_damaged(config.into, findings)
+    index_corpus(config, stages=in_place(WideEncoder()))
+    assert audit(config.into) == []
+    assert live(config.into) == before
+
+
+def damage(file: Path, how: str) -> None:
+    if how == "gone":
+        file.unlink()
+    elif how == "cut":
+        file.write_bytes(file.read_bytes()[: file.stat().st_size // 2])
+    else:
+        file.write_bytes(b"\xff" * file.stat().st_size)
+
+
+@pytest.mark.parametrize("name", ["files", "clips", "frames"])
+@pytest.mark.parametrize("how", ["gone", "cut", "overwritten"])
+def test_a_lost_data_file_is_found_and_what_was_in_it_made_anew(config: Config, name: str, how: str) -> None:
+    before = live(config.into)
+    folder = Path(config.into).parent / "more"
+    folder.mkdir()
+    write_wav(folder / "later.wav", noise(1.1, seed=7))
+    both = config.model_copy(update={"sources": (*config.sources, str(folder))})
+    index_corpus(both, stages=in_place(WideEncoder()))
+    before = live(config.into)
+    published = store.open_published(config.into, name)
+    fragment = max(published.get_fragments(), key=lambda each: each.count_rows())
+    [data_file] = fragment.data_files()
+    damage(Path(journal.table_uri(config.into, name), "data", data_file.path), how)
+    findings = audit(config.into)
+    lost = [finding for finding in findings if finding.fragment is not None]
+    assert [(finding.table, finding.fragment) for finding in lost] == [(name, fragment.fragment_id)]
+    assert data_file.path in lost[0].what
+    assert give_up_fragments(config.into, findings) == 1
+    findings = audit(config.into)
+    assert findings
+    assert all(finding.fragment is None for finding in findings)
+    mark_damaged(config.into, findings)
+    index_corpus(both, stages=in_place(WideEncoder()))
+    assert audit(config.into) == []
+    assert live(config.into) == before
+
+
+def test_rows_without_a_checksum_are_counted_and_not_called_damaged(config: Config) -> None:
+    assert count_without_checksum(config.into) == 0
+    table(config.into, "files").update({"clips_checksum": "NULL"}, "uri LIKE '%/b.wav'")
+    table(config.into, "files").update({"frames_checksum": "NULL"}, "uri LIKE '%/c.wav'")
     publish(config.into)
-    (finding,) = compare(config.into, 10, WideEncoder())
-    assert "cosine" in finding.what
+    assert [finding for finding in audit(config.into) if "the index on" not in finding.what] == []
+    assert count_without_checksum(config.into) == 2
+
+
+def test_the_memory_that_an_audit_takes_does_not_grow_with_the_number_of_clips(tmp_path: Path) -> None:
+    rng = np.random.default_rng(0)
+    frames = rng.standard_normal((8 * 1_000 + 2, 8)).astype(np.float16)
+    clips = rng.standard_normal((1_000, 8)).astype(np.float16)
+    peaks = []
+    for n_files in (12, 48):
+        into = str(tmp_path / str(n_files))
+        write_index(Path(into), {f"{number}.wav": (frames, clips) for number in range(n_files)}, GRID)
+        tracemalloc.start()
+        try:
+            assert audit(into) == []
+            peaks.append(tracemalloc.get_traced_memory()[1])
+        finally:
+            tracemalloc.stop()
+    assert peaks[1] < 1.5 * peaks[0]
+
+
+def test_vectors_of_another_sound_are_found_by_encoding_again(config: Config) -> None:
+    whole = compare(config.into, WideEncoder())
+    assert (whole.findings, whole.n_compared, whole.n_indexed) == ([], 4, 4)
+    clip_id = first(config.into, "clips", "clip_id", "uri LIKE '%/a.wav'")
+    rewrite(config.into, "clips", f"clip_id = '{clip_id}'", lambda vectors: -vectors)
+    (finding,) = compare(config.into, WideEncoder()).findings
+    assert "200.00% of its length away" in finding.what
     assert str(finding.uri).endswith("/a.wav")
+
+
+@pytest.mark.parametrize(("precision", "is_found"), [("float32", True), ("bfloat16", False)])
+def test_how_far_a_vector_may_be_away_depends_on_the_precision(config: Config, precision: str, is_found: bool) -> None:
+    class Encoder(WideEncoder):
+        pass
+
+    Encoder.precision = precision
+    clip_id = first(config.into, "clips", "clip_id", "uri LIKE '%/a.wav'")
+    rewrite(config.into, "clips", f"clip_id = '{clip_id}'", lambda vectors: vectors * 1.02)
+    assert bool(compare(config.into, Encoder()).findings) == is_found
+
+
+def test_a_sample_is_another_one_each_time_and_all_is_all(config: Config) -> None:
+    clip_id = first(config.into, "clips", "clip_id", "uri LIKE '%/a.wav'")
+    rewrite(config.into, "clips", f"clip_id = '{clip_id}'", lambda vectors: -vectors)
+    samples = [compare(config.into, WideEncoder(), 1, seed) for seed in range(20)]
+    assert {sample.n_compared for sample in samples} == {1}
+    assert {len(sample.findings) for sample in samples} == {0, 1}
+    everything = compare(config.into, WideEncoder(), None)
+    assert (everything.n_compared, everything.n_indexed, len(everything.findings)) == (4, 4, 1)
+
+
+def test_what_cannot_be_read_is_not_counted_as_compared(config: Config) -> None:
+    folder = Path(config.into).parent / "in"
+    shutil.copytree(Path(first(config.into, "files", "uri")).parent, folder)
+    elsewhere = config.model_copy(update={"sources": (str(folder),)})
+    index_corpus(elsewhere, choice=Choice(), stages=in_place(WideEncoder()))
+    (folder / "c.wav").unlink()
+    compared = compare(config.into, WideEncoder(), None)
+    assert (compared.n_compared, compared.n_indexed) == (3, 4)
+    assert [str(finding.uri).rsplit("/", 1)[1] for finding in compared.findings] == ["c.wav"]

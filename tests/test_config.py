@@ -9,7 +9,7 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 from pydantic import BaseModel
 
-from pipeline.config import Config, check_settings, index_settings, load_config, make_config
+from pipeline.config import Config, check_settings, index_settings, known_values, load_config, make_config
 from pipeline.errors import ConfigError, IndexMismatch
 from pipeline.window import Grid
 
@@ -228,3 +228,18 @@ def test_settings_of_other_vectors_are_refused_with_the_difference(other: dict[s
     for part in parts:
         assert part in str(error.value)
     assert "\n" not in str(error.value)
+
+
+def test_keys_that_were_retired_are_left_out_of_a_stored_configuration() -> None:
+    config = make_config({"sources": ["a"], "into": "b", "run": {"batch_s": 7}, "store": {"frames": "none"}})
+    stored = config.model_dump(mode="json")
+    older = stored | {
+        "colour": "blue",
+        "run": {**stored["run"], "haste": 3},
+        "store": {**stored["store"], "old": {"x": 1}},
+    }
+    assert known_values(stored) == stored
+    assert known_values(older) == stored
+    assert make_config(known_values(older)) == config
+    with pytest.raises(ConfigError, match="unknown key `colour`"):  # in a file that somebody writes it is a mistake
+        make_config(older)

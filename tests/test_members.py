@@ -11,9 +11,10 @@ import fsspec
 import pyarrow as pa
 import pytest
 
-from pipeline.audit import audit, compare
+from pipeline.audit import audit
 from pipeline.config import Config, CorpusConfig, DecodeConfig, make_config
 from pipeline.corpus import list_corpus
+from pipeline.encode_again import compare
 from pipeline.errors import CorpusError
 from pipeline.members import Place, find_member, list_members, open_member, shard_of, shards_of
 from pipeline.prepare import plan_corpus
@@ -263,10 +264,10 @@ def test_a_shard_is_indexed_as_its_files_would_be(tmp_path: Path) -> None:
     assert [row[1:] for row in mine["files"]] == [row[1:] for row in theirs["files"]]
     assert sorted(row[3:] for row in mine["clips"]) == sorted(row[3:] for row in theirs["clips"])
     assert mine["frames"] == theirs["frames"]
-    assert compare(in_shard.into, 10, WideEncoder()) == []
+    assert compare(in_shard.into, WideEncoder(), 10).findings == []
     with shard.open("r+b") as file:
         file.write(b"x" * 400)  # the header of the first member
-    assert [finding.table for finding in compare(in_shard.into, 10, WideEncoder())] == ["files"] * 3
+    assert [finding.table for finding in compare(in_shard.into, WideEncoder(), 10).findings] == ["files"] * 3
 
 
 def test_a_shard_that_is_written_anew_costs_what_changed(tmp_path: Path) -> None:
@@ -386,7 +387,7 @@ def test_shards_lie_in_object_stores_too(tmp_path: Path) -> None:
     index(remote)
     assert live(remote.into)["frames"] == live(local.into)["frames"]
     assert [row[0] for row in live(remote.into)["files"]] == [f"memory:///shards/s.tar#{n}.wav" for n in (1, 3, 7)]
-    assert compare(remote.into, 10, WideEncoder()) == []
+    assert compare(remote.into, WideEncoder(), 10).findings == []
 
 
 def test_the_shards_of_many_members_are_those_of_each() -> None:

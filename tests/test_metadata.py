@@ -709,7 +709,7 @@ def test_columns_without_a_name_and_a_value_do_not_matter(tmp_path: Path) -> Non
 def test_a_table_with_tabs_is_read_like_one_with_commas(tmp_path: Path) -> None:
     """Texts that look like numbers, and times of day, too."""
     folder = fill(tmp_path / "in", "a.wav", "b.wav")
-    (folder / "one.tsv").write_text("uri\tid\tat\tnote\na.wav\t007\t9:30\tloud, near\n")
+    (folder / "one.tsv").write_text("uri\tid\tat\tremark\na.wav\t007\t9:30\tloud, near\n")
     (folder / "two.csv").write_text("uri,id\nb.wav,X8\n")
     (folder / "about.tsv").write_text("uri\tmic\na.wav\tH5\n")
     found = say(folder / "*e.tsv", folder / "two.csv", metadata=str(folder / "about.tsv"))

@@ -10,14 +10,14 @@ import lance
 import numpy as np
 import pytest
 
-from pipeline import journal, store
+from pipeline import journal, schema, store
 from pipeline.audit import audit
 from pipeline.config import Config, CorpusConfig
 from pipeline.errors import EarshotError
 from pipeline.plan import Choice
 from pipeline.run import index_corpus
 from pipeline.search import find_clips, open_table
-from pipeline.upkeep import optimize_index, restore_index
+from pipeline.upkeep import give_up_fragments, mark_damaged, optimize_index, restore_index
 from tests.contents import HASTY, KnownCorpus, check_whole, expect, live, read
 from tests.test_run import DIMENSION, WideEncoder, in_place
 
@@ -116,10 +116,26 @@ def undo(corpus: KnownCorpus) -> Act:
 
 
 def bring_up(corpus: KnownCorpus) -> Act:
-    """From the first format."""
+    """From the format before."""
     act = change(corpus)
-    make_format_1(corpus.config.into)
+    make_format_2(corpus.config.into)
     return act
+
+
+def lose(corpus: KnownCorpus) -> Act:
+    """A data file of each table is gone: what is left is taken out, and made anew."""
+    fill(corpus)
+    index(corpus.config)
+    for name in TABLES:
+        file = max(Path(journal.table_uri(corpus.config.into, name), "data").iterdir(), key=lambda f: f.stat().st_size)
+        file.unlink()
+
+    def mend(config: Config, seam: journal.Seam = lambda step: None) -> None:
+        give_up_fragments(config.into, audit(config.into), seam)
+        mark_damaged(config.into, audit(config.into))
+        index(config)
+
+    return mend
 
 
 def describe(corpus: KnownCorpus) -> Act:
@@ -148,21 +164,28 @@ DEATHS: dict[Situation, list[str]] = {
     make_anew: ["switch"],
     make_anew_again: ["retire"],
     undo: of_each_table("restore"),
-    bring_up: ["migrate batches"],
+    bring_up: ["migrate files"],
     describe: [f"{step} {name}" for step in ("columns", "widen") for name in ("files", "clips")],
 }
-"""All steps, each where a run comes to it again after it died there."""
+"""All steps of runs, each where a run comes to it again after it died there."""
+
+GIVING_UP = of_each_table("give up")
+"""The steps of what ``lose`` needs beside a run."""
 
 
-def make_format_1(path: str) -> None:
-    """Rewrite a journal as the first version wrote it: no column ``seconds``, which was part of ``detail``."""
-    batches = lance.dataset(journal.table_uri(path, "batches"))
-    for row in batches.to_table().to_pylist():
-        detail = row["detail"].replace(f'"format": {journal.FORMAT}', '"format": 1')
-        if row["seconds"] is not None:
-            detail = f'{{"seconds": {row["seconds"]}}}'
-        batches.update({"detail": f"'{detail}'"}, where=f"seq = {row['seq']}")
-    batches.drop_columns(["seconds"])
+def make_format_2(path: str) -> None:
+    """Take out what came with format 3: columns of ``files``."""
+    files = lance.dataset(journal.table_uri(path, "files"), version=journal.read_published(path).versions["files"])
+    files.restore()
+    files.drop_columns(list(schema.SINCE_FORMAT_3))
+    batches = journal.open_journal(path)
+    created = batches.to_table(filter="kind = 'create'").to_pylist()[0]["detail"]
+    older = created.replace(f'"format": {journal.FORMAT}', '"format": 2')
+    batches.update({"detail": f"'{older}'"}, where="kind = 'create'")
+    before = journal.read_published(path)
+    versions = before.versions | {"files": files.version}
+    row = journal.make_row(before.seq + 1, schema.make_batch_id("2", 0), "0" * 32, "maintain", versions)
+    journal.publish(journal.open_journal(path), [row])
 
 
 class Died(BaseException):
@@ -237,6 +260,15 @@ def test_dying_twice_at_any_step_costs_nothing(hasty: Settings, situation: Situa
     check_completed(corpus)
 
 
+@pytest.mark.parametrize("step", GIVING_UP)
+def test_dying_while_lost_files_are_given_up_costs_nothing(hasty: Settings, step: str) -> None:
+    corpus, mend = hasty.make(lose)
+    for _ in range(2):
+        assert die_at(step, 1, mend, corpus.config)
+    mend(corpus.config, lambda step: None)
+    check_completed(corpus)
+
+
 @pytest.mark.slow
 @pytest.mark.parametrize("situation", [*DEATHS, change_again])
 def test_dying_before_any_publication_costs_nothing(hasty: Settings, situation: Situation) -> None:
@@ -252,9 +284,9 @@ def test_dying_before_any_publication_costs_nothing(hasty: Settings, situation: 
 
 
 def test_there_are_no_other_steps(hasty: Settings) -> None:
-    known = {step for steps in DEATHS.values() for step in steps}
+    known = {step for steps in DEATHS.values() for step in steps} | set(GIVING_UP)
     taken: set[str] = set()
-    for situation in (*DEATHS, change_again):
+    for situation in (*DEATHS, change_again, lose):
         corpus, act = hasty.make(situation)
         act(corpus.config, taken.add)
     assert taken == known

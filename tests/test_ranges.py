@@ -15,10 +15,11 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from pipeline import schema, storage
-from pipeline.audit import audit, compare
+from pipeline.audit import audit
 from pipeline.config import CorpusConfig, DecodeConfig, make_config
 from pipeline.corpus import list_corpus
 from pipeline.decode import decode_all, open_audio
+from pipeline.encode_again import compare
 from pipeline.errors import CorpusError, FileFailure
 from pipeline.file import File, estimate_seconds
 from pipeline.ledger import Ledger
@@ -537,7 +538,7 @@ def test_ranges_are_indexed_once_and_share_frames_with_equal_ones(tmp_path: Path
     assert {clip["duration_s"] for clip in ranges} == {2.0}
     assert (min(clip["start_s"] for clip in ranges), max(clip["end_s"] for clip in ranges)) == (0.0, 2.0)
     assert audit(corpus.into) == []
-    assert compare(corpus.into, 5, WideEncoder()) == []
+    assert compare(corpus.into, WideEncoder(), 5).findings == []
     encoder = WideEncoder()
     assert index_corpus(corpus, stages=in_place(encoder), choice=Choice(check_content=True)).n_unchanged == 5
     assert encoder.n_windows == 0

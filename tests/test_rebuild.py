@@ -23,7 +23,7 @@ from pipeline.run import index_corpus
 from pipeline.upkeep import optimize_index, restore_index
 from tests.contents import SECTIONS, KnownCorpus, live, read
 from tests.fakes import Row
-from tests.test_protocol import die_at, make_format_1
+from tests.test_protocol import die_at
 from tests.test_run import WideEncoder, in_place
 from tests.test_store import frame_batch
 
@@ -224,7 +224,7 @@ def test_a_newer_format_is_left_alone(corpus: KnownCorpus, rebuild: bool) -> Non
         with pytest.raises(IndexMismatch, match=f"index format {newer}, this version reads up to {journal.FORMAT}"):
             run(corpus.config, rebuild=rebuild)
     with pytest.raises(IndexMismatch):
-        journal.migrate(into, "x")
+        store.Writer(into, "x")
     assert {path.name for path in Path(into).iterdir()} == {
         "run.json",
         *(f"{n}.lance" for n in (*journal.DATA_TABLES, "batches")),
@@ -480,28 +480,6 @@ def test_a_rebuild_of_which_too_much_fails_says_that_the_former_tables_stay(corp
 
 
 # --- formats ----------------------------------------------------------------------------------------------------------
-
-
-def test_an_index_of_the_first_format_is_read_and_then_brought_up(corpus: KnownCorpus) -> None:
-    into = corpus.config.into
-    new = journal.read_journal(into)
-    make_format_1(into)
-    version = store.latest_version(into, "batches")
-    assert "seconds" not in lance.dataset(journal.table_uri(into, "batches")).schema.names
-    read_old = journal.read_journal(into)
-    assert read_old["seconds"].to_pylist() == new["seconds"].to_pylist()
-    assert read_old.schema.names == schema.BATCHES.names
-    assert [row["speed"] is not None for row in pipeline.open(into).history()].count(True) >= 1
-    assert store.latest_version(into, "batches") == version  # reading writes nothing
-    index(corpus.config)
-    migrated = lance.dataset(journal.table_uri(into, "batches")).to_table().sort_by("seq")
-    assert migrated["seconds"].to_pylist()[: new.num_rows] == new["seconds"].to_pylist()
-    assert migrated["kind"].to_pylist()[new.num_rows] == "migrate"
-    assert live(into) == corpus.expected()
-    assert audit(into) == []
-    taken = journal.make_row(new.num_rows, "x", "x", "index", dict.fromkeys(journal.DATA_TABLES, 1))
-    with pytest.raises(EarshotError):  # two inserts of one number still conflict
-        journal.publish(journal.open_journal(into), [taken])
 
 
 def test_the_age_that_upkeep_leaves_alone_is_a_day() -> None:

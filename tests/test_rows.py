@@ -15,10 +15,11 @@ import pytest
 
 import pipeline
 from pipeline import rows
-from pipeline.audit import audit, compare
+from pipeline.audit import audit
 from pipeline.config import Config, CorpusConfig, make_config
 from pipeline.corpus import list_corpus
 from pipeline.encode import load_encoder
+from pipeline.encode_again import compare
 from pipeline.errors import CorpusError, FileFailure
 from pipeline.members import find_member, is_sized, list_members, open_member
 from pipeline.plan import Choice
@@ -264,7 +265,7 @@ def test_a_table_is_indexed_as_its_files_would_be(tmp_path: Path, kind: str) -> 
     assert [row[1:] for row in mine["files"]] == [row[1:] for row in theirs["files"]]
     assert sorted(row[3:] for row in mine["clips"]) == sorted(row[3:] for row in theirs["clips"])
     assert mine["frames"] == theirs["frames"]
-    assert compare(in_table.into, 10, WideEncoder()) == []
+    assert compare(in_table.into, WideEncoder(), 10).findings == []
     sizes = {row["uri"]: row["size_bytes"] for row in read(in_table.into, "files")}
     assert sizes == {f"{table}#{n}.wav": content(n).stat().st_size for n in numbers}
 
@@ -389,7 +390,7 @@ def test_tables_lie_in_object_stores_too(bucket: str, tmp_path: Path, kind: str)
     assert live(remote.into)["frames"] == live(local.into)["frames"]
     assert [row[0] for row in live(remote.into)["files"]] == [f"{folder}/{kind}#{n}.wav" for n in (1, 3, 7)]
     assert index(remote).n_windows == 0
-    assert compare(remote.into, 10, WideEncoder()) == []
+    assert compare(remote.into, WideEncoder(), 10).findings == []
 
 
 def test_a_row_may_be_what_others_are_compared_with(tmp_path: Path) -> None:

@@ -128,11 +128,42 @@ def test_contents_that_turn_out_to_be_the_same_are_stored_once(tmp_path: Path, c
     config = configure(folder, tmp_path / "index", run={"batch_s": 15.0}, store={"checkpoint_rows": checkpoint_rows})
     encoder = WideEncoder()
     index_corpus(config, stages=in_place(encoder, make_same))
+    assert audit(config.into) == []
     afresh = configure(folder, tmp_path / "afresh")
     index_corpus(afresh, stages=in_place(WideEncoder()))
     assert everything(config.into) == everything(afresh.into)
     n_batches = sum(row["kind"] == "index" for row in journal.read_journal(config.into).to_pylist())
     assert encoder.n_windows == 3 * n_batches == 9
+    assert audit(config.into) == []
+
+
+class DriftingEncoder(WideEncoder):
+    """Never gives the same numbers again, as one with another precision or batch may not."""
+
+    def encode(self, windows: Sequence[Waveform]) -> tuple[Any, list[Any] | None]:
+        clips, frames = super().encode(windows)
+        return clips * self.n_windows, frames and [rows * self.n_windows for rows in frames]
+
+
+@pytest.mark.parametrize("checkpoint_rows", [1, 10_000])
+def test_checksums_of_frames_are_those_of_the_last_file_that_wrote_them(tmp_path: Path, checkpoint_rows: int) -> None:
+    folder = tmp_path / "in"
+    folder.mkdir()
+    for number in range(4):
+        write_wav(folder / f"{number}.wav", noise(3.0, seed=number))
+
+    def make_same(number: int) -> None:
+        if number == 0:
+            for other in range(1, 4):
+                file = folder / f"{other}.wav"
+                modified_ns = file.stat().st_mtime_ns
+                file.write_bytes((folder / "0.wav").read_bytes())
+                os.utime(file, ns=(modified_ns, modified_ns))
+
+    config = configure(folder, tmp_path / "index", run={"batch_s": 3.0}, store={"checkpoint_rows": checkpoint_rows})
+    index_corpus(config, stages=in_place(DriftingEncoder(), make_same))
+    [n_audios] = {len(set(store.open_published(config.into, "files").to_table()["audio_id"].to_pylist()))}
+    assert n_audios == 1
     assert audit(config.into) == []
 
 

@@ -14,9 +14,11 @@ from hypothesis import HealthCheck, example, given, settings
 from hypothesis import strategies as st
 
 from pipeline import schema
+from pipeline.checksum import sum_rows
 from pipeline.collect import Collector, IncompleteBatch
 from pipeline.config import DecodeConfig
 from pipeline.decode import decode_all, hash_file
+from pipeline.mends import DECODER
 from pipeline.stages import decode_batch, encode_windows, note_seconds, windows_per_block
 from pipeline.store import Batch
 from pipeline.window import (
@@ -80,6 +82,9 @@ def audio_id_of(path: Path) -> str:
 def expected_file(path: Path, samples: Waveform, grid: Grid = GRID, **changes: Any) -> Row:
     n_frames = count_frames(len(samples))
     audio_id = audio_id_of(path)
+    windows = windows_of(samples, grid)
+    clips = np.stack([FakeEncoder.clip(window) for *_, window in windows]).astype(np.float16)
+    frames = [FakeEncoder.frames(window)[own - first : stop - first] for first, own, stop, window in windows]
     return {
         "file_id": schema.make_file_id(str(path), audio_id),
         "audio_id": audio_id,
@@ -96,8 +101,12 @@ def expected_file(path: Path, samples: Waveform, grid: Grid = GRID, **changes: A
         "size_bytes": path.stat().st_size,
         "modified_ns": path.stat().st_mtime_ns,
         "content_hash": hash_file(path),
-        "n_clips": len(plan_windows(n_frames, grid)),
+        "n_clips": len(windows),
         "n_frames": n_frames,
+        "decoder": DECODER,
+        "note": None,
+        "clips_checksum": sum_rows([first for first, *_ in windows], clips),
+        "frames_checksum": sum_rows(range(n_frames), np.concatenate(frames).astype(np.float16)),
         **changes,
     }
 
@@ -242,7 +251,7 @@ def test_without_frames(tmp_path: Path) -> None:
     path = write_wav(tmp_path / "a.wav", samples)
     bad = write_wav(tmp_path / "b.wav", marked(samples, NOT_FINITE))
     batch, frames = index([path], [bad], with_frames=False)
-    assert batch.files.to_pylist()[0] == expected_file(path, samples, n_frames=0)
+    assert batch.files.to_pylist()[0] == expected_file(path, samples, n_frames=0, frames_checksum=None)
     assert named(batch.clips.to_pylist(), "clip_id", "vector") == named(
         expected_clips(path, samples), "clip_id", "vector"
     )
@@ -574,7 +583,8 @@ def test_halves_of_two_tries_that_saw_other_files_are_never_published(
         for value in table["files"].to_pylist():
             for row in value or ():
                 alone[row["uri"]].append(row)
-    assert all(row in alone[row["uri"]] for row in rows)
+    unsummed = [row | {"clips_checksum": None, "frames_checksum": None} for row in rows]
+    assert all(row in alone[row["uri"]] for row in unsummed)
     contents = dict(held(lengths_s))
     frames = published_frames(batch, sink)
     for row in rows:
@@ -582,7 +592,10 @@ def test_halves_of_two_tries_that_saw_other_files_are_never_published(
             windows = windows_of(contents[row["audio_id"]], GRID)
             vectors = [FakeEncoder.clip(window).astype(np.float16).tolist() for *_, window in windows]
             assert [c["vector"] for c in batch.clips.to_pylist() if c["file_id"] == row["file_id"]] == vectors
-            assert [f["frame"] for f in frames if f["audio_id"] == row["audio_id"]] == list(range(row["n_frames"]))
+            own = [f for f in frames if f["audio_id"] == row["audio_id"]]
+            assert [f["frame"] for f in own] == list(range(row["n_frames"]))
+            vectors_of_frames = np.array([f["vector"] for f in own], np.float16)
+            assert row["frames_checksum"] == sum_rows(range(row["n_frames"]), vectors_of_frames)
     assert {frame["audio_id"] for frame in frames} == {row["audio_id"] for row in rows if row["status"] == "indexed"}
 
 
