@@ -20,7 +20,7 @@ from pipeline.errors import EarshotError
 from pipeline.plan import Choice
 from pipeline.run import index_corpus
 from pipeline.upkeep import give_up_fragments, mark_damaged
-from tests.contents import SECTIONS, live
+from tests.contents import SECTIONS, KnownBucket, live
 from tests.fakes import GRID, noise, write_wav
 from tests.tables import write_index
 from tests.test_run import WideEncoder, in_place
@@ -406,3 +406,20 @@ def test_what_cannot_be_read_is_not_counted_as_compared(config: Config) -> None:
     compared = compare(config.into, WideEncoder(), None)
     assert (compared.n_compared, compared.n_indexed) == (3, 4)
     assert [str(finding.uri).rsplit("/", 1)[1] for finding in compared.findings] == ["c.wav"]
+
+
+def test_a_data_file_that_is_lost_in_an_object_store_is_found_and_mended(bucket: str, tmp_path: Path) -> None:
+    corpus = KnownBucket(f"{bucket}/lost", tmp_path)
+    corpus.put("a.wav", 3)
+    corpus.put("b.wav", 5)
+    index_corpus(corpus.config, stages=in_place(WideEncoder()))
+    assert audit(corpus.config.into) == []
+    data = f"{journal.table_uri(corpus.config.into, 'frames')}/data"
+    corpus.store.rm_file(sorted(corpus.store.ls(data, detail=False))[0])
+    findings = audit(corpus.config.into)
+    assert [finding.table for finding in findings if finding.fragment is not None] == ["frames"]
+    give_up_fragments(corpus.config.into, findings)
+    mark_damaged(corpus.config.into, audit(corpus.config.into))
+    index_corpus(corpus.config, stages=in_place(WideEncoder()))
+    assert audit(corpus.config.into) == []
+    assert live(corpus.config.into) == corpus.expected()

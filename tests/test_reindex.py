@@ -240,7 +240,8 @@ def test_any_edits_crashes_and_reruns_end_as_one_undisturbed_run() -> None:
 @pytest.mark.timeout(3_600)
 def test_thousands_of_edits_crashes_and_reruns_end_as_one_undisturbed_run() -> None:
     explore(120)
-    assert RUNS.keys() >= {"finished", "optimized", "restored", "crash: encoding", *ACTIONS}
+    possible = {*ACTIONS} - {"mended"}  # nothing is mended in decoding while these tests run
+    assert RUNS.keys() >= {"finished", "optimized", "restored", "crash: encoding", *possible}
     crashed = [RUNS[f"crash: {step}"] for step in STEPS]
     assert sum(crashed) > 50
     assert sum(n > 0 for n in crashed) > 5  # which of them is chance; ``test_protocol`` tries each
