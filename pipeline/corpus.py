@@ -41,7 +41,7 @@ from pipeline.config import CorpusConfig
 from pipeline.errors import CorpusError, EarshotError
 from pipeline.listing import Listing, many_objects, to_table
 from pipeline.manifest import is_manifest, read_ranges
-from pipeline.members import is_member, is_shard, is_table, list_members, shard_of
+from pipeline.members import extension_of, is_member, is_shard, is_table, list_members, name_of, shard_of
 from pipeline.ranges import Range, split_uri
 from pipeline.read import one_line
 from pipeline.rows import NoAudioError, holds_audio
@@ -318,7 +318,7 @@ def _list_shard(shard: Row, config: CorpusConfig) -> Iterator[Row]:
     uri, n_members = shard["uri"], 0
     try:
         for member, place in list_members(uri):
-            if is_table(uri) or _is_wanted(member[len(uri) + 1 :], config):
+            if is_table(uri) or _is_wanted(member, config):
                 n_members += 1
                 yield _row(member, place.size_bytes, shard["modified_ns"], offset=place.offset)
     except NoAudioError as error:
@@ -333,10 +333,14 @@ def _list_shard(shard: Row, config: CorpusConfig) -> Iterator[Row]:
             yield _row(uri, reason="not_audio", message=f"a {'table' if is_table(uri) else 'tar file'} without audio")
 
 
-def _is_wanted(name: str, config: CorpusConfig) -> bool:
-    """Whether a member of a tar shard is taken."""
-    is_hidden = any(part.startswith(".") and part != "." for part in name.split("/"))
-    return _is_audio(name, config) and not is_shard(name) and (config.hidden or not is_hidden)
+def _is_wanted(member: str, config: CorpusConfig) -> bool:
+    """Whether a member of a tar shard is taken, by its own name."""
+    name = name_of(member)
+    return (
+        _is_audio(member, config)
+        and not is_shard(name)
+        and (config.hidden or not any(storage.is_hidden(part) for part in name.split("/")))
+    )
 
 
 def _list_glob(source: str, pattern: str, config: CorpusConfig, entered: set[_Identity]) -> Iterator[Row]:
@@ -418,7 +422,7 @@ def _visit(
 
 def _children(folder: str, *, hidden: bool) -> list[os.DirEntry[str]]:
     with os.scandir(folder) as entries:
-        return sorted((e for e in entries if hidden or not e.name.startswith(".")), key=lambda entry: entry.name)
+        return sorted((e for e in entries if hidden or not storage.is_hidden(e.name)), key=lambda entry: entry.name)
 
 
 def _is_folder(entry: os.DirEntry[str]) -> bool:
@@ -434,7 +438,7 @@ def _may_enter(entry: os.DirEntry[str], config: CorpusConfig) -> bool:
 
 def _is_audio(path: str, config: CorpusConfig) -> bool:
     wanted = AUDIO_EXTENSIONS if config.extensions is None else config.extensions
-    return "*" in wanted or os.path.splitext(path)[1].lower().removeprefix(".") in wanted
+    return "*" in wanted or extension_of(path) in wanted
 
 
 def _describe(path: str, gone: str = "gone since its folder was listed") -> Row:

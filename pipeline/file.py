@@ -1,11 +1,10 @@
 """A file of the corpus as it is planned: small, for a corpus may have a million of them."""
 
-import os
 import sys
 from dataclasses import dataclass
 from typing import Any
 
-from pipeline.members import is_sized, is_table, shard_of
+from pipeline.members import extension_of, is_sized, is_table, shard_of
 from pipeline.ranges import Range, cut_off
 
 _BYTES_PER_S = {"wav": 150_000, "aif": 150_000, "aiff": 150_000, "flac": 70_000, "opus": 12_000, "webm": 12_000}
@@ -15,8 +14,7 @@ _OTHER_BYTES_PER_S = 18_000  # lossy codecs at usual rates
 def estimate_seconds(uri: str, size_bytes: int, part: Range = Range()) -> float:
     """A rough duration of a recording, or of a range of it, from size and extension: it balances work and is never
     stored."""
-    extension = os.path.splitext(uri)[1][1:].lower()
-    whole_s = size_bytes / _BYTES_PER_S.get(extension, _OTHER_BYTES_PER_S)
+    whole_s = size_bytes / _BYTES_PER_S.get(extension_of(uri), _OTHER_BYTES_PER_S)
     return (part.within(whole_s) or 0.0) if part else whole_s
 
 

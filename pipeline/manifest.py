@@ -11,7 +11,7 @@ import pyarrow as pa
 
 from pipeline import storage
 from pipeline.errors import CorpusError, UsageError, without_credentials
-from pipeline.members import is_shard
+from pipeline.members import is_member, is_shard, shard_of
 from pipeline.ranges import Range
 from pipeline.sheet import check_once, is_sheet, read_sheet
 
@@ -108,6 +108,9 @@ def _read_seconds(path: str, table: pa.Table, name: str, n_before: int) -> list[
 
 
 def _absolute(folder: str, uri: str) -> str:
+    if is_member(uri):  # a member's own name is no path, and is left as it is: `..` in it leads nowhere
+        shard = shard_of(uri)
+        return _absolute(folder, shard) + uri[len(shard) :]
     if storage.is_url(uri):
         if any(mark in uri for mark in "@=") and without_credentials(uri) != uri:  # it would be in every table
             raise UsageError(f"{uri}: credentials belong in the environment, not in a URL")

@@ -34,6 +34,7 @@ _MOST_LINKS = 10
 _TAR = ".tar"
 _TABLES = (rows.PARQUET, rows.ARROW)
 _MEMBER = re.compile(r"\.(?:tar|parquet|arrow)#", re.IGNORECASE)
+_AGAIN = re.compile(r"#\d+$")
 
 
 @dataclass(frozen=True)
@@ -70,6 +71,21 @@ def shard_of(uri: str) -> str:
     if found is None:
         raise ValueError(f"no member of a shard: {uri}")
     return uri[: found.end() - 1]
+
+
+def name_of(member: str) -> str:
+    """The name that a member has in its shard, without the number by which it differs from others of this name."""
+    return _AGAIN.sub("", member[len(shard_of(member)) + 1 :])
+
+
+def extension_of(recording: str) -> str:
+    """The extension of a recording, or of a member's own name, in lower case and without its dot.
+
+    Args:
+        recording: the uri of a file; not that of a range.
+    """
+    name = name_of(recording) if is_member(recording) else recording
+    return os.path.splitext(name)[1][1:].lower()
 
 
 def shards_of(uris: pa.ChunkedArray) -> pa.ChunkedArray:

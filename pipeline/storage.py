@@ -59,6 +59,12 @@ def absolute(path: str) -> str:
     return name if path.startswith("file://") else str(store.unstrip_protocol(name))
 
 
+def is_hidden(name: str) -> bool:
+    """Whether a name, of one level, is that of something hidden. ``..``, as names in archives and stores have it, is
+    not."""
+    return name.startswith(".") and name not in (".", "..")
+
+
 def join(path: str, name: str) -> str:
     """What is called ``name`` in the folder ``path``."""
     return f"{path.rstrip('/')}/{name}" if is_url(path) else os.path.join(path, name)
@@ -274,7 +280,7 @@ def _resolve(store: Any, name: str, *, hidden: bool) -> list[Info]:
         for path, info in matches.items()
         if hidden
         or all(
-            not part.startswith(".") or any(fnmatch.fnmatchcase(part, pattern) for pattern in dotted)
+            not is_hidden(part) or any(fnmatch.fnmatchcase(part, pattern) for pattern in dotted)
             for part in path.split("/")
         )
     ]
@@ -324,7 +330,7 @@ def _walk(
                     yield store.unstrip_protocol(path), children
                     continue
                 for name, described in children:
-                    if name == path.rstrip("/") or (not hidden and name.rsplit("/", 1)[-1].startswith(".")):
+                    if name == path.rstrip("/") or (not hidden and is_hidden(name.rsplit("/", 1)[-1])):
                         continue  # a folder may hold an object of its own name
                     url = str(store.unstrip_protocol(name))
                     if described is not None:

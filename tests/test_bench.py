@@ -217,3 +217,10 @@ def test_peers_make_the_same_of_plain_files_and_not_of_others() -> None:
     assert ours["resample.wav"] == {"frames": {"plain.wav": 250, "resample.wav": 250}, "error": ""}
     assert ours["broken.wav"] == {"frames": {"plain.wav": 250}, "error": ""}
     assert rows["loop"]["odd"]["broken.wav"]["error"]
+
+
+def test_extensions_are_those_of_members_and_recordings() -> None:
+    uris = ["s.tar#a.wav", "s.tar#a.wav#2", "s.tar#b.mp3", "c#d.flac", "e.wav#t=,60"]
+    rows: list[dict[str, Any]] = [{"uri": uri, "end_s": 60.0 if uri.endswith("60") else None} for uri in uris]
+    n_most = command.FILES_PER_FORMAT
+    assert len(command._some_of_each(rows * n_most)) == 3 * n_most  # wav, mp3, flac

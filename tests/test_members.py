@@ -16,9 +16,10 @@ from pipeline.config import Config, CorpusConfig, DecodeConfig, make_config
 from pipeline.corpus import list_corpus
 from pipeline.encode_again import compare
 from pipeline.errors import CorpusError
-from pipeline.members import Place, find_member, list_members, open_member, shard_of, shards_of
+from pipeline.file import estimate_seconds
+from pipeline.members import Place, extension_of, find_member, list_members, open_member, shard_of, shards_of
 from pipeline.prepare import plan_corpus
-from pipeline.read import hash_file
+from pipeline.read import find, hash_file
 from pipeline.run import index_corpus
 from pipeline.stages import decode_batch
 from tests.contents import SECTIONS, content, live
@@ -395,3 +396,62 @@ def test_the_shards_of_many_members_are_those_of_each() -> None:
     others = ["a/b.wav", "x.tar", "a.tarx#b", None]
     found = shards_of(pa.chunked_array([pa.array(members), pa.array(others)]))
     assert found.to_pylist() == [*map(shard_of, members), *[None] * len(others)]
+
+
+# --- names ------------------------------------------------------------------------------------------------------------
+
+ODD_NAMES = ["a.wav", "a.wav", "../x.wav", "/x.wav", "./../x.wav", "in/../x.wav", "a.wav", "..x.wav", ".h/../x.wav"]
+
+
+def test_every_member_is_a_row_whatever_it_is_called(tmp_path: Path) -> None:
+    shard = write_shard(tmp_path / "s.tar", [(name, content(k % 6).read_bytes()) for k, name in enumerate(ODD_NAMES)])
+    visible = ["a.wav", "a.wav#2", "../x.wav", "/x.wav", "./../x.wav", "in/../x.wav", "a.wav#3"]
+    uris = [f"{shard}#{name}" for name in visible]
+    assert list_corpus([str(shard)])["uri"].to_pylist() == sorted(uris)
+    hidden = list_corpus([str(shard)], CorpusConfig(hidden=True))["uri"].to_pylist()
+    assert hidden == sorted([*uris, f"{shard}#..x.wav", f"{shard}#.h/../x.wav"])
+    config = configure(tmp_path, shard)
+    index(config)
+    assert [row[0] for row in live(config.into)["files"]] == sorted(uris)
+    for uri in uris:
+        assert isinstance(find(uri)[0], Place)
+
+
+def test_manifests_name_members_as_they_are_called(tmp_path: Path) -> None:
+    shard = write_shard(
+        tmp_path / "s.tar", [(name, b"sound") for name in ["../x.wav", "./../x.wav", "/x.wav", "a//b.wav"]]
+    )
+    manifest = tmp_path / "in" / "list.csv"
+    manifest.parent.mkdir()
+    names = ["../x.wav", "./../x.wav", "/x.wav", "a//b.wav"]
+    manifest.write_text("uri\n" + "".join(f"../s.tar#{name}\n" for name in names))
+    found = list_corpus([str(manifest)]).to_pylist()
+    assert {row["uri"]: row["reason"] for row in found} == dict.fromkeys(f"{shard}#{name}" for name in names)
+    store = fsspec.filesystem("memory")
+    store.pipe_file("/odd/s.tar", shard.read_bytes())
+    manifest.write_text("uri\n" + "".join(f"memory://odd/s.tar#{name}\n" for name in names))
+    found = list_corpus([str(manifest)]).to_pylist()
+    assert {row["uri"]: row["reason"] for row in found} == dict.fromkeys(
+        f"memory:///odd/s.tar#{name}" for name in names
+    )
+
+
+@pytest.mark.parametrize(
+    ("recording", "extension"),
+    [
+        ("/in/a.WAV", "wav"),
+        ("/in/a.wav#2", "wav#2"),
+        ("/in/s.tar#a.wav", "wav"),
+        ("/in/s.tar#a.wav#3", "wav"),
+        ("/in/s.tar#c#1.flac", "flac"),
+        ("s3://in/t.parquet#7", ""),
+        ("s3://in/t.parquet#b.g722#2", "g722"),
+        ("/in/.wav", ""),
+    ],
+)
+def test_an_extension_is_that_of_the_own_name(recording: str, extension: str) -> None:
+    assert extension_of(recording) == extension
+
+
+def test_a_member_lasts_as_long_as_others_of_its_name() -> None:
+    assert estimate_seconds("s.tar#a.wav#2", 1_500_000) == estimate_seconds("a.wav", 1_500_000) == 10

@@ -161,9 +161,12 @@ def _draw(config: "Config") -> list[Row]:
 
 def _some_of_each(rows: list[Row]) -> list[Row]:
     """A few files of each extension."""
+    from pipeline.members import extension_of
+    from pipeline.ranges import recording_of
+
     found: dict[str, list[Row]] = {}
     for row in rows:
-        some = found.setdefault(os.path.splitext(row["uri"].partition("#")[0])[1].lower(), [])
+        some = found.setdefault(extension_of(recording_of(row)), [])
         if len(some) < FILES_PER_FORMAT:
             some.append(row)
     return [row for some in found.values() for row in some]
