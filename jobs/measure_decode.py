@@ -52,10 +52,11 @@ class Measure:
 def measure_here(path: str) -> Measure:
     """Decode ``path`` in this process, which should have done nothing else."""
     from pipeline.decode import open_audio
+    from pipeline.raw import raw_of
     from pipeline.window import samples_to_seconds
 
     begin_s = time.process_time()
-    with open_audio(path) as audio:
+    with open_audio(path, raw=raw_of(path)) as audio:
         n_samples = sum(len(block) for block in audio.blocks())
         truncated = audio.truncated
     return Measure(samples_to_seconds(n_samples), time.process_time() - begin_s, _peak_bytes(), truncated)

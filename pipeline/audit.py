@@ -20,10 +20,11 @@ from pipeline.checksum import add_up, hash_rows
 from pipeline.claim import is_held
 from pipeline.collect import clip_rows
 from pipeline.config import WindowConfig
+from pipeline.file import identify_audio
 from pipeline.fragments import Fragments, Unreadable
 from pipeline.journal import Published
 from pipeline.ledger import Places
-from pipeline.ranges import split_uri
+from pipeline.ranges import Range, split_uri
 from pipeline.window import FRAME_S, Grid, count_frames, seconds_to_samples
 
 Row = dict[str, Any]
@@ -160,8 +161,10 @@ def _doubled(ledger: pa.Table) -> list[Row]:
 
 def _audio_ids(row: Row) -> set[str]:
     """What the id of an indexed content may be: a file may have the name of a range."""
-    parts = {"", str(split_uri(row["uri"])[1])}
-    return {schema.make_audio_id(row["content_hash"], part) for part in parts} if row["content_hash"] else set()
+    if not row["content_hash"]:
+        return set()
+    readings = [(row["uri"], Range()), split_uri(row["uri"])]
+    return {identify_audio(recording, part, row["content_hash"]) for recording, part in readings}
 
 
 def _is_duration(value: float | None) -> bool:

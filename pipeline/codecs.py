@@ -1,8 +1,8 @@
 """Samples of a file at its own rate, mono, from libsndfile (through soundfile) or FFmpeg (through PyAV).
 
 libsndfile reads what it reads exactly: wav, aiff, flac and their kin. FFmpeg reads the rest: mp3, ogg, opus, m4a, webm.
-The first bytes of a file decide, never its name. Both readers have one shape: ``info``, ``pieces()``, ``close()``,
-and ``trouble`` once the pieces are exhausted.
+The first bytes of a file decide; its name counts only where it has no header (``raw``). Both readers have one shape:
+``info``, ``pieces()``, ``close()``, and ``trouble`` once the pieces are exhausted.
 """
 
 import re
@@ -18,6 +18,7 @@ import soundfile
 
 from pipeline.chunks import View, find_cut, find_sound, is_cut_caf, is_unknown
 from pipeline.errors import FileFailure
+from pipeline.raw import Raw
 from pipeline.read import (
     Bytes,
     begins_as_audio,
@@ -50,12 +51,17 @@ class AudioInfo:
     """None where the header does not say, or only a guess is possible (mp3 without a Xing header, raw aac)."""
 
 
-def open_reader(source: Bytes) -> "SoundfileReader | AvReader":
+def open_reader(source: Bytes, raw: Raw | None = None) -> "SoundfileReader | AvReader":
     """The reader that suits the beginning of a file.
+
+    Args:
+        raw: how to read it where it begins as no container does.
 
     Raises:
         FileFailure: ``not_audio``, ``no_audio_stream``, ``unsupported`` or ``decode_error``.
     """
+    if raw is not None and _is_raw(source, raw):
+        return AvReader(source, raw)
     # Of a single page of vorbis, FFmpeg gets the end wrong by up to 20 ms either way.
     if begins_exact(source) or is_short_vorbis(source):
         try:
@@ -67,6 +73,18 @@ def open_reader(source: Bytes) -> "SoundfileReader | AvReader":
             return reader
         reader.close()
     return AvReader(source)
+
+
+def _is_raw(source: Bytes, raw: Raw) -> bool:
+    """Whether a file can be read by a convention: not where it begins as a container, or as no frames of GSM do."""
+    if begins_as_audio(source):
+        return False
+    first_bytes = source.peek(0, 4 * _GSM_FRAME_BYTES)[::_GSM_FRAME_BYTES]
+    return raw.format != "gsm" or all(byte >> 4 == _GSM_MARK for byte in first_bytes)
+
+
+_GSM_FRAME_BYTES, _GSM_MARK = 33, 0xD
+"""20 ms of sound, and the four bits that each of them begins with (RFC 3551, section 4.5.8)."""
 
 
 # --- libsndfile -------------------------------------------------------------------------------------------------------
@@ -205,12 +223,12 @@ _THINNEST_BYTES_PER_S = 100
 class AvReader:
     """The main audio stream of a file as FFmpeg reads it."""
 
-    def __init__(self, source: Bytes) -> None:
+    def __init__(self, source: Bytes, raw: Raw | None = None) -> None:
         self.trouble: str | None = None
         self._size_bytes = source.size_bytes
         self._known = begins_as_audio(source)
         self._at_s = 0.0  # where the next frame is due
-        cut = find_cut(source)
+        cut = find_cut(source) if raw is None else None
         if cut is not None:
             self.trouble = "its last box is cut off"
         source.seek(0)
@@ -219,14 +237,15 @@ class AvReader:
                 # Of half an index of a fragment, FFmpeg makes an error of the whole file.
                 View(source, 0, cut[1]) if cut is not None and cut[0] != b"mdat" else source,
                 "r",
-                container_options={"format_whitelist": _FORMATS},
+                format=raw and raw.format,
+                container_options={"format_whitelist": raw.format if raw else _FORMATS},
                 metadata_errors="ignore",
                 buffer_size=1 << 16,
             )
         except av.error.FFmpegError as error:
             raise self._not_opened(one_line(error)) from None
         try:
-            self._timed = self._container.format.name in _TIMED_FORMATS
+            self._timed = raw is not None or self._container.format.name in _TIMED_FORMATS
             if self._container.format.name == "ogg":
                 self._look_at_ogg_end(source)
             if self._container.format.name == "caf":

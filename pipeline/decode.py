@@ -2,7 +2,7 @@
 
 libsndfile (through soundfile) reads what it reads exactly: wav, aiff, flac and their kin. FFmpeg (through PyAV) reads
 the rest: mp3, ogg, opus, m4a/aac, webm, and whatever libsndfile refuses or leaves half-read. Which of the two comes
-first is decided by the first bytes of a file, never by its name.
+first is decided by the first bytes of a file. Its name counts only where it has no header (``raw``).
 
 Whatever is wrong with a file ends in ``FileFailure``; what can be decoded of a damaged one is yielded, and
 ``AudioStream.truncated`` says what is missing. Nothing else leaves this module, and nothing is printed.
@@ -27,6 +27,7 @@ from pipeline.codecs import AudioInfo, AvReader, Piece, SoundfileReader, mean_ch
 from pipeline.config import DecodeConfig
 from pipeline.errors import FileFailure
 from pipeline.ranges import Range
+from pipeline.raw import Raw
 from pipeline.read import Bytes, Source, file_boundary, hash_file, unreadable
 from pipeline.window import SAMPLE_RATE_HZ, Waveform, samples_to_seconds
 
@@ -49,10 +50,10 @@ _SLOWEST_HZ, _FASTEST_HZ = 1_000, 2_000_000
 class AudioStream:
     """An open audio file: a context manager, made by ``open_audio``."""
 
-    def __init__(self, source: Bytes, config: DecodeConfig) -> None:
+    def __init__(self, source: Bytes, config: DecodeConfig, raw: Raw | None) -> None:
         self._source = source
         self._config = config
-        self._reader = open_reader(source)
+        self._reader = open_reader(source, raw)
         self.info = self._reader.info
         self._decoded_s = 0.0
         self._running: Iterator[Waveform] | None = None
@@ -241,8 +242,11 @@ class AudioStream:
         return FileFailure("decode", "too_short", "a header without samples")
 
 
-def open_audio(source: Source, config: DecodeConfig | None = None) -> AudioStream:
+def open_audio(source: Source, config: DecodeConfig | None = None, raw: Raw | None = None) -> AudioStream:
     """Open a path or a binary file object, and read its header.
+
+    Args:
+        raw: how to read it where it has none (``raw.raw_of`` its name).
 
     Raises:
         FileFailure: stage ``read`` with ``vanished`` or ``unreadable``; stage ``decode`` with ``empty``, ``not_audio``,
@@ -251,14 +255,18 @@ def open_audio(source: Source, config: DecodeConfig | None = None) -> AudioStrea
     file = Bytes(source)
     try:
         with file_boundary(file):
-            return AudioStream(file, config or DecodeConfig())
+            return AudioStream(file, config or DecodeConfig(), raw)
     except BaseException:
         file.close()
         raise
 
 
 def decode_all(
-    source: Source, config: DecodeConfig | None = None, start_s: float = 0.0, end_s: float | None = None
+    source: Source,
+    config: DecodeConfig | None = None,
+    start_s: float = 0.0,
+    end_s: float | None = None,
+    raw: Raw | None = None,
 ) -> tuple[Waveform, AudioInfo]:
     """The samples (n,) of a short sound from ``start_s`` to ``end_s``, at 48 kHz; holds no more than these.
 
@@ -266,7 +274,7 @@ def decode_all(
         FileFailure: as ``open_audio`` and ``blocks``.
     """
     first, stop = Range(start_s, end_s).samples
-    with open_audio(source, config) as audio:
+    with open_audio(source, config, raw) as audio:
         kept = list(audio.blocks(first, stop))
         return np.concatenate(kept) if kept else np.empty(0, np.float32), audio.info
 

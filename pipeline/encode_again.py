@@ -84,14 +84,14 @@ def _compare_file(state: State, row: Row, encoder: Any, precisions: dict[str, st
         FileFailure: it cannot be decoded now. IndexError, ValueError: it has other windows now.
     """
     own = {name: row[name] for name in ("file_id", "audio_id", "uri")}
-    place, part = find(row["uri"])
-    if schema.make_audio_id(hash_file(place), str(part)) != row["audio_id"]:
+    place, part, raw = find(row["uri"])
+    if schema.make_audio_id(hash_file(place), str(part), str(raw or "")) != row["audio_id"]:
         said = "the file has other bytes now, and its size and time are the same: reindex --check content"
         return [Finding("files", said, uri=row["uri"])]
     clips = _Stored(state, "clips", f"file_id = '{row['file_id']}'", "start_s")
     frames = _Stored(state, "frames", f"audio_id = '{row['audio_id']}'", "frame")
     worst_clip = worst_frame = 0.0
-    with open_audio(place, DecodeConfig(**state.settings["decode"])) as audio:
+    with open_audio(place, DecodeConfig(**state.settings["decode"]), raw) as audio:
         grid = WindowConfig(**state.settings["window"]).grid
         for number, (span, samples) in enumerate(cut_windows(audio.blocks(*part.samples), grid)):
             clip, heard = encoder.encode([samples])

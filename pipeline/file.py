@@ -4,10 +4,20 @@ import sys
 from dataclasses import dataclass
 from typing import Any
 
+from pipeline import schema
 from pipeline.members import extension_of, is_sized, is_table, shard_of
 from pipeline.ranges import Range, cut_off
+from pipeline.raw import raw_of
 
-_BYTES_PER_S = {"wav": 150_000, "aif": 150_000, "aiff": 150_000, "flac": 70_000, "opus": 12_000, "webm": 12_000}
+_BYTES_PER_S = {
+    **dict.fromkeys(("wav", "aif", "aiff", "w64", "rf64", "bwf", "caf", "au", "snd"), 150_000),
+    **dict.fromkeys(("flac", "ape", "wv", "tta", "tak"), 70_000),
+    **dict.fromkeys(("dsf", "dff"), 700_000),
+    **dict.fromkeys(("opus", "webm"), 12_000),
+    **dict.fromkeys(("mp4", "m4v", "mov", "mkv", "avi", "wmv", "mpg", "mpeg", "m2ts", "mts", "vob", "mxf"), 300_000),
+    "g722": 8_000,
+    "gsm": 1_650,
+}
 _OTHER_BYTES_PER_S = 18_000  # lossy codecs at usual rates
 
 
@@ -19,6 +29,11 @@ def estimate_seconds(uri: str, size_bytes: int, part: Range = Range()) -> float:
 
 
 _WHOLE = Range()
+
+
+def identify_audio(recording: str, part: Range, content_hash: str) -> str:
+    """Identity of the audio in a recording, or in a range of it: its bytes, and how they are read."""
+    return schema.make_audio_id(content_hash, str(part), str(raw_of(recording) or ""))
 
 
 @dataclass(slots=True)

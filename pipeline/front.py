@@ -118,9 +118,9 @@ class Index:
         from pipeline.read import find
 
         self._table("clips")
-        place, part = find(sound)
+        place, part, raw = find(sound)
         first, stop = part.narrow(start_s, end_s).samples
-        with open_audio(place, self._decode_config) as audio:
+        with open_audio(place, self._decode_config, raw) as audio:
             return self.similar_to(audio.blocks(first, stop), k, where=where, all_windows=all_windows)
 
     def similar_to(

@@ -23,7 +23,7 @@ import pyarrow as pa
 
 from pipeline import schema
 from pipeline.errors import FileFailure
-from pipeline.file import File, has_size, seconds_of, size_of
+from pipeline.file import File, has_size, identify_audio, seconds_of, size_of
 from pipeline.ledger import Ledger, copied_row, gone_row, unreadable_row
 from pipeline.listing import many_objects
 from pipeline.members import is_member, shard_of
@@ -441,7 +441,7 @@ def _settle_known_content(candidates: list[File], ledger: Ledger, plan: Plan, ch
 
 
 def _audio_id(file: File) -> str | None:
-    return None if file.content_hash is None else schema.make_audio_id(file.content_hash, str(file.part))
+    return None if file.content_hash is None else identify_audio(file.recording, file.part, file.content_hash)
 
 
 def _settle(file: File, old: Row | None, ledger: Ledger, plan: Plan, choice: Choice, left: set[str]) -> bool:

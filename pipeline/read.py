@@ -19,6 +19,7 @@ from pipeline import storage
 from pipeline.errors import FileFailure
 from pipeline.members import Place, find_member, is_member, is_table, open_member, shard_of
 from pipeline.ranges import Range, split_uri
+from pipeline.raw import Raw, raw_of
 
 PROBE_BYTES = 4096
 
@@ -88,8 +89,9 @@ class Bytes:
         return self.read(size)
 
 
-def find(uri: str) -> tuple[str | Place, Range]:
-    """What to open for a uri of which nothing else is known, and which range of it is meant.
+def find(uri: str) -> tuple[str | Place, Range, Raw | None]:
+    """What to open for a uri of which nothing else is known, which range of it is meant, and how it is to be read where
+    it has no header.
 
     A file of just that name comes first; members are looked up in their shards.
 
@@ -100,11 +102,11 @@ def find(uri: str) -> tuple[str | Place, Range]:
     try:
         try:
             if not part or is_member(uri) or storage.exists(uri):
-                return _find(uri), Range()
+                return _find(uri), Range(), raw_of(uri)
         except FileNotFoundError:
             if not part:
                 raise
-        return _find(recording), part
+        return _find(recording), part, raw_of(recording)
     except Exception as error:  # each store has errors of its own
         raise unreadable(error) from None
 

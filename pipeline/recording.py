@@ -10,6 +10,7 @@ from typing import TYPE_CHECKING, Self
 from pipeline import storage
 from pipeline.config import DecodeConfig
 from pipeline.members import Place, fetched_member
+from pipeline.raw import Raw
 from pipeline.read import Source, hash_file, measure_file, unreadable
 
 if TYPE_CHECKING:
@@ -31,6 +32,7 @@ class Recording:
         self._hash: str | None = None
         self._size_bytes: int | None = None
         self._stream: AudioStream | None = None
+        self._raw: Raw | None = None
 
     def __enter__(self) -> Self:
         return self
@@ -69,13 +71,17 @@ class Recording:
             self._size_bytes = measure_file(self._opened)
         return self._size_bytes
 
-    def stream(self, first: int, config: DecodeConfig) -> "AudioStream":
-        """The stream to read samples from ``first`` on from; it stays open, as long as it reaches what follows."""
+    def stream(self, first: int, config: DecodeConfig, raw: Raw | None = None) -> "AudioStream":
+        """The stream to read samples from ``first`` on from; it stays open, as long as it reaches what follows.
+
+        Args:
+            raw: as for ``open_audio``. In a shard, files of two names may be the same bytes.
+        """
         from pipeline.decode import open_audio
 
-        if self._stream is None or not self._stream.reaches(first):
+        if self._stream is None or raw != self._raw or not self._stream.reaches(first):
             self._stop()
-            self._stream = open_audio(self._opened, config)
+            self._stream, self._raw = open_audio(self._opened, config, raw), raw
         return self._stream
 
 

@@ -20,10 +20,14 @@ def digest(*parts: str) -> str:
     return hashlib.sha256(text.encode()).hexdigest()[:32]
 
 
-def make_audio_id(content_hash: str, part: str = "") -> str:
-    """Identity of an audio content: the same bytes have the same id wherever they lie, and so has the same range of
-    them, as it is written (``str`` of a ``ranges.Range``)."""
-    return digest("audio", content_hash, part) if part else digest("audio", content_hash)
+def make_audio_id(content_hash: str, part: str = "", raw: str = "") -> str:
+    """Identity of an audio content: the same bytes have the same id wherever they lie (``file.identify_audio``).
+
+    Args:
+        part: the range of them, as it is written (``str`` of a ``ranges.Range``).
+        raw: how they are read where they have no header (``str`` of a ``raw.Raw``).
+    """
+    return digest("audio", content_hash, *(text for text in (part, raw) if text))
 
 
 def make_file_id(uri: str, audio_id: str | None) -> str:

@@ -18,11 +18,12 @@ from pipeline import schema, storage
 from pipeline.checksum import sum_rows
 from pipeline.config import DecodeConfig
 from pipeline.errors import EarshotError, FileFailure
-from pipeline.file import estimate_seconds
+from pipeline.file import estimate_seconds, identify_audio
 from pipeline.ledger import empty_row
 from pipeline.members import Place, is_sized
 from pipeline.mends import DECODER
 from pipeline.ranges import Range, range_of
+from pipeline.raw import raw_of
 from pipeline.read import hash_file, locate, unreadable
 from pipeline.recording import Recording, fetched
 from pipeline.window import (
@@ -116,7 +117,7 @@ def split_batch(planned: Row, config: DecodeConfig, grid: Grid, part_s: float = 
     [file, *_] = _files_of(audio)
     try:
         with fetched(file.place) as source:
-            with open_audio(source, config) as stream:
+            with open_audio(source, config, raw_of(file.recording)) as stream:
                 n_samples = stream.n_samples
                 if n_samples is None or not stream.ends_as_promised():
                     return [planned]
@@ -275,7 +276,7 @@ def _decode_file(
         if row["size_bytes"] is None:
             row["size_bytes"] = recording.measure()
         row["content_hash"] = content_hash or recording.hash()
-        row["audio_id"] = schema.make_audio_id(row["content_hash"], str(file.range))
+        row["audio_id"] = identify_audio(file.recording, file.range, row["content_hash"])
         if row["audio_id"] in done:
             _do_as(row, *done[row["audio_id"]])
         else:
@@ -313,7 +314,7 @@ def _decode_content(
 
     row["decoder"] = DECODER
     try:
-        stream = recording.stream(first + n_samples, config)
+        stream = recording.stream(first + n_samples, config, raw_of(file.recording))
         # Or its windows would be given out for those of another content.
         file.check_unchanged()
         info = stream.info

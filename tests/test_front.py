@@ -1,5 +1,6 @@
 """An opened index: what it holds on to while others write, long sounds, and what cannot be asked."""
 
+import io
 import re
 import subprocess
 import sys
@@ -15,12 +16,16 @@ import pytest
 import pipeline
 from pipeline import schema, store
 from pipeline.collect import files_table
+from pipeline.decode import decode_all
 from pipeline.errors import FileFailure, UsageError
 from pipeline.front import WINDOWS_AT_ONCE, Index
 from pipeline.ledger import empty_row
+from pipeline.raw import RAW
 from pipeline.window import HOP_SAMPLES, SAMPLE_RATE_HZ, Grid, Waveform, cut_windows, window_starts
 from tests.fakes import noise, write_wav
+from tests.sounds import by_av, tone
 from tests.tables import CLIPS, MODEL, write_index
+from tests.test_members import write_shard
 
 GRID = Grid(250, 10)
 ROOT = Path(__file__).parent.parent
@@ -171,6 +176,16 @@ def test_a_part_of_a_file_is_that_part_of_its_samples(index: Path, tmp_path: Pat
     assert opened.similar_to_file(file, start_s=29.0) == opened.similar_to([samples[29 * SAMPLE_RATE_HZ :]])
     with pytest.raises(FileFailure, match=r"lasts 30\.000 s"):
         opened.similar_to_file(file, start_s=30.0)
+
+
+def test_a_file_without_a_header_is_read_by_its_extension(index: Path, tmp_path: Path) -> None:
+    data, opened = by_av("g722", "g722")(tone(4.0, 16_000), 16_000), open_with(index, Ear())
+    samples, _ = decode_all(io.BytesIO(data), raw=RAW["g722"])
+    (path := tmp_path / "a.g722").write_bytes(data)
+    shard = write_shard(tmp_path / "s.tar", [("a.g722", b""), ("a.g722", data)])
+    for sound in (str(path), f"{shard}#a.g722#2"):
+        assert opened.similar_to_file(sound) == opened.similar_to([samples])
+        assert opened.similar_to_file(f"{sound}#t=1,3") == opened.similar_to([samples[48_000:144_000]])
 
 
 @pytest.mark.parametrize(

@@ -174,7 +174,7 @@ def test_ranges_of_members_and_objects(tmp_path: Path, flaky: str) -> None:
         f"{url}#t=3": None,
     }
     assert found[f"{shard}#a.wav"]["offset"] == found[f"{shard}#a.wav#t=1,2"]["offset"] is not None
-    place, part = find(f"{shard}#a.wav#t=1,2")
+    place, part, _ = find(f"{shard}#a.wav#t=1,2")
     assert (place, part) == (find(f"{shard}#a.wav")[0], Range(1.0, 2.0))
     assert find(f"{shard}#b.wav#t=1,2")[1] == Range()
     with pytest.raises(FileFailure, match="no such member"):

@@ -100,7 +100,7 @@ def test_rows_are_called_by_their_paths(tmp_path: Path, kind: str) -> None:
     unique = ["a.wav", "b", "a.wav#2", "3", "4", "3#2", "a.wav#2#2", ".h.txt", "ü, 'c'.wav"]
     assert list(found) == [f"{table}#{name}" for name in unique]
     for uri, wanted in zip(found, data, strict=True):
-        assert find(uri) == (find_member(uri), Range()) == (found[uri], Range())
+        assert find(uri) == (find_member(uri), Range(), None) == (found[uri], Range(), None)
         with open_member(found[uri]) as file:
             assert file.read() == wanted
     assert {is_sized(uri) for uri in found} == {not kind.endswith("parquet")}
