@@ -142,6 +142,7 @@ def run(config: "Config", *, json: bool = False, choice: "Choice | None" = None,
         "hours": progress.audio_s / 3600,
         "seconds": time.monotonic() - began,
         "reasons": dict(progress.reasons),
+        "not_looked_at": progress.not_looked_at,
         "notes": list(progress.notes),
     }
     if json:
@@ -157,6 +158,8 @@ def _interrupt(*_: object) -> None:
 
 
 def _print_summary(config: "Config", progress: "Progress", summary: dict[str, Any]) -> None:
+    from pipeline.overlooked import describe
+
     of_them = [f"{progress.n_failed_before} of them failed before"] if progress.n_failed_before else []
     of_them += [f"{progress.n_metadata} with other metadata"] if progress.n_metadata else []
     before = f" ({', '.join(of_them)})" if of_them else ""
@@ -168,6 +171,8 @@ def _print_summary(config: "Config", progress: "Progress", summary: dict[str, An
     )
     for note in progress.notes:
         print(f"note: {note}")
+    if said := describe(progress.not_looked_at):
+        print(f"not looked at: {said}")
     if progress.reasons:
         reasons = ", ".join(f"{count} {reason}" for reason, count in progress.reasons.most_common())
         print(f"{reasons}: see `earshot failures {config.into}`")

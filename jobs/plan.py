@@ -25,6 +25,7 @@ def plan(
     Example: earshot plan my-index --json
     """
     from pipeline.config import load_config
+    from pipeline.overlooked import describe
     from pipeline.plan import ACTIONS
     from pipeline.prepare import describe_run, estimate_bytes, estimate_run_seconds, plan_corpus, read_config
 
@@ -39,6 +40,7 @@ def plan(
         "bytes": estimate_bytes(made, config, clip_dimension, frame_dimension),
         "seconds": estimate_run_seconds(made, config),
         "notes": list(made.notes),
+        "not_looked_at": made.not_looked_at,
     }
     if json:
         print_json({"uri": uri, "action": action, "reason": reason} for uri, action, reason in made.actions)
@@ -51,4 +53,6 @@ def plan(
     size = show_bytes(summary["bytes"])
     for note in made.notes:
         print(f"note: {note}")
+    if said := describe(made.not_looked_at):
+        print(f"not looked at: {said}")
     print(f"about {show_hours(made.seconds_to_decode)} of audio to encode; about {size} to be written{takes}")

@@ -18,7 +18,7 @@ The rules:
 - A symbolic link to a file is a file, under the name of the link. A link to a folder is entered only
   with ``corpus.follow_symlinks`` or where the source itself names it, and no folder twice.
 - What looks like audio and cannot be read (a dangling link, a closed folder, a pipe) is listed with the
-  reason: nothing is skipped silently.
+  reason. What is found and not looked at is counted (``overlooked``): nothing is skipped silently.
 """
 
 import errno
@@ -42,17 +42,27 @@ from pipeline.errors import CorpusError, EarshotError
 from pipeline.listing import Listing, many_objects, to_table
 from pipeline.manifest import is_manifest, read_ranges
 from pipeline.members import extension_of, is_member, is_shard, is_table, list_members, name_of, shard_of
+from pipeline.overlooked import HIDDEN, LINKS, Overlooked, describe, kind_of
 from pipeline.ranges import Range, split_uri
+from pipeline.raw import RAW
 from pipeline.read import one_line
 from pipeline.rows import NoAudioError, holds_audio
 from pipeline.sheet import KINDS
 
 _EXTENSIONS = (
-    "wav wave bwf rf64 w64 flac ogg oga opus spx mp3 mp2 mpga m4a m4b aac webm weba mka"
-    " aif aiff aifc au snd caf voc sd2 wma amr ape wv tta ac3 alac"
+    "wav wave bwf rf64 w64 flac ogg oga opus spx mp3 mp2 mpga m4a m4b m4r aac adts loas latm webm weba mka"
+    " aif aiff aifc au snd caf voc sd2 8svx svx pvf sph nist ircam"
+    " wma xwma amr awb ape wv tta tak shn alac dsf dff mpc mp+ ra rm"
+    " ac3 ec3 eac3 dts dtshd mlp thd truehd"
+    " mp4 m4v mov 3gp 3g2 mkv avi wmv asf flv f4v mpg mpeg m2ts mts vob mxf ogv ogx rmvb"
 )
-AUDIO_EXTENSIONS = frozenset(_EXTENSIONS.split())
-"""What counts as audio in a folder, unless ``corpus.extensions`` says otherwise."""
+AUDIO_EXTENSIONS = frozenset([*_EXTENSIONS.split(), *RAW])
+"""What counts as audio in a folder, unless ``corpus.extensions`` says otherwise: what the decoders read.
+
+An extension that mostly means something else is left out, since each such file would be a failure: ``ts`` (TypeScript,
+translations), ``raw`` and ``iff`` (pictures), ``mpp`` (Microsoft Project), ``sf``, ``paf``, ``nut``, ``dat``. They are
+counted like all that is not looked at, and ``corpus.extensions`` takes them.
+"""
 
 FILES_AT_ONCE = 16
 """Shards that are looked into, and files of manifests, at once: that waits for disks and servers, not for cores."""
@@ -80,6 +90,7 @@ def list_corpus(
     leave_out: str | None = None,
     manifests: list[str] | None = None,
     report: Callable[[int], None] = lambda n_files: None,
+    overlooked: Overlooked | None = None,
 ) -> pa.Table:
     """List every file of ``sources`` once: a LISTED table in the order of uris.
 
@@ -89,11 +100,12 @@ def list_corpus(
         leave_out: a folder that is not entered, if it exists: the index, which may lie among what it indexes.
         manifests: a list to note the manifests in that the sources name.
         report: told now and then how many files have been found.
+        overlooked: notes what is found and not looked at.
 
     Raises:
         CorpusError: a source does not exist or is a ``.json`` file, a glob matches nothing, or none holds audio.
     """
-    config = config or CorpusConfig()
+    config, overlooked = config or CorpusConfig(), overlooked or Overlooked()
     sources = [storage.absolute(source) if storage.is_url(source) else source for source in sources]
     if leave_out is not None and storage.is_url(leave_out):
         leave_out = storage.absolute(leave_out)
@@ -114,10 +126,10 @@ def list_corpus(
             named.append(uri)
 
     for source in sources:
-        listed = _list_url(source, config, leave_out) if source in urls else None
-        for row in listed or _list_source(source, config, _identify(leave_out)):
+        listed = _list_url(source, config, leave_out, overlooked) if source in urls else None
+        for row in listed or _list_source(source, config, _identify(leave_out), overlooked):
             take(row)
-    for manifest in _find_manifests(named):
+    for manifest in (manifests_read := _find_manifests(named)):
         del aside[manifest]
         if manifests is not None:
             manifests.append(manifest)
@@ -133,19 +145,22 @@ def list_corpus(
                 f"{manifest}: of the {n_files} files that it names none can be read ({min(trouble)}): is their disk"
                 " there, and do the credentials hold?"
             )
+    for uri in (*manifests_read, *aside, *([storage.absolute(config.metadata)] if config.metadata else [])):
+        overlooked.take_back(uri)
     shards = [row for row in aside.values() if row["reason"] is None]
     listing.extend(to_table(row for row in aside.values() if row["reason"] is not None))
     inside = config
     if config.extensions and all(is_shard(f".{extension}") for extension in config.extensions):
         inside = config.model_copy(update={"extensions": None})  # they say where to look, and not for what
-    for members in _each(shards, lambda shard: to_table(_list_shard(shard, inside))):
+    for members in _each(shards, lambda shard: to_table(_list_shard(shard, inside, overlooked))):
         listing.extend(members)
     found = listing.to_table()
     if not found.num_rows:
         wanted = "an audio file's extension" if config.extensions is None else f"extension {list(config.extensions)}"
+        there = f" ({said})" if (said := describe(overlooked.count(found))) else ""
         raise CorpusError(
-            f"{', '.join(sources)}: no file with {wanted} there; corpus.extensions names others, and tar, parquet or"
-            " arrow for the shards in folders"
+            f"{', '.join(sources)}: no file with {wanted} there{there}; corpus.extensions names others, and tar,"
+            " parquet or arrow for the shards in folders"
         )
     return found
 
@@ -191,7 +206,7 @@ def _identify(path: str | None) -> set[_Identity]:
     return {(status.st_dev, status.st_ino)}
 
 
-def _list_source(source: str, config: CorpusConfig, entered: set[_Identity]) -> Iterator[Row]:
+def _list_source(source: str, config: CorpusConfig, entered: set[_Identity], overlooked: Overlooked) -> Iterator[Row]:
     """The files of one source, save in folders that have been ``entered``."""
     path = os.path.abspath(os.path.expanduser(source))
     if os.path.isdir(path):
@@ -199,31 +214,38 @@ def _list_source(source: str, config: CorpusConfig, entered: set[_Identity]) -> 
             os.scandir(path).close()
         except OSError as error:
             raise CorpusError(f"{source}: cannot be listed: {error.strerror}") from None
-        yield from _walk(path, config, entered)
+        yield from _walk(path, config, entered, overlooked)
     elif os.path.lexists(path):
         yield _named(_describe(path))
     elif glob.has_magic(source):
-        yield from _list_glob(source, path, config, entered)
+        yield from _list_glob(source, path, config, entered, overlooked)
     else:
         raise CorpusError(f"{source}: no such file or folder; to let it go, index with a configuration without it")
 
 
-def _list_url(source: str, config: CorpusConfig, leave_out: str | None) -> Iterator[Row]:
+def _list_url(source: str, config: CorpusConfig, leave_out: str | None, overlooked: Overlooked) -> Iterator[Row]:
     """The files of a source in an object store, save in the folder to ``leave_out``."""
 
     def enter(folder: str) -> bool:
         return folder != leave_out
 
+    def overlook(url: str) -> None:
+        overlooked.add(url, HIDDEN)
+
     try:
-        for url, found, is_named in storage.list_files(source, hidden=config.hidden, enter=enter):
+        for url, found, is_named in storage.list_files(source, hidden=config.hidden, enter=enter, overlook=overlook):
             if isinstance(found, Exception):
                 message = f"folder cannot be listed: {one_line(found)}"
                 yield _row(url, reason="unreadable", message=message, closed=True)
             elif is_named:
                 if url == source or _is_audio(url, config) or is_shard(url) or is_manifest(url):
                     yield _named(_row(url, *found))
+                else:
+                    overlooked.add(url, kind_of(extension_of(url)))
             elif _is_audio(url, config):
                 yield _row(url, *found)
+            else:
+                overlooked.add(url, kind_of(extension_of(url)))
     except FileNotFoundError:
         raise CorpusError(f"{source}: no such file or folder, and no file that matches") from None
     except EarshotError:
@@ -313,12 +335,12 @@ def _describe_any(path: str) -> Row:
         return _row(path, reason="unreadable", message=f"cannot be read: {one_line(error)}")
 
 
-def _list_shard(shard: Row, config: CorpusConfig) -> Iterator[Row]:
+def _list_shard(shard: Row, config: CorpusConfig, overlooked: Overlooked) -> Iterator[Row]:
     """The audio files in a shard; the shard itself where it cannot be read to its end, or holds none."""
     uri, n_members = shard["uri"], 0
     try:
         for member, place in list_members(uri):
-            if is_table(uri) or _is_wanted(member, config):
+            if is_table(uri) or _is_wanted(member, config, overlooked):
                 n_members += 1
                 yield _row(member, place.size_bytes, shard["modified_ns"], offset=place.offset)
     except NoAudioError as error:
@@ -333,36 +355,42 @@ def _list_shard(shard: Row, config: CorpusConfig) -> Iterator[Row]:
             yield _row(uri, reason="not_audio", message=f"a {'table' if is_table(uri) else 'tar file'} without audio")
 
 
-def _is_wanted(member: str, config: CorpusConfig) -> bool:
-    """Whether a member of a tar shard is taken, by its own name."""
+def _is_wanted(member: str, config: CorpusConfig, overlooked: Overlooked) -> bool:
+    """Whether a member of a tar shard is taken, by its own name; noted where it is not."""
     name = name_of(member)
-    return (
-        _is_audio(member, config)
-        and not is_shard(name)
-        and (config.hidden or not any(storage.is_hidden(part) for part in name.split("/")))
-    )
+    is_hidden = not config.hidden and any(storage.is_hidden(part) for part in name.split("/"))
+    if not is_hidden and not is_shard(name) and _is_audio(member, config):
+        return True
+    overlooked.add(member, HIDDEN if is_hidden else kind_of(extension_of(member)))
+    return False
 
 
-def _list_glob(source: str, pattern: str, config: CorpusConfig, entered: set[_Identity]) -> Iterator[Row]:
+def _list_glob(
+    source: str, pattern: str, config: CorpusConfig, entered: set[_Identity], overlooked: Overlooked
+) -> Iterator[Row]:
     found = False
     # Leading folders that exist are taken as they stand; below them, each part is a pattern for one level.
     folder, *parts = Path(pattern).parts
     while parts and os.path.isdir(os.path.join(folder, parts[0])):
         folder = os.path.join(folder, parts.pop(0))
-    for path in _expand(folder, parts, config, frozenset(entered)):
+    for path in _expand(folder, parts, config, frozenset(entered), overlooked):
         found = True
         if os.path.isdir(path):
-            yield from _walk(path, config, entered)
+            yield from _walk(path, config, entered, overlooked)
         elif _is_audio(path, config) or is_shard(path) or is_manifest(path):
             yield _named(_describe(path))
+        else:
+            overlooked.add(path, kind_of(extension_of(path)))
     if not found:
         raise CorpusError(f"{source}: the pattern matches no file")
 
 
-def _expand(folder: str, parts: list[str], config: CorpusConfig, closed: frozenset[_Identity]) -> Iterator[str]:
+def _expand(
+    folder: str, parts: list[str], config: CorpusConfig, closed: frozenset[_Identity], overlooked: Overlooked
+) -> Iterator[str]:
     """The paths below ``folder`` that match ``parts``, and folders on the way to them that cannot be listed.
 
-    Folders that are ``closed`` are not entered.
+    Folders that are ``closed`` are not entered. What does not match was not asked for, and is not overlooked.
     """
     if closed and not _identify(folder).isdisjoint(closed):
         return
@@ -372,11 +400,11 @@ def _expand(folder: str, parts: list[str], config: CorpusConfig, closed: frozens
     part, rest = parts[0], parts[1:]
     if part == "**":
         for each, _ in _visit(folder, config, set(closed)):
-            yield from _expand(each, rest, config, closed)
+            yield from _expand(each, rest, config, closed, overlooked)
         return
     if not glob.has_magic(part):
         if os.path.lexists(path := os.path.join(folder, part)):
-            yield from _expand(path, rest, config, closed)
+            yield from _expand(path, rest, config, closed, overlooked)
         return
     try:
         children = _children(folder, hidden=config.hidden or part.startswith("."))
@@ -385,23 +413,29 @@ def _expand(folder: str, parts: list[str], config: CorpusConfig, closed: frozens
         return
     for entry in children:
         is_folder = _is_folder(entry)
-        if fnmatch.fnmatchcase(entry.name, part) and (_may_enter(entry, config) if is_folder else not rest):
-            yield from _expand(entry.path, rest, config, closed)
+        if not fnmatch.fnmatchcase(entry.name, part):
+            continue
+        if _may_enter(entry, config) if is_folder else not rest:
+            yield from _expand(entry.path, rest, config, closed, overlooked)
+        elif is_folder:
+            overlooked.add(entry.path, LINKS)
 
 
-def _walk(folder: str, config: CorpusConfig, entered: set[_Identity]) -> Iterator[Row]:
+def _walk(folder: str, config: CorpusConfig, entered: set[_Identity], overlooked: Overlooked) -> Iterator[Row]:
     """The audio files in ``folder`` and below, save in folders that have been ``entered``."""
-    for path, files in _visit(folder, config, entered):
+    for path, files in _visit(folder, config, entered, overlooked):
         if isinstance(files, OSError):
             yield _row(path, reason="unreadable", message=f"folder cannot be listed: {files.strerror}", closed=True)
             continue
         for entry in files:
             if _is_audio(entry.path, config):
                 yield _describe(entry.path)
+            else:
+                overlooked.add(entry.path, kind_of(extension_of(entry.path)))
 
 
 def _visit(
-    folder: str, config: CorpusConfig, entered: set[_Identity]
+    folder: str, config: CorpusConfig, entered: set[_Identity], overlooked: Overlooked | None = None
 ) -> Iterator[tuple[str, list[os.DirEntry[str]] | OSError]]:
     """Each folder from ``folder`` downwards with what it holds beside folders, or with why it cannot be listed."""
     waiting = [folder]
@@ -412,17 +446,28 @@ def _visit(
             if (status.st_dev, status.st_ino) in entered:
                 continue
             entered.add((status.st_dev, status.st_ino))
-            children = _children(path, hidden=config.hidden)
+            children = _children(path, hidden=config.hidden, overlooked=overlooked)
         except OSError as error:
             yield path, error
             continue
         yield path, [entry for entry in children if not _is_folder(entry)]
-        waiting += [e.path for e in reversed(children) if _is_folder(e) and _may_enter(e, config)]
+        folders = [entry for entry in children if _is_folder(entry)]
+        waiting += [entry.path for entry in reversed(folders) if _may_enter(entry, config)]
+        for entry in folders:
+            if overlooked is not None and not _may_enter(entry, config):
+                overlooked.add(entry.path, LINKS)
 
 
-def _children(folder: str, *, hidden: bool) -> list[os.DirEntry[str]]:
+def _children(folder: str, *, hidden: bool, overlooked: Overlooked | None = None) -> list[os.DirEntry[str]]:
+    """What is in a folder, without what is hidden, if that is left out."""
     with os.scandir(folder) as entries:
-        return sorted((e for e in entries if hidden or not storage.is_hidden(e.name)), key=lambda entry: entry.name)
+        children = sorted(entries, key=lambda entry: entry.name)
+    shown = [entry for entry in children if hidden or not storage.is_hidden(entry.name)]
+    if overlooked is not None and len(shown) < len(children):
+        for entry in children:
+            if storage.is_hidden(entry.name):
+                overlooked.add(entry.path, HIDDEN)
+    return shown
 
 
 def _is_folder(entry: os.DirEntry[str]) -> bool:

@@ -93,6 +93,8 @@ class Plan:
     """Ledger rows of such files that are unchanged otherwise, under their new time: they count as unchanged."""
     notes: tuple[str, ...] = ()
     """What a person should know of the metadata, a line each."""
+    not_looked_at: dict[str, int] = field(default_factory=dict)
+    """What the sources have besides (``overlooked.Overlooked.count``)."""
     copies: list[tuple[Row, str]] = field(default_factory=list)
     """Ledger rows of files whose content is indexed already, with the id of a file that holds it."""
     holders: dict[str, str] = field(default_factory=dict)

@@ -17,6 +17,7 @@ from pipeline.corpus import list_corpus
 from pipeline.errors import REASONS, CorpusError, IndexMismatch, UsageError
 from pipeline.ledger import Ledger
 from pipeline.metadata import Given, read_given
+from pipeline.overlooked import Overlooked
 from pipeline.plan import Choice, Plan, lies_within, make_plan
 from pipeline.read import hash_file, probe_file
 from pipeline.record import Progress
@@ -80,7 +81,7 @@ def plan_corpus(
     given = read_sources(tables, listed, manifests, config)
     metadata = Metadata(given, store.select_metadata(files))
     progress.n_files = listed.num_rows
-    return plan_files(
+    plan = plan_files(
         listed,
         Ledger(files.select(schema.FILES.names)),
         metadata,
@@ -91,17 +92,20 @@ def plan_corpus(
         report,
         list_actions=True,
     )
+    plan.not_looked_at = progress.not_looked_at
+    return plan
 
 
 def list_files(config: Config, progress: Progress, report: Report) -> tuple[pa.Table, list[str]]:
-    """The files of the corpus, and the manifests that name them."""
+    """The files of the corpus, and the manifests that name them. ``progress`` notes what is not looked at."""
 
     def report_found(n_files: int) -> None:
         progress.stage = f"listing, {n_files:,} files found"
         report(progress)
 
-    manifests = list[str]()
-    listed = list_corpus(config.sources, config.corpus, leave_out=config.into, manifests=manifests, report=report_found)
+    manifests, overlooked = list[str](), Overlooked()
+    listed = list_corpus(config.sources, config.corpus, config.into, manifests, report_found, overlooked)
+    progress.not_looked_at = overlooked.count(listed)
     return listed, manifests
 
 

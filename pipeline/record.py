@@ -135,6 +135,8 @@ class Progress:
     """Of the unchanged files, those whose metadata is written anew."""
     notes: tuple[str, ...] = ()
     """What a person should know of the metadata, a line each."""
+    not_looked_at: dict[str, int] = field(default_factory=dict)
+    """What the sources have besides: how many files of which extension (``overlooked.Overlooked.count``)."""
     n_deleted: int = 0
     """Files of the index that are no longer there."""
     n_clips: int = 0
@@ -178,12 +180,18 @@ class Progress:
 
 
 def find_shortfall(progress: Progress, max_failed_fraction: float) -> str | None:
-    """What a run that came to its end has left undone, or why it counts as failed; None if it is complete."""
+    """What a run that came to its end has left undone, or why it counts as failed; None if it is complete.
+
+    A run counts as failed where nothing can be searched in the end: all files failed, now or before.
+    """
     found = []
     if progress.unpublished:
         n_files = progress.n_files - progress.n_done
         found.append(f"{n_files} files are left, run again: {progress.unpublished[0]}")
-    if progress.failed_fraction > max_failed_fraction:
+    if progress.n_files and progress.failed_fraction == 1:
+        files = "the only file" if progress.n_files == 1 else f"all {progress.n_files} files"
+        found.append(f"{files} failed, so nothing is indexed: see `earshot failures {progress.index}`")
+    elif progress.failed_fraction > max_failed_fraction:
         allowed = f"run.max_failed_fraction allows {max_failed_fraction:.1%}"
         found.append(f"{progress.failed_fraction:.1%} of the files failed, {allowed}")
     if progress.held_back:
@@ -238,6 +246,8 @@ class Record:
     stages: dict[str, StageRecord]
     bottleneck: str | None
     """The stage whose workers are busiest."""
+    not_looked_at: dict[str, int] = field(default_factory=dict)
+    """What the sources have besides their files of audio: how many of which extension, how many hidden, and links."""
 
 
 def make_record(
@@ -282,6 +292,7 @@ def make_record(
         failures=dict(progress.reasons),
         stages=stages,
         bottleneck=max(busy, key=lambda stage: busy[stage]) if busy else None,
+        not_looked_at=progress.not_looked_at,
     )
 
 

@@ -242,13 +242,18 @@ def _list_folder(store: Any, path: str) -> Iterator[list[Info]]:
 
 
 def list_files(
-    url: str, *, hidden: bool, enter: Callable[[str], bool]
+    url: str,
+    *,
+    hidden: bool,
+    enter: Callable[[str], bool],
+    overlook: Callable[[str], None] = lambda url: None,
 ) -> Iterator[tuple[str, tuple[int, int] | Exception, bool]]:
     """What a URL names: a file, the files in a folder and all below it, or what a pattern matches.
 
     Args:
         hidden: also what has a name that begins with a dot, save where the URL names it so, or its pattern does.
         enter: whether a folder is entered, by its URL.
+        overlook: told of what is left out as it is hidden, by its URL.
 
     Yields:
         A file's URL, with its size and time; or a folder's, with why it cannot be listed. And whether the URL names or
@@ -262,7 +267,7 @@ def list_files(
         if found["type"] != "directory":
             yield store.unstrip_protocol(found["name"]), _measure(found), True
         elif enter(store.unstrip_protocol(found["name"].rstrip("/"))):
-            for below, described in _walk(store, found["name"], hidden=hidden, enter=enter):
+            for below, described in _walk(store, found["name"], hidden=hidden, enter=enter, overlook=overlook):
                 yield below, described, False
 
 
@@ -306,7 +311,7 @@ def _is_folder(store: Any, name: str) -> bool:
 
 
 def _walk(
-    store: Any, folder: str, *, hidden: bool, enter: Callable[[str], bool]
+    store: Any, folder: str, *, hidden: bool, enter: Callable[[str], bool], overlook: Callable[[str], None]
 ) -> Iterator[tuple[str, tuple[int, int] | Exception]]:
     def list_one(path: str) -> list[tuple[str, tuple[int, int] | None]] | Exception:
         """Names with size and time; of folders None."""
@@ -330,9 +335,12 @@ def _walk(
                     yield store.unstrip_protocol(path), children
                     continue
                 for name, described in children:
-                    if name == path.rstrip("/") or (not hidden and is_hidden(name.rsplit("/", 1)[-1])):
+                    if name == path.rstrip("/"):
                         continue  # a folder may hold an object of its own name
                     url = str(store.unstrip_protocol(name))
+                    if not hidden and is_hidden(name.rsplit("/", 1)[-1]):
+                        overlook(url)
+                        continue
                     if described is not None:
                         yield url, described
                     elif enter(url):

@@ -275,3 +275,43 @@ def test_metadata_is_asked_for_where_sounds_are(corpus: KnownCorpus, call: Call)
         code, out, err = call(*command, "--where", "mik = 'H5'")
         assert code == 2
         assert re.fullmatch(r"earshot: --where \"mik = 'H5'\": .*\(columns: .*, mic, Take No, day\)\n", err)
+
+
+def test_every_run_says_what_it_does_not_look_at(corpus: KnownCorpus, call: Call) -> None:
+    into, expected = corpus.config.into, {".txt": 2, "without an extension": 1, "hidden": 1}
+    for name in ("notes.txt", "sub/more.TXT", "README", ".DS_Store"):
+        (corpus.folder / name).write_text("no sound")
+    line = "not looked at: 2 .txt, 1 without an extension (corpus.extensions chooses), 1 hidden (corpus.hidden)"
+    assert lines(call("info", into, "--json")[1])[0]["not_looked_at"] == {}
+    assert line in call("plan", into)[1].splitlines()
+    assert lines(call("plan", into, "--json")[1])[-1]["not_looked_at"] == expected
+    assert line in call("reindex", into)[1].splitlines()
+    assert lines(call("index", corpus.folder, "--into", into, "--json")[1])[-1]["not_looked_at"] == expected
+    assert lines(call("info", into, "--json")[1])[0]["not_looked_at"] == expected
+    assert re.search(r"not_looked_at +2 \.txt, 1 without an extension", call("info", into)[1])
+    assert lines(call("status", into, "--json")[1])[0]["record"]["not_looked_at"] == expected
+    (Path(into) / "run.json").unlink()
+    assert lines(call("info", into, "--json")[1])[0]["not_looked_at"] is None
+
+
+def test_a_run_after_which_nothing_is_indexed_has_failed(corpus: KnownCorpus, call: Call) -> None:
+    folder, into = corpus.root / "broken", corpus.root / "other"
+    folder.mkdir()
+    for name in ("a.wav", "b.mp3"):
+        (folder / name).write_text(f"no sound in {name}")
+    said = rf"earshot: {into}: all 2 files failed, so nothing is indexed: see `earshot failures {into}`\n"
+    for command in (["index", folder, "--into", into], ["reindex", into], ["reindex", into, "--rebuild"]):
+        code, out, err = call(*command)
+        assert code == 1, command
+        assert re.search(said, err)
+        assert out.startswith("2 files: 0 indexed")
+        record = lines(call("status", into, "--json")[1])[0]["record"]
+        assert (record["state"], record["n_files"]) == ("failed", 2)
+        assert record["error"].startswith("all 2 files failed")
+    (folder / "b.mp3").unlink()
+    assert "the only file failed" in call("reindex", into)[2]
+    (folder / "c.wav").write_bytes((corpus.folder / "moved.wav").read_bytes())
+    assert call("reindex", into)[0] == 0  # one of two is indexed now
+    assert call("reindex", into)[0] == 0  # and stays so
+    (folder / "c.wav").write_text("no sound any more")
+    assert call("reindex", into)[0] == 1

@@ -359,6 +359,33 @@ def test_a_run_with_too_many_failures_has_failed(tmp_path: Path) -> None:
     assert (record.state, record.error) == ("failed", "50.0% of the files failed, run.max_failed_fraction allows 40.0%")
 
 
+@pytest.mark.parametrize(
+    ("counts", "said"),
+    [
+        ({"n_files": 3, "n_failed": 2, "n_failed_before": 1}, "all 3 files failed, so nothing is indexed"),
+        ({"n_files": 1, "n_failed_before": 1}, "the only file failed"),
+        ({"n_files": 3, "n_failed": 2, "n_unchanged": 1}, None),
+        ({"n_files": 3, "n_unchanged": 3}, None),
+        ({"n_files": 0, "n_deleted": 3}, None),
+    ],
+)
+def test_a_run_after_which_nothing_is_indexed_has_failed(counts: dict[str, int], said: str | None) -> None:
+    found = find_shortfall(Progress(index="/ix", **counts), 1.0)  # type: ignore[arg-type]
+    assert (found or "").startswith(said or "")
+    assert (found is None) == (said is None)
+
+
+def test_a_record_of_before_is_read(tmp_path: Path) -> None:
+    """Those that were written before they said what was not looked at."""
+    write_record(str(tmp_path), make_record(halfway()))
+    values = json.loads((tmp_path / "run.json").read_text())
+    del values["not_looked_at"]
+    (tmp_path / "run.json").write_text(json.dumps(values))
+    record = read_record(str(tmp_path))
+    assert record is not None
+    assert record.not_looked_at == {}
+
+
 # --- kept by a run ----------------------------------------------------------------------------------------------------
 
 
