@@ -98,7 +98,7 @@ def _read_seconds(path: str, table: pa.Table, name: str, n_before: int) -> list[
     seconds: list[float | None] = []
     for number, text in enumerate(texts, start=n_before + 1):
         try:
-            at_s = None if text is None else float(text)
+            at_s = float(text) if text and text.strip() else None
         except ValueError:
             at_s = math.nan
         if at_s is not None and not 0 <= at_s < math.inf:

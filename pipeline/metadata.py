@@ -23,7 +23,7 @@ from pipeline.manifest import COLUMNS, name_files
 from pipeline.members import is_table, shards_of
 from pipeline.ranges import split_uri
 from pipeline.read import one_line
-from pipeline.sheet import check_once, is_csv, read_sheet
+from pipeline.sheet import check_once, clean_name, is_csv, read_sheet
 
 TABLES_AT_ONCE = 16
 """Tables with audio that are read at once: that waits for disks and servers, not for cores."""
@@ -257,8 +257,9 @@ def _read_rows(shard: str, here: pa.Table, config: CorpusConfig) -> Sheet:
     """
 
     def is_kept(column: pa.Field) -> bool:
-        is_storable = _stored_type(column.type) is not None and not _refuse_name(column.name, ())
-        return is_storable and column.name not in COLUMNS and _is_wanted(column.name, config)
+        name = clean_name(column.name)
+        is_storable = _stored_type(column.type) is not None and not _refuse_name(name, ())
+        return is_storable and name not in COLUMNS and _is_wanted(name, config)
 
     try:
         table = rows.read_columns(shard, is_kept).take(here["offset"])
@@ -266,7 +267,7 @@ def _read_rows(shard: str, here: pa.Table, config: CorpusConfig) -> Sheet:
         return Sheet(shard, here.select(["uri"]), (f"{shard}: its metadata cannot be read: {one_line(error)}",))
     kept: dict[str, pa.ChunkedArray] = {}
     notes = []
-    for name, column in zip(table.column_names, table.columns, strict=True):
+    for name, column in zip(map(clean_name, table.column_names), table.columns, strict=True):
         if not _refuse_name(name, kept):
             try:
                 kept[name] = _normal(shard, name, column)

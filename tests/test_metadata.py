@@ -144,6 +144,24 @@ def test_a_sidecar_says_something_of_files_in_folders_and_shards(tmp_path: Path)
     assert read_config(config.into).corpus.metadata == str(sidecar)
 
 
+def test_blanks_around_the_names_of_columns_do_not_matter(tmp_path: Path) -> None:
+    folder = tmp_path / "in"
+    folder.mkdir()
+    (folder / "a.wav").write_bytes(content(1).read_bytes())
+    sidecar = tmp_path / "about.csv"
+    sidecar.write_text('uri, mic, "take" , at\nin/a.wav,007,12,12:30\n')
+    manifest = tmp_path / "list.tsv"
+    manifest.write_text("uri\t mic\nin/a.wav\tH5\n")
+    config = configure(tmp_path, folder, manifest, metadata=str(sidecar), columns=["mic", "take", "at"])
+    index(config)
+    assert columns(config) == {"mic": pa.string(), "take": pa.int64(), "at": pa.string()}
+    assert values(config) == {"a.wav": {"mic": "007", "take": 12, "at": "12:30"}}
+    pq.write_table(pa.table({" mic ": ["H6"], "audio": [content(3).read_bytes()]}), tmp_path / "t.parquet")
+    config = configure(tmp_path / "other", tmp_path / "t.parquet")
+    index(config)
+    assert values(config) == {"t.parquet#0": {"mic": "H6"}}
+
+
 def test_a_sidecar_of_other_files_is_refused(tmp_path: Path) -> None:
     folder = fill(tmp_path / "in")
     sidecar = folder / "about.csv"

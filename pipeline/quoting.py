@@ -1,0 +1,92 @@
+"""Whether the cells of a table that is text are quoted: a quote that is not closed would swallow the rows behind it.
+
+In CSV a cell that begins with a quote is quoted (RFC 4180). Tab-separated text comes in two ways: spreadsheets quote as
+in CSV; to other programs a quote is a letter like any other, and tabs and line breaks are only between cells. It counts
+as quoted where every cell that begins with a quote ends with one.
+"""
+
+import re
+
+from pipeline.errors import CorpusError
+
+_CLOSED = rb'"(?:[^"]++|"")*+"'
+_SHOWN_BYTES = 30
+
+
+def is_quoted(path: str, data: bytes, mark: str) -> bool:
+    """Whether cells that begin with a quote are quoted.
+
+    Args:
+        path: for messages. data: UTF-8. mark: what is between cells, a comma or a tab.
+
+    Raises:
+        CorpusError: a quote is not closed in its cell.
+    """
+    if b'"' not in data or not _find_opening(mark).search(_without_quoted(data, mark)):
+        return True
+    return _check_tabs(path, data) if mark == "\t" else _check_commas(path, data)
+
+
+def _find_opening(mark: str) -> re.Pattern[bytes]:
+    """A quote that a cell begins with, in group 2; what is before it, in group 1."""
+    return re.compile(rb'(\A(?:\xef\xbb\xbf)?|[%b\r\n])(")' % mark.encode())
+
+
+def _without_quoted(data: bytes, mark: str) -> bytes:
+    """The text, without the cells that are quoted as they should be."""
+
+    def empty(cell: re.Match[bytes]) -> bytes:
+        # With both a tab and a line break in it, it is rather the rows behind a quote that is not closed.
+        is_rows = b"\t" in cell[2] and (b"\n" in cell[2] or b"\r" in cell[2])
+        return cell[0] if is_rows else cell[1]
+
+    quoted = re.compile(rb"(\A(?:\xef\xbb\xbf)?|[%b\r\n])(%b)(?=[%b\r\n]|\Z)" % (mark.encode(), _CLOSED, mark.encode()))
+    return quoted.sub(empty if mark == "\t" else rb"\1", data)
+
+
+def _check_tabs(path: str, data: bytes) -> bool:
+    """False: not quoted, as a quote is closed before its cell ends, like in ``"Yes," he said``.
+
+    Raises:
+        CorpusError: a cell has a quote at its beginning and an odd number of them.
+    """
+    for opening in _find_opening("\t").finditer(data):
+        begin = opening.start(2)
+        end = re.compile(rb"[\t\r\n]|\Z").search(data, begin)
+        if end is not None and data.count(b'"', begin, end.start()) % 2:
+            raise _unclosed(path, data, begin, "\t")
+    return False
+
+
+def _check_commas(path: str, data: bytes) -> bool:
+    """True: what follows a closed quote in a cell, as in ``"Weird Al" Yankovic``, costs no row.
+
+    Raises:
+        CorpusError: a quote is closed nowhere, or in the middle of another line.
+    """
+    opening, closed, at = _find_opening(","), re.compile(_CLOSED), 0
+    while found := opening.search(data, at):
+        begin = found.start(2)
+        quoted = closed.match(data, begin)
+        if quoted is None:
+            raise _unclosed(path, data, begin, ",")
+        at = quoted.end()
+        if data[at : at + 1] not in (b"", b",", b"\r", b"\n") and re.search(rb"[\r\n]", quoted[0]):
+            raise _unclosed(path, data, begin, ",")
+    return True
+
+
+def _unclosed(path: str, data: bytes, begin: int, mark: str) -> CorpusError:
+    cell = re.split(rb"[%b\r\n]" % mark.encode(), data[begin : begin + _SHOWN_BYTES], maxsplit=1)[0]
+    line = data.count(b"\n", 0, begin) + 1
+    return CorpusError(
+        f"{path}: line {line}: the cell {show_bytes(cell)} begins with a quote that is not closed in it: end it with"
+        " another one, or take the first one away; a quote of the text itself is written twice, in a cell in quotes"
+    )
+
+
+def show_bytes(cell: bytes) -> str:
+    """A piece of text for a message, in quotes; whatever cannot be printed is escaped."""
+    text = cell.decode(errors="backslashreplace")
+    shown = "".join(letter if letter.isprintable() else f"\\x{ord(letter):02x}" for letter in text)
+    return f"'{shown}'"
