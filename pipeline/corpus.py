@@ -496,7 +496,7 @@ def _describe(path: str, gone: str = "gone since its folder was listed") -> Row:
         return _row(path, reason="vanished" if is_gone else "unreadable", message=message)
     if not stat.S_ISREG(status.st_mode):
         return _row(path, reason="unreadable", message="is no regular file")
-    return _row(path, status.st_size, status.st_mtime_ns)
+    return _row(path, status.st_size, storage.modified_ns(status))
 
 
 def _named(row: Row) -> Row:

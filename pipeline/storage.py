@@ -43,6 +43,9 @@ _CHAIN = re.compile(r"::[A-Za-z][A-Za-z0-9+.-]+://")
 _BLOCK_BYTES = 4 * 2**20
 _FINAL = (FileNotFoundError, PermissionError, NotADirectoryError, IsADirectoryError, FileExistsError)
 _FINAL_NAMES = ("NoCredentialsError", "PartialCredentialsError", "ProfileNotFound", "ParamValidationError")
+_MOST_S = 2**63 // 10**9 - 1
+"""Seconds of which the nanoseconds fit in a column."""
+
 _TIMES = ("LastModified", "last_modified", "Last-Modified", "mtime", "updated", "modified", "created")
 
 
@@ -107,16 +110,26 @@ def describe(path: str) -> tuple[int, int]:
     """
     if not is_url(path):
         status = os.stat(path)
-        return status.st_size, status.st_mtime_ns
+        return status.st_size, modified_ns(status)
     store, name = find(path)
     return _measure(retried(store.info, name))
 
 
+def modified_ns(status: os.stat_result) -> int:
+    """When a file was modified, in nanoseconds: a time that fits in no column becomes the nearest one that does. Clocks
+    that were never set, and archives, make files of the year 2300."""
+    return max(-(2**63), min(status.st_mtime_ns, 2**63 - 1))
+
+
 def _measure(info: Info) -> tuple[int, int]:
     found = next((info[key] for key in _TIMES if info.get(key) is not None), 0)
-    if isinstance(found, str):
-        found = _read_time(found)
-    seconds = int(found.timestamp() if isinstance(found, dt.datetime) else found)
+    try:
+        if isinstance(found, str):
+            found = _read_time(found)
+        seconds = int(found.timestamp() if isinstance(found, dt.datetime) else found)
+    except (ValueError, OverflowError):  # of no use: as where a store tells none
+        seconds = 0
+    seconds = max(-_MOST_S, min(seconds, _MOST_S))
     version = str(next((info[key] for key in ("ETag", "etag", "md5Hash") if info.get(key)), ""))
     below = int(hashlib.sha256(version.encode()).hexdigest()[:12], 16) % 10**9 if version else 0
     return int(info.get("size") or 0), seconds * 10**9 + below

@@ -9,6 +9,7 @@ import pytest
 from hypothesis import HealthCheck, given, settings
 from hypothesis import strategies as st
 
+from pipeline import storage
 from pipeline.config import CorpusConfig
 from pipeline.corpus import list_corpus
 from pipeline.errors import CorpusError
@@ -59,6 +60,19 @@ def test_row_says_where_how_big_and_when(tmp_path: Path) -> None:
     )
     expected |= dict(reason=None, message=None, closed=False)
     assert rows(tmp_path) == [expected]
+
+
+@pytest.mark.parametrize("year", [-9999, 0, 1600, 1901, 2262, 2300, 9999])
+def test_times_that_fit_in_no_column_are_the_nearest_that_do(tmp_path: Path, year: int) -> None:
+    path = touch(tmp_path / "a.wav")
+    seconds = round((year - 1970) * 31_556_952)
+    try:
+        os.utime(path, ns=(seconds * 10**9, seconds * 10**9))
+    except (OSError, OverflowError):
+        pytest.skip("no file has such a time here")
+    wanted = path.stat().st_mtime_ns  # where a file system has no such times, it has another one
+    [row] = rows(tmp_path)
+    assert row["modified_ns"] == max(-(2**63), min(wanted, 2**63 - 1)) == storage.describe(str(path))[1]
 
 
 def test_extensions_are_overridden(tree: Path) -> None:

@@ -417,6 +417,19 @@ def test_every_member_is_a_row_whatever_it_is_called(tmp_path: Path) -> None:
         assert isinstance(find(uri)[0], Place)
 
 
+@pytest.mark.parametrize("year", [-9999, 2300])
+def test_files_and_shards_of_any_year_are_unchanged_in_the_next_run(tmp_path: Path, year: int) -> None:
+    shard = write_shard(tmp_path / "in" / "s.tar", sounds(1, 3))
+    (path := tmp_path / "in" / "a.wav").write_bytes(content(4).read_bytes())
+    for each in (shard, path):
+        os.utime(each, ns=(0, (year - 1970) * 31_556_952 * 10**9))
+    config = configure(tmp_path, shard, path)
+    assert index(config).n_windows > 0
+    assert [row[2] for row in live(config.into)["files"]] == [None] * 3
+    assert plan_corpus(config).n_unchanged == 3
+    assert index(config).n_windows == 0
+
+
 def test_manifests_name_members_as_they_are_called(tmp_path: Path) -> None:
     shard = write_shard(
         tmp_path / "s.tar", [(name, b"sound") for name in ["../x.wav", "./../x.wav", "/x.wav", "a//b.wav"]]
