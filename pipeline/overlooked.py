@@ -6,11 +6,12 @@ of must not go by without a word.
 
 import threading
 from array import array
-from collections.abc import Mapping
+from collections.abc import Iterator, Mapping
 from itertools import chain
 
 import numpy as np
 import pyarrow as pa
+import pyarrow.compute as pc
 
 from pipeline.ranges import recording_of
 
@@ -60,14 +61,18 @@ class Overlooked:
         uris, first = np.unique(np.array(self._uris, np.int64), return_index=True)
         if not len(uris):
             return {}
-        known = (hash(recording_of(row)) for batch in listed.to_batches() for row in batch.select(_NAMES).to_pylist())
-        looked_at = np.fromiter(chain(known, self._looked_at), np.int64)
+        looked_at = np.fromiter(chain(map(hash, _recordings(listed)), self._looked_at), np.int64)
         numbers = np.array(self._of_kind, np.int64)[first[~np.isin(uris, looked_at)]]
         counts = np.bincount(numbers, minlength=len(self._kinds)).tolist()
         return _order({kind: counts[number] for kind, number in self._kinds.items() if counts[number]})
 
 
-_NAMES = ["uri", "start_s", "end_s"]
+def _recordings(listed: pa.Table) -> Iterator[str]:
+    """The uris of the recordings that files of a LISTED table are, or are ranges of."""
+    is_range = pc.or_(pc.is_valid(listed["start_s"]), pc.is_valid(listed["end_s"]))
+    yield from map(recording_of, listed.filter(is_range).select(["uri", "start_s", "end_s"]).to_pylist())
+    for chunk in listed["uri"].filter(pc.invert(is_range)).chunks:
+        yield from chunk.to_pylist()
 
 
 def _order(counts: dict[str, int]) -> dict[str, int]:

@@ -226,7 +226,7 @@ def test_a_quote_that_is_not_closed_is_told_by_its_line(tmp_path: Path, name: st
     assert "\n" not in str(raised.value)
 
 
-TITLES = {
+TITLES: dict[str, tuple[str, list[str | None]]] = {
     "quoted.tsv": (
         '"Heroes"\t"a ""b"" c"\t""\t"line\nbreak"\t"a\ttab"\t12"',
         ["Heroes", 'a "b" c', None, "line\nbreak", "a\ttab", '12"'],
