@@ -9,6 +9,9 @@ from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
 from typing import Any
 
+from pipeline.ranges import split_uri
+from pipeline.raw import raw_of
+
 
 @dataclass(frozen=True)
 class Mend:
@@ -24,7 +27,13 @@ class Mend:
 COLUMNS = ("uri", "status", "stage", "reason", "codec", "decoder")
 """What a mend may look at."""
 
-MENDS: tuple[Mend, ...] = ()
+
+def _has_no_header(row: Mapping[str, Any]) -> bool:
+    """Whether the name of a file says how to read it; it may be the name of a range."""
+    return any(raw_of(recording) for recording in (row["uri"], split_uri(row["uri"])[0]))
+
+
+MENDS: tuple[Mend, ...] = (Mend(2, "G.722 and GSM without a header are read by their extension", _has_no_header),)
 """By version, ascending."""
 
 DECODER = max((mend.version for mend in MENDS), default=1)

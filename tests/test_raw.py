@@ -6,20 +6,23 @@ from pathlib import Path
 from typing import Any
 
 import numpy as np
+import pyarrow as pa
 import pytest
 
-from pipeline import schema
-from pipeline.audit import audit, compare
+from pipeline import schema, store
+from pipeline.audit import audit
 from pipeline.config import Config, DecodeConfig, make_config
+from pipeline.corpus import list_corpus
 from pipeline.decode import decode_all, hash_file, open_audio
+from pipeline.encode_again import compare
 from pipeline.errors import FileFailure
-from pipeline.ledger import empty_row
+from pipeline.ledger import Ledger, empty_row
 from pipeline.members import find_member
-from pipeline.plan import Choice
+from pipeline.plan import Choice, make_plan
 from pipeline.prepare import plan_corpus
 from pipeline.ranges import Range
 from pipeline.raw import RAW, raw_of
-from pipeline.read import find
+from pipeline.read import find, probe_file
 from pipeline.run import index_corpus
 from pipeline.stages import decode_batch
 from tests.contents import SECTIONS, live, read
@@ -131,7 +134,7 @@ def test_the_same_bytes_under_two_names_are_two_audios(tmp_path: Path) -> None:
     assert files["a.g722"]["codec"] == "adpcm_g722"
     assert files["d.gsm"]["audio_id"] != files["d.wav"]["audio_id"]
     assert files["d.gsm"]["codec"] == files["d.wav"]["codec"] == "pcm_s16"
-    assert compare(config.into, 10, WideEncoder()) == []
+    assert compare(config.into, WideEncoder(), 10).findings == []
     before = live(config.into)
     for choice in (Choice(), Choice(check_content=True)):
         assert index(config, choice).n_unchanged == 6
@@ -175,7 +178,7 @@ def test_ranges_and_members_are_read_by_it_too(tmp_path: Path) -> None:
     assert durations_s["s.tar#a.g722#2"] == pytest.approx(1.0, abs=0.01)
     assert files["a.g722"]["audio_id"] == files["s.tar#a.g722"]["audio_id"]
     assert files["a.g722#t=0.5,1.5"]["audio_id"] == files["s.tar#a.g722#t=0.5,1.5"]["audio_id"]
-    assert compare(config.into, 10, WideEncoder()) == []
+    assert compare(config.into, WideEncoder(), 10).findings == []
     assert find(f"{shard}#a.g722#2#t=0.25,1")[1:] == (Range(0.25, 1.0), RAW["g722"])
 
 
@@ -213,3 +216,25 @@ def test_rows_of_the_ledger_are_known_by_it(tmp_path: Path) -> None:
     path.write_bytes(SOUNDS["g722"])
     row = empty_row(str(path), schema.make_audio_id(hash_file(path), raw="raw=g722,16000"))
     assert row["file_id"] != empty_row(str(path), schema.make_audio_id(hash_file(path)))["file_id"]
+
+
+def test_files_that_were_judged_before_there_were_conventions_are_read_anew(tmp_path: Path) -> None:
+    (tmp_path / "a.gsm").write_bytes(SOUNDS["gsm"])
+    (tmp_path / "b.wav").write_bytes(encode("wav_s16", tone(1.0, 48_000), 48_000))
+    manifest = tmp_path / "list.csv"
+    manifest.write_text("uri,start_s\na.gsm,1\na.gsm,\nb.wav,\n")
+    config = configure(tmp_path, manifest)
+    index(config)
+    files = store.read_files(config.into).select(schema.FILES.names)
+    at = files.schema.get_field_index("decoder")
+    before = files.set_column(at, files.schema.field(at), pa.nulls(len(files), pa.int32()))
+
+    def plan(files: pa.Table) -> dict[str, str]:
+        listed = list_corpus(list(config.sources))
+        made = make_plan(
+            listed, Ledger(files), batch_s=2.0, run_id="0" * 32, hash_file=hash_file, probe_file=probe_file
+        )
+        return {Path(uri).name: action for uri, action, _ in made.actions}
+
+    assert plan(before) == {"a.gsm": "mended", "a.gsm#t=1": "mended", "b.wav": "unchanged"}
+    assert set(plan(files).values()) == {"unchanged"}
