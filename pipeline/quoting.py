@@ -50,11 +50,9 @@ def _check_tabs(path: str, data: bytes) -> bool:
     Raises:
         CorpusError: a cell has a quote at its beginning and an odd number of them.
     """
-    for opening in _find_opening("\t").finditer(data):
-        begin = opening.start(2)
-        end = re.compile(rb"[\t\r\n]|\Z").search(data, begin)
-        if end is not None and data.count(b'"', begin, end.start()) % 2:
-            raise _unclosed(path, data, begin, "\t")
+    for cell in re.finditer(rb'(?:\A(?:\xef\xbb\xbf)?|[\t\r\n])("[^\t\r\n]*)', data):
+        if cell[1].count(b'"') % 2:
+            raise _unclosed(path, data, cell.start(1), "\t")
     return False
 
 
