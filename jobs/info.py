@@ -22,6 +22,7 @@ def info(index: Path_, json: Json = False) -> None:
             **values,
             "hours": f"{values['hours']:.3f}",
             "metadata": metadata or None,
+            "with_note": values["with_note"] or None,
             "not_looked_at": not_looked_at or None,
         }
         print_table(index, ["", ""], [(name, value) for name, value in shown.items() if value is not None])

@@ -225,6 +225,7 @@ class AvReader:
 
     def __init__(self, source: Bytes, raw: Raw | None = None) -> None:
         self.trouble: str | None = None
+        self.raw = raw
         self._size_bytes = source.size_bytes
         self._known = begins_as_audio(source)
         self._at_s = 0.0  # where the next frame is due

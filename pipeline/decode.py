@@ -75,6 +75,14 @@ class AudioStream:
         self._source.close()
 
     @property
+    def note(self) -> str | None:
+        """What a person should know of the file, though nothing is wrong with it."""
+        raw = self._reader.raw if isinstance(self._reader, AvReader) else None
+        return (
+            raw and f"it has no header, and is read as {raw.name} at {raw.sample_rate_hz // 1000} kHz by its extension"
+        )
+
+    @property
     def n_samples(self) -> int | None:
         """How many samples there are, at 48 kHz, as near as can be told, where any of them can be found exactly; None
         where the file must be read from its start."""

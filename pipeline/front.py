@@ -175,6 +175,7 @@ class Index:
             **n_with,
             "clips": self._open("clips").count_rows(),
             "frames": self._open("frames").count_rows(),
+            "with_note": self._count_notes(),
             "hours": (pc.sum(indexed["duration_s"]).as_py() or 0.0) / 3600,
             "clip_model": self.settings["clip_model"]["name"],
             "frame_model": frame_model and frame_model["name"],
@@ -182,6 +183,11 @@ class Index:
             "metadata": {column.name: str(column.type) for column in self.metadata},
             "unfinished_rebuild": self._describe_rebuild(),
         }
+
+    def _count_notes(self) -> int:
+        """Indexed files of which a person should know something; format 2 had no notes."""
+        files = self._open("files")
+        return files.count_rows("status = 'indexed' AND note IS NOT NULL") if "note" in files.schema.names else 0
 
     @property
     def metadata(self) -> pa.Schema:

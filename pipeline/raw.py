@@ -13,6 +13,7 @@ from pipeline.members import extension_of
 class Raw:
     """A convention. ``str`` of it is what identifies it (``schema.make_audio_id``): it must never change."""
 
+    name: str
     format: str
     """FFmpeg's name of it."""
     sample_rate_hz: int
@@ -21,7 +22,7 @@ class Raw:
         return f"raw={self.format},{self.sample_rate_hz}"
 
 
-RAW = {"g722": Raw("g722", 16_000), "gsm": Raw("gsm", 8_000)}
+RAW = {"g722": Raw("G.722", "g722", 16_000), "gsm": Raw("GSM 06.10", "gsm", 8_000)}
 """By extension: what telephone systems write. G.722 at 64 kbit/s; GSM 06.10 full rate, frames of 33 bytes."""
 
 

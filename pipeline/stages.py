@@ -319,6 +319,7 @@ def _decode_content(
         file.check_unchanged()
         info = stream.info
         row.update(sample_rate_hz=info.sample_rate_hz, channels=info.channels, codec=info.codec)
+        row["note"] = stream.note
         row["expected_duration_s"] = file.range.within(info.expected_duration_s)
         blocks = stream.blocks(first + n_samples, stop, exactly=part != WHOLE)
         for span, samples in cut_windows(count(blocks), grid, part):

@@ -9,6 +9,7 @@ import numpy as np
 import pyarrow as pa
 import pytest
 
+import pipeline
 from pipeline import schema, store
 from pipeline.audit import audit
 from pipeline.config import Config, DecodeConfig, make_config
@@ -132,6 +133,9 @@ def test_the_same_bytes_under_two_names_are_two_audios(tmp_path: Path) -> None:
     assert {name: row["reason"] for name, row in files.items()} == {**dict.fromkeys(files), "a.wav": "not_audio"}
     assert files["a.g722"]["audio_id"] == files["b.G722"]["audio_id"] != files["a.wav"]["audio_id"]
     assert files["a.g722"]["codec"] == "adpcm_g722"
+    assert {name for name, row in files.items() if row["note"]} == {"a.g722", "b.G722", "c.gsm"}
+    assert files["c.gsm"]["note"] == "it has no header, and is read as GSM 06.10 at 8 kHz by its extension"
+    assert pipeline.open(config.into).describe()["with_note"] == 3
     assert files["d.gsm"]["audio_id"] != files["d.wav"]["audio_id"]
     assert files["d.gsm"]["codec"] == files["d.wav"]["codec"] == "pcm_s16"
     assert compare(config.into, WideEncoder(), 10).findings == []
