@@ -157,9 +157,9 @@ def list_corpus(
     found = listing.to_table()
     if not found.num_rows:
         wanted = "an audio file's extension" if config.extensions is None else f"extension {list(config.extensions)}"
-        there = f" ({said})" if (said := describe(overlooked.count(found))) else ""
+        others = f"; not looked at: {said}" if (said := describe(overlooked.count(found))) else ""
         raise CorpusError(
-            f"{', '.join(sources)}: no file with {wanted} there{there}; corpus.extensions names others, and tar,"
+            f"{', '.join(sources)}: no file with {wanted} there{others}; corpus.extensions names others, and tar,"
             " parquet or arrow for the shards in folders"
         )
     return found
