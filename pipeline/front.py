@@ -23,14 +23,16 @@ import pyarrow.compute as pc
 from pipeline import journal, schema
 from pipeline.checkpoint import ModelIdentity, read_identity
 from pipeline.config import DecodeConfig, EncodeConfig, WindowConfig
-from pipeline.encode import NonFiniteError, load_encoder, load_text_encoder, probability
+from pipeline.encode import NonFiniteError, load_encoder, probability
 from pipeline.errors import IndexMismatch, UsageError
 from pipeline.locate import Event, Levels, Rules, find_events, to_event
 from pipeline.search import Hit, find_clips, open_table, read_rows
+from pipeline.text import load_text_encoder
 from pipeline.window import HOP_SAMPLES, Waveform, cut_windows
 
 if TYPE_CHECKING:
-    from pipeline.encode import AudioEncoder, TextEncoder
+    from pipeline.encode import AudioEncoder
+    from pipeline.text import TextEncoder
 
 STATUSES = ("indexed", "failed", "deleted")
 
