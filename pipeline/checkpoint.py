@@ -131,7 +131,10 @@ class Checkpoint:
     def tokenizer_checksum(self) -> str:
         """Of what turns texts into tokens: see ``pipeline.tokenizer``."""
         config, special = (self._read(file) if (self.folder / file).exists() else {} for file in TOKENIZER_SETTINGS)
-        return checksum_tokenizer(self._read("tokenizer.json"), config, special)
+        try:
+            return checksum_tokenizer(self._read("tokenizer.json"), config, special)
+        except (TypeError, AttributeError) as error:
+            raise ModelError(f"{self.name}: tokenizer.json is no tokenizer: {one_line(error)}") from None
 
     @property
     def reads_normed_text(self) -> bool:
