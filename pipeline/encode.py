@@ -81,6 +81,11 @@ class AudioEncoder:
         self._tower.compile()
 
     @property
+    def compiled(self) -> bool:
+        """Whether that has made anything faster here."""
+        return bool(self._tower.codec.compiled or self._tower.frame_codec.compiled)
+
+    @property
     def batch_windows(self) -> float | None:
         """How many windows of 10 s a batch holds, which is fewer than asked for where those did not fit or are more
         than 64 on a GPU; None before it has been measured."""

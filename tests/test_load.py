@@ -27,7 +27,7 @@ PLANTED = "from pathlib import Path\nPath({marker!r}).write_text('ran')\nclass P
 TOKENIZER = {"auto_map": {"AutoTokenizer": ["planted.Planted", "planted.Planted"]}, "tokenizer_class": "Planted"}
 OLD_TOKENIZER = {"auto_map": ["planted.Planted", "planted.Planted"], "tokenizer_class": "Planted"}
 MODEL = {"auto_map": {"AutoConfig": "planted.Planted", "AutoModel": "planted.Planted", "AutoTokenizer": "planted.P"}}
-WAYS = {
+WAYS: dict[str, tuple[str, dict[str, Any]]] = {
     "a tokenizer": ("tokenizer_config.json", TOKENIZER),
     "a tokenizer, as once written": ("tokenizer_config.json", OLD_TOKENIZER),
     "a model": ("config.json", MODEL),
@@ -41,18 +41,12 @@ def plant(folder: Path, way: str) -> Path:
     marker = folder / "it-ran"
     (folder / "planted.py").write_text(PLANTED.format(marker=str(marker)))
     path = folder / file
-    old = json.loads(path.read_text())
-    path.write_text(
-        json.dumps(
-            {key: merge(old.get(key), value) for key, value in values.items()}
-            | {key: value for key, value in old.items() if key not in values}
-        )
-    )
+    settings = json.loads(path.read_text())
+    for key, value in values.items():
+        both = isinstance(value, dict) and isinstance(settings.get(key), dict)
+        settings[key] = settings[key] | value if both else value
+    path.write_text(json.dumps(settings))
     return marker
-
-
-def merge(old: Any, new: Any) -> Any:
-    return old | new if isinstance(old, dict) and isinstance(new, dict) else new
 
 
 def run_on_a_terminal(command: list[str], typed: str) -> tuple[int, str]:
