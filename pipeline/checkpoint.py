@@ -158,10 +158,7 @@ class Checkpoint:
         )
 
     def refuse_code(self) -> None:
-        """
-        Raises:
-            ModelError: a settings file names code to be run.
-        """
+        """Raise ``ModelError`` where a settings file names code to be run."""
         for file in ("config.json", *TOKENIZER_SETTINGS):
             if (self.folder / file).exists() and _names_code(self._read(file)):
                 raise ModelError(

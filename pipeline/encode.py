@@ -8,7 +8,8 @@ torch and transformers are imported on first use: describing a model (``read_ide
 
     >>> encoder = load_encoder(EncodeConfig(clip_model="facebook/pe-av-base", frame_model="facebook/pe-a-frame-base"))
     >>> clips, frames = encoder.encode([np.zeros(250 * 1920, np.float32)])   # (1, 1024), [(250, 1024)]
-    >>> probability(clips @ query[0], encoder.clip_identity)
+    >>> query = load_text_encoder("facebook/pe-av-base").embed(["glass breaking"])[0]  # of pipeline.text
+    >>> probability(clips @ query, encoder.clip_identity)
 """
 
 from collections.abc import Sequence

@@ -17,8 +17,9 @@ TEXT_TOWER = "modernbert"
 
 
 def load_model(checkpoint: Checkpoint, precision: str) -> Any:
-    """The complete PeAudioModel on the CPU, in evaluation mode; its ``text_model`` ends in the state that the
-    checkpoint's texts are read from.
+    """The complete PeAudioModel on the CPU, in evaluation mode.
+
+    Its ``text_model`` ends in the state that texts are read from: without the final norm, where that comes too late.
 
     Args:
         precision: ``auto`` is that of the file.
@@ -105,7 +106,8 @@ def ignored_weights(checkpoint: Checkpoint, info: dict[str, Any]) -> set[str]:
 
 
 def load_tokenizer(checkpoint: Checkpoint) -> Any:
-    """
+    """What turns texts into tokens, as transformers loads it.
+
     Raises:
         ModelError: transformers cannot load it.
     """

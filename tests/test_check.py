@@ -4,6 +4,7 @@ import json
 import os
 import subprocess
 import sys
+import warnings
 from collections.abc import Sequence
 from pathlib import Path
 from types import SimpleNamespace
@@ -197,6 +198,20 @@ def test_an_encoder_that_is_off_is_called_wrong(one: Path, encoder: Any, expecte
     # In float32 it is timed, whatever this machine is good at.
     models = EncodeConfig(clip_model=str(one), device="cpu", precision="float32")
     assert wrong({finding.what: finding for finding in check(models, encoder, timed_s=0)}) == expected
+
+
+class Uncompiled(Off):
+    def compile(self) -> None:
+        warnings.warn(
+            "encoding is slower than it could be, torch cannot compile here: no g++", RuntimeWarning, stacklevel=2
+        )
+
+
+def test_what_keeps_it_from_compiling_is_told(one: Path) -> None:
+    found = look(one, make_encoder=Uncompiled)
+    assert found["compiled"].said.endswith("torch cannot compile here: no g++")
+    assert found["compiled"].verdict == "told"
+    assert wrong(found) == []
 
 
 # ---- Meta's package
