@@ -21,8 +21,10 @@ from pathlib import Path
 import numpy as np
 import numpy.typing as npt
 import torch
-from transformers import AutoTokenizer, PeAudioModel, PreTrainedTokenizerBase
+from transformers import PeAudioModel, PreTrainedTokenizerBase
 
+from pipeline.checkpoint import find_checkpoint
+from pipeline.load import load_model, load_tokenizer
 from pipeline.memory import keep_freed_memory
 from pipeline.synth import CAPTIONS, CLASSES, DISTRACTORS, LENGTHS_S, Event, frame_targets, make_scene
 from pipeline.window import FRAME_S, Waveform, count_frames
@@ -154,7 +156,7 @@ def encode_clips(embed: Embed, clips: Sequence[Clip]) -> list[Encoded]:
 
 @torch.inference_mode()
 def encode_texts(model: PeAudioModel, tokenizer: PreTrainedTokenizerBase, texts: Sequence[str]) -> Floats:
-    """Text embeddings (texts, dim) float32; the model's own ``get_text_audio_embeds`` fails, its parts do not."""
+    """Text embeddings (texts, dim) float32, from the state that the model's ``text_model`` ends in."""
     tokens = tokenizer(list(texts), return_tensors="pt", padding=True)
     hidden = model.text_model(input_ids=tokens["input_ids"], attention_mask=tokens["attention_mask"]).last_hidden_state
     embeddings: Floats = model.text_audio_head(hidden[:, 0]).numpy()
@@ -275,8 +277,13 @@ def measure(model: PeAudioModel, tokenizer: PreTrainedTokenizerBase, exam: Exam,
 
 
 def load(checkpoint: Path) -> tuple[PeAudioModel, PreTrainedTokenizerBase]:
-    """The clip model, in evaluation mode, and its tokenizer."""
-    return PeAudioModel.from_pretrained(checkpoint).eval(), AutoTokenizer.from_pretrained(checkpoint)
+    """The clip model, in evaluation mode, and its tokenizer.
+
+    Raises:
+        ModelError: the checkpoint does not load exactly.
+    """
+    found = find_checkpoint(str(checkpoint), None)
+    return load_model(found, "float32"), load_tokenizer(found)
 
 
 def main() -> None:

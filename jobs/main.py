@@ -8,6 +8,7 @@ import typer
 from typer.exceptions import Abort, TyperException
 
 from jobs.bench.command import bench
+from jobs.check import check
 from jobs.demo import demo
 from jobs.failures import failures
 from jobs.history import history
@@ -37,7 +38,7 @@ app = typer.Typer(
 )
 for command in (
     *(demo, index, reindex, plan, query, similar, locate, info, failures, history, restore, verify, optimize),
-    *(submit, status, logs, stop, jobs, bench),
+    *(submit, status, logs, stop, jobs, bench, check),
 ):
     app.command()(command)
 

@@ -44,9 +44,10 @@ from transformers import AutoConfig, AutoTokenizer, ModernBertModel
 from transformers.utils import logging
 logging.set_verbosity_error()
 folder = sys.argv[1]
-config = AutoConfig.from_pretrained(folder).text_config
-model = ModernBertModel.from_pretrained(folder, config=config, key_mapping={{r"^text_model\\.": ""}})
-tokens = AutoTokenizer.from_pretrained(folder)([{TEXT!r}], return_tensors="pt")
+config = AutoConfig.from_pretrained(folder, trust_remote_code=False).text_config
+names = {{r"^text_model\\.": ""}}
+model = ModernBertModel.from_pretrained(folder, config=config, key_mapping=names, trust_remote_code=False)
+tokens = AutoTokenizer.from_pretrained(folder, trust_remote_code=False)([{TEXT!r}], return_tensors="pt")
 with torch.inference_mode():
     model.eval()(**tokens)
 """

@@ -30,6 +30,7 @@ in seconds, on a CPU. For real audio use Meta's checkpoints: it has never heard 
 - Made by `python -m jobs.train_tiny --seed {seed}` in {minutes:.0f} minutes, with {threads} thread(s) and {torch}.
 - {parameters:,} parameters, {megabytes:.1f} MB; 48 kHz mono, one frame per 40 ms, embeddings of 64 numbers.
 - Logit scale {scale:.2f}, bias {bias:.2f}: probability = sigmoid(scale * dot product + bias).
+- Texts are read after ModernBERT's final norm, unlike those of Meta's models: `tie_last_hidden_states` in config.json.
 
 ## What it knows
 {known}.

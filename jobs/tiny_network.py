@@ -73,6 +73,7 @@ def build_config() -> PeAudioConfig:
         max_position_embeddings=128,
         bos_token_id=special["cls_token_id"],
         eos_token_id=special["sep_token_id"],
+        tie_last_hidden_states=True,  # it learns from the state after the final norm, which transformers reads by this
         **special,
     )
     return PeAudioConfig(text_config=text.to_dict(), audio_config=audio.to_dict())

@@ -16,6 +16,7 @@ from typing import Any
 import numpy as np
 
 from pipeline.errors import ModelError
+from pipeline.tokenizer import checksum_tokenizer
 
 BUNDLED = "earshot-tiny"
 """The model that comes with the project, in ``models/`` beside this file."""
@@ -34,6 +35,9 @@ HUB_FILES = (
 )
 """What is fetched of a hub repository, and nothing else: no ``.bin`` copies, no original checkpoints."""
 
+TOKENIZER_SETTINGS = ("tokenizer_config.json", "special_tokens_map.json")
+"""Beside tokenizer.json, where they are there."""
+
 SAMPLE_BYTES = 4096
 """Read at each of three places of a tensor for the checksum."""
 
@@ -51,6 +55,8 @@ class ModelIdentity:
     dimension: int
     logit_scale: float
     logit_bias: float
+    tokenizer: str | None = None
+    """Checksum of what turns texts into tokens; None in indexes made before there was one."""
 
     def to_dict(self) -> dict[str, Any]:
         return asdict(self)
@@ -86,7 +92,7 @@ class Checkpoint:
 
     @cached_property
     def settings(self) -> dict[str, Any]:
-        settings = _read_json(self.folder / "config.json", self.name)
+        settings = self._read("config.json")
         if settings.get("model_type") not in MODEL_TYPES:
             found = settings.get("model_type")
             raise ModelError(f"{self.name}: is a model of type {found}, not PE-Audio ({' or '.join(MODEL_TYPES)})")
@@ -96,7 +102,7 @@ class Checkpoint:
     def tensors(self) -> dict[str, Tensor]:
         index = self.folder / "model.safetensors.index.json"
         if index.exists() and not (self.folder / "model.safetensors").exists():
-            files = sorted(set(_read_json(index, self.name).get("weight_map", {}).values()))
+            files = sorted(set(self._read(index.name).get("weight_map", {}).values()))
         else:
             files = ["model.safetensors"]
         return {name: tensor for file in files for name, tensor in _read_header(self.folder / file, self.name)}
@@ -122,6 +128,24 @@ class Checkpoint:
         return digest.hexdigest()
 
     @cached_property
+    def tokenizer_checksum(self) -> str:
+        """Of what turns texts into tokens: see ``pipeline.tokenizer``."""
+        config, special = (self._read(file) if (self.folder / file).exists() else {} for file in TOKENIZER_SETTINGS)
+        try:
+            return checksum_tokenizer(self._read("tokenizer.json"), config, special)
+        except (TypeError, AttributeError) as error:
+            raise ModelError(f"{self.name}: tokenizer.json is no tokenizer: {one_line(error)}") from None
+
+    @property
+    def reads_normed_text(self) -> bool:
+        """Whether texts are read from ModernBERT's last state after its final norm; see ``pipeline.text``."""
+        text = self.settings.get("text_config")
+        value = text.get(_TEXT_STATE) if isinstance(text, dict) else None
+        if not (value is None or isinstance(value, bool)):
+            raise ModelError(f"{self.name}: config.json: text_config.{_TEXT_STATE} is {value!r}, not true or false")
+        return value is True
+
+    @cached_property
     def identity(self) -> ModelIdentity:
         return ModelIdentity(
             name=self.name,
@@ -130,7 +154,20 @@ class Checkpoint:
             dimension=self._tensor("audio_head.proj.weight").shape[0],
             logit_scale=_read_number(self._tensor("text_audio_logit_scale")),
             logit_bias=_read_number(self._tensor("text_audio_logit_bias")),
+            tokenizer=self.tokenizer_checksum,
         )
+
+    def refuse_code(self) -> None:
+        """Raise ``ModelError`` where a settings file names code to be run."""
+        for file in ("config.json", *TOKENIZER_SETTINGS):
+            if (self.folder / file).exists() and _names_code(self._read(file)):
+                raise ModelError(
+                    f"{self.name}: {file} names code to run (`auto_map`), and Earshot runs none of a model; if it is a"
+                    " plain PE-Audio all the same, delete that entry"
+                )
+
+    def _read(self, file: str) -> dict[str, Any]:
+        return _read_json(self.folder / file, self.name)
 
     def _tensor(self, key: str) -> Tensor:
         found = self.tensors.get(key) or self.tensors.get(f"audio_model.{key}")
@@ -143,10 +180,25 @@ class Checkpoint:
 _PROVENANCE = frozenset({"_name_or_path", "architectures", "dtype", "torch_dtype", "transformers_version"})
 
 
+_TEXT_STATE = "tie_last_hidden_states"
+"""A setting of the text tower. It may be added to a checkpoint on the hub, and says nothing about sounds' vectors."""
+
+
 def _without_provenance(settings: Any) -> Any:
     if not isinstance(settings, dict):
         return settings
-    return {key: _without_provenance(value) for key, value in settings.items() if key not in _PROVENANCE}
+    return {
+        key: _without_provenance(value)
+        for key, value in settings.items()
+        if key not in _PROVENANCE and key != _TEXT_STATE
+    }
+
+
+def _names_code(settings: Any) -> bool:
+    """Whether an ``auto_map`` stands anywhere in a settings file: transformers looks for it at several levels."""
+    if isinstance(settings, list):
+        return any(map(_names_code, settings))
+    return isinstance(settings, dict) and (bool(settings.get("auto_map")) or any(map(_names_code, settings.values())))
 
 
 def find_checkpoint(name: str, revision: str | None) -> Checkpoint:
@@ -163,6 +215,7 @@ def find_checkpoint(name: str, revision: str | None) -> Checkpoint:
     missing = _missing_files(checkpoint.folder)
     if missing:
         raise ModelError(f"{checkpoint.name}: the model has no {' and no '.join(missing)}")
+    checkpoint.refuse_code()
     return checkpoint
 
 

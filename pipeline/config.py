@@ -292,7 +292,7 @@ def index_settings(config: Config, clip_model: dict[str, Any], frame_model: dict
 
 
 def check_settings(path: str, stored: dict[str, Any], wanted: dict[str, Any]) -> None:
-    """Compare the settings of an index with those of a run. A model is its weights, wherever they lie.
+    """Compare the settings of an index with those of a run. A model is its weights and tokenizer, wherever they lie.
 
     Raises:
         IndexMismatch: naming each difference.
@@ -309,6 +309,12 @@ def differences(stored: dict[str, Any], wanted: dict[str, Any]) -> list[str]:
     for key in ("clip_model", "frame_model"):
         if _weights(stored[key]) != _weights(wanted[key]):
             found.append(f"{key} {_name(stored[key])}, not {_name(wanted[key])}")
+        elif (tokenizer := _tokenizer(stored[key])) and tokenizer != (other := _tokenizer(wanted[key])):
+            # Sounds get the same vectors, but the same words would be others than when the index was made.
+            found.append(
+                f"{key} {stored[key]['name']} and its tokenizer ({tokenizer[:8]}), not that of {wanted[key]['name']}"
+                f" ({str(other)[:8]}), whose weights are the same"
+            )
     for key in ("window", "decode", "frames"):
         if stored[key] != wanted[key]:
             found.append(f"{key} {stored[key]}, not {wanted[key]}")
@@ -316,7 +322,12 @@ def differences(stored: dict[str, Any], wanted: dict[str, Any]) -> list[str]:
 
 
 def _weights(model: dict[str, Any] | None) -> Any:
-    return model and {key: value for key, value in model.items() if key not in ("name", "revision")}
+    return model and {key: value for key, value in model.items() if key not in ("name", "revision", "tokenizer")}
+
+
+def _tokenizer(model: dict[str, Any] | None) -> str | None:
+    """None where an index was made before its tokenizer was stored: it is taken for any then."""
+    return model.get("tokenizer") if model else None
 
 
 def _name(model: dict[str, Any] | None) -> str:

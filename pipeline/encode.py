@@ -1,33 +1,28 @@
-"""Windows in, clip and frame embeddings out; texts in, query embeddings out: PE-Audio through transformers.
+"""Windows in, clip and frame embeddings out: PE-Audio through transformers. ``pipeline.text`` embeds texts.
 
-A checkpoint is loaded exactly or not at all: every weight of the model must be in it, with the right shape. Windows
-are batched with others of their own length only, so nothing is padded and no embedding depends on its batch; texts
-likewise. The number of torch threads is left to the caller (``torch.set_num_threads``).
+A checkpoint is loaded exactly or not at all: every weight of the model must be in it, with the right shape, and no code
+of its folder runs. Windows are batched with others of their own length only, so nothing is padded and no embedding
+depends on its batch. The number of torch threads is left to the caller (``torch.set_num_threads``).
 
 torch and transformers are imported on first use: describing a model (``read_identity``) takes milliseconds.
 
     >>> encoder = load_encoder(EncodeConfig(clip_model="facebook/pe-av-base", frame_model="facebook/pe-a-frame-base"))
     >>> clips, frames = encoder.encode([np.zeros(250 * 1920, np.float32)])   # (1, 1024), [(250, 1024)]
-    >>> query = load_text_encoder("facebook/pe-av-base").embed(["glass breaking"])  # searches the clips
-    >>> probability(clips @ query[0], encoder.clip_identity)
+    >>> query = load_text_encoder("facebook/pe-av-base").embed(["glass breaking"])[0]  # of pipeline.text
+    >>> probability(clips @ query, encoder.clip_identity)
 """
 
-import math
-from collections.abc import Iterator, Sequence
-from contextlib import contextmanager
+from collections.abc import Sequence
 from typing import Any, Literal, Protocol
 
 import numpy as np
 import numpy.typing as npt
 
-from pipeline.batches import Batches, Output, Rows, equal_batches
-from pipeline.checkpoint import Checkpoint, ModelIdentity, find_checkpoint, first_of, one_line
-from pipeline.errors import ModelError, UsageError
+from pipeline.batches import Batches, Output, Rows
+from pipeline.checkpoint import Checkpoint, ModelIdentity, find_checkpoint
+from pipeline.errors import UsageError
+from pipeline.load import load_model, load_tokenizer
 from pipeline.window import HOP_SAMPLES, Waveform
-
-Embeddings = npt.NDArray[np.float32]
-
-BATCH_TEXTS = 64
 
 
 class NonFiniteError(ValueError):
@@ -75,8 +70,8 @@ class AudioEncoder:
         self.precision = resolve_precision(settings.precision, self.device)
         self.clip_identity = clip.identity
         self.frame_identity = frame.identity if frame else None
-        clip_model = _load_model(clip, "auto")
-        frame_model = clip_model if frame and frame.checksum == clip.checksum else frame and _load_model(frame, "auto")
+        clip_model = load_model(clip, "auto")
+        frame_model = clip_model if frame and frame.checksum == clip.checksum else frame and load_model(frame, "auto")
         self._tower = make_tower(clip_model, frame_model, self.device, self.precision)
         self._output = output
         self._batches = Batches(self.device, settings.batch_windows, output)
@@ -85,6 +80,11 @@ class AudioEncoder:
         """Take some seconds now (more for the first time on a machine) for what makes encoding faster: for those who
         encode minutes of sound."""
         self._tower.compile()
+
+    @property
+    def compiled(self) -> bool:
+        """Whether that has made anything faster here."""
+        return bool(self._tower.codec.compiled or self._tower.frame_codec.compiled)
 
     @property
     def batch_windows(self) -> float | None:
@@ -124,7 +124,7 @@ def load_audio_model(name: str, revision: str | None = None) -> Any:
     Raises:
         ModelError: the model cannot be found, or its checkpoint does not load exactly.
     """
-    model = _load_model(find_checkpoint(name, revision), "float32")
+    model = load_model(find_checkpoint(name, revision), "float32")
     del model.text_model, model.text_audio_head
     return model
 
@@ -173,54 +173,8 @@ def check_models(settings: EncoderSettings, frames: bool = True) -> None:
         models.add((settings.frame_model, settings.frame_revision))
     for name, revision in sorted(models, key=str):
         checkpoint = find_checkpoint(name, revision)
-        _load_tokenizer(checkpoint)
-        _load_model(checkpoint, "auto")
-
-
-class TextEncoder:
-    """Turns texts into query embeddings, on the CPU in float32. Made by ``load_text_encoder``."""
-
-    def __init__(self, checkpoint: "Checkpoint") -> None:
-        self.identity = checkpoint.identity
-        self._tokenizer = _load_tokenizer(checkpoint)
-        self._model = _load_model(checkpoint, "float32")
-        # The weights are pages of a mapped file, not read before their first use: these never are.
-        del self._model.audio_encoder, self._model.audio_head
-        self._max_tokens = min(self._tokenizer.model_max_length, self._model.config.text_config.max_position_embeddings)
-
-    def embed(self, texts: Sequence[str]) -> Embeddings:
-        """Embed texts: shape (n, D). What searches a table must come from the model that filled it.
-
-        Raises:
-            UsageError: a text is empty, or longer than the text tower takes (nothing is cut off silently).
-        """
-        import torch
-
-        if any(not text.strip() for text in texts):
-            raise UsageError("a text to search for is empty: say in words what should be heard")
-        embeddings = np.empty((len(texts), self.identity.dimension), np.float32)
-        tokens = [self._tokenize(text) for text in texts]
-        for batch in equal_batches([len(ids) for ids in tokens], BATCH_TEXTS):
-            with torch.inference_mode():
-                read = self._model.text_model(input_ids=torch.tensor([tokens[i] for i in batch]))
-                # The class token. `get_text_audio_embeds` would be the name for this; it fails in transformers 5.23.
-                embeddings[batch] = _to_numpy(self._model.text_audio_head(read.last_hidden_state[:, 0]))
-        return embeddings
-
-    def _tokenize(self, text: str) -> list[int]:
-        ids: list[int] = self._tokenizer(text, padding=False, truncation=False, verbose=False)["input_ids"]
-        if len(ids) > self._max_tokens:
-            raise UsageError(f"a text of {len(ids)} tokens is too long: {self.identity.name} takes {self._max_tokens}")
-        return ids
-
-
-def load_text_encoder(name: str, revision: str | None = None) -> TextEncoder:
-    """The text tower of a checkpoint, without the weights of its audio tower.
-
-    Raises:
-        ModelError: the model cannot be found, or its checkpoint does not load exactly.
-    """
-    return TextEncoder(find_checkpoint(name, revision))
+        load_tokenizer(checkpoint)
+        load_model(checkpoint, "auto")
 
 
 def probability(dot: npt.ArrayLike, identity: ModelIdentity) -> npt.NDArray[np.float64]:
@@ -232,75 +186,7 @@ def probability(dot: npt.ArrayLike, identity: ModelIdentity) -> npt.NDArray[np.f
     return np.asarray(0.5 * (1 + np.tanh(logit / 2)))  # the sigmoid in a form that does not overflow
 
 
-# ---- Loading a checkpoint
-
-
-def _load_model(checkpoint: Checkpoint, precision: str) -> Any:
-    """The complete PeAudioModel on the CPU, in evaluation mode; ``auto`` is the precision of the file."""
-    import torch
-    from transformers import AutoConfig, PeAudioModel
-
-    with _loading(checkpoint.name):
-        config = AutoConfig.from_pretrained(checkpoint.folder)
-        if config.model_type == "pe_audio_video":
-            # Given to PeAudioModel as it is, the text tower's settings would silently be those of the class.
-            config = config.audio_config
-        model, info = PeAudioModel.from_pretrained(
-            checkpoint.folder,
-            config=config,
-            dtype=precision if precision == "auto" else getattr(torch, precision),
-            output_loading_info=True,
-            ignore_mismatched_sizes=True,  # they are in `info`, and refused below in one line
-            local_files_only=True,
-            use_safetensors=True,
-        )
-    _check_loaded(checkpoint, info)
-    hop = math.prod(config.audio_config.dac_config.downsampling_ratios)  # `hop_length` may be a stale copy of this
-    if hop != HOP_SAMPLES:
-        raise ModelError(f"{checkpoint.name}: has frames of {hop} samples; only models with {HOP_SAMPLES} can be used")
-    return model.eval()
-
-
-def _check_loaded(checkpoint: Checkpoint, info: dict[str, Any]) -> None:
-    unexpected = info["unexpected_keys"]
-    if checkpoint.settings["model_type"] == "pe_audio_video":
-        # The other models of such a checkpoint are no concern of ours; the one we load must not have more than we know.
-        ours = ("audio_model.", "audio_encoder.", "audio_head.", "text_model.", "text_audio_head.", "text_audio_logit_")
-        unexpected = {key for key in unexpected if key.startswith(ours)}
-    mismatched = {key for key, *_shapes in info["mismatched_keys"]}
-    kinds = {"missing": info["missing_keys"], "unexpected": unexpected, "of another shape": mismatched}
-    problems = [f"{len(keys)} {kind} ({first_of(keys)})" for kind, keys in kinds.items() if keys]
-    if problems:
-        raise ModelError(f"{checkpoint.name}: does not load exactly, of its weights {', '.join(problems)}")
-
-
-def _load_tokenizer(checkpoint: Checkpoint) -> Any:
-    from transformers import AutoTokenizer
-
-    with _loading(checkpoint.name):
-        return AutoTokenizer.from_pretrained(checkpoint.folder, local_files_only=True)
-
-
-@contextmanager
-def _loading(name: str) -> Iterator[None]:
-    """Keep transformers' progress bar and report to itself, and say in one line what it cannot load."""
-    from huggingface_hub.errors import StrictDataclassError
-    from safetensors import SafetensorError
-    from transformers.utils import logging
-
-    verbosity, progress = logging.get_verbosity(), logging.is_progress_bar_enabled()
-    logging.set_verbosity(logging.CRITICAL)
-    logging.disable_progress_bar()
-    try:
-        yield
-    except (OSError, ValueError, TypeError, LookupError, AttributeError, RuntimeError) as error:
-        raise ModelError(f"{name}: cannot be loaded: {one_line(error)}") from error
-    except (StrictDataclassError, SafetensorError) as error:
-        raise ModelError(f"{name}: cannot be loaded: {one_line(error)}") from error
-    finally:
-        logging.set_verbosity(verbosity)
-        if progress:
-            logging.enable_progress_bar()
+# ---- On what, and how exactly
 
 
 def resolve_device(device: str) -> str:
@@ -347,8 +233,3 @@ def _check_windows(windows: Sequence[Waveform]) -> None:
             raise ValueError(
                 f"window {i} is {window.dtype} of shape {window.shape}, not float32 of (frames * {HOP_SAMPLES},)"
             )
-
-
-def _to_numpy(tensor: Any) -> Embeddings:
-    array: Embeddings = tensor.float().cpu().numpy()
-    return array

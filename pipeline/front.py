@@ -23,14 +23,16 @@ import pyarrow.compute as pc
 from pipeline import journal, schema
 from pipeline.checkpoint import ModelIdentity, read_identity
 from pipeline.config import DecodeConfig, EncodeConfig, WindowConfig
-from pipeline.encode import NonFiniteError, load_encoder, load_text_encoder, probability
+from pipeline.encode import NonFiniteError, load_encoder, probability
 from pipeline.errors import IndexMismatch, UsageError
 from pipeline.locate import Event, Levels, Rules, find_events, to_event
 from pipeline.search import Hit, find_clips, open_table, read_rows
+from pipeline.text import load_text_encoder
 from pipeline.window import HOP_SAMPLES, Waveform, cut_windows
 
 if TYPE_CHECKING:
-    from pipeline.encode import AudioEncoder, TextEncoder
+    from pipeline.encode import AudioEncoder
+    from pipeline.text import TextEncoder
 
 STATUSES = ("indexed", "failed", "deleted")
 
@@ -291,29 +293,34 @@ class Index:
         return vector
 
     @cached_property
-    def _text_encoders(self) -> dict[str, "TextEncoder"]:
+    def _text_encoders(self) -> dict[ModelIdentity, "TextEncoder"]:
         return {}
 
     def _text_encoder(self, which: str) -> "TextEncoder":
         identity = self._identity(which)
-        if identity.checksum not in self._text_encoders:
-            self._check_weights(identity)
-            self._text_encoders[identity.checksum] = load_text_encoder(identity.name, identity.revision)
-        return self._text_encoders[identity.checksum]
+        if identity not in self._text_encoders:
+            self._check_model(identity, for_texts=True)
+            self._text_encoders[identity] = load_text_encoder(identity.name, identity.revision)
+        return self._text_encoders[identity]
 
     @cached_property
     def _audio_encoder(self) -> "AudioEncoder":
         identity = self._identity("clip_model")
-        self._check_weights(identity)
+        self._check_model(identity)
         config = EncodeConfig(clip_model=identity.name, clip_revision=identity.revision)
         return load_encoder(config, frames=False)
 
-    def _check_weights(self, identity: ModelIdentity) -> None:
-        """The model must still be the one that made the vectors."""
+    def _check_model(self, identity: ModelIdentity, *, for_texts: bool = False) -> None:
+        """The model must still be the one that made the vectors. Sounds do not need its tokenizer."""
         now = read_identity(identity.name, identity.revision)
         if now.checksum != identity.checksum:
             raise IndexMismatch(
                 f"{self.path}: built with other weights than {identity.name} now has; restore the model"
+            )
+        if for_texts and identity.tokenizer and now.tokenizer != identity.tokenizer:
+            raise IndexMismatch(
+                f"{self.path}: built with another tokenizer than {identity.name} now has, so words would be read"
+                " otherwise; its weights are the same; restore its tokenizer's files"
             )
 
 

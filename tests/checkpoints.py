@@ -13,7 +13,6 @@ from transformers import (
     PeAudioFeatureExtractor,
     PeAudioModel,
     PeAudioProcessor,
-    PeAudioVideoConfig,
     PreTrainedTokenizerFast,
 )
 
@@ -38,6 +37,7 @@ AUDIO: dict[str, Any] = {
     "head_dim": 16,
     "dac_config": {"encoder_hidden_size": 4, "downsampling_ratios": [2, 8, 10, 12], "codebook_dim": 16},
 }
+VISION = {"model_type": "timm_wrapper", "architecture": "vit_pe_core_large_patch14_336", "num_classes": 1024}
 SENTENCES = ["a dog barks far away", "glass breaking", "rain on a tin roof", "someone whistles", "wind 0123456789.,"]
 
 
@@ -54,7 +54,8 @@ def make_pe_audio(
 def make_pe_audio_video(folder: Path, seed: int = 0, text: dict[str, Any] | None = None, tied: bool = True) -> Path:
     """Save a checkpoint of type ``pe_audio_video``, as far as an audio model reads one.
 
-    transformers builds the complete model with vision packages only. It keeps one copy of the shared text tower, under
+    transformers builds the complete model with vision packages only, and versions before 5.20 even its settings, so
+    these are written as they lie on the disk. It keeps one copy of the shared text tower, under
     ``text_model.``; with ``tied`` false there is a second one under ``audio_model.text_model.``.
     """
     model = build_model(seed, text)
@@ -66,11 +67,14 @@ def make_pe_audio_video(folder: Path, seed: int = 0, text: dict[str, Any] | None
     for key in ("audio_video_head", "text_audio_video_head", "video_model.video_head", "audio_plus_text_head"):
         state[f"{key}.proj.weight"] = torch.randn(width, width)
     state["audio_video_encoder.output.weight"] = torch.randn(width, width)
-    config = PeAudioVideoConfig(
-        text_config=model.config.text_config.to_dict(),
-        audio_video_config={"audio_config": model.config.audio_config.to_dict()},
-    )
-    config.save_pretrained(folder)
+    audio = {"model_type": "pe_audio_video_encoder", "audio_config": model.config.audio_config.to_dict()}
+    settings = {
+        "model_type": "pe_audio_video",
+        "architectures": ["PeAudioVideoModel"],
+        "text_config": model.config.text_config.to_dict(),
+        "audio_video_config": audio | {"video_config": {"model_type": "pe_video_encoder", "vision_config": VISION}},
+    }
+    (folder / "config.json").write_text(json.dumps(settings, default=str))
     save_file(state, folder / "model.safetensors", {"format": "pt"})
     save_processor(folder)
     return folder
@@ -79,7 +83,8 @@ def make_pe_audio_video(folder: Path, seed: int = 0, text: dict[str, Any] | None
 def build_model(seed: int = 0, text: dict[str, Any] | None = None, audio: dict[str, Any] | None = None) -> PeAudioModel:
     """A model whose signals neither vanish nor explode, so that differences show.
 
-    The default initialisation has a deviation of 0.02, which starves narrow layers: each is scaled by its inputs.
+    The default initialisation has a deviation of 0.02, which starves narrow layers: each is scaled by its inputs. The
+    text tower's last norm is uneven, so that it shows whether a text was read before or after it.
     """
     torch.manual_seed(seed)
     config = PeAudioConfig(text_config={**TEXT, **(text or {})}, audio_config={**AUDIO, **(audio or {})})
@@ -88,6 +93,7 @@ def build_model(seed: int = 0, text: dict[str, Any] | None = None, audio: dict[s
         for name, weight in model.named_parameters():
             if weight.ndim >= 2 and "alpha" not in name:
                 weight.normal_(0, 1.0 if "embed" in name.rsplit(".", 2)[-2] else weight[0].numel() ** -0.5)
+        model.text_model.final_norm.weight.copy_(torch.linspace(0.1, 4.0, config.text_config.hidden_size))
         model.text_audio_logit_scale.fill_(10.0 + seed)
         model.text_audio_logit_bias.fill_(-5.0)
     return model

@@ -32,15 +32,16 @@ def write_index(
     grid: Grid,
     copies: dict[str, str] | None = None,
     metadata: pa.Table | None = None,
+    model: dict[str, Any] = MODEL,
 ) -> None:
     """Index made-up files: ``audios`` maps a uri to its frame vectors (F, 8) and clip vectors (n, 8).
 
     ``copies`` maps further uris to one of ``audios``, whose content they share. Every file is a batch.
-    ``metadata`` has a column ``uri``, and those of the user.
+    ``metadata`` has a column ``uri``, and those of the user. ``model`` is the identity of that which made the vectors.
     """
     settings = {
-        "clip_model": MODEL,
-        "frame_model": MODEL,
+        "clip_model": model,
+        "frame_model": model,
         "window": {"length_s": grid.length_frames / 25, "overlap_s": grid.overlap_frames / 25},
         "decode": {"resampler": "HQ"},
         "frames": "all",

@@ -36,6 +36,7 @@ COMMANDS = {
     "stop",
     "jobs",
     "bench",
+    "check",
 }
 ROOT = Path(__file__).parent.parent
 

@@ -194,7 +194,7 @@ def test_a_configuration_survives_yaml_and_json(values: dict[str, Any]) -> None:
 # --- the settings of an index -----------------------------------------------------------------------------------------
 
 CLIP = {"name": "tiny", "revision": None, "checksum": "a" * 32, "dimension": 8, "logit_scale": 1.5}
-FRAME = CLIP | {"name": "frames", "checksum": "b" * 32}
+FRAME = CLIP | {"name": "frames", "checksum": "b" * 32, "tokenizer": "d" * 32}
 
 
 def made(clip: Any = CLIP, frame: Any = FRAME, **sections: Any) -> dict[str, Any]:
@@ -210,11 +210,22 @@ def test_settings_of_the_same_vectors_agree() -> None:
     check_settings("x", made(frame=None, store={"frames": "none"}), made(frame=None, store={"frames": "none"}))
 
 
+def test_an_index_from_before_tokenizers_were_stored_takes_any() -> None:
+    assert "tokenizer" not in CLIP
+    check_settings("x", made(), made(CLIP | {"tokenizer": "e" * 32}))
+    with pytest.raises(IndexMismatch, match="weights cccccccc"):
+        check_settings("x", made(), made(CLIP | {"tokenizer": "e" * 32, "checksum": "c" * 32}))
+
+
 @pytest.mark.parametrize(
     ("other", "parts"),
     [
         (made(clip=CLIP | {"checksum": "c" * 32}), ["clip_model tiny (weights aaaaaaaa), not tiny (weights cccccccc)"]),
         (made(clip=CLIP | {"logit_scale": 2.0}), ["clip_model"]),
+        (
+            made(frame=FRAME | {"tokenizer": "e" * 32}),
+            ["frame_model frames and its tokenizer (dddddddd), not that of frames (eeeeeeee), whose weights are"],
+        ),
         (made(frame=CLIP), ["frame_model frames", "not tiny"]),
         (made(frame=None, store={"frames": "none"}), ["frame_model frames", "not none", "frames all, not none"]),
         (made(window={"length_s": 5.0}), ["window", "10.0", "5.0"]),

@@ -1,6 +1,7 @@
 """An opened index: what it holds on to while others write, long sounds, and what cannot be asked."""
 
 import io
+import json
 import re
 import subprocess
 import sys
@@ -15,13 +16,15 @@ import pytest
 
 import pipeline
 from pipeline import schema, store
+from pipeline.checkpoint import read_identity
 from pipeline.collect import files_table
 from pipeline.decode import decode_all
-from pipeline.errors import FileFailure, UsageError
+from pipeline.errors import FileFailure, IndexMismatch, UsageError
 from pipeline.front import WINDOWS_AT_ONCE, Index
 from pipeline.ledger import empty_row
 from pipeline.raw import RAW
 from pipeline.window import HOP_SAMPLES, SAMPLE_RATE_HZ, Grid, Waveform, cut_windows, window_starts
+from tests.checkpoints import edit_weights, make_pe_audio
 from tests.fakes import noise, write_wav
 from tests.sounds import by_av, tone
 from tests.tables import CLIPS, MODEL, write_index
@@ -200,6 +203,58 @@ def test_a_file_without_a_header_is_read_by_its_extension(index: Path, tmp_path:
 def test_what_is_no_sound_is_refused(index: Path, samples: Waveform, said: str) -> None:
     with pytest.raises(UsageError, match=said):
         open_with(index, Ear()).similar_to([samples])
+
+
+# --- the model that is there now --------------------------------------------------------------------------------------
+
+
+def write_index_of(model: Path, path: Path, **changed: Any) -> Path:
+    rows = np.random.default_rng(0).standard_normal((20, 8)).astype(np.float16)
+    identity = {key: value for key, value in (read_identity(str(model)).to_dict() | changed).items() if value != ...}
+    write_index(path, {"/a.wav": (rows, rows[:1])}, GRID, model=identity)
+    return path
+
+
+def lower_case(model: Path) -> None:
+    values = json.loads((model / "tokenizer.json").read_text())
+    (model / "tokenizer.json").write_text(json.dumps(values | {"normalizer": {"type": "Lowercase"}}))
+
+
+def test_words_are_not_read_with_another_tokenizer(tmp_path: Path) -> None:
+    model = make_pe_audio(tmp_path / "model", text={"hidden_size": 8})
+    opened = pipeline.open(str(write_index_of(model, tmp_path / "index")))
+    before = opened.search("wind")
+    lower_case(model)
+    assert opened.search("wind") == before  # with what it has loaded
+    opened = pipeline.open(opened.path)
+    for ask in (opened.search, opened.locate, opened.embed):
+        with pytest.raises(IndexMismatch, match=r"another tokenizer .*; its weights are the same") as caught:
+            ask("wind")
+        assert "\n" not in str(caught.value)
+    assert len(opened.similar(noise(1.0), SAMPLE_RATE_HZ)) == 1  # sounds do not need it
+
+
+def test_an_index_from_before_tokenizers_were_stored_is_searched_as_before(tmp_path: Path) -> None:
+    model = make_pe_audio(tmp_path / "model", text={"hidden_size": 8})
+    path = write_index_of(model, tmp_path / "index", tokenizer=...)
+    lower_case(model)
+    assert len(pipeline.open(str(path)).search("wind")) == 1
+    edit_weights(model, lambda state: state["audio_head.proj.weight"].mul_(2))
+    with pytest.raises(IndexMismatch, match="other weights"):
+        pipeline.open(str(path)).search("wind")
+
+
+def test_equal_weights_with_another_tokenizer_or_text_state_are_asked_by_themselves(tmp_path: Path) -> None:
+    """Clips and frames may come from two checkpoints that only differ in how they read words."""
+    models = [make_pe_audio(tmp_path / name, text={"hidden_size": 8} | tied) for name, tied in TIES.items()]
+    assert len({read_identity(str(model)).checksum for model in models}) == 1
+    opened = pipeline.open(str(write_index_of(models[0], tmp_path / "index")))
+    opened.settings["frame_model"] = read_identity(str(models[1])).to_dict()
+    clip, frame = (opened._embed_text("wind", f"{which}_model") for which in ("clip", "frame"))
+    assert np.abs(clip - frame).max() > 1e-2
+
+
+TIES: dict[str, dict[str, Any]] = {"before the norm": {}, "after it": {"tie_last_hidden_states": True}}
 
 
 # --- what cannot be asked ---------------------------------------------------------------------------------------------

@@ -8,21 +8,17 @@ from typing import Any
 import pytest
 import torch
 
-from jobs.bench.encoder import (
+from jobs.bench.encoder import load_models, main, make_random_models, make_sounds, run_plainly
+from pipeline.batches import BATCHES_PER_CALL, WINDOW_SAMPLES, Batches
+from pipeline.encode import make_tower
+from pipeline.parity import (
     LARGEST_DIFFERENCE,
     LEAST_CLIP_COSINE,
     LEAST_FRAME_COSINE,
     cosine,
-    load_models,
-    main,
-    make_random_models,
-    make_sounds,
     relative,
-    run_plainly,
     without_tf32,
 )
-from pipeline.batches import BATCHES_PER_CALL, WINDOW_SAMPLES, Batches
-from pipeline.encode import make_tower
 from pipeline.snake import fuse_snake, snake
 from pipeline.window import HOP_SAMPLES, Waveform
 

@@ -16,21 +16,12 @@ from transformers.models.pe_audio import modeling_pe_audio
 from transformers.models.pe_audio.modeling_pe_audio import PeAudioEncoder
 
 from jobs.bench import encoder
-from jobs.bench.encoder import (
-    LARGEST_DIFFERENCE,
-    LEAST_CLIP_COSINE,
-    LEAST_FRAME_COSINE,
-    Speed,
-    cosine,
-    make_random_models,
-    make_sounds,
-    relative,
-    run_plainly,
-)
+from jobs.bench.encoder import Speed, make_random_models, make_sounds, run_plainly
 from jobs.evaluate_tiny import CHECKPOINT, load, make_exam, measure
 from pipeline import tower
 from pipeline.encode import load_audio_model, make_tower, resolve_precision
 from pipeline.memory import keep_freed_memory
+from pipeline.parity import LARGEST_DIFFERENCE, LEAST_CLIP_COSINE, LEAST_FRAME_COSINE, cosine, relative
 from pipeline.snake import fuse_snake, snake
 from pipeline.synth import draw_scene
 

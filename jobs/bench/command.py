@@ -48,9 +48,9 @@ def bench(
 
     Example: earshot bench ~/sounds --model facebook/pe-av-small --hours 20000
     """
-    from jobs.bench.encoder import describe_machine
     from pipeline.config import make_config
     from pipeline.encode import resolve_device
+    from pipeline.parity import describe_machine
 
     machine = f"{len(os.sched_getaffinity(0))} cores; {describe_machine(resolve_device('auto'))}"
     if not json:

@@ -20,12 +20,11 @@ import copy
 import gc
 import json
 import os
-import platform
 import statistics
 import sys
 import time
 from collections.abc import Callable, Iterator, Sequence
-from contextlib import contextmanager, nullcontext
+from contextlib import nullcontext
 from dataclasses import dataclass
 from functools import partial
 from typing import Any
@@ -34,16 +33,19 @@ from unittest.mock import patch
 import numpy as np
 
 from pipeline.batches import BATCHES_PER_CALL, MOST_GPU_WINDOWS, WINDOW_SAMPLES, is_out_of_memory
+from pipeline.parity import (
+    LARGEST_DIFFERENCE,
+    LEAST_CLIP_COSINE,
+    LEAST_FRAME_COSINE,
+    cosine,
+    describe_machine,
+    relative,
+    without_tf32,
+)
 
 SAMPLE_RATE_HZ = 48_000
 Sounds = Any  # (n, samples) tensor on the device, or a list of arrays
 Row = dict[str, Any]
-
-LARGEST_DIFFERENCE = 1e-4
-"""Of an embedding in float32, relative to its length."""
-
-LEAST_CLIP_COSINE, LEAST_FRAME_COSINE = 0.9995, 0.999
-"""In bfloat16: of each clip, and in the mean of frames."""
 
 HOST_BATCHES = {"cpu": 1, "cuda": BATCHES_PER_CALL}
 """How many batches ``from host memory`` are one call."""
@@ -284,20 +286,6 @@ def as_array(rows: Any) -> Any:
     return np.concatenate(rows) if isinstance(rows, list) else rows.float().cpu().numpy()
 
 
-@contextmanager
-def without_tf32() -> Iterator[None]:
-    """Let a GPU compute float32 as such: products always, convolutions with cuDNN too."""
-    import torch
-
-    former = torch.get_float32_matmul_precision()
-    torch.set_float32_matmul_precision("highest")
-    try:
-        with torch.backends.cudnn.flags(enabled=True, allow_tf32=False):
-            yield
-    finally:
-        torch.set_float32_matmul_precision(former)
-
-
 def run_plainly(models: Sequence[Any], sounds: Any) -> tuple[Any, Any]:
     """The loop that one would write: the forward of each model, clips from the first and frames from the last."""
     values = sounds[:, None].to(models[0].dtype)
@@ -437,28 +425,6 @@ def print_profile(rows: Sequence[Row]) -> None:
     for row in rows:
         name, took = (row["stage"], row["total_s"]) if "stage" in row else (row["operation"], row["self_s"])
         print(f"{'stage' if 'stage' in row else 'operation':11}{name:44}{took:9.3f} s{row['share']:8.1%}", flush=True)
-
-
-def cosine(rows: Any, others: Any) -> Any:
-    return (rows * others).sum(-1) / np.linalg.norm(rows, axis=-1) / np.linalg.norm(others, axis=-1)
-
-
-def relative(rows: Any, expected: Any) -> Any:
-    return (np.linalg.norm(rows - expected, axis=-1) / np.linalg.norm(expected, axis=-1)).max()
-
-
-def describe_machine(device: str) -> str:
-    """The processor, what of it is used, and the versions that matter."""
-    import torch
-    import transformers
-
-    versions = f"torch {torch.__version__}, transformers {transformers.__version__}"
-    if device == "cuda":
-        return f"{torch.cuda.get_device_name()}, {versions}"
-    capabilities = torch.cpu.get_capabilities()
-    known = [name for name in ("amx_bf16", "avx512_bf16", "avx512_f", "avx2") if capabilities.get(name)]
-    name = capabilities.get("cpu_name") or platform.processor() or platform.machine()
-    return f"{name} ({', '.join(known[:2]) or platform.machine()}), {torch.get_num_threads()} threads, {versions}"
 
 
 def print_speeds(title: str, speeds: Sequence[Speed]) -> None:

@@ -42,7 +42,7 @@ class Embed:
         from transformers import PeAudioFeatureExtractor, PeAudioModel
 
         torch.set_num_threads(1)
-        self._model = PeAudioModel.from_pretrained(model).eval()
+        self._model = PeAudioModel.from_pretrained(model, trust_remote_code=False).eval()
         self._extractor = PeAudioFeatureExtractor()
 
     def embed(self, sounds: list[Any], sample_rate_hz: int) -> tuple[Any, list[Any]]:
@@ -186,16 +186,17 @@ def write_odd(root: Path) -> dict[str, Path]:
 
 def save_random(folder: Path) -> str:
     """A checkpoint of the default size with random weights, but for a small text tower."""
-    from transformers import AutoTokenizer, PeAudioConfig, PeAudioModel
+    from transformers import PeAudioConfig, PeAudioModel
     from transformers.utils import logging
 
     from pipeline.checkpoint import BUNDLED, find_checkpoint
+    from pipeline.load import load_tokenizer
 
     logging.disable_progress_bar()
     text = {"num_hidden_layers": 1, "intermediate_size": 64, "vocab_size": 1_000, "pad_token_id": 0}
     text |= {"bos_token_id": 1, "eos_token_id": 2, "cls_token_id": 1, "sep_token_id": 2}
     PeAudioModel(PeAudioConfig(text_config=text)).save_pretrained(folder)
-    AutoTokenizer.from_pretrained(find_checkpoint(BUNDLED, None).folder).save_pretrained(folder)
+    load_tokenizer(find_checkpoint(BUNDLED, None)).save_pretrained(folder)
     return str(folder)
 
 

@@ -1,0 +1,70 @@
+"""A tokenizer's files in, a checksum out that is equal where texts become the same tokens.
+
+The weights of a model say nothing of it: with other merges or another lower-casing, the same words are other vectors.
+Copying a checkpoint or saving it again leaves the checksum as it is, as far as transformers writes the same settings.
+"""
+
+import hashlib
+import json
+from typing import Any
+
+_STATE = frozenset({"version", "truncation", "padding"})
+"""Of tokenizer.json, what the last call left there and every call sets anew."""
+
+_PROVENANCE = frozenset(
+    {
+        *("backend", "files_loaded", "is_local", "local_files_only", "name_or_path", "processor_class"),
+        *("special_tokens_map_file", "tokenizer_class", "tokenizer_file", "transformers_version"),
+        # How batches are padded or cut, which does not happen here, and how tokens become text again.
+        *("max_length", "model_input_names", "model_max_length", "pad_to_multiple_of", "padding_side", "stride"),
+        *("truncation_side", "truncation_strategy", "chat_template", "clean_up_tokenization_spaces"),
+    }
+)
+"""Of tokenizer_config.json, what does not decide which tokens a text becomes, and changes when it is saved again."""
+
+_FAST_CLASSES = ("PreTrainedTokenizerFast", "TokenizersBackend")
+"""The class that takes tokenizer.json as it is: its names in transformers 4 and 5."""
+
+
+def checksum_tokenizer(tokenizer: dict[str, Any], config: dict[str, Any], special_tokens: dict[str, Any]) -> str:
+    """SHA-256 over what tokenizer.json, tokenizer_config.json and special_tokens_map.json decide.
+
+    Args:
+        config: empty where there is no such file, and so is ``special_tokens``.
+    """
+    backend = {key: _in_one_form(value) for key, value in tokenizer.items() if key not in _STATE}
+    known = {_content(token) for token in _list(tokenizer.get("added_tokens"))}
+    settings = {} if "added_tokens_decoder" in config else dict(special_tokens)
+    settings = {**config, **settings}
+    added = settings.pop("added_tokens_decoder", None)
+    more = {str(key): token for key, token in added.items()} if isinstance(added, dict) else {}
+    kept = {key: _content(value) for key, value in settings.items() if key not in _PROVENANCE}
+    kept["extra_special_tokens"] = kept.pop("additional_special_tokens", None) or kept.get("extra_special_tokens")
+    decides = {
+        "tokenizer": backend,
+        "class": None if (kind := config.get("tokenizer_class")) in _FAST_CLASSES else kind,
+        "settings": {key: value for key, value in kept.items() if value not in (None, [], {})},
+        "added": {key: token for key, token in more.items() if _content(token) not in known},
+    }
+    return hashlib.sha256(json.dumps(decides, sort_keys=True).encode()).hexdigest()
+
+
+def _content(token: Any) -> Any:
+    """A special token is written as its text, or as an object with that."""
+    if isinstance(token, list):
+        return [_content(item) for item in token]
+    return token["content"] if isinstance(token, dict) and isinstance(token.get("content"), str) else token
+
+
+def _in_one_form(value: Any) -> Any:
+    """Merges were written ``"a b"`` and are written ``["a", "b"]``; what is null is left out."""
+    if not isinstance(value, dict):
+        return value
+    found = {key: _in_one_form(item) for key, item in value.items() if item is not None}
+    if isinstance(merges := found.get("merges"), list):
+        found["merges"] = [" ".join(pair) if isinstance(pair, list) else pair for pair in merges]
+    return found
+
+
+def _list(value: Any) -> list[Any]:
+    return value if isinstance(value, list) else []
