@@ -78,9 +78,9 @@ class AudioStream:
     def note(self) -> str | None:
         """What a person should know of the file, though nothing is wrong with it."""
         raw = self._reader.raw if isinstance(self._reader, AvReader) else None
-        return (
-            raw and f"it has no header, and is read as {raw.name} at {raw.sample_rate_hz // 1000} kHz by its extension"
-        )
+        if raw is None:
+            return None
+        return f"it has no header, and is read as {raw.name} at {raw.sample_rate_hz // 1000} kHz by its extension"
 
     @property
     def n_samples(self) -> int | None:
