@@ -109,15 +109,17 @@ def index_corpus(
         return find_shortfall(progress, config.run.max_failed_fraction)
 
     keeper = Keeper(config.into, progress, workers.publish, shortfall)
+    claim = Claim(config.into, run_id)
 
     def tell(progress: Progress) -> None:
+        claim.check()
         report(progress)
         keeper.note()
 
     with plain_errors(config.into):
         if not storage.is_url(config.into):
             os.makedirs(config.into, exist_ok=True)
-        with Claim(config.into, run_id), keeper, plain_errors(config.into):  # the record says what is raised
+        with claim, keeper, plain_errors(config.into):  # the record says what is raised
             if _read_state(config.into) != state:  # what was compared and listed before is not what is there now
                 raise CommitConflict(f"{config.into}: another run has written to this index meanwhile; run again")
             if rebuild:
