@@ -4,7 +4,7 @@ from typing import TYPE_CHECKING, Annotated
 
 import typer
 
-from jobs.index import finish, run
+from jobs.index import AllowDeletions, finish, run
 from jobs.output import print_json, print_table, show_path
 from jobs.query import Json, Path_
 
@@ -17,12 +17,15 @@ def verify(
     deep: Annotated[bool, typer.Option("--deep", help="Also encode a sample of files again, and compare.")] = False,
     sample: Annotated[int, typer.Option(help="How many files --deep takes.", min=1)] = 10,
     repair: Annotated[bool, typer.Option("--repair", help="Take out what is wrong, and reindex the files.")] = False,
+    allow_deletions: AllowDeletions = False,
     json: Json = False,
 ) -> None:
     """Check that INDEX has exactly the rows it should have; exit with 1 and a list where it has not.
 
     Example: earshot verify my-index --deep
     """
+    from pipeline.errors import CorpusError
+    from pipeline.plan import Choice
     from pipeline.prepare import plan_corpus, read_config
     from pipeline.upkeep import mark_damaged
 
@@ -32,11 +35,13 @@ def verify(
     if not repair:
         raise typer.Exit(1)
     config = read_config(index)
-    plan_corpus(config)  # that the sources are there comes before anything is taken out
+    choice = Choice(allow_deletions=allow_deletions)
+    if refused := plan_corpus(config, choice).refused:  # that the sources are there comes before anything is taken out
+        raise CorpusError(refused)
     n_files = mark_damaged(index, findings)
     if not json:
         print(f"{n_files} files are made anew")
-    finish(config, run(config, json=json))
+    finish(config, run(config, json=json, choice=choice))
     if _look(index, sample if deep else 0, json=json):
         raise typer.Exit(1)
 

@@ -57,6 +57,8 @@ AUDIO_EXTENSIONS = frozenset(_EXTENSIONS.split())
 FILES_AT_ONCE = 16
 """Shards that are looked into, and files of manifests, at once: that waits for disks and servers, not for cores."""
 
+_ADVICE = "; if it was renamed or is given up, see --move-source and --forget of `earshot index`"
+
 MANY = 100
 """Objects of a manifest in one folder, from which on the folder is listed rather than each of them looked at."""
 
@@ -205,7 +207,7 @@ def _list_source(source: str, config: CorpusConfig, entered: set[_Identity]) -> 
     elif glob.has_magic(source):
         yield from _list_glob(source, path, config, entered)
     else:
-        raise CorpusError(f"{source}: no such file or folder; to let it go, index with a configuration without it")
+        raise CorpusError(f"{source}: no such file or folder{_ADVICE}")
 
 
 def _list_url(source: str, config: CorpusConfig, leave_out: str | None) -> Iterator[Row]:
@@ -225,7 +227,7 @@ def _list_url(source: str, config: CorpusConfig, leave_out: str | None) -> Itera
             elif _is_audio(url, config):
                 yield _row(url, *found)
     except FileNotFoundError:
-        raise CorpusError(f"{source}: no such file or folder, and no file that matches") from None
+        raise CorpusError(f"{source}: no such file or folder, and no file that matches{_ADVICE}") from None
     except EarshotError:
         raise
     except Exception as error:  # each store has errors of its own
@@ -352,7 +354,7 @@ def _list_glob(source: str, pattern: str, config: CorpusConfig, entered: set[_Id
         elif _is_audio(path, config) or is_shard(path) or is_manifest(path):
             yield _named(_describe(path))
     if not found:
-        raise CorpusError(f"{source}: the pattern matches no file")
+        raise CorpusError(f"{source}: the pattern matches no file{_ADVICE}")
 
 
 def _expand(folder: str, parts: list[str], config: CorpusConfig, closed: frozenset[_Identity]) -> Iterator[str]:

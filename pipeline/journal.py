@@ -140,6 +140,12 @@ def read_config(path: str | Path) -> dict[str, Any] | None:
     return values
 
 
+def read_mounts(path: str | Path) -> list[str]:
+    """The mount points that the newest run found its files on, as they were given to ``Writer.configure``."""
+    found = _newest_detail(open_journal(path), "kind = 'configure'")
+    return list((found or {}).get("mounts", ()))
+
+
 def read_published(path: str | Path) -> Published:
     """The newest published state."""
     return newest(open_journal(path))
