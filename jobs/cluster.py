@@ -179,7 +179,15 @@ class Cluster:
     def __init__(self, client: Client, address: str) -> None:
         self._client, self.address = client, address
 
-    def submit(self, config: Config, *, ship: bool = False, python: str = PYTHON, rebuild: bool = False) -> str:
+    def submit(
+        self,
+        config: Config,
+        *,
+        ship: bool = False,
+        python: str = PYTHON,
+        rebuild: bool = False,
+        allow_deletions: bool = False,
+    ) -> str:
         """Have the cluster run ``earshot index`` with this configuration; returns the name of the job.
 
         Args:
@@ -200,6 +208,7 @@ class Cluster:
         # Ray never takes a name twice, not even after the job has ended.
         stem, run_id = name_jobs(config.into), uuid.uuid4().hex
         numbers = [re.fullmatch(rf"{re.escape(stem)}-(\d+)", job.name) for job in attempts]
+        options = [*(["--rebuild"] if rebuild else []), *(["--allow-deletions"] if allow_deletions else [])]
         name = f"{stem}-{1 + max((int(found[1]) for found in numbers if found), default=0)}"
         with tempfile.TemporaryDirectory() as folder, explain(self.address):
             values = config.model_dump(mode="json")
@@ -212,7 +221,7 @@ class Cluster:
                 environment["py_modules"] = [str(Path(module.__file__ or "").parent) for module in (pipeline, jobs)]
                 environment["excludes"] = ["__pycache__"]
             return self._client.submit_job(
-                entrypoint=f"{python} -m jobs.main index {CONFIG_FILE}" + (" --rebuild" if rebuild else ""),
+                entrypoint=" ".join([f"{python} -m jobs.main index {CONFIG_FILE}", *options]),
                 submission_id=name,
                 runtime_env=environment,
                 metadata={"earshot_run": run_id, "earshot_index": config.into, "earshot_config": json.dumps(values)},

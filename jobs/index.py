@@ -23,12 +23,16 @@ Rebuild = Annotated[
     bool,
     typer.Option("--rebuild", help="Encode everything anew, maybe with other settings; queries see the old meanwhile."),
 ]
+AllowDeletions = Annotated[
+    bool, typer.Option("--allow-deletions", help="Take out what is gone, even all of a source or much of the index.")
+]
 
 
 def index(
     sources: Annotated[
-        list[str], typer.Argument(metavar="SOURCE...", help="Folders, files or globs; or one configuration, *.yaml.")
-    ],
+        list[str] | None,
+        typer.Argument(metavar="SOURCE", help="Folders, files or globs; or one configuration, *.yaml."),
+    ] = None,
     into: Annotated[str | None, typer.Option(help="Folder of the index, made if it does not exist.")] = None,
     model: Annotated[
         str | None,
@@ -43,6 +47,14 @@ def index(
     metadata: Annotated[
         str | None, typer.Option(help="Table with a column uri: what its others say of files can be asked for.")
     ] = None,
+    move_source: Annotated[
+        tuple[str, str] | None,
+        typer.Option(metavar="OLD NEW", help="A source of the index was renamed: its files are found again at NEW."),
+    ] = None,
+    forget: Annotated[
+        list[str] | None, typer.Option(metavar="SOURCE", help="Give up a source of the index: its files go.")
+    ] = None,
+    allow_deletions: AllowDeletions = False,
     rebuild: Rebuild = False,
     json: Json = False,
 ) -> None:
@@ -52,9 +64,14 @@ def index(
 
     Example: earshot index ~/sounds --into my-index --model facebook/pe-av-base
     """
+    from pipeline.plan import Choice
+    from pipeline.storage import absolute
+
     options = {"into": into, "model": model, "frame_model": frame_model, "frames": frames, "metadata": metadata}
-    config = _read_config(sources, options)
-    finish(config, run(config, json=json, rebuild=rebuild))
+    config = _read_config(sources or [], options, move_source, forget or [])
+    moved = (absolute(move_source[0]), absolute(move_source[1])) if move_source else None
+    choice = Choice(allow_deletions=allow_deletions, moved=moved, forgets=bool(forget))
+    finish(config, run(config, json=json, choice=choice, rebuild=rebuild))
 
 
 def finish(config: "Config", progress: "Progress") -> None:
@@ -66,21 +83,34 @@ def finish(config: "Config", progress: "Progress") -> None:
         raise typer.Exit(1)
 
 
-def _read_config(sources: list[str], options: dict[str, str | None]) -> "Config":
+def _read_config(
+    sources: list[str], options: dict[str, str | None], moved: tuple[str, str] | None, forgotten: list[str]
+) -> "Config":
     from pipeline.config import load_config, make_config
     from pipeline.errors import ConfigError, UsageError
+    from pipeline.prepare import read_config
+    from pipeline.sources import change_sources
     from pipeline.storage import absolute
 
     is_file = [source for source in sources if source.lower().endswith((".yaml", ".yml"))]
     if is_file:
-        given = [f"--{name.replace('_', '-')}" for name, value in options.items() if value is not None]
+        changes = {"move_source": moved, "forget": forgotten or None}
+        given = [f"--{name.replace('_', '-')}" for name, value in {**options, **changes}.items() if value is not None]
         if len(sources) > 1 or given:
             extra = ", ".join([source for source in sources if source != is_file[0]] + given)
             raise UsageError(f"{is_file[0]}: a configuration says everything; leave out {extra}")
         return load_config(is_file[0])
     if options["into"] is None:
         raise ConfigError("--into: say where the index is to be, for example --into my-index")
-    values = _stored(options["into"])
+    if moved or forgotten:
+        config = change_sources(read_config(options["into"]), moved, forgotten, sources)
+        values = config.model_dump(mode="json")
+    elif sources:
+        values = _stored(options["into"])
+        given = [absolute(source) for source in sources]
+        values["sources"] = list(dict.fromkeys([*values.get("sources", ()), *given]))
+    else:
+        raise UsageError(f"SOURCE: say what to index; `earshot reindex {options['into']}` looks at the sources it has")
     encode, store = dict(values.get("encode", {})), dict(values.get("store", {}))
     for key in ("clip", "frame"):
         if (name := options["model" if key == "clip" else "frame_model"]) is not None:
@@ -91,9 +121,8 @@ def _read_config(sources: list[str], options: dict[str, str | None]) -> "Config"
     corpus = dict(values.get("corpus", {}))
     if options["metadata"] is not None:
         corpus["metadata"] = absolute(options["metadata"])
-    given = [absolute(source) for source in sources]
-    values |= {"into": options["into"], "sources": list(dict.fromkeys([*values.get("sources", ()), *given]))}
-    return make_config(values | {"corpus": corpus, "encode": encode, "store": store}, "earshot index")
+    values |= {"into": options["into"], "corpus": corpus, "encode": encode, "store": store}
+    return make_config(values, "earshot index")
 
 
 def _stored(into: str) -> dict[str, Any]:

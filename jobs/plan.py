@@ -5,7 +5,7 @@ from typing import Annotated, Any
 
 import typer
 
-from jobs.index import Rebuild
+from jobs.index import AllowDeletions, Rebuild
 from jobs.output import print_json, print_table, show_bytes, show_hours
 from jobs.query import Json
 from jobs.reindex import Check, Full, Reason, RetryFailed, read_choice
@@ -17,6 +17,7 @@ def plan(
     retry_failed: RetryFailed = False,
     reason: Reason = None,
     full: Full = False,
+    allow_deletions: AllowDeletions = False,
     rebuild: Rebuild = False,
     json: Json = False,
 ) -> None:
@@ -25,11 +26,12 @@ def plan(
     Example: earshot plan my-index --json
     """
     from pipeline.config import load_config
+    from pipeline.guard import count_by_folder
     from pipeline.overlooked import describe
     from pipeline.plan import ACTIONS
     from pipeline.prepare import describe_run, estimate_bytes, estimate_run_seconds, plan_corpus, read_config
 
-    choice = read_choice(check, retry_failed=retry_failed, reason=reason, full=full)
+    choice = read_choice(check, retry_failed=retry_failed, reason=reason, full=full, allow_deletions=allow_deletions)
     config = load_config(index) if index.lower().endswith((".yaml", ".yml")) else read_config(index, rebuild=rebuild)
     made = plan_corpus(config, choice, rebuild=rebuild)
     counts = Counter(action for _, action, _ in made.actions)
@@ -41,6 +43,7 @@ def plan(
         "seconds": estimate_run_seconds(made, config),
         "notes": list(made.notes),
         "not_looked_at": made.not_looked_at,
+        "refused": made.refused,
     }
     if json:
         print_json({"uri": uri, "action": action, "reason": reason} for uri, action, reason in made.actions)
@@ -51,8 +54,12 @@ def plan(
     seconds = summary["seconds"]
     takes = f", about {show_hours(seconds)} at the speed of the last run" if seconds else ""
     size = show_bytes(summary["bytes"])
+    if made.lost:
+        print(f"indexed files that would go: {count_by_folder(made.lost.values())}")
     for note in made.notes:
         print(f"note: {note}")
     if said := describe(made.not_looked_at):
         print(f"not looked at: {said}")
+    if made.refused:
+        print(f"a run would refuse: {made.refused}")
     print(f"about {show_hours(made.seconds_to_decode)} of audio to encode; about {size} to be written{takes}")

@@ -4,7 +4,7 @@ from typing import TYPE_CHECKING, Annotated
 
 import typer
 
-from jobs.index import Rebuild, finish, run
+from jobs.index import AllowDeletions, Rebuild, finish, run
 from jobs.query import Json, Path_
 
 if TYPE_CHECKING:
@@ -22,6 +22,7 @@ def reindex(
     retry_failed: RetryFailed = False,
     reason: Reason = None,
     full: Full = False,
+    allow_deletions: AllowDeletions = False,
     rebuild: Rebuild = False,
     json: Json = False,
 ) -> None:
@@ -31,12 +32,14 @@ def reindex(
     """
     from pipeline.prepare import read_config
 
-    choice = read_choice(check, retry_failed=retry_failed, reason=reason, full=full)
+    choice = read_choice(check, retry_failed=retry_failed, reason=reason, full=full, allow_deletions=allow_deletions)
     config = read_config(index, rebuild=rebuild)
     finish(config, run(config, json=json, choice=choice, rebuild=rebuild))
 
 
-def read_choice(check: str | None, *, retry_failed: bool, reason: str | None, full: bool) -> "Choice":
+def read_choice(
+    check: str | None, *, retry_failed: bool, reason: str | None, full: bool, allow_deletions: bool
+) -> "Choice":
     from pipeline.errors import UsageError
     from pipeline.plan import Choice
 
@@ -44,4 +47,10 @@ def read_choice(check: str | None, *, retry_failed: bool, reason: str | None, fu
         raise UsageError(f"--check {check}: expected content")
     if reason is not None and not retry_failed:
         raise UsageError("--reason: goes with --retry-failed")
-    return Choice(check_content=check is not None, retry_failed=retry_failed, reason=reason, full=full)
+    return Choice(
+        check_content=check is not None,
+        retry_failed=retry_failed,
+        reason=reason,
+        full=full,
+        allow_deletions=allow_deletions,
+    )

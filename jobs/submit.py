@@ -6,7 +6,7 @@ from typing import Annotated
 
 import typer
 
-from jobs.index import Rebuild
+from jobs.index import AllowDeletions, Rebuild
 from jobs.output import print_json
 from jobs.query import Json
 
@@ -24,6 +24,7 @@ def submit(
         bool, typer.Option("--ship", help="Send this Earshot along, where the cluster has only what it depends on.")
     ] = False,
     python: Annotated[str, typer.Option(help="Command of the interpreter on the cluster.")] = "python",
+    allow_deletions: AllowDeletions = False,
     rebuild: Rebuild = False,
     json: Json = False,
 ) -> None:
@@ -37,7 +38,7 @@ def submit(
 
     loaded = load_config(config)
     cluster = connect(address)
-    name = cluster.submit(loaded, ship=ship, python=python, rebuild=rebuild)
+    name = cluster.submit(loaded, ship=ship, python=python, rebuild=rebuild, allow_deletions=allow_deletions)
     if json:
         print_json([{"job": name, "address": cluster.address}])
     else:

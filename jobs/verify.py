@@ -4,7 +4,7 @@ from typing import TYPE_CHECKING, Annotated
 
 import typer
 
-from jobs.index import finish, run
+from jobs.index import AllowDeletions, finish, run
 from jobs.output import print_json, print_table, show_path
 from jobs.query import Json, Path_
 
@@ -18,6 +18,7 @@ def verify(
     deep: Annotated[bool, typer.Option("--deep", help="Also encode some files again, and compare.")] = False,
     sample: Annotated[str, typer.Option(help="How many files --deep takes, others each time; or all.")] = "10",
     repair: Annotated[bool, typer.Option("--repair", help="Take out what is wrong, and reindex the files.")] = False,
+    allow_deletions: AllowDeletions = False,
     json: Json = False,
 ) -> None:
     """Check that INDEX has exactly the rows it should have; exit with 1 and a list where it has not.
@@ -25,6 +26,8 @@ def verify(
     Example: earshot verify my-index --deep
     """
     from pipeline.audit import audit
+    from pipeline.errors import CorpusError
+    from pipeline.plan import Choice
     from pipeline.prepare import list_files, plan_corpus, read_config
     from pipeline.record import Progress
     from pipeline.upkeep import give_up_fragments, mark_damaged
@@ -36,16 +39,18 @@ def verify(
     if not repair:
         raise typer.Exit(1)
     config = read_config(index)
+    choice = Choice(allow_deletions=allow_deletions)
     # That the sources are there comes before anything is taken out.
     if any(finding.fragment is not None for finding in findings):
         list_files(config, Progress(), lambda progress: None)
         give_up_fragments(index, findings)
         findings = [*audit(index), *(finding for finding in findings if finding.file_id is not None)]
-    plan_corpus(config)
+    if refused := plan_corpus(config, choice).refused:
+        raise CorpusError(refused)
     n_damaged = mark_damaged(index, findings)
     if not json:
         print(f"{n_damaged} files are made anew")
-    finish(config, run(config, json=json))
+    finish(config, run(config, json=json, choice=choice))
     if _look(index, n_files, deep=deep, json=json):
         raise typer.Exit(1)
 

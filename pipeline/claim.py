@@ -4,6 +4,9 @@ The lease is a small file in the index, ``claim-N.json``. Whoever creates number
 heartbeat creates N + 1 and removes N. Each file is made by a put that fails if there is one already, which local disks
 and object stores both offer, so of two runs that reach for one number only one gets it. That keeps honest runs apart;
 should it fail (removed by force), the journal still lets only one of them publish.
+
+The answer to a put may get lost although the put was carried out. A driver that then tries it again is told that the
+lease exists. So a run that is refused, or gets an error, reads the newest lease, and goes on if that is its own.
 """
 
 import contextlib
@@ -12,6 +15,7 @@ import os
 import socket
 import threading
 import time
+from collections.abc import Iterable
 from pathlib import Path
 from types import TracebackType
 from typing import Any
@@ -19,7 +23,7 @@ from typing import Any
 from fsspec.implementations.local import LocalFileSystem
 
 from pipeline import storage
-from pipeline.errors import IndexBusy
+from pipeline.errors import CommitConflict, IndexBusy
 
 BEAT_S = 10.0
 STALE_S = 60.0
@@ -30,7 +34,7 @@ UNWRITTEN_S = 1.0
 
 def is_held(path: str | Path) -> bool:
     """Whether a run seems to write to the index at ``path``: its lease is young, and its process is not gone."""
-    leases = _Leases(str(path))
+    leases = Leases(*storage.find(str(path)))
     holder = leases.read(numbers[-1]) if (numbers := leases.list()) else None
     return holder is not None and abs(time.time() - holder["at"]) < STALE_S and not _is_dead(holder)
 
@@ -38,22 +42,28 @@ def is_held(path: str | Path) -> bool:
 class Claim:
     """Holds the index at ``path``, a folder or a URL, for the run ``run_id`` while the context is open.
 
+    Args:
+        beat_s: seconds between two heartbeats.
+        leases: where the lease files are; by default in the index.
+
     Raises:
         IndexBusy: on entering, when a live run holds it; says which and since when.
     """
 
-    def __init__(self, path: str | Path, run_id: str, *, beat_s: float = BEAT_S) -> None:
+    def __init__(
+        self, path: str | Path, run_id: str, *, beat_s: float | None = None, leases: "Leases | None" = None
+    ) -> None:
         self._path = str(path)
-        self._leases = _Leases(self._path)
+        self._leases = leases or Leases(*storage.find(self._path))
         self._mine: dict[str, Any] = {
             "run_id": run_id,
             "host": socket.gethostname(),
             "pid": os.getpid(),
             "since": time.strftime("%Y-%m-%d %H:%M:%S UTC", time.gmtime()),
-            "beat_s": beat_s,
+            "beat_s": BEAT_S if beat_s is None else beat_s,
             "processes": _name_processes(),
         }
-        self._number = 0
+        self._taken_by: dict[str, Any] | None = None
         self._stop = threading.Event()
         self._thread = threading.Thread(target=self._beat, name="claim", daemon=True)
 
@@ -61,16 +71,21 @@ class Claim:
         numbers = self._leases.list()
         if numbers:
             self._refuse_if_held(numbers[-1])
-        self._number = max(numbers, default=0) + 1
+        number = max(numbers, default=0) + 1
         starting = IndexBusy(f"{self._path}: another run is starting here; wait for it, or stop it")
-        if not self._leases.create(self._number, self._values()):
+        taken = storage.retried(self._take, number) if storage.is_url(self._path) else self._take(number)
+        if not taken:
             raise starting
-        if self._leases.list()[-1:] != [self._number]:  # one that began later was faster, when no lease was there
-            self._leases.remove(self._number)
-            raise starting
-        for number in numbers:
-            self._leases.remove(number)
-        self._leases.remove_unfinished()
+        try:
+            if self._leases.list()[-1:] != [number]:  # one that began later was faster, when no lease was there
+                raise starting
+        except BaseException:
+            with contextlib.suppress(Exception):
+                self._leases.remove(number)
+            raise
+        with contextlib.suppress(Exception):  # each store has errors of its own; a heartbeat removes what is left
+            self._remove(numbers)
+            self._leases.remove_unfinished()
         self._thread.start()
         return self
 
@@ -80,21 +95,50 @@ class Claim:
         self._stop.set()
         self._thread.join()
         with contextlib.suppress(Exception):  # a store that does not answer: a lease that is left is taken over
-            if self._is_mine():
-                self._leases.remove(self._number)
+            self._remove(number for number in self._leases.list() if self._owns(number))
+
+    @property
+    def lost(self) -> bool:
+        """Whether another run has taken the index over: it held this one for dead."""
+        return self._taken_by is not None
+
+    def check(self) -> None:
+        """Stop a run that has lost the index, rather than let it work on for nothing.
+
+        Raises:
+            CommitConflict: another run has taken the index over.
+        """
+        if (other := self._taken_by) is not None:
+            raise CommitConflict(
+                f"{self._path}: another run (process {other['pid']} on {other['host']}, since {other['since']}) has"
+                " taken this index over, as this one had not renewed its claim in time; this one stops, what it"
+                " published stays"
+            )
 
     def _values(self) -> dict[str, Any]:
         return {**self._mine, "at": time.time()}
 
-    def _is_mine(self) -> bool:
-        holder = self._leases.read(self._number)
+    def _is_mine(self, holder: dict[str, Any] | None) -> bool:
         return holder is not None and holder["run_id"] == self._mine["run_id"]
 
+    def _owns(self, number: int) -> bool:
+        return self._is_mine(self._leases.read(number))
+
+    def _take(self, number: int) -> bool:
+        """Create a lease; returns whether it is there and this run's own, whatever the store has answered."""
+        try:
+            return self._leases.create(number, self._values()) or self._owns(number)
+        except Exception:  # each store has errors of its own
+            if not self._owns(number):
+                raise
+            return True
+
+    def _remove(self, numbers: Iterable[int]) -> None:
+        for number in numbers:
+            self._leases.remove(number)
+
     def _refuse_if_held(self, number: int) -> None:
-        holder = self._leases.read(number)
-        if holder is None:  # not one of ours; or, on a disk without links, not written to its end yet
-            time.sleep(UNWRITTEN_S)
-            holder = self._leases.read(number)
+        holder = self._read_written(number)
         if holder is None and (newer := [each for each in self._leases.list() if each > number]):
             self._refuse_if_held(newer[-1])  # its heart has beaten meanwhile
         if holder is None or _is_dead(holder):
@@ -104,6 +148,14 @@ class Claim:
                 f"{self._path}: another run writes here (process {holder['pid']} on {holder['host']},"
                 f" since {holder['since']}); wait for it, or stop it"
             )
+
+    def _read_written(self, number: int) -> dict[str, Any] | None:
+        """What a lease says; None if it is gone, or not one of ours."""
+        holder = self._leases.read(number)
+        if holder is None:  # on a disk without links it may not be written to its end yet
+            time.sleep(UNWRITTEN_S)
+            holder = self._leases.read(number)
+        return holder
 
     def _beats(self, number: int, timeout_s: float) -> bool:
         """Watch whether the lease is renewed: clocks of two machines may differ by more than its age."""
@@ -115,21 +167,28 @@ class Claim:
         return False
 
     def _beat(self) -> None:
-        while not self._stop.wait(self._mine["beat_s"]):
-            try:
-                if not self._is_mine() or not self._leases.create(self._number + 1, self._values()):
-                    return  # taken over: the journal decides who publishes
-                self._number += 1
-                self._leases.remove(self._number - 1)
-            except Exception:  # each store has errors of its own
-                continue  # the next beat may reach it
+        while not self._stop.wait(self._mine["beat_s"]) and not self.lost:
+            with contextlib.suppress(Exception):  # each store has errors of its own; the next beat may reach it
+                self._taken_by = self._renew()
+
+    def _renew(self) -> dict[str, Any] | None:
+        """Make the next lease and remove all that came before; returns the newest one where it is another run's."""
+        numbers = self._leases.list()
+        newest = self._read_written(numbers[-1]) if numbers else None
+        if newest is not None and not self._is_mine(newest):
+            return newest
+        number = max(numbers, default=0) + 1
+        if self._take(number):
+            self._remove(numbers)
+            return None
+        return self._read_written(number)
 
 
-class _Leases:
-    """The lease files of an index."""
+class Leases:
+    """The lease files of an index: those in the folder ``root`` of ``store``, an fsspec file system."""
 
-    def __init__(self, path: str) -> None:
-        self._fs, self._root = storage.find(path)
+    def __init__(self, store: Any, root: str) -> None:
+        self._fs, self._root = store, root
 
     def list(self) -> list[int]:
         """The numbers of the leases there are, ascending."""
@@ -210,7 +269,12 @@ def _create_whole(path: str, data: bytes) -> None:
             raise
         except OSError:  # a disk without links
             with open(path, "xb") as file:
-                file.write(data)
+                try:
+                    file.write(data)
+                    file.flush()
+                except OSError:  # half a lease would be nobody's
+                    os.unlink(path)
+                    raise
     finally:
         with contextlib.suppress(FileNotFoundError):
             os.unlink(scratch)

@@ -128,10 +128,13 @@ class StoreConfig(_Section):
 
 
 class RunConfig(_Section):
-    """When a run counts as failed, and how much one task takes on."""
+    """When a run counts as failed or stops, and how much one task takes on."""
 
     max_failed_fraction: float = Field(1.0, ge=0.0, le=1.0)
     """The run ends with exit code 1 when a larger fraction of the files of the corpus has failed, then or earlier."""
+    max_deleted_fraction: float = Field(0.2, ge=0.0, le=1.0)
+    """The run stops where a larger fraction of the indexed files, and more than twenty of them, would go: a disk may be
+    missing. ``--allow-deletions`` lets one run take them out."""
     batch_s: float = Field(300.0, gt=0)
     """Audio in one batch, in seconds, estimated from file sizes: what is published at once. A task decodes several."""
 

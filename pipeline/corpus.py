@@ -67,6 +67,8 @@ counted like all that is not looked at, and ``corpus.extensions`` takes them.
 FILES_AT_ONCE = 16
 """Shards that are looked into, and files of manifests, at once: that waits for disks and servers, not for cores."""
 
+_ADVICE = "; if it was renamed or is given up, see --move-source and --forget of `earshot index`"
+
 MANY = 100
 """Objects of a manifest in one folder, from which on the folder is listed rather than each of them looked at."""
 
@@ -220,7 +222,7 @@ def _list_source(source: str, config: CorpusConfig, entered: set[_Identity], ove
     elif glob.has_magic(source):
         yield from _list_glob(source, path, config, entered, overlooked)
     else:
-        raise CorpusError(f"{source}: no such file or folder; to let it go, index with a configuration without it")
+        raise CorpusError(f"{source}: no such file or folder{_ADVICE}")
 
 
 def _list_url(source: str, config: CorpusConfig, leave_out: str | None, overlooked: Overlooked) -> Iterator[Row]:
@@ -247,7 +249,7 @@ def _list_url(source: str, config: CorpusConfig, leave_out: str | None, overlook
             else:
                 overlooked.add(url, kind_of(extension_of(url)))
     except FileNotFoundError:
-        raise CorpusError(f"{source}: no such file or folder, and no file that matches") from None
+        raise CorpusError(f"{source}: no such file or folder, and no file that matches{_ADVICE}") from None
     except EarshotError:
         raise
     except Exception as error:  # each store has errors of its own
@@ -382,7 +384,7 @@ def _list_glob(
         else:
             overlooked.add(path, kind_of(extension_of(path)))
     if not found:
-        raise CorpusError(f"{source}: the pattern matches no file")
+        raise CorpusError(f"{source}: the pattern matches no file{_ADVICE}")
 
 
 def _expand(

@@ -140,6 +140,12 @@ def read_config(path: str | Path) -> dict[str, Any] | None:
     return values
 
 
+def read_mounts(path: str | Path) -> list[str]:
+    """The mount points that the newest run found its files on, as they were given to ``Writer.configure``."""
+    found = _newest_detail(open_journal(path), "kind = 'configure'")
+    return list((found or {}).get("mounts", ()))
+
+
 def read_published(path: str | Path) -> Published:
     """The newest published state."""
     return newest(open_journal(path))
@@ -226,7 +232,8 @@ def make_row(seq: int, batch_id: str, run_id: str, kind: str, versions: dict[str
 def publish(journal: Any, rows: list[dict[str, Any]]) -> None:
     """Insert the journal rows if and only if nobody has inserted one of their ``seq`` before.
 
-    The unenforced primary key makes two inserts of one ``seq`` conflict, and without retries the second one fails.
+    The unenforced primary key makes two inserts of one ``seq`` conflict, and without retries the second one fails. An
+    object store may insert the rows and its answer may get lost: so what is refused, or fails, is looked for.
 
     Raises:
         CommitConflict: somebody has; nothing is inserted.
@@ -236,12 +243,22 @@ def publish(journal: Any, rows: list[dict[str, Any]]) -> None:
         insert = journal.merge_insert("seq").when_not_matched_insert_all().conflict_retries(0)
         inserted = insert.execute(table)["num_inserted_rows"]
     except (OSError, CommitConflictError) as error:
+        latest = lance.dataset(journal.uri)
         # Against a version that another run's clean-up has deleted, Lance finds no conflict, but nothing at all.
-        if not is_conflict(error) and newest(lance.dataset(journal.uri)).seq < rows[0]["seq"]:
+        if not is_conflict(error) and newest(latest).seq < rows[0]["seq"]:
             raise
         inserted = 0
+        if _ends_with(latest, table):
+            journal.checkout_latest()
+            inserted = len(rows) if _ends_with(journal, table) else 0
     if inserted != len(rows):
         raise CommitConflict(f"{journal.uri}: another run published batch {rows[0]['seq']} first; this one stops")
+
+
+def _ends_with(journal: Any, rows: pa.Table) -> bool:
+    """Whether these rows, time and all, are the newest ones of a version of the journal."""
+    found = journal.to_table(columns=rows.column_names, filter=f"seq >= {rows['seq'][0].as_py()}").sort_by("seq")
+    return bool(found.to_pylist() == rows.to_pylist())
 
 
 def is_conflict(error: Exception) -> bool:

@@ -131,6 +131,11 @@ class Ledger:
         gone: list[Row] = self._files.filter(is_gone).to_pylist()
         return gone
 
+    def indexed(self) -> pa.ChunkedArray:
+        """The uris of the files that are indexed."""
+        self._merge()
+        return self._files["uri"].filter(pc.equal(self._files["status"], "indexed"))
+
     def sizes(self) -> set[int]:
         """Bytes of the contents that are known."""
         self._merge()

@@ -68,6 +68,22 @@ class Choice:
     """Of these, only those that failed for this reason."""
     full: bool = False
     """Decode and encode every file anew."""
+    allow_deletions: bool = False
+    """Take out what is gone, however much it is."""
+    moved: tuple[str, str] | None = None
+    """Where a source was before it was renamed, and where it is now."""
+    forgets: bool = False
+    """A source was given up: what no source names goes without a question."""
+
+    def renamed(self, uri: str) -> str:
+        """What the uri of a file of a source that was renamed is now."""
+        old, new = self.moved or ("", "")
+        return new + uri[len(old) :] if old and uri.startswith(f"{old}/") else uri
+
+    def former(self, uri: str) -> str:
+        """What the uri of a file of a source that was renamed was before."""
+        old, new = self.moved or ("", "")
+        return old + uri[len(new) :] if new and uri.startswith(f"{new}/") else uri
 
     def retries(self, old: Row) -> bool:
         """Whether a file that is as the ledger knows it is tried again."""
@@ -103,6 +119,13 @@ class Plan:
     """By uri, files that decode differently now, should their bytes be the same."""
     gone: list[Row] = field(default_factory=list)
     """Ledger rows of files that are no longer there."""
+    lost: dict[str, str] = field(default_factory=dict)
+    """Of the indexed files that are gone, or that a source names and that are not there, the ids and the uris; without
+    those that have moved."""
+    refused: str | None = None
+    """Why a run must not take out what is lost; None where it may."""
+    mounts: list[str] = field(default_factory=list)
+    """The mount points that files of the corpus lie on."""
     shut: list[tuple[str, str]] = field(default_factory=list)
     """(uri, message) of indexed files that cannot be read now: they keep their rows, and count as unchanged."""
     actions: list[tuple[str, str, str]] = field(default_factory=list)
@@ -173,6 +196,8 @@ def make_plan(
                 else:
                     _leave(plan, ledger, row["uri"], old)
             elif row["reason"] is not None:
+                if old is not None and old["status"] == "indexed" and (known := ledger.live(row["uri"])) is not None:
+                    plan.lost[known["file_id"]] = row["uri"]
                 failure = FileFailure("list", row["reason"], row["message"])
                 plan.known.append(unreadable_row(row, failure))
                 plan.note(row["uri"], "failed", failure.message)
@@ -181,8 +206,9 @@ def make_plan(
                 if old is not None and mend and _is_as_it_was(row, old) and not choice.check_content:
                     candidates[-1].content_hash = old["content_hash"]
     # What lies below a folder, or in a shard, that cannot be listed may well be there.
-    gone = (gone_row(old) for old in ledger.find_gone(listed["uri"]) if not lies_within(old["uri"], closed))
-    plan.gone = list(gone)
+    gone = [old for old in ledger.find_gone(listed["uri"]) if not lies_within(old["uri"], closed)]
+    plan.lost |= {old["file_id"]: old["uri"] for old in gone if old["status"] == "indexed"}
+    plan.gone = list(map(gone_row, gone))
     reader = _Reader(plan, report, ledger)
     for file, content_hash in reader.read(to_check, hash_file):
         old = ledger.live(file.uri)
@@ -192,8 +218,8 @@ def make_plan(
             file.content_hash = content_hash
             candidates.append(file)
     if not choice.full:
-        candidates = _hash_unsized(candidates, ledger, len(plan.gone), hash_file, reader)
-    readable = _hash_where_needed(candidates, ledger, len(plan.gone), hash_file, probe_file, reader)
+        candidates = _hash_unsized(candidates, ledger, plan, choice, hash_file, reader)
+    readable = _hash_where_needed(candidates, ledger, plan, choice, hash_file, probe_file, reader)
     contents = _settle_known_content(readable, ledger, plan, choice)
     plan.batches = pack(contents, batch_s, run_id)
     for row in plan.gone:
@@ -326,7 +352,9 @@ def _split_tables(files: list[File]) -> tuple[list[list[File]], list[list[File]]
     return alone, [sorted(rows, key=lambda file: file.offset or 0) for rows in tables.values()]
 
 
-def _hash_unsized(candidates: list[File], ledger: Ledger, n_gone: int, hash_file: Read, reader: _Reader) -> list[File]:
+def _hash_unsized(
+    candidates: list[File], ledger: Ledger, plan: Plan, choice: Choice, hash_file: Read, reader: _Reader
+) -> list[File]:
     """Set ``content_hash`` of files whose size says nothing, where they were known before or may have moved.
 
     Of the others, the workers find out what is indexed already.
@@ -337,17 +365,18 @@ def _hash_unsized(candidates: list[File], ledger: Ledger, n_gone: int, hash_file
     unsized = [file for file in candidates if not file.has_size and file.content_hash is None]
     if not unsized:
         return candidates
-    may_move = len(unsized) <= n_gone * NEW_PER_GONE
-    to_hash = unsized if may_move else _known(unsized, ledger)
+    may_move = len(unsized) <= len(plan.gone) * NEW_PER_GONE
+    to_hash = unsized if may_move else _known(unsized, ledger, choice)
     wanted = {file.uri for file in to_hash}
     others = [file for file in candidates if file.uri not in wanted]
     return [*others, *_hash(to_hash, hash_file, reader)]
 
 
-def _known(files: list[File], ledger: Ledger) -> list[File]:
-    """Those that were there before."""
+def _known(files: list[File], ledger: Ledger, choice: Choice) -> list[File]:
+    """Those that were there before, maybe in a folder that was renamed since."""
     old = ledger.look_up([file.uri for file in files], [])
-    return [file for file, row in zip(files, old, strict=True) if row is not None]
+    former = ledger.look_up([choice.former(file.uri) for file in files], []) if choice.moved else old
+    return [file for file, *rows in zip(files, old, former, strict=True) if rows != [None, None]]
 
 
 def _hash(files: list[File], hash_file: Read, reader: _Reader) -> list[File]:
@@ -360,7 +389,8 @@ def _hash(files: list[File], hash_file: Read, reader: _Reader) -> list[File]:
 def _hash_where_needed(
     candidates: list[File],
     ledger: Ledger,
-    n_gone: int,
+    plan: Plan,
+    choice: Choice,
     hash_file: Read,
     probe_file: Read,
     reader: _Reader,
@@ -385,9 +415,9 @@ def _hash_where_needed(
             to_probe.append(file)
         else:
             settled.append(file)
-    may_move = not _are_more(to_hash, n_gone * NEW_PER_GONE)
+    may_move = not _are_more(to_hash, len(plan.gone) * NEW_PER_GONE)
     if not may_move and (_are_more(to_hash, READ_FIRST) or _bytes_of(to_hash) > READ_FIRST_BYTES):
-        known = {file.uri for file in _known(to_hash, ledger)}
+        known = {file.uri for file in _known(to_hash, ledger, choice)}
         settled += [file for file in to_hash if file.uri not in known]
         to_hash = [file for file in to_hash if file.uri in known]
     if _are_more(to_probe, READ_FIRST):
@@ -451,6 +481,8 @@ def _settle(file: File, old: Row | None, ledger: Ledger, plan: Plan, choice: Cho
     audio_id = _audio_id(file)
     is_again = choice.full or (old is not None and old["status"] == "indexed" and choice.retries(old))
     if audio_id is None or is_again:
+        if audio_id is not None and old is None and (holder := ledger.holder(audio_id, prefer=left)) is not None:
+            _note_moved(plan, holder, left)
         return False
     if old is not None and _is_of(old, audio_id) and not choice.retries(old):
         is_touched = file.modified_ns != old["modified_ns"]
@@ -463,8 +495,14 @@ def _settle(file: File, old: Row | None, ledger: Ledger, plan: Plan, choice: Cho
     plan.holders[holder["uri"]] = holder["file_id"]
     action = "moved" if holder["uri"] in left else "duplicate"
     plan.note(file.uri, action, f"has the bytes of {holder['uri']}")
-    left.discard(holder["uri"])
+    _note_moved(plan, holder, left)
     return True
+
+
+def _note_moved(plan: Plan, holder: Row, left: set[str]) -> None:
+    """A new file has the bytes of ``holder``: if that is gone, it has moved there, and nowhere else."""
+    plan.lost.pop(holder["file_id"], None)
+    left.discard(holder["uri"])
 
 
 def _is_of(old: Row, audio_id: str) -> bool:

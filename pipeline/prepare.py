@@ -12,9 +12,10 @@ import pyarrow.compute as pc
 from pipeline import journal, schema, store
 from pipeline.attach import Metadata
 from pipeline.checkpoint import read_identity
-from pipeline.config import Config, anchor, check_settings, differences, index_settings, known_values, make_config
+from pipeline.config import Config, check_settings, differences, index_settings, known_values, make_config
 from pipeline.corpus import list_corpus
-from pipeline.errors import REASONS, CorpusError, IndexMismatch, UsageError
+from pipeline.errors import REASONS, IndexMismatch, UsageError
+from pipeline.guard import Disks, Guard, IsMount, read_mounts
 from pipeline.ledger import Ledger
 from pipeline.metadata import Given, read_given
 from pipeline.overlooked import Overlooked
@@ -66,9 +67,17 @@ def read_config(path: str, *, rebuild: bool = False) -> Config:
 
 
 def plan_corpus(
-    config: Config, choice: Choice = Choice(), report: Report = lambda progress: None, *, rebuild: bool = False
+    config: Config,
+    choice: Choice = Choice(),
+    report: Report = lambda progress: None,
+    *,
+    rebuild: bool = False,
+    is_mount: IsMount | None = None,
 ) -> Plan:
-    """What ``index_corpus`` would do. Nothing is written.
+    """What ``index_corpus`` would do; nothing is written. Where it would refuse to, the plan's ``refused`` says why.
+
+    Args:
+        is_mount: whether a folder is a mount point; by default as the system says.
 
     Raises:
         EarshotError: see ``pipeline.errors``.
@@ -81,19 +90,34 @@ def plan_corpus(
     given = read_sources(tables, listed, manifests, config)
     metadata = Metadata(given, store.select_metadata(files))
     progress.n_files = listed.num_rows
+    live = journal.live(config.into)
     plan = plan_files(
         listed,
         Ledger(files.select(schema.FILES.names)),
         metadata,
         config,
         choice,
+        find_disks(tables, is_mount),
         "0" * 32,
         progress,
         report,
         list_actions=True,
     )
     plan.not_looked_at = progress.not_looked_at
+    if tables != live:
+        former = store.open_published(live, "files").to_table(columns=["uri", "status"])
+        plan.refused = plan.refused or refuse_rebuild(former, listed, config, choice, find_disks(live, is_mount))
     return plan
+
+
+def find_disks(tables: str, is_mount: IsMount | None) -> Disks:
+    """The disks that the files of an index lie on.
+
+    Args:
+        is_mount: whether a folder is a mount point; by default as the system says.
+    """
+    known = journal.read_mounts(tables) if journal.exists(tables) else []
+    return Disks(frozenset(known), is_mount or read_mounts())
 
 
 def list_files(config: Config, progress: Progress, report: Report) -> tuple[pa.Table, list[str]]:
@@ -121,6 +145,7 @@ def plan_files(
     metadata: Metadata,
     config: Config,
     choice: Choice,
+    disks: Disks,
     run_id: str,
     progress: Progress,
     report: Report,
@@ -130,8 +155,7 @@ def plan_files(
     """The plan of a run, with what a person should know of it in its notes.
 
     Raises:
-        UsageError: no file fails for the reason that is asked for. CorpusError: of one of the sources everything would
-            go.
+        UsageError: no file fails for the reason that is asked for.
     """
 
     def report_read(n_read: int, n_files: int) -> None:
@@ -156,7 +180,10 @@ def plan_files(
         list_actions=list_actions,
     )
     plan.notes = (*metadata.notes, *_note_shut(plan))
-    _check_sources(listed["uri"], [row["uri"] for row in plan.gone], config)
+    guard, indexed = Guard(listed, config, choice, disks), ledger.indexed()
+    plan.refused = guard.find_refusal(plan.lost.values(), len(indexed))
+    gone = pa.array([row["uri"] for row in plan.gone], pa.string())
+    plan.mounts = guard.find_mounts(indexed.filter(pc.invert(pc.is_in(indexed, gone))))
     return plan
 
 
@@ -169,34 +196,22 @@ def _note_shut(plan: Plan) -> tuple[str, ...]:
     )
 
 
-def _check_sources(listed: pa.ChunkedArray, gone: list[str], config: Config) -> None:
-    """A folder that holds nothing any more is rather a disk that is not mounted.
+def refuse_rebuild(former: pa.Table, listed: pa.Table, config: Config, choice: Choice, disks: Disks) -> str | None:
+    """Why a rebuild must not begin: it lets go of what is not there, so what cannot be seen now must not be taken for
+    that. None where it may.
 
-    Raises:
-        CorpusError: of one of the sources everything would go.
+    Args:
+        former: the ledger of the tables that are to be replaced.
+        disks: those of these tables.
     """
-    for source in anchor(config).sources:
-        below = f"{source.rstrip('/')}/"
-        n_gone = sum(uri.startswith(below) for uri in gone)
-        if n_gone and not pc.any(pc.starts_with(listed, below)).as_py():
-            raise CorpusError(
-                f"{source}: holds no audio now, and the index has {n_gone} files of it: is its disk there? To let them"
-                " go, index with a configuration that leaves this source out"
-            )
-
-
-def check_former(former: pa.Table, listed: pa.Table, config: Config) -> None:
-    """A rebuild lets go of what is not there, so what cannot be seen at present must not be taken for that.
-
-    Raises:
-        CorpusError: a source has become empty, or a folder with files of the index cannot be listed.
-    """
+    guard = Guard(listed, config, choice, disks)
+    indexed = former["uri"].filter(pc.equal(former["status"], "indexed"))
     is_gone = pc.and_(pc.not_equal(former["status"], "deleted"), pc.invert(pc.is_in(former["uri"], listed["uri"])))
     gone = former["uri"].filter(is_gone).to_pylist()
-    _check_sources(listed["uri"], gone, config)
     for row in listed.filter(listed["closed"]).to_pylist():
         if n_below := sum(lies_within(uri, {row["uri"]}) for uri in gone):
-            raise CorpusError(f"{row['uri']}: {row['message']}, and the index has {n_below} files in it; mend that")
+            return f"{row['uri']}: {row['message']}, and the index has {n_below} files in it; mend that"
+    return guard.find_refusal(guard.select_lost(indexed), len(indexed))
 
 
 def find_tables(path: str, settings: dict[str, Any], *, rebuild: bool) -> str:

@@ -22,13 +22,23 @@ from pipeline.attach import Metadata
 from pipeline.claim import Claim
 from pipeline.collect import Collector, IncompleteBatch, clip_rows, files_table
 from pipeline.config import Config, EncodeConfig, anchor
-from pipeline.errors import CommitConflict, EarshotError, FileFailure, plain_errors
+from pipeline.errors import CommitConflict, CorpusError, EarshotError, FileFailure, plain_errors
 from pipeline.file import estimate_seconds
+from pipeline.guard import Disks, IsMount
 from pipeline.ledger import Ledger, failed_rows, gone_row
 from pipeline.metadata import Given
 from pipeline.pack import pack_alone
 from pipeline.plan import Choice, Plan, group_copies, group_rows
-from pipeline.prepare import Report, check_former, describe_run, find_tables, list_files, plan_files, read_sources
+from pipeline.prepare import (
+    Report,
+    describe_run,
+    find_disks,
+    find_tables,
+    list_files,
+    plan_files,
+    read_sources,
+    refuse_rebuild,
+)
 from pipeline.ranges import split_uri
 from pipeline.record import STAGES, Keeper, Progress, Record, find_shortfall
 
@@ -74,6 +84,7 @@ def index_corpus(
     *,
     rebuild: bool = False,
     run_id: str | None = None,
+    is_mount: IsMount | None = None,
 ) -> Progress:
     """Bring the index ``config.into`` up to date with the corpus: only what is missing is encoded.
 
@@ -85,6 +96,7 @@ def index_corpus(
         rebuild: encode everything into a new generation of the index, maybe with other settings. Readers see the old
             one until it is complete; stopped on the way, another such run goes on with it.
         run_id: 32 hexadecimal digits that no other run has; new ones by default.
+        is_mount: whether a folder is a mount point; by default as the system says.
 
     Raises:
         EarshotError: see ``pipeline.errors``; what has been published stays, and running again goes on from there.
@@ -109,21 +121,24 @@ def index_corpus(
         return find_shortfall(progress, config.run.max_failed_fraction)
 
     keeper = Keeper(config.into, progress, workers.publish, shortfall)
+    claim = Claim(config.into, run_id)
 
     def tell(progress: Progress) -> None:
+        claim.check()
         report(progress)
         keeper.note()
 
     with plain_errors(config.into):
         if not storage.is_url(config.into):
             os.makedirs(config.into, exist_ok=True)
-        with Claim(config.into, run_id), keeper, plain_errors(config.into):  # the record says what is raised
+        with claim, keeper, plain_errors(config.into):  # the record says what is raised
             if _read_state(config.into) != state:  # what was compared and listed before is not what is there now
                 raise CommitConflict(f"{config.into}: another run has written to this index meanwhile; run again")
             if rebuild:
                 before = [journal.read_published(config.into), journal.read_published(live)]
                 former = store.read_files(live)
-                check_former(former, listed, config)
+                if refused := refuse_rebuild(former, listed, config, choice, find_disks(live, is_mount)):
+                    raise CorpusError(refused)
                 if not journal.exists(tables):
                     journal.delete_folder(tables)  # what is left of a creation that was interrupted
             if not journal.exists(tables):
@@ -132,7 +147,7 @@ def index_corpus(
                 )
             writer = store.Writer(tables, run_id, keep_versions=config.store.keep_versions, seam=seam)
             run = _Run(config.model_copy(update={"into": tables}), writer, progress, tell)
-            run.start(listed, given, choice, announce)
+            run.start(listed, given, choice, find_disks(tables, is_mount), announce)
             if run.plan.batches.num_rows:
                 run.encode(workers, clip_dimension, frame_dimension)
             complete = not rebuild or _check_rebuilt(progress, former, config)
@@ -193,8 +208,14 @@ class _Run:
         self._n_workers: Mapping[str, float] = dict.fromkeys(STAGES, 1.0)
         self._counted_at = self._heard_at = float("-inf")
 
-    def start(self, listed: pa.Table, given: Given, choice: Choice, announce: Callable[[Plan], None]) -> None:
-        """Plan, and publish at once what needs no decoding."""
+    def start(
+        self, listed: pa.Table, given: Given, choice: Choice, disks: Disks, announce: Callable[[Plan], None]
+    ) -> None:
+        """Plan, and publish at once what needs no decoding.
+
+        Raises:
+            CorpusError: more would go than a run may take out unasked.
+        """
         self._progress.n_files = listed.num_rows
         files = store.read_files(self._config.into, self._writer.published)
         self._ledger = Ledger(files.select(schema.FILES.names))
@@ -205,10 +226,13 @@ class _Run:
             self._metadata,
             self._config,
             choice,
+            disks,
             self._writer.run_id,
             self._progress,
             self._report,
         )
+        if self.plan.refused:
+            raise CorpusError(self.plan.refused)
         self._progress.n_unchanged = self.plan.n_unchanged
         self._touched = {row["uri"] for row in self.plan.touched}
         self._progress.n_metadata = len(self.plan.metadata)
@@ -217,7 +241,7 @@ class _Run:
         self._progress.n_deleted = len(self.plan.gone)
         self._progress.planned_s = self.plan.seconds_to_decode
         announce(self.plan)
-        self._writer.configure(anchor(self._config).model_dump(mode="json"))
+        self._writer.configure(anchor(self._config).model_dump(mode="json"), self.plan.mounts)
         self._writer.add_columns(self._metadata.columns)
         # Copies first: a file that moved needs the clips of the one that is gone, and frames need an owner throughout.
         settled: set[str] = set()

@@ -369,12 +369,17 @@ class Writer:
         return self._publish("columns", [(batch_id, {"detail": detail})], heads)
 
     @_told_of_others
-    def configure(self, values: dict[str, Any]) -> Published:
-        """Keep the configuration of this run, for later ones, unless it is that of the run before."""
-        if journal.read_config(self.path) == values:
+    def configure(self, values: dict[str, Any], mounts: Sequence[str] = ()) -> Published:
+        """Keep the configuration of this run, for later ones, unless it is that of the run before.
+
+        Args:
+            mounts: the mount points that the files of the corpus lie on.
+        """
+        if journal.read_config(self.path) == values and journal.read_mounts(self.path) == list(mounts):
             return self.published
         batch_id = schema.digest("configure", self.run_id)
-        return self._publish("configure", [(batch_id, {"detail": {"config": values}})], dict(self._heads))
+        detail = {"config": values, "mounts": list(mounts)}
+        return self._publish("configure", [(batch_id, {"detail": detail})], dict(self._heads))
 
     @_told_of_others
     def restore(self, seq: int) -> Published:

@@ -315,3 +315,116 @@ def test_a_run_after_which_nothing_is_indexed_has_failed(corpus: KnownCorpus, ca
     assert call("reindex", into)[0] == 0  # and stays so
     (folder / "c.wav").write_text("no sound any more")
     assert call("reindex", into)[0] == 1
+
+
+def test_a_source_that_was_renamed_is_moved_in_one_command(corpus: KnownCorpus, call: Call) -> None:
+    """With its table of metadata, and with the files that are elsewhere in it meanwhile; nothing is encoded again."""
+    into, new = corpus.config.into, corpus.root / "elsewhere"
+    sidecar = corpus.folder / "about.csv"
+    sidecar.write_text("uri,mic\nb.wav,H5\n")
+    assert call("index", corpus.folder, "--into", into, "--metadata", sidecar)[0] == 0
+    rows = live(into)
+    corpus.folder.rename(new)
+    code, _, err = call("reindex", into)
+    assert (code, err.count("\n")) == (2, 1)
+    assert "in: no such file or folder; if it was renamed or is given up, see --move-source and --forget" in err
+    code, out, _ = call("index", "--into", into, "--move-source", corpus.folder, new, "--json")
+    assert code == 0
+    [done] = lines(out)
+    assert done.items() >= {"files": 6, "indexed": 5, "deleted": 6, "frames": 0, "hours": 0.0}.items()
+    assert live(into)["frames"] == rows["frames"]
+    corpus.folder = new
+    assert live(into) == corpus.expected()
+    assert call("query", into, "noise", "--where", "mic = 'H5'")[0] == 0
+    assert lines(call("reindex", into, "--json")[1])[0].items() >= {"unchanged": 6, "deleted": 0}.items()
+
+
+def test_a_source_that_is_given_up_goes_and_no_guard_stops_that(corpus: KnownCorpus, call: Call) -> None:
+    into, more = corpus.config.into, KnownCorpus(corpus.root / "more")
+    for number in range(3):
+        more.put(f"{number}.wav", number + 3)
+    assert call("index", more.folder, "--into", into)[0] == 0
+    for name in list(more.held):
+        more.delete(name)
+    code, out, _ = call("plan", into)
+    assert code == 0
+    assert f"indexed files that would go: 3 in {more.folder}" in out
+    assert f"a run would refuse: {more.folder}: holds no audio now, and the index has 3 files of it" in out
+    *_, summary = lines(call("plan", into, "--json")[1])
+    assert (summary["deleted"], summary["refused"][: len(str(more.folder))]) == (3, str(more.folder))
+    assert "a run would refuse" not in call("plan", into, "--allow-deletions")[1]
+    for command in ("reindex", "index"):
+        arguments = [into] if command == "reindex" else [corpus.folder, "--into", into]
+        code, _, err = call(command, *arguments)
+        assert code == 2
+        assert re.fullmatch(r"earshot: [^\n]*holds no audio now[^\n]*--allow-deletions[^\n]*--forget[^\n]*\n", err)
+    assert lines(call("index", "--into", into, "--forget", more.folder, "--json")[1])[0]["deleted"] == 3
+    assert live(into) == corpus.expected()
+    assert lines(call("reindex", into, "--json")[1])[0]["unchanged"] == 6
+
+
+def test_several_sources_are_moved_by_giving_up_the_old_ones(corpus: KnownCorpus, call: Call) -> None:
+    into, new = corpus.config.into, corpus.root / "elsewhere"
+    call("reindex", into)
+    corpus.folder.rename(new)
+    [done] = lines(call("index", new, "--into", into, "--forget", corpus.folder, "--json")[1])
+    assert done.items() >= {"deleted": 6, "hours": 0.0}.items()
+    corpus.folder = new
+    assert live(into) == corpus.expected()
+
+
+def test_what_is_gone_goes_when_it_is_allowed(corpus: KnownCorpus, call: Call) -> None:
+    into, more = corpus.config.into, KnownCorpus(corpus.root / "more")
+    more.put("a.wav", 5)
+    call("index", more.folder, "--into", into)
+    more.delete("a.wav")
+    for command in ("reindex", "index"):
+        arguments = [into] if command == "reindex" else [more.folder, "--into", into]
+        assert call(command, *arguments)[0] == 2
+    assert call("reindex", into, "--allow-deletions")[0] == 0
+    assert live(into) == corpus.expected()
+
+
+def test_a_repair_takes_nothing_out_while_a_disk_is_missing(corpus: KnownCorpus, call: Call) -> None:
+    into, more = corpus.config.into, KnownCorpus(corpus.root / "more")
+    more.put("a.wav", 5)
+    call("index", more.folder, "--into", into)
+    more.delete("a.wav")
+    table(into, "clips").delete("true")
+    published = journal.read_published(into)
+    now = {**published.versions, "clips": versions(into)["clips"]}
+    row = journal.make_row(published.seq + 1, "f" * 32, "f" * 32, "maintain", now)
+    journal.publish(journal.open_journal(into), [row])
+    before = versions(into)
+    code, _, err = call("verify", into, "--repair")
+    assert code == 2
+    assert "holds no audio now" in err
+    assert versions(into) == before
+    assert call("verify", into, "--repair", "--allow-deletions")[0] == 0
+    assert live(into) == corpus.expected()
+
+
+@pytest.mark.parametrize(
+    ("arguments", "said"),
+    [
+        (["--move-source", "{tmp}/no", "{tmp}"], r"{tmp}/no: is no source of {into}; its sources are {tmp}/in"),
+        (["--forget", "{tmp}/no"], r"{tmp}/no: is no source of {into}; its sources are {tmp}/in"),
+        (["--move-source", "{tmp}/in", "{tmp}/no"], r"{tmp}/no: no such file or folder, so {tmp}/in cannot have moved"),
+        (["--forget", "{tmp}/in"], r"{into}: no source would be left"),
+        ([], r"SOURCE: say what to index; `earshot reindex {into}`"),
+        (["{tmp}/run.yaml", "--forget", "{tmp}/in"], r"a configuration says everything; leave out --into, --forget"),
+    ],
+)
+def test_a_mistake_with_sources_is_one_clear_line(
+    corpus: KnownCorpus, call: Call, arguments: list[str], said: str
+) -> None:
+    into = corpus.config.into
+    before = versions(into)
+    code, out, err = call("index", "--into", into, *(text.format(tmp=corpus.root, into=into) for text in arguments))
+    assert (code, out) == (2, "")
+    assert said.format(tmp=corpus.root, into=into) in err
+    assert re.fullmatch(r"earshot: [^\n]+\n", err)
+    assert versions(into) == before
+    code, _, err = call("index", "--into", corpus.root / "none", "--forget", corpus.folder)
+    assert code == 2
+    assert "no index here" in err

@@ -122,8 +122,8 @@ def test_the_configuration_travels_and_means_the_same_there(
 
 
 def test_earshot_itself_is_sent_when_asked_for(cluster: Cluster, client: FakeClient, config: Config) -> None:
-    sent = client.shipped[cluster.submit(config, ship=True, rebuild=True)]
-    assert sent["entrypoint"] == "python -m jobs.main index earshot.yaml --rebuild"
+    sent = client.shipped[cluster.submit(config, ship=True, rebuild=True, allow_deletions=True)]
+    assert sent["entrypoint"] == "python -m jobs.main index earshot.yaml --rebuild --allow-deletions"
     assert [Path(folder).name for folder in sent["py_modules"]] == ["pipeline", "jobs"]
     assert (Path(sent["py_modules"][0]) / "models" / "earshot-tiny").is_dir()
     assert (Path(sent["py_modules"][1]) / "main.py").is_file()

@@ -18,7 +18,7 @@ from pipeline.errors import REASONS, FileFailure
 from pipeline.file import File, estimate_seconds
 from pipeline.ledger import Ledger, empty_row
 from pipeline.pack import MAX_FILES_PER_BATCH, pack
-from pipeline.plan import ACTIONS, READ_FIRST, Choice, Plan, make_plan
+from pipeline.plan import ACTIONS, NEW_PER_GONE, READ_FIRST, Choice, Plan, make_plan
 
 Row = dict[str, Any]
 
@@ -585,6 +585,35 @@ def test_of_very_many_files_those_that_moved_are_found() -> None:
 
     plan = plan_many(moved, ledger, hash_file)
     assert (len(plan.copies), len(plan.gone), plan.n_to_decode) == (MANY, MANY, 0)
+
+
+def test_a_source_that_was_renamed_is_found_among_many_more_new_files(monkeypatch: pytest.MonkeyPatch) -> None:
+    """Of a known size and too many to be read first, for so few that are gone."""
+    monkeypatch.setattr("pipeline.plan.READ_FIRST", 3)
+    new = {f"/more/{k}.wav": (f"{k:03}", 1) for k in range(2 * NEW_PER_GONE)}
+    disk = Disk({**new, "/new/a.wav": ("one", 1), "/new/b.wav": ("two", 1)})
+    ledger = make_ledger(known_row("/old/a.wav", "one", 1), known_row("/old/b.wav", "two", 1))
+    plan = plan_of(disk.listed(), ledger, disk)
+    assert (len(plan.copies), sorted(plan.lost.values())) == (0, ["/old/a.wav", "/old/b.wav"])
+    disk.hashed.clear()
+    plan = plan_of(disk.listed(), ledger, disk, choice=Choice(moved=("/old", "/new")))
+    assert [row["uri"] for row, _ in plan.copies] == ["/new/a.wav", "/new/b.wav"]
+    assert plan.lost == {}
+    assert sorted(disk.hashed) == ["/new/a.wav", "/new/b.wav"]
+
+
+def test_lost_is_what_is_gone_or_vanished_and_has_not_moved() -> None:
+    """Of two gone files of one content, one has moved to a new file. What had failed is not lost."""
+    rows = [known_row(f"{name}.wav", "one", 1) for name in "ab"]
+    rows += [
+        known_row("c.wav", "four", 1),
+        known_row("d.wav", "seven", 1),
+        known_row("e.wav", "x", 1, "failed", "decode"),
+    ]
+    disk = Disk({"new.wav": ("one", 1), "other.wav": ("seven", 1)})
+    plan = plan_of(disk.listed({"c.wav": "vanished", "d.wav": "vanished"}), make_ledger(*rows), disk)
+    assert sorted(plan.lost.values()) == ["b.wav", "c.wav"]
+    assert len(plan.gone) == 3
 
 
 def test_a_file_takes_little_memory_while_it_is_planned() -> None:

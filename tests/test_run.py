@@ -1,6 +1,7 @@
 """The driver without Ray: the real plan, store and recovery, with the stages run in place and a cheap encoder."""
 
 import errno
+import json
 import os
 import threading
 import time
@@ -14,11 +15,11 @@ import pyarrow as pa
 import pytest
 
 import pipeline.run
-from pipeline import journal, store
+from pipeline import claim, journal, store
 from pipeline.audit import audit
 from pipeline.checkpoint import read_identity
 from pipeline.config import Config, EncodeConfig, make_config
-from pipeline.errors import EarshotError, IndexMismatch, ModelError, UsageError
+from pipeline.errors import CommitConflict, EarshotError, IndexMismatch, ModelError, UsageError
 from pipeline.plan import Choice, Plan
 from pipeline.prepare import estimate_bytes, estimate_run_seconds, plan_corpus
 from pipeline.record import Progress
@@ -472,3 +473,23 @@ def test_a_run_that_fails_stops_its_workers(corpus: Path, tmp_path: Path) -> Non
         index_corpus(config, fail, stages=endless)
     assert closed.is_set()
     assert not (tmp_path / "index" / "claim.json").exists()
+
+
+def test_a_run_that_has_lost_its_index_stops_at_once(
+    corpus: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """While the workers are busy, another run takes its claim over."""
+    monkeypatch.setattr(claim, "BEAT_S", 0.05)
+    config = configure(corpus, tmp_path / "index")
+
+    def take_over(number: int) -> None:
+        if number == 1:
+            other = {"run_id": "other", "host": "elsewhere", "pid": 7, "since": "2026-01-02", "beat_s": 10, "at": 0}
+            lease = tmp_path / "index" / "claim-999999999.json"
+            lease.write_text(json.dumps(other | {"processes": "another"}))
+            while any(thread.name == "claim" for thread in threading.enumerate()):
+                time.sleep(0.02)
+
+    with pytest.raises(CommitConflict, match=r"process 7 on elsewhere, since 2026-01-02\) has taken this index over"):
+        index_corpus(config, stages=in_place(WideEncoder(), take_over))
+    assert [path.name for path in (tmp_path / "index").glob("claim-*")] == ["claim-999999999.json"]
