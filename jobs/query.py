@@ -45,6 +45,9 @@ def print_hits(title: str, hits: list[Any], *, json: bool, where: str | None) ->
     if json:
         print_json(hits)
         return
+    if not hits:
+        print("nothing found" + tell_where(where))
+        return
     names = choose_columns(hits, where)
     columns = ["rank", "file", "from", "to", "score", "probability"]
     rows = [
@@ -60,8 +63,10 @@ def print_hits(title: str, hits: list[Any], *, json: bool, where: str | None) ->
         for hit in hits
     ]
     print_table(title, [*columns, *names], rows, right=("rank", "from", "to", "score", "probability"))
-    if not hits:
-        print("nothing found")
+
+
+def tell_where(where: str | None) -> str:
+    return "" if where is None else f" where {where}"
 
 
 def choose_columns(found: Sequence[Any], where: str | None) -> list[str]:

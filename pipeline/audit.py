@@ -231,7 +231,7 @@ def _check_indexes(path: str, published: Published) -> Iterator[Finding]:
 def _finite(vectors: pa.Array) -> Any:
     """(n,) bool: whether all numbers of a vector are."""
     flat = vectors.flatten().to_numpy(zero_copy_only=False)
-    return np.isfinite(flat.reshape(len(vectors), -1)).all(axis=1)
+    return np.isfinite(flat.reshape(-1, vectors.type.list_size)).all(axis=1)
 
 
 def _numbers(batch: pa.RecordBatch, name: str) -> Any:
