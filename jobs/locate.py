@@ -4,7 +4,7 @@ from typing import Annotated
 
 import typer
 
-from jobs.output import print_json, print_table, show_path, show_time
+from jobs.output import print_json, print_line, print_table, show_path, show_time
 from jobs.query import Json, Path_, Top, Where, choose_columns, tell_where
 
 
@@ -31,7 +31,7 @@ def locate(
         print_json(events)
         return
     if not events:
-        print(
+        print_line(
             f"nothing found that reaches a probability of {threshold}{tell_where(where)}; try a lower --threshold, or"
             " `earshot query`"
         )

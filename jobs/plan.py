@@ -6,7 +6,7 @@ from typing import Annotated, Any
 import typer
 
 from jobs.index import Rebuild
-from jobs.output import print_json, print_table, show_bytes, show_hours
+from jobs.output import print_json, print_line, print_table, show_bytes, show_hours
 from jobs.query import Json
 from jobs.reindex import Check, Full, Reason, RetryFailed, read_choice
 
@@ -50,5 +50,5 @@ def plan(
     takes = f", about {show_hours(seconds)} at the speed of the last run" if seconds else ""
     size = show_bytes(summary["bytes"])
     for note in made.notes:
-        print(f"note: {note}")
-    print(f"about {show_hours(made.seconds_to_decode)} of audio to encode; about {size} to be written{takes}")
+        print_line(f"note: {note}")
+    print_line(f"about {show_hours(made.seconds_to_decode)} of audio to encode; about {size} to be written{takes}")

@@ -7,7 +7,7 @@ from typing import Annotated, Any
 
 import typer
 
-from jobs.output import print_json, print_table, show_path, show_time
+from jobs.output import print_json, print_line, print_table, show_path, show_time
 
 WIDE = 120
 """Characters of a terminal that shows three columns of metadata beside what was found; others show one."""
@@ -46,7 +46,7 @@ def print_hits(title: str, hits: list[Any], *, json: bool, where: str | None) ->
         print_json(hits)
         return
     if not hits:
-        print("nothing found" + tell_where(where))
+        print_line("nothing found" + tell_where(where))
         return
     names = choose_columns(hits, where)
     columns = ["rank", "file", "from", "to", "score", "probability"]

@@ -5,7 +5,7 @@ from typing import TYPE_CHECKING, Annotated
 import typer
 
 from jobs.index import finish, run
-from jobs.output import print_json, print_table, show_path
+from jobs.output import print_json, print_line, print_table, show_path
 from jobs.query import Json, Path_
 
 if TYPE_CHECKING:
@@ -35,7 +35,7 @@ def verify(
     plan_corpus(config)  # that the sources are there comes before anything is taken out
     n_files = mark_damaged(index, findings)
     if not json:
-        print(f"{n_files} files are made anew")
+        print_line(f"{n_files} files are made anew")
     finish(config, run(config, json=json))
     if _look(index, sample if deep else 0, json=json):
         raise typer.Exit(1)
@@ -62,5 +62,5 @@ def _look(index: str, n_samples: int, *, json: bool) -> "list[Finding]":
         ]
         print_table(f"{len(findings)} things are wrong with {index}", ["table", "what", "of"], rows)
     else:
-        print(f"{index}: all is well")
+        print_line(f"{index}: all is well")
     return findings

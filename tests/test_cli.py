@@ -172,24 +172,6 @@ def test_a_mistake_sets_the_exit_code_of_the_process() -> None:
     assert re.fullmatch(r"earshot: nothing-here: no index here[^\n]+\n", result.stderr)
 
 
-def test_a_store_that_cannot_be_found_is_no_damage(
-    monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
-) -> None:
-    said = "LanceError(IO): Generic S3 error: Failed to resolve region for bucket 'my-bucket', /build/aws.rs:319:13"
-
-    def fail(**options: object) -> None:
-        raise ValueError(said)
-
-    monkeypatch.setattr("jobs.main.app", fail)
-    with pytest.raises(SystemExit) as exit:
-        main()
-    assert exit.value.code == 1
-    assert capsys.readouterr().err == (
-        "earshot: the object store does not give the index: Failed to resolve region for bucket 'my-bucket'; check its"
-        " URL, the store's address and region, and the credentials in the environment\n"
-    )
-
-
 def test_a_damaged_index_is_one_line(
     index: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
 ) -> None:

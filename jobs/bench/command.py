@@ -10,7 +10,7 @@ from typing import TYPE_CHECKING, Annotated, Any
 
 import typer
 
-from jobs.output import print_json, print_table, show_bytes
+from jobs.output import print_json, print_line, print_table, show_bytes
 from jobs.query import Json
 
 if TYPE_CHECKING:
@@ -54,7 +54,7 @@ def bench(
 
     machine = f"{len(os.sched_getaffinity(0))} cores; {describe_machine(resolve_device('auto'))}"
     if not json:
-        print(machine, flush=True)
+        print_line(machine)
     with tempfile.TemporaryDirectory(prefix="earshot-bench-") as scratch:
         if model == "random":
             from jobs.bench.peers import save_random
@@ -246,20 +246,19 @@ def _show(figure: Row) -> None:
         " {start_s:.1f} s to start and end, {write_share:.1%} of the work is writing, bottleneck {bottleneck}",
     }
     if figure["part"] == "run" and figure["x"] is None:
-        print(
+        print_line(
             f"run     {figure['files']} files, {figure['audio_s']:,.0f} s of audio: too few to tell how fast a run is;"
-            " what follows is what the parts allow",
-            flush=True,
+            " what follows is what the parts allow"
         )
         return
     if figure["part"] == "encode":
         held = figure["batch_held"]
         figure = {**figure, "note": "" if held >= figure["batch"] else f" (of which {held:g} fit)" if held else ""}
         if not held:
-            print(f"encode  {figure['precision']}, {figure['batch']} windows a batch: does not fit", flush=True)
+            print_line(f"encode  {figure['precision']}, {figure['batch']} windows a batch: does not fit")
             return
     if figure["part"] != "corpus":
-        print(lines[figure["part"]].format(**figure), flush=True)
+        print_line(lines[figure["part"]].format(**figure))
         return
     size, wall_h = show_bytes(figure["index_gb"] * 1e9), figure["wall_h"]
     columns = ["hours of audio", "days", "core hours", *(["GPU hours"] if "gpu_h" in figure else []), "index"]
