@@ -10,6 +10,7 @@ folder beside the old ones. One row in the first journal, of the kind ``switch``
 
 import datetime as dt
 import json
+import re
 from collections.abc import Callable
 from dataclasses import dataclass
 from pathlib import Path
@@ -21,6 +22,7 @@ import pyarrow.compute as pc
 from lance.commit import CommitConflictError
 
 from pipeline import schema, storage
+from pipeline.config import DecodeConfig, WindowConfig
 from pipeline.errors import CommitConflict, IndexMismatch, IndexMissing
 
 FORMAT = 2
@@ -71,11 +73,20 @@ def _find(path: str | Path) -> Any | None:
         return None
     try:
         journal = open_journal(path)
-    except ValueError as error:
-        if "was not found" not in str(error):  # a folder without a table: creating it was interrupted
+    except ValueError:
+        if _has_version(table_uri(path, "batches")):
             raise
-        return None
+        return None  # a folder without a table: creating it was interrupted
     return journal if journal.count_rows() else None
+
+
+def _has_version(uri: str) -> bool:
+    """Whether a version of a table has ever been written, readable or not."""
+    fs, versions = storage.find(storage.join(uri, "_versions"))
+    try:
+        return any(str(name).endswith(".manifest") for name in storage.retried(fs.ls, versions, detail=False))
+    except FileNotFoundError:
+        return False
 
 
 def check_whole(path: str | Path) -> None:
@@ -128,16 +139,32 @@ def _get(path: str | Path) -> Any:
 def _settings(path: str | Path, journal: Any) -> dict[str, Any]:
     if (found := _read_format(journal)) > FORMAT:
         raise IndexMismatch(_newer(path, found))
-    rows = journal.to_table(columns=["detail"], filter="seq = 0").to_pylist()
-    settings: dict[str, Any] = json.loads(rows[0]["detail"])["settings"]
+    settings: dict[str, Any] = _get_value(_newest_detail(journal, "seq = 0") or {}, "settings", dict, journal.uri)
+    for key, kind in _SETTINGS.items():
+        _get_value(settings, key, kind, journal.uri)
+    for model in filter(None, (settings["clip_model"], settings["frame_model"])):
+        for key, kind in _MODEL.items():
+            _get_value(model, key, kind, journal.uri)
+    try:
+        WindowConfig(**settings["window"])
+        DecodeConfig(**settings["decode"])
+    except (TypeError, ValueError) as error:
+        said = " ".join(str(error).split())[:300]
+        raise IndexMismatch(f"{journal.uri}: settings that cannot be: {said}; {_RESTORE}") from None
     return settings
+
+
+_MAYBE_MAPPING = (dict, type(None))
+_SETTINGS = {"clip_model": _MAYBE_MAPPING, "frame_model": _MAYBE_MAPPING, "window": dict, "decode": dict, "frames": str}
+_NUMBER = (int, float)
+_MODEL = {"name": str, "checksum": str, "dimension": int, "logit_scale": _NUMBER, "logit_bias": _NUMBER}
 
 
 def read_config(path: str | Path) -> dict[str, Any] | None:
     """The configuration of the newest run, as it was given to ``Writer.configure``; None before the first."""
-    found = _newest_detail(open_journal(path), "kind = 'configure'")
-    values: dict[str, Any] | None = found and found["config"]
-    return values
+    journal = open_journal(path)
+    found = _newest_detail(journal, "kind = 'configure'")
+    return None if found is None else _get_value(found, "config", dict, journal.uri)
 
 
 def read_published(path: str | Path) -> Published:
@@ -172,21 +199,51 @@ def read_journal(path: str | Path) -> pa.Table:
 
 def encoded_s(row: dict[str, Any]) -> float:
     """Seconds of audio that were encoded for a journal row: each content once, however many files hold it."""
-    found: float = json.loads(row["detail"]).get("encoded_s", row["audio_s"])
-    return found
+    where = f"the journal's row {row['seq']}"
+    found = _parse(row["detail"], where).get("encoded_s", row["audio_s"])
+    return float(_get_value({"encoded_s": found}, "encoded_s", (int, float), where))
 
 
 def _newest_detail(journal: Any, where: str) -> dict[str, Any] | None:
     rows = journal.to_table(columns=["seq", "detail"], filter=where)
     if rows.num_rows == 0:
         return None
-    detail: dict[str, Any] = json.loads(rows["detail"][_argmax(rows["seq"])].as_py())
-    return detail
+    return _parse(rows["detail"][_argmax(rows["seq"])].as_py(), journal.uri)
+
+
+def _parse(detail: str | None, where: str) -> dict[str, Any]:
+    """A row's ``detail``; ``where`` is named if it is none.
+
+    Raises:
+        IndexMismatch: it is no JSON mapping.
+    """
+    try:
+        values = json.loads(detail or "")
+    except (ValueError, RecursionError):
+        values = None
+    if not isinstance(values, dict):
+        raise IndexMismatch(f"{where}: `detail` is no JSON mapping, so something else wrote here: {_RESTORE}")
+    return values
+
+
+def _get_value(detail: dict[str, Any], key: str, kind: Any, where: str) -> Any:
+    """What a row's ``detail`` says under ``key``.
+
+    Raises:
+        IndexMismatch: nothing, or something of another kind.
+    """
+    value = detail.get(key)
+    if key not in detail or not isinstance(value, kind) or isinstance(value, bool):
+        raise IndexMismatch(f"{where}: `{key}` is {str(value)[:80]!r}, so something else wrote here: {_RESTORE}")
+    return value
+
+
+_RESTORE = "restore the index from a copy"
 
 
 def _read_format(journal: Any) -> int:
     detail = _newest_detail(journal, "kind IN ('create', 'migrate')")
-    return int(detail["format"]) if detail else 0
+    return int(_get_value(detail, "format", int, journal.uri)) if detail is not None else 0
 
 
 def _newer(path: str | Path, found: int) -> str:
@@ -241,10 +298,14 @@ def publish(journal: Any, rows: list[dict[str, Any]]) -> None:
 def is_conflict(error: Exception) -> bool:
     """Whether Lance refused a commit for another's sake: it has no one type for that.
 
-    Its messages hold paths, so whole phrases are looked for.
+    Its messages hold paths of any name, but not before they have said what happened.
     """
-    said = str(error).lower()
-    return isinstance(error, CommitConflictError) or "too many concurrent writers" in said or "commit conflict" in said
+    return isinstance(error, CommitConflictError) or _CONFLICT.match(str(error)) is not None
+
+
+_CONFLICT = re.compile(
+    r"(?:[\w ()]+: )*(?:Too many concurrent writ(?:ers|es)|(?:Retryable )?commit conflict)", re.IGNORECASE
+)
 
 
 def migrate(path: str | Path, run_id: str, seam: Seam = lambda step: None) -> None:
@@ -361,7 +422,12 @@ def delete_folder(place: str) -> bool:
 
 def _live_number(journal: Any) -> int:
     detail = _newest_detail(journal, "kind = 'switch'")
-    return 1 if detail is None else int(detail["generation"])
+    if detail is None:
+        return 1
+    number = int(_get_value(detail, "generation", int, journal.uri))
+    if not 2 <= number <= journal.count_rows() + 1:  # each row of this kind adds one
+        raise IndexMismatch(f"{journal.uri}: `generation` is {number}, so something else wrote here: {_RESTORE}")
+    return number
 
 
 def _generation(path: str | Path, number: int) -> str:

@@ -1,6 +1,7 @@
 """One writer per index: who is refused, who takes over, and what is left behind; on a disk and in an object store."""
 
 import contextlib
+import errno
 import json
 import os
 import socket
@@ -13,10 +14,11 @@ from typing import Any
 
 import fsspec
 import pytest
+from fsspec.implementations.memory import MemoryFileSystem
 
 from pipeline import claim
 from pipeline.claim import STALE_S, Claim
-from pipeline.errors import IndexBusy
+from pipeline.errors import IndexBusy, UsageError
 
 
 @pytest.fixture(params=["disk", "s3"])
@@ -280,3 +282,82 @@ def test_heartbeat_renews_its_own_lease_and_stops_at_anothers(place: str) -> Non
     left = leases(place)
     assert {values["run_id"] for values in left.values()} <= {"a", "other"}
     assert left[max(left)]["run_id"] == "other"
+
+
+# --- stores that cannot keep two runs apart ---------------------------------------------------------------------------
+
+
+class Store(MemoryFileSystem):
+    """A store of its own; what is asked to be created is written whether it is there or not."""
+
+    protocol = "overwriting"
+    store: dict[str, Any] = {}  # noqa: RUF012
+    pseudo_dirs = [""]  # noqa: RUF012
+
+    def pipe_file(self, path: str, value: bytes, mode: str = "overwrite", **options: Any) -> None:
+        super().pipe_file(path, value, **options)
+
+
+class Unable(Store):
+    protocol = "unable"
+
+    def pipe_file(self, path: str, value: bytes, mode: str = "overwrite", **options: Any) -> None:
+        if mode != "overwrite":
+            raise NotImplementedError(mode)
+        super().pipe_file(path, value)
+
+
+class Unaware(Store):
+    """Its arguments go on to a client that does not know this one."""
+
+    protocol = "unaware"
+
+    def pipe_file(self, path: str, value: bytes, **options: Any) -> None:  # type: ignore[override]
+        if options:
+            raise TypeError(f"put_object() got an unexpected keyword argument {next(iter(options))!r}")
+        super().pipe_file(path, value)
+
+
+class Refusing(Store):
+    """Its server does not know the condition of the put."""
+
+    protocol = "refusing"
+
+    def pipe_file(self, path: str, value: bytes, mode: str = "overwrite", **options: Any) -> None:
+        raise OSError(errno.ENOSYS, "A header you provided implies functionality that is not implemented.")
+
+
+class Forgetful(Store):
+    """It creates as it should, but the answer to the first put is lost, and the driver repeats the put."""
+
+    protocol = "forgetful"
+
+    def pipe_file(self, path: str, value: bytes, mode: str = "overwrite", **options: Any) -> None:
+        is_first = not self.exists(path)
+        MemoryFileSystem.pipe_file(self, path, value, mode=mode)
+        if is_first and "probe" in path:
+            MemoryFileSystem.pipe_file(self, path, value, mode=mode)
+
+
+for implementation in (Store, Unable, Unaware, Refusing, Forgetful):
+    fsspec.register_implementation(implementation.protocol, implementation, clobber=True)
+
+
+@pytest.mark.parametrize("store", [Store, Unable, Unaware, Refusing])
+def test_a_store_in_which_two_could_create_one_file_is_refused(store: type[Store], tmp_path: Path) -> None:
+    url = f"{store.protocol}://{tmp_path.name}/index"
+    with pytest.raises(UsageError, match=r"two runs could write at once; .* s3://, gs://") as caught, Claim(url, "a"):
+        pass
+    assert str(caught.value).startswith(f"{url}: ")
+    assert "\n" not in str(caught.value)
+    assert store.store == {}  # nothing is left behind
+
+
+@pytest.mark.parametrize("protocol", ["memory", "forgetful"])
+def test_a_store_is_tried_out_before_its_first_lease(protocol: str, tmp_path: Path) -> None:
+    url = f"{protocol}://{tmp_path.name}/index"
+    with Claim(url, "a"):
+        fs, root = fsspec.url_to_fs(url)
+        assert [name.rpartition("/")[2] for name in fs.ls(root, detail=False)] == ["claim-000000001.json"]
+        with pytest.raises(IndexBusy), Claim(url, "b"):
+            pass
