@@ -108,7 +108,7 @@ def test_other_host_is_judged_by_its_heartbeat(place: str, dead_pid: int, age_s:
 
 def test_a_clock_that_is_late_does_not_cost_a_live_holder_its_index(place: str) -> None:
     other: dict[str, Any] = {"host": "elsewhere", "processes": "another"}
-    write_lease(place, age_s=STALE_S * 9, beat_s=1.0, **other)
+    write_lease(place, age_s=STALE_S * 9, beat_s=30.0, **other)  # how long it is watched
     beat = threading.Timer(0.3, write_lease, (place, 8), {"age_s": STALE_S * 9, **other})
     beat.start()
     with pytest.raises(IndexBusy, match="elsewhere"), Claim(place, "a"):
@@ -206,7 +206,7 @@ def test_number_of_a_dead_run_given_to_another_process_does_not_lock_for_ever(pl
 def test_of_two_that_reach_for_a_dead_holders_index_one_gets_it(place: str, dead_pid: int) -> None:
     """Both have read who held it before either of them writes."""
     write_lease(place, pid=dead_pid)
-    both, got = threading.Barrier(2), list[str]()
+    both, refused, got = threading.Barrier(2), threading.Event(), list[str]()
 
     class Slow(Claim):
         def _refuse_if_held(self, number: int) -> None:
@@ -217,9 +217,10 @@ def test_of_two_that_reach_for_a_dead_holders_index_one_gets_it(place: str, dead
         try:
             with Slow(place, name):
                 got.append(name)
-                time.sleep(1.0)
+                refused.wait(60)
         except IndexBusy as error:
             got.append(str(error))
+            refused.set()
 
     threads = [threading.Thread(target=enter, args=(name,)) for name in ("a", "b")]
     for thread in threads:
@@ -232,16 +233,17 @@ def test_of_two_that_reach_for_a_dead_holders_index_one_gets_it(place: str, dead
 
 
 @pytest.mark.parametrize("text", ["", "{", "[]", "null", '{"pid": 1}'])
-def test_unreadable_lease_is_given_time_to_be_written(tmp_path: Path, text: str) -> None:
+def test_unreadable_lease_is_given_time_to_be_written(
+    tmp_path: Path, text: str, monkeypatch: pytest.MonkeyPatch
+) -> None:
     file = tmp_path / "claim-000000003.json"
     file.write_text(text)  # as on a disk without links, between making the file and writing into it
     values = {"run_id": "x", "host": "elsewhere", "processes": "y", "pid": 1, "since": "now", "beat_s": 1}
     values["at"] = time.time()
-    writing = threading.Timer(claim.UNWRITTEN_S / 2, lambda: file.write_text(json.dumps(values)))
-    writing.start()
-    with pytest.raises(IndexBusy, match="elsewhere"), Claim(tmp_path, "a"):
-        pass
-    writing.join()
+    with monkeypatch.context() as patch:
+        patch.setattr(time, "sleep", lambda pause_s: file.write_text(json.dumps(values)))
+        with pytest.raises(IndexBusy, match="elsewhere"), Claim(tmp_path, "a"):
+            pass
     file.write_text(text)
     with Claim(tmp_path, "a"):
         assert holder(str(tmp_path)) == "a"
@@ -287,7 +289,7 @@ def test_heartbeat_renews_its_own_lease_and_stops_at_anothers(place: str) -> Non
 # --- stores that cannot keep two runs apart ---------------------------------------------------------------------------
 
 
-class Store(MemoryFileSystem):
+class Store(MemoryFileSystem):  # type: ignore[misc]
     """A store of its own; what is asked to be created is written whether it is there or not."""
 
     protocol = "overwriting"

@@ -146,12 +146,9 @@ def test_a_mistake_is_one_clear_line(
 
 def test_importing_the_library_loads_nothing_heavy() -> None:
     heavy = "{'torch', 'transformers', 'ray', 'lance', 'lancedb', 'pyarrow', 'numpy', 'soundfile', 'av'}"
-    code = (
-        "import sys, time; t = time.perf_counter(); import pipeline; t = time.perf_counter() - t;"
-        f"print(t < 0.3, sorted({heavy} & sys.modules.keys()))"
-    )
+    code = f"import sys, pipeline; print(sorted({heavy} & sys.modules.keys()))"
     result = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, cwd=ROOT, check=True)
-    assert result.stdout.split(maxsplit=1) == ["True", "[]\n"]
+    assert result.stdout == "[]\n"
 
 
 def test_help_loads_nothing_heavy() -> None:
