@@ -1,7 +1,8 @@
-"""An error that no one foresaw, in one line: the disk, the index, the object store, or a fault of Earshot itself."""
+"""An error that no one foresaw, in one line: the index, the object store, Ray, the disk, or a fault of Earshot."""
 
 import re
 import traceback
+from collections.abc import Collection
 
 ENGINES = ("lance", "lancedb")
 OURS = ("pipeline", "jobs", "__main__")
@@ -16,7 +17,7 @@ _REFUSED = re.compile(r"\((os error (?!2\))\d+)\)")
 def explain(error: Exception) -> str:
     """What happened and what to do, without a line break."""
     said = " ".join(str(error).split())
-    if _is_of_engine(error):
+    if _is_of(error, ENGINES):
         if answer := _STORE.match(said):
             code = re.search(r"<Code>(.*?)</Code>.*?<Message>(.*?)</Message>", answer[1])
             told = f"{code[1]}: {code[2]}" if code else answer[1]
@@ -27,6 +28,8 @@ def explain(error: Exception) -> str:
         if _REFUSED.search(said):
             return f"the index cannot be read or written: {said[:300]}"
         return f"the index is damaged: {said[:300]}; restore its folder from a copy"
+    if _is_of(error, ("ray",)):
+        return f"Ray gave up: {said[:300]}; what was published stays, run again"
     if isinstance(error, OSError) and error.strerror:
         return f"{error.filename}: {error.strerror}" if error.filename else error.strerror
     place = _name_place(error)
@@ -36,14 +39,14 @@ def explain(error: Exception) -> str:
     )
 
 
-def _is_of_engine(error: BaseException) -> bool:
-    """Whether Lance or LanceDB raised it: their types are Python's own, and their messages hold paths of any name.
+def _is_of(error: BaseException, packages: Collection[str]) -> bool:
+    """Whether one of these packages raised it: their types are Python's own, and their messages hold paths of any name.
 
     They were called where the last of our functions on the way to the error was left for one of theirs.
     """
     modules = [frame.f_globals.get("__name__", "").split(".")[0] for frame, _ in traceback.walk_tb(error.__traceback__)]
     of_others = modules[max((at for at, module in enumerate(modules) if module in OURS), default=-1) + 1 :]
-    return any(module in ENGINES for module in of_others)
+    return any(module in packages for module in of_others)
 
 
 def _name_place(error: BaseException) -> str:

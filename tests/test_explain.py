@@ -90,19 +90,33 @@ def test_a_store_that_does_not_answer_is_no_damage(
     assert ".rs" not in line
 
 
+def raise_in(module: str, error: Exception) -> Exception:
+    """The error, as raised by a function of another package."""
+    values: dict[str, Any] = {"__name__": module}
+    exec("def fail(error):\n    raise error\n", values)
+    with pytest.raises(type(error)) as caught:
+        values["fail"](error)
+    return caught.value
+
+
 def test_what_a_store_says_of_credentials_is_shown_without_its_xml() -> None:
     said = (
         "LanceError(IO): Generic S3 error: Error performing GET http://x/y - Server returned error: <?xml?><Error>"
         "<Code>InvalidAccessKeyId</Code><Message>The key does not exist.</Message></Error>, /build/aws.rs:319:13"
     )
-    code = compile("def fail(error):\n    raise error\n", "lance.py", "exec")
-    values: dict[str, Any] = {"__name__": "lance.dataset"}
-    exec(code, values)
-    with pytest.raises(OSError, match="Generic") as caught:
-        values["fail"](OSError(said))
-    assert explain(caught.value).startswith(
+    assert explain(raise_in("lance.dataset", OSError(said))).startswith(
         "the object store does not give the index: InvalidAccessKeyId: The key does not exist.; check its URL"
     )
+
+
+def test_an_index_that_may_not_be_read_is_not_called_damaged() -> None:
+    said = explain(raise_in("lancedb.table", RuntimeError("LanceError(IO): Permission denied (os error 13)")))
+    assert said.startswith("the index cannot be read or written: ")
+
+
+def test_what_ray_raises_is_told_as_its_own() -> None:
+    said = explain(raise_in("ray._private.node", Exception("The current node timed out\nduring startup.")))
+    assert said == "Ray gave up: The current node timed out during startup.; what was published stays, run again"
 
 
 def test_where_a_fault_comes_from_is_told_on_demand(
