@@ -22,7 +22,7 @@ import pyarrow.compute as pc
 from lance.commit import CommitConflictError
 
 from pipeline import schema, storage
-from pipeline.config import DecodeConfig, WindowConfig
+from pipeline.details import get_settings, get_value, parse, refuse
 from pipeline.errors import CommitConflict, IndexMismatch, IndexMissing
 
 FORMAT = 2
@@ -139,32 +139,14 @@ def _get(path: str | Path) -> Any:
 def _settings(path: str | Path, journal: Any) -> dict[str, Any]:
     if (found := _read_format(journal)) > FORMAT:
         raise IndexMismatch(_newer(path, found))
-    settings: dict[str, Any] = _get_value(_newest_detail(journal, "seq = 0") or {}, "settings", dict, journal.uri)
-    for key, kind in _SETTINGS.items():
-        _get_value(settings, key, kind, journal.uri)
-    for model in filter(None, (settings["clip_model"], settings["frame_model"])):
-        for key, kind in _MODEL.items():
-            _get_value(model, key, kind, journal.uri)
-    try:
-        WindowConfig(**settings["window"])
-        DecodeConfig(**settings["decode"])
-    except (TypeError, ValueError) as error:
-        said = " ".join(str(error).split())[:300]
-        raise IndexMismatch(f"{journal.uri}: settings that cannot be: {said}; {_RESTORE}") from None
-    return settings
-
-
-_MAYBE_MAPPING = (dict, type(None))
-_SETTINGS = {"clip_model": _MAYBE_MAPPING, "frame_model": _MAYBE_MAPPING, "window": dict, "decode": dict, "frames": str}
-_NUMBER = (int, float)
-_MODEL = {"name": str, "checksum": str, "dimension": int, "logit_scale": _NUMBER, "logit_bias": _NUMBER}
+    return get_settings(_newest_detail(journal, "seq = 0") or {}, journal.uri)
 
 
 def read_config(path: str | Path) -> dict[str, Any] | None:
     """The configuration of the newest run, as it was given to ``Writer.configure``; None before the first."""
     journal = open_journal(path)
     found = _newest_detail(journal, "kind = 'configure'")
-    return None if found is None else _get_value(found, "config", dict, journal.uri)
+    return None if found is None else get_value(found, "config", dict, journal.uri)
 
 
 def read_published(path: str | Path) -> Published:
@@ -200,50 +182,20 @@ def read_journal(path: str | Path) -> pa.Table:
 def encoded_s(row: dict[str, Any]) -> float:
     """Seconds of audio that were encoded for a journal row: each content once, however many files hold it."""
     where = f"the journal's row {row['seq']}"
-    found = _parse(row["detail"], where).get("encoded_s", row["audio_s"])
-    return float(_get_value({"encoded_s": found}, "encoded_s", (int, float), where))
+    found = parse(row["detail"], where).get("encoded_s", row["audio_s"])
+    return float(get_value({"encoded_s": found}, "encoded_s", (int, float), where))
 
 
 def _newest_detail(journal: Any, where: str) -> dict[str, Any] | None:
     rows = journal.to_table(columns=["seq", "detail"], filter=where)
     if rows.num_rows == 0:
         return None
-    return _parse(rows["detail"][_argmax(rows["seq"])].as_py(), journal.uri)
-
-
-def _parse(detail: str | None, where: str) -> dict[str, Any]:
-    """A row's ``detail``; ``where`` is named if it is none.
-
-    Raises:
-        IndexMismatch: it is no JSON mapping.
-    """
-    try:
-        values = json.loads(detail or "")
-    except (ValueError, RecursionError):
-        values = None
-    if not isinstance(values, dict):
-        raise IndexMismatch(f"{where}: `detail` is no JSON mapping, so something else wrote here: {_RESTORE}")
-    return values
-
-
-def _get_value(detail: dict[str, Any], key: str, kind: Any, where: str) -> Any:
-    """What a row's ``detail`` says under ``key``.
-
-    Raises:
-        IndexMismatch: nothing, or something of another kind.
-    """
-    value = detail.get(key)
-    if key not in detail or not isinstance(value, kind) or isinstance(value, bool):
-        raise IndexMismatch(f"{where}: `{key}` is {str(value)[:80]!r}, so something else wrote here: {_RESTORE}")
-    return value
-
-
-_RESTORE = "restore the index from a copy"
+    return parse(rows["detail"][_argmax(rows["seq"])].as_py(), journal.uri)
 
 
 def _read_format(journal: Any) -> int:
     detail = _newest_detail(journal, "kind IN ('create', 'migrate')")
-    return int(_get_value(detail, "format", int, journal.uri)) if detail is not None else 0
+    return int(get_value(detail, "format", int, journal.uri)) if detail is not None else 0
 
 
 def _newer(path: str | Path, found: int) -> str:
@@ -424,9 +376,9 @@ def _live_number(journal: Any) -> int:
     detail = _newest_detail(journal, "kind = 'switch'")
     if detail is None:
         return 1
-    number = int(_get_value(detail, "generation", int, journal.uri))
+    number = int(get_value(detail, "generation", int, journal.uri))
     if not 2 <= number <= journal.count_rows() + 1:  # each row of this kind adds one
-        raise IndexMismatch(f"{journal.uri}: `generation` is {number}, so something else wrote here: {_RESTORE}")
+        raise refuse(f"{journal.uri}: `generation` is {number}")
     return number
 
 
