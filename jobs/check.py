@@ -6,7 +6,7 @@ from typing import TYPE_CHECKING, Annotated
 
 import typer
 
-from jobs.output import print_json, show
+from jobs.output import print_json, print_line, show
 from jobs.query import Json
 
 if TYPE_CHECKING:
@@ -36,9 +36,11 @@ def check(
         if json:
             print_json([finding])
         else:
-            print(format_line(finding), flush=True)
+            for line in format_line(finding).splitlines():
+                print_line(line)
     if not json:
-        print(summarise(n_right, n_wrong))
+        for line in summarise(n_right, n_wrong).splitlines():
+            print_line(line)
     if n_wrong:
         raise typer.Exit(1)
 

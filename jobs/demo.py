@@ -6,7 +6,7 @@ from typing import TYPE_CHECKING, Annotated, Any
 import typer
 
 from jobs.index import run
-from jobs.output import print_json, print_table, show_path
+from jobs.output import print_json, print_line, print_table, show_path
 from jobs.query import Json
 
 if TYPE_CHECKING:
@@ -37,7 +37,7 @@ def demo(
 
     truth = make_corpus(folder / "sounds")
     if not json:
-        print(f"{len(truth)} recordings in {folder / 'sounds'}, two of them broken on purpose")
+        print_line(f"{len(truth)} recordings in {folder / 'sounds'}, two of them broken on purpose")
     config = make_config({"into": str(folder / "index"), "sources": [str(folder / "sounds")]})
     run(config, json=json)
     opened = pipeline.open(config.into)
@@ -85,10 +85,10 @@ def _print(rows: list[dict[str, Any]], folder: Path) -> None:
     ]
     print_table("what was asked, found, and planted", columns, values, right=columns[3:5])
     path = show_path(str(folder))
-    print(f"{sum(row['right'] for row in rows)} of {len(rows)} right. Now ask yourself:")
-    print(f'  earshot query {path}/index "a deep engine rumble" -k 3')
-    print(f'  earshot locate {path}/index "clicking"')
-    print(f"  earshot failures {path}/index")
+    print_line(f"{sum(row['right'] for row in rows)} of {len(rows)} right. Now ask yourself:")
+    print_line(f'  earshot query {path}/index "a deep engine rumble" -k 3')
+    print_line(f'  earshot locate {path}/index "clicking"')
+    print_line(f"  earshot failures {path}/index")
 
 
 def make_corpus(folder: Path) -> "dict[str, list[Event]]":

@@ -3,7 +3,7 @@
 import time
 from typing import TYPE_CHECKING
 
-from jobs.output import show_bytes, show_hours, show_left
+from jobs.output import make_console, show, show_bytes, show_hours, show_left, to_text
 
 if TYPE_CHECKING:
     from rich.console import Console
@@ -66,9 +66,7 @@ class Display:
     """
 
     def __init__(self, *, json: bool, console: "Console | None" = None) -> None:
-        from rich.console import Console
-
-        self._console = console or Console(stderr=True)
+        self._console = console or make_console(to_stderr=True)
         self._quiet = json
         self._live: Live | None = None
         self._said_at = time.monotonic()
@@ -80,7 +78,7 @@ class Display:
         if not self._quiet and self._console.is_terminal:
             self._bar = Progress(
                 SpinnerColumn(),
-                TextColumn("{task.description}"),
+                TextColumn("{task.description}", markup=False),
                 BarColumn(bar_width=None),
                 MofNCompleteColumn(),
                 TimeElapsedColumn(),
@@ -130,12 +128,13 @@ class Display:
             self._say(describe(record))
             return
         from rich.console import Group
-        from rich.text import Text
 
-        self._bar.update(self._task, description=record.doing, total=record.n_files or None, completed=record.n_done)
+        self._bar.update(
+            self._task, description=show(record.doing), total=record.n_files or None, completed=record.n_done
+        )
         failures = show_failures(record)
         below = [", ".join(_describe_pace(record)), _describe_stages(record), failures and f"failures: {failures}"]
-        self._live.update(Group(self._bar, *(Text(f"  {line}") for line in below if line)))
+        self._live.update(Group(self._bar, *(to_text(f"  {line}") for line in below if line)))
 
     def _say(self, line: str) -> None:
-        self._console.print(line, highlight=False, soft_wrap=True)
+        self._console.print(to_text(line), soft_wrap=True)

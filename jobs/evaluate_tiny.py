@@ -12,7 +12,6 @@ the history of the model card, or move the gaps and write new captions.
 
 import argparse
 import dataclasses
-import json
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 from functools import partial
@@ -23,6 +22,7 @@ import numpy.typing as npt
 import torch
 from transformers import PeAudioModel, PreTrainedTokenizerBase
 
+from jobs.output import print_json
 from pipeline.checkpoint import find_checkpoint
 from pipeline.load import load_model, load_tokenizer
 from pipeline.memory import keep_freed_memory
@@ -293,7 +293,7 @@ def main() -> None:
     arguments = parser.parse_args()
     keep_freed_memory()
     quality = measure(*load(arguments.checkpoint), make_exam(held_out=not arguments.validation))
-    print(json.dumps(dataclasses.asdict(quality), indent=1))
+    print_json([quality])
 
 
 if __name__ == "__main__":

@@ -1,6 +1,6 @@
 """``earshot failures``: files that could not be indexed, or only in part."""
 
-from jobs.output import print_json, print_table, show_path
+from jobs.output import print_json, print_line, print_table, show_path
 from jobs.query import Json, Path_
 
 FAILURES = "status = 'failed' OR (status = 'indexed' AND reason IS NOT NULL)"
@@ -21,4 +21,4 @@ def failures(index: Path_, json: Json = False) -> None:
         values = [(show_path(row["uri"]), *(row[name] for name in columns[1:])) for row in rows]
         print_table(f"{len(rows)} files in {index}", ["file", *columns[1:]], values)
     else:
-        print("no failures")
+        print_line("no failures")

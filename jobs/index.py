@@ -2,7 +2,6 @@
 
 import os
 import signal
-import sys
 import threading
 import time
 from typing import TYPE_CHECKING, Annotated, Any
@@ -10,7 +9,7 @@ from typing import TYPE_CHECKING, Annotated, Any
 import typer
 
 from jobs.display import Display
-from jobs.output import print_json, show_hours
+from jobs.output import print_error, print_json, print_line, show_hours
 from jobs.query import Json
 
 if TYPE_CHECKING:
@@ -79,7 +78,7 @@ def finish(config: "Config", progress: "Progress") -> None:
     from pipeline.record import find_shortfall
 
     if shortfall := find_shortfall(progress, config.run.max_failed_fraction):
-        print(f"earshot: {config.into}: {shortfall}", file=sys.stderr)
+        print_error(f"earshot: {config.into}: {shortfall}")
         raise typer.Exit(1)
 
 
@@ -192,16 +191,16 @@ def _print_summary(config: "Config", progress: "Progress", summary: dict[str, An
     of_them = [f"{progress.n_failed_before} of them failed before"] if progress.n_failed_before else []
     of_them += [f"{progress.n_metadata} with other metadata"] if progress.n_metadata else []
     before = f" ({', '.join(of_them)})" if of_them else ""
-    print(
+    print_line(
         f"{progress.n_files} files: {progress.n_indexed} indexed, {progress.n_unchanged} unchanged{before},"
         f" {progress.n_failed} failed, {progress.n_deleted} gone;"
         f" {progress.n_clips} clips and {progress.n_frames} frames"
         f" of {show_hours(progress.audio_s)} in {summary['seconds']:.1f} s"
     )
     for note in progress.notes:
-        print(f"note: {note}")
+        print_line(f"note: {note}")
     if said := describe(progress.not_looked_at):
-        print(f"not looked at: {said}")
+        print_line(f"not looked at: {said}")
     if progress.reasons:
         reasons = ", ".join(f"{count} {reason}" for reason, count in progress.reasons.most_common())
-        print(f"{reasons}: see `earshot failures {config.into}`")
+        print_line(f"{reasons}: see `earshot failures {config.into}`")

@@ -4,8 +4,8 @@ from typing import Annotated
 
 import typer
 
-from jobs.output import print_json, print_table, show_path, show_time
-from jobs.query import Json, Path_, Top, Where, choose_columns
+from jobs.output import print_json, print_line, print_table, show_path, show_time
+from jobs.query import Json, Path_, Top, Where, choose_columns, tell_where
 
 
 def locate(
@@ -30,6 +30,12 @@ def locate(
     if json:
         print_json(events)
         return
+    if not events:
+        print_line(
+            f"nothing found that reaches a probability of {threshold}{tell_where(where)}; try a lower --threshold, or"
+            " `earshot query`"
+        )
+        return
     names = choose_columns(events, where)
     columns = ["rank", "file", "from", "to", "peak", "score", "probability"]
     rows = [
@@ -46,6 +52,3 @@ def locate(
         for event in events
     ]
     print_table(f"{text!r} in {index}", [*columns, *names], rows, right=[name for name in columns if name != "file"])
-    if not events:
-        there = "" if where is None else " where that holds"
-        print(f"nothing reaches a probability of {threshold}{there}; try a lower --threshold, or `earshot query`")

@@ -1,15 +1,13 @@
 """``earshot logs``: what a job prints."""
 
-import sys
-from collections.abc import Iterable, Iterator
+from collections.abc import Iterable
 from typing import Annotated
 
 import typer
 
-from jobs.output import print_json
+from jobs.output import print_json, print_log, whole_lines
 from jobs.query import Json
 from jobs.submit import Address
-from pipeline.errors import EarshotError
 
 Job = Annotated[str, typer.Argument(metavar="JOB", help="Name of the job, as `earshot jobs` lists it.")]
 
@@ -28,22 +26,8 @@ def logs(
 
     cluster = connect(address)
     texts: Iterable[str] = cluster.follow(job) if follow else [cluster.logs(job)]
-    for text in _whole_lines(texts) if json else texts:
-        if json:
-            print_json({"line": line} for line in text.splitlines())
-        else:
-            sys.stdout.write(text)
-        sys.stdout.flush()
-
-
-def _whole_lines(texts: Iterable[str]) -> Iterator[str]:
-    """The same text, cut behind lines: what comes from the cluster is cut anywhere."""
-    rest = ""
-    try:
-        for text in texts:
-            whole, newline, rest = (rest + text).rpartition("\n")
-            yield whole + newline
-    except EarshotError:  # the cluster is gone
-        yield rest
-        raise
-    yield rest
+    if not json:
+        print_log(texts)
+        return
+    for text in whole_lines(texts):
+        print_json({"line": line} for line in text.removesuffix("\n").replace("\r\n", "\n").split("\n"))

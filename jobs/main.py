@@ -1,8 +1,8 @@
 """The command ``earshot``: one sub-command per module of ``jobs``."""
 
-import re
+import os
 import sys
-from io import TextIOWrapper
+import traceback
 
 import typer
 from typer.exceptions import Abort, TyperException
@@ -10,6 +10,7 @@ from typer.exceptions import Abort, TyperException
 from jobs.bench.command import bench
 from jobs.check import check
 from jobs.demo import demo
+from jobs.explain import explain
 from jobs.failures import failures
 from jobs.history import history
 from jobs.index import index
@@ -18,6 +19,7 @@ from jobs.jobs import jobs
 from jobs.locate import locate
 from jobs.logs import logs
 from jobs.optimize import optimize
+from jobs.output import prepare, print_error, print_log
 from jobs.plan import plan
 from jobs.query import query
 from jobs.reindex import reindex
@@ -45,38 +47,29 @@ for command in (
 
 def main() -> None:
     """Run a command; what a person can act on is one line on stderr, and the exit code says which kind it was."""
-    for stream in (sys.stdout, sys.stderr):
-        if isinstance(stream, TextIOWrapper):
-            stream.reconfigure(errors="backslashreplace")  # file names on a terminal that is not UTF-8
+    prepare()
     try:
         sys.exit(app(standalone_mode=False))
     except EarshotError as error:
-        print(f"earshot: {error}", file=sys.stderr)
+        print_error(f"earshot: {error}")
         sys.exit(error.exit_code)
     except TyperException as error:
         # A wrong call; said by typer it would be a box of five lines. Empty: `earshot` alone has shown its help.
         if message := " ".join(error.format_message().split()):
             context = getattr(error, "ctx", None)
             command = " ".join(["earshot", *([context.info_name] if context and context.parent else [])])
-            print(f"earshot: {message.rstrip('.')}; see `{command} --help`", file=sys.stderr)
+            print_error(f"earshot: {message.rstrip('.')}; see `{command} --help`")
         sys.exit(2)
-    except (OSError, ValueError, RuntimeError) as error:
-        said = " ".join(str(error).split())
-        if "lance" not in said.lower():
-            raise
-        if answer := re.search(r"Generic (?!Local|memory)\w+ error: (?:.*? - )?(.*?)(?:, /\S+\.rs|$)", said):
-            code = re.search(r"<Code>(.*?)</Code>.*?<Message>(.*?)</Message>", answer[1])
-            said = f"{code[1]}: {code[2]}" if code else answer[1]
-            print(
-                f"earshot: the object store does not give the index: {without_credentials(said)[:300]}; check its URL,"
-                " the store's address and region, and the credentials in the environment",
-                file=sys.stderr,
-            )
-            sys.exit(1)
-        print(f"earshot: the index is damaged: {said[:300]}; restore its folder from a copy", file=sys.stderr)
-        sys.exit(1)
     except (KeyboardInterrupt, Abort):
-        print("earshot: stopped", file=sys.stderr)
+        print_error("earshot: stopped")
+        sys.exit(1)
+    except BrokenPipeError:  # whoever reads, as `head` does, has had enough
+        os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())  # for what is still to be flushed at the exit
+        sys.exit(1)
+    except Exception as error:
+        if os.environ.get("EARSHOT_DEBUG"):
+            print_log(map(without_credentials, traceback.format_exception(error)), to_stderr=True)
+        print_error(f"earshot: {without_credentials(explain(error))}")
         sys.exit(1)
 
 

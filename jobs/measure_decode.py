@@ -33,8 +33,10 @@ import subprocess
 import sys
 import tempfile
 import time
-from dataclasses import asdict, dataclass
+from dataclasses import dataclass
 from pathlib import Path
+
+from jobs.output import print_json, print_line
 
 FORMATS = ("wav_s16", "flac", "aiff", "mp3", "ogg_vorbis", "ogg_opus", "webm_opus", "m4a", "aac_adts", "ogg_flac")
 
@@ -99,15 +101,15 @@ def main() -> None:
     parser.add_argument("--decode", help=argparse.SUPPRESS)  # the fresh process: one file, JSON out
     arguments = parser.parse_args()
     if arguments.decode:
-        print(json.dumps(asdict(measure_here(arguments.decode))))
+        print_json([measure_here(arguments.decode)])
         return
     short, long = sorted(arguments.minutes)
-    print(f"{'format':<12}{'xRT':>7}{f'MB {short:g} min':>13}{f'MB {long:g} min':>13}{'decoded s':>12}", flush=True)
+    print_line(f"{'format':<12}{'xRT':>7}{f'MB {short:g} min':>13}{f'MB {long:g} min':>13}{'decoded s':>12}")
     for name in arguments.formats:
         first, last = measure_format(name, [60 * short, 60 * long], arguments.rate)
         speed, peaks = last.decoded_s / last.cpu_s, [m.peak_bytes / 1e6 for m in (first, last)]
         note = f"  {last.truncated}" if last.truncated else ""
-        print(f"{name:<12}{speed:>7.0f}{peaks[0]:>13.1f}{peaks[1]:>13.1f}{last.decoded_s:>12.2f}{note}", flush=True)
+        print_line(f"{name:<12}{speed:>7.0f}{peaks[0]:>13.1f}{peaks[1]:>13.1f}{last.decoded_s:>12.2f}{note}")
 
 
 if __name__ == "__main__":

@@ -17,7 +17,7 @@ from typing import Annotated
 import numpy as np
 import typer
 
-from jobs.output import print_json, print_table
+from jobs.output import print_json, print_line, print_table
 from jobs.query import Json
 
 WINDOW_S = 10.0
@@ -36,7 +36,7 @@ def measure(
 ) -> None:
     """Print seconds of audio encoded per second and core."""
     if keep is not None:
-        print(*measure_here(model, keep))
+        print_line(" ".join(map(str, measure_here(model, keep))))
         return
     speeds: dict[bool, list[float]] = {False: [], True: []}
     for _ in range(rounds):

@@ -35,6 +35,7 @@ import typer
 from pyarrow import csv
 
 from jobs.figures import Figure, report
+from jobs.output import print_json
 from jobs.query import Json
 from pipeline import schema, store
 from pipeline.attach import Metadata
@@ -224,7 +225,7 @@ def main(
 ) -> None:
     """Print what many files cost, with the limits beside it."""
     if here is not None:
-        print(jsonlib.dumps(look(*here)))
+        print_json([look(*here)])
         return
     figures: list[Figure] = []
     for each in what or list(What):

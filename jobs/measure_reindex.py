@@ -37,6 +37,7 @@ import pyarrow as pa
 import typer
 
 from jobs.figures import Figure, indexed_row, make_batch, report
+from jobs.output import print_json
 from jobs.query import Json
 from pipeline import store
 from pipeline.config import Config, anchor, make_config
@@ -65,7 +66,7 @@ def measure(
 ) -> None:
     """Print what reindexing costs, with the limits beside it."""
     if here is not None:
-        print(jsonlib.dumps(measure_here(*here)))
+        print_json([measure_here(*here)])
         return
     figures: list[Figure] = []
     measurements = {What.plan: measure_plan, What.change: measure_change}

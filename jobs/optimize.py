@@ -4,7 +4,7 @@ from typing import Annotated
 
 import typer
 
-from jobs.output import print_json, show_bytes
+from jobs.output import print_json, print_line, show_bytes
 from jobs.query import Json, Path_
 
 
@@ -28,7 +28,7 @@ def optimize(
     if json:
         print_json([done])
     else:
-        print(
+        print_line(
             f"{index}: {done.n_fragments_before} fragments are {done.n_fragments} now,"
             f" {show_bytes(done.n_bytes_deleted)} deleted"
         )

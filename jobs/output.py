@@ -1,19 +1,113 @@
-"""What commands print: tables for people, JSON lines for programs."""
+"""All that commands print goes through here: tables and lines for people, JSON lines for programs.
+
+Names of files, tags, notes and messages come from anywhere. What would steer a terminal, turn the order of a text round
+or break its line is shown as an escape, such as ``\\x1b``, and nothing is taken for markup. In JSON it is written as
+``\\u001b``, which is the same value for whoever reads it.
+"""
 
 import datetime as dt
 import json
 import os
+import re
 import sys
-from collections.abc import Iterable, Sequence
+import unicodedata
+from collections.abc import Iterable, Iterator, Sequence
 from dataclasses import asdict, is_dataclass
-from typing import Any
+from io import TextIOWrapper
+from typing import TYPE_CHECKING, Any, TextIO
+
+if TYPE_CHECKING:
+    from rich.console import Console
+    from rich.text import Text
+
+_COLOUR = re.compile(r"\x1b\[[0-9;:]*m")
+
+
+def escape(text: str, keep: str = "") -> str:
+    """``text`` with escapes for what is not seen: control and format characters, and lone surrogates.
+
+    These are C0 and C1 controls, marks of direction, separators of lines, what joins characters, and code points
+    without a meaning. Spaces of any width stay, and so do the characters in ``keep``.
+    """
+    if text.isprintable():
+        return text
+    return "".join(char if char in keep or _is_shown(char) else char.encode("unicode_escape").decode() for char in text)
+
+
+def _is_shown(char: str) -> bool:
+    return char.isprintable() or unicodedata.category(char) == "Zs"
+
+
+def show(value: object) -> str:
+    """A value in one line; nothing for None."""
+    return "" if value is None else escape(str(value))
+
+
+def to_text(value: object) -> "Text":
+    """A value in one line, as rich shows it without looking for markup."""
+    from rich.text import Text
+
+    return Text(show(value))
+
+
+def prepare() -> None:
+    """Make every text printable, on terminals that are not UTF-8 too."""
+    for stream in (sys.stdout, sys.stderr):
+        if isinstance(stream, TextIOWrapper):
+            stream.reconfigure(errors="backslashreplace")
+
+
+def print_line(text: str = "") -> None:
+    """One line on stdout."""
+    _write(escape(text) + "\n", sys.stdout)
+
+
+def print_error(text: str) -> None:
+    """One line on stderr."""
+    _write(escape(text) + "\n", sys.stderr)
+
+
+def print_log(texts: Iterable[str], *, to_stderr: bool = False) -> None:
+    """What another program has printed, line by line as it comes: its line breaks and tabs stay, its colours go."""
+    for text in whole_lines(texts):
+        plain = _COLOUR.sub("", text.replace("\r\n", "\n"))
+        _write(escape(plain, keep="\n\t"), sys.stderr if to_stderr else sys.stdout)
+
+
+def whole_lines(texts: Iterable[str]) -> Iterator[str]:
+    """The same text, cut behind lines: what comes from a cluster is cut anywhere."""
+    rest = ""
+    try:
+        for text in texts:
+            whole, newline, rest = (rest + text).rpartition("\n")
+            if newline:
+                yield whole + newline
+    except Exception:  # the cluster is gone
+        if rest:
+            yield rest
+        raise
+    if rest:
+        yield rest
+
+
+def _write(text: str, stream: TextIO) -> None:
+    stream.write(text)
+    stream.flush()
 
 
 def print_json(rows: Iterable[Any]) -> None:
     """One JSON object per line; rows are dataclasses or mappings."""
     for row in rows:
         values = asdict(row) if is_dataclass(row) and not isinstance(row, type) else row
-        sys.stdout.write(json.dumps(values, ensure_ascii=False, default=_to_json) + "\n")
+        _write(format_json(values, sys.stdout.encoding) + "\n", sys.stdout)
+
+
+def format_json(values: Any, encoding: str | None = "utf-8") -> str:
+    """JSON in one line, of characters that are seen, and of ASCII alone for an ``encoding`` that may lack others."""
+    is_unicode = (encoding or "").lower().replace("-", "").startswith("utf")
+    text = json.dumps(values, ensure_ascii=not is_unicode, default=_to_json)
+    # All but ASCII stands within strings, where any character may be written by its number.
+    return text if text.isprintable() else "".join(c if _is_shown(c) else json.dumps(c)[1:-1] for c in text)
 
 
 def _to_json(value: Any) -> str:
@@ -21,6 +115,13 @@ def _to_json(value: Any) -> str:
     if isinstance(value, dt.date):
         return value.isoformat()
     raise TypeError(f"{type(value).__name__} is no JSON")
+
+
+def make_console(*, to_stderr: bool = False) -> "Console":
+    """Where rich draws tables and bars. What it is given comes from ``to_text``."""
+    from rich.console import Console
+
+    return Console(stderr=to_stderr, markup=False, emoji=False, highlight=False)
 
 
 def print_table(
@@ -32,30 +133,20 @@ def print_table(
 ) -> None:
     """A table as wide as it needs to be; ``right`` names the columns of numbers, ``whole`` others never folded."""
     from rich import box
-    from rich.console import Console
     from rich.table import Table
-    from rich.text import Text
 
     table = Table(header_style="bold", box=box.SIMPLE_HEAD, pad_edge=False)
     for name in columns:
         is_number = name in right
         table.add_column(
-            name, justify="right" if is_number else "left", no_wrap=is_number or name in whole, overflow="fold"
+            to_text(name), justify="right" if is_number else "left", no_wrap=is_number or name in whole, overflow="fold"
         )
     for row in rows:
-        table.add_row(*(Text(show(value)) for value in row))
-    console = Console()
-    console.print(
-        Text(title, style="italic"), soft_wrap=True
-    )  # as a title of the table it would be folded to the table's width
+        table.add_row(*map(to_text, row))
+    console = make_console()
+    # As a title of the table it would be folded to the table's width.
+    console.print(to_text(title), style="italic", soft_wrap=True)
     console.print(table)
-
-
-def show(value: object) -> str:
-    """A value in one line: control characters of file names escaped, nothing for None."""
-    if value is None:
-        return ""
-    return "".join(char if char.isprintable() else char.encode("unicode_escape").decode() for char in str(value))
 
 
 def show_hours(seconds: float) -> str:

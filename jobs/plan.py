@@ -6,7 +6,7 @@ from typing import Annotated, Any
 import typer
 
 from jobs.index import AllowDeletions, Rebuild
-from jobs.output import print_json, print_table, show_bytes, show_hours
+from jobs.output import print_json, print_line, print_table, show_bytes, show_hours
 from jobs.query import Json
 from jobs.reindex import Check, Full, Reason, RetryFailed, read_choice
 
@@ -55,11 +55,11 @@ def plan(
     takes = f", about {show_hours(seconds)} at the speed of the last run" if seconds else ""
     size = show_bytes(summary["bytes"])
     if made.lost:
-        print(f"indexed files that would go: {count_by_folder(made.lost.values())}")
+        print_line(f"indexed files that would go: {count_by_folder(made.lost.values())}")
     for note in made.notes:
-        print(f"note: {note}")
+        print_line(f"note: {note}")
     if said := describe(made.not_looked_at):
-        print(f"not looked at: {said}")
+        print_line(f"not looked at: {said}")
     if made.refused:
-        print(f"a run would refuse: {made.refused}")
-    print(f"about {show_hours(made.seconds_to_decode)} of audio to encode; about {size} to be written{takes}")
+        print_line(f"a run would refuse: {made.refused}")
+    print_line(f"about {show_hours(made.seconds_to_decode)} of audio to encode; about {size} to be written{takes}")

@@ -7,7 +7,7 @@ from typing import Annotated, Any
 
 import typer
 
-from jobs.output import print_json, print_table, show_path, show_time
+from jobs.output import print_json, print_line, print_table, show_path, show_time
 
 WIDE = 120
 """Characters of a terminal that shows three columns of metadata beside what was found; others show one."""
@@ -45,6 +45,9 @@ def print_hits(title: str, hits: list[Any], *, json: bool, where: str | None) ->
     if json:
         print_json(hits)
         return
+    if not hits:
+        print_line("nothing found" + tell_where(where))
+        return
     names = choose_columns(hits, where)
     columns = ["rank", "file", "from", "to", "score", "probability"]
     rows = [
@@ -60,8 +63,10 @@ def print_hits(title: str, hits: list[Any], *, json: bool, where: str | None) ->
         for hit in hits
     ]
     print_table(title, [*columns, *names], rows, right=("rank", "from", "to", "score", "probability"))
-    if not hits:
-        print("nothing found")
+
+
+def tell_where(where: str | None) -> str:
+    return "" if where is None else f" where {where}"
 
 
 def choose_columns(found: Sequence[Any], where: str | None) -> list[str]:

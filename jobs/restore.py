@@ -4,6 +4,7 @@ from typing import Annotated
 
 import typer
 
+from jobs.output import print_line
 from jobs.query import Path_
 
 
@@ -15,4 +16,4 @@ def restore(index: Path_, batch: Annotated[int, typer.Option(help="Its number in
     from pipeline.upkeep import restore_index
 
     restored = restore_index(index, batch)
-    print(f"{index} is what it was after batch {batch}; this is batch {restored} now")
+    print_line(f"{index} is what it was after batch {batch}; this is batch {restored} now")

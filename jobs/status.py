@@ -8,7 +8,7 @@ import typer
 
 from jobs.display import show_failures
 from jobs.jobs import show_when
-from jobs.output import print_json, print_table, show_hours, show_left
+from jobs.output import print_json, print_line, print_table, show_hours, show_left
 from jobs.query import Json
 from jobs.submit import Address
 
@@ -67,7 +67,7 @@ def _show_job(name: str | None, address: str | None, *, json: bool) -> None:
     else:
         lines = cluster.logs(job.name).strip().splitlines()
         where = f", into {job.index}" if job.index else ""
-        print(f"{job.name}: {job.state}{where}; {why}; it said last: {(lines or ['-'])[-1]}")
+        print_line(f"{job.name}: {job.state}{where}; {why}; it said last: {(lines or ['-'])[-1]}")
 
 
 def _find_record(job: "Job") -> "tuple[Record | None, str]":

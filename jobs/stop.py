@@ -1,7 +1,7 @@
 """``earshot stop``: stop a job."""
 
 from jobs.logs import Job
-from jobs.output import print_json
+from jobs.output import print_json, print_line
 from jobs.query import Json
 from jobs.submit import Address
 
@@ -18,6 +18,6 @@ def stop(job: Job, address: Address = None, json: Json = False) -> None:
     if json:
         print_json([{"job": job, "stopped": stopped}])
     elif stopped:
-        print(f"{job} is stopping; submit its configuration again to go on")
+        print_line(f"{job} is stopping; submit its configuration again to go on")
     else:
-        print(f"{job} has ended already: {cluster.find(job).state}")
+        print_line(f"{job} has ended already: {cluster.find(job).state}")

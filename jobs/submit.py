@@ -1,13 +1,12 @@
 """``earshot submit``: a run on a Ray cluster."""
 
 import re
-import sys
 from typing import Annotated
 
 import typer
 
 from jobs.index import AllowDeletions, Rebuild
-from jobs.output import print_json
+from jobs.output import print_json, print_line, print_log
 from jobs.query import Json
 
 Address = Annotated[
@@ -42,14 +41,11 @@ def submit(
     if json:
         print_json([{"job": name, "address": cluster.address}])
     else:
-        print(f"submitted {name}; `earshot status {name}` says how it goes, `earshot logs {name} -f` follows it")
+        print_line(f"submitted {name}; `earshot status {name}` says how it goes, `earshot logs {name} -f` follows it")
     if not wait:
         return
-    sys.stdout.flush()
     try:
-        for text in cluster.follow(name):
-            sys.stderr.write(text)
-            sys.stderr.flush()
+        print_log(cluster.follow(name), to_stderr=True)
     except KeyboardInterrupt:
         raise EarshotError(f"{name} goes on; `earshot stop {name}` stops it") from None
     job = cluster.find(name)

@@ -14,6 +14,7 @@ import re
 from pathlib import Path
 
 from jobs.evaluate_tiny import CHECKPOINT, Exam, Quality, load, make_exam, measure
+from jobs.output import print_line
 from pipeline.memory import keep_freed_memory
 from pipeline.synth import CLASSES
 from pipeline.window import SAMPLE_RATE_HZ
@@ -123,7 +124,7 @@ def main() -> None:
     exam = make_exam(held_out=True)
     quality = measure(*load(checkpoint), exam)
     write_quality(checkpoint / "README.md", exam, quality)
-    print(f"precision@10 {quality.precision_at_10:.3f}, frame micro-F1 {quality.frame_f1:.3f}: {checkpoint}")
+    print_line(f"precision@10 {quality.precision_at_10:.3f}, frame micro-F1 {quality.frame_f1:.3f}: {checkpoint}")
 
 
 if __name__ == "__main__":

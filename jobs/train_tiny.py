@@ -20,7 +20,6 @@ import dataclasses
 import json
 import math
 import re
-import sys
 import time
 from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
@@ -34,6 +33,7 @@ from torch.nn import functional
 from transformers import PeAudioModel, PreTrainedTokenizerFast
 
 from jobs.evaluate_tiny import CHECKPOINT, Quality, load, make_exam, measure
+from jobs.output import print_error
 from jobs.tiny_card import CARD
 from jobs.tiny_network import CODEC_STRIDES, build_config, build_tokenizer, initialise, save
 from pipeline.memory import keep_freed_memory
@@ -62,7 +62,7 @@ class Pool:
 
 
 def report(message: str) -> None:
-    print(message, file=sys.stderr, flush=True)
+    print_error(message)
 
 
 # ---------------------------------------------------------------------------------------------- what it hears
@@ -470,7 +470,8 @@ def main() -> None:
     model, tokenizer = train(recipe, arguments.seed)
     save(model, tokenizer, arguments.out)
     quality = write_card(arguments.out, recipe, arguments.seed, (time.perf_counter() - started) / 60)
-    report(f"validation: {json.dumps(dataclasses.asdict(quality), indent=1)}\nsaved: {arguments.out}")
+    report(f"validation: {json.dumps(dataclasses.asdict(quality))}")
+    report(f"saved: {arguments.out}")
 
 
 if __name__ == "__main__":

@@ -5,7 +5,7 @@ from typing import TYPE_CHECKING, Annotated
 import typer
 
 from jobs.index import AllowDeletions, finish, run
-from jobs.output import print_json, print_table, show_path
+from jobs.output import print_json, print_line, print_table, show_path
 from jobs.query import Json, Path_
 
 if TYPE_CHECKING:
@@ -49,7 +49,7 @@ def verify(
         raise CorpusError(refused)
     n_damaged = mark_damaged(index, findings)
     if not json:
-        print(f"{n_damaged} files are made anew")
+        print_line(f"{n_damaged} files are made anew")
     finish(config, run(config, json=json, choice=choice))
     if _look(index, n_files, deep=deep, json=json):
         raise typer.Exit(1)
@@ -90,9 +90,9 @@ def _look(index: str, n_files: int | None, *, deep: bool, json: bool) -> "list[F
         ]
         print_table(f"{len(findings)} things are wrong with {index}", ["table", "what", "of"], rows)
     else:
-        print(f"{index}: all is well")
+        print_line(f"{index}: all is well")
     for line in said:
-        print(line)
+        print_line(line)
     return findings
 
 

@@ -2,19 +2,22 @@
 
 The lease is a small file in the index, ``claim-N.json``. Whoever creates number N holds the index; the holder's
 heartbeat creates N + 1 and removes N. Each file is made by a put that fails if there is one already, which local disks
-and object stores both offer, so of two runs that reach for one number only one gets it. That keeps honest runs apart;
-should it fail (removed by force), the journal still lets only one of them publish.
+and some object stores offer, so of two runs that reach for one number only one gets it. A store is tried out before the
+first lease is taken. That keeps honest runs apart; should it fail (removed by force), the journal still lets only one
+of them publish.
 
 The answer to a put may get lost although the put was carried out. A driver that then tries it again is told that the
 lease exists. So a run that is refused, or gets an error, reads the newest lease, and goes on if that is its own.
 """
 
 import contextlib
+import errno
 import json
 import os
 import socket
 import threading
 import time
+import uuid
 from collections.abc import Iterable
 from pathlib import Path
 from types import TracebackType
@@ -23,11 +26,13 @@ from typing import Any
 from fsspec.implementations.local import LocalFileSystem
 
 from pipeline import storage
-from pipeline.errors import CommitConflict, IndexBusy
+from pipeline.errors import CommitConflict, IndexBusy, UsageError
 
 BEAT_S = 10.0
 STALE_S = 60.0
 """Age of a lease from which its holder is watched, and taken for dead if its heart does not beat."""
+STORES = "s3://, gs://, az:// or abfss://"
+"""Stores that create files exclusively, as their drivers have it: Amazon's, Google's, Microsoft's, and many like S3."""
 UNWRITTEN_S = 1.0
 """How long a lease may be there and not be written."""
 
@@ -48,6 +53,7 @@ class Claim:
 
     Raises:
         IndexBusy: on entering, when a live run holds it; says which and since when.
+        UsageError: it lies in a store that lets two runs create one file.
     """
 
     def __init__(
@@ -71,6 +77,11 @@ class Claim:
         numbers = self._leases.list()
         if numbers:
             self._refuse_if_held(numbers[-1])
+        elif not self._leases.are_exclusive():
+            raise UsageError(
+                f"{self._path}: this store creates a file that is there already, so two runs could write at once; an"
+                f" index can lie in a folder, or in {STORES}"
+            )
         number = max(numbers, default=0) + 1
         starting = IndexBusy(f"{self._path}: another run is starting here; wait for it, or stop it")
         taken = storage.retried(self._take, number) if storage.is_url(self._path) else self._take(number)
@@ -210,6 +221,28 @@ class Leases:
         except FileExistsError:
             return False
         return True
+
+    def are_exclusive(self) -> bool:
+        """Whether of two who create one file the second fails, as ``create`` needs it. Tried out in a store."""
+        if isinstance(self._fs, LocalFileSystem):
+            return True
+        path = f"{self._root}/probe-{uuid.uuid4().hex}"
+        try:
+            for number in range(2):
+                self._fs.pipe_file(path, str(number).encode(), mode="create")
+        except FileExistsError:
+            # Of a store that repeats a put whose answer was lost, the first may have been told so: what does it hold?
+            return bool(self._fs.cat_file(path) == b"0")
+        except (NotImplementedError, TypeError, ValueError):  # of drivers that do not know ``mode``
+            return False
+        except OSError as error:  # of servers that do not know the condition of the put
+            if error.errno in (errno.ENOSYS, errno.EOPNOTSUPP, errno.EINVAL):
+                return False
+            raise
+        finally:
+            with contextlib.suppress(Exception):  # it may not be there
+                self._fs.rm_file(path)
+        return False
 
     def read(self, number: int) -> dict[str, Any] | None:
         """What a lease says; None if it is gone, or not one of ours."""

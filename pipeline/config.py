@@ -27,8 +27,9 @@ def _refuse_credentials(path: str) -> str:
     return path
 
 
-STORES_OF_INDEXES = ("s3", "gs", "az", "abfss", "oss", "memory", "file")
-"""Protocols that Lance speaks by itself; corpora may lie wherever fsspec has a driver for."""
+STORES_OF_INDEXES = ("s3", "gs", "az", "abfss", "memory", "file")
+"""Protocols that Lance speaks by itself, and whose drivers create files exclusively, as the lease of a run needs it;
+corpora may lie wherever fsspec has a driver for. (Lance speaks ``oss://`` too, whose driver does not.)"""
 
 
 class CorpusConfig(_Section):
@@ -167,7 +168,7 @@ class Config(_Section):
     @classmethod
     def _for_lance(cls, value: str) -> str:
         if is_url(value) and (protocol := value.split("://")[0].lower()) not in STORES_OF_INDEXES:
-            known = ", ".join(f"{name}://" for name in STORES_OF_INDEXES[:5])
+            known = ", ".join(f"{name}://" for name in STORES_OF_INDEXES[:4])
             raise ValueError(f"{value}: no index can lie there; a folder can hold one, or {known}, not {protocol}://")
         return value
 

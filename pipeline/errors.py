@@ -37,20 +37,28 @@ REASONS = (
 _NAMED = (
     r"(?:X-(?:Amz|Goog)-)?(?:Signature|Credential|Security-Token)|AWS_?Access_?Key_?Id|Access_?Key(?:_?Id)?|Account_?Key"
     r"|Shared_?Access_?Signature|(?:Session|Access|Refresh|SAS)_?Token|(?:(?:AWS|Client)_?)?Secret(?:_?(?:Access_?)?Key)?"
-    r"|Private_?Key|Api_?Key|Password|Passwd"
+    r"|Private_?Key|Api_?Key|Password|Passwd|Passphrase"
 )
+_PARAMETERS = (
+    r"[\w.-]*(?:token|secret|password|passwd|passphrase|pwd|signature|credentials?|jwt|api[_-]?key|access[_-]?key)"
+    r"|(?:[\w.-]*[_.-])?(?:auth|authorization|oauth|pass|sig|session_?id|sessid)|jsessionid|phpsessid|key"
+)
+"""Of a URL, whole names: ``auth`` is one, ``author`` is not."""
 _CREDENTIALS = (
     # The user and the password of a URL; keys of object stores may hold slashes. A number there is a port.
     (re.compile(r"(?<=://)(?:[^/\s@:]+:(?!\d+/)[^\s@]+|[^/\s@]+)@"), "***@"),
     # What a URL, a connection string or a header calls by such a name, and what JSON or XML does.
-    (re.compile(r"(?<=[?&])(sig|token|key)=[^&\s]*[^&\s:]", re.IGNORECASE), r"\1=***"),
+    (re.compile(rf"(?<=[?&;#])({_PARAMETERS})=[^&#\s]*[^&#\s:]", re.IGNORECASE), r"\1=***"),
+    (re.compile(r"(?<=[?&;#])(session)=[\w+/=.~%-]{16,}", re.IGNORECASE), r"\1=***"),
     (re.compile(rf"(?<![\w-])({_NAMED})=[^&;,\s]*[^&;,\s:]", re.IGNORECASE), r"\1=***"),
-    (re.compile(rf"""(["'](?:{_NAMED})["']\s*:\s*)(["'])(?:(?!\2).)+\2""", re.IGNORECASE), r"\1\2***\2"),
+    (re.compile(rf"""(["'](?:{_NAMED}|pwd|auth|jwt)["']\s*:\s*)(["'])(?:(?!\2).)+\2""", re.IGNORECASE), r"\1\2***\2"),
     (re.compile(rf"(<({_NAMED})>)[^<]+(?=</\2>)", re.IGNORECASE), r"\1***"),
     (re.compile(r"(?<![A-Za-z0-9-])((?:Bearer|Basic)\s+)[A-Za-z0-9+/=._~-]{12,}", re.IGNORECASE), r"\1***"),
     (re.compile(r"(?<![A-Z0-9])(?:AKIA|ASIA)[A-Z0-9]{16}(?![A-Z0-9])"), "***"),
 )
-_SECRET_NAMES = re.compile(r"SECRET|TOKEN|PASSWORD|PASSWD|CREDENTIAL|ACCESS_KEY|ACCOUNT_KEY|API_KEY|CONNECTION_STRING")
+_SECRET_NAMES = re.compile(
+    r"SECRET|TOKEN|PASSWORD|PASSWD|PASSPHRASE|_PWD$|CREDENTIAL|ACCESS_KEY|ACCOUNT_KEY|API_?KEY|JWT|CONNECTION_STRING"
+)
 
 
 def without_credentials(text: str) -> str:

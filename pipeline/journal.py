@@ -10,6 +10,7 @@ folder beside the old ones. One row in the first journal, of the kind ``switch``
 
 import datetime as dt
 import json
+import re
 from collections.abc import Callable
 from dataclasses import dataclass
 from pathlib import Path
@@ -21,6 +22,7 @@ import pyarrow.compute as pc
 from lance.commit import CommitConflictError
 
 from pipeline import schema, storage
+from pipeline.details import get_settings, get_value, parse, refuse
 from pipeline.errors import CommitConflict, IndexMismatch, IndexMissing
 
 FORMAT, OLDEST_FORMAT = 3, 2
@@ -72,11 +74,20 @@ def _find(path: str | Path) -> Any | None:
         return None
     try:
         journal = open_journal(path)
-    except ValueError as error:
-        if "was not found" not in str(error):  # a folder without a table: creating it was interrupted
+    except ValueError:
+        if _has_version(table_uri(path, "batches")):
             raise
-        return None
+        return None  # a folder without a table: creating it was interrupted
     return journal if journal.count_rows() else None
+
+
+def _has_version(uri: str) -> bool:
+    """Whether a version of a table has ever been written, readable or not."""
+    fs, versions = storage.find(storage.join(uri, "_versions"))
+    try:
+        return any(str(name).endswith(".manifest") for name in storage.retried(fs.ls, versions, detail=False))
+    except FileNotFoundError:
+        return False
 
 
 def check_whole(path: str | Path) -> None:
@@ -128,22 +139,22 @@ def _get(path: str | Path) -> Any:
 
 def _settings(path: str | Path, journal: Any) -> dict[str, Any]:
     check_format(path, journal)
-    rows = journal.to_table(columns=["detail"], filter="seq = 0").to_pylist()
-    settings: dict[str, Any] = json.loads(rows[0]["detail"])["settings"]
-    return settings
+    return get_settings(_newest_detail(journal, "seq = 0") or {}, journal.uri)
 
 
 def read_config(path: str | Path) -> dict[str, Any] | None:
     """The configuration of the newest run, as it was given to ``Writer.configure``; None before the first."""
-    found = _newest_detail(open_journal(path), "kind = 'configure'")
-    values: dict[str, Any] | None = found and found["config"]
-    return values
+    journal = open_journal(path)
+    found = _newest_detail(journal, "kind = 'configure'")
+    return None if found is None else get_value(found, "config", dict, journal.uri)
 
 
 def read_mounts(path: str | Path) -> list[str]:
     """The mount points that the newest run found its files on, as they were given to ``Writer.configure``."""
-    found = _newest_detail(open_journal(path), "kind = 'configure'")
-    return list((found or {}).get("mounts", ()))
+    journal = open_journal(path)
+    found = _newest_detail(journal, "kind = 'configure'")
+    mounts = [] if found is None else get_value({"mounts": []} | found, "mounts", list, journal.uri)
+    return [str(mount) for mount in mounts]
 
 
 def read_published(path: str | Path) -> Published:
@@ -175,16 +186,16 @@ def read_journal(path: str | Path) -> pa.Table:
 
 def encoded_s(row: dict[str, Any]) -> float:
     """Seconds of audio that were encoded for a journal row: each content once, however many files hold it."""
-    found: float = json.loads(row["detail"]).get("encoded_s", row["audio_s"])
-    return found
+    where = f"the journal's row {row['seq']}"
+    found = parse(row["detail"], where).get("encoded_s", row["audio_s"])
+    return float(get_value({"encoded_s": found}, "encoded_s", (int, float), where))
 
 
 def _newest_detail(journal: Any, where: str) -> dict[str, Any] | None:
     rows = journal.to_table(columns=["seq", "detail"], filter=where)
     if rows.num_rows == 0:
         return None
-    detail: dict[str, Any] = json.loads(rows["detail"][_argmax(rows["seq"])].as_py())
-    return detail
+    return parse(rows["detail"][_argmax(rows["seq"])].as_py(), journal.uri)
 
 
 def check_format(path: str | Path, journal: Any) -> int:
@@ -194,7 +205,7 @@ def check_format(path: str | Path, journal: Any) -> int:
         IndexMismatch: this code cannot read it.
     """
     detail = _newest_detail(journal, "kind IN ('create', 'migrate')")
-    found = int(detail["format"]) if detail else 0
+    found = int(get_value(detail, "format", int, journal.uri)) if detail is not None else 0
     if found > FORMAT:
         raise IndexMismatch(f"{path}: index format {found}, this version reads up to {FORMAT}; upgrade earshot")
     if found < OLDEST_FORMAT:
@@ -264,10 +275,14 @@ def _ends_with(journal: Any, rows: pa.Table) -> bool:
 def is_conflict(error: Exception) -> bool:
     """Whether Lance refused a commit for another's sake: it has no one type for that.
 
-    Its messages hold paths, so whole phrases are looked for.
+    Its messages hold paths of any name, but not before they have said what happened.
     """
-    said = str(error).lower()
-    return isinstance(error, CommitConflictError) or "too many concurrent writers" in said or "commit conflict" in said
+    return isinstance(error, CommitConflictError) or _CONFLICT.match(str(error)) is not None
+
+
+_CONFLICT = re.compile(
+    r"(?:[\w ()]+: )*(?:Too many concurrent writ(?:ers|es)|(?:Retryable )?commit conflict)", re.IGNORECASE
+)
 
 
 # --- generations ------------------------------------------------------------------------------------------------------
@@ -360,7 +375,12 @@ def delete_folder(place: str) -> bool:
 
 def _live_number(journal: Any) -> int:
     detail = _newest_detail(journal, "kind = 'switch'")
-    return 1 if detail is None else int(detail["generation"])
+    if detail is None:
+        return 1
+    number = int(get_value(detail, "generation", int, journal.uri))
+    if not 2 <= number <= journal.count_rows() + 1:  # each row of this kind adds one
+        raise refuse(f"{journal.uri}: `generation` is {number}")
+    return number
 
 
 def _generation(path: str | Path, number: int) -> str:

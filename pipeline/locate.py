@@ -18,7 +18,7 @@ import numpy.typing as npt
 
 from pipeline import schema
 from pipeline.errors import UsageError
-from pipeline.search import Vector, check_query, read_rows
+from pipeline.search import Vector, check_query, dot_products, measure_lengths, read_rows, rounding, to_matrix
 from pipeline.window import FRAME_S, HOP_SAMPLES, frames_to_seconds, samples_to_seconds, seconds_to_frames
 
 HYSTERESIS_LOGITS = 1.0
@@ -36,6 +36,12 @@ MAX_CHOSEN = 10_000
 CANDIDATES_AT_ONCE = 64
 ROWS_AT_ONCE = 8_192
 MIN_MARGIN_FRAMES = 25
+
+MEASURED_AT_ONCE, MEASURED_PARTS = 64, 64
+"""Vectors whose lengths are measured before a search: so many parts of the table, each of so many rows."""
+
+LONGER = 4.0
+"""How many times as long as the longest of those that are measured the others are taken to be at most."""
 
 Scores = npt.NDArray[np.float32]
 Integers = npt.NDArray[np.int64]
@@ -151,7 +157,9 @@ def find_events(
     """The ``k`` events with the highest peaks, best first, each with the file that it is in.
 
     Exactly those that a scan over all frames would give, except that among events whose peaks are equal to the k-th any
-    may be the ones left out. Peaks are dot products with the query rounded to float16, as the engine computes them.
+    may be the ones left out. The engine finds candidates with a query rounded to float16: what may be lost by that
+    depends on how long vectors are. They are measured in a sample, and the search is done again, with a wider margin,
+    where one that is read turns out to be longer than was thought.
 
     Args:
         frames: the table, from ``search.open_table``. files: the ledger, likewise.
@@ -164,20 +172,41 @@ def find_events(
     """
     check_query(frames, query)
     chosen = None if where is None else _choose_audios(files, where, max_chosen)
-    reader = _Reader(frames, files, query, levels, k, where)
+    if chosen == []:
+        return []
+    longest = _measure_some(frames)
+    while True:
+        reader = _Reader(frames, files, query, levels, k, where, rounding(query, longest))
+        _search(frames, reader, chosen)
+        if not reader.longest > longest:
+            return reader.events
+        longest = LONGER * reader.longest
+
+
+def _measure_some(frames: Any) -> float:
+    """The length of the longest vector, if there are few; else what none is likely to exceed."""
     n_rows = frames.count_rows()
-    n = min(n_rows, MAX_CANDIDATES, max(MIN_CANDIDATES, 100 * k))
+    is_few = n_rows <= MEASURED_PARTS * MEASURED_AT_ONCE
+    begins = np.linspace(0, max(0, n_rows - MEASURED_AT_ONCE), MEASURED_PARTS, dtype=np.int64)
+    offsets = np.arange(n_rows) if is_few else np.unique(begins[:, None] + np.arange(MEASURED_AT_ONCE))
+    rows = frames.take_offsets(offsets.tolist()).select(["vector"]).to_arrow()
+    return (1.0 if is_few else LONGER) * measure_lengths(to_matrix(rows["vector"]))
+
+
+def _search(frames: Any, reader: "_Reader", chosen: list[str] | None) -> None:
+    """Give the reader candidates, page by page, until no further one can change its events."""
+    n_rows = frames.count_rows()
+    n = min(n_rows, MAX_CANDIDATES, max(MIN_CANDIDATES, 100 * reader.k))
     best_distance = None
-    while n and chosen != []:
-        page = _best_frames(frames, query, levels.on, n, best_distance, chosen, reader.finished_audios())
+    while n:
+        page = _best_frames(frames, reader, n, best_distance, chosen)
         reader.read(page)
-        # Every frame that is not on this page or an earlier one is at most as good as the last one of this page.
-        if len(page) < n or n == n_rows or reader.worst_score >= page[-1].score:
+        # The engine gives every frame that is not on this page or an earlier one at most the last score of this page.
+        if len(page) < n or n == n_rows or reader.worst_score >= page[-1].score + reader.margin:
             break
         # The next page begins where this one ends, among its equals: where they fill it, only a larger one gets on.
         is_level = page[0].distance == page[-1].distance
         best_distance, n = page[-1].distance, min(n_rows, 8 * n if is_level else max(n, min(8 * n, MAX_CANDIDATES)))
-    return reader.events
 
 
 class Candidate(NamedTuple):
@@ -194,20 +223,15 @@ class Candidate(NamedTuple):
 
 
 def _best_frames(
-    frames: Any,
-    query: Vector,
-    on: float,
-    n: int,
-    best_distance: float | None,
-    chosen: list[str] | None,
-    left_out: list[str],
+    frames: Any, reader: "_Reader", n: int, best_distance: float | None, chosen: list[str] | None
 ) -> list[Candidate]:
     """The ``n`` best frames that can begin an event, best first, none of them better than ``best_distance``.
 
-    Of certain audios, if they are ``chosen``, and not of others that are ``left_out``.
+    Of certain audios, if they are ``chosen``, and not of those in which the reader has nothing left to find.
     """
-    search = frames.search(query, vector_column_name="vector").distance_type("dot").limit(n)
-    search = search.distance_range(lower_bound=best_distance, upper_bound=1.0 - on + _tolerance(on))
+    search = frames.search(reader.query, vector_column_name="vector").distance_type("dot").limit(n)
+    search = search.distance_range(lower_bound=best_distance, upper_bound=1.0 - reader.levels.on + reader.margin)
+    left_out = reader.finished_audios()
     conditions = [f"audio_id IN ({_quoted(chosen)})"] if chosen is not None else []
     conditions += [f"audio_id NOT IN ({_quoted(left_out)})"] if left_out else []
     if conditions:
@@ -231,11 +255,6 @@ def _choose_audios(files: Any, where: str, max_chosen: int) -> list[str] | None:
     rows = read_rows(files, ["audio_id"], _indexed(where), asked=where)
     audio_ids = rows["audio_id"].unique()
     return audio_ids.to_pylist() if len(audio_ids) <= max_chosen else None
-
-
-def _tolerance(score: float) -> float:
-    """How far the engine's sum and numpy's may lie apart: far more than they do."""
-    return 1e-4 * (1.0 + abs(score))
 
 
 class Stretch(NamedTuple):
@@ -275,20 +294,27 @@ class _Audio:
 
 
 class _Reader:
-    """Reads the ``k`` best events around candidates; nothing is read twice for two of them."""
+    """Reads the ``k`` best events around candidates; nothing is read twice for two of them.
 
-    def __init__(self, frames: Any, files: Any, query: Vector, levels: Levels, k: int, where: str | None) -> None:
+    ``margin``: how far the engine's scores may lie from the exact ones, while no vector is longer than is thought.
+    ``longest``: the length of the longest vector that was read.
+    """
+
+    def __init__(
+        self, frames: Any, files: Any, query: Vector, levels: Levels, k: int, where: str | None, margin: float
+    ) -> None:
         self.events: list[tuple[Holder, Run]] = []
+        self.longest = 0.0
+        self.query, self.levels, self.k, self.margin = query, levels, k, margin
         self._where = where
         self._names = schema.metadata_columns(files.schema).names
-        self._frames, self._files, self._levels, self._k = frames, files, levels, k
-        self._query = query.astype(np.float16).astype(np.float32)
+        self._frames, self._files = frames, files
         self._audios: dict[str, _Audio] = {}
 
     @property
     def worst_score(self) -> float:
         """What an event must reach to be among the best."""
-        return self.events[-1][1].score if len(self.events) == self._k else -math.inf
+        return self.events[-1][1].score if len(self.events) == self.k else -math.inf
 
     def finished_audios(self) -> list[str]:
         """Audios in which there is nothing left to find: those with most frames, each of which may be a candidate."""
@@ -304,16 +330,16 @@ class _Reader:
             for stretch, scores in self._settle(_merge(around)).items():
                 audio = self._audios[stretch.audio_id]
                 bisect.insort(audio.known, (stretch.first, stretch.stop))
-                runs = read_runs(scores, self._levels, stretch.first)
+                runs = read_runs(scores, self.levels, stretch.first)
                 self.events += [(holder, run) for run in runs for holder in audio.holders]
             self.events.sort(key=lambda event: (-event[1].score, event[0].uri, event[1].first))
-            del self.events[self._k :]
+            del self.events[self.k :]
 
     def _choose(self, ahead: Iterator[Candidate]) -> list[Candidate]:
         """The next candidates of which nothing is known; none once the best events cannot change any more."""
         chosen: list[Candidate] = []
         for candidate in ahead:
-            if self.worst_score > candidate.score + _tolerance(candidate.score):
+            if self.worst_score > candidate.score + self.margin:
                 break
             if self._is_open(candidate):
                 chosen.append(candidate)
@@ -341,7 +367,7 @@ class _Reader:
     def _around(self, candidate: Candidate) -> Stretch:
         """As far as most events reach."""
         low, high = self._audios[candidate.audio_id].unknown_around(candidate.frame)
-        margin = self._levels.gap_frames + MIN_MARGIN_FRAMES
+        margin = self.levels.gap_frames + MIN_MARGIN_FRAMES
         first, stop = max(low, candidate.frame - margin), min(high, candidate.frame + margin + 1)
         return Stretch(candidate.audio_id, first, stop, candidate.row_id - candidate.frame)
 
@@ -363,11 +389,11 @@ class _Reader:
 
     def _grow(self, stretch: Stretch, scores: Scores) -> Stretch:
         """The stretch made longer at each end over which an event may go on."""
-        loud = np.flatnonzero(scores >= self._levels.off)
+        loud = np.flatnonzero(scores >= self.levels.off)
         if len(loud) == 0:
             return stretch
         low, high = self._audios[stretch.audio_id].unknown_around(stretch.first)
-        quiet = self._levels.gap_frames + 1
+        quiet = self.levels.gap_frames + 1
         more = len(scores)
         left = more if loud[0] < quiet else 0
         right = more if loud[-1] >= len(scores) - quiet else 0
@@ -404,8 +430,9 @@ class _Reader:
                 continue
             found_audio = np.array([numbers.get(audio_id, -1) for audio_id in table["audio_id"].to_pylist()])
             found_row_id = table["_rowid"].to_numpy().astype(np.int64)
-            vectors = table["vector"].combine_chunks().flatten().to_numpy().reshape(table.num_rows, -1)
-            found_scores = vectors.astype(np.float32) @ self._query
+            vectors = to_matrix(table["vector"])
+            self.longest = max(self.longest, measure_lengths(vectors))
+            found_scores = dot_products(vectors, self.query)
             at = np.minimum(np.searchsorted(found_row_id, row_id[part]), table.num_rows - 1)
             is_it = (found_row_id[at] == row_id[part]) & (found_audio[at] == audio[part])
             is_it &= table["frame"].to_numpy()[at] == frame[part]

@@ -60,10 +60,13 @@ def read_config(path: str, *, rebuild: bool = False) -> Config:
     settings, values = journal.read_settings(tables), journal.read_config(tables)
     if values is None:
         raise UsageError(f"{path}: no run has left its configuration here; run `earshot index SOURCE --into {path}`")
-    for key in ("clip", "frame"):
-        if (model := settings[f"{key}_model"]) is not None and values["encode"][f"{key}_model"] is not None:
-            values["encode"][f"{key}_revision"] = model["revision"]
-    return make_config(known_values({**values, "into": path}), path)
+    config = make_config(known_values({**values, "into": path}), path)
+    revisions = {
+        f"{key}_revision": model.get("revision")
+        for key in ("clip", "frame")
+        if (model := settings[f"{key}_model"]) is not None and getattr(config.encode, f"{key}_model") is not None
+    }
+    return config.model_copy(update={"encode": config.encode.model_copy(update=revisions)})
 
 
 def plan_corpus(

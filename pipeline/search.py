@@ -59,9 +59,40 @@ def read_rows(
     try:
         return (search.where(where) if where else search).to_arrow()
     except (ValueError, RuntimeError, OSError) as error:
-        if where is None or "LanceError(IO)" in str(error):  # a damaged table, whatever was asked
+        if where is None or not _is_wrong(where, error, table):
             raise
         raise _wrong_where(asked or where, error, table) from None
+
+
+def to_matrix(column: pa.ChunkedArray) -> npt.NDArray[np.float16]:
+    """A column of vectors as an array (n, D), also where n is 0."""
+    flat = column.combine_chunks().flatten().to_numpy(zero_copy_only=False)
+    matrix: npt.NDArray[np.float16] = flat.reshape(-1, column.type.list_size)
+    return matrix
+
+
+def dot_products(vectors: npt.NDArray[Any], query: Vector) -> Vector:
+    """The scores (n,) of ``vectors`` (n, D), whatever number of them is scored at once: added up in float64."""
+    return (vectors.astype(np.float64) @ query.astype(np.float64)).astype(np.float32)
+
+
+def measure_lengths(vectors: npt.NDArray[Any]) -> float:
+    """The length (Euclidean norm) of the longest of ``vectors`` (n, D); 0 if there is none."""
+    return float(np.linalg.norm(vectors.astype(np.float32), axis=1).max(initial=0.0))
+
+
+def rounding(query: Vector, longest: float) -> float:
+    """How far the engine's score of a vector may lie from the exact one, where no vector is longer than ``longest``.
+
+    The engine rounds the query to the float16 of the stored vectors. By the inequality of Cauchy and Schwarz, that
+    changes a score by at most the length of what is rounded away times that of the vector. Some CPUs multiply in
+    float16, which rounds each product once more. The sum of D products is in float32, and the engine gives 1 less it.
+    """
+    exact = query.astype(np.float64)
+    rounded_away = float(np.linalg.norm(exact - query.astype(np.float16).astype(np.float64)))
+    largest = float(np.linalg.norm(exact)) * longest
+    float16, float32 = (float(np.finfo(kind).eps) for kind in (np.float16, np.float32))
+    return rounded_away * longest + float16 / 2 * largest + float32 * (len(query) * largest + 1.0)
 
 
 def find_clips(
@@ -89,37 +120,67 @@ def find_clips(
     names = schema.metadata_columns(clips.schema).names
     n_candidates = min(n_rows, max(4 * k, 200))
     while True:
-        rows = _nearest(clips, query, n_candidates, where, names)
-        hits = _rank(rows, query, measure)
+        rows, vectors = _nearest(clips, query, n_candidates, where, names)
+        hits = _rank(rows, vectors, query, measure)
         if not all_windows:
             hits = _fold_overlaps(hits)
-        if len(hits) >= k or len(rows) < n_candidates or n_candidates >= n_rows:
+        is_all = len(rows) < n_candidates or n_candidates >= n_rows
+        if is_all or (
+            len(hits) >= k and (measure == "cosine" or hits[k - 1]["score"] >= _best_left(rows, vectors, query))
+        ):
             return [_to_hit(rank, row, names) for rank, row in enumerate(hits[:k], start=1)]
         n_candidates = min(n_rows, 4 * n_candidates)
 
 
+def _best_left(rows: list[dict[str, Any]], vectors: npt.NDArray[Any], query: Vector) -> float:
+    """What a clip can score that the engine ranks after these, if it is not longer than the longest of them."""
+    return 1.0 - float(rows[-1]["_distance"]) + rounding(query, measure_lengths(vectors))
+
+
 def check_query(table: Any, query: Vector) -> None:
-    """Lance answers a NaN with arbitrary rows, and a wrong dimension with a misleading message: refuse both here."""
+    """Lance answers a NaN with arbitrary rows, and a wrong dimension with a misleading message: refuse both here.
+
+    Raises:
+        UsageError: the query is not a vector of the table's dimension, of numbers that float16 can hold.
+    """
     dimension = table.schema.field("vector").type.list_size
-    if query.shape != (dimension,) or not np.isfinite(query).all():
-        raise UsageError(f"the query must be {dimension} finite numbers, not {query.shape}")
+    if query.shape != (dimension,) or not (np.abs(query) <= np.finfo(np.float16).max).all():
+        raise UsageError(f"the query must be {dimension} finite numbers up to 65504, not {query.shape}")
 
 
-def _nearest(clips: Any, query: Vector, n: int, where: str | None, names: list[str]) -> list[dict[str, Any]]:
+def _nearest(
+    clips: Any, query: Vector, n: int, where: str | None, names: list[str]
+) -> tuple[list[dict[str, Any]], npt.NDArray[np.float16]]:
+    """The best clips by the engine's score, best first, and their vectors (n, D)."""
     search = clips.search(query, vector_column_name="vector").distance_type("dot").limit(n)
     if where:
         search = search.where(where, prefilter=True)
     try:
         table = search.select([*HIT_COLUMNS, *names, "_distance"]).to_arrow()
     except (ValueError, RuntimeError, OSError) as error:
-        if where is None or "LanceError(IO)" in str(error):  # a damaged table, whatever was asked
+        if where is None or not _is_wrong(where, error, clips):
             raise
         raise _wrong_where(where, error, clips) from None
-    rows: list[dict[str, Any]] = table.drop_columns(["vector"]).to_pylist()
-    vectors = table["vector"].combine_chunks().flatten().to_numpy().reshape(len(rows), -1).astype(np.float32)
-    for row, vector in zip(rows, vectors, strict=True):
-        row["vector"] = vector
-    return rows
+    return table.drop_columns(["vector"]).to_pylist(), to_matrix(table["vector"])
+
+
+def _is_wrong(where: str, error: Exception, table: Any) -> bool:
+    """Whether the filter is to blame for an error, rather than a table that is damaged.
+
+    Lance raises the same types for both, so the filter is tried on a table of the same columns without a row. Where it
+    passes there, it may still fail on a value (a name cast to a number), which the beginning of the message says.
+    """
+    empty = lancedb.connect("memory://").create_table("empty", schema=table.schema)
+    try:
+        empty.search().where(where).limit(1).to_arrow()
+    except (ValueError, RuntimeError, OSError):
+        return True
+    return _ON_A_VALUE.match(str(error)) is not None
+
+
+_ON_A_VALUE = re.compile(
+    r"(?:lance error: )?Query Execution error: Error applying filter expression to batch: Arrow error"
+)
 
 
 def _wrong_where(where: str, error: Exception, table: Any) -> UsageError:
@@ -129,14 +190,15 @@ def _wrong_where(where: str, error: Exception, table: Any) -> UsageError:
     return UsageError(f"--where {where!r}: {first_line} (columns: {columns})")
 
 
-def _rank(rows: list[dict[str, Any]], query: Vector, measure: str) -> list[dict[str, Any]]:
-    """Scores in float32 (the engine's own round the query to float16), best first, ties by file and time."""
-    for row in rows:
-        row["score"] = float(row["vector"] @ query)
-        if measure == "cosine":
-            norms = float(np.linalg.norm(row["vector"]) * np.linalg.norm(query))
-            row["score"] = row["score"] / norms if norms else 0.0
-    return sorted(rows, key=lambda row: (-row["score"], row["uri"], row["start_s"]))
+def _rank(
+    rows: list[dict[str, Any]], vectors: npt.NDArray[np.float16], query: Vector, measure: str
+) -> list[dict[str, Any]]:
+    """The rows with their exact scores, best first, ties by file and time."""
+    scores = dot_products(vectors, query)
+    if measure == "cosine":
+        scores /= np.maximum(np.linalg.norm(vectors.astype(np.float32), axis=1) * np.linalg.norm(query), 1e-30)
+    scored = [{**row, "score": float(score)} for row, score in zip(rows, scores, strict=True)]
+    return sorted(scored, key=lambda row: (-row["score"], row["uri"], row["start_s"]))
 
 
 def _fold_overlaps(rows: Iterable[dict[str, Any]]) -> list[dict[str, Any]]:

@@ -4,6 +4,10 @@ from collections.abc import Iterator
 
 import fsspec
 import pytest
+from hypothesis import settings
+
+settings.register_profile("default", settings.get_profile("default"), deadline=None)  # machines may be slow
+settings.load_profile("default")
 
 
 @pytest.fixture(scope="module")

@@ -1,6 +1,7 @@
 """One writer per index: who is refused, who takes over, and what is left behind; on a disk and in an object store."""
 
 import contextlib
+import errno
 import json
 import os
 import socket
@@ -19,7 +20,7 @@ from fsspec.implementations.memory import MemoryFileSystem
 
 from pipeline import claim, storage
 from pipeline.claim import STALE_S, Claim, Leases
-from pipeline.errors import CommitConflict, IndexBusy
+from pipeline.errors import CommitConflict, IndexBusy, UsageError
 
 
 @pytest.fixture(params=["disk", "s3"])
@@ -121,7 +122,7 @@ def test_other_host_is_judged_by_its_heartbeat(place: str, dead_pid: int, age_s:
 
 def test_a_clock_that_is_late_does_not_cost_a_live_holder_its_index(place: str) -> None:
     other: dict[str, Any] = {"host": "elsewhere", "processes": "another"}
-    write_lease(place, age_s=STALE_S * 9, beat_s=1.0, **other)
+    write_lease(place, age_s=STALE_S * 9, beat_s=30.0, **other)  # how long it is watched
     beat = threading.Timer(0.3, write_lease, (place, 8), {"age_s": STALE_S * 9, **other})
     beat.start()
     with pytest.raises(IndexBusy, match="elsewhere"), Claim(place, "a"):
@@ -319,7 +320,7 @@ def test_number_of_a_dead_run_given_to_another_process_does_not_lock_for_ever(pl
 def test_of_two_that_reach_for_a_dead_holders_index_one_gets_it(place: str, dead_pid: int) -> None:
     """Both have read who held it before either of them writes."""
     write_lease(place, pid=dead_pid)
-    both, got = threading.Barrier(2), list[str]()
+    both, refused, got = threading.Barrier(2), threading.Event(), list[str]()
 
     class Slow(Claim):
         def _refuse_if_held(self, number: int) -> None:
@@ -330,9 +331,10 @@ def test_of_two_that_reach_for_a_dead_holders_index_one_gets_it(place: str, dead
         try:
             with Slow(place, name):
                 got.append(name)
-                time.sleep(1.0)
+                refused.wait(60)
         except IndexBusy as error:
             got.append(str(error))
+            refused.set()
 
     threads = [threading.Thread(target=enter, args=(name,)) for name in ("a", "b")]
     for thread in threads:
@@ -345,16 +347,17 @@ def test_of_two_that_reach_for_a_dead_holders_index_one_gets_it(place: str, dead
 
 
 @pytest.mark.parametrize("text", ["", "{", "[]", "null", '{"pid": 1}'])
-def test_unreadable_lease_is_given_time_to_be_written(tmp_path: Path, text: str) -> None:
+def test_unreadable_lease_is_given_time_to_be_written(
+    tmp_path: Path, text: str, monkeypatch: pytest.MonkeyPatch
+) -> None:
     file = tmp_path / "claim-000000003.json"
     file.write_text(text)  # as on a disk without links, between making the file and writing into it
     values = {"run_id": "x", "host": "elsewhere", "processes": "y", "pid": 1, "since": "now", "beat_s": 1}
     values["at"] = time.time()
-    writing = threading.Timer(claim.UNWRITTEN_S / 2, lambda: file.write_text(json.dumps(values)))
-    writing.start()
-    with pytest.raises(IndexBusy, match="elsewhere"), Claim(tmp_path, "a"):
-        pass
-    writing.join()
+    with monkeypatch.context() as patch:
+        patch.setattr(time, "sleep", lambda pause_s: file.write_text(json.dumps(values)))
+        with pytest.raises(IndexBusy, match="elsewhere"), Claim(tmp_path, "a"):
+            pass
     file.write_text(text)
     with Claim(tmp_path, "a"):
         assert holder(str(tmp_path)) == "a"
@@ -377,3 +380,100 @@ def test_a_claim_that_was_taken_over_is_not_removed_by_its_former_holder(place: 
         [number] = leases(place)
         write_lease(place, number)
     assert holder(place) == "other"
+
+
+def test_heartbeat_renews_its_own_lease_and_stops_at_anothers(place: str) -> None:
+    with Claim(place, "a", beat_s=0.1) as held:
+        first, until = max(leases(place), default=0), time.monotonic() + 20
+        while max(leases_now := leases(place), default=0) < first + 3 and time.monotonic() < until:
+            time.sleep(0.01)
+        number = max(leases_now)
+        assert number >= first + 3
+        assert leases_now[number]["run_id"] == "a"
+        for later in range(number + 1, number + 20):  # whichever comes next
+            write_lease(place, later)
+        while held._thread.is_alive() and time.monotonic() < until:
+            time.sleep(0.01)
+        assert not held._thread.is_alive()
+    left = leases(place)
+    assert {values["run_id"] for values in left.values()} <= {"a", "other"}
+    assert left[max(left)]["run_id"] == "other"
+
+
+# --- stores that cannot keep two runs apart ---------------------------------------------------------------------------
+
+
+class Store(MemoryFileSystem):  # type: ignore[misc]
+    """A store of its own; what is asked to be created is written whether it is there or not."""
+
+    protocol = "overwriting"
+    store: dict[str, Any] = {}  # noqa: RUF012
+    pseudo_dirs = [""]  # noqa: RUF012
+
+    def pipe_file(self, path: str, value: bytes, mode: str = "overwrite", **options: Any) -> None:
+        super().pipe_file(path, value, **options)
+
+
+class Unable(Store):
+    protocol = "unable"
+
+    def pipe_file(self, path: str, value: bytes, mode: str = "overwrite", **options: Any) -> None:
+        if mode != "overwrite":
+            raise NotImplementedError(mode)
+        super().pipe_file(path, value)
+
+
+class Unaware(Store):
+    """Its arguments go on to a client that does not know this one."""
+
+    protocol = "unaware"
+
+    def pipe_file(self, path: str, value: bytes, **options: Any) -> None:  # type: ignore[override]
+        if options:
+            raise TypeError(f"put_object() got an unexpected keyword argument {next(iter(options))!r}")
+        super().pipe_file(path, value)
+
+
+class Refusing(Store):
+    """Its server does not know the condition of the put."""
+
+    protocol = "refusing"
+
+    def pipe_file(self, path: str, value: bytes, mode: str = "overwrite", **options: Any) -> None:
+        raise OSError(errno.ENOSYS, "A header you provided implies functionality that is not implemented.")
+
+
+class Forgetful(Store):
+    """It creates as it should, but the answer to the first put is lost, and the driver repeats the put."""
+
+    protocol = "forgetful"
+
+    def pipe_file(self, path: str, value: bytes, mode: str = "overwrite", **options: Any) -> None:
+        is_first = not self.exists(path)
+        MemoryFileSystem.pipe_file(self, path, value, mode=mode)
+        if is_first and "probe" in path:
+            MemoryFileSystem.pipe_file(self, path, value, mode=mode)
+
+
+for implementation in (Store, Unable, Unaware, Refusing, Forgetful):
+    fsspec.register_implementation(implementation.protocol, implementation, clobber=True)
+
+
+@pytest.mark.parametrize("store", [Store, Unable, Unaware, Refusing])
+def test_a_store_in_which_two_could_create_one_file_is_refused(store: type[Store], tmp_path: Path) -> None:
+    url = f"{store.protocol}://{tmp_path.name}/index"
+    with pytest.raises(UsageError, match=r"two runs could write at once; .* s3://, gs://") as caught, Claim(url, "a"):
+        pass
+    assert str(caught.value).startswith(f"{url}: ")
+    assert "\n" not in str(caught.value)
+    assert store.store == {}  # nothing is left behind
+
+
+@pytest.mark.parametrize("protocol", ["memory", "forgetful"])
+def test_a_store_is_tried_out_before_its_first_lease(protocol: str, tmp_path: Path) -> None:
+    url = f"{protocol}://{tmp_path.name}/index"
+    with Claim(url, "a"):
+        fs, root = fsspec.url_to_fs(url)
+        assert [name.rpartition("/")[2] for name in fs.ls(root, detail=False)] == ["claim-000000001.json"]
+        with pytest.raises(IndexBusy), Claim(url, "b"):
+            pass

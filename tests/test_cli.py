@@ -147,12 +147,9 @@ def test_a_mistake_is_one_clear_line(
 
 def test_importing_the_library_loads_nothing_heavy() -> None:
     heavy = "{'torch', 'transformers', 'ray', 'lance', 'lancedb', 'pyarrow', 'numpy', 'soundfile', 'av'}"
-    code = (
-        "import sys, time; t = time.perf_counter(); import pipeline; t = time.perf_counter() - t;"
-        f"print(t < 0.3, sorted({heavy} & sys.modules.keys()))"
-    )
+    code = f"import sys, pipeline; print(sorted({heavy} & sys.modules.keys()))"
     result = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, cwd=ROOT, check=True)
-    assert result.stdout.split(maxsplit=1) == ["True", "[]\n"]
+    assert result.stdout == "[]\n"
 
 
 def test_help_loads_nothing_heavy() -> None:
@@ -171,24 +168,6 @@ def test_a_mistake_sets_the_exit_code_of_the_process() -> None:
     result = run("info", "nothing-here")
     assert (result.returncode, result.stdout) == (2, "")
     assert re.fullmatch(r"earshot: nothing-here: no index here[^\n]+\n", result.stderr)
-
-
-def test_a_store_that_cannot_be_found_is_no_damage(
-    monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
-) -> None:
-    said = "LanceError(IO): Generic S3 error: Failed to resolve region for bucket 'my-bucket', /build/aws.rs:319:13"
-
-    def fail(**options: object) -> None:
-        raise ValueError(said)
-
-    monkeypatch.setattr("jobs.main.app", fail)
-    with pytest.raises(SystemExit) as exit:
-        main()
-    assert exit.value.code == 1
-    assert capsys.readouterr().err == (
-        "earshot: the object store does not give the index: Failed to resolve region for bucket 'my-bucket'; check its"
-        " URL, the store's address and region, and the credentials in the environment\n"
-    )
 
 
 def test_a_damaged_index_is_one_line(

@@ -21,7 +21,7 @@ def write(path: Path, values: Any) -> Path:
     return path
 
 
-@pytest.mark.parametrize("into", ["sftp://h/ix", "https://h/ix", "gcs://b/ix"])
+@pytest.mark.parametrize("into", ["sftp://h/ix", "https://h/ix", "gcs://b/ix", "oss://b/ix"])
 def test_an_index_lies_where_lance_can_put_it(into: str) -> None:
     with pytest.raises(ConfigError, match=rf"`into`: {into}: no index can lie there; a folder can hold one, or s3://"):
         make_config({"sources": "x", "into": into})

@@ -551,11 +551,12 @@ def test_a_hub_model_out_of_reach_is_told_quickly(
 ) -> None:
     monkeypatch.setattr(constants, "HF_HUB_OFFLINE", offline)
     monkeypatch.setattr(constants, "ENDPOINT", "http://127.0.0.1:9")  # nobody listens there
-    begin = time.perf_counter()
+    pauses_s: list[float] = []
+    monkeypatch.setattr(time, "sleep", pauses_s.append)  # before it is tried again
     with pytest.raises(ModelError, match=r"^facebook/pe-av-base: .*cannot be downloaded: connect once") as caught:
         load_text_encoder("facebook/pe-av-base", revision)
     one_line(caught)
-    assert time.perf_counter() - begin < 5
+    assert sum(pauses_s) < 5
 
 
 @pytest.mark.parametrize("name", ["nothing", "./nothing", "~/nothing/here", "/nothing/here", "a b/c", "a/--b"])
@@ -653,16 +654,19 @@ def test_the_bundled_model_loads_by_name() -> None:
     assert_close(texts[0], clip.text_audio_embeds[0].numpy())
 
 
+def count_bytes_read() -> int:
+    """What this process has read from files so far, but for those that it maps."""
+    lines = Path("/proc/self/io").read_text().splitlines()
+    return int(next(line.split()[1] for line in lines if line.startswith("rchar:")))
+
+
 @pytest.mark.slow
-def test_a_checkpoint_of_released_size_is_described_and_loaded_fast(tmp_path: Path) -> None:
+def test_a_checkpoint_of_released_size_is_described_from_few_bytes_and_loaded(tmp_path: Path) -> None:
     folder = str(make_released_shape(tmp_path))
-    begin = time.perf_counter()
+    before = count_bytes_read()
     assert read_identity(folder).dimension == 1024
-    described = time.perf_counter()
+    assert count_bytes_read() - before < 10e6
     text = load_text_encoder(folder)
-    loaded = time.perf_counter()
-    assert described - begin < 1
-    assert loaded - described < 10
     assert sum(p.numel() for p in text._model.parameters()) == 322_287_618  # without the final norm's 1,024
 
 

@@ -170,6 +170,26 @@ def test_a_sound_stands_for_the_mean_direction_of_its_windows(index: Path, secon
             assert hit.score == pytest.approx(float(cosine), abs=1e-5)
 
 
+class Reader:
+    """A text encoder of one embedding."""
+
+    def embed(self, texts: Sequence[str]) -> npt.NDArray[np.float32]:
+        return np.ones((len(texts), 8), np.float32)
+
+
+def test_a_filter_that_leaves_nothing_gives_nothing(index: Path) -> None:
+    opened = open_with(index, Ear())
+    vars(opened)["_text_encoders"] = {MODEL["checksum"]: Reader()}
+    sound, none = noise(1.0), "uri = '/none.wav'"
+    assert opened.search("a bell")
+    assert opened.search("a bell", where=none) == []
+    assert opened.locate("a bell", threshold=1e-6)
+    assert opened.locate("a bell", threshold=1e-6, where=none) == []
+    assert opened.similar(sound, SAMPLE_RATE_HZ, where=none) == []
+    assert opened.similar(sound, SAMPLE_RATE_HZ, where=none, all_windows=True) == []
+    assert opened.to_arrow("clips", where=none).num_rows == 0
+
+
 def test_a_part_of_a_file_is_that_part_of_its_samples(index: Path, tmp_path: Path) -> None:
     samples, opened = noise(30.0), open_with(index, Ear())
     file = str(write_wav(tmp_path / "sound.wav", samples))

@@ -6,13 +6,16 @@ from typing import Any
 
 import lance
 import numpy as np
+import numpy.typing as npt
 import pyarrow as pa
 import pytest
+from hypothesis import HealthCheck, assume, given, settings
+from hypothesis import strategies as st
 
 from pipeline import journal
 from pipeline.errors import UsageError
 from pipeline.locate import Holder, Levels, Rules, Run, find_events, read_runs, to_event
-from pipeline.search import open_table
+from pipeline.search import dot_products, open_table
 from pipeline.window import Grid, window_starts
 from tests.tables import Vectors, write_index
 
@@ -149,6 +152,7 @@ def test_an_event_over_many_windows_comes_out_whole(tmp_path: Path) -> None:
 def test_nothing_to_find(tmp_path: Path) -> None:
     frames, files = write_scores(tmp_path / "index", {"/a.wav": np.zeros(300, np.float16)})
     assert list(find_events(frames, files, QUERY, LEVELS, 10)) == []
+    assert list(find_events(frames, files, QUERY, LEVELS, 10, "uri = '/none.wav'")) == []
 
 
 @pytest.mark.parametrize("max_chosen", [0, 10_000])
@@ -194,17 +198,18 @@ def write_random(path: Path, seed: int) -> tuple[Any, Any, dict[str, Vectors]]:
     for number, n_frames in enumerate([1, 2, 300, 301, 2_000, 9_000]):
         drift = np.cumsum(rng.normal(0, 0.2, (n_frames, 8)), axis=0)
         vectors[f"/{number}.wav"] = (3 * np.sin(drift) + rng.normal(0, 0.5, (n_frames, 8))).astype(np.float16)
+    return *write_vectors(path, vectors), vectors
+
+
+def write_vectors(path: Path, vectors: dict[str, Vectors]) -> tuple[Any, Any]:
+    """An index of files with these frames (F, 8); returns its frames and files."""
     audios = {
         uri: (frames, np.zeros((len(window_starts(len(frames), GRID)), 8), np.float16))
         for uri, frames in vectors.items()
     }
     write_index(path, audios, GRID)
     versions = journal.read_published(path).versions
-    return (
-        open_table(str(path), "frames", versions["frames"]),
-        open_table(str(path), "files", versions["files"]),
-        vectors,
-    )
+    return open_table(str(path), "frames", versions["frames"]), open_table(str(path), "files", versions["files"])
 
 
 @pytest.mark.parametrize("seed", range(4))
@@ -213,9 +218,8 @@ def test_random_embeddings_give_what_a_scan_of_all_frames_gives(tmp_path: Path, 
     rng = np.random.default_rng(100 + seed)
     for on in (4.0, 8.0, 12.0, 16.0):
         query = rng.standard_normal(8).astype(np.float32)
-        rounded = query.astype(np.float16).astype(np.float32)
         levels = Levels(on, on - float(rng.uniform(0, 4)), int(rng.integers(0, 12)), int(rng.integers(0, 9)))
-        scores = {uri: rows.astype(np.float32) @ rounded for uri, rows in vectors.items()}
+        scores = {uri: dot_products(rows, query) for uri, rows in vectors.items()}
         for k in (1, 7, 60, 5_000):
             expected = plain_events(scores, levels)[:k]
             found = find_events(frames, files, query, levels, k)
@@ -223,6 +227,68 @@ def test_random_embeddings_give_what_a_scan_of_all_frames_gives(tmp_path: Path, 
                 (uri, run.first, run.stop, run.peak) for uri, run in expected
             ]
             assert [run.score for _, run in found] == pytest.approx([run.score for _, run in expected], abs=1e-4)
+
+
+def across(query: npt.NDArray[np.float32], away: npt.NDArray[Any]) -> npt.NDArray[np.float64]:
+    """The part of vectors (n, 8) that is at right angles to the query: it adds nothing to their exact scores."""
+    exact = query.astype(np.float64)
+    return away - np.outer(away @ exact, exact) / (exact @ exact)
+
+
+@settings(max_examples=25, deadline=None, suppress_health_check=[HealthCheck.function_scoped_fixture])
+@given(
+    seed=st.integers(0, 2**32 - 1),
+    length=st.sampled_from([0.5, 30.0, 2_000.0]),
+    ulps=st.sampled_from([0, 1, 100, 3_000]),
+    k=st.sampled_from([1, 5, 300]),
+    gap=st.sampled_from([0, 3]),
+)
+def test_rounding_the_question_loses_no_event_near_the_threshold(
+    tmp_path_factory: pytest.TempPathFactory, seed: int, length: float, ulps: int, k: int, gap: int
+) -> None:
+    """Frames that are long, all but at right angles to the query, and within float32's rounding of one score: which of
+    them reach the threshold, and in which order, is another matter for the query that the engine has rounded."""
+    rng = np.random.default_rng(seed)
+    query = rng.normal(1, 0.5, 8).astype(np.float32)
+    away = across(query, rng.standard_normal((60, 8)))
+    away *= length / np.linalg.norm(away, axis=1, keepdims=True)
+    along = 2.0 + rng.integers(-ulps, ulps + 1, 60) * 2.0**-22
+    rows = np.zeros((3_600, 8))
+    rows[::60] = away + np.outer(along, query / (query.astype(np.float64) @ query))  # none is read for another's sake
+    vectors = {"/a.wav": rows[:2_400].astype(np.float16), "/b.wav": rows[2_400:].astype(np.float16)}
+    scores = {uri: dot_products(frames, query) for uri, frames in vectors.items()}
+    on = float(np.median(np.concatenate([each[::60] for each in scores.values()])))
+    levels = Levels(on, on - length * 1e-4, gap, 0)
+    rounded = query.astype(np.float16).astype(np.float32)
+    by_engine = {uri: dot_products(frames, rounded) for uri, frames in vectors.items()}
+    assume(plain_events(by_engine, levels) != plain_events(scores, levels))
+    frames, files = write_vectors(tmp_path_factory.mktemp("near") / "index", vectors)
+    found = [(holder.uri, run) for holder, run in find_events(frames, files, query, levels, k)]
+    expected = plain_events(scores, levels)
+    worst = expected[:k][-1][1].score  # of several that have it, any may be left out
+    assert [run.score for _, run in found] == [run.score for _, run in expected[:k]]
+    assert [event for event in found if event[1].score > worst] == [each for each in expected if each[1].score > worst]
+
+
+def test_a_vector_far_longer_than_those_that_were_measured_is_allowed_for(tmp_path: Path) -> None:
+    rng = np.random.default_rng(3)
+    query = rng.normal(1, 0.5, 8).astype(np.float32)
+    lost = (query.astype(np.float64) - query.astype(np.float16)).astype(np.float64)
+    rows = rng.normal(0, 1e-3, (10_000, 8))
+    [away] = across(query, lost[None])
+    away *= 3_000 / np.linalg.norm(away)
+    rows[70], rows[150] = away, -away  # where the sample has a gap; the engine overrates the second one
+    rows[[70, 150]] += 2.0 * query / (query @ query)
+    vectors = rows.astype(np.float16)
+    scores = dot_products(vectors, query)
+    levels = Levels(float(min(scores[[70, 150]])), 0.5, 0, 0)
+    engine = dot_products(vectors, query.astype(np.float16).astype(np.float32))
+    assert engine[70] < levels.on - 0.1
+    assert engine[150] > levels.on
+    frames, files = write_vectors(tmp_path / "index", {"/a.wav": vectors})
+    found = [(holder.uri, run) for holder, run in find_events(frames, files, query, levels, 10)]
+    assert found == plain_events({"/a.wav": scores}, levels)
+    assert sorted(run.peak for _, run in found) == [70, 150]
 
 
 @pytest.mark.parametrize("in_order", [True, False])

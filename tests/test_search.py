@@ -1,5 +1,7 @@
 """Ranking against a plain computation of all scores, folding, filters, and what is refused."""
 
+import shutil
+from collections.abc import Callable
 from pathlib import Path
 from typing import Any
 
@@ -8,7 +10,7 @@ import pytest
 
 from pipeline import journal
 from pipeline.errors import UsageError
-from pipeline.search import find_clips, open_table
+from pipeline.search import dot_products, find_clips, open_table, read_rows
 from pipeline.window import Grid, window_starts
 from tests.tables import write_index
 
@@ -115,6 +117,49 @@ def test_where_is_applied_before_the_search(clips: Any, rows: list[dict[str, Any
     assert expected
 
 
+@pytest.mark.parametrize("measure", ["dot", "cosine"])
+def test_where_may_leave_few_clips_or_none(clips: Any, rows: list[dict[str, Any]], measure: Any) -> None:
+    assert find_clips(clips, QUERY, k=5, where="uri = '/none.wav'", measure=measure) == []
+    only = find_clips(clips, QUERY, k=50, where="uri = '/5.wav'", measure=measure)
+    assert [hit.uri for hit in only] == ["/5.wav"]
+
+
+def test_the_best_clip_is_found_where_rounding_the_query_ranks_hundreds_before_it(tmp_path: Path) -> None:
+    rng = np.random.default_rng(407)
+    query = rng.normal(1, 0.5, 8).astype(np.float32)
+    exact = query.astype(np.float64)
+    away = rng.standard_normal((400, 8))  # made long, and all but at right angles to the query
+    away -= np.outer(away @ exact / (exact @ exact), exact)
+    away *= 1_000 / np.linalg.norm(away, axis=1, keepdims=True)
+    vectors = (away + exact / (exact @ exact)).astype(np.float16)
+    scores, by_engine = (dot_products(vectors, each) for each in (query, query.astype(np.float16).astype(np.float32)))
+    assert np.count_nonzero(by_engine > by_engine[scores.argmax()]) > 200
+    write_index(tmp_path / "index", {"/a.wav": (np.zeros((4_000, 8), np.float16), vectors)}, Grid(10, 0))
+    [hit] = find_clips(open_table(str(tmp_path / "index"), "clips"), query, k=1)
+    assert hit.score == scores.max()
+
+
+def test_a_filter_that_fails_on_a_value_is_told_from_a_damaged_table(index: Path, clips: Any, tmp_path: Path) -> None:
+    with pytest.raises(UsageError, match=r"CAST\(uri AS INT\).*Cannot cast"):
+        find_clips(clips, QUERY, k=1, where="CAST(uri AS INT) = 3")
+    shutil.copytree(index, tmp_path / "LanceError(IO)")
+    with pytest.raises(UsageError, match=r"nonsense"):
+        find_clips(
+            open_table(str(tmp_path / "LanceError(IO)"), "clips"), QUERY, k=1, where="nonsense = 'LanceError(IO)'"
+        )
+    for file in (tmp_path / "LanceError(IO)" / "clips.lance" / "data").iterdir():
+        file.write_bytes(b"x" * file.stat().st_size)
+    damaged = open_table(str(tmp_path / "LanceError(IO)"), "clips")
+    asked: list[Callable[[], object]] = [
+        lambda: find_clips(damaged, QUERY, k=1, where="start_s >= 0"),
+        lambda: read_rows(damaged, where="start_s >= 0"),
+    ]
+    for ask in asked:
+        with pytest.raises((ValueError, RuntimeError)) as caught:
+            ask()
+        assert not isinstance(caught.value, UsageError)
+
+
 def test_a_strange_file_name_comes_back_as_it_is(clips: Any) -> None:
     quoted = WEIRD.replace("'", "''")
     assert {hit.uri for hit in find_clips(clips, QUERY, k=5, where=f"uri = '{quoted}'")} == {WEIRD}
@@ -130,7 +175,7 @@ def test_a_wrong_where_is_one_line(clips: Any, where: str) -> None:
     assert ".rs" not in str(caught.value)
 
 
-@pytest.mark.parametrize("query", [np.full(8, np.nan), np.ones(7), np.ones((2, 8))])
+@pytest.mark.parametrize("query", [np.full(8, np.nan), np.full(8, 1e5), np.ones(7), np.ones((2, 8))])
 def test_a_query_that_lance_would_answer_with_nonsense_is_refused(clips: Any, query: Any) -> None:
     with pytest.raises(UsageError, match="8 finite numbers"):
         find_clips(clips, query.astype(np.float32), k=1)

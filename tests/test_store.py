@@ -25,7 +25,13 @@ Corpus = dict[str, tuple[str, int]]
 
 ALL = 99
 
-SETTINGS = {"window": {"length_s": 0.4, "overlap_s": 0.08}, "decode": {"resampler": "HQ"}}
+SETTINGS = {
+    "clip_model": None,
+    "frame_model": None,
+    "window": {"length_s": 0.4, "overlap_s": 0.08},
+    "decode": {"resampler": "HQ"},
+    "frames": "all",
+}
 
 
 class Killed(BaseException):
@@ -272,6 +278,9 @@ def test_tables_that_lost_their_journal_are_not_wiped(tmp_path: Path) -> None:
     [
         (OSError("LanceError(IO): Too many concurrent writers, /x.rs:1"), True),
         (OSError("Retryable commit conflict for version 3"), True),
+        (OSError("Commit conflict for version 3: /x"), True),
+        (OSError("Not found: /data/commit conflict for version 3/too many concurrent writers/ix"), False),
+        (OSError("LanceError(IO): Generic memory error: /Too many concurrent writers: /x"), False),
         (OSError("/data/conflict-zone/concurrent/ix: No space left on device"), False),
     ],
 )

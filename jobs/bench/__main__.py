@@ -11,8 +11,7 @@ if __name__ == "__main__":
         from jobs.bench.peers import main
 
         sys.exit(main(sys.argv[1:]))
-    import typer
+    from jobs.main import main as run_command
 
-    from jobs.bench.command import bench
-
-    typer.run(bench)
+    sys.argv.insert(1, "bench")
+    run_command()

@@ -10,14 +10,15 @@ from typing import TYPE_CHECKING, Annotated, Any
 
 import typer
 
-from jobs.output import print_json, print_table, show_bytes
+from jobs.output import print_json, print_line, print_table, show_bytes
 from jobs.query import Json
 
 if TYPE_CHECKING:
-    from collections.abc import Iterator
+    from collections.abc import Callable, Iterator
 
     from jobs.bench.parts import Decoded
     from pipeline.config import Config
+    from pipeline.record import Progress
 
 FILES_PER_FORMAT = 4
 BATCHES = {"cpu": (1, 2, 4), "cuda": (8, 32)}
@@ -54,7 +55,7 @@ def bench(
 
     machine = f"{len(os.sched_getaffinity(0))} cores; {describe_machine(resolve_device('auto'))}"
     if not json:
-        print(machine, flush=True)
+        print_line(machine)
     with tempfile.TemporaryDirectory(prefix="earshot-bench-") as scratch:
         if model == "random":
             from jobs.bench.peers import save_random
@@ -94,6 +95,8 @@ def measure(config: "Config", scratch: Path, hours: float) -> "Iterator[Row]":
     from pipeline.encode import check_models, resolve_device, resolve_precision
     from pipeline.errors import CorpusError
     from pipeline.flow import share_machine
+    from pipeline.run import index_corpus
+    from pipeline.stages import BLOCK_S
 
     check_models(config.encode, config.store.frames == "all")
     rows = _draw(config)
@@ -130,7 +133,8 @@ def measure(config: "Config", scratch: Path, hours: float) -> "Iterator[Row]":
     yield {"part": "write", "dimension": identity.dimension, "x": write_x}
 
     decode_all = decode_x * cores
-    run = _run(config, rows, scratch, RUN_S * _allow(best, decode_all, device), encoders.most)
+    held_s = BLOCK_S * encoders.most
+    run = _run(config, rows, scratch, RUN_S * _allow(best, decode_all, device), held_s, index_corpus)
     # What windows share is encoded twice, and the last one of a file begins early rather than late.
     encoding = min(run.pop("encoders"), encoders.most) / encoders.most * best * run["audio_s"]
     allowed = _allow(encoding / max(run["windows_s"], 1e-9), decode_all, device)
@@ -179,17 +183,23 @@ def _full_windows(decoded: "list[Decoded]") -> list[Any]:
     return [window for window in windows if len(window) == longest][:32]
 
 
-def _run(config: "Config", rows: list[Row], scratch: Path, audio_s: float, n_encoders: int) -> Row:
+def _run(
+    config: "Config",
+    rows: list[Row],
+    scratch: Path,
+    audio_s: float,
+    held_s: float,
+    index: "Callable[[Config], Progress]",
+) -> Row:
     """Index about ``audio_s`` seconds of the files, and say how fast that went once workers had started.
 
-    ``x`` and ``start_s`` are None where that is less than what one call of each encoder holds: all comes at once then.
+    ``x`` and ``start_s`` are None where that is less than ``held_s``, the audio that one call of each encoder holds:
+    all comes at once then.
     """
     import pipeline
     from pipeline.file import File
     from pipeline.ranges import recording_of
     from pipeline.record import make_record
-    from pipeline.run import index_corpus
-    from pipeline.stages import BLOCK_S
 
     manifest, planned_s = scratch / "sample.csv", 0.0
     with manifest.open("w", newline="", encoding="utf-8") as file:
@@ -203,13 +213,13 @@ def _run(config: "Config", rows: list[Row], scratch: Path, audio_s: float, n_enc
     values = config.model_dump(mode="json") | {"sources": [str(manifest)]}
     values["run"] = {**values["run"], "max_failed_fraction": 1.0}
     began = time.monotonic()
-    progress = index_corpus(type(config).model_validate(values))
+    progress = index(type(config).model_validate(values))
     took = time.monotonic() - began
     busy_s = progress.pace.busy_s
     durations = pipeline.open(config.into).to_arrow("files", ["n_clips", "duration_s"], where="n_clips > 0").to_pylist()
     length_s = config.window.length_s
     windows_s = sum(row["n_clips"] * min(length_s, row["duration_s"]) for row in durations)
-    speed = progress.speed if windows_s >= BLOCK_S * n_encoders else None
+    speed = progress.speed if windows_s >= held_s else None
     return {
         "files": progress.n_files,
         "failed": progress.n_failed,
@@ -249,20 +259,19 @@ def _show(figure: Row) -> None:
         " {start_s:.1f} s to start and end, {write_share:.1%} of the work is writing, bottleneck {bottleneck}",
     }
     if figure["part"] == "run" and figure["x"] is None:
-        print(
+        print_line(
             f"run     {figure['files']} files, {figure['audio_s']:,.0f} s of audio: too few to tell how fast a run is;"
-            " what follows is what the parts allow",
-            flush=True,
+            " what follows is what the parts allow"
         )
         return
     if figure["part"] == "encode":
         held = figure["batch_held"]
         figure = {**figure, "note": "" if held >= figure["batch"] else f" (of which {held:g} fit)" if held else ""}
         if not held:
-            print(f"encode  {figure['precision']}, {figure['batch']} windows a batch: does not fit", flush=True)
+            print_line(f"encode  {figure['precision']}, {figure['batch']} windows a batch: does not fit")
             return
     if figure["part"] != "corpus":
-        print(lines[figure["part"]].format(**figure), flush=True)
+        print_line(lines[figure["part"]].format(**figure))
         return
     size, wall_h = show_bytes(figure["index_gb"] * 1e9), figure["wall_h"]
     columns = ["hours of audio", "days", "core hours", *(["GPU hours"] if "gpu_h" in figure else []), "index"]

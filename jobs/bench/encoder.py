@@ -18,7 +18,6 @@ what it gives without TF32; it is timed as torch leaves it, and ours computes no
 import argparse
 import copy
 import gc
-import json
 import os
 import statistics
 import sys
@@ -32,6 +31,7 @@ from unittest.mock import patch
 
 import numpy as np
 
+from jobs.output import print_error, print_json, print_line
 from pipeline.batches import BATCHES_PER_CALL, MOST_GPU_WINDOWS, WINDOW_SAMPLES, is_out_of_memory
 from pipeline.parity import (
     LARGEST_DIFFERENCE,
@@ -121,32 +121,34 @@ def main(arguments: Sequence[str]) -> int:
     make = make_random_models if asked.model is None else (lambda: load_models(asked.model))
     machine = describe_machine(device)
     if not asked.json:
-        print(machine, flush=True)
+        print_line(machine)
     far: list[str] = []
     n_measured = 0
     for batch in batches:
         run = {"machine": machine, "batch": batch, "seconds_of_sound": asked.seconds}
         measured = try_measure(make, device, precisions, batch, asked.seconds, asked.rounds)
         if isinstance(measured, str):
-            no_fit = json.dumps({**run, "fits": False, "error": measured})
-            print(no_fit if asked.json else f"\n{batch} in a batch: does not fit ({measured})", flush=True)
+            if asked.json:
+                print_json([{**run, "fits": False, "error": measured}])
+            else:
+                print_line()
+                print_line(f"{batch} in a batch: does not fit ({measured})")
             continue
         n_measured += 1
         speeds, stages = measured
         far += [f"{batch} in a batch, {name_of(speed)}" for speed in speeds if is_ours(speed) and not speed.parity]
         if asked.json:
-            for speed in speeds:
-                print(json.dumps({**run, **vars(speed), "parity": speed.parity}))
-            print(json.dumps({**run, **stages}), flush=True)
+            print_json({**run, **vars(speed), "parity": speed.parity} for speed in speeds)
+            print_json([{**run, **stages}])
         else:
             print_speeds(f"{batch} x {asked.seconds:g} s in a batch", speeds)
             print_stages(stages)
     if asked.profile:
         clip, frame = make()
         rows = profile(clip, frame if asked.model is None else clip, device, native, asked.seconds)
-        print_profile(rows) if not asked.json else print("\n".join(json.dumps({"machine": machine, **r}) for r in rows))
+        print_json({"machine": machine, **row} for row in rows) if asked.json else print_profile(rows)
     for row in far:
-        print(f"not close enough to transformers in float32: {row}", file=sys.stderr)
+        print_error(f"not close enough to transformers in float32: {row}")
     return 1 if far or not n_measured else 0
 
 
@@ -421,28 +423,31 @@ def is_stage(name: str) -> bool:
 
 def print_profile(rows: Sequence[Row]) -> None:
     """Stages, then operations."""
-    print(f"seconds of a batch of {rows[0]['sounds']}")
+    print_line(f"seconds of a batch of {rows[0]['sounds']}")
     for row in rows:
         name, took = (row["stage"], row["total_s"]) if "stage" in row else (row["operation"], row["self_s"])
-        print(f"{'stage' if 'stage' in row else 'operation':11}{name:44}{took:9.3f} s{row['share']:8.1%}", flush=True)
+        print_line(f"{'stage' if 'stage' in row else 'operation':11}{name:44}{took:9.3f} s{row['share']:8.1%}")
 
 
 def print_speeds(title: str, speeds: Sequence[Speed]) -> None:
     """A table without any package for tables."""
-    print(f"\n{title}\n{'':27}{'precision':>10}{'models':>8}{'seconds':>9}{'x real time':>13}{'ratio':>7}", end="")
-    print(f"{'clip cosine':>13}{'frame cosine':>14}{'difference':>12}")
+    print_line()
+    print_line(title)
+    print_line(
+        f"{'':27}{'precision':>10}{'models':>8}{'seconds':>9}{'x real time':>13}{'ratio':>7}"
+        f"{'clip cosine':>13}{'frame cosine':>14}{'difference':>12}"
+    )
     for speed in speeds:
-        print(
+        print_line(
             f"{speed.way:27}{speed.precision:>10}{speed.models:>8}{speed.seconds:>9.3f}{speed.x_real_time:>13.2f}"
-            f"{speed.ratio:>7.2f}{speed.clip_cosine:>13.6f}{speed.frame_cosine:>14.6f}{speed.difference:>12.1e}",
-            flush=True,
+            f"{speed.ratio:>7.2f}{speed.clip_cosine:>13.6f}{speed.frame_cosine:>14.6f}{speed.difference:>12.1e}"
         )
 
 
 def print_stages(stages: dict[str, Any]) -> None:
     compiled = "is compiled" if stages["compiled"] else "is not compiled"
-    print(f"the codec's Snake {compiled}")
-    print(
+    print_line(f"the codec's Snake {compiled}")
+    print_line(
         f"codec {stages['codec']:.3f} s, transformer {stages['transformer']:.3f} s; one pass of the codec for two"
         f" models gives {stages['of_what_is_possible']:.2f} of what these times allow"
     )

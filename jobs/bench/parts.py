@@ -110,7 +110,12 @@ def count_gpus(encoders: "Encoders") -> int:
 
 
 def encode_speed(
-    config: "Config", windows: "Sequence[Waveform]", precision: str, batch: int, encoders: "Encoders"
+    config: "Config",
+    windows: "Sequence[Waveform]",
+    precision: str,
+    batch: int,
+    encoders: "Encoders",
+    least_s: float = LEAST_S,
 ) -> tuple[float, float]:
     """Seconds of windows encoded per second by the processes of a run at the same time, each with its threads or its
     share of the GPUs, and how many windows of 10 s their batches held: fewer than ``batch`` where it did not fit.
@@ -131,7 +136,8 @@ def encode_speed(
     n_windows = max(batch, windows_per_block(config.window.grid)) if gpus else batch
     some = [windows[i % len(windows)] for i in range(n_windows)]
     calls = [
-        (settings, frames, some, encoders.threads, gpus[i % len(gpus)] if gpus else None) for i in range(n_processes)
+        (settings, frames, some, encoders.threads, gpus[i % len(gpus)] if gpus else None, least_s)
+        for i in range(n_processes)
     ]
     with ProcessPoolExecutor(n_processes, context, initializer=_hold, initargs=(barrier,)) as pool:
         speeds, held = zip(*pool.map(_encode_here, *zip(*calls, strict=True)), strict=True)
@@ -153,7 +159,7 @@ def _hold(barrier: Any) -> None:
 
 
 def _encode_here(
-    settings: Any, frames: bool, windows: "Sequence[Waveform]", threads: int, gpu: str | None
+    settings: Any, frames: bool, windows: "Sequence[Waveform]", threads: int, gpu: str | None, least_s: float
 ) -> tuple[float, float]:
     """Seconds of windows encoded per second in this process, while the others do the same, and windows in a batch."""
     if gpu is not None:
@@ -172,13 +178,13 @@ def _encode_here(
     except BrokenBarrierError:  # another process says why
         return 0.0, 0.0
     began, n_samples = time.perf_counter(), 0
-    while (took := time.perf_counter() - began) < LEAST_S or not n_samples:
+    while (took := time.perf_counter() - began) < least_s or not n_samples:
         encoder.encode(windows)
         n_samples += sum(map(len, windows))
     return n_samples / SAMPLE_RATE_HZ / took, encoder.batch_windows
 
 
-def write_speed(into: str, dimension: int, grid: "Grid") -> float:
+def write_speed(into: str, dimension: int, grid: "Grid", least_s: float = LEAST_S) -> float:
     """Seconds of audio whose frames are written per second, in fragments of a block of windows each, as in a run."""
     import pyarrow as pa
 
@@ -198,7 +204,7 @@ def write_speed(into: str, dimension: int, grid: "Grid") -> float:
     ]
     rows = pa.RecordBatch.from_arrays(columns, schema=frames_schema)
     began, n_written = time.perf_counter(), 0
-    while (took := time.perf_counter() - began) < LEAST_S or not n_written:
+    while (took := time.perf_counter() - began) < least_s or not n_written:
         store.write_frames(into, [rows], frames_schema)
         n_written += n
     return n_written * FRAME_S / took

@@ -11,7 +11,6 @@ timed.
 """
 
 import argparse
-import json
 import os
 import re
 import subprocess
@@ -23,6 +22,8 @@ from pathlib import Path
 from typing import Any
 
 import numpy as np
+
+from jobs.output import print_json, print_line
 
 PEERS = ("loop", "ray", "daft", "earshot")
 BATCH = 4
@@ -239,17 +240,17 @@ def main(arguments: Sequence[str]) -> int:
         return 0
     for row in measure(asked.model, asked.files):
         if asked.json:
-            print(json.dumps(row), flush=True)
+            print_json([row])
             continue
         timed = (
             f"{row['seconds']:8.1f} s {row['x']:8.2f}x real time {row['ratio']:6.2f}" if "x" in row else row["error"]
         )
-        print(f"{row['peer']:8} {timed}", flush=True)
+        print_line(f"{row['peer']:8} {timed}")
         for file, what in ODD.items():
             made = row["odd"][file]
             others = f"{made['frames'].get('plain.wav', 'no')} of the plain file beside it"
             ended = f"; ended with {made['error']}" if made["error"] else ""
-            print(f"{'':10}{what:24}{made['frames'].get(file, 'no')} frames, {others}{ended}", flush=True)
+            print_line(f"{'':10}{what:24}{made['frames'].get(file, 'no')} frames, {others}{ended}")
     return 0
 
 

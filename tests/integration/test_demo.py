@@ -8,6 +8,9 @@ from pathlib import Path
 from typing import Any
 
 import pytest
+from typer.testing import CliRunner
+
+from jobs.main import app
 
 pytestmark = pytest.mark.slow
 
@@ -32,6 +35,16 @@ def test_every_answer_of_the_demo_is_right(demo: tuple[Path, list[dict[str, Any]
         assert answer["right"], answer
         assert abs(answer["start_s"] - answer["planted_start_s"]) <= 0.2
         assert abs(answer["end_s"] - answer["planted_end_s"]) <= 0.2
+
+
+def test_a_filter_that_leaves_nothing_says_so(demo: tuple[Path, list[dict[str, Any]]]) -> None:
+    index, sound = demo[0] / "earshot-demo/index", demo[0] / "earshot-demo/sounds/00.wav"
+    for command, question in (("query", "a siren"), ("locate", "a siren"), ("similar", sound)):
+        for options, said in (([], r"nothing found.* where codec = 'none'.*\n"), (["--json"], "")):
+            asked = [command, str(index), str(question), "--where", "codec = 'none'", *options]
+            result = CliRunner().invoke(app, asked)
+            assert (result.exit_code, result.stderr) == (0, ""), result.exception
+            assert re.fullmatch(said, result.stdout)
 
 
 def test_the_example_of_the_readme_runs(demo: tuple[Path, list[dict[str, Any]]]) -> None:
