@@ -229,7 +229,7 @@ class Leases:
         path = f"{self._root}/probe-{uuid.uuid4().hex}"
         try:
             for number in range(2):
-                self._fs.pipe_file(path, str(number).encode(), mode="create")
+                storage.retried(self._fs.pipe_file, path, str(number).encode(), mode="create")
         except FileExistsError:
             # Of a store that repeats a put whose answer was lost, the first may have been told so: what does it hold?
             return bool(self._fs.cat_file(path) == b"0")
