@@ -7,6 +7,7 @@ now is tried again, with growing pauses, beyond what its driver does.
 
 import datetime as dt
 import email.utils
+import errno
 import fnmatch
 import glob
 import hashlib
@@ -374,6 +375,8 @@ def retried(action: Callable[..., T], *arguments: Any, **options: Any) -> T:
 
 def _may_pass(error: Exception) -> bool:
     if isinstance(error, _FINAL) or type(error).__name__ in _FINAL_NAMES:
+        return False
+    if isinstance(error, OSError) and error.errno in (errno.ENOSYS, errno.EOPNOTSUPP):
         return False
     names = ("status", "code", "status_code")  # of drivers that speak HTTP
     status = next((found for name in names if (found := getattr(error, name, None))), None)
