@@ -5,7 +5,7 @@ import sys
 from io import TextIOWrapper
 
 import typer
-from typer.exceptions import Abort, TyperException
+from typer.exceptions import TyperException
 
 from jobs.bench.command import bench
 from jobs.demo import demo
@@ -13,6 +13,7 @@ from jobs.failures import failures
 from jobs.history import history
 from jobs.index import index
 from jobs.info import info
+from jobs.interrupt import leave, stopping
 from jobs.jobs import jobs
 from jobs.locate import locate
 from jobs.logs import logs
@@ -26,7 +27,7 @@ from jobs.status import status
 from jobs.stop import stop
 from jobs.submit import submit
 from jobs.verify import verify
-from pipeline.errors import EarshotError, without_credentials
+from pipeline.errors import EarshotError, RayDied, without_credentials
 
 app = typer.Typer(
     help="Make sound searchable: index audio files, then find clips and moments by words or by sounds.",
@@ -48,7 +49,11 @@ def main() -> None:
         if isinstance(stream, TextIOWrapper):
             stream.reconfigure(errors="backslashreplace")  # file names on a terminal that is not UTF-8
     try:
-        sys.exit(app(standalone_mode=False))
+        with stopping():
+            sys.exit(app(standalone_mode=False))
+    except RayDied as error:
+        print(f"earshot: {error}", file=sys.stderr)
+        leave(error.exit_code)  # in order it would wait for what is dead
     except EarshotError as error:
         print(f"earshot: {error}", file=sys.stderr)
         sys.exit(error.exit_code)
@@ -73,9 +78,6 @@ def main() -> None:
             )
             sys.exit(1)
         print(f"earshot: the index is damaged: {said[:300]}; restore its folder from a copy", file=sys.stderr)
-        sys.exit(1)
-    except (KeyboardInterrupt, Abort):
-        print("earshot: stopped", file=sys.stderr)
         sys.exit(1)
 
 

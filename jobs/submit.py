@@ -7,6 +7,7 @@ from typing import Annotated
 import typer
 
 from jobs.index import Rebuild
+from jobs.interrupt import Stopped
 from jobs.output import print_json
 from jobs.query import Json
 
@@ -50,7 +51,7 @@ def submit(
             sys.stderr.write(text)
             sys.stderr.flush()
     except KeyboardInterrupt:
-        raise EarshotError(f"{name} goes on; `earshot stop {name}` stops it") from None
+        raise Stopped(f"{name} goes on; `earshot stop {name}` stops it") from None
     job = cluster.find(name)
     if json:
         print_json([{"job": name, "state": job.state}])

@@ -45,7 +45,10 @@ from pipeline.window import Grid, frames_to_seconds
 TRIES = 3
 """How often a task is given to a worker that dies of it."""
 
-NOT_SHOWN = ("killed by `ray.kill`", "The worker died unexpectedly", "A worker died or was killed", "will be retried")
+NOT_SHOWN = (
+    *("killed by `ray.kill`", "The worker died unexpectedly", "A worker died or was killed", "will be retried"),
+    "Raylet is terminated",
+)
 
 SPLIT_CPUS = 0.9
 """What a task asks for that looks at a long recording: less than decoding does, so that Ray keeps the two apart."""
