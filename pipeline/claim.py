@@ -20,6 +20,7 @@ from fsspec.implementations.local import LocalFileSystem
 
 from pipeline import storage
 from pipeline.errors import IndexBusy
+from pipeline.processes import find_start, is_gone, name_processes
 
 BEAT_S = 10.0
 STALE_S = 60.0
@@ -51,7 +52,8 @@ class Claim:
             "pid": os.getpid(),
             "since": time.strftime("%Y-%m-%d %H:%M:%S UTC", time.gmtime()),
             "beat_s": beat_s,
-            "processes": _name_processes(),
+            "processes": name_processes(),
+            "began": find_start(os.getpid()),
         }
         self._number = 0
         self._stop = threading.Event()
@@ -180,22 +182,7 @@ class _Leases:
 
 def _is_dead(holder: dict[str, Any]) -> bool:
     """Whether it ran on this machine and is gone; elsewhere, also in another container, its heartbeat tells."""
-    if holder["processes"] == _name_processes():
-        try:
-            os.kill(holder["pid"], 0)
-        except ProcessLookupError:
-            return True
-        except PermissionError:
-            pass  # there is such a process, of another user: the run, or one that has its number now
-    return False
-
-
-def _name_processes() -> str:
-    """A name for what process numbers count in: this machine since it was started, and this container on it."""
-    try:
-        return f"{Path('/proc/sys/kernel/random/boot_id').read_text().strip()} {os.readlink('/proc/self/ns/pid')}"
-    except OSError:
-        return socket.gethostname()
+    return holder["processes"] == name_processes() and is_gone(holder["pid"], holder.get("began"))
 
 
 def _create_whole(path: str, data: bytes) -> None:

@@ -20,6 +20,7 @@ from typing import Any, Literal
 
 from pipeline import storage
 from pipeline.errors import EarshotError, without_credentials
+from pipeline.processes import find_start, name_processes
 
 STAGES = ("decode", "encode", "write")
 """What workers do; receipts carry the seconds that each took, as ``decode_s`` and so on."""
@@ -37,7 +38,8 @@ JOB_VARIABLE, RUN_VARIABLE, PYTHON_VARIABLE = "EARSHOT_JOB", "EARSHOT_RUN", "EAR
 """Environment variables in which a submitted job finds its own name, the id of its run, and the interpreter that its
 workers are to have, where that is not the one of their node."""
 
-State = Literal["running", "done", "failed", "stopped"]
+State = Literal["running", "done", "failed", "stopped", "died"]
+"""``died`` is found out by readers (``pipeline.alive``): nobody was left to note it."""
 
 
 # --- counting ---------------------------------------------------------------------------------------------------------
@@ -238,6 +240,10 @@ class Record:
     stages: dict[str, StageRecord]
     bottleneck: str | None
     """The stage whose workers are busiest."""
+    processes: str = ""
+    """What ``pid`` counts in: see ``processes.name_processes``."""
+    began: int | None = None
+    """When that process did: see ``processes.find_start``."""
 
 
 def make_record(
@@ -282,6 +288,8 @@ def make_record(
         failures=dict(progress.reasons),
         stages=stages,
         bottleneck=max(busy, key=lambda stage: busy[stage]) if busy else None,
+        processes=name_processes(),
+        began=find_start(os.getpid()),
     )
 
 

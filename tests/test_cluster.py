@@ -371,7 +371,7 @@ def test_a_silent_run_is_not_said_to_be_well(earshot: Any, tmp_path: Path, monke
     write_record(str(tmp_path), make_record(progress))
     assert re.search(r"left +1 h 0 min", earshot("status", tmp_path)[1])
     assert f"{tmp_path}: running\n" in earshot("status", tmp_path)[1].replace("\n\n", "\n")
-    monkeypatch.setattr("jobs.status.SILENT_S", -1.0)
+    monkeypatch.setattr("pipeline.alive.SILENT_S", -1.0)
     told = earshot("status", tmp_path)[1]
     assert "running, but not heard of for less than a minute" in told
     assert not re.search(r"\bleft\b", told)
