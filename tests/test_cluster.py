@@ -191,6 +191,12 @@ class AuthenticationError(Exception):
         (requests.exceptions.InvalidURL("no host"), "no host"),
         (ConnectionError("Failed to connect to Ray at address"), "no Ray cluster answers here"),
         (RuntimeError("Request failed with status code 500:\n Traceback"), "status code 500: Traceback"),
+        (
+            RuntimeError(
+                "Request failed with status code 500: No available agent to submit job, please try again later.."
+            ),
+            "agent's port, 52365: .*--dashboard-agent-listen-port PORT",
+        ),
         (ValueError("package size 700MiB exceeds the maximum"), "exceeds the maximum"),
     ],
 )
