@@ -1,6 +1,9 @@
-"""Where the command ``earshot`` begins: Ctrl-C is minded from here on, while all else is still being imported."""
+"""Where the command ``earshot`` begins, and ends: Ctrl-C is minded while all else is still being imported, and while a
+Ray that was started for the command ends."""
 
-from jobs.interrupt import stopping
+import sys
+
+from jobs.interrupt import leave, stopping
 
 
 def main() -> None:
@@ -8,7 +11,13 @@ def main() -> None:
     with stopping():
         from jobs.main import main
 
-        main()
+        try:
+            main()
+        except SystemExit as error:
+            watch = sys.modules.get("pipeline.watch")
+            if watch and watch.owns_ray():
+                leave(error.code if isinstance(error.code, int) else 0)
+            raise
 
 
 if __name__ == "__main__":

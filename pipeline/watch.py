@@ -84,12 +84,17 @@ class Watch:
         return silent_s if silent_s > (RESTART_S if name == "gcs_server" else PROBE_S) else None
 
 
+def owns_ray() -> bool:
+    """Whether this process has started a Ray of its own, which is still there."""
+    node = _find_node()
+    return node is not None and bool(node.is_head())
+
+
 def remove_spilled() -> None:
     """Delete what a Ray that this process has started, and ended without its help, had put on the disk."""
-    node = _find_node()
-    if node is not None and node.is_head():
+    if owns_ray():
         with contextlib.suppress(Exception):
-            node.destroy_external_storage()
+            _find_node().destroy_external_storage()
 
 
 def _find_node() -> Any:
