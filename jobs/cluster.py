@@ -46,6 +46,12 @@ RETRIES = 15
 NO_ANSWER = ("ConnectionError", "ConnectTimeout", "ReadTimeout", "ClientConnectorError", "ServerDisconnectedError")
 """Errors of requests and aiohttp, by name, when nobody is there."""
 
+NO_AGENT = "No available agent"
+"""What the dashboard says when it knows of no agent. One that finds its port taken works on without taking jobs."""
+
+AGENT_PORT = 52365
+"""Where Ray's agent on each node listens, unless it is told another port."""
+
 ENDED = ("succeeded", "failed", "stopped")
 
 
@@ -154,6 +160,12 @@ def explain(address: str, job: str | None = None) -> Iterator[None]:
             raise ClusterError(f"{address}: {_explain_refusal(said)}") from None
         if job is not None and re.search(r"status code 404|does not exist", said):
             raise JobMissing(f"{job}: no such job at {address}; `earshot jobs` lists them") from None
+        if NO_AGENT in said:
+            raise ClusterError(
+                f"{address}: the agent that takes jobs does not answer on the head: try again if the head has just"
+                f" started; else another program may have the agent's port, {AGENT_PORT}: end that, or start the head"
+                " by `ray start --head --dashboard-agent-listen-port PORT`, with a port that is free"
+            ) from None
         if isinstance(error, ConnectionError | TimeoutError) or kind in NO_ANSWER:
             raise ClusterError(
                 f"{address}: no Ray cluster answers here; is its head running, and its port 8265 open or forwarded?"

@@ -1,14 +1,13 @@
 """``earshot index``: bring an index up to date with a corpus."""
 
 import os
-import signal
-import threading
 import time
 from typing import TYPE_CHECKING, Annotated, Any
 
 import typer
 
 from jobs.display import Display
+from jobs.interrupt import Stopped
 from jobs.output import print_error, print_json, print_line, show_hours
 from jobs.query import Json
 
@@ -137,14 +136,11 @@ def _stored(into: str) -> dict[str, Any]:
 
 def run(config: "Config", *, json: bool = False, choice: "Choice | None" = None, rebuild: bool = False) -> "Progress":
     """Index, show the progress, and say what was done."""
-    from pipeline.errors import EarshotError
     from pipeline.plan import Choice
     from pipeline.record import RUN_VARIABLE
     from pipeline.run import index_corpus
 
     began = time.monotonic()
-    if threading.current_thread() is threading.main_thread():
-        signal.signal(signal.SIGTERM, _interrupt)
     with Display(json=json) as display:
         try:
             progress = index_corpus(
@@ -156,7 +152,7 @@ def run(config: "Config", *, json: bool = False, choice: "Choice | None" = None,
                 run_id=os.environ.get(RUN_VARIABLE),
             )
         except KeyboardInterrupt:
-            raise EarshotError("stopped; what was published stays, run again to go on") from None
+            raise Stopped("stopped; what was published stays, run again to go on") from None
     summary = {
         "files": progress.n_files,
         "unchanged": progress.n_unchanged,
@@ -178,11 +174,6 @@ def run(config: "Config", *, json: bool = False, choice: "Choice | None" = None,
     else:
         _print_summary(config, progress, summary)
     return progress
-
-
-def _interrupt(*_: object) -> None:
-    """SIGTERM, which service managers, batch systems and `earshot stop` send, ends a run as Ctrl-C does."""
-    raise KeyboardInterrupt
 
 
 def _print_summary(config: "Config", progress: "Progress", summary: dict[str, Any]) -> None:

@@ -5,7 +5,7 @@ import sys
 import traceback
 
 import typer
-from typer.exceptions import Abort, TyperException
+from typer.exceptions import TyperException
 
 from jobs.bench.command import bench
 from jobs.check import check
@@ -15,6 +15,7 @@ from jobs.failures import failures
 from jobs.history import history
 from jobs.index import index
 from jobs.info import info
+from jobs.interrupt import leave, stopping
 from jobs.jobs import jobs
 from jobs.locate import locate
 from jobs.logs import logs
@@ -29,7 +30,7 @@ from jobs.status import status
 from jobs.stop import stop
 from jobs.submit import submit
 from jobs.verify import verify
-from pipeline.errors import EarshotError, without_credentials
+from pipeline.errors import EarshotError, RayDied, without_credentials
 
 app = typer.Typer(
     help="Make sound searchable: index audio files, then find clips and moments by words or by sounds.",
@@ -49,7 +50,11 @@ def main() -> None:
     """Run a command; what a person can act on is one line on stderr, and the exit code says which kind it was."""
     prepare()
     try:
-        sys.exit(app(standalone_mode=False))
+        with stopping():
+            sys.exit(app(standalone_mode=False))
+    except RayDied as error:
+        print_error(f"earshot: {error}")
+        leave(error.exit_code)  # in order it would wait for what is dead
     except EarshotError as error:
         print_error(f"earshot: {error}")
         sys.exit(error.exit_code)
@@ -60,9 +65,6 @@ def main() -> None:
             command = " ".join(["earshot", *([context.info_name] if context and context.parent else [])])
             print_error(f"earshot: {message.rstrip('.')}; see `{command} --help`")
         sys.exit(2)
-    except (KeyboardInterrupt, Abort):
-        print_error("earshot: stopped")
-        sys.exit(1)
     except BrokenPipeError:  # whoever reads, as `head` does, has had enough
         os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())  # for what is still to be flushed at the exit
         sys.exit(1)

@@ -62,9 +62,20 @@ def print_line(text: str = "") -> None:
     _write(escape(text) + "\n", sys.stdout)
 
 
-def print_error(text: str) -> None:
-    """One line on stderr."""
-    _write(escape(text) + "\n", sys.stderr)
+def print_error(text: str, *, over: bool = False) -> None:
+    """One line on stderr.
+
+    Args:
+        over: in the place of what a terminal shows on its last line.
+    """
+    clear = "\r\x1b[K" if over and sys.stderr.isatty() else ""
+    _write(f"{clear}{escape(text)}\n", sys.stderr)
+
+
+def flush() -> None:
+    """Write what is held back."""
+    for stream in (sys.stdout, sys.stderr):
+        stream.flush()
 
 
 def print_log(texts: Iterable[str], *, to_stderr: bool = False) -> None:

@@ -16,9 +16,6 @@ if TYPE_CHECKING:
     from jobs.cluster import Job
     from pipeline.record import Record
 
-SILENT_S = 60.0
-"""A run that has not written its record for so long may be dead, or busy with one long step."""
-
 
 def status(
     what: Annotated[
@@ -32,10 +29,9 @@ def status(
     Example: earshot status my-index
     """
     from pipeline.errors import ClusterError, UsageError
-    from pipeline.record import read_record
 
     if what is not None and ("/" in what or os.path.isdir(what)):
-        record = read_record(what)
+        record = _read_record(what)
         if record is None:
             raise UsageError(f"{what}: no record of a run here; `earshot index SOURCE --into {what}` leaves one")
         if json:
@@ -70,13 +66,20 @@ def _show_job(name: str | None, address: str | None, *, json: bool) -> None:
         print_line(f"{job.name}: {job.state}{where}; {why}; it said last: {(lines or ['-'])[-1]}")
 
 
+def _read_record(path: str) -> "Record | None":
+    from pipeline.alive import judge
+    from pipeline.record import read_record
+
+    record = read_record(path)
+    return record and judge(record, path)
+
+
 def _find_record(job: "Job") -> "tuple[Record | None, str]":
     """The record of a job, or why there is none."""
     from pipeline.errors import EarshotError
-    from pipeline.record import read_record
 
     try:
-        record = read_record(job.index) if job.index else None
+        record = _read_record(job.index) if job.index else None
     except EarshotError as error:
         return None, f"its record cannot be read from here: {error}"
     if record is None:
@@ -90,8 +93,11 @@ def _find_record(job: "Job") -> "tuple[Record | None, str]":
 
 
 def _tell_state(record: "Record") -> str:
+    from pipeline.alive import SILENT_S
     from pipeline.record import age_s
 
+    if record.state == "died":
+        return f"died at {show_when(record.updated_at)} or soon after; run again to go on"
     silent_s = age_s(record)
     if record.state != "running" or silent_s < SILENT_S:
         return record.state
@@ -99,14 +105,16 @@ def _tell_state(record: "Record") -> str:
 
 
 def _print_record(title: str, record: "Record", job: "Job | None" = None) -> None:
+    from pipeline.alive import SILENT_S
     from pipeline.record import age_s
 
     is_alive = record.state == "running" and age_s(record) < SILENT_S
-    was_killed = job is not None and job.ended and record.state == "running"  # so that it could not note its end
+    # Without a chance to note its end.
+    was_killed = record.state == "died" or (job is not None and job.ended and record.state == "running")
     about = "" if record.state == "done" else "about "
     before = f" ({record.n_failed_before} of them failed before)" if record.n_failed_before else ""
     values = {
-        "was doing" if was_killed else "doing": record.doing if record.state == "running" else None,
+        "was doing" if was_killed else "doing": record.doing if record.state in ("running", "died") else None,
         "error": job.message if job is not None and was_killed else record.error,
         "index": record.index,
         "files": f"{record.n_done} of {record.n_files}: {record.n_indexed} indexed, {record.n_unchanged}"

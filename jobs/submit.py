@@ -6,6 +6,7 @@ from typing import Annotated
 import typer
 
 from jobs.index import AllowDeletions, Rebuild
+from jobs.interrupt import Stopped
 from jobs.output import print_json, print_line, print_log
 from jobs.query import Json
 
@@ -47,7 +48,7 @@ def submit(
     try:
         print_log(cluster.follow(name), to_stderr=True)
     except KeyboardInterrupt:
-        raise EarshotError(f"{name} goes on; `earshot stop {name}` stops it") from None
+        raise Stopped(f"{name} goes on; `earshot stop {name}` stops it") from None
     job = cluster.find(name)
     if json:
         print_json([{"job": name, "state": job.state}])

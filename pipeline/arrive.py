@@ -1,34 +1,57 @@
-"""What workers send in, the same as it comes out: fetched by a thread, while the driver commits and minds signals."""
+"""What threads learn for the driver while it commits: receipts, and how the cluster is. And signals, which wait."""
 
+import contextlib
 import queue
 import signal
 import threading
-from collections.abc import Generator, Iterator
+from collections.abc import Callable, Generator, Iterator
 from contextlib import contextmanager
-from typing import Any
+from types import FrameType
+from typing import Any, Generic, TypeVar
+
+from pipeline.errors import RayDied
+
+Answer = TypeVar("Answer")
 
 STOP_S = 10.0
 """How long a run that fails waits for its workers to stop."""
 
 INTERRUPTED_STOP_S = 0.5
-"""How long one that is interrupted does: whoever stops a job kills it some seconds later."""
+"""How long one that is interrupted does: whoever stops a job kills it some seconds later. One whose Ray is dead has no
+workers to wait for."""
+
+FIRST_ANSWER_S = 2.0
+"""How long the first answer to what is asked again and again is waited for."""
 
 
 @contextmanager
 def signals_held() -> Iterator[None]:
-    """Ctrl-C and SIGTERM wait until what is done here is through, which takes moments; a second one does not."""
+    """Let Ctrl-C and SIGTERM wait until what is done here is through, which takes moments.
+
+    The first one does what it always does, but what that raises is raised on leaving. A second one does not wait.
+    """
     if threading.current_thread() is not threading.main_thread():
         yield
         return
-    came: list[int] = []
+    handlers: dict[int, Any] = {number: signal.getsignal(number) for number in (signal.SIGINT, signal.SIGTERM)}
+    former = {number: handler for number, handler in handlers.items() if handler not in (None, signal.SIG_IGN)}
+    held: list[BaseException | int] = []
 
-    def hold(number: int, frame: Any) -> None:
-        if came:
-            raise KeyboardInterrupt
-        came.append(number)
+    def hold(number: int, frame: FrameType | None) -> None:
+        handler = former[number]
+        try:
+            if callable(handler):
+                handler(number, frame)
+            elif held:
+                signal.signal(number, handler)
+                signal.raise_signal(number)
+            else:
+                held.append(number)
+        except BaseException as error:
+            if held:
+                raise
+            held.append(error)
 
-    former = {number: signal.getsignal(number) for number in (signal.SIGINT, signal.SIGTERM)}
-    former = {number: handler for number, handler in former.items() if handler is not None}
     try:
         for number in former:
             signal.signal(number, hold)
@@ -36,8 +59,43 @@ def signals_held() -> Iterator[None]:
     finally:
         for number, handler in former.items():
             signal.signal(number, handler)
-    if came:
-        signal.raise_signal(came[0])
+    for what in held[:1]:
+        if isinstance(what, BaseException):
+            raise what
+        signal.raise_signal(what)
+
+
+class Polled(Generic[Answer]):
+    """What a question was answered with last. A thread asks it, again and again, since it may take minutes or fail.
+
+    The thread works while the context is open. On entering, the first answer is waited for a little.
+
+    Args:
+        answer: what holds until then; where asking fails, the answer before stays.
+    """
+
+    def __init__(self, ask: Callable[[], Answer], answer: Answer, every_s: float) -> None:
+        self.answer = answer
+        self._ask, self._every_s = ask, max(every_s, 0.02)
+        self._asked, self._stopped = threading.Event(), threading.Event()
+        self._thread = threading.Thread(target=self._repeat, name="poll", daemon=True)
+
+    def __enter__(self) -> "Polled[Answer]":
+        self._thread.start()
+        self._asked.wait(FIRST_ANSWER_S)
+        return self
+
+    def __exit__(self, *_: object) -> None:
+        self._stopped.set()
+        self._thread.join(INTERRUPTED_STOP_S)
+
+    def _repeat(self) -> None:
+        while True:
+            with contextlib.suppress(Exception):
+                self.answer = self._ask()
+            self._asked.set()
+            if self._stopped.wait(self._every_s):
+                return
 
 
 @contextmanager
@@ -88,7 +146,7 @@ def drain(rows: Iterator[dict[str, Any]], timeout_s: float) -> Iterator[Iterator
     thread.start()
     try:
         yield take()
-    except KeyboardInterrupt:
+    except (KeyboardInterrupt, RayDied):
         stop_s = INTERRUPTED_STOP_S
         raise
     finally:

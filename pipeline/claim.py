@@ -27,6 +27,7 @@ from fsspec.implementations.local import LocalFileSystem
 
 from pipeline import storage
 from pipeline.errors import CommitConflict, IndexBusy, UsageError
+from pipeline.processes import find_start, is_gone, name_processes
 
 BEAT_S = 10.0
 STALE_S = 60.0
@@ -67,7 +68,8 @@ class Claim:
             "pid": os.getpid(),
             "since": time.strftime("%Y-%m-%d %H:%M:%S UTC", time.gmtime()),
             "beat_s": BEAT_S if beat_s is None else beat_s,
-            "processes": _name_processes(),
+            "processes": name_processes(),
+            "began": find_start(os.getpid()),
         }
         self._taken_by: dict[str, Any] | None = None
         self._stop = threading.Event()
@@ -272,22 +274,7 @@ class Leases:
 
 def _is_dead(holder: dict[str, Any]) -> bool:
     """Whether it ran on this machine and is gone; elsewhere, also in another container, its heartbeat tells."""
-    if holder["processes"] == _name_processes():
-        try:
-            os.kill(holder["pid"], 0)
-        except ProcessLookupError:
-            return True
-        except PermissionError:
-            pass  # there is such a process, of another user: the run, or one that has its number now
-    return False
-
-
-def _name_processes() -> str:
-    """A name for what process numbers count in: this machine since it was started, and this container on it."""
-    try:
-        return f"{Path('/proc/sys/kernel/random/boot_id').read_text().strip()} {os.readlink('/proc/self/ns/pid')}"
-    except OSError:
-        return socket.gethostname()
+    return holder["processes"] == name_processes() and is_gone(holder["pid"], holder.get("began"))
 
 
 def _create_whole(path: str, data: bytes) -> None:

@@ -11,6 +11,7 @@
     |-- IndexBusy              another run holds the index
     |-- CommitConflict         another writer published first
     |-- ClusterError           a cluster that cannot be reached, or refuses
+    |-- RayDied                a part of Ray has died under a run
     `-- FileFailure            one file could not be indexed: becomes a row, never a crash
 
 Nothing heavy is imported here: every module of the project may use it. No message holds a credential: what the
@@ -120,6 +121,10 @@ class JobMissing(UsageError):
 
 class ClusterError(EarshotError):
     """A cluster cannot be reached, or refuses what is asked of it."""
+
+
+class RayDied(EarshotError):
+    """A part of Ray that a run cannot do without has died. Ray itself ends this process before long."""
 
 
 class IndexBusy(EarshotError):

@@ -45,7 +45,10 @@ from pipeline.window import Grid, frames_to_seconds
 TRIES = 3
 """How often a task is given to a worker that dies of it."""
 
-NOT_SHOWN = ("killed by `ray.kill`", "The worker died unexpectedly", "A worker died or was killed", "will be retried")
+NOT_SHOWN = (
+    *("killed by `ray.kill`", "The worker died unexpectedly", "A worker died or was killed", "will be retried"),
+    "Raylet is terminated",
+)
 
 SPLIT_CPUS = 0.9
 """What a task asks for that looks at a long recording: less than decoding does, so that Ray keeps the two apart."""
@@ -161,8 +164,15 @@ def start_ray(**settings: Any) -> None:
     os.environ.setdefault("RAY_task_oom_retries", str(TRIES - 1))
     # A thread of Ray Data that outlives the connection, at the end of a stopped run, must not make another one.
     os.environ.setdefault("RAY_ENABLE_AUTO_CONNECT", "0")
+    if "RAY_ADDRESS" not in os.environ:
+        # One that is started here is for this machine alone: with this variable, named after the systems on which Ray
+        # does so by default, all of its parts listen on 127.0.0.1. Without it they listen on all addresses.
+        os.environ.setdefault("RAY_ENABLE_WINDOWS_OR_OSX_CLUSTER", "0")
     import ray
+    from ray._private import ray_constants
 
+    if os.environ.get("RAY_ENABLE_WINDOWS_OR_OSX_CLUSTER") == "0":
+        ray_constants.ENABLE_RAY_CLUSTER = False  # in case Ray was imported before
     if not ray.is_initialized():
         local: dict[str, Any] = {}
         if "RAY_ADDRESS" not in os.environ:

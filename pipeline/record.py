@@ -20,6 +20,7 @@ from typing import Any, Literal
 
 from pipeline import storage
 from pipeline.errors import EarshotError, without_credentials
+from pipeline.processes import find_start, name_processes
 
 STAGES = ("decode", "encode", "write")
 """What workers do; receipts carry the seconds that each took, as ``decode_s`` and so on."""
@@ -37,7 +38,8 @@ JOB_VARIABLE, RUN_VARIABLE, PYTHON_VARIABLE = "EARSHOT_JOB", "EARSHOT_RUN", "EAR
 """Environment variables in which a submitted job finds its own name, the id of its run, and the interpreter that its
 workers are to have, where that is not the one of their node."""
 
-State = Literal["running", "done", "failed", "stopped"]
+State = Literal["running", "done", "failed", "stopped", "died"]
+"""``died`` is found out by readers (``pipeline.alive``): nobody was left to note it."""
 
 
 # --- counting ---------------------------------------------------------------------------------------------------------
@@ -248,6 +250,10 @@ class Record:
     """The stage whose workers are busiest."""
     not_looked_at: dict[str, int] = field(default_factory=dict)
     """What the sources have besides their files of audio: how many of which extension, how many hidden, and links."""
+    processes: str = ""
+    """What ``pid`` counts in: see ``processes.name_processes``."""
+    began: int | None = None
+    """When that process did: see ``processes.find_start``."""
 
 
 def make_record(
@@ -293,6 +299,8 @@ def make_record(
         stages=stages,
         bottleneck=max(busy, key=lambda stage: busy[stage]) if busy else None,
         not_looked_at=progress.not_looked_at,
+        processes=name_processes(),
+        began=find_start(os.getpid()),
     )
 
 

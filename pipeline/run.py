@@ -17,12 +17,12 @@ import pyarrow as pa
 import pyarrow.compute as pc
 
 from pipeline import journal, schema, storage, store
-from pipeline.arrive import drain, signals_held
+from pipeline.arrive import Polled, drain, signals_held
 from pipeline.attach import Metadata
 from pipeline.claim import Claim
 from pipeline.collect import Collector, IncompleteBatch, clip_rows, files_table
 from pipeline.config import Config, EncodeConfig, anchor
-from pipeline.errors import CommitConflict, CorpusError, EarshotError, FileFailure, plain_errors
+from pipeline.errors import CommitConflict, CorpusError, EarshotError, FileFailure, RayDied, plain_errors
 from pipeline.file import estimate_seconds
 from pipeline.guard import Disks, IsMount
 from pipeline.ledger import Ledger, failed_rows, gone_row
@@ -54,6 +54,9 @@ HOLDERS_AT_ONCE = 500
 COUNT_EVERY_S = 2.0
 """How often it is asked how many workers there are."""
 
+LOOK_EVERY_S = 1.0
+"""How often it is looked whether they have died, all of them."""
+
 SILENT_S = 180.0
 """When nothing has come back from the workers for so long, that is told."""
 
@@ -65,13 +68,15 @@ Stages = Callable[[pa.Table, Config, pa.Schema], Iterator[dict[str, Any]]]
 class Workers:
     """What does the work, how many do it in each stage at present, and who else is told of it.
 
-    ``prepare`` starts what the stages need, and refuses what it cannot run, before anything is written.
+    ``prepare`` starts what the stages need, and refuses what it cannot run, before anything is written. ``find_death``
+    says what has died without which no work is done; None while all is well.
     """
 
     stages: Stages
     count: Callable[[EncodeConfig], Mapping[str, float]] = lambda config: dict.fromkeys(STAGES, 1.0)
     publish: Callable[[Record], None] = lambda record: None
     prepare: Callable[[EncodeConfig], None] = lambda config: None
+    find_death: Callable[[], str | None] = lambda: None
 
 
 def index_corpus(
@@ -206,7 +211,7 @@ class _Run:
         self._n_known = 0
         self._encoding_since: float | None = None
         self._n_workers: Mapping[str, float] = dict.fromkeys(STAGES, 1.0)
-        self._counted_at = self._heard_at = float("-inf")
+        self._heard_at = float("-inf")
 
     def start(
         self, listed: pa.Table, given: Given, choice: Choice, disks: Disks, announce: Callable[[Plan], None]
@@ -324,7 +329,7 @@ class _Run:
                 with_frames=self._config.store.frames == "all",
                 planned=batches,
             )
-            self._encode(run(batches), collector, lambda: workers.count(self._config.encode))
+            self._encode(run(batches), collector, workers)
             return collector.missing
 
         batches = self.plan.batches
@@ -337,22 +342,19 @@ class _Run:
             lost = encode(part)
             n_reported += part.num_rows - len(lost)
             # When nothing at all comes back, it is not for what is in them.
-            if not n_reported and (alone.num_rows > MAX_KILLERS or not any(run(_nothing(self._writer.run_id)))):
+            if not n_reported and (alone.num_rows > MAX_KILLERS or not self._answers(run, workers)):
                 raise EarshotError(f"{self._config.into}: no worker stays alive: see the logs of Ray")
             message = "its worker died whenever it was decoded or encoded, alone too"
             rows = failed_rows(part, lost, FileFailure("decode", "crashed", message))
             self._publish_known(rows, self._no_clips())
 
-    def _encode(
-        self, receipts: Iterator[dict[str, Any]], collector: Collector, count: Callable[[], Mapping[str, float]]
-    ) -> None:
+    def _encode(self, receipts: Iterator[dict[str, Any]], collector: Collector, workers: Workers) -> None:
         self._progress.stage = "starting workers"
         self._report(self._progress)
         self._encoding_since, self._heard_at = None, time.monotonic()
-        with drain(receipts, self._config.store.checkpoint_s / 4) as arriving:
+        with self._arriving(receipts, workers) as arriving:
             try:
                 for receipt in arriving:
-                    self._count(count)
                     if receipt is None:
                         self._note_wait()
                     else:
@@ -361,16 +363,48 @@ class _Run:
                         self._progress.stage = "encoding"
                     self._checkpoint()
                     self._report(self._progress)
-            except KeyboardInterrupt:  # what is complete comes before all else, the workers too: moments may be left
+            except (KeyboardInterrupt, RayDied):  # what is complete comes first: there may be moments left
                 self._publish_waiting()
                 raise
         self._commit()
 
-    def _count(self, count: Callable[[], Mapping[str, float]]) -> None:
-        if time.monotonic() - self._counted_at > COUNT_EVERY_S:
-            self._counted_at = time.monotonic()
-            with contextlib.suppress(Exception):  # the cluster is changing: as many as before, and no reason to stop
-                self._n_workers = count()
+    def _answers(self, run: Callable[[pa.Table], Iterator[dict[str, Any]]], workers: Workers) -> bool:
+        """Whether any worker stays alive when it is given nothing to speak of."""
+        with self._arriving(run(_nothing(self._writer.run_id)), workers) as arriving:
+            return any(receipt is not None for receipt in arriving)
+
+    @contextlib.contextmanager
+    def _arriving(
+        self, receipts: Iterator[dict[str, Any]], workers: Workers
+    ) -> Iterator[Iterator[dict[str, Any] | None]]:
+        """The receipts as ``drain`` gives them. Meanwhile workers are counted, and it is looked whether they are dead.
+
+        Raises:
+            RayDied: they are; from the iterator.
+        """
+        # Each of them in a thread: whatever asks Ray something waits for a minute once its control store is dead.
+        counted = Polled(lambda: workers.count(self._config.encode), self._n_workers, COUNT_EVERY_S)
+        death = Polled(workers.find_death, None, LOOK_EVERY_S)
+
+        def look(said: str | None) -> None:
+            if said is not None:
+                raise RayDied(f"{self._config.into}: {said}; what was published stays, run again to go on")
+
+        def take(arriving: Iterator[dict[str, Any] | None]) -> Iterator[dict[str, Any] | None]:
+            while True:
+                look(death.answer)
+                try:
+                    receipt = next(arriving)
+                except Exception as end:  # or StopIteration
+                    look(workers.find_death())  # it explains whatever error Ray has for it, and work that is missing
+                    if isinstance(end, StopIteration):
+                        return
+                    raise
+                self._n_workers = counted.answer
+                yield receipt
+
+        with counted, death, drain(receipts, self._config.store.checkpoint_s / 4) as arriving:
+            yield take(arriving)
 
     def _note_pace(self, receipt: dict[str, Any]) -> None:
         now = self._heard_at = time.monotonic()
@@ -446,15 +480,18 @@ class _Run:
         if not self._waiting:
             return
         with signals_held():
-            self._publish_batches()
+            # Taken out first: a commit that is broken off is never tried again here, for it may be half done, or done.
+            # The next run finds out.
+            batches, self._waiting = self._waiting, []
+            self._publish(batches)
 
-    def _publish_batches(self) -> None:
+    def _publish(self, waiting: list[store.Batch]) -> None:
         began, self._encoding_since = self._encoding_since, self._encoding_since and time.monotonic()
         batches: list[store.Batch] = []
         written: dict[str, dict[str, Any]] = {}
         """By audio, what this commit leaves of its frames."""
         replaced, reported = set[str](), set[str]()
-        for batch in self._waiting:
+        for batch in waiting:
             rows = batch.files.to_pylist()
             indexed = {row["audio_id"] for row in rows if batch.frame_fragments and row["status"] == "indexed"}
             # Content that is encoded once more takes the place of its former frames, if those have been published.
@@ -470,7 +507,7 @@ class _Run:
             reported |= {row["uri"] for row in rows}
             drop_files, drop_frames = self._ledger.apply(rows)
             files = self._metadata.attach(files_table(rows))
-            seconds = None if began is None else (time.monotonic() - began) / len(self._waiting)
+            seconds = None if began is None else (time.monotonic() - began) / len(waiting)
             batches.append(
                 replace(
                     batch,
@@ -487,7 +524,6 @@ class _Run:
         if changed := [new for row in others if (new := row | written[row["audio_id"]]) != row]:
             batches.append(self._note_frames(changed))
         self._writer.commit(batches)
-        self._waiting = []
 
     def _note_frames(self, rows: list[dict[str, Any]]) -> store.Batch:
         """A batch that tells files of new frames of their audio, written for another file with the same bytes."""
@@ -516,6 +552,7 @@ def workers_on_ray(**how: Any) -> Workers:
         how: another ``decode`` or ``load`` than that of ``flow.run_stages``.
     """
     from pipeline.flow import check_machine, count_workers, publish, run_stages, start_ray
+    from pipeline.watch import Watch
 
     def stages(batches: pa.Table, config: Config, frames_schema: pa.Schema) -> Iterator[dict[str, Any]]:
         start_ray()  # here, in the main thread, so that Ray can handle signals
@@ -525,4 +562,4 @@ def workers_on_ray(**how: Any) -> Workers:
         start_ray()
         check_machine(config)
 
-    return Workers(stages, count_workers, publish, prepare)
+    return Workers(stages, count_workers, publish, prepare, Watch().find_death)

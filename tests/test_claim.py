@@ -18,7 +18,7 @@ import fsspec
 import pytest
 from fsspec.implementations.memory import MemoryFileSystem
 
-from pipeline import claim, storage
+from pipeline import claim, processes, storage
 from pipeline.claim import STALE_S, Claim, Leases
 from pipeline.errors import CommitConflict, IndexBusy, UsageError
 
@@ -62,7 +62,7 @@ def holder(place: str) -> str:
 def write_lease(place: str, number: int = 7, *, age_s: float = 0.0, **changes: Any) -> None:
     """A lease that another process left: by default a live one on this machine."""
     values = {"run_id": "other", "host": socket.gethostname(), "pid": os.getpid(), "since": "2026-01-02 03:04:05 UTC"}
-    values |= {"beat_s": 0.1, "at": time.time() - age_s, "processes": claim._name_processes()}
+    values |= {"beat_s": 0.1, "at": time.time() - age_s, "processes": processes.name_processes()}
     with fsspec.open(f"{place}/claim-{number:09d}.json", "w") as file:
         file.write(json.dumps(values | changes))
 

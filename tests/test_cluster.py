@@ -191,6 +191,12 @@ class AuthenticationError(Exception):
         (requests.exceptions.InvalidURL("no host"), "no host"),
         (ConnectionError("Failed to connect to Ray at address"), "no Ray cluster answers here"),
         (RuntimeError("Request failed with status code 500:\n Traceback"), "status code 500: Traceback"),
+        (
+            RuntimeError(
+                "Request failed with status code 500: No available agent to submit job, please try again later.."
+            ),
+            "agent's port, 52365: .*--dashboard-agent-listen-port PORT",
+        ),
         (ValueError("package size 700MiB exceeds the maximum"), "exceeds the maximum"),
     ],
 )
@@ -371,7 +377,7 @@ def test_a_silent_run_is_not_said_to_be_well(earshot: Any, tmp_path: Path, monke
     write_record(str(tmp_path), make_record(progress))
     assert re.search(r"left +1 h 0 min", earshot("status", tmp_path)[1])
     assert f"{tmp_path}: running\n" in earshot("status", tmp_path)[1].replace("\n\n", "\n")
-    monkeypatch.setattr("jobs.status.SILENT_S", -1.0)
+    monkeypatch.setattr("pipeline.alive.SILENT_S", -1.0)
     told = earshot("status", tmp_path)[1]
     assert "running, but not heard of for less than a minute" in told
     assert not re.search(r"\bleft\b", told)

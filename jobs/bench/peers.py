@@ -80,6 +80,7 @@ def run_loop(folder: str, into: str, model: str) -> None:
 
 
 def run_ray(folder: str, into: str, model: str) -> None:
+    os.environ.setdefault("RAY_ENABLE_WINDOWS_OR_OSX_CLUSTER", "0")  # it listens on this machine only
     import ray
 
     ray.init("local", log_to_driver=False, logging_level="error")  # and not on a cluster that happens to run here

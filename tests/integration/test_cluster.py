@@ -102,24 +102,27 @@ class Head:
         return text
 
 
-@pytest.fixture(scope="module")
-def head() -> Iterator[Head]:
-    """A head of two cores that wants a token; what it needs lies in a folder of its own."""
+@contextlib.contextmanager
+def start_head(agent: int | None = None) -> Iterator[Head]:
+    """A head of two cores that wants a token; what it needs lies in a folder of its own.
+
+    Args:
+        agent: the port of the agent that takes jobs; a free one by default.
+    """
     folder = tempfile.mkdtemp(prefix="earshot-ray-", dir="/tmp")  # paths of sockets must be short
-    port, dashboard, metrics, client, agent, agent_grpc = free_ports(6)
+    port, dashboard, metrics, client, free, agent_grpc = free_ports(6)
     environment = {**without_ray(), "RAY_AUTH_MODE": "token", "RAY_AUTH_TOKEN": TOKEN}
+    environment["RAY_ENABLE_WINDOWS_OR_OSX_CLUSTER"] = "0"  # it listens on this machine only, as README has it
     options = {
         "port": port,
-        "dashboard-host": "127.0.0.1",
         "dashboard-port": dashboard,
         "metrics-export-port": metrics,
         "ray-client-server-port": client,
-        "dashboard-agent-listen-port": agent,
+        "dashboard-agent-listen-port": agent or free,
         "dashboard-agent-grpc-port": agent_grpc,
         "num-cpus": 2,
         "object-store-memory": 400_000_000,
         "temp-dir": folder,
-        "node-ip-address": "127.0.0.1",
     }
     start = "from ray.scripts.scripts import main; main()"
     command = [sys.executable, "-c", start, "start", "--head", "--block", "--include-dashboard=true"]
@@ -146,6 +149,12 @@ def head() -> Iterator[Head]:
         process.send_signal(signal.SIGTERM)  # it stops what it has started
         process.wait(60)
         shutil.rmtree(folder, ignore_errors=True)
+
+
+@pytest.fixture(scope="module")
+def head() -> Iterator[Head]:
+    with start_head() as head:
+        yield head
 
 
 def write_config(folder: Path, index: Path, **sections: Any) -> Path:
@@ -295,6 +304,16 @@ def test_a_refusal_is_one_line(
     assert (result.returncode, result.stdout) == (code, "")
     assert said in result.stderr
     assert result.stderr.startswith("earshot: ")
+    assert result.stderr.count("\n") == 1
+
+
+def test_a_head_whose_agent_finds_its_port_taken_is_explained(tmp_path: Path) -> None:
+    config = write_config(tmp_path / "nothing", tmp_path / "index")
+    with socket.create_server(("127.0.0.1", 0)) as taken, start_head(taken.getsockname()[1]) as head:
+        result = head.earshot("submit", config)
+    assert (result.returncode, result.stdout) == (1, "")
+    assert result.stderr.startswith(f"earshot: {head.address}: the agent that takes jobs does not answer on the head")
+    assert "--dashboard-agent-listen-port PORT" in result.stderr
     assert result.stderr.count("\n") == 1
 
 

@@ -6,6 +6,7 @@ import subprocess
 import sys
 import time
 from collections.abc import Callable
+from contextlib import suppress
 from pathlib import Path
 from typing import Any
 
@@ -14,10 +15,11 @@ import pytest
 import soundfile
 import yaml
 
+from jobs.interrupt import SAME_S
 from pipeline import journal, store
 from pipeline.config import load_config
 from pipeline.errors import EarshotError
-from pipeline.record import Progress
+from pipeline.record import Progress, read_record
 from pipeline.run import index_corpus
 
 N_FILES = 30
@@ -75,14 +77,26 @@ def count_batches(index: Path) -> int:
     return kinds.count("index")
 
 
-def run_until(
-    index: Path, config: Path, n_batches: int, stop: Callable[[int, int], None], number: int
-) -> tuple[int, str]:
-    """``earshot index``, stopped with a signal once it has published some batches: its exit code and what it said."""
+def find_processes(session: int) -> dict[int, str]:
+    """Process id -> command line of what is alive in a session."""
+    found = {}
+    for folder in Path("/proc").glob("[0-9]*"):
+        with suppress(OSError):
+            state, _, _, number = (folder / "stat").read_text(errors="replace").rpartition(")")[2].split()[:4]
+            if int(number) == session and state not in "ZX":
+                found[int(folder.name)] = (folder / "cmdline").read_text(errors="replace").replace("\0", " ")
+    return found
+
+
+def run_until(index: Path, config: Path, n_batches: int, stop: Callable[[int], None]) -> tuple[int, str]:
+    """``earshot index``, on which ``stop`` is called once it has published some batches, with the id of its process,
+    which is that of its session, too: its exit code and what it said. Nothing of it is left, unless it was killed."""
     said = config.with_suffix(".log")
     environment = {name: value for name, value in os.environ.items() if name != "RAY_ADDRESS"}
     # A process started in the background, as tests may be, ignores SIGINT, and so would its children.
-    code = "import signal; signal.signal(signal.SIGINT, signal.default_int_handler); from jobs.main import main; main()"
+    code = (
+        "import signal; signal.signal(signal.SIGINT, signal.default_int_handler); from jobs.start import main; main()"
+    )
     command = [sys.executable, "-c", code, "index", str(config)]
     with (
         said.open("wb") as log,
@@ -93,8 +107,12 @@ def run_until(
             assert process.poll() is None, said.read_text()
             assert time.monotonic() < deadline, said.read_text()
             time.sleep(0.02)
-        stop(process.pid, number)
+        stop(process.pid)
         process.wait(60)
+        deadline = time.monotonic() + 60
+        while process.returncode != -signal.SIGKILL and (left := find_processes(process.pid)):
+            assert time.monotonic() < deadline, left
+            time.sleep(0.1)
     return process.returncode, said.read_text()
 
 
@@ -105,7 +123,7 @@ def test_a_killed_run_is_completed_by_the_next(corpus: Path, tmp_path: Path) -> 
     index_corpus(whole)
     index = tmp_path / "killed"
     file = write_config(corpus, index)
-    run_until(index, file, 3, os.kill, signal.SIGKILL)
+    run_until(index, file, 3, lambda pid: os.kill(pid, signal.SIGKILL))
     published = count_batches(index)
     n_before = len(store.open_published(index, "files").to_table())
     progress = index_corpus(load_config(file))
@@ -121,20 +139,65 @@ def test_a_killed_run_is_completed_by_the_next(corpus: Path, tmp_path: Path) -> 
             assert cosine >= 0.9999
 
 
+def press(pid: int) -> None:
+    """Ctrl-C: the terminal sends it to all processes of the run."""
+    os.killpg(pid, signal.SIGINT)
+
+
+def press_twice(pid: int) -> None:
+    press(pid)
+    time.sleep(2 * SAME_S)
+    with suppress(ProcessLookupError):  # it was through
+        press(pid)
+
+
+def terminate(pid: int) -> None:
+    os.kill(pid, signal.SIGTERM)
+
+
+ONCE, AT_ONCE = "stopped; what was published stays, run again to go on", "stopped at once; run again to go on"
+
+
 @pytest.mark.slow
 @pytest.mark.parametrize(
-    ("stop", "number"), [(os.killpg, signal.SIGINT), (os.kill, signal.SIGTERM)], ids=["ctrl-c", "term"]
+    ("stop", "told"),
+    [(press, [ONCE]), (press_twice, [ONCE, AT_ONCE]), (terminate, [ONCE])],
+    ids=["ctrl-c", "twice", "term"],
 )
 def test_a_stopped_run_says_one_line_and_leaves_what_was_published(
-    tmp_path: Path, stop: Callable[[int, int], None], number: int
+    tmp_path: Path, stop: Callable[[int], None], told: list[str]
 ) -> None:
     index = tmp_path / "index"
     corpus = write_corpus(tmp_path / "in", 10 * N_FILES)  # enough to be in the middle of it
-    code, said = run_until(index, write_config(corpus, index), 1, stop, number)
-    assert code == 1, said
-    assert said.splitlines()[-1] == "earshot: stopped; what was published stays, run again to go on"
+    code, said = run_until(index, write_config(corpus, index), 1, stop)
+    assert code == 130, said
+    assert said.splitlines()[-1] in [f"earshot: {line}" for line in told]
     assert "Traceback" not in said
     assert 0 < store.open_published(index, "files").count_rows() < 10 * N_FILES
+    assert stop is press_twice or not list(index.glob("claim*"))
+    batch_ids = journal.read_journal(index)["batch_id"].to_pylist()
+    assert len(set(batch_ids)) == len(batch_ids)
+
+
+@pytest.mark.slow
+@pytest.mark.parametrize(("part", "called"), [("gcs_server", "control store"), ("raylet", "raylet")])
+def test_a_run_whose_ray_is_killed_says_so(tmp_path: Path, part: str, called: str) -> None:
+    index = tmp_path / "index"
+    corpus = write_corpus(tmp_path / "in", 10 * N_FILES)
+
+    def kill(session: int) -> None:
+        [pid] = [pid for pid, line in find_processes(session).items() if line.split(" ")[0].endswith(f"/{part}")]
+        os.kill(pid, signal.SIGKILL)
+
+    code, said = run_until(index, write_config(corpus, index), 1, kill)
+    assert code == 1, said
+    assert f"Ray's {called} has died (process" in said.splitlines()[-1]
+    assert said.splitlines()[-1].endswith("killed by signal 9); what was published stays, run again to go on")
+    assert "Traceback" not in said
+    record = read_record(str(index))
+    assert record is not None
+    assert (record.state, f"Ray's {called} has died" in (record.error or "")) == ("failed", True)
+    assert 0 < record.n_done == store.open_published(index, "files").count_rows() < 10 * N_FILES
     assert not list(index.glob("claim*"))
 
 

@@ -20,7 +20,7 @@ ROOT = Path(__file__).parents[2]
 @pytest.fixture(scope="module")
 def demo(tmp_path_factory: pytest.TempPathFactory) -> tuple[Path, list[dict[str, Any]]]:
     folder = tmp_path_factory.mktemp("demo")
-    command = [sys.executable, "-m", "jobs.main", "demo", str(folder / "earshot-demo"), "--json"]
+    command = [sys.executable, "-m", "jobs.start", "demo", str(folder / "earshot-demo"), "--json"]
     result = subprocess.run(command, capture_output=True, text=True, cwd=ROOT, timeout=250, check=False)
     assert result.returncode == 0, result.stdout + result.stderr
     assert result.stderr == ""

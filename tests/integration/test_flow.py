@@ -5,6 +5,7 @@ import os
 import shutil
 import signal
 from collections.abc import Iterator
+from contextlib import suppress
 from pathlib import Path
 from typing import Any
 
@@ -22,6 +23,7 @@ from pipeline.errors import EarshotError, IndexMismatch
 from pipeline.flow import run_stages
 from pipeline.front import Index
 from pipeline.prepare import describe_run
+from pipeline.processes import find_descendants
 from pipeline.record import STAGES, Progress, read_record
 from pipeline.run import index_corpus
 from pipeline.stages import decode_batch
@@ -436,3 +438,29 @@ def test_a_long_recording_is_decoded_by_several_tasks(tmp_path: Path) -> None:
     index_corpus(whole, stages=in_one_piece(WideEncoder()))
     assert published(in_parts) == published(whole)
     check_against_grid(tmp_path / "parts")
+
+
+def find_listeners(pids: set[int]) -> set[tuple[int, str]]:
+    """Process id and local address, in hexadecimal, of each TCP socket on which one of the processes listens."""
+    owners = {}
+    for pid in pids:
+        for link in Path(f"/proc/{pid}/fd").glob("*"):
+            with suppress(OSError):
+                owners[os.readlink(link)] = pid
+    lines = [line for name in ("tcp", "tcp6") for line in Path(f"/proc/net/{name}").read_text().splitlines()[1:]]
+    sockets = [(f"socket:[{fields[9]}]", fields) for fields in map(str.split, lines) if fields[3] == "0A"]
+    return {(owners[name], fields[1].split(":")[0]) for name, fields in sockets if name in owners}
+
+
+LOOPBACK = ("0100007F", "0000000000000000FFFF00000100007F", "00000000000000000000000001000000")
+"""127.0.0.1, the same as an IPv6 address, and ::1."""
+
+
+def test_a_ray_that_a_run_starts_listens_on_this_machine_only() -> None:
+    worker = ray.get(ray.remote(lambda: os.getpid()).remote())
+    ours = find_descendants(os.getpid()) | {os.getpid()}
+    listeners = find_listeners(ours)
+    assert worker in ours
+    assert len({pid for pid, _ in listeners}) >= 4  # control store, raylet, an agent, a worker
+    assert not [(pid, address) for pid, address in listeners if address not in LOOPBACK]
+    assert os.environ["RAY_AUTH_MODE"] in ("token", "disabled")  # Ray asks for a token, unless it was told otherwise

@@ -1,0 +1,81 @@
+"""Which processes are there, which are gone, and that ending all that one has started leaves none of them."""
+
+import os
+import subprocess
+import sys
+import time
+from collections.abc import Callable
+from pathlib import Path
+
+import pytest
+
+from pipeline.processes import UNKNOWN, find_start, is_gone, name_processes
+
+ROOT = Path(__file__).parents[1]
+
+
+def wait_until(holds: Callable[[], bool], what: str) -> None:
+    deadline = time.monotonic() + 60
+    while not holds():
+        assert time.monotonic() < deadline, what
+        time.sleep(0.02)
+
+
+def test_a_process_is_known_by_its_number_and_when_it_began() -> None:
+    began = find_start(os.getpid())
+    assert began is not None
+    assert not is_gone(os.getpid(), began)
+    assert not is_gone(os.getpid(), None)
+    assert is_gone(os.getpid(), began - 1)  # the number has another process now
+
+
+def test_one_that_is_dead_is_gone_before_its_parent_has_noticed() -> None:
+    with subprocess.Popen([sys.executable, "-c", ""]) as process:
+        wait_until(lambda: find_start(process.pid) is None, "it ends")
+        assert is_gone(process.pid, None)
+    assert is_gone(process.pid, None)
+
+
+@pytest.mark.parametrize(
+    ("now", "began", "gone"),
+    [
+        *[(None, 5, True), (None, None, True), (6, 5, True)],
+        *[(5, 5, False), (5, None, False), (UNKNOWN, 5, False), (5, UNKNOWN, False)],
+    ],
+)
+def test_what_cannot_be_seen_is_not_taken_for_gone(now: int | None, began: int | None, gone: bool) -> None:
+    assert is_gone(1, began, lambda pid: now) == gone
+
+
+def test_the_name_of_the_processes_here_stays() -> None:
+    assert name_processes() == name_processes() != ""
+
+
+TREE = """
+import os, signal, subprocess, sys, time
+signal.signal(signal.SIGTERM, signal.SIG_IGN)
+depth = int(sys.argv[1])
+command = [sys.executable, __file__, str(depth - 1)]
+children = [subprocess.Popen(command, start_new_session=True) for _ in range(2 * (depth > 0))]
+os.write(1, f"{os.getpid()}\\n".encode())
+time.sleep(600)
+"""
+
+ENDER = """
+import subprocess, sys
+from pipeline.processes import kill_descendants
+tree = subprocess.Popen([sys.executable, sys.argv[1], "2"], stdout=subprocess.PIPE, text=True)
+print(*[tree.stdout.readline().strip() for _ in range(7)], flush=True)
+kill_descendants()
+"""
+
+
+def test_all_that_a_process_has_started_is_ended(tmp_path: Path) -> None:
+    """Children, and theirs, in sessions of their own, which ignore SIGTERM."""
+    script = tmp_path / "tree.py"
+    script.write_text(TREE)
+    command = [sys.executable, "-c", ENDER, str(script)]
+    told = subprocess.run(command, capture_output=True, text=True, check=True, timeout=120, cwd=ROOT)
+    pids = [int(pid) for pid in told.stdout.split()]
+    assert len(set(pids)) == 7
+    wait_until(lambda: all(is_gone(pid, None) for pid in pids), "they are gone")
