@@ -120,8 +120,8 @@ class Plan:
     gone: list[Row] = field(default_factory=list)
     """Ledger rows of files that are no longer there."""
     lost: dict[str, str] = field(default_factory=dict)
-    """Of the indexed files that are gone, or that a source names and that are not there, the ids and the uris; without
-    those that have moved."""
+    """Of the indexed files that are gone, or that are named by a source and cannot be read, the ids and the uris;
+    without those that have moved, and those that keep their rows."""
     refused: str | None = None
     """Why a run must not take out what is lost; None where it may."""
     mounts: list[str] = field(default_factory=list)
@@ -336,6 +336,8 @@ class _Reader:
         if old is not None and may_be_same and old["status"] == "indexed" and failure.reason == "unreadable":
             _keep_shut(self._plan, self._ledger, file.uri, old, failure.message)
         else:
+            if old is not None and old["status"] == "indexed":  # its disk may have gone since it was listed
+                self._plan.lost[old["file_id"]] = file.uri
             self._plan.known.append(unreadable_row(file, failure))
             self._plan.note(file.uri, "failed", failure.message)
 

@@ -253,6 +253,7 @@ def test_an_indexed_file_that_cannot_be_read_now_keeps_its_rows() -> None:
     assert sorted(plan.shut) == [("a.wav", "why"), ("b.wav", "input/output error")]
     assert plan.n_unchanged == 2
     assert {row["uri"]: row["reason"] for row in plan.known} == {"c.wav": "unreadable", "d.wav": "vanished"}
+    assert sorted(plan.lost.values()) == ["c.wav", "d.wav"]
     told = {uri: (action, why) for uri, action, why in plan.actions}
     assert told["a.wav"] == ("unchanged", "cannot be read now, its rows stay: why")
     assert told["b.wav"] == ("unchanged", "cannot be read now, its rows stay: input/output error")
