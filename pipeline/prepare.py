@@ -182,7 +182,7 @@ def plan_files(
         outdated=metadata.outdated(),
         list_actions=list_actions,
     )
-    plan.notes = (*metadata.notes, *_note_shut(plan))
+    plan.notes = (*metadata.notes, *note_shut(plan.shut))
     guard, indexed = Guard(listed, config, choice, disks), ledger.indexed()
     plan.refused = guard.find_refusal(plan.lost.values(), len(indexed))
     gone = pa.array([row["uri"] for row in plan.gone], pa.string())
@@ -190,13 +190,12 @@ def plan_files(
     return plan
 
 
-def _note_shut(plan: Plan) -> tuple[str, ...]:
-    if not plan.shut:
+def note_shut(shut: list[tuple[str, str]]) -> tuple[str, ...]:
+    """A line on indexed files that cannot be read now, each with why; none where there are none."""
+    if not shut:
         return ()
-    uri, message = min(plan.shut)
-    return (
-        f"{len(plan.shut)} files of the index cannot be read now, their rows stay; the first one is {uri}: {message}",
-    )
+    uri, message = min(shut)
+    return (f"{len(shut)} files of the index cannot be read now, their rows stay; the first one is {uri}: {message}",)
 
 
 def refuse_rebuild(former: pa.Table, listed: pa.Table, config: Config, choice: Choice, disks: Disks) -> str | None:

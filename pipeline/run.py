@@ -35,6 +35,7 @@ from pipeline.prepare import (
     find_disks,
     find_tables,
     list_files,
+    note_shut,
     plan_files,
     read_sources,
     refuse_rebuild,
@@ -207,6 +208,8 @@ class _Run:
     def __init__(self, config: Config, writer: store.Writer, progress: Progress, report: Report) -> None:
         self._config, self._writer, self._progress, self._report = config, writer, progress, report
         self._waiting: list[store.Batch] = []
+        self._shut: list[tuple[str, str]] = []
+        """(uri, message) of indexed files that could not be read when they were to be encoded anew."""
         self._committed_at = time.monotonic()
         self._n_known = 0
         self._encoding_since: float | None = None
@@ -433,9 +436,30 @@ class _Run:
         except IncompleteBatch as error:
             self._progress.unpublished.append(str(error))
             return
-        if batch is not None:
-            self._compare(batch.files)
+        if batch is None:
+            return
+        self._compare(batch.files)
+        batch = self._without_shut(batch)
+        if batch.files.num_rows:
             self._add(batch)
+
+    def _without_shut(self, batch: store.Batch) -> store.Batch:
+        """A batch without the files that are indexed, have not changed, and could not be read: they keep their rows.
+
+        Their disk may have gone while they were encoded anew.
+        """
+        kept: list[str] = []
+        for row in batch.files.to_pylist():
+            old = self._ledger.live(row["uri"]) if row["status"] == "failed" and row["stage"] == "read" else None
+            if old is not None and old["status"] == "indexed" and _is_as_planned(row, old):
+                kept.append(row["uri"])
+                self._shut.append((row["uri"], row["message"]))
+        if not kept:
+            return batch
+        self._progress.n_unchanged += len(kept)
+        self._progress.notes = (*self.plan.notes, *note_shut(self._shut))
+        stay = pc.invert(pc.is_in(batch.files["uri"], pa.array(kept)))
+        return replace(batch, files=batch.files.filter(stay))
 
     def _compare(self, files: pa.Table) -> None:
         """Note how much audio a batch held, and how much the plan thought: what is left is about as far off."""
@@ -536,6 +560,12 @@ class _Run:
             drop_files=drop_files,
             keep_clips=drop_files,
         )
+
+
+def _is_as_planned(row: dict[str, Any], old: dict[str, Any]) -> bool:
+    """Whether a file that could not be read was listed with the size and time that the ledger has."""
+    same_size = row["size_bytes"] in (None, old["size_bytes"])
+    return bool(same_size and row["modified_ns"] and row["modified_ns"] == old["modified_ns"])
 
 
 def _nothing(run_id: str) -> pa.Table:

@@ -497,3 +497,40 @@ def test_a_run_that_has_lost_its_index_stops_at_once(
     with pytest.raises(CommitConflict, match=r"process 7 on elsewhere, since 2026-01-02\) has taken this index over"):
         index_corpus(config, stages=in_place(WideEncoder(), take_over))
     assert [path.name for path in (tmp_path / "index").glob("claim-*")] == ["claim-999999999.json"]
+
+
+@pytest.mark.parametrize("checkpoint_rows", [1, 10_000])
+def test_a_disk_that_goes_while_files_are_encoded_anew_costs_no_rows(
+    corpus: Path, tmp_path: Path, checkpoint_rows: int
+) -> None:
+    (corpus / "broken.wav").unlink()
+    config = configure(corpus, tmp_path / "index", store={"checkpoint_rows": checkpoint_rows})
+    index_corpus(config, stages=in_place(WideEncoder()))
+    before = everything(config.into)
+    away = tmp_path / "away"
+
+    def unmount(number: int) -> None:
+        if number == 1:
+            corpus.rename(away)
+            corpus.mkdir()
+
+    progress = index_corpus(config, stages=in_place(WideEncoder(), unmount), choice=Choice(full=True))
+    assert everything(config.into) == before
+    assert (progress.n_files, progress.n_done) == (8, 8)
+    assert progress.n_indexed > 0
+    [note] = progress.notes
+    assert f"{progress.n_unchanged} files of the index cannot be read now, their rows stay" in note
+    corpus.rmdir()
+    away.rename(corpus)
+    assert index_corpus(config, stages=in_place(WideEncoder())).n_unchanged == 8
+    assert audit(config.into) == []
+
+
+def test_a_file_that_changed_and_cannot_be_read_is_a_failure(corpus: Path, tmp_path: Path) -> None:
+    """What the index has of it is known to be of other bytes."""
+    config = configure(corpus, tmp_path / "index")
+    index_corpus(config, stages=in_place(WideEncoder()))
+    write_wav(corpus / "3.wav", noise(4.2, seed=77))
+    progress = index_corpus(config, stages=in_place(WideEncoder(), lambda number: (corpus / "3.wav").unlink()))
+    assert dict(progress.reasons) == {"vanished": 1}
+    assert audit(config.into) == []
