@@ -16,7 +16,7 @@ import pytest
 
 import pipeline
 from pipeline import schema, store
-from pipeline.checkpoint import read_identity
+from pipeline.checkpoint import ModelIdentity, read_identity
 from pipeline.collect import files_table
 from pipeline.decode import decode_all
 from pipeline.errors import FileFailure, IndexMismatch, UsageError
@@ -179,7 +179,7 @@ class Reader:
 
 def test_a_filter_that_leaves_nothing_gives_nothing(index: Path) -> None:
     opened = open_with(index, Ear())
-    vars(opened)["_text_encoders"] = {MODEL["checksum"]: Reader()}
+    vars(opened)["_text_encoders"] = {ModelIdentity.from_dict(MODEL): Reader()}
     sound, none = noise(1.0), "uri = '/none.wav'"
     assert opened.search("a bell")
     assert opened.search("a bell", where=none) == []
