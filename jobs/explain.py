@@ -27,7 +27,10 @@ def explain(error: Exception) -> str:
             )
         if _REFUSED.search(said):
             return f"the index cannot be read or written: {said[:300]}"
-        return f"the index is damaged: {said[:300]}; restore its folder from a copy"
+        return (
+            f"the index is damaged: {said[:300]}; `earshot verify INDEX --repair` says of what and has it made anew, or"
+            " restore its folder from a copy"
+        )
     if _is_of(error, ("ray",)):
         return f"Ray gave up: {said[:300]}; what was published stays, run again"
     if isinstance(error, OSError) and error.strerror:

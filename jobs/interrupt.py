@@ -39,13 +39,12 @@ def stopping() -> Iterator[None]:
     """
     is_main = threading.current_thread() is threading.main_thread()
     numbers = [n for n in (signal.SIGINT, signal.SIGTERM) if is_main and signal.getsignal(n) != signal.SIG_IGN]
-    if any(signal.getsignal(number) is _stop for number in numbers):  # in another one of these
-        yield
-        return
-    former = {number: signal.signal(number, _stop) for number in numbers}
+    is_outermost = not any(signal.getsignal(number) is _stop for number in numbers)
+    former = {number: signal.signal(number, _stop) for number in numbers} if is_outermost else {}
     hook = sys.unraisablehook
-    sys.unraisablehook = partial(_ask_again, hook)
-    _came.clear()
+    if is_outermost:
+        sys.unraisablehook = partial(_ask_again, hook)
+        _came.clear()
     try:
         yield
     except BaseException as error:
@@ -58,7 +57,8 @@ def stopping() -> Iterator[None]:
             print_error(f"earshot: {error if isinstance(error, Stopped) else 'stopped'}", over=True)  # the ^C shown
         leave(EXIT_CODE)
     finally:
-        sys.unraisablehook = hook
+        if is_outermost:
+            sys.unraisablehook = hook
         for number, handler in former.items():
             signal.signal(number, handler)
 

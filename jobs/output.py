@@ -160,6 +160,11 @@ def print_table(
     console.print(table)
 
 
+def show_count(number: int, what: str) -> str:
+    """``1, file`` -> ``1 file``; ``2, file`` -> ``2 files``."""
+    return f"{number:,} {what}{'' if number == 1 else 's'}"
+
+
 def show_hours(seconds: float) -> str:
     """``9000`` -> ``2.50 h``; short times in seconds."""
     return f"{seconds / 3600:.2f} h" if seconds >= 360 else f"{seconds:.0f} s"

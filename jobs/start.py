@@ -16,7 +16,7 @@ def main() -> None:
         except SystemExit as error:
             watch = sys.modules.get("pipeline.watch")
             if watch and watch.owns_ray():
-                leave(error.code if isinstance(error.code, int) else 0)
+                leave(error.code if isinstance(error.code, int) else int(error.code is not None))
             raise
 
 

@@ -1,22 +1,28 @@
 """``earshot verify``: what is wrong with an index, and mending it."""
 
-from typing import TYPE_CHECKING, Annotated
+import secrets
+from dataclasses import dataclass
+from typing import TYPE_CHECKING, Annotated, Any
 
 import typer
 
 from jobs.index import AllowDeletions, finish, run
-from jobs.output import print_json, print_line, print_table, show_path
+from jobs.output import print_json, print_line, print_table, show_count, show_path
 from jobs.query import Json, Path_
 
 if TYPE_CHECKING:
     from pipeline.audit import Finding
+    from pipeline.config import Config
     from pipeline.encode_again import Comparison
+    from pipeline.plan import Choice
 
 
 def verify(
     index: Path_,
     deep: Annotated[bool, typer.Option("--deep", help="Also encode some files again, and compare.")] = False,
-    sample: Annotated[str, typer.Option(help="How many files --deep takes, others each time; or all.")] = "10",
+    sample: Annotated[
+        str | None, typer.Option(help="With --deep: how many files, others each time, or all; 10 by default.")
+    ] = None,
     repair: Annotated[bool, typer.Option("--repair", help="Take out what is wrong, and reindex the files.")] = False,
     allow_deletions: AllowDeletions = False,
     json: Json = False,
@@ -26,69 +32,95 @@ def verify(
     Example: earshot verify my-index --deep
     """
     from pipeline.audit import audit
-    from pipeline.errors import CorpusError
     from pipeline.plan import Choice
-    from pipeline.prepare import list_files, plan_corpus, read_config
-    from pipeline.record import Progress
+    from pipeline.prepare import read_config
     from pipeline.upkeep import give_up_fragments, mark_damaged
 
-    n_files = _read_sample(sample)
-    findings = _look(index, n_files, deep=deep, json=json)
+    choose = _read_sample(sample, deep=deep)
+    findings = _look(index, choose, json=json)
     if not findings:
         return
     if not repair:
         raise typer.Exit(1)
-    config = read_config(index)
-    choice = Choice(allow_deletions=allow_deletions)
+    config, choice = read_config(index), Choice(allow_deletions=allow_deletions)
     # That the sources are there comes before anything is taken out.
     if any(finding.fragment is not None for finding in findings):
-        list_files(config, Progress(), lambda progress: None)
+        is_ledger_lost = any(finding.fragment is not None and finding.table == "files" for finding in findings)
+        _check_sources(config, choice, is_ledger_lost=is_ledger_lost)
         give_up_fragments(index, findings)
         findings = [*audit(index), *(finding for finding in findings if finding.file_id is not None)]
-    if refused := plan_corpus(config, choice).refused:
-        raise CorpusError(refused)
+    _check_sources(config, choice)
     n_damaged = mark_damaged(index, findings)
     if not json:
-        print_line(f"{n_damaged} files are made anew")
+        print_line(f"{show_count(n_damaged, 'file')} to be made anew")
     finish(config, run(config, json=json, choice=choice))
-    if _look(index, n_files, deep=deep, json=json):
+    if _look(index, choose, json=json):
         raise typer.Exit(1)
 
 
-def _read_sample(sample: str) -> int | None:
-    """A number of files; None for all."""
+def _check_sources(config: "Config", choice: "Choice", *, is_ledger_lost: bool = False) -> None:
+    """Refuse to repair while a disk seems to be missing: what lies on it could not be made anew.
+
+    Args:
+        is_ledger_lost: whether the ledger cannot tell which files there were: then no source may be empty.
+    """
+    from pipeline.errors import CorpusError
+    from pipeline.prepare import plan_corpus, refuse_blindly
+
+    refused = refuse_blindly(config, choice) if is_ledger_lost else plan_corpus(config, choice).refused
+    if refused:
+        raise CorpusError(refused)
+
+
+@dataclass(frozen=True)
+class _Sample:
+    """Which files are encoded again: ``n_files``, or all; the same ones before and after a repair."""
+
+    n_files: int | None
+    seed: int
+
+
+def _read_sample(sample: str | None, *, deep: bool) -> _Sample | None:
+    """What ``--deep`` is to take; None without it."""
     from pipeline.errors import UsageError
 
-    if sample == "all":
+    if sample is not None and not deep:
+        raise UsageError("--sample: goes with --deep")
+    if not deep:
         return None
-    if not sample.isdecimal() or int(sample) < 1:
+    if sample is not None and sample != "all" and not (sample.isdecimal() and int(sample)):
         raise UsageError(f"--sample {sample}: expected a number of files from 1 on, or all")
-    return int(sample)
+    return _Sample(None if sample == "all" else int(sample or 10), secrets.randbits(32))
 
 
-def _look(index: str, n_files: int | None, *, deep: bool, json: bool) -> "list[Finding]":
-    """Audit, and print what is found."""
-    from pipeline.audit import audit, count_without_checksum
+def _look(index: str, choose: _Sample | None, *, json: bool) -> "list[Finding]":
+    """Examine the index, encode some of its files again if that is wanted, and print what is found."""
+    from pipeline.audit import examine
 
-    findings, said = audit(index), list[str]()
-    if n_without := count_without_checksum(index):
+    examined = examine(index)
+    findings, n_without = examined.findings, examined.n_without_checksum
+    summary: dict[str, Any] = {"findings": len(findings), "without_checksum": n_without}
+    said = list[str]()
+    if n_without:
         said.append(
-            f"{n_without} files have no checksum, since an older version wrote them: whether their vectors have changed"
-            " since cannot be told; `earshot reindex --full` makes them anew"
+            f"{show_count(n_without, 'file')} without a checksum, written by an older version: whether their vectors"
+            " have changed since cannot be told; `earshot reindex --full` makes them anew"
         )
-    if deep and not any(finding.fragment is not None for finding in findings):
-        compared = _encode_again(index, n_files)
+    if choose is not None and not any(finding.fragment is not None for finding in findings):
+        compared = _encode_again(index, choose)
         findings += compared.findings
+        summary |= {"findings": len(findings), "compared": compared.n_compared, "indexed": compared.n_indexed}
         said.append(f"{compared.n_compared} of {compared.n_indexed} files compared")
     if json:
-        print_json(findings)
+        print_json([*findings, summary])
         return findings
     if findings:
         rows = [
             (found.table, found.what, show_path(found.uri or found.file_id or found.audio_id or ""))
             for found in findings
         ]
-        print_table(f"{len(findings)} things are wrong with {index}", ["table", "what", "of"], rows)
+        are = "thing is" if len(findings) == 1 else "things are"
+        print_table(f"{len(findings)} {are} wrong with {index}", ["table", "what", "of"], rows)
     else:
         print_line(f"{index}: all is well")
     for line in said:
@@ -96,12 +128,13 @@ def _look(index: str, n_files: int | None, *, deep: bool, json: bool) -> "list[F
     return findings
 
 
-def _encode_again(index: str, n_files: int | None) -> "Comparison":
+def _encode_again(index: str, choose: _Sample) -> "Comparison":
     from pipeline.encode import load_encoder
     from pipeline.encode_again import compare
-    from pipeline.prepare import read_config
+    from pipeline.prepare import check_models_of, read_config
 
     config = read_config(index)
+    check_models_of(config)
     encoder = load_encoder(config.encode, frames=config.store.frames == "all")
     encoder.compile()
-    return compare(index, encoder, n_files)
+    return compare(index, encoder, choose.n_files, choose.seed)

@@ -25,6 +25,7 @@ from pipeline.fragments import Fragments, Unreadable
 from pipeline.journal import Published
 from pipeline.ledger import Places
 from pipeline.ranges import Range, split_uri
+from pipeline.vectors import to_matrix
 from pipeline.window import FRAME_S, Grid, count_frames, seconds_to_samples
 
 Row = dict[str, Any]
@@ -51,8 +52,21 @@ class Finding:
     fragment: int | None = None
 
 
+@dataclass(frozen=True)
+class Examined:
+    """What was found in an index, and in how many indexed files rot cannot be found: they have no checksum."""
+
+    findings: list[Finding]
+    n_without_checksum: int
+
+
 def audit(path: str) -> list[Finding]:
-    """Everything that is wrong with the index at ``path`` as it is published.
+    """Everything that is wrong with the index at ``path`` as it is published: see ``examine``."""
+    return examine(path).findings
+
+
+def examine(path: str) -> Examined:
+    """Look at everything in the index at ``path`` as it is published.
 
     A run extends the indexes when it ends: while one writes, it is not asked which rows they cover.
 
@@ -80,17 +94,15 @@ def audit(path: str) -> list[Finding]:
     ]
     if not is_written:
         findings += _check_indexes(tables, published)
-    return findings
+    return Examined(findings, _count_without_checksum(ledger, with_frames=with_frames))
 
 
-def count_without_checksum(path: str) -> int:
-    """Indexed files whose vectors cannot be checked for rot: an older version of Earshot wrote them."""
-    state = journal.read_state(path)
-    files = store.read_files(state.tables, state.published)
-    is_without = pc.is_null(files["clips_checksum"])
-    if state.settings["frames"] == "all":
-        is_without = pc.or_(is_without, pc.is_null(files["frames_checksum"]))
-    return int(pc.sum(pc.and_(is_without, pc.equal(files["status"], "indexed"))).as_py() or 0)
+def _count_without_checksum(ledger: pa.Table, *, with_frames: bool) -> int:
+    """Indexed files that an older version of Earshot wrote."""
+    is_without = pc.is_null(ledger["clips_checksum"])
+    if with_frames:
+        is_without = pc.or_(is_without, pc.is_null(ledger["frames_checksum"]))
+    return int(pc.sum(pc.and_(is_without, pc.equal(ledger["status"], "indexed"))).as_py() or 0)
 
 
 def _read_all(table: Fragments, check: Callable[[], list[Any]]) -> list[Any]:
@@ -249,7 +261,7 @@ class _Clips:
         rows = dict(zip(there.tolist(), self._ledger.take(pa.array(there)).to_pylist(), strict=True))
         values = zip(*(batch[name].to_pylist() for name in _CLIP_IDS), strict=True)
         about = zip(*(batch[name].to_pylist() for name in self._about), strict=True)
-        vectors = _vectors(batch)
+        vectors = to_matrix(batch["vector"])
         sums = hash_rows(np.rint(_numbers(batch, "start_s") / FRAME_S), vectors).tolist()
         is_finite = _finite(vectors).tolist()
         for at, (file_id, value, other) in enumerate(zip(file_ids, values, about, strict=True)):
@@ -334,7 +346,7 @@ class _Frames:
 
     def _take(self, batch: pa.RecordBatch) -> None:
         self._strange |= set(batch["audio_id"].filter(pc.invert(pc.is_in(batch["batch_id"], self._known))).to_pylist())
-        frame, vectors = _numbers(batch, "frame").astype(np.int64), _vectors(batch)
+        frame, vectors = _numbers(batch, "frame").astype(np.int64), to_matrix(batch["vector"])
         codes = pc.dictionary_encode(batch["audio_id"]).indices.to_numpy()
         # Rows that count on by one within an audio are one stretch.
         begins = np.concatenate([[0], np.flatnonzero((np.diff(codes) != 0) | (np.diff(frame) != 1)) + 1])
@@ -397,12 +409,6 @@ def _check_indexes(path: str, published: Published) -> Iterator[Finding]:
                 yield Finding(name, f"the index on {index.removesuffix('_idx')} cannot be read")
             elif n_rows := table.stats.index_stats(index).get("num_unindexed_rows", 0):
                 yield Finding(name, f"the index on {index.removesuffix('_idx')} leaves out {n_rows} rows")
-
-
-def _vectors(batch: pa.RecordBatch) -> npt.NDArray[np.float16]:
-    """(n, D)."""
-    flat: npt.NDArray[np.float16] = batch["vector"].flatten().to_numpy(zero_copy_only=False)
-    return flat.reshape(batch.num_rows, batch.schema.field("vector").type.list_size)
 
 
 def _finite(vectors: npt.NDArray[np.float16]) -> npt.NDArray[np.bool_]:

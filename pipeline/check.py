@@ -190,7 +190,10 @@ def _check_batches(encoder: Encoder, sounds: Sequence[Waveform], heard: Heard) -
     largest = 0.0
     for i, sound in enumerate(sounds):
         for company in ([sound], [sounds[i - 1][: len(sound) // 2 // 1920 * 1920], sound]):
-            clips, frames = encoder.encode(company)
+            try:
+                clips, frames = encoder.encode(company)
+            except NonFiniteError as error:
+                return Finding("batches", "wrong", str(error))
             for rows, expected in ((clips[-1], heard.audio["clip"][i]), ((frames or [])[-1], heard.audio["frame"][i])):
                 largest = max(largest, float(relative(rows, expected)))
     right = largest <= LARGEST_DIFFERENCE
@@ -240,7 +243,10 @@ def _tell_speed(encoder: Encoder, precision: str, device: str, timed_s: float) -
     """Of windows as long as those of an index, after one call that is not counted."""
     rng = np.random.default_rng(21)
     windows = [make_sound("rumble", WINDOW_S, rng)] * (1 if device == "cpu" else 32)
-    encoder.encode(windows)
+    try:
+        encoder.encode(windows)
+    except NonFiniteError as error:
+        return Finding("speed", "told", f"cannot be measured in {precision}: {error}")
     began, took, n_calls = time.perf_counter(), 0.0, 0
     while n_calls == 0 or took < timed_s:
         encoder.encode(windows)

@@ -19,14 +19,18 @@ from pipeline.errors import FileFailure
 from pipeline.journal import State
 from pipeline.mends import find_mend
 from pipeline.read import find
+from pipeline.vectors import to_matrix
 from pipeline.window import cut_windows
 
 Row = dict[str, Any]
-Vectors = npt.NDArray[np.float32]
 
 MAX_DISTANCE = {"float32": 0.004, "bfloat16": 0.045}
 """How far a vector may be from the same one encoded again, as a part of its length. In float32 both times, rounding to
 float16 is most of it: up to 0.0005 for each number. With bfloat16 on either side, a cosine of 0.999 is allowed."""
+
+
+ROWS_HELD = 20_000
+"""Vectors of a file that are held at a time: 40 MB of 1,024 numbers."""
 
 
 @dataclass(frozen=True)
@@ -88,17 +92,24 @@ def _compare_file(state: State, row: Row, encoder: Any, precisions: dict[str, st
     if schema.make_audio_id(hash_file(place), str(part), str(raw or "")) != row["audio_id"]:
         said = "the file has other bytes now, and its size and time are the same: reindex --check content"
         return [Finding("files", said, uri=row["uri"])]
-    clips = _Stored(state, "clips", f"file_id = '{row['file_id']}'", "start_s")
-    frames = _Stored(state, "frames", f"audio_id = '{row['audio_id']}'", "frame")
+    clips = Stored(state, "clips", f"file_id = '{row['file_id']}'", "start_s")
+    frames = Stored(state, "frames", f"audio_id = '{row['audio_id']}'", "frame")
     worst_clip = worst_frame = 0.0
+    n_windows = n_frames = 0
     with open_audio(place, DecodeConfig(**state.settings["decode"]), raw) as audio:
         grid = WindowConfig(**state.settings["window"]).grid
         for number, (span, samples) in enumerate(cut_windows(audio.blocks(*part.samples), grid)):
             clip, heard = encoder.encode([samples])
-            worst_clip = max(worst_clip, _distance(clip, clips.vectors[number : number + 1]))
-            if heard is not None and len(frames.vectors):
+            worst_clip = max(worst_clip, _distance(clip, clips.read(number, number + 1)))
+            if heard is not None and row["n_frames"]:
                 mine = heard[0][span.own_first - span.first : span.own_stop - span.first]
-                worst_frame = max(worst_frame, _distance(mine, frames.vectors[span.own_first : span.own_stop]))
+                worst_frame = max(worst_frame, _distance(mine, frames.read(span.own_first, span.own_stop)))
+            n_windows, n_frames = number + 1, span.own_stop
+    if n_windows != row["n_clips"] or (row["n_frames"] and n_frames != row["n_frames"]):
+        said = (
+            f"decoded again, it has {n_windows} clips and {n_frames} frames, not {row['n_clips']} and {row['n_frames']}"
+        )
+        return [Finding("files", said, **own)]
     return [
         Finding(name, f"encoded again, a vector is {worst:.2%} of its length away; {allowed:.2%} is allowed", **own)
         for name, worst, stored in (("clips", worst_clip, clips), ("frames", worst_frame, frames))
@@ -106,14 +117,28 @@ def _compare_file(state: State, row: Row, encoder: Any, precisions: dict[str, st
     ]
 
 
-class _Stored:
-    """The vectors (n, D) of a file or of its audio, in order of time."""
+class Stored:
+    """The vectors of a file or of its audio, by their place in time, of which ``n_held`` or so are held."""
 
-    def __init__(self, state: State, name: str, where: str, order: str) -> None:
-        table = store.open_published(state.tables, name, state.published)
-        rows = table.to_table(columns=[order, "batch_id", "vector"], filter=where).sort_by(order)
-        self.vectors: Vectors = np.array(rows["vector"].to_pylist(), np.float32)
-        self._batch_ids = set(rows["batch_id"].to_pylist())
+    def __init__(self, state: State, name: str, where: str, order: str, n_held: int = ROWS_HELD) -> None:
+        self._n_held = n_held
+        self._table = store.open_published(state.tables, name, state.published)
+        self._where, self._order = where, order
+        times = self._table.to_table(columns=[order, "batch_id"], filter=where).sort_by(order)
+        self._times = times[order].combine_chunks()
+        self._batch_ids = set(times["batch_id"].unique().to_pylist())
+        self._first, self._held = 0, np.empty((0, 0), np.float16)
+
+    def read(self, first: int, stop: int) -> npt.NDArray[np.float16]:
+        """The vectors (n, D) from ``first`` to ``stop`` - 1, fewer where there are not so many."""
+        if not self._first <= first <= stop <= self._first + len(self._held):
+            times = self._times.slice(first, max(stop - first, self._n_held))
+            if not len(times):
+                return np.empty((0, 0), np.float16)
+            span = f"{self._order} >= {times[0].as_py()} AND {self._order} <= {times[-1].as_py()}"
+            rows = self._table.to_table(columns=[self._order, "vector"], filter=f"{self._where} AND {span}")
+            self._first, self._held = first, to_matrix(rows.sort_by(self._order)["vector"])
+        return self._held[first - self._first : stop - self._first]
 
     def coarsest(self, precisions: dict[str, str | None], now: str) -> str:
         """``float32`` where they were encoded in it, and are again ``now``."""
@@ -121,7 +146,7 @@ class _Stored:
         return "float32" if used == {"float32"} else "bfloat16"
 
 
-def _distance(vectors: Any, stored: Vectors) -> float:
+def _distance(vectors: Any, stored: npt.NDArray[np.float16]) -> float:
     """The largest distance of a vector to its stored one, as a part of the stored one's length.
 
     Raises:
@@ -129,5 +154,6 @@ def _distance(vectors: Any, stored: Vectors) -> float:
     """
     if len(vectors) != len(stored):
         raise ValueError(f"it has {len(vectors)} rows where the index has {len(stored)}")
-    lengths = np.maximum(np.linalg.norm(stored, axis=1), 1e-12)
-    return float((np.linalg.norm(vectors.astype(np.float32) - stored, axis=1) / lengths).max(initial=0.0))
+    then = stored.astype(np.float32)
+    lengths = np.maximum(np.linalg.norm(then, axis=1), 1e-12)
+    return float((np.linalg.norm(vectors.astype(np.float32) - then, axis=1) / lengths).max(initial=0.0))

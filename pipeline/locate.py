@@ -18,7 +18,8 @@ import numpy.typing as npt
 
 from pipeline import schema
 from pipeline.errors import UsageError
-from pipeline.search import Vector, check_query, dot_products, measure_lengths, read_rows, rounding, to_matrix
+from pipeline.search import Vector, check_query, dot_products, measure_lengths, read_rows, rounding
+from pipeline.vectors import to_matrix
 from pipeline.window import FRAME_S, HOP_SAMPLES, frames_to_seconds, samples_to_seconds, seconds_to_frames
 
 HYSTERESIS_LOGITS = 1.0

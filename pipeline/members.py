@@ -132,6 +132,8 @@ def _list_ranges(shard: str) -> Iterator[tuple[str, Place]]:
                 links.append(_Link(member.name, _find_target(member), member.offset))
             elif member.isfile():
                 yield member.name, _locate(shard, member)
+            elif not member.isdir():  # a pipe or a device has a name, and no bytes
+                yield member.name, Place(shard, member.offset, 0)
     except tarfile.TarError as error:
         broken = error
     yield from _follow(shard, links)

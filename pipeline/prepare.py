@@ -3,6 +3,7 @@
 Nothing is written here, and no worker is needed: ``earshot plan`` ends with it.
 """
 
+import glob
 from collections.abc import Callable
 from typing import Any
 
@@ -12,11 +13,12 @@ import pyarrow.compute as pc
 from pipeline import journal, schema, store
 from pipeline.attach import Metadata
 from pipeline.checkpoint import read_identity
-from pipeline.config import Config, check_settings, differences, index_settings, known_values, make_config
+from pipeline.config import Config, anchor, check_settings, differences, index_settings, known_values, make_config
 from pipeline.corpus import list_corpus
 from pipeline.errors import REASONS, IndexMismatch, UsageError
 from pipeline.guard import Disks, Guard, IsMount, read_mounts
 from pipeline.ledger import Ledger
+from pipeline.manifest import is_manifest
 from pipeline.metadata import Given, read_given
 from pipeline.overlooked import Overlooked
 from pipeline.plan import Choice, Plan, lies_within, make_plan
@@ -214,6 +216,35 @@ def refuse_rebuild(former: pa.Table, listed: pa.Table, config: Config, choice: C
         if n_below := sum(lies_within(uri, {row["uri"]}) for uri in gone):
             return f"{row['uri']}: {row['message']}, and the index has {n_below} files in it; mend that"
     return guard.find_refusal(guard.select_lost(indexed), len(indexed))
+
+
+def refuse_blindly(config: Config, choice: Choice, is_mount: IsMount | None = None) -> str | None:
+    """Why an index must not be repaired whose ledger is lost in part: what is not there now cannot be told from what is
+    gone. None where every source, and every disk that the corpus lay on, holds audio.
+    """
+    listed, _ = list_files(config, Progress(), lambda progress: None)
+    if choice.allow_deletions:
+        return None
+    there = listed["uri"].filter(pc.is_null(listed["reason"]))
+    for place in (*anchor(config).sources, *sorted(find_disks(journal.live(config.into), is_mount).known)):
+        named = pc.or_(pc.equal(there, place), pc.starts_with(there, place.rstrip("/") + "/"))
+        named = pc.or_(named, pc.starts_with(there, f"{place}#"))
+        if not (glob.has_magic(place) or is_manifest(place) or pc.any(named).as_py()):
+            return (
+                f"{place}: holds no audio now, and a part of the ledger is lost, so nobody knows what it held: is a"
+                " disk missing? If not, run again with --allow-deletions"
+            )
+    return None
+
+
+def check_models_of(config: Config) -> None:
+    """Refuse to compare vectors with those of other models, or of other settings.
+
+    Raises:
+        IndexMismatch: naming each difference.
+    """
+    settings, _, _ = describe_run(config)
+    check_settings(config.into, journal.read_settings(journal.live(config.into)), settings)
 
 
 def find_tables(path: str, settings: dict[str, Any], *, rebuild: bool) -> str:

@@ -24,6 +24,7 @@ from pipeline.collect import Collector, IncompleteBatch, clip_rows, files_table
 from pipeline.config import Config, EncodeConfig, anchor
 from pipeline.errors import CommitConflict, CorpusError, EarshotError, FileFailure, RayDied, plain_errors
 from pipeline.file import estimate_seconds
+from pipeline.fragments import Fragments
 from pipeline.guard import Disks, IsMount
 from pipeline.ledger import Ledger, failed_rows, gone_row
 from pipeline.metadata import Given
@@ -151,6 +152,7 @@ def index_corpus(
                 store.create(
                     tables, settings, clip_dimension=clip_dimension, frame_dimension=frame_dimension, seam=seam
                 )
+            _check_data_files(config.into, tables)
             writer = store.Writer(tables, run_id, keep_versions=config.store.keep_versions, seam=seam)
             run = _Run(config.model_copy(update={"into": tables}), writer, progress, tell)
             run.start(listed, given, choice, find_disks(tables, is_mount), announce)
@@ -175,6 +177,21 @@ def _read_state(path: str) -> Any:
     """What tells whether another run has written to an index."""
     live = journal.live(path)
     return (live, journal.read_published(live), journal.read_published(path)) if journal.exists(live) else None
+
+
+def _check_data_files(path: str, tables: str) -> None:
+    """Refuse to go on with tables of which a data file is lost: the files concerned would count as unchanged.
+
+    Raises:
+        EarshotError: naming it.
+    """
+    published = journal.read_published(tables)
+    for name in journal.DATA_TABLES:
+        lost = Fragments(store.open_published(tables, name, published), name).lost
+        for why in list(lost.values())[:1]:
+            raise EarshotError(
+                f"{path}: `{name}`: {why}; `earshot verify {path} --repair` has made anew what was in it"
+            )
 
 
 def _check_rebuilt(progress: Progress, former: pa.Table, config: Config) -> bool:

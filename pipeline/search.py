@@ -12,6 +12,7 @@ import pyarrow as pa
 
 from pipeline import schema, storage
 from pipeline.errors import UsageError
+from pipeline.vectors import to_matrix
 
 Vector = npt.NDArray[np.float32]
 
@@ -62,13 +63,6 @@ def read_rows(
         if where is None or not _is_wrong(where, error, table):
             raise
         raise _wrong_where(asked or where, error, table) from None
-
-
-def to_matrix(column: pa.ChunkedArray) -> npt.NDArray[np.float16]:
-    """A column of vectors as an array (n, D), also where n is 0."""
-    flat = column.combine_chunks().flatten().to_numpy(zero_copy_only=False)
-    matrix: npt.NDArray[np.float16] = flat.reshape(-1, column.type.list_size)
-    return matrix
 
 
 def dot_products(vectors: npt.NDArray[Any], query: Vector) -> Vector:

@@ -9,13 +9,14 @@ from typing import Any
 import lance
 import numpy as np
 import pyarrow as pa
+import pyarrow.compute as pc
 import pytest
 
 from pipeline import journal, store
-from pipeline.audit import audit, count_without_checksum
+from pipeline.audit import audit, examine
 from pipeline.claim import Claim
 from pipeline.config import Config, make_config
-from pipeline.encode_again import compare
+from pipeline.encode_again import Stored, compare
 from pipeline.errors import EarshotError
 from pipeline.plan import Choice
 from pipeline.run import index_corpus
@@ -341,12 +342,12 @@ def test_a_lost_data_file_is_found_and_what_was_in_it_made_anew(config: Config, 
 
 
 def test_rows_without_a_checksum_are_counted_and_not_called_damaged(config: Config) -> None:
-    assert count_without_checksum(config.into) == 0
+    assert examine(config.into).n_without_checksum == 0
     table(config.into, "files").update({"clips_checksum": "NULL"}, "uri LIKE '%/b.wav'")
     table(config.into, "files").update({"frames_checksum": "NULL"}, "uri LIKE '%/c.wav'")
     publish(config.into)
     assert [finding for finding in audit(config.into) if "the index on" not in finding.what] == []
-    assert count_without_checksum(config.into) == 2
+    assert examine(config.into).n_without_checksum == 2
 
 
 def test_the_memory_that_an_audit_takes_does_not_grow_with_the_number_of_clips(tmp_path: Path) -> None:
@@ -423,3 +424,21 @@ def test_a_data_file_that_is_lost_in_an_object_store_is_found_and_mended(bucket:
     index_corpus(corpus.config, stages=in_place(WideEncoder()))
     assert audit(corpus.config.into) == []
     assert live(corpus.config.into) == corpus.expected()
+
+
+def test_stored_vectors_are_read_a_stretch_at_a_time(tmp_path: Path) -> None:
+    rng = np.random.default_rng(0)
+    frames = rng.standard_normal((8 * 30 + 2, 8)).astype(np.float16)
+    clips = rng.standard_normal((30, 8)).astype(np.float16)
+    write_index(tmp_path / "index", {"a.wav": (frames, clips), "b.wav": (frames[::-1], clips[::-1])}, GRID)
+    state = journal.read_state(str(tmp_path / "index"))
+    [row] = store.read_files(state.tables).filter(pc.field("uri") == "b.wav").to_pylist()
+    for name, where, order, truth in (
+        ("frames", f"audio_id = '{row['audio_id']}'", "frame", frames[::-1]),
+        ("clips", f"file_id = '{row['file_id']}'", "start_s", clips[::-1]),
+    ):
+        for n_held in (1, 7, 1_000):
+            stored = Stored(state, name, where, order, n_held)
+            spans = [(first, min(first + 9, len(truth))) for first in range(0, len(truth), 8)]
+            assert all((stored.read(first, stop) == truth[first:stop]).all() for first, stop in spans)
+            assert len(stored.read(len(truth) + 5, len(truth) + 9)) == 0

@@ -200,6 +200,13 @@ def test_an_encoder_that_is_off_is_called_wrong(one: Path, encoder: Any, expecte
     assert wrong({finding.what: finding for finding in check(models, encoder, timed_s=0)}) == expected
 
 
+def test_where_the_native_precision_has_no_finite_embeddings_the_check_goes_on_to_its_end(one: Path) -> None:
+    models = EncodeConfig(clip_model=str(one), device="cpu", precision="bfloat16")
+    found = {finding.what: finding for finding in check(models, Infinite, timed_s=0)}
+    assert wrong(found) == ["bfloat16"]
+    assert found["speed"].said.startswith("cannot be measured in bfloat16")
+
+
 class Uncompiled(Off):
     def compile(self) -> None:
         warnings.warn(

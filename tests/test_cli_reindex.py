@@ -159,11 +159,59 @@ def test_verify_lists_what_is_wrong_and_repairs_it(corpus: KnownCorpus, call: Ca
     assert code == 1
     assert "moved.wav" in out
     code, out, _ = call("verify", into, "--json")
-    [finding] = lines(out)
+    finding, summary = lines(out)
+    assert summary == {"findings": 1, "without_checksum": 0}
     assert (code, finding["table"], finding["uri"]) == (1, "clips", corpus.uri("moved.wav"))
     assert call("verify", into, "--repair")[0] == 0
     assert call("verify", into)[0] == 0
     assert live(into) == corpus.expected()
+
+
+@pytest.mark.parametrize("name", journal.DATA_TABLES)
+def test_verify_says_which_data_file_is_lost_and_has_made_anew_what_was_in_it(
+    corpus: KnownCorpus, call: Call, name: str
+) -> None:
+    into = corpus.config.into
+    call("reindex", into)
+    file = max(Path(journal.table_uri(into, name), "data").iterdir(), key=lambda each: each.stat().st_size)
+    file.unlink()
+    code, _, err = call("reindex", into)
+    assert (code, err.count("\n")) == (1, 1)
+    assert f"`{name}`: data file {file.name} is gone; `earshot verify {into} --repair`" in err
+    code, out, _ = call("verify", into, "--json")
+    assert code == 1
+    assert [found["table"] for found in lines(out)[:-1] if found["fragment"] is not None] == [name]
+    assert call("verify", into, "--repair")[0] == 0
+    assert call("verify", into)[:2] == (0, f"{into}: all is well\n")
+    assert live(into) == corpus.expected()
+
+
+@pytest.mark.parametrize("name", ["files", "frames"])
+def test_nothing_is_given_up_while_a_disk_is_missing(corpus: KnownCorpus, call: Call, name: str) -> None:
+    into, more = corpus.config.into, KnownCorpus(corpus.root / "more")
+    more.put("a.wav", 5)
+    call("index", more.folder, "--into", into)
+    more.delete("a.wav")
+    max(Path(journal.table_uri(into, name), "data").iterdir(), key=lambda each: each.stat().st_size).unlink()
+    before = versions(into)
+    code, _, err = call("verify", into, "--repair")
+    assert code == 2
+    assert f"{more.folder}: holds no audio now" in err
+    assert versions(into) == before
+
+
+def test_verify_says_how_many_files_it_compared(corpus: KnownCorpus, call: Call) -> None:
+    into = corpus.config.into
+    call("reindex", into)
+    indexed = call("info", into, "--json")
+    n_indexed = lines(indexed[1])[0]["indexed"]
+    assert call("verify", into, "--deep", "--sample", "2")[1].splitlines()[-1] == f"2 of {n_indexed} files compared"
+    *_, summary = lines(call("verify", into, "--deep", "--sample", "all", "--json")[1])
+    assert (summary["compared"], summary["indexed"]) == (n_indexed, n_indexed)
+    for sample in ("0", "-1", "some", "1.5"):
+        code, _, err = call("verify", into, "--deep", "--sample", sample)
+        assert (code, err) == (2, f"earshot: --sample {sample}: expected a number of files from 1 on, or all\n")
+    assert call("verify", into, "--sample", "all")[::2] == (2, "earshot: --sample: goes with --deep\n")
 
 
 def test_optimize_says_what_it_did(corpus: KnownCorpus, call: Call) -> None:

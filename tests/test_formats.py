@@ -10,7 +10,7 @@ import pytest
 
 import pipeline
 from pipeline import journal, schema, store
-from pipeline.audit import audit, count_without_checksum
+from pipeline.audit import audit, examine
 from pipeline.config import Config
 from pipeline.encode import load_encoder
 from pipeline.encode_again import compare
@@ -61,7 +61,7 @@ def test_it_answers_questions_as_it_is(index: str) -> None:
     assert siren.end_s == pytest.approx(7.0, abs=0.2)
     assert opened.describe()["indexed"] == 3
     assert audit(index) == []
-    assert count_without_checksum(index) == 3
+    assert examine(index).n_without_checksum == 3
     assert store.latest_version(index, "files") == version
     assert columns(index)[: len(schema.FILES.names) - 4] == schema.FILES.names[:-4]
     assert not set(columns(index)) & set(schema.SINCE_FORMAT_3)
@@ -88,7 +88,7 @@ def test_files_that_are_encoded_anew_have_checksums(index: str) -> None:
     before = read(index)
     index_corpus(config_of(index), stages=in_place(encoder), choice=Choice(full=True))
     assert read(index) == before
-    assert count_without_checksum(index) == 0
+    assert examine(index).n_without_checksum == 0
     assert audit(index) == []
     compared = compare(index, encoder, None)
     assert (compared.findings, compared.n_compared, compared.n_indexed) == ([], 3, 3)
@@ -112,7 +112,7 @@ def test_a_rebuild_of_it_is_of_the_newest_format(index: str) -> None:
     live = journal.live(index)
     assert live.endswith("generation-2")
     assert set(columns(live)) >= set(schema.FILES.names)
-    assert count_without_checksum(index) == 0
+    assert examine(index).n_without_checksum == 0
     assert audit(index) == []
     assert {row["uri"].rsplit("/", 1)[1]: row["status"] for row in store.read_files(live).to_pylist()} == {
         "bell.ogg": "indexed",

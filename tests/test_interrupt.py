@@ -175,6 +175,33 @@ def test_a_command_that_is_stopped_says_one_line(corpus: KnownCorpus, module: st
     assert (result.returncode, result.stdout, result.stderr) == (130, "", "earshot: stopped\n")
 
 
+AS_ANOTHER_ERROR = """
+import os, signal, sys
+
+signal.signal(signal.SIGINT, signal.default_int_handler)
+sys.argv = ["earshot", "info", "none"]
+import jobs.info
+
+def press(event, arguments):
+    if event == "import" and arguments[0] == "pipeline.front":
+        try:
+            os.kill(os.getpid(), signal.SIGINT)
+        except KeyboardInterrupt:
+            raise ImportError("numpy was broken off")
+
+sys.addaudithook(press)
+from jobs.start import main
+main()
+"""
+"""Libraries of native code turn what is raised in the middle of an import into errors of their own."""
+
+
+def test_an_error_that_is_due_to_a_signal_is_no_fault() -> None:
+    command = [sys.executable, "-c", AS_ANOTHER_ERROR]
+    result = subprocess.run(command, capture_output=True, text=True, cwd=ROOT, timeout=60, check=False)
+    assert (result.returncode, result.stderr) == (130, "earshot: stopped\n")
+
+
 IN_DESTRUCTOR = """
 import os, signal, time
 

@@ -181,6 +181,25 @@ def test_links_out_of_a_shard_are_failures(tmp_path: Path) -> None:
     assert [files["same.wav"][1], files["out.wav"][1]] == [None, "empty"]
 
 
+def test_pipes_and_devices_in_a_shard_are_failures(tmp_path: Path) -> None:
+    shard = write_shard(tmp_path / "s.tar", sounds(1))
+    kinds = {
+        "pipe.wav": tarfile.FIFOTYPE,
+        "disk.wav": tarfile.BLKTYPE,
+        "tape.wav": tarfile.CHRTYPE,
+        "dir.wav": tarfile.DIRTYPE,
+    }
+    with tarfile.open(shard, "a") as tar:
+        for name, kind in kinds.items():
+            info = tarfile.TarInfo(name)
+            info.type = kind
+            tar.addfile(info)
+    config = configure(tmp_path, shard)
+    index(config)
+    files = {row[0].split("#")[1]: row[2] for row in live(config.into)["files"]}
+    assert files == {"1.wav": None, "pipe.wav": "empty", "disk.wav": "empty", "tape.wav": "empty"}
+
+
 def read_to_its_end(shard: Path, data: bytes) -> tuple[list[str], str]:
     """The members that are found of a shard, and what is said of its end."""
     shard.write_bytes(data)
