@@ -17,7 +17,7 @@ test: $(VENV)/ready lint  ## Lint, types, and every test that is not marked slow
 	$(BIN)/python -m pytest -m "not slow" -n 3 --dist loadfile --no-loadscope-reorder --hypothesis-profile=ci
 
 test-all: test  ## The slow tests as well
-	$(BIN)/python -m pytest -m slow -n 2 --dist loadfile --no-loadscope-reorder --hypothesis-profile=ci
+	$(BIN)/python -m pytest -m slow -n 3 --dist loadfile --no-loadscope-reorder --hypothesis-profile=ci
 
 lint: $(VENV)/ready
 	$(BIN)/ruff check .

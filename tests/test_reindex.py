@@ -239,11 +239,11 @@ def test_any_edits_crashes_and_reruns_end_as_one_undisturbed_run() -> None:
 @pytest.mark.slow
 @pytest.mark.timeout(3_600)
 def test_thousands_of_edits_crashes_and_reruns_end_as_one_undisturbed_run() -> None:
-    explore(120)
+    explore(80)
     possible = {*ACTIONS} - {"mended"}  # nothing is mended in decoding while these tests run
     assert RUNS.keys() >= {"finished", "optimized", "restored", "crash: encoding", *possible}
     crashed = [RUNS[f"crash: {step}"] for step in STEPS]
-    assert sum(crashed) > 50
+    assert sum(crashed) > 30
     assert sum(n > 0 for n in crashed) > 5  # which of them is chance; ``test_protocol`` tries each
 
 

@@ -36,11 +36,11 @@ from tests.sounds import cut, encode, noise, tone
 SEED = 14
 
 VICTIMS = {
-    "driver": 13,
-    "worker that decodes": 4,
-    "worker that writes": 4,
+    "driver": 8,
+    "worker that decodes": 3,
+    "worker that writes": 3,
     "encoder that loads": 2,
-    "encoder that encodes": 3,
+    "encoder that encodes": 2,
 }
 """How many rounds kill each."""
 
@@ -71,7 +71,7 @@ STEPS_BEFORE = {
 LONG_WAITS = 0.3
 """How often a run is left alone for seconds: it spends most of them before its first batch is encoded."""
 
-MAX_ROUNDS = 45
+MAX_ROUNDS = 36
 """Some runs end before they are struck."""
 
 N_SOUNDS = 24
@@ -496,9 +496,9 @@ def test_killed_anywhere_a_rerun_makes_it_right(
     tell(f"{len(kills)} kills in {time.monotonic() - began:.0f} s, seed {SEED}; edits: {dict(corpus.n_edits)}")
     record_property("kills", "\n".join([HEAD, *map(str, kills)]))
     assert not victims
-    assert len(kills) >= 25
+    assert len(kills) >= sum(VICTIMS.values())
     assert not [kill for kill in kills if kill.then == FAILED]
-    assert len({kill.hit for kill in kills if kill.victim == "driver"}) >= 6
+    assert len({kill.hit for kill in kills if kill.victim == "driver"}) >= 4
     assert corpus.n_edits.keys() == {*EDITS}
 
 
