@@ -1,6 +1,7 @@
 """A disk that is not there costs no rows; a session that a person deletes does."""
 
 import os
+import tarfile
 from collections.abc import Iterable
 from pathlib import Path
 from typing import Any
@@ -31,8 +32,10 @@ def guard(
     known: Iterable[str] = (),
     mounted: Iterable[str] = (),
     vanished: Iterable[str] = (),
+    empty: Iterable[str] = (),
 ) -> Guard:
-    rows = [{"uri": uri, "reason": None} for uri in there] + [{"uri": uri, "reason": "vanished"} for uri in vanished]
+    reasons = {None: there, "vanished": vanished, "not_audio": empty}
+    rows = [{"uri": uri, "reason": reason} for reason, uris in reasons.items() for uri in uris]
     common = {"size_bytes": 1, "modified_ns": 1, "closed": False}
     listed = pa.Table.from_pylist([row | common for row in rows], schema=schema.LISTED)
     config = make_config({"sources": sources, "into": "/ix"})
@@ -101,6 +104,19 @@ def test_files_that_a_source_names_and_that_vanished_are_not_there() -> None:
     assert guard(["/a/1.wav"], ["/mnt/disk"], vanished=lost).find_refusal(lost, 9) is not None
 
 
+@pytest.mark.parametrize("source", ["/s/a.tar", "/s/*.tar", "/s"])
+@pytest.mark.parametrize("shard", ["/s/a.tar", "/s/a.parquet", "/s/a.ARROW"])
+def test_a_shard_that_is_there_and_has_become_empty_is_refused(source: str, shard: str) -> None:
+    source, lost = source.replace("/s/a.tar", shard), [f"{shard}#d/1.wav", f"{shard}#2.wav#t=1,2"]
+    others = ["/a/1.wav", "/s/b.tar#1.wav"]
+    refused = guard(others, ["/a", source], empty=[shard]).find_refusal(lost, 9)
+    assert refused is not None
+    assert refused.startswith(f"{shard}: holds no audio now, and the index has 2 files of it: ")
+    assert guard([*others, f"{shard}#3.wav"], ["/a", source]).find_refusal(lost, 9) is None
+    is_source = source == shard
+    assert (guard(others, ["/a", source]).find_refusal(lost, 9) is not None) == is_source  # such a file was deleted
+
+
 def test_several_emptied_folders_are_told_the_outermost_and_fullest_first() -> None:
     lost = ["/m/1/x/a.wav", "/m/2/a.wav", "/m/2/b.wav", "/n/d/a.wav"]
     refused = guard(["/a/1.wav"], ["/a", "/m/*", "/n"], known=["/n/d"]).find_refusal(lost, 9)
@@ -128,7 +144,7 @@ def test_no_more_than_a_fifth_goes_unasked(n_lost: int, n_indexed: int, is_refus
 
 
 def test_what_a_person_gives_up_goes_and_other_sources_are_guarded() -> None:
-    lost, choice = [f"/gone/{k}.wav" for k in range(50)], Choice(forgets=True)
+    lost, choice = [f"/gone/{k}.wav" for k in range(50)], Choice(forgotten=("/gone",))
     assert guard(["/a/1.wav"], ["/a"]).find_refusal(lost, 60) is not None
     forgetful = guard(["/a/1.wav"], ["/a", "/b", "/m/*"], choice, known=["/gone"])
     assert forgetful.find_refusal(lost, 60) is None
@@ -138,6 +154,46 @@ def test_what_a_person_gives_up_goes_and_other_sources_are_guarded() -> None:
         assert "the index has 1 files of it" in refused
     named = guard(["/a/1.wav"], ["/a.csv"], choice, vanished=lost).find_refusal(lost, 60)
     assert named is not None
+
+
+@pytest.mark.parametrize(
+    ("source", "files"),
+    [
+        ("/m/*/*.wav", "/m/d2/{}.wav"),
+        ("/m/**/*.wav", "/m/d2/x/{}.wav"),
+        ("/s/*.tar", "/s/a.tar#x/{}.wav"),
+        ("/s/*.tar", "/s/{}.tar#x.wav"),
+        ("/s/a.tar", "/s/a.tar#{}.wav"),
+        ("/s/a.parquet", "/s/a.parquet#{}"),
+        ("/one/*.wav", "/one/{}.wav#t=1,2"),
+        ("s3://b/*/x.wav", "s3://b/{}/x.wav"),
+    ],
+)
+def test_giving_up_one_source_leaves_the_others_guarded(source: str, files: str) -> None:
+    old, lost = ([pattern.format(k) for k in range(30)] for pattern in ("/old/{}.wav", files))
+    for forgotten in ("/old", "/old/*.wav", "/**/old"):
+        forgetful = guard(["/a/1.wav"], ["/a", source], Choice(forgotten=(forgotten,)))
+        assert forgetful.find_refusal(old, 60) is None
+        refused = forgetful.find_refusal([*old, *lost], 60)
+        assert refused is not None
+        assert "30 of 60 indexed files" in refused or "the index has 30 files of it" in refused
+    of_none = [f"/else/{k}.wav" for k in range(30)]
+    assert forgetful.find_refusal([*old, *of_none], 60) is not None
+    both = Choice(forgotten=("/old", source))
+    assert guard(["/a/1.wav"], ["/a"], both).find_refusal([*old, *lost], 60) is None
+    assert guard(["/a/1.wav"], ["/a", source], both).find_refusal([*old, *lost], 60) is not None
+
+
+def test_what_a_manifest_names_goes_when_it_is_given_up(tmp_path: Path) -> None:
+    table = tmp_path / "old.csv"
+    table.write_text("uri,start_s,end_s\n" + "".join(f"/far/{k}.wav,1,2\n" for k in range(50)))
+    lost = [f"/far/{k}.wav#t=1,2" for k in range(50)]
+    for source in (str(table), str(tmp_path / "*.csv")):
+        forgetful = guard(["/a/1.wav"], ["/a", "/other.csv"], Choice(forgotten=(source,)))
+        assert forgetful.find_refusal(lost, 60) is None
+        assert forgetful.find_refusal([*lost, *(f"/near/{k}.wav" for k in range(21))], 60) is not None
+    table.unlink()
+    assert guard(["/a/1.wav"], ["/a"], Choice(forgotten=(str(table),))).find_refusal(lost, 60) is not None
 
 
 def test_what_did_not_come_along_with_a_source_is_guarded_where_it_is_now() -> None:
@@ -177,7 +233,9 @@ def test_mount_points_are_those_above_files_and_those_whose_files_cannot_be_seen
 def test_folders_are_found_at_any_depth() -> None:
     uris = pa.chunked_array([["/a/b/c/1.wav", "/a/b/2.wav"], ["s3://b/x/1.wav", "/1.wav", "/a/t.tar#d/1.wav"]])
     found = find_folders(uris)
-    assert {folder for folder in found if folder.startswith("/")} == {"/a", "/a/b", "/a/b/c", "/a/t.tar#d"}
+    assert {folder for folder in found if folder.startswith("/")} == {
+        *("/a", "/a/b", "/a/b/c", "/a/t.tar#d", "/a/t.tar")
+    }
     assert found >= {"s3://b", "s3://b/x"}
 
 
@@ -265,6 +323,31 @@ def test_a_disk_that_is_not_mounted_costs_nothing(tmp_path: Path, source: str, g
     shelf.run(allow)
     assert len(shelf.indexed()) == 3
     assert journal.read_mounts(shelf.config.into) == sorted(shelf.mounted)
+
+
+def write_tar(path: Path, names: Iterable[str]) -> None:
+    with tarfile.open(path, "w") as tar:
+        for seed, name in enumerate(names):
+            content = path.with_name("member.wav")
+            write_wav(content, noise(0.05, seed=seed))
+            tar.add(content, name)
+            content.unlink()
+
+
+@pytest.mark.parametrize("source", ["a.tar", "*.tar"])
+def test_a_shard_that_was_written_anew_without_audio_costs_nothing(tmp_path: Path, source: str) -> None:
+    (tmp_path / "b").mkdir()
+    write_wav(tmp_path / "b" / "x.wav", noise(0.05, seed=99))
+    write_tar(tmp_path / "a.tar", ["1.wav", "2.wav"])
+    sources = [str(tmp_path / source), str(tmp_path / "b")]
+    config = make_config({"sources": sources, "into": str(tmp_path / "index")})
+    index_corpus(config, stages=in_place(WideEncoder()), is_mount=never)
+    before = live(config.into)
+    write_tar(tmp_path / "a.tar", [])
+    for rebuild in (False, True):
+        with pytest.raises(CorpusError, match=rf"{tmp_path}/a.tar: holds no audio now, and the index has 2 files of"):
+            index_corpus(config, stages=in_place(WideEncoder()), is_mount=never, rebuild=rebuild)
+    assert live(config.into) == before
 
 
 def test_a_session_that_is_deleted_by_hand_goes(tmp_path: Path) -> None:
