@@ -16,6 +16,7 @@ from pipeline.guard import Disks, Guard, count_by_folder, find_folders, read_mou
 from pipeline.plan import Choice
 from pipeline.prepare import plan_corpus
 from pipeline.run import index_corpus
+from pipeline.upkeep import restore_index
 from tests.contents import KnownBucket, check_whole, live, read
 from tests.fakes import noise, write_wav
 from tests.test_run import WideEncoder, in_place
@@ -361,6 +362,26 @@ def test_a_session_that_is_deleted_by_hand_goes(tmp_path: Path) -> None:
     shelf.run()
     assert {Path(uri).parent.name for uri in shelf.indexed()} == {"session", "other"}
     assert len(shelf.indexed()) == 3
+
+
+@pytest.mark.parametrize("back", [1, 2])
+def test_a_restored_index_knows_its_disks_again(tmp_path: Path, back: int) -> None:
+    """Whether the last row before the deletion is restored, which has the mount points of that run, or one before."""
+    shelf = Shelf(tmp_path, 2)
+    known, before = sorted(shelf.mounted), live(shelf.config.into)
+    shelf.unmount(2)
+    shelf.run(Choice(allow_deletions=True))
+    assert len(shelf.indexed()) == 2
+    kinds = journal.read_journal(shelf.config.into)["kind"].to_pylist()
+    assert kinds[-3:-1] == ["configure", "index"]
+    restore_index(shelf.config.into, len(kinds) - 2 - back)
+    assert journal.read_mounts(shelf.config.into) == known
+    for _ in range(2):
+        with pytest.raises(CorpusError, match=f"{shelf.folder}/disk2: holds no audio now"):
+            shelf.run()
+    assert live(shelf.config.into) == before
+    shelf.run(Choice(allow_deletions=True))
+    assert journal.read_mounts(shelf.config.into) == sorted(shelf.mounted)
 
 
 def test_links_into_a_disk_that_is_not_mounted_keep_their_rows(tmp_path: Path) -> None:
