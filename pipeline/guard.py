@@ -59,6 +59,7 @@ class Guard:
     def __init__(self, listed: pa.Table, config: Config, choice: Choice, disks: Disks) -> None:
         is_there = pc.invert(pc.equal(pc.fill_null(listed["reason"], ""), "vanished"))
         self._there = listed["uri"].filter(is_there)
+        self._readable = listed["uri"].filter(pc.is_null(listed["reason"]))
         self._listed = listed["uri"]
         trouble = listed["uri"].filter(pc.is_valid(listed["reason"])).to_pylist()
         self._shards = set(filter(is_shard, trouble))  # that are there, or should be, and of which no file is listed
@@ -71,10 +72,10 @@ class Guard:
         return find_folders(self._there)
 
     def select_lost(self, indexed: pa.ChunkedArray) -> list[str]:
-        """Those of the ``indexed`` uris that are not there now, nor where a source has moved to."""
+        """Those of the ``indexed`` uris that are not there now, nor where a source has moved to, or cannot be read."""
         if self._choice.moved:
             indexed = pa.chunked_array([[self._choice.renamed(uri) for uri in indexed.to_pylist()]], pa.string())
-        lost: list[str] = indexed.filter(pc.invert(pc.is_in(indexed, self._there))).to_pylist()
+        lost: list[str] = indexed.filter(pc.invert(pc.is_in(indexed, self._readable))).to_pylist()
         return lost
 
     def find_refusal(self, lost: Iterable[str], n_indexed: int) -> str | None:
@@ -101,7 +102,7 @@ class Guard:
             else:
                 what = f"holds no audio now, and the index has {n_files:,} files of it"
             return f"{place}: {what}{also}: {_ADVICE}"
-        if len(uris) > max(FEW_FILES, self._most * n_indexed):
+        if is_much(len(uris), n_indexed, self._most):
             return (
                 f"{len(uris):,} of {n_indexed:,} indexed files would go ({count_by_folder(uris)}), more than"
                 f" run.max_deleted_fraction ({self._most:g}) allows: {_ADVICE}"
@@ -157,6 +158,11 @@ class Guard:
         if is_shard(place):
             return place in self._shards or self._sources.is_source(place)
         return self._sources.is_named(place)
+
+
+def is_much(n_lost: int, n_indexed: int, max_deleted_fraction: float) -> bool:
+    """Whether more of the indexed files would be lost than may go unasked."""
+    return n_lost > max(FEW_FILES, max_deleted_fraction * n_indexed)
 
 
 def find_folders(uris: pa.ChunkedArray) -> set[str]:

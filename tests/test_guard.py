@@ -15,6 +15,7 @@ from pipeline.errors import CorpusError
 from pipeline.guard import Disks, Guard, count_by_folder, find_folders, read_mounts
 from pipeline.plan import Choice
 from pipeline.prepare import plan_corpus
+from pipeline.record import find_shortfall
 from pipeline.run import index_corpus
 from pipeline.upkeep import restore_index
 from tests.contents import KnownBucket, check_whole, live, read
@@ -426,6 +427,70 @@ def test_much_that_is_gone_is_refused_and_goes_when_allowed(tmp_path: Path) -> N
     assert plan_corpus(lenient_config, is_mount=shelf.mounted.__contains__).refused is None
     shelf.run(Choice(allow_deletions=True))
     assert len(shelf.indexed()) == 35
+
+
+@pytest.mark.parametrize(("n_shut", "is_much"), [(25, True), (20, False)])
+def test_a_rebuild_does_not_throw_away_what_cannot_be_read(tmp_path: Path, n_shut: int, is_much: bool) -> None:
+    shelf = Shelf(tmp_path, 15)
+    before = live(shelf.config.into)
+    shut = sorted(map(Path, shelf.indexed()))[:n_shut]
+    for file in shut:
+        file.rename(file.with_suffix(".away"))
+        os.mkfifo(file)
+    shelf.run()
+    assert live(shelf.config.into) == before
+    planned = plan_corpus(shelf.config, rebuild=True, is_mount=shelf.mounted.__contains__)
+    assert (planned.refused is not None) == is_much
+    if planned.refused is not None:
+        said = f"25 files of the index cannot be read now, the first one is {shut[0]}: is no regular file; 25 of 30 indexed"
+        assert planned.refused.startswith(said)
+        with pytest.raises(CorpusError) as caught:
+            shelf.run(rebuild=True)
+        assert str(caught.value) == planned.refused
+        assert live(shelf.config.into) == before
+        shelf.run(Choice(allow_deletions=True), rebuild=True)
+    else:
+        shelf.run(rebuild=True)
+    assert len(shelf.indexed()) == 30 - n_shut
+
+
+@pytest.mark.parametrize(
+    ("n_shut", "choice", "is_held_back"),
+    [(25, Choice(), True), (20, Choice(), False), (25, Choice(allow_deletions=True), False)],
+)
+def test_a_rebuild_that_could_not_read_much_is_not_put_in_place(
+    tmp_path: Path, n_shut: int, choice: Choice, is_held_back: bool
+) -> None:
+    shelf = Shelf(tmp_path, 15)
+    before = live(shelf.config.into)
+    shut = sorted(map(Path, shelf.indexed()))[:n_shut]
+
+    def shut_them(number: int) -> None:
+        if number == 0:
+            for file in shut:
+                file.rename(file.with_suffix(".away"))
+
+    stages = in_place(WideEncoder(), shut_them)
+    progress = index_corpus(
+        shelf.config, stages=stages, choice=choice, rebuild=True, is_mount=shelf.mounted.__contains__
+    )
+    assert progress.n_failed == n_shut
+    assert progress.held_back == is_held_back
+    said = find_shortfall(progress, 1.0)
+    if not is_held_back:
+        assert said is None
+        assert len(live(shelf.config.into)["files"]) == 30
+        assert len(shelf.indexed()) == 30 - n_shut
+        return
+    assert said is not None
+    assert said.startswith("25 files that were indexed could not be read, more than run.max_deleted_fraction allows")
+    assert "; so the former tables stay in their place; mend that" in said
+    assert live(shelf.config.into) == before
+    for file in shut:
+        file.with_suffix(".away").rename(file)
+    shelf.run(rebuild=True)
+    assert len(shelf.indexed()) == 30
+    assert journal.live(shelf.config.into) != shelf.config.into
 
 
 def test_a_folder_of_a_bucket_that_a_pattern_matched_is_missed(bucket: str, tmp_path: Path) -> None:
