@@ -200,8 +200,8 @@ def find_shortfall(progress: Progress, max_failed_fraction: float) -> str | None
         found.append(f"{progress.failed_fraction:.1%} of the files failed, {allowed}")
     if progress.n_unread:
         found.append(
-            f"{progress.n_unread:,} files that were indexed could not be read, more than run.max_deleted_fraction allows"
-            " without --allow-deletions"
+            f"{progress.n_unread:,} files that were indexed could not be read, more than run.max_deleted_fraction"
+            " allows without --allow-deletions"
         )
     if progress.held_back:
         found.append("so the former tables stay in their place; mend that and run with --rebuild again")
