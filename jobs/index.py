@@ -68,7 +68,7 @@ def index(
     options = {"into": into, "model": model, "frame_model": frame_model, "frames": frames, "metadata": metadata}
     config = _read_config(sources or [], options, move_source, forget or [])
     moved = (absolute(move_source[0]), absolute(move_source[1])) if move_source else None
-    choice = Choice(allow_deletions=allow_deletions, moved=moved, forgets=bool(forget))
+    choice = Choice(allow_deletions=allow_deletions, moved=moved, forgotten=tuple(map(absolute, forget or [])))
     finish(config, run(config, json=json, choice=choice, rebuild=rebuild))
 
 

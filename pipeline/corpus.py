@@ -18,7 +18,8 @@ The rules:
 - A symbolic link to a file is a file, under the name of the link. A link to a folder is entered only
   with ``corpus.follow_symlinks`` or where the source itself names it, and no folder twice.
 - What looks like audio and cannot be read (a dangling link, a closed folder, a pipe) is listed with the
-  reason. What is found and not looked at is counted (``overlooked``): nothing is skipped silently.
+  reason: ``vanished`` where it is gone, ``unreadable`` where it may come back, like a link into a folder that is
+  missing or empty. What is found and not looked at is counted (``overlooked``): nothing is skipped silently.
 """
 
 import errno
@@ -493,12 +494,26 @@ def _describe(path: str, gone: str = "gone since its folder was listed") -> Row:
         status = os.stat(path)
     except OSError as error:
         is_gone = error.errno in (errno.ENOENT, errno.ELOOP)
-        lost = "link to nothing" if os.path.islink(path) else gone
-        message = lost if is_gone else f"cannot be read: {error.strerror}"
+        message = gone if is_gone else f"cannot be read: {error.strerror}"
+        if is_gone and os.path.islink(path):
+            folder = os.path.dirname(os.path.realpath(path))
+            is_gone = not _is_bare(folder)
+            message = (
+                "link to nothing" if is_gone else f"link to nothing: {folder} is missing or empty; is a disk away?"
+            )
         return _row(path, reason="vanished" if is_gone else "unreadable", message=message)
     if not stat.S_ISREG(status.st_mode):
         return _row(path, reason="unreadable", message="is no regular file")
     return _row(path, status.st_size, storage.modified_ns(status))
+
+
+def _is_bare(folder: str) -> bool:
+    """Whether what a link leads to may be on a disk that is not mounted: its folder is missing, or nothing is in it."""
+    try:
+        with os.scandir(folder) as entries:
+            return next(entries, None) is None
+    except OSError:
+        return True
 
 
 def _named(row: Row) -> Row:

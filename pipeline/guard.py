@@ -2,21 +2,19 @@
 
 A disk that is not mounted leaves an empty folder behind, and empty folders list well. So a run takes nothing out
 
-- where a source, a folder that the pattern of a source matches, or a folder that was a mount point when its files were
-  indexed holds no audio any more;
+- where a source, a folder that the pattern of a source matches, a shard that is still there, or a folder that was a
+  mount point when its files were indexed holds no audio any more;
 - where more files would go than ``run.max_deleted_fraction`` of the index.
 
 A file that has moved, that is, whose bytes a new file has, does not count. Nor do files of a source that a person has
 just given up. ``--allow-deletions`` lets one run do what it was refused.
 """
 
-import glob
 import os
 import re
 from collections import Counter
-from collections.abc import Callable, Iterable, Iterator
+from collections.abc import Callable, Iterable
 from dataclasses import dataclass
-from fnmatch import fnmatchcase
 from functools import cache, cached_property
 from pathlib import Path
 
@@ -24,6 +22,8 @@ import pyarrow as pa
 import pyarrow.compute as pc
 
 from pipeline.config import Config, anchor
+from pipeline.members import is_shard, shards_of
+from pipeline.named import Named, places_above, read_manifests
 from pipeline.plan import Choice
 
 IsMount = Callable[[str], bool]
@@ -59,8 +59,11 @@ class Guard:
     def __init__(self, listed: pa.Table, config: Config, choice: Choice, disks: Disks) -> None:
         is_there = pc.invert(pc.equal(pc.fill_null(listed["reason"], ""), "vanished"))
         self._there = listed["uri"].filter(is_there)
+        self._readable = listed["uri"].filter(pc.is_null(listed["reason"]))
         self._listed = listed["uri"]
-        self._sources = _Sources(anchor(config).sources)
+        trouble = listed["uri"].filter(pc.is_valid(listed["reason"])).to_pylist()
+        self._shards = set(filter(is_shard, trouble))  # that are there, or should be, and of which no file is listed
+        self._sources = Named(anchor(config).sources)
         self._most = config.run.max_deleted_fraction
         self._choice, self._disks = choice, disks
 
@@ -69,10 +72,10 @@ class Guard:
         return find_folders(self._there)
 
     def select_lost(self, indexed: pa.ChunkedArray) -> list[str]:
-        """Those of the ``indexed`` uris that are not there now, nor where a source has moved to."""
+        """Those of the ``indexed`` uris that are not there now, nor where a source has moved to, or cannot be read."""
         if self._choice.moved:
             indexed = pa.chunked_array([[self._choice.renamed(uri) for uri in indexed.to_pylist()]], pa.string())
-        lost: list[str] = indexed.filter(pc.invert(pc.is_in(indexed, self._there))).to_pylist()
+        lost: list[str] = indexed.filter(pc.invert(pc.is_in(indexed, self._readable))).to_pylist()
         return lost
 
     def find_refusal(self, lost: Iterable[str], n_indexed: int) -> str | None:
@@ -85,7 +88,7 @@ class Guard:
         if self._choice.allow_deletions:
             return None
         uris = [self._choice.renamed(uri) for uri in lost]
-        if self._choice.forgets:
+        if self._choice.forgotten:
             uris = self._drop_forgotten(uris)
         if not uris:
             return None
@@ -99,7 +102,7 @@ class Guard:
             else:
                 what = f"holds no audio now, and the index has {n_files:,} files of it"
             return f"{place}: {what}{also}: {_ADVICE}"
-        if len(uris) > max(FEW_FILES, self._most * n_indexed):
+        if is_much(len(uris), n_indexed, self._most):
             return (
                 f"{len(uris):,} of {n_indexed:,} indexed files would go ({count_by_folder(uris)}), more than"
                 f" run.max_deleted_fraction ({self._most:g}) allows: {_ADVICE}"
@@ -118,80 +121,60 @@ class Guard:
         return sorted(found | hidden)
 
     def _drop_forgotten(self, uris: list[str]) -> list[str]:
-        """Leave out what no source names any more."""
-
-        @cache
-        def is_named(parent: str) -> bool:
-            return any(self._sources.name(folder) for folder in (parent, *_folders_above(parent)))
-
+        """Leave out what only sources name that are given up."""
+        forgotten, written = Named(self._choice.forgotten), read_manifests(self._choice.forgotten)
         listed = pc.is_in(pa.array(uris, pa.string()), self._listed).to_pylist()
         return [
-            uri for uri, is_listed in zip(uris, listed, strict=True) if is_listed or is_named(uri.rpartition("/")[0])
+            uri
+            for uri, is_listed in zip(uris, listed, strict=True)
+            if is_listed or self._sources.holds(uri) or not (uri in written or forgotten.holds(uri))
         ]
 
     def _find_emptied(self, uris: list[str]) -> dict[str, int]:
-        """The folders that hold no audio any more and should, with how many of ``uris`` each had; the outermost."""
+        """The folders and shards that hold no audio any more and should, with how many of ``uris`` each had; the
+        outermost ones."""
         n_lost = Counter[str]()
-        for parent, n_files in Counter(uri.rpartition("/")[0] for uri in uris).items():
-            for folder in (parent, *_folders_above(parent)):
+        for place, n_files in Counter(next(places_above(uri), "") for uri in uris).items():
+            for folder in (place, *places_above(place)):
                 n_lost[folder] += n_files
         emptied: dict[str, int] = {}
         for folder in sorted(n_lost, key=len):
-            if emptied.keys().isdisjoint(_folders_above(folder)) and self._is_emptied(folder, n_lost[folder]):
+            if emptied.keys().isdisjoint(places_above(folder)) and self._is_emptied(folder, n_lost[folder]):
                 emptied[folder] = n_lost[folder]
         return emptied
 
     def _is_emptied(self, folder: str, n_lost: int) -> bool:
         is_known = folder in self._disks.known
         if folder not in self._folders:
-            return is_known or self._sources.name(folder)
+            return is_known or self._is_expected(folder)
         # Something may have been written into the folder while its disk was away.
         return is_known and not self._disks.is_mount(folder) and n_lost > _count_below(self._there, folder)
 
+    def _is_expected(self, place: str) -> bool:
+        """Whether audio should be in a folder or shard: a source names it, or, of a shard, it is still there.
 
-class _Sources:
-    """The folders that sources name, or that their patterns match."""
-
-    def __init__(self, sources: Iterable[str]) -> None:
-        self._folders, self._patterns = set[str](), list[list[str]]()
-        for source in sources:
-            self._folders.add(source.rstrip("/"))
-            if glob.has_magic(source):
-                parts = source.rstrip("/").split("/")
-                while parts[-1] == "**" or (parts[-1] == "*" and "**" in parts):  # everything below, at any depth
-                    parts.pop()
-                self._patterns.append(parts)
-
-    def name(self, folder: str) -> bool:
-        """Whether a source names a folder, or its pattern matches it."""
-        parts = folder.split("/")
-        return folder in self._folders or any(_matches(parts, pattern) for pattern in self._patterns)
+        A shard that a pattern matched and that is gone was a file, and files may be deleted.
+        """
+        if is_shard(place):
+            return place in self._shards or self._sources.is_source(place)
+        return self._sources.is_named(place)
 
 
-def _matches(parts: list[str], pattern: list[str]) -> bool:
-    if not pattern:
-        return not parts
-    first, rest = pattern[0], pattern[1:]
-    if first == "**":
-        return any(_matches(parts[k:], rest) for k in range(len(parts) + 1))
-    return bool(parts) and (parts[0] == first or fnmatchcase(parts[0], first)) and _matches(parts[1:], rest)
+def is_much(n_lost: int, n_indexed: int, max_deleted_fraction: float) -> bool:
+    """Whether more of the indexed files would be lost than may go unasked."""
+    return n_lost > max(FEW_FILES, max_deleted_fraction * n_indexed)
 
 
 def find_folders(uris: pa.ChunkedArray) -> set[str]:
-    """The folders that these files lie in, at whatever depth."""
+    """The folders and shards that these files lie in, at whatever depth."""
     found: set[str] = set()
-    for parent in pc.unique(pc.replace_substring_regex(uris, "/[^/]*$", "")).to_pylist():
-        for folder in (parent, *_folders_above(parent)):
+    parents = pc.unique(pc.replace_substring_regex(uris, "/[^/]*$", "")).to_pylist()
+    for parent in (*parents, *pc.unique(shards_of(uris)).drop_null().to_pylist()):
+        for folder in (parent, *places_above(parent)):
             if folder in found:
                 break
             found.add(folder)
     return found - {""}
-
-
-def _folders_above(path: str) -> Iterator[str]:
-    """The folders that a file or folder lies in, from the inner ones to the outer ones."""
-    while path := path.rpartition("/")[0]:
-        yield path
 
 
 def _count_below(uris: pa.ChunkedArray, folder: str) -> int:

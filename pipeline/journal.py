@@ -11,7 +11,7 @@ folder beside the old ones. One row in the first journal, of the kind ``switch``
 import datetime as dt
 import json
 import re
-from collections.abc import Callable
+from collections.abc import Callable, Iterator
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
@@ -150,11 +150,26 @@ def read_config(path: str | Path) -> dict[str, Any] | None:
 
 
 def read_mounts(path: str | Path) -> list[str]:
-    """The mount points that the newest run found its files on, as they were given to ``Writer.configure``."""
-    journal = open_journal(path)
-    found = _newest_detail(journal, "kind = 'configure'")
-    mounts = [] if found is None else get_value({"mounts": []} | found, "mounts", list, journal.uri)
-    return [str(mount) for mount in mounts]
+    """The mount points that the files of an index lie on: as the newest run gave them to ``Writer.configure``, or as
+    they were known when what was restored last was published."""
+    return next(_read_all_mounts(open_journal(path), "true"), [])
+
+
+def read_mounts_until(path: str | Path, seq: int) -> list[str]:
+    """The mount points that were known at some time until the journal row ``seq``.
+
+    The newest are not enough: a run that lets go of a disk notes its mount points before it takes the files out.
+    """
+    return sorted(set().union(*_read_all_mounts(open_journal(path), f"seq <= {seq}")))
+
+
+def _read_all_mounts(journal: Any, where: str) -> Iterator[list[str]]:
+    """The mount points of each row that has some or says that there are none, the newest first."""
+    rows = journal.to_table(columns=["seq", "detail"], filter=f"kind IN ('configure', 'restore') AND {where}")
+    for detail in rows.sort_by([("seq", "descending")])["detail"].to_pylist():
+        found = parse(detail, journal.uri)
+        if "mounts" in found:
+            yield [str(mount) for mount in get_value(found, "mounts", list, journal.uri)]
 
 
 def read_published(path: str | Path) -> Published:

@@ -29,6 +29,7 @@ from pipeline.listing import many_objects
 from pipeline.members import is_member, shard_of
 from pipeline.mends import COLUMNS, MENDS, Mend, find_mend
 from pipeline.pack import cut_recordings, pack
+from pipeline.ranges import split_uri
 from pipeline.read import locate
 
 Row = dict[str, Any]
@@ -72,18 +73,18 @@ class Choice:
     """Take out what is gone, however much it is."""
     moved: tuple[str, str] | None = None
     """Where a source was before it was renamed, and where it is now."""
-    forgets: bool = False
-    """A source was given up: what no source names goes without a question."""
+    forgotten: tuple[str, ...] = ()
+    """Sources that were given up, absolute: what only they name goes without a question."""
 
     def renamed(self, uri: str) -> str:
         """What the uri of a file of a source that was renamed is now."""
         old, new = self.moved or ("", "")
-        return new + uri[len(old) :] if old and uri.startswith(f"{old}/") else uri
+        return new + uri[len(old) :] if old and _lies_in(uri, old) else uri
 
     def former(self, uri: str) -> str:
         """What the uri of a file of a source that was renamed was before."""
         old, new = self.moved or ("", "")
-        return old + uri[len(new) :] if new and uri.startswith(f"{new}/") else uri
+        return old + uri[len(new) :] if new and _lies_in(uri, new) else uri
 
     def retries(self, old: Row) -> bool:
         """Whether a file that is as the ledger knows it is tried again."""
@@ -91,6 +92,12 @@ class Choice:
             return self.full
         # What was truncated is indexed as far as it goes: it is tried again where that is named.
         return self.full or old["status"] == "failed" or self.reason is not None
+
+
+def _lies_in(uri: str, source: str) -> bool:
+    """Whether a file is in a folder, or a member of a shard, or a range of a recording, or the source itself."""
+    is_part = uri.startswith(f"{source}#") and (is_member(uri) or split_uri(uri)[0] == source)
+    return uri == source or uri.startswith(f"{source}/") or is_part
 
 
 @dataclass

@@ -201,8 +201,8 @@ def note_shut(shut: list[tuple[str, str]]) -> tuple[str, ...]:
 
 
 def refuse_rebuild(former: pa.Table, listed: pa.Table, config: Config, choice: Choice, disks: Disks) -> str | None:
-    """Why a rebuild must not begin: it lets go of what is not there, so what cannot be seen now must not be taken for
-    that. None where it may.
+    """Why a rebuild must not begin; None where it may. It lets go of what is not there or cannot be read, so more of
+    that must not be than may go unasked.
 
     Args:
         former: the ledger of the tables that are to be replaced.
@@ -215,7 +215,15 @@ def refuse_rebuild(former: pa.Table, listed: pa.Table, config: Config, choice: C
     for row in listed.filter(listed["closed"]).to_pylist():
         if n_below := sum(lies_within(uri, {row["uri"]}) for uri in gone):
             return f"{row['uri']}: {row['message']}, and the index has {n_below} files in it; mend that"
-    return guard.find_refusal(guard.select_lost(indexed), len(indexed))
+    lost = guard.select_lost(indexed)
+    refused = guard.find_refusal(lost, len(indexed))
+    shut = listed.filter(
+        pc.and_(pc.equal(listed["reason"], "unreadable"), pc.is_in(listed["uri"], pa.array(lost, pa.string())))
+    )
+    if refused is None or not shut.num_rows:
+        return refused
+    uri, message = shut["uri"][0].as_py(), shut["message"][0].as_py()
+    return f"{shut.num_rows:,} files of the index cannot be read now, the first one is {uri}: {message}; {refused}"
 
 
 def refuse_blindly(config: Config, choice: Choice, is_mount: IsMount | None = None) -> str | None:

@@ -155,6 +155,8 @@ class Progress:
     reasons: Counter[str] = field(default_factory=Counter)
     unpublished: list[str] = field(default_factory=list)
     """For each batch whose files changed while they were read, so that it could not be published: what happened."""
+    n_unread: int = 0
+    """Files that were indexed and that a rebuild could not read, where they are more than may go unasked."""
     held_back: bool = False
     """Whether a rebuild came to its end, and is not put in the place of the former tables."""
     stage: str = "listing"
@@ -196,6 +198,11 @@ def find_shortfall(progress: Progress, max_failed_fraction: float) -> str | None
     elif progress.failed_fraction > max_failed_fraction:
         allowed = f"run.max_failed_fraction allows {max_failed_fraction:.1%}"
         found.append(f"{progress.failed_fraction:.1%} of the files failed, {allowed}")
+    if progress.n_unread:
+        found.append(
+            f"{progress.n_unread:,} files that were indexed could not be read, more than run.max_deleted_fraction"
+            " allows without --allow-deletions"
+        )
     if progress.held_back:
         found.append("so the former tables stay in their place; mend that and run with --rebuild again")
     return "; ".join(found) or None

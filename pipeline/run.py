@@ -25,7 +25,7 @@ from pipeline.config import Config, EncodeConfig, anchor
 from pipeline.errors import CommitConflict, CorpusError, EarshotError, FileFailure, RayDied, plain_errors
 from pipeline.file import estimate_seconds
 from pipeline.fragments import Fragments
-from pipeline.guard import Disks, IsMount
+from pipeline.guard import Disks, IsMount, is_much
 from pipeline.ledger import Ledger, failed_rows, gone_row
 from pipeline.metadata import Given
 from pipeline.pack import pack_alone
@@ -158,7 +158,13 @@ def index_corpus(
             run.start(listed, given, choice, find_disks(tables, is_mount), announce)
             if run.plan.batches.num_rows:
                 run.encode(workers, clip_dimension, frame_dimension)
-            complete = not rebuild or _check_rebuilt(progress, former, config)
+            complete = True
+            if rebuild:
+                if not choice.allow_deletions:
+                    progress.n_unread = _count_unread(
+                        former, store.read_files(tables, writer.published), config, choice
+                    )
+                complete = _check_rebuilt(progress, former, config)
             progress.held_back = not complete
             if rebuild and complete:
                 run.keep_deleted(former)
@@ -204,7 +210,20 @@ def _check_rebuilt(progress: Progress, former: pa.Table, config: Config) -> bool
         progress.n_files
     ):
         raise EarshotError(f"{config.into}: no file could be indexed anew, so the former tables stay in their place")
-    return not progress.unpublished and progress.failed_fraction <= config.run.max_failed_fraction
+    is_enough = progress.failed_fraction <= config.run.max_failed_fraction and not progress.n_unread
+    return is_enough and not progress.unpublished
+
+
+def _count_unread(former: pa.Table, files: pa.Table, config: Config, choice: Choice) -> int:
+    """How many files that the former tables have indexed could not be read for new ones; 0 where so many may go.
+
+    Their disk may have gone, or their folder been closed, since the rebuild began.
+    """
+    uris = former["uri"].filter(pc.equal(former["status"], "indexed")).to_pylist()
+    was_unread = pc.and_(pc.equal(files["status"], "failed"), pc.is_in(files["stage"], pa.array(["list", "read"])))
+    unread = set(files["uri"].filter(was_unread).to_pylist())
+    n_unread = sum(choice.renamed(uri) in unread for uri in uris)
+    return n_unread if is_much(n_unread, len(uris), config.run.max_deleted_fraction) else 0
 
 
 def _check_before_creating(config: Config, workers: Workers) -> None:

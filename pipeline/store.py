@@ -383,7 +383,7 @@ class Writer:
 
     @_told_of_others
     def restore(self, seq: int) -> Published:
-        """Go back: publish once more what the journal row ``seq`` published.
+        """Go back: publish once more what the journal row ``seq`` published, and know the mount points of then again.
 
         Raises:
             UsageError: there is no such row, or clean-up has removed a version that it names.
@@ -403,7 +403,8 @@ class Writer:
                 self._step(name, heads, partial(_restored, version=version))
         self._complete_files(heads)
         batch_id = schema.digest("restore", self.run_id, str(self.published.seq + 1))
-        return self._publish("restore", [(batch_id, {"detail": {"to": seq}})], heads)
+        detail = {"to": seq, "mounts": journal.read_mounts_until(self.path, seq)}
+        return self._publish("restore", [(batch_id, {"detail": detail})], heads)
 
     @_told_of_others
     def drop_unreadable_indexes(self) -> Published:

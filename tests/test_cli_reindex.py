@@ -411,6 +411,20 @@ def test_a_source_that_is_given_up_goes_and_no_guard_stops_that(corpus: KnownCor
     assert lines(call("reindex", into, "--json")[1])[0]["unchanged"] == 6
 
 
+def test_giving_up_a_source_takes_out_no_files_of_a_pattern(corpus: KnownCorpus, call: Call) -> None:
+    into, more = corpus.config.into, KnownCorpus(corpus.root / "more")
+    for number in range(23):
+        more.put(f"{number}.wav", number % 5)
+    assert call("index", more.root / "*" / "*.wav", "--into", into)[0] == 0
+    before = live(into)
+    for name in list(more.held)[1:]:
+        more.delete(name)
+    code, _, err = call("index", "--into", into, "--forget", corpus.folder)
+    assert code == 2
+    assert f"22 of 28 indexed files would go (22 in {more.folder})" in err
+    assert live(into) == before
+
+
 def test_several_sources_are_moved_by_giving_up_the_old_ones(corpus: KnownCorpus, call: Call) -> None:
     into, new = corpus.config.into, corpus.root / "elsewhere"
     call("reindex", into)

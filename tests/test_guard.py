@@ -1,6 +1,7 @@
 """A disk that is not there costs no rows; a session that a person deletes does."""
 
 import os
+import tarfile
 from collections.abc import Iterable
 from pathlib import Path
 from typing import Any
@@ -14,7 +15,9 @@ from pipeline.errors import CorpusError
 from pipeline.guard import Disks, Guard, count_by_folder, find_folders, read_mounts
 from pipeline.plan import Choice
 from pipeline.prepare import plan_corpus
+from pipeline.record import find_shortfall
 from pipeline.run import index_corpus
+from pipeline.upkeep import restore_index
 from tests.contents import KnownBucket, check_whole, live, read
 from tests.fakes import noise, write_wav
 from tests.test_run import WideEncoder, in_place
@@ -31,8 +34,10 @@ def guard(
     known: Iterable[str] = (),
     mounted: Iterable[str] = (),
     vanished: Iterable[str] = (),
+    empty: Iterable[str] = (),
 ) -> Guard:
-    rows = [{"uri": uri, "reason": None} for uri in there] + [{"uri": uri, "reason": "vanished"} for uri in vanished]
+    reasons = {None: there, "vanished": vanished, "not_audio": empty}
+    rows = [{"uri": uri, "reason": reason} for reason, uris in reasons.items() for uri in uris]
     common = {"size_bytes": 1, "modified_ns": 1, "closed": False}
     listed = pa.Table.from_pylist([row | common for row in rows], schema=schema.LISTED)
     config = make_config({"sources": sources, "into": "/ix"})
@@ -101,6 +106,19 @@ def test_files_that_a_source_names_and_that_vanished_are_not_there() -> None:
     assert guard(["/a/1.wav"], ["/mnt/disk"], vanished=lost).find_refusal(lost, 9) is not None
 
 
+@pytest.mark.parametrize("source", ["/s/a.tar", "/s/*.tar", "/s"])
+@pytest.mark.parametrize("shard", ["/s/a.tar", "/s/a.parquet", "/s/a.ARROW"])
+def test_a_shard_that_is_there_and_has_become_empty_is_refused(source: str, shard: str) -> None:
+    source, lost = source.replace("/s/a.tar", shard), [f"{shard}#d/1.wav", f"{shard}#2.wav#t=1,2"]
+    others = ["/a/1.wav", "/s/b.tar#1.wav"]
+    refused = guard(others, ["/a", source], empty=[shard]).find_refusal(lost, 9)
+    assert refused is not None
+    assert refused.startswith(f"{shard}: holds no audio now, and the index has 2 files of it: ")
+    assert guard([*others, f"{shard}#3.wav"], ["/a", source]).find_refusal(lost, 9) is None
+    is_source = source == shard
+    assert (guard(others, ["/a", source]).find_refusal(lost, 9) is not None) == is_source  # such a file was deleted
+
+
 def test_several_emptied_folders_are_told_the_outermost_and_fullest_first() -> None:
     lost = ["/m/1/x/a.wav", "/m/2/a.wav", "/m/2/b.wav", "/n/d/a.wav"]
     refused = guard(["/a/1.wav"], ["/a", "/m/*", "/n"], known=["/n/d"]).find_refusal(lost, 9)
@@ -128,7 +146,7 @@ def test_no_more_than_a_fifth_goes_unasked(n_lost: int, n_indexed: int, is_refus
 
 
 def test_what_a_person_gives_up_goes_and_other_sources_are_guarded() -> None:
-    lost, choice = [f"/gone/{k}.wav" for k in range(50)], Choice(forgets=True)
+    lost, choice = [f"/gone/{k}.wav" for k in range(50)], Choice(forgotten=("/gone",))
     assert guard(["/a/1.wav"], ["/a"]).find_refusal(lost, 60) is not None
     forgetful = guard(["/a/1.wav"], ["/a", "/b", "/m/*"], choice, known=["/gone"])
     assert forgetful.find_refusal(lost, 60) is None
@@ -138,6 +156,46 @@ def test_what_a_person_gives_up_goes_and_other_sources_are_guarded() -> None:
         assert "the index has 1 files of it" in refused
     named = guard(["/a/1.wav"], ["/a.csv"], choice, vanished=lost).find_refusal(lost, 60)
     assert named is not None
+
+
+@pytest.mark.parametrize(
+    ("source", "files"),
+    [
+        ("/m/*/*.wav", "/m/d2/{}.wav"),
+        ("/m/**/*.wav", "/m/d2/x/{}.wav"),
+        ("/s/*.tar", "/s/a.tar#x/{}.wav"),
+        ("/s/*.tar", "/s/{}.tar#x.wav"),
+        ("/s/a.tar", "/s/a.tar#{}.wav"),
+        ("/s/a.parquet", "/s/a.parquet#{}"),
+        ("/one/*.wav", "/one/{}.wav#t=1,2"),
+        ("s3://b/*/x.wav", "s3://b/{}/x.wav"),
+    ],
+)
+def test_giving_up_one_source_leaves_the_others_guarded(source: str, files: str) -> None:
+    old, lost = ([pattern.format(k) for k in range(30)] for pattern in ("/old/{}.wav", files))
+    for forgotten in ("/old", "/old/*.wav", "/**/old"):
+        forgetful = guard(["/a/1.wav"], ["/a", source], Choice(forgotten=(forgotten,)))
+        assert forgetful.find_refusal(old, 60) is None
+        refused = forgetful.find_refusal([*old, *lost], 60)
+        assert refused is not None
+        assert "30 of 60 indexed files" in refused or "the index has 30 files of it" in refused
+    of_none = [f"/else/{k}.wav" for k in range(30)]
+    assert forgetful.find_refusal([*old, *of_none], 60) is not None
+    both = Choice(forgotten=("/old", source))
+    assert guard(["/a/1.wav"], ["/a"], both).find_refusal([*old, *lost], 60) is None
+    assert guard(["/a/1.wav"], ["/a", source], both).find_refusal([*old, *lost], 60) is not None
+
+
+def test_what_a_manifest_names_goes_when_it_is_given_up(tmp_path: Path) -> None:
+    table = tmp_path / "old.csv"
+    table.write_text("uri,start_s,end_s\n" + "".join(f"/far/{k}.wav,1,2\n" for k in range(50)))
+    lost = [f"/far/{k}.wav#t=1,2" for k in range(50)]
+    for source in (str(table), str(tmp_path / "*.csv")):
+        forgetful = guard(["/a/1.wav"], ["/a", "/other.csv"], Choice(forgotten=(source,)))
+        assert forgetful.find_refusal(lost, 60) is None
+        assert forgetful.find_refusal([*lost, *(f"/near/{k}.wav" for k in range(21))], 60) is not None
+    table.unlink()
+    assert guard(["/a/1.wav"], ["/a"], Choice(forgotten=(str(table),))).find_refusal(lost, 60) is not None
 
 
 def test_what_did_not_come_along_with_a_source_is_guarded_where_it_is_now() -> None:
@@ -177,7 +235,9 @@ def test_mount_points_are_those_above_files_and_those_whose_files_cannot_be_seen
 def test_folders_are_found_at_any_depth() -> None:
     uris = pa.chunked_array([["/a/b/c/1.wav", "/a/b/2.wav"], ["s3://b/x/1.wav", "/1.wav", "/a/t.tar#d/1.wav"]])
     found = find_folders(uris)
-    assert {folder for folder in found if folder.startswith("/")} == {"/a", "/a/b", "/a/b/c", "/a/t.tar#d"}
+    assert {folder for folder in found if folder.startswith("/")} == {
+        *("/a", "/a/b", "/a/b/c", "/a/t.tar#d", "/a/t.tar")
+    }
     assert found >= {"s3://b", "s3://b/x"}
 
 
@@ -267,6 +327,31 @@ def test_a_disk_that_is_not_mounted_costs_nothing(tmp_path: Path, source: str, g
     assert journal.read_mounts(shelf.config.into) == sorted(shelf.mounted)
 
 
+def write_tar(path: Path, names: Iterable[str]) -> None:
+    with tarfile.open(path, "w") as tar:
+        for seed, name in enumerate(names):
+            content = path.with_name("member.wav")
+            write_wav(content, noise(0.05, seed=seed))
+            tar.add(content, name)
+            content.unlink()
+
+
+@pytest.mark.parametrize("source", ["a.tar", "*.tar"])
+def test_a_shard_that_was_written_anew_without_audio_costs_nothing(tmp_path: Path, source: str) -> None:
+    (tmp_path / "b").mkdir()
+    write_wav(tmp_path / "b" / "x.wav", noise(0.05, seed=99))
+    write_tar(tmp_path / "a.tar", ["1.wav", "2.wav"])
+    sources = [str(tmp_path / source), str(tmp_path / "b")]
+    config = make_config({"sources": sources, "into": str(tmp_path / "index")})
+    index_corpus(config, stages=in_place(WideEncoder()), is_mount=never)
+    before = live(config.into)
+    write_tar(tmp_path / "a.tar", [])
+    for rebuild in (False, True):
+        with pytest.raises(CorpusError, match=rf"{tmp_path}/a.tar: holds no audio now, and the index has 2 files of"):
+            index_corpus(config, stages=in_place(WideEncoder()), is_mount=never, rebuild=rebuild)
+    assert live(config.into) == before
+
+
 def test_a_session_that_is_deleted_by_hand_goes(tmp_path: Path) -> None:
     shelf = Shelf(tmp_path, 2)
     (shelf.folder / "disk1" / "other").mkdir()
@@ -280,21 +365,56 @@ def test_a_session_that_is_deleted_by_hand_goes(tmp_path: Path) -> None:
     assert len(shelf.indexed()) == 3
 
 
-def test_links_into_a_disk_that_is_not_mounted_keep_their_rows(tmp_path: Path) -> None:
-    disk, folder = tmp_path / "disk", tmp_path / "in"
-    disk.mkdir()
+@pytest.mark.parametrize("back", [1, 2])
+def test_a_restored_index_knows_its_disks_again(tmp_path: Path, back: int) -> None:
+    """Whether the last row before the deletion is restored, which has the mount points of that run, or one before."""
+    shelf = Shelf(tmp_path, 2)
+    known, before = sorted(shelf.mounted), live(shelf.config.into)
+    shelf.unmount(2)
+    shelf.run(Choice(allow_deletions=True))
+    assert len(shelf.indexed()) == 2
+    kinds = journal.read_journal(shelf.config.into)["kind"].to_pylist()
+    assert kinds[-3:-1] == ["configure", "index"]
+    restore_index(shelf.config.into, len(kinds) - 2 - back)
+    assert journal.read_mounts(shelf.config.into) == known
+    for _ in range(2):
+        with pytest.raises(CorpusError, match=f"{shelf.folder}/disk2: holds no audio now"):
+            shelf.run()
+    assert live(shelf.config.into) == before
+    shelf.run(Choice(allow_deletions=True))
+    assert journal.read_mounts(shelf.config.into) == sorted(shelf.mounted)
+
+
+@pytest.mark.parametrize("place", ["", "session"])
+@pytest.mark.parametrize("gone", [False, True])
+def test_links_into_a_disk_that_is_not_mounted_keep_their_rows(tmp_path: Path, place: str, gone: bool) -> None:
+    disk, folder, away = tmp_path / "disk", tmp_path / "in", tmp_path / "away"
+    (disk / place).mkdir(parents=True)
     folder.mkdir()
-    for k in range(30):
-        write_wav(disk / f"{k}.wav", noise(0.05, seed=k))
-        (folder / f"{k}.wav").symlink_to(disk / f"{k}.wav")
+    for k in range(20):
+        write_wav(disk / place / f"{k}.wav", noise(0.05, seed=k))
+        (folder / f"{k}.wav").symlink_to(disk / place / f"{k}.wav")
     write_wav(folder / "real.wav", noise(0.05, seed=99))
     config = make_config({"sources": [str(folder)], "into": str(tmp_path / "index")})
     index_corpus(config, stages=in_place(WideEncoder()), is_mount=never)
     before = live(config.into)
-    disk.rename(tmp_path / "away")
-    with pytest.raises(CorpusError, match=rf"30 of 31 indexed files would go \(30 in {folder}\)"):
-        index_corpus(config, stages=in_place(WideEncoder()), is_mount=never)
-    assert live(config.into) == before
+    disk.rename(away)
+    if not gone:
+        disk.mkdir()
+    for choice in (Choice(), Choice(full=True), Choice(allow_deletions=True)):
+        progress = index_corpus(config, stages=in_place(WideEncoder()), choice=choice, is_mount=never)
+        [note] = progress.notes
+        assert "20 files of the index cannot be read now, their rows stay; the first one is" in note
+        assert f"link to nothing: {disk / place} is missing or empty; is a disk away?" in note
+        assert {name: len(rows) for name, rows in live(config.into).items()} == {
+            name: len(rows) for name, rows in before.items()
+        }
+    if not gone:
+        disk.rmdir()
+    away.rename(disk)
+    (disk / place / "7.wav").unlink()  # its disk is there, so it is gone
+    progress = index_corpus(config, stages=in_place(WideEncoder()), is_mount=never)
+    assert (progress.n_unchanged, progress.n_failed, progress.notes) == (20, 1, ())
 
 
 @pytest.mark.parametrize("full", [False, True])
@@ -322,6 +442,70 @@ def test_much_that_is_gone_is_refused_and_goes_when_allowed(tmp_path: Path) -> N
     assert plan_corpus(lenient_config, is_mount=shelf.mounted.__contains__).refused is None
     shelf.run(Choice(allow_deletions=True))
     assert len(shelf.indexed()) == 35
+
+
+@pytest.mark.parametrize(("n_shut", "is_much"), [(25, True), (20, False)])
+def test_a_rebuild_does_not_throw_away_what_cannot_be_read(tmp_path: Path, n_shut: int, is_much: bool) -> None:
+    shelf = Shelf(tmp_path, 15)
+    before = live(shelf.config.into)
+    shut = sorted(map(Path, shelf.indexed()))[:n_shut]
+    for file in shut:
+        file.rename(file.with_suffix(".away"))
+        os.mkfifo(file)
+    shelf.run()
+    assert live(shelf.config.into) == before
+    planned = plan_corpus(shelf.config, rebuild=True, is_mount=shelf.mounted.__contains__)
+    assert (planned.refused is not None) == is_much
+    if planned.refused is not None:
+        said = f"25 files of the index cannot be read now, the first one is {shut[0]}: is no regular file; 25 of 30"
+        assert planned.refused.startswith(f"{said} indexed files would go")
+        with pytest.raises(CorpusError) as caught:
+            shelf.run(rebuild=True)
+        assert str(caught.value) == planned.refused
+        assert live(shelf.config.into) == before
+        shelf.run(Choice(allow_deletions=True), rebuild=True)
+    else:
+        shelf.run(rebuild=True)
+    assert len(shelf.indexed()) == 30 - n_shut
+
+
+@pytest.mark.parametrize(
+    ("n_shut", "choice", "is_held_back"),
+    [(25, Choice(), True), (20, Choice(), False), (25, Choice(allow_deletions=True), False)],
+)
+def test_a_rebuild_that_could_not_read_much_is_not_put_in_place(
+    tmp_path: Path, n_shut: int, choice: Choice, is_held_back: bool
+) -> None:
+    shelf = Shelf(tmp_path, 15)
+    before = live(shelf.config.into)
+    shut = sorted(map(Path, shelf.indexed()))[:n_shut]
+
+    def shut_them(number: int) -> None:
+        if number == 0:
+            for file in shut:
+                file.rename(file.with_suffix(".away"))
+
+    stages = in_place(WideEncoder(), shut_them)
+    progress = index_corpus(
+        shelf.config, stages=stages, choice=choice, rebuild=True, is_mount=shelf.mounted.__contains__
+    )
+    assert progress.n_failed == n_shut
+    assert progress.held_back == is_held_back
+    said = find_shortfall(progress, 1.0)
+    if not is_held_back:
+        assert said is None
+        assert len(live(shelf.config.into)["files"]) == 30
+        assert len(shelf.indexed()) == 30 - n_shut
+        return
+    assert said is not None
+    assert said.startswith("25 files that were indexed could not be read, more than run.max_deleted_fraction allows")
+    assert "; so the former tables stay in their place; mend that" in said
+    assert live(shelf.config.into) == before
+    for file in shut:
+        file.with_suffix(".away").rename(file)
+    shelf.run(rebuild=True)
+    assert len(shelf.indexed()) == 30
+    assert journal.live(shelf.config.into) != shelf.config.into
 
 
 def test_a_folder_of_a_bucket_that_a_pattern_matched_is_missed(bucket: str, tmp_path: Path) -> None:
