@@ -46,8 +46,8 @@ NEW_PER_GONE = 20
 gone: one that has moved need not be encoded."""
 
 READ_FIRST = 20_000
-"""At most so many new files are read before the first one is decoded, to find those with equal bytes, and so many to find
-those that the index knows. With more new files, equal ones are all decoded, and their rows are stored once."""
+"""At most so many new files are read before the first one is decoded, to find those with equal bytes, and so many to
+find those that the index knows. With more new files, equal ones are all decoded, and their rows are stored once."""
 
 READ_FIRST_BYTES = 16 * 2**30
 """Likewise, of what is hashed: a minute or so from a fast disk or store. Where files are gone, those of a known size
