@@ -314,8 +314,8 @@ def test_shards_in_folders_are_looked_into_where_their_extension_is_named(
 
 
 def test_what_is_no_longer_in_a_shard_goes(tmp_path: Path) -> None:
-    """But where the shard is cut off, what cannot be seen any more is not taken for gone; where no audio is left in it, a
-    person has to say so."""
+    """But where the shard is cut off, what cannot be seen any more is not taken for gone. Where no audio is left in it,
+    a person has to say so."""
     shard = write_shard(tmp_path / "s.tar", sounds(1, 3, 5))
     config = configure(tmp_path, shard)
     index(config)
