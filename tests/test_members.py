@@ -18,6 +18,7 @@ from pipeline.encode_again import compare
 from pipeline.errors import CorpusError
 from pipeline.file import estimate_seconds
 from pipeline.members import Place, extension_of, find_member, list_members, open_member, shard_of, shards_of
+from pipeline.plan import Choice
 from pipeline.prepare import plan_corpus
 from pipeline.read import find, hash_file
 from pipeline.run import index_corpus
@@ -332,7 +333,8 @@ def test_shards_in_folders_are_looked_into_where_their_extension_is_named(
 
 
 def test_what_is_no_longer_in_a_shard_goes(tmp_path: Path) -> None:
-    """But where the shard is cut off, what cannot be seen any more is not taken for gone."""
+    """But where the shard is cut off, what cannot be seen any more is not taken for gone. Where no audio is left in it,
+    a person has to say so."""
     shard = write_shard(tmp_path / "s.tar", sounds(1, 3, 5))
     config = configure(tmp_path, shard)
     index(config)
@@ -343,7 +345,9 @@ def test_what_is_no_longer_in_a_shard_goes(tmp_path: Path) -> None:
     assert [row[2] for row in live(config.into)["files"]] == ["not_audio", None, None, None]
     assert live(config.into)["frames"] == before["frames"]
     write_shard(shard, [("a.txt", b"text")])
-    index(config)
+    with pytest.raises(CorpusError, match=f"{shard}: holds no audio now, and the index has 3 files of it"):
+        index(config)
+    index(config, choice=Choice(allow_deletions=True))
     assert [row[2] for row in live(config.into)["files"]] == ["not_audio"]
     assert live(config.into)["frames"] == []
     shard.write_bytes(whole)
