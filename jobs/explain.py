@@ -1,40 +1,22 @@
 """An error that no one foresaw, in one line: the index, the object store, Ray, the disk, or a fault of Earshot."""
 
-import re
 import traceback
-from collections.abc import Collection
 
-ENGINES = ("lance", "lancedb")
-OURS = ("pipeline", "jobs", "__main__")
-
-_STORE = re.compile(r"(?:(?:[\w ()]|N/A)+: )*Generic (?!Local\b|memory\b)\w+ error: (?:.*? - )?(.*?)(?:, /\S+\.rs|$)")
-"""What Lance says at the beginning of a message, before any path, where an object store does not answer."""
-
-_REFUSED = re.compile(r"\((os error (?!2\))\d+)\)")
-"""An error of the operating system, but for a file that is not there: that is damage."""
+from pipeline import engine
 
 
-def explain(error: Exception) -> str:
+def explain(error: BaseException) -> str:
     """What happened and what to do, without a line break."""
     said = " ".join(str(error).split())
-    if _is_of(error, ENGINES):
-        if answer := _STORE.match(said):
-            code = re.search(r"<Code>(.*?)</Code>.*?<Message>(.*?)</Message>", answer[1])
-            told = f"{code[1]}: {code[2]}" if code else answer[1]
-            return (
-                f"the object store does not give the index: {told[:300]}; check its URL, the store's address and"
-                " region, and the credentials in the environment"
-            )
-        if _REFUSED.search(said):
-            return f"the index cannot be read or written: {said[:300]}"
-        return (
-            f"the index is damaged: {said[:300]}; `earshot verify INDEX --repair` says of what and has it made anew, or"
-            " restore its folder from a copy"
-        )
-    if _is_of(error, ("ray",)):
+    if isinstance(error, OSError) and error.errno is not None:  # whoever was called when the system refused
+        told = error.strerror or said
+        return f"{error.filename}: {told}" if error.filename else told
+    if isinstance(error, MemoryError):
+        return _tell_memory(said)
+    if engine.is_failure(error):
+        return _tell_engine(said)
+    if engine.is_of(error, ("ray",)):
         return f"Ray gave up: {said[:300]}; what was published stays, run again"
-    if isinstance(error, OSError) and error.strerror:
-        return f"{error.filename}: {error.strerror}" if error.filename else error.strerror
     place = _name_place(error)
     return (
         f"this is a fault of Earshot: {type(error).__name__}: {said[:300]} ({place}); please report it, with what"
@@ -42,14 +24,30 @@ def explain(error: Exception) -> str:
     )
 
 
-def _is_of(error: BaseException, packages: Collection[str]) -> bool:
-    """Whether one of these packages raised it: their types are Python's own, and their messages hold paths of any name.
+def _tell_engine(said: str) -> str:
+    """What to do about an error of Lance."""
+    trouble, told = engine.diagnose(said), engine.tidy(said)[:300]
+    if trouble == "memory":
+        return _tell_memory(told)
+    if trouble == "store":
+        return (
+            f"the object store does not give the index: {engine.find_answer(said)[:300]}; check its URL, the store's"
+            " address and region, and the credentials in the environment"
+        )
+    if trouble == "disk_full":
+        return f"the disk is full: {told}; make room and try again"
+    if trouble == "disk":
+        return f"the index cannot be read or written: {told}"
+    if trouble == "conflict":
+        return f"another run has changed the index meanwhile: {told}; try again"
+    return (
+        f"the index is damaged: {told}; `earshot verify INDEX --repair` says of what and has it made anew, or restore"
+        " its folder from a copy"
+    )
 
-    They were called where the last of our functions on the way to the error was left for one of theirs.
-    """
-    modules = [frame.f_globals.get("__name__", "").split(".")[0] for frame, _ in traceback.walk_tb(error.__traceback__)]
-    of_others = modules[max((at for at, module in enumerate(modules) if module in OURS), default=-1) + 1 :]
-    return any(module in packages for module in of_others)
+
+def _tell_memory(said: str) -> str:
+    return f"there is not enough memory{f': {said[:300]}' if said else ''}; free some and try again"
 
 
 def _name_place(error: BaseException) -> str:
@@ -57,6 +55,6 @@ def _name_place(error: BaseException) -> str:
     places = [
         f"{frame.f_globals['__name__']}:{line}"
         for frame, line in traceback.walk_tb(error.__traceback__)
-        if frame.f_globals.get("__name__", "").split(".")[0] in OURS
+        if frame.f_globals.get("__name__", "").split(".")[0] in engine.OURS
     ]
     return places[-1] if places else "outside of it"

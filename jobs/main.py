@@ -30,6 +30,7 @@ from jobs.status import status
 from jobs.stop import stop
 from jobs.submit import submit
 from jobs.verify import verify
+from pipeline.engine import is_panic
 from pipeline.errors import EarshotError, RayDied, without_credentials
 
 app = typer.Typer(
@@ -68,7 +69,9 @@ def main() -> None:
     except BrokenPipeError:  # whoever reads, as `head` does, has had enough
         os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())  # for what is still to be flushed at the exit
         sys.exit(1)
-    except Exception as error:
+    except BaseException as error:
+        if not isinstance(error, Exception) and not is_panic(error):
+            raise
         if os.environ.get("EARSHOT_DEBUG"):
             print_log(map(without_credentials, traceback.format_exception(error)), to_stderr=True)
         print_error(f"earshot: {without_credentials(explain(error))}")

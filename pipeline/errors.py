@@ -18,12 +18,15 @@ Nothing heavy is imported here: every module of the project may use it. No messa
 environment keeps secret, and what URLs may carry, is taken out of each.
 """
 
+import errno
 import os
 import re
 from collections.abc import Iterator
 from contextlib import contextmanager
 from typing import Literal
 from urllib.parse import quote
+
+from pipeline import engine
 
 Stage = Literal["list", "read", "decode", "encode", "write"]
 
@@ -154,9 +157,20 @@ class FileFailure(EarshotError):
         return type(self), (self.stage, self.reason, self.message)
 
 
+_STAYS = "what was published stays"
+_NO_EARSHOT = re.compile(
+    r"^(?:(?:System error|ModuleNotFoundError): )+No module named 'pipeline(?:\.\w+)*'$", re.MULTILINE
+)
+"""A line of what Ray tells of a worker that could not start."""
+_DISK_FULL = (errno.ENOSPC, errno.EDQUOT)
+_WORKERS_DISK_FULL = re.compile(rf"OSError: \[Errno (?:{errno.ENOSPC}|{errno.EDQUOT})\] ")
+"""How the text of a worker's error begins."""
+
+
 @contextmanager
 def plain_errors(path: str) -> Iterator[None]:
-    """What stops a run, in one line: a full disk, a place that cannot be written, a worker's own error."""
+    """What stops a run, in one line: a full disk, a place that cannot be written, a damaged index, a worker's own
+    error."""
     try:
         yield
     except EarshotError:
@@ -165,17 +179,42 @@ def plain_errors(path: str) -> Iterator[None]:
         cause = getattr(error, "cause", None) or error
         if isinstance(cause, EarshotError):
             raise cause from error
-        text = " ".join(re.sub(r"\x1b\[[0-9;]*m|\^{3,}", "", str(cause)).split())
-        if "No module named 'pipeline'" in text:
-            raise EarshotError(
-                f"{path}: the run stopped: workers of this cluster have no Earshot: install it in the Python of every"
-                " node, or submit with --ship"
-            ) from error
-        if "No space left on device" in text:
-            raise EarshotError(
-                f"{path}: the disk is full; what was published stays, make room and run again"
-            ) from error
-        if isinstance(error, PermissionError | NotADirectoryError | FileExistsError):
-            raise EarshotError(f"{path}: cannot be written: {error.strerror}") from error
-        said = text if type(cause) is RuntimeError else f"{type(cause).__name__}: {text}"
-        raise EarshotError(f"{path}: the run stopped: {said[:500]}; what was published stays, run again") from error
+        raise EarshotError(f"{path}: {_tell(path, error, cause)}") from error
+
+
+def _tell(path: str, error: Exception, cause: Exception) -> str:
+    """What stopped the run into ``path``: judged by types and numbers, and by how a text begins that has no other."""
+    plain = re.sub(r"\x1b\[[0-9;]*m|\^{3,}", "", str(cause))
+    text = " ".join(plain.split())
+    if isinstance(cause, ModuleNotFoundError):
+        lacks_earshot = (cause.name or "").split(".")[0] == "pipeline"
+    else:
+        lacks_earshot = _is_of_ray(error) and _NO_EARSHOT.search(plain) is not None
+    if lacks_earshot:
+        return (
+            "the run stopped: workers of this cluster have no Earshot: install it in the Python of every node, or"
+            " submit with --ship"
+        )
+    is_workers = type(cause) is RuntimeError  # the text is its error's, with the name of the type
+    is_lances = engine.is_failure(cause) or ((is_workers or cause.__traceback__ is None) and engine.is_message(text))
+    trouble = engine.diagnose(text) if is_lances else None
+    number = cause.errno if isinstance(cause, OSError) else None
+    if number in _DISK_FULL or trouble == "disk_full" or (is_workers and _WORKERS_DISK_FULL.match(text)):
+        return f"the disk is full; {_STAYS}, make room and run again"
+    if isinstance(cause, PermissionError | NotADirectoryError | FileExistsError):
+        return f"cannot be written: {cause.strerror or text}"
+    said = text if is_workers else f"{type(cause).__name__}: {text}".removesuffix(": ")
+    if trouble is not None:
+        said = engine.tidy(text)
+    if trouble == "damage":
+        return (
+            f"the run stopped, as the index is damaged: {said[:300]}; {_STAYS}; `earshot verify {path} --repair` says"
+            " of what and has it made anew"
+        )
+    if isinstance(cause, MemoryError) or trouble == "memory":
+        return f"the run stopped: there is not enough memory: {said[:300]}; {_STAYS}, free some and run again"
+    return f"the run stopped: {said[:500]}; {_STAYS}, run again"
+
+
+def _is_of_ray(error: Exception) -> bool:
+    return any(kind.__module__.split(".")[0] == "ray" for kind in type(error).__mro__) or engine.is_of(error, ("ray",))

@@ -9,7 +9,7 @@ from typing import Any
 
 import pyarrow as pa
 
-from pipeline import storage
+from pipeline import engine, storage
 from pipeline.read import one_line
 
 
@@ -59,10 +59,11 @@ class Fragments:
             except GeneratorExit:
                 raise
             except BaseException as error:  # a damaged page makes Lance's own code panic, which is no Exception
-                if not isinstance(error, Exception) and type(error).__name__ != "PanicException":
+                if not isinstance(error, Exception) and not engine.is_panic(error):
                     raise
                 files = ", ".join(file.path for file in fragment.data_files())
-                raise Unreadable(fragment.fragment_id, f"data file {files} cannot be read: {one_line(error)}") from None
+                why = engine.tidy(one_line(error))
+                raise Unreadable(fragment.fragment_id, f"data file {files} cannot be read: {why}") from None
 
 
 def _list_names(folder: str) -> set[str]:

@@ -9,6 +9,7 @@ from typing import Any
 
 import lance
 import numpy as np
+import pyarrow as pa
 import pytest
 
 import jobs.main
@@ -26,6 +27,9 @@ NOWHERE = {
     "client_max_retries": "0",
     "client_retry_timeout": "1",
 }
+
+
+DAMAGED = "the index is damaged: "
 
 
 def fail_with(error: Exception) -> Any:
@@ -90,7 +94,7 @@ def test_a_store_that_does_not_answer_is_no_damage(
     assert ".rs" not in line
 
 
-def raise_in(module: str, error: Exception) -> Exception:
+def raise_in(module: str, error: BaseException) -> BaseException:
     """The error, as raised by a function of another package."""
     values: dict[str, Any] = {"__name__": module}
     exec("def fail(error):\n    raise error\n", values)
@@ -112,6 +116,54 @@ def test_what_a_store_says_of_credentials_is_shown_without_its_xml() -> None:
 def test_an_index_that_may_not_be_read_is_not_called_damaged() -> None:
     said = explain(raise_in("lancedb.table", RuntimeError("LanceError(IO): Permission denied (os error 13)")))
     assert said.startswith("the index cannot be read or written: ")
+
+
+@pytest.mark.parametrize(
+    ("error", "said"),
+    [
+        (
+            OSError("LanceError(IO): Generic LocalFileSystem error: failed to fill whole buffer"),
+            "the index is damaged: ",
+        ),
+        (
+            OSError("LanceError(IO): Generic memory error: Invalid range 0..9 for object of size 1 bytes"),
+            "the index is",
+        ),
+        (
+            pa.ArrowInvalid("Not found: x.lance, /root/.cargo/io/src/local.rs:273:40"),
+            "the index is damaged: Not found: ",
+        ),
+        (
+            RuntimeError(
+                "lance error: LanceError(IO): Generic S3 error: Error performing GET http://x/y in 2ms - Server"
+                " returned non-2xx status code: 416 Range Not Satisfiable: <?xml?><Error><Code>InvalidRange</Code>"
+            ),
+            "the index is damaged: ",
+        ),
+        (OSError(13, "Permission denied", "/x"), "/x: Permission denied"),
+        (PermissionError(13, "Permission denied"), "Permission denied"),
+        (OSError(28, "No space left on device"), "No space left on device"),
+        (OSError("LanceError(IO): No space left on device (os error 28), /root/.cargo/a.rs:1:2"), "the disk is full: "),
+        (OSError("LanceError(IO): /x(os error 28)/y: Permission denied (os error 13)"), "the index cannot be read or"),
+        (MemoryError(), "there is not enough memory; free some and try again"),
+        (
+            RuntimeError("lance error: LanceError(IO): Execution error: Resources exhausted: Memory"),
+            "there is not enough",
+        ),
+        (TypeError("x"), "this is a fault of Earshot: TypeError: x"),
+        (ImportError("x"), "this is a fault of Earshot: ImportError: x"),
+        (NotImplementedError("x"), "this is a fault of Earshot: NotImplementedError: x"),
+    ],
+)
+def test_an_error_that_leaves_lance_is_told_by_its_type_and_number(error: Exception, said: str) -> None:
+    line = explain(raise_in("lance.dataset", error))
+    assert line.startswith(said)
+    assert not re.search(r"\.rs\b|cargo", line)
+
+
+def test_a_panic_of_lance_is_damage() -> None:
+    panic = type("PanicException", (BaseException,), {})("index out of bounds")
+    assert explain(raise_in("lance.dataset", panic)).startswith("the index is damaged: index out of bounds; ")
 
 
 def test_what_ray_raises_is_told_as_its_own() -> None:
