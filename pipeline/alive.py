@@ -21,8 +21,9 @@ def judge(
 ) -> Record:
     """The record of the index at ``path``, with the state ``died`` where its run is dead.
 
-    On the machine of the run, its process tells; elsewhere, and in another container, the age of the record and, when
-    that is old, the lease that every run keeps renewing in its index.
+    On the machine of the run, its process tells. Elsewhere, and in another container, a fresh record does; else the
+    lease that every run keeps renewing in its index, which is watched for some seconds where it looks old as well:
+    clocks of two machines may differ.
 
     Args:
         here: what ``name_processes`` says, ``start_of`` and ``held``: the processes of this machine, and the lease.
@@ -32,5 +33,5 @@ def judge(
     if record.processes == (here or name_processes()):
         is_dead = is_gone(record.pid, record.began, start_of)
     else:
-        is_dead = age_s(record) > SILENT_S and not held(path)
+        is_dead = abs(age_s(record)) > SILENT_S and not held(path)
     return replace(record, state="died", eta_s=None) if is_dead else record

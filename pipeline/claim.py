@@ -14,11 +14,13 @@ import contextlib
 import errno
 import json
 import os
+import re
 import socket
 import threading
 import time
 import uuid
-from collections.abc import Iterable
+from collections.abc import Callable, Iterable
+from dataclasses import dataclass
 from pathlib import Path
 from types import TracebackType
 from typing import Any
@@ -37,12 +39,39 @@ STORES = "s3://, gs://, az:// or abfss://"
 UNWRITTEN_S = 1.0
 """How long a lease may be there and not be written."""
 
+_LEASE: dict[str, Any] = {
+    **dict.fromkeys(("run_id", "host", "since", "processes"), str),
+    **dict.fromkeys(("beat_s", "at"), (int, float)),
+    "pid": int,
+}
+_LARGEST = 2.0**53
+_SCRATCH, _PROBE = re.compile(r"claim-\d+\.json\..+"), re.compile(r"probe-[0-9a-f]{32}")
 
-def is_held(path: str | Path) -> bool:
-    """Whether a run seems to write to the index at ``path``: its lease is young, and its process is not gone."""
+
+@dataclass(frozen=True)
+class Clock:
+    """The time as leases note it, that which only goes on, and how to wait."""
+
+    now: Callable[[], float] = time.time
+    monotonic: Callable[[], float] = time.monotonic
+    sleep: Callable[[float], None] = time.sleep
+
+
+CLOCK = Clock()
+
+
+def is_held(path: str | Path, *, clock: Clock = CLOCK) -> bool:
+    """Whether a run seems to write to the index at ``path``: its process is not gone, and it renews its lease.
+
+    Where the lease looks old, this waits for up to two heartbeats, as clocks of two machines may differ.
+    """
     leases = Leases(*storage.find(str(path)))
-    holder = leases.read(numbers[-1]) if (numbers := leases.list()) else None
-    return holder is not None and abs(time.time() - holder["at"]) < STALE_S and not _is_dead(holder)
+    while numbers := leases.list():
+        if (holder := leases.read(numbers[-1])) is not None:
+            return leases.is_alive(numbers[-1], holder, clock)
+        if leases.list()[-1:] == numbers[-1:]:
+            return False  # it is not one of ours
+    return False
 
 
 class Claim:
@@ -98,7 +127,7 @@ class Claim:
             raise
         with contextlib.suppress(Exception):  # each store has errors of its own; a heartbeat removes what is left
             self._remove(numbers)
-            self._leases.remove_unfinished()
+            self._leases.remove_unfinished(number)
         self._thread.start()
         return self
 
@@ -154,9 +183,7 @@ class Claim:
         holder = self._read_written(number)
         if holder is None and (newer := [each for each in self._leases.list() if each > number]):
             self._refuse_if_held(newer[-1])  # its heart has beaten meanwhile
-        if holder is None or _is_dead(holder):
-            return
-        if abs(time.time() - holder["at"]) < STALE_S or self._beats(number, 2 * holder["beat_s"]):
+        if holder is not None and self._leases.is_alive(number, holder):
             raise IndexBusy(
                 f"{self._path}: another run writes here (process {holder['pid']} on {holder['host']},"
                 f" since {holder['since']}); wait for it, or stop it"
@@ -169,15 +196,6 @@ class Claim:
             time.sleep(UNWRITTEN_S)
             holder = self._leases.read(number)
         return holder
-
-    def _beats(self, number: int, timeout_s: float) -> bool:
-        """Watch whether the lease is renewed: clocks of two machines may differ by more than its age."""
-        until = time.monotonic() + timeout_s
-        while time.monotonic() < until:
-            time.sleep(min(1.0, timeout_s / 4))
-            if self._leases.list()[-1:] != [number]:
-                return True
-        return False
 
     def _beat(self) -> None:
         while not self._stop.wait(self._mine["beat_s"]) and not self.lost:
@@ -250,26 +268,56 @@ class Leases:
         """What a lease says; None if it is gone, or not one of ours."""
         try:
             values = json.loads(self._fs.cat_file(self._at(number)))
-        except (FileNotFoundError, ValueError):
+        except (FileNotFoundError, ValueError, RecursionError):
             return None
-        expected = {"run_id", "host", "pid", "since", "beat_s", "processes", "at"}
-        return values if isinstance(values, dict) and values.keys() >= expected else None
+        return values if isinstance(values, dict) and _is_ours(values) else None
+
+    def is_alive(self, number: int, holder: dict[str, Any], clock: Clock = CLOCK) -> bool:
+        """Whether the run that made the newest lease, which says ``holder``, is there and renews it."""
+        if _is_dead(holder):
+            return False
+        return abs(clock.now() - holder["at"]) < STALE_S or self._beats(number, 2 * holder["beat_s"], clock)
+
+    def _beats(self, number: int, timeout_s: float, clock: Clock) -> bool:
+        """Watch whether the lease is renewed: clocks of two machines may differ by more than its age."""
+        timeout_s = min(timeout_s, 2 * STALE_S)  # whatever the lease says
+        until = clock.monotonic() + timeout_s
+        while clock.monotonic() < until:
+            clock.sleep(min(1.0, timeout_s / 4))
+            if (newest := self.list()[-1:]) and newest != [number]:
+                return True
+        return False
 
     def remove(self, number: int) -> None:
         with contextlib.suppress(FileNotFoundError):
             self._fs.rm_file(self._at(number))
 
-    def remove_unfinished(self) -> None:
-        """Remove what was left by those who were killed while they wrote a lease to a disk."""
-        if not isinstance(self._fs, LocalFileSystem):
-            return
-        for scratch in Path(self._root).glob("claim-*.json.*"):
-            with contextlib.suppress(FileNotFoundError):
-                if time.time() - scratch.stat().st_mtime > STALE_S:
-                    scratch.unlink()
+    def remove_unfinished(self, number: int) -> None:
+        """Remove what was left by those who were killed while they wrote a lease to a disk, or tried a store out.
+
+        It is old where the lease ``number`` was made much later, by the clock of the disk or store itself.
+        """
+        is_local = isinstance(self._fs, LocalFileSystem)
+        now, unfinished = self._fs.modified(self._at(number)), _SCRATCH if is_local else _PROBE
+        for name in self._fs.ls(self._root, detail=False):
+            if unfinished.fullmatch(Path(name).name):
+                with contextlib.suppress(FileNotFoundError):
+                    if (now - self._fs.modified(name)).total_seconds() > STALE_S:
+                        self._fs.rm_file(name)
 
     def _at(self, number: int) -> str:
         return f"{self._root}/claim-{number:09d}.json"
+
+
+def _is_ours(values: dict[str, Any]) -> bool:
+    """Whether a lease says what those of a run do; ``began`` was added later."""
+    for name, kind in _LEASE.items():
+        value = values.get(name)
+        is_number = isinstance(value, int | float) and not isinstance(value, bool)
+        if not isinstance(value, kind) or (kind is not str and not (is_number and abs(value) < _LARGEST)):
+            return False
+    is_process = 0 < values["pid"] < 2**31 and isinstance(values.get("began"), int | None)
+    return is_process and values["beat_s"] > 0
 
 
 def _is_dead(holder: dict[str, Any]) -> bool:

@@ -15,8 +15,8 @@ from collections import Counter, deque
 from collections.abc import Callable, Mapping
 from dataclasses import asdict, dataclass, field, replace
 from itertools import pairwise
-from types import TracebackType
-from typing import Any, Literal
+from types import TracebackType, UnionType
+from typing import Any, Literal, get_args, get_origin, get_type_hints
 
 from pipeline import storage
 from pipeline.errors import EarshotError, without_credentials
@@ -385,15 +385,42 @@ def read_record(path: str) -> Record | None:
         fs, root = storage.find(path)
         values = json.loads(fs.cat_file(f"{root}/{NAME}"))
         stages = {stage: StageRecord(**each) for stage, each in values["stages"].items()}
-        return replace(Record(**values), stages=stages)
+        record = replace(Record(**values), stages=stages)
+        _check_types(record, *stages.values())
+        return record
     except FileNotFoundError:
         return None
     except EarshotError:  # there is no driver for such a URL
         raise
-    except (ValueError, TypeError, KeyError, AttributeError):  # half a file, or of another version
+    except (ValueError, TypeError, KeyError, AttributeError, OverflowError, RecursionError):
+        # Half a file, of another version, or of values that are none.
         raise EarshotError(f"{path}/{NAME}: is no record of a run of this version of Earshot") from None
     except Exception as error:  # each kind of store has its own errors
         raise EarshotError(f"{path}/{NAME}: cannot be read: {' '.join(str(error).split())[:300]}") from None
+
+
+def _check_types(record: Record, *stages: StageRecord) -> None:
+    """Raises TypeError, ValueError or OverflowError where a value is not what its field is declared to be."""
+    for each in (record, *stages):
+        for name, kind in get_type_hints(type(each)).items():
+            if not _fits(getattr(each, name), kind):
+                raise TypeError(name)
+    for moment in (record.started_at, record.updated_at):
+        dt.datetime.fromisoformat(moment).timestamp()
+
+
+def _fits(value: object, kind: Any) -> bool:
+    """Whether ``value``, from JSON, is of a type as the fields of a record have them."""
+    kinds = get_args(kind)
+    if get_origin(kind) is Literal:
+        return value in kinds
+    if get_origin(kind) is UnionType:
+        return any(_fits(value, each) for each in kinds)
+    if get_origin(kind) is dict:
+        return isinstance(value, dict) and all(_fits(each, kinds[1]) for each in value.values())
+    if kind is float:
+        return isinstance(value, int | float) and not isinstance(value, bool) and math.isfinite(value)
+    return isinstance(value, kind) and not (kind is int and isinstance(value, bool))
 
 
 class Keeper:

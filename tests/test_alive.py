@@ -96,3 +96,8 @@ def test_status_tells_a_run_that_was_killed_from_one_that_works(tmp_path: Path) 
         assert "was doing" in told
         [values] = map(json.loads, status(str(tmp_path), "--json").splitlines())
         assert (values["state"], values["record"]["state"]) == ("died", "died")
+
+
+def test_a_record_from_the_future_is_as_doubtful_as_an_old_one() -> None:
+    assert find(make(age_s=-2 * SILENT_S), here="another") == "died"
+    assert find(make(age_s=-2 * SILENT_S), here="another", held=True) == "running"

@@ -1,6 +1,7 @@
 """One writer per index: who is refused, who takes over, and what is left behind; on a disk and in an object store."""
 
 import contextlib
+import datetime as dt
 import errno
 import json
 import os
@@ -19,7 +20,7 @@ import pytest
 from fsspec.implementations.memory import MemoryFileSystem
 
 from pipeline import claim, processes, storage
-from pipeline.claim import STALE_S, Claim, Leases
+from pipeline.claim import STALE_S, Claim, Clock, Leases, is_held
 from pipeline.errors import CommitConflict, IndexBusy, UsageError
 
 
@@ -344,6 +345,84 @@ def test_of_two_that_reach_for_a_dead_holders_index_one_gets_it(place: str, dead
     winner, refusal = sorted(got, key=len)
     assert winner in ("a", "b")
     assert refusal.endswith("another run is starting here; wait for it, or stop it")
+
+
+class Hands:
+    """A clock that is turned by waiting; what happens meanwhile is given."""
+
+    def __init__(self, meanwhile: Callable[[], None] = lambda: None) -> None:
+        self.passed_s = 0.0
+        self._meanwhile = meanwhile
+        self.clock = Clock(lambda: time.time() + self.passed_s, lambda: self.passed_s, self._wait)
+
+    def _wait(self, pause_s: float) -> None:
+        self.passed_s += pause_s
+        self._meanwhile()
+
+
+@pytest.mark.parametrize("off_s", [3600.0, -3600.0])
+def test_a_run_whose_clock_is_off_is_held_while_its_lease_is_renewed(place: str, off_s: float) -> None:
+    def beat() -> None:
+        if hands.passed_s > 15 and 7 in leases(place):
+            write_lease(place, 8, age_s=off_s, beat_s=10.0, processes="elsewhere")
+            Leases(*storage.find(place)).remove(7)
+
+    write_lease(place, 7, age_s=off_s, beat_s=10.0, processes="elsewhere")
+    hands = Hands(beat)
+    assert is_held(place, clock=hands.clock)
+    assert 15 < hands.passed_s <= 20
+
+
+@pytest.mark.parametrize("beat_s", [10.0, 1e9])
+def test_a_lease_that_looks_old_and_is_not_renewed_is_watched_for_a_while(place: str, beat_s: float) -> None:
+    write_lease(place, age_s=3600.0, beat_s=beat_s, processes="elsewhere")
+    hands = Hands()
+    assert not is_held(place, clock=hands.clock)
+    assert 2 * min(beat_s, STALE_S) <= hands.passed_s < 2 * min(beat_s, STALE_S) + 2
+
+
+def test_what_is_known_at_once_is_not_waited_for(place: str, dead_pid: int) -> None:
+    hands = Hands()
+    assert not is_held(place, clock=hands.clock)
+    write_lease(place, 7, age_s=3600.0, pid=dead_pid)
+    assert not is_held(place, clock=hands.clock)
+    write_lease(place, 8, processes="elsewhere")
+    assert is_held(place, clock=hands.clock)
+    assert hands.passed_s == 0
+
+
+WRONG: list[dict[str, Any]] = [
+    *({"at": wrong} for wrong in ("now", None, True, [], float("nan"), 10**400)),
+    *({"beat_s": wrong} for wrong in ("1", 0, -1)),
+    *({"pid": wrong} for wrong in ("7", 1.5, 0, 2**40)),
+    {"began": "then"},
+    *({name: wrong} for name in ("run_id", "host", "since", "processes") for wrong in (1, None, ["a"])),
+]
+
+
+@pytest.mark.parametrize("changes", WRONG, ids=str)
+def test_a_lease_of_other_types_is_not_one_of_ours(
+    tmp_path: Path, changes: dict[str, Any], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(claim, "UNWRITTEN_S", 0.0)
+    write_lease(str(tmp_path), **changes)
+    assert Leases(*storage.find(str(tmp_path))).read(7) is None
+    assert not is_held(tmp_path)
+    with Claim(tmp_path, "a"):
+        assert holder(str(tmp_path)) == "a"
+
+
+def test_what_a_run_left_that_was_killed_as_it_tried_a_store_out_goes(tmp_path: Path) -> None:
+    url = f"memory://{tmp_path.name}/index"
+    fs, root = storage.find(url)
+    old, fresh, other = f"{root}/probe-{'0' * 32}", f"{root}/probe-{'1' * 32}", f"{root}/probe-of-mine"
+    for name in (old, fresh, other):
+        fs.pipe_file(name, b"0")
+    for name in (old, other):
+        fs.store[name].modified -= dt.timedelta(seconds=2 * STALE_S)
+    with Claim(url, "a"):
+        assert set(fs.ls(root, detail=False)) == {fresh, other, f"{root}/claim-000000001.json"}
+    fs.rm(root, recursive=True)
 
 
 @pytest.mark.parametrize("text", ["", "{", "[]", "null", '{"pid": 1}'])

@@ -272,6 +272,33 @@ def test_a_record_is_read_as_it_was_written(where: str, tmp_path: Path) -> None:
         fsspec.filesystem("memory").rm("/record-test", recursive=True)
 
 
+@pytest.mark.parametrize(
+    "wrong",
+    [
+        *({"updated_at": at} for at in ("now", 7, None, "")),
+        *({"n_files": wrong} for wrong in ("7", 7.5, None, True)),
+        *({"hours_all": wrong} for wrong in ("7", None, float("nan"), float("inf"))),
+        {"state": "asleep"},
+        {"state": []},
+        {"pid": "7"},
+        {"error": 7},
+        {"eta_s": "soon"},
+        {"failures": []},
+        {"failures": {"empty": "two"}},
+        {"not_looked_at": 7},
+        {"stages": {"decode": {"busy_s": "x", "speed": None, "busy": None}}},
+        {"began": "then"},
+    ],
+    ids=str,
+)
+def test_a_record_of_other_types_is_told_in_one_line(wrong: dict[str, Any], tmp_path: Path) -> None:
+    write_record(str(tmp_path), make_record(halfway()))
+    file = tmp_path / "run.json"
+    file.write_text(json.dumps(json.loads(file.read_text()) | wrong))
+    with pytest.raises(EarshotError, match=r"^[^\n]+run\.json: is no record of a run of this version of Earshot$"):
+        read_record(str(tmp_path))
+
+
 def test_a_record_is_never_seen_half_written(tmp_path: Path) -> None:
     stop = threading.Event()
     write_record(str(tmp_path), make_record(halfway()))
