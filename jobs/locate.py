@@ -1,11 +1,14 @@
 """``earshot locate``: moments that fit a text, from when to when."""
 
-from typing import Annotated
+from typing import TYPE_CHECKING, Annotated
 
 import typer
 
 from jobs.output import print_json, print_line, print_table, show_path, show_time
 from jobs.query import Json, Path_, Top, Where, choose_columns, tell_where
+
+if TYPE_CHECKING:
+    from pipeline.front import Index
 
 
 def locate(
@@ -24,17 +27,15 @@ def locate(
     """
     import pipeline
 
-    events = pipeline.open(index).locate(
+    opened = pipeline.open(index)
+    events = opened.locate(
         text, k, threshold=threshold, min_duration_s=min_duration, merge_gap_s=merge_gap, where=where
     )
     if json:
         print_json(events)
         return
     if not events:
-        print_line(
-            f"nothing found that reaches a probability of {threshold}{tell_where(where)}; try a lower --threshold, or"
-            " `earshot query`"
-        )
+        print_line(f"nothing found: {tell_why(opened, threshold, min_duration, where)}")
         return
     names = choose_columns(events, where)
     columns = ["rank", "file", "from", "to", "peak", "score", "probability"]
@@ -52,3 +53,16 @@ def locate(
         for event in events
     ]
     print_table(f"{text!r} in {index}", [*columns, *names], rows, right=[name for name in columns if name != "file"])
+
+
+def tell_why(index: "Index", threshold: float, min_duration_s: float, where: str | None) -> str:
+    """Why there is no event: ``where`` leaves no file, or none in these files reaches the threshold."""
+    if where is not None:
+        condition = f"status = 'indexed' AND ({where})"
+        if not index.to_arrow("files", columns=["file_id"], where=condition).num_rows:
+            return f"no indexed file{tell_where(where)}"
+    long, shorter = (f" of {min_duration_s} s or more", " or --min-duration") if min_duration_s else ("", "")
+    return (
+        f"no event{long} reaches a probability of {threshold}{tell_where(where)}; try a lower --threshold{shorter}, or"
+        " `earshot query`"
+    )

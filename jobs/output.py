@@ -11,10 +11,13 @@ import os
 import re
 import sys
 import unicodedata
+import warnings
 from collections.abc import Iterable, Iterator, Sequence
 from dataclasses import asdict, is_dataclass
 from io import TextIOWrapper
 from typing import TYPE_CHECKING, Any, TextIO
+
+from pipeline.errors import without_credentials
 
 if TYPE_CHECKING:
     from rich.console import Console
@@ -51,10 +54,23 @@ def to_text(value: object) -> "Text":
 
 
 def prepare() -> None:
-    """Make every text printable, on terminals that are not UTF-8 too."""
+    """Make every text printable, on terminals that are not UTF-8 too, and warnings one line each."""
     for stream in (sys.stdout, sys.stderr):
         if isinstance(stream, TextIOWrapper):
             stream.reconfigure(errors="backslashreplace")
+    warnings.showwarning = _print_warning
+
+
+def _print_warning(
+    message: Warning | str,
+    category: type[Warning],
+    filename: str,
+    lineno: int,
+    file: TextIO | None = None,
+    line: str | None = None,
+) -> None:
+    """In place of ``warnings.showwarning``, which adds where in the sources it comes from, and the code there."""
+    print_error(f"earshot: warning: {without_credentials(' '.join(str(message).split()))}")
 
 
 def print_line(text: str = "") -> None:

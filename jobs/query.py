@@ -75,6 +75,10 @@ def choose_columns(found: Sequence[Any], where: str | None) -> list[str]:
     n_columns = 3 if shutil.get_terminal_size().columns >= WIDE else 1
     if len(names) <= n_columns:
         return names
-    words = set(re.findall(r"\w+", (where or "").casefold()))
-    asked = [name for name in names if set(re.findall(r"\w+", name.casefold())) <= words]
-    return asked[:n_columns]
+    return [name for name in names if _is_named(name.casefold(), (where or "").casefold())][:n_columns]
+
+
+def _is_named(name: str, where: str) -> bool:
+    """Whether ``where`` has all words of a column's name; the name itself, where it has none, as ``[/]``."""
+    words = set(re.findall(r"\w+", name))
+    return words <= set(re.findall(r"\w+", where)) if words else name in where

@@ -41,11 +41,11 @@ REASONS = (
 _NAMED = (
     r"(?:X-(?:Amz|Goog)-)?(?:Signature|Credential|Security-Token)|AWS_?Access_?Key_?Id|Access_?Key(?:_?Id)?|Account_?Key"
     r"|Shared_?Access_?Signature|(?:Session|Access|Refresh|SAS)_?Token|(?:(?:AWS|Client)_?)?Secret(?:_?(?:Access_?)?Key)?"
-    r"|Private_?Key|Api_?Key|Password|Passwd|Passphrase"
+    r"|Private_?Key|Api_?Key|Password|Passwd|Passphrase|Passcode"
 )
 _PARAMETERS = (
-    r"[\w.-]*(?:token|secret|password|passwd|passphrase|pwd|signature|credentials?|jwt|api[_-]?key|access[_-]?key)"
-    r"|(?:[\w.-]*[_.-])?(?:auth|authorization|oauth|pass|sig|session_?id|sessid)|jsessionid|phpsessid|key"
+    r"[\w.-]*(?:token|secret|password|passwd|passphrase|passcode|pwd|signature|credentials?|jwt|api[_-]?key|access[_-]?key)"
+    r"|(?:[\w.-]*[_.-])?(?:auth|authorization|oauth|pass|pw|psw|hmac|sig|session_?id|sessid)|jsessionid|phpsessid|key"
 )
 """Of a URL, whole names: ``auth`` is one, ``author`` is not."""
 _CREDENTIALS = (
@@ -60,6 +60,9 @@ _CREDENTIALS = (
     (re.compile(r"(?<![A-Za-z0-9-])((?:Bearer|Basic)\s+)[A-Za-z0-9+/=._~-]{12,}", re.IGNORECASE), r"\1***"),
     (re.compile(r"(?<![A-Z0-9])(?:AKIA|ASIA)[A-Z0-9]{16}(?![A-Z0-9])"), "***"),
 )
+_SIGNED = re.compile(r"\?(?:[^\s#]*&)?Signature=[^\s#]*")
+_OF_SIGNED = re.compile(r"(?<=[?&])(Policy|Key-Pair-Id)=[^&#\s]*[^&#\s:]")
+"""What CloudFront puts into a URL beside the signature; elsewhere the names are nothing special."""
 _SECRET_NAMES = re.compile(
     r"SECRET|TOKEN|PASSWORD|PASSWD|PASSPHRASE|_PWD$|CREDENTIAL|ACCESS_KEY|ACCOUNT_KEY|API_?KEY|JWT|CONNECTION_STRING"
 )
@@ -68,6 +71,7 @@ _SECRET_NAMES = re.compile(
 def without_credentials(text: str) -> str:
     """``text`` with three stars for the credentials in it: those of URLs, connection strings and headers, those that
     have the name of one, and those that the environment holds, encoded for a URL or not."""
+    text = _SIGNED.sub(lambda query: _OF_SIGNED.sub(r"\1=***", query[0]), text)
     for pattern, shown in _CREDENTIALS:
         text = pattern.sub(shown, text)
     for name, value in os.environ.items():

@@ -158,9 +158,10 @@ def find_events(
     """The ``k`` events with the highest peaks, best first, each with the file that it is in.
 
     Exactly those that a scan over all frames would give, except that among events whose peaks are equal to the k-th any
-    may be the ones left out. The engine finds candidates with a query rounded to float16: what may be lost by that
-    depends on how long vectors are. They are measured in a sample, and the search is done again, with a wider margin,
-    where one that is read turns out to be longer than was thought.
+    may be the ones left out. The engine finds candidates with a query rounded to float16, which may cost the more, the
+    longer vectors are. So their lengths are measured in a sample, and none is assumed to be over ``LONGER`` times as
+    long as the longest of it. Where one that is read is longer, the search is done again with a wider margin; a longer
+    one that is never read may be missed.
 
     Args:
         frames: the table, from ``search.open_table``. files: the ledger, likewise.

@@ -5,6 +5,7 @@ import io
 import json
 import math
 import sys
+import warnings
 from collections.abc import Iterator
 from pathlib import Path
 
@@ -17,10 +18,13 @@ from rich.cells import cell_len
 from rich.console import Console
 from typer.testing import CliRunner
 
+import jobs.main
+import pipeline
 from jobs.display import Display
+from jobs.locate import tell_why
 from jobs.main import app, main
 from jobs.output import escape, format_json, print_error, print_json, print_line, print_log, print_table, whole_lines
-from jobs.query import print_hits
+from jobs.query import choose_columns, print_hits
 from pipeline.errors import ClusterError
 from pipeline.record import Progress
 from pipeline.search import Hit
@@ -39,6 +43,20 @@ HOSTILE = {
     "[/x] [bold]b :smile: \\": "[/x] [bold]b :smile: \\",
     "ü 雨\u3000\xa0é e\u0301 🎧": "ü 雨\u3000\xa0é e\u0301 🎧",
 }
+
+
+def test_a_warning_is_one_line(monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]) -> None:
+    def warn(**_: object) -> int:
+        warnings.simplefilter("always")
+        warnings.warn("it is slower:\nno compiler\x1b[31m, https://h/a?token=ab", RuntimeWarning, stacklevel=1)
+        return 0
+
+    monkeypatch.setattr(jobs.main, "app", warn)
+    with warnings.catch_warnings(), pytest.raises(SystemExit) as exit:
+        main()
+    assert exit.value.code == 0
+    said = "earshot: warning: it is slower: no compiler\\x1b[31m, https://h/a?token=***\n"
+    assert capsys.readouterr() == ("", said)
 
 
 @pytest.mark.parametrize(("text", "shown"), HOSTILE.items())
@@ -118,6 +136,40 @@ def test_hits_show_columns_of_any_name(capsys: pytest.CaptureFixture[str]) -> No
     line = capsys.readouterr().out
     assert json.loads(line)["metadata"] == {"[/x]\u202e": "[bold]"}
     assert r"\u202e" in line
+
+
+@pytest.mark.parametrize(
+    ("where", "shown"),
+    [
+        (None, []),
+        ("rig = 'a'", ["rig"]),
+        ("`[/]` = 'a'", ["[/]"]),
+        ("`site name` = 'a'", ["Site name"]),
+        ("name = 'a'", []),
+    ],
+)
+def test_of_many_columns_those_are_shown_that_are_asked_for(
+    where: str | None, shown: list[str], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setenv("COLUMNS", "120")
+    metadata = dict.fromkeys(("[/]", "Site name", "rig", "--"))
+    hit = Hit(1, "/a.wav", 0.0, 1.0, 0.5, 0.5, "0", metadata)
+    assert choose_columns([hit], where) == shown
+
+
+@pytest.mark.parametrize(
+    ("min_duration_s", "where", "said"),
+    [
+        (0.0, "codec = 'none'", "no indexed file where codec = 'none'"),
+        (0.0, "codec = 'flac'", "no event reaches a probability of 0.3 where codec = 'flac'; try a lower --threshold"),
+        (0.0, None, "no event reaches a probability of 0.3; try a lower --threshold, or `earshot query`"),
+        (2.5, None, "no event of 2.5 s or more reaches a probability of 0.3; try a lower --threshold or --min-"),
+    ],
+)
+def test_why_no_event_was_found_is_told(min_duration_s: float, where: str | None, said: str, tmp_path: Path) -> None:
+    vectors = np.zeros((10, 8), np.float16), np.zeros((1, 8), np.float16)
+    write_index(tmp_path / "index", {"/a.wav": vectors}, Grid())
+    assert tell_why(pipeline.open(str(tmp_path / "index")), 0.3, min_duration_s, where).startswith(said)
 
 
 def test_info_and_failures_show_columns_and_names_of_any_kind(tmp_path: Path) -> None:

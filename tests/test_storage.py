@@ -638,6 +638,18 @@ def test_chained_urls_are_refused(source: str) -> None:
             "https://h/a?user_pass=ab&jsessionid=cd&session_id=ef: no",
             "https://h/a?user_pass=***&jsessionid=***&session_id=***: no",
         ),
+        (
+            "https://h/a?pw=ab&psw=cd&passcode=ef&hmac=gh&db_pw=ij",
+            "https://h/a?pw=***&psw=***&passcode=***&hmac=***&db_pw=***",
+        ),
+        (
+            "https://d.cloudfront.net/a.wav?Policy=eyJT_-~&Signature=ab~-&Key-Pair-Id=APKA1&x=1: no",
+            "https://d.cloudfront.net/a.wav?Policy=***&Signature=***&Key-Pair-Id=***&x=1: no",
+        ),
+        (
+            "https://d/a?Signature=ab&Expires=1&Key-Pair-Id=APKA1 https://e/a?Policy=open",
+            "https://d/a?Signature=***&Expires=1&Key-Pair-Id=*** https://e/a?Policy=open",
+        ),
         ("https://h/a?session=0123456789abcdefg", "https://h/a?session=***"),
         ("https://h/cb#access_token=ab", "https://h/cb#access_token=***"),
         ("Server=h;Uid=me;Pwd=ab", "Server=h;Uid=me;Pwd=***"),
@@ -647,6 +659,7 @@ def test_chained_urls_are_refused(source: str) -> None:
             for innocent in (
                 "https://h/a?author=Ana&session=12&authority=x&bypass=1&sort_key=a&monkey=b&signal=c&passage=d",
                 "https://h/a?keyboard=1&token_type=x&sv=2&se=3&code=44&page=5&compass=n",
+                "https://h/a?Policy=open&Key-Pair-Id=7&pwm=1&swap=2&psweep=3&hmac_size=4&pathway=5",
                 "PWD=/home/me, author=Ana, pass=3",
             )
         ),
