@@ -12,7 +12,7 @@ from pathlib import Path
 import pytest
 
 from pipeline.alive import SILENT_S, judge
-from pipeline.claim import STALE_S
+from pipeline.leases import STALE_S
 from pipeline.processes import find_start
 from pipeline.record import Progress, Record, make_record, read_record, write_record
 
