@@ -32,7 +32,7 @@ NOWHERE = {
 DAMAGED = "the index is damaged: "
 
 
-def fail_with(error: Exception) -> Any:
+def fail_with(error: BaseException) -> Any:
     def fail(**options: object) -> None:
         raise error
 
@@ -161,9 +161,13 @@ def test_an_error_that_leaves_lance_is_told_by_its_type_and_number(error: Except
     assert not re.search(r"\.rs\b|cargo", line)
 
 
-def test_a_panic_of_lance_is_damage() -> None:
+def test_a_panic_is_one_line_and_damage_where_it_is_of_lance(
+    monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+) -> None:
     panic = type("PanicException", (BaseException,), {})("index out of bounds")
     assert explain(raise_in("lance.dataset", panic)).startswith("the index is damaged: index out of bounds; ")
+    line = say(fail_with(panic.with_traceback(None)), monkeypatch, capsys)
+    assert "a fault of Earshot: PanicException: index out of bounds (pipeline.fake:" in line
 
 
 def test_what_ray_raises_is_told_as_its_own() -> None:
