@@ -48,6 +48,7 @@ from pipeline.ranges import Range, split_uri
 from pipeline.raw import RAW
 from pipeline.read import one_line
 from pipeline.rows import NoAudioError, holds_audio
+from pipeline.schema import LISTED
 from pipeline.sheet import KINDS
 
 _EXTENSIONS = (
@@ -55,14 +56,14 @@ _EXTENSIONS = (
     " aif aiff aifc au snd caf voc sd2 8svx svx pvf sph nist ircam"
     " wma xwma amr awb ape wv tta tak shn alac dsf dff mpc mp+ ra rm"
     " ac3 ec3 eac3 dts dtshd mlp thd truehd"
-    " mp4 m4v mov 3gp 3g2 mkv avi wmv asf flv f4v mpg mpeg m2ts mts vob mxf ogv ogx rmvb"
+    " mp4 m4v mov 3gp 3g2 mkv avi wmv asf flv f4v mpg mpeg m2ts vob mxf ogv ogx rmvb"
 )
 AUDIO_EXTENSIONS = frozenset([*_EXTENSIONS.split(), *RAW])
 """What counts as audio in a folder, unless ``corpus.extensions`` says otherwise: what the decoders read.
 
-An extension that mostly means something else is left out, since each such file would be a failure: ``ts`` (TypeScript,
-translations), ``raw`` and ``iff`` (pictures), ``mpp`` (Microsoft Project), ``sf``, ``paf``, ``nut``, ``dat``. They are
-counted like all that is not looked at, and ``corpus.extensions`` takes them.
+An extension that mostly means something else is left out, since each such file would be a failure: ``ts`` and ``mts``
+(TypeScript, translations), ``raw`` and ``iff`` (pictures), ``mpp`` (Microsoft Project), ``sf``, ``paf``, ``nut``,
+``dat``. They are counted like all that is not looked at, and ``corpus.extensions`` takes them.
 """
 
 FILES_AT_ONCE = 16
@@ -160,12 +161,18 @@ def list_corpus(
     found = listing.to_table()
     if not found.num_rows:
         wanted = "an audio file's extension" if config.extensions is None else f"extension {list(config.extensions)}"
-        others = f"; not looked at: {said}" if (said := describe(overlooked.count(found))) else ""
-        raise CorpusError(
-            f"{', '.join(sources)}: no file with {wanted} there{others}; corpus.extensions names others, and tar,"
-            " parquet or arrow for the shards in folders"
-        )
+        others = _say_overlooked(overlooked, 0)
+        advice = "corpus.extensions names others, and tar, parquet or arrow for the shards in folders"
+        if "corpus.extensions" in others:
+            advice = "with tar, parquet or arrow among the extensions, shards in folders are looked into"
+        raise CorpusError(f"{', '.join(sources)}: no file with {wanted} there{others}; {advice}")
     return found
+
+
+def _say_overlooked(overlooked: Overlooked, since: int) -> str:
+    """The end of a message that nothing was found: what was not looked at, of what was noted ``since``."""
+    said = describe(overlooked.count(LISTED.empty_table(), since))
+    return f"; not looked at: {said}" if said else ""
 
 
 def _each(items: Iterable[T], read: Callable[[T], R]) -> Iterator[R]:
@@ -235,6 +242,7 @@ def _list_url(source: str, config: CorpusConfig, leave_out: str | None, overlook
     def overlook(url: str) -> None:
         overlooked.add(url, HIDDEN)
 
+    n_before = overlooked.n_noted
     try:
         for url, found, is_named in storage.list_files(source, hidden=config.hidden, enter=enter, overlook=overlook):
             if isinstance(found, Exception):
@@ -250,7 +258,8 @@ def _list_url(source: str, config: CorpusConfig, leave_out: str | None, overlook
             else:
                 overlooked.add(url, kind_of(extension_of(url)))
     except FileNotFoundError:
-        raise CorpusError(f"{source}: no such file or folder, and no file that matches{_ADVICE}") from None
+        others = _say_overlooked(overlooked, n_before)
+        raise CorpusError(f"{source}: no such file or folder, and no file that matches{others}{_ADVICE}") from None
     except EarshotError:
         raise
     except Exception as error:  # each store has errors of its own
@@ -371,7 +380,7 @@ def _is_wanted(member: str, config: CorpusConfig, overlooked: Overlooked) -> boo
 def _list_glob(
     source: str, pattern: str, config: CorpusConfig, entered: set[_Identity], overlooked: Overlooked
 ) -> Iterator[Row]:
-    found = False
+    found, n_before = False, overlooked.n_noted
     # Leading folders that exist are taken as they stand; below them, each part is a pattern for one level.
     folder, *parts = Path(pattern).parts
     while parts and os.path.isdir(os.path.join(folder, parts[0])):
@@ -385,7 +394,7 @@ def _list_glob(
         else:
             overlooked.add(path, kind_of(extension_of(path)))
     if not found:
-        raise CorpusError(f"{source}: the pattern matches no file{_ADVICE}")
+        raise CorpusError(f"{source}: the pattern matches no file{_say_overlooked(overlooked, n_before)}{_ADVICE}")
 
 
 def _expand(
@@ -393,7 +402,8 @@ def _expand(
 ) -> Iterator[str]:
     """The paths below ``folder`` that match ``parts``, and folders on the way to them that cannot be listed.
 
-    Folders that are ``closed`` are not entered. What does not match was not asked for, and is not overlooked.
+    Folders that are ``closed`` are not entered. What does not match was not asked for, and is not overlooked; what is
+    hidden, or a link to a folder, counts where it matches or where ``**`` would have entered it.
     """
     if closed and not _identify(folder).isdisjoint(closed):
         return
@@ -402,25 +412,27 @@ def _expand(
         return
     part, rest = parts[0], parts[1:]
     if part == "**":
-        for each, _ in _visit(folder, config, set(closed)):
+        for each, _ in _visit(folder, config, set(closed), overlooked, _is_folder):
             yield from _expand(each, rest, config, closed, overlooked)
         return
     if not glob.has_magic(part):
         if os.path.lexists(path := os.path.join(folder, part)):
             yield from _expand(path, rest, config, closed, overlooked)
         return
+
+    def matches(entry: os.DirEntry[str]) -> bool:
+        return fnmatch.fnmatchcase(entry.name, part) and (not rest or _is_folder(entry))
+
     try:
-        children = _children(folder, hidden=config.hidden or part.startswith("."))
+        children = _children(folder, config.hidden or part.startswith("."), overlooked, matches)
     except OSError:
         yield folder
         return
-    for entry in children:
+    for entry in filter(matches, children):
         is_folder = _is_folder(entry)
-        if not fnmatch.fnmatchcase(entry.name, part):
-            continue
-        if _may_enter(entry, config) if is_folder else not rest:
+        if not is_folder or _may_enter(entry, config):
             yield from _expand(entry.path, rest, config, closed, overlooked)
-        elif is_folder:
+        else:
             overlooked.add(entry.path, LINKS)
 
 
@@ -438,9 +450,17 @@ def _walk(folder: str, config: CorpusConfig, entered: set[_Identity], overlooked
 
 
 def _visit(
-    folder: str, config: CorpusConfig, entered: set[_Identity], overlooked: Overlooked | None = None
+    folder: str,
+    config: CorpusConfig,
+    entered: set[_Identity],
+    overlooked: Overlooked,
+    asked: Callable[[os.DirEntry[str]], bool] = lambda entry: True,
 ) -> Iterator[tuple[str, list[os.DirEntry[str]] | OSError]]:
-    """Each folder from ``folder`` downwards with what it holds beside folders, or with why it cannot be listed."""
+    """Each folder from ``folder`` downwards with what it holds beside folders, or with why it cannot be listed.
+
+    Args:
+        asked: what of that is overlooked where it is hidden.
+    """
     waiting = [folder]
     while waiting:
         path = waiting.pop()
@@ -449,7 +469,7 @@ def _visit(
             if (status.st_dev, status.st_ino) in entered:
                 continue
             entered.add((status.st_dev, status.st_ino))
-            children = _children(path, hidden=config.hidden, overlooked=overlooked)
+            children = _children(path, config.hidden, overlooked, asked)
         except OSError as error:
             yield path, error
             continue
@@ -457,18 +477,20 @@ def _visit(
         folders = [entry for entry in children if _is_folder(entry)]
         waiting += [entry.path for entry in reversed(folders) if _may_enter(entry, config)]
         for entry in folders:
-            if overlooked is not None and not _may_enter(entry, config):
+            if not _may_enter(entry, config):
                 overlooked.add(entry.path, LINKS)
 
 
-def _children(folder: str, *, hidden: bool, overlooked: Overlooked | None = None) -> list[os.DirEntry[str]]:
-    """What is in a folder, without what is hidden, if that is left out."""
+def _children(
+    folder: str, hidden: bool, overlooked: Overlooked, asked: Callable[[os.DirEntry[str]], bool]
+) -> list[os.DirEntry[str]]:
+    """What is in a folder, without what is hidden, if that is left out, and overlooked if it is ``asked`` for."""
     with os.scandir(folder) as entries:
         children = sorted(entries, key=lambda entry: entry.name)
     shown = [entry for entry in children if hidden or not storage.is_hidden(entry.name)]
-    if overlooked is not None and len(shown) < len(children):
+    if len(shown) < len(children):
         for entry in children:
-            if storage.is_hidden(entry.name):
+            if storage.is_hidden(entry.name) and asked(entry):
                 overlooked.add(entry.path, HIDDEN)
     return shown
 

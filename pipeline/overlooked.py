@@ -27,6 +27,9 @@ _LONGEST = 12
 _MOST_NAMES = 10_000
 """Extensions that are counted apart."""
 
+_URIS_AT_ONCE = 100_000
+"""Files of the listing that are Python strings at a time."""
+
 
 class Overlooked:
     """Takes the uris of what is not looked at, in any order and from any thread; each counts once.
@@ -52,27 +55,34 @@ class Overlooked:
         """Note that a file is looked at after all: another source names it."""
         self._looked_at.add(hash(uri))
 
-    def count(self, listed: pa.Table) -> dict[str, int]:
+    @property
+    def n_noted(self) -> int:
+        """How many have been noted, each as often as it was."""
+        return len(self._uris)
+
+    def count(self, listed: pa.Table, since: int = 0) -> dict[str, int]:
         """How many of each kind, the most frequent extensions first; then what is hidden, and links.
 
         Args:
             listed: a LISTED table: the files that are looked at, whatever was noted.
+            since: only what was noted after so many others (``n_noted``).
         """
-        uris, first = np.unique(np.array(self._uris, np.int64), return_index=True)
+        uris, first = np.unique(np.array(self._uris[since:], np.int64), return_index=True)
         if not len(uris):
             return {}
         looked_at = np.fromiter(chain(map(hash, _recordings(listed)), self._looked_at), np.int64)
-        numbers = np.array(self._of_kind, np.int64)[first[~np.isin(uris, looked_at)]]
+        numbers = np.array(self._of_kind[since:], np.int64)[first[~np.isin(uris, looked_at)]]
         counts = np.bincount(numbers, minlength=len(self._kinds)).tolist()
         return _order({kind: counts[number] for kind, number in self._kinds.items() if counts[number]})
 
 
 def _recordings(listed: pa.Table) -> Iterator[str]:
-    """The uris of the recordings that files of a LISTED table are, or are ranges of."""
-    is_range = pc.or_(pc.is_valid(listed["start_s"]), pc.is_valid(listed["end_s"]))
-    yield from map(recording_of, listed.filter(is_range).select(["uri", "start_s", "end_s"]).to_pylist())
-    for chunk in listed["uri"].filter(pc.invert(is_range)).chunks:
-        yield from chunk.to_pylist()
+    """The uris of the recordings that files of a LISTED table are, or are ranges of: a few strings at a time."""
+    for first in range(0, len(listed), _URIS_AT_ONCE):
+        some = listed.slice(first, _URIS_AT_ONCE)
+        is_range = pc.or_(pc.is_valid(some["start_s"]), pc.is_valid(some["end_s"]))
+        yield from map(recording_of, some.filter(is_range).select(["uri", "start_s", "end_s"]).to_pylist())
+        yield from some["uri"].filter(pc.invert(is_range)).to_numpy()
 
 
 def _order(counts: dict[str, int]) -> dict[str, int]:

@@ -277,7 +277,7 @@ def list_files(
         FileNotFoundError: nothing is there; or what the driver of the store raises.
     """
     store, name = find(url)
-    for found in _resolve(store, name, hidden=hidden):
+    for found in _resolve(store, name, hidden=hidden, overlook=overlook):
         if found["type"] != "directory":
             yield store.unstrip_protocol(found["name"]), _measure(found), True
         elif enter(store.unstrip_protocol(found["name"].rstrip("/"))):
@@ -285,7 +285,7 @@ def list_files(
                 yield below, described, False
 
 
-def _resolve(store: Any, name: str, *, hidden: bool) -> list[Info]:
+def _resolve(store: Any, name: str, *, hidden: bool, overlook: Callable[[str], None]) -> list[Info]:
     """What is there under a name, or else what it matches as a pattern, by the rules for those on a disk."""
     try:
         return [retried(store.info, name)]
@@ -294,15 +294,18 @@ def _resolve(store: Any, name: str, *, hidden: bool) -> list[Info]:
             raise
     matches = retried(store.glob, _escape_folders(store, name), detail=True)
     dotted = [part for part in name.split("/") if part.startswith(".")]
-    found = [
-        info
-        for path, info in matches.items()
-        if hidden
-        or all(
-            not is_hidden(part) or any(fnmatch.fnmatchcase(part, pattern) for pattern in dotted)
-            for part in path.split("/")
-        )
-    ]
+
+    def is_left_out(part: str) -> bool:
+        return not hidden and is_hidden(part) and not any(fnmatch.fnmatchcase(part, pattern) for pattern in dotted)
+
+    found = []
+    for path, info in matches.items():
+        parts = path.split("/")
+        n_shown = next((k for k, part in enumerate(parts) if is_left_out(part)), len(parts))
+        if n_shown < len(parts):  # a hidden folder counts as one, whatever it holds
+            overlook(str(store.unstrip_protocol("/".join(parts[: n_shown + 1]))))
+        else:
+            found.append(info)
     if not found:
         raise FileNotFoundError(f"the pattern matches nothing: {name}")
     return found

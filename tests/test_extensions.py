@@ -5,6 +5,9 @@ import struct
 from collections.abc import Callable
 from pathlib import Path
 
+import av
+import av.codec
+import av.format
 import pytest
 
 from pipeline.corpus import AUDIO_EXTENSIONS, list_corpus
@@ -70,12 +73,45 @@ MAKERS: dict[str, tuple[Encode, int]] = {
     "mpg": (by_av("mpeg", "mp2"), 48_000),
     "vob": (by_av("vob", "ac3"), 48_000),
     "m2ts": (by_av("mpegts", "ac3"), 48_000),
-    "mts": (by_av("mpegts", "ac3"), 48_000),
     "rm": (by_av("rm", "ac3"), 48_000),
     "ogv": (by_av("ogg", "libopus"), 48_000),
     "latm": (by_av("latm", "aac", 64_000), 48_000),
     "g722": (by_av("g722", "g722"), 16_000),
 }
+
+
+WITHOUT_SAMPLE = {
+    "dts": ("dts", "dca"),
+    "dtshd": ("dtshd", "dca"),
+    "thd": ("truehd", "truehd"),
+    "truehd": ("truehd", "truehd"),
+    "mlp": ("mlp", "mlp"),
+    "mpc": ("mpc8", "mpc8"),
+    "mp+": ("mpc", "mpc7"),
+    "tak": ("tak", "tak"),
+    "ape": ("ape", "ape"),
+    "shn": ("shn", "shorten"),
+}
+"""Kinds that nothing here encodes, so that no file of them can be made and read, with their container and decoder.
+
+FFmpeg has experimental encoders of DTS, TrueHD and MLP, but PyAV's build of it lacks them; of the others it has none.
+"""
+
+
+@pytest.mark.parametrize("extension", WITHOUT_SAMPLE)
+def test_what_cannot_be_made_here_has_a_decoder(tmp_path: Path, extension: str) -> None:
+    container, decoder = WITHOUT_SAMPLE[extension]
+    assert av.format.ContainerFormat(container, "r").is_input
+    assert av.codec.Codec(decoder, "r").is_decoder
+    (tmp_path / f"sound.{extension}").write_bytes(b"")
+    assert list_corpus([str(tmp_path)]).num_rows == 1
+
+
+@pytest.mark.parametrize("decoder", sorted({decoder for _, decoder in WITHOUT_SAMPLE.values()}))
+def test_no_sample_is_missing_that_could_be_made(decoder: str) -> None:
+    """Where this fails, there is an encoder by now: make a sample in ``MAKERS``."""
+    with pytest.raises(av.codec.codec.UnknownCodecError):
+        av.codec.Codec(decoder, "w")
 
 
 @pytest.mark.parametrize("extension", MAKERS)

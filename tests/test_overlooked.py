@@ -1,6 +1,7 @@
 """What is found and not looked at is counted: each file once, whatever sources it lies in."""
 
 import os
+import re
 from pathlib import Path
 from typing import Any
 
@@ -69,9 +70,37 @@ def test_settings_choose_what_is_looked_at(tree: Path) -> None:
 
 
 def test_of_a_pattern_what_it_matches_counts(tree: Path) -> None:
-    assert count(tree / "*") == {".txt": 2, ".jpg": 1, NO_EXTENSION: 1, HIDDEN: 1, LINKS: 1}
-    assert count(tree / "**" / "*.wav") == {}
-    assert count(tree / "a*", tree / "**" / "*.t*") == {".txt": 1}  # patterns tell small letters from capital ones
+    assert count(tree / "*") == EVERYTHING
+    assert count(tree / "a*", tree / "in" / "*.[jT]*") == {".txt": 1, ".jpg": 1}
+    assert count(tree / "[ai]*", tree / "*.t*") == {".txt": 2, ".jpg": 1, NO_EXTENSION: 1, HIDDEN: 1}
+    # Patterns tell small letters from capital ones; what is hidden and does not match either was not asked for.
+    assert count(tree / "a*", tree / "*.t*") == {".txt": 1}
+    assert count(tree / "a*", tree / "*n*") == {".txt": 2, ".jpg": 1, NO_EXTENSION: 1, HIDDEN: 1, LINKS: 1}
+
+
+def test_of_a_pattern_that_crosses_folders_what_it_would_have_entered_counts(tree: Path) -> None:
+    touch(tree / "in" / ".notes")  # hidden, and does not match either
+    touch(tree / "in" / "g.wav")
+    for pattern in ("**/*.wav", "**/*/*.wav", "*/*.wav"):
+        assert count(tree / pattern, hidden=True, follow_symlinks=True) == {}, pattern
+        assert count(tree / pattern) == {HIDDEN: 2, LINKS: 1}, pattern
+    assert count(tree / "**" / "*.wav", hidden=True) == {LINKS: 1}
+    assert count(tree / "**" / "*.wav", follow_symlinks=True) == {HIDDEN: 2}
+    assert count(tree / "**") == {**EVERYTHING, HIDDEN: 3}
+    assert count(tree / "**", tree / "**" / "*.wav", tree) == {**EVERYTHING, HIDDEN: 3}
+
+
+def test_a_pattern_that_matches_nothing_says_what_was_not_entered(tree: Path) -> None:
+    touch(tree / "far" / "only" / ".x" / "a.wav")
+    (tree / "far" / "only" / "link").symlink_to(tree / "in")
+    said = r"matches no file; not looked at: 1 hidden \(corpus.hidden\), 1 link to a folder \(corpus.follow_symlinks\);"
+    with pytest.raises(CorpusError, match=said):
+        count(tree, tree / "far" / "only" / "*" / "*.wav")
+    with pytest.raises(CorpusError, match=r"the pattern matches no file; if it was renamed"):
+        count(tree, tree / "far" / "only" / "*.wav")
+    fsspec.filesystem("memory").pipe_file("/pattern/.h/d.wav", b"sound")
+    with pytest.raises(CorpusError, match=r"no file that matches; not looked at: 1 hidden \(corpus.hidden\);"):
+        count("memory://pattern/*/*.wav")
 
 
 def test_object_stores_are_counted_likewise() -> None:
@@ -81,15 +110,20 @@ def test_object_stores_are_counted_likewise() -> None:
     assert count("memory://overlooked") == {".txt": 2, NO_EXTENSION: 1, HIDDEN: 2}
     assert count("memory://overlooked", "memory://overlooked/in/c.txt")[".txt"] == 1
     assert count("memory://overlooked/*.wav", "memory://overlooked/b.*") == {".txt": 1}
+    store.pipe_file("/overlooked/.h/e.wav", b"sound")  # a hidden folder is one, however much it holds
+    assert count("memory://overlooked/**/*.wav") == {HIDDEN: 2}
 
 
 def test_an_empty_corpus_says_what_is_there(tree: Path) -> None:
     os.remove(tree / "a.wav")
     os.remove(tree / "e.mp3")
-    with pytest.raises(
-        CorpusError, match=r"no file with an audio file's extension there; not looked at: 2 \.txt, 1 \.jpg"
-    ):
+    said = r"no file with an audio file's extension there; not looked at: 2 \.txt, 1 \.jpg"
+    with pytest.raises(CorpusError, match=said) as empty:
         list_corpus([str(tree)])
+    assert str(empty.value).count("corpus.extensions") == 1
+    (tree / "none").mkdir()
+    with pytest.raises(CorpusError, match=r"extension there; corpus\.extensions names others, and tar"):
+        list_corpus([str(tree / "none")])
 
 
 def test_the_most_frequent_are_told_by_name() -> None:
@@ -150,6 +184,15 @@ def test_a_line_says_what_decides() -> None:
     assert describe({LINKS: 2}) == "2 links to folders (corpus.follow_symlinks)"
 
 
-@pytest.mark.parametrize("extension", ["ts", "raw", "iff", "mpp", "txt", "json", "jpg", "mid", "tar", "csv"])
+LEFT_OUT = ["ts", "mts", "raw", "iff", "mpp", "sf", "paf", "nut", "dat"]
+
+
+@pytest.mark.parametrize("extension", [*LEFT_OUT, "txt", "json", "jpg", "mid", "tar", "csv"])
 def test_what_mostly_is_no_sound_is_left_out(extension: str) -> None:
     assert extension not in AUDIO_EXTENSIONS
+
+
+def test_readme_names_the_extensions_that_are_left_out() -> None:
+    readme = (Path(__file__).parent.parent / "README.md").read_text()
+    _, _, said = readme.partition("Extensions that mostly mean something else are left out")
+    assert re.findall(r"`\.(\w+)`", said.partition("\n\n")[0]) == LEFT_OUT
