@@ -3,7 +3,7 @@
 import time
 from typing import TYPE_CHECKING
 
-from jobs.output import make_console, show, show_bytes, show_hours, show_left, to_text
+from jobs.output import make_console, show, show_bytes, show_count, show_hours, show_left, to_text
 
 if TYPE_CHECKING:
     from rich.console import Console
@@ -21,9 +21,11 @@ BAR_EVERY_S = 0.2
 
 
 def describe(record: "Record") -> str:
-    """A record in one line: ``encoding: 12 of 40 files, 0.50 h of about 2.00 h, 31x real time, 3 min left,
+    """A record in one line: ``encoding: 12 of 40 files, 0.50 h of about 2.00 h of audio, 31x real time, 3 min left,
     failures: 1 not_audio; decode 200x, encode 31x (busiest: 98%), write 900x``."""
-    counted = f"{record.doing}: {record.n_done} of {record.n_files} files" if record.n_files else record.doing
+    counted = (
+        f"{record.doing}: {record.n_done} of {show_count(record.n_files, 'file')}" if record.n_files else record.doing
+    )
     failures = show_failures(record, at_most=3)
     said = [counted, *_describe_pace(record), *([f"failures: {failures}"] if failures else [])]
     return "; ".join(filter(None, [", ".join(said), _describe_stages(record)]))
@@ -39,7 +41,7 @@ def show_failures(record: "Record", at_most: int | None = None) -> str:
 
 def _describe_pace(record: "Record") -> list[str]:
     about = "" if record.state == "done" else "about "
-    hours = f"{show_hours(record.hours_done * 3600)} of {about}{show_hours(record.hours_all * 3600)}"
+    hours = f"{show_hours(record.hours_done * 3600)} of {about}{show_hours(record.hours_all * 3600)} of audio"
     found = [
         hours if record.hours_all else "",
         f"{record.hours_per_hour:.0f}x real time" if record.hours_per_hour else "",
@@ -105,7 +107,7 @@ class Display:
         frame = read_identity(encode.frame_model, encode.frame_revision) if encode.frame_model else clip
         size = show_bytes(estimate_bytes(plan, config, clip.dimension, frame.dimension))
         self._say(
-            f"{plan.n_to_decode} files to encode, about {show_hours(plan.seconds_to_decode)};"
+            f"{show_count(plan.n_to_decode, 'file')} to encode, about {show_hours(plan.seconds_to_decode)} of audio;"
             f" about {size} to be written (frames: {config.store.frames})"
         )
         if encode.clip_model == BUNDLED:

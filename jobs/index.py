@@ -8,7 +8,7 @@ import typer
 
 from jobs.display import Display
 from jobs.interrupt import Stopped
-from jobs.output import print_error, print_json, print_line, show_hours
+from jobs.output import print_error, print_json, print_line, show_count, show_hours
 from jobs.query import Json
 
 if TYPE_CHECKING:
@@ -183,10 +183,10 @@ def _print_summary(config: "Config", progress: "Progress", summary: dict[str, An
     of_them += [f"{progress.n_metadata} with other metadata"] if progress.n_metadata else []
     before = f" ({', '.join(of_them)})" if of_them else ""
     print_line(
-        f"{progress.n_files} files: {progress.n_indexed} indexed, {progress.n_unchanged} unchanged{before},"
-        f" {progress.n_failed} failed, {progress.n_deleted} gone;"
-        f" {progress.n_clips} clips and {progress.n_frames} frames"
-        f" of {show_hours(progress.audio_s)} in {summary['seconds']:.1f} s"
+        f"{show_count(progress.n_files, 'file')}: {progress.n_indexed} indexed,"
+        f" {progress.n_unchanged} unchanged{before}, {progress.n_failed} failed, {progress.n_deleted} gone;"
+        f" {show_count(progress.n_clips, 'clip')} and {show_count(progress.n_frames, 'frame')}"
+        f" of {show_hours(progress.audio_s)} of audio in {summary['seconds']:.1f} s"
     )
     for note in progress.notes:
         print_line(f"note: {note}")

@@ -177,7 +177,7 @@ class Index:
             **n_with,
             "clips": self._open("clips").count_rows(),
             "frames": self._open("frames").count_rows(),
-            "with_note": self._count_notes(),
+            "with_note": self.notes().num_rows,
             "hours": (pc.sum(indexed["duration_s"]).as_py() or 0.0) / 3600,
             "clip_model": self.settings["clip_model"]["name"],
             "frame_model": frame_model and frame_model["name"],
@@ -186,10 +186,11 @@ class Index:
             "unfinished_rebuild": self._describe_rebuild(),
         }
 
-    def _count_notes(self) -> int:
-        """Indexed files of which a person should know something; format 2 had no notes."""
-        files = self._open("files")
-        return files.count_rows("status = 'indexed' AND note IS NOT NULL") if "note" in files.schema.names else 0
+    def notes(self) -> pa.Table:
+        """What a person should know of indexed files: ``uri`` and ``note`` of those that have one."""
+        if "note" not in self._open("files").schema.names:  # format 2 had no notes
+            return schema.FILES.empty_table().select(["uri", "note"])
+        return self.to_arrow("files", ["uri", "note"], "status = 'indexed' AND note IS NOT NULL")
 
     @property
     def metadata(self) -> pa.Schema:

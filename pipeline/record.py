@@ -191,7 +191,8 @@ def find_shortfall(progress: Progress, max_failed_fraction: float) -> str | None
     found = []
     if progress.unpublished:
         n_files = progress.n_files - progress.n_done
-        found.append(f"{n_files} files are left, run again: {progress.unpublished[0]}")
+        left = "1 file is left" if n_files == 1 else f"{n_files} files are left"
+        found.append(f"{left}, run again: {progress.unpublished[0]}")
     if progress.n_files and progress.failed_fraction == 1:
         files = "the only file" if progress.n_files == 1 else f"all {progress.n_files} files"
         found.append(f"{files} failed, so nothing is indexed: see `earshot failures {progress.index}`")
@@ -394,9 +395,13 @@ def read_record(path: str) -> Record | None:
         raise
     except (ValueError, TypeError, KeyError, AttributeError, OverflowError, RecursionError):
         # Half a file, of another version, or of values that are none.
-        raise EarshotError(f"{path}/{NAME}: is no record of a run of this version of Earshot") from None
+        raise EarshotError(f"{_place(path)}: is no record of a run of this version of Earshot") from None
     except Exception as error:  # each kind of store has its own errors
-        raise EarshotError(f"{path}/{NAME}: cannot be read: {' '.join(str(error).split())[:300]}") from None
+        raise EarshotError(f"{_place(path)}: cannot be read: {' '.join(str(error).split())[:300]}") from None
+
+
+def _place(path: str) -> str:
+    return f"{path.rstrip('/')}/{NAME}"
 
 
 def _check_types(record: Record, *stages: StageRecord) -> None:

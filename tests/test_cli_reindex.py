@@ -295,7 +295,7 @@ def test_metadata_is_asked_for_where_sounds_are(corpus: KnownCorpus, call: Call)
     code, out, _ = call("plan", into)
     assert code == 0
     assert re.search(r"metadata +2 *\n", out)
-    assert f"note: {sidecar}: 1 rows are of no file of the corpus; the first one is {corpus.root}/in/gone.wav" in out
+    assert f"note: {sidecar}: 1 row is of no file of the corpus; the first one is {corpus.root}/in/gone.wav" in out
     code, out, _ = call("reindex", into)
     assert "0 indexed, 6 unchanged (1 of them failed before, 2 with other metadata)" in out
     assert "note: " in out
@@ -340,6 +340,56 @@ def test_every_run_says_what_it_does_not_look_at(corpus: KnownCorpus, call: Call
     assert lines(call("status", into, "--json")[1])[0]["record"]["not_looked_at"] == expected
     (Path(into) / "run.json").unlink()
     assert lines(call("info", into, "--json")[1])[0]["not_looked_at"] is None
+
+
+def test_files_with_a_note_are_listed_apart_from_failures(corpus: KnownCorpus, call: Call) -> None:
+    into = corpus.config.into
+    (corpus.folder / "text.g722").write_text("no sound, but every byte of it is a sample\n" * 2_000)
+    assert call("reindex", into)[0] == 0
+    assert lines(call("info", into, "--json")[1])[0]["with_note"] == 1
+    code, out, _ = call("failures", into)
+    assert code == 0
+    failed, noted = out.split("1 file with a note")
+    assert failed.startswith(f"1 file in {into}\n")
+    assert "broken.wav" in failed
+    assert "text.g722" not in failed
+    assert re.search(r"text\.g722 +it has no header, and is read as G\.722 at 16 kHz", noted)
+    assert "broken.wav" not in noted
+    rows = {Path(row["uri"]).name: row for row in lines(call("failures", into, "--json")[1])}
+    assert {name: (row["status"], row["note"] is None) for name, row in rows.items()} == {
+        "broken.wav": ("failed", True),
+        "text.g722": ("indexed", False),
+    }
+    assert len({tuple(row) for row in rows.values()}) == 1
+    (corpus.folder / "broken.wav").unlink()
+    assert call("reindex", into)[0] == 0
+    assert call("failures", into)[1].startswith("no failures\n1 file with a note\n")
+
+
+def test_exit_codes_tell_no_audio_from_audio_that_failed(corpus: KnownCorpus, call: Call) -> None:
+    empty, into = corpus.root / "empty", corpus.config.into
+    empty.mkdir()
+    (empty / "notes.txt").write_text("no sound")
+    code, _, err = call("index", empty, "--into", corpus.root / "of-nothing")
+    assert (code, err.count("corpus.extensions")) == (2, 1)
+    (empty / "broken.wav").write_text("no sound")
+    assert call("index", empty, "--into", corpus.root / "of-nothing")[0] == 1
+    # The only new files fail, while others are indexed: that is told by the failures, and not by the exit code.
+    assert call("reindex", into)[0] == 0
+    (corpus.folder / "broken too.wav").write_text("no sound")
+    code, out, _ = call("reindex", into)
+    assert (code, " 0 indexed, " in out, " 1 failed, " in out) == (0, True, True)
+
+
+def test_a_run_counts_one_file_as_one_and_says_that_hours_are_of_audio(corpus: KnownCorpus, call: Call) -> None:
+    only, into = corpus.root / "only", corpus.root / "one"
+    only.mkdir()
+    (only / "a.wav").write_bytes((corpus.folder / "moved.wav").read_bytes())
+    code, out, err = call("index", only, "--into", into)
+    assert code == 0
+    assert out.startswith("1 file: 1 indexed, ")
+    assert re.search(r" of \d+ s of audio in ", out)
+    assert re.search(r"^1 file to encode, about \d+ s of audio; about ", err, re.MULTILINE)
 
 
 def test_a_run_after_which_nothing_is_indexed_has_failed(corpus: KnownCorpus, call: Call) -> None:

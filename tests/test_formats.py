@@ -54,6 +54,7 @@ def config_of(index: str) -> Config:
 def test_it_answers_questions_as_it_is(index: str) -> None:
     version = store.latest_version(index, "files")
     opened = pipeline.open(index)
+    assert (opened.describe()["with_note"], opened.notes().column_names) == (0, ["uri", "note"])
     assert opened.search("a bell ringing", 1)[0].uri == "memory:///format-2/bell.ogg"
     [siren] = opened.locate("an ambulance siren", 1)
     assert (siren.uri, siren.metadata) == ("memory:///format-2/siren.ogg", {"mic": "south"})

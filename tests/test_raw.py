@@ -135,7 +135,11 @@ def test_the_same_bytes_under_two_names_are_two_audios(tmp_path: Path) -> None:
     assert files["a.g722"]["codec"] == "adpcm_g722"
     assert {name for name, row in files.items() if row["note"]} == {"a.g722", "b.G722", "c.gsm"}
     assert files["c.gsm"]["note"] == "it has no header, and is read as GSM 06.10 at 8 kHz by its extension"
-    assert pipeline.open(config.into).describe()["with_note"] == 3
+    opened = pipeline.open(config.into)
+    assert opened.describe()["with_note"] == 3
+    assert {Path(row["uri"]).name: row["note"] for row in opened.notes().to_pylist()} == {
+        name: row["note"] for name, row in files.items() if row["note"]
+    }
     assert files["d.gsm"]["audio_id"] != files["d.wav"]["audio_id"]
     assert files["d.gsm"]["codec"] == files["d.wav"]["codec"] == "pcm_s16"
     assert compare(config.into, WideEncoder(), 10).findings == []

@@ -180,7 +180,7 @@ def test_a_terminal_shows_all_of_it_at_any_width(width: int) -> None:
         "encoding",
         "10/40",
         "━━━━",
-        "100 s of about 0.11 h, 10x real time, less than a minute left",
+        "100 s of about 0.11 h of audio, 10x real time, less than a minute left",
         "decode 12x, encode 3x (busiest: 95%), write 250x",
         "failures: 1 not_audio",
     ):
@@ -232,7 +232,7 @@ def test_an_error_is_one_line_and_the_job_is_named(monkeypatch: pytest.MonkeyPat
 def test_a_line_says_it_all() -> None:
     said = describe(make_record(halfway(), now=15.0))
     assert said == (
-        "listing: 10 of 40 files, 100 s of about 0.11 h, 10x real time, less than a minute left,"
+        "listing: 10 of 40 files, 100 s of about 0.11 h of audio, 10x real time, less than a minute left,"
         " failures: 1 not_audio; decode 20x, encode 4x (busiest: 90%), write 200x"
     )
     assert describe(make_record(Progress(n_files=2, stage="planning"))) == "planning: 0 of 2 files"
@@ -485,3 +485,11 @@ def test_what_is_complete_is_committed_when_a_run_is_stopped(
     index_corpus(known.config, stages=in_place(WideEncoder()))
     assert live(config.into) == known.expected()
     assert audit(config.into) == []
+
+
+@pytest.mark.parametrize("text", ["{", "[]"])
+def test_a_record_that_is_none_is_named_by_its_path(tmp_path: Path, text: str) -> None:
+    (tmp_path / "run.json").write_text(text)
+    for path in (str(tmp_path), f"{tmp_path}/", f"{tmp_path}//"):
+        with pytest.raises(EarshotError, match=rf"^{tmp_path}/run\.json: is no record"):
+            read_record(path)

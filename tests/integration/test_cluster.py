@@ -194,7 +194,7 @@ def test_a_job_is_followed_watched_stopped_and_taken_up_again(head: Head, tmp_pa
     for name in ("pipeline", "jobs"):
         shutil.copytree(ROOT / name, shipped / name, ignore=shutil.ignore_patterns("__pycache__"))
     display = shipped / "jobs" / "display.py"
-    display.write_text(display.read_text().replace("files to encode, about", "files to encode (shipped), about"))
+    display.write_text(display.read_text().replace(" to encode, about", " to encode (shipped), about"))
     display.write_text(display.read_text().replace("LINE_EVERY_S = 5.0", "LINE_EVERY_S = 0.5"))
 
     submitted = head.earshot("submit", config, "--ship", "--python", sys.executable, "--json", code=shipped)
