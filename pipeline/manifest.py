@@ -5,7 +5,8 @@ With ``start_s`` or ``end_s``, a row names a range of a recording (``ranges``). 
 
 import math
 import os
-from collections.abc import Iterator
+import re
+from collections.abc import Iterable, Iterator
 
 import pyarrow as pa
 
@@ -17,6 +18,9 @@ from pipeline.sheet import check_once, is_sheet, read_sheet
 
 COLUMNS = ("uri", "start_s", "end_s")
 """What says which file a row names; in CSV all are text: of numbers, every digit counts."""
+
+_LIKE_START = re.compile(r"(start|begin|onset|offset)(time|at)?(s|ms|secs?|seconds?)?")
+_LIKE_END = re.compile(r"(end|stop)(time|at)?(s|ms|secs?|seconds?)?")
 
 ROWS_AT_ONCE = 10_000
 """Rows that are taken out of Arrow at a time."""
@@ -43,6 +47,20 @@ def read_ranges(path: str) -> dict[str, list[Range]]:
     for parts in found.values():
         if len(parts) > 1:
             parts[:] = dict.fromkeys(parts)
+    return found
+
+
+def find_near_misses(names: Iterable[str]) -> dict[str, str]:
+    """Columns that may be meant as ``start_s`` or ``end_s`` and are not called so, where there is no such column.
+
+    >>> find_near_misses(["uri", "Start-s", "end"])
+    {'Start-s': 'start_s', 'end': 'end_s'}
+    """
+    names, found = list(names), dict[str, str]()
+    for meant, pattern in (("start_s", _LIKE_START), ("end_s", _LIKE_END)):
+        if meant not in names:
+            like = (name for name in names if pattern.fullmatch(re.sub(r"[\s_.-]+", "", name.casefold())))
+            found |= dict.fromkeys(like, meant)
     return found
 
 

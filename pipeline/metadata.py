@@ -19,7 +19,7 @@ import pyarrow.compute as pc
 from pipeline import rows, schema
 from pipeline.config import CorpusConfig
 from pipeline.errors import CorpusError
-from pipeline.manifest import COLUMNS, name_files
+from pipeline.manifest import COLUMNS, find_near_misses, name_files
 from pipeline.members import is_table, shards_of
 from pipeline.ranges import split_uri
 from pipeline.read import one_line
@@ -123,7 +123,8 @@ def _note_strange(path: str, uris: pa.ChunkedArray, is_listed: pa.ChunkedArray) 
         raise CorpusError(
             f"{path}: of its {len(strange)} rows none is of a file of the corpus; the first one is {strange[0]}"
         )
-    return [f"{path}: {len(strange)} rows are of no file of the corpus; the first one is {strange[0]}"]
+    said = "1 row is" if len(strange) == 1 else f"{len(strange)} rows are"
+    return [f"{path}: {said} of no file of the corpus; the first one is {strange[0]}"]
 
 
 def _with_ranges(uris: pa.ChunkedArray, listed: pa.ChunkedArray) -> pa.ChunkedArray:
@@ -151,7 +152,16 @@ def _read(path: str, config: CorpusConfig) -> Sheet:
         table = read_sheet(path, as_text=[*COLUMNS, *times])
     named = name_files(path, table)
     uris = iter(lambda: [f"{uri}{part}" for uri, part in islice(named, ROWS_AT_ONCE)], [])
-    return Sheet(path, pa.table({"uri": pa.chunked_array(uris, pa.string()), **_choose(path, table, config)}))
+    kept = pa.table({"uri": pa.chunked_array(uris, pa.string()), **_choose(path, table, config)})
+    return Sheet(path, kept, tuple(_note_near_misses(path, table.column_names, config)))
+
+
+def _note_near_misses(path: str, names: list[str], config: CorpusConfig) -> Iterator[str]:
+    """A line on each column that may be meant to give ranges and does not. Who keeps it by its name means metadata."""
+    for name in find_near_misses(names):
+        if config.columns is None or name not in config.columns:
+            is_ = "metadata" if _is_wanted(name, config) else "left out"
+            yield f"{path}: column `{name}` is {is_}; a range is given by `start_s` and `end_s`"
 
 
 def _choose(path: str, table: pa.Table, config: CorpusConfig) -> dict[str, pa.ChunkedArray]:
@@ -168,7 +178,9 @@ def _choose(path: str, table: pa.Table, config: CorpusConfig) -> dict[str, pa.Ch
             continue
         check_once(path, table, [name])
         if why := _refuse_name(name, kept):
-            raise CorpusError(f"{path}: column `{name}`{_example(column)}: {why}: call it otherwise, {_LEAVE_OUT}")
+            meant = find_near_misses(table.column_names).get(name)
+            advice = f"call it `{meant}`, if it gives ranges, or otherwise" if meant else "call it otherwise"
+            raise CorpusError(f"{path}: column `{name}`{_example(column)}: {why}: {advice}, {_LEAVE_OUT}")
         kept[name] = _normal(path, name, column)
     return kept
 
@@ -364,9 +376,10 @@ def _first_values(table: pa.Table) -> tuple[pa.Table, list[str]]:
         later = rows[first[files[rows]] != rows]
         differs = later[_are_different(column, later, first[files[later]])]
         if len(differs):
-            least = files[differs].min()
+            least, n_files = files[differs].min(), len(np.unique(files[differs]))
+            said = "1 file has" if n_files == 1 else f"{n_files} files have"
             notes.append(
-                f"column `{name}`: {len(np.unique(files[differs]))} files have several values, the first one counts:"
+                f"column `{name}`: {said} several values, the first one counts:"
                 f" {_show(found[name][least].as_py())} for {uris[least]}"
             )
     return pa.table(found), notes

@@ -140,7 +140,7 @@ def test_a_sidecar_says_something_of_files_in_folders_and_shards(tmp_path: Path)
         "c.wav": {"mic": None},
         "d.wav": {"mic": "MKH"},
     }
-    assert progress.notes == (f"{sidecar}: 1 rows are of no file of the corpus; the first one is {tmp_path}/gone.wav",)
+    assert progress.notes == (f"{sidecar}: 1 row is of no file of the corpus; the first one is {tmp_path}/gone.wav",)
     assert read_config(config.into).corpus.metadata == str(sidecar)
 
 
@@ -838,3 +838,43 @@ def test_the_audit_finds_clips_with_other_metadata_than_their_file(tmp_path: Pat
     assert values(config)["a"] == {"mic": "H5"}
     index(config)
     assert values(config, "clips") == {"a": {"mic": "H5"}, "b": {"mic": "H5"}}
+
+
+@pytest.mark.parametrize(
+    ("header", "meant"),
+    [
+        ("uri,start,end", {"start": "metadata", "end": "metadata"}),
+        ("uri,start s,end-s", {"start s": "metadata", "end-s": "metadata"}),
+        ("uri,Begin_Time,stop_ms", {"Begin_Time": "metadata", "stop_ms": "metadata"}),
+        ("uri,offset_s,duration", {"offset_s": "metadata"}),
+        ("uri,start_s,end", {"end": "metadata"}),
+        ("uri,start_s,end_s", {}),
+        ("uri,gender,starter", {}),
+    ],
+)
+def test_what_may_be_meant_as_a_range_and_gives_none_is_said(
+    tmp_path: Path, header: str, meant: dict[str, str]
+) -> None:
+    folder = fill(tmp_path / "in", "a.wav")
+    table = folder / "list.csv"
+    table.write_text(f"{header}\na.wav,0.1,0.5\n")
+    for config in (configure(tmp_path, table), configure(tmp_path, folder, metadata=str(table))):
+        if "start_s" in header and config.corpus.metadata:
+            continue  # ranges, and the folder has none
+        notes = plan_corpus(config).notes
+        end = "a range is given by `start_s` and `end_s`"
+        assert list(notes) == [f"{table}: column `{name}` is {what}; {end}" for name, what in meant.items()]
+
+
+def test_who_names_the_columns_to_keep_is_told_of_ranges_that_are_left_out(tmp_path: Path) -> None:
+    folder = fill(tmp_path / "in", "a.wav")
+    (table := folder / "list.csv").write_text("uri,start,End_s\na.wav,0.1,0.5\n")
+    notes = plan_corpus(configure(tmp_path, table, columns=["start"])).notes
+    assert list(notes) == [f"{table}: column `End_s` is left out; a range is given by `start_s` and `end_s`"]
+
+
+def test_a_column_that_sql_cannot_tell_from_that_of_ranges_says_how_to_call_it(tmp_path: Path) -> None:
+    folder = fill(tmp_path / "in", "a.wav")
+    (table := folder / "list.csv").write_text("uri,Start_s\na.wav,0.1\n")
+    with pytest.raises(CorpusError, match=r"`Start_s` \('0\.1'\): .*: call it `start_s`, if it gives ranges, or other"):
+        plan_corpus(configure(tmp_path, table))
