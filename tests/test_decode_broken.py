@@ -157,7 +157,7 @@ def decode_within(data: bytes, path: Path, limit_bytes: int) -> tuple[int, bool]
         "    print(sum(len(block) for block in audio.blocks()), int(audio.truncated is not None))\n"
     )
     command = [sys.executable, "-c", program, str(path), str(limit_bytes)]
-    done = subprocess.run(command, capture_output=True, text=True, timeout=60, cwd=Path(__file__).parents[1])
+    done = subprocess.run(command, capture_output=True, text=True, timeout=300, cwd=Path(__file__).parents[1])
     assert (done.returncode, done.stderr) == (0, "")
     n_samples, truncated = map(int, done.stdout.split())
     return n_samples, bool(truncated)

@@ -491,8 +491,9 @@ def test_a_run_that_has_lost_its_index_stops_at_once(
             other = {"run_id": "other", "host": "elsewhere", "pid": 7, "since": "2026-01-02", "beat_s": 10, "at": 0}
             lease = tmp_path / "index" / "claim-999999999.json"
             lease.write_text(json.dumps(other | {"processes": "another"}))
-            while any(thread.name == "claim" for thread in threading.enumerate()):
-                time.sleep(0.02)
+            [beat] = [thread for thread in threading.enumerate() if thread.name == "claim"]
+            beat.join(timeout=120)
+            assert not beat.is_alive()
 
     with pytest.raises(CommitConflict, match=r"process 7 on elsewhere, since 2026-01-02\) has taken this index over"):
         index_corpus(config, stages=in_place(WideEncoder(), take_over))

@@ -10,8 +10,9 @@ import pytest
 def ray_session() -> Iterator[None]:
     from pipeline.flow import start_ray
 
-    with warnings.catch_warnings():
+    with warnings.catch_warnings(), pytest.MonkeyPatch.context() as patch:
         warnings.simplefilter("ignore")
+        patch.delenv("RAY_AUTH_MODE", raising=False)  # as a person has it who knows nothing of Ray
         start_ray()
         yield
         import ray
