@@ -449,8 +449,8 @@ def find_listeners(pids: set[int]) -> set[tuple[int, str, int]]:
                 owners[os.readlink(link)] = pid
     lines = [line for name in ("tcp", "tcp6") for line in Path(f"/proc/net/{name}").read_text().splitlines()[1:]]
     sockets = [(f"socket:[{fields[9]}]", fields) for fields in map(str.split, lines) if fields[3] == "0A"]
-    places = [(owners[name], *fields[1].split(":")) for name, fields in sockets if name in owners]
-    return {(pid, address, int(port, 16)) for pid, address, port in places}
+    places = [(owners[name], fields[1].split(":")) for name, fields in sockets if name in owners]
+    return {(pid, place[0], int(place[1], 16)) for pid, place in places}
 
 
 LOOPBACK = ("0100007F", "0000000000000000FFFF00000100007F", "00000000000000000000000001000000")
