@@ -162,7 +162,7 @@ def print_table(
     from rich import box
     from rich.table import Table
 
-    table = Table(header_style="bold", box=box.SIMPLE_HEAD, pad_edge=False)
+    table = Table(header_style="bold", box=box.SIMPLE_HEAD, pad_edge=False, show_header=any(columns))
     for name in columns:
         is_number = name in right
         table.add_column(
