@@ -8,14 +8,15 @@ from pipeline import engine
 def explain(error: BaseException) -> str:
     """What happened and what to do, without a line break."""
     said = " ".join(str(error).split())
-    if isinstance(error, OSError) and error.errno is not None:  # whoever was called when the system refused
+    is_rays = engine.is_of(error, ("ray",))
+    if isinstance(error, OSError) and error.errno is not None and not (is_rays and not error.filename):
         told = error.strerror or said
         return f"{error.filename}: {told}" if error.filename else told
     if isinstance(error, MemoryError):
         return _tell_memory(said)
     if engine.is_failure(error):
         return _tell_engine(said)
-    if engine.is_of(error, ("ray",)):
+    if is_rays:
         return f"Ray gave up: {said[:300]}; what was published stays, run again"
     place = _name_place(error)
     return (
@@ -41,7 +42,7 @@ def _tell_engine(said: str) -> str:
     if trouble == "conflict":
         return f"another run has changed the index meanwhile: {told}; try again"
     return (
-        f"the index is damaged: {told}; `earshot verify INDEX --repair` says of what and has it made anew, or restore"
+        f"the index is damaged: {told}; `earshot verify INDEX --repair` says of what and makes it anew, or restore"
         " its folder from a copy"
     )
 

@@ -44,30 +44,27 @@ def verify(
         raise typer.Exit(1)
     config, choice = read_config(index), Choice(allow_deletions=allow_deletions)
     # That the sources are there comes before anything is taken out.
+    _check_sources(config, choice, findings)
     if any(finding.fragment is not None for finding in findings):
-        is_ledger_lost = any(finding.fragment is not None and finding.table == "files" for finding in findings)
-        _check_sources(config, choice, is_ledger_lost=is_ledger_lost)
         give_up_fragments(index, findings)
         findings = [*audit(index), *(finding for finding in findings if finding.file_id is not None)]
-    _check_sources(config, choice)
     n_damaged = mark_damaged(index, findings)
-    if not json:
+    if not json and n_damaged:
         print_line(f"{show_count(n_damaged, 'file')} to be made anew")
     finish(config, run(config, json=json, choice=choice))
     if _look(index, choose, json=json):
         raise typer.Exit(1)
 
 
-def _check_sources(config: "Config", choice: "Choice", *, is_ledger_lost: bool = False) -> None:
-    """Refuse to repair while a disk seems to be missing: what lies on it could not be made anew.
-
-    Args:
-        is_ledger_lost: whether the ledger cannot tell which files there were: then no source may be empty.
-    """
+def _check_sources(config: "Config", choice: "Choice", findings: "list[Finding]") -> None:
+    """Refuse to repair while a disk seems to be missing: what lies on it could not be made anew."""
     from pipeline.errors import CorpusError
-    from pipeline.prepare import plan_corpus, refuse_blindly
+    from pipeline.prepare import plan_corpus, refuse_repair
 
-    refused = refuse_blindly(config, choice) if is_ledger_lost else plan_corpus(config, choice).refused
+    # Where rows of the ledger are lost, it cannot tell what would go: a fragment of it, now or in a repair before.
+    is_lost = any(found.table == "files" and found.fragment is not None for found in findings)
+    is_lost |= any(found.table == "clips" and found.file_id is not None and found.uri is None for found in findings)
+    refused = refuse_repair(config, choice) if is_lost else plan_corpus(config, choice).refused
     if refused:
         raise CorpusError(refused)
 

@@ -52,12 +52,14 @@ _CREDENTIALS = (
     # The user and the password of a URL; keys of object stores may hold slashes. A number there is a port.
     (re.compile(r"(?<=://)(?:[^/\s@:]+:(?!\d+/)[^\s@]+|[^/\s@]+)@"), "***@"),
     # What a URL, a connection string or a header calls by such a name, and what JSON or XML does.
-    (re.compile(rf"(?<=[?&;#])({_PARAMETERS})=[^&#\s]*[^&#\s:]", re.IGNORECASE), r"\1=***"),
+    (re.compile(rf"(?<=[?&;])({_PARAMETERS})=[^&#\s]*[^&#\s:]", re.IGNORECASE), r"\1=***"),
+    (re.compile(r"(?<=#)((?:access_|id_|refresh_)token)=[^&#\s]*[^&#\s:]", re.IGNORECASE), r"\1=***"),
     (re.compile(r"(?<=[?&;#])(session)=[\w+/=.~%-]{16,}", re.IGNORECASE), r"\1=***"),
     (re.compile(rf"(?<![\w-])({_NAMED})=[^&;,\s]*[^&;,\s:]", re.IGNORECASE), r"\1=***"),
     (re.compile(rf"""(["'](?:{_NAMED}|pwd|auth|jwt)["']\s*:\s*)(["'])(?:(?!\2).)+\2""", re.IGNORECASE), r"\1\2***\2"),
     (re.compile(rf"(<({_NAMED})>)[^<]+(?=</\2>)", re.IGNORECASE), r"\1***"),
-    (re.compile(r"(?<![A-Za-z0-9-])((?:Bearer|Basic)\s+)[A-Za-z0-9+/=._~-]{12,}", re.IGNORECASE), r"\1***"),
+    (re.compile(r"(?<![A-Za-z0-9-])(Bearer\s+)[A-Za-z0-9+/=._~-]{12,}", re.IGNORECASE), r"\1***"),
+    (re.compile(r"(?<=[:=\"'])(\s*Basic\s+)[A-Za-z0-9+/=._~-]{12,}", re.IGNORECASE), r"\1***"),  # no file's name
     (re.compile(r"(?<![A-Z0-9])(?:AKIA|ASIA)[A-Z0-9]{16}(?![A-Z0-9])"), "***"),
 )
 _SIGNED = re.compile(r"\?(?:[^\s#]*&)?Signature=[^\s#]*")
@@ -206,14 +208,15 @@ def _tell(path: str, error: Exception, cause: Exception) -> str:
     if number in _DISK_FULL or trouble == "disk_full" or (is_workers and _WORKERS_DISK_FULL.match(text)):
         return f"the disk is full; {_STAYS}, make room and run again"
     if isinstance(cause, PermissionError | NotADirectoryError | FileExistsError):
-        return f"cannot be written: {cause.strerror or text}"
+        what = "cannot be written" if cause is error else f"{cause.filename or 'a file of a worker'} cannot be used"
+        return f"{what}: {cause.strerror or text}"
     said = text if is_workers else f"{type(cause).__name__}: {text}".removesuffix(": ")
     if trouble is not None:
         said = engine.tidy(text)
     if trouble == "damage":
         return (
             f"the run stopped, as the index is damaged: {said[:300]}; {_STAYS}; `earshot verify {path} --repair` says"
-            " of what and has it made anew"
+            " of what and makes it anew, or restore its folder from a copy"
         )
     if isinstance(cause, MemoryError) or trouble == "memory":
         return f"the run stopped: there is not enough memory: {said[:300]}; {_STAYS}, free some and run again"

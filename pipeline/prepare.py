@@ -3,7 +3,6 @@
 Nothing is written here, and no worker is needed: ``earshot plan`` ends with it.
 """
 
-import glob
 from collections.abc import Callable
 from typing import Any
 
@@ -13,12 +12,12 @@ import pyarrow.compute as pc
 from pipeline import journal, schema, store
 from pipeline.attach import Metadata
 from pipeline.checkpoint import read_identity
-from pipeline.config import Config, anchor, check_settings, differences, index_settings, known_values, make_config
+from pipeline.config import Config, check_settings, differences, index_settings, known_values, make_config
 from pipeline.corpus import list_corpus
 from pipeline.errors import REASONS, IndexMismatch, UsageError
+from pipeline.fragments import Fragments
 from pipeline.guard import Disks, Guard, IsMount, read_mounts
 from pipeline.ledger import Ledger
-from pipeline.manifest import is_manifest
 from pipeline.metadata import Given, read_given
 from pipeline.overlooked import Overlooked
 from pipeline.plan import Choice, Plan, lies_within, make_plan
@@ -27,6 +26,8 @@ from pipeline.record import Progress
 from pipeline.window import FRAME_S
 
 Report = Callable[[Progress], None]
+
+ROWS_AT_ONCE = 65_536
 
 
 def describe_run(config: Config) -> tuple[dict[str, Any], int, int]:
@@ -226,23 +227,21 @@ def refuse_rebuild(former: pa.Table, listed: pa.Table, config: Config, choice: C
     return f"{shut.num_rows:,} files of the index cannot be read now, the first one is {uri}: {message}; {refused}"
 
 
-def refuse_blindly(config: Config, choice: Choice, is_mount: IsMount | None = None) -> str | None:
-    """Why an index must not be repaired whose ledger is lost in part: what is not there now cannot be told from what is
-    gone. None where every source, and every disk that the corpus lay on, holds audio.
+def refuse_repair(config: Config, choice: Choice, is_mount: IsMount | None = None) -> str | None:
+    """Why an index must not be repaired whose ledger is lost in part; None where it may be.
+
+    What is not there now would go. The clips tell, too, which files there were.
     """
     listed, _ = list_files(config, Progress(), lambda progress: None)
-    if choice.allow_deletions:
-        return None
-    there = listed["uri"].filter(pc.is_null(listed["reason"]))
-    for place in (*anchor(config).sources, *sorted(find_disks(journal.live(config.into), is_mount).known)):
-        named = pc.or_(pc.equal(there, place), pc.starts_with(there, place.rstrip("/") + "/"))
-        named = pc.or_(named, pc.starts_with(there, f"{place}#"))
-        if not (glob.has_magic(place) or is_manifest(place) or pc.any(named).as_py()):
-            return (
-                f"{place}: holds no audio now, and a part of the ledger is lost, so nobody knows what it held: is a"
-                " disk missing? If not, run again with --allow-deletions"
-            )
-    return None
+    tables = journal.live(config.into)
+    uris: set[str] = set()
+    for name, columns in (("files", ["uri", "status"]), ("clips", ["uri"])):
+        for batch in Fragments(store.open_published(tables, name), name).read(columns, ROWS_AT_ONCE):
+            rows = batch.filter(pc.equal(batch["status"], "indexed")) if "status" in columns else batch
+            uris.update(pc.unique(rows["uri"]).to_pylist())
+    guard = Guard(listed, config, choice, find_disks(tables, is_mount))
+    indexed = pa.chunked_array([sorted(uris)], pa.string())
+    return guard.find_refusal(guard.select_lost(indexed), len(uris))
 
 
 def check_models_of(config: Config) -> None:

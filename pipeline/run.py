@@ -191,13 +191,14 @@ def _check_data_files(path: str, tables: str) -> None:
     Raises:
         EarshotError: naming it.
     """
+    advice = f"`earshot verify {path} --repair` makes anew what was in it"
+    if tables != journal.live(path):
+        advice = f"delete {tables} to begin the rebuild once more"
     published = journal.read_published(tables)
     for name in journal.DATA_TABLES:
         lost = Fragments(store.open_published(tables, name, published), name).lost
         for why in list(lost.values())[:1]:
-            raise EarshotError(
-                f"{path}: `{name}`: {why}; `earshot verify {path} --repair` has made anew what was in it"
-            )
+            raise EarshotError(f"{path}: `{name}`: {why}; {advice}")
 
 
 def _check_rebuilt(progress: Progress, former: pa.Table, config: Config) -> bool:

@@ -12,10 +12,12 @@ import yaml
 
 import pipeline.run
 from jobs.main import main
-from pipeline import journal
+from pipeline import journal, store
+from pipeline.audit import audit
 from pipeline.claim import Claim
 from pipeline.run import index_corpus
-from tests.contents import KnownCorpus, live
+from pipeline.upkeep import give_up_fragments
+from tests.contents import KnownCorpus, content, live
 from tests.test_audit import table
 from tests.test_run import WideEncoder, in_place
 
@@ -198,6 +200,36 @@ def test_nothing_is_given_up_while_a_disk_is_missing(corpus: KnownCorpus, call: 
     assert code == 2
     assert f"{more.folder}: holds no audio now" in err
     assert versions(into) == before
+
+
+def test_a_ledger_that_is_lost_in_part_is_not_repaired_while_a_disk_is_missing(corpus: KnownCorpus, call: Call) -> None:
+    """Whose files are known from their clips; nor by another try, after the lost fragment has been given up."""
+    into = str(corpus.root / "disks-index")
+    for number in (1, 2):
+        folder = corpus.root / f"disk{number}" / "sounds"
+        folder.mkdir(parents=True)
+        (folder / "a.wav").write_bytes(content(number + 2).read_bytes())
+    assert call("index", corpus.root / "disk*" / "sounds", "--into", into)[0] == 0
+    (corpus.root / "disk2" / "sounds" / "a.wav").unlink()
+    max(Path(journal.table_uri(into, "files"), "data").iterdir(), key=lambda each: each.stat().st_size).unlink()
+    before = live_frames(into)
+    said = f"{corpus.root}/disk2/sounds: holds no audio now, and the index has 1 files of it"
+    for is_given_up in (False, True):
+        if is_given_up:
+            give_up_fragments(into, audit(into))
+        code, _, err = call("verify", into, "--repair")
+        assert (code, err.count("\n")) == (2, 1)
+        assert said in err
+        assert live_frames(into) == before
+    (corpus.root / "disk2" / "sounds" / "a.wav").write_bytes(content(4).read_bytes())
+    assert call("verify", into, "--repair")[0] == 0
+    assert call("info", into, "--json")[0] == 0
+    assert live_frames(into) == before
+
+
+def live_frames(into: str) -> list[str]:
+    frames = store.open_published(into, "frames").to_table(columns=["audio_id", "frame", "vector"]).to_pylist()
+    return sorted(map(str, frames))
 
 
 def test_verify_says_how_many_files_it_compared(corpus: KnownCorpus, call: Call) -> None:

@@ -70,14 +70,14 @@ def test_members_are_ranges_of_their_shard(tmp_path: Path, form: int) -> None:
     names = ["a.wav", "ünïcode/b.wav", "c#1.flac", "x" * 90 + "/" + "y" * 90 + ".wav", "a.wav", "empty.wav", "a.json"]
     members = [(name, f"{k} {name}".encode() * (k != 5) * 100) for k, name in enumerate(names)]
     shard = write_shard(tmp_path / "s.tar", members, format=form)
-    with tarfile.open(shard, "a") as tar:  # neither is a file
+    with tarfile.open(shard, "a") as tar:  # a folder is none, a pipe is one without bytes
         tar.addfile(tarfile.TarInfo("folder.wav"))
         for kind, name in ((tarfile.DIRTYPE, "d.wav"), (tarfile.FIFOTYPE, "pipe.wav")):
             info = tarfile.TarInfo(name)
             info.type = kind
             tar.addfile(info)
     found = dict(list_members(str(shard)))
-    unique = ["a.wav", *names[1:4], "a.wav#2", *names[5:], "folder.wav"]
+    unique = ["a.wav", *names[1:4], "a.wav#2", *names[5:], "folder.wav", "pipe.wav"]
     assert list(found) == [f"{shard}#{name}" for name in unique]
     for uri, (_, data) in zip(found, members, strict=False):
         assert shard_of(uri) == str(shard)
@@ -328,7 +328,7 @@ def test_shards_in_folders_are_looked_into_where_their_extension_is_named(
     write_shard(tmp_path / "in" / "s.tar", [*sounds(1, 3), ("a.txt", b"text"), ("b.mp3", b"a")])
     found = list_corpus([str(tmp_path / "in")], CorpusConfig(extensions=extensions))["uri"].to_pylist()
     assert [Path(uri).name for uri in found] == names
-    with pytest.raises(CorpusError, match="tar, parquet or arrow for the shards in folders"):
+    with pytest.raises(CorpusError, match="with tar, parquet or arrow among the extensions, shards in folders"):
         list_corpus([str(tmp_path / "in")])
 
 

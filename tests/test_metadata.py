@@ -685,7 +685,8 @@ def test_of_many_values_the_first_one_counts(monkeypatch: pytest.MonkeyPatch) ->
         assert table.schema == kinds
         assert table.to_pylist() == [{"uri": uri, "word": word, "n": number} for uri, (word, number) in by_hand.items()]
         for name, those in zip(("word", "n"), several, strict=True):
-            said = [note for note in notes if note.startswith(f"column `{name}`: {len(those)} files have several")]
+            have = "1 file has" if len(those) == 1 else f"{len(those)} files have"
+            said = [note for note in notes if note.startswith(f"column `{name}`: {have} several")]
             assert len(said) == bool(those)
             first = next((uri for uri in by_hand if uri in those), "")
             assert all(note.endswith(f"the first one counts: '{those[first]}' for {first}") for note in said)
