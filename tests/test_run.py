@@ -110,6 +110,19 @@ def test_a_run_indexes_everything_and_a_second_one_nothing(corpus: Path, tmp_pat
     assert journal.read_journal(config.into).num_rows == batches.num_rows
 
 
+def make_same(folder: Path) -> Callable[[int], None]:
+    """Gives all files of a folder the bytes of the first one, at the beginning of the first batch; times stay."""
+
+    def act(number: int) -> None:
+        first, *others = sorted(folder.iterdir())
+        for file in others if number == 0 else ():
+            modified_ns = file.stat().st_mtime_ns
+            file.write_bytes(first.read_bytes())
+            os.utime(file, ns=(modified_ns, modified_ns))
+
+    return act
+
+
 @pytest.mark.parametrize("checkpoint_rows", [1, 10_000])
 def test_contents_that_turn_out_to_be_the_same_are_stored_once(tmp_path: Path, checkpoint_rows: int) -> None:
     """In one batch, in batches of one commit, and in several commits: nobody saw it when they were planned."""
@@ -118,17 +131,9 @@ def test_contents_that_turn_out_to_be_the_same_are_stored_once(tmp_path: Path, c
     for number in range(6):
         write_wav(folder / f"{number}.wav", noise(5.0, seed=number))
 
-    def make_same(number: int) -> None:
-        if number == 0:
-            for other in range(1, 6):
-                file = folder / f"{other}.wav"
-                modified_ns = file.stat().st_mtime_ns
-                file.write_bytes((folder / "0.wav").read_bytes())
-                os.utime(file, ns=(modified_ns, modified_ns))
-
     config = configure(folder, tmp_path / "index", run={"batch_s": 15.0}, store={"checkpoint_rows": checkpoint_rows})
     encoder = WideEncoder()
-    index_corpus(config, stages=in_place(encoder, make_same))
+    index_corpus(config, stages=in_place(encoder, make_same(folder)))
     assert audit(config.into) == []
     afresh = configure(folder, tmp_path / "afresh")
     index_corpus(afresh, stages=in_place(WideEncoder()))
@@ -153,16 +158,8 @@ def test_checksums_of_frames_are_those_of_the_last_file_that_wrote_them(tmp_path
     for number in range(4):
         write_wav(folder / f"{number}.wav", noise(3.0, seed=number))
 
-    def make_same(number: int) -> None:
-        if number == 0:
-            for other in range(1, 4):
-                file = folder / f"{other}.wav"
-                modified_ns = file.stat().st_mtime_ns
-                file.write_bytes((folder / "0.wav").read_bytes())
-                os.utime(file, ns=(modified_ns, modified_ns))
-
     config = configure(folder, tmp_path / "index", run={"batch_s": 3.0}, store={"checkpoint_rows": checkpoint_rows})
-    index_corpus(config, stages=in_place(DriftingEncoder(), make_same))
+    index_corpus(config, stages=in_place(DriftingEncoder(), make_same(folder)))
     [n_audios] = {len(set(store.open_published(config.into, "files").to_table()["audio_id"].to_pylist()))}
     assert n_audios == 1
     assert audit(config.into) == []
