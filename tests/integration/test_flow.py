@@ -370,7 +370,7 @@ def test_a_worker_that_cannot_write_ends_the_run_with_its_own_words(tmp_path: Pa
     store.create(index, settings, clip_dimension=clip_dimension, frame_dimension=frame_dimension)
     shutil.rmtree(index / "frames.lance" / "data", ignore_errors=True)
     (index / "frames.lance" / "data").write_text("in the way")
-    with pytest.raises(EarshotError, match=r"the run stopped: OSError: .*File exists.*run again") as caught:
+    with pytest.raises(EarshotError, match=r"the run stopped: .*File exists.*run again") as caught:
         index_corpus(configure(tmp_path / "in", index))
     assert "\n" not in str(caught.value)
     assert "UDF" not in str(caught.value)
