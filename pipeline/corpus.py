@@ -39,7 +39,7 @@ import pyarrow as pa
 
 from pipeline import storage
 from pipeline.config import CorpusConfig
-from pipeline.errors import CorpusError, EarshotError
+from pipeline.errors import CorpusError, EarshotError, EmptyCorpus
 from pipeline.listing import Listing, many_objects, to_table
 from pipeline.manifest import is_manifest, read_ranges
 from pipeline.members import extension_of, is_member, is_shard, is_table, list_members, name_of, shard_of
@@ -165,7 +165,7 @@ def list_corpus(
         advice = "corpus.extensions names others, and tar, parquet or arrow for the shards in folders"
         if "corpus.extensions" in others:
             advice = "with tar, parquet or arrow among the extensions, shards in folders are looked into"
-        raise CorpusError(f"{', '.join(sources)}: no file with {wanted} there{others}; {advice}")
+        raise EmptyCorpus(f"{', '.join(sources)}: no file with {wanted} there{others}; {advice}")
     return found
 
 

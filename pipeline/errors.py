@@ -3,7 +3,8 @@
     EarshotError               anything a person is told in one line       exit code 1
     |-- UsageError             a wrong call or configuration               exit code 2
     |   |-- ConfigError        unknown key, value out of range
-    |   |-- CorpusError        a source that does not exist or lists nothing
+    |   |-- CorpusError        a source that does not exist or cannot be listed
+    |   |   `-- EmptyCorpus    sources without a file of audio           exit code 1
     |   |-- ModelError         a model that cannot be found or loaded exactly
     |   |-- IndexMissing       no index at this path
     |   |-- IndexMismatch      settings that would mix incompatible vectors
@@ -110,6 +111,12 @@ class ConfigError(UsageError):
 
 class CorpusError(UsageError):
     """A source does not exist, or nothing in it can be listed."""
+
+
+class EmptyCorpus(CorpusError):
+    """Nothing could be indexed: the sources are there, and hold no file of audio."""
+
+    exit_code = 1
 
 
 class ModelError(UsageError):

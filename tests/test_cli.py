@@ -110,7 +110,7 @@ def test_info_and_failures_in_json(index: Path) -> None:
         (["nonsense"], 2, "nonsense"),
         (["query", "{index}"], 2, "see `earshot query --help`"),
         (["info", "{index}", "--yaml"], 2, "--yaml"),
-        (["index", "{tmp}/sounds", "--into", "{tmp}/ix"], 2, "no file with an audio file's extension"),
+        (["index", "{tmp}/sounds", "--into", "{tmp}/ix"], 1, "no file with an audio file's extension"),
         (["index", "README.md", "--into", "{tmp}/ix", "--model", "nobody/nothing"], 2, "nobody/nothing: is not here"),
         (["index", "README.md", "--into", "{tmp}/ix", "--model", "nothing"], 2, "nothing: no such model"),
         (["index", "README.md", "--into", "{index}", "--model", "earshot-tiny"], 2, "built with clip_model none"),
