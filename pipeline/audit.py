@@ -6,7 +6,7 @@ ledger, some bytes for each of its files, and the clips of the file that is bein
 """
 
 from collections import Counter
-from collections.abc import Callable, Iterator
+from collections.abc import Iterator
 from dataclasses import dataclass
 from typing import Any
 
@@ -21,7 +21,7 @@ from pipeline.claim import is_held
 from pipeline.collect import clip_rows
 from pipeline.config import WindowConfig
 from pipeline.file import identify_audio
-from pipeline.fragments import Fragments, Unreadable
+from pipeline.fragments import Fragments, read_all
 from pipeline.journal import Published
 from pipeline.ledger import Places
 from pipeline.ranges import Range, split_uri
@@ -81,12 +81,12 @@ def examine(path: str) -> Examined:
     files, clips, frames = (
         Fragments(store.open_published(tables, name, published), name) for name in journal.DATA_TABLES
     )
-    ledger = _read_all(files, lambda: [_read_ledger(files)])[0]
+    ledger = read_all(files, lambda: [_read_ledger(files)])[0]
     batches = journal.read_journal(tables)
     known = batches["batch_id"].combine_chunks()
     findings = [*_check_files(ledger, with_frames=with_frames), *_check_journal(tables, ledger, batches, published)]
-    findings += _read_all(clips, lambda: list(_Clips(ledger, clips, grid, known).check()))
-    findings += _read_all(frames, lambda: list(_Frames(ledger, frames, known).check()))
+    findings += read_all(clips, lambda: list(_Clips(ledger, clips, grid, known).check()))
+    findings += read_all(frames, lambda: list(_Frames(ledger, frames, known).check()))
     findings += [
         Finding(table.name, f"{why}; the rows in it are lost", fragment=number)
         for table in (files, clips, frames)
@@ -103,15 +103,6 @@ def _count_without_checksum(ledger: pa.Table, *, with_frames: bool) -> int:
     if with_frames:
         is_without = pc.or_(is_without, pc.is_null(ledger["frames_checksum"]))
     return int(pc.sum(pc.and_(is_without, pc.equal(ledger["status"], "indexed"))).as_py() or 0)
-
-
-def _read_all(table: Fragments, check: Callable[[], list[Any]]) -> list[Any]:
-    """What ``check`` returns, which reads the fragments that are not lost; begun anew where one turns out to be."""
-    while True:
-        try:
-            return check()
-        except Unreadable as error:
-            table.lost[error.fragment] = error.why
 
 
 def _read_ledger(files: Fragments) -> pa.Table:

@@ -4,13 +4,15 @@ Lance gives up a whole table where one of its files is lost. Here the others can
 """
 
 import posixpath
-from collections.abc import Iterator
-from typing import Any
+from collections.abc import Callable, Iterator
+from typing import Any, TypeVar
 
 import pyarrow as pa
 
 from pipeline import engine, storage
 from pipeline.read import one_line
+
+T = TypeVar("T")
 
 
 class Unreadable(Exception):
@@ -64,6 +66,15 @@ class Fragments:
                 files = ", ".join(file.path for file in fragment.data_files())
                 why = engine.tidy(one_line(error))
                 raise Unreadable(fragment.fragment_id, f"data file {files} cannot be read: {why}") from None
+
+
+def read_all(table: Fragments, read: Callable[[], T]) -> T:
+    """What ``read`` returns, which reads all fragments that are not lost; begun anew where one turns out to be."""
+    while True:
+        try:
+            return read()
+        except Unreadable as error:
+            table.lost[error.fragment] = error.why
 
 
 def _list_names(folder: str) -> set[str]:

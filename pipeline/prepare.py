@@ -4,6 +4,7 @@ Nothing is written here, and no worker is needed: ``earshot plan`` ends with it.
 """
 
 from collections.abc import Callable
+from functools import partial
 from typing import Any
 
 import pyarrow as pa
@@ -15,7 +16,7 @@ from pipeline.checkpoint import read_identity
 from pipeline.config import Config, check_settings, differences, index_settings, known_values, make_config
 from pipeline.corpus import list_corpus
 from pipeline.errors import REASONS, IndexMismatch, UsageError
-from pipeline.fragments import Fragments
+from pipeline.fragments import Fragments, read_all
 from pipeline.guard import Disks, Guard, IsMount, read_mounts
 from pipeline.ledger import Ledger
 from pipeline.metadata import Given, read_given
@@ -235,10 +236,15 @@ def refuse_repair(config: Config, choice: Choice, is_mount: IsMount | None = Non
     listed, _ = list_files(config, Progress(), lambda progress: None)
     tables = journal.live(config.into)
     uris: set[str] = set()
-    for name, columns in (("files", ["uri", "status"]), ("clips", ["uri"])):
-        for batch in Fragments(store.open_published(tables, name), name).read(columns, ROWS_AT_ONCE):
+
+    def note_uris(table: Fragments, columns: list[str]) -> None:
+        for batch in table.read(columns, ROWS_AT_ONCE):
             rows = batch.filter(pc.equal(batch["status"], "indexed")) if "status" in columns else batch
             uris.update(pc.unique(rows["uri"]).to_pylist())
+
+    for name, columns in (("files", ["uri", "status"]), ("clips", ["uri"])):
+        table = Fragments(store.open_published(tables, name), name)
+        read_all(table, partial(note_uris, table, columns))
     guard = Guard(listed, config, choice, find_disks(tables, is_mount))
     indexed = pa.chunked_array([sorted(uris)], pa.string())
     return guard.find_refusal(guard.select_lost(indexed), len(uris))

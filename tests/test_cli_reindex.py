@@ -232,6 +232,17 @@ def live_frames(into: str) -> list[str]:
     return sorted(map(str, frames))
 
 
+@pytest.mark.parametrize("name", journal.DATA_TABLES)
+def test_verify_mends_a_data_file_that_is_cut_off(corpus: KnownCorpus, call: Call, name: str) -> None:
+    into = corpus.config.into
+    call("reindex", into)
+    file = max(Path(journal.table_uri(into, name), "data").iterdir(), key=lambda each: each.stat().st_size)
+    file.write_bytes(file.read_bytes()[: file.stat().st_size // 2])
+    assert call("verify", into, "--repair")[0] == 0
+    assert call("verify", into)[:2] == (0, f"{into}: all is well\n")
+    assert live(into) == corpus.expected()
+
+
 def test_verify_says_how_many_files_it_compared(corpus: KnownCorpus, call: Call) -> None:
     into = corpus.config.into
     call("reindex", into)
