@@ -92,6 +92,10 @@ class Display:
         return self
 
     def __exit__(self, *_: object) -> None:
+        self.close()
+
+    def close(self) -> None:
+        """Leave the last state on the terminal, below which something else may be printed."""
         if self._live is not None:
             self._live.stop()
 

@@ -7,12 +7,13 @@ from typing import TYPE_CHECKING, Annotated, Any
 import typer
 
 from jobs.display import Display
-from jobs.interrupt import Stopped
+from jobs.interrupt import Stopped, leave
 from jobs.output import print_error, print_json, print_line, show_count, show_hours
 from jobs.query import Json
 
 if TYPE_CHECKING:
     from pipeline.config import Config
+    from pipeline.errors import RayDied
     from pipeline.plan import Choice
     from pipeline.record import Progress
 
@@ -142,6 +143,12 @@ def run(config: "Config", *, json: bool = False, choice: "Choice | None" = None,
 
     began = time.monotonic()
     with Display(json=json) as display:
+
+        def give_up(error: "RayDied") -> None:
+            display.close()
+            print_error(f"earshot: {error}")
+            leave(error.exit_code)
+
         try:
             progress = index_corpus(
                 config,
@@ -150,6 +157,7 @@ def run(config: "Config", *, json: bool = False, choice: "Choice | None" = None,
                 choice=choice or Choice(),
                 rebuild=rebuild,
                 run_id=os.environ.get(RUN_VARIABLE),
+                give_up=give_up,
             )
         except KeyboardInterrupt:
             raise Stopped("stopped; what was published stays, run again to go on") from None

@@ -4,6 +4,7 @@ import contextlib
 import queue
 import signal
 import threading
+import time
 from collections.abc import Callable, Generator, Iterator
 from contextlib import contextmanager
 from types import FrameType
@@ -22,6 +23,12 @@ workers to wait for."""
 
 FIRST_ANSWER_S = 2.0
 """How long the first answer to what is asked again and again is waited for."""
+
+LOOK_EVERY_S = 1.0
+"""How often a run looks whether its Ray has died."""
+
+GRACE_S = 3.0
+"""How long the main thread may take to notice that. Ray's own code ends this process a quarter of a minute after."""
 
 
 @contextmanager
@@ -96,6 +103,63 @@ class Polled(Generic[Answer]):
             self._asked.set()
             if self._stopped.wait(self._every_s):
                 return
+
+
+class Deathwatch:
+    """Looks whether Ray has died while the context is open, and tells the main thread when it asks.
+
+    Args:
+        path: of the index, for the message.
+        find_death: what has died, in words; None while all is well.
+        give_up: called once, in a thread, when the main thread has not left the context ``GRACE_S`` after a death: it
+            is in one long call, of Lance say. Ray ends the process before long, so this is the last chance to speak.
+    """
+
+    def __init__(
+        self,
+        path: str,
+        find_death: Callable[[], str | None],
+        give_up: Callable[[RayDied], object],
+        clock: Callable[[], float] = time.monotonic,
+    ) -> None:
+        self._path, self._find_death, self._give_up, self._clock = path, find_death, give_up, clock
+        self._polled = Polled(self._look, None, LOOK_EVERY_S)
+        self._found_at: float | None = None
+        self._has_given_up = False
+
+    def __enter__(self) -> "Deathwatch":
+        self._polled.__enter__()
+        return self
+
+    def __exit__(self, *_: object) -> None:
+        self._polled.__exit__()
+
+    def check(self, *, now: bool = False) -> None:
+        """Raise what was found.
+
+        Args:
+            now: look once more, rather than take the last answer.
+
+        Raises:
+            RayDied: a part of Ray has died.
+        """
+        if (death := self._find_death() if now else self._polled.answer) is not None:
+            raise self._error(death)
+
+    def _error(self, death: str) -> RayDied:
+        return RayDied(f"{self._path}: {death}; what was published stays, run again to go on")
+
+    def _look(self) -> str | None:
+        death = self._find_death()
+        if death is None:
+            self._found_at = None
+            return None
+        if self._found_at is None:
+            self._found_at = self._clock()
+        elif self._clock() - self._found_at >= GRACE_S and not self._has_given_up:
+            self._has_given_up = True
+            self._give_up(self._error(death))
+        return death
 
 
 @contextmanager

@@ -466,6 +466,10 @@ class Keeper:
         if time.monotonic() - self._written_at >= WRITE_EVERY_S:
             self._write("running", None)
 
+    def fail(self, error: Exception) -> None:
+        """Write, from any thread, that the run has failed: its process may end before the context does."""
+        self._write("failed", str(error))
+
     def _write(self, state: State, error: str | None) -> None:
         record = make_record(self._progress, state, error)
         with contextlib.suppress(Exception):

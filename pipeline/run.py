@@ -17,7 +17,7 @@ import pyarrow as pa
 import pyarrow.compute as pc
 
 from pipeline import journal, schema, storage, store
-from pipeline.arrive import Polled, drain, signals_held
+from pipeline.arrive import Deathwatch, Polled, drain, signals_held
 from pipeline.attach import Metadata
 from pipeline.claim import Claim
 from pipeline.collect import Collector, IncompleteBatch, clip_rows, files_table
@@ -56,9 +56,6 @@ HOLDERS_AT_ONCE = 500
 COUNT_EVERY_S = 2.0
 """How often it is asked how many workers there are."""
 
-LOOK_EVERY_S = 1.0
-"""How often it is looked whether they have died, all of them."""
-
 SILENT_S = 180.0
 """When nothing has come back from the workers for so long, that is told."""
 
@@ -92,6 +89,7 @@ def index_corpus(
     rebuild: bool = False,
     run_id: str | None = None,
     is_mount: IsMount | None = None,
+    give_up: Callable[[RayDied], object] = lambda error: None,
 ) -> Progress:
     """Bring the index ``config.into`` up to date with the corpus: only what is missing is encoded.
 
@@ -104,6 +102,8 @@ def index_corpus(
             one until it is complete; stopped on the way, another such run goes on with it.
         run_id: 32 hexadecimal digits that no other run has; new ones by default.
         is_mount: whether a folder is a mount point; by default as the system says.
+        give_up: called in a thread when Ray has died while this one is in a long call and cannot raise. Ray's own code
+            ends the process before long, so this may end it at once, and say why; its record says so by then.
 
     Raises:
         EarshotError: see ``pipeline.errors``; what has been published stays, and running again goes on from there.
@@ -130,7 +130,14 @@ def index_corpus(
     keeper = Keeper(config.into, progress, workers.publish, shortfall)
     claim = Claim(config.into, run_id)
 
+    def end(error: RayDied) -> None:
+        keeper.fail(error)
+        give_up(error)
+
+    death = Deathwatch(config.into, workers.find_death, end)
+
     def tell(progress: Progress) -> None:
+        death.check()
         claim.check()
         report(progress)
         keeper.note()
@@ -138,7 +145,7 @@ def index_corpus(
     with plain_errors(config.into):
         if not storage.is_url(config.into):
             os.makedirs(config.into, exist_ok=True)
-        with claim, keeper, plain_errors(config.into):  # the record says what is raised
+        with claim, keeper, death, plain_errors(config.into):  # the record says what is raised
             if _read_state(config.into) != state:  # what was compared and listed before is not what is there now
                 raise CommitConflict(f"{config.into}: another run has written to this index meanwhile; run again")
             if rebuild:
@@ -154,7 +161,7 @@ def index_corpus(
                 )
             _check_data_files(config.into, tables)
             writer = store.Writer(tables, run_id, keep_versions=config.store.keep_versions, seam=seam)
-            run = _Run(config.model_copy(update={"into": tables}), writer, progress, tell)
+            run = _Run(config.model_copy(update={"into": tables}), writer, progress, tell, death)
             run.start(listed, given, choice, find_disks(tables, is_mount), announce)
             if run.plan.batches.num_rows:
                 run.encode(workers, clip_dimension, frame_dimension)
@@ -242,8 +249,11 @@ def _check_before_creating(config: Config, workers: Workers) -> None:
 class _Run:
     """The driver's side: what is committed, and when."""
 
-    def __init__(self, config: Config, writer: store.Writer, progress: Progress, report: Report) -> None:
+    def __init__(
+        self, config: Config, writer: store.Writer, progress: Progress, report: Report, death: Deathwatch
+    ) -> None:
         self._config, self._writer, self._progress, self._report = config, writer, progress, report
+        self._death = death
         self._waiting: list[store.Batch] = []
         self._shut: list[tuple[str, str]] = []
         """(uri, message) of indexed files that could not be read when they were to be encoded anew."""
@@ -285,6 +295,7 @@ class _Run:
         self._progress.n_failed_before = self.plan.n_failed_before
         self._progress.n_deleted = len(self.plan.gone)
         self._progress.planned_s = self.plan.seconds_to_decode
+        self._report(self._progress)
         announce(self.plan)
         self._writer.configure(anchor(self._config).model_dump(mode="json"), self.plan.mounts)
         self._writer.add_columns(self._metadata.columns)
@@ -417,33 +428,28 @@ class _Run:
     def _arriving(
         self, receipts: Iterator[dict[str, Any]], workers: Workers
     ) -> Iterator[Iterator[dict[str, Any] | None]]:
-        """The receipts as ``drain`` gives them. Meanwhile workers are counted, and it is looked whether they are dead.
+        """The receipts as ``drain`` gives them. Meanwhile workers are counted.
 
         Raises:
-            RayDied: they are; from the iterator.
+            RayDied: from the iterator.
         """
-        # Each of them in a thread: whatever asks Ray something waits for a minute once its control store is dead.
+        # In a thread: whatever asks Ray something waits for a minute once its control store is dead.
         counted = Polled(lambda: workers.count(self._config.encode), self._n_workers, COUNT_EVERY_S)
-        death = Polled(workers.find_death, None, LOOK_EVERY_S)
-
-        def look(said: str | None) -> None:
-            if said is not None:
-                raise RayDied(f"{self._config.into}: {said}; what was published stays, run again to go on")
 
         def take(arriving: Iterator[dict[str, Any] | None]) -> Iterator[dict[str, Any] | None]:
             while True:
-                look(death.answer)
+                self._death.check()
                 try:
                     receipt = next(arriving)
                 except Exception as end:  # or StopIteration
-                    look(workers.find_death())  # it explains whatever error Ray has for it, and work that is missing
+                    self._death.check(now=True)  # it explains whatever error Ray has for it, and work that is missing
                     if isinstance(end, StopIteration):
                         return
                     raise
                 self._n_workers = counted.answer
                 yield receipt
 
-        with counted, death, drain(receipts, self._config.store.checkpoint_s / 4) as arriving:
+        with counted, drain(receipts, self._config.store.checkpoint_s / 4) as arriving:
             yield take(arriving)
 
     def _note_pace(self, receipt: dict[str, Any]) -> None:

@@ -13,7 +13,8 @@ from pipeline import journal
 from pipeline.audit import audit
 from pipeline.config import Config
 from pipeline.errors import RayDied
-from pipeline.record import read_record
+from pipeline.plan import Plan
+from pipeline.record import Progress, read_record
 from pipeline.run import Workers, index_corpus
 from pipeline.watch import PROBE_S, RESTART_S, Watch
 from tests.contents import KnownCorpus, live
@@ -144,3 +145,59 @@ def test_a_run_whose_ray_dies_publishes_what_is_complete_and_says_so(tmp_path: P
     index_corpus(corpus.config, stages=in_place(WideEncoder()))
     assert live(corpus.config.into) == corpus.expected()
     assert audit(corpus.config.into) == []
+
+
+def test_a_ray_that_dies_while_the_run_plans_ends_it(tmp_path: Path) -> None:
+    corpus = KnownCorpus(tmp_path)
+    corpus.put("1.wav", 1)
+    dead, noted = threading.Event(), threading.Event()
+    n_asked = 0
+
+    def find_death() -> str | None:
+        nonlocal n_asked
+        if not dead.is_set():
+            return None
+        n_asked += 1
+        if n_asked > 1:  # the first answer has been taken down
+            noted.set()
+        return "the raylet is dead"
+
+    def report(progress: Progress) -> None:
+        if progress.stage == "planning":
+            dead.set()
+            noted.wait(60)
+
+    def announce(plan: Plan) -> None:
+        raise AssertionError("the plan was made all the same")
+
+    workers = Workers(in_place(WideEncoder()), find_death=find_death)
+    with pytest.raises(RayDied, match="the raylet is dead; what was published stays, run again"):
+        index_corpus(corpus.config, report, announce, stages=workers)
+
+
+def test_a_ray_that_dies_during_one_long_call_is_told_by_a_thread(tmp_path: Path) -> None:
+    """It is making the indexes on ids, with all files published: if the process goes on, the run is done."""
+    corpus = KnownCorpus(tmp_path)
+    corpus.put("1.wav", 1)
+    dead, told = threading.Event(), threading.Event()
+    states = list[tuple[str, str | None]]()
+
+    def call_long(step: str) -> None:
+        if step == "index clips":
+            dead.set()
+            assert told.wait(60)
+
+    def give_up(error: RayDied) -> None:
+        record = read_record(corpus.config.into)
+        assert record is not None
+        states.append((record.state, record.error))
+        told.set()
+
+    workers = Workers(in_place(WideEncoder()), find_death=lambda: "the raylet is dead" if dead.is_set() else None)
+    index_corpus(corpus.config, stages=workers, seam=call_long, give_up=give_up)
+    said = f"{corpus.config.into}: the raylet is dead; what was published stays, run again to go on"
+    assert states == [("failed", said)]
+    record = read_record(corpus.config.into)
+    assert record is not None
+    assert record.state == "done"
+    assert live(corpus.config.into) == corpus.expected()

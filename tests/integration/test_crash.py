@@ -89,14 +89,22 @@ def find_processes(session: int) -> dict[int, str]:
     return found
 
 
-def run_until(index: Path, config: Path, n_batches: int, stop: Callable[[int], None]) -> tuple[int, str]:
+def run_until(
+    index: Path, config: Path, n_batches: int, stop: Callable[[int], None], first: str = "pass"
+) -> tuple[int, str]:
     """``earshot index``, on which ``stop`` is called once it has published some batches, with the id of its process,
-    which is that of its session, too: its exit code and what it said. Nothing of it is left, unless it was killed."""
+    which is that of its session, too: its exit code and what it said. Nothing of it is left, unless it was killed.
+
+    Args:
+        first: statements that the process executes before.
+    """
     said = config.with_suffix(".log")
     environment = {name: value for name, value in os.environ.items() if name != "RAY_ADDRESS"}
     # A process started in the background, as tests may be, ignores SIGINT, and so would its children.
     code = (
-        "import signal; signal.signal(signal.SIGINT, signal.default_int_handler); from jobs.start import main; main()"
+        "import signal; signal.signal(signal.SIGINT, signal.default_int_handler); from jobs.start import main\n"
+        f"{first}\n"
+        "main()"
     )
     command = [sys.executable, "-c", code, "index", str(config)]
     with (
@@ -180,17 +188,15 @@ def test_a_stopped_run_says_one_line_and_leaves_what_was_published(
     assert len(set(batch_ids)) == len(batch_ids)
 
 
-@pytest.mark.slow
-@pytest.mark.parametrize(("part", "called"), [("gcs_server", "control store"), ("raylet", "raylet")])
-def test_a_run_whose_ray_is_killed_says_so(tmp_path: Path, part: str, called: str) -> None:
-    index = tmp_path / "index"
-    corpus = write_corpus(tmp_path / "in", 10 * N_FILES)
-
+def kill_part(part: str) -> Callable[[int], None]:
     def kill(session: int) -> None:
         [pid] = [pid for pid, line in find_processes(session).items() if line.split(" ")[0].endswith(f"/{part}")]
         os.kill(pid, signal.SIGKILL)
 
-    code, said = run_until(index, write_config(corpus, index), 1, kill)
+    return kill
+
+
+def check_dead_ray_is_told(index: Path, code: int, said: str, called: str) -> None:
     assert code == 1, said
     assert f"Ray's {called} has died (process" in said.splitlines()[-1]
     assert said.splitlines()[-1].endswith("killed by signal 9); what was published stays, run again to go on")
@@ -198,8 +204,47 @@ def test_a_run_whose_ray_is_killed_says_so(tmp_path: Path, part: str, called: st
     record = read_record(str(index))
     assert record is not None
     assert (record.state, f"Ray's {called} has died" in (record.error or "")) == ("failed", True)
+
+
+PARTS = pytest.mark.parametrize(("part", "called"), [("gcs_server", "control store"), ("raylet", "raylet")])
+
+
+@pytest.mark.slow
+@PARTS
+def test_a_run_whose_ray_is_killed_says_so(tmp_path: Path, part: str, called: str) -> None:
+    index = tmp_path / "index"
+    corpus = write_corpus(tmp_path / "in", 10 * N_FILES)
+    check_dead_ray_is_told(index, *run_until(index, write_config(corpus, index), 1, kill_part(part)), called)
+    record = read_record(str(index))
+    assert record is not None
     assert 0 < record.n_done == store.open_published(index, "files").count_rows() < 10 * N_FILES
     assert not list(index.glob("claim*"))
+
+
+@pytest.mark.slow
+@PARTS
+def test_a_run_whose_ray_is_killed_in_one_long_call_says_so(
+    corpus: Path, tmp_path: Path, part: str, called: str
+) -> None:
+    """All is encoded, and Lance makes indexes."""
+    index, called_now = tmp_path / "index", tmp_path / "called"
+    long_call = (
+        "import pathlib, time, lance\n"
+        "def call_long(*_, **__):\n"
+        f"    pathlib.Path({str(called_now)!r}).touch()\n"
+        "    time.sleep(300)\n"
+        "lance.LanceDataset.create_scalar_index = call_long"
+    )
+
+    def kill(session: int) -> None:
+        deadline = time.monotonic() + 120
+        while not called_now.exists():
+            assert time.monotonic() < deadline
+            time.sleep(0.1)
+        kill_part(part)(session)
+
+    check_dead_ray_is_told(index, *run_until(index, write_config(corpus, index), 1, kill, long_call), called)
+    assert store.open_published(index, "files").count_rows() == N_FILES + 1
 
 
 def find_workers() -> list[str]:
