@@ -29,8 +29,8 @@ format: $(VENV)/ready
 	$(BIN)/ruff format .
 
 model: $(VENV)/ready  ## Train the bundled model anew (took 22 minutes on one busy core)
-	$(BIN)/python -m jobs.train_tiny
-	$(BIN)/python -m jobs.tiny_card
+	$(BIN)/python -m jobs.tiny.train
+	$(BIN)/python -m jobs.tiny.card
 
 clean:
 	rm -rf $(VENV) build dist *.egg-info .mypy_cache .ruff_cache .pytest_cache

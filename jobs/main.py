@@ -8,30 +8,30 @@ import typer
 from typer.exceptions import TyperException
 
 from jobs.bench.command import bench
-from jobs.check import check
-from jobs.demo import demo
-from jobs.explain import explain
-from jobs.failures import failures
-from jobs.history import history
-from jobs.index import index
-from jobs.info import info
-from jobs.interrupt import leave, stopping
-from jobs.jobs import jobs
-from jobs.locate import locate
-from jobs.logs import logs
-from jobs.optimize import optimize
-from jobs.output import prepare, print_error, print_log
-from jobs.plan import plan
-from jobs.query import query
-from jobs.reindex import reindex
-from jobs.restore import restore
-from jobs.similar import similar
-from jobs.status import status
-from jobs.stop import stop
-from jobs.submit import submit
-from jobs.verify import verify
-from pipeline.engine import is_panic
+from jobs.commands.check import check
+from jobs.commands.demo import demo
+from jobs.commands.failures import failures
+from jobs.commands.history import history
+from jobs.commands.index import index
+from jobs.commands.info import info
+from jobs.commands.jobs import jobs
+from jobs.commands.locate import locate
+from jobs.commands.logs import logs
+from jobs.commands.optimize import optimize
+from jobs.commands.plan import plan
+from jobs.commands.query import query
+from jobs.commands.reindex import reindex
+from jobs.commands.restore import restore
+from jobs.commands.similar import similar
+from jobs.commands.status import status
+from jobs.commands.stop import stop
+from jobs.commands.submit import submit
+from jobs.commands.verify import verify
+from jobs.shared.explain import explain
+from jobs.shared.interrupt import leave, stopping
+from jobs.shared.output import prepare, print_error, print_log
 from pipeline.errors import EarshotError, RayDied, without_credentials
+from pipeline.index.engine_errors import is_panic
 
 app = typer.Typer(
     help="Make sound searchable: index audio files, then find clips and moments by words or by sounds.",

@@ -3,7 +3,7 @@ Ray that was started for the command ends."""
 
 import sys
 
-from jobs.interrupt import leave, stopping
+from jobs.shared.interrupt import leave, stopping
 
 
 def main() -> None:
@@ -14,7 +14,7 @@ def main() -> None:
         try:
             main()
         except SystemExit as error:
-            watch = sys.modules.get("pipeline.watch")
+            watch = sys.modules.get("pipeline.run.ray_health")
             if watch and watch.owns_ray():
                 leave(error.code if isinstance(error.code, int) else int(error.code is not None))
             raise

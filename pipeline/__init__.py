@@ -16,7 +16,7 @@ os.environ.setdefault("LANCE_LOG", "error")
 os.environ.setdefault("LANCEDB_LOG", "error")
 
 if TYPE_CHECKING:
-    from pipeline.front import Index
+    from pipeline.search.client import Index
 
 __all__ = ["open"]
 __version__ = "0.1.0"
@@ -28,6 +28,6 @@ def open(path: str) -> "Index":
     Raises:
         IndexMissing: there is no index at ``path``.
     """
-    from pipeline.front import Index
+    from pipeline.search.client import Index
 
     return Index(path)

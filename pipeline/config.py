@@ -12,9 +12,9 @@ from typing import Any, Literal
 import yaml
 from pydantic import BaseModel, ConfigDict, Field, ValidationError, field_validator, model_validator
 
+from pipeline.audio.windows import FRAME_S, Grid, seconds_to_frames
 from pipeline.errors import ConfigError, IndexMismatch, without_credentials
 from pipeline.storage import absolute, is_url
-from pipeline.window import FRAME_S, Grid, seconds_to_frames
 
 
 class _Section(BaseModel):

@@ -27,7 +27,7 @@ from contextlib import contextmanager
 from typing import Literal
 from urllib.parse import quote
 
-from pipeline import engine
+from pipeline.index import engine_errors
 
 Stage = Literal["list", "read", "decode", "encode", "write"]
 
@@ -209,8 +209,10 @@ def _tell(path: str, error: Exception, cause: Exception) -> str:
             " submit with --ship"
         )
     is_workers = type(cause) is RuntimeError  # the text is its error's, with the name of the type
-    is_lances = engine.is_failure(cause) or ((is_workers or cause.__traceback__ is None) and engine.is_message(text))
-    trouble = engine.diagnose(text) if is_lances else None
+    is_lances = engine_errors.is_failure(cause) or (
+        (is_workers or cause.__traceback__ is None) and engine_errors.is_message(text)
+    )
+    trouble = engine_errors.diagnose(text) if is_lances else None
     number = cause.errno if isinstance(cause, OSError) else None
     if number in _DISK_FULL or trouble == "disk_full" or (is_workers and _WORKERS_DISK_FULL.match(text)):
         return f"the disk is full; {_STAYS}, make room and run again"
@@ -219,7 +221,7 @@ def _tell(path: str, error: Exception, cause: Exception) -> str:
         return f"{what}: {cause.strerror or text}"
     said = text if is_workers else f"{type(cause).__name__}: {text}".removesuffix(": ")
     if trouble is not None:
-        said = engine.tidy(text)
+        said = engine_errors.tidy(text)
     if trouble == "damage":
         return (
             f"the run stopped, as the index is damaged: {said[:300]}; {_STAYS}; `earshot verify {path} --repair` says"
@@ -231,4 +233,6 @@ def _tell(path: str, error: Exception, cause: Exception) -> str:
 
 
 def _is_of_ray(error: Exception) -> bool:
-    return any(kind.__module__.split(".")[0] == "ray" for kind in type(error).__mro__) or engine.is_of(error, ("ray",))
+    return any(kind.__module__.split(".")[0] == "ray" for kind in type(error).__mro__) or engine_errors.is_of(
+        error, ("ray",)
+    )

@@ -35,7 +35,7 @@ WORKERS = "ray::Encode()\n  File x, line 1\nModuleNotFoundError: No module named
         (RuntimeError("OSError: [Errno 28] No space left on device"), FULL),
         (RuntimeError(f"OSError: {LANCES_FULL}"), FULL),
         (ModuleNotFoundError("No module named 'pipeline'", name="pipeline"), LACKING),
-        (ModuleNotFoundError("No module named 'pipeline.flow'", name="pipeline.flow"), LACKING),
+        (ModuleNotFoundError("No module named 'pipeline.run.workers'", name="pipeline.run.workers"), LACKING),
         (OfRay(WORKERS), LACKING),
         (OfRay("System error: No module named 'pipeline'\ntraceback: x"), LACKING),
         (RuntimeError("OSError: LanceError(IO): Not found: /ix/data/a.lance, /a/b.rs:1:2"), DAMAGED),

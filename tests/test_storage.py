@@ -16,22 +16,24 @@ import pytest
 from fsspec.implementations.memory import MemoryFileSystem
 
 import pipeline
-from pipeline import journal, members, storage
-from pipeline.audit import audit
+from pipeline import storage
+from pipeline.audio.source import hash_file, probe_file
 from pipeline.config import CorpusConfig, make_config
-from pipeline.corpus import MANY, list_corpus
+from pipeline.corpus import shards
+from pipeline.corpus.discover import MANY, list_corpus
+from pipeline.corpus.shards import fetched_member, list_members
 from pipeline.errors import ConfigError, CorpusError, EarshotError, FileFailure, UsageError, without_credentials
-from pipeline.members import fetched_member, list_members
-from pipeline.plan import Choice
-from pipeline.prepare import plan_corpus, read_config
-from pipeline.read import hash_file, probe_file
-from pipeline.run import index_corpus
-from pipeline.stages import decode_batch
-from pipeline.upkeep import optimize_index, restore_index
-from tests.contents import HASTY, PATIENT, SECTIONS, KnownBucket, check_whole, content, live
-from tests.fakes import GRID
-from tests.test_protocol import change, die_at, edit, edit_again, fill, make_anew, tidy
-from tests.test_run import WideEncoder, in_place
+from pipeline.index import journal
+from pipeline.index.maintenance import optimize_index, restore_index
+from pipeline.index.verify import audit
+from pipeline.planning.plan import Choice
+from pipeline.run.driver import index_corpus
+from pipeline.run.prepare import plan_corpus, read_config
+from pipeline.run.stages import decode_batch
+from tests.helpers.contents import HASTY, PATIENT, SECTIONS, KnownBucket, check_whole, content, live
+from tests.helpers.fakes import GRID
+from tests.run.test_driver import WideEncoder, in_place
+from tests.run.test_protocol import change, die_at, edit, edit_again, fill, make_anew, tidy
 
 
 class Flaky(MemoryFileSystem):  # type: ignore[misc]
@@ -222,8 +224,8 @@ def test_a_folder_of_s3_comes_a_page_at_a_time(bucket: str, monkeypatch: pytest.
 def test_a_folder_with_far_more_than_is_wanted_is_not_listed_to_its_end(
     flaky: str, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    monkeypatch.setattr("pipeline.corpus.MANY", 2)
-    monkeypatch.setattr("pipeline.corpus.SEEN_PER_WANTED", 3)
+    monkeypatch.setattr("pipeline.corpus.discover.MANY", 2)
+    monkeypatch.setattr("pipeline.corpus.discover.SEEN_PER_WANTED", 3)
     for k in range(10):
         put(f"{flaky}/{k}.wav", b"a")
     (tmp_path / "m.csv").write_text(f"uri\n{flaky}/2.wav\n{flaky}/8.wav\n")
@@ -281,7 +283,7 @@ def test_a_small_member_of_a_remote_shard_takes_one_request(flaky: str, monkeypa
             with fetched_member(place) as file:
                 assert file.read() == sound
     assert Flaky.calls == {"cat_file": 5}
-    monkeypatch.setattr(members, "AT_ONCE_BYTES", 100)
+    monkeypatch.setattr(shards, "AT_ONCE_BYTES", 100)
     with fetched_member(places[1]) as file:
         assert file.read() == sounds[1]
     assert Flaky.calls["cat_file"] == 5
@@ -336,8 +338,8 @@ def test_of_a_remote_shard_little_is_read_beside_its_headers(
     flaky: str, tmp_path: Path, monkeypatch: pytest.MonkeyPatch, member_bytes: int, n_members: int
 ) -> None:
     """Large members are passed over; small ones come along, for each request takes its time, too."""
-    monkeypatch.setattr(members, "_WORTH_A_REQUEST_BYTES", 2**14)
-    monkeypatch.setattr(members, "_AHEAD_BYTES", 2**11)
+    monkeypatch.setattr(shards, "_WORTH_A_REQUEST_BYTES", 2**14)
+    monkeypatch.setattr(shards, "_AHEAD_BYTES", 2**11)
     with tarfile.open(tmp_path / "s.tar", "w") as tar:
         for k in range(n_members):
             info = tarfile.TarInfo(f"{k}.wav")

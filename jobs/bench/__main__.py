@@ -8,7 +8,7 @@ if __name__ == "__main__":
 
         sys.exit(main(sys.argv[1:]))
     if "--peers" in sys.argv[1:]:
-        from jobs.bench.peers import main
+        from jobs.bench.baselines import main
 
         sys.exit(main(sys.argv[1:]))
     from jobs.main import main as run_command

@@ -10,15 +10,15 @@ from typing import TYPE_CHECKING, Annotated, Any
 
 import typer
 
-from jobs.output import print_json, print_line, print_table, show_bytes
-from jobs.query import Json
+from jobs.commands.query import Json
+from jobs.shared.output import print_json, print_line, print_table, show_bytes
 
 if TYPE_CHECKING:
     from collections.abc import Callable, Iterator
 
     from jobs.bench.parts import Decoded
     from pipeline.config import Config
-    from pipeline.record import Progress
+    from pipeline.run.record import Progress
 
 FILES_PER_FORMAT = 4
 BATCHES = {"cpu": (1, 2, 4), "cuda": (8, 32)}
@@ -50,15 +50,15 @@ def bench(
     Example: earshot bench ~/sounds --model facebook/pe-av-small --hours 20000
     """
     from pipeline.config import make_config
-    from pipeline.encode import resolve_device
-    from pipeline.parity import describe_machine
+    from pipeline.encoder.encoder import resolve_device
+    from pipeline.encoder.parity import describe_machine
 
     machine = f"{len(os.sched_getaffinity(0))} cores; {describe_machine(resolve_device('auto'))}"
     if not json:
         print_line(machine)
     with tempfile.TemporaryDirectory(prefix="earshot-bench-") as scratch:
         if model == "random":
-            from jobs.bench.peers import save_random
+            from jobs.bench.baselines import save_random
 
             model = save_random(Path(scratch) / "random")
         encode = {"clip_model": model, "frame_model": frame_model}
@@ -79,7 +79,7 @@ def bench(
 def _profile(config: "Config") -> list[Row]:
     """Of the configuration's models, as an encoder process of a run has them."""
     from jobs.bench.encoder import profile
-    from pipeline.encode import load_audio_model, resolve_device, resolve_precision
+    from pipeline.encoder.encoder import load_audio_model, resolve_device, resolve_precision
 
     encode, device = config.encode, resolve_device("auto")
     clip = load_audio_model(encode.clip_model)
@@ -90,13 +90,13 @@ def _profile(config: "Config") -> list[Row]:
 def measure(config: "Config", scratch: Path, hours: float) -> "Iterator[Row]":
     """Figures as they become known, each with its ``part``: decode, encode, write, run, corpus."""
     from jobs.bench.parts import by_format, count_gpus, decode_files, encode_speed, machine_resources, write_speed
-    from pipeline.batches import is_out_of_memory
-    from pipeline.checkpoint import read_identity
-    from pipeline.encode import check_models, resolve_device, resolve_precision
+    from pipeline.encoder.batching import is_out_of_memory
+    from pipeline.encoder.checkpoint import read_identity
+    from pipeline.encoder.encoder import check_models, resolve_device, resolve_precision
     from pipeline.errors import CorpusError
-    from pipeline.flow import share_machine
-    from pipeline.run import index_corpus
-    from pipeline.stages import BLOCK_S
+    from pipeline.run.driver import index_corpus
+    from pipeline.run.stages import BLOCK_S
+    from pipeline.run.workers import share_machine
 
     check_models(config.encode, config.store.frames == "all")
     rows = _draw(config)
@@ -156,7 +156,7 @@ def _draw(config: "Config") -> list[Row]:
     import numpy as np
 
     from jobs.bench.parts import shorten
-    from pipeline.corpus import list_corpus
+    from pipeline.corpus.discover import list_corpus
 
     listed = list_corpus(config.sources, config.corpus)
     order = np.random.default_rng(0).permutation(listed.num_rows)[:20_000]
@@ -165,8 +165,8 @@ def _draw(config: "Config") -> list[Row]:
 
 def _some_of_each(rows: list[Row]) -> list[Row]:
     """A few files of each extension."""
-    from pipeline.members import extension_of
-    from pipeline.ranges import recording_of
+    from pipeline.corpus.ranges import recording_of
+    from pipeline.corpus.shards import extension_of
 
     found: dict[str, list[Row]] = {}
     for row in rows:
@@ -197,9 +197,9 @@ def _run(
     all comes at once then.
     """
     import pipeline
-    from pipeline.file import File
-    from pipeline.ranges import recording_of
-    from pipeline.record import make_record
+    from pipeline.corpus.file import File
+    from pipeline.corpus.ranges import recording_of
+    from pipeline.run.record import make_record
 
     manifest, planned_s = scratch / "sample.csv", 0.0
     with manifest.open("w", newline="", encoding="utf-8") as file:

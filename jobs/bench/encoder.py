@@ -31,9 +31,9 @@ from unittest.mock import patch
 
 import numpy as np
 
-from jobs.output import print_error, print_json, print_line
-from pipeline.batches import BATCHES_PER_CALL, MOST_GPU_WINDOWS, WINDOW_SAMPLES, is_out_of_memory
-from pipeline.parity import (
+from jobs.shared.output import print_error, print_json, print_line
+from pipeline.encoder.batching import BATCHES_PER_CALL, MOST_GPU_WINDOWS, WINDOW_SAMPLES, is_out_of_memory
+from pipeline.encoder.parity import (
     LARGEST_DIFFERENCE,
     LEAST_CLIP_COSINE,
     LEAST_FRAME_COSINE,
@@ -108,7 +108,7 @@ def main(arguments: Sequence[str]) -> int:
 
     import torch
 
-    from pipeline.encode import resolve_device, resolve_precision
+    from pipeline.encoder.encoder import resolve_device, resolve_precision
 
     device = resolve_device(asked.device)
     native = resolve_precision("auto", device)
@@ -260,8 +260,8 @@ def list_ours(clip: Any, frame: Any, device: str, precisions: Sequence[str], sou
     """Our tower, of one model and of two, and that of one from arrays to arrays."""
     import torch
 
-    from pipeline.batches import Batches
-    from pipeline.encode import make_tower
+    from pipeline.encoder.batching import Batches
+    from pipeline.encoder.encoder import make_tower
 
     given = torch.from_numpy(sounds).to(device)
     arrays = list(sounds) * HOST_BATCHES[device]
@@ -307,7 +307,7 @@ def take_turns(ways: Sequence[tuple[bool, Callable[[Any], Any], Any]], device: s
     """Seconds of each call of each way, after one that is not counted; ``True``: it keeps the memory that it frees."""
     import torch
 
-    from pipeline.memory import keep_freed_memory
+    from pipeline.encoder.malloc import keep_freed_memory
 
     times: list[list[float]] = [[] for _ in ways]
     for _ in range(rounds):
@@ -350,7 +350,7 @@ def make_random_models() -> tuple[Any, Any]:
 
 def load_models(name: str) -> tuple[Any, Any]:
     """A checkpoint, and a second copy of it for frames."""
-    from pipeline.encode import load_audio_model
+    from pipeline.encoder.encoder import load_audio_model
 
     model = load_audio_model(name)
     return model, copy.deepcopy(model)
@@ -366,8 +366,8 @@ def profile(clip: Any, frame: Any | None, device: str, precision: str, seconds: 
     from torch.profiler import ProfilerActivity
     from torch.profiler import profile as profiling
 
-    from pipeline.encode import make_tower
-    from pipeline.memory import keep_freed_memory
+    from pipeline.encoder.encoder import make_tower
+    from pipeline.encoder.malloc import keep_freed_memory
 
     threads = torch.get_num_threads()
     if device == "cpu":

@@ -14,9 +14,9 @@ from typing import TYPE_CHECKING, Any
 import numpy as np
 
 if TYPE_CHECKING:
+    from pipeline.audio.windows import Grid, Waveform
     from pipeline.config import Config
-    from pipeline.flow import Encoders
-    from pipeline.window import Grid, Waveform
+    from pipeline.run.workers import Encoders
 
 MOST_S = 60.0
 """Audio that is decoded of a file, and held for the encoder."""
@@ -40,8 +40,8 @@ class Decoded:
 
 def shorten(row: Row) -> Row:
     """A LISTED row, or that of the first minute of a recording that seems to be longer than two."""
-    from pipeline.file import File
-    from pipeline.ranges import Range, range_of, recording_of
+    from pipeline.corpus.file import File
+    from pipeline.corpus.ranges import Range, range_of, recording_of
 
     if File.of_listed(row).seconds <= 2 * MOST_S:
         return row
@@ -51,9 +51,9 @@ def shorten(row: Row) -> Row:
 
 def decode_files(rows: Sequence[Row], config: "Config") -> Iterator[Decoded]:
     """Decode LISTED rows by the stage that does it in a run, without hashing them. Broken files are left out."""
-    from pipeline.file import File
-    from pipeline.pack import pack
-    from pipeline.stages import decode_batch
+    from pipeline.corpus.file import File
+    from pipeline.planning.batches import pack
+    from pipeline.run.stages import decode_batch
 
     for row in rows:
         file = File.of_listed(row)
@@ -76,7 +76,7 @@ RAY_SHARE = 0.7
 
 
 def machine_resources(device: str) -> dict[str, float]:
-    """What ``start_ray`` of ``pipeline.flow`` finds on this machine, for ``share_machine``, without starting it."""
+    """What ``workers.start_ray`` finds on this machine, for ``share_machine``, without starting it."""
     import torch
 
     gpus = torch.cuda.device_count() if device == "cuda" else 0
@@ -123,9 +123,9 @@ def encode_speed(
     Of files, it is less: the audio that consecutive windows share is encoded twice.
 
     Raises:
-        RuntimeError: not even one window fits (``pipeline.batches.is_out_of_memory``), or another error of torch.
+        RuntimeError: not even one window fits (``batching.is_out_of_memory``), or another error of torch.
     """
-    from pipeline.stages import windows_per_block
+    from pipeline.run.stages import windows_per_block
 
     settings = config.encode.model_copy(update={"precision": precision, "batch_windows": batch})
     frames, n_processes = config.store.frames == "all", encoders.most
@@ -164,8 +164,8 @@ def _encode_here(
     """Seconds of windows encoded per second in this process, while the others do the same, and windows in a batch."""
     if gpu is not None:
         os.environ["CUDA_VISIBLE_DEVICES"] = gpu  # before torch is loaded
-    from pipeline.flow import load_models
-    from pipeline.window import SAMPLE_RATE_HZ
+    from pipeline.audio.windows import SAMPLE_RATE_HZ
+    from pipeline.run.workers import load_models
 
     try:
         encoder: Any = load_models(settings, frames, threads)
@@ -188,9 +188,10 @@ def write_speed(into: str, dimension: int, grid: "Grid", least_s: float = LEAST_
     """Seconds of audio whose frames are written per second, in fragments of a block of windows each, as in a run."""
     import pyarrow as pa
 
-    from pipeline import schema, store
-    from pipeline.stages import windows_per_block
-    from pipeline.window import FRAME_S
+    from pipeline import schema
+    from pipeline.audio.windows import FRAME_S
+    from pipeline.index import store
+    from pipeline.run.stages import windows_per_block
 
     frames_schema = schema.frames_schema(dimension)
     n = windows_per_block(grid) * grid.length_frames

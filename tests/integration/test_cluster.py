@@ -26,15 +26,15 @@ import numpy as np
 import pytest
 import yaml
 
-from pipeline.audit import audit
 from pipeline.config import Config, load_config
-from pipeline.encode import load_encoder
+from pipeline.encoder.encoder import load_encoder
+from pipeline.index.verify import audit
 from pipeline.processes import find_descendants
-from pipeline.record import METRICS, Record, read_record
-from pipeline.run import index_corpus
+from pipeline.run.driver import index_corpus
+from pipeline.run.record import METRICS, Record, read_record
 from tests.integration.test_crash import count_batches, live_rows, vectors, write_corpus
 from tests.integration.test_flow import LOOPBACK, find_listeners
-from tests.test_run import in_place
+from tests.run.test_driver import in_place
 
 pytestmark = [pytest.mark.slow, pytest.mark.timeout(900)]
 
@@ -364,13 +364,13 @@ import sys
 from pathlib import Path
 
 from pipeline.config import load_config
-from pipeline.run import index_corpus, workers_on_ray
+from pipeline.run.driver import index_corpus, workers_on_ray
 
 config, seen = sys.argv[1:]
 
 def load(settings, with_frames, threads):
     import ray
-    from pipeline.flow import load_models
+    from pipeline.run.workers import load_models
 
     encoder = load_models(settings.model_copy(update={"device": "cpu"}), with_frames, threads)
     Path(seen, ray.get_runtime_context().get_node_id()).touch()

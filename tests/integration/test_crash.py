@@ -15,13 +15,13 @@ import pytest
 import soundfile
 import yaml
 
-from jobs.interrupt import SAME_S
-from pipeline import journal, store
+from jobs.shared.interrupt import SAME_S
 from pipeline.config import load_config
 from pipeline.errors import EarshotError
+from pipeline.index import journal, store
 from pipeline.processes import find_descendants
-from pipeline.record import Progress, read_record
-from pipeline.run import index_corpus
+from pipeline.run.driver import index_corpus
+from pipeline.run.record import Progress, read_record
 
 N_FILES = 30
 
@@ -279,8 +279,8 @@ def test_workers_stop_with_a_run_that_fails(corpus: Path, tmp_path: Path) -> Non
 
 @pytest.mark.usefixtures("ray_session")
 def test_a_second_run_is_told_who_holds_the_index(corpus: Path, tmp_path: Path) -> None:
-    from pipeline.claim import Claim
     from pipeline.errors import IndexBusy
+    from pipeline.index.lease import Claim
 
     config = load_config(write_config(corpus, tmp_path / "index"))
     Path(config.into).mkdir()

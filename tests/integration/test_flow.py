@@ -16,23 +16,25 @@ import ray
 import soundfile
 
 import pipeline
-from pipeline import flow, journal, schema, store
+from jobs.tiny.synth import CAPTIONS, CLASSES, Event, make_scene
+from pipeline import schema
+from pipeline.audio.windows import FRAME_S, HOP_SAMPLES, Grid, count_frames, cut_windows, plan_windows, window_starts
 from pipeline.config import Config, DecodeConfig, make_config
-from pipeline.encode import load_encoder
+from pipeline.encoder.encoder import load_encoder
 from pipeline.errors import EarshotError, IndexMismatch
-from pipeline.flow import run_stages
-from pipeline.front import Index
-from pipeline.prepare import describe_run
+from pipeline.index import journal, store
 from pipeline.processes import find_descendants
-from pipeline.record import STAGES, Progress, read_record
-from pipeline.run import index_corpus
-from pipeline.stages import decode_batch
-from pipeline.synth import CAPTIONS, CLASSES, Event, make_scene
-from pipeline.window import FRAME_S, HOP_SAMPLES, Grid, count_frames, cut_windows, plan_windows, window_starts
-from tests.fakes import noise, write_wav
-from tests.sounds import write_broken_corpus, write_formats
-from tests.test_long import in_one_piece, published
-from tests.test_run import WideEncoder, in_place
+from pipeline.run import workers
+from pipeline.run.driver import index_corpus
+from pipeline.run.prepare import describe_run
+from pipeline.run.record import STAGES, Progress, read_record
+from pipeline.run.stages import decode_batch
+from pipeline.run.workers import run_stages
+from pipeline.search.client import Index
+from tests.helpers.fakes import noise, write_wav
+from tests.helpers.sounds import write_broken_corpus, write_formats
+from tests.run.test_driver import WideEncoder, in_place
+from tests.run.test_long import in_one_piece, published
 
 pytestmark = pytest.mark.usefixtures("ray_session")
 
@@ -398,7 +400,7 @@ def test_a_file_that_kills_its_worker_is_a_failure(
         return run_stages(batches, config, frames_schema, deadly, lambda *_: WideEncoder())
 
     if together:
-        monkeypatch.setattr(flow, "TASKS_PER_CORE", 0.1)
+        monkeypatch.setattr(workers, "TASKS_PER_CORE", 0.1)
     config = configure(tmp_path / "in", tmp_path / "index", run={"batch_s": 1.0})
     progress = index_corpus(config, stages=stages)
     assert (progress.n_indexed, progress.n_failed) == (5, 1)

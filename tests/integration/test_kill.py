@@ -24,14 +24,15 @@ import numpy.typing as npt
 import pytest
 import yaml
 
-from pipeline import journal, schema, store
-from pipeline.audit import audit
+from pipeline import schema
+from pipeline.audio.decode import hash_file, open_audio
+from pipeline.audio.windows import HOP_SAMPLES, SAMPLE_RATE_HZ, cut_windows
 from pipeline.config import Config, load_config
-from pipeline.decode import hash_file, open_audio
 from pipeline.errors import FileFailure
-from pipeline.run import index_corpus
-from pipeline.window import HOP_SAMPLES, SAMPLE_RATE_HZ, cut_windows
-from tests.sounds import cut, encode, noise, tone
+from pipeline.index import journal, store
+from pipeline.index.verify import audit
+from pipeline.run.driver import index_corpus
+from tests.helpers.sounds import cut, encode, noise, tone
 
 SEED = 14
 
@@ -411,7 +412,7 @@ def config_file(tmp_path: Path) -> Path:
 
 @pytest.fixture
 def corpus(tmp_path: Path, config_file: Path) -> Corpus:
-    from pipeline.encode import load_encoder
+    from pipeline.encoder.encoder import load_encoder
 
     config = load_config(config_file)
     encoder, outcomes = load_encoder(config.encode), []

@@ -13,8 +13,8 @@ STARTING = ["earshot --help", "earshot index", "earshot index", "earshot query",
 @pytest.mark.parametrize(
     ("command", "measured"),
     [
-        (["jobs.measure_start", "--rounds", "1"], STARTING),
-        (["jobs.measure_flow", "--rounds", "1", "--hours", "0.3"], ["decode", "padding"]),
+        (["jobs.bench.start", "--rounds", "1"], STARTING),
+        (["jobs.bench.flow", "--rounds", "1", "--hours", "0.3"], ["decode", "padding"]),
     ],
 )
 def test_every_figure_is_measured(command: list[str], measured: list[str]) -> None:

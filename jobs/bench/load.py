@@ -1,0 +1,337 @@
+"""Measure what long recordings and uneven corpora do to workers and their memory, with an encoder that costs nothing.
+
+    python -m jobs.bench.load                        # all three: takes about half an hour, and 9 GB of disk
+    python -m jobs.bench.load long --hours 2
+
+``long``: recordings of 12 hours, one after the other: a wav, one in stereo of silence, which is longer than its header
+can say, and a flac, which several tasks decode at the same time; an mp3 and an m4a, which one task streams. The largest
+resident memory that any worker ever had, its share of the object store included, and how many tasks decoded at the same
+time. One encoder leaves room for three of them.
+
+``skew``: 100,000 files of half a second and one recording of 10 hours in one run, with one encoder. How much of their
+time workers decoded, over the whole run and in its last tenth: a long file that came last would leave all but one of
+them idle. A task that is held back, and takes no time of a core, does not count as one that decodes.
+
+``pressure``: 20 hours, which are 14 GB of samples, decoded faster than the encoders take them, with default settings
+and an object store of 4 GB. How much of it was used at most, and what was spilled to disk; and what the largest worker
+held, without what it shares with others and with it: the one that decodes beside four encoders touches every block.
+
+Ray is told that there are four cores, so that three tasks may decode beside one encoder on any machine. The exit code
+is 1 where a limit is missed. Runs from a checkout: the m4a is made by the tests' encoder.
+"""
+
+import re
+import shutil
+import struct
+import subprocess
+import sys
+import tempfile
+import threading
+import time
+from collections.abc import Iterator, Sequence
+from contextlib import suppress
+from enum import StrEnum
+from functools import partial
+from pathlib import Path
+from typing import Annotated, Any, NamedTuple
+
+import numpy as np
+import pyarrow as pa
+import typer
+
+from jobs.bench.figures import Figure, report
+from pipeline.audio.windows import HOP_SAMPLES, Waveform
+from pipeline.config import Config, EncodeConfig, make_config
+from pipeline.run.driver import index_corpus
+from pipeline.run.record import Progress
+from pipeline.run.workers import run_stages, start_ray
+
+RATE_HZ = 44_100
+N_CORES = 4
+STORE_BYTES = 4 * 10**9
+LONG_MAX_GB, MOST_SPILLED_GB = 1.5, 1e-9
+LEAST_BUSY = 0.8
+LOOK_EVERY_S = 0.25
+WORKING_TICKS = 2
+"""Of a core's time, 10 ms each, between two looks: a task that has less is waiting."""
+
+
+class What(StrEnum):
+    LONG = "long"
+    SKEW = "skew"
+    PRESSURE = "pressure"
+
+
+class CheapEncoder:
+    """Embeddings that take no time to make, and wait ``pause_s`` for each window."""
+
+    precision = "float32"
+
+    def __init__(self, dimension: int, pause_s: float) -> None:
+        self._dimension, self._pause_s = dimension, pause_s
+
+    def encode(self, windows: Sequence[Waveform]) -> tuple[Any, list[Any] | None]:
+        time.sleep(self._pause_s * len(windows))
+        clips = np.ones((len(windows), self._dimension), np.float32)
+        return clips, [np.ones((len(window) // HOP_SAMPLES, self._dimension), np.float32) for window in windows]
+
+
+def load_cheap(config: EncodeConfig, with_frames: bool, threads: int, **of_encoder: Any) -> CheapEncoder:
+    """In place of ``flow.load_models``."""
+    return CheapEncoder(**of_encoder)
+
+
+# --- corpora ----------------------------------------------------------------------------------------------------------
+
+
+def write_long(path: Path, hours: float) -> None:
+    """A recording of swelling noise; a minute of it is made, and repeated, of wav and flac each time shifted."""
+    import soundfile
+
+    from tests.helpers import sounds
+
+    if path.suffix == ".m4a":
+        sounds.write_long(path, "m4a", hours * 3_600, RATE_HZ, channels=1)
+        return
+    n_samples = RATE_HZ * 60
+    loud = np.abs(np.sin(np.linspace(0, 40 * np.pi, n_samples)))
+    minute = (np.random.default_rng(0).integers(-2_000, 2_000, n_samples) * loud).astype(np.int16)
+    n_minutes = round(hours * 60)
+    if path.suffix == ".mp3":
+        soundfile.write(path, minute, RATE_HZ)
+        frames = path.read_bytes()
+        with path.open("wb") as file:
+            for _ in range(n_minutes):
+                file.write(frames)
+        return
+    with soundfile.SoundFile(path, "w", RATE_HZ, 1, subtype="PCM_16") as file:
+        for number in range(n_minutes):
+            file.write(np.roll(minute, number))
+
+
+def write_longer(path: Path, hours: float) -> None:
+    """A wav of silence in stereo at 48 kHz, 16 bits, that takes no room on disk. Of more than 6.2 hours, its header
+    cannot say the size: that is left unknown, as in what comes from a pipe."""
+    size_bytes = round(hours * 3_600 * 48_000) * 4
+    form = struct.pack("<IHHIIHH", 16, 1, 2, 48_000, 48_000 * 4, 4, 16)
+    with path.open("wb") as file:
+        said = min(size_bytes, 2**32 - 1)
+        file.write(b"RIFF" + struct.pack("<I", min(said + 36, 2**32 - 1)) + b"WAVEfmt " + form)
+        file.write(b"data" + struct.pack("<I", said))
+        file.truncate(file.tell() + size_bytes)
+
+
+def write_short(folder: Path, n_files: int) -> None:
+    """Files of half a second, 16 kHz, 1,000 to a folder, all different."""
+    import soundfile
+
+    noise = np.random.default_rng(1).integers(-3_000, 3_000, 8_000 + n_files).astype(np.int16)
+    for number in range(n_files):
+        if number % 1_000 == 0:
+            (inner := folder / f"{number // 1_000:03d}").mkdir(parents=True)
+        soundfile.write(inner / f"{number:06d}.wav", noise[number : number + 8_000], 16_000)
+
+
+# --- looking on -------------------------------------------------------------------------------------------------------
+
+
+class Watch:
+    """Looks at Ray's workers while a run goes on: what they do, and the most memory that each has ever held."""
+
+    def __init__(self) -> None:
+        self.peak_bytes: dict[str, int] = {}
+        """Of one process of each kind, since this began."""
+        self.own_bytes = 0
+        """Of one process, at any look, without what it shares with others: each that touched a block counts it."""
+        self.decoding: list[int] = []
+        """How many decoded, at each look ..."""
+        self.held: list[int] = []
+        """... and how many had something to decode, and did not."""
+        self.store_bytes = 0
+        self._last: dict[str, _Worker] = {}
+        self._over = threading.Event()
+        self._thread = threading.Thread(target=self._look, daemon=True)
+
+    def __enter__(self) -> "Watch":
+        for worker in _list_workers():  # of runs before
+            with suppress(OSError):  # it has ended
+                (worker.folder / "clear_refs").write_text("5")  # proc(5): the peak becomes what it holds now
+        self._thread.start()
+        return self
+
+    def __exit__(self, *_: object) -> None:
+        self._over.set()
+        self._thread.join()
+
+    @property
+    def largest_gb(self) -> float:
+        return max(self.peak_bytes.values()) / 1e9
+
+    def list_peaks(self) -> str:
+        """The largest worker of each kind that did some of the work, in GB."""
+        return ", ".join(f"{kind} {n_bytes / 1e9:.2f}" for kind, n_bytes in sorted(self.peak_bytes.items()))
+
+    def _look(self) -> None:
+        import ray
+
+        while not self._over.wait(LOOK_EVERY_S):
+            self._note(list(_list_workers()))
+            free = ray.available_resources().get("object_store_memory")
+            if free is not None:
+                self.store_bytes = max(self.store_bytes, int(ray.cluster_resources()["object_store_memory"] - free))
+
+    def _note(self, workers: "list[_Worker]") -> None:
+        n_decoding = n_held = 0
+        for worker in workers:
+            self.own_bytes = max(self.own_bytes, worker.own_bytes)
+            last = self._last.get(worker.folder.name)
+            if last is None or worker.peak_bytes > last.peak_bytes:  # while it did this
+                self.peak_bytes[worker.kind] = max(worker.peak_bytes, self.peak_bytes.get(worker.kind, 0))
+            worked = last is None or worker.ticks - last.ticks >= WORKING_TICKS
+            n_decoding += worker.kind == "decode" and worked
+            n_held += worker.kind == "decode" and not worked
+        self.decoding.append(n_decoding)
+        self.held.append(n_held)
+        self._last = {worker.folder.name: worker for worker in workers}
+
+
+class _Worker(NamedTuple):
+    """One of Ray's worker processes: what it is doing, the most resident memory it ever had, shared memory included,
+    what it has now without that, and its time on cores."""
+
+    folder: Path
+    kind: str
+    peak_bytes: int
+    own_bytes: int
+    ticks: int
+
+
+def _list_workers() -> Iterator[_Worker]:
+    for folder in Path("/proc").glob("[0-9]*"):
+        try:
+            title = (folder / "cmdline").read_bytes().split(b"\0")[0].decode()
+            if title.startswith("ray::"):
+                status = dict(re.findall(r"(\w+):\s+(\d+) kB", (folder / "status").read_text()))
+                peak, now, shared = (int(status.get(name, 0)) * 1024 for name in ("VmHWM", "VmRSS", "RssShmem"))
+                stage = re.search(r"_(split|decode|encode|write)\b", title, re.IGNORECASE)
+                times = (folder / "stat").read_text().rpartition(")")[2].split()[11:13]
+                kind = stage[1].lower() if stage else "other"
+                yield _Worker(folder, kind, peak, now - shared, sum(map(int, times)))
+        except OSError:
+            continue
+
+
+def _spilled_bytes() -> int:
+    import ray
+    from ray._private.internal_api import memory_summary
+
+    said = memory_summary(ray.get_runtime_context().gcs_address, stats_only=True)
+    if "Plasma memory usage" not in said:
+        raise RuntimeError(f"Ray reports its object store in other words than these knew: {said!r}")
+    found = re.search(r"Spilled (\d+) MiB", said)
+    return int(found[1]) * 2**20 if found else 0
+
+
+# --- runs -------------------------------------------------------------------------------------------------------------
+
+
+def index(
+    sources: list[Path], into: Path, pause_s: float = 0.0, actors: int | None = 1
+) -> tuple[Progress, Watch, float]:
+    """Run with cheap encoders, as many as settings have by default where ``actors`` is None; returns also the seconds
+    from the first block on."""
+    settings = {"encode": {"actors": actors}} if actors else {}
+    config = make_config({"sources": list(map(str, sources)), "into": str(into), **settings})
+    began = 0.0
+
+    def stages(batches: pa.Table, config: Config, frames_schema: pa.Schema) -> Iterator[dict[str, Any]]:
+        nonlocal began
+        dimension = frames_schema.field("vector").type.list_size
+        load = partial(load_cheap, dimension=dimension, pause_s=pause_s)
+        for receipt in run_stages(batches, config, frames_schema, load=load):
+            began = began or time.monotonic()
+            yield receipt
+
+    with Watch() as watch:
+        progress = index_corpus(config, stages=stages)
+        seconds = time.monotonic() - began
+    shutil.rmtree(into)
+    if progress.n_failed or progress.n_indexed != progress.n_files:
+        raise typer.Exit(1)
+    return progress, watch, seconds
+
+
+def measure_long(folder: Path, hours: float) -> Iterator[Figure]:
+    for what, suffix, write in (
+        ("wav", "wav", write_long),
+        ("stereo wav", "wav", write_longer),
+        ("flac", "flac", write_long),
+        ("mp3", "mp3", write_long),
+        ("m4a", "m4a", write_long),
+    ):
+        path = folder / f"long.{suffix}"
+        write(path, hours)
+        progress, watch, seconds = index([path], folder / "index")
+        path.unlink()
+        what = f"{hours:g} h of {what}"
+        if abs(progress.audio_s / 3_600 - hours) > 0.002 * hours:
+            raise RuntimeError(f"{what}: {progress.audio_s / 3_600:.3f} h were indexed")
+        yield Figure("long", f"{what}: largest worker", watch.largest_gb, "GB", LONG_MAX_GB, watch.list_peaks())
+        yield Figure("long", f"{what}: tasks that decoded at once", max(watch.decoding), "")
+        yield Figure("long", f"{what}: time", seconds, "s", detail=f"{progress.audio_s / seconds:,.0f} x real time")
+
+
+def measure_skew(folder: Path, n_files: int, hours: float) -> Iterator[Figure]:
+    write_short(folder / "short", n_files)
+    write_long(folder / "long.wav", hours)
+    _, watch, seconds = index([folder], folder / "index")
+    first = next(at for at, n in enumerate(watch.decoding) if n)
+    last = max(at for at, n in enumerate(watch.decoding) if n)
+    looks, held = watch.decoding[first : last + 1], watch.held[first : last + 1]
+    room = N_CORES - 1  # the encoder holds a core
+    tenth = max(1, len(looks) // 10)
+    for name, part, waited in (
+        ("over the run", looks, held),
+        ("in its last tenth", looks[-tenth:], held[-tenth:]),
+    ):
+        idle = 100 * (1 - sum(part) / (room * len(part)))
+        detail = f"at work: {sum(part) / len(part):.2f} of {room}; held back: {sum(waited) / len(part):.2f}"
+        yield Figure("skew", f"decoders idle {name}", idle, "%", 100 * (1 - LEAST_BUSY), detail)
+    yield Figure("skew", "time", seconds, "s")
+
+
+def measure_pressure(folder: Path, hours: float) -> Iterator[Figure]:
+    write_long(folder / "long.flac", hours)
+    _, watch, seconds = index([folder], folder / "index", pause_s=0.02 * N_CORES, actors=None)
+    yield Figure("pressure", "spilled", _spilled_bytes() / 1e9, "GB", MOST_SPILLED_GB)
+    yield Figure("pressure", "object store used at most", watch.store_bytes / 1e9, "GB", STORE_BYTES / 1e9)
+    yield Figure("pressure", "largest worker, the object store aside", watch.own_bytes / 1e9, "GB", LONG_MAX_GB)
+    yield Figure("pressure", "largest worker with its share of that", watch.largest_gb, "GB", None, watch.list_peaks())
+    yield Figure("pressure", "time", seconds, "s")
+
+
+def main(
+    what: Annotated[list[What] | None, typer.Argument()] = None,
+    hours: Annotated[float | None, typer.Option(help="Of the long recordings; by default 12, 10 and 20.")] = None,
+    files: Annotated[int, typer.Option(help="Short files.")] = 100_000,
+    json: bool = False,
+) -> None:
+    """Print what was measured."""
+    if what is None or len(what) > 1:  # each with a Ray of its own
+        calls = [[sys.executable, "-m", "jobs.bench.load", each, "--files", str(files)] for each in what or What]
+        calls = [[*call, *(["--hours", str(hours)] if hours else []), *(["--json"] if json else [])] for call in calls]
+        raise typer.Exit(max(subprocess.run(call, check=False).returncode for call in calls))
+    start_ray(num_cpus=N_CORES, object_store_memory=STORE_BYTES)
+    with tempfile.TemporaryDirectory(prefix="earshot-") as scratch:
+        folder = Path(scratch)
+        if what == [What.LONG]:
+            figures = measure_long(folder, hours or 12.0)
+        elif what == [What.SKEW]:
+            figures = measure_skew(folder, files, hours or 10.0)
+        else:
+            figures = measure_pressure(folder, hours or 20.0)
+        report("Load", list(figures), json=json)
+
+
+if __name__ == "__main__":
+    typer.run(main)

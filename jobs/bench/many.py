@@ -1,0 +1,239 @@
+"""Measure what a corpus of very many files costs before the first one is decoded.
+
+    python -m jobs.bench.many                            # all: a million files each, takes about half an hour
+    python -m jobs.bench.many manifest --files 100000
+
+``folder``: files of many sizes in folders of 1,000, on the disk. ``manifest``: a CSV file that names them, with three
+columns of metadata. ``ranges``: one that names a hundred ranges of each of fewer files, with a column. ``shards``: tar
+files of 10,000 members. ``tables``: Parquet files of 1,000 rows, with three columns beside the audio. Nothing is in the
+files: they are never decoded.
+
+Of each, in a fresh process: listing, reading metadata and planning a first index; and all of it once more, where the
+index knows all of them. Seconds from when the modules are loaded, and memory beyond what the process had then. The exit
+code is 1 where a limit is missed.
+"""
+
+import json as jsonlib
+import os
+import re
+import subprocess
+import sys
+import tarfile
+import tempfile
+import time
+from collections.abc import Iterator
+from enum import StrEnum
+from pathlib import Path
+from typing import Annotated, Any
+
+import numpy as np
+import numpy.typing as npt
+import pyarrow as pa
+import pyarrow.compute as pc
+import pyarrow.parquet as pq
+import typer
+from pyarrow import csv
+
+from jobs.bench.figures import Figure, report
+from jobs.commands.query import Json
+from jobs.shared.output import print_json
+from pipeline import schema
+from pipeline.audio.source import hash_file, probe_file
+from pipeline.config import CorpusConfig
+from pipeline.corpus.discover import list_corpus
+from pipeline.corpus.metadata import read_given
+from pipeline.index import store
+from pipeline.index.metadata_columns import Metadata
+from pipeline.planning.ledger import Ledger
+from pipeline.planning.plan import make_plan
+
+FILES_PER_FOLDER, FILES_PER_SHARD, ROWS_PER_TABLE, RANGES_PER_FILE = 1_000, 10_000, 1_000, 100
+SIZES = 50_000
+ALWAYS_S, ALWAYS_GB = 5.0, 0.2  # however few there are
+MAX_S, MAX_GB = 60.0, 1.0  # for a million files
+SAID_GB = 0.2  # more, for what a person's tables say of them
+
+
+class What(StrEnum):
+    """A kind of corpus; see above."""
+
+    FOLDER = "folder"
+    MANIFEST = "manifest"
+    RANGES = "ranges"
+    SHARDS = "shards"
+    TABLES = "tables"
+
+
+def write_folder(folder: Path, n_files: int) -> Path:
+    """Sparse files, whose bytes take no room on the disk."""
+    for number in range(n_files):
+        inner = folder / "in" / f"recorder-{number // FILES_PER_FOLDER:05d}"
+        if number % FILES_PER_FOLDER == 0:
+            inner.mkdir(parents=True)
+        handle = os.open(inner / f"2026-01-01-{number:08d}.wav", os.O_CREAT | os.O_WRONLY)
+        os.truncate(handle, _size(number))
+        os.close(handle)
+    return folder / "in"
+
+
+def _size(number: int) -> int:
+    """About twenty files have the same."""
+    return 44 + number * 7919 % SIZES
+
+
+def write_manifest(folder: Path, n_files: int) -> Path:
+    names = sorted(str(path) for path in write_folder(folder, n_files).rglob("*.wav"))
+    return _write_csv(folder, {"uri": pa.array(names), **_metadata(np.arange(n_files))})
+
+
+def write_ranges(folder: Path, n_files: int) -> Path:
+    """Ten seconds each, one every five."""
+    names = sorted(str(path) for path in write_folder(folder, -(-n_files // RANGES_PER_FILE)).rglob("*.wav"))
+    numbers = np.arange(n_files)
+    start_s = 5.0 * (numbers % RANGES_PER_FILE) + 0.125
+    uris = pa.array(names).take(pa.array(numbers // RANGES_PER_FILE))
+    return _write_csv(
+        folder, {"uri": uris, "start_s": start_s, "end_s": start_s + 10, "text": _metadata(numbers)["text"]}
+    )
+
+
+def _write_csv(folder: Path, columns: dict[str, Any]) -> Path:
+    csv.write_csv(pa.table(columns), folder / "manifest.csv")
+    return folder / "manifest.csv"
+
+
+def _metadata(numbers: npt.NDArray[np.int64]) -> dict[str, pa.Array]:
+    """A column of few values, one of numbers, and one of a sentence that no other file has."""
+    return {
+        "mic": pa.array(["MKH 50", "H5", "SM 58"]).take(pa.array(numbers % 3)),
+        "take": pa.array(numbers),
+        "text": pa.array([f"what is heard in recording number {number}" for number in numbers]),
+    }
+
+
+def write_shards(folder: Path, n_files: int) -> Path:
+    (folder / "in").mkdir()
+    for first in range(0, n_files, FILES_PER_SHARD):
+        with tarfile.open(folder / "in" / f"{first // FILES_PER_SHARD:05d}.tar", "w") as tar:
+            for number in range(first, min(n_files, first + FILES_PER_SHARD)):
+                tar.addfile(tarfile.TarInfo(f"2026-01-01-{number:08d}.wav"))
+    return folder / "in" / "*.tar"
+
+
+def write_tables(folder: Path, n_files: int) -> Path:
+    (folder / "in").mkdir()
+    for first in range(0, n_files, ROWS_PER_TABLE):
+        numbers = np.arange(first, min(n_files, first + ROWS_PER_TABLE))
+        audio = pa.array([{"bytes": b"", "path": f"2026-01-01-{number:08d}.wav"} for number in numbers])
+        table = pa.table({"audio": audio, **_metadata(numbers)})
+        pq.write_table(table, folder / "in" / f"{first // ROWS_PER_TABLE:05d}.parquet")
+    return folder / "in" / "*.parquet"
+
+
+SAY_MUCH = (What.MANIFEST, What.RANGES, What.TABLES)
+WRITERS = {
+    What.FOLDER: write_folder,
+    What.MANIFEST: write_manifest,
+    What.RANGES: write_ranges,
+    What.SHARDS: write_shards,
+    What.TABLES: write_tables,
+}
+
+
+def know_all(listed: pa.Table) -> pa.Table:
+    """The ``files`` table of an index of a corpus, every file with a content of its own."""
+    n_files = listed.num_rows
+    ids = pa.array([schema.digest(str(number)) for number in range(n_files)])
+    columns: dict[str, Any] = {name: listed[name] for name in ("uri", "size_bytes", "modified_ns")}
+    columns |= {"file_id": ids, "audio_id": ids, "content_hash": pc.binary_join_element_wise(ids, ids, "")}
+    columns |= {"status": ["indexed"] * n_files, "batch_id": [schema.digest("")] * n_files}
+    columns |= {name: np.ones(n_files, np.int32) for name in ("n_clips", "n_frames")}
+    for column in schema.FILES:
+        columns.setdefault(column.name, pa.nulls(n_files, column.type))
+    return pa.table({name: columns[name] for name in schema.FILES.names}, schema=schema.FILES)
+
+
+def look(source: str, ledger: str) -> dict[str, float]:
+    """What a fresh process needs to list and plan; of the first time, it leaves the ``files`` that would be known."""
+    is_known = os.path.exists(ledger)
+    files = pa.ipc.open_file(ledger).read_all() if is_known else schema.FILES.empty_table()
+    base, began = _peak_bytes(), time.perf_counter()
+    told: dict[str, float] = {}
+
+    def note(stage: str) -> None:
+        told[f"{stage}_s"] = time.perf_counter() - began
+        told[f"{stage}_bytes"] = _peak_bytes() - base
+
+    config, manifests = CorpusConfig(), list[str]()
+    listed = list_corpus([source], config, manifests=manifests)
+    note("listed")
+    metadata = Metadata(
+        read_given(listed, manifests, config, schema.metadata_columns(files.schema)), store.select_metadata(files)
+    )
+    outdated = metadata.outdated()
+    note("said")
+    plan = make_plan(
+        listed,
+        Ledger(files.select(schema.FILES.names)),
+        batch_s=300.0,
+        run_id="0" * 32,
+        hash_file=hash_file,
+        probe_file=probe_file,
+        outdated=outdated,
+        list_actions=False,
+    )
+    note("planned")
+    assert (plan.n_unchanged if is_known else plan.n_to_decode) == listed.num_rows
+    assert not outdated
+    if not is_known:
+        known = metadata.attach(know_all(listed))
+        with pa.ipc.new_file(ledger, known.schema) as file:
+            file.write_table(known)
+    return told
+
+
+def _peak_bytes() -> int:
+    found = re.search(r"VmHWM:\s+(\d+) kB", Path("/proc/self/status").read_text())  # getrusage tells the parent's, too
+    return int(found[1]) * 1024 if found else 0
+
+
+def measure(what: What, folder: Path, n_files: int) -> Iterator[Figure]:
+    """Both, in processes of their own."""
+    source = WRITERS[what](folder, n_files)
+    for run in ("first index", "nothing new"):
+        command = [sys.executable, "-m", "jobs.bench.many", "--here", str(source), str(folder / "ledger.arrow")]
+        told = jsonlib.loads(subprocess.run(command, check=True, stdout=subprocess.PIPE, text=True).stdout)
+        listed_s, said_s, seconds = (told[f"{stage}_s"] for stage in ("listed", "said", "planned"))
+        detail = f"listing {listed_s:.1f} s, metadata {said_s - listed_s:.1f} s"
+        limit = _limit(ALWAYS_S, MAX_S, n_files)
+        yield Figure(what, f"{n_files:,} files, {run}: time", seconds, "s", limit, detail)
+        listed_gb, said_gb, gb = (told[f"{stage}_bytes"] / 1e9 for stage in ("listed", "said", "planned"))
+        detail = f"listing {listed_gb:.2f} GB, with metadata {said_gb:.2f} GB"
+        limit = _limit(ALWAYS_GB, MAX_GB + SAID_GB * (what in SAY_MUCH), n_files)
+        yield Figure(what, f"{n_files:,} files, {run}: memory", gb, "GB", limit, detail)
+
+
+def _limit(always: float, most: float, n_files: int) -> float:
+    """What is needed in any case, and so much for each file that a million need ``most``."""
+    return always + (most - always) * n_files / 1_000_000
+
+
+def main(
+    what: Annotated[list[What] | None, typer.Argument(help="All by default.")] = None,
+    files: Annotated[int, typer.Option(min=1)] = 1_000_000,
+    json: Json = False,
+    here: Annotated[tuple[str, str] | None, typer.Option(hidden=True)] = None,  # what a fresh process measures
+) -> None:
+    """Print what many files cost, with the limits beside it."""
+    if here is not None:
+        print_json([look(*here)])
+        return
+    figures: list[Figure] = []
+    for each in what or list(What):
+        with tempfile.TemporaryDirectory() as folder:
+            figures += measure(each, Path(folder), files)
+    report("what many files cost", figures, json=json)
+
+
+if __name__ == "__main__":
+    typer.run(main)

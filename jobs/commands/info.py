@@ -1,0 +1,40 @@
+"""``earshot info``: what an index holds."""
+
+from jobs.commands.query import Json, Path_
+from jobs.shared.output import print_json, print_table
+
+
+def info(index: Path_, json: Json = False) -> None:
+    """Show what an index holds: files, clips, frames, hours, and the models that made them.
+
+    Example: earshot info my-index
+    """
+    import pipeline
+    from pipeline.corpus.overlooked import describe
+
+    values = {**pipeline.open(index).describe(), "not_looked_at": _read_not_looked_at(index)}
+    if json:
+        print_json([values])
+    else:
+        metadata = ", ".join(f"{name} ({kind})" for name, kind in values["metadata"].items())
+        not_looked_at = describe(values["not_looked_at"] or {})
+        shown = {
+            **values,
+            "hours": f"{values['hours']:.3f}",
+            "metadata": metadata or None,
+            "with_note": values["with_note"] or None,
+            "not_looked_at": not_looked_at or None,
+        }
+        print_table(index, ["", ""], [(name, value) for name, value in shown.items() if value is not None])
+
+
+def _read_not_looked_at(index: str) -> dict[str, int] | None:
+    """What the newest run did not look at; None where its record is not there, as in a copy, or cannot be read."""
+    from pipeline.errors import EarshotError
+    from pipeline.run.record import read_record
+
+    try:
+        record = read_record(index)
+    except EarshotError:
+        return None
+    return None if record is None else record.not_looked_at

@@ -1,0 +1,68 @@
+"""``earshot locate``: moments that fit a text, from when to when."""
+
+from typing import TYPE_CHECKING, Annotated
+
+import typer
+
+from jobs.commands.query import Json, Path_, Top, Where, choose_columns, tell_where
+from jobs.shared.output import print_json, print_line, print_table, show_path, show_time
+
+if TYPE_CHECKING:
+    from pipeline.search.client import Index
+
+
+def locate(
+    index: Path_,
+    text: Annotated[str, typer.Argument(help="What to look for, in words.")],
+    k: Top = 10,
+    threshold: Annotated[float, typer.Option(help="Probability at which an event begins.")] = 0.3,
+    min_duration: Annotated[float, typer.Option(help="Leave out shorter events, in seconds.")] = 0.0,
+    merge_gap: Annotated[float, typer.Option(help="Join events of a file this close, in seconds.")] = 0.2,
+    where: Where = None,
+    json: Json = False,
+) -> None:
+    """Find the moments that fit TEXT best: which file, from when to when.
+
+    Example: earshot locate my-index "glass breaking" --min-duration 0.1
+    """
+    import pipeline
+
+    opened = pipeline.open(index)
+    events = opened.locate(
+        text, k, threshold=threshold, min_duration_s=min_duration, merge_gap_s=merge_gap, where=where
+    )
+    if json:
+        print_json(events)
+        return
+    if not events:
+        print_line(f"nothing found: {tell_why(opened, threshold, min_duration, where)}")
+        return
+    names = choose_columns(events, where)
+    columns = ["rank", "file", "from", "to", "peak", "score", "probability"]
+    rows = [
+        (
+            event.rank,
+            show_path(event.uri),
+            show_time(event.start_s),
+            show_time(event.end_s),
+            show_time(event.peak_s),
+            f"{event.score:.3f}",
+            f"{event.probability:.3f}",
+            *(event.metadata[name] for name in names),
+        )
+        for event in events
+    ]
+    print_table(f"{text!r} in {index}", [*columns, *names], rows, right=[name for name in columns if name != "file"])
+
+
+def tell_why(index: "Index", threshold: float, min_duration_s: float, where: str | None) -> str:
+    """Why there is no event: ``where`` leaves no file, or none in these files reaches the threshold."""
+    if where is not None:
+        condition = f"status = 'indexed' AND ({where})"
+        if not index.to_arrow("files", columns=["file_id"], where=condition).num_rows:
+            return f"no indexed file{tell_where(where)}"
+    long, shorter = (f" of {min_duration_s} s or more", " or --min-duration") if min_duration_s else ("", "")
+    return (
+        f"no event{long} reaches a probability of {threshold}{tell_where(where)}; try a lower --threshold{shorter}, or"
+        " `earshot query`"
+    )

@@ -1,0 +1,65 @@
+"""``earshot plan``: what a run would do, and what it would cost. Nothing is written."""
+
+from collections import Counter
+from typing import Annotated, Any
+
+import typer
+
+from jobs.commands.index import AllowDeletions, Rebuild
+from jobs.commands.query import Json
+from jobs.commands.reindex import Check, Full, Reason, RetryFailed, read_choice
+from jobs.shared.output import print_json, print_line, print_table, show_bytes, show_hours
+
+
+def plan(
+    index: Annotated[str, typer.Argument(metavar="INDEX|CONFIG", help="Folder of the index, or a configuration.")],
+    check: Check = None,
+    retry_failed: RetryFailed = False,
+    reason: Reason = None,
+    full: Full = False,
+    allow_deletions: AllowDeletions = False,
+    rebuild: Rebuild = False,
+    json: Json = False,
+) -> None:
+    """Say what `reindex`, or `index` with a configuration, would do with each file.
+
+    Example: earshot plan my-index --json
+    """
+    from pipeline.config import load_config
+    from pipeline.corpus.overlooked import describe
+    from pipeline.planning.guard import count_by_folder
+    from pipeline.planning.plan import ACTIONS
+    from pipeline.run.prepare import describe_run, estimate_bytes, estimate_run_seconds, plan_corpus, read_config
+
+    choice = read_choice(check, retry_failed=retry_failed, reason=reason, full=full, allow_deletions=allow_deletions)
+    config = load_config(index) if index.lower().endswith((".yaml", ".yml")) else read_config(index, rebuild=rebuild)
+    made = plan_corpus(config, choice, rebuild=rebuild)
+    counts = Counter(action for _, action, _ in made.actions)
+    _, clip_dimension, frame_dimension = describe_run(config)
+    summary: dict[str, Any] = {
+        **{action: counts[action] for action in ACTIONS},
+        "hours": made.seconds_to_decode / 3600,
+        "bytes": estimate_bytes(made, config, clip_dimension, frame_dimension),
+        "seconds": estimate_run_seconds(made, config),
+        "notes": list(made.notes),
+        "not_looked_at": made.not_looked_at,
+        "refused": made.refused,
+    }
+    if json:
+        print_json({"uri": uri, "action": action, "reason": reason} for uri, action, reason in made.actions)
+        print_json([summary])
+        return
+    rows = [(action, counts[action]) for action in ACTIONS if counts[action]]
+    print_table(f"what a run into {config.into} would do", ["action", "files"], rows, right=["files"])
+    seconds = summary["seconds"]
+    takes = f", about {show_hours(seconds)} at the speed of the last run" if seconds else ""
+    size = show_bytes(summary["bytes"])
+    if made.lost:
+        print_line(f"indexed files that would go: {count_by_folder(made.lost.values())}")
+    for note in made.notes:
+        print_line(f"note: {note}")
+    if said := describe(made.not_looked_at):
+        print_line(f"not looked at: {said}")
+    if made.refused:
+        print_line(f"a run would refuse: {made.refused}")
+    print_line(f"about {show_hours(made.seconds_to_decode)} of audio to encode; about {size} to be written{takes}")

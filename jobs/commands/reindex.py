@@ -1,0 +1,56 @@
+"""``earshot reindex``: bring an index up to date with the corpus it was made from."""
+
+from typing import TYPE_CHECKING, Annotated
+
+import typer
+
+from jobs.commands.index import AllowDeletions, Rebuild, finish, run
+from jobs.commands.query import Json, Path_
+
+if TYPE_CHECKING:
+    from pipeline.planning.plan import Choice
+
+Check = Annotated[str | None, typer.Option(help="content: hash every file; usually size and time decide.")]
+RetryFailed = Annotated[bool, typer.Option("--retry-failed", help="Try files again that failed and have not changed.")]
+Reason = Annotated[str | None, typer.Option(help="With --retry-failed: only those that failed for this reason.")]
+Full = Annotated[bool, typer.Option("--full", help="Decode and encode every file anew.")]
+
+
+def reindex(
+    index: Path_,
+    check: Check = None,
+    retry_failed: RetryFailed = False,
+    reason: Reason = None,
+    full: Full = False,
+    allow_deletions: AllowDeletions = False,
+    rebuild: Rebuild = False,
+    json: Json = False,
+) -> None:
+    """Bring INDEX up to date with its sources: what is new or changed is encoded, what is gone goes.
+
+    Example: earshot reindex my-index --retry-failed
+    """
+    from pipeline.run.prepare import read_config
+
+    choice = read_choice(check, retry_failed=retry_failed, reason=reason, full=full, allow_deletions=allow_deletions)
+    config = read_config(index, rebuild=rebuild)
+    finish(config, run(config, json=json, choice=choice, rebuild=rebuild))
+
+
+def read_choice(
+    check: str | None, *, retry_failed: bool, reason: str | None, full: bool, allow_deletions: bool
+) -> "Choice":
+    from pipeline.errors import UsageError
+    from pipeline.planning.plan import Choice
+
+    if check not in (None, "content"):
+        raise UsageError(f"--check {check}: expected content")
+    if reason is not None and not retry_failed:
+        raise UsageError("--reason: goes with --retry-failed")
+    return Choice(
+        check_content=check is not None,
+        retry_failed=retry_failed,
+        reason=reason,
+        full=full,
+        allow_deletions=allow_deletions,
+    )

@@ -1,0 +1,19 @@
+"""``earshot restore``: take an index back to what an earlier batch published."""
+
+from typing import Annotated
+
+import typer
+
+from jobs.commands.query import Path_
+from jobs.shared.output import print_line
+
+
+def restore(index: Path_, batch: Annotated[int, typer.Option(help="Its number in `earshot history`.", min=0)]) -> None:
+    """Take INDEX back to what it was after a batch; the next reindex brings it up to date again.
+
+    Example: earshot restore my-index --batch 12
+    """
+    from pipeline.index.maintenance import restore_index
+
+    restored = restore_index(index, batch)
+    print_line(f"{index} is what it was after batch {batch}; this is batch {restored} now")

@@ -1,0 +1,35 @@
+"""``earshot similar``: clips that sound like an audio file."""
+
+from typing import Annotated
+
+import typer
+
+from jobs.commands.query import AllWindows, Json, Path_, Top, Where, print_hits
+
+
+def similar(
+    index: Path_,
+    sound: Annotated[str, typer.Argument(help="An audio file; shard.tar#member, file#t=10,20.")],
+    start: Annotated[float, typer.Option(help="Use it from here, in seconds.", min=0.0)] = 0.0,
+    end: Annotated[float | None, typer.Option(help="Use it up to here, in seconds.", min=0.0)] = None,
+    k: Top = 10,
+    where: Where = None,
+    all_windows: AllWindows = False,
+    json: Json = False,
+) -> None:
+    """Find the clips that sound most like SOUND, ranked by cosine.
+
+    Example: earshot similar my-index bark.wav --start 1.5 --end 3
+    """
+    import pipeline
+    from pipeline.errors import EarshotError, FileFailure, UsageError
+
+    if end is not None and end <= start:
+        raise UsageError(f"--end: {end} s is not after --start ({start} s)")
+    opened = pipeline.open(index)
+    try:
+        hits = opened.similar_to_file(sound, k, start_s=start, end_s=end, where=where, all_windows=all_windows)
+    except FileFailure as failure:
+        wrong_call = failure.reason in ("vanished", "too_short", "out_of_range")
+        raise (UsageError if wrong_call else EarshotError)(f"{sound}: {failure.message}") from None
+    print_hits(f"like {sound} in {index}", hits, json=json, where=where)

@@ -1,0 +1,23 @@
+"""``earshot stop``: stop a job."""
+
+from jobs.commands.logs import Job
+from jobs.commands.query import Json
+from jobs.commands.submit import Address
+from jobs.shared.output import print_json, print_line
+
+
+def stop(job: Job, address: Address = None, json: Json = False) -> None:
+    """Stop a job on a Ray cluster. What it has finished stays; submitted again, it goes on from there.
+
+    Example: earshot stop earshot-my-index-1a2b3c4d-1
+    """
+    from jobs.shared.ray_jobs import connect
+
+    cluster = connect(address)
+    stopped = cluster.stop(job)
+    if json:
+        print_json([{"job": job, "stopped": stopped}])
+    elif stopped:
+        print_line(f"{job} is stopping; submit its configuration again to go on")
+    else:
+        print_line(f"{job} has ended already: {cluster.find(job).state}")

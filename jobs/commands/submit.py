@@ -1,0 +1,66 @@
+"""``earshot submit``: a run on a Ray cluster."""
+
+import re
+from typing import Annotated
+
+import typer
+
+from jobs.commands.index import AllowDeletions, Rebuild
+from jobs.commands.query import Json
+from jobs.shared.interrupt import Stopped
+from jobs.shared.output import print_json, print_line, print_log
+
+Address = Annotated[
+    str | None,
+    typer.Option(help="Of the cluster's dashboard; else RAY_API_SERVER_ADDRESS, RAY_ADDRESS, http://127.0.0.1:8265."),
+]
+
+
+def submit(
+    config: Annotated[str, typer.Argument(metavar="CONFIG", help="Configuration; its paths are the cluster's.")],
+    address: Address = None,
+    wait: Annotated[bool, typer.Option("--wait", help="Follow it to its end; exit with 1 if it fails.")] = False,
+    ship: Annotated[
+        bool, typer.Option("--ship", help="Send this Earshot along, where the cluster has only what it depends on.")
+    ] = False,
+    python: Annotated[str, typer.Option(help="Command of the interpreter on the cluster.")] = "python",
+    allow_deletions: AllowDeletions = False,
+    rebuild: Rebuild = False,
+    json: Json = False,
+) -> None:
+    """Run `earshot index CONFIG` on a Ray cluster. Submitted again, it goes on where it was.
+
+    Example: earshot submit configs/cluster.yaml --address http://head:8265 --wait
+    """
+    from jobs.shared.ray_jobs import connect
+    from pipeline.config import load_config
+    from pipeline.errors import EarshotError
+
+    loaded = load_config(config)
+    cluster = connect(address)
+    name = cluster.submit(loaded, ship=ship, python=python, rebuild=rebuild, allow_deletions=allow_deletions)
+    if json:
+        print_json([{"job": name, "address": cluster.address}])
+    else:
+        print_line(f"submitted {name}; `earshot status {name}` says how it goes, `earshot logs {name} -f` follows it")
+    if not wait:
+        return
+    try:
+        print_log(cluster.follow(name), to_stderr=True)
+    except KeyboardInterrupt:
+        raise Stopped(f"{name} goes on; `earshot stop {name}` stops it") from None
+    job = cluster.find(name)
+    if json:
+        print_json([{"job": name, "state": job.state}])
+    if job.state != "succeeded":
+        raise EarshotError(f"{name}: {job.state}: {job.message}{_advise(job.state, job.message)}")
+
+
+def _advise(state: str, message: str) -> str:
+    """What to do about a job that did not come to its end, where it is known."""
+    if re.search(r"No module named '?(jobs|pipeline)\b", message):
+        return "; install Earshot in the Python of every node, name that with --python, or send this one with --ship"
+    if re.search(r"not found|No such file or directory", message) and "python" in message:
+        return "; --python names the interpreter on the head"
+    was_killed = state == "stopped" or re.search(r"SIG(KILL|TERM)|[Kk]illed|run again|unexpectedly", message)
+    return "; submit it again to go on" if was_killed and "submit it again" not in message else ""

@@ -1,0 +1,1 @@
+"""What the commands share: what they print, and how they talk to a cluster."""

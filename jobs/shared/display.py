@@ -1,0 +1,146 @@
+"""How a run is shown while it goes on: a bar on a terminal, lines elsewhere. Both render its record."""
+
+import time
+from typing import TYPE_CHECKING
+
+from jobs.shared.output import make_console, show, show_bytes, show_count, show_hours, show_left, to_text
+
+if TYPE_CHECKING:
+    from rich.console import Console
+    from rich.live import Live
+
+    from pipeline.config import Config
+    from pipeline.planning.plan import Plan
+    from pipeline.run.record import Progress, Record
+
+LINE_EVERY_S = 5.0
+"""Off a terminal."""
+
+BAR_EVERY_S = 0.2
+"""A bar that changes more often helps nobody."""
+
+
+def describe(record: "Record") -> str:
+    """A record in one line: ``encoding: 12 of 40 files, 0.50 h of about 2.00 h of audio, 31x real time, 3 min left,
+    failures: 1 not_audio; decode 200x, encode 31x (busiest: 98%), write 900x``."""
+    counted = (
+        f"{record.doing}: {record.n_done} of {show_count(record.n_files, 'file')}" if record.n_files else record.doing
+    )
+    failures = show_failures(record, at_most=3)
+    said = [counted, *_describe_pace(record), *([f"failures: {failures}"] if failures else [])]
+    return "; ".join(filter(None, [", ".join(said), _describe_stages(record)]))
+
+
+def show_failures(record: "Record", at_most: int | None = None) -> str:
+    """Failures by reason, the most frequent first: ``12 not_audio, 3 truncated``."""
+    by_count = sorted(record.failures.items(), key=lambda failure: -failure[1])
+    rest = sum(count for _, count in by_count[at_most:]) if at_most is not None else 0
+    shown = [f"{count} {reason}" for reason, count in by_count[:at_most]]
+    return ", ".join([*shown, *([f"{rest} others"] if rest else [])])
+
+
+def _describe_pace(record: "Record") -> list[str]:
+    about = "" if record.state == "done" else "about "
+    hours = f"{show_hours(record.hours_done * 3600)} of {about}{show_hours(record.hours_all * 3600)} of audio"
+    found = [
+        hours if record.hours_all else "",
+        f"{record.hours_per_hour:.0f}x real time" if record.hours_per_hour else "",
+        f"{show_left(record.eta_s)} left" if record.eta_s is not None else "",
+    ]
+    return [part for part in found if part]
+
+
+def _describe_stages(record: "Record") -> str:
+    """Audio per working second of each stage, and which has the least room."""
+
+    def say(name: str) -> str:
+        stage = record.stages[name]
+        is_busiest = name == record.bottleneck and stage.busy is not None and record.state == "running"
+        return f"{name} {stage.speed:.0f}x" + (f" (busiest: {stage.busy:.0%})" if is_busiest else "")
+
+    return ", ".join(say(name) for name, stage in record.stages.items() if stage.speed is not None)
+
+
+class Display:
+    """On a terminal a progress bar, with what the record says below it; a line every five seconds elsewhere.
+
+    All on stderr, or on ``console``.
+    """
+
+    def __init__(self, *, json: bool, console: "Console | None" = None) -> None:
+        self._console = console or make_console(to_stderr=True)
+        self._quiet = json
+        self._live: Live | None = None
+        self._said_at = time.monotonic()
+
+    def __enter__(self) -> "Display":
+        from rich.live import Live
+        from rich.progress import BarColumn, MofNCompleteColumn, Progress, SpinnerColumn, TextColumn, TimeElapsedColumn
+
+        if not self._quiet and self._console.is_terminal:
+            self._bar = Progress(
+                SpinnerColumn(),
+                TextColumn("{task.description}", markup=False),
+                BarColumn(bar_width=None),
+                MofNCompleteColumn(),
+                TimeElapsedColumn(),
+                expand=True,
+            )
+            self._task = self._bar.add_task("listing", total=None)
+            self._live = Live(self._bar, console=self._console, refresh_per_second=5)
+            self._live.start()
+        return self
+
+    def __exit__(self, *_: object) -> None:
+        self.close()
+
+    def close(self) -> None:
+        """Leave the last state on the terminal, below which something else may be printed."""
+        if self._live is not None:
+            self._live.stop()
+
+    def announce(self, plan: "Plan", config: "Config") -> None:
+        """Say what will be done, and how much room it takes, before it is done."""
+        from pipeline.encoder.checkpoint import BUNDLED, read_identity
+        from pipeline.run.prepare import estimate_bytes
+
+        if self._quiet or not plan.n_to_decode:
+            return
+        encode = config.encode
+        clip = read_identity(encode.clip_model, encode.clip_revision)
+        frame = read_identity(encode.frame_model, encode.frame_revision) if encode.frame_model else clip
+        size = show_bytes(estimate_bytes(plan, config, clip.dimension, frame.dimension))
+        self._say(
+            f"{show_count(plan.n_to_decode, 'file')} to encode, about {show_hours(plan.seconds_to_decode)} of audio;"
+            f" about {size} to be written (frames: {config.store.frames})"
+        )
+        if encode.clip_model == BUNDLED:
+            self._say(
+                f"note: {BUNDLED} knows fourteen synthetic sounds, to try things out;"
+                " for real ones give --model facebook/pe-av-base --frame-model facebook/pe-a-frame-base"
+            )
+
+    def update(self, progress: "Progress") -> None:
+        """Show where the run is."""
+        from pipeline.run.record import make_record
+
+        now = time.monotonic()
+        due = now - self._said_at >= (LINE_EVERY_S if self._live is None else BAR_EVERY_S)
+        if self._quiet or not (due or (self._live is not None and progress.stage == "done")):
+            return
+        self._said_at = now
+        record = make_record(progress)
+        if self._live is None:
+            self._say(describe(record))
+            return
+        from rich.console import Group
+
+        self._bar.update(
+            self._task, description=show(record.doing), total=record.n_files or None, completed=record.n_done
+        )
+        failures = show_failures(record)
+        below = [", ".join(_describe_pace(record)), _describe_stages(record), failures and f"failures: {failures}"]
+        self._live.update(Group(self._bar, *(to_text(f"  {line}") for line in below if line)))
+
+    def _say(self, line: str) -> None:
+        self._console.print(to_text(line), soft_wrap=True)

@@ -1,0 +1,1 @@
+"""The bundled model: its synthetic sounds, its training and its exam."""

@@ -1,0 +1,300 @@
+"""How well a checkpoint finds synthetic sounds by words: the held-out exam and the metrics, in one place.
+
+A checkpoint enters; a ``Quality`` leaves. The model card tells it and the tests measure it again. Nothing of the
+held-out exam was trained on: other seeds, other parameter values, other captions, other mixtures. Whoever changes the
+training chooses by the validation exam, drawn in the same way from the training half.
+
+After a second look at the held-out half a good figure is partly luck: who changes the training for it should say so in
+the history of the model card, or move the gaps and write new captions.
+
+    python -m jobs.tiny.evaluate [CHECKPOINT] [--validation]
+"""
+
+import argparse
+import dataclasses
+from collections.abc import Callable, Sequence
+from dataclasses import dataclass
+from functools import partial
+from pathlib import Path
+
+import numpy as np
+import numpy.typing as npt
+import torch
+from transformers import PeAudioModel, PreTrainedTokenizerBase
+
+from jobs.shared.output import print_json
+from jobs.tiny.synth import CAPTIONS, CLASSES, DISTRACTORS, LENGTHS_S, Event, frame_targets, make_scene
+from pipeline.audio.windows import FRAME_S, Waveform, count_frames
+from pipeline.encoder.checkpoint import find_checkpoint
+from pipeline.encoder.loading import load_model, load_tokenizer
+from pipeline.encoder.malloc import keep_freed_memory
+
+CHECKPOINT = Path(__file__).parents[2] / "pipeline" / "encoder" / "models" / "earshot-tiny"
+HELD_OUT_SEED, VALIDATION_SEED = 2_000_029, 3_000_017
+"""Far from the seeds that training counts up from."""
+
+ONSET_PROBABILITY = 0.3
+"""An event begins above it. Source: PE-Audio's official localisation code."""
+
+TOLERANCE_S = 0.2
+"""A found event is right when it begins within this of a true one (the usual collar of event-based scores)."""
+
+Floats = npt.NDArray[np.float32]
+Mask = npt.NDArray[np.bool_]
+Embed = Callable[[torch.Tensor], tuple[torch.Tensor, torch.Tensor]]
+
+
+@dataclass(frozen=True, slots=True)
+class Clip:
+    """A held-out waveform (samples,) at 48 kHz, a whole number of frames long, and what sounds in it."""
+
+    waveform: Waveform
+    events: list[Event]
+    kind: str
+
+    @property
+    def labels(self) -> set[str]:
+        return {event.label for event in self.events}
+
+
+@dataclass(frozen=True, slots=True)
+class Exam:
+    """Clips to search, and the captions to ask for each class and for sounds that are nowhere."""
+
+    clips: list[Clip]
+    captions: dict[str, tuple[str, ...]]
+    distractors: tuple[str, ...]
+
+
+@dataclass(frozen=True, slots=True)
+class Encoded:
+    """One clip's embedding (dim,) and its frames' (frames, dim), both float32."""
+
+    clip: Floats
+    frames: Floats
+
+
+@dataclass(frozen=True, slots=True)
+class Quality:
+    """What a checkpoint reached; dictionaries go by class, times are in seconds.
+
+    ``frame_f1`` counts frames above probability 0.3, ``frame_f1_at_half`` above 0.5; both micro-averages pool all
+    classes, captions and frames. Event scores follow the product's rule for where an event begins and ends.
+    """
+
+    precision_at_10: float
+    frame_f1: float
+    frame_f1_at_half: float
+    event_f1: float
+    onset_error_median_s: float
+    onset_error_p90_s: float
+    offset_error_median_s: float
+    offset_error_p90_s: float
+    short_clip_frame_f1: float
+    short_event_recall: float
+    distractor_frame_rate: float
+    precision_at_10_by_class: dict[str, float]
+    frame_f1_by_class: dict[str, float]
+    event_f1_by_class: dict[str, float]
+    clips_by_class: dict[str, int]
+
+
+def make_exam(held_out: bool) -> Exam:
+    """The held-out exam, or one of the same shape from the training half with nine training captions a class."""
+    rng = np.random.default_rng(HELD_OUT_SEED if held_out else VALIDATION_SEED)
+    clips = make_clips(rng, held_out)
+    if held_out:
+        return Exam(clips, {label: CAPTIONS[label].held_out for label in CLASSES}, DISTRACTORS.held_out)
+
+    def some(captions: Sequence[str], n_captions: int) -> tuple[str, ...]:
+        return tuple(str(caption) for caption in rng.choice(captions, n_captions, replace=False))
+
+    return Exam(clips, {label: some(CAPTIONS[label].train, 9) for label in CLASSES}, some(DISTRACTORS.train, 36))
+
+
+def make_clips(rng: np.random.Generator, held_out: bool) -> list[Clip]:
+    """About 150 clips, over 20 with each class: 10 s mixtures, clips of 0.6 to 2 s, and lone 0.2 s events in 10 s."""
+    clips = []
+    decks = [label for _ in range(18) for label in rng.permutation(CLASSES)]
+    for first in range(0, len(decks), 4):
+        sounds = [str(label) for label in decks[first : first + 4]]
+        clips.append(Clip(*make_scene(rng, 10.0, sounds, float(rng.uniform(0, 20)), held_out), "mixture"))
+    for label in CLASSES:
+        for seconds in (0.6, 0.8, 1.2, 1.6, 2.0):
+            shortest_s = round(LENGTHS_S[label][0] * 1.2 / FRAME_S) * FRAME_S
+            snr_db = float(rng.uniform(0, 20))
+            clips.append(Clip(*make_scene(rng, max(seconds, shortest_s), [label], snr_db, held_out), "short"))
+    for label in ("high_tone", "drum", "clicks"):
+        for start_s in rng.uniform(0, 9.8, 5):
+            event = Event(label, float(start_s), float(start_s) + 0.2)
+            clips.append(Clip(*make_scene(rng, 10.0, [event], 10.0, held_out), "lone"))
+    return clips
+
+
+def embed_plainly(model: PeAudioModel, samples: torch.Tensor) -> tuple[torch.Tensor, torch.Tensor]:
+    """(n, samples) -> (n, dim) clips and (n, frames, dim) frames, by transformers' own forward."""
+    output = model.audio_encoder(samples[:, None])
+    return model.audio_head(output.pooler_output), model.audio_head(output.last_hidden_state)
+
+
+@torch.inference_mode()
+def encode_clips(embed: Embed, clips: Sequence[Clip]) -> list[Encoded]:
+    """Every clip's embeddings; clips of equal length travel together, so nothing is padded."""
+    by_length: dict[int, list[int]] = {}
+    for index, clip in enumerate(clips):
+        by_length.setdefault(len(clip.waveform), []).append(index)
+    encoded: dict[int, Encoded] = {}
+    for n_samples, indices in by_length.items():
+        at_once = max(1, 500_000 // n_samples)
+        for first in range(0, len(indices), at_once):
+            batch = indices[first : first + at_once]
+            samples = torch.from_numpy(np.stack([clips[i].waveform for i in batch]))
+            pooled, frames = (embeddings.float().numpy() for embeddings in embed(samples))
+            encoded.update({index: Encoded(pooled[row], frames[row]) for row, index in enumerate(batch)})
+    return [encoded[index] for index in range(len(clips))]
+
+
+@torch.inference_mode()
+def encode_texts(model: PeAudioModel, tokenizer: PreTrainedTokenizerBase, texts: Sequence[str]) -> Floats:
+    """Text embeddings (texts, dim) float32, from the state that the model's ``text_model`` ends in."""
+    tokens = tokenizer(list(texts), return_tensors="pt", padding=True)
+    hidden = model.text_model(input_ids=tokens["input_ids"], attention_mask=tokens["attention_mask"]).last_hidden_state
+    embeddings: Floats = model.text_audio_head(hidden[:, 0]).numpy()
+    return embeddings
+
+
+def logit(probability: float) -> float:
+    return float(np.log(probability / (1 - probability)))
+
+
+def find_events(logits: Floats) -> list[tuple[float, float]]:
+    """Events as (start_s, end_s): from a frame above the onset probability, while logits stay within 1 below it."""
+    going_on = np.flatnonzero(np.diff(np.concatenate([[False], logits >= logit(ONSET_PROBABILITY) - 1, [False]])))
+    found = []
+    for first, stop in going_on.reshape(-1, 2):
+        above = np.flatnonzero(logits[first:stop] > logit(ONSET_PROBABILITY))
+        if len(above):
+            found.append((float(first + above[0]) * FRAME_S, float(stop) * FRAME_S))
+    return found
+
+
+def match_events(found: Sequence[tuple[float, float]], true: Sequence[Event]) -> list[tuple[float, float]]:
+    """Signed (onset, offset) errors in seconds of the true events that were found, each by the nearest onset."""
+    errors, free = [], list(found)
+    for event in true:
+        near = min(free, key=lambda span: abs(span[0] - event.start_s), default=None)
+        if near is not None and abs(near[0] - event.start_s) <= TOLERANCE_S:
+            free.remove(near)
+            errors.append((near[0] - event.start_s, near[1] - event.end_s))
+    return errors
+
+
+def f1(n_true_positive: float, n_found: float, n_true: float) -> float:
+    return 2 * n_true_positive / max(1.0, n_found + n_true)
+
+
+def precision_at_10(clips: Sequence[Clip], encoded: Sequence[Encoded], texts: Floats, label: str) -> float:
+    """Share of clips with ``label`` among the ten best by dot product, averaged over the texts (texts, dim)."""
+    relevant = np.array([label in clip.labels for clip in clips])
+    scores = texts @ np.stack([item.clip for item in encoded]).T
+    return float(relevant[np.argsort(-scores, axis=1)[:, :10]].mean())
+
+
+@dataclass
+class _Tally:
+    """Counts of one class, pooled over its captions: frames at two thresholds, and events."""
+
+    frames: npt.NDArray[np.int64] = dataclasses.field(default_factory=lambda: np.zeros(3, np.int64))
+    frames_at_half: npt.NDArray[np.int64] = dataclasses.field(default_factory=lambda: np.zeros(3, np.int64))
+    short_frames: npt.NDArray[np.int64] = dataclasses.field(default_factory=lambda: np.zeros(3, np.int64))
+    events: npt.NDArray[np.int64] = dataclasses.field(default_factory=lambda: np.zeros(3, np.int64))
+    lone: npt.NDArray[np.int64] = dataclasses.field(default_factory=lambda: np.zeros(3, np.int64))
+    errors: list[tuple[float, float]] = dataclasses.field(default_factory=list)
+
+    def add(self, clip: Clip, label: str, target: Mask, logits: Floats) -> None:
+        """Count one clip for one caption: ``target`` and ``logits`` are (frames,)."""
+        above = logits > logit(ONSET_PROBABILITY)
+        counts = np.array([(above & target).sum(), above.sum(), target.sum()])
+        self.frames += counts
+        if clip.kind == "short":
+            self.short_frames += counts
+        half = logits > 0
+        self.frames_at_half += np.array([(half & target).sum(), half.sum(), target.sum()])
+        true = [event for event in clip.events if event.label == label]
+        found = find_events(logits)
+        matched = match_events(found, true)
+        self.events += np.array([len(matched), len(found), len(true)])
+        if clip.kind == "lone":
+            self.lone += np.array([len(matched), len(found), len(true)])
+        self.errors += matched
+
+
+def measure(model: PeAudioModel, tokenizer: PreTrainedTokenizerBase, exam: Exam, embed: Embed | None = None) -> Quality:
+    """The quality of a checkpoint, asked with every caption of the exam.
+
+    Args:
+        embed: its audio tower, where not transformers' own forward is to be measured.
+    """
+    model.eval()
+    clips = exam.clips
+    encoded = encode_clips(embed or partial(embed_plainly, model), clips)
+    scale, bias = model.text_audio_logit_scale.item(), model.text_audio_logit_bias.item()
+    targets = [frame_targets(clip.events, count_frames(len(clip.waveform))) for clip in clips]
+    precision: dict[str, float] = {}
+    tallies = {label: _Tally() for label in CLASSES}
+    for column, label in enumerate(CLASSES):
+        texts = encode_texts(model, tokenizer, exam.captions[label])
+        precision[label] = precision_at_10(clips, encoded, texts, label)
+        for clip, item, target in zip(clips, encoded, targets, strict=True):
+            for logits in (item.frames @ texts.T * scale + bias).T:
+                tallies[label].add(clip, label, target[:, column], logits)
+    unknown = encode_texts(model, tokenizer, exam.distractors)
+    alarms = np.concatenate([item.frames @ unknown.T * scale + bias for item in encoded]) > logit(ONSET_PROBABILITY)
+
+    def pool(name: str) -> float:
+        return f1(*np.sum([getattr(tally, name) for tally in tallies.values()], axis=0))
+
+    errors = np.abs(np.concatenate([np.reshape(t.errors, (-1, 2)) for t in tallies.values()] + [np.zeros((0, 2))]))
+    spread = np.quantile(errors, [0.5, 0.9], axis=0) if len(errors) else np.full((2, 2), np.inf)
+    lone = np.sum([tally.lone for tally in tallies.values()], axis=0)
+    return Quality(
+        precision_at_10=float(np.mean(list(precision.values()))),
+        frame_f1=pool("frames"),
+        frame_f1_at_half=pool("frames_at_half"),
+        event_f1=pool("events"),
+        onset_error_median_s=float(spread[0, 0]),
+        onset_error_p90_s=float(spread[1, 0]),
+        offset_error_median_s=float(spread[0, 1]),
+        offset_error_p90_s=float(spread[1, 1]),
+        short_clip_frame_f1=pool("short_frames"),
+        short_event_recall=float(lone[0] / max(1, lone[2])),
+        distractor_frame_rate=float(alarms.mean()),
+        precision_at_10_by_class=precision,
+        frame_f1_by_class={label: f1(*tally.frames) for label, tally in tallies.items()},
+        event_f1_by_class={label: f1(*tally.events) for label, tally in tallies.items()},
+        clips_by_class={label: sum(label in clip.labels for clip in clips) for label in CLASSES},
+    )
+
+
+def load(checkpoint: Path) -> tuple[PeAudioModel, PreTrainedTokenizerBase]:
+    """The clip model, in evaluation mode, and its tokenizer.
+
+    Raises:
+        ModelError: the checkpoint does not load exactly.
+    """
+    found = find_checkpoint(str(checkpoint), None)
+    return load_model(found, "float32"), load_tokenizer(found)
+
+
+def main() -> None:
+    parser = argparse.ArgumentParser(description="Measure a checkpoint on the held-out synthetic exam.")
+    parser.add_argument("checkpoint", nargs="?", type=Path, default=CHECKPOINT)
+    parser.add_argument("--validation", action="store_true", help="ask the validation exam instead")
+    arguments = parser.parse_args()
+    keep_freed_memory()
+    quality = measure(*load(arguments.checkpoint), make_exam(held_out=not arguments.validation))
+    print_json([quality])
+
+
+if __name__ == "__main__":
+    main()

@@ -1,0 +1,322 @@
+"""A file in, a stream of mono 48 kHz float32 blocks out, in bounded memory.
+
+libsndfile (through soundfile) reads what it reads exactly: wav, aiff, flac and their kin. FFmpeg (through PyAV) reads
+the rest: mp3, ogg, opus, m4a/aac, webm, and whatever libsndfile refuses or leaves half-read. Which of the two comes
+first is decided by the first bytes of a file. Its name counts only where it has no header (``raw``).
+
+Whatever is wrong with a file ends in ``FileFailure``; what can be decoded of a damaged one is yielded, and
+``AudioStream.truncated`` says what is missing. Nothing else leaves this module, and nothing is printed.
+
+    with open_audio("bells.flac") as audio:
+        for block in audio.blocks():      # (samples,) float32, about two seconds each
+            ...
+        audio.info.codec, audio.truncated
+"""
+
+import math
+from collections import deque
+from collections.abc import Iterator
+from itertools import chain
+from typing import Any, Self
+
+import numpy as np
+import numpy.typing as npt
+import soxr
+
+from pipeline.audio.readers import AudioInfo, AvReader, Piece, SoundfileReader, mean_channels, open_reader
+from pipeline.audio.source import Bytes, Source, file_boundary, hash_file, unreadable
+from pipeline.audio.windows import SAMPLE_RATE_HZ, Waveform, samples_to_seconds
+from pipeline.config import DecodeConfig
+from pipeline.corpus.headerless import Raw
+from pipeline.corpus.ranges import Range
+from pipeline.errors import FileFailure
+
+__all__ = ["AudioInfo", "AudioStream", "Source", "decode_all", "hash_file", "open_audio", "to_model_rate"]
+
+_PREROLL_S = 1
+"""What is decoded before the second that is wanted: many times as long as the resampler's filter."""
+
+_KEPT_S = 60
+"""What has been decoded stays for so long, in seconds of audio, where it could not be found again: 12 MB."""
+
+_MOST_PHASES = 2_000
+"""Of 48 kHz against another rate. With more than some 5,000 soxr interpolates between phases, and its clock drifts:
+60 s into a file of 44,056 Hz, samples are off by 3e-4. At 44,100 Hz there are 160, at 11,025 Hz 640."""
+
+_SLOWEST_HZ, _FASTEST_HZ = 1_000, 2_000_000
+"""Rates outside come from damaged headers: at one hertz, a short file would become hours of samples."""
+
+
+class AudioStream:
+    """An open audio file: a context manager, made by ``open_audio``."""
+
+    def __init__(self, source: Bytes, config: DecodeConfig, raw: Raw | None) -> None:
+        self._source = source
+        self._config = config
+        self._reader = open_reader(source, raw)
+        self.info = self._reader.info
+        self._decoded_s = 0.0
+        self._running: Iterator[Waveform] | None = None
+        self._at = 0  # the sample that it gives next
+        self._kept: deque[Waveform] = deque()  # of those before, the newest
+        self._keeps = False
+        self._stop_s: float | None = None
+        self._trouble: str | None = None
+
+    def __enter__(self) -> Self:
+        return self
+
+    def __exit__(self, *_: object) -> None:
+        self.close()
+
+    def close(self) -> None:
+        """Close the decoder, and the file where it was opened here."""
+        self._reader.close()
+        self._source.close()
+
+    @property
+    def note(self) -> str | None:
+        """What a person should know of the file, though nothing is wrong with it."""
+        raw = self._reader.raw if isinstance(self._reader, AvReader) else None
+        if raw is None:
+            return None
+        return f"it has no header, and is read as {raw.name} at {raw.sample_rate_hz // 1000} kHz by its extension"
+
+    @property
+    def n_samples(self) -> int | None:
+        """How many samples there are, at 48 kHz, as near as can be told, where any of them can be found exactly; None
+        where the file must be read from its start."""
+        if not isinstance(self._reader, SoundfileReader) or self._reader.n_samples is None:
+            return None
+        if SAMPLE_RATE_HZ // math.gcd(self.info.sample_rate_hz, SAMPLE_RATE_HZ) > _MOST_PHASES:
+            return None
+        return round(self._reader.n_samples * SAMPLE_RATE_HZ / self.info.sample_rate_hz)
+
+    def blocks(self, first: int = 0, stop: int | None = None, *, exactly: bool = False) -> Iterator[Waveform]:
+        """Yield the file as mono float32 blocks (samples,) at 48 kHz: the mean of its channels, not clipped.
+
+        Args:
+            first, stop: only these samples, from ``first`` to the one before ``stop``: those of the whole file, to
+                rounding. Nothing is decoded behind them, nor much before where ``n_samples`` is known. Another time,
+                only what the stream ``reaches``.
+            exactly: what stops short of the end of the file is a failure.
+
+        Raises:
+            FileFailure: ``not_finite``, ``decode_error``, ``too_short`` (a header and no samples), ``unsupported``,
+                ``unreadable``; at the place in the file where it shows. ``out_of_range``: it ends before ``first``.
+        """
+        with file_boundary(self._source):
+            if first and self.n_samples is not None and first >= self.n_samples:
+                raise self._out_of_range(first, self.n_samples)
+            self._stop_s = None if stop is None else samples_to_seconds(stop)
+            if self._running is None:
+                self._keeps = self.n_samples is None and (first > 0 or stop is not None)
+                self._at = self._go_to(first)
+                self._running = self._resample(self._checked(self._pieces(exactly=exactly)))
+            at = self._oldest
+            for block in chain(tuple(self._kept), self._go_on()):
+                wanted = block[max(0, first - at) : None if stop is None else max(0, stop - at)]
+                at += len(block)
+                if len(wanted):
+                    yield wanted
+                if stop is not None and at >= stop:
+                    return
+            if not self._decoded_s:
+                raise self._nothing()
+            if first and at <= first:
+                raise self._out_of_range(first, at)
+
+    def reaches(self, first: int) -> bool:
+        """Whether ``blocks``, having been called before, can go on to this sample, or a little way back to it.
+
+        Not where samples can be found exactly: those that are found are the same to rounding only.
+        """
+        return self._keeps and self._running is not None and self._oldest <= first
+
+    @property
+    def _oldest(self) -> int:
+        return self._at - sum(map(len, self._kept))
+
+    def _go_on(self) -> Iterator[Waveform]:
+        """The blocks that have not been decoded yet."""
+        while self._running is not None:
+            try:
+                block = next(self._running, None)
+            except BaseException:
+                self._running = None
+                raise
+            if block is None:
+                return
+            self._at += len(block)
+            if self._keeps:
+                self._kept.append(block)
+                while self._at - self._oldest - len(self._kept[0]) >= _KEPT_S * SAMPLE_RATE_HZ:
+                    self._kept.popleft()
+            yield block
+
+    def _go_to(self, first: int) -> int:
+        """Go on shortly before this sample, if it can be found; returns the sample that is gone on with."""
+        before_s = first // SAMPLE_RATE_HZ - _PREROLL_S
+        if before_s <= 0 or self.n_samples is None:
+            return 0
+        # At a whole second, the samples of every rate and those at 48 kHz fall together.
+        if not self._exact_reader.seek(before_s * self.info.sample_rate_hz):
+            return 0
+        self._decoded_s = float(before_s)
+        return before_s * SAMPLE_RATE_HZ
+
+    def ends_as_promised(self) -> bool:
+        """Whether the last second is there, where ``n_samples`` is known. Nothing else can be read afterwards."""
+        with file_boundary(self._source):
+            reader = self._exact_reader
+            found = reader.seek(max(0, (reader.n_samples or 0) - self.info.sample_rate_hz))
+            for _ in reader.pieces() if found else ():
+                pass
+            return found and not reader.stopped_short()
+
+    @property
+    def _exact_reader(self) -> SoundfileReader:
+        if not isinstance(self._reader, SoundfileReader):
+            raise ValueError("samples of this file cannot be found exactly")
+        return self._reader
+
+    @property
+    def truncated(self) -> str | None:
+        """After ``blocks`` is exhausted: None, or one line on what is missing. Of less than the whole file, that counts
+        which it stops short of."""
+        expected_s = self.info.expected_duration_s if self._stop_s is None else self._stop_s
+        if expected_s is not None and expected_s - self._decoded_s > _tolerance_s(self.info):
+            found = f"{self._decoded_s:.3f} s decoded of {expected_s:.3f} s"
+            why = self._trouble or (self._reader.note if isinstance(self._reader, SoundfileReader) else None)
+            return f"{found}: {why}" if why else found
+        return self._trouble if self._stop_s is None else None
+
+    def _pieces(self, *, exactly: bool) -> Iterator[Piece]:
+        """The samples at the file's own rate, from FFmpeg where libsndfile fails or stops short, if it may."""
+        if isinstance(self._reader, SoundfileReader):
+            yield from self._reader.pieces()
+            if not self._reader.stopped_short():
+                return
+            if exactly:
+                raise FileFailure("decode", "decode_error", self._reader.trouble or "stops short")
+            self._trouble, n_read = self._reader.trouble, self._reader.n_read
+            self._reader.close()
+            try:
+                self._reader = AvReader(self._source)
+            except FileFailure:
+                return
+            yield from _skip(self._reader.pieces(), n_read)
+        else:
+            yield from self._reader.pieces()
+        self._trouble = self._reader.trouble
+
+    def _checked(self, pieces: Iterator[Piece]) -> Iterator[Piece]:
+        for rate_hz, mono in pieces:
+            if self._source.error is not None:
+                raise unreadable(self._source.error)
+            if not _SLOWEST_HZ <= rate_hz <= _FASTEST_HZ:
+                raise FileFailure("decode", "unsupported", f"a sample rate of {rate_hz} Hz")
+            if not (finite := np.isfinite(mono)).all():
+                at_s = self._decoded_s + int(np.argmin(finite)) / rate_hz
+                raise FileFailure("decode", "not_finite", f"NaN or infinite sample at {at_s:.3f} s")
+            self._decoded_s += len(mono) / rate_hz
+            yield rate_hz, mono
+
+    def _resample(self, pieces: Iterator[Piece]) -> Iterator[Waveform]:
+        """Each stretch of one rate goes through a resampler of its own: in sum exactly what one call would give."""
+        now_hz, resampler = SAMPLE_RATE_HZ, None
+        for rate_hz, mono in pieces:
+            if rate_hz != now_hz:
+                if resampler is not None:
+                    yield _flush(resampler)
+                now_hz, resampler = rate_hz, None
+                if rate_hz != SAMPLE_RATE_HZ:
+                    resampler = soxr.ResampleStream(rate_hz, SAMPLE_RATE_HZ, 1, quality=self._config.resampler)
+            yield mono if resampler is None else resampler.resample_chunk(mono)
+        if resampler is not None:
+            yield _flush(resampler)
+
+    def _out_of_range(self, first: int, n_samples: int) -> FileFailure:
+        begin_s, duration_s = samples_to_seconds(first), samples_to_seconds(n_samples)
+        message = f"nothing from {begin_s:.3f} s on: the recording lasts {duration_s:.3f} s"
+        return FileFailure("decode", "out_of_range", message)
+
+    def _nothing(self) -> FileFailure:
+        """Not one sample: a file without any, or a broken one."""
+        if self._trouble:
+            return FileFailure("decode", "decode_error", self._trouble)
+        if self.info.expected_duration_s:
+            return FileFailure("decode", "decode_error", f"nothing of {self.info.expected_duration_s:.3f} s decodes")
+        return FileFailure("decode", "too_short", "a header without samples")
+
+
+def open_audio(source: Source, config: DecodeConfig | None = None, raw: Raw | None = None) -> AudioStream:
+    """Open a path or a binary file object, and read its header.
+
+    Args:
+        raw: how to read it where it has none (``raw.raw_of`` its name).
+
+    Raises:
+        FileFailure: stage ``read`` with ``vanished`` or ``unreadable``; stage ``decode`` with ``empty``, ``not_audio``,
+            ``no_audio_stream``, ``unsupported`` or ``decode_error``.
+    """
+    file = Bytes(source)
+    try:
+        with file_boundary(file):
+            return AudioStream(file, config or DecodeConfig(), raw)
+    except BaseException:
+        file.close()
+        raise
+
+
+def decode_all(
+    source: Source,
+    config: DecodeConfig | None = None,
+    start_s: float = 0.0,
+    end_s: float | None = None,
+    raw: Raw | None = None,
+) -> tuple[Waveform, AudioInfo]:
+    """The samples (n,) of a short sound from ``start_s`` to ``end_s``, at 48 kHz; holds no more than these.
+
+    Raises:
+        FileFailure: as ``open_audio`` and ``blocks``.
+    """
+    first, stop = Range(start_s, end_s).samples
+    with open_audio(source, config, raw) as audio:
+        kept = list(audio.blocks(first, stop))
+        return np.concatenate(kept) if kept else np.empty(0, np.float32), audio.info
+
+
+def to_model_rate(waveform: npt.NDArray[Any], sample_rate_hz: int, config: DecodeConfig | None = None) -> Waveform:
+    """Samples that are in memory already, as a file of them would decode: mono float32 (samples,) at 48 kHz.
+
+    Args:
+        waveform: (n,) or (n, channels), floats of full scale 1, or integers of the full scale of their type.
+    """
+    mono = mean_channels(waveform[None] if waveform.ndim == 1 else waveform.T)
+    if sample_rate_hz == SAMPLE_RATE_HZ:
+        return mono
+    resampled: Waveform = soxr.resample(mono, sample_rate_hz, SAMPLE_RATE_HZ, (config or DecodeConfig()).resampler)
+    return resampled
+
+
+def _tolerance_s(info: AudioInfo) -> float:
+    """How much less than promised a healthy file may hold.
+
+    Samples are counted exactly in lossless files. Elsewhere the promise may include delay and padding, up to three
+    codec frames: a quarter of a second at 8 kHz.
+    """
+    return 0.02 if info.codec.startswith("pcm") or info.codec in ("flac", "alac") else 0.26
+
+
+def _skip(pieces: Iterator[Piece], n_samples: int) -> Iterator[Piece]:
+    """Leave out the first ``n_samples``."""
+    for rate_hz, mono in pieces:
+        if n_samples < len(mono):
+            yield rate_hz, mono[n_samples:]
+        n_samples = max(0, n_samples - len(mono))
+
+
+def _flush(resampler: soxr.ResampleStream) -> Waveform:
+    rest: Waveform = resampler.resample_chunk(np.empty(0, np.float32), last=True)
+    return rest

@@ -1,0 +1,52 @@
+"""What has been mended in decoding, version by version: which files of an index decode differently now.
+
+``files.decoder`` holds the version that decoded a file (none: 1). A later version that concerns the file makes the
+next run decode and encode it again, though its bytes are the same. Whoever mends how some files are decoded adds a line
+to ``MENDS``, and nothing else.
+"""
+
+import re
+from collections.abc import Callable, Mapping, Sequence
+from dataclasses import dataclass
+from typing import Any
+
+from pipeline.corpus.headerless import RAW, raw_of
+from pipeline.corpus.ranges import split_uri
+
+
+@dataclass(frozen=True)
+class Mend:
+    """A change of what some files decode to."""
+
+    version: int
+    what: str
+    """What is better, said of the file: "is read by its extension"."""
+    concerns: Callable[[Mapping[str, Any]], bool]
+    """Whether it changes a file that an older version decoded, by its ledger row: ``COLUMNS`` of it are there."""
+
+
+COLUMNS = ("uri", "status", "stage", "reason", "codec", "decoder")
+"""What a mend may look at."""
+
+
+_MAY_BE_RAW = re.compile("|".join(rf"\.{extension}" for extension in RAW), re.IGNORECASE)
+
+
+def _has_no_header(row: Mapping[str, Any]) -> bool:
+    """Whether the name of a file says how to read it; it may be the name of a range."""
+    if not _MAY_BE_RAW.search(row["uri"]):  # of millions, nearly all
+        return False
+    return any(raw_of(recording) for recording in (row["uri"], split_uri(row["uri"])[0]))
+
+
+MENDS: tuple[Mend, ...] = (Mend(2, "G.722 and GSM without a header are read by their extension", _has_no_header),)
+"""By version, ascending."""
+
+DECODER = max((mend.version for mend in MENDS), default=1)
+"""The version that this code decodes with."""
+
+
+def find_mend(row: Mapping[str, Any], mends: Sequence[Mend] = MENDS) -> Mend | None:
+    """The newest mend that concerns the file of a ledger row and came after it was decoded; None: there is none."""
+    version = row["decoder"] or 1
+    return next((mend for mend in reversed(mends) if mend.version > version and mend.concerns(row)), None)

@@ -1,0 +1,445 @@
+"""Samples of a file at its own rate, mono, from libsndfile (through soundfile) or FFmpeg (through PyAV).
+
+libsndfile reads what it reads exactly: wav, aiff, flac and their kin. FFmpeg reads the rest: mp3, ogg, opus, m4a, webm.
+The first bytes of a file decide; its name counts only where it has no header (``raw``). Both readers have one shape:
+``info``, ``pieces()``, ``close()``, and ``trouble`` once the pieces are exhausted.
+"""
+
+import re
+from collections.abc import Iterator
+from dataclasses import dataclass
+from typing import Any
+
+import av
+import av.error
+import numpy as np
+import numpy.typing as npt
+import soundfile
+
+from pipeline.audio.containers import View, find_cut, find_sound, is_cut_caf, is_unknown
+from pipeline.audio.source import (
+    Bytes,
+    begins_as_audio,
+    begins_exact,
+    is_short_vorbis,
+    one_line,
+    read_mp3_duration,
+    read_ogg_end,
+)
+from pipeline.audio.windows import Waveform
+from pipeline.corpus.headerless import Raw
+from pipeline.errors import FileFailure
+
+av.logging.set_level(None)  # FFmpeg writes what it thinks of a file to stderr; failures are rows here
+
+Piece = tuple[int, Waveform]
+"""A sample rate in hertz, and mono samples (n,) at that rate: decoded, not yet resampled."""
+
+_PIECE_S = 2
+_PIECE_VALUES = 1 << 19
+"""A piece ends after so many seconds, or so many samples x channels (2 MB of float32), whichever comes first."""
+
+
+@dataclass(frozen=True, slots=True)
+class AudioInfo:
+    """What the header says. ``codec`` is FFmpeg's name without byte order: ``pcm_s16``, ``flac``, ``mp3``, ``aac``."""
+
+    codec: str
+    sample_rate_hz: int
+    channels: int
+    expected_duration_s: float | None
+    """None where the header does not say, or only a guess is possible (mp3 without a Xing header, raw aac)."""
+
+
+def open_reader(source: Bytes, raw: Raw | None = None) -> "SoundfileReader | AvReader":
+    """The reader that suits the beginning of a file.
+
+    Args:
+        raw: how to read it where it begins as no container does.
+
+    Raises:
+        FileFailure: ``not_audio``, ``no_audio_stream``, ``unsupported`` or ``decode_error``.
+    """
+    if raw is not None and _is_raw(source, raw):
+        return AvReader(source, raw)
+    # Of a single page of vorbis, FFmpeg gets the end wrong by up to 20 ms either way.
+    if begins_exact(source) or is_short_vorbis(source):
+        try:
+            reader = SoundfileReader(source)
+        except soundfile.LibsndfileError:
+            return AvReader(source)
+        # Of MPEG audio inside a wav libsndfile silently loses parts, and it cannot end a flac of unknown length.
+        if "mpeg" not in reader.info.codec and (reader.n_samples or reader.info.codec != "flac"):
+            return reader
+        reader.close()
+    return AvReader(source)
+
+
+def _is_raw(source: Bytes, raw: Raw) -> bool:
+    """Whether a file can be read by a convention: not where it begins as a container, or as no frames of GSM do."""
+    if begins_as_audio(source):
+        return False
+    first_bytes = source.peek(0, 4 * _GSM_FRAME_BYTES)[::_GSM_FRAME_BYTES]
+    return raw.format != "gsm" or all(byte >> 4 == _GSM_MARK for byte in first_bytes)
+
+
+_GSM_FRAME_BYTES, _GSM_MARK = 33, 0xD
+"""20 ms of sound, and the four bits that each of them begins with (RFC 3551, section 4.5.8)."""
+
+
+# --- libsndfile -------------------------------------------------------------------------------------------------------
+
+_CLAIM = re.compile(r"(?:data|SSND|BODY|riff|Riff size|Data Size) *: (\d+) \(should be (\d+)\)")
+"""What libsndfile logs on a header that promises more, or less, than there is; of wav and AIFF, ``chunks`` knows."""
+
+_ENDLESS_SAMPLES = 1 << 62
+"""Likewise libsndfile's own count, of a flac that states none."""
+
+_CODECS = {
+    "PCM_S8": "pcm_s8",
+    "PCM_U8": "pcm_u8",
+    "PCM_16": "pcm_s16",
+    "PCM_24": "pcm_s24",
+    "PCM_32": "pcm_s32",
+    "FLOAT": "pcm_f32",
+    "DOUBLE": "pcm_f64",
+    "ULAW": "pcm_mulaw",
+    "ALAW": "pcm_alaw",
+}
+
+
+class SoundfileReader:
+    """A file as libsndfile reads it."""
+
+    trouble: str | None = None
+
+    def __init__(self, source: Bytes) -> None:
+        self._source = source
+        self._sound = find_sound(source)
+        self._file = self._open()
+        self.n_read = 0
+        counted: int = self._file.frames
+        self.n_samples: int | None = counted if 0 < counted < _ENDLESS_SAMPLES else None
+        subtype: str = "FLAC" if self._file.format == "FLAC" else self._file.subtype
+        self.info = AudioInfo(
+            codec=_CODECS.get(subtype, subtype.lower()),
+            sample_rate_hz=self._file.samplerate,
+            channels=self._file.channels,
+            expected_duration_s=self._promised_s(),
+        )
+
+    def seek(self, sample: int) -> bool:
+        """Go on with this sample, exactly; with the first one, and False, where it cannot be found."""
+        try:
+            self.n_read = self._file.seek(sample)
+        except soundfile.LibsndfileError:
+            self._file.close()  # which finds nothing any more, not even its beginning
+            self._file, self.n_read = self._open(), 0
+        return self.n_read == sample
+
+    @property
+    def note(self) -> str | None:
+        """Why there may be less than promised, where nothing failed."""
+        sound = self._sound
+        if sound is None or sound.promised_bytes is None:
+            return None
+        goes_on = sound.size_bytes < sound.promised_bytes == self._source.size_bytes - sound.begin
+        return "the file goes on, but its header ends the sound there" if goes_on else None
+
+    def _open(self) -> Any:
+        if self._sound is not None and self._sound.head is not None:
+            view = View(self._source, self._sound.begin, self._sound.size_bytes, self._sound.head)
+            return soundfile.SoundFile(view)
+        self._source.seek(0)
+        # An error while it reads by itself is no sample, and shows when FFmpeg is asked for the rest.
+        descriptor = self._source.descriptor
+        return soundfile.SoundFile(self._source if descriptor is None else descriptor, closefd=False)
+
+    def pieces(self) -> Iterator[Piece]:
+        rate_hz, channels = self.info.sample_rate_hz, self.info.channels
+        n_samples = max(1, min(_PIECE_S * rate_hz, _PIECE_VALUES // channels))
+        while True:
+            try:
+                values = self._file.read(n_samples, "float32", always_2d=True)
+            except soundfile.LibsndfileError as error:
+                self.trouble = f"libsndfile: {one_line(error)}"
+                return
+            if not len(values):
+                return
+            self.n_read += len(values)
+            yield rate_hz, mean_channels(values.T)
+
+    def stopped_short(self) -> bool:
+        """Whether there may be more: an error, no samples, fewer than counted, or bytes of a flac left unread."""
+        if self._sound is not None and self._sound.promised_bytes == 0:
+            return False  # FFmpeg would take the chunks behind for samples
+        if self.trouble or not self.n_read or self.n_read < (self.n_samples or 0):
+            return True
+        return self._file.format == "FLAC" and self._source.tell() < 0.99 * self._source.size_bytes
+
+    def close(self) -> None:
+        self._file.close()
+
+    def _promised_s(self) -> float | None:
+        if self.n_samples is None:
+            return None
+        promised = float(self.n_samples)
+        if self._sound is not None:
+            if self._sound.promised_bytes is None:
+                return None
+            promised *= self._sound.promised_bytes / max(1, self._sound.size_bytes)
+        elif claim := _CLAIM.search(self._file.extra_info):
+            claimed_bytes, found_bytes = int(claim[1]), int(claim[2])
+            if is_unknown(claimed_bytes):
+                return None
+            promised *= max(1.0, claimed_bytes / max(1, found_bytes))
+        return promised / float(self._file.samplerate)
+
+
+# --- FFmpeg -----------------------------------------------------------------------------------------------------------
+
+_FORMATS = (
+    "aac,ac3,aiff,amr,amrnb,amrwb,ape,asf,au,avi,caf,dsf,dts,dtshd,eac3,flac,flv,iff,ircam,loas,matroska,mlp,mov,mp3,mpc,"
+    "mpc8,mpeg,mpegts,mxf,nistsphere,nut,ogg,paf,pvf,rm,sds,shn,tak,truehd,tta,voc,w64,wav,wv,xwma"
+)
+"""What FFmpeg may open. Left out: images and text, and playlists, which would make it open further files."""
+
+_TIMED_FORMATS = frozenset(
+    ["aiff", "ape", "asf", "au", "avi", "caf", "flac", "matroska,webm", "mov,mp4,m4a,3gp,3g2,mj2", "ogg", "tta"]
+) | {"w64", "wav", "wv"}
+"""Formats that state their duration and the time of each packet; in the others FFmpeg estimates from the bit rate."""
+
+_GAP_S = 0.1
+"""A longer gap between packets becomes silence, so that times after it hold, and counts as damage ..."""
+
+_OPUS_GAP_S = 1.0
+"""... but opus sends nothing for 0.4 s at a time while there is nothing to hear (discontinuous transmission)."""
+
+
+_THINNEST_BYTES_PER_S = 100
+"""No codec says so much in so few bytes: a damaged time that leaps further ahead is not believed."""
+
+
+class AvReader:
+    """The main audio stream of a file as FFmpeg reads it."""
+
+    def __init__(self, source: Bytes, raw: Raw | None = None) -> None:
+        self.trouble: str | None = None
+        self.raw = raw
+        self._size_bytes = source.size_bytes
+        self._known = begins_as_audio(source)
+        self._at_s = 0.0  # where the next frame is due
+        cut = find_cut(source) if raw is None else None
+        if cut is not None:
+            self.trouble = "its last box is cut off"
+        source.seek(0)
+        try:
+            self._container = av.open(
+                # Of half an index of a fragment, FFmpeg makes an error of the whole file.
+                View(source, 0, cut[1]) if cut is not None and cut[0] != b"mdat" else source,
+                "r",
+                format=raw and raw.format,
+                container_options={"format_whitelist": raw.format if raw else _FORMATS},
+                metadata_errors="ignore",
+                buffer_size=1 << 16,
+            )
+        except av.error.FFmpegError as error:
+            raise self._not_opened(one_line(error)) from None
+        try:
+            self._timed = raw is not None or self._container.format.name in _TIMED_FORMATS
+            if self._container.format.name == "ogg":
+                self._look_at_ogg_end(source)
+            if self._container.format.name == "caf":
+                self._look_at_caf_end(source)
+            self._stream = self._choose()
+            self.info = self._describe(source)
+        except BaseException:
+            self._container.close()
+            raise
+
+    def pieces(self) -> Iterator[Piece]:
+        frames: list[Any] = []
+        n_values = 0
+        for silence_s, frame in self._timed_frames():
+            full = n_values >= min(_PIECE_VALUES, _PIECE_S * frame.sample_rate * frame.layout.nb_channels)
+            if frames and (full or silence_s or _kind(frame) != _kind(frames[0])):
+                yield _join(frames)
+                frames, n_values = [], 0
+            if silence_s:
+                yield from _silence(frame.sample_rate, silence_s)
+            frames.append(frame)
+            n_values += frame.samples * frame.layout.nb_channels
+        if frames:
+            rate_hz, mono = _join(frames)
+            n_padding = round((self._at_s - (self.info.expected_duration_s or 0.0)) * rate_hz) if self._timed else 0
+            # A last frame is padded to full length, which FFmpeg leaves in m4a and in short vorbis.
+            yield rate_hz, mono[:-n_padding] if 0 < n_padding < frames[-1].samples else mono
+
+    def close(self) -> None:
+        self._container.close()
+
+    def _timed_frames(self) -> Iterator[tuple[float, Any]]:
+        """Each frame, and the seconds of silence due before it: what its packet's time is ahead of the samples so far.
+
+        Times stay within the promised duration, and within what a file of this size can hold.
+        """
+        longest_s = self._size_bytes / _THINNEST_BYTES_PER_S
+        limit_s = min(longest_s, (self.info.expected_duration_s or 0.0) + _GAP_S) if self._timed else 0.0
+        damage_s = _OPUS_GAP_S if self.info.codec == "opus" else _GAP_S
+        begin_s: float | None = None
+        filled_s = 0.0
+        for frame in self._frames():
+            silence_s = 0.0
+            if frame.time is not None:
+                begin_s = frame.time if begin_s is None else begin_s
+                ahead_s = frame.time - begin_s - self._at_s
+                if ahead_s > _GAP_S and self._at_s + ahead_s < limit_s:
+                    silence_s = ahead_s
+            filled_s += silence_s if silence_s > damage_s else 0.0
+            self._at_s += silence_s + frame.samples / frame.sample_rate
+            yield silence_s, frame
+        if filled_s and not self.trouble:
+            self.trouble = f"{filled_s:.3f} s are missing in the middle, and taken as silence"
+
+    def _frames(self) -> Iterator[Any]:
+        n_packets = n_bad = 0
+        worst: Exception | None = None
+        for packet in self._packets():
+            n_packets += 1
+            try:
+                yield from packet.decode()
+            except av.error.FFmpegError as error:
+                n_bad, worst = n_bad + 1, error
+        # Many healthy mp3 begin or end with a tag or half a frame: one or two packets.
+        if worst and n_bad > max(2, n_packets // 1000):
+            self.trouble = f"{n_bad} of {n_packets} packets cannot be decoded: {one_line(worst)}"
+
+    def _packets(self) -> Iterator[Any]:
+        packets = self._container.demux(self._stream)
+        while True:
+            try:
+                packet = next(packets, None)
+            except av.error.FFmpegError as error:
+                # Of Ogg streams one after another, FFmpeg goes on with those of the same kind only.
+                chained = "another kind of stream follows" if self._container.format.name == "ogg" else None
+                self.trouble = chained or one_line(error)
+                return
+            if packet is None:
+                return
+            yield packet
+
+    def _choose(self) -> Any:
+        stream = self._container.streams.best("audio")
+        if stream is None and self._container.streams.video:
+            raise FileFailure("decode", "no_audio_stream", "a video without sound")
+        if stream is None:
+            raise self._not_opened("no stream in it")
+        if stream.codec_context is None:
+            raise FileFailure("decode", "unsupported", "no decoder for this codec")
+        if stream.codec_context.codec_tag in ("enca", "drms"):
+            raise FileFailure("decode", "unsupported", "encrypted")
+        for other in self._container.streams:
+            if other.index != stream.index:
+                other.discard = av.stream.Discard.all
+        return stream
+
+    def _look_at_ogg_end(self, source: Bytes) -> None:
+        position = source.tell()
+        whole, same_stream = read_ogg_end(source)
+        source.seek(position)
+        if not whole:
+            self.trouble = "the last Ogg page is cut off"
+        # The duration is taken from the last page: where that belongs to a later stream, FFmpeg estimates it instead.
+        self._timed &= same_stream
+
+    def _look_at_caf_end(self, source: Bytes) -> None:
+        position = source.tell()
+        if is_cut_caf(source):
+            self.trouble = "cut off before the end of its samples"
+        source.seek(position)
+
+    def _not_opened(self, message: str) -> FileFailure:
+        if self._known:
+            return FileFailure("decode", "decode_error", message)
+        return FileFailure("decode", "not_audio", "no decoder recognises it")
+
+    def _describe(self, source: Bytes) -> AudioInfo:
+        context = self._stream.codec_context
+        return AudioInfo(
+            codec=re.sub(r"(?<=\d)(?:le|be)(?:_planar)?$", "", context.codec.canonical_name),
+            sample_rate_hz=context.sample_rate,
+            channels=context.layout.nb_channels,
+            expected_duration_s=self._promised_s(source),
+        )
+
+    def _promised_s(self, source: Bytes) -> float | None:
+        if self._container.format.name == "mp3":  # FFmpeg's own answer is an estimate where the size seems wrong
+            position = source.tell()
+            duration_s = read_mp3_duration(source)
+            source.seek(position)
+            return duration_s
+        if not self._timed:
+            return None
+        if self._stream.duration is not None:
+            return float(self._stream.duration * self._stream.time_base)
+        # Without a duration of its own, sound may end before the film around it does.
+        alone, duration = len(self._container.streams) == 1, self._container.duration
+        return float(duration) / av.time_base if alone and duration else None
+
+
+def _kind(frame: Any) -> tuple[int, int, str]:
+    return frame.sample_rate, frame.layout.nb_channels, frame.format.name
+
+
+_DTYPES = {"u8": "u1", "s16": "i2", "s32": "i4", "s64": "i8", "flt": "f4", "dbl": "f8"}
+
+
+def _join(frames: list[Any]) -> Piece:
+    """One piece of consecutive frames of one kind."""
+    rate_hz, channels, _ = _kind(frames[0])
+    if frames[0].format.is_planar and channels >= 8:
+        # PyAV finds the end of the planes by a null pointer, which FFmpeg has for up to seven only: it would crash.
+        packer = av.AudioResampler(format="flt", layout=frames[0].layout, rate=rate_hz)
+        frames = [packed for frame in [*frames, None] for packed in packer.resample(frame)]
+    planar = frames[0].format.is_planar
+    n_planes, per_sample = (channels, 1) if planar else (1, channels)
+    n_values = per_sample * sum(frame.samples for frame in frames)
+    values = np.empty((n_planes, n_values), _DTYPES[frames[0].format.packed.name])
+    at = 0
+    for frame in frames:  # half the time of `to_ndarray` and `concatenate`
+        stop = at + per_sample * frame.samples
+        for plane, row in zip(frame.planes, values, strict=True):
+            row[at:stop] = np.frombuffer(plane, values.dtype, stop - at)
+        at = stop
+    return rate_hz, mean_channels(values if planar else values.reshape(-1, channels).T)
+
+
+# --- samples ----------------------------------------------------------------------------------------------------------
+
+
+def mean_channels(channels: npt.NDArray[Any]) -> Waveform:
+    """Mean over ``channels`` [channels, samples], floats or integers of any size, as float32 of full scale 1."""
+    # Channel by channel: numpy's mean over a short axis is some twenty times slower.
+    with np.errstate(over="ignore", invalid="ignore"):  # what is not finite is refused afterwards
+        total: Waveform
+        if len(channels) == 1:
+            total = channels[0].astype(np.float32)
+        else:
+            total = np.add(channels[0], channels[1], dtype=np.float32)
+        for channel in channels[2:]:
+            total += channel
+        scale = len(channels)
+        if channels.dtype.kind in "iu":
+            full_scale = 2 ** (8 * channels.dtype.itemsize - 1)
+            if channels.dtype.kind == "u":
+                total -= full_scale * scale
+            scale *= full_scale
+        if scale != 1:
+            total *= np.float32(1 / scale)
+    return total
+
+
+def _silence(rate_hz: int, duration_s: float) -> Iterator[Piece]:
+    n_samples = round(duration_s * rate_hz)
+    for begin in range(0, n_samples, _PIECE_VALUES):
+        yield rate_hz, np.zeros(min(_PIECE_VALUES, n_samples - begin), np.float32)

@@ -1,0 +1,98 @@
+"""The recording that is being read: fetched and hashed once for all ranges of it that follow each other.
+
+Where it cannot be sought in, it is decoded once for them, too: the stream of one goes on to the next.
+"""
+
+from collections.abc import Iterator
+from contextlib import ExitStack, contextmanager
+from typing import TYPE_CHECKING, Self
+
+from pipeline import storage
+from pipeline.audio.source import Source, hash_file, measure_file, unreadable
+from pipeline.config import DecodeConfig
+from pipeline.corpus.headerless import Raw
+from pipeline.corpus.shards import Place, fetched_member
+
+if TYPE_CHECKING:
+    from pipeline.audio.decode import AudioStream
+
+
+class Recording:
+    """What is being read; another one takes its place by ``fetch``.
+
+    Args:
+        whole: make copies of what lies elsewhere. False: only a part of it is wanted.
+    """
+
+    def __init__(self, *, whole: bool = True) -> None:
+        self._whole = whole
+        self._stack = ExitStack()
+        self._place: str | Place | None = None
+        self._opened: Source = ""
+        self._hash: str | None = None
+        self._size_bytes: int | None = None
+        self._stream: AudioStream | None = None
+        self._raw: Raw | None = None
+
+    def __enter__(self) -> Self:
+        return self
+
+    def __exit__(self, *_: object) -> None:
+        self.close()
+
+    def close(self) -> None:
+        self._stop()
+        self._place = self._hash = self._size_bytes = None
+        self._stack.close()
+
+    def _stop(self) -> None:
+        if self._stream is not None:
+            self._stream.close()
+            self._stream = None
+
+    def fetch(self, place: str | Place) -> None:
+        """Have the bytes of a file at hand."""
+        if place != self._place:
+            self.close()
+            self._opened = self._stack.enter_context(fetched(place)) if self._whole else place
+            self._place = place
+
+    def hash(self) -> str:
+        """SHA-256 of the bytes that were fetched."""
+        if self._hash is None:
+            self._stop()  # it may read from the same open file
+            self._hash = hash_file(self._opened)
+        return self._hash
+
+    def measure(self) -> int:
+        """Size in bytes of what was fetched."""
+        if self._size_bytes is None:
+            self._stop()
+            self._size_bytes = measure_file(self._opened)
+        return self._size_bytes
+
+    def stream(self, first: int, config: DecodeConfig, raw: Raw | None = None) -> "AudioStream":
+        """The stream to read samples from ``first`` on from; it stays open, as long as it reaches what follows.
+
+        Args:
+            raw: as for ``open_audio``. In a shard, files of two names may be the same bytes.
+        """
+        from pipeline.audio.decode import open_audio
+
+        if self._stream is None or raw != self._raw or not self._stream.reaches(first):
+            self._stop()
+            self._stream, self._raw = open_audio(self._opened, config, raw), raw
+        return self._stream
+
+
+@contextmanager
+def fetched(place: str | Place) -> Iterator[Source]:
+    """What to read a file from: a copy of what lies elsewhere."""
+    with ExitStack() as stack:
+        source: Source
+        try:
+            opened = fetched_member(place) if isinstance(place, Place) else storage.fetched(place)
+            source = stack.enter_context(opened)
+        except Exception as error:  # each store has errors of its own
+            raise unreadable(error) from None
+        yield source

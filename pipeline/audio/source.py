@@ -1,0 +1,311 @@
+"""The bytes of a file: opened without harm, hashed, and recognised by how they begin.
+
+Nothing here decodes, and no heavy library is imported; ``storage`` opens what lies in an object store. Whatever goes
+wrong inside ``file_boundary`` leaves it as ``FileFailure``: it is the one broad ``except`` of the project.
+"""
+
+import errno
+import hashlib
+import io
+import os
+import re
+import stat
+from collections.abc import Iterable, Iterator
+from contextlib import contextmanager
+from pathlib import Path
+from typing import BinaryIO, Self
+
+from pipeline import storage
+from pipeline.corpus.headerless import Raw, raw_of
+from pipeline.corpus.ranges import Range, split_uri
+from pipeline.corpus.shards import Place, find_member, is_member, is_table, open_member, shard_of
+from pipeline.errors import FileFailure
+
+PROBE_BYTES = 4096
+
+Source = str | Path | Place | BinaryIO
+"""A path, a URL or the place of a member, or a seekable binary file, which is read from its start and left open."""
+
+
+class Bytes:
+    """The bytes of a source as decoders want to see them: ``read``, ``seek``, ``tell``; a context manager.
+
+    An error of the file itself is kept in ``error`` and shown to decoders as the end of the file, since an exception
+    inside a callback of theirs would be printed and lost. The path is used here only: to decoders, which have ideas of
+    their own about names such as ``-``, ``%d.mp3`` or ``concat:``, a file has no name.
+
+    Raises:
+        FileFailure: stage ``read``: ``vanished``, ``unreadable``; stage ``decode``: ``empty``.
+    """
+
+    def __init__(self, source: Source, *, may_be_empty: bool = False) -> None:
+        self.error: Exception | None = None
+        self._own = isinstance(source, str | Path | Place)
+        self._file = _open(source) if isinstance(source, str | Path | Place) else source
+        self.size_bytes = self.seek(0, io.SEEK_END)
+        self.seek(0)
+        if self.error is not None or not (self.size_bytes or may_be_empty):
+            self.close()
+            raise FileFailure("decode", "empty", "0 bytes") if self.error is None else unreadable(self.error)
+
+    def __enter__(self) -> Self:
+        return self
+
+    def __exit__(self, *_: object) -> None:
+        self.close()
+
+    def close(self) -> None:
+        """Close the file where it was opened here."""
+        if self._own:
+            self._file.close()
+
+    def read(self, size: int = -1) -> bytes:
+        try:
+            return self._file.read(size)
+        except Exception as error:
+            self.error = error
+            return b""
+
+    def seek(self, offset: int, whence: int = io.SEEK_SET) -> int:
+        try:
+            return self._file.seek(offset, whence)
+        except Exception as error:
+            # A damaged header makes decoders seek to before the beginning: that is no error of the file.
+            if not isinstance(error, ValueError) and getattr(error, "errno", None) != errno.EINVAL:
+                self.error = error
+            return -1
+
+    def tell(self) -> int:
+        return self._file.tell()
+
+    @property
+    def descriptor(self) -> int | None:
+        """Of a file on this machine that was opened here: native code reads it without a callback for each piece."""
+        return self._file.fileno() if self._own and isinstance(self._file, io.FileIO) else None
+
+    def peek(self, offset: int, size: int) -> bytes:
+        """Up to ``size`` bytes from ``offset``; the position is left behind them."""
+        self.seek(offset)
+        return self.read(size)
+
+
+def find(uri: str) -> tuple[str | Place, Range, Raw | None]:
+    """What to open for a uri of which nothing else is known, which range of it is meant, and how it is to be read where
+    it has no header.
+
+    A file of just that name comes first; members are looked up in their shards.
+
+    Raises:
+        FileFailure: ``vanished`` or ``unreadable``: its shard, or it is not in there.
+    """
+    recording, part = split_uri(uri)
+    try:
+        try:
+            if not part or is_member(uri) or storage.exists(uri):
+                return _find(uri), Range(), raw_of(uri)
+        except FileNotFoundError:
+            if not part:
+                raise
+        return _find(recording), part, raw_of(recording)
+    except Exception as error:  # each store has errors of its own
+        raise unreadable(error) from None
+
+
+def _find(uri: str) -> str | Place:
+    return uri if not is_member(uri) or storage.exists(uri) else find_member(uri)
+
+
+def locate(uri: str, offset: int | None, size_bytes: int) -> str | Place:
+    """What to open for a file of a corpus, which may be a member of a shard."""
+    return uri if offset is None else Place(shard_of(uri), offset, size_bytes)
+
+
+def _open(source: str | Path | Place) -> BinaryIO:
+    if not isinstance(source, Place) and not storage.is_url(str(source)):
+        return _open_regular(source)
+    try:
+        return open_member(source) if isinstance(source, Place) else storage.open_remote(str(source))
+    except Exception as error:  # each store has errors of its own
+        raise unreadable(error) from None
+
+
+def _open_regular(path: str | Path) -> BinaryIO:
+    """Open a regular file; anything else is refused, and a pipe nobody writes to does not block."""
+    try:
+        descriptor = os.open(path, os.O_RDONLY | os.O_NONBLOCK | os.O_CLOEXEC)
+    except (OSError, ValueError) as error:  # ValueError: a NUL in the name
+        raise unreadable(error) from None
+    if not stat.S_ISREG(os.fstat(descriptor).st_mode):
+        os.close(descriptor)
+        raise FileFailure("read", "unreadable", "not a regular file")
+    return io.FileIO(descriptor)  # no buffer: what native code reads and what is read here have one position
+
+
+def unreadable(error: Exception) -> FileFailure:
+    """The failure that an error of the file itself stands for."""
+    if isinstance(error, FileFailure):
+        return error
+    reason = "vanished" if isinstance(error, FileNotFoundError | NotADirectoryError) else "unreadable"
+    return FileFailure("read", reason, one_line(error))
+
+
+@contextmanager
+def file_boundary(source: Bytes) -> Iterator[None]:
+    """Turn whatever goes wrong inside into a failure of this file.
+
+    Raises:
+        FileFailure: as raised inside; ``unreadable`` where the file itself gave an error; else ``decode_error``.
+    """
+    try:
+        yield
+    except MemoryError:
+        raise
+    except Exception as error:
+        if source.error is not None:
+            raise unreadable(source.error) from None
+        if isinstance(error, FileFailure):
+            raise
+        raise FileFailure("decode", "decode_error", one_line(error)) from None
+    if source.error is not None:
+        raise unreadable(source.error)
+
+
+def hash_file(source: Source) -> str:
+    """SHA-256 of the bytes, 64 hexadecimal digits, read in pieces.
+
+    Raises:
+        FileFailure: ``vanished`` or ``unreadable``.
+    """
+    digest = hashlib.sha256()
+    with Bytes(source, may_be_empty=True) as file, file_boundary(file):
+        while chunk := file.read(1 << 20):
+            digest.update(chunk)
+    return digest.hexdigest()
+
+
+def measure_file(source: Source) -> int:
+    """Size in bytes.
+
+    Raises:
+        FileFailure: ``vanished`` or ``unreadable``.
+    """
+    with Bytes(source, may_be_empty=True) as file:
+        return file.size_bytes
+
+
+def probe_file(source: Source) -> str:
+    """SHA-256 of up to 4 KiB each from the start, the middle and the end: differs for most files of equal size.
+
+    Raises:
+        FileFailure: ``vanished`` or ``unreadable``.
+    """
+    if isinstance(source, str | Place) and (probed := _probe_remote(source)) is not None:
+        return probed
+    with Bytes(source, may_be_empty=True) as file, file_boundary(file):
+        return _digest(file.peek(begin, PROBE_BYTES) for begin in _probed(file.size_bytes))
+
+
+def _probe_remote(source: str | Place) -> str | None:
+    """The same by three small requests, where an object store is asked for ranges of bytes; None elsewhere."""
+    url = source.shard if isinstance(source, Place) else source
+    if not storage.is_url(url) or is_table(url):
+        return None
+    try:
+        offset, size_bytes = (
+            (source.offset, source.size_bytes) if isinstance(source, Place) else (0, storage.describe(url)[0])
+        )
+        sizes = ((begin, min(PROBE_BYTES, size_bytes - begin)) for begin in _probed(size_bytes))
+        return _digest(storage.read_range(url, offset + begin, size) for begin, size in sizes)
+    except Exception as error:  # each store has errors of its own
+        raise unreadable(error) from None
+
+
+def _probed(size_bytes: int) -> tuple[int, int, int]:
+    last = max(0, size_bytes - PROBE_BYTES)
+    return 0, last // 2, last
+
+
+def _digest(parts: Iterable[bytes]) -> str:
+    digest = hashlib.sha256()
+    for part in parts:
+        digest.update(part)
+    return digest.hexdigest()
+
+
+def one_line(error: BaseException) -> str:
+    """The message of an error, on one line, never empty."""
+    return " ".join((getattr(error, "strerror", None) or str(error)).split()) or type(error).__name__
+
+
+# --- how files begin --------------------------------------------------------------------------------------------------
+
+_EXACT = re.compile(
+    rb"(?:RIFF|RIFX|RF64|BW64).{4}WAVE|FORM.{4}(?:AIF[FC]|8SVX|16SV)|fLaC|\.snd|dns\.|caff|riff\x2e\x91\xcf\x11"
+    rb"|Creative Voice File|NIST_1A",
+    re.DOTALL,
+)
+_OTHER = re.compile(
+    rb"ID3|OggS|.{4}(?:ftyp|moov|mdat|wide|free|skip)|\x1a\x45\xdf\xa3|RIFF.{4}AVI |FLV\x01|#!AMR"
+    rb"|\x30\x26\xb2\x75\x8e\x66\xcf\x11|wvpk|MAC |TTA[12]|MPCK|MP\+|\x7f\xfe\x80\x01|DSD |FRM8",
+    re.DOTALL,
+)
+
+
+def begins_exact(source: Bytes) -> bool:
+    """Whether a file begins as those that libsndfile counts and reads sample by sample: wav, aiff, flac and kin."""
+    return _EXACT.match(source.peek(0, 64)) is not None
+
+
+def is_short_vorbis(source: Bytes) -> bool:
+    """Whether an Ogg Vorbis file has a single page of sound, behind two of headers; it has less than 200 kB then."""
+    head = source.peek(0, min(source.size_bytes, 200_000))
+    return source.size_bytes == len(head) and head[28:35] == b"\x01vorbis" and head.count(b"OggS") <= 3
+
+
+def begins_as_audio(source: Bytes) -> bool:
+    """Whether a file begins as audio or video does: tells a broken recording from something else altogether."""
+    head = source.peek(0, 64)
+    return _EXACT.match(head) is not None or _OTHER.match(head) is not None
+
+
+def read_ogg_end(source: Bytes) -> tuple[bool, bool]:
+    """Whether the last page of an Ogg file is whole, and whether it belongs to the stream that the file begins with.
+
+    Source: RFC 3533, section 6.
+    """
+    first_serial = source.peek(14, 4)
+    longest = 27 + 255 + 255 * 255
+    tail = source.peek(max(0, source.size_bytes - 2 * longest), 2 * longest)
+    page = tail[max(0, tail.rfind(b"OggS")) :]
+    n_segments = page[26] if len(page) > 26 else 255
+    whole = len(page) >= 27 + n_segments + sum(page[27 : 27 + n_segments])
+    return whole, page[14:18] == first_serial
+
+
+def read_mp3_duration(source: Bytes) -> float | None:
+    """Seconds that the Xing, Info or VBRI header in the first frame of an mp3 promises; None where there is none.
+
+    Source: the MPEG frame header, and the layouts of Xing (with LAME's delay and padding) and VBRI.
+    """
+    begin = 0
+    for _ in range(4):  # some taggers put another tag before the one there is
+        head = source.peek(begin, 10)
+        if head.startswith(b"ID3") and len(head) == 10:  # ID3v2.4, section 3.1: the size in four times seven bits
+            begin += 10 + sum((byte & 0x7F) << shift for byte, shift in zip(head[6:], (21, 14, 7, 0), strict=True))
+    frame = source.peek(begin, 1024)
+    if len(frame) < 4 or frame[0] != 0xFF or frame[1] & 0xE6 != 0xE2:  # sync, layer III
+        return None
+    version, rate = frame[1] >> 3 & 3, frame[2] >> 2 & 3  # versions 2.5, reserved, 2, 1
+    if version == 1 or rate == 3:
+        return None
+    rate_hz = (44_100, 48_000, 32_000)[rate] >> (2, 0, 1, 0)[version]
+    n_frames, n_padding = 0, 0
+    if (at := max(frame.find(b"Xing"), frame.find(b"Info"))) >= 0 and frame[at + 7] & 1:
+        n_frames = int.from_bytes(frame[at + 8 : at + 12])
+        if frame[at + 120 : at + 124] in (b"LAME", b"Lavf", b"Lavc"):
+            delays = int.from_bytes(frame[at + 141 : at + 144])
+            n_padding = (delays >> 12) + (delays & 0xFFF)
+    elif (at := frame.find(b"VBRI")) >= 0:
+        n_frames = int.from_bytes(frame[at + 14 : at + 18])
+    n_samples = n_frames * (1152 if version == 3 else 576) - n_padding
+    return n_samples / rate_hz if n_samples > 0 else None

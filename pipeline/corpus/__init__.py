@@ -1,0 +1,1 @@
+"""Which files there are, and what is said of them. Nothing here opens audio."""

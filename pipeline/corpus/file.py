@@ -1,0 +1,107 @@
+"""A file of the corpus as it is planned: small, for a corpus may have a million of them."""
+
+import sys
+from dataclasses import dataclass
+from typing import Any
+
+from pipeline import schema
+from pipeline.corpus.headerless import raw_of
+from pipeline.corpus.ranges import Range, cut_off
+from pipeline.corpus.shards import extension_of, is_sized, is_table, shard_of
+
+_BYTES_PER_S = {
+    **dict.fromkeys(("wav", "aif", "aiff", "w64", "rf64", "bwf", "caf", "au", "snd"), 150_000),
+    **dict.fromkeys(("flac", "ape", "wv", "tta", "tak"), 70_000),
+    **dict.fromkeys(("dsf", "dff"), 700_000),
+    **dict.fromkeys(("opus", "webm"), 12_000),
+    **dict.fromkeys(("mp4", "m4v", "mov", "mkv", "avi", "wmv", "mpg", "mpeg", "m2ts", "mts", "vob", "mxf"), 300_000),
+    "g722": 8_000,
+    "gsm": 1_650,
+}
+_OTHER_BYTES_PER_S = 18_000  # lossy codecs at usual rates
+
+
+def estimate_seconds(uri: str, size_bytes: int, part: Range = Range()) -> float:
+    """A rough duration of a recording, or of a range of it, from size and extension: it balances work and is never
+    stored."""
+    whole_s = size_bytes / _BYTES_PER_S.get(extension_of(uri), _OTHER_BYTES_PER_S)
+    return (part.within(whole_s) or 0.0) if part else whole_s
+
+
+_WHOLE = Range()
+
+
+def identify_audio(recording: str, part: Range, content_hash: str) -> str:
+    """Identity of the audio in a recording, or in a range of it: its bytes, and how they are read."""
+    return schema.make_audio_id(content_hash, str(part), str(raw_of(recording) or ""))
+
+
+@dataclass(slots=True)
+class File:
+    """A file of the corpus that may have to be read: what LISTED says of it, and its hash, once that is known.
+
+    A corpus may have a million of them, so they are small.
+    """
+
+    uri: str
+    start_s: float | None
+    end_s: float | None
+    size_bytes: int
+    modified_ns: int
+    offset: int | None
+    content_hash: str | None = None
+    seconds: float = 0.0
+    """About so long."""
+
+    def __getitem__(self, name: str) -> Any:
+        return getattr(self, name)
+
+    @property
+    def _is_part(self) -> bool:
+        return bool(self.start_s) or self.end_s is not None
+
+    @property
+    def part(self) -> Range:
+        return Range(self.start_s, self.end_s) if self._is_part else _WHOLE
+
+    @property
+    def recording(self) -> str:
+        return cut_off(self.uri) if self._is_part else self.uri
+
+    @property
+    def has_size(self) -> bool:
+        """Whether its size is that of the file, and not a guess."""
+        return has_size(self.uri, self.offset)
+
+    @property
+    def row_of(self) -> str | None:
+        """The table that it is a row of."""
+        if self.offset is None or not is_table(shard := shard_of(self.uri)):
+            return None
+        return sys.intern(shard)  # a million keys to sort by are a thousand texts
+
+    @classmethod
+    def of_listed(cls, row: dict[str, Any]) -> "File":
+        """The file of a row of LISTED."""
+        file = cls(row["uri"], row["start_s"], row["end_s"], row["size_bytes"], row["modified_ns"], row["offset"])
+        file.seconds = estimate_seconds(file.recording, file.size_bytes, file.part)
+        return file
+
+
+def has_size(uri: str, offset: int | None) -> bool:
+    """Whether the size of a listed file is that of the file, and not a guess."""
+    return offset is None or is_sized(uri)
+
+
+def seconds_of(files: list[File]) -> float:
+    """Of a content that these files hold, about."""
+    return _sized(files).seconds
+
+
+def size_of(files: list[File]) -> int:
+    """Bytes of a content, or about that, where none of the files that hold it has a size."""
+    return _sized(files).size_bytes
+
+
+def _sized(files: list[File]) -> File:
+    return files[0] if len(files) == 1 else next((file for file in files if file.has_size), files[0])

@@ -1,0 +1,75 @@
+"""Sources in, the files and folders that they name out, judged by names alone: what is gone can be asked for, too."""
+
+import glob
+from collections.abc import Iterable, Iterator
+from fnmatch import fnmatchcase
+
+from pipeline import storage
+from pipeline.corpus.manifest import is_manifest, read_ranges
+from pipeline.corpus.ranges import split_uri
+from pipeline.corpus.shards import is_member, shard_of
+
+
+class Named:
+    """What sources name, or their patterns match.
+
+    Args:
+        sources: absolute, as ``config.anchor`` leaves them.
+    """
+
+    def __init__(self, sources: Iterable[str]) -> None:
+        self._places, self._patterns = set[str](), list[list[str]]()
+        for source in sources:
+            self._places.add(source.rstrip("/"))
+            if glob.has_magic(source):
+                parts = source.rstrip("/").split("/")
+                while parts[-1] == "**" or (parts[-1] == "*" and "**" in parts):  # everything below, at any depth
+                    parts.pop()
+                self._patterns.append(parts)
+
+    def is_source(self, place: str) -> bool:
+        return place in self._places
+
+    def is_named(self, place: str) -> bool:
+        """Whether a source is this very folder or file, or its pattern matches it."""
+        parts = place.split("/")
+        return place in self._places or any(_matches(parts, pattern) for pattern in self._patterns)
+
+    def holds(self, uri: str) -> bool:
+        """Whether a source names a file, or a folder or shard that it lies in. What a manifest names is not known here
+        (``read_manifests``)."""
+        recording, _ = split_uri(uri)
+        return any(map(self.is_named, (uri, recording, *places_above(recording))))
+
+
+def _matches(parts: list[str], pattern: list[str]) -> bool:
+    if not pattern:
+        return not parts
+    first, rest = pattern[0], pattern[1:]
+    if first == "**":
+        return any(_matches(parts[k:], rest) for k in range(len(parts) + 1))
+    return bool(parts) and (parts[0] == first or fnmatchcase(parts[0], first)) and _matches(parts[1:], rest)
+
+
+def places_above(uri: str) -> Iterator[str]:
+    """The shard and the folders that a file or folder lies in, from the inner ones to the outer ones."""
+    while True:
+        folder = uri.rpartition("/")[0]
+        shard = shard_of(uri) if is_member(uri) else ""
+        uri = max(folder, shard, key=len)
+        if not uri:
+            return
+        yield uri
+
+
+def read_manifests(sources: Iterable[str]) -> set[str]:
+    """The files that the manifests among ``sources`` name, as far as they can be read."""
+    found: set[str] = set()
+    for source in filter(is_manifest, sources):
+        is_pattern = glob.has_magic(source) and not storage.is_url(source)
+        for path in glob.iglob(source, recursive=True) if is_pattern else [source]:
+            try:
+                found.update(f"{uri}{part}" for uri, parts in read_ranges(path).items() for part in parts)
+            except Exception:  # each store has errors of its own; it may be gone, or hold audio itself
+                continue
+    return found

@@ -1,0 +1,158 @@
+"""A table that a person has made in, an Arrow table out: CSV, JSON lines or Parquet. Types are those of all rows.
+
+Names of columns lose blanks and quotes around them: ``uri, start_s`` is the header of ``uri`` and ``start_s``.
+"""
+
+import codecs
+import json
+import re
+from collections.abc import Iterable
+from typing import Any
+
+import pyarrow as pa
+
+from pipeline import storage
+from pipeline.audio.source import one_line
+from pipeline.corpus.quoting import is_quoted, show_bytes
+from pipeline.errors import CorpusError
+
+SUFFIXES = (".csv", ".tsv", ".jsonl", ".ndjson", ".parquet")
+"""CSV with commas or with tabs, JSON lines, Parquet."""
+
+KINDS = "CSV (.csv; with tabs, .tsv), JSON lines (.jsonl, .ndjson: an object on each line) or Parquet (.parquet)"
+
+_MAX_BLOCK_BYTES = 2**31 - 1
+_PIECE_BYTES = 2**20
+_MIXED = re.compile(r"Column\(/(.*)\) changed from (\w+) to (\w+) in row (\d+)")
+_TWICE = re.compile(r"Column\(/(.*)\) was specified twice in row (\d+)")
+_IN_ROW = re.compile(r"in row (\d+)$")
+_CELL_END = re.compile(rb"[,;\t\r\n\"]")
+_SHOWN_BYTES = 30
+
+
+def is_sheet(path: str) -> bool:
+    """Whether a file can be read, by its name."""
+    return path.lower().endswith(SUFFIXES)
+
+
+def is_csv(path: str) -> bool:
+    """Whether the values of a sheet have no types but those that they look like."""
+    return path.lower().endswith((".csv", ".tsv"))
+
+
+def read_sheet(path: str, as_text: Iterable[str] = ()) -> pa.Table:
+    """The table, whole. Columns of CSV and Parquet may have the same name (``check_once``).
+
+    Args:
+        as_text: columns of a CSV file that are text, whatever they look like.
+
+    Raises:
+        CorpusError: it cannot be read, or is none by its name; it is text that is not UTF-8; a quote is not closed in
+            its cell; a column of JSON holds values of several types, or is there twice.
+    """
+    if not is_sheet(path):
+        raise CorpusError(f"{path}: is no table by its name: give {KINDS}")
+    try:
+        with storage.fetched(path) as source, open(source, "rb") if isinstance(source, str) else source as file:
+            table = _parse(path, file, set(as_text))
+            return table.rename_columns([clean_name(name) for name in table.column_names])
+    except CorpusError:
+        raise
+    except Exception as error:  # each store has errors of its own, and each reader
+        raise CorpusError(f"{path}: cannot be read as a table: {one_line(error)}") from None
+
+
+def clean_name(name: str) -> str:
+    """The name of a column without what is not meant to be part of it: blanks, quotes and a byte order mark."""
+    name = name.strip().removeprefix("\ufeff").strip()
+    is_quoted = len(name) > 1 and name[0] == name[-1] == '"'
+    return name[1:-1].strip() if is_quoted else name
+
+
+def check_once(path: str, table: pa.Table, names: Iterable[str]) -> None:
+    """Refuse a table that has one of these columns more than once.
+
+    Raises:
+        CorpusError: naming it.
+    """
+    for name in names:
+        if table.column_names.count(name) > 1:
+            raise CorpusError(_twice(path, name))
+
+
+def _twice(where: str, name: str) -> str:
+    return f"{where}: column `{name}` is there twice: call one of them otherwise, or take it out of the table"
+
+
+def _parse(path: str, file: Any, as_text: set[str]) -> pa.Table:
+    if path.lower().endswith(".parquet"):
+        import pyarrow.parquet as pq
+
+        return pq.ParquetFile(file).read()  # ``read_table`` knows no two columns of one name
+    data = file.read()
+    _check_encoding(path, data)
+    # In one block: the types of a column are inferred from the first.
+    block_bytes = min(max(len(data) + 1, 2**20), _MAX_BLOCK_BYTES)
+    if is_csv(path):
+        table = _parse_csv(path, data, block_bytes, as_text)
+        called_so = {name for name in table.column_names if clean_name(name) in as_text}
+        return table if called_so <= as_text else _parse_csv(path, data, block_bytes, as_text | called_so)
+    from pyarrow import json as arrow_json
+
+    try:
+        return arrow_json.read_json(pa.BufferReader(data), arrow_json.ReadOptions(block_size=block_bytes))
+    except pa.ArrowInvalid as error:
+        if mixed := _MIXED.search(str(error)):
+            raise CorpusError(_explain_mixed(path, data, *mixed.groups())) from None
+        if twice := _TWICE.search(str(error)):
+            raise CorpusError(_twice(f"{path}: row {int(twice[2]) + 1}", twice[1])) from None
+        said = _IN_ROW.sub(lambda row: f"in row {int(row[1]) + 1}", one_line(error))
+        raise CorpusError(f"{path}: cannot be read as a table: {said}") from None
+
+
+def _parse_csv(path: str, data: bytes, block_bytes: int, as_text: set[str]) -> pa.Table:
+    from pyarrow import csv
+
+    mark = "\t" if path.lower().endswith(".tsv") else ","
+    return csv.read_csv(
+        pa.BufferReader(data),
+        read_options=csv.ReadOptions(block_size=block_bytes),
+        parse_options=csv.ParseOptions(
+            delimiter=mark, quote_char='"' if is_quoted(path, data, mark) else False, newlines_in_values=True
+        ),
+        # `null` and `NA` may be names.
+        convert_options=csv.ConvertOptions(
+            column_types=dict.fromkeys(as_text, pa.string()), strings_can_be_null=True, null_values=[""]
+        ),
+    )
+
+
+def _check_encoding(path: str, data: bytes) -> None:
+    """Arrow takes other text as it comes, for bytes in CSV and for text in JSON.
+
+    Raises:
+        CorpusError: it is not UTF-8.
+    """
+    decoder, view = codecs.getincrementaldecoder("utf-8")(), memoryview(data)
+    for first in range(0, len(data), _PIECE_BYTES):
+        n_held = len(decoder.getstate()[0])
+        try:
+            decoder.decode(view[first : first + _PIECE_BYTES], final=first + _PIECE_BYTES >= len(data))
+        except UnicodeDecodeError as error:
+            raise CorpusError(_explain_encoding(path, data, first - n_held + error.start)) from None
+
+
+def _explain_encoding(path: str, data: bytes, at: int) -> str:
+    """Where the byte at ``at`` is none of UTF-8: its line, and what stands around it in its cell."""
+    first = max(0, at - _SHOWN_BYTES)
+    begin = max((first, *(end.end() for end in _CELL_END.finditer(data, first, at))))
+    end = _CELL_END.search(data, at, at + _SHOWN_BYTES)
+    cell = data[begin : end.start() if end else at + _SHOWN_BYTES]
+    line = data.count(b"\n", 0, at) + 1
+    return f"{path}: line {line}: {show_bytes(cell)} is not UTF-8: save the table as UTF-8"
+
+
+def _explain_mixed(path: str, data: bytes, column: str, before: str, here: str, row: str) -> str:
+    lines = [line for line in data.splitlines() if line.strip()]
+    value = json.loads(lines[int(row)]).get(column)
+    return f"{path}: row {int(row) + 1}: column `{column}` is {value!r}, {here} where the rows before have {before}"

@@ -1,0 +1,1 @@
+"""Windows and texts in, embeddings out."""

@@ -1,0 +1,366 @@
+"""Samples in, hidden states out: PE-Audio's audio tower as an inference path made of the loaded weights.
+
+It computes what transformers' ``PeAudioEncoder`` computes without a padding mask, arranged for speed (measured with
+``python -m jobs.bench --encoder``):
+
+- Activations lie with their channels together: convolutions of width one are plain matrix products, and so are those
+  that reduce the rate, on two views of their input (but for the ends of a sound).
+- Snake, x + sin(ax)^2 / a, loses its a: convolutions before it take a factor a, those after it 1 / a. Where it reads
+  the residual stream, that is multiplied and shifted: the stream goes without the biases of its units, which add to it
+  in place, as what their last matrix product is added to.
+- On a CPU a stretch of time goes through a whole block of the codec before the next one does, with as many
+  neighbouring samples as its convolutions see, so that what lies between the layers stays in the cache.
+- Queries, keys and values are one product, gate and up another; RoPE turns halves instead of neighbours (the rows of
+  the projections are reordered for it, which attention does not notice).
+
+Source: transformers' ``models/pe_audio/modeling_pe_audio.py``; the codec is DAC's encoder (Kumar et al. 2023,
+arXiv:2306.06546).
+"""
+
+from collections.abc import Callable, Iterator
+from dataclasses import dataclass
+from functools import partial
+from itertools import pairwise
+from typing import Any
+
+import torch
+from torch import Tensor
+from torch.nn import functional
+from torch.profiler import record_function
+
+from pipeline.encoder.snake import Scale, Snake, fuse_snake, gains_by_fusing, snake
+
+TILE_BYTES = 2**23
+"""About what one layer's output of a stretch of time takes on a CPU."""
+
+SMALLEST_ALPHA = 1e-6
+"""Below it, a Snake's factor is not moved into the convolutions around it."""
+
+
+@dataclass(frozen=True)
+class _Unit:
+    """A residual unit: x + conv2(snake(conv1(snake(x)))); ``conv1`` sees 7 samples, ``dilation`` apart."""
+
+    scale: Scale
+    weight1: Tensor  # (channels, channels, 1, 7)
+    bias1: Tensor
+    weight2: Tensor  # (channels, channels): from, to
+    dilation: int
+
+    @property
+    def reach(self) -> int:
+        return 3 * self.dilation
+
+
+@dataclass(frozen=True)
+class _Block:
+    """Three residual units, and a convolution over ``2 * stride`` samples that leaves one of ``stride``."""
+
+    units: tuple[_Unit, ...]
+    scale: Scale
+    early: Tensor  # (stride * channels, 2 * channels): of the first half of what it sees
+    late: Tensor
+    bias: Tensor
+    stride: int
+
+    @property
+    def reach(self) -> int:
+        return sum(unit.reach for unit in self.units)
+
+    @property
+    def pad(self) -> int:
+        return -(-self.stride // 2)
+
+
+class Tower:
+    """(n, samples) float32 -> (n, D) clips, and (n, frames, D') frames or None. It takes the models apart.
+
+    Where clip and frame model are the same object, or hold equal codecs, the codec runs once for both.
+    """
+
+    def __init__(self, clip: Any, frame: Any | None, device: str, dtype: torch.dtype) -> None:
+        self._device, self._dtype = device, dtype
+        self.codec = self.frame_codec = Codec(clip.audio_encoder.embedder, device, dtype)
+        if frame is not None and frame is not clip and not equal_codecs(clip.audio_encoder, frame.audio_encoder):
+            self.frame_codec = Codec(frame.audio_encoder.embedder, device, dtype)
+        self.clip = Transformer(clip, device, dtype)
+        self.frame = self.clip if frame is clip else frame and Transformer(frame, device, dtype)
+
+    def compile(self) -> None:
+        """Take some seconds for what makes the codecs faster."""
+        for codec in {self.codec, self.frame_codec}:
+            codec.compile()
+
+    def __call__(self, samples: Tensor) -> tuple[Tensor, Tensor | None]:
+        with torch.inference_mode(), torch.backends.cudnn.flags(enabled=True, allow_tf32=False):
+            features = self.codec(samples)
+            with record_function("transformer"):
+                clips, frames = self.clip(features)
+            if self.frame is None:
+                return clips, None
+            if self.frame is not self.clip:
+                if self.frame_codec is not self.codec:
+                    features = self.frame_codec(samples)
+                with record_function("transformer"):
+                    _, frames = self.frame(features)
+            return clips, frames
+
+
+class Codec:
+    """(n, samples) float32 -> (n, frames, features): DAC's encoder and PE-Audio's bottleneck, without quantisation."""
+
+    @torch.inference_mode()  # of its tensors too: torch compiles for others anew
+    def __init__(self, embedder: Any, device: str, dtype: torch.dtype) -> None:
+        codec = embedder.dac_encoder
+        self._dtype = dtype
+
+        def ready(tensor: Tensor, dtype: torch.dtype = dtype) -> Tensor:
+            return tensor.detach().to(device, dtype).contiguous()
+
+        def conv2d(weight: Tensor) -> Tensor:
+            return ready(weight[:, :, None]).to(memory_format=torch.channels_last)
+
+        self._first = conv2d(codec.conv1.weight), ready(codec.conv1.bias)
+        self._blocks = [_make_block(block, ready, conv2d) for block in codec.block]
+        alpha = _alpha_of(codec.snake1)
+        # The bottleneck has nothing between it and the convolution before: their product is one convolution.
+        bottleneck = embedder.bottleneck.weight.detach().float()[:, :, 0]
+        self._last_scale = alpha.to(device), torch.zeros_like(alpha, device=device)
+        weight = torch.einsum("fc,cik->fik", bottleneck, codec.conv2.weight.detach().float() / alpha[:, None])
+        bias = bottleneck @ codec.conv2.bias.detach().float() + embedder.bottleneck.bias.detach().float()
+        self._last = conv2d(weight), ready(bias)
+        self.stretch_bytes = TILE_BYTES if device == "cpu" else None
+        self._snake: Snake = snake
+
+    def compile(self) -> None:
+        """Take some seconds for a faster Snake, where there is one."""
+        weight, _ = self._first
+        if gains_by_fusing(weight.device.type, len(weight)):
+            self._snake = fuse_snake(weight.device.type, self._dtype)
+
+    @property
+    def compiled(self) -> bool:
+        return self._snake is not snake
+
+    def __call__(self, samples: Tensor) -> Tensor:
+        x = samples.to(self._dtype)[:, :, None]
+        n_samples = x.shape[1]
+        first, bias = self._first
+
+        def begin(start: int, stop: int, some: slice) -> Tensor:
+            low, high = max(start - 3, 0), min(stop + 3, n_samples)
+            piece = functional.pad(x[some, low:high], (0, 0, low - (start - 3), stop + 3 - high))
+            return _convolve(piece, first, bias)
+
+        read: Callable[[int, int, slice], Tensor] = begin
+        for number, block in enumerate(self._blocks, 1):
+            with record_function(f"codec block {number}"):  # the first convolution is made within the first one
+                x_block = self._run_block(block, read, samples.shape[0], n_samples)
+            n_samples //= block.stride
+            read = partial(_whole if self.stretch_bytes is None else _piece, x_block)
+        with record_function("codec end"):
+            return _convolve(self._snake(x_block, self._last_scale), *self._last, padding=1)
+
+    def _run_block(self, block: _Block, read: Callable[[int, int, slice], Tensor], n: int, length: int) -> Tensor:
+        """(n, length, channels), piece by piece -> (n, length / stride, 2 * channels)."""
+        channels = block.scale[0].shape[0]
+        out = torch.empty(
+            (n, length // block.stride, block.early.shape[1]), dtype=self._dtype, device=block.early.device
+        )
+        for some, start, stop in self._list_stretches(n, length // block.stride, block.stride * channels):
+            begin, end = start * block.stride - block.pad, (stop + 1) * block.stride - block.pad
+            low, high = max(begin - block.reach, 0), min(end + block.reach, length)
+            x = read(low, high, some)
+            for unit in block.units:
+                # Beyond the sound's own ends there are zeros before each layer; elsewhere the stretch gets shorter.
+                left, right = unit.reach * (low == 0), unit.reach * (high == length)
+                zeros = max(left, right)  # at both ends: what comes of those that are too many is dropped
+                y = _convolve(self._snake(x, unit.scale), unit.weight1, unit.bias1, unit.dilation, zeros)
+                y = self._snake(y[:, zeros - left : y.shape[1] - (zeros - right)], None)
+                x = x[:, unit.reach - left : x.shape[1] - (unit.reach - right)]
+                x.view(-1, channels).addmm_(y.view(-1, channels), unit.weight2)
+                del y  # or its memory could not be used for the next one
+                low, high = low + unit.reach - left, high - (unit.reach - right)
+            x = self._snake(x[:, max(begin, 0) - low : min(end, length) - low], block.scale)
+            y = out[some, start:stop].copy_(block.bias)
+            for first, halves in _halve(x, block.stride, max(-begin, 0), max(end - length, 0)):
+                _add_products(y, first, halves, block.early)
+                _add_products(y, first - 1, halves, block.late)
+        return out
+
+    def _list_stretches(self, n: int, length: int, width: int) -> Iterator[tuple[slice, int, int]]:
+        """Which of ``n`` sounds, and from where to where of what a block makes of them, go through it together."""
+        if self.stretch_bytes is None:
+            yield slice(0, n), 0, length
+            return
+        fitting = max(1, self.stretch_bytes // (width * self._dtype.itemsize))
+        sounds = max(1, fitting // length)
+        for first in range(0, n, sounds):
+            # Equal stretches: a short one at the end would cost as much as its neighbours' samples.
+            pieces = -(-length // fitting)
+            edges = [length * k // pieces for k in range(pieces + 1)]
+            for start, stop in pairwise(edges):
+                yield slice(first, min(first + sounds, n)), start, stop
+
+
+def _piece(x: Tensor, start: int, stop: int, some: slice) -> Tensor:
+    return x[some, start:stop].clone()  # it is changed in place, and its neighbours see a part of it
+
+
+def _whole(x: Tensor, start: int, stop: int, some: slice) -> Tensor:
+    return x
+
+
+def _halve(x: Tensor, stride: int, left: int, right: int) -> Iterator[tuple[int, Tensor]]:
+    """(n, length, channels) with ``left`` and ``right`` zeros around it, ``stride`` samples together: runs of them, as
+    the number of the first one and (n, some, stride * channels). Only those at the ends with zeros are copied."""
+    n, length, _ = x.shape
+    head, tail = (stride - zeros if zeros else 0 for zeros in (left, right))
+    if left:
+        yield 0, functional.pad(x[:, :head], (0, 0, left, 0)).view(n, 1, -1)
+    if middle := (length - head - tail) // stride:
+        yield bool(left), x[:, head : length - tail].view(n, middle, -1)
+    if right:
+        yield bool(left) + middle, functional.pad(x[:, length - tail :], (0, 0, 0, right)).view(n, 1, -1)
+
+
+def _add_products(y: Tensor, first: int, halves: Tensor, weight: Tensor) -> None:
+    """y[:, first + k] += halves[:, k] @ weight, where there is such a y."""
+    low, high = max(-first, 0), min(y.shape[1] - first, halves.shape[1])
+    if low < high:
+        y[:, first + low : first + high].baddbmm_(halves[:, low:high], weight.expand(len(y), -1, -1))
+
+
+def _convolve(x: Tensor, weight: Tensor, bias: Tensor, dilation: int = 1, padding: int = 0) -> Tensor:
+    """(n, length, channels) -> (n, shorter, features), with ``padding`` zeros before and after each sound."""
+    image = x[:, None].permute(0, 3, 1, 2)  # of one row; its channels lie together, which no copy is needed for
+    made = functional.conv2d(image, weight, bias, padding=(0, padding), dilation=(1, dilation))
+    return made.permute(0, 2, 3, 1)[:, 0].contiguous()  # it is, where the library keeps the layout of its input
+
+
+def _alpha_of(snake: Any) -> Tensor:
+    alpha: Tensor = snake.alpha.detach().float().reshape(-1)
+    return torch.where(alpha.abs() < SMALLEST_ALPHA, torch.full_like(alpha, SMALLEST_ALPHA), alpha)
+
+
+def _make_block(block: Any, ready: Callable[..., Tensor], conv2d: Callable[[Tensor], Tensor]) -> _Block:
+    def scaled(alpha: Tensor, shift: Tensor) -> Scale:
+        return ready(alpha, torch.float32), ready(alpha * shift, torch.float32)
+
+    units = []
+    shift = torch.zeros(())
+    for unit in (block.res_unit1, block.res_unit2, block.res_unit3):
+        before, between = _alpha_of(unit.snake1), _alpha_of(unit.snake2)
+        weight1 = unit.conv1.weight.detach().float() * between[:, None, None] / before[:, None]
+        units.append(
+            _Unit(
+                scale=scaled(before, shift),
+                weight1=conv2d(weight1),
+                bias1=ready(unit.conv1.bias.detach().float() * between),
+                weight2=ready((unit.conv2.weight.detach().float()[:, :, 0] / between).t()),
+                dilation=unit.conv1.dilation[0],
+            )
+        )
+        shift = shift + unit.conv2.bias.detach().float()
+    alpha, stride = _alpha_of(block.snake1), block.conv1.stride[0]
+    # (features, channels, 2 * stride) -> (2 * stride * channels, features), as the samples lie in memory.
+    weight = (block.conv1.weight.detach().float() / alpha[:, None]).permute(2, 1, 0).flatten(0, 1)
+    early, late = weight.chunk(2)
+    return _Block(tuple(units), scaled(alpha, shift), ready(early), ready(late), ready(block.conv1.bias), stride)
+
+
+class Transformer:
+    """(n, frames, features) of the codec -> the embeddings of (n, D) clips, and of (n, frames, D) frames."""
+
+    def __init__(self, model: Any, device: str, dtype: torch.dtype) -> None:
+        encoder = model.audio_encoder
+        encoder.embedder.dac_encoder = encoder.embedder.bottleneck = None  # the codec has its own copy
+        self._encoder = encoder
+        config = encoder.config
+        self._heads, self._pairs = config.num_attention_heads, config.num_key_value_heads
+        self._dimension = config.head_dim
+        frequencies = encoder.rotary_emb.inv_freq.to(device, copy=True)
+        model.to(device, dtype)
+        encoder.rotary_emb.inv_freq = frequencies  # in float32: rounded, they would turn far frames by half a radian
+        self._layers = [_Layer(layer, config) for layer in encoder.layers[: config.num_hidden_layers]]
+        self._head = model.audio_head
+
+    def __call__(self, features: Tensor) -> tuple[Tensor, Tensor]:
+        encoder = self._encoder
+        x, _ = encoder.patch_embedder(encoder.embedder.data_proj(features))
+        positions = torch.arange(x.shape[1], device=x.device)[None]
+        cos, sin = (part[0, :, : self._dimension // 2] for part in encoder.rotary_emb(x, positions))
+        for layer in self._layers:
+            x = layer(x, cos, sin)
+        x = encoder.output(encoder.norm(x))
+        return self._head(x[:, 0]), self._head(x[:, 1:])
+
+
+class _Layer:
+    def __init__(self, layer: Any, config: Any) -> None:
+        attention, mlp = layer.self_attn, layer.mlp
+        self._dimension = attention.head_dim
+        self._heads, self._pairs = config.num_attention_heads, config.num_key_value_heads
+        # transformers turns neighbours (0, 1), (2, 3), ...; with the even ones first, halves are turned instead.
+        order = torch.arange(self._dimension).view(-1, 2).t().flatten()
+
+        def by_halves(weight: Tensor) -> Tensor:
+            heads = weight.view(-1, self._dimension, *weight.shape[1:])
+            return heads[:, order.to(weight.device)].flatten(0, 1)
+
+        projections = attention.q_proj, attention.k_proj, attention.v_proj
+        query, key, value = (projection.weight.detach() for projection in projections)
+        self._qkv = torch.cat([by_halves(query), by_halves(key), value])
+        self._qkv_bias = None
+        if attention.q_proj.bias is not None:
+            query, key, value = (projection.bias.detach() for projection in projections)
+            self._qkv_bias = torch.cat([by_halves(query), by_halves(key), value])
+        norms = attention.q_norm, attention.k_norm
+        self._norms = [(by_halves(norm.weight.detach()), norm.variance_epsilon) for norm in norms]
+        self._out = attention.o_proj
+        self._before, self._after = layer.input_layernorm, layer.post_attention_layernorm
+        self._gate_up = torch.cat([mlp.gate_proj.weight.detach(), mlp.up_proj.weight.detach()])
+        self._activate, self._down = mlp.act_fn, mlp.down_proj
+        for projection in (*projections, mlp.gate_proj, mlp.up_proj):
+            projection.weight = None  # held once
+
+    def __call__(self, x: Tensor, cos: Tensor, sin: Tensor) -> Tensor:
+        x = x + self._attend(_normalise(x, self._before.weight, self._before.variance_epsilon), cos, sin)
+        gate, up = functional.linear(
+            _normalise(x, self._after.weight, self._after.variance_epsilon), self._gate_up
+        ).chunk(2, -1)
+        y: Tensor = x + self._down(self._activate(gate) * up)
+        return y
+
+    def _attend(self, x: Tensor, cos: Tensor, sin: Tensor) -> Tensor:
+        n, length, _ = x.shape
+        heads = functional.linear(x, self._qkv, self._qkv_bias).view(n, length, -1, self._dimension).transpose(1, 2)
+        query, key, value = torch.split(heads, [self._heads, self._pairs, self._pairs], 1)
+        query, key = (
+            _turn(_normalise(part, *norm), cos, sin) for part, norm in zip((query, key), self._norms, strict=True)
+        )
+        heard = functional.scaled_dot_product_attention(query, key, value, enable_gqa=self._heads != self._pairs)
+        y: Tensor = self._out(heard.transpose(1, 2).reshape(n, length, -1))
+        return y
+
+
+def _normalise(x: Tensor, weight: Tensor, epsilon: float) -> Tensor:
+    return functional.rms_norm(x, (x.shape[-1],), weight, epsilon)
+
+
+def _turn(x: Tensor, cos: Tensor, sin: Tensor) -> Tensor:
+    """RoPE on halves: (..., length, dimension), with ``cos`` and ``sin`` of (length, dimension / 2)."""
+    first, second = x.chunk(2, -1)
+    return torch.cat([first * cos - second * sin, first * sin + second * cos], -1)
+
+
+def equal_codecs(one: Any, other: Any) -> bool:
+    """Whether two audio encoders of transformers have the same codec, weight by weight."""
+    for part in ("dac_encoder", "bottleneck"):
+        weights, others = (getattr(encoder.embedder, part).state_dict() for encoder in (one, other))
+        if weights.keys() != others.keys():
+            return False
+        for name, weight in weights.items():
+            if weight.shape != others[name].shape or not torch.equal(weight.float(), others[name].float()):
+                return False
+    return True

@@ -1,0 +1,315 @@
+"""A model by name in, its checkpoint on this machine and its identity out. No model is built here.
+
+A name is ``earshot-tiny``, a local folder, or a repository on the Hugging Face hub, which is fetched once. What an
+index stores of a model, to recognise it later, is read from the files themselves in milliseconds.
+"""
+
+import hashlib
+import json
+from collections.abc import Iterator
+from contextlib import ExitStack
+from dataclasses import asdict, dataclass
+from functools import cached_property
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+
+from pipeline.encoder.tokenizer import checksum_tokenizer
+from pipeline.errors import ModelError
+
+BUNDLED = "earshot-tiny"
+"""The model that comes with the project, in ``models/`` beside this file."""
+
+MODEL_TYPES = ("pe_audio", "pe_audio_video")
+"""Checkpoints of the second type (``facebook/pe-av-*``) hold the model of the first among others."""
+
+HUB_FILES = (
+    "config.json",
+    "model.safetensors",
+    "model-*.safetensors",
+    "model.safetensors.index.json",
+    "tokenizer.json",
+    "tokenizer_config.json",
+    "special_tokens_map.json",
+)
+"""What is fetched of a hub repository, and nothing else: no ``.bin`` copies, no original checkpoints."""
+
+TOKENIZER_SETTINGS = ("tokenizer_config.json", "special_tokens_map.json")
+"""Beside tokenizer.json, where they are there."""
+
+SAMPLE_BYTES = 4096
+"""Read at each of three places of a tensor for the checksum."""
+
+
+@dataclass(frozen=True)
+class ModelIdentity:
+    """Which model made a table's vectors, and how its scores read. Stored with the table, compared on opening."""
+
+    name: str
+    """``earshot-tiny``, an absolute folder, or a hub name."""
+    revision: str | None
+    """Commit on the hub; None for folders."""
+    checksum: str
+    """Equal for equal checkpoints wherever they lie; see ``Checkpoint.checksum`` for what it notices."""
+    dimension: int
+    logit_scale: float
+    logit_bias: float
+    tokenizer: str | None = None
+    """Checksum of what turns texts into tokens; None in indexes made before there was one."""
+
+    def to_dict(self) -> dict[str, Any]:
+        return asdict(self)
+
+    @classmethod
+    def from_dict(cls, values: dict[str, Any]) -> "ModelIdentity":
+        return cls(**values)
+
+
+@dataclass(frozen=True)
+class Tensor:
+    """Where a safetensors file holds a tensor: bytes ``start`` .. ``stop - 1`` of ``file``."""
+
+    file: Path
+    dtype: str
+    shape: tuple[int, ...]
+    start: int
+    stop: int
+
+    def samples(self) -> tuple[int, int, int]:
+        """Where its values are looked at for the checksum: from the start, the middle and up to the end."""
+        last = max(self.start, self.stop - SAMPLE_BYTES)
+        return self.start, (self.start + last) // 2, last
+
+
+@dataclass(frozen=True)
+class Checkpoint:
+    """A folder with config.json, tokenizer.json and safetensors weights."""
+
+    name: str
+    revision: str | None
+    folder: Path
+
+    @cached_property
+    def settings(self) -> dict[str, Any]:
+        settings = self._read("config.json")
+        if settings.get("model_type") not in MODEL_TYPES:
+            found = settings.get("model_type")
+            raise ModelError(f"{self.name}: is a model of type {found}, not PE-Audio ({' or '.join(MODEL_TYPES)})")
+        return settings
+
+    @cached_property
+    def tensors(self) -> dict[str, Tensor]:
+        index = self.folder / "model.safetensors.index.json"
+        if index.exists() and not (self.folder / "model.safetensors").exists():
+            files = sorted(set(self._read(index.name).get("weight_map", {}).values()))
+        else:
+            files = ["model.safetensors"]
+        return {name: tensor for file in files for name, tensor in _read_header(self.folder / file, self.name)}
+
+    @cached_property
+    def checksum(self) -> str:
+        """SHA-256 over the settings and, for every tensor, its name, type, shape and up to 12 KiB of its values.
+
+        The values are taken from the start, the middle and the end of a tensor. Training changes the checksum, for it
+        moves nearly every number; an edit confined to numbers between these places goes unnoticed. Moving, copying or
+        re-sharding a checkpoint leaves it as it is.
+        """
+        digest = hashlib.sha256(json.dumps(_without_provenance(self.settings), sort_keys=True).encode())
+        with ExitStack() as stack:
+            # Plain reads: a mapped file would read ahead around each place, seconds instead of 0.1 s on a cold disk.
+            paths = {tensor.file for tensor in self.tensors.values()}
+            files = {path: stack.enter_context(path.open("rb", buffering=0)) for path in paths}
+            for name, tensor in sorted(self.tensors.items()):
+                digest.update(f"{name} {tensor.dtype} {tensor.shape}".encode())
+                for begin in tensor.samples():
+                    files[tensor.file].seek(begin)
+                    digest.update(files[tensor.file].read(min(SAMPLE_BYTES, tensor.stop - begin)))
+        return digest.hexdigest()
+
+    @cached_property
+    def tokenizer_checksum(self) -> str:
+        """Of what turns texts into tokens: see ``pipeline.encoder.tokenizer``."""
+        config, special = (self._read(file) if (self.folder / file).exists() else {} for file in TOKENIZER_SETTINGS)
+        try:
+            return checksum_tokenizer(self._read("tokenizer.json"), config, special)
+        except (TypeError, AttributeError) as error:
+            raise ModelError(f"{self.name}: tokenizer.json is no tokenizer: {one_line(error)}") from None
+
+    @property
+    def reads_normed_text(self) -> bool:
+        """Whether texts are read from ModernBERT's last state after its final norm; see ``pipeline.encoder.text``."""
+        text = self.settings.get("text_config")
+        value = text.get(_TEXT_STATE) if isinstance(text, dict) else None
+        if not (value is None or isinstance(value, bool)):
+            raise ModelError(f"{self.name}: config.json: text_config.{_TEXT_STATE} is {value!r}, not true or false")
+        return value is True
+
+    @cached_property
+    def identity(self) -> ModelIdentity:
+        return ModelIdentity(
+            name=self.name,
+            revision=self.revision,
+            checksum=self.checksum,
+            dimension=self._tensor("audio_head.proj.weight").shape[0],
+            logit_scale=_read_number(self._tensor("text_audio_logit_scale")),
+            logit_bias=_read_number(self._tensor("text_audio_logit_bias")),
+            tokenizer=self.tokenizer_checksum,
+        )
+
+    def refuse_code(self) -> None:
+        """Raise ``ModelError`` where a settings file names code to be run."""
+        for file in ("config.json", *TOKENIZER_SETTINGS):
+            if (self.folder / file).exists() and _names_code(self._read(file)):
+                raise ModelError(
+                    f"{self.name}: {file} names code to run (`auto_map`), and Earshot runs none of a model; if it is a"
+                    " plain PE-Audio all the same, delete that entry"
+                )
+
+    def _read(self, file: str) -> dict[str, Any]:
+        return _read_json(self.folder / file, self.name)
+
+    def _tensor(self, key: str) -> Tensor:
+        found = self.tensors.get(key) or self.tensors.get(f"audio_model.{key}")
+        if found is None:
+            raise ModelError(f"{self.name}: does not load exactly: missing {key}")
+        return found
+
+
+# What changes when a checkpoint is saved again, and says nothing about its vectors.
+_PROVENANCE = frozenset({"_name_or_path", "architectures", "dtype", "torch_dtype", "transformers_version"})
+
+
+_TEXT_STATE = "tie_last_hidden_states"
+"""A setting of the text tower. It may be added to a checkpoint on the hub, and says nothing about sounds' vectors."""
+
+
+def _without_provenance(settings: Any) -> Any:
+    if not isinstance(settings, dict):
+        return settings
+    return {
+        key: _without_provenance(value)
+        for key, value in settings.items()
+        if key not in _PROVENANCE and key != _TEXT_STATE
+    }
+
+
+def _names_code(settings: Any) -> bool:
+    """Whether an ``auto_map`` stands anywhere in a settings file: transformers looks for it at several levels."""
+    if isinstance(settings, list):
+        return any(map(_names_code, settings))
+    return isinstance(settings, dict) and (bool(settings.get("auto_map")) or any(map(_names_code, settings.values())))
+
+
+def find_checkpoint(name: str, revision: str | None) -> Checkpoint:
+    folder = Path(name).expanduser()
+    if name == BUNDLED:
+        checkpoint = Checkpoint(name, None, Path(__file__).parent / "models" / name)
+    elif folder.is_dir():
+        checkpoint = Checkpoint(str(folder.resolve()), None, folder.resolve())
+    elif name.count("/") == 1 and not name.startswith((".", "~", "/")):
+        folder = _fetch(name, revision)
+        checkpoint = Checkpoint(name, folder.name, folder)
+    else:
+        raise ModelError(f"{name}: no such model: give {BUNDLED}, a folder, or a name like facebook/pe-av-base")
+    missing = _missing_files(checkpoint.folder)
+    if missing:
+        raise ModelError(f"{checkpoint.name}: the model has no {' and no '.join(missing)}")
+    checkpoint.refuse_code()
+    return checkpoint
+
+
+def _missing_files(folder: Path) -> list[str]:
+    missing = [file for file in ("config.json", "tokenizer.json") if not (folder / file).exists()]
+    if not any((folder / file).exists() for file in ("model.safetensors", "model.safetensors.index.json")):
+        missing.append("model.safetensors")
+    return missing
+
+
+def _fetch(name: str, revision: str | None) -> Path:
+    """The folder of a hub model, its last part being the commit; downloaded unless it is in the cache.
+
+    A model in the cache is taken as it is, without asking the hub: a run does not change models by itself.
+    """
+    from huggingface_hub import HfApi, errors, snapshot_download
+
+    try:
+        folder = Path(snapshot_download(name, revision=revision, allow_patterns=[*HUB_FILES], local_files_only=True))
+        if not _missing_files(folder):
+            return folder
+    except errors.LocalEntryNotFoundError:
+        pass
+    except errors.HFValidationError:
+        raise ModelError(f"{name}: is neither a folder nor a possible name of a model on the hub") from None
+    try:
+        # Asked first because it fails at once: without a network, a download by commit retries for half a minute.
+        commit = HfApi().model_info(name, revision=revision, timeout=10).sha
+        return Path(snapshot_download(name, revision=commit, allow_patterns=[*HUB_FILES]))
+    except errors.RevisionNotFoundError:
+        raise ModelError(f"{name}: has no revision {revision} on the hub") from None
+    except errors.RepositoryNotFoundError:
+        raise ModelError(
+            f"{name}: is not on the hub, or not open to you: check the name, accept its terms at"
+            f" https://huggingface.co/{name}, and log in with `hf auth login`"
+        ) from None
+    except Exception as error:  # the hub's client, its http library and its accelerator share no base class
+        advice = "connect once, or give a folder"
+        raise ModelError(f"{name}: is not here and cannot be downloaded: {advice} ({one_line(error)})") from None
+
+
+def _read_json(file: Path, name: str) -> dict[str, Any]:
+    try:
+        values = json.loads(file.read_bytes())
+    except (OSError, ValueError) as error:
+        raise ModelError(f"{name}: {file.name} cannot be read: {one_line(error)}") from None
+    if not isinstance(values, dict):
+        raise ModelError(f"{name}: {file.name} is not a JSON object")
+    return values
+
+
+def _read_header(file: Path, name: str) -> Iterator[tuple[str, Tensor]]:
+    """The tensors of a safetensors file, without their values.
+
+    Source: the format's specification, https://github.com/huggingface/safetensors (8 bytes with the header's length,
+    the header in JSON, then the values; offsets count from the end of the header). safetensors gives no offsets.
+    """
+    try:
+        with file.open("rb") as stream:
+            length = int.from_bytes(stream.read(8), "little")
+            header = json.loads(stream.read(min(length, 100_000_000)))
+        header.pop("__metadata__", None)
+        for key, entry in header.items():
+            start, stop = (8 + length + offset for offset in entry["data_offsets"])
+            if stop > file.stat().st_size:
+                raise ValueError("it is shorter than its header says, so the copy or download was cut off")
+            yield key, Tensor(file, entry["dtype"], tuple(entry["shape"]), start, stop)
+    except (OSError, ValueError, KeyError, TypeError, AttributeError) as error:
+        raise ModelError(f"{name}: {file.name} is no readable safetensors file: {one_line(error)}") from None
+
+
+def _read_number(tensor: Tensor) -> float:
+    """The only value of a tensor."""
+    data = np.fromfile(tensor.file, np.uint8, tensor.stop - tensor.start, offset=tensor.start)
+    if tensor.dtype == "BF16":  # the upper half of a float32
+        data, dtype = np.concatenate([np.zeros(2, np.uint8), data]), "<f4"
+    else:
+        dtype = {"F64": "<f8", "F32": "<f4", "F16": "<f2"}[tensor.dtype]
+    return float(data.view(dtype).item())
+
+
+def read_identity(name: str, revision: str | None = None) -> ModelIdentity:
+    """Describe a model from its files, without building it: milliseconds, once it is on this machine.
+
+    Raises:
+        ModelError: the model cannot be found, or is none of PE-Audio.
+    """
+    return find_checkpoint(name, revision).identity
+
+
+def first_of(keys: set[str]) -> str:
+    shown = sorted(keys)[:3]
+    return ", ".join(shown) + (", ..." if len(keys) > len(shown) else "")
+
+
+def one_line(error: Exception) -> str:
+    return " ".join(str(error).split())[:300] or type(error).__name__

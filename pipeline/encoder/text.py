@@ -1,0 +1,71 @@
+"""Texts in, query embeddings out: ModernBERT and the head of a PE-Audio checkpoint, on the CPU in float32.
+
+PE-Audio was trained on the state of ModernBERT's last layer before its final norm: Meta's code takes
+``hidden_states[22]`` of 22 layers (facebookresearch/perception_models, ``core/audio_visual_encoder/pe.py``), which is
+that state in the transformers it was written for. Since version 5.1 transformers gives the state after the norm, unless
+the text settings of a checkpoint say ``tie_last_hidden_states: false``, which it knows since 5.18. Here the checkpoint
+decides, whatever the version: the state after the norm is read where its settings say ``true``, else the one before.
+
+    >>> query = load_text_encoder("facebook/pe-av-base").embed(["glass breaking"])  # searches the clips
+"""
+
+from collections.abc import Sequence
+
+import numpy as np
+import numpy.typing as npt
+
+from pipeline.encoder.batching import equal_batches
+from pipeline.encoder.checkpoint import Checkpoint, find_checkpoint
+from pipeline.encoder.loading import load_model, load_tokenizer
+from pipeline.errors import UsageError
+
+Embeddings = npt.NDArray[np.float32]
+
+BATCH_TEXTS = 64
+
+
+class TextEncoder:
+    """Turns texts into query embeddings. Made by ``load_text_encoder``."""
+
+    def __init__(self, checkpoint: Checkpoint) -> None:
+        self.identity = checkpoint.identity
+        self._tokenizer = load_tokenizer(checkpoint)
+        self._model = load_model(checkpoint, "float32")
+        # The weights are pages of a mapped file, not read before their first use: these never are.
+        del self._model.audio_encoder, self._model.audio_head
+        self._max_tokens = min(self._tokenizer.model_max_length, self._model.config.text_config.max_position_embeddings)
+
+    def embed(self, texts: Sequence[str]) -> Embeddings:
+        """Embed texts: shape (n, D). What searches a table must come from the model that filled it.
+
+        Raises:
+            UsageError: a text is empty, or longer than the text tower takes (nothing is cut off silently).
+        """
+        import torch
+
+        if any(not text.strip() for text in texts):
+            raise UsageError("a text to search for is empty: say in words what should be heard")
+        embeddings = np.empty((len(texts), self.identity.dimension), np.float32)
+        tokens = [self._tokenize(text) for text in texts]
+        for batch in equal_batches([len(ids) for ids in tokens], BATCH_TEXTS):
+            with torch.inference_mode():
+                # `get_text_audio_embeds` would be the name for this; it fails in transformers 5.23.
+                read = self._model.text_model(input_ids=torch.tensor([tokens[i] for i in batch]))
+                class_token = read.last_hidden_state[:, 0]
+                embeddings[batch] = self._model.text_audio_head(class_token).float().numpy()
+        return embeddings
+
+    def _tokenize(self, text: str) -> list[int]:
+        ids: list[int] = self._tokenizer(text, padding=False, truncation=False, verbose=False)["input_ids"]
+        if len(ids) > self._max_tokens:
+            raise UsageError(f"a text of {len(ids)} tokens is too long: {self.identity.name} takes {self._max_tokens}")
+        return ids
+
+
+def load_text_encoder(name: str, revision: str | None = None) -> TextEncoder:
+    """The text tower of a checkpoint, without the weights of its audio tower.
+
+    Raises:
+        ModelError: the model cannot be found, or its checkpoint does not load exactly.
+    """
+    return TextEncoder(find_checkpoint(name, revision))

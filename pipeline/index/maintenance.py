@@ -1,0 +1,131 @@
+"""An index in, the same index mended, taken back or tidied: what is done to one without looking at its corpus."""
+
+import datetime as dt
+import uuid
+from collections.abc import Iterable
+from typing import Any
+
+from pipeline import schema
+from pipeline.config import StoreConfig, known_values
+from pipeline.corpus.metadata import Given
+from pipeline.errors import FileFailure, UsageError, plain_errors
+from pipeline.index import journal, store
+from pipeline.index.lease import Claim
+from pipeline.index.metadata_columns import Metadata
+from pipeline.index.verify import Finding
+from pipeline.planning.ledger import damaged_row
+from pipeline.run.collector import files_table
+
+MAX_HOURS = 1_000_000
+"""Of what upkeep may be told to leave alone: more than a century."""
+
+
+def mark_damaged(path: str, findings: Iterable[Finding]) -> int:
+    """Take out the rows that ``findings`` name, and note their files as damaged, so that the next run makes them anew.
+
+    Returns:
+        The number of files.
+    """
+    findings = list(findings)
+    audio_ids = {finding.audio_id for finding in findings if finding.audio_id is not None}
+    file_ids = {finding.file_id for finding in findings if finding.file_id is not None}
+    run_id = uuid.uuid4().hex
+    with plain_errors(path), Claim(path, run_id):
+        tables = journal.live(path)
+        writer = _open_writer(tables, run_id)
+        writer.drop_unreadable_indexes()
+        ledger = store.read_files(tables, writer.published)
+        files = ledger.select(schema.FILES.names).to_pylist()
+        damaged: dict[str, dict[str, Any]] = {}
+        while True:  # files share contents, and a uri may have several rows: all that hangs together goes
+            found = [
+                row
+                for row in files
+                if row["file_id"] in file_ids or row["audio_id"] in audio_ids or row["uri"] in damaged
+            ]
+            before = len(damaged), len(file_ids), len(audio_ids)
+            damaged |= {row["uri"]: row for row in found}
+            file_ids |= {row["file_id"] for row in found}
+            audio_ids |= {row["audio_id"] for row in found if row["audio_id"] is not None}
+            if before == (len(damaged), len(file_ids), len(audio_ids)):
+                break
+        failure = FileFailure("read", "damaged", "its rows were damaged and have been taken out: reindex")
+        rows = [damaged_row(row, failure) for row in damaged.values() if row["status"] != "deleted"]
+        rows += [{**row, "n_clips": 0, "n_frames": 0} for row in damaged.values() if row["status"] == "deleted"]
+        metadata = Metadata(Given(), store.select_metadata(ledger))
+        batch = store.Batch(
+            schema.make_batch_id(run_id, 0),
+            metadata.attach(files_table(rows)),
+            store.no_clips(tables, writer.published),
+            drop_files=frozenset(file_ids),
+            drop_frames=frozenset(audio_ids),
+        )
+        if file_ids or audio_ids:
+            writer.commit([batch])
+        writer.refresh_indexes()
+    return len(damaged)
+
+
+def give_up_fragments(path: str, findings: Iterable[Finding], seam: journal.Seam = lambda step: None) -> int:
+    """Take out the fragments that ``findings`` say cannot be read, so that the rest of their tables can.
+
+    Their rows are missing afterwards: another audit says of which files, and ``mark_damaged`` has these made anew.
+
+    Returns:
+        The number of fragments.
+    """
+    fragments: dict[str, list[int]] = {}
+    for finding in findings:
+        if finding.fragment is not None:
+            fragments.setdefault(finding.table, []).append(finding.fragment)
+    if fragments:
+        run_id = uuid.uuid4().hex
+        with plain_errors(path), Claim(path, run_id):
+            _open_writer(journal.live(path), run_id, seam).give_up(fragments)
+    return sum(map(len, fragments.values()))
+
+
+def restore_index(path: str, seq: int) -> int:
+    """Take an index back to what journal row ``seq`` published; returns the number of the row that does.
+
+    Raises:
+        EarshotError: see ``pipeline.errors``.
+    """
+    journal.read_settings(journal.live(path))
+    run_id = uuid.uuid4().hex
+    with plain_errors(path), Claim(path, run_id):
+        return _open_writer(journal.live(path), run_id).restore(seq).seq
+
+
+def _open_writer(tables: str, run_id: str, seam: journal.Seam = lambda step: None) -> store.Writer:
+    return store.Writer(tables, run_id, keep_versions=_stored_limits(tables).keep_versions, seam=seam)
+
+
+def _stored_limits(tables: str) -> StoreConfig:
+    """What the configuration of the newest run says of what is kept."""
+    values = journal.read_config(tables)
+    return StoreConfig(**known_values(values["store"], StoreConfig)) if values else StoreConfig()
+
+
+def optimize_index(
+    path: str, keep_hours: float | None = None, seam: journal.Seam = lambda step: None
+) -> store.Optimized:
+    """Merge small fragments, extend the indexes, and delete what is old and of no more use.
+
+    Args:
+        keep_hours: what is younger stays; by default as configured.
+
+    Raises:
+        EarshotError: see ``pipeline.errors``.
+    """
+    journal.read_settings(journal.live(path))
+    run_id = uuid.uuid4().hex
+    with plain_errors(path), Claim(path, run_id):
+        tables = journal.live(path)
+        hours = _stored_limits(tables).keep_hours if keep_hours is None else keep_hours
+        if not 0 <= hours < MAX_HOURS:
+            raise UsageError(f"keep_hours {hours}: expected 0 to {MAX_HOURS:,}")
+        older_than = dt.timedelta(hours=hours)
+        done = _open_writer(tables, run_id, seam).optimize(older_than=older_than)
+        journal.drop_former_generations(path, older_than)
+        return done

@@ -1,0 +1,160 @@
+"""Files of an index in, decoded and encoded once more, what differs from the stored vectors out. Nothing is changed.
+
+It finds what no checksum can: vectors that were wrong when they were written, and audio that changed behind the index's
+back. It takes as long as indexing these files did, so usually a sample is taken, another one each time.
+"""
+
+from dataclasses import dataclass
+from typing import Any
+
+import numpy as np
+import numpy.typing as npt
+import pyarrow.compute as pc
+
+from pipeline import schema
+from pipeline.audio.decode import hash_file, open_audio
+from pipeline.audio.decoder_versions import find_mend
+from pipeline.audio.source import find
+from pipeline.audio.windows import cut_windows
+from pipeline.config import DecodeConfig, WindowConfig
+from pipeline.errors import FileFailure
+from pipeline.index import journal, store
+from pipeline.index.journal import State
+from pipeline.index.vectors import to_matrix
+from pipeline.index.verify import Finding
+
+Row = dict[str, Any]
+
+MAX_DISTANCE = {"float32": 0.004, "bfloat16": 0.045}
+"""How far a vector may be from the same one encoded again, as a part of its length. In float32 both times, rounding to
+float16 is most of it: up to 0.0005 for each number. With bfloat16 on either side, a cosine of 0.999 is allowed."""
+
+
+ROWS_HELD = 20_000
+"""Vectors of a file that are held at a time: 40 MB of 1,024 numbers."""
+
+
+@dataclass(frozen=True)
+class Comparison:
+    """What was found, how many files were compared, and how many are indexed."""
+
+    findings: list[Finding]
+    n_compared: int
+    n_indexed: int
+
+
+def compare(path: str, encoder: Any, n_files: int | None = 10, seed: int | None = None) -> Comparison:
+    """Decode and encode files again, and compare with what is stored.
+
+    Args:
+        encoder: as ``encode.AudioEncoder``, of the models of the index.
+        n_files: so many, taken at random; None: all.
+        seed: of the choice; None: another one each time.
+    """
+    state = journal.read_state(path)
+    files = store.read_files(state.tables, state.published)
+    indexed = files.filter(pc.equal(files["status"], "indexed")).sort_by("uri")
+    n_indexed = indexed.num_rows
+    chosen = np.arange(n_indexed)
+    if n_files is not None:
+        chosen = np.sort(np.random.default_rng(seed).permutation(n_indexed)[:n_files])
+    precisions = _read_precisions(state)
+    findings: list[Finding] = []
+    n_compared = 0
+    for number in chosen.tolist():
+        [row] = indexed.slice(number, 1).to_pylist()
+        if (mend := find_mend(row)) is not None:
+            said = f"not compared: it decodes differently now ({mend.what}); reindex decodes it anew"
+            findings.append(Finding("files", said, uri=row["uri"]))
+            continue
+        try:
+            findings += _compare_file(state, row, encoder, precisions)
+            n_compared += 1
+        except (FileFailure, IndexError, ValueError) as error:
+            said = f"cannot be compared: {' '.join(str(error).split())}"
+            findings.append(Finding("files", said, uri=row["uri"]))  # it says nothing of the rows: they stay
+    return Comparison(findings, n_compared, n_indexed)
+
+
+def _read_precisions(state: State) -> dict[str, str | None]:
+    """The precision that each batch was encoded in; None where it only copied rows."""
+    rows = journal.read_journal(state.tables).select(["batch_id", "precision"]).to_pylist()
+    return {row["batch_id"]: row["precision"] for row in rows}
+
+
+def _compare_file(state: State, row: Row, encoder: Any, precisions: dict[str, str | None]) -> list[Finding]:
+    """What is wrong with the vectors of one file.
+
+    Raises:
+        FileFailure: it cannot be decoded now. IndexError, ValueError: it has other windows now.
+    """
+    own = {name: row[name] for name in ("file_id", "audio_id", "uri")}
+    place, part, raw = find(row["uri"])
+    if schema.make_audio_id(hash_file(place), str(part), str(raw or "")) != row["audio_id"]:
+        said = "the file has other bytes now, and its size and time are the same: reindex --check content"
+        return [Finding("files", said, uri=row["uri"])]
+    clips = Stored(state, "clips", f"file_id = '{row['file_id']}'", "start_s")
+    frames = Stored(state, "frames", f"audio_id = '{row['audio_id']}'", "frame")
+    worst_clip = worst_frame = 0.0
+    n_windows = n_frames = 0
+    with open_audio(place, DecodeConfig(**state.settings["decode"]), raw) as audio:
+        grid = WindowConfig(**state.settings["window"]).grid
+        for number, (span, samples) in enumerate(cut_windows(audio.blocks(*part.samples), grid)):
+            clip, heard = encoder.encode([samples])
+            worst_clip = max(worst_clip, _distance(clip, clips.read(number, number + 1)))
+            if heard is not None and row["n_frames"]:
+                mine = heard[0][span.own_first - span.first : span.own_stop - span.first]
+                worst_frame = max(worst_frame, _distance(mine, frames.read(span.own_first, span.own_stop)))
+            n_windows, n_frames = number + 1, span.own_stop
+    if n_windows != row["n_clips"] or (row["n_frames"] and n_frames != row["n_frames"]):
+        said = (
+            f"decoded again, it has {n_windows} clips and {n_frames} frames, not {row['n_clips']} and {row['n_frames']}"
+        )
+        return [Finding("files", said, **own)]
+    return [
+        Finding(name, f"encoded again, a vector is {worst:.2%} of its length away; {allowed:.2%} is allowed", **own)
+        for name, worst, stored in (("clips", worst_clip, clips), ("frames", worst_frame, frames))
+        if worst > (allowed := MAX_DISTANCE[stored.coarsest(precisions, encoder.precision)])
+    ]
+
+
+class Stored:
+    """The vectors of a file or of its audio, by their place in time, of which ``n_held`` or so are held."""
+
+    def __init__(self, state: State, name: str, where: str, order: str, n_held: int = ROWS_HELD) -> None:
+        self._n_held = n_held
+        self._table = store.open_published(state.tables, name, state.published)
+        self._where, self._order = where, order
+        times = self._table.to_table(columns=[order, "batch_id"], filter=where).sort_by(order)
+        self._times = times[order].combine_chunks()
+        self._batch_ids = set(times["batch_id"].unique().to_pylist())
+        self._first, self._held = 0, np.empty((0, 0), np.float16)
+
+    def read(self, first: int, stop: int) -> npt.NDArray[np.float16]:
+        """The vectors (n, D) from ``first`` to ``stop`` - 1, fewer where there are not so many."""
+        if not self._first <= first <= stop <= self._first + len(self._held):
+            times = self._times.slice(first, max(stop - first, self._n_held))
+            if not len(times):
+                return np.empty((0, 0), np.float16)
+            span = f"{self._order} >= {times[0].as_py()} AND {self._order} <= {times[-1].as_py()}"
+            rows = self._table.to_table(columns=[self._order, "vector"], filter=f"{self._where} AND {span}")
+            self._first, self._held = first, to_matrix(rows.sort_by(self._order)["vector"])
+        return self._held[first - self._first : stop - self._first]
+
+    def coarsest(self, precisions: dict[str, str | None], now: str) -> str:
+        """``float32`` where they were encoded in it, and are again ``now``."""
+        used = {now, *(precisions.get(batch_id) for batch_id in self._batch_ids)}
+        return "float32" if used == {"float32"} else "bfloat16"
+
+
+def _distance(vectors: Any, stored: npt.NDArray[np.float16]) -> float:
+    """The largest distance of a vector to its stored one, as a part of the stored one's length.
+
+    Raises:
+        ValueError: there are not as many.
+    """
+    if len(vectors) != len(stored):
+        raise ValueError(f"it has {len(vectors)} rows where the index has {len(stored)}")
+    then = stored.astype(np.float32)
+    lengths = np.maximum(np.linalg.norm(then, axis=1), 1e-12)
+    return float((np.linalg.norm(vectors.astype(np.float32) - then, axis=1) / lengths).max(initial=0.0))

@@ -1,0 +1,1 @@
+"""What to do with each file: the corpus and the ledger in, batches out."""

@@ -1,0 +1,101 @@
+"""Contents to be decoded in, batches out: PLANNED rows, longest first, small ones together."""
+
+import itertools
+import math
+from collections import defaultdict
+from collections.abc import Set
+from typing import Any
+
+import pyarrow as pa
+import pyarrow.compute as pc
+
+from pipeline import schema
+from pipeline.corpus.file import File, seconds_of, size_of
+
+Row = dict[str, Any]
+
+MAX_FILES_PER_BATCH = 512
+LEAST_BATCHES, LEAST_BATCH_S = 16, 30.0
+"""Of a small corpus; seconds of audio, about."""
+
+PACKS_AT_ONCE = 50
+"""Batches that are put into Arrow at a time."""
+
+
+def _position(file: File) -> tuple[str, int]:
+    """Where a file lies among others: the rows of a table, which are read one after the other, in their order there."""
+    table = file.row_of
+    return (file.recording, 0) if table is None else (table, file.offset or 0)
+
+
+def pack_alone(batches: pa.Table, batch_ids: Set[str], run_id: str, n_before: int) -> pa.Table:
+    """The contents of some of the PLANNED batches, each whole in a batch of its own, numbered from ``n_before``."""
+    chosen = pc.is_in(batches["batch_id"], value_set=pa.array(batch_ids, pa.string()))  # few of many
+    audios = [audio for row in batches.filter(chosen).to_pylist() for audio in row["audios"]]
+    rows = [
+        {"batch_id": schema.make_batch_id(run_id, number), "audios": [audio], "part": {"first": 0, "stop": None}}
+        for number, audio in enumerate(audios, start=n_before + 1)
+    ]
+    return pa.Table.from_pylist(rows, schema=schema.PLANNED)
+
+
+def pack(contents: list[list[File]], batch_s: float, run_id: str) -> pa.Table:
+    """Longest first, small ones together: PLANNED rows of about ``batch_s`` seconds each, less where there is little to
+    do: encoders beyond the batches would have nothing. Ranges of one recording stay together all the same."""
+    little_s = min(batch_s, max(LEAST_BATCH_S, sum(map(seconds_of, contents)) / LEAST_BATCHES))
+    packs: list[list[list[File]]] = []
+    held, n_files = 0.0, 0
+    for group in _group_ranges(contents, batch_s):
+        if len(group) > 1 and held + sum(map(seconds_of, group)) > little_s:  # in as few batches as possible
+            held = math.inf
+        for number, files in enumerate(group):
+            seconds, most_s = seconds_of(files), batch_s if number else little_s
+            if not packs or held + seconds > most_s or n_files + len(files) > MAX_FILES_PER_BATCH:
+                packs.append([])
+                held, n_files = 0.0, 0
+            packs[-1].append(files)
+            held, n_files = held + seconds, n_files + len(files)
+    numbered = enumerate(packs, start=1)
+    tables = [schema.PLANNED.empty_table()]
+    while some := list(itertools.islice(numbered, PACKS_AT_ONCE)):
+        rows = [
+            {"batch_id": schema.make_batch_id(run_id, number), "audios": list(map(_audio, pack))}
+            for number, pack in some
+        ]
+        tables.append(pa.Table.from_pylist(rows, schema=schema.PLANNED))
+    return pa.concat_tables(tables)
+
+
+def _audio(files: list[File]) -> Row:
+    """The AUDIO of a content."""
+    return {
+        "content_hash": files[0].content_hash,
+        "start_s": files[0].start_s,
+        "end_s": files[0].end_s,
+        "size_bytes": size_of(files),
+        "uris": [file.uri for file in files],
+        "modified_ns": [file.modified_ns for file in files],
+        "offsets": [file.offset for file in files],
+    }
+
+
+def cut_recordings(contents: list[list[File]]) -> set[str]:
+    """Recordings that there are ranges of; they may be files of the corpus themselves, too."""
+    return {files[0].recording for files in contents if files[0].part}
+
+
+def _group_ranges(contents: list[list[File]], batch_s: float) -> list[list[list[File]]]:
+    """Contents, longest first; those from one recording together, in their order there, but for what fills a batch."""
+    cut = cut_recordings(contents)
+    groups = [[files] for files in contents if files[0].recording not in cut]
+    ranges: dict[tuple[str, str], list[list[File]]] = defaultdict(list)
+    for files in contents:
+        if files[0].recording in cut:
+            alone = files[0].uri if seconds_of(files) >= batch_s else ""
+            ranges[files[0].recording, alone].append(files)
+    for group in ranges.values():
+        group.sort(key=lambda files: (files[0].part.samples[0], files[0].uri))
+    groups += ranges.values()
+    groups.sort(key=lambda group: _position(group[0][0]))  # one after the other: that takes less room for keys
+    groups.sort(key=lambda group: -max(map(seconds_of, group)))
+    return groups

@@ -1,0 +1,221 @@
+"""The files that a run would take out of an index in, a refusal out where a disk seems to be missing.
+
+A disk that is not mounted leaves an empty folder behind, and empty folders list well. So a run takes nothing out
+
+- where a source, a folder that the pattern of a source matches, a shard that is still there, or a folder that was a
+  mount point when its files were indexed holds no audio any more;
+- where more files would go than ``run.max_deleted_fraction`` of the index.
+
+A file that has moved, that is, whose bytes a new file has, does not count. Nor do files of a source that a person has
+just given up. ``--allow-deletions`` lets one run do what it was refused.
+"""
+
+import os
+import re
+from collections import Counter
+from collections.abc import Callable, Iterable
+from dataclasses import dataclass
+from functools import cache, cached_property
+from pathlib import Path
+
+import pyarrow as pa
+import pyarrow.compute as pc
+
+from pipeline.config import Config, anchor
+from pipeline.corpus.naming import Named, places_above, read_manifests
+from pipeline.corpus.shards import is_shard, shards_of
+from pipeline.planning.plan import Choice
+
+IsMount = Callable[[str], bool]
+"""Whether a folder, given by its absolute path, is a mount point."""
+
+FEW_FILES = 20
+"""So many files may go, whatever part of the index they are."""
+
+FOLDERS_SHOWN = 5
+"""Folders that a message names at most."""
+
+_ADVICE = (
+    "is a disk missing? If they are to go, run again with --allow-deletions; if a source was renamed or is given up,"
+    " see --move-source and --forget of `earshot index`"
+)
+
+
+@dataclass(frozen=True)
+class Disks:
+    """Which folders were mount points when the files of an index were listed last, and which ones are now."""
+
+    known: frozenset[str]
+    is_mount: IsMount
+
+
+class Guard:
+    """Looks at what a run would take out, and at the disks that its corpus lies on.
+
+    Args:
+        listed: a LISTED table, the whole corpus as it is now.
+    """
+
+    def __init__(self, listed: pa.Table, config: Config, choice: Choice, disks: Disks) -> None:
+        is_there = pc.invert(pc.equal(pc.fill_null(listed["reason"], ""), "vanished"))
+        self._there = listed["uri"].filter(is_there)
+        self._readable = listed["uri"].filter(pc.is_null(listed["reason"]))
+        self._listed = listed["uri"]
+        trouble = listed["uri"].filter(pc.is_valid(listed["reason"])).to_pylist()
+        self._shards = set(filter(is_shard, trouble))  # that are there, or should be, and of which no file is listed
+        self._sources = Named(anchor(config).sources)
+        self._most = config.run.max_deleted_fraction
+        self._choice, self._disks = choice, disks
+
+    @cached_property
+    def _folders(self) -> set[str]:
+        return find_folders(self._there)
+
+    def select_lost(self, indexed: pa.ChunkedArray) -> list[str]:
+        """Those of the ``indexed`` uris that are not there now, nor where a source has moved to, or cannot be read."""
+        if self._choice.moved:
+            indexed = pa.chunked_array([[self._choice.renamed(uri) for uri in indexed.to_pylist()]], pa.string())
+        lost: list[str] = indexed.filter(pc.invert(pc.is_in(indexed, self._readable))).to_pylist()
+        return lost
+
+    def find_refusal(self, lost: Iterable[str], n_indexed: int) -> str | None:
+        """Why a run must not take these files out, for a person; None where it may.
+
+        Args:
+            lost: uris of indexed files that would go and have not moved.
+            n_indexed: files that are indexed now.
+        """
+        if self._choice.allow_deletions:
+            return None
+        uris = [self._choice.renamed(uri) for uri in lost]
+        if self._choice.forgotten:
+            uris = self._drop_forgotten(uris)
+        if not uris:
+            return None
+        if emptied := self._find_emptied(uris):
+            (place, n_files), *others = sorted(emptied.items(), key=lambda item: (-item[1], item[0]))
+            more = ", ".join(f"{folder}: {n:,}" for folder, n in others[: FOLDERS_SHOWN - 1])
+            more += f" and {len(others) - FOLDERS_SHOWN + 1} more" if len(others) >= FOLDERS_SHOWN else ""
+            also = f" (likewise {more})" if more else ""
+            if place in self._folders:
+                what = f"was a mount point when it was indexed and is none now, and {n_files:,} of its files are gone"
+            else:
+                what = f"holds no audio now, and the index has {n_files:,} files of it"
+            return f"{place}: {what}{also}: {_ADVICE}"
+        if is_much(len(uris), n_indexed, self._most):
+            return (
+                f"{len(uris):,} of {n_indexed:,} indexed files would go ({count_by_folder(uris)}), more than"
+                f" run.max_deleted_fraction ({self._most:g}) allows: {_ADVICE}"
+            )
+        return None
+
+    def find_mounts(self, stay: pa.ChunkedArray) -> list[str]:
+        """The mount points that files of the corpus lie on, to be known by later runs.
+
+        Args:
+            stay: uris of indexed files that this run does not take out. Where some of them cannot be seen now, a mount
+                point that was known stays known.
+        """
+        found = {folder for folder in self._folders if folder.startswith("/") and self._disks.is_mount(folder)}
+        hidden = {mount for mount in self._disks.known - self._folders if _count_below(stay, mount)}
+        return sorted(found | hidden)
+
+    def _drop_forgotten(self, uris: list[str]) -> list[str]:
+        """Leave out what only sources name that are given up."""
+        forgotten, written = Named(self._choice.forgotten), read_manifests(self._choice.forgotten)
+        listed = pc.is_in(pa.array(uris, pa.string()), self._listed).to_pylist()
+        return [
+            uri
+            for uri, is_listed in zip(uris, listed, strict=True)
+            if is_listed or self._sources.holds(uri) or not (uri in written or forgotten.holds(uri))
+        ]
+
+    def _find_emptied(self, uris: list[str]) -> dict[str, int]:
+        """The folders and shards that hold no audio any more and should, with how many of ``uris`` each had; the
+        outermost ones."""
+        n_lost = Counter[str]()
+        for place, n_files in Counter(next(places_above(uri), "") for uri in uris).items():
+            for folder in (place, *places_above(place)):
+                n_lost[folder] += n_files
+        emptied: dict[str, int] = {}
+        for folder in sorted(n_lost, key=len):
+            if emptied.keys().isdisjoint(places_above(folder)) and self._is_emptied(folder, n_lost[folder]):
+                emptied[folder] = n_lost[folder]
+        return emptied
+
+    def _is_emptied(self, folder: str, n_lost: int) -> bool:
+        is_known = folder in self._disks.known
+        if folder not in self._folders:
+            return is_known or self._is_expected(folder)
+        # Something may have been written into the folder while its disk was away.
+        return is_known and not self._disks.is_mount(folder) and n_lost > _count_below(self._there, folder)
+
+    def _is_expected(self, place: str) -> bool:
+        """Whether audio should be in a folder or shard: a source names it, or, of a shard, it is still there.
+
+        A shard that a pattern matched and that is gone was a file, and files may be deleted.
+        """
+        if is_shard(place):
+            return place in self._shards or self._sources.is_source(place)
+        return self._sources.is_named(place)
+
+
+def is_much(n_lost: int, n_indexed: int, max_deleted_fraction: float) -> bool:
+    """Whether more of the indexed files would be lost than may go unasked."""
+    return n_lost > max(FEW_FILES, max_deleted_fraction * n_indexed)
+
+
+def find_folders(uris: pa.ChunkedArray) -> set[str]:
+    """The folders and shards that these files lie in, at whatever depth."""
+    found: set[str] = set()
+    parents = pc.unique(pc.replace_substring_regex(uris, "/[^/]*$", "")).to_pylist()
+    for parent in (*parents, *pc.unique(shards_of(uris)).drop_null().to_pylist()):
+        for folder in (parent, *places_above(parent)):
+            if folder in found:
+                break
+            found.add(folder)
+    return found - {""}
+
+
+def _count_below(uris: pa.ChunkedArray, folder: str) -> int:
+    return int(pc.sum(pc.starts_with(uris, f"{folder}/")).as_py() or 0)
+
+
+def count_by_folder(uris: Iterable[str]) -> str:
+    """How many of these files lie in which folders, as far down as few folders hold them all: ``30 in /a, 7 in /b``."""
+    parents = Counter(uri.rpartition("/")[0] for uri in uris)
+    shown, depth = Counter[str](), 0
+    while True:
+        depth += 1
+        counts = Counter[str]()
+        for parent, n_files in parents.items():
+            counts["/".join(parent.split("/")[:depth])] += n_files
+        if shown == counts or (shown and len(counts) > FOLDERS_SHOWN):
+            break
+        shown = counts
+    return ", ".join(f"{n_files:,} in {folder or '/'}" for folder, n_files in shown.most_common())
+
+
+def read_mounts(table: str = "/proc/self/mountinfo") -> IsMount:
+    """What is mounted at this moment: the kernel's own list (proc(5)), and each folder on another device than the one
+    that it lies in, as links to folders on other disks are."""
+    mounted: set[str] = set()
+    if os.path.exists(table):
+        for line in Path(table).read_bytes().splitlines():
+            place = re.sub(rb"\\([0-7]{3})", lambda octal: bytes([int(octal[1], 8)]), line.split(b" ")[4])
+            mounted.add(os.fsdecode(place))
+
+    @cache
+    def find_device(folder: str) -> int | None:
+        try:
+            return os.stat(folder).st_dev
+        except OSError:
+            return None
+
+    def is_mount(folder: str) -> bool:
+        if folder in mounted:
+            return True
+        own, outer = find_device(folder), find_device(os.path.dirname(folder))
+        return own is not None and outer is not None and own != outer
+
+    return is_mount

@@ -1,0 +1,1 @@
+"""One run: corpus, plan, workers, commits."""

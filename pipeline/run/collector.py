@@ -1,0 +1,190 @@
+"""Receipts in, complete batches out: what has been written and is ready to be published.
+
+Receipts arrive in any order. A batch is complete when its rows 0 .. last have all been reported;
+then its files are checked against their windows, and the clip rows are made.
+"""
+
+from collections.abc import Set
+from dataclasses import dataclass, field
+from typing import Any
+
+import numpy as np
+import pyarrow as pa
+import pyarrow.compute as pc
+
+from pipeline import schema
+from pipeline.audio.windows import Grid, count_frames, frames_to_seconds, seconds_to_samples, window_starts
+from pipeline.index.checksum import add_up, sum_rows
+from pipeline.index.store import Batch
+
+Row = dict[str, Any]
+
+
+class IncompleteBatch(Exception):
+    """A batch contradicts itself or its plan: its files changed between two tries of its task.
+
+    It must not be published: its files are left as the ledger has them, and the next run takes them up again.
+    """
+
+
+@dataclass
+class _Pending:
+    receipts: list[Row] = field(default_factory=list)
+
+    def is_complete(self) -> bool:
+        self.receipts.sort(key=lambda receipt: receipt["first_seq"])
+        seq = 0
+        for receipt in self.receipts:
+            if receipt["first_seq"] != seq:
+                return False
+            seq = receipt["stop_seq"]
+        return bool(self.receipts and self.receipts[-1]["last"])
+
+
+class Collector:
+    """Holds receipts until their batch is complete.
+
+    Args:
+        planned: the PLANNED rows that the receipts come from: a batch must report as many files as were planned.
+    """
+
+    def __init__(
+        self,
+        grid: Grid,
+        clip_dimension: int,
+        *,
+        with_frames: bool,
+        planned: pa.Table | None = None,
+    ) -> None:
+        self._grid = grid
+        self._clips_schema = _without_batch(schema.clips_schema(clip_dimension))
+        self._with_frames = with_frames
+        self._pending: dict[str, _Pending] = {}
+        self._reported: set[str] = set()
+        self._n_planned = {} if planned is None else _count_files(planned)
+
+    @property
+    def missing(self) -> set[str]:
+        """Ids of batches that were planned or begun, and have not been reported whole."""
+        return (self._n_planned.keys() | self._pending.keys()) - self._reported
+
+    def add(self, receipt: Row) -> Batch | None:
+        """Take one RECEIPTS row; returns its batch when that was the missing part.
+
+        Raises:
+            IncompleteBatch: all of it is there and does not fit together.
+        """
+        pending = self._pending.setdefault(receipt["batch_id"], _Pending())
+        pending.receipts.append(receipt)
+        if not pending.is_complete():
+            return None
+        del self._pending[receipt["batch_id"]]
+        self._reported.add(receipt["batch_id"])
+        return self._assemble(receipt["batch_id"], pending.receipts)
+
+    def _assemble(self, batch_id: str, receipts: list[Row]) -> Batch:
+        vectors: dict[str, dict[int, bytes | None]] = {}
+        frame_sums: dict[str, list[int]] = {}
+        for receipt in receipts:
+            for window in receipt["windows"]:
+                windows = vectors.setdefault(window["audio_id"], {})
+                if window["first_frame"] in windows:  # the halves of two tries of its task overlap
+                    raise IncompleteBatch(f"batch {batch_id}: its files changed while they were read")
+                windows[window["first_frame"]] = window["clip_vector"]
+                frame_sums.setdefault(window["audio_id"], []).append(window["frames_checksum"])
+        files = [row for receipt in receipts for row in receipt["files"]]
+        self._check_files(batch_id, files, vectors.keys())
+        files = [self._settle(row, vectors, frame_sums) for row in files]
+        indexed = [row for row in files if row["status"] == "indexed"]
+        spoiled = vectors.keys() - {row["audio_id"] for row in indexed}
+        return Batch(
+            batch_id,
+            files_table(files),
+            self._clips(indexed, vectors),
+            [text for receipt in receipts for text in receipt["frame_fragments"]],
+            spoiled=frozenset(spoiled) if self._with_frames else frozenset(),
+            precision=receipts[0]["precision"],
+        )
+
+    def _check_files(self, batch_id: str, files: list[Row], audio_ids: Set[str]) -> None:
+        """Each planned file is reported once, and each content that has windows is reported."""
+        uris = {row["uri"] for row in files}
+        if not len(uris) == len(files) == self._n_planned.get(batch_id, len(files)):
+            raise IncompleteBatch(f"{min(uris)} and others: the files of its batch changed while they were read")
+        if unknown := audio_ids - {row["audio_id"] for row in files}:
+            raise IncompleteBatch(f"{min(uris)} and others: {len(unknown)} contents changed while they were read")
+
+    def _settle(self, row: Row, vectors: dict[str, dict[int, bytes | None]], frame_sums: dict[str, list[int]]) -> Row:
+        """Check a file against its windows, and note their checksums; one without finite embeddings is a failure."""
+        if row["status"] != "indexed":
+            return row
+        windows = vectors.get(row["audio_id"], {})
+        if sorted(windows) != window_starts(row["n_frames"], self._grid):
+            raise IncompleteBatch(f"{row['uri']}: changed while it was read")
+        if any(vector is None for vector in windows.values()):
+            message = "the model gives no finite embedding for this sound"
+            failure = {"status": "failed", "stage": "encode", "reason": "not_finite", "message": message}
+            return {**row, **failure, "n_clips": 0, "n_frames": 0}
+        row = {**row, "clips_checksum": _sum_clips(windows)}
+        if not self._with_frames:
+            return {**row, "n_frames": 0}
+        return {**row, "frames_checksum": add_up(frame_sums[row["audio_id"]])}
+
+    def _clips(self, files: list[Row], vectors: dict[str, dict[int, bytes | None]]) -> pa.Table:
+        rows = [row for file in files for row in clip_rows(file, self._grid)]
+        table = pa.Table.from_pylist(rows, schema=_without_vector(self._clips_schema))
+        flat = b"".join(
+            vectors[file["audio_id"]][first] or b"" for file in files for first in sorted(vectors[file["audio_id"]])
+        )
+        vector_field = self._clips_schema.field("vector")
+        column = pa.FixedSizeListArray.from_arrays(
+            pa.array(np.frombuffer(flat, np.float16), pa.float16()), vector_field.type.list_size
+        )
+        return table.append_column(vector_field, column.cast(vector_field.type))
+
+
+def _sum_clips(vectors: dict[int, bytes | None]) -> int:
+    """The checksum of the clips of a file, by their first frames."""
+    rows = [np.frombuffer(vector or b"", np.float16) for vector in vectors.values()]
+    return sum_rows(list(vectors), np.stack(rows))
+
+
+def _count_files(planned: pa.Table) -> dict[str, int]:
+    """How many files each PLANNED batch has."""
+    counts: dict[str, int] = {}
+    for batch in planned.to_batches():
+        audios = batch["audios"]
+        n_files = pc.list_value_length(pc.struct_field(pc.list_flatten(audios), "uris"))
+        batch_of = np.repeat(np.arange(batch.num_rows), pc.list_value_length(audios))
+        of_each = np.bincount(batch_of, weights=n_files, minlength=batch.num_rows)
+        counts |= zip(batch["batch_id"].to_pylist(), of_each.astype(int).tolist(), strict=True)
+    return counts
+
+
+def clip_rows(file: Row, grid: Grid) -> list[Row]:
+    """The clips of an indexed file, in order, without their vectors. Times in seconds; no clip ends after its file."""
+    n_frames = count_frames(seconds_to_samples(file["duration_s"]))
+    shared = {name: file[name] for name in ("file_id", "audio_id", "uri", "duration_s", "codec", "channels")}
+    return [
+        {
+            **shared,
+            "sample_rate_hz": file["sample_rate_hz"],
+            "clip_id": schema.make_clip_id(file["file_id"], first),
+            "start_s": frames_to_seconds(first),
+            "end_s": min(frames_to_seconds(first + grid.length_frames), file["duration_s"]),
+        }
+        for first in window_starts(n_frames, grid)
+    ]
+
+
+def files_table(rows: list[Row]) -> pa.Table:
+    """Ledger rows as a table, still without ``batch_id``."""
+    return pa.Table.from_pylist(rows, schema=_without_batch(schema.FILES))
+
+
+def _without_batch(table_schema: pa.Schema) -> pa.Schema:
+    return pa.schema([column for column in table_schema if column.name != "batch_id"])
+
+
+def _without_vector(table_schema: pa.Schema) -> pa.Schema:
+    return pa.schema([column for column in table_schema if column.name != "vector"])

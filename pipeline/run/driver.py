@@ -1,0 +1,639 @@
+"""A run, seen from the driver: corpus -> plan -> workers -> commits. It reports where it is, and needs no Ray itself.
+
+Workers send receipts, in any order; complete batches wait for the next checkpoint and are committed there.
+"""
+
+import contextlib
+import datetime as dt
+import os
+import time
+import uuid
+from collections.abc import Callable, Iterator, Mapping
+from concurrent.futures import ThreadPoolExecutor
+from dataclasses import dataclass, replace
+from typing import Any, Literal
+
+import pyarrow as pa
+import pyarrow.compute as pc
+
+from pipeline import schema, storage
+from pipeline.config import Config, EncodeConfig, anchor
+from pipeline.corpus.file import estimate_seconds
+from pipeline.corpus.metadata import Given
+from pipeline.corpus.ranges import split_uri
+from pipeline.errors import CommitConflict, CorpusError, EarshotError, FileFailure, RayDied, plain_errors
+from pipeline.index import journal, store
+from pipeline.index.fragments import Fragments
+from pipeline.index.lease import Claim
+from pipeline.index.metadata_columns import Metadata
+from pipeline.planning.batches import pack_alone
+from pipeline.planning.guard import Disks, IsMount, is_much
+from pipeline.planning.ledger import Ledger, failed_rows, gone_row
+from pipeline.planning.plan import Choice, Plan, group_copies, group_rows
+from pipeline.run.collector import Collector, IncompleteBatch, clip_rows, files_table
+from pipeline.run.prepare import (
+    Report,
+    describe_run,
+    find_disks,
+    find_tables,
+    list_files,
+    note_shut,
+    plan_files,
+    read_sources,
+    refuse_rebuild,
+)
+from pipeline.run.receipts import Deathwatch, Polled, drain, signals_held
+from pipeline.run.record import STAGES, Keeper, Progress, Record, find_shortfall
+
+FILES_PER_COMMIT = 5_000
+"""Of those that need no decoding."""
+
+MAX_KILLERS = 16
+"""When so many contents are lost, each alone, and no other comes back, it is not for what is in them."""
+
+HOLDERS_AT_ONCE = 500
+"""Files whose clips are read in one go, to be copied."""
+
+COUNT_EVERY_S = 2.0
+"""How often it is asked how many workers there are."""
+
+SILENT_S = 180.0
+"""When nothing has come back from the workers for so long, that is told."""
+
+Stages = Callable[[pa.Table, Config, pa.Schema], Iterator[dict[str, Any]]]
+"""PLANNED rows, the run and the schema of ``frames`` in, RECEIPTS rows out, in any order: ``flow.run_stages``."""
+
+
+@dataclass(frozen=True)
+class Workers:
+    """What does the work, how many do it in each stage at present, and who else is told of it.
+
+    ``prepare`` starts what the stages need, and refuses what it cannot run, before anything is written. ``find_death``
+    says what has died without which no work is done; None while all is well.
+    """
+
+    stages: Stages
+    count: Callable[[EncodeConfig], Mapping[str, float]] = lambda config: dict.fromkeys(STAGES, 1.0)
+    publish: Callable[[Record], None] = lambda record: None
+    prepare: Callable[[EncodeConfig], None] = lambda config: None
+    find_death: Callable[[], str | None] = lambda: None
+
+
+def index_corpus(
+    config: Config,
+    report: Report = lambda progress: None,
+    announce: Callable[[Plan], None] = lambda plan: None,
+    stages: Stages | Workers | None = None,
+    choice: Choice = Choice(),
+    seam: journal.Seam = lambda step: None,
+    *,
+    rebuild: bool = False,
+    run_id: str | None = None,
+    is_mount: IsMount | None = None,
+    give_up: Callable[[RayDied], object] = lambda error: None,
+) -> Progress:
+    """Bring the index ``config.into`` up to date with the corpus: only what is missing is encoded.
+
+    Args:
+        choice: what is asked beyond that.
+        seam: called before each step of the commit protocol, with its name.
+        report: called often with the progress of the run. announce: called once with the plan, before the work.
+        stages: what does the work; by default Ray, started when there is something to do.
+        rebuild: encode everything into a new generation of the index, maybe with other settings. Readers see the old
+            one until it is complete; stopped on the way, another such run goes on with it.
+        run_id: 32 hexadecimal digits that no other run has; new ones by default.
+        is_mount: whether a folder is a mount point; by default as the system says.
+        give_up: called in a thread when Ray has died while this one is in a long call and cannot raise. Ray's own code
+            ends the process before long, so this may end it at once, and say why; its record says so by then.
+
+    Raises:
+        EarshotError: see ``pipeline.errors``; what has been published stays, and running again goes on from there.
+    """
+    run_id = run_id or uuid.uuid4().hex
+    progress = Progress(index=config.into, run_id=run_id)
+    report(progress)
+    workers = Workers(stages) if callable(stages) else stages or workers_on_ray()
+    state = _read_state(config.into)
+    listed, manifests = list_files(config, progress, report)
+    settings, clip_dimension, frame_dimension = describe_run(config)
+    live = journal.live(config.into)
+    tables = find_tables(config.into, settings, rebuild=rebuild)
+    rebuild = tables != live
+    given = read_sources(tables, listed, manifests, config)
+    if not journal.exists(tables):
+        progress.stage = "checking models"
+        report(progress)
+        _check_before_creating(config, workers)
+
+    def shortfall() -> str | None:
+        return find_shortfall(progress, config.run.max_failed_fraction)
+
+    keeper = Keeper(config.into, progress, workers.publish, shortfall)
+    claim = Claim(config.into, run_id)
+
+    def end(error: RayDied) -> None:
+        keeper.fail(error)
+        give_up(error)
+
+    death = Deathwatch(config.into, workers.find_death, end)
+
+    def tell(progress: Progress) -> None:
+        death.check()
+        claim.check()
+        report(progress)
+        keeper.note()
+
+    with plain_errors(config.into):
+        if not storage.is_url(config.into):
+            os.makedirs(config.into, exist_ok=True)
+        with claim, keeper, death, plain_errors(config.into):  # the record says what is raised
+            if _read_state(config.into) != state:  # what was compared and listed before is not what is there now
+                raise CommitConflict(f"{config.into}: another run has written to this index meanwhile; run again")
+            if rebuild:
+                before = [journal.read_published(config.into), journal.read_published(live)]
+                former = store.read_files(live)
+                if refused := refuse_rebuild(former, listed, config, choice, find_disks(live, is_mount)):
+                    raise CorpusError(refused)
+                if not journal.exists(tables):
+                    journal.delete_folder(tables)  # what is left of a creation that was interrupted
+            if not journal.exists(tables):
+                store.create(
+                    tables, settings, clip_dimension=clip_dimension, frame_dimension=frame_dimension, seam=seam
+                )
+            _check_data_files(config.into, tables)
+            writer = store.Writer(tables, run_id, keep_versions=config.store.keep_versions, seam=seam)
+            run = _Run(config.model_copy(update={"into": tables}), writer, progress, tell, death)
+            run.start(listed, given, choice, find_disks(tables, is_mount), announce)
+            if run.plan.batches.num_rows:
+                run.encode(workers, clip_dimension, frame_dimension)
+            complete = True
+            if rebuild:
+                if not choice.allow_deletions:
+                    progress.n_unread = _count_unread(
+                        former, store.read_files(tables, writer.published), config, choice
+                    )
+                complete = _check_rebuilt(progress, former, config)
+            progress.held_back = not complete
+            if rebuild and complete:
+                run.keep_deleted(former)
+            progress.stage = "indexing ids"
+            tell(progress)
+            writer.refresh_indexes()
+            if rebuild and complete:
+                journal.switch(config.into, run_id, before, seam)
+            journal.drop_former_generations(config.into, dt.timedelta(hours=config.store.keep_hours))
+            progress.stage = "done"
+    report(progress)
+    return progress
+
+
+def _read_state(path: str) -> Any:
+    """What tells whether another run has written to an index."""
+    live = journal.live(path)
+    return (live, journal.read_published(live), journal.read_published(path)) if journal.exists(live) else None
+
+
+def _check_data_files(path: str, tables: str) -> None:
+    """Refuse to go on with tables of which a data file is lost: the files concerned would count as unchanged.
+
+    Raises:
+        EarshotError: naming it.
+    """
+    advice = f"`earshot verify {path} --repair` makes anew what was in it"
+    if tables != journal.live(path):
+        advice = f"delete {tables} to begin the rebuild once more"
+    published = journal.read_published(tables)
+    for name in journal.DATA_TABLES:
+        lost = Fragments(store.open_published(tables, name, published), name).lost
+        for why in list(lost.values())[:1]:
+            raise EarshotError(f"{path}: `{name}`: {why}; {advice}")
+
+
+def _check_rebuilt(progress: Progress, former: pa.Table, config: Config) -> bool:
+    """Whether a generation may take the place of the former one.
+
+    Raises:
+        EarshotError: nothing could be indexed.
+    """
+    if pc.any(pc.equal(former["status"], "indexed")).as_py() and progress.n_failed + progress.n_failed_before == (
+        progress.n_files
+    ):
+        raise EarshotError(f"{config.into}: no file could be indexed anew, so the former tables stay in their place")
+    is_enough = progress.failed_fraction <= config.run.max_failed_fraction and not progress.n_unread
+    return is_enough and not progress.unpublished
+
+
+def _count_unread(former: pa.Table, files: pa.Table, config: Config, choice: Choice) -> int:
+    """How many files that the former tables have indexed could not be read for new ones; 0 where so many may go.
+
+    Their disk may have gone, or their folder been closed, since the rebuild began.
+    """
+    uris = former["uri"].filter(pc.equal(former["status"], "indexed")).to_pylist()
+    was_unread = pc.and_(pc.equal(files["status"], "failed"), pc.is_in(files["stage"], pa.array(["list", "read"])))
+    unread = set(files["uri"].filter(was_unread).to_pylist())
+    n_unread = sum(choice.renamed(uri) in unread for uri in uris)
+    return n_unread if is_much(n_unread, len(uris), config.run.max_deleted_fraction) else 0
+
+
+def _check_before_creating(config: Config, workers: Workers) -> None:
+    """Whatever would keep the workers from encoding, said before anything is written."""
+    if not storage.is_url(config.into) and os.path.lexists(config.into) and not os.path.isdir(config.into):
+        raise EarshotError(f"{config.into}: cannot be written: a file is in the way; choose another place")
+    from pipeline.encoder.encoder import check_models
+
+    with ThreadPoolExecutor(1) as pool:  # torch is imported and weights are read while Ray starts: seconds each
+        checked = pool.submit(check_models, config.encode, frames=config.store.frames == "all")
+        workers.prepare(config.encode)
+        checked.result()
+
+
+class _Run:
+    """The driver's side: what is committed, and when."""
+
+    def __init__(
+        self, config: Config, writer: store.Writer, progress: Progress, report: Report, death: Deathwatch
+    ) -> None:
+        self._config, self._writer, self._progress, self._report = config, writer, progress, report
+        self._death = death
+        self._waiting: list[store.Batch] = []
+        self._shut: list[tuple[str, str]] = []
+        """(uri, message) of indexed files that could not be read when they were to be encoded anew."""
+        self._committed_at = time.monotonic()
+        self._n_known = 0
+        self._encoding_since: float | None = None
+        self._n_workers: Mapping[str, float] = dict.fromkeys(STAGES, 1.0)
+        self._heard_at = float("-inf")
+
+    def start(
+        self, listed: pa.Table, given: Given, choice: Choice, disks: Disks, announce: Callable[[Plan], None]
+    ) -> None:
+        """Plan, and publish at once what needs no decoding.
+
+        Raises:
+            CorpusError: more would go than a run may take out unasked.
+        """
+        self._progress.n_files = listed.num_rows
+        files = store.read_files(self._config.into, self._writer.published)
+        self._ledger = Ledger(files.select(schema.FILES.names))
+        self._metadata = Metadata(given, store.select_metadata(files))
+        self.plan = plan_files(
+            listed,
+            self._ledger,
+            self._metadata,
+            self._config,
+            choice,
+            disks,
+            self._writer.run_id,
+            self._progress,
+            self._report,
+        )
+        if self.plan.refused:
+            raise CorpusError(self.plan.refused)
+        self._progress.n_unchanged = self.plan.n_unchanged
+        self._touched = {row["uri"] for row in self.plan.touched}
+        self._progress.n_metadata = len(self.plan.metadata)
+        self._progress.notes = self.plan.notes
+        self._progress.n_failed_before = self.plan.n_failed_before
+        self._progress.n_deleted = len(self.plan.gone)
+        self._progress.planned_s = self.plan.seconds_to_decode
+        self._report(self._progress)
+        announce(self.plan)
+        self._writer.configure(anchor(self._config).model_dump(mode="json"), self.plan.mounts)
+        self._writer.add_columns(self._metadata.columns)
+        # Copies first: a file that moved needs the clips of the one that is gone, and frames need an owner throughout.
+        settled: set[str] = set()
+        for copies, gone in group_copies(self.plan, self._config.store.checkpoint_rows, FILES_PER_COMMIT):
+            self._publish_known([*(row for row, _ in copies), *gone], self._copy_clips(copies))
+            settled |= {row["uri"] for row in gone}
+        for rows in group_rows(self.plan.metadata, self._config.store.checkpoint_rows, FILES_PER_COMMIT):
+            indexed = [(row, row["file_id"]) for row in rows if row["status"] == "indexed"]
+            self._publish_known(rows, self._copy_clips(indexed), "metadata")
+        gone = [row for row in self.plan.gone if row["uri"] not in settled]
+        others = [*self.plan.known, *self.plan.touched, *gone]
+        for first in range(0, len(others), FILES_PER_COMMIT):
+            self._publish_known(others[first : first + FILES_PER_COMMIT], self._no_clips())
+
+    def keep_deleted(self, former: pa.Table) -> None:
+        """Note as deleted what the ledger of the former generation knew, and the corpus no longer has."""
+        self._metadata = self._metadata.over(store.select_metadata(former))
+        is_known = [self._ledger.knows(uri) for uri in former["uri"].to_pylist()]
+        gone = former.select(schema.FILES.names).filter(pc.invert(pa.array(is_known, pa.bool_())))
+        rows = [gone_row(row) for row in gone.to_pylist()]
+        for first in range(0, len(rows), FILES_PER_COMMIT):
+            self._publish_known(rows[first : first + FILES_PER_COMMIT], self._no_clips())
+
+    def _publish_known(
+        self, rows: list[dict[str, Any]], clips: pa.Table, kind: Literal["index", "metadata"] = "index"
+    ) -> None:
+        if rows:
+            self._n_known += 1
+            batch_id = schema.make_batch_id(self._writer.run_id, -self._n_known)
+            touched = frozenset(row["file_id"] for row in rows if row["uri"] in self._touched)
+            self._add(store.Batch(batch_id, files_table(rows), clips, keep_clips=touched, kind=kind))
+            self._commit()
+
+    def _no_clips(self) -> pa.Table:
+        return store.no_clips(self._config.into, self._writer.published)
+
+    def _copy_clips(self, wanted: list[tuple[dict[str, Any], str]]) -> pa.Table:
+        """The clips of files whose content is indexed: the rows of a file that holds it, under new ids."""
+        clips = store.open_published(self._config.into, "clips", self._writer.published)
+        tables = [self._no_clips()]
+        columns = pa.schema([column for column in tables[0].schema if column.name != "vector"])
+        for first in range(0, len(wanted), HOLDERS_AT_ONCE):
+            copies = wanted[first : first + HOLDERS_AT_ONCE]
+            held = store.read_rows(clips, "file_id", {holder_id for _, holder_id in copies}, ["start_s", "vector"])
+            held = held.sort_by([("file_id", "ascending"), ("start_s", "ascending")])
+            where: dict[str, list[int]] = {}
+            for position, file_id in enumerate(held["file_id"].to_pylist()):
+                where.setdefault(file_id, []).append(position)
+            rows, positions = [], list[int]()
+            starts_s = held["start_s"].to_pylist()
+            for row, holder_id in copies:
+                clips_of = clip_rows(row, self._config.window.grid)
+                if [starts_s[at] for at in where.get(holder_id, [])] != [clip["start_s"] for clip in clips_of]:
+                    raise EarshotError(
+                        f"{self._config.into}: clips of the content of {row['uri']} are damaged; mend that by `earshot"
+                        " verify INDEX --repair`"
+                    )
+                rows += clips_of
+                positions += where[holder_id]
+            table = pa.Table.from_pylist(rows, schema=columns)
+            table = table.append_column(clips.schema.field("vector"), held["vector"].take(pa.array(positions)))
+            tables.append(table.select(tables[0].schema.names).cast(tables[0].schema))
+        return pa.concat_tables(tables)
+
+    def encode(self, workers: Workers, clip_dimension: int, frame_dimension: int) -> None:
+        """Give the planned batches to the workers and commit what comes back.
+
+        A batch is lost when its worker dies again and again. Its contents are then tried one by one, so that each one
+        that kills its worker is found, and becomes a failure.
+        """
+
+        def run(batches: pa.Table) -> Iterator[dict[str, Any]]:
+            return workers.stages(batches, self._config, schema.frames_schema(frame_dimension))
+
+        def encode(batches: pa.Table) -> set[str]:
+            """Returns the ids of the batches that are lost."""
+            collector = Collector(
+                self._config.window.grid,
+                clip_dimension,
+                with_frames=self._config.store.frames == "all",
+                planned=batches,
+            )
+            self._encode(run(batches), collector, workers)
+            return collector.missing
+
+        batches = self.plan.batches
+        lost = encode(batches)
+        n_reported = batches.num_rows - len(lost)
+        alone = pack_alone(batches, lost, self._writer.run_id, batches.num_rows)
+        for part in (alone.slice(0, MAX_KILLERS), alone.slice(MAX_KILLERS)):
+            if not part.num_rows:
+                break
+            lost = encode(part)
+            n_reported += part.num_rows - len(lost)
+            # When nothing at all comes back, it is not for what is in them.
+            if not n_reported and (alone.num_rows > MAX_KILLERS or not self._answers(run, workers)):
+                raise EarshotError(f"{self._config.into}: no worker stays alive: see the logs of Ray")
+            message = "its worker died whenever it was decoded or encoded, alone too"
+            rows = failed_rows(part, lost, FileFailure("decode", "crashed", message))
+            self._publish_known(rows, self._no_clips())
+
+    def _encode(self, receipts: Iterator[dict[str, Any]], collector: Collector, workers: Workers) -> None:
+        self._progress.stage = "starting workers"
+        self._report(self._progress)
+        self._encoding_since, self._heard_at = None, time.monotonic()
+        with self._arriving(receipts, workers) as arriving:
+            try:
+                for receipt in arriving:
+                    if receipt is None:
+                        self._note_wait()
+                    else:
+                        self._note_pace(receipt)
+                        self._take(collector, receipt)
+                        self._progress.stage = "encoding"
+                    self._checkpoint()
+                    self._report(self._progress)
+            except (KeyboardInterrupt, RayDied):  # what is complete comes first: there may be moments left
+                self._publish_waiting()
+                raise
+        self._commit()
+
+    def _answers(self, run: Callable[[pa.Table], Iterator[dict[str, Any]]], workers: Workers) -> bool:
+        """Whether any worker stays alive when it is given nothing to speak of."""
+        with self._arriving(run(_nothing(self._writer.run_id)), workers) as arriving:
+            return any(receipt is not None for receipt in arriving)
+
+    @contextlib.contextmanager
+    def _arriving(
+        self, receipts: Iterator[dict[str, Any]], workers: Workers
+    ) -> Iterator[Iterator[dict[str, Any] | None]]:
+        """The receipts as ``drain`` gives them. Meanwhile workers are counted.
+
+        Raises:
+            RayDied: from the iterator.
+        """
+        # In a thread: whatever asks Ray something waits for a minute once its control store is dead.
+        counted = Polled(lambda: workers.count(self._config.encode), self._n_workers, COUNT_EVERY_S)
+
+        def take(arriving: Iterator[dict[str, Any] | None]) -> Iterator[dict[str, Any] | None]:
+            while True:
+                self._death.check()
+                try:
+                    receipt = next(arriving)
+                except Exception as end:  # or StopIteration
+                    self._death.check(now=True)  # it explains whatever error Ray has for it, and work that is missing
+                    if isinstance(end, StopIteration):
+                        return
+                    raise
+                self._n_workers = counted.answer
+                yield receipt
+
+        with counted, drain(receipts, self._config.store.checkpoint_s / 4) as arriving:
+            yield take(arriving)
+
+    def _note_pace(self, receipt: dict[str, Any]) -> None:
+        now = self._heard_at = time.monotonic()
+        if self._encoding_since is None:  # until then workers started
+            self._encoding_since = now - sum(receipt[f"{stage}_s"] for stage in STAGES)
+        self._progress.pace.add(receipt, now, self._n_workers)
+
+    def _note_wait(self) -> None:
+        """Say what is waited for, where nothing has come for long or nobody is there to send it."""
+        silent_s = time.monotonic() - self._heard_at
+        doing = "starting workers" if self._encoding_since is None else "encoding"
+        if not self._n_workers["encode"]:
+            needed = "a node with a GPU" if self._config.encode.device == "cuda" else "room for an encoder"
+            self._progress.stage = f"waiting for {needed}"
+        elif silent_s > SILENT_S:
+            self._progress.stage = f"{doing}, nothing finished for {silent_s / 60:.0f} min"
+        else:
+            self._progress.stage = doing
+
+    def _take(self, collector: Collector, receipt: dict[str, Any]) -> None:
+        if receipt["error"]:
+            raise RuntimeError(receipt["error"])
+        self._progress.audio_s += receipt["audio_s"]
+        try:
+            batch = collector.add(receipt)
+        except IncompleteBatch as error:
+            self._progress.unpublished.append(str(error))
+            return
+        if batch is None:
+            return
+        self._compare(batch.files)
+        batch = self._without_shut(batch)
+        if batch.files.num_rows:
+            self._add(batch)
+
+    def _without_shut(self, batch: store.Batch) -> store.Batch:
+        """A batch without the files that are indexed, have not changed, and could not be read: they keep their rows.
+
+        Their disk may have gone while they were encoded anew.
+        """
+        kept: list[str] = []
+        for row in batch.files.to_pylist():
+            old = self._ledger.live(row["uri"]) if row["status"] == "failed" and row["stage"] == "read" else None
+            if old is not None and old["status"] == "indexed" and _is_as_planned(row, old):
+                kept.append(row["uri"])
+                self._shut.append((row["uri"], row["message"]))
+        if not kept:
+            return batch
+        self._progress.n_unchanged += len(kept)
+        self._progress.notes = (*self.plan.notes, *note_shut(self._shut))
+        stay = pc.invert(pc.is_in(batch.files["uri"], pa.array(kept)))
+        return replace(batch, files=batch.files.filter(stay))
+
+    def _compare(self, files: pa.Table) -> None:
+        """Note how much audio a batch held, and how much the plan thought: what is left is about as far off."""
+        rows = files.select(["audio_id", "uri", "size_bytes", "status", "duration_s"]).to_pylist()
+        for row in {row["audio_id"] or row["uri"]: row for row in rows}.values():
+            recording, part = split_uri(row["uri"])
+            self._progress.finished_planned_s += estimate_seconds(recording, row["size_bytes"] or 0, part)
+            self._progress.finished_s += row["duration_s"] if row["status"] == "indexed" else 0.0
+
+    def _add(self, batch: store.Batch) -> None:
+        """Count a complete batch, which waits for the next checkpoint."""
+        self._waiting.append(batch)
+        if batch.kind == "metadata":  # these files count as unchanged
+            return
+        self._progress.n_clips += batch.clips.num_rows
+        self._progress.n_frames += batch.n_frames
+        for row in batch.files.select(["file_id", "status", "reason"]).to_pylist():
+            if row["file_id"] in batch.keep_clips:  # only touched: it counts as unchanged
+                continue
+            self._progress.n_indexed += row["status"] == "indexed"
+            self._progress.n_failed += row["status"] == "failed"
+            if row["reason"]:
+                self._progress.reasons[row["reason"]] += 1
+
+    def _checkpoint(self) -> None:
+        limits = self._config.store
+        rows = sum(batch.n_rows for batch in self._waiting)
+        if rows >= limits.checkpoint_rows or time.monotonic() - self._committed_at >= limits.checkpoint_s:
+            self._commit()
+
+    def _commit(self) -> None:
+        self._publish_waiting()
+        limits = self._config.store
+        if self._writer.n_commits >= limits.optimize_every:
+            stage, self._progress.stage = self._progress.stage, "optimizing"
+            self._report(self._progress)
+            self._writer.optimize(older_than=dt.timedelta(hours=limits.keep_hours))
+            self._progress.stage = stage
+
+    def _publish_waiting(self) -> None:
+        self._committed_at = time.monotonic()
+        if not self._waiting:
+            return
+        with signals_held():
+            # Taken out first: a commit that is broken off is never tried again here, for it may be half done, or done.
+            # The next run finds out.
+            batches, self._waiting = self._waiting, []
+            self._publish(batches)
+
+    def _publish(self, waiting: list[store.Batch]) -> None:
+        began, self._encoding_since = self._encoding_since, self._encoding_since and time.monotonic()
+        batches: list[store.Batch] = []
+        written: dict[str, dict[str, Any]] = {}
+        """By audio, what this commit leaves of its frames."""
+        replaced, reported = set[str](), set[str]()
+        for batch in waiting:
+            rows = batch.files.to_pylist()
+            indexed = {row["audio_id"] for row in rows if batch.frame_fragments and row["status"] == "indexed"}
+            # Content that is encoded once more takes the place of its former frames, if those have been published.
+            again = {audio_id for audio_id in indexed - written.keys() if self._ledger.holds(audio_id)}
+            spoiled = indexed & written.keys()
+            rows = [row | written.get(row["audio_id"], {}) if row["status"] == "indexed" else row for row in rows]
+            written |= {
+                row["audio_id"]: {name: row[name] for name in ("n_frames", "frames_checksum")}
+                for row in rows
+                if row["audio_id"] in indexed
+            }
+            replaced |= again
+            reported |= {row["uri"] for row in rows}
+            drop_files, drop_frames = self._ledger.apply(rows)
+            files = self._metadata.attach(files_table(rows))
+            seconds = None if began is None else (time.monotonic() - began) / len(waiting)
+            batches.append(
+                replace(
+                    batch,
+                    files=files,
+                    clips=self._metadata.attach_to_clips(batch.clips, files),
+                    drop_files=drop_files,
+                    drop_frames=drop_frames | again,
+                    spoiled=batch.spoiled | spoiled,
+                    seconds=seconds,
+                )
+            )
+        holders = [row for audio_id in sorted(replaced) for row in self._ledger.holders(audio_id)]
+        others = [row for row in holders if row["uri"] not in reported]
+        if changed := [new for row in others if (new := row | written[row["audio_id"]]) != row]:
+            batches.append(self._note_frames(changed))
+        self._writer.commit(batches)
+
+    def _note_frames(self, rows: list[dict[str, Any]]) -> store.Batch:
+        """A batch that tells files of new frames of their audio, written for another file with the same bytes."""
+        self._n_known += 1
+        drop_files, _ = self._ledger.apply(rows)
+        return store.Batch(
+            schema.make_batch_id(self._writer.run_id, -self._n_known),
+            self._metadata.attach(files_table(rows)),
+            self._no_clips(),
+            drop_files=drop_files,
+            keep_clips=drop_files,
+        )
+
+
+def _is_as_planned(row: dict[str, Any], old: dict[str, Any]) -> bool:
+    """Whether a file that could not be read was listed with the size and time that the ledger has."""
+    same_size = row["size_bytes"] in (None, old["size_bytes"])
+    return bool(same_size and row["modified_ns"] and row["modified_ns"] == old["modified_ns"])
+
+
+def _nothing(run_id: str) -> pa.Table:
+    """PLANNED rows of a file that is not there: any worker can tell that, unless it dies of something else."""
+    audio = {"content_hash": None, "size_bytes": 0, "uris": ["/dev/null/earshot"], "modified_ns": [0]}
+    rows = [{"batch_id": schema.make_batch_id(run_id, 0), "audios": [audio]}]
+    return pa.Table.from_pylist(rows, schema=schema.PLANNED)
+
+
+def workers_on_ray(**how: Any) -> Workers:
+    """Those of a Ray cluster: the one that ``RAY_ADDRESS`` names, or one on this machine, started when it is needed.
+
+    Args:
+        how: another ``decode`` or ``load`` than that of ``flow.run_stages``.
+    """
+    from pipeline.run.ray_health import Watch
+    from pipeline.run.workers import check_machine, count_workers, publish, run_stages, start_ray
+
+    def stages(batches: pa.Table, config: Config, frames_schema: pa.Schema) -> Iterator[dict[str, Any]]:
+        start_ray()  # here, in the main thread, so that Ray can handle signals
+        return run_stages(batches, config, frames_schema, **how)
+
+    def prepare(config: EncodeConfig) -> None:
+        start_ray()
+        check_machine(config)
+
+    return Workers(stages, count_workers, publish, prepare, Watch().find_death)

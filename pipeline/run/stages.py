@@ -1,0 +1,513 @@
+"""The three things that workers do, as plain functions on Arrow tables: decode, encode, write.
+
+``decode_batch`` opens the files of one planned batch and yields their windows; ``encode_windows``
+replaces samples by embeddings; ``write_windows`` stores the frames and reports what it has written.
+A bad file is a row among the others. Ray calls these functions and adds nothing to them.
+"""
+
+from collections.abc import Callable, Iterator, Sequence
+from dataclasses import dataclass
+from functools import partial
+from typing import Any, Protocol
+
+import numpy as np
+import pyarrow as pa
+import pyarrow.compute as pc
+
+from pipeline import schema, storage
+from pipeline.audio.decoder_versions import DECODER
+from pipeline.audio.recording import Recording, fetched
+from pipeline.audio.source import hash_file, locate, unreadable
+from pipeline.audio.windows import (
+    FRAME_S,
+    HOP_SAMPLES,
+    WHOLE,
+    Grid,
+    Part,
+    Span,
+    Waveform,
+    count_frames,
+    cut_windows,
+    frames_to_seconds,
+    plan_parts,
+    samples_to_seconds,
+)
+from pipeline.config import DecodeConfig
+from pipeline.corpus.file import estimate_seconds, identify_audio
+from pipeline.corpus.headerless import raw_of
+from pipeline.corpus.ranges import Range, range_of
+from pipeline.corpus.shards import Place, is_sized
+from pipeline.errors import EarshotError, FileFailure
+from pipeline.index.checksum import sum_rows
+from pipeline.planning.ledger import empty_row
+
+Row = dict[str, Any]
+
+_Done = dict[str, tuple[Row, FileFailure | None]]
+"""What became of contents, by their ids: files with the same bytes share it."""
+
+BLOCK_S = 320.0
+"""Audio that travels together, in seconds: 61 MB of samples, 32 windows of 10 s."""
+
+
+class Encoder(Protocol):
+    """What ``encode_windows`` needs of ``pipeline.encoder.encoder.AudioEncoder``."""
+
+    precision: str
+
+    def encode(self, windows: Sequence[Waveform]) -> tuple[Any, list[Any] | None]:
+        """(n, D) and (frames, D') of each window: float16, or what can be rounded to it."""
+
+
+def error_row(edge: pa.Schema, batch_id: str, error: Exception) -> pa.Table:
+    """What goes on in place of rows when a stage fails for a reason that is no file's: it ends the run."""
+    said = " ".join(str(error).split())
+    said = said if isinstance(error, EarshotError) else f"{type(error).__name__}: {said}"
+    row = {"batch_id": batch_id, "error": said, "last": False, "precision": "", "audio_s": 0.0}
+    row |= {"seq": -1, "first_seq": -1, "stop_seq": -1, "decode_s": 0.0, "encode_s": 0.0, "write_s": 0.0}
+    lists: Row = {"windows": [], "files": [], "frame_fragments": []} if edge is schema.RECEIPTS else {}
+    return pa.Table.from_pylist([row | lists], schema=edge)
+
+
+def note_seconds(table: pa.Table, stage: str, seconds: float) -> pa.Table:
+    """The same rows, with what a stage took to make them: in the first row, so that sums stay right however they are
+    cut later on."""
+    if not table.num_rows:
+        return table
+    name = f"{stage}_s"
+    column = pa.array([seconds, *[0.0] * (table.num_rows - 1)], pa.float64())
+    return table.set_column(table.schema.get_field_index(name), table.schema.field(name), column)
+
+
+# --- decode -----------------------------------------------------------------------------------------------------------
+
+
+def windows_per_block(grid: Grid) -> int:
+    """Windows that travel together, where each is as long as can be."""
+    return max(1, int(BLOCK_S // frames_to_seconds(grid.length_frames)))
+
+
+PART_S = 600.0
+"""Audio in one part of a long recording, in seconds."""
+
+
+def is_long(planned: Row, part_s: float = PART_S) -> bool:
+    """Whether a planned batch is one recording that makes three parts or more, as far as can be told from its size."""
+    return len(planned["audios"]) == 1 and estimate_batch(planned) >= 3 * part_s
+
+
+def estimate_batch(planned: Row) -> float:
+    """About how many seconds of audio a planned batch has."""
+    first_files = [(audio["size_bytes"], _files_of(audio)[0]) for audio in planned["audios"]]
+    return sum(estimate_seconds(file.recording, size_bytes, file.range) for size_bytes, file in first_files)
+
+
+def split_batch(planned: Row, config: DecodeConfig, grid: Grid, part_s: float = PART_S) -> list[Row]:
+    """Cut a batch of one long recording into parts, to be decoded side by side: PLANNED rows, or the one it was.
+
+    The parts depend on the file alone, and give the same windows as the whole. Only what seeks exactly is cut, and what
+    goes on to its promised end. Where a part turns out to be broken, its batch never becomes complete: it is decoded
+    once more, as a whole, for what can be had of it.
+    """
+    if planned.get("part") or not is_long(planned, part_s):
+        return [planned]
+    from pipeline.audio.decode import open_audio
+
+    [audio] = planned["audios"]
+    [file, *_] = _files_of(audio)
+    try:
+        with fetched(file.place) as source:
+            with open_audio(source, config, raw_of(file.recording)) as stream:
+                n_samples = stream.n_samples
+                if n_samples is None or not stream.ends_as_promised():
+                    return [planned]
+                first, stop = file.range.samples
+                n_samples = min(n_samples, stop or n_samples) - first
+            content_hash = audio["content_hash"] or hash_file(source)
+    except FileFailure:  # which decoding finds as well
+        return [planned]
+    n_windows = max(1, int(part_s // frames_to_seconds(grid.step_frames)))
+    parts = plan_parts(n_samples, grid, n_windows)
+    audios = [{**audio, "content_hash": content_hash}]
+    return [{**planned, "audios": audios, "part": {"first": part.first, "stop": part.stop}} for part in parts]
+
+
+def decode_batch(
+    planned: Row, config: DecodeConfig, grid: Grid, block_windows: int | None = None
+) -> Iterator[pa.Table]:
+    """Decode the files of one batch: yields DECODED tables with as much audio as ``block_windows`` windows have.
+
+    Windows of short files are many in one table: each table costs a call of every stage that follows.
+
+    The same files give the same tables, so that a task that died half-way can be run again. Seconds of work are zero:
+    whoever calls a stage measures it (``note_seconds``).
+
+    Args:
+        planned: one PLANNED row.
+    """
+    block_windows = block_windows or windows_per_block(grid)
+    part = Part(**planned["part"]) if planned.get("part") else WHOLE
+    decode = _decode_rows if part == WHOLE else partial(_decode_part, part=part)
+    most_bytes = block_windows * grid.length_frames * HOP_SAMPLES * 4
+    rows: list[Row] = []
+    n_bytes = 0
+    for seq, row in enumerate(decode(planned["audios"], config, grid), start=part.first):
+        rows.append({"batch_id": planned["batch_id"], "seq": seq, "last": False, "decode_s": 0.0, **row})
+        n_bytes += (size := row["pcm"].nbytes if row["files"] is None else 0)
+        # The newest row is kept back: only what follows says whether it is the last.
+        if n_bytes > most_bytes:
+            yield _decoded_table(rows[:-1])
+            rows, n_bytes = rows[-1:], size
+    if rows:
+        rows[-1]["last"] = rows[-1]["files"] is not None
+        yield _decoded_table(rows)
+
+
+def _decoded_table(rows: list[Row]) -> pa.Table:
+    """DECODED; the samples are laid down once, where Arrow's own builder would make room for them again and again."""
+    windows = [row.pop("pcm", None) for row in rows]
+    table = pa.Table.from_pylist(rows, schema=schema.DECODED)
+    sizes = [0 if window is None else window.nbytes for window in windows]
+    there = np.packbits([window is not None for window in windows], bitorder="little")
+    samples = np.concatenate([window for window in windows if window is not None] or [np.empty(0, np.float32)])
+    buffers = [pa.py_buffer(there), pa.py_buffer(np.cumsum([0, *sizes])), pa.py_buffer(samples)]
+    pcm = pa.LargeBinaryArray.from_buffers(pa.large_binary(), len(rows), buffers)
+    at = schema.DECODED.get_field_index("pcm")
+    return table.set_column(at, schema.DECODED.field(at), pcm)
+
+
+@dataclass(frozen=True)
+class _File:
+    """One of the files that hold an audio content, as it was listed."""
+
+    uri: str
+    range: Range
+    place: str | Place
+    size_bytes: int
+    modified_ns: int
+
+    @property
+    def recording(self) -> str:
+        return self.uri.removesuffix(str(self.range))
+
+    def check_unchanged(self) -> None:
+        """Refuse what is no longer as it was listed. Of a member, the time of its shard tells."""
+        try:
+            path = self.place.shard if isinstance(self.place, Place) else self.place
+            size_bytes, modified_ns = storage.describe(path)
+        except Exception as error:  # each store has errors of its own
+            failure = unreadable(error)
+            if failure.reason != "vanished":
+                raise failure from None
+            message = f"gone while it was read: {failure.message}"
+            raise FileFailure("read", "changed_while_reading", message) from None
+        if modified_ns != self.modified_ns or (isinstance(self.place, str) and size_bytes != self.size_bytes):
+            raise FileFailure(
+                "read", "changed_while_reading", "size or time changed since the file was listed; run again"
+            )
+
+
+def _files_of(audio: Row) -> list[_File]:
+    offsets = audio.get("offsets") or [None] * len(audio["uris"])
+    size_bytes, part = audio["size_bytes"], range_of(audio)
+    return [
+        _File(uri, part, locate(uri.removesuffix(str(part)), offset, size_bytes), size_bytes, modified_ns)
+        for uri, modified_ns, offset in zip(audio["uris"], audio["modified_ns"], offsets, strict=True)
+    ]
+
+
+def _decode_rows(audios: list[Row], config: DecodeConfig, grid: Grid) -> Iterator[Row]:
+    done: _Done = {}
+    with Recording() as recording:
+        for audio in audios:
+            files = _files_of(audio)
+            while files:
+                row = empty_row(files[0].uri, None)
+                try:
+                    yield from _decode_file(row, files[0], audio["content_hash"], config, grid, recording, done=done)
+                except FileFailure as failure:
+                    if failure.stage == "read" and len(files) > 1 and not row["n_clips"]:
+                        # This place is out of reach, but others hold the same bytes.
+                        yield _files_row([_failed(row, failure, files[0])])
+                        files = files[1:]
+                        continue
+                    yield _files_row([_failed(row, failure, files[0]), *_failed_with(row, failure, files[1:])])
+                else:
+                    yield _files_row([_placed(row, file) for file in files])
+                break
+
+
+def _decode_part(audios: list[Row], config: DecodeConfig, grid: Grid, part: Part) -> Iterator[Row]:
+    """The rows of a part of a recording; they end where it is broken, or has changed."""
+    [audio] = audios
+    files = _files_of(audio)
+    row = empty_row(files[0].uri, None)
+    try:
+        with Recording(whole=False) as recording:
+            yield from _decode_file(row, files[0], audio["content_hash"], config, grid, recording, part=part)
+    except FileFailure:
+        return
+    if part.stop is None:
+        yield _files_row([_placed(row, file) for file in files])
+
+
+def _decode_file(
+    row: Row,
+    file: _File,
+    content_hash: str | None,
+    config: DecodeConfig,
+    grid: Grid,
+    recording: Recording,
+    *,
+    part: Part = WHOLE,
+    done: _Done | None = None,
+) -> Iterator[Row]:
+    """Yield the windows of a file, or part of them, filling ``row`` with what becomes known of it.
+
+    That a file changed comes before whatever else is wrong with it, which may be due to that.
+
+    Args:
+        done: the contents before it: of one of these there are no windows once more.
+    """
+    done = {} if done is None else done
+    try:
+        row["size_bytes"] = file.size_bytes if is_sized(file.uri) else None
+        recording.fetch(file.place)
+        if row["size_bytes"] is None:
+            row["size_bytes"] = recording.measure()
+        row["content_hash"] = content_hash or recording.hash()
+        row["audio_id"] = identify_audio(file.recording, file.range, row["content_hash"])
+        if row["audio_id"] in done:
+            _do_as(row, *done[row["audio_id"]])
+        else:
+            yield from _decode_content(row, recording, file, config, grid, part)
+        file.check_unchanged()
+        done[row["audio_id"]] = row, None
+    except FileFailure as failure:
+        if failure.stage == "read":
+            recording.close()
+        else:
+            file.check_unchanged()
+        if row["audio_id"] and (row["n_clips"] or failure.stage != "read"):
+            done[row["audio_id"]] = row, failure
+        raise
+
+
+def _do_as(row: Row, other: Row, failure: FileFailure | None) -> None:
+    """Give ``row`` what became of its content when it was read before, from another file."""
+    row.update({name: value for name, value in other.items() if name not in ("uri", "file_id", "modified_ns")})
+    if failure is not None:
+        raise _same_bytes(other, failure)
+
+
+def _decode_content(
+    row: Row, recording: Recording, file: _File, config: DecodeConfig, grid: Grid, part: Part
+) -> Iterator[Row]:
+    first, stop = file.range.samples
+    n_samples = part.first * grid.step_frames * HOP_SAMPLES
+
+    def count(blocks: Iterator[Waveform]) -> Iterator[Waveform]:
+        nonlocal n_samples
+        for block in blocks:
+            n_samples += len(block)
+            yield block
+
+    row["decoder"] = DECODER
+    try:
+        stream = recording.stream(first + n_samples, config, raw_of(file.recording))
+        # Or its windows would be given out for those of another content.
+        file.check_unchanged()
+        info = stream.info
+        row.update(sample_rate_hz=info.sample_rate_hz, channels=info.channels, codec=info.codec)
+        row["note"] = stream.note
+        row["expected_duration_s"] = file.range.within(info.expected_duration_s)
+        blocks = stream.blocks(first + n_samples, stop, exactly=part != WHOLE)
+        for span, samples in cut_windows(count(blocks), grid, part):
+            row["n_clips"] += 1
+            yield _window_row(row["audio_id"], span, samples)
+        truncated = stream.truncated
+    finally:
+        row["duration_s"] = samples_to_seconds(n_samples)
+    if n_samples < HOP_SAMPLES:
+        message = f"{row['duration_s']:.4f} s is less than one frame of {frames_to_seconds(1)} s"
+        raise FileFailure("decode", "too_short", message)
+    row["n_frames"] = count_frames(n_samples)
+    row["n_clips"] += part.first
+    row["status"] = "indexed"
+    if truncated:
+        row.update(stage="decode", reason="truncated", message=truncated)
+
+
+def _window_row(audio_id: str, span: Span, samples: Waveform) -> Row:
+    return {
+        "audio_id": audio_id,
+        "first_frame": span.first,
+        "own_first": span.own_first,
+        "own_stop": span.own_stop,
+        "pcm": samples,
+        "files": None,
+    }
+
+
+def _files_row(files: list[Row]) -> Row:
+    return {"audio_id": files[0]["audio_id"], "files": files}
+
+
+def _placed(row: Row, file: _File) -> Row:
+    """The ledger row of another file with the same bytes."""
+    file_id = schema.make_file_id(file.uri, row["audio_id"])
+    return {**row, "uri": file.uri, "modified_ns": file.modified_ns, "file_id": file_id}
+
+
+def _failed(row: Row, failure: FileFailure, file: _File) -> Row:
+    outcome = {"status": "failed", "stage": failure.stage, "reason": failure.reason, "message": failure.message}
+    return {**_placed(row, file), **outcome, "n_clips": 0, "n_frames": 0}
+
+
+def _failed_with(row: Row, failure: FileFailure, others: list[_File]) -> list[Row]:
+    """The ledger rows of the other files with the bytes of ``row``, which was read for all of them."""
+    return [_failed(row, _same_bytes(row, failure), file) for file in others]
+
+
+def _same_bytes(read: Row, failure: FileFailure) -> FileFailure:
+    """What a failure of the file that was read means for another one with the same bytes."""
+    if failure.stage != "read":
+        return failure
+    message = f"{read['uri']} has the same bytes and was read for both: {failure.message}"
+    return FileFailure(failure.stage, failure.reason, message)
+
+
+# --- encode -----------------------------------------------------------------------------------------------------------
+
+
+def encode_windows(decoded: pa.Table, encoder: Encoder) -> pa.Table:
+    """DECODED -> ENCODED: samples become float16 embeddings, other rows pass. Order is kept.
+
+    A window without a finite embedding gets null: its file becomes a failure when its batch is collected.
+    """
+    pcm = [samples.as_buffer() for samples in decoded["pcm"]]  # where they are, without a copy
+    at = [i for i, samples in enumerate(pcm) if samples is not None]
+    windows = [np.frombuffer(pcm[i], np.float32) for i in at]
+    own = list(zip(*(decoded[name].to_pylist() for name in ("first_frame", "own_first", "own_stop")), strict=True))
+    clip_vectors: list[bytes | None] = [None] * len(pcm)
+    frame_vectors: list[bytes | None] = [None] * len(pcm)
+    if windows:
+        good, clips, frames = _encode_finite(windows, encoder)
+        for k, window in enumerate(good):
+            i = at[window]
+            first, own_first, own_stop = own[i]
+            clip_vectors[i] = _half(clips[k])
+            if frames is not None:
+                frame_vectors[i] = _half(frames[k][own_first - first : own_stop - first])
+                if frame_vectors[i] is None:
+                    clip_vectors[i] = None
+    columns = [decoded[name] for name in schema.DECODED.names if name != "pcm"]
+    columns += [pa.array(clip_vectors, pa.large_binary()), pa.array(frame_vectors, pa.large_binary())]
+    columns.append(pa.array([encoder.precision] * len(pcm), pa.string()))
+    columns.append(pa.array([0.0] * len(pcm), pa.float64()))
+    return pa.Table.from_arrays(columns, schema=schema.ENCODED)
+
+
+def _encode_finite(windows: list[Waveform], encoder: Encoder) -> tuple[list[int], Any, list[Any] | None]:
+    """Positions of the windows that have finite embeddings, and these."""
+    from pipeline.encoder.encoder import NonFiniteError
+
+    good = list(range(len(windows)))
+    try:
+        return good, *encoder.encode(windows)
+    except NonFiniteError as error:
+        broken = set(error.windows)
+    good = [i for i in good if i not in broken]
+    if not good:
+        return [], [], None
+    return good, *encoder.encode([windows[i] for i in good])
+
+
+def _half(vectors: Any) -> bytes | None:
+    from pipeline.encoder.encoder import is_finite
+
+    with np.errstate(over="ignore"):
+        half = vectors.astype(np.float16, copy=False)
+    return half.tobytes() if is_finite(half) else None
+
+
+# --- write ------------------------------------------------------------------------------------------------------------
+
+
+def write_windows(
+    encoded: pa.Table, frames_schema: pa.Schema, write_frames: Callable[[Iterator[pa.RecordBatch]], list[str]]
+) -> pa.Table:
+    """ENCODED -> RECEIPTS: one row for each run of consecutive rows of one batch, its frames written.
+
+    Args:
+        frames_schema: of the ``frames`` table.
+        write_frames: record batches -> metadata of the fragments written, JSON (``pipeline.index.store.write_frames``).
+    """
+    receipts = []
+    if errors := encoded.filter(pc.is_valid(encoded["error"])).to_pylist():
+        return error_row(schema.RECEIPTS, errors[0]["batch_id"], EarshotError(errors[0]["error"]))
+    batch_ids = encoded["batch_id"].to_pylist()
+    for start, stop in _runs(batch_ids, encoded["seq"].to_pylist()):
+        part = encoded.slice(start, stop - start)
+        rows = part.to_pylist()
+        frames = [batch for row in rows if (batch := _frame_rows(row, frames_schema)) is not None]
+        receipts.append(
+            {
+                "batch_id": batch_ids[start],
+                "first_seq": rows[0]["seq"],
+                "stop_seq": rows[-1]["seq"] + 1,
+                "last": rows[-1]["last"],
+                "precision": rows[0]["precision"],
+                "audio_s": sum(FRAME_S * (row["own_stop"] - row["own_first"]) for row in rows if row["files"] is None),
+                "frame_fragments": write_frames(iter(frames)) if frames else [],
+                "windows": [
+                    {
+                        "audio_id": row["audio_id"],
+                        "first_frame": row["first_frame"],
+                        "clip_vector": row["clip_vector"],
+                        "frames_checksum": _sum_frames(row, frames_schema),
+                    }
+                    for row in rows
+                    if row["files"] is None
+                ],
+                "files": [file for row in rows if row["files"] is not None for file in row["files"]],
+                "decode_s": sum(row["decode_s"] for row in rows),
+                "encode_s": sum(row["encode_s"] for row in rows),
+                "write_s": 0.0,
+            }
+        )
+    return pa.Table.from_pylist(receipts, schema=schema.RECEIPTS)
+
+
+def _runs(batch_ids: list[str], seqs: list[int]) -> Iterator[tuple[int, int]]:
+    start = 0
+    for i in range(1, len(batch_ids) + 1):
+        if i == len(batch_ids) or batch_ids[i] != batch_ids[start] or seqs[i] != seqs[i - 1] + 1:
+            yield start, i
+            start = i
+
+
+def _sum_frames(row: Row, frames_schema: pa.Schema) -> int:
+    """The checksum of the frames that one window owns."""
+    if row["frame_vectors"] is None:
+        return 0
+    vectors = np.frombuffer(row["frame_vectors"], np.float16).reshape(-1, frames_schema.field("vector").type.list_size)
+    return sum_rows(np.arange(row["own_first"], row["own_stop"]), vectors)
+
+
+def _frame_rows(row: Row, frames_schema: pa.Schema) -> pa.RecordBatch | None:
+    """The rows of the frames that one window owns."""
+    if row["frame_vectors"] is None:
+        return None
+    vector_type = frames_schema.field("vector").type
+    values = np.frombuffer(row["frame_vectors"], np.float16)
+    vectors = pa.FixedSizeListArray.from_arrays(pa.array(values), vector_type.list_size)
+    frames = np.arange(row["own_first"], row["own_stop"], dtype=np.int32)
+    columns = {
+        "audio_id": pa.repeat(row["audio_id"], len(frames)),
+        "frame": pa.array(frames),
+        "start_s": pa.array([frames_to_seconds(int(frame)) for frame in frames], pa.float64()),
+        "batch_id": pa.repeat(row["batch_id"], len(frames)),
+        "vector": vectors.cast(vector_type),
+    }
+    return pa.RecordBatch.from_arrays([columns[name] for name in frames_schema.names], schema=frames_schema)

@@ -1,0 +1,136 @@
+"""What a folder is searched for by default is what the decoders read: a file of each kind that can be made here."""
+
+import io
+import struct
+from collections.abc import Callable
+from pathlib import Path
+
+import av
+import av.codec
+import av.format
+import pytest
+
+from pipeline.audio.decode import open_audio
+from pipeline.corpus.discover import AUDIO_EXTENSIONS, list_corpus
+from pipeline.corpus.headerless import RAW, raw_of
+from tests.helpers.sounds import Samples, by_av, by_soundfile, tone
+
+Encode = Callable[[Samples, int], bytes]
+
+DSD_HZ = 2_822_400
+DSD_SILENCE = b"\x69"
+"""As many ones as zeros."""
+
+
+def make_dsf(samples: Samples, sample_rate_hz: int) -> bytes:
+    """Silence. Source: Sony's DSF File Format Specification 1.01."""
+    n_samples = len(samples) * DSD_HZ // sample_rate_hz
+    data = DSD_SILENCE * (-(-n_samples // (8 * 4096)) * 4096)
+    about = struct.pack("<4sQIIIIIIQII", b"fmt ", 52, 1, 0, 1, 1, DSD_HZ, 1, n_samples, 4096, 0)
+    header = struct.pack("<4sQQQ", b"DSD ", 28, 28 + 52 + 12 + len(data), 0)
+    return header + about + struct.pack("<4sQ", b"data", 12 + len(data)) + data
+
+
+def make_dff(samples: Samples, sample_rate_hz: int) -> bytes:
+    """Silence. Source: Philips' DSDIFF 1.5."""
+
+    def chunk(name: bytes, body: bytes) -> bytes:
+        return name + struct.pack(">Q", len(body)) + body + bytes(len(body) % 2)
+
+    about = b"SND " + chunk(b"FS  ", struct.pack(">I", DSD_HZ)) + chunk(b"CHNL", b"\0\1C   ")
+    about += chunk(b"CMPR", b"DSD \x0enot compressed\0")
+    body = chunk(b"FVER", b"\1\5\0\0") + chunk(b"PROP", about)
+    body += chunk(b"DSD ", DSD_SILENCE * (len(samples) * DSD_HZ // sample_rate_hz // 8))
+    return chunk(b"FRM8", b"DSD " + body)
+
+
+MP4, FILM = by_av("mp4", "aac", 64_000), by_av("mp4", "aac", 64_000, film="with sound")
+MAKERS: dict[str, tuple[Encode, int]] = {
+    "dsf": (make_dsf, 48_000),
+    "dff": (make_dff, 48_000),
+    "tta": (by_av("tta", "tta"), 48_000),
+    "eac3": (by_av("eac3", "eac3"), 48_000),
+    "ec3": (by_av("eac3", "eac3"), 48_000),
+    "ac3": (by_av("ac3", "ac3"), 48_000),
+    "sph": (by_soundfile("NIST", "PCM_16"), 16_000),
+    "nist": (by_soundfile("NIST", "PCM_16"), 16_000),
+    "pvf": (by_soundfile("PVF", "PCM_16"), 16_000),
+    "8svx": (by_soundfile("SVX", "PCM_S8"), 16_000),
+    "ircam": (by_soundfile("IRCAM", "PCM_16"), 16_000),
+    "m4r": (by_av("ipod", "aac", 64_000), 48_000),
+    "3gp": (by_av("3gp", "libopencore_amrnb"), 8_000),
+    "3g2": (by_av("3g2", "aac", 64_000), 48_000),
+    "amr": (by_av("amr", "libopencore_amrnb"), 8_000),
+    "mp4": (FILM, 48_000),
+    "m4v": (FILM, 48_000),
+    "f4v": (by_av("f4v", "aac", 64_000), 48_000),
+    "mov": (by_av("mov", "pcm_s16le", film="with sound"), 48_000),
+    "mkv": (by_av("matroska", "aac", 64_000, film="with sound"), 48_000),
+    "avi": (by_av("avi", "libmp3lame", film="with sound"), 48_000),
+    "flv": (by_av("flv", "aac", 64_000), 44_100),
+    "wmv": (by_av("asf", "wmav2", 64_000), 44_100),
+    "asf": (by_av("asf", "wmav2", 64_000), 44_100),
+    "mpg": (by_av("mpeg", "mp2"), 48_000),
+    "vob": (by_av("vob", "ac3"), 48_000),
+    "m2ts": (by_av("mpegts", "ac3"), 48_000),
+    "rm": (by_av("rm", "ac3"), 48_000),
+    "ogv": (by_av("ogg", "libopus"), 48_000),
+    "latm": (by_av("latm", "aac", 64_000), 48_000),
+    "g722": (by_av("g722", "g722"), 16_000),
+}
+
+
+WITHOUT_SAMPLE = {
+    "dts": ("dts", "dca"),
+    "dtshd": ("dtshd", "dca"),
+    "thd": ("truehd", "truehd"),
+    "truehd": ("truehd", "truehd"),
+    "mlp": ("mlp", "mlp"),
+    "mpc": ("mpc8", "mpc8"),
+    "mp+": ("mpc", "mpc7"),
+    "tak": ("tak", "tak"),
+    "ape": ("ape", "ape"),
+    "shn": ("shn", "shorten"),
+}
+"""Kinds that nothing here encodes, so that no file of them can be made and read, with their container and decoder.
+
+FFmpeg has experimental encoders of DTS, TrueHD and MLP, but PyAV's build of it lacks them; of the others it has none.
+"""
+
+
+@pytest.mark.parametrize("extension", WITHOUT_SAMPLE)
+def test_what_cannot_be_made_here_has_a_decoder(tmp_path: Path, extension: str) -> None:
+    container, decoder = WITHOUT_SAMPLE[extension]
+    assert av.format.ContainerFormat(container, "r").is_input
+    assert av.codec.Codec(decoder, "r").is_decoder
+    (tmp_path / f"sound.{extension}").write_bytes(b"")
+    assert list_corpus([str(tmp_path)]).num_rows == 1
+
+
+@pytest.mark.parametrize("decoder", sorted({decoder for _, decoder in WITHOUT_SAMPLE.values()}))
+def test_no_sample_is_missing_that_could_be_made(decoder: str) -> None:
+    """Where this fails, there is an encoder by now: make a sample in ``MAKERS``."""
+    with pytest.raises(av.codec.codec.UnknownCodecError):
+        av.codec.Codec(decoder, "w")
+
+
+@pytest.mark.parametrize("extension", MAKERS)
+def test_it_is_taken_and_read(tmp_path: Path, extension: str) -> None:
+    make, rate_hz = MAKERS[extension]
+    path = tmp_path / f"sound.{extension}"
+    path.write_bytes(make(tone(1.0, rate_hz), rate_hz))
+    assert list_corpus([str(tmp_path)])["uri"].to_pylist() == [str(path)]
+    with open_audio(path, raw=raw_of(str(path))) as audio:
+        assert sum(len(block) for block in audio.blocks()) == pytest.approx(48_000, abs=2_600)  # an aac frame or two
+        assert audio.truncated is None
+
+
+def test_conventions_without_a_header_are_searched_for() -> None:
+    assert AUDIO_EXTENSIONS.issuperset(RAW)
+
+
+def test_a_name_decides_nothing_where_there_is_a_header() -> None:
+    data = by_soundfile("WAV", "PCM_16")(tone(1.0, 8_000), 8_000)
+    for raw in (None, *RAW.values()):
+        with open_audio(io.BytesIO(data), raw=raw) as audio:
+            assert audio.info.codec == "pcm_s16"

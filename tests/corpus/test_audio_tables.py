@@ -1,0 +1,405 @@
+"""Rows of Parquet and Arrow files are files of the corpus: listed, read, indexed and followed like others."""
+
+import json
+import os
+import shutil
+from collections.abc import Iterator, Sequence
+from itertools import count
+from pathlib import Path
+from typing import Any
+
+import fsspec
+import pyarrow as pa
+import pyarrow.parquet as pq
+import pytest
+
+import pipeline
+from pipeline.audio.source import find
+from pipeline.config import Config, CorpusConfig, make_config
+from pipeline.corpus import audio_tables
+from pipeline.corpus.discover import list_corpus
+from pipeline.corpus.ranges import Range
+from pipeline.corpus.shards import find_member, is_sized, list_members, open_member
+from pipeline.encoder.encoder import load_encoder
+from pipeline.errors import CorpusError, FileFailure
+from pipeline.index.reencode import compare
+from pipeline.index.verify import audit
+from pipeline.planning.plan import Choice
+from pipeline.run.driver import index_corpus
+from pipeline.run.prepare import plan_corpus
+from tests.corpus.test_shards import sounds, write_shard
+from tests.helpers.contents import SECTIONS, content, live, read
+from tests.run.test_driver import WideEncoder, in_place
+
+CLOCK = count(1_000_000_000)
+AUDIO = pa.struct([("bytes", pa.binary()), ("path", pa.string())])
+KINDS = ("a.parquet", "stream.arrow", "file.arrow")
+
+Named = Sequence[tuple[str | None, bytes | None]]
+
+
+def feature(*columns: str) -> dict[bytes, bytes]:
+    """What `datasets` writes into its files."""
+    features = {name: {"_type": "Audio"} for name in columns}
+    return {b"huggingface": json.dumps({"info": {"features": features}}).encode()}
+
+
+def write_table(path: Path, table: pa.Table, **options: Any) -> Path:
+    """A table in the format that the name of ``path`` says, at a time of its own."""
+    path.parent.mkdir(parents=True, exist_ok=True)
+    if path.suffix == ".parquet":
+        pq.write_table(table, path, **options)
+    else:
+        make = pa.ipc.new_file if path.name.endswith("file.arrow") else pa.ipc.new_stream
+        with make(path, table.schema) as writer:
+            writer.write_table(table, max_chunksize=options.get("row_group_size"))
+    os.utime(path, ns=(now := next(CLOCK), now))
+    return path
+
+
+def write_rows(path: Path, named: Named, **options: Any) -> Path:
+    """A table as `datasets` writes it, with the column ``audio``."""
+    audio = pa.array([{"path": name, "bytes": data} for name, data in named], AUDIO)
+    fields = [pa.field("audio", AUDIO), pa.field("label", pa.int64())]
+    schema = pa.schema(fields, metadata=feature("audio"))
+    table = pa.Table.from_arrays([audio, pa.array(range(len(named)))], schema=schema)
+    return write_table(path, table, **options)
+
+
+def configure(tmp_path: Path, *sources: Path | str, **sections: Any) -> Config:
+    values = {"sources": list(map(str, sources)), "into": str(tmp_path / "index"), **SECTIONS, **sections}
+    return make_config(values)
+
+
+def index(config: Config, **others: Any) -> WideEncoder:
+    encoder = WideEncoder()
+    index_corpus(config, stages=in_place(encoder), **others)
+    assert audit(config.into) == []
+    return encoder
+
+
+def listed(*sources: Path | str, **settings: Any) -> dict[str, Any]:
+    """Row of each uri, without the folder."""
+    found = list_corpus(list(map(str, sources)), CorpusConfig(**settings)).to_pylist()
+    return {row["uri"].rsplit("/", 1)[-1]: row for row in found}
+
+
+def actions(config: Config, **choice: Any) -> dict[str, str]:
+    return {Path(uri).name: action for uri, action, _ in plan_corpus(config, Choice(**choice)).actions}
+
+
+# --- listing ----------------------------------------------------------------------------------------------------------
+
+
+@pytest.mark.parametrize("kind", KINDS)
+def test_rows_are_called_by_their_paths(tmp_path: Path, kind: str) -> None:
+    names = ["a.wav", "b", "a.wav", None, "", "3", "a.wav#2", ".h.txt", "ü, 'c'.wav"]
+    data = [str(number).encode() * 10 for number in range(len(names))]
+    table = write_rows(tmp_path / kind, list(zip(names, data, strict=True)), row_group_size=4)
+    found = dict(list_members(str(table)))
+    unique = ["a.wav", "b", "a.wav#2", "3", "4", "3#2", "a.wav#2#2", ".h.txt", "ü, 'c'.wav"]
+    assert list(found) == [f"{table}#{name}" for name in unique]
+    for uri, wanted in zip(found, data, strict=True):
+        assert find(uri) == (find_member(uri), Range(), None) == (found[uri], Range(), None)
+        with open_member(found[uri]) as file:
+            assert file.read() == wanted
+    assert {is_sized(uri) for uri in found} == {not kind.endswith("parquet")}
+    assert [row["uri"] for row in listed(table).values()] == sorted(found)
+    with pytest.raises(FileFailure, match="no such member"):
+        find(f"{table}#none")
+
+
+@pytest.mark.parametrize(
+    ("columns", "chosen"),
+    [
+        ({"sound": pa.binary()}, "sound"),
+        ({"sound": pa.large_binary(), "path": pa.string()}, "sound"),
+        ({"sound": AUDIO, "label": pa.string()}, "sound"),
+        ({"audio": AUDIO, "picture": AUDIO}, "audio"),
+        ({"uri": pa.string(), "audio": pa.binary()}, "audio"),
+        ({"uri": pa.string(), "picture": pa.binary()}, None),
+        ({"label": pa.string()}, None),
+        ({"sound": pa.struct([("bytes", pa.string())])}, None),
+    ],
+)
+def test_the_column_of_audio_is_found(columns: dict[str, pa.DataType], chosen: str | None) -> None:
+    schema = pa.schema(list(columns.items()))
+    if chosen is None:
+        with pytest.raises(audio_tables.NoAudioError):
+            audio_tables.find_column(schema)
+    else:
+        assert audio_tables.find_column(schema).data.split(".")[0] == chosen
+
+
+def test_features_say_which_column_it_is() -> None:
+    struct = [("picture", AUDIO), ("voice", AUDIO), ("noise", AUDIO)]
+    assert audio_tables.find_column(pa.schema(struct, metadata=feature("voice"))).data == "voice.bytes"
+    with pytest.raises(CorpusError, match=r"several columns hold bytes \(voice, noise\): call the one with audio"):
+        audio_tables.find_column(pa.schema(struct, metadata=feature("voice", "noise")))
+    odd = {b"huggingface": b'{"info": {"features": [1]}}'}
+    assert audio_tables.find_column(pa.schema(struct[:1], metadata=odd)).data == "picture.bytes"
+
+
+def test_tables_are_looked_into_where_they_are_named(tmp_path: Path) -> None:
+    write_rows(tmp_path / "in" / "train" / "1.parquet", [("a", b"sound")])
+    write_rows(tmp_path / "in" / "test" / "2.arrow", [("b", b"sound")])
+    (tmp_path / "in" / "c.wav").write_bytes(b"sound")
+    (tmp_path / "in" / "train" / "state.json").write_text("{}")
+    (tmp_path / "in" / "list.parquet").write_bytes(
+        write_table(tmp_path / "list.parquet", pa.table({"uri": ["c.wav"]})).read_bytes()
+    )
+    assert list(listed(tmp_path / "in")) == ["c.wav"]
+    assert list(listed(tmp_path / "in" / "*" / "*.parquet")) == ["1.parquet#a"]
+    assert list(listed(tmp_path / "in" / "**" / "*.arrow")) == ["2.arrow#b"]
+    assert list(listed(tmp_path / "in" / "**" / "*.parquet")) == ["c.wav", "1.parquet#a"]
+    found = listed(tmp_path / "in", extensions=["parquet", "arrow"])
+    assert {name: row["reason"] for name, row in found.items()} == {
+        "2.arrow#b": None,
+        "1.parquet#a": None,
+        "list.parquet": "not_audio",
+    }
+    row = found["1.parquet#a"]
+    assert row["modified_ns"] == (tmp_path / "in" / "train" / "1.parquet").stat().st_mtime_ns
+
+
+def test_what_is_wrong_with_a_table_is_a_row_or_a_line(tmp_path: Path) -> None:
+    whole = write_rows(tmp_path / "whole.parquet", [("a", b"sound"), ("b", b"")]).read_bytes()
+    (tmp_path / "cut.parquet").write_bytes(whole[:-20])
+    write_rows(tmp_path / "empty.parquet", [])
+    stream = write_rows(tmp_path / "whole.stream.arrow", [("a", b"sound" * 100)]).read_bytes()
+    (tmp_path / "cut.arrow").write_bytes(stream[: len(stream) // 2])
+    (tmp_path / "empty.arrow").write_bytes(b"")
+    found = listed(tmp_path / "*.parquet", tmp_path / "*.arrow")
+    assert {name: (row["reason"], row["closed"]) for name, row in found.items()} == {
+        "cut.parquet": ("unreadable", True),
+        "cut.arrow": ("unreadable", True),
+        "empty.arrow": ("unreadable", True),
+        "empty.parquet": ("not_audio", False),
+        "whole.parquet#a": (None, False),
+        "whole.parquet#b": (None, False),
+        "whole.stream.arrow#a": (None, False),
+    }
+    with pytest.raises(CorpusError, match=r"cut\.parquet: cannot be read as a table"):
+        listed(tmp_path / "cut.parquet")
+    both = write_table(tmp_path / "both.parquet", pa.table({"x": [b"1"], "y": [b"2"]}))
+    with pytest.raises(CorpusError, match=r"both\.parquet: several columns hold bytes \(x, y\)"):
+        listed(both)
+
+
+# --- reading ----------------------------------------------------------------------------------------------------------
+
+
+class Counted:
+    """Counts the batches that are read of the groups of a table."""
+
+    def __init__(self, table: Any) -> None:
+        self._table, self.begun, self.n_batches = table, list[int](), 0
+
+    def __getattr__(self, name: str) -> Any:
+        return getattr(self._table, name)
+
+    def read_group(self, group: int) -> Iterator[pa.Array]:
+        self.begun.append(group)
+        for batch in self._table.read_group(group):
+            self.n_batches += 1
+            yield batch
+
+
+def test_rows_in_order_are_read_in_one_pass(tmp_path: Path) -> None:
+    data = [os.urandom(2**20) for _ in range(24)]
+    table = write_rows(tmp_path / "a.parquet", [(None, each) for each in data], row_group_size=12)
+    counted: list[Counted] = []
+
+    def open_counted(path: str) -> Counted:
+        counted.append(Counted(audio_tables.open_table(path)))
+        return counted[-1]
+
+    cursors = audio_tables.Cursors(open_counted)
+    assert [cursors.read(str(table), number) for number in range(24)] == data
+    assert [(one.begun, one.n_batches) for one in counted] == [([0, 1], 8)]  # four rows of 1 MB at a time
+    assert cursors.read(str(table), 13) == data[13]
+    assert cursors.read(str(table), 20) == data[20]
+    assert [(one.begun, one.n_batches) for one in counted] == [([0, 1, 1], 11)]
+    for number in range(audio_tables.OPEN_TABLES + 1):
+        cursors.read(str(write_rows(tmp_path / f"{number}.parquet", [(None, b"x")])), 0)
+    assert cursors.read(str(table), 21) == data[21]
+    assert len(counted) == audio_tables.OPEN_TABLES + 3
+
+
+def test_a_table_that_is_written_anew_is_opened_anew(tmp_path: Path) -> None:
+    for k in range(3):
+        table = write_rows(tmp_path / "a.parquet", [(None, f"{k} {number}".encode()) for number in range(3 - k)])
+        assert audio_tables.read_row(str(table), 0) == f"{k} 0".encode()
+    with pytest.raises(LookupError):
+        audio_tables.read_row(str(table), 1)
+    table.unlink()
+    with pytest.raises(FileNotFoundError):
+        audio_tables.read_row(str(table), 0)
+
+
+@pytest.mark.parametrize("kind", KINDS)
+def test_a_row_without_bytes_says_so(tmp_path: Path, kind: str) -> None:
+    audio = [{"bytes": b"", "path": "b"}, {"bytes": None, "path": "c"}, None]
+    table = write_table(tmp_path / kind, pa.table({"audio": pa.array(audio, AUDIO)}))
+    assert audio_tables.read_row(str(table), 0) == b""
+    for number in (1, 2):
+        with pytest.raises(FileFailure, match="only a path: embed the files") as raised:
+            audio_tables.read_row(str(table), number)
+        assert raised.value.reason == "empty"
+
+
+# --- indexing ---------------------------------------------------------------------------------------------------------
+
+
+@pytest.mark.parametrize("kind", KINDS)
+def test_a_table_is_indexed_as_its_files_would_be(tmp_path: Path, kind: str) -> None:
+    numbers = (1, 2, 3, 5, 6, 7, 8)
+    table = write_rows(tmp_path / kind, sounds(*numbers), row_group_size=3)
+    shard = write_shard(tmp_path / "s.tar", sounds(*numbers))
+    in_table, in_shard = configure(tmp_path, table), configure(tmp_path / "apart", shard)
+    for config in (in_table, in_shard):
+        index(config)
+        assert index(config).n_windows == 0
+    mine, theirs = live(in_table.into), live(in_shard.into)
+    assert [row[0] for row in mine["files"]] == [f"{table}#{n}.wav" for n in numbers]
+    assert [row[1:] for row in mine["files"]] == [row[1:] for row in theirs["files"]]
+    assert sorted(row[3:] for row in mine["clips"]) == sorted(row[3:] for row in theirs["clips"])
+    assert mine["frames"] == theirs["frames"]
+    assert compare(in_table.into, WideEncoder(), 10).findings == []
+    sizes = {row["uri"]: row["size_bytes"] for row in read(in_table.into, "files")}
+    assert sizes == {f"{table}#{n}.wav": content(n).stat().st_size for n in numbers}
+
+
+@pytest.mark.parametrize("kind", KINDS)
+def test_a_table_that_is_written_anew_costs_what_changed(tmp_path: Path, kind: str) -> None:
+    table = write_rows(tmp_path / kind, sounds(1, 3, 5))
+    index(configure(tmp_path, table))
+    (tmp_path / "copy.wav").write_bytes(content(5).read_bytes())
+    moved = [("4.wav", content(4).read_bytes()), ("moved.wav", content(3).read_bytes())]
+    write_rows(table, [*sounds(5, 1), *moved])
+    config = configure(tmp_path, table, tmp_path / "copy.wav")
+    assert actions(config) == {
+        f"{kind}#1.wav": "metadata",  # its label is the number of its row
+        f"{kind}#3.wav": "deleted",
+        f"{kind}#4.wav": "new",
+        f"{kind}#5.wav": "metadata",
+        f"{kind}#moved.wav": "moved",
+        "copy.wav": "duplicate",
+    }
+    n_windows = index(config).n_windows
+    (tmp_path / "4.wav").write_bytes(content(4).read_bytes())
+    assert n_windows == index(configure(tmp_path / "fresh", tmp_path / "4.wav")).n_windows
+    write_rows(table, [("4.wav", content(2).read_bytes()), *sounds(5, 1), moved[1]])
+    assert actions(config)[f"{kind}#4.wav"] == "changed"
+    index(config)
+    fresh = configure(tmp_path / "again", table, tmp_path / "copy.wav")
+    index(fresh)
+    assert live(config.into) == live(fresh.into)
+    assert set(actions(config, check_content=True).values()) == {"unchanged"}
+
+
+def test_files_that_are_packed_into_a_table_are_not_encoded_again(tmp_path: Path) -> None:
+    (tmp_path / "in").mkdir()
+    for name, data in sounds(1, 3, 5):
+        (tmp_path / "in" / name).write_bytes(data)
+    (tmp_path / "in" / "other.wav").write_bytes(content(2).read_bytes())
+    sections = {"corpus": {"extensions": ["wav", "parquet"]}}
+    config = configure(tmp_path, tmp_path / "in", **sections)
+    index(config)
+    for name, _ in sounds(1, 3, 5):
+        (tmp_path / "in" / name).unlink()
+    write_rows(tmp_path / "in" / "packed.parquet", sounds(1, 3, 5))
+    assert index(config).n_windows == 0
+    shutil.move(tmp_path / "in" / "packed.parquet", tmp_path / "in" / "renamed.parquet")
+    assert index(config).n_windows == 0
+    assert [Path(row[0]).name for row in live(config.into)["files"]] == [
+        "other.wav",
+        *(f"renamed.parquet#{number}.wav" for number in (1, 3, 5)),
+    ]
+
+
+def test_the_same_bytes_in_many_rows_are_stored_once(tmp_path: Path) -> None:
+    """Which is found late: nothing tells of equal rows before they are read."""
+    data = [data for _, data in sounds(3, 5)]
+    table = write_rows(tmp_path / "a.parquet", [(None, data[number % 2]) for number in range(12)], row_group_size=5)
+    config = configure(tmp_path, table, run={"batch_s": 5.0})
+    index(config)
+    rest = configure(tmp_path / "two", write_rows(tmp_path / "b.parquet", sounds(3, 5)))
+    index(rest)
+    assert live(config.into)["frames"] == live(rest.into)["frames"]
+    assert len(live(config.into)["clips"]) == 6 * len(live(rest.into)["clips"])
+    assert index(config).n_windows == 0
+    more = configure(tmp_path, table, tmp_path / "b.parquet")  # new rows, of which the index has the content
+    index(more)
+    assert live(more.into)["frames"] == live(rest.into)["frames"]
+
+
+def test_rows_of_a_table_that_cannot_be_read_stay(tmp_path: Path) -> None:
+    (tmp_path / "in").mkdir()
+    table = write_rows(tmp_path / "in" / "a.parquet", sounds(1, 3, 5))
+    config = configure(tmp_path, tmp_path / "in", corpus={"extensions": ["parquet"]})
+    index(config)
+    before, whole = live(config.into)["clips"], table.read_bytes()
+    table.write_bytes(whole[:-10])
+    index(config)
+    assert live(config.into)["clips"] == before
+    with pytest.raises(CorpusError, match="and the index has 3 files in it; mend that"):
+        index_corpus(config, stages=in_place(WideEncoder()), rebuild=True)
+    table.write_bytes(whole)
+    assert index(config).n_windows == 0
+    assert [row[2] for row in live(config.into)["files"]] == [None] * 3
+    write_rows(table, sounds(1))
+    assert index(config).n_windows == 0
+    assert [row[0] for row in live(config.into)["files"]] == [f"{table}#1.wav"]
+
+
+def test_damaged_pages_are_failures_of_their_rows(tmp_path: Path) -> None:
+    named = [(f"{k}.wav", content(k + 2).read_bytes()) for k in range(2)]
+    options = {"row_group_size": 1, "compression": "zstd", "use_dictionary": False}
+    table = write_rows(tmp_path / "a.parquet", named, **options)
+    column = pq.ParquetFile(table).metadata.row_group(0).column(0)
+    with table.open("r+b") as file:
+        file.seek(column.data_page_offset + column.total_compressed_size // 2)
+        file.write(b"x" * 200)
+    config = configure(tmp_path, table)
+    index(config)
+    assert [row[2] for row in live(config.into)["files"]] == ["unreadable", None]
+
+
+def test_a_row_without_bytes_is_a_failure_that_is_not_tried_again(tmp_path: Path) -> None:
+    table = write_rows(tmp_path / "a.parquet", [("gone.wav", None), ("empty.wav", b""), *sounds(3)])
+    config = configure(tmp_path, table)
+    index(config)
+    assert [row[2] for row in live(config.into)["files"]] == [None, "empty", "empty"]
+    assert plan_corpus(config).n_failed_before == 2
+    os.utime(table)
+    index(config)
+    assert [row[2] for row in live(config.into)["files"]] == [None, "empty", "empty"]
+
+
+@pytest.mark.parametrize("kind", KINDS)
+def test_tables_lie_in_object_stores_too(bucket: str, tmp_path: Path, kind: str) -> None:
+    table = write_rows(tmp_path / kind, sounds(1, 3, 7), row_group_size=2)
+    local = configure(tmp_path, table)
+    index(local)
+    store = fsspec.filesystem("s3")
+    folder = f"{bucket}/{tmp_path.name}"
+    store.put_file(str(table), f"{folder}/{kind}")
+    remote = configure(tmp_path / "remote", f"{folder}/*.{kind.split('.')[-1]}")
+    index(remote)
+    assert live(remote.into)["frames"] == live(local.into)["frames"]
+    assert [row[0] for row in live(remote.into)["files"]] == [f"{folder}/{kind}#{n}.wav" for n in (1, 3, 7)]
+    assert index(remote).n_windows == 0
+    assert compare(remote.into, WideEncoder(), 10).findings == []
+
+
+def test_a_row_may_be_what_others_are_compared_with(tmp_path: Path) -> None:
+    table = write_rows(tmp_path / "a.parquet", sounds(3, 5))
+    shard = write_shard(tmp_path / "s.tar", sounds(3, 5))
+    config = configure(tmp_path, table, encode={"device": "cpu"})
+    index_corpus(config, stages=in_place(load_encoder(config.encode)))
+    found = pipeline.open(config.into)
+    for sound in (f"{table}#5.wav", f"{shard}#5.wav"):
+        assert found.similar_to_file(sound, k=1)[0].uri == f"{table}#5.wav"
+    with pytest.raises(FileFailure, match="no such member"):
+        found.similar_to_file(f"{table}#none.wav")

@@ -1,0 +1,592 @@
+"""Ranges of recordings: named in manifests, read as slices of the whole, each a file of the index by itself."""
+
+import cProfile
+import io
+import json
+import os
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import pyarrow as pa
+import pyarrow.parquet as pq
+import pytest
+from hypothesis import given
+from hypothesis import strategies as st
+
+from pipeline import schema, storage
+from pipeline.audio.decode import decode_all, open_audio
+from pipeline.audio.recording import Recording
+from pipeline.audio.source import find, hash_file, probe_file
+from pipeline.config import CorpusConfig, DecodeConfig, make_config
+from pipeline.corpus.discover import list_corpus
+from pipeline.corpus.file import File, estimate_seconds
+from pipeline.corpus.ranges import Range, recording_of, split_uri
+from pipeline.errors import CorpusError, FileFailure
+from pipeline.index.reencode import compare
+from pipeline.index.verify import audit
+from pipeline.planning.ledger import Ledger
+from pipeline.planning.plan import Choice, Plan, make_plan
+from pipeline.run.driver import index_corpus
+from pipeline.run.prepare import plan_corpus
+from pipeline.run.stages import is_long, split_batch
+from tests.corpus.test_shards import write_shard
+from tests.helpers.contents import SECTIONS, read
+from tests.helpers.fakes import GRID, noise, write_wav
+from tests.helpers.sounds import encode
+from tests.helpers.sounds import noise as loud
+from tests.run.test_driver import WideEncoder, in_place
+from tests.run.test_long import PART_S, decode
+from tests.search.test_client import Ear, open_with
+from tests.search.test_client import index as index
+from tests.test_storage import Flaky, put
+from tests.test_storage import flaky as flaky
+
+HZ = 48_000
+Row = dict[str, Any]
+Stretch = tuple[str, float | None, float | None]
+
+
+def write(path: Path, *rows: Stretch) -> Path:
+    """A manifest, in the format that its name says."""
+    names = ("uri", "start_s", "end_s")
+    values = [dict(zip(names, row, strict=True)) for row in rows]
+    if path.suffix == ".parquet":
+        pq.write_table(pa.Table.from_pylist(values), path)
+    elif path.suffix == ".csv":
+        lines = [",".join("" if value is None else str(value) for value in row) for row in rows]
+        path.write_text("\n".join([",".join(names), *lines]) + "\n")
+    else:
+        path.write_text("".join(json.dumps(row) + "\n" for row in values))
+    return path
+
+
+def listed(*sources: Path | str) -> list[Row]:
+    rows: list[Row] = list_corpus(list(map(str, sources)), CorpusConfig()).to_pylist()
+    return rows
+
+
+def planned(*sources: Path | str) -> Plan:
+    """A first plan for a corpus, which hashes what is needed."""
+    table = list_corpus(list(map(str, sources)), CorpusConfig())
+    ledger = Ledger(schema.FILES.empty_table())
+    return make_plan(table, ledger, batch_s=300.0, run_id="run", hash_file=hash_file, probe_file=probe_file)
+
+
+def decoded(*sources: Path | str) -> dict[str, Row]:
+    """What becomes of each file of a corpus: its ledger row, by what follows the last slash of its uri."""
+    rows = [row for batch in planned(*sources).batches.to_pylist() for row in decode(batch)]
+    return {Path(file["uri"]).name: file for row in rows if row["files"] for file in row["files"]}
+
+
+# --- names ------------------------------------------------------------------------------------------------------------
+
+seconds = st.floats(0, 1e7, allow_nan=False).map(lambda value: value or None)
+
+
+@given(seconds, seconds)
+def test_a_range_has_one_name_that_says_all_of_it(start_s: float | None, end_s: float | None) -> None:
+    part = Range(start_s, None if end_s is None else end_s + (start_s or 0.0))
+    if part.end_s == part.start_s and part:
+        return
+    assert split_uri(f"a.wav{part}") == ("a.wav", part)
+    assert "e" not in str(part)
+    assert recording_of({"uri": f"a.wav{part}", "start_s": part.start_s, "end_s": part.end_s}) == "a.wav"
+    assert schema.make_audio_id("1", str(part)) != schema.make_audio_id("1") or not part
+
+
+@pytest.mark.parametrize(
+    ("part", "name"),
+    [
+        (Range(), ""),
+        (Range(10.0), "#t=10"),
+        (Range(None, 20.0), "#t=,20"),
+        (Range(10.5, 100.0), "#t=10.5,100"),
+        (Range(0.001, 1e-5 + 1), "#t=0.001,1.00001"),
+        (Range(1e-5, 1e16), "#t=0.00001,10000000000000000"),
+    ],
+)
+def test_seconds_are_written_as_the_shortest_decimal(part: Range, name: str) -> None:
+    assert str(part) == name
+    assert split_uri(f"a{name}") == ("a", part)
+
+
+@pytest.mark.parametrize(
+    "name", ["a", "a#t=", "a#t=,", "a#t=x", "a#t=-1", "a#t=1,2x", "a#t=2,1", "a#t=1e3", "a#t=1:00"]
+)
+def test_other_names_are_those_of_files(name: str) -> None:
+    assert split_uri(name) == (name, Range())
+
+
+# --- manifests --------------------------------------------------------------------------------------------------------
+
+
+@pytest.mark.parametrize("suffix", ["csv", "jsonl", "parquet"])
+def test_rows_with_times_are_ranges(tmp_path: Path, suffix: str) -> None:
+    """Overlapping ones and the whole beside them; equal ones once."""
+    (tmp_path / "a.wav").write_bytes(b"sound")
+    (tmp_path / "b#t=1.wav").write_bytes(b"other")
+    rows: list[Stretch] = [
+        ("a.wav", 10, 20.5),
+        ("a.wav", None, None),
+        ("a.wav", 0, 20),
+        ("b#t=1.wav", 0.1, None),
+        ("a.wav", 15, 25),
+        ("./a.wav", 10.0, 20.5),
+        ("a.wav", 0, None),
+        ("gone.wav", 1, 2),
+    ]
+    found = listed(write(tmp_path / f"list.{suffix}", *rows))
+    assert [(Path(row["uri"]).name, row["start_s"], row["end_s"], row["reason"]) for row in found] == [
+        ("a.wav", None, None, None),
+        ("a.wav#t=,20", None, 20.0, None),
+        ("a.wav#t=10,20.5", 10.0, 20.5, None),
+        ("a.wav#t=15,25", 15.0, 25.0, None),
+        ("b#t=1.wav#t=0.1", 0.1, None, None),
+        ("gone.wav#t=1,2", 1.0, 2.0, "vanished"),
+    ]
+    assert {row["size_bytes"] for row in found} == {5, 0}
+
+
+def test_times_may_be_whole_or_short_floats_or_text(tmp_path: Path) -> None:
+    (tmp_path / "a.wav").write_bytes(b"sound")
+    for number, kind in enumerate([pa.int8(), pa.float32(), pa.float64(), pa.string(), pa.decimal128(9, 3)]):
+        values = [1, 2] if kind == pa.int8() else ["1.1", "2.3"]
+        columns = {name: pa.array([value]).cast(kind) for name, value in zip(("start_s", "end_s"), values, strict=True)}
+        pq.write_table(pa.table({"uri": ["a.wav"], **columns}), tmp_path / f"{number}.parquet")
+        [row] = listed(tmp_path / f"{number}.parquet")
+        assert row["uri"].endswith("a.wav#t=1,2" if kind == pa.int8() else "a.wav#t=1.1,2.3")
+    nothing = pa.table({"uri": ["a.wav"], "start_s": pa.nulls(1), "end_s": pa.nulls(1)})
+    pq.write_table(nothing, tmp_path / "none.parquet")
+    assert [row["uri"] for row in listed(tmp_path / "none.parquet")] == [str(tmp_path / "a.wav")]
+
+
+def test_ranges_of_members_and_objects(tmp_path: Path, flaky: str) -> None:
+    shard = write_shard(tmp_path / "s.tar", [("a.wav", b"sound"), ("b.wav#t=1,2", b"other")])
+    url = storage.absolute(put(f"{flaky}/c.wav", b"third"))
+    rows: list[Stretch] = [("s.tar#a.wav", 1, 2), ("s.tar#a.wav", None, None), (url, 3, None), ("s.tar#none.wav", 1, 2)]
+    found = {row["uri"]: row for row in listed(write(tmp_path / "m.jsonl", *rows, ("s.tar#b.wav#t=1,2", 5, 6)))}
+    assert {uri: row["reason"] for uri, row in found.items()} == {
+        f"{shard}#a.wav": None,
+        f"{shard}#a.wav#t=1,2": None,
+        f"{shard}#b.wav#t=1,2#t=5,6": None,
+        f"{shard}#none.wav#t=1,2": "vanished",
+        f"{url}#t=3": None,
+    }
+    assert found[f"{shard}#a.wav"]["offset"] == found[f"{shard}#a.wav#t=1,2"]["offset"] is not None
+    place, part, _ = find(f"{shard}#a.wav#t=1,2")
+    assert (place, part) == (find(f"{shard}#a.wav")[0], Range(1.0, 2.0))
+    assert find(f"{shard}#b.wav#t=1,2")[1] == Range()
+    with pytest.raises(FileFailure, match="no such member"):
+        find(f"{shard}#none.wav#t=1,2")
+
+
+def test_the_uris_of_an_index_are_a_manifest(tmp_path: Path) -> None:
+    """A name that no file has is that of a range."""
+    shard = write_shard(tmp_path / "s.tar", [("a.wav", b"sound")])
+    for name in ("a.wav", "b.wav#t=1"):
+        (tmp_path / name).write_bytes(b"sound")
+    uris = ["a.wav#t=1,2", "a.wav#t=2.0", "b.wav#t=1", "b.wav#t=1#t=,5", f"{shard}#a.wav#t=3", "gone.wav#t=1"]
+    table = pa.table({"uri": [*uris, "a.wav#t=1,2"], "end_s": [*[None] * len(uris), 3.0]})
+    pq.write_table(table, tmp_path / "list.parquet")
+    found = listed(tmp_path / "list.parquet")
+    assert {Path(row["uri"]).name: (row["start_s"], row["end_s"], row["reason"]) for row in found} == {
+        "a.wav#t=1,2": (1.0, 2.0, None),
+        "a.wav#t=1,2#t=,3": (None, 3.0, "vanished"),
+        "a.wav#t=2": (2.0, None, None),
+        "b.wav#t=1": (None, None, None),
+        "b.wav#t=1#t=,5": (None, 5.0, None),
+        "s.tar#a.wav#t=3": (3.0, None, None),
+        "gone.wav#t=1": (1.0, None, "vanished"),
+    }
+
+
+@pytest.mark.parametrize(
+    ("row", "said"),
+    [
+        ("a.wav,x,", "row 2: start_s is x, and should be seconds from 0 on, or empty"),
+        ("a.wav,1,nan", "row 2: end_s is nan, and should be seconds"),
+        ("a.wav,1,inf", "row 2: end_s is inf, and should be seconds"),
+        ("a.wav,-0.5,", "row 2: start_s is -0.5, and should be seconds"),
+        ("a.wav,2,1.5", "row 2: end_s (1.5) is not after start_s (2.0)"),
+        ("a.wav,2,2", "row 2: end_s (2.0) is not after start_s (2.0)"),
+        ("a.wav,,0", "row 2: end_s (0.0) is not after start_s (0.0)"),
+        ("s.tar,1,2", "row 2: s.tar is a shard: give ranges of the files in it"),
+    ],
+)
+def test_a_wrong_range_stops_everything_in_one_line(tmp_path: Path, row: str, said: str) -> None:
+    (tmp_path / "m.csv").write_text(f"uri,start_s,end_s\na.wav,1,2\n{row}\n")
+    with pytest.raises(CorpusError) as raised:
+        listed(tmp_path / "m.csv")
+    assert f"m.csv: {said}" in str(raised.value)
+    assert "\n" not in str(raised.value)
+    assert raised.value.exit_code == 2
+
+
+def test_columns_of_other_kinds_are_refused(tmp_path: Path) -> None:
+    for column, said in ((pa.array([True]), "row 1: start_s is true"), (pa.array([{"a": 1}]), "column start_s is str")):
+        pq.write_table(pa.table({"uri": ["a.wav"], "start_s": column}), tmp_path / "m.parquet")
+        with pytest.raises(CorpusError, match=said):
+            listed(tmp_path / "m.parquet")
+
+
+def test_a_file_with_the_name_of_a_range_must_not_lie_beside_it(tmp_path: Path) -> None:
+    for name in ("a.wav", "a.wav#t=1,2"):
+        (tmp_path / name).write_bytes(b"sound")
+    manifest = write(tmp_path / "m.csv", ("a.wav", 1, 2))
+    assert len(listed(manifest)) == 1
+    for other in (tmp_path / "a.wav#t=1,2", write(tmp_path / "n.csv", ('"a.wav#t=1,2"', None, None))):
+        with pytest.raises(CorpusError, match=r"a\.wav#t=1,2: the name of a file, and of a range"):
+            listed(manifest, other)
+
+
+# --- samples ----------------------------------------------------------------------------------------------------------
+
+RATES_HZ = {"wav_s16": (8_000, 11_025, 44_056, 44_100, 48_000, 96_000), "flac": (22_050, 44_100), "mp3": (44_100,)}
+RATES_HZ |= {"m4a": (44_100,), "ogg_opus": (48_000,), "ogg_vorbis": (22_050,)}
+
+
+@pytest.mark.parametrize(("name", "rate_hz"), [(name, hz) for name, rates in RATES_HZ.items() for hz in rates])
+def test_a_range_is_a_slice_of_the_whole(name: str, rate_hz: int) -> None:
+    data = encode(name, 5 * loud(9.7, rate_hz), rate_hz)
+    whole, _ = decode_all(io.BytesIO(data))
+    rng = np.random.default_rng(0)
+    for start_s, end_s in [(0, 3), (2, 4), (5.25, 5.29), (3.3, 20), *np.sort(rng.uniform(0, 9.6, (5, 2))).tolist()]:
+        part, _ = decode_all(io.BytesIO(data), start_s=start_s, end_s=end_s)
+        assert part.shape == whole[round(start_s * HZ) : round(end_s * HZ)].shape
+        np.testing.assert_allclose(part, whole[round(start_s * HZ) : round(end_s * HZ)], rtol=0, atol=1e-6)
+
+
+@pytest.mark.parametrize("name", ["wav_s16", "mp3"])
+def test_nothing_is_read_far_behind_a_range(name: str) -> None:
+    class Counted(io.BytesIO):
+        n_bytes = 0
+
+        def read(self, size: int | None = -1, /) -> bytes:
+            data = super().read(size)
+            self.n_bytes += len(data)
+            return data
+
+    data = Counted(encode(name, loud(240.0, 44_100), 44_100))
+    with open_audio(data) as stream:
+        list(stream.blocks(HZ, 2 * HZ))
+    assert data.n_bytes < len(data.getvalue()) / 4
+
+
+@pytest.mark.parametrize("name", ["mp3", "m4a", "ogg_opus"])
+def test_ranges_of_what_cannot_be_sought_in_are_read_in_one_pass(tmp_path: Path, name: str) -> None:
+    """Also where they overlap; the samples are those of a stream of their own."""
+    path = tmp_path / "a"
+    path.write_bytes(encode(name, loud(90.0, 48_000), 48_000))
+    whole, _ = decode_all(path)
+    ranges = [(1.0, 5.0), (3.0, 8.0), (3.0, 4.0), (60.0, 62.0), (5.0, 7.0), (80.0, 200.0), (80.0, 85.0), (95.0, 96.0)]
+    with Recording() as recording:
+        recording.fetch(str(path))
+        former = None
+        for start_s, end_s in ranges:
+            first, stop = Range(start_s, end_s).samples
+            stream = recording.stream(first, DecodeConfig())
+            assert stream is former or former is None
+            former = stream
+            if start_s > 90.0:
+                with pytest.raises(FileFailure, match="out_of_range"):
+                    list(stream.blocks(first, stop))
+            else:
+                assert np.array_equal(np.concatenate(list(stream.blocks(first, stop))), whole[first:stop])
+            assert (stream.truncated is None) is (end_s <= 90.0)
+        assert sum(map(len, stream._kept)) < 64 * HZ
+        again = recording.stream(HZ, DecodeConfig())
+        assert again is not former
+        assert np.array_equal(np.concatenate(list(again.blocks(HZ, 2 * HZ))), whole[HZ : 2 * HZ])
+
+
+def test_a_recording_is_hashed_once_until_another_one_is_fetched(tmp_path: Path) -> None:
+    path = tmp_path / "a"
+    path.write_bytes(b"one")
+    with Recording() as recording:
+        recording.fetch(str(path))
+        before = recording.hash()
+        path.write_bytes(b"another")
+        recording.fetch(str(path))
+        assert recording.hash() == before
+        recording.fetch(str(tmp_path))
+        recording.fetch(str(path))
+        assert (recording.hash(), recording.measure()) == (hash_file(path), 7)
+
+
+# --- files ------------------------------------------------------------------------------------------------------------
+
+
+@pytest.mark.parametrize("suffix", ["wav", "mp3"])
+def test_each_range_becomes_a_file_of_its_own(tmp_path: Path, suffix: str) -> None:
+    path = tmp_path / f"a.{suffix}"
+    path.write_bytes(encode("wav_f32" if suffix == "wav" else "mp3", loud(12.0, HZ), HZ))
+    rows: list[Stretch] = [
+        (path.name, None, None),
+        (path.name, 2.5, 5),
+        (path.name, 4, 6),
+        (path.name, 10, None),
+        (path.name, 11, 15),
+        (path.name, 3, 3.03),
+        (path.name, 20, 30),
+    ]
+    found = decoded(write(tmp_path / "m.csv", *rows))
+    content_hash = hash_file(path)
+    said = {}
+    for uri, row in found.items():
+        part = split_uri(uri)[1]
+        assert row["audio_id"] == schema.make_audio_id(content_hash, str(part))
+        assert row["file_id"] == schema.make_file_id(str(tmp_path / uri), row["audio_id"])
+        assert (row["content_hash"], row["size_bytes"]) == (content_hash, path.stat().st_size)
+        said[str(part)] = (row["status"], row["reason"], round(row["duration_s"], 3), row["n_frames"])
+    end_s, n_frames = round(found[path.name]["duration_s"], 3), found[path.name]["n_frames"]
+    assert said == {
+        "": ("indexed", None, end_s, n_frames),
+        "#t=2.5,5": ("indexed", None, 2.5, 63),
+        "#t=4,6": ("indexed", None, 2.0, 50),
+        "#t=10": ("indexed", None, pytest.approx(end_s - 10), n_frames - 250),
+        "#t=11,15": ("indexed", "truncated", pytest.approx(end_s - 11), n_frames - 275),
+        "#t=3,3.03": ("failed", "too_short", 0.03, 0),
+        "#t=20,30": ("failed", "out_of_range", 0.0, 0),
+    }
+    assert found[f"{path.name}#t=11,15"]["expected_duration_s"] == 4.0
+    assert found[f"{path.name}#t=11,15"]["message"].endswith("s decoded of 15.000 s")
+    message = found[f"{path.name}#t=20,30"]["message"]
+    assert message == f"nothing from 20.000 s on: the recording lasts {end_s:.3f} s"
+
+
+def test_windows_of_a_range_are_those_of_a_file_of_its_samples(tmp_path: Path) -> None:
+    samples = noise(12.0)
+    write_wav(tmp_path / "a.wav", samples)
+    write_wav(tmp_path / "b.wav", samples[round(2.51 * HZ) : round(5.77 * HZ)])
+    manifest = write(tmp_path / "m.csv", ("a.wav", 2.51, 5.77), ("b.wav", None, None))
+    [batch] = planned(manifest).batches.to_pylist()
+    windows: dict[str, list[Row]] = {}
+    for row in decode(batch):
+        if row["files"] is None:
+            windows.setdefault(row["audio_id"], []).append({**row, "audio_id": None, "seq": None})
+    one, other = windows.values()
+    assert len(one) > 5
+    assert one == other
+
+
+def test_a_damaged_recording_costs_only_the_ranges_that_reach_the_damage(tmp_path: Path) -> None:
+    samples = np.clip(5 * loud(30.0, HZ), -1, 1)
+    flac = encode("flac", samples, HZ)
+    (tmp_path / "cut.flac").write_bytes(flac[: int(0.6 * len(flac))])
+    broken = samples[:, 0].copy()
+    broken[10 * HZ] = np.nan
+    write_wav(tmp_path / "nan.wav", broken)
+    names = [("cut.flac", 1, 10), ("cut.flac", 16, 20), ("cut.flac", 25, 28), ("cut.flac", 5, None)]
+    names += [("nan.wav", 1, 5), ("nan.wav", 9, 11), ("nan.wav", 15, 16)]
+    found = {uri: (row["status"], row["reason"]) for uri, row in decoded(write(tmp_path / "m.csv", *names)).items()}
+    assert found == {
+        "cut.flac#t=1,10": ("indexed", None),
+        "cut.flac#t=16,20": ("indexed", "truncated"),
+        "cut.flac#t=25,28": ("failed", "out_of_range"),
+        "cut.flac#t=5": ("indexed", "truncated"),
+        "nan.wav#t=1,5": ("indexed", None),
+        "nan.wav#t=9,11": ("failed", "not_finite"),
+        "nan.wav#t=15,16": ("indexed", None),
+    }
+    whole, _ = decode_all(tmp_path / "cut.flac")
+    part, _ = decode_all(tmp_path / "cut.flac", start_s=16, end_s=20)
+    np.testing.assert_array_equal(part, whole[16 * HZ : 20 * HZ])
+
+
+def test_a_range_behind_damage_is_as_if_there_were_none(tmp_path: Path) -> None:
+    """While the whole has lost a part, and its end with it."""
+    flac = bytearray(encode("flac", np.clip(5 * loud(30.0, HZ), -1, 1), HZ))
+    clean, _ = decode_all(io.BytesIO(flac))
+    middle = len(flac) // 2
+    flac[middle : middle + 3_000] = bytes(3_000)
+    (tmp_path / "a.flac").write_bytes(flac)
+    ranges: list[Stretch] = [("a.flac", None, None), ("a.flac", 12, 14.5), ("a.flac", 14, 16), ("a.flac", 20, 30)]
+    found = decoded(write(tmp_path / "m.csv", *ranges))
+    assert [row["reason"] for row in found.values()] == ["truncated", None, None, None]
+    part, _ = decode_all(tmp_path / "a.flac", start_s=20, end_s=30)
+    np.testing.assert_array_equal(part, clean[20 * HZ :])
+
+
+def test_a_recording_that_changes_fails_for_all_its_ranges(tmp_path: Path) -> None:
+    path = write_wav(tmp_path / "a.wav", noise(5.0))
+    manifest = write(tmp_path / "m.csv", ("a.wav", 0, 1), ("a.wav", 1, 2))
+    [batch] = planned(manifest).batches.to_pylist()
+    os.utime(path, ns=(1, 1))
+    files = [file for row in decode(batch) for file in row["files"] or ()]
+    assert [file["reason"] for file in files] == ["changed_while_reading"] * 2
+
+
+def test_a_recording_in_an_object_store_is_fetched_once(tmp_path: Path, flaky: str) -> None:
+    urls = [put(f"{flaky}/{n}.wav", write_wav(tmp_path / "x", noise(20.0 + n, n)).read_bytes()) for n in range(3)]
+    rows: list[Stretch] = [(url, k, k + 1.5) for k in range(10) for url in urls]
+    batches = planned(write(tmp_path / "m.csv", *rows)).batches.to_pylist()
+    Flaky.calls.clear()
+    assert len([row for batch in batches for row in decode(batch) if row["files"]]) == 30
+    assert Flaky.calls["get_file"] == 3
+
+
+# --- plans ------------------------------------------------------------------------------------------------------------
+
+
+def test_ranges_of_one_recording_are_packed_together(tmp_path: Path) -> None:
+    for number in range(4):
+        write_wav(tmp_path / f"{number}.wav", noise(1.0 + number))
+    rows: list[Stretch] = [(f"{k % 4}.wav", 60.0 * k, 60.0 * k + 50 + k % 3) for k in range(16)]
+    plan = planned(write(tmp_path / "m.csv", *rows))
+    batches = [[Path(audio["uris"][0]).name[0] for audio in row["audios"]] for row in plan.batches.to_pylist()]
+    assert sorted(map("".join, batches)) == ["0000", "1111", "2222", "3333"]
+    assert plan.seconds_to_decode == pytest.approx(sum(50 + k % 3 for k in range(16)))
+    assert plan.bytes_to_decode == sum((tmp_path / f"{number}.wav").stat().st_size for number in range(4))
+
+
+def test_long_ranges_and_wholes_come_first_and_alone(tmp_path: Path) -> None:
+    path = write_wav(tmp_path / "a.wav", noise(2.0))
+    rows: list[Stretch] = [("a.wav", k, k + 1) for k in range(40)]
+    plan = planned(write(tmp_path / "m.csv", *rows, ("a.wav", 10, 2_000)))
+    first, second = plan.batches.to_pylist()
+    assert is_long(first)
+    assert not is_long({"audios": second["audios"][:1]})
+    assert len(second["audios"]) == 40
+    assert estimate_seconds("a.wav", 150_000 * 60) == 60.0
+    assert estimate_seconds("a.wav", 150_000 * 60, Range(50.0)) == 10.0
+    assert estimate_seconds("a.wav", path.stat().st_size, Range(10.0, 12.5)) == 2.5
+
+
+def test_recordings_are_read_once_for_the_plan_of_all_their_ranges(tmp_path: Path) -> None:
+    """And not at all, where no other one has their size."""
+    for name, seed in (("a", 1), ("b", 1), ("c", 2)):
+        write_wav(tmp_path / f"{name}.wav", noise(2.0, seed))
+    write_wav(tmp_path / "d.wav", noise(3.0))
+    rows: list[Stretch] = [(f"{name}.wav", k / 10, 1) for k in range(5) for name in "abcd"]
+    table = list_corpus([str(write(tmp_path / "m.csv", *rows))], CorpusConfig())
+    hashed: list[str] = []
+
+    def count(path: Any) -> str:
+        hashed.append(Path(path).name)
+        return hash_file(path)
+
+    ledger = Ledger(schema.FILES.empty_table())
+    plan = make_plan(table, ledger, batch_s=9.0, run_id="run", hash_file=count, probe_file=probe_file)
+    assert sorted(hashed) == ["a.wav", "b.wav"]
+    groups = [audio["uris"] for batch in plan.batches.to_pylist() for audio in batch["audios"]]
+    assert sorted(map(len, groups)) == [1] * 10 + [2] * 5
+    assert all(len({split_uri(uri)[1] for uri in group}) == 1 for group in groups)
+
+
+def test_a_range_takes_little_to_plan(tmp_path: Path) -> None:
+    """A million of them are planned in half a minute: what is called for each is counted."""
+    n_ranges = 2_000
+    (tmp_path / "a.wav").write_bytes(b"sound")
+    rows: list[Stretch] = [("a.wav", k + 0.5, k + 10) for k in range(n_ranges)]
+    table = list_corpus([str(write(tmp_path / "m.csv", *rows))], CorpusConfig())
+    ledger, profile = Ledger(schema.FILES.empty_table()), cProfile.Profile()
+    profile.enable()
+    plan = make_plan(table, ledger, batch_s=300.0, run_id="run", hash_file=hash_file, probe_file=probe_file)
+    profile.disable()
+    assert plan.n_to_decode == n_ranges
+    assert sum(entry.callcount for entry in profile.getstats()) < 200 * n_ranges
+
+
+@pytest.mark.parametrize(("start_s", "end_s"), [(None, None), (0.0, None), (1.5, None), (None, 2.0), (0.1, 1e16)])
+@pytest.mark.parametrize("name", ["a.wav", "a#t=1,2", "s.tar#a.wav"])
+def test_a_planned_range_knows_its_recording(name: str, start_s: float | None, end_s: float | None) -> None:
+    part = Range(start_s, end_s)
+    file = File(f"{name}{part}", start_s, end_s, 1, 1, None)
+    assert (file.recording, str(file.part), bool(file.part)) == (name, str(part), bool(part))
+    assert recording_of({"uri": file.uri, "start_s": start_s, "end_s": end_s}) == name
+
+
+# --- long ranges ------------------------------------------------------------------------------------------------------
+
+
+@pytest.mark.parametrize(("start_s", "end_s"), [(3.25, 29.5), (5.001, None), (4.0, 60.0)])
+def test_parts_of_a_range_are_the_whole_range(tmp_path: Path, start_s: float, end_s: float | None) -> None:
+    write_wav(tmp_path / "a.wav", noise(31.3))
+    [batch] = planned(write(tmp_path / "m.csv", ("a.wav", start_s, end_s))).batches.to_pylist()
+    parts = split_batch(batch, DecodeConfig(), GRID, PART_S if end_s else 0.5)
+    assert len(parts) > 4
+    assert [row for part in parts for row in decode(part)] == decode(batch)
+
+
+# --- runs -------------------------------------------------------------------------------------------------------------
+
+
+@pytest.fixture
+def corpus(tmp_path: Path) -> Any:
+    """A manifest of ranges, and the configuration of their index."""
+    for name, seed in (("a", 1), ("b", 1), ("c", 2)):
+        write_wav(tmp_path / f"{name}.wav", noise(6.0, seed))
+    rows: list[Stretch] = [("a.wav", None, None), ("a.wav", 1, 3), ("b.wav", 1, 3), ("a.wav", 2, 4), ("c.wav", 1, 3)]
+    manifest = write(tmp_path / "m.csv", *rows)
+    return make_config({"sources": [str(manifest)], "into": str(tmp_path / "index"), **SECTIONS})
+
+
+def files(config: Any) -> dict[str, Row]:
+    return {Path(row["uri"]).name: row for row in read(config.into, "files") if row["status"] == "indexed"}
+
+
+def test_ranges_are_indexed_once_and_share_frames_with_equal_ones(tmp_path: Path, corpus: Any) -> None:
+    progress = index_corpus(corpus, stages=in_place(WideEncoder()))
+    assert (progress.n_indexed, progress.n_failed) == (5, 0)
+    rows = files(corpus)
+    assert sorted(rows) == ["a.wav", "a.wav#t=1,3", "a.wav#t=2,4", "b.wav#t=1,3", "c.wav#t=1,3"]
+    assert rows["a.wav#t=1,3"]["audio_id"] == rows["b.wav#t=1,3"]["audio_id"]
+    assert len({row["audio_id"] for row in rows.values()}) == 4
+    assert len(read(corpus.into, "frames", ["frame"])) == 150 + 3 * 50
+    ranges = [clip for clip in read(corpus.into, "clips") if "#t=" in clip["uri"]]
+    assert {clip["duration_s"] for clip in ranges} == {2.0}
+    assert (min(clip["start_s"] for clip in ranges), max(clip["end_s"] for clip in ranges)) == (0.0, 2.0)
+    assert audit(corpus.into) == []
+    assert compare(corpus.into, WideEncoder(), 5).findings == []
+    encoder = WideEncoder()
+    assert index_corpus(corpus, stages=in_place(encoder), choice=Choice(check_content=True)).n_unchanged == 5
+    assert encoder.n_windows == 0
+
+
+def test_a_range_that_comes_or_goes_is_one_file_more_or_less(tmp_path: Path, corpus: Any) -> None:
+    index_corpus(corpus, stages=in_place(WideEncoder()))
+    rows: list[Stretch] = [("a.wav", 1, 3), ("a.wav", 2, 4.5), ("c.wav", 1, 3), ("d.wav", 1, 3), ("a.wav", 9, 10)]
+    write(tmp_path / "m.csv", *rows)
+    (tmp_path / "b.wav").rename(tmp_path / "d.wav")
+    plan = plan_corpus(corpus)
+    actions = {Path(uri).name: action for uri, action, _ in plan.actions}
+    assert actions == {
+        "a.wav": "deleted",
+        "a.wav#t=1,3": "unchanged",
+        "a.wav#t=2,4": "deleted",
+        "a.wav#t=2,4.5": "new",
+        "a.wav#t=9,10": "new",
+        "b.wav#t=1,3": "deleted",
+        "c.wav#t=1,3": "unchanged",
+        "d.wav#t=1,3": "moved",
+    }
+    index_corpus(corpus, stages=in_place(WideEncoder()))
+    assert sorted(files(corpus)) == ["a.wav#t=1,3", "a.wav#t=2,4.5", "c.wav#t=1,3", "d.wav#t=1,3"]
+    assert audit(corpus.into) == []
+    assert index_corpus(corpus, stages=in_place(WideEncoder())).n_unchanged == 5
+
+
+def test_a_recording_that_changes_changes_all_its_ranges(tmp_path: Path, corpus: Any) -> None:
+    index_corpus(corpus, stages=in_place(WideEncoder()))
+    write_wav(tmp_path / "a.wav", noise(7.0, 5))
+    progress = index_corpus(corpus, stages=in_place(WideEncoder()))
+    assert (progress.n_indexed, progress.n_unchanged) == (3, 2)
+    assert audit(corpus.into) == []
+
+
+# --- searching --------------------------------------------------------------------------------------------------------
+
+
+def test_a_range_is_a_sound_to_search_with(index: Path, tmp_path: Path) -> None:
+    samples, opened = noise(30.0), open_with(index, Ear())
+    path = str(write_wav(tmp_path / "a.wav", samples))
+    wanted = opened.similar_to([samples[12 * HZ : 15 * HZ]])
+    assert opened.similar_to_file(f"{path}#t=12,15") == wanted
+    assert opened.similar_to_file(f"{path}#t=10,15", start_s=2.0) == wanted
+    assert opened.similar_to_file(f"{path}#t=10,20", start_s=2.0, end_s=5.0) == wanted
+    assert opened.similar_to_file(f"{path}#t=12", end_s=3.0) == wanted
+    with pytest.raises(FileFailure, match=r"out_of_range: nothing from 40\.000 s on"):
+        opened.similar_to_file(f"{path}#t=40,50")
+    write_wav(tmp_path / "a.wav#t=12,15", samples)
+    assert opened.similar_to_file(f"{path}#t=12,15") == opened.similar_to([samples])

@@ -1,0 +1,126 @@
+"""The inference path computes what transformers computes, whatever the shapes, and however it is cut."""
+
+import copy
+import math
+from typing import Any
+
+import pytest
+import torch
+from transformers import PeAudioEncoderConfig
+from transformers.models.pe_audio.modeling_pe_audio import PeAudioEncoderEmbedder
+
+from pipeline.encoder.audio_tower import Codec, Tower, Transformer, equal_codecs
+from tests.helpers.checkpoints import build_model
+
+PARITY = 1e-4
+
+pytestmark = pytest.mark.usefixtures("one_thread")
+
+
+@pytest.fixture(scope="module")
+def model() -> Any:
+    return build_model().eval()
+
+
+def make_embedder(ratios: list[int], alpha: float | None = None, channels: int = 8) -> Any:
+    torch.manual_seed(4)
+    dac = {"model_type": "dac", "downsampling_ratios": ratios, "encoder_hidden_size": channels, "hidden_size": 24}
+    embedder = PeAudioEncoderEmbedder(
+        PeAudioEncoderConfig(dac_config={**dac, "codebook_dim": 6}, hidden_size=16)
+    ).eval()
+    for module in embedder.modules():
+        if hasattr(module, "alpha"):
+            drawn = torch.rand_like(module.alpha) * 3 - 1.5
+            module.alpha.copy_(drawn if alpha is None else torch.full_like(drawn, alpha))
+    return embedder
+
+
+def run_plainly(embedder: Any, samples: torch.Tensor) -> torch.Tensor:
+    features: torch.Tensor = embedder.bottleneck(embedder.dac_encoder(samples[:, None])).transpose(1, 2)
+    return features
+
+
+def error(found: torch.Tensor, expected: torch.Tensor) -> float:
+    assert found.shape == expected.shape
+    return float((found - expected).norm() / expected.norm())
+
+
+def noise(n: int, length: int) -> torch.Tensor:
+    return torch.randn(n, length, generator=torch.Generator().manual_seed(n + length)) * 0.3
+
+
+@pytest.mark.parametrize("stretch_bytes", [2**8, 2**12, 2**15, None])
+@pytest.mark.parametrize("ratios", [[2, 3, 5], [3, 2], [2, 8, 10]])
+@pytest.mark.parametrize(("n", "hops"), [(1, 1), (1, 40), (3, 2), (2, 77)])
+def test_a_codec_in_stretches_equals_that_of_transformers(
+    ratios: list[int], n: int, hops: int, stretch_bytes: int | None
+) -> None:
+    embedder = make_embedder(ratios)
+    codec = Codec(embedder, "cpu", torch.float32)
+    codec.stretch_bytes = stretch_bytes
+    samples = noise(n, hops * math.prod(ratios))
+    assert error(codec(samples), run_plainly(embedder, samples)) < PARITY
+
+
+@pytest.mark.parametrize("alpha", [0.0, 1e-12, -1e-7, 1e-5, -2.0, 40.0])
+def test_any_snake_is_that_of_transformers(alpha: float) -> None:
+    embedder = make_embedder([2, 4], alpha)
+    samples = noise(2, 160)
+    assert error(Codec(embedder, "cpu", torch.float32)(samples), run_plainly(embedder, samples)) < PARITY
+
+
+def test_convolutions_may_give_their_output_in_another_layout(monkeypatch: pytest.MonkeyPatch) -> None:
+    embedder = make_embedder([2, 4])
+    samples = noise(2, 160)
+    expected = run_plainly(embedder, samples)
+    convolve = torch.nn.functional.conv2d
+    monkeypatch.setattr(torch.nn.functional, "conv2d", lambda *given, **rest: convolve(*given, **rest).contiguous())
+    assert error(Codec(embedder, "cpu", torch.float32)(samples), expected) < PARITY
+
+
+def test_stretches_cover_every_sound_once(model: Any) -> None:
+    codec = Codec(model.audio_encoder.embedder, "cpu", torch.float32)
+    for stretch_bytes in (2**9, 2**14, 2**30, None):
+        codec.stretch_bytes = stretch_bytes
+        seen = torch.zeros(5, 130)
+        for some, start, stop in codec._list_stretches(5, 130, 64):
+            seen[some, start:stop] += 1
+        assert (seen == 1).all()
+
+
+@pytest.mark.parametrize("settings", [{}, {"attention_bias": True}, {"num_key_value_heads": 1}])
+def test_a_transformer_equals_that_of_transformers(settings: dict[str, Any]) -> None:
+    model = build_model(audio=settings).eval()
+    for name, weight in model.audio_encoder.named_parameters():
+        if name.endswith(("norm.weight", "proj.bias")):  # as made they are all ones or zeros
+            weight.add_(torch.rand_like(weight) * 0.5)
+    encoder = model.audio_encoder
+    samples = noise(2, 9 * 1920)
+    expected = encoder(samples[:, None])
+    features = run_plainly(encoder.embedder, samples)
+    clips, frames = Transformer(copy.deepcopy(model), "cpu", torch.float32)(features)
+    assert error(clips, model.audio_head(expected.pooler_output)) < PARITY
+    assert error(frames, model.audio_head(expected.last_hidden_state)) < PARITY
+
+
+def test_a_tower_keeps_no_second_copy_of_what_it_arranged_anew(model: Any) -> None:
+    taken = copy.deepcopy(model)
+    Tower(taken, taken, "cpu", torch.float32)
+    left = {name for name, _ in taken.audio_encoder.named_parameters()}
+    assert not [name for name in left if "dac_encoder" in name or "q_proj" in name or "gate_proj" in name]
+
+
+def test_codecs_are_equal_only_in_every_number(model: Any) -> None:
+    other = copy.deepcopy(model)
+    assert equal_codecs(model.audio_encoder, other.audio_encoder)
+    other.audio_encoder.embedder.data_proj.weight.add_(1)  # belongs to the transformer
+    assert equal_codecs(model.audio_encoder, other.audio_encoder)
+    other.audio_encoder.embedder.dac_encoder.conv2.bias[-1] += 1e-4
+    assert not equal_codecs(model.audio_encoder, other.audio_encoder)
+    assert not equal_codecs(make_embedder_of([2, 3]), make_embedder_of([3, 2]))
+
+
+def make_embedder_of(ratios: list[int]) -> Any:
+    holder = torch.nn.Module()
+    holder.embedder = make_embedder(ratios)
+    return holder

@@ -1,0 +1,323 @@
+"""``earshot check``: what is right is called right, and what is wrong wrong, line by line."""
+
+import json
+import os
+import subprocess
+import sys
+import warnings
+from collections.abc import Sequence
+from pathlib import Path
+from types import SimpleNamespace
+from typing import Any
+
+import numpy as np
+import pytest
+import torch
+from transformers import PeAudioModel
+
+from jobs.commands.check import format_line, summarise
+from pipeline.audio.windows import Waveform
+from pipeline.config import EncodeConfig
+from pipeline.encoder.batching import Rows
+from pipeline.encoder.check import Finding, check
+from pipeline.encoder.checkpoint import find_checkpoint
+from pipeline.encoder.encoder import NonFiniteError, load_encoder
+from pipeline.encoder.loading import load_plainly
+from pipeline.errors import ModelError
+from tests.helpers.checkpoints import edit_weights, make_pe_audio, make_pe_audio_video
+
+ROOT = Path(__file__).parents[2]
+
+JUDGED = [
+    "clip model",
+    "clip embeddings",
+    "frame embeddings",
+    "text embeddings of the clip model",
+    "batches",
+    "bfloat16",
+]
+
+pytestmark = pytest.mark.usefixtures("one_thread")
+
+
+def look(clip: Path | str, frame: Path | None = None, **fakes: Any) -> dict[str, Finding]:
+    models = EncodeConfig(clip_model=str(clip), frame_model=frame and str(frame), device="cpu")
+    found = list(check(models, timed_s=0, **fakes))
+    assert len({finding.what for finding in found}) == len(found)
+    return {finding.what: finding for finding in found}
+
+
+def wrong(found: dict[str, Finding]) -> list[str]:
+    return [what for what, finding in found.items() if finding.verdict == "wrong"]
+
+
+def right(found: dict[str, Finding]) -> list[str]:
+    return [what for what, finding in found.items() if finding.verdict == "right"]
+
+
+class Off:
+    """An encoder whose embeddings are those of another, changed."""
+
+    def __init__(self, settings: EncodeConfig) -> None:
+        self._encoder = load_encoder(settings)
+        self.compiled = False
+
+    def compile(self) -> None:
+        pass
+
+    def encode(self, windows: Sequence[Waveform]) -> tuple[Rows, list[Rows] | None]:
+        clips, frames = self._encoder.encode(windows)
+        return self.change(clips, windows), [self.change(rows, windows) for rows in frames or []]
+
+    def change(self, rows: Rows, windows: Sequence[Waveform]) -> Rows:
+        return rows
+
+
+@pytest.fixture(scope="module")
+def one(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    return make_pe_audio(tmp_path_factory.mktemp("one"))
+
+
+@pytest.fixture(scope="module")
+def two(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    """A checkpoint of the released clip models' type, of another dimension."""
+    return make_pe_audio_video(tmp_path_factory.mktemp("two"), seed=1, text={"hidden_size": 24})
+
+
+# ---- What is right
+
+
+def test_a_random_checkpoint_is_right(one: Path) -> None:
+    found = look(one)
+    assert right(found) == JUDGED
+    assert wrong(found) == []
+    assert found["clip model"].said.endswith("unused in the file: nothing")
+    assert "does not say `tie_last_hidden_states: true`" in found["texts of the clip model"].said
+    assert found["texts of the clip model"].said.startswith("read before ModernBERT's final norm")
+    assert found["Meta's package"].said.startswith("perception_models is not installed")
+    assert found["speed"].figure is not None
+    assert found["speed"].figure > 0
+
+
+def test_two_models_are_looked_at_each(one: Path, two: Path) -> None:
+    found = look(two, one)
+    assert wrong(found) == []
+    assert {"frame model", "text embeddings of the frame model", "siren, clips", "siren, frames"} <= found.keys()
+    unused = "5 tensors of other models (audio_plus_text_head, audio_video_encoder, audio_video_head"
+    assert unused in found["clip model"].said
+    assert found["frame model"].said.endswith("unused in the file: nothing")
+
+
+def test_the_state_after_the_norm_is_named_where_the_checkpoint_wants_it(tmp_path: Path) -> None:
+    found = look(make_pe_audio(tmp_path, text={"tie_last_hidden_states": True}))
+    assert found["texts of the clip model"].said.startswith(
+        "read after ModernBERT's final norm, since config.json says"
+    )
+    assert wrong(found) == []
+
+
+def test_the_bundled_model_is_right_on_the_command_line() -> None:
+    done = run("--json")
+    assert done.returncode == 0, done.stderr
+    rows = [json.loads(line) for line in done.stdout.splitlines()]
+    assert [row["what"] for row in rows if row["verdict"] == "right"] == JUDGED
+    assert not [row for row in rows if row["verdict"] == "wrong"]
+    hints = {row["what"]: row for row in rows}
+    for which in ("clips", "frames"):
+        assert hints[f"siren, {which}"]["figure"] > 0
+        assert hints[f"siren, {which}"]["verdict"] == "told"
+    for version in ("earshot ", "Python ", "torch ", "transformers "):
+        assert version in hints["machine"]["said"]
+
+
+# ---- What is wrong
+
+
+def test_a_missing_weight_is_wrong_and_ends_it(tmp_path: Path) -> None:
+    folder = make_pe_audio(tmp_path)
+    edit_weights(folder, lambda state: state.pop("audio_encoder.norm.weight"))
+    done = run("--model", folder)
+    assert (done.returncode, done.stderr) == (1, "")
+    lines = done.stdout.splitlines()
+    assert max(map(len, lines)) <= max(80, len(str(folder)) + 20)
+    said = " ".join(" ".join(lines).split())
+    assert f"wrong clip model: {folder}: does not load exactly, of its weights 1 missing (audio_encoder.norm." in said
+    assert "1 of 1 are wrong: index nothing with these models here, and please report what was printed" in said
+
+
+def test_a_model_that_is_not_there_is_a_wrong_call(tmp_path: Path) -> None:
+    done = run("--model", tmp_path / "nothing")
+    assert done.returncode == 2
+    assert done.stderr.startswith(f"earshot: {tmp_path}/nothing: no such model")
+    with pytest.raises(ModelError, match="no such model"):
+        look(tmp_path / "nothing")
+
+
+class Longer(Off):
+    """By a thousandth."""
+
+    def change(self, rows: Rows, windows: Sequence[Waveform]) -> Rows:
+        return rows * np.float32(1.001)
+
+
+class Crowded(Off):
+    """Changed by whatever else is in the batch, if that has another length."""
+
+    def change(self, rows: Rows, windows: Sequence[Waveform]) -> Rows:
+        return rows + np.float32(1e-3) if len({len(window) for window in windows}) > 1 else rows
+
+
+class Rough(Off):
+    """Far off in bfloat16."""
+
+    def __init__(self, settings: EncodeConfig) -> None:
+        super().__init__(settings)
+        self._is_rough = settings.precision == "bfloat16"
+
+    def change(self, rows: Rows, windows: Sequence[Waveform]) -> Rows:
+        return np.roll(rows, 1, axis=-1) if self._is_rough else rows
+
+
+class Infinite(Rough):
+    def encode(self, windows: Sequence[Waveform]) -> tuple[Rows, list[Rows] | None]:
+        if self._is_rough:
+            raise NonFiniteError([0], len(windows))
+        return super().encode(windows)
+
+
+@pytest.mark.parametrize(
+    ("encoder", "expected"),
+    [
+        (Longer, ["clip embeddings", "frame embeddings"]),
+        (Crowded, ["batches"]),
+        (Rough, ["bfloat16"]),
+        (Infinite, ["bfloat16"]),
+    ],
+)
+def test_an_encoder_that_is_off_is_called_wrong(one: Path, encoder: Any, expected: list[str]) -> None:
+    # In float32 it is timed, whatever this machine is good at.
+    models = EncodeConfig(clip_model=str(one), device="cpu", precision="float32")
+    assert wrong({finding.what: finding for finding in check(models, encoder, timed_s=0)}) == expected
+
+
+def test_where_the_native_precision_has_no_finite_embeddings_the_check_goes_on_to_its_end(one: Path) -> None:
+    models = EncodeConfig(clip_model=str(one), device="cpu", precision="bfloat16")
+    found = {finding.what: finding for finding in check(models, Infinite, timed_s=0)}
+    assert wrong(found) == ["bfloat16"]
+    assert found["speed"].said.startswith("cannot be measured in bfloat16")
+
+
+class Uncompiled(Off):
+    def compile(self) -> None:
+        warnings.warn(
+            "encoding is slower than it could be, torch cannot compile here: no g++", RuntimeWarning, stacklevel=2
+        )
+
+
+def test_what_keeps_it_from_compiling_is_told(one: Path) -> None:
+    found = look(one, make_encoder=Uncompiled)
+    assert found["compiled"].said.endswith("torch cannot compile here: no g++")
+    assert found["compiled"].verdict == "told"
+    assert wrong(found) == []
+
+
+# ---- Meta's package
+
+
+class Official:
+    """Meta's package, which makes what transformers' modules make of ``folder``; texts from the state ``nth``."""
+
+    def __init__(self, folder: Path, off: float = 0.0, nth: int | None = 4) -> None:
+        self._folder, self._off, self._nth = folder, off, nth
+        self.PEAudioVisual = self.PEAudioFrame = self
+        self.asked: list[str] = []
+
+    def from_config(self, name: str, pretrained: bool) -> Any:
+        assert pretrained
+        self.asked.append(name)
+        model, _ = load_plainly(find_checkpoint(str(self._folder), None), "PeAudioModel", "float32")
+        return _OfficialModel(model, self._off, self._nth)
+
+
+class _OfficialModel(torch.nn.Module):
+    def __init__(self, model: PeAudioModel, off: float, nth: int | None) -> None:
+        super().__init__()
+        self.text_model, self._model, self._off = model.text_model, model, off
+        self.config = SimpleNamespace(nth_text_layer=nth)
+
+    def encode_audio_text(self, ids: torch.Tensor) -> Any:
+        # As today's transformers gives it: the last state after the norm, if there is one.
+        read = self.text_model(input_ids=ids, output_hidden_states=True).hidden_states[-1]
+        return self._model.text_audio_head(read[:, 0])
+
+    def encode_audio(self, values: torch.Tensor) -> Any:
+        made = self._model.audio_head(self._model.audio_encoder(values).pooler_output)
+        return made + self._off * made.roll(1, -1)
+
+    def forward(self, input_ids: torch.Tensor, input_values: torch.Tensor, return_spans: bool) -> Any:
+        assert not return_spans
+        frames = self._model.audio_head(self._model.audio_encoder(input_values).last_hidden_state)
+        return SimpleNamespace(text_embeds=self.encode_audio_text(input_ids), audio_embeds=frames)
+
+
+@pytest.fixture
+def released(one: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> str:
+    """The name of a model of Meta's, in a cache of hub models."""
+    from huggingface_hub import constants
+
+    monkeypatch.setattr(constants, "HF_HUB_CACHE", str(tmp_path))
+    monkeypatch.setattr(constants, "HF_HUB_OFFLINE", True)
+    commit = "0123456789abcdef0123456789abcdef01234567"
+    model = tmp_path / "models--facebook--pe-av-tiny"
+    (model / "snapshots").mkdir(parents=True)
+    (model / "snapshots" / commit).symlink_to(one)
+    (model / "refs").mkdir()
+    (model / "refs" / "main").write_text(commit)
+    return "facebook/pe-av-tiny"
+
+
+def test_what_the_official_package_gives_is_compared(one: Path, released: str) -> None:
+    package = Official(one)
+    found = look(released, find_official=lambda: package)
+    assert package.asked == ["pe-av-tiny"] * 2
+    assert {"Meta's package, clips", "Meta's package, frames"} <= set(right(found))
+    found = look(released, find_official=lambda: Official(one, off=0.1))
+    assert wrong(found) == ["Meta's package, clips"]
+    found = look(released, find_official=lambda: Official(one, nth=None))  # it would take the state after the norm
+    assert wrong(found) == ["Meta's package, clips", "Meta's package, frames"]
+
+
+def test_what_keeps_the_official_package_from_running_is_told(one: Path, released: str) -> None:
+    def fail() -> Any:
+        raise ImportError("torchcodec\nis missing")
+
+    found = look(released, find_official=fail)
+    assert found["Meta's package"].said == "cannot be imported: ImportError: torchcodec is missing"
+    found = look(one, find_official=lambda: Official(one))
+    assert found["Meta's package, clips"].said == f"knows facebook/... only, not {one}"
+    found = look(released, find_official=lambda: object())
+    assert found["Meta's package, frames"].said.startswith("cannot be run: AttributeError: ")
+
+
+# ---- What is printed
+
+
+def run(*arguments: object) -> subprocess.CompletedProcess[str]:
+    command = [sys.executable, "-m", "jobs.main", "check", *map(str, arguments)]
+    environment = {**os.environ, "OMP_NUM_THREADS": "1"}
+    return subprocess.run(command, capture_output=True, text=True, cwd=ROOT, timeout=300, check=False, env=environment)
+
+
+def test_a_line_is_no_wider_than_a_terminal() -> None:
+    finding = Finding("clip embeddings", "right", "differ " + "by next to nothing " * 20)
+    lines = format_line(finding).splitlines()
+    assert max(map(len, lines)) <= 80
+    assert lines[0].startswith("right  clip embeddings: differ by")
+    assert all(line.startswith(" " * 9) for line in lines[1:])
+    assert format_line(Finding("speed", "told", "fast")).startswith("       speed: fast")
+    assert "\x1b" not in format_line(Finding("clip model", "wrong", "/tmp/\x1b[2J: no such model"))
+
+
+def test_it_ends_with_one_line_of_what_to_do() -> None:
+    assert summarise(6, 0) == "all 6 are right; please tell the project what was printed"
+    assert summarise(5, 1).startswith("1 of 6 are wrong: index nothing with these models here")

@@ -1,0 +1,126 @@
+"""Texts are read from the state that a checkpoint was trained with, whatever transformers' own forward takes."""
+
+import json
+from collections.abc import Callable
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import pytest
+import torch
+import transformers
+from transformers import PeAudioFeatureExtractor, PeAudioModel, PreTrainedTokenizerFast
+
+from jobs.tiny.evaluate import encode_texts
+from jobs.tiny.evaluate import load as load_for_the_exam
+from jobs.tiny.network import build_config
+from pipeline.encoder.checkpoint import read_identity
+from pipeline.encoder.text import load_text_encoder
+from pipeline.errors import ModelError
+from tests.helpers.checkpoints import build_model, edit_settings, make_pe_audio, make_pe_audio_video
+
+TEXTS = ["glass breaking", "a dog barks far away", "rain on a tin roof " * 8]
+KEY = "tie_last_hidden_states"
+PARITY = 1e-5
+
+pytestmark = pytest.mark.usefixtures("one_thread")
+
+Make = Callable[..., Path]
+
+
+def embed_by_layers(folder: Path, text: str, normed: bool) -> Any:
+    """The embedding (D,) of a text by the modules of the model that the checkpoint was made from, one by one."""
+    tokenizer = PreTrainedTokenizerFast.from_pretrained(folder)
+    model = build_model(0)
+    tower = model.text_model
+    ids = torch.tensor([tokenizer(text)["input_ids"]])
+    x = tower.embeddings(input_ids=ids)
+    positions = torch.arange(ids.shape[1])[None]
+    apart = (positions[0][:, None] - positions[0]).abs()
+    seen = {
+        "full_attention": torch.zeros(apart.shape),
+        "sliding_attention": torch.where(apart <= model.config.text_config.local_attention // 2, 0.0, -torch.inf),
+    }
+    for layer in tower.layers:
+        turns = tower.rotary_emb(x, positions, layer.attention_type)
+        x = layer(x, attention_mask=seen[layer.attention_type][None, None], position_embeddings=turns)
+    if normed:
+        x = tower.final_norm(x)
+        torch.testing.assert_close(x, tower(input_ids=ids).last_hidden_state, rtol=1e-4, atol=1e-4)
+    return model.text_audio_head(x[:, 0])[0].numpy()
+
+
+def write_key(folder: Path, value: Any) -> Path:
+    """Say in config.json which state is read; ``...`` leaves the key out."""
+    text = json.loads((folder / "config.json").read_text())["text_config"]
+    text.pop(KEY, None)
+    return edit_settings(folder, text_config=text if value is ... else text | {KEY: value})
+
+
+@pytest.mark.parametrize("make", [make_pe_audio, make_pe_audio_video])
+@pytest.mark.parametrize(("value", "normed"), [(..., False), (None, False), (False, False), (True, True)])
+def test_a_text_is_read_before_the_final_norm_unless_the_checkpoint_says_otherwise(
+    make: Make, value: Any, normed: bool, tmp_path: Path
+) -> None:
+    folder = write_key(make(tmp_path), value)
+    embeddings = load_text_encoder(str(folder)).embed(TEXTS)
+    exam = encode_texts(*load_for_the_exam(folder), TEXTS)
+    for text, embedding, other_way in zip(TEXTS, embeddings, exam, strict=True):
+        expected, wrong = (embed_by_layers(folder, text, state) for state in (normed, not normed))
+        assert np.linalg.norm(embedding - expected) < PARITY * np.linalg.norm(expected)
+        assert np.linalg.norm(other_way - expected) < PARITY * np.linalg.norm(expected)
+        assert embedding @ wrong / np.linalg.norm(embedding) / np.linalg.norm(wrong) < 0.99
+
+
+@pytest.mark.skipif(
+    tuple(map(int, transformers.__version__.split(".")[:2])) < (5, 18), reason="this transformers ignores the key"
+)
+@pytest.mark.parametrize("value", [True, False])
+def test_it_is_what_transformers_gives_where_it_knows_the_key(value: bool, tmp_path: Path) -> None:
+    folder = write_key(make_pe_audio(tmp_path), value)
+    sound = PeAudioFeatureExtractor()([np.zeros(1920, np.float32)], sampling_rate=48_000, return_tensors="pt")
+    for text in TEXTS:
+        ids = PreTrainedTokenizerFast.from_pretrained(folder)(text, return_tensors="pt")["input_ids"]
+        made = PeAudioModel.from_pretrained(folder).eval()(input_ids=ids, input_values=sound["input_values"])
+        expected = made.text_audio_embeds[0].numpy()
+        embedding = load_text_encoder(str(folder)).embed([text])[0]
+        assert np.linalg.norm(embedding - expected) < PARITY * np.linalg.norm(expected)
+
+
+@pytest.mark.parametrize("value", ["true", 1, []])
+def test_anything_else_there_is_refused(value: Any, tmp_path: Path) -> None:
+    folder = write_key(make_pe_audio(tmp_path), value)
+    with pytest.raises(ModelError, match=rf"config.json: text_config.{KEY} is .*, not true or false") as caught:
+        load_text_encoder(str(folder))
+    assert "\n" not in str(caught.value)
+
+
+def test_the_key_is_no_part_of_the_weights_checksum(tmp_path: Path) -> None:
+    """It may be added to a checkpoint whose index exists already; no sound's vector depends on it."""
+    folder = make_pe_audio(tmp_path)
+    found = {read_identity(str(write_key(folder, value))).checksum for value in (..., True, False)}
+    assert len(found) == 1
+
+
+def test_another_kind_of_text_tower_is_refused(tmp_path: Path) -> None:
+    folder = make_pe_audio(tmp_path)
+    text = json.loads((folder / "config.json").read_text())["text_config"]
+    edit_settings(folder, text_config={"model_type": "bert", "hidden_size": text["hidden_size"]})
+    with pytest.raises(ModelError, match="reads texts with bert; only modernbert can be used"):
+        load_text_encoder(str(folder))
+
+
+# ---- The model that comes with the project
+
+
+def test_the_bundled_model_keeps_its_vectors_and_its_checksum() -> None:
+    """It was trained on the state after the norm, and indexes made with it know it by this checksum."""
+    identity = read_identity("earshot-tiny")
+    assert identity.checksum == "6e9fa1c22450a91147815a39118a4d6e35122b8969c55dcee6f5b4e9ef8bbc30"
+    embedding = load_text_encoder("earshot-tiny").embed(["a bell"])[0]
+    np.testing.assert_allclose(embedding[:3], [0.7143105, -0.1127673, -0.02034541], atol=1e-5)
+
+
+def test_one_trained_anew_says_so_as_well(tmp_path: Path) -> None:
+    build_config().save_pretrained(tmp_path)
+    assert json.loads((tmp_path / "config.json").read_text())["text_config"][KEY] is True

@@ -1,0 +1,99 @@
+"""Small indexes written straight through the store, for tests of search and locate."""
+
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import numpy.typing as npt
+import pyarrow as pa
+
+from pipeline import schema
+from pipeline.audio.windows import HOP_SAMPLES, SAMPLE_RATE_HZ, Grid
+from pipeline.corpus.metadata import Given
+from pipeline.index import store
+from pipeline.index.metadata_columns import Metadata
+from pipeline.planning.ledger import empty_row
+from pipeline.run.collector import clip_rows, files_table
+
+Vectors = npt.NDArray[np.float16]
+
+MODEL: dict[str, Any] = {
+    "name": "none",
+    "revision": None,
+    "checksum": "0" * 32,
+    "dimension": 8,
+    "logit_scale": 2.0,
+    "logit_bias": -1.0,
+}
+
+
+def write_index(
+    path: Path,
+    audios: dict[str, tuple[Vectors, Vectors]],
+    grid: Grid,
+    copies: dict[str, str] | None = None,
+    metadata: pa.Table | None = None,
+    model: dict[str, Any] = MODEL,
+) -> None:
+    """Index made-up files: ``audios`` maps a uri to its frame vectors (F, 8) and clip vectors (n, 8).
+
+    ``copies`` maps further uris to one of ``audios``, whose content they share. Every file is a batch.
+    ``metadata`` has a column ``uri``, and those of the user. ``model`` is the identity of that which made the vectors.
+    """
+    settings = {
+        "clip_model": model,
+        "frame_model": model,
+        "window": {"length_s": grid.length_frames / 25, "overlap_s": grid.overlap_frames / 25},
+        "decode": {"resampler": "HQ"},
+        "frames": "all",
+    }
+    store.create(path, settings, clip_dimension=8, frame_dimension=8)
+    writer = store.Writer(path, "0" * 32)
+    said = Metadata(Given() if metadata is None else Given(metadata), pa.table({"uri": [""], "status": ["deleted"]}))
+    writer.add_columns(said.columns)
+    held: dict[str, tuple[str, Vectors, Vectors]] = {uri: (uri, *vectors) for uri, vectors in audios.items()}
+    for copy, original in (copies or {}).items():
+        held[copy] = held[original]
+    for number, (uri, (content, frames, clips)) in enumerate(held.items()):
+        batch_id = schema.make_batch_id("test", number)
+        row = empty_row(uri, schema.make_audio_id(content))
+        row |= {
+            "status": "indexed",
+            "duration_s": len(frames) * HOP_SAMPLES / SAMPLE_RATE_HZ,
+            "sample_rate_hz": 48_000 if number % 2 else 44_100,
+            "channels": 1,
+            "codec": "flac",
+            "size_bytes": 1,
+            "modified_ns": 1,
+            "content_hash": content,
+            "n_clips": len(clips),
+            "n_frames": len(frames),
+        }
+        fragments = [] if uri != content else store.write_frames(path, [_frames(row, frames, batch_id)], FRAMES)
+        rows = clip_rows(row, grid)
+        assert len(rows) == len(clips)
+        table = pa.Table.from_pylist(rows, schema=pa.schema([f for f in CLIPS if f.name in rows[0]]))
+        files = said.attach(files_table([row]))
+        table = said.attach_to_clips(table.append_column("vector", _lists(clips)), files)
+        writer.commit([store.Batch(batch_id, files, table, fragments)])
+    writer.refresh_indexes()
+
+
+FRAMES = schema.frames_schema(8)
+CLIPS = schema.clips_schema(8)
+
+
+def _lists(vectors: Vectors) -> Any:
+    return pa.FixedSizeListArray.from_arrays(pa.array(vectors.reshape(-1), pa.float16()), vectors.shape[1])
+
+
+def _frames(row: dict[str, Any], vectors: Vectors, batch_id: str) -> pa.RecordBatch:
+    n_frames = len(vectors)
+    columns = [
+        pa.array([row["audio_id"]] * n_frames),
+        pa.array(range(n_frames), pa.int32()),
+        pa.array([frame * HOP_SAMPLES / SAMPLE_RATE_HZ for frame in range(n_frames)]),
+        pa.array([batch_id] * n_frames),
+        _lists(vectors).cast(FRAMES.field("vector").type),
+    ]
+    return pa.RecordBatch.from_arrays(columns, schema=FRAMES)

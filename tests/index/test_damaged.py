@@ -1,0 +1,128 @@
+"""Data files of an index that were cut short: every question that meets one says that the index is damaged."""
+
+import re
+import sys
+from pathlib import Path
+from types import SimpleNamespace
+from typing import Any
+
+import lance
+import numpy as np
+import pyarrow as pa
+import pytest
+
+import pipeline
+from jobs.main import main
+from jobs.shared.explain import explain
+from pipeline.audio.windows import Grid, window_starts
+from pipeline.config import make_config
+from pipeline.errors import EarshotError
+from pipeline.index.fragments import Fragments, Unreadable
+from pipeline.run.driver import index_corpus
+from pipeline.search.client import Index
+from tests.helpers.contents import SECTIONS
+from tests.helpers.fakes import noise, write_wav
+from tests.helpers.tables import write_index
+from tests.run.test_driver import WideEncoder, in_place
+from tests.search.test_client import Ear
+
+GRID = Grid(250, 10)
+SAYS = r"the index is damaged: [^\n]+; `earshot verify INDEX --repair` says of what [^\n]+"
+ASKED = {"query": "clips", "similar": "clips", "locate": "frames"}
+"""What each command reads that encodes its question first."""
+
+
+def write(path: Path, table: str, size: str, part: float = 0.5) -> Path:
+    """An index of which the largest data file of a table is cut. Lance reads files of some size in another way."""
+    rng = np.random.default_rng(0)
+    n_frames, n_characters = {"small": (300, 10), "large": (70_000, 200_000)}[size]
+    vectors = tuple(
+        rng.standard_normal((n, 8)).astype(np.float16) for n in (n_frames, len(window_starts(n_frames, GRID)))
+    )
+    words = pa.table({"uri": ["/a.wav"], "words": [rng.bytes(n_characters // 2).hex()]})
+    write_index(path, {"/a.wav": vectors}, GRID, metadata=words)  # type: ignore[dict-item]
+    file = max((path / f"{table}.lance" / "data").iterdir(), key=lambda file: file.stat().st_size)
+    data = file.read_bytes()
+    assert len(data) > 100_000 or size == "small" or table == "frames"
+    file.write_bytes(data[: int(len(data) * part)])
+    return path
+
+
+def ask(index: Index, command: str) -> Any:
+    """What a command asks, without loading models."""
+    texts = SimpleNamespace(embed=lambda texts: np.ones((len(texts), 8), np.float32))
+    vars(index)["_text_encoders"] = {index._identity(which): texts for which in ("clip_model", "frame_model")}
+    vars(index)["_audio_encoder"] = Ear()
+    if command == "similar":
+        return index.similar(noise(1.0), 48_000)
+    return index.search("a bell") if command == "query" else index.locate("a bell", threshold=0.01)
+
+
+def told(line: str) -> None:
+    assert re.fullmatch(SAYS, line), line
+    assert not re.search(r"\.rs\b|rustc|cargo|LanceError", line)
+    assert len(line) < 400
+
+
+def say(monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str], *arguments: object) -> str:
+    monkeypatch.setattr(sys, "argv", ["earshot", *map(str, arguments)])
+    with pytest.raises(SystemExit) as exit:
+        main()
+    out, err = capsys.readouterr()
+    assert (exit.value.code, out) == (1, ""), err
+    return str(err).removeprefix("earshot: ").removesuffix("\n")
+
+
+@pytest.mark.parametrize("size", ["small", "large"])
+@pytest.mark.parametrize(("command", "table"), [*ASKED.items(), ("locate", "files")])
+def test_a_question_that_meets_half_a_data_file_tells_of_damage(
+    command: str, table: str, size: str, tmp_path: Path
+) -> None:
+    index = pipeline.open(str(write(tmp_path / "index", table, size)))
+    with pytest.raises((OSError, ValueError, RuntimeError)) as caught:
+        ask(index, command)
+    told(explain(caught.value))
+
+
+@pytest.mark.parametrize("size", ["small", "large"])
+@pytest.mark.parametrize("command", ["info", "failures"])
+def test_a_command_that_meets_half_a_data_file_tells_of_damage(
+    command: str, size: str, tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+) -> None:
+    told(say(monkeypatch, capsys, command, write(tmp_path / "index", "files", size)))
+
+
+def make_and_cut(tmp_path: Path, table: str) -> Any:
+    """The configuration of an index that a run has made, of which the data files of a table are cut."""
+    (tmp_path / "sounds").mkdir()
+    write_wav(tmp_path / "sounds" / "a.wav", noise(1.0))
+    config = make_config({"sources": [str(tmp_path / "sounds")], "into": str(tmp_path / "index"), **SECTIONS})
+    index_corpus(config, stages=in_place(WideEncoder()))
+    for file in (tmp_path / "index" / f"{table}.lance" / "data").iterdir():
+        file.write_bytes(file.read_bytes()[: file.stat().st_size // 2])
+    return config
+
+
+def test_a_plan_that_meets_half_a_data_file_tells_of_damage(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+) -> None:
+    told(say(monkeypatch, capsys, "plan", make_and_cut(tmp_path, "files").into))
+
+
+def test_a_run_that_meets_damage_does_not_advise_to_run_again(tmp_path: Path) -> None:
+    config = make_and_cut(tmp_path, "files")
+    with pytest.raises(EarshotError) as caught:
+        index_corpus(config, stages=in_place(WideEncoder()))
+    said = str(caught.value)
+    assert said.startswith(f"{config.into}: the run stopped, as the index is damaged: ")
+    assert f"`earshot verify {config.into} --repair`" in said
+    assert "run again" not in said
+    assert not re.search(r"\.rs\b|rustc|cargo|LanceError", said)
+
+
+def test_why_a_fragment_cannot_be_read_is_told_without_places_in_the_engines_sources(tmp_path: Path) -> None:
+    table = lance.dataset(str(write(tmp_path / "index", "clips", "small") / "clips.lance"))
+    with pytest.raises(Unreadable) as caught:
+        list(Fragments(table, "clips").read(["uri"], 100))
+    assert re.fullmatch(r"data file \w+\.lance cannot be read: [^\n]+", caught.value.why)
+    assert not re.search(r"\.rs\b|rustc|cargo|LanceError", caught.value.why)

@@ -1,0 +1,147 @@
+"""An index of format 2, as it was written before ``files`` had its newest columns: read, and brought up by a run."""
+
+import tarfile
+from pathlib import Path
+from typing import Any
+
+import fsspec
+import lance
+import pytest
+
+import pipeline
+from pipeline import schema
+from pipeline.config import Config
+from pipeline.encoder.encoder import load_encoder
+from pipeline.errors import IndexMismatch
+from pipeline.index import journal, store
+from pipeline.index.maintenance import restore_index
+from pipeline.index.reencode import compare
+from pipeline.index.verify import audit, examine
+from pipeline.planning.plan import Choice
+from pipeline.run.driver import index_corpus
+from pipeline.run.prepare import plan_corpus, read_config
+from tests.run.test_driver import WideEncoder, in_place
+
+KEPT = Path(__file__).parents[1] / "data" / "format-2.tar.gz"
+"""``sounds``: two recordings, a copy of one, a broken file and a table that says where each microphone stood;
+``index``: of these and of a file that was deleted, as runs of format 2 wrote it from ``memory:///format-2``."""
+
+pytestmark = pytest.mark.filterwarnings("ignore:Deprecated call to `pkg_resources:DeprecationWarning")
+
+
+@pytest.fixture
+def index(tmp_path: Path) -> str:
+    with tarfile.open(KEPT) as tar:
+        tar.extractall(tmp_path, filter="data")
+    memory = fsspec.filesystem("memory")
+    for file in (tmp_path / "format-2" / "sounds").iterdir():
+        memory.pipe_file(f"/format-2/{file.name}", file.read_bytes())
+    return str(tmp_path / "format-2" / "index")
+
+
+def read(index: str) -> list[dict[str, Any]]:
+    files = store.read_files(index).sort_by("uri").to_pylist()
+    return [{name: row[name] for name in ("uri", "status", "audio_id", "n_clips", "n_frames", "mic")} for row in files]
+
+
+def columns(index: str) -> list[str]:
+    return list(lance.dataset(journal.table_uri(index, "files")).schema.names)
+
+
+def config_of(index: str) -> Config:
+    return read_config(index)
+
+
+def test_it_answers_questions_as_it_is(index: str) -> None:
+    version = store.latest_version(index, "files")
+    opened = pipeline.open(index)
+    assert (opened.describe()["with_note"], opened.notes().column_names) == (0, ["uri", "note"])
+    assert opened.search("a bell ringing", 1)[0].uri == "memory:///format-2/bell.ogg"
+    [siren] = opened.locate("an ambulance siren", 1)
+    assert (siren.uri, siren.metadata) == ("memory:///format-2/siren.ogg", {"mic": "south"})
+    assert siren.start_s == pytest.approx(4.0, abs=0.2)
+    assert siren.end_s == pytest.approx(7.0, abs=0.2)
+    assert opened.describe()["indexed"] == 3
+    assert audit(index) == []
+    assert examine(index).n_without_checksum == 3
+    assert store.latest_version(index, "files") == version
+    assert columns(index)[: len(schema.FILES.names) - 4] == schema.FILES.names[:-4]
+    assert not set(columns(index)) & set(schema.SINCE_FORMAT_3)
+
+
+def test_the_next_run_brings_it_up_and_encodes_nothing(index: str) -> None:
+    before = read(index)
+    plan = plan_corpus(config_of(index))
+    assert (plan.n_unchanged, plan.n_to_decode) == (4, 0)
+    stages = in_place(WideEncoder(), lambda number: pytest.fail("nothing to decode"))
+    progress = index_corpus(config_of(index), stages=stages)
+    assert (progress.n_unchanged, progress.n_failed_before, progress.n_deleted) == (4, 1, 0)
+    assert set(columns(index)) >= set(schema.FILES.names)
+    assert read(index) == before
+    assert audit(index) == []
+    kinds = journal.read_journal(index)["kind"].to_pylist()
+    assert kinds.count("migrate") == 1
+    index_corpus(config_of(index), stages=stages)
+    assert journal.read_journal(index)["kind"].to_pylist().count("migrate") == 1
+
+
+def test_files_that_are_encoded_anew_have_checksums(index: str) -> None:
+    encoder = load_encoder(config_of(index).encode, output="float16")
+    before = read(index)
+    index_corpus(config_of(index), stages=in_place(encoder), choice=Choice(full=True))
+    assert read(index) == before
+    assert examine(index).n_without_checksum == 0
+    assert audit(index) == []
+    compared = compare(index, encoder, None)
+    assert (compared.findings, compared.n_compared, compared.n_indexed) == ([], 3, 3)
+
+
+def test_what_was_published_before_can_still_be_restored(index: str) -> None:
+    before = read(index)
+    index_corpus(config_of(index), stages=in_place(WideEncoder()))
+    batches = journal.read_journal(index).to_pylist()
+    [migrated] = [row["seq"] for row in batches if row["kind"] == "migrate"]
+    restore_index(index, max(row["seq"] for row in batches if row["kind"] == "index" and row["seq"] < migrated))
+    assert set(columns(index)) >= set(schema.FILES.names)
+    assert read(index) == before
+    assert index_corpus(config_of(index), stages=in_place(WideEncoder())).n_unchanged == 4
+    assert audit(index) == []
+
+
+def test_a_rebuild_of_it_is_of_the_newest_format(index: str) -> None:
+    config = config_of(index)
+    index_corpus(config, stages=in_place(load_encoder(config.encode, output="float16")), rebuild=True)
+    live = journal.live(index)
+    assert live.endswith("generation-2")
+    assert set(columns(live)) >= set(schema.FILES.names)
+    assert examine(index).n_without_checksum == 0
+    assert audit(index) == []
+    assert {row["uri"].rsplit("/", 1)[1]: row["status"] for row in store.read_files(live).to_pylist()} == {
+        "bell.ogg": "indexed",
+        "copy of bell.ogg": "indexed",
+        "siren.ogg": "indexed",
+        "broken.wav": "failed",
+        "gone.ogg": "deleted",
+    }
+
+
+def test_a_column_of_the_users_that_has_a_new_name_of_earshots_own_is_refused(index: str) -> None:
+    files = lance.dataset(journal.table_uri(index, "files"))
+    files.add_columns({"note": "'quiet'"})
+    published = journal.read_published(index)
+    versions = published.versions | {"files": files.version}
+    row = journal.make_row(published.seq + 1, "f" * 32, "f" * 32, "columns", versions)
+    journal.publish(journal.open_journal(index), [row])
+    with pytest.raises(IndexMismatch, match=r"has a column `note`, .* rename it in your table"):
+        index_corpus(config_of(index), stages=in_place(WideEncoder()))
+    assert pipeline.open(index).search("a bell ringing", 1)[0].uri == "memory:///format-2/bell.ogg"
+
+
+def test_the_first_format_is_refused(index: str) -> None:
+    batches = lance.dataset(journal.table_uri(index, "batches"))
+    [created] = batches.to_table(filter="kind = 'create'").to_pylist()
+    older = created["detail"].replace('"format": 2', '"format": 1')
+    batches.update({"detail": f"'{older}'"}, where="kind = 'create'")
+    for use in (pipeline.open, lambda path: store.Writer(path, "0" * 32)):
+        with pytest.raises(IndexMismatch, match="index format 1 was never released"):
+            use(index)

@@ -1,0 +1,560 @@
+"""One writer per index: who is refused, who takes over, and what is left behind; on a disk and in an object store."""
+
+import contextlib
+import datetime as dt
+import errno
+import json
+import os
+import socket
+import subprocess
+import sys
+import threading
+import time
+import uuid
+from collections.abc import Callable
+from pathlib import Path
+from typing import Any
+
+import fsspec
+import pytest
+from fsspec.implementations.memory import MemoryFileSystem
+
+from pipeline import processes, storage
+from pipeline.errors import CommitConflict, IndexBusy, UsageError
+from pipeline.index import lease
+from pipeline.index.lease import Claim, is_held
+from pipeline.index.lease_files import STALE_S, Clock, Leases
+
+
+@pytest.fixture(params=["disk", "s3"])
+def place(request: pytest.FixtureRequest, tmp_path: Path) -> str:
+    """Where an index may lie."""
+    if request.param == "disk":
+        return str(tmp_path)
+    bucket: str = request.getfixturevalue("bucket")
+    return f"{bucket}/{tmp_path.name}/index"
+
+
+def leases(place: str) -> dict[int, dict[str, Any]]:
+    """What is there: number -> content."""
+    fs, root = fsspec.url_to_fs(place, use_listings_cache=False)
+    found = {}
+    for name in fs.glob(f"{root}/claim-*.json"):
+        with contextlib.suppress(FileNotFoundError):  # renewed meanwhile
+            found[int(name[-14:-5])] = json.loads(fs.cat_file(name))
+    return found
+
+
+def leases_of(place: str, kind: type[Leases] = Leases) -> Leases:
+    """What a claim uses, or a kind of it that misbehaves."""
+    return kind(*storage.find(place))
+
+
+def wait_until(holds: Callable[[], bool]) -> None:
+    until = time.monotonic() + 60
+    while not holds():
+        assert time.monotonic() < until
+        time.sleep(0.02)
+
+
+def holder(place: str) -> str:
+    [values] = leases(place).values()
+    return str(values["run_id"])
+
+
+def write_lease(place: str, number: int = 7, *, age_s: float = 0.0, **changes: Any) -> None:
+    """A lease that another process left: by default a live one on this machine."""
+    values = {"run_id": "other", "host": socket.gethostname(), "pid": os.getpid(), "since": "2026-01-02 03:04:05 UTC"}
+    values |= {"beat_s": 0.1, "at": time.time() - age_s, "processes": processes.name_processes()}
+    with fsspec.open(f"{place}/claim-{number:09d}.json", "w") as file:
+        file.write(json.dumps(values | changes))
+
+
+@pytest.fixture
+def dead_pid() -> int:
+    process = subprocess.Popen([sys.executable, "-c", ""])
+    process.wait()
+    return process.pid
+
+
+def test_holds_while_open_and_leaves_nothing(place: str) -> None:
+    with Claim(place, "a"):
+        assert holder(place) == "a"
+    assert leases(place) == {}
+
+
+def test_second_holder_is_refused_and_told_by_whom_and_since_when(place: str) -> None:
+    with Claim(place, "a"):
+        [values] = leases(place).values()
+        with pytest.raises(IndexBusy) as refused, Claim(place, "b"):
+            pass
+        assert holder(place) == "a"
+    text = str(refused.value)
+    for part in (place, str(os.getpid()), socket.gethostname(), values["since"]):
+        assert part in text
+    assert "\n" not in text
+    with Claim(place, "b"):
+        assert holder(place) == "b"
+
+
+def test_released_when_the_run_fails(place: str) -> None:
+    with pytest.raises(ZeroDivisionError), Claim(place, "a"):
+        raise ZeroDivisionError
+    assert leases(place) == {}
+
+
+def test_dead_process_is_taken_over_at_once(place: str, dead_pid: int) -> None:
+    write_lease(place, pid=dead_pid)
+    with Claim(place, "a"):
+        assert list(leases(place)) == [8]
+        assert holder(place) == "a"
+    assert leases(place) == {}
+
+
+@pytest.mark.parametrize("age_s", [STALE_S / 2, STALE_S * 2])
+def test_other_host_is_judged_by_its_heartbeat(place: str, dead_pid: int, age_s: float) -> None:
+    write_lease(place, host="elsewhere", processes="another", pid=dead_pid, age_s=age_s)
+    if age_s < STALE_S:
+        with pytest.raises(IndexBusy, match="elsewhere, since 2026-01-02 03:04:05 UTC"), Claim(place, "a"):
+            pass
+        assert holder(place) == "other"
+    else:
+        with Claim(place, "a"):
+            assert holder(place) == "a"
+
+
+def test_a_clock_that_is_late_does_not_cost_a_live_holder_its_index(place: str) -> None:
+    other: dict[str, Any] = {"host": "elsewhere", "processes": "another"}
+    write_lease(place, age_s=STALE_S * 9, beat_s=30.0, **other)  # how long it is watched
+    beat = threading.Timer(0.3, write_lease, (place, 8), {"age_s": STALE_S * 9, **other})
+    beat.start()
+    with pytest.raises(IndexBusy, match="elsewhere"), Claim(place, "a"):
+        pass
+    beat.join()
+
+
+def test_a_clock_that_was_ahead_does_not_lock_the_index_until_then(place: str) -> None:
+    write_lease(place, host="elsewhere", processes="another", age_s=-86_400)
+    with Claim(place, "a"):
+        assert holder(place) == "a"
+
+
+def test_a_run_in_another_container_is_not_taken_for_dead(place: str, dead_pid: int) -> None:
+    """Its name may be that of this one, and its process numbers are others."""
+    write_lease(place, pid=dead_pid, processes="another")
+    with pytest.raises(IndexBusy), Claim(place, "a"):
+        pass
+
+
+def test_one_that_was_late_gives_way(place: str) -> None:
+    """It saw no lease, and others came and went before it made its own."""
+
+    class Late(Leases):
+        def create(self, number: int, values: dict[str, Any]) -> bool:
+            write_lease(place, 7)
+            return super().create(number, values)
+
+    with pytest.raises(IndexBusy), Claim(place, "a", leases=leases_of(place, Late)):
+        pass
+    assert list(leases(place)) == [7]
+
+
+def test_a_holder_whose_lease_is_renewed_meanwhile_is_named(place: str) -> None:
+    """Between being listed and being read, the lease became the next one."""
+    write_lease(place, 7)
+
+    class Renewed(Leases):
+        def read(self, number: int) -> Any:
+            if number == 7 and 7 in self.list():
+                write_lease(place, 8)
+                self.remove(7)
+            return super().read(number)
+
+    named = rf"process {os.getpid()} on"
+    with pytest.raises(IndexBusy, match=named), Claim(place, "a", leases=leases_of(place, Renewed)):
+        pass
+
+
+def test_what_a_killed_starter_left_on_a_disk_goes(tmp_path: Path) -> None:
+    old, young = (tmp_path / f"claim-000000007.json.{number}.1" for number in (1, 2))
+    for path in (old, young):
+        path.write_text("{")
+    os.utime(old, times=(time.time() - 2 * STALE_S,) * 2)
+    with Claim(tmp_path, "a"):
+        assert (old.exists(), young.exists()) == (False, True)
+
+
+def test_whether_an_index_is_held_is_told_without_waiting(place: str, dead_pid: int) -> None:
+    assert not lease.is_held(place)
+    with Claim(place, "a"):
+        assert lease.is_held(place)
+    assert not lease.is_held(place)
+    for pid, age_s in ((dead_pid, 0.0), (os.getpid(), 2 * STALE_S)):
+        write_lease(place, pid=pid, age_s=age_s)
+        assert not lease.is_held(place)
+
+
+class Flaky(Leases):
+    """A store whose answers to some puts are others than they should be.
+
+    ``answers`` has one for each put to come: an error or False to be answered with, and whether the put is carried out
+    before. Later puts are answered as they should be.
+    """
+
+    answers: list[tuple[Exception | bool, bool]]
+
+    def create(self, number: int, values: dict[str, Any]) -> bool:
+        if not self.answers:
+            return super().create(number, values)
+        answer, is_done = self.answers.pop(0)
+        if is_done:
+            assert super().create(number, values)
+        if isinstance(answer, Exception):
+            raise answer
+        return answer
+
+
+def flaky(place: str, *answers: tuple[Exception | bool, bool]) -> Flaky:
+    made = Flaky(*storage.find(place))
+    made.answers = list(answers)
+    return made
+
+
+DOWN = (RuntimeError("no connection"), False)
+LOST = (TimeoutError(), True)
+EXISTS = (False, True)
+"""The answer was lost, and a driver that put it once more was told that there is one."""
+
+
+def test_the_heart_beats_on_when_the_store_answers_again_or_its_answers_were_lost(place: str) -> None:
+    at_first = (True, True)
+    store = flaky(place, at_first, DOWN, LOST, EXISTS, DOWN, EXISTS, LOST)
+    with Claim(place, "a", beat_s=0.05, leases=store) as held:
+        first = max(leases(place))
+        wait_until(lambda: max(leases(place), default=0) >= first + 7)
+        assert not store.answers
+        assert not held.lost
+        held.check()
+    assert leases(place) == {}
+
+
+@pytest.mark.parametrize("answer", [LOST, EXISTS])
+def test_a_first_lease_whose_answer_was_lost_is_taken(place: str, dead_pid: int, answer: tuple[Any, bool]) -> None:
+    write_lease(place, pid=dead_pid)
+    with Claim(place, "a", leases=flaky(place, answer)):
+        assert list(leases(place)) == [8]
+        assert holder(place) == "a"
+    assert leases(place) == {}
+
+
+def test_a_store_that_does_not_take_a_first_lease_is_no_index_held(tmp_path: Path) -> None:
+    with pytest.raises(RuntimeError, match="no connection"), Claim(tmp_path, "a", leases=flaky(str(tmp_path), DOWN)):
+        pass
+    assert leases(str(tmp_path)) == {}
+
+
+@pytest.mark.parametrize("answer", [FileExistsError(), ConnectionResetError()])
+def test_a_driver_that_lost_the_answer_of_its_store_costs_no_claim(answer: Exception) -> None:
+    """The put of an object store itself: carried out, and answered with an error, every other time."""
+    root = f"/{uuid.uuid4().hex}"
+
+    class Store(MemoryFileSystem):  # type: ignore[misc]
+        cachable = False
+        n_puts = 0
+
+        def pipe_file(self, path: str, value: bytes, mode: str = "overwrite", **others: Any) -> None:
+            super().pipe_file(path, value, mode=mode, **others)
+            self.n_puts += 1
+            if self.n_puts % 2:
+                raise answer
+
+    store = Store()
+    with Claim(f"memory:/{root}", "a", beat_s=0.02, leases=Leases(store, root)) as held:
+        wait_until(lambda: store.n_puts > 5)
+        assert not held.lost
+    assert not Leases(store, root).list()
+
+
+def test_a_lease_that_could_not_be_removed_goes_later(place: str) -> None:
+    kept: set[int] = set()
+
+    class Keeping(Leases):
+        def remove(self, number: int) -> None:
+            if len(kept) < 3 and number not in kept:
+                kept.add(number)
+                raise OSError("no answer")
+            super().remove(number)
+
+    write_lease(place, age_s=2 * STALE_S, processes="another")
+    with Claim(place, "a", beat_s=0.05, leases=leases_of(place, Keeping)):
+        wait_until(lambda: min(leases(place), default=0) > 10)
+    assert leases(place) == {}
+
+
+def test_a_run_whose_index_was_taken_over_is_told_by_whom(place: str) -> None:
+    with Claim(place, "a", beat_s=0.05) as held:
+        for later in range(20, 40):  # the newest lease counts, whichever the heart has come to
+            write_lease(place, later)
+        wait_until(lambda: held.lost)
+        with pytest.raises(CommitConflict, match=rf"process {os.getpid()} on .*since 2026-01-02 .*stops") as said:
+            held.check()
+        assert place in str(said.value)
+    assert {values["run_id"] for values in leases(place).values()} == {"other"}
+
+
+def test_a_claim_that_was_removed_by_force_is_made_again(place: str) -> None:
+    fs, root = storage.find(place)
+    with Claim(place, "a", beat_s=0.05) as held:
+        wait_until(lambda: bool(leases(place)))
+        for name in fs.glob(f"{root}/claim-*.json"):
+            with contextlib.suppress(FileNotFoundError):
+                fs.rm_file(name)
+        wait_until(lambda: bool(leases(place)))
+        assert not held.lost
+
+
+def test_number_of_a_dead_run_given_to_another_process_does_not_lock_for_ever(place: str) -> None:
+    for pid in (1, os.getpid()):  # 1 belongs to another user where tests are not run by root
+        write_lease(place, pid=pid, age_s=STALE_S * 2)
+        with Claim(place, "a"):
+            assert holder(place) == "a"
+
+
+def test_of_two_that_reach_for_a_dead_holders_index_one_gets_it(place: str, dead_pid: int) -> None:
+    """Both have read who held it before either of them writes."""
+    write_lease(place, pid=dead_pid)
+    both, refused, got = threading.Barrier(2), threading.Event(), list[str]()
+
+    class Slow(Claim):
+        def _refuse_if_held(self, number: int) -> None:
+            super()._refuse_if_held(number)
+            both.wait()
+
+    def enter(name: str) -> None:
+        try:
+            with Slow(place, name):
+                got.append(name)
+                refused.wait(60)
+        except IndexBusy as error:
+            got.append(str(error))
+            refused.set()
+
+    threads = [threading.Thread(target=enter, args=(name,)) for name in ("a", "b")]
+    for thread in threads:
+        thread.start()
+    for thread in threads:
+        thread.join()
+    winner, refusal = sorted(got, key=len)
+    assert winner in ("a", "b")
+    assert refusal.endswith("another run is starting here; wait for it, or stop it")
+
+
+class Hands:
+    """A clock that is turned by waiting; what happens meanwhile is given."""
+
+    def __init__(self, meanwhile: Callable[[], None] = lambda: None) -> None:
+        self.passed_s = 0.0
+        self._meanwhile = meanwhile
+        self.clock = Clock(lambda: time.time() + self.passed_s, lambda: self.passed_s, self._wait)
+
+    def _wait(self, pause_s: float) -> None:
+        self.passed_s += pause_s
+        self._meanwhile()
+
+
+@pytest.mark.parametrize("off_s", [3600.0, -3600.0])
+def test_a_run_whose_clock_is_off_is_held_while_its_lease_is_renewed(place: str, off_s: float) -> None:
+    def beat() -> None:
+        if hands.passed_s > 15 and 7 in leases(place):
+            write_lease(place, 8, age_s=off_s, beat_s=10.0, processes="elsewhere")
+            Leases(*storage.find(place)).remove(7)
+
+    write_lease(place, 7, age_s=off_s, beat_s=10.0, processes="elsewhere")
+    hands = Hands(beat)
+    assert is_held(place, clock=hands.clock)
+    assert 15 < hands.passed_s <= 20
+
+
+@pytest.mark.parametrize("beat_s", [10.0, 1e9])
+def test_a_lease_that_looks_old_and_is_not_renewed_is_watched_for_a_while(place: str, beat_s: float) -> None:
+    write_lease(place, age_s=3600.0, beat_s=beat_s, processes="elsewhere")
+    hands = Hands()
+    assert not is_held(place, clock=hands.clock)
+    assert 2 * min(beat_s, STALE_S) <= hands.passed_s < 2 * min(beat_s, STALE_S) + 2
+
+
+def test_what_is_known_at_once_is_not_waited_for(place: str, dead_pid: int) -> None:
+    hands = Hands()
+    assert not is_held(place, clock=hands.clock)
+    write_lease(place, 7, age_s=3600.0, pid=dead_pid)
+    assert not is_held(place, clock=hands.clock)
+    write_lease(place, 8, processes="elsewhere")
+    assert is_held(place, clock=hands.clock)
+    assert hands.passed_s == 0
+
+
+WRONG: dict[str, list[Any]] = {
+    "at": ["now", None, True, [], float("nan"), 10**400],
+    "beat_s": ["1", 0, -1],
+    "pid": ["7", 1.5, 0, 2**40],
+    "began": ["then"],
+    **{name: [1, None, ["a"]] for name in ("run_id", "host", "since", "processes")},
+}
+
+
+@pytest.mark.parametrize(("name", "wrong"), [(name, wrong) for name, each in WRONG.items() for wrong in each])
+def test_a_lease_of_other_types_is_not_one_of_ours(
+    tmp_path: Path, name: str, wrong: Any, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(lease, "UNWRITTEN_S", 0.0)
+    write_lease(str(tmp_path), **{name: wrong})
+    assert Leases(*storage.find(str(tmp_path))).read(7) is None
+    assert not is_held(tmp_path)
+    with Claim(tmp_path, "a"):
+        assert holder(str(tmp_path)) == "a"
+
+
+def test_what_a_run_left_that_was_killed_as_it_tried_a_store_out_goes(tmp_path: Path) -> None:
+    url = f"memory://{tmp_path.name}/index"
+    fs, root = storage.find(url)
+    old, fresh, other = f"{root}/probe-{'0' * 32}", f"{root}/probe-{'1' * 32}", f"{root}/probe-of-mine"
+    for name in (old, fresh, other):
+        fs.pipe_file(name, b"0")
+    for name in (old, other):
+        fs.store[name].modified -= dt.timedelta(seconds=2 * STALE_S)
+    with Claim(url, "a"):
+        assert set(fs.ls(root, detail=False)) == {fresh, other, f"{root}/claim-000000001.json"}
+    fs.rm(root, recursive=True)
+
+
+@pytest.mark.parametrize("text", ["", "{", "[]", "null", '{"pid": 1}'])
+def test_unreadable_lease_is_given_time_to_be_written(
+    tmp_path: Path, text: str, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    file = tmp_path / "claim-000000003.json"
+    file.write_text(text)  # as on a disk without links, between making the file and writing into it
+    values = {"run_id": "x", "host": "elsewhere", "processes": "y", "pid": 1, "since": "now", "beat_s": 1}
+    values["at"] = time.time()
+    with monkeypatch.context() as patch:
+        patch.setattr(time, "sleep", lambda pause_s: file.write_text(json.dumps(values)))
+        with pytest.raises(IndexBusy, match="elsewhere"), Claim(tmp_path, "a"):
+            pass
+    file.write_text(text)
+    with Claim(tmp_path, "a"):
+        assert holder(str(tmp_path)) == "a"
+
+
+def test_a_disk_without_links_serves_too(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    def refuse(*_: object) -> None:
+        raise PermissionError(1, "Operation not permitted")
+
+    monkeypatch.setattr(os, "link", refuse)
+    with Claim(tmp_path, "a"):
+        with pytest.raises(IndexBusy), Claim(tmp_path, "b"):
+            pass
+        assert holder(str(tmp_path)) == "a"
+    assert list(tmp_path.iterdir()) == []
+
+
+def test_a_claim_that_was_taken_over_is_not_removed_by_its_former_holder(place: str) -> None:
+    with Claim(place, "a"):
+        [number] = leases(place)
+        write_lease(place, number)
+    assert holder(place) == "other"
+
+
+def test_heartbeat_renews_its_own_lease_and_stops_at_anothers(place: str) -> None:
+    with Claim(place, "a", beat_s=0.1) as held:
+        first, until = max(leases(place), default=0), time.monotonic() + 120
+        while max(leases_now := leases(place), default=0) < first + 3 and time.monotonic() < until:
+            time.sleep(0.01)
+        number = max(leases_now)
+        assert number >= first + 3
+        assert leases_now[number]["run_id"] == "a"
+        for later in range(number + 1, number + 20):  # whichever comes next
+            write_lease(place, later)
+        while held._thread.is_alive() and time.monotonic() < until:
+            time.sleep(0.01)
+        assert not held._thread.is_alive()
+    left = leases(place)
+    assert {values["run_id"] for values in left.values()} <= {"a", "other"}
+    assert left[max(left)]["run_id"] == "other"
+
+
+# --- stores that cannot keep two runs apart ---------------------------------------------------------------------------
+
+
+class Store(MemoryFileSystem):  # type: ignore[misc]
+    """A store of its own; what is asked to be created is written whether it is there or not."""
+
+    protocol = "overwriting"
+    store: dict[str, Any] = {}  # noqa: RUF012
+    pseudo_dirs = [""]  # noqa: RUF012
+
+    def pipe_file(self, path: str, value: bytes, mode: str = "overwrite", **options: Any) -> None:
+        super().pipe_file(path, value, **options)
+
+
+class Unable(Store):
+    protocol = "unable"
+
+    def pipe_file(self, path: str, value: bytes, mode: str = "overwrite", **options: Any) -> None:
+        if mode != "overwrite":
+            raise NotImplementedError(mode)
+        super().pipe_file(path, value)
+
+
+class Unaware(Store):
+    """Its arguments go on to a client that does not know this one."""
+
+    protocol = "unaware"
+
+    def pipe_file(self, path: str, value: bytes, **options: Any) -> None:  # type: ignore[override]
+        if options:
+            raise TypeError(f"put_object() got an unexpected keyword argument {next(iter(options))!r}")
+        super().pipe_file(path, value)
+
+
+class Refusing(Store):
+    """Its server does not know the condition of the put."""
+
+    protocol = "refusing"
+
+    def pipe_file(self, path: str, value: bytes, mode: str = "overwrite", **options: Any) -> None:
+        raise OSError(errno.ENOSYS, "A header you provided implies functionality that is not implemented.")
+
+
+class Forgetful(Store):
+    """It creates as it should, but the answer to the first put is lost, and the driver repeats the put."""
+
+    protocol = "forgetful"
+
+    def pipe_file(self, path: str, value: bytes, mode: str = "overwrite", **options: Any) -> None:
+        is_first = not self.exists(path)
+        MemoryFileSystem.pipe_file(self, path, value, mode=mode)
+        if is_first and "probe" in path:
+            MemoryFileSystem.pipe_file(self, path, value, mode=mode)
+
+
+for implementation in (Store, Unable, Unaware, Refusing, Forgetful):
+    fsspec.register_implementation(implementation.protocol, implementation, clobber=True)
+
+
+@pytest.mark.parametrize("store", [Store, Unable, Unaware, Refusing])
+def test_a_store_in_which_two_could_create_one_file_is_refused(store: type[Store], tmp_path: Path) -> None:
+    url = f"{store.protocol}://{tmp_path.name}/index"
+    with pytest.raises(UsageError, match=r"two runs could write at once; .* s3://, gs://") as caught, Claim(url, "a"):
+        pass
+    assert str(caught.value).startswith(f"{url}: ")
+    assert "\n" not in str(caught.value)
+    assert store.store == {}  # nothing is left behind
+
+
+@pytest.mark.parametrize("protocol", ["memory", "forgetful"])
+def test_a_store_is_tried_out_before_its_first_lease(protocol: str, tmp_path: Path) -> None:
+    url = f"{protocol}://{tmp_path.name}/index"
+    with Claim(url, "a"):
+        fs, root = fsspec.url_to_fs(url)
+        assert [name.rpartition("/")[2] for name in fs.ls(root, detail=False)] == ["claim-000000001.json"]
+        with pytest.raises(IndexBusy), Claim(url, "b"):
+            pass

@@ -1,0 +1,625 @@
+"""Commits are whole, crashes at every step leave no trace in what is published, and of two writers one wins."""
+
+import datetime as dt
+import json
+import shutil
+from collections.abc import Callable
+from dataclasses import replace
+from pathlib import Path
+from typing import Any
+
+import lance
+import numpy as np
+import pyarrow as pa
+import pytest
+
+from pipeline import schema
+from pipeline.errors import CommitConflict, IndexMismatch, IndexMissing
+from pipeline.index import journal, store
+from pipeline.planning.ledger import Ledger, empty_row
+from pipeline.run.collector import clip_rows, files_table
+from tests.helpers.fakes import CLIP_DIMENSION, FRAME_DIMENSION, FRAMES_SCHEMA, GRID
+
+Row = dict[str, Any]
+Corpus = dict[str, tuple[str, int]]
+"""uri -> (content, frames). A content named ``bad ...`` fails after its frames were written."""
+
+ALL = 99
+
+SETTINGS = {
+    "clip_model": None,
+    "frame_model": None,
+    "window": {"length_s": 0.4, "overlap_s": 0.08},
+    "decode": {"resampler": "HQ"},
+    "frames": "all",
+}
+
+
+class Killed(BaseException):
+    """Stands for a process that dies."""
+
+
+class Killer:
+    """A seam that dies at one step, counted from 0; it lists the steps it has seen."""
+
+    def __init__(self, at: int | None = None) -> None:
+        self.at, self.steps = at, list[str]()
+
+    def __call__(self, step: str) -> None:
+        if len(self.steps) == self.at:
+            raise Killed(step)
+        self.steps.append(step)
+
+
+def create(path: Path, seam: Callable[[str], None] = lambda step: None) -> None:
+    store.create(path, SETTINGS, clip_dimension=CLIP_DIMENSION, frame_dimension=FRAME_DIMENSION, seam=seam)
+
+
+# --- a run as small as it can be --------------------------------------------------------------------------------------
+
+
+def vectors(content: str, count: int, dimension: int) -> Any:
+    """(count x dimension,) float16, made from the name of a content."""
+    seed = int.from_bytes(content.encode()[:8], "big")
+    return np.random.default_rng(seed).standard_normal(count * dimension).astype(np.float16)
+
+
+def lists(values: Any, field: pa.Field) -> Any:
+    array = pa.FixedSizeListArray.from_arrays(pa.array(values, pa.float16()), field.type.list_size)
+    return array.cast(field.type)
+
+
+def make_batch(
+    path: Path, batch_id: str, files: Corpus, gone: tuple[str, ...] = (), held: frozenset[str] = frozenset()
+) -> store.Batch:
+    """What the stages and the collector make of these files; ``gone`` become deleted rows.
+
+    Of the contents ``held``, ids of audio, there are frames already.
+    """
+    rows, clips, clip_values, fragments = list[Row](), list[Row](), list[Any](), list[str]()
+    seen, spoiled = set[str](), set[str]()
+    for uri, (content, n_frames) in files.items():
+        audio_id = schema.make_audio_id(content)
+        row = empty_row(uri, audio_id) | {"content_hash": content, "size_bytes": n_frames, "modified_ns": 1}
+        row |= {"duration_s": n_frames * 0.04, "sample_rate_hz": 48_000, "channels": 1, "codec": "flac"}
+        if audio_id not in seen | held:
+            fragments += store.write_frames(path, [frame_batch(audio_id, content, n_frames, batch_id)], FRAMES_SCHEMA)
+            seen.add(audio_id)
+        if content.startswith("bad"):
+            rows.append(row | {"status": "failed", "stage": "decode", "reason": "not_finite", "message": "why"})
+            spoiled.add(audio_id)
+            continue
+        made = clip_rows(row, GRID)
+        rows.append(row | {"status": "indexed", "n_clips": len(made), "n_frames": n_frames})
+        clips += made
+        clip_values.append(vectors(content, len(made), CLIP_DIMENSION))
+    rows += [empty_row(uri, None) | {"status": "deleted"} for uri in gone]
+    clips_schema = schema.clips_schema(CLIP_DIMENSION)
+    without = pa.schema([f for f in clips_schema if f.name not in ("batch_id", "vector")])
+    table = pa.Table.from_pylist(clips, schema=without)
+    flat = np.concatenate(clip_values) if clip_values else np.empty(0, np.float16)
+    table = table.append_column(clips_schema.field("vector"), lists(flat, clips_schema.field("vector")))
+    return store.Batch(batch_id, files_table(rows), table, fragments, spoiled=frozenset(spoiled))
+
+
+def frame_batch(audio_id: str, content: str, n_frames: int, batch_id: str) -> pa.RecordBatch:
+    columns = [
+        pa.repeat(audio_id, n_frames),
+        pa.array(range(n_frames), pa.int32()),
+        pa.array([frame * 0.04 for frame in range(n_frames)]),
+        pa.repeat(batch_id, n_frames),
+        lists(vectors(content, n_frames, FRAME_DIMENSION), FRAMES_SCHEMA.field("vector")),
+    ]
+    return pa.RecordBatch.from_arrays(columns, schema=FRAMES_SCHEMA)
+
+
+def prepare(path: Path, writer: store.Writer, corpus: Corpus) -> list[store.Batch]:
+    """Batches of two files each that bring the index to ``corpus``, with what they replace."""
+    ledger = Ledger(store.open_published(path, "files", writer.published).to_table())
+    new = {
+        uri: value
+        for uri, value in corpus.items()
+        if uri not in ledger.rows or ledger.rows[uri]["content_hash"] != value[0]
+    }
+    gone = tuple(uri for uri, row in ledger.rows.items() if uri not in corpus and row["status"] != "deleted")
+    uris = sorted(new)
+    groups = [uris[k : k + 2] for k in range(0, len(uris), 2)]
+    batches = []
+    for number, group in enumerate(groups):
+        batch_id = schema.make_batch_id(writer.run_id, number)
+        held = frozenset(row["audio_id"] for row in ledger.rows.values() if row["status"] == "indexed")
+        batch = make_batch(path, batch_id, {uri: new[uri] for uri in group}, gone if number == 0 else (), held)
+        drop_files, drop_frames = ledger.apply(batch.files.to_pylist())
+        batches.append(replace(batch, drop_files=drop_files, drop_frames=drop_frames))
+    return batches
+
+
+def run(
+    path: Path,
+    corpus: Corpus,
+    run_id: str = "run",
+    seam: Callable[[str], None] = lambda step: None,
+    n_last: int = 1,
+) -> None:
+    """Bring the index to ``corpus`` in two commits: the last ``n_last`` batches in the second."""
+    writer = store.Writer(path, run_id, seam=seam)
+    batches = prepare(path, writer, corpus)
+    for some in (batches[:-n_last], batches[-n_last:]):
+        if some:
+            writer.commit(some)
+    writer.refresh_indexes()
+
+
+# Files 1 and 2 share a content, and so do 3 and 4.
+BEFORE: Corpus = {"1": ("aa", 8), "2": ("aa", 8), "3": ("bb", 25), "4": ("bb", 25), "5": ("cc", 12), "6": ("bad x", 9)}
+# 1 changes, 3 and 4 change, 5 goes, 6 is mended, 7 and 8 are new, one of them bad.
+AFTER: Corpus = {
+    "1": ("dd", 30),
+    "2": ("aa", 8),
+    "3": ("ee", 9),
+    "4": ("ff", 10),
+    "6": ("gg", 11),
+    "7": ("bad y", 14),
+    "8": ("hh", 31),
+}
+
+
+def read_state(path: Path) -> dict[str, list[Row]]:
+    """The published rows of all tables, in a fixed order, without what names the run that wrote them."""
+    published = journal.read_published(path)
+    keys = {"files": ["uri"], "clips": ["clip_id"], "frames": ["audio_id", "frame"]}
+    state = {}
+    for name, columns in keys.items():
+        table = store.open_published(path, name, published).to_table().drop_columns(["batch_id"])
+        state[name] = table.sort_by([(column, "ascending") for column in columns]).to_pylist()
+    return state
+
+
+def expected_state(corpus: Corpus, gone: tuple[str, ...] = ()) -> dict[str, list[Row]]:
+    """The same, straight from the corpus."""
+    good = {uri: value for uri, value in corpus.items() if not value[0].startswith("bad")}
+    clips = []
+    frames = {}
+    for uri, (content, n_frames) in good.items():
+        audio_id = schema.make_audio_id(content)
+        row = empty_row(uri, audio_id) | {"duration_s": n_frames * 0.04, "sample_rate_hz": 48_000}
+        made = clip_rows(row | {"channels": 1, "codec": "flac"}, GRID)
+        values = vectors(content, len(made), CLIP_DIMENSION).reshape(-1, CLIP_DIMENSION).tolist()
+        clips += [clip | {"vector": value} for clip, value in zip(made, values, strict=True)]
+        values = vectors(content, n_frames, FRAME_DIMENSION).reshape(-1, FRAME_DIMENSION).tolist()
+        for frame, value in enumerate(values):
+            row = {"audio_id": audio_id, "frame": frame, "start_s": frame * 0.04, "vector": value}
+            frames[audio_id, frame] = row
+    return {
+        "files": [
+            {"uri": uri, "status": "deleted" if uri in gone else "indexed" if uri in good else "failed"}
+            for uri in sorted([*corpus, *gone])
+        ],
+        "clips": sorted(clips, key=lambda clip: str(clip["clip_id"])),
+        "frames": [frames[key] for key in sorted(frames)],
+    }
+
+
+def check_state(path: Path, corpus: Corpus, gone: tuple[str, ...] = ()) -> None:
+    state, expected = read_state(path), expected_state(corpus, gone)
+    assert [{"uri": row["uri"], "status": row["status"]} for row in state["files"]] == expected["files"]
+    assert state["clips"] == expected["clips"]
+    assert state["frames"] == expected["frames"]
+
+
+# --- creating ---------------------------------------------------------------------------------------------------------
+
+
+def test_new_index_is_empty_and_has_its_schemas(tmp_path: Path) -> None:
+    path = tmp_path / "deep" / "index"
+    assert not journal.exists(path)
+    create(path)
+    assert journal.exists(path)
+    assert journal.read_settings(path) == SETTINGS
+    expected = {
+        "files": schema.FILES,
+        "clips": schema.clips_schema(CLIP_DIMENSION),
+        "frames": schema.frames_schema(FRAME_DIMENSION),
+        "batches": schema.BATCHES,
+    }
+    for name, arrow_schema in expected.items():
+        dataset = lance.dataset(journal.table_uri(path, name))
+        assert dataset.schema == arrow_schema
+        assert dataset.data_storage_version == "2.2"
+    (row,) = journal.read_journal(path).to_pylist()
+    assert (row["seq"], row["kind"], row["n_files"]) == (0, "create", 0)
+    check_state(path, {})
+
+
+def test_creating_that_dies_leaves_no_index_and_can_be_done_again(tmp_path: Path) -> None:
+    whole = Killer()
+    create(tmp_path / "whole", whole)
+    assert whole.steps == ["create files", "create clips", "create frames", "create batches", "publish"]
+    for step in range(len(whole.steps)):
+        path = tmp_path / str(step)
+        with pytest.raises(Killed):
+            create(path, Killer(step))
+        assert not journal.exists(path)
+        with pytest.raises(IndexMissing, match="no index here"):
+            journal.read_settings(path)
+        create(path)
+        run(path, BEFORE)
+        check_state(path, BEFORE)
+
+
+def test_half_made_folders_are_no_index(tmp_path: Path) -> None:
+    for name in ("files", "batches"):
+        (tmp_path / f"{name}.lance" / "data").mkdir(parents=True)
+    assert not journal.exists(tmp_path)
+    create(tmp_path)
+    check_state(tmp_path, {})
+
+
+def test_an_index_is_never_created_over_another(tmp_path: Path) -> None:
+    create(tmp_path)
+    run(tmp_path, BEFORE)
+    with pytest.raises(CommitConflict):
+        create(tmp_path)
+    check_state(tmp_path, BEFORE)
+
+
+def test_tables_that_lost_their_journal_are_not_wiped(tmp_path: Path) -> None:
+    index = tmp_path / "index"
+    create(index)
+    run(index, {"a.wav": ("one", 20)})
+    shutil.rmtree(index / "batches.lance")
+    for action in (lambda: create(index), lambda: journal.read_settings(index)):
+        with pytest.raises(IndexMismatch, match=r"`files` has rows, but the journal is missing"):
+            action()
+    assert lance.dataset(journal.table_uri(index, "frames")).count_rows() == 20
+
+
+@pytest.mark.parametrize(
+    ("error", "is_conflict"),
+    [
+        (OSError("LanceError(IO): Too many concurrent writers, /x.rs:1"), True),
+        (OSError("Retryable commit conflict for version 3"), True),
+        (OSError("Commit conflict for version 3: /x"), True),
+        (OSError("Not found: /data/commit conflict for version 3/too many concurrent writers/ix"), False),
+        (OSError("LanceError(IO): Generic memory error: /Too many concurrent writers: /x"), False),
+        (OSError("/data/conflict-zone/concurrent/ix: No space left on device"), False),
+    ],
+)
+def test_a_conflict_is_told_from_other_errors_whatever_the_path(error: OSError, is_conflict: bool) -> None:
+    assert journal.is_conflict(error) is is_conflict
+
+
+def test_newer_format_is_refused(tmp_path: Path) -> None:
+    create(tmp_path)
+    detail = json.dumps({"format": journal.FORMAT + 1, "settings": {}})
+    lance.dataset(journal.table_uri(tmp_path, "batches")).update({"detail": f"'{detail}'"}, where="seq = 0")
+    with pytest.raises(
+        IndexMismatch, match=rf"index format {journal.FORMAT + 1}, this version reads up to {journal.FORMAT}; upgrade"
+    ):
+        journal.read_settings(tmp_path)
+
+
+# --- committing -------------------------------------------------------------------------------------------------------
+
+
+def test_commits_publish_rows_and_replace_them(tmp_path: Path) -> None:
+    create(tmp_path)
+    run(tmp_path, BEFORE)
+    check_state(tmp_path, BEFORE)
+    run(tmp_path, AFTER, "again")
+    check_state(tmp_path, AFTER, gone=("5",))
+    run(tmp_path, {}, "empty")  # nothing new: nothing to commit
+    check_state(tmp_path, AFTER, gone=("5",))
+
+
+def test_frames_of_one_audio_lie_together_and_in_order(tmp_path: Path) -> None:
+    create(tmp_path)
+    run(tmp_path, BEFORE)
+    run(tmp_path, AFTER, "again")
+    table = store.open_published(tmp_path, "frames").to_table(columns=["audio_id", "frame"])
+    order: dict[str, list[int]] = {}
+    for row in table.to_pylist():
+        order.setdefault(row["audio_id"], []).append(row["frame"])
+    assert table["audio_id"].to_pylist() == [audio_id for audio_id, frames in order.items() for _ in frames]
+    assert all(frames == list(range(len(frames))) for frames in order.values())
+
+
+def test_journal_counts_what_was_written_and_names_its_batches(tmp_path: Path) -> None:
+    create(tmp_path)
+    began = dt.datetime.now(dt.UTC)
+    run(tmp_path, BEFORE)
+    rows = journal.read_journal(tmp_path).to_pylist()
+    assert [row["seq"] for row in rows] == list(range(len(rows)))
+    assert [row["kind"] for row in rows] == ["create", "index", "index", "index", "maintain"]
+    assert {row["run_id"] for row in rows[1:]} == {"run"}
+    assert all(began <= row["committed_at"] <= dt.datetime.now(dt.UTC) for row in rows[1:])
+    counts = ("n_files", "n_failed", "n_clips", "n_frames", "audio_s")
+    assert [tuple(row[name] for name in counts) for row in rows[1:4]] == [
+        (2, 0, 2, 8, pytest.approx(0.64)),  # two files that share their frames
+        (2, 0, 6, 25, pytest.approx(2.0)),
+        (2, 1, 2, 12, pytest.approx(0.48)),
+    ]
+    for name in ("files", "clips", "frames"):
+        table = store.open_published(tmp_path, name).to_table(columns=["batch_id"])
+        written = {value["values"]: value["counts"] for value in table["batch_id"].value_counts().to_pylist()}
+        assert written == {row["batch_id"]: row[f"n_{name}"] for row in rows[1:4]}
+
+
+def test_copies_write_no_frames_and_are_not_counted(tmp_path: Path) -> None:
+    batch = make_batch(tmp_path / "scratch", "b" * 32, {"1": ("aa", 8)})
+    assert (batch.describe()["n_frames"], batch.n_rows) == (8, 9)
+    copied = store.Batch(batch.batch_id, batch.files, batch.clips)
+    assert (copied.describe()["n_frames"], copied.n_rows) == (0, 1)
+    failed = make_batch(tmp_path / "scratch", "b" * 32, {"1": ("bad", 8)})
+    assert (failed.describe()["n_frames"], failed.describe()["audio_s"], failed.n_rows) == (0, 0.0, 0)
+
+
+def test_spoiled_frames_go_and_those_of_an_earlier_batch_stay(tmp_path: Path) -> None:
+    create(tmp_path)
+    writer = store.Writer(tmp_path, "run")
+    writer.commit([make_batch(tmp_path, "a" * 32, {"1": ("aa", 8)})])
+    # A later file begins with windows under the same id, and fails.
+    late = make_batch(tmp_path, "b" * 32, {"2": ("aa", 8)})
+    failed = empty_row("2", None) | {"status": "failed"}
+    spoiled = frozenset({schema.make_audio_id("aa")})
+    writer.commit(
+        [store.Batch("b" * 32, files_table([failed]), late.clips.slice(0, 0), late.frame_fragments, spoiled=spoiled)]
+    )
+    frames = store.open_published(tmp_path, "frames").to_table().to_pylist()
+    assert [(row["frame"], row["batch_id"]) for row in frames] == [(frame, "a" * 32) for frame in range(8)]
+
+
+def test_readers_see_whole_commits_only(tmp_path: Path) -> None:
+    create(tmp_path)
+    run(tmp_path, BEFORE)
+    seen = []
+
+    def look(step: str) -> None:
+        statuses = {row["uri"]: row["status"] for row in read_state(tmp_path)["files"]}
+        seen.append((step, statuses.get("5"), statuses.get("8"), len(journal.read_journal(tmp_path))))
+
+    n_before = len(journal.read_journal(tmp_path))
+    run(tmp_path, AFTER, "again", look)
+    publications = [k for k, (step, *_) in enumerate(seen) if step == "publish"]
+    for step, five, _, n_rows in seen[: publications[0] + 1]:
+        assert (five, n_rows) == ("indexed", n_before), step
+    for step, five, eight, n_rows in seen[publications[0] + 1 : publications[1] + 1]:
+        assert (five, eight) == ("deleted", "indexed" if n_rows > n_before + 2 else None), step
+    # The journal row comes last, after all three tables.
+    steps = [step for step, *_ in seen[: publications[0]]]
+    assert steps == [
+        "delete frames",
+        "append frames",
+        "delete clips",
+        "append clips",
+        "delete files",
+        "append files",
+    ]
+
+
+# --- dying ------------------------------------------------------------------------------------------------------------
+
+
+@pytest.mark.slow
+def test_dying_at_any_step_changes_nothing_in_the_end(tmp_path: Path) -> None:
+    base = tmp_path / "base"
+    create(base)
+    killed = set()
+    for corpus, gone in ((BEFORE, ()), (AFTER, ("5",))):
+        whole = Killer()
+        undisturbed = tmp_path / f"undisturbed{len(gone)}"
+        shutil.copytree(base, undisturbed)
+        run(undisturbed, corpus, "run", whole, ALL)
+        check_state(undisturbed, corpus, gone)
+        before, after = read_state(base), read_state(undisturbed)
+        for step in range(len(whole.steps)):
+            path = tmp_path / "crashed"
+            shutil.copytree(base, path)
+            with pytest.raises(Killed) as death:
+                run(path, corpus, "first", Killer(step), ALL)
+            killed.add(str(death.value))
+            uris = {row["uri"]: row["content_hash"] for row in read_state(path)["files"]}
+            old, new = ({row["uri"]: row["content_hash"] for row in state["files"]} for state in (before, after))
+            assert all(value in (old.get(uri), new.get(uri)) for uri, value in uris.items())
+            run(path, corpus, "second", n_last=ALL)
+            assert read_state(path) == after, death.value
+            check_tags(path)
+            shutil.rmtree(path)
+        base = undisturbed
+    assert killed == {
+        *(f"{action} {name}" for action in ("append", "delete") for name in ("files", "clips", "frames")),
+        *(f"index {name}" for name in ("files", "clips", "frames")),
+        "publish",
+        "tag",
+    }
+
+
+def check_tags(path: Path) -> None:
+    """The newest published versions carry a tag, so no clean-up removes them."""
+    for name, version in journal.read_published(path).versions.items():
+        tags = lance.dataset(journal.table_uri(path, name)).tags.list()
+        assert version in [tag["version"] for tag in tags.values()]
+
+
+def test_dying_in_recovery_is_recovered_from(tmp_path: Path) -> None:
+    create(tmp_path)
+    run(tmp_path, BEFORE)
+    with pytest.raises(Killed):
+        # All but the last step of the first commit, so that every table is ahead of what is published.
+        run(tmp_path, AFTER, "first", Killer(6))
+    for step, name in enumerate(("files", "clips", "frames", "files")):
+        with pytest.raises(Killed, match=f"recover {name}"):
+            store.Writer(tmp_path, "recovery", seam=Killer(step % 3))
+        check_state(tmp_path, BEFORE)
+    run(tmp_path, AFTER, "second")
+    check_state(tmp_path, AFTER, gone=("5",))
+
+
+def test_recovery_settles(tmp_path: Path) -> None:
+    create(tmp_path)
+    run(tmp_path, BEFORE)
+    with pytest.raises(Killed):
+        run(tmp_path, AFTER, "first", Killer(6))
+    recovering = Killer()
+    run(tmp_path, BEFORE, "second", recovering)
+    assert recovering.steps[:3] == ["recover files", "recover clips", "recover frames"]
+    quiet = Killer()
+    run(tmp_path, BEFORE, "third", quiet)
+    assert not [step for step in quiet.steps if not step.startswith("index")]
+    check_state(tmp_path, BEFORE)
+
+
+# --- two writers ------------------------------------------------------------------------------------------------------
+
+RACE_A: Corpus = BEFORE | {"1": ("dd", 30), "7": ("hh", 31)}
+RACE_B: Corpus = BEFORE | {"2": ("ee", 9), "7": ("gg", 11)}
+
+
+def race(path: Path, step: int) -> list[str]:
+    """Two writers open one index, and the first commits while the second is at ``step``; returns who published."""
+    first = store.Writer(path, "first")
+    batches = prepare(path, first, RACE_A)
+    seen, winners = list[str](), list[str]()
+
+    def interrupt(name: str) -> None:
+        seen.append(name)
+        if len(seen) == step + 1 and succeeds(lambda: first.commit(batches)):
+            winners.append("first")
+
+    second = store.Writer(path, "second", seam=interrupt)
+    prepared = prepare(path, second, RACE_B)
+    if succeeds(lambda: second.commit(prepared)):
+        winners.append("second")
+    return winners
+
+
+def test_of_two_writers_at_most_one_publishes_and_nothing_is_doubled(tmp_path: Path) -> None:
+    base = tmp_path / "base"
+    create(base)
+    run(base, BEFORE)
+    won = []
+    for step in range(6):  # appends to three tables, deletions from two, and the publication
+        path = tmp_path / f"race{step}"
+        shutil.copytree(base, path)
+        winners = race(path, step)
+        won.append(winners)
+        check_state(path, {(): BEFORE, ("first",): RACE_A, ("second",): RACE_B}[tuple(winners)])
+        run(path, RACE_A, "after")
+        check_state(path, RACE_A)
+    # Whoever is first at the first table that both change goes on, and the other stops there.
+    assert won == [["first"], *[["second"]] * 5]
+
+
+def succeeds(commit: Callable[[], object]) -> bool:
+    try:
+        commit()
+    except CommitConflict:
+        return False
+    return True
+
+
+def test_writer_that_was_overtaken_stays_beaten(tmp_path: Path) -> None:
+    create(tmp_path)
+    slow = store.Writer(tmp_path, "slow")
+    batches = prepare(tmp_path, slow, BEFORE)
+    run(tmp_path, RACE_A, "fast")
+    for _ in range(2):
+        assert not succeeds(lambda: slow.commit(batches))
+    assert not succeeds(slow.refresh_indexes)
+    check_state(tmp_path, RACE_A)
+
+
+def test_writer_whose_journal_was_cleaned_up_is_told_of_the_other(tmp_path: Path) -> None:
+    create(tmp_path)
+    run(tmp_path, BEFORE)
+    slow = store.Writer(tmp_path, "slow")
+    run(tmp_path, RACE_A, "fast")
+    store.Writer(tmp_path, "tidy").optimize(older_than=dt.timedelta(0))
+    with pytest.raises(CommitConflict, match="another run published"):
+        slow.configure({})
+    check_state(tmp_path, RACE_A)
+
+
+def test_another_writers_recovery_stops_the_first(tmp_path: Path) -> None:
+    create(tmp_path)
+    run(tmp_path, BEFORE)
+
+    def recover(step: str) -> None:
+        if step == "append clips":
+            store.Writer(tmp_path, "second")
+
+    writer = store.Writer(tmp_path, "first", seam=recover)
+    batches = prepare(tmp_path, writer, AFTER)
+    assert not succeeds(lambda: writer.commit(batches))
+    check_state(tmp_path, BEFORE)
+
+
+def test_journal_row_of_the_same_number_is_refused_whole(tmp_path: Path) -> None:
+    create(tmp_path)
+    first, second = store.Writer(tmp_path, "first"), store.Writer(tmp_path, "second")
+    empty = make_batch(tmp_path, "a" * 32, {})
+    first.commit([empty])
+    # The second would write two rows, of which only one is taken.
+    assert not succeeds(lambda: second.commit([empty, empty]))
+    assert [row["run_id"] for row in journal.read_journal(tmp_path).to_pylist()][1:] == ["first"]
+    first.commit([empty, empty])
+    assert journal.read_published(tmp_path).seq == 3
+
+
+# --- indexes and tags -------------------------------------------------------------------------------------------------
+
+
+def test_ids_are_indexed_and_lookups_stay_right_over_many_commits(tmp_path: Path) -> None:
+    create(tmp_path)
+    corpus: Corpus = {}
+    for number in range(6):
+        corpus |= {f"{k}": (f"{k} v{number if k % 3 == number % 3 else number // 2}", 9 + k) for k in range(number + 3)}
+        run(tmp_path, corpus, f"run {number}")
+        check_state(tmp_path, corpus)
+        check_lookups(tmp_path, corpus)
+        for name, columns in store.SCALAR_INDEXES.items():
+            statistics = store.open_published(tmp_path, name).stats
+            assert [statistics.index_stats(f"{c}_idx")["num_unindexed_rows"] for c in columns] == [0] * len(columns)
+    for name, columns in store.SCALAR_INDEXES.items():
+        found = store.open_published(tmp_path, name).describe_indices()
+        assert sorted(index.name for index in found) == sorted(f"{column}_idx" for column in columns)
+    # Rows that no index has seen yet are found as well.
+    writer = store.Writer(tmp_path, "last")
+    corpus |= {"0": ("0 newest", 12), "new": ("new", 13)}
+    writer.commit(prepare(tmp_path, writer, corpus))
+    check_lookups(tmp_path, corpus)
+
+
+def check_lookups(path: Path, corpus: Corpus) -> None:
+    published = journal.read_published(path)
+    files, clips, frames = (store.open_published(path, name, published) for name in ("files", "clips", "frames"))
+    for uri, (content, n_frames) in corpus.items():
+        audio_id = schema.make_audio_id(content)
+        file_id = schema.make_file_id(uri, audio_id)
+        assert files.to_table(filter=f"file_id = '{file_id}'")["uri"].to_pylist() == [uri]
+        found = frames.to_table(filter=f"audio_id = '{audio_id}'")["frame"].to_pylist()
+        assert sorted(found) == list(range(n_frames))
+        starts = sorted(clips.to_table(filter=f"file_id = '{file_id}'")["start_s"].to_pylist())
+        ids = [schema.make_clip_id(file_id, round(start_s / 0.04)) for start_s in starts]
+        assert starts[0] == 0.0
+        quoted = ", ".join(f"'{clip_id}'" for clip_id in ids)
+        assert clips.to_table(filter=f"clip_id IN ({quoted})").num_rows == len(ids)
+    assert files.to_table(filter=f"file_id = '{'0' * 32}'").num_rows == 0
+
+
+def test_tags_keep_the_newest_versions_through_a_clean_up(tmp_path: Path) -> None:
+    create(tmp_path)
+    writer = store.Writer(tmp_path, "run", keep_versions=3)
+    history = [writer.commit([make_batch(tmp_path, f"{k:032x}", {f"{k}": (f"c{k}", 9)})]) for k in range(5)]
+    states = [store.open_published(tmp_path, "files", published).count_rows() for published in history]
+    assert states == [1, 2, 3, 4, 5]
+    for name in journal.DATA_TABLES:
+        dataset = lance.dataset(journal.table_uri(tmp_path, name))
+        tags = {tag: value["version"] for tag, value in dataset.tags.list().items()}
+        assert tags == {f"published-{p.seq:012d}": p.versions[name] for p in history[-3:]}
+        dataset.cleanup_old_versions(older_than=dt.timedelta(0), error_if_tagged_old_versions=False)
+    for published, count in list(zip(history, states, strict=True))[-3:]:
+        assert store.open_published(tmp_path, "files", published).count_rows() == count
+        assert store.open_published(tmp_path, "frames", published).count_rows() == 9 * count
+    with pytest.raises(ValueError, match="not found"):
+        store.open_published(tmp_path, "files", history[0]).count_rows()

@@ -1,0 +1,213 @@
+"""The command line as a person meets it: names, JSON keys, exit codes, one line for every mistake."""
+
+import json
+import os
+import re
+import shutil
+import subprocess
+import sys
+from pathlib import Path
+
+import numpy as np
+import pytest
+from typer.testing import CliRunner
+
+from jobs.main import app, main
+from pipeline.audio.windows import Grid, window_starts
+from tests.helpers.tables import write_index
+
+COMMANDS = {
+    "demo",
+    "index",
+    "reindex",
+    "plan",
+    "query",
+    "similar",
+    "locate",
+    "failures",
+    "info",
+    "history",
+    "restore",
+    "verify",
+    "optimize",
+    "submit",
+    "status",
+    "logs",
+    "stop",
+    "jobs",
+    "bench",
+    "check",
+}
+ROOT = Path(__file__).parents[2]
+
+
+def run(*arguments: object) -> subprocess.CompletedProcess[str]:
+    command = [sys.executable, "-m", "jobs.main", *map(str, arguments)]
+    return subprocess.run(command, capture_output=True, text=True, cwd=ROOT, timeout=120, check=False)
+
+
+@pytest.fixture(scope="module")
+def index(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    path = tmp_path_factory.mktemp("cli") / "index"
+    grid = Grid(250, 10)
+    rng = np.random.default_rng(0)
+    audios = {
+        f"/sounds/{n}.wav": (
+            rng.standard_normal((n, 8)).astype(np.float16),
+            rng.standard_normal((len(window_starts(n, grid)), 8)).astype(np.float16),
+        )
+        for n in (10, 700)
+    }
+    write_index(path, audios, grid)
+    return path
+
+
+def test_help_names_every_command_and_readme_shows_it() -> None:
+    text = run("--help").stdout
+    readme = (ROOT / "README.md").read_text()
+    for command in COMMANDS:
+        assert f" {command} " in text
+        assert f"earshot {command}" in readme or f"make {command}" in readme
+        assert "Example: earshot" in CliRunner().invoke(app, [command, "--help"]).stdout
+
+
+def test_info_and_failures_in_json(index: Path) -> None:
+    [values] = map(json.loads, run("info", index, "--json").stdout.splitlines())
+    assert {key: values[key] for key in ("files", "indexed", "failed", "deleted", "clips", "frames", "dimension")} == {
+        "files": 2,
+        "indexed": 2,
+        "failed": 0,
+        "deleted": 0,
+        "clips": 4,
+        "frames": 710,
+        "dimension": 8,
+    }
+    assert values["hours"] == pytest.approx(710 * 0.04 / 3600)
+    assert {"clip_model", "frame_model"} <= values.keys()
+    assert run("failures", index, "--json").stdout == ""
+    assert run("failures", index).stdout == "no failures\n"
+
+
+@pytest.mark.parametrize(
+    ("arguments", "code", "said"),
+    [
+        (["info", "{tmp}/nothing"], 2, "no index here"),
+        (["query", "{index}", "  "], 2, "the query is empty"),
+        (["locate", "{index}", "x", "--threshold", "1.5"], 2, "not a probability"),
+        (["locate", "{index}", "x", "--min-duration=-1"], 2, "--min-duration"),
+        (["similar", "{index}", "{tmp}/none.wav"], 2, "none.wav"),
+        (["similar", "{index}", "README.md"], 1, "README.md"),
+        (["similar", "{index}", "README.md", "--start", "3", "--end", "2"], 2, "--end"),
+        (["index", "{tmp}/nothing", "--into", "{tmp}/ix"], 2, "no such file or folder"),
+        (["index", "{tmp}/*.wav", "--into", "{tmp}/ix"], 2, "matches no file"),
+        (["index", "{tmp}"], 2, "--into"),
+        (["index", "README.md", "--into", "{tmp}/ix", "--model", "{tmp}"], 2, "config.json"),
+        (["index", "README.md", "--into", "{tmp}/ix", "--frames", "some"], 2, "'some'"),
+        (["index", "{tmp}/none.yaml"], 2, "none.yaml"),
+        (["index", "{tmp}/bad.yaml"], 2, "unknown key `encode.modle`"),
+        (["index", "{tmp}/bad.yaml", "--into", "{tmp}/ix"], 2, "leave out --into"),
+        (["query", "{index}", "x", "-k", "0"], 2, "-k"),
+        (["nonsense"], 2, "nonsense"),
+        (["query", "{index}"], 2, "see `earshot query --help`"),
+        (["info", "{index}", "--yaml"], 2, "--yaml"),
+        (["index", "{tmp}/sounds", "--into", "{tmp}/ix"], 1, "no file with an audio file's extension"),
+        (["index", "README.md", "--into", "{tmp}/ix", "--model", "nobody/nothing"], 2, "nobody/nothing: is not here"),
+        (["index", "README.md", "--into", "{tmp}/ix", "--model", "nothing"], 2, "nothing: no such model"),
+        (["index", "README.md", "--into", "{index}", "--model", "earshot-tiny"], 2, "built with clip_model none"),
+        (["index", "README.md", "--into", "README.md"], 1, "README.md: cannot be written: a file is in the way"),
+        (["status", "{tmp}/nothing"], 2, "no record of a run here"),
+        (["submit", "{tmp}/none.yaml"], 2, "none.yaml"),
+        (["submit", "{tmp}/bad.yaml"], 2, "unknown key `encode.modle`"),
+        (["jobs", "--address", "head:8265"], 2, "--address head:8265: expected that of the dashboard"),
+        (["logs", "x", "--address", "http://127.0.0.1:1"], 1, "http://127.0.0.1:1: no Ray cluster answers here"),
+    ],
+)
+def test_a_mistake_is_one_clear_line(
+    arguments: list[str],
+    code: int,
+    said: str,
+    index: Path,
+    tmp_path: Path,
+    monkeypatch: pytest.MonkeyPatch,
+    capsys: pytest.CaptureFixture[str],
+) -> None:
+    (tmp_path / "sounds").mkdir()
+    (tmp_path / "bad.yaml").write_text("sources: [x]\ninto: y\nencode: {modle: z}\n")
+    monkeypatch.setenv("HF_HUB_OFFLINE", "1")
+    monkeypatch.setattr(sys, "argv", ["earshot", *(text.format(tmp=tmp_path, index=index) for text in arguments)])
+    with pytest.raises(SystemExit) as exit:
+        main()
+    out, err = capsys.readouterr()
+    assert exit.value.code == code, err
+    assert said in err
+    assert re.fullmatch(r"earshot: [^\n]+\n", err)
+    assert not out
+    assert not (tmp_path / "ix").exists()
+
+
+def test_importing_the_library_loads_nothing_heavy() -> None:
+    heavy = "{'torch', 'transformers', 'ray', 'lance', 'lancedb', 'pyarrow', 'numpy', 'soundfile', 'av'}"
+    code = f"import sys, pipeline; print(sorted({heavy} & sys.modules.keys()))"
+    result = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, cwd=ROOT, check=True)
+    assert result.stdout == "[]\n"
+
+
+def test_help_loads_nothing_heavy() -> None:
+    code = (
+        "import sys; sys.argv = ['earshot', '--help']\n"
+        "from jobs.main import main\n"
+        "try: main()\n"
+        "except SystemExit: pass\n"
+        "print(sorted({'torch', 'transformers', 'ray', 'lance', 'lancedb', 'pyarrow'} & sys.modules.keys()))"
+    )
+    result = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, cwd=ROOT, check=True)
+    assert result.stdout.splitlines()[-1] == "[]"
+
+
+def test_a_mistake_sets_the_exit_code_of_the_process() -> None:
+    result = run("info", "nothing-here")
+    assert (result.returncode, result.stdout) == (2, "")
+    assert re.fullmatch(r"earshot: nothing-here: no index here[^\n]+\n", result.stderr)
+
+
+def test_a_damaged_index_is_one_line(
+    index: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+) -> None:
+    def damage(how: str) -> Path:
+        copy = tmp_path / how
+        shutil.copytree(index, copy)
+        if how == "journal":
+            shutil.rmtree(copy / "batches.lance")
+        elif how == "data":
+            shutil.rmtree(copy / "files.lance" / "data")
+        else:
+            for manifest in (copy / "clips.lance" / "_versions").iterdir():
+                manifest.write_bytes(b"")
+        return copy
+
+    for how, command, code, said in (
+        ("journal", "info", 2, "`files` has rows, but the journal is missing"),
+        ("data", "failures", 1, "the index is damaged"),
+        ("manifest", "info", 1, "the index is damaged"),
+    ):
+        monkeypatch.setattr(sys, "argv", ["earshot", command, str(damage(how))])
+        with pytest.raises(SystemExit) as exit:
+            main()
+        out, err = capsys.readouterr()
+        assert (exit.value.code, out) == (code, ""), err
+        assert re.fullmatch(r"earshot: [^\n]+\n", err)
+        assert said in err
+
+
+def test_any_file_name_is_printed_on_any_terminal(tmp_path: Path) -> None:
+    write_index(
+        tmp_path / "index", {"/ü/雨.wav": (np.zeros((10, 8), np.float16), np.zeros((1, 8), np.float16))}, Grid()
+    )
+    code = (
+        "import sys; sys.argv = ['earshot', 'info', sys.argv[1]]; from jobs.main import main\n"
+        "try: main()\nexcept SystemExit: pass\nprint('/ü/雨.wav')"
+    )
+    ascii_only = {**os.environ, "PYTHONIOENCODING": "ascii"}
+    command = [sys.executable, "-c", code, str(tmp_path / "index")]
+    result = subprocess.run(command, capture_output=True, text=True, cwd=ROOT, check=True, env=ascii_only)
+    assert result.stdout.splitlines()[-1] == r"/\xfc/\u96e8.wav"

@@ -1,0 +1,198 @@
+"""Errors that no one foresaw, in one line each: judged by where they come from, not by the words in a path."""
+
+import re
+import subprocess
+import sys
+from pathlib import Path
+from types import FunctionType
+from typing import Any
+
+import lance
+import numpy as np
+import pyarrow as pa
+import pytest
+
+import jobs.main
+from jobs.shared.explain import explain
+from pipeline.audio.windows import Grid
+from tests.helpers.tables import write_index
+
+ROOT = Path(__file__).parents[2]
+NOWHERE = {
+    "aws_endpoint": "http://127.0.0.1:1",
+    "allow_http": "true",
+    "aws_access_key_id": "any",
+    "aws_secret_access_key": "any",
+    "region": "us-east-1",
+    "client_max_retries": "0",
+    "client_retry_timeout": "1",
+}
+
+
+DAMAGED = "the index is damaged: "
+
+
+def fail_with(error: BaseException) -> Any:
+    def fail(**options: object) -> None:
+        raise error
+
+    # As a function of ours: only what happens in the project's modules is called a fault of it.
+    return FunctionType(fail.__code__, {"__name__": "pipeline.fake"}, closure=fail.__closure__)
+
+
+def say(command: Any, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]) -> str:
+    """What `earshot` says where a command does this."""
+    monkeypatch.setattr(jobs.main, "app", command)
+    with pytest.raises(SystemExit) as exit:
+        jobs.main.main()
+    assert exit.value.code == 1
+    out, err = capsys.readouterr()
+    assert out == ""
+    assert re.fullmatch(r"earshot: [^\n]+\n", err)
+    return str(err)
+
+
+@pytest.mark.parametrize(
+    ("error", "said"),
+    [
+        (FileNotFoundError(2, "No such file or directory", "/data/freelance/x"), "/data/freelance/x: No such file"),
+        (PermissionError(13, "Permission denied", "/lancedb/x.lance"), "/lancedb/x.lance: Permission denied"),
+        (OSError(28, "No space left on device"), "No space left on device"),
+        (ValueError("LanceError(IO): /x"), "a fault of Earshot: ValueError: LanceError(IO): /x (pipeline.fake:"),
+        (KeyError("lance"), "a fault of Earshot: KeyError: 'lance' (pipeline.fake:"),
+        (RuntimeError("one\ntwo\x1b[31m"), r"a fault of Earshot: RuntimeError: one two\x1b[31m (pipeline.fake:"),
+        (ValueError("https://a:secret@b/c"), "https://***@b/c"),
+    ],
+)
+def test_what_is_no_error_of_lance_is_no_damage(
+    error: Exception, said: str, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+) -> None:
+    line = say(fail_with(error), monkeypatch, capsys)
+    assert said in line
+    assert "damaged" not in line
+
+
+def test_an_error_of_lance_is_damage_wherever_the_index_lies(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+) -> None:
+    path = tmp_path / "Generic S3 error: x"
+    write_index(path, {"/a.wav": (np.zeros((10, 8), np.float16), np.zeros((1, 8), np.float16))}, Grid())
+    for manifest in (path / "clips.lance" / "_versions").iterdir():
+        manifest.write_bytes(b"")
+    line = say(lambda **_: lance.dataset(str(path / "clips.lance")), monkeypatch, capsys)
+    assert "the index is damaged" in line
+    assert "restore its folder from a copy" in line
+
+
+def test_a_store_that_does_not_answer_is_no_damage(
+    monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+) -> None:
+    command = lambda **_: lance.dataset("s3://bucket/index/clips.lance", storage_options=NOWHERE)  # noqa: E731
+    line = say(command, monkeypatch, capsys)
+    assert "the object store does not give the index: " in line
+    assert "check its URL" in line
+    assert ".rs" not in line
+
+
+def raise_in(module: str, error: BaseException) -> BaseException:
+    """The error, as raised by a function of another package."""
+    values: dict[str, Any] = {"__name__": module}
+    exec("def fail(error):\n    raise error\n", values)
+    with pytest.raises(type(error)) as caught:
+        values["fail"](error)
+    return caught.value
+
+
+def test_what_a_store_says_of_credentials_is_shown_without_its_xml() -> None:
+    said = (
+        "LanceError(IO): Generic S3 error: Error performing GET http://x/y - Server returned error: <?xml?><Error>"
+        "<Code>InvalidAccessKeyId</Code><Message>The key does not exist.</Message></Error>, /build/aws.rs:319:13"
+    )
+    assert explain(raise_in("lance.dataset", OSError(said))).startswith(
+        "the object store does not give the index: InvalidAccessKeyId: The key does not exist.; check its URL"
+    )
+
+
+def test_an_index_that_may_not_be_read_is_not_called_damaged() -> None:
+    said = explain(raise_in("lancedb.table", RuntimeError("LanceError(IO): Permission denied (os error 13)")))
+    assert said.startswith("the index cannot be read or written: ")
+
+
+@pytest.mark.parametrize(
+    ("error", "said"),
+    [
+        (
+            OSError("LanceError(IO): Generic LocalFileSystem error: failed to fill whole buffer"),
+            "the index is damaged: ",
+        ),
+        (
+            OSError("LanceError(IO): Generic memory error: Invalid range 0..9 for object of size 1 bytes"),
+            "the index is",
+        ),
+        (
+            pa.ArrowInvalid("Not found: x.lance, /root/.cargo/io/src/local.rs:273:40"),
+            "the index is damaged: Not found: ",
+        ),
+        (
+            RuntimeError(
+                "lance error: LanceError(IO): Generic S3 error: Error performing GET http://x/y in 2ms - Server"
+                " returned non-2xx status code: 416 Range Not Satisfiable: <?xml?><Error><Code>InvalidRange</Code>"
+            ),
+            "the index is damaged: ",
+        ),
+        (OSError(13, "Permission denied", "/x"), "/x: Permission denied"),
+        (PermissionError(13, "Permission denied"), "Permission denied"),
+        (OSError(28, "No space left on device"), "No space left on device"),
+        (OSError("LanceError(IO): No space left on device (os error 28), /root/.cargo/a.rs:1:2"), "the disk is full: "),
+        (OSError("LanceError(IO): /x(os error 28)/y: Permission denied (os error 13)"), "the index cannot be read or"),
+        (MemoryError(), "there is not enough memory; free some and try again"),
+        (
+            RuntimeError("lance error: LanceError(IO): Execution error: Resources exhausted: Memory"),
+            "there is not enough",
+        ),
+        (TypeError("x"), "this is a fault of Earshot: TypeError: x"),
+        (ImportError("x"), "this is a fault of Earshot: ImportError: x"),
+        (NotImplementedError("x"), "this is a fault of Earshot: NotImplementedError: x"),
+    ],
+)
+def test_an_error_that_leaves_lance_is_told_by_its_type_and_number(error: Exception, said: str) -> None:
+    line = explain(raise_in("lance.dataset", error))
+    assert line.startswith(said)
+    assert not re.search(r"\.rs\b|cargo", line)
+
+
+def test_a_panic_is_one_line_and_damage_where_it_is_of_lance(
+    monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+) -> None:
+    panic = type("PanicException", (BaseException,), {})("index out of bounds")
+    assert explain(raise_in("lance.dataset", panic)).startswith("the index is damaged: index out of bounds; ")
+    line = say(fail_with(panic.with_traceback(None)), monkeypatch, capsys)
+    assert "a fault of Earshot: PanicException: index out of bounds (pipeline.fake:" in line
+
+
+def test_what_ray_raises_is_told_as_its_own() -> None:
+    said = explain(raise_in("ray._private.node", Exception("The current node timed out\nduring startup.")))
+    assert said == "Ray gave up: The current node timed out during startup.; what was published stays, run again"
+
+
+def test_where_a_fault_comes_from_is_told_on_demand(
+    monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+) -> None:
+    monkeypatch.setenv("EARSHOT_DEBUG", "1")
+    monkeypatch.setattr(jobs.main, "app", fail_with(KeyError("x\x1b[31m?password=abc")))
+    with pytest.raises(SystemExit):
+        jobs.main.main()
+    err = capsys.readouterr().err
+    assert err.startswith("Traceback")
+    assert "\x1b" not in err
+    assert "abc" not in err
+
+
+def test_who_has_read_enough_is_told_nothing() -> None:
+    code = "from jobs.main import main; import sys; sys.argv = ['earshot', '--help']; main()"
+    command = [sys.executable, "-c", code]
+    with subprocess.Popen(command, stdout=subprocess.PIPE, stderr=subprocess.PIPE, cwd=ROOT) as process:
+        assert process.stdout is not None
+        assert process.stderr is not None
+        process.stdout.close()
+        assert process.stderr.read() == b""

@@ -1,0 +1,225 @@
+"""Ctrl-C, once and twice: at every step of a commit, and while commands start. Processes of their own, real signals."""
+
+import signal
+import subprocess
+import sys
+from collections.abc import Iterator
+from contextlib import contextmanager
+from pathlib import Path
+
+import pytest
+import yaml
+
+from pipeline.index import journal
+from pipeline.index.verify import audit
+from pipeline.run.driver import index_corpus
+from pipeline.run.receipts import signals_held
+from pipeline.run.record import read_record
+from tests.helpers.contents import KnownCorpus, check_whole, live
+from tests.run.test_driver import WideEncoder, in_place
+
+ROOT = Path(__file__).parents[2]
+
+RUN = """
+import os, signal, sys, time
+
+signal.signal(signal.SIGINT, signal.default_int_handler)  # what starts tests in the background has it ignored
+from jobs.shared.interrupt import SAME_S, Stopped, stopping
+from pipeline.run.driver import index_corpus
+from pipeline.config import load_config
+from tests.run.test_driver import WideEncoder, in_place
+
+config, step, presses, number = sys.argv[1], sys.argv[2], *map(int, sys.argv[3:])
+
+def seam(name):
+    global presses
+    if name == step:
+        presses, due = 0, presses
+        for _ in range(due):
+            os.kill(os.getpid(), number)
+            time.sleep(1.5 * SAME_S)
+
+with stopping():
+    try:
+        index_corpus(load_config(config), stages=in_place(WideEncoder()), seam=seam)
+    except KeyboardInterrupt:
+        raise Stopped("stopped in order")
+"""
+"""Indexes, and sends itself a signal so many times as it comes to a step of the protocol."""
+
+
+@pytest.fixture
+def corpus(tmp_path: Path) -> KnownCorpus:
+    """An index that has three of five files; the others come in several commits."""
+    corpus = KnownCorpus(tmp_path, store={"checkpoint_rows": 1, "keep_versions": 3})
+    for number in range(3):
+        corpus.put(f"{number}.wav", number)
+    index_corpus(corpus.config, stages=in_place(WideEncoder()))
+    for number in range(3, 6):
+        corpus.put(f"{number}.wav", number)
+    return corpus
+
+
+def interrupt(
+    corpus: KnownCorpus, step: str, presses: int, number: int = signal.SIGINT, nth: int = 1
+) -> tuple[int, str]:
+    """Returns the exit code, and what was said."""
+    file = corpus.root / "run.yaml"
+    file.write_text(yaml.safe_dump(corpus.config.model_dump(mode="json")))
+    command = [sys.executable, "-c", RUN, str(file), step, str(presses), str(int(number))]
+    result = subprocess.run(command, capture_output=True, text=True, cwd=ROOT, timeout=120, check=False)
+    return result.returncode, result.stderr
+
+
+def check_mended(corpus: KnownCorpus) -> None:
+    check_whole(corpus.config.into)
+    index_corpus(corpus.config, stages=in_place(WideEncoder()))
+    assert live(corpus.config.into) == corpus.expected()
+    assert audit(corpus.config.into) == []
+    batch_ids = journal.read_journal(corpus.config.into)["batch_id"].to_pylist()
+    assert len(set(batch_ids)) == len(batch_ids)
+
+
+@pytest.mark.parametrize("step", ["append frames", "publish", "tag"])
+def test_a_second_press_in_a_commit_ends_at_once_and_publishes_nothing_twice(corpus: KnownCorpus, step: str) -> None:
+    """Before the commit point, at it, and behind it."""
+    before = journal.read_journal(corpus.config.into).num_rows
+    code, said = interrupt(corpus, step, presses=2)
+    assert (code, said.strip()) == (130, "earshot: stopped at once; run again to go on")
+    after = journal.read_journal(corpus.config.into).num_rows
+    assert after - before == (1 if step == "tag" else 0)
+    check_mended(corpus)
+
+
+@pytest.mark.parametrize(("step", "number"), [("append frames", signal.SIGINT), ("publish", signal.SIGTERM)])
+def test_one_press_lets_the_commit_come_to_its_end(corpus: KnownCorpus, step: str, number: int) -> None:
+    before = journal.read_journal(corpus.config.into).num_rows
+    code, said = interrupt(corpus, step, 1, number)
+    assert (code, said) == (130, "earshot: stopped in order\n")
+    assert journal.read_journal(corpus.config.into).num_rows == before + 1
+    record = read_record(corpus.config.into)
+    assert record is not None
+    assert record.state == "stopped"
+    assert not list(Path(corpus.config.into).glob("claim*"))
+    check_mended(corpus)
+
+
+@contextmanager
+def python_handles_signals() -> Iterator[None]:
+    """As where nobody has asked for anything else; what starts tests in the background has SIGINT ignored."""
+    former = signal.signal(signal.SIGINT, signal.default_int_handler)
+    try:
+        yield
+    finally:
+        signal.signal(signal.SIGINT, former)
+
+
+@pytest.mark.parametrize("step", ["append frames", "publish", "tag"])
+def test_a_commit_that_is_broken_off_is_not_tried_again_by_its_run(corpus: KnownCorpus, step: str) -> None:
+    """For those who call the library, a second press is a KeyboardInterrupt in the middle of the commit."""
+    seen: list[str] = []
+
+    def seam(name: str) -> None:
+        seen.append(name)
+        if name == step and seen.count(step) == 1:
+            signal.raise_signal(signal.SIGINT)
+            signal.raise_signal(signal.SIGINT)
+
+    with python_handles_signals(), pytest.raises(KeyboardInterrupt):
+        index_corpus(corpus.config, stages=in_place(WideEncoder()), seam=seam)
+    assert seen[-1] == step
+    check_mended(corpus)
+
+
+def test_a_signal_waits_for_what_is_held_and_a_second_one_does_not() -> None:
+    done: list[str] = []
+
+    def press(times: int) -> None:
+        with signals_held():
+            for _ in range(times):
+                signal.raise_signal(signal.SIGINT)
+            done.append(f"the rest after {times}")
+
+    with python_handles_signals():
+        press(0)
+        for times in (1, 2):
+            with pytest.raises(KeyboardInterrupt):
+                press(times)
+        assert signal.getsignal(signal.SIGINT) is signal.default_int_handler
+    assert done == ["the rest after 0", "the rest after 1"]
+
+
+AT_IMPORT = """
+import os, signal, sys
+
+signal.signal(signal.SIGINT, signal.default_int_handler)
+module, *sys.argv[1:] = sys.argv[1:]
+came = []
+
+def press(event, arguments):
+    if event == "import" and arguments[0] == module and not came:
+        came.append(module)
+        os.kill(os.getpid(), signal.SIGINT)
+
+sys.addaudithook(press)
+from jobs.start import main
+main()
+"""
+"""A command that gets Ctrl-C as it begins to import a module."""
+
+
+@pytest.mark.parametrize("module", ["jobs.main", "typer", "numpy", "pyarrow.lib", "lance", "torch", "transformers"])
+def test_a_command_that_is_stopped_says_one_line(corpus: KnownCorpus, module: str) -> None:
+    command = [sys.executable, "-c", AT_IMPORT, module, "query", corpus.config.into, "a bell"]
+    result = subprocess.run(command, capture_output=True, text=True, cwd=ROOT, timeout=120, check=False)
+    assert (result.returncode, result.stdout, result.stderr) == (130, "", "earshot: stopped\n")
+
+
+AS_ANOTHER_ERROR = """
+import os, signal, sys
+
+signal.signal(signal.SIGINT, signal.default_int_handler)
+sys.argv = ["earshot", "info", "none"]
+import jobs.commands.info
+
+def press(event, arguments):
+    if event == "import" and arguments[0] == "pipeline.search.client":
+        try:
+            os.kill(os.getpid(), signal.SIGINT)
+        except KeyboardInterrupt:
+            raise ImportError("numpy was broken off")
+
+sys.addaudithook(press)
+from jobs.start import main
+main()
+"""
+"""Libraries of native code turn what is raised in the middle of an import into errors of their own."""
+
+
+def test_an_error_that_is_due_to_a_signal_is_no_fault() -> None:
+    command = [sys.executable, "-c", AS_ANOTHER_ERROR]
+    result = subprocess.run(command, capture_output=True, text=True, cwd=ROOT, timeout=300, check=False)
+    assert (result.returncode, result.stderr) == (130, "earshot: stopped\n")
+
+
+IN_DESTRUCTOR = """
+import os, signal, time
+
+signal.signal(signal.SIGINT, signal.default_int_handler)
+from jobs.shared.interrupt import stopping
+
+class Resource:
+    def __del__(self):
+        os.kill(os.getpid(), signal.SIGINT)
+        time.sleep(0.001)
+
+with stopping():
+    Resource()
+    time.sleep(100)
+"""
+
+
+def test_a_signal_that_comes_where_python_cannot_raise_is_not_lost() -> None:
+    command = [sys.executable, "-c", IN_DESTRUCTOR]
+    result = subprocess.run(command, capture_output=True, text=True, cwd=ROOT, timeout=300, check=False)
+    assert (result.returncode, result.stderr) == (130, "earshot: stopped\n")

@@ -1,0 +1,73 @@
+"""What the driver holds of each file of a run is small."""
+
+import tracemalloc
+
+import pyarrow as pa
+from hypothesis import given
+from hypothesis import strategies as st
+
+from pipeline import schema
+from pipeline.audio.windows import Grid
+from pipeline.errors import FileFailure
+from pipeline.planning.batches import pack_alone
+from pipeline.planning.ledger import failed_rows
+from pipeline.run.collector import Collector
+
+FAILURE = FileFailure("decode", "crashed", "why")
+
+
+def planned(counts: list[list[int]]) -> pa.Table:
+    """A PLANNED row for each list, with a content for each number, of so many files."""
+    rows = [
+        {
+            "batch_id": schema.make_batch_id("run", number),
+            "audios": [
+                {
+                    "size_bytes": 1,
+                    "uris": [f"/a/folder/{number}-{k}-{file}.wav" for file in range(n_files)],
+                    "modified_ns": [1] * n_files,
+                    "offsets": [None] * n_files,
+                }
+                for k, n_files in enumerate(contents)
+            ],
+        }
+        for number, contents in enumerate(counts)
+    ]
+    return pa.Table.from_pylist(rows, schema=schema.PLANNED)
+
+
+def make_collector(batches: pa.Table) -> Collector:
+    return Collector(Grid(250, 10), 4, with_frames=True, planned=batches)
+
+
+@given(counts=st.lists(st.lists(st.integers(1, 3), max_size=3), max_size=6), first=st.integers(0, 3), data=st.data())
+def test_every_planned_batch_is_missed_with_all_its_files(
+    counts: list[list[int]], first: int, data: st.DataObject
+) -> None:
+    whole = planned(counts)
+    batches = pa.concat_tables(
+        [whole.slice(first, 2), whole.slice(first + 2)]
+    )  # in several chunks, not from their start
+    collector = make_collector(batches)
+    assert collector._n_planned == {
+        schema.make_batch_id("run", number): sum(contents) for number, contents in enumerate(counts) if number >= first
+    }
+    assert collector.missing == set(batches["batch_id"].to_pylist())
+    lost = data.draw(st.sets(st.sampled_from(sorted(collector.missing)))) if collector.missing else set[str]()
+    audios = [row["audios"] for row in batches.to_pylist() if row["batch_id"] in lost]
+    alone = pack_alone(batches, lost, "run", 9)
+    assert alone["audios"].to_pylist() == [[audio] for group in audios for audio in group]
+    uris = [uri for group in audios for audio in group for uri in audio["uris"]]
+    assert [row["uri"] for row in failed_rows(batches, lost, FAILURE)] == uris
+
+
+def test_planned_files_are_not_taken_out_of_arrow() -> None:
+    n_files = 20_000
+    batches = planned([[1] * 200] * (n_files // 200))
+    tracemalloc.start()
+    collector = make_collector(batches)
+    assert pack_alone(batches, set(), "run", 9).num_rows == 0
+    _, peak_bytes = tracemalloc.get_traced_memory()
+    tracemalloc.stop()
+    assert len(collector.missing) == n_files // 200
+    assert peak_bytes / n_files < 50

@@ -1,0 +1,263 @@
+"""Long recordings: cut into parts that are decoded side by side, and give what the whole gives."""
+
+from collections.abc import Iterator
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import pyarrow as pa
+import pytest
+import soundfile
+from hypothesis import given
+from hypothesis import strategies as st
+
+from pipeline.audio.windows import FRAME_S, HOP_SAMPLES, WHOLE, Grid, Part, cut_windows, plan_parts
+from pipeline.config import Config, DecodeConfig
+from pipeline.index import store
+from pipeline.index.verify import audit
+from pipeline.run.driver import Stages, index_corpus
+from pipeline.run.stages import decode_batch, encode_windows, split_batch, write_windows
+from tests.helpers.contents import read
+from tests.helpers.fakes import GRID, FakeEncoder, noise, plan_batch
+from tests.run.test_driver import WideEncoder, configure
+
+BATCH = "0" * 32
+PART_S = 4.0
+RATES_HZ = [8_000, 11_025, 16_000, 22_050, 32_000, 44_100, 48_000, 96_000]
+
+
+def write(path: Path, duration_s: float, rate_hz: int = 48_000) -> Path:
+    """Noise that begins soft and ends loud, 16 bits."""
+    n_samples = round(duration_s * rate_hz)
+    samples = np.random.default_rng(7).uniform(-0.7, 0.7, n_samples) * np.linspace(0.1, 1, n_samples)
+    soundfile.write(path, samples, rate_hz, subtype="PCM_16")
+    return path
+
+
+def decode(planned: dict[str, Any], grid: Grid = GRID) -> list[dict[str, Any]]:
+    blocks = decode_batch(planned, DecodeConfig(), grid, block_windows=3)
+    decoded: list[dict[str, Any]] = pa.concat_tables(blocks).to_pylist()
+    return decoded
+
+
+def split(path: Path, *copies: Path, part_s: float = PART_S) -> list[dict[str, Any]]:
+    return split_batch(plan_batch(BATCH, [path, *copies]), DecodeConfig(), GRID, part_s)
+
+
+# --- windows ----------------------------------------------------------------------------------------------------------
+
+
+@given(
+    n_frames=st.integers(1, 400),
+    rest=st.integers(0, HOP_SAMPLES - 1),
+    length=st.integers(2, 12),
+    overlap=st.integers(0, 6),
+    n_windows=st.integers(1, 7),
+    doubt=st.integers(-3, 3),
+)
+def test_parts_have_the_windows_of_the_whole(
+    n_frames: int, rest: int, length: int, overlap: int, n_windows: int, doubt: int
+) -> None:
+    grid = Grid(length, min(overlap, length // 2))
+    n_samples = n_frames * HOP_SAMPLES + rest
+    samples = np.arange(n_samples, dtype=np.float32)
+    parts = plan_parts(n_samples + doubt, grid, n_windows)
+    found = []
+    for part in parts:
+        begin = samples[part.first * grid.step_frames * HOP_SAMPLES :]
+        found += list(cut_windows(np.array_split(begin, 5), grid, part))
+    whole = list(cut_windows([samples], grid))
+    assert [span for span, _ in found] == [span for span, _ in whole]
+    assert all(np.array_equal(one, other) for (_, one), (_, other) in zip(found, whole, strict=True))
+    assert all(part.stop is None or part.stop - part.first == n_windows for part in parts)
+
+
+def test_a_part_that_stops_short_has_fewer_windows() -> None:
+    samples = noise(4.0)
+    spans = [span for span, _ in cut_windows([samples], GRID, Part(0, 20))]
+    assert 0 < len(spans) < 20
+    assert len(list(cut_windows([noise(20.0)], GRID, Part(0, 20)))) == 20
+
+
+def test_what_is_short_is_one_part() -> None:
+    assert plan_parts(48_000, GRID, 10) == [WHOLE]
+
+
+# --- samples ----------------------------------------------------------------------------------------------------------
+
+
+@pytest.mark.parametrize("suffix", ["wav", "flac"])
+@pytest.mark.parametrize("rate_hz", RATES_HZ)
+def test_parts_decode_to_what_the_whole_decodes_to(tmp_path: Path, rate_hz: int, suffix: str) -> None:
+    for n, duration_s in enumerate([30.0, 31.2345]):
+        path = write(tmp_path / f"{n}.{suffix}", duration_s, rate_hz)
+        parts = split(path, part_s=0.5 if rate_hz < 32_000 else PART_S)
+        assert len(parts) > 4
+        whole = decode(plan_batch(BATCH, [path]))
+        found = [row for part in parts for row in decode(part)]
+        loudest = 0.0
+        for row, other in zip(found, whole, strict=True):
+            one, two = (np.frombuffer(each.pop("pcm") or b"", np.float32) for each in (row, other))
+            assert one.shape == two.shape
+            loudest = max(loudest, float(np.abs(one - two).max(initial=0.0)))
+        assert loudest < (1e-9 if rate_hz == 48_000 else 1e-5)
+        assert found == whole
+
+
+def test_a_copy_of_a_long_recording_is_read_once(tmp_path: Path) -> None:
+    path = write(tmp_path / "a.wav", 30.0)
+    copy = tmp_path / "b.wav"
+    copy.write_bytes(path.read_bytes())
+    found = [row for part in split(path, copy) for row in decode(part)]
+    assert [row["uri"] for row in found[-1]["files"]] == [str(path), str(copy)]
+    assert found == decode(plan_batch(BATCH, [path, copy]))
+
+
+# --- what is not cut --------------------------------------------------------------------------------------------------
+
+
+def damage(path: Path, at: float, size: int = 3_000) -> Path:
+    """Overwrite some bytes in the middle."""
+    data = bytearray(path.read_bytes())
+    begin = int(at * len(data))
+    data[begin : begin + size] = bytes(size)
+    path.write_bytes(data)
+    return path
+
+
+def cut_off(path: Path, at: float) -> Path:
+    data = path.read_bytes()
+    path.write_bytes(data[: int(at * len(data))])
+    return path
+
+
+def test_what_does_not_seek_exactly_or_is_not_whole_is_streamed(tmp_path: Path) -> None:
+    mp3 = tmp_path / "a.mp3"
+    soundfile.write(mp3, noise(30.0), 48_000, format="MP3")
+    odd = write(tmp_path / "odd.wav", 30.0, 44_056)
+    broken = cut_off(write(tmp_path / "a.flac", 30.0), 0.8)
+    gone = write(tmp_path / "b.wav", 30.0)
+    for path in (mp3, odd, broken):
+        assert split(path, part_s=0.5) == [plan_batch(BATCH, [path])]
+    planned = plan_batch(BATCH, [gone])
+    gone.unlink()
+    assert split_batch(planned, DecodeConfig(), GRID, PART_S) == [planned]
+
+
+def test_short_files_and_several_files_are_left_alone(tmp_path: Path) -> None:
+    one, other = write(tmp_path / "a.wav", 9.0), write(tmp_path / "b.wav", 30.0)
+    assert split(one) == [plan_batch(BATCH, [one])]
+    both = plan_batch(BATCH, [one], [other])
+    assert split_batch(both, DecodeConfig(), GRID, PART_S) == [both]
+
+
+def test_a_batch_that_is_to_stay_whole_does(tmp_path: Path) -> None:
+    planned = plan_batch(BATCH, [write(tmp_path / "a.wav", 30.0)]) | {"part": {"first": 0, "stop": None}}
+    assert split_batch(planned, DecodeConfig(), GRID, PART_S) == [planned]
+    assert decode(planned)[-1]["last"]
+
+
+# --- runs -------------------------------------------------------------------------------------------------------------
+
+
+def in_parts(encoder: FakeEncoder, at_once: list[int] | None = None) -> Stages:
+    """Stages that run here: parts of a recording one after the other, the last one first."""
+
+    def stages(batches: pa.Table, config: Config, frames_schema: pa.Schema) -> Iterator[dict[str, Any]]:
+        grid = config.window.grid
+        for batch in batches.to_pylist():
+            parts = split_batch(batch, config.decode, grid, PART_S)
+            if at_once is not None:
+                at_once.append(len(parts))
+            for part in reversed(parts):
+                for block in decode_batch(part, config.decode, grid, block_windows=3):
+                    encoded = encode_windows(block, encoder)
+                    yield from write_windows(
+                        encoded, frames_schema, lambda rows: store.write_frames(config.into, rows, frames_schema)
+                    ).to_pylist()
+
+    return stages
+
+
+def in_one_piece(encoder: FakeEncoder) -> Stages:
+    def stages(batches: pa.Table, config: Config, frames_schema: pa.Schema) -> Iterator[dict[str, Any]]:
+        whole = [batch | {"part": {"first": 0, "stop": None}} for batch in batches.to_pylist()]
+        yield from in_parts(encoder)(pa.Table.from_pylist(whole, schema=batches.schema), config, frames_schema)
+
+    return stages
+
+
+def published(config: Config) -> dict[str, list[Any]]:
+    files = [
+        "uri",
+        "audio_id",
+        "status",
+        "reason",
+        "message",
+        "duration_s",
+        "expected_duration_s",
+        "n_clips",
+        "n_frames",
+    ]
+    clips = read(config.into, "clips", ["clip_id", "start_s", "end_s", "duration_s", "vector"])
+    frames = read(config.into, "frames", ["audio_id", "frame", "start_s", "vector"])
+    return {
+        "files": sorted(read(config.into, "files", files), key=lambda row: str(row["uri"])),
+        "clips": sorted(clips, key=lambda row: str(row["clip_id"])),
+        "frames": sorted(frames, key=lambda row: (row["audio_id"], row["frame"])),
+    }
+
+
+HARMS = ["none", "cut off", "in the middle", "near the end", "at the start"]
+
+
+@pytest.mark.parametrize(
+    ("suffix", "harm"), [*((suffix, harm) for suffix in ("wav", "flac") for harm in HARMS), ("wav", "goes on")]
+)
+def test_an_index_of_parts_is_an_index_of_wholes(tmp_path: Path, suffix: str, harm: str) -> None:
+    """Whatever is wrong with a recording: what is published is what one task that streams it would give, at once."""
+    folder = tmp_path / "in"
+    folder.mkdir()
+    path = write(folder / f"long.{suffix}", 31.3)
+    write(folder / "short.wav", 2.0)
+    if harm == "cut off":
+        cut_off(path, 0.8)
+    elif harm == "goes on":
+        path.write_bytes(path.read_bytes() + np.random.default_rng(8).bytes(500_000))
+    elif harm != "none":
+        damage(path, {"in the middle": 0.5, "near the end": 0.97, "at the start": 0.02}[harm])
+    configs = [
+        configure(folder, tmp_path / name, run={"batch_s": 5.0}, store={"checkpoint_rows": 1})
+        for name in ("parts", "whole")
+    ]
+    n_parts: list[int] = []
+    index_corpus(configs[0], stages=in_parts(WideEncoder(), n_parts))
+    index_corpus(configs[1], stages=in_one_piece(WideEncoder()))
+    assert published(configs[0]) == published(configs[1])
+    assert audit(configs[0].into) == []
+    damaged = suffix == "flac" and harm != "none"
+    assert (max(n_parts) > 4) is not (suffix == "flac" and harm in ("cut off", "near the end"))
+    [long] = [row for row in read(configs[0].into, "files", ["uri", "reason"]) if row["uri"] == str(path)]
+    assert (long["reason"] == "truncated") is (damaged or harm in ("cut off", "goes on"))
+
+
+def test_a_recording_that_changes_between_its_parts_is_not_published(tmp_path: Path) -> None:
+    folder = tmp_path / "in"
+    folder.mkdir()
+    path = write(folder / "long.wav", 31.3)
+    config = configure(folder, tmp_path / "index", run={"batch_s": 5.0})
+    encoder = WideEncoder()
+    stages = in_parts(encoder)
+
+    def change(batches: pa.Table, config: Config, frames_schema: pa.Schema) -> Iterator[dict[str, Any]]:
+        for number, receipt in enumerate(stages(batches, config, frames_schema)):
+            if number == 3:
+                write(path, 25.0)
+            yield receipt
+
+    progress = index_corpus(config, stages=change)
+    assert dict(progress.reasons) == {"changed_while_reading": 1}
+    assert read(config.into, "clips", ["clip_id"]) == []
+    assert index_corpus(config, stages=in_parts(encoder)).n_indexed == 1
+    assert audit(config.into) == []
+    assert read(config.into, "frames", ["frame"])[-1]["frame"] == round(25.0 / FRAME_S) - 1

@@ -1,0 +1,421 @@
+"""Every step of the commit protocol, as a run goes through it: dying there, being overtaken there, reading there."""
+
+import shutil
+import threading
+from collections.abc import Callable
+from pathlib import Path
+from typing import Any
+
+import lance
+import numpy as np
+import pytest
+
+from pipeline import schema
+from pipeline.config import Config, CorpusConfig
+from pipeline.errors import EarshotError
+from pipeline.index import journal, store
+from pipeline.index.maintenance import give_up_fragments, mark_damaged, optimize_index, restore_index
+from pipeline.index.verify import audit
+from pipeline.planning.plan import Choice
+from pipeline.run.driver import index_corpus
+from pipeline.search.clips import find_clips, open_table
+from tests.helpers.contents import HASTY, KnownCorpus, check_whole, expect, live, read
+from tests.run.test_driver import DIMENSION, WideEncoder, in_place
+
+Act = Callable[[Config, journal.Seam], object]
+Situation = Callable[[KnownCorpus], Act]
+"""Makes the corpus and the index as they are before a run; returns the run."""
+
+
+def index(config: Config, seam: journal.Seam = lambda step: None, **others: Any) -> object:
+    return index_corpus(config, stages=in_place(WideEncoder()), seam=seam, **others)
+
+
+def rebuild(config: Config, seam: journal.Seam = lambda step: None) -> object:
+    return index(config, seam, rebuild=True)
+
+
+def optimize(config: Config, seam: journal.Seam = lambda step: None) -> object:
+    return optimize_index(config.into, 0.0, seam)
+
+
+def go_back(config: Config, seam: journal.Seam = lambda step: None) -> object:
+    """To what the newest batch but one published, through the writer that ``restore_index`` uses."""
+    writer = store.Writer(config.into, "9" * 32, keep_versions=3, seam=seam)
+    return writer.restore(writer.published.seq - 1)
+
+
+def fill(corpus: KnownCorpus) -> None:
+    for number, name in enumerate(("a.wav", "b.wav", "c.wav", "sub/d.wav", "sub/e.wav")):
+        corpus.put(name, number + 1)
+
+
+def edit(corpus: KnownCorpus) -> None:
+    """Something of everything: changed, moved, doubled, gone, new, broken and touched."""
+    corpus.put("a.wav", 5)
+    corpus.move("b.wav", "sub/b.wav")
+    corpus.put("doubled.wav", 3)
+    corpus.delete("sub/d.wav")
+    corpus.put("new.wav", 0)
+    corpus.put("c.wav", 7)
+    corpus.touch("sub/e.wav")
+
+
+def edit_again(corpus: KnownCorpus) -> None:
+    corpus.swap("a.wav", "new.wav")
+    corpus.put("c.wav", 2)
+    corpus.put("sub/e.wav", 6)
+    corpus.delete("doubled.wav")
+    corpus.put("x.wav", 4)
+
+
+def begin(corpus: KnownCorpus) -> Act:
+    fill(corpus)
+    return index
+
+
+def change(corpus: KnownCorpus) -> Act:
+    fill(corpus)
+    index(corpus.config)
+    edit(corpus)
+    return index
+
+
+def change_again(corpus: KnownCorpus) -> Act:
+    change(corpus)(corpus.config, lambda step: None)
+    edit_again(corpus)
+    return index
+
+
+def recover(corpus: KnownCorpus) -> Act:
+    """After a run that died just before it would have published."""
+    act = change(corpus)
+    die_at("publish", 3, act, corpus.config)
+    return act
+
+
+def tidy(corpus: KnownCorpus) -> Act:
+    change(corpus)(corpus.config, lambda step: None)
+    return optimize
+
+
+def make_anew(corpus: KnownCorpus) -> Act:
+    change(corpus)(corpus.config, lambda step: None)
+    edit_again(corpus)
+    return rebuild
+
+
+def make_anew_again(corpus: KnownCorpus) -> Act:
+    change(corpus)(corpus.config, lambda step: None)
+    rebuild(corpus.config)
+    return rebuild
+
+
+def undo(corpus: KnownCorpus) -> Act:
+    change(corpus)(corpus.config, lambda step: None)
+    return go_back
+
+
+def bring_up(corpus: KnownCorpus) -> Act:
+    """From the format before."""
+    act = change(corpus)
+    make_format_2(corpus.config.into)
+    return act
+
+
+def lose(corpus: KnownCorpus) -> Act:
+    """A data file of each table is gone: what is left is taken out, and made anew."""
+    fill(corpus)
+    index(corpus.config)
+    for name in TABLES:
+        file = max(Path(journal.table_uri(corpus.config.into, name), "data").iterdir(), key=lambda f: f.stat().st_size)
+        file.unlink()
+
+    def mend(config: Config, seam: journal.Seam = lambda step: None) -> None:
+        give_up_fragments(config.into, audit(config.into), seam)
+        mark_damaged(config.into, audit(config.into))
+        index(config)
+
+    return mend
+
+
+def describe(corpus: KnownCorpus) -> Act:
+    """A sidecar that gives one column more, and another one in a wider type."""
+    fill(corpus)
+    sidecar = corpus.root / "about.csv"
+    sidecar.write_text("uri,take\nin/a.wav,1\nin/sub/d.wav,2\n")
+    corpus.config = corpus.config.model_copy(update={"corpus": CorpusConfig(metadata=str(sidecar))})
+    index(corpus.config)
+    sidecar.write_text("uri,take,mic\nin/a.wav,1.5,H5\nin/b.wav,2,\n")
+    return index
+
+
+TABLES = ("files", "clips", "frames")
+
+
+def of_each_table(*steps: str) -> list[str]:
+    return [f"{step} {name}" for step in steps for name in TABLES]
+
+
+DEATHS: dict[Situation, list[str]] = {
+    begin: [*of_each_table("create"), "create batches"],
+    change: [*of_each_table("delete", "append", "index"), "publish", "tag"],
+    recover: of_each_table("recover"),
+    tidy: [*of_each_table("compact", "clean"), "compact batches", "clean batches"],
+    make_anew: ["switch"],
+    make_anew_again: ["retire"],
+    undo: of_each_table("restore"),
+    bring_up: ["migrate files"],
+    describe: [f"{step} {name}" for step in ("columns", "widen") for name in ("files", "clips")],
+}
+"""All steps of runs, each where a run comes to it again after it died there."""
+
+GIVING_UP = of_each_table("give up")
+"""The steps of what ``lose`` needs beside a run."""
+
+
+def make_format_2(path: str) -> None:
+    """Take out what came with format 3: columns of ``files``."""
+    files = lance.dataset(journal.table_uri(path, "files"), version=journal.read_published(path).versions["files"])
+    files.restore()
+    files.drop_columns(list(schema.SINCE_FORMAT_3))
+    batches = journal.open_journal(path)
+    created = batches.to_table(filter="kind = 'create'").to_pylist()[0]["detail"]
+    older = created.replace(f'"format": {journal.FORMAT}', '"format": 2')
+    batches.update({"detail": f"'{older}'"}, where="kind = 'create'")
+    before = journal.read_published(path)
+    versions = before.versions | {"files": files.version}
+    row = journal.make_row(before.seq + 1, schema.make_batch_id("2", 0), "0" * 32, "maintain", versions)
+    journal.publish(journal.open_journal(path), [row])
+
+
+class Died(BaseException):
+    """Not an Exception: nothing in the code under test may handle it."""
+
+
+def die_at(step: str, nth: int, act: Act, config: Config) -> bool:
+    """Run, and die at the ``nth`` time it comes to a step, from 1; returns whether it did."""
+    left = nth
+
+    def seam(name: str) -> None:
+        nonlocal left
+        left -= name == step
+        if left == 0 and name == step:
+            raise Died
+
+    try:
+        act(config, seam)
+    except Died:
+        return True
+    return False
+
+
+class Settings:
+    """Each situation made once, and copied whenever it is needed."""
+
+    def __init__(self, root: Path, **sections: Any) -> None:
+        self._root, self._sections = root, sections
+        self._made: dict[Situation, tuple[KnownCorpus, Act]] = {}
+
+    def make(self, situation: Situation) -> tuple[KnownCorpus, Act]:
+        kept = self._root / f"{situation.__name__}-kept"
+        if situation not in self._made:
+            corpus = KnownCorpus(self._root / situation.__name__, **self._sections)
+            self._made[situation] = (corpus, situation(corpus))
+            if Path(corpus.config.into).exists():
+                shutil.copytree(corpus.config.into, kept)
+        corpus, act = self._made[situation]
+        shutil.rmtree(corpus.config.into, ignore_errors=True)
+        if kept.exists():
+            shutil.copytree(kept, corpus.config.into)
+        return corpus, act
+
+
+@pytest.fixture(scope="module")
+def hasty(tmp_path_factory: pytest.TempPathFactory) -> Settings:
+    return Settings(tmp_path_factory.mktemp("hasty"), store=HASTY)
+
+
+@pytest.fixture(scope="module")
+def patient(tmp_path_factory: pytest.TempPathFactory) -> Settings:
+    """Old versions stay as long as others may be reading them."""
+    return Settings(tmp_path_factory.mktemp("patient"))
+
+
+def check_completed(corpus: KnownCorpus) -> None:
+    """The next run leaves what an undisturbed one would have written."""
+    index(corpus.config)
+    assert live(corpus.config.into) == corpus.expected()
+    if corpus.config.corpus.metadata is not None:
+        said = {Path(row["uri"]).name: (row["take"], row["mic"]) for row in read(corpus.config.into, "files")}
+        assert said == dict.fromkeys(said, (None, None)) | {"a.wav": (1.5, "H5"), "b.wav": (2.0, None)}
+    assert audit(corpus.config.into) == []
+
+
+@pytest.mark.parametrize(("situation", "step"), [(each, step) for each in DEATHS for step in DEATHS[each]])
+def test_dying_twice_at_any_step_costs_nothing(hasty: Settings, situation: Situation, step: str) -> None:
+    corpus, act = hasty.make(situation)
+    for _ in range(2):
+        assert die_at(step, 1, act, corpus.config)
+        check_whole(corpus.config.into)
+    check_completed(corpus)
+
+
+@pytest.mark.parametrize("step", GIVING_UP)
+def test_dying_while_lost_files_are_given_up_costs_nothing(hasty: Settings, step: str) -> None:
+    corpus, mend = hasty.make(lose)
+    for _ in range(2):
+        assert die_at(step, 1, mend, corpus.config)
+    mend(corpus.config, lambda step: None)
+    check_completed(corpus)
+
+
+@pytest.mark.slow
+@pytest.mark.parametrize("situation", [*DEATHS, change_again])
+def test_dying_before_any_publication_costs_nothing(hasty: Settings, situation: Situation) -> None:
+    n_deaths = 0
+    while True:
+        corpus, act = hasty.make(situation)
+        if not die_at("publish", n_deaths + 1, act, corpus.config):
+            break
+        n_deaths += 1
+        check_whole(corpus.config.into)
+        check_completed(corpus)
+    assert n_deaths
+
+
+def test_there_are_no_other_steps(hasty: Settings) -> None:
+    known = {step for steps in DEATHS.values() for step in steps} | set(GIVING_UP)
+    taken: set[str] = set()
+    for situation in (*DEATHS, change_again, lose):
+        corpus, act = hasty.make(situation)
+        act(corpus.config, taken.add)
+    assert taken == known
+
+
+@pytest.mark.parametrize(
+    ("situation", "steps"),
+    [
+        (change, ["delete clips", "append frames", "append files", "index clips", "publish", "tag"]),
+        (tidy, ["compact files", "index files", "publish", "clean files"]),
+        (make_anew, ["publish", "switch"]),
+    ],
+)
+def test_two_runs_that_write_all_the_same_lose_and_double_nothing(
+    patient: Settings, situation: Situation, steps: list[str]
+) -> None:
+    """The claim of the first is removed by force at a step, and another run goes through before it goes on."""
+    for step in steps:
+        corpus, act = patient.make(situation)
+        waiting = [step]
+
+        def overtake(name: str, corpus: KnownCorpus = corpus, waiting: list[str] = waiting) -> None:
+            if waiting == [name]:
+                waiting.clear()
+                for claim in Path(corpus.config.into).glob("claim-*"):
+                    claim.unlink()
+                index(corpus.config)
+
+        told = ""
+        try:
+            act(corpus.config, overtake)
+        except EarshotError as error:
+            told = str(error)
+        assert not waiting, step
+        if step.split()[0] in ("delete", "append", "index", "publish", "switch"):  # it had more to write
+            assert "another run" in told, step
+        check_whole(corpus.config.into)
+        check_completed(corpus)
+        seqs = journal.read_journal(journal.live(corpus.config.into))["seq"].to_pylist()
+        assert seqs == list(range(len(seqs)))
+
+
+@pytest.mark.parametrize(
+    "situation",
+    [change, make_anew, *(pytest.param(each, marks=pytest.mark.slow) for each in (change_again, recover))],
+)
+def test_readers_see_the_state_before_or_after_a_batch(patient: Settings, situation: Situation) -> None:
+    """At every step: those who open the index, and those who have it open from before."""
+    corpus, act = patient.make(situation)
+    into = corpus.config.into
+    earlier = journal.live(into)
+    before = journal.read_published(earlier)
+    seen: list[dict[str, Any]] = []
+    states: dict[tuple[str, int], Any] = {}
+
+    def look(step: str) -> None:
+        check_whole(into)
+        tables = journal.live(into)
+        published = journal.read_published(tables)
+        seen.append(hits(tables, published))
+        assert hits(earlier, before) == seen[0]
+        # What a batch has published never changes, whatever is half done behind it.
+        now = live(into)
+        assert states.setdefault((tables, published.seq), now) == now
+
+    act(corpus.config, look)
+    look("the end")
+    assert journal.live(into) == (earlier if situation is not make_anew else f"{into}/generation-2")
+    possible = {expect(number, corpus.config.window.grid)["audio_id"] for number in range(9)}
+    for found in seen:
+        assert {audio_id for audio_id, _ in found.values()} <= possible
+    assert len({str(found) for found in seen}) >= 2
+
+
+def hits(tables: str, published: journal.Published) -> dict[str, Any]:
+    """What a search for everything finds: uri -> its content, and its vectors, which must be all of that content's."""
+    clips = open_table(tables, "clips", published.versions["clips"])
+    found = find_clips(clips, np.ones(DIMENSION, np.float32), k=1_000, all_windows=True)
+    ids = {row["clip_id"]: row for row in store.open_published(tables, "clips", published).to_table().to_pylist()}
+    rows: dict[str, list[Any]] = {}
+    for hit in found:
+        row = ids[hit.clip_id]
+        vector = np.array(row["vector"], np.float16).tobytes()
+        rows.setdefault(hit.uri, []).append((row["audio_id"], hit.start_s, vector))
+    content = {}
+    for uri, clips_of in rows.items():
+        [audio_id] = {audio_id for audio_id, _, _ in clips_of}
+        content[uri] = (audio_id, [vector for _, _, vector in sorted(clips_of, key=lambda clip: clip[1])])
+    return content
+
+
+def test_a_reader_in_another_thread_sees_whole_contents(tmp_path: Path) -> None:
+    corpus = KnownCorpus(tmp_path)
+    fill(corpus)
+    index(corpus.config)
+    into, grid = corpus.config.into, corpus.config.window.grid
+    known = {(known := expect(n, grid))["audio_id"]: known["clips"] for n in range(9)}
+    stop, wrong, looks = threading.Event(), list[str](), list[int]()
+
+    def look() -> None:
+        while not stop.is_set():
+            tables = journal.live(into)
+            for uri, (audio_id, vectors) in hits(tables, journal.read_published(tables)).items():
+                if vectors != known[audio_id]:
+                    wrong.append(uri)
+            looks.append(1)
+
+    thread = threading.Thread(target=look)
+    thread.start()
+    for number in range(6):
+        for name in list(corpus.held):
+            corpus.put(name, (corpus.held[name] + number) % 6)
+        index(corpus.config, choice=Choice(full=number % 2 == 0))
+    rebuild(corpus.config)
+    stop.set()
+    thread.join()
+    assert not wrong
+    assert len(looks) > 5
+
+
+def test_restoring_under_a_claim_and_reindexing_does_the_right_thing(tmp_path: Path) -> None:
+    corpus = KnownCorpus(tmp_path)
+    fill(corpus)
+    index(corpus.config)
+    first, seq = live(corpus.config.into), journal.read_published(corpus.config.into).seq
+    edit(corpus)
+    index(corpus.config)
+    restore_index(corpus.config.into, seq)
+    assert live(corpus.config.into) == first
+    assert {row["uri"] for row in read(corpus.config.into, "files")} == {row[0] for row in first["files"]}
+    check_completed(corpus)

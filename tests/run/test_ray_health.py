@@ -1,0 +1,203 @@
+"""Whether Ray is dead, told from what is seen of it: processes of one's own, and ports of a cluster that was joined."""
+
+import threading
+from collections.abc import Iterator
+from pathlib import Path
+from types import SimpleNamespace
+from typing import Any
+
+import pyarrow as pa
+import pytest
+
+from pipeline.config import Config
+from pipeline.errors import RayDied
+from pipeline.index import journal
+from pipeline.index.verify import audit
+from pipeline.planning.plan import Plan
+from pipeline.run.driver import Workers, index_corpus
+from pipeline.run.ray_health import PROBE_S, RESTART_S, Watch
+from pipeline.run.record import Progress, read_record
+from tests.helpers.contents import KnownCorpus, live
+from tests.run.test_driver import WideEncoder, in_place
+
+
+class Node:
+    """What is looked at of ``ray._private.node.Node``."""
+
+    gcs_address, node_ip_address, node_manager_port = "10.0.0.1:6379", "10.0.0.2", 4000
+
+    def __init__(self, **codes: int | None) -> None:
+        """Of the processes that it has started: how each has ended, None if it has not."""
+        self._codes = codes
+        self.all_processes = {
+            name: [SimpleNamespace(process=SimpleNamespace(pid=7, poll=lambda code=code: code))]
+            for name, code in codes.items()
+        }
+
+    def is_head(self) -> bool:
+        return bool(self._codes)
+
+
+@pytest.mark.parametrize(
+    ("codes", "said"),
+    [
+        ({"gcs_server": None, "raylet": None, "dashboard": 1}, None),
+        ({"gcs_server": -9, "raylet": None}, "Ray's control store has died (process 7, killed by signal 9)"),
+        ({"gcs_server": None, "raylet": 1}, "Ray's raylet has died (process 7, exit code 1)"),
+    ],
+)
+def test_of_a_ray_that_was_started_here_its_processes_are_looked_at(codes: dict[str, int | None], said: str) -> None:
+    assert Watch(lambda: Node(**codes)).find_death() == said
+
+
+def test_a_ray_that_has_not_been_started_is_not_dead() -> None:
+    assert Watch(lambda: None).find_death() is None
+
+
+class Ports:
+    """A cluster's ports, of which some do not answer, and a clock."""
+
+    def __init__(self) -> None:
+        self.now, self.away, self.n_probes = 0.0, set[int](), 0
+
+    def probe(self, host: str, port: int) -> bool:
+        assert (host, port) in (("10.0.0.1", 6379), ("10.0.0.2", 4000))
+        self.n_probes += 1
+        self.now += 0.5
+        return port not in self.away
+
+    def watch(self) -> Watch:
+        return Watch(Node, self.probe, lambda: self.now)
+
+
+def test_of_a_cluster_that_was_joined_it_is_asked_whether_it_answers() -> None:
+    ports = Ports()
+    watch = ports.watch()
+
+    def find(after_s: float) -> str:
+        ports.now += after_s
+        return watch.find_death() or "alive"
+
+    assert find(0) == "alive"
+    ports.away = {6379}
+    assert find(PROBE_S) == find(RESTART_S - 10) == "alive"
+    ports.away = set()  # it has been started again in time
+    assert find(0) == "alive"
+    ports.away = {6379}
+    assert find(10 * RESTART_S) == "alive"  # nobody had looked for long
+    assert find(RESTART_S).startswith("Ray's control store at 10.0.0.1:6379 has not answered for 4")
+    ports.away = {4000}
+    assert find(0) == "alive"
+    assert find(PROBE_S).startswith("Ray's raylet at 10.0.0.2:4000 has not answered for")
+
+
+def test_while_all_is_well_it_is_asked_now_and_then_only() -> None:
+    ports = Ports()
+    watch = ports.watch()
+    for _ in range(100):
+        assert watch.find_death() is None
+    assert ports.n_probes == 2
+
+
+def test_what_has_never_answered_is_not_judged_by_that() -> None:
+    ports = Ports()
+    watch = ports.watch()
+    ports.away = {4000, 6379}
+    for _ in range(10):
+        ports.now += RESTART_S
+        assert watch.find_death() is None
+
+
+@pytest.mark.parametrize("then", ["silence", "error", "end"])
+def test_a_run_whose_ray_dies_publishes_what_is_complete_and_says_so(tmp_path: Path, then: str) -> None:
+    """Its workers fall silent, Ray has an error of its own for it, or takes what is missing for done; and counting
+    workers does not come back."""
+    corpus = KnownCorpus(tmp_path, store={"checkpoint_s": 1e6})
+    for number in range(6):
+        corpus.put(f"{number}.wav", number)
+    death: list[str] = []
+    over = threading.Event()
+
+    def stages(batches: pa.Table, config: Config, frames_schema: pa.Schema) -> Iterator[dict[str, Any]]:
+        receipts = list(in_place(WideEncoder())(batches, config, frames_schema))
+        last = receipts[-1]["batch_id"]
+        yield from (receipt for receipt in receipts if receipt["batch_id"] != last)
+        death.append("the raylet is dead")
+        if then == "error":
+            raise RuntimeError("The node was marked dead")
+        if then == "silence":
+            over.wait(60)
+
+    def count(config: object) -> dict[str, float]:
+        if death:
+            over.wait(60)
+        return {"decode": 1.0, "encode": 1.0, "write": 1.0}
+
+    workers = Workers(stages, count, find_death=lambda: death[0] if death else None)
+    with pytest.raises(RayDied, match="the raylet is dead; what was published stays, run again"):
+        index_corpus(corpus.config, stages=workers)
+    over.set()
+    record = read_record(corpus.config.into)
+    assert record is not None
+    assert (record.state, "the raylet is dead" in (record.error or "")) == ("failed", True)
+    assert 0 < record.n_indexed < 6
+    assert journal.read_journal(corpus.config.into)["kind"].to_pylist().count("index") > 0
+    index_corpus(corpus.config, stages=in_place(WideEncoder()))
+    assert live(corpus.config.into) == corpus.expected()
+    assert audit(corpus.config.into) == []
+
+
+def test_a_ray_that_dies_while_the_run_plans_ends_it(tmp_path: Path) -> None:
+    corpus = KnownCorpus(tmp_path)
+    corpus.put("1.wav", 1)
+    dead, noted = threading.Event(), threading.Event()
+    n_asked = 0
+
+    def find_death() -> str | None:
+        nonlocal n_asked
+        if not dead.is_set():
+            return None
+        n_asked += 1
+        if n_asked > 1:  # the first answer has been taken down
+            noted.set()
+        return "the raylet is dead"
+
+    def report(progress: Progress) -> None:
+        if progress.stage == "planning":
+            dead.set()
+            noted.wait(60)
+
+    def announce(plan: Plan) -> None:
+        raise AssertionError("the plan was made all the same")
+
+    workers = Workers(in_place(WideEncoder()), find_death=find_death)
+    with pytest.raises(RayDied, match="the raylet is dead; what was published stays, run again"):
+        index_corpus(corpus.config, report, announce, stages=workers)
+
+
+def test_a_ray_that_dies_during_one_long_call_is_told_by_a_thread(tmp_path: Path) -> None:
+    """It is making the indexes on ids, with all files published: if the process goes on, the run is done."""
+    corpus = KnownCorpus(tmp_path)
+    corpus.put("1.wav", 1)
+    dead, told = threading.Event(), threading.Event()
+    states = list[tuple[str, str | None]]()
+
+    def call_long(step: str) -> None:
+        if step == "index clips":
+            dead.set()
+            assert told.wait(60)
+
+    def give_up(error: RayDied) -> None:
+        record = read_record(corpus.config.into)
+        assert record is not None
+        states.append((record.state, record.error))
+        told.set()
+
+    workers = Workers(in_place(WideEncoder()), find_death=lambda: "the raylet is dead" if dead.is_set() else None)
+    index_corpus(corpus.config, stages=workers, seam=call_long, give_up=give_up)
+    said = f"{corpus.config.into}: the raylet is dead; what was published stays, run again to go on"
+    assert states == [("failed", said)]
+    record = read_record(corpus.config.into)
+    assert record is not None
+    assert record.state == "done"
+    assert live(corpus.config.into) == corpus.expected()

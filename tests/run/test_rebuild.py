@@ -1,0 +1,488 @@
+"""Another generation beside the one that is read, put in its place in one step; and what upkeep may delete."""
+
+import datetime as dt
+import os
+import time
+from pathlib import Path
+from typing import Any
+
+import lance
+import pyarrow as pa
+import pytest
+
+import pipeline
+from pipeline import schema
+from pipeline.config import Config, StoreConfig, make_config
+from pipeline.encoder.encoder import NonFiniteError
+from pipeline.errors import CorpusError, EarshotError, IndexMismatch, UsageError
+from pipeline.index import journal, store
+from pipeline.index.maintenance import optimize_index, restore_index
+from pipeline.index.verify import audit
+from pipeline.planning.plan import Choice
+from pipeline.run.driver import index_corpus
+from pipeline.run.prepare import plan_corpus, read_config
+from pipeline.run.record import Progress, find_shortfall
+from tests.helpers.contents import SECTIONS, KnownCorpus, live, read
+from tests.helpers.fakes import Row
+from tests.index.test_store import frame_batch
+from tests.run.test_driver import WideEncoder, in_place
+from tests.run.test_protocol import die_at
+
+NAMES = ("a.wav", "b.wav", "c.wav", "sub/d.wav", "sub/e.wav")
+
+
+@pytest.fixture
+def corpus(tmp_path: Path) -> KnownCorpus:
+    """Indexed, and one file gone since."""
+    made = KnownCorpus(tmp_path, store=SECTIONS["store"])
+    for number, name in enumerate((*NAMES, "gone.wav")):
+        made.put(name, number)
+    index(made.config)
+    made.delete("gone.wav")
+    index(made.config)
+    return made
+
+
+def index(config: Config, **others: Any) -> int:
+    """Run; returns how many windows were encoded."""
+    encoder = WideEncoder()
+    index_corpus(config, stages=in_place(encoder), **others)
+    return encoder.n_windows
+
+
+def make_hasty(config: Config) -> StoreConfig:
+    """Old versions are of no use to anybody."""
+    return config.store.model_copy(update={"keep_hours": 1e-6})
+
+
+def with_windows(config: Config, length_s: float) -> Config:
+    return make_config({**config.model_dump(mode="json"), "window": {"length_s": length_s, "overlap_s": 0.2}})
+
+
+def test_other_settings_are_refused_and_rebuild_is_named(corpus: KnownCorpus) -> None:
+    other = with_windows(corpus.config, 1.2)
+    before = live(corpus.config.into)
+    with pytest.raises(IndexMismatch, match=r"built with window .*length_s': 0\.8.*not .*length_s': 1\.2.*--rebuild"):
+        index(other)
+    with pytest.raises(IndexMismatch, match="--rebuild"):
+        plan_corpus(other)
+    assert live(corpus.config.into) == before
+
+
+def test_a_rebuild_answers_with_the_old_until_the_new_is_complete(corpus: KnownCorpus) -> None:
+    other = with_windows(corpus.config, 1.2)
+    into, old = corpus.config.into, live(corpus.config.into)
+    planned = plan_corpus(other, rebuild=True)
+    assert (planned.n_to_decode, planned.n_unchanged) == (5, 0)
+    seen: list[tuple[str, bool]] = []
+    index(other, rebuild=True, seam=lambda step: seen.append((step, live(into) == old)))
+    assert seen[-1] == ("switch", True)
+    assert all(same for _, same in seen)
+    assert live(into) == corpus.expected(other) != old
+    assert audit(into) == []
+    opened = pipeline.open(into)
+    assert opened.tables == f"{into}/generation-2"
+    assert opened.describe()["files"] == 5
+    gone = [row for row in read(into, "files") if row["status"] == "deleted"]
+    assert [row["uri"] for row in gone] == [corpus.uri("gone.wav")]
+    assert read_config(into).window == other.window
+    assert index(other) == 0
+    with pytest.raises(IndexMismatch):
+        index(corpus.config)
+    assert index(corpus.config, rebuild=True) > 0
+    assert journal.live(into) == f"{into}/generation-3"
+    assert live(into) == old
+
+
+def test_a_rebuild_that_was_stopped_goes_on_where_it_was(corpus: KnownCorpus) -> None:
+    other = with_windows(corpus.config, 1.2)
+    into, old = corpus.config.into, live(corpus.config.into)
+    whole = index(other, rebuild=True)
+    journal.delete_folder(f"{into}/generation-2")
+    lance.dataset(journal.table_uri(into, "batches")).delete("kind = 'switch'")
+    assert live(into) == old
+
+    def act(config: Config, seam: journal.Seam) -> object:
+        return index(config, rebuild=True, seam=seam)
+
+    assert die_at("publish", 4, act, other)  # after create, configure and one batch of files
+    assert live(into) == old
+    n_done = len(read_tables(f"{into}/generation-2", "files"))
+    assert n_done > 0
+    said = pipeline.open(into).describe()["unfinished_rebuild"]
+    assert said.startswith(f"{n_done} files done; `--rebuild` goes on")
+    assert plan_corpus(other, rebuild=True).n_unchanged == n_done
+    assert plan_corpus(corpus.config).n_unchanged == 5  # the old one is kept up meanwhile
+    corpus.put("new.wav", 1)
+    index(corpus.config)
+    assert live(into) == corpus.expected()
+    n_before = len(read_tables(f"{into}/generation-2", "clips"))
+    assert 0 < n_before < whole
+    assert index(other, rebuild=True) == whole - n_before  # new.wav is a copy of b.wav
+    assert live(into) == corpus.expected(other)
+
+
+def read_tables(tables: str, name: str) -> list[Row]:
+    rows: list[Row] = store.open_published(tables, name).to_table().to_pylist()
+    return rows
+
+
+def test_a_rebuild_begun_with_yet_other_settings_is_not_thrown_away(corpus: KnownCorpus) -> None:
+    def act(config: Config, seam: journal.Seam) -> object:
+        return index(config, rebuild=True, seam=seam)
+
+    assert die_at("switch", 1, act, with_windows(corpus.config, 1.2))
+    other = with_windows(corpus.config, 1.6)
+    for run in (index, plan_corpus):
+        with pytest.raises(IndexMismatch, match=r"unfinished rebuild has .*1\.2.*not .*1\.6.*generation-2"):
+            run(other, rebuild=True)
+    assert read_config(corpus.config.into, rebuild=True).window.length_s == 1.2
+    assert read_config(corpus.config.into).window.length_s == 0.8
+    journal.delete_folder(f"{corpus.config.into}/generation-2")
+    index(other, rebuild=True)
+    assert live(corpus.config.into) == corpus.expected(other)
+
+
+def test_what_is_left_of_a_generation_is_no_obstacle(corpus: KnownCorpus) -> None:
+    """Of one whose creation or deletion was interrupted."""
+    other = with_windows(corpus.config, 1.2)
+
+    def act(config: Config, seam: journal.Seam) -> object:
+        return index(config, rebuild=True, seam=seam)
+
+    assert die_at("switch", 1, act, other)
+    journal.delete_folder(f"{corpus.config.into}/generation-2/batches.lance/_versions")
+    assert plan_corpus(other, rebuild=True).n_to_decode == 5
+    assert die_at("create frames", 1, act, other)
+    index(other, rebuild=True)
+    assert live(corpus.config.into) == corpus.expected(other)
+
+
+def test_a_rebuild_stops_where_a_source_has_become_empty(corpus: KnownCorpus, tmp_path: Path) -> None:
+    more = KnownCorpus(tmp_path / "more")
+    more.put("x.wav", 1)
+    both = corpus.config.model_copy(update={"sources": (*corpus.config.sources, *more.config.sources)})
+    index(both)
+    more.delete("x.wav")
+    with pytest.raises(CorpusError, match="holds no audio now"):
+        index(both, rebuild=True)
+    assert len(live(corpus.config.into)["files"]) == 6
+
+
+def test_a_rebuild_stops_where_a_folder_cannot_be_listed(corpus: KnownCorpus, monkeypatch: pytest.MonkeyPatch) -> None:
+    real, before = os.scandir, live(corpus.config.into)
+
+    def closed(path: Any) -> Any:
+        if str(path).endswith("/sub"):
+            raise PermissionError(13, "Permission denied")
+        return real(path)
+
+    with monkeypatch.context() as patch:
+        patch.setattr(os, "scandir", closed)
+        with pytest.raises(CorpusError, match=r"sub: .*the index has 2 files in it"):
+            index(with_windows(corpus.config, 1.2), rebuild=True)
+    assert live(corpus.config.into) == before
+
+
+def test_what_could_not_be_published_keeps_the_old_in_place(corpus: KnownCorpus) -> None:
+    """Files that change under a rebuild are left for the next run; until then the old tables answer."""
+    other, into = with_windows(corpus.config, 1.2), corpus.config.into
+    other = other.model_copy(update={"run": other.run.model_copy(update={"batch_s": 0.1})})
+    before = live(into)
+
+    def doubled(batches: Any, config: Config, frames_schema: Any) -> Any:
+        for receipt in in_place(WideEncoder())(batches, config, frames_schema):
+            if receipt["batch_id"] == batches["batch_id"][0].as_py():
+                receipt = {**receipt, "files": receipt["files"] * 2}
+            yield receipt
+
+    assert index_corpus(other, stages=doubled, rebuild=True).unpublished
+    assert live(into) == before
+    index(other, rebuild=True)
+    assert live(into) == corpus.expected(other)
+
+
+def test_a_generation_of_failures_is_not_put_in_place(corpus: KnownCorpus) -> None:
+    before = live(corpus.config.into)
+
+    class Deaf(WideEncoder):
+        def encode(self, windows: Any) -> Any:
+            raise NonFiniteError(list(range(len(windows))), len(windows))
+
+    with pytest.raises(EarshotError, match="no file could be indexed anew"):
+        index_corpus(with_windows(corpus.config, 1.2), stages=in_place(Deaf()), rebuild=True)
+    assert live(corpus.config.into) == before
+
+
+@pytest.mark.parametrize("rebuild", [False, True])
+def test_a_newer_format_is_left_alone(corpus: KnownCorpus, rebuild: bool) -> None:
+    into = corpus.config.into
+    newer = journal.FORMAT + 1
+    before = journal.read_published(into)
+    row = journal.make_row(before.seq + 1, "x", "x", "migrate", before.versions, detail={"format": newer})
+    journal.publish(journal.open_journal(into), [row])
+    for run in (index, plan_corpus):
+        with pytest.raises(IndexMismatch, match=f"index format {newer}, this version reads up to {journal.FORMAT}"):
+            run(corpus.config, rebuild=rebuild)
+    with pytest.raises(IndexMismatch):
+        store.Writer(into, "x")
+    assert {path.name for path in Path(into).iterdir()} == {
+        "run.json",
+        *(f"{n}.lance" for n in (*journal.DATA_TABLES, "batches")),
+    }
+
+
+@pytest.mark.parametrize("rebuild_first", [False, True])
+def test_of_a_rebuild_and_another_run_one_wins_whatever_the_generation(
+    corpus: KnownCorpus, rebuild_first: bool
+) -> None:
+    index(corpus.config, rebuild=True)
+    into = corpus.config.into
+    assert journal.live(into).endswith("generation-2")
+    corpus.put("new.wav", 2)
+    corpus.put("newer.wav", 4)
+    waiting = ["append files"]
+
+    def overtake(name: str) -> None:
+        if waiting == [name]:
+            waiting.clear()
+            for claim in Path(into).glob("claim-*"):
+                claim.unlink()
+            corpus.put("newest.wav", 1)
+            index(corpus.config, rebuild=not rebuild_first)
+
+    with pytest.raises(EarshotError, match="another run"):
+        index(corpus.config, rebuild=rebuild_first, seam=overtake)
+    assert live(into) == corpus.expected()
+    index(corpus.config)
+    assert live(into) == corpus.expected()
+    assert audit(into) == []
+
+
+def test_a_run_whose_index_was_made_meanwhile_with_other_settings_stops(tmp_path: Path) -> None:
+    corpus = KnownCorpus(tmp_path)
+    corpus.put("a.wav", 3)
+    other = with_windows(corpus.config, 1.2)
+
+    def meanwhile(progress: Progress) -> None:
+        if progress.stage == "checking models" and not journal.exists(corpus.config.into):
+            os.makedirs(corpus.config.into)
+            index(other)
+
+    with pytest.raises(EarshotError, match="another run has written to this index meanwhile"):
+        index_corpus(corpus.config, meanwhile, stages=in_place(WideEncoder()))
+    assert live(corpus.config.into) == corpus.expected(other)
+    assert audit(corpus.config.into) == []
+
+
+def test_what_is_kept_is_what_the_index_says_whoever_tidies(tmp_path: Path) -> None:
+    corpus = KnownCorpus(tmp_path, store={"keep_versions": 40, "optimize_every": 1_000})
+    into = corpus.config.into
+    for number in range(26):
+        corpus.put("a.wav", number % 2)
+        index(corpus.config)
+    assert len(lance.dataset(journal.table_uri(into, "files")).tags.list()) == 40
+    optimize_index(into, 0.0)
+    restore_index(into, journal.read_published(into).seq - 30)
+    assert len(lance.dataset(journal.table_uri(into, "files")).tags.list()) == 40
+
+
+def test_a_generation_that_is_lost_is_not_made_anew(corpus: KnownCorpus) -> None:
+    index(corpus.config, rebuild=True)
+    journal.delete_folder(journal.live(corpus.config.into))
+    for act in (index, plan_corpus):
+        with pytest.raises(IndexMismatch, match="generation-2: is missing"):
+            act(corpus.config)
+
+
+def test_rebuilding_nothing_is_making_it(tmp_path: Path) -> None:
+    corpus = KnownCorpus(tmp_path)
+    corpus.put("a.wav", 2)
+    index(corpus.config, rebuild=True)
+    assert journal.live(corpus.config.into) == corpus.config.into
+    assert live(corpus.config.into) == corpus.expected()
+
+
+def test_a_former_generation_goes_when_nobody_can_read_it_any_more(corpus: KnownCorpus) -> None:
+    into = corpus.config.into
+    for length_s in (1.2, 1.6):
+        index(with_windows(corpus.config, length_s), rebuild=True)
+    expected = corpus.expected(with_windows(corpus.config, 1.6))
+    index(with_windows(corpus.config, 1.6))
+    optimize_index(into, 24.0)
+    assert {path.name for path in Path(into).iterdir()} == {
+        *(f"{name}.lance" for name in (*journal.DATA_TABLES, "batches")),
+        "generation-2",
+        "generation-3",
+        "run.json",
+    }
+    hasty = with_windows(corpus.config, 1.6).model_copy(update={"store": make_hasty(corpus.config)})
+    assert index(hasty) == 0  # a run does it too
+    assert {path.name for path in Path(into).iterdir()} == {"batches.lance", "generation-3", "run.json"}
+    assert live(into) == expected
+    assert index(with_windows(corpus.config, 1.2), rebuild=True) > 0
+    optimize_index(into, 0.0)
+    assert {path.name for path in Path(into).iterdir()} == {"batches.lance", "generation-4", "run.json"}
+
+
+# --- upkeep -----------------------------------------------------------------------------------------------------------
+
+
+def count_fragments(tables: str) -> int:
+    return sum(len(lance.dataset(journal.table_uri(tables, name)).get_fragments()) for name in journal.DATA_TABLES)
+
+
+def test_upkeep_comes_by_itself_and_merges(tmp_path: Path) -> None:
+    corpus = KnownCorpus(tmp_path, store={"checkpoint_rows": 1, "optimize_every": 4})
+    for number in range(12):
+        corpus.put(f"{number}.wav", number % 6)
+        index(corpus.config)
+    rows = journal.read_journal(corpus.config.into).to_pylist()
+    assert [row["kind"] for row in rows].count("optimize") == 3
+    assert count_fragments(corpus.config.into) <= 3 * 5
+    assert len(lance.dataset(journal.table_uri(corpus.config.into, "batches")).get_fragments()) < 12
+    assert live(corpus.config.into) == corpus.expected()
+    assert audit(corpus.config.into) == []
+
+
+def test_optimizing_deletes_what_is_old_and_nothing_that_is_published_or_pending(tmp_path: Path) -> None:
+    corpus = KnownCorpus(tmp_path, store={"keep_versions": 3, "optimize_every": 1_000})
+    into = corpus.config.into
+    for number in range(6):
+        corpus.put("a.wav", number)
+        index(corpus.config)
+    published = [row for row in journal.read_journal(into).to_pylist() if row["kind"] == "index"]
+    opened = pipeline.open(into)
+    # A worker has written a fragment, and its batch is not committed yet.
+    arrow_schema = store.open_published(into, "frames").schema
+    vector_width = arrow_schema.field("vector").type.list_size
+    batch = frame_batch("f" * 32, "pending", 7, "b" * 32)
+    rows = widen(batch, arrow_schema, vector_width)
+    fragments = store.write_frames(into, [rows], arrow_schema)
+    done = optimize_index(into, 0.0)
+    assert done.n_bytes_deleted > 0
+    assert done.n_fragments <= 3
+    assert live(into) == corpus.expected()
+    assert audit(into) == []
+    assert opened.describe()["files"] == 1  # opened before, and among the newest
+    with pytest.raises(UsageError, match=f"batch {published[0]['seq']} is gone"):
+        restore_index(into, published[0]["seq"])
+    newest = journal.read_published(into).seq
+    restore_index(into, newest - 1)
+    assert live(into) == corpus.expected()
+    writer = store.Writer(into, "c" * 32)
+    files, clips = (
+        store.open_published(into, name).schema.empty_table().drop_columns(["batch_id"]) for name in ("files", "clips")
+    )
+    pending = store.Batch("b" * 32, files, clips, fragments)
+    writer.commit([pending])
+    assert len([row for row in read(into, "frames") if row["audio_id"] == "f" * 32]) == 7
+
+
+def widen(batch: Any, arrow_schema: Any, width: int) -> Any:
+    """Frame rows with vectors as wide as those of the index."""
+
+    vectors = [row + [0.0] * (width - len(row)) for row in batch["vector"].to_pylist()]
+    columns = [batch[name] for name in arrow_schema.names if name != "vector"]
+    return pa.record_batch([*columns, pa.array(vectors, arrow_schema.field("vector").type)], schema=arrow_schema)
+
+
+def test_young_versions_stay_though_no_tag_keeps_them(tmp_path: Path) -> None:
+    corpus = KnownCorpus(tmp_path, store={"keep_versions": 1})
+    corpus.put("a.wav", 3)
+    index(corpus.config)
+    opened = pipeline.open(corpus.config.into)
+    before = live(corpus.config.into)["clips"]
+    for number in (1, 2):
+        corpus.put("a.wav", number)
+        index(corpus.config)
+    optimize_index(corpus.config.into, 24.0)
+    assert opened.to_arrow("clips").num_rows == len(before)
+
+
+@pytest.mark.parametrize("hours", [float("nan"), float("inf"), -1.0, 1e12])
+def test_an_age_that_is_none_is_a_wrong_call(corpus: KnownCorpus, hours: float) -> None:
+    with pytest.raises(UsageError, match=r"keep_hours .*: expected 0 to 1,000,000"):
+        optimize_index(corpus.config.into, hours)
+
+
+def test_a_reason_that_there_is_not_is_told(corpus: KnownCorpus) -> None:
+    with pytest.raises(UsageError, match=r"--reason misspelt: no file fails so; the reasons are bad_name, "):
+        plan_corpus(corpus.config, Choice(retry_failed=True, reason="misspelt"))
+
+
+def test_versions_that_were_never_published_go_at_once(tmp_path: Path) -> None:
+    corpus = KnownCorpus(tmp_path, store={"keep_versions": 1})
+    for number in range(4):
+        corpus.put("a.wav", number)
+        index(corpus.config)
+    optimize_index(corpus.config.into, 24.0)
+    rows = journal.read_journal(corpus.config.into)
+    for name in journal.DATA_TABLES:
+        published = set(rows[f"{name}_version"].to_pylist())
+        assert len(published) > 3
+        table = lance.dataset(journal.table_uri(corpus.config.into, name))
+        assert {each["version"] for each in table.versions()} == published
+    assert live(corpus.config.into) == corpus.expected()
+
+
+def test_what_readers_may_hold_is_what_was_published_until_then() -> None:
+    at = [dt.datetime(2026, 1, 1, hour, tzinfo=dt.UTC) for hour in range(4)]
+    rows = [
+        journal.make_row(seq, "b", "r", "index", dict.fromkeys(journal.DATA_TABLES, version)) | {"committed_at": when}
+        for seq, (version, when) in enumerate(zip([1, 4, 4, 6], at, strict=True))
+    ]
+    told = []
+    for since in (at[0], at[1], at[2], at[3] + dt.timedelta(days=1)):
+        table = pa.Table.from_pylist(rows[::-1], schema=schema.BATCHES)
+        told.append(journal.versions_since(_Held(table), "files", since))
+    assert told == [{1, 4, 6}, {1, 4, 6}, {4, 6}, {6}]
+
+
+class _Held:
+    """A journal in memory."""
+
+    def __init__(self, table: pa.Table) -> None:
+        self._table = table
+
+    def to_table(self, columns: list[str]) -> pa.Table:
+        return self._table.select(columns)
+
+
+def test_files_that_nothing_names_go_after_a_week(tmp_path: Path) -> None:
+    corpus = KnownCorpus(tmp_path)
+    into = Path(corpus.config.into)
+    for number in (3, 4, 5):
+        corpus.put("a.wav", number)
+        index(corpus.config)
+    stray = []
+    for n_days in (6, 8):
+        stray.append(into / "frames.lance" / "data" / f"{n_days}.lance")
+        stray[-1].write_bytes(b"of a run that died")
+        os.utime(stray[-1], times=(time.time() - n_days * 86_400,) * 2)
+    optimize_index(str(into), 24.0)
+    assert [path.exists() for path in stray] == [True, False]
+
+
+def test_a_rebuild_of_which_too_much_fails_says_that_the_former_tables_stay(corpus: KnownCorpus) -> None:
+    corpus.put("broken.wav", 7)
+    limits = corpus.config.run.model_copy(update={"max_failed_fraction": 0.05})
+    config = corpus.config.model_copy(update={"run": limits})
+    for n_left in (1, 0):
+        progress = index_corpus(config, stages=in_place(WideEncoder()), rebuild=True)
+        said = find_shortfall(progress, 0.05)
+        assert progress.held_back == bool(n_left)
+        if n_left:
+            assert said is not None
+            assert said.endswith("so the former tables stay in their place; mend that and run with --rebuild again")
+            assert journal.live(config.into) == config.into
+            corpus.delete("broken.wav")
+    assert journal.live(config.into) == f"{config.into}/generation-2"
+
+
+# --- formats ----------------------------------------------------------------------------------------------------------
+
+
+def test_the_age_that_upkeep_leaves_alone_is_a_day() -> None:
+    limits = make_config({"sources": "x", "into": "y"}).store
+    assert dt.timedelta(hours=limits.keep_hours) == dt.timedelta(days=1)

@@ -1,0 +1,389 @@
+"""Corpus edits, crashes and reruns in any order: the live rows are those of one undisturbed run over today's corpus.
+
+The store, the plan, the commits and the recovery are the real ones, on Lance; decoding too. Only Ray is left out, and
+the encoder is a cheap one, so that thousands of steps take minutes.
+"""
+
+import contextlib
+import os
+import shutil
+import tempfile
+from collections import Counter
+from pathlib import Path
+from typing import Any
+
+import pytest
+from hypothesis import HealthCheck, settings
+from hypothesis import strategies as st
+from hypothesis.stateful import RuleBasedStateMachine, initialize, invariant, rule, run_state_machine_as_test
+
+from pipeline.config import CorpusConfig, make_config
+from pipeline.errors import CorpusError, EarshotError, UsageError
+from pipeline.index import journal
+from pipeline.index.maintenance import optimize_index, restore_index
+from pipeline.planning.plan import ACTIONS, Choice
+from pipeline.run.driver import Stages, index_corpus
+from pipeline.run.prepare import plan_corpus
+from tests.helpers.contents import HASTY, N_CONTENTS, SECTIONS, KnownCorpus, check_whole, content, expect, live, read
+from tests.run.test_driver import WideEncoder, in_place
+
+STEPS = [
+    "create batches",
+    *(
+        f"{step} {name}"
+        for name in ("frames", "clips", "files")
+        for step in ("recover", "delete", "append", "index", "compact", "clean")
+    ),
+    *(f"{step} {name}" for name in ("clips", "files") for step in ("columns", "widen")),
+    "compact batches",
+    "clean batches",
+    "publish",
+    "tag",
+    "switch",
+]
+"""Of the commit protocol: a crash is tried before each."""
+
+RUNS: Counter[str] = Counter()
+"""How often each thing happened, over all examples: it is shown at the end, and all must have happened."""
+
+NAMES = ["a.wav", "b.wav", "c.wav", "sub/d.wav", "sub/e.wav"]
+
+contents = st.integers(0, N_CONTENTS - 1)
+names = st.sampled_from(NAMES)
+some = st.integers(0, 99)
+
+
+class Crash(Exception):
+    pass
+
+
+class Corpus(RuleBasedStateMachine):
+    @initialize()
+    def begin(self) -> None:
+        self.corpus = KnownCorpus(Path(tempfile.mkdtemp()), store=HASTY)
+        self.sidecar = self.corpus.root / "about.csv"
+        described = CorpusConfig(metadata=str(self.sidecar))
+        self.config = self.corpus.config.model_copy(update={"corpus": described})
+        self.said: dict[str, float] = {}
+        self.ever: set[str] = set()
+        for number, name in enumerate(NAMES[:4]):
+            self.corpus.put(name, number + 1)
+        self.check(Choice())
+
+    def teardown(self) -> None:
+        if hasattr(self, "corpus"):
+            self.check(Choice())
+            shutil.rmtree(self.corpus.root, ignore_errors=True)
+
+    # --- edits
+
+    def pick(self, which: int) -> str:
+        """One of the files that are there."""
+        return sorted(self.corpus.held)[which % len(self.corpus.held)]
+
+    @rule(name=names, number=contents)
+    def put(self, name: str, number: int) -> None:
+        self.corpus.put(name, number)
+
+    @rule(which=some)
+    def touch(self, which: int) -> None:
+        self.corpus.touch(self.pick(which))
+
+    @rule(which=some)
+    def delete(self, which: int) -> None:
+        if len(self.corpus.held) > 1:
+            self.corpus.delete(self.pick(which))
+
+    @rule(which=some, new=names)
+    def move(self, which: int, new: str) -> None:
+        old = self.pick(which)
+        if old != new:
+            self.corpus.move(old, new)
+
+    @rule(which=some)
+    def swap(self, which: int) -> None:
+        one, other = self.pick(which), self.pick(which + 1)
+        if one != other:
+            self.corpus.swap(one, other)
+
+    @rule(which=some, take=st.sampled_from([1, 2, 2.5]))
+    def describe(self, which: int, take: float) -> None:
+        self.said[self.pick(which)] = take
+
+    def take_of(self, name: str) -> float:
+        """What the sidecar says of a file."""
+        return self.said.get(name, 1)
+
+    def write_sidecar(self) -> None:
+        self.sidecar.write_text("uri,take\n" + "".join(f"in/{n},{self.take_of(n)}\n" for n in self.corpus.held))
+
+    # --- runs
+
+    @rule()
+    def reindex(self) -> None:
+        self.check(Choice())
+
+    @rule(choice=st.sampled_from([Choice(check_content=True), Choice(retry_failed=True), Choice(full=True)]))
+    def reindex_otherwise(self, choice: Choice) -> None:
+        self.check(choice)
+
+    @rule()
+    def rebuild(self) -> None:
+        is_lost = all(expect(number, self.config.window.grid)["reason"] for number in self.corpus.held.values())
+        if is_lost and any(row["status"] == "indexed" for row in read(self.config.into, "files", ["status"])):
+            self.write_sidecar()
+            with pytest.raises(EarshotError, match="no file could be indexed anew"):
+                index_corpus(self.config, stages=in_place(WideEncoder()), rebuild=True)
+            RUNS["refused"] += 1
+        else:
+            self.check(Choice(), rebuild=True)
+
+    @rule()
+    def optimize(self) -> None:
+        optimize_index(self.config.into, keep_hours=0.0)
+        RUNS["optimized"] += 1
+
+    def check(self, choice: Choice, *, rebuild: bool = False) -> None:
+        """Run to the end, and compare with what an undisturbed run would have made."""
+        RUNS["finished"] += 1
+        self.write_sidecar()
+        encoder = WideEncoder()
+        planned = plan_corpus(self.config, choice, rebuild=rebuild)
+        for _, action, _ in planned.actions:
+            RUNS[action] += 1
+        uris = {self.corpus.uri(name) for name in self.corpus.held}
+        progress = index_corpus(self.config, stages=in_place(encoder), choice=choice, rebuild=rebuild)
+        assert sorted(uri for uri, _, _ in planned.actions) == sorted(uris | {row["uri"] for row in planned.gone})
+        assert progress.n_files == progress.n_done == len(uris)
+        assert live(self.config.into) == self.corpus.expected()
+        takes = {self.corpus.uri(name): self.take_of(name) for name in self.corpus.held}
+        for row in (*read(self.config.into, "files"), *read(self.config.into, "clips")):
+            assert row.get("status") == "deleted" or row["take"] == takes[row["uri"]]
+        ledger = read(self.config.into, "files", ["uri"])
+        assert len(ledger) == len({row["uri"] for row in ledger})
+        assert {row["uri"] for row in ledger} >= self.ever | uris
+        self.remember()
+        if not choice.full:
+            again = plan_corpus(self.config)
+            assert again.n_unchanged == len(uris)
+            assert not again.metadata
+            assert not again.gone
+
+    @rule(name=names, number=contents, step=st.sampled_from(STEPS), nth=st.integers(1, 2), rebuild=st.booleans())
+    def crash_before_a_step(self, name: str, number: int, step: str, nth: int, rebuild: bool) -> None:
+        """Stop a run just before one of the steps of its commits, if it comes to it."""
+        self.corpus.put(name, number)
+        left = nth
+
+        def seam(reached: str) -> None:
+            nonlocal left
+            left -= reached == step
+            if left == 0:
+                RUNS[f"crash: {step}"] += 1
+                raise Crash(step)
+
+        self.run_into_crash(in_place(WideEncoder()), seam, rebuild=rebuild)
+
+    @rule(name=names, number=contents, at=st.integers(0, 2), rebuild=st.booleans())
+    def crash_while_encoding(self, name: str, number: int, at: int, rebuild: bool) -> None:
+        self.corpus.put(name, number)
+
+        def before(batch: int) -> None:
+            if batch == at:
+                RUNS["crash: encoding"] += 1
+                raise Crash("while encoding")
+
+        self.run_into_crash(in_place(WideEncoder(), before), rebuild=rebuild)
+
+    def run_into_crash(self, stages: Stages, seam: journal.Seam = lambda step: None, *, rebuild: bool = False) -> None:
+        self.write_sidecar()
+        with contextlib.suppress(EarshotError):  # unless there was too little to do
+            index_corpus(self.config, stages=stages, seam=seam, rebuild=rebuild)
+        self.remember()
+
+    @rule(back=st.integers(1, 3))
+    def restore(self, back: int) -> None:
+        if journal.exists(self.config.into):
+            seq = max(0, journal.read_published(journal.live(self.config.into)).seq - back)
+            with contextlib.suppress(UsageError):  # cleaned up
+                restore_index(self.config.into, seq)
+                RUNS["restored"] += 1
+            self.ever = set()
+            self.remember()
+
+    @invariant()
+    def readers_see_whole_files(self) -> None:
+        if hasattr(self, "corpus"):
+            check_whole(self.config.into)
+
+    def remember(self) -> None:
+        """What the ledger has seen so far, by its own word: which files a stopped run got to is its own affair."""
+        if journal.exists(self.config.into):
+            self.ever |= {row["uri"] for row in read(self.config.into, "files", ["uri"])}
+
+
+def explore(n_examples: int) -> None:
+    RUNS.clear()
+    checks = settings(
+        deadline=None, max_examples=n_examples, stateful_step_count=25, suppress_health_check=list(HealthCheck)
+    )
+    run_state_machine_as_test(Corpus, settings=checks)
+    print(dict(RUNS))
+
+
+def test_any_edits_crashes_and_reruns_end_as_one_undisturbed_run() -> None:
+    explore(3)
+    assert RUNS["finished"] >= 3 * 2  # at the beginning and at the end of each
+
+
+@pytest.mark.slow
+@pytest.mark.timeout(3_600)
+def test_thousands_of_edits_crashes_and_reruns_end_as_one_undisturbed_run() -> None:
+    explore(80)
+    possible = {*ACTIONS} - {"mended"}  # nothing is mended in decoding while these tests run
+    assert RUNS.keys() >= {"finished", "optimized", "restored", "crash: encoding", *possible}
+    crashed = [RUNS[f"crash: {step}"] for step in STEPS]
+    assert sum(crashed) > 30
+    assert sum(n > 0 for n in crashed) > 5  # which of them is chance; ``test_protocol`` tries each
+
+
+def test_moves_and_duplicates_cost_no_encoding_and_leave_the_frames_alone(tmp_path: Path) -> None:
+    folder = tmp_path / "in"
+    folder.mkdir()
+    config = make_config({"sources": [str(folder)], "into": str(tmp_path / "index"), **SECTIONS})
+    for n in (2, 3, 5):
+        shutil.copyfile(content(n), folder / f"{n}.wav")
+    index_corpus(config, stages=in_place(WideEncoder()))
+    frames = journal.read_published(config.into).versions["frames"]
+    (folder / "3.wav").rename(folder / "moved.wav")
+    shutil.copyfile(content(5), folder / "copy.wav")
+    plan = plan_corpus(config)
+    actions = {Path(uri).name: (action, reason) for uri, action, reason in plan.actions}
+    assert {name: action for name, (action, _) in actions.items()} == {
+        "2.wav": "unchanged",
+        "3.wav": "deleted",
+        "5.wav": "unchanged",
+        "copy.wav": "duplicate",
+        "moved.wav": "moved",
+    }
+    assert "3.wav" in actions["moved.wav"][1]
+    assert (plan.n_to_decode, plan.seconds_to_decode) == (0, 0)
+    encoder = WideEncoder()
+    progress = index_corpus(config, stages=in_place(encoder))
+    assert (encoder.n_windows, progress.n_frames) == (0, 0)
+    assert journal.read_published(config.into).versions["frames"] == frames
+    (folder / "copy.wav").unlink()
+    index_corpus(config, stages=in_place(encoder))
+    assert journal.read_published(config.into).versions["frames"] == frames
+    (folder / "5.wav").unlink()
+    index_corpus(config, stages=in_place(encoder))
+    left = {row["audio_id"] for row in read(config.into, "frames", ["audio_id"])}
+    assert left == {expect(n, config.window.grid)["audio_id"] for n in (2, 3)}
+
+
+def test_what_a_closed_folder_holds_is_not_taken_for_gone(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    folder = tmp_path / "in"
+    (folder / "sub").mkdir(parents=True)
+    for name in ("a.wav", "sub/b.wav"):
+        shutil.copyfile(content(2), folder / name)
+    config = make_config({"sources": [str(folder)], "into": str(tmp_path / "index"), **SECTIONS})
+    index_corpus(config, stages=in_place(WideEncoder()))
+    real = os.scandir
+
+    def closed(path: str) -> Any:
+        if str(path).endswith("/sub"):
+            raise PermissionError(13, "Permission denied")
+        return real(path)
+
+    monkeypatch.setattr(os, "scandir", closed)
+    assert not plan_corpus(config).gone
+    index_corpus(config, stages=in_place(WideEncoder()))
+    rows = read(config.into, "files", ["uri", "status"])
+    assert {Path(row["uri"]).name: row["status"] for row in rows} == {
+        "a.wav": "indexed",
+        "b.wav": "indexed",
+        "sub": "failed",
+    }
+
+
+def test_a_source_that_has_become_empty_stops_the_run_and_nothing_goes(tmp_path: Path) -> None:
+    for name in ("one", "other"):
+        (tmp_path / name).mkdir()
+        shutil.copyfile(content(2 if name == "one" else 3), tmp_path / name / "a.wav")
+    sources = [str(tmp_path / "one"), str(tmp_path / "other")]
+    config = make_config({"sources": sources, "into": str(tmp_path / "index"), **SECTIONS})
+    index_corpus(config, stages=in_place(WideEncoder()))
+    before = live(config.into)
+    (tmp_path / "other" / "a.wav").unlink()
+    with pytest.raises(CorpusError, match=r"other: holds no audio now, and the index has 1 files of it") as said:
+        index_corpus(config, stages=in_place(WideEncoder()))
+    assert plan_corpus(config).refused == str(said.value)
+    assert live(config.into) == before
+    without = make_config({"sources": sources[:1], "into": config.into, **SECTIONS})
+    assert index_corpus(without, stages=in_place(WideEncoder())).n_deleted == 1
+    assert len(live(config.into)["files"]) == 1
+
+
+def test_a_file_that_became_a_copy_under_the_run_takes_nothing_of_the_original(tmp_path: Path) -> None:
+    corpus = KnownCorpus(tmp_path, run={"batch_s": 100.0})
+    corpus.put("x.wav", 3)
+    index_corpus(corpus.config, stages=in_place(WideEncoder()))
+    corpus.put("new.wav", 5)
+    corpus.put("y.wav", 2)
+
+    def overwrite(batch: int) -> None:
+        shutil.copyfile(content(3), corpus.folder / "y.wav")
+
+    index_corpus(corpus.config, stages=in_place(WideEncoder(), overwrite))
+    check_whole(corpus.config.into)
+    corpus.put("y.wav", 3)
+    index_corpus(corpus.config, stages=in_place(WideEncoder()))
+    assert live(corpus.config.into) == corpus.expected()
+
+
+def test_moves_are_published_in_bounded_commits_with_what_they_leave(tmp_path: Path) -> None:
+    corpus = KnownCorpus(tmp_path, store={"checkpoint_rows": 10, "optimize_every": 1_000})
+    (corpus.folder / "new").mkdir()
+    for number in range(40):
+        corpus.put(f"{number}.wav", 3)
+        with (corpus.folder / f"{number}.wav").open("ab") as file:
+            file.write(bytes([number, 0]))  # so that each is a content of its own
+    index_corpus(corpus.config, stages=in_place(WideEncoder()))
+    before = read(corpus.config.into, "clips", ["audio_id", "start_s"])
+    n_clips = len(before) // 40
+    seen = journal.read_published(corpus.config.into).seq
+    for number in range(40):
+        corpus.move(f"{number}.wav", f"new/{number}.wav")
+    corpus.swap("new/7.wav", "new/30.wav")
+    counts: list[int] = []
+
+    def look(step: str) -> None:
+        if step == "publish":
+            counts.append(sum(row["status"] == "indexed" for row in read(corpus.config.into, "files")))
+
+    encoder = WideEncoder()
+    index_corpus(corpus.config, stages=in_place(encoder), seam=look)
+    assert encoder.n_windows == 0
+    assert set(counts) == {40}  # a file that moved is there once, before and after
+    rows = [row for row in journal.read_journal(corpus.config.into).to_pylist() if row["seq"] > seen]
+    assert max(row["n_clips"] for row in rows) < 10 + n_clips
+    assert sorted(map(str, read(corpus.config.into, "clips", ["audio_id", "start_s"]))) == sorted(map(str, before))
+    assert {row["uri"] for row in read(corpus.config.into, "clips", ["uri"])} == {
+        corpus.uri(f"new/{number}.wav") for number in range(40)
+    }
+    check_whole(corpus.config.into)
+
+
+def test_a_chain_of_moves_keeps_every_content(tmp_path: Path) -> None:
+    """Each takes the place of the next: none may lose its rows before they are copied, however small the commits."""
+    corpus = KnownCorpus(tmp_path, store={"checkpoint_rows": 1, "optimize_every": 1_000})
+    for number in range(6):
+        corpus.put(f"{number}.wav", number)
+    index_corpus(corpus.config, stages=in_place(WideEncoder()))
+    for number in range(5):
+        corpus.swap(f"{number}.wav", f"{number + 1}.wav")
+    corpus.delete("5.wav")
+    encoder = WideEncoder()
+    index_corpus(corpus.config, stages=in_place(encoder))
+    assert encoder.n_windows == 0
+    assert live(corpus.config.into) == corpus.expected()

@@ -1,0 +1,639 @@
+"""From files to a batch: decode, encode, write and collect, every row against the time grid and the fake encoder."""
+
+import os
+import tempfile
+from collections.abc import Sequence
+from dataclasses import replace
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import pyarrow as pa
+import pytest
+from hypothesis import HealthCheck, example, given, settings
+from hypothesis import strategies as st
+
+from pipeline import schema
+from pipeline.audio.decode import decode_all, hash_file
+from pipeline.audio.decoder_versions import DECODER
+from pipeline.audio.windows import (
+    Grid,
+    Waveform,
+    count_frames,
+    frames_to_seconds,
+    plan_windows,
+    reflect_pad,
+    samples_to_seconds,
+)
+from pipeline.config import DecodeConfig
+from pipeline.index.checksum import sum_rows
+from pipeline.index.store import Batch
+from pipeline.run.collector import Collector, IncompleteBatch
+from pipeline.run.stages import decode_batch, encode_windows, note_seconds, windows_per_block
+from tests.helpers.fakes import (
+    CLIP_DIMENSION,
+    CLIP_OVERFLOW,
+    FRAME_OVERFLOW,
+    GRID,
+    NOT_FINITE,
+    FakeEncoder,
+    FrameSink,
+    Row,
+    encode_all,
+    noise,
+    plan_batch,
+    write_wav,
+)
+
+BATCH = schema.make_batch_id("test", 1)
+OTHER = schema.make_batch_id("test", 2)
+
+
+def make_collector(grid: Grid = GRID, *, with_frames: bool = True, planned: Sequence[Row] = ()) -> Collector:
+    table = pa.Table.from_pylist(list(planned), schema=schema.PLANNED) if planned else None
+    return Collector(grid, CLIP_DIMENSION, with_frames=with_frames, planned=table)
+
+
+def index(*contents: Sequence[Path], grid: Grid = GRID, with_frames: bool = True) -> tuple[Batch, list[Row]]:
+    """A batch of these files, and the frame rows that it would publish."""
+    sink = FrameSink()
+    planned = plan_batch(BATCH, *contents)
+    encoded = encode_all(planned, FakeEncoder(frames=with_frames), grid)
+    collector = make_collector(grid, with_frames=with_frames, planned=[planned])
+    batches = [collector.add(receipt) for receipt in sink.write(encoded)]
+    assert collector.missing == set()
+    assert batches[:-1] == [None] * (len(batches) - 1)
+    batch = batches[-1]
+    assert batch is not None
+    return batch, published_frames(batch, sink)
+
+
+def published_frames(batch: Batch, sink: FrameSink) -> list[Row]:
+    return [row for row in sink.read(batch.frame_fragments) if row["audio_id"] not in batch.spoiled]
+
+
+# --- what must come out -----------------------------------------------------------------------------------------------
+
+
+def audio_id_of(path: Path) -> str:
+    return schema.make_audio_id(hash_file(path))
+
+
+def expected_file(path: Path, samples: Waveform, grid: Grid = GRID, **changes: Any) -> Row:
+    n_frames = count_frames(len(samples))
+    audio_id = audio_id_of(path)
+    windows = windows_of(samples, grid)
+    clips = np.stack([FakeEncoder.clip(window) for *_, window in windows]).astype(np.float16)
+    frames = [FakeEncoder.frames(window)[own - first : stop - first] for first, own, stop, window in windows]
+    return {
+        "file_id": schema.make_file_id(str(path), audio_id),
+        "audio_id": audio_id,
+        "uri": str(path),
+        "status": "indexed",
+        "stage": None,
+        "reason": None,
+        "message": None,
+        "duration_s": len(samples) / 48_000,
+        "expected_duration_s": len(samples) / 48_000,
+        "sample_rate_hz": 48_000,
+        "channels": 1,
+        "codec": "pcm_f32",
+        "size_bytes": path.stat().st_size,
+        "modified_ns": path.stat().st_mtime_ns,
+        "content_hash": hash_file(path),
+        "n_clips": len(windows),
+        "n_frames": n_frames,
+        "decoder": DECODER,
+        "note": None,
+        "clips_checksum": sum_rows([first for first, *_ in windows], clips),
+        "frames_checksum": sum_rows(range(n_frames), np.concatenate(frames).astype(np.float16)),
+        **changes,
+    }
+
+
+def windows_of(samples: Waveform, grid: Grid) -> list[tuple[int, int, int, Waveform]]:
+    """First frame, first and last-but-one own frame, and samples of each window."""
+    padded = reflect_pad(samples)
+    return [
+        (span.first, span.own_first, span.own_stop, padded[span.first * 1920 : (span.first + span.length) * 1920])
+        for span in plan_windows(count_frames(len(samples)), grid)
+    ]
+
+
+def expected_clips(path: Path, samples: Waveform, grid: Grid = GRID) -> list[Row]:
+    file = expected_file(path, samples)
+    shared = ("file_id", "audio_id", "uri", "duration_s", "sample_rate_hz", "channels", "codec")
+    return [
+        {name: file[name] for name in shared}
+        | {
+            "clip_id": schema.make_clip_id(file["file_id"], first),
+            "start_s": first * 1920 / 48_000,
+            "end_s": min((first + grid.length_frames) * 1920 / 48_000, len(samples) / 48_000),
+            "vector": FakeEncoder.clip(window).astype(np.float16).tolist(),
+        }
+        for first, _, _, window in windows_of(samples, grid)
+    ]
+
+
+def expected_frames(path: Path, samples: Waveform, grid: Grid = GRID, batch_id: str = BATCH) -> list[Row]:
+    audio_id = audio_id_of(path)
+    return [
+        {
+            "audio_id": audio_id,
+            "frame": frame,
+            "start_s": frame * 1920 / 48_000,
+            "batch_id": batch_id,
+            "vector": FakeEncoder.frames(window)[frame - first].astype(np.float16).tolist(),
+        }
+        for first, own_first, own_stop, window in windows_of(samples, grid)
+        for frame in range(own_first, own_stop)
+    ]
+
+
+def named(rows: list[Row], *columns: str) -> list[tuple[Any, ...]]:
+    return [tuple(row[column] for column in columns) for row in rows]
+
+
+def outcomes(batch: Batch) -> dict[str, tuple[str, str | None, str | None]]:
+    rows = batch.files.to_pylist()
+    assert len({row["uri"] for row in rows}) == len(rows)
+    return {Path(row["uri"]).name: (row["status"], row["stage"], row["reason"]) for row in rows}
+
+
+# --- healthy files ----------------------------------------------------------------------------------------------------
+
+
+@pytest.mark.parametrize(
+    "n_samples",
+    [1_920, 1_921, 8 * 1_920 - 5, 10 * 1_920, 10 * 1_920 + 1, 18 * 1_920, 26 * 1_920 + 7, 144_321],
+)
+def test_every_row_of_a_file(tmp_path: Path, n_samples: int) -> None:
+    samples = noise(samples_to_seconds(n_samples))
+    path = write_wav(tmp_path / "a.wav", samples)
+    batch, frames = index([path])
+    assert batch.files.to_pylist() == [expected_file(path, samples)]
+    assert batch.clips.to_pylist() == [
+        {name: row[name] for name in batch.clips.column_names} for row in expected_clips(path, samples)
+    ]
+    assert set(batch.clips.column_names) == set(schema.clips_schema(CLIP_DIMENSION).names) - {"batch_id"}
+    assert frames == expected_frames(path, samples)
+    assert [row["frame"] for row in frames] == list(range(-(-n_samples // 1920)))
+    assert (batch.batch_id, batch.spoiled, batch.precision) == (BATCH, frozenset(), "float32")
+    assert (batch.drop_files, batch.drop_frames) == (frozenset(), frozenset())
+
+
+def test_resampled_file_on_the_usual_grid(tmp_path: Path) -> None:
+    path = write_wav(tmp_path / "a.wav", noise(25.0), 44_100)
+    samples, _ = decode_all(path)
+    grid = Grid()
+    batch, frames = index([path], grid=grid)
+    n_seconds = 25.0 * 48_000 / 44_100
+    (row,) = batch.files.to_pylist()
+    assert (row["duration_s"], row["sample_rate_hz"]) == (len(samples) / 48_000, 44_100)
+    assert row["duration_s"] == pytest.approx(n_seconds, abs=1e-3)
+    clips = expected_clips(path, samples, grid)
+    assert named(batch.clips.to_pylist(), "start_s", "end_s", "vector") == named(clips, "start_s", "end_s", "vector")
+    assert frames == expected_frames(path, samples, grid)
+
+
+def test_many_files_are_apart_and_in_order(tmp_path: Path) -> None:
+    sounds = {write_wav(tmp_path / f"{k}.wav", noise(0.1 + 0.37 * k, k)): noise(0.1 + 0.37 * k, k) for k in range(7)}
+    batch, frames = index(*([path] for path in sounds))
+    assert batch.files.to_pylist() == [expected_file(path, samples) for path, samples in sounds.items()]
+    columns = ("clip_id", "file_id", "audio_id", "start_s", "end_s", "vector")
+    clips = [clip for path, samples in sounds.items() for clip in expected_clips(path, samples)]
+    assert named(batch.clips.to_pylist(), *columns) == named(clips, *columns)
+    assert frames == [row for path, samples in sounds.items() for row in expected_frames(path, samples)]
+    assert batch.describe() == {
+        "n_files": 7,
+        "n_failed": 0,
+        "n_clips": len(clips),
+        "n_frames": len(frames),
+        "audio_s": pytest.approx(sum(len(samples) / 48_000 for samples in sounds.values())),
+        "precision": "float32",
+        "seconds": None,
+        "detail": {},
+    }
+    assert batch.n_rows == len(clips) + len(frames)
+
+
+def test_files_with_the_same_bytes_share_their_frames_and_have_their_own_clips(tmp_path: Path) -> None:
+    samples, other = noise(1.3), noise(0.7, 1)
+    paths = [write_wav(tmp_path / f"{name}.wav", samples) for name in "abc"]
+    single = write_wav(tmp_path / "d.wav", other)
+    os.utime(paths[1], ns=(5, 5))
+    batch, frames = index(paths, [single])
+    files = [*(expected_file(path, samples) for path in paths), expected_file(single, other)]
+    assert batch.files.to_pylist() == files
+    assert files[1]["modified_ns"] == 5
+    clips = [clip for path in paths for clip in expected_clips(path, samples)] + expected_clips(single, other)
+    columns = ("clip_id", "file_id", "uri", "start_s", "vector")
+    assert named(batch.clips.to_pylist(), *columns) == named(clips, *columns)
+    assert frames == expected_frames(paths[0], samples) + expected_frames(single, other)
+    # What the journal counts is what was written: one set of frames for three files.
+    assert batch.describe()["n_frames"] == len(frames)
+    assert batch.n_rows == len(clips) + len(frames)
+
+
+def test_the_same_bytes_once_more_in_a_batch_are_encoded_once(tmp_path: Path) -> None:
+    """Whatever became of them: contents of unequal sizes, and of sizes that nobody knows, are not compared before."""
+    good, spoilt = noise(2.0), noise(2.0, seed=1)
+    spoilt[-1] = np.nan
+    paths = [write_wav(tmp_path / f"{n}.wav", good if n < 3 else spoilt) for n in range(6)]
+    batch, frames = index(*([path] for path in paths))
+    assert batch.files.to_pylist() == [index([path])[0].files.to_pylist()[0] for path in paths]
+    assert frames == index([paths[0]])[1]
+    assert batch.n_frames == len(frames)
+
+
+def test_without_frames(tmp_path: Path) -> None:
+    samples = noise(1.3)
+    path = write_wav(tmp_path / "a.wav", samples)
+    bad = write_wav(tmp_path / "b.wav", marked(samples, NOT_FINITE))
+    batch, frames = index([path], [bad], with_frames=False)
+    assert batch.files.to_pylist()[0] == expected_file(path, samples, n_frames=0, frames_checksum=None)
+    assert named(batch.clips.to_pylist(), "clip_id", "vector") == named(
+        expected_clips(path, samples), "clip_id", "vector"
+    )
+    assert (frames, batch.frame_fragments, batch.spoiled) == ([], [], frozenset())
+    assert (batch.describe()["n_frames"], batch.n_rows) == (0, batch.clips.num_rows)
+
+
+# --- bad files --------------------------------------------------------------------------------------------------------
+
+
+def marked(samples: Waveform, value: float, at_s: float = 0.0) -> Waveform:
+    changed = samples.copy()
+    changed[round(at_s * 48_000)] = value
+    return changed
+
+
+def test_bad_files_are_rows_among_the_good(tmp_path: Path) -> None:
+    samples = noise(1.3)
+    good = [write_wav(tmp_path / f"good{k}.wav", samples * np.float32(1 - k / 8)) for k in range(3)]
+    (tmp_path / "text.wav").write_bytes(b"no sound at all\n" * 100)
+    (tmp_path / "empty.wav").touch()
+    write_wav(tmp_path / "short.wav", noise(0.03))
+    cut = write_wav(tmp_path / "cut.wav", samples)
+    cut.write_bytes(cut.read_bytes()[: 44 + 4 * 40_000])
+    bad = [tmp_path / f"{name}.wav" for name in ("text", "empty", "short")]
+    batch, frames = index([bad[0]], [good[0]], [bad[1]], [good[1]], [cut], [bad[2]], [good[2]])
+    assert outcomes(batch) == {
+        "text.wav": ("failed", "decode", "not_audio"),
+        "good0.wav": ("indexed", None, None),
+        "empty.wav": ("failed", "decode", "empty"),
+        "good1.wav": ("indexed", None, None),
+        "cut.wav": ("indexed", "decode", "truncated"),
+        "short.wav": ("failed", "decode", "too_short"),
+        "good2.wav": ("indexed", None, None),
+    }
+    rows = {Path(row["uri"]).name: row for row in batch.files.to_pylist()}
+    assert (rows["cut.wav"]["duration_s"], rows["cut.wav"]["expected_duration_s"]) == (40_000 / 48_000, 1.3)
+    assert (rows["text.wav"]["n_clips"], rows["text.wav"]["n_frames"]) == (0, 0)
+    assert rows["text.wav"]["audio_id"] == audio_id_of(tmp_path / "text.wav")
+    heard = [(good[0], 1.0), (good[1], 7 / 8), (cut, 1.0), (good[2], 6 / 8)]
+    expected = [
+        frame
+        for path, gain in heard
+        for frame in expected_frames(path, samples[: 40_000 if path == cut else None] * np.float32(gain))
+    ]
+    assert frames == expected
+    assert batch.spoiled == frozenset()
+    counts = batch.describe()
+    assert (counts["n_files"], counts["n_failed"], counts["n_frames"]) == (7, 3, len(expected))
+    assert counts["audio_s"] == pytest.approx(3 * 1.3 + 40_000 / 48_000)
+
+
+def test_failure_after_windows_were_handed_on(tmp_path: Path) -> None:
+    samples = noise(5.0)
+    before, after = write_wav(tmp_path / "a.wav", noise(0.9, 1)), write_wav(tmp_path / "z.wav", noise(0.9, 2))
+    bad = [write_wav(tmp_path / f"{k}.wav", marked(samples, np.nan, at_s=4.5)) for k in range(2)]
+    batch, frames = index([before], bad, [after])
+    assert outcomes(batch) == {
+        "a.wav": ("indexed", None, None),
+        "0.wav": ("failed", "decode", "not_finite"),
+        "1.wav": ("failed", "decode", "not_finite"),
+        "z.wav": ("indexed", None, None),
+    }
+    failed = batch.files.to_pylist()[1]
+    assert 0 < failed["duration_s"] < 4.5
+    assert (failed["n_clips"], failed["n_frames"]) == (0, 0)
+    assert batch.spoiled == {audio_id_of(bad[0])}  # there are frames of it among the fragments
+    assert frames == expected_frames(before, noise(0.9, 1)) + expected_frames(after, noise(0.9, 2))
+    assert set(batch.clips["uri"].to_pylist()) == {str(before), str(after)}
+    assert batch.describe()["n_frames"] == len(frames)
+
+
+@pytest.mark.parametrize("value", [NOT_FINITE, CLIP_OVERFLOW, FRAME_OVERFLOW])
+@pytest.mark.parametrize("at_s", [0.0, 0.65, 1.299])
+def test_sound_without_finite_embedding_fails_alone(tmp_path: Path, value: float, at_s: float) -> None:
+    samples = noise(1.3)
+    paths = [write_wav(tmp_path / f"{k}.wav", noise(1.3, k)) for k in (1, 2)]
+    bad = [write_wav(tmp_path / f"bad{k}.wav", marked(samples, value, at_s)) for k in range(2)]
+    batch, frames = index([paths[0]], bad, [paths[1]])
+    assert outcomes(batch) == {
+        "1.wav": ("indexed", None, None),
+        "bad0.wav": ("failed", "encode", "not_finite"),
+        "bad1.wav": ("failed", "encode", "not_finite"),
+        "2.wav": ("indexed", None, None),
+    }
+    assert named(batch.files.to_pylist(), "n_clips", "n_frames")[1:3] == [(0, 0), (0, 0)]
+    assert batch.spoiled == {audio_id_of(bad[0])}
+    assert frames == [row for k, path in enumerate(paths, 1) for row in expected_frames(path, noise(1.3, k))]
+    clips = [row for k, path in enumerate(paths, 1) for row in expected_clips(path, noise(1.3, k))]
+    assert named(batch.clips.to_pylist(), "clip_id", "vector") == named(clips, "clip_id", "vector")
+
+
+def test_no_sound_with_a_finite_embedding(tmp_path: Path) -> None:
+    path = write_wav(tmp_path / "a.wav", marked(noise(0.2), NOT_FINITE))
+    batch, frames = index([path])
+    assert outcomes(batch) == {"a.wav": ("failed", "encode", "not_finite")}
+    assert (frames, batch.clips.num_rows, batch.frame_fragments) == ([], 0, [])
+
+
+# --- files that change ------------------------------------------------------------------------------------------------
+
+
+def test_file_that_changed_since_it_was_listed_hands_on_no_window(tmp_path: Path) -> None:
+    changed = write_wav(tmp_path / "a.wav", noise(1.3))
+    good = write_wav(tmp_path / "b.wav", noise(0.9, 1))
+    planned = plan_batch(BATCH, [changed], [good])
+    write_wav(changed, noise(0.9, 1))  # the bytes of the other file: no row of it may be touched
+    sink = FrameSink()
+    batch = make_collector().add(sink.write(encode_all(planned, FakeEncoder()))[0])
+    assert batch is not None
+    assert outcomes(batch) == {"a.wav": ("failed", "read", "changed_while_reading"), "b.wav": ("indexed", None, None)}
+    assert batch.spoiled == frozenset()
+    assert published_frames(batch, sink) == expected_frames(good, noise(0.9, 1))
+
+
+@pytest.mark.parametrize("data", [b"text" * 99, b""])
+def test_file_that_became_something_else_fails_for_that(tmp_path: Path, data: bytes) -> None:
+    # Recorded as no audio, it would stay so when its old bytes came back.
+    path, twin = (write_wav(tmp_path / f"{name}.wav", noise(1.3)) for name in "ab")
+    planned = plan_batch(BATCH, [path, twin])
+    path.write_bytes(data)
+    batch = make_collector(planned=[planned]).add(FrameSink().write(encode_all(planned, FakeEncoder()))[0])
+    assert batch is not None
+    assert outcomes(batch) == {"a.wav": ("failed", "read", "changed_while_reading"), "b.wav": ("indexed", None, None)}
+
+
+def test_file_that_changes_while_it_is_read_fails_with_those_read_for_it(tmp_path: Path) -> None:
+    samples = noise(5.0)
+    paths = [write_wav(tmp_path / f"{name}.wav", samples) for name in "ab"]
+    planned = plan_batch(BATCH, paths)
+    sink = FrameSink()
+    receipts: list[Row] = []
+    for block in decode_batch(planned, DecodeConfig(), GRID, block_windows=2):
+        if not receipts:
+            os.utime(paths[0], ns=(7, 7))
+        encoded = encode_one(block)
+        receipts += sink.write(encoded)
+    collector = make_collector(planned=[planned])
+    batch = [collector.add(receipt) for receipt in receipts][-1]
+    assert batch is not None
+    assert outcomes(batch) == dict.fromkeys(("a.wav", "b.wav"), ("failed", "read", "changed_while_reading"))
+    rows = batch.files.to_pylist()
+    # Both are read again by the next run; the message of the one that did not change says why it failed.
+    assert rows[1]["message"].startswith(f"{paths[0]} has the same bytes")
+    assert batch.spoiled == {audio_id_of(paths[0])}
+    assert batch.clips.num_rows == 0
+    assert batch.describe()["n_frames"] == 0
+
+
+def encode_one(block: pa.Table) -> pa.Table:
+    return encode_windows(block, FakeEncoder())
+
+
+@pytest.mark.parametrize("n_gone", [1, 2, 3])
+def test_of_files_with_the_same_bytes_the_first_in_reach_is_read(tmp_path: Path, n_gone: int) -> None:
+    samples = noise(1.3)
+    paths = [write_wav(tmp_path / f"{name}.wav", samples) for name in "abc"]
+    planned = plan_batch(BATCH, paths)
+    kept = {path: expected_file(path, samples) for path in paths}
+    for path in paths[:n_gone]:
+        path.unlink()
+    sink = FrameSink()
+    batch = make_collector(planned=[planned]).add(sink.write(encode_all(planned, FakeEncoder()))[0])
+    assert batch is not None
+    gone = ("failed", "read", "vanished")
+    assert outcomes(batch) == {
+        path.name: gone if k < n_gone else ("indexed", None, None) for k, path in enumerate(paths)
+    }
+    assert batch.files.to_pylist()[n_gone:] == [kept[path] for path in paths[n_gone:]]
+    frames = published_frames(batch, sink)
+    assert len(frames) == (33 if n_gone < 3 else 0)
+    assert batch.describe()["n_frames"] == len(frames)
+    assert batch.spoiled == frozenset()
+
+
+# --- blocks, order, and second tries ----------------------------------------------------------------------------------
+
+
+@pytest.fixture(scope="module")
+def two_batches(tmp_path_factory: pytest.TempPathFactory) -> list[pa.Table]:
+    """The ENCODED rows of two batches of good, bad and doubled files."""
+    folder = tmp_path_factory.mktemp("sounds")
+    paths = [write_wav(folder / f"{k}.wav", noise(0.1 + 0.31 * k, k)) for k in range(6)]
+    twin = write_wav(folder / "twin.wav", noise(0.1 + 0.31 * 2, 2))
+    nan = write_wav(folder / "nan.wav", marked(noise(4.0), np.nan, 3.9))
+    flat = write_wav(folder / "flat.wav", marked(noise(1.0), NOT_FINITE, 0.5))
+    (folder / "text.wav").write_bytes(b"text" * 99)
+    first = plan_batch(BATCH, [paths[0]], [nan], [paths[2], twin], [folder / "text.wav"])
+    second = plan_batch(OTHER, [paths[5]], [flat], [paths[1]], [paths[3]], [paths[4]])
+    return [encode_all(planned, FakeEncoder()) for planned in (first, second)]
+
+
+def collect(tables: Sequence[pa.Table]) -> dict[str, tuple[Batch, list[Row]]]:
+    sink, collector = FrameSink(), make_collector()
+    batches = [collector.add(receipt) for table in tables for receipt in sink.write(table)]
+    assert collector.missing == set()
+    return {batch.batch_id: (batch, published_frames(batch, sink)) for batch in batches if batch is not None}
+
+
+@settings(deadline=None, max_examples=60)
+@given(data=st.data())
+def test_how_rows_are_cut_into_blocks_and_when_they_arrive_changes_nothing(
+    two_batches: list[pa.Table], data: st.DataObject
+) -> None:
+    whole = collect(two_batches)
+    assert whole.keys() == {BATCH, OTHER}
+    # Rows of both batches shuffled together, each batch in its order, then cut anywhere and shuffled again.
+    lengths = [table.num_rows for table in two_batches]
+    turns = data.draw(st.permutations([0] * lengths[0] + [1] * lengths[1]))
+    taken = [0, 0]
+    rows = []
+    for which in turns:
+        rows.append(two_batches[which].slice(taken[which], 1))
+        taken[which] += 1
+    table = pa.concat_tables(rows)
+    cuts = sorted(data.draw(st.sets(st.integers(1, len(turns) - 1), max_size=8)))
+    blocks = [table.slice(a, b - a) for a, b in zip([0, *cuts], [*cuts, len(turns)], strict=True)]
+    for batch_id, (batch, frames) in collect(data.draw(st.permutations(blocks))).items():
+        expected, expected_rows = whole[batch_id]
+        assert replace(batch, frame_fragments=()) == replace(expected, frame_fragments=())
+        assert frames == expected_rows
+
+
+def test_a_batch_is_held_back_until_its_last_part(two_batches: list[pa.Table]) -> None:
+    table = two_batches[0]
+    for missing in range(table.num_rows):
+        sink, collector = FrameSink(), make_collector()
+        parts = [table.slice(0, missing), table.slice(missing + 1)]
+        assert [collector.add(r) for part in parts for r in sink.write(part)].count(None) in (1, 2)
+        assert collector.missing == {BATCH}
+        (last,) = sink.write(table.slice(missing, 1))
+        assert collector.add(last) is not None
+        assert collector.missing == set()
+
+
+def test_a_gap_in_a_block_is_seen(two_batches: list[pa.Table]) -> None:
+    table = two_batches[1]
+    receipts = FrameSink().write(pa.concat_tables([table.slice(0, 2), table.slice(4, 3)]))
+    assert [(r["first_seq"], r["stop_seq"], r["last"]) for r in receipts] == [(0, 2, False), (4, 7, False)]
+
+
+def test_receipts_count_the_audio_once(two_batches: list[pa.Table]) -> None:
+    table = two_batches[1]
+    whole = FrameSink().write(table)
+    parts = [receipt for k in range(table.num_rows) for receipt in FrameSink().write(table.slice(k, 1))]
+    assert len(whole) == 1
+    assert len(parts) == table.num_rows
+    n_frames = sum(count_frames(round((0.1 + 0.31 * k) * 48_000)) for k in (5, 1, 3, 4)) + 25
+    assert whole[0]["audio_s"] == pytest.approx(n_frames * 0.04)
+    assert sum(receipt["audio_s"] for receipt in parts) == pytest.approx(n_frames * 0.04)
+
+
+def test_seconds_of_work_are_counted_once_however_rows_are_cut(tmp_path: Path) -> None:
+    path = write_wav(tmp_path / "a.wav", noise(2.0))
+    table = encode_all(plan_batch(BATCH, [path]), FakeEncoder())
+    assert table.num_rows > 3
+    noted = note_seconds(note_seconds(table, "decode", 3.0), "encode", 5.0)
+    assert noted.drop_columns(["decode_s", "encode_s"]) == table.drop_columns(["decode_s", "encode_s"])
+    assert noted.schema == schema.ENCODED
+    for length in (1, 2, table.num_rows):
+        parts = [noted.slice(first, length) for first in range(0, table.num_rows, length)]
+        receipts = [receipt for part in parts for receipt in FrameSink().write(part)]
+        assert [sum(receipt[name] for receipt in receipts) for name in ("decode_s", "encode_s", "write_s")] == [3, 5, 0]
+    empty = schema.RECEIPTS.empty_table()
+    assert note_seconds(empty, "write", 1.0) == empty
+
+
+@pytest.mark.parametrize("block_windows", [1, 2, 3, 7, 100])
+def test_blocks_of_a_batch_are_bounded_and_the_same_every_time(tmp_path: Path, block_windows: int) -> None:
+    paths = [write_wav(tmp_path / f"{k}.wav", noise(0.1 + 0.9 * k, k)) for k in range(4)]
+    paths.insert(2, tmp_path / "text.wav")
+    paths[2].write_bytes(b"text")
+    planned = plan_batch(BATCH, *([path] for path in paths))
+    blocks = list(decode_batch(planned, DecodeConfig(), GRID, block_windows))
+    assert blocks == list(decode_batch(planned, DecodeConfig(), GRID, block_windows))
+    n_windows = [block.num_rows - block["pcm"].null_count for block in blocks]
+    assert all(block.schema == schema.DECODED for block in blocks)
+    assert n_windows[:-1] == [block_windows] * (len(blocks) - 1)
+    assert 1 <= n_windows[-1] <= block_windows
+    whole = pa.concat_tables(blocks)
+    assert whole["seq"].to_pylist() == list(range(whole.num_rows))
+    assert whole["last"].to_pylist() == [False] * (whole.num_rows - 1) + [True]
+    (once,) = decode_batch(planned, DecodeConfig(), GRID, 1_000)
+    assert whole.combine_chunks() == once.combine_chunks()
+
+
+EDITS = ["same", "gone", "other", "longer", "text"]
+
+
+@settings(deadline=None, max_examples=60, suppress_health_check=[HealthCheck.function_scoped_fixture])
+@example(edits=["gone", "same", "same", "same"], cut=5, end=False)  # the second try is one row ahead
+@given(edits=st.lists(st.sampled_from(EDITS), min_size=4, max_size=4), cut=st.integers(0, 40), end=st.booleans())
+def test_halves_of_two_tries_that_saw_other_files_are_never_published(
+    tmp_path_factory: pytest.TempPathFactory, edits: list[str], cut: int, end: bool
+) -> None:
+    folder = tmp_path_factory.mktemp("tries")
+    lengths_s = [1.0, 0.2, 0.02, 1.9]  # the third is too short: a file without windows
+    paths = [write_wav(folder / f"{k}.wav", noise(length_s, k)) for k, length_s in enumerate(lengths_s)]
+    twin = write_wav(folder / "twin.wav", noise(lengths_s[0], 0))
+    planned = plan_batch(BATCH, [paths[0], twin], *([path] for path in paths[1:]))
+    first = encode_all(planned, FakeEncoder())
+    for path, length_s, edit in zip(paths, lengths_s, edits, strict=True):
+        if edit == "gone":
+            path.unlink()
+        elif edit == "text":
+            path.write_bytes(b"text" * 1_000)
+        elif edit != "same":
+            write_wav(path, noise(length_s + (0.5 if edit == "longer" else 0.0), 9))
+    second = encode_all(planned, FakeEncoder())
+    if end:  # counted from the end, so that the last rows are those of both
+        halves = [first.slice(0, max(0, first.num_rows - cut)), second.slice(max(0, second.num_rows - cut))]
+    else:
+        halves = [first.slice(0, cut), second.slice(cut)]
+    collector, sink = make_collector(planned=[planned]), FrameSink()
+    try:
+        batches = [collector.add(receipt) for half in halves for receipt in sink.write(half)]
+    except IncompleteBatch:
+        return
+    published = [batch for batch in batches if batch is not None]
+    if not published:
+        assert collector.missing == {BATCH}
+        return
+    (batch,) = published
+    rows = batch.files.to_pylist()
+    assert sorted(row["uri"] for row in rows) == sorted(str(path) for path in [*paths, twin])
+    # What is published is as the first or the second try alone would have it, file by file.
+    alone: dict[str, list[Row]] = {row["uri"]: [] for row in rows}
+    for table in (first, second):
+        for value in table["files"].to_pylist():
+            for row in value or ():
+                alone[row["uri"]].append(row)
+    unsummed = [row | {"clips_checksum": None, "frames_checksum": None} for row in rows]
+    assert all(row in alone[row["uri"]] for row in unsummed)
+    contents = dict(held(lengths_s))
+    frames = published_frames(batch, sink)
+    for row in rows:
+        if row["status"] == "indexed":
+            windows = windows_of(contents[row["audio_id"]], GRID)
+            vectors = [FakeEncoder.clip(window).astype(np.float16).tolist() for *_, window in windows]
+            assert [c["vector"] for c in batch.clips.to_pylist() if c["file_id"] == row["file_id"]] == vectors
+            own = [f for f in frames if f["audio_id"] == row["audio_id"]]
+            assert [f["frame"] for f in own] == list(range(row["n_frames"]))
+            vectors_of_frames = np.array([f["vector"] for f in own], np.float16)
+            assert row["frames_checksum"] == sum_rows(range(row["n_frames"]), vectors_of_frames)
+    assert {frame["audio_id"] for frame in frames} == {row["audio_id"] for row in rows if row["status"] == "indexed"}
+
+
+def held(lengths_s: list[float]) -> list[tuple[str, Waveform]]:
+    """Ids and samples of the four contents, as they were planned."""
+    with tempfile.TemporaryDirectory() as folder:
+        sounds = [noise(length_s, k) for k, length_s in enumerate(lengths_s)]
+        return [(audio_id_of(write_wav(Path(folder) / "a.wav", samples)), samples) for samples in sounds]
+
+
+def test_a_file_that_neither_try_reported_is_missed(tmp_path: Path) -> None:
+    paths = [write_wav(tmp_path / f"{k}.wav", noise(0.5, k)) for k in range(3)]
+    planned = plan_batch(BATCH, *([path] for path in paths))
+    fewer = {**planned, "audios": planned["audios"][:2]}
+    (receipt,) = FrameSink().write(encode_all(fewer, FakeEncoder()))
+    with pytest.raises(IncompleteBatch):
+        make_collector(planned=[planned]).add(receipt)
+    doubled = {**receipt, "files": [*receipt["files"], receipt["files"][0]]}
+    with pytest.raises(IncompleteBatch):
+        make_collector().add(doubled)
+    orphan = {**receipt, "files": receipt["files"][1:]}
+    with pytest.raises(IncompleteBatch):
+        make_collector().add(orphan)
+    short = {**receipt, "windows": receipt["windows"][1:]}
+    with pytest.raises(IncompleteBatch, match=r"0\.wav"):
+        make_collector().add(short)
+
+
+def test_windows_of_short_files_are_many_in_a_block(tmp_path: Path) -> None:
+    length_s = frames_to_seconds(GRID.length_frames)
+    paths = [write_wav(tmp_path / f"{k:02d}.wav", noise(length_s / 10, k)) for k in range(60)]
+    blocks = decode_batch(plan_batch(BATCH, *([path] for path in paths)), DecodeConfig(), GRID, block_windows=3)
+    assert [block.num_rows - block["pcm"].null_count for block in blocks] == [30, 30]
+
+
+def test_a_block_holds_about_as_much_audio_whatever_the_window() -> None:
+    for length_s in (0.4, 2.0, 10.0, 60.0, 400.0):
+        grid = Grid(round(length_s * 25), 10)
+        assert windows_per_block(grid) * length_s <= max(320.0, length_s)
+    assert windows_per_block(Grid()) == 32
+    assert windows_per_block(Grid(10_000, 10)) == 1
