@@ -12,8 +12,8 @@ from typing import Any, Literal
 import yaml
 from pydantic import BaseModel, ConfigDict, Field, ValidationError, field_validator, model_validator
 
-from pipeline.audio.windows import FRAME_S, Grid, seconds_to_frames
 from pipeline.errors import ConfigError, IndexMismatch, without_credentials
+from pipeline.grid import FRAME_S, Grid, seconds_to_frames
 from pipeline.storage import absolute, is_url
 
 

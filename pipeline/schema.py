@@ -5,11 +5,21 @@ between stages (what travels). Every table that crosses a stage boundary has one
 """
 
 import hashlib
+from typing import Any
 
 import pyarrow as pa
 
+Row = dict[str, Any]
+"""A row of any of the tables, by column."""
+
 ID = pa.string()
 """Ids are 32 lower-case hexadecimal digits, 128 bits of SHA-256."""
+
+
+def without(table: pa.Schema, *names: str) -> pa.Schema:
+    """A schema without some of its columns."""
+    return pa.schema([column for column in table if column.name not in names])
+
 
 # --- ids --------------------------------------------------------------------------------------------------------------
 

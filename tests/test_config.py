@@ -9,9 +9,9 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 from pydantic import BaseModel
 
-from pipeline.audio.windows import Grid
 from pipeline.config import Config, check_settings, index_settings, known_values, load_config, make_config
 from pipeline.errors import ConfigError, IndexMismatch
+from pipeline.grid import Grid
 
 SMALLEST = {"into": "/index", "sources": ["/sounds"]}
 

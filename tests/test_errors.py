@@ -5,7 +5,8 @@ import errno
 import pyarrow as pa
 import pytest
 
-from pipeline.errors import EarshotError, plain_errors
+from pipeline.errors import EarshotError
+from pipeline.index.failures import plain_errors
 
 
 def stop(error: Exception) -> str:

@@ -10,7 +10,7 @@ from typing import TYPE_CHECKING, Annotated, Any
 
 import typer
 
-from jobs.commands.query import Json
+from jobs.shared.options import Json
 from jobs.shared.output import print_json, print_line, print_table, show_bytes
 
 if TYPE_CHECKING:
@@ -19,13 +19,12 @@ if TYPE_CHECKING:
     from jobs.bench.parts import Decoded
     from pipeline.config import Config
     from pipeline.run.record import Progress
+    from pipeline.schema import Row
 
 FILES_PER_FORMAT = 4
 BATCHES = {"cpu": (1, 2, 4), "cuda": (8, 32)}
 RUN_S = 60.0
 """How long the run from end to end encodes, about."""
-
-Row = dict[str, Any]
 
 
 def bench(
@@ -76,7 +75,7 @@ def bench(
             print_json({"machine": machine, **row} for row in rows) if json else print_profile(rows)
 
 
-def _profile(config: "Config") -> list[Row]:
+def _profile(config: "Config") -> "list[Row]":
     """Of the configuration's models, as an encoder process of a run has them."""
     from jobs.bench.encoder import profile
     from pipeline.encoder.encoder import load_audio_model, resolve_device, resolve_precision
@@ -151,7 +150,7 @@ def _allow(encode_x: float, decode_x: float, device: str) -> float:
     return 1 / (1 / encode_x + 1 / decode_x) if device == "cpu" else min(encode_x, decode_x)
 
 
-def _draw(config: "Config") -> list[Row]:
+def _draw(config: "Config") -> "list[Row]":
     """The files of the corpus in random order, always the same, the first minute of long ones."""
     import numpy as np
 
@@ -163,7 +162,7 @@ def _draw(config: "Config") -> list[Row]:
     return [shorten(row) for row in listed.take(order).to_pylist() if row["reason"] is None]
 
 
-def _some_of_each(rows: list[Row]) -> list[Row]:
+def _some_of_each(rows: "list[Row]") -> "list[Row]":
     """A few files of each extension."""
     from pipeline.corpus.ranges import recording_of
     from pipeline.corpus.shards import extension_of
@@ -185,12 +184,12 @@ def _full_windows(decoded: "list[Decoded]") -> list[Any]:
 
 def _run(
     config: "Config",
-    rows: list[Row],
+    rows: "list[Row]",
     scratch: Path,
     audio_s: float,
     held_s: float,
     index: "Callable[[Config], Progress]",
-) -> Row:
+) -> "Row":
     """Index about ``audio_s`` seconds of the files, and say how fast that went once workers had started.
 
     ``x`` and ``start_s`` are None where that is less than ``held_s``, the audio that one call of each encoder holds:
@@ -248,7 +247,7 @@ def _write_sounds(folder: Path) -> Path:
     return folder
 
 
-def _show(figure: Row) -> None:
+def _show(figure: "Row") -> None:
     """One figure as a line."""
     lines = {
         "decode": "decode  {format}: {x_per_core:,.0f}x real time per core ({files} files)",

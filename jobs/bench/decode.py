@@ -54,8 +54,8 @@ class Measure:
 def measure_here(path: str) -> Measure:
     """Decode ``path`` in this process, which should have done nothing else."""
     from pipeline.audio.decode import open_audio
-    from pipeline.audio.windows import samples_to_seconds
     from pipeline.corpus.headerless import raw_of
+    from pipeline.grid import samples_to_seconds
 
     begin_s = time.process_time()
     with open_audio(path, raw=raw_of(path)) as audio:

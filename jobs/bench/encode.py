@@ -17,7 +17,7 @@ from typing import Annotated
 import numpy as np
 import typer
 
-from jobs.commands.query import Json
+from jobs.shared.options import Json
 from jobs.shared.output import print_json, print_line, print_table
 
 WINDOW_S = 10.0

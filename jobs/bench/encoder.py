@@ -43,9 +43,10 @@ from pipeline.encoder.parity import (
     without_tf32,
 )
 
+Row = dict[str, Any]
+
 SAMPLE_RATE_HZ = 48_000
 Sounds = Any  # (n, samples) tensor on the device, or a list of arrays
-Row = dict[str, Any]
 
 HOST_BATCHES = {"cpu": 1, "cuda": BATCHES_PER_CALL}
 """How many batches ``from host memory`` are one call."""

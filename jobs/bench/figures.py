@@ -1,7 +1,6 @@
 """What the measuring commands share: figures with their limits, and index rows that no audio stands behind."""
 
 from dataclasses import asdict, dataclass
-from typing import Any
 
 import numpy as np
 import numpy.typing as npt
@@ -10,12 +9,12 @@ import typer
 
 from jobs.shared.output import print_json, print_table
 from pipeline import schema
-from pipeline.audio.windows import FRAME_S, Grid, frames_to_seconds
+from pipeline.grid import FRAME_S, Grid, frames_to_seconds
 from pipeline.index import store
+from pipeline.index.rows import clip_rows, files_table
 from pipeline.planning.ledger import empty_row
-from pipeline.run.collector import clip_rows, files_table
+from pipeline.schema import Row
 
-Row = dict[str, Any]
 Vectors = npt.NDArray[np.float16]
 
 GRID = Grid(250, 10)

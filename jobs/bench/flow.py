@@ -30,9 +30,9 @@ import typer
 
 import pipeline
 from jobs.bench.figures import Figure, report
-from jobs.commands.query import Json
-from pipeline.audio.windows import HOP_SAMPLES, SAMPLE_RATE_HZ, Waveform
+from jobs.shared.options import Json
 from pipeline.config import Config, EncodeConfig, make_config
+from pipeline.grid import HOP_SAMPLES, SAMPLE_RATE_HZ, Waveform
 from pipeline.run.driver import index_corpus
 from pipeline.run.workers import run_stages, start_ray
 
@@ -91,7 +91,7 @@ class NoEncoder:
 
 
 def load_nothing(config: EncodeConfig, with_frames: bool, threads: int, dimension: int) -> NoEncoder:
-    """In place of ``flow.load_models``."""
+    """In place of ``encoder.load_for_run``."""
     return NoEncoder(dimension)
 
 

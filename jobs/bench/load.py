@@ -40,8 +40,8 @@ import pyarrow as pa
 import typer
 
 from jobs.bench.figures import Figure, report
-from pipeline.audio.windows import HOP_SAMPLES, Waveform
 from pipeline.config import Config, EncodeConfig, make_config
+from pipeline.grid import HOP_SAMPLES, Waveform
 from pipeline.run.driver import index_corpus
 from pipeline.run.record import Progress
 from pipeline.run.workers import run_stages, start_ray
@@ -77,7 +77,7 @@ class CheapEncoder:
 
 
 def load_cheap(config: EncodeConfig, with_frames: bool, threads: int, **of_encoder: Any) -> CheapEncoder:
-    """In place of ``flow.load_models``."""
+    """In place of ``encoder.load_for_run``."""
     return CheapEncoder(**of_encoder)
 
 

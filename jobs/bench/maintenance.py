@@ -28,13 +28,14 @@ import numpy as np
 import numpy.typing as npt
 import typer
 
-from jobs.bench.figures import Figure, Row, indexed_row, make_batch, report
-from jobs.commands.query import Json
+from jobs.bench.figures import Figure, indexed_row, make_batch, report
+from jobs.shared.options import Json
 from pipeline import schema
 from pipeline.config import make_config
 from pipeline.index import journal, store
+from pipeline.index.rows import files_table
 from pipeline.planning.ledger import Ledger, gone_row
-from pipeline.run.collector import files_table
+from pipeline.schema import Row
 from pipeline.search.clips import find_clips, open_table, read_rows
 from pipeline.search.events import Levels, find_events
 

@@ -35,7 +35,7 @@ import typer
 from pyarrow import csv
 
 from jobs.bench.figures import Figure, report
-from jobs.commands.query import Json
+from jobs.shared.options import Json
 from jobs.shared.output import print_json
 from pipeline import schema
 from pipeline.audio.source import hash_file, probe_file

@@ -13,9 +13,11 @@ from typing import TYPE_CHECKING, Any
 
 import numpy as np
 
+from pipeline.schema import Row
+
 if TYPE_CHECKING:
-    from pipeline.audio.windows import Grid, Waveform
     from pipeline.config import Config
+    from pipeline.grid import Grid, Waveform
     from pipeline.run.workers import Encoders
 
 MOST_S = 60.0
@@ -23,8 +25,6 @@ MOST_S = 60.0
 
 LEAST_S = 4.0
 """How long a part is measured, at least."""
-
-Row = dict[str, Any]
 
 
 @dataclass(frozen=True)
@@ -164,11 +164,11 @@ def _encode_here(
     """Seconds of windows encoded per second in this process, while the others do the same, and windows in a batch."""
     if gpu is not None:
         os.environ["CUDA_VISIBLE_DEVICES"] = gpu  # before torch is loaded
-    from pipeline.audio.windows import SAMPLE_RATE_HZ
-    from pipeline.run.workers import load_models
+    from pipeline.encoder.encoder import load_for_run
+    from pipeline.grid import SAMPLE_RATE_HZ
 
     try:
-        encoder: Any = load_models(settings, frames, threads)
+        encoder: Any = load_for_run(settings, frames, threads)
         encoder.encode(windows)
     except BaseException:
         _barrier.abort()  # the others would wait for this one
@@ -189,7 +189,7 @@ def write_speed(into: str, dimension: int, grid: "Grid", least_s: float = LEAST_
     import pyarrow as pa
 
     from pipeline import schema
-    from pipeline.audio.windows import FRAME_S
+    from pipeline.grid import FRAME_S
     from pipeline.index import store
     from pipeline.run.stages import windows_per_block
 

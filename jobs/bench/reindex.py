@@ -37,15 +37,14 @@ import pyarrow as pa
 import typer
 
 from jobs.bench.figures import Figure, indexed_row, make_batch, report
-from jobs.commands.query import Json
+from jobs.shared.options import Json
 from jobs.shared.output import print_json
-from pipeline.audio.windows import HOP_SAMPLES, Waveform
 from pipeline.config import Config, anchor, make_config
+from pipeline.grid import HOP_SAMPLES, Waveform
 from pipeline.index import store
 from pipeline.run.driver import Stages, index_corpus
 from pipeline.run.prepare import describe_run, plan_corpus
-
-Row = dict[str, Any]
+from pipeline.schema import Row
 
 FILES_PER_FOLDER = 100
 CHANGED_FRACTION = 0.01

@@ -14,9 +14,10 @@ from typing import Annotated, Any
 import numpy as np
 import typer
 
-from jobs.commands.query import Json
+from jobs.shared.options import Json
 from jobs.shared.output import print_json, print_table
-from pipeline.audio.windows import FRAME_S, HOP_SAMPLES, Grid, cut_windows, plan_windows, seconds_to_frames
+from pipeline.audio.windows import cut_windows
+from pipeline.grid import FRAME_S, HOP_SAMPLES, Grid, plan_windows, seconds_to_frames
 
 MINUTE_FRAMES = seconds_to_frames(60.0)
 NEAR_FRAMES = seconds_to_frames(1.0)

@@ -21,13 +21,13 @@ from typing import TYPE_CHECKING, Annotated, Any
 import typer
 
 from jobs.bench.figures import Figure, report
-from jobs.commands.query import Json
+from jobs.shared.options import Json
 
 if TYPE_CHECKING:
     import pyarrow as pa
 
-    from pipeline.audio.windows import Grid
     from pipeline.config import DecodeConfig
+    from pipeline.grid import Grid
 
 FILES = 20
 TEXT = "a dog barking"

@@ -6,11 +6,14 @@ from typing import TYPE_CHECKING, Annotated
 
 import typer
 
-from jobs.commands.query import Json
+from jobs.shared.options import Json
 from jobs.shared.output import print_json, print_line, show
 
 if TYPE_CHECKING:
     from pipeline.encoder.check import Finding
+    from pipeline.grid import Waveform
+
+SOUND_S = 2.0
 
 
 def check(
@@ -30,7 +33,7 @@ def check(
 
     keep_freed_memory()  # as the encoders of a run do
     n_wrong = n_right = 0
-    for finding in look(EncodeConfig(clip_model=model, frame_model=frame_model)):
+    for finding in look(EncodeConfig(clip_model=model, frame_model=frame_model), make_sounds()):
         n_wrong += finding.verdict == "wrong"
         n_right += finding.verdict == "right"
         if json:
@@ -43,6 +46,16 @@ def check(
             print_line(line)
     if n_wrong:
         raise typer.Exit(1)
+
+
+def make_sounds() -> "list[Waveform]":
+    """Three sounds of one length, synthetic; the first is a siren."""
+    import numpy as np
+
+    from jobs.tiny.synth import make_sound
+
+    rng = np.random.default_rng(20)
+    return [make_sound(label, SOUND_S, rng) for label in ("siren", "drum", "chirps")]
 
 
 def format_line(finding: "Finding") -> str:

@@ -6,7 +6,7 @@ from typing import TYPE_CHECKING, Annotated, Any
 import typer
 
 from jobs.commands.index import run
-from jobs.commands.query import Json
+from jobs.shared.options import Json
 from jobs.shared.output import print_json, print_line, print_table, show_path
 
 if TYPE_CHECKING:

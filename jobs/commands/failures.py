@@ -1,6 +1,6 @@
 """``earshot failures``: files that could not be indexed, or only in part; and indexed ones that have a note."""
 
-from jobs.commands.query import Json, Path_
+from jobs.shared.options import Json, Path_
 from jobs.shared.output import print_json, print_line, print_table, show_count, show_path
 
 FAILURES = "status = 'failed' OR (status = 'indexed' AND reason IS NOT NULL)"

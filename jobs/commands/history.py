@@ -1,6 +1,6 @@
 """``earshot history``: what was published in an index, and when."""
 
-from jobs.commands.query import Json, Path_
+from jobs.shared.options import Json, Path_
 from jobs.shared.output import print_json, print_table, show_hours
 
 

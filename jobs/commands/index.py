@@ -6,9 +6,9 @@ from typing import TYPE_CHECKING, Annotated, Any
 
 import typer
 
-from jobs.commands.query import Json
 from jobs.shared.display import Display
 from jobs.shared.interrupt import Stopped, leave
+from jobs.shared.options import AllowDeletions, Json, Rebuild
 from jobs.shared.output import print_error, print_json, print_line, show_count, show_hours
 
 if TYPE_CHECKING:
@@ -16,15 +16,6 @@ if TYPE_CHECKING:
     from pipeline.errors import RayDied
     from pipeline.planning.plan import Choice
     from pipeline.run.record import Progress
-
-
-Rebuild = Annotated[
-    bool,
-    typer.Option("--rebuild", help="Encode everything anew, maybe with other settings; queries see the old meanwhile."),
-]
-AllowDeletions = Annotated[
-    bool, typer.Option("--allow-deletions", help="Take out what is gone, even all of a source or much of the index.")
-]
 
 
 def index(

@@ -1,6 +1,6 @@
 """``earshot info``: what an index holds."""
 
-from jobs.commands.query import Json, Path_
+from jobs.shared.options import Json, Path_
 from jobs.shared.output import print_json, print_table
 
 

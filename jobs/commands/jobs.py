@@ -3,8 +3,7 @@
 import datetime as dt
 from typing import TYPE_CHECKING
 
-from jobs.commands.query import Json
-from jobs.commands.submit import Address
+from jobs.shared.options import Address, Json
 from jobs.shared.output import print_json, print_table, show_left
 
 if TYPE_CHECKING:

@@ -4,7 +4,8 @@ from typing import TYPE_CHECKING, Annotated
 
 import typer
 
-from jobs.commands.query import Json, Path_, Top, Where, choose_columns, tell_where
+from jobs.shared.hits import choose_columns, tell_where
+from jobs.shared.options import Json, Path_, Top, Where
 from jobs.shared.output import print_json, print_line, print_table, show_path, show_time
 
 if TYPE_CHECKING:

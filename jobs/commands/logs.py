@@ -5,11 +5,8 @@ from typing import Annotated
 
 import typer
 
-from jobs.commands.query import Json
-from jobs.commands.submit import Address
+from jobs.shared.options import Address, Job, Json
 from jobs.shared.output import print_json, print_log, whole_lines
-
-Job = Annotated[str, typer.Argument(metavar="JOB", help="Name of the job, as `earshot jobs` lists it.")]
 
 
 def logs(

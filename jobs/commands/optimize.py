@@ -4,7 +4,7 @@ from typing import Annotated
 
 import typer
 
-from jobs.commands.query import Json, Path_
+from jobs.shared.options import Json, Path_
 from jobs.shared.output import print_json, print_line, show_bytes
 
 

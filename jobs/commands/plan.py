@@ -5,9 +5,8 @@ from typing import Annotated, Any
 
 import typer
 
-from jobs.commands.index import AllowDeletions, Rebuild
-from jobs.commands.query import Json
-from jobs.commands.reindex import Check, Full, Reason, RetryFailed, read_choice
+from jobs.commands.reindex import read_choice
+from jobs.shared.options import AllowDeletions, Check, Full, Json, Reason, Rebuild, RetryFailed
 from jobs.shared.output import print_json, print_line, print_table, show_bytes, show_hours
 
 

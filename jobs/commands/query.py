@@ -1,25 +1,11 @@
 """``earshot query``: clips that fit a text."""
 
-import re
-import shutil
-from collections.abc import Sequence
-from typing import Annotated, Any
+from typing import Annotated
 
 import typer
 
-from jobs.shared.output import print_json, print_line, print_table, show_path, show_time
-
-WIDE = 120
-"""Characters of a terminal that shows three columns of metadata beside what was found; others show one."""
-
-Path_ = Annotated[str, typer.Argument(metavar="INDEX", help="Folder of the index.")]
-Top = Annotated[int, typer.Option("-k", help="How many results.", min=1)]
-Where = Annotated[
-    str | None,
-    typer.Option(help="Only where this holds: SQL over uri, duration_s, codec, ... and metadata columns."),
-]
-AllWindows = Annotated[bool, typer.Option("--all-windows", help="List overlapping windows of a file one by one.")]
-Json = Annotated[bool, typer.Option("--json", help="JSON lines instead of a table.")]
+from jobs.shared.hits import print_hits
+from jobs.shared.options import AllWindows, Json, Path_, Top, Where
 
 
 def query(
@@ -38,47 +24,3 @@ def query(
 
     hits = pipeline.open(index).search(text, k, where=where, all_windows=all_windows)
     print_hits(f"{text!r} in {index}", hits, json=json, where=where)
-
-
-def print_hits(title: str, hits: list[Any], *, json: bool, where: str | None) -> None:
-    """Hits of ``query`` or ``similar``."""
-    if json:
-        print_json(hits)
-        return
-    if not hits:
-        print_line("nothing found" + tell_where(where))
-        return
-    names = choose_columns(hits, where)
-    columns = ["rank", "file", "from", "to", "score", "probability"]
-    rows = [
-        (
-            hit.rank,
-            show_path(hit.uri),
-            show_time(hit.start_s),
-            show_time(hit.end_s),
-            f"{hit.score:.3f}",
-            "-" if hit.probability is None else f"{hit.probability:.3f}",
-            *(hit.metadata[name] for name in names),
-        )
-        for hit in hits
-    ]
-    print_table(title, [*columns, *names], rows, right=("rank", "from", "to", "score", "probability"))
-
-
-def tell_where(where: str | None) -> str:
-    return "" if where is None else f" where {where}"
-
-
-def choose_columns(found: Sequence[Any], where: str | None) -> list[str]:
-    """The metadata columns to show beside hits or events: all if there is room, else those that ``where`` names."""
-    names = list(found[0].metadata) if found else []
-    n_columns = 3 if shutil.get_terminal_size().columns >= WIDE else 1
-    if len(names) <= n_columns:
-        return names
-    return [name for name in names if _is_named(name.casefold(), (where or "").casefold())][:n_columns]
-
-
-def _is_named(name: str, where: str) -> bool:
-    """Whether ``where`` has all words of a column's name; the name itself, where it has none, as ``[/]``."""
-    words = set(re.findall(r"\w+", name))
-    return words <= set(re.findall(r"\w+", where)) if words else name in where

@@ -1,19 +1,12 @@
 """``earshot reindex``: bring an index up to date with the corpus it was made from."""
 
-from typing import TYPE_CHECKING, Annotated
+from typing import TYPE_CHECKING
 
-import typer
-
-from jobs.commands.index import AllowDeletions, Rebuild, finish, run
-from jobs.commands.query import Json, Path_
+from jobs.commands.index import finish, run
+from jobs.shared.options import AllowDeletions, Check, Full, Json, Path_, Reason, Rebuild, RetryFailed
 
 if TYPE_CHECKING:
     from pipeline.planning.plan import Choice
-
-Check = Annotated[str | None, typer.Option(help="content: hash every file; usually size and time decide.")]
-RetryFailed = Annotated[bool, typer.Option("--retry-failed", help="Try files again that failed and have not changed.")]
-Reason = Annotated[str | None, typer.Option(help="With --retry-failed: only those that failed for this reason.")]
-Full = Annotated[bool, typer.Option("--full", help="Decode and encode every file anew.")]
 
 
 def reindex(

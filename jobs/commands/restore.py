@@ -4,7 +4,7 @@ from typing import Annotated
 
 import typer
 
-from jobs.commands.query import Path_
+from jobs.shared.options import Path_
 from jobs.shared.output import print_line
 
 

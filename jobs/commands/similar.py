@@ -4,7 +4,8 @@ from typing import Annotated
 
 import typer
 
-from jobs.commands.query import AllWindows, Json, Path_, Top, Where, print_hits
+from jobs.shared.hits import print_hits
+from jobs.shared.options import AllWindows, Json, Path_, Top, Where
 
 
 def similar(

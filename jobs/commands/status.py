@@ -7,9 +7,8 @@ from typing import TYPE_CHECKING, Annotated
 import typer
 
 from jobs.commands.jobs import show_when
-from jobs.commands.query import Json
-from jobs.commands.submit import Address
 from jobs.shared.display import show_failures
+from jobs.shared.options import Address, Json
 from jobs.shared.output import print_json, print_line, print_table, show_hours, show_left
 
 if TYPE_CHECKING:

@@ -1,8 +1,6 @@
 """``earshot stop``: stop a job."""
 
-from jobs.commands.logs import Job
-from jobs.commands.query import Json
-from jobs.commands.submit import Address
+from jobs.shared.options import Address, Job, Json
 from jobs.shared.output import print_json, print_line
 
 

@@ -5,15 +5,9 @@ from typing import Annotated
 
 import typer
 
-from jobs.commands.index import AllowDeletions, Rebuild
-from jobs.commands.query import Json
 from jobs.shared.interrupt import Stopped
+from jobs.shared.options import Address, AllowDeletions, Json, Rebuild
 from jobs.shared.output import print_json, print_line, print_log
-
-Address = Annotated[
-    str | None,
-    typer.Option(help="Of the cluster's dashboard; else RAY_API_SERVER_ADDRESS, RAY_ADDRESS, http://127.0.0.1:8265."),
-]
 
 
 def submit(

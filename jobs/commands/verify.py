@@ -6,8 +6,8 @@ from typing import TYPE_CHECKING, Annotated, Any
 
 import typer
 
-from jobs.commands.index import AllowDeletions, finish, run
-from jobs.commands.query import Json, Path_
+from jobs.commands.index import finish, run
+from jobs.shared.options import AllowDeletions, Json, Path_
 from jobs.shared.output import print_json, print_line, print_table, show_count, show_path
 
 if TYPE_CHECKING:

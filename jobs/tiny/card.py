@@ -16,8 +16,8 @@ from pathlib import Path
 from jobs.shared.output import print_line
 from jobs.tiny.evaluate import CHECKPOINT, Exam, Quality, load, make_exam, measure
 from jobs.tiny.synth import CLASSES
-from pipeline.audio.windows import SAMPLE_RATE_HZ
 from pipeline.encoder.malloc import keep_freed_memory
+from pipeline.grid import SAMPLE_RATE_HZ
 
 HISTORY = "<!-- Below: written by hand, about these weights. -->"
 """The line of a card where what the commands write ends."""

@@ -24,10 +24,10 @@ from transformers import PeAudioModel, PreTrainedTokenizerBase
 
 from jobs.shared.output import print_json
 from jobs.tiny.synth import CAPTIONS, CLASSES, DISTRACTORS, LENGTHS_S, Event, frame_targets, make_scene
-from pipeline.audio.windows import FRAME_S, Waveform, count_frames
 from pipeline.encoder.checkpoint import find_checkpoint
 from pipeline.encoder.loading import load_model, load_tokenizer
 from pipeline.encoder.malloc import keep_freed_memory
+from pipeline.grid import FRAME_S, Waveform, count_frames
 
 CHECKPOINT = Path(__file__).parents[2] / "pipeline" / "encoder" / "models" / "earshot-tiny"
 HELD_OUT_SEED, VALIDATION_SEED = 2_000_029, 3_000_017

@@ -22,7 +22,7 @@ from transformers import (
 )
 
 from jobs.tiny.synth import CAPTIONS, CLASSES, DISTRACTORS
-from pipeline.audio.windows import SAMPLE_RATE_HZ
+from pipeline.grid import SAMPLE_RATE_HZ
 
 CODEC_STRIDES = [8, 10, 12, 2]
 """Product 1920 as in the released models, but the longest sequences are left early: five times faster on a CPU."""

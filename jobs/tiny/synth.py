@@ -15,7 +15,7 @@ from dataclasses import dataclass
 import numpy as np
 import numpy.typing as npt
 
-from pipeline.audio.windows import HOP_SAMPLES, SAMPLE_RATE_HZ, Waveform, samples_to_seconds, seconds_to_samples
+from pipeline.grid import HOP_SAMPLES, SAMPLE_RATE_HZ, Waveform, samples_to_seconds, seconds_to_samples
 
 Signal = npt.NDArray[np.float64]
 

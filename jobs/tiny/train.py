@@ -37,8 +37,8 @@ from jobs.tiny.card import CARD
 from jobs.tiny.evaluate import CHECKPOINT, Quality, load, make_exam, measure
 from jobs.tiny.network import CODEC_STRIDES, build_config, build_tokenizer, initialise, save
 from jobs.tiny.synth import CAPTIONS, CLASSES, DISTRACTORS, TEMPLATES, draw_scene, frame_targets
-from pipeline.audio.windows import HOP_SAMPLES, SAMPLE_RATE_HZ, seconds_to_samples
 from pipeline.encoder.malloc import keep_freed_memory
+from pipeline.grid import HOP_SAMPLES, SAMPLE_RATE_HZ, seconds_to_samples
 
 
 @dataclass(frozen=True, slots=True)

@@ -25,11 +25,11 @@ import soxr
 
 from pipeline.audio.readers import AudioInfo, AvReader, Piece, SoundfileReader, mean_channels, open_reader
 from pipeline.audio.source import Bytes, Source, file_boundary, hash_file, unreadable
-from pipeline.audio.windows import SAMPLE_RATE_HZ, Waveform, samples_to_seconds
 from pipeline.config import DecodeConfig
 from pipeline.corpus.headerless import Raw
 from pipeline.corpus.ranges import Range
 from pipeline.errors import FileFailure
+from pipeline.grid import SAMPLE_RATE_HZ, Waveform, samples_to_seconds
 
 __all__ = ["AudioInfo", "AudioStream", "Source", "decode_all", "hash_file", "open_audio", "to_model_rate"]
 

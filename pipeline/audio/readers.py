@@ -17,18 +17,10 @@ import numpy.typing as npt
 import soundfile
 
 from pipeline.audio.containers import View, find_cut, find_sound, is_cut_caf, is_unknown
-from pipeline.audio.source import (
-    Bytes,
-    begins_as_audio,
-    begins_exact,
-    is_short_vorbis,
-    one_line,
-    read_mp3_duration,
-    read_ogg_end,
-)
-from pipeline.audio.windows import Waveform
+from pipeline.audio.source import Bytes, begins_as_audio, begins_exact, is_short_vorbis, read_mp3_duration, read_ogg_end
 from pipeline.corpus.headerless import Raw
-from pipeline.errors import FileFailure
+from pipeline.errors import FileFailure, one_line
+from pipeline.grid import Waveform
 
 av.logging.set_level(None)  # FFmpeg writes what it thinks of a file to stderr; failures are rows here
 

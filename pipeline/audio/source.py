@@ -19,7 +19,7 @@ from pipeline import storage
 from pipeline.corpus.headerless import Raw, raw_of
 from pipeline.corpus.ranges import Range, split_uri
 from pipeline.corpus.shards import Place, find_member, is_member, is_table, open_member, shard_of
-from pipeline.errors import FileFailure
+from pipeline.errors import FileFailure, one_line
 
 PROBE_BYTES = 4096
 
@@ -230,11 +230,6 @@ def _digest(parts: Iterable[bytes]) -> str:
     for part in parts:
         digest.update(part)
     return digest.hexdigest()
-
-
-def one_line(error: BaseException) -> str:
-    """The message of an error, on one line, never empty."""
-    return " ".join((getattr(error, "strerror", None) or str(error)).split()) or type(error).__name__
 
 
 # --- how files begin --------------------------------------------------------------------------------------------------

@@ -33,12 +33,11 @@ from collections.abc import Callable, Iterable, Iterator
 from concurrent.futures import ThreadPoolExecutor
 from itertools import islice
 from pathlib import Path
-from typing import Any, TypeVar
+from typing import TypeVar
 
 import pyarrow as pa
 
 from pipeline import storage
-from pipeline.audio.source import one_line
 from pipeline.config import CorpusConfig
 from pipeline.corpus.audio_tables import NoAudioError, holds_audio
 from pipeline.corpus.headerless import RAW
@@ -48,8 +47,8 @@ from pipeline.corpus.overlooked import HIDDEN, LINKS, Overlooked, describe, kind
 from pipeline.corpus.ranges import Range, split_uri
 from pipeline.corpus.shards import extension_of, is_member, is_shard, is_table, list_members, name_of, shard_of
 from pipeline.corpus.tabular import KINDS
-from pipeline.errors import CorpusError, EarshotError, EmptyCorpus
-from pipeline.schema import LISTED
+from pipeline.errors import CorpusError, EarshotError, EmptyCorpus, one_line
+from pipeline.schema import LISTED, Row
 
 _EXTENSIONS = (
     "wav wave bwf rf64 w64 flac ogg oga opus spx mp3 mp2 mpga m4a m4b m4r aac adts loas latm webm weba mka"
@@ -81,7 +80,6 @@ for at the same time."""
 FILES_AT_A_TIME = 32
 """Files of a manifest that one thread looks at: a local one takes less time than to hand it over."""
 
-Row = dict[str, Any]
 _Identity = tuple[int, int]  # device and inode
 T = TypeVar("T")
 R = TypeVar("R")

@@ -13,9 +13,7 @@ import pyarrow as pa
 import pyarrow.compute as pc
 
 from pipeline.errors import CorpusError
-from pipeline.schema import LISTED
-
-Row = dict[str, Any]
+from pipeline.schema import LISTED, Row
 
 ROWS_AT_ONCE, ROWS_PER_REPORT = 10_000, 1_000
 

@@ -17,14 +17,13 @@ import pyarrow as pa
 import pyarrow.compute as pc
 
 from pipeline import schema
-from pipeline.audio.source import one_line
 from pipeline.config import CorpusConfig
 from pipeline.corpus import audio_tables
 from pipeline.corpus.manifest import COLUMNS, find_near_misses, name_files
 from pipeline.corpus.ranges import split_uri
 from pipeline.corpus.shards import is_table, shards_of
 from pipeline.corpus.tabular import check_once, clean_name, is_csv, read_sheet
-from pipeline.errors import CorpusError
+from pipeline.errors import CorpusError, one_line
 
 TABLES_AT_ONCE = 16
 """Tables with audio that are read at once: that waits for disks and servers, not for cores."""

@@ -10,7 +10,7 @@ from dataclasses import dataclass
 from decimal import Decimal
 from typing import Any
 
-from pipeline.audio.windows import seconds_to_samples
+from pipeline.grid import seconds_to_samples
 
 _MARK = "#t="
 _WRITTEN = re.compile(_MARK + r"(\d+(?:\.\d+)?)?(?:,(\d+(?:\.\d+)?))?$")

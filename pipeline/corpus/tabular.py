@@ -12,9 +12,8 @@ from typing import Any
 import pyarrow as pa
 
 from pipeline import storage
-from pipeline.audio.source import one_line
 from pipeline.corpus.quoting import is_quoted, show_bytes
-from pipeline.errors import CorpusError
+from pipeline.errors import CorpusError, one_line
 
 SUFFIXES = (".csv", ".tsv", ".jsonl", ".ndjson", ".parquet")
 """CSV with commas or with tabs, JSON lines, Parquet."""

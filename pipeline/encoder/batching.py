@@ -13,7 +13,7 @@ from typing import Any, Literal
 import numpy as np
 import numpy.typing as npt
 
-from pipeline.audio.windows import HOP_SAMPLES, Waveform
+from pipeline.grid import HOP_SAMPLES, Waveform
 
 Rows = npt.NDArray[np.floating[Any]]
 

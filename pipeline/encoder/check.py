@@ -1,7 +1,7 @@
 """Whether two models do on this machine what they should: models in, one finding after the other out.
 
-Sounds are synthesised on the spot, and what Earshot makes of them is compared with what transformers' own modules make
-of the same checkpoint, and with Meta's package where that is installed. Nothing is indexed and nothing is stored.
+What Earshot makes of a few sounds is compared with what transformers' own modules make of the same checkpoint, and with
+Meta's package where that is installed. Nothing is indexed and nothing is stored.
 """
 
 import platform
@@ -13,27 +13,15 @@ from typing import Any, Literal
 
 import numpy as np
 
-from jobs.tiny.synth import make_sound
 from pipeline import __version__
-from pipeline.audio.windows import SAMPLE_RATE_HZ, Waveform
 from pipeline.config import EncodeConfig
 from pipeline.encoder import official
-from pipeline.encoder.checkpoint import one_line
 from pipeline.encoder.encoder import NonFiniteError, load_encoder, probability, resolve_device, resolve_precision
 from pipeline.encoder.loading import ignored_weights, load_model, load_plainly
 from pipeline.encoder.parity import LARGEST_DIFFERENCE, cosine, describe_machine, relative
-from pipeline.encoder.reference import (
-    DOG,
-    SIREN,
-    Encoder,
-    Heard,
-    Part,
-    Reference,
-    find_parts,
-    make_reference,
-    make_sounds,
-)
-from pipeline.errors import ModelError
+from pipeline.encoder.reference import DOG, SIREN, Encoder, Heard, Part, Reference, find_parts, make_reference
+from pipeline.errors import ModelError, one_line
+from pipeline.grid import SAMPLE_RATE_HZ, Waveform
 
 WINDOW_S = 10.0
 """Of what encoding is timed with: as long as the windows of an index."""
@@ -60,6 +48,7 @@ class Finding:
 
 def check(
     models: EncodeConfig,
+    sounds: Sequence[Waveform],
     make_encoder: Callable[[EncodeConfig], Encoder] = load_encoder,
     find_official: Callable[[], Any] = official.find,
     timed_s: float = 2.0,
@@ -67,6 +56,7 @@ def check(
     """Everything that can be said of ``models`` here, as it becomes known. What does not load ends it.
 
     Args:
+        sounds: of one length, at 48 kHz; people hear a siren in the first one.
         find_official: Meta's ``core.audio_visual_encoder``, or None where it is not installed.
         timed_s: how long encoding is timed, in seconds, once at least.
 
@@ -84,7 +74,6 @@ def check(
     yield from loaded
     if any(finding.verdict == "wrong" for finding in loaded):
         return
-    sounds = make_sounds()
     references = {part.role: make_reference(part, sounds, device) for part in parts}
     for part in reading:
         yield _tell_text_state(part, references[part.role])
@@ -108,7 +97,7 @@ def check(
     for part in parts:
         yield _tell_siren(part, heard)
     yield Finding("compiled", "told", compiled)
-    yield _tell_speed(native, precision, device, timed_s)
+    yield _tell_speed(native, sounds[-1], precision, device, timed_s)
 
 
 def _check_weights(part: Part) -> Finding:
@@ -193,7 +182,7 @@ def _compare_part_with_official(part: Part, heard: Heard, sounds: Sequence[Wavef
 
 
 def _in_one_line(error: Exception) -> str:
-    return f"{type(error).__name__}: {one_line(error)}"
+    return f"{type(error).__name__}: {one_line(error, 300)}"
 
 
 def _check_batches(encoder: Encoder, sounds: Sequence[Waveform], heard: Heard) -> Finding:
@@ -250,10 +239,9 @@ def _compile(encoder: Encoder) -> str:
     return failed[0] if failed else "nothing, since it would gain nothing here"
 
 
-def _tell_speed(encoder: Encoder, precision: str, device: str, timed_s: float) -> Finding:
+def _tell_speed(encoder: Encoder, sound: Waveform, precision: str, device: str, timed_s: float) -> Finding:
     """Of windows as long as those of an index, after one call that is not counted."""
-    rng = np.random.default_rng(21)
-    windows = [make_sound("rumble", WINDOW_S, rng)] * (1 if device == "cpu" else 32)
+    windows = [np.resize(sound, round(WINDOW_S * SAMPLE_RATE_HZ))] * (1 if device == "cpu" else 32)
     try:
         encoder.encode(windows)
     except NonFiniteError as error:

@@ -16,7 +16,7 @@ from typing import Any
 import numpy as np
 
 from pipeline.encoder.tokenizer import checksum_tokenizer
-from pipeline.errors import ModelError
+from pipeline.errors import ModelError, one_line
 
 BUNDLED = "earshot-tiny"
 """The model that comes with the project, in ``models/`` beside this file."""
@@ -134,7 +134,7 @@ class Checkpoint:
         try:
             return checksum_tokenizer(self._read("tokenizer.json"), config, special)
         except (TypeError, AttributeError) as error:
-            raise ModelError(f"{self.name}: tokenizer.json is no tokenizer: {one_line(error)}") from None
+            raise ModelError(f"{self.name}: tokenizer.json is no tokenizer: {one_line(error, 300)}") from None
 
     @property
     def reads_normed_text(self) -> bool:
@@ -254,14 +254,14 @@ def _fetch(name: str, revision: str | None) -> Path:
         ) from None
     except Exception as error:  # the hub's client, its http library and its accelerator share no base class
         advice = "connect once, or give a folder"
-        raise ModelError(f"{name}: is not here and cannot be downloaded: {advice} ({one_line(error)})") from None
+        raise ModelError(f"{name}: is not here and cannot be downloaded: {advice} ({one_line(error, 300)})") from None
 
 
 def _read_json(file: Path, name: str) -> dict[str, Any]:
     try:
         values = json.loads(file.read_bytes())
     except (OSError, ValueError) as error:
-        raise ModelError(f"{name}: {file.name} cannot be read: {one_line(error)}") from None
+        raise ModelError(f"{name}: {file.name} cannot be read: {one_line(error, 300)}") from None
     if not isinstance(values, dict):
         raise ModelError(f"{name}: {file.name} is not a JSON object")
     return values
@@ -284,7 +284,7 @@ def _read_header(file: Path, name: str) -> Iterator[tuple[str, Tensor]]:
                 raise ValueError("it is shorter than its header says, so the copy or download was cut off")
             yield key, Tensor(file, entry["dtype"], tuple(entry["shape"]), start, stop)
     except (OSError, ValueError, KeyError, TypeError, AttributeError) as error:
-        raise ModelError(f"{name}: {file.name} is no readable safetensors file: {one_line(error)}") from None
+        raise ModelError(f"{name}: {file.name} is no readable safetensors file: {one_line(error, 300)}") from None
 
 
 def _read_number(tensor: Tensor) -> float:
@@ -309,7 +309,3 @@ def read_identity(name: str, revision: str | None = None) -> ModelIdentity:
 def first_of(keys: set[str]) -> str:
     shown = sorted(keys)[:3]
     return ", ".join(shown) + (", ..." if len(keys) > len(shown) else "")
-
-
-def one_line(error: Exception) -> str:
-    return " ".join(str(error).split())[:300] or type(error).__name__

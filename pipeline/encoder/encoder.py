@@ -12,17 +12,19 @@ torch and transformers are imported on first use: describing a model (``read_ide
     >>> probability(clips @ query, encoder.clip_identity)
 """
 
+import os
 from collections.abc import Sequence
 from typing import Any, Literal, Protocol
 
 import numpy as np
 import numpy.typing as npt
 
-from pipeline.audio.windows import HOP_SAMPLES, Waveform
 from pipeline.encoder.batching import Batches, Output, Rows
 from pipeline.encoder.checkpoint import Checkpoint, ModelIdentity, find_checkpoint
 from pipeline.encoder.loading import load_model, load_tokenizer
+from pipeline.encoder.malloc import keep_freed_memory
 from pipeline.errors import UsageError
+from pipeline.grid import HOP_SAMPLES, Waveform
 
 
 class NonFiniteError(ValueError):
@@ -233,3 +235,16 @@ def _check_windows(windows: Sequence[Waveform]) -> None:
             raise ValueError(
                 f"window {i} is {window.dtype} of shape {window.shape}, not float32 of (frames * {HOP_SAMPLES},)"
             )
+
+
+def load_for_run(settings: EncoderSettings, with_frames: bool, threads: int) -> AudioEncoder:
+    """The encoder of a run, whose output is what is stored. Torch is imported here, in the process of an encoder."""
+    # Before torch is loaded: threads that wait must sleep, or they take the cores that decoding needs.
+    os.environ["OMP_WAIT_POLICY"] = "PASSIVE"
+    import torch
+
+    keep_freed_memory()
+    torch.set_num_threads(threads)
+    encoder = load_encoder(settings, frames=with_frames, output="float16")
+    encoder.compile()
+    return encoder

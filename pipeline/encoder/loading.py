@@ -8,9 +8,9 @@ from collections.abc import Iterator
 from contextlib import contextmanager
 from typing import Any
 
-from pipeline.audio.windows import HOP_SAMPLES
-from pipeline.encoder.checkpoint import Checkpoint, first_of, one_line
-from pipeline.errors import ModelError
+from pipeline.encoder.checkpoint import Checkpoint, first_of
+from pipeline.errors import ModelError, one_line
+from pipeline.grid import HOP_SAMPLES
 
 TEXT_TOWER = "modernbert"
 """The type of text model that every released checkpoint has, of which ``load_model`` knows the last norm."""
@@ -132,9 +132,9 @@ def _loading(name: str) -> Iterator[None]:
     try:
         yield
     except (OSError, ValueError, TypeError, LookupError, AttributeError, RuntimeError, ImportError) as error:
-        raise ModelError(f"{name}: cannot be loaded: {one_line(error)}") from error
+        raise ModelError(f"{name}: cannot be loaded: {one_line(error, 300)}") from error
     except (StrictDataclassError, SafetensorError) as error:
-        raise ModelError(f"{name}: cannot be loaded: {one_line(error)}") from error
+        raise ModelError(f"{name}: cannot be loaded: {one_line(error, 300)}") from error
     finally:
         logging.set_verbosity(verbosity)
         if progress:

@@ -10,8 +10,8 @@ from typing import Any
 
 import numpy as np
 
-from pipeline.audio.windows import Waveform
 from pipeline.encoder.text import Embeddings
+from pipeline.grid import Waveform
 
 OWNER = "facebook/"
 """Of the models that the package knows."""

@@ -10,16 +10,13 @@ from typing import Any, Literal, Protocol
 
 import numpy as np
 
-from jobs.tiny.synth import make_sound
-from pipeline.audio.windows import Waveform
 from pipeline.config import EncodeConfig
 from pipeline.encoder.batching import Rows
 from pipeline.encoder.checkpoint import Checkpoint, find_checkpoint
 from pipeline.encoder.loading import load_plainly, load_tokenizer
 from pipeline.encoder.parity import without_tf32
 from pipeline.encoder.text import Embeddings, load_text_encoder
-
-SOUND_S = 2.0
+from pipeline.grid import Waveform
 
 SIREN, DOG = "a siren", "a dog barking"
 TEXTS = (SIREN, DOG, "glass breaking in the room next door, and someone who shouts")
@@ -91,12 +88,6 @@ def find_parts(models: EncodeConfig) -> list[Part]:
     clip = find_checkpoint(models.clip_model, models.clip_revision)
     frame = find_checkpoint(models.frame_model, models.frame_revision) if models.frame_model else clip
     return [Part("clip", clip, "PeAudioModel"), Part("frame", frame, "PeAudioFrameLevelModel")]
-
-
-def make_sounds() -> list[Waveform]:
-    """A siren, and two others of the same length."""
-    rng = np.random.default_rng(20)
-    return [make_sound(label, SOUND_S, rng) for label in ("siren", "drum", "chirps")]
 
 
 def make_reference(part: Part, sounds: Sequence[Waveform], device: str) -> Reference:

@@ -10,7 +10,7 @@ from typing import Any, TypeVar
 import pyarrow as pa
 
 from pipeline import storage
-from pipeline.audio.source import one_line
+from pipeline.errors import one_line
 from pipeline.index import engine_errors
 
 T = TypeVar("T")

@@ -8,13 +8,14 @@ from typing import Any
 from pipeline import schema
 from pipeline.config import StoreConfig, known_values
 from pipeline.corpus.metadata import Given
-from pipeline.errors import FileFailure, UsageError, plain_errors
+from pipeline.errors import FileFailure, UsageError
 from pipeline.index import journal, store
+from pipeline.index.failures import plain_errors
 from pipeline.index.lease import Claim
 from pipeline.index.metadata_columns import Metadata
+from pipeline.index.rows import files_table
 from pipeline.index.verify import Finding
 from pipeline.planning.ledger import damaged_row
-from pipeline.run.collector import files_table
 
 MAX_HOURS = 1_000_000
 """Of what upkeep may be told to leave alone: more than a century."""

@@ -22,8 +22,7 @@ from pipeline.index import journal, store
 from pipeline.index.journal import State
 from pipeline.index.vectors import to_matrix
 from pipeline.index.verify import Finding
-
-Row = dict[str, Any]
+from pipeline.schema import Row
 
 MAX_DISTANCE = {"float32": 0.004, "bfloat16": 0.045}
 """How far a vector may be from the same one encoded again, as a part of its length. In float32 both times, rounding to

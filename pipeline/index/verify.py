@@ -16,20 +16,19 @@ import pyarrow as pa
 import pyarrow.compute as pc
 
 from pipeline import schema
-from pipeline.audio.windows import FRAME_S, Grid, count_frames, seconds_to_samples
 from pipeline.config import WindowConfig
 from pipeline.corpus.file import identify_audio
 from pipeline.corpus.ranges import Range, split_uri
+from pipeline.grid import FRAME_S, Grid, count_frames, seconds_to_samples
 from pipeline.index import journal, store
 from pipeline.index.checksum import add_up, hash_rows
 from pipeline.index.fragments import Fragments, read_all
 from pipeline.index.journal import Published
 from pipeline.index.lease import is_held
+from pipeline.index.rows import clip_rows
 from pipeline.index.vectors import to_matrix
 from pipeline.planning.ledger import Places
-from pipeline.run.collector import clip_rows
-
-Row = dict[str, Any]
+from pipeline.schema import Row
 
 FILES_AT_ONCE, CLIPS_AT_ONCE, FRAMES_AT_ONCE = 10_000, 8_192, 65_536
 """Rows that are looked at together. Of files and clips, Python objects are made, some hundred bytes for each value."""

@@ -4,15 +4,13 @@ import itertools
 import math
 from collections import defaultdict
 from collections.abc import Set
-from typing import Any
 
 import pyarrow as pa
 import pyarrow.compute as pc
 
 from pipeline import schema
 from pipeline.corpus.file import File, seconds_of, size_of
-
-Row = dict[str, Any]
+from pipeline.schema import Row
 
 MAX_FILES_PER_BATCH = 512
 LEAST_BATCHES, LEAST_BATCH_S = 16, 30.0

@@ -5,7 +5,6 @@ replace is held beside it, and made part of it when it has become much.
 """
 
 from collections.abc import Iterable, Set
-from typing import Any
 
 import numpy as np
 import numpy.typing as npt
@@ -16,8 +15,7 @@ from pipeline import schema
 from pipeline.corpus.file import File
 from pipeline.corpus.shards import is_sized
 from pipeline.errors import FileFailure
-
-Row = dict[str, Any]
+from pipeline.schema import Row
 
 LEAST_BESIDE = 20_000
 """Rows that are held beside the table at most, or a quarter of what it has: each costs a hundred times as much."""

@@ -31,8 +31,8 @@ from pipeline.corpus.shards import is_member, shard_of
 from pipeline.errors import FileFailure
 from pipeline.planning.batches import cut_recordings, pack
 from pipeline.planning.ledger import Ledger, copied_row, gone_row, unreadable_row
+from pipeline.schema import Row
 
-Row = dict[str, Any]
 Read = Callable[[Any], str]
 
 READERS = 16

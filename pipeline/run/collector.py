@@ -6,18 +6,17 @@ then its files are checked against their windows, and the clip rows are made.
 
 from collections.abc import Set
 from dataclasses import dataclass, field
-from typing import Any
 
 import numpy as np
 import pyarrow as pa
 import pyarrow.compute as pc
 
 from pipeline import schema
-from pipeline.audio.windows import Grid, count_frames, frames_to_seconds, seconds_to_samples, window_starts
+from pipeline.grid import Grid, window_starts
 from pipeline.index.checksum import add_up, sum_rows
+from pipeline.index.rows import clip_rows, files_table
 from pipeline.index.store import Batch
-
-Row = dict[str, Any]
+from pipeline.schema import Row
 
 
 class IncompleteBatch(Exception):
@@ -57,7 +56,7 @@ class Collector:
         planned: pa.Table | None = None,
     ) -> None:
         self._grid = grid
-        self._clips_schema = _without_batch(schema.clips_schema(clip_dimension))
+        self._clips_schema = schema.without(schema.clips_schema(clip_dimension), "batch_id")
         self._with_frames = with_frames
         self._pending: dict[str, _Pending] = {}
         self._reported: set[str] = set()
@@ -132,7 +131,7 @@ class Collector:
 
     def _clips(self, files: list[Row], vectors: dict[str, dict[int, bytes | None]]) -> pa.Table:
         rows = [row for file in files for row in clip_rows(file, self._grid)]
-        table = pa.Table.from_pylist(rows, schema=_without_vector(self._clips_schema))
+        table = pa.Table.from_pylist(rows, schema=schema.without(self._clips_schema, "vector"))
         flat = b"".join(
             vectors[file["audio_id"]][first] or b"" for file in files for first in sorted(vectors[file["audio_id"]])
         )
@@ -159,32 +158,3 @@ def _count_files(planned: pa.Table) -> dict[str, int]:
         of_each = np.bincount(batch_of, weights=n_files, minlength=batch.num_rows)
         counts |= zip(batch["batch_id"].to_pylist(), of_each.astype(int).tolist(), strict=True)
     return counts
-
-
-def clip_rows(file: Row, grid: Grid) -> list[Row]:
-    """The clips of an indexed file, in order, without their vectors. Times in seconds; no clip ends after its file."""
-    n_frames = count_frames(seconds_to_samples(file["duration_s"]))
-    shared = {name: file[name] for name in ("file_id", "audio_id", "uri", "duration_s", "codec", "channels")}
-    return [
-        {
-            **shared,
-            "sample_rate_hz": file["sample_rate_hz"],
-            "clip_id": schema.make_clip_id(file["file_id"], first),
-            "start_s": frames_to_seconds(first),
-            "end_s": min(frames_to_seconds(first + grid.length_frames), file["duration_s"]),
-        }
-        for first in window_starts(n_frames, grid)
-    ]
-
-
-def files_table(rows: list[Row]) -> pa.Table:
-    """Ledger rows as a table, still without ``batch_id``."""
-    return pa.Table.from_pylist(rows, schema=_without_batch(schema.FILES))
-
-
-def _without_batch(table_schema: pa.Schema) -> pa.Schema:
-    return pa.schema([column for column in table_schema if column.name != "batch_id"])
-
-
-def _without_vector(table_schema: pa.Schema) -> pa.Schema:
-    return pa.schema([column for column in table_schema if column.name != "vector"])

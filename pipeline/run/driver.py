@@ -21,16 +21,18 @@ from pipeline.config import Config, EncodeConfig, anchor
 from pipeline.corpus.file import estimate_seconds
 from pipeline.corpus.metadata import Given
 from pipeline.corpus.ranges import split_uri
-from pipeline.errors import CommitConflict, CorpusError, EarshotError, FileFailure, RayDied, plain_errors
+from pipeline.errors import CommitConflict, CorpusError, EarshotError, FileFailure, RayDied
 from pipeline.index import journal, store
+from pipeline.index.failures import plain_errors
 from pipeline.index.fragments import Fragments
 from pipeline.index.lease import Claim
 from pipeline.index.metadata_columns import Metadata
+from pipeline.index.rows import clip_rows, files_table
 from pipeline.planning.batches import pack_alone
 from pipeline.planning.guard import Disks, IsMount, is_much
 from pipeline.planning.ledger import Ledger, failed_rows, gone_row
 from pipeline.planning.plan import Choice, Plan, group_copies, group_rows
-from pipeline.run.collector import Collector, IncompleteBatch, clip_rows, files_table
+from pipeline.run.collector import Collector, IncompleteBatch
 from pipeline.run.prepare import (
     Report,
     describe_run,

@@ -12,13 +12,13 @@ import pyarrow.compute as pc
 
 from pipeline import schema
 from pipeline.audio.source import hash_file, probe_file
-from pipeline.audio.windows import FRAME_S
 from pipeline.config import Config, check_settings, differences, index_settings, known_values, make_config
 from pipeline.corpus.discover import list_corpus
 from pipeline.corpus.metadata import Given, read_given
 from pipeline.corpus.overlooked import Overlooked
 from pipeline.encoder.checkpoint import read_identity
 from pipeline.errors import REASONS, IndexMismatch, UsageError
+from pipeline.grid import FRAME_S
 from pipeline.index import journal, store
 from pipeline.index.fragments import Fragments, read_all
 from pipeline.index.metadata_columns import Metadata

@@ -18,7 +18,14 @@ from pipeline import schema, storage
 from pipeline.audio.decoder_versions import DECODER
 from pipeline.audio.recording import Recording, fetched
 from pipeline.audio.source import hash_file, locate, unreadable
-from pipeline.audio.windows import (
+from pipeline.audio.windows import cut_windows
+from pipeline.config import DecodeConfig
+from pipeline.corpus.file import estimate_seconds, identify_audio
+from pipeline.corpus.headerless import raw_of
+from pipeline.corpus.ranges import Range, range_of
+from pipeline.corpus.shards import Place, is_sized
+from pipeline.errors import EarshotError, FileFailure
+from pipeline.grid import (
     FRAME_S,
     HOP_SAMPLES,
     WHOLE,
@@ -27,21 +34,13 @@ from pipeline.audio.windows import (
     Span,
     Waveform,
     count_frames,
-    cut_windows,
     frames_to_seconds,
     plan_parts,
     samples_to_seconds,
 )
-from pipeline.config import DecodeConfig
-from pipeline.corpus.file import estimate_seconds, identify_audio
-from pipeline.corpus.headerless import raw_of
-from pipeline.corpus.ranges import Range, range_of
-from pipeline.corpus.shards import Place, is_sized
-from pipeline.errors import EarshotError, FileFailure
 from pipeline.index.checksum import sum_rows
 from pipeline.planning.ledger import empty_row
-
-Row = dict[str, Any]
+from pipeline.schema import Row
 
 _Done = dict[str, tuple[Row, FileFailure | None]]
 """What became of contents, by their ids: files with the same bytes share it."""

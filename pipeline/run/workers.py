@@ -24,10 +24,11 @@ import pyarrow as pa
 import pyarrow.compute as pc
 
 from pipeline import schema, storage
-from pipeline.audio.windows import Grid, frames_to_seconds
 from pipeline.config import Config, DecodeConfig, EncodeConfig
+from pipeline.encoder.encoder import load_for_run
 from pipeline.encoder.malloc import keep_freed_memory
 from pipeline.errors import UsageError
+from pipeline.grid import Grid, frames_to_seconds
 from pipeline.run.record import METRICS, PYTHON_VARIABLE, Record, list_measures
 from pipeline.run.stages import (
     Encoder,
@@ -80,21 +81,6 @@ Decode = Callable[[dict[str, Any], DecodeConfig, Grid, int], Iterator[pa.Table]]
 
 Load = Callable[[EncodeConfig, bool, int], Encoder]
 """Which models, whether with frames, on how many threads -> an encoder, in the process where it works."""
-
-
-def load_models(config: EncodeConfig, with_frames: bool, threads: int) -> Encoder:
-    """The encoder of a run, whose output is what is stored. Torch is imported here, in the process of an encoder."""
-    # Before torch is loaded: threads that wait must sleep, or they take the cores that decoding needs.
-    os.environ["OMP_WAIT_POLICY"] = "PASSIVE"
-    import torch
-
-    from pipeline.encoder.encoder import load_encoder
-
-    keep_freed_memory()
-    torch.set_num_threads(threads)
-    encoder = load_encoder(config, frames=with_frames, output="float16")
-    encoder.compile()
-    return encoder
 
 
 class _Encode:
@@ -350,7 +336,7 @@ def run_stages(
     config: Config,
     frames_schema: pa.Schema,
     decode: Decode = decode_batch,
-    load: Load = load_models,
+    load: Load = load_for_run,
 ) -> Iterator[dict[str, Any]]:
     """PLANNED -> RECEIPTS rows, in any order, through decode, encode and write on Ray, which must have been started.
 

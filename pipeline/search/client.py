@@ -21,12 +21,13 @@ import pyarrow as pa
 import pyarrow.compute as pc
 
 from pipeline import schema
-from pipeline.audio.windows import HOP_SAMPLES, Waveform, cut_windows
+from pipeline.audio.windows import cut_windows
 from pipeline.config import DecodeConfig, EncodeConfig, WindowConfig
 from pipeline.encoder.checkpoint import ModelIdentity, read_identity
 from pipeline.encoder.encoder import NonFiniteError, load_encoder, probability
 from pipeline.encoder.text import load_text_encoder
 from pipeline.errors import IndexMismatch, UsageError
+from pipeline.grid import HOP_SAMPLES, Waveform
 from pipeline.index import journal
 from pipeline.search.clips import Hit, find_clips, open_table, read_rows
 from pipeline.search.events import Event, Levels, Rules, find_events, to_event

@@ -17,8 +17,8 @@ import numpy as np
 import numpy.typing as npt
 
 from pipeline import schema
-from pipeline.audio.windows import FRAME_S, HOP_SAMPLES, frames_to_seconds, samples_to_seconds, seconds_to_frames
 from pipeline.errors import UsageError
+from pipeline.grid import FRAME_S, HOP_SAMPLES, frames_to_seconds, samples_to_seconds, seconds_to_frames
 from pipeline.index.vectors import to_matrix
 from pipeline.search.clips import Vector, check_query, dot_products, measure_lengths, read_rows, rounding
 

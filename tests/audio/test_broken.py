@@ -15,8 +15,8 @@ from hypothesis import strategies as st
 
 from jobs.bench.decode import measure_format
 from pipeline.audio.decode import decode_all, hash_file, open_audio
-from pipeline.audio.windows import HOP_SAMPLES
 from pipeline.errors import FileFailure
+from pipeline.grid import HOP_SAMPLES
 from tests.helpers.sounds import (
     FORMATS,
     claim_bytes,

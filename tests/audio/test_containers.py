@@ -13,9 +13,9 @@ from hypothesis import strategies as st
 from pipeline.audio.containers import View
 from pipeline.audio.decode import open_audio
 from pipeline.audio.source import Bytes
-from pipeline.audio.windows import Waveform
 from pipeline.config import DecodeConfig
 from pipeline.errors import FileFailure
+from pipeline.grid import Waveform
 from pipeline.run.stages import split_batch
 from tests.helpers.fakes import GRID
 from tests.helpers.sounds import by_av, by_soundfile, claim_bytes, cut, encode, noise, patch, tone

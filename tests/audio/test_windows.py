@@ -8,16 +8,15 @@ import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from pipeline.audio.windows import (
+from pipeline.audio.windows import cut_windows, reflect_pad
+from pipeline.grid import (
     HOP_SAMPLES,
     Grid,
     Span,
     Waveform,
     count_frames,
-    cut_windows,
     frames_to_seconds,
     plan_windows,
-    reflect_pad,
     seconds_to_frames,
 )
 

@@ -30,6 +30,7 @@ from pipeline.planning.plan import Choice, Plan, make_plan
 from pipeline.run.driver import index_corpus
 from pipeline.run.prepare import plan_corpus
 from pipeline.run.stages import is_long, split_batch
+from pipeline.schema import Row
 from tests.corpus.test_shards import write_shard
 from tests.helpers.contents import SECTIONS, read
 from tests.helpers.fakes import GRID, noise, write_wav
@@ -43,7 +44,6 @@ from tests.test_storage import Flaky, put
 from tests.test_storage import flaky as flaky
 
 HZ = 48_000
-Row = dict[str, Any]
 Stretch = tuple[str, float | None, float | None]
 
 

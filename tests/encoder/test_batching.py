@@ -8,7 +8,6 @@ import torch
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from pipeline.audio.windows import HOP_SAMPLES, Waveform
 from pipeline.encoder.batching import (
     BATCHES_PER_CALL,
     MOST_GPU_WINDOWS,
@@ -18,6 +17,7 @@ from pipeline.encoder.batching import (
     equal_batches,
     share_call,
 )
+from pipeline.grid import HOP_SAMPLES, Waveform
 
 
 class Model:

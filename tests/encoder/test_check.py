@@ -15,8 +15,7 @@ import pytest
 import torch
 from transformers import PeAudioModel
 
-from jobs.commands.check import format_line, summarise
-from pipeline.audio.windows import Waveform
+from jobs.commands.check import format_line, make_sounds, summarise
 from pipeline.config import EncodeConfig
 from pipeline.encoder.batching import Rows
 from pipeline.encoder.check import Finding, check
@@ -24,6 +23,7 @@ from pipeline.encoder.checkpoint import find_checkpoint
 from pipeline.encoder.encoder import NonFiniteError, load_encoder
 from pipeline.encoder.loading import load_plainly
 from pipeline.errors import ModelError
+from pipeline.grid import Waveform
 from tests.helpers.checkpoints import edit_weights, make_pe_audio, make_pe_audio_video
 
 ROOT = Path(__file__).parents[2]
@@ -42,7 +42,7 @@ pytestmark = pytest.mark.usefixtures("one_thread")
 
 def look(clip: Path | str, frame: Path | None = None, **fakes: Any) -> dict[str, Finding]:
     models = EncodeConfig(clip_model=str(clip), frame_model=frame and str(frame), device="cpu")
-    found = list(check(models, timed_s=0, **fakes))
+    found = list(check(models, make_sounds(), timed_s=0, **fakes))
     assert len({finding.what for finding in found}) == len(found)
     return {finding.what: finding for finding in found}
 
@@ -197,12 +197,12 @@ class Infinite(Rough):
 def test_an_encoder_that_is_off_is_called_wrong(one: Path, encoder: Any, expected: list[str]) -> None:
     # In float32 it is timed, whatever this machine is good at.
     models = EncodeConfig(clip_model=str(one), device="cpu", precision="float32")
-    assert wrong({finding.what: finding for finding in check(models, encoder, timed_s=0)}) == expected
+    assert wrong({finding.what: finding for finding in check(models, make_sounds(), encoder, timed_s=0)}) == expected
 
 
 def test_where_the_native_precision_has_no_finite_embeddings_the_check_goes_on_to_its_end(one: Path) -> None:
     models = EncodeConfig(clip_model=str(one), device="cpu", precision="bfloat16")
-    found = {finding.what: finding for finding in check(models, Infinite, timed_s=0)}
+    found = {finding.what: finding for finding in check(models, make_sounds(), Infinite, timed_s=0)}
     assert wrong(found) == ["bfloat16"]
     assert found["speed"].said.startswith("cannot be measured in bfloat16")
 

@@ -18,7 +18,7 @@ from huggingface_hub import constants
 from safetensors.torch import load_file
 from transformers import PeAudioConfig, PeAudioFeatureExtractor, PeAudioFrameLevelModel, PeAudioModel, PeAudioProcessor
 
-from pipeline.audio.windows import HOP_SAMPLES, Waveform, reflect_pad
+from pipeline.audio.windows import reflect_pad
 from pipeline.config import EncodeConfig
 from pipeline.encoder import audio_tower
 from pipeline.encoder.checkpoint import BUNDLED, ModelIdentity, read_identity
@@ -32,6 +32,7 @@ from pipeline.encoder.encoder import (
 )
 from pipeline.encoder.text import load_text_encoder
 from pipeline.errors import ModelError, UsageError
+from pipeline.grid import HOP_SAMPLES, Waveform
 from tests.helpers.checkpoints import (
     build_model,
     edit_settings,

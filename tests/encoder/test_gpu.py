@@ -9,7 +9,6 @@ import pytest
 import torch
 
 from jobs.bench.encoder import load_models, main, make_random_models, make_sounds, run_plainly
-from pipeline.audio.windows import HOP_SAMPLES, Waveform
 from pipeline.encoder.batching import BATCHES_PER_CALL, WINDOW_SAMPLES, Batches
 from pipeline.encoder.encoder import make_tower
 from pipeline.encoder.parity import (
@@ -21,6 +20,7 @@ from pipeline.encoder.parity import (
     without_tf32,
 )
 from pipeline.encoder.snake import fuse_snake, snake
+from pipeline.grid import HOP_SAMPLES, Waveform
 
 pytestmark = [
     pytest.mark.skipif(not torch.cuda.is_available(), reason="there is no GPU"),

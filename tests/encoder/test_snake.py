@@ -15,9 +15,8 @@ import torch
 from pipeline.config import EncodeConfig
 from pipeline.encoder import audio_tower
 from pipeline.encoder.audio_tower import Codec
-from pipeline.encoder.encoder import load_encoder
+from pipeline.encoder.encoder import load_encoder, load_for_run
 from pipeline.encoder.snake import LEAST_CHANNELS, ROW, fuse_snake, gains_by_fusing, snake
-from pipeline.run.workers import load_models
 from tests.encoder.test_audio_tower import PARITY, error, make_embedder, noise, run_plainly
 from tests.helpers.checkpoints import AUDIO, make_pe_audio
 
@@ -172,7 +171,7 @@ def test_who_encodes_much_compiles_and_others_do_not(tmp_path: Path, monkeypatch
     windows = [noise(1, 3 * 1920)[0].numpy()]
     expected = load_encoder(config).encode(windows)  # a query by a sound
     assert asked == []
-    found = load_models(config, True, 1).encode(windows)  # an encoder of a run
+    found = load_for_run(config, True, 1).encode(windows)  # an encoder of a run
     assert asked == ["_activate", "_activate_scaled"]
     assert found[0].dtype == np.float16  # as it is stored
     assert error(torch.from_numpy(found[0]).float(), torch.from_numpy(expected[0])) < 1e-3

@@ -16,11 +16,12 @@ import numpy as np
 
 from pipeline import schema
 from pipeline.audio.decode import decode_all, hash_file
-from pipeline.audio.windows import Grid, cut_windows
+from pipeline.audio.windows import cut_windows
 from pipeline.config import Config, make_config
 from pipeline.errors import FileFailure
+from pipeline.grid import Grid
 from pipeline.index import journal, store
-from pipeline.run.collector import clip_rows
+from pipeline.index.rows import clip_rows
 from tests.helpers.fakes import noise, write_wav
 from tests.run.test_driver import WideEncoder
 

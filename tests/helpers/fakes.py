@@ -21,10 +21,11 @@ import pyarrow as pa
 
 from pipeline import schema
 from pipeline.audio.decode import hash_file
-from pipeline.audio.windows import HOP_SAMPLES, SAMPLE_RATE_HZ, Grid, Waveform
 from pipeline.config import DecodeConfig
 from pipeline.encoder.encoder import NonFiniteError
+from pipeline.grid import HOP_SAMPLES, SAMPLE_RATE_HZ, Grid, Waveform
 from pipeline.run.stages import decode_batch, encode_windows, write_windows
+from pipeline.schema import Row
 
 GRID = Grid(10, 2)
 """Windows of 0.4 s: many in a short file."""
@@ -34,8 +35,6 @@ FRAMES_SCHEMA = schema.frames_schema(FRAME_DIMENSION)
 
 NOT_FINITE, CLIP_OVERFLOW, FRAME_OVERFLOW = 0.75, 0.8125, 0.875
 """Samples that ``FakeEncoder`` reacts to; all exact in float32. ``noise`` never reaches them."""
-
-Row = dict[str, Any]
 
 
 class FakeEncoder:

@@ -4,7 +4,6 @@ import math
 from collections import Counter, defaultdict
 from collections.abc import Callable, Set
 from dataclasses import dataclass, field
-from typing import Any
 
 from pipeline import schema
 from pipeline.corpus.file import estimate_seconds
@@ -14,8 +13,8 @@ from pipeline.errors import FileFailure
 from pipeline.planning.batches import MAX_FILES_PER_BATCH
 from pipeline.planning.ledger import empty_row
 from pipeline.planning.plan import NEW_PER_GONE, Choice, lies_within
+from pipeline.schema import Row
 
-Row = dict[str, Any]
 Read = Callable[[str], str]
 
 

@@ -8,12 +8,12 @@ import numpy.typing as npt
 import pyarrow as pa
 
 from pipeline import schema
-from pipeline.audio.windows import HOP_SAMPLES, SAMPLE_RATE_HZ, Grid
 from pipeline.corpus.metadata import Given
+from pipeline.grid import HOP_SAMPLES, SAMPLE_RATE_HZ, Grid
 from pipeline.index import store
 from pipeline.index.metadata_columns import Metadata
+from pipeline.index.rows import clip_rows, files_table
 from pipeline.planning.ledger import empty_row
-from pipeline.run.collector import clip_rows, files_table
 
 Vectors = npt.NDArray[np.float16]
 

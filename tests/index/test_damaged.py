@@ -14,9 +14,9 @@ import pytest
 import pipeline
 from jobs.main import main
 from jobs.shared.explain import explain
-from pipeline.audio.windows import Grid, window_starts
 from pipeline.config import make_config
 from pipeline.errors import EarshotError
+from pipeline.grid import Grid, window_starts
 from pipeline.index.fragments import Fragments, Unreadable
 from pipeline.run.driver import index_corpus
 from pipeline.search.client import Index

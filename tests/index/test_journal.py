@@ -13,8 +13,8 @@ import pytest
 
 import pipeline
 from pipeline import schema
-from pipeline.audio.windows import Grid
 from pipeline.errors import IndexMismatch, IndexMissing
+from pipeline.grid import Grid
 from pipeline.index import journal, store
 from pipeline.run.prepare import read_config
 from tests.helpers.tables import MODEL, write_index

@@ -16,11 +16,11 @@ import pytest
 from pipeline import schema
 from pipeline.errors import CommitConflict, IndexMismatch, IndexMissing
 from pipeline.index import journal, store
+from pipeline.index.rows import clip_rows, files_table
 from pipeline.planning.ledger import Ledger, empty_row
-from pipeline.run.collector import clip_rows, files_table
+from pipeline.schema import Row
 from tests.helpers.fakes import CLIP_DIMENSION, FRAME_DIMENSION, FRAMES_SCHEMA, GRID
 
-Row = dict[str, Any]
 Corpus = dict[str, tuple[str, int]]
 """uri -> (content, frames). A content named ``bad ...`` fails after its frames were written."""
 

@@ -18,10 +18,11 @@ import soundfile
 import pipeline
 from jobs.tiny.synth import CAPTIONS, CLASSES, Event, make_scene
 from pipeline import schema
-from pipeline.audio.windows import FRAME_S, HOP_SAMPLES, Grid, count_frames, cut_windows, plan_windows, window_starts
+from pipeline.audio.windows import cut_windows
 from pipeline.config import Config, DecodeConfig, make_config
 from pipeline.encoder.encoder import load_encoder
 from pipeline.errors import EarshotError, IndexMismatch
+from pipeline.grid import FRAME_S, HOP_SAMPLES, Grid, count_frames, plan_windows, window_starts
 from pipeline.index import journal, store
 from pipeline.processes import find_descendants
 from pipeline.run import workers

@@ -26,9 +26,10 @@ import yaml
 
 from pipeline import schema
 from pipeline.audio.decode import hash_file, open_audio
-from pipeline.audio.windows import HOP_SAMPLES, SAMPLE_RATE_HZ, cut_windows
+from pipeline.audio.windows import cut_windows
 from pipeline.config import Config, load_config
 from pipeline.errors import FileFailure
+from pipeline.grid import HOP_SAMPLES, SAMPLE_RATE_HZ
 from pipeline.index import journal, store
 from pipeline.index.verify import audit
 from pipeline.run.driver import index_corpus

@@ -14,11 +14,11 @@ from typer.testing import CliRunner
 
 from jobs.bench import baselines, command, parts
 from jobs.main import app
-from pipeline.audio.windows import Grid
 from pipeline.config import Config, EncodeConfig, make_config
 from pipeline.corpus.discover import list_corpus
 from pipeline.encoder.encoder import load_encoder
 from pipeline.errors import ModelError
+from pipeline.grid import Grid
 from pipeline.run.driver import index_corpus
 from pipeline.run.record import STAGES, Pace, Progress
 from pipeline.run.workers import share_machine

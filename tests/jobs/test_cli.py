@@ -13,7 +13,7 @@ import pytest
 from typer.testing import CliRunner
 
 from jobs.main import app, main
-from pipeline.audio.windows import Grid, window_starts
+from pipeline.grid import Grid, window_starts
 from tests.helpers.tables import write_index
 
 COMMANDS = {

@@ -14,7 +14,7 @@ import pytest
 
 import jobs.main
 from jobs.shared.explain import explain
-from pipeline.audio.windows import Grid
+from pipeline.grid import Grid
 from tests.helpers.tables import write_index
 
 ROOT = Path(__file__).parents[2]

@@ -21,9 +21,9 @@ from typer.testing import CliRunner
 import jobs.main
 import pipeline
 from jobs.commands.locate import tell_why
-from jobs.commands.query import choose_columns, print_hits
 from jobs.main import app, main
 from jobs.shared.display import Display
+from jobs.shared.hits import choose_columns, print_hits
 from jobs.shared.output import (
     escape,
     format_json,
@@ -34,8 +34,8 @@ from jobs.shared.output import (
     print_table,
     whole_lines,
 )
-from pipeline.audio.windows import Grid
 from pipeline.errors import ClusterError
+from pipeline.grid import Grid
 from pipeline.run.record import Progress
 from pipeline.search.clips import Hit
 from tests.helpers.tables import write_index

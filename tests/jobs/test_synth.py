@@ -21,7 +21,7 @@ from jobs.tiny.synth import (
     make_sound,
     place_events,
 )
-from pipeline.audio.windows import SAMPLE_RATE_HZ, Waveform, seconds_to_samples
+from pipeline.grid import SAMPLE_RATE_HZ, Waveform, seconds_to_samples
 
 
 def rng(seed: int = 0) -> np.random.Generator:

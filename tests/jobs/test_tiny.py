@@ -13,9 +13,9 @@ from jobs.tiny.card import CARD, HISTORY, MEASURES, write_quality
 from jobs.tiny.evaluate import CHECKPOINT, Exam, Quality, load, make_exam, match_events, measure
 from jobs.tiny.evaluate import find_events as find
 from jobs.tiny.synth import CAPTIONS, CLASSES, DISTRACTORS, Event, make_scene
-from pipeline.audio.windows import HOP_SAMPLES, SAMPLE_RATE_HZ
 from pipeline.encoder.encoder import load_audio_model, make_tower
 from pipeline.encoder.malloc import keep_freed_memory
+from pipeline.grid import HOP_SAMPLES, SAMPLE_RATE_HZ
 
 PRECISION_FLOOR = 0.95
 FRAME_F1_FLOOR = 0.90

@@ -19,8 +19,7 @@ from pipeline.errors import REASONS, FileFailure
 from pipeline.planning.batches import MAX_FILES_PER_BATCH, pack
 from pipeline.planning.ledger import Ledger, empty_row
 from pipeline.planning.plan import ACTIONS, NEW_PER_GONE, READ_FIRST, Choice, Plan, make_plan
-
-Row = dict[str, Any]
+from pipeline.schema import Row
 
 
 class Disk:

@@ -7,8 +7,8 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from pipeline import schema
-from pipeline.audio.windows import Grid
 from pipeline.errors import FileFailure
+from pipeline.grid import Grid
 from pipeline.planning.batches import pack_alone
 from pipeline.planning.ledger import failed_rows
 from pipeline.run.collector import Collector

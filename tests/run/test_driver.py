@@ -15,10 +15,10 @@ import pyarrow as pa
 import pytest
 
 import pipeline.run.driver
-from pipeline.audio.windows import Waveform, window_starts
 from pipeline.config import Config, EncodeConfig, make_config
 from pipeline.encoder.checkpoint import read_identity
 from pipeline.errors import CommitConflict, EarshotError, IndexMismatch, ModelError, UsageError
+from pipeline.grid import Waveform, window_starts
 from pipeline.index import journal, lease, store
 from pipeline.index.verify import audit
 from pipeline.planning.plan import Choice, Plan

@@ -11,8 +11,9 @@ import soundfile
 from hypothesis import given
 from hypothesis import strategies as st
 
-from pipeline.audio.windows import FRAME_S, HOP_SAMPLES, WHOLE, Grid, Part, cut_windows, plan_parts
+from pipeline.audio.windows import cut_windows
 from pipeline.config import Config, DecodeConfig
+from pipeline.grid import FRAME_S, HOP_SAMPLES, WHOLE, Grid, Part, plan_parts
 from pipeline.index import store
 from pipeline.index.verify import audit
 from pipeline.run.driver import Stages, index_corpus

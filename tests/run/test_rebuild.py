@@ -22,8 +22,8 @@ from pipeline.planning.plan import Choice
 from pipeline.run.driver import index_corpus
 from pipeline.run.prepare import plan_corpus, read_config
 from pipeline.run.record import Progress, find_shortfall
+from pipeline.schema import Row
 from tests.helpers.contents import SECTIONS, KnownCorpus, live, read
-from tests.helpers.fakes import Row
 from tests.index.test_store import frame_batch
 from tests.run.test_driver import WideEncoder, in_place
 from tests.run.test_protocol import die_at

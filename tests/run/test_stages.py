@@ -16,20 +16,14 @@ from hypothesis import strategies as st
 from pipeline import schema
 from pipeline.audio.decode import decode_all, hash_file
 from pipeline.audio.decoder_versions import DECODER
-from pipeline.audio.windows import (
-    Grid,
-    Waveform,
-    count_frames,
-    frames_to_seconds,
-    plan_windows,
-    reflect_pad,
-    samples_to_seconds,
-)
+from pipeline.audio.windows import reflect_pad
 from pipeline.config import DecodeConfig
+from pipeline.grid import Grid, Waveform, count_frames, frames_to_seconds, plan_windows, samples_to_seconds
 from pipeline.index.checksum import sum_rows
 from pipeline.index.store import Batch
 from pipeline.run.collector import Collector, IncompleteBatch
 from pipeline.run.stages import decode_batch, encode_windows, note_seconds, windows_per_block
+from pipeline.schema import Row
 from tests.helpers.fakes import (
     CLIP_DIMENSION,
     CLIP_OVERFLOW,
@@ -38,7 +32,6 @@ from tests.helpers.fakes import (
     NOT_FINITE,
     FakeEncoder,
     FrameSink,
-    Row,
     encode_all,
     noise,
     plan_batch,

@@ -6,9 +6,9 @@ import pyarrow as pa
 import pytest
 
 from pipeline import schema
-from pipeline.audio.windows import Grid
 from pipeline.config import EncodeConfig
 from pipeline.errors import UsageError
+from pipeline.grid import Grid
 from pipeline.run.workers import Encoders, fit_block, fit_task, set_apart, share_machine
 
 GIB = 2**30

@@ -17,13 +17,14 @@ import pytest
 import pipeline
 from pipeline import schema
 from pipeline.audio.decode import decode_all
-from pipeline.audio.windows import HOP_SAMPLES, SAMPLE_RATE_HZ, Grid, Waveform, cut_windows, window_starts
+from pipeline.audio.windows import cut_windows
 from pipeline.corpus.headerless import RAW
 from pipeline.encoder.checkpoint import ModelIdentity, read_identity
 from pipeline.errors import FileFailure, IndexMismatch, UsageError
+from pipeline.grid import HOP_SAMPLES, SAMPLE_RATE_HZ, Grid, Waveform, window_starts
 from pipeline.index import store
+from pipeline.index.rows import files_table
 from pipeline.planning.ledger import empty_row
-from pipeline.run.collector import files_table
 from pipeline.search.client import WINDOWS_AT_ONCE, Index
 from tests.corpus.test_shards import write_shard
 from tests.helpers.checkpoints import edit_weights, make_pe_audio

@@ -8,8 +8,8 @@ from typing import Any
 import numpy as np
 import pytest
 
-from pipeline.audio.windows import Grid, window_starts
 from pipeline.errors import UsageError
+from pipeline.grid import Grid, window_starts
 from pipeline.index import journal
 from pipeline.search.clips import dot_products, find_clips, open_table, read_rows
 from tests.helpers.tables import write_index

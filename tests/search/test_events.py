@@ -12,8 +12,8 @@ import pytest
 from hypothesis import HealthCheck, assume, given, settings
 from hypothesis import strategies as st
 
-from pipeline.audio.windows import Grid, window_starts
 from pipeline.errors import UsageError
+from pipeline.grid import Grid, window_starts
 from pipeline.index import journal
 from pipeline.search.clips import dot_products, open_table
 from pipeline.search.events import Holder, Levels, Rules, Run, find_events, read_runs, to_event

@@ -1,0 +1,28 @@
+"""What is known of a file in, rows of the tables ``files`` and ``clips`` out."""
+
+import pyarrow as pa
+
+from pipeline import schema
+from pipeline.grid import Grid, count_frames, frames_to_seconds, seconds_to_samples, window_starts
+from pipeline.schema import Row
+
+
+def clip_rows(file: Row, grid: Grid) -> list[Row]:
+    """The clips of an indexed file, in order, without their vectors. Times in seconds; no clip ends after its file."""
+    n_frames = count_frames(seconds_to_samples(file["duration_s"]))
+    shared = {name: file[name] for name in ("file_id", "audio_id", "uri", "duration_s", "codec", "channels")}
+    return [
+        {
+            **shared,
+            "sample_rate_hz": file["sample_rate_hz"],
+            "clip_id": schema.make_clip_id(file["file_id"], first),
+            "start_s": frames_to_seconds(first),
+            "end_s": min(frames_to_seconds(first + grid.length_frames), file["duration_s"]),
+        }
+        for first in window_starts(n_frames, grid)
+    ]
+
+
+def files_table(rows: list[Row]) -> pa.Table:
+    """Ledger rows as a table, still without ``batch_id``."""
+    return pa.Table.from_pylist(rows, schema=schema.without(schema.FILES, "batch_id"))
