@@ -25,7 +25,7 @@ from pipeline.corpus.shards import fetched_member, list_members
 from pipeline.errors import ConfigError, CorpusError, EarshotError, FileFailure, UsageError, without_credentials
 from pipeline.index import journal
 from pipeline.index.maintenance import optimize_index, restore_index
-from pipeline.index.verify import audit
+from pipeline.index.verify import verify_index
 from pipeline.planning.plan import Choice
 from pipeline.run.driver import index_corpus
 from pipeline.run.prepare import plan_corpus, read_config
@@ -498,7 +498,7 @@ def run(corpus: KnownBucket, **others: Any) -> WideEncoder:
     encoder = WideEncoder()
     index_corpus(corpus.config, stages=in_place(encoder), **others)
     assert live(corpus.config.into) == corpus.expected()
-    assert audit(corpus.config.into) == []
+    assert verify_index(corpus.config.into) == []
     return encoder
 
 

@@ -214,7 +214,7 @@ def _run(
     began = time.monotonic()
     progress = index(type(config).model_validate(values))
     took = time.monotonic() - began
-    busy_s = progress.pace.busy_s
+    busy_s = progress.throughput.busy_s
     durations = pipeline.open(config.into).to_arrow("files", ["n_clips", "duration_s"], where="n_clips > 0").to_pylist()
     length_s = config.window.length_s
     windows_s = sum(row["n_clips"] * min(length_s, row["duration_s"]) for row in durations)

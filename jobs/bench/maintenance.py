@@ -34,7 +34,7 @@ from pipeline import schema
 from pipeline.config import make_config
 from pipeline.index import journal, store
 from pipeline.index.rows import files_table
-from pipeline.planning.ledger import Ledger, gone_row
+from pipeline.planning.ledger import Ledger, deleted_row
 from pipeline.schema import Row
 from pipeline.search.clips import find_clips, open_table, read_rows
 from pipeline.search.events import Levels, find_events
@@ -169,7 +169,7 @@ class _Feed:
         if self._with_edits and number and number % REPLACE_EVERY == 0:
             uris += [there.pop(self._rng.integers(len(there)))["uri"] for _ in range(2)]
         if self._with_edits and number and number % DELETE_EVERY == 0:
-            gone = [gone_row(there.pop(self._rng.integers(len(there)))) for _ in range(2)]
+            gone = [deleted_row(there.pop(self._rng.integers(len(there)))) for _ in range(2)]
         return [indexed_row(uri, f"{uri} {number}", FRAMES_PER_FILE) for uri in uris], gone
 
 

@@ -186,7 +186,7 @@ def look(source: str, ledger: str) -> dict[str, float]:
     assert (plan.n_unchanged if is_known else plan.n_to_decode) == listed.num_rows
     assert not outdated
     if not is_known:
-        known = metadata.attach(know_all(listed))
+        known = metadata.join(know_all(listed))
         with pa.ipc.new_file(ledger, known.schema) as file:
             file.write_table(known)
     return told

@@ -32,7 +32,7 @@ def verify(
     Example: earshot verify my-index --deep
     """
     from pipeline.index.maintenance import give_up_fragments, mark_damaged
-    from pipeline.index.verify import audit
+    from pipeline.index.verify import verify_index
     from pipeline.planning.plan import Choice
     from pipeline.run.prepare import read_config
 
@@ -47,7 +47,7 @@ def verify(
     _check_sources(config, choice, findings)
     if any(finding.fragment is not None for finding in findings):
         give_up_fragments(index, findings)
-        findings = [*audit(index), *(finding for finding in findings if finding.file_id is not None)]
+        findings = [*verify_index(index), *(finding for finding in findings if finding.file_id is not None)]
     n_damaged = mark_damaged(index, findings)
     if not json and n_damaged:
         print_line(f"{show_count(n_damaged, 'file')} to be made anew")

@@ -31,7 +31,7 @@ FORMAT, OLDEST_FORMAT = 3, 2
 
 DATA_TABLES = ("files", "clips", "frames")
 
-Seam = Callable[[str], None]
+Failpoint = Callable[[str], None]
 """Called with the name of each step of the protocol just before it is done: tests crash a run there."""
 
 
@@ -329,7 +329,7 @@ def next_generation(path: str | Path) -> str:
     return _generation(path, _live_number(open_journal(path)) + 1)
 
 
-def switch(path: str | Path, run_id: str, after: list[Published], seam: Seam = lambda step: None) -> None:
+def switch(path: str | Path, run_id: str, after: list[Published], failpoint: Failpoint = lambda step: None) -> None:
     """Put the next generation in the place of the live one, in one step.
 
     A live generation that is not the first gets a last row in its own journal before, so that a run that still writes
@@ -345,10 +345,10 @@ def switch(path: str | Path, run_id: str, after: list[Published], seam: Seam = l
     number = _live_number(journal) + 1
     first, last = after
     if number > 2:
-        seam("retire")
+        failpoint("retire")
         row = make_row(last.seq + 1, schema.digest("retire", run_id), run_id, "retire", last.versions)
         publish(open_journal(_generation(path, number - 1)), [row])
-    seam("switch")
+    failpoint("switch")
     detail = {"generation": number}
     row = make_row(first.seq + 1, schema.digest("switch", run_id), run_id, "switch", first.versions, detail=detail)
     publish(journal, [row])

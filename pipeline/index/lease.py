@@ -22,7 +22,7 @@ from typing import Any
 
 from pipeline import storage
 from pipeline.errors import CommitConflict, IndexBusy, UsageError
-from pipeline.index.lease_files import CLOCK, Clock, Leases
+from pipeline.index.lease_files import CLOCK, Clock, LeaseFiles
 from pipeline.processes import find_start, name_processes
 
 BEAT_S = 10.0
@@ -37,7 +37,7 @@ def is_held(path: str | Path, *, clock: Clock = CLOCK) -> bool:
 
     Where the lease looks old, this waits for up to two heartbeats, as clocks of two machines may differ.
     """
-    leases = Leases(*storage.find(str(path)))
+    leases = LeaseFiles(*storage.find(str(path)))
     while numbers := leases.list():
         if (holder := leases.read(numbers[-1])) is not None:
             return leases.is_alive(numbers[-1], holder, clock)
@@ -47,7 +47,7 @@ def is_held(path: str | Path, *, clock: Clock = CLOCK) -> bool:
     return False
 
 
-class Claim:
+class Lease:
     """Holds the index at ``path``, a folder or a URL, for the run ``run_id`` while the context is open.
 
     Args:
@@ -60,10 +60,10 @@ class Claim:
     """
 
     def __init__(
-        self, path: str | Path, run_id: str, *, beat_s: float | None = None, leases: "Leases | None" = None
+        self, path: str | Path, run_id: str, *, beat_s: float | None = None, leases: "LeaseFiles | None" = None
     ) -> None:
         self._path = str(path)
-        self._leases = leases or Leases(*storage.find(self._path))
+        self._leases = leases or LeaseFiles(*storage.find(self._path))
         self._mine: dict[str, Any] = {
             "run_id": run_id,
             "host": socket.gethostname(),
@@ -75,9 +75,9 @@ class Claim:
         }
         self._taken_by: dict[str, Any] | None = None
         self._stop = threading.Event()
-        self._thread = threading.Thread(target=self._beat, name="claim", daemon=True)
+        self._thread = threading.Thread(target=self._beat, name="lease", daemon=True)
 
-    def __enter__(self) -> "Claim":
+    def __enter__(self) -> "Lease":
         numbers = self._leases.list()
         if numbers:
             self._refuse_if_held(numbers[-1])
@@ -126,7 +126,7 @@ class Claim:
         if (other := self._taken_by) is not None:
             raise CommitConflict(
                 f"{self._path}: another run (process {other['pid']} on {other['host']}, since {other['since']}) has"
-                " taken this index over, as this one had not renewed its claim in time; this one stops, what it"
+                " taken this index over, as this one had not renewed its lease in time; this one stops, what it"
                 " published stays"
             )
 

@@ -1,4 +1,4 @@
-"""The lease files of an index, ``claim-N.json``, which ``claim`` uses: made, read, judged and removed."""
+"""The lease files of an index, ``claim-N.json``, which ``lease`` uses: made, read, judged and removed."""
 
 import contextlib
 import errno
@@ -42,7 +42,7 @@ class Clock:
 CLOCK = Clock()
 
 
-class Leases:
+class LeaseFiles:
     """The lease files of an index: those in the folder ``root`` of ``store``, an fsspec file system."""
 
     def __init__(self, store: Any, root: str) -> None:

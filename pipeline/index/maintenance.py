@@ -11,7 +11,7 @@ from pipeline.corpus.metadata import Given
 from pipeline.errors import FileFailure, UsageError
 from pipeline.index import journal, store
 from pipeline.index.failures import plain_errors
-from pipeline.index.lease import Claim
+from pipeline.index.lease import Lease
 from pipeline.index.metadata_columns import Metadata
 from pipeline.index.rows import files_table
 from pipeline.index.verify import Finding
@@ -31,7 +31,7 @@ def mark_damaged(path: str, findings: Iterable[Finding]) -> int:
     audio_ids = {finding.audio_id for finding in findings if finding.audio_id is not None}
     file_ids = {finding.file_id for finding in findings if finding.file_id is not None}
     run_id = uuid.uuid4().hex
-    with plain_errors(path), Claim(path, run_id):
+    with plain_errors(path), Lease(path, run_id):
         tables = journal.live(path)
         writer = _open_writer(tables, run_id)
         writer.drop_unreadable_indexes()
@@ -56,7 +56,7 @@ def mark_damaged(path: str, findings: Iterable[Finding]) -> int:
         metadata = Metadata(Given(), store.select_metadata(ledger))
         batch = store.Batch(
             schema.make_batch_id(run_id, 0),
-            metadata.attach(files_table(rows)),
+            metadata.join(files_table(rows)),
             store.no_clips(tables, writer.published),
             drop_files=frozenset(file_ids),
             drop_frames=frozenset(audio_ids),
@@ -67,7 +67,7 @@ def mark_damaged(path: str, findings: Iterable[Finding]) -> int:
     return len(damaged)
 
 
-def give_up_fragments(path: str, findings: Iterable[Finding], seam: journal.Seam = lambda step: None) -> int:
+def give_up_fragments(path: str, findings: Iterable[Finding], failpoint: journal.Failpoint = lambda step: None) -> int:
     """Take out the fragments that ``findings`` say cannot be read, so that the rest of their tables can.
 
     Their rows are missing afterwards: another audit says of which files, and ``mark_damaged`` has these made anew.
@@ -81,8 +81,8 @@ def give_up_fragments(path: str, findings: Iterable[Finding], seam: journal.Seam
             fragments.setdefault(finding.table, []).append(finding.fragment)
     if fragments:
         run_id = uuid.uuid4().hex
-        with plain_errors(path), Claim(path, run_id):
-            _open_writer(journal.live(path), run_id, seam).give_up(fragments)
+        with plain_errors(path), Lease(path, run_id):
+            _open_writer(journal.live(path), run_id, failpoint).give_up(fragments)
     return sum(map(len, fragments.values()))
 
 
@@ -94,12 +94,12 @@ def restore_index(path: str, seq: int) -> int:
     """
     journal.read_settings(journal.live(path))
     run_id = uuid.uuid4().hex
-    with plain_errors(path), Claim(path, run_id):
+    with plain_errors(path), Lease(path, run_id):
         return _open_writer(journal.live(path), run_id).restore(seq).seq
 
 
-def _open_writer(tables: str, run_id: str, seam: journal.Seam = lambda step: None) -> store.Writer:
-    return store.Writer(tables, run_id, keep_versions=_stored_limits(tables).keep_versions, seam=seam)
+def _open_writer(tables: str, run_id: str, failpoint: journal.Failpoint = lambda step: None) -> store.Writer:
+    return store.Writer(tables, run_id, keep_versions=_stored_limits(tables).keep_versions, failpoint=failpoint)
 
 
 def _stored_limits(tables: str) -> StoreConfig:
@@ -109,7 +109,7 @@ def _stored_limits(tables: str) -> StoreConfig:
 
 
 def optimize_index(
-    path: str, keep_hours: float | None = None, seam: journal.Seam = lambda step: None
+    path: str, keep_hours: float | None = None, failpoint: journal.Failpoint = lambda step: None
 ) -> store.Optimized:
     """Merge small fragments, extend the indexes, and delete what is old and of no more use.
 
@@ -121,12 +121,12 @@ def optimize_index(
     """
     journal.read_settings(journal.live(path))
     run_id = uuid.uuid4().hex
-    with plain_errors(path), Claim(path, run_id):
+    with plain_errors(path), Lease(path, run_id):
         tables = journal.live(path)
         hours = _stored_limits(tables).keep_hours if keep_hours is None else keep_hours
         if not 0 <= hours < MAX_HOURS:
             raise UsageError(f"keep_hours {hours}: expected 0 to {MAX_HOURS:,}")
         older_than = dt.timedelta(hours=hours)
-        done = _open_writer(tables, run_id, seam).optimize(older_than=older_than)
+        done = _open_writer(tables, run_id, failpoint).optimize(older_than=older_than)
         journal.drop_former_generations(path, older_than)
         return done

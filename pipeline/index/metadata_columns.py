@@ -79,14 +79,14 @@ class Metadata:
         ]
         return ledger.select(fits).cast(pa.schema([(name, types[name]) for name in fits]), safe=False)
 
-    def attach(self, files: pa.Table) -> pa.Table:
+    def join(self, files: pa.Table) -> pa.Table:
         """Ledger rows with their metadata."""
         if not self.columns.names:
             return files
         given, stored = (rows.take(rows.find(files["uri"])) for rows in (self._given, self._stored))
         return _append(files, self._values(given, stored, files["status"]))
 
-    def attach_to_clips(self, clips: pa.Table, files: pa.Table) -> pa.Table:
+    def join_to_clips(self, clips: pa.Table, files: pa.Table) -> pa.Table:
         """Clips with the metadata of their files, which have theirs."""
         if not self.columns.names:
             return clips

@@ -32,7 +32,7 @@ from lance.fragment import FragmentMetadata, write_fragments
 from pipeline import schema, storage
 from pipeline.errors import CommitConflict, IndexMismatch, UsageError
 from pipeline.index import journal
-from pipeline.index.journal import DATA_TABLES, Published, Seam, table_uri
+from pipeline.index.journal import DATA_TABLES, Failpoint, Published, table_uri
 
 P = ParamSpec("P")
 T = TypeVar("T")
@@ -90,7 +90,7 @@ class Batch:
     ``files`` and ``clips`` have the columns of their tables without ``batch_id``, which is added here.
     ``frame_fragments`` (JSON) are ordered: the rows of one audio are contiguous. What the batch replaces goes first:
     ``drop_files`` are ids of files whose ledger and clip rows go, ``drop_frames`` ids of audio whose frame rows go.
-    ``spoiled`` are ids of audio that failed after some of its frames were written, or that another batch of the same
+    ``orphaned`` are ids of audio that failed after some of its frames were written, or that another batch of the same
     commit has written too: what this batch wrote of them goes after the append. ``keep_clips`` are ids of files whose
     ledger row alone is replaced.
     """
@@ -101,7 +101,7 @@ class Batch:
     frame_fragments: Sequence[str] = ()
     drop_files: frozenset[str] = frozenset()
     drop_frames: frozenset[str] = frozenset()
-    spoiled: frozenset[str] = frozenset()
+    orphaned: frozenset[str] = frozenset()
     keep_clips: frozenset[str] = frozenset()
     kind: Literal["index", "metadata"] = "index"
     """``metadata``: rows of files that are there, with other values in the user's columns."""
@@ -116,7 +116,7 @@ class Batch:
             return 0
         rows = self.files.filter(pc.equal(self.files["status"], "indexed")).select(["audio_id", "n_frames"])
         n_frames = {row["audio_id"]: row["n_frames"] for row in rows.to_pylist()}
-        return sum(n for audio_id, n in n_frames.items() if audio_id not in self.spoiled)
+        return sum(n for audio_id, n in n_frames.items() if audio_id not in self.orphaned)
 
     @property
     def n_rows(self) -> int:
@@ -145,7 +145,7 @@ def create(
     *,
     clip_dimension: int,
     frame_dimension: int,
-    seam: Seam = lambda step: None,
+    failpoint: Failpoint = lambda step: None,
 ) -> None:
     """Create an empty index. A crash before its last step leaves nothing that counts as an index.
 
@@ -167,14 +167,14 @@ def create(
     if not storage.is_url(str(path)):  # an object store has no folders
         Path(path).mkdir(parents=True, exist_ok=True)
     for name, arrow_schema in schemas.items():
-        seam(f"create {name}")
+        failpoint(f"create {name}")
         lance.write_dataset(
             arrow_schema.empty_table(), table_uri(path, name), mode="overwrite", data_storage_version=FILE_FORMAT
         )
     versions = {name: lance.dataset(table_uri(path, name)).version for name in DATA_TABLES}
     detail = {"format": journal.FORMAT, "settings": settings}
     batch_id = schema.digest("create", json.dumps(settings, sort_keys=True))
-    seam("publish")
+    failpoint("publish")
     row = journal.make_row(0, batch_id, batch_id, "create", versions, detail=detail)
     journal.publish(journal.open_journal(path), [row])
 
@@ -267,8 +267,10 @@ def _told_of_others(step: Callable[Concatenate["Writer", P], T]) -> Callable[Con
 class Writer:
     """The one writer of an index. Opening it recovers what a crashed run left unfinished."""
 
-    def __init__(self, path: str | Path, run_id: str, *, keep_versions: int = 20, seam: Seam = lambda step: None):
-        self.path, self.run_id, self.keep_versions, self._seam = path, run_id, keep_versions, seam
+    def __init__(
+        self, path: str | Path, run_id: str, *, keep_versions: int = 20, failpoint: Failpoint = lambda step: None
+    ):
+        self.path, self.run_id, self.keep_versions, self._failpoint = path, run_id, keep_versions, failpoint
         self._tags: dict[str, list[str]] = {}
         """Names of the tags of each table, oldest first."""
         # The journal stays open at the version read here: a row that another writer inserts later makes ours conflict.
@@ -287,7 +289,7 @@ class Writer:
         version = self.published.versions[name]
         if lance.dataset(table_uri(self.path, name)).version == version:
             return version
-        self._seam(f"recover {name}")
+        self._failpoint(f"recover {name}")
         dataset = lance.dataset(table_uri(self.path, name), version=version)
         dataset.restore()
         return int(dataset.version)
@@ -304,7 +306,7 @@ class Writer:
         """Give ``files`` the columns that it lacks, as it was when an older format was written."""
         there = self._open("files", heads).schema
         if missing := _find_missing(self.path, there):
-            self._seam("migrate files")
+            self._failpoint("migrate files")
             self._step("files", heads, partial(_extended, columns=pa.schema(missing)))
 
     @_told_of_others
@@ -321,7 +323,7 @@ class Writer:
         self._delete("frames", {"audio_id": drop_frames}, heads)
         self._append("frames", fragments, heads)
         for batch in batches:  # what another batch wrote of the same audio, for a file that holds it, stays
-            self._delete("frames", {"audio_id": set(batch.spoiled), "batch_id": {batch.batch_id}}, heads)
+            self._delete("frames", {"audio_id": set(batch.orphaned), "batch_id": {batch.batch_id}}, heads)
         drop_clips = {file_id for batch in batches for file_id in batch.drop_files - batch.keep_clips}
         self._delete("clips", {"file_id": drop_clips}, heads)
         self._append_rows("clips", [_stamp(batch.clips, batch.batch_id) for batch in batches], heads)
@@ -340,7 +342,7 @@ class Writer:
         heads = dict(self._heads)
         for name in DATA_TABLES:
             if numbers := fragments.get(name):
-                self._seam(f"give up {name}")
+                self._failpoint(f"give up {name}")
                 self._step(name, heads, partial(_without_fragments, numbers=numbers))
         batch_id = schema.digest("give up", self.run_id, str(self.published.seq + 1))
         return self._publish("maintain", [(batch_id, {"detail": {"given_up": fragments}})], heads)
@@ -357,11 +359,11 @@ class Writer:
             old = self._open(name, heads).schema
             new = pa.schema([column for column in columns if column.name not in old.names])
             if new.names:
-                self._seam(f"columns {name}")
+                self._failpoint(f"columns {name}")
                 self._step(name, heads, partial(_extended, columns=new))
             for column in columns:
                 if column.name in old.names and old.field(column.name).type != column.type:
-                    self._seam(f"widen {name}")
+                    self._failpoint(f"widen {name}")
                     self._step(name, heads, partial(_widened, column=column), n_commits=3)
         if heads == self._heads:
             return self.published
@@ -400,7 +402,7 @@ class Writer:
         for name in DATA_TABLES:
             version = rows[0][f"{name}_version"]
             if version != heads[name]:
-                self._seam(f"restore {name}")
+                self._failpoint(f"restore {name}")
                 self._step(name, heads, partial(_restored, version=version))
         self._complete_files(heads)
         batch_id = schema.digest("restore", self.run_id, str(self.published.seq + 1))
@@ -413,7 +415,7 @@ class Writer:
         heads = dict(self._heads)
         for name in DATA_TABLES:
             for index in unreadable_indexes(self._open(name, heads)):
-                self._seam(f"drop index {name}")
+                self._failpoint(f"drop index {name}")
                 self._step(name, heads, partial(_without_index, index=index))
         return self._publish_maintenance("maintain", heads)
 
@@ -426,7 +428,7 @@ class Writer:
         heads = dict(self._heads)
         for name in ("files", "clips"):
             if len(_small_fragments(self._open(name, heads))) > FRAGMENTS_BETWEEN:
-                self._seam(f"compact {name}")
+                self._failpoint(f"compact {name}")
                 self._step(name, heads, _compacted, n_commits=2)
         self._extend_indexes(heads)
         return self._publish_maintenance("maintain", heads)
@@ -448,13 +450,13 @@ class Writer:
         heads = dict(self._heads)
         n_before = self._count_fragments(heads)
         for name in DATA_TABLES:
-            self._seam(f"compact {name}")
+            self._failpoint(f"compact {name}")
             self._step(name, heads, _compacted, n_commits=2)  # the first reserves the numbers of fragments
         self._extend_indexes(heads)
         self._publish_maintenance("optimize", heads)
         self._merge_journal()
         n_bytes = sum(self._clean(name, older_than) for name in DATA_TABLES)
-        self._seam("clean batches")
+        self._failpoint("clean batches")
         table = lance.dataset(table_uri(self.path, "batches"))
         n_bytes += table.cleanup_old_versions(max(min(older_than, _A_LOOK), _NO_TIME)).bytes_removed
         self.n_commits = 0
@@ -466,7 +468,7 @@ class Writer:
         Returns:
             The number of bytes.
         """
-        self._seam(f"clean {name}")
+        self._failpoint(f"clean {name}")
         table = lance.dataset(table_uri(self.path, name))
         keep = journal.versions_since(self._journal, name, dt.datetime.now(dt.UTC) - older_than)
         gone = [version for version in range(1, table.version) if version not in keep]
@@ -475,7 +477,7 @@ class Writer:
         return int(table.cleanup_old_versions(versions=gone, error_if_tagged_old_versions=False).bytes_removed)
 
     def _merge_journal(self) -> None:
-        self._seam("compact batches")
+        self._failpoint("compact batches")
         _compacted(self._journal)
         if journal.newest(self._journal).seq != self.published.seq:
             raise self._conflict("batches")
@@ -498,7 +500,7 @@ class Writer:
             dataset = self._open(name, heads)
             if dataset.count_rows() == 0:
                 continue
-            self._seam(f"index {name}")
+            self._failpoint(f"index {name}")
             existing = {index.name for index in dataset.describe_indices()}
             wanted = dict.fromkeys(columns, "BTREE") | (_metadata_indexes(dataset) if name != "frames" else {})
             for column, kind in wanted.items():
@@ -514,7 +516,7 @@ class Writer:
         return self._publish(kind, [(batch_id, {})], heads)
 
     def _publish(self, kind: str, batches: list[tuple[str, dict[str, Any]]], heads: dict[str, int]) -> Published:
-        self._seam("publish")
+        self._failpoint("publish")
         seq = self.published.seq
         rows = [
             journal.make_row(seq + k, batch_id, self.run_id, kind, heads, **counts)
@@ -538,7 +540,7 @@ class Writer:
             known = self._tags[name]
             tag = f"{_TAG}{self.published.seq:012d}"
             if tag not in known:
-                self._seam("tag")
+                self._failpoint("tag")
                 tags.create(tag, version)
                 known.append(tag)
             while len(known) > self.keep_versions:
@@ -576,7 +578,7 @@ class Writer:
     def _append(self, name: str, fragments: list[FragmentMetadata], heads: dict[str, int]) -> None:
         if not fragments:
             return
-        self._seam(f"append {name}")
+        self._failpoint(f"append {name}")
         operation = lance.LanceOperation.Append(fragments)
         self._step(name, heads, lambda table: lance.LanceDataset.commit(table, operation, read_version=heads[name]))
 
@@ -591,7 +593,7 @@ class Writer:
     def _delete(self, name: str, ids: dict[str, set[str]], heads: dict[str, int]) -> None:
         """Delete the rows whose ids are among those given, column by column."""
         if all(ids.values()):
-            self._seam(f"delete {name}")
+            self._failpoint(f"delete {name}")
             where = " AND ".join(_among(column, chosen) for column, chosen in ids.items())
             self._step(name, heads, lambda table: _after(table, table.delete, where))
 

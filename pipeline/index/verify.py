@@ -60,7 +60,7 @@ class Examined:
     n_without_checksum: int
 
 
-def audit(path: str) -> list[Finding]:
+def verify_index(path: str) -> list[Finding]:
     """Everything that is wrong with the index at ``path`` as it is published: see ``examine``."""
     return examine(path).findings
 

@@ -121,7 +121,7 @@ class Ledger:
         row = self._row(uri)
         return None if row is None or row["status"] == "deleted" else row
 
-    def find_gone(self, listed: pa.ChunkedArray) -> list[Row]:
+    def find_deleted(self, listed: pa.ChunkedArray) -> list[Row]:
         """The rows of files that were there, and are not among ``listed``, uris."""
         self._merge()
         was_there = pc.not_equal(self._files["status"], "deleted")
@@ -228,7 +228,7 @@ def damaged_row(old: Row, failure: FileFailure) -> Row:
     return unreadable_row(old, failure)
 
 
-def gone_row(old: Row) -> Row:
+def deleted_row(old: Row) -> Row:
     """The ledger row of a file that is no longer there: what it was stays known."""
     gone = {"status": "deleted", "stage": None, "reason": None, "message": None, "n_clips": 0, "n_frames": 0}
     return {**old, **gone, "clips_checksum": None, "frames_checksum": None}

@@ -30,7 +30,7 @@ from pipeline.corpus.ranges import split_uri
 from pipeline.corpus.shards import is_member, shard_of
 from pipeline.errors import FileFailure
 from pipeline.planning.batches import cut_recordings, pack
-from pipeline.planning.ledger import Ledger, copied_row, gone_row, unreadable_row
+from pipeline.planning.ledger import Ledger, copied_row, deleted_row, unreadable_row
 from pipeline.schema import Row
 
 Read = Callable[[Any], str]
@@ -41,7 +41,7 @@ READERS = 16
 TABLES_AT_ONCE = 4
 """Tables of audio read at once, each from its first row to its last: that takes memory."""
 
-NEW_PER_GONE = 20
+NEW_PER_DELETED = 20
 """Files whose size does not tell whether they were known are read twice, if no more than so many come for each that is
 gone: one that has moved need not be encoded."""
 
@@ -108,7 +108,7 @@ class Plan:
     """PLANNED rows, longest first."""
     known: list[Row] = field(default_factory=list)
     """Ledger rows of files that cannot be read."""
-    touched: list[Row] = field(default_factory=list)
+    mtime_changed: list[Row] = field(default_factory=list)
     """Ledger rows, under their new time, of files whose bytes are the same; they count as unchanged."""
     outdated: Set[str] = frozenset()
     """Files of the ledger whose metadata is not what the sources say."""
@@ -124,7 +124,7 @@ class Plan:
     """Of these, where each lies, and its id."""
     mended: dict[str, Mend] = field(default_factory=dict)
     """By uri, files that decode differently now, should their bytes be the same."""
-    gone: list[Row] = field(default_factory=list)
+    deleted: list[Row] = field(default_factory=list)
     """Ledger rows of files that are no longer there."""
     lost: dict[str, str] = field(default_factory=dict)
     """Of the indexed files that are gone, or that are named by a source and cannot be read, the ids and the uris;
@@ -133,7 +133,7 @@ class Plan:
     """Why a run must not take out what is lost; None where it may."""
     mounts: list[str] = field(default_factory=list)
     """The mount points that files of the corpus lie on."""
-    shut: list[tuple[str, str]] = field(default_factory=list)
+    unreadable: list[tuple[str, str]] = field(default_factory=list)
     """(uri, message) of indexed files that cannot be read now: they keep their rows, and count as unchanged."""
     actions: list[tuple[str, str, str]] = field(default_factory=list)
     """(uri, action, reason) of every file, if ``list_actions``: what happens to it, a word of ``ACTIONS``, and why."""
@@ -196,7 +196,7 @@ def make_plan(
             if mend:
                 plan.mended[row["uri"]] = mend
             if old is not None and row["reason"] == "unreadable" and old["status"] == "indexed":
-                _keep_shut(plan, ledger, row["uri"], old, row["message"])
+                _keep_unreadable(plan, ledger, row["uri"], old, row["message"])
             elif old is not None and not mend and _looks_unchanged(row, old) and not choice.retries(old):
                 if choice.check_content and old["content_hash"] is not None:
                     to_check.append(File.of_listed(row))
@@ -213,9 +213,9 @@ def make_plan(
                 if old is not None and mend and _is_as_it_was(row, old) and not choice.check_content:
                     candidates[-1].content_hash = old["content_hash"]
     # What lies below a folder, or in a shard, that cannot be listed may well be there.
-    gone = [old for old in ledger.find_gone(listed["uri"]) if not lies_within(old["uri"], closed)]
+    gone = [old for old in ledger.find_deleted(listed["uri"]) if not lies_within(old["uri"], closed)]
     plan.lost |= {old["file_id"]: old["uri"] for old in gone if old["status"] == "indexed"}
-    plan.gone = list(map(gone_row, gone))
+    plan.deleted = list(map(deleted_row, gone))
     reader = _Reader(plan, report, ledger)
     for file, content_hash in reader.read(to_check, hash_file):
         old = ledger.live(file.uri)
@@ -229,7 +229,7 @@ def make_plan(
     readable = _hash_where_needed(candidates, ledger, plan, choice, hash_file, probe_file, reader)
     contents = _settle_known_content(readable, ledger, plan, choice)
     plan.batches = pack(contents, batch_s, run_id)
-    for row in plan.gone:
+    for row in plan.deleted:
         plan.note(row["uri"], "deleted", "no longer there")
     plan.actions.sort()
     return plan
@@ -251,9 +251,9 @@ def lies_within(uri: str, places: Set[str]) -> bool:
     return False
 
 
-def _keep_shut(plan: Plan, ledger: Ledger, uri: str, old: Row, message: str) -> None:
+def _keep_unreadable(plan: Plan, ledger: Ledger, uri: str, old: Row, message: str) -> None:
     """An indexed file that cannot be read just now is not taken for changed: disks and rights are mended."""
-    plan.shut.append((uri, message))
+    plan.unreadable.append((uri, message))
     _leave(plan, ledger, uri, old, why=f"cannot be read now, its rows stay: {message}")
 
 
@@ -266,7 +266,7 @@ def _leave(
     is_outdated = uri in plan.outdated
     if is_outdated or modified_ns is not None:
         row: Row = ledger.live(uri) or {}
-        (plan.metadata if is_outdated else plan.touched).append(
+        (plan.metadata if is_outdated else plan.mtime_changed).append(
             row if modified_ns is None else {**row, "modified_ns": modified_ns}
         )
     if old["status"] == "failed":
@@ -341,7 +341,7 @@ class _Reader:
         old = self._ledger.live(file.uri)
         may_be_same = old is not None and _is_as_large(file, old) and file.modified_ns == old["modified_ns"]
         if old is not None and may_be_same and old["status"] == "indexed" and failure.reason == "unreadable":
-            _keep_shut(self._plan, self._ledger, file.uri, old, failure.message)
+            _keep_unreadable(self._plan, self._ledger, file.uri, old, failure.message)
         else:
             if old is not None and old["status"] == "indexed":  # its disk may have gone since it was listed
                 self._plan.lost[old["file_id"]] = file.uri
@@ -374,7 +374,7 @@ def _hash_unsized(
     unsized = [file for file in candidates if not file.has_size and file.content_hash is None]
     if not unsized:
         return candidates
-    may_move = len(unsized) <= len(plan.gone) * NEW_PER_GONE
+    may_move = len(unsized) <= len(plan.deleted) * NEW_PER_DELETED
     to_hash = unsized if may_move else _known(unsized, ledger, choice)
     wanted = {file.uri for file in to_hash}
     others = [file for file in candidates if file.uri not in wanted]
@@ -424,7 +424,7 @@ def _hash_where_needed(
             to_probe.append(file)
         else:
             settled.append(file)
-    may_move = not _are_more(to_hash, len(plan.gone) * NEW_PER_GONE)
+    may_move = not _are_more(to_hash, len(plan.deleted) * NEW_PER_DELETED)
     if not may_move and (_are_more(to_hash, READ_FIRST) or _bytes_of(to_hash) > READ_FIRST_BYTES):
         known = {file.uri for file in _known(to_hash, ledger, choice)}
         settled += [file for file in to_hash if file.uri not in known]
@@ -455,7 +455,7 @@ def _settle_known_content(candidates: list[File], ledger: Ledger, plan: Plan, ch
     """Sort out what needs no decoding; returns the other files, those of one content together."""
     contents: list[list[File]] = []
     same: dict[str, list[File]] = {}
-    left = {row["uri"] for row in plan.gone}
+    left = {row["uri"] for row in plan.deleted}
     mended = {_audio_id(file) for file in candidates if file.uri in plan.mended}
     for first in range(0, len(candidates), ROWS_AT_ONCE):
         some = candidates[first : first + ROWS_AT_ONCE]
@@ -547,7 +547,7 @@ def group_copies(plan: Plan, max_rows: int, max_files: int) -> Iterator[tuple[li
     Args:
         max_rows: clips in one group. max_files: files in one group.
     """
-    gone = {row["file_id"]: row for row in plan.gone}
+    gone = {row["file_id"]: row for row in plan.deleted}
     moving = {row["uri"]: number for number, (row, _) in enumerate(plan.copies)}
     holder_uris = {holder_id: uri for uri, holder_id in plan.holders.items()}
     leader = list(range(len(plan.copies)))
@@ -572,10 +572,10 @@ def group_copies(plan: Plan, max_rows: int, max_files: int) -> Iterator[tuple[li
     for members in groups.values():
         copies += [plan.copies[number] for number in members]
         if len(copies) >= max_files or sum(row["n_clips"] for row, _ in copies) >= max_rows:
-            yield copies, _take_gone(copies, gone)
+            yield copies, _take_deleted(copies, gone)
             copies = []
     if copies:
-        yield copies, _take_gone(copies, gone)
+        yield copies, _take_deleted(copies, gone)
 
 
 def group_rows(rows: list[Row], max_clips: int, max_files: int) -> Iterator[list[Row]]:
@@ -591,5 +591,5 @@ def group_rows(rows: list[Row], max_clips: int, max_files: int) -> Iterator[list
         yield group
 
 
-def _take_gone(copies: list[tuple[Row, str]], gone: dict[str, Row]) -> list[Row]:
+def _take_deleted(copies: list[tuple[Row, str]], gone: dict[str, Row]) -> list[Row]:
     return [gone.pop(holder_id) for _, holder_id in copies if holder_id in gone]

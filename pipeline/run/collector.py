@@ -95,13 +95,13 @@ class Collector:
         self._check_files(batch_id, files, vectors.keys())
         files = [self._settle(row, vectors, frame_sums) for row in files]
         indexed = [row for row in files if row["status"] == "indexed"]
-        spoiled = vectors.keys() - {row["audio_id"] for row in indexed}
+        orphaned = vectors.keys() - {row["audio_id"] for row in indexed}
         return Batch(
             batch_id,
             files_table(files),
             self._clips(indexed, vectors),
             [text for receipt in receipts for text in receipt["frame_fragments"]],
-            spoiled=frozenset(spoiled) if self._with_frames else frozenset(),
+            orphaned=frozenset(orphaned) if self._with_frames else frozenset(),
             precision=receipts[0]["precision"],
         )
 

@@ -25,12 +25,12 @@ from pipeline.errors import CommitConflict, CorpusError, EarshotError, FileFailu
 from pipeline.index import journal, store
 from pipeline.index.failures import plain_errors
 from pipeline.index.fragments import Fragments
-from pipeline.index.lease import Claim
+from pipeline.index.lease import Lease
 from pipeline.index.metadata_columns import Metadata
 from pipeline.index.rows import clip_rows, files_table
 from pipeline.planning.batches import pack_alone
 from pipeline.planning.guard import Disks, IsMount, is_much
-from pipeline.planning.ledger import Ledger, failed_rows, gone_row
+from pipeline.planning.ledger import Ledger, deleted_row, failed_rows
 from pipeline.planning.plan import Choice, Plan, group_copies, group_rows
 from pipeline.run.collector import Collector, IncompleteBatch
 from pipeline.run.prepare import (
@@ -39,7 +39,7 @@ from pipeline.run.prepare import (
     find_disks,
     find_tables,
     list_files,
-    note_shut,
+    note_unreadable,
     plan_files,
     read_sources,
     refuse_rebuild,
@@ -87,7 +87,7 @@ def index_corpus(
     announce: Callable[[Plan], None] = lambda plan: None,
     stages: Stages | Workers | None = None,
     choice: Choice = Choice(),
-    seam: journal.Seam = lambda step: None,
+    failpoint: journal.Failpoint = lambda step: None,
     *,
     rebuild: bool = False,
     run_id: str | None = None,
@@ -131,7 +131,7 @@ def index_corpus(
         return find_shortfall(progress, config.run.max_failed_fraction)
 
     keeper = Keeper(config.into, progress, workers.publish, shortfall)
-    claim = Claim(config.into, run_id)
+    lease = Lease(config.into, run_id)
 
     def end(error: RayDied) -> None:
         keeper.fail(error)
@@ -141,14 +141,14 @@ def index_corpus(
 
     def tell(progress: Progress) -> None:
         death.check()
-        claim.check()
+        lease.check()
         report(progress)
         keeper.note()
 
     with plain_errors(config.into):
         if not storage.is_url(config.into):
             os.makedirs(config.into, exist_ok=True)
-        with claim, keeper, death, plain_errors(config.into):  # the record says what is raised
+        with lease, keeper, death, plain_errors(config.into):  # the record says what is raised
             if _read_state(config.into) != state:  # what was compared and listed before is not what is there now
                 raise CommitConflict(f"{config.into}: another run has written to this index meanwhile; run again")
             if rebuild:
@@ -160,10 +160,14 @@ def index_corpus(
                     journal.delete_folder(tables)  # what is left of a creation that was interrupted
             if not journal.exists(tables):
                 store.create(
-                    tables, settings, clip_dimension=clip_dimension, frame_dimension=frame_dimension, seam=seam
+                    tables,
+                    settings,
+                    clip_dimension=clip_dimension,
+                    frame_dimension=frame_dimension,
+                    failpoint=failpoint,
                 )
             _check_data_files(config.into, tables)
-            writer = store.Writer(tables, run_id, keep_versions=config.store.keep_versions, seam=seam)
+            writer = store.Writer(tables, run_id, keep_versions=config.store.keep_versions, failpoint=failpoint)
             run = _Run(config.model_copy(update={"into": tables}), writer, progress, tell, death)
             run.start(listed, given, choice, find_disks(tables, is_mount), announce)
             if run.plan.batches.num_rows:
@@ -182,7 +186,7 @@ def index_corpus(
             tell(progress)
             writer.refresh_indexes()
             if rebuild and complete:
-                journal.switch(config.into, run_id, before, seam)
+                journal.switch(config.into, run_id, before, failpoint)
             journal.drop_former_generations(config.into, dt.timedelta(hours=config.store.keep_hours))
             progress.stage = "done"
     report(progress)
@@ -258,7 +262,7 @@ class _Run:
         self._config, self._writer, self._progress, self._report = config, writer, progress, report
         self._death = death
         self._waiting: list[store.Batch] = []
-        self._shut: list[tuple[str, str]] = []
+        self._unreadable: list[tuple[str, str]] = []
         """(uri, message) of indexed files that could not be read when they were to be encoded anew."""
         self._committed_at = time.monotonic()
         self._n_known = 0
@@ -292,11 +296,11 @@ class _Run:
         if self.plan.refused:
             raise CorpusError(self.plan.refused)
         self._progress.n_unchanged = self.plan.n_unchanged
-        self._touched = {row["uri"] for row in self.plan.touched}
+        self._touched = {row["uri"] for row in self.plan.mtime_changed}
         self._progress.n_metadata = len(self.plan.metadata)
         self._progress.notes = self.plan.notes
         self._progress.n_failed_before = self.plan.n_failed_before
-        self._progress.n_deleted = len(self.plan.gone)
+        self._progress.n_deleted = len(self.plan.deleted)
         self._progress.planned_s = self.plan.seconds_to_decode
         self._report(self._progress)
         announce(self.plan)
@@ -310,8 +314,8 @@ class _Run:
         for rows in group_rows(self.plan.metadata, self._config.store.checkpoint_rows, FILES_PER_COMMIT):
             indexed = [(row, row["file_id"]) for row in rows if row["status"] == "indexed"]
             self._publish_known(rows, self._copy_clips(indexed), "metadata")
-        gone = [row for row in self.plan.gone if row["uri"] not in settled]
-        others = [*self.plan.known, *self.plan.touched, *gone]
+        gone = [row for row in self.plan.deleted if row["uri"] not in settled]
+        others = [*self.plan.known, *self.plan.mtime_changed, *gone]
         for first in range(0, len(others), FILES_PER_COMMIT):
             self._publish_known(others[first : first + FILES_PER_COMMIT], self._no_clips())
 
@@ -320,7 +324,7 @@ class _Run:
         self._metadata = self._metadata.over(store.select_metadata(former))
         is_known = [self._ledger.knows(uri) for uri in former["uri"].to_pylist()]
         gone = former.select(schema.FILES.names).filter(pc.invert(pa.array(is_known, pa.bool_())))
-        rows = [gone_row(row) for row in gone.to_pylist()]
+        rows = [deleted_row(row) for row in gone.to_pylist()]
         for first in range(0, len(rows), FILES_PER_COMMIT):
             self._publish_known(rows[first : first + FILES_PER_COMMIT], self._no_clips())
 
@@ -330,8 +334,8 @@ class _Run:
         if rows:
             self._n_known += 1
             batch_id = schema.make_batch_id(self._writer.run_id, -self._n_known)
-            touched = frozenset(row["file_id"] for row in rows if row["uri"] in self._touched)
-            self._add(store.Batch(batch_id, files_table(rows), clips, keep_clips=touched, kind=kind))
+            mtime_changed = frozenset(row["file_id"] for row in rows if row["uri"] in self._touched)
+            self._add(store.Batch(batch_id, files_table(rows), clips, keep_clips=mtime_changed, kind=kind))
             self._commit()
 
     def _no_clips(self) -> pa.Table:
@@ -459,7 +463,7 @@ class _Run:
         now = self._heard_at = time.monotonic()
         if self._encoding_since is None:  # until then workers started
             self._encoding_since = now - sum(receipt[f"{stage}_s"] for stage in STAGES)
-        self._progress.pace.add(receipt, now, self._n_workers)
+        self._progress.throughput.add(receipt, now, self._n_workers)
 
     def _note_wait(self) -> None:
         """Say what is waited for, where nothing has come for long or nobody is there to send it."""
@@ -485,11 +489,11 @@ class _Run:
         if batch is None:
             return
         self._compare(batch.files)
-        batch = self._without_shut(batch)
+        batch = self._without_unreadable(batch)
         if batch.files.num_rows:
             self._add(batch)
 
-    def _without_shut(self, batch: store.Batch) -> store.Batch:
+    def _without_unreadable(self, batch: store.Batch) -> store.Batch:
         """A batch without the files that are indexed, have not changed, and could not be read: they keep their rows.
 
         Their disk may have gone while they were encoded anew.
@@ -499,11 +503,11 @@ class _Run:
             old = self._ledger.live(row["uri"]) if row["status"] == "failed" and row["stage"] == "read" else None
             if old is not None and old["status"] == "indexed" and _is_as_planned(row, old):
                 kept.append(row["uri"])
-                self._shut.append((row["uri"], row["message"]))
+                self._unreadable.append((row["uri"], row["message"]))
         if not kept:
             return batch
         self._progress.n_unchanged += len(kept)
-        self._progress.notes = (*self.plan.notes, *note_shut(self._shut))
+        self._progress.notes = (*self.plan.notes, *note_unreadable(self._unreadable))
         stay = pc.invert(pc.is_in(batch.files["uri"], pa.array(kept)))
         return replace(batch, files=batch.files.filter(stay))
 
@@ -566,7 +570,7 @@ class _Run:
             indexed = {row["audio_id"] for row in rows if batch.frame_fragments and row["status"] == "indexed"}
             # Content that is encoded once more takes the place of its former frames, if those have been published.
             again = {audio_id for audio_id in indexed - written.keys() if self._ledger.holds(audio_id)}
-            spoiled = indexed & written.keys()
+            orphaned = indexed & written.keys()
             rows = [row | written.get(row["audio_id"], {}) if row["status"] == "indexed" else row for row in rows]
             written |= {
                 row["audio_id"]: {name: row[name] for name in ("n_frames", "frames_checksum")}
@@ -576,16 +580,16 @@ class _Run:
             replaced |= again
             reported |= {row["uri"] for row in rows}
             drop_files, drop_frames = self._ledger.apply(rows)
-            files = self._metadata.attach(files_table(rows))
+            files = self._metadata.join(files_table(rows))
             seconds = None if began is None else (time.monotonic() - began) / len(waiting)
             batches.append(
                 replace(
                     batch,
                     files=files,
-                    clips=self._metadata.attach_to_clips(batch.clips, files),
+                    clips=self._metadata.join_to_clips(batch.clips, files),
                     drop_files=drop_files,
                     drop_frames=drop_frames | again,
-                    spoiled=batch.spoiled | spoiled,
+                    orphaned=batch.orphaned | orphaned,
                     seconds=seconds,
                 )
             )
@@ -601,7 +605,7 @@ class _Run:
         drop_files, _ = self._ledger.apply(rows)
         return store.Batch(
             schema.make_batch_id(self._writer.run_id, -self._n_known),
-            self._metadata.attach(files_table(rows)),
+            self._metadata.join(files_table(rows)),
             self._no_clips(),
             drop_files=drop_files,
             keep_clips=drop_files,

@@ -187,15 +187,15 @@ def plan_files(
         outdated=metadata.outdated(),
         list_actions=list_actions,
     )
-    plan.notes = (*metadata.notes, *note_shut(plan.shut))
+    plan.notes = (*metadata.notes, *note_unreadable(plan.unreadable))
     guard, indexed = Guard(listed, config, choice, disks), ledger.indexed()
     plan.refused = guard.find_refusal(plan.lost.values(), len(indexed))
-    gone = pa.array([row["uri"] for row in plan.gone], pa.string())
+    gone = pa.array([row["uri"] for row in plan.deleted], pa.string())
     plan.mounts = guard.find_mounts(indexed.filter(pc.invert(pc.is_in(indexed, gone))))
     return plan
 
 
-def note_shut(shut: list[tuple[str, str]]) -> tuple[str, ...]:
+def note_unreadable(shut: list[tuple[str, str]]) -> tuple[str, ...]:
     """A line on indexed files that cannot be read now, each with why; none where there are none."""
     if not shut:
         return ()

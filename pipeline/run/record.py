@@ -57,7 +57,7 @@ class _Lump:
 
 
 @dataclass
-class Pace:
+class Throughput:
     """How fast work goes, from what receipts report.
 
     Rates count from the first lump of receipts on, whose work began before. Those of now are of the last minutes, and
@@ -73,18 +73,18 @@ class Pace:
 
     def add(self, receipt: Mapping[str, Any], now: float, workers: Mapping[str, float]) -> None:
         """Take one RECEIPTS row, at ``now`` (monotonic seconds), from so many ``workers`` in each stage."""
-        lumps, self._workers = self._lumps, workers
-        if not lumps or now - lumps[-1].at > LUMP_S:
-            since_s = now - lumps[-1].at if lumps else 0.0
-            lumps.append(_Lump(now, {stage: since_s * workers[stage] for stage in STAGES}))
-            while len(lumps) > 2 and now - lumps[1].at > WINDOW_S:
-                lumps.popleft()
+        bursts, self._workers = self._lumps, workers
+        if not bursts or now - bursts[-1].at > LUMP_S:
+            since_s = now - bursts[-1].at if bursts else 0.0
+            bursts.append(_Lump(now, {stage: since_s * workers[stage] for stage in STAGES}))
+            while len(bursts) > 2 and now - bursts[1].at > WINDOW_S:
+                bursts.popleft()
         if self._first_at is None:
             self._first_at = now
-        lumps[-1].audio_s += receipt["audio_s"]
-        self._audio_s += receipt["audio_s"] if lumps[-1].at > self._first_at else 0.0
+        bursts[-1].audio_s += receipt["audio_s"]
+        self._audio_s += receipt["audio_s"] if bursts[-1].at > self._first_at else 0.0
         for stage in STAGES:
-            lumps[-1].work_s[stage] += receipt[f"{stage}_s"]
+            bursts[-1].work_s[stage] += receipt[f"{stage}_s"]
             self.busy_s[stage] += receipt[f"{stage}_s"]
 
     @property
@@ -103,21 +103,21 @@ class Pace:
 
         The latter is left out where it is not known; it may pass 1, when many of those that worked have gone.
         """
-        lumps = list(self._lumps)
-        while len(lumps) > 2 and now - lumps[1].at > WINDOW_S:
-            del lumps[0]
-        if not lumps:
+        bursts = list(self._lumps)
+        while len(bursts) > 2 and now - bursts[1].at > WINDOW_S:
+            del bursts[0]
+        if not bursts:
             return 0.0, {}
-        usual_s = max((later.at - lump.at for lump, later in pairwise(lumps)), default=0.0)
-        late_s = max(0.0, now - lumps[-1].at - usual_s)
-        took_s = lumps[-1].at - lumps[0].at + late_s
+        usual_s = max((later.at - burst.at for burst, later in pairwise(bursts)), default=0.0)
+        late_s = max(0.0, now - bursts[-1].at - usual_s)
+        took_s = bursts[-1].at - bursts[0].at + late_s
         work_s, room_s = (
-            {stage: sum(getattr(lump, name)[stage] for lump in lumps[1:]) for stage in STAGES}
+            {stage: sum(getattr(burst, name)[stage] for burst in bursts[1:]) for stage in STAGES}
             for name in ("work_s", "room_s")
         )
         room_s = {stage: room_s[stage] + late_s * self._workers[stage] for stage in STAGES}
         busy = {stage: work_s[stage] / room_s[stage] for stage in STAGES if work_s[stage] and room_s[stage]}
-        return sum(lump.audio_s for lump in lumps[1:]) / took_s if took_s else 0.0, busy
+        return sum(burst.audio_s for burst in bursts[1:]) / took_s if took_s else 0.0, busy
 
 
 @dataclass
@@ -151,7 +151,7 @@ class Progress:
     """Audio in the files of complete batches."""
     finished_planned_s: float = 0.0
     """What the plan had estimated for these files."""
-    pace: Pace = field(default_factory=Pace)
+    throughput: Throughput = field(default_factory=Throughput)
     reasons: Counter[str] = field(default_factory=Counter)
     unpublished: list[str] = field(default_factory=list)
     """For each batch whose files changed while they were read, so that it could not be published: what happened."""
@@ -168,7 +168,7 @@ class Progress:
     @property
     def speed(self) -> float:
         """Seconds of audio encoded per second, since workers were ready."""
-        return self.pace.speed
+        return self.throughput.speed
 
     @property
     def expected_s(self) -> float:
@@ -268,14 +268,16 @@ def make_record(
     progress: Progress, state: State = "running", error: str | None = None, now: float | None = None
 ) -> Record:
     """The record of a run as it is ``now`` (monotonic seconds)."""
-    pace = progress.pace
+    throughput = progress.throughput
     # What comes after the last receipt of a run that has ended is no work of the workers.
-    speed, busy = pace.recent((time.monotonic() if now is None else now) if state == "running" else pace.last_at)
-    speed = speed if state == "running" else pace.speed
+    speed, busy = throughput.recent(
+        (time.monotonic() if now is None else now) if state == "running" else throughput.last_at
+    )
+    speed = speed if state == "running" else throughput.speed
     stages = {
         stage: StageRecord(
-            round(pace.busy_s[stage], 3),
-            progress.audio_s / pace.busy_s[stage] if pace.busy_s[stage] else None,
+            round(throughput.busy_s[stage], 3),
+            progress.audio_s / throughput.busy_s[stage] if throughput.busy_s[stage] else None,
             min(1.0, busy[stage]) if stage in busy else None,
         )
         for stage in STAGES

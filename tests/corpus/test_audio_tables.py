@@ -23,7 +23,7 @@ from pipeline.corpus.shards import find_member, is_sized, list_members, open_mem
 from pipeline.encoder.encoder import load_encoder
 from pipeline.errors import CorpusError, FileFailure
 from pipeline.index.reencode import compare
-from pipeline.index.verify import audit
+from pipeline.index.verify import verify_index
 from pipeline.planning.plan import Choice
 from pipeline.run.driver import index_corpus
 from pipeline.run.prepare import plan_corpus
@@ -74,7 +74,7 @@ def configure(tmp_path: Path, *sources: Path | str, **sections: Any) -> Config:
 def index(config: Config, **others: Any) -> WideEncoder:
     encoder = WideEncoder()
     index_corpus(config, stages=in_place(encoder), **others)
-    assert audit(config.into) == []
+    assert verify_index(config.into) == []
     return encoder
 
 

@@ -21,7 +21,7 @@ from pipeline.corpus.shards import find_member
 from pipeline.errors import FileFailure
 from pipeline.index import store
 from pipeline.index.reencode import compare
-from pipeline.index.verify import audit
+from pipeline.index.verify import verify_index
 from pipeline.planning.ledger import Ledger, empty_row
 from pipeline.planning.plan import Choice, make_plan
 from pipeline.run.driver import index_corpus
@@ -106,7 +106,7 @@ def configure(tmp_path: Path, *sources: Path | str) -> Config:
 
 def index(config: Config, choice: Choice = Choice()) -> Any:
     progress = index_corpus(config, stages=in_place(WideEncoder()), choice=choice)
-    assert audit(config.into) == []
+    assert verify_index(config.into) == []
     return progress
 
 

@@ -18,7 +18,7 @@ from pipeline.config import CorpusConfig, make_config
 from pipeline.corpus.discover import list_corpus
 from pipeline.corpus.tabular import read_sheet
 from pipeline.errors import CorpusError
-from pipeline.index.verify import audit
+from pipeline.index.verify import verify_index
 from pipeline.run.driver import index_corpus
 from tests.corpus.test_shards import sounds, write_shard
 from tests.helpers.contents import SECTIONS, content, live
@@ -101,7 +101,7 @@ def test_a_corpus_of_all_kinds_at_once_is_indexed(tmp_path: Path) -> None:
     index_corpus(config, stages=in_place(WideEncoder()))
     files = [Path(row[0]).name for row in live(config.into)["files"] if row[2] is None]
     assert sorted(files) == ["2.wav", "4.wav", "5.wav", "s.tar#1.wav", "s.tar#3.wav"]
-    assert audit(config.into) == []
+    assert verify_index(config.into) == []
     encoder = WideEncoder()
     index_corpus(config, stages=in_place(encoder))
     assert encoder.n_windows == 0

@@ -29,7 +29,7 @@ from pipeline.errors import CorpusError
 from pipeline.index import journal, metadata_columns, store
 from pipeline.index.maintenance import mark_damaged, optimize_index, restore_index
 from pipeline.index.metadata_columns import Metadata
-from pipeline.index.verify import audit
+from pipeline.index.verify import verify_index
 from pipeline.run.driver import index_corpus
 from pipeline.run.prepare import plan_corpus, read_config
 from pipeline.run.record import Progress
@@ -57,7 +57,7 @@ def configure(tmp_path: Path, *sources: Path, **corpus: Any) -> Config:
 
 def index(config: Config, **options: Any) -> Progress:
     progress = index_corpus(config, stages=in_place(options.pop("encoder", None) or WideEncoder()), **options)
-    assert audit(config.into) == []
+    assert verify_index(config.into) == []
     return progress
 
 
@@ -322,7 +322,7 @@ def test_an_index_without_columns_gets_them_without_encoding(tmp_path: Path) -> 
     assert columns(config) == {}
     index(config)
     optimize_index(config.into, 0.0)
-    assert audit(config.into) == []
+    assert verify_index(config.into) == []
     assert values(config, "clips") == {"a": {"mic": "H5", "Take No": 1}, "b": {"mic": None, "Take No": 2}}
 
 
@@ -352,7 +352,7 @@ def test_a_rebuild_that_was_stopped_goes_on_though_whole_numbers_became_numbers(
     index(config)
     manifest.write_text("uri,take,mic\na,1,H5\nc,3,\nd,4,\n")
     (folder / "b").unlink()
-    assert die_at("publish", 4, lambda config, seam: index(config, seam=seam, rebuild=True), config)
+    assert die_at("publish", 4, lambda config, failpoint: index(config, failpoint=failpoint, rebuild=True), config)
     manifest.write_text("uri,take,mic\na,1,7\nc,3.5,\nd,4,8\n")  # and text looks like numbers now
     index(config, rebuild=True)
     assert columns(config) == {"take": pa.float64(), "mic": pa.string()}
@@ -787,7 +787,7 @@ def test_a_few_files_of_many_find_their_values() -> None:
     metadata = Metadata(Given(table), pa.table({"uri": pa.array([], pa.string()), "status": pa.array([], pa.string())}))
     for wanted in ([7, 999, 0], [5], range(500)):
         files = pa.table({"uri": [*(uris[n] for n in wanted), "/none"], "status": ["indexed"] * (len(wanted) + 1)})
-        assert metadata.attach(files)["n"].to_pylist() == [*wanted, None]
+        assert metadata.join(files)["n"].to_pylist() == [*wanted, None]
 
 
 def test_files_with_other_values_are_found_wherever_they_are(monkeypatch: pytest.MonkeyPatch) -> None:
@@ -806,13 +806,13 @@ def test_files_with_other_values_are_found_wherever_they_are(monkeypatch: pytest
     said = Metadata(Given(given), stored)
     assert said.outdated() == {"/8", "/4", "/1"}
     files = pa.table({"uri": ["/9", "/8", "/10"], "status": ["deleted", "indexed", "failed"]})
-    assert said.attach(files).to_pylist() == [
+    assert said.join(files).to_pylist() == [
         {"uri": "/9", "status": "deleted", "n": 5, "old": "x", "new": None},
         {"uri": "/8", "status": "indexed", "n": 1, "old": "x", "new": None},
         {"uri": "/10", "status": "failed", "n": None, "old": None, "new": None},
     ]
     again = pa.table({"uri": uris[9:], "status": ["indexed"]})
-    assert said.attach(again).to_pylist() == [{**again.to_pylist()[0], "n": 7, "old": "x", "new": "y"}]
+    assert said.join(again).to_pylist() == [{**again.to_pylist()[0], "n": 7, "old": "x", "new": "y"}]
 
 
 @pytest.mark.parametrize("what", many.What)
@@ -834,7 +834,7 @@ def test_the_audit_finds_clips_with_other_metadata_than_their_file(tmp_path: Pat
     clips = lance.dataset(journal.table_uri(config.into, "clips"))
     clips.update({"mic": "'MKH'"}, where=f"uri = '{folder}/a'")
     writer._publish("index", [("0" * 32, {})], {**writer._heads, "clips": clips.version})
-    found = [finding for finding in audit(config.into) if finding.file_id is not None]
+    found = [finding for finding in verify_index(config.into) if finding.file_id is not None]
     assert [(finding.table, finding.uri) for finding in found] == [("clips", f"{folder}/a")]
     assert "mic: not all are those of its ledger row" in found[0].what
     mark_damaged(config.into, found)

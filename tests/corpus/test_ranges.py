@@ -24,7 +24,7 @@ from pipeline.corpus.file import File, estimate_seconds
 from pipeline.corpus.ranges import Range, recording_of, split_uri
 from pipeline.errors import CorpusError, FileFailure
 from pipeline.index.reencode import compare
-from pipeline.index.verify import audit
+from pipeline.index.verify import verify_index
 from pipeline.planning.ledger import Ledger
 from pipeline.planning.plan import Choice, Plan, make_plan
 from pipeline.run.driver import index_corpus
@@ -537,7 +537,7 @@ def test_ranges_are_indexed_once_and_share_frames_with_equal_ones(tmp_path: Path
     ranges = [clip for clip in read(corpus.into, "clips") if "#t=" in clip["uri"]]
     assert {clip["duration_s"] for clip in ranges} == {2.0}
     assert (min(clip["start_s"] for clip in ranges), max(clip["end_s"] for clip in ranges)) == (0.0, 2.0)
-    assert audit(corpus.into) == []
+    assert verify_index(corpus.into) == []
     assert compare(corpus.into, WideEncoder(), 5).findings == []
     encoder = WideEncoder()
     assert index_corpus(corpus, stages=in_place(encoder), choice=Choice(check_content=True)).n_unchanged == 5
@@ -563,7 +563,7 @@ def test_a_range_that_comes_or_goes_is_one_file_more_or_less(tmp_path: Path, cor
     }
     index_corpus(corpus, stages=in_place(WideEncoder()))
     assert sorted(files(corpus)) == ["a.wav#t=1,3", "a.wav#t=2,4.5", "c.wav#t=1,3", "d.wav#t=1,3"]
-    assert audit(corpus.into) == []
+    assert verify_index(corpus.into) == []
     assert index_corpus(corpus, stages=in_place(WideEncoder())).n_unchanged == 5
 
 
@@ -572,7 +572,7 @@ def test_a_recording_that_changes_changes_all_its_ranges(tmp_path: Path, corpus:
     write_wav(tmp_path / "a.wav", noise(7.0, 5))
     progress = index_corpus(corpus, stages=in_place(WideEncoder()))
     assert (progress.n_indexed, progress.n_unchanged) == (3, 2)
-    assert audit(corpus.into) == []
+    assert verify_index(corpus.into) == []
 
 
 # --- searching --------------------------------------------------------------------------------------------------------

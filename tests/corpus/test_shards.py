@@ -18,7 +18,7 @@ from pipeline.corpus.file import estimate_seconds
 from pipeline.corpus.shards import Place, extension_of, find_member, list_members, open_member, shard_of, shards_of
 from pipeline.errors import CorpusError
 from pipeline.index.reencode import compare
-from pipeline.index.verify import audit
+from pipeline.index.verify import verify_index
 from pipeline.planning.plan import Choice
 from pipeline.run.driver import index_corpus
 from pipeline.run.prepare import plan_corpus
@@ -52,7 +52,7 @@ def configure(tmp_path: Path, *sources: Path | str) -> Config:
 def index(config: Config, **others: Any) -> WideEncoder:
     encoder = WideEncoder()
     index_corpus(config, stages=in_place(encoder), **others)
-    assert audit(config.into) == []
+    assert verify_index(config.into) == []
     return encoder
 
 

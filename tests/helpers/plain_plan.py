@@ -12,7 +12,7 @@ from pipeline.corpus.shards import is_sized, is_table, shard_of
 from pipeline.errors import FileFailure
 from pipeline.planning.batches import MAX_FILES_PER_BATCH
 from pipeline.planning.ledger import empty_row
-from pipeline.planning.plan import NEW_PER_GONE, Choice, lies_within
+from pipeline.planning.plan import NEW_PER_DELETED, Choice, lies_within
 from pipeline.schema import Row
 
 Read = Callable[[str], str]
@@ -28,7 +28,7 @@ class PlainPlan:
     """Files whose ledger row is written again, with the time they have then."""
     copies: dict[str, tuple[str, str]] = field(default_factory=dict)
     """uri -> its audio id, the file it is copied from."""
-    gone: Set[str] = frozenset()
+    deleted: Set[str] = frozenset()
     batches: list[list[Row]] = field(default_factory=list)
     n_unchanged: int = 0
     n_failed_before: int = 0
@@ -43,8 +43,8 @@ def plan_plainly(
     plan, candidates, before = PlainPlan(), list[Row](), {row["uri"]: row for row in files}
     live = {uri: row for uri, row in before.items() if row["status"] != "deleted"}
     there, closed = {row["uri"] for row in listed}, {row["uri"] for row in listed if row["closed"]}
-    plan.gone = {uri for uri in live.keys() - there if not lies_within(uri, closed)}
-    plan.actions = dict.fromkeys(plan.gone, ("deleted", "no longer there"))
+    plan.deleted = {uri for uri in live.keys() - there if not lies_within(uri, closed)}
+    plan.actions = dict.fromkeys(plan.deleted, ("deleted", "no longer there"))
 
     def leave(old: Row, modified_ns: int | None = None, why: str = "same size and time") -> None:
         uri, also = old["uri"], old["uri"] in outdated
@@ -96,7 +96,7 @@ def plan_plainly(
 
     settled = [row for row in candidates if row["content_hash"] is not None]
     unsized = [row for row in candidates if row["content_hash"] is None and not _has_size(row)]
-    may_move = len(unsized) <= len(plan.gone) * NEW_PER_GONE
+    may_move = len(unsized) <= len(plan.deleted) * NEW_PER_DELETED
     for row in unsized:
         if not choice.full and (may_move or row["uri"] in live):
             settled += [row | {"content_hash": content_hash} for row, content_hash in take([row], read)]
@@ -120,7 +120,7 @@ def plan_plainly(
     for row in files:
         if row["status"] == "indexed":
             holders[row["audio_id"]].add(row["uri"])
-    contents, left = dict[str, list[Row]](), set(plan.gone)
+    contents, left = dict[str, list[Row]](), set(plan.deleted)
     for row in sorted(settled, key=lambda row: str(row["uri"])):
         uri, content_hash, old = row["uri"], row["content_hash"], live.get(row["uri"])
         audio_id = None if content_hash is None else schema.make_audio_id(content_hash, str(range_of(row)))

@@ -73,8 +73,8 @@ def write_index(
         rows = clip_rows(row, grid)
         assert len(rows) == len(clips)
         table = pa.Table.from_pylist(rows, schema=pa.schema([f for f in CLIPS if f.name in rows[0]]))
-        files = said.attach(files_table([row]))
-        table = said.attach_to_clips(table.append_column("vector", _lists(clips)), files)
+        files = said.join(files_table([row]))
+        table = said.join_to_clips(table.append_column("vector", _lists(clips)), files)
         writer.commit([store.Batch(batch_id, files, table, fragments)])
     writer.refresh_indexes()
 

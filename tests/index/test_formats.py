@@ -16,7 +16,7 @@ from pipeline.errors import IndexMismatch
 from pipeline.index import journal, store
 from pipeline.index.maintenance import restore_index
 from pipeline.index.reencode import compare
-from pipeline.index.verify import audit, examine
+from pipeline.index.verify import examine, verify_index
 from pipeline.planning.plan import Choice
 from pipeline.run.driver import index_corpus
 from pipeline.run.prepare import plan_corpus, read_config
@@ -62,7 +62,7 @@ def test_it_answers_questions_as_it_is(index: str) -> None:
     assert siren.start_s == pytest.approx(4.0, abs=0.2)
     assert siren.end_s == pytest.approx(7.0, abs=0.2)
     assert opened.describe()["indexed"] == 3
-    assert audit(index) == []
+    assert verify_index(index) == []
     assert examine(index).n_without_checksum == 3
     assert store.latest_version(index, "files") == version
     assert columns(index)[: len(schema.FILES.names) - 4] == schema.FILES.names[:-4]
@@ -78,7 +78,7 @@ def test_the_next_run_brings_it_up_and_encodes_nothing(index: str) -> None:
     assert (progress.n_unchanged, progress.n_failed_before, progress.n_deleted) == (4, 1, 0)
     assert set(columns(index)) >= set(schema.FILES.names)
     assert read(index) == before
-    assert audit(index) == []
+    assert verify_index(index) == []
     kinds = journal.read_journal(index)["kind"].to_pylist()
     assert kinds.count("migrate") == 1
     index_corpus(config_of(index), stages=stages)
@@ -91,7 +91,7 @@ def test_files_that_are_encoded_anew_have_checksums(index: str) -> None:
     index_corpus(config_of(index), stages=in_place(encoder), choice=Choice(full=True))
     assert read(index) == before
     assert examine(index).n_without_checksum == 0
-    assert audit(index) == []
+    assert verify_index(index) == []
     compared = compare(index, encoder, None)
     assert (compared.findings, compared.n_compared, compared.n_indexed) == ([], 3, 3)
 
@@ -105,7 +105,7 @@ def test_what_was_published_before_can_still_be_restored(index: str) -> None:
     assert set(columns(index)) >= set(schema.FILES.names)
     assert read(index) == before
     assert index_corpus(config_of(index), stages=in_place(WideEncoder())).n_unchanged == 4
-    assert audit(index) == []
+    assert verify_index(index) == []
 
 
 def test_a_rebuild_of_it_is_of_the_newest_format(index: str) -> None:
@@ -115,7 +115,7 @@ def test_a_rebuild_of_it_is_of_the_newest_format(index: str) -> None:
     assert live.endswith("generation-2")
     assert set(columns(live)) >= set(schema.FILES.names)
     assert examine(index).n_without_checksum == 0
-    assert audit(index) == []
+    assert verify_index(index) == []
     assert {row["uri"].rsplit("/", 1)[1]: row["status"] for row in store.read_files(live).to_pylist()} == {
         "bell.ogg": "indexed",
         "copy of bell.ogg": "indexed",

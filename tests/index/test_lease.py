@@ -22,8 +22,8 @@ from fsspec.implementations.memory import MemoryFileSystem
 from pipeline import processes, storage
 from pipeline.errors import CommitConflict, IndexBusy, UsageError
 from pipeline.index import lease
-from pipeline.index.lease import Claim, is_held
-from pipeline.index.lease_files import STALE_S, Clock, Leases
+from pipeline.index.lease import Lease, is_held
+from pipeline.index.lease_files import STALE_S, Clock, LeaseFiles
 
 
 @pytest.fixture(params=["disk", "s3"])
@@ -45,7 +45,7 @@ def leases(place: str) -> dict[int, dict[str, Any]]:
     return found
 
 
-def leases_of(place: str, kind: type[Leases] = Leases) -> Leases:
+def leases_of(place: str, kind: type[LeaseFiles] = LeaseFiles) -> LeaseFiles:
     """What a claim uses, or a kind of it that misbehaves."""
     return kind(*storage.find(place))
 
@@ -78,34 +78,34 @@ def dead_pid() -> int:
 
 
 def test_holds_while_open_and_leaves_nothing(place: str) -> None:
-    with Claim(place, "a"):
+    with Lease(place, "a"):
         assert holder(place) == "a"
     assert leases(place) == {}
 
 
 def test_second_holder_is_refused_and_told_by_whom_and_since_when(place: str) -> None:
-    with Claim(place, "a"):
+    with Lease(place, "a"):
         [values] = leases(place).values()
-        with pytest.raises(IndexBusy) as refused, Claim(place, "b"):
+        with pytest.raises(IndexBusy) as refused, Lease(place, "b"):
             pass
         assert holder(place) == "a"
     text = str(refused.value)
     for part in (place, str(os.getpid()), socket.gethostname(), values["since"]):
         assert part in text
     assert "\n" not in text
-    with Claim(place, "b"):
+    with Lease(place, "b"):
         assert holder(place) == "b"
 
 
 def test_released_when_the_run_fails(place: str) -> None:
-    with pytest.raises(ZeroDivisionError), Claim(place, "a"):
+    with pytest.raises(ZeroDivisionError), Lease(place, "a"):
         raise ZeroDivisionError
     assert leases(place) == {}
 
 
 def test_dead_process_is_taken_over_at_once(place: str, dead_pid: int) -> None:
     write_lease(place, pid=dead_pid)
-    with Claim(place, "a"):
+    with Lease(place, "a"):
         assert list(leases(place)) == [8]
         assert holder(place) == "a"
     assert leases(place) == {}
@@ -115,11 +115,11 @@ def test_dead_process_is_taken_over_at_once(place: str, dead_pid: int) -> None:
 def test_other_host_is_judged_by_its_heartbeat(place: str, dead_pid: int, age_s: float) -> None:
     write_lease(place, host="elsewhere", processes="another", pid=dead_pid, age_s=age_s)
     if age_s < STALE_S:
-        with pytest.raises(IndexBusy, match="elsewhere, since 2026-01-02 03:04:05 UTC"), Claim(place, "a"):
+        with pytest.raises(IndexBusy, match="elsewhere, since 2026-01-02 03:04:05 UTC"), Lease(place, "a"):
             pass
         assert holder(place) == "other"
     else:
-        with Claim(place, "a"):
+        with Lease(place, "a"):
             assert holder(place) == "a"
 
 
@@ -128,33 +128,33 @@ def test_a_clock_that_is_late_does_not_cost_a_live_holder_its_index(place: str) 
     write_lease(place, age_s=STALE_S * 9, beat_s=30.0, **other)  # how long it is watched
     beat = threading.Timer(0.3, write_lease, (place, 8), {"age_s": STALE_S * 9, **other})
     beat.start()
-    with pytest.raises(IndexBusy, match="elsewhere"), Claim(place, "a"):
+    with pytest.raises(IndexBusy, match="elsewhere"), Lease(place, "a"):
         pass
     beat.join()
 
 
 def test_a_clock_that_was_ahead_does_not_lock_the_index_until_then(place: str) -> None:
     write_lease(place, host="elsewhere", processes="another", age_s=-86_400)
-    with Claim(place, "a"):
+    with Lease(place, "a"):
         assert holder(place) == "a"
 
 
 def test_a_run_in_another_container_is_not_taken_for_dead(place: str, dead_pid: int) -> None:
     """Its name may be that of this one, and its process numbers are others."""
     write_lease(place, pid=dead_pid, processes="another")
-    with pytest.raises(IndexBusy), Claim(place, "a"):
+    with pytest.raises(IndexBusy), Lease(place, "a"):
         pass
 
 
 def test_one_that_was_late_gives_way(place: str) -> None:
     """It saw no lease, and others came and went before it made its own."""
 
-    class Late(Leases):
+    class Late(LeaseFiles):
         def create(self, number: int, values: dict[str, Any]) -> bool:
             write_lease(place, 7)
             return super().create(number, values)
 
-    with pytest.raises(IndexBusy), Claim(place, "a", leases=leases_of(place, Late)):
+    with pytest.raises(IndexBusy), Lease(place, "a", leases=leases_of(place, Late)):
         pass
     assert list(leases(place)) == [7]
 
@@ -163,7 +163,7 @@ def test_a_holder_whose_lease_is_renewed_meanwhile_is_named(place: str) -> None:
     """Between being listed and being read, the lease became the next one."""
     write_lease(place, 7)
 
-    class Renewed(Leases):
+    class Renewed(LeaseFiles):
         def read(self, number: int) -> Any:
             if number == 7 and 7 in self.list():
                 write_lease(place, 8)
@@ -171,7 +171,7 @@ def test_a_holder_whose_lease_is_renewed_meanwhile_is_named(place: str) -> None:
             return super().read(number)
 
     named = rf"process {os.getpid()} on"
-    with pytest.raises(IndexBusy, match=named), Claim(place, "a", leases=leases_of(place, Renewed)):
+    with pytest.raises(IndexBusy, match=named), Lease(place, "a", leases=leases_of(place, Renewed)):
         pass
 
 
@@ -180,13 +180,13 @@ def test_what_a_killed_starter_left_on_a_disk_goes(tmp_path: Path) -> None:
     for path in (old, young):
         path.write_text("{")
     os.utime(old, times=(time.time() - 2 * STALE_S,) * 2)
-    with Claim(tmp_path, "a"):
+    with Lease(tmp_path, "a"):
         assert (old.exists(), young.exists()) == (False, True)
 
 
 def test_whether_an_index_is_held_is_told_without_waiting(place: str, dead_pid: int) -> None:
     assert not lease.is_held(place)
-    with Claim(place, "a"):
+    with Lease(place, "a"):
         assert lease.is_held(place)
     assert not lease.is_held(place)
     for pid, age_s in ((dead_pid, 0.0), (os.getpid(), 2 * STALE_S)):
@@ -194,7 +194,7 @@ def test_whether_an_index_is_held_is_told_without_waiting(place: str, dead_pid: 
         assert not lease.is_held(place)
 
 
-class Flaky(Leases):
+class Flaky(LeaseFiles):
     """A store whose answers to some puts are others than they should be.
 
     ``answers`` has one for each put to come: an error or False to be answered with, and whether the put is carried out
@@ -229,7 +229,7 @@ EXISTS = (False, True)
 def test_the_heart_beats_on_when_the_store_answers_again_or_its_answers_were_lost(place: str) -> None:
     at_first = (True, True)
     store = flaky(place, at_first, DOWN, LOST, EXISTS, DOWN, EXISTS, LOST)
-    with Claim(place, "a", beat_s=0.05, leases=store) as held:
+    with Lease(place, "a", beat_s=0.05, leases=store) as held:
         first = max(leases(place))
         wait_until(lambda: max(leases(place), default=0) >= first + 7)
         assert not store.answers
@@ -241,14 +241,14 @@ def test_the_heart_beats_on_when_the_store_answers_again_or_its_answers_were_los
 @pytest.mark.parametrize("answer", [LOST, EXISTS])
 def test_a_first_lease_whose_answer_was_lost_is_taken(place: str, dead_pid: int, answer: tuple[Any, bool]) -> None:
     write_lease(place, pid=dead_pid)
-    with Claim(place, "a", leases=flaky(place, answer)):
+    with Lease(place, "a", leases=flaky(place, answer)):
         assert list(leases(place)) == [8]
         assert holder(place) == "a"
     assert leases(place) == {}
 
 
 def test_a_store_that_does_not_take_a_first_lease_is_no_index_held(tmp_path: Path) -> None:
-    with pytest.raises(RuntimeError, match="no connection"), Claim(tmp_path, "a", leases=flaky(str(tmp_path), DOWN)):
+    with pytest.raises(RuntimeError, match="no connection"), Lease(tmp_path, "a", leases=flaky(str(tmp_path), DOWN)):
         pass
     assert leases(str(tmp_path)) == {}
 
@@ -269,16 +269,16 @@ def test_a_driver_that_lost_the_answer_of_its_store_costs_no_claim(answer: Excep
                 raise answer
 
     store = Store()
-    with Claim(f"memory:/{root}", "a", beat_s=0.02, leases=Leases(store, root)) as held:
+    with Lease(f"memory:/{root}", "a", beat_s=0.02, leases=LeaseFiles(store, root)) as held:
         wait_until(lambda: store.n_puts > 5)
         assert not held.lost
-    assert not Leases(store, root).list()
+    assert not LeaseFiles(store, root).list()
 
 
 def test_a_lease_that_could_not_be_removed_goes_later(place: str) -> None:
     kept: set[int] = set()
 
-    class Keeping(Leases):
+    class Keeping(LeaseFiles):
         def remove(self, number: int) -> None:
             if len(kept) < 3 and number not in kept:
                 kept.add(number)
@@ -286,13 +286,13 @@ def test_a_lease_that_could_not_be_removed_goes_later(place: str) -> None:
             super().remove(number)
 
     write_lease(place, age_s=2 * STALE_S, processes="another")
-    with Claim(place, "a", beat_s=0.05, leases=leases_of(place, Keeping)):
+    with Lease(place, "a", beat_s=0.05, leases=leases_of(place, Keeping)):
         wait_until(lambda: min(leases(place), default=0) > 10)
     assert leases(place) == {}
 
 
 def test_a_run_whose_index_was_taken_over_is_told_by_whom(place: str) -> None:
-    with Claim(place, "a", beat_s=0.05) as held:
+    with Lease(place, "a", beat_s=0.05) as held:
         for later in range(20, 40):  # the newest lease counts, whichever the heart has come to
             write_lease(place, later)
         wait_until(lambda: held.lost)
@@ -304,7 +304,7 @@ def test_a_run_whose_index_was_taken_over_is_told_by_whom(place: str) -> None:
 
 def test_a_claim_that_was_removed_by_force_is_made_again(place: str) -> None:
     fs, root = storage.find(place)
-    with Claim(place, "a", beat_s=0.05) as held:
+    with Lease(place, "a", beat_s=0.05) as held:
         wait_until(lambda: bool(leases(place)))
         for name in fs.glob(f"{root}/claim-*.json"):
             with contextlib.suppress(FileNotFoundError):
@@ -316,7 +316,7 @@ def test_a_claim_that_was_removed_by_force_is_made_again(place: str) -> None:
 def test_number_of_a_dead_run_given_to_another_process_does_not_lock_for_ever(place: str) -> None:
     for pid in (1, os.getpid()):  # 1 belongs to another user where tests are not run by root
         write_lease(place, pid=pid, age_s=STALE_S * 2)
-        with Claim(place, "a"):
+        with Lease(place, "a"):
             assert holder(place) == "a"
 
 
@@ -325,7 +325,7 @@ def test_of_two_that_reach_for_a_dead_holders_index_one_gets_it(place: str, dead
     write_lease(place, pid=dead_pid)
     both, refused, got = threading.Barrier(2), threading.Event(), list[str]()
 
-    class Slow(Claim):
+    class Slow(Lease):
         def _refuse_if_held(self, number: int) -> None:
             super()._refuse_if_held(number)
             both.wait()
@@ -367,7 +367,7 @@ def test_a_run_whose_clock_is_off_is_held_while_its_lease_is_renewed(place: str,
     def beat() -> None:
         if hands.passed_s > 15 and 7 in leases(place):
             write_lease(place, 8, age_s=off_s, beat_s=10.0, processes="elsewhere")
-            Leases(*storage.find(place)).remove(7)
+            LeaseFiles(*storage.find(place)).remove(7)
 
     write_lease(place, 7, age_s=off_s, beat_s=10.0, processes="elsewhere")
     hands = Hands(beat)
@@ -408,9 +408,9 @@ def test_a_lease_of_other_types_is_not_one_of_ours(
 ) -> None:
     monkeypatch.setattr(lease, "UNWRITTEN_S", 0.0)
     write_lease(str(tmp_path), **{name: wrong})
-    assert Leases(*storage.find(str(tmp_path))).read(7) is None
+    assert LeaseFiles(*storage.find(str(tmp_path))).read(7) is None
     assert not is_held(tmp_path)
-    with Claim(tmp_path, "a"):
+    with Lease(tmp_path, "a"):
         assert holder(str(tmp_path)) == "a"
 
 
@@ -422,7 +422,7 @@ def test_what_a_run_left_that_was_killed_as_it_tried_a_store_out_goes(tmp_path: 
         fs.pipe_file(name, b"0")
     for name in (old, other):
         fs.store[name].modified -= dt.timedelta(seconds=2 * STALE_S)
-    with Claim(url, "a"):
+    with Lease(url, "a"):
         assert set(fs.ls(root, detail=False)) == {fresh, other, f"{root}/claim-000000001.json"}
     fs.rm(root, recursive=True)
 
@@ -437,10 +437,10 @@ def test_unreadable_lease_is_given_time_to_be_written(
     values["at"] = time.time()
     with monkeypatch.context() as patch:
         patch.setattr(time, "sleep", lambda pause_s: file.write_text(json.dumps(values)))
-        with pytest.raises(IndexBusy, match="elsewhere"), Claim(tmp_path, "a"):
+        with pytest.raises(IndexBusy, match="elsewhere"), Lease(tmp_path, "a"):
             pass
     file.write_text(text)
-    with Claim(tmp_path, "a"):
+    with Lease(tmp_path, "a"):
         assert holder(str(tmp_path)) == "a"
 
 
@@ -449,22 +449,22 @@ def test_a_disk_without_links_serves_too(tmp_path: Path, monkeypatch: pytest.Mon
         raise PermissionError(1, "Operation not permitted")
 
     monkeypatch.setattr(os, "link", refuse)
-    with Claim(tmp_path, "a"):
-        with pytest.raises(IndexBusy), Claim(tmp_path, "b"):
+    with Lease(tmp_path, "a"):
+        with pytest.raises(IndexBusy), Lease(tmp_path, "b"):
             pass
         assert holder(str(tmp_path)) == "a"
     assert list(tmp_path.iterdir()) == []
 
 
 def test_a_claim_that_was_taken_over_is_not_removed_by_its_former_holder(place: str) -> None:
-    with Claim(place, "a"):
+    with Lease(place, "a"):
         [number] = leases(place)
         write_lease(place, number)
     assert holder(place) == "other"
 
 
 def test_heartbeat_renews_its_own_lease_and_stops_at_anothers(place: str) -> None:
-    with Claim(place, "a", beat_s=0.1) as held:
+    with Lease(place, "a", beat_s=0.1) as held:
         first, until = max(leases(place), default=0), time.monotonic() + 120
         while max(leases_now := leases(place), default=0) < first + 3 and time.monotonic() < until:
             time.sleep(0.01)
@@ -543,7 +543,7 @@ for implementation in (Store, Unable, Unaware, Refusing, Forgetful):
 @pytest.mark.parametrize("store", [Store, Unable, Unaware, Refusing])
 def test_a_store_in_which_two_could_create_one_file_is_refused(store: type[Store], tmp_path: Path) -> None:
     url = f"{store.protocol}://{tmp_path.name}/index"
-    with pytest.raises(UsageError, match=r"two runs could write at once; .* s3://, gs://") as caught, Claim(url, "a"):
+    with pytest.raises(UsageError, match=r"two runs could write at once; .* s3://, gs://") as caught, Lease(url, "a"):
         pass
     assert str(caught.value).startswith(f"{url}: ")
     assert "\n" not in str(caught.value)
@@ -553,8 +553,8 @@ def test_a_store_in_which_two_could_create_one_file_is_refused(store: type[Store
 @pytest.mark.parametrize("protocol", ["memory", "forgetful"])
 def test_a_store_is_tried_out_before_its_first_lease(protocol: str, tmp_path: Path) -> None:
     url = f"{protocol}://{tmp_path.name}/index"
-    with Claim(url, "a"):
+    with Lease(url, "a"):
         fs, root = fsspec.url_to_fs(url)
         assert [name.rpartition("/")[2] for name in fs.ls(root, detail=False)] == ["claim-000000001.json"]
-        with pytest.raises(IndexBusy), Claim(url, "b"):
+        with pytest.raises(IndexBusy), Lease(url, "b"):
             pass

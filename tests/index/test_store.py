@@ -51,8 +51,8 @@ class Killer:
         self.steps.append(step)
 
 
-def create(path: Path, seam: Callable[[str], None] = lambda step: None) -> None:
-    store.create(path, SETTINGS, clip_dimension=CLIP_DIMENSION, frame_dimension=FRAME_DIMENSION, seam=seam)
+def create(path: Path, failpoint: Callable[[str], None] = lambda step: None) -> None:
+    store.create(path, SETTINGS, clip_dimension=CLIP_DIMENSION, frame_dimension=FRAME_DIMENSION, failpoint=failpoint)
 
 
 # --- a run as small as it can be --------------------------------------------------------------------------------------
@@ -77,7 +77,7 @@ def make_batch(
     Of the contents ``held``, ids of audio, there are frames already.
     """
     rows, clips, clip_values, fragments = list[Row](), list[Row](), list[Any](), list[str]()
-    seen, spoiled = set[str](), set[str]()
+    seen, orphaned = set[str](), set[str]()
     for uri, (content, n_frames) in files.items():
         audio_id = schema.make_audio_id(content)
         row = empty_row(uri, audio_id) | {"content_hash": content, "size_bytes": n_frames, "modified_ns": 1}
@@ -87,7 +87,7 @@ def make_batch(
             seen.add(audio_id)
         if content.startswith("bad"):
             rows.append(row | {"status": "failed", "stage": "decode", "reason": "not_finite", "message": "why"})
-            spoiled.add(audio_id)
+            orphaned.add(audio_id)
             continue
         made = clip_rows(row, GRID)
         rows.append(row | {"status": "indexed", "n_clips": len(made), "n_frames": n_frames})
@@ -99,7 +99,7 @@ def make_batch(
     table = pa.Table.from_pylist(clips, schema=without)
     flat = np.concatenate(clip_values) if clip_values else np.empty(0, np.float16)
     table = table.append_column(clips_schema.field("vector"), lists(flat, clips_schema.field("vector")))
-    return store.Batch(batch_id, files_table(rows), table, fragments, spoiled=frozenset(spoiled))
+    return store.Batch(batch_id, files_table(rows), table, fragments, orphaned=frozenset(orphaned))
 
 
 def frame_batch(audio_id: str, content: str, n_frames: int, batch_id: str) -> pa.RecordBatch:
@@ -138,11 +138,11 @@ def run(
     path: Path,
     corpus: Corpus,
     run_id: str = "run",
-    seam: Callable[[str], None] = lambda step: None,
+    failpoint: Callable[[str], None] = lambda step: None,
     n_last: int = 1,
 ) -> None:
     """Bring the index to ``corpus`` in two commits: the last ``n_last`` batches in the second."""
-    writer = store.Writer(path, run_id, seam=seam)
+    writer = store.Writer(path, run_id, failpoint=failpoint)
     batches = prepare(path, writer, corpus)
     for some in (batches[:-n_last], batches[-n_last:]):
         if some:
@@ -361,9 +361,9 @@ def test_spoiled_frames_go_and_those_of_an_earlier_batch_stay(tmp_path: Path) ->
     # A later file begins with windows under the same id, and fails.
     late = make_batch(tmp_path, "b" * 32, {"2": ("aa", 8)})
     failed = empty_row("2", None) | {"status": "failed"}
-    spoiled = frozenset({schema.make_audio_id("aa")})
+    orphaned = frozenset({schema.make_audio_id("aa")})
     writer.commit(
-        [store.Batch("b" * 32, files_table([failed]), late.clips.slice(0, 0), late.frame_fragments, spoiled=spoiled)]
+        [store.Batch("b" * 32, files_table([failed]), late.clips.slice(0, 0), late.frame_fragments, orphaned=orphaned)]
     )
     frames = store.open_published(tmp_path, "frames").to_table().to_pylist()
     assert [(row["frame"], row["batch_id"]) for row in frames] == [(frame, "a" * 32) for frame in range(8)]
@@ -449,7 +449,7 @@ def test_dying_in_recovery_is_recovered_from(tmp_path: Path) -> None:
         run(tmp_path, AFTER, "first", Killer(6))
     for step, name in enumerate(("files", "clips", "frames", "files")):
         with pytest.raises(Killed, match=f"recover {name}"):
-            store.Writer(tmp_path, "recovery", seam=Killer(step % 3))
+            store.Writer(tmp_path, "recovery", failpoint=Killer(step % 3))
         check_state(tmp_path, BEFORE)
     run(tmp_path, AFTER, "second")
     check_state(tmp_path, AFTER, gone=("5",))
@@ -486,7 +486,7 @@ def race(path: Path, step: int) -> list[str]:
         if len(seen) == step + 1 and succeeds(lambda: first.commit(batches)):
             winners.append("first")
 
-    second = store.Writer(path, "second", seam=interrupt)
+    second = store.Writer(path, "second", failpoint=interrupt)
     prepared = prepare(path, second, RACE_B)
     if succeeds(lambda: second.commit(prepared)):
         winners.append("second")
@@ -548,7 +548,7 @@ def test_another_writers_recovery_stops_the_first(tmp_path: Path) -> None:
         if step == "append clips":
             store.Writer(tmp_path, "second")
 
-    writer = store.Writer(tmp_path, "first", seam=recover)
+    writer = store.Writer(tmp_path, "first", failpoint=recover)
     batches = prepare(tmp_path, writer, AFTER)
     assert not succeeds(lambda: writer.commit(batches))
     check_state(tmp_path, BEFORE)

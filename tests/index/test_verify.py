@@ -15,10 +15,10 @@ import pytest
 from pipeline.config import Config, make_config
 from pipeline.errors import EarshotError
 from pipeline.index import journal, store
-from pipeline.index.lease import Claim
+from pipeline.index.lease import Lease
 from pipeline.index.maintenance import give_up_fragments, mark_damaged
 from pipeline.index.reencode import Stored, compare
-from pipeline.index.verify import audit, examine
+from pipeline.index.verify import examine, verify_index
 from pipeline.planning.plan import Choice
 from pipeline.run.driver import index_corpus
 from tests.helpers.contents import SECTIONS, KnownBucket, live
@@ -161,7 +161,7 @@ DEFECTS: dict[str, tuple[Plant, str, str]] = {
 
 
 def test_an_index_as_a_run_leaves_it_is_well(whole: Config) -> None:
-    assert audit(whole.into) == []
+    assert verify_index(whole.into) == []
 
 
 @pytest.mark.parametrize("defect", DEFECTS)
@@ -170,11 +170,11 @@ def test_a_defect_is_found_and_mended(config: Config, defect: str) -> None:
     plant, where, said = DEFECTS[defect]
     plant(config.into)
     publish(config.into)
-    findings = audit(config.into)
+    findings = verify_index(config.into)
     assert any(finding.table == where and said in finding.what for finding in findings), findings
     mark_damaged(config.into, findings)
     index_corpus(config, stages=in_place(WideEncoder()))
-    assert audit(config.into) == []
+    assert verify_index(config.into) == []
     assert live(config.into) == before
 
 
@@ -188,9 +188,9 @@ def test_clips_that_are_damaged_are_not_copied(config: Config) -> None:
     moved = config.model_copy(update={"sources": (str(folder),)})
     with pytest.raises(EarshotError, match=r"moved\.wav are damaged; mend that by `earshot verify"):
         index_corpus(moved, stages=in_place(WideEncoder()))
-    mark_damaged(config.into, audit(config.into))
+    mark_damaged(config.into, verify_index(config.into))
     index_corpus(moved, stages=in_place(WideEncoder()))
-    assert audit(config.into) == []
+    assert verify_index(config.into) == []
 
 
 @pytest.mark.parametrize("name", ["clips", "frames"])
@@ -204,11 +204,11 @@ def test_a_vector_that_is_not_finite_is_found_and_mended(config: Config, name: s
     table(config.into, name).delete(where)
     lance.write_dataset(spoilt, journal.table_uri(config.into, name), mode="append")
     publish(config.into)
-    findings = audit(config.into)
+    findings = verify_index(config.into)
     assert any(finding.table == name for finding in findings)
     mark_damaged(config.into, findings)
     index_corpus(config, stages=in_place(WideEncoder()))
-    assert audit(config.into) == []
+    assert verify_index(config.into) == []
     assert live(config.into) == before
 
 
@@ -219,11 +219,11 @@ def test_rows_that_no_index_covers_are_found_and_covered(config: Config) -> None
     index = table(config.into, "clips")
     index.drop_index("clip_id_idx")
     publish(config.into)
-    with Claim(config.into, "a run, which makes indexes at its end"):
-        assert audit(config.into) == []
-    assert [finding.what for finding in audit(config.into)] == ["no index on clip_id"]
-    mark_damaged(config.into, audit(config.into))
-    assert audit(config.into) == []
+    with Lease(config.into, "a run, which makes indexes at its end"):
+        assert verify_index(config.into) == []
+    assert [finding.what for finding in verify_index(config.into)] == ["no index on clip_id"]
+    mark_damaged(config.into, verify_index(config.into))
+    assert verify_index(config.into) == []
 
 
 @pytest.mark.parametrize(("name", "column"), [("files", "file_id"), ("clips", "audio_id"), ("frames", "audio_id")])
@@ -231,10 +231,10 @@ def test_an_index_that_cannot_be_read_is_found_and_made_anew(config: Config, nam
     before = live(config.into)
     for file in Path(journal.table_uri(config.into, name), "_indices").rglob("*.lance"):
         file.unlink()
-    findings = audit(config.into)
+    findings = verify_index(config.into)
     assert (name, f"the index on {column} cannot be read") in {(finding.table, finding.what) for finding in findings}
     mark_damaged(config.into, findings)
-    assert audit(config.into) == []
+    assert verify_index(config.into) == []
     assert live(config.into) == before
 
 
@@ -273,13 +273,13 @@ def test_vectors_that_are_not_those_that_were_written_are_found_and_mended(
     before = live(config.into)
     [owner] = {row["audio_id"] for row in table(config.into, "files").to_table(filter="uri LIKE '%/c.wav'").to_pylist()}
     rewrite(config.into, name, f"audio_id = '{owner}'", change)
-    findings = audit(config.into)
+    findings = verify_index(config.into)
     rotten = [finding for finding in findings if finding.audio_id is not None]
     assert [(finding.table, finding.audio_id) for finding in rotten] == [(name, owner)]
     assert "checksum" in rotten[0].what
     mark_damaged(config.into, findings)
     index_corpus(config, stages=in_place(WideEncoder()))
-    assert audit(config.into) == []
+    assert verify_index(config.into) == []
     assert live(config.into) == before
 
 
@@ -296,11 +296,11 @@ def test_bytes_that_rot_on_the_disk_are_found_and_mended(config: Config, name: s
     for place in range(at, at + 64):
         data[place] ^= 1
     file.write_bytes(data)
-    findings = audit(config.into)
+    findings = verify_index(config.into)
     assert {(finding.table, finding.audio_id) for finding in findings} == {(name, owner)}
     mark_damaged(config.into, findings)
     index_corpus(config, stages=in_place(WideEncoder()))
-    assert audit(config.into) == []
+    assert verify_index(config.into) == []
     assert live(config.into) == before
 
 
@@ -327,17 +327,17 @@ def test_a_lost_data_file_is_found_and_what_was_in_it_made_anew(config: Config, 
     fragment = max(published.get_fragments(), key=lambda each: each.count_rows())
     [data_file] = fragment.data_files()
     damage(Path(journal.table_uri(config.into, name), "data", data_file.path), how)
-    findings = audit(config.into)
+    findings = verify_index(config.into)
     lost = [finding for finding in findings if finding.fragment is not None]
     assert [(finding.table, finding.fragment) for finding in lost] == [(name, fragment.fragment_id)]
     assert data_file.path in lost[0].what
     assert give_up_fragments(config.into, findings) == 1
-    findings = audit(config.into)
+    findings = verify_index(config.into)
     assert findings
     assert all(finding.fragment is None for finding in findings)
     mark_damaged(config.into, findings)
     index_corpus(both, stages=in_place(WideEncoder()))
-    assert audit(config.into) == []
+    assert verify_index(config.into) == []
     assert live(config.into) == before
 
 
@@ -346,7 +346,7 @@ def test_rows_without_a_checksum_are_counted_and_not_called_damaged(config: Conf
     table(config.into, "files").update({"clips_checksum": "NULL"}, "uri LIKE '%/b.wav'")
     table(config.into, "files").update({"frames_checksum": "NULL"}, "uri LIKE '%/c.wav'")
     publish(config.into)
-    assert [finding for finding in audit(config.into) if "the index on" not in finding.what] == []
+    assert [finding for finding in verify_index(config.into) if "the index on" not in finding.what] == []
     assert examine(config.into).n_without_checksum == 2
 
 
@@ -360,7 +360,7 @@ def test_the_memory_that_an_audit_takes_does_not_grow_with_the_number_of_clips(t
         write_index(Path(into), {f"{number}.wav": (frames, clips) for number in range(n_files)}, GRID)
         tracemalloc.start()
         try:
-            assert audit(into) == []
+            assert verify_index(into) == []
             peaks.append(tracemalloc.get_traced_memory()[1])
         finally:
             tracemalloc.stop()
@@ -414,15 +414,15 @@ def test_a_data_file_that_is_lost_in_an_object_store_is_found_and_mended(bucket:
     corpus.put("a.wav", 3)
     corpus.put("b.wav", 5)
     index_corpus(corpus.config, stages=in_place(WideEncoder()))
-    assert audit(corpus.config.into) == []
+    assert verify_index(corpus.config.into) == []
     data = f"{journal.table_uri(corpus.config.into, 'frames')}/data"
     corpus.store.rm_file(sorted(corpus.store.ls(data, detail=False))[0])
-    findings = audit(corpus.config.into)
+    findings = verify_index(corpus.config.into)
     assert [finding.table for finding in findings if finding.fragment is not None] == ["frames"]
     give_up_fragments(corpus.config.into, findings)
-    mark_damaged(corpus.config.into, audit(corpus.config.into))
+    mark_damaged(corpus.config.into, verify_index(corpus.config.into))
     index_corpus(corpus.config, stages=in_place(WideEncoder()))
-    assert audit(corpus.config.into) == []
+    assert verify_index(corpus.config.into) == []
     assert live(corpus.config.into) == corpus.expected()
 
 

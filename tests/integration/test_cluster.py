@@ -28,7 +28,7 @@ import yaml
 
 from pipeline.config import Config, load_config
 from pipeline.encoder.encoder import load_encoder
-from pipeline.index.verify import audit
+from pipeline.index.verify import verify_index
 from pipeline.processes import find_descendants
 from pipeline.run.driver import index_corpus
 from pipeline.run.record import METRICS, Record, read_record
@@ -188,7 +188,7 @@ def check_against_undisturbed(config: Config, undisturbed: Path) -> None:
         assert expected.keys() == found.keys()
         for key, vector in expected.items():
             assert vector @ found[key] >= 0.9999 * np.linalg.norm(vector) * np.linalg.norm(found[key])
-    assert audit(config.into) == []
+    assert verify_index(config.into) == []
 
 
 def test_a_head_listens_on_this_machine_only_and_wants_a_token(head: Head) -> None:

@@ -280,10 +280,10 @@ def test_workers_stop_with_a_run_that_fails(corpus: Path, tmp_path: Path) -> Non
 @pytest.mark.usefixtures("ray_session")
 def test_a_second_run_is_told_who_holds_the_index(corpus: Path, tmp_path: Path) -> None:
     from pipeline.errors import IndexBusy
-    from pipeline.index.lease import Claim
+    from pipeline.index.lease import Lease
 
     config = load_config(write_config(corpus, tmp_path / "index"))
     Path(config.into).mkdir()
-    with Claim(config.into, "first"), pytest.raises(IndexBusy, match=f"process {os.getpid()}"):
+    with Lease(config.into, "first"), pytest.raises(IndexBusy, match=f"process {os.getpid()}"):
         index_corpus(config)
     assert not journal.exists(config.into)

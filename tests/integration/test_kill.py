@@ -31,7 +31,7 @@ from pipeline.config import Config, load_config
 from pipeline.errors import FileFailure
 from pipeline.grid import HOP_SAMPLES, SAMPLE_RATE_HZ
 from pipeline.index import journal, store
-from pipeline.index.verify import audit
+from pipeline.index.verify import verify_index
 from pipeline.run.driver import index_corpus
 from tests.helpers.sounds import cut, encode, noise, tone
 
@@ -255,7 +255,7 @@ def check_readable(index: str) -> None:
     """Whatever was stopped, what is published is whole; indexes alone may be behind."""
     if journal.exists(index):
         behind = ("no index on", "the index on")
-        assert [finding for finding in audit(index) if not finding.what.startswith(behind)] == []
+        assert [finding for finding in verify_index(index) if not finding.what.startswith(behind)] == []
 
 
 # --- a run, and its death ---------------------------------------------------------------------------------------------
@@ -272,7 +272,7 @@ def run_and_trace(config: str, trace: str) -> None:
                 last = step
                 file.write(f"{step}\n")
 
-        index_corpus(load_config(config), report=lambda progress: note(progress.stage), seam=note)
+        index_corpus(load_config(config), report=lambda progress: note(progress.stage), failpoint=note)
 
 
 class Run:
@@ -494,7 +494,7 @@ def test_killed_anywhere_a_rerun_makes_it_right(
         if not ended:
             index_corpus(config)
         check_live(corpus, config.into)
-        assert audit(config.into) == []
+        assert verify_index(config.into) == []
     tell(f"{len(kills)} kills in {time.monotonic() - began:.0f} s, seed {SEED}; edits: {dict(corpus.n_edits)}")
     record_property("kills", "\n".join([HEAD, *map(str, kills)]))
     assert not victims

@@ -20,7 +20,7 @@ from pipeline.encoder.encoder import load_encoder
 from pipeline.errors import ModelError
 from pipeline.grid import Grid
 from pipeline.run.driver import index_corpus
-from pipeline.run.record import STAGES, Pace, Progress
+from pipeline.run.record import STAGES, Progress, Throughput
 from pipeline.run.workers import share_machine
 from tests.helpers.checkpoints import make_pe_audio
 from tests.helpers.fakes import noise, write_wav
@@ -151,9 +151,9 @@ def test_too_short_a_run_does_not_tell_how_fast_runs_are(
     def index(config: Config) -> Progress:
         progress = index_corpus(config, stages=in_place(encoder))
         done = {"audio_s": progress.audio_s / 2, "decode_s": 1.0, "encode_s": 8.0, "write_s": 1.0}
-        progress.pace = Pace()
+        progress.throughput = Throughput()
         for now in (3.0, 13.0):
-            progress.pace.add(done, now, dict.fromkeys(STAGES, 1.0))
+            progress.throughput.add(done, now, dict.fromkeys(STAGES, 1.0))
         return progress
 
     found = []

@@ -13,9 +13,9 @@ import yaml
 import pipeline.run.driver
 from jobs.main import main
 from pipeline.index import journal, store
-from pipeline.index.lease import Claim
+from pipeline.index.lease import Lease
 from pipeline.index.maintenance import give_up_fragments
-from pipeline.index.verify import audit
+from pipeline.index.verify import verify_index
 from pipeline.run.driver import index_corpus
 from tests.helpers.contents import KnownCorpus, content, live
 from tests.index.test_verify import table
@@ -218,7 +218,7 @@ def test_a_ledger_that_is_lost_in_part_is_not_repaired_while_a_disk_is_missing(c
     said = f"{corpus.root}/disk2/sounds: holds no audio now, and the index has 1 files of it"
     for is_given_up in (False, True):
         if is_given_up:
-            give_up_fragments(into, audit(into))
+            give_up_fragments(into, verify_index(into))
         code, _, err = call("verify", into, "--repair")
         assert (code, err.count("\n")) == (2, 1)
         assert said in err
@@ -298,7 +298,7 @@ def test_a_second_writer_is_told_who_holds_the_index_and_since_when(
         now = {**published.versions, "clips": versions(into)["clips"]}
         row = journal.make_row(published.seq + 1, "f" * 32, "f" * 32, "maintain", now)
         journal.publish(journal.open_journal(into), [row])
-    with Claim(into, "another"):
+    with Lease(into, "another"):
         code, _, err = call(command, into, *options)
     assert code == 1
     said = r"earshot: [^\n]*another run writes here \(process \d+ on \S+, since [^\n)]+ UTC\); wait for it[^\n]*\n"

@@ -11,7 +11,7 @@ import pytest
 import yaml
 
 from pipeline.index import journal
-from pipeline.index.verify import audit
+from pipeline.index.verify import verify_index
 from pipeline.run.driver import index_corpus
 from pipeline.run.receipts import signals_held
 from pipeline.run.record import read_record
@@ -75,7 +75,7 @@ def check_mended(corpus: KnownCorpus) -> None:
     check_whole(corpus.config.into)
     index_corpus(corpus.config, stages=in_place(WideEncoder()))
     assert live(corpus.config.into) == corpus.expected()
-    assert audit(corpus.config.into) == []
+    assert verify_index(corpus.config.into) == []
     batch_ids = journal.read_journal(corpus.config.into)["batch_id"].to_pylist()
     assert len(set(batch_ids)) == len(batch_ids)
 
@@ -119,14 +119,14 @@ def test_a_commit_that_is_broken_off_is_not_tried_again_by_its_run(corpus: Known
     """For those who call the library, a second press is a KeyboardInterrupt in the middle of the commit."""
     seen: list[str] = []
 
-    def seam(name: str) -> None:
+    def failpoint(name: str) -> None:
         seen.append(name)
         if name == step and seen.count(step) == 1:
             signal.raise_signal(signal.SIGINT)
             signal.raise_signal(signal.SIGINT)
 
     with python_handles_signals(), pytest.raises(KeyboardInterrupt):
-        index_corpus(corpus.config, stages=in_place(WideEncoder()), seam=seam)
+        index_corpus(corpus.config, stages=in_place(WideEncoder()), failpoint=failpoint)
     assert seen[-1] == step
     check_mended(corpus)
 

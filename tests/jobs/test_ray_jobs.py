@@ -371,7 +371,7 @@ def test_a_silent_run_is_not_said_to_be_well(earshot: Any, tmp_path: Path, monke
     assert "no record of a run here" in err
     progress = Progress(planned_s=7200.0)
     for late_s in (20.0, 10.0, 0.0):
-        progress.pace.add(
+        progress.throughput.add(
             {"audio_s": 20.0, "decode_s": 1, "encode_s": 1, "write_s": 1}, time.monotonic() - late_s, EACH
         )
     write_record(str(tmp_path), make_record(progress))

@@ -310,7 +310,7 @@ def test_a_disk_that_is_not_mounted_costs_nothing(tmp_path: Path, source: str, g
         ) as said:
             shelf.run(rebuild=rebuild)
         assert planned.refused == str(said.value)
-    assert len(plan_corpus(shelf.config).gone) == 3
+    assert len(plan_corpus(shelf.config).deleted) == 3
     assert live(shelf.config.into) == before
     assert journal.read_published(shelf.config.into).seq == seq
     place = shelf.folder / "disk2"
@@ -445,11 +445,11 @@ def test_much_that_is_gone_is_refused_and_goes_when_allowed(tmp_path: Path) -> N
     assert len(shelf.indexed()) == 35
 
 
-@pytest.mark.parametrize(("n_shut", "is_much"), [(25, True), (20, False)])
-def test_a_rebuild_does_not_throw_away_what_cannot_be_read(tmp_path: Path, n_shut: int, is_much: bool) -> None:
+@pytest.mark.parametrize(("n_unreadable", "is_much"), [(25, True), (20, False)])
+def test_a_rebuild_does_not_throw_away_what_cannot_be_read(tmp_path: Path, n_unreadable: int, is_much: bool) -> None:
     shelf = Shelf(tmp_path, 15)
     before = live(shelf.config.into)
-    shut = sorted(map(Path, shelf.indexed()))[:n_shut]
+    shut = sorted(map(Path, shelf.indexed()))[:n_unreadable]
     for file in shut:
         file.rename(file.with_suffix(".away"))
         os.mkfifo(file)
@@ -467,19 +467,19 @@ def test_a_rebuild_does_not_throw_away_what_cannot_be_read(tmp_path: Path, n_shu
         shelf.run(Choice(allow_deletions=True), rebuild=True)
     else:
         shelf.run(rebuild=True)
-    assert len(shelf.indexed()) == 30 - n_shut
+    assert len(shelf.indexed()) == 30 - n_unreadable
 
 
 @pytest.mark.parametrize(
-    ("n_shut", "choice", "is_held_back"),
+    ("n_unreadable", "choice", "is_held_back"),
     [(25, Choice(), True), (20, Choice(), False), (25, Choice(allow_deletions=True), False)],
 )
 def test_a_rebuild_that_could_not_read_much_is_not_put_in_place(
-    tmp_path: Path, n_shut: int, choice: Choice, is_held_back: bool
+    tmp_path: Path, n_unreadable: int, choice: Choice, is_held_back: bool
 ) -> None:
     shelf = Shelf(tmp_path, 15)
     before = live(shelf.config.into)
-    shut = sorted(map(Path, shelf.indexed()))[:n_shut]
+    shut = sorted(map(Path, shelf.indexed()))[:n_unreadable]
 
     def shut_them(number: int) -> None:
         if number == 0:
@@ -490,13 +490,13 @@ def test_a_rebuild_that_could_not_read_much_is_not_put_in_place(
     progress = index_corpus(
         shelf.config, stages=stages, choice=choice, rebuild=True, is_mount=shelf.mounted.__contains__
     )
-    assert progress.n_failed == n_shut
+    assert progress.n_failed == n_unreadable
     assert progress.held_back == is_held_back
     said = find_shortfall(progress, 1.0)
     if not is_held_back:
         assert said is None
         assert len(live(shelf.config.into)["files"]) == 30
-        assert len(shelf.indexed()) == 30 - n_shut
+        assert len(shelf.indexed()) == 30 - n_unreadable
         return
     assert said is not None
     assert said.startswith("25 files that were indexed could not be read, more than run.max_deleted_fraction allows")

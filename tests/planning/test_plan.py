@@ -18,7 +18,7 @@ from pipeline.corpus.file import File, estimate_seconds
 from pipeline.errors import REASONS, FileFailure
 from pipeline.planning.batches import MAX_FILES_PER_BATCH, pack
 from pipeline.planning.ledger import Ledger, empty_row
-from pipeline.planning.plan import ACTIONS, NEW_PER_GONE, READ_FIRST, Choice, Plan, make_plan
+from pipeline.planning.plan import ACTIONS, NEW_PER_DELETED, READ_FIRST, Choice, Plan, make_plan
 from pipeline.schema import Row
 
 
@@ -173,7 +173,7 @@ def test_touched_file_keeps_its_row_under_its_new_time(status: str, stage: str |
     old = known_row("a.wav", "one", 1, status, stage)
     disk = Disk({"a.wav": ("one", 2)})
     plan = plan_of(disk.listed(), make_ledger(old), disk)
-    assert plan.touched == [{**old, "modified_ns": 2}]
+    assert plan.mtime_changed == [{**old, "modified_ns": 2}]
     assert (plan.n_unchanged, contents(plan), plan.copies, plan.known) == (1, [], [], [])
 
 
@@ -249,14 +249,14 @@ def test_an_indexed_file_that_cannot_be_read_now_keeps_its_rows() -> None:
     disk = Disk({"b.wav": ("one", 1), "c.wav": ("one", 2)}, broken=frozenset({"b.wav", "c.wav"}))
     listed = disk.listed({"a.wav": "unreadable", "d.wav": "vanished"})
     plan = plan_of(listed, make_ledger(*old), disk, choice=Choice(check_content=True))
-    assert sorted(plan.shut) == [("a.wav", "why"), ("b.wav", "input/output error")]
+    assert sorted(plan.unreadable) == [("a.wav", "why"), ("b.wav", "input/output error")]
     assert plan.n_unchanged == 2
     assert {row["uri"]: row["reason"] for row in plan.known} == {"c.wav": "unreadable", "d.wav": "vanished"}
     assert sorted(plan.lost.values()) == ["c.wav", "d.wav"]
     told = {uri: (action, why) for uri, action, why in plan.actions}
     assert told["a.wav"] == ("unchanged", "cannot be read now, its rows stay: why")
     assert told["b.wav"] == ("unchanged", "cannot be read now, its rows stay: input/output error")
-    assert not plan.gone
+    assert not plan.deleted
 
 
 def test_a_file_without_a_time_is_known_by_its_bytes() -> None:
@@ -264,11 +264,11 @@ def test_a_file_without_a_time_is_known_by_its_bytes() -> None:
     disk = Disk({"a.wav": ("one", 0), "b.wav": ("two", 0)})
     plan = plan_of(disk.listed(), make_ledger(*old), disk)
     assert disk.hashed == {"a.wav": 1, "b.wav": 1}
-    assert (plan.n_unchanged, plan.touched, contents(plan)) == (1, [], [["b.wav"]])
+    assert (plan.n_unchanged, plan.mtime_changed, contents(plan)) == (1, [], [["b.wav"]])
     assert ("a.wav", "unchanged", "the same bytes") in plan.actions
     shut = Disk(disk.files, broken=frozenset({"a.wav", "b.wav"}))
     plan = plan_of(shut.listed(), make_ledger(*old), shut)
-    assert (plan.n_unchanged, plan.known, len(plan.shut)) == (2, [], 2)
+    assert (plan.n_unchanged, plan.known, len(plan.unreadable)) == (2, [], 2)
 
 
 def test_no_more_bytes_are_read_first_than_in_a_minute_or_so(monkeypatch: pytest.MonkeyPatch) -> None:
@@ -325,12 +325,14 @@ def test_every_file_has_one_place_and_each_content_is_decoded_once(
     plan = plan_of(disk.listed(unlisted), ledger, disk, batch_s)
 
     to_decode = [uri for group in contents(plan) for uri in group]
-    placed = to_decode + [row["uri"] for row in plan.known + plan.touched] + [row["uri"] for row, _ in plan.copies]
+    placed = (
+        to_decode + [row["uri"] for row in plan.known + plan.mtime_changed] + [row["uri"] for row, _ in plan.copies]
+    )
     assert len(placed) == len(set(placed))
-    assert len(placed) + plan.n_unchanged - len(plan.touched) == len(files) + len(unlisted)
+    assert len(placed) + plan.n_unchanged - len(plan.mtime_changed) == len(files) + len(unlisted)
     there = files.keys() | unlisted.keys()
     gone = {uri for uri, row in rows.items() if uri not in there and row["status"] != "deleted"}
-    assert {row["uri"] for row in plan.gone} == gone
+    assert {row["uri"] for row in plan.deleted} == gone
     assert [uri for uri, _, _ in plan.actions] == sorted(there | gone)
     assert {action for _, action, _ in plan.actions} <= set(ACTIONS)
     for uri in (files.keys() | unlisted.keys()) - set(placed):
@@ -482,7 +484,7 @@ def test_full_decodes_everything_and_each_content_once() -> None:
     ledger = make_ledger(*(known_row(uri, content, 1) for uri, (content, _) in disk.files.items()))
     plan = plan_of(disk.listed(), ledger, disk, choice=Choice(full=True))
     assert sorted(contents(plan)) == [["a.wav", "b.wav"], ["c.wav"]]
-    assert (plan.n_unchanged, plan.copies, plan.touched) == (0, [], [])
+    assert (plan.n_unchanged, plan.copies, plan.mtime_changed) == (0, [], [])
 
 
 def test_a_file_that_moved_is_told_from_a_second_copy() -> None:
@@ -495,7 +497,7 @@ def test_a_file_that_moved_is_told_from_a_second_copy() -> None:
         ("new.wav", "moved"),
         ("old.wav", "deleted"),
     ]
-    (row,) = plan.gone
+    (row,) = plan.deleted
     assert (row["status"], row["n_clips"], row["n_frames"], row["content_hash"]) == (
         "deleted",
         0,
@@ -504,7 +506,7 @@ def test_a_file_that_moved_is_told_from_a_second_copy() -> None:
     )
     # Once gone, it is not gone again, and its content counts for nothing.
     again = plan_of(Disk({"x.wav": ("one", 1)}).listed(), make_ledger(row), Disk({"x.wav": ("one", 1)}))
-    assert (again.gone, again.copies, contents(again)) == ([], [], [["x.wav"]])
+    assert (again.deleted, again.copies, contents(again)) == ([], [], [["x.wav"]])
 
 
 def test_every_reason_is_listed() -> None:
@@ -573,7 +575,7 @@ def test_of_very_many_files_none_is_read_before_the_first_is_decoded() -> None:
 
     ledger = Ledger(know_many(list_many(7)))
     plan = plan_many(changed.cast(schema.LISTED), ledger, hash_known)
-    assert (plan.n_unchanged, len(plan.touched), len(reread)) == (MANY, MANY, MANY)
+    assert (plan.n_unchanged, len(plan.mtime_changed), len(reread)) == (MANY, MANY, MANY)
 
 
 def test_of_very_many_files_those_that_moved_are_found() -> None:
@@ -584,13 +586,13 @@ def test_of_very_many_files_those_that_moved_are_found() -> None:
         return content_hash(str(place).replace("/moved/", "/new/"))
 
     plan = plan_many(moved, ledger, hash_file)
-    assert (len(plan.copies), len(plan.gone), plan.n_to_decode) == (MANY, MANY, 0)
+    assert (len(plan.copies), len(plan.deleted), plan.n_to_decode) == (MANY, MANY, 0)
 
 
 def test_a_source_that_was_renamed_is_found_among_many_more_new_files(monkeypatch: pytest.MonkeyPatch) -> None:
     """Of a known size and too many to be read first, for so few that are gone."""
     monkeypatch.setattr("pipeline.planning.plan.READ_FIRST", 3)
-    new = {f"/more/{k}.wav": (f"{k:03}", 1) for k in range(2 * NEW_PER_GONE)}
+    new = {f"/more/{k}.wav": (f"{k:03}", 1) for k in range(2 * NEW_PER_DELETED)}
     disk = Disk({**new, "/new/a.wav": ("one", 1), "/new/b.wav": ("two", 1)})
     ledger = make_ledger(known_row("/old/a.wav", "one", 1), known_row("/old/b.wav", "two", 1))
     plan = plan_of(disk.listed(), ledger, disk)
@@ -613,7 +615,7 @@ def test_lost_is_what_is_gone_or_vanished_and_has_not_moved() -> None:
     disk = Disk({"new.wav": ("one", 1), "other.wav": ("seven", 1)})
     plan = plan_of(disk.listed({"c.wav": "vanished", "d.wav": "vanished"}), make_ledger(*rows), disk)
     assert sorted(plan.lost.values()) == ["b.wav", "c.wav"]
-    assert len(plan.gone) == 3
+    assert len(plan.deleted) == 3
 
 
 def test_a_file_takes_little_memory_while_it_is_planned() -> None:
@@ -646,7 +648,7 @@ def test_a_ledger_says_the_same_once_what_is_new_is_part_of_its_table(n_beside: 
     for row in rows:
         assert plain.holder(row["audio_id"]) == merged.holder(row["audio_id"])
     there = pa.chunked_array([uris[:30]])
-    assert plain.find_gone(there) == merged.find_gone(there)
+    assert plain.find_deleted(there) == merged.find_deleted(there)
 
 
 def test_a_small_corpus_makes_work_for_several(tmp_path: Path) -> None:

@@ -82,9 +82,9 @@ def summarize(plan: Plan) -> PlainPlan:
     return PlainPlan(
         actions={uri: (action, reason) for uri, action, reason in plan.actions},
         known={row["uri"]: (row["stage"], row["reason"], row["message"]) for row in plan.known},
-        stay={row["uri"]: row["modified_ns"] for row in [*plan.touched, *plan.metadata]},
+        stay={row["uri"]: row["modified_ns"] for row in [*plan.mtime_changed, *plan.metadata]},
         copies={row["uri"]: (row["audio_id"], holder_id) for row, holder_id in plan.copies},
-        gone={row["uri"] for row in plan.gone},
+        deleted={row["uri"] for row in plan.deleted},
         batches=plan.batches["audios"].to_pylist(),
         n_unchanged=plan.n_unchanged,
         n_failed_before=plan.n_failed_before,

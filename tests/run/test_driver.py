@@ -20,7 +20,7 @@ from pipeline.encoder.checkpoint import read_identity
 from pipeline.errors import CommitConflict, EarshotError, IndexMismatch, ModelError, UsageError
 from pipeline.grid import Waveform, window_starts
 from pipeline.index import journal, lease, store
-from pipeline.index.verify import audit
+from pipeline.index.verify import verify_index
 from pipeline.planning.plan import Choice, Plan
 from pipeline.run.driver import Stages, Workers, index_corpus
 from pipeline.run.prepare import estimate_bytes, estimate_run_seconds, plan_corpus
@@ -134,13 +134,13 @@ def test_contents_that_turn_out_to_be_the_same_are_stored_once(tmp_path: Path, c
     config = configure(folder, tmp_path / "index", run={"batch_s": 15.0}, store={"checkpoint_rows": checkpoint_rows})
     encoder = WideEncoder()
     index_corpus(config, stages=in_place(encoder, make_same(folder)))
-    assert audit(config.into) == []
+    assert verify_index(config.into) == []
     afresh = configure(folder, tmp_path / "afresh")
     index_corpus(afresh, stages=in_place(WideEncoder()))
     assert everything(config.into) == everything(afresh.into)
     n_batches = sum(row["kind"] == "index" for row in journal.read_journal(config.into).to_pylist())
     assert encoder.n_windows == 3 * n_batches == 9
-    assert audit(config.into) == []
+    assert verify_index(config.into) == []
 
 
 class DriftingEncoder(WideEncoder):
@@ -162,7 +162,7 @@ def test_checksums_of_frames_are_those_of_the_last_file_that_wrote_them(tmp_path
     index_corpus(config, stages=in_place(DriftingEncoder(), make_same(folder)))
     [n_audios] = {len(set(store.open_published(config.into, "files").to_table()["audio_id"].to_pylist()))}
     assert n_audios == 1
-    assert audit(config.into) == []
+    assert verify_index(config.into) == []
 
 
 def test_a_file_that_was_only_touched_changes_its_ledger_row_alone(corpus: Path, tmp_path: Path) -> None:
@@ -479,7 +479,7 @@ def test_a_run_that_fails_stops_its_workers(corpus: Path, tmp_path: Path) -> Non
 def test_a_run_that_has_lost_its_index_stops_at_once(
     corpus: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    """While the workers are busy, another run takes its claim over."""
+    """While the workers are busy, another run takes its lease over."""
     monkeypatch.setattr(lease, "BEAT_S", 0.05)
     config = configure(corpus, tmp_path / "index")
 
@@ -488,7 +488,7 @@ def test_a_run_that_has_lost_its_index_stops_at_once(
             other = {"run_id": "other", "host": "elsewhere", "pid": 7, "since": "2026-01-02", "beat_s": 10, "at": 0}
             lease = tmp_path / "index" / "claim-999999999.json"
             lease.write_text(json.dumps(other | {"processes": "another"}))
-            [beat] = [thread for thread in threading.enumerate() if thread.name == "claim"]
+            [beat] = [thread for thread in threading.enumerate() if thread.name == "lease"]
             beat.join(timeout=120)
             assert not beat.is_alive()
 
@@ -521,7 +521,7 @@ def test_a_disk_that_goes_while_files_are_encoded_anew_costs_no_rows(
     corpus.rmdir()
     away.rename(corpus)
     assert index_corpus(config, stages=in_place(WideEncoder())).n_unchanged == 8
-    assert audit(config.into) == []
+    assert verify_index(config.into) == []
 
 
 def test_a_file_that_changed_and_cannot_be_read_is_a_failure(corpus: Path, tmp_path: Path) -> None:
@@ -531,4 +531,4 @@ def test_a_file_that_changed_and_cannot_be_read_is_a_failure(corpus: Path, tmp_p
     write_wav(corpus / "3.wav", noise(4.2, seed=77))
     progress = index_corpus(config, stages=in_place(WideEncoder(), lambda number: (corpus / "3.wav").unlink()))
     assert dict(progress.reasons) == {"vanished": 1}
-    assert audit(config.into) == []
+    assert verify_index(config.into) == []

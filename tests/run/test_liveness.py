@@ -64,9 +64,9 @@ def test_a_record_of_an_earlier_version_is_read(tmp_path: Path) -> None:
 
 RUN = """
 import sys, time
-from pipeline.index.lease import Claim
+from pipeline.index.lease import Lease
 from pipeline.run.record import Keeper, Progress
-with Claim(sys.argv[1], "a" * 32), Keeper(sys.argv[1], Progress(index=sys.argv[1], n_files=9, stage="encoding")):
+with Lease(sys.argv[1], "a" * 32), Keeper(sys.argv[1], Progress(index=sys.argv[1], n_files=9, stage="encoding")):
     print("running", flush=True)
     time.sleep(600)
 """

@@ -15,7 +15,7 @@ from pipeline.audio.windows import cut_windows
 from pipeline.config import Config, DecodeConfig
 from pipeline.grid import FRAME_S, HOP_SAMPLES, WHOLE, Grid, Part, plan_parts
 from pipeline.index import store
-from pipeline.index.verify import audit
+from pipeline.index.verify import verify_index
 from pipeline.run.driver import Stages, index_corpus
 from pipeline.run.stages import decode_batch, encode_windows, split_batch, write_windows
 from tests.helpers.contents import read
@@ -235,7 +235,7 @@ def test_an_index_of_parts_is_an_index_of_wholes(tmp_path: Path, suffix: str, ha
     index_corpus(configs[0], stages=in_parts(WideEncoder(), n_parts))
     index_corpus(configs[1], stages=in_one_piece(WideEncoder()))
     assert published(configs[0]) == published(configs[1])
-    assert audit(configs[0].into) == []
+    assert verify_index(configs[0].into) == []
     damaged = suffix == "flac" and harm != "none"
     assert (max(n_parts) > 4) is not (suffix == "flac" and harm in ("cut off", "near the end"))
     [long] = [row for row in read(configs[0].into, "files", ["uri", "reason"]) if row["uri"] == str(path)]
@@ -260,5 +260,5 @@ def test_a_recording_that_changes_between_its_parts_is_not_published(tmp_path: P
     assert dict(progress.reasons) == {"changed_while_reading": 1}
     assert read(config.into, "clips", ["clip_id"]) == []
     assert index_corpus(config, stages=in_parts(encoder)).n_indexed == 1
-    assert audit(config.into) == []
+    assert verify_index(config.into) == []
     assert read(config.into, "frames", ["frame"])[-1]["frame"] == round(25.0 / FRAME_S) - 1

@@ -15,33 +15,33 @@ from pipeline.config import Config, CorpusConfig
 from pipeline.errors import EarshotError
 from pipeline.index import journal, store
 from pipeline.index.maintenance import give_up_fragments, mark_damaged, optimize_index, restore_index
-from pipeline.index.verify import audit
+from pipeline.index.verify import verify_index
 from pipeline.planning.plan import Choice
 from pipeline.run.driver import index_corpus
 from pipeline.search.clips import find_clips, open_table
 from tests.helpers.contents import HASTY, KnownCorpus, check_whole, expect, live, read
 from tests.run.test_driver import DIMENSION, WideEncoder, in_place
 
-Act = Callable[[Config, journal.Seam], object]
+Act = Callable[[Config, journal.Failpoint], object]
 Situation = Callable[[KnownCorpus], Act]
 """Makes the corpus and the index as they are before a run; returns the run."""
 
 
-def index(config: Config, seam: journal.Seam = lambda step: None, **others: Any) -> object:
-    return index_corpus(config, stages=in_place(WideEncoder()), seam=seam, **others)
+def index(config: Config, failpoint: journal.Failpoint = lambda step: None, **others: Any) -> object:
+    return index_corpus(config, stages=in_place(WideEncoder()), failpoint=failpoint, **others)
 
 
-def rebuild(config: Config, seam: journal.Seam = lambda step: None) -> object:
-    return index(config, seam, rebuild=True)
+def rebuild(config: Config, failpoint: journal.Failpoint = lambda step: None) -> object:
+    return index(config, failpoint, rebuild=True)
 
 
-def optimize(config: Config, seam: journal.Seam = lambda step: None) -> object:
-    return optimize_index(config.into, 0.0, seam)
+def optimize(config: Config, failpoint: journal.Failpoint = lambda step: None) -> object:
+    return optimize_index(config.into, 0.0, failpoint)
 
 
-def go_back(config: Config, seam: journal.Seam = lambda step: None) -> object:
+def go_back(config: Config, failpoint: journal.Failpoint = lambda step: None) -> object:
     """To what the newest batch but one published, through the writer that ``restore_index`` uses."""
-    writer = store.Writer(config.into, "9" * 32, keep_versions=3, seam=seam)
+    writer = store.Writer(config.into, "9" * 32, keep_versions=3, failpoint=failpoint)
     return writer.restore(writer.published.seq - 1)
 
 
@@ -131,9 +131,9 @@ def lose(corpus: KnownCorpus) -> Act:
         file = max(Path(journal.table_uri(corpus.config.into, name), "data").iterdir(), key=lambda f: f.stat().st_size)
         file.unlink()
 
-    def mend(config: Config, seam: journal.Seam = lambda step: None) -> None:
-        give_up_fragments(config.into, audit(config.into), seam)
-        mark_damaged(config.into, audit(config.into))
+    def mend(config: Config, failpoint: journal.Failpoint = lambda step: None) -> None:
+        give_up_fragments(config.into, verify_index(config.into), failpoint)
+        mark_damaged(config.into, verify_index(config.into))
         index(config)
 
     return mend
@@ -197,14 +197,14 @@ def die_at(step: str, nth: int, act: Act, config: Config) -> bool:
     """Run, and die at the ``nth`` time it comes to a step, from 1; returns whether it did."""
     left = nth
 
-    def seam(name: str) -> None:
+    def failpoint(name: str) -> None:
         nonlocal left
         left -= name == step
         if left == 0 and name == step:
             raise Died
 
     try:
-        act(config, seam)
+        act(config, failpoint)
     except Died:
         return True
     return False
@@ -249,7 +249,7 @@ def check_completed(corpus: KnownCorpus) -> None:
     if corpus.config.corpus.metadata is not None:
         said = {Path(row["uri"]).name: (row["take"], row["mic"]) for row in read(corpus.config.into, "files")}
         assert said == dict.fromkeys(said, (None, None)) | {"a.wav": (1.5, "H5"), "b.wav": (2.0, None)}
-    assert audit(corpus.config.into) == []
+    assert verify_index(corpus.config.into) == []
 
 
 @pytest.mark.parametrize(("situation", "step"), [(each, step) for each in DEATHS for step in DEATHS[each]])

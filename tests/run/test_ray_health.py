@@ -12,7 +12,7 @@ import pytest
 from pipeline.config import Config
 from pipeline.errors import RayDied
 from pipeline.index import journal
-from pipeline.index.verify import audit
+from pipeline.index.verify import verify_index
 from pipeline.planning.plan import Plan
 from pipeline.run.driver import Workers, index_corpus
 from pipeline.run.ray_health import PROBE_S, RESTART_S, Watch
@@ -144,7 +144,7 @@ def test_a_run_whose_ray_dies_publishes_what_is_complete_and_says_so(tmp_path: P
     assert journal.read_journal(corpus.config.into)["kind"].to_pylist().count("index") > 0
     index_corpus(corpus.config, stages=in_place(WideEncoder()))
     assert live(corpus.config.into) == corpus.expected()
-    assert audit(corpus.config.into) == []
+    assert verify_index(corpus.config.into) == []
 
 
 def test_a_ray_that_dies_while_the_run_plans_ends_it(tmp_path: Path) -> None:
@@ -194,7 +194,7 @@ def test_a_ray_that_dies_during_one_long_call_is_told_by_a_thread(tmp_path: Path
         told.set()
 
     workers = Workers(in_place(WideEncoder()), find_death=lambda: "the raylet is dead" if dead.is_set() else None)
-    index_corpus(corpus.config, stages=workers, seam=call_long, give_up=give_up)
+    index_corpus(corpus.config, stages=workers, failpoint=call_long, give_up=give_up)
     said = f"{corpus.config.into}: the raylet is dead; what was published stays, run again to go on"
     assert states == [("failed", said)]
     record = read_record(corpus.config.into)

@@ -17,7 +17,7 @@ from pipeline.encoder.encoder import NonFiniteError
 from pipeline.errors import CorpusError, EarshotError, IndexMismatch, UsageError
 from pipeline.index import journal, store
 from pipeline.index.maintenance import optimize_index, restore_index
-from pipeline.index.verify import audit
+from pipeline.index.verify import verify_index
 from pipeline.planning.plan import Choice
 from pipeline.run.driver import index_corpus
 from pipeline.run.prepare import plan_corpus, read_config
@@ -75,11 +75,11 @@ def test_a_rebuild_answers_with_the_old_until_the_new_is_complete(corpus: KnownC
     planned = plan_corpus(other, rebuild=True)
     assert (planned.n_to_decode, planned.n_unchanged) == (5, 0)
     seen: list[tuple[str, bool]] = []
-    index(other, rebuild=True, seam=lambda step: seen.append((step, live(into) == old)))
+    index(other, rebuild=True, failpoint=lambda step: seen.append((step, live(into) == old)))
     assert seen[-1] == ("switch", True)
     assert all(same for _, same in seen)
     assert live(into) == corpus.expected(other) != old
-    assert audit(into) == []
+    assert verify_index(into) == []
     opened = pipeline.open(into)
     assert opened.tables == f"{into}/generation-2"
     assert opened.describe()["files"] == 5
@@ -102,8 +102,8 @@ def test_a_rebuild_that_was_stopped_goes_on_where_it_was(corpus: KnownCorpus) ->
     lance.dataset(journal.table_uri(into, "batches")).delete("kind = 'switch'")
     assert live(into) == old
 
-    def act(config: Config, seam: journal.Seam) -> object:
-        return index(config, rebuild=True, seam=seam)
+    def act(config: Config, failpoint: journal.Failpoint) -> object:
+        return index(config, rebuild=True, failpoint=failpoint)
 
     assert die_at("publish", 4, act, other)  # after create, configure and one batch of files
     assert live(into) == old
@@ -128,8 +128,8 @@ def read_tables(tables: str, name: str) -> list[Row]:
 
 
 def test_a_rebuild_begun_with_yet_other_settings_is_not_thrown_away(corpus: KnownCorpus) -> None:
-    def act(config: Config, seam: journal.Seam) -> object:
-        return index(config, rebuild=True, seam=seam)
+    def act(config: Config, failpoint: journal.Failpoint) -> object:
+        return index(config, rebuild=True, failpoint=failpoint)
 
     assert die_at("switch", 1, act, with_windows(corpus.config, 1.2))
     other = with_windows(corpus.config, 1.6)
@@ -147,8 +147,8 @@ def test_what_is_left_of_a_generation_is_no_obstacle(corpus: KnownCorpus) -> Non
     """Of one whose creation or deletion was interrupted."""
     other = with_windows(corpus.config, 1.2)
 
-    def act(config: Config, seam: journal.Seam) -> object:
-        return index(config, rebuild=True, seam=seam)
+    def act(config: Config, failpoint: journal.Failpoint) -> object:
+        return index(config, rebuild=True, failpoint=failpoint)
 
     assert die_at("switch", 1, act, other)
     journal.delete_folder(f"{corpus.config.into}/generation-2/batches.lance/_versions")
@@ -252,11 +252,11 @@ def test_of_a_rebuild_and_another_run_one_wins_whatever_the_generation(
             index(corpus.config, rebuild=not rebuild_first)
 
     with pytest.raises(EarshotError, match="another run"):
-        index(corpus.config, rebuild=rebuild_first, seam=overtake)
+        index(corpus.config, rebuild=rebuild_first, failpoint=overtake)
     assert live(into) == corpus.expected()
     index(corpus.config)
     assert live(into) == corpus.expected()
-    assert audit(into) == []
+    assert verify_index(into) == []
 
 
 def test_a_run_whose_index_was_made_meanwhile_with_other_settings_stops(tmp_path: Path) -> None:
@@ -272,7 +272,7 @@ def test_a_run_whose_index_was_made_meanwhile_with_other_settings_stops(tmp_path
     with pytest.raises(EarshotError, match="another run has written to this index meanwhile"):
         index_corpus(corpus.config, meanwhile, stages=in_place(WideEncoder()))
     assert live(corpus.config.into) == corpus.expected(other)
-    assert audit(corpus.config.into) == []
+    assert verify_index(corpus.config.into) == []
 
 
 def test_what_is_kept_is_what_the_index_says_whoever_tidies(tmp_path: Path) -> None:
@@ -342,7 +342,7 @@ def test_upkeep_comes_by_itself_and_merges(tmp_path: Path) -> None:
     assert count_fragments(corpus.config.into) <= 3 * 5
     assert len(lance.dataset(journal.table_uri(corpus.config.into, "batches")).get_fragments()) < 12
     assert live(corpus.config.into) == corpus.expected()
-    assert audit(corpus.config.into) == []
+    assert verify_index(corpus.config.into) == []
 
 
 def test_optimizing_deletes_what_is_old_and_nothing_that_is_published_or_pending(tmp_path: Path) -> None:
@@ -363,7 +363,7 @@ def test_optimizing_deletes_what_is_old_and_nothing_that_is_published_or_pending
     assert done.n_bytes_deleted > 0
     assert done.n_fragments <= 3
     assert live(into) == corpus.expected()
-    assert audit(into) == []
+    assert verify_index(into) == []
     assert opened.describe()["files"] == 1  # opened before, and among the newest
     with pytest.raises(UsageError, match=f"batch {published[0]['seq']} is gone"):
         restore_index(into, published[0]["seq"])

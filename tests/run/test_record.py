@@ -21,16 +21,16 @@ from jobs.shared.display import Display, describe, show_failures
 from pipeline.config import Config
 from pipeline.errors import EarshotError
 from pipeline.index import store
-from pipeline.index.verify import audit
+from pipeline.index.verify import verify_index
 from pipeline.run import record as records
 from pipeline.run.driver import index_corpus
 from pipeline.run.record import (
     METRICS,
     STAGES,
     Keeper,
-    Pace,
     Progress,
     State,
+    Throughput,
     find_shortfall,
     list_measures,
     make_record,
@@ -54,8 +54,8 @@ def halfway() -> Progress:
     progress.planned_s = 400.0
     workers = {"decode": 1.0, "encode": 2.0, "write": 10.0}
     for k, now in enumerate((5.0, 7.5, 10.0, 12.5, 15.0)):
-        progress.pace.add(receipt(20.0 if k else 100.0, 1.0, 4.5, 0.1), now, workers)
-    progress.pace.add(receipt(20.0), 15.0, workers)
+        progress.throughput.add(receipt(20.0 if k else 100.0, 1.0, 4.5, 0.1), now, workers)
+    progress.throughput.add(receipt(20.0), 15.0, workers)
     progress.audio_s = 100.0
     return progress
 
@@ -76,29 +76,29 @@ def test_rates_count_from_the_first_receipt_on() -> None:
 
 
 def test_the_busiest_workers_are_the_bottleneck_not_the_most_seconds() -> None:
-    pace = Pace()
+    throughput = Throughput()
     for now in (0.0, 10.0):
-        pace.add(receipt(1.0, decode_s=9.0, encode_s=30.0), now, {"decode": 1.0, "encode": 8.0, "write": 1.0})
-    record = make_record(Progress(pace=pace), now=10.0)
+        throughput.add(receipt(1.0, decode_s=9.0, encode_s=30.0), now, {"decode": 1.0, "encode": 8.0, "write": 1.0})
+    record = make_record(Progress(throughput=throughput), now=10.0)
     assert record.bottleneck == "decode"
     assert record.stages["write"].busy is None
 
 
-def lumps(pace: Pace, seconds: Iterable[float], *, workers: float = 1.0, n_receipts: int = 32) -> None:
+def bursts(throughput: Throughput, seconds: Iterable[float], *, workers: float = 1.0, n_receipts: int = 32) -> None:
     """Blocks of 320 s of audio that one encoder makes at 32 times real time, each as many receipts, moments apart."""
     for at in seconds:
         for k in range(n_receipts):
             each = receipt(320.0 / n_receipts, 1.0 / n_receipts, 10.0 / n_receipts)
-            pace.add(each, at + k / 1000, dict.fromkeys(STAGES, workers))
+            throughput.add(each, at + k / 1000, dict.fromkeys(STAGES, workers))
 
 
 def test_receipts_of_one_block_tell_no_rate_among_themselves() -> None:
     progress = Progress(planned_s=1e6)
-    lumps(progress.pace, [100.0])
+    bursts(progress.throughput, [100.0])
     assert make_record(progress, now=100.1).hours_per_hour == 0.0
     assert make_record(progress, now=100.1).bottleneck is None
     for n, at in enumerate((110.0, 120.0, 130.0)):
-        lumps(progress.pace, [at])
+        bursts(progress.throughput, [at])
         progress.audio_s = 320.0 * (n + 2)
         record = make_record(progress, now=at + 5)  # half-way to the next block
         assert record.hours_per_hour == pytest.approx(32.0, rel=0.01)
@@ -110,7 +110,7 @@ def test_receipts_of_one_block_tell_no_rate_among_themselves() -> None:
 
 def test_a_run_that_stands_still_says_so() -> None:
     progress = Progress(planned_s=1e6)
-    lumps(progress.pace, np.arange(0.0, 1000.0, 10.0))
+    bursts(progress.throughput, np.arange(0.0, 1000.0, 10.0))
     speeds = [make_record(progress, now=990.0 + late).hours_per_hour for late in (0, 10, 30, 100, 400, 4000)]
     assert speeds[0] == pytest.approx(32.0, rel=0.01) == speeds[1]
     assert speeds == sorted(speeds, reverse=True)
@@ -127,7 +127,7 @@ def test_a_run_that_stands_still_says_so() -> None:
 
 def test_blocks_that_take_longer_than_what_counts_as_lately_have_a_speed_all_the_same() -> None:
     progress = Progress(planned_s=1e6)
-    lumps(progress.pace, np.arange(0.0, 4000.0, 400.0))
+    bursts(progress.throughput, np.arange(0.0, 4000.0, 400.0))
     for late in (0.0, 200.0, 350.0, 400.0):
         assert make_record(progress, now=3600.0 + late).hours_per_hour == pytest.approx(0.8, rel=0.01)
 
@@ -143,8 +143,8 @@ def test_the_time_left_is_infinite_while_nothing_is_known_of_it() -> None:
 
 def test_a_run_that_grows_says_so_within_minutes() -> None:
     progress = Progress(planned_s=1e6)
-    lumps(progress.pace, np.arange(0.0, 3600.0, 10.0))
-    lumps(progress.pace, np.arange(3600.0, 3900.0, 2.0), workers=5.0)
+    bursts(progress.throughput, np.arange(0.0, 3600.0, 10.0))
+    bursts(progress.throughput, np.arange(3600.0, 3900.0, 2.0), workers=5.0)
     record = make_record(progress, now=3899.0)
     assert record.hours_per_hour == pytest.approx(160.0, rel=0.05)
     assert record.stages["encode"].busy == pytest.approx(1.0, rel=0.05)
@@ -152,10 +152,10 @@ def test_a_run_that_grows_says_so_within_minutes() -> None:
 
 
 def test_the_bottleneck_is_told_where_all_have_more_work_than_time() -> None:
-    pace = Pace()
+    throughput = Throughput()
     for now in (0.0, 10.0):
-        pace.add(receipt(1.0, decode_s=11.0, encode_s=30.0), now, ONE_EACH)
-    record = make_record(Progress(pace=pace), now=10.0)
+        throughput.add(receipt(1.0, decode_s=11.0, encode_s=30.0), now, ONE_EACH)
+    record = make_record(Progress(throughput=throughput), now=10.0)
     assert (record.stages["decode"].busy, record.stages["encode"].busy) == (1.0, 1.0)
     assert record.bottleneck == "encode"
 
@@ -166,9 +166,9 @@ def test_a_terminal_shows_all_of_it_at_any_width(width: int) -> None:
     console = Console(file=out, force_terminal=True, width=width, _environ={})
     progress = halfway()
     now = time.monotonic()
-    progress.pace = Pace()
+    progress.throughput = Throughput()
     for late_s in (30.0, 20.0, 10.0, 0.0):
-        progress.pace.add(receipt(100.0, 2.0, 9.5, 0.1), now - late_s, ONE_EACH)
+        progress.throughput.add(receipt(100.0, 2.0, 9.5, 0.1), now - late_s, ONE_EACH)
     progress.stage = "encoding"
     with Display(json=False, console=console) as display:
         display._said_at = -math.inf
@@ -191,10 +191,10 @@ def test_nothing_is_claimed_before_it_is_known() -> None:
     progress = Progress(n_files=3, planned_s=60.0)
     for n_receipts in range(2):
         if n_receipts:
-            progress.pace.add(receipt(10.0, 1.0, 1.0, 1.0), 3.0, ONE_EACH)  # one receipt tells no rate yet
+            progress.throughput.add(receipt(10.0, 1.0, 1.0, 1.0), 3.0, ONE_EACH)  # one receipt tells no rate yet
         record = make_record(progress, now=3.0)
         assert (record.hours_per_hour, record.eta_s, record.bottleneck) == (0.0, None, None)
-    progress.pace.add(receipt(10.0, 1.0, 1.0, 1.0), 5.0, ONE_EACH)
+    progress.throughput.add(receipt(10.0, 1.0, 1.0, 1.0), 5.0, ONE_EACH)
     progress.audio_s = 61.0  # more than the plan thought
     record = make_record(progress, now=5.0)
     assert record.hours_per_hour == 5.0
@@ -474,7 +474,7 @@ def test_what_is_complete_is_committed_when_a_run_is_stopped(
     former = signal.signal(number, interrupt)
     try:
         with pytest.raises(KeyboardInterrupt):
-            index_corpus(config, watch, stages=stages, seam=strike)
+            index_corpus(config, watch, stages=stages, failpoint=strike)
     finally:
         signal.signal(number, former)
     published = store.open_published(config.into, "files").count_rows()
@@ -484,7 +484,7 @@ def test_what_is_complete_is_committed_when_a_run_is_stopped(
     assert (record.state, record.n_done) == ("stopped", published)
     index_corpus(known.config, stages=in_place(WideEncoder()))
     assert live(config.into) == known.expected()
-    assert audit(config.into) == []
+    assert verify_index(config.into) == []
 
 
 @pytest.mark.parametrize("text", ["{", "[]"])

@@ -153,7 +153,7 @@ class Corpus(RuleBasedStateMachine):
             RUNS[action] += 1
         uris = {self.corpus.uri(name) for name in self.corpus.held}
         progress = index_corpus(self.config, stages=in_place(encoder), choice=choice, rebuild=rebuild)
-        assert sorted(uri for uri, _, _ in planned.actions) == sorted(uris | {row["uri"] for row in planned.gone})
+        assert sorted(uri for uri, _, _ in planned.actions) == sorted(uris | {row["uri"] for row in planned.deleted})
         assert progress.n_files == progress.n_done == len(uris)
         assert live(self.config.into) == self.corpus.expected()
         takes = {self.corpus.uri(name): self.take_of(name) for name in self.corpus.held}
@@ -167,7 +167,7 @@ class Corpus(RuleBasedStateMachine):
             again = plan_corpus(self.config)
             assert again.n_unchanged == len(uris)
             assert not again.metadata
-            assert not again.gone
+            assert not again.deleted
 
     @rule(name=names, number=contents, step=st.sampled_from(STEPS), nth=st.integers(1, 2), rebuild=st.booleans())
     def crash_before_a_step(self, name: str, number: int, step: str, nth: int, rebuild: bool) -> None:
@@ -175,14 +175,14 @@ class Corpus(RuleBasedStateMachine):
         self.corpus.put(name, number)
         left = nth
 
-        def seam(reached: str) -> None:
+        def failpoint(reached: str) -> None:
             nonlocal left
             left -= reached == step
             if left == 0:
                 RUNS[f"crash: {step}"] += 1
                 raise Crash(step)
 
-        self.run_into_crash(in_place(WideEncoder()), seam, rebuild=rebuild)
+        self.run_into_crash(in_place(WideEncoder()), failpoint, rebuild=rebuild)
 
     @rule(name=names, number=contents, at=st.integers(0, 2), rebuild=st.booleans())
     def crash_while_encoding(self, name: str, number: int, at: int, rebuild: bool) -> None:
@@ -195,10 +195,12 @@ class Corpus(RuleBasedStateMachine):
 
         self.run_into_crash(in_place(WideEncoder(), before), rebuild=rebuild)
 
-    def run_into_crash(self, stages: Stages, seam: journal.Seam = lambda step: None, *, rebuild: bool = False) -> None:
+    def run_into_crash(
+        self, stages: Stages, failpoint: journal.Failpoint = lambda step: None, *, rebuild: bool = False
+    ) -> None:
         self.write_sidecar()
         with contextlib.suppress(EarshotError):  # unless there was too little to do
-            index_corpus(self.config, stages=stages, seam=seam, rebuild=rebuild)
+            index_corpus(self.config, stages=stages, failpoint=failpoint, rebuild=rebuild)
         self.remember()
 
     @rule(back=st.integers(1, 3))
@@ -296,7 +298,7 @@ def test_what_a_closed_folder_holds_is_not_taken_for_gone(tmp_path: Path, monkey
         return real(path)
 
     monkeypatch.setattr(os, "scandir", closed)
-    assert not plan_corpus(config).gone
+    assert not plan_corpus(config).deleted
     index_corpus(config, stages=in_place(WideEncoder()))
     rows = read(config.into, "files", ["uri", "status"])
     assert {Path(row["uri"]).name: row["status"] for row in rows} == {
@@ -362,7 +364,7 @@ def test_moves_are_published_in_bounded_commits_with_what_they_leave(tmp_path: P
             counts.append(sum(row["status"] == "indexed" for row in read(corpus.config.into, "files")))
 
     encoder = WideEncoder()
-    index_corpus(corpus.config, stages=in_place(encoder), seam=look)
+    index_corpus(corpus.config, stages=in_place(encoder), failpoint=look)
     assert encoder.n_windows == 0
     assert set(counts) == {40}  # a file that moved is there once, before and after
     rows = [row for row in journal.read_journal(corpus.config.into).to_pylist() if row["seq"] > seen]

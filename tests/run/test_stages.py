@@ -62,7 +62,7 @@ def index(*contents: Sequence[Path], grid: Grid = GRID, with_frames: bool = True
 
 
 def published_frames(batch: Batch, sink: FrameSink) -> list[Row]:
-    return [row for row in sink.read(batch.frame_fragments) if row["audio_id"] not in batch.spoiled]
+    return [row for row in sink.read(batch.frame_fragments) if row["audio_id"] not in batch.orphaned]
 
 
 # --- what must come out -----------------------------------------------------------------------------------------------
@@ -171,7 +171,7 @@ def test_every_row_of_a_file(tmp_path: Path, n_samples: int) -> None:
     assert set(batch.clips.column_names) == set(schema.clips_schema(CLIP_DIMENSION).names) - {"batch_id"}
     assert frames == expected_frames(path, samples)
     assert [row["frame"] for row in frames] == list(range(-(-n_samples // 1920)))
-    assert (batch.batch_id, batch.spoiled, batch.precision) == (BATCH, frozenset(), "float32")
+    assert (batch.batch_id, batch.orphaned, batch.precision) == (BATCH, frozenset(), "float32")
     assert (batch.drop_files, batch.drop_frames) == (frozenset(), frozenset())
 
 
@@ -248,7 +248,7 @@ def test_without_frames(tmp_path: Path) -> None:
     assert named(batch.clips.to_pylist(), "clip_id", "vector") == named(
         expected_clips(path, samples), "clip_id", "vector"
     )
-    assert (frames, batch.frame_fragments, batch.spoiled) == ([], [], frozenset())
+    assert (frames, batch.frame_fragments, batch.orphaned) == ([], [], frozenset())
     assert (batch.describe()["n_frames"], batch.n_rows) == (0, batch.clips.num_rows)
 
 
@@ -291,7 +291,7 @@ def test_bad_files_are_rows_among_the_good(tmp_path: Path) -> None:
         for frame in expected_frames(path, samples[: 40_000 if path == cut else None] * np.float32(gain))
     ]
     assert frames == expected
-    assert batch.spoiled == frozenset()
+    assert batch.orphaned == frozenset()
     counts = batch.describe()
     assert (counts["n_files"], counts["n_failed"], counts["n_frames"]) == (7, 3, len(expected))
     assert counts["audio_s"] == pytest.approx(3 * 1.3 + 40_000 / 48_000)
@@ -311,7 +311,7 @@ def test_failure_after_windows_were_handed_on(tmp_path: Path) -> None:
     failed = batch.files.to_pylist()[1]
     assert 0 < failed["duration_s"] < 4.5
     assert (failed["n_clips"], failed["n_frames"]) == (0, 0)
-    assert batch.spoiled == {audio_id_of(bad[0])}  # there are frames of it among the fragments
+    assert batch.orphaned == {audio_id_of(bad[0])}  # there are frames of it among the fragments
     assert frames == expected_frames(before, noise(0.9, 1)) + expected_frames(after, noise(0.9, 2))
     assert set(batch.clips["uri"].to_pylist()) == {str(before), str(after)}
     assert batch.describe()["n_frames"] == len(frames)
@@ -331,7 +331,7 @@ def test_sound_without_finite_embedding_fails_alone(tmp_path: Path, value: float
         "2.wav": ("indexed", None, None),
     }
     assert named(batch.files.to_pylist(), "n_clips", "n_frames")[1:3] == [(0, 0), (0, 0)]
-    assert batch.spoiled == {audio_id_of(bad[0])}
+    assert batch.orphaned == {audio_id_of(bad[0])}
     assert frames == [row for k, path in enumerate(paths, 1) for row in expected_frames(path, noise(1.3, k))]
     clips = [row for k, path in enumerate(paths, 1) for row in expected_clips(path, noise(1.3, k))]
     assert named(batch.clips.to_pylist(), "clip_id", "vector") == named(clips, "clip_id", "vector")
@@ -356,7 +356,7 @@ def test_file_that_changed_since_it_was_listed_hands_on_no_window(tmp_path: Path
     batch = make_collector().add(sink.write(encode_all(planned, FakeEncoder()))[0])
     assert batch is not None
     assert outcomes(batch) == {"a.wav": ("failed", "read", "changed_while_reading"), "b.wav": ("indexed", None, None)}
-    assert batch.spoiled == frozenset()
+    assert batch.orphaned == frozenset()
     assert published_frames(batch, sink) == expected_frames(good, noise(0.9, 1))
 
 
@@ -389,7 +389,7 @@ def test_file_that_changes_while_it_is_read_fails_with_those_read_for_it(tmp_pat
     rows = batch.files.to_pylist()
     # Both are read again by the next run; the message of the one that did not change says why it failed.
     assert rows[1]["message"].startswith(f"{paths[0]} has the same bytes")
-    assert batch.spoiled == {audio_id_of(paths[0])}
+    assert batch.orphaned == {audio_id_of(paths[0])}
     assert batch.clips.num_rows == 0
     assert batch.describe()["n_frames"] == 0
 
@@ -417,7 +417,7 @@ def test_of_files_with_the_same_bytes_the_first_in_reach_is_read(tmp_path: Path,
     frames = published_frames(batch, sink)
     assert len(frames) == (33 if n_gone < 3 else 0)
     assert batch.describe()["n_frames"] == len(frames)
-    assert batch.spoiled == frozenset()
+    assert batch.orphaned == frozenset()
 
 
 # --- blocks, order, and second tries ----------------------------------------------------------------------------------
