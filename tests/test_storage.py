@@ -6,14 +6,12 @@ import os
 import tarfile
 import threading
 import time
-from collections import Counter
 from itertools import pairwise
 from pathlib import Path
-from typing import Any, ClassVar
+from typing import Any
 
 import fsspec
 import pytest
-from fsspec.implementations.memory import MemoryFileSystem
 
 import pipeline
 from pipeline import storage
@@ -32,73 +30,9 @@ from pipeline.run.prepare import plan_corpus, read_config
 from pipeline.run.stages import decode_batch
 from tests.helpers.contents import HASTY, PATIENT, SECTIONS, KnownBucket, check_whole, content, live
 from tests.helpers.fakes import GRID
-from tests.run.test_driver import WideEncoder, in_place
-from tests.run.test_protocol import change, die_at, edit, edit_again, fill, make_anew, tidy
-
-
-class Flaky(MemoryFileSystem):  # type: ignore[misc]
-    """A store in memory that fails as it is told to: method name -> the errors of its next calls."""
-
-    protocol = "flaky"
-    store: ClassVar[dict[str, Any]] = {}
-    pseudo_dirs: ClassVar[list[str]] = [""]
-    errors: ClassVar[dict[str, list[Exception]]] = {}
-    calls: ClassVar[Counter[str]] = Counter()
-
-    @classmethod
-    def fail(cls, name: str) -> None:
-        cls.calls[name] += 1
-        if cls.errors.get(name):
-            raise cls.errors[name].pop(0)
-
-    @classmethod
-    def _strip_protocol(cls, path: str) -> str:
-        return "/" + path.removeprefix("flaky://").strip("/") if path.strip("/") else ""
-
-    def ls(self, path: str, detail: bool = True, **options: Any) -> Any:
-        self.fail("ls")
-        return super().ls(path, detail, **options)
-
-    def info(self, path: str, **options: Any) -> Any:
-        self.fail("info")
-        return super().info(path, **options)
-
-    def get_file(self, *arguments: Any, **options: Any) -> Any:
-        self.fail("get_file")
-        return super().get_file(*arguments, **options)
-
-    def cat_file(self, *arguments: Any, **options: Any) -> Any:
-        self.fail("cat_file")
-        data = self.store[self._strip_protocol(arguments[0])].getvalue()
-        return data[options["start"] : options["end"]]
-
-    def _open(self, path: str, mode: str = "rb", **options: Any) -> Any:
-        self.fail("open")
-        file = super()._open(path, mode, **options)
-        return _FlakyFile(file.getvalue()) if mode == "rb" else file
-
-
-class _FlakyFile(io.BytesIO):
-    def read(self, size: int | None = -1, /) -> bytes:
-        Flaky.fail("read")
-        return super().read(size)
-
-
-@pytest.fixture
-def flaky(monkeypatch: pytest.MonkeyPatch) -> str:
-    """The URL of a folder; pauses are short."""
-    fsspec.register_implementation("flaky", Flaky, clobber=True)
-    monkeypatch.setattr(storage, "PAUSES_S", (0.0, 0.0, 0.0))
-    for kept in (Flaky.store, Flaky.errors, Flaky.calls):
-        kept.clear()
-    Flaky.pseudo_dirs[:] = [""]
-    return "flaky://corpus"
-
-
-def put(url: str, data: bytes) -> str:
-    fsspec.filesystem(url.split("://")[0]).pipe_file(url, data)
-    Flaky.calls.clear()
-    return url
+from tests.helpers.protocol import change, die_at, edit, edit_again, fill, make_anew, tidy
+from tests.helpers.runs import WideEncoder, in_place
+from tests.helpers.stores import Flaky, put
 
 
 def configure(source: str, into: Path | str) -> Any:

@@ -15,7 +15,7 @@ from pipeline.planning.ledger import Ledger
 from pipeline.planning.plan import Choice, Plan, make_plan
 from pipeline.run.driver import index_corpus
 from tests.helpers.contents import KnownCorpus
-from tests.run.test_driver import WideEncoder, in_place
+from tests.helpers.runs import WideEncoder, in_place
 
 
 def concerns_ogg(row: Mapping[str, Any]) -> bool:

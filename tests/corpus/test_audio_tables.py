@@ -1,10 +1,8 @@
 """Rows of Parquet and Arrow files are files of the corpus: listed, read, indexed and followed like others."""
 
-import json
 import os
 import shutil
-from collections.abc import Iterator, Sequence
-from itertools import count
+from collections.abc import Iterator
 from pathlib import Path
 from typing import Any
 
@@ -27,43 +25,12 @@ from pipeline.index.verify import verify_index
 from pipeline.planning.plan import Choice
 from pipeline.run.driver import index_corpus
 from pipeline.run.prepare import plan_corpus
-from tests.corpus.test_shards import sounds, write_shard
+from tests.helpers.audio_tables import AUDIO, feature, write_rows, write_table
 from tests.helpers.contents import SECTIONS, content, live, read
-from tests.run.test_driver import WideEncoder, in_place
+from tests.helpers.runs import WideEncoder, in_place
+from tests.helpers.shards import sounds, write_shard
 
-CLOCK = count(1_000_000_000)
-AUDIO = pa.struct([("bytes", pa.binary()), ("path", pa.string())])
 KINDS = ("a.parquet", "stream.arrow", "file.arrow")
-
-Named = Sequence[tuple[str | None, bytes | None]]
-
-
-def feature(*columns: str) -> dict[bytes, bytes]:
-    """What `datasets` writes into its files."""
-    features = {name: {"_type": "Audio"} for name in columns}
-    return {b"huggingface": json.dumps({"info": {"features": features}}).encode()}
-
-
-def write_table(path: Path, table: pa.Table, **options: Any) -> Path:
-    """A table in the format that the name of ``path`` says, at a time of its own."""
-    path.parent.mkdir(parents=True, exist_ok=True)
-    if path.suffix == ".parquet":
-        pq.write_table(table, path, **options)
-    else:
-        make = pa.ipc.new_file if path.name.endswith("file.arrow") else pa.ipc.new_stream
-        with make(path, table.schema) as writer:
-            writer.write_table(table, max_chunksize=options.get("row_group_size"))
-    os.utime(path, ns=(now := next(CLOCK), now))
-    return path
-
-
-def write_rows(path: Path, named: Named, **options: Any) -> Path:
-    """A table as `datasets` writes it, with the column ``audio``."""
-    audio = pa.array([{"path": name, "bytes": data} for name, data in named], AUDIO)
-    fields = [pa.field("audio", AUDIO), pa.field("label", pa.int64())]
-    schema = pa.schema(fields, metadata=feature("audio"))
-    table = pa.Table.from_arrays([audio, pa.array(range(len(named)))], schema=schema)
-    return write_table(path, table, **options)
 
 
 def configure(tmp_path: Path, *sources: Path | str, **sections: Any) -> Config:

@@ -14,12 +14,7 @@ from pipeline.config import CorpusConfig
 from pipeline.corpus.discover import list_corpus
 from pipeline.errors import CorpusError
 from pipeline.schema import LISTED
-
-
-def touch(path: Path, data: bytes = b"sound") -> Path:
-    path.parent.mkdir(parents=True, exist_ok=True)
-    path.write_bytes(data)
-    return path
+from tests.helpers.files import touch
 
 
 def rows(*sources: Path | str, **config: Any) -> list[dict[str, Any]]:

@@ -27,11 +27,11 @@ from pipeline.planning.plan import Choice, make_plan
 from pipeline.run.driver import index_corpus
 from pipeline.run.prepare import plan_corpus
 from pipeline.run.stages import decode_batch
-from tests.corpus.test_shards import write_shard
 from tests.helpers.contents import SECTIONS, live, read
 from tests.helpers.fakes import GRID
+from tests.helpers.runs import WideEncoder, in_place
+from tests.helpers.shards import write_shard
 from tests.helpers.sounds import by_av, by_soundfile, encode, tone
-from tests.run.test_driver import WideEncoder, in_place
 
 G722_HZ = 16_000
 

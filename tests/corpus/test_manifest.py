@@ -20,9 +20,9 @@ from pipeline.corpus.tabular import read_sheet
 from pipeline.errors import CorpusError
 from pipeline.index.verify import verify_index
 from pipeline.run.driver import index_corpus
-from tests.corpus.test_shards import sounds, write_shard
 from tests.helpers.contents import SECTIONS, content, live
-from tests.run.test_driver import WideEncoder, in_place
+from tests.helpers.runs import WideEncoder, in_place
+from tests.helpers.shards import sounds, write_shard
 
 
 def write(path: Path, uris: list[str], **columns: list[Any]) -> Path:

@@ -34,12 +34,12 @@ from pipeline.run.driver import index_corpus
 from pipeline.run.prepare import plan_corpus, read_config
 from pipeline.run.record import Progress
 from pipeline.search.clips import open_table, read_rows
-from tests.corpus.test_audio_tables import write_rows
-from tests.corpus.test_shards import write_shard
+from tests.helpers.audio_tables import write_rows
+from tests.helpers.batches import create
 from tests.helpers.contents import SECTIONS, content
-from tests.index.test_store import create
-from tests.run.test_driver import WideEncoder, in_place
-from tests.run.test_protocol import die_at
+from tests.helpers.protocol import die_at
+from tests.helpers.runs import WideEncoder, in_place
+from tests.helpers.shards import write_shard
 
 
 def fill(folder: Path, *names: str) -> Path:

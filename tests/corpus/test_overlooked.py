@@ -16,8 +16,8 @@ from pipeline.corpus.discover import AUDIO_EXTENSIONS, list_corpus
 from pipeline.corpus.overlooked import HIDDEN, LINKS, MOST_KINDS, NO_EXTENSION, OTHERS, Overlooked, describe, kind_of
 from pipeline.errors import CorpusError
 from pipeline.schema import LISTED
-from tests.corpus.test_discover import touch
-from tests.corpus.test_shards import write_shard
+from tests.helpers.files import touch
+from tests.helpers.shards import write_shard
 
 
 def count(*sources: Path | str, leave_out: Path | None = None, **settings: Any) -> dict[str, int]:

@@ -31,17 +31,17 @@ from pipeline.run.driver import index_corpus
 from pipeline.run.prepare import plan_corpus
 from pipeline.run.stages import is_long, split_batch
 from pipeline.schema import Row
-from tests.corpus.test_shards import write_shard
 from tests.helpers.contents import SECTIONS, read
+from tests.helpers.ears import Ear, open_with
+from tests.helpers.ears import index as index
 from tests.helpers.fakes import GRID, noise, write_wav
+from tests.helpers.long import PART_S, decode
+from tests.helpers.runs import WideEncoder, in_place
+from tests.helpers.shards import write_shard
 from tests.helpers.sounds import encode
 from tests.helpers.sounds import noise as loud
-from tests.run.test_driver import WideEncoder, in_place
-from tests.run.test_long import PART_S, decode
-from tests.search.test_client import Ear, open_with
-from tests.search.test_client import index as index
-from tests.test_storage import Flaky, put
-from tests.test_storage import flaky as flaky
+from tests.helpers.stores import Flaky, put
+from tests.helpers.stores import flaky as flaky
 
 HZ = 48_000
 Stretch = tuple[str, float | None, float | None]

@@ -25,24 +25,8 @@ from pipeline.run.prepare import plan_corpus
 from pipeline.run.stages import decode_batch
 from tests.helpers.contents import SECTIONS, content, live
 from tests.helpers.fakes import GRID
-from tests.run.test_driver import WideEncoder, in_place
-
-CLOCK = iter(range(1_000_000_000, 2_000_000_000))
-
-
-def write_shard(path: Path, members: list[tuple[str, bytes]], **options: Any) -> Path:
-    path.parent.mkdir(parents=True, exist_ok=True)
-    with tarfile.open(path, "w", **options) as tar:
-        for name, data in members:
-            info = tarfile.TarInfo(name)
-            info.size = len(data)
-            tar.addfile(info, io.BytesIO(data))
-    os.utime(path, ns=(now := next(CLOCK), now))
-    return path
-
-
-def sounds(*numbers: int) -> list[tuple[str, bytes]]:
-    return [(f"{number}.wav", content(number).read_bytes()) for number in numbers]
+from tests.helpers.runs import WideEncoder, in_place
+from tests.helpers.shards import sounds, write_shard
 
 
 def configure(tmp_path: Path, *sources: Path | str) -> Config:

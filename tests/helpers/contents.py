@@ -23,7 +23,7 @@ from pipeline.grid import Grid
 from pipeline.index import journal, store
 from pipeline.index.rows import clip_rows
 from tests.helpers.fakes import noise, write_wav
-from tests.run.test_driver import WideEncoder
+from tests.helpers.runs import WideEncoder
 
 SECTIONS: dict[str, Any] = {
     "window": {"length_s": 0.8, "overlap_s": 0.2},

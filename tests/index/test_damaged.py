@@ -21,10 +21,10 @@ from pipeline.index.fragments import Fragments, Unreadable
 from pipeline.run.driver import index_corpus
 from pipeline.search.client import Index
 from tests.helpers.contents import SECTIONS
+from tests.helpers.ears import Ear
 from tests.helpers.fakes import noise, write_wav
+from tests.helpers.runs import WideEncoder, in_place
 from tests.helpers.tables import write_index
-from tests.run.test_driver import WideEncoder, in_place
-from tests.search.test_client import Ear
 
 GRID = Grid(250, 10)
 SAYS = r"the index is damaged: [^\n]+; `earshot verify INDEX --repair` says of what [^\n]+"

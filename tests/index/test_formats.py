@@ -20,7 +20,7 @@ from pipeline.index.verify import examine, verify_index
 from pipeline.planning.plan import Choice
 from pipeline.run.driver import index_corpus
 from pipeline.run.prepare import plan_corpus, read_config
-from tests.run.test_driver import WideEncoder, in_place
+from tests.helpers.runs import WideEncoder, in_place
 
 KEPT = Path(__file__).parents[1] / "data" / "format-2.tar.gz"
 """``sounds``: two recordings, a copy of one, a broken file and a table that says where each microphone stood;

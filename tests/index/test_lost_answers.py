@@ -8,7 +8,7 @@ import pytest
 
 from pipeline.errors import CommitConflict
 from pipeline.index import journal, store
-from tests.index.test_store import BEFORE, RACE_A, check_state, create, prepare, run
+from tests.helpers.batches import BEFORE, RACE_A, check_state, create, prepare, run
 
 LOST = [OSError("connection reset"), OSError("Too many concurrent writers")]
 """What a writer gets whose insert was carried out: the error of the connection, or the store's word to a second try."""

@@ -4,35 +4,31 @@ import datetime as dt
 import json
 import shutil
 from collections.abc import Callable
-from dataclasses import replace
 from pathlib import Path
-from typing import Any
 
 import lance
-import numpy as np
-import pyarrow as pa
 import pytest
 
 from pipeline import schema
 from pipeline.errors import CommitConflict, IndexMismatch, IndexMissing
 from pipeline.index import journal, store
-from pipeline.index.rows import clip_rows, files_table
-from pipeline.planning.ledger import Ledger, empty_row
-from pipeline.schema import Row
-from tests.helpers.fakes import CLIP_DIMENSION, FRAME_DIMENSION, FRAMES_SCHEMA, GRID
-
-Corpus = dict[str, tuple[str, int]]
-"""uri -> (content, frames). A content named ``bad ...`` fails after its frames were written."""
+from pipeline.index.rows import files_table
+from pipeline.planning.ledger import empty_row
+from tests.helpers.batches import (
+    BEFORE,
+    RACE_A,
+    SETTINGS,
+    Corpus,
+    check_state,
+    create,
+    make_batch,
+    prepare,
+    read_state,
+    run,
+)
+from tests.helpers.fakes import CLIP_DIMENSION, FRAME_DIMENSION
 
 ALL = 99
-
-SETTINGS = {
-    "clip_model": None,
-    "frame_model": None,
-    "window": {"length_s": 0.4, "overlap_s": 0.08},
-    "decode": {"resampler": "HQ"},
-    "frames": "all",
-}
 
 
 class Killed(BaseException):
@@ -51,107 +47,9 @@ class Killer:
         self.steps.append(step)
 
 
-def create(path: Path, failpoint: Callable[[str], None] = lambda step: None) -> None:
-    store.create(path, SETTINGS, clip_dimension=CLIP_DIMENSION, frame_dimension=FRAME_DIMENSION, failpoint=failpoint)
-
-
 # --- a run as small as it can be --------------------------------------------------------------------------------------
 
 
-def vectors(content: str, count: int, dimension: int) -> Any:
-    """(count x dimension,) float16, made from the name of a content."""
-    seed = int.from_bytes(content.encode()[:8], "big")
-    return np.random.default_rng(seed).standard_normal(count * dimension).astype(np.float16)
-
-
-def lists(values: Any, field: pa.Field) -> Any:
-    array = pa.FixedSizeListArray.from_arrays(pa.array(values, pa.float16()), field.type.list_size)
-    return array.cast(field.type)
-
-
-def make_batch(
-    path: Path, batch_id: str, files: Corpus, gone: tuple[str, ...] = (), held: frozenset[str] = frozenset()
-) -> store.Batch:
-    """What the stages and the collector make of these files; ``gone`` become deleted rows.
-
-    Of the contents ``held``, ids of audio, there are frames already.
-    """
-    rows, clips, clip_values, fragments = list[Row](), list[Row](), list[Any](), list[str]()
-    seen, orphaned = set[str](), set[str]()
-    for uri, (content, n_frames) in files.items():
-        audio_id = schema.make_audio_id(content)
-        row = empty_row(uri, audio_id) | {"content_hash": content, "size_bytes": n_frames, "modified_ns": 1}
-        row |= {"duration_s": n_frames * 0.04, "sample_rate_hz": 48_000, "channels": 1, "codec": "flac"}
-        if audio_id not in seen | held:
-            fragments += store.write_frames(path, [frame_batch(audio_id, content, n_frames, batch_id)], FRAMES_SCHEMA)
-            seen.add(audio_id)
-        if content.startswith("bad"):
-            rows.append(row | {"status": "failed", "stage": "decode", "reason": "not_finite", "message": "why"})
-            orphaned.add(audio_id)
-            continue
-        made = clip_rows(row, GRID)
-        rows.append(row | {"status": "indexed", "n_clips": len(made), "n_frames": n_frames})
-        clips += made
-        clip_values.append(vectors(content, len(made), CLIP_DIMENSION))
-    rows += [empty_row(uri, None) | {"status": "deleted"} for uri in gone]
-    clips_schema = schema.clips_schema(CLIP_DIMENSION)
-    without = pa.schema([f for f in clips_schema if f.name not in ("batch_id", "vector")])
-    table = pa.Table.from_pylist(clips, schema=without)
-    flat = np.concatenate(clip_values) if clip_values else np.empty(0, np.float16)
-    table = table.append_column(clips_schema.field("vector"), lists(flat, clips_schema.field("vector")))
-    return store.Batch(batch_id, files_table(rows), table, fragments, orphaned=frozenset(orphaned))
-
-
-def frame_batch(audio_id: str, content: str, n_frames: int, batch_id: str) -> pa.RecordBatch:
-    columns = [
-        pa.repeat(audio_id, n_frames),
-        pa.array(range(n_frames), pa.int32()),
-        pa.array([frame * 0.04 for frame in range(n_frames)]),
-        pa.repeat(batch_id, n_frames),
-        lists(vectors(content, n_frames, FRAME_DIMENSION), FRAMES_SCHEMA.field("vector")),
-    ]
-    return pa.RecordBatch.from_arrays(columns, schema=FRAMES_SCHEMA)
-
-
-def prepare(path: Path, writer: store.Writer, corpus: Corpus) -> list[store.Batch]:
-    """Batches of two files each that bring the index to ``corpus``, with what they replace."""
-    ledger = Ledger(store.open_published(path, "files", writer.published).to_table())
-    new = {
-        uri: value
-        for uri, value in corpus.items()
-        if uri not in ledger.rows or ledger.rows[uri]["content_hash"] != value[0]
-    }
-    gone = tuple(uri for uri, row in ledger.rows.items() if uri not in corpus and row["status"] != "deleted")
-    uris = sorted(new)
-    groups = [uris[k : k + 2] for k in range(0, len(uris), 2)]
-    batches = []
-    for number, group in enumerate(groups):
-        batch_id = schema.make_batch_id(writer.run_id, number)
-        held = frozenset(row["audio_id"] for row in ledger.rows.values() if row["status"] == "indexed")
-        batch = make_batch(path, batch_id, {uri: new[uri] for uri in group}, gone if number == 0 else (), held)
-        drop_files, drop_frames = ledger.apply(batch.files.to_pylist())
-        batches.append(replace(batch, drop_files=drop_files, drop_frames=drop_frames))
-    return batches
-
-
-def run(
-    path: Path,
-    corpus: Corpus,
-    run_id: str = "run",
-    failpoint: Callable[[str], None] = lambda step: None,
-    n_last: int = 1,
-) -> None:
-    """Bring the index to ``corpus`` in two commits: the last ``n_last`` batches in the second."""
-    writer = store.Writer(path, run_id, failpoint=failpoint)
-    batches = prepare(path, writer, corpus)
-    for some in (batches[:-n_last], batches[-n_last:]):
-        if some:
-            writer.commit(some)
-    writer.refresh_indexes()
-
-
-# Files 1 and 2 share a content, and so do 3 and 4.
-BEFORE: Corpus = {"1": ("aa", 8), "2": ("aa", 8), "3": ("bb", 25), "4": ("bb", 25), "5": ("cc", 12), "6": ("bad x", 9)}
 # 1 changes, 3 and 4 change, 5 goes, 6 is mended, 7 and 8 are new, one of them bad.
 AFTER: Corpus = {
     "1": ("dd", 30),
@@ -162,49 +60,6 @@ AFTER: Corpus = {
     "7": ("bad y", 14),
     "8": ("hh", 31),
 }
-
-
-def read_state(path: Path) -> dict[str, list[Row]]:
-    """The published rows of all tables, in a fixed order, without what names the run that wrote them."""
-    published = journal.read_published(path)
-    keys = {"files": ["uri"], "clips": ["clip_id"], "frames": ["audio_id", "frame"]}
-    state = {}
-    for name, columns in keys.items():
-        table = store.open_published(path, name, published).to_table().drop_columns(["batch_id"])
-        state[name] = table.sort_by([(column, "ascending") for column in columns]).to_pylist()
-    return state
-
-
-def expected_state(corpus: Corpus, gone: tuple[str, ...] = ()) -> dict[str, list[Row]]:
-    """The same, straight from the corpus."""
-    good = {uri: value for uri, value in corpus.items() if not value[0].startswith("bad")}
-    clips = []
-    frames = {}
-    for uri, (content, n_frames) in good.items():
-        audio_id = schema.make_audio_id(content)
-        row = empty_row(uri, audio_id) | {"duration_s": n_frames * 0.04, "sample_rate_hz": 48_000}
-        made = clip_rows(row | {"channels": 1, "codec": "flac"}, GRID)
-        values = vectors(content, len(made), CLIP_DIMENSION).reshape(-1, CLIP_DIMENSION).tolist()
-        clips += [clip | {"vector": value} for clip, value in zip(made, values, strict=True)]
-        values = vectors(content, n_frames, FRAME_DIMENSION).reshape(-1, FRAME_DIMENSION).tolist()
-        for frame, value in enumerate(values):
-            row = {"audio_id": audio_id, "frame": frame, "start_s": frame * 0.04, "vector": value}
-            frames[audio_id, frame] = row
-    return {
-        "files": [
-            {"uri": uri, "status": "deleted" if uri in gone else "indexed" if uri in good else "failed"}
-            for uri in sorted([*corpus, *gone])
-        ],
-        "clips": sorted(clips, key=lambda clip: str(clip["clip_id"])),
-        "frames": [frames[key] for key in sorted(frames)],
-    }
-
-
-def check_state(path: Path, corpus: Corpus, gone: tuple[str, ...] = ()) -> None:
-    state, expected = read_state(path), expected_state(corpus, gone)
-    assert [{"uri": row["uri"], "status": row["status"]} for row in state["files"]] == expected["files"]
-    assert state["clips"] == expected["clips"]
-    assert state["frames"] == expected["frames"]
 
 
 # --- creating ---------------------------------------------------------------------------------------------------------
@@ -471,7 +326,6 @@ def test_recovery_settles(tmp_path: Path) -> None:
 
 # --- two writers ------------------------------------------------------------------------------------------------------
 
-RACE_A: Corpus = BEFORE | {"1": ("dd", 30), "7": ("hh", 31)}
 RACE_B: Corpus = BEFORE | {"2": ("ee", 9), "7": ("gg", 11)}
 
 

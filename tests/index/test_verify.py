@@ -23,8 +23,9 @@ from pipeline.planning.plan import Choice
 from pipeline.run.driver import index_corpus
 from tests.helpers.contents import SECTIONS, KnownBucket, live
 from tests.helpers.fakes import GRID, noise, write_wav
+from tests.helpers.indexes import table
+from tests.helpers.runs import WideEncoder, in_place
 from tests.helpers.tables import write_index
-from tests.run.test_driver import WideEncoder, in_place
 
 Plant = Callable[[str], object]
 
@@ -46,10 +47,6 @@ def whole(tmp_path_factory: pytest.TempPathFactory) -> Config:
 def config(whole: Config, tmp_path: Path) -> Config:
     shutil.copytree(whole.into, tmp_path / "index")
     return whole.model_copy(update={"into": str(tmp_path / "index")})
-
-
-def table(path: str, name: str) -> Any:
-    return lance.dataset(journal.table_uri(path, name))
 
 
 def publish(path: str) -> None:

@@ -32,9 +32,9 @@ from pipeline.index.verify import verify_index
 from pipeline.processes import find_descendants
 from pipeline.run.driver import index_corpus
 from pipeline.run.record import METRICS, Record, read_record
-from tests.integration.test_crash import count_batches, live_rows, vectors, write_corpus
-from tests.integration.test_flow import LOOPBACK, find_listeners
-from tests.run.test_driver import in_place
+from tests.helpers.indexes import count_batches, live_rows, vectors, write_corpus
+from tests.helpers.listeners import LOOPBACK, find_listeners
+from tests.helpers.runs import in_place
 
 pytestmark = [pytest.mark.slow, pytest.mark.timeout(900)]
 
@@ -370,9 +370,9 @@ config, seen = sys.argv[1:]
 
 def load(settings, with_frames, threads):
     import ray
-    from pipeline.run.workers import load_models
+    from pipeline.encoder.encoder import load_for_run
 
-    encoder = load_models(settings.model_copy(update={"device": "cpu"}), with_frames, threads)
+    encoder = load_for_run(settings.model_copy(update={"device": "cpu"}), with_frames, threads)
     Path(seen, ray.get_runtime_context().get_node_id()).touch()
     return encoder
 

@@ -5,7 +5,6 @@ import os
 import shutil
 import signal
 from collections.abc import Iterator
-from contextlib import suppress
 from pathlib import Path
 from typing import Any
 
@@ -33,9 +32,10 @@ from pipeline.run.stages import decode_batch
 from pipeline.run.workers import run_stages
 from pipeline.search.client import Index
 from tests.helpers.fakes import noise, write_wav
+from tests.helpers.listeners import LOOPBACK, find_listeners
+from tests.helpers.long import in_one_piece, published
+from tests.helpers.runs import WideEncoder, in_place
 from tests.helpers.sounds import write_broken_corpus, write_formats
-from tests.run.test_driver import WideEncoder, in_place
-from tests.run.test_long import in_one_piece, published
 
 pytestmark = pytest.mark.usefixtures("ray_session")
 
@@ -441,23 +441,6 @@ def test_a_long_recording_is_decoded_by_several_tasks(tmp_path: Path) -> None:
     index_corpus(whole, stages=in_one_piece(WideEncoder()))
     assert published(in_parts) == published(whole)
     check_against_grid(tmp_path / "parts")
-
-
-def find_listeners(pids: set[int]) -> set[tuple[int, str, int]]:
-    """Process id, local address in hexadecimal, and port of each TCP socket on which one of the processes listens."""
-    owners = {}
-    for pid in pids:
-        for link in Path(f"/proc/{pid}/fd").glob("*"):
-            with suppress(OSError):
-                owners[os.readlink(link)] = pid
-    lines = [line for name in ("tcp", "tcp6") for line in Path(f"/proc/net/{name}").read_text().splitlines()[1:]]
-    sockets = [(f"socket:[{fields[9]}]", fields) for fields in map(str.split, lines) if fields[3] == "0A"]
-    places = [(owners[name], fields[1].split(":")) for name, fields in sockets if name in owners]
-    return {(pid, place[0], int(place[1], 16)) for pid, place in places}
-
-
-LOOPBACK = ("0100007F", "0000000000000000FFFF00000100007F", "00000000000000000000000001000000")
-"""127.0.0.1, the same as an IPv6 address, and ::1."""
 
 
 def test_a_ray_that_a_run_starts_listens_on_this_machine_only() -> None:

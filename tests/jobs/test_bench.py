@@ -24,7 +24,7 @@ from pipeline.run.record import STAGES, Progress, Throughput
 from pipeline.run.workers import share_machine
 from tests.helpers.checkpoints import make_pe_audio
 from tests.helpers.fakes import noise, write_wav
-from tests.run.test_driver import in_place
+from tests.helpers.runs import in_place
 
 ROOT = Path(__file__).parents[2]
 

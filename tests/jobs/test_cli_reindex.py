@@ -18,8 +18,8 @@ from pipeline.index.maintenance import give_up_fragments
 from pipeline.index.verify import verify_index
 from pipeline.run.driver import index_corpus
 from tests.helpers.contents import KnownCorpus, content, live
-from tests.index.test_verify import table
-from tests.run.test_driver import WideEncoder, in_place
+from tests.helpers.indexes import table
+from tests.helpers.runs import WideEncoder, in_place
 
 Call = Callable[..., tuple[int, str, str]]
 

@@ -16,7 +16,7 @@ from pipeline.run.driver import index_corpus
 from pipeline.run.receipts import signals_held
 from pipeline.run.record import read_record
 from tests.helpers.contents import KnownCorpus, check_whole, live
-from tests.run.test_driver import WideEncoder, in_place
+from tests.helpers.runs import WideEncoder, in_place
 
 ROOT = Path(__file__).parents[2]
 
@@ -27,11 +27,11 @@ signal.signal(signal.SIGINT, signal.default_int_handler)  # what starts tests in
 from jobs.shared.interrupt import SAME_S, Stopped, stopping
 from pipeline.run.driver import index_corpus
 from pipeline.config import load_config
-from tests.run.test_driver import WideEncoder, in_place
+from tests.helpers.runs import WideEncoder, in_place
 
 config, step, presses, number = sys.argv[1], sys.argv[2], *map(int, sys.argv[3:])
 
-def seam(name):
+def failpoint(name):
     global presses
     if name == step:
         presses, due = 0, presses
@@ -41,7 +41,7 @@ def seam(name):
 
 with stopping():
     try:
-        index_corpus(load_config(config), stages=in_place(WideEncoder()), seam=seam)
+        index_corpus(load_config(config), stages=in_place(WideEncoder()), failpoint=failpoint)
     except KeyboardInterrupt:
         raise Stopped("stopped in order")
 """

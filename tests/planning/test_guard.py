@@ -21,7 +21,7 @@ from pipeline.run.prepare import plan_corpus
 from pipeline.run.record import find_shortfall
 from tests.helpers.contents import KnownBucket, check_whole, live, read
 from tests.helpers.fakes import noise, write_wav
-from tests.run.test_driver import WideEncoder, in_place
+from tests.helpers.runs import WideEncoder, in_place
 
 
 def never(folder: str) -> bool:

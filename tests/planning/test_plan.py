@@ -20,6 +20,7 @@ from pipeline.planning.batches import MAX_FILES_PER_BATCH, pack
 from pipeline.planning.ledger import Ledger, empty_row
 from pipeline.planning.plan import ACTIONS, NEW_PER_DELETED, READ_FIRST, Choice, Plan, make_plan
 from pipeline.schema import Row
+from tests.helpers.ledgers import content_hash, make_ledger
 
 
 class Disk:
@@ -54,20 +55,12 @@ def _listed(uri: str, size_bytes: int, modified_ns: int, reason: str | None = No
     return dict(uri=uri, size_bytes=size_bytes, modified_ns=modified_ns, reason=reason, message=message)
 
 
-def content_hash(content: str) -> str:
-    return schema.digest("test", content) * 2
-
-
 def known_row(uri: str, content: str, modified_ns: int, status: str = "indexed", stage: str | None = None) -> Row:
     """The ledger row that a run leaves."""
     row = empty_row(uri, schema.make_audio_id(content_hash(content)))
     row.update(status=status, stage=stage, reason=stage and "reason", message=stage and "why", duration_s=1.0)
     row.update(size_bytes=len(content), modified_ns=modified_ns, content_hash=content_hash(content), batch_id="0" * 32)
     return row | {"n_clips": 1, "n_frames": 25, "sample_rate_hz": 48_000, "channels": 1, "codec": "flac"}
-
-
-def make_ledger(*rows: Row) -> Ledger:
-    return Ledger(pa.Table.from_pylist(list(rows), schema=schema.FILES))
 
 
 def drops(file_ids: list[str], audio_ids: list[str]) -> tuple[frozenset[str], frozenset[str]]:

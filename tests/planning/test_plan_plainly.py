@@ -12,8 +12,8 @@ from pipeline.corpus.shards import Place, is_sized, shard_of
 from pipeline.errors import FileFailure
 from pipeline.planning.plan import Choice, Plan, make_plan
 from pipeline.schema import Row
+from tests.helpers.ledgers import content_hash, make_ledger
 from tests.helpers.plain_plan import PlainPlan, empty_ledger_row, plan_plainly
-from tests.planning.test_plan import content_hash, make_ledger
 
 FILES = ("a.wav", "b.flac", "in/c.wav", "in/d.wav", "in/deep/e.wav", "t.tar#1.wav", "t.tar#2.wav")
 ROWS = tuple(f"p.parquet#{number}" for number in range(3))

@@ -10,50 +10,22 @@ from collections.abc import Callable, Iterator, Sequence
 from pathlib import Path
 from typing import Any
 
-import numpy as np
 import pyarrow as pa
 import pytest
 
 import pipeline.run.driver
-from pipeline.config import Config, EncodeConfig, make_config
-from pipeline.encoder.checkpoint import read_identity
+from pipeline.config import Config, EncodeConfig
 from pipeline.errors import CommitConflict, EarshotError, IndexMismatch, ModelError, UsageError
 from pipeline.grid import Waveform, window_starts
 from pipeline.index import journal, lease, store
 from pipeline.index.verify import verify_index
 from pipeline.planning.plan import Choice, Plan
-from pipeline.run.driver import Stages, Workers, index_corpus
+from pipeline.run.driver import Workers, index_corpus
 from pipeline.run.prepare import estimate_bytes, estimate_run_seconds, plan_corpus
 from pipeline.run.record import Progress
-from pipeline.run.stages import Encoder, decode_batch, encode_windows, write_windows
 from tests.helpers.checkpoints import edit_weights, make_pe_audio
-from tests.helpers.fakes import FakeEncoder, noise, write_wav
-
-DIMENSION = read_identity("earshot-tiny").dimension
-
-
-class WideEncoder(FakeEncoder):
-    """The values of ``FakeEncoder``, at the dimension of the bundled model."""
-
-    def encode(self, windows: Sequence[Waveform]) -> tuple[Any, list[Any] | None]:
-        clips, frames = super().encode(windows)
-        wide = [np.pad(rows, ((0, 0), (0, DIMENSION - rows.shape[1]))) for rows in frames or []]
-        return np.pad(clips, ((0, 0), (0, DIMENSION - clips.shape[1]))), wide if frames else None
-
-
-def in_place(encoder: Encoder, before: Callable[[int], None] = lambda number: None) -> Stages:
-    """Stages that run here, one batch after the other; ``before`` is called with the number of each."""
-
-    def stages(batches: pa.Table, config: Config, frames_schema: pa.Schema) -> Iterator[dict[str, Any]]:
-        for number, planned in enumerate(batches.to_pylist()):
-            before(number)
-            for block in decode_batch(planned, config.decode, config.window.grid, block_windows=3):
-                encoded = encode_windows(block, encoder)
-                yield from write_windows(
-                    encoded, frames_schema, lambda rows: store.write_frames(config.into, rows, frames_schema)
-                ).to_pylist()
-
-    return stages
+from tests.helpers.fakes import noise, write_wav
+from tests.helpers.runs import DIMENSION, WideEncoder, configure, in_place, rows
 
 
 @pytest.fixture
@@ -64,16 +36,6 @@ def corpus(tmp_path: Path) -> Path:
         write_wav(folder / f"{number}.wav", noise(0.5 + 2.3 * number, seed=number))
     (folder / "broken.wav").write_text("not a sound")
     return folder
-
-
-def configure(folder: Path, index: Path, **sections: Any) -> Config:
-    sections = {"run": {"batch_s": 12.0}, "window": {"length_s": 2.0, "overlap_s": 0.4}} | sections
-    return make_config({"sources": [str(folder)], "into": str(index), **sections})
-
-
-def rows(index: str, name: str, columns: list[str]) -> list[str]:
-    table = store.open_published(index, name).to_table(columns=columns)
-    return sorted(map(str, table.to_pylist()))
 
 
 def everything(index: str) -> dict[str, list[str]]:

@@ -14,16 +14,15 @@ from hypothesis import strategies as st
 from pipeline.audio.windows import cut_windows
 from pipeline.config import Config, DecodeConfig
 from pipeline.grid import FRAME_S, HOP_SAMPLES, WHOLE, Grid, Part, plan_parts
-from pipeline.index import store
 from pipeline.index.verify import verify_index
-from pipeline.run.driver import Stages, index_corpus
-from pipeline.run.stages import decode_batch, encode_windows, split_batch, write_windows
+from pipeline.run.driver import index_corpus
+from pipeline.run.stages import split_batch
 from tests.helpers.contents import read
-from tests.helpers.fakes import GRID, FakeEncoder, noise, plan_batch
-from tests.run.test_driver import WideEncoder, configure
+from tests.helpers.fakes import GRID, noise, plan_batch
+from tests.helpers.long import PART_S, decode, in_one_piece, in_parts, published
+from tests.helpers.runs import WideEncoder, configure
 
 BATCH = "0" * 32
-PART_S = 4.0
 RATES_HZ = [8_000, 11_025, 16_000, 22_050, 32_000, 44_100, 48_000, 96_000]
 
 
@@ -33,12 +32,6 @@ def write(path: Path, duration_s: float, rate_hz: int = 48_000) -> Path:
     samples = np.random.default_rng(7).uniform(-0.7, 0.7, n_samples) * np.linspace(0.1, 1, n_samples)
     soundfile.write(path, samples, rate_hz, subtype="PCM_16")
     return path
-
-
-def decode(planned: dict[str, Any], grid: Grid = GRID) -> list[dict[str, Any]]:
-    blocks = decode_batch(planned, DecodeConfig(), grid, block_windows=3)
-    decoded: list[dict[str, Any]] = pa.concat_tables(blocks).to_pylist()
-    return decoded
 
 
 def split(path: Path, *copies: Path, part_s: float = PART_S) -> list[dict[str, Any]]:
@@ -159,54 +152,6 @@ def test_a_batch_that_is_to_stay_whole_does(tmp_path: Path) -> None:
 
 
 # --- runs -------------------------------------------------------------------------------------------------------------
-
-
-def in_parts(encoder: FakeEncoder, at_once: list[int] | None = None) -> Stages:
-    """Stages that run here: parts of a recording one after the other, the last one first."""
-
-    def stages(batches: pa.Table, config: Config, frames_schema: pa.Schema) -> Iterator[dict[str, Any]]:
-        grid = config.window.grid
-        for batch in batches.to_pylist():
-            parts = split_batch(batch, config.decode, grid, PART_S)
-            if at_once is not None:
-                at_once.append(len(parts))
-            for part in reversed(parts):
-                for block in decode_batch(part, config.decode, grid, block_windows=3):
-                    encoded = encode_windows(block, encoder)
-                    yield from write_windows(
-                        encoded, frames_schema, lambda rows: store.write_frames(config.into, rows, frames_schema)
-                    ).to_pylist()
-
-    return stages
-
-
-def in_one_piece(encoder: FakeEncoder) -> Stages:
-    def stages(batches: pa.Table, config: Config, frames_schema: pa.Schema) -> Iterator[dict[str, Any]]:
-        whole = [batch | {"part": {"first": 0, "stop": None}} for batch in batches.to_pylist()]
-        yield from in_parts(encoder)(pa.Table.from_pylist(whole, schema=batches.schema), config, frames_schema)
-
-    return stages
-
-
-def published(config: Config) -> dict[str, list[Any]]:
-    files = [
-        "uri",
-        "audio_id",
-        "status",
-        "reason",
-        "message",
-        "duration_s",
-        "expected_duration_s",
-        "n_clips",
-        "n_frames",
-    ]
-    clips = read(config.into, "clips", ["clip_id", "start_s", "end_s", "duration_s", "vector"])
-    frames = read(config.into, "frames", ["audio_id", "frame", "start_s", "vector"])
-    return {
-        "files": sorted(read(config.into, "files", files), key=lambda row: str(row["uri"])),
-        "clips": sorted(clips, key=lambda row: str(row["clip_id"])),
-        "frames": sorted(frames, key=lambda row: (row["audio_id"], row["frame"])),
-    }
 
 
 HARMS = ["none", "cut off", "in the middle", "near the end", "at the start"]

@@ -14,29 +14,27 @@ from pipeline import schema
 from pipeline.config import Config, CorpusConfig
 from pipeline.errors import EarshotError
 from pipeline.index import journal, store
-from pipeline.index.maintenance import give_up_fragments, mark_damaged, optimize_index, restore_index
+from pipeline.index.maintenance import give_up_fragments, mark_damaged, restore_index
 from pipeline.index.verify import verify_index
 from pipeline.planning.plan import Choice
-from pipeline.run.driver import index_corpus
 from pipeline.search.clips import find_clips, open_table
 from tests.helpers.contents import HASTY, KnownCorpus, check_whole, expect, live, read
-from tests.run.test_driver import DIMENSION, WideEncoder, in_place
+from tests.helpers.protocol import (
+    Act,
+    change,
+    die_at,
+    edit,
+    edit_again,
+    fill,
+    index,
+    make_anew,
+    rebuild,
+    tidy,
+)
+from tests.helpers.runs import DIMENSION
 
-Act = Callable[[Config, journal.Failpoint], object]
 Situation = Callable[[KnownCorpus], Act]
 """Makes the corpus and the index as they are before a run; returns the run."""
-
-
-def index(config: Config, failpoint: journal.Failpoint = lambda step: None, **others: Any) -> object:
-    return index_corpus(config, stages=in_place(WideEncoder()), failpoint=failpoint, **others)
-
-
-def rebuild(config: Config, failpoint: journal.Failpoint = lambda step: None) -> object:
-    return index(config, failpoint, rebuild=True)
-
-
-def optimize(config: Config, failpoint: journal.Failpoint = lambda step: None) -> object:
-    return optimize_index(config.into, 0.0, failpoint)
 
 
 def go_back(config: Config, failpoint: journal.Failpoint = lambda step: None) -> object:
@@ -45,39 +43,8 @@ def go_back(config: Config, failpoint: journal.Failpoint = lambda step: None) ->
     return writer.restore(writer.published.seq - 1)
 
 
-def fill(corpus: KnownCorpus) -> None:
-    for number, name in enumerate(("a.wav", "b.wav", "c.wav", "sub/d.wav", "sub/e.wav")):
-        corpus.put(name, number + 1)
-
-
-def edit(corpus: KnownCorpus) -> None:
-    """Something of everything: changed, moved, doubled, gone, new, broken and touched."""
-    corpus.put("a.wav", 5)
-    corpus.move("b.wav", "sub/b.wav")
-    corpus.put("doubled.wav", 3)
-    corpus.delete("sub/d.wav")
-    corpus.put("new.wav", 0)
-    corpus.put("c.wav", 7)
-    corpus.touch("sub/e.wav")
-
-
-def edit_again(corpus: KnownCorpus) -> None:
-    corpus.swap("a.wav", "new.wav")
-    corpus.put("c.wav", 2)
-    corpus.put("sub/e.wav", 6)
-    corpus.delete("doubled.wav")
-    corpus.put("x.wav", 4)
-
-
 def begin(corpus: KnownCorpus) -> Act:
     fill(corpus)
-    return index
-
-
-def change(corpus: KnownCorpus) -> Act:
-    fill(corpus)
-    index(corpus.config)
-    edit(corpus)
     return index
 
 
@@ -92,17 +59,6 @@ def recover(corpus: KnownCorpus) -> Act:
     act = change(corpus)
     die_at("publish", 3, act, corpus.config)
     return act
-
-
-def tidy(corpus: KnownCorpus) -> Act:
-    change(corpus)(corpus.config, lambda step: None)
-    return optimize
-
-
-def make_anew(corpus: KnownCorpus) -> Act:
-    change(corpus)(corpus.config, lambda step: None)
-    edit_again(corpus)
-    return rebuild
 
 
 def make_anew_again(corpus: KnownCorpus) -> Act:
@@ -187,27 +143,6 @@ def make_format_2(path: str) -> None:
     versions = before.versions | {"files": files.version}
     row = journal.make_row(before.seq + 1, schema.make_batch_id("2", 0), "0" * 32, "maintain", versions)
     journal.publish(journal.open_journal(path), [row])
-
-
-class Died(BaseException):
-    """Not an Exception: nothing in the code under test may handle it."""
-
-
-def die_at(step: str, nth: int, act: Act, config: Config) -> bool:
-    """Run, and die at the ``nth`` time it comes to a step, from 1; returns whether it did."""
-    left = nth
-
-    def failpoint(name: str) -> None:
-        nonlocal left
-        left -= name == step
-        if left == 0 and name == step:
-            raise Died
-
-    try:
-        act(config, failpoint)
-    except Died:
-        return True
-    return False
 
 
 class Settings:

@@ -18,7 +18,7 @@ from pipeline.run.driver import Workers, index_corpus
 from pipeline.run.ray_health import PROBE_S, RESTART_S, Watch
 from pipeline.run.record import Progress, read_record
 from tests.helpers.contents import KnownCorpus, live
-from tests.run.test_driver import WideEncoder, in_place
+from tests.helpers.runs import WideEncoder, in_place
 
 
 class Node:

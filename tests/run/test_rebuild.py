@@ -23,10 +23,10 @@ from pipeline.run.driver import index_corpus
 from pipeline.run.prepare import plan_corpus, read_config
 from pipeline.run.record import Progress, find_shortfall
 from pipeline.schema import Row
+from tests.helpers.batches import frame_batch
 from tests.helpers.contents import SECTIONS, KnownCorpus, live, read
-from tests.index.test_store import frame_batch
-from tests.run.test_driver import WideEncoder, in_place
-from tests.run.test_protocol import die_at
+from tests.helpers.protocol import die_at
+from tests.helpers.runs import WideEncoder, in_place
 
 NAMES = ("a.wav", "b.wav", "c.wav", "sub/d.wav", "sub/e.wav")
 

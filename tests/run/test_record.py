@@ -38,7 +38,7 @@ from pipeline.run.record import (
     write_record,
 )
 from tests.helpers.contents import KnownCorpus, live
-from tests.run.test_driver import WideEncoder, in_place
+from tests.helpers.runs import WideEncoder, in_place
 
 ONE_EACH = dict.fromkeys(STAGES, 1.0)
 

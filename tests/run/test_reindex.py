@@ -25,7 +25,7 @@ from pipeline.planning.plan import ACTIONS, Choice
 from pipeline.run.driver import Stages, index_corpus
 from pipeline.run.prepare import plan_corpus
 from tests.helpers.contents import HASTY, N_CONTENTS, SECTIONS, KnownCorpus, check_whole, content, expect, live, read
-from tests.run.test_driver import WideEncoder, in_place
+from tests.helpers.runs import WideEncoder, in_place
 
 STEPS = [
     "create batches",

@@ -21,54 +21,19 @@ from pipeline.audio.windows import cut_windows
 from pipeline.corpus.headerless import RAW
 from pipeline.encoder.checkpoint import ModelIdentity, read_identity
 from pipeline.errors import FileFailure, IndexMismatch, UsageError
-from pipeline.grid import HOP_SAMPLES, SAMPLE_RATE_HZ, Grid, Waveform, window_starts
+from pipeline.grid import HOP_SAMPLES, SAMPLE_RATE_HZ, Waveform, window_starts
 from pipeline.index import store
 from pipeline.index.rows import files_table
 from pipeline.planning.ledger import empty_row
-from pipeline.search.client import WINDOWS_AT_ONCE, Index
-from tests.corpus.test_shards import write_shard
+from pipeline.search.client import WINDOWS_AT_ONCE
 from tests.helpers.checkpoints import edit_weights, make_pe_audio
+from tests.helpers.ears import GRID, Ear, open_with
 from tests.helpers.fakes import noise, write_wav
+from tests.helpers.shards import write_shard
 from tests.helpers.sounds import by_av, tone
 from tests.helpers.tables import CLIPS, MODEL, write_index
 
-GRID = Grid(250, 10)
 ROOT = Path(__file__).parents[2]
-
-
-class Ear:
-    """An audio encoder that remembers how much it was given at once: each embedding tells samples of its window."""
-
-    def __init__(self) -> None:
-        self.groups: list[int] = []
-
-    def encode(self, windows: Sequence[Waveform]) -> tuple[npt.NDArray[np.float32], None]:
-        self.groups.append(len(windows))
-        return np.stack([self.hear(window) for window in windows]), None
-
-    @staticmethod
-    def hear(window: Waveform) -> npt.NDArray[np.float32]:
-        return np.array([*window[:7], 1.0], np.float32) * np.float32(1 + abs(window[-1]))
-
-
-def open_with(path: Path, ear: Ear) -> Index:
-    opened = pipeline.open(str(path))
-    vars(opened)["_audio_encoder"] = ear  # where the index keeps the encoder that it has loaded
-    return opened
-
-
-@pytest.fixture
-def index(tmp_path: Path) -> Path:
-    rng = np.random.default_rng(0)
-    audios = {
-        f"/{n}.wav": (
-            rng.standard_normal((n, 8)).astype(np.float16),
-            rng.standard_normal((len(window_starts(n, GRID)), 8)).astype(np.float16),
-        )
-        for n in (10, 700)
-    }
-    write_index(tmp_path / "index", audios, GRID)
-    return tmp_path / "index"
 
 
 def create_empty(path: Path, frames: str) -> Path:

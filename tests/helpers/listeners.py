@@ -1,0 +1,22 @@
+"""Who listens on this machine."""
+
+import os
+from contextlib import suppress
+from pathlib import Path
+
+
+def find_listeners(pids: set[int]) -> set[tuple[int, str, int]]:
+    """Process id, local address in hexadecimal, and port of each TCP socket on which one of the processes listens."""
+    owners = {}
+    for pid in pids:
+        for link in Path(f"/proc/{pid}/fd").glob("*"):
+            with suppress(OSError):
+                owners[os.readlink(link)] = pid
+    lines = [line for name in ("tcp", "tcp6") for line in Path(f"/proc/net/{name}").read_text().splitlines()[1:]]
+    sockets = [(f"socket:[{fields[9]}]", fields) for fields in map(str.split, lines) if fields[3] == "0A"]
+    places = [(owners[name], fields[1].split(":")) for name, fields in sockets if name in owners]
+    return {(pid, place[0], int(place[1], 16)) for pid, place in places}
+
+
+LOOPBACK = ("0100007F", "0000000000000000FFFF00000100007F", "00000000000000000000000001000000")
+"""127.0.0.1, the same as an IPv6 address, and ::1."""

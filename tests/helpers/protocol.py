@@ -1,0 +1,88 @@
+"""Runs that die at a step of the commit protocol."""
+
+from collections.abc import Callable
+from typing import Any
+
+from pipeline.config import Config
+from pipeline.index import journal
+from pipeline.index.maintenance import optimize_index
+from pipeline.run.driver import index_corpus
+from tests.helpers.contents import KnownCorpus
+from tests.helpers.runs import WideEncoder, in_place
+
+Act = Callable[[Config, journal.Failpoint], object]
+
+
+def index(config: Config, failpoint: journal.Failpoint = lambda step: None, **others: Any) -> object:
+    return index_corpus(config, stages=in_place(WideEncoder()), failpoint=failpoint, **others)
+
+
+def rebuild(config: Config, failpoint: journal.Failpoint = lambda step: None) -> object:
+    return index(config, failpoint, rebuild=True)
+
+
+def optimize(config: Config, failpoint: journal.Failpoint = lambda step: None) -> object:
+    return optimize_index(config.into, 0.0, failpoint)
+
+
+def fill(corpus: KnownCorpus) -> None:
+    for number, name in enumerate(("a.wav", "b.wav", "c.wav", "sub/d.wav", "sub/e.wav")):
+        corpus.put(name, number + 1)
+
+
+def edit(corpus: KnownCorpus) -> None:
+    """Something of everything: changed, moved, doubled, gone, new, broken and touched."""
+    corpus.put("a.wav", 5)
+    corpus.move("b.wav", "sub/b.wav")
+    corpus.put("doubled.wav", 3)
+    corpus.delete("sub/d.wav")
+    corpus.put("new.wav", 0)
+    corpus.put("c.wav", 7)
+    corpus.touch("sub/e.wav")
+
+
+def edit_again(corpus: KnownCorpus) -> None:
+    corpus.swap("a.wav", "new.wav")
+    corpus.put("c.wav", 2)
+    corpus.put("sub/e.wav", 6)
+    corpus.delete("doubled.wav")
+    corpus.put("x.wav", 4)
+
+
+def change(corpus: KnownCorpus) -> Act:
+    fill(corpus)
+    index(corpus.config)
+    edit(corpus)
+    return index
+
+
+def tidy(corpus: KnownCorpus) -> Act:
+    change(corpus)(corpus.config, lambda step: None)
+    return optimize
+
+
+def make_anew(corpus: KnownCorpus) -> Act:
+    change(corpus)(corpus.config, lambda step: None)
+    edit_again(corpus)
+    return rebuild
+
+
+class Died(BaseException):
+    """Not an Exception: nothing in the code under test may handle it."""
+
+
+def die_at(step: str, nth: int, act: Act, config: Config) -> bool:
+    """Run, and die at the ``nth`` time it comes to a step, from 1; returns whether it did."""
+    left = nth
+
+    def failpoint(name: str) -> None:
+        nonlocal left
+        left -= name == step
+        if left == 0 and name == step:
+            raise Died
+
+    try:
+        act(config, failpoint)
+    except Died:
+        return True
+    return False

@@ -1,0 +1,52 @@
+"""Runs without Ray: the stages work in this process, one batch after the other, with a cheap encoder."""
+
+from collections.abc import Callable, Iterator, Sequence
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import pyarrow as pa
+
+from pipeline.config import Config, make_config
+from pipeline.encoder.checkpoint import read_identity
+from pipeline.grid import Waveform
+from pipeline.index import store
+from pipeline.run.driver import Stages
+from pipeline.run.stages import Encoder, decode_batch, encode_windows, write_windows
+from tests.helpers.fakes import FakeEncoder
+
+DIMENSION = read_identity("earshot-tiny").dimension
+
+
+class WideEncoder(FakeEncoder):
+    """The values of ``FakeEncoder``, at the dimension of the bundled model."""
+
+    def encode(self, windows: Sequence[Waveform]) -> tuple[Any, list[Any] | None]:
+        clips, frames = super().encode(windows)
+        wide = [np.pad(rows, ((0, 0), (0, DIMENSION - rows.shape[1]))) for rows in frames or []]
+        return np.pad(clips, ((0, 0), (0, DIMENSION - clips.shape[1]))), wide if frames else None
+
+
+def in_place(encoder: Encoder, before: Callable[[int], None] = lambda number: None) -> Stages:
+    """Stages that run here, one batch after the other; ``before`` is called with the number of each."""
+
+    def stages(batches: pa.Table, config: Config, frames_schema: pa.Schema) -> Iterator[dict[str, Any]]:
+        for number, planned in enumerate(batches.to_pylist()):
+            before(number)
+            for block in decode_batch(planned, config.decode, config.window.grid, block_windows=3):
+                encoded = encode_windows(block, encoder)
+                yield from write_windows(
+                    encoded, frames_schema, lambda rows: store.write_frames(config.into, rows, frames_schema)
+                ).to_pylist()
+
+    return stages
+
+
+def configure(folder: Path, index: Path, **sections: Any) -> Config:
+    sections = {"run": {"batch_s": 12.0}, "window": {"length_s": 2.0, "overlap_s": 0.4}} | sections
+    return make_config({"sources": [str(folder)], "into": str(index), **sections})
+
+
+def rows(index: str, name: str, columns: list[str]) -> list[str]:
+    table = store.open_published(index, name).to_table(columns=columns)
+    return sorted(map(str, table.to_pylist()))
