@@ -33,6 +33,7 @@ from tests.helpers.fakes import GRID
 from tests.helpers.protocol import change, die_at, edit, edit_again, fill, make_anew, tidy
 from tests.helpers.runs import WideEncoder, in_place
 from tests.helpers.stores import Flaky, put
+from tests.helpers.stores import flaky as flaky
 
 
 def configure(source: str, into: Path | str) -> Any:

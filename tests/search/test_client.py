@@ -28,6 +28,7 @@ from pipeline.planning.ledger import empty_row
 from pipeline.search.client import WINDOWS_AT_ONCE
 from tests.helpers.checkpoints import edit_weights, make_pe_audio
 from tests.helpers.ears import GRID, Ear, open_with
+from tests.helpers.ears import index as index
 from tests.helpers.fakes import noise, write_wav
 from tests.helpers.shards import write_shard
 from tests.helpers.sounds import by_av, tone
