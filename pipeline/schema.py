@@ -169,7 +169,7 @@ LISTED = pa.schema(
         # Null, or why the file cannot even be listed properly.
         pa.field("reason", pa.string()),
         pa.field("message", pa.string()),
-        pa.field("closed", pa.bool_()),  # true: it may hold files that could not be listed
+        pa.field("hides_files", pa.bool_()),  # true: a folder or shard whose files could not be listed
     ]
 )
 """corpus -> plan: the files of a corpus, no audio opened."""

@@ -24,7 +24,7 @@ from pipeline.errors import ConfigError, CorpusError, EarshotError, FileFailure,
 from pipeline.index import journal
 from pipeline.index.maintenance import optimize_index, restore_index
 from pipeline.index.verify import verify_index
-from pipeline.planning.plan import Choice
+from pipeline.planning.request import RunRequest
 from pipeline.run.driver import index_corpus
 from pipeline.run.prepare import plan_corpus, read_config
 from pipeline.run.stages import decode_batch
@@ -461,7 +461,7 @@ def test_all_that_is_done_with_an_index_is_done_in_a_bucket(bucket: str, tmp_pat
     edit(known)
     run(known)
     edit_again(known)
-    run(known, choice=Choice(check_content=True))
+    run(known, request=RunRequest(check_content=True))
     restore_index(into, seq)
     run(known)
     run(known, rebuild=True)

@@ -14,7 +14,7 @@ from jobs.shared.output import print_error, print_json, print_line, show_count, 
 if TYPE_CHECKING:
     from pipeline.config import Config
     from pipeline.errors import RayDied
-    from pipeline.planning.plan import Choice
+    from pipeline.planning.request import RunRequest
     from pipeline.run.record import Progress
 
 
@@ -54,14 +54,14 @@ def index(
 
     Example: earshot index ~/sounds --into my-index --model facebook/pe-av-base
     """
-    from pipeline.planning.plan import Choice
+    from pipeline.planning.request import RunRequest
     from pipeline.storage import absolute
 
     options = {"into": into, "model": model, "frame_model": frame_model, "frames": frames, "metadata": metadata}
     config = _read_config(sources or [], options, move_source, forget or [])
     moved = (absolute(move_source[0]), absolute(move_source[1])) if move_source else None
-    choice = Choice(allow_deletions=allow_deletions, moved=moved, forgotten=tuple(map(absolute, forget or [])))
-    finish(config, run(config, json=json, choice=choice, rebuild=rebuild))
+    request = RunRequest(allow_deletions=allow_deletions, moved=moved, forgotten=tuple(map(absolute, forget or [])))
+    finish(config, run(config, json=json, request=request, rebuild=rebuild))
 
 
 def finish(config: "Config", progress: "Progress") -> None:
@@ -126,9 +126,11 @@ def _stored(into: str) -> dict[str, Any]:
     return read_config(into).model_dump(mode="json")
 
 
-def run(config: "Config", *, json: bool = False, choice: "Choice | None" = None, rebuild: bool = False) -> "Progress":
+def run(
+    config: "Config", *, json: bool = False, request: "RunRequest | None" = None, rebuild: bool = False
+) -> "Progress":
     """Index, show the progress, and say what was done."""
-    from pipeline.planning.plan import Choice
+    from pipeline.planning.request import RunRequest
     from pipeline.run.driver import index_corpus
     from pipeline.run.record import RUN_VARIABLE
 
@@ -145,7 +147,7 @@ def run(config: "Config", *, json: bool = False, choice: "Choice | None" = None,
                 config,
                 display.update,
                 lambda plan: display.announce(plan, config),
-                choice=choice or Choice(),
+                request=request or RunRequest(),
                 rebuild=rebuild,
                 run_id=os.environ.get(RUN_VARIABLE),
                 give_up=give_up,

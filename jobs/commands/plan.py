@@ -5,7 +5,7 @@ from typing import Annotated, Any
 
 import typer
 
-from jobs.commands.reindex import read_choice
+from jobs.commands.reindex import read_request
 from jobs.shared.options import AllowDeletions, Check, Full, Json, Reason, Rebuild, RetryFailed
 from jobs.shared.output import print_json, print_line, print_table, show_bytes, show_hours
 
@@ -30,9 +30,9 @@ def plan(
     from pipeline.planning.plan import ACTIONS
     from pipeline.run.prepare import describe_run, estimate_bytes, estimate_run_seconds, plan_corpus, read_config
 
-    choice = read_choice(check, retry_failed=retry_failed, reason=reason, full=full, allow_deletions=allow_deletions)
+    request = read_request(check, retry_failed=retry_failed, reason=reason, full=full, allow_deletions=allow_deletions)
     config = load_config(index) if index.lower().endswith((".yaml", ".yml")) else read_config(index, rebuild=rebuild)
-    made = plan_corpus(config, choice, rebuild=rebuild)
+    made = plan_corpus(config, request, rebuild=rebuild)
     counts = Counter(action for _, action, _ in made.actions)
     _, clip_dimension, frame_dimension = describe_run(config)
     summary: dict[str, Any] = {
@@ -53,8 +53,8 @@ def plan(
     seconds = summary["seconds"]
     takes = f", about {show_hours(seconds)} at the speed of the last run" if seconds else ""
     size = show_bytes(summary["bytes"])
-    if made.lost:
-        print_line(f"indexed files that would go: {count_by_folder(made.lost.values())}")
+    if made.removed:
+        print_line(f"indexed files that would go: {count_by_folder(made.removed.values())}")
     for note in made.notes:
         print_line(f"note: {note}")
     if said := describe(made.not_looked_at):

@@ -6,7 +6,7 @@ from jobs.commands.index import finish, run
 from jobs.shared.options import AllowDeletions, Check, Full, Json, Path_, Reason, Rebuild, RetryFailed
 
 if TYPE_CHECKING:
-    from pipeline.planning.plan import Choice
+    from pipeline.planning.request import RunRequest
 
 
 def reindex(
@@ -25,22 +25,22 @@ def reindex(
     """
     from pipeline.run.prepare import read_config
 
-    choice = read_choice(check, retry_failed=retry_failed, reason=reason, full=full, allow_deletions=allow_deletions)
+    request = read_request(check, retry_failed=retry_failed, reason=reason, full=full, allow_deletions=allow_deletions)
     config = read_config(index, rebuild=rebuild)
-    finish(config, run(config, json=json, choice=choice, rebuild=rebuild))
+    finish(config, run(config, json=json, request=request, rebuild=rebuild))
 
 
-def read_choice(
+def read_request(
     check: str | None, *, retry_failed: bool, reason: str | None, full: bool, allow_deletions: bool
-) -> "Choice":
+) -> "RunRequest":
     from pipeline.errors import UsageError
-    from pipeline.planning.plan import Choice
+    from pipeline.planning.request import RunRequest
 
     if check not in (None, "content"):
         raise UsageError(f"--check {check}: expected content")
     if reason is not None and not retry_failed:
         raise UsageError("--reason: goes with --retry-failed")
-    return Choice(
+    return RunRequest(
         check_content=check is not None,
         retry_failed=retry_failed,
         reason=reason,

@@ -14,7 +14,7 @@ if TYPE_CHECKING:
     from pipeline.config import Config
     from pipeline.index.reencode import Comparison
     from pipeline.index.verify import Finding
-    from pipeline.planning.plan import Choice
+    from pipeline.planning.request import RunRequest
 
 
 def verify(
@@ -33,7 +33,7 @@ def verify(
     """
     from pipeline.index.maintenance import give_up_fragments, mark_damaged
     from pipeline.index.verify import verify_index
-    from pipeline.planning.plan import Choice
+    from pipeline.planning.request import RunRequest
     from pipeline.run.prepare import read_config
 
     choose = _read_sample(sample, deep=deep)
@@ -42,21 +42,21 @@ def verify(
         return
     if not repair:
         raise typer.Exit(1)
-    config, choice = read_config(index), Choice(allow_deletions=allow_deletions)
+    config, request = read_config(index), RunRequest(allow_deletions=allow_deletions)
     # That the sources are there comes before anything is taken out.
-    _check_sources(config, choice, findings)
+    _check_sources(config, request, findings)
     if any(finding.fragment is not None for finding in findings):
         give_up_fragments(index, findings)
         findings = [*verify_index(index), *(finding for finding in findings if finding.file_id is not None)]
     n_damaged = mark_damaged(index, findings)
     if not json and n_damaged:
         print_line(f"{show_count(n_damaged, 'file')} to be made anew")
-    finish(config, run(config, json=json, choice=choice))
+    finish(config, run(config, json=json, request=request))
     if _look(index, choose, json=json):
         raise typer.Exit(1)
 
 
-def _check_sources(config: "Config", choice: "Choice", findings: "list[Finding]") -> None:
+def _check_sources(config: "Config", request: "RunRequest", findings: "list[Finding]") -> None:
     """Refuse to repair while a disk seems to be missing: what lies on it could not be made anew."""
     from pipeline.errors import CorpusError
     from pipeline.run.prepare import plan_corpus, refuse_repair
@@ -64,7 +64,7 @@ def _check_sources(config: "Config", choice: "Choice", findings: "list[Finding]"
     # Where rows of the ledger are lost, it cannot tell what would go: a fragment of it, now or in a repair before.
     is_lost = any(found.table == "files" and found.fragment is not None for found in findings)
     is_lost |= any(found.table == "clips" and found.file_id is not None and found.uri is None for found in findings)
-    refused = refuse_repair(config, choice) if is_lost else plan_corpus(config, choice).refused
+    refused = refuse_repair(config, request) if is_lost else plan_corpus(config, request).refused
     if refused:
         raise CorpusError(refused)
 

@@ -245,7 +245,7 @@ def _list_url(source: str, config: CorpusConfig, leave_out: str | None, overlook
         for url, found, is_named in storage.list_files(source, hidden=config.hidden, enter=enter, overlook=overlook):
             if isinstance(found, Exception):
                 message = f"folder cannot be listed: {one_line(found)}"
-                yield _row(url, reason="unreadable", message=message, closed=True)
+                yield _row(url, reason="unreadable", message=message, hides_files=True)
             elif is_named:
                 if url == source or _is_audio(url, config) or is_shard(url) or is_manifest(url):
                     yield _named(_row(url, *found))
@@ -357,9 +357,9 @@ def _list_shard(shard: Row, config: CorpusConfig, overlooked: Overlooked) -> Ite
         yield _row(uri, reason="not_audio", message=str(error))
     except tarfile.TarError as error:
         message = f"is no whole tar file: {one_line(error)}; {n_members} files found"
-        yield _row(uri, reason="not_audio", message=message, closed=True)
+        yield _row(uri, reason="not_audio", message=message, hides_files=True)
     except Exception as error:  # each store has errors of its own
-        yield _row(uri, reason="unreadable", message=f"cannot be read: {one_line(error)}", closed=True)
+        yield _row(uri, reason="unreadable", message=f"cannot be read: {one_line(error)}", hides_files=True)
     else:
         if not n_members:
             yield _row(uri, reason="not_audio", message=f"a {'table' if is_table(uri) else 'tar file'} without audio")
@@ -438,7 +438,9 @@ def _walk(folder: str, config: CorpusConfig, entered: set[_Identity], overlooked
     """The audio files in ``folder`` and below, save in folders that have been ``entered``."""
     for path, files in _visit(folder, config, entered, overlooked):
         if isinstance(files, OSError):
-            yield _row(path, reason="unreadable", message=f"folder cannot be listed: {files.strerror}", closed=True)
+            yield _row(
+                path, reason="unreadable", message=f"folder cannot be listed: {files.strerror}", hides_files=True
+            )
             continue
         for entry in files:
             if _is_audio(entry.path, config):
@@ -548,7 +550,7 @@ def _row(
     reason: str | None = None,
     message: str | None = None,
     offset: int | None = None,
-    closed: bool = False,
+    hides_files: bool = False,
 ) -> Row:
     try:
         path.encode()
@@ -565,5 +567,5 @@ def _row(
         offset=offset,
         reason=reason,
         message=message,
-        closed=closed or (reason == "unreadable" and is_shard(path)),
+        hides_files=hides_files or (reason == "unreadable" and is_shard(path)),
     )

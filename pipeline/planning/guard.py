@@ -24,7 +24,7 @@ import pyarrow.compute as pc
 from pipeline.config import Config, anchor
 from pipeline.corpus.naming import Named, places_above, read_manifests
 from pipeline.corpus.shards import is_shard, shards_of
-from pipeline.planning.plan import Choice
+from pipeline.planning.request import RunRequest
 
 IsMount = Callable[[str], bool]
 """Whether a folder, given by its absolute path, is a mount point."""
@@ -56,7 +56,7 @@ class Guard:
         listed: a LISTED table, the whole corpus as it is now.
     """
 
-    def __init__(self, listed: pa.Table, config: Config, choice: Choice, disks: Disks) -> None:
+    def __init__(self, listed: pa.Table, config: Config, request: RunRequest, disks: Disks) -> None:
         is_there = pc.invert(pc.equal(pc.fill_null(listed["reason"], ""), "vanished"))
         self._there = listed["uri"].filter(is_there)
         self._readable = listed["uri"].filter(pc.is_null(listed["reason"]))
@@ -65,7 +65,7 @@ class Guard:
         self._shards = set(filter(is_shard, trouble))  # that are there, or should be, and of which no file is listed
         self._sources = Named(anchor(config).sources)
         self._most = config.run.max_deleted_fraction
-        self._choice, self._disks = choice, disks
+        self._request, self._disks = request, disks
 
     @cached_property
     def _folders(self) -> set[str]:
@@ -73,8 +73,8 @@ class Guard:
 
     def select_lost(self, indexed: pa.ChunkedArray) -> list[str]:
         """Those of the ``indexed`` uris that are not there now, nor where a source has moved to, or cannot be read."""
-        if self._choice.moved:
-            indexed = pa.chunked_array([[self._choice.renamed(uri) for uri in indexed.to_pylist()]], pa.string())
+        if self._request.moved:
+            indexed = pa.chunked_array([[self._request.renamed(uri) for uri in indexed.to_pylist()]], pa.string())
         lost: list[str] = indexed.filter(pc.invert(pc.is_in(indexed, self._readable))).to_pylist()
         return lost
 
@@ -85,10 +85,10 @@ class Guard:
             lost: uris of indexed files that would go and have not moved.
             n_indexed: files that are indexed now.
         """
-        if self._choice.allow_deletions:
+        if self._request.allow_deletions:
             return None
-        uris = [self._choice.renamed(uri) for uri in lost]
-        if self._choice.forgotten:
+        uris = [self._request.renamed(uri) for uri in lost]
+        if self._request.forgotten:
             uris = self._drop_forgotten(uris)
         if not uris:
             return None
@@ -122,7 +122,7 @@ class Guard:
 
     def _drop_forgotten(self, uris: list[str]) -> list[str]:
         """Leave out what only sources name that are given up."""
-        forgotten, written = Named(self._choice.forgotten), read_manifests(self._choice.forgotten)
+        forgotten, written = Named(self._request.forgotten), read_manifests(self._request.forgotten)
         listed = pc.is_in(pa.array(uris, pa.string()), self._listed).to_pylist()
         return [
             uri

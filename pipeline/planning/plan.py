@@ -26,11 +26,11 @@ from pipeline.audio.decoder_versions import COLUMNS, MENDS, Mend, find_mend
 from pipeline.audio.source import locate
 from pipeline.corpus.file import File, has_size, identify_audio, seconds_of, size_of
 from pipeline.corpus.listing import many_objects
-from pipeline.corpus.ranges import split_uri
 from pipeline.corpus.shards import is_member, shard_of
 from pipeline.errors import FileFailure
 from pipeline.planning.batches import cut_recordings, pack
 from pipeline.planning.ledger import Ledger, copied_row, deleted_row, unreadable_row
+from pipeline.planning.request import RunRequest
 from pipeline.schema import Row
 
 Read = Callable[[Any], str]
@@ -57,62 +57,19 @@ ROWS_AT_ONCE = 10_000
 """Rows of tables that are taken out of Arrow at a time."""
 
 
-@dataclass(frozen=True)
-class Choice:
-    """What is asked of a plan beyond the usual."""
-
-    check_content: bool = False
-    """Hash every file, where usually size and time say that it is unchanged."""
-    retry_failed: bool = False
-    """Try files again that failed before and have not changed."""
-    reason: str | None = None
-    """Of these, only those that failed for this reason."""
-    full: bool = False
-    """Decode and encode every file anew."""
-    allow_deletions: bool = False
-    """Take out what is gone, however much it is."""
-    moved: tuple[str, str] | None = None
-    """Where a source was before it was renamed, and where it is now."""
-    forgotten: tuple[str, ...] = ()
-    """Sources that were given up, absolute: what only they name goes without a question."""
-
-    def renamed(self, uri: str) -> str:
-        """What the uri of a file of a source that was renamed is now."""
-        old, new = self.moved or ("", "")
-        return new + uri[len(old) :] if old and _lies_in(uri, old) else uri
-
-    def former(self, uri: str) -> str:
-        """What the uri of a file of a source that was renamed was before."""
-        old, new = self.moved or ("", "")
-        return old + uri[len(new) :] if new and _lies_in(uri, new) else uri
-
-    def retries(self, old: Row) -> bool:
-        """Whether a file that is as the ledger knows it is tried again."""
-        if not self.retry_failed or self.reason not in (None, old["reason"]):
-            return self.full
-        # What was truncated is indexed as far as it goes: it is tried again where that is named.
-        return self.full or old["status"] == "failed" or self.reason is not None
-
-
-def _lies_in(uri: str, source: str) -> bool:
-    """Whether a file is in a folder, or a member of a shard, or a range of a recording, or the source itself."""
-    is_part = uri.startswith(f"{source}#") and (is_member(uri) or split_uri(uri)[0] == source)
-    return uri == source or uri.startswith(f"{source}/") or is_part
-
-
 @dataclass
 class Plan:
     """What a run will do. The seconds are estimates from file sizes."""
 
     batches: pa.Table = field(default_factory=schema.PLANNED.empty_table)
     """PLANNED rows, longest first."""
-    known: list[Row] = field(default_factory=list)
-    """Ledger rows of files that cannot be read."""
+    failed: list[Row] = field(default_factory=list)
+    """Ledger rows of files that cannot be listed or read."""
     mtime_changed: list[Row] = field(default_factory=list)
     """Ledger rows, under their new time, of files whose bytes are the same; they count as unchanged."""
     outdated: Set[str] = frozenset()
     """Files of the ledger whose metadata is not what the sources say."""
-    metadata: list[Row] = field(default_factory=list)
+    metadata_changed: list[Row] = field(default_factory=list)
     """Ledger rows of such files that are unchanged otherwise, under their new time: they count as unchanged."""
     notes: tuple[str, ...] = ()
     """What a person should know of the metadata, a line each."""
@@ -126,11 +83,11 @@ class Plan:
     """By uri, files that decode differently now, should their bytes be the same."""
     deleted: list[Row] = field(default_factory=list)
     """Ledger rows of files that are no longer there."""
-    lost: dict[str, str] = field(default_factory=dict)
-    """Of the indexed files that are gone, or that are named by a source and cannot be read, the ids and the uris;
-    without those that have moved, and those that keep their rows."""
+    removed: dict[str, str] = field(default_factory=dict)
+    """By id, the uris of indexed files that are deleted or cannot be read, and have not moved: the run removes them
+    from the index. Unreadable files that keep their rows are not among them."""
     refused: str | None = None
-    """Why a run must not take out what is lost; None where it may."""
+    """Why the run may not remove these files; None where it may."""
     mounts: list[str] = field(default_factory=list)
     """The mount points that files of the corpus lie on."""
     unreadable: list[tuple[str, str]] = field(default_factory=list)
@@ -165,7 +122,7 @@ def make_plan(
     run_id: str,
     hash_file: Read,
     probe_file: Read,
-    choice: Choice = Choice(),
+    request: RunRequest = RunRequest(),
     report: Callable[[int, int], None] = lambda n_read, n_files: None,
     outdated: Set[str] = frozenset(),
     mends: Sequence[Mend] = MENDS,
@@ -186,35 +143,35 @@ def make_plan(
     plan = Plan(outdated=outdated, list_actions=list_actions)
     candidates: list[File] = []
     to_check: list[File] = []
-    closed: set[str] = set()
+    unreadable: set[str] = set()
     for listed_batch in listed.to_batches(max_chunksize=ROWS_AT_ONCE):
         rows = listed_batch.to_pylist()
         for row, old in zip(rows, ledger.look_up([row["uri"] for row in rows], _COMPARED), strict=True):
-            if row["closed"]:
-                closed.add(row["uri"])
+            if row["hides_files"]:
+                unreadable.add(row["uri"])
             mend = find_mend(old, mends) if old is not None and row["reason"] is None else None
             if mend:
                 plan.mended[row["uri"]] = mend
             if old is not None and row["reason"] == "unreadable" and old["status"] == "indexed":
                 _keep_unreadable(plan, ledger, row["uri"], old, row["message"])
-            elif old is not None and not mend and _looks_unchanged(row, old) and not choice.retries(old):
-                if choice.check_content and old["content_hash"] is not None:
+            elif old is not None and not mend and _looks_unchanged(row, old) and not request.retries(old):
+                if request.check_content and old["content_hash"] is not None:
                     to_check.append(File.of_listed(row))
                 else:
                     _leave(plan, ledger, row["uri"], old)
             elif row["reason"] is not None:
                 if old is not None and old["status"] == "indexed" and (known := ledger.live(row["uri"])) is not None:
-                    plan.lost[known["file_id"]] = row["uri"]
+                    plan.removed[known["file_id"]] = row["uri"]
                 failure = FileFailure("list", row["reason"], row["message"])
-                plan.known.append(unreadable_row(row, failure))
+                plan.failed.append(unreadable_row(row, failure))
                 plan.note(row["uri"], "failed", failure.message)
             else:
                 candidates.append(File.of_listed(row))
-                if old is not None and mend and _is_as_it_was(row, old) and not choice.check_content:
+                if old is not None and mend and _is_as_it_was(row, old) and not request.check_content:
                     candidates[-1].content_hash = old["content_hash"]
     # What lies below a folder, or in a shard, that cannot be listed may well be there.
-    gone = [old for old in ledger.find_deleted(listed["uri"]) if not lies_within(old["uri"], closed)]
-    plan.lost |= {old["file_id"]: old["uri"] for old in gone if old["status"] == "indexed"}
+    gone = [old for old in ledger.find_deleted(listed["uri"]) if not lies_within(old["uri"], unreadable)]
+    plan.removed |= {old["file_id"]: old["uri"] for old in gone if old["status"] == "indexed"}
     plan.deleted = list(map(deleted_row, gone))
     reader = _Reader(plan, report, ledger)
     for file, content_hash in reader.read(to_check, hash_file):
@@ -224,10 +181,10 @@ def make_plan(
         else:
             file.content_hash = content_hash
             candidates.append(file)
-    if not choice.full:
-        candidates = _hash_unsized(candidates, ledger, plan, choice, hash_file, reader)
-    readable = _hash_where_needed(candidates, ledger, plan, choice, hash_file, probe_file, reader)
-    contents = _settle_known_content(readable, ledger, plan, choice)
+    if not request.full:
+        candidates = _hash_unsized(candidates, ledger, plan, request, hash_file, reader)
+    readable = _hash_where_needed(candidates, ledger, plan, request, hash_file, probe_file, reader)
+    contents = _settle_known_content(readable, ledger, plan, request)
     plan.batches = pack(contents, batch_s, run_id)
     for row in plan.deleted:
         plan.note(row["uri"], "deleted", "no longer there")
@@ -266,7 +223,7 @@ def _leave(
     is_outdated = uri in plan.outdated
     if is_outdated or modified_ns is not None:
         row: Row = ledger.live(uri) or {}
-        (plan.metadata if is_outdated else plan.mtime_changed).append(
+        (plan.metadata_changed if is_outdated else plan.mtime_changed).append(
             row if modified_ns is None else {**row, "modified_ns": modified_ns}
         )
     if old["status"] == "failed":
@@ -344,8 +301,8 @@ class _Reader:
             _keep_unreadable(self._plan, self._ledger, file.uri, old, failure.message)
         else:
             if old is not None and old["status"] == "indexed":  # its disk may have gone since it was listed
-                self._plan.lost[old["file_id"]] = file.uri
-            self._plan.known.append(unreadable_row(file, failure))
+                self._plan.removed[old["file_id"]] = file.uri
+            self._plan.failed.append(unreadable_row(file, failure))
             self._plan.note(file.uri, "failed", failure.message)
 
 
@@ -362,7 +319,7 @@ def _split_tables(files: list[File]) -> tuple[list[list[File]], list[list[File]]
 
 
 def _hash_unsized(
-    candidates: list[File], ledger: Ledger, plan: Plan, choice: Choice, hash_file: Read, reader: _Reader
+    candidates: list[File], ledger: Ledger, plan: Plan, request: RunRequest, hash_file: Read, reader: _Reader
 ) -> list[File]:
     """Set ``content_hash`` of files whose size says nothing, where they were known before or may have moved.
 
@@ -375,16 +332,16 @@ def _hash_unsized(
     if not unsized:
         return candidates
     may_move = len(unsized) <= len(plan.deleted) * NEW_PER_DELETED
-    to_hash = unsized if may_move else _known(unsized, ledger, choice)
+    to_hash = unsized if may_move else _known(unsized, ledger, request)
     wanted = {file.uri for file in to_hash}
     others = [file for file in candidates if file.uri not in wanted]
     return [*others, *_hash(to_hash, hash_file, reader)]
 
 
-def _known(files: list[File], ledger: Ledger, choice: Choice) -> list[File]:
+def _known(files: list[File], ledger: Ledger, request: RunRequest) -> list[File]:
     """Those that were there before, maybe in a folder that was renamed since."""
     old = ledger.look_up([file.uri for file in files], [])
-    former = ledger.look_up([choice.former(file.uri) for file in files], []) if choice.moved else old
+    former = ledger.look_up([request.former(file.uri) for file in files], []) if request.moved else old
     return [file for file, *rows in zip(files, old, former, strict=True) if rows != [None, None]]
 
 
@@ -399,7 +356,7 @@ def _hash_where_needed(
     candidates: list[File],
     ledger: Ledger,
     plan: Plan,
-    choice: Choice,
+    request: RunRequest,
     hash_file: Read,
     probe_file: Read,
     reader: _Reader,
@@ -426,7 +383,7 @@ def _hash_where_needed(
             settled.append(file)
     may_move = not _are_more(to_hash, len(plan.deleted) * NEW_PER_DELETED)
     if not may_move and (_are_more(to_hash, READ_FIRST) or _bytes_of(to_hash) > READ_FIRST_BYTES):
-        known = {file.uri for file in _known(to_hash, ledger, choice)}
+        known = {file.uri for file in _known(to_hash, ledger, request)}
         settled += [file for file in to_hash if file.uri not in known]
         to_hash = [file for file in to_hash if file.uri in known]
     if _are_more(to_probe, READ_FIRST):
@@ -451,7 +408,7 @@ def _are_more(files: list[File], n_reads: int) -> bool:
     return len(files) > n_reads and len({file.recording for file in files}) > n_reads
 
 
-def _settle_known_content(candidates: list[File], ledger: Ledger, plan: Plan, choice: Choice) -> list[list[File]]:
+def _settle_known_content(candidates: list[File], ledger: Ledger, plan: Plan, request: RunRequest) -> list[list[File]]:
     """Sort out what needs no decoding; returns the other files, those of one content together."""
     contents: list[list[File]] = []
     same: dict[str, list[File]] = {}
@@ -461,7 +418,7 @@ def _settle_known_content(candidates: list[File], ledger: Ledger, plan: Plan, ch
         some = candidates[first : first + ROWS_AT_ONCE]
         for file, old in zip(some, ledger.look_up([file.uri for file in some]), strict=True):
             # What is decoded anew is decoded once, for all files that hold it.
-            if _audio_id(file) not in mended and _settle(file, old, ledger, plan, choice, left):
+            if _audio_id(file) not in mended and _settle(file, old, ledger, plan, request, left):
                 continue
             audio_id = _audio_id(file)
             group = [] if audio_id is None else same.setdefault(audio_id, [])
@@ -485,15 +442,15 @@ def _audio_id(file: File) -> str | None:
     return None if file.content_hash is None else identify_audio(file.recording, file.part, file.content_hash)
 
 
-def _settle(file: File, old: Row | None, ledger: Ledger, plan: Plan, choice: Choice, left: set[str]) -> bool:
+def _settle(file: File, old: Row | None, ledger: Ledger, plan: Plan, request: RunRequest, left: set[str]) -> bool:
     """Whether a file needs no decoding, as its content is indexed already: it is noted then what happens to it."""
     audio_id = _audio_id(file)
-    is_again = choice.full or (old is not None and old["status"] == "indexed" and choice.retries(old))
+    is_again = request.full or (old is not None and old["status"] == "indexed" and request.retries(old))
     if audio_id is None or is_again:
         if audio_id is not None and old is None and (holder := ledger.holder(audio_id, prefer=left)) is not None:
             _note_moved(plan, holder, left)
         return False
-    if old is not None and _is_of(old, audio_id) and not choice.retries(old):
+    if old is not None and _is_of(old, audio_id) and not request.retries(old):
         is_touched = file.modified_ns != old["modified_ns"]
         _leave(plan, ledger, file.uri, old, file.modified_ns if is_touched else None, "the same bytes")
         return True
@@ -510,7 +467,7 @@ def _settle(file: File, old: Row | None, ledger: Ledger, plan: Plan, choice: Cho
 
 def _note_moved(plan: Plan, holder: Row, left: set[str]) -> None:
     """A new file has the bytes of ``holder``: if that is gone, it has moved there, and nowhere else."""
-    plan.lost.pop(holder["file_id"], None)
+    plan.removed.pop(holder["file_id"], None)
     left.discard(holder["uri"])
 
 

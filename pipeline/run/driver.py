@@ -31,7 +31,8 @@ from pipeline.index.rows import clip_rows, files_table
 from pipeline.planning.batches import pack_alone
 from pipeline.planning.guard import Disks, IsMount, is_much
 from pipeline.planning.ledger import Ledger, deleted_row, failed_rows
-from pipeline.planning.plan import Choice, Plan, group_copies, group_rows
+from pipeline.planning.plan import Plan, group_copies, group_rows
+from pipeline.planning.request import RunRequest
 from pipeline.run.collector import Collector, IncompleteBatch
 from pipeline.run.prepare import (
     Report,
@@ -86,7 +87,7 @@ def index_corpus(
     report: Report = lambda progress: None,
     announce: Callable[[Plan], None] = lambda plan: None,
     stages: Stages | Workers | None = None,
-    choice: Choice = Choice(),
+    request: RunRequest = RunRequest(),
     failpoint: journal.Failpoint = lambda step: None,
     *,
     rebuild: bool = False,
@@ -97,7 +98,7 @@ def index_corpus(
     """Bring the index ``config.into`` up to date with the corpus: only what is missing is encoded.
 
     Args:
-        choice: what is asked beyond that.
+        request: what is asked beyond that.
         seam: called before each step of the commit protocol, with its name.
         report: called often with the progress of the run. announce: called once with the plan, before the work.
         stages: what does the work; by default Ray, started when there is something to do.
@@ -154,7 +155,7 @@ def index_corpus(
             if rebuild:
                 before = [journal.read_published(config.into), journal.read_published(live)]
                 former = store.read_files(live)
-                if refused := refuse_rebuild(former, listed, config, choice, find_disks(live, is_mount)):
+                if refused := refuse_rebuild(former, listed, config, request, find_disks(live, is_mount)):
                     raise CorpusError(refused)
                 if not journal.exists(tables):
                     journal.delete_folder(tables)  # what is left of a creation that was interrupted
@@ -169,14 +170,14 @@ def index_corpus(
             _check_data_files(config.into, tables)
             writer = store.Writer(tables, run_id, keep_versions=config.store.keep_versions, failpoint=failpoint)
             run = _Run(config.model_copy(update={"into": tables}), writer, progress, tell, death)
-            run.start(listed, given, choice, find_disks(tables, is_mount), announce)
+            run.start(listed, given, request, find_disks(tables, is_mount), announce)
             if run.plan.batches.num_rows:
                 run.encode(workers, clip_dimension, frame_dimension)
             complete = True
             if rebuild:
-                if not choice.allow_deletions:
+                if not request.allow_deletions:
                     progress.n_unread = _count_unread(
-                        former, store.read_files(tables, writer.published), config, choice
+                        former, store.read_files(tables, writer.published), config, request
                     )
                 complete = _check_rebuilt(progress, former, config)
             progress.held_back = not complete
@@ -229,7 +230,7 @@ def _check_rebuilt(progress: Progress, former: pa.Table, config: Config) -> bool
     return is_enough and not progress.unpublished
 
 
-def _count_unread(former: pa.Table, files: pa.Table, config: Config, choice: Choice) -> int:
+def _count_unread(former: pa.Table, files: pa.Table, config: Config, request: RunRequest) -> int:
     """How many files that the former tables have indexed could not be read for new ones; 0 where so many may go.
 
     Their disk may have gone, or their folder been closed, since the rebuild began.
@@ -237,7 +238,7 @@ def _count_unread(former: pa.Table, files: pa.Table, config: Config, choice: Cho
     uris = former["uri"].filter(pc.equal(former["status"], "indexed")).to_pylist()
     was_unread = pc.and_(pc.equal(files["status"], "failed"), pc.is_in(files["stage"], pa.array(["list", "read"])))
     unread = set(files["uri"].filter(was_unread).to_pylist())
-    n_unread = sum(choice.renamed(uri) in unread for uri in uris)
+    n_unread = sum(request.renamed(uri) in unread for uri in uris)
     return n_unread if is_much(n_unread, len(uris), config.run.max_deleted_fraction) else 0
 
 
@@ -271,7 +272,7 @@ class _Run:
         self._heard_at = float("-inf")
 
     def start(
-        self, listed: pa.Table, given: Given, choice: Choice, disks: Disks, announce: Callable[[Plan], None]
+        self, listed: pa.Table, given: Given, request: RunRequest, disks: Disks, announce: Callable[[Plan], None]
     ) -> None:
         """Plan, and publish at once what needs no decoding.
 
@@ -287,7 +288,7 @@ class _Run:
             self._ledger,
             self._metadata,
             self._config,
-            choice,
+            request,
             disks,
             self._writer.run_id,
             self._progress,
@@ -297,7 +298,7 @@ class _Run:
             raise CorpusError(self.plan.refused)
         self._progress.n_unchanged = self.plan.n_unchanged
         self._touched = {row["uri"] for row in self.plan.mtime_changed}
-        self._progress.n_metadata = len(self.plan.metadata)
+        self._progress.n_metadata = len(self.plan.metadata_changed)
         self._progress.notes = self.plan.notes
         self._progress.n_failed_before = self.plan.n_failed_before
         self._progress.n_deleted = len(self.plan.deleted)
@@ -311,11 +312,11 @@ class _Run:
         for copies, gone in group_copies(self.plan, self._config.store.checkpoint_rows, FILES_PER_COMMIT):
             self._publish_known([*(row for row, _ in copies), *gone], self._copy_clips(copies))
             settled |= {row["uri"] for row in gone}
-        for rows in group_rows(self.plan.metadata, self._config.store.checkpoint_rows, FILES_PER_COMMIT):
+        for rows in group_rows(self.plan.metadata_changed, self._config.store.checkpoint_rows, FILES_PER_COMMIT):
             indexed = [(row, row["file_id"]) for row in rows if row["status"] == "indexed"]
             self._publish_known(rows, self._copy_clips(indexed), "metadata")
         gone = [row for row in self.plan.deleted if row["uri"] not in settled]
-        others = [*self.plan.known, *self.plan.mtime_changed, *gone]
+        others = [*self.plan.failed, *self.plan.mtime_changed, *gone]
         for first in range(0, len(others), FILES_PER_COMMIT):
             self._publish_known(others[first : first + FILES_PER_COMMIT], self._no_clips())
 

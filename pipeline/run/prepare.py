@@ -24,7 +24,8 @@ from pipeline.index.fragments import Fragments, read_all
 from pipeline.index.metadata_columns import Metadata
 from pipeline.planning.guard import Disks, Guard, IsMount, read_mounts
 from pipeline.planning.ledger import Ledger
-from pipeline.planning.plan import Choice, Plan, lies_within, make_plan
+from pipeline.planning.plan import Plan, lies_within, make_plan
+from pipeline.planning.request import RunRequest
 from pipeline.run.record import Progress
 
 Report = Callable[[Progress], None]
@@ -76,7 +77,7 @@ def read_config(path: str, *, rebuild: bool = False) -> Config:
 
 def plan_corpus(
     config: Config,
-    choice: Choice = Choice(),
+    request: RunRequest = RunRequest(),
     report: Report = lambda progress: None,
     *,
     rebuild: bool = False,
@@ -104,7 +105,7 @@ def plan_corpus(
         Ledger(files.select(schema.FILES.names)),
         metadata,
         config,
-        choice,
+        request,
         find_disks(tables, is_mount),
         "0" * 32,
         progress,
@@ -114,7 +115,7 @@ def plan_corpus(
     plan.not_looked_at = progress.not_looked_at
     if tables != live:
         former = store.open_published(live, "files").to_table(columns=["uri", "status"])
-        plan.refused = plan.refused or refuse_rebuild(former, listed, config, choice, find_disks(live, is_mount))
+        plan.refused = plan.refused or refuse_rebuild(former, listed, config, request, find_disks(live, is_mount))
     return plan
 
 
@@ -152,7 +153,7 @@ def plan_files(
     ledger: Ledger,
     metadata: Metadata,
     config: Config,
-    choice: Choice,
+    request: RunRequest,
     disks: Disks,
     run_id: str,
     progress: Progress,
@@ -173,8 +174,8 @@ def plan_files(
 
     progress.stage = "planning"
     report(progress)
-    if choice.reason is not None and choice.reason not in REASONS:
-        raise UsageError(f"--reason {choice.reason}: no file fails so; the reasons are {', '.join(REASONS)}")
+    if request.reason is not None and request.reason not in REASONS:
+        raise UsageError(f"--reason {request.reason}: no file fails so; the reasons are {', '.join(REASONS)}")
     plan = make_plan(
         listed,
         ledger,
@@ -182,14 +183,14 @@ def plan_files(
         run_id=run_id,
         hash_file=hash_file,
         probe_file=probe_file,
-        choice=choice,
+        request=request,
         report=report_read,
         outdated=metadata.outdated(),
         list_actions=list_actions,
     )
     plan.notes = (*metadata.notes, *note_unreadable(plan.unreadable))
-    guard, indexed = Guard(listed, config, choice, disks), ledger.indexed()
-    plan.refused = guard.find_refusal(plan.lost.values(), len(indexed))
+    guard, indexed = Guard(listed, config, request, disks), ledger.indexed()
+    plan.refused = guard.find_refusal(plan.removed.values(), len(indexed))
     gone = pa.array([row["uri"] for row in plan.deleted], pa.string())
     plan.mounts = guard.find_mounts(indexed.filter(pc.invert(pc.is_in(indexed, gone))))
     return plan
@@ -203,7 +204,7 @@ def note_unreadable(shut: list[tuple[str, str]]) -> tuple[str, ...]:
     return (f"{len(shut)} files of the index cannot be read now, their rows stay; the first one is {uri}: {message}",)
 
 
-def refuse_rebuild(former: pa.Table, listed: pa.Table, config: Config, choice: Choice, disks: Disks) -> str | None:
+def refuse_rebuild(former: pa.Table, listed: pa.Table, config: Config, request: RunRequest, disks: Disks) -> str | None:
     """Why a rebuild must not begin; None where it may. It lets go of what is not there or cannot be read, so more of
     that must not be than may go unasked.
 
@@ -211,11 +212,11 @@ def refuse_rebuild(former: pa.Table, listed: pa.Table, config: Config, choice: C
         former: the ledger of the tables that are to be replaced.
         disks: those of these tables.
     """
-    guard = Guard(listed, config, choice, disks)
+    guard = Guard(listed, config, request, disks)
     indexed = former["uri"].filter(pc.equal(former["status"], "indexed"))
     is_gone = pc.and_(pc.not_equal(former["status"], "deleted"), pc.invert(pc.is_in(former["uri"], listed["uri"])))
     gone = former["uri"].filter(is_gone).to_pylist()
-    for row in listed.filter(listed["closed"]).to_pylist():
+    for row in listed.filter(listed["hides_files"]).to_pylist():
         if n_below := sum(lies_within(uri, {row["uri"]}) for uri in gone):
             return f"{row['uri']}: {row['message']}, and the index has {n_below} files in it; mend that"
     lost = guard.select_lost(indexed)
@@ -229,7 +230,7 @@ def refuse_rebuild(former: pa.Table, listed: pa.Table, config: Config, choice: C
     return f"{shut.num_rows:,} files of the index cannot be read now, the first one is {uri}: {message}; {refused}"
 
 
-def refuse_repair(config: Config, choice: Choice, is_mount: IsMount | None = None) -> str | None:
+def refuse_repair(config: Config, request: RunRequest, is_mount: IsMount | None = None) -> str | None:
     """Why an index must not be repaired whose ledger is lost in part; None where it may be.
 
     What is not there now would go. The clips tell, too, which files there were.
@@ -246,7 +247,7 @@ def refuse_repair(config: Config, choice: Choice, is_mount: IsMount | None = Non
     for name, columns in (("files", ["uri", "status"]), ("clips", ["uri"])):
         table = Fragments(store.open_published(tables, name), name)
         read_all(table, partial(note_uris, table, columns))
-    guard = Guard(listed, config, choice, find_disks(tables, is_mount))
+    guard = Guard(listed, config, request, find_disks(tables, is_mount))
     indexed = pa.chunked_array([sorted(uris)], pa.string())
     return guard.find_refusal(guard.select_lost(indexed), len(uris))
 

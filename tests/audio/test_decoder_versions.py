@@ -12,7 +12,8 @@ from pipeline.audio.source import hash_file, probe_file
 from pipeline.corpus.discover import list_corpus
 from pipeline.index import store
 from pipeline.planning.ledger import Ledger
-from pipeline.planning.plan import Choice, Plan, make_plan
+from pipeline.planning.plan import Plan, make_plan
+from pipeline.planning.request import RunRequest
 from pipeline.run.driver import index_corpus
 from tests.helpers.contents import KnownCorpus
 from tests.helpers.runs import WideEncoder, in_place
@@ -72,7 +73,9 @@ def corpus(tmp_path: Path) -> KnownCorpus:
 WAV = Mend(DECODER + 1, "is louder", lambda row: row["uri"].endswith(("/b.wav", "/copy.wav", "/broken.wav")))
 
 
-def plan(corpus: KnownCorpus, choice: Choice = Choice(), mend: Mend = WAV) -> tuple[dict[str, tuple[str, str]], Plan]:
+def plan(
+    corpus: KnownCorpus, request: RunRequest = RunRequest(), mend: Mend = WAV
+) -> tuple[dict[str, tuple[str, str]], Plan]:
     files = store.read_files(corpus.config.into).select(schema.FILES.names)
     listed = list_corpus([str(corpus.folder)])
     made = make_plan(
@@ -82,7 +85,7 @@ def plan(corpus: KnownCorpus, choice: Choice = Choice(), mend: Mend = WAV) -> tu
         run_id="0" * 32,
         hash_file=hash_file,
         probe_file=probe_file,
-        choice=choice,
+        request=request,
         mends=(*MENDS, mend),
     )
     return {Path(uri).name: (action, why) for uri, action, why in made.actions}, made
@@ -100,11 +103,11 @@ def test_files_that_it_concerns_are_decoded_and_each_content_once(corpus: KnownC
     assert sorted(len(audio["uris"]) for audio in audios) == [1, 2]
 
 
-@pytest.mark.parametrize("choice", [Choice(), Choice(check_content=True), Choice(retry_failed=True)])
-def test_a_touched_file_and_a_new_copy_are_decoded_with_the_others(corpus: KnownCorpus, choice: Choice) -> None:
+@pytest.mark.parametrize("asked", [RunRequest(), RunRequest(check_content=True), RunRequest(retry_failed=True)])
+def test_a_touched_file_and_a_new_copy_are_decoded_with_the_others(corpus: KnownCorpus, asked: RunRequest) -> None:
     corpus.touch("b.wav")
     corpus.put("new copy.wav", 3)
-    actions, made = plan(corpus, choice)
+    actions, made = plan(corpus, asked)
     assert {name: action for name, (action, _) in actions.items()} == {
         "a.wav": "unchanged",
         "b.wav": "mended",

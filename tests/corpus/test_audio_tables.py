@@ -22,7 +22,7 @@ from pipeline.encoder.encoder import load_encoder
 from pipeline.errors import CorpusError, FileFailure
 from pipeline.index.reencode import compare
 from pipeline.index.verify import verify_index
-from pipeline.planning.plan import Choice
+from pipeline.planning.request import RunRequest
 from pipeline.run.driver import index_corpus
 from pipeline.run.prepare import plan_corpus
 from tests.helpers.audio_tables import AUDIO, feature, write_rows, write_table
@@ -51,8 +51,8 @@ def listed(*sources: Path | str, **settings: Any) -> dict[str, Any]:
     return {row["uri"].rsplit("/", 1)[-1]: row for row in found}
 
 
-def actions(config: Config, **choice: Any) -> dict[str, str]:
-    return {Path(uri).name: action for uri, action, _ in plan_corpus(config, Choice(**choice)).actions}
+def actions(config: Config, **request: Any) -> dict[str, str]:
+    return {Path(uri).name: action for uri, action, _ in plan_corpus(config, RunRequest(**request)).actions}
 
 
 # --- listing ----------------------------------------------------------------------------------------------------------
@@ -137,7 +137,7 @@ def test_what_is_wrong_with_a_table_is_a_row_or_a_line(tmp_path: Path) -> None:
     (tmp_path / "cut.arrow").write_bytes(stream[: len(stream) // 2])
     (tmp_path / "empty.arrow").write_bytes(b"")
     found = listed(tmp_path / "*.parquet", tmp_path / "*.arrow")
-    assert {name: (row["reason"], row["closed"]) for name, row in found.items()} == {
+    assert {name: (row["reason"], row["hides_files"]) for name, row in found.items()} == {
         "cut.parquet": ("unreadable", True),
         "cut.arrow": ("unreadable", True),
         "empty.arrow": ("unreadable", True),

@@ -53,7 +53,7 @@ def test_row_says_where_how_big_and_when(tmp_path: Path) -> None:
     expected = dict(
         uri=str(path), start_s=None, end_s=None, size_bytes=5, modified_ns=1_600_000_000_123_456_789, offset=None
     )
-    expected |= dict(reason=None, message=None, closed=False)
+    expected |= dict(reason=None, message=None, hides_files=False)
     assert rows(tmp_path) == [expected]
 
 
@@ -262,7 +262,7 @@ def test_pipe_is_listed_and_not_opened(tmp_path: Path) -> None:
             offset=None,
             reason="unreadable",
             message="is no regular file",
-            closed=False,
+            hides_files=False,
         )
     ]
 

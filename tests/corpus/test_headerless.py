@@ -23,7 +23,8 @@ from pipeline.index import store
 from pipeline.index.reencode import compare
 from pipeline.index.verify import verify_index
 from pipeline.planning.ledger import Ledger, empty_row
-from pipeline.planning.plan import Choice, make_plan
+from pipeline.planning.plan import make_plan
+from pipeline.planning.request import RunRequest
 from pipeline.run.driver import index_corpus
 from pipeline.run.prepare import plan_corpus
 from pipeline.run.stages import decode_batch
@@ -104,8 +105,8 @@ def configure(tmp_path: Path, *sources: Path | str) -> Config:
     return make_config({"sources": list(map(str, sources)), "into": str(tmp_path / "index"), **SECTIONS})
 
 
-def index(config: Config, choice: Choice = Choice()) -> Any:
-    progress = index_corpus(config, stages=in_place(WideEncoder()), choice=choice)
+def index(config: Config, request: RunRequest = RunRequest()) -> Any:
+    progress = index_corpus(config, stages=in_place(WideEncoder()), request=request)
     assert verify_index(config.into) == []
     return progress
 
@@ -145,10 +146,10 @@ def test_the_same_bytes_under_two_names_are_two_audios(tmp_path: Path) -> None:
     assert files["d.gsm"]["codec"] == files["d.wav"]["codec"] == "pcm_s16"
     assert compare(config.into, WideEncoder(), 10).findings == []
     before = live(config.into)
-    for choice in (Choice(), Choice(check_content=True)):
-        assert index(config, choice).n_unchanged == 6
+    for request in (RunRequest(), RunRequest(check_content=True)):
+        assert index(config, request).n_unchanged == 6
     assert live(config.into) == before
-    index(config, Choice(full=True))
+    index(config, RunRequest(full=True))
     assert live(config.into) == before
 
 

@@ -26,7 +26,8 @@ from pipeline.errors import CorpusError, FileFailure
 from pipeline.index.reencode import compare
 from pipeline.index.verify import verify_index
 from pipeline.planning.ledger import Ledger
-from pipeline.planning.plan import Choice, Plan, make_plan
+from pipeline.planning.plan import Plan, make_plan
+from pipeline.planning.request import RunRequest
 from pipeline.run.driver import index_corpus
 from pipeline.run.prepare import plan_corpus
 from pipeline.run.stages import is_long, split_batch
@@ -540,7 +541,7 @@ def test_ranges_are_indexed_once_and_share_frames_with_equal_ones(tmp_path: Path
     assert verify_index(corpus.into) == []
     assert compare(corpus.into, WideEncoder(), 5).findings == []
     encoder = WideEncoder()
-    assert index_corpus(corpus, stages=in_place(encoder), choice=Choice(check_content=True)).n_unchanged == 5
+    assert index_corpus(corpus, stages=in_place(encoder), request=RunRequest(check_content=True)).n_unchanged == 5
     assert encoder.n_windows == 0
 
 

@@ -19,7 +19,7 @@ from pipeline.corpus.shards import Place, extension_of, find_member, list_member
 from pipeline.errors import CorpusError
 from pipeline.index.reencode import compare
 from pipeline.index.verify import verify_index
-from pipeline.planning.plan import Choice
+from pipeline.planning.request import RunRequest
 from pipeline.run.driver import index_corpus
 from pipeline.run.prepare import plan_corpus
 from pipeline.run.stages import decode_batch
@@ -331,7 +331,7 @@ def test_what_is_no_longer_in_a_shard_goes(tmp_path: Path) -> None:
     write_shard(shard, [("a.txt", b"text")])
     with pytest.raises(CorpusError, match=f"{shard}: holds no audio now, and the index has 3 files of it"):
         index(config)
-    index(config, choice=Choice(allow_deletions=True))
+    index(config, request=RunRequest(allow_deletions=True))
     assert [row[2] for row in live(config.into)["files"]] == ["not_audio"]
     assert live(config.into)["frames"] == []
     shard.write_bytes(whole)

@@ -12,7 +12,8 @@ from pipeline.corpus.shards import is_sized, is_table, shard_of
 from pipeline.errors import FileFailure
 from pipeline.planning.batches import MAX_FILES_PER_BATCH
 from pipeline.planning.ledger import empty_row
-from pipeline.planning.plan import NEW_PER_DELETED, Choice, lies_within
+from pipeline.planning.plan import NEW_PER_DELETED, lies_within
+from pipeline.planning.request import RunRequest
 from pipeline.schema import Row
 
 Read = Callable[[str], str]
@@ -37,12 +38,18 @@ class PlainPlan:
 
 
 def plan_plainly(
-    listed: list[Row], files: list[Row], read: Read, probe: Read, choice: Choice, outdated: Set[str], batch_s: float
+    listed: list[Row],
+    files: list[Row],
+    read: Read,
+    probe: Read,
+    request: RunRequest,
+    outdated: Set[str],
+    batch_s: float,
 ) -> PlainPlan:
     """Args: ``read`` and ``probe`` take the uri of a recording; the rest as ``make_plan`` has it."""
     plan, candidates, before = PlainPlan(), list[Row](), {row["uri"]: row for row in files}
     live = {uri: row for uri, row in before.items() if row["status"] != "deleted"}
-    there, closed = {row["uri"] for row in listed}, {row["uri"] for row in listed if row["closed"]}
+    there, closed = {row["uri"] for row in listed}, {row["uri"] for row in listed if row["hides_files"]}
     plan.deleted = {uri for uri in live.keys() - there if not lies_within(uri, closed)}
     plan.actions = dict.fromkeys(plan.deleted, ("deleted", "no longer there"))
 
@@ -80,8 +87,8 @@ def plan_plainly(
 
     for row in ({**row, "content_hash": None} for row in listed):
         old = live.get(row["uri"])
-        if old is not None and _looks_unchanged(row, old) and not choice.retries(old):
-            if not choice.check_content or old["content_hash"] is None:
+        if old is not None and _looks_unchanged(row, old) and not request.retries(old):
+            if not request.check_content or old["content_hash"] is None:
                 leave(old)
                 continue
             for _, content_hash in take([row], read):
@@ -98,7 +105,7 @@ def plan_plainly(
     unsized = [row for row in candidates if row["content_hash"] is None and not _has_size(row)]
     may_move = len(unsized) <= len(plan.deleted) * NEW_PER_DELETED
     for row in unsized:
-        if not choice.full and (may_move or row["uri"] in live):
+        if not request.full and (may_move or row["uri"] in live):
             settled += [row | {"content_hash": content_hash} for row, content_hash in take([row], read)]
     sizes = {row["size_bytes"] for row in live.values() if row["content_hash"] is not None}
     sizes |= {row["size_bytes"] for row in settled}
@@ -124,9 +131,9 @@ def plan_plainly(
     for row in sorted(settled, key=lambda row: str(row["uri"])):
         uri, content_hash, old = row["uri"], row["content_hash"], live.get(row["uri"])
         audio_id = None if content_hash is None else schema.make_audio_id(content_hash, str(range_of(row)))
-        is_again = choice.full or (old is not None and old["status"] == "indexed" and choice.retries(old))
+        is_again = request.full or (old is not None and old["status"] == "indexed" and request.retries(old))
         if audio_id is not None and not is_again:
-            if old is not None and old["audio_id"] == audio_id and _is_settled(old) and not choice.retries(old):
+            if old is not None and old["audio_id"] == audio_id and _is_settled(old) and not request.retries(old):
                 is_touched = row["modified_ns"] != old["modified_ns"]
                 leave(old, row["modified_ns"] if is_touched else None, "the same bytes")
                 continue

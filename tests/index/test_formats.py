@@ -17,7 +17,7 @@ from pipeline.index import journal, store
 from pipeline.index.maintenance import restore_index
 from pipeline.index.reencode import compare
 from pipeline.index.verify import examine, verify_index
-from pipeline.planning.plan import Choice
+from pipeline.planning.request import RunRequest
 from pipeline.run.driver import index_corpus
 from pipeline.run.prepare import plan_corpus, read_config
 from tests.helpers.runs import WideEncoder, in_place
@@ -88,7 +88,7 @@ def test_the_next_run_brings_it_up_and_encodes_nothing(index: str) -> None:
 def test_files_that_are_encoded_anew_have_checksums(index: str) -> None:
     encoder = load_encoder(config_of(index).encode, output="float16")
     before = read(index)
-    index_corpus(config_of(index), stages=in_place(encoder), choice=Choice(full=True))
+    index_corpus(config_of(index), stages=in_place(encoder), request=RunRequest(full=True))
     assert read(index) == before
     assert examine(index).n_without_checksum == 0
     assert verify_index(index) == []

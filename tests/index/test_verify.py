@@ -19,7 +19,7 @@ from pipeline.index.lease import Lease
 from pipeline.index.maintenance import give_up_fragments, mark_damaged
 from pipeline.index.reencode import Stored, compare
 from pipeline.index.verify import examine, verify_index
-from pipeline.planning.plan import Choice
+from pipeline.planning.request import RunRequest
 from pipeline.run.driver import index_corpus
 from tests.helpers.contents import SECTIONS, KnownBucket, live
 from tests.helpers.fakes import GRID, noise, write_wav
@@ -399,7 +399,7 @@ def test_what_cannot_be_read_is_not_counted_as_compared(config: Config) -> None:
     folder = Path(config.into).parent / "in"
     shutil.copytree(Path(first(config.into, "files", "uri")).parent, folder)
     elsewhere = config.model_copy(update={"sources": (str(folder),)})
-    index_corpus(elsewhere, choice=Choice(), stages=in_place(WideEncoder()))
+    index_corpus(elsewhere, request=RunRequest(), stages=in_place(WideEncoder()))
     (folder / "c.wav").unlink()
     compared = compare(config.into, WideEncoder(), None)
     assert (compared.n_compared, compared.n_indexed) == (3, 4)

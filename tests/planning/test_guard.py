@@ -15,7 +15,7 @@ from pipeline.errors import CorpusError
 from pipeline.index import journal
 from pipeline.index.maintenance import restore_index
 from pipeline.planning.guard import Disks, Guard, count_by_folder, find_folders, read_mounts
-from pipeline.planning.plan import Choice
+from pipeline.planning.request import RunRequest
 from pipeline.run.driver import index_corpus
 from pipeline.run.prepare import plan_corpus
 from pipeline.run.record import find_shortfall
@@ -31,7 +31,7 @@ def never(folder: str) -> bool:
 def guard(
     there: Iterable[str],
     sources: list[str],
-    choice: Choice = Choice(),
+    request: RunRequest = RunRequest(),
     known: Iterable[str] = (),
     mounted: Iterable[str] = (),
     vanished: Iterable[str] = (),
@@ -39,10 +39,10 @@ def guard(
 ) -> Guard:
     reasons = {None: there, "vanished": vanished, "not_audio": empty}
     rows = [{"uri": uri, "reason": reason} for reason, uris in reasons.items() for uri in uris]
-    common = {"size_bytes": 1, "modified_ns": 1, "closed": False}
+    common = {"size_bytes": 1, "modified_ns": 1, "hides_files": False}
     listed = pa.Table.from_pylist([row | common for row in rows], schema=schema.LISTED)
     config = make_config({"sources": sources, "into": "/ix"})
-    return Guard(listed, config, choice, Disks(frozenset(known), set(mounted).__contains__))
+    return Guard(listed, config, request, Disks(frozenset(known), set(mounted).__contains__))
 
 
 # --- what has become empty --------------------------------------------------------------------------------------------
@@ -74,7 +74,7 @@ def test_an_emptied_source_or_match_of_a_pattern_is_refused(sources: list[str], 
         assert refused.startswith(f"{named}: holds no audio now, and the index has 1 files of it: is a disk missing?")
         assert "--allow-deletions" in refused
         assert "\n" not in refused
-    assert guard(there, sources, Choice(allow_deletions=True)).find_refusal([lost], 1_000) is None
+    assert guard(there, sources, RunRequest(allow_deletions=True)).find_refusal([lost], 1_000) is None
 
 
 def test_an_emptied_folder_that_was_a_mount_point_is_refused_and_another_is_not() -> None:
@@ -143,19 +143,19 @@ def test_no_more_than_a_fifth_goes_unasked(n_lost: int, n_indexed: int, is_refus
     if refused is not None:
         said = f"{n_lost} of {n_indexed} indexed files would go (11 in /a/x/0, {n_lost - 11} in /a/x/1), more than"
         assert refused.startswith(f"{said} run.max_deleted_fraction (0.2) allows")
-    assert guard(["/a/1.wav"], ["/a"], Choice(allow_deletions=True)).find_refusal(lost, n_indexed) is None
+    assert guard(["/a/1.wav"], ["/a"], RunRequest(allow_deletions=True)).find_refusal(lost, n_indexed) is None
 
 
 def test_what_a_person_gives_up_goes_and_other_sources_are_guarded() -> None:
-    lost, choice = [f"/gone/{k}.wav" for k in range(50)], Choice(forgotten=("/gone",))
+    lost, request = [f"/gone/{k}.wav" for k in range(50)], RunRequest(forgotten=("/gone",))
     assert guard(["/a/1.wav"], ["/a"]).find_refusal(lost, 60) is not None
-    forgetful = guard(["/a/1.wav"], ["/a", "/b", "/m/*"], choice, known=["/gone"])
+    forgetful = guard(["/a/1.wav"], ["/a", "/b", "/m/*"], request, known=["/gone"])
     assert forgetful.find_refusal(lost, 60) is None
     for other in ("/b/1.wav", "/m/1/1.wav"):
         refused = forgetful.find_refusal([*lost, other], 60)
         assert refused is not None
         assert "the index has 1 files of it" in refused
-    named = guard(["/a/1.wav"], ["/a.csv"], choice, vanished=lost).find_refusal(lost, 60)
+    named = guard(["/a/1.wav"], ["/a.csv"], request, vanished=lost).find_refusal(lost, 60)
     assert named is not None
 
 
@@ -175,14 +175,14 @@ def test_what_a_person_gives_up_goes_and_other_sources_are_guarded() -> None:
 def test_giving_up_one_source_leaves_the_others_guarded(source: str, files: str) -> None:
     old, lost = ([pattern.format(k) for k in range(30)] for pattern in ("/old/{}.wav", files))
     for forgotten in ("/old", "/old/*.wav", "/**/old"):
-        forgetful = guard(["/a/1.wav"], ["/a", source], Choice(forgotten=(forgotten,)))
+        forgetful = guard(["/a/1.wav"], ["/a", source], RunRequest(forgotten=(forgotten,)))
         assert forgetful.find_refusal(old, 60) is None
         refused = forgetful.find_refusal([*old, *lost], 60)
         assert refused is not None
         assert "30 of 60 indexed files" in refused or "the index has 30 files of it" in refused
     of_none = [f"/else/{k}.wav" for k in range(30)]
     assert forgetful.find_refusal([*old, *of_none], 60) is not None
-    both = Choice(forgotten=("/old", source))
+    both = RunRequest(forgotten=("/old", source))
     assert guard(["/a/1.wav"], ["/a"], both).find_refusal([*old, *lost], 60) is None
     assert guard(["/a/1.wav"], ["/a", source], both).find_refusal([*old, *lost], 60) is not None
 
@@ -192,21 +192,21 @@ def test_what_a_manifest_names_goes_when_it_is_given_up(tmp_path: Path) -> None:
     table.write_text("uri,start_s,end_s\n" + "".join(f"/far/{k}.wav,1,2\n" for k in range(50)))
     lost = [f"/far/{k}.wav#t=1,2" for k in range(50)]
     for source in (str(table), str(tmp_path / "*.csv")):
-        forgetful = guard(["/a/1.wav"], ["/a", "/other.csv"], Choice(forgotten=(source,)))
+        forgetful = guard(["/a/1.wav"], ["/a", "/other.csv"], RunRequest(forgotten=(source,)))
         assert forgetful.find_refusal(lost, 60) is None
         assert forgetful.find_refusal([*lost, *(f"/near/{k}.wav" for k in range(21))], 60) is not None
     table.unlink()
-    assert guard(["/a/1.wav"], ["/a"], Choice(forgotten=(str(table),))).find_refusal(lost, 60) is not None
+    assert guard(["/a/1.wav"], ["/a"], RunRequest(forgotten=(str(table),))).find_refusal(lost, 60) is not None
 
 
 def test_what_did_not_come_along_with_a_source_is_guarded_where_it_is_now() -> None:
-    lost, choice = ["/old/1.wav", "/old/2.wav"], Choice(moved=("/old", "/new"))
-    refused = guard(["/a/1.wav"], ["/a", "/new"], choice, known=["/old"]).find_refusal(lost, 9)
+    lost, request = ["/old/1.wav", "/old/2.wav"], RunRequest(moved=("/old", "/new"))
+    refused = guard(["/a/1.wav"], ["/a", "/new"], request, known=["/old"]).find_refusal(lost, 9)
     assert refused is not None
     assert refused.startswith("/new: holds no audio now, and the index has 2 files of it")
-    assert guard(["/a/1.wav", "/new/3.wav"], ["/a", "/new"], choice, known=["/old"]).find_refusal(lost, 9) is None
+    assert guard(["/a/1.wav", "/new/3.wav"], ["/a", "/new"], request, known=["/old"]).find_refusal(lost, 9) is None
     indexed = pa.chunked_array([["/old/1.wav", "/old/3.wav", "/a/1.wav"]])
-    assert guard(["/a/1.wav", "/new/3.wav"], ["/new"], choice).select_lost(indexed) == ["/new/1.wav"]
+    assert guard(["/a/1.wav", "/new/3.wav"], ["/new"], request).select_lost(indexed) == ["/new/1.wav"]
 
 
 @pytest.mark.parametrize(
@@ -276,10 +276,12 @@ class Shelf:
         self.config: Config = make_config(values)
         self.run()
 
-    def run(self, choice: Choice = Choice(), **others: Any) -> int:
+    def run(self, request: RunRequest = RunRequest(), **others: Any) -> int:
         """Returns how many windows were encoded."""
         encoder = WideEncoder()
-        index_corpus(self.config, stages=in_place(encoder), choice=choice, is_mount=self.mounted.__contains__, **others)
+        index_corpus(
+            self.config, stages=in_place(encoder), request=request, is_mount=self.mounted.__contains__, **others
+        )
         check_whole(self.config.into)
         return encoder.n_windows
 
@@ -321,7 +323,7 @@ def test_a_disk_that_is_not_mounted_costs_nothing(tmp_path: Path, source: str, g
     assert shelf.run() == 0
     assert live(shelf.config.into) == before
     shelf.unmount(2, gone=gone)
-    allow = Choice(allow_deletions=True)
+    allow = RunRequest(allow_deletions=True)
     assert plan_corpus(shelf.config, allow).refused is None
     shelf.run(allow)
     assert len(shelf.indexed()) == 3
@@ -372,7 +374,7 @@ def test_a_restored_index_knows_its_disks_again(tmp_path: Path, back: int) -> No
     shelf = Shelf(tmp_path, 2)
     known, before = sorted(shelf.mounted), live(shelf.config.into)
     shelf.unmount(2)
-    shelf.run(Choice(allow_deletions=True))
+    shelf.run(RunRequest(allow_deletions=True))
     assert len(shelf.indexed()) == 2
     kinds = journal.read_journal(shelf.config.into)["kind"].to_pylist()
     assert kinds[-3:-1] == ["configure", "index"]
@@ -382,7 +384,7 @@ def test_a_restored_index_knows_its_disks_again(tmp_path: Path, back: int) -> No
         with pytest.raises(CorpusError, match=f"{shelf.folder}/disk2: holds no audio now"):
             shelf.run()
     assert live(shelf.config.into) == before
-    shelf.run(Choice(allow_deletions=True))
+    shelf.run(RunRequest(allow_deletions=True))
     assert journal.read_mounts(shelf.config.into) == sorted(shelf.mounted)
 
 
@@ -402,8 +404,8 @@ def test_links_into_a_disk_that_is_not_mounted_keep_their_rows(tmp_path: Path, p
     disk.rename(away)
     if not gone:
         disk.mkdir()
-    for choice in (Choice(), Choice(full=True), Choice(allow_deletions=True)):
-        progress = index_corpus(config, stages=in_place(WideEncoder()), choice=choice, is_mount=never)
+    for request in (RunRequest(), RunRequest(full=True), RunRequest(allow_deletions=True)):
+        progress = index_corpus(config, stages=in_place(WideEncoder()), request=request, is_mount=never)
         [note] = progress.notes
         assert "20 files of the index cannot be read now, their rows stay; the first one is" in note
         assert f"link to nothing: {disk / place} is missing or empty; is a disk away?" in note
@@ -422,7 +424,7 @@ def test_links_into_a_disk_that_is_not_mounted_keep_their_rows(tmp_path: Path, p
 def test_what_has_moved_is_not_gone_however_much_it_is(tmp_path: Path, full: bool) -> None:
     shelf = Shelf(tmp_path, 25)
     os.rename(shelf.folder / "disk1" / "session", shelf.folder / "disk1" / "renamed")
-    assert (shelf.run(Choice(full=full)) == 0) != full
+    assert (shelf.run(RunRequest(full=full)) == 0) != full
     assert len(shelf.indexed()) == 50
     assert sum("/renamed/" in uri for uri in shelf.indexed()) == 25
 
@@ -441,7 +443,7 @@ def test_much_that_is_gone_is_refused_and_goes_when_allowed(tmp_path: Path) -> N
     lenient = shelf.config.run.model_copy(update={"max_deleted_fraction": 0.5})
     lenient_config = shelf.config.model_copy(update={"run": lenient})
     assert plan_corpus(lenient_config, is_mount=shelf.mounted.__contains__).refused is None
-    shelf.run(Choice(allow_deletions=True))
+    shelf.run(RunRequest(allow_deletions=True))
     assert len(shelf.indexed()) == 35
 
 
@@ -464,18 +466,18 @@ def test_a_rebuild_does_not_throw_away_what_cannot_be_read(tmp_path: Path, n_unr
             shelf.run(rebuild=True)
         assert str(caught.value) == planned.refused
         assert live(shelf.config.into) == before
-        shelf.run(Choice(allow_deletions=True), rebuild=True)
+        shelf.run(RunRequest(allow_deletions=True), rebuild=True)
     else:
         shelf.run(rebuild=True)
     assert len(shelf.indexed()) == 30 - n_unreadable
 
 
 @pytest.mark.parametrize(
-    ("n_unreadable", "choice", "is_held_back"),
-    [(25, Choice(), True), (20, Choice(), False), (25, Choice(allow_deletions=True), False)],
+    ("n_unreadable", "asked", "is_held_back"),
+    [(25, RunRequest(), True), (20, RunRequest(), False), (25, RunRequest(allow_deletions=True), False)],
 )
 def test_a_rebuild_that_could_not_read_much_is_not_put_in_place(
-    tmp_path: Path, n_unreadable: int, choice: Choice, is_held_back: bool
+    tmp_path: Path, n_unreadable: int, asked: RunRequest, is_held_back: bool
 ) -> None:
     shelf = Shelf(tmp_path, 15)
     before = live(shelf.config.into)
@@ -488,7 +490,7 @@ def test_a_rebuild_that_could_not_read_much_is_not_put_in_place(
 
     stages = in_place(WideEncoder(), shut_them)
     progress = index_corpus(
-        shelf.config, stages=stages, choice=choice, rebuild=True, is_mount=shelf.mounted.__contains__
+        shelf.config, stages=stages, request=asked, rebuild=True, is_mount=shelf.mounted.__contains__
     )
     assert progress.n_failed == n_unreadable
     assert progress.held_back == is_held_back

@@ -18,7 +18,8 @@ from pipeline.corpus.file import File, estimate_seconds
 from pipeline.errors import REASONS, FileFailure
 from pipeline.planning.batches import MAX_FILES_PER_BATCH, pack
 from pipeline.planning.ledger import Ledger, empty_row
-from pipeline.planning.plan import ACTIONS, NEW_PER_DELETED, READ_FIRST, Choice, Plan, make_plan
+from pipeline.planning.plan import ACTIONS, NEW_PER_DELETED, READ_FIRST, Plan, make_plan
+from pipeline.planning.request import RunRequest
 from pipeline.schema import Row
 from tests.helpers.ledgers import content_hash, make_ledger
 
@@ -68,7 +69,9 @@ def drops(file_ids: list[str], audio_ids: list[str]) -> tuple[frozenset[str], fr
     return frozenset(file_ids), frozenset(audio_ids)
 
 
-def plan_of(listed: pa.Table, ledger: Ledger, disk: Disk, batch_s: float = 1.0, choice: Choice | None = None) -> Plan:
+def plan_of(
+    listed: pa.Table, ledger: Ledger, disk: Disk, batch_s: float = 1.0, request: RunRequest = RunRequest()
+) -> Plan:
     plan = make_plan(
         listed,
         ledger,
@@ -76,7 +79,7 @@ def plan_of(listed: pa.Table, ledger: Ledger, disk: Disk, batch_s: float = 1.0, 
         run_id="run",
         hash_file=disk.hash_file,
         probe_file=disk.probe_file,
-        choice=choice or Choice(),
+        request=request,
     )
     assert plan.batches.schema == schema.PLANNED
     return plan
@@ -109,7 +112,7 @@ def test_new_files_are_decoded_and_only_equal_sizes_hashed() -> None:
     assert (audios["c.wav"]["content_hash"], audios["c.wav"]["size_bytes"]) == (None, 5)
     assert (plan.n_to_decode, plan.bytes_to_decode, plan.n_unchanged) == (4, 11, 0)
     assert plan.seconds_to_decode == sum(estimate_seconds("x.wav", size) for size in (3, 3, 5))
-    assert (plan.known, plan.copies) == ([], [])
+    assert (plan.failed, plan.copies) == ([], [])
 
 
 def test_files_of_equal_size_are_hashed_only_where_their_probes_agree_too() -> None:
@@ -148,7 +151,7 @@ def test_empty_files_are_not_taken_for_copies_of_each_other() -> None:
 def test_same_size_and_time_is_unchanged(status: str, stage: str | None) -> None:
     disk = Disk({"a.wav": ("one", 1)})
     plan = plan_of(disk.listed(), make_ledger(known_row("a.wav", "one", 1, status, stage)), disk)
-    assert (plan.n_unchanged, contents(plan), plan.known, plan.copies) == (1, [], [], [])
+    assert (plan.n_unchanged, contents(plan), plan.failed, plan.copies) == (1, [], [], [])
     assert not disk.hashed
 
 
@@ -158,7 +161,7 @@ def test_what_could_not_be_read_is_tried_again(status: str, stage: str | None, m
     # Whether or not it was touched since: rights and disks are mended without that.
     disk = Disk({"a.wav": ("one", modified_ns)})
     plan = plan_of(disk.listed(), make_ledger(known_row("a.wav", "one", 1, status, stage)), disk)
-    assert (plan.n_unchanged, contents(plan), plan.known, plan.copies) == (0, [["a.wav"]], [], [])
+    assert (plan.n_unchanged, contents(plan), plan.failed, plan.copies) == (0, [["a.wav"]], [], [])
 
 
 @pytest.mark.parametrize(("status", "stage"), [("indexed", None), ("failed", "decode"), ("failed", "encode")])
@@ -167,14 +170,14 @@ def test_touched_file_keeps_its_row_under_its_new_time(status: str, stage: str |
     disk = Disk({"a.wav": ("one", 2)})
     plan = plan_of(disk.listed(), make_ledger(old), disk)
     assert plan.mtime_changed == [{**old, "modified_ns": 2}]
-    assert (plan.n_unchanged, contents(plan), plan.copies, plan.known) == (1, [], [], [])
+    assert (plan.n_unchanged, contents(plan), plan.copies, plan.failed) == (1, [], [], [])
 
 
 @pytest.mark.parametrize("content", ["two", "longer"])
 def test_changed_file_is_decoded(content: str) -> None:
     disk = Disk({"a.wav": (content, 2)})
     plan = plan_of(disk.listed(), make_ledger(known_row("a.wav", "one", 1)), disk)
-    assert (contents(plan), plan.known, plan.copies) == ([["a.wav"]], [], [])
+    assert (contents(plan), plan.failed, plan.copies) == ([["a.wav"]], [], [])
 
 
 def test_new_file_of_indexed_content_is_a_copy() -> None:
@@ -184,7 +187,7 @@ def test_new_file_of_indexed_content_is_a_copy() -> None:
     file_id = schema.make_file_id("b.wav", holder["audio_id"])
     expected = {**holder, "uri": "b.wav", "file_id": file_id, "modified_ns": 7}
     assert plan.copies == [(expected, holder["file_id"])]
-    assert (plan.n_unchanged, contents(plan), plan.known) == (1, [], [])
+    assert (plan.n_unchanged, contents(plan), plan.failed) == (1, [], [])
 
 
 def test_content_that_failed_or_went_is_no_holder() -> None:
@@ -211,15 +214,15 @@ def test_what_cannot_be_listed_is_known_and_then_unchanged() -> None:
     disk = Disk({})
     listed = disk.listed({"gone.wav": "vanished"})
     plan = plan_of(listed, make_ledger(known_row("gone.wav", "one", 1)), disk)
-    (row,) = plan.known
+    (row,) = plan.failed
     expected = {"status": "failed", "stage": "list", "reason": "vanished", "message": "why", "n_clips": 0}
     assert {name: row[name] for name in expected} == expected
     assert (row["audio_id"], row["content_hash"]) == (None, None)
     assert row["file_id"] == schema.make_file_id("gone.wav", None)
     again = plan_of(listed, make_ledger(row | {"batch_id": "0" * 32}), disk)
-    assert (again.n_unchanged, again.known) == (1, [])
+    assert (again.n_unchanged, again.failed) == (1, [])
     other = plan_of(disk.listed({"gone.wav": "unreadable"}), make_ledger(row | {"batch_id": "0" * 32}), disk)
-    assert [row["reason"] for row in other.known] == ["unreadable"]
+    assert [row["reason"] for row in other.failed] == ["unreadable"]
 
 
 def test_file_that_cannot_be_hashed_is_a_failure_and_not_decoded() -> None:
@@ -227,12 +230,12 @@ def test_file_that_cannot_be_hashed_is_a_failure_and_not_decoded() -> None:
     disk = Disk({"a.wav": ("one", 1), "b.wav": ("one", 1), "c.wav": ("one", 1)}, broken=frozenset({"a.wav", "c.wav"}))
     plan = plan_of(disk.listed(), make_ledger(), disk)
     assert contents(plan) == [["b.wav"]]
-    assert [(row["uri"], row["stage"], row["reason"], row["message"]) for row in plan.known] == [
+    assert [(row["uri"], row["stage"], row["reason"], row["message"]) for row in plan.failed] == [
         (uri, "read", "unreadable", "input/output error") for uri in ("a.wav", "c.wav")
     ]
     assert (plan.n_to_decode, plan.bytes_to_decode) == (1, 3)
     again = Disk(disk.files)
-    ledger = make_ledger(known_row("b.wav", "one", 1), *({**row, "batch_id": "0" * 32} for row in plan.known))
+    ledger = make_ledger(known_row("b.wav", "one", 1), *({**row, "batch_id": "0" * 32} for row in plan.failed))
     assert [row["uri"] for row, _ in plan_of(again.listed(), ledger, again).copies] == ["a.wav", "c.wav"]
 
 
@@ -241,11 +244,11 @@ def test_an_indexed_file_that_cannot_be_read_now_keeps_its_rows() -> None:
     old = [known_row(f"{name}.wav", "one", 1) for name in "abcd"]
     disk = Disk({"b.wav": ("one", 1), "c.wav": ("one", 2)}, broken=frozenset({"b.wav", "c.wav"}))
     listed = disk.listed({"a.wav": "unreadable", "d.wav": "vanished"})
-    plan = plan_of(listed, make_ledger(*old), disk, choice=Choice(check_content=True))
+    plan = plan_of(listed, make_ledger(*old), disk, request=RunRequest(check_content=True))
     assert sorted(plan.unreadable) == [("a.wav", "why"), ("b.wav", "input/output error")]
     assert plan.n_unchanged == 2
-    assert {row["uri"]: row["reason"] for row in plan.known} == {"c.wav": "unreadable", "d.wav": "vanished"}
-    assert sorted(plan.lost.values()) == ["c.wav", "d.wav"]
+    assert {row["uri"]: row["reason"] for row in plan.failed} == {"c.wav": "unreadable", "d.wav": "vanished"}
+    assert sorted(plan.removed.values()) == ["c.wav", "d.wav"]
     told = {uri: (action, why) for uri, action, why in plan.actions}
     assert told["a.wav"] == ("unchanged", "cannot be read now, its rows stay: why")
     assert told["b.wav"] == ("unchanged", "cannot be read now, its rows stay: input/output error")
@@ -261,7 +264,7 @@ def test_a_file_without_a_time_is_known_by_its_bytes() -> None:
     assert ("a.wav", "unchanged", "the same bytes") in plan.actions
     shut = Disk(disk.files, broken=frozenset({"a.wav", "b.wav"}))
     plan = plan_of(shut.listed(), make_ledger(*old), shut)
-    assert (plan.n_unchanged, plan.known, len(plan.unreadable)) == (2, [], 2)
+    assert (plan.n_unchanged, plan.failed, len(plan.unreadable)) == (2, [], 2)
 
 
 def test_no_more_bytes_are_read_first_than_in_a_minute_or_so(monkeypatch: pytest.MonkeyPatch) -> None:
@@ -319,7 +322,7 @@ def test_every_file_has_one_place_and_each_content_is_decoded_once(
 
     to_decode = [uri for group in contents(plan) for uri in group]
     placed = (
-        to_decode + [row["uri"] for row in plan.known + plan.mtime_changed] + [row["uri"] for row, _ in plan.copies]
+        to_decode + [row["uri"] for row in plan.failed + plan.mtime_changed] + [row["uri"] for row, _ in plan.copies]
     )
     assert len(placed) == len(set(placed))
     assert len(placed) + plan.n_unchanged - len(plan.mtime_changed) == len(files) + len(unlisted)
@@ -426,7 +429,7 @@ def test_a_changed_file_of_equal_size_and_time_is_found_when_all_contents_are_ch
     disk = Disk({"a.wav": ("two", 1), "b.wav": ("same", 1)})
     ledger = make_ledger(known_row("a.wav", "one", 1), known_row("b.wav", "same", 1))
     assert plan_of(disk.listed(), ledger, disk).n_unchanged == 2
-    plan = plan_of(disk.listed(), ledger, disk, choice=Choice(check_content=True))
+    plan = plan_of(disk.listed(), ledger, disk, request=RunRequest(check_content=True))
     assert contents(plan) == [["a.wav"]]
     assert plan.actions == [("a.wav", "changed", "other bytes"), ("b.wav", "unchanged", "same size and time")]
 
@@ -434,15 +437,15 @@ def test_a_changed_file_of_equal_size_and_time_is_found_when_all_contents_are_ch
 def test_what_was_truncated_is_tried_again_when_that_is_named() -> None:
     disk = Disk({"a.wav": ("one", 1), "b.wav": ("four", 1)})
     ledger = make_ledger(known_row("a.wav", "one", 1) | {"reason": "truncated"}, known_row("b.wav", "four", 1))
-    assert contents(plan_of(disk.listed(), ledger, disk, choice=Choice(retry_failed=True))) == []
-    named = Choice(retry_failed=True, reason="truncated")
-    assert contents(plan_of(disk.listed(), ledger, disk, choice=named)) == [["a.wav"]]
+    assert contents(plan_of(disk.listed(), ledger, disk, request=RunRequest(retry_failed=True))) == []
+    named = RunRequest(retry_failed=True, reason="truncated")
+    assert contents(plan_of(disk.listed(), ledger, disk, request=named)) == [["a.wav"]]
 
 
 def test_checking_all_contents_reads_each_file_once_and_finds_copies() -> None:
     disk = Disk({"a.wav": ("two", 1), "b.wav": ("two", 1), "c.wav": ("one", 1), "new.wav": ("two", 1)})
     ledger = make_ledger(*(known_row(f"{name}.wav", f"{name} was another", 1) | {"size_bytes": 3} for name in "abc"))
-    plan = plan_of(disk.listed(), ledger, disk, choice=Choice(check_content=True))
+    plan = plan_of(disk.listed(), ledger, disk, request=RunRequest(check_content=True))
     assert sorted(contents(plan)) == [["a.wav", "b.wav", "new.wav"], ["c.wav"]]
     assert disk.hashed == {"a.wav": 1, "b.wav": 1, "c.wav": 1, "new.wav": 1}
 
@@ -451,7 +454,7 @@ def test_checking_all_contents_does_not_try_again_what_killed_its_worker() -> No
     """Its hash was never told, so nothing can be compared."""
     disk = Disk({"a.wav": ("one", 1)})
     row = known_row("a.wav", "one", 1, "failed", "decode") | {"reason": "crashed", "content_hash": None}
-    plan = plan_of(disk.listed(), make_ledger(row), disk, choice=Choice(check_content=True))
+    plan = plan_of(disk.listed(), make_ledger(row), disk, request=RunRequest(check_content=True))
     assert (plan.n_unchanged, contents(plan), disk.hashed) == (1, [], {})
 
 
@@ -463,11 +466,11 @@ def test_failures_are_tried_again_when_asked_for_all_or_for_one_reason() -> None
     plan = plan_of(disk.listed(), ledger, disk)
     assert (plan.n_unchanged, plan.n_failed_before, contents(plan)) == (2, 2, [])
     assert {action for _, action, _ in plan.actions} == {"failed"}
-    assert sorted(contents(plan_of(disk.listed(), ledger, disk, choice=Choice(retry_failed=True)))) == [
+    assert sorted(contents(plan_of(disk.listed(), ledger, disk, request=RunRequest(retry_failed=True)))) == [
         ["a.wav"],
         ["b.wav"],
     ]
-    plan = plan_of(disk.listed(), ledger, disk, choice=Choice(retry_failed=True, reason="crashed"))
+    plan = plan_of(disk.listed(), ledger, disk, request=RunRequest(retry_failed=True, reason="crashed"))
     assert contents(plan) == [["b.wav"]]
     assert plan.actions[1] == ("b.wav", "retried", "failed before: crashed")
 
@@ -475,7 +478,7 @@ def test_failures_are_tried_again_when_asked_for_all_or_for_one_reason() -> None
 def test_full_decodes_everything_and_each_content_once() -> None:
     disk = Disk({"a.wav": ("one", 1), "b.wav": ("one", 1), "c.wav": ("three", 1)})
     ledger = make_ledger(*(known_row(uri, content, 1) for uri, (content, _) in disk.files.items()))
-    plan = plan_of(disk.listed(), ledger, disk, choice=Choice(full=True))
+    plan = plan_of(disk.listed(), ledger, disk, request=RunRequest(full=True))
     assert sorted(contents(plan)) == [["a.wav", "b.wav"], ["c.wav"]]
     assert (plan.n_unchanged, plan.copies, plan.mtime_changed) == (0, [], [])
 
@@ -589,11 +592,11 @@ def test_a_source_that_was_renamed_is_found_among_many_more_new_files(monkeypatc
     disk = Disk({**new, "/new/a.wav": ("one", 1), "/new/b.wav": ("two", 1)})
     ledger = make_ledger(known_row("/old/a.wav", "one", 1), known_row("/old/b.wav", "two", 1))
     plan = plan_of(disk.listed(), ledger, disk)
-    assert (len(plan.copies), sorted(plan.lost.values())) == (0, ["/old/a.wav", "/old/b.wav"])
+    assert (len(plan.copies), sorted(plan.removed.values())) == (0, ["/old/a.wav", "/old/b.wav"])
     disk.hashed.clear()
-    plan = plan_of(disk.listed(), ledger, disk, choice=Choice(moved=("/old", "/new")))
+    plan = plan_of(disk.listed(), ledger, disk, request=RunRequest(moved=("/old", "/new")))
     assert [row["uri"] for row, _ in plan.copies] == ["/new/a.wav", "/new/b.wav"]
-    assert plan.lost == {}
+    assert plan.removed == {}
     assert sorted(disk.hashed) == ["/new/a.wav", "/new/b.wav"]
 
 
@@ -607,7 +610,7 @@ def test_lost_is_what_is_gone_or_vanished_and_has_not_moved() -> None:
     ]
     disk = Disk({"new.wav": ("one", 1), "other.wav": ("seven", 1)})
     plan = plan_of(disk.listed({"c.wav": "vanished", "d.wav": "vanished"}), make_ledger(*rows), disk)
-    assert sorted(plan.lost.values()) == ["b.wav", "c.wav"]
+    assert sorted(plan.removed.values()) == ["b.wav", "c.wav"]
     assert len(plan.deleted) == 3
 
 

@@ -10,7 +10,8 @@ from pipeline import schema
 from pipeline.corpus.ranges import Range
 from pipeline.corpus.shards import Place, is_sized, shard_of
 from pipeline.errors import FileFailure
-from pipeline.planning.plan import Choice, Plan, make_plan
+from pipeline.planning.plan import Plan, make_plan
+from pipeline.planning.request import RunRequest
 from pipeline.schema import Row
 from tests.helpers.ledgers import content_hash, make_ledger
 from tests.helpers.plain_plan import PlainPlan, empty_ledger_row, plan_plainly
@@ -22,8 +23,8 @@ RANGES = (Range(), Range(None, 1.0), Range(1.0, None), Range(0.5, 2.0))
 
 contents = st.sampled_from(["", "aa", "ab", "ba", "aaa", "abb", "baa", "a" * 9])
 states = st.sampled_from([("indexed", None), ("failed", "decode"), ("failed", "read"), ("deleted", None)])
-choices = st.builds(
-    Choice,
+requests = st.builds(
+    RunRequest,
     check_content=st.booleans(),
     retry_failed=st.booleans(),
     reason=st.sampled_from([None, None, "reason"]),
@@ -38,7 +39,7 @@ def offset_of(recording: str) -> int | None:
 def list_file(recording: str, part: Range, content: str, modified_ns: int) -> Row:
     uri, offset = f"{recording}{part}", offset_of(recording)
     size_bytes = len(content) if offset is None or is_sized(uri) else 7
-    row = {"uri": uri, "size_bytes": size_bytes, "modified_ns": modified_ns, "offset": offset, "closed": None}
+    row = {"uri": uri, "size_bytes": size_bytes, "modified_ns": modified_ns, "offset": offset, "hides_files": None}
     return row | {"start_s": part.start_s, "end_s": part.end_s, "reason": None, "message": None}
 
 
@@ -53,7 +54,7 @@ def corpora(draw: st.DrawFn) -> tuple[dict[str, str], list[Row]]:
         listed = [list_file(recording, part, content, modified_ns) for part in parts]
         rows |= {row["uri"]: row for row in listed}
     for uri in draw(st.sets(st.sampled_from(["in", "x.wav", "a.wav", "t.tar"]), max_size=2)) - rows.keys():
-        why = {"reason": "unreadable", "message": "why", "closed": uri in ("in", "t.tar") or None}
+        why = {"reason": "unreadable", "message": "why", "hides_files": uri in ("in", "t.tar") or None}
         rows[uri] = list_file(uri, Range(), "", 0) | why
     return recordings, [rows[uri] for uri in sorted(rows)]
 
@@ -81,8 +82,8 @@ def summarize(plan: Plan) -> PlainPlan:
     assert uris == sorted(set(uris))
     return PlainPlan(
         actions={uri: (action, reason) for uri, action, reason in plan.actions},
-        known={row["uri"]: (row["stage"], row["reason"], row["message"]) for row in plan.known},
-        stay={row["uri"]: row["modified_ns"] for row in [*plan.mtime_changed, *plan.metadata]},
+        known={row["uri"]: (row["stage"], row["reason"], row["message"]) for row in plan.failed},
+        stay={row["uri"]: row["modified_ns"] for row in [*plan.mtime_changed, *plan.metadata_changed]},
         copies={row["uri"]: (row["audio_id"], holder_id) for row, holder_id in plan.copies},
         deleted={row["uri"] for row in plan.deleted},
         batches=plan.batches["audios"].to_pylist(),
@@ -97,14 +98,14 @@ def summarize(plan: Plan) -> PlainPlan:
 @given(
     data=st.data(),
     corpus=corpora(),
-    choice=choices | st.just(Choice()),
+    asked=requests | st.just(RunRequest()),
     broken=st.frozensets(st.sampled_from(ALL), max_size=2),
     batch_s=st.sampled_from([3e-5, 1e-4, 1.0, 20.0]),
 )
 def test_a_plan_is_what_a_plain_one_is(
     data: st.DataObject,
     corpus: tuple[dict[str, str], list[Row]],
-    choice: Choice,
+    asked: RunRequest,
     broken: frozenset[str],
     batch_s: float,
 ) -> None:
@@ -134,7 +135,7 @@ def test_a_plan_is_what_a_plain_one_is(
         run_id="run",
         hash_file=lambda place: read(named(place)),
         probe_file=lambda place: probe(named(place)),
-        choice=choice,
+        request=asked,
         outdated=outdated,
     )
-    assert summarize(plan) == plan_plainly(listed, files, read, probe, choice, outdated, batch_s)
+    assert summarize(plan) == plan_plainly(listed, files, read, probe, asked, outdated, batch_s)

@@ -19,7 +19,8 @@ from pipeline.errors import CommitConflict, EarshotError, IndexMismatch, ModelEr
 from pipeline.grid import Waveform, window_starts
 from pipeline.index import journal, lease, store
 from pipeline.index.verify import verify_index
-from pipeline.planning.plan import Choice, Plan
+from pipeline.planning.plan import Plan
+from pipeline.planning.request import RunRequest
 from pipeline.run.driver import Workers, index_corpus
 from pipeline.run.prepare import estimate_bytes, estimate_run_seconds, plan_corpus
 from pipeline.run.record import Progress
@@ -259,7 +260,7 @@ def test_a_file_that_kills_its_worker_is_a_failure_and_takes_no_other_with_it(co
         "broken.wav": "not_audio",
     }
     assert index_corpus(config, stages=deadly).n_unchanged == 9
-    index_corpus(config, stages=in_place(WideEncoder()), choice=Choice(retry_failed=True, reason="crashed"))
+    index_corpus(config, stages=in_place(WideEncoder()), request=RunRequest(retry_failed=True, reason="crashed"))
     whole = configure(corpus, tmp_path / "whole", run={"batch_s": 40.0})
     index_corpus(whole, stages=in_place(WideEncoder()))
     assert everything(config.into) == everything(whole.into)
@@ -474,7 +475,7 @@ def test_a_disk_that_goes_while_files_are_encoded_anew_costs_no_rows(
             corpus.rename(away)
             corpus.mkdir()
 
-    progress = index_corpus(config, stages=in_place(WideEncoder(), unmount), choice=Choice(full=True))
+    progress = index_corpus(config, stages=in_place(WideEncoder(), unmount), request=RunRequest(full=True))
     assert everything(config.into) == before
     assert (progress.n_files, progress.n_done) == (8, 8)
     assert progress.n_indexed > 0

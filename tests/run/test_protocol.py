@@ -16,7 +16,7 @@ from pipeline.errors import EarshotError
 from pipeline.index import journal, store
 from pipeline.index.maintenance import give_up_fragments, mark_damaged, restore_index
 from pipeline.index.verify import verify_index
-from pipeline.planning.plan import Choice
+from pipeline.planning.request import RunRequest
 from pipeline.search.clips import find_clips, open_table
 from tests.helpers.contents import HASTY, KnownCorpus, check_whole, expect, live, read
 from tests.helpers.protocol import (
@@ -335,7 +335,7 @@ def test_a_reader_in_another_thread_sees_whole_contents(tmp_path: Path) -> None:
     for number in range(6):
         for name in list(corpus.held):
             corpus.put(name, (corpus.held[name] + number) % 6)
-        index(corpus.config, choice=Choice(full=number % 2 == 0))
+        index(corpus.config, request=RunRequest(full=number % 2 == 0))
     rebuild(corpus.config)
     stop.set()
     thread.join()

@@ -18,7 +18,7 @@ from pipeline.errors import CorpusError, EarshotError, IndexMismatch, UsageError
 from pipeline.index import journal, store
 from pipeline.index.maintenance import optimize_index, restore_index
 from pipeline.index.verify import verify_index
-from pipeline.planning.plan import Choice
+from pipeline.planning.request import RunRequest
 from pipeline.run.driver import index_corpus
 from pipeline.run.prepare import plan_corpus, read_config
 from pipeline.run.record import Progress, find_shortfall
@@ -408,7 +408,7 @@ def test_an_age_that_is_none_is_a_wrong_call(corpus: KnownCorpus, hours: float) 
 
 def test_a_reason_that_there_is_not_is_told(corpus: KnownCorpus) -> None:
     with pytest.raises(UsageError, match=r"--reason misspelt: no file fails so; the reasons are bad_name, "):
-        plan_corpus(corpus.config, Choice(retry_failed=True, reason="misspelt"))
+        plan_corpus(corpus.config, RunRequest(retry_failed=True, reason="misspelt"))
 
 
 def test_versions_that_were_never_published_go_at_once(tmp_path: Path) -> None:

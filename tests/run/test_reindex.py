@@ -21,7 +21,8 @@ from pipeline.config import CorpusConfig, make_config
 from pipeline.errors import CorpusError, EarshotError, UsageError
 from pipeline.index import journal
 from pipeline.index.maintenance import optimize_index, restore_index
-from pipeline.planning.plan import ACTIONS, Choice
+from pipeline.planning.plan import ACTIONS
+from pipeline.planning.request import RunRequest
 from pipeline.run.driver import Stages, index_corpus
 from pipeline.run.prepare import plan_corpus
 from tests.helpers.contents import HASTY, N_CONTENTS, SECTIONS, KnownCorpus, check_whole, content, expect, live, read
@@ -68,11 +69,11 @@ class Corpus(RuleBasedStateMachine):
         self.ever: set[str] = set()
         for number, name in enumerate(NAMES[:4]):
             self.corpus.put(name, number + 1)
-        self.check(Choice())
+        self.check(RunRequest())
 
     def teardown(self) -> None:
         if hasattr(self, "corpus"):
-            self.check(Choice())
+            self.check(RunRequest())
             shutil.rmtree(self.corpus.root, ignore_errors=True)
 
     # --- edits
@@ -121,11 +122,13 @@ class Corpus(RuleBasedStateMachine):
 
     @rule()
     def reindex(self) -> None:
-        self.check(Choice())
+        self.check(RunRequest())
 
-    @rule(choice=st.sampled_from([Choice(check_content=True), Choice(retry_failed=True), Choice(full=True)]))
-    def reindex_otherwise(self, choice: Choice) -> None:
-        self.check(choice)
+    @rule(
+        request=st.sampled_from([RunRequest(check_content=True), RunRequest(retry_failed=True), RunRequest(full=True)])
+    )
+    def reindex_otherwise(self, request: RunRequest) -> None:
+        self.check(request)
 
     @rule()
     def rebuild(self) -> None:
@@ -136,23 +139,23 @@ class Corpus(RuleBasedStateMachine):
                 index_corpus(self.config, stages=in_place(WideEncoder()), rebuild=True)
             RUNS["refused"] += 1
         else:
-            self.check(Choice(), rebuild=True)
+            self.check(RunRequest(), rebuild=True)
 
     @rule()
     def optimize(self) -> None:
         optimize_index(self.config.into, keep_hours=0.0)
         RUNS["optimized"] += 1
 
-    def check(self, choice: Choice, *, rebuild: bool = False) -> None:
+    def check(self, request: RunRequest, *, rebuild: bool = False) -> None:
         """Run to the end, and compare with what an undisturbed run would have made."""
         RUNS["finished"] += 1
         self.write_sidecar()
         encoder = WideEncoder()
-        planned = plan_corpus(self.config, choice, rebuild=rebuild)
+        planned = plan_corpus(self.config, request, rebuild=rebuild)
         for _, action, _ in planned.actions:
             RUNS[action] += 1
         uris = {self.corpus.uri(name) for name in self.corpus.held}
-        progress = index_corpus(self.config, stages=in_place(encoder), choice=choice, rebuild=rebuild)
+        progress = index_corpus(self.config, stages=in_place(encoder), request=request, rebuild=rebuild)
         assert sorted(uri for uri, _, _ in planned.actions) == sorted(uris | {row["uri"] for row in planned.deleted})
         assert progress.n_files == progress.n_done == len(uris)
         assert live(self.config.into) == self.corpus.expected()
@@ -163,10 +166,10 @@ class Corpus(RuleBasedStateMachine):
         assert len(ledger) == len({row["uri"] for row in ledger})
         assert {row["uri"] for row in ledger} >= self.ever | uris
         self.remember()
-        if not choice.full:
+        if not request.full:
             again = plan_corpus(self.config)
             assert again.n_unchanged == len(uris)
-            assert not again.metadata
+            assert not again.metadata_changed
             assert not again.deleted
 
     @rule(name=names, number=contents, step=st.sampled_from(STEPS), nth=st.integers(1, 2), rebuild=st.booleans())
