@@ -10,8 +10,9 @@ import typer
 from jobs.shared.output import print_json, print_table
 from pipeline import schema
 from pipeline.grid import FRAME_S, Grid, frames_to_seconds
-from pipeline.index import store
 from pipeline.index.rows import clip_rows, files_table
+from pipeline.index.tables import write_frames
+from pipeline.index.writer import Batch
 from pipeline.planning.ledger import empty_row
 from pipeline.schema import Row
 
@@ -76,7 +77,7 @@ def indexed_row(uri: str, content_hash: str, n_frames: int) -> Row:
     }
 
 
-def make_batch(into: str, batch_id: str, rows: list[Row], vectors: Vectors) -> store.Batch:
+def make_batch(into: str, batch_id: str, rows: list[Row], vectors: Vectors) -> Batch:
     """A batch of indexed files. ``vectors`` (n, D) are those of all frames; a clip has that of its first frame."""
     counts = [row["n_frames"] for row in rows]
     frames = np.concatenate([np.arange(n, dtype=np.int32) for n in counts])
@@ -88,12 +89,12 @@ def make_batch(into: str, batch_id: str, rows: list[Row], vectors: Vectors) -> s
         pa.array([batch_id] * len(frames)),
         _lists(vectors, frames_schema),
     ]
-    fragments = store.write_frames(into, [pa.RecordBatch.from_arrays(columns, schema=frames_schema)], frames_schema)
+    fragments = write_frames(into, [pa.RecordBatch.from_arrays(columns, schema=frames_schema)], frames_schema)
     clips_schema = schema.clips_schema(vectors.shape[1])
     columns_known = pa.schema([column for column in clips_schema if column.name not in ("vector", "batch_id")])
     clips = pa.Table.from_pylist([clip for row in rows for clip in clip_rows(row, GRID)], schema=columns_known)
     firsts = np.cumsum([0, *counts[:-1]])
-    return store.Batch(
+    return Batch(
         batch_id, files_table(rows), clips.append_column("vector", _lists(vectors[firsts], clips_schema)), fragments
     )
 

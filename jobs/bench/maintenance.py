@@ -32,8 +32,10 @@ from jobs.bench.figures import Figure, indexed_row, make_batch, report
 from jobs.shared.options import Json
 from pipeline import schema
 from pipeline.config import make_config
-from pipeline.index import journal, store
+from pipeline.index import journal
 from pipeline.index.rows import files_table
+from pipeline.index.tables import create_tables, open_published, write_frames
+from pipeline.index.writer import Batch, Writer
 from pipeline.planning.ledger import Ledger, deleted_row
 from pipeline.schema import Row
 from pipeline.search.clips import find_clips, open_table, read_rows
@@ -127,14 +129,14 @@ class _Feed:
         self._rng = np.random.default_rng(2)
         self._ledger = Ledger(schema.FILES.empty_table())
         self._limits = make_config({"sources": ["x"], "into": into}).store
-        self._writer: store.Writer | None = None
-        store.create(into, _settings(), clip_dimension=DIMENSION, frame_dimension=DIMENSION)
+        self._writer: Writer | None = None
+        create_tables(into, _settings(), clip_dimension=DIMENSION, frame_dimension=DIMENSION)
 
     def add_batch(self) -> None:
         """Commit one more batch; begins a run, or ends it, where that is due."""
         if self._writer is None:
             with _timed(self.open_s):
-                self._writer = store.Writer(self.into, uuid.uuid4().hex, keep_versions=self._limits.keep_versions)
+                self._writer = Writer(self.into, uuid.uuid4().hex, keep_versions=self._limits.keep_versions)
         batch = self._next_batch(len(self.commits_s))
         with _timed(self.commits_s):
             self._writer.commit([batch])
@@ -151,7 +153,7 @@ class _Feed:
                 self._writer.refresh_indexes()
             self._writer = None
 
-    def _next_batch(self, number: int) -> store.Batch:
+    def _next_batch(self, number: int) -> Batch:
         rows, gone = self._next_files(number)
         vectors = self._rng.standard_normal((len(rows), FRAMES_PER_FILE, DIMENSION))
         if number % PLANT_EVERY == 0:
@@ -175,12 +177,12 @@ class _Feed:
 
 def _copy_index(source: str, into: str) -> int:
     """Commit the live rows of an index to a fresh one, in one batch; returns how many frame rows there are."""
-    store.create(into, _settings(), clip_dimension=DIMENSION, frame_dimension=DIMENSION)
-    writer = store.Writer(into, uuid.uuid4().hex)
-    files, clips, frames = (store.open_published(source, name).to_table() for name in journal.DATA_TABLES)
-    fragments = store.write_frames(into, frames.to_batches(), frames.schema)
+    create_tables(into, _settings(), clip_dimension=DIMENSION, frame_dimension=DIMENSION)
+    writer = Writer(into, uuid.uuid4().hex)
+    files, clips, frames = (open_published(source, name).to_table() for name in journal.DATA_TABLES)
+    fragments = write_frames(into, frames.to_batches(), frames.schema)
     batch_id = schema.make_batch_id("measure", 0)
-    writer.commit([store.Batch(batch_id, files.drop(["batch_id"]), clips.drop(["batch_id"]), fragments)])
+    writer.commit([Batch(batch_id, files.drop(["batch_id"]), clips.drop(["batch_id"]), fragments)])
     writer.refresh_indexes()
     return int(frames.num_rows)
 
@@ -194,7 +196,7 @@ def _count_versions(path: str) -> int:
 def _measure_queries(fed: str, fresh: str) -> dict[str, tuple[list[float], list[float]]]:
     """Seconds of each query of either index, in turns; that they answer alike is checked."""
     rng = np.random.default_rng(4)
-    rows = store.open_published(fed, "files").to_table(filter="status = 'indexed'").to_pylist()
+    rows = open_published(fed, "files").to_table(filter="status = 'indexed'").to_pylist()
     opened = [_open(path) for path in (fed, fresh)]
     seconds: dict[str, tuple[list[float], list[float]]] = defaultdict(lambda: ([], []))
     for number in range(N_QUERIES + WARM_UP_QUERIES):

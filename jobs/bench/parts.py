@@ -190,7 +190,7 @@ def write_speed(into: str, dimension: int, grid: "Grid", least_s: float = LEAST_
 
     from pipeline import schema
     from pipeline.grid import FRAME_S
-    from pipeline.index import store
+    from pipeline.index.tables import write_frames
     from pipeline.run.stages import windows_per_block
 
     frames_schema = schema.frames_schema(dimension)
@@ -206,7 +206,7 @@ def write_speed(into: str, dimension: int, grid: "Grid", least_s: float = LEAST_
     rows = pa.RecordBatch.from_arrays(columns, schema=frames_schema)
     began, n_written = time.perf_counter(), 0
     while (took := time.perf_counter() - began) < least_s or not n_written:
-        store.write_frames(into, [rows], frames_schema)
+        write_frames(into, [rows], frames_schema)
         n_written += n
     return n_written * FRAME_S / took
 

@@ -41,7 +41,8 @@ from jobs.shared.options import Json
 from jobs.shared.output import print_json
 from pipeline.config import Config, anchor, make_config
 from pipeline.grid import HOP_SAMPLES, Waveform
-from pipeline.index import store
+from pipeline.index.tables import create_tables, write_frames
+from pipeline.index.writer import Writer
 from pipeline.run.driver import Stages, index_corpus
 from pipeline.run.prepare import describe_run, plan_corpus
 from pipeline.schema import Row
@@ -143,8 +144,8 @@ def _write_small_files(folder: Path, n_folders: int) -> Iterator[Row]:
 def _note_files(config: Config, rows: Iterator[Row]) -> int:
     """Commit these rows as a run that indexed the files would leave them."""
     settings, dimension, _ = describe_run(config)
-    store.create(config.into, settings, clip_dimension=dimension, frame_dimension=dimension)
-    writer = store.Writer(config.into, uuid.uuid4().hex)
+    create_tables(config.into, settings, clip_dimension=dimension, frame_dimension=dimension)
+    writer = Writer(config.into, uuid.uuid4().hex)
     writer.configure(anchor(config).model_dump(mode="json"))
     listed = list(rows)
     rng = np.random.default_rng(1)
@@ -197,7 +198,7 @@ def _measure_changes(
     seconds: dict[str, list[float]] = {config.into: [], alone.into: []}
     for number in range(n_rounds + 1):
         (apart / "in").mkdir(parents=True)
-        store.create(alone.into, settings, clip_dimension=dimension, frame_dimension=dimension)
+        create_tables(alone.into, settings, clip_dimension=dimension, frame_dimension=dimension)
         for path in (chosen := paths[number::n_rounds][:n_changed]):
             _write_noise(path, time.time_ns())
             os.link(path, apart / "in" / path.name)
@@ -244,7 +245,7 @@ def _run_here(encoder: Any) -> Stages:
                 yield from write_windows(
                     encode_windows(block, encoder),
                     frames_schema,
-                    lambda rows: store.write_frames(config.into, rows, frames_schema),
+                    lambda rows: write_frames(config.into, rows, frames_schema),
                 ).to_pylist()
 
     return stages

@@ -9,12 +9,14 @@ from pipeline import schema
 from pipeline.config import StoreConfig, known_values
 from pipeline.corpus.metadata import Given
 from pipeline.errors import FileFailure, UsageError
-from pipeline.index import journal, store
+from pipeline.index import journal
 from pipeline.index.failures import plain_errors
 from pipeline.index.lease import Lease
 from pipeline.index.metadata_columns import Metadata
 from pipeline.index.rows import files_table
+from pipeline.index.tables import no_clips, read_files, select_metadata
 from pipeline.index.verify import Finding
+from pipeline.index.writer import Batch, Optimized, Writer
 from pipeline.planning.ledger import damaged_row
 
 MAX_HOURS = 1_000_000
@@ -35,7 +37,7 @@ def mark_damaged(path: str, findings: Iterable[Finding]) -> int:
         tables = journal.live(path)
         writer = _open_writer(tables, run_id)
         writer.drop_unreadable_indexes()
-        ledger = store.read_files(tables, writer.published)
+        ledger = read_files(tables, writer.published)
         files = ledger.select(schema.FILES.names).to_pylist()
         damaged: dict[str, dict[str, Any]] = {}
         while True:  # files share contents, and a uri may have several rows: all that hangs together goes
@@ -53,11 +55,11 @@ def mark_damaged(path: str, findings: Iterable[Finding]) -> int:
         failure = FileFailure("read", "damaged", "its rows were damaged and have been taken out: reindex")
         rows = [damaged_row(row, failure) for row in damaged.values() if row["status"] != "deleted"]
         rows += [{**row, "n_clips": 0, "n_frames": 0} for row in damaged.values() if row["status"] == "deleted"]
-        metadata = Metadata(Given(), store.select_metadata(ledger))
-        batch = store.Batch(
+        metadata = Metadata(Given(), select_metadata(ledger))
+        batch = Batch(
             schema.make_batch_id(run_id, 0),
             metadata.join(files_table(rows)),
-            store.no_clips(tables, writer.published),
+            no_clips(tables, writer.published),
             drop_files=frozenset(file_ids),
             drop_frames=frozenset(audio_ids),
         )
@@ -98,8 +100,8 @@ def restore_index(path: str, seq: int) -> int:
         return _open_writer(journal.live(path), run_id).restore(seq).seq
 
 
-def _open_writer(tables: str, run_id: str, failpoint: journal.Failpoint = lambda step: None) -> store.Writer:
-    return store.Writer(tables, run_id, keep_versions=_stored_limits(tables).keep_versions, failpoint=failpoint)
+def _open_writer(tables: str, run_id: str, failpoint: journal.Failpoint = lambda step: None) -> Writer:
+    return Writer(tables, run_id, keep_versions=_stored_limits(tables).keep_versions, failpoint=failpoint)
 
 
 def _stored_limits(tables: str) -> StoreConfig:
@@ -110,7 +112,7 @@ def _stored_limits(tables: str) -> StoreConfig:
 
 def optimize_index(
     path: str, keep_hours: float | None = None, failpoint: journal.Failpoint = lambda step: None
-) -> store.Optimized:
+) -> Optimized:
     """Merge small fragments, extend the indexes, and delete what is old and of no more use.
 
     Args:

@@ -18,8 +18,9 @@ from pipeline.audio.source import find
 from pipeline.audio.windows import cut_windows
 from pipeline.config import DecodeConfig, WindowConfig
 from pipeline.errors import FileFailure
-from pipeline.index import journal, store
+from pipeline.index import journal
 from pipeline.index.journal import State
+from pipeline.index.tables import open_published, read_files
 from pipeline.index.vectors import to_matrix
 from pipeline.index.verify import Finding
 from pipeline.schema import Row
@@ -51,7 +52,7 @@ def compare(path: str, encoder: Any, n_files: int | None = 10, seed: int | None 
         seed: of the choice; None: another one each time.
     """
     state = journal.read_state(path)
-    files = store.read_files(state.tables, state.published)
+    files = read_files(state.tables, state.published)
     indexed = files.filter(pc.equal(files["status"], "indexed")).sort_by("uri")
     n_indexed = indexed.num_rows
     chosen = np.arange(n_indexed)
@@ -122,7 +123,7 @@ class Stored:
 
     def __init__(self, state: State, name: str, where: str, order: str, n_held: int = ROWS_HELD) -> None:
         self._n_held = n_held
-        self._table = store.open_published(state.tables, name, state.published)
+        self._table = open_published(state.tables, name, state.published)
         self._where, self._order = where, order
         times = self._table.to_table(columns=[order, "batch_id"], filter=where).sort_by(order)
         self._times = times[order].combine_chunks()

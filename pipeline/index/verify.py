@@ -20,13 +20,15 @@ from pipeline.config import WindowConfig
 from pipeline.corpus.file import identify_audio
 from pipeline.corpus.ranges import Range, split_uri
 from pipeline.grid import FRAME_S, Grid, count_frames, seconds_to_samples
-from pipeline.index import journal, store
+from pipeline.index import journal
 from pipeline.index.checksum import add_up, hash_rows
 from pipeline.index.fragments import Fragments, read_all
 from pipeline.index.journal import Published
 from pipeline.index.lease import is_held
 from pipeline.index.rows import clip_rows
+from pipeline.index.tables import latest_version, open_published
 from pipeline.index.vectors import to_matrix
+from pipeline.index.writer import SCALAR_INDEXES, unreadable_indexes
 from pipeline.planning.ledger import Places
 from pipeline.schema import Row
 
@@ -78,9 +80,7 @@ def examine(path: str) -> Examined:
     tables, published = state.tables, state.published
     with_frames = state.settings["frames"] == "all"
     grid = WindowConfig(**state.settings["window"]).grid
-    files, clips, frames = (
-        Fragments(store.open_published(tables, name, published), name) for name in journal.DATA_TABLES
-    )
+    files, clips, frames = (Fragments(open_published(tables, name, published), name) for name in journal.DATA_TABLES)
     ledger = read_all(files, lambda: [_read_ledger(files)])[0]
     batches = journal.read_journal(tables)
     known = batches["batch_id"].combine_chunks()
@@ -182,7 +182,7 @@ def _check_journal(path: str, ledger: pa.Table, batches: pa.Table, published: Pu
     for row in strange.to_pylist():
         yield Finding("files", "its batch is not in the journal", **_own(row))
     for name, version in published.versions.items():
-        latest = store.latest_version(path, name)
+        latest = latest_version(path, name)
         if latest < version:
             yield Finding(name, f"its newest version is {latest}, the journal names {version}")
 
@@ -387,12 +387,12 @@ def _show(spans: list[tuple[int, int]]) -> str:
 
 
 def _check_indexes(path: str, published: Published) -> Iterator[Finding]:
-    for name, columns in store.SCALAR_INDEXES.items():
-        table = store.open_published(path, name, published)
+    for name, columns in SCALAR_INDEXES.items():
+        table = open_published(path, name, published)
         if table.count_rows() == 0:
             continue
         existing = {index.name for index in table.describe_indices()}
-        broken = store.unreadable_indexes(table)
+        broken = unreadable_indexes(table)
         for index in sorted(existing | {f"{column}_idx" for column in columns}):
             if index not in existing:
                 yield Finding(name, f"no index on {index.removesuffix('_idx')}")

@@ -15,7 +15,7 @@ from pipeline import schema
 from pipeline.grid import Grid, window_starts
 from pipeline.index.checksum import add_up, sum_rows
 from pipeline.index.rows import clip_rows, files_table
-from pipeline.index.store import Batch
+from pipeline.index.writer import Batch
 from pipeline.schema import Row
 
 

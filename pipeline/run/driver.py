@@ -22,12 +22,14 @@ from pipeline.corpus.file import estimate_seconds
 from pipeline.corpus.metadata import Given
 from pipeline.corpus.ranges import split_uri
 from pipeline.errors import CommitConflict, CorpusError, EarshotError, FileFailure, RayDied
-from pipeline.index import journal, store
+from pipeline.index import journal
 from pipeline.index.failures import plain_errors
 from pipeline.index.fragments import Fragments
 from pipeline.index.lease import Lease
 from pipeline.index.metadata_columns import Metadata
 from pipeline.index.rows import clip_rows, files_table
+from pipeline.index.tables import create_tables, no_clips, open_published, read_files, read_rows, select_metadata
+from pipeline.index.writer import Batch, Writer
 from pipeline.planning.batches import pack_alone
 from pipeline.planning.guard import Disks, IsMount, is_much
 from pipeline.planning.ledger import Ledger, deleted_row, failed_rows
@@ -154,13 +156,13 @@ def index_corpus(
                 raise CommitConflict(f"{config.into}: another run has written to this index meanwhile; run again")
             if rebuild:
                 before = [journal.read_published(config.into), journal.read_published(live)]
-                former = store.read_files(live)
+                former = read_files(live)
                 if refused := refuse_rebuild(former, listed, config, request, find_disks(live, is_mount)):
                     raise CorpusError(refused)
                 if not journal.exists(tables):
                     journal.delete_folder(tables)  # what is left of a creation that was interrupted
             if not journal.exists(tables):
-                store.create(
+                create_tables(
                     tables,
                     settings,
                     clip_dimension=clip_dimension,
@@ -168,7 +170,7 @@ def index_corpus(
                     failpoint=failpoint,
                 )
             _check_data_files(config.into, tables)
-            writer = store.Writer(tables, run_id, keep_versions=config.store.keep_versions, failpoint=failpoint)
+            writer = Writer(tables, run_id, keep_versions=config.store.keep_versions, failpoint=failpoint)
             run = _Run(config.model_copy(update={"into": tables}), writer, progress, tell, death)
             run.start(listed, given, request, find_disks(tables, is_mount), announce)
             if run.plan.batches.num_rows:
@@ -176,9 +178,7 @@ def index_corpus(
             complete = True
             if rebuild:
                 if not request.allow_deletions:
-                    progress.n_unread = _count_unread(
-                        former, store.read_files(tables, writer.published), config, request
-                    )
+                    progress.n_unread = _count_unread(former, read_files(tables, writer.published), config, request)
                 complete = _check_rebuilt(progress, former, config)
             progress.held_back = not complete
             if rebuild and complete:
@@ -211,7 +211,7 @@ def _check_data_files(path: str, tables: str) -> None:
         advice = f"delete {tables} to begin the rebuild once more"
     published = journal.read_published(tables)
     for name in journal.DATA_TABLES:
-        lost = Fragments(store.open_published(tables, name, published), name).lost
+        lost = Fragments(open_published(tables, name, published), name).lost
         for why in list(lost.values())[:1]:
             raise EarshotError(f"{path}: `{name}`: {why}; {advice}")
 
@@ -257,12 +257,10 @@ def _check_before_creating(config: Config, workers: Workers) -> None:
 class _Run:
     """The driver's side: what is committed, and when."""
 
-    def __init__(
-        self, config: Config, writer: store.Writer, progress: Progress, report: Report, death: Deathwatch
-    ) -> None:
+    def __init__(self, config: Config, writer: Writer, progress: Progress, report: Report, death: Deathwatch) -> None:
         self._config, self._writer, self._progress, self._report = config, writer, progress, report
         self._death = death
-        self._waiting: list[store.Batch] = []
+        self._waiting: list[Batch] = []
         self._unreadable: list[tuple[str, str]] = []
         """(uri, message) of indexed files that could not be read when they were to be encoded anew."""
         self._committed_at = time.monotonic()
@@ -280,9 +278,9 @@ class _Run:
             CorpusError: more would go than a run may take out unasked.
         """
         self._progress.n_files = listed.num_rows
-        files = store.read_files(self._config.into, self._writer.published)
+        files = read_files(self._config.into, self._writer.published)
         self._ledger = Ledger(files.select(schema.FILES.names))
-        self._metadata = Metadata(given, store.select_metadata(files))
+        self._metadata = Metadata(given, select_metadata(files))
         self.plan = plan_files(
             listed,
             self._ledger,
@@ -322,7 +320,7 @@ class _Run:
 
     def keep_deleted(self, former: pa.Table) -> None:
         """Note as deleted what the ledger of the former generation knew, and the corpus no longer has."""
-        self._metadata = self._metadata.over(store.select_metadata(former))
+        self._metadata = self._metadata.over(select_metadata(former))
         is_known = [self._ledger.knows(uri) for uri in former["uri"].to_pylist()]
         gone = former.select(schema.FILES.names).filter(pc.invert(pa.array(is_known, pa.bool_())))
         rows = [deleted_row(row) for row in gone.to_pylist()]
@@ -336,20 +334,20 @@ class _Run:
             self._n_known += 1
             batch_id = schema.make_batch_id(self._writer.run_id, -self._n_known)
             mtime_changed = frozenset(row["file_id"] for row in rows if row["uri"] in self._touched)
-            self._add(store.Batch(batch_id, files_table(rows), clips, keep_clips=mtime_changed, kind=kind))
+            self._add(Batch(batch_id, files_table(rows), clips, keep_clips=mtime_changed, kind=kind))
             self._commit()
 
     def _no_clips(self) -> pa.Table:
-        return store.no_clips(self._config.into, self._writer.published)
+        return no_clips(self._config.into, self._writer.published)
 
     def _copy_clips(self, wanted: list[tuple[dict[str, Any], str]]) -> pa.Table:
         """The clips of files whose content is indexed: the rows of a file that holds it, under new ids."""
-        clips = store.open_published(self._config.into, "clips", self._writer.published)
+        clips = open_published(self._config.into, "clips", self._writer.published)
         tables = [self._no_clips()]
         columns = pa.schema([column for column in tables[0].schema if column.name != "vector"])
         for first in range(0, len(wanted), HOLDERS_AT_ONCE):
             copies = wanted[first : first + HOLDERS_AT_ONCE]
-            held = store.read_rows(clips, "file_id", {holder_id for _, holder_id in copies}, ["start_s", "vector"])
+            held = read_rows(clips, "file_id", {holder_id for _, holder_id in copies}, ["start_s", "vector"])
             held = held.sort_by([("file_id", "ascending"), ("start_s", "ascending")])
             where: dict[str, list[int]] = {}
             for position, file_id in enumerate(held["file_id"].to_pylist()):
@@ -494,7 +492,7 @@ class _Run:
         if batch.files.num_rows:
             self._add(batch)
 
-    def _without_unreadable(self, batch: store.Batch) -> store.Batch:
+    def _without_unreadable(self, batch: Batch) -> Batch:
         """A batch without the files that are indexed, have not changed, and could not be read: they keep their rows.
 
         Their disk may have gone while they were encoded anew.
@@ -520,7 +518,7 @@ class _Run:
             self._progress.finished_planned_s += estimate_seconds(recording, row["size_bytes"] or 0, part)
             self._progress.finished_s += row["duration_s"] if row["status"] == "indexed" else 0.0
 
-    def _add(self, batch: store.Batch) -> None:
+    def _add(self, batch: Batch) -> None:
         """Count a complete batch, which waits for the next checkpoint."""
         self._waiting.append(batch)
         if batch.kind == "metadata":  # these files count as unchanged
@@ -560,9 +558,9 @@ class _Run:
             batches, self._waiting = self._waiting, []
             self._publish(batches)
 
-    def _publish(self, waiting: list[store.Batch]) -> None:
+    def _publish(self, waiting: list[Batch]) -> None:
         began, self._encoding_since = self._encoding_since, self._encoding_since and time.monotonic()
-        batches: list[store.Batch] = []
+        batches: list[Batch] = []
         written: dict[str, dict[str, Any]] = {}
         """By audio, what this commit leaves of its frames."""
         replaced, reported = set[str](), set[str]()
@@ -600,11 +598,11 @@ class _Run:
             batches.append(self._note_frames(changed))
         self._writer.commit(batches)
 
-    def _note_frames(self, rows: list[dict[str, Any]]) -> store.Batch:
+    def _note_frames(self, rows: list[dict[str, Any]]) -> Batch:
         """A batch that tells files of new frames of their audio, written for another file with the same bytes."""
         self._n_known += 1
         drop_files, _ = self._ledger.apply(rows)
-        return store.Batch(
+        return Batch(
             schema.make_batch_id(self._writer.run_id, -self._n_known),
             self._metadata.join(files_table(rows)),
             self._no_clips(),

@@ -19,9 +19,10 @@ from pipeline.corpus.overlooked import Overlooked
 from pipeline.encoder.checkpoint import read_identity
 from pipeline.errors import REASONS, IndexMismatch, UsageError
 from pipeline.grid import FRAME_S
-from pipeline.index import journal, store
+from pipeline.index import journal
 from pipeline.index.fragments import Fragments, read_all
 from pipeline.index.metadata_columns import Metadata
+from pipeline.index.tables import open_published, read_files, select_metadata
 from pipeline.planning.guard import Disks, Guard, IsMount, read_mounts
 from pipeline.planning.ledger import Ledger
 from pipeline.planning.plan import Plan, lies_within, make_plan
@@ -95,9 +96,9 @@ def plan_corpus(
     listed, manifests = list_files(config, progress, report)
     settings, _, _ = describe_run(config)
     tables = find_tables(config.into, settings, rebuild=rebuild)
-    files = store.read_files(tables) if journal.exists(tables) else schema.FILES.empty_table()
+    files = read_files(tables) if journal.exists(tables) else schema.FILES.empty_table()
     given = read_sources(tables, listed, manifests, config)
-    metadata = Metadata(given, store.select_metadata(files))
+    metadata = Metadata(given, select_metadata(files))
     progress.n_files = listed.num_rows
     live = journal.live(config.into)
     plan = plan_files(
@@ -114,7 +115,7 @@ def plan_corpus(
     )
     plan.not_looked_at = progress.not_looked_at
     if tables != live:
-        former = store.open_published(live, "files").to_table(columns=["uri", "status"])
+        former = open_published(live, "files").to_table(columns=["uri", "status"])
         plan.refused = plan.refused or refuse_rebuild(former, listed, config, request, find_disks(live, is_mount))
     return plan
 
@@ -144,7 +145,7 @@ def list_files(config: Config, progress: Progress, report: Report) -> tuple[pa.T
 
 def read_sources(tables: str, listed: pa.Table, manifests: list[str], config: Config) -> Given:
     """What the sources say of the files of the corpus."""
-    there = store.open_published(tables, "files").schema if journal.exists(tables) else schema.FILES
+    there = open_published(tables, "files").schema if journal.exists(tables) else schema.FILES
     return read_given(listed, manifests, config.corpus, schema.metadata_columns(there))
 
 
@@ -245,7 +246,7 @@ def refuse_repair(config: Config, request: RunRequest, is_mount: IsMount | None 
             uris.update(pc.unique(rows["uri"]).to_pylist())
 
     for name, columns in (("files", ["uri", "status"]), ("clips", ["uri"])):
-        table = Fragments(store.open_published(tables, name), name)
+        table = Fragments(open_published(tables, name), name)
         read_all(table, partial(note_uris, table, columns))
     guard = Guard(listed, config, request, find_disks(tables, is_mount))
     indexed = pa.chunked_array([sorted(uris)], pa.string())

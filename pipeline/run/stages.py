@@ -440,7 +440,7 @@ def write_windows(
 
     Args:
         frames_schema: of the ``frames`` table.
-        write_frames: record batches -> metadata of the fragments written, JSON (``pipeline.index.store.write_frames``).
+        write_frames: record batches -> metadata of the fragments written, JSON (``index.tables.write_frames``).
     """
     receipts = []
     if errors := encoded.filter(pc.is_valid(encoded["error"])).to_pylist():

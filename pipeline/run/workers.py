@@ -126,11 +126,11 @@ def _decode(
 
 
 def _write(encoded: pa.Table, path: str, frames_schema: pa.Schema) -> pa.Table:
-    from pipeline.index import store
+    from pipeline.index.tables import write_frames
 
     try:
         began = time.perf_counter()
-        receipts = write_windows(encoded, frames_schema, lambda rows: store.write_frames(path, rows, frames_schema))
+        receipts = write_windows(encoded, frames_schema, lambda rows: write_frames(path, rows, frames_schema))
         return note_seconds(receipts, "write", time.perf_counter() - began)
     except Exception as error:
         return error_row(schema.RECEIPTS, encoded["batch_id"][0].as_py(), error)

@@ -10,7 +10,7 @@ from pipeline import schema
 from pipeline.audio.decoder_versions import DECODER, MENDS, Mend, find_mend
 from pipeline.audio.source import hash_file, probe_file
 from pipeline.corpus.discover import list_corpus
-from pipeline.index import store
+from pipeline.index.tables import read_files
 from pipeline.planning.ledger import Ledger
 from pipeline.planning.plan import Plan, make_plan
 from pipeline.planning.request import RunRequest
@@ -76,7 +76,7 @@ WAV = Mend(DECODER + 1, "is louder", lambda row: row["uri"].endswith(("/b.wav", 
 def plan(
     corpus: KnownCorpus, request: RunRequest = RunRequest(), mend: Mend = WAV
 ) -> tuple[dict[str, tuple[str, str]], Plan]:
-    files = store.read_files(corpus.config.into).select(schema.FILES.names)
+    files = read_files(corpus.config.into).select(schema.FILES.names)
     listed = list_corpus([str(corpus.folder)])
     made = make_plan(
         listed,

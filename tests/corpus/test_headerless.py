@@ -19,8 +19,8 @@ from pipeline.corpus.headerless import RAW, raw_of
 from pipeline.corpus.ranges import Range
 from pipeline.corpus.shards import find_member
 from pipeline.errors import FileFailure
-from pipeline.index import store
 from pipeline.index.reencode import compare
+from pipeline.index.tables import read_files
 from pipeline.index.verify import verify_index
 from pipeline.planning.ledger import Ledger, empty_row
 from pipeline.planning.plan import make_plan
@@ -235,7 +235,7 @@ def test_files_that_were_judged_before_there_were_conventions_are_read_anew(tmp_
     manifest.write_text("uri,start_s\na.gsm,1\na.gsm,\nb.wav,\n")
     config = configure(tmp_path, manifest)
     index(config)
-    files = store.read_files(config.into).select(schema.FILES.names)
+    files = read_files(config.into).select(schema.FILES.names)
     at = files.schema.get_field_index("decoder")
     before = files.set_column(at, files.schema.field(at), pa.nulls(len(files), pa.int32()))
 

@@ -26,10 +26,12 @@ from pipeline.corpus import metadata
 from pipeline.corpus.discover import list_corpus
 from pipeline.corpus.metadata import Given, read_given
 from pipeline.errors import CorpusError
-from pipeline.index import journal, metadata_columns, store
+from pipeline.index import journal, metadata_columns
 from pipeline.index.maintenance import mark_damaged, optimize_index, restore_index
 from pipeline.index.metadata_columns import Metadata
+from pipeline.index.tables import open_published
 from pipeline.index.verify import verify_index
+from pipeline.index.writer import ROWS_TO_INDEX, Batch, Writer
 from pipeline.run.driver import index_corpus
 from pipeline.run.prepare import plan_corpus, read_config
 from pipeline.run.record import Progress
@@ -63,13 +65,13 @@ def index(config: Config, **options: Any) -> Progress:
 
 def columns(config: Config, name: str = "files") -> dict[str, pa.DataType]:
     """Names and types of the metadata columns of a table."""
-    table = store.open_published(journal.live(config.into), name).schema
+    table = open_published(journal.live(config.into), name).schema
     return {column.name: column.type for column in schema.metadata_columns(table)}
 
 
 def values(config: Config, name: str = "files", status: str | None = None) -> dict[str, dict[str, Any]]:
     """The metadata of each file, by its name, as ``files`` or ``clips`` have it."""
-    table = store.open_published(journal.live(config.into), name).to_table()
+    table = open_published(journal.live(config.into), name).to_table()
     wanted = list(columns(config, name))
     found: dict[str, dict[str, Any]] = {}
     for row in table.to_pylist():
@@ -81,7 +83,7 @@ def values(config: Config, name: str = "files", status: str | None = None) -> di
 
 def everything(config: Config) -> dict[str, list[str]]:
     """Published rows without the batches that wrote them."""
-    tables = {name: store.open_published(journal.live(config.into), name).to_table() for name in journal.DATA_TABLES}
+    tables = {name: open_published(journal.live(config.into), name).to_table() for name in journal.DATA_TABLES}
     return {name: sorted(map(str, table.drop_columns(["batch_id"]).to_pylist())) for name, table in tables.items()}
 
 
@@ -747,9 +749,9 @@ def test_a_sidecar_is_a_table_by_its_name(tmp_path: Path) -> None:
 
 
 def test_many_rows_have_an_index_for_each_column(tmp_path: Path) -> None:
-    n_rows = store.ROWS_TO_INDEX
+    n_rows = ROWS_TO_INDEX
     create(tmp_path)
-    writer = store.Writer(tmp_path, "run")
+    writer = Writer(tmp_path, "run")
     writer.add_columns(pa.schema([("few", pa.string()), ("Many of them", pa.int64()), ("yes", pa.bool_())]))
     numbers = np.arange(n_rows)
     vectors = pa.FixedSizeListArray.from_arrays(pa.array(np.zeros(n_rows * 4, np.float16)), 4)
@@ -762,9 +764,9 @@ def test_many_rows_have_an_index_for_each_column(tmp_path: Path) -> None:
     full = pa.table({**names, **zeros, **ones, "vector": vectors, **values})
     assert set(clips.column_names) < set(full.column_names)
     files = schema.FILES.empty_table().drop_columns(["batch_id"])
-    writer.commit([store.Batch("0" * 32, files, full)])
+    writer.commit([Batch("0" * 32, files, full)])
     writer.refresh_indexes()
-    table = store.open_published(tmp_path, "clips")
+    table = open_published(tmp_path, "clips")
     kinds = {index.name: index.index_type.upper() for index in table.describe_indices()}
     assert {name: kind for name, kind in kinds.items() if "id_idx" not in name} == {
         "few_idx": "BITMAP",
@@ -777,7 +779,7 @@ def test_many_rows_have_an_index_for_each_column(tmp_path: Path) -> None:
         assert "ScalarIndexQuery" in table.scanner(columns=["clip_id"], filter=where).explain_plan(True), where
     writer.add_columns(pa.schema([("Many of them", pa.float64())]))
     writer.refresh_indexes()
-    assert "Many of them_idx" in {index.name for index in store.open_published(tmp_path, "clips").describe_indices()}
+    assert "Many of them_idx" in {index.name for index in open_published(tmp_path, "clips").describe_indices()}
 
 
 def test_a_few_files_of_many_find_their_values() -> None:
@@ -830,7 +832,7 @@ def test_the_audit_finds_clips_with_other_metadata_than_their_file(tmp_path: Pat
     (folder / "list.csv").write_text("uri,mic\na,H5\nb,H5\n")
     config = configure(tmp_path, folder / "list.csv")
     index(config)
-    writer = store.Writer(config.into, "x")
+    writer = Writer(config.into, "x")
     clips = lance.dataset(journal.table_uri(config.into, "clips"))
     clips.update({"mic": "'MKH'"}, where=f"uri = '{folder}/a'")
     writer._publish("index", [("0" * 32, {})], {**writer._heads, "clips": clips.version})

@@ -9,8 +9,10 @@ import numpy as np
 import pyarrow as pa
 
 from pipeline import schema
-from pipeline.index import journal, store
+from pipeline.index import journal
 from pipeline.index.rows import clip_rows, files_table
+from pipeline.index.tables import create_tables, open_published, write_frames
+from pipeline.index.writer import Batch, Writer
 from pipeline.planning.ledger import Ledger, empty_row
 from pipeline.schema import Row
 from tests.helpers.fakes import CLIP_DIMENSION, FRAME_DIMENSION, FRAMES_SCHEMA, GRID
@@ -29,7 +31,7 @@ SETTINGS = {
 
 
 def create(path: Path, failpoint: Callable[[str], None] = lambda step: None) -> None:
-    store.create(path, SETTINGS, clip_dimension=CLIP_DIMENSION, frame_dimension=FRAME_DIMENSION, failpoint=failpoint)
+    create_tables(path, SETTINGS, clip_dimension=CLIP_DIMENSION, frame_dimension=FRAME_DIMENSION, failpoint=failpoint)
 
 
 def vectors(content: str, count: int, dimension: int) -> Any:
@@ -45,7 +47,7 @@ def lists(values: Any, field: pa.Field) -> Any:
 
 def make_batch(
     path: Path, batch_id: str, files: Corpus, gone: tuple[str, ...] = (), held: frozenset[str] = frozenset()
-) -> store.Batch:
+) -> Batch:
     """What the stages and the collector make of these files; ``gone`` become deleted rows.
 
     Of the contents ``held``, ids of audio, there are frames already.
@@ -57,7 +59,7 @@ def make_batch(
         row = empty_row(uri, audio_id) | {"content_hash": content, "size_bytes": n_frames, "modified_ns": 1}
         row |= {"duration_s": n_frames * 0.04, "sample_rate_hz": 48_000, "channels": 1, "codec": "flac"}
         if audio_id not in seen | held:
-            fragments += store.write_frames(path, [frame_batch(audio_id, content, n_frames, batch_id)], FRAMES_SCHEMA)
+            fragments += write_frames(path, [frame_batch(audio_id, content, n_frames, batch_id)], FRAMES_SCHEMA)
             seen.add(audio_id)
         if content.startswith("bad"):
             rows.append(row | {"status": "failed", "stage": "decode", "reason": "not_finite", "message": "why"})
@@ -73,7 +75,7 @@ def make_batch(
     table = pa.Table.from_pylist(clips, schema=without)
     flat = np.concatenate(clip_values) if clip_values else np.empty(0, np.float16)
     table = table.append_column(clips_schema.field("vector"), lists(flat, clips_schema.field("vector")))
-    return store.Batch(batch_id, files_table(rows), table, fragments, orphaned=frozenset(orphaned))
+    return Batch(batch_id, files_table(rows), table, fragments, orphaned=frozenset(orphaned))
 
 
 def frame_batch(audio_id: str, content: str, n_frames: int, batch_id: str) -> pa.RecordBatch:
@@ -87,9 +89,9 @@ def frame_batch(audio_id: str, content: str, n_frames: int, batch_id: str) -> pa
     return pa.RecordBatch.from_arrays(columns, schema=FRAMES_SCHEMA)
 
 
-def prepare(path: Path, writer: store.Writer, corpus: Corpus) -> list[store.Batch]:
+def prepare(path: Path, writer: Writer, corpus: Corpus) -> list[Batch]:
     """Batches of two files each that bring the index to ``corpus``, with what they replace."""
-    ledger = Ledger(store.open_published(path, "files", writer.published).to_table())
+    ledger = Ledger(open_published(path, "files", writer.published).to_table())
     new = {
         uri: value
         for uri, value in corpus.items()
@@ -116,7 +118,7 @@ def run(
     n_last: int = 1,
 ) -> None:
     """Bring the index to ``corpus`` in two commits: the last ``n_last`` batches in the second."""
-    writer = store.Writer(path, run_id, failpoint=failpoint)
+    writer = Writer(path, run_id, failpoint=failpoint)
     batches = prepare(path, writer, corpus)
     for some in (batches[:-n_last], batches[-n_last:]):
         if some:
@@ -134,7 +136,7 @@ def read_state(path: Path) -> dict[str, list[Row]]:
     keys = {"files": ["uri"], "clips": ["clip_id"], "frames": ["audio_id", "frame"]}
     state = {}
     for name, columns in keys.items():
-        table = store.open_published(path, name, published).to_table().drop_columns(["batch_id"])
+        table = open_published(path, name, published).to_table().drop_columns(["batch_id"])
         state[name] = table.sort_by([(column, "ascending") for column in columns]).to_pylist()
     return state
 

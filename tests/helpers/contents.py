@@ -20,8 +20,9 @@ from pipeline.audio.windows import cut_windows
 from pipeline.config import Config, make_config
 from pipeline.errors import FileFailure
 from pipeline.grid import Grid
-from pipeline.index import journal, store
+from pipeline.index import journal
 from pipeline.index.rows import clip_rows
+from pipeline.index.tables import open_published
 from tests.helpers.fakes import noise, write_wav
 from tests.helpers.runs import WideEncoder
 
@@ -176,7 +177,7 @@ class KnownBucket(KnownCorpus):
 
 def read(index: str, name: str, columns: list[str] | None = None) -> list[dict[str, Any]]:
     """The published rows of a table."""
-    rows: list[dict[str, Any]] = store.open_published(journal.live(index), name).to_table(columns).to_pylist()
+    rows: list[dict[str, Any]] = open_published(journal.live(index), name).to_table(columns).to_pylist()
     return rows
 
 
@@ -207,9 +208,9 @@ def check_whole(index: str) -> None:
     published = journal.read_published(tables)
 
     def column(name: str, of: str) -> Any:
-        return store.open_published(tables, name, published).to_table([of])[of].to_pylist()
+        return open_published(tables, name, published).to_table([of])[of].to_pylist()
 
-    files = store.open_published(tables, "files", published).to_table().to_pylist()
+    files = open_published(tables, "files", published).to_table().to_pylist()
     assert len({row["uri"] for row in files}) == len(files)
     assert Counter(column("clips", "file_id")) == {row["file_id"]: row["n_clips"] for row in files if row["n_clips"]}
     expected = {row["audio_id"]: row["n_frames"] for row in files if row["n_frames"]}

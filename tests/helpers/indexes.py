@@ -7,7 +7,8 @@ import lance
 import numpy as np
 import soundfile
 
-from pipeline.index import journal, store
+from pipeline.index import journal
+from pipeline.index.tables import open_published
 
 
 def write_corpus(folder: Path, n_files: int) -> Path:
@@ -27,13 +28,13 @@ def live_rows(index: Path) -> dict[str, list[str]]:
         "frames": ["audio_id", "frame", "start_s"],
     }
     return {
-        name: sorted(map(str, store.open_published(index, name).to_table(columns=names).to_pylist()))
+        name: sorted(map(str, open_published(index, name).to_table(columns=names).to_pylist()))
         for name, names in columns.items()
     }
 
 
 def vectors(index: Path, name: str, keys: list[str]) -> dict[tuple[Any, ...], Any]:
-    rows = store.open_published(index, name).to_table(columns=[*keys, "vector"]).to_pylist()
+    rows = open_published(index, name).to_table(columns=[*keys, "vector"]).to_pylist()
     return {tuple(row[key] for key in keys): np.array(row["vector"], np.float32) for row in rows}
 
 

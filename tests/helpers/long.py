@@ -7,7 +7,7 @@ import pyarrow as pa
 
 from pipeline.config import Config, DecodeConfig
 from pipeline.grid import Grid
-from pipeline.index import store
+from pipeline.index.tables import write_frames
 from pipeline.run.driver import Stages
 from pipeline.run.stages import decode_batch, encode_windows, split_batch, write_windows
 from tests.helpers.contents import read
@@ -35,7 +35,7 @@ def in_parts(encoder: FakeEncoder, at_once: list[int] | None = None) -> Stages:
                 for block in decode_batch(part, config.decode, grid, block_windows=3):
                     encoded = encode_windows(block, encoder)
                     yield from write_windows(
-                        encoded, frames_schema, lambda rows: store.write_frames(config.into, rows, frames_schema)
+                        encoded, frames_schema, lambda rows: write_frames(config.into, rows, frames_schema)
                     ).to_pylist()
 
     return stages

@@ -10,7 +10,7 @@ import pyarrow as pa
 from pipeline.config import Config, make_config
 from pipeline.encoder.checkpoint import read_identity
 from pipeline.grid import Waveform
-from pipeline.index import store
+from pipeline.index.tables import open_published, write_frames
 from pipeline.run.driver import Stages
 from pipeline.run.stages import Encoder, decode_batch, encode_windows, write_windows
 from tests.helpers.fakes import FakeEncoder
@@ -36,7 +36,7 @@ def in_place(encoder: Encoder, before: Callable[[int], None] = lambda number: No
             for block in decode_batch(planned, config.decode, config.window.grid, block_windows=3):
                 encoded = encode_windows(block, encoder)
                 yield from write_windows(
-                    encoded, frames_schema, lambda rows: store.write_frames(config.into, rows, frames_schema)
+                    encoded, frames_schema, lambda rows: write_frames(config.into, rows, frames_schema)
                 ).to_pylist()
 
     return stages
@@ -48,5 +48,5 @@ def configure(folder: Path, index: Path, **sections: Any) -> Config:
 
 
 def rows(index: str, name: str, columns: list[str]) -> list[str]:
-    table = store.open_published(index, name).to_table(columns=columns)
+    table = open_published(index, name).to_table(columns=columns)
     return sorted(map(str, table.to_pylist()))

@@ -10,9 +10,10 @@ import pyarrow as pa
 from pipeline import schema
 from pipeline.corpus.metadata import Given
 from pipeline.grid import HOP_SAMPLES, SAMPLE_RATE_HZ, Grid
-from pipeline.index import store
 from pipeline.index.metadata_columns import Metadata
 from pipeline.index.rows import clip_rows, files_table
+from pipeline.index.tables import create_tables, write_frames
+from pipeline.index.writer import Batch, Writer
 from pipeline.planning.ledger import empty_row
 
 Vectors = npt.NDArray[np.float16]
@@ -47,8 +48,8 @@ def write_index(
         "decode": {"resampler": "HQ"},
         "frames": "all",
     }
-    store.create(path, settings, clip_dimension=8, frame_dimension=8)
-    writer = store.Writer(path, "0" * 32)
+    create_tables(path, settings, clip_dimension=8, frame_dimension=8)
+    writer = Writer(path, "0" * 32)
     said = Metadata(Given() if metadata is None else Given(metadata), pa.table({"uri": [""], "status": ["deleted"]}))
     writer.add_columns(said.columns)
     held: dict[str, tuple[str, Vectors, Vectors]] = {uri: (uri, *vectors) for uri, vectors in audios.items()}
@@ -69,13 +70,13 @@ def write_index(
             "n_clips": len(clips),
             "n_frames": len(frames),
         }
-        fragments = [] if uri != content else store.write_frames(path, [_frames(row, frames, batch_id)], FRAMES)
+        fragments = [] if uri != content else write_frames(path, [_frames(row, frames, batch_id)], FRAMES)
         rows = clip_rows(row, grid)
         assert len(rows) == len(clips)
         table = pa.Table.from_pylist(rows, schema=pa.schema([f for f in CLIPS if f.name in rows[0]]))
         files = said.join(files_table([row]))
         table = said.join_to_clips(table.append_column("vector", _lists(clips)), files)
-        writer.commit([store.Batch(batch_id, files, table, fragments)])
+        writer.commit([Batch(batch_id, files, table, fragments)])
     writer.refresh_indexes()
 
 

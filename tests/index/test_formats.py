@@ -13,10 +13,12 @@ from pipeline import schema
 from pipeline.config import Config
 from pipeline.encoder.encoder import load_encoder
 from pipeline.errors import IndexMismatch
-from pipeline.index import journal, store
+from pipeline.index import journal
 from pipeline.index.maintenance import restore_index
 from pipeline.index.reencode import compare
+from pipeline.index.tables import latest_version, read_files
 from pipeline.index.verify import examine, verify_index
+from pipeline.index.writer import Writer
 from pipeline.planning.request import RunRequest
 from pipeline.run.driver import index_corpus
 from pipeline.run.prepare import plan_corpus, read_config
@@ -40,7 +42,7 @@ def index(tmp_path: Path) -> str:
 
 
 def read(index: str) -> list[dict[str, Any]]:
-    files = store.read_files(index).sort_by("uri").to_pylist()
+    files = read_files(index).sort_by("uri").to_pylist()
     return [{name: row[name] for name in ("uri", "status", "audio_id", "n_clips", "n_frames", "mic")} for row in files]
 
 
@@ -53,7 +55,7 @@ def config_of(index: str) -> Config:
 
 
 def test_it_answers_questions_as_it_is(index: str) -> None:
-    version = store.latest_version(index, "files")
+    version = latest_version(index, "files")
     opened = pipeline.open(index)
     assert (opened.describe()["with_note"], opened.notes().column_names) == (0, ["uri", "note"])
     assert opened.search("a bell ringing", 1)[0].uri == "memory:///format-2/bell.ogg"
@@ -64,7 +66,7 @@ def test_it_answers_questions_as_it_is(index: str) -> None:
     assert opened.describe()["indexed"] == 3
     assert verify_index(index) == []
     assert examine(index).n_without_checksum == 3
-    assert store.latest_version(index, "files") == version
+    assert latest_version(index, "files") == version
     assert columns(index)[: len(schema.FILES.names) - 4] == schema.FILES.names[:-4]
     assert not set(columns(index)) & set(schema.SINCE_FORMAT_3)
 
@@ -116,7 +118,7 @@ def test_a_rebuild_of_it_is_of_the_newest_format(index: str) -> None:
     assert set(columns(live)) >= set(schema.FILES.names)
     assert examine(index).n_without_checksum == 0
     assert verify_index(index) == []
-    assert {row["uri"].rsplit("/", 1)[1]: row["status"] for row in store.read_files(live).to_pylist()} == {
+    assert {row["uri"].rsplit("/", 1)[1]: row["status"] for row in read_files(live).to_pylist()} == {
         "bell.ogg": "indexed",
         "copy of bell.ogg": "indexed",
         "siren.ogg": "indexed",
@@ -142,6 +144,6 @@ def test_the_first_format_is_refused(index: str) -> None:
     [created] = batches.to_table(filter="kind = 'create'").to_pylist()
     older = created["detail"].replace('"format": 2', '"format": 1')
     batches.update({"detail": f"'{older}'"}, where="kind = 'create'")
-    for use in (pipeline.open, lambda path: store.Writer(path, "0" * 32)):
+    for use in (pipeline.open, lambda path: Writer(path, "0" * 32)):
         with pytest.raises(IndexMismatch, match="index format 1 was never released"):
             use(index)

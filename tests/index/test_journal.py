@@ -15,7 +15,8 @@ import pipeline
 from pipeline import schema
 from pipeline.errors import IndexMismatch, IndexMissing
 from pipeline.grid import Grid
-from pipeline.index import journal, store
+from pipeline.index import journal
+from pipeline.index.tables import create_tables
 from pipeline.run.prepare import read_config
 from tests.helpers.tables import MODEL, write_index
 
@@ -134,5 +135,5 @@ def test_an_index_that_was_not_made_to_its_end_is_none_whatever_its_name(tmp_pat
     (path / "batches.lance" / "_versions" / "1.manifest").write_bytes(b"")
     with pytest.raises(ValueError, match="Invalid range"):
         pipeline.open(str(path))
-    store.create(tmp_path / "other", SETTINGS, clip_dimension=8, frame_dimension=8)
+    create_tables(tmp_path / "other", SETTINGS, clip_dimension=8, frame_dimension=8)
     assert journal.exists(tmp_path / "other")

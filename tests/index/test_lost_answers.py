@@ -7,7 +7,8 @@ import lance
 import pytest
 
 from pipeline.errors import CommitConflict
-from pipeline.index import journal, store
+from pipeline.index import journal
+from pipeline.index.writer import Writer
 from tests.helpers.batches import BEFORE, RACE_A, check_state, create, prepare, run
 
 LOST = [OSError("connection reset"), OSError("Too many concurrent writers")]
@@ -49,7 +50,7 @@ class Deaf:
 @pytest.mark.parametrize("error", LOST)
 def test_a_writer_goes_on_after_a_publication_whose_answer_was_lost(tmp_path: Path, error: Exception) -> None:
     create(tmp_path)
-    writer = store.Writer(tmp_path, "a")
+    writer = Writer(tmp_path, "a")
     writer._journal = Deaf(writer._journal, error)
     first = writer.commit(prepare(tmp_path, writer, BEFORE))
     assert journal.read_published(tmp_path) == first
@@ -62,7 +63,7 @@ def test_a_writer_goes_on_after_a_publication_whose_answer_was_lost(tmp_path: Pa
 @pytest.mark.parametrize("error", LOST)
 def test_what_was_not_carried_out_is_not_taken_for_published(tmp_path: Path, error: Exception) -> None:
     create(tmp_path)
-    writer = store.Writer(tmp_path, "a")
+    writer = Writer(tmp_path, "a")
     writer._journal = Deaf(writer._journal, error, is_done=False)
     with pytest.raises((OSError, CommitConflict)):
         writer.commit(prepare(tmp_path, writer, BEFORE))

@@ -11,8 +11,10 @@ import pytest
 
 from pipeline import schema
 from pipeline.errors import CommitConflict, IndexMismatch, IndexMissing
-from pipeline.index import journal, store
+from pipeline.index import journal
 from pipeline.index.rows import files_table
+from pipeline.index.tables import open_published
+from pipeline.index.writer import SCALAR_INDEXES, Batch, Writer
 from pipeline.planning.ledger import empty_row
 from tests.helpers.batches import (
     BEFORE,
@@ -171,7 +173,7 @@ def test_frames_of_one_audio_lie_together_and_in_order(tmp_path: Path) -> None:
     create(tmp_path)
     run(tmp_path, BEFORE)
     run(tmp_path, AFTER, "again")
-    table = store.open_published(tmp_path, "frames").to_table(columns=["audio_id", "frame"])
+    table = open_published(tmp_path, "frames").to_table(columns=["audio_id", "frame"])
     order: dict[str, list[int]] = {}
     for row in table.to_pylist():
         order.setdefault(row["audio_id"], []).append(row["frame"])
@@ -195,7 +197,7 @@ def test_journal_counts_what_was_written_and_names_its_batches(tmp_path: Path) -
         (2, 1, 2, 12, pytest.approx(0.48)),
     ]
     for name in ("files", "clips", "frames"):
-        table = store.open_published(tmp_path, name).to_table(columns=["batch_id"])
+        table = open_published(tmp_path, name).to_table(columns=["batch_id"])
         written = {value["values"]: value["counts"] for value in table["batch_id"].value_counts().to_pylist()}
         assert written == {row["batch_id"]: row[f"n_{name}"] for row in rows[1:4]}
 
@@ -203,7 +205,7 @@ def test_journal_counts_what_was_written_and_names_its_batches(tmp_path: Path) -
 def test_copies_write_no_frames_and_are_not_counted(tmp_path: Path) -> None:
     batch = make_batch(tmp_path / "scratch", "b" * 32, {"1": ("aa", 8)})
     assert (batch.describe()["n_frames"], batch.n_rows) == (8, 9)
-    copied = store.Batch(batch.batch_id, batch.files, batch.clips)
+    copied = Batch(batch.batch_id, batch.files, batch.clips)
     assert (copied.describe()["n_frames"], copied.n_rows) == (0, 1)
     failed = make_batch(tmp_path / "scratch", "b" * 32, {"1": ("bad", 8)})
     assert (failed.describe()["n_frames"], failed.describe()["audio_s"], failed.n_rows) == (0, 0.0, 0)
@@ -211,16 +213,16 @@ def test_copies_write_no_frames_and_are_not_counted(tmp_path: Path) -> None:
 
 def test_spoiled_frames_go_and_those_of_an_earlier_batch_stay(tmp_path: Path) -> None:
     create(tmp_path)
-    writer = store.Writer(tmp_path, "run")
+    writer = Writer(tmp_path, "run")
     writer.commit([make_batch(tmp_path, "a" * 32, {"1": ("aa", 8)})])
     # A later file begins with windows under the same id, and fails.
     late = make_batch(tmp_path, "b" * 32, {"2": ("aa", 8)})
     failed = empty_row("2", None) | {"status": "failed"}
     orphaned = frozenset({schema.make_audio_id("aa")})
     writer.commit(
-        [store.Batch("b" * 32, files_table([failed]), late.clips.slice(0, 0), late.frame_fragments, orphaned=orphaned)]
+        [Batch("b" * 32, files_table([failed]), late.clips.slice(0, 0), late.frame_fragments, orphaned=orphaned)]
     )
-    frames = store.open_published(tmp_path, "frames").to_table().to_pylist()
+    frames = open_published(tmp_path, "frames").to_table().to_pylist()
     assert [(row["frame"], row["batch_id"]) for row in frames] == [(frame, "a" * 32) for frame in range(8)]
 
 
@@ -304,7 +306,7 @@ def test_dying_in_recovery_is_recovered_from(tmp_path: Path) -> None:
         run(tmp_path, AFTER, "first", Killer(6))
     for step, name in enumerate(("files", "clips", "frames", "files")):
         with pytest.raises(Killed, match=f"recover {name}"):
-            store.Writer(tmp_path, "recovery", failpoint=Killer(step % 3))
+            Writer(tmp_path, "recovery", failpoint=Killer(step % 3))
         check_state(tmp_path, BEFORE)
     run(tmp_path, AFTER, "second")
     check_state(tmp_path, AFTER, gone=("5",))
@@ -331,7 +333,7 @@ RACE_B: Corpus = BEFORE | {"2": ("ee", 9), "7": ("gg", 11)}
 
 def race(path: Path, step: int) -> list[str]:
     """Two writers open one index, and the first commits while the second is at ``step``; returns who published."""
-    first = store.Writer(path, "first")
+    first = Writer(path, "first")
     batches = prepare(path, first, RACE_A)
     seen, winners = list[str](), list[str]()
 
@@ -340,7 +342,7 @@ def race(path: Path, step: int) -> list[str]:
         if len(seen) == step + 1 and succeeds(lambda: first.commit(batches)):
             winners.append("first")
 
-    second = store.Writer(path, "second", failpoint=interrupt)
+    second = Writer(path, "second", failpoint=interrupt)
     prepared = prepare(path, second, RACE_B)
     if succeeds(lambda: second.commit(prepared)):
         winners.append("second")
@@ -374,7 +376,7 @@ def succeeds(commit: Callable[[], object]) -> bool:
 
 def test_writer_that_was_overtaken_stays_beaten(tmp_path: Path) -> None:
     create(tmp_path)
-    slow = store.Writer(tmp_path, "slow")
+    slow = Writer(tmp_path, "slow")
     batches = prepare(tmp_path, slow, BEFORE)
     run(tmp_path, RACE_A, "fast")
     for _ in range(2):
@@ -386,9 +388,9 @@ def test_writer_that_was_overtaken_stays_beaten(tmp_path: Path) -> None:
 def test_writer_whose_journal_was_cleaned_up_is_told_of_the_other(tmp_path: Path) -> None:
     create(tmp_path)
     run(tmp_path, BEFORE)
-    slow = store.Writer(tmp_path, "slow")
+    slow = Writer(tmp_path, "slow")
     run(tmp_path, RACE_A, "fast")
-    store.Writer(tmp_path, "tidy").optimize(older_than=dt.timedelta(0))
+    Writer(tmp_path, "tidy").optimize(older_than=dt.timedelta(0))
     with pytest.raises(CommitConflict, match="another run published"):
         slow.configure({})
     check_state(tmp_path, RACE_A)
@@ -400,9 +402,9 @@ def test_another_writers_recovery_stops_the_first(tmp_path: Path) -> None:
 
     def recover(step: str) -> None:
         if step == "append clips":
-            store.Writer(tmp_path, "second")
+            Writer(tmp_path, "second")
 
-    writer = store.Writer(tmp_path, "first", failpoint=recover)
+    writer = Writer(tmp_path, "first", failpoint=recover)
     batches = prepare(tmp_path, writer, AFTER)
     assert not succeeds(lambda: writer.commit(batches))
     check_state(tmp_path, BEFORE)
@@ -410,7 +412,7 @@ def test_another_writers_recovery_stops_the_first(tmp_path: Path) -> None:
 
 def test_journal_row_of_the_same_number_is_refused_whole(tmp_path: Path) -> None:
     create(tmp_path)
-    first, second = store.Writer(tmp_path, "first"), store.Writer(tmp_path, "second")
+    first, second = Writer(tmp_path, "first"), Writer(tmp_path, "second")
     empty = make_batch(tmp_path, "a" * 32, {})
     first.commit([empty])
     # The second would write two rows, of which only one is taken.
@@ -431,14 +433,14 @@ def test_ids_are_indexed_and_lookups_stay_right_over_many_commits(tmp_path: Path
         run(tmp_path, corpus, f"run {number}")
         check_state(tmp_path, corpus)
         check_lookups(tmp_path, corpus)
-        for name, columns in store.SCALAR_INDEXES.items():
-            statistics = store.open_published(tmp_path, name).stats
+        for name, columns in SCALAR_INDEXES.items():
+            statistics = open_published(tmp_path, name).stats
             assert [statistics.index_stats(f"{c}_idx")["num_unindexed_rows"] for c in columns] == [0] * len(columns)
-    for name, columns in store.SCALAR_INDEXES.items():
-        found = store.open_published(tmp_path, name).describe_indices()
+    for name, columns in SCALAR_INDEXES.items():
+        found = open_published(tmp_path, name).describe_indices()
         assert sorted(index.name for index in found) == sorted(f"{column}_idx" for column in columns)
     # Rows that no index has seen yet are found as well.
-    writer = store.Writer(tmp_path, "last")
+    writer = Writer(tmp_path, "last")
     corpus |= {"0": ("0 newest", 12), "new": ("new", 13)}
     writer.commit(prepare(tmp_path, writer, corpus))
     check_lookups(tmp_path, corpus)
@@ -446,7 +448,7 @@ def test_ids_are_indexed_and_lookups_stay_right_over_many_commits(tmp_path: Path
 
 def check_lookups(path: Path, corpus: Corpus) -> None:
     published = journal.read_published(path)
-    files, clips, frames = (store.open_published(path, name, published) for name in ("files", "clips", "frames"))
+    files, clips, frames = (open_published(path, name, published) for name in ("files", "clips", "frames"))
     for uri, (content, n_frames) in corpus.items():
         audio_id = schema.make_audio_id(content)
         file_id = schema.make_file_id(uri, audio_id)
@@ -463,9 +465,9 @@ def check_lookups(path: Path, corpus: Corpus) -> None:
 
 def test_tags_keep_the_newest_versions_through_a_clean_up(tmp_path: Path) -> None:
     create(tmp_path)
-    writer = store.Writer(tmp_path, "run", keep_versions=3)
+    writer = Writer(tmp_path, "run", keep_versions=3)
     history = [writer.commit([make_batch(tmp_path, f"{k:032x}", {f"{k}": (f"c{k}", 9)})]) for k in range(5)]
-    states = [store.open_published(tmp_path, "files", published).count_rows() for published in history]
+    states = [open_published(tmp_path, "files", published).count_rows() for published in history]
     assert states == [1, 2, 3, 4, 5]
     for name in journal.DATA_TABLES:
         dataset = lance.dataset(journal.table_uri(tmp_path, name))
@@ -473,7 +475,7 @@ def test_tags_keep_the_newest_versions_through_a_clean_up(tmp_path: Path) -> Non
         assert tags == {f"published-{p.seq:012d}": p.versions[name] for p in history[-3:]}
         dataset.cleanup_old_versions(older_than=dt.timedelta(0), error_if_tagged_old_versions=False)
     for published, count in list(zip(history, states, strict=True))[-3:]:
-        assert store.open_published(tmp_path, "files", published).count_rows() == count
-        assert store.open_published(tmp_path, "frames", published).count_rows() == 9 * count
+        assert open_published(tmp_path, "files", published).count_rows() == count
+        assert open_published(tmp_path, "frames", published).count_rows() == 9 * count
     with pytest.raises(ValueError, match="not found"):
-        store.open_published(tmp_path, "files", history[0]).count_rows()
+        open_published(tmp_path, "files", history[0]).count_rows()

@@ -14,10 +14,11 @@ import pytest
 
 from pipeline.config import Config, make_config
 from pipeline.errors import EarshotError
-from pipeline.index import journal, store
+from pipeline.index import journal
 from pipeline.index.lease import Lease
 from pipeline.index.maintenance import give_up_fragments, mark_damaged
 from pipeline.index.reencode import Stored, compare
+from pipeline.index.tables import latest_version, open_published, read_files
 from pipeline.index.verify import examine, verify_index
 from pipeline.planning.request import RunRequest
 from pipeline.run.driver import index_corpus
@@ -51,7 +52,7 @@ def config(whole: Config, tmp_path: Path) -> Config:
 
 def publish(path: str) -> None:
     """What is in the tables now becomes what the journal names."""
-    versions = {name: store.latest_version(path, name) for name in journal.DATA_TABLES}
+    versions = {name: latest_version(path, name) for name in journal.DATA_TABLES}
     seq = journal.read_published(path).seq + 1
     journal.publish(journal.open_journal(path), [journal.make_row(seq, "f" * 32, "f" * 32, "maintain", versions)])
 
@@ -320,7 +321,7 @@ def test_a_lost_data_file_is_found_and_what_was_in_it_made_anew(config: Config, 
     both = config.model_copy(update={"sources": (*config.sources, str(folder))})
     index_corpus(both, stages=in_place(WideEncoder()))
     before = live(config.into)
-    published = store.open_published(config.into, name)
+    published = open_published(config.into, name)
     fragment = max(published.get_fragments(), key=lambda each: each.count_rows())
     [data_file] = fragment.data_files()
     damage(Path(journal.table_uri(config.into, name), "data", data_file.path), how)
@@ -429,7 +430,7 @@ def test_stored_vectors_are_read_a_stretch_at_a_time(tmp_path: Path) -> None:
     clips = rng.standard_normal((30, 8)).astype(np.float16)
     write_index(tmp_path / "index", {"a.wav": (frames, clips), "b.wav": (frames[::-1], clips[::-1])}, GRID)
     state = journal.read_state(str(tmp_path / "index"))
-    [row] = store.read_files(state.tables).filter(pc.field("uri") == "b.wav").to_pylist()
+    [row] = read_files(state.tables).filter(pc.field("uri") == "b.wav").to_pylist()
     for name, where, order, truth in (
         ("frames", f"audio_id = '{row['audio_id']}'", "frame", frames[::-1]),
         ("clips", f"file_id = '{row['file_id']}'", "start_s", clips[::-1]),

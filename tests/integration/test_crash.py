@@ -16,7 +16,8 @@ import yaml
 from jobs.shared.interrupt import SAME_S
 from pipeline.config import load_config
 from pipeline.errors import EarshotError
-from pipeline.index import journal, store
+from pipeline.index import journal
+from pipeline.index.tables import open_published
 from pipeline.processes import find_descendants
 from pipeline.run.driver import index_corpus
 from pipeline.run.record import Progress, read_record
@@ -99,7 +100,7 @@ def test_a_killed_run_is_completed_by_the_next(corpus: Path, tmp_path: Path) -> 
     file = write_config(corpus, index)
     run_until(index, file, 3, lambda pid: os.kill(pid, signal.SIGKILL))
     published = count_batches(index)
-    n_before = len(store.open_published(index, "files").to_table())
+    n_before = len(open_published(index, "files").to_table())
     progress = index_corpus(load_config(file))
     assert progress.n_unchanged == n_before  # what was published was not done again
     assert published >= 3
@@ -147,7 +148,7 @@ def test_a_stopped_run_says_one_line_and_leaves_what_was_published(
     assert code == 130, said
     assert said.splitlines()[-1] in [f"earshot: {line}" for line in told]
     assert "Traceback" not in said
-    assert 0 < store.open_published(index, "files").count_rows() < 10 * N_FILES
+    assert 0 < open_published(index, "files").count_rows() < 10 * N_FILES
     assert stop is press_twice or not list(index.glob("claim*"))
     batch_ids = journal.read_journal(index)["batch_id"].to_pylist()
     assert len(set(batch_ids)) == len(batch_ids)
@@ -182,7 +183,7 @@ def test_a_run_whose_ray_is_killed_says_so(tmp_path: Path, part: str, called: st
     check_dead_ray_is_told(index, *run_until(index, write_config(corpus, index), 1, kill_part(part)), called)
     record = read_record(str(index))
     assert record is not None
-    assert 0 < record.n_done == store.open_published(index, "files").count_rows() < 10 * N_FILES
+    assert 0 < record.n_done == open_published(index, "files").count_rows() < 10 * N_FILES
     assert not list(index.glob("claim*"))
 
 
@@ -209,7 +210,7 @@ def test_a_run_whose_ray_is_killed_in_one_long_call_says_so(
         kill_part(part)(session)
 
     check_dead_ray_is_told(index, *run_until(index, write_config(corpus, index), 1, kill, long_call), called)
-    assert store.open_published(index, "files").count_rows() == N_FILES + 1
+    assert open_published(index, "files").count_rows() == N_FILES + 1
 
 
 def find_workers() -> list[str]:
@@ -238,7 +239,7 @@ def test_workers_stop_with_a_run_that_fails(corpus: Path, tmp_path: Path) -> Non
     while left := find_workers():
         assert time.monotonic() < deadline, left
         time.sleep(0.1)
-    assert store.open_published(config.into, "files").count_rows() < N_FILES + 1
+    assert open_published(config.into, "files").count_rows() < N_FILES + 1
     assert index_corpus(config).n_done == N_FILES + 1
 
 

@@ -22,7 +22,8 @@ from pipeline.config import Config, DecodeConfig, make_config
 from pipeline.encoder.encoder import load_encoder
 from pipeline.errors import EarshotError, IndexMismatch
 from pipeline.grid import FRAME_S, HOP_SAMPLES, Grid, count_frames, plan_windows, window_starts
-from pipeline.index import journal, store
+from pipeline.index import journal
+from pipeline.index.tables import create_tables, open_published
 from pipeline.processes import find_descendants
 from pipeline.run import workers
 from pipeline.run.driver import index_corpus
@@ -55,7 +56,7 @@ def index_here(config: Config) -> Progress:
 
 
 def read(index: Path, name: str) -> list[dict[str, Any]]:
-    rows: list[dict[str, Any]] = store.open_published(index, name).to_table().to_pylist()
+    rows: list[dict[str, Any]] = open_published(index, name).to_table().to_pylist()
     return rows
 
 
@@ -370,7 +371,7 @@ def test_a_worker_that_cannot_write_ends_the_run_with_its_own_words(tmp_path: Pa
     write_wav(tmp_path / "in" / "a.wav", noise(0.5))
     index = tmp_path / "index"
     settings, clip_dimension, frame_dimension = describe_run(configure(tmp_path / "in", index))
-    store.create(index, settings, clip_dimension=clip_dimension, frame_dimension=frame_dimension)
+    create_tables(index, settings, clip_dimension=clip_dimension, frame_dimension=frame_dimension)
     shutil.rmtree(index / "frames.lance" / "data", ignore_errors=True)
     (index / "frames.lance" / "data").write_text("in the way")
     with pytest.raises(EarshotError, match=r"the run stopped: .*File exists.*run again") as caught:

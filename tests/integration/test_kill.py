@@ -30,7 +30,8 @@ from pipeline.audio.windows import cut_windows
 from pipeline.config import Config, load_config
 from pipeline.errors import FileFailure
 from pipeline.grid import HOP_SAMPLES, SAMPLE_RATE_HZ
-from pipeline.index import journal, store
+from pipeline.index import journal
+from pipeline.index.tables import open_published
 from pipeline.index.verify import verify_index
 from pipeline.run.driver import index_corpus
 from tests.helpers.sounds import cut, encode, noise, tone
@@ -226,7 +227,7 @@ def read_live(index: str) -> dict[str, tuple[Keys, list[Vectors]]]:
     published = journal.read_published(index)
 
     def read(name: str, columns: list[str]) -> Iterator[dict[str, Any]]:
-        rows = store.open_published(index, name, published).to_table(columns=columns).to_pylist()
+        rows = open_published(index, name, published).to_table(columns=columns).to_pylist()
         return ({column: row[column] for column in columns} for row in rows)
 
     def with_vectors(name: str, columns: list[str]) -> tuple[Keys, list[Vectors]]:

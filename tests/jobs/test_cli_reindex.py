@@ -12,9 +12,10 @@ import yaml
 
 import pipeline.run.driver
 from jobs.main import main
-from pipeline.index import journal, store
+from pipeline.index import journal
 from pipeline.index.lease import Lease
 from pipeline.index.maintenance import give_up_fragments
+from pipeline.index.tables import open_published
 from pipeline.index.verify import verify_index
 from pipeline.run.driver import index_corpus
 from tests.helpers.contents import KnownCorpus, content, live
@@ -230,7 +231,7 @@ def test_a_ledger_that_is_lost_in_part_is_not_repaired_while_a_disk_is_missing(c
 
 
 def live_frames(into: str) -> list[str]:
-    frames = store.open_published(into, "frames").to_table(columns=["audio_id", "frame", "vector"]).to_pylist()
+    frames = open_published(into, "frames").to_table(columns=["audio_id", "frame", "vector"]).to_pylist()
     return sorted(map(str, frames))
 
 

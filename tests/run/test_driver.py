@@ -17,7 +17,8 @@ import pipeline.run.driver
 from pipeline.config import Config, EncodeConfig
 from pipeline.errors import CommitConflict, EarshotError, IndexMismatch, ModelError, UsageError
 from pipeline.grid import Waveform, window_starts
-from pipeline.index import journal, lease, store
+from pipeline.index import journal, lease
+from pipeline.index.tables import open_published
 from pipeline.index.verify import verify_index
 from pipeline.planning.plan import Plan
 from pipeline.planning.request import RunRequest
@@ -123,7 +124,7 @@ def test_checksums_of_frames_are_those_of_the_last_file_that_wrote_them(tmp_path
 
     config = configure(folder, tmp_path / "index", run={"batch_s": 3.0}, store={"checkpoint_rows": checkpoint_rows})
     index_corpus(config, stages=in_place(DriftingEncoder(), make_same(folder)))
-    [n_audios] = {len(set(store.open_published(config.into, "files").to_table()["audio_id"].to_pylist()))}
+    [n_audios] = {len(set(open_published(config.into, "files").to_table()["audio_id"].to_pylist()))}
     assert n_audios == 1
     assert verify_index(config.into) == []
 
@@ -254,7 +255,7 @@ def test_a_file_that_kills_its_worker_is_a_failure_and_takes_no_other_with_it(co
     assert len(rounds) == 2
     assert rounds[1] > 1  # the files that were lost with it
     assert (progress.n_indexed, progress.n_failed, progress.n_done) == (7, 2, 9)
-    files = store.open_published(config.into, "files").to_table().to_pylist()
+    files = open_published(config.into, "files").to_table().to_pylist()
     assert {Path(row["uri"]).name: row["reason"] for row in files if row["reason"]} == {
         "2.wav": "crashed",
         "broken.wav": "not_audio",
@@ -270,7 +271,7 @@ def test_workers_that_all_die_end_the_run_and_blame_no_file(corpus: Path, tmp_pa
     config = configure(corpus, tmp_path / "index", run={"batch_s": 1.0})
     with pytest.raises(EarshotError, match="no worker stays alive"):
         index_corpus(config, stages=lambda batches, config, frames_schema: iter(()))
-    assert store.open_published(config.into, "files").count_rows() == 0
+    assert open_published(config.into, "files").count_rows() == 0
 
 
 @pytest.mark.parametrize(("n_killers", "n_good"), [(5, 5), (5, 0), (20, 1), (16, 0)])
@@ -292,7 +293,7 @@ def test_however_many_files_kill_their_worker_each_is_a_failure(
 
     progress = index_corpus(config, stages=survive)
     assert (progress.n_indexed, progress.n_failed) == (n_good, n_killers)
-    files = store.open_published(config.into, "files").to_table().to_pylist()
+    files = open_published(config.into, "files").to_table().to_pylist()
     assert {Path(row["uri"]).name[:4]: row["reason"] for row in files} == {"kill": "crashed"} | (
         {"good": None} if n_good else {}
     )
@@ -314,7 +315,7 @@ def test_the_size_that_is_told_is_about_what_is_written(tmp_path: Path) -> None:
 
         index_corpus(config, announce=announce, stages=in_place(WideEncoder()))
         tables = ("clips", "frames") if frames == "all" else ("clips",)
-        n_vectors = sum(store.open_published(config.into, name).count_rows() for name in tables)
+        n_vectors = sum(open_published(config.into, name).count_rows() for name in tables)
         # The duration of a wav is guessed for 16 bits in stereo; these are float32 in mono: 4 bytes for 3.1.
         assert told == [pytest.approx(n_vectors * 2 * DIMENSION * 192_000 / 150_000, rel=0.06)]
 

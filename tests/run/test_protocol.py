@@ -13,9 +13,11 @@ import pytest
 from pipeline import schema
 from pipeline.config import Config, CorpusConfig
 from pipeline.errors import EarshotError
-from pipeline.index import journal, store
+from pipeline.index import journal
 from pipeline.index.maintenance import give_up_fragments, mark_damaged, restore_index
+from pipeline.index.tables import open_published
 from pipeline.index.verify import verify_index
+from pipeline.index.writer import Writer
 from pipeline.planning.request import RunRequest
 from pipeline.search.clips import find_clips, open_table
 from tests.helpers.contents import HASTY, KnownCorpus, check_whole, expect, live, read
@@ -39,7 +41,7 @@ Situation = Callable[[KnownCorpus], Act]
 
 def go_back(config: Config, failpoint: journal.Failpoint = lambda step: None) -> object:
     """To what the newest batch but one published, through the writer that ``restore_index`` uses."""
-    writer = store.Writer(config.into, "9" * 32, keep_versions=3, failpoint=failpoint)
+    writer = Writer(config.into, "9" * 32, keep_versions=3, failpoint=failpoint)
     return writer.restore(writer.published.seq - 1)
 
 
@@ -301,7 +303,7 @@ def hits(tables: str, published: journal.Published) -> dict[str, Any]:
     """What a search for everything finds: uri -> its content, and its vectors, which must be all of that content's."""
     clips = open_table(tables, "clips", published.versions["clips"])
     found = find_clips(clips, np.ones(DIMENSION, np.float32), k=1_000, all_windows=True)
-    ids = {row["clip_id"]: row for row in store.open_published(tables, "clips", published).to_table().to_pylist()}
+    ids = {row["clip_id"]: row for row in open_published(tables, "clips", published).to_table().to_pylist()}
     rows: dict[str, list[Any]] = {}
     for hit in found:
         row = ids[hit.clip_id]

@@ -15,9 +15,11 @@ from pipeline import schema
 from pipeline.config import Config, StoreConfig, make_config
 from pipeline.encoder.encoder import NonFiniteError
 from pipeline.errors import CorpusError, EarshotError, IndexMismatch, UsageError
-from pipeline.index import journal, store
+from pipeline.index import journal
 from pipeline.index.maintenance import optimize_index, restore_index
+from pipeline.index.tables import open_published, write_frames
 from pipeline.index.verify import verify_index
+from pipeline.index.writer import Batch, Writer
 from pipeline.planning.request import RunRequest
 from pipeline.run.driver import index_corpus
 from pipeline.run.prepare import plan_corpus, read_config
@@ -123,7 +125,7 @@ def test_a_rebuild_that_was_stopped_goes_on_where_it_was(corpus: KnownCorpus) ->
 
 
 def read_tables(tables: str, name: str) -> list[Row]:
-    rows: list[Row] = store.open_published(tables, name).to_table().to_pylist()
+    rows: list[Row] = open_published(tables, name).to_table().to_pylist()
     return rows
 
 
@@ -225,7 +227,7 @@ def test_a_newer_format_is_left_alone(corpus: KnownCorpus, rebuild: bool) -> Non
         with pytest.raises(IndexMismatch, match=f"index format {newer}, this version reads up to {journal.FORMAT}"):
             run(corpus.config, rebuild=rebuild)
     with pytest.raises(IndexMismatch):
-        store.Writer(into, "x")
+        Writer(into, "x")
     assert {path.name for path in Path(into).iterdir()} == {
         "run.json",
         *(f"{n}.lance" for n in (*journal.DATA_TABLES, "batches")),
@@ -354,11 +356,11 @@ def test_optimizing_deletes_what_is_old_and_nothing_that_is_published_or_pending
     published = [row for row in journal.read_journal(into).to_pylist() if row["kind"] == "index"]
     opened = pipeline.open(into)
     # A worker has written a fragment, and its batch is not committed yet.
-    arrow_schema = store.open_published(into, "frames").schema
+    arrow_schema = open_published(into, "frames").schema
     vector_width = arrow_schema.field("vector").type.list_size
     batch = frame_batch("f" * 32, "pending", 7, "b" * 32)
     rows = widen(batch, arrow_schema, vector_width)
-    fragments = store.write_frames(into, [rows], arrow_schema)
+    fragments = write_frames(into, [rows], arrow_schema)
     done = optimize_index(into, 0.0)
     assert done.n_bytes_deleted > 0
     assert done.n_fragments <= 3
@@ -370,11 +372,11 @@ def test_optimizing_deletes_what_is_old_and_nothing_that_is_published_or_pending
     newest = journal.read_published(into).seq
     restore_index(into, newest - 1)
     assert live(into) == corpus.expected()
-    writer = store.Writer(into, "c" * 32)
+    writer = Writer(into, "c" * 32)
     files, clips = (
-        store.open_published(into, name).schema.empty_table().drop_columns(["batch_id"]) for name in ("files", "clips")
+        open_published(into, name).schema.empty_table().drop_columns(["batch_id"]) for name in ("files", "clips")
     )
-    pending = store.Batch("b" * 32, files, clips, fragments)
+    pending = Batch("b" * 32, files, clips, fragments)
     writer.commit([pending])
     assert len([row for row in read(into, "frames") if row["audio_id"] == "f" * 32]) == 7
 

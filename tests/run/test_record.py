@@ -20,7 +20,7 @@ from rich.console import Console
 from jobs.shared.display import Display, describe, show_failures
 from pipeline.config import Config
 from pipeline.errors import EarshotError
-from pipeline.index import store
+from pipeline.index.tables import open_published
 from pipeline.index.verify import verify_index
 from pipeline.run import record as records
 from pipeline.run.driver import index_corpus
@@ -477,7 +477,7 @@ def test_what_is_complete_is_committed_when_a_run_is_stopped(
             index_corpus(config, watch, stages=stages, failpoint=strike)
     finally:
         signal.signal(number, former)
-    published = store.open_published(config.into, "files").count_rows()
+    published = open_published(config.into, "files").count_rows()
     record = read_record(config.into)
     assert record is not None
     assert 0 < published < 7

@@ -20,7 +20,7 @@ from pipeline.audio.windows import reflect_pad
 from pipeline.config import DecodeConfig
 from pipeline.grid import Grid, Waveform, count_frames, frames_to_seconds, plan_windows, samples_to_seconds
 from pipeline.index.checksum import sum_rows
-from pipeline.index.store import Batch
+from pipeline.index.writer import Batch
 from pipeline.run.collector import Collector, IncompleteBatch
 from pipeline.run.stages import decode_batch, encode_windows, note_seconds, windows_per_block
 from pipeline.schema import Row

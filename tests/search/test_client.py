@@ -22,8 +22,9 @@ from pipeline.corpus.headerless import RAW
 from pipeline.encoder.checkpoint import ModelIdentity, read_identity
 from pipeline.errors import FileFailure, IndexMismatch, UsageError
 from pipeline.grid import HOP_SAMPLES, SAMPLE_RATE_HZ, Waveform, window_starts
-from pipeline.index import store
 from pipeline.index.rows import files_table
+from pipeline.index.tables import create_tables
+from pipeline.index.writer import Batch, Writer
 from pipeline.planning.ledger import empty_row
 from pipeline.search.client import WINDOWS_AT_ONCE
 from tests.helpers.checkpoints import edit_weights, make_pe_audio
@@ -46,7 +47,7 @@ def create_empty(path: Path, frames: str) -> Path:
         "decode": {"resampler": "HQ"},
         "frames": frames,
     }
-    store.create(path, settings, clip_dimension=8, frame_dimension=8)
+    create_tables(path, settings, clip_dimension=8, frame_dimension=8)
     return path
 
 
@@ -58,7 +59,7 @@ def empty(request: pytest.FixtureRequest, tmp_path: Path) -> Path:
 def add_a_failed_file(path: Path) -> None:
     row = {**empty_row("/late.wav", None), "status": "failed", "stage": "read", "reason": "unreadable", "message": "no"}
     clips = CLIPS.empty_table().drop_columns(["batch_id"])
-    store.Writer(path, "1" * 32).commit([store.Batch(schema.make_batch_id("late", 0), files_table([row]), clips)])
+    Writer(path, "1" * 32).commit([Batch(schema.make_batch_id("late", 0), files_table([row]), clips)])
 
 
 # --- what an opened index holds on to ---------------------------------------------------------------------------------
