@@ -4,7 +4,7 @@ A file of N samples at 48 kHz has F = ceil(N / 1920) frames of 40 ms. Windows st
 overlap a little; the last one is moved back to end with the file. All windows of a file at least one window long
 therefore have the same length, batches need no padding, and no embedding depends on its batch.
 
-This is the only place where seconds become samples or frames.
+This is the only place where seconds become samples or frames, and the only one that decides where windows lie.
 """
 
 from dataclasses import dataclass
@@ -68,7 +68,10 @@ class Grid:
 
 @dataclass(frozen=True, slots=True)
 class Part:
-    """The regular windows ``first`` .. ``stop - 1`` of a file; without ``stop``, all windows from ``first`` on."""
+    """The windows ``first`` .. ``stop - 1`` of a file; without ``stop``, all windows from ``first`` on.
+
+    Each starts at its number times ``Grid.step_frames``; only the last window of a file need not.
+    """
 
     first: int = 0
     stop: int | None = None
@@ -81,8 +84,8 @@ WHOLE = Part()
 class Span:
     """One window of a file, in frames of that file.
 
-    The window holds frames ``first`` .. ``first + length - 1``; of these, the rows
-    ``own_first`` .. ``own_stop - 1`` are taken from it, because its centre is the nearest.
+    The window holds frames ``first`` .. ``first + length - 1`` and gives the rows ``own_first`` .. ``own_stop - 1`` of
+    the table ``frames``: those whose nearest window centre is its own.
     """
 
     first: int
@@ -91,36 +94,52 @@ class Span:
     own_stop: int
 
 
-def window_starts(n_frames: int, grid: Grid) -> list[int]:
-    """First frames of the windows of a file of ``n_frames`` frames, ascending and distinct."""
+def window_starts(n_frames: int, grid: Grid, from_window: int = 0) -> list[int]:
+    """First frames of the windows of a file of ``n_frames`` frames, ascending and distinct, from a window on."""
     last = max(0, n_frames - grid.length_frames)
-    return [*range(0, last, grid.step_frames), last]
+    return [*range(from_window * grid.step_frames, last, grid.step_frames), last]
+
+
+def plan_windows(n_frames: int, grid: Grid, from_window: int = 0) -> list[Span]:
+    """The windows of a file of ``n_frames`` >= 1 frames, from a window on: together they own every frame once.
+
+    A longer file begins with the same windows, except for the last two: the last one moves, and with it the frame up to
+    which the one before it owns.
+    """
+    starts = window_starts(n_frames, grid, from_window)
+    length = min(n_frames, grid.length_frames)
+    begin = _seam((from_window - 1) * grid.step_frames, starts[0], length) if from_window else 0
+    seams = [begin, *(_seam(a, b, length) for a, b in pairwise(starts)), n_frames]
+    return [
+        Span(first, length, own_first, own_stop)
+        for first, (own_first, own_stop) in zip(starts, pairwise(seams), strict=True)
+    ]
+
+
+def list_certain_windows(n_frames: int, grid: Grid, part: Part = WHOLE) -> list[Span]:
+    """The windows of a part that lie in the first ``n_frames`` frames of a file, and stay as they are if it goes on.
+
+    A file goes on behind a part that has a ``stop``.
+    """
+    n_expected = n_frames if part.stop is None else n_frames + 2 * grid.length_frames
+    spans = plan_windows(n_expected, grid, part.first)[:-2] if n_expected else []
+    n_windows = None if part.stop is None else part.stop - part.first
+    return [span for span in spans[:n_windows] if span.first + span.length <= n_frames]
 
 
 def plan_parts(n_samples: int, grid: Grid, n_windows: int) -> list[Part]:
-    """Cut a file of about ``n_samples`` at 48 kHz into parts of ``n_windows`` regular windows.
+    """Cut a file of about ``n_samples`` at 48 kHz into parts of ``n_windows`` windows.
 
-    The last one is at least as long, and longer than a window by more than any doubt about ``n_samples``.
+    The last part has at least as many, and is longer than a window by more than any doubt about ``n_samples``.
     """
     starts = window_starts(count_frames(n_samples), grid)
     firsts = list(range(0, max(1, len(starts) - n_windows), n_windows))
     return [Part(first, stop) for first, stop in zip(firsts, [*firsts[1:], None], strict=True)]
 
 
-def seam(earlier: int, later: int, length: int) -> int:
+def _seam(earlier: int, later: int, length: int) -> int:
     """The first frame that belongs to the later of two windows of ``length`` frames.
 
-    Frame k goes to the window whose centre is nearest to its own, ties to the earlier.
+    A frame belongs to the window whose centre is nearest to its own, in a tie to the earlier one.
     """
     return (earlier + later + length + 1) // 2
-
-
-def plan_windows(n_frames: int, grid: Grid) -> list[Span]:
-    """All windows of a file of ``n_frames`` >= 1 frames: every frame is owned exactly once."""
-    starts = window_starts(n_frames, grid)
-    length = min(n_frames, grid.length_frames)
-    seams = [0, *(seam(a, b, length) for a, b in pairwise(starts)), n_frames]
-    return [
-        Span(first, length, own_first, own_stop)
-        for first, own_first, own_stop in zip(starts, seams, seams[1:], strict=False)
-    ]

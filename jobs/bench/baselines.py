@@ -24,6 +24,7 @@ from typing import Any
 import numpy as np
 
 from jobs.shared.output import print_json, print_line
+from pipeline.grid import count_frames
 
 PEERS = ("loop", "ray", "daft", "earshot")
 BATCH = 4
@@ -55,7 +56,7 @@ class Embed:
             heard = self._model.audio_encoder(inputs["input_values"], padding_mask=inputs["padding_mask"])
             clips = self._model.audio_head(heard.pooler_output).numpy()
             frames = self._model.audio_head(heard.last_hidden_state).numpy()
-        return clips, [rows[: -(-len(sound) // 1920)] for rows, sound in zip(frames, sounds, strict=True)]
+        return clips, [rows[: count_frames(len(sound))] for rows, sound in zip(frames, sounds, strict=True)]
 
     def __call__(self, batch: dict[str, Any]) -> dict[str, Any]:
         sounds = [np.atleast_2d(sound).mean(0).astype(np.float32) for sound in batch["amplitude"]]

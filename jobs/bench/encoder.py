@@ -42,10 +42,10 @@ from pipeline.encoder.parity import (
     relative,
     without_tf32,
 )
+from pipeline.grid import HOP_SAMPLES, SAMPLE_RATE_HZ, seconds_to_frames
 
 Row = dict[str, Any]
 
-SAMPLE_RATE_HZ = 48_000
 Sounds = Any  # (n, samples) tensor on the device, or a list of arrays
 
 HOST_BATCHES = {"cpu": 1, "cuda": BATCHES_PER_CALL}
@@ -327,7 +327,7 @@ def take_turns(ways: Sequence[tuple[bool, Callable[[Any], Any], Any]], device: s
 
 def make_sounds(n: int, seconds: float) -> np.ndarray[Any, np.dtype[np.float32]]:
     """Gliding tones over noise, (n, samples)."""
-    n_samples = max(1, round(seconds * SAMPLE_RATE_HZ / 1920)) * 1920
+    n_samples = max(1, seconds_to_frames(seconds)) * HOP_SAMPLES
     rng, time_s = np.random.default_rng(7), np.arange(n_samples) / SAMPLE_RATE_HZ
     tones = [np.sin(2 * np.pi * (150 + 250 * k + 300 * time_s) * time_s) for k in range(n)]
     return (0.3 * np.stack(tones) + rng.normal(0, 0.05, (n, n_samples))).astype(np.float32)

@@ -1,14 +1,25 @@
-"""Waveform in, windows out, on the time grid.
+"""Waveform in, windows out, where the time grid puts them.
 
 The very end of a file is reflect-padded once to a whole number of frames, as PE-Audio's feature extractor does; nothing
 else is ever padded.
 """
 
+from collections import deque
 from collections.abc import Iterable, Iterator
 
 import numpy as np
 
-from pipeline.grid import HOP_SAMPLES, WHOLE, Grid, Part, Span, Waveform, count_frames, seam
+from pipeline.grid import (
+    HOP_SAMPLES,
+    WHOLE,
+    Grid,
+    Part,
+    Span,
+    Waveform,
+    count_frames,
+    list_certain_windows,
+    plan_windows,
+)
 
 
 def reflect_pad(tail: Waveform) -> Waveform:
@@ -22,61 +33,46 @@ def reflect_pad(tail: Waveform) -> Waveform:
 
 
 def cut_windows(blocks: Iterable[Waveform], grid: Grid, part: Part = WHOLE) -> Iterator[tuple[Span, Waveform]]:
-    """Cut a stream of 48 kHz mono float32 blocks into windows, holding little over one window.
+    """Cut a stream of 48 kHz mono float32 blocks into windows, holding the samples of about two windows.
 
-    Yields ``(span, samples)`` with samples of shape (span.length * 1920,), in the order and
-    with the spans that ``plan_windows`` gives for the whole file. A stream shorter than one
-    frame yields nothing.
+    Yields ``(span, samples)`` with samples of shape (span.length * HOP_SAMPLES,), in the order and with the spans that
+    ``plan_windows`` gives for the whole file. A stream shorter than one frame yields nothing.
 
     Args:
-        part: of a file, whose samples begin with those of its first window; the file goes on behind the samples of its
-            last one, unless it is the end of the file.
+        part: of a file; the stream begins with its first window.
     """
-    length, step = grid.length_frames * HOP_SAMPLES, grid.step_frames * HOP_SAMPLES
-    held: tuple[int, Waveform] | None = None  # the newest window: who owns its end is known with the next
-    first_frame = part.first * grid.step_frames
-    own_first = seam(first_frame - grid.step_frames, first_frame, grid.length_frames) if part.first else 0
-    pieces: list[Waveform] = []  # the newest window, and what follows; joined when the next one is full
-    n_pieces = 0  # samples in them
-    base = part.first * step  # the sample of the file at which they begin
-    next_start = base  # the sample at which the next regular window begins
-
-    def settle(later_start: int) -> tuple[Span, Waveform]:
-        nonlocal own_first
-        assert held is not None
-        first, samples = held
-        own_stop = seam(first, later_start // HOP_SAMPLES, grid.length_frames)
-        span = Span(first, grid.length_frames, own_first, own_stop)
-        own_first = own_stop
-        return span, samples
-
+    window = part.first
+    held = _Held(window * grid.step_frames * HOP_SAMPLES)
     for block in blocks:
-        pieces.append(np.asarray(block, np.float32))
-        n_pieces += len(block)
-        # A window is regular only once a sample beyond it is known: otherwise it is the last, and moves.
-        while (n_beyond := base + n_pieces - next_start - length) > 0:
-            if held is not None:
-                yield settle(next_start)
-            newest = pieces.pop()
-            at = len(newest) - n_beyond
-            pieces.append(newest[:at])
-            pieces[0] = pieces[0][next_start - base :]  # of the window before, what belongs to this one too
-            window = np.concatenate(pieces)
-            held = next_start // HOP_SAMPLES, window
-            # The last window may begin as early as the newest regular one, never before it.
-            pieces, n_pieces, base = [window, newest[at:]], length + n_beyond, next_start
-            next_start += step
-            if part.stop is not None and next_start >= part.stop * step:
-                yield settle(next_start)
-                return
+        held.append(block)
+        for span in list_certain_windows(held.stop // HOP_SAMPLES, grid, Part(window, part.stop)):
+            yield span, held.take(span)
+            window += 1
+        held.forget(window * grid.step_frames)
+        if window == part.stop:
+            return
+    if held.stop >= HOP_SAMPLES and part.stop is None:
+        for span in plan_windows(count_frames(held.stop), grid, window):
+            yield span, reflect_pad(held.take(span))
 
-    n_samples = base + n_pieces
-    if n_samples < HOP_SAMPLES or part.stop is not None:
-        return
-    buffer = np.concatenate(pieces)
-    n_frames = count_frames(n_samples)
-    first = max(0, n_frames - grid.length_frames)
-    tail = reflect_pad(buffer[first * HOP_SAMPLES - base :])
-    if held is not None:
-        yield settle(first * HOP_SAMPLES)
-    yield Span(first, min(n_frames, grid.length_frames), own_first, n_frames), tail
+
+class _Held:
+    """The newest samples of a stream. ``stop`` is the number in the file of the sample that comes next."""
+
+    def __init__(self, first: int) -> None:
+        self.stop = first
+        self._blocks: deque[tuple[int, Waveform]] = deque()
+
+    def append(self, block: Waveform) -> None:
+        self._blocks.append((self.stop, np.asarray(block, np.float32)))
+        self.stop += len(block)
+
+    def take(self, span: Span) -> Waveform:
+        """A copy of the samples of a window, which may end within its last frame."""
+        first, stop = span.first * HOP_SAMPLES, (span.first + span.length) * HOP_SAMPLES
+        return np.concatenate([block[max(0, first - at) : max(0, stop - at)] for at, block in self._blocks])
+
+    def forget(self, first_frame: int) -> None:
+        """Let go of the blocks that end before a frame."""
+        while self._blocks and self._blocks[0][0] + len(self._blocks[0][1]) <= first_frame * HOP_SAMPLES:
+            self._blocks.popleft()

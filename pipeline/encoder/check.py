@@ -21,7 +21,7 @@ from pipeline.encoder.loading import ignored_weights, load_model, load_plainly
 from pipeline.encoder.parity import LARGEST_DIFFERENCE, cosine, describe_machine, relative
 from pipeline.encoder.reference import DOG, SIREN, Encoder, Heard, Part, Reference, find_parts, make_reference
 from pipeline.errors import ModelError, one_line
-from pipeline.grid import SAMPLE_RATE_HZ, Waveform
+from pipeline.grid import HOP_SAMPLES, SAMPLE_RATE_HZ, Waveform
 
 WINDOW_S = 10.0
 """Of what encoding is timed with: as long as the windows of an index."""
@@ -189,7 +189,7 @@ def _check_batches(encoder: Encoder, sounds: Sequence[Waveform], heard: Heard) -
     """Each sound alone, and among others of its own and of another length."""
     largest = 0.0
     for i, sound in enumerate(sounds):
-        for company in ([sound], [sounds[i - 1][: len(sound) // 2 // 1920 * 1920], sound]):
+        for company in ([sound], [sounds[i - 1][: len(sound) // 2 // HOP_SAMPLES * HOP_SAMPLES], sound]):
             try:
                 clips, frames = encoder.encode(company)
             except NonFiniteError as error:

@@ -3,7 +3,7 @@
 import pyarrow as pa
 
 from pipeline import schema
-from pipeline.grid import Grid, count_frames, frames_to_seconds, seconds_to_samples, window_starts
+from pipeline.grid import Grid, count_frames, frames_to_seconds, plan_windows, seconds_to_samples
 from pipeline.schema import Row
 
 
@@ -15,11 +15,11 @@ def clip_rows(file: Row, grid: Grid) -> list[Row]:
         {
             **shared,
             "sample_rate_hz": file["sample_rate_hz"],
-            "clip_id": schema.make_clip_id(file["file_id"], first),
-            "start_s": frames_to_seconds(first),
-            "end_s": min(frames_to_seconds(first + grid.length_frames), file["duration_s"]),
+            "clip_id": schema.make_clip_id(file["file_id"], span.first),
+            "start_s": frames_to_seconds(span.first),
+            "end_s": min(frames_to_seconds(span.first + span.length), file["duration_s"]),
         }
-        for first in window_starts(n_frames, grid)
+        for span in plan_windows(n_frames, grid)
     ]
 
 

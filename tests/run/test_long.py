@@ -13,7 +13,7 @@ from hypothesis import strategies as st
 
 from pipeline.audio.windows import cut_windows
 from pipeline.config import Config, DecodeConfig
-from pipeline.grid import FRAME_S, HOP_SAMPLES, WHOLE, Grid, Part, plan_parts
+from pipeline.grid import FRAME_S, HOP_SAMPLES, Grid, Part, plan_parts
 from pipeline.index.verify import verify_index
 from pipeline.run.driver import index_corpus
 from pipeline.run.stages import split_batch
@@ -71,10 +71,6 @@ def test_a_part_that_stops_short_has_fewer_windows() -> None:
     spans = [span for span, _ in cut_windows([samples], GRID, Part(0, 20))]
     assert 0 < len(spans) < 20
     assert len(list(cut_windows([noise(20.0)], GRID, Part(0, 20)))) == 20
-
-
-def test_what_is_short_is_one_part() -> None:
-    assert plan_parts(48_000, GRID, 10) == [WHOLE]
 
 
 # --- samples ----------------------------------------------------------------------------------------------------------
