@@ -35,7 +35,7 @@ def find_start(pid: int) -> int | None:
     return UNKNOWN
 
 
-def is_gone(pid: int, began: int | None, start_of: Callable[[int], int | None] = find_start) -> bool:
+def has_ended(pid: int, began: int | None, start_of: Callable[[int], int | None] = find_start) -> bool:
     """Whether the process that had the number ``pid``, and began then, is not there any more.
 
     Args:

@@ -31,11 +31,11 @@ def digest(*parts: str) -> str:
 
 
 def make_audio_id(content_hash: str, part: str = "", raw: str = "") -> str:
-    """Identity of an audio content: the same bytes have the same id wherever they lie (``file.identify_audio``).
+    """Identity of an audio content: the same bytes have the same id wherever they lie (``corpus_file.identify_audio``).
 
     Args:
-        part: the range of them, as it is written (``str`` of a ``ranges.Range``).
-        raw: how they are read where they have no header (``str`` of a ``raw.Raw``).
+        part: the range of them, as it is written (``str`` of a ``time_ranges.TimeRange``).
+        raw: how they are read where they have no header (``str`` of a ``raw_formats.RawFormat``).
     """
     return digest("audio", content_hash, *(text for text in (part, raw) if text))
 

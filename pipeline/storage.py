@@ -59,7 +59,7 @@ def absolute(path: str) -> str:
     """``path`` as it is written wherever it is used from; URLs as their store writes them, ``file:`` ones as paths."""
     if not is_url(path):
         return os.path.abspath(os.path.expanduser(path))
-    store, name = find(path)
+    store, name = find_store(path)
     return name if path.startswith("file://") else str(store.unstrip_protocol(name))
 
 
@@ -74,7 +74,7 @@ def join(path: str, name: str) -> str:
     return f"{path.rstrip('/')}/{name}" if is_url(path) else os.path.join(path, name)
 
 
-def find(url: str) -> tuple[Any, str]:
+def find_store(url: str) -> tuple[Any, str]:
     """The store of a URL, an fsspec file system that keeps no listings, and what the URL is called there.
 
     Raises:
@@ -100,7 +100,7 @@ def database(path: str) -> str:
     return path
 
 
-def describe(path: str) -> tuple[int, int]:
+def stat_file(path: str) -> tuple[int, int]:
     """Size in bytes, and the time of modification in nanoseconds.
 
     Object stores know whole seconds: the digits below tell versions of one second apart, by what the store itself tells
@@ -112,7 +112,7 @@ def describe(path: str) -> tuple[int, int]:
     if not is_url(path):
         status = os.stat(path)
         return status.st_size, modified_ns(status)
-    store, name = find(path)
+    store, name = find_store(path)
     return _measure(retried(store.info, name))
 
 
@@ -148,7 +148,7 @@ def exists(path: str) -> bool:
     """Whether there is such a file, or a folder with anything in it."""
     if not is_url(path):
         return os.path.lexists(path)
-    store, name = find(path)
+    store, name = find_store(path)
     return bool(retried(store.exists, name))
 
 
@@ -162,7 +162,7 @@ def fetched(path: str) -> Iterator[str | BinaryIO]:
     if not is_url(path):
         yield path
         return
-    store, name = find(path)
+    store, name = find_store(path)
     if (size := retried(store.info, name).get("size")) is None or size > FETCH_BYTES:
         with open_remote(path) as file:
             yield file
@@ -175,19 +175,19 @@ def fetched(path: str) -> Iterator[str | BinaryIO]:
 
 def fetch(url: str, path: str) -> None:
     """Copy a file of an object store to this machine."""
-    store, name = find(url)
+    store, name = find_store(url)
     retried(store.get_file, name, path)
 
 
-def read_range(url: str, offset: int, size_bytes: int) -> bytes:
+def read_bytes(url: str, offset: int, size_bytes: int) -> bytes:
     """Some bytes of a file of an object store, in one request; fewer where it ends before."""
-    store, name = find(url)
+    store, name = find_store(url)
     return cast(bytes, retried(store.cat_file, name, start=offset, end=offset + size_bytes)) if size_bytes else b""
 
 
 def open_remote(url: str, block_bytes: int | None = None) -> BinaryIO:
     """A file of an object store, read in blocks as they are wanted, each tried again where that fails."""
-    store, name = find(url)
+    store, name = find_store(url)
     file = retried(store.open, name, "rb", block_size=block_bytes or _BLOCK_BYTES)
     return cast(BinaryIO, _Retried(file))
 
@@ -226,10 +226,10 @@ class _Retried(FileAround):
         return int(self._file.tell())
 
 
-def describe_folder(url: str) -> Iterator[tuple[str, tuple[int, int]]]:
-    """As ``describe``, of what lies in a folder, with its URL: in one request for a thousand of them. What the store
+def stat_folder(url: str) -> Iterator[tuple[str, tuple[int, int]]]:
+    """As ``stat_file``, of what lies in a folder, with its URL: in one request for a thousand of them. What the store
     does not tell the size and the time of in a listing is left out."""
-    store, name = find(url)
+    store, name = find_store(url)
     for infos in _list_folder(store, name):
         for info in infos:
             if info["type"] == "file" and info.get("size") is not None and any(info.get(key) for key in _TIMES):
@@ -260,14 +260,14 @@ def list_files(
     *,
     hidden: bool,
     enter: Callable[[str], bool],
-    overlook: Callable[[str], None] = lambda url: None,
+    ignore: Callable[[str], None] = lambda url: None,
 ) -> Iterator[tuple[str, tuple[int, int] | Exception, bool]]:
     """What a URL names: a file, the files in a folder and all below it, or what a pattern matches.
 
     Args:
         hidden: also what has a name that begins with a dot, save where the URL names it so, or its pattern does.
         enter: whether a folder is entered, by its URL.
-        overlook: told of what is left out as it is hidden, by its URL.
+        ignore: told of what is left out as it is hidden, by its URL.
 
     Yields:
         A file's URL, with its size and time; or a folder's, with why it cannot be listed. And whether the URL names or
@@ -276,16 +276,16 @@ def list_files(
     Raises:
         FileNotFoundError: nothing is there; or what the driver of the store raises.
     """
-    store, name = find(url)
-    for found in _resolve(store, name, hidden=hidden, overlook=overlook):
+    store, name = find_store(url)
+    for found in _resolve(store, name, hidden=hidden, ignore=ignore):
         if found["type"] != "directory":
             yield store.unstrip_protocol(found["name"]), _measure(found), True
         elif enter(store.unstrip_protocol(found["name"].rstrip("/"))):
-            for below, described in _walk(store, found["name"], hidden=hidden, enter=enter, overlook=overlook):
+            for below, described in _walk(store, found["name"], hidden=hidden, enter=enter, ignore=ignore):
                 yield below, described, False
 
 
-def _resolve(store: Any, name: str, *, hidden: bool, overlook: Callable[[str], None]) -> list[Info]:
+def _resolve(store: Any, name: str, *, hidden: bool, ignore: Callable[[str], None]) -> list[Info]:
     """What is there under a name, or else what it matches as a pattern, by the rules for those on a disk."""
     try:
         return [retried(store.info, name)]
@@ -303,7 +303,7 @@ def _resolve(store: Any, name: str, *, hidden: bool, overlook: Callable[[str], N
         parts = path.split("/")
         n_shown = next((k for k, part in enumerate(parts) if is_left_out(part)), len(parts))
         if n_shown < len(parts):  # a hidden folder counts as one, whatever it holds
-            overlook(str(store.unstrip_protocol("/".join(parts[: n_shown + 1]))))
+            ignore(str(store.unstrip_protocol("/".join(parts[: n_shown + 1]))))
         else:
             found.append(info)
     if not found:
@@ -328,7 +328,7 @@ def _is_folder(store: Any, name: str) -> bool:
 
 
 def _walk(
-    store: Any, folder: str, *, hidden: bool, enter: Callable[[str], bool], overlook: Callable[[str], None]
+    store: Any, folder: str, *, hidden: bool, enter: Callable[[str], bool], ignore: Callable[[str], None]
 ) -> Iterator[tuple[str, tuple[int, int] | Exception]]:
     def list_one(path: str) -> list[tuple[str, tuple[int, int] | None]] | Exception:
         """Names with size and time; of folders None."""
@@ -356,7 +356,7 @@ def _walk(
                         continue  # a folder may hold an object of its own name
                     url = str(store.unstrip_protocol(name))
                     if not hidden and is_hidden(name.rsplit("/", 1)[-1]):
-                        overlook(url)
+                        ignore(url)
                         continue
                     if described is not None:
                         yield url, described

@@ -9,7 +9,7 @@ from pathlib import Path
 
 import pytest
 
-from pipeline.processes import UNKNOWN, find_start, is_gone, name_processes
+from pipeline.processes import UNKNOWN, find_start, has_ended, name_processes
 
 ROOT = Path(__file__).parents[1]
 
@@ -24,16 +24,16 @@ def wait_until(holds: Callable[[], bool], what: str) -> None:
 def test_a_process_is_known_by_its_number_and_when_it_began() -> None:
     began = find_start(os.getpid())
     assert began is not None
-    assert not is_gone(os.getpid(), began)
-    assert not is_gone(os.getpid(), None)
-    assert is_gone(os.getpid(), began - 1)  # the number has another process now
+    assert not has_ended(os.getpid(), began)
+    assert not has_ended(os.getpid(), None)
+    assert has_ended(os.getpid(), began - 1)  # the number has another process now
 
 
 def test_one_that_is_dead_is_gone_before_its_parent_has_noticed() -> None:
     with subprocess.Popen([sys.executable, "-c", ""]) as process:
         wait_until(lambda: find_start(process.pid) is None, "it ends")
-        assert is_gone(process.pid, None)
-    assert is_gone(process.pid, None)
+        assert has_ended(process.pid, None)
+    assert has_ended(process.pid, None)
 
 
 @pytest.mark.parametrize(
@@ -44,7 +44,7 @@ def test_one_that_is_dead_is_gone_before_its_parent_has_noticed() -> None:
     ],
 )
 def test_what_cannot_be_seen_is_not_taken_for_gone(now: int | None, began: int | None, gone: bool) -> None:
-    assert is_gone(1, began, lambda pid: now) == gone
+    assert has_ended(1, began, lambda pid: now) == gone
 
 
 def test_the_name_of_the_processes_here_stays() -> None:
@@ -78,4 +78,4 @@ def test_all_that_a_process_has_started_is_ended(tmp_path: Path) -> None:
     told = subprocess.run(command, capture_output=True, text=True, check=True, timeout=120, cwd=ROOT)
     pids = [int(pid) for pid in told.stdout.split()]
     assert len(set(pids)) == 7
-    wait_until(lambda: all(is_gone(pid, None) for pid in pids), "they are gone")
+    wait_until(lambda: all(has_ended(pid, None) for pid in pids), "they are gone")

@@ -152,8 +152,8 @@ def test_a_folder_of_s3_comes_a_page_at_a_time(bucket: str, monkeypatch: pytest.
     monkeypatch.undo()
     monkeypatch.setattr(storage, "PAGE_FILES", 3)
     assert list_corpus([f"{bucket}/paged"])["uri"].to_pylist() == names
-    described = dict(storage.describe_folder(f"{bucket}/paged"))
-    assert described == {name: storage.describe(name) for name in names[:8]}
+    described = dict(storage.stat_folder(f"{bucket}/paged"))
+    assert described == {name: storage.stat_file(name) for name in names[:8]}
 
 
 def test_a_folder_with_far_more_than_is_wanted_is_not_listed_to_its_end(
@@ -181,13 +181,13 @@ def test_the_objects_of_a_manifest_are_looked_up_a_folder_at_a_time(
     manifest = tmp_path / "corpus.csv"
     manifest.write_text("\n".join(["uri", *uris, f"{base}/many/gone.wav"]))
     asked: list[str] = []
-    describe = storage.describe
+    describe = storage.stat_file
 
     def ask(path: str) -> tuple[int, int]:
         asked.append(path)
         return describe(path)
 
-    monkeypatch.setattr(storage, "describe", ask)
+    monkeypatch.setattr(storage, "stat_file", ask)
     rows = {row["uri"]: row for row in list_corpus([str(manifest)]).to_pylist()}
     assert len(asked) == 4  # the few, and what is not there
     assert rows[storage.absolute(f"{base}/many/gone.wav")]["reason"] == "vanished"
@@ -283,13 +283,13 @@ def test_of_a_remote_shard_little_is_read_beside_its_headers(
     data = (tmp_path / "s.tar").read_bytes()
     url = put(f"{flaky}/s.tar", data)
     asked: list[int] = []
-    read = storage.read_range
+    read = storage.read_bytes
 
     def read_range(url: str, offset: int, size_bytes: int) -> bytes:
         asked.append(size_bytes)
         return read(url, offset, size_bytes)
 
-    monkeypatch.setattr(storage, "read_range", read_range)
+    monkeypatch.setattr(storage, "read_bytes", read_range)
     remote, local = (
         [(uri.split("#")[1], place.offset, place.size_bytes) for uri, place in list_members(shard)]
         for shard in (url, str(tmp_path / "s.tar"))
@@ -407,7 +407,7 @@ def test_an_object_that_changes_while_it_is_read_is_a_failure(bucket: str) -> No
     """Within one second, and of the same size: the store tells them apart all the same."""
     url, store = f"{bucket}/changing/a.wav", fsspec.filesystem("s3")
     store.pipe_file(url, content(5).read_bytes())
-    size_bytes, modified_ns = storage.describe(url)
+    size_bytes, modified_ns = storage.stat_file(url)
     audio = {"content_hash": None, "size_bytes": size_bytes, "uris": [url], "modified_ns": [modified_ns]}
     for overwrite in (False, True):
         blocks = decode_batch(

@@ -164,8 +164,8 @@ def _draw(config: "Config") -> "list[Row]":
 
 def _some_of_each(rows: "list[Row]") -> "list[Row]":
     """A few files of each extension."""
-    from pipeline.corpus.ranges import recording_of
     from pipeline.corpus.shards import extension_of
+    from pipeline.corpus.time_ranges import recording_of
 
     found: dict[str, list[Row]] = {}
     for row in rows:
@@ -196,8 +196,8 @@ def _run(
     all comes at once then.
     """
     import pipeline
-    from pipeline.corpus.file import File
-    from pipeline.corpus.ranges import recording_of
+    from pipeline.corpus.corpus_file import CorpusFile
+    from pipeline.corpus.time_ranges import recording_of
     from pipeline.run.record import make_record
 
     manifest, planned_s = scratch / "sample.csv", 0.0
@@ -208,7 +208,7 @@ def _run(
             if planned_s >= audio_s:
                 break
             writer.writerow([recording_of(row), row["start_s"], row["end_s"]])
-            planned_s += File.of_listed(row).seconds
+            planned_s += CorpusFile.of_listed(row).seconds
     values = config.model_dump(mode="json") | {"sources": [str(manifest)]}
     values["run"] = {**values["run"], "max_failed_fraction": 1.0}
     began = time.monotonic()

@@ -54,11 +54,11 @@ class Measure:
 def measure_here(path: str) -> Measure:
     """Decode ``path`` in this process, which should have done nothing else."""
     from pipeline.audio.decode import open_audio
-    from pipeline.corpus.headerless import raw_of
+    from pipeline.corpus.raw_formats import raw_format_of
     from pipeline.grid import samples_to_seconds
 
     begin_s = time.process_time()
-    with open_audio(path, raw=raw_of(path)) as audio:
+    with open_audio(path, raw=raw_format_of(path)) as audio:
         n_samples = sum(len(block) for block in audio.blocks())
         truncated = audio.truncated
     return Measure(samples_to_seconds(n_samples), time.process_time() - begin_s, _peak_bytes(), truncated)

@@ -41,7 +41,7 @@ from pipeline import schema
 from pipeline.audio.source import hash_file, probe_file
 from pipeline.config import CorpusConfig
 from pipeline.corpus.discover import list_corpus
-from pipeline.corpus.metadata import read_given
+from pipeline.corpus.metadata import read_metadata
 from pipeline.index.metadata_columns import Metadata
 from pipeline.index.tables import select_metadata
 from pipeline.planning.ledger import Ledger
@@ -168,7 +168,7 @@ def look(source: str, ledger: str) -> dict[str, float]:
     listed = list_corpus([source], config, manifests=manifests)
     note("listed")
     metadata = Metadata(
-        read_given(listed, manifests, config, schema.metadata_columns(files.schema)), select_metadata(files)
+        read_metadata(listed, manifests, config, schema.metadata_columns(files.schema)), select_metadata(files)
     )
     outdated = metadata.outdated()
     note("said")

@@ -40,23 +40,23 @@ class Decoded:
 
 def shorten(row: Row) -> Row:
     """A LISTED row, or that of the first minute of a recording that seems to be longer than two."""
-    from pipeline.corpus.file import File
-    from pipeline.corpus.ranges import Range, range_of, recording_of
+    from pipeline.corpus.corpus_file import CorpusFile
+    from pipeline.corpus.time_ranges import TimeRange, range_of, recording_of
 
-    if File.of_listed(row).seconds <= 2 * MOST_S:
+    if CorpusFile.of_listed(row).seconds <= 2 * MOST_S:
         return row
-    part: Range = range_of(row).narrow(0.0, MOST_S)
+    part: TimeRange = range_of(row).narrow(0.0, MOST_S)
     return {**row, "uri": f"{recording_of(row)}{part}", "start_s": part.start_s, "end_s": part.end_s}
 
 
 def decode_files(rows: Sequence[Row], config: "Config") -> Iterator[Decoded]:
     """Decode LISTED rows by the stage that does it in a run, without hashing them. Broken files are left out."""
-    from pipeline.corpus.file import File
+    from pipeline.corpus.corpus_file import CorpusFile
     from pipeline.planning.batches import pack
     from pipeline.run.stages import decode_batch
 
     for row in rows:
-        file = File.of_listed(row)
+        file = CorpusFile.of_listed(row)
         file.content_hash = "0" * 64
         [planned] = pack([[file]], config.run.batch_s, "0" * 32).to_pylist()
         began, windows, files = time.process_time(), [], []

@@ -77,7 +77,7 @@ def _read_config(
     sources: list[str], options: dict[str, str | None], moved: tuple[str, str] | None, forgotten: list[str]
 ) -> "Config":
     from pipeline.config import load_config, make_config
-    from pipeline.corpus.sources import change_sources
+    from pipeline.corpus.source_changes import change_sources
     from pipeline.errors import ConfigError, UsageError
     from pipeline.run.prepare import read_config
     from pipeline.storage import absolute
@@ -178,7 +178,7 @@ def run(
 
 
 def _print_summary(config: "Config", progress: "Progress", summary: dict[str, Any]) -> None:
-    from pipeline.corpus.overlooked import describe
+    from pipeline.corpus.ignored_files import summarize
 
     of_them = [f"{progress.n_failed_before} of them failed before"] if progress.n_failed_before else []
     of_them += [f"{progress.n_metadata} with other metadata"] if progress.n_metadata else []
@@ -191,7 +191,7 @@ def _print_summary(config: "Config", progress: "Progress", summary: dict[str, An
     )
     for note in progress.notes:
         print_line(f"note: {note}")
-    if said := describe(progress.not_looked_at):
+    if said := summarize(progress.not_looked_at):
         print_line(f"not looked at: {said}")
     if progress.reasons:
         reasons = ", ".join(f"{count} {reason}" for reason, count in progress.reasons.most_common())

@@ -10,14 +10,14 @@ def info(index: Path_, json: Json = False) -> None:
     Example: earshot info my-index
     """
     import pipeline
-    from pipeline.corpus.overlooked import describe
+    from pipeline.corpus.ignored_files import summarize
 
     values = {**pipeline.open(index).describe(), "not_looked_at": _read_not_looked_at(index)}
     if json:
         print_json([values])
     else:
         metadata = ", ".join(f"{name} ({kind})" for name, kind in values["metadata"].items())
-        not_looked_at = describe(values["not_looked_at"] or {})
+        not_looked_at = summarize(values["not_looked_at"] or {})
         shown = {
             **values,
             "hours": f"{values['hours']:.3f}",

@@ -25,7 +25,7 @@ def plan(
     Example: earshot plan my-index --json
     """
     from pipeline.config import load_config
-    from pipeline.corpus.overlooked import describe
+    from pipeline.corpus.ignored_files import summarize
     from pipeline.planning.guard import count_by_folder
     from pipeline.planning.plan import ACTIONS
     from pipeline.run.prepare import describe_run, estimate_bytes, estimate_run_seconds, plan_corpus, read_config
@@ -57,7 +57,7 @@ def plan(
         print_line(f"indexed files that would go: {count_by_folder(made.removed.values())}")
     for note in made.notes:
         print_line(f"note: {note}")
-    if said := describe(made.not_looked_at):
+    if said := summarize(made.not_looked_at):
         print_line(f"not looked at: {said}")
     if made.refused:
         print_line(f"a run would refuse: {made.refused}")

@@ -26,8 +26,8 @@ import soxr
 from pipeline.audio.readers import AudioInfo, AvReader, Piece, SoundfileReader, mean_channels, open_reader
 from pipeline.audio.source import Bytes, Source, file_boundary, hash_file, unreadable
 from pipeline.config import DecodeConfig
-from pipeline.corpus.headerless import Raw
-from pipeline.corpus.ranges import Range
+from pipeline.corpus.raw_formats import RawFormat
+from pipeline.corpus.time_ranges import TimeRange
 from pipeline.errors import FileFailure
 from pipeline.grid import SAMPLE_RATE_HZ, Waveform, samples_to_seconds
 
@@ -50,7 +50,7 @@ _SLOWEST_HZ, _FASTEST_HZ = 1_000, 2_000_000
 class AudioStream:
     """An open audio file: a context manager, made by ``open_audio``."""
 
-    def __init__(self, source: Bytes, config: DecodeConfig, raw: Raw | None) -> None:
+    def __init__(self, source: Bytes, config: DecodeConfig, raw: RawFormat | None) -> None:
         self._source = source
         self._config = config
         self._reader = open_reader(source, raw)
@@ -250,11 +250,11 @@ class AudioStream:
         return FileFailure("decode", "too_short", "a header without samples")
 
 
-def open_audio(source: Source, config: DecodeConfig | None = None, raw: Raw | None = None) -> AudioStream:
+def open_audio(source: Source, config: DecodeConfig | None = None, raw: RawFormat | None = None) -> AudioStream:
     """Open a path or a binary file object, and read its header.
 
     Args:
-        raw: how to read it where it has none (``raw.raw_of`` its name).
+        raw: how to read it where it has none (``raw.raw_format_of`` its name).
 
     Raises:
         FileFailure: stage ``read`` with ``vanished`` or ``unreadable``; stage ``decode`` with ``empty``, ``not_audio``,
@@ -274,14 +274,14 @@ def decode_all(
     config: DecodeConfig | None = None,
     start_s: float = 0.0,
     end_s: float | None = None,
-    raw: Raw | None = None,
+    raw: RawFormat | None = None,
 ) -> tuple[Waveform, AudioInfo]:
     """The samples (n,) of a short sound from ``start_s`` to ``end_s``, at 48 kHz; holds no more than these.
 
     Raises:
         FileFailure: as ``open_audio`` and ``blocks``.
     """
-    first, stop = Range(start_s, end_s).samples
+    first, stop = TimeRange(start_s, end_s).samples
     with open_audio(source, config, raw) as audio:
         kept = list(audio.blocks(first, stop))
         return np.concatenate(kept) if kept else np.empty(0, np.float32), audio.info

@@ -10,8 +10,8 @@ from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
 from typing import Any
 
-from pipeline.corpus.headerless import RAW, raw_of
-from pipeline.corpus.ranges import split_uri
+from pipeline.corpus.raw_formats import RAW_FORMATS, raw_format_of
+from pipeline.corpus.time_ranges import split_uri
 
 
 @dataclass(frozen=True)
@@ -29,14 +29,14 @@ COLUMNS = ("uri", "status", "stage", "reason", "codec", "decoder")
 """What a mend may look at."""
 
 
-_MAY_BE_RAW = re.compile("|".join(rf"\.{extension}" for extension in RAW), re.IGNORECASE)
+_MAY_BE_RAW = re.compile("|".join(rf"\.{extension}" for extension in RAW_FORMATS), re.IGNORECASE)
 
 
 def _has_no_header(row: Mapping[str, Any]) -> bool:
     """Whether the name of a file says how to read it; it may be the name of a range."""
     if not _MAY_BE_RAW.search(row["uri"]):  # of millions, nearly all
         return False
-    return any(raw_of(recording) for recording in (row["uri"], split_uri(row["uri"])[0]))
+    return any(raw_format_of(recording) for recording in (row["uri"], split_uri(row["uri"])[0]))
 
 
 MENDS: tuple[Mend, ...] = (Mend(2, "G.722 and GSM without a header are read by their extension", _has_no_header),)

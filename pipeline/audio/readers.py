@@ -18,7 +18,7 @@ import soundfile
 
 from pipeline.audio.containers import View, find_cut, find_sound, is_cut_caf, is_unknown
 from pipeline.audio.source import Bytes, begins_as_audio, begins_exact, is_short_vorbis, read_mp3_duration, read_ogg_end
-from pipeline.corpus.headerless import Raw
+from pipeline.corpus.raw_formats import RawFormat
 from pipeline.errors import FileFailure, one_line
 from pipeline.grid import Waveform
 
@@ -43,7 +43,7 @@ class AudioInfo:
     """None where the header does not say, or only a guess is possible (mp3 without a Xing header, raw aac)."""
 
 
-def open_reader(source: Bytes, raw: Raw | None = None) -> "SoundfileReader | AvReader":
+def open_reader(source: Bytes, raw: RawFormat | None = None) -> "SoundfileReader | AvReader":
     """The reader that suits the beginning of a file.
 
     Args:
@@ -67,7 +67,7 @@ def open_reader(source: Bytes, raw: Raw | None = None) -> "SoundfileReader | AvR
     return AvReader(source)
 
 
-def _is_raw(source: Bytes, raw: Raw) -> bool:
+def _is_raw(source: Bytes, raw: RawFormat) -> bool:
     """Whether a file can be read by a convention: not where it begins as a container, or as no frames of GSM do."""
     if begins_as_audio(source):
         return False
@@ -215,7 +215,7 @@ _THINNEST_BYTES_PER_S = 100
 class AvReader:
     """The main audio stream of a file as FFmpeg reads it."""
 
-    def __init__(self, source: Bytes, raw: Raw | None = None) -> None:
+    def __init__(self, source: Bytes, raw: RawFormat | None = None) -> None:
         self.trouble: str | None = None
         self.raw = raw
         self._size_bytes = source.size_bytes

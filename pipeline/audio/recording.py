@@ -10,7 +10,7 @@ from typing import TYPE_CHECKING, Self
 from pipeline import storage
 from pipeline.audio.source import Source, hash_file, measure_file, unreadable
 from pipeline.config import DecodeConfig
-from pipeline.corpus.headerless import Raw
+from pipeline.corpus.raw_formats import RawFormat
 from pipeline.corpus.shards import Place, fetched_member
 
 if TYPE_CHECKING:
@@ -32,7 +32,7 @@ class Recording:
         self._hash: str | None = None
         self._size_bytes: int | None = None
         self._stream: AudioStream | None = None
-        self._raw: Raw | None = None
+        self._raw: RawFormat | None = None
 
     def __enter__(self) -> Self:
         return self
@@ -71,7 +71,7 @@ class Recording:
             self._size_bytes = measure_file(self._opened)
         return self._size_bytes
 
-    def stream(self, first: int, config: DecodeConfig, raw: Raw | None = None) -> "AudioStream":
+    def stream(self, first: int, config: DecodeConfig, raw: RawFormat | None = None) -> "AudioStream":
         """The stream to read samples from ``first`` on from; it stays open, as long as it reaches what follows.
 
         Args:

@@ -16,9 +16,9 @@ from pathlib import Path
 from typing import BinaryIO, Self
 
 from pipeline import storage
-from pipeline.corpus.headerless import Raw, raw_of
-from pipeline.corpus.ranges import Range, split_uri
-from pipeline.corpus.shards import Place, find_member, is_member, is_table, open_member, shard_of
+from pipeline.corpus.raw_formats import RawFormat, raw_format_of
+from pipeline.corpus.shards import Place, find_member, is_audio_table, is_member, open_member, shard_of
+from pipeline.corpus.time_ranges import TimeRange, split_uri
 from pipeline.errors import FileFailure, one_line
 
 PROBE_BYTES = 4096
@@ -89,7 +89,7 @@ class Bytes:
         return self.read(size)
 
 
-def find(uri: str) -> tuple[str | Place, Range, Raw | None]:
+def find(uri: str) -> tuple[str | Place, TimeRange, RawFormat | None]:
     """What to open for a uri of which nothing else is known, which range of it is meant, and how it is to be read where
     it has no header.
 
@@ -102,11 +102,11 @@ def find(uri: str) -> tuple[str | Place, Range, Raw | None]:
     try:
         try:
             if not part or is_member(uri) or storage.exists(uri):
-                return _find(uri), Range(), raw_of(uri)
+                return _find(uri), TimeRange(), raw_format_of(uri)
         except FileNotFoundError:
             if not part:
                 raise
-        return _find(recording), part, raw_of(recording)
+        return _find(recording), part, raw_format_of(recording)
     except Exception as error:  # each store has errors of its own
         raise unreadable(error) from None
 
@@ -208,14 +208,14 @@ def probe_file(source: Source) -> str:
 def _probe_remote(source: str | Place) -> str | None:
     """The same by three small requests, where an object store is asked for ranges of bytes; None elsewhere."""
     url = source.shard if isinstance(source, Place) else source
-    if not storage.is_url(url) or is_table(url):
+    if not storage.is_url(url) or is_audio_table(url):
         return None
     try:
         offset, size_bytes = (
-            (source.offset, source.size_bytes) if isinstance(source, Place) else (0, storage.describe(url)[0])
+            (source.offset, source.size_bytes) if isinstance(source, Place) else (0, storage.stat_file(url)[0])
         )
         sizes = ((begin, min(PROBE_BYTES, size_bytes - begin)) for begin in _probed(size_bytes))
-        return _digest(storage.read_range(url, offset + begin, size) for begin, size in sizes)
+        return _digest(storage.read_bytes(url, offset + begin, size) for begin, size in sizes)
     except Exception as error:  # each store has errors of its own
         raise unreadable(error) from None
 

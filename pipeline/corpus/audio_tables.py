@@ -38,7 +38,7 @@ class NoAudioError(CorpusError):
 
 
 @dataclass(frozen=True)
-class Row:
+class TableRow:
     """A row of a table: its path, if it has one, and the size of its bytes, or for Parquet about that."""
 
     name: str | None
@@ -118,7 +118,7 @@ def holds_audio(path: str) -> bool:
     return True
 
 
-def list_rows(path: str) -> Iterator[Row]:
+def list_rows(path: str) -> Iterator[TableRow]:
     """The rows of a table, in order; of Parquet, bytes are not read.
 
     Raises:
@@ -153,7 +153,7 @@ def read_row(path: str, number: int) -> bytes:
 # --- tables -----------------------------------------------------------------------------------------------------------
 
 
-class Table(Protocol):
+class AudioTable(Protocol):
     """An open table, in groups of rows: ``starts`` has the number of the first row of each."""
 
     column: _Column
@@ -163,14 +163,14 @@ class Table(Protocol):
 
     def read_columns(self, names: list[str]) -> pa.Table: ...
 
-    def list_group(self, group: int) -> Iterator[Row]: ...
+    def list_group(self, group: int) -> Iterator[TableRow]: ...
 
     def read_group(self, group: int) -> Iterator[pa.Array]: ...
 
     def close(self) -> None: ...
 
 
-def open_table(path: str, block_bytes: int | None = None) -> Table:
+def open_table(path: str, block_bytes: int | None = None) -> AudioTable:
     """A Parquet or Arrow file; in an object store, ``block_bytes`` are read at a time, or what is usual.
 
     Raises:
@@ -203,13 +203,13 @@ class _Parquet:
     def read_columns(self, names: list[str]) -> pa.Table:
         return self._file.read(columns=names, use_threads=False)
 
-    def list_group(self, group: int) -> Iterator[Row]:
+    def list_group(self, group: int) -> Iterator[TableRow]:
         mean_bytes, n_rows = self._mean_bytes(group), self._file.metadata.row_group(group).num_rows
         if self.column.name is None:
-            yield from (Row(None, mean_bytes) for _ in range(n_rows))
+            yield from (TableRow(None, mean_bytes) for _ in range(n_rows))
             return
         for names in self._read(group, self.column.name, _NAMES_AT_ONCE):
-            yield from (Row(name, mean_bytes) for name in _decode_names(names))
+            yield from (TableRow(name, mean_bytes) for name in _decode_names(names))
 
     def read_group(self, group: int) -> Iterator[pa.Array]:
         return self._read(group, self.column.data, max(1, _BATCH_BYTES // (self._mean_bytes(group) + 1)))
@@ -255,7 +255,7 @@ class _Arrow:
         numbers = [number for number, name in enumerate(self.schema.names) if name in names]  # names may be there twice
         return pa.Table.from_batches(self._batches, self.schema).select(numbers)
 
-    def list_group(self, group: int) -> Iterator[Row]:
+    def list_group(self, group: int) -> Iterator[TableRow]:
         import pyarrow.compute as pc
 
         batch = self._batches[group]
@@ -263,7 +263,7 @@ class _Arrow:
         names: Any = [None] * batch.num_rows
         if self.column.name is not None:
             names = _decode_names(self._column(group, self.column.name))
-        yield from map(Row, names, sizes)
+        yield from map(TableRow, names, sizes)
 
     def read_group(self, group: int) -> Iterator[pa.Array]:
         yield self._column(group, self.column.data)
@@ -311,7 +311,7 @@ def _decode_names(names: pa.Array) -> Iterator[str | None]:
 class _Cursor:
     """A table, and where in it was last read. A group is read from its beginning on, and once for rows in order."""
 
-    def __init__(self, path: str, version: tuple[int, int], table: Table) -> None:
+    def __init__(self, path: str, version: tuple[int, int], table: AudioTable) -> None:
         self.path, self.version, self.table = path, version, table
         self._group, self._first = -1, 0
         self._batches: Iterator[pa.Array] = iter(())
@@ -358,7 +358,7 @@ class _Cursor:
 class Cursors:
     """The tables that are open in this process; each is lent to one reader at a time."""
 
-    def __init__(self, open_table: Callable[[str], Table] = open_table) -> None:
+    def __init__(self, open_table: Callable[[str], AudioTable] = open_table) -> None:
         self._open = open_table
         self._idle: list[_Cursor] = []
         self._lock = threading.Lock()
@@ -376,7 +376,7 @@ class Cursors:
         return data
 
     def _take(self, path: str, number: int) -> _Cursor:
-        version = storage.describe(path)
+        version = storage.stat_file(path)
         with self._lock:
             same = [cursor for cursor in self._idle if cursor.path == path]
             fitting = [cursor for cursor in same if cursor.version == version]

@@ -19,7 +19,7 @@ The rules:
   with ``corpus.follow_symlinks`` or where the source itself names it, and no folder twice.
 - What looks like audio and cannot be read (a dangling link, a closed folder, a pipe) is listed with the
   reason: ``vanished`` where it is gone, ``unreadable`` where it may come back, like a link into a folder that is
-  missing or empty. What is found and not looked at is counted (``overlooked``): nothing is skipped silently.
+  missing or empty. What is found and not looked at is counted (``ignored``): nothing is skipped silently.
 """
 
 import errno
@@ -40,13 +40,13 @@ import pyarrow as pa
 from pipeline import storage
 from pipeline.config import CorpusConfig
 from pipeline.corpus.audio_tables import NoAudioError, holds_audio
-from pipeline.corpus.headerless import RAW
-from pipeline.corpus.listing import Listing, many_objects, to_table
+from pipeline.corpus.ignored_files import HIDDEN, LINKS, IgnoredFiles, kind_of, summarize
+from pipeline.corpus.listing import Listing, gc_paused, to_table
 from pipeline.corpus.manifest import is_manifest, read_ranges
-from pipeline.corpus.overlooked import HIDDEN, LINKS, Overlooked, describe, kind_of
-from pipeline.corpus.ranges import Range, split_uri
-from pipeline.corpus.shards import extension_of, is_member, is_shard, is_table, list_members, name_of, shard_of
-from pipeline.corpus.tabular import KINDS
+from pipeline.corpus.raw_formats import RAW_FORMATS
+from pipeline.corpus.shards import extension_of, is_audio_table, is_member, is_shard, list_members, name_of, shard_of
+from pipeline.corpus.table_files import KINDS
+from pipeline.corpus.time_ranges import TimeRange, split_uri
 from pipeline.errors import CorpusError, EarshotError, EmptyCorpus, one_line
 from pipeline.schema import LISTED, Row
 
@@ -57,7 +57,7 @@ _EXTENSIONS = (
     " ac3 ec3 eac3 dts dtshd mlp thd truehd"
     " mp4 m4v mov 3gp 3g2 mkv avi wmv asf flv f4v mpg mpeg m2ts vob mxf ogv ogx rmvb"
 )
-AUDIO_EXTENSIONS = frozenset([*_EXTENSIONS.split(), *RAW])
+AUDIO_EXTENSIONS = frozenset([*_EXTENSIONS.split(), *RAW_FORMATS])
 """What counts as audio in a folder, unless ``corpus.extensions`` says otherwise: what the decoders read.
 
 An extension that mostly means something else is left out, since each such file would be a failure: ``ts`` and ``mts``
@@ -85,14 +85,14 @@ T = TypeVar("T")
 R = TypeVar("R")
 
 
-@many_objects()
+@gc_paused()
 def list_corpus(
     sources: Iterable[str],
     config: CorpusConfig | None = None,
     leave_out: str | None = None,
     manifests: list[str] | None = None,
     report: Callable[[int], None] = lambda n_files: None,
-    overlooked: Overlooked | None = None,
+    ignored: IgnoredFiles | None = None,
 ) -> pa.Table:
     """List every file of ``sources`` once: a LISTED table in the order of uris.
 
@@ -102,12 +102,12 @@ def list_corpus(
         leave_out: a folder that is not entered, if it exists: the index, which may lie among what it indexes.
         manifests: a list to note the manifests in that the sources name.
         report: told now and then how many files have been found.
-        overlooked: notes what is found and not looked at.
+        ignored: notes what is found and not looked at.
 
     Raises:
         CorpusError: a source does not exist or is a ``.json`` file, a glob matches nothing, or none holds audio.
     """
-    config, overlooked = config or CorpusConfig(), overlooked or Overlooked()
+    config, ignored = config or CorpusConfig(), ignored or IgnoredFiles()
     sources = [storage.absolute(source) if storage.is_url(source) else source for source in sources]
     if leave_out is not None and storage.is_url(leave_out):
         leave_out = storage.absolute(leave_out)
@@ -128,8 +128,8 @@ def list_corpus(
             named.append(uri)
 
     for source in sources:
-        listed = _list_url(source, config, leave_out, overlooked) if source in urls else None
-        for row in listed or _list_source(source, config, _identify(leave_out), overlooked):
+        listed = _list_url(source, config, leave_out, ignored) if source in urls else None
+        for row in listed or _list_source(source, config, _identify(leave_out), ignored):
             take(row)
     for manifest in (manifests_read := _find_manifests(named)):
         del aside[manifest]
@@ -148,18 +148,18 @@ def list_corpus(
                 " there, and do the credentials hold?"
             )
     for uri in (*manifests_read, *aside, *([storage.absolute(config.metadata)] if config.metadata else [])):
-        overlooked.take_back(uri)
+        ignored.take_back(uri)
     shards = [row for row in aside.values() if row["reason"] is None]
     listing.extend(to_table(row for row in aside.values() if row["reason"] is not None))
     inside = config
     if config.extensions and all(is_shard(f".{extension}") for extension in config.extensions):
         inside = config.model_copy(update={"extensions": None})  # they say where to look, and not for what
-    for members in _each(shards, lambda shard: to_table(_list_shard(shard, inside, overlooked))):
+    for members in _each(shards, lambda shard: to_table(_list_shard(shard, inside, ignored))):
         listing.extend(members)
     found = listing.to_table()
     if not found.num_rows:
         wanted = "an audio file's extension" if config.extensions is None else f"extension {list(config.extensions)}"
-        others = _say_overlooked(overlooked, 0)
+        others = _say_overlooked(ignored, 0)
         advice = "corpus.extensions names others, and tar, parquet or arrow for the shards in folders"
         if "corpus.extensions" in others:
             advice = "with tar, parquet or arrow among the extensions, shards in folders are looked into"
@@ -167,9 +167,9 @@ def list_corpus(
     return found
 
 
-def _say_overlooked(overlooked: Overlooked, since: int) -> str:
+def _say_overlooked(ignored: IgnoredFiles, since: int) -> str:
     """The end of a message that nothing was found: what was not looked at, of what was noted ``since``."""
-    said = describe(overlooked.count(LISTED.empty_table(), since))
+    said = summarize(ignored.count(LISTED.empty_table(), since))
     return f"; not looked at: {said}" if said else ""
 
 
@@ -197,7 +197,7 @@ def _find_manifests(named: Iterable[str]) -> list[str]:
             return None
 
     found = [path for path in named if is_manifest(path)]
-    tables = [path for path in found if is_table(path)]
+    tables = [path for path in found if is_audio_table(path)]
     with ThreadPoolExecutor(FILES_AT_ONCE) as pool:
         known = dict(zip(tables, pool.map(has_audio, tables), strict=True))
     either = True in known.values()
@@ -214,7 +214,7 @@ def _identify(path: str | None) -> set[_Identity]:
     return {(status.st_dev, status.st_ino)}
 
 
-def _list_source(source: str, config: CorpusConfig, entered: set[_Identity], overlooked: Overlooked) -> Iterator[Row]:
+def _list_source(source: str, config: CorpusConfig, entered: set[_Identity], ignored: IgnoredFiles) -> Iterator[Row]:
     """The files of one source, save in folders that have been ``entered``."""
     path = os.path.abspath(os.path.expanduser(source))
     if os.path.isdir(path):
@@ -222,27 +222,27 @@ def _list_source(source: str, config: CorpusConfig, entered: set[_Identity], ove
             os.scandir(path).close()
         except OSError as error:
             raise CorpusError(f"{source}: cannot be listed: {error.strerror}") from None
-        yield from _walk(path, config, entered, overlooked)
+        yield from _walk(path, config, entered, ignored)
     elif os.path.lexists(path):
         yield _named(_describe(path))
     elif glob.has_magic(source):
-        yield from _list_glob(source, path, config, entered, overlooked)
+        yield from _list_glob(source, path, config, entered, ignored)
     else:
         raise CorpusError(f"{source}: no such file or folder{_ADVICE}")
 
 
-def _list_url(source: str, config: CorpusConfig, leave_out: str | None, overlooked: Overlooked) -> Iterator[Row]:
+def _list_url(source: str, config: CorpusConfig, leave_out: str | None, ignored: IgnoredFiles) -> Iterator[Row]:
     """The files of a source in an object store, save in the folder to ``leave_out``."""
 
     def enter(folder: str) -> bool:
         return folder != leave_out
 
-    def overlook(url: str) -> None:
-        overlooked.add(url, HIDDEN)
+    def ignore(url: str) -> None:
+        ignored.add(url, HIDDEN)
 
-    n_before = overlooked.n_noted
+    n_before = ignored.n_noted
     try:
-        for url, found, is_named in storage.list_files(source, hidden=config.hidden, enter=enter, overlook=overlook):
+        for url, found, is_named in storage.list_files(source, hidden=config.hidden, enter=enter, ignore=ignore):
             if isinstance(found, Exception):
                 message = f"folder cannot be listed: {one_line(found)}"
                 yield _row(url, reason="unreadable", message=message, hides_files=True)
@@ -250,13 +250,13 @@ def _list_url(source: str, config: CorpusConfig, leave_out: str | None, overlook
                 if url == source or _is_audio(url, config) or is_shard(url) or is_manifest(url):
                     yield _named(_row(url, *found))
                 else:
-                    overlooked.add(url, kind_of(extension_of(url)))
+                    ignored.add(url, kind_of(extension_of(url)))
             elif _is_audio(url, config):
                 yield _row(url, *found)
             else:
-                overlooked.add(url, kind_of(extension_of(url)))
+                ignored.add(url, kind_of(extension_of(url)))
     except FileNotFoundError:
-        others = _say_overlooked(overlooked, n_before)
+        others = _say_overlooked(ignored, n_before)
         raise CorpusError(f"{source}: no such file or folder, and no file that matches{others}{_ADVICE}") from None
     except EarshotError:
         raise
@@ -266,19 +266,19 @@ def _list_url(source: str, config: CorpusConfig, leave_out: str | None, overlook
 
 def _list_manifest(path: str) -> Iterator[Row]:
     ranges = read_ranges(path)
-    written: dict[str, list[Range]] = defaultdict(list)
+    written: dict[str, list[TimeRange]] = defaultdict(list)
     for row in _describe_all(list(ranges)):
         recording, part = split_uri(row["uri"])
         wanted = ranges[row["uri"]]
-        if part and row["reason"] == "vanished" and Range() in wanted:
+        if part and row["reason"] == "vanished" and TimeRange() in wanted:
             written[recording].append(part)  # no file has this name: it is that of a range, as ``files`` has it
-            wanted.remove(Range())
+            wanted.remove(TimeRange())
         yield from _list_ranges(row, wanted)
     for row in _describe_all(list(written)):
         yield from _list_ranges(row, written[row["uri"]])
 
 
-def _list_ranges(recording: Row, ranges: list[Range]) -> Iterator[Row]:
+def _list_ranges(recording: Row, ranges: list[TimeRange]) -> Iterator[Row]:
     for part in ranges:
         yield {**recording, "uri": f"{recording['uri']}{part}", "start_s": part.start_s, "end_s": part.end_s}
 
@@ -306,7 +306,7 @@ def _describe_folders(uris: list[str]) -> dict[str, Row]:
     def describe(folder: str) -> dict[str, Row]:
         try:
             # Of a folder with far more than these, they are asked for one by one.
-            seen = islice(storage.describe_folder(folder), folders[folder] * SEEN_PER_WANTED)
+            seen = islice(storage.stat_folder(folder), folders[folder] * SEEN_PER_WANTED)
             return {uri: _row(uri, *found) for uri, found in seen if uri in wanted}
         except Exception:  # each store has errors of its own
             return {}
@@ -338,19 +338,19 @@ def _describe_any(path: str) -> Row:
     if not storage.is_url(path):
         return _describe(path, gone="there is no such file")
     try:
-        return _row(path, *storage.describe(path))
+        return _row(path, *storage.stat_file(path))
     except FileNotFoundError:
         return _row(path, reason="vanished", message="there is no such object")
     except Exception as error:  # each store has errors of its own
         return _row(path, reason="unreadable", message=f"cannot be read: {one_line(error)}")
 
 
-def _list_shard(shard: Row, config: CorpusConfig, overlooked: Overlooked) -> Iterator[Row]:
+def _list_shard(shard: Row, config: CorpusConfig, ignored: IgnoredFiles) -> Iterator[Row]:
     """The audio files in a shard; the shard itself where it cannot be read to its end, or holds none."""
     uri, n_members = shard["uri"], 0
     try:
         for member, place in list_members(uri):
-            if is_table(uri) or _is_wanted(member, config, overlooked):
+            if is_audio_table(uri) or _is_wanted(member, config, ignored):
                 n_members += 1
                 yield _row(member, place.size_bytes, shard["modified_ns"], offset=place.offset)
     except NoAudioError as error:
@@ -362,45 +362,47 @@ def _list_shard(shard: Row, config: CorpusConfig, overlooked: Overlooked) -> Ite
         yield _row(uri, reason="unreadable", message=f"cannot be read: {one_line(error)}", hides_files=True)
     else:
         if not n_members:
-            yield _row(uri, reason="not_audio", message=f"a {'table' if is_table(uri) else 'tar file'} without audio")
+            yield _row(
+                uri, reason="not_audio", message=f"a {'table' if is_audio_table(uri) else 'tar file'} without audio"
+            )
 
 
-def _is_wanted(member: str, config: CorpusConfig, overlooked: Overlooked) -> bool:
+def _is_wanted(member: str, config: CorpusConfig, ignored: IgnoredFiles) -> bool:
     """Whether a member of a tar shard is taken, by its own name; noted where it is not."""
     name = name_of(member)
     is_hidden = not config.hidden and any(storage.is_hidden(part) for part in name.split("/"))
     if not is_hidden and not is_shard(name) and _is_audio(member, config):
         return True
-    overlooked.add(member, HIDDEN if is_hidden else kind_of(extension_of(member)))
+    ignored.add(member, HIDDEN if is_hidden else kind_of(extension_of(member)))
     return False
 
 
 def _list_glob(
-    source: str, pattern: str, config: CorpusConfig, entered: set[_Identity], overlooked: Overlooked
+    source: str, pattern: str, config: CorpusConfig, entered: set[_Identity], ignored: IgnoredFiles
 ) -> Iterator[Row]:
-    found, n_before = False, overlooked.n_noted
+    found, n_before = False, ignored.n_noted
     # Leading folders that exist are taken as they stand; below them, each part is a pattern for one level.
     folder, *parts = Path(pattern).parts
     while parts and os.path.isdir(os.path.join(folder, parts[0])):
         folder = os.path.join(folder, parts.pop(0))
-    for path in _expand(folder, parts, config, frozenset(entered), overlooked):
+    for path in _expand(folder, parts, config, frozenset(entered), ignored):
         found = True
         if os.path.isdir(path):
-            yield from _walk(path, config, entered, overlooked)
+            yield from _walk(path, config, entered, ignored)
         elif _is_audio(path, config) or is_shard(path) or is_manifest(path):
             yield _named(_describe(path))
         else:
-            overlooked.add(path, kind_of(extension_of(path)))
+            ignored.add(path, kind_of(extension_of(path)))
     if not found:
-        raise CorpusError(f"{source}: the pattern matches no file{_say_overlooked(overlooked, n_before)}{_ADVICE}")
+        raise CorpusError(f"{source}: the pattern matches no file{_say_overlooked(ignored, n_before)}{_ADVICE}")
 
 
 def _expand(
-    folder: str, parts: list[str], config: CorpusConfig, closed: frozenset[_Identity], overlooked: Overlooked
+    folder: str, parts: list[str], config: CorpusConfig, closed: frozenset[_Identity], ignored: IgnoredFiles
 ) -> Iterator[str]:
     """The paths below ``folder`` that match ``parts``, and folders on the way to them that cannot be listed.
 
-    Folders that are ``closed`` are not entered. What does not match was not asked for, and is not overlooked; what is
+    Folders that are ``closed`` are not entered. What does not match was not asked for, and is not ignored; what is
     hidden, or a link to a folder, counts where it matches or where ``**`` would have entered it.
     """
     if closed and not _identify(folder).isdisjoint(closed):
@@ -410,33 +412,33 @@ def _expand(
         return
     part, rest = parts[0], parts[1:]
     if part == "**":
-        for each, _ in _visit(folder, config, set(closed), overlooked, _is_folder):
-            yield from _expand(each, rest, config, closed, overlooked)
+        for each, _ in _visit(folder, config, set(closed), ignored, _is_folder):
+            yield from _expand(each, rest, config, closed, ignored)
         return
     if not glob.has_magic(part):
         if os.path.lexists(path := os.path.join(folder, part)):
-            yield from _expand(path, rest, config, closed, overlooked)
+            yield from _expand(path, rest, config, closed, ignored)
         return
 
     def matches(entry: os.DirEntry[str]) -> bool:
         return fnmatch.fnmatchcase(entry.name, part) and (not rest or _is_folder(entry))
 
     try:
-        children = _children(folder, config.hidden or part.startswith("."), overlooked, matches)
+        children = _children(folder, config.hidden or part.startswith("."), ignored, matches)
     except OSError:
         yield folder
         return
     for entry in filter(matches, children):
         is_folder = _is_folder(entry)
         if not is_folder or _may_enter(entry, config):
-            yield from _expand(entry.path, rest, config, closed, overlooked)
+            yield from _expand(entry.path, rest, config, closed, ignored)
         else:
-            overlooked.add(entry.path, LINKS)
+            ignored.add(entry.path, LINKS)
 
 
-def _walk(folder: str, config: CorpusConfig, entered: set[_Identity], overlooked: Overlooked) -> Iterator[Row]:
+def _walk(folder: str, config: CorpusConfig, entered: set[_Identity], ignored: IgnoredFiles) -> Iterator[Row]:
     """The audio files in ``folder`` and below, save in folders that have been ``entered``."""
-    for path, files in _visit(folder, config, entered, overlooked):
+    for path, files in _visit(folder, config, entered, ignored):
         if isinstance(files, OSError):
             yield _row(
                 path, reason="unreadable", message=f"folder cannot be listed: {files.strerror}", hides_files=True
@@ -446,20 +448,20 @@ def _walk(folder: str, config: CorpusConfig, entered: set[_Identity], overlooked
             if _is_audio(entry.path, config):
                 yield _describe(entry.path)
             else:
-                overlooked.add(entry.path, kind_of(extension_of(entry.path)))
+                ignored.add(entry.path, kind_of(extension_of(entry.path)))
 
 
 def _visit(
     folder: str,
     config: CorpusConfig,
     entered: set[_Identity],
-    overlooked: Overlooked,
+    ignored: IgnoredFiles,
     asked: Callable[[os.DirEntry[str]], bool] = lambda entry: True,
 ) -> Iterator[tuple[str, list[os.DirEntry[str]] | OSError]]:
     """Each folder from ``folder`` downwards with what it holds beside folders, or with why it cannot be listed.
 
     Args:
-        asked: what of that is overlooked where it is hidden.
+        asked: what of that is ignored where it is hidden.
     """
     waiting = [folder]
     while waiting:
@@ -469,7 +471,7 @@ def _visit(
             if (status.st_dev, status.st_ino) in entered:
                 continue
             entered.add((status.st_dev, status.st_ino))
-            children = _children(path, config.hidden, overlooked, asked)
+            children = _children(path, config.hidden, ignored, asked)
         except OSError as error:
             yield path, error
             continue
@@ -478,20 +480,20 @@ def _visit(
         waiting += [entry.path for entry in reversed(folders) if _may_enter(entry, config)]
         for entry in folders:
             if not _may_enter(entry, config):
-                overlooked.add(entry.path, LINKS)
+                ignored.add(entry.path, LINKS)
 
 
 def _children(
-    folder: str, hidden: bool, overlooked: Overlooked, asked: Callable[[os.DirEntry[str]], bool]
+    folder: str, hidden: bool, ignored: IgnoredFiles, asked: Callable[[os.DirEntry[str]], bool]
 ) -> list[os.DirEntry[str]]:
-    """What is in a folder, without what is hidden, if that is left out, and overlooked if it is ``asked`` for."""
+    """What is in a folder, without what is hidden, if that is left out, and ignored if it is ``asked`` for."""
     with os.scandir(folder) as entries:
         children = sorted(entries, key=lambda entry: entry.name)
     shown = [entry for entry in children if hidden or not storage.is_hidden(entry.name)]
     if len(shown) < len(children):
         for entry in children:
             if storage.is_hidden(entry.name) and asked(entry):
-                overlooked.add(entry.path, HIDDEN)
+                ignored.add(entry.path, HIDDEN)
     return shown
 
 

@@ -19,7 +19,7 @@ ROWS_AT_ONCE, ROWS_PER_REPORT = 10_000, 1_000
 
 
 @contextmanager
-def many_objects() -> Iterator[None]:
+def gc_paused() -> Iterator[None]:
     """Let Python not look for garbage in cycles, while millions of objects are made that are none: a third of the time.
 
     Also a decorator.

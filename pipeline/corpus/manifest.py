@@ -11,9 +11,9 @@ from collections.abc import Iterable, Iterator
 import pyarrow as pa
 
 from pipeline import storage
-from pipeline.corpus.ranges import Range
 from pipeline.corpus.shards import is_member, is_shard, shard_of
-from pipeline.corpus.tabular import check_once, is_sheet, read_sheet
+from pipeline.corpus.table_files import check_once, is_table_file, read_table_file
+from pipeline.corpus.time_ranges import TimeRange
 from pipeline.errors import CorpusError, UsageError, without_credentials
 
 COLUMNS = ("uri", "start_s", "end_s")
@@ -25,24 +25,24 @@ _LIKE_END = re.compile(r"(end|stop)(time|at)?(s|ms|secs?|seconds?)?")
 ROWS_AT_ONCE = 10_000
 """Rows that are taken out of Arrow at a time."""
 
-_WHOLE = Range()
+_WHOLE = TimeRange()
 
 
 def is_manifest(path: str) -> bool:
     """Whether a file is taken for a manifest, by its name."""
-    return is_sheet(path)
+    return is_table_file(path)
 
 
-def read_ranges(path: str) -> dict[str, list[Range]]:
+def read_ranges(path: str) -> dict[str, list[TimeRange]]:
     """The files that a manifest names, absolute, relative ones from the folder of the manifest; of each, the ranges
-    that it names, once each, ``Range()`` for the whole.
+    that it names, once each, ``TimeRange()`` for the whole.
 
     Raises:
         CorpusError: it cannot be read, has no column ``uri`` of text, a row without one, or one with a wrong range or
             with credentials in its URL.
     """
-    found: dict[str, list[Range]] = {}
-    for uri, part in name_files(path, read_sheet(path, as_text=COLUMNS)):
+    found: dict[str, list[TimeRange]] = {}
+    for uri, part in name_files(path, read_table_file(path, as_text=COLUMNS)):
         found.setdefault(uri, []).append(part)
     for parts in found.values():
         if len(parts) > 1:
@@ -64,7 +64,7 @@ def find_near_misses(names: Iterable[str]) -> dict[str, str]:
     return found
 
 
-def name_files(path: str, table: pa.Table) -> Iterator[tuple[str, Range]]:
+def name_files(path: str, table: pa.Table) -> Iterator[tuple[str, TimeRange]]:
     """The file that each row of a manifest names, and the range of it.
 
     Raises:
@@ -95,11 +95,11 @@ def name_files(path: str, table: pa.Table) -> Iterator[tuple[str, Range]]:
             yield absolute, part
 
 
-def _read_ranges(path: str, table: pa.Table, n_before: int) -> Iterator[Range]:
+def _read_ranges(path: str, table: pa.Table, n_before: int) -> Iterator[TimeRange]:
     """The range in each row; ``n_before`` others come before these."""
     columns = (_read_seconds(path, table, name, n_before) for name in ("start_s", "end_s"))
     for number, (start_s, end_s) in enumerate(zip(*columns, strict=True), start=n_before + 1):
-        part = Range(start_s or None, end_s)
+        part = TimeRange(start_s or None, end_s)
         if end_s is not None and end_s <= (start_s or 0.0):
             raise CorpusError(f"{path}: row {number}: end_s ({end_s}) is not after start_s ({start_s or 0.0})")
         yield part if part else _WHOLE

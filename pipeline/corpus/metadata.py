@@ -20,9 +20,9 @@ from pipeline import schema
 from pipeline.config import CorpusConfig
 from pipeline.corpus import audio_tables
 from pipeline.corpus.manifest import COLUMNS, find_near_misses, name_files
-from pipeline.corpus.ranges import split_uri
-from pipeline.corpus.shards import is_table, shards_of
-from pipeline.corpus.tabular import check_once, clean_name, is_csv, read_sheet
+from pipeline.corpus.shards import is_audio_table, shards_of
+from pipeline.corpus.table_files import check_once, clean_name, is_csv, read_table_file
+from pipeline.corpus.time_ranges import split_uri
 from pipeline.errors import CorpusError, one_line
 
 TABLES_AT_ONCE = 16
@@ -44,7 +44,7 @@ _INSTANT, _INSTANT_UTC = pa.timestamp("us"), pa.timestamp("us", tz="UTC")
 
 
 @dataclass(frozen=True)
-class Sheet:
+class MetadataTable:
     """One table: ``uri`` and its metadata columns."""
 
     path: str
@@ -58,7 +58,7 @@ class Sheet:
 
 
 @dataclass(frozen=True)
-class Given:
+class CorpusMetadata:
     """What the sources say: a row for each file of which they say something, ``uri`` and the columns."""
 
     table: pa.Table = field(default_factory=lambda: pa.table({"uri": pa.array([], pa.string())}))
@@ -66,7 +66,9 @@ class Given:
     """What a person should know of it, a line each."""
 
 
-def read_given(listed: pa.Table, manifests: Sequence[str], config: CorpusConfig, stored: pa.Schema) -> Given:
+def read_metadata(
+    listed: pa.Table, manifests: Sequence[str], config: CorpusConfig, stored: pa.Schema
+) -> CorpusMetadata:
     """The metadata of the files of a corpus.
 
     Args:
@@ -84,16 +86,16 @@ def read_given(listed: pa.Table, manifests: Sequence[str], config: CorpusConfig,
         notes = [*notes[: MOST_NOTES - 1], f"and {len(notes) - MOST_NOTES + 1} more such lines"]
     sheets = [sheet for sheet in _agree(sheets, stored) if sheet.names]
     if not sheets:
-        return Given(notes=tuple(notes))
+        return CorpusMetadata(notes=tuple(notes))
     table, strange = _join(sheets, listed["uri"], config.metadata)
     del sheets  # many tables in many pieces: the one that they become is held beside them only here
     table, doubled = _first_values(table)
     table = table.combine_chunks()
     pa.default_memory_pool().release_unused()  # for what comes next, and is not in Arrow
-    return Given(table, (*notes, *strange, *doubled))
+    return CorpusMetadata(table, (*notes, *strange, *doubled))
 
 
-def _join(sheets: list[Sheet], listed: pa.ChunkedArray, sidecar: str | None) -> tuple[pa.Table, list[str]]:
+def _join(sheets: list[MetadataTable], listed: pa.ChunkedArray, sidecar: str | None) -> tuple[pa.Table, list[str]]:
     """The rows of all sheets that are of files of the corpus, and what is to be said of the others.
 
     All are looked up at once: for each sheet by itself, the whole corpus would be gone through again.
@@ -141,19 +143,19 @@ def _tables_of_audio(listed: pa.Table) -> Iterator[tuple[str, pa.Table]]:
     members = listed.select(["uri", "offset"]).filter(pc.is_valid(listed["offset"]))
     first = 0
     for shard, n_rows in map(dict.values, pc.value_counts(shards_of(members["uri"])).to_pylist()):
-        if shard is not None and is_table(shard):
+        if shard is not None and is_audio_table(shard):
             yield shard, members.slice(first, n_rows)
         first += n_rows
 
 
-def _read(path: str, config: CorpusConfig) -> Sheet:
-    table = read_sheet(path, as_text=COLUMNS)
+def _read(path: str, config: CorpusConfig) -> MetadataTable:
+    table = read_table_file(path, as_text=COLUMNS)
     if is_csv(path) and (times := [column.name for column in table.schema if pa.types.is_time(column.type)]):
-        table = read_sheet(path, as_text=[*COLUMNS, *times])
+        table = read_table_file(path, as_text=[*COLUMNS, *times])
     named = name_files(path, table)
     uris = iter(lambda: [f"{uri}{part}" for uri, part in islice(named, ROWS_AT_ONCE)], [])
     kept = pa.table({"uri": pa.chunked_array(uris, pa.string()), **_choose(path, table, config)})
-    return Sheet(path, kept, tuple(_note_near_misses(path, table.column_names, config)))
+    return MetadataTable(path, kept, tuple(_note_near_misses(path, table.column_names, config)))
 
 
 def _note_near_misses(path: str, names: list[str], config: CorpusConfig) -> Iterator[str]:
@@ -261,7 +263,7 @@ def _stored_type(kind: pa.DataType) -> pa.DataType | None:
 # --- tables with audio ------------------------------------------------------------------------------------------------
 
 
-def _read_rows(shard: str, here: pa.Table, config: CorpusConfig) -> Sheet:
+def _read_rows(shard: str, here: pa.Table, config: CorpusConfig) -> MetadataTable:
     """What stands beside the audio. Such tables are taken as they come: what cannot be stored is left out.
 
     Args:
@@ -276,7 +278,7 @@ def _read_rows(shard: str, here: pa.Table, config: CorpusConfig) -> Sheet:
     try:
         table = audio_tables.read_columns(shard, is_kept).take(here["offset"])
     except Exception as error:  # each store has errors of its own; the audio may be whole
-        return Sheet(shard, here.select(["uri"]), (f"{shard}: its metadata cannot be read: {one_line(error)}",))
+        return MetadataTable(shard, here.select(["uri"]), (f"{shard}: its metadata cannot be read: {one_line(error)}",))
     kept: dict[str, pa.ChunkedArray] = {}
     notes = []
     for name, column in zip(map(clean_name, table.column_names), table.columns, strict=True):
@@ -285,13 +287,13 @@ def _read_rows(shard: str, here: pa.Table, config: CorpusConfig) -> Sheet:
                 kept[name] = _normal(shard, name, column)
             except CorpusError as error:
                 notes.append(f"{error}: left out")
-    return Sheet(shard, pa.table({"uri": here["uri"], **kept}), tuple(notes))
+    return MetadataTable(shard, pa.table({"uri": here["uri"], **kept}), tuple(notes))
 
 
 # --- several tables ---------------------------------------------------------------------------------------------------
 
 
-def _agree(sheets: list[Sheet], stored: pa.Schema) -> list[Sheet]:
+def _agree(sheets: list[MetadataTable], stored: pa.Schema) -> list[MetadataTable]:
     """All sheets with one type for each column: that of the index, or a wider one.
 
     A column without any value has no type, and is left out where no other says one. What looks like numbers in one CSV
@@ -326,11 +328,11 @@ def _refuse_beside(name: str, types: dict[str, tuple[pa.DataType, str]]) -> str 
     return f"{same[0][1]} has `{same[0][0]}`, in SQL the same" if same and same[0][0] != name else None
 
 
-def _as_text(sheet: Sheet, text: set[str]) -> Sheet:
+def _as_text(sheet: MetadataTable, text: set[str]) -> MetadataTable:
     guessed = [name for name in sheet.names if name in text and sheet.table[name].type != pa.string()]
     if not is_csv(sheet.path) or not guessed:
         return sheet
-    again = read_sheet(sheet.path, as_text=guessed)
+    again = read_table_file(sheet.path, as_text=guessed)
     table = sheet.table
     for name in guessed:
         table = table.set_column(table.column_names.index(name), name, again[name])
@@ -349,7 +351,7 @@ def common_type(one: pa.DataType, other: pa.DataType) -> pa.DataType | None:
     return None
 
 
-def _cast(sheet: Sheet, types: dict[str, pa.DataType]) -> Sheet:
+def _cast(sheet: MetadataTable, types: dict[str, pa.DataType]) -> MetadataTable:
     """The columns whose types are known."""
     columns = {
         name: _store_as(types[name], sheet.path, name, sheet.table[name]) for name in sheet.names if name in types

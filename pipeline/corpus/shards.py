@@ -56,7 +56,7 @@ def is_shard(path: str) -> bool:
     return path.lower().endswith((_TAR, *_TABLES))
 
 
-def is_table(path: str) -> bool:
+def is_audio_table(path: str) -> bool:
     """Whether a shard is a table, by its name."""
     return path.lower().endswith(_TABLES)
 
@@ -110,7 +110,7 @@ def list_members(shard: str) -> Iterator[tuple[str, Place]]:
         Exception: it cannot be read; each store has errors of its own.
     """
     seen: Counter[str] = Counter()
-    for name, place in _list_rows(shard) if is_table(shard) else _list_ranges(shard):
+    for name, place in _list_rows(shard) if is_audio_table(shard) else _list_ranges(shard):
         unique = name
         while seen[unique]:  # which another one may be called by itself
             seen[name] += 1
@@ -229,10 +229,10 @@ def open_member(place: Place) -> BinaryIO:
     Raises:
         FileFailure: a row has none. Exception: it cannot be read; each store has errors of its own.
     """
-    if is_table(place.shard):
+    if is_audio_table(place.shard):
         return io.BytesIO(audio_tables.read_row(place.shard, place.offset))
     if storage.is_url(place.shard) and place.size_bytes <= AT_ONCE_BYTES:
-        return io.BytesIO(storage.read_range(place.shard, place.offset, place.size_bytes))
+        return io.BytesIO(storage.read_bytes(place.shard, place.offset, place.size_bytes))
     return cast(BinaryIO, io.BufferedReader(_Range(_open(place.shard), place), 1 << 17))
 
 
@@ -264,7 +264,7 @@ class _Headers(io.RawIOBase):
     def __init__(self, shard: str) -> None:
         self._local = None if storage.is_url(shard) else open(shard, "rb", buffering=0)  # noqa: SIM115
         self._shard = shard
-        self._size = storage.describe(shard)[0] if self._local is None else os.fstat(self._local.fileno()).st_size
+        self._size = storage.stat_file(shard)[0] if self._local is None else os.fstat(self._local.fileno()).st_size
         self._at, self._from, self._held = 0, 0, b""
 
     def close(self) -> None:
@@ -281,7 +281,7 @@ class _Headers(io.RawIOBase):
             if self._local is not None:
                 self._held = os.pread(self._local.fileno(), n_bytes, self._at)
             else:
-                self._held = storage.read_range(self._shard, self._at, n_bytes)
+                self._held = storage.read_bytes(self._shard, self._at, n_bytes)
             self._from, begin = self._at, 0
         data = self._held[begin : begin + size]
         self._at += len(data)

@@ -80,7 +80,7 @@ def read_all(table: Fragments, read: Callable[[], T]) -> T:
 
 def _list_names(folder: str) -> set[str]:
     """The names of the files in a folder, of a disk or of an object store; none where there is no such folder."""
-    store, path = storage.find(folder)
+    store, path = storage.find_store(folder)
     try:
         return {posixpath.basename(name) for name in storage.retried(store.ls, path, detail=False)}
     except FileNotFoundError:

@@ -83,7 +83,7 @@ def _find(path: str | Path) -> Any | None:
 
 def _has_version(uri: str) -> bool:
     """Whether a version of a table has ever been written, readable or not."""
-    fs, versions = storage.find(storage.join(uri, "_versions"))
+    fs, versions = storage.find_store(storage.join(uri, "_versions"))
     try:
         return any(str(name).endswith(".manifest") for name in storage.retried(fs.ls, versions, detail=False))
     except FileNotFoundError:
@@ -378,7 +378,7 @@ def delete_folder(place: str) -> bool:
 
     The journal goes first: what is left of a deletion that was interrupted is no index.
     """
-    fs, root = storage.find(place)
+    fs, root = storage.find_store(place)
     if not fs.exists(root):
         return False
     journal = f"{root}/batches.lance/_versions"

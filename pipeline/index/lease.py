@@ -37,7 +37,7 @@ def is_held(path: str | Path, *, clock: Clock = CLOCK) -> bool:
 
     Where the lease looks old, this waits for up to two heartbeats, as clocks of two machines may differ.
     """
-    leases = LeaseFiles(*storage.find(str(path)))
+    leases = LeaseFiles(*storage.find_store(str(path)))
     while numbers := leases.list():
         if (holder := leases.read(numbers[-1])) is not None:
             return leases.is_alive(numbers[-1], holder, clock)
@@ -63,7 +63,7 @@ class Lease:
         self, path: str | Path, run_id: str, *, beat_s: float | None = None, leases: "LeaseFiles | None" = None
     ) -> None:
         self._path = str(path)
-        self._leases = leases or LeaseFiles(*storage.find(self._path))
+        self._leases = leases or LeaseFiles(*storage.find_store(self._path))
         self._mine: dict[str, Any] = {
             "run_id": run_id,
             "host": socket.gethostname(),

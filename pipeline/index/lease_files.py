@@ -16,7 +16,7 @@ from typing import Any
 from fsspec.implementations.local import LocalFileSystem
 
 from pipeline import storage
-from pipeline.processes import is_gone, name_processes
+from pipeline.processes import has_ended, name_processes
 
 STALE_S = 60.0
 """Age of a lease from which its holder is watched, and taken for dead if its heart does not beat."""
@@ -149,7 +149,7 @@ def _is_ours(values: dict[str, Any]) -> bool:
 
 def _is_dead(holder: dict[str, Any]) -> bool:
     """Whether it ran on this machine and is gone; elsewhere, also in another container, its heartbeat tells."""
-    return holder["processes"] == name_processes() and is_gone(holder["pid"], holder.get("began"))
+    return holder["processes"] == name_processes() and has_ended(holder["pid"], holder.get("began"))
 
 
 def _create_whole(path: str, data: bytes) -> None:

@@ -7,7 +7,7 @@ from typing import Any
 
 from pipeline import schema
 from pipeline.config import StoreConfig, known_values
-from pipeline.corpus.metadata import Given
+from pipeline.corpus.metadata import CorpusMetadata
 from pipeline.errors import FileFailure, UsageError
 from pipeline.index import journal
 from pipeline.index.failures import plain_errors
@@ -55,7 +55,7 @@ def mark_damaged(path: str, findings: Iterable[Finding]) -> int:
         failure = FileFailure("read", "damaged", "its rows were damaged and have been taken out: reindex")
         rows = [damaged_row(row, failure) for row in damaged.values() if row["status"] != "deleted"]
         rows += [{**row, "n_clips": 0, "n_frames": 0} for row in damaged.values() if row["status"] == "deleted"]
-        metadata = Metadata(Given(), select_metadata(ledger))
+        metadata = Metadata(CorpusMetadata(), select_metadata(ledger))
         batch = Batch(
             schema.make_batch_id(run_id, 0),
             metadata.join(files_table(rows)),

@@ -6,7 +6,7 @@ from functools import cached_property
 import pyarrow as pa
 import pyarrow.compute as pc
 
-from pipeline.corpus.metadata import ROWS_AT_ONCE, Given, common_type, in_one_piece
+from pipeline.corpus.metadata import ROWS_AT_ONCE, CorpusMetadata, common_type, in_one_piece
 
 
 class _Rows:
@@ -55,7 +55,7 @@ class Metadata:
         stored: the ledger as it was: ``uri``, ``status`` and the metadata columns.
     """
 
-    def __init__(self, given: Given, stored: pa.Table) -> None:
+    def __init__(self, given: CorpusMetadata, stored: pa.Table) -> None:
         self.notes = given.notes
         self._given, self._stored = _Rows(given.table), _Rows(stored)
         types = {column.name: column.type for table in (stored, given.table) for column in table.schema}
@@ -65,7 +65,9 @@ class Metadata:
     def over(self, former: pa.Table) -> "Metadata":
         """The same columns, with what a former ledger held in those of them whose types can hold it."""
         both = [self._as_wide(ledger) for ledger in (self._stored.table, former)]
-        return Metadata(Given(self._given.table, self.notes), pa.concat_tables(both, promote_options="default"))
+        return Metadata(
+            CorpusMetadata(self._given.table, self.notes), pa.concat_tables(both, promote_options="default")
+        )
 
     def _as_wide(self, ledger: pa.Table) -> pa.Table:
         """``uri``, ``status`` and those columns whose values fit into the types of ``columns``, in these types.

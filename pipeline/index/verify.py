@@ -17,8 +17,8 @@ import pyarrow.compute as pc
 
 from pipeline import schema
 from pipeline.config import WindowConfig
-from pipeline.corpus.file import identify_audio
-from pipeline.corpus.ranges import Range, split_uri
+from pipeline.corpus.corpus_file import identify_audio
+from pipeline.corpus.time_ranges import TimeRange, split_uri
 from pipeline.grid import FRAME_S, Grid, count_frames, seconds_to_samples
 from pipeline.index import journal
 from pipeline.index.checksum import add_up, hash_rows
@@ -166,7 +166,7 @@ def _audio_ids(row: Row) -> set[str]:
     """What the id of an indexed content may be: a file may have the name of a range."""
     if not row["content_hash"]:
         return set()
-    readings = [(row["uri"], Range()), split_uri(row["uri"])]
+    readings = [(row["uri"], TimeRange()), split_uri(row["uri"])]
     return {identify_audio(recording, part, row["content_hash"]) for recording, part in readings}
 
 

@@ -9,7 +9,7 @@ import pyarrow as pa
 import pyarrow.compute as pc
 
 from pipeline import schema
-from pipeline.corpus.file import File, seconds_of, size_of
+from pipeline.corpus.corpus_file import CorpusFile, seconds_of, size_of
 from pipeline.schema import Row
 
 MAX_FILES_PER_BATCH = 512
@@ -20,7 +20,7 @@ PACKS_AT_ONCE = 50
 """Batches that are put into Arrow at a time."""
 
 
-def _position(file: File) -> tuple[str, int]:
+def _position(file: CorpusFile) -> tuple[str, int]:
     """Where a file lies among others: the rows of a table, which are read one after the other, in their order there."""
     table = file.row_of
     return (file.recording, 0) if table is None else (table, file.offset or 0)
@@ -37,11 +37,11 @@ def pack_alone(batches: pa.Table, batch_ids: Set[str], run_id: str, n_before: in
     return pa.Table.from_pylist(rows, schema=schema.PLANNED)
 
 
-def pack(contents: list[list[File]], batch_s: float, run_id: str) -> pa.Table:
+def pack(contents: list[list[CorpusFile]], batch_s: float, run_id: str) -> pa.Table:
     """Longest first, small ones together: PLANNED rows of about ``batch_s`` seconds each, less where there is little to
     do: encoders beyond the batches would have nothing. Ranges of one recording stay together all the same."""
     little_s = min(batch_s, max(LEAST_BATCH_S, sum(map(seconds_of, contents)) / LEAST_BATCHES))
-    packs: list[list[list[File]]] = []
+    packs: list[list[list[CorpusFile]]] = []
     held, n_files = 0.0, 0
     for group in _group_ranges(contents, batch_s):
         if len(group) > 1 and held + sum(map(seconds_of, group)) > little_s:  # in as few batches as possible
@@ -64,7 +64,7 @@ def pack(contents: list[list[File]], batch_s: float, run_id: str) -> pa.Table:
     return pa.concat_tables(tables)
 
 
-def _audio(files: list[File]) -> Row:
+def _audio(files: list[CorpusFile]) -> Row:
     """The AUDIO of a content."""
     return {
         "content_hash": files[0].content_hash,
@@ -77,16 +77,16 @@ def _audio(files: list[File]) -> Row:
     }
 
 
-def cut_recordings(contents: list[list[File]]) -> set[str]:
+def cut_recordings(contents: list[list[CorpusFile]]) -> set[str]:
     """Recordings that there are ranges of; they may be files of the corpus themselves, too."""
     return {files[0].recording for files in contents if files[0].part}
 
 
-def _group_ranges(contents: list[list[File]], batch_s: float) -> list[list[list[File]]]:
+def _group_ranges(contents: list[list[CorpusFile]], batch_s: float) -> list[list[list[CorpusFile]]]:
     """Contents, longest first; those from one recording together, in their order there, but for what fills a batch."""
     cut = cut_recordings(contents)
     groups = [[files] for files in contents if files[0].recording not in cut]
-    ranges: dict[tuple[str, str], list[list[File]]] = defaultdict(list)
+    ranges: dict[tuple[str, str], list[list[CorpusFile]]] = defaultdict(list)
     for files in contents:
         if files[0].recording in cut:
             alone = files[0].uri if seconds_of(files) >= batch_s else ""

@@ -22,8 +22,8 @@ import pyarrow as pa
 import pyarrow.compute as pc
 
 from pipeline.config import Config, anchor
-from pipeline.corpus.naming import Named, places_above, read_manifests
 from pipeline.corpus.shards import is_shard, shards_of
+from pipeline.corpus.source_scope import SourceScope, places_above, read_manifests
 from pipeline.planning.request import RunRequest
 
 IsMount = Callable[[str], bool]
@@ -63,7 +63,7 @@ class Guard:
         self._listed = listed["uri"]
         trouble = listed["uri"].filter(pc.is_valid(listed["reason"])).to_pylist()
         self._shards = set(filter(is_shard, trouble))  # that are there, or should be, and of which no file is listed
-        self._sources = Named(anchor(config).sources)
+        self._sources = SourceScope(anchor(config).sources)
         self._most = config.run.max_deleted_fraction
         self._request, self._disks = request, disks
 
@@ -122,7 +122,7 @@ class Guard:
 
     def _drop_forgotten(self, uris: list[str]) -> list[str]:
         """Leave out what only sources name that are given up."""
-        forgotten, written = Named(self._request.forgotten), read_manifests(self._request.forgotten)
+        forgotten, written = SourceScope(self._request.forgotten), read_manifests(self._request.forgotten)
         listed = pc.is_in(pa.array(uris, pa.string()), self._listed).to_pylist()
         return [
             uri

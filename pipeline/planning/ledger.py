@@ -12,7 +12,7 @@ import pyarrow as pa
 import pyarrow.compute as pc
 
 from pipeline import schema
-from pipeline.corpus.file import File
+from pipeline.corpus.corpus_file import CorpusFile
 from pipeline.corpus.shards import is_sized
 from pipeline.errors import FileFailure
 from pipeline.schema import Row
@@ -210,7 +210,7 @@ def _nullable(files_schema: pa.Schema) -> pa.Schema:
 # --- rows -------------------------------------------------------------------------------------------------------------
 
 
-def unreadable_row(listed: Row | File, failure: FileFailure) -> Row:
+def unreadable_row(listed: Row | CorpusFile, failure: FileFailure) -> Row:
     """The ledger row of a file whose bytes could not be read."""
     return {
         **empty_row(listed["uri"], None),
@@ -241,7 +241,7 @@ def empty_row(uri: str, audio_id: str | None) -> Row:
     return row
 
 
-def copied_row(file: File, holder: Row) -> Row:
+def copied_row(file: CorpusFile, holder: Row) -> Row:
     file_id = schema.make_file_id(file.uri, holder["audio_id"])
     return {**holder, "uri": file.uri, "file_id": file_id, "modified_ns": file.modified_ns}
 

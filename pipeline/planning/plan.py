@@ -24,8 +24,8 @@ import pyarrow as pa
 from pipeline import schema
 from pipeline.audio.decoder_versions import COLUMNS, MENDS, Mend, find_mend
 from pipeline.audio.source import locate
-from pipeline.corpus.file import File, has_size, identify_audio, seconds_of, size_of
-from pipeline.corpus.listing import many_objects
+from pipeline.corpus.corpus_file import CorpusFile, has_size, identify_audio, seconds_of, size_of
+from pipeline.corpus.listing import gc_paused
 from pipeline.corpus.shards import is_member, shard_of
 from pipeline.errors import FileFailure
 from pipeline.planning.batches import cut_recordings, pack
@@ -113,7 +113,7 @@ duplicate: rows are copied; metadata: rows are written anew with other values in
 read, or failed before and is not tried again."""
 
 
-@many_objects()
+@gc_paused()
 def make_plan(
     listed: pa.Table,
     ledger: Ledger,
@@ -141,8 +141,8 @@ def make_plan(
         list_actions: whether it is noted of each file what happens to it.
     """
     plan = Plan(outdated=outdated, list_actions=list_actions)
-    candidates: list[File] = []
-    to_check: list[File] = []
+    candidates: list[CorpusFile] = []
+    to_check: list[CorpusFile] = []
     unreadable: set[str] = set()
     for listed_batch in listed.to_batches(max_chunksize=ROWS_AT_ONCE):
         rows = listed_batch.to_pylist()
@@ -156,7 +156,7 @@ def make_plan(
                 _keep_unreadable(plan, ledger, row["uri"], old, row["message"])
             elif old is not None and not mend and _looks_unchanged(row, old) and not request.retries(old):
                 if request.check_content and old["content_hash"] is not None:
-                    to_check.append(File.of_listed(row))
+                    to_check.append(CorpusFile.of_listed(row))
                 else:
                     _leave(plan, ledger, row["uri"], old)
             elif row["reason"] is not None:
@@ -166,7 +166,7 @@ def make_plan(
                 plan.failed.append(unreadable_row(row, failure))
                 plan.note(row["uri"], "failed", failure.message)
             else:
-                candidates.append(File.of_listed(row))
+                candidates.append(CorpusFile.of_listed(row))
                 if old is not None and mend and _is_as_it_was(row, old) and not request.check_content:
                     candidates[-1].content_hash = old["content_hash"]
     # What lies below a folder, or in a shard, that cannot be listed may well be there.
@@ -242,13 +242,13 @@ def _looks_unchanged(row: Row, old: Row) -> bool:
     return _is_as_it_was(row, old)
 
 
-def _is_as_it_was(file: File | Row, old: Row) -> bool:
+def _is_as_it_was(file: CorpusFile | Row, old: Row) -> bool:
     # Where a store tells no time, only the bytes say whether it is the same file.
     same_time = file["modified_ns"] != 0 and old["modified_ns"] == file["modified_ns"]
     return bool(_is_as_large(file, old) and same_time and _says_what_the_bytes_are(old))
 
 
-def _is_as_large(file: File | Row, old: Row) -> bool:
+def _is_as_large(file: CorpusFile | Row, old: Row) -> bool:
     return bool(not has_size(file["uri"], file["offset"]) or old["size_bytes"] == file["size_bytes"])
 
 
@@ -266,11 +266,11 @@ class _Reader:
     def __init__(self, plan: Plan, report: Callable[[int, int], None], ledger: Ledger) -> None:
         self._plan, self._report, self._ledger = plan, report, ledger
 
-    def read(self, files: list[File], read: Read) -> list[tuple[File, str]]:
+    def read(self, files: list[CorpusFile], read: Read) -> list[tuple[CorpusFile, str]]:
         """What ``read`` says of each file that can be read; the rows of a table in their order."""
 
-        def attempt(files: list[File]) -> list[tuple[File, str | FileFailure]]:
-            said: list[tuple[File, str | FileFailure]] = []
+        def attempt(files: list[CorpusFile]) -> list[tuple[CorpusFile, str | FileFailure]]:
+            said: list[tuple[CorpusFile, str | FileFailure]] = []
             for file in files:
                 try:
                     said.append((file, read(locate(file.recording, file.offset, file.size_bytes))))
@@ -278,8 +278,8 @@ class _Reader:
                     said.append((file, failure))
             return said
 
-        results, n_read = list[tuple[File, str]](), 0
-        ranges: dict[str, list[File]] = defaultdict(list)
+        results, n_read = list[tuple[CorpusFile, str]](), 0
+        ranges: dict[str, list[CorpusFile]] = defaultdict(list)
         for file in files:
             ranges[file.recording].append(file)
         alone, tables = _split_tables([same[0] for same in ranges.values()])
@@ -294,7 +294,7 @@ class _Reader:
                             results.append((each, said))
         return results
 
-    def _set_aside(self, file: File, failure: FileFailure) -> None:
+    def _set_aside(self, file: CorpusFile, failure: FileFailure) -> None:
         old = self._ledger.live(file.uri)
         may_be_same = old is not None and _is_as_large(file, old) and file.modified_ns == old["modified_ns"]
         if old is not None and may_be_same and old["status"] == "indexed" and failure.reason == "unreadable":
@@ -306,10 +306,10 @@ class _Reader:
             self._plan.note(file.uri, "failed", failure.message)
 
 
-def _split_tables(files: list[File]) -> tuple[list[list[File]], list[list[File]]]:
+def _split_tables(files: list[CorpusFile]) -> tuple[list[list[CorpusFile]], list[list[CorpusFile]]]:
     """Files one by one, and those that are rows of a table together, in their order there."""
-    alone: list[list[File]] = []
-    tables: dict[str, list[File]] = defaultdict(list)
+    alone: list[list[CorpusFile]] = []
+    tables: dict[str, list[CorpusFile]] = defaultdict(list)
     for file in files:
         if (table := file.row_of) is not None:
             tables[table].append(file)
@@ -319,8 +319,8 @@ def _split_tables(files: list[File]) -> tuple[list[list[File]], list[list[File]]
 
 
 def _hash_unsized(
-    candidates: list[File], ledger: Ledger, plan: Plan, request: RunRequest, hash_file: Read, reader: _Reader
-) -> list[File]:
+    candidates: list[CorpusFile], ledger: Ledger, plan: Plan, request: RunRequest, hash_file: Read, reader: _Reader
+) -> list[CorpusFile]:
     """Set ``content_hash`` of files whose size says nothing, where they were known before or may have moved.
 
     Of the others, the workers find out what is indexed already.
@@ -338,14 +338,14 @@ def _hash_unsized(
     return [*others, *_hash(to_hash, hash_file, reader)]
 
 
-def _known(files: list[File], ledger: Ledger, request: RunRequest) -> list[File]:
+def _known(files: list[CorpusFile], ledger: Ledger, request: RunRequest) -> list[CorpusFile]:
     """Those that were there before, maybe in a folder that was renamed since."""
     old = ledger.look_up([file.uri for file in files], [])
     former = ledger.look_up([request.former(file.uri) for file in files], []) if request.moved else old
     return [file for file, *rows in zip(files, old, former, strict=True) if rows != [None, None]]
 
 
-def _hash(files: list[File], hash_file: Read, reader: _Reader) -> list[File]:
+def _hash(files: list[CorpusFile], hash_file: Read, reader: _Reader) -> list[CorpusFile]:
     hashed = reader.read(files, hash_file)
     for file, content_hash in hashed:
         file.content_hash = content_hash
@@ -353,14 +353,14 @@ def _hash(files: list[File], hash_file: Read, reader: _Reader) -> list[File]:
 
 
 def _hash_where_needed(
-    candidates: list[File],
+    candidates: list[CorpusFile],
     ledger: Ledger,
     plan: Plan,
     request: RunRequest,
     hash_file: Read,
     probe_file: Read,
     reader: _Reader,
-) -> list[File]:
+) -> list[CorpusFile]:
     """Set ``content_hash``, unless it is: None where no other file has this content, as far as one looks beforehand.
 
     Returns:
@@ -398,20 +398,22 @@ def _hash_where_needed(
     return sorted(settled, key=lambda file: file.uri)
 
 
-def _bytes_of(files: list[File]) -> int:
+def _bytes_of(files: list[CorpusFile]) -> int:
     """What it takes to read the recordings of these files."""
     return sum({file.recording: file.size_bytes for file in files}.values())
 
 
-def _are_more(files: list[File], n_reads: int) -> bool:
+def _are_more(files: list[CorpusFile], n_reads: int) -> bool:
     """Whether more than so many reads are needed: a recording is read once for all of its ranges."""
     return len(files) > n_reads and len({file.recording for file in files}) > n_reads
 
 
-def _settle_known_content(candidates: list[File], ledger: Ledger, plan: Plan, request: RunRequest) -> list[list[File]]:
+def _settle_known_content(
+    candidates: list[CorpusFile], ledger: Ledger, plan: Plan, request: RunRequest
+) -> list[list[CorpusFile]]:
     """Sort out what needs no decoding; returns the other files, those of one content together."""
-    contents: list[list[File]] = []
-    same: dict[str, list[File]] = {}
+    contents: list[list[CorpusFile]] = []
+    same: dict[str, list[CorpusFile]] = {}
     left = {row["uri"] for row in plan.deleted}
     mended = {_audio_id(file) for file in candidates if file.uri in plan.mended}
     for first in range(0, len(candidates), ROWS_AT_ONCE):
@@ -438,11 +440,11 @@ def _settle_known_content(candidates: list[File], ledger: Ledger, plan: Plan, re
     return contents
 
 
-def _audio_id(file: File) -> str | None:
+def _audio_id(file: CorpusFile) -> str | None:
     return None if file.content_hash is None else identify_audio(file.recording, file.part, file.content_hash)
 
 
-def _settle(file: File, old: Row | None, ledger: Ledger, plan: Plan, request: RunRequest, left: set[str]) -> bool:
+def _settle(file: CorpusFile, old: Row | None, ledger: Ledger, plan: Plan, request: RunRequest, left: set[str]) -> bool:
     """Whether a file needs no decoding, as its content is indexed already: it is noted then what happens to it."""
     audio_id = _audio_id(file)
     is_again = request.full or (old is not None and old["status"] == "indexed" and request.retries(old))
@@ -475,7 +477,7 @@ def _is_of(old: Row, audio_id: str) -> bool:
     return bool(old["audio_id"] == audio_id and _says_what_the_bytes_are(old))
 
 
-def _why(file: File, old: Row | None, group: list[File], mend: Mend | None) -> tuple[str, str]:
+def _why(file: CorpusFile, old: Row | None, group: list[CorpusFile], mend: Mend | None) -> tuple[str, str]:
     """The action and reason for a file that is decoded, or whose content another one of ``group`` is decoded for."""
     if group and not mend:
         return "duplicate", f"has the bytes of {group[0].uri}"

@@ -2,8 +2,8 @@
 
 from dataclasses import dataclass
 
-from pipeline.corpus.ranges import split_uri
 from pipeline.corpus.shards import is_member
+from pipeline.corpus.time_ranges import split_uri
 from pipeline.schema import Row
 
 

@@ -18,9 +18,9 @@ import pyarrow.compute as pc
 
 from pipeline import schema, storage
 from pipeline.config import Config, EncodeConfig, anchor
-from pipeline.corpus.file import estimate_seconds
-from pipeline.corpus.metadata import Given
-from pipeline.corpus.ranges import split_uri
+from pipeline.corpus.corpus_file import estimate_seconds
+from pipeline.corpus.metadata import CorpusMetadata
+from pipeline.corpus.time_ranges import split_uri
 from pipeline.errors import CommitConflict, CorpusError, EarshotError, FileFailure, RayDied
 from pipeline.index import journal
 from pipeline.index.failures import plain_errors
@@ -270,7 +270,12 @@ class _Run:
         self._heard_at = float("-inf")
 
     def start(
-        self, listed: pa.Table, given: Given, request: RunRequest, disks: Disks, announce: Callable[[Plan], None]
+        self,
+        listed: pa.Table,
+        given: CorpusMetadata,
+        request: RunRequest,
+        disks: Disks,
+        announce: Callable[[Plan], None],
     ) -> None:
         """Plan, and publish at once what needs no decoding.
 

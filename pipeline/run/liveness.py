@@ -4,7 +4,7 @@ from collections.abc import Callable
 from dataclasses import replace
 
 from pipeline.index.lease import is_held
-from pipeline.processes import find_start, is_gone, name_processes
+from pipeline.processes import find_start, has_ended, name_processes
 from pipeline.run.record import Record, age_s
 
 SILENT_S = 60.0
@@ -31,7 +31,7 @@ def judge(
     if record.state != "running":
         return record
     if record.processes == (here or name_processes()):
-        is_dead = is_gone(record.pid, record.began, start_of)
+        is_dead = has_ended(record.pid, record.began, start_of)
     else:
         is_dead = abs(age_s(record)) > SILENT_S and not held(path)
     return replace(record, state="died", eta_s=None) if is_dead else record

@@ -14,8 +14,8 @@ from pipeline import schema
 from pipeline.audio.source import hash_file, probe_file
 from pipeline.config import Config, check_settings, differences, index_settings, known_values, make_config
 from pipeline.corpus.discover import list_corpus
-from pipeline.corpus.metadata import Given, read_given
-from pipeline.corpus.overlooked import Overlooked
+from pipeline.corpus.ignored_files import IgnoredFiles
+from pipeline.corpus.metadata import CorpusMetadata, read_metadata
 from pipeline.encoder.checkpoint import read_identity
 from pipeline.errors import REASONS, IndexMismatch, UsageError
 from pipeline.grid import FRAME_S
@@ -137,16 +137,16 @@ def list_files(config: Config, progress: Progress, report: Report) -> tuple[pa.T
         progress.stage = f"listing, {n_files:,} files found"
         report(progress)
 
-    manifests, overlooked = list[str](), Overlooked()
-    listed = list_corpus(config.sources, config.corpus, config.into, manifests, report_found, overlooked)
-    progress.not_looked_at = overlooked.count(listed)
+    manifests, ignored = list[str](), IgnoredFiles()
+    listed = list_corpus(config.sources, config.corpus, config.into, manifests, report_found, ignored)
+    progress.not_looked_at = ignored.count(listed)
     return listed, manifests
 
 
-def read_sources(tables: str, listed: pa.Table, manifests: list[str], config: Config) -> Given:
+def read_sources(tables: str, listed: pa.Table, manifests: list[str], config: Config) -> CorpusMetadata:
     """What the sources say of the files of the corpus."""
     there = open_published(tables, "files").schema if journal.exists(tables) else schema.FILES
-    return read_given(listed, manifests, config.corpus, schema.metadata_columns(there))
+    return read_metadata(listed, manifests, config.corpus, schema.metadata_columns(there))
 
 
 def plan_files(

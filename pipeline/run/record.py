@@ -138,7 +138,7 @@ class Progress:
     notes: tuple[str, ...] = ()
     """What a person should know of the metadata, a line each."""
     not_looked_at: dict[str, int] = field(default_factory=dict)
-    """What the sources have besides: how many files of which extension (``overlooked.Overlooked.count``)."""
+    """What the sources have besides: how many files of which extension (``ignored_files.IgnoredFiles.count``)."""
     n_deleted: int = 0
     """Files of the index that are no longer there."""
     n_clips: int = 0
@@ -369,7 +369,7 @@ def write_record(path: str, record: Record) -> None:
     """Put the record into the index at ``path``, a folder or a URL. Readers see the former one or this one, whole."""
     data = json.dumps(asdict(record), ensure_ascii=False, indent=1).encode()
     if storage.is_url(path):
-        fs, root = storage.find(path)
+        fs, root = storage.find_store(path)
         fs.pipe_file(f"{root}/{NAME}", data)  # an object store shows an object when all of it is there
         return
     beside = os.path.join(path, f"{NAME}.new")
@@ -385,7 +385,7 @@ def read_record(path: str) -> Record | None:
         EarshotError: it is there, or may be, and cannot be read.
     """
     try:
-        fs, root = storage.find(path)
+        fs, root = storage.find_store(path)
         values = json.loads(fs.cat_file(f"{root}/{NAME}"))
         stages = {stage: StageRecord(**each) for stage, each in values["stages"].items()}
         record = replace(Record(**values), stages=stages)

@@ -20,10 +20,10 @@ from pipeline.audio.recording import Recording, fetched
 from pipeline.audio.source import hash_file, locate, unreadable
 from pipeline.audio.windows import cut_windows
 from pipeline.config import DecodeConfig
-from pipeline.corpus.file import estimate_seconds, identify_audio
-from pipeline.corpus.headerless import raw_of
-from pipeline.corpus.ranges import Range, range_of
+from pipeline.corpus.corpus_file import estimate_seconds, identify_audio
+from pipeline.corpus.raw_formats import raw_format_of
 from pipeline.corpus.shards import Place, is_sized
+from pipeline.corpus.time_ranges import TimeRange, range_of
 from pipeline.errors import EarshotError, FileFailure
 from pipeline.grid import (
     FRAME_S,
@@ -116,7 +116,7 @@ def split_batch(planned: Row, config: DecodeConfig, grid: Grid, part_s: float = 
     [file, *_] = _files_of(audio)
     try:
         with fetched(file.place) as source:
-            with open_audio(source, config, raw_of(file.recording)) as stream:
+            with open_audio(source, config, raw_format_of(file.recording)) as stream:
                 n_samples = stream.n_samples
                 if n_samples is None or not stream.ends_as_promised():
                     return [planned]
@@ -180,7 +180,7 @@ class _File:
     """One of the files that hold an audio content, as it was listed."""
 
     uri: str
-    range: Range
+    range: TimeRange
     place: str | Place
     size_bytes: int
     modified_ns: int
@@ -193,7 +193,7 @@ class _File:
         """Refuse what is no longer as it was listed. Of a member, the time of its shard tells."""
         try:
             path = self.place.shard if isinstance(self.place, Place) else self.place
-            size_bytes, modified_ns = storage.describe(path)
+            size_bytes, modified_ns = storage.stat_file(path)
         except Exception as error:  # each store has errors of its own
             failure = unreadable(error)
             if failure.reason != "vanished":
@@ -313,7 +313,7 @@ def _decode_content(
 
     row["decoder"] = DECODER
     try:
-        stream = recording.stream(first + n_samples, config, raw_of(file.recording))
+        stream = recording.stream(first + n_samples, config, raw_format_of(file.recording))
         # Or its windows would be given out for those of another content.
         file.check_unchanged()
         info = stream.info

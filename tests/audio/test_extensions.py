@@ -12,7 +12,7 @@ import pytest
 
 from pipeline.audio.decode import open_audio
 from pipeline.corpus.discover import AUDIO_EXTENSIONS, list_corpus
-from pipeline.corpus.headerless import RAW, raw_of
+from pipeline.corpus.raw_formats import RAW_FORMATS, raw_format_of
 from tests.helpers.sounds import Samples, by_av, by_soundfile, tone
 
 Encode = Callable[[Samples, int], bytes]
@@ -120,17 +120,17 @@ def test_it_is_taken_and_read(tmp_path: Path, extension: str) -> None:
     path = tmp_path / f"sound.{extension}"
     path.write_bytes(make(tone(1.0, rate_hz), rate_hz))
     assert list_corpus([str(tmp_path)])["uri"].to_pylist() == [str(path)]
-    with open_audio(path, raw=raw_of(str(path))) as audio:
+    with open_audio(path, raw=raw_format_of(str(path))) as audio:
         assert sum(len(block) for block in audio.blocks()) == pytest.approx(48_000, abs=2_600)  # an aac frame or two
         assert audio.truncated is None
 
 
 def test_conventions_without_a_header_are_searched_for() -> None:
-    assert AUDIO_EXTENSIONS.issuperset(RAW)
+    assert AUDIO_EXTENSIONS.issuperset(RAW_FORMATS)
 
 
 def test_a_name_decides_nothing_where_there_is_a_header() -> None:
     data = by_soundfile("WAV", "PCM_16")(tone(1.0, 8_000), 8_000)
-    for raw in (None, *RAW.values()):
+    for raw in (None, *RAW_FORMATS.values()):
         with open_audio(io.BytesIO(data), raw=raw) as audio:
             assert audio.info.codec == "pcm_s16"

@@ -16,8 +16,8 @@ from pipeline.audio.source import find
 from pipeline.config import Config, CorpusConfig, make_config
 from pipeline.corpus import audio_tables
 from pipeline.corpus.discover import list_corpus
-from pipeline.corpus.ranges import Range
 from pipeline.corpus.shards import find_member, is_sized, list_members, open_member
+from pipeline.corpus.time_ranges import TimeRange
 from pipeline.encoder.encoder import load_encoder
 from pipeline.errors import CorpusError, FileFailure
 from pipeline.index.reencode import compare
@@ -67,7 +67,7 @@ def test_rows_are_called_by_their_paths(tmp_path: Path, kind: str) -> None:
     unique = ["a.wav", "b", "a.wav#2", "3", "4", "3#2", "a.wav#2#2", ".h.txt", "ü, 'c'.wav"]
     assert list(found) == [f"{table}#{name}" for name in unique]
     for uri, wanted in zip(found, data, strict=True):
-        assert find(uri) == (find_member(uri), Range(), None) == (found[uri], Range(), None)
+        assert find(uri) == (find_member(uri), TimeRange(), None) == (found[uri], TimeRange(), None)
         with open_member(found[uri]) as file:
             assert file.read() == wanted
     assert {is_sized(uri) for uri in found} == {not kind.endswith("parquet")}

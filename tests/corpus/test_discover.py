@@ -67,7 +67,7 @@ def test_times_that_fit_in_no_column_are_the_nearest_that_do(tmp_path: Path, yea
         pytest.skip("no file has such a time here")
     wanted = path.stat().st_mtime_ns  # where a file system has no such times, it has another one
     [row] = rows(tmp_path)
-    assert row["modified_ns"] == max(-(2**63), min(wanted, 2**63 - 1)) == storage.describe(str(path))[1]
+    assert row["modified_ns"] == max(-(2**63), min(wanted, 2**63 - 1)) == storage.stat_file(str(path))[1]
 
 
 def test_extensions_are_overridden(tree: Path) -> None:

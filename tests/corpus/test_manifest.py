@@ -16,7 +16,7 @@ from hypothesis import strategies as st
 
 from pipeline.config import CorpusConfig, make_config
 from pipeline.corpus.discover import list_corpus
-from pipeline.corpus.tabular import read_sheet
+from pipeline.corpus.table_files import read_table_file
 from pipeline.errors import CorpusError
 from pipeline.index.verify import verify_index
 from pipeline.run.driver import index_corpus
@@ -179,7 +179,7 @@ def test_text_of_all_letters_is_taken_wherever_a_piece_of_it_ends(tmp_path: Path
         for shift in range(8):
             padding = "uri\n" + "a" * (2**20 - 20 + shift)
             (tmp_path / "m.csv").write_text(begin + padding + "\n" + "\n".join(names) + "\n", encoding="utf-8")
-            assert read_sheet(str(tmp_path / "m.csv"))["uri"].to_pylist()[1:] == names
+            assert read_table_file(str(tmp_path / "m.csv"))["uri"].to_pylist()[1:] == names
 
 
 def test_a_manifest_that_a_folder_also_has_is_no_audio(tmp_path: Path) -> None:
@@ -195,7 +195,7 @@ def test_a_manifest_that_a_folder_also_has_is_no_audio(tmp_path: Path) -> None:
 
 def rows_of(path: Path, text: str) -> list[dict[str, Any]]:
     path.write_text(text)
-    rows: list[dict[str, Any]] = read_sheet(str(path), ["uri"]).to_pylist()
+    rows: list[dict[str, Any]] = read_table_file(str(path), ["uri"]).to_pylist()
     return rows
 
 
@@ -265,7 +265,7 @@ def test_what_a_writer_quotes_comes_back(cells: list[tuple[str, str]], suffix: s
     )
     with tempfile.TemporaryDirectory() as folder:
         (path := Path(folder) / f"m{suffix}").write_bytes(text.getvalue().encode())
-        table = read_sheet(str(path), ["uri", "x"])
+        table = read_table_file(str(path), ["uri", "x"])
     assert [(row["uri"] or "", row["x"] or "") for row in table.to_pylist()] == cells
 
 
@@ -275,7 +275,7 @@ def test_no_row_is_lost_of_tabs(text: str) -> None:
     with tempfile.TemporaryDirectory() as folder:
         (path := Path(folder) / "m.tsv").write_bytes(f"uri\tx\n{text}".encode())
         try:
-            table = read_sheet(str(path), ["uri", "x"])
+            table = read_table_file(str(path), ["uri", "x"])
         except CorpusError:
             return
     lines = [line for line in text.split("\n") if line]

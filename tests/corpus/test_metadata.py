@@ -24,7 +24,7 @@ from pipeline import schema
 from pipeline.config import Config, CorpusConfig, make_config
 from pipeline.corpus import metadata
 from pipeline.corpus.discover import list_corpus
-from pipeline.corpus.metadata import Given, read_given
+from pipeline.corpus.metadata import CorpusMetadata, read_metadata
 from pipeline.errors import CorpusError
 from pipeline.index import journal, metadata_columns
 from pipeline.index.maintenance import mark_damaged, optimize_index, restore_index
@@ -87,11 +87,11 @@ def everything(config: Config) -> dict[str, list[str]]:
     return {name: sorted(map(str, table.drop_columns(["batch_id"]).to_pylist())) for name, table in tables.items()}
 
 
-def given(config: Config) -> Given:
+def given(config: Config) -> CorpusMetadata:
     """What the sources say, of an index that knows nothing."""
     manifests: list[str] = []
     listed = list_corpus(config.sources, config.corpus, manifests=manifests)
-    return read_given(listed, manifests, config.corpus, pa.schema([]))
+    return read_metadata(listed, manifests, config.corpus, pa.schema([]))
 
 
 ALL_TYPES = {
@@ -604,7 +604,7 @@ def test_the_corpus_is_not_gone_through_for_each_table(tmp_path: Path, monkeypat
         config = configure(tmp_path, tmp_path / str(n_tables) / "*.parquet")
         listed = list_corpus(config.sources, config.corpus)
         n_handled = 0
-        assert len(read_given(listed, [], config.corpus, pa.schema([])).table) == listed.num_rows == n_rows
+        assert len(read_metadata(listed, [], config.corpus, pa.schema([])).table) == listed.num_rows == n_rows
         return n_handled
 
     for name in ("is_in", "index_in", "starts_with", "match_substring", "equal", "invert", "and_", "extract_regex"):
@@ -634,7 +634,7 @@ def test_tables_in_a_store_are_read_at_the_same_time(tmp_path: Path, monkeypatch
         fsspec.filesystem("meeting").pipe_file(f"meeting://in/{name}", path.read_bytes())
     listed = list_corpus(["meeting://in/*.parquet"])
     monkeypatch.setattr(Meeting, "together", threading.Barrier(2))
-    said = read_given(listed, [], CorpusConfig(), pa.schema([]))
+    said = read_metadata(listed, [], CorpusConfig(), pa.schema([]))
     assert (said.notes, said.table["label"].to_pylist()) == ((), [0, 0])
 
 
@@ -786,7 +786,9 @@ def test_a_few_files_of_many_find_their_values() -> None:
     """However many they are, and whatever they are called; the first one counts where a uri stands twice."""
     uris = [f"/{'äa😀'[number % 3]}/{number}" for number in range(1_000)]
     table = pa.table({"uri": [*uris, uris[7]], "n": pa.array([*range(1_000), -1], pa.int64())})
-    metadata = Metadata(Given(table), pa.table({"uri": pa.array([], pa.string()), "status": pa.array([], pa.string())}))
+    metadata = Metadata(
+        CorpusMetadata(table), pa.table({"uri": pa.array([], pa.string()), "status": pa.array([], pa.string())})
+    )
     for wanted in ([7, 999, 0], [5], range(500)):
         files = pa.table({"uri": [*(uris[n] for n in wanted), "/none"], "status": ["indexed"] * (len(wanted) + 1)})
         assert metadata.join(files)["n"].to_pylist() == [*wanted, None]
@@ -805,7 +807,7 @@ def test_files_with_other_values_are_found_wherever_they_are(monkeypatch: pytest
         }
     )
     given = pa.table({"uri": uris[::-1], "n": [7, 1, 7, 6, 5, -4, 3, 2, None, 0], "new": ["y", *[None] * 9]})
-    said = Metadata(Given(given), stored)
+    said = Metadata(CorpusMetadata(given), stored)
     assert said.outdated() == {"/8", "/4", "/1"}
     files = pa.table({"uri": ["/9", "/8", "/10"], "status": ["deleted", "indexed", "failed"]})
     assert said.join(files).to_pylist() == [

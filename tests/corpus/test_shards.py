@@ -13,8 +13,8 @@ import pytest
 
 from pipeline.audio.source import find, hash_file
 from pipeline.config import Config, CorpusConfig, DecodeConfig, make_config
+from pipeline.corpus.corpus_file import estimate_seconds
 from pipeline.corpus.discover import list_corpus
-from pipeline.corpus.file import estimate_seconds
 from pipeline.corpus.shards import Place, extension_of, find_member, list_members, open_member, shard_of, shards_of
 from pipeline.errors import CorpusError
 from pipeline.index.reencode import compare

@@ -6,9 +6,9 @@ from collections.abc import Callable, Set
 from dataclasses import dataclass, field
 
 from pipeline import schema
-from pipeline.corpus.file import estimate_seconds
-from pipeline.corpus.ranges import range_of, recording_of
-from pipeline.corpus.shards import is_sized, is_table, shard_of
+from pipeline.corpus.corpus_file import estimate_seconds
+from pipeline.corpus.shards import is_audio_table, is_sized, shard_of
+from pipeline.corpus.time_ranges import range_of, recording_of
 from pipeline.errors import FileFailure
 from pipeline.planning.batches import MAX_FILES_PER_BATCH
 from pipeline.planning.ledger import empty_row
@@ -208,7 +208,7 @@ def _pack(contents: list[list[Row]], batch_s: float) -> list[list[Row]]:
 
     def position(groups: list[list[Row]]) -> tuple[float, str, int]:
         row, longest = groups[0][0], -max(map(_seconds, groups))
-        is_row = row["offset"] is not None and is_table(shard_of(row["uri"]))
+        is_row = row["offset"] is not None and is_audio_table(shard_of(row["uri"]))
         return (longest, shard_of(row["uri"]), row["offset"]) if is_row else (longest, recording_of(row), 0)
 
     for groups in recordings.values():

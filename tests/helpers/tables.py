@@ -8,7 +8,7 @@ import numpy.typing as npt
 import pyarrow as pa
 
 from pipeline import schema
-from pipeline.corpus.metadata import Given
+from pipeline.corpus.metadata import CorpusMetadata
 from pipeline.grid import HOP_SAMPLES, SAMPLE_RATE_HZ, Grid
 from pipeline.index.metadata_columns import Metadata
 from pipeline.index.rows import clip_rows, files_table
@@ -50,7 +50,10 @@ def write_index(
     }
     create_tables(path, settings, clip_dimension=8, frame_dimension=8)
     writer = Writer(path, "0" * 32)
-    said = Metadata(Given() if metadata is None else Given(metadata), pa.table({"uri": [""], "status": ["deleted"]}))
+    said = Metadata(
+        CorpusMetadata() if metadata is None else CorpusMetadata(metadata),
+        pa.table({"uri": [""], "status": ["deleted"]}),
+    )
     writer.add_columns(said.columns)
     held: dict[str, tuple[str, Vectors, Vectors]] = {uri: (uri, *vectors) for uri, vectors in audios.items()}
     for copy, original in (copies or {}).items():

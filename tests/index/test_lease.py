@@ -47,7 +47,7 @@ def leases(place: str) -> dict[int, dict[str, Any]]:
 
 def leases_of(place: str, kind: type[LeaseFiles] = LeaseFiles) -> LeaseFiles:
     """What a claim uses, or a kind of it that misbehaves."""
-    return kind(*storage.find(place))
+    return kind(*storage.find_store(place))
 
 
 def wait_until(holds: Callable[[], bool]) -> None:
@@ -215,7 +215,7 @@ class Flaky(LeaseFiles):
 
 
 def flaky(place: str, *answers: tuple[Exception | bool, bool]) -> Flaky:
-    made = Flaky(*storage.find(place))
+    made = Flaky(*storage.find_store(place))
     made.answers = list(answers)
     return made
 
@@ -303,7 +303,7 @@ def test_a_run_whose_index_was_taken_over_is_told_by_whom(place: str) -> None:
 
 
 def test_a_claim_that_was_removed_by_force_is_made_again(place: str) -> None:
-    fs, root = storage.find(place)
+    fs, root = storage.find_store(place)
     with Lease(place, "a", beat_s=0.05) as held:
         wait_until(lambda: bool(leases(place)))
         for name in fs.glob(f"{root}/claim-*.json"):
@@ -367,7 +367,7 @@ def test_a_run_whose_clock_is_off_is_held_while_its_lease_is_renewed(place: str,
     def beat() -> None:
         if hands.passed_s > 15 and 7 in leases(place):
             write_lease(place, 8, age_s=off_s, beat_s=10.0, processes="elsewhere")
-            LeaseFiles(*storage.find(place)).remove(7)
+            LeaseFiles(*storage.find_store(place)).remove(7)
 
     write_lease(place, 7, age_s=off_s, beat_s=10.0, processes="elsewhere")
     hands = Hands(beat)
@@ -408,7 +408,7 @@ def test_a_lease_of_other_types_is_not_one_of_ours(
 ) -> None:
     monkeypatch.setattr(lease, "UNWRITTEN_S", 0.0)
     write_lease(str(tmp_path), **{name: wrong})
-    assert LeaseFiles(*storage.find(str(tmp_path))).read(7) is None
+    assert LeaseFiles(*storage.find_store(str(tmp_path))).read(7) is None
     assert not is_held(tmp_path)
     with Lease(tmp_path, "a"):
         assert holder(str(tmp_path)) == "a"
@@ -416,7 +416,7 @@ def test_a_lease_of_other_types_is_not_one_of_ours(
 
 def test_what_a_run_left_that_was_killed_as_it_tried_a_store_out_goes(tmp_path: Path) -> None:
     url = f"memory://{tmp_path.name}/index"
-    fs, root = storage.find(url)
+    fs, root = storage.find_store(url)
     old, fresh, other = f"{root}/probe-{'0' * 32}", f"{root}/probe-{'1' * 32}", f"{root}/probe-of-mine"
     for name in (old, fresh, other):
         fs.pipe_file(name, b"0")

@@ -14,7 +14,7 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from pipeline import schema
-from pipeline.corpus.file import File, estimate_seconds
+from pipeline.corpus.corpus_file import CorpusFile, estimate_seconds
 from pipeline.errors import REASONS, FileFailure
 from pipeline.planning.batches import MAX_FILES_PER_BATCH, pack
 from pipeline.planning.ledger import Ledger, empty_row
@@ -649,7 +649,7 @@ def test_a_ledger_says_the_same_once_what_is_new_is_part_of_its_table(n_beside: 
 
 def test_a_small_corpus_makes_work_for_several(tmp_path: Path) -> None:
     def count(n_files: int, seconds: float, batch_s: float = 300.0) -> list[float]:
-        contents = [[File(f"{k}.wav", None, None, 1, 0, None, seconds=seconds)] for k in range(n_files)]
+        contents = [[CorpusFile(f"{k}.wav", None, None, 1, 0, None, seconds=seconds)] for k in range(n_files)]
         rows = pack(contents, batch_s, "0" * 32).to_pylist()
         return [len(row["audios"]) * seconds for row in rows]
 

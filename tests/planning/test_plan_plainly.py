@@ -7,8 +7,8 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from pipeline import schema
-from pipeline.corpus.ranges import Range
 from pipeline.corpus.shards import Place, is_sized, shard_of
+from pipeline.corpus.time_ranges import TimeRange
 from pipeline.errors import FileFailure
 from pipeline.planning.plan import Plan, make_plan
 from pipeline.planning.request import RunRequest
@@ -19,7 +19,7 @@ from tests.helpers.plain_plan import PlainPlan, empty_ledger_row, plan_plainly
 FILES = ("a.wav", "b.flac", "in/c.wav", "in/d.wav", "in/deep/e.wav", "t.tar#1.wav", "t.tar#2.wav")
 ROWS = tuple(f"p.parquet#{number}" for number in range(3))
 ALL = FILES + ROWS
-RANGES = (Range(), Range(None, 1.0), Range(1.0, None), Range(0.5, 2.0))
+RANGES = (TimeRange(), TimeRange(None, 1.0), TimeRange(1.0, None), TimeRange(0.5, 2.0))
 
 contents = st.sampled_from(["", "aa", "ab", "ba", "aaa", "abb", "baa", "a" * 9])
 states = st.sampled_from([("indexed", None), ("failed", "decode"), ("failed", "read"), ("deleted", None)])
@@ -36,7 +36,7 @@ def offset_of(recording: str) -> int | None:
     return int(recording.split("#")[1].split(".")[0]) if "#" in recording else None
 
 
-def list_file(recording: str, part: Range, content: str, modified_ns: int) -> Row:
+def list_file(recording: str, part: TimeRange, content: str, modified_ns: int) -> Row:
     uri, offset = f"{recording}{part}", offset_of(recording)
     size_bytes = len(content) if offset is None or is_sized(uri) else 7
     row = {"uri": uri, "size_bytes": size_bytes, "modified_ns": modified_ns, "offset": offset, "hides_files": None}
@@ -49,13 +49,13 @@ def corpora(draw: st.DrawFn) -> tuple[dict[str, str], list[Row]]:
     recordings = draw(st.dictionaries(st.sampled_from(ALL), contents))
     rows: dict[str, Row] = {}
     for recording, content in recordings.items():
-        parts = draw(st.sets(st.sampled_from(RANGES), min_size=1)) if recording in FILES[:5] else {Range()}
+        parts = draw(st.sets(st.sampled_from(RANGES), min_size=1)) if recording in FILES[:5] else {TimeRange()}
         modified_ns = draw(st.integers(0, 2))  # 0: its store tells no time
         listed = [list_file(recording, part, content, modified_ns) for part in parts]
         rows |= {row["uri"]: row for row in listed}
     for uri in draw(st.sets(st.sampled_from(["in", "x.wav", "a.wav", "t.tar"]), max_size=2)) - rows.keys():
         why = {"reason": "unreadable", "message": "why", "hides_files": uri in ("in", "t.tar") or None}
-        rows[uri] = list_file(uri, Range(), "", 0) | why
+        rows[uri] = list_file(uri, TimeRange(), "", 0) | why
     return recordings, [rows[uri] for uri in sorted(rows)]
 
 
@@ -65,7 +65,7 @@ def ledgers(draw: st.DrawFn, recordings: dict[str, str]) -> list[Row]:
     rows = {}
     for recording in draw(st.sets(st.sampled_from((*ALL, "x.wav")))):
         content = draw(st.just(recordings[recording]) | contents) if recording in recordings else draw(contents)
-        part = draw(st.sampled_from(RANGES)) if recording in FILES[:5] else Range()
+        part = draw(st.sampled_from(RANGES)) if recording in FILES[:5] else TimeRange()
         status, stage = draw(states)
         uri = f"{recording}{part}"
         row = empty_ledger_row(uri, content_hash(content), str(part))

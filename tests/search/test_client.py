@@ -18,7 +18,7 @@ import pipeline
 from pipeline import schema
 from pipeline.audio.decode import decode_all
 from pipeline.audio.windows import cut_windows
-from pipeline.corpus.headerless import RAW
+from pipeline.corpus.raw_formats import RAW_FORMATS
 from pipeline.encoder.checkpoint import ModelIdentity, read_identity
 from pipeline.errors import FileFailure, IndexMismatch, UsageError
 from pipeline.grid import HOP_SAMPLES, SAMPLE_RATE_HZ, Waveform, window_starts
@@ -172,7 +172,7 @@ def test_a_part_of_a_file_is_that_part_of_its_samples(index: Path, tmp_path: Pat
 
 def test_a_file_without_a_header_is_read_by_its_extension(index: Path, tmp_path: Path) -> None:
     data, opened = by_av("g722", "g722")(tone(4.0, 16_000), 16_000), open_with(index, Ear())
-    samples, _ = decode_all(io.BytesIO(data), raw=RAW["g722"])
+    samples, _ = decode_all(io.BytesIO(data), raw=RAW_FORMATS["g722"])
     (path := tmp_path / "a.g722").write_bytes(data)
     shard = write_shard(tmp_path / "s.tar", [("a.g722", b""), ("a.g722", data)])
     for sound in (str(path), f"{shard}#a.g722#2"):

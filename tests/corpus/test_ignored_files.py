@@ -13,7 +13,16 @@ from hypothesis import strategies as st
 
 from pipeline.config import CorpusConfig
 from pipeline.corpus.discover import AUDIO_EXTENSIONS, list_corpus
-from pipeline.corpus.overlooked import HIDDEN, LINKS, MOST_KINDS, NO_EXTENSION, OTHERS, Overlooked, describe, kind_of
+from pipeline.corpus.ignored_files import (
+    HIDDEN,
+    LINKS,
+    MOST_KINDS,
+    NO_EXTENSION,
+    OTHERS,
+    IgnoredFiles,
+    kind_of,
+    summarize,
+)
 from pipeline.errors import CorpusError
 from pipeline.schema import LISTED
 from tests.helpers.files import touch
@@ -21,14 +30,14 @@ from tests.helpers.shards import write_shard
 
 
 def count(*sources: Path | str, leave_out: Path | None = None, **settings: Any) -> dict[str, int]:
-    overlooked = Overlooked()
+    ignored = IgnoredFiles()
     listed = list_corpus(
         list(map(str, sources)),
         CorpusConfig(**settings),
         None if leave_out is None else str(leave_out),
-        overlooked=overlooked,
+        ignored=ignored,
     )
-    return overlooked.count(listed)
+    return ignored.count(listed)
 
 
 @pytest.fixture
@@ -106,12 +115,12 @@ def test_a_pattern_that_matches_nothing_says_what_was_not_entered(tree: Path) ->
 def test_object_stores_are_counted_likewise() -> None:
     store = fsspec.filesystem("memory")
     for name in ("a.wav", "b.txt", "in/c.txt", "in/README", ".h/d.wav", "in/.e.wav"):
-        store.pipe_file(f"/overlooked/{name}", b"sound")
-    assert count("memory://overlooked") == {".txt": 2, NO_EXTENSION: 1, HIDDEN: 2}
-    assert count("memory://overlooked", "memory://overlooked/in/c.txt")[".txt"] == 1
-    assert count("memory://overlooked/*.wav", "memory://overlooked/b.*") == {".txt": 1}
-    store.pipe_file("/overlooked/.h/e.wav", b"sound")  # a hidden folder is one, however much it holds
-    assert count("memory://overlooked/**/*.wav") == {HIDDEN: 2}
+        store.pipe_file(f"/ignored/{name}", b"sound")
+    assert count("memory://ignored") == {".txt": 2, NO_EXTENSION: 1, HIDDEN: 2}
+    assert count("memory://ignored", "memory://ignored/in/c.txt")[".txt"] == 1
+    assert count("memory://ignored/*.wav", "memory://ignored/b.*") == {".txt": 1}
+    store.pipe_file("/ignored/.h/e.wav", b"sound")  # a hidden folder is one, however much it holds
+    assert count("memory://ignored/**/*.wav") == {HIDDEN: 2}
 
 
 def test_an_empty_corpus_says_what_is_there(tree: Path) -> None:
@@ -127,21 +136,21 @@ def test_an_empty_corpus_says_what_is_there(tree: Path) -> None:
 
 
 def test_the_most_frequent_are_told_by_name() -> None:
-    overlooked = Overlooked()
+    ignored = IgnoredFiles()
     for number in range(MOST_KINDS + 5):
         for k in range(number + 1):
-            overlooked.add(f"{number}/{k}", f".x{number:02d}")
-    overlooked.add("h", HIDDEN)
-    found = overlooked.count(LISTED.empty_table())
+            ignored.add(f"{number}/{k}", f".x{number:02d}")
+    ignored.add("h", HIDDEN)
+    found = ignored.count(LISTED.empty_table())
     assert found == {**{f".x{n:02d}": n + 1 for n in reversed(range(5, MOST_KINDS + 5))}, OTHERS: 15, HIDDEN: 1}
     assert list(found)[-2:] == [OTHERS, HIDDEN]
 
 
 def test_extensions_without_end_are_bounded() -> None:
-    overlooked = Overlooked()
+    ignored = IgnoredFiles()
     for number in range(20_000):
-        overlooked.add(str(number), f".{number}")
-    found = overlooked.count(LISTED.empty_table())
+        ignored.add(str(number), f".{number}")
+    found = ignored.count(LISTED.empty_table())
     assert sum(found.values()) == 20_000
     assert len(found) == MOST_KINDS + 1
 
@@ -151,13 +160,13 @@ def test_extensions_without_end_are_bounded() -> None:
     st.sets(st.integers(0, 20)),
 )
 def test_counts_are_those_of_what_is_not_listed(added: list[tuple[int, str]], listed: set[int]) -> None:
-    overlooked, first = Overlooked(), dict[int, str]()
+    ignored, first = IgnoredFiles(), dict[int, str]()
     for number, kind in added:
-        overlooked.add(str(number), kind)
+        ignored.add(str(number), kind)
         first.setdefault(number, kind)
     rows = [{"uri": f"{number}#t=1", "start_s": 1.0} for number in listed]
     expected = [kind for number, kind in first.items() if number not in listed]
-    found = overlooked.count(pa.Table.from_pylist(rows, schema=LISTED))
+    found = ignored.count(pa.Table.from_pylist(rows, schema=LISTED))
     assert found == {kind: expected.count(kind) for kind in expected}
 
 
@@ -176,12 +185,12 @@ def test_what_is_no_extension_is_not_shown_as_one(extension: str, kind: str) -> 
 
 
 def test_a_line_says_what_decides() -> None:
-    assert describe({}) == ""
-    assert describe(EVERYTHING) == (
+    assert summarize({}) == ""
+    assert summarize(EVERYTHING) == (
         "2 .txt, 1 .jpg, 1 without an extension (corpus.extensions chooses), 2 hidden (corpus.hidden),"
         " 1 link to a folder (corpus.follow_symlinks)"
     )
-    assert describe({LINKS: 2}) == "2 links to folders (corpus.follow_symlinks)"
+    assert summarize({LINKS: 2}) == "2 links to folders (corpus.follow_symlinks)"
 
 
 LEFT_OUT = ["ts", "mts", "raw", "iff", "mpp", "sf", "paf", "nut", "dat"]

@@ -13,7 +13,7 @@ import numpy as np
 import pyarrow as pa
 import pyarrow.compute as pc
 
-from pipeline.corpus.ranges import recording_of
+from pipeline.corpus.time_ranges import recording_of
 
 MOST_KINDS = 20
 """Extensions that are told by name, the most frequent ones."""
@@ -31,7 +31,7 @@ _URIS_AT_ONCE = 100_000
 """Files of the listing that are Python strings at a time."""
 
 
-class Overlooked:
+class IgnoredFiles:
     """Takes the uris of what is not looked at, in any order and from any thread; each counts once.
 
     There may be as many as there are files of audio, so 12 bytes of each are kept.
@@ -97,13 +97,13 @@ def kind_of(extension: str) -> str:
     """The kind that a file counts as.
 
     Args:
-        extension: in lower case and without its dot (``members.extension_of``).
+        extension: in lower case and without its dot (``shards.extension_of``).
     """
     is_one = 0 < len(extension) <= _LONGEST and extension.isprintable() and " " not in extension
     return f".{extension}" if is_one else NO_EXTENSION
 
 
-def describe(counts: Mapping[str, int]) -> str:
+def summarize(counts: Mapping[str, int]) -> str:
     """In one line what was not looked at, and which setting decides; empty where there was nothing.
 
     ``12 .txt, 3 .jpg, 2 without an extension (corpus.extensions chooses), 1 hidden (corpus.hidden)``

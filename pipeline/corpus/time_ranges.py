@@ -17,7 +17,7 @@ _WRITTEN = re.compile(_MARK + r"(\d+(?:\.\d+)?)?(?:,(\d+(?:\.\d+)?))?$")
 
 
 @dataclass(frozen=True)
-class Range:
+class TimeRange:
     """From ``start_s`` to ``end_s`` of a recording; None: from its beginning, or to its end.
 
     ``str`` of it is what the uri of the recording is followed by: nothing, where the range is all of it.
@@ -40,11 +40,11 @@ class Range:
         """The first sample at 48 kHz, and the one behind the last; None: to the end."""
         return seconds_to_samples(self.start_s or 0.0), None if self.end_s is None else seconds_to_samples(self.end_s)
 
-    def narrow(self, start_s: float, end_s: float | None) -> "Range":
+    def narrow(self, start_s: float, end_s: float | None) -> "TimeRange":
         """A range of this range."""
         begin_s = self.start_s or 0.0
         ends_s = [end for end in (self.end_s, None if end_s is None else begin_s + end_s) if end is not None]
-        return Range(begin_s + start_s, min(ends_s, default=None))
+        return TimeRange(begin_s + start_s, min(ends_s, default=None))
 
     def within(self, duration_s: float | None) -> float | None:
         """How long the range is of a recording of this duration, as far as that can be told."""
@@ -60,27 +60,27 @@ def _number(seconds: float | None) -> str:
     return format(Decimal(text), "f") if "e" in text else text.removesuffix(".0")
 
 
-def range_of(row: Mapping[str, Any]) -> Range:
+def range_of(row: Mapping[str, Any]) -> TimeRange:
     """The range of a row of LISTED or AUDIO."""
-    return Range(row.get("start_s"), row.get("end_s"))
+    return TimeRange(row.get("start_s"), row.get("end_s"))
 
 
 def recording_of(row: Mapping[str, Any]) -> str:
     """The uri of the recording that the file of a LISTED row is, or is a range of."""
-    return cut_off(str(row["uri"])) if range_of(row) else str(row["uri"])
+    return without_time_range(str(row["uri"])) if range_of(row) else str(row["uri"])
 
 
-def cut_off(uri: str) -> str:
+def without_time_range(uri: str) -> str:
     """The recording that the uri of a range begins with: a million of them are asked for several times each."""
     return uri[: uri.rindex(_MARK)]
 
 
-def split_uri(uri: str) -> tuple[str, Range]:
+def split_uri(uri: str) -> tuple[str, TimeRange]:
     """The recording and the range that a uri is written as that of; a file may have such a name too."""
     found = _WRITTEN.search(uri)
     if found is None or not any(found.groups()):
-        return uri, Range()
+        return uri, TimeRange()
     start_s, end_s = (None if text is None else float(text) for text in found.groups())
     if end_s is not None and end_s <= (start_s or 0.0):
-        return uri, Range()
-    return uri[: found.start()], Range(start_s or None, end_s)
+        return uri, TimeRange()
+    return uri[: found.start()], TimeRange(start_s or None, end_s)

@@ -15,9 +15,9 @@ from pipeline.audio.decode import decode_all, hash_file, open_audio
 from pipeline.audio.source import find, probe_file
 from pipeline.config import Config, DecodeConfig, make_config
 from pipeline.corpus.discover import list_corpus
-from pipeline.corpus.headerless import RAW, raw_of
-from pipeline.corpus.ranges import Range
+from pipeline.corpus.raw_formats import RAW_FORMATS, raw_format_of
 from pipeline.corpus.shards import find_member
+from pipeline.corpus.time_ranges import TimeRange
 from pipeline.errors import FileFailure
 from pipeline.index.reencode import compare
 from pipeline.index.tables import read_files
@@ -53,7 +53,7 @@ SOUNDS = {"g722": make_g722(2.0), "gsm": make_gsm(100)}
 
 def decode(data: bytes, extension: str) -> tuple[str, float, str | None]:
     """Codec, seconds, and what is missing."""
-    with open_audio(io.BytesIO(data), raw=RAW[extension]) as audio:
+    with open_audio(io.BytesIO(data), raw=RAW_FORMATS[extension]) as audio:
         n_samples = sum(len(block) for block in audio.blocks())
         return audio.info.codec, n_samples / 48_000, audio.truncated
 
@@ -62,7 +62,7 @@ def test_the_convention_gives_rate_and_length() -> None:
     codec, seconds, truncated = decode(SOUNDS["g722"], "g722")
     assert (codec, round(seconds, 1), truncated) == ("adpcm_g722", 2.0, None)
     assert decode(SOUNDS["gsm"], "gsm") == ("gsm", 2.0, None)
-    samples, info = decode_all(io.BytesIO(SOUNDS["g722"]), raw=RAW["g722"])
+    samples, info = decode_all(io.BytesIO(SOUNDS["g722"]), raw=RAW_FORMATS["g722"])
     assert (info.sample_rate_hz, info.channels) == (G722_HZ, 1)
     assert info.expected_duration_s == pytest.approx(2.0, abs=0.01)
     middle = samples[48_000:96_000] * np.hanning(48_000)
@@ -75,7 +75,7 @@ def test_a_container_is_read_as_what_it_is(extension: str, name: str) -> None:
     data = encode(name, tone(1.0, 48_000), 48_000)
     if name == "mp3_vbr":
         assert data.startswith(b"ID3")
-    with open_audio(io.BytesIO(data), raw=RAW[extension]) as named, open_audio(io.BytesIO(data)) as plain:
+    with open_audio(io.BytesIO(data), raw=RAW_FORMATS[extension]) as named, open_audio(io.BytesIO(data)) as plain:
         assert named.info == plain.info
         assert np.array_equal(np.concatenate(list(named.blocks())), np.concatenate(list(plain.blocks())))
 
@@ -94,10 +94,10 @@ def test_what_has_no_frames_of_gsm_is_judged_by_its_content() -> None:
 
 
 def test_an_id_holds_the_convention() -> None:
-    one, other = (schema.make_audio_id("00", raw=str(RAW[name])) for name in ("g722", "gsm"))
+    one, other = (schema.make_audio_id("00", raw=str(RAW_FORMATS[name])) for name in ("g722", "gsm"))
     assert len({one, other, schema.make_audio_id("00"), schema.make_audio_id("00", "#t=1")}) == 4
     assert schema.make_audio_id("00", "#t=1", "raw=g722,16000") not in (one, schema.make_audio_id("00", "#t=1"))
-    assert [str(raw) for raw in RAW.values()] == ["raw=g722,16000", "raw=gsm,8000"]  # as indexes have them
+    assert [str(raw) for raw in RAW_FORMATS.values()] == ["raw=g722,16000", "raw=gsm,8000"]  # as indexes have them
     assert one == schema.digest("audio", "00", "raw=g722,16000")
 
 
@@ -189,7 +189,7 @@ def test_ranges_and_members_are_read_by_it_too(tmp_path: Path) -> None:
     assert files["a.g722"]["audio_id"] == files["s.tar#a.g722"]["audio_id"]
     assert files["a.g722#t=0.5,1.5"]["audio_id"] == files["s.tar#a.g722#t=0.5,1.5"]["audio_id"]
     assert compare(config.into, WideEncoder(), 10).findings == []
-    assert find(f"{shard}#a.g722#2#t=0.25,1")[1:] == (Range(0.25, 1.0), RAW["g722"])
+    assert find(f"{shard}#a.g722#2#t=0.25,1")[1:] == (TimeRange(0.25, 1.0), RAW_FORMATS["g722"])
 
 
 def test_links_in_a_shard_are_the_same_bytes_read_in_two_ways(tmp_path: Path) -> None:
@@ -208,7 +208,7 @@ def test_links_in_a_shard_are_the_same_bytes_read_in_two_ways(tmp_path: Path) ->
             "start_s": start_s,
             "end_s": start_s + 0.5,
             "size_bytes": len(SOUNDS["g722"]),
-            "uris": [f"{shard}#{name}{Range(start_s, start_s + 0.5)}"],
+            "uris": [f"{shard}#{name}{TimeRange(start_s, start_s + 0.5)}"],
             "modified_ns": [shard.stat().st_mtime_ns],
             "offsets": [place.offset],
         }
@@ -220,8 +220,8 @@ def test_links_in_a_shard_are_the_same_bytes_read_in_two_ways(tmp_path: Path) ->
 
 
 def test_rows_of_the_ledger_are_known_by_it(tmp_path: Path) -> None:
-    assert raw_of("s3://in/a.GSM") == raw_of("s.tar#a.gsm#2") == RAW["gsm"]
-    assert raw_of("a.gsm.wav") is None
+    assert raw_format_of("s3://in/a.GSM") == raw_format_of("s.tar#a.gsm#2") == RAW_FORMATS["gsm"]
+    assert raw_format_of("a.gsm.wav") is None
     path = tmp_path / "a.g722"
     path.write_bytes(SOUNDS["g722"])
     row = empty_row(str(path), schema.make_audio_id(hash_file(path), raw="raw=g722,16000"))

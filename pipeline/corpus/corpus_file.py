@@ -5,9 +5,9 @@ from dataclasses import dataclass
 from typing import Any
 
 from pipeline import schema
-from pipeline.corpus.headerless import raw_of
-from pipeline.corpus.ranges import Range, cut_off
-from pipeline.corpus.shards import extension_of, is_sized, is_table, shard_of
+from pipeline.corpus.raw_formats import raw_format_of
+from pipeline.corpus.shards import extension_of, is_audio_table, is_sized, shard_of
+from pipeline.corpus.time_ranges import TimeRange, without_time_range
 
 _BYTES_PER_S = {
     **dict.fromkeys(("wav", "aif", "aiff", "w64", "rf64", "bwf", "caf", "au", "snd"), 150_000),
@@ -21,23 +21,23 @@ _BYTES_PER_S = {
 _OTHER_BYTES_PER_S = 18_000  # lossy codecs at usual rates
 
 
-def estimate_seconds(uri: str, size_bytes: int, part: Range = Range()) -> float:
+def estimate_seconds(uri: str, size_bytes: int, part: TimeRange = TimeRange()) -> float:
     """A rough duration of a recording, or of a range of it, from size and extension: it balances work and is never
     stored."""
     whole_s = size_bytes / _BYTES_PER_S.get(extension_of(uri), _OTHER_BYTES_PER_S)
     return (part.within(whole_s) or 0.0) if part else whole_s
 
 
-_WHOLE = Range()
+_WHOLE = TimeRange()
 
 
-def identify_audio(recording: str, part: Range, content_hash: str) -> str:
+def identify_audio(recording: str, part: TimeRange, content_hash: str) -> str:
     """Identity of the audio in a recording, or in a range of it: its bytes, and how they are read."""
-    return schema.make_audio_id(content_hash, str(part), str(raw_of(recording) or ""))
+    return schema.make_audio_id(content_hash, str(part), str(raw_format_of(recording) or ""))
 
 
 @dataclass(slots=True)
-class File:
+class CorpusFile:
     """A file of the corpus that may have to be read: what LISTED says of it, and its hash, once that is known.
 
     A corpus may have a million of them, so they are small.
@@ -61,12 +61,12 @@ class File:
         return bool(self.start_s) or self.end_s is not None
 
     @property
-    def part(self) -> Range:
-        return Range(self.start_s, self.end_s) if self._is_part else _WHOLE
+    def part(self) -> TimeRange:
+        return TimeRange(self.start_s, self.end_s) if self._is_part else _WHOLE
 
     @property
     def recording(self) -> str:
-        return cut_off(self.uri) if self._is_part else self.uri
+        return without_time_range(self.uri) if self._is_part else self.uri
 
     @property
     def has_size(self) -> bool:
@@ -76,12 +76,12 @@ class File:
     @property
     def row_of(self) -> str | None:
         """The table that it is a row of."""
-        if self.offset is None or not is_table(shard := shard_of(self.uri)):
+        if self.offset is None or not is_audio_table(shard := shard_of(self.uri)):
             return None
         return sys.intern(shard)  # a million keys to sort by are a thousand texts
 
     @classmethod
-    def of_listed(cls, row: dict[str, Any]) -> "File":
+    def of_listed(cls, row: dict[str, Any]) -> "CorpusFile":
         """The file of a row of LISTED."""
         file = cls(row["uri"], row["start_s"], row["end_s"], row["size_bytes"], row["modified_ns"], row["offset"])
         file.seconds = estimate_seconds(file.recording, file.size_bytes, file.part)
@@ -93,15 +93,15 @@ def has_size(uri: str, offset: int | None) -> bool:
     return offset is None or is_sized(uri)
 
 
-def seconds_of(files: list[File]) -> float:
+def seconds_of(files: list[CorpusFile]) -> float:
     """Of a content that these files hold, about."""
     return _sized(files).seconds
 
 
-def size_of(files: list[File]) -> int:
+def size_of(files: list[CorpusFile]) -> int:
     """Bytes of a content, or about that, where none of the files that hold it has a size."""
     return _sized(files).size_bytes
 
 
-def _sized(files: list[File]) -> File:
+def _sized(files: list[CorpusFile]) -> CorpusFile:
     return files[0] if len(files) == 1 else next((file for file in files if file.has_size), files[0])

@@ -12,7 +12,7 @@ from typing import Any
 import pyarrow as pa
 
 from pipeline import storage
-from pipeline.corpus.quoting import is_quoted, show_bytes
+from pipeline.corpus.csv_quoting import is_quoted, show_bytes
 from pipeline.errors import CorpusError, one_line
 
 SUFFIXES = (".csv", ".tsv", ".jsonl", ".ndjson", ".parquet")
@@ -29,7 +29,7 @@ _CELL_END = re.compile(rb"[,;\t\r\n\"]")
 _SHOWN_BYTES = 30
 
 
-def is_sheet(path: str) -> bool:
+def is_table_file(path: str) -> bool:
     """Whether a file can be read, by its name."""
     return path.lower().endswith(SUFFIXES)
 
@@ -39,7 +39,7 @@ def is_csv(path: str) -> bool:
     return path.lower().endswith((".csv", ".tsv"))
 
 
-def read_sheet(path: str, as_text: Iterable[str] = ()) -> pa.Table:
+def read_table_file(path: str, as_text: Iterable[str] = ()) -> pa.Table:
     """The table, whole. Columns of CSV and Parquet may have the same name (``check_once``).
 
     Args:
@@ -49,7 +49,7 @@ def read_sheet(path: str, as_text: Iterable[str] = ()) -> pa.Table:
         CorpusError: it cannot be read, or is none by its name; it is text that is not UTF-8; a quote is not closed in
             its cell; a column of JSON holds values of several types, or is there twice.
     """
-    if not is_sheet(path):
+    if not is_table_file(path):
         raise CorpusError(f"{path}: is no table by its name: give {KINDS}")
     try:
         with storage.fetched(path) as source, open(source, "rb") if isinstance(source, str) else source as file:

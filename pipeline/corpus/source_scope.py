@@ -6,11 +6,11 @@ from fnmatch import fnmatchcase
 
 from pipeline import storage
 from pipeline.corpus.manifest import is_manifest, read_ranges
-from pipeline.corpus.ranges import split_uri
 from pipeline.corpus.shards import is_member, shard_of
+from pipeline.corpus.time_ranges import split_uri
 
 
-class Named:
+class SourceScope:
     """What sources name, or their patterns match.
 
     Args:

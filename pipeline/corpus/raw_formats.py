@@ -10,7 +10,7 @@ from pipeline.corpus.shards import extension_of
 
 
 @dataclass(frozen=True)
-class Raw:
+class RawFormat:
     """A convention. ``str`` of it is what identifies it (``schema.make_audio_id``): it must never change."""
 
     name: str
@@ -22,14 +22,14 @@ class Raw:
         return f"raw={self.format},{self.sample_rate_hz}"
 
 
-RAW = {"g722": Raw("G.722", "g722", 16_000), "gsm": Raw("GSM 06.10", "gsm", 8_000)}
+RAW_FORMATS = {"g722": RawFormat("G.722", "g722", 16_000), "gsm": RawFormat("GSM 06.10", "gsm", 8_000)}
 """By extension: what telephone systems write. G.722 at 64 kbit/s; GSM 06.10 full rate, frames of 33 bytes."""
 
 
-def raw_of(recording: str) -> Raw | None:
+def raw_format_of(recording: str) -> RawFormat | None:
     """How a recording is to be read if it has no header; None where its name does not say.
 
     Args:
         recording: the uri of a file; not that of a range.
     """
-    return RAW.get(extension_of(recording))
+    return RAW_FORMATS.get(extension_of(recording))

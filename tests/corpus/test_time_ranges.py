@@ -19,9 +19,9 @@ from pipeline.audio.decode import decode_all, open_audio
 from pipeline.audio.recording import Recording
 from pipeline.audio.source import find, hash_file, probe_file
 from pipeline.config import CorpusConfig, DecodeConfig, make_config
+from pipeline.corpus.corpus_file import CorpusFile, estimate_seconds
 from pipeline.corpus.discover import list_corpus
-from pipeline.corpus.file import File, estimate_seconds
-from pipeline.corpus.ranges import Range, recording_of, split_uri
+from pipeline.corpus.time_ranges import TimeRange, recording_of, split_uri
 from pipeline.errors import CorpusError, FileFailure
 from pipeline.index.reencode import compare
 from pipeline.index.verify import verify_index
@@ -87,7 +87,7 @@ seconds = st.floats(0, 1e7, allow_nan=False).map(lambda value: value or None)
 
 @given(seconds, seconds)
 def test_a_range_has_one_name_that_says_all_of_it(start_s: float | None, end_s: float | None) -> None:
-    part = Range(start_s, None if end_s is None else end_s + (start_s or 0.0))
+    part = TimeRange(start_s, None if end_s is None else end_s + (start_s or 0.0))
     if part.end_s == part.start_s and part:
         return
     assert split_uri(f"a.wav{part}") == ("a.wav", part)
@@ -99,15 +99,15 @@ def test_a_range_has_one_name_that_says_all_of_it(start_s: float | None, end_s: 
 @pytest.mark.parametrize(
     ("part", "name"),
     [
-        (Range(), ""),
-        (Range(10.0), "#t=10"),
-        (Range(None, 20.0), "#t=,20"),
-        (Range(10.5, 100.0), "#t=10.5,100"),
-        (Range(0.001, 1e-5 + 1), "#t=0.001,1.00001"),
-        (Range(1e-5, 1e16), "#t=0.00001,10000000000000000"),
+        (TimeRange(), ""),
+        (TimeRange(10.0), "#t=10"),
+        (TimeRange(None, 20.0), "#t=,20"),
+        (TimeRange(10.5, 100.0), "#t=10.5,100"),
+        (TimeRange(0.001, 1e-5 + 1), "#t=0.001,1.00001"),
+        (TimeRange(1e-5, 1e16), "#t=0.00001,10000000000000000"),
     ],
 )
-def test_seconds_are_written_as_the_shortest_decimal(part: Range, name: str) -> None:
+def test_seconds_are_written_as_the_shortest_decimal(part: TimeRange, name: str) -> None:
     assert str(part) == name
     assert split_uri(f"a{name}") == ("a", part)
 
@@ -116,7 +116,7 @@ def test_seconds_are_written_as_the_shortest_decimal(part: Range, name: str) -> 
     "name", ["a", "a#t=", "a#t=,", "a#t=x", "a#t=-1", "a#t=1,2x", "a#t=2,1", "a#t=1e3", "a#t=1:00"]
 )
 def test_other_names_are_those_of_files(name: str) -> None:
-    assert split_uri(name) == (name, Range())
+    assert split_uri(name) == (name, TimeRange())
 
 
 # --- manifests --------------------------------------------------------------------------------------------------------
@@ -176,8 +176,8 @@ def test_ranges_of_members_and_objects(tmp_path: Path, flaky: str) -> None:
     }
     assert found[f"{shard}#a.wav"]["offset"] == found[f"{shard}#a.wav#t=1,2"]["offset"] is not None
     place, part, _ = find(f"{shard}#a.wav#t=1,2")
-    assert (place, part) == (find(f"{shard}#a.wav")[0], Range(1.0, 2.0))
-    assert find(f"{shard}#b.wav#t=1,2")[1] == Range()
+    assert (place, part) == (find(f"{shard}#a.wav")[0], TimeRange(1.0, 2.0))
+    assert find(f"{shard}#b.wav#t=1,2")[1] == TimeRange()
     with pytest.raises(FileFailure, match="no such member"):
         find(f"{shard}#none.wav#t=1,2")
 
@@ -285,7 +285,7 @@ def test_ranges_of_what_cannot_be_sought_in_are_read_in_one_pass(tmp_path: Path,
         recording.fetch(str(path))
         former = None
         for start_s, end_s in ranges:
-            first, stop = Range(start_s, end_s).samples
+            first, stop = TimeRange(start_s, end_s).samples
             stream = recording.stream(first, DecodeConfig())
             assert stream is former or former is None
             former = stream
@@ -450,8 +450,8 @@ def test_long_ranges_and_wholes_come_first_and_alone(tmp_path: Path) -> None:
     assert not is_long({"audios": second["audios"][:1]})
     assert len(second["audios"]) == 40
     assert estimate_seconds("a.wav", 150_000 * 60) == 60.0
-    assert estimate_seconds("a.wav", 150_000 * 60, Range(50.0)) == 10.0
-    assert estimate_seconds("a.wav", path.stat().st_size, Range(10.0, 12.5)) == 2.5
+    assert estimate_seconds("a.wav", 150_000 * 60, TimeRange(50.0)) == 10.0
+    assert estimate_seconds("a.wav", path.stat().st_size, TimeRange(10.0, 12.5)) == 2.5
 
 
 def test_recordings_are_read_once_for_the_plan_of_all_their_ranges(tmp_path: Path) -> None:
@@ -492,8 +492,8 @@ def test_a_range_takes_little_to_plan(tmp_path: Path) -> None:
 @pytest.mark.parametrize(("start_s", "end_s"), [(None, None), (0.0, None), (1.5, None), (None, 2.0), (0.1, 1e16)])
 @pytest.mark.parametrize("name", ["a.wav", "a#t=1,2", "s.tar#a.wav"])
 def test_a_planned_range_knows_its_recording(name: str, start_s: float | None, end_s: float | None) -> None:
-    part = Range(start_s, end_s)
-    file = File(f"{name}{part}", start_s, end_s, 1, 1, None)
+    part = TimeRange(start_s, end_s)
+    file = CorpusFile(f"{name}{part}", start_s, end_s, 1, 1, None)
     assert (file.recording, str(file.part), bool(file.part)) == (name, str(part), bool(part))
     assert recording_of({"uri": file.uri, "start_s": start_s, "end_s": end_s}) == name
 
