@@ -13,7 +13,7 @@ from pipeline.grid import FRAME_S, Grid, frames_to_seconds
 from pipeline.index.rows import clip_rows, files_table
 from pipeline.index.tables import write_frames
 from pipeline.index.writer import Batch
-from pipeline.planning.ledger import empty_row
+from pipeline.planning.outcomes import empty_row
 from pipeline.schema import Row
 
 Vectors = npt.NDArray[np.float16]

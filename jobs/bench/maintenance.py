@@ -36,7 +36,8 @@ from pipeline.index import journal
 from pipeline.index.rows import files_table
 from pipeline.index.tables import create_tables, open_published, write_frames
 from pipeline.index.writer import Batch, Writer
-from pipeline.planning.ledger import Ledger, deleted_row
+from pipeline.planning.ledger import Ledger
+from pipeline.planning.outcomes import deleted_row
 from pipeline.schema import Row
 from pipeline.search.clips import find_clips, open_table, read_rows
 from pipeline.search.events import Levels, find_events

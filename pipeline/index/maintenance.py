@@ -8,7 +8,7 @@ from typing import Any
 from pipeline import schema
 from pipeline.config import StoreConfig, known_values
 from pipeline.corpus.metadata import CorpusMetadata
-from pipeline.errors import FileFailure, UsageError
+from pipeline.errors import UsageError
 from pipeline.index import journal
 from pipeline.index.failures import plain_errors
 from pipeline.index.lease import Lease
@@ -17,7 +17,7 @@ from pipeline.index.rows import files_table
 from pipeline.index.tables import no_clips, read_files, select_metadata
 from pipeline.index.verify import Finding
 from pipeline.index.writer import Batch, Optimized, Writer
-from pipeline.planning.ledger import damaged_row
+from pipeline.planning.outcomes import damaged_row
 
 MAX_HOURS = 1_000_000
 """Of what upkeep may be told to leave alone: more than a century."""
@@ -52,9 +52,7 @@ def mark_damaged(path: str, findings: Iterable[Finding]) -> int:
             audio_ids |= {row["audio_id"] for row in found if row["audio_id"] is not None}
             if before == (len(damaged), len(file_ids), len(audio_ids)):
                 break
-        failure = FileFailure("read", "damaged", "its rows were damaged and have been taken out: reindex")
-        rows = [damaged_row(row, failure) for row in damaged.values() if row["status"] != "deleted"]
-        rows += [{**row, "n_clips": 0, "n_frames": 0} for row in damaged.values() if row["status"] == "deleted"]
+        rows = list(map(damaged_row, damaged.values()))
         metadata = Metadata(CorpusMetadata(), select_metadata(ledger))
         batch = Batch(
             schema.make_batch_id(run_id, 0),

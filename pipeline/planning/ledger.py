@@ -1,7 +1,7 @@
-"""The published ``files`` in, what the index knows of each file out, kept up to date as batches are committed.
+"""The published ``files`` in, the row of each file out, kept up to date as batches are committed.
 
-The table stays as it is in Arrow, and 16 bytes for each file tell where in it a uri or a content is found. What batches
-replace is held beside it, and made part of it when it has become much.
+The table stays in Arrow. For each file, 16 bytes tell where in it to find a uri or a content. Rows that batches write
+are held beside the table, and merged into it once there are many.
 """
 
 from collections.abc import Iterable, Set
@@ -11,21 +11,18 @@ import numpy.typing as npt
 import pyarrow as pa
 import pyarrow.compute as pc
 
-from pipeline import schema
-from pipeline.corpus.corpus_file import CorpusFile
-from pipeline.corpus.shards import is_sized
-from pipeline.errors import FileFailure
 from pipeline.schema import Row
 
 LEAST_BESIDE = 20_000
-"""Rows that are held beside the table at most, or a quarter of what it has: each costs a hundred times as much."""
+"""So many new rows, or a quarter of the table if that is more, are held beside it: each takes 100 times the memory
+of a row in the table."""
 
 
 class Places:
-    """Where texts stand in a column, by their hashes."""
+    """Finds texts in a column by their hashes."""
 
     def __init__(self, column: pa.ChunkedArray, chosen: npt.NDArray[np.int64] | None = None) -> None:
-        """Args: the rows of the column that count; by default all."""
+        """Args: ``chosen``: the rows of the column to find texts in; by default all."""
         hashes = np.fromiter((hash(text) for chunk in column.chunks for text in chunk.to_pylist()), np.int64)
         rows = np.arange(len(hashes)) if chosen is None else chosen
         order = np.argsort(hashes[rows], kind="stable")
@@ -38,7 +35,7 @@ class Places:
         return [int(row) for row in self._rows[first:stop] if self._column[int(row)].as_py() == text]
 
     def find_all(self, texts: list[str]) -> tuple[npt.NDArray[np.int64], npt.NDArray[np.int64]]:
-        """All rows that hold one of the texts: of each, the number of the text, and the row, both ascending."""
+        """All rows that hold one of the texts, as two arrays: the number of the text, and the row. Both ascend."""
         wanted = np.fromiter(map(hash, texts), np.int64, len(texts))
         first, stop = (np.searchsorted(self._hashes, wanted, side) for side in ("left", "right"))
         counts = stop - first
@@ -56,7 +53,7 @@ class Places:
 
 
 class Ledger:
-    """What the index knows of each uri.
+    """The rows of ``files`` by uri, and the files that hold each content.
 
     Args:
         files: the published ``files`` table.
@@ -72,10 +69,10 @@ class Ledger:
         self._by_audio = Places(self._files["audio_id"], np.flatnonzero(is_indexed))
         self._newer: dict[str, Row] = {}
         self._holders: dict[str, tuple[str, ...]] = {}
-        """Of contents of which a holder came or went: those that hold it now."""
+        """By audio id, the files that hold a content now, for contents whose holders have changed."""
 
     def _merge(self) -> None:
-        """Make what is held beside the table part of it."""
+        """Merge the new rows into the table."""
         if self._newer:
             replaced = self._by_uri.find_last(list(self._newer))
             stay = np.ones(self._files.num_rows, bool)
@@ -86,11 +83,11 @@ class Ledger:
 
     @property
     def rows(self) -> dict[str, Row]:
-        """All of it, which is much."""
+        """All rows, by uri: takes much memory."""
         return {row["uri"]: row for row in self._files.to_pylist()} | self._newer
 
     def look_up(self, uris: list[str], columns: list[str] | None = None) -> list[Row | None]:
-        """The rows of files that were there when a run last looked, or some columns of them, ``status`` included."""
+        """The rows of files, or some of their columns and ``status``; None for a file that is unknown or deleted."""
         self._merge()
         if not self._files.num_rows:
             return [None] * len(uris)
@@ -113,41 +110,41 @@ class Ledger:
         return dict(row)
 
     def knows(self, uri: str) -> bool:
-        """Whether the file has a row, be it deleted."""
+        """Whether the file has a row, even as deleted."""
         return uri in self._newer or bool(self._by_uri.find(uri))
 
     def live(self, uri: str) -> Row | None:
-        """The row of a file that was there when a run last looked."""
+        """The row of a file; None if it is unknown or deleted."""
         row = self._row(uri)
         return None if row is None or row["status"] == "deleted" else row
 
     def find_deleted(self, listed: pa.ChunkedArray) -> list[Row]:
-        """The rows of files that were there, and are not among ``listed``, uris."""
+        """The rows of files that the newest run saw, and that are not among the ``listed`` uris."""
         self._merge()
         was_there = pc.not_equal(self._files["status"], "deleted")
-        is_gone = pc.and_(was_there, pc.invert(pc.is_in(self._files["uri"], value_set=listed)))
-        gone: list[Row] = self._files.filter(is_gone).to_pylist()
-        return gone
+        is_deleted = pc.and_(was_there, pc.invert(pc.is_in(self._files["uri"], value_set=listed)))
+        deleted: list[Row] = self._files.filter(is_deleted).to_pylist()
+        return deleted
 
     def indexed(self) -> pa.ChunkedArray:
-        """The uris of the files that are indexed."""
+        """The uris of all indexed files."""
         self._merge()
         return self._files["uri"].filter(pc.equal(self._files["status"], "indexed"))
 
     def sizes(self) -> set[int]:
-        """Bytes of the contents that are known."""
+        """The sizes of all contents whose hash is known, in bytes."""
         self._merge()
         known = pc.and_(pc.not_equal(self._files["status"], "deleted"), pc.is_valid(self._files["content_hash"]))
         return set(pc.unique(self._files["size_bytes"].filter(known)).drop_null().to_pylist())
 
     def _held_by(self, audio_id: str) -> tuple[str, ...]:
-        """The indexed files with this content."""
+        """The uris of the indexed files with this content."""
         if audio_id in self._holders:
             return self._holders[audio_id]
         return tuple(self._files["uri"][at].as_py() for at in self._by_audio.find(audio_id))
 
     def holder(self, audio_id: str, prefer: Set[str] = frozenset()) -> Row | None:
-        """An indexed file with this content, if there is one; one of those to ``prefer``, if there is one."""
+        """The row of the first indexed file with this content, if there is one; of those to ``prefer``, if possible."""
         uris = set(self._held_by(audio_id))
         return self._row(min(uris & prefer or uris)) if uris else None
 
@@ -156,17 +153,17 @@ class Ledger:
         return [row for uri in self._held_by(audio_id) if (row := self._row(uri)) is not None]
 
     def holds(self, audio_id: str) -> bool:
-        """Whether the index has frames of this content."""
+        """Whether an indexed file has this content, so that its frames are in the index."""
         return bool(self._held_by(audio_id))
 
     def _find_replaced(self, uris: list[str]) -> dict[str, Row]:
-        """By uri, what the table says of some files, as far as it knows them and it matters to those who replace it."""
+        """The ids and the status of the rows that the table has of these files, by uri."""
         at = self._by_uri.find_last(uris)
         some = self._files.select(["uri", "file_id", "status", "audio_id"]).take(pa.array(at[at >= 0]))
         return {row["uri"]: row for row in some.to_pylist()}
 
     def _note_holders(self, audio_ids: Set[str]) -> None:
-        """Find out who holds these contents, all at once."""
+        """Look up the holders of many contents at once."""
         sought = [audio_id for audio_id in audio_ids if audio_id not in self._holders]
         numbers, rows = self._by_audio.find_all(sought)
         holders: dict[str, list[str]] = {audio_id: [] for audio_id in sought}
@@ -175,9 +172,11 @@ class Ledger:
         self._holders |= {audio_id: tuple(uris) for audio_id, uris in holders.items()}
 
     def apply(self, files: Iterable[Row]) -> tuple[frozenset[str], frozenset[str]]:
-        """Replace the rows of these uris; returns the file ids and the audio ids whose rows must go.
+        """Replace the rows of these files.
 
-        An audio's frames go with the last file that holds it.
+        Returns:
+            The ids of the files whose clips must be removed, and of the audios whose frames must be: no file holds them
+            any more.
         """
         rows = list(files)
         was = self._find_replaced([row["uri"] for row in rows if row["uri"] not in self._newer])
@@ -205,53 +204,3 @@ class Ledger:
 
 def _nullable(files_schema: pa.Schema) -> pa.Schema:
     return pa.schema([column.with_nullable(True) for column in files_schema])
-
-
-# --- rows -------------------------------------------------------------------------------------------------------------
-
-
-def unreadable_row(listed: Row | CorpusFile, failure: FileFailure) -> Row:
-    """The ledger row of a file whose bytes could not be read."""
-    return {
-        **empty_row(listed["uri"], None),
-        "status": "failed",
-        "stage": failure.stage,
-        "reason": failure.reason,
-        "message": failure.message,
-        "size_bytes": listed["size_bytes"] if is_sized(listed["uri"]) else None,
-        "modified_ns": listed["modified_ns"],
-    }
-
-
-def damaged_row(old: Row, failure: FileFailure) -> Row:
-    """The ledger row of a file whose rows in the index cannot be trusted."""
-    return unreadable_row(old, failure)
-
-
-def deleted_row(old: Row) -> Row:
-    """The ledger row of a file that is no longer there: what it was stays known."""
-    gone = {"status": "deleted", "stage": None, "reason": None, "message": None, "n_clips": 0, "n_frames": 0}
-    return {**old, **gone, "clips_checksum": None, "frames_checksum": None}
-
-
-def empty_row(uri: str, audio_id: str | None) -> Row:
-    """A ledger row with its ids and nothing else known; it has every column but ``batch_id``."""
-    row: Row = {column.name: None for column in schema.FILES if column.name != "batch_id"}
-    row.update(uri=uri, audio_id=audio_id, file_id=schema.make_file_id(uri, audio_id), n_clips=0, n_frames=0)
-    return row
-
-
-def copied_row(file: CorpusFile, holder: Row) -> Row:
-    file_id = schema.make_file_id(file.uri, holder["audio_id"])
-    return {**holder, "uri": file.uri, "file_id": file_id, "modified_ns": file.modified_ns}
-
-
-def failed_rows(batches: pa.Table, batch_ids: Set[str], failure: FileFailure) -> list[Row]:
-    """The ledger rows of the files of some of the PLANNED batches, of which nothing could be learnt."""
-    return [
-        unreadable_row({"uri": uri, "size_bytes": audio["size_bytes"], "modified_ns": modified_ns}, failure)
-        for row in batches.to_pylist()
-        if row["batch_id"] in batch_ids
-        for audio in row["audios"]
-        for uri, modified_ns in zip(audio["uris"], audio["modified_ns"], strict=True)
-    ]

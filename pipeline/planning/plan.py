@@ -29,7 +29,8 @@ from pipeline.corpus.listing import gc_paused
 from pipeline.corpus.shards import is_member, shard_of
 from pipeline.errors import FileFailure
 from pipeline.planning.batches import cut_recordings, pack
-from pipeline.planning.ledger import Ledger, copied_row, deleted_row, unreadable_row
+from pipeline.planning.ledger import Ledger
+from pipeline.planning.outcomes import copied_row, deleted_row, mtime_changed_row, unreadable_row
 from pipeline.planning.request import RunRequest
 from pipeline.schema import Row
 
@@ -224,7 +225,7 @@ def _leave(
     if is_outdated or modified_ns is not None:
         row: Row = ledger.live(uri) or {}
         (plan.metadata_changed if is_outdated else plan.mtime_changed).append(
-            row if modified_ns is None else {**row, "modified_ns": modified_ns}
+            row if modified_ns is None else mtime_changed_row(row, modified_ns)
         )
     if old["status"] == "failed":
         plan.n_failed_before += 1
@@ -459,7 +460,7 @@ def _settle(file: CorpusFile, old: Row | None, ledger: Ledger, plan: Plan, reque
     holder = ledger.holder(audio_id, prefer=left)
     if holder is None:
         return False
-    plan.copies.append((copied_row(file, holder), holder["file_id"]))
+    plan.copies.append((copied_row(holder, file.uri, file.modified_ns), holder["file_id"]))
     plan.holders[holder["uri"]] = holder["file_id"]
     action = "moved" if holder["uri"] in left else "duplicate"
     plan.note(file.uri, action, f"has the bytes of {holder['uri']}")

@@ -12,10 +12,12 @@ import pyarrow as pa
 import pyarrow.compute as pc
 
 from pipeline import schema
+from pipeline.errors import FileFailure
 from pipeline.grid import Grid, window_starts
 from pipeline.index.checksum import add_up, sum_rows
 from pipeline.index.rows import clip_rows, files_table
 from pipeline.index.writer import Batch
+from pipeline.planning.outcomes import failed_row, with_checksums
 from pipeline.schema import Row
 
 
@@ -122,12 +124,9 @@ class Collector:
             raise IncompleteBatch(f"{row['uri']}: changed while it was read")
         if any(vector is None for vector in windows.values()):
             message = "the model gives no finite embedding for this sound"
-            failure = {"status": "failed", "stage": "encode", "reason": "not_finite", "message": message}
-            return {**row, **failure, "n_clips": 0, "n_frames": 0}
-        row = {**row, "clips_checksum": _sum_clips(windows)}
-        if not self._with_frames:
-            return {**row, "n_frames": 0}
-        return {**row, "frames_checksum": add_up(frame_sums[row["audio_id"]])}
+            return failed_row(row, FileFailure("encode", "not_finite", message))
+        frames_checksum = add_up(frame_sums[row["audio_id"]]) if self._with_frames else None
+        return with_checksums(row, _sum_clips(windows), frames_checksum)
 
     def _clips(self, files: list[Row], vectors: dict[str, dict[int, bytes | None]]) -> pa.Table:
         rows = [row for file in files for row in clip_rows(file, self._grid)]

@@ -32,7 +32,8 @@ from pipeline.index.tables import create_tables, no_clips, open_published, read_
 from pipeline.index.writer import Batch, Writer
 from pipeline.planning.batches import pack_alone
 from pipeline.planning.guard import Disks, IsMount, is_much
-from pipeline.planning.ledger import Ledger, deleted_row, failed_rows
+from pipeline.planning.ledger import Ledger
+from pipeline.planning.outcomes import deleted_row, lost_rows
 from pipeline.planning.plan import Plan, group_copies, group_rows
 from pipeline.planning.request import RunRequest
 from pipeline.run.collector import Collector, IncompleteBatch
@@ -407,7 +408,7 @@ class _Run:
             if not n_reported and (alone.num_rows > MAX_KILLERS or not self._answers(run, workers)):
                 raise EarshotError(f"{self._config.into}: no worker stays alive: see the logs of Ray")
             message = "its worker died whenever it was decoded or encoded, alone too"
-            rows = failed_rows(part, lost, FileFailure("decode", "crashed", message))
+            rows = lost_rows(part, lost, FileFailure("decode", "crashed", message))
             self._publish_known(rows, self._no_clips())
 
     def _encode(self, receipts: Iterator[dict[str, Any]], collector: Collector, workers: Workers) -> None:

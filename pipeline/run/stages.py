@@ -39,7 +39,7 @@ from pipeline.grid import (
     samples_to_seconds,
 )
 from pipeline.index.checksum import sum_rows
-from pipeline.planning.ledger import empty_row
+from pipeline.planning.outcomes import copied_row, empty_row, failed_row, indexed_row
 from pipeline.schema import Row
 
 _Done = dict[str, tuple[Row, FileFailure | None]]
@@ -294,7 +294,7 @@ def _decode_file(
 
 def _do_as(row: Row, other: Row, failure: FileFailure | None) -> None:
     """Give ``row`` what became of its content when it was read before, from another file."""
-    row.update({name: value for name, value in other.items() if name not in ("uri", "file_id", "modified_ns")})
+    row.update(copied_row(other, row["uri"], row["modified_ns"]))
     if failure is not None:
         raise _same_bytes(other, failure)
 
@@ -330,11 +330,8 @@ def _decode_content(
     if n_samples < HOP_SAMPLES:
         message = f"{row['duration_s']:.4f} s is less than one frame of {frames_to_seconds(1)} s"
         raise FileFailure("decode", "too_short", message)
-    row["n_frames"] = count_frames(n_samples)
     row["n_clips"] += part.first
-    row["status"] = "indexed"
-    if truncated:
-        row.update(stage="decode", reason="truncated", message=truncated)
+    row.update(indexed_row(row, count_frames(n_samples), truncated))
 
 
 def _window_row(audio_id: str, span: Span, samples: Waveform) -> Row:
@@ -353,14 +350,12 @@ def _files_row(files: list[Row]) -> Row:
 
 
 def _placed(row: Row, file: _File) -> Row:
-    """The ledger row of another file with the same bytes."""
-    file_id = schema.make_file_id(file.uri, row["audio_id"])
-    return {**row, "uri": file.uri, "modified_ns": file.modified_ns, "file_id": file_id}
+    """The row of one of the files that hold the content of ``row``."""
+    return copied_row(row, file.uri, file.modified_ns)
 
 
 def _failed(row: Row, failure: FileFailure, file: _File) -> Row:
-    outcome = {"status": "failed", "stage": failure.stage, "reason": failure.reason, "message": failure.message}
-    return {**_placed(row, file), **outcome, "n_clips": 0, "n_frames": 0}
+    return failed_row(_placed(row, file), failure)
 
 
 def _failed_with(row: Row, failure: FileFailure, others: list[_File]) -> list[Row]:

@@ -22,7 +22,8 @@ from pipeline.errors import FileFailure
 from pipeline.index.reencode import compare
 from pipeline.index.tables import read_files
 from pipeline.index.verify import verify_index
-from pipeline.planning.ledger import Ledger, empty_row
+from pipeline.planning.ledger import Ledger
+from pipeline.planning.outcomes import empty_row
 from pipeline.planning.plan import make_plan
 from pipeline.planning.request import RunRequest
 from pipeline.run.driver import index_corpus

@@ -11,7 +11,7 @@ from pipeline.corpus.shards import is_audio_table, is_sized, shard_of
 from pipeline.corpus.time_ranges import range_of, recording_of
 from pipeline.errors import FileFailure
 from pipeline.planning.batches import MAX_FILES_PER_BATCH
-from pipeline.planning.ledger import empty_row
+from pipeline.planning.outcomes import empty_row
 from pipeline.planning.plan import NEW_PER_DELETED, lies_within
 from pipeline.planning.request import RunRequest
 from pipeline.schema import Row

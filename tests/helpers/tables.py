@@ -14,7 +14,7 @@ from pipeline.index.metadata_columns import Metadata
 from pipeline.index.rows import clip_rows, files_table
 from pipeline.index.tables import create_tables, write_frames
 from pipeline.index.writer import Batch, Writer
-from pipeline.planning.ledger import empty_row
+from pipeline.planning.outcomes import empty_row
 
 Vectors = npt.NDArray[np.float16]
 

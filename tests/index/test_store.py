@@ -15,7 +15,7 @@ from pipeline.index import journal
 from pipeline.index.rows import files_table
 from pipeline.index.tables import open_published
 from pipeline.index.writer import SCALAR_INDEXES, Batch, Writer
-from pipeline.planning.ledger import empty_row
+from pipeline.planning.outcomes import empty_row
 from tests.helpers.batches import (
     BEFORE,
     RACE_A,

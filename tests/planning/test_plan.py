@@ -17,7 +17,8 @@ from pipeline import schema
 from pipeline.corpus.corpus_file import CorpusFile, estimate_seconds
 from pipeline.errors import REASONS, FileFailure
 from pipeline.planning.batches import MAX_FILES_PER_BATCH, pack
-from pipeline.planning.ledger import Ledger, empty_row
+from pipeline.planning.ledger import Ledger
+from pipeline.planning.outcomes import empty_row
 from pipeline.planning.plan import ACTIONS, NEW_PER_DELETED, READ_FIRST, Plan, make_plan
 from pipeline.planning.request import RunRequest
 from pipeline.schema import Row

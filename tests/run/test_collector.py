@@ -10,7 +10,7 @@ from pipeline import schema
 from pipeline.errors import FileFailure
 from pipeline.grid import Grid
 from pipeline.planning.batches import pack_alone
-from pipeline.planning.ledger import failed_rows
+from pipeline.planning.outcomes import lost_rows
 from pipeline.run.collector import Collector
 
 FAILURE = FileFailure("decode", "crashed", "why")
@@ -58,7 +58,7 @@ def test_every_planned_batch_is_missed_with_all_its_files(
     alone = pack_alone(batches, lost, "run", 9)
     assert alone["audios"].to_pylist() == [[audio] for group in audios for audio in group]
     uris = [uri for group in audios for audio in group for uri in audio["uris"]]
-    assert [row["uri"] for row in failed_rows(batches, lost, FAILURE)] == uris
+    assert [row["uri"] for row in lost_rows(batches, lost, FAILURE)] == uris
 
 
 def test_planned_files_are_not_taken_out_of_arrow() -> None:

@@ -25,7 +25,7 @@ from pipeline.grid import HOP_SAMPLES, SAMPLE_RATE_HZ, Waveform, window_starts
 from pipeline.index.rows import files_table
 from pipeline.index.tables import create_tables
 from pipeline.index.writer import Batch, Writer
-from pipeline.planning.ledger import empty_row
+from pipeline.planning.outcomes import empty_row
 from pipeline.search.client import WINDOWS_AT_ONCE
 from tests.helpers.checkpoints import edit_weights, make_pe_audio
 from tests.helpers.ears import GRID, Ear, open_with

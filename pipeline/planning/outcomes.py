@@ -1,0 +1,98 @@
+"""The row of ``files`` for each thing that can become of a file: found, indexed, copied, failed, damaged, deleted.
+
+A row has every column but ``batch_id``, which the commit adds. No other module builds one:
+
+- ``empty_row``: the file is found; decoding fills in what it learns;
+- ``indexed_row``: all of it is decoded; ``with_checksums``: all of it is encoded;
+- ``copied_row``: another file with the same bytes has been decoded; ``mtime_changed_row``: only the time is another;
+- ``failed_row``: its content fails; ``unreadable_row``: its bytes cannot be read; ``lost_rows``: its worker died;
+- ``damaged_row``: its rows in the index cannot be trusted;
+- ``deleted_row``: the file is no longer there.
+"""
+
+from collections.abc import Set
+
+import pyarrow as pa
+
+from pipeline import schema
+from pipeline.corpus.corpus_file import CorpusFile
+from pipeline.corpus.shards import is_sized
+from pipeline.errors import FileFailure
+from pipeline.schema import Row
+
+_EMPTY: Row = {column.name: None for column in schema.FILES if column.name != "batch_id"} | {
+    "n_clips": 0,
+    "n_frames": 0,
+}
+
+
+def empty_row(uri: str, audio_id: str | None) -> Row:
+    """A row with its ids and nothing else."""
+    return _EMPTY | {"uri": uri, "audio_id": audio_id, "file_id": schema.make_file_id(uri, audio_id)}
+
+
+def indexed_row(row: Row, n_frames: int, truncated: str | None) -> Row:
+    """The row of a file that is decoded. Args: ``truncated``: how much of it is missing; None if nothing is."""
+    row = row | {"status": "indexed", "n_frames": n_frames}
+    return row | {"stage": "decode", "reason": "truncated", "message": truncated} if truncated else row
+
+
+def with_checksums(row: Row, clips_checksum: int, frames_checksum: int | None) -> Row:
+    """The row of a file that is encoded. Args: ``frames_checksum``: None if the index stores no frames."""
+    row = row | {"clips_checksum": clips_checksum}
+    return row | ({"n_frames": 0} if frames_checksum is None else {"frames_checksum": frames_checksum})
+
+
+def copied_row(holder: Row, uri: str, modified_ns: int | None) -> Row:
+    """The row of a file that has the same bytes as another one, its ``holder``."""
+    return holder | {"uri": uri, "file_id": schema.make_file_id(uri, holder["audio_id"]), "modified_ns": modified_ns}
+
+
+def mtime_changed_row(old: Row, modified_ns: int) -> Row:
+    """The row of a file whose bytes are the same and whose modification time is another."""
+    return old | {"modified_ns": modified_ns}
+
+
+def failed_row(row: Row, failure: FileFailure) -> Row:
+    """The row of a file whose content cannot be indexed. What decoding learnt of it stays."""
+    why = {"stage": failure.stage, "reason": failure.reason, "message": failure.message}
+    return row | {"status": "failed", **why, "n_clips": 0, "n_frames": 0}
+
+
+def unreadable_row(file: CorpusFile | Row, failure: FileFailure) -> Row:
+    """The row of a file whose bytes cannot be read, from its row of LISTED or of ``files``."""
+    size_bytes = file["size_bytes"] if is_sized(file["uri"]) else None
+    row = empty_row(file["uri"], None) | {"size_bytes": size_bytes, "modified_ns": file["modified_ns"]}
+    return failed_row(row, failure)
+
+
+def lost_rows(batches: pa.Table, batch_ids: Set[str], failure: FileFailure) -> list[Row]:
+    """The rows of all files of some PLANNED batches whose workers died, so that nothing is known of the files."""
+    return [
+        unreadable_row({"uri": uri, "size_bytes": audio["size_bytes"], "modified_ns": modified_ns}, failure)
+        for row in batches.to_pylist()
+        if row["batch_id"] in batch_ids
+        for audio in row["audios"]
+        for uri, modified_ns in zip(audio["uris"], audio["modified_ns"], strict=True)
+    ]
+
+
+def damaged_row(old: Row) -> Row:
+    """The row of a file whose rows in the index are damaged and have been removed. A deleted file stays deleted."""
+    if old["status"] == "deleted":
+        return old | {"n_clips": 0, "n_frames": 0}
+    message = "its rows were damaged and have been taken out: reindex"
+    return unreadable_row(old, FileFailure("read", "damaged", message))
+
+
+def deleted_row(old: Row) -> Row:
+    """The row of a file that is no longer there. What was known of its content stays."""
+    why = {"stage": None, "reason": None, "message": None}
+    return old | {
+        "status": "deleted",
+        **why,
+        "n_clips": 0,
+        "n_frames": 0,
+        "clips_checksum": None,
+        "frames_checksum": None,
+    }
