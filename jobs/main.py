@@ -30,7 +30,8 @@ from jobs.commands.verify import verify
 from jobs.shared.explain import explain
 from jobs.shared.interrupt import leave, stopping
 from jobs.shared.output import prepare, print_error, print_log
-from pipeline.errors import EarshotError, RayDied, without_credentials
+from pipeline.credentials import without_credentials
+from pipeline.errors import EarshotError, RayDied
 from pipeline.index.engine_errors import is_panic
 
 app = typer.Typer(

@@ -12,7 +12,8 @@ from typing import Any, Literal
 import yaml
 from pydantic import BaseModel, ConfigDict, Field, ValidationError, field_validator, model_validator
 
-from pipeline.errors import ConfigError, IndexMismatch, without_credentials
+from pipeline.credentials import without_credentials
+from pipeline.errors import ConfigError
 from pipeline.grid import FRAME_S, Grid, seconds_to_frames
 from pipeline.storage import absolute, is_url
 
@@ -185,19 +186,6 @@ def make_config(values: dict[str, Any], where: str = "configuration") -> Config:
         raise ConfigError(f"{where}: " + "; ".join(_explain(item) for item in error.errors())) from None
 
 
-def known_values(values: dict[str, Any], section: type[BaseModel] = Config) -> dict[str, Any]:
-    """A configuration as an index stores it, without the keys that this version knows no more."""
-    known: dict[str, Any] = {}
-    for key, value in values.items():
-        field = section.model_fields.get(key)
-        if field is None:
-            continue
-        kind: Any = field.annotation
-        is_section = isinstance(kind, type) and issubclass(kind, BaseModel) and isinstance(value, dict)
-        known[key] = known_values(value, kind) if is_section else value
-    return known
-
-
 def load_config(path: str | Path) -> Config:
     """Read a YAML file. Relative paths in it are taken from the folder of the file.
 
@@ -282,57 +270,3 @@ def _known_keys(loc: tuple[Any, ...]) -> str:
         if not (isinstance(model, type) and issubclass(model, BaseModel)):
             return ""
     return f" (known: {', '.join(model.model_fields)})"
-
-
-def index_settings(config: Config, clip_model: dict[str, Any], frame_model: dict[str, Any] | None) -> dict[str, Any]:
-    """What decides the vectors of an index, to be stored in it. Models are given as their identities."""
-    return {
-        "clip_model": clip_model,
-        "frame_model": frame_model,
-        "window": config.window.model_dump(),
-        "decode": config.decode.model_dump(),
-        "frames": config.store.frames,
-    }
-
-
-def check_settings(path: str, stored: dict[str, Any], wanted: dict[str, Any]) -> None:
-    """Compare the settings of an index with those of a run. A model is its weights and tokenizer, wherever they lie.
-
-    Raises:
-        IndexMismatch: naming each difference.
-    """
-    if found := differences(stored, wanted):
-        raise IndexMismatch(
-            f"{path}: built with {'; '.join(found)}; use its settings, or another index, or make it anew with --rebuild"
-        )
-
-
-def differences(stored: dict[str, Any], wanted: dict[str, Any]) -> list[str]:
-    """What differs between the settings of an index and those of a run."""
-    found = []
-    for key in ("clip_model", "frame_model"):
-        if _weights(stored[key]) != _weights(wanted[key]):
-            found.append(f"{key} {_name(stored[key])}, not {_name(wanted[key])}")
-        elif (tokenizer := _tokenizer(stored[key])) and tokenizer != (other := _tokenizer(wanted[key])):
-            # Sounds get the same vectors, but the same words would be others than when the index was made.
-            found.append(
-                f"{key} {stored[key]['name']} and its tokenizer ({tokenizer[:8]}), not that of {wanted[key]['name']}"
-                f" ({str(other)[:8]}), whose weights are the same"
-            )
-    for key in ("window", "decode", "frames"):
-        if stored[key] != wanted[key]:
-            found.append(f"{key} {stored[key]}, not {wanted[key]}")
-    return found
-
-
-def _weights(model: dict[str, Any] | None) -> Any:
-    return model and {key: value for key, value in model.items() if key not in ("name", "revision", "tokenizer")}
-
-
-def _tokenizer(model: dict[str, Any] | None) -> str | None:
-    """None where an index was made before its tokenizer was stored: it is taken for any then."""
-    return model.get("tokenizer") if model else None
-
-
-def _name(model: dict[str, Any] | None) -> str:
-    return f"{model['name']} (weights {model['checksum'][:8]})" if model else "none"

@@ -17,7 +17,7 @@ from dataclasses import asdict, is_dataclass
 from io import TextIOWrapper
 from typing import TYPE_CHECKING, Any, TextIO
 
-from pipeline.errors import without_credentials
+from pipeline.credentials import without_credentials
 
 if TYPE_CHECKING:
     from rich.console import Console

@@ -14,7 +14,8 @@ from pipeline import storage
 from pipeline.corpus.shards import is_member, is_shard, shard_of
 from pipeline.corpus.table_files import check_once, is_table_file, read_table_file
 from pipeline.corpus.time_ranges import TimeRange
-from pipeline.errors import CorpusError, UsageError, without_credentials
+from pipeline.credentials import without_credentials
+from pipeline.errors import CorpusError, UsageError
 
 COLUMNS = ("uri", "start_s", "end_s")
 """What says which file a row names; in CSV all are text: of numbers, every digit counts."""

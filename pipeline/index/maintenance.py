@@ -6,7 +6,7 @@ from collections.abc import Iterable
 from typing import Any
 
 from pipeline import schema
-from pipeline.config import StoreConfig, known_values
+from pipeline.config import StoreConfig
 from pipeline.corpus.metadata import CorpusMetadata
 from pipeline.errors import UsageError
 from pipeline.index import journal
@@ -14,6 +14,7 @@ from pipeline.index.failures import plain_errors
 from pipeline.index.lease import Lease
 from pipeline.index.metadata_columns import Metadata
 from pipeline.index.rows import files_table
+from pipeline.index.settings import known_values
 from pipeline.index.tables import no_clips, read_files, select_metadata
 from pipeline.index.verify import Finding
 from pipeline.index.writer import Batch, Optimized, Writer

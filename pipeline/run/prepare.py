@@ -12,7 +12,7 @@ import pyarrow.compute as pc
 
 from pipeline import schema
 from pipeline.audio.source import hash_file, probe_file
-from pipeline.config import Config, check_settings, differences, index_settings, known_values, make_config
+from pipeline.config import Config, make_config
 from pipeline.corpus.discover import list_corpus
 from pipeline.corpus.ignored_files import IgnoredFiles
 from pipeline.corpus.metadata import CorpusMetadata, read_metadata
@@ -22,6 +22,7 @@ from pipeline.grid import FRAME_S
 from pipeline.index import journal
 from pipeline.index.fragments import Fragments, read_all
 from pipeline.index.metadata_columns import Metadata
+from pipeline.index.settings import check_settings, differences, index_settings, known_values
 from pipeline.index.tables import open_published, read_files, select_metadata
 from pipeline.planning.guard import Disks, Guard, IsMount, read_mounts
 from pipeline.planning.ledger import Ledger

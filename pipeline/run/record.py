@@ -19,7 +19,8 @@ from types import TracebackType, UnionType
 from typing import Any, Literal, get_args, get_origin, get_type_hints
 
 from pipeline import storage
-from pipeline.errors import EarshotError, without_credentials
+from pipeline.credentials import without_credentials
+from pipeline.errors import EarshotError
 from pipeline.processes import find_start, name_processes
 
 STAGES = ("decode", "encode", "write")
