@@ -18,7 +18,7 @@ if TYPE_CHECKING:
 
     from jobs.bench.parts import Decoded
     from pipeline.config import Config
-    from pipeline.run.record import Progress
+    from pipeline.run.progress import Progress
     from pipeline.schema import Row
 
 FILES_PER_FORMAT = 4
@@ -94,8 +94,8 @@ def measure(config: "Config", scratch: Path, hours: float) -> "Iterator[Row]":
     from pipeline.encoder.encoder import check_models, resolve_device, resolve_precision
     from pipeline.errors import CorpusError
     from pipeline.run.driver import index_corpus
+    from pipeline.run.resources import share_machine
     from pipeline.run.stages import BLOCK_S
-    from pipeline.run.workers import share_machine
 
     check_models(config.encode, config.store.frames == "all")
     rows = _draw(config)

@@ -34,7 +34,8 @@ from jobs.shared.options import Json
 from pipeline.config import Config, EncodeConfig, make_config
 from pipeline.grid import HOP_SAMPLES, SAMPLE_RATE_HZ, Waveform
 from pipeline.run.driver import index_corpus
-from pipeline.run.workers import run_stages, start_ray
+from pipeline.run.ray_start import start_ray
+from pipeline.run.workers import run_stages
 
 FILE_S = 90.7
 MOST_TIMES, MOST_PADDED = 1 / 0.8, 1.0  # of a bare loop's time, and percent

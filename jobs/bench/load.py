@@ -43,8 +43,9 @@ from jobs.bench.figures import Figure, report
 from pipeline.config import Config, EncodeConfig, make_config
 from pipeline.grid import HOP_SAMPLES, Waveform
 from pipeline.run.driver import index_corpus
-from pipeline.run.record import Progress
-from pipeline.run.workers import run_stages, start_ray
+from pipeline.run.progress import Progress
+from pipeline.run.ray_start import start_ray
+from pipeline.run.workers import run_stages
 
 RATE_HZ = 44_100
 N_CORES = 4

@@ -18,7 +18,7 @@ from pipeline.schema import Row
 if TYPE_CHECKING:
     from pipeline.config import Config
     from pipeline.grid import Grid, Waveform
-    from pipeline.run.workers import Encoders
+    from pipeline.run.resources import Encoders
 
 MOST_S = 60.0
 """Audio that is decoded of a file, and held for the encoder."""
@@ -76,7 +76,7 @@ RAY_SHARE = 0.7
 
 
 def machine_resources(device: str) -> dict[str, float]:
-    """What ``workers.start_ray`` finds on this machine, for ``share_machine``, without starting it."""
+    """What ``ray_start.start_ray`` finds on this machine, for ``share_machine``, without starting it."""
     import torch
 
     gpus = torch.cuda.device_count() if device == "cuda" else 0

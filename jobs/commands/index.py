@@ -15,7 +15,7 @@ if TYPE_CHECKING:
     from pipeline.config import Config
     from pipeline.errors import RayDied
     from pipeline.planning.request import RunRequest
-    from pipeline.run.record import Progress
+    from pipeline.run.progress import Progress
 
 
 def index(
@@ -66,7 +66,7 @@ def index(
 
 def finish(config: "Config", progress: "Progress") -> None:
     """Exit with 1 where a run has left something undone, or too many files failed."""
-    from pipeline.run.record import find_shortfall
+    from pipeline.run.progress import find_shortfall
 
     if shortfall := find_shortfall(progress, config.run.max_failed_fraction):
         print_error(f"earshot: {config.into}: {shortfall}")
@@ -132,7 +132,7 @@ def run(
     """Index, show the progress, and say what was done."""
     from pipeline.planning.request import RunRequest
     from pipeline.run.driver import index_corpus
-    from pipeline.run.record import RUN_VARIABLE
+    from pipeline.run.environment import RUN_VARIABLE
 
     began = time.monotonic()
     with Display(json=json) as display:

@@ -11,7 +11,8 @@ if TYPE_CHECKING:
 
     from pipeline.config import Config
     from pipeline.planning.plan import Plan
-    from pipeline.run.record import Progress, Record
+    from pipeline.run.progress import Progress
+    from pipeline.run.record import Record
 
 LINE_EVERY_S = 5.0
 """Off a terminal."""

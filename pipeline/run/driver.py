@@ -36,6 +36,7 @@ from pipeline.planning.ledger import Ledger
 from pipeline.planning.outcomes import deleted_row, lost_rows
 from pipeline.planning.plan import Plan, group_copies, group_rows
 from pipeline.planning.request import RunRequest
+from pipeline.run.background import Polled, drain
 from pipeline.run.collector import Collector, IncompleteBatch
 from pipeline.run.prepare import (
     Report,
@@ -48,8 +49,10 @@ from pipeline.run.prepare import (
     read_sources,
     refuse_rebuild,
 )
-from pipeline.run.receipts import Deathwatch, Polled, drain, signals_held
-from pipeline.run.record import STAGES, Keeper, Progress, Record, find_shortfall
+from pipeline.run.progress import STAGES, Progress, find_shortfall
+from pipeline.run.ray_health import Deathwatch
+from pipeline.run.record import Keeper, Record
+from pipeline.run.signals import signals_held
 
 FILES_PER_COMMIT = 5_000
 """Of those that need no decoding."""
@@ -67,7 +70,7 @@ SILENT_S = 180.0
 """When nothing has come back from the workers for so long, that is told."""
 
 Stages = Callable[[pa.Table, Config, pa.Schema], Iterator[dict[str, Any]]]
-"""PLANNED rows, the run and the schema of ``frames`` in, RECEIPTS rows out, in any order: ``flow.run_stages``."""
+"""PLANNED rows, the run and the schema of ``frames`` in, RECEIPTS rows out, in any order: ``workers.run_stages``."""
 
 
 @dataclass(frozen=True)
@@ -634,10 +637,11 @@ def workers_on_ray(**how: Any) -> Workers:
     """Those of a Ray cluster: the one that ``RAY_ADDRESS`` names, or one on this machine, started when it is needed.
 
     Args:
-        how: another ``decode`` or ``load`` than that of ``flow.run_stages``.
+        how: another ``decode`` or ``load`` than that of ``workers.run_stages``.
     """
-    from pipeline.run.ray_health import Watch
-    from pipeline.run.workers import check_machine, count_workers, publish, run_stages, start_ray
+    from pipeline.run.ray_health import RayHealth
+    from pipeline.run.ray_start import start_ray
+    from pipeline.run.workers import check_machine, count_workers, publish, run_stages
 
     def stages(batches: pa.Table, config: Config, frames_schema: pa.Schema) -> Iterator[dict[str, Any]]:
         start_ray()  # here, in the main thread, so that Ray can handle signals
@@ -647,4 +651,4 @@ def workers_on_ray(**how: Any) -> Workers:
         start_ray()
         check_machine(config)
 
-    return Workers(stages, count_workers, publish, prepare, Watch().find_death)
+    return Workers(stages, count_workers, publish, prepare, RayHealth().find_death)

@@ -1,4 +1,4 @@
-"""Whether a run whose record says that it is running is still alive: one that was killed could not note its end."""
+"""Whether a run whose record says "running" is still alive: a run that was killed could not write its end."""
 
 from collections.abc import Callable
 from dataclasses import replace
@@ -8,7 +8,7 @@ from pipeline.processes import find_start, has_ended, name_processes
 from pipeline.run.record import Record, age_s
 
 SILENT_S = 60.0
-"""A run that has not written its record for so long may be dead, or busy with one long step."""
+"""A run whose record is older than this may be dead, or busy with one long step."""
 
 
 def judge(
@@ -19,14 +19,14 @@ def judge(
     start_of: Callable[[int], int | None] = find_start,
     held: Callable[[str], bool] = is_held,
 ) -> Record:
-    """The record of the index at ``path``, with the state ``died`` where its run is dead.
+    """The record of the index at ``path``, with the state ``died`` if its run is dead.
 
-    On the machine of the run, its process tells. Elsewhere, and in another container, a fresh record does; else the
-    lease that every run keeps renewing in its index, which is watched for some seconds where it looks old as well:
-    clocks of two machines may differ.
+    On the machine of the run, its process decides. Elsewhere, and in another container, a fresh record proves that the
+    run lives; otherwise the lease decides, which a thread of the run renews even during one long step. A lease that
+    looks old is watched for some seconds, for the clocks of two machines may differ.
 
     Args:
-        here: what ``name_processes`` says, ``start_of`` and ``held``: the processes of this machine, and the lease.
+        here, start_of, held: replace ``name_processes``, ``find_start`` and ``is_held`` in tests.
     """
     if record.state != "running":
         return record

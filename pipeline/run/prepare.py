@@ -28,7 +28,7 @@ from pipeline.planning.guard import Disks, Guard, IsMount, read_mounts
 from pipeline.planning.ledger import Ledger
 from pipeline.planning.plan import Plan, lies_within, make_plan
 from pipeline.planning.request import RunRequest
-from pipeline.run.record import Progress
+from pipeline.run.progress import Progress
 
 Report = Callable[[Progress], None]
 

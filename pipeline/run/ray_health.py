@@ -1,8 +1,7 @@
-"""Whether the Ray that works for this process is still there.
+"""Whether the Ray of this run is still alive.
 
-When a part of Ray dies that a driver cannot do without, calls to Ray wait, and after a quarter of a minute or a whole
-one Ray's own code ends the driver without a word. Looked at in time, the driver can publish what is complete, and say
-what has happened.
+When a part of Ray dies without which a driver cannot work, calls to Ray block, and 15 to 60 seconds later Ray's own
+code ends the driver without a message. A driver that notices in time publishes what is complete, and reports the death.
 """
 
 import contextlib
@@ -12,24 +11,33 @@ import time
 from collections.abc import Callable
 from typing import Any
 
+from pipeline.errors import RayDied
+from pipeline.run.background import Polled
+
 PARTS = {"gcs_server": "control store", "raylet": "raylet"}
-"""What a driver cannot do without, by Ray's names of the processes, and how it is called here."""
+"""The parts without which a driver cannot work: Ray's name of the process, and its name in messages."""
 
 PROBE_S = 3.0
-"""How long a connection may take, and how often one is tried while all is well."""
+"""How long a connection may take, and the time between two tries while all is well."""
 
 RESTART_S = 40.0
-"""How long a cluster's control store may be away: Ray goes on with one that is restarted within a minute."""
+"""How long a cluster's control store may be away: Ray goes on if it is restarted within a minute."""
+
+CHECK_EVERY_S = 1.0
+"""The time between two checks during a run."""
+
+GRACE_S = 3.0
+"""How long the main thread may take to notice a death. Ray's own code ends the process about 15 s after it."""
 
 Probe = Callable[[str, int], bool]
 """Whether a host takes connections at a port."""
 
 
-class Watch:
-    """Looks at Ray from time to time.
+class RayHealth:
+    """Finds out which part of Ray has died.
 
     Args:
-        node: what Ray knows of itself in this process, a ``ray._private.node.Node``; None: nothing was started.
+        node: returns Ray's ``ray._private.node.Node`` of this process; None if it has not started or joined a Ray.
     """
 
     def __init__(
@@ -44,22 +52,25 @@ class Watch:
         self._probed_at = float("-inf")
 
     def find_death(self) -> str | None:
-        """What has died, in words; None while all is well.
+        """Which part has died, in words; None while all is well.
 
-        Processes that this one has started are looked at. Those of a cluster that it has joined are connected to; one
-        that has never answered, behind a firewall say, is not judged by that.
+        Of a Ray that this process has started, the processes are checked. Of a cluster that it has joined, the ports
+        are: a port that has never answered, for example behind a firewall, proves nothing.
         """
         node = self._node()
         if node is None:
             return None
-        started = {name: node.all_processes.get(name, []) for name in PARTS}
-        if node.is_head():
-            for name, processes in started.items():
-                for each in processes:
-                    if (code := each.process.poll()) is not None:
-                        how = f"killed by signal {-code}" if code < 0 else f"exit code {code}"
-                        return f"Ray's {PARTS[name]} has died (process {each.process.pid}, {how})"
-            return None
+        return self._find_dead_process(node) if node.is_head() else self._find_silent_port(node)
+
+    def _find_dead_process(self, node: Any) -> str | None:
+        for name in PARTS:
+            for started in node.all_processes.get(name, []):
+                if (code := started.process.poll()) is not None:
+                    how = f"killed by signal {-code}" if code < 0 else f"exit code {code}"
+                    return f"Ray's {PARTS[name]} has died (process {started.process.pid}, {how})"
+        return None
+
+    def _find_silent_port(self, node: Any) -> str | None:
         if not self._silent_since and self._clock() - self._probed_at < PROBE_S:
             return None
         self._probed_at = self._clock()
@@ -71,7 +82,7 @@ class Watch:
         return None
 
     def _measure_silence(self, name: str, host: str, port: int) -> float | None:
-        """Seconds since a part was first found not to answer, when it has had the time that is left to it."""
+        """Seconds since a part stopped answering, if that is more than it may take; else None."""
         asked_at = self._clock()
         if self._probe(host, port):
             self._answered.add(name)
@@ -80,18 +91,76 @@ class Watch:
         if name not in self._answered:
             return None
         silent_s = self._clock() - self._silent_since.setdefault(name, asked_at)
-        # The raylet of this machine is never started again, and Ray waits a quarter of a minute for it.
+        # The raylet of this machine is never restarted, and Ray waits 15 s for it.
         return silent_s if silent_s > (RESTART_S if name == "gcs_server" else PROBE_S) else None
 
 
+class Deathwatch:
+    """A thread that checks Ray every ``CHECK_EVERY_S`` while the context is open. ``check`` raises what it found.
+
+    Args:
+        path: of the index, for the message.
+        find_death: says which part has died; None while all is well.
+        give_up: called once, in the thread, if the main thread has not left the context ``GRACE_S`` after a death: it
+            is in one long call, to Lance for example. Ray will soon end the process, so this is the last chance to
+            report.
+    """
+
+    def __init__(
+        self,
+        path: str,
+        find_death: Callable[[], str | None],
+        give_up: Callable[[RayDied], object],
+        clock: Callable[[], float] = time.monotonic,
+    ) -> None:
+        self._path, self._find_death, self._give_up, self._clock = path, find_death, give_up, clock
+        self._polled = Polled(self._look, None, CHECK_EVERY_S)
+        self._found_at: float | None = None
+        self._has_given_up = False
+
+    def __enter__(self) -> "Deathwatch":
+        self._polled.__enter__()
+        return self
+
+    def __exit__(self, *_: object) -> None:
+        self._polled.__exit__()
+
+    def check(self, *, now: bool = False) -> None:
+        """Raise if Ray has died.
+
+        Args:
+            now: check again, instead of using the last result of the thread.
+
+        Raises:
+            RayDied: a part of Ray has died.
+        """
+        if (death := self._find_death() if now else self._polled.answer) is not None:
+            raise self._error(death)
+
+    def _error(self, death: str) -> RayDied:
+        return RayDied(f"{self._path}: {death}; what was published stays, run again to go on")
+
+    def _look(self) -> str | None:
+        death = self._find_death()
+        if death is None:
+            self._found_at = None
+            return None
+        if self._found_at is None:
+            self._found_at = self._clock()
+        elif self._clock() - self._found_at >= GRACE_S and not self._has_given_up:
+            self._has_given_up = True
+            self._give_up(self._error(death))
+        return death
+
+
 def owns_ray() -> bool:
-    """Whether this process has started a Ray of its own, which is still there."""
+    """Whether this process has started a Ray that is still there."""
     node = _find_node()
     return node is not None and bool(node.is_head())
 
 
 def remove_spilled() -> None:
-    """Delete what a Ray that this process has started, and ended without its help, had put on the disk."""
+    """Delete what a Ray that this process started has spilled to disk: for processes that leave without ending Ray."""
     if owns_ray():
         with contextlib.suppress(Exception):
             _find_node().destroy_external_storage()

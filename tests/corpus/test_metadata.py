@@ -34,7 +34,7 @@ from pipeline.index.verify import verify_index
 from pipeline.index.writer import ROWS_TO_INDEX, Batch, Writer
 from pipeline.run.driver import index_corpus
 from pipeline.run.prepare import plan_corpus, read_config
-from pipeline.run.record import Progress
+from pipeline.run.progress import Progress
 from pipeline.search.clips import open_table, read_rows
 from tests.helpers.audio_tables import write_rows
 from tests.helpers.batches import create

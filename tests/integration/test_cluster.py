@@ -31,7 +31,8 @@ from pipeline.encoder.encoder import load_encoder
 from pipeline.index.verify import verify_index
 from pipeline.processes import find_descendants
 from pipeline.run.driver import index_corpus
-from pipeline.run.record import METRICS, Record, read_record
+from pipeline.run.metrics import METRICS
+from pipeline.run.record import Record, read_record
 from tests.helpers.indexes import count_batches, live_rows, vectors, write_corpus
 from tests.helpers.listeners import LOOPBACK, find_listeners
 from tests.helpers.runs import in_place

@@ -20,7 +20,8 @@ from pipeline.index import journal
 from pipeline.index.tables import open_published
 from pipeline.processes import find_descendants
 from pipeline.run.driver import index_corpus
-from pipeline.run.record import Progress, read_record
+from pipeline.run.progress import Progress
+from pipeline.run.record import read_record
 from tests.helpers.indexes import count_batches, live_rows, vectors, write_corpus
 
 N_FILES = 30

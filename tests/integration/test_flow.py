@@ -25,10 +25,11 @@ from pipeline.grid import FRAME_S, HOP_SAMPLES, Grid, count_frames, plan_windows
 from pipeline.index import journal
 from pipeline.index.tables import create_tables, open_published
 from pipeline.processes import find_descendants
-from pipeline.run import workers
+from pipeline.run import resources
 from pipeline.run.driver import index_corpus
 from pipeline.run.prepare import describe_run
-from pipeline.run.record import STAGES, Progress, read_record
+from pipeline.run.progress import STAGES, Progress
+from pipeline.run.record import read_record
 from pipeline.run.stages import decode_batch
 from pipeline.run.workers import run_stages
 from pipeline.search.client import Index
@@ -402,7 +403,7 @@ def test_a_file_that_kills_its_worker_is_a_failure(
         return run_stages(batches, config, frames_schema, deadly, lambda *_: WideEncoder())
 
     if together:
-        monkeypatch.setattr(workers, "TASKS_PER_CORE", 0.1)
+        monkeypatch.setattr(resources, "TASKS_PER_CORE", 0.1)
     config = configure(tmp_path / "in", tmp_path / "index", run={"batch_s": 1.0})
     progress = index_corpus(config, stages=stages)
     assert (progress.n_indexed, progress.n_failed) == (5, 1)

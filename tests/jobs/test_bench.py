@@ -20,8 +20,8 @@ from pipeline.encoder.encoder import load_encoder
 from pipeline.errors import ModelError
 from pipeline.grid import Grid
 from pipeline.run.driver import index_corpus
-from pipeline.run.record import STAGES, Progress, Throughput
-from pipeline.run.workers import share_machine
+from pipeline.run.progress import STAGES, Progress, Throughput
+from pipeline.run.resources import share_machine
 from tests.helpers.checkpoints import make_pe_audio
 from tests.helpers.fakes import noise, write_wav
 from tests.helpers.runs import in_place

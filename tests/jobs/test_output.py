@@ -36,7 +36,7 @@ from jobs.shared.output import (
 )
 from pipeline.errors import ClusterError
 from pipeline.grid import Grid
-from pipeline.run.record import Progress
+from pipeline.run.progress import Progress
 from pipeline.search.clips import Hit
 from tests.helpers.tables import write_index
 

@@ -19,7 +19,9 @@ from jobs.shared import ray_jobs as module
 from jobs.shared.ray_jobs import CONFIG_FILE, Cluster, connect, explain, find_address, name_jobs
 from pipeline.config import Config, anchor, load_config, make_config
 from pipeline.errors import ClusterError, IndexBusy, JobMissing, UsageError
-from pipeline.run.record import JOB_VARIABLE, PYTHON_VARIABLE, RUN_VARIABLE, STAGES, Progress, make_record, write_record
+from pipeline.run.environment import JOB_VARIABLE, PYTHON_VARIABLE, RUN_VARIABLE
+from pipeline.run.progress import STAGES, Progress
+from pipeline.run.record import make_record, write_record
 
 ADDRESS = "http://head:8265"
 EACH = dict.fromkeys(STAGES, 1.0)

@@ -18,7 +18,7 @@ from pipeline.planning.guard import Disks, Guard, count_by_folder, find_folders,
 from pipeline.planning.request import RunRequest
 from pipeline.run.driver import index_corpus
 from pipeline.run.prepare import plan_corpus
-from pipeline.run.record import find_shortfall
+from pipeline.run.progress import find_shortfall
 from tests.helpers.contents import KnownBucket, check_whole, live, read
 from tests.helpers.fakes import noise, write_wav
 from tests.helpers.runs import WideEncoder, in_place

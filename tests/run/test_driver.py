@@ -24,7 +24,7 @@ from pipeline.planning.plan import Plan
 from pipeline.planning.request import RunRequest
 from pipeline.run.driver import Workers, index_corpus
 from pipeline.run.prepare import estimate_bytes, estimate_run_seconds, plan_corpus
-from pipeline.run.record import Progress
+from pipeline.run.progress import Progress
 from tests.helpers.checkpoints import edit_weights, make_pe_audio
 from tests.helpers.fakes import noise, write_wav
 from tests.helpers.runs import DIMENSION, WideEncoder, configure, in_place, rows

@@ -1,4 +1,4 @@
-"""Whether a run is dead, told from its record, the processes here and its lease; and that `earshot status` says so."""
+"""Whether a run is dead, by its record, its process and its lease; and how `earshot status` shows that."""
 
 import dataclasses
 import datetime as dt
@@ -14,7 +14,8 @@ import pytest
 from pipeline.index.lease_files import STALE_S
 from pipeline.processes import find_start
 from pipeline.run.liveness import SILENT_S, judge
-from pipeline.run.record import Progress, Record, make_record, read_record, write_record
+from pipeline.run.progress import Progress
+from pipeline.run.record import Record, make_record, read_record, write_record
 
 ROOT = Path(__file__).parents[2]
 
@@ -31,27 +32,27 @@ def find(record: Record, *, here: str = "this machine", started: int | None = No
     ).state
 
 
-def test_on_its_machine_the_process_tells() -> None:
+def test_process_decides_on_the_machine_of_the_run() -> None:
     assert find(make(), started=100) == "running"
     assert find(make(age_s=10 * SILENT_S), started=100) == "running"  # one long step
     assert find(make()) == "died"
-    assert find(make(), held=True) == "died"  # its lease is there for a while
-    assert find(make(), started=101) == "died"  # its number went to another process
+    assert find(make(), held=True) == "died"  # its lease stays for a while
+    assert find(make(), started=101) == "died"  # another process has its number
 
 
-def test_elsewhere_the_age_of_the_record_and_the_lease_tell() -> None:
+def test_record_and_lease_decide_elsewhere() -> None:
     assert find(make(), here="another") == "running"
     assert find(make(age_s=2 * SILENT_S), here="another", held=True) == "running"
     assert find(make(age_s=2 * SILENT_S), here="another") == "died"
-    assert SILENT_S >= STALE_S  # so that a lease that is held then has been renewed
+    assert SILENT_S >= STALE_S  # so a lease that is still held has been renewed
 
 
 @pytest.mark.parametrize("state", ["done", "failed", "stopped"])
-def test_a_run_that_has_ended_is_not_dead(state: str) -> None:
+def test_run_that_has_ended_is_not_dead(state: str) -> None:
     assert find(make(state=state)) == state
 
 
-def test_a_record_of_an_earlier_version_is_read(tmp_path: Path) -> None:
+def test_record_without_processes_is_judged_by_its_age_and_lease(tmp_path: Path) -> None:
     write_record(str(tmp_path), make(age_s=2 * SILENT_S))
     values = json.loads((tmp_path / "run.json").read_text())
     del values["processes"], values["began"]
@@ -65,7 +66,8 @@ def test_a_record_of_an_earlier_version_is_read(tmp_path: Path) -> None:
 RUN = """
 import sys, time
 from pipeline.index.lease import Lease
-from pipeline.run.record import Keeper, Progress
+from pipeline.run.progress import Progress
+from pipeline.run.record import Keeper
 with Lease(sys.argv[1], "a" * 32), Keeper(sys.argv[1], Progress(index=sys.argv[1], n_files=9, stage="encoding")):
     print("running", flush=True)
     time.sleep(600)
@@ -77,7 +79,7 @@ def status(*arguments: str) -> str:
     return subprocess.run(command, capture_output=True, text=True, cwd=ROOT, check=True, timeout=120).stdout
 
 
-def test_status_tells_a_run_that_was_killed_from_one_that_works(tmp_path: Path) -> None:
+def test_status_shows_whether_a_run_works_or_was_killed(tmp_path: Path) -> None:
     with subprocess.Popen(
         [sys.executable, "-c", RUN, str(tmp_path)], stdout=subprocess.PIPE, text=True, cwd=ROOT
     ) as process:
@@ -87,7 +89,7 @@ def test_status_tells_a_run_that_was_killed_from_one_that_works(tmp_path: Path) 
         assert record is not None
         assert (record.pid, record.began) == (process.pid, find_start(process.pid))
         assert f"{tmp_path}: running\n" in status(str(tmp_path))
-        os.kill(process.pid, signal.SIGKILL)  # and nobody waits for it yet
+        os.kill(process.pid, signal.SIGKILL)  # it stays a zombie for now
         while find_start(process.pid) is not None:
             pass
         told = status(str(tmp_path))
@@ -98,6 +100,6 @@ def test_status_tells_a_run_that_was_killed_from_one_that_works(tmp_path: Path) 
         assert (values["state"], values["record"]["state"]) == ("died", "died")
 
 
-def test_a_record_from_the_future_is_as_doubtful_as_an_old_one() -> None:
+def test_record_from_the_future_is_doubted_like_an_old_one() -> None:
     assert find(make(age_s=-2 * SILENT_S), here="another") == "died"
     assert find(make(age_s=-2 * SILENT_S), here="another", held=True) == "running"

@@ -1,4 +1,4 @@
-"""Whether Ray is dead, told from what is seen of it: processes of one's own, and ports of a cluster that was joined."""
+"""Whether Ray is dead, by its own processes or by the ports of a joined cluster; and how a run reports that."""
 
 import threading
 from collections.abc import Iterator
@@ -15,19 +15,20 @@ from pipeline.index import journal
 from pipeline.index.verify import verify_index
 from pipeline.planning.plan import Plan
 from pipeline.run.driver import Workers, index_corpus
-from pipeline.run.ray_health import PROBE_S, RESTART_S, Watch
-from pipeline.run.record import Progress, read_record
+from pipeline.run.progress import Progress
+from pipeline.run.ray_health import PROBE_S, RESTART_S, RayHealth
+from pipeline.run.record import read_record
 from tests.helpers.contents import KnownCorpus, live
 from tests.helpers.runs import WideEncoder, in_place
 
 
 class Node:
-    """What is looked at of ``ray._private.node.Node``."""
+    """The part of ``ray._private.node.Node`` that is checked."""
 
     gcs_address, node_ip_address, node_manager_port = "10.0.0.1:6379", "10.0.0.2", 4000
 
     def __init__(self, **codes: int | None) -> None:
-        """Of the processes that it has started: how each has ended, None if it has not."""
+        """The exit code of each process that it has started; None while it runs."""
         self._codes = codes
         self.all_processes = {
             name: [SimpleNamespace(process=SimpleNamespace(pid=7, poll=lambda code=code: code))]
@@ -46,16 +47,16 @@ class Node:
         ({"gcs_server": None, "raylet": 1}, "Ray's raylet has died (process 7, exit code 1)"),
     ],
 )
-def test_of_a_ray_that_was_started_here_its_processes_are_looked_at(codes: dict[str, int | None], said: str) -> None:
-    assert Watch(lambda: Node(**codes)).find_death() == said
+def test_death_of_a_started_ray_shows_in_its_processes(codes: dict[str, int | None], said: str) -> None:
+    assert RayHealth(lambda: Node(**codes)).find_death() == said
 
 
-def test_a_ray_that_has_not_been_started_is_not_dead() -> None:
-    assert Watch(lambda: None).find_death() is None
+def test_ray_that_was_not_started_is_not_dead() -> None:
+    assert RayHealth(lambda: None).find_death() is None
 
 
 class Ports:
-    """A cluster's ports, of which some do not answer, and a clock."""
+    """The ports of a cluster, some of which may not answer, and a clock."""
 
     def __init__(self) -> None:
         self.now, self.away, self.n_probes = 0.0, set[int](), 0
@@ -66,11 +67,11 @@ class Ports:
         self.now += 0.5
         return port not in self.away
 
-    def watch(self) -> Watch:
-        return Watch(Node, self.probe, lambda: self.now)
+    def watch(self) -> RayHealth:
+        return RayHealth(Node, self.probe, lambda: self.now)
 
 
-def test_of_a_cluster_that_was_joined_it_is_asked_whether_it_answers() -> None:
+def test_death_of_a_joined_cluster_shows_in_its_ports() -> None:
     ports = Ports()
     watch = ports.watch()
 
@@ -81,17 +82,17 @@ def test_of_a_cluster_that_was_joined_it_is_asked_whether_it_answers() -> None:
     assert find(0) == "alive"
     ports.away = {6379}
     assert find(PROBE_S) == find(RESTART_S - 10) == "alive"
-    ports.away = set()  # it has been started again in time
+    ports.away = set()  # restarted in time
     assert find(0) == "alive"
     ports.away = {6379}
-    assert find(10 * RESTART_S) == "alive"  # nobody had looked for long
+    assert find(10 * RESTART_S) == "alive"  # not probed for long
     assert find(RESTART_S).startswith("Ray's control store at 10.0.0.1:6379 has not answered for 4")
     ports.away = {4000}
     assert find(0) == "alive"
     assert find(PROBE_S).startswith("Ray's raylet at 10.0.0.2:4000 has not answered for")
 
 
-def test_while_all_is_well_it_is_asked_now_and_then_only() -> None:
+def test_ports_are_probed_rarely_while_all_is_well() -> None:
     ports = Ports()
     watch = ports.watch()
     for _ in range(100):
@@ -99,7 +100,7 @@ def test_while_all_is_well_it_is_asked_now_and_then_only() -> None:
     assert ports.n_probes == 2
 
 
-def test_what_has_never_answered_is_not_judged_by_that() -> None:
+def test_port_that_never_answered_proves_nothing() -> None:
     ports = Ports()
     watch = ports.watch()
     ports.away = {4000, 6379}
@@ -109,9 +110,8 @@ def test_what_has_never_answered_is_not_judged_by_that() -> None:
 
 
 @pytest.mark.parametrize("then", ["silence", "error", "end"])
-def test_a_run_whose_ray_dies_publishes_what_is_complete_and_says_so(tmp_path: Path, then: str) -> None:
-    """Its workers fall silent, Ray has an error of its own for it, or takes what is missing for done; and counting
-    workers does not come back."""
+def test_run_whose_ray_dies_publishes_complete_batches_and_reports_it(tmp_path: Path, then: str) -> None:
+    """The workers fall silent, Ray raises an error of its own, or Ray ends as if all were done. Counting blocks."""
     corpus = KnownCorpus(tmp_path, store={"checkpoint_s": 1e6})
     for number in range(6):
         corpus.put(f"{number}.wav", number)
@@ -147,7 +147,7 @@ def test_a_run_whose_ray_dies_publishes_what_is_complete_and_says_so(tmp_path: P
     assert verify_index(corpus.config.into) == []
 
 
-def test_a_ray_that_dies_while_the_run_plans_ends_it(tmp_path: Path) -> None:
+def test_ray_that_dies_during_planning_ends_the_run(tmp_path: Path) -> None:
     corpus = KnownCorpus(tmp_path)
     corpus.put("1.wav", 1)
     dead, noted = threading.Event(), threading.Event()
@@ -158,7 +158,7 @@ def test_a_ray_that_dies_while_the_run_plans_ends_it(tmp_path: Path) -> None:
         if not dead.is_set():
             return None
         n_asked += 1
-        if n_asked > 1:  # the first answer has been taken down
+        if n_asked > 1:  # the first answer has been stored
             noted.set()
         return "the raylet is dead"
 
@@ -168,15 +168,15 @@ def test_a_ray_that_dies_while_the_run_plans_ends_it(tmp_path: Path) -> None:
             noted.wait(60)
 
     def announce(plan: Plan) -> None:
-        raise AssertionError("the plan was made all the same")
+        raise AssertionError("the plan was made nevertheless")
 
     workers = Workers(in_place(WideEncoder()), find_death=find_death)
     with pytest.raises(RayDied, match="the raylet is dead; what was published stays, run again"):
         index_corpus(corpus.config, report, announce, stages=workers)
 
 
-def test_a_ray_that_dies_during_one_long_call_is_told_by_a_thread(tmp_path: Path) -> None:
-    """It is making the indexes on ids, with all files published: if the process goes on, the run is done."""
+def test_thread_reports_a_ray_that_dies_during_one_long_call(tmp_path: Path) -> None:
+    """The call makes the indexes on ids. All files are published, so the run is done if the process goes on."""
     corpus = KnownCorpus(tmp_path)
     corpus.put("1.wav", 1)
     dead, told = threading.Event(), threading.Event()

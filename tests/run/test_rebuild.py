@@ -23,7 +23,7 @@ from pipeline.index.writer import Batch, Writer
 from pipeline.planning.request import RunRequest
 from pipeline.run.driver import index_corpus
 from pipeline.run.prepare import plan_corpus, read_config
-from pipeline.run.record import Progress, find_shortfall
+from pipeline.run.progress import Progress, find_shortfall
 from pipeline.schema import Row
 from tests.helpers.batches import frame_batch
 from tests.helpers.contents import SECTIONS, KnownCorpus, live, read

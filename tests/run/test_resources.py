@@ -1,6 +1,4 @@
-"""How a machine is shared between the stages. The rest of the wiring is tested with Ray, in tests/integration."""
-
-from typing import Any
+"""How the stages share a machine or a cluster."""
 
 import pyarrow as pa
 import pytest
@@ -9,7 +7,7 @@ from pipeline import schema
 from pipeline.config import EncodeConfig
 from pipeline.errors import UsageError
 from pipeline.grid import Grid
-from pipeline.run.workers import Encoders, fit_block, fit_task, set_apart, share_machine
+from pipeline.run.resources import Encoders, fit_block, fit_task, set_apart, share_machine
 
 GIB = 2**30
 
@@ -23,7 +21,7 @@ GIB = 2**30
         ({"CPU": 4.0, "memory": 1.0 * GIB}, 1, 4),
     ],
 )
-def test_cores_are_shared_and_one_is_left_to_decoding(resources: dict[str, float], actors: int, threads: int) -> None:
+def test_encoders_leave_a_core_to_decoding(resources: dict[str, float], actors: int, threads: int) -> None:
     found = share_machine(resources, EncodeConfig())
     assert (found.least, found.most, found.threads) == (actors, actors, threads)
     assert 0 < found.wants["num_cpus"] < 1  # a whole core would let Ray fuse encoder and decoder
@@ -40,14 +38,14 @@ def test_every_gpu_gets_an_encoder_unless_the_cpu_is_asked_for() -> None:
     assert "num_gpus" not in found.wants
 
 
-def test_encoders_share_a_gpu_where_that_is_asked_for() -> None:
+def test_encoders_share_a_gpu_if_asked() -> None:
     resources = {"CPU": 16.0, "GPU": 2.0, "memory": 100.0 * GIB}
     found = share_machine(resources, EncodeConfig(actors_per_gpu=4))
     assert (found.least, found.most, found.wants["num_gpus"]) == (8, 8, 0.25)
     assert share_machine(resources, EncodeConfig(actors_per_gpu=4, actors=2)).wants["num_gpus"] == 0.25
 
 
-def test_a_cluster_may_grow_from_no_gpu_at_all() -> None:
+def test_cluster_may_grow_from_no_gpu() -> None:
     config = EncodeConfig(device="cuda", actors=2, max_actors=16, actors_per_gpu=2)
     with pytest.raises(UsageError, match="device: cuda"):  # one's own machine does not
         share_machine({"CPU": 4.0}, config)
@@ -61,7 +59,7 @@ def test_a_cluster_may_grow_from_no_gpu_at_all() -> None:
     assert found.fit({"CPU": 200.0}) == 5
 
 
-def test_a_cluster_that_lost_gpus_begins_with_the_encoders_that_fit_there() -> None:
+def test_cluster_that_lost_gpus_begins_with_the_encoders_that_fit() -> None:
     config = EncodeConfig(device="cuda", actors=3, max_actors=6)
     for gpus, least in ((4.0, 3), (2.0, 2), (1.0, 1), (0.0, 3)):
         found = share_machine({"CPU": 4.0, "GPU": gpus}, config, may_grow=True)
@@ -76,33 +74,13 @@ def test_more_encoders_than_gpus_or_cores_still_fit() -> None:
         assert 40 * actors * wants["num_cpus"] + 1.0 + 0.1 <= 2.0
 
 
-def test_a_gpu_that_is_not_there_is_refused() -> None:
+def test_missing_gpu_is_refused() -> None:
     with pytest.raises(UsageError, match="device: cuda"):
         share_machine({"CPU": 4.0, "memory": 8.0 * GIB}, EncodeConfig(device="cuda"))
 
 
-def test_a_cluster_that_happens_to_run_on_this_machine_is_left_alone(monkeypatch: pytest.MonkeyPatch) -> None:
-    import ray
-
-    from pipeline.run import workers
-
-    given: list[dict[str, Any]] = []
-    monkeypatch.setattr(ray, "is_initialized", lambda: False)
-    monkeypatch.setattr(ray, "init", lambda **options: given.append(options))
-    monkeypatch.setattr(workers, "_keep_stdout_clean", lambda: None)
-    monkeypatch.delenv("RAY_ADDRESS", raising=False)
-    workers.start_ray()
-    monkeypatch.setenv("RAY_ADDRESS", "10.0.0.1:6379")
-    workers.start_ray()
-    monkeypatch.setenv("EARSHOT_PYTHON", "/opt/python")
-    workers.start_ray()
-    assert [options.get("address") for options in given] == ["local", None, None]
-    assert "num_cpus" not in given[1]
-    assert [options.get("runtime_env") for options in given] == [None, None, {"py_executable": "/opt/python"}]
-
-
 def plan_batches(n: int, seconds: float, *, alone: bool = False) -> pa.Table:
-    """PLANNED: wav files of about so long, one in each batch."""
+    """PLANNED: ``n`` batches of one wav file of about ``seconds`` each."""
     audio = {"size_bytes": int(150_000 * seconds), "uris": ["/in/a.wav"], "modified_ns": [1], "offsets": [None]}
     row = {"batch_id": "b", "audios": [audio], "part": {"first": 0, "stop": None} if alone else None}
     return pa.Table.from_pylist([row] * n, schema=schema.PLANNED)
@@ -111,20 +89,20 @@ def plan_batches(n: int, seconds: float, *, alone: bool = False) -> pa.Table:
 @pytest.mark.parametrize(
     ("n", "cores", "together"), [(1, 2, 1), (31, 2, 1), (64, 2, 4), (5_000, 2, 16), (5_000, 64, 9)]
 )
-def test_a_task_decodes_more_batches_where_there_are_enough_for_all_cores(n: int, cores: int, together: int) -> None:
+def test_task_decodes_more_batches_if_there_are_enough_for_all_cores(n: int, cores: int, together: int) -> None:
     assert fit_task(plan_batches(n, 60.0), cores) == together
 
 
-def test_a_task_of_a_cluster_that_may_grow_or_lose_nodes_decodes_few() -> None:
+def test_task_decodes_few_batches_on_a_cluster() -> None:
     assert fit_task(plan_batches(5_000, 60.0), 2, may_grow=True) == 4
     assert fit_task(plan_batches(5, 60.0), 2, may_grow=True) == 1
 
 
-def test_a_batch_that_is_tried_alone_has_a_task_of_its_own() -> None:
+def test_batch_that_is_tried_alone_has_a_task_of_its_own() -> None:
     assert fit_task(plan_batches(5_000, 60.0, alone=True), 2) == 1
 
 
-def test_long_recordings_are_set_apart_and_the_others_stay_together_in_few_tables() -> None:
+def test_long_recordings_are_set_apart_and_the_others_share_tables() -> None:
     long, short = plan_batches(2, 10_000.0), plan_batches(40, 60.0)
     mixed = pa.concat_tables([long.slice(0, 1), short, long.slice(1)])
     numbered = mixed.set_column(0, "batch_id", pa.array([f"{number:02d}" for number in range(42)]))
@@ -135,7 +113,7 @@ def test_long_recordings_are_set_apart_and_the_others_stay_together_in_few_table
     assert [table.num_rows for table in set_apart(long, n_together=2)] == [1, 1]
 
 
-def test_blocks_are_smaller_where_encoders_on_cpus_have_little_to_do() -> None:
+def test_blocks_are_smaller_for_little_audio_on_cpus() -> None:
     two = Encoders(2, 2, 1, {"num_cpus": 0.4})
     found = [fit_block(plan_batches(n, 30.0), two, Grid()) for n in (1, 22, 31, 32, 1_000)]
     assert found == [2, 2, 2, 32, 32]  # many batches are as many blocks

@@ -1,0 +1,111 @@
+"""Threads that work for the driver while it commits: one pulls receipts, others ask slow questions."""
+
+import contextlib
+import queue
+import threading
+from collections.abc import Callable, Generator, Iterator
+from contextlib import contextmanager
+from typing import Any, Generic, TypeVar
+
+from pipeline.errors import RayDied
+
+Answer = TypeVar("Answer")
+
+STOP_S = 10.0
+"""How long a run that fails waits for its workers to stop."""
+
+INTERRUPTED_STOP_S = 0.5
+"""How long an interrupted run waits: whoever stops a job kills it some seconds later. A run whose Ray is dead has no
+workers to wait for."""
+
+FIRST_ANSWER_S = 2.0
+"""How long ``Polled`` waits for its first answer."""
+
+
+class Polled(Generic[Answer]):
+    """The last answer to a question that a thread asks again and again, for it may take minutes or fail.
+
+    The thread works while the context is open. Entering waits ``FIRST_ANSWER_S`` at most for the first answer.
+
+    Args:
+        answer: the answer until then. Where asking fails, the last answer stays.
+    """
+
+    def __init__(self, ask: Callable[[], Answer], answer: Answer, every_s: float) -> None:
+        self.answer = answer
+        self._ask, self._every_s = ask, max(every_s, 0.02)
+        self._asked, self._stopped = threading.Event(), threading.Event()
+        self._thread = threading.Thread(target=self._repeat, name="poll", daemon=True)
+
+    def __enter__(self) -> "Polled[Answer]":
+        self._thread.start()
+        self._asked.wait(FIRST_ANSWER_S)
+        return self
+
+    def __exit__(self, *_: object) -> None:
+        self._stopped.set()
+        self._thread.join(INTERRUPTED_STOP_S)
+
+    def _repeat(self) -> None:
+        while True:
+            with contextlib.suppress(Exception):
+                self.answer = self._ask()
+            self._asked.set()
+            if self._stopped.wait(self._every_s):
+                return
+
+
+@contextmanager
+def drain(rows: Iterator[dict[str, Any]], timeout_s: float) -> Iterator[Iterator[dict[str, Any] | None]]:
+    """The rows as they come, pulled by a thread; None whenever none came for a while, so that checkpoints stay in time.
+
+    On leaving, ``rows`` is closed, which stops the workers of a run that fails.
+    """
+    stop_s = STOP_S
+    arrived: queue.Queue[dict[str, Any] | BaseException | None] = queue.Queue(maxsize=64)
+    stopped = threading.Event()
+
+    def put(item: dict[str, Any] | BaseException | None) -> None:
+        while not stopped.is_set():
+            try:
+                arrived.put(item, timeout=0.2)
+                break
+            except queue.Full:
+                continue
+
+    def pull() -> None:
+        try:
+            for row in rows:
+                put(row)
+                if stopped.is_set():
+                    break
+            put(None)
+        except BaseException as error:
+            put(error)
+        finally:
+            if isinstance(rows, Generator):
+                rows.close()
+
+    def take() -> Iterator[dict[str, Any] | None]:
+        while True:
+            try:
+                item = arrived.get(timeout=min(timeout_s, 1.0))
+            except queue.Empty:
+                yield None
+                continue
+            if item is None:
+                return
+            if isinstance(item, BaseException):
+                raise item
+            yield item
+
+    thread = threading.Thread(target=pull, name="receipts", daemon=True)
+    thread.start()
+    try:
+        yield take()
+    except (KeyboardInterrupt, RayDied):
+        stop_s = INTERRUPTED_STOP_S
+        raise
+    finally:
+        stopped.set()
+        thread.join(stop_s)

@@ -1,0 +1,118 @@
+"""How the stages share a machine or a cluster: how many encoders, and how much each task takes. Pure functions."""
+
+import math
+from dataclasses import dataclass
+from typing import Any
+
+import numpy as np
+import pyarrow as pa
+import pyarrow.compute as pc
+
+from pipeline.config import EncodeConfig
+from pipeline.errors import UsageError
+from pipeline.grid import Grid, frames_to_seconds
+from pipeline.run.stages import estimate_batch, is_long, windows_per_block
+
+WRITERS = 16
+"""On a cluster that may grow, so many tasks may write at the same time even if it has few cores now."""
+
+BATCHES_PER_TASK, TASKS_PER_CORE = 16, 8
+"""A task decodes at most so many batches, one after the other, if enough are left for so many tasks on each core. Ray
+takes 0.1 s and more to start a task, in which a core decodes a minute of audio and more."""
+
+BATCHES_PER_TASK_OF_A_CLUSTER = 4
+"""Fewer on a cluster: the tasks of a node that leaves are decoded again, and a node that joins should find tasks."""
+
+BLOCKS_PER_ENCODER = 16
+"""A small corpus is cut into so many blocks, of at least two windows (a batch on a CPU). Encoders on CPUs take a minute
+and more for a full block: smaller ones let them end together."""
+
+BYTES_PER_ENCODER = 4 * 2**30
+"""Memory reserved for an encoder process on CPUs: the released models take 1 to 3 GiB."""
+
+
+@dataclass(frozen=True)
+class Encoders:
+    """Encoder processes: ``least`` to ``most`` of them, ``threads`` in each, and the arguments of Ray for each."""
+
+    least: int
+    most: int
+    threads: int
+    wants: dict[str, Any]
+
+    def fit(self, resources: dict[str, float]) -> int:
+        """How many of them run on these resources; 0 while they wait for a node."""
+        room = [resources.get(name, 0.0) / wanted for name, wanted in self._wanted() if wanted]
+        return min(self.most, int(min(room) + 1e-9))
+
+    def _wanted(self) -> list[tuple[str, float]]:
+        return [("GPU", self.wants.get("num_gpus", 0.0)), ("CPU", self.wants["num_cpus"])]
+
+
+def share_machine(resources: dict[str, float], config: EncodeConfig, *, may_grow: bool = False) -> Encoders:
+    """The encoders of a machine, or of a cluster as it is now.
+
+    On CPUs, many processes of one thread are faster than one of many threads, which wait for each other whenever
+    decoding takes a core; memory sets the limit. A cluster that may grow need not have a GPU yet if ``max_actors`` is
+    given.
+
+    Raises:
+        UsageError: a GPU is asked for and there is none.
+    """
+    cores = max(1, int(resources.get("CPU", 1)))
+    gpus = int(resources.get("GPU", 0)) if config.device != "cpu" else 0
+    most = config.max_actors
+    if gpus or (config.device == "cuda" and most and may_grow):
+        if most:
+            # Begin with what fits now: a cluster that lost a node may be without it for long.
+            least = min(config.actors or 1, gpus * config.actors_per_gpu) if gpus else config.actors or 1
+            return Encoders(least, most, 1, {"num_gpus": 1 / config.actors_per_gpu, "num_cpus": 0})
+        actors = config.actors or gpus * config.actors_per_gpu
+        share = 1 / max(config.actors_per_gpu, math.ceil(actors / gpus))
+        return Encoders(actors, actors, 1, {"num_gpus": share, "num_cpus": 0})
+    if config.device == "cuda":
+        raise UsageError("encode.device: cuda: Ray knows of no GPU here; use cpu or auto")
+    if most:  # one thread each: nobody knows how many cores there will be
+        least = config.actors or 1
+        return Encoders(least, most, 1, {"num_cpus": min(0.9, (max(2, cores) - 1.2) / least)})
+    fitting = int(resources.get("memory", 0) // BYTES_PER_ENCODER)
+    actors = config.actors or max(1, min(cores, fitting))
+    # Less than a core each: Ray then does not fuse them with decoding, and a core is left for that.
+    return Encoders(actors, actors, max(1, cores // actors), {"num_cpus": min(0.9, (max(2, cores) - 1.2) / actors)})
+
+
+def fit_task(batches: pa.Table, cores: float, *, may_grow: bool = False) -> int:
+    """How many of the PLANNED ``batches`` a task decodes."""
+    if batches.num_rows and not batches["part"].null_count:
+        return 1  # tried alone: one of them kills its worker
+    most = BATCHES_PER_TASK_OF_A_CLUSTER if may_grow else BATCHES_PER_TASK
+    return max(1, min(most, int(batches.num_rows / cores / TASKS_PER_CORE)))
+
+
+def set_apart(batches: pa.Table, n_together: int) -> list[pa.Table]:
+    """PLANNED ``batches``: each long recording in a table of its own first, then the others, many in a table.
+
+    A task that only passes batches on takes 0.1 s, and a core from decoding.
+    """
+    # First a test on the columns: as Python rows, all batches would fill the memory.
+    alone = np.flatnonzero(pc.list_value_length(batches["audios"]).to_numpy() == 1)
+    long = [at for at, row in zip(alone, batches.take(alone).to_pylist(), strict=True) if is_long(row)]
+    others, n_rows = batches.take(np.setdiff1d(np.arange(batches.num_rows), long)), n_together * TASKS_PER_CORE
+    return [
+        *(batches.slice(at, 1) for at in long),
+        *(others.slice(at, n_rows) for at in range(0, others.num_rows, n_rows)),
+    ]
+
+
+def fit_block(batches: pa.Table, encoders: Encoders, grid: Grid) -> int:
+    """Windows in a block of PLANNED ``batches``: full blocks, but smaller ones for little audio on CPUs."""
+    full, n_blocks = windows_per_block(grid), BLOCKS_PER_ENCODER * encoders.most
+    if "num_gpus" in encoders.wants or batches.num_rows >= n_blocks:
+        return full
+    audio_s = sum(map(estimate_batch, batches.to_pylist()))
+    return max(2, min(full, int(audio_s / n_blocks / frames_to_seconds(grid.length_frames))))
+
+
+def count_writers(resources: dict[str, float], *, may_grow: bool = False) -> int:
+    """How many tasks may write at the same time."""
+    return max(1, int(resources.get("CPU", 1)) // 2, WRITERS if may_grow else 0)

@@ -1,0 +1,57 @@
+"""Progress in a terminal and in a log."""
+
+import io
+import math
+import re
+import time
+
+import pytest
+from rich.console import Console
+
+from jobs.shared.display import Display, describe, show_failures
+from pipeline.run.progress import Progress, Throughput
+from pipeline.run.record import make_record
+from tests.helpers.progress import ONE_EACH, halfway, receipt
+
+
+@pytest.mark.parametrize("width", [80, 100, 200])
+def test_terminal_shows_everything_at_any_width(width: int) -> None:
+    out = io.StringIO()
+    console = Console(file=out, force_terminal=True, width=width, _environ={})
+    progress = halfway()
+    now = time.monotonic()
+    progress.throughput = Throughput()
+    for late_s in (30.0, 20.0, 10.0, 0.0):
+        progress.throughput.add(receipt(100.0, 2.0, 9.5, 0.1), now - late_s, ONE_EACH)
+    progress.stage = "encoding"
+    with Display(json=False, console=console) as display:
+        display._said_at = -math.inf
+        display.update(progress)
+    shown = re.sub(r"\x1b\[[0-9;?]*[A-Za-z]", "", out.getvalue()).split("\n")
+    assert all(len(line.rstrip()) <= width for line in shown)
+    text = " ".join(" ".join(shown).split())
+    for part in (
+        "encoding",
+        "10/40",
+        "━━━━",
+        "100 s of about 0.11 h of audio, 10x real time, less than a minute left",
+        "decode 12x, encode 3x (busiest: 95%), write 250x",
+        "failures: 1 not_audio",
+    ):
+        assert part in text, part
+
+
+def test_most_frequent_failures_come_first() -> None:
+    progress = Progress()
+    progress.reasons.update(empty=1, truncated=5, not_audio=2, unreadable=2, too_short=1)
+    assert show_failures(make_record(progress), at_most=3) == "5 truncated, 2 not_audio, 2 unreadable, 2 others"
+    assert show_failures(make_record(progress)).count(",") == 4
+
+
+def test_log_line_shows_files_hours_speed_and_failures() -> None:
+    said = describe(make_record(halfway(), now=15.0))
+    assert said == (
+        "listing: 10 of 40 files, 100 s of about 0.11 h of audio, 10x real time, less than a minute left,"
+        " failures: 1 not_audio; decode 20x, encode 4x (busiest: 90%), write 200x"
+    )
+    assert describe(make_record(Progress(n_files=2, stage="planning"))) == "planning: 0 of 2 files"
