@@ -21,6 +21,7 @@ from pipeline.corpus.discover import MANY, list_corpus
 from pipeline.corpus.shards import fetched_member, list_members
 from pipeline.errors import CorpusError, UsageError
 from pipeline.index import journal
+from pipeline.index.handle import find_index, open_index
 from pipeline.index.maintenance import optimize_index, restore_index
 from pipeline.index.verify import verify_index
 from pipeline.planning.request import RunRequest
@@ -446,7 +447,7 @@ def test_an_index_in_a_bucket_follows_a_corpus_in_a_bucket(known: KnownBucket) -
     planned = {Path(uri).name: action for uri, action, _ in plan_corpus(known.config).actions}
     assert planned == {"a.wav": "duplicate", "b.wav": "moved", "d.wav": "unchanged", "new.wav": "new"}
     assert run(known).n_windows == 0
-    assert read_config(known.config.into).sources == known.config.sources
+    assert read_config(open_index(known.config.into)).sources == known.config.sources
     assert not [name for name in known.store.ls(known.config.into, detail=False) if "claim" in name]
 
 
@@ -465,7 +466,7 @@ def test_all_that_is_done_with_an_index_is_done_in_a_bucket(bucket: str, tmp_pat
     run(known)
     run(known, rebuild=True)
     optimize_index(into, 0.0)
-    assert journal.live(into) == f"{into}/generation-2"
+    assert find_index(into).live.path == f"{into}/generation-2"
     assert live(into) == known.expected()
 
 

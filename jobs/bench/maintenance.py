@@ -33,6 +33,7 @@ from jobs.shared.options import Json
 from pipeline import schema
 from pipeline.config import make_config
 from pipeline.index import journal
+from pipeline.index.handle import open_index
 from pipeline.index.rows import files_table
 from pipeline.index.tables import create_tables, open_published, write_frames
 from pipeline.index.writer import Batch, Writer
@@ -237,8 +238,8 @@ def _make_queries(row: Row, query: npt.NDArray[np.float64]) -> dict[str, Callabl
 
 def _open(path: str) -> Tables:
     """The tables as ``pipeline.open`` finds them."""
-    state = journal.read_state(path)
-    return {name: open_table(state.tables, name, state.published.versions[name]) for name in journal.DATA_TABLES}
+    live = open_index(path).live
+    return {name: open_table(live.path, name, live.versions[name]) for name in journal.DATA_TABLES}
 
 
 def _read(table: Any, where: str) -> list[Row]:

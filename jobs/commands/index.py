@@ -79,6 +79,7 @@ def _read_config(
     from pipeline.config import load_config, make_config
     from pipeline.corpus.source_changes import change_sources
     from pipeline.errors import ConfigError, UsageError
+    from pipeline.index.handle import open_index
     from pipeline.run.prepare import read_config
     from pipeline.storage import absolute
 
@@ -93,7 +94,7 @@ def _read_config(
     if options["into"] is None:
         raise ConfigError("--into: say where the index is to be, for example --into my-index")
     if moved or forgotten:
-        config = change_sources(read_config(options["into"]), moved, forgotten, sources)
+        config = change_sources(read_config(open_index(options["into"])), moved, forgotten, sources)
         values = config.model_dump(mode="json")
     elif sources:
         values = _stored(options["into"])
@@ -117,13 +118,11 @@ def _read_config(
 
 def _stored(into: str) -> dict[str, Any]:
     """What an index that exists was made with holds for it, and its sources remain, unless asked otherwise."""
-    from pipeline.index import journal
+    from pipeline.index.handle import find_index
     from pipeline.run.prepare import read_config
 
-    tables = journal.live(into)
-    if not journal.exists(tables) or journal.read_config(tables) is None:
-        return {}
-    return read_config(into).model_dump(mode="json")
+    index = find_index(into)
+    return {} if index.live.config is None else read_config(index).model_dump(mode="json")
 
 
 def run(

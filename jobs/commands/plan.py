@@ -26,12 +26,17 @@ def plan(
     """
     from pipeline.config import load_config
     from pipeline.corpus.ignored_files import summarize
+    from pipeline.index.handle import open_index
     from pipeline.planning.guard import count_by_folder
     from pipeline.planning.plan import ACTIONS
     from pipeline.run.prepare import describe_run, estimate_bytes, estimate_run_seconds, plan_corpus, read_config
 
     request = read_request(check, retry_failed=retry_failed, reason=reason, full=full, allow_deletions=allow_deletions)
-    config = load_config(index) if index.lower().endswith((".yaml", ".yml")) else read_config(index, rebuild=rebuild)
+    config = (
+        load_config(index)
+        if index.lower().endswith((".yaml", ".yml"))
+        else read_config(open_index(index), rebuild=rebuild)
+    )
     made = plan_corpus(config, request, rebuild=rebuild)
     counts = Counter(action for _, action, _ in made.actions)
     _, clip_dimension, frame_dimension = describe_run(config)

@@ -23,10 +23,11 @@ def reindex(
 
     Example: earshot reindex my-index --retry-failed
     """
+    from pipeline.index.handle import open_index
     from pipeline.run.prepare import read_config
 
     request = read_request(check, retry_failed=retry_failed, reason=reason, full=full, allow_deletions=allow_deletions)
-    config = read_config(index, rebuild=rebuild)
+    config = read_config(open_index(index), rebuild=rebuild)
     finish(config, run(config, json=json, request=request, rebuild=rebuild))
 
 

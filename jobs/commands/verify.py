@@ -31,6 +31,7 @@ def verify(
 
     Example: earshot verify my-index --deep
     """
+    from pipeline.index.handle import open_index
     from pipeline.index.maintenance import give_up_fragments, mark_damaged
     from pipeline.index.verify import verify_index
     from pipeline.planning.request import RunRequest
@@ -42,7 +43,7 @@ def verify(
         return
     if not repair:
         raise typer.Exit(1)
-    config, request = read_config(index), RunRequest(allow_deletions=allow_deletions)
+    config, request = read_config(open_index(index)), RunRequest(allow_deletions=allow_deletions)
     # That the sources are there comes before anything is taken out.
     _check_sources(config, request, findings)
     if any(finding.fragment is not None for finding in findings):
@@ -127,10 +128,11 @@ def _look(index: str, choose: _Sample | None, *, json: bool) -> "list[Finding]":
 
 def _encode_again(index: str, choose: _Sample) -> "Comparison":
     from pipeline.encoder.encoder import load_encoder
+    from pipeline.index.handle import open_index
     from pipeline.index.reencode import compare
     from pipeline.run.prepare import check_models_of, read_config
 
-    config = read_config(index)
+    config = read_config(open_index(index))
     check_models_of(config)
     encoder = load_encoder(config.encode, frames=config.store.frames == "all")
     encoder.compile()

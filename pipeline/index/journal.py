@@ -4,14 +4,14 @@
 publishes. Inserting the row is the commit point: ``seq`` counts on by one, and of two writers that insert the same
 number only the first one gets it in.
 
-An index made anew with other settings is a *generation*: four tables of its own, with a journal of their own, in a
-folder beside the old ones. One row in the first journal, of the kind ``switch``, puts it in their place.
+An index that is rebuilt with other settings gets a new *generation*: four tables with a journal of their own, in a
+folder beside the old ones. A row of the kind ``switch`` in the first journal puts them in the place of the old ones.
 """
 
 import datetime as dt
 import json
 import re
-from collections.abc import Callable, Iterator
+from collections.abc import Callable
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
@@ -22,8 +22,8 @@ import pyarrow.compute as pc
 from lance.commit import CommitConflictError
 
 from pipeline import schema, storage
-from pipeline.errors import CommitConflict, IndexMismatch, IndexMissing
-from pipeline.index.details import get_settings, get_value, parse, refuse
+from pipeline.errors import CommitConflict, IndexMismatch
+from pipeline.index.details import get_value, parse
 
 FORMAT, OLDEST_FORMAT = 3, 2
 """The format number of an index: what this code writes, and the oldest one that it reads. Older ones are brought up to
@@ -44,15 +44,6 @@ class Published:
     versions: dict[str, int]
 
 
-@dataclass(frozen=True)
-class State:
-    """An index at a moment: where the tables that readers see lie, what they were made with, what is published."""
-
-    tables: str
-    settings: dict[str, Any]
-    published: Published
-
-
 def table_uri(path: str | Path, name: str) -> str:
     """Where the table ``name`` of the index at ``path`` lies."""
     return storage.join(storage.database(str(path)), f"{name}.lance")
@@ -65,10 +56,10 @@ def open_journal(path: str | Path) -> Any:
 
 def exists(path: str | Path) -> bool:
     """Whether a complete index lies at ``path``: creating one ends with the first journal row."""
-    return _find(path) is not None
+    return find(path) is not None
 
 
-def _find(path: str | Path) -> Any | None:
+def find(path: str | Path) -> Any | None:
     """The newest version of the journal of a complete index; None where there is no such index."""
     if not storage.is_url(str(path)) and not Path(table_uri(path, "batches")).is_dir():
         return None
@@ -107,71 +98,6 @@ def check_whole(path: str | Path) -> None:
 # --- reading ----------------------------------------------------------------------------------------------------------
 
 
-def read_settings(path: str | Path) -> dict[str, Any]:
-    """What the index at ``path`` was created with.
-
-    Raises:
-        IndexMissing: there is no index. IndexMismatch: this code cannot read its format.
-    """
-    return _settings(path, _get(path))
-
-
-def read_state(path: str | Path) -> State:
-    """What readers see of the index at ``path``, by one look at its journal.
-
-    Raises:
-        IndexMissing: there is no index. IndexMismatch: this code cannot read its format; a generation is missing.
-    """
-    journal = _get(path)
-    tables = _live(path, journal)
-    if tables != str(path):
-        journal = _get(tables)
-    return State(tables, _settings(path, journal), newest(journal))
-
-
-def _get(path: str | Path) -> Any:
-    journal = _find(path)
-    if journal is None:
-        check_whole(path)
-        raise IndexMissing(f"{path}: no index here; make one with `earshot index FOLDER --into {path}`")
-    return journal
-
-
-def _settings(path: str | Path, journal: Any) -> dict[str, Any]:
-    check_format(path, journal)
-    return get_settings(_newest_detail(journal, "seq = 0") or {}, journal.uri)
-
-
-def read_config(path: str | Path) -> dict[str, Any] | None:
-    """The configuration of the newest run, as it was given to ``Writer.configure``; None before the first."""
-    journal = open_journal(path)
-    found = _newest_detail(journal, "kind = 'configure'")
-    return None if found is None else get_value(found, "config", dict, journal.uri)
-
-
-def read_mounts(path: str | Path) -> list[str]:
-    """The mount points that the files of an index lie on: as the newest run gave them to ``Writer.configure``, or as
-    they were known when what was restored last was published."""
-    return next(_read_all_mounts(open_journal(path), "true"), [])
-
-
-def read_mounts_until(path: str | Path, seq: int) -> list[str]:
-    """The mount points that were known at some time until the journal row ``seq``.
-
-    The newest are not enough: a run that lets go of a disk notes its mount points before it takes the files out.
-    """
-    return sorted(set().union(*_read_all_mounts(open_journal(path), f"seq <= {seq}")))
-
-
-def _read_all_mounts(journal: Any, where: str) -> Iterator[list[str]]:
-    """The mount points of each row that has some or says that there are none, the newest first."""
-    rows = journal.to_table(columns=["seq", "detail"], filter=f"kind IN ('configure', 'restore') AND {where}")
-    for detail in rows.sort_by([("seq", "descending")])["detail"].to_pylist():
-        found = parse(detail, journal.uri)
-        if "mounts" in found:
-            yield [str(mount) for mount in get_value(found, "mounts", list, journal.uri)]
-
-
 def read_published(path: str | Path) -> Published:
     """The newest published state."""
     return newest(open_journal(path))
@@ -206,29 +132,19 @@ def encoded_s(row: dict[str, Any]) -> float:
     return float(get_value({"encoded_s": found}, "encoded_s", (int, float), where))
 
 
-def _newest_detail(journal: Any, where: str) -> dict[str, Any] | None:
-    rows = journal.to_table(columns=["seq", "detail"], filter=where)
-    if rows.num_rows == 0:
-        return None
-    return parse(rows["detail"][_argmax(rows["seq"])].as_py(), journal.uri)
-
-
-def check_format(path: str | Path, journal: Any) -> int:
-    """The format number of the index that a journal belongs to.
+def check_format(path: str, number: int) -> None:
+    """Check the format number of the index at ``path``.
 
     Raises:
         IndexMismatch: this code cannot read it.
     """
-    detail = _newest_detail(journal, "kind IN ('create', 'migrate')")
-    found = int(get_value(detail, "format", int, journal.uri)) if detail is not None else 0
-    if found > FORMAT:
-        raise IndexMismatch(f"{path}: index format {found}, this version reads up to {FORMAT}; upgrade earshot")
-    if found < OLDEST_FORMAT:
+    if number > FORMAT:
+        raise IndexMismatch(f"{path}: index format {number}, this version reads up to {FORMAT}; upgrade earshot")
+    if number < OLDEST_FORMAT:
         raise IndexMismatch(
-            f"{path}: index format {found} was never released and is not read any more; index its sources into another"
+            f"{path}: index format {number} was never released and is not read any more; index its sources into another"
             " folder"
         )
-    return found
 
 
 def _argmax(column: pa.ChunkedArray) -> int:
@@ -298,105 +214,3 @@ def is_conflict(error: Exception) -> bool:
 _CONFLICT = re.compile(
     r"(?:[\w ()]+: )*(?:Too many concurrent writ(?:ers|es)|(?:Retryable )?commit conflict)", re.IGNORECASE
 )
-
-
-# --- generations ------------------------------------------------------------------------------------------------------
-
-
-def live(path: str | Path) -> str:
-    """Where the tables that readers see lie: ``path`` itself, or the generation that has been put in their place.
-
-    Raises:
-        IndexMismatch: that generation is missing.
-    """
-    journal = _find(path)
-    return str(path) if journal is None else _live(path, journal)
-
-
-def _live(path: str | Path, journal: Any) -> str:
-    number = _live_number(journal)
-    if number == 1:
-        return str(path)
-    if not exists(tables := _generation(path, number)):
-        raise IndexMismatch(
-            f"{tables}: is missing, and the index is there since it was rebuilt: restore it from a copy"
-        )
-    return tables
-
-
-def next_generation(path: str | Path) -> str:
-    """Where the generation that comes after the live one is, or was begun, or would be."""
-    return _generation(path, _live_number(open_journal(path)) + 1)
-
-
-def switch(path: str | Path, run_id: str, after: list[Published], failpoint: Failpoint = lambda step: None) -> None:
-    """Put the next generation in the place of the live one, in one step.
-
-    A live generation that is not the first gets a last row in its own journal before, so that a run that still writes
-    there loses, or this one does.
-
-    Args:
-        after: what the first journal and that of the live generation published when the run began.
-
-    Raises:
-        CommitConflict: another run has written there since.
-    """
-    journal = open_journal(path)
-    number = _live_number(journal) + 1
-    first, last = after
-    if number > 2:
-        failpoint("retire")
-        row = make_row(last.seq + 1, schema.digest("retire", run_id), run_id, "retire", last.versions)
-        publish(open_journal(_generation(path, number - 1)), [row])
-    failpoint("switch")
-    detail = {"generation": number}
-    row = make_row(first.seq + 1, schema.digest("switch", run_id), run_id, "switch", first.versions, detail=detail)
-    publish(journal, [row])
-
-
-def drop_former_generations(path: str | Path, older_than: dt.timedelta) -> list[str]:
-    """Delete the tables that a generation has replaced, once readers have had time to leave them.
-
-    Returns:
-        What was deleted.
-    """
-    journal = open_journal(path)
-    rows = journal.to_table(columns=["seq", "committed_at"], filter="kind = 'switch'")
-    if rows.num_rows == 0:
-        return []
-    switched_at = rows["committed_at"][_argmax(rows["seq"])].as_py()
-    if dt.datetime.now(dt.UTC) - switched_at < older_than:
-        return []
-    number = _live_number(journal)
-    former = [table_uri(path, name) for name in DATA_TABLES]
-    former += [_generation(path, earlier) for earlier in range(2, number)]
-    return [place for place in former if delete_folder(place)]
-
-
-def delete_folder(place: str) -> bool:
-    """Delete a folder of tables and all that it holds; returns whether it was there.
-
-    The journal goes first: what is left of a deletion that was interrupted is no index.
-    """
-    fs, root = storage.find_store(place)
-    if not fs.exists(root):
-        return False
-    journal = f"{root}/batches.lance/_versions"
-    if fs.exists(journal):
-        fs.rm(journal, recursive=True)
-    fs.rm(root, recursive=True)
-    return True
-
-
-def _live_number(journal: Any) -> int:
-    detail = _newest_detail(journal, "kind = 'switch'")
-    if detail is None:
-        return 1
-    number = int(get_value(detail, "generation", int, journal.uri))
-    if not 2 <= number <= journal.count_rows() + 1:  # each row of this kind adds one
-        raise refuse(f"{journal.uri}: `generation` is {number}")
-    return number
-
-
-def _generation(path: str | Path, number: int) -> str:
-    return storage.join(str(path), f"generation-{number}")

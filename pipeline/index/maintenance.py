@@ -11,6 +11,8 @@ from pipeline.corpus.metadata import CorpusMetadata
 from pipeline.errors import UsageError
 from pipeline.index import journal
 from pipeline.index.failures import plain_errors
+from pipeline.index.generations import drop_former_generations
+from pipeline.index.handle import Generation, find_index, open_index
 from pipeline.index.lease import Lease
 from pipeline.index.metadata_columns import Metadata
 from pipeline.index.rows import files_table
@@ -35,10 +37,10 @@ def mark_damaged(path: str, findings: Iterable[Finding]) -> int:
     file_ids = {finding.file_id for finding in findings if finding.file_id is not None}
     run_id = uuid.uuid4().hex
     with plain_errors(path), Lease(path, run_id):
-        tables = journal.live(path)
-        writer = _open_writer(tables, run_id)
+        live = find_index(path).live
+        writer = _open_writer(live, run_id)
         writer.drop_unreadable_indexes()
-        ledger = read_files(tables, writer.published)
+        ledger = read_files(live.path, writer.published)
         files = ledger.select(schema.FILES.names).to_pylist()
         damaged: dict[str, dict[str, Any]] = {}
         while True:  # files share contents, and a uri may have several rows: all that hangs together goes
@@ -58,7 +60,7 @@ def mark_damaged(path: str, findings: Iterable[Finding]) -> int:
         batch = Batch(
             schema.make_batch_id(run_id, 0),
             metadata.join(files_table(rows)),
-            no_clips(tables, writer.published),
+            no_clips(live.path, writer.published),
             drop_files=frozenset(file_ids),
             drop_frames=frozenset(audio_ids),
         )
@@ -83,7 +85,7 @@ def give_up_fragments(path: str, findings: Iterable[Finding], failpoint: journal
     if fragments:
         run_id = uuid.uuid4().hex
         with plain_errors(path), Lease(path, run_id):
-            _open_writer(journal.live(path), run_id, failpoint).give_up(fragments)
+            _open_writer(find_index(path).live, run_id, failpoint).give_up(fragments)
     return sum(map(len, fragments.values()))
 
 
@@ -93,19 +95,19 @@ def restore_index(path: str, seq: int) -> int:
     Raises:
         EarshotError: see ``pipeline.errors``.
     """
-    journal.read_settings(journal.live(path))
+    open_index(path)
     run_id = uuid.uuid4().hex
     with plain_errors(path), Lease(path, run_id):
-        return _open_writer(journal.live(path), run_id).restore(seq).seq
+        return _open_writer(find_index(path).live, run_id).restore(seq).seq
 
 
-def _open_writer(tables: str, run_id: str, failpoint: journal.Failpoint = lambda step: None) -> Writer:
-    return Writer(tables, run_id, keep_versions=_stored_limits(tables).keep_versions, failpoint=failpoint)
+def _open_writer(live: Generation, run_id: str, failpoint: journal.Failpoint = lambda step: None) -> Writer:
+    return Writer(live.path, run_id, keep_versions=_stored_limits(live).keep_versions, failpoint=failpoint)
 
 
-def _stored_limits(tables: str) -> StoreConfig:
+def _stored_limits(live: Generation) -> StoreConfig:
     """What the configuration of the newest run says of what is kept."""
-    values = journal.read_config(tables)
+    values = live.config
     return StoreConfig(**known_values(values["store"], StoreConfig)) if values else StoreConfig()
 
 
@@ -120,14 +122,14 @@ def optimize_index(
     Raises:
         EarshotError: see ``pipeline.errors``.
     """
-    journal.read_settings(journal.live(path))
+    open_index(path)
     run_id = uuid.uuid4().hex
     with plain_errors(path), Lease(path, run_id):
-        tables = journal.live(path)
-        hours = _stored_limits(tables).keep_hours if keep_hours is None else keep_hours
+        index = find_index(path)
+        hours = _stored_limits(index.live).keep_hours if keep_hours is None else keep_hours
         if not 0 <= hours < MAX_HOURS:
             raise UsageError(f"keep_hours {hours}: expected 0 to {MAX_HOURS:,}")
         older_than = dt.timedelta(hours=hours)
-        done = _open_writer(tables, run_id, failpoint).optimize(older_than=older_than)
-        journal.drop_former_generations(path, older_than)
+        done = _open_writer(index.live, run_id, failpoint).optimize(older_than=older_than)
+        drop_former_generations(index, older_than)
         return done

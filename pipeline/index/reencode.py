@@ -19,8 +19,7 @@ from pipeline.audio.windows import cut_windows
 from pipeline.config import DecodeConfig, WindowConfig
 from pipeline.errors import FileFailure
 from pipeline.index import journal
-from pipeline.index.journal import State
-from pipeline.index.tables import open_published, read_files
+from pipeline.index.handle import Generation, open_index
 from pipeline.index.vectors import to_matrix
 from pipeline.index.verify import Finding
 from pipeline.schema import Row
@@ -51,14 +50,14 @@ def compare(path: str, encoder: Any, n_files: int | None = 10, seed: int | None 
         n_files: so many, taken at random; None: all.
         seed: of the choice; None: another one each time.
     """
-    state = journal.read_state(path)
-    files = read_files(state.tables, state.published)
+    live = open_index(path).live
+    files = live.read_files()
     indexed = files.filter(pc.equal(files["status"], "indexed")).sort_by("uri")
     n_indexed = indexed.num_rows
     chosen = np.arange(n_indexed)
     if n_files is not None:
         chosen = np.sort(np.random.default_rng(seed).permutation(n_indexed)[:n_files])
-    precisions = _read_precisions(state)
+    precisions = _read_precisions(live)
     findings: list[Finding] = []
     n_compared = 0
     for number in chosen.tolist():
@@ -68,7 +67,7 @@ def compare(path: str, encoder: Any, n_files: int | None = 10, seed: int | None 
             findings.append(Finding("files", said, uri=row["uri"]))
             continue
         try:
-            findings += _compare_file(state, row, encoder, precisions)
+            findings += _compare_file(live, row, encoder, precisions)
             n_compared += 1
         except (FileFailure, IndexError, ValueError) as error:
             said = f"cannot be compared: {' '.join(str(error).split())}"
@@ -76,13 +75,13 @@ def compare(path: str, encoder: Any, n_files: int | None = 10, seed: int | None 
     return Comparison(findings, n_compared, n_indexed)
 
 
-def _read_precisions(state: State) -> dict[str, str | None]:
+def _read_precisions(live: Generation) -> dict[str, str | None]:
     """The precision that each batch was encoded in; None where it only copied rows."""
-    rows = journal.read_journal(state.tables).select(["batch_id", "precision"]).to_pylist()
+    rows = journal.read_journal(live.path).select(["batch_id", "precision"]).to_pylist()
     return {row["batch_id"]: row["precision"] for row in rows}
 
 
-def _compare_file(state: State, row: Row, encoder: Any, precisions: dict[str, str | None]) -> list[Finding]:
+def _compare_file(live: Generation, row: Row, encoder: Any, precisions: dict[str, str | None]) -> list[Finding]:
     """What is wrong with the vectors of one file.
 
     Raises:
@@ -93,12 +92,12 @@ def _compare_file(state: State, row: Row, encoder: Any, precisions: dict[str, st
     if schema.make_audio_id(hash_file(place), str(part), str(raw or "")) != row["audio_id"]:
         said = "the file has other bytes now, and its size and time are the same: reindex --check content"
         return [Finding("files", said, uri=row["uri"])]
-    clips = Stored(state, "clips", f"file_id = '{row['file_id']}'", "start_s")
-    frames = Stored(state, "frames", f"audio_id = '{row['audio_id']}'", "frame")
+    clips = Stored(live, "clips", f"file_id = '{row['file_id']}'", "start_s")
+    frames = Stored(live, "frames", f"audio_id = '{row['audio_id']}'", "frame")
     worst_clip = worst_frame = 0.0
     n_windows = n_frames = 0
-    with open_audio(place, DecodeConfig(**state.settings["decode"]), raw) as audio:
-        grid = WindowConfig(**state.settings["window"]).grid
+    with open_audio(place, DecodeConfig(**live.settings["decode"]), raw) as audio:
+        grid = WindowConfig(**live.settings["window"]).grid
         for number, (span, samples) in enumerate(cut_windows(audio.blocks(*part.samples), grid)):
             clip, heard = encoder.encode([samples])
             worst_clip = max(worst_clip, _distance(clip, clips.read(number, number + 1)))
@@ -121,9 +120,9 @@ def _compare_file(state: State, row: Row, encoder: Any, precisions: dict[str, st
 class Stored:
     """The vectors of a file or of its audio, by their place in time, of which ``n_held`` or so are held."""
 
-    def __init__(self, state: State, name: str, where: str, order: str, n_held: int = ROWS_HELD) -> None:
+    def __init__(self, live: Generation, name: str, where: str, order: str, n_held: int = ROWS_HELD) -> None:
         self._n_held = n_held
-        self._table = open_published(state.tables, name, state.published)
+        self._table = live.open(name)
         self._where, self._order = where, order
         times = self._table.to_table(columns=[order, "batch_id"], filter=where).sort_by(order)
         self._times = times[order].combine_chunks()

@@ -23,10 +23,10 @@ from pipeline.grid import FRAME_S, Grid, count_frames, seconds_to_samples
 from pipeline.index import journal
 from pipeline.index.checksum import add_up, hash_rows
 from pipeline.index.fragments import Fragments, read_all
-from pipeline.index.journal import Published
+from pipeline.index.handle import Generation, open_index
 from pipeline.index.lease import is_held
 from pipeline.index.rows import clip_rows
-from pipeline.index.tables import latest_version, open_published
+from pipeline.index.tables import latest_version
 from pipeline.index.vectors import to_matrix
 from pipeline.index.writer import SCALAR_INDEXES, unreadable_indexes
 from pipeline.planning.ledger import Places
@@ -75,16 +75,15 @@ def examine(path: str) -> Examined:
     Raises:
         IndexMissing: there is no index.
     """
-    state = journal.read_state(path)
+    live = open_index(path).live
     is_written = is_held(path)
-    tables, published = state.tables, state.published
-    with_frames = state.settings["frames"] == "all"
-    grid = WindowConfig(**state.settings["window"]).grid
-    files, clips, frames = (Fragments(open_published(tables, name, published), name) for name in journal.DATA_TABLES)
+    with_frames = live.settings["frames"] == "all"
+    grid = WindowConfig(**live.settings["window"]).grid
+    files, clips, frames = (Fragments(live.open(name), name) for name in journal.DATA_TABLES)
     ledger = read_all(files, lambda: [_read_ledger(files)])[0]
-    batches = journal.read_journal(tables)
+    batches = journal.read_journal(live.path)
     known = batches["batch_id"].combine_chunks()
-    findings = [*_check_files(ledger, with_frames=with_frames), *_check_journal(tables, ledger, batches, published)]
+    findings = [*_check_files(ledger, with_frames=with_frames), *_check_journal(live, ledger, batches)]
     findings += read_all(clips, lambda: list(_Clips(ledger, clips, grid, known).check()))
     findings += read_all(frames, lambda: list(_Frames(ledger, frames, known).check()))
     findings += [
@@ -93,7 +92,7 @@ def examine(path: str) -> Examined:
         for number, why in table.lost.items()
     ]
     if not is_written:
-        findings += _check_indexes(tables, published)
+        findings += _check_indexes(live)
     return Examined(findings, _count_without_checksum(ledger, with_frames=with_frames))
 
 
@@ -174,15 +173,15 @@ def _is_duration(value: float | None) -> bool:
     return value is not None and 0 < value < MAX_DURATION_S
 
 
-def _check_journal(path: str, ledger: pa.Table, batches: pa.Table, published: Published) -> Iterator[Finding]:
+def _check_journal(live: Generation, ledger: pa.Table, batches: pa.Table) -> Iterator[Finding]:
     seqs = batches["seq"].to_pylist()
     if seqs != list(range(len(seqs))):
         yield Finding("batches", "seq does not count from 0 without a gap: only a copy of the index can mend that")
     strange = ledger.filter(pc.invert(pc.is_in(ledger["batch_id"], batches["batch_id"].combine_chunks())))
     for row in strange.to_pylist():
         yield Finding("files", "its batch is not in the journal", **_own(row))
-    for name, version in published.versions.items():
-        latest = latest_version(path, name)
+    for name, version in live.versions.items():
+        latest = latest_version(live.path, name)
         if latest < version:
             yield Finding(name, f"its newest version is {latest}, the journal names {version}")
 
@@ -386,9 +385,9 @@ def _show(spans: list[tuple[int, int]]) -> str:
 # --- indexes ----------------------------------------------------------------------------------------------------------
 
 
-def _check_indexes(path: str, published: Published) -> Iterator[Finding]:
+def _check_indexes(live: Generation) -> Iterator[Finding]:
     for name, columns in SCALAR_INDEXES.items():
-        table = open_published(path, name, published)
+        table = live.open(name)
         if table.count_rows() == 0:
             continue
         existing = {index.name for index in table.describe_indices()}

@@ -31,6 +31,7 @@ from lance.fragment import FragmentMetadata, write_fragments
 from pipeline import schema
 from pipeline.errors import CommitConflict, UsageError
 from pipeline.index import journal
+from pipeline.index.handle import describe_generation, read_generation
 from pipeline.index.journal import DATA_TABLES, Failpoint, Published, table_uri
 from pipeline.index.tables import FILE_FORMAT, among, find_missing
 
@@ -164,13 +165,13 @@ class Writer:
         """Names of the tags of each table, oldest first."""
         # The journal stays open at the version read here: a row that another writer inserts later makes ours conflict.
         self._journal = journal.open_journal(path)
-        found = journal.check_format(path, self._journal)
-        self.published = journal.newest(self._journal)
+        found = describe_generation(path, self._journal)
+        index_format, self.published = found.format, journal.newest(self._journal)
         self._heads = {name: self._recover(name) for name in DATA_TABLES}
         self.n_commits = self._count_commits()
         """Since the tables were last optimised."""
         self._tag()  # the run before may have died between its last publication and its tags
-        if found < journal.FORMAT:
+        if index_format < journal.FORMAT:
             self._bring_up()
 
     def _recover(self, name: str) -> int:
@@ -267,7 +268,8 @@ class Writer:
         Args:
             mounts: the mount points that the files of the corpus lie on.
         """
-        if journal.read_config(self.path) == values and journal.read_mounts(self.path) == list(mounts):
+        now = read_generation(self.path)
+        if now.config == values and now.mounts == list(mounts):
             return self.published
         batch_id = schema.digest("configure", self.run_id)
         detail = {"config": values, "mounts": list(mounts)}
@@ -295,7 +297,7 @@ class Writer:
                 self._step(name, heads, partial(_restored, version=version))
         self._complete_files(heads)
         batch_id = schema.digest("restore", self.run_id, str(self.published.seq + 1))
-        detail = {"to": seq, "mounts": journal.read_mounts_until(self.path, seq)}
+        detail = {"to": seq, "mounts": read_generation(self.path).mounts_until(seq)}
         return self._publish("restore", [(batch_id, {"detail": detail})], heads)
 
     @_told_of_others

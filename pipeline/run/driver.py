@@ -25,6 +25,8 @@ from pipeline.errors import CommitConflict, CorpusError, EarshotError, FileFailu
 from pipeline.index import journal
 from pipeline.index.failures import plain_errors
 from pipeline.index.fragments import Fragments
+from pipeline.index.generations import delete_folder, drop_former_generations, switch
+from pipeline.index.handle import Generation, find_index
 from pipeline.index.lease import Lease
 from pipeline.index.metadata_columns import Metadata
 from pipeline.index.rows import clip_rows, files_table
@@ -40,9 +42,9 @@ from pipeline.run.background import Polled, drain
 from pipeline.run.collector import Collector, IncompleteBatch
 from pipeline.run.prepare import (
     Report,
+    choose_generation,
     describe_run,
     find_disks,
-    find_tables,
     list_files,
     note_unreadable,
     plan_files,
@@ -122,14 +124,13 @@ def index_corpus(
     progress = Progress(index=config.into, run_id=run_id)
     report(progress)
     workers = Workers(stages) if callable(stages) else stages or workers_on_ray()
-    state = _read_state(config.into)
+    index = find_index(config.into)
     listed, manifests = list_files(config, progress, report)
     settings, clip_dimension, frame_dimension = describe_run(config)
-    live = journal.live(config.into)
-    tables = find_tables(config.into, settings, rebuild=rebuild)
-    rebuild = tables != live
+    tables = choose_generation(index, settings, rebuild=rebuild)
+    rebuild = tables.path != index.live.path
     given = read_sources(tables, listed, manifests, config)
-    if not journal.exists(tables):
+    if not tables.exists:
         progress.stage = "checking models"
         report(progress)
         _check_before_creating(config, workers)
@@ -156,33 +157,36 @@ def index_corpus(
         if not storage.is_url(config.into):
             os.makedirs(config.into, exist_ok=True)
         with lease, keeper, death, plain_errors(config.into):  # the record says what is raised
-            if _read_state(config.into) != state:  # what was compared and listed before is not what is there now
+            if index.refresh() != index:  # what was compared and listed before is not what is there now
                 raise CommitConflict(f"{config.into}: another run has written to this index meanwhile; run again")
+            tables = tables.refresh()
             if rebuild:
-                before = [journal.read_published(config.into), journal.read_published(live)]
-                former = read_files(live)
-                if refused := refuse_rebuild(former, listed, config, request, find_disks(live, is_mount)):
+                former = index.live.read_files()
+                if refused := refuse_rebuild(former, listed, config, request, find_disks(index.live, is_mount)):
                     raise CorpusError(refused)
-                if not journal.exists(tables):
-                    journal.delete_folder(tables)  # what is left of a creation that was interrupted
-            if not journal.exists(tables):
+                if not tables.exists:
+                    delete_folder(tables.path)  # what is left of a creation that was interrupted
+            if not tables.exists:
                 create_tables(
-                    tables,
+                    tables.path,
                     settings,
                     clip_dimension=clip_dimension,
                     frame_dimension=frame_dimension,
                     failpoint=failpoint,
                 )
-            _check_data_files(config.into, tables)
-            writer = Writer(tables, run_id, keep_versions=config.store.keep_versions, failpoint=failpoint)
-            run = _Run(config.model_copy(update={"into": tables}), writer, progress, tell, death)
+                tables = tables.refresh()
+            _check_data_files(tables, rebuild=rebuild)
+            writer = Writer(tables.path, run_id, keep_versions=config.store.keep_versions, failpoint=failpoint)
+            run = _Run(config.model_copy(update={"into": tables.path}), writer, progress, tell, death)
             run.start(listed, given, request, find_disks(tables, is_mount), announce)
             if run.plan.batches.num_rows:
                 run.encode(workers, clip_dimension, frame_dimension)
             complete = True
             if rebuild:
                 if not request.allow_deletions:
-                    progress.n_unread = _count_unread(former, read_files(tables, writer.published), config, request)
+                    progress.n_unread = _count_unread(
+                        former, read_files(tables.path, writer.published), config, request
+                    )
                 complete = _check_rebuilt(progress, former, config)
             progress.held_back = not complete
             if rebuild and complete:
@@ -191,33 +195,25 @@ def index_corpus(
             tell(progress)
             writer.refresh_indexes()
             if rebuild and complete:
-                journal.switch(config.into, run_id, before, failpoint)
-            journal.drop_former_generations(config.into, dt.timedelta(hours=config.store.keep_hours))
+                switch(index, run_id, failpoint)
+            drop_former_generations(index.refresh(), dt.timedelta(hours=config.store.keep_hours))
             progress.stage = "done"
     report(progress)
     return progress
 
 
-def _read_state(path: str) -> Any:
-    """What tells whether another run has written to an index."""
-    live = journal.live(path)
-    return (live, journal.read_published(live), journal.read_published(path)) if journal.exists(live) else None
-
-
-def _check_data_files(path: str, tables: str) -> None:
+def _check_data_files(tables: Generation, *, rebuild: bool) -> None:
     """Refuse to go on with tables of which a data file is lost: the files concerned would count as unchanged.
 
     Raises:
         EarshotError: naming it.
     """
-    advice = f"`earshot verify {path} --repair` makes anew what was in it"
-    if tables != journal.live(path):
-        advice = f"delete {tables} to begin the rebuild once more"
-    published = journal.read_published(tables)
+    advice = f"`earshot verify {tables.index} --repair` makes anew what was in it"
+    if rebuild:
+        advice = f"delete {tables.path} to begin the rebuild once more"
     for name in journal.DATA_TABLES:
-        lost = Fragments(open_published(tables, name, published), name).lost
-        for why in list(lost.values())[:1]:
-            raise EarshotError(f"{path}: `{name}`: {why}; {advice}")
+        for why in list(Fragments(tables.open(name), name).lost.values())[:1]:
+            raise EarshotError(f"{tables.index}: `{name}`: {why}; {advice}")
 
 
 def _check_rebuilt(progress: Progress, former: pa.Table, config: Config) -> bool:

@@ -21,9 +21,10 @@ from pipeline.errors import REASONS, IndexMismatch, UsageError
 from pipeline.grid import FRAME_S
 from pipeline.index import journal
 from pipeline.index.fragments import Fragments, read_all
+from pipeline.index.handle import Generation, Handle, find_index
 from pipeline.index.metadata_columns import Metadata
 from pipeline.index.settings import check_settings, differences, index_settings, known_values
-from pipeline.index.tables import open_published, read_files, select_metadata
+from pipeline.index.tables import select_metadata
 from pipeline.planning.guard import Disks, Guard, IsMount, read_mounts
 from pipeline.planning.ledger import Ledger
 from pipeline.planning.plan import Plan, lies_within, make_plan
@@ -51,21 +52,19 @@ def describe_run(config: Config) -> tuple[dict[str, Any], int, int]:
     return settings, clip.dimension, frame.dimension
 
 
-def read_config(path: str, *, rebuild: bool = False) -> Config:
+def read_config(index: Handle, *, rebuild: bool = False) -> Config:
     """The configuration of the newest run on an index, its models as they were then.
 
     Args:
         rebuild: that of a rebuild which was begun and stopped, if there is one.
 
     Raises:
-        IndexMissing: there is no index at ``path``. UsageError: no run has got as far as to leave one.
+        UsageError: no run has got as far as to leave one.
     """
-    tables = journal.live(path)
-    if rebuild and journal.exists(tables):
-        begun = journal.next_generation(path)
-        if journal.exists(begun) and journal.read_config(begun) is not None:
-            tables = begun
-    settings, values = journal.read_settings(tables), journal.read_config(tables)
+    tables, path = index.live, index.path
+    if rebuild and (begun := index.find_next()).config is not None:
+        tables = begun
+    settings, values = tables.settings, tables.config
     if values is None:
         raise UsageError(f"{path}: no run has left its configuration here; run `earshot index SOURCE --into {path}`")
     config = make_config(known_values({**values, "into": path}), path)
@@ -96,12 +95,12 @@ def plan_corpus(
     progress = Progress()
     listed, manifests = list_files(config, progress, report)
     settings, _, _ = describe_run(config)
-    tables = find_tables(config.into, settings, rebuild=rebuild)
-    files = read_files(tables) if journal.exists(tables) else schema.FILES.empty_table()
+    index = find_index(config.into)
+    tables = choose_generation(index, settings, rebuild=rebuild)
+    files = tables.read_files()
     given = read_sources(tables, listed, manifests, config)
     metadata = Metadata(given, select_metadata(files))
     progress.n_files = listed.num_rows
-    live = journal.live(config.into)
     plan = plan_files(
         listed,
         Ledger(files.select(schema.FILES.names)),
@@ -115,20 +114,19 @@ def plan_corpus(
         list_actions=True,
     )
     plan.not_looked_at = progress.not_looked_at
-    if tables != live:
-        former = open_published(live, "files").to_table(columns=["uri", "status"])
-        plan.refused = plan.refused or refuse_rebuild(former, listed, config, request, find_disks(live, is_mount))
+    if tables.path != index.live.path:
+        former, disks = index.live.open("files").to_table(columns=["uri", "status"]), find_disks(index.live, is_mount)
+        plan.refused = plan.refused or refuse_rebuild(former, listed, config, request, disks)
     return plan
 
 
-def find_disks(tables: str, is_mount: IsMount | None) -> Disks:
+def find_disks(tables: Generation, is_mount: IsMount | None) -> Disks:
     """The disks that the files of an index lie on.
 
     Args:
         is_mount: whether a folder is a mount point; by default as the system says.
     """
-    known = journal.read_mounts(tables) if journal.exists(tables) else []
-    return Disks(frozenset(known), is_mount or read_mounts())
+    return Disks(frozenset(tables.mounts), is_mount or read_mounts())
 
 
 def list_files(config: Config, progress: Progress, report: Report) -> tuple[pa.Table, list[str]]:
@@ -144,9 +142,9 @@ def list_files(config: Config, progress: Progress, report: Report) -> tuple[pa.T
     return listed, manifests
 
 
-def read_sources(tables: str, listed: pa.Table, manifests: list[str], config: Config) -> CorpusMetadata:
+def read_sources(tables: Generation, listed: pa.Table, manifests: list[str], config: Config) -> CorpusMetadata:
     """What the sources say of the files of the corpus."""
-    there = open_published(tables, "files").schema if journal.exists(tables) else schema.FILES
+    there = tables.open("files").schema if tables.exists else schema.FILES
     return read_metadata(listed, manifests, config.corpus, schema.metadata_columns(there))
 
 
@@ -238,7 +236,7 @@ def refuse_repair(config: Config, request: RunRequest, is_mount: IsMount | None 
     What is not there now would go. The clips tell, too, which files there were.
     """
     listed, _ = list_files(config, Progress(), lambda progress: None)
-    tables = journal.live(config.into)
+    live = find_index(config.into).live
     uris: set[str] = set()
 
     def note_uris(table: Fragments, columns: list[str]) -> None:
@@ -247,9 +245,9 @@ def refuse_repair(config: Config, request: RunRequest, is_mount: IsMount | None 
             uris.update(pc.unique(rows["uri"]).to_pylist())
 
     for name, columns in (("files", ["uri", "status"]), ("clips", ["uri"])):
-        table = Fragments(open_published(tables, name), name)
+        table = Fragments(live.open(name), name)
         read_all(table, partial(note_uris, table, columns))
-    guard = Guard(listed, config, request, find_disks(tables, is_mount))
+    guard = Guard(listed, config, request, find_disks(live, is_mount))
     indexed = pa.chunked_array([sorted(uris)], pa.string())
     return guard.find_refusal(guard.select_lost(indexed), len(uris))
 
@@ -261,37 +259,37 @@ def check_models_of(config: Config) -> None:
         IndexMismatch: naming each difference.
     """
     settings, _, _ = describe_run(config)
-    check_settings(config.into, journal.read_settings(journal.live(config.into)), settings)
+    check_settings(config.into, find_index(config.into).live.settings, settings)
 
 
-def find_tables(path: str, settings: dict[str, Any], *, rebuild: bool) -> str:
-    """Where a run writes: to the generation that readers see, or to the next one.
+def choose_generation(index: Handle, settings: dict[str, Any], *, rebuild: bool) -> Generation:
+    """The tables that a run writes to: those that readers see, or the next generation, which may not exist yet.
 
     Raises:
         IndexMismatch: the index has other settings, and is not to be rebuilt.
     """
-    live = journal.live(path)
-    if not journal.exists(live):
+    live = index.live
+    if not live.exists:
         return live
-    stored = journal.read_settings(live)
+    stored = live.settings
     if not rebuild:
-        check_settings(path, stored, settings)
+        check_settings(index.path, stored, settings)
         return live
-    begun = journal.next_generation(path)
-    if journal.exists(begun) and (found := differences(journal.read_settings(begun), settings)):
+    begun = index.find_next()
+    if begun.exists and (found := differences(begun.settings, settings)):
         raise IndexMismatch(
-            f"{path}: an unfinished rebuild has {'; '.join(found)}; go on with its settings, or delete {begun} to give"
-            " it up"
+            f"{index.path}: an unfinished rebuild has {'; '.join(found)}; go on with its settings, or delete"
+            f" {begun.path} to give it up"
         )
     return begun
 
 
 def estimate_run_seconds(plan: Plan, config: Config) -> float | None:
     """How long the run will encode, at the speed of the last one on this index; None where there was none."""
-    tables = journal.live(config.into)
-    if not journal.exists(tables):
+    live = find_index(config.into).live
+    if not live.exists:
         return None
-    rows = [row for row in journal.read_journal(tables).to_pylist() if row["seconds"] and journal.encoded_s(row)]
+    rows = [row for row in journal.read_journal(live.path).to_pylist() if row["seconds"] and journal.encoded_s(row)]
     last = [row for row in rows if row["run_id"] == rows[-1]["run_id"]]
     audio_s, seconds = sum(map(journal.encoded_s, last)), sum(row["seconds"] for row in last)
     return plan.seconds_to_decode * seconds / audio_s if audio_s else None

@@ -29,6 +29,7 @@ from pipeline.encoder.text import load_text_encoder
 from pipeline.errors import IndexMismatch, UsageError
 from pipeline.grid import HOP_SAMPLES, Waveform
 from pipeline.index import journal
+from pipeline.index.handle import open_index
 from pipeline.search.clips import Hit, find_clips, open_table, read_rows
 from pipeline.search.events import Event, Levels, Rules, find_events, to_event
 
@@ -51,10 +52,11 @@ class Index:
 
     def __init__(self, path: str) -> None:
         self.path = path
-        state = journal.read_state(path)
-        self.tables = state.tables
+        self._handle = open_index(path)
+        self._live = self._handle.live
+        self.tables = self._live.path
         """Where its LanceDB database lies: ``path`` itself, until the index was rebuilt."""
-        self.settings, self._published = state.settings, state.published
+        self.settings = self._live.settings
 
     def search(self, text: str, k: int = 10, *, where: str | None = None, all_windows: bool = False) -> list[Hit]:
         """The ``k`` clips that fit ``text`` best. Score: dot product; probability: the model's own.
@@ -201,17 +203,17 @@ class Index:
 
     def _describe_rebuild(self) -> str | None:
         """How far a generation has come that is being made, or was begun and stopped."""
-        tables = journal.next_generation(self.path)
-        if not journal.exists(tables):
+        begun = self._handle.refresh().find_next()
+        if not begun.exists:
             return None
-        n_files = open_table(tables, "files", journal.read_published(tables).versions["files"]).count_rows()
-        return f"{n_files} files done; `--rebuild` goes on with it, deleting {tables} gives it up"
+        n_files = begun.open("files").count_rows()
+        return f"{n_files} files done; `--rebuild` goes on with it, deleting {begun.path} gives it up"
 
     def history(self) -> list[dict[str, Any]]:
         """What was published, oldest first; ``speed`` is seconds of audio per second, where audio was encoded."""
         rows = []
         for row in journal.read_journal(self.tables).to_pylist():
-            if row["seq"] > self._published.seq:
+            if row["seq"] > self._live.seq:
                 continue
             seconds = row["seconds"]
             rows.append(
@@ -245,7 +247,7 @@ class Index:
         if table == "batches":
             # The journal only grows, one ``seq`` after the other: what was published later is left out.
             rows = open_table(self.tables, table)
-            where = f"seq <= {self._published.seq}" + (f" AND ({where})" if where else "")
+            where = f"seq <= {self._live.seq}" + (f" AND ({where})" if where else "")
         elif table in journal.DATA_TABLES:
             rows = self._open(table)
         else:
@@ -253,7 +255,7 @@ class Index:
         return read_rows(rows, columns, where)
 
     def _open(self, name: str) -> Any:
-        return open_table(self.tables, name, self._published.versions[name])
+        return open_table(self.tables, name, self._live.versions[name])
 
     def _table(self, name: str) -> Any:
         """A table to search, which must have rows."""

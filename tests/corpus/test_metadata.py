@@ -27,6 +27,7 @@ from pipeline.corpus.discover import list_corpus
 from pipeline.corpus.metadata import CorpusMetadata, read_metadata
 from pipeline.errors import CorpusError
 from pipeline.index import journal, metadata_columns
+from pipeline.index.handle import find_index, open_index
 from pipeline.index.maintenance import mark_damaged, optimize_index, restore_index
 from pipeline.index.metadata_columns import Metadata
 from pipeline.index.tables import open_published
@@ -65,13 +66,13 @@ def index(config: Config, **options: Any) -> Progress:
 
 def columns(config: Config, name: str = "files") -> dict[str, pa.DataType]:
     """Names and types of the metadata columns of a table."""
-    table = open_published(journal.live(config.into), name).schema
+    table = find_index(config.into).live.open(name).schema
     return {column.name: column.type for column in schema.metadata_columns(table)}
 
 
 def values(config: Config, name: str = "files", status: str | None = None) -> dict[str, dict[str, Any]]:
     """The metadata of each file, by its name, as ``files`` or ``clips`` have it."""
-    table = open_published(journal.live(config.into), name).to_table()
+    table = find_index(config.into).live.open(name).to_table()
     wanted = list(columns(config, name))
     found: dict[str, dict[str, Any]] = {}
     for row in table.to_pylist():
@@ -83,7 +84,7 @@ def values(config: Config, name: str = "files", status: str | None = None) -> di
 
 def everything(config: Config) -> dict[str, list[str]]:
     """Published rows without the batches that wrote them."""
-    tables = {name: open_published(journal.live(config.into), name).to_table() for name in journal.DATA_TABLES}
+    tables = {name: find_index(config.into).live.open(name).to_table() for name in journal.DATA_TABLES}
     return {name: sorted(map(str, table.drop_columns(["batch_id"]).to_pylist())) for name, table in tables.items()}
 
 
@@ -145,7 +146,7 @@ def test_a_sidecar_says_something_of_files_in_folders_and_shards(tmp_path: Path)
         "d.wav": {"mic": "MKH"},
     }
     assert progress.notes == (f"{sidecar}: 1 row is of no file of the corpus; the first one is {tmp_path}/gone.wav",)
-    assert read_config(config.into).corpus.metadata == str(sidecar)
+    assert read_config(open_index(config.into)).corpus.metadata == str(sidecar)
 
 
 def test_blanks_around_the_names_of_columns_do_not_matter(tmp_path: Path) -> None:

@@ -21,6 +21,7 @@ from pipeline.config import Config, make_config
 from pipeline.errors import FileFailure
 from pipeline.grid import Grid
 from pipeline.index import journal
+from pipeline.index.handle import find_index
 from pipeline.index.rows import clip_rows
 from pipeline.index.tables import open_published
 from tests.helpers.fakes import noise, write_wav
@@ -177,7 +178,7 @@ class KnownBucket(KnownCorpus):
 
 def read(index: str, name: str, columns: list[str] | None = None) -> list[dict[str, Any]]:
     """The published rows of a table."""
-    rows: list[dict[str, Any]] = open_published(journal.live(index), name).to_table(columns).to_pylist()
+    rows: list[dict[str, Any]] = find_index(index).live.open(name).to_table(columns).to_pylist()
     return rows
 
 
@@ -204,7 +205,7 @@ def check_whole(index: str) -> None:
     """What is published fits together, whatever has happened: readers see whole files."""
     if not journal.exists(index):
         return
-    tables = journal.live(index)
+    tables = find_index(index).live.path
     published = journal.read_published(tables)
 
     def column(name: str, of: str) -> Any:

@@ -14,6 +14,7 @@ from pipeline.config import Config
 from pipeline.encoder.encoder import load_encoder
 from pipeline.errors import IndexMismatch
 from pipeline.index import journal
+from pipeline.index.handle import find_index, open_index
 from pipeline.index.maintenance import restore_index
 from pipeline.index.reencode import compare
 from pipeline.index.tables import latest_version, read_files
@@ -51,7 +52,7 @@ def columns(index: str) -> list[str]:
 
 
 def config_of(index: str) -> Config:
-    return read_config(index)
+    return read_config(open_index(index))
 
 
 def test_it_answers_questions_as_it_is(index: str) -> None:
@@ -113,7 +114,7 @@ def test_what_was_published_before_can_still_be_restored(index: str) -> None:
 def test_a_rebuild_of_it_is_of_the_newest_format(index: str) -> None:
     config = config_of(index)
     index_corpus(config, stages=in_place(load_encoder(config.encode, output="float16")), rebuild=True)
-    live = journal.live(index)
+    live = find_index(index).live.path
     assert live.endswith("generation-2")
     assert set(columns(live)) >= set(schema.FILES.names)
     assert examine(index).n_without_checksum == 0

@@ -16,6 +16,7 @@ from pipeline import schema
 from pipeline.errors import IndexMismatch, IndexMissing
 from pipeline.grid import Grid
 from pipeline.index import journal
+from pipeline.index.handle import find_index, open_index
 from pipeline.index.tables import create_tables
 from pipeline.run.prepare import read_config
 from tests.helpers.tables import MODEL, write_index
@@ -63,7 +64,7 @@ WRONG = ["../../../etc", "2", "x", "", 0, -1, 1, 1.5, 2.0, True, None, [2], {"2"
 @pytest.mark.parametrize("generation", WRONG, ids=lambda value: str(value)[:20])
 def test_a_generation_that_no_run_has_made_is_refused(index: Path, generation: object) -> None:
     insert(index, "switch", json.dumps({"generation": generation}))
-    for action in (pipeline.open, journal.live, journal.next_generation):
+    for action in (pipeline.open, find_index):
         assert_refused(lambda action=action: action(str(index)))
 
 
@@ -83,7 +84,7 @@ def test_a_format_that_is_no_number_is_refused(index: Path, kind: str, detail: s
 @pytest.mark.parametrize("detail", ["x", "{}", '{"config": 7}', '{"config": null}'])
 def test_a_configuration_that_is_none_is_refused(index: Path, detail: str) -> None:
     insert(index, "configure", detail)
-    assert_refused(lambda: read_config(str(index)))
+    assert_refused(lambda: read_config(open_index(str(index))))
 
 
 @pytest.mark.parametrize("detail", ["x", "[]", '{"encoded_s": "x"}', '{"encoded_s": null}'])

@@ -12,6 +12,7 @@ import pytest
 from pipeline import schema
 from pipeline.errors import CommitConflict, IndexMismatch, IndexMissing
 from pipeline.index import journal
+from pipeline.index.handle import open_index
 from pipeline.index.rows import files_table
 from pipeline.index.tables import open_published
 from pipeline.index.writer import SCALAR_INDEXES, Batch, Writer
@@ -72,7 +73,7 @@ def test_new_index_is_empty_and_has_its_schemas(tmp_path: Path) -> None:
     assert not journal.exists(path)
     create(path)
     assert journal.exists(path)
-    assert journal.read_settings(path) == SETTINGS
+    assert open_index(path).live.settings == SETTINGS
     expected = {
         "files": schema.FILES,
         "clips": schema.clips_schema(CLIP_DIMENSION),
@@ -98,7 +99,7 @@ def test_creating_that_dies_leaves_no_index_and_can_be_done_again(tmp_path: Path
             create(path, Killer(step))
         assert not journal.exists(path)
         with pytest.raises(IndexMissing, match="no index here"):
-            journal.read_settings(path)
+            open_index(path)
         create(path)
         run(path, BEFORE)
         check_state(path, BEFORE)
@@ -125,7 +126,7 @@ def test_tables_that_lost_their_journal_are_not_wiped(tmp_path: Path) -> None:
     create(index)
     run(index, {"a.wav": ("one", 20)})
     shutil.rmtree(index / "batches.lance")
-    for action in (lambda: create(index), lambda: journal.read_settings(index)):
+    for action in (lambda: create(index), lambda: open_index(index)):
         with pytest.raises(IndexMismatch, match=r"`files` has rows, but the journal is missing"):
             action()
     assert lance.dataset(journal.table_uri(index, "frames")).count_rows() == 20
@@ -153,7 +154,7 @@ def test_newer_format_is_refused(tmp_path: Path) -> None:
     with pytest.raises(
         IndexMismatch, match=rf"index format {journal.FORMAT + 1}, this version reads up to {journal.FORMAT}; upgrade"
     ):
-        journal.read_settings(tmp_path)
+        open_index(tmp_path)
 
 
 # --- committing -------------------------------------------------------------------------------------------------------

@@ -15,10 +15,11 @@ import pytest
 from pipeline.config import Config, make_config
 from pipeline.errors import EarshotError
 from pipeline.index import journal
+from pipeline.index.handle import open_index
 from pipeline.index.lease import Lease
 from pipeline.index.maintenance import give_up_fragments, mark_damaged
 from pipeline.index.reencode import Stored, compare
-from pipeline.index.tables import latest_version, open_published, read_files
+from pipeline.index.tables import latest_version, open_published
 from pipeline.index.verify import examine, verify_index
 from pipeline.planning.request import RunRequest
 from pipeline.run.driver import index_corpus
@@ -429,8 +430,8 @@ def test_stored_vectors_are_read_a_stretch_at_a_time(tmp_path: Path) -> None:
     frames = rng.standard_normal((8 * 30 + 2, 8)).astype(np.float16)
     clips = rng.standard_normal((30, 8)).astype(np.float16)
     write_index(tmp_path / "index", {"a.wav": (frames, clips), "b.wav": (frames[::-1], clips[::-1])}, GRID)
-    state = journal.read_state(str(tmp_path / "index"))
-    [row] = read_files(state.tables).filter(pc.field("uri") == "b.wav").to_pylist()
+    state = open_index(str(tmp_path / "index")).live
+    [row] = state.read_files().filter(pc.field("uri") == "b.wav").to_pylist()
     for name, where, order, truth in (
         ("frames", f"audio_id = '{row['audio_id']}'", "frame", frames[::-1]),
         ("clips", f"file_id = '{row['file_id']}'", "start_s", clips[::-1]),

@@ -13,6 +13,7 @@ import yaml
 import pipeline.run.driver
 from jobs.main import main
 from pipeline.index import journal
+from pipeline.index.handle import find_index
 from pipeline.index.lease import Lease
 from pipeline.index.maintenance import give_up_fragments
 from pipeline.index.tables import open_published
@@ -284,7 +285,7 @@ def test_rebuild_is_named_where_settings_differ_and_does_it(corpus: KnownCorpus,
     assert lines(call("plan", into, "--json")[1])[-1]["unchanged"] == 5
     code, out, _ = call("reindex", into, "--rebuild", "--json")
     assert lines(out)[0]["indexed"] == 5
-    assert journal.live(into).endswith("generation-3")
+    assert find_index(into).live.path.endswith("generation-3")
 
 
 @pytest.mark.parametrize("command", ["reindex", "optimize", "restore", "verify"])

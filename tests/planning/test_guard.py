@@ -13,6 +13,7 @@ from pipeline import schema
 from pipeline.config import Config, make_config
 from pipeline.errors import CorpusError
 from pipeline.index import journal
+from pipeline.index.handle import find_index
 from pipeline.index.maintenance import restore_index
 from pipeline.planning.guard import Disks, Guard, count_by_folder, find_folders, read_mounts
 from pipeline.planning.request import RunRequest
@@ -301,7 +302,7 @@ class Shelf:
 @pytest.mark.parametrize("gone", [False, True])
 def test_a_disk_that_is_not_mounted_costs_nothing(tmp_path: Path, source: str, gone: bool) -> None:
     shelf = Shelf(tmp_path, 3, source)
-    assert journal.read_mounts(shelf.config.into) == sorted(shelf.mounted)
+    assert find_index(shelf.config.into).live.mounts == sorted(shelf.mounted)
     before, seq = live(shelf.config.into), journal.read_published(shelf.config.into).seq
     away = shelf.unmount(2, gone=gone)
     for rebuild in (False, True):
@@ -327,7 +328,7 @@ def test_a_disk_that_is_not_mounted_costs_nothing(tmp_path: Path, source: str, g
     assert plan_corpus(shelf.config, allow).refused is None
     shelf.run(allow)
     assert len(shelf.indexed()) == 3
-    assert journal.read_mounts(shelf.config.into) == sorted(shelf.mounted)
+    assert find_index(shelf.config.into).live.mounts == sorted(shelf.mounted)
 
 
 def write_tar(path: Path, names: Iterable[str]) -> None:
@@ -379,13 +380,13 @@ def test_a_restored_index_knows_its_disks_again(tmp_path: Path, back: int) -> No
     kinds = journal.read_journal(shelf.config.into)["kind"].to_pylist()
     assert kinds[-3:-1] == ["configure", "index"]
     restore_index(shelf.config.into, len(kinds) - 2 - back)
-    assert journal.read_mounts(shelf.config.into) == known
+    assert find_index(shelf.config.into).live.mounts == known
     for _ in range(2):
         with pytest.raises(CorpusError, match=f"{shelf.folder}/disk2: holds no audio now"):
             shelf.run()
     assert live(shelf.config.into) == before
     shelf.run(RunRequest(allow_deletions=True))
-    assert journal.read_mounts(shelf.config.into) == sorted(shelf.mounted)
+    assert find_index(shelf.config.into).live.mounts == sorted(shelf.mounted)
 
 
 @pytest.mark.parametrize("place", ["", "session"])
@@ -508,7 +509,7 @@ def test_a_rebuild_that_could_not_read_much_is_not_put_in_place(
         file.with_suffix(".away").rename(file)
     shelf.run(rebuild=True)
     assert len(shelf.indexed()) == 30
-    assert journal.live(shelf.config.into) != shelf.config.into
+    assert find_index(shelf.config.into).live.path != shelf.config.into
 
 
 def test_a_folder_of_a_bucket_that_a_pattern_matched_is_missed(bucket: str, tmp_path: Path) -> None:
@@ -541,7 +542,7 @@ def test_a_disk_that_cannot_be_read_stays_a_known_one(tmp_path: Path, monkeypatc
         patch.setattr(os, "scandir", refuse)
         shelf.run()
     assert len(shelf.indexed()) == 4
-    assert journal.read_mounts(shelf.config.into) == sorted(shelf.mounted)
+    assert find_index(shelf.config.into).live.mounts == sorted(shelf.mounted)
     shelf.unmount(2)
     with pytest.raises(CorpusError, match=f"{closed}: holds no audio now"):
         shelf.run()

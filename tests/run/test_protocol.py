@@ -14,6 +14,7 @@ from pipeline import schema
 from pipeline.config import Config, CorpusConfig
 from pipeline.errors import EarshotError
 from pipeline.index import journal
+from pipeline.index.handle import find_index
 from pipeline.index.maintenance import give_up_fragments, mark_damaged, restore_index
 from pipeline.index.tables import open_published
 from pipeline.index.verify import verify_index
@@ -263,7 +264,7 @@ def test_two_runs_that_write_all_the_same_lose_and_double_nothing(
             assert "another run" in told, step
         check_whole(corpus.config.into)
         check_completed(corpus)
-        seqs = journal.read_journal(journal.live(corpus.config.into))["seq"].to_pylist()
+        seqs = journal.read_journal(find_index(corpus.config.into).live.path)["seq"].to_pylist()
         assert seqs == list(range(len(seqs)))
 
 
@@ -275,14 +276,14 @@ def test_readers_see_the_state_before_or_after_a_batch(patient: Settings, situat
     """At every step: those who open the index, and those who have it open from before."""
     corpus, act = patient.make(situation)
     into = corpus.config.into
-    earlier = journal.live(into)
+    earlier = find_index(into).live.path
     before = journal.read_published(earlier)
     seen: list[dict[str, Any]] = []
     states: dict[tuple[str, int], Any] = {}
 
     def look(step: str) -> None:
         check_whole(into)
-        tables = journal.live(into)
+        tables = find_index(into).live.path
         published = journal.read_published(tables)
         seen.append(hits(tables, published))
         assert hits(earlier, before) == seen[0]
@@ -292,7 +293,7 @@ def test_readers_see_the_state_before_or_after_a_batch(patient: Settings, situat
 
     act(corpus.config, look)
     look("the end")
-    assert journal.live(into) == (earlier if situation is not make_anew else f"{into}/generation-2")
+    assert find_index(into).live.path == (earlier if situation is not make_anew else f"{into}/generation-2")
     possible = {expect(number, corpus.config.window.grid)["audio_id"] for number in range(9)}
     for found in seen:
         assert {audio_id for audio_id, _ in found.values()} <= possible
@@ -326,7 +327,7 @@ def test_a_reader_in_another_thread_sees_whole_contents(tmp_path: Path) -> None:
 
     def look() -> None:
         while not stop.is_set():
-            tables = journal.live(into)
+            tables = find_index(into).live.path
             for uri, (audio_id, vectors) in hits(tables, journal.read_published(tables)).items():
                 if vectors != known[audio_id]:
                     wrong.append(uri)

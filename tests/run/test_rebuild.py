@@ -16,6 +16,8 @@ from pipeline.config import Config, StoreConfig, make_config
 from pipeline.encoder.encoder import NonFiniteError
 from pipeline.errors import CorpusError, EarshotError, IndexMismatch, UsageError
 from pipeline.index import journal
+from pipeline.index.generations import delete_folder
+from pipeline.index.handle import find_index, open_index
 from pipeline.index.maintenance import optimize_index, restore_index
 from pipeline.index.tables import open_published, write_frames
 from pipeline.index.verify import verify_index
@@ -87,12 +89,12 @@ def test_a_rebuild_answers_with_the_old_until_the_new_is_complete(corpus: KnownC
     assert opened.describe()["files"] == 5
     gone = [row for row in read(into, "files") if row["status"] == "deleted"]
     assert [row["uri"] for row in gone] == [corpus.uri("gone.wav")]
-    assert read_config(into).window == other.window
+    assert read_config(open_index(into)).window == other.window
     assert index(other) == 0
     with pytest.raises(IndexMismatch):
         index(corpus.config)
     assert index(corpus.config, rebuild=True) > 0
-    assert journal.live(into) == f"{into}/generation-3"
+    assert find_index(into).live.path == f"{into}/generation-3"
     assert live(into) == old
 
 
@@ -100,7 +102,7 @@ def test_a_rebuild_that_was_stopped_goes_on_where_it_was(corpus: KnownCorpus) ->
     other = with_windows(corpus.config, 1.2)
     into, old = corpus.config.into, live(corpus.config.into)
     whole = index(other, rebuild=True)
-    journal.delete_folder(f"{into}/generation-2")
+    delete_folder(f"{into}/generation-2")
     lance.dataset(journal.table_uri(into, "batches")).delete("kind = 'switch'")
     assert live(into) == old
 
@@ -138,9 +140,9 @@ def test_a_rebuild_begun_with_yet_other_settings_is_not_thrown_away(corpus: Know
     for run in (index, plan_corpus):
         with pytest.raises(IndexMismatch, match=r"unfinished rebuild has .*1\.2.*not .*1\.6.*generation-2"):
             run(other, rebuild=True)
-    assert read_config(corpus.config.into, rebuild=True).window.length_s == 1.2
-    assert read_config(corpus.config.into).window.length_s == 0.8
-    journal.delete_folder(f"{corpus.config.into}/generation-2")
+    assert read_config(open_index(corpus.config.into), rebuild=True).window.length_s == 1.2
+    assert read_config(open_index(corpus.config.into)).window.length_s == 0.8
+    delete_folder(f"{corpus.config.into}/generation-2")
     index(other, rebuild=True)
     assert live(corpus.config.into) == corpus.expected(other)
 
@@ -153,7 +155,7 @@ def test_what_is_left_of_a_generation_is_no_obstacle(corpus: KnownCorpus) -> Non
         return index(config, rebuild=True, failpoint=failpoint)
 
     assert die_at("switch", 1, act, other)
-    journal.delete_folder(f"{corpus.config.into}/generation-2/batches.lance/_versions")
+    delete_folder(f"{corpus.config.into}/generation-2/batches.lance/_versions")
     assert plan_corpus(other, rebuild=True).n_to_decode == 5
     assert die_at("create frames", 1, act, other)
     index(other, rebuild=True)
@@ -240,7 +242,7 @@ def test_of_a_rebuild_and_another_run_one_wins_whatever_the_generation(
 ) -> None:
     index(corpus.config, rebuild=True)
     into = corpus.config.into
-    assert journal.live(into).endswith("generation-2")
+    assert find_index(into).live.path.endswith("generation-2")
     corpus.put("new.wav", 2)
     corpus.put("newer.wav", 4)
     waiting = ["append files"]
@@ -291,7 +293,7 @@ def test_what_is_kept_is_what_the_index_says_whoever_tidies(tmp_path: Path) -> N
 
 def test_a_generation_that_is_lost_is_not_made_anew(corpus: KnownCorpus) -> None:
     index(corpus.config, rebuild=True)
-    journal.delete_folder(journal.live(corpus.config.into))
+    delete_folder(find_index(corpus.config.into).live.path)
     for act in (index, plan_corpus):
         with pytest.raises(IndexMismatch, match="generation-2: is missing"):
             act(corpus.config)
@@ -301,7 +303,7 @@ def test_rebuilding_nothing_is_making_it(tmp_path: Path) -> None:
     corpus = KnownCorpus(tmp_path)
     corpus.put("a.wav", 2)
     index(corpus.config, rebuild=True)
-    assert journal.live(corpus.config.into) == corpus.config.into
+    assert find_index(corpus.config.into).live.path == corpus.config.into
     assert live(corpus.config.into) == corpus.expected()
 
 
@@ -477,9 +479,9 @@ def test_a_rebuild_of_which_too_much_fails_says_that_the_former_tables_stay(corp
         if n_left:
             assert said is not None
             assert said.endswith("so the former tables stay in their place; mend that and run with --rebuild again")
-            assert journal.live(config.into) == config.into
+            assert find_index(config.into).live.path == config.into
             corpus.delete("broken.wav")
-    assert journal.live(config.into) == f"{config.into}/generation-2"
+    assert find_index(config.into).live.path == f"{config.into}/generation-2"
 
 
 # --- formats ----------------------------------------------------------------------------------------------------------

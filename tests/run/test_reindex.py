@@ -20,6 +20,7 @@ from hypothesis.stateful import RuleBasedStateMachine, initialize, invariant, ru
 from pipeline.config import CorpusConfig, make_config
 from pipeline.errors import CorpusError, EarshotError, UsageError
 from pipeline.index import journal
+from pipeline.index.handle import find_index
 from pipeline.index.maintenance import optimize_index, restore_index
 from pipeline.planning.plan import ACTIONS
 from pipeline.planning.request import RunRequest
@@ -209,7 +210,7 @@ class Corpus(RuleBasedStateMachine):
     @rule(back=st.integers(1, 3))
     def restore(self, back: int) -> None:
         if journal.exists(self.config.into):
-            seq = max(0, journal.read_published(journal.live(self.config.into)).seq - back)
+            seq = max(0, journal.read_published(find_index(self.config.into).live.path).seq - back)
             with contextlib.suppress(UsageError):  # cleaned up
                 restore_index(self.config.into, seq)
                 RUNS["restored"] += 1
