@@ -22,7 +22,8 @@ from pipeline.corpus.shards import fetched_member, list_members
 from pipeline.errors import CorpusError, UsageError
 from pipeline.index import journal
 from pipeline.index.handle import find_index, open_index
-from pipeline.index.maintenance import optimize_index, restore_index
+from pipeline.index.maintenance import optimize_index
+from pipeline.index.repair import restore_index
 from pipeline.index.verify import verify_index
 from pipeline.planning.request import RunRequest
 from pipeline.run.driver import index_corpus

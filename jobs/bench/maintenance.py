@@ -34,6 +34,7 @@ from pipeline import schema
 from pipeline.config import make_config
 from pipeline.index import journal
 from pipeline.index.handle import open_index
+from pipeline.index.maintenance import optimize, refresh_indexes
 from pipeline.index.rows import files_table
 from pipeline.index.tables import create_tables, open_published, write_frames
 from pipeline.index.writer import Batch, Writer
@@ -144,7 +145,7 @@ class _Feed:
             self._writer.commit([batch])
         if self._writer.n_commits >= self._limits.optimize_every:
             with _timed(self.upkeep_s):
-                self._writer.optimize(older_than=dt.timedelta(hours=self._limits.keep_hours))
+                optimize(self._writer, older_than=dt.timedelta(hours=self._limits.keep_hours))
         if len(self.commits_s) % BATCHES_PER_RUN == 0:
             self.end_run()
 
@@ -152,7 +153,7 @@ class _Feed:
         """Leave the index as a run does."""
         if self._writer is not None:
             with _timed(self.upkeep_s):
-                self._writer.refresh_indexes()
+                refresh_indexes(self._writer)
             self._writer = None
 
     def _next_batch(self, number: int) -> Batch:
@@ -185,7 +186,7 @@ def _copy_index(source: str, into: str) -> int:
     fragments = write_frames(into, frames.to_batches(), frames.schema)
     batch_id = schema.make_batch_id("measure", 0)
     writer.commit([Batch(batch_id, files.drop(["batch_id"]), clips.drop(["batch_id"]), fragments)])
-    writer.refresh_indexes()
+    refresh_indexes(writer)
     return int(frames.num_rows)
 
 

@@ -41,6 +41,7 @@ from jobs.shared.options import Json
 from jobs.shared.output import print_json
 from pipeline.config import Config, anchor, make_config
 from pipeline.grid import HOP_SAMPLES, Waveform
+from pipeline.index.maintenance import refresh_indexes
 from pipeline.index.tables import create_tables, write_frames
 from pipeline.index.writer import Writer
 from pipeline.run.driver import Stages, index_corpus
@@ -153,7 +154,7 @@ def _note_files(config: Config, rows: Iterator[Row]) -> int:
         part = listed[first : first + 10_000]
         vectors = rng.standard_normal((len(part), dimension)).astype(np.float16)
         writer.commit([make_batch(config.into, f"{first:032d}", part, vectors)])
-    writer.refresh_indexes()
+    refresh_indexes(writer)
     return len(listed)
 
 

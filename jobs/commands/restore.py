@@ -13,7 +13,7 @@ def restore(index: Path_, batch: Annotated[int, typer.Option(help="Its number in
 
     Example: earshot restore my-index --batch 12
     """
-    from pipeline.index.maintenance import restore_index
+    from pipeline.index.repair import restore_index
 
     restored = restore_index(index, batch)
     print_line(f"{index} is what it was after batch {batch}; this is batch {restored} now")

@@ -32,7 +32,7 @@ def verify(
     Example: earshot verify my-index --deep
     """
     from pipeline.index.handle import open_index
-    from pipeline.index.maintenance import give_up_fragments, mark_damaged
+    from pipeline.index.repair import give_up_fragments, mark_damaged
     from pipeline.index.verify import verify_index
     from pipeline.planning.request import RunRequest
     from pipeline.run.prepare import read_config

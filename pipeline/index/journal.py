@@ -120,6 +120,18 @@ def versions_since(journal: Any, name: str, since: dt.datetime) -> set[int]:
     return {row[f"{name}_version"] for n, row in enumerate(rows) if n not in old}
 
 
+def count_commits(journal: Any) -> int:
+    """How often batches of files were committed since the tables were last optimised."""
+    rows = journal.to_table(columns=["seq", "kind", "files_version"]).sort_by("seq").to_pylist()
+    versions: set[int] = set()
+    for row in rows:
+        if row["kind"] == "optimize":
+            versions.clear()
+        elif row["kind"] in ("index", "metadata"):
+            versions.add(row["files_version"])
+    return len(versions)
+
+
 def read_journal(path: str | Path) -> pa.Table:
     """All batches, oldest first."""
     return open_journal(path).to_table().sort_by("seq")

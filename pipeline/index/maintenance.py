@@ -1,135 +1,222 @@
-"""An index in, the same index mended, taken back or tidied: what is done to one without looking at its corpus."""
+"""Keeping an index fast and small: compaction, scalar indexes, and the clean-up of old versions."""
 
 import datetime as dt
 import uuid
-from collections.abc import Iterable
+from collections.abc import Iterator
+from contextlib import contextmanager
+from dataclasses import dataclass
+from functools import partial
 from typing import Any
+
+import lance
+import pyarrow as pa
+import pyarrow.compute as pc
 
 from pipeline import schema
 from pipeline.config import StoreConfig
-from pipeline.corpus.metadata import CorpusMetadata
 from pipeline.errors import UsageError
 from pipeline.index import journal
+from pipeline.index.compaction import FRAGMENTS_BETWEEN, compact, small_fragments
 from pipeline.index.failures import plain_errors
 from pipeline.index.generations import drop_former_generations
-from pipeline.index.handle import Generation, find_index, open_index
+from pipeline.index.handle import Generation, Handle, find_index, open_index
+from pipeline.index.journal import DATA_TABLES, Failpoint, Published, table_uri
 from pipeline.index.lease import Lease
-from pipeline.index.metadata_columns import Metadata
-from pipeline.index.rows import files_table
 from pipeline.index.settings import known_values
-from pipeline.index.tables import no_clips, read_files, select_metadata
-from pipeline.index.verify import Finding
-from pipeline.index.writer import Batch, Optimized, Writer
-from pipeline.planning.outcomes import damaged_row
+from pipeline.index.writer import Changes, Writer, after
+
+SCALAR_INDEXES = {
+    "files": ("file_id", "audio_id"),
+    "clips": ("clip_id", "file_id", "audio_id"),
+    "frames": ("audio_id",),
+}
+
+ROWS_TO_INDEX = 20_000
+"""From this many rows on, metadata columns get indexes: fewer rows are read as fast without."""
+
+FEW_VALUES = 1_000
+"""Up to this many different values, a bitmap index is the faster one."""
 
 MAX_HOURS = 1_000_000
-"""Of what upkeep may be told to leave alone: more than a century."""
+"""The largest ``keep_hours``: more than a century."""
+
+_A_LOOK = dt.timedelta(minutes=10)
+"""How long a reader may hold the journal open: it reads it at once, and then the tables that the journal names."""
+
+_NO_TIME = dt.timedelta(microseconds=1)  # Lance takes 0 for "not given"
 
 
-def mark_damaged(path: str, findings: Iterable[Finding]) -> int:
-    """Take out the rows that ``findings`` name, and note their files as damaged, so that the next run makes them anew.
+@dataclass(frozen=True)
+class Optimized:
+    """What an optimisation did: fragments of all tables before and after, and bytes of files deleted."""
 
-    Returns:
-        The number of files.
-    """
-    findings = list(findings)
-    audio_ids = {finding.audio_id for finding in findings if finding.audio_id is not None}
-    file_ids = {finding.file_id for finding in findings if finding.file_id is not None}
-    run_id = uuid.uuid4().hex
-    with plain_errors(path), Lease(path, run_id):
-        live = find_index(path).live
-        writer = _open_writer(live, run_id)
-        writer.drop_unreadable_indexes()
-        ledger = read_files(live.path, writer.published)
-        files = ledger.select(schema.FILES.names).to_pylist()
-        damaged: dict[str, dict[str, Any]] = {}
-        while True:  # files share contents, and a uri may have several rows: all that hangs together goes
-            found = [
-                row
-                for row in files
-                if row["file_id"] in file_ids or row["audio_id"] in audio_ids or row["uri"] in damaged
-            ]
-            before = len(damaged), len(file_ids), len(audio_ids)
-            damaged |= {row["uri"]: row for row in found}
-            file_ids |= {row["file_id"] for row in found}
-            audio_ids |= {row["audio_id"] for row in found if row["audio_id"] is not None}
-            if before == (len(damaged), len(file_ids), len(audio_ids)):
-                break
-        rows = list(map(damaged_row, damaged.values()))
-        metadata = Metadata(CorpusMetadata(), select_metadata(ledger))
-        batch = Batch(
-            schema.make_batch_id(run_id, 0),
-            metadata.join(files_table(rows)),
-            no_clips(live.path, writer.published),
-            drop_files=frozenset(file_ids),
-            drop_frames=frozenset(audio_ids),
-        )
-        if file_ids or audio_ids:
-            writer.commit([batch])
-        writer.refresh_indexes()
-    return len(damaged)
+    n_fragments_before: int
+    n_fragments: int
+    n_bytes_deleted: int
 
 
-def give_up_fragments(path: str, findings: Iterable[Finding], failpoint: journal.Failpoint = lambda step: None) -> int:
-    """Take out the fragments that ``findings`` say cannot be read, so that the rest of their tables can.
-
-    Their rows are missing afterwards: another audit says of which files, and ``mark_damaged`` has these made anew.
-
-    Returns:
-        The number of fragments.
-    """
-    fragments: dict[str, list[int]] = {}
-    for finding in findings:
-        if finding.fragment is not None:
-            fragments.setdefault(finding.table, []).append(finding.fragment)
-    if fragments:
-        run_id = uuid.uuid4().hex
-        with plain_errors(path), Lease(path, run_id):
-            _open_writer(find_index(path).live, run_id, failpoint).give_up(fragments)
-    return sum(map(len, fragments.values()))
-
-
-def restore_index(path: str, seq: int) -> int:
-    """Take an index back to what journal row ``seq`` published; returns the number of the row that does.
-
-    Raises:
-        EarshotError: see ``pipeline.errors``.
-    """
-    open_index(path)
-    run_id = uuid.uuid4().hex
-    with plain_errors(path), Lease(path, run_id):
-        return _open_writer(find_index(path).live, run_id).restore(seq).seq
-
-
-def _open_writer(live: Generation, run_id: str, failpoint: journal.Failpoint = lambda step: None) -> Writer:
-    return Writer(live.path, run_id, keep_versions=_stored_limits(live).keep_versions, failpoint=failpoint)
-
-
-def _stored_limits(live: Generation) -> StoreConfig:
-    """What the configuration of the newest run says of what is kept."""
-    values = live.config
-    return StoreConfig(**known_values(values["store"], StoreConfig)) if values else StoreConfig()
-
-
-def optimize_index(
-    path: str, keep_hours: float | None = None, failpoint: journal.Failpoint = lambda step: None
-) -> Optimized:
-    """Merge small fragments, extend the indexes, and delete what is old and of no more use.
+def optimize_index(path: str, keep_hours: float | None = None, failpoint: Failpoint = lambda step: None) -> Optimized:
+    """Merge small fragments, extend the indexes, and delete old versions that nobody needs.
 
     Args:
-        keep_hours: what is younger stays; by default as configured.
+        keep_hours: versions superseded more recently stay; by default as configured.
 
     Raises:
         EarshotError: see ``pipeline.errors``.
     """
-    open_index(path)
-    run_id = uuid.uuid4().hex
-    with plain_errors(path), Lease(path, run_id):
-        index = find_index(path)
+    with write_alone(path, failpoint) as (index, writer):
         hours = _stored_limits(index.live).keep_hours if keep_hours is None else keep_hours
         if not 0 <= hours < MAX_HOURS:
             raise UsageError(f"keep_hours {hours}: expected 0 to {MAX_HOURS:,}")
         older_than = dt.timedelta(hours=hours)
-        done = _open_writer(index.live, run_id, failpoint).optimize(older_than=older_than)
+        done = optimize(writer, older_than=older_than)
         drop_former_generations(index, older_than)
         return done
+
+
+@contextmanager
+def write_alone(path: str, failpoint: Failpoint = lambda step: None) -> Iterator[tuple[Handle, Writer]]:
+    """The index at ``path`` and its writer, outside of a run: with a lease, and with the limits of the newest run."""
+    open_index(path)  # a lease would make the folder of an index that does not exist
+    run_id = uuid.uuid4().hex
+    with plain_errors(path), Lease(path, run_id):
+        index = find_index(path)
+        keep_versions = _stored_limits(index.live).keep_versions
+        yield index, Writer(index.live.path, run_id, keep_versions=keep_versions, failpoint=failpoint)
+
+
+def _stored_limits(live: Generation) -> StoreConfig:
+    """What the configuration of the newest run says about how long versions are kept."""
+    return StoreConfig(**known_values(live.config["store"], StoreConfig)) if live.config else StoreConfig()
+
+
+def refresh_indexes(writer: Writer) -> Published:
+    """Create the scalar indexes on ids, or extend them to the rows written since.
+
+    Where many small fragments of ``files`` or ``clips`` have come together, merge them first: that is cheap.
+    """
+    with writer.changes() as changes:
+        for name in ("files", "clips"):
+            if len(small_fragments(changes.open(name))) > FRAGMENTS_BETWEEN:
+                changes.make("compact", name, compact, n_commits=2)
+        _extend_indexes(changes)
+        return _publish(writer, "maintain", changes)
+
+
+def optimize(writer: Writer, *, older_than: dt.timedelta) -> Optimized:
+    """Merge small fragments, extend the indexes, and delete old versions that nobody can need.
+
+    Tagged versions stay, whatever their age. Versions that were never published are deleted at once, since no reader
+    can hold them. Files that no version names stay until they are a week old, since a run may be about to commit them.
+    Merging and indexing follow each other and never overlap.
+
+    Args:
+        older_than: delete versions superseded longer ago than this: readers may still hold younger ones.
+
+    Raises:
+        CommitConflict: another writer changed the index since this one opened it.
+    """
+    with writer.changes() as changes:
+        n_before = _count_fragments(changes)
+        for name in DATA_TABLES:
+            changes.make("compact", name, compact, n_commits=2)
+        _extend_indexes(changes)
+        _publish(writer, "optimize", changes)
+        writer.compact_journal()
+        n_bytes = sum(_clean(writer, name, older_than) for name in DATA_TABLES)
+        writer.failpoint("clean batches")
+        table = lance.dataset(table_uri(writer.path, "batches"))
+        n_bytes += table.cleanup_old_versions(max(min(older_than, _A_LOOK), _NO_TIME)).bytes_removed
+        writer.n_commits = 0
+        return Optimized(n_before, _count_fragments(changes), n_bytes)
+
+
+def drop_unreadable_indexes(writer: Writer) -> Published:
+    """Drop the scalar indexes that have lost a file: queries that use them would fail."""
+    with writer.changes() as changes:
+        for name in DATA_TABLES:
+            for index in unreadable_indexes(changes.open(name)):
+                changes.make("drop index", name, partial(_drop_index, name=index))
+        return _publish(writer, "maintain", changes)
+
+
+def _publish(writer: Writer, kind: str, changes: Changes) -> Published:
+    """Publish changes that leave the rows as they are, if there are any."""
+    is_published = changes.versions == writer.published.versions
+    return writer.published if is_published else writer.publish(kind, changes)
+
+
+def _clean(writer: Writer, name: str, older_than: dt.timedelta) -> int:
+    """Delete the versions of a table that were never published, and those superseded longer ago than ``older_than``.
+
+    Returns:
+        The number of bytes.
+    """
+    writer.failpoint(f"clean {name}")
+    table = lance.dataset(table_uri(writer.path, name))
+    keep = journal.versions_since(writer.journal, name, dt.datetime.now(dt.UTC) - older_than)
+    old = [version for version in range(1, table.version) if version not in keep]
+    if not old:  # Lance takes an empty list for "not given"
+        return 0
+    return int(table.cleanup_old_versions(versions=old, error_if_tagged_old_versions=False).bytes_removed)
+
+
+def _count_fragments(changes: Changes) -> int:
+    return sum(len(changes.open(name).get_fragments()) for name in DATA_TABLES)
+
+
+# --- scalar indexes ---------------------------------------------------------------------------------------------------
+
+
+def unreadable_indexes(table: Any) -> list[str]:
+    """The names of the scalar indexes of a table that cannot answer a query, since a file of theirs is lost."""
+    return [index.name for index in table.describe_indices() if not _answers(table, index.field_names[0])]
+
+
+def _answers(table: Any, column: str) -> bool:
+    is_text = pa.types.is_string(table.schema.field(column).type)
+    try:
+        table.count_rows(filter=f"`{column}` = ''" if is_text else f"`{column}` IS NULL")
+    except (OSError, ValueError, RuntimeError):
+        return False
+    return True
+
+
+def _extend_indexes(changes: Changes) -> None:
+    for name, columns in SCALAR_INDEXES.items():
+        table = changes.open(name)
+        if table.count_rows() == 0:
+            continue
+        existing = {index.name for index in table.describe_indices()}
+        wanted = dict.fromkeys(columns, "BTREE") | (_metadata_indexes(table) if name != "frames" else {})
+        for column, kind in wanted.items():
+            if f"{column}_idx" not in existing:
+                changes.make("index", name, partial(_create_index, column=column, kind=kind))
+        if existing:
+            changes.make("index", name, lambda table: after(table, table.optimize.optimize_indices))
+
+
+def _create_index(table: Any, column: str, kind: str) -> Any:
+    table.create_scalar_index(f"`{column}`" if not column.isidentifier() else column, kind, name=f"{column}_idx")
+    return table
+
+
+def _drop_index(table: Any, name: str) -> Any:
+    table.drop_index(name)
+    return table
+
+
+def _metadata_indexes(table: Any) -> dict[str, str]:
+    """The kind of index for each metadata column, where there are enough rows for one to be of use."""
+    columns = schema.metadata_columns(table.schema)
+    if not columns.names or table.count_rows() < ROWS_TO_INDEX:
+        return {}
+    return {column.name: "BITMAP" if _has_few_values(table, column) else "BTREE" for column in columns}
+
+
+def _has_few_values(table: Any, column: pa.Field) -> bool:
+    """Whether a column has few different values, judged by a sample."""
+    if pa.types.is_boolean(column.type):
+        return True
+    sample = table.sample(min(table.count_rows(), ROWS_TO_INDEX), columns=[column.name])
+    return bool(pc.count_distinct(sample[column.name]).as_py() <= FEW_VALUES)

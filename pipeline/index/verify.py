@@ -25,10 +25,10 @@ from pipeline.index.checksum import add_up, hash_rows
 from pipeline.index.fragments import Fragments, read_all
 from pipeline.index.handle import Generation, open_index
 from pipeline.index.lease import is_held
+from pipeline.index.maintenance import SCALAR_INDEXES, unreadable_indexes
 from pipeline.index.rows import clip_rows
 from pipeline.index.tables import latest_version
 from pipeline.index.vectors import to_matrix
-from pipeline.index.writer import SCALAR_INDEXES, unreadable_indexes
 from pipeline.planning.ledger import Places
 from pipeline.schema import Row
 

@@ -28,6 +28,7 @@ from pipeline.index.fragments import Fragments
 from pipeline.index.generations import delete_folder, drop_former_generations, switch
 from pipeline.index.handle import Generation, find_index
 from pipeline.index.lease import Lease
+from pipeline.index.maintenance import optimize, refresh_indexes
 from pipeline.index.metadata_columns import Metadata
 from pipeline.index.rows import clip_rows, files_table
 from pipeline.index.tables import create_tables, no_clips, open_published, read_files, read_rows, select_metadata
@@ -193,7 +194,7 @@ def index_corpus(
                 run.keep_deleted(former)
             progress.stage = "indexing ids"
             tell(progress)
-            writer.refresh_indexes()
+            refresh_indexes(writer)
             if rebuild and complete:
                 switch(index, run_id, failpoint)
             drop_former_generations(index.refresh(), dt.timedelta(hours=config.store.keep_hours))
@@ -550,7 +551,7 @@ class _Run:
         if self._writer.n_commits >= limits.optimize_every:
             stage, self._progress.stage = self._progress.stage, "optimizing"
             self._report(self._progress)
-            self._writer.optimize(older_than=dt.timedelta(hours=limits.keep_hours))
+            optimize(self._writer, older_than=dt.timedelta(hours=limits.keep_hours))
             self._progress.stage = stage
 
     def _publish_waiting(self) -> None:

@@ -11,7 +11,6 @@ from pathlib import Path
 from typing import Any, ClassVar
 
 import fsspec
-import lance
 import numpy as np
 import pyarrow as pa
 import pyarrow.compute as pc
@@ -28,11 +27,12 @@ from pipeline.corpus.metadata import CorpusMetadata, read_metadata
 from pipeline.errors import CorpusError
 from pipeline.index import journal, metadata_columns
 from pipeline.index.handle import find_index, open_index
-from pipeline.index.maintenance import mark_damaged, optimize_index, restore_index
+from pipeline.index.maintenance import ROWS_TO_INDEX, optimize_index, refresh_indexes
 from pipeline.index.metadata_columns import Metadata
+from pipeline.index.repair import mark_damaged, restore_index
 from pipeline.index.tables import open_published
 from pipeline.index.verify import verify_index
-from pipeline.index.writer import ROWS_TO_INDEX, Batch, Writer
+from pipeline.index.writer import Batch, Writer, after
 from pipeline.run.driver import index_corpus
 from pipeline.run.prepare import plan_corpus, read_config
 from pipeline.run.progress import Progress
@@ -766,7 +766,7 @@ def test_many_rows_have_an_index_for_each_column(tmp_path: Path) -> None:
     assert set(clips.column_names) < set(full.column_names)
     files = schema.FILES.empty_table().drop_columns(["batch_id"])
     writer.commit([Batch("0" * 32, files, full)])
-    writer.refresh_indexes()
+    refresh_indexes(writer)
     table = open_published(tmp_path, "clips")
     kinds = {index.name: index.index_type.upper() for index in table.describe_indices()}
     assert {name: kind for name, kind in kinds.items() if "id_idx" not in name} == {
@@ -779,7 +779,7 @@ def test_many_rows_have_an_index_for_each_column(tmp_path: Path) -> None:
         assert abs(found - expected) <= 1, where
         assert "ScalarIndexQuery" in table.scanner(columns=["clip_id"], filter=where).explain_plan(True), where
     writer.add_columns(pa.schema([("Many of them", pa.float64())]))
-    writer.refresh_indexes()
+    refresh_indexes(writer)
     assert "Many of them_idx" in {index.name for index in open_published(tmp_path, "clips").describe_indices()}
 
 
@@ -836,9 +836,11 @@ def test_the_audit_finds_clips_with_other_metadata_than_their_file(tmp_path: Pat
     config = configure(tmp_path, folder / "list.csv")
     index(config)
     writer = Writer(config.into, "x")
-    clips = lance.dataset(journal.table_uri(config.into, "clips"))
-    clips.update({"mic": "'MKH'"}, where=f"uri = '{folder}/a'")
-    writer._publish("index", [("0" * 32, {})], {**writer._heads, "clips": clips.version})
+    with writer.changes() as changes:
+        changes.make(
+            "update", "clips", lambda clips: after(clips, clips.update, {"mic": "'MKH'"}, f"uri = '{folder}/a'")
+        )
+        writer.publish("index", changes)
     found = [finding for finding in verify_index(config.into) if finding.file_id is not None]
     assert [(finding.table, finding.uri) for finding in found] == [("clips", f"{folder}/a")]
     assert "mic: not all are those of its ledger row" in found[0].what

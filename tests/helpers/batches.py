@@ -10,6 +10,7 @@ import pyarrow as pa
 
 from pipeline import schema
 from pipeline.index import journal
+from pipeline.index.maintenance import refresh_indexes
 from pipeline.index.rows import clip_rows, files_table
 from pipeline.index.tables import create_tables, open_published, write_frames
 from pipeline.index.writer import Batch, Writer
@@ -124,7 +125,7 @@ def run(
     for some in (batches[:-n_last], batches[-n_last:]):
         if some:
             writer.commit(some)
-    writer.refresh_indexes()
+    refresh_indexes(writer)
 
 
 # Files 1 and 2 share a content, and so do 3 and 4.

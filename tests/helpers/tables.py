@@ -10,6 +10,7 @@ import pyarrow as pa
 from pipeline import schema
 from pipeline.corpus.metadata import CorpusMetadata
 from pipeline.grid import HOP_SAMPLES, SAMPLE_RATE_HZ, Grid
+from pipeline.index.maintenance import refresh_indexes
 from pipeline.index.metadata_columns import Metadata
 from pipeline.index.rows import clip_rows, files_table
 from pipeline.index.tables import create_tables, write_frames
@@ -80,7 +81,7 @@ def write_index(
         files = said.join(files_table([row]))
         table = said.join_to_clips(table.append_column("vector", _lists(clips)), files)
         writer.commit([Batch(batch_id, files, table, fragments)])
-    writer.refresh_indexes()
+    refresh_indexes(writer)
 
 
 FRAMES = schema.frames_schema(8)

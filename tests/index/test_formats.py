@@ -15,8 +15,8 @@ from pipeline.encoder.encoder import load_encoder
 from pipeline.errors import IndexMismatch
 from pipeline.index import journal
 from pipeline.index.handle import find_index, open_index
-from pipeline.index.maintenance import restore_index
 from pipeline.index.reencode import compare
+from pipeline.index.repair import restore_index
 from pipeline.index.tables import latest_version, read_files
 from pipeline.index.verify import examine, verify_index
 from pipeline.index.writer import Writer

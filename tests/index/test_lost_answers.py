@@ -51,7 +51,7 @@ class Deaf:
 def test_a_writer_goes_on_after_a_publication_whose_answer_was_lost(tmp_path: Path, error: Exception) -> None:
     create(tmp_path)
     writer = Writer(tmp_path, "a")
-    writer._journal = Deaf(writer._journal, error)
+    writer.journal = Deaf(writer.journal, error)
     first = writer.commit(prepare(tmp_path, writer, BEFORE))
     assert journal.read_published(tmp_path) == first
     check_state(tmp_path, BEFORE)
@@ -64,7 +64,7 @@ def test_a_writer_goes_on_after_a_publication_whose_answer_was_lost(tmp_path: Pa
 def test_what_was_not_carried_out_is_not_taken_for_published(tmp_path: Path, error: Exception) -> None:
     create(tmp_path)
     writer = Writer(tmp_path, "a")
-    writer._journal = Deaf(writer._journal, error, is_done=False)
+    writer.journal = Deaf(writer.journal, error, is_done=False)
     with pytest.raises((OSError, CommitConflict)):
         writer.commit(prepare(tmp_path, writer, BEFORE))
     check_state(tmp_path, {})

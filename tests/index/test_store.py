@@ -13,9 +13,10 @@ from pipeline import schema
 from pipeline.errors import CommitConflict, IndexMismatch, IndexMissing
 from pipeline.index import journal
 from pipeline.index.handle import open_index
+from pipeline.index.maintenance import SCALAR_INDEXES, optimize, refresh_indexes
 from pipeline.index.rows import files_table
 from pipeline.index.tables import open_published
-from pipeline.index.writer import SCALAR_INDEXES, Batch, Writer
+from pipeline.index.writer import Batch, Writer
 from pipeline.planning.outcomes import empty_row
 from tests.helpers.batches import (
     BEFORE,
@@ -382,7 +383,7 @@ def test_writer_that_was_overtaken_stays_beaten(tmp_path: Path) -> None:
     run(tmp_path, RACE_A, "fast")
     for _ in range(2):
         assert not succeeds(lambda: slow.commit(batches))
-    assert not succeeds(slow.refresh_indexes)
+    assert not succeeds(lambda: refresh_indexes(slow))
     check_state(tmp_path, RACE_A)
 
 
@@ -391,7 +392,7 @@ def test_writer_whose_journal_was_cleaned_up_is_told_of_the_other(tmp_path: Path
     run(tmp_path, BEFORE)
     slow = Writer(tmp_path, "slow")
     run(tmp_path, RACE_A, "fast")
-    Writer(tmp_path, "tidy").optimize(older_than=dt.timedelta(0))
+    optimize(Writer(tmp_path, "tidy"), older_than=dt.timedelta(0))
     with pytest.raises(CommitConflict, match="another run published"):
         slow.configure({})
     check_state(tmp_path, RACE_A)

@@ -17,8 +17,8 @@ from pipeline.errors import EarshotError
 from pipeline.index import journal
 from pipeline.index.handle import open_index
 from pipeline.index.lease import Lease
-from pipeline.index.maintenance import give_up_fragments, mark_damaged
 from pipeline.index.reencode import Stored, compare
+from pipeline.index.repair import give_up_fragments, mark_damaged
 from pipeline.index.tables import latest_version, open_published
 from pipeline.index.verify import examine, verify_index
 from pipeline.planning.request import RunRequest

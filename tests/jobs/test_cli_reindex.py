@@ -15,7 +15,7 @@ from jobs.main import main
 from pipeline.index import journal
 from pipeline.index.handle import find_index
 from pipeline.index.lease import Lease
-from pipeline.index.maintenance import give_up_fragments
+from pipeline.index.repair import give_up_fragments
 from pipeline.index.tables import open_published
 from pipeline.index.verify import verify_index
 from pipeline.run.driver import index_corpus

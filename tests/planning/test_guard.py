@@ -14,7 +14,7 @@ from pipeline.config import Config, make_config
 from pipeline.errors import CorpusError
 from pipeline.index import journal
 from pipeline.index.handle import find_index
-from pipeline.index.maintenance import restore_index
+from pipeline.index.repair import restore_index
 from pipeline.planning.guard import Disks, Guard, count_by_folder, find_folders, read_mounts
 from pipeline.planning.request import RunRequest
 from pipeline.run.driver import index_corpus

@@ -15,7 +15,7 @@ from pipeline.config import Config, CorpusConfig
 from pipeline.errors import EarshotError
 from pipeline.index import journal
 from pipeline.index.handle import find_index
-from pipeline.index.maintenance import give_up_fragments, mark_damaged, restore_index
+from pipeline.index.repair import give_up_fragments, mark_damaged, restore, restore_index
 from pipeline.index.tables import open_published
 from pipeline.index.verify import verify_index
 from pipeline.index.writer import Writer
@@ -43,7 +43,7 @@ Situation = Callable[[KnownCorpus], Act]
 def go_back(config: Config, failpoint: journal.Failpoint = lambda step: None) -> object:
     """To what the newest batch but one published, through the writer that ``restore_index`` uses."""
     writer = Writer(config.into, "9" * 32, keep_versions=3, failpoint=failpoint)
-    return writer.restore(writer.published.seq - 1)
+    return restore(writer, writer.published.seq - 1)
 
 
 def begin(corpus: KnownCorpus) -> Act:

@@ -18,7 +18,8 @@ from pipeline.errors import CorpusError, EarshotError, IndexMismatch, UsageError
 from pipeline.index import journal
 from pipeline.index.generations import delete_folder
 from pipeline.index.handle import find_index, open_index
-from pipeline.index.maintenance import optimize_index, restore_index
+from pipeline.index.maintenance import optimize_index
+from pipeline.index.repair import restore_index
 from pipeline.index.tables import open_published, write_frames
 from pipeline.index.verify import verify_index
 from pipeline.index.writer import Batch, Writer

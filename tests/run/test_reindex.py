@@ -21,7 +21,8 @@ from pipeline.config import CorpusConfig, make_config
 from pipeline.errors import CorpusError, EarshotError, UsageError
 from pipeline.index import journal
 from pipeline.index.handle import find_index
-from pipeline.index.maintenance import optimize_index, restore_index
+from pipeline.index.maintenance import optimize_index
+from pipeline.index.repair import restore_index
 from pipeline.planning.plan import ACTIONS
 from pipeline.planning.request import RunRequest
 from pipeline.run.driver import Stages, index_corpus
