@@ -1,13 +1,18 @@
-"""The command ``earshot``: one sub-command per module of ``jobs``."""
+"""The app behind ``earshot``: one command for each module of ``jobs.commands``, and one line for every error.
+
+``jobs.start`` is the script; jobs on a cluster run ``python -m jobs.main``.
+"""
 
 import os
 import sys
 import traceback
+from collections.abc import Callable
+from typing import Any
 
 import typer
 from typer.exceptions import TyperException
 
-from jobs.bench.command import bench
+from jobs.commands.bench import bench
 from jobs.commands.check import check
 from jobs.commands.demo import demo
 from jobs.commands.failures import failures
@@ -48,27 +53,31 @@ for command in (
     app.command()(command)
 
 
-def main() -> None:
-    """Run a command; what a person can act on is one line on stderr, and the exit code says which kind it was."""
+def main(run: Callable[..., Any] = app, **how: Any) -> None:
+    """Run a command, print any error as one line on stderr, and exit with the code of its kind.
+
+    Args:
+        run: the app; a test may put a function in its place. how: more arguments of ``run``.
+    """
     prepare()
     try:
         with stopping():
-            sys.exit(app(standalone_mode=False))
+            sys.exit(run(standalone_mode=False, **how))
     except RayDied as error:
         print_error(f"earshot: {error}")
-        leave(error.exit_code)  # in order it would wait for what is dead
+        leave(error.exit_code)  # an ordinary exit would wait for the dead Ray
     except EarshotError as error:
         print_error(f"earshot: {error}")
         sys.exit(error.exit_code)
     except TyperException as error:
-        # A wrong call; said by typer it would be a box of five lines. Empty: `earshot` alone has shown its help.
+        # Typer would print a box of five lines. The message is empty where `earshot` alone has shown its help.
         if message := " ".join(error.format_message().split()):
             context = getattr(error, "ctx", None)
             command = " ".join(["earshot", *([context.info_name] if context and context.parent else [])])
             print_error(f"earshot: {message.rstrip('.')}; see `{command} --help`")
         sys.exit(2)
-    except BrokenPipeError:  # whoever reads, as `head` does, has had enough
-        os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())  # for what is still to be flushed at the exit
+    except BrokenPipeError:  # the reader, like `head`, has closed the pipe
+        os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())  # the exit still flushes stdout
         sys.exit(1)
     except BaseException as error:
         if not isinstance(error, Exception) and not is_panic(error):

@@ -1,5 +1,8 @@
-"""Where the command ``earshot`` begins, and ends: Ctrl-C is minded while all else is still being imported, and while a
-Ray that was started for the command ends."""
+"""The script ``earshot``: what must happen before ``jobs.main`` can be imported, and after it has returned.
+
+Imports take a second, so Ctrl-C is handled from the first line on. Ray takes up to a minute to end in order, so a Ray
+that this process started is killed.
+"""
 
 import sys
 
@@ -14,8 +17,8 @@ def main() -> None:
         try:
             main()
         except SystemExit as error:
-            watch = sys.modules.get("pipeline.run.ray_health")
-            if watch and watch.owns_ray():
+            ray_health = sys.modules.get("pipeline.run.ray_health")
+            if ray_health and ray_health.owns_ray():
                 leave(error.code if isinstance(error.code, int) else int(error.code is not None))
             raise
 

@@ -1,1 +1,1 @@
-"""``earshot bench``, and ``python -m jobs.bench``: how fast this machine decodes, encodes and writes."""
+"""The figures of ``earshot bench``, and the measurements of ``python -m jobs.bench NAME``."""

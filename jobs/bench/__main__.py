@@ -1,17 +1,47 @@
-"""``python -m jobs.bench``: as ``earshot bench``, or ``--encoder`` (torch and transformers suffice), or ``--peers``."""
+"""``python -m jobs.bench NAME``: the measurements behind the figures of the documentation.
+
+``encoder`` (or ``--encoder``) needs torch, transformers and numpy alone, so it is handled before typer is imported.
+"""
 
 import sys
+from typing import TYPE_CHECKING
+
+if TYPE_CHECKING:
+    import typer
+
+
+def main() -> None:
+    """Run a measurement."""
+    arguments = sys.argv[1:]
+    if arguments[:1] == ["encoder"] or "--encoder" in arguments:
+        from jobs.bench.encoder import main as measure_encoder
+
+        sys.exit(measure_encoder([each for each in arguments if each not in ("encoder", "--encoder")]))
+    make_app()()
+
+
+def make_app() -> "typer.Typer":
+    """The other measurements, one command each."""
+    import typer
+
+    from jobs.bench.baselines import baselines
+    from jobs.bench.load import load
+    from jobs.bench.maintenance import maintenance
+    from jobs.bench.many import many
+    from jobs.bench.reindex import reindex
+    from jobs.bench.start import start
+
+    app = typer.Typer(
+        name="python -m jobs.bench",
+        help="Measure Earshot; `python -m jobs.bench encoder --help` shows the options of one more measurement.",
+        no_args_is_help=True,
+        add_completion=False,
+        pretty_exceptions_enable=False,
+    )
+    for measurement in (baselines, load, maintenance, many, reindex, start):
+        app.command()(measurement)
+    return app
+
 
 if __name__ == "__main__":
-    if "--encoder" in sys.argv[1:]:
-        from jobs.bench.encoder import main
-
-        sys.exit(main(sys.argv[1:]))
-    if "--peers" in sys.argv[1:]:
-        from jobs.bench.baselines import main
-
-        sys.exit(main(sys.argv[1:]))
-    from jobs.main import main as run_command
-
-    sys.argv.insert(1, "bench")
-    run_command()
+    main()

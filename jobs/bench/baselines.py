@@ -1,32 +1,31 @@
-"""Earshot beside what one would write in an afternoon, in one run: same files, same weights, same cores.
+"""Earshot beside baselines that one would write in an afternoon, in one run: same files, same weights, same cores.
 
-    python -m jobs.bench --peers [--model earshot-tiny] [--files 48]      # `--model random`: of the default size
+    python -m jobs.bench baselines [--model earshot-tiny] [--files 48]      # `--model random`: of the default size
 
 ``loop``: transformers' model and feature extractor in a plain loop. ``ray``: `read_audio`, `map_batches` with an actor
-for each core, `write_parquet`, as Ray Data's documentation has it. ``daft``: likewise, where `daft` is installed. Each
-is a process of its own, timed from its start to its end, and writes one embedding for each file and one for each frame.
+for each core, `write_parquet`, as in Ray Data's documentation. ``daft``: the same, where `daft` is installed. Each is a
+process of its own, timed from its start to its end, and writes one embedding for each file and one for each frame.
 
-Then each gets files that are not like the others, one at a time, beside a plain one: what it makes of them is told, not
-timed.
+Then each gets odd files, one at a time, beside a plain one. The command prints the result and takes no times.
 """
 
-import argparse
 import os
 import re
 import subprocess
 import sys
 import tempfile
 import time
-from collections.abc import Callable, Iterator, Sequence
+from collections.abc import Callable, Iterator
 from pathlib import Path
-from typing import Any
+from typing import Annotated, Any
 
 import numpy as np
+import typer
 
+from jobs.shared.options import Json
 from jobs.shared.output import print_json, print_line
 from pipeline.grid import count_frames
 
-PEERS = ("loop", "ray", "daft", "earshot")
 BATCH = 4
 SECONDS = 10.0
 ODD = {
@@ -37,7 +36,7 @@ ODD = {
 
 
 class Embed:
-    """The model and its feature extractor, as its page in transformers' documentation uses them."""
+    """The model and its feature extractor, as in transformers' documentation."""
 
     def __init__(self, model: str) -> None:
         import torch
@@ -97,7 +96,7 @@ def run_daft(folder: str, into: str, model: str) -> None:
     import daft
     import soundfile
 
-    # By default all of so few files are one piece of work, which one process gets while the others wait.
+    # By default one process gets so few files in one piece, while the others wait.
     daft.set_execution_config(default_morsel_size=1)
 
     @daft.cls(max_concurrency=len(os.sched_getaffinity(0)))
@@ -123,9 +122,17 @@ def run_earshot(folder: str, into: str, model: str) -> None:
     index_corpus(make_config(values))
 
 
-def count_rows(peer: str, into: str) -> dict[str, int]:
-    """Frames of each file that came out, by name."""
-    if peer == "earshot":
+BASELINES: dict[str, Callable[[str, str, str], None]] = {
+    "loop": run_loop,
+    "ray": run_ray,
+    "daft": run_daft,
+    "earshot": run_earshot,
+}
+
+
+def count_rows(baseline: str, into: str) -> dict[str, int]:
+    """Frames of each file in the output, by name."""
+    if baseline == "earshot":
         import pipeline
 
         files = pipeline.open(into).to_arrow("files", ["uri", "n_frames", "status"])
@@ -133,26 +140,28 @@ def count_rows(peer: str, into: str) -> dict[str, int]:
     import pyarrow.parquet as pq
 
     rows = [row for part in Path(into).glob("**/*.parquet") for row in pq.read_table(part).to_pylist()]
-    if peer == "daft":
+    if baseline == "daft":
         return {Path(row["path"]).name: len(row["embeddings"]) - 1 for row in rows}
-    return {Path(row["uri"]).name: _count(row["frames"], len(row["clip"])) for row in rows}
+    return {Path(row["uri"]).name: count_written(row["frames"], len(row["clip"])) for row in rows}
 
 
-def _count(frames: Any, dimension: int) -> int:
-    """Ray writes arrays flat, and gives them back in their shape where it has been imported."""
+def count_written(frames: Any, dimension: int) -> int:
+    """The number of frames: Ray writes arrays flat, and reads them in their shape where it has been imported."""
     return sum(map(np.size, frames)) // dimension
 
 
-def call(peer: str, folder: Path, into: Path, model: str) -> tuple[float, dict[str, int], str]:
-    """Seconds, frames of each file, and the last line of an error."""
-    command = [sys.executable, "-m", "jobs.bench.baselines", "--here", peer, str(folder), str(into), model]
+def call(baseline: str, folder: Path, into: Path, model: str) -> tuple[float, dict[str, int], str]:
+    """Run a baseline in a process of its own: seconds, frames of each file, and the last line of an error."""
+    run = BASELINES[baseline].__name__
+    program = f"import sys; from jobs.bench.baselines import {run}; {run}(*sys.argv[1:])"
+    command = [sys.executable, "-c", program, str(folder), str(into), model]
     began = time.monotonic()
     done = subprocess.run(command, capture_output=True, text=True, check=False)
     took = time.monotonic() - began
     errors = re.findall(r"^(?:[\w.]+\.)?(\w+(?:Error|Exception)\b.*)$", done.stderr, re.MULTILINE)
     error = (errors or done.stderr.split("\n") or ["?"])[-1][:160] if done.returncode else ""
     try:
-        return took, count_rows(peer, str(into)), error
+        return took, count_rows(baseline, str(into)), error
     except Exception:  # nothing was written
         return took, {}, error
 
@@ -160,7 +169,7 @@ def call(peer: str, folder: Path, into: Path, model: str) -> tuple[float, dict[s
 def write_sounds(folder: Path, n_files: int) -> Path:
     import soundfile
 
-    from jobs.bench.encoder import make_sounds
+    from jobs.bench.sounds import make_sounds
 
     folder.mkdir()
     for number, sound in enumerate(make_sounds(n_files, SECONDS)):
@@ -169,10 +178,10 @@ def write_sounds(folder: Path, n_files: int) -> Path:
 
 
 def write_odd(root: Path) -> dict[str, Path]:
-    """For each odd file a folder with it and a plain one."""
+    """A folder for each odd file, with a plain one beside it."""
     import soundfile
 
-    from jobs.bench.encoder import make_sounds
+    from jobs.bench.sounds import make_sounds
 
     [sound] = make_sounds(1, 90.0)
     folders = {name: root / f"odd-{name}" for name in ODD}
@@ -188,7 +197,7 @@ def write_odd(root: Path) -> dict[str, Path]:
 
 
 def save_random(folder: Path) -> str:
-    """A checkpoint of the default size with random weights, but for a small text tower."""
+    """Save a checkpoint of the default size with random weights and a small text tower; returns its folder."""
     from transformers import PeAudioConfig, PeAudioModel
     from transformers.utils import logging
 
@@ -204,57 +213,45 @@ def save_random(folder: Path) -> str:
 
 
 def measure(model: str, n_files: int) -> Iterator[dict[str, Any]]:
-    """For each peer its time and ratio, then what it made of the odd files."""
+    """For each baseline its time and ratio, and the frames that it makes of the odd files."""
     from pipeline.encoder.checkpoint import BUNDLED, find_checkpoint
 
-    with tempfile.TemporaryDirectory(prefix="earshot-peers-") as scratch:
+    with tempfile.TemporaryDirectory(prefix="earshot-baselines-") as scratch:
         root = Path(scratch)
         name = save_random(root / "model") if model == "random" else str(find_checkpoint(model, None).folder)
         sounds, odd = write_sounds(root / "sounds", n_files), write_odd(root)
         tiny = str(find_checkpoint(BUNDLED, None).folder)
         frames, first = round(SECONDS * 25), 0.0
-        for peer in PEERS:
-            took, found, error = call(peer, sounds, root / peer, name)
+        for baseline in BASELINES:
+            took, found, error = call(baseline, sounds, root / baseline, name)
             is_whole = len(found) == n_files and set(found.values()) == {frames}
             first = first or took
             speed = {"seconds": took, "x": n_files * SECONDS / took, "ratio": first / took} if is_whole else {}
-            told = {file: call(peer, folder, root / f"{peer}-{file}", tiny)[1:] for file, folder in odd.items()}
-            makes = {file: {"frames": found, "error": odd_error} for file, (found, odd_error) in told.items()}
-            yield {"peer": peer, "files": len(found), "error": error, **speed, "odd": makes}
+            results = {
+                file: call(baseline, folder, root / f"{baseline}-{file}", tiny)[1:] for file, folder in odd.items()
+            }
+            of_odd = {file: {"frames": found, "error": odd_error} for file, (found, odd_error) in results.items()}
+            yield {"baseline": baseline, "files": len(found), "error": error, **speed, "odd": of_odd}
 
 
-def main(arguments: Sequence[str]) -> int:
-    parser = argparse.ArgumentParser(prog="python -m jobs.bench --peers", description=__doc__.splitlines()[0])
-    parser.add_argument("--model", default="earshot-tiny", help="a checkpoint, or `random`: one of the default size")
-    parser.add_argument("--files", type=int, default=48, help=f"how many files of {SECONDS:g} s (default: 48)")
-    parser.add_argument("--json", action="store_true", help="JSON lines instead of tables")
-    parser.add_argument("--here", nargs=4, help=argparse.SUPPRESS)  # a process of its own: peer, folder, into, model
-    asked = parser.parse_args([argument for argument in arguments if argument != "--peers"])
-    if asked.here:
-        peer, folder, into, model = asked.here
-        runs: dict[str, Callable[[str, str, str], None]] = {
-            "loop": run_loop,
-            "ray": run_ray,
-            "daft": run_daft,
-            "earshot": run_earshot,
-        }
-        runs[peer](folder, into, model)
-        return 0
-    for row in measure(asked.model, asked.files):
-        if asked.json:
+def baselines(
+    model: Annotated[str, typer.Option(help="A checkpoint, or `random`: the default size.")] = "earshot-tiny",
+    files: Annotated[int, typer.Option(help=f"Number of files of {SECONDS:g} s.", min=1)] = 48,
+    json: Json = False,
+) -> None:
+    """Measure Earshot beside a plain loop, Ray Data and Daft."""
+    for row in measure(model, files):
+        if json:
             print_json([row])
-            continue
-        timed = (
-            f"{row['seconds']:8.1f} s {row['x']:8.2f}x real time {row['ratio']:6.2f}" if "x" in row else row["error"]
-        )
-        print_line(f"{row['peer']:8} {timed}")
-        for file, what in ODD.items():
-            made = row["odd"][file]
-            others = f"{made['frames'].get('plain.wav', 'no')} of the plain file beside it"
-            ended = f"; ended with {made['error']}" if made["error"] else ""
-            print_line(f"{'':10}{what:24}{made['frames'].get(file, 'no')} frames, {others}{ended}")
-    return 0
+        else:
+            _print_row(row)
 
 
-if __name__ == "__main__":
-    sys.exit(main(sys.argv[1:]))
+def _print_row(row: dict[str, Any]) -> None:
+    timed = f"{row['seconds']:8.1f} s {row['x']:8.2f}x real time {row['ratio']:6.2f}" if "x" in row else row["error"]
+    print_line(f"{row['baseline']:8} {timed}")
+    for file, description in ODD.items():
+        made = row["odd"][file]
+        others = f"{made['frames'].get('plain.wav', 'no')} of the plain file beside it"
+        ended = f"; ended with {made['error']}" if made["error"] else ""
+        print_line(f"{'':10}{description:24}{made['frames'].get(file, 'no')} frames, {others}{ended}")

@@ -31,6 +31,8 @@ from unittest.mock import patch
 
 import numpy as np
 
+from jobs.bench.profile import print_profile, profile
+from jobs.bench.sounds import make_sounds
 from jobs.shared.output import print_error, print_json, print_line
 from pipeline.encoder.batching import BATCHES_PER_CALL, MOST_GPU_WINDOWS, WINDOW_SAMPLES, is_out_of_memory
 from pipeline.encoder.parity import (
@@ -42,7 +44,7 @@ from pipeline.encoder.parity import (
     relative,
     without_tf32,
 )
-from pipeline.grid import HOP_SAMPLES, SAMPLE_RATE_HZ, seconds_to_frames
+from pipeline.grid import SAMPLE_RATE_HZ
 
 Row = dict[str, Any]
 
@@ -50,9 +52,6 @@ Sounds = Any  # (n, samples) tensor on the device, or a list of arrays
 
 HOST_BATCHES = {"cpu": 1, "cuda": BATCHES_PER_CALL}
 """How many batches ``from host memory`` are one call."""
-
-PROFILED = {"cpu": 1, "cuda": 8}
-"""Sounds in the batch of a profile, where they fit."""
 
 
 @dataclass(frozen=True)
@@ -325,14 +324,6 @@ def take_turns(ways: Sequence[tuple[bool, Callable[[Any], Any], Any]], device: s
     return times
 
 
-def make_sounds(n: int, seconds: float) -> np.ndarray[Any, np.dtype[np.float32]]:
-    """Gliding tones over noise, (n, samples)."""
-    n_samples = max(1, seconds_to_frames(seconds)) * HOP_SAMPLES
-    rng, time_s = np.random.default_rng(7), np.arange(n_samples) / SAMPLE_RATE_HZ
-    tones = [np.sin(2 * np.pi * (150 + 250 * k + 300 * time_s) * time_s) for k in range(n)]
-    return (0.3 * np.stack(tones) + rng.normal(0, 0.05, (n, n_samples))).astype(np.float32)
-
-
 def make_random_models() -> tuple[Any, Any]:
     """A clip and a frame model of the default size with equal codecs, weights as transformers draws them."""
     import torch
@@ -355,79 +346,6 @@ def load_models(name: str) -> tuple[Any, Any]:
 
     model = load_audio_model(name)
     return model, copy.deepcopy(model)
-
-
-def profile(clip: Any, frame: Any | None, device: str, precision: str, seconds: float) -> list[Row]:
-    """Where a batch's time goes: the stages in their order, then the operations that take longest themselves.
-
-    As in an encoder process of a run: on a CPU one thread, which keeps the memory that it frees. It takes the models
-    apart; ``frame`` may be the same object.
-    """
-    import torch
-    from torch.profiler import ProfilerActivity
-    from torch.profiler import profile as profiling
-
-    from pipeline.encoder.encoder import make_tower
-    from pipeline.encoder.malloc import keep_freed_memory
-
-    threads = torch.get_num_threads()
-    if device == "cpu":
-        keep_freed_memory()
-        torch.set_num_threads(1)
-    tower = make_tower(clip, frame, device, precision)
-    tower.compile()
-    n = PROFILED[device]
-    while not fits(tower, sounds := torch.from_numpy(make_sounds(n, seconds)).to(device)) and n > 1:
-        n //= 2
-    tower(sounds)
-    activities = [ProfilerActivity.CPU, *([ProfilerActivity.CUDA] if device == "cuda" else [])]
-    with profiling(activities=activities) as seen:
-        tower(sounds)
-        if device == "cuda":
-            torch.cuda.synchronize()
-    torch.set_num_threads(threads)
-    kind = "device" if device == "cuda" else "cpu"  # of what is called on the CPU, the time of its kernels
-    called = [event for event in seen.key_averages() if event.device_type.name == "CPU"]
-    total = max(1e-9, sum(getattr(event, f"self_{kind}_time_total") for event in called))
-    stages = [(event.key, getattr(event, f"{kind}_time_total")) for event in called if is_stage(event.key)]
-    operations = [(e.key, getattr(e, f"self_{kind}_time_total")) for e in called if not is_stage(e.key)]
-    longest = sorted(operations, key=lambda row: -row[1])[:LONGEST]
-    whole = {"part": "profile", "sounds": n}
-    return [{**whole, "stage": k, "total_s": us / 1e6, "share": us / total} for k, us in sorted(stages)] + [
-        {**whole, "operation": k, "self_s": us / 1e6, "share": us / total} for k, us in longest
-    ]
-
-
-def fits(tower: Any, sounds: Any) -> bool:
-    """Whether the device has the memory for it."""
-    import torch
-
-    try:
-        tower(sounds)
-    except RuntimeError as error:
-        if not is_out_of_memory(error):
-            raise
-    else:
-        return True
-    torch.cuda.empty_cache()
-    return False
-
-
-LONGEST = 12
-"""Operations of a profile that are shown."""
-
-
-def is_stage(name: str) -> bool:
-    """Whether the tower calls a part of itself so."""
-    return name.startswith("codec ") or name == "transformer"
-
-
-def print_profile(rows: Sequence[Row]) -> None:
-    """Stages, then operations."""
-    print_line(f"seconds of a batch of {rows[0]['sounds']}")
-    for row in rows:
-        name, took = (row["stage"], row["total_s"]) if "stage" in row else (row["operation"], row["self_s"])
-        print_line(f"{'stage' if 'stage' in row else 'operation':11}{name:44}{took:9.3f} s{row['share']:8.1%}")
 
 
 def print_speeds(title: str, speeds: Sequence[Speed]) -> None:

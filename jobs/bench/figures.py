@@ -1,6 +1,12 @@
-"""What the measuring commands share: figures with their limits, and index rows that no audio stands behind."""
+"""What the measurements share: figures with limits, functions in fresh processes, index rows without any audio."""
 
+import json as jsonlib
+import subprocess
+import sys
+from collections.abc import Callable
 from dataclasses import asdict, dataclass
+from pathlib import Path
+from typing import Any
 
 import numpy as np
 import numpy.typing as npt
@@ -20,10 +26,12 @@ Vectors = npt.NDArray[np.float16]
 
 GRID = Grid(250, 10)
 
+ROOT = Path(__file__).parents[2]
+
 
 @dataclass(frozen=True)
 class Figure:
-    """A measured value, and what it must stay below, where there is such a limit."""
+    """A measured value, and the limit that it must stay below, if there is one."""
 
     measurement: str
     what: str
@@ -46,7 +54,7 @@ def report(title: str, figures: list[Figure], *, json: bool) -> None:
     if json:
         print_json({**asdict(figure), "missed": figure.is_missed} for figure in figures)
     else:
-        columns = ["", "what", "measured", "limit", "of which"]
+        columns = ["", "what", "measured", "limit", "details"]
         print_table(title, columns, map(_show, figures), ["measured"])
     if any(figure.is_missed for figure in figures):
         raise typer.Exit(1)
@@ -57,6 +65,17 @@ def _show(figure: Figure) -> tuple[str, ...]:
     digits = 0 if float(figure.value).is_integer() and figure.unit == "" else 2
     value = f"{figure.value:,.{digits}f} {figure.unit}".strip()
     return figure.measurement, figure.what, value, limit, figure.detail
+
+
+def call_fresh(function: Callable[..., Any], *arguments: str) -> Any:
+    """Call a function of a module in a process of its own, which has done nothing else; returns its result as JSON."""
+    program = (
+        f"import sys; from {function.__module__} import {function.__name__} as measured\n"
+        "from jobs.shared.output import print_json; print_json([measured(*sys.argv[1:])])"
+    )
+    command = [sys.executable, "-c", program, *arguments]
+    done = subprocess.run(command, check=True, stdout=subprocess.PIPE, text=True, cwd=ROOT)
+    return jsonlib.loads(done.stdout)
 
 
 def indexed_row(uri: str, content_hash: str, n_frames: int) -> Row:

@@ -1,23 +1,23 @@
 """Measure what long recordings and uneven corpora do to workers and their memory, with an encoder that costs nothing.
 
-    python -m jobs.bench.load                        # all three: takes about half an hour, and 9 GB of disk
-    python -m jobs.bench.load long --hours 2
+    python -m jobs.bench load                        # all three: takes about half an hour, and 9 GB of disk
+    python -m jobs.bench load long --hours 2
 
-``long``: recordings of 12 hours, one after the other: a wav, one in stereo of silence, which is longer than its header
-can say, and a flac, which several tasks decode at the same time; an mp3 and an m4a, which one task streams. The largest
-resident memory that any worker ever had, its share of the object store included, and how many tasks decoded at the same
-time. One encoder leaves room for three of them.
+``long``: recordings of 12 hours, one after the other: a wav, a wav of silence in stereo that is longer than its header
+can say, and a flac, each decoded by several tasks at the same time; an mp3 and an m4a, each streamed by one task. It
+measures the largest resident memory that any worker ever had, with its share of the object store, and how many tasks
+decoded at the same time. One encoder leaves room for three.
 
-``skew``: 100,000 files of half a second and one recording of 10 hours in one run, with one encoder. How much of their
-time workers decoded, over the whole run and in its last tenth: a long file that came last would leave all but one of
-them idle. A task that is held back, and takes no time of a core, does not count as one that decodes.
+``skew``: 100,000 files of half a second and one recording of 10 hours in one run, with one encoder. It measures how
+much of their time workers decoded, over the whole run and in its last tenth: a long file that came last would leave all
+but one idle. A task that is held back and takes no core time does not count as decoding.
 
 ``pressure``: 20 hours, which are 14 GB of samples, decoded faster than the encoders take them, with default settings
-and an object store of 4 GB. How much of it was used at most, and what was spilled to disk; and what the largest worker
-held, without what it shares with others and with it: the one that decodes beside four encoders touches every block.
+and an object store of 4 GB. It measures the peak use of the store, the bytes spilled to disk, and the memory of the
+largest worker, with and without shared memory: the task that decodes beside four encoders touches every block.
 
 Ray is told that there are four cores, so that three tasks may decode beside one encoder on any machine. The exit code
-is 1 where a limit is missed. Runs from a checkout: the m4a is made by the tests' encoder.
+is 1 where a limit is missed. It runs from a checkout: the tests' encoder makes the m4a.
 """
 
 import re
@@ -40,6 +40,7 @@ import pyarrow as pa
 import typer
 
 from jobs.bench.figures import Figure, report
+from jobs.shared.options import Json
 from pipeline.config import Config, EncodeConfig, make_config
 from pipeline.grid import HOP_SAMPLES, Waveform
 from pipeline.run.driver import index_corpus
@@ -54,7 +55,7 @@ LONG_MAX_GB, MOST_SPILLED_GB = 1.5, 1e-9
 LEAST_BUSY = 0.8
 LOOK_EVERY_S = 0.25
 WORKING_TICKS = 2
-"""Of a core's time, 10 ms each, between two looks: a task that has less is waiting."""
+"""Core time between two looks, in units of 10 ms: a task that has less is waiting."""
 
 
 class What(StrEnum):
@@ -86,7 +87,7 @@ def load_cheap(config: EncodeConfig, with_frames: bool, threads: int, **of_encod
 
 
 def write_long(path: Path, hours: float) -> None:
-    """A recording of swelling noise; a minute of it is made, and repeated, of wav and flac each time shifted."""
+    """A recording of swelling noise: one minute, repeated; in wav and flac it is shifted each time."""
     import soundfile
 
     from tests.helpers import sounds
@@ -111,8 +112,8 @@ def write_long(path: Path, hours: float) -> None:
 
 
 def write_longer(path: Path, hours: float) -> None:
-    """A wav of silence in stereo at 48 kHz, 16 bits, that takes no room on disk. Of more than 6.2 hours, its header
-    cannot say the size: that is left unknown, as in what comes from a pipe."""
+    """A wav of silence in stereo at 48 kHz, 16 bits, that takes no room on disk. A header cannot state the size of more
+    than 6.2 hours; it is left unknown, as in a file written to a pipe."""
     size_bytes = round(hours * 3_600 * 48_000) * 4
     form = struct.pack("<IHHIIHH", 16, 1, 2, 48_000, 48_000 * 4, 4, 16)
     with path.open("wb") as file:
@@ -137,26 +138,26 @@ def write_short(folder: Path, n_files: int) -> None:
 
 
 class Watch:
-    """Looks at Ray's workers while a run goes on: what they do, and the most memory that each has ever held."""
+    """Watches Ray's workers while a run goes on: what they do, and the most memory that each has ever held."""
 
     def __init__(self) -> None:
         self.peak_bytes: dict[str, int] = {}
-        """Of one process of each kind, since this began."""
+        """The most that one process of each kind held since the watch began."""
         self.own_bytes = 0
-        """Of one process, at any look, without what it shares with others: each that touched a block counts it."""
+        """The most that one process held at any look, without shared memory: each that touched a block counts it."""
         self.decoding: list[int] = []
-        """How many decoded, at each look ..."""
+        """How many tasks decoded, at each look ..."""
         self.held: list[int] = []
-        """... and how many had something to decode, and did not."""
+        """... and how many had something to decode but waited."""
         self.store_bytes = 0
         self._last: dict[str, _Worker] = {}
         self._over = threading.Event()
         self._thread = threading.Thread(target=self._look, daemon=True)
 
     def __enter__(self) -> "Watch":
-        for worker in _list_workers():  # of runs before
+        for worker in _list_workers():  # of earlier runs
             with suppress(OSError):  # it has ended
-                (worker.folder / "clear_refs").write_text("5")  # proc(5): the peak becomes what it holds now
+                (worker.folder / "clear_refs").write_text("5")  # proc(5): resets the peak
         self._thread.start()
         return self
 
@@ -197,8 +198,8 @@ class Watch:
 
 
 class _Worker(NamedTuple):
-    """One of Ray's worker processes: what it is doing, the most resident memory it ever had, shared memory included,
-    what it has now without that, and its time on cores."""
+    """A worker process of Ray: what it does, its peak resident memory with shared memory, its present memory without,
+    and its core time."""
 
     folder: Path
     kind: str
@@ -228,7 +229,7 @@ def _spilled_bytes() -> int:
 
     said = memory_summary(ray.get_runtime_context().gcs_address, stats_only=True)
     if "Plasma memory usage" not in said:
-        raise RuntimeError(f"Ray reports its object store in other words than these knew: {said!r}")
+        raise RuntimeError(f"Ray reports its object store in unknown words: {said!r}")
     found = re.search(r"Spilled (\d+) MiB", said)
     return int(found[1]) * 2**20 if found else 0
 
@@ -239,8 +240,7 @@ def _spilled_bytes() -> int:
 def index(
     sources: list[Path], into: Path, pause_s: float = 0.0, actors: int | None = 1
 ) -> tuple[Progress, Watch, float]:
-    """Run with cheap encoders, as many as settings have by default where ``actors`` is None; returns also the seconds
-    from the first block on."""
+    """Run with ``actors`` cheap encoders (None: the default). Returns also the seconds from the first block on."""
     settings = {"encode": {"actors": actors}} if actors else {}
     config = make_config({"sources": list(map(str, sources)), "into": str(into), **settings})
     began = 0.0
@@ -311,15 +311,15 @@ def measure_pressure(folder: Path, hours: float) -> Iterator[Figure]:
     yield Figure("pressure", "time", seconds, "s")
 
 
-def main(
-    what: Annotated[list[What] | None, typer.Argument()] = None,
-    hours: Annotated[float | None, typer.Option(help="Of the long recordings; by default 12, 10 and 20.")] = None,
-    files: Annotated[int, typer.Option(help="Short files.")] = 100_000,
-    json: bool = False,
+def load(
+    what: Annotated[list[What] | None, typer.Argument(help="Measurements; by default all three.")] = None,
+    hours: Annotated[float | None, typer.Option(help="Length of the long recordings; by default 12, 10, 20.")] = None,
+    files: Annotated[int, typer.Option(help="Number of short files.")] = 100_000,
+    json: Json = False,
 ) -> None:
-    """Print what was measured."""
+    """Measure the memory and the idle time of workers with long recordings and uneven corpora: half an hour."""
     if what is None or len(what) > 1:  # each with a Ray of its own
-        calls = [[sys.executable, "-m", "jobs.bench.load", each, "--files", str(files)] for each in what or What]
+        calls = [[sys.executable, "-m", "jobs.bench", "load", each, "--files", str(files)] for each in what or What]
         calls = [[*call, *(["--hours", str(hours)] if hours else []), *(["--json"] if json else [])] for call in calls]
         raise typer.Exit(max(subprocess.run(call, check=False).returncode for call in calls))
     start_ray(num_cpus=N_CORES, object_store_memory=STORE_BYTES)
@@ -331,8 +331,4 @@ def main(
             figures = measure_skew(folder, files, hours or 10.0)
         else:
             figures = measure_pressure(folder, hours or 20.0)
-        report("Load", list(figures), json=json)
-
-
-if __name__ == "__main__":
-    typer.run(main)
+        report("long and uneven corpora", list(figures), json=json)

@@ -1,12 +1,12 @@
 """Measure whether an index stays fast however it was fed: takes about six minutes.
 
-    python -m jobs.bench.maintenance
+    python -m jobs.bench maintenance
 
-1,000 small commits in runs of ten, with replacements and deletions among them and upkeep at the usual
-intervals (``edited``), or with nothing but additions (``added``). How long commits take, and queries against those of a
-fresh index with the same rows committed in one batch, in turns: after upkeep, and once more just before the next one is
-due. On the way there each commit takes turns with one to a young index, so that what else the machine does meanwhile
-slows down both. Clean-up leaves what is younger than a day: all that was published here is still there at the end.
+It makes 1,000 small commits in runs of ten, with maintenance at the usual intervals: with replacements and deletions
+among them (``edited``), or with additions only (``added``). It measures the commits, and queries against a fresh index
+with the same rows in one batch, in turns: right after maintenance, and once more just before the next one is due. On
+the way there each commit takes turns with a commit to a young index, so that other load of the machine slows both.
+Clean-up keeps everything younger than a day, so every version is still there at the end.
 
 The exit code is 1 where a limit is missed.
 """
@@ -59,10 +59,11 @@ N_QUERIES, WARM_UP_QUERIES = 30, 3
 RATIO_LIMIT = 1.5
 
 
-def measure(
-    scale: Annotated[float, typer.Option(min=0.001, help="Of the batches, to try it out.")] = 1.0, json: Json = False
+def maintenance(
+    scale: Annotated[float, typer.Option(min=0.001, help="Fraction of the batches, to try it out.")] = 1.0,
+    json: Json = False,
 ) -> None:
-    """Print how long commits and queries take on an index fed in many batches, against young and fresh ones."""
+    """Measure commits and queries of an index fed in 1,000 batches, against young and fresh ones: six minutes."""
     with tempfile.TemporaryDirectory() as folder:
         report("an index fed in many batches", measure_batches(Path(folder), scale), json=json)
 
@@ -80,7 +81,7 @@ def measure_batches(folder: Path, scale: float = 1.0) -> list[Figure]:
         figures += [
             Figure(name, "commits", n_batches, ""),
             Figure(name, "versions on the disk", _count_versions(feed.into), ""),
-            Figure(name, "upkeep per commit", 1e3 * sum(feed.upkeep_s) / n_batches, "ms"),
+            Figure(name, "maintenance per commit", 1e3 * sum(feed.maintenance_s) / n_batches, "ms"),
             _compare(name, "opening a writer", feed.open_s[-10:], feed.open_s[:10], "first", None),
             _compare(name, "commit, last to 10th", feed.commits_s[-20:], feed.commits_s[4:15], "10th"),
             *_compare_queries(name, feed),
@@ -119,15 +120,15 @@ def _timed(seconds: list[float]) -> Iterator[None]:
 
 
 class _Feed:
-    """Feeds an index in small batches, ten to a run, as runs do; takes the seconds of what a driver does meanwhile.
+    """Feeds an index in small batches, ten to a run, as runs do, and measures what a driver does.
 
-    A batch has four new files. With edits, every few batches two files change, or two go.
+    A batch has four new files. With edits, two files change or two are deleted every few batches.
     """
 
     def __init__(self, into: str, *, with_edits: bool) -> None:
         self.into, self._with_edits = into, with_edits
         self.commits_s: list[float] = []
-        self.upkeep_s: list[float] = []  # merging small fragments, and indexes at the end of runs
+        self.maintenance_s: list[float] = []  # merging small fragments, and indexes at the end of runs
         self.open_s: list[float] = []  # making a writer
         self._rng = np.random.default_rng(2)
         self._ledger = Ledger(schema.FILES.empty_table())
@@ -136,7 +137,7 @@ class _Feed:
         create_tables(into, _settings(), clip_dimension=DIMENSION, frame_dimension=DIMENSION)
 
     def add_batch(self) -> None:
-        """Commit one more batch; begins a run, or ends it, where that is due."""
+        """Commit one more batch; begins and ends runs."""
         if self._writer is None:
             with _timed(self.open_s):
                 self._writer = Writer(self.into, uuid.uuid4().hex, keep_versions=self._limits.keep_versions)
@@ -144,7 +145,7 @@ class _Feed:
         with _timed(self.commits_s):
             self._writer.commit([batch])
         if self._writer.n_commits >= self._limits.optimize_every:
-            with _timed(self.upkeep_s):
+            with _timed(self.maintenance_s):
                 optimize(self._writer, older_than=dt.timedelta(hours=self._limits.keep_hours))
         if len(self.commits_s) % BATCHES_PER_RUN == 0:
             self.end_run()
@@ -152,30 +153,30 @@ class _Feed:
     def end_run(self) -> None:
         """Leave the index as a run does."""
         if self._writer is not None:
-            with _timed(self.upkeep_s):
+            with _timed(self.maintenance_s):
                 refresh_indexes(self._writer)
             self._writer = None
 
     def _next_batch(self, number: int) -> Batch:
-        rows, gone = self._next_files(number)
+        rows, deleted = self._next_files(number)
         vectors = self._rng.standard_normal((len(rows), FRAMES_PER_FILE, DIMENSION))
         if number % PLANT_EVERY == 0:
             vectors[:, 10:16] += 20 * DIRECTION
         batch_id = schema.make_batch_id("measure", number)
         batch = make_batch(self.into, batch_id, rows, vectors.reshape(-1, DIMENSION).astype(np.float16))
-        drop_files, drop_frames = self._ledger.apply([*rows, *gone])
-        return replace(batch, files=files_table([*rows, *gone]), drop_files=drop_files, drop_frames=drop_frames)
+        drop_files, drop_frames = self._ledger.apply([*rows, *deleted])
+        return replace(batch, files=files_table([*rows, *deleted]), drop_files=drop_files, drop_frames=drop_frames)
 
     def _next_files(self, number: int) -> tuple[list[Row], list[Row]]:
-        """The ledger rows of files to index, and of files that are gone."""
+        """The ledger rows of files to index, and of deleted files."""
         uris = [f"/corpus/{number:05d}-{k}.wav" for k in range(FILES_PER_BATCH)]
         there = [row for row in self._ledger.rows.values() if row["status"] == "indexed"]
-        gone: list[Row] = []
+        deleted: list[Row] = []
         if self._with_edits and number and number % REPLACE_EVERY == 0:
             uris += [there.pop(self._rng.integers(len(there)))["uri"] for _ in range(2)]
         if self._with_edits and number and number % DELETE_EVERY == 0:
-            gone = [deleted_row(there.pop(self._rng.integers(len(there)))) for _ in range(2)]
-        return [indexed_row(uri, f"{uri} {number}", FRAMES_PER_FILE) for uri in uris], gone
+            deleted = [deleted_row(there.pop(self._rng.integers(len(there)))) for _ in range(2)]
+        return [indexed_row(uri, f"{uri} {number}", FRAMES_PER_FILE) for uri in uris], deleted
 
 
 def _copy_index(source: str, into: str) -> int:
@@ -197,7 +198,7 @@ def _count_versions(path: str) -> int:
 
 
 def _measure_queries(fed: str, fresh: str) -> dict[str, tuple[list[float], list[float]]]:
-    """Seconds of each query of either index, in turns; that they answer alike is checked."""
+    """Seconds of each query of either index, in turns. Both must give the same answers."""
     rng = np.random.default_rng(4)
     rows = open_published(fed, "files").to_table(filter="status = 'indexed'").to_pylist()
     opened = [_open(path) for path in (fed, fresh)]
@@ -251,7 +252,3 @@ def _read(table: Any, where: str) -> list[Row]:
 
 def _settings() -> dict[str, Any]:
     return {"clip_model": None, "frame_model": None, "window": {}, "decode": {}, "frames": "all"}
-
-
-if __name__ == "__main__":
-    typer.run(measure)

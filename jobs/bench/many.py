@@ -1,23 +1,20 @@
 """Measure what a corpus of very many files costs before the first one is decoded.
 
-    python -m jobs.bench.many                            # all: a million files each, takes about half an hour
-    python -m jobs.bench.many manifest --files 100000
+    python -m jobs.bench many                            # all: a million files each, takes about half an hour
+    python -m jobs.bench many manifest --files 100000
 
 ``folder``: files of many sizes in folders of 1,000, on the disk. ``manifest``: a CSV file that names them, with three
-columns of metadata. ``ranges``: one that names a hundred ranges of each of fewer files, with a column. ``shards``: tar
-files of 10,000 members. ``tables``: Parquet files of 1,000 rows, with three columns beside the audio. Nothing is in the
-files: they are never decoded.
+columns of metadata. ``ranges``: a manifest of a hundred ranges in each of fewer files, with one column. ``shards``: tar
+files of 10,000 members. ``tables``: Parquet files of 1,000 rows, with three columns beside the audio. The files are
+empty: nothing is decoded.
 
-Of each, in a fresh process: listing, reading metadata and planning a first index; and all of it once more, where the
-index knows all of them. Seconds from when the modules are loaded, and memory beyond what the process had then. The exit
+For each corpus a fresh process lists it, reads its metadata and plans a first index; another one does so for an index
+that knows all files. Seconds count from when the modules are loaded, memory beyond what the process held then. The exit
 code is 1 where a limit is missed.
 """
 
-import json as jsonlib
 import os
 import re
-import subprocess
-import sys
 import tarfile
 import tempfile
 import time
@@ -34,9 +31,8 @@ import pyarrow.parquet as pq
 import typer
 from pyarrow import csv
 
-from jobs.bench.figures import Figure, report
+from jobs.bench.figures import Figure, call_fresh, report
 from jobs.shared.options import Json
-from jobs.shared.output import print_json
 from pipeline import schema
 from pipeline.audio.source import hash_file, probe_file
 from pipeline.config import CorpusConfig
@@ -49,13 +45,13 @@ from pipeline.planning.plan import make_plan
 
 FILES_PER_FOLDER, FILES_PER_SHARD, ROWS_PER_TABLE, RANGES_PER_FILE = 1_000, 10_000, 1_000, 100
 SIZES = 50_000
-ALWAYS_S, ALWAYS_GB = 5.0, 0.2  # however few there are
-MAX_S, MAX_GB = 60.0, 1.0  # for a million files
-SAID_GB = 0.2  # more, for what a person's tables say of them
+ALWAYS_S, ALWAYS_GB = 5.0, 0.2  # of any number of files
+MAX_S, MAX_GB = 60.0, 1.0  # of a million files
+SAID_GB = 0.2  # more, for metadata
 
 
 class What(StrEnum):
-    """A kind of corpus; see above."""
+    """A kind of corpus; the module describes each."""
 
     FOLDER = "folder"
     MANIFEST = "manifest"
@@ -65,7 +61,7 @@ class What(StrEnum):
 
 
 def write_folder(folder: Path, n_files: int) -> Path:
-    """Sparse files, whose bytes take no room on the disk."""
+    """Sparse files, which take no room on the disk."""
     for number in range(n_files):
         inner = folder / "in" / f"recorder-{number // FILES_PER_FOLDER:05d}"
         if number % FILES_PER_FOLDER == 0:
@@ -77,7 +73,7 @@ def write_folder(folder: Path, n_files: int) -> Path:
 
 
 def _size(number: int) -> int:
-    """About twenty files have the same."""
+    """The size of a file, the same for about twenty of a million."""
     return 44 + number * 7919 % SIZES
 
 
@@ -87,7 +83,7 @@ def write_manifest(folder: Path, n_files: int) -> Path:
 
 
 def write_ranges(folder: Path, n_files: int) -> Path:
-    """Ten seconds each, one every five."""
+    """Ranges of ten seconds, one every five."""
     names = sorted(str(path) for path in write_folder(folder, -(-n_files // RANGES_PER_FILE)).rglob("*.wav"))
     numbers = np.arange(n_files)
     start_s = 5.0 * (numbers % RANGES_PER_FILE) + 0.125
@@ -103,7 +99,7 @@ def _write_csv(folder: Path, columns: dict[str, Any]) -> Path:
 
 
 def _metadata(numbers: npt.NDArray[np.int64]) -> dict[str, pa.Array]:
-    """A column of few values, one of numbers, and one of a sentence that no other file has."""
+    """A column of few values, one of numbers, and one with a sentence of its own for each file."""
     return {
         "mic": pa.array(["MKH 50", "H5", "SM 58"]).take(pa.array(numbers % 3)),
         "take": pa.array(numbers),
@@ -154,7 +150,7 @@ def know_all(listed: pa.Table) -> pa.Table:
 
 
 def look(source: str, ledger: str) -> dict[str, float]:
-    """What a fresh process needs to list and plan; of the first time, it leaves the ``files`` that would be known."""
+    """Seconds and bytes that listing and planning take. The first call writes ``ledger``: the ``files`` of an index."""
     is_known = os.path.exists(ledger)
     files = pa.ipc.open_file(ledger).read_all() if is_known else schema.FILES.empty_table()
     base, began = _peak_bytes(), time.perf_counter()
@@ -198,11 +194,10 @@ def _peak_bytes() -> int:
 
 
 def measure(what: What, folder: Path, n_files: int) -> Iterator[Figure]:
-    """Both, in processes of their own."""
+    """A first index and an index that knows all files, each in a process of its own."""
     source = WRITERS[what](folder, n_files)
     for run in ("first index", "nothing new"):
-        command = [sys.executable, "-m", "jobs.bench.many", "--here", str(source), str(folder / "ledger.arrow")]
-        told = jsonlib.loads(subprocess.run(command, check=True, stdout=subprocess.PIPE, text=True).stdout)
+        told = call_fresh(look, str(source), str(folder / "ledger.arrow"))
         listed_s, said_s, seconds = (told[f"{stage}_s"] for stage in ("listed", "said", "planned"))
         detail = f"listing {listed_s:.1f} s, metadata {said_s - listed_s:.1f} s"
         limit = _limit(ALWAYS_S, MAX_S, n_files)
@@ -214,26 +209,18 @@ def measure(what: What, folder: Path, n_files: int) -> Iterator[Figure]:
 
 
 def _limit(always: float, most: float, n_files: int) -> float:
-    """What is needed in any case, and so much for each file that a million need ``most``."""
+    """``always``, and as much for each file that a million need ``most``."""
     return always + (most - always) * n_files / 1_000_000
 
 
-def main(
-    what: Annotated[list[What] | None, typer.Argument(help="All by default.")] = None,
-    files: Annotated[int, typer.Option(min=1)] = 1_000_000,
+def many(
+    what: Annotated[list[What] | None, typer.Argument(help="Kinds of corpus; by default all.")] = None,
+    files: Annotated[int, typer.Option(help="Number of files.", min=1)] = 1_000_000,
     json: Json = False,
-    here: Annotated[tuple[str, str] | None, typer.Option(hidden=True)] = None,  # what a fresh process measures
 ) -> None:
-    """Print what many files cost, with the limits beside it."""
-    if here is not None:
-        print_json([look(*here)])
-        return
+    """Measure listing and planning a corpus of very many files: half an hour."""
     figures: list[Figure] = []
     for each in what or list(What):
         with tempfile.TemporaryDirectory() as folder:
             figures += measure(each, Path(folder), files)
     report("what many files cost", figures, json=json)
-
-
-if __name__ == "__main__":
-    typer.run(main)

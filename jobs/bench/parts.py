@@ -1,4 +1,4 @@
-"""What each part of a run does by itself on this machine: decode, encode, write. Speeds are in seconds of audio."""
+"""The speed of each stage of a run by itself on this machine: decode, encode, write, in seconds of audio per second."""
 
 import math
 import os
@@ -7,7 +7,6 @@ from collections.abc import Iterator, Sequence
 from concurrent.futures import ProcessPoolExecutor
 from dataclasses import dataclass
 from multiprocessing import get_context
-from pathlib import Path
 from threading import BrokenBarrierError
 from typing import TYPE_CHECKING, Any
 
@@ -21,15 +20,15 @@ if TYPE_CHECKING:
     from pipeline.run.resources import Encoders
 
 MOST_S = 60.0
-"""Audio that is decoded of a file, and held for the encoder."""
+"""Seconds of a file that are decoded, and held for the encoder."""
 
 LEAST_S = 4.0
-"""How long a part is measured, at least."""
+"""A stage is measured for at least this long."""
 
 
 @dataclass(frozen=True)
 class Decoded:
-    """A file: its format, seconds of audio and of a core's work, and its windows."""
+    """A decoded file: its format, seconds of audio and of core time, and its windows."""
 
     uri: str
     codec: str
@@ -39,7 +38,7 @@ class Decoded:
 
 
 def shorten(row: Row) -> Row:
-    """A LISTED row, or that of the first minute of a recording that seems to be longer than two."""
+    """The LISTED row, or one of the first minute where the recording seems to be longer than two."""
     from pipeline.corpus.corpus_file import CorpusFile
     from pipeline.corpus.time_ranges import TimeRange, range_of, recording_of
 
@@ -50,7 +49,7 @@ def shorten(row: Row) -> Row:
 
 
 def decode_files(rows: Sequence[Row], config: "Config") -> Iterator[Decoded]:
-    """Decode LISTED rows by the stage that does it in a run, without hashing them. Broken files are left out."""
+    """Decode LISTED rows by the stage of a run, without hashing them. Broken files are left out."""
     from pipeline.corpus.corpus_file import CorpusFile
     from pipeline.planning.batches import pack
     from pipeline.run.stages import decode_batch
@@ -72,40 +71,21 @@ def decode_files(rows: Sequence[Row], config: "Config") -> Iterator[Decoded]:
 
 
 RAY_SHARE = 0.7
-"""Of the memory that is free, what Ray gives to processes; the rest is for the blocks between them."""
+"""Ray gives this share of the free memory to processes; the rest is for the blocks between them."""
 
 
 def machine_resources(device: str) -> dict[str, float]:
-    """What ``ray_start.start_ray`` finds on this machine, for ``share_machine``, without starting it."""
+    """The resources that Ray would find on this machine, without starting it; for ``share_machine``."""
     import torch
+    from ray._private.utils import estimate_available_memory
 
     gpus = torch.cuda.device_count() if device == "cuda" else 0
     cores = max(2, len(os.sched_getaffinity(0)))
-    return {"CPU": cores, "GPU": gpus, "memory": RAY_SHARE * free_bytes(Path("/"))}
-
-
-def free_bytes(root: Path) -> int:
-    """Memory that is free, or holds files only; in the container, where it has a limit. ``root`` holds ``proc``.
-
-    Source: Ray's ``estimate_available_memory``.
-    """
-    lines = (root / "proc/meminfo").read_text().splitlines()
-    free = 1024 * next(int(line.split()[1]) for line in lines if line.startswith("MemAvailable:"))
-    group = root / "sys/fs/cgroup"
-    for most, used, stat, prefix in (
-        ("memory.max", "memory.current", "memory.stat", ""),
-        ("memory/memory.limit_in_bytes", "memory/memory.usage_in_bytes", "memory/memory.stat", "total_"),
-    ):
-        if (group / most).exists() and (limit := (group / most).read_text().strip()).isdecimal():
-            told = (group / stat).read_text().splitlines() if (group / stat).exists() else []
-            known = dict(line.split(maxsplit=1) for line in told)
-            cache = sum(int(known.get(f"{prefix}{name}", 0)) for name in ("inactive_file", "active_file"))
-            free = min(free, int(limit) - int((group / used).read_text()) + cache)
-    return free
+    return {"CPU": cores, "GPU": gpus, "memory": RAY_SHARE * estimate_available_memory()}
 
 
 def count_gpus(encoders: "Encoders") -> int:
-    """How many GPUs these encoder processes hold."""
+    """The number of GPUs that these encoder processes hold."""
     return math.ceil(encoders.most * float(encoders.wants.get("num_gpus", 0.0)) - 1e-9)
 
 
@@ -117,10 +97,10 @@ def encode_speed(
     encoders: "Encoders",
     least_s: float = LEAST_S,
 ) -> tuple[float, float]:
-    """Seconds of windows encoded per second by the processes of a run at the same time, each with its threads or its
-    share of the GPUs, and how many windows of 10 s their batches held: fewer than ``batch`` where it did not fit.
+    """Seconds of windows encoded per second by all processes of a run together, each with its threads or its share of
+    the GPUs, and how many windows of 10 s their batches held: fewer than ``batch`` where that did not fit.
 
-    Of files, it is less: the audio that consecutive windows share is encoded twice.
+    The speed in files is lower: the audio that consecutive windows share is encoded twice.
 
     Raises:
         RuntimeError: not even one window fits (``batching.is_out_of_memory``), or another error of torch.
@@ -132,7 +112,7 @@ def encode_speed(
     gpus = list_gpus(count_gpus(encoders))
     context = get_context("spawn")
     barrier = context.Barrier(n_processes)
-    # On a GPU as many as a run gives it at once: it works on one batch while others are copied.
+    # A run gives a GPU several batches at once: it works on one while others are copied.
     n_windows = max(batch, windows_per_block(config.window.grid)) if gpus else batch
     some = [windows[i % len(windows)] for i in range(n_windows)]
     calls = [
@@ -145,7 +125,7 @@ def encode_speed(
 
 
 def list_gpus(count: int) -> list[str]:
-    """The first GPUs that this process may use, as CUDA_VISIBLE_DEVICES names them."""
+    """The first ``count`` GPUs that this process may use, as CUDA_VISIBLE_DEVICES names them."""
     visible = os.environ.get("CUDA_VISIBLE_DEVICES")
     return (visible.split(",") if visible else [str(i) for i in range(count)])[:count]
 
@@ -161,7 +141,7 @@ def _hold(barrier: Any) -> None:
 def _encode_here(
     settings: Any, frames: bool, windows: "Sequence[Waveform]", threads: int, gpu: str | None, least_s: float
 ) -> tuple[float, float]:
-    """Seconds of windows encoded per second in this process, while the others do the same, and windows in a batch."""
+    """Seconds of windows encoded per second in this process, at the same time as the others, and windows in a batch."""
     if gpu is not None:
         os.environ["CUDA_VISIBLE_DEVICES"] = gpu  # before torch is loaded
     from pipeline.encoder.encoder import load_for_run
@@ -171,11 +151,11 @@ def _encode_here(
         encoder: Any = load_for_run(settings, frames, threads)
         encoder.encode(windows)
     except BaseException:
-        _barrier.abort()  # the others would wait for this one
+        _barrier.abort()  # or the others would wait for ever
         raise
     try:
         _barrier.wait()
-    except BrokenBarrierError:  # another process says why
+    except BrokenBarrierError:  # another process raises the error
         return 0.0, 0.0
     began, n_samples = time.perf_counter(), 0
     while (took := time.perf_counter() - began) < least_s or not n_samples:
@@ -185,7 +165,7 @@ def _encode_here(
 
 
 def write_speed(into: str, dimension: int, grid: "Grid", least_s: float = LEAST_S) -> float:
-    """Seconds of audio whose frames are written per second, in fragments of a block of windows each, as in a run."""
+    """Seconds of audio whose frames are written per second, a fragment for each block of windows, as in a run."""
     import pyarrow as pa
 
     from pipeline import schema
@@ -212,7 +192,7 @@ def write_speed(into: str, dimension: int, grid: "Grid", least_s: float = LEAST_
 
 
 def by_format(decoded: Sequence[Decoded]) -> dict[str, tuple[int, float]]:
-    """Format -> how many files, and seconds of audio decoded per second of one core."""
+    """For each format, the number of files, and seconds of audio decoded per second of one core."""
     found: dict[str, tuple[int, float]] = {}
     for codec in sorted({each.codec for each in decoded}):
         some = [each for each in decoded if each.codec == codec]

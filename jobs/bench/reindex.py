@@ -1,28 +1,26 @@
 """Measure what reindexing costs.
 
-    python -m jobs.bench.reindex                     # both: takes about five minutes
-    python -m jobs.bench.reindex plan change
+    python -m jobs.bench reindex                     # both: takes about five minutes
+    python -m jobs.bench reindex plan change
 
-``plan``: 100,000 small files of which nothing changed. A fresh process plans them, another one runs; counted from when
-its modules are loaded, in seconds and in memory. The files really lie in 1,000 folders, 8 to 23 bytes each; their rows
-were committed without decoding anything, with one clip and one frame for each.
+``plan``: 100,000 small files, all unchanged. A fresh process plans them, another one runs; seconds and memory count
+from when its modules are loaded. The files lie in 1,000 folders, 8 to 23 bytes each; their rows were committed without
+decoding anything, with one clip and one frame each.
 
-``change``: 30 of 3,000 files of 1 s get other bytes of the same length, the worst case, for they must be hashed.
-Indexing the changed corpus, against indexing the 30 files into an index of their own. Its tables are there before the
-clock starts: looking at the models and making tables would only flatter the ratio. Stages run in this process, and Ray
-does not start, which takes longer than all that is measured. Once with the bundled model, loaded before, and once with
-an encoder that takes no time, so that nothing but reading, planning and committing is left; each time in both orders.
+``change``: 30 of 3,000 files of 1 s get other bytes of the same length: the worst case, since they must be hashed.
+Indexing the changed corpus is compared with indexing the 30 files into an index of their own. The tables of that index
+exist before the clock starts: checking models and creating tables would only flatter the ratio. The stages run in this
+process, without Ray, which would take longer to start than everything that is measured. The first round uses the
+bundled model, already loaded; the second an encoder that takes no time, so that only reading, planning and committing
+are left. Each is measured in both orders.
 
 The exit code is 1 where a limit is missed.
 """
 
 import hashlib
-import json as jsonlib
 import os
 import shutil
 import statistics
-import subprocess
-import sys
 import tempfile
 import time
 import uuid
@@ -36,9 +34,8 @@ import numpy as np
 import pyarrow as pa
 import typer
 
-from jobs.bench.figures import Figure, indexed_row, make_batch, report
+from jobs.bench.figures import Figure, call_fresh, indexed_row, make_batch, report
 from jobs.shared.options import Json
-from jobs.shared.output import print_json
 from pipeline.config import Config, anchor, make_config
 from pipeline.grid import HOP_SAMPLES, Waveform
 from pipeline.index.maintenance import refresh_indexes
@@ -53,22 +50,18 @@ CHANGED_FRACTION = 0.01
 
 
 class What(StrEnum):
-    """A measurement; see above."""
+    """A measurement; the module describes each."""
 
     plan = "plan"
     change = "change"
 
 
-def measure(
-    what: Annotated[list[What] | None, typer.Argument(help="Both by default.")] = None,
-    scale: Annotated[float, typer.Option(min=0.001, help="Of the files, to try it out.")] = 1.0,
+def reindex(
+    what: Annotated[list[What] | None, typer.Argument(help="Measurements; by default both.")] = None,
+    scale: Annotated[float, typer.Option(min=0.001, help="Fraction of the files, to try it out.")] = 1.0,
     json: Json = False,
-    here: Annotated[tuple[str, str, str] | None, typer.Option(hidden=True)] = None,  # what a fresh process measures
 ) -> None:
-    """Print what reindexing costs, with the limits beside it."""
-    if here is not None:
-        print_json([measure_here(*here)])
-        return
+    """Measure reindexing a corpus that has not changed, and one where 1 % has: five minutes."""
     figures: list[Figure] = []
     measurements = {What.plan: measure_plan, What.change: measure_change}
     for each in what or list(What):
@@ -86,7 +79,7 @@ def measure_plan(folder: Path, scale: float = 1.0) -> list[Figure]:
     n_files = _note_files(config, _write_small_files(folder / "in", round(1000 * scale)))
     figures = []
     for what, limit_s, limit_mb in (("plan", 15.0, 1000.0), ("run", None, None)):
-        measured = _measure_fresh(what, config)
+        measured = call_fresh(measure_here, what, config.sources[0], config.into)
         if measured["n_unchanged"] != n_files or measured["n_others"]:
             raise SystemExit(f"{what}: {n_files:,} files should be unchanged, and not {measured}")
         figures += [
@@ -98,7 +91,7 @@ def measure_plan(folder: Path, scale: float = 1.0) -> list[Figure]:
 
 
 def measure_here(what: str, source: str, into: str) -> dict[str, float]:
-    """Plan a corpus, or run over it, in this process, which should have done nothing else: all is unchanged."""
+    """Plan an unchanged corpus, or run over it, in this process, which should have done nothing else."""
     config = make_config({"sources": [source], "into": into})
     start_bytes = _read_status("VmRSS")
     begin_s = time.monotonic()
@@ -118,15 +111,8 @@ def measure_here(what: str, source: str, into: str) -> dict[str, float]:
     }
 
 
-def _measure_fresh(what: str, config: Config) -> dict[str, float]:
-    command = [sys.executable, "-m", "jobs.bench.reindex", "--here", what, config.sources[0], config.into]
-    done = subprocess.run(command, check=True, stdout=subprocess.PIPE, text=True, cwd=Path(__file__).parents[2])
-    measured: dict[str, float] = jsonlib.loads(done.stdout)
-    return measured
-
-
 def _read_status(name: str) -> int:
-    """Bytes of memory, as the kernel counts them. (``ru_maxrss`` would begin with the memory of the parent.)"""
+    """Bytes of memory, as the kernel counts them: ``ru_maxrss`` would begin with the memory of the parent."""
     status = Path("/proc/self/status").read_text(encoding="ascii")
     return next(int(line.split()[1]) * 1024 for line in status.splitlines() if line.startswith(f"{name}:"))
 
@@ -143,7 +129,7 @@ def _write_small_files(folder: Path, n_folders: int) -> Iterator[Row]:
 
 
 def _note_files(config: Config, rows: Iterator[Row]) -> int:
-    """Commit these rows as a run that indexed the files would leave them."""
+    """Commit these rows as a run over the files would; returns their number."""
     settings, dimension, _ = describe_run(config)
     create_tables(config.into, settings, clip_dimension=dimension, frame_dimension=dimension)
     writer = Writer(config.into, uuid.uuid4().hex)
@@ -162,7 +148,7 @@ def _note_files(config: Config, rows: Iterator[Row]) -> int:
 
 
 def measure_change(folder: Path, scale: float = 1.0) -> list[Figure]:
-    """A run after 1% of the files have changed, against indexing that 1% alone."""
+    """A run after 1 % of the files have changed, against indexing that 1 % alone."""
     from pipeline.config import EncodeConfig
     from pipeline.encoder.encoder import load_encoder
 
@@ -190,8 +176,8 @@ def measure_change(folder: Path, scale: float = 1.0) -> list[Figure]:
 def _measure_changes(
     config: Config, paths: Sequence[Path], stages: Stages, n_rounds: int
 ) -> tuple[list[float], list[float]]:
-    """Seconds of each round: of the changed corpus, and of what changed, alone. The first one goes first every other
-    time, and one round before the others is not counted."""
+    """Seconds of each round: of the changed corpus, and of the changed files alone. They take turns in going first;
+    a round before the others is not counted."""
     n_changed = round(len(paths) * CHANGED_FRACTION)
     apart = Path(config.into).parent / "alone"
     alone = config.model_copy(update={"sources": (str(apart / "in"),), "into": str(apart / "index")})
@@ -250,7 +236,3 @@ def _run_here(encoder: Any) -> Stages:
                 ).to_pylist()
 
     return stages
-
-
-if __name__ == "__main__":
-    typer.run(measure)

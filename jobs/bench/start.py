@@ -1,10 +1,10 @@
 """Measure what starting costs: a run to its first decoded window, a run with nothing to do, and queries.
 
-    python -m jobs.bench.start [--model earshot-tiny] [--rounds 5]
+    python -m jobs.bench start [--model earshot-tiny] [--rounds 5]
 
-Each command runs in fresh processes; medians. The query is compared with a bare process, by turns, that imports torch,
-transformers' ModernBERT and lancedb, loads the text tower and embeds one text. The exit code is 1 where a limit is
-missed.
+Each command runs in fresh processes; the figures are medians. The query takes turns with a bare process that imports
+torch, transformers' ModernBERT and lancedb, loads the text tower and embeds one text. The exit code is 1 where a limit
+is missed.
 """
 
 import os
@@ -14,7 +14,6 @@ import sys
 import tempfile
 import time
 from collections.abc import Iterator
-from functools import partial
 from pathlib import Path
 from typing import TYPE_CHECKING, Annotated, Any
 
@@ -31,10 +30,18 @@ if TYPE_CHECKING:
 
 FILES = 20
 TEXT = "a dog barking"
-MARK = "EARSHOT_MEASURE_MARK"
-"""Environment variable: the file that says when the first window was decoded."""
-
 EARSHOT = [sys.executable, "-m", "jobs.main"]
+
+MARKED = """
+import sys
+from functools import partial
+from jobs.bench.start import decode_first
+from jobs.main import main
+from pipeline.run import driver
+
+main(obj=driver.workers_on_ray(decode=partial(decode_first, mark=sys.argv.pop(1))))
+"""
+"""``earshot`` with ``decode_first`` as its decoder. The first argument is the file for the mark."""
 
 BARE = f"""
 import sys
@@ -56,7 +63,7 @@ with torch.inference_mode():
 def decode_first(
     row: dict[str, Any], config: "DecodeConfig", grid: "Grid", block_windows: int, *, mark: str
 ) -> "Iterator[pa.Table]":
-    """``decode_batch`` that writes the time down, once, when the first table of windows has been made."""
+    """``decode_batch``, which also writes the time of the first table of windows to ``mark``."""
     from pipeline.run.stages import decode_batch
 
     for table in decode_batch(row, config, grid, block_windows):
@@ -65,19 +72,8 @@ def decode_first(
         yield table
 
 
-def index_here(sources: str, into: str, model: str) -> None:
-    """``earshot index``, with the mark."""
-    from jobs import main
-    from jobs.bench.start import decode_first as decode  # workers find it by this name, not by that of a program
-    from pipeline.run import workers
-
-    workers.run_stages = partial(workers.run_stages, decode=partial(decode, mark=os.environ[MARK]))
-    sys.argv = ["earshot", "index", sources, "--into", into, "--model", model, "--json"]
-    main.main()
-
-
 def measure(model: str, rounds: int, folder: Path) -> Iterator[Figure]:
-    """All, as they become known."""
+    """All figures, as they become known."""
     from pipeline.encoder.checkpoint import find_checkpoint
 
     yield Figure("earshot --help", "", _median([*EARSHOT, "--help"], rounds), "s", 0.5)
@@ -86,9 +82,9 @@ def measure(model: str, rounds: int, folder: Path) -> Iterator[Figure]:
     waits = []
     for number in range(rounds):
         mark, into = folder / f"mark-{number}", index if number == 0 else folder / f"index-{number}"
-        command = [sys.executable, "-m", "jobs.bench.start", "--here", str(sounds), str(into), "--model", model]
+        options = ["--into", str(into), "--model", model, "--json"]
         began = time.time()
-        _call(command, {MARK: str(mark)})
+        _call([sys.executable, "-c", MARKED, str(mark), "index", str(sounds), *options])
         waits.append(float(mark.read_text()) - began)
     yield Figure("earshot index", "first window is decoded", statistics.median(waits), "s", 12)
     again = [*EARSHOT, "index", str(sounds), "--into", str(index)]
@@ -96,7 +92,7 @@ def measure(model: str, rounds: int, folder: Path) -> Iterator[Figure]:
 
     asked = [*EARSHOT, "query", str(index), TEXT]
     bare = [sys.executable, "-c", BARE, str(find_checkpoint(model, None).folder)]
-    for command in (asked, bare):  # what is read for the first time
+    for command in (asked, bare):  # the first process of each reads files that the system caches
         _call(command)
     pairs = [(_call(asked), _call(bare)) for _ in range(rounds)]
     asked_s, bare_s = (statistics.median(times) for times in zip(*pairs, strict=True))
@@ -105,10 +101,10 @@ def measure(model: str, rounds: int, folder: Path) -> Iterator[Figure]:
     yield Figure("pipeline.open(...).search", "in a process that stays up", _search_ms(str(index), rounds), "ms", 50)
 
 
-def _call(command: list[str], environment: dict[str, str] | None = None) -> float:
-    """Seconds."""
+def _call(command: list[str]) -> float:
+    """Run a command; returns the seconds it took."""
     began = time.perf_counter()
-    subprocess.run(command, check=True, capture_output=True, env={**os.environ, **(environment or {})})
+    subprocess.run(command, check=True, capture_output=True)
     return time.perf_counter() - began
 
 
@@ -118,7 +114,7 @@ def _median(command: list[str], rounds: int) -> float:
 
 
 def _search_ms(into: str, rounds: int) -> float:
-    """A search with words that were not asked before."""
+    """Milliseconds of a search with words that were not asked before."""
     import pipeline
 
     index, times = pipeline.open(into), []
@@ -143,19 +139,11 @@ def _write_sounds(folder: Path) -> Path:
     return folder
 
 
-def main(
+def start(
     model: Annotated[str, typer.Option(help="As in `earshot index`.")] = "earshot-tiny",
     rounds: Annotated[int, typer.Option(min=1, help="Processes of each kind.")] = 5,
     json: Json = False,
-    here: Annotated[tuple[str, str] | None, typer.Option(hidden=True)] = None,  # what a fresh process measures
 ) -> None:
-    """Print what starting costs, with the limits beside it."""
-    if here is not None:
-        index_here(*here, model)
-        return
+    """Measure how long commands take to start: two minutes."""
     with tempfile.TemporaryDirectory(prefix="earshot-start-") as folder:
         report("what starting costs", list(measure(model, rounds, Path(folder))), json=json)
-
-
-if __name__ == "__main__":
-    typer.run(main)

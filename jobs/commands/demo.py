@@ -1,11 +1,11 @@
-"""``earshot demo``: make a small corpus whose truth is known, index it, search it, and compare."""
+"""``earshot demo``: synthesise a small corpus, index it, search it, and compare the answers with the truth."""
 
 from pathlib import Path
 from typing import TYPE_CHECKING, Annotated, Any
 
 import typer
 
-from jobs.commands.index import run
+from jobs.shared.indexing import run_index
 from jobs.shared.options import Json
 from jobs.shared.output import print_json, print_line, print_table, show_path
 
@@ -25,10 +25,11 @@ QUESTIONS = {
 
 
 def demo(
-    folder: Annotated[Path, typer.Argument(help="Where the sounds and the index go.")] = Path("earshot-demo"),
+    context: typer.Context,
+    folder: Annotated[Path, typer.Argument(help="Folder for the sounds and the index.")] = Path("earshot-demo"),
     json: Json = False,
 ) -> None:
-    """Make 30 synthetic recordings, index them with the bundled model, and find sounds in them.
+    """Synthesise 30 recordings, index them with the bundled model, and find sounds in them.
 
     Example: earshot demo
     """
@@ -39,7 +40,7 @@ def demo(
     if not json:
         print_line(f"{len(truth)} recordings in {folder / 'sounds'}, two of them broken on purpose")
     config = make_config({"into": str(folder / "index"), "sources": [str(folder / "sounds")]})
-    run(config, json=json)
+    run_index(config, json=json, workers=context.obj)
     opened = pipeline.open(config.into)
     rows = [_ask(opened, text, label, truth) for label, text in QUESTIONS.items()]
     if json:
@@ -51,7 +52,7 @@ def demo(
 
 
 def _ask(opened: Any, text: str, label: str, truth: "dict[str, list[Event]]") -> dict[str, Any]:
-    """Ask for the best clip and the best event of a class, and look up what was planted there."""
+    """Ask for the best clip and the best event of a class, and compare them with the planted events."""
     hit = opened.search(text, k=1)[0]
     events = opened.locate(text, k=1)
     row: dict[str, Any] = {"text": text, "label": label, "clip": hit.uri, "clip_start_s": hit.start_s}
@@ -83,16 +84,16 @@ def _print(rows: list[dict[str, Any]], folder: Path) -> None:
         )
         for row in rows
     ]
-    print_table("what was asked, found, and planted", columns, values, right=columns[3:5])
+    print_table("the best answers, and what was planted", columns, values, right=columns[3:5])
     path = show_path(str(folder))
-    print_line(f"{sum(row['right'] for row in rows)} of {len(rows)} right. Now ask yourself:")
+    print_line(f"{sum(row['right'] for row in rows)} of {len(rows)} right. Try it yourself:")
     print_line(f'  earshot query {path}/index "a deep engine rumble" -k 3')
     print_line(f'  earshot locate {path}/index "clicking"')
     print_line(f"  earshot failures {path}/index")
 
 
 def make_corpus(folder: Path) -> "dict[str, list[Event]]":
-    """Write the recordings that are not there yet; returns what sounds in each, by file name."""
+    """Write the recordings that are missing; returns the events of each, by file name."""
     import numpy as np
 
     from jobs.tiny.synth import CLASSES, make_scene
@@ -119,7 +120,7 @@ def make_corpus(folder: Path) -> "dict[str, list[Event]]":
 
 
 def _place(rng: Any, labels: list[str], duration_s: float) -> "list[Event]":
-    """One sound after the other, with at least 0.4 s between them."""
+    """Place one sound after the other, with at least 0.4 s between them."""
     from jobs.tiny.synth import LENGTHS_S, Event
 
     events = []

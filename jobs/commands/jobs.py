@@ -1,17 +1,17 @@
-"""``earshot jobs``: the runs that were submitted to a cluster."""
+"""``earshot jobs``: the runs submitted to a cluster."""
 
 import datetime as dt
 from typing import TYPE_CHECKING
 
 from jobs.shared.options import Address, Json
-from jobs.shared.output import print_json, print_table, show_left
+from jobs.shared.output import print_json, print_table, show_left, show_when
 
 if TYPE_CHECKING:
     from jobs.shared.ray_jobs import Job
 
 
 def jobs(address: Address = None, json: Json = False) -> None:
-    """List the jobs of Earshot on a Ray cluster, newest first.
+    """List the Earshot jobs on a Ray cluster, newest first.
 
     Example: earshot jobs --address http://head:8265
     """
@@ -32,8 +32,3 @@ def _show_took(job: "Job") -> str:
         return ""
     started, ended = (dt.datetime.fromisoformat(moment) for moment in (job.started_at, job.ended_at))
     return show_left((ended - started).total_seconds()).replace("less than a minute", "< 1 min")
-
-
-def show_when(moment: str | None) -> str:
-    """``2026-01-02T03:04:05.678+00:00`` -> ``2026-01-02 03:04:05``."""
-    return "" if moment is None else moment[:19].replace("T", " ")

@@ -1,12 +1,11 @@
-"""``earshot plan``: what a run would do, and what it would cost. Nothing is written."""
+"""``earshot plan``: what a run would do and cost. It writes nothing."""
 
 from collections import Counter
 from typing import Annotated, Any
 
 import typer
 
-from jobs.commands.reindex import read_request
-from jobs.shared.options import AllowDeletions, Check, Full, Json, Reason, Rebuild, RetryFailed
+from jobs.shared.options import AllowDeletions, Check, Full, Json, Reason, Rebuild, RetryFailed, read_request
 from jobs.shared.output import print_json, print_line, print_table, show_bytes, show_hours
 
 
@@ -20,7 +19,7 @@ def plan(
     rebuild: Rebuild = False,
     json: Json = False,
 ) -> None:
-    """Say what `reindex`, or `index` with a configuration, would do with each file.
+    """Show what `reindex`, or `index` with a configuration, would do with each file, and what it would cost.
 
     Example: earshot plan my-index --json
     """
@@ -59,7 +58,7 @@ def plan(
     takes = f", about {show_hours(seconds)} at the speed of the last run" if seconds else ""
     size = show_bytes(summary["bytes"])
     if made.removed:
-        print_line(f"indexed files that would go: {count_by_folder(made.removed.values())}")
+        print_line(f"indexed files that would be removed: {count_by_folder(made.removed.values())}")
     for note in made.notes:
         print_line(f"note: {note}")
     if said := summarize(made.not_looked_at):

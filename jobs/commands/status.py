@@ -6,10 +6,9 @@ from typing import TYPE_CHECKING, Annotated
 
 import typer
 
-from jobs.commands.jobs import show_when
 from jobs.shared.display import show_failures
 from jobs.shared.options import Address, Json
-from jobs.shared.output import print_json, print_line, print_table, show_hours, show_left
+from jobs.shared.output import print_json, print_line, print_table, show_hours, show_left, show_when
 
 if TYPE_CHECKING:
     from jobs.shared.ray_jobs import Job

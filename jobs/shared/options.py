@@ -1,30 +1,60 @@
 """The arguments and options that several commands have in common."""
 
-from typing import Annotated
+from typing import TYPE_CHECKING, Annotated
 
 import typer
 
+if TYPE_CHECKING:
+    from pipeline.planning.request import RunRequest
+
 Path_ = Annotated[str, typer.Argument(metavar="INDEX", help="Folder of the index.")]
-Top = Annotated[int, typer.Option("-k", help="How many results.", min=1)]
+Top = Annotated[int, typer.Option("-k", help="Number of results.", min=1)]
 Where = Annotated[
     str | None,
-    typer.Option(help="Only where this holds: SQL over uri, duration_s, codec, ... and metadata columns."),
+    typer.Option(help="Only rows where this SQL holds, over uri, duration_s, codec, ... and metadata columns."),
 ]
 AllWindows = Annotated[bool, typer.Option("--all-windows", help="List overlapping windows of a file one by one.")]
-Json = Annotated[bool, typer.Option("--json", help="JSON lines instead of a table.")]
+Json = Annotated[bool, typer.Option("--json", help="Print JSON lines instead of a table.")]
 Rebuild = Annotated[
     bool,
-    typer.Option("--rebuild", help="Encode everything anew, maybe with other settings; queries see the old meanwhile."),
+    typer.Option("--rebuild", help="Encode everything again, also with other settings; queries see the old index."),
 ]
 AllowDeletions = Annotated[
-    bool, typer.Option("--allow-deletions", help="Take out what is gone, even all of a source or much of the index.")
+    bool,
+    typer.Option("--allow-deletions", help="Remove deleted files, even all of a source or much of the index."),
 ]
-Check = Annotated[str | None, typer.Option(help="content: hash every file; usually size and time decide.")]
-RetryFailed = Annotated[bool, typer.Option("--retry-failed", help="Try files again that failed and have not changed.")]
-Reason = Annotated[str | None, typer.Option(help="With --retry-failed: only those that failed for this reason.")]
-Full = Annotated[bool, typer.Option("--full", help="Decode and encode every file anew.")]
+Check = Annotated[str | None, typer.Option(help="content: hash every file; by default, compare size and mtime.")]
+RetryFailed = Annotated[bool, typer.Option("--retry-failed", help="Try unchanged files again that failed before.")]
+Reason = Annotated[str | None, typer.Option(help="With --retry-failed: only files that failed for this reason.")]
+Full = Annotated[bool, typer.Option("--full", help="Decode and encode every file again.")]
 Address = Annotated[
     str | None,
-    typer.Option(help="Of the cluster's dashboard; else RAY_API_SERVER_ADDRESS, RAY_ADDRESS, http://127.0.0.1:8265."),
+    typer.Option(
+        help="URL of the cluster's dashboard; by default RAY_API_SERVER_ADDRESS, RAY_ADDRESS, or http://127.0.0.1:8265."
+    ),
 ]
 Job = Annotated[str, typer.Argument(metavar="JOB", help="Name of the job, as `earshot jobs` lists it.")]
+
+
+def read_request(
+    check: str | None, *, retry_failed: bool, reason: str | None, full: bool, allow_deletions: bool
+) -> "RunRequest":
+    """What the options of ``plan`` and ``reindex`` ask for.
+
+    Raises:
+        UsageError: a value that is not known, or an option that lacks another.
+    """
+    from pipeline.errors import UsageError
+    from pipeline.planning.request import RunRequest
+
+    if check not in (None, "content"):
+        raise UsageError(f"--check {check}: expected content")
+    if reason is not None and not retry_failed:
+        raise UsageError("--reason: give --retry-failed too")
+    return RunRequest(
+        check_content=check is not None,
+        retry_failed=retry_failed,
+        reason=reason,
+        full=full,
+        allow_deletions=allow_deletions,
+    )

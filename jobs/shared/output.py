@@ -186,6 +186,11 @@ def show_hours(seconds: float) -> str:
     return f"{seconds / 3600:.2f} h" if seconds >= 360 else f"{seconds:.0f} s"
 
 
+def show_when(moment: str | None) -> str:
+    """``2026-01-02T03:04:05.678+00:00`` -> ``2026-01-02 03:04:05``."""
+    return "" if moment is None else moment[:19].replace("T", " ")
+
+
 def show_left(seconds: float) -> str:
     """``5400`` -> ``1 h 30 min``: a time to wait, as exact as one needs."""
     minutes = round(seconds / 60)

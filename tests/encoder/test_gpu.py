@@ -8,7 +8,8 @@ from typing import Any
 import pytest
 import torch
 
-from jobs.bench.encoder import load_models, main, make_random_models, make_sounds, run_plainly
+from jobs.bench.encoder import load_models, main, make_random_models, run_plainly
+from jobs.bench.sounds import make_sounds
 from pipeline.encoder.batching import BATCHES_PER_CALL, WINDOW_SAMPLES, Batches
 from pipeline.encoder.encoder import make_tower
 from pipeline.encoder.parity import (

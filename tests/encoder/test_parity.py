@@ -15,8 +15,9 @@ import torch
 from transformers.models.pe_audio import modeling_pe_audio
 from transformers.models.pe_audio.modeling_pe_audio import PeAudioEncoder
 
-from jobs.bench import encoder
-from jobs.bench.encoder import Speed, make_random_models, make_sounds, run_plainly
+from jobs.bench import encoder, profile
+from jobs.bench.encoder import Speed, make_random_models, run_plainly
+from jobs.bench.sounds import make_sounds
 from jobs.tiny.evaluate import CHECKPOINT, load, make_exam, measure
 from jobs.tiny.synth import draw_scene
 from pipeline.encoder import audio_tower
@@ -150,10 +151,10 @@ def test_the_encoder_is_measured_with_torch_and_transformers_alone() -> None:
     """What else the project depends on cannot be imported there; the tables have all ways and the parity."""
     others = ["ray", "lancedb", "lance", "pyarrow", "soundfile", "soxr", "av", "pydantic", "typer", "rich", "fsspec"]
     program = (
-        f"import sys; sys.modules.update(dict.fromkeys({others}))\n"
-        "from jobs.bench.encoder import main\n"
-        "options = '--model earshot-tiny --device cpu --seconds 0.8 --rounds 1 --threads 1 --profile'\n"
-        "sys.exit(main(options.split()))"
+        f"import runpy, sys; sys.modules.update(dict.fromkeys({others}))\n"
+        "options = '--encoder --model earshot-tiny --device cpu --seconds 0.8 --rounds 1 --threads 1 --profile'\n"
+        "sys.argv[1:] = options.split()\n"
+        "runpy.run_module('jobs.bench', run_name='__main__')"
     )
     done = subprocess.run([sys.executable, "-c", program], capture_output=True, text=True, timeout=300)
     assert done.returncode == 0, done.stderr
@@ -245,9 +246,9 @@ def test_cudnn_stays_on_where_transformers_switches_it_off() -> None:
 
 def test_a_profile_is_of_what_fits(monkeypatch: pytest.MonkeyPatch) -> None:
     run_short_of_memory_from(monkeypatch, 3)
-    monkeypatch.setitem(encoder.PROFILED, "cpu", 8)
+    monkeypatch.setitem(profile.PROFILED, "cpu", 8)
     clip, frame = encoder.load_models("earshot-tiny")
-    assert {row["sounds"] for row in encoder.profile(clip, frame, "cpu", "float32", 0.4)} == {2}
+    assert {row["sounds"] for row in profile.profile(clip, frame, "cpu", "float32", 0.4)} == {2}
 
 
 def run_short_of_memory_from(monkeypatch: pytest.MonkeyPatch, n: int) -> None:

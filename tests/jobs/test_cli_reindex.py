@@ -18,7 +18,7 @@ from pipeline.index.lease import Lease
 from pipeline.index.repair import give_up_fragments
 from pipeline.index.tables import open_published
 from pipeline.index.verify import verify_index
-from pipeline.run.driver import index_corpus
+from pipeline.run.driver import Workers, index_corpus
 from tests.helpers.contents import KnownCorpus, content, live
 from tests.helpers.indexes import table
 from tests.helpers.runs import WideEncoder, in_place
@@ -39,22 +39,18 @@ def corpus(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> KnownCorpus:
     made.put("new.wav", 0)
     made.put("broken.wav", 7)
     monkeypatch.setenv("COLUMNS", "200")
-    # In place of Ray, and of its models.
-    monkeypatch.setattr(
-        pipeline.run.driver, "workers_on_ray", lambda: pipeline.run.driver.Workers(in_place(WideEncoder()))
-    )
     monkeypatch.setattr(pipeline.run.driver, "_check_before_creating", lambda config, workers: None)
     return made
 
 
 @pytest.fixture
 def call(monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]) -> Call:
-    """Run a command; returns its exit code and what it printed."""
+    """Run a command with an encoder in this process; returns its exit code, stdout and stderr."""
 
     def run(*arguments: object) -> tuple[int, str, str]:
         monkeypatch.setattr(sys, "argv", ["earshot", *map(str, arguments)])
         with pytest.raises(SystemExit) as exit:
-            main()
+            main(obj=Workers(in_place(WideEncoder())))
         out, err = capsys.readouterr()
         return int(exit.value.code or 0), out, err
 
@@ -258,7 +254,7 @@ def test_verify_says_how_many_files_it_compared(corpus: KnownCorpus, call: Call)
     for sample in ("0", "-1", "some", "1.5"):
         code, _, err = call("verify", into, "--deep", "--sample", sample)
         assert (code, err) == (2, f"earshot: --sample {sample}: expected a number of files from 1 on, or all\n")
-    assert call("verify", into, "--sample", "all")[::2] == (2, "earshot: --sample: goes with --deep\n")
+    assert call("verify", into, "--sample", "all")[::2] == (2, "earshot: --sample: give --deep too\n")
 
 
 def test_optimize_says_what_it_did(corpus: KnownCorpus, call: Call) -> None:
@@ -318,7 +314,7 @@ def test_a_second_writer_is_told_who_holds_the_index_and_since_when(
         (["restore", "{tmp}/none", "--batch", "1"], "no index here"),
         (["restore", "{into}", "--batch", "999"], "no batch 999"),
         (["reindex", "{into}", "--check", "time"], "--check time: expected content"),
-        (["reindex", "{into}", "--reason", "empty"], "goes with --retry-failed"),
+        (["reindex", "{into}", "--reason", "empty"], "--reason: give --retry-failed too"),
         (["optimize", "{into}", "--keep-hours=-1"], "--keep-hours"),
     ],
 )
@@ -493,7 +489,7 @@ def test_a_source_that_is_given_up_goes_and_no_guard_stops_that(corpus: KnownCor
         more.delete(name)
     code, out, _ = call("plan", into)
     assert code == 0
-    assert f"indexed files that would go: 3 in {more.folder}" in out
+    assert f"indexed files that would be removed: 3 in {more.folder}" in out
     assert f"a run would refuse: {more.folder}: holds no audio now, and the index has 3 files of it" in out
     *_, summary = lines(call("plan", into, "--json")[1])
     assert (summary["deleted"], summary["refused"][: len(str(more.folder))]) == (3, str(more.folder))
@@ -570,7 +566,7 @@ def test_a_repair_takes_nothing_out_while_a_disk_is_missing(corpus: KnownCorpus,
         (["--forget", "{tmp}/no"], r"{tmp}/no: is no source of {into}; its sources are {tmp}/in"),
         (["--move-source", "{tmp}/in", "{tmp}/no"], r"{tmp}/no: no such file or folder, so {tmp}/in cannot have moved"),
         (["--forget", "{tmp}/in"], r"{into}: no source would be left"),
-        ([], r"SOURCE: say what to index; `earshot reindex {into}`"),
+        ([], r"SOURCE: name what to index; `earshot reindex {into}`"),
         (["{tmp}/run.yaml", "--forget", "{tmp}/in"], r"a configuration says everything; leave out --into, --forget"),
     ],
 )

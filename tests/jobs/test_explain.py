@@ -12,7 +12,7 @@ import numpy as np
 import pyarrow as pa
 import pytest
 
-import jobs.main
+from jobs.main import main
 from jobs.shared.explain import explain
 from pipeline.grid import Grid
 from tests.helpers.tables import write_index
@@ -40,11 +40,10 @@ def fail_with(error: BaseException) -> Any:
     return FunctionType(fail.__code__, {"__name__": "pipeline.fake"}, closure=fail.__closure__)
 
 
-def say(command: Any, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]) -> str:
+def say(command: Any, capsys: pytest.CaptureFixture[str]) -> str:
     """What `earshot` says where a command does this."""
-    monkeypatch.setattr(jobs.main, "app", command)
     with pytest.raises(SystemExit) as exit:
-        jobs.main.main()
+        main(command)
     assert exit.value.code == 1
     out, err = capsys.readouterr()
     assert out == ""
@@ -65,30 +64,28 @@ def say(command: Any, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFix
     ],
 )
 def test_what_is_no_error_of_lance_is_no_damage(
-    error: Exception, said: str, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+    error: Exception, said: str, capsys: pytest.CaptureFixture[str]
 ) -> None:
-    line = say(fail_with(error), monkeypatch, capsys)
+    line = say(fail_with(error), capsys)
     assert said in line
     assert "damaged" not in line
 
 
 def test_an_error_of_lance_is_damage_wherever_the_index_lies(
-    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+    tmp_path: Path, capsys: pytest.CaptureFixture[str]
 ) -> None:
     path = tmp_path / "Generic S3 error: x"
     write_index(path, {"/a.wav": (np.zeros((10, 8), np.float16), np.zeros((1, 8), np.float16))}, Grid())
     for manifest in (path / "clips.lance" / "_versions").iterdir():
         manifest.write_bytes(b"")
-    line = say(lambda **_: lance.dataset(str(path / "clips.lance")), monkeypatch, capsys)
+    line = say(lambda **_: lance.dataset(str(path / "clips.lance")), capsys)
     assert "the index is damaged" in line
     assert "restore its folder from a copy" in line
 
 
-def test_a_store_that_does_not_answer_is_no_damage(
-    monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
-) -> None:
+def test_a_store_that_does_not_answer_is_no_damage(capsys: pytest.CaptureFixture[str]) -> None:
     command = lambda **_: lance.dataset("s3://bucket/index/clips.lance", storage_options=NOWHERE)  # noqa: E731
-    line = say(command, monkeypatch, capsys)
+    line = say(command, capsys)
     assert "the object store does not give the index: " in line
     assert "check its URL" in line
     assert ".rs" not in line
@@ -161,12 +158,10 @@ def test_an_error_that_leaves_lance_is_told_by_its_type_and_number(error: Except
     assert not re.search(r"\.rs\b|cargo", line)
 
 
-def test_a_panic_is_one_line_and_damage_where_it_is_of_lance(
-    monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
-) -> None:
+def test_a_panic_is_one_line_and_damage_where_it_is_of_lance(capsys: pytest.CaptureFixture[str]) -> None:
     panic = type("PanicException", (BaseException,), {})("index out of bounds")
     assert explain(raise_in("lance.dataset", panic)).startswith("the index is damaged: index out of bounds; ")
-    line = say(fail_with(panic.with_traceback(None)), monkeypatch, capsys)
+    line = say(fail_with(panic.with_traceback(None)), capsys)
     assert "a fault of Earshot: PanicException: index out of bounds (pipeline.fake:" in line
 
 
@@ -179,9 +174,8 @@ def test_where_a_fault_comes_from_is_told_on_demand(
     monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
 ) -> None:
     monkeypatch.setenv("EARSHOT_DEBUG", "1")
-    monkeypatch.setattr(jobs.main, "app", fail_with(KeyError("x\x1b[31m?password=abc")))
     with pytest.raises(SystemExit):
-        jobs.main.main()
+        main(fail_with(KeyError("x\x1b[31m?password=abc")))
     err = capsys.readouterr().err
     assert err.startswith("Traceback")
     assert "\x1b" not in err

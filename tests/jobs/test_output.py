@@ -18,7 +18,6 @@ from rich.cells import cell_len
 from rich.console import Console
 from typer.testing import CliRunner
 
-import jobs.main
 import pipeline
 from jobs.commands.locate import tell_why
 from jobs.main import app, main
@@ -54,15 +53,14 @@ HOSTILE = {
 }
 
 
-def test_a_warning_is_one_line(monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]) -> None:
+def test_a_warning_is_one_line(capsys: pytest.CaptureFixture[str]) -> None:
     def warn(**_: object) -> int:
         warnings.simplefilter("always")
         warnings.warn("it is slower:\nno compiler\x1b[31m, https://h/a?token=ab", RuntimeWarning, stacklevel=1)
         return 0
 
-    monkeypatch.setattr(jobs.main, "app", warn)
     with warnings.catch_warnings(), pytest.raises(SystemExit) as exit:
-        main()
+        main(warn)
     assert exit.value.code == 0
     said = "earshot: warning: it is slower: no compiler\\x1b[31m, https://h/a?token=***\n"
     assert capsys.readouterr() == ("", said)

@@ -1,0 +1,229 @@
+"""The figures of ``earshot bench``: the stages by themselves, a whole run, and a corpus projected from them.
+
+Sources and models enter; figures leave as they become known, each with its ``part``: decode, encode, write, run, corpus
+and profile. Speeds are in seconds of audio per second.
+"""
+
+import csv
+import math
+import os
+import tempfile
+import time
+from collections.abc import Callable, Iterator
+from pathlib import Path
+
+import numpy as np
+
+import pipeline
+from jobs.bench.baselines import save_random
+from jobs.bench.parts import (
+    Decoded,
+    by_format,
+    count_gpus,
+    decode_files,
+    encode_speed,
+    machine_resources,
+    shorten,
+    write_speed,
+)
+from jobs.bench.profile import profile
+from pipeline.config import Config, make_config
+from pipeline.corpus.corpus_file import CorpusFile
+from pipeline.corpus.discover import list_corpus
+from pipeline.corpus.shards import extension_of
+from pipeline.corpus.time_ranges import recording_of
+from pipeline.encoder.batching import is_out_of_memory
+from pipeline.encoder.checkpoint import read_identity
+from pipeline.encoder.encoder import check_models, load_audio_model, resolve_device, resolve_precision
+from pipeline.errors import CorpusError
+from pipeline.grid import Waveform
+from pipeline.run.driver import index_corpus
+from pipeline.run.progress import Progress
+from pipeline.run.record import make_record
+from pipeline.run.resources import Encoders, share_machine
+from pipeline.run.stages import BLOCK_S
+from pipeline.schema import Row
+
+FILES_PER_FORMAT = 4
+BATCHES = {"cpu": (1, 2, 4), "cuda": (8, 32)}
+RUN_S = 60.0
+"""The whole run encodes for about this long."""
+
+
+def project(
+    sources: list[str],
+    model: str,
+    frame_model: str | None,
+    hours: float,
+    *,
+    profile: bool = False,
+    measure: Callable[[Config, Path, float], Iterator[Row]] | None = None,
+    save_random: Callable[[Path], str] = save_random,
+) -> Iterator[Row]:
+    """Every figure, for a corpus of ``hours``. A test may replace ``measure`` and ``save_random``."""
+    with tempfile.TemporaryDirectory(prefix="earshot-bench-") as folder:
+        scratch = Path(folder)
+        name = save_random(scratch / "random") if model == "random" else model
+        encode = {"clip_model": name, "frame_model": frame_model}
+        given = sources or [str(_write_sounds(scratch / "sounds"))]
+        config = make_config({"sources": given, "into": str(scratch / "index"), "encode": encode})
+        yield from (measure or measure_stages_and_run)(config, scratch, hours)
+        if profile:
+            yield from profile_models(config)
+
+
+def profile_models(config: Config) -> list[Row]:
+    """Where an encoder process of a run spends its time, with the models of the configuration."""
+    encode, device = config.encode, resolve_device("auto")
+    clip = load_audio_model(encode.clip_model)
+    frame = load_audio_model(encode.frame_model) if encode.frame_model else clip
+    return profile(clip, frame, device, resolve_precision("auto", device), config.window.length_s)
+
+
+def measure_stages_and_run(config: Config, scratch: Path, hours: float) -> Iterator[Row]:
+    """Each stage by itself, a whole run against the ceiling that they predict, and a corpus of ``hours``."""
+    check_models(config.encode, config.store.frames == "all")
+    rows = draw_rows(config)
+    decoded = _decode_some(config, pick_of_each_format(rows))
+    for codec, (n_files, speed) in by_format(decoded).items():
+        yield {"part": "decode", "format": codec, "files": n_files, "x_per_core": speed}
+    cores = len(os.sched_getaffinity(0))
+    decode_x = cores * sum(each.audio_s for each in decoded) / sum(each.cpu_s for each in decoded)
+
+    device = resolve_device("auto")
+    native = resolve_precision("auto", device)
+    encoders = share_machine(machine_resources(device), config.encode)
+    encode_x = 0.0
+    for figure in _measure_encoding(config, _full_windows(decoded), encoders, device, native):
+        yield figure
+        encode_x = max(encode_x, figure["x"] if figure["precision"] == native else 0.0)
+
+    identity = read_identity(config.encode.frame_model or config.encode.clip_model)
+    write_x = write_speed(str(scratch / "written"), identity.dimension, config.window.grid)
+    yield {"part": "write", "dimension": identity.dimension, "x": write_x}
+
+    manifest = write_sample(rows, scratch / "sample.csv", RUN_S * _predict(encode_x, decode_x, device))
+    run = measure_run(config, manifest, BLOCK_S * encoders.most)
+    # Windows overlap, and the last one of a file begins early rather than late: that audio is encoded twice.
+    encoding_x = min(run.pop("encoders"), encoders.most) / encoders.most * encode_x * run["audio_s"]
+    ceiling = max(1e-9, _predict(encoding_x / max(run["windows_s"], 1e-9), decode_x, device))
+    run["of_what_parts_allow"] = run["x"] and run["x"] / ceiling
+    run["encoded_per_audio"] = run["windows_s"] / max(run["audio_s"], 1e-9)
+    wall_h, gb = hours / (run["x"] or ceiling), run.pop("index_bytes") / run["audio_s"] * 3600 * hours / 1e9
+    yield {"part": "run", **run}
+    gpus = {"gpu_h": wall_h * count_gpus(encoders)} if device == "cuda" else {}
+    yield {"part": "corpus", "hours": hours, "wall_h": wall_h, "core_h": wall_h * cores, "index_gb": gb} | gpus
+
+
+def _decode_some(config: Config, rows: list[Row]) -> list[Decoded]:
+    """Decode the files; the first file of a format also loads its decoder, so some are decoded before."""
+    for _ in decode_files(rows[:: FILES_PER_FORMAT // 2], config):
+        pass
+    decoded = list(decode_files(rows, config))
+    if not decoded:
+        raise CorpusError(f"{config.sources[0]}: none of the sampled files can be decoded")
+    return decoded
+
+
+def _measure_encoding(
+    config: Config, windows: list[Waveform], encoders: Encoders, device: str, native: str
+) -> Iterator[Row]:
+    """Encoding in float32 and in the device's own precision, in batches of several sizes."""
+    for precision in dict.fromkeys(("float32", native)):
+        for batch in BATCHES[device]:
+            figure = {"part": "encode", "precision": precision, "batch": batch, "processes": encoders.most}
+            try:
+                speed, held = encode_speed(config, windows, precision, batch, encoders)
+            except RuntimeError as error:
+                if not is_out_of_memory(error):
+                    raise
+                speed, held = 0.0, 0
+            yield {**figure, "batch_held": held, "x": speed}
+
+
+def _predict(encode_x: float, decode_x: float, device: str) -> float:
+    """The speed that the stages allow a run: on a CPU, decoding and encoding share the cores."""
+    return 1 / (1 / encode_x + 1 / decode_x) if device == "cpu" else min(encode_x, decode_x)
+
+
+def draw_rows(config: Config) -> list[Row]:
+    """The files of the corpus in an order that is random but always the same; of long ones, the first minute."""
+    listed = list_corpus(config.sources, config.corpus)
+    order = np.random.default_rng(0).permutation(listed.num_rows)[:20_000]
+    return [shorten(row) for row in listed.take(order).to_pylist() if row["reason"] is None]
+
+
+def pick_of_each_format(rows: list[Row]) -> list[Row]:
+    """A few files of each extension."""
+    picked: dict[str, list[Row]] = {}
+    for row in rows:
+        same = picked.setdefault(extension_of(recording_of(row)), [])
+        if len(same) < FILES_PER_FORMAT:
+            same.append(row)
+    return [row for same in picked.values() for row in same]
+
+
+def _full_windows(decoded: list[Decoded]) -> list[Waveform]:
+    """Windows to encode: the full ones, or the longest where all files are short."""
+    windows = [window for each in decoded for window in each.windows]
+    longest = max(map(len, windows))
+    return [window for window in windows if len(window) == longest][:32]
+
+
+def write_sample(rows: list[Row], manifest: Path, audio_s: float) -> Path:
+    """Write a manifest of files with about ``audio_s`` seconds of audio."""
+    planned_s = 0.0
+    with manifest.open("w", newline="", encoding="utf-8") as file:
+        writer = csv.writer(file)
+        writer.writerow(["uri", "start_s", "end_s"])
+        for row in rows:
+            if planned_s >= audio_s:
+                break
+            writer.writerow([recording_of(row), row["start_s"], row["end_s"]])
+            planned_s += CorpusFile.of_listed(row).seconds
+    return manifest
+
+
+def measure_run(
+    config: Config, manifest: Path, held_s: float, index: Callable[[Config], Progress] = index_corpus
+) -> Row:
+    """Index the files of a manifest, and measure the speed from when the workers have started.
+
+    ``x`` and ``start_s`` are None where that is less than ``held_s`` of audio: one call of each encoder holds as much,
+    so everything would come back at once.
+    """
+    values = config.model_dump(mode="json") | {"sources": [str(manifest)]}
+    values["run"] = {**values["run"], "max_failed_fraction": 1.0}
+    began = time.monotonic()
+    progress = index(type(config).model_validate(values))
+    took = time.monotonic() - began
+    busy_s = progress.throughput.busy_s
+    durations = pipeline.open(config.into).to_arrow("files", ["n_clips", "duration_s"], where="n_clips > 0").to_pylist()
+    length_s = config.window.length_s
+    windows_s = sum(row["n_clips"] * min(length_s, row["duration_s"]) for row in durations)
+    speed = progress.speed if windows_s >= held_s else None
+    return {
+        "files": progress.n_files,
+        "failed": progress.n_failed,
+        "encoders": max(1, math.ceil(progress.planned_s / config.run.batch_s)),  # further ones get no batch
+        "audio_s": progress.audio_s,
+        "windows_s": windows_s,
+        "x": speed or None,
+        "start_s": max(0.0, took - progress.audio_s / speed) if speed else None,
+        "write_share": busy_s["write"] / max(1e-9, sum(busy_s.values())),
+        "bottleneck": make_record(progress).bottleneck,
+        "index_bytes": sum(file.stat().st_size for file in Path(config.into).rglob("*") if file.is_file()),
+    }
+
+
+def _write_sounds(folder: Path) -> Path:
+    """Half an hour of swelling noise, as wav, flac, mp3 and ogg."""
+    import soundfile
+
+    folder.mkdir()
+    rng = np.random.default_rng(3)
+    swell = np.sin(np.linspace(0, 60 * np.pi, 30 * 48_000)) ** 2
+    for number in range(60):
+        suffix = ("wav", "flac", "mp3", "ogg")[number % 4]
+        soundfile.write(folder / f"{number:02d}.{suffix}", rng.normal(0, 0.1, len(swell)) * swell, 48_000)
+    return folder

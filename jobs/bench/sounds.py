@@ -1,0 +1,15 @@
+"""The sounds that the encoder is measured with."""
+
+from typing import Any
+
+import numpy as np
+
+from pipeline.grid import HOP_SAMPLES, SAMPLE_RATE_HZ, seconds_to_frames
+
+
+def make_sounds(n: int, seconds: float) -> np.ndarray[Any, np.dtype[np.float32]]:
+    """Gliding tones over noise, (n, samples)."""
+    n_samples = max(1, seconds_to_frames(seconds)) * HOP_SAMPLES
+    rng, time_s = np.random.default_rng(7), np.arange(n_samples) / SAMPLE_RATE_HZ
+    tones = [np.sin(2 * np.pi * (150 + 250 * k + 300 * time_s) * time_s) for k in range(n)]
+    return (0.3 * np.stack(tones) + rng.normal(0, 0.05, (n, n_samples))).astype(np.float32)

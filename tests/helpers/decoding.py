@@ -1,0 +1,53 @@
+"""How much memory decoding takes: each file in a process of its own, whose peak the kernel knows."""
+
+import json
+import subprocess
+import sys
+import tempfile
+from dataclasses import asdict, dataclass
+from pathlib import Path
+
+from tests.helpers.sounds import write_long
+
+ROOT = Path(__file__).parents[2]
+
+
+@dataclass(frozen=True)
+class Measure:
+    """Decoding one file gave ``decoded_s`` seconds of audio and took at most ``peak_bytes`` of memory."""
+
+    decoded_s: float
+    peak_bytes: int
+    truncated: str | None
+
+
+def measure_format(name: str, durations_s: list[float], channels: int) -> list[Measure]:
+    """Write and decode one file of each length."""
+    with tempfile.TemporaryDirectory() as folder:
+        path = Path(folder) / "long"
+        measures = []
+        for duration_s in durations_s:
+            write_long(path, name, duration_s, channels=channels)
+            measures.append(_measure_fresh(path))
+        return measures
+
+
+def _measure_fresh(path: Path) -> Measure:
+    program = "import sys; from tests.helpers.decoding import print_measure; print_measure(sys.argv[1])"
+    command = [sys.executable, "-c", program, str(path)]
+    done = subprocess.run(command, check=True, capture_output=True, text=True, cwd=ROOT)
+    return Measure(**json.loads(done.stdout))
+
+
+def print_measure(path: str) -> None:
+    """Decode ``path`` in this process, which should have done nothing else."""
+    from pipeline.audio.decode import open_audio
+    from pipeline.grid import samples_to_seconds
+
+    with open_audio(path) as audio:
+        n_samples = sum(len(block) for block in audio.blocks())
+        truncated = audio.truncated
+    # Not ``ru_maxrss``: it begins with the memory of the parent at the fork.
+    status = Path("/proc/self/status").read_text(encoding="ascii")
+    peak_bytes = next(int(line.split()[1]) * 1024 for line in status.splitlines() if line.startswith("VmHWM"))
+    print(json.dumps(asdict(Measure(samples_to_seconds(n_samples), peak_bytes, truncated))))
