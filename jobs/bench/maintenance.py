@@ -41,8 +41,10 @@ from pipeline.index.writer import Batch, Writer
 from pipeline.planning.ledger import Ledger
 from pipeline.planning.outcomes import deleted_row
 from pipeline.schema import Row
-from pipeline.search.clips import find_clips, open_table, read_rows
-from pipeline.search.events import Levels, find_events
+from pipeline.search.clips import find_clips
+from pipeline.search.events import Levels
+from pipeline.search.locate import EventQuery, find_events
+from pipeline.search.tables import open_table, read_rows
 
 Tables = dict[str, Any]
 
@@ -232,7 +234,7 @@ def _make_queries(row: Row, query: npt.NDArray[np.float64]) -> dict[str, Callabl
 
     return {
         "find_clips": lambda tables: find_clips(tables["clips"], query.astype(np.float32), k=10),
-        "find_events": lambda tables: find_events(tables["frames"], tables["files"], DIRECTION, levels, 10),
+        "find_events": lambda tables: find_events(tables["frames"], tables["files"], EventQuery(DIRECTION, levels, 10)),
         "rows of a file": find_rows,
         "frames of an audio": lambda tables: _read(tables["frames"], f"audio_id = '{row['audio_id']}'"),
     }

@@ -1,4 +1,4 @@
-"""The Python front: an index opened as it was last published, to be searched with words or sounds.
+"""The Python client: an index opened as it was last published, to be searched with words or sounds.
 
     >>> ix = pipeline.open("my-index")
     >>> ix.search("dog barking", k=5)[0].uri
@@ -11,9 +11,7 @@ Models are loaded at the first question that needs them, and kept.
 
 from collections.abc import Iterable
 from dataclasses import replace
-from functools import cached_property
-from itertools import islice
-from typing import TYPE_CHECKING, Any
+from typing import Any
 
 import numpy as np
 import numpy.typing as npt
@@ -21,41 +19,41 @@ import pyarrow as pa
 import pyarrow.compute as pc
 
 from pipeline import schema
-from pipeline.audio.windows import cut_windows
-from pipeline.config import DecodeConfig, EncodeConfig, WindowConfig
-from pipeline.encoder.checkpoint import ModelIdentity, read_identity
-from pipeline.encoder.encoder import NonFiniteError, load_encoder, probability
-from pipeline.encoder.text import load_text_encoder
-from pipeline.errors import IndexMismatch, UsageError
-from pipeline.grid import HOP_SAMPLES, Waveform
+from pipeline.config import DecodeConfig, WindowConfig
+from pipeline.encoder.checkpoint import ModelIdentity
+from pipeline.encoder.encoder import probability
+from pipeline.errors import UsageError
+from pipeline.grid import Waveform
 from pipeline.index import journal
 from pipeline.index.handle import open_index
-from pipeline.search.clips import Hit, find_clips, open_table, read_rows
-from pipeline.search.events import Event, Levels, Rules, find_events, to_event
-
-if TYPE_CHECKING:
-    from pipeline.encoder.encoder import AudioEncoder
-    from pipeline.encoder.text import TextEncoder
+from pipeline.search.clips import Hit, find_clips
+from pipeline.search.events import Event, Levels, Rules, to_event
+from pipeline.search.locate import EventQuery, find_events
+from pipeline.search.models import QueryModels
+from pipeline.search.query_vectors import check_waveform, embed_sound, embed_text
+from pipeline.search.scores import Vector
+from pipeline.search.tables import open_table, read_rows
 
 STATUSES = ("indexed", "failed", "deleted")
 
-WINDOWS_AT_ONCE = 16
-"""Windows of a sound that are encoded together: at most what one pass of the model takes on a GPU."""
-
 
 class Index:
-    """An index at the state it had when it was opened; open it again to see later batches.
+    """An index in the state that it had when it was opened. Open it again to see later batches.
+
+    Args:
+        models: the encoders of questions; by default the models that made the vectors.
 
     Raises:
         IndexMissing: there is no index at ``path``.
     """
 
-    def __init__(self, path: str) -> None:
+    def __init__(self, path: str, models: QueryModels | None = None) -> None:
         self.path = path
+        self._models = models or QueryModels(path)
         self._handle = open_index(path)
         self._live = self._handle.live
         self.tables = self._live.path
-        """Where its LanceDB database lies: ``path`` itself, until the index was rebuilt."""
+        """The path of its LanceDB database: ``path`` itself, until the index is rebuilt."""
         self.settings = self._live.settings
 
     def search(self, text: str, k: int = 10, *, where: str | None = None, all_windows: bool = False) -> list[Hit]:
@@ -63,16 +61,16 @@ class Index:
 
         Args:
             where: SQL over the columns of ``clips``, applied before the search.
-            all_windows: list overlapping windows of one file each by itself.
+            all_windows: list overlapping windows of one file separately.
 
         Raises:
-            UsageError: an empty text or index, or a wrong ``where``.
+            UsageError: the text or index is empty, or ``where`` is wrong.
         """
         clips = self._table("clips")
         query = self._embed_text(text, "clip_model")
         hits = find_clips(clips, query, k=_check_k(k), where=where, all_windows=all_windows)
         chances = probability([hit.score for hit in hits], self._identity("clip_model"))
-        return [_with_probability(hit, float(chance)) for hit, chance in zip(hits, chances, strict=True)]
+        return [replace(hit, probability=float(chance)) for hit, chance in zip(hits, chances, strict=True)]
 
     def similar(
         self,
@@ -85,12 +83,11 @@ class Index:
     ) -> list[Hit]:
         """The ``k`` clips that sound most like ``waveform``, by cosine.
 
-        A sound longer than a window is cut like a file, and stands for the mean direction of its windows.
-
-        Of a long recording, ``similar_to_file`` holds less in memory.
+        A sound longer than a window is cut like a file; the query is the mean direction of its windows. For a long
+        recording, ``similar_to_file`` needs less memory.
 
         Args:
-            waveform: samples of shape (n,) or (n, channels), floats about -1 to 1, or integers of full scale.
+            waveform: samples of shape (n,) or (n, channels): floats from about -1 to 1, or integers of full scale.
 
         Raises:
             UsageError: less than 40 ms of sound, NaN or infinite samples, another shape or rate, an empty index, or a
@@ -99,7 +96,7 @@ class Index:
         from pipeline.audio.decode import to_model_rate
 
         self._table("clips")
-        mono = to_model_rate(_check_waveform(waveform, sample_rate_hz), sample_rate_hz, self._decode_config)
+        mono = to_model_rate(check_waveform(waveform, sample_rate_hz), sample_rate_hz, self._decode_config)
         return self.similar_to([mono], k, where=where, all_windows=all_windows)
 
     def similar_to_file(
@@ -112,10 +109,10 @@ class Index:
         where: str | None = None,
         all_windows: bool = False,
     ) -> list[Hit]:
-        """As ``similar``, for an audio file from ``start_s`` to ``end_s``; however long, it is never held as a whole.
+        """Like ``similar``, for an audio file from ``start_s`` to ``end_s``. It is never held in memory as a whole.
 
         Args:
-            sound: a path, a URL, or the uri of a member of a shard; or a range of one, within which times are counted.
+            sound: a path, a URL, or the uri of a member of a shard; or a time range of one, in which times are counted.
 
         Raises:
             FileFailure: the file cannot be decoded; ``out_of_range`` where it ends before ``start_s``.
@@ -132,9 +129,10 @@ class Index:
     def similar_to(
         self, blocks: Iterable[Waveform], k: int = 10, *, where: str | None = None, all_windows: bool = False
     ) -> list[Hit]:
-        """As ``similar``, for samples that are 48 kHz mono float32 already, in blocks (n,) of any size."""
+        """Like ``similar``, for samples that are already 48 kHz mono float32, in blocks (n,) of any size."""
         clips = self._table("clips")
-        query = self._embed_sound(blocks)
+        grid = WindowConfig(**self.settings["window"]).grid
+        query = embed_sound(blocks, grid, self._models.for_sounds(self._identity("clip_model")))
         return find_clips(clips, query, k=_check_k(k), where=where, all_windows=all_windows, measure="cosine")
 
     def locate(
@@ -147,11 +145,11 @@ class Index:
         merge_gap_s: float = 0.2,
         where: str | None = None,
     ) -> list[Event]:
-        """The ``k`` best events that fit ``text``, from and to in seconds, on a grid of 40 ms.
+        """The ``k`` events that fit ``text`` best. Their times are in seconds, on a grid of 40 ms.
 
         Args:
-            threshold: probability at which an event begins. min_duration_s: shorter ones are left out.
-            merge_gap_s: events of one file that are at most this far apart are one.
+            threshold: the probability at which an event begins. min_duration_s: drop shorter events.
+            merge_gap_s: join events of one file that are at most this far apart.
             where: SQL over the columns of ``files``: only events in these files.
 
         Raises:
@@ -161,13 +159,13 @@ class Index:
         if self.settings["frames"] == "none":
             raise UsageError(f"{self.path}: was built without frames, so nothing can be located; use `query`")
         frames = self._table("frames")
-        query = self._embed_text(text, "frame_model")
+        vector = self._embed_text(text, "frame_model")
         identity = self._identity("frame_model")
         levels = Levels.from_rules(rules, identity.logit_scale, identity.logit_bias)
-        found = find_events(frames, self._open("files"), query, levels, _check_k(k), where)
+        found = find_events(frames, self._open("files"), EventQuery(vector, levels, _check_k(k), where))
         return [
-            to_event(rank, holder, run, float(probability(run.score, identity)))
-            for rank, (holder, run) in enumerate(found, start=1)
+            to_event(rank, holder, event, float(probability(event.score, identity)))
+            for rank, (holder, event) in enumerate(found, start=1)
         ]
 
     def describe(self) -> dict[str, Any]:
@@ -191,7 +189,7 @@ class Index:
         }
 
     def notes(self) -> pa.Table:
-        """What a person should know of indexed files: ``uri`` and ``note`` of those that have one."""
+        """``uri`` and ``note`` of the indexed files that have a note."""
         if "note" not in self._open("files").schema.names:  # format 2 had no notes
             return schema.FILES.empty_table().select(["uri", "note"])
         return self.to_arrow("files", ["uri", "note"], "status = 'indexed' AND note IS NOT NULL")
@@ -202,7 +200,7 @@ class Index:
         return schema.metadata_columns(self._open("files").schema)
 
     def _describe_rebuild(self) -> str | None:
-        """How far a generation has come that is being made, or was begun and stopped."""
+        """How far a rebuild has come that is going on, or was stopped."""
         begun = self._handle.refresh().find_next()
         if not begun.exists:
             return None
@@ -210,7 +208,7 @@ class Index:
         return f"{n_files} files done; `--rebuild` goes on with it, deleting {begun.path} gives it up"
 
     def history(self) -> list[dict[str, Any]]:
-        """What was published, oldest first; ``speed`` is seconds of audio per second, where audio was encoded."""
+        """What was published, oldest first. ``speed`` is seconds of audio per second, for batches with audio."""
         rows = []
         for row in journal.read_journal(self.tables).to_pylist():
             if row["seq"] > self._live.seq:
@@ -232,7 +230,7 @@ class Index:
         return rows
 
     def embed(self, text: str) -> npt.NDArray[np.float32]:
-        """The embedding (D,) of ``text`` that clips are compared with."""
+        """The embedding (D,) of ``text`` with which clips are compared."""
         return self._embed_text(text, "clip_model")
 
     def to_arrow(self, table: str = "clips", columns: list[str] | None = None, where: str | None = None) -> pa.Table:
@@ -245,7 +243,7 @@ class Index:
             UsageError: there is no such table or column, or ``where`` is not valid.
         """
         if table == "batches":
-            # The journal only grows, one ``seq`` after the other: what was published later is left out.
+            # The journal only grows, ``seq`` by ``seq``: leave out what was published later.
             rows = open_table(self.tables, table)
             where = f"seq <= {self._live.seq}" + (f" AND ({where})" if where else "")
         elif table in journal.DATA_TABLES:
@@ -258,7 +256,7 @@ class Index:
         return open_table(self.tables, name, self._live.versions[name])
 
     def _table(self, name: str) -> Any:
-        """A table to search, which must have rows."""
+        """A table to search: it must have rows."""
         table = self._open(name)
         if table.count_rows() == 0:
             raise UsageError(
@@ -271,91 +269,16 @@ class Index:
     def _decode_config(self) -> DecodeConfig:
         return DecodeConfig(**self.settings["decode"])
 
-    def _embed_sound(self, blocks: Iterable[Waveform]) -> npt.NDArray[np.float32]:
-        """The mean direction (D,) of the windows of a sound, of which a few at a time are held."""
-        grid = WindowConfig(**self.settings["window"]).grid
-        windows = (_check_finite(samples) for _, samples in cut_windows(blocks, grid))
-        total, n_windows = np.zeros(self.settings["clip_model"]["dimension"]), 0
-        while group := list(islice(windows, WINDOWS_AT_ONCE)):
-            try:
-                vectors, _ = self._audio_encoder.encode(group)
-            except NonFiniteError:
-                raise UsageError("the model gives no finite embedding for this sound") from None
-            total += (vectors / np.maximum(np.linalg.norm(vectors, axis=1, keepdims=True), 1e-12)).sum(axis=0)
-            n_windows += len(group)
-            group.clear()  # before the next ones are cut
-        if n_windows == 0:
-            raise UsageError(f"the sound is shorter than one frame of {HOP_SAMPLES} samples at 48 kHz")
-        return (total / n_windows).astype(np.float32)
-
     def _identity(self, which: str) -> ModelIdentity:
         return ModelIdentity.from_dict(self.settings[which])
 
-    def _embed_text(self, text: str, which: str) -> npt.NDArray[np.float32]:
+    def _embed_text(self, text: str, which: str) -> Vector:
         if not text.strip():
             raise UsageError("the query is empty: say what to look for")
-        vector: npt.NDArray[np.float32] = self._text_encoder(which).embed([text])[0]
-        return vector
-
-    @cached_property
-    def _text_encoders(self) -> dict[ModelIdentity, "TextEncoder"]:
-        return {}
-
-    def _text_encoder(self, which: str) -> "TextEncoder":
-        identity = self._identity(which)
-        if identity not in self._text_encoders:
-            self._check_model(identity, for_texts=True)
-            self._text_encoders[identity] = load_text_encoder(identity.name, identity.revision)
-        return self._text_encoders[identity]
-
-    @cached_property
-    def _audio_encoder(self) -> "AudioEncoder":
-        identity = self._identity("clip_model")
-        self._check_model(identity)
-        config = EncodeConfig(clip_model=identity.name, clip_revision=identity.revision)
-        return load_encoder(config, frames=False)
-
-    def _check_model(self, identity: ModelIdentity, *, for_texts: bool = False) -> None:
-        """The model must still be the one that made the vectors. Sounds do not need its tokenizer."""
-        now = read_identity(identity.name, identity.revision)
-        if now.checksum != identity.checksum:
-            raise IndexMismatch(
-                f"{self.path}: built with other weights than {identity.name} now has; restore the model"
-            )
-        if for_texts and identity.tokenizer and now.tokenizer != identity.tokenizer:
-            raise IndexMismatch(
-                f"{self.path}: built with another tokenizer than {identity.name} now has, so words would be read"
-                " otherwise; its weights are the same; restore its tokenizer's files"
-            )
-
-
-MAX_CHANNELS = 256
+        return embed_text(text, self._models.for_texts(self._identity(which)))
 
 
 def _check_k(k: int) -> int:
     if k < 1:
         raise UsageError(f"-k: {k} is less than 1")
     return k
-
-
-def _check_waveform(waveform: Any, sample_rate_hz: int) -> npt.NDArray[Any]:
-    samples = np.asarray(waveform)
-    if samples.ndim not in (1, 2) or not np.issubdtype(samples.dtype, np.number):
-        raise UsageError(
-            f"the waveform has shape {samples.shape} of {samples.dtype}: give numbers (n,) or (n, channels)"
-        )
-    if samples.ndim == 2 and samples.shape[1] > max(samples.shape[0], MAX_CHANNELS):
-        raise UsageError(f"the waveform is {samples.shape}: give (n, channels), its transpose")
-    if not sample_rate_hz > 0:
-        raise UsageError(f"sample_rate_hz: {sample_rate_hz} is not a rate")
-    return samples
-
-
-def _check_finite(samples: Waveform) -> Waveform:
-    if not np.isfinite(samples).all():
-        raise UsageError("the sound has NaN or infinite samples")
-    return samples
-
-
-def _with_probability(hit: Hit, chance: float) -> Hit:
-    return replace(hit, probability=chance)

@@ -36,7 +36,7 @@ from pipeline.index.writer import Batch, Writer, after
 from pipeline.run.driver import index_corpus
 from pipeline.run.prepare import plan_corpus, read_config
 from pipeline.run.progress import Progress
-from pipeline.search.clips import open_table, read_rows
+from pipeline.search.tables import open_table, read_rows
 from tests.helpers.audio_tables import write_rows
 from tests.helpers.batches import create
 from tests.helpers.contents import SECTIONS, content

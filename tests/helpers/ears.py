@@ -1,4 +1,4 @@
-"""An index to ask, and an encoder that knows what it hears."""
+"""An index to ask, and an encoder whose embeddings tell what it heard."""
 
 from collections.abc import Sequence
 from pathlib import Path
@@ -7,16 +7,17 @@ import numpy as np
 import numpy.typing as npt
 import pytest
 
-import pipeline
+from pipeline.encoder.checkpoint import ModelIdentity
 from pipeline.grid import Grid, Waveform, window_starts
 from pipeline.search.client import Index
+from pipeline.search.models import QueryModels, SoundModel, TextModel
 from tests.helpers.tables import write_index
 
 GRID = Grid(250, 10)
 
 
 class Ear:
-    """An audio encoder that remembers how much it was given at once: each embedding tells samples of its window."""
+    """An audio encoder whose embeddings hold samples of their windows. ``groups`` counts the windows of each call."""
 
     def __init__(self) -> None:
         self.groups: list[int] = []
@@ -30,10 +31,30 @@ class Ear:
         return np.array([*window[:7], 1.0], np.float32) * np.float32(1 + abs(window[-1]))
 
 
-def open_with(path: Path, ear: Ear) -> Index:
-    opened = pipeline.open(str(path))
-    vars(opened)["_audio_encoder"] = ear  # where the index keeps the encoder that it has loaded
-    return opened
+class Reader:
+    """A text encoder with one embedding for all texts."""
+
+    def embed(self, texts: Sequence[str]) -> npt.NDArray[np.float32]:
+        return np.ones((len(texts), 8), np.float32)
+
+
+class FakeModels(QueryModels):
+    """In place of the models of an index."""
+
+    def __init__(self, sounds: SoundModel, texts: TextModel) -> None:
+        super().__init__("")
+        self._ear, self._reader = sounds, texts
+
+    def for_sounds(self, identity: ModelIdentity) -> SoundModel:
+        return self._ear
+
+    def for_texts(self, identity: ModelIdentity) -> TextModel:
+        return self._reader
+
+
+def open_with(path: Path | str, ear: SoundModel, reader: TextModel = Reader()) -> Index:
+    """The index at ``path``, with these models in place of its own."""
+    return Index(str(path), FakeModels(ear, reader))
 
 
 @pytest.fixture

@@ -3,7 +3,6 @@
 import re
 import sys
 from pathlib import Path
-from types import SimpleNamespace
 from typing import Any
 
 import lance
@@ -11,7 +10,6 @@ import numpy as np
 import pyarrow as pa
 import pytest
 
-import pipeline
 from jobs.main import main
 from jobs.shared.explain import explain
 from pipeline.config import make_config
@@ -21,7 +19,7 @@ from pipeline.index.fragments import Fragments, Unreadable
 from pipeline.run.driver import index_corpus
 from pipeline.search.client import Index
 from tests.helpers.contents import SECTIONS
-from tests.helpers.ears import Ear
+from tests.helpers.ears import Ear, open_with
 from tests.helpers.fakes import noise, write_wav
 from tests.helpers.runs import WideEncoder, in_place
 from tests.helpers.tables import write_index
@@ -49,10 +47,7 @@ def write(path: Path, table: str, size: str, part: float = 0.5) -> Path:
 
 
 def ask(index: Index, command: str) -> Any:
-    """What a command asks, without loading models."""
-    texts = SimpleNamespace(embed=lambda texts: np.ones((len(texts), 8), np.float32))
-    vars(index)["_text_encoders"] = {index._identity(which): texts for which in ("clip_model", "frame_model")}
-    vars(index)["_audio_encoder"] = Ear()
+    """Ask what a command asks, without loading models."""
     if command == "similar":
         return index.similar(noise(1.0), 48_000)
     return index.search("a bell") if command == "query" else index.locate("a bell", threshold=0.01)
@@ -78,7 +73,7 @@ def say(monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str], *ar
 def test_a_question_that_meets_half_a_data_file_tells_of_damage(
     command: str, table: str, size: str, tmp_path: Path
 ) -> None:
-    index = pipeline.open(str(write(tmp_path / "index", table, size)))
+    index = open_with(write(tmp_path / "index", table, size), Ear())
     with pytest.raises((OSError, ValueError, RuntimeError)) as caught:
         ask(index, command)
     told(explain(caught.value))

@@ -20,7 +20,8 @@ from pipeline.index.tables import open_published
 from pipeline.index.verify import verify_index
 from pipeline.index.writer import Writer
 from pipeline.planning.request import RunRequest
-from pipeline.search.clips import find_clips, open_table
+from pipeline.search.clips import find_clips
+from pipeline.search.tables import open_table
 from tests.helpers.contents import HASTY, KnownCorpus, check_whole, expect, live, read
 from tests.helpers.protocol import (
     Act,

@@ -1,7 +1,5 @@
 """Ranking against a plain computation of all scores, folding, filters, and what is refused."""
 
-import shutil
-from collections.abc import Callable
 from pathlib import Path
 from typing import Any
 
@@ -11,7 +9,9 @@ import pytest
 from pipeline.errors import UsageError
 from pipeline.grid import Grid, window_starts
 from pipeline.index import journal
-from pipeline.search.clips import dot_products, find_clips, open_table, read_rows
+from pipeline.search.clips import find_clips
+from pipeline.search.scores import dot_products
+from pipeline.search.tables import open_table
 from tests.helpers.tables import write_index
 
 GRID = Grid(10, 2)
@@ -83,7 +83,7 @@ def test_overlapping_windows_fold_into_the_best(clips: Any, rows: list[dict[str,
             )
 
 
-def test_folding_still_gives_k_hits_where_one_file_takes_all_candidates(tmp_path: Path) -> None:
+def test_folding_gives_k_hits_even_if_one_file_takes_all_candidates(tmp_path: Path) -> None:
     grid = Grid(10, 5)
     n_frames = 3_000  # 599 windows, all better than those of the other files
     loud = np.ones((len(window_starts(n_frames, grid)), 8), np.float16)
@@ -124,7 +124,7 @@ def test_where_may_leave_few_clips_or_none(clips: Any, rows: list[dict[str, Any]
     assert [hit.uri for hit in only] == ["/5.wav"]
 
 
-def test_the_best_clip_is_found_where_rounding_the_query_ranks_hundreds_before_it(tmp_path: Path) -> None:
+def test_best_clip_is_found_even_if_rounding_ranks_hundreds_before_it(tmp_path: Path) -> None:
     rng = np.random.default_rng(407)
     query = rng.normal(1, 0.5, 8).astype(np.float32)
     exact = query.astype(np.float64)
@@ -139,34 +139,13 @@ def test_the_best_clip_is_found_where_rounding_the_query_ranks_hundreds_before_i
     assert hit.score == scores.max()
 
 
-def test_a_filter_that_fails_on_a_value_is_told_from_a_damaged_table(index: Path, clips: Any, tmp_path: Path) -> None:
-    with pytest.raises(UsageError, match=r"CAST\(uri AS INT\).*Cannot cast"):
-        find_clips(clips, QUERY, k=1, where="CAST(uri AS INT) = 3")
-    shutil.copytree(index, tmp_path / "LanceError(IO)")
-    with pytest.raises(UsageError, match=r"nonsense"):
-        find_clips(
-            open_table(str(tmp_path / "LanceError(IO)"), "clips"), QUERY, k=1, where="nonsense = 'LanceError(IO)'"
-        )
-    for file in (tmp_path / "LanceError(IO)" / "clips.lance" / "data").iterdir():
-        file.write_bytes(b"x" * file.stat().st_size)
-    damaged = open_table(str(tmp_path / "LanceError(IO)"), "clips")
-    asked: list[Callable[[], object]] = [
-        lambda: find_clips(damaged, QUERY, k=1, where="start_s >= 0"),
-        lambda: read_rows(damaged, where="start_s >= 0"),
-    ]
-    for ask in asked:
-        with pytest.raises((ValueError, RuntimeError)) as caught:
-            ask()
-        assert not isinstance(caught.value, UsageError)
-
-
-def test_a_strange_file_name_comes_back_as_it_is(clips: Any) -> None:
+def test_strange_file_name_comes_back_unchanged(clips: Any) -> None:
     quoted = WEIRD.replace("'", "''")
     assert {hit.uri for hit in find_clips(clips, QUERY, k=5, where=f"uri = '{quoted}'")} == {WEIRD}
 
 
 @pytest.mark.parametrize("where", ["nonsense = 1", "start_s >", "uri LIKE 3 AND", "start_s = 'five'"])
-def test_a_wrong_where_is_one_line(clips: Any, where: str) -> None:
+def test_error_of_a_wrong_where_is_one_line(clips: Any, where: str) -> None:
     with pytest.raises(UsageError) as caught:
         find_clips(clips, QUERY, k=1, where=where)
     assert where in str(caught.value)
@@ -176,6 +155,6 @@ def test_a_wrong_where_is_one_line(clips: Any, where: str) -> None:
 
 
 @pytest.mark.parametrize("query", [np.full(8, np.nan), np.full(8, 1e5), np.ones(7), np.ones((2, 8))])
-def test_a_query_that_lance_would_answer_with_nonsense_is_refused(clips: Any, query: Any) -> None:
+def test_query_that_lance_would_answer_with_nonsense_is_refused(clips: Any, query: Any) -> None:
     with pytest.raises(UsageError, match="8 finite numbers"):
         find_clips(clips, query.astype(np.float32), k=1)

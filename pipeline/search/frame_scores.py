@@ -1,0 +1,93 @@
+"""Scores of stored frames: spans of frames in, their dot products with a query out."""
+
+from collections.abc import Iterable
+from typing import Any, NamedTuple
+
+import numpy as np
+import numpy.typing as npt
+
+from pipeline.index.vectors import to_matrix
+from pipeline.search.scores import Vector, dot_products, measure_lengths
+
+ROWS_AT_ONCE = 8_192
+"""Rows of ``frames`` that are read together."""
+
+Scores = npt.NDArray[np.float32]
+Integers = npt.NDArray[np.int64]
+
+
+class FrameSpan(NamedTuple):
+    """Frames ``first`` .. ``stop - 1`` of an audio. Frame f is expected in row ``row_id_of_0 + f``."""
+
+    audio_id: str
+    first: int
+    stop: int
+    row_id_of_0: int
+
+
+def merge_spans(spans: Iterable[FrameSpan]) -> list[FrameSpan]:
+    """The spans in order, those that touch made one."""
+    merged: list[FrameSpan] = []
+    for span in sorted(spans):
+        if merged and merged[-1].audio_id == span.audio_id and span.first <= merged[-1].stop:
+            merged[-1] = merged[-1]._replace(stop=max(merged[-1].stop, span.stop))
+        else:
+            merged.append(span)
+    return merged
+
+
+class FrameScorer:
+    """Dot products of ``query`` (D,) and the vectors of ``frames``, a table from ``tables.open_table``."""
+
+    def __init__(self, frames: Any, query: Vector) -> None:
+        self._frames, self._query = frames, query
+        self.longest = 0.0
+        """The length of the longest vector read so far."""
+
+    def score(self, spans: list[FrameSpan]) -> dict[FrameSpan, Scores]:
+        """The scores of each span. Rows are taken from their expected place, and looked up if they are not there.
+
+        A vector search with a filter would read all vectors of an audio for the few that it keeps.
+        """
+        numbers = [np.arange(span.first, span.stop) for span in spans]
+        rows = [span.row_id_of_0 + number for span, number in zip(spans, numbers, strict=True)]
+        result = dict(zip(spans, self._take(spans, numbers, rows), strict=True))
+        for span, scores in result.items():
+            if len(missing := np.flatnonzero(np.isneginf(scores))):
+                part = span._replace(first=span.first + missing[0], stop=span.first + missing[-1] + 1)
+                found_numbers, found_rows = self._find_rows(part)
+                [found] = self._take([span], [found_numbers], [found_rows])
+                scores[found_numbers - span.first] = found
+        return result
+
+    def _take(self, spans: list[FrameSpan], numbers: list[Integers], rows: list[Integers]) -> list[Scores]:
+        """The scores of the frames ``numbers`` at ``rows``, by span; -inf where another frame is, or none."""
+        audios = {audio_id: number for number, audio_id in enumerate({span.audio_id for span in spans})}
+        sizes = [len(each) for each in numbers]
+        audio = np.repeat([audios[span.audio_id] for span in spans], sizes)
+        frame, row_id = np.concatenate(numbers), np.concatenate(rows)
+        scores = np.full(len(frame), -np.inf, np.float32)
+        for begin in range(0, len(frame), ROWS_AT_ONCE):
+            part = slice(begin, begin + ROWS_AT_ONCE)
+            ids = np.unique(row_id[part])
+            search = self._frames.take_row_ids(ids[ids >= 0].tolist()).select(["audio_id", "frame", "vector"])
+            table = search.with_row_id().to_arrow().combine_chunks().sort_by("_rowid")
+            if table.num_rows == 0:
+                continue
+            found_audio = np.array([audios.get(audio_id, -1) for audio_id in table["audio_id"].to_pylist()])
+            found_row_id = table["_rowid"].to_numpy().astype(np.int64)
+            vectors = to_matrix(table["vector"])
+            self.longest = max(self.longest, measure_lengths(vectors))
+            found_scores = dot_products(vectors, self._query)
+            at = np.minimum(np.searchsorted(found_row_id, row_id[part]), table.num_rows - 1)
+            is_it = (found_row_id[at] == row_id[part]) & (found_audio[at] == audio[part])
+            is_it &= table["frame"].to_numpy()[at] == frame[part]
+            scores[part][is_it] = found_scores[at[is_it]]
+        return np.split(scores, np.cumsum(sizes)[:-1])
+
+    def _find_rows(self, span: FrameSpan) -> tuple[Integers, Integers]:
+        """The frames of a span and their row ids: an audio need not lie in one piece."""
+        where = f"audio_id = '{span.audio_id}' AND frame >= {span.first} AND frame < {span.stop}"
+        search = self._frames.search().where(where).select(["frame"]).with_row_id(True)
+        table = search.limit(span.stop - span.first).to_arrow()
+        return table["frame"].to_numpy().astype(np.int64), table["_rowid"].to_numpy().astype(np.int64)

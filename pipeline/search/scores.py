@@ -1,0 +1,45 @@
+"""Scores: dot products of a query and stored vectors, and how far the engine's own ones may be off."""
+
+from typing import Any
+
+import numpy as np
+import numpy.typing as npt
+
+from pipeline.errors import UsageError
+
+Vector = npt.NDArray[np.float32]
+
+
+def dot_products(vectors: npt.NDArray[Any], query: Vector) -> Vector:
+    """The scores (n,) of ``vectors`` (n, D). Sums are in float64, so a score does not depend on ``n``."""
+    return (vectors.astype(np.float64) @ query.astype(np.float64)).astype(np.float32)
+
+
+def measure_lengths(vectors: npt.NDArray[Any]) -> float:
+    """The length (Euclidean norm) of the longest of ``vectors`` (n, D); 0 if there is none."""
+    return float(np.linalg.norm(vectors.astype(np.float32), axis=1).max(initial=0.0))
+
+
+def rounding(query: Vector, longest: float) -> float:
+    """How far the engine's score of a vector may lie from the exact one, if no vector is longer than ``longest``.
+
+    The engine rounds the query to the float16 of the stored vectors. By the Cauchy-Schwarz inequality, that changes a
+    score by at most the length of the part rounded away times the length of the vector. Some CPUs multiply in float16,
+    which rounds each product again. The engine sums D products in float32 and returns 1 minus the sum.
+    """
+    exact = query.astype(np.float64)
+    rounded_away = float(np.linalg.norm(exact - query.astype(np.float16).astype(np.float64)))
+    largest = float(np.linalg.norm(exact)) * longest
+    float16, float32 = (float(np.finfo(kind).eps) for kind in (np.float16, np.float32))
+    return rounded_away * longest + float16 / 2 * largest + float32 * (len(query) * largest + 1.0)
+
+
+def check_query(table: Any, query: Vector) -> None:
+    """Refuse queries that Lance answers with arbitrary rows (NaN) or with a misleading message (wrong dimension).
+
+    Raises:
+        UsageError: the query is not a vector of the table's dimension, of numbers that float16 can hold.
+    """
+    dimension = table.schema.field("vector").type.list_size
+    if query.shape != (dimension,) or not (np.abs(query) <= np.finfo(np.float16).max).all():
+        raise UsageError(f"the query must be {dimension} finite numbers up to 65504, not {query.shape}")

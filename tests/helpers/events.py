@@ -1,0 +1,51 @@
+"""Frames with known scores, and the events that a scan over all of them gives."""
+
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import pyarrow as pa
+
+from pipeline.grid import Grid, window_starts
+from pipeline.index import journal
+from pipeline.search.events import Levels, read_events
+from pipeline.search.tables import open_table
+from tests.helpers.tables import Vectors, write_index
+
+GRID = Grid(250, 10)
+QUERY = np.zeros(8, np.float32)
+QUERY[0] = 1.0
+"""The dot product of a frame with it is the first value of the frame."""
+
+
+def write_scores(
+    path: Path, scores: dict[str, Any], copies: dict[str, str] | None = None, metadata: pa.Table | None = None
+) -> tuple[Any, Any]:
+    """An index whose frames have these dot products with QUERY; returns its frames and files."""
+    rng = np.random.default_rng(0)
+    audios: dict[str, tuple[Vectors, Vectors]] = {}
+    for uri, values in scores.items():
+        frames = rng.standard_normal((len(values), 8)).astype(np.float16)
+        frames[:, 0] = values
+        audios[uri] = frames, np.zeros((len(window_starts(len(values), GRID)), 8), np.float16)
+    write_index(path, audios, GRID, copies, metadata)
+    versions = journal.read_published(path).versions
+    return open_table(str(path), "frames", versions["frames"]), open_table(str(path), "files", versions["files"])
+
+
+def plain_events(scores: dict[str, Any], levels: Levels, copies: dict[str, str] | None = None) -> list[Any]:
+    """The events of a scan over all scores, best first."""
+    everything = dict(scores) | {copy: scores[original] for copy, original in (copies or {}).items()}
+    found = [
+        (uri, event)
+        for uri, values in everything.items()
+        for event in read_events(np.asarray(values, np.float32), levels)
+    ]
+    return sorted(found, key=lambda event: (-event[1].score, event[0], event[1].first))
+
+
+def quantised(rng: np.random.Generator, n_frames: int) -> Any:
+    """Scores with slow swells and sharp spikes, exact in float16, no two peaks alike."""
+    swell = 2.0 * np.sin(np.cumsum(rng.uniform(0, 0.2, n_frames)))
+    spikes = (rng.random(n_frames) < 0.01) * rng.uniform(0, 3, n_frames)
+    return (swell + spikes + rng.normal(0, 0.3, n_frames)).astype(np.float16)
