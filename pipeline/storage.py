@@ -8,8 +8,6 @@ now is tried again, with growing pauses, beyond what its driver does.
 import datetime as dt
 import email.utils
 import errno
-import fnmatch
-import glob
 import hashlib
 import io
 import os
@@ -18,7 +16,6 @@ import re
 import tempfile
 import time
 from collections.abc import Callable, Iterator
-from concurrent.futures import ThreadPoolExecutor
 from contextlib import contextmanager
 from typing import Any, BinaryIO, TypeVar, cast
 
@@ -33,12 +30,6 @@ PAUSES_S = (0.5, 2.0, 8.0)
 FETCH_BYTES = 256 * 2**20
 """Files up to this size are fetched once, to a file that goes with its process; others are read where they are."""
 
-PAGE_FILES = 1_000
-"""How many objects S3 tells in one answer; what is held of each until they are all there is small."""
-
-FOLDERS_AT_ONCE = 16
-"""How many folders of an object store are listed at the same time: that waits for the store."""
-
 _PROTOCOL = re.compile(r"(?:[A-Za-z][A-Za-z0-9+.-]+::)*[A-Za-z][A-Za-z0-9+.-]+://")
 _CHAIN = re.compile(r"::[A-Za-z][A-Za-z0-9+.-]+://")
 _BLOCK_BYTES = 4 * 2**20
@@ -47,7 +38,7 @@ _FINAL_NAMES = ("NoCredentialsError", "PartialCredentialsError", "ProfileNotFoun
 _MOST_S = 2**63 // 10**9 - 1
 """Seconds of which the nanoseconds fit in a column."""
 
-_TIMES = ("LastModified", "last_modified", "Last-Modified", "mtime", "updated", "modified", "created")
+_TIME_KEYS = ("LastModified", "last_modified", "Last-Modified", "mtime", "updated", "modified", "created")
 
 
 def is_url(path: str) -> bool:
@@ -113,7 +104,7 @@ def stat_file(path: str) -> tuple[int, int]:
         status = os.stat(path)
         return status.st_size, modified_ns(status)
     store, name = find_store(path)
-    return _measure(retried(store.info, name))
+    return stat_of(retried(store.info, name))
 
 
 def modified_ns(status: os.stat_result) -> int:
@@ -122,8 +113,14 @@ def modified_ns(status: os.stat_result) -> int:
     return max(-(2**63), min(status.st_mtime_ns, 2**63 - 1))
 
 
-def _measure(info: Info) -> tuple[int, int]:
-    found = next((info[key] for key in _TIMES if info.get(key) is not None), 0)
+def is_complete(info: Info) -> bool:
+    """Whether fsspec's description of a file has its size and its time."""
+    return info.get("size") is not None and any(info.get(key) for key in _TIME_KEYS)
+
+
+def stat_of(info: Info) -> tuple[int, int]:
+    """Size and time, as ``stat_file`` has them, from fsspec's description of a file."""
+    found = next((info[key] for key in _TIME_KEYS if info.get(key) is not None), 0)
     try:
         if isinstance(found, str):
             found = _read_time(found)
@@ -224,144 +221,6 @@ class _Retried(FileAround):
 
     def tell(self) -> int:
         return int(self._file.tell())
-
-
-def stat_folder(url: str) -> Iterator[tuple[str, tuple[int, int]]]:
-    """As ``stat_file``, of what lies in a folder, with its URL: in one request for a thousand of them. What the store
-    does not tell the size and the time of in a listing is left out."""
-    store, name = find_store(url)
-    for infos in _list_folder(store, name):
-        for info in infos:
-            if info["type"] == "file" and info.get("size") is not None and any(info.get(key) for key in _TIMES):
-                yield str(store.unstrip_protocol(info["name"])), _measure(info)
-
-
-def _list_folder(store: Any, path: str) -> Iterator[list[Info]]:
-    """What a store says of what is in a folder; of S3 a page at a time, for it may be millions."""
-    if not hasattr(store, "call_s3") or store.version_aware:
-        yield retried(store.ls, path, detail=True)
-        return
-    bucket, key, _ = store.split_path(path.rstrip("/"))
-    asked = {"Bucket": bucket, "Prefix": f"{key}/" if key else "", "Delimiter": "/", "MaxKeys": PAGE_FILES}
-    while True:
-        page = retried(store.call_s3, "list_objects_v2", **asked, **store.req_kw)
-        folders = [each["Prefix"] for each in page.get("CommonPrefixes", ())]
-        yield [{"name": f"{bucket}/{folder}", "type": "directory"} for folder in folders] + [
-            {"name": f"{bucket}/{each['Key']}", "type": "file", "size": each["Size"], **each}
-            for each in page.get("Contents", ())
-        ]
-        if not page.get("IsTruncated"):
-            return
-        asked["ContinuationToken"] = page["NextContinuationToken"]
-
-
-def list_files(
-    url: str,
-    *,
-    hidden: bool,
-    enter: Callable[[str], bool],
-    ignore: Callable[[str], None] = lambda url: None,
-) -> Iterator[tuple[str, tuple[int, int] | Exception, bool]]:
-    """What a URL names: a file, the files in a folder and all below it, or what a pattern matches.
-
-    Args:
-        hidden: also what has a name that begins with a dot, save where the URL names it so, or its pattern does.
-        enter: whether a folder is entered, by its URL.
-        ignore: told of what is left out as it is hidden, by its URL.
-
-    Yields:
-        A file's URL, with its size and time; or a folder's, with why it cannot be listed. And whether the URL names or
-        matches the file itself, rather than a folder that it is in.
-
-    Raises:
-        FileNotFoundError: nothing is there; or what the driver of the store raises.
-    """
-    store, name = find_store(url)
-    for found in _resolve(store, name, hidden=hidden, ignore=ignore):
-        if found["type"] != "directory":
-            yield store.unstrip_protocol(found["name"]), _measure(found), True
-        elif enter(store.unstrip_protocol(found["name"].rstrip("/"))):
-            for below, described in _walk(store, found["name"], hidden=hidden, enter=enter, ignore=ignore):
-                yield below, described, False
-
-
-def _resolve(store: Any, name: str, *, hidden: bool, ignore: Callable[[str], None]) -> list[Info]:
-    """What is there under a name, or else what it matches as a pattern, by the rules for those on a disk."""
-    try:
-        return [retried(store.info, name)]
-    except FileNotFoundError:
-        if not glob.has_magic(name):
-            raise
-    matches = retried(store.glob, _escape_folders(store, name), detail=True)
-    dotted = [part for part in name.split("/") if part.startswith(".")]
-
-    def is_left_out(part: str) -> bool:
-        return not hidden and is_hidden(part) and not any(fnmatch.fnmatchcase(part, pattern) for pattern in dotted)
-
-    found = []
-    for path, info in matches.items():
-        parts = path.split("/")
-        n_shown = next((k for k, part in enumerate(parts) if is_left_out(part)), len(parts))
-        if n_shown < len(parts):  # a hidden folder counts as one, whatever it holds
-            ignore(str(store.unstrip_protocol("/".join(parts[: n_shown + 1]))))
-        else:
-            found.append(info)
-    if not found:
-        raise FileNotFoundError(f"the pattern matches nothing: {name}")
-    return found
-
-
-def _escape_folders(store: Any, pattern: str) -> str:
-    """A pattern in which the folders at its beginning that exist, whatever their names, are taken as they stand."""
-    parts, n_taken = pattern.split("/"), 0
-    for n_taken, part in enumerate(parts):
-        if glob.has_magic(part) and not _is_folder(store, "/".join(parts[: n_taken + 1])):
-            break
-    return "/".join([*map(glob.escape, parts[:n_taken]), *parts[n_taken:]])
-
-
-def _is_folder(store: Any, name: str) -> bool:
-    try:
-        return bool(retried(store.isdir, name))
-    except ValueError:  # a bucket cannot be called so
-        return False
-
-
-def _walk(
-    store: Any, folder: str, *, hidden: bool, enter: Callable[[str], bool], ignore: Callable[[str], None]
-) -> Iterator[tuple[str, tuple[int, int] | Exception]]:
-    def list_one(path: str) -> list[tuple[str, tuple[int, int] | None]] | Exception:
-        """Names with size and time; of folders None."""
-        try:
-            return [
-                (info["name"].rstrip("/"), None if info["type"] == "directory" else _measure(info))
-                for infos in _list_folder(store, path)
-                for info in infos
-            ]
-        except Exception as error:
-            return error
-
-    waiting = [folder]
-    with ThreadPoolExecutor(FOLDERS_AT_ONCE) as pool:
-        while waiting:
-            some, waiting = waiting[-FOLDERS_AT_ONCE:], waiting[:-FOLDERS_AT_ONCE]
-            for path, children in zip(some, pool.map(list_one, some), strict=True):
-                if isinstance(children, Exception):
-                    if path == folder:
-                        raise children
-                    yield store.unstrip_protocol(path), children
-                    continue
-                for name, described in children:
-                    if name == path.rstrip("/"):
-                        continue  # a folder may hold an object of its own name
-                    url = str(store.unstrip_protocol(name))
-                    if not hidden and is_hidden(name.rsplit("/", 1)[-1]):
-                        ignore(url)
-                        continue
-                    if described is not None:
-                        yield url, described
-                    elif enter(url):
-                        waiting.append(name)
 
 
 def retried(action: Callable[..., T], *arguments: Any, **options: Any) -> T:

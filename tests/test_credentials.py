@@ -9,7 +9,7 @@ import pipeline
 from pipeline.config import make_config
 from pipeline.corpus.discover import list_corpus
 from pipeline.credentials import without_credentials
-from pipeline.errors import ConfigError, CorpusError, EarshotError, FileFailure, UsageError
+from pipeline.errors import ConfigError, CorpusError, EarshotError, FileFailure
 from pipeline.run.driver import index_corpus
 from tests.helpers.contents import SECTIONS, content
 from tests.helpers.runs import WideEncoder, in_place
@@ -65,12 +65,6 @@ def test_where_a_secret_lies_is_none(monkeypatch: pytest.MonkeyPatch, tmp_path: 
     monkeypatch.setenv("RAY_AUTH_TOKEN", "hunter22hunter22")
     said = f"cannot read /home/me/.ray/auth_token, {key}: "
     assert without_credentials(f"{said}hunter22hunter22 /hunter22/aa==") == f"{said}*** ***"
-
-
-@pytest.mark.parametrize("source", ["simplecache::s3://b/x.wav", "zip://a.wav::s3://b/x.zip"])
-def test_chained_urls_are_refused(source: str) -> None:
-    with pytest.raises(UsageError, match="URLs are not chained here"):
-        list_corpus([source])
 
 
 @pytest.mark.parametrize(

@@ -1,16 +1,13 @@
-"""Tables of audio in, its rows out: Parquet and Arrow files with a column of bytes, as Hugging Face `datasets` writes.
+"""Tables with audio: Parquet and Arrow files with a column of audio bytes, as Hugging Face `datasets` writes them.
 
-The column is a struct of ``bytes`` and ``path`` (the feature ``Audio`` of `datasets`), or one of plain bytes; of
-several, the one that is called ``audio``. Rows are told apart by their paths (``list_rows``) and read by their numbers
-(``read_row``). Neither needs the table as a whole: names are read without the bytes, and bytes a row group or a record
-batch at a time.
+The column is a struct of ``bytes`` and ``path`` (the feature ``Audio`` of `datasets`), or plain bytes. If there are
+several, the one named ``audio`` counts. ``list_rows`` names rows by their paths, ``audio_rows`` reads them by number.
+Neither needs the table as a whole: paths are read without the bytes, and bytes a row group or a record batch at a time.
 """
 
 import json
 import os
 import tempfile
-import threading
-from bisect import bisect_right
 from collections.abc import Callable, Iterator
 from contextlib import closing
 from dataclasses import dataclass
@@ -20,17 +17,15 @@ from typing import Any, Protocol
 import pyarrow as pa
 
 from pipeline import storage
-from pipeline.errors import CorpusError, FileFailure
+from pipeline.errors import CorpusError
 
 PARQUET, ARROW = ".parquet", ".arrow"
-
-OPEN_TABLES = 4
-"""Tables that stay open in a process, each where it was last read."""
 
 _BATCH_BYTES = 4 * 2**20
 _BUFFER_BYTES = 2**20
 _NAMES_AT_ONCE = 10_000
-_BLOCK_BYTES = 64 * 2**10  # of what names are read in, in an object store: they lie scattered
+BLOCK_BYTES = 64 * 2**10
+"""Block in which names are read from an object store: they lie scattered."""
 
 
 class NoAudioError(CorpusError):
@@ -39,7 +34,7 @@ class NoAudioError(CorpusError):
 
 @dataclass(frozen=True)
 class TableRow:
-    """A row of a table: its path, if it has one, and the size of its bytes, or for Parquet about that."""
+    """A row of a table: its path, if it has one, and the size of its bytes (in Parquet an estimate)."""
 
     name: str | None
     size_bytes: int
@@ -47,7 +42,7 @@ class TableRow:
 
 @dataclass(frozen=True)
 class _Column:
-    """The path of the bytes within the schema, and that of their names."""
+    """Where in the schema the bytes are, and their names."""
 
     data: str
     name: str | None
@@ -57,7 +52,7 @@ def find_column(schema: pa.Schema) -> _Column:
     """The column of audio.
 
     Raises:
-        NoAudioError: there is none. CorpusError: there are several, and none is called `audio`.
+        NoAudioError: there is none. CorpusError: there are several, and none is named `audio`.
     """
     features = _features(schema)
     found = [
@@ -66,7 +61,7 @@ def find_column(schema: pa.Schema) -> _Column:
         if _holds_bytes(column.type) and features.get(column.name, {}).get("_type") in (None, "Audio", "Value")
     ]
     found = [column for column in found if features.get(column.name, {}).get("_type") == "Audio"] or found
-    if "uri" in schema.names and not features:  # a manifest may have bytes of its own, a picture maybe
+    if "uri" in schema.names and not features:  # a manifest may hold other bytes, such as pictures
         found = [column for column in found if column.name == "audio" or pa.types.is_struct(column.type)]
     found = [column for column in found if column.name == "audio"] or found
     if len(found) > 1:
@@ -83,7 +78,7 @@ def find_column(schema: pa.Schema) -> _Column:
 
 
 def _features(schema: pa.Schema) -> dict[str, Any]:
-    """What `datasets` notes of the columns of its files."""
+    """The description of columns that `datasets` writes into its files."""
     try:
         features = json.loads((schema.metadata or {})[b"huggingface"])["info"]["features"]
         return {name: feature if isinstance(feature, dict) else {} for name, feature in features.items()}
@@ -112,7 +107,7 @@ def holds_audio(path: str) -> bool:
         CorpusError: it has several. Exception: it cannot be read, or is no such file; each store has errors of its own.
     """
     try:
-        open_table(path, _BLOCK_BYTES).close()
+        open_table(path, BLOCK_BYTES).close()
     except NoAudioError:
         return False
     return True
@@ -124,37 +119,28 @@ def list_rows(path: str) -> Iterator[TableRow]:
     Raises:
         NoAudioError: there is no column of audio. Exception: as ``holds_audio``.
     """
-    with closing(open_table(path, _BLOCK_BYTES)) as table:
+    with closing(open_table(path, BLOCK_BYTES)) as table:
         for group in range(len(table.starts)):
             yield from table.list_group(group)
 
 
 def read_columns(path: str, is_kept: Callable[[pa.Field], bool]) -> pa.Table:
-    """Whole columns of a table, but never that of the audio.
+    """Whole columns of a table, except the audio.
 
     Raises:
         Exception: as ``holds_audio``.
     """
-    with closing(open_table(path, _BLOCK_BYTES)) as table:
+    with closing(open_table(path, BLOCK_BYTES)) as table:
         audio = (table.column.data.split(".")[0], table.column.name)
         names = [column.name for column in table.schema if column.name not in audio and is_kept(column)]
         return table.read_columns(names)
-
-
-def read_row(path: str, number: int) -> bytes:
-    """The bytes of one row. Rows that follow each other are read in one pass, also by several calls.
-
-    Raises:
-        FileFailure: it has none. LookupError: there is no such row. Exception: as ``holds_audio``.
-    """
-    return _CURSORS.read(path, number)
 
 
 # --- tables -----------------------------------------------------------------------------------------------------------
 
 
 class AudioTable(Protocol):
-    """An open table, in groups of rows: ``starts`` has the number of the first row of each."""
+    """An open table. Its rows come in groups, whose first rows have the numbers ``starts``."""
 
     column: _Column
     starts: list[int]
@@ -171,7 +157,7 @@ class AudioTable(Protocol):
 
 
 def open_table(path: str, block_bytes: int | None = None) -> AudioTable:
-    """A Parquet or Arrow file; in an object store, ``block_bytes`` are read at a time, or what is usual.
+    """Open a Parquet or Arrow file. In an object store, it is read in blocks of ``block_bytes``.
 
     Raises:
         NoAudioError, CorpusError, Exception: as ``list_rows``.
@@ -183,7 +169,7 @@ class _Parquet:
     def __init__(self, path: str, block_bytes: int | None = None) -> None:
         import pyarrow.parquet as pq
 
-        # Not by its name, which pyarrow may take for a URL; a buffer makes it read a column page by page.
+        # Not opened by its name, which pyarrow may take for a URL. A buffer makes it read a column page by page.
         self._source = storage.open_remote(path, block_bytes) if storage.is_url(path) else pa.OSFile(path)
         try:
             self._file = pq.ParquetFile(self._source, buffer_size=_BUFFER_BYTES, pre_buffer=False)
@@ -215,7 +201,7 @@ class _Parquet:
         return self._read(group, self.column.data, max(1, _BATCH_BYTES // (self._mean_bytes(group) + 1)))
 
     def _mean_bytes(self, group: int) -> int:
-        """Bytes of one row of a group, on the average."""
+        """Mean size of the audio in a group."""
         row_group = self._file.metadata.row_group(group)
         columns = (row_group.column(number) for number in range(row_group.num_columns))
         total = sum(column.total_uncompressed_size for column in columns if column.path_in_schema == self.column.data)
@@ -227,7 +213,7 @@ class _Parquet:
 
 
 class _Arrow:
-    """An Arrow file or stream, mapped into memory: nothing is read but what is looked at."""
+    """An Arrow file or stream, mapped into memory: only what is used is read."""
 
     def __init__(self, path: str) -> None:
         self._map = _map(path)
@@ -252,7 +238,7 @@ class _Arrow:
         self._map.close()
 
     def read_columns(self, names: list[str]) -> pa.Table:
-        numbers = [number for number, name in enumerate(self.schema.names) if name in names]  # names may be there twice
+        numbers = [number for number, name in enumerate(self.schema.names) if name in names]  # a name may occur twice
         return pa.Table.from_batches(self._batches, self.schema).select(numbers)
 
     def list_group(self, group: int) -> Iterator[TableRow]:
@@ -286,16 +272,16 @@ def _map(path: str) -> Any:
         storage.fetch(path, name)
         return pa.memory_map(name)
     finally:
-        os.unlink(name)  # what is mapped stays until it is closed
+        os.unlink(name)  # the mapped file stays until it is closed
 
 
 def _child(struct: pa.Array, name: str) -> pa.Array:
-    """A field of structs; null where the struct is."""
+    """A field of structs; null where the struct is null."""
     return struct.flatten()[struct.type.get_field_index(name)]
 
 
 def _flatten(column: pa.Array) -> pa.Array:
-    """A column, or the only field of one of structs."""
+    """A column, or its only field if it holds structs."""
     return column.flatten()[0] if pa.types.is_struct(column.type) else column
 
 
@@ -303,97 +289,3 @@ def _decode_names(names: pa.Array) -> Iterator[str | None]:
     kind = pa.large_binary() if pa.types.is_large_string(names.type) else pa.binary()
     for name in names.cast(kind).to_pylist():
         yield name.decode(errors="backslashreplace") if name else None
-
-
-# --- where rows were last read ----------------------------------------------------------------------------------------
-
-
-class _Cursor:
-    """A table, and where in it was last read. A group is read from its beginning on, and once for rows in order."""
-
-    def __init__(self, path: str, version: tuple[int, int], table: AudioTable) -> None:
-        self.path, self.version, self.table = path, version, table
-        self._group, self._first = -1, 0
-        self._batches: Iterator[pa.Array] = iter(())
-        self._batch: pa.Array | None = None
-        self._error: Exception | None = None
-
-    def close(self) -> None:
-        self._batch, self._batches = None, iter(())
-        self.table.close()
-
-    def is_before(self, number: int) -> bool:
-        """Whether a row can be reached from here without beginning with its group again."""
-        return self._group == self._group_of(number) and self._first <= number
-
-    def read(self, number: int) -> bytes | None:
-        if not 0 <= number < self.table.n_rows:
-            raise LookupError(f"there is no row {number}: the table has {self.table.n_rows}")
-        if not self.is_before(number):
-            self._group = self._group_of(number)
-            self._first = self.table.starts[self._group]
-            self._batches, self._batch, self._error = self.table.read_group(self._group), None, None
-        if self._error is not None:
-            raise self._error
-        try:
-            while self._batch is None or number >= self._first + len(self._batch):
-                self._first += 0 if self._batch is None else len(self._batch)
-                self._batch = None  # before the next one is there
-                self._batch = next(self._batches, None)
-                if self._batch is None:
-                    raise pa.ArrowInvalid(f"it ends before row {number}")
-        except Exception as error:
-            if storage.is_url(self.path):  # it may pass
-                self._group = -1
-            else:  # the same for all rows that follow in this group: nothing is read again for them
-                self._error = error
-            raise
-        data: bytes | None = self._batch[number - self._first].as_py()
-        return data
-
-    def _group_of(self, number: int) -> int:
-        return bisect_right(self.table.starts, number) - 1
-
-
-class Cursors:
-    """The tables that are open in this process; each is lent to one reader at a time."""
-
-    def __init__(self, open_table: Callable[[str], AudioTable] = open_table) -> None:
-        self._open = open_table
-        self._idle: list[_Cursor] = []
-        self._lock = threading.Lock()
-
-    def read(self, path: str, number: int) -> bytes:
-        """See ``read_row``."""
-        cursor = self._take(path, number)
-        try:
-            data = cursor.read(number)
-        finally:
-            self._put(cursor)
-        if data is None:
-            also = ", only a path: embed the files, or name them in a manifest" if cursor.table.column.name else ""
-            raise FileFailure("decode", "empty", f"its row has no bytes{also}")
-        return data
-
-    def _take(self, path: str, number: int) -> _Cursor:
-        version = storage.stat_file(path)
-        with self._lock:
-            same = [cursor for cursor in self._idle if cursor.path == path]
-            fitting = [cursor for cursor in same if cursor.version == version]
-            # One that is on its way to this row, if there is one.
-            chosen = max(fitting, key=lambda cursor: cursor.is_before(number), default=None)
-            old = [cursor for cursor in same if cursor.version != version]
-            self._idle = [cursor for cursor in self._idle if cursor is not chosen and cursor not in old]
-        for cursor in old:
-            cursor.close()
-        return chosen or _Cursor(path, version, self._open(path))
-
-    def _put(self, cursor: _Cursor) -> None:
-        with self._lock:
-            self._idle.append(cursor)
-            closing, self._idle = self._idle[:-OPEN_TABLES], self._idle[-OPEN_TABLES:]
-        for one in closing:
-            one.close()
-
-
-_CURSORS = Cursors()

@@ -1,7 +1,7 @@
-"""What a listing comes across and does not look at: counted by extension, so that a person can be told.
+"""Counts the files that a listing finds and ignores, by extension, so that a person can be told.
 
-Most of it is what one expects: notes, pictures, sidecars. But a folder whose sound has an extension that nobody thought
-of must not go by without a word.
+Most of them are expected: notes, pictures, sidecars. But a folder of sounds with an extension that nobody thought of
+must not go unnoticed.
 """
 
 import threading
@@ -13,55 +13,61 @@ import numpy as np
 import pyarrow as pa
 import pyarrow.compute as pc
 
+from pipeline.corpus.shards import extension_of
 from pipeline.corpus.time_ranges import recording_of
+from pipeline.schema import LISTED
 
 MOST_KINDS = 20
-"""Extensions that are told by name, the most frequent ones."""
+"""The most frequent extensions are named; the others are summed up."""
 
 HIDDEN, LINKS = "hidden", "links to folders"
 NO_EXTENSION, OTHERS = "without an extension", "others"
 
 _LONGEST = 12
-"""Letters of an extension; what is longer, or has blanks, is rather the end of a sentence."""
+"""Letters of an extension; a longer one, or one with blanks, is rather the end of a sentence."""
 
 _MOST_NAMES = 10_000
-"""Extensions that are counted apart."""
+"""Extensions that are counted separately."""
 
 _URIS_AT_ONCE = 100_000
-"""Files of the listing that are Python strings at a time."""
+"""Listed files that are Python strings at the same time."""
 
 
 class IgnoredFiles:
-    """Takes the uris of what is not looked at, in any order and from any thread; each counts once.
+    """Takes the uris of ignored files, in any order and from any thread. Each counts once.
 
-    There may be as many as there are files of audio, so 12 bytes of each are kept.
+    There may be as many as there are audio files, so only 12 bytes of each are kept.
     """
 
     def __init__(self) -> None:
         self._kinds: dict[str, int] = {}
         self._uris, self._of_kind = array("q"), array("i")
-        self._looked_at = set[int]()
+        self._used = set[int]()
         self._lock = threading.Lock()
 
     def add(self, uri: str, kind: str) -> None:
-        """Note a file by its extension (``kind_of``), or something as ``HIDDEN`` or as one of ``LINKS``."""
+        """Note a file under a kind: its extension (``kind_of``), ``HIDDEN`` or ``LINKS``."""
         with self._lock:
             if kind not in self._kinds and len(self._kinds) >= _MOST_NAMES:
                 kind = OTHERS
             self._uris.append(hash(uri))
             self._of_kind.append(self._kinds.setdefault(kind, len(self._kinds)))
 
+    def add_file(self, uri: str) -> None:
+        """Note a file under its extension."""
+        self.add(uri, kind_of(extension_of(uri)))
+
     def take_back(self, uri: str) -> None:
-        """Note that a file is looked at after all: another source names it."""
-        self._looked_at.add(hash(uri))
+        """Note that a file is used after all: another source names it."""
+        self._used.add(hash(uri))
 
     @property
     def n_noted(self) -> int:
-        """How many have been noted, each as often as it was."""
+        """How many times a file was noted."""
         return len(self._uris)
 
     def count(self, listed: pa.Table, since: int = 0) -> dict[str, int]:
-        """How many of each kind, the most frequent extensions first; then what is hidden, and links.
+        """How many files of each kind: the most frequent extensions first, then hidden files, then links.
 
         Args:
             listed: a LISTED table: the files that are looked at, whatever was noted.
@@ -70,14 +76,19 @@ class IgnoredFiles:
         uris, first = np.unique(np.array(self._uris[since:], np.int64), return_index=True)
         if not len(uris):
             return {}
-        looked_at = np.fromiter(chain(map(hash, _recordings(listed)), self._looked_at), np.int64)
-        numbers = np.array(self._of_kind[since:], np.int64)[first[~np.isin(uris, looked_at)]]
+        used = np.fromiter(chain(map(hash, _recordings(listed)), self._used), np.int64)
+        numbers = np.array(self._of_kind[since:], np.int64)[first[~np.isin(uris, used)]]
         counts = np.bincount(numbers, minlength=len(self._kinds)).tolist()
         return _order({kind: counts[number] for kind, number in self._kinds.items() if counts[number]})
 
+    def summarize_since(self, n_noted: int) -> str:
+        """The end of a message that no file was found: the files that were noted and ignored since then."""
+        said = summarize(self.count(LISTED.empty_table(), n_noted))
+        return f"; not looked at: {said}" if said else ""
+
 
 def _recordings(listed: pa.Table) -> Iterator[str]:
-    """The uris of the recordings that files of a LISTED table are, or are ranges of: a few strings at a time."""
+    """The uris of the recordings in a LISTED table, those of ranges too: only some are strings at the same time."""
     for first in range(0, len(listed), _URIS_AT_ONCE):
         some = listed.slice(first, _URIS_AT_ONCE)
         is_range = pc.or_(pc.is_valid(some["start_s"]), pc.is_valid(some["end_s"]))
@@ -104,7 +115,7 @@ def kind_of(extension: str) -> str:
 
 
 def summarize(counts: Mapping[str, int]) -> str:
-    """In one line what was not looked at, and which setting decides; empty where there was nothing.
+    """One line on the files that were ignored and the settings that decide; empty if there were none.
 
     ``12 .txt, 3 .jpg, 2 without an extension (corpus.extensions chooses), 1 hidden (corpus.hidden)``
     """

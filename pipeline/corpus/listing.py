@@ -1,9 +1,10 @@
-"""The files of a corpus as they are found in, one table of them out: each once, in the order of uris.
+"""The rows of the files that are found, and the table that they become: each file once, in the order of uris.
 
 Rows are put into Arrow as they come: a million files take some hundred megabytes, not gigabytes.
 """
 
 import gc
+import os
 from collections.abc import Callable, Iterable, Iterator
 from contextlib import contextmanager
 from typing import Any
@@ -12,15 +13,53 @@ import numpy as np
 import pyarrow as pa
 import pyarrow.compute as pc
 
+from pipeline.corpus.shards import is_shard
 from pipeline.errors import CorpusError
 from pipeline.schema import LISTED, Row
 
 ROWS_AT_ONCE, ROWS_PER_REPORT = 10_000, 1_000
 
+ADVICE = "; if it was renamed or is given up, see --move-source and --forget of `earshot index`"
+"""The end of a message about a source that is not there."""
+
+
+def listed_row(
+    path: str,
+    size_bytes: int = 0,
+    modified_ns: int = 0,
+    reason: str | None = None,
+    message: str | None = None,
+    offset: int | None = None,
+    hides_files: bool = False,
+) -> Row:
+    """The LISTED row of a file that is no time range."""
+    try:
+        path.encode()
+    except UnicodeEncodeError:
+        # Tables hold UTF-8 only: the name is shown escaped, and the file is left to be renamed.
+        path = os.fsencode(path).decode("utf-8", "backslashreplace")
+        reason, message = "bad_name", "the file's name is not UTF-8: rename it"
+    return dict(
+        uri=path,
+        start_s=None,
+        end_s=None,
+        size_bytes=size_bytes,
+        modified_ns=modified_ns,
+        offset=offset,
+        reason=reason,
+        message=message,
+        hides_files=hides_files or (reason == "unreadable" and is_shard(path)),
+    )
+
+
+def named_row(row: Row) -> Row:
+    """The row of a file that a source names, or its pattern matches: only such files can be manifests."""
+    return {**row, "named": row["reason"] is None}
+
 
 @contextmanager
 def gc_paused() -> Iterator[None]:
-    """Let Python not look for garbage in cycles, while millions of objects are made that are none: a third of the time.
+    """Pause Python's search for cyclic garbage, which takes a third of the time where millions of objects are made.
 
     Also a decorator.
     """
@@ -34,10 +73,10 @@ def gc_paused() -> Iterator[None]:
 
 
 class Listing:
-    """Takes rows of LISTED; of several with one uri, the first one counts.
+    """Collects rows of LISTED. Of several with the same uri, the first one counts.
 
     Args:
-        report: told now and then how many rows there are.
+        report: receives the number of rows, now and then.
     """
 
     def __init__(self, report: Callable[[int], None] = lambda n_rows: None) -> None:
@@ -68,7 +107,7 @@ class Listing:
         """Every file once.
 
         Raises:
-            CorpusError: one of two with the same uri is a range of a recording, the other one a file that is called so.
+            CorpusError: two have the same uri, one as a range of a recording, the other as a file with this very name.
         """
         self._flush()
         rows = pa.Table.from_batches(self._batches, schema=LISTED)
@@ -88,7 +127,7 @@ class Listing:
 
 
 def _check_ranges(rows: pa.Table, before_again: Any) -> None:
-    """Rows that have the uri of the one before are of the same range."""
+    """Refuse rows that have the uri of the row before, but another time range."""
     for name in ("start_s", "end_s"):
         one, other = (pc.fill_null(rows[name].take(pa.array(before_again + k)), -1.0) for k in (0, 1))
         differs = pc.not_equal(one, other)

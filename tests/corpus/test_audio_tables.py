@@ -2,7 +2,6 @@
 
 import os
 import shutil
-from collections.abc import Iterator
 from pathlib import Path
 from typing import Any
 
@@ -13,42 +12,23 @@ import pytest
 
 import pipeline
 from pipeline.audio.source import find
-from pipeline.config import Config, CorpusConfig, make_config
+from pipeline.config import Config
 from pipeline.corpus import audio_tables
-from pipeline.corpus.discover import list_corpus
 from pipeline.corpus.shards import find_member, is_sized, list_members, open_member
 from pipeline.corpus.time_ranges import TimeRange
 from pipeline.encoder.encoder import load_encoder
 from pipeline.errors import CorpusError, FileFailure
 from pipeline.index.reencode import compare
-from pipeline.index.verify import verify_index
 from pipeline.planning.request import RunRequest
 from pipeline.run.driver import index_corpus
 from pipeline.run.prepare import plan_corpus
 from tests.helpers.audio_tables import AUDIO, feature, write_rows, write_table
-from tests.helpers.contents import SECTIONS, content, live, read
+from tests.helpers.contents import content, live, read
+from tests.helpers.corpora import configure, index, listed
 from tests.helpers.runs import WideEncoder, in_place
 from tests.helpers.shards import sounds, write_shard
 
 KINDS = ("a.parquet", "stream.arrow", "file.arrow")
-
-
-def configure(tmp_path: Path, *sources: Path | str, **sections: Any) -> Config:
-    values = {"sources": list(map(str, sources)), "into": str(tmp_path / "index"), **SECTIONS, **sections}
-    return make_config(values)
-
-
-def index(config: Config, **others: Any) -> WideEncoder:
-    encoder = WideEncoder()
-    index_corpus(config, stages=in_place(encoder), **others)
-    assert verify_index(config.into) == []
-    return encoder
-
-
-def listed(*sources: Path | str, **settings: Any) -> dict[str, Any]:
-    """Row of each uri, without the folder."""
-    found = list_corpus(list(map(str, sources)), CorpusConfig(**settings)).to_pylist()
-    return {row["uri"].rsplit("/", 1)[-1]: row for row in found}
 
 
 def actions(config: Config, **request: Any) -> dict[str, str]:
@@ -154,65 +134,6 @@ def test_what_is_wrong_with_a_table_is_a_row_or_a_line(tmp_path: Path) -> None:
 
 
 # --- reading ----------------------------------------------------------------------------------------------------------
-
-
-class Counted:
-    """Counts the batches that are read of the groups of a table."""
-
-    def __init__(self, table: Any) -> None:
-        self._table, self.begun, self.n_batches = table, list[int](), 0
-
-    def __getattr__(self, name: str) -> Any:
-        return getattr(self._table, name)
-
-    def read_group(self, group: int) -> Iterator[pa.Array]:
-        self.begun.append(group)
-        for batch in self._table.read_group(group):
-            self.n_batches += 1
-            yield batch
-
-
-def test_rows_in_order_are_read_in_one_pass(tmp_path: Path) -> None:
-    data = [os.urandom(2**20) for _ in range(24)]
-    table = write_rows(tmp_path / "a.parquet", [(None, each) for each in data], row_group_size=12)
-    counted: list[Counted] = []
-
-    def open_counted(path: str) -> Counted:
-        counted.append(Counted(audio_tables.open_table(path)))
-        return counted[-1]
-
-    cursors = audio_tables.Cursors(open_counted)
-    assert [cursors.read(str(table), number) for number in range(24)] == data
-    assert [(one.begun, one.n_batches) for one in counted] == [([0, 1], 8)]  # four rows of 1 MB at a time
-    assert cursors.read(str(table), 13) == data[13]
-    assert cursors.read(str(table), 20) == data[20]
-    assert [(one.begun, one.n_batches) for one in counted] == [([0, 1, 1], 11)]
-    for number in range(audio_tables.OPEN_TABLES + 1):
-        cursors.read(str(write_rows(tmp_path / f"{number}.parquet", [(None, b"x")])), 0)
-    assert cursors.read(str(table), 21) == data[21]
-    assert len(counted) == audio_tables.OPEN_TABLES + 3
-
-
-def test_a_table_that_is_written_anew_is_opened_anew(tmp_path: Path) -> None:
-    for k in range(3):
-        table = write_rows(tmp_path / "a.parquet", [(None, f"{k} {number}".encode()) for number in range(3 - k)])
-        assert audio_tables.read_row(str(table), 0) == f"{k} 0".encode()
-    with pytest.raises(LookupError):
-        audio_tables.read_row(str(table), 1)
-    table.unlink()
-    with pytest.raises(FileNotFoundError):
-        audio_tables.read_row(str(table), 0)
-
-
-@pytest.mark.parametrize("kind", KINDS)
-def test_a_row_without_bytes_says_so(tmp_path: Path, kind: str) -> None:
-    audio = [{"bytes": b"", "path": "b"}, {"bytes": None, "path": "c"}, None]
-    table = write_table(tmp_path / kind, pa.table({"audio": pa.array(audio, AUDIO)}))
-    assert audio_tables.read_row(str(table), 0) == b""
-    for number in (1, 2):
-        with pytest.raises(FileFailure, match="only a path: embed the files") as raised:
-            audio_tables.read_row(str(table), number)
-        assert raised.value.reason == "empty"
 
 
 # --- indexing ---------------------------------------------------------------------------------------------------------

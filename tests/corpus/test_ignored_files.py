@@ -12,7 +12,8 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from pipeline.config import CorpusConfig
-from pipeline.corpus.discover import AUDIO_EXTENSIONS, list_corpus
+from pipeline.corpus.discover import list_corpus
+from pipeline.corpus.extensions import AUDIO_EXTENSIONS
 from pipeline.corpus.ignored_files import (
     HIDDEN,
     LINKS,

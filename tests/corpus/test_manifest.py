@@ -116,7 +116,7 @@ def test_a_manifest_whose_files_are_all_gone_stops_the_run(tmp_path: Path) -> No
     before = live(config.into)
     for number in (3, 5):
         (tmp_path / f"{number}.wav").rename(tmp_path / f"{number}.hidden")
-    for said in (r"of the 2 files that it names none can be read \(there is no such file\): is", r"csv: names no file"):
+    for said in (r"none of the 2 files that it names can be read \(there is no such file\): is", r"csv: names no file"):
         with pytest.raises(CorpusError, match=said):
             index_corpus(config, stages=in_place(WideEncoder()))
         write(manifest, [])

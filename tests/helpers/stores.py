@@ -1,4 +1,4 @@
-"""Object stores that fail now and then."""
+"""An object store in memory that fails when it is told to, and counts its calls."""
 
 import io
 from collections import Counter
@@ -12,13 +12,15 @@ from pipeline import storage
 
 
 class Flaky(MemoryFileSystem):  # type: ignore[misc]
-    """A store in memory that fails as it is told to: method name -> the errors of its next calls."""
+    """``errors`` holds, for each method, the errors of its next calls."""
 
     protocol = "flaky"
     store: ClassVar[dict[str, Any]] = {}
     pseudo_dirs: ClassVar[list[str]] = [""]
     errors: ClassVar[dict[str, list[Exception]]] = {}
     calls: ClassVar[Counter[str]] = Counter()
+    read_bytes: ClassVar[list[int]] = []
+    """How many bytes each call of ``cat_file`` returned."""
 
     @classmethod
     def fail(cls, name: str) -> None:
@@ -45,7 +47,9 @@ class Flaky(MemoryFileSystem):  # type: ignore[misc]
     def cat_file(self, *arguments: Any, **options: Any) -> Any:
         self.fail("cat_file")
         data = self.store[self._strip_protocol(arguments[0])].getvalue()
-        return data[options["start"] : options["end"]]
+        part = data[options["start"] : options["end"]]
+        self.read_bytes.append(len(part))
+        return part
 
     def _open(self, path: str, mode: str = "rb", **options: Any) -> Any:
         self.fail("open")
@@ -61,10 +65,10 @@ class _FlakyFile(io.BytesIO):
 
 @pytest.fixture
 def flaky(monkeypatch: pytest.MonkeyPatch) -> str:
-    """The URL of a folder; pauses are short."""
+    """The URL of a folder in an empty store; retries do not pause."""
     fsspec.register_implementation("flaky", Flaky, clobber=True)
     monkeypatch.setattr(storage, "PAUSES_S", (0.0, 0.0, 0.0))
-    for kept in (Flaky.store, Flaky.errors, Flaky.calls):
+    for kept in (Flaky.store, Flaky.errors, Flaky.calls, Flaky.read_bytes):
         kept.clear()
     Flaky.pseudo_dirs[:] = [""]
     return "flaky://corpus"

@@ -11,7 +11,8 @@ import av.format
 import pytest
 
 from pipeline.audio.decode import open_audio
-from pipeline.corpus.discover import AUDIO_EXTENSIONS, list_corpus
+from pipeline.corpus.discover import list_corpus
+from pipeline.corpus.extensions import AUDIO_EXTENSIONS
 from pipeline.corpus.raw_formats import RAW_FORMATS, raw_format_of
 from tests.helpers.sounds import Samples, by_av, by_soundfile, tone
 

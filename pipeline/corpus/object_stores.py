@@ -1,0 +1,193 @@
+"""Lists the files in object stores: what a URL names is a file, a folder or a glob pattern, as on a disk."""
+
+import fnmatch
+import glob
+from collections.abc import Callable, Iterator
+from concurrent.futures import ThreadPoolExecutor
+from typing import Any
+
+from pipeline import storage
+from pipeline.config import CorpusConfig
+from pipeline.corpus.extensions import is_audio
+from pipeline.corpus.ignored_files import HIDDEN, IgnoredFiles
+from pipeline.corpus.listing import ADVICE, listed_row, named_row
+from pipeline.corpus.manifest import is_manifest
+from pipeline.corpus.shards import is_shard
+from pipeline.errors import CorpusError, EarshotError, one_line
+from pipeline.schema import Row
+from pipeline.storage import Info, retried
+
+PAGE_FILES = 1_000
+"""Objects in one answer of S3. They stay in memory until the page is complete."""
+
+FOLDERS_AT_ONCE = 16
+"""Folders that are listed at the same time: that waits for the store."""
+
+
+def list_url(source: str, config: CorpusConfig, leave_out: str | None, ignored: IgnoredFiles) -> Iterator[Row]:
+    """The files that a URL names, except those in the folder ``leave_out``.
+
+    Raises:
+        CorpusError: nothing is there, or it cannot be listed.
+    """
+
+    def enter(folder: str) -> bool:
+        return folder != leave_out
+
+    def ignore(url: str) -> None:
+        ignored.add(url, HIDDEN)
+
+    n_before = ignored.n_noted
+    try:
+        for url, found, is_named in _list_files(source, hidden=config.hidden, enter=enter, ignore=ignore):
+            if isinstance(found, Exception):
+                message = f"folder cannot be listed: {one_line(found)}"
+                yield listed_row(url, reason="unreadable", message=message, hides_files=True)
+            elif is_named and (url == source or is_audio(url, config) or is_shard(url) or is_manifest(url)):
+                yield named_row(listed_row(url, *found))
+            elif not is_named and is_audio(url, config):
+                yield listed_row(url, *found)
+            else:
+                ignored.add_file(url)
+    except FileNotFoundError:
+        others = ignored.summarize_since(n_before)
+        raise CorpusError(f"{source}: no such file or folder, and no file that matches{others}{ADVICE}") from None
+    except EarshotError:
+        raise
+    except Exception as error:  # each store has errors of its own
+        raise CorpusError(f"{source}: cannot be listed: {one_line(error)}") from None
+
+
+def stat_folder(url: str) -> Iterator[tuple[str, tuple[int, int]]]:
+    """The URL of each file in a folder, with its size and time (``storage.stat_file``): one request for a thousand.
+
+    Files whose size or time the store does not list are left out.
+    """
+    store, name = storage.find_store(url)
+    for infos in list_pages(store, name):
+        for info in infos:
+            if info["type"] == "file" and storage.is_complete(info):
+                yield str(store.unstrip_protocol(info["name"])), storage.stat_of(info)
+
+
+def list_pages(store: Any, path: str) -> Iterator[list[Info]]:
+    """The content of a folder, as fsspec describes it; of S3 a page at a time, since there may be millions of files."""
+    if not hasattr(store, "call_s3") or store.version_aware:
+        yield retried(store.ls, path, detail=True)
+        return
+    bucket, key, _ = store.split_path(path.rstrip("/"))
+    asked = {"Bucket": bucket, "Prefix": f"{key}/" if key else "", "Delimiter": "/", "MaxKeys": PAGE_FILES}
+    while True:
+        page = retried(store.call_s3, "list_objects_v2", **asked, **store.req_kw)
+        folders = [each["Prefix"] for each in page.get("CommonPrefixes", ())]
+        yield [{"name": f"{bucket}/{folder}", "type": "directory"} for folder in folders] + [
+            {"name": f"{bucket}/{each['Key']}", "type": "file", "size": each["Size"], **each}
+            for each in page.get("Contents", ())
+        ]
+        if not page.get("IsTruncated"):
+            return
+        asked["ContinuationToken"] = page["NextContinuationToken"]
+
+
+def _list_files(
+    url: str, *, hidden: bool, enter: Callable[[str], bool], ignore: Callable[[str], None]
+) -> Iterator[tuple[str, tuple[int, int] | Exception, bool]]:
+    """The file that a URL names, the files in the folder that it names and below, or those that it matches.
+
+    Args:
+        hidden: also take names that begin with a dot; names that the URL or its pattern spells so are taken anyway.
+        enter: decides by its URL whether a folder is entered.
+        ignore: notes the URL of a hidden file or folder that is left out.
+
+    Yields:
+        The URL of a file, with its size and time; or that of a folder, with the reason why it cannot be listed. And
+        whether the URL names or matches the file itself, rather than a folder around it.
+
+    Raises:
+        FileNotFoundError: nothing is there. Exception: whatever the driver of the store raises.
+    """
+    store, name = storage.find_store(url)
+    for found in _resolve(store, name, hidden=hidden, ignore=ignore):
+        if found["type"] != "directory":
+            yield store.unstrip_protocol(found["name"]), storage.stat_of(found), True
+        elif enter(store.unstrip_protocol(found["name"].rstrip("/"))):
+            for below, described in _walk(store, found["name"], hidden=hidden, enter=enter, ignore=ignore):
+                yield below, described, False
+
+
+def _resolve(store: Any, name: str, *, hidden: bool, ignore: Callable[[str], None]) -> list[Info]:
+    """The file or folder with this name, or else those that it matches as a pattern, by the rules for disks."""
+    try:
+        return [retried(store.info, name)]
+    except FileNotFoundError:
+        if not glob.has_magic(name):
+            raise
+    matches = retried(store.glob, _escape_folders(store, name), detail=True)
+    dotted = [part for part in name.split("/") if part.startswith(".")]
+
+    def is_left_out(part: str) -> bool:
+        return not hidden and storage.is_hidden(part) and not any(fnmatch.fnmatchcase(part, each) for each in dotted)
+
+    found = []
+    for path, info in matches.items():
+        parts = path.split("/")
+        n_shown = next((k for k, part in enumerate(parts) if is_left_out(part)), len(parts))
+        if n_shown < len(parts):  # a hidden folder counts once, whatever it holds
+            ignore(str(store.unstrip_protocol("/".join(parts[: n_shown + 1]))))
+        else:
+            found.append(info)
+    if not found:
+        raise FileNotFoundError(f"the pattern matches nothing: {name}")
+    return found
+
+
+def _escape_folders(store: Any, pattern: str) -> str:
+    """The pattern with its leading folders escaped as far as they exist: their names are meant literally."""
+    parts, n_taken = pattern.split("/"), 0
+    for n_taken, part in enumerate(parts):
+        if glob.has_magic(part) and not _is_folder(store, "/".join(parts[: n_taken + 1])):
+            break
+    return "/".join([*map(glob.escape, parts[:n_taken]), *parts[n_taken:]])
+
+
+def _is_folder(store: Any, name: str) -> bool:
+    try:
+        return bool(retried(store.isdir, name))
+    except ValueError:  # no bucket can have this name
+        return False
+
+
+def _walk(
+    store: Any, folder: str, *, hidden: bool, enter: Callable[[str], bool], ignore: Callable[[str], None]
+) -> Iterator[tuple[str, tuple[int, int] | Exception]]:
+    def list_one(path: str) -> list[tuple[str, tuple[int, int] | None]] | Exception:
+        """Names with size and time; None for folders."""
+        try:
+            return [
+                (info["name"].rstrip("/"), None if info["type"] == "directory" else storage.stat_of(info))
+                for infos in list_pages(store, path)
+                for info in infos
+            ]
+        except Exception as error:
+            return error
+
+    waiting = [folder]
+    with ThreadPoolExecutor(FOLDERS_AT_ONCE) as pool:
+        while waiting:
+            some, waiting = waiting[-FOLDERS_AT_ONCE:], waiting[:-FOLDERS_AT_ONCE]
+            for path, children in zip(some, pool.map(list_one, some), strict=True):
+                if isinstance(children, Exception):
+                    if path == folder:
+                        raise children
+                    yield store.unstrip_protocol(path), children
+                    continue
+                for name, described in children:
+                    if name == path.rstrip("/"):
+                        continue  # a folder may hold an object of its own name
+                    url = str(store.unstrip_protocol(name))
+                    if not hidden and storage.is_hidden(name.rsplit("/", 1)[-1]):
+                        ignore(url)
+                    elif described is not None:
+                        yield url, described
+                    elif enter(url):
+                        waiting.append(name)

@@ -1,0 +1,32 @@
+"""Configurations of corpora, listed and indexed in this process."""
+
+from pathlib import Path
+from typing import Any
+
+from pipeline.config import Config, CorpusConfig, make_config
+from pipeline.corpus.discover import list_corpus
+from pipeline.index.verify import verify_index
+from pipeline.run.driver import index_corpus
+from pipeline.schema import Row
+from tests.helpers.contents import SECTIONS
+from tests.helpers.runs import WideEncoder, in_place
+
+
+def configure(tmp_path: Path, *sources: Path | str, **sections: Any) -> Config:
+    """Sources that are indexed into ``tmp_path / "index"``."""
+    values = {"sources": list(map(str, sources)), "into": str(tmp_path / "index"), **SECTIONS, **sections}
+    return make_config(values)
+
+
+def index(config: Config, **others: Any) -> WideEncoder:
+    """Index a corpus, verify the index, and return the encoder that was used."""
+    encoder = WideEncoder()
+    index_corpus(config, stages=in_place(encoder), **others)
+    assert verify_index(config.into) == []
+    return encoder
+
+
+def listed(*sources: Path | str, **settings: Any) -> dict[str, Row]:
+    """The row of each file of a corpus, by the last part of its uri."""
+    found = list_corpus(list(map(str, sources)), CorpusConfig(**settings)).to_pylist()
+    return {row["uri"].rsplit("/", 1)[-1]: row for row in found}
