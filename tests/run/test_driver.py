@@ -175,7 +175,7 @@ def test_a_full_disk_is_one_line(corpus: Path, tmp_path: Path) -> None:
         index_corpus(config, stages=in_place(WideEncoder(), full))
     assert "\n" not in str(caught.value)
     assert str(tmp_path / "index") in str(caught.value)
-    assert not (tmp_path / "index" / "claim.json").exists()
+    assert not list((tmp_path / "index").glob("claim-*"))
     index_corpus(config, stages=in_place(WideEncoder()))
     assert len(everything(config.into)["files"]) == 9
 
@@ -437,7 +437,7 @@ def test_a_run_that_fails_stops_its_workers(corpus: Path, tmp_path: Path) -> Non
     with pytest.raises(EarshotError, match="the terminal is gone"):
         index_corpus(config, fail, stages=endless)
     assert closed.is_set()
-    assert not (tmp_path / "index" / "claim.json").exists()
+    assert not list((tmp_path / "index").glob("claim-*"))
 
 
 def test_a_run_that_has_lost_its_index_stops_at_once(
