@@ -19,6 +19,9 @@ _STORE = re.compile(rf"{_PREFIX}Generic (?!Local\w* |(?:In)?Memory )\w+ error: (
 _SHORT_OBJECT = re.compile(r"[\w -]+: 416 |[^/]*<Code>InvalidRange</Code>")
 """The answer of a store that has less of an object than its table says."""
 _CONFLICT = re.compile(rf"{_PREFIX}(?:Retryable |Incompatible )?(?:Commit conflict|Too many concurrent)", re.IGNORECASE)
+_FILTERED_VALUE = re.compile(
+    r"(?:lance error: )?Query Execution error: Error applying filter expression to batch: Arrow error"
+)
 _OS_ERROR = re.compile(r"\(os error (\d+)\)(?=$|[,;:)\]])")
 _FULL, _GONE = ("28", "122"), "2"
 """Linux's numbers for a full disk or quota, and for a file that is not there, which is damage."""
@@ -49,6 +52,16 @@ def diagnose(text: str) -> Trouble:
     if not numbers or numbers[-1] == _GONE:
         return "damage"
     return "disk_full" if numbers[-1] in _FULL else "disk"
+
+
+def is_conflict(text: str) -> bool:
+    """Whether a message is about a commit that another one prevented. The paths in it come later."""
+    return _CONFLICT.match(text) is not None
+
+
+def is_about_a_value(text: str) -> bool:
+    """Whether a message is about a filter that is valid, and failed on a value: a name cast to a number."""
+    return _FILTERED_VALUE.match(text) is not None
 
 
 def find_answer(text: str) -> str:

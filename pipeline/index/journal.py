@@ -10,7 +10,6 @@ folder beside the old ones. A row of the kind ``switch`` in the first journal pu
 
 import datetime as dt
 import json
-import re
 from collections.abc import Callable
 from dataclasses import dataclass
 from pathlib import Path
@@ -23,6 +22,7 @@ from lance.commit import CommitConflictError
 
 from pipeline import schema, storage
 from pipeline.errors import CommitConflict, IndexMismatch
+from pipeline.index import engine_errors
 from pipeline.index.details import get_value, parse
 
 FORMAT, OLDEST_FORMAT = 3, 2
@@ -216,13 +216,5 @@ def _ends_with(journal: Any, rows: pa.Table) -> bool:
 
 
 def is_conflict(error: Exception) -> bool:
-    """Whether Lance refused a commit for another's sake: it has no one type for that.
-
-    Its messages hold paths of any name, but not before they have said what happened.
-    """
-    return isinstance(error, CommitConflictError) or _CONFLICT.match(str(error)) is not None
-
-
-_CONFLICT = re.compile(
-    r"(?:[\w ()]+: )*(?:Too many concurrent writ(?:ers|es)|(?:Retryable )?commit conflict)", re.IGNORECASE
-)
+    """Whether Lance refused a commit because of another one: it has no one type for that."""
+    return isinstance(error, CommitConflictError) or engine_errors.is_conflict(str(error))

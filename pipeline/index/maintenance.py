@@ -17,13 +17,13 @@ from pipeline.config import StoreConfig
 from pipeline.errors import UsageError
 from pipeline.index import journal
 from pipeline.index.compaction import FRAGMENTS_BETWEEN, compact, small_fragments
-from pipeline.index.failures import plain_errors
 from pipeline.index.generations import drop_former_generations
 from pipeline.index.handle import Generation, Handle, find_index, open_index
 from pipeline.index.journal import DATA_TABLES, Failpoint, Published, table_uri
 from pipeline.index.lease import Lease
 from pipeline.index.settings import known_values
 from pipeline.index.writer import Changes, Writer, after
+from pipeline.index.writer_errors import plain_errors
 
 SCALAR_INDEXES = {
     "files": ("file_id", "audio_id"),

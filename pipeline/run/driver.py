@@ -23,7 +23,6 @@ from pipeline.corpus.metadata import CorpusMetadata
 from pipeline.corpus.time_ranges import split_uri
 from pipeline.errors import CommitConflict, CorpusError, EarshotError, FileFailure, RayDied
 from pipeline.index import journal
-from pipeline.index.failures import plain_errors
 from pipeline.index.fragments import Fragments
 from pipeline.index.generations import delete_folder, drop_former_generations, switch
 from pipeline.index.handle import Generation, find_index
@@ -56,6 +55,7 @@ from pipeline.run.progress import STAGES, Progress, find_shortfall
 from pipeline.run.ray_health import Deathwatch
 from pipeline.run.record import Keeper, Record
 from pipeline.run.signals import signals_held
+from pipeline.run.worker_errors import plain_run_errors
 
 FILES_PER_COMMIT = 5_000
 """Of those that need no decoding."""
@@ -154,10 +154,10 @@ def index_corpus(
         report(progress)
         keeper.note()
 
-    with plain_errors(config.into):
+    with plain_run_errors(config.into):
         if not storage.is_url(config.into):
             os.makedirs(config.into, exist_ok=True)
-        with lease, keeper, death, plain_errors(config.into):  # the record says what is raised
+        with lease, keeper, death, plain_run_errors(config.into):  # the record says what is raised
             if index.refresh() != index:  # what was compared and listed before is not what is there now
                 raise CommitConflict(f"{config.into}: another run has written to this index meanwhile; run again")
             tables = tables.refresh()

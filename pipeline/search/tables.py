@@ -8,6 +8,7 @@ import pyarrow as pa
 
 from pipeline import storage
 from pipeline.errors import UsageError
+from pipeline.index import engine_errors
 
 
 def open_table(path: str, name: str, version: int | None = None) -> Any:
@@ -52,7 +53,7 @@ def fetch(search: Any, table: Any, where: str | None, asked: str | None = None) 
     try:
         return search.to_arrow()
     except (ValueError, RuntimeError, OSError) as error:
-        if where is None or not (_ON_A_VALUE.match(str(error)) or _fails_without_rows(where, table)):
+        if where is None or not (engine_errors.is_about_a_value(str(error)) or _fails_without_rows(where, table)):
             raise
         raise _wrong_where(asked or where, error, table) from None
 
@@ -64,11 +65,6 @@ def _fails_without_rows(where: str, table: Any) -> bool:
     except (ValueError, RuntimeError, OSError):
         return True
     return False
-
-
-_ON_A_VALUE = re.compile(
-    r"(?:lance error: )?Query Execution error: Error applying filter expression to batch: Arrow error"
-)
 
 
 def _wrong_where(where: str, error: Exception, table: Any) -> UsageError:
