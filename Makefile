@@ -23,11 +23,13 @@ lint: $(VENV)/ready
 	$(BIN)/ruff check .
 	$(BIN)/ruff format --check .
 	$(BIN)/lint-imports
+	$(BIN)/python -m jobs.reference --check
 	$(BIN)/mypy
 
-format: $(VENV)/ready
+format: $(VENV)/ready  ## Format the code, and generate jobs/README.md
 	$(BIN)/ruff check --fix .
 	$(BIN)/ruff format .
+	$(BIN)/python -m jobs.reference
 
 model: $(VENV)/ready  ## Train the bundled model anew (took 22 minutes on one busy core)
 	$(BIN)/python -m jobs.tiny.train

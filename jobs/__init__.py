@@ -1,1 +1,1 @@
-"""The commands of Earshot, one short module each."""
+"""The command line of Earshot; ``jobs/README.md`` is its reference."""

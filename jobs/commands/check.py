@@ -1,4 +1,4 @@
-"""``earshot check``: whether the models do on this machine what they should."""
+"""``earshot check``: do the models work correctly on this machine?"""
 
 import shutil
 import textwrap
@@ -18,12 +18,12 @@ SOUND_S = 2.0
 
 def check(
     model: Annotated[str, typer.Option(help="Model for clips, as in `earshot index`.")] = "earshot-tiny",
-    frame_model: Annotated[str | None, typer.Option(help="Model for frames; the clip model if left out.")] = None,
+    frame_model: Annotated[str | None, typer.Option(help="Model for frames; by default the clip model.")] = None,
     json: Json = False,
 ) -> None:
-    """Load the models on this machine and say, line by line, whether they do what they should; exit with 1 if not.
+    """Load the models on this machine and check them, line by line; exit with 1 if something is wrong.
 
-    Nothing is indexed. Please run it with the models that you mean to use, and tell the project what it prints.
+    It indexes nothing. Please run it with the models that you want to use, and send the output to the project.
 
     Example: earshot check --model facebook/pe-av-small --frame-model facebook/pe-a-frame-small
     """
@@ -49,7 +49,7 @@ def check(
 
 
 def make_sounds() -> "list[Waveform]":
-    """Three sounds of one length, synthetic; the first is a siren."""
+    """Three synthetic sounds of equal length; the first is a siren."""
     import numpy as np
 
     from jobs.tiny.synth import make_sound
@@ -59,7 +59,7 @@ def make_sounds() -> "list[Waveform]":
 
 
 def format_line(finding: "Finding") -> str:
-    """The verdict, what it is about, and why, within 80 columns; nothing before what has no right or wrong."""
+    """A finding within 80 columns, with its verdict in front, where it has one."""
     width = min(80, shutil.get_terminal_size().columns)
     verdict = "" if finding.verdict == "told" else finding.verdict
     return textwrap.fill(
@@ -74,8 +74,8 @@ def format_line(finding: "Finding") -> str:
 
 def summarise(n_right: int, n_wrong: int) -> str:
     if not n_wrong:
-        return f"all {n_right} are right; please tell the project what was printed"
+        return f"all {n_right} are right; please send this output to the project"
     return (
-        f"{n_wrong} of {n_right + n_wrong} are wrong: index nothing with these models here,\n"
-        "and please report what was printed (`--json` has all figures)"
+        f"{n_wrong} of {n_right + n_wrong} are wrong: do not index with these models here,\n"
+        "and please report this output (`--json` has all figures)"
     )

@@ -1,4 +1,4 @@
-"""``earshot failures``: files that could not be indexed, or only in part; and indexed ones that have a note."""
+"""``earshot failures``: files that failed or were indexed in part, and indexed files with a note."""
 
 from jobs.shared.options import Json, Path_
 from jobs.shared.output import print_json, print_line, print_table, show_count, show_path
@@ -7,9 +7,9 @@ FAILURES = "status = 'failed' OR (status = 'indexed' AND reason IS NOT NULL)"
 
 
 def failures(index: Path_, json: Json = False) -> None:
-    """List the files that failed, and those of which only a part could be decoded, with the reason.
+    """List files that failed, and files that could be decoded only in part, with the reason.
 
-    Indexed files with a note follow in a table of their own: one should know, for example, that a file has no header.
+    A second table lists indexed files with a note, such as that a file has no header.
 
     Example: earshot failures my-index --json
     """

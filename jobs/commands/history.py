@@ -1,11 +1,11 @@
-"""``earshot history``: what was published in an index, and when."""
+"""``earshot history``: the batches of an index, and when each was published."""
 
 from jobs.shared.options import Json, Path_
 from jobs.shared.output import print_json, print_table, show_hours
 
 
 def history(index: Path_, json: Json = False) -> None:
-    """List what was published: batches of files, and steps of maintenance.
+    """List what an index has published: batches of files, and steps of maintenance.
 
     Example: earshot history my-index
     """

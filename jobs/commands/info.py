@@ -1,11 +1,11 @@
-"""``earshot info``: what an index holds."""
+"""``earshot info``: the contents of an index."""
 
 from jobs.shared.options import Json, Path_
 from jobs.shared.output import print_json, print_table
 
 
 def info(index: Path_, json: Json = False) -> None:
-    """Show what an index holds: files, clips, frames, hours, and the models that made them.
+    """Show the contents of an index: files, clips, frames, hours, models and metadata columns.
 
     Example: earshot info my-index
     """
@@ -29,7 +29,7 @@ def info(index: Path_, json: Json = False) -> None:
 
 
 def _read_not_looked_at(index: str) -> dict[str, int] | None:
-    """What the newest run did not look at; None where its record is not there, as in a copy, or cannot be read."""
+    """The files that the newest run ignored; None where its record is missing, as in a copy, or unreadable."""
     from pipeline.errors import EarshotError
     from pipeline.run.record import read_record
 

@@ -1,10 +1,10 @@
-"""``earshot locate``: moments that fit a text, from when to when."""
+"""``earshot locate``: events that match a text, with their start and end."""
 
 from typing import TYPE_CHECKING, Annotated
 
 import typer
 
-from jobs.shared.hits import choose_columns, tell_where
+from jobs.shared.hits import choose_columns, describe_where
 from jobs.shared.options import Json, Path_, Top, Where
 from jobs.shared.output import print_json, print_line, print_table, show_path, show_time
 
@@ -14,15 +14,17 @@ if TYPE_CHECKING:
 
 def locate(
     index: Path_,
-    text: Annotated[str, typer.Argument(help="What to look for, in words.")],
+    text: Annotated[str, typer.Argument(help="Description of the sound.")],
     k: Top = 10,
     threshold: Annotated[float, typer.Option(help="Probability at which an event begins.")] = 0.3,
-    min_duration: Annotated[float, typer.Option(help="Leave out shorter events, in seconds.")] = 0.0,
-    merge_gap: Annotated[float, typer.Option(help="Join events of a file this close, in seconds.")] = 0.2,
+    min_duration: Annotated[float, typer.Option(help="Leave out events shorter than this many seconds.")] = 0.0,
+    merge_gap: Annotated[
+        float, typer.Option(help="Join events of a file that are at most this many seconds apart.")
+    ] = 0.2,
     where: Where = None,
     json: Json = False,
 ) -> None:
-    """Find the moments that fit TEXT best: which file, from when to when.
+    """Find the events that match TEXT best: the file, the start and the end.
 
     Example: earshot locate my-index "glass breaking" --min-duration 0.1
     """
@@ -36,7 +38,7 @@ def locate(
         print_json(events)
         return
     if not events:
-        print_line(f"nothing found: {tell_why(opened, threshold, min_duration, where)}")
+        print_line(f"nothing found: {explain_no_event(opened, threshold, min_duration, where)}")
         return
     names = choose_columns(events, where)
     columns = ["rank", "file", "from", "to", "peak", "score", "probability"]
@@ -56,14 +58,14 @@ def locate(
     print_table(f"{text!r} in {index}", [*columns, *names], rows, right=[name for name in columns if name != "file"])
 
 
-def tell_why(index: "Index", threshold: float, min_duration_s: float, where: str | None) -> str:
-    """Why there is no event: ``where`` leaves no file, or none in these files reaches the threshold."""
+def explain_no_event(index: "Index", threshold: float, min_duration_s: float, where: str | None) -> str:
+    """Why there is no event: no indexed file matches ``where``, or no event reaches the threshold."""
     if where is not None:
         condition = f"status = 'indexed' AND ({where})"
         if not index.to_arrow("files", columns=["file_id"], where=condition).num_rows:
-            return f"no indexed file{tell_where(where)}"
+            return f"no indexed file{describe_where(where)}"
     long, shorter = (f" of {min_duration_s} s or more", " or --min-duration") if min_duration_s else ("", "")
     return (
-        f"no event{long} reaches a probability of {threshold}{tell_where(where)}; try a lower --threshold{shorter}, or"
-        " `earshot query`"
+        f"no event{long} reaches a probability of {threshold}{describe_where(where)}; try a lower --threshold{shorter},"
+        " or `earshot query`"
     )

@@ -1,4 +1,4 @@
-"""``earshot logs``: what a job prints."""
+"""``earshot logs``: the output of a job."""
 
 from collections.abc import Iterable
 from typing import Annotated
@@ -11,11 +11,11 @@ from jobs.shared.output import print_json, print_log, whole_lines
 
 def logs(
     job: Job,
-    follow: Annotated[bool, typer.Option("-f", "--follow", help="Go on until the job ends.")] = False,
+    follow: Annotated[bool, typer.Option("-f", "--follow", help="Follow the output until the job ends.")] = False,
     address: Address = None,
     json: Json = False,
 ) -> None:
-    """Show what a job on a Ray cluster has printed.
+    """Show the output of a job on a Ray cluster.
 
     Example: earshot logs earshot-my-index-1a2b3c4d-1 -f
     """

@@ -12,13 +12,13 @@ def optimize(
     index: Path_,
     keep_hours: Annotated[
         float | None,
-        typer.Option(help="What was replaced goes when it is older; by default as configured, a day.", min=0),
+        typer.Option(help="Delete superseded versions older than this; by default the configured time, a day.", min=0),
     ] = None,
     json: Json = False,
 ) -> None:
-    """Merge the small fragments of INDEX, bring its indexes up to date, and delete what is of no more use.
+    """Merge small fragments of INDEX, update its table indexes, and delete superseded versions.
 
-    Runs do it by themselves after every fifty commits. The newest checkpoints stay (`store.keep_versions`).
+    Runs do so by themselves after every fifty commits. The newest versions are kept (`store.keep_versions`).
 
     Example: earshot optimize my-index
     """
@@ -29,6 +29,6 @@ def optimize(
         print_json([done])
     else:
         print_line(
-            f"{index}: {done.n_fragments_before} fragments are {done.n_fragments} now,"
+            f"{index}: {done.n_fragments_before} fragments became {done.n_fragments},"
             f" {show_bytes(done.n_bytes_deleted)} deleted"
         )

@@ -1,4 +1,4 @@
-"""``earshot query``: clips that fit a text."""
+"""``earshot query``: clips that match a text."""
 
 from typing import Annotated
 
@@ -10,13 +10,13 @@ from jobs.shared.options import AllWindows, Json, Path_, Top, Where
 
 def query(
     index: Path_,
-    text: Annotated[str, typer.Argument(help="What to look for, in words.")],
+    text: Annotated[str, typer.Argument(help="Description of the sound.")],
     k: Top = 10,
     where: Where = None,
     all_windows: AllWindows = False,
     json: Json = False,
 ) -> None:
-    """Find the clips that fit TEXT best.
+    """Find the clips that match TEXT best.
 
     Example: earshot query my-index "dog barking" -k 5
     """

@@ -1,4 +1,4 @@
-"""``earshot restore``: take an index back to what an earlier batch published."""
+"""``earshot restore``: take an index back to an earlier batch."""
 
 from typing import Annotated
 
@@ -8,12 +8,14 @@ from jobs.shared.options import Path_
 from jobs.shared.output import print_line
 
 
-def restore(index: Path_, batch: Annotated[int, typer.Option(help="Its number in `earshot history`.", min=0)]) -> None:
-    """Take INDEX back to what it was after a batch; the next reindex brings it up to date again.
+def restore(
+    index: Path_, batch: Annotated[int, typer.Option(help="Number of the batch in `earshot history`.", min=0)]
+) -> None:
+    """Take INDEX back to its state after a batch; the next reindex brings it up to date again.
 
     Example: earshot restore my-index --batch 12
     """
     from pipeline.index.repair import restore_index
 
     restored = restore_index(index, batch)
-    print_line(f"{index} is what it was after batch {batch}; this is batch {restored} now")
+    print_line(f"{index}: restored to batch {batch}, which is published as batch {restored}")

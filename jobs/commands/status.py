@@ -1,4 +1,4 @@
-"""``earshot status``: how a run goes, from the record that it keeps in its index."""
+"""``earshot status``: the progress of a run, from the record that it keeps in its index."""
 
 import os
 from dataclasses import asdict
@@ -17,12 +17,12 @@ if TYPE_CHECKING:
 
 def status(
     what: Annotated[
-        str | None, typer.Argument(metavar="[JOB|INDEX]", help="A job, or an index; else the newest job.")
+        str | None, typer.Argument(metavar="[JOB|INDEX]", help="A job or an index; by default the newest job.")
     ] = None,
     address: Address = None,
     json: Json = False,
 ) -> None:
-    """Say how far a run is, how fast, and what holds it up.
+    """Show the progress, the speed and the bottleneck of a run.
 
     Example: earshot status my-index
     """
@@ -31,7 +31,7 @@ def status(
     if what is not None and ("/" in what or os.path.isdir(what)):
         record = _read_record(what)
         if record is None:
-            raise UsageError(f"{what}: no record of a run here; `earshot index SOURCE --into {what}` leaves one")
+            raise UsageError(f"{what}: no record of a run here; `earshot index SOURCE --into {what}` writes one")
         if json:
             print_json([{"job": record.job, "state": record.state, "index": what, "record": asdict(record)}])
         else:
@@ -42,7 +42,7 @@ def status(
     except ClusterError as error:
         if what is None:
             raise
-        raise ClusterError(f"{what}: no such folder here, so it is taken for the name of a job; {error}") from None
+        raise ClusterError(f"{what}: no such folder, and as the name of a job: {error}") from None
 
 
 def _show_job(name: str | None, address: str | None, *, json: bool) -> None:
@@ -51,7 +51,7 @@ def _show_job(name: str | None, address: str | None, *, json: bool) -> None:
 
     cluster = connect(address)
     if name is None and not (newest := cluster.list_jobs()):
-        raise JobMissing(f"{cluster.address}: no job of Earshot here; `earshot submit CONFIG` makes one")
+        raise JobMissing(f"{cluster.address}: no Earshot job here; `earshot submit CONFIG` starts one")
     job = newest[0] if name is None else cluster.find(name)
     record, why = _find_record(job)
     if json:
@@ -61,7 +61,7 @@ def _show_job(name: str | None, address: str | None, *, json: bool) -> None:
     else:
         lines = cluster.logs(job.name).strip().splitlines()
         where = f", into {job.index}" if job.index else ""
-        print_line(f"{job.name}: {job.state}{where}; {why}; it said last: {(lines or ['-'])[-1]}")
+        print_line(f"{job.name}: {job.state}{where}; {why}; its last line: {(lines or ['-'])[-1]}")
 
 
 def _read_record(path: str) -> "Record | None":
@@ -79,15 +79,15 @@ def _find_record(job: "Job") -> "tuple[Record | None, str]":
     try:
         record = _read_record(job.index) if job.index else None
     except EarshotError as error:
-        return None, f"its record cannot be read from here: {error}"
+        return None, f"its record is unreadable: {error}"
     if record is None:
-        return None, "no record of it can be seen from here"
-    if record.run_id == job.run:  # names come again with each cluster
+        return None, "its record is not visible from here"
+    if record.run_id == job.run:  # another cluster may have a job of this name
         return record, ""
     if not job.ended:
-        return None, "it has not begun to keep a record yet"
+        return None, "it has not written a record yet"
     is_later = record.started_at > (job.started_at or "")
-    return None, "a later run has replaced its record" if is_later else "it ended before it kept a record"
+    return None, "a later run has replaced its record" if is_later else "it ended before it wrote a record"
 
 
 def _tell_state(record: "Record") -> str:
@@ -99,7 +99,7 @@ def _tell_state(record: "Record") -> str:
     silent_s = age_s(record)
     if record.state != "running" or silent_s < SILENT_S:
         return record.state
-    return f"running, but not heard of for {show_left(silent_s)}"
+    return f"running, but silent for {show_left(silent_s)}"
 
 
 def _print_record(title: str, record: "Record", job: "Job | None" = None) -> None:
@@ -107,7 +107,7 @@ def _print_record(title: str, record: "Record", job: "Job | None" = None) -> Non
     from pipeline.run.record import age_s
 
     is_alive = record.state == "running" and age_s(record) < SILENT_S
-    # Without a chance to note its end.
+    # The run could not record its end.
     was_killed = record.state == "died" or (job is not None and job.ended and record.state == "running")
     about = "" if record.state == "done" else "about "
     before = f" ({record.n_failed_before} of them failed before)" if record.n_failed_before else ""
@@ -136,4 +136,4 @@ def _print_record(title: str, record: "Record", job: "Job | None" = None) -> Non
         for name, stage in record.stages.items()
     ]
     if any(stage.busy_s for stage in record.stages.values()):
-        print_table("what the workers do", columns, stages, right=columns[1:3])
+        print_table("stages", columns, stages, right=columns[1:3])

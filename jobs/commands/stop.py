@@ -5,7 +5,7 @@ from jobs.shared.output import print_json, print_line
 
 
 def stop(job: Job, address: Address = None, json: Json = False) -> None:
-    """Stop a job on a Ray cluster. What it has finished stays; submitted again, it goes on from there.
+    """Stop a job on a Ray cluster. Finished batches stay; submit the job again to continue.
 
     Example: earshot stop earshot-my-index-1a2b3c4d-1
     """
@@ -18,4 +18,4 @@ def stop(job: Job, address: Address = None, json: Json = False) -> None:
     elif stopped:
         print_line(f"{job} is stopping; submit its configuration again to go on")
     else:
-        print_line(f"{job} has ended already: {cluster.find(job).state}")
+        print_line(f"{job} has already ended: {cluster.find(job).state}")

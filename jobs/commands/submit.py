@@ -1,4 +1,4 @@
-"""``earshot submit``: a run on a Ray cluster."""
+"""``earshot submit``: start a run on a Ray cluster."""
 
 import re
 from typing import Annotated
@@ -11,18 +11,18 @@ from jobs.shared.output import print_json, print_line, print_log
 
 
 def submit(
-    config: Annotated[str, typer.Argument(metavar="CONFIG", help="Configuration; its paths are the cluster's.")],
+    config: Annotated[str, typer.Argument(metavar="CONFIG", help="Configuration; its paths are paths on the cluster.")],
     address: Address = None,
-    wait: Annotated[bool, typer.Option("--wait", help="Follow it to its end; exit with 1 if it fails.")] = False,
+    wait: Annotated[bool, typer.Option("--wait", help="Follow the job to its end; exit with 1 if it fails.")] = False,
     ship: Annotated[
-        bool, typer.Option("--ship", help="Send this Earshot along, where the cluster has only what it depends on.")
+        bool, typer.Option("--ship", help="Send this Earshot along, if the cluster has only its dependencies.")
     ] = False,
-    python: Annotated[str, typer.Option(help="Command of the interpreter on the cluster.")] = "python",
+    python: Annotated[str, typer.Option(help="Python command on the cluster.")] = "python",
     allow_deletions: AllowDeletions = False,
     rebuild: Rebuild = False,
     json: Json = False,
 ) -> None:
-    """Run `earshot index CONFIG` on a Ray cluster. Submitted again, it goes on where it was.
+    """Run `earshot index CONFIG` on a Ray cluster. Submit it again to continue a run that has ended early.
 
     Example: earshot submit configs/cluster.yaml --address http://head:8265 --wait
     """
@@ -36,13 +36,13 @@ def submit(
     if json:
         print_json([{"job": name, "address": cluster.address}])
     else:
-        print_line(f"submitted {name}; `earshot status {name}` says how it goes, `earshot logs {name} -f` follows it")
+        print_line(f"submitted {name}; `earshot status {name}` shows its progress, `earshot logs {name} -f` follows it")
     if not wait:
         return
     try:
         print_log(cluster.follow(name), to_stderr=True)
     except KeyboardInterrupt:
-        raise Stopped(f"{name} goes on; `earshot stop {name}` stops it") from None
+        raise Stopped(f"{name} is still running; `earshot stop {name}` stops it") from None
     job = cluster.find(name)
     if json:
         print_json([{"job": name, "state": job.state}])
@@ -51,10 +51,10 @@ def submit(
 
 
 def _advise(state: str, message: str) -> str:
-    """What to do about a job that did not come to its end, where it is known."""
+    """What to do about a job that failed or was stopped, if that is known."""
     if re.search(r"No module named '?(jobs|pipeline)\b", message):
-        return "; install Earshot in the Python of every node, name that with --python, or send this one with --ship"
+        return "; install Earshot in the Python of every node and name that with --python, or send this one with --ship"
     if re.search(r"not found|No such file or directory", message) and "python" in message:
-        return "; --python names the interpreter on the head"
+        return "; name the Python on the head with --python"
     was_killed = state == "stopped" or re.search(r"SIG(KILL|TERM)|[Kk]illed|run again|unexpectedly", message)
     return "; submit it again to go on" if was_killed and "submit it again" not in message else ""

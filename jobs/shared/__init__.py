@@ -1,1 +1,1 @@
-"""What the commands share: what they print, and how they talk to a cluster."""
+"""Code of several commands: options, output, runs, errors, and the talk with a cluster."""

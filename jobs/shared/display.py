@@ -1,4 +1,4 @@
-"""How a run is shown while it goes on: a bar on a terminal, lines elsewhere. Both render its record."""
+"""The progress of a run: a bar on a terminal, lines elsewhere. Both render its record."""
 
 import time
 from typing import TYPE_CHECKING
@@ -15,10 +15,10 @@ if TYPE_CHECKING:
     from pipeline.run.record import Record
 
 LINE_EVERY_S = 5.0
-"""Off a terminal."""
+"""Between lines, off a terminal."""
 
 BAR_EVERY_S = 0.2
-"""A bar that changes more often helps nobody."""
+"""Between updates of the bar."""
 
 
 def describe(record: "Record") -> str:
@@ -28,8 +28,8 @@ def describe(record: "Record") -> str:
         f"{record.doing}: {record.n_done} of {show_count(record.n_files, 'file')}" if record.n_files else record.doing
     )
     failures = show_failures(record, at_most=3)
-    said = [counted, *_describe_pace(record), *([f"failures: {failures}"] if failures else [])]
-    return "; ".join(filter(None, [", ".join(said), _describe_stages(record)]))
+    parts = [counted, *_describe_throughput(record), *([f"failures: {failures}"] if failures else [])]
+    return "; ".join(filter(None, [", ".join(parts), _describe_stages(record)]))
 
 
 def show_failures(record: "Record", at_most: int | None = None) -> str:
@@ -40,7 +40,7 @@ def show_failures(record: "Record", at_most: int | None = None) -> str:
     return ", ".join([*shown, *([f"{rest} others"] if rest else [])])
 
 
-def _describe_pace(record: "Record") -> list[str]:
+def _describe_throughput(record: "Record") -> list[str]:
     about = "" if record.state == "done" else "about "
     hours = f"{show_hours(record.hours_done * 3600)} of {about}{show_hours(record.hours_all * 3600)} of audio"
     found = [
@@ -52,27 +52,27 @@ def _describe_pace(record: "Record") -> list[str]:
 
 
 def _describe_stages(record: "Record") -> str:
-    """Audio per working second of each stage, and which has the least room."""
+    """Audio per working second of each stage; the busiest one with its share of time at work."""
 
-    def say(name: str) -> str:
+    def describe_stage(name: str) -> str:
         stage = record.stages[name]
         is_busiest = name == record.bottleneck and stage.busy is not None and record.state == "running"
         return f"{name} {stage.speed:.0f}x" + (f" (busiest: {stage.busy:.0%})" if is_busiest else "")
 
-    return ", ".join(say(name) for name, stage in record.stages.items() if stage.speed is not None)
+    return ", ".join(describe_stage(name) for name, stage in record.stages.items() if stage.speed is not None)
 
 
 class Display:
-    """On a terminal a progress bar, with what the record says below it; a line every five seconds elsewhere.
+    """On a terminal a progress bar, with the rest of the record below it; elsewhere a line every five seconds.
 
-    All on stderr, or on ``console``.
+    Everything goes to stderr, or to ``console``.
     """
 
     def __init__(self, *, json: bool, console: "Console | None" = None) -> None:
         self._console = console or make_console(to_stderr=True)
         self._quiet = json
         self._live: Live | None = None
-        self._said_at = time.monotonic()
+        self._shown_at = time.monotonic()
 
     def __enter__(self) -> "Display":
         from rich.live import Live
@@ -96,12 +96,12 @@ class Display:
         self.close()
 
     def close(self) -> None:
-        """Leave the last state on the terminal, below which something else may be printed."""
+        """End the bar. Its last state stays on the terminal; other text may follow."""
         if self._live is not None:
             self._live.stop()
 
     def announce(self, plan: "Plan", config: "Config") -> None:
-        """Say what will be done, and how much room it takes, before it is done."""
+        """Before the work, print what will be encoded and how many bytes will be written."""
         from pipeline.encoder.checkpoint import BUNDLED, read_identity
         from pipeline.run.prepare import estimate_bytes
 
@@ -117,19 +117,19 @@ class Display:
         )
         if encode.clip_model == BUNDLED:
             self._say(
-                f"note: {BUNDLED} knows fourteen synthetic sounds, to try things out;"
+                f"note: {BUNDLED} knows only fourteen synthetic sounds;"
                 " for real ones give --model facebook/pe-av-base --frame-model facebook/pe-a-frame-base"
             )
 
     def update(self, progress: "Progress") -> None:
-        """Show where the run is."""
+        """Show the progress, unless it was shown a moment ago."""
         from pipeline.run.record import make_record
 
         now = time.monotonic()
-        due = now - self._said_at >= (LINE_EVERY_S if self._live is None else BAR_EVERY_S)
+        due = now - self._shown_at >= (LINE_EVERY_S if self._live is None else BAR_EVERY_S)
         if self._quiet or not (due or (self._live is not None and progress.stage == "done")):
             return
-        self._said_at = now
+        self._shown_at = now
         record = make_record(progress)
         if self._live is None:
             self._say(describe(record))
@@ -140,7 +140,11 @@ class Display:
             self._task, description=show(record.doing), total=record.n_files or None, completed=record.n_done
         )
         failures = show_failures(record)
-        below = [", ".join(_describe_pace(record)), _describe_stages(record), failures and f"failures: {failures}"]
+        below = [
+            ", ".join(_describe_throughput(record)),
+            _describe_stages(record),
+            failures and f"failures: {failures}",
+        ]
         self._live.update(Group(self._bar, *(to_text(f"  {line}") for line in below if line)))
 
     def _say(self, line: str) -> None:

@@ -1,4 +1,4 @@
-"""An error that no one foresaw, in one line: the index, the object store, Ray, the disk, or a fault of Earshot."""
+"""An unforeseen error in one line: is it the index, the object store, Ray, the disk, or a bug of Earshot?"""
 
 import traceback
 
@@ -6,56 +6,56 @@ from pipeline.index import engine_errors
 
 
 def explain(error: BaseException) -> str:
-    """What happened and what to do, without a line break."""
+    """What happened and what to do, in one line."""
     said = " ".join(str(error).split())
     is_rays = engine_errors.is_of(error, ("ray",))
     if isinstance(error, OSError) and error.errno is not None and not (is_rays and not error.filename):
         told = error.strerror or said
         return f"{error.filename}: {told}" if error.filename else told
     if isinstance(error, MemoryError):
-        return _tell_memory(said)
+        return _explain_memory(said)
     if engine_errors.is_failure(error):
-        return _tell_engine(said)
+        return _explain_engine(said)
     if is_rays:
         return f"Ray gave up: {said[:300]}; what was published stays, run again"
     place = _name_place(error)
     return (
-        f"this is a fault of Earshot: {type(error).__name__}: {said[:300]} ({place}); please report it, with what"
+        f"this is a bug of Earshot: {type(error).__name__}: {said[:300]} ({place}); please report it, with what"
         " EARSHOT_DEBUG=1 adds"
     )
 
 
-def _tell_engine(said: str) -> str:
-    """What to do about an error of Lance."""
+def _explain_engine(said: str) -> str:
+    """An error of Lance, and what to do."""
     trouble, told = engine_errors.diagnose(said), engine_errors.tidy(said)[:300]
     if trouble == "memory":
-        return _tell_memory(told)
+        return _explain_memory(told)
     if trouble == "store":
         return (
-            f"the object store does not give the index: {engine_errors.find_answer(said)[:300]}; check its URL, the"
-            " store's address and region, and the credentials in the environment"
+            f"the index cannot be reached in its object store: {engine_errors.find_answer(said)[:300]}; check its"
+            " URL, the store's address and region, and the credentials in the environment"
         )
     if trouble == "disk_full":
         return f"the disk is full: {told}; make room and try again"
     if trouble == "disk":
         return f"the index cannot be read or written: {told}"
     if trouble == "conflict":
-        return f"another run has changed the index meanwhile: {told}; try again"
+        return f"another run changed the index at the same time: {told}; try again"
     return (
-        f"the index is damaged: {told}; `earshot verify INDEX --repair` says of what and makes it anew, or restore"
-        " its folder from a copy"
+        f"the index is damaged: {told}; `earshot verify INDEX --repair` finds the damage and encodes those files"
+        " again, or restore its folder from a copy"
     )
 
 
-def _tell_memory(said: str) -> str:
+def _explain_memory(said: str) -> str:
     return f"there is not enough memory{f': {said[:300]}' if said else ''}; free some and try again"
 
 
 def _name_place(error: BaseException) -> str:
-    """The module and line of ours that the error passed last."""
+    """The last module and line of Earshot that the error passed."""
     places = [
         f"{frame.f_globals['__name__']}:{line}"
         for frame, line in traceback.walk_tb(error.__traceback__)
         if frame.f_globals.get("__name__", "").split(".")[0] in engine_errors.OURS
     ]
-    return places[-1] if places else "outside of it"
+    return places[-1] if places else "outside Earshot"

@@ -1,4 +1,4 @@
-"""What a search has found, as a table or as JSON lines."""
+"""The results of a search, as a table or as JSON lines."""
 
 import re
 import shutil
@@ -8,16 +8,16 @@ from typing import Any
 from jobs.shared.output import print_json, print_line, print_table, show_path, show_time
 
 WIDE = 120
-"""Characters of a terminal that shows three columns of metadata beside what was found; others show one."""
+"""Terminals of so many characters show three columns of metadata beside the results; narrower ones show one."""
 
 
 def print_hits(title: str, hits: list[Any], *, json: bool, where: str | None) -> None:
-    """Hits of ``query`` or ``similar``."""
+    """Print the hits of ``query`` or ``similar``."""
     if json:
         print_json(hits)
         return
     if not hits:
-        print_line("nothing found" + tell_where(where))
+        print_line("nothing found" + describe_where(where))
         return
     names = choose_columns(hits, where)
     columns = ["rank", "file", "from", "to", "score", "probability"]
@@ -36,12 +36,12 @@ def print_hits(title: str, hits: list[Any], *, json: bool, where: str | None) ->
     print_table(title, [*columns, *names], rows, right=("rank", "from", "to", "score", "probability"))
 
 
-def tell_where(where: str | None) -> str:
+def describe_where(where: str | None) -> str:
     return "" if where is None else f" where {where}"
 
 
 def choose_columns(found: Sequence[Any], where: str | None) -> list[str]:
-    """The metadata columns to show beside hits or events: all if there is room, else those that ``where`` names."""
+    """The metadata columns to show beside hits or events: all if they fit, else those that ``where`` names."""
     names = list(found[0].metadata) if found else []
     n_columns = 3 if shutil.get_terminal_size().columns >= WIDE else 1
     if len(names) <= n_columns:
@@ -50,6 +50,6 @@ def choose_columns(found: Sequence[Any], where: str | None) -> list[str]:
 
 
 def _is_named(name: str, where: str) -> bool:
-    """Whether ``where`` has all words of a column's name; the name itself, where it has none, as ``[/]``."""
+    """Whether ``where`` has all words of a column's name, or the name itself if that has no words, like ``[/]``."""
     words = set(re.findall(r"\w+", name))
     return words <= set(re.findall(r"\w+", where)) if words else name in where

@@ -1,4 +1,4 @@
-"""Ctrl-C and SIGTERM: the first one ends a command in order, with exit code 130; a second one ends it at once."""
+"""Ctrl-C and SIGTERM: the first one ends a command in order, with exit code 130; the second one ends it at once."""
 
 import contextlib
 import os
@@ -17,25 +17,24 @@ from jobs.shared.output import flush, print_error
 EXIT_CODE = 130
 
 SAME_S = 0.2
-"""Signals within it are one: `timeout`, for one, sends a process its signal twice."""
+"""Signals this close count as one: `timeout`, for example, sends its signal twice."""
 
 AGAIN_S = 0.1
-"""When a signal is sent once more that came where Python cannot raise."""
+"""A signal that came where Python cannot raise is sent again after this time."""
 
 _came: list[float] = []
-"""When signals came, in monotonic seconds."""
+"""The monotonic seconds at which signals came."""
 
 
 class Stopped(BaseException):
-    """A command was interrupted; the message says how things stand."""
+    """A command was interrupted; the message is the line to print."""
 
 
 @contextmanager
 def stopping() -> Iterator[None]:
-    """While the context is open, a signal raises KeyboardInterrupt, and this process ends with one line for it.
+    """While the context is open, a signal raises KeyboardInterrupt, and the process ends with one line.
 
-    That line says what ``Stopped`` does, where a command raises it. A signal that the process was told to ignore is
-    ignored.
+    A command may raise ``Stopped`` with a line of its own. A signal that the process was started to ignore is ignored.
     """
     is_main = threading.current_thread() is threading.main_thread()
     numbers = [n for n in (signal.SIGINT, signal.SIGTERM) if is_main and signal.getsignal(n) != signal.SIG_IGN]
@@ -43,18 +42,18 @@ def stopping() -> Iterator[None]:
     former = {number: signal.signal(number, _stop) for number in numbers} if is_outermost else {}
     hook = sys.unraisablehook
     if is_outermost:
-        sys.unraisablehook = partial(_ask_again, hook)
+        sys.unraisablehook = partial(_send_again, hook)
         _came.clear()
     try:
         yield
     except BaseException as error:
         if isinstance(error, SystemExit) and not (_came and error.code == EXIT_CODE):  # typer's for KeyboardInterrupt
             raise
-        # Whatever else is raised after a signal is due to it: imports that are broken off have errors of their own.
+        # After a signal, any error is due to it: an interrupted import may raise an error of its own.
         if not _came and not isinstance(error, KeyboardInterrupt | Stopped):
             raise
         with contextlib.suppress(Exception):
-            print_error(f"earshot: {error if isinstance(error, Stopped) else 'stopped'}", over=True)  # the ^C shown
+            print_error(f"earshot: {error if isinstance(error, Stopped) else 'stopped'}", over=True)  # over the ^C
         leave(EXIT_CODE)
     finally:
         if is_outermost:
@@ -64,11 +63,11 @@ def stopping() -> Iterator[None]:
 
 
 def leave(code: int) -> NoReturn:
-    """End this process now, and all that it has started.
+    """End this process now, and all processes that it has started.
 
-    Nothing is taken down in order. Python would wait for threads that wait for Ray, Ray's own end takes up to a minute
-    when workers are just starting, and native libraries whose threads are still at work have crashed there. Nothing
-    depends on it: what is published is published, and the next run mends what is half done.
+    Nothing is shut down in order: Python would wait for threads that wait for Ray, Ray takes up to a minute to end
+    while workers are starting, and native libraries have crashed when their threads were still at work. Nothing depends
+    on an orderly end: published batches stay, and the next run repairs the rest.
     """
     from pipeline.processes import kill_descendants
 
@@ -87,15 +86,15 @@ def _stop(number: int, frame: FrameType | None) -> None:
         raise KeyboardInterrupt
     if _came[-1] - _came[0] < SAME_S:
         return
-    # Not by print: the signal may have come in the middle of one. The cursor is hidden while a bar is shown.
+    # Not by print, which the signal may have interrupted. The bar has hidden the cursor.
     show_cursor = "\x1b[?25h" if os.isatty(2) else ""
     with contextlib.suppress(OSError):
         os.write(2, f"{show_cursor}\nearshot: stopped at once; run again to go on\n".encode())
     leave(EXIT_CODE)
 
 
-def _ask_again(hook: Callable[[Any], object], unraisable: Any) -> None:
-    """Where Python cannot raise, as in a destructor, it prints a traceback and goes on: so the signal is sent again."""
+def _send_again(hook: Callable[[Any], object], unraisable: Any) -> None:
+    """Where Python cannot raise, as in a destructor, it prints a traceback and continues: so send the signal again."""
     if not isinstance(unraisable.exc_value, KeyboardInterrupt):
         hook(unraisable)
         return

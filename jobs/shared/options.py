@@ -17,11 +17,15 @@ AllWindows = Annotated[bool, typer.Option("--all-windows", help="List overlappin
 Json = Annotated[bool, typer.Option("--json", help="Print JSON lines instead of a table.")]
 Rebuild = Annotated[
     bool,
-    typer.Option("--rebuild", help="Encode everything again, also with other settings; queries see the old index."),
+    typer.Option(
+        "--rebuild", help="Encode everything again, also with other settings; until then, queries use the old index."
+    ),
 ]
 AllowDeletions = Annotated[
     bool,
-    typer.Option("--allow-deletions", help="Remove deleted files, even all of a source or much of the index."),
+    typer.Option(
+        "--allow-deletions", help="Remove files that left the sources, even all of a source or much of the index."
+    ),
 ]
 Check = Annotated[str | None, typer.Option(help="content: hash every file; by default, compare size and mtime.")]
 RetryFailed = Annotated[bool, typer.Option("--retry-failed", help="Try unchanged files again that failed before.")]

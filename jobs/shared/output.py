@@ -1,8 +1,8 @@
-"""All that commands print goes through here: tables and lines for people, JSON lines for programs.
+"""Everything that commands print goes through here: tables and lines for people, JSON lines for programs.
 
-Names of files, tags, notes and messages come from anywhere. What would steer a terminal, turn the order of a text round
-or break its line is shown as an escape, such as ``\\x1b``, and nothing is taken for markup. In JSON it is written as
-``\\u001b``, which is the same value for whoever reads it.
+File names, tags, notes and messages can contain anything. Characters that would steer a terminal, reverse the text or
+break the line are shown as escapes, such as ``\\x1b``, and nothing is interpreted as markup. JSON writes them as
+``\\u001b``, which programs read as the same value.
 """
 
 import datetime as dt
@@ -27,10 +27,10 @@ _COLOUR = re.compile(r"\x1b\[[0-9;:]*m")
 
 
 def escape(text: str, keep: str = "") -> str:
-    """``text`` with escapes for what is not seen: control and format characters, and lone surrogates.
+    """``text`` with escapes for invisible characters: control and format characters, and lone surrogates.
 
-    These are C0 and C1 controls, marks of direction, separators of lines, what joins characters, and code points
-    without a meaning. Spaces of any width stay, and so do the characters in ``keep``.
+    These are C0 and C1 controls, direction marks, line separators, joiners and unassigned code points. Spaces of any
+    width stay, and so do the characters in ``keep``.
     """
     if text.isprintable():
         return text
@@ -47,14 +47,14 @@ def show(value: object) -> str:
 
 
 def to_text(value: object) -> "Text":
-    """A value in one line, as rich shows it without looking for markup."""
+    """A value in one line, for rich, without markup."""
     from rich.text import Text
 
     return Text(show(value))
 
 
 def prepare() -> None:
-    """Make every text printable, on terminals that are not UTF-8 too, and warnings one line each."""
+    """Make every text printable, also on terminals without UTF-8, and every warning one line."""
     for stream in (sys.stdout, sys.stderr):
         if isinstance(stream, TextIOWrapper):
             stream.reconfigure(errors="backslashreplace")
@@ -69,7 +69,7 @@ def _print_warning(
     file: TextIO | None = None,
     line: str | None = None,
 ) -> None:
-    """In place of ``warnings.showwarning``, which adds where in the sources it comes from, and the code there."""
+    """Replaces ``warnings.showwarning``, which would add a path and a line of code."""
     print_error(f"earshot: warning: {without_credentials(' '.join(str(message).split()))}")
 
 
@@ -82,34 +82,34 @@ def print_error(text: str, *, over: bool = False) -> None:
     """One line on stderr.
 
     Args:
-        over: in the place of what a terminal shows on its last line.
+        over: write over the last line of the terminal.
     """
     clear = "\r\x1b[K" if over and sys.stderr.isatty() else ""
     _write(f"{clear}{escape(text)}\n", sys.stderr)
 
 
 def flush() -> None:
-    """Write what is held back."""
+    """Flush stdout and stderr."""
     for stream in (sys.stdout, sys.stderr):
         stream.flush()
 
 
 def print_log(texts: Iterable[str], *, to_stderr: bool = False) -> None:
-    """What another program has printed, line by line as it comes: its line breaks and tabs stay, its colours go."""
+    """The output of another program, line by line as it comes; line breaks and tabs stay, colours are removed."""
     for text in whole_lines(texts):
         plain = _COLOUR.sub("", text.replace("\r\n", "\n"))
         _write(escape(plain, keep="\n\t"), sys.stderr if to_stderr else sys.stdout)
 
 
 def whole_lines(texts: Iterable[str]) -> Iterator[str]:
-    """The same text, cut behind lines: what comes from a cluster is cut anywhere."""
+    """The same text, split after whole lines: a cluster splits it anywhere."""
     rest = ""
     try:
         for text in texts:
             whole, newline, rest = (rest + text).rpartition("\n")
             if newline:
                 yield whole + newline
-    except Exception:  # the cluster is gone
+    except Exception:  # the connection is lost
         if rest:
             yield rest
         raise
@@ -130,10 +130,10 @@ def print_json(rows: Iterable[Any]) -> None:
 
 
 def format_json(values: Any, encoding: str | None = "utf-8") -> str:
-    """JSON in one line, of characters that are seen, and of ASCII alone for an ``encoding`` that may lack others."""
+    """JSON in one line of visible characters; of ASCII alone for an ``encoding`` other than Unicode."""
     is_unicode = (encoding or "").lower().replace("-", "").startswith("utf")
     text = json.dumps(values, ensure_ascii=not is_unicode, default=_to_json)
-    # All but ASCII stands within strings, where any character may be written by its number.
+    # Other characters occur only inside strings, where JSON may write them as numbers.
     return text if text.isprintable() else "".join(c if _is_shown(c) else json.dumps(c)[1:-1] for c in text)
 
 
@@ -145,7 +145,7 @@ def _to_json(value: Any) -> str:
 
 
 def make_console(*, to_stderr: bool = False) -> "Console":
-    """Where rich draws tables and bars. What it is given comes from ``to_text``."""
+    """The console for tables and bars; give it only text from ``to_text``."""
     from rich.console import Console
 
     return Console(stderr=to_stderr, markup=False, emoji=False, highlight=False)
@@ -158,7 +158,7 @@ def print_table(
     right: Sequence[str] = (),
     whole: Sequence[str] = (),
 ) -> None:
-    """A table as wide as it needs to be; ``right`` names the columns of numbers, ``whole`` others never folded."""
+    """A table as wide as its content; ``right`` names the columns of numbers, ``whole`` others that never fold."""
     from rich import box
     from rich.table import Table
 
@@ -171,7 +171,7 @@ def print_table(
     for row in rows:
         table.add_row(*map(to_text, row))
     console = make_console()
-    # As a title of the table it would be folded to the table's width.
+    # A title of the table itself would be folded to the table's width.
     console.print(to_text(title), style="italic", soft_wrap=True)
     console.print(table)
 
@@ -192,7 +192,7 @@ def show_when(moment: str | None) -> str:
 
 
 def show_left(seconds: float) -> str:
-    """``5400`` -> ``1 h 30 min``: a time to wait, as exact as one needs."""
+    """``5400`` -> ``1 h 30 min``: a time to wait."""
     minutes = round(seconds / 60)
     if minutes < 1:
         return "less than a minute"
@@ -216,6 +216,6 @@ def show_bytes(n_bytes: float) -> str:
 
 
 def show_path(uri: str) -> str:
-    """A path below the current folder is shown from there."""
+    """The path, relative to the current folder if it is below that."""
     here = os.getcwd() + os.sep
     return uri.removeprefix(here)

@@ -1,4 +1,4 @@
-"""Talks to Ray Jobs: submit a run to a cluster, look at it, follow it, stop it. All the managing is Ray's.
+"""Ray Jobs: submit a run to a cluster, find it, follow it, stop it. Ray manages the jobs.
 
 cluster = connect("http://head:8265")
 name = cluster.submit(config)
@@ -34,29 +34,29 @@ HERE = "http://127.0.0.1:8265"
 CONFIG_FILE = "earshot.yaml"
 
 PYTHON = "python"
-"""The interpreter of a job, unless another one is named: the first of this name on the head."""
+"""The Python of a job by default: the first of this name on the head."""
 
 CONNECT_S = 10.0
-"""How long a head may take to answer."""
+"""A head may take this long to answer."""
 
 RETRY_S = 2.0
 RETRIES = 15
-"""How often a job that is followed is asked for again, when the connection has broken."""
+"""How often to connect again to a job that is followed."""
 
 NO_ANSWER = ("ConnectionError", "ConnectTimeout", "ReadTimeout", "ClientConnectorError", "ServerDisconnectedError")
-"""Errors of requests and aiohttp, by name, when nobody is there."""
+"""Errors of requests and aiohttp, by name, when nobody answers."""
 
 NO_AGENT = "No available agent"
-"""What the dashboard says when it knows of no agent. One that finds its port taken works on without taking jobs."""
+"""The dashboard's message when it knows no agent. An agent whose port is taken goes on without accepting jobs."""
 
 AGENT_PORT = 52365
-"""Where Ray's agent on each node listens, unless it is told another port."""
+"""The default port of Ray's agent on each node."""
 
 ENDED = ("succeeded", "failed", "stopped")
 
 
 class Client(Protocol):
-    """What is used of ``ray.job_submission.JobSubmissionClient``."""
+    """The part of ``ray.job_submission.JobSubmissionClient`` that is used here."""
 
     def submit_job(
         self, *, entrypoint: str, submission_id: str, runtime_env: dict[str, Any], metadata: dict[str, str]
@@ -75,12 +75,12 @@ class Job:
     name: str
     state: str
     run: str | None
-    """The id of its run, as in the index; None: it is no job of Earshot."""
+    """The id of its run, as in the index; None for a job that is not Earshot's."""
     index: str | None
     started_at: str | None
     ended_at: str | None
     message: str
-    """The last that Ray says of it, one line."""
+    """Ray's last message about it, one line."""
 
     @property
     def ended(self) -> bool:
@@ -88,14 +88,14 @@ class Job:
 
 
 def find_address(given: str | None) -> str:
-    """Where the cluster's head answers: as given, as Ray's variables say, or on this machine.
+    """The address of the cluster's head: the given one, that of Ray's variables, or this machine.
 
     Raises:
-        UsageError: it is no http address.
+        UsageError: it is not an http address.
     """
     if given is not None:
         if not given.startswith(("http://", "https://")):
-            raise UsageError(f"--address {given}: expected that of the dashboard, like http://head:8265")
+            raise UsageError(f"--address {given}: expected the URL of the dashboard, like http://head:8265")
         return given.rstrip("/")
     for name in ("RAY_API_SERVER_ADDRESS", "RAY_ADDRESS"):
         if (value := os.environ.get(name, "")).startswith(("http://", "https://")):
@@ -104,10 +104,10 @@ def find_address(given: str | None) -> str:
 
 
 def connect(given: str | None) -> "Cluster":
-    """The cluster at an address, or where ``find_address`` finds one.
+    """The cluster at the address that ``find_address`` returns.
 
     Raises:
-        ClusterError: it does not answer, or wants another token.
+        ClusterError: it does not answer, or refuses the token.
     """
     address = find_address(given)
     if os.environ.keys() & {"RAY_AUTH_TOKEN", "RAY_AUTH_TOKEN_PATH"}:
@@ -129,7 +129,7 @@ def connect(given: str | None) -> "Cluster":
 
 @contextmanager
 def _only_address(address: str) -> Iterator[None]:
-    """Ray puts its variables before what a client is given."""
+    """Ray prefers its variables to the address that a client is given."""
     former = os.environ.get("RAY_API_SERVER_ADDRESS")
     os.environ["RAY_API_SERVER_ADDRESS"] = address
     try:
@@ -142,7 +142,7 @@ def _only_address(address: str) -> Iterator[None]:
 
 @contextmanager
 def explain(address: str, job: str | None = None) -> Iterator[None]:
-    """What goes wrong between here and the cluster, in one line.
+    """Turn any error between here and the cluster into one line.
 
     Raises:
         ClusterError, JobMissing: in place of the errors of Ray, requests and aiohttp.
@@ -162,9 +162,9 @@ def explain(address: str, job: str | None = None) -> Iterator[None]:
             raise JobMissing(f"{job}: no such job at {address}; `earshot jobs` lists them") from None
         if NO_AGENT in said:
             raise ClusterError(
-                f"{address}: the agent that takes jobs does not answer on the head: try again if the head has just"
-                f" started; else another program may have the agent's port, {AGENT_PORT}: end that, or start the head"
-                " by `ray start --head --dashboard-agent-listen-port PORT`, with a port that is free"
+                f"{address}: the agent that accepts jobs does not answer on the head: try again if the head has just"
+                f" started; else another program may use the agent's port, {AGENT_PORT}: end it, or start the head"
+                " with `ray start --head --dashboard-agent-listen-port PORT` and a free port"
             ) from None
         if isinstance(error, ConnectionError | TimeoutError) or kind in NO_ANSWER:
             raise ClusterError(
@@ -177,16 +177,16 @@ def explain(address: str, job: str | None = None) -> Iterator[None]:
 
 def _explain_refusal(said: str) -> str:
     if said.startswith("Authentication required"):
-        return "wants a token: set RAY_AUTH_MODE=token, and RAY_AUTH_TOKEN or RAY_AUTH_TOKEN_PATH"
-    if not said.startswith("Authentication failed"):  # Ray has found none to send
+        return "needs a token: set RAY_AUTH_MODE=token, and RAY_AUTH_TOKEN or RAY_AUTH_TOKEN_PATH"
+    if not said.startswith("Authentication failed"):  # Ray has no token to send
         path = os.environ.get("RAY_AUTH_TOKEN_PATH")
         where = f"RAY_AUTH_TOKEN_PATH={path} is empty or cannot be read" if path else "none in ~/.ray/auth_token"
         return f"no token to send: {where}; set RAY_AUTH_TOKEN or RAY_AUTH_TOKEN_PATH, or RAY_AUTH_MODE=disabled"
-    return "refuses this token: RAY_AUTH_TOKEN, or the file RAY_AUTH_TOKEN_PATH, must hold that of the cluster"
+    return "refuses this token: RAY_AUTH_TOKEN, or the file RAY_AUTH_TOKEN_PATH, must hold the cluster's token"
 
 
 class Cluster:
-    """A cluster's jobs. Each method raises ``ClusterError`` or ``JobMissing`` where ``explain`` says so."""
+    """A cluster's jobs. Each method raises the errors of ``explain``."""
 
     def __init__(self, client: Client, address: str) -> None:
         self._client, self.address = client, address
@@ -200,24 +200,24 @@ class Cluster:
         rebuild: bool = False,
         allow_deletions: bool = False,
     ) -> str:
-        """Have the cluster run ``earshot index`` with this configuration; returns the name of the job.
+        """Run ``earshot index`` with this configuration on the cluster; returns the name of the job.
 
         Args:
-            ship: send this Earshot along; otherwise it is the one installed there.
-            python: command of the interpreter there.
+            ship: send this Earshot along; by default the job uses the one installed there.
+            python: Python command on the cluster.
 
         Raises:
-            IndexBusy: a job is at work on this index.
+            IndexBusy: another job writes to this index.
         """
         config = anchor(config)
         attempts = [job for job in self.list_jobs() if job.index == config.into]
         if busy := [job for job in attempts if not job.ended]:
             name = busy[0].name
             raise IndexBusy(
-                f"{config.into}: job {name} is at work on it; `earshot logs {name} -f` follows it,"
+                f"{config.into}: job {name} writes to it; `earshot logs {name} -f` follows it,"
                 f" `earshot stop {name}` stops it"
             )
-        # Ray never takes a name twice, not even after the job has ended.
+        # Ray never accepts a name twice, not even after the job has ended.
         stem, run_id = name_jobs(config.into), uuid.uuid4().hex
         numbers = [re.fullmatch(rf"{re.escape(stem)}-(\d+)", job.name) for job in attempts]
         options = [*(["--rebuild"] if rebuild else []), *(["--allow-deletions"] if allow_deletions else [])]
@@ -227,7 +227,7 @@ class Cluster:
             Path(folder, CONFIG_FILE).write_text(yaml.safe_dump(values, sort_keys=False, allow_unicode=True), "utf-8")
             variables = {JOB_VARIABLE: name, RUN_VARIABLE: run_id}
             environment: dict[str, Any] = {"working_dir": folder, "env_vars": variables}
-            if python != PYTHON:  # for the driver to ask for: Ray itself would wait for one that is not there
+            if python != PYTHON:  # for the driver to check: Ray itself would wait for a missing one
                 variables[PYTHON_VARIABLE] = python
             if ship:
                 environment["py_modules"] = [str(Path(module.__file__ or "").parent) for module in (pipeline, jobs)]
@@ -240,7 +240,7 @@ class Cluster:
             )
 
     def list_jobs(self) -> list[Job]:
-        """Jobs that were submitted by Earshot, newest first."""
+        """The jobs that Earshot submitted, newest first."""
         with explain(self.address):
             found = [_read_job(info) for info in self._client.list_jobs()]
         return sorted((job for job in found if job.run), key=lambda job: job.started_at or "", reverse=True)
@@ -251,20 +251,20 @@ class Cluster:
             return _read_job(self._client.get_job_info(name))
 
     def logs(self, name: str) -> str:
-        """All that a job has printed so far."""
+        """The output of a job so far."""
         self.find(name)
         with explain(self.address, name):
             return self._client.get_job_logs(name)
 
     def follow(self, name: str) -> Iterator[str]:
-        """What a job prints, as it comes, until it ends. A connection that breaks is made again."""
+        """The output of a job as it comes, until it ends. A broken connection is opened again."""
         self.find(name)
         n_seen = n_broken = 0
         while True:
             position = 0
             try:
                 for text in _tail(self._client, name):
-                    fresh = text[max(0, n_seen - position) :]  # a new connection tells all from the beginning
+                    fresh = text[max(0, n_seen - position) :]  # a new connection starts from the beginning
                     position += len(text)
                     n_seen, n_broken = max(n_seen, position), 0
                     if fresh:
@@ -281,14 +281,14 @@ class Cluster:
             time.sleep(RETRY_S)
 
     def stop(self, name: str) -> bool:
-        """Ask a job to stop; returns whether it was at work."""
+        """Ask a job to stop; returns whether it was running."""
         self.find(name)
         with explain(self.address, name):
             return self._client.stop_job(name)
 
 
 def name_jobs(index: str) -> str:
-    """What the names of all jobs on one index begin with."""
+    """The common beginning of the names of all jobs of an index."""
     name = re.sub(r"[^A-Za-z0-9_.-]+", "-", os.path.basename(index.rstrip("/")))
     return f"earshot-{name}-{digest('job', index)[:8]}"
 
@@ -296,7 +296,7 @@ def name_jobs(index: str) -> str:
 def _read_job(info: Any) -> Job:
     metadata = info.metadata or {}
     said = (info.message or "").strip().splitlines()
-    # Ray's own first line comes anywhere among those of the job.
+    # Ray's own first line may come anywhere among the job's lines.
     lines = [line for line in said if not line.startswith("Running entrypoint for job")] or said
     return Job(
         name=info.submission_id or info.job_id or "",
@@ -316,7 +316,7 @@ def _show(milliseconds: int | None) -> str | None:
 
 
 def _tail(client: Client, name: str) -> Iterator[str]:
-    """Ray's asynchronous log, read from ordinary code."""
+    """Ray's asynchronous log, for synchronous code."""
     loop = asyncio.new_event_loop()
     stream = client.tail_job_logs(name)
     try:

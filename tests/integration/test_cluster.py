@@ -201,7 +201,7 @@ def test_a_head_listens_on_this_machine_only_and_wants_a_token(head: Head) -> No
     assert not [each for each in listeners if each[1] not in LOOPBACK]
     refused = head.earshot("jobs", variables={"RAY_AUTH_MODE": "disabled"})
     assert (refused.returncode, refused.stdout) == (1, "")
-    assert "wants a token: set RAY_AUTH_MODE=token" in refused.stderr
+    assert "needs a token: set RAY_AUTH_MODE=token" in refused.stderr
 
 
 def test_a_job_is_followed_watched_stopped_and_taken_up_again(head: Head, tmp_path: Path) -> None:
@@ -222,7 +222,7 @@ def test_a_job_is_followed_watched_stopped_and_taken_up_again(head: Head, tmp_pa
     assert job.endswith("-1")
     refused = head.earshot("submit", config, "--python", sys.executable)
     assert (refused.returncode, refused.stdout) == (1, "")
-    assert f"job {job} is at work on it" in refused.stderr
+    assert f"job {job} writes to it" in refused.stderr
     followed = tmp_path / "followed.log"
     follower = head.start("logs", job, "-f", into=followed)
 
@@ -308,7 +308,7 @@ def test_a_job_that_fails_exits_with_one_and_says_why(head: Head, tmp_path: Path
     ("arguments", "variables", "code", "said"),
     [
         (["jobs"], {"RAY_AUTH_TOKEN": "f" * 64}, 1, "refuses this token"),
-        (["status", "x"], {"RAY_AUTH_MODE": "disabled"}, 1, "wants a token: set RAY_AUTH_MODE=token"),
+        (["status", "x"], {"RAY_AUTH_MODE": "disabled"}, 1, "needs a token: set RAY_AUTH_MODE=token"),
         (["logs", "nothing"], {}, 2, "nothing: no such job"),
         (["logs", "nothing", "-f"], {}, 2, "nothing: no such job"),
         (["stop", "nothing"], {}, 2, "nothing: no such job"),

@@ -118,7 +118,7 @@ def test_info_and_failures_in_json(index: Path) -> None:
         (["status", "{tmp}/nothing"], 2, "no record of a run here"),
         (["submit", "{tmp}/none.yaml"], 2, "none.yaml"),
         (["submit", "{tmp}/bad.yaml"], 2, "unknown key `encode.modle`"),
-        (["jobs", "--address", "head:8265"], 2, "--address head:8265: expected that of the dashboard"),
+        (["jobs", "--address", "head:8265"], 2, "--address head:8265: expected the URL of the dashboard"),
         (["logs", "x", "--address", "http://127.0.0.1:1"], 1, "http://127.0.0.1:1: no Ray cluster answers here"),
     ],
 )

@@ -138,7 +138,7 @@ def test_history_restore_and_reindex(corpus: KnownCorpus, call: Call) -> None:
     first = max(row["batch"] for row in history[: kinds.index("maintain") + 1])
     code, out, _ = call("restore", into, "--batch", first)
     assert code == 0
-    assert f"what it was after batch {first}" in out
+    assert f"{into}: restored to batch {first}, " in out
     assert live(into) == before
     assert call("reindex", into)[0] == 0
     assert live(into) == corpus.expected()
@@ -262,7 +262,7 @@ def test_optimize_says_what_it_did(corpus: KnownCorpus, call: Call) -> None:
     call("reindex", into)
     code, out, _ = call("optimize", into, "--keep-hours", "0")
     assert code == 0
-    assert re.fullmatch(rf"{re.escape(into)}: \d+ fragments are 3 now, [\d.]+ [kM]?B deleted\n", out)
+    assert re.fullmatch(rf"{re.escape(into)}: \d+ fragments became 3, [\d.]+ [kM]?B deleted\n", out)
     [done] = lines(call("optimize", into, "--json")[1])
     assert done["n_fragments_before"] == done["n_fragments"] == 3
     assert live(into) == corpus.expected()

@@ -25,7 +25,7 @@ def test_terminal_shows_everything_at_any_width(width: int) -> None:
         progress.throughput.add(receipt(100.0, 2.0, 9.5, 0.1), now - late_s, ONE_EACH)
     progress.stage = "encoding"
     with Display(json=False, console=console) as display:
-        display._said_at = -math.inf
+        display._shown_at = -math.inf
         display.update(progress)
     shown = re.sub(r"\x1b\[[0-9;?]*[A-Za-z]", "", out.getvalue()).split("\n")
     assert all(len(line.rstrip()) <= width for line in shown)

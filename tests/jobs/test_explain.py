@@ -57,9 +57,9 @@ def say(command: Any, capsys: pytest.CaptureFixture[str]) -> str:
         (FileNotFoundError(2, "No such file or directory", "/data/freelance/x"), "/data/freelance/x: No such file"),
         (PermissionError(13, "Permission denied", "/lancedb/x.lance"), "/lancedb/x.lance: Permission denied"),
         (OSError(28, "No space left on device"), "No space left on device"),
-        (ValueError("LanceError(IO): /x"), "a fault of Earshot: ValueError: LanceError(IO): /x (pipeline.fake:"),
-        (KeyError("lance"), "a fault of Earshot: KeyError: 'lance' (pipeline.fake:"),
-        (RuntimeError("one\ntwo\x1b[31m"), r"a fault of Earshot: RuntimeError: one two\x1b[31m (pipeline.fake:"),
+        (ValueError("LanceError(IO): /x"), "a bug of Earshot: ValueError: LanceError(IO): /x (pipeline.fake:"),
+        (KeyError("lance"), "a bug of Earshot: KeyError: 'lance' (pipeline.fake:"),
+        (RuntimeError("one\ntwo\x1b[31m"), r"a bug of Earshot: RuntimeError: one two\x1b[31m (pipeline.fake:"),
         (ValueError("https://a:secret@b/c"), "https://***@b/c"),
     ],
 )
@@ -86,7 +86,7 @@ def test_an_error_of_lance_is_damage_wherever_the_index_lies(
 def test_a_store_that_does_not_answer_is_no_damage(capsys: pytest.CaptureFixture[str]) -> None:
     command = lambda **_: lance.dataset("s3://bucket/index/clips.lance", storage_options=NOWHERE)  # noqa: E731
     line = say(command, capsys)
-    assert "the object store does not give the index: " in line
+    assert "the index cannot be reached in its object store: " in line
     assert "check its URL" in line
     assert ".rs" not in line
 
@@ -106,7 +106,7 @@ def test_what_a_store_says_of_credentials_is_shown_without_its_xml() -> None:
         "<Code>InvalidAccessKeyId</Code><Message>The key does not exist.</Message></Error>, /build/aws.rs:319:13"
     )
     assert explain(raise_in("lance.dataset", OSError(said))).startswith(
-        "the object store does not give the index: InvalidAccessKeyId: The key does not exist.; check its URL"
+        "the index cannot be reached in its object store: InvalidAccessKeyId: The key does not exist.; check its URL"
     )
 
 
@@ -147,9 +147,9 @@ def test_an_index_that_may_not_be_read_is_not_called_damaged() -> None:
             RuntimeError("lance error: LanceError(IO): Execution error: Resources exhausted: Memory"),
             "there is not enough",
         ),
-        (TypeError("x"), "this is a fault of Earshot: TypeError: x"),
-        (ImportError("x"), "this is a fault of Earshot: ImportError: x"),
-        (NotImplementedError("x"), "this is a fault of Earshot: NotImplementedError: x"),
+        (TypeError("x"), "this is a bug of Earshot: TypeError: x"),
+        (ImportError("x"), "this is a bug of Earshot: ImportError: x"),
+        (NotImplementedError("x"), "this is a bug of Earshot: NotImplementedError: x"),
     ],
 )
 def test_an_error_that_leaves_lance_is_told_by_its_type_and_number(error: Exception, said: str) -> None:
@@ -162,7 +162,7 @@ def test_a_panic_is_one_line_and_damage_where_it_is_of_lance(capsys: pytest.Capt
     panic = type("PanicException", (BaseException,), {})("index out of bounds")
     assert explain(raise_in("lance.dataset", panic)).startswith("the index is damaged: index out of bounds; ")
     line = say(fail_with(panic.with_traceback(None)), capsys)
-    assert "a fault of Earshot: PanicException: index out of bounds (pipeline.fake:" in line
+    assert "a bug of Earshot: PanicException: index out of bounds (pipeline.fake:" in line
 
 
 def test_what_ray_raises_is_told_as_its_own() -> None:

@@ -19,7 +19,7 @@ from rich.console import Console
 from typer.testing import CliRunner
 
 import pipeline
-from jobs.commands.locate import tell_why
+from jobs.commands.locate import explain_no_event
 from jobs.main import app, main
 from jobs.shared.display import Display
 from jobs.shared.hits import choose_columns, print_hits
@@ -176,7 +176,7 @@ def test_of_many_columns_those_are_shown_that_are_asked_for(
 def test_why_no_event_was_found_is_told(min_duration_s: float, where: str | None, said: str, tmp_path: Path) -> None:
     vectors = np.zeros((10, 8), np.float16), np.zeros((1, 8), np.float16)
     write_index(tmp_path / "index", {"/a.wav": vectors}, Grid())
-    assert tell_why(pipeline.open(str(tmp_path / "index")), 0.3, min_duration_s, where).startswith(said)
+    assert explain_no_event(pipeline.open(str(tmp_path / "index")), 0.3, min_duration_s, where).startswith(said)
 
 
 def test_info_and_failures_show_columns_and_names_of_any_kind(tmp_path: Path) -> None:
@@ -214,7 +214,7 @@ def test_the_display_shows_what_a_run_says_literally(is_terminal: bool) -> None:
     progress.stage = "[/x] \u202e:smile:"
     progress.reasons["[bold]"] += 1
     with Display(json=False, console=console) as display:
-        display._said_at = -math.inf
+        display._shown_at = -math.inf
         display.update(progress)
     assert r"[/x] \u202e:smile:" in out.getvalue()
     assert "1 [bold]" in out.getvalue()

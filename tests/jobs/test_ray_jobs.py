@@ -137,7 +137,7 @@ def test_every_attempt_has_a_name_and_only_one_is_at_work(cluster: Cluster, clie
     names = []
     for state in ("FAILED", "STOPPED", "SUCCEEDED"):
         names.append(cluster.submit(config))
-        with pytest.raises(IndexBusy, match=rf"job {names[-1]} is at work .* `earshot stop {names[-1]}`"):
+        with pytest.raises(IndexBusy, match=rf"job {names[-1]} writes to it; .* `earshot stop {names[-1]}`"):
             cluster.submit(config)
         client.end(names[-1], state)
     stem = name_jobs(config.into)
@@ -184,7 +184,7 @@ class AuthenticationError(Exception):
 @pytest.mark.parametrize(
     ("error", "said"),
     [
-        (AuthenticationError("Authentication required: Unauthorized\n\nlong help"), "wants a token: set RAY_AUTH_MODE"),
+        (AuthenticationError("Authentication required: Unauthorized\n\nlong help"), "needs a token: set RAY_AUTH_MODE"),
         (AuthenticationError("Authentication failed: Forbidden\n\nlong help"), "refuses this token"),
         (AuthenticationError("RAY_AUTH_TOKEN_PATH is set but file cannot be opened"), "no token to send: none in ~/"),
         (requests.exceptions.ConnectTimeout("timed out"), "no Ray cluster answers here"),
@@ -228,7 +228,7 @@ def test_the_address_is_given_or_found(monkeypatch: pytest.MonkeyPatch) -> None:
     assert find_address(None) == "http://other:8265"
     assert find_address("http://head:8265/") == ADDRESS
     for wrong in ("head:8265", "ray://head:10001", "auto"):
-        with pytest.raises(UsageError, match=f"--address {wrong}: expected that of the dashboard"):
+        with pytest.raises(UsageError, match=f"--address {wrong}: expected the URL of the dashboard"):
             find_address(wrong)
 
 
@@ -287,7 +287,7 @@ def test_submit_and_wait_fails_as_the_job_does(
         (
             "FAILED",
             "/opt/python -m: No module named 'jobs'",
-            "; install Earshot in the Python of every node, name that ",
+            "; install Earshot in the Python of every node and name that ",
         ),
         ("FAILED", "sh: 1: /nope/python: not found", "; --python names the interpreter on the head"),
         ("FAILED", "SIGKILL", "; submit it again to go on"),
@@ -325,7 +325,7 @@ def test_jobs_logs_and_stop_say_what_is(earshot: Any, client: FakeClient, cluste
     client.end(name, "RUNNING")
     assert earshot("stop", name)[1] == f"{name} is stopping; submit its configuration again to go on\n"
     client.end(name, "STOPPED")
-    assert earshot("stop", name)[1] == f"{name} has ended already: stopped\n"
+    assert earshot("stop", name)[1] == f"{name} has already ended: stopped\n"
     assert json.loads(earshot("stop", name, "--json")[1]) == {"job": name, "stopped": False}
 
 
@@ -333,23 +333,23 @@ def test_status_shows_the_record_of_the_job(
     earshot: Any, client: FakeClient, cluster: Cluster, config: Config, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     code, _, err = earshot("status")
-    assert (code, err) == (2, f"earshot: {ADDRESS}: no job of Earshot here; `earshot submit CONFIG` makes one\n")
+    assert (code, err) == (2, f"earshot: {ADDRESS}: no Earshot job here; `earshot submit CONFIG` starts one\n")
     name = cluster.submit(config)
-    assert "no record of it can be seen from here; it said last: three" in earshot("status")[1]
+    assert "its record is not visible from here; its last line: three" in earshot("status")[1]
     Path(config.into).mkdir()
     Path(config.into, "run.json").write_text("{")
-    assert "its record cannot be read from here: " in earshot("status")[1]
+    assert "its record is unreadable: " in earshot("status")[1]
     progress = Progress(index=config.into, n_files=9, n_indexed=4, planned_s=7200.0, audio_s=3600.0, stage="encoding")
     write_record(config.into, make_record(progress))
-    assert "it has not begun to keep" in earshot("status", name)[1]  # the record is of a run that was no job
+    assert "it has not written a record yet" in earshot("status", name)[1]  # the record is of a run that was no job
     client.end(name, "STOPPED")
     assert "a later run has replaced its record" in earshot("status", name)[1]
     client.jobs[name].start_time = 4_000_000_000_000
-    assert "it ended before it kept a record" in earshot("status", name)[1]
+    assert "it ended before it wrote a record" in earshot("status", name)[1]
     client.end(name, "RUNNING")
     monkeypatch.setenv(JOB_VARIABLE, name)
     write_record(config.into, make_record(progress))
-    assert "it has not begun to keep" in earshot("status", name)[1]  # one of this name on another cluster
+    assert "it has not written a record yet" in earshot("status", name)[1]  # one of this name on another cluster
     progress.run_id = client.jobs[name].metadata["earshot_run"]
     write_record(config.into, make_record(progress))
     for arguments in ([], [name], [config.into]):
@@ -381,7 +381,7 @@ def test_a_silent_run_is_not_said_to_be_well(earshot: Any, tmp_path: Path, monke
     assert f"{tmp_path}: running\n" in earshot("status", tmp_path)[1].replace("\n\n", "\n")
     monkeypatch.setattr("pipeline.run.liveness.SILENT_S", -1.0)
     told = earshot("status", tmp_path)[1]
-    assert "running, but not heard of for less than a minute" in told
+    assert "running, but silent for less than a minute" in told
     assert not re.search(r"\bleft\b", told)
 
 
@@ -392,4 +392,4 @@ def test_a_name_that_is_neither_folder_nor_job_is_said_to_be_both(
     with pytest.raises(SystemExit):
         main()
     said = capsys.readouterr().err
-    assert said.startswith("earshot: my-index: no such folder here, so it is taken for the name of a job; http://127")
+    assert said.startswith("earshot: my-index: no such folder, and as the name of a job: http://127")
