@@ -38,7 +38,7 @@ from pipeline.audio.source import hash_file, probe_file
 from pipeline.config import CorpusConfig
 from pipeline.corpus.discover import list_corpus
 from pipeline.corpus.metadata import read_metadata
-from pipeline.index.metadata_columns import Metadata
+from pipeline.index.metadata_columns import MetadataColumns
 from pipeline.index.tables import select_metadata
 from pipeline.planning.ledger import Ledger
 from pipeline.planning.plan import make_plan
@@ -163,7 +163,7 @@ def look(source: str, ledger: str) -> dict[str, float]:
     config, manifests = CorpusConfig(), list[str]()
     listed = list_corpus([source], config, manifests=manifests)
     note("listed")
-    metadata = Metadata(
+    metadata = MetadataColumns(
         read_metadata(listed, manifests, config, schema.metadata_columns(files.schema)), select_metadata(files)
     )
     outdated = metadata.outdated()

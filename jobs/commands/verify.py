@@ -12,8 +12,8 @@ from jobs.shared.output import print_json, print_line, print_table, show_count, 
 
 if TYPE_CHECKING:
     from pipeline.config import Config
-    from pipeline.index.reencode import Comparison
     from pipeline.index.verify import Finding
+    from pipeline.index.verify_deep import Comparison
     from pipeline.planning.request import RunRequest
 
 
@@ -95,9 +95,9 @@ def _read_sample(sample: str | None, *, deep: bool) -> _Sample | None:
 
 def _look(index: str, choose: _Sample | None, *, json: bool) -> "list[Finding]":
     """Examine the index, encode some of its files again if asked to, and print the findings."""
-    from pipeline.index.verify import examine
+    from pipeline.index.verify import report_on_index
 
-    examined = examine(index)
+    examined = report_on_index(index)
     findings, n_without = examined.findings, examined.n_without_checksum
     summary: dict[str, Any] = {"findings": len(findings), "without_checksum": n_without}
     notes = list[str]()
@@ -130,7 +130,7 @@ def _look(index: str, choose: _Sample | None, *, json: bool) -> "list[Finding]":
 def _encode_again(index: str, choose: _Sample) -> "Comparison":
     from pipeline.encoder.encoder import load_encoder
     from pipeline.index.handle import open_index
-    from pipeline.index.reencode import compare
+    from pipeline.index.verify_deep import compare
     from pipeline.run.prepare import check_models_of, read_config
 
     config = read_config(open_index(index))

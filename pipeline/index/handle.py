@@ -18,8 +18,8 @@ import pyarrow as pa
 from pipeline import schema, storage
 from pipeline.errors import IndexMismatch, IndexMissing
 from pipeline.index import journal, tables
-from pipeline.index.details import get_settings, get_value, parse, refuse
 from pipeline.index.journal import Published
+from pipeline.index.journal_details import get_settings, get_value, parse, refuse
 from pipeline.schema import Row
 
 _KINDS = ("create", "migrate", "configure", "restore", "switch")

@@ -23,7 +23,7 @@ from lance.commit import CommitConflictError
 from pipeline import schema, storage
 from pipeline.errors import CommitConflict, IndexMismatch
 from pipeline.index import engine_errors
-from pipeline.index.details import get_value, parse
+from pipeline.index.journal_details import get_value, parse
 
 FORMAT, OLDEST_FORMAT = 3, 2
 """The format number of an index: what this code writes, and the oldest one that it reads. Older ones are brought up to

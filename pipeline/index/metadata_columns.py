@@ -44,7 +44,7 @@ class _Rows:
         return int(self._order[at].as_py()) if is_there else None
 
 
-class Metadata:
+class MetadataColumns:
     """What each file of an index has in its metadata columns, when this run is through.
 
     A column that the sources give holds what they say; one that they do not give any more keeps what it holds. Files
@@ -62,10 +62,10 @@ class Metadata:
         self.columns = pa.schema([(name, kind) for name, kind in types.items() if name not in ("uri", "status")])
         """All that the tables have when this run is through; maybe more than they have now, or in wider types."""
 
-    def over(self, former: pa.Table) -> "Metadata":
+    def over(self, former: pa.Table) -> "MetadataColumns":
         """The same columns, with what a former ledger held in those of them whose types can hold it."""
         both = [self._as_wide(ledger) for ledger in (self._stored.table, former)]
-        return Metadata(
+        return MetadataColumns(
             CorpusMetadata(self._given.table, self.notes), pa.concat_tables(both, promote_options="default")
         )
 

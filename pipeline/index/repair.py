@@ -15,7 +15,7 @@ from pipeline.errors import UsageError
 from pipeline.index.handle import read_generation
 from pipeline.index.journal import DATA_TABLES, Failpoint, Published, table_uri
 from pipeline.index.maintenance import drop_unreadable_indexes, refresh_indexes, write_alone
-from pipeline.index.metadata_columns import Metadata
+from pipeline.index.metadata_columns import MetadataColumns
 from pipeline.index.rows import files_table
 from pipeline.index.tables import no_clips, read_files, select_metadata
 from pipeline.index.verify import Finding
@@ -37,7 +37,7 @@ def mark_damaged(path: str, findings: Iterable[Finding]) -> int:
         drop_unreadable_indexes(writer)
         ledger = read_files(writer.path, writer.published)
         damaged = _add_related(ledger.select(schema.FILES.names).to_pylist(), file_ids, audio_ids)
-        metadata = Metadata(CorpusMetadata(), select_metadata(ledger))
+        metadata = MetadataColumns(CorpusMetadata(), select_metadata(ledger))
         batch = Batch(
             schema.make_batch_id(writer.run_id, 0),
             metadata.join(files_table(list(map(damaged_row, damaged.values())))),

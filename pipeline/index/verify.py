@@ -22,11 +22,11 @@ from pipeline.corpus.time_ranges import TimeRange, split_uri
 from pipeline.grid import FRAME_S, Grid, count_frames, seconds_to_samples
 from pipeline.index import journal
 from pipeline.index.checksum import add_up, hash_rows
-from pipeline.index.fragments import Fragments, read_all
 from pipeline.index.handle import Generation, open_index
 from pipeline.index.lease import is_held
 from pipeline.index.maintenance import SCALAR_INDEXES, unreadable_indexes
 from pipeline.index.rows import clip_rows
+from pipeline.index.salvage import Fragments, read_all
 from pipeline.index.tables import latest_version
 from pipeline.index.vectors import to_matrix
 from pipeline.planning.ledger import Places
@@ -55,7 +55,7 @@ class Finding:
 
 
 @dataclass(frozen=True)
-class Examined:
+class VerifyReport:
     """What was found in an index, and in how many indexed files rot cannot be found: they have no checksum."""
 
     findings: list[Finding]
@@ -63,11 +63,11 @@ class Examined:
 
 
 def verify_index(path: str) -> list[Finding]:
-    """Everything that is wrong with the index at ``path`` as it is published: see ``examine``."""
-    return examine(path).findings
+    """Everything that is wrong with the index at ``path`` as it is published: see ``report_on_index``."""
+    return report_on_index(path).findings
 
 
-def examine(path: str) -> Examined:
+def report_on_index(path: str) -> VerifyReport:
     """Look at everything in the index at ``path`` as it is published.
 
     A run extends the indexes when it ends: while one writes, it is not asked which rows they cover.
@@ -93,7 +93,7 @@ def examine(path: str) -> Examined:
     ]
     if not is_written:
         findings += _check_indexes(live)
-    return Examined(findings, _count_without_checksum(ledger, with_frames=with_frames))
+    return VerifyReport(findings, _count_without_checksum(ledger, with_frames=with_frames))
 
 
 def _count_without_checksum(ledger: pa.Table, *, with_frames: bool) -> int:

@@ -23,13 +23,13 @@ from pipeline.corpus.metadata import CorpusMetadata
 from pipeline.corpus.time_ranges import split_uri
 from pipeline.errors import CommitConflict, CorpusError, EarshotError, FileFailure, RayDied
 from pipeline.index import journal
-from pipeline.index.fragments import Fragments
 from pipeline.index.generations import delete_folder, drop_former_generations, switch
 from pipeline.index.handle import Generation, find_index
 from pipeline.index.lease import Lease
 from pipeline.index.maintenance import optimize, refresh_indexes
-from pipeline.index.metadata_columns import Metadata
+from pipeline.index.metadata_columns import MetadataColumns
 from pipeline.index.rows import clip_rows, files_table
+from pipeline.index.salvage import Fragments
 from pipeline.index.tables import create_tables, no_clips, open_published, read_files, read_rows, select_metadata
 from pipeline.index.writer import Batch, Writer
 from pipeline.planning.batches import pack_alone
@@ -286,7 +286,7 @@ class _Run:
         self._progress.n_files = listed.num_rows
         files = read_files(self._config.into, self._writer.published)
         self._ledger = Ledger(files.select(schema.FILES.names))
-        self._metadata = Metadata(given, select_metadata(files))
+        self._metadata = MetadataColumns(given, select_metadata(files))
         self.plan = plan_files(
             listed,
             self._ledger,

@@ -20,9 +20,9 @@ from pipeline.encoder.checkpoint import read_identity
 from pipeline.errors import REASONS, IndexMismatch, UsageError
 from pipeline.grid import FRAME_S
 from pipeline.index import journal
-from pipeline.index.fragments import Fragments, read_all
 from pipeline.index.handle import Generation, Handle, find_index
-from pipeline.index.metadata_columns import Metadata
+from pipeline.index.metadata_columns import MetadataColumns
+from pipeline.index.salvage import Fragments, read_all
 from pipeline.index.settings import check_settings, differences, index_settings, known_values
 from pipeline.index.tables import select_metadata
 from pipeline.planning.guard import Disks, Guard, IsMount, read_mounts
@@ -99,7 +99,7 @@ def plan_corpus(
     tables = choose_generation(index, settings, rebuild=rebuild)
     files = tables.read_files()
     given = read_sources(tables, listed, manifests, config)
-    metadata = Metadata(given, select_metadata(files))
+    metadata = MetadataColumns(given, select_metadata(files))
     progress.n_files = listed.num_rows
     plan = plan_files(
         listed,
@@ -151,7 +151,7 @@ def read_sources(tables: Generation, listed: pa.Table, manifests: list[str], con
 def plan_files(
     listed: pa.Table,
     ledger: Ledger,
-    metadata: Metadata,
+    metadata: MetadataColumns,
     config: Config,
     request: RunRequest,
     disks: Disks,

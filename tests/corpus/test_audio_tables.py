@@ -18,7 +18,7 @@ from pipeline.corpus.shards import find_member, is_sized, list_members, open_mem
 from pipeline.corpus.time_ranges import TimeRange
 from pipeline.encoder.encoder import load_encoder
 from pipeline.errors import CorpusError, FileFailure
-from pipeline.index.reencode import compare
+from pipeline.index.verify_deep import compare
 from pipeline.planning.request import RunRequest
 from pipeline.run.driver import index_corpus
 from pipeline.run.prepare import plan_corpus

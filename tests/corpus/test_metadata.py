@@ -28,7 +28,7 @@ from pipeline.errors import CorpusError
 from pipeline.index import journal, metadata_columns
 from pipeline.index.handle import find_index, open_index
 from pipeline.index.maintenance import ROWS_TO_INDEX, optimize_index, refresh_indexes
-from pipeline.index.metadata_columns import Metadata
+from pipeline.index.metadata_columns import MetadataColumns
 from pipeline.index.repair import mark_damaged, restore_index
 from pipeline.index.tables import open_published
 from pipeline.index.verify import verify_index
@@ -787,7 +787,7 @@ def test_a_few_files_of_many_find_their_values() -> None:
     """However many they are, and whatever they are called; the first one counts where a uri stands twice."""
     uris = [f"/{'äa😀'[number % 3]}/{number}" for number in range(1_000)]
     table = pa.table({"uri": [*uris, uris[7]], "n": pa.array([*range(1_000), -1], pa.int64())})
-    metadata = Metadata(
+    metadata = MetadataColumns(
         CorpusMetadata(table), pa.table({"uri": pa.array([], pa.string()), "status": pa.array([], pa.string())})
     )
     for wanted in ([7, 999, 0], [5], range(500)):
@@ -808,7 +808,7 @@ def test_files_with_other_values_are_found_wherever_they_are(monkeypatch: pytest
         }
     )
     given = pa.table({"uri": uris[::-1], "n": [7, 1, 7, 6, 5, -4, 3, 2, None, 0], "new": ["y", *[None] * 9]})
-    said = Metadata(CorpusMetadata(given), stored)
+    said = MetadataColumns(CorpusMetadata(given), stored)
     assert said.outdated() == {"/8", "/4", "/1"}
     files = pa.table({"uri": ["/9", "/8", "/10"], "status": ["deleted", "indexed", "failed"]})
     assert said.join(files).to_pylist() == [

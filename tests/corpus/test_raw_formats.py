@@ -19,9 +19,9 @@ from pipeline.corpus.raw_formats import RAW_FORMATS, raw_format_of
 from pipeline.corpus.shards import find_member
 from pipeline.corpus.time_ranges import TimeRange
 from pipeline.errors import FileFailure
-from pipeline.index.reencode import compare
 from pipeline.index.tables import read_files
 from pipeline.index.verify import verify_index
+from pipeline.index.verify_deep import compare
 from pipeline.planning.ledger import Ledger
 from pipeline.planning.outcomes import empty_row
 from pipeline.planning.plan import make_plan

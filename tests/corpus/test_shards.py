@@ -27,7 +27,7 @@ from pipeline.corpus.shards import (
     shards_of,
 )
 from pipeline.errors import CorpusError
-from pipeline.index.reencode import compare
+from pipeline.index.verify_deep import compare
 from pipeline.planning.request import RunRequest
 from pipeline.run.driver import index_corpus
 from pipeline.run.prepare import plan_corpus

@@ -23,8 +23,8 @@ from pipeline.corpus.corpus_file import CorpusFile, estimate_seconds
 from pipeline.corpus.discover import list_corpus
 from pipeline.corpus.time_ranges import TimeRange, recording_of, split_uri
 from pipeline.errors import CorpusError, FileFailure
-from pipeline.index.reencode import compare
 from pipeline.index.verify import verify_index
+from pipeline.index.verify_deep import compare
 from pipeline.planning.ledger import Ledger
 from pipeline.planning.plan import Plan, make_plan
 from pipeline.planning.request import RunRequest

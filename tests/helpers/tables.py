@@ -11,7 +11,7 @@ from pipeline import schema
 from pipeline.corpus.metadata import CorpusMetadata
 from pipeline.grid import HOP_SAMPLES, SAMPLE_RATE_HZ, Grid
 from pipeline.index.maintenance import refresh_indexes
-from pipeline.index.metadata_columns import Metadata
+from pipeline.index.metadata_columns import MetadataColumns
 from pipeline.index.rows import clip_rows, files_table
 from pipeline.index.tables import create_tables, write_frames
 from pipeline.index.writer import Batch, Writer
@@ -51,7 +51,7 @@ def write_index(
     }
     create_tables(path, settings, clip_dimension=8, frame_dimension=8)
     writer = Writer(path, "0" * 32)
-    said = Metadata(
+    said = MetadataColumns(
         CorpusMetadata() if metadata is None else CorpusMetadata(metadata),
         pa.table({"uri": [""], "status": ["deleted"]}),
     )

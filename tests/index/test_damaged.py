@@ -15,7 +15,7 @@ from jobs.shared.explain import explain
 from pipeline.config import make_config
 from pipeline.errors import EarshotError
 from pipeline.grid import Grid, window_starts
-from pipeline.index.fragments import Fragments, Unreadable
+from pipeline.index.salvage import Fragments, Unreadable
 from pipeline.run.driver import index_corpus
 from pipeline.search.client import Index
 from tests.helpers.contents import SECTIONS

@@ -15,10 +15,10 @@ from pipeline.encoder.encoder import load_encoder
 from pipeline.errors import IndexMismatch
 from pipeline.index import journal
 from pipeline.index.handle import find_index, open_index
-from pipeline.index.reencode import compare
 from pipeline.index.repair import restore_index
 from pipeline.index.tables import latest_version, read_files
-from pipeline.index.verify import examine, verify_index
+from pipeline.index.verify import report_on_index, verify_index
+from pipeline.index.verify_deep import compare
 from pipeline.index.writer import Writer
 from pipeline.planning.request import RunRequest
 from pipeline.run.driver import index_corpus
@@ -66,7 +66,7 @@ def test_it_answers_questions_as_it_is(index: str) -> None:
     assert siren.end_s == pytest.approx(7.0, abs=0.2)
     assert opened.describe()["indexed"] == 3
     assert verify_index(index) == []
-    assert examine(index).n_without_checksum == 3
+    assert report_on_index(index).n_without_checksum == 3
     assert latest_version(index, "files") == version
     assert columns(index)[: len(schema.FILES.names) - 4] == schema.FILES.names[:-4]
     assert not set(columns(index)) & set(schema.SINCE_FORMAT_3)
@@ -93,7 +93,7 @@ def test_files_that_are_encoded_anew_have_checksums(index: str) -> None:
     before = read(index)
     index_corpus(config_of(index), stages=in_place(encoder), request=RunRequest(full=True))
     assert read(index) == before
-    assert examine(index).n_without_checksum == 0
+    assert report_on_index(index).n_without_checksum == 0
     assert verify_index(index) == []
     compared = compare(index, encoder, None)
     assert (compared.findings, compared.n_compared, compared.n_indexed) == ([], 3, 3)
@@ -117,7 +117,7 @@ def test_a_rebuild_of_it_is_of_the_newest_format(index: str) -> None:
     live = find_index(index).live.path
     assert live.endswith("generation-2")
     assert set(columns(live)) >= set(schema.FILES.names)
-    assert examine(index).n_without_checksum == 0
+    assert report_on_index(index).n_without_checksum == 0
     assert verify_index(index) == []
     assert {row["uri"].rsplit("/", 1)[1]: row["status"] for row in read_files(live).to_pylist()} == {
         "bell.ogg": "indexed",

@@ -17,10 +17,10 @@ from pipeline.errors import EarshotError
 from pipeline.index import journal
 from pipeline.index.handle import open_index
 from pipeline.index.lease import Lease
-from pipeline.index.reencode import Stored, compare
 from pipeline.index.repair import give_up_fragments, mark_damaged
 from pipeline.index.tables import latest_version, open_published
-from pipeline.index.verify import examine, verify_index
+from pipeline.index.verify import report_on_index, verify_index
+from pipeline.index.verify_deep import Stored, compare
 from pipeline.planning.request import RunRequest
 from pipeline.run.driver import index_corpus
 from tests.helpers.contents import SECTIONS, KnownBucket, live
@@ -341,12 +341,12 @@ def test_a_lost_data_file_is_found_and_what_was_in_it_made_anew(config: Config, 
 
 
 def test_rows_without_a_checksum_are_counted_and_not_called_damaged(config: Config) -> None:
-    assert examine(config.into).n_without_checksum == 0
+    assert report_on_index(config.into).n_without_checksum == 0
     table(config.into, "files").update({"clips_checksum": "NULL"}, "uri LIKE '%/b.wav'")
     table(config.into, "files").update({"frames_checksum": "NULL"}, "uri LIKE '%/c.wav'")
     publish(config.into)
     assert [finding for finding in verify_index(config.into) if "the index on" not in finding.what] == []
-    assert examine(config.into).n_without_checksum == 2
+    assert report_on_index(config.into).n_without_checksum == 2
 
 
 def test_the_memory_that_an_audit_takes_does_not_grow_with_the_number_of_clips(tmp_path: Path) -> None:
