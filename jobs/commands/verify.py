@@ -12,7 +12,7 @@ from jobs.shared.output import print_json, print_line, print_table, show_count, 
 
 if TYPE_CHECKING:
     from pipeline.config import Config
-    from pipeline.index.verify import Finding
+    from pipeline.index.findings import Finding
     from pipeline.index.verify_deep import Comparison
     from pipeline.planning.request import RunRequest
 

@@ -19,9 +19,9 @@ from pipeline.audio.windows import cut_windows
 from pipeline.config import DecodeConfig, WindowConfig
 from pipeline.errors import FileFailure
 from pipeline.index import journal
+from pipeline.index.findings import Finding
 from pipeline.index.handle import Generation, open_index
 from pipeline.index.vectors import to_matrix
-from pipeline.index.verify import Finding
 from pipeline.schema import Row
 
 MAX_DISTANCE = {"float32": 0.004, "bfloat16": 0.045}

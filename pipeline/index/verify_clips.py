@@ -1,0 +1,131 @@
+"""The clips of an index against the ledger and the time grid, file by file."""
+
+from collections import Counter
+from collections.abc import Iterator
+from dataclasses import dataclass
+from typing import Any
+
+import numpy as np
+import pyarrow as pa
+import pyarrow.compute as pc
+
+from pipeline import schema
+from pipeline.grid import FRAME_S, Grid
+from pipeline.index.checksum import add_up, hash_rows
+from pipeline.index.findings import ROTTEN, Finding, are_finite, ids_of, is_duration, select_unknown, to_numbers
+from pipeline.index.rows import clip_rows
+from pipeline.index.salvage import Fragments
+from pipeline.index.vectors import to_matrix
+from pipeline.planning.ledger import Places
+from pipeline.schema import Row
+
+CLIPS_AT_ONCE = 8_192
+"""Clips that are Python objects at a time: each value takes some hundred bytes."""
+
+_CLIP_IDS = ("clip_id", "audio_id", "start_s", "end_s")
+_ABOUT_CLIPS = ("uri", "duration_s", "sample_rate_hz", "channels", "codec")
+
+
+@dataclass
+class _Unfinished:
+    """Clips that have been read of a file that may have more."""
+
+    clips: list[tuple[Any, ...]]
+    sums: list[int]
+    is_broken: bool = False
+
+
+class ClipsCheck:
+    """Compares the clips with what the ledger demands, file by file.
+
+    Args:
+        known: the ids of the batches in the journal.
+    """
+
+    def __init__(self, ledger: pa.Table, clips: Fragments, grid: Grid, known: pa.Array) -> None:
+        self._ledger, self._clips, self._grid, self._known = ledger, clips, grid, known
+        self._places = Places(pa.chunked_array([ledger["file_id"].combine_chunks()]))
+        self._is_done = np.zeros(ledger.num_rows, bool)
+        self._unfinished: dict[int, _Unfinished] = {}
+        self._surplus: Counter[int] = Counter()
+        self._without_file: Counter[str] = Counter()
+        self._unknown_batch: set[str] = set()
+        self._metadata = schema.metadata_columns(ledger.schema)
+        self._about = (*_ABOUT_CLIPS, *self._metadata.names)
+
+    def run(self) -> Iterator[Finding]:
+        if not self._metadata.equals(schema.metadata_columns(self._clips.schema)):
+            said = "its metadata columns are not those of `files`: only a copy of the index can mend that"
+            yield Finding("clips", said)
+            self._about = _ABOUT_CLIPS
+        columns = ["file_id", *_CLIP_IDS, *self._about, "batch_id", "vector"]
+        for batch in self._clips.read(columns, CLIPS_AT_ONCE):
+            yield from self._take(batch)
+        for number, found in self._unfinished.items():
+            yield from self._compare(self._row(number), found)
+        is_indexed = np.asarray(pc.equal(self._ledger["status"], "indexed"), bool)
+        for number in np.flatnonzero(is_indexed & ~self._is_done).tolist():
+            if number not in self._unfinished:
+                yield from self._compare(self._row(number), _Unfinished([], []))
+        for number, n_rows in self._surplus.items():
+            row = self._row(number)
+            yield Finding("clips", f"{n_rows} rows more than its duration demands", **ids_of(row))
+        for file_id, n_rows in self._without_file.items():
+            yield Finding("clips", f"{n_rows} rows of no file", file_id)
+        for file_id in sorted(self._unknown_batch):
+            yield Finding("clips", "its batch is not in the journal", file_id=file_id)
+
+    def _row(self, number: int) -> Row:
+        [row] = self._ledger.slice(number, 1).to_pylist()
+        return dict(row)
+
+    def _take(self, batch: pa.RecordBatch) -> Iterator[Finding]:
+        self._unknown_batch |= select_unknown(batch, "file_id", self._known)
+        file_ids = batch["file_id"].to_pylist()
+        ids = list(dict.fromkeys(file_ids))
+        found_at = self._places.find_last(ids)
+        numbers = dict(zip(ids, found_at.tolist(), strict=True))
+        there = found_at[found_at >= 0]
+        rows = dict(zip(there.tolist(), self._ledger.take(pa.array(there)).to_pylist(), strict=True))
+        values = zip(*(batch[name].to_pylist() for name in _CLIP_IDS), strict=True)
+        about = zip(*(batch[name].to_pylist() for name in self._about), strict=True)
+        vectors = to_matrix(batch["vector"])
+        sums = hash_rows(np.rint(to_numbers(batch, "start_s") / FRAME_S), vectors).tolist()
+        is_finite = are_finite(vectors).tolist()
+        for at, (file_id, value, other) in enumerate(zip(file_ids, values, about, strict=True)):
+            number = numbers[file_id]
+            if number < 0:
+                self._without_file[file_id] += 1
+                continue
+            if self._is_done[number]:
+                self._surplus[number] += 1
+                continue
+            found = self._unfinished.setdefault(number, _Unfinished([], []))
+            found.clips.append((*value, hash(other)))
+            found.sums.append(sums[at])
+            found.is_broken |= not is_finite[at]
+            if len(found.clips) == rows[number]["n_clips"]:
+                self._is_done[number] = True
+                yield from self._compare(rows[number], self._unfinished.pop(number))
+
+    def _compare(self, row: Row, found: _Unfinished) -> Iterator[Finding]:
+        """What is wrong with the clips of one file."""
+        own, is_indexed = ids_of(row), row["status"] == "indexed"
+        if is_indexed and not is_duration(row["duration_s"]):
+            return
+        clips = sorted(found.clips, key=lambda clip: clip[2])
+        known = {name: row[name] for name in self._metadata.names}
+        expected = [clip | known for clip in clip_rows(row, self._grid)] if is_indexed else []
+        wanted = [
+            (*(clip[name] for name in _CLIP_IDS), hash(tuple(clip[name] for name in self._about))) for clip in expected
+        ]
+        if [clip[:-1] for clip in clips] == [clip[:-1] for clip in wanted] and clips != wanted:
+            yield Finding("clips", f"{', '.join(self._about)}: not all are those of its ledger row", **own)
+        elif clips != wanted:
+            yield Finding("clips", f"{len(clips)} rows where its duration demands {len(wanted)} certain ones", **own)
+        elif row["n_clips"] != len(clips):
+            yield Finding("files", f"n_clips is {row['n_clips']}, there are {len(clips)}", **own)
+        elif row["clips_checksum"] not in (None, add_up(np.array(found.sums, np.uint64))):
+            yield Finding("clips", ROTTEN, **own)
+        if found.is_broken:
+            yield Finding("clips", "a vector is not finite", **own)
