@@ -89,7 +89,7 @@ class Bytes:
         return self.read(size)
 
 
-def find(uri: str) -> tuple[str | Place, TimeRange, RawFormat | None]:
+def resolve_uri(uri: str) -> tuple[str | Place, TimeRange, RawFormat | None]:
     """What to open for a uri of which nothing else is known, which range of it is meant, and how it is to be read where
     it has no header.
 
@@ -115,7 +115,7 @@ def _find(uri: str) -> str | Place:
     return uri if not is_member(uri) or storage.exists(uri) else find_member(uri)
 
 
-def locate(uri: str, offset: int | None, size_bytes: int) -> str | Place:
+def place_of(uri: str, offset: int | None, size_bytes: int) -> str | Place:
     """What to open for a file of a corpus, which may be a member of a shard."""
     return uri if offset is None else Place(shard_of(uri), offset, size_bytes)
 

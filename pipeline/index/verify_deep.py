@@ -14,7 +14,7 @@ import pyarrow.compute as pc
 from pipeline import schema
 from pipeline.audio.decode import hash_file, open_audio
 from pipeline.audio.decoder_versions import find_mend
-from pipeline.audio.source import find
+from pipeline.audio.source import resolve_uri
 from pipeline.audio.windows import cut_windows
 from pipeline.config import DecodeConfig, WindowConfig
 from pipeline.errors import FileFailure
@@ -88,7 +88,7 @@ def _compare_file(live: Generation, row: Row, encoder: Any, precisions: dict[str
         FileFailure: it cannot be decoded now. IndexError, ValueError: it has other windows now.
     """
     own = {name: row[name] for name in ("file_id", "audio_id", "uri")}
-    place, part, raw = find(row["uri"])
+    place, part, raw = resolve_uri(row["uri"])
     if schema.make_audio_id(hash_file(place), str(part), str(raw or "")) != row["audio_id"]:
         said = "the file has other bytes now, and its size and time are the same: reindex --check content"
         return [Finding("files", said, uri=row["uri"])]

@@ -23,7 +23,7 @@ import pyarrow as pa
 
 from pipeline import schema
 from pipeline.audio.decoder_versions import COLUMNS, MENDS, Mend, find_mend
-from pipeline.audio.source import locate
+from pipeline.audio.source import place_of
 from pipeline.corpus.corpus_file import CorpusFile, has_size, identify_audio, seconds_of, size_of
 from pipeline.corpus.listing import gc_paused
 from pipeline.corpus.shards import is_member, shard_of
@@ -274,7 +274,7 @@ class _Reader:
             said: list[tuple[CorpusFile, str | FileFailure]] = []
             for file in files:
                 try:
-                    said.append((file, read(locate(file.recording, file.offset, file.size_bytes))))
+                    said.append((file, read(place_of(file.recording, file.offset, file.size_bytes))))
                 except FileFailure as failure:
                     said.append((file, failure))
             return said

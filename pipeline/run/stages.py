@@ -17,7 +17,7 @@ import pyarrow.compute as pc
 from pipeline import schema, storage
 from pipeline.audio.decoder_versions import DECODER
 from pipeline.audio.recording import Recording, fetched
-from pipeline.audio.source import hash_file, locate, unreadable
+from pipeline.audio.source import hash_file, place_of, unreadable
 from pipeline.audio.windows import cut_windows
 from pipeline.config import DecodeConfig
 from pipeline.corpus.corpus_file import estimate_seconds, identify_audio
@@ -210,7 +210,7 @@ def _files_of(audio: Row) -> list[_File]:
     offsets = audio.get("offsets") or [None] * len(audio["uris"])
     size_bytes, part = audio["size_bytes"], range_of(audio)
     return [
-        _File(uri, part, locate(uri.removesuffix(str(part)), offset, size_bytes), size_bytes, modified_ns)
+        _File(uri, part, place_of(uri.removesuffix(str(part)), offset, size_bytes), size_bytes, modified_ns)
         for uri, modified_ns, offset in zip(audio["uris"], audio["modified_ns"], offsets, strict=True)
     ]
 

@@ -118,10 +118,10 @@ class Index:
             FileFailure: the file cannot be decoded; ``out_of_range`` where it ends before ``start_s``.
         """
         from pipeline.audio.decode import open_audio
-        from pipeline.audio.source import find
+        from pipeline.audio.source import resolve_uri
 
         self._table("clips")
-        place, part, raw = find(sound)
+        place, part, raw = resolve_uri(sound)
         first, stop = part.narrow(start_s, end_s).samples
         with open_audio(place, self._decode_config, raw) as audio:
             return self.similar_to(audio.blocks(first, stop), k, where=where, all_windows=all_windows)

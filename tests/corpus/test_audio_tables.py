@@ -11,7 +11,7 @@ import pyarrow.parquet as pq
 import pytest
 
 import pipeline
-from pipeline.audio.source import find
+from pipeline.audio.source import resolve_uri
 from pipeline.config import Config
 from pipeline.corpus import audio_tables
 from pipeline.corpus.shards import find_member, is_sized, list_members, open_member
@@ -47,13 +47,13 @@ def test_rows_are_called_by_their_paths(tmp_path: Path, kind: str) -> None:
     unique = ["a.wav", "b", "a.wav#2", "3", "4", "3#2", "a.wav#2#2", ".h.txt", "ü, 'c'.wav"]
     assert list(found) == [f"{table}#{name}" for name in unique]
     for uri, wanted in zip(found, data, strict=True):
-        assert find(uri) == (find_member(uri), TimeRange(), None) == (found[uri], TimeRange(), None)
+        assert resolve_uri(uri) == (find_member(uri), TimeRange(), None) == (found[uri], TimeRange(), None)
         with open_member(found[uri]) as file:
             assert file.read() == wanted
     assert {is_sized(uri) for uri in found} == {not kind.endswith("parquet")}
     assert [row["uri"] for row in listed(table).values()] == sorted(found)
     with pytest.raises(FileFailure, match="no such member"):
-        find(f"{table}#none")
+        resolve_uri(f"{table}#none")
 
 
 @pytest.mark.parametrize(

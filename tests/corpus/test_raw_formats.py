@@ -12,7 +12,7 @@ import pytest
 import pipeline
 from pipeline import schema
 from pipeline.audio.decode import decode_all, hash_file, open_audio
-from pipeline.audio.source import find, probe_file
+from pipeline.audio.source import probe_file, resolve_uri
 from pipeline.config import Config, DecodeConfig, make_config
 from pipeline.corpus.discover import list_corpus
 from pipeline.corpus.raw_formats import RAW_FORMATS, raw_format_of
@@ -190,7 +190,7 @@ def test_ranges_and_members_are_read_by_it_too(tmp_path: Path) -> None:
     assert files["a.g722"]["audio_id"] == files["s.tar#a.g722"]["audio_id"]
     assert files["a.g722#t=0.5,1.5"]["audio_id"] == files["s.tar#a.g722#t=0.5,1.5"]["audio_id"]
     assert compare(config.into, WideEncoder(), 10).findings == []
-    assert find(f"{shard}#a.g722#2#t=0.25,1")[1:] == (TimeRange(0.25, 1.0), RAW_FORMATS["g722"])
+    assert resolve_uri(f"{shard}#a.g722#2#t=0.25,1")[1:] == (TimeRange(0.25, 1.0), RAW_FORMATS["g722"])
 
 
 def test_links_in_a_shard_are_the_same_bytes_read_in_two_ways(tmp_path: Path) -> None:
@@ -202,7 +202,7 @@ def test_links_in_a_shard_are_the_same_bytes_read_in_two_ways(tmp_path: Path) ->
             info.type, info.linkname = tarfile.SYMTYPE, "a.g722"
             tar.addfile(info)
     place = find_member(f"{shard}#a.gsm")
-    assert place == find(f"{shard}#a.g722")[0]
+    assert place == resolve_uri(f"{shard}#a.g722")[0]
     audios = [
         {
             "content_hash": None,

@@ -4,7 +4,7 @@ from pathlib import Path
 
 import pytest
 
-from pipeline.audio.source import find
+from pipeline.audio.source import resolve_uri
 from pipeline.config import CorpusConfig
 from pipeline.corpus.discover import list_corpus
 from pipeline.corpus.shards import (
@@ -84,4 +84,4 @@ def test_every_member_is_a_row_whatever_it_is_called(tmp_path: Path) -> None:
     index(config)
     assert [row[0] for row in live(config.into)["files"]] == sorted(uris)
     for uri in uris:
-        assert isinstance(find(uri)[0], Place)
+        assert isinstance(resolve_uri(uri)[0], Place)

@@ -17,7 +17,7 @@ from hypothesis import strategies as st
 from pipeline import schema, storage
 from pipeline.audio.decode import decode_all, open_audio
 from pipeline.audio.recording import Recording
-from pipeline.audio.source import find, hash_file, probe_file
+from pipeline.audio.source import hash_file, probe_file, resolve_uri
 from pipeline.config import CorpusConfig, DecodeConfig, make_config
 from pipeline.corpus.corpus_file import CorpusFile, estimate_seconds
 from pipeline.corpus.discover import list_corpus
@@ -175,11 +175,11 @@ def test_ranges_of_members_and_objects(tmp_path: Path, flaky: str) -> None:
         f"{url}#t=3": None,
     }
     assert found[f"{shard}#a.wav"]["offset"] == found[f"{shard}#a.wav#t=1,2"]["offset"] is not None
-    place, part, _ = find(f"{shard}#a.wav#t=1,2")
-    assert (place, part) == (find(f"{shard}#a.wav")[0], TimeRange(1.0, 2.0))
-    assert find(f"{shard}#b.wav#t=1,2")[1] == TimeRange()
+    place, part, _ = resolve_uri(f"{shard}#a.wav#t=1,2")
+    assert (place, part) == (resolve_uri(f"{shard}#a.wav")[0], TimeRange(1.0, 2.0))
+    assert resolve_uri(f"{shard}#b.wav#t=1,2")[1] == TimeRange()
     with pytest.raises(FileFailure, match="no such member"):
-        find(f"{shard}#none.wav#t=1,2")
+        resolve_uri(f"{shard}#none.wav#t=1,2")
 
 
 def test_the_uris_of_an_index_are_a_manifest(tmp_path: Path) -> None:
