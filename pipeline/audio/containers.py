@@ -1,8 +1,8 @@
-"""What lies where in files made of chunks, whatever their headers say: wav and AIFF, CAF, fragmented MP4.
+"""Where the samples lie in files made of chunks, even if their headers are wrong: wav and AIFF, CAF, fragmented MP4.
 
-A size of 32 bits cannot say how long a wav of more than 4 GiB is, and one that was written to a pipe, or whose recorder
-crashed, says nothing. libsndfile believes what stands there and loses the rest without a word; so the chunks are walked
-here, and libsndfile gets a ``View`` of the file with a header that is right.
+A size of 32 bits cannot state the length of a wav of more than 4 GiB. A wav that was written to a pipe, or whose
+recorder crashed, does not state its length at all. libsndfile believes such headers and silently loses the rest.
+Therefore this module walks the chunks, and gives libsndfile a ``View`` of the file with a correct header.
 """
 
 import io
@@ -19,14 +19,14 @@ _WAVE, _AIFF = (b"RIFF", b"RIFX", b"RF64", b"BW64"), (b"FORM",)
 _WRAP = 1 << 32
 _MOST_CHUNKS, _MOST_BOXES = 1_000, 1_000_000
 _PADDING_BYTES = 1 << 20
-"""So many zeros at the end, and no more, are taken for padding: recordings begin with silence too."""
+"""At most so many zeros at the end count as padding: recordings contain silence, too."""
 
 _UNKNOWN = ((0, 0), (0x7FFF_0000, 0x8001_0000), (0xFFFF_0000, 0xFFFF_FFFF), (1 << 62, (1 << 64) - 1))
-"""Sizes that say nothing: none, of a recorder that crashed, and the largest there is, less a header or so, of a writer
-to a pipe."""
+"""Sizes that mean "unknown": zero, left by a recorder that crashed, and about the largest possible size, written to a
+pipe."""
 
 _PLAIN = (b"\x01\0", b"\x03\0", b"\x06\0", b"\x07\0", b"\xfe\xff")
-"""Formats of wav: integers, floats, A-law, mu-law, and what an extended header says."""
+"""Format tags of wav: integers, floats, A-law, mu-law, and the one that refers to an extended header."""
 
 _CHUNK = re.compile(rb"[ -~]{4}")
 _SOUND = (b"RIFF", b"RIFX", b"RF64", b"BW64", b"FORM", b"data", b"SSND")
@@ -60,7 +60,7 @@ _BEHIND = frozenset(
     b"AFAn",
     b"XMP ",
 }
-"""What may follow samples and be cut off itself: nothing of the sound is missing."""
+"""Chunks that may follow the samples. If one of them is cut off, no sound is missing."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -70,14 +70,14 @@ class Sound:
     begin: int
     size_bytes: int
     promised_bytes: int | None
-    """More than there are where the file is cut off, or goes on behind them with what no chunk accounts for; None where
-    the header does not say, unless the samples end before the file does all the same."""
+    """More than ``size_bytes`` if the file is cut off, or goes on behind the samples with bytes outside any chunk. None
+    if the header does not state a size and the samples reach to the end of the file."""
     head: bytes | None
-    """The header to read them by, where libsndfile would not find just these by the file's own."""
+    """A header to read the samples by, if libsndfile would not find exactly these by the file's own."""
 
 
 class View:
-    """A part of a file behind a header of its own: ``read``, ``seek``, ``tell``."""
+    """A part of a file, preceded by another header: ``read``, ``seek``, ``tell``."""
 
     def __init__(self, source: Bytes, begin: int, size_bytes: int, head: bytes = b"") -> None:
         self._source, self._begin, self._head = source, begin, head
@@ -105,7 +105,7 @@ class View:
 
 
 def is_unknown(size_bytes: int) -> bool:
-    """Whether the size in a header says that it was not known when that was written."""
+    """Whether the size in a header means that the writer did not know it."""
     return any(first <= size_bytes <= last for first, last in _UNKNOWN)
 
 
@@ -113,7 +113,7 @@ def is_unknown(size_bytes: int) -> bool:
 
 
 def find_sound(source: Bytes) -> Sound | None:
-    """Where the samples of a wav or AIFF lie; None for other files, and where no chunk of them is found.
+    """Where the samples of a wav or AIFF lie; None for other files, and for files without a chunk of samples.
 
     Source: the chunks of RIFF and AIFF; EBU Tech 3306 (RF64) and ITU-R BS.2088 (BW64) for sizes of 64 bits.
     """
@@ -134,16 +134,16 @@ def find_sound(source: Bytes) -> Sound | None:
             rest = source.size_bytes - begin
             if magic != b"BW64" and (found == promised == claimed or (claimed > rest and wide_bytes is None)):
                 return Sound(begin, found, promised, None)
-            if order == "big":  # no header of 64 bits has this order; a size of 0 means all there is to libsndfile
+            if order == "big":  # no header of 64 bits has this order; libsndfile takes a size of 0 for the whole rest
                 return Sound(begin, min(claimed, rest) or rest, max(found, promised or 0), None)
-            # Behind a header of 64 bits libsndfile opens plain samples only; of others it reads what theirs claims.
+            # With a header of 64 bits, libsndfile opens plain samples only. Others keep their header and its size.
             is_own = found == claimed and layout[:2] not in _PLAIN
             return Sound(begin, found, promised, None if is_own else _make_head(layout, found))
     return None
 
 
 def _measure(source: Bytes, begin: int, claimed: int, order: _Order) -> tuple[int, int | None]:
-    """How many bytes of samples there are, and how many the header promises."""
+    """How many bytes of samples the file has, and how many its header promises."""
     rest = source.size_bytes - begin
     if claimed > rest:
         return rest, None if is_unknown(claimed) else claimed
@@ -160,8 +160,7 @@ def _measure(source: Bytes, begin: int, claimed: int, order: _Order) -> tuple[in
 
 
 def _ends(source: Bytes, begin: int, size: int, order: _Order) -> bool:
-    """Whether samples may end here: only other chunks, tags or padding follow. Odd sizes should be padded, and some are
-    not."""
+    """Whether the samples may end here: only other chunks, tags or padding follow. Not every writer pads odd sizes."""
     return any(_is_behind(source, begin + size + pad, order, bool(size)) for pad in range(1 + size % 2))
 
 
@@ -183,7 +182,7 @@ def _is_padding(source: Bytes, at: int) -> bool:
 
 
 def _walk(source: Bytes, at: int, order: _Order) -> Iterator[tuple[bytes, int, int]]:
-    """Of each chunk its name, where its content begins, and how many bytes of that it claims."""
+    """Yield for each chunk its name, where its content begins, and the size that it states."""
     for _ in range(_MOST_CHUNKS):
         head = source.peek(at, 8)
         if len(head) < 8:
@@ -192,11 +191,11 @@ def _walk(source: Bytes, at: int, order: _Order) -> Iterator[tuple[bytes, int, i
         yield head[:4], at + 8, size
         at += 8 + size
         if size % 2 and (source.peek(at, 1) in (b"", b"\0") or _CHUNK.fullmatch(source.peek(at + 1, 4))):
-            at += 1  # some leave the padding out
+            at += 1  # some writers omit the padding
 
 
 def _make_head(layout: bytes, size_bytes: int) -> bytes:
-    """A header of 64 bits for so many bytes of samples, which are laid out as a chunk ``fmt`` says."""
+    """A header of 64 bits for ``size_bytes`` of samples; ``layout`` is the content of their chunk ``fmt``."""
 
     def chunk(name: bytes, body: bytes) -> bytes:
         return name + len(body).to_bytes(4, "little") + body + bytes(len(body) % 2)
@@ -225,9 +224,9 @@ def is_cut_caf(source: Bytes) -> bool:
 
 
 def find_cut(source: Bytes) -> tuple[bytes, int] | None:
-    """The name and the place of the box in which a fragmented MP4 is cut off; None where it is whole, or another file.
+    """The name and the place of the box in which a fragmented MP4 is cut off; None for whole files and other formats.
 
-    Other MP4 have an index that says how long they are. Source: ISO/IEC 14496-12.
+    Other MP4 files have an index that states their length. Source: ISO/IEC 14496-12.
     """
     at, fragmented = 0, False
     if source.peek(4, 4) not in (b"ftyp", b"styp"):
@@ -238,11 +237,13 @@ def find_cut(source: Bytes) -> tuple[bytes, int] | None:
         if size == 1:
             size = int.from_bytes(head[8:])
         fragmented |= name == b"moof"
-        if len(head) < 8 or not _CHUNK.fullmatch(name) or head[:3] in _TAGS:  # the end, and what others put behind
+        if (
+            len(head) < 8 or not _CHUNK.fullmatch(name) or head[:3] in _TAGS
+        ):  # the end, or data that other programs append
             return None
         if at + max(size, 8) > source.size_bytes:
             return (name, at) if fragmented else None
-        if size < 8:  # the end, or a box up to there
+        if size < 8:  # invalid, or 0: a box up to the end of the file
             return None
         at += size
     return None

@@ -1,11 +1,11 @@
 """A file in, a stream of mono 48 kHz float32 blocks out, in bounded memory.
 
-libsndfile (through soundfile) reads what it reads exactly: wav, aiff, flac and their kin. FFmpeg (through PyAV) reads
-the rest: mp3, ogg, opus, m4a/aac, webm, and whatever libsndfile refuses or leaves half-read. Which of the two comes
-first is decided by the first bytes of a file. Its name counts only where it has no header (``raw``).
+libsndfile (through soundfile) reads the formats that it reads exactly: wav, aiff, flac and their kin. FFmpeg (through
+PyAV) reads the rest: mp3, ogg, opus, m4a/aac, webm, and whatever libsndfile refuses or leaves half-read. The first
+bytes of a file decide which of the two tries first. Its name counts only if it has no header (``raw``).
 
-Whatever is wrong with a file ends in ``FileFailure``; what can be decoded of a damaged one is yielded, and
-``AudioStream.truncated`` says what is missing. Nothing else leaves this module, and nothing is printed.
+Every fault of a file raises ``FileFailure`` and no other exception. Of a damaged file the stream yields the part that
+decodes, and ``AudioStream.truncated`` says how much is missing. Nothing is printed.
 
     with open_audio("bells.flac") as audio:
         for block in audio.blocks():      # (samples,) float32, about two seconds each
@@ -34,14 +34,15 @@ from pipeline.grid import SAMPLE_RATE_HZ, Waveform, samples_to_seconds
 __all__ = ["AudioInfo", "AudioStream", "Source", "decode_all", "hash_file", "open_audio", "to_model_rate"]
 
 _PREROLL_S = 1
-"""What is decoded before the second that is wanted: many times as long as the resampler's filter."""
+"""How much is decoded before the wanted second: many times the length of the resampler's filter."""
 
 _KEPT_S = 60
-"""What has been decoded stays for so long, in seconds of audio, where it could not be found again: 12 MB."""
+"""How much decoded audio is kept of a file that cannot be sought in: 12 MB."""
 
 _MOST_PHASES = 2_000
-"""Of 48 kHz against another rate. With more than some 5,000 soxr interpolates between phases, and its clock drifts:
-60 s into a file of 44,056 Hz, samples are off by 3e-4. At 44,100 Hz there are 160, at 11,025 Hz 640."""
+"""The most phases between 48 kHz and a rate whose files are sought in. Above some 5,000 soxr interpolates between
+phases, and its clock drifts: 60 s into a file of 44,056 Hz, samples are off by 3e-4. 44,100 Hz has 160 phases, 11,025
+Hz has 640."""
 
 _SLOWEST_HZ, _FASTEST_HZ = 1_000, 2_000_000
 """Rates outside come from damaged headers: at one hertz, a short file would become hours of samples."""
@@ -57,8 +58,8 @@ class AudioStream:
         self.info = self._reader.info
         self._decoded_s = 0.0
         self._running: Iterator[Waveform] | None = None
-        self._at = 0  # the sample that it gives next
-        self._kept: deque[Waveform] = deque()  # of those before, the newest
+        self._at = 0  # the sample that `_running` yields next
+        self._kept: deque[Waveform] = deque()  # the newest blocks before that sample
         self._keeps = False
         self._stop_s: float | None = None
         self._trouble: str | None = None
@@ -70,13 +71,13 @@ class AudioStream:
         self.close()
 
     def close(self) -> None:
-        """Close the decoder, and the file where it was opened here."""
+        """Close the decoder, and the file if this stream opened it."""
         self._reader.close()
         self._source.close()
 
     @property
     def note(self) -> str | None:
-        """What a person should know of the file, though nothing is wrong with it."""
+        """A remark for people on a file that is not faulty."""
         raw = self._reader.raw if isinstance(self._reader, AvReader) else None
         if raw is None:
             return None
@@ -84,8 +85,10 @@ class AudioStream:
 
     @property
     def n_samples(self) -> int | None:
-        """How many samples there are, at 48 kHz, as near as can be told, where any of them can be found exactly; None
-        where the file must be read from its start."""
+        """The number of samples at 48 kHz, as far as the header tells; None if the file must be read from its start.
+
+        A number means that the decoder can seek to any sample exactly.
+        """
         if not isinstance(self._reader, SoundfileReader) or self._reader.n_samples is None:
             return None
         if SAMPLE_RATE_HZ // math.gcd(self.info.sample_rate_hz, SAMPLE_RATE_HZ) > _MOST_PHASES:
@@ -96,14 +99,14 @@ class AudioStream:
         """Yield the file as mono float32 blocks (samples,) at 48 kHz: the mean of its channels, not clipped.
 
         Args:
-            first, stop: only these samples, from ``first`` to the one before ``stop``: those of the whole file, to
-                rounding. Nothing is decoded behind them, nor much before where ``n_samples`` is known. Another time,
-                only what the stream ``reaches``.
-            exactly: what stops short of the end of the file is a failure.
+            first, stop: only the samples from ``first`` to the one before ``stop``, equal to those of the whole file up
+                to rounding. The stream decodes nothing behind them, and little before them if ``n_samples`` is known.
+                A second call may ask only for samples that the stream ``reaches``.
+            exactly: raise a failure if the decoder stops short of the end of the file.
 
         Raises:
-            FileFailure: ``not_finite``, ``decode_error``, ``too_short`` (a header and no samples), ``unsupported``,
-                ``unreadable``; at the place in the file where it shows. ``out_of_range``: it ends before ``first``.
+            FileFailure: ``not_finite``, ``decode_error``, ``too_short`` (a header without samples), ``unsupported``,
+                ``unreadable``, raised at the faulty place. ``out_of_range``: the file ends before ``first``.
         """
         with file_boundary(self._source):
             if first and self.n_samples is not None and first >= self.n_samples:
@@ -127,9 +130,9 @@ class AudioStream:
                 raise self._out_of_range(first, at)
 
     def reaches(self, first: int) -> bool:
-        """Whether ``blocks``, having been called before, can go on to this sample, or a little way back to it.
+        """Whether ``blocks``, called once already, can go on to this sample, or back to one that is still kept.
 
-        Not where samples can be found exactly: those that are found are the same to rounding only.
+        False if the decoder can seek: samples after a seek are equal up to rounding only.
         """
         return self._keeps and self._running is not None and self._oldest <= first
 
@@ -138,7 +141,7 @@ class AudioStream:
         return self._at - sum(map(len, self._kept))
 
     def _go_on(self) -> Iterator[Waveform]:
-        """The blocks that have not been decoded yet."""
+        """Decode and yield the following blocks."""
         while self._running is not None:
             try:
                 block = next(self._running, None)
@@ -155,18 +158,18 @@ class AudioStream:
             yield block
 
     def _go_to(self, first: int) -> int:
-        """Go on shortly before this sample, if it can be found; returns the sample that is gone on with."""
+        """Seek to a place shortly before this sample, if possible. Returns the sample that decoding goes on with."""
         before_s = first // SAMPLE_RATE_HZ - _PREROLL_S
         if before_s <= 0 or self.n_samples is None:
             return 0
-        # At a whole second, the samples of every rate and those at 48 kHz fall together.
+        # At whole seconds, the samples of every rate coincide with those at 48 kHz.
         if not self._exact_reader.seek(before_s * self.info.sample_rate_hz):
             return 0
         self._decoded_s = float(before_s)
         return before_s * SAMPLE_RATE_HZ
 
     def ends_as_promised(self) -> bool:
-        """Whether the last second is there, where ``n_samples`` is known. Nothing else can be read afterwards."""
+        """Whether the last second decodes. Needs ``n_samples``; the stream cannot be read afterwards."""
         with file_boundary(self._source):
             reader = self._exact_reader
             found = reader.seek(max(0, (reader.n_samples or 0) - self.info.sample_rate_hz))
@@ -177,13 +180,12 @@ class AudioStream:
     @property
     def _exact_reader(self) -> SoundfileReader:
         if not isinstance(self._reader, SoundfileReader):
-            raise ValueError("samples of this file cannot be found exactly")
+            raise ValueError("this file cannot be sought in exactly")
         return self._reader
 
     @property
     def truncated(self) -> str | None:
-        """After ``blocks`` is exhausted: None, or one line on what is missing. Of less than the whole file, that counts
-        which it stops short of."""
+        """After ``blocks`` is exhausted: None, or one line on how much of the wanted samples is missing."""
         expected_s = self.info.expected_duration_s if self._stop_s is None else self._stop_s
         if expected_s is not None and expected_s - self._decoded_s > _tolerance_s(self.info):
             found = f"{self._decoded_s:.3f} s decoded of {expected_s:.3f} s"
@@ -192,7 +194,7 @@ class AudioStream:
         return self._trouble if self._stop_s is None else None
 
     def _pieces(self, *, exactly: bool) -> Iterator[Piece]:
-        """The samples at the file's own rate, from FFmpeg where libsndfile fails or stops short, if it may."""
+        """The samples at the file's own rate. Unless ``exactly``, FFmpeg goes on where libsndfile fails."""
         if isinstance(self._reader, SoundfileReader):
             yield from self._reader.pieces()
             if not self._reader.stopped_short():
@@ -223,7 +225,7 @@ class AudioStream:
             yield rate_hz, mono
 
     def _resample(self, pieces: Iterator[Piece]) -> Iterator[Waveform]:
-        """Each stretch of one rate goes through a resampler of its own: in sum exactly what one call would give."""
+        """Resample consecutive pieces of one rate by one resampler, with exactly the result of a single call."""
         now_hz, resampler = SAMPLE_RATE_HZ, None
         for rate_hz, mono in pieces:
             if rate_hz != now_hz:
@@ -242,7 +244,7 @@ class AudioStream:
         return FileFailure("decode", "out_of_range", message)
 
     def _nothing(self) -> FileFailure:
-        """Not one sample: a file without any, or a broken one."""
+        """Why not one sample decodes: the file has none, or it is broken."""
         if self._trouble:
             return FileFailure("decode", "decode_error", self._trouble)
         if self.info.expected_duration_s:
@@ -254,7 +256,7 @@ def open_audio(source: Source, config: DecodeConfig | None = None, raw: RawForma
     """Open a path or a binary file object, and read its header.
 
     Args:
-        raw: how to read it where it has none (``raw.raw_format_of`` its name).
+        raw: how to read it if it has no header (``corpus.raw_formats.raw_format_of`` tells by its name).
 
     Raises:
         FileFailure: stage ``read`` with ``vanished`` or ``unreadable``; stage ``decode`` with ``empty``, ``not_audio``,
@@ -276,7 +278,7 @@ def decode_all(
     end_s: float | None = None,
     raw: RawFormat | None = None,
 ) -> tuple[Waveform, AudioInfo]:
-    """The samples (n,) of a short sound from ``start_s`` to ``end_s``, at 48 kHz; holds no more than these.
+    """The samples (n,) of a short sound from ``start_s`` to ``end_s``, at 48 kHz. Holds only these in memory.
 
     Raises:
         FileFailure: as ``open_audio`` and ``blocks``.
@@ -288,7 +290,7 @@ def decode_all(
 
 
 def to_model_rate(waveform: npt.NDArray[Any], sample_rate_hz: int, config: DecodeConfig | None = None) -> Waveform:
-    """Samples that are in memory already, as a file of them would decode: mono float32 (samples,) at 48 kHz.
+    """Convert samples in memory as the decoder converts those of a file: mono float32 (samples,) at 48 kHz.
 
     Args:
         waveform: (n,) or (n, channels), floats of full scale 1, or integers of the full scale of their type.
@@ -303,8 +305,8 @@ def to_model_rate(waveform: npt.NDArray[Any], sample_rate_hz: int, config: Decod
 def _tolerance_s(info: AudioInfo) -> float:
     """How much less than promised a healthy file may hold.
 
-    Samples are counted exactly in lossless files. Elsewhere the promise may include delay and padding, up to three
-    codec frames: a quarter of a second at 8 kHz.
+    The headers of lossless files count samples exactly. Others may include delay and padding, up to three codec frames:
+    a quarter of a second at 8 kHz.
     """
     return 0.02 if info.codec.startswith("pcm") or info.codec in ("flac", "alac") else 0.26
 

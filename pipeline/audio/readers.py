@@ -1,8 +1,8 @@
-"""Samples of a file at its own rate, mono, from libsndfile (through soundfile) or FFmpeg (through PyAV).
+"""A file in, mono samples at its own rate out, from libsndfile (through soundfile) or FFmpeg (through PyAV).
 
-libsndfile reads what it reads exactly: wav, aiff, flac and their kin. FFmpeg reads the rest: mp3, ogg, opus, m4a, webm.
-The first bytes of a file decide; its name counts only where it has no header (``raw``). Both readers have one shape:
-``info``, ``pieces()``, ``close()``, and ``trouble`` once the pieces are exhausted.
+libsndfile reads the formats that it reads exactly: wav, aiff, flac and their kin. FFmpeg reads the rest: mp3, ogg,
+opus, m4a, webm. The first bytes of a file decide; its name counts only if it has no header (``raw``). Both readers have
+one interface: ``info``, ``pieces()``, ``close()``, and ``trouble`` once the pieces are exhausted.
 """
 
 import re
@@ -22,7 +22,7 @@ from pipeline.corpus.raw_formats import RawFormat
 from pipeline.errors import FileFailure, one_line
 from pipeline.grid import Waveform
 
-av.logging.set_level(None)  # FFmpeg writes what it thinks of a file to stderr; failures are rows here
+av.logging.set_level(None)  # FFmpeg would write its complaints to stderr; Earshot makes them rows
 
 Piece = tuple[int, Waveform]
 """A sample rate in hertz, and mono samples (n,) at that rate: decoded, not yet resampled."""
@@ -34,33 +34,33 @@ _PIECE_VALUES = 1 << 19
 
 @dataclass(frozen=True, slots=True)
 class AudioInfo:
-    """What the header says. ``codec`` is FFmpeg's name without byte order: ``pcm_s16``, ``flac``, ``mp3``, ``aac``."""
+    """The content of the header. ``codec`` is FFmpeg's name without byte order: ``pcm_s16``, ``flac``, ``mp3``."""
 
     codec: str
     sample_rate_hz: int
     channels: int
     expected_duration_s: float | None
-    """None where the header does not say, or only a guess is possible (mp3 without a Xing header, raw aac)."""
+    """None if the header does not state it, and only a guess is possible (mp3 without a Xing header, raw aac)."""
 
 
 def open_reader(source: Bytes, raw: RawFormat | None = None) -> "SoundfileReader | AvReader":
     """The reader that suits the beginning of a file.
 
     Args:
-        raw: how to read it where it begins as no container does.
+        raw: how to read it if it does not begin like a container.
 
     Raises:
         FileFailure: ``not_audio``, ``no_audio_stream``, ``unsupported`` or ``decode_error``.
     """
     if raw is not None and _is_raw(source, raw):
         return AvReader(source, raw)
-    # Of a single page of vorbis, FFmpeg gets the end wrong by up to 20 ms either way.
+    # In a single page of vorbis, FFmpeg misplaces the end by up to 20 ms.
     if begins_exact(source) or is_short_vorbis(source):
         try:
             reader = SoundfileReader(source)
         except soundfile.LibsndfileError:
             return AvReader(source)
-        # Of MPEG audio inside a wav libsndfile silently loses parts, and it cannot end a flac of unknown length.
+        # libsndfile silently loses parts of MPEG audio inside a wav, and finds no end of a flac of unknown length.
         if "mpeg" not in reader.info.codec and (reader.n_samples or reader.info.codec != "flac"):
             return reader
         reader.close()
@@ -68,7 +68,7 @@ def open_reader(source: Bytes, raw: RawFormat | None = None) -> "SoundfileReader
 
 
 def _is_raw(source: Bytes, raw: RawFormat) -> bool:
-    """Whether a file can be read by a convention: not where it begins as a container, or as no frames of GSM do."""
+    """Whether a file can have no header: it does not begin like a container, and GSM begins with its mark."""
     if begins_as_audio(source):
         return False
     first_bytes = source.peek(0, 4 * _GSM_FRAME_BYTES)[::_GSM_FRAME_BYTES]
@@ -76,16 +76,16 @@ def _is_raw(source: Bytes, raw: RawFormat) -> bool:
 
 
 _GSM_FRAME_BYTES, _GSM_MARK = 33, 0xD
-"""20 ms of sound, and the four bits that each of them begins with (RFC 3551, section 4.5.8)."""
+"""The size of a frame of 20 ms, and the four bits that each frame begins with (RFC 3551, section 4.5.8)."""
 
 
 # --- libsndfile -------------------------------------------------------------------------------------------------------
 
 _CLAIM = re.compile(r"(?:data|SSND|BODY|riff|Riff size|Data Size) *: (\d+) \(should be (\d+)\)")
-"""What libsndfile logs on a header that promises more, or less, than there is; of wav and AIFF, ``chunks`` knows."""
+"""libsndfile's log line on a header with a wrong size. For wav and AIFF, ``containers`` finds the size instead."""
 
 _ENDLESS_SAMPLES = 1 << 62
-"""Likewise libsndfile's own count, of a flac that states none."""
+"""libsndfile counts at least so many samples in a flac that does not state its length."""
 
 _CODECS = {
     "PCM_S8": "pcm_s8",
@@ -121,17 +121,17 @@ class SoundfileReader:
         )
 
     def seek(self, sample: int) -> bool:
-        """Go on with this sample, exactly; with the first one, and False, where it cannot be found."""
+        """Go on with exactly this sample. If that fails, go on with the first one, and return False."""
         try:
             self.n_read = self._file.seek(sample)
         except soundfile.LibsndfileError:
-            self._file.close()  # which finds nothing any more, not even its beginning
+            self._file.close()  # it cannot seek any more, not even to its beginning
             self._file, self.n_read = self._open(), 0
         return self.n_read == sample
 
     @property
     def note(self) -> str | None:
-        """Why there may be less than promised, where nothing failed."""
+        """Why there may be fewer samples than promised, though nothing failed."""
         sound = self._sound
         if sound is None or sound.promised_bytes is None:
             return None
@@ -143,7 +143,7 @@ class SoundfileReader:
             view = View(self._source, self._sound.begin, self._sound.size_bytes, self._sound.head)
             return soundfile.SoundFile(view)
         self._source.seek(0)
-        # An error while it reads by itself is no sample, and shows when FFmpeg is asked for the rest.
+        # libsndfile sees an error of the disk as the end of the file. It shows once FFmpeg reads the rest.
         descriptor = self._source.descriptor
         return soundfile.SoundFile(self._source if descriptor is None else descriptor, closefd=False)
 
@@ -162,9 +162,9 @@ class SoundfileReader:
             yield rate_hz, mean_channels(values.T)
 
     def stopped_short(self) -> bool:
-        """Whether there may be more: an error, no samples, fewer than counted, or bytes of a flac left unread."""
+        """Whether the file may have more: an error, no samples, fewer than counted, or unread bytes of a flac."""
         if self._sound is not None and self._sound.promised_bytes == 0:
-            return False  # FFmpeg would take the chunks behind for samples
+            return False  # FFmpeg would take the following chunks for samples
         if self.trouble or not self.n_read or self.n_read < (self.n_samples or 0):
             return True
         return self._file.format == "FLAC" and self._source.tell() < 0.99 * self._source.size_bytes
@@ -194,22 +194,21 @@ _FORMATS = (
     "aac,ac3,aiff,amr,amrnb,amrwb,ape,asf,au,avi,caf,dsf,dts,dtshd,eac3,flac,flv,iff,ircam,loas,matroska,mlp,mov,mp3,mpc,"
     "mpc8,mpeg,mpegts,mxf,nistsphere,nut,ogg,paf,pvf,rm,sds,shn,tak,truehd,tta,voc,w64,wav,wv,xwma"
 )
-"""What FFmpeg may open. Left out: images and text, and playlists, which would make it open further files."""
+"""The formats that FFmpeg may open. Left out: images, text, and playlists, which would make it open further files."""
 
 _TIMED_FORMATS = frozenset(
     ["aiff", "ape", "asf", "au", "avi", "caf", "flac", "matroska,webm", "mov,mp4,m4a,3gp,3g2,mj2", "ogg", "tta"]
 ) | {"w64", "wav", "wv"}
-"""Formats that state their duration and the time of each packet; in the others FFmpeg estimates from the bit rate."""
+"""Formats that state their duration and the time of each packet. In others, FFmpeg estimates by the bit rate."""
 
 _GAP_S = 0.1
-"""A longer gap between packets becomes silence, so that times after it hold, and counts as damage ..."""
+"""A longer gap between packets becomes silence, so that later times are right, and counts as damage ..."""
 
 _OPUS_GAP_S = 1.0
-"""... but opus sends nothing for 0.4 s at a time while there is nothing to hear (discontinuous transmission)."""
-
+"""... except in opus, which sends nothing for 0.4 s at a time during silence (discontinuous transmission)."""
 
 _THINNEST_BYTES_PER_S = 100
-"""No codec says so much in so few bytes: a damaged time that leaps further ahead is not believed."""
+"""No codec needs fewer bytes. A packet's time beyond what the file can hold at this rate is damaged, and ignored."""
 
 
 class AvReader:
@@ -220,14 +219,14 @@ class AvReader:
         self.raw = raw
         self._size_bytes = source.size_bytes
         self._known = begins_as_audio(source)
-        self._at_s = 0.0  # where the next frame is due
+        self._at_s = 0.0  # the time at which the next frame is due
         cut = find_cut(source) if raw is None else None
         if cut is not None:
             self.trouble = "its last box is cut off"
         source.seek(0)
         try:
             self._container = av.open(
-                # Of half an index of a fragment, FFmpeg makes an error of the whole file.
+                # With half an index of a fragment, FFmpeg would refuse the whole file.
                 View(source, 0, cut[1]) if cut is not None and cut[0] != b"mdat" else source,
                 "r",
                 format=raw and raw.format,
@@ -240,9 +239,9 @@ class AvReader:
         try:
             self._timed = raw is not None or self._container.format.name in _TIMED_FORMATS
             if self._container.format.name == "ogg":
-                self._look_at_ogg_end(source)
+                self._check_ogg_end(source)
             if self._container.format.name == "caf":
-                self._look_at_caf_end(source)
+                self._check_caf_end(source)
             self._stream = self._choose()
             self.info = self._describe(source)
         except BaseException:
@@ -264,16 +263,16 @@ class AvReader:
         if frames:
             rate_hz, mono = _join(frames)
             n_padding = round((self._at_s - (self.info.expected_duration_s or 0.0)) * rate_hz) if self._timed else 0
-            # A last frame is padded to full length, which FFmpeg leaves in m4a and in short vorbis.
+            # FFmpeg does not remove the padding of the last frame in m4a and in short vorbis.
             yield rate_hz, mono[:-n_padding] if 0 < n_padding < frames[-1].samples else mono
 
     def close(self) -> None:
         self._container.close()
 
     def _timed_frames(self) -> Iterator[tuple[float, Any]]:
-        """Each frame, and the seconds of silence due before it: what its packet's time is ahead of the samples so far.
+        """Each frame, with the seconds of silence before it: how far its packet's time is ahead of the samples so far.
 
-        Times stay within the promised duration, and within what a file of this size can hold.
+        Silence ends within the promised duration, and within the duration that a file of this size can have.
         """
         longest_s = self._size_bytes / _THINNEST_BYTES_PER_S
         limit_s = min(longest_s, (self.info.expected_duration_s or 0.0) + _GAP_S) if self._timed else 0.0
@@ -302,7 +301,7 @@ class AvReader:
                 yield from packet.decode()
             except av.error.FFmpegError as error:
                 n_bad, worst = n_bad + 1, error
-        # Many healthy mp3 begin or end with a tag or half a frame: one or two packets.
+        # Many healthy mp3 files begin or end with a tag or half a frame: one or two bad packets.
         if worst and n_bad > max(2, n_packets // 1000):
             self.trouble = f"{n_bad} of {n_packets} packets cannot be decoded: {one_line(worst)}"
 
@@ -312,7 +311,7 @@ class AvReader:
             try:
                 packet = next(packets, None)
             except av.error.FFmpegError as error:
-                # Of Ogg streams one after another, FFmpeg goes on with those of the same kind only.
+                # In chained Ogg, FFmpeg goes on only if the next stream is of the same kind.
                 chained = "another kind of stream follows" if self._container.format.name == "ogg" else None
                 self.trouble = chained or one_line(error)
                 return
@@ -335,16 +334,16 @@ class AvReader:
                 other.discard = av.stream.Discard.all
         return stream
 
-    def _look_at_ogg_end(self, source: Bytes) -> None:
+    def _check_ogg_end(self, source: Bytes) -> None:
         position = source.tell()
         whole, same_stream = read_ogg_end(source)
         source.seek(position)
         if not whole:
             self.trouble = "the last Ogg page is cut off"
-        # The duration is taken from the last page: where that belongs to a later stream, FFmpeg estimates it instead.
+        # FFmpeg takes the duration from the last page. If that belongs to a later stream, the duration is an estimate.
         self._timed &= same_stream
 
-    def _look_at_caf_end(self, source: Bytes) -> None:
+    def _check_caf_end(self, source: Bytes) -> None:
         position = source.tell()
         if is_cut_caf(source):
             self.trouble = "cut off before the end of its samples"
@@ -365,7 +364,7 @@ class AvReader:
         )
 
     def _promised_s(self, source: Bytes) -> float | None:
-        if self._container.format.name == "mp3":  # FFmpeg's own answer is an estimate where the size seems wrong
+        if self._container.format.name == "mp3":  # FFmpeg's own answer is an estimate if the size seems wrong
             position = source.tell()
             duration_s = read_mp3_duration(source)
             source.seek(position)
@@ -374,7 +373,7 @@ class AvReader:
             return None
         if self._stream.duration is not None:
             return float(self._stream.duration * self._stream.time_base)
-        # Without a duration of its own, sound may end before the film around it does.
+        # Without a duration of its own, the sound may end before the film around it.
         alone, duration = len(self._container.streams) == 1, self._container.duration
         return float(duration) / av.time_base if alone and duration else None
 
@@ -390,7 +389,7 @@ def _join(frames: list[Any]) -> Piece:
     """One piece of consecutive frames of one kind."""
     rate_hz, channels, _ = _kind(frames[0])
     if frames[0].format.is_planar and channels >= 8:
-        # PyAV finds the end of the planes by a null pointer, which FFmpeg has for up to seven only: it would crash.
+        # PyAV finds the end of the planes by a null pointer, but FFmpeg sets one for up to seven only: it would crash.
         packer = av.AudioResampler(format="flt", layout=frames[0].layout, rate=rate_hz)
         frames = [packed for frame in [*frames, None] for packed in packer.resample(frame)]
     planar = frames[0].format.is_planar
@@ -398,7 +397,7 @@ def _join(frames: list[Any]) -> Piece:
     n_values = per_sample * sum(frame.samples for frame in frames)
     values = np.empty((n_planes, n_values), _DTYPES[frames[0].format.packed.name])
     at = 0
-    for frame in frames:  # half the time of `to_ndarray` and `concatenate`
+    for frame in frames:  # takes half the time of `to_ndarray` and `concatenate`
         stop = at + per_sample * frame.samples
         for plane, row in zip(frame.planes, values, strict=True):
             row[at:stop] = np.frombuffer(plane, values.dtype, stop - at)
@@ -412,7 +411,7 @@ def _join(frames: list[Any]) -> Piece:
 def mean_channels(channels: npt.NDArray[Any]) -> Waveform:
     """Mean over ``channels`` [channels, samples], floats or integers of any size, as float32 of full scale 1."""
     # Channel by channel: numpy's mean over a short axis is some twenty times slower.
-    with np.errstate(over="ignore", invalid="ignore"):  # what is not finite is refused afterwards
+    with np.errstate(over="ignore", invalid="ignore"):  # `AudioStream` refuses numbers that are not finite
         total: Waveform
         if len(channels) == 1:
             total = channels[0].astype(np.float32)

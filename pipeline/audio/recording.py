@@ -1,6 +1,6 @@
-"""The recording that is being read: fetched and hashed once for all ranges of it that follow each other.
+"""The recording that a task is reading: fetched and hashed once for all consecutive ranges of it.
 
-Where it cannot be sought in, it is decoded once for them, too: the stream of one goes on to the next.
+If it cannot be sought in, it is also decoded once: the stream of one range goes on to the next.
 """
 
 from collections.abc import Iterator
@@ -18,10 +18,10 @@ if TYPE_CHECKING:
 
 
 class Recording:
-    """What is being read; another one takes its place by ``fetch``.
+    """The current recording; ``fetch`` replaces it by another.
 
     Args:
-        whole: make copies of what lies elsewhere. False: only a part of it is wanted.
+        whole: copy remote files to this machine. False if only a part of each is needed.
     """
 
     def __init__(self, *, whole: bool = True) -> None:
@@ -51,31 +51,31 @@ class Recording:
             self._stream = None
 
     def fetch(self, place: str | Place) -> None:
-        """Have the bytes of a file at hand."""
+        """Make a file the current recording."""
         if place != self._place:
             self.close()
             self._opened = self._stack.enter_context(fetched(place)) if self._whole else place
             self._place = place
 
     def hash(self) -> str:
-        """SHA-256 of the bytes that were fetched."""
+        """SHA-256 of its bytes."""
         if self._hash is None:
-            self._stop()  # it may read from the same open file
+            self._stop()  # the stream may read from the same open file
             self._hash = hash_file(self._opened)
         return self._hash
 
     def measure(self) -> int:
-        """Size in bytes of what was fetched."""
+        """Its size in bytes."""
         if self._size_bytes is None:
             self._stop()
             self._size_bytes = measure_file(self._opened)
         return self._size_bytes
 
     def stream(self, first: int, config: DecodeConfig, raw: RawFormat | None = None) -> "AudioStream":
-        """The stream to read samples from ``first`` on from; it stays open, as long as it reaches what follows.
+        """A stream that can give samples from ``first`` on. It stays open as long as it reaches the next ``first``.
 
         Args:
-            raw: as for ``open_audio``. In a shard, files of two names may be the same bytes.
+            raw: as for ``open_audio``. It may differ between calls: in a shard, two names may stand for the same bytes.
         """
         from pipeline.audio.decode import open_audio
 
@@ -87,7 +87,7 @@ class Recording:
 
 @contextmanager
 def fetched(place: str | Place) -> Iterator[Source]:
-    """What to read a file from: a copy of what lies elsewhere."""
+    """A file or open file to read from: a local copy, if the file is remote."""
     with ExitStack() as stack:
         source: Source
         try:

@@ -1,7 +1,7 @@
 """The bytes of a file: opened without harm, hashed, and recognised by how they begin.
 
-Nothing here decodes, and no heavy library is imported; ``storage`` opens what lies in an object store. Whatever goes
-wrong inside ``file_boundary`` leaves it as ``FileFailure``: it is the one broad ``except`` of the project.
+Nothing here decodes, and no heavy library is imported; ``storage`` opens files in object stores. ``file_boundary``
+turns every error into a ``FileFailure``: it is the one broad ``except`` of the project.
 """
 
 import errno
@@ -24,15 +24,15 @@ from pipeline.errors import FileFailure, one_line
 PROBE_BYTES = 4096
 
 Source = str | Path | Place | BinaryIO
-"""A path, a URL or the place of a member, or a seekable binary file, which is read from its start and left open."""
+"""A path, a URL, the place of a shard's member, or a seekable binary file, read from its start and left open."""
 
 
 class Bytes:
-    """The bytes of a source as decoders want to see them: ``read``, ``seek``, ``tell``; a context manager.
+    """The bytes of a source in the form that decoders need: ``read``, ``seek``, ``tell``; a context manager.
 
-    An error of the file itself is kept in ``error`` and shown to decoders as the end of the file, since an exception
-    inside a callback of theirs would be printed and lost. The path is used here only: to decoders, which have ideas of
-    their own about names such as ``-``, ``%d.mp3`` or ``concat:``, a file has no name.
+    ``error`` keeps an error of the file itself, and decoders see the end of the file instead: they would print and lose
+    an exception inside their callback. They never see a path either, since they interpret names such as ``-``,
+    ``%d.mp3`` or ``concat:``.
 
     Raises:
         FileFailure: stage ``read``: ``vanished``, ``unreadable``; stage ``decode``: ``empty``.
@@ -55,7 +55,7 @@ class Bytes:
         self.close()
 
     def close(self) -> None:
-        """Close the file where it was opened here."""
+        """Close the file, if this object opened it."""
         if self._own:
             self._file.close()
 
@@ -70,7 +70,7 @@ class Bytes:
         try:
             return self._file.seek(offset, whence)
         except Exception as error:
-            # A damaged header makes decoders seek to before the beginning: that is no error of the file.
+            # A damaged header makes decoders seek to before the beginning: no error of the file.
             if not isinstance(error, ValueError) and getattr(error, "errno", None) != errno.EINVAL:
                 self.error = error
             return -1
@@ -80,23 +80,22 @@ class Bytes:
 
     @property
     def descriptor(self) -> int | None:
-        """Of a file on this machine that was opened here: native code reads it without a callback for each piece."""
+        """The descriptor of a local file that this object opened: native code then reads it without callbacks."""
         return self._file.fileno() if self._own and isinstance(self._file, io.FileIO) else None
 
     def peek(self, offset: int, size: int) -> bytes:
-        """Up to ``size`` bytes from ``offset``; the position is left behind them."""
+        """Up to ``size`` bytes from ``offset``. Leaves the position behind them."""
         self.seek(offset)
         return self.read(size)
 
 
 def resolve_uri(uri: str) -> tuple[str | Place, TimeRange, RawFormat | None]:
-    """What to open for a uri of which nothing else is known, which range of it is meant, and how it is to be read where
-    it has no header.
+    """The path, URL or place to open for a URI, the range that it names, and how to read it if it has no header.
 
-    A file of just that name comes first; members are looked up in their shards.
+    A file of exactly that name takes precedence. Members are looked up in their shards.
 
     Raises:
-        FileFailure: ``vanished`` or ``unreadable``: its shard, or it is not in there.
+        FileFailure: ``vanished`` or ``unreadable``: the shard is, or the shard has no such member.
     """
     recording, part = split_uri(uri)
     try:
@@ -116,7 +115,7 @@ def _find(uri: str) -> str | Place:
 
 
 def place_of(uri: str, offset: int | None, size_bytes: int) -> str | Place:
-    """What to open for a file of a corpus, which may be a member of a shard."""
+    """The path or URL of a file of a corpus; for a member of a shard, its place there."""
     return uri if offset is None else Place(shard_of(uri), offset, size_bytes)
 
 
@@ -130,7 +129,7 @@ def _open(source: str | Path | Place) -> BinaryIO:
 
 
 def _open_regular(path: str | Path) -> BinaryIO:
-    """Open a regular file; anything else is refused, and a pipe nobody writes to does not block."""
+    """Open a regular file. Refuse anything else, without blocking on a pipe."""
     try:
         descriptor = os.open(path, os.O_RDONLY | os.O_NONBLOCK | os.O_CLOEXEC)
     except (OSError, ValueError) as error:  # ValueError: a NUL in the name
@@ -138,11 +137,11 @@ def _open_regular(path: str | Path) -> BinaryIO:
     if not stat.S_ISREG(os.fstat(descriptor).st_mode):
         os.close(descriptor)
         raise FileFailure("read", "unreadable", "not a regular file")
-    return io.FileIO(descriptor)  # no buffer: what native code reads and what is read here have one position
+    return io.FileIO(descriptor)  # unbuffered: native code and Python share one position
 
 
 def unreadable(error: Exception) -> FileFailure:
-    """The failure that an error of the file itself stands for."""
+    """The failure for an error of the file itself."""
     if isinstance(error, FileFailure):
         return error
     reason = "vanished" if isinstance(error, FileNotFoundError | NotADirectoryError) else "unreadable"
@@ -151,10 +150,10 @@ def unreadable(error: Exception) -> FileFailure:
 
 @contextmanager
 def file_boundary(source: Bytes) -> Iterator[None]:
-    """Turn whatever goes wrong inside into a failure of this file.
+    """Turn every error inside into a failure of this file.
 
     Raises:
-        FileFailure: as raised inside; ``unreadable`` where the file itself gave an error; else ``decode_error``.
+        FileFailure: as raised inside; ``vanished`` or ``unreadable`` if reading the file failed; else ``decode_error``.
     """
     try:
         yield
@@ -171,7 +170,7 @@ def file_boundary(source: Bytes) -> Iterator[None]:
 
 
 def hash_file(source: Source) -> str:
-    """SHA-256 of the bytes, 64 hexadecimal digits, read in pieces.
+    """SHA-256 of the bytes, as 64 hexadecimal digits; reads piece by piece.
 
     Raises:
         FileFailure: ``vanished`` or ``unreadable``.
@@ -206,7 +205,7 @@ def probe_file(source: Source) -> str:
 
 
 def _probe_remote(source: str | Place) -> str | None:
-    """The same by three small requests, where an object store is asked for ranges of bytes; None elsewhere."""
+    """The same by three small requests to an object store; None for other sources."""
     url = source.shard if isinstance(source, Place) else source
     if not storage.is_url(url) or is_audio_table(url):
         return None
@@ -247,24 +246,24 @@ _OTHER = re.compile(
 
 
 def begins_exact(source: Bytes) -> bool:
-    """Whether a file begins as those that libsndfile counts and reads sample by sample: wav, aiff, flac and kin."""
+    """Whether a file begins like a format whose samples libsndfile counts exactly: wav, aiff, flac and kin."""
     return _EXACT.match(source.peek(0, 64)) is not None
 
 
 def is_short_vorbis(source: Bytes) -> bool:
-    """Whether an Ogg Vorbis file has a single page of sound, behind two of headers; it has less than 200 kB then."""
+    """Whether an Ogg Vorbis file has a single page of sound after two pages of headers, less than 200 kB in all."""
     head = source.peek(0, min(source.size_bytes, 200_000))
     return source.size_bytes == len(head) and head[28:35] == b"\x01vorbis" and head.count(b"OggS") <= 3
 
 
 def begins_as_audio(source: Bytes) -> bool:
-    """Whether a file begins as audio or video does: tells a broken recording from something else altogether."""
+    """Whether a file begins like audio or video: tells a broken recording from a file of another kind."""
     head = source.peek(0, 64)
     return _EXACT.match(head) is not None or _OTHER.match(head) is not None
 
 
 def read_ogg_end(source: Bytes) -> tuple[bool, bool]:
-    """Whether the last page of an Ogg file is whole, and whether it belongs to the stream that the file begins with.
+    """Whether the last page of an Ogg file is complete, and whether it belongs to the first stream of the file.
 
     Source: RFC 3533, section 6.
     """
@@ -278,12 +277,12 @@ def read_ogg_end(source: Bytes) -> tuple[bool, bool]:
 
 
 def read_mp3_duration(source: Bytes) -> float | None:
-    """Seconds that the Xing, Info or VBRI header in the first frame of an mp3 promises; None where there is none.
+    """The duration in the Xing, Info or VBRI header in the first frame of an mp3; None without such a header.
 
     Source: the MPEG frame header, and the layouts of Xing (with LAME's delay and padding) and VBRI.
     """
     begin = 0
-    for _ in range(4):  # some taggers put another tag before the one there is
+    for _ in range(4):  # some taggers prepend another tag to an existing one
         head = source.peek(begin, 10)
         if head.startswith(b"ID3") and len(head) == 10:  # ID3v2.4, section 3.1: the size in four times seven bits
             begin += 10 + sum((byte & 0x7F) << shift for byte, shift in zip(head[6:], (21, 14, 7, 0), strict=True))

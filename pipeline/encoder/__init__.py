@@ -1,1 +1,1 @@
-"""Windows and texts in, embeddings out."""
+"""Windows and texts in, embeddings out. It runs with torch, transformers and numpy alone."""

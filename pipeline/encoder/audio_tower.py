@@ -1,17 +1,17 @@
-"""Samples in, hidden states out: PE-Audio's audio tower as an inference path made of the loaded weights.
+"""Samples in, embeddings out: PE-Audio's audio tower as an inference path made of the loaded weights.
 
 It computes what transformers' ``PeAudioEncoder`` computes without a padding mask, arranged for speed (measured with
 ``python -m jobs.bench --encoder``):
 
-- Activations lie with their channels together: convolutions of width one are plain matrix products, and so are those
-  that reduce the rate, on two views of their input (but for the ends of a sound).
-- Snake, x + sin(ax)^2 / a, loses its a: convolutions before it take a factor a, those after it 1 / a. Where it reads
-  the residual stream, that is multiplied and shifted: the stream goes without the biases of its units, which add to it
-  in place, as what their last matrix product is added to.
-- On a CPU a stretch of time goes through a whole block of the codec before the next one does, with as many
-  neighbouring samples as its convolutions see, so that what lies between the layers stays in the cache.
-- Queries, keys and values are one product, gate and up another; RoPE turns halves instead of neighbours (the rows of
-  the projections are reordered for it, which attention does not notice).
+- The channels of a sample lie together in memory. Convolutions of width one are then plain matrix products, and so are
+  those that reduce the rate, on two views of their input (except at the ends of a sound).
+- Snake, x + sin(ax)^2 / a, loses its a: the convolution before it takes over a factor a, the one after it 1 / a. Where
+  Snake reads the residual stream, it scales and shifts that first: the stream omits the biases of its units, so that
+  the last matrix product of each unit can add to it in place.
+- On a CPU a tile of time passes through a whole block of the codec before the next tile does, with as many neighbouring
+  samples as its convolutions see, so that the output of each layer stays in the cache.
+- Queries, keys and values are one product, gate and up another. RoPE turns halves instead of neighbours: the rows of
+  the projections are reordered for it, which does not change attention.
 
 Source: transformers' ``models/pe_audio/modeling_pe_audio.py``; the codec is DAC's encoder (Kumar et al. 2023,
 arXiv:2306.06546).
@@ -31,15 +31,15 @@ from torch.profiler import record_function
 from pipeline.encoder.snake import Scale, Snake, fuse_snake, gains_by_fusing, snake
 
 TILE_BYTES = 2**23
-"""About what one layer's output of a stretch of time takes on a CPU."""
+"""About the size of one layer's output for one tile on a CPU."""
 
 SMALLEST_ALPHA = 1e-6
-"""Below it, a Snake's factor is not moved into the convolutions around it."""
+"""The least factor of a Snake that is moved into the convolutions around it; smaller ones are replaced by it."""
 
 
 @dataclass(frozen=True)
 class _Unit:
-    """A residual unit: x + conv2(snake(conv1(snake(x)))); ``conv1`` sees 7 samples, ``dilation`` apart."""
+    """A residual unit: x + conv2(snake(conv1(snake(x)))); ``conv1`` sees 7 samples that lie ``dilation`` apart."""
 
     scale: Scale
     weight1: Tensor  # (channels, channels, 1, 7)
@@ -54,11 +54,11 @@ class _Unit:
 
 @dataclass(frozen=True)
 class _Block:
-    """Three residual units, and a convolution over ``2 * stride`` samples that leaves one of ``stride``."""
+    """Three residual units, and a convolution over ``2 * stride`` samples that gives one sample for each ``stride``."""
 
     units: tuple[_Unit, ...]
     scale: Scale
-    early: Tensor  # (stride * channels, 2 * channels): of the first half of what it sees
+    early: Tensor  # (stride * channels, 2 * channels): for the first half of the samples that the convolution sees
     late: Tensor
     bias: Tensor
     stride: int
@@ -75,7 +75,7 @@ class _Block:
 class Tower:
     """(n, samples) float32 -> (n, D) clips, and (n, frames, D') frames or None. It takes the models apart.
 
-    Where clip and frame model are the same object, or hold equal codecs, the codec runs once for both.
+    Where clip model and frame model are one object, or have equal codecs, the codec runs once for both.
     """
 
     def __init__(self, clip: Any, frame: Any | None, device: str, dtype: torch.dtype) -> None:
@@ -87,7 +87,7 @@ class Tower:
         self.frame = self.clip if frame is clip else frame and Transformer(frame, device, dtype)
 
     def compile(self) -> None:
-        """Take some seconds for what makes the codecs faster."""
+        """Spend some seconds to make the codecs faster."""
         for codec in {self.codec, self.frame_codec}:
             codec.compile()
 
@@ -109,7 +109,7 @@ class Tower:
 class Codec:
     """(n, samples) float32 -> (n, frames, features): DAC's encoder and PE-Audio's bottleneck, without quantisation."""
 
-    @torch.inference_mode()  # of its tensors too: torch compiles for others anew
+    @torch.inference_mode()  # for its tensors too, or torch would compile once more for tensors of the other mode
     def __init__(self, embedder: Any, device: str, dtype: torch.dtype) -> None:
         codec = embedder.dac_encoder
         self._dtype = dtype
@@ -123,19 +123,19 @@ class Codec:
         self._first = conv2d(codec.conv1.weight), ready(codec.conv1.bias)
         self._blocks = [_make_block(block, ready, conv2d) for block in codec.block]
         alpha = _alpha_of(codec.snake1)
-        # The bottleneck has nothing between it and the convolution before: their product is one convolution.
+        # Nothing lies between the last convolution and the bottleneck: their product is one convolution.
         bottleneck = embedder.bottleneck.weight.detach().float()[:, :, 0]
         self._last_scale = alpha.to(device), torch.zeros_like(alpha, device=device)
         weight = torch.einsum("fc,cik->fik", bottleneck, codec.conv2.weight.detach().float() / alpha[:, None])
         bias = bottleneck @ codec.conv2.bias.detach().float() + embedder.bottleneck.bias.detach().float()
         self._last = conv2d(weight), ready(bias)
-        self.stretch_bytes = TILE_BYTES if device == "cpu" else None
+        self.tile_bytes = TILE_BYTES if device == "cpu" else None
         self._snake: Snake = snake
 
-    def compile(self) -> None:
-        """Take some seconds for a faster Snake, where there is one."""
+    def compile(self, gains: Callable[[str, int], bool] = gains_by_fusing) -> None:
+        """Spend some seconds to compile a faster Snake, where ``gains`` says that it is faster."""
         weight, _ = self._first
-        if gains_by_fusing(weight.device.type, len(weight)):
+        if gains(weight.device.type, len(weight)):
             self._snake = fuse_snake(weight.device.type, self._dtype)
 
     @property
@@ -154,32 +154,32 @@ class Codec:
 
         read: Callable[[int, int, slice], Tensor] = begin
         for number, block in enumerate(self._blocks, 1):
-            with record_function(f"codec block {number}"):  # the first convolution is made within the first one
+            with record_function(f"codec block {number}"):  # the first block includes the first convolution
                 x_block = self._run_block(block, read, samples.shape[0], n_samples)
             n_samples //= block.stride
-            read = partial(_whole if self.stretch_bytes is None else _piece, x_block)
+            read = partial(_whole if self.tile_bytes is None else _piece, x_block)
         with record_function("codec end"):
             return _convolve(self._snake(x_block, self._last_scale), *self._last, padding=1)
 
     def _run_block(self, block: _Block, read: Callable[[int, int, slice], Tensor], n: int, length: int) -> Tensor:
-        """(n, length, channels), piece by piece -> (n, length / stride, 2 * channels)."""
+        """(n, length, channels), tile by tile -> (n, length / stride, 2 * channels)."""
         channels = block.scale[0].shape[0]
         out = torch.empty(
             (n, length // block.stride, block.early.shape[1]), dtype=self._dtype, device=block.early.device
         )
-        for some, start, stop in self._list_stretches(n, length // block.stride, block.stride * channels):
+        for some, start, stop in self._list_tiles(n, length // block.stride, block.stride * channels):
             begin, end = start * block.stride - block.pad, (stop + 1) * block.stride - block.pad
             low, high = max(begin - block.reach, 0), min(end + block.reach, length)
             x = read(low, high, some)
             for unit in block.units:
-                # Beyond the sound's own ends there are zeros before each layer; elsewhere the stretch gets shorter.
+                # Each layer sees zeros beyond the ends of the sound; elsewhere it makes the tile shorter.
                 left, right = unit.reach * (low == 0), unit.reach * (high == length)
-                zeros = max(left, right)  # at both ends: what comes of those that are too many is dropped
+                zeros = max(left, right)  # at both ends; the results of superfluous ones are dropped
                 y = _convolve(self._snake(x, unit.scale), unit.weight1, unit.bias1, unit.dilation, zeros)
                 y = self._snake(y[:, zeros - left : y.shape[1] - (zeros - right)], None)
                 x = x[:, unit.reach - left : x.shape[1] - (unit.reach - right)]
                 x.view(-1, channels).addmm_(y.view(-1, channels), unit.weight2)
-                del y  # or its memory could not be used for the next one
+                del y  # so that the next one can use its memory
                 low, high = low + unit.reach - left, high - (unit.reach - right)
             x = self._snake(x[:, max(begin, 0) - low : min(end, length) - low], block.scale)
             y = out[some, start:stop].copy_(block.bias)
@@ -188,15 +188,15 @@ class Codec:
                 _add_products(y, first - 1, halves, block.late)
         return out
 
-    def _list_stretches(self, n: int, length: int, width: int) -> Iterator[tuple[slice, int, int]]:
-        """Which of ``n`` sounds, and from where to where of what a block makes of them, go through it together."""
-        if self.stretch_bytes is None:
+    def _list_tiles(self, n: int, length: int, width: int) -> Iterator[tuple[slice, int, int]]:
+        """Tiles of a block's output: which of ``n`` sounds, and from where to where of ``length``."""
+        if self.tile_bytes is None:
             yield slice(0, n), 0, length
             return
-        fitting = max(1, self.stretch_bytes // (width * self._dtype.itemsize))
+        fitting = max(1, self.tile_bytes // (width * self._dtype.itemsize))
         sounds = max(1, fitting // length)
         for first in range(0, n, sounds):
-            # Equal stretches: a short one at the end would cost as much as its neighbours' samples.
+            # Tiles of equal length: the neighbouring samples of a short one at the end would cost as much as itself.
             pieces = -(-length // fitting)
             edges = [length * k // pieces for k in range(pieces + 1)]
             for start, stop in pairwise(edges):
@@ -204,7 +204,7 @@ class Codec:
 
 
 def _piece(x: Tensor, start: int, stop: int, some: slice) -> Tensor:
-    return x[some, start:stop].clone()  # it is changed in place, and its neighbours see a part of it
+    return x[some, start:stop].clone()  # the block changes it in place, and neighbouring tiles share a part of it
 
 
 def _whole(x: Tensor, start: int, stop: int, some: slice) -> Tensor:
@@ -212,8 +212,10 @@ def _whole(x: Tensor, start: int, stop: int, some: slice) -> Tensor:
 
 
 def _halve(x: Tensor, stride: int, left: int, right: int) -> Iterator[tuple[int, Tensor]]:
-    """(n, length, channels) with ``left`` and ``right`` zeros around it, ``stride`` samples together: runs of them, as
-    the number of the first one and (n, some, stride * channels). Only those at the ends with zeros are copied."""
+    """(n, length, channels) with ``left`` and ``right`` zeros around it, in groups of ``stride`` samples.
+
+    Yields the number of the first group and (n, some, stride * channels). Only the groups with zeros are copies.
+    """
     n, length, _ = x.shape
     head, tail = (stride - zeros if zeros else 0 for zeros in (left, right))
     if left:
@@ -225,7 +227,7 @@ def _halve(x: Tensor, stride: int, left: int, right: int) -> Iterator[tuple[int,
 
 
 def _add_products(y: Tensor, first: int, halves: Tensor, weight: Tensor) -> None:
-    """y[:, first + k] += halves[:, k] @ weight, where there is such a y."""
+    """y[:, first + k] += halves[:, k] @ weight, for each k whose ``first + k`` exists."""
     low, high = max(-first, 0), min(y.shape[1] - first, halves.shape[1])
     if low < high:
         y[:, first + low : first + high].baddbmm_(halves[:, low:high], weight.expand(len(y), -1, -1))
@@ -233,9 +235,9 @@ def _add_products(y: Tensor, first: int, halves: Tensor, weight: Tensor) -> None
 
 def _convolve(x: Tensor, weight: Tensor, bias: Tensor, dilation: int = 1, padding: int = 0) -> Tensor:
     """(n, length, channels) -> (n, shorter, features), with ``padding`` zeros before and after each sound."""
-    image = x[:, None].permute(0, 3, 1, 2)  # of one row; its channels lie together, which no copy is needed for
+    image = x[:, None].permute(0, 3, 1, 2)  # one row high, channels last: needs no copy
     made = functional.conv2d(image, weight, bias, padding=(0, padding), dilation=(1, dilation))
-    return made.permute(0, 2, 3, 1)[:, 0].contiguous()  # it is, where the library keeps the layout of its input
+    return made.permute(0, 2, 3, 1)[:, 0].contiguous()  # no copy if the library kept the layout of its input
 
 
 def _alpha_of(snake: Any) -> Tensor:
@@ -270,7 +272,7 @@ def _make_block(block: Any, ready: Callable[..., Tensor], conv2d: Callable[[Tens
 
 
 class Transformer:
-    """(n, frames, features) of the codec -> the embeddings of (n, D) clips, and of (n, frames, D) frames."""
+    """(n, frames, features) from the codec -> embeddings of clips (n, D) and of frames (n, frames, D)."""
 
     def __init__(self, model: Any, device: str, dtype: torch.dtype) -> None:
         encoder = model.audio_encoder
@@ -281,7 +283,7 @@ class Transformer:
         self._dimension = config.head_dim
         frequencies = encoder.rotary_emb.inv_freq.to(device, copy=True)
         model.to(device, dtype)
-        encoder.rotary_emb.inv_freq = frequencies  # in float32: rounded, they would turn far frames by half a radian
+        encoder.rotary_emb.inv_freq = frequencies  # in float32: rounded, they would be half a radian off at far frames
         self._layers = [_Layer(layer, config) for layer in encoder.layers[: config.num_hidden_layers]]
         self._head = model.audio_head
 
@@ -301,7 +303,7 @@ class _Layer:
         attention, mlp = layer.self_attn, layer.mlp
         self._dimension = attention.head_dim
         self._heads, self._pairs = config.num_attention_heads, config.num_key_value_heads
-        # transformers turns neighbours (0, 1), (2, 3), ...; with the even ones first, halves are turned instead.
+        # transformers turns neighbours (0, 1), (2, 3), ...; with the even ones first, halves turn instead.
         order = torch.arange(self._dimension).view(-1, 2).t().flatten()
 
         def by_halves(weight: Tensor) -> Tensor:
@@ -322,7 +324,7 @@ class _Layer:
         self._gate_up = torch.cat([mlp.gate_proj.weight.detach(), mlp.up_proj.weight.detach()])
         self._activate, self._down = mlp.act_fn, mlp.down_proj
         for projection in (*projections, mlp.gate_proj, mlp.up_proj):
-            projection.weight = None  # held once
+            projection.weight = None  # its copy is in use
 
     def __call__(self, x: Tensor, cos: Tensor, sin: Tensor) -> Tensor:
         x = x + self._attend(_normalise(x, self._before.weight, self._before.variance_epsilon), cos, sin)
@@ -349,7 +351,7 @@ def _normalise(x: Tensor, weight: Tensor, epsilon: float) -> Tensor:
 
 
 def _turn(x: Tensor, cos: Tensor, sin: Tensor) -> Tensor:
-    """RoPE on halves: (..., length, dimension), with ``cos`` and ``sin`` of (length, dimension / 2)."""
+    """RoPE on halves of (..., length, dimension); ``cos`` and ``sin`` are (length, dimension / 2)."""
     first, second = x.chunk(2, -1)
     return torch.cat([first * cos - second * sin, first * sin + second * cos], -1)
 

@@ -1,9 +1,9 @@
 """Sounds of any lengths in, batches of one length out, each as large as the device takes.
 
-A sound travels with others of its own length only, so nothing is padded. On a CPU a batch holds a few windows' worth
-of audio, since larger ones gain nothing there. On a GPU what one window needs is measured, and a batch holds as many as
-fit, or fewer so that a call has several: copies to and from the GPU overlap with its work on other batches, and it is
-waited for once for each call. Where a batch was too much after all, it is halved and tried again.
+A batch holds sounds of one length, so nothing is padded. On a CPU it holds a few windows' worth of audio, since larger
+ones gain nothing there. On a GPU, Earshot measures the memory that one window needs. A batch then holds as many windows
+as fit, or fewer so that a call has several batches: copies to and from the GPU overlap with its work on other batches,
+and each call waits for the GPU once. A batch that does not fit after all is halved and tried again.
 """
 
 from collections.abc import Callable, Iterator, Sequence
@@ -23,51 +23,51 @@ Run = Callable[[Any], tuple[Any, Any]]
 """(n, samples) tensor on the device -> (n, D) and (n, frames, D') or None: ``pipeline.encoder.audio_tower.Tower``."""
 
 WINDOW_SAMPLES = 250 * HOP_SAMPLES
-"""The window that sizes are counted in: 10 s. Shorter sounds are more in a batch."""
+"""The unit of batch sizes: a window of 10 s. Of shorter sounds, a batch holds more."""
 
 CPU_WINDOWS = 2
-"""Not measured at the start, which would take a minute with a model of the default size: in bfloat16, with AVX512, a
+"""Fixed, since measuring at the start would take a minute with a model of the default size: in bfloat16, with AVX512, a
 window takes 3.76, 3.73 and 3.71 s of one core in batches of 1, 2 and 4."""
 
 BATCHES_PER_CALL = 4
-"""On a GPU, where its size is measured: while one is worked on, the next is copied there and the last one back. That
-this gains more than larger batches is assumed, not measured."""
+"""On a GPU, if batches are measured: it works on one batch while the next is copied there and the last one back. That
+this gains more than larger batches is an assumption, not measured."""
 
 LEAST_GPU_WINDOWS = 4
-"""But no smaller batch is made for that; assumed likewise: that 40 s of sound keep a GPU busy."""
+"""The smallest batch that such a split may make. That 40 s of sound keep a GPU busy is an assumption, too."""
 
 MOST_GPU_WINDOWS = 64
-"""Of 70 windows, what the codec of a released model has between two layers are more than 2^31 numbers. Convolutions of
-so many have ended in an illegal memory access (pytorch issue 117736), after which a process can use its GPU no more."""
+"""With 70 windows, a layer of a released model's codec has an output of more than 2^31 numbers. Convolutions of so many
+have ended in an illegal memory access (pytorch issue 117736), after which a process can no longer use its GPU."""
 
 GPU_SHARE = 0.8
-"""How much of a GPU's free memory a batch may be expected to take; the rest is for what was not foreseen."""
+"""The share of a GPU's free memory that a batch is planned to take; the rest is a reserve."""
 
 OUT_OF_MEMORY = ("unable to find an engine", "ALLOC_FAILED", "out of memory")
-"""In errors that have no class of their own: torch's where all of cuDNN's ways failed, mostly for memory, those of
-libraries, and the driver's."""
+"""Messages of errors without a class of their own: torch's when every cuDNN algorithm failed, mostly for lack of
+memory, those of libraries, and the driver's."""
 
 
 def equal_batches(lengths: Sequence[int], size: int) -> Iterator[list[int]]:
-    """Positions in groups of at most ``size``, all of one group having the same length."""
+    """Positions in groups of at most ``size`` and of one length."""
     for group in _group(lengths).values():
         yield from (group[begin : begin + size] for begin in range(0, len(group), size))
 
 
 def share_call(lengths: Sequence[int]) -> int:
-    """How many samples a batch needs to hold, where windows of these lengths are to make some batches of equal size."""
+    """How many samples a batch holds, so that windows of these lengths make ``BATCHES_PER_CALL`` batches, or fewer."""
     return max(LEAST_GPU_WINDOWS * WINDOW_SAMPLES, -(-sum(lengths) // BATCHES_PER_CALL))
 
 
 def is_out_of_memory(error: RuntimeError) -> bool:
-    """Whether less at once may do: torch's own error, or that of cuDNN where all its ways need more memory."""
+    """Whether a smaller batch may help: torch's own error, or one with a message of ``OUT_OF_MEMORY``."""
     import torch
 
     return isinstance(error, torch.OutOfMemoryError) or any(said in str(error) for said in OUT_OF_MEMORY)
 
 
 def count_fitting(free: int, needed: int) -> int:
-    """How many windows a batch on a GPU may hold, of bytes that are free and that one window needs."""
+    """How many windows a batch on a GPU may hold, given the free bytes and the bytes that one window needs."""
     return min(max(1, int(GPU_SHARE * free / needed)), MOST_GPU_WINDOWS)
 
 
@@ -76,8 +76,8 @@ class Batches:
 
     Args:
         device: ``cpu`` or ``cuda``.
-        windows: of 10 s in one batch, where they are not to be measured; on a GPU no more than 64.
-        output: what embeddings are given in.
+        windows: of 10 s in one batch, on a GPU at most 64; None measures how many fit.
+        output: the type of the embeddings.
     """
 
     def __init__(self, device: str, windows: int | None = None, output: Output = "float32") -> None:
@@ -93,7 +93,7 @@ class Batches:
         return None if self._samples is None else self._samples / WINDOW_SAMPLES
 
     def run(self, model: Run, windows: Sequence[Waveform]) -> Iterator[tuple[list[int], tuple[Rows, Any]]]:
-        """For each batch the positions of its windows, and their clip embeddings and frame embeddings."""
+        """Yield for each batch the positions of its windows, their clip embeddings and their frame embeddings."""
         lengths = [len(window) for window in windows]
         most = None if self._device == "cpu" or self._asked else share_call(lengths)
         if windows and self._samples is None:
@@ -111,7 +111,7 @@ class Batches:
     def _start(
         self, model: Run, windows: Sequence[Waveform], group: list[int], length: int, most: int | None
     ) -> Iterator[tuple[list[int], tuple[Any, Any]]]:
-        """Batches of the ``group`` of windows of one ``length``, of ``most`` samples where that is given."""
+        """Start the batches of a ``group`` of windows of one ``length``, each of about ``most`` samples if given."""
         import torch
 
         while group:
@@ -124,8 +124,8 @@ class Batches:
                 if len(batch) == 1 or not is_out_of_memory(error):
                     raise
                 outputs = None
-            if outputs is None:  # the error is gone, and with it what its frames held
-                # For good: what the device has left for us will not grow again by itself.
+            if outputs is None:  # only here: the error's traceback held memory
+                # For good: the memory that the device has left will not grow again by itself.
                 self._samples = max(length, len(batch) * length // 2)
                 torch.cuda.empty_cache()
                 continue
@@ -142,8 +142,8 @@ class Batches:
 
         if self._device == "cpu":
             return torch.from_numpy(np.stack(windows))
-        # Of pinned memory a copy waits for nothing but the copies before it: it is made while the last batch is worked
-        # on. torch gives the memory to nobody else before the copy is done.
+        # From pinned memory, a copy waits only for the copies before it, so it overlaps with the work on the last
+        # batch. torch reuses the memory only after the copy.
         host = torch.empty((len(windows), len(windows[0])), dtype=torch.float32, pin_memory=True)
         np.stack(windows, out=host.numpy())
         up, work = self._streams[0], torch.cuda.current_stream()
@@ -154,7 +154,7 @@ class Batches:
         return sent
 
     def _fetch(self, tensor: Any) -> Any:
-        """On the host; from a GPU it is not there before this call's copies are waited for."""
+        """The tensor on the host. From a GPU, its values arrive only once ``run`` has waited for the copies."""
         import torch
 
         tensor = tensor.to(getattr(torch, self._output))
@@ -170,14 +170,14 @@ class Batches:
 
     @cached_property
     def _streams(self) -> tuple[Any, Any]:
-        """For copies to the GPU, and from it."""
+        """One for copies to the GPU, one for copies from it."""
         import torch
 
         up, down = (torch.cuda.Stream() for _ in range(2))  # type: ignore[no-untyped-call]
         return up, down
 
     def _measure(self, model: Run) -> int:
-        """Samples that fit: what a window of silence needs is tried, after a first one that leaves nothing to load."""
+        """Samples that fit, by the memory that a window of silence needs; a first one loads whatever loads lazily."""
         import torch
 
         for _ in range(2):

@@ -1,7 +1,7 @@
-"""Whether two models do on this machine what they should: models in, one finding after the other out.
+"""``earshot check``: do the models work on this machine as they should? Models in, one finding after the other out.
 
-What Earshot makes of a few sounds is compared with what transformers' own modules make of the same checkpoint, and with
-Meta's package where that is installed. Nothing is indexed and nothing is stored.
+It embeds a few sounds and compares the result with that of transformers' own classes for the same checkpoint, and with
+that of Meta's package where it is installed. It indexes and stores nothing.
 """
 
 import platform
@@ -9,36 +9,47 @@ import time
 import warnings
 from collections.abc import Callable, Iterator, Sequence
 from dataclasses import dataclass
-from typing import Any, Literal
+from typing import TYPE_CHECKING, Any, Literal
 
 import numpy as np
 
 from pipeline import __version__
-from pipeline.config import EncodeConfig
-from pipeline.encoder import official
+from pipeline.encoder import perception_models
 from pipeline.encoder.encoder import NonFiniteError, load_encoder, probability, resolve_device, resolve_precision
-from pipeline.encoder.loading import ignored_weights, load_model, load_plainly
+from pipeline.encoder.loading import ignored_weights, load_model, load_with_transformers
 from pipeline.encoder.parity import LARGEST_DIFFERENCE, cosine, describe_machine, relative
-from pipeline.encoder.reference import DOG, SIREN, Encoder, Heard, Part, Reference, find_parts, make_reference
+from pipeline.encoder.reference import (
+    DOG,
+    SIREN,
+    CheckedModel,
+    Encoder,
+    Heard,
+    Reference,
+    find_models,
+    make_reference,
+)
 from pipeline.errors import ModelError, one_line
 from pipeline.grid import HOP_SAMPLES, SAMPLE_RATE_HZ, Waveform
 
+if TYPE_CHECKING:  # the encoder runs without pydantic
+    from pipeline.config import EncodeConfig
+
 WINDOW_S = 10.0
-"""Of what encoding is timed with: as long as the windows of an index."""
+"""The length of the windows that encoding is timed with: that of an index's windows."""
 
 LEAST_COSINE = 0.98
-"""In bfloat16, of each clip and in the mean of frames. Random networks a few numbers wide have 0.99, the bundled model
-0.9999; positions that are rounded, or a norm too many, are below 0.9."""
+"""Between bfloat16 and float32: of each clip, and of frames on average. Random networks a few numbers wide reach 0.99,
+the bundled model 0.9999; rounded positions or a superfluous norm give less than 0.9."""
 
-LEAST_OFFICIAL_COSINE = 0.9999
-"""To Meta's package: other code, which adds up in another order."""
+LEAST_PACKAGE_COSINE = 0.9999
+"""To Meta's package, whose code adds up in another order."""
 
 Verdict = Literal["right", "wrong", "told"]
 
 
 @dataclass(frozen=True)
 class Finding:
-    """One line of the check; ``told`` is what has no right or wrong, such as a speed."""
+    """One line of the check. The verdict ``told`` is for facts that cannot be right or wrong, such as a speed."""
 
     what: str
     verdict: Verdict
@@ -47,68 +58,68 @@ class Finding:
 
 
 def check(
-    models: EncodeConfig,
+    settings: "EncodeConfig",
     sounds: Sequence[Waveform],
-    make_encoder: Callable[[EncodeConfig], Encoder] = load_encoder,
-    find_official: Callable[[], Any] = official.find,
+    make_encoder: Callable[["EncodeConfig"], Encoder] = load_encoder,
+    find_package: Callable[[], Any] = perception_models.find,
     timed_s: float = 2.0,
 ) -> Iterator[Finding]:
-    """Everything that can be said of ``models`` here, as it becomes known. What does not load ends it.
+    """Yield each finding as it becomes known. A model that does not load ends the check.
 
     Args:
         sounds: of one length, at 48 kHz; people hear a siren in the first one.
-        find_official: Meta's ``core.audio_visual_encoder``, or None where it is not installed.
-        timed_s: how long encoding is timed, in seconds, once at least.
+        find_package: Meta's ``core.audio_visual_encoder``, or None where it is not installed.
+        timed_s: for how many seconds encoding is timed; it encodes at least once.
 
     Raises:
-        ModelError: a model cannot be found. UsageError: a GPU is asked for and there is none.
+        ModelError: a model cannot be found. UsageError: ``device`` is ``cuda`` and there is no GPU.
     """
-    device = resolve_device(models.device)
-    precision = resolve_precision(models.precision, device)
+    device = resolve_device(settings.device)
+    precision = resolve_precision(settings.precision, device)
     here = f"Python {platform.python_version()}, {describe_machine(device)}"
     yield Finding("machine", "told", f"earshot {__version__}, {here}")
-    parts = find_parts(models)
-    # Where one checkpoint serves both, its weights and texts are looked at once.
-    reading = parts if parts[0].checkpoint.folder != parts[1].checkpoint.folder else parts[:1]
-    loaded = [_check_weights(part) for part in reading]
+    models = find_models(settings)
+    # Where one checkpoint serves both, its weights and texts are checked once.
+    distinct = models if models[0].checkpoint.folder != models[1].checkpoint.folder else models[:1]
+    loaded = [_check_weights(model) for model in distinct]
     yield from loaded
     if any(finding.verdict == "wrong" for finding in loaded):
         return
-    references = {part.role: make_reference(part, sounds, device) for part in parts}
-    for part in reading:
-        yield _tell_text_state(part, references[part.role])
+    references = {model.role: make_reference(model, sounds, device) for model in models}
+    for model in distinct:
+        yield _tell_text_state(model, references[model.role])
 
-    exact = make_encoder(models.model_copy(update={"precision": "float32"}))
-    rough = make_encoder(models.model_copy(update={"precision": "bfloat16"}))
+    exact = make_encoder(settings.model_copy(update={"precision": "float32"}))
+    rough = make_encoder(settings.model_copy(update={"precision": "bfloat16"}))
     native = {"float32": exact, "bfloat16": rough}[precision]
     compiled = _compile(native)
     try:
-        heard = Heard.of(exact, sounds, parts)
+        heard = Heard.of(exact, sounds, models)
     except NonFiniteError as error:
         yield Finding("float32", "wrong", str(error))
         return
-    for part in parts:
-        yield _compare_sounds(part, heard, references[part.role])
-    for part in reading:
-        yield _compare_texts(part, heard, references[part.role])
-    yield from _compare_with_official(parts, heard, sounds, find_official)
+    for model in models:
+        yield _compare_sounds(model, heard, references[model.role])
+    for model in distinct:
+        yield _compare_texts(model, heard, references[model.role])
+    yield from _compare_with_package(models, heard, sounds, find_package)
     yield _check_batches(exact, sounds, heard)
     yield _check_bfloat16(rough, sounds, heard)
-    for part in parts:
-        yield _tell_siren(part, heard)
+    for model in models:
+        yield _tell_siren(model, heard)
     yield Finding("compiled", "told", compiled)
     yield _tell_speed(native, sounds[-1], precision, device, timed_s)
 
 
-def _check_weights(part: Part) -> Finding:
-    """Whether each weight of the model is in the file, and what else is in there."""
-    what, checkpoint = f"{part.role} model", part.checkpoint
+def _check_weights(model: CheckedModel) -> Finding:
+    """Whether each weight of the model is in the file, and what else the file holds."""
+    what, checkpoint = f"{model.role} model", model.checkpoint
     try:
         load_model(checkpoint, "auto")
-        model, info = load_plainly(checkpoint, part.kind, "auto")
+        network, info = load_with_transformers(checkpoint, model.kind, "auto")
     except ModelError as error:
         return Finding(what, "wrong", str(error))
-    n_millions = sum(weight.numel() for weight in model.parameters()) / 1e6
+    n_millions = sum(weight.numel() for weight in network.parameters()) / 1e6
     others = ignored_weights(checkpoint, info)
     unused = ", ".join(sorted({name.split(".")[0] for name in others}))
     said = (
@@ -119,28 +130,28 @@ def _check_weights(part: Part) -> Finding:
     return Finding(what, "right", said, n_millions)
 
 
-def _tell_text_state(part: Part, reference: Reference) -> Finding:
+def _tell_text_state(model: CheckedModel, reference: Reference) -> Finding:
     likeness = float(cosine(reference.before_norm, reference.after_norm).min())
-    state, does = ("after", "says") if part.checkpoint.reads_normed_text else ("before", "does not say")
+    state, does = ("after", "says") if model.checkpoint.reads_normed_text else ("before", "does not say")
     said = (
         f"read {state} ModernBERT's final norm, since config.json {does} `tie_last_hidden_states: true`; from the other"
         f" state they would have a cosine of {likeness:.4f}"
     )
-    return Finding(f"texts of the {part.role} model", "told", said, likeness)
+    return Finding(f"texts of the {model.role} model", "told", said, likeness)
 
 
-def _compare_sounds(part: Part, heard: Heard, reference: Reference) -> Finding:
-    difference = relative(heard.audio[part.role], reference.audio)
-    return _judge_difference(f"{part.role} embeddings", f"from transformers' {part.kind}", difference)
+def _compare_sounds(model: CheckedModel, heard: Heard, reference: Reference) -> Finding:
+    difference = relative(heard.audio[model.role], reference.audio)
+    return _judge_difference(f"{model.role} embeddings", f"from transformers' {model.kind}", difference)
 
 
-def _compare_texts(part: Part, heard: Heard, reference: Reference) -> Finding:
-    texts, of = heard.texts[part.role], "from transformers' modules"
-    difference = relative(texts, reference.after_norm if part.checkpoint.reads_normed_text else reference.before_norm)
+def _compare_texts(model: CheckedModel, heard: Heard, reference: Reference) -> Finding:
+    texts, of = heard.texts[model.role], "from transformers' modules"
+    difference = relative(texts, reference.after_norm if model.checkpoint.reads_normed_text else reference.before_norm)
     if reference.forward is not None:
         difference = max(difference, relative(texts[:1], reference.forward))
         of += " and from its forward with the same state"
-    return _judge_difference(f"text embeddings of the {part.role} model", of, difference)
+    return _judge_difference(f"text embeddings of the {model.role} model", of, difference)
 
 
 def _judge_difference(what: str, of: str, difference: float) -> Finding:
@@ -149,35 +160,37 @@ def _judge_difference(what: str, of: str, difference: float) -> Finding:
     return Finding(what, "right" if right else "wrong", said, float(difference))
 
 
-def _compare_with_official(
-    parts: Sequence[Part], heard: Heard, sounds: Sequence[Waveform], find_official: Callable[[], Any]
+def _compare_with_package(
+    models: Sequence[CheckedModel], heard: Heard, sounds: Sequence[Waveform], find_package: Callable[[], Any]
 ) -> Iterator[Finding]:
     what = "Meta's package"
     try:
-        package = find_official()
-    except Exception as error:  # whatever another project's code does
+        package = find_package()
+    except Exception as error:  # another project's code may raise anything
         yield Finding(what, "told", f"cannot be imported: {_in_one_line(error)}")
         return
     if package is None:
         yield Finding(what, "told", "perception_models is not installed, so nothing is compared with it")
         return
-    for part in parts:
-        if part.name.startswith(official.OWNER):
-            yield _compare_part_with_official(part, heard, sounds, package)
+    for model in models:
+        if model.name.startswith(perception_models.OWNER):
+            yield _compare_model_with_package(model, heard, sounds, package)
         else:
-            yield Finding(f"{what}, {part.role}s", "told", f"knows {official.OWNER}... only, not {part.name}")
+            yield Finding(
+                f"{what}, {model.role}s", "told", f"knows {perception_models.OWNER}... only, not {model.name}"
+            )
 
 
-def _compare_part_with_official(part: Part, heard: Heard, sounds: Sequence[Waveform], package: Any) -> Finding:
-    what = f"Meta's package, {part.role}s"
+def _compare_model_with_package(model: CheckedModel, heard: Heard, sounds: Sequence[Waveform], package: Any) -> Finding:
+    what = f"Meta's package, {model.role}s"
     try:
-        audio, texts = official.embed(package, part.role, part.name, sounds, part.tokens)
-    except Exception as error:  # likewise; its weights may be out of reach, too
+        audio, texts = perception_models.embed(package, model.role, model.name, sounds, model.tokens)
+    except Exception as error:  # likewise, and its weights may be out of reach
         return Finding(what, "told", f"cannot be run: {_in_one_line(error)}")
-    near = float(cosine(heard.audio[part.role], audio).min())
-    near_texts = float(cosine(heard.texts[part.role], texts).min())
-    right = min(near, near_texts) >= LEAST_OFFICIAL_COSINE
-    said = f"cosine of sounds {near:.6f}, of texts {near_texts:.6f}; {LEAST_OFFICIAL_COSINE} is asked for"
+    near = float(cosine(heard.audio[model.role], audio).min())
+    near_texts = float(cosine(heard.texts[model.role], texts).min())
+    right = min(near, near_texts) >= LEAST_PACKAGE_COSINE
+    said = f"cosine of sounds {near:.6f}, of texts {near_texts:.6f}; {LEAST_PACKAGE_COSINE} is asked for"
     return Finding(what, "right" if right else "wrong", said, min(near, near_texts))
 
 
@@ -186,7 +199,7 @@ def _in_one_line(error: Exception) -> str:
 
 
 def _check_batches(encoder: Encoder, sounds: Sequence[Waveform], heard: Heard) -> Finding:
-    """Each sound alone, and among others of its own and of another length."""
+    """Compare each sound alone with itself in a batch, beside others of its own length and of another."""
     largest = 0.0
     for i, sound in enumerate(sounds):
         for company in ([sound], [sounds[i - 1][: len(sound) // 2 // HOP_SAMPLES * HOP_SAMPLES], sound]):
@@ -216,20 +229,20 @@ def _check_bfloat16(encoder: Encoder, sounds: Sequence[Waveform], heard: Heard) 
     return Finding("bfloat16", "right" if right else "wrong", said, min(of_clips, of_frames))
 
 
-def _tell_siren(part: Part, heard: Heard) -> Finding:
-    """A hint and no more: the sound is synthetic, and a good model need not know it."""
-    siren, dog, _ = heard.texts[part.role] @ heard.audio[part.role][0].reshape(-1, heard.texts[part.role].shape[1]).T
-    of_siren, of_dog = (float(probability(dots.mean(), part.checkpoint.identity)) for dots in (siren, dog))
+def _tell_siren(model: CheckedModel, heard: Heard) -> Finding:
+    """A hint only: the sound is synthetic, and a good model need not recognise it."""
+    siren, dog, _ = heard.texts[model.role] @ heard.audio[model.role][0].reshape(-1, heard.texts[model.role].shape[1]).T
+    of_siren, of_dog = (float(probability(dots.mean(), model.checkpoint.identity)) for dots in (siren, dog))
     nearer = float(siren.mean() - dog.mean())
     said = (
         f"a synthetic siren is {'' if nearer > 0 else 'NOT '}nearer to {SIREN!r} (probability {of_siren:.3f}) than to"
         f" {DOG!r} ({of_dog:.3f}); this is a hint, not a verdict"
     )
-    return Finding(f"siren, {part.role}s", "told", said, nearer)
+    return Finding(f"siren, {model.role}s", "told", said, nearer)
 
 
 def _compile(encoder: Encoder) -> str:
-    """Compile, and say what came of it."""
+    """Compile, and say whether that worked."""
     with warnings.catch_warnings(record=True) as seen:
         warnings.simplefilter("always")
         encoder.compile()
@@ -240,7 +253,7 @@ def _compile(encoder: Encoder) -> str:
 
 
 def _tell_speed(encoder: Encoder, sound: Waveform, precision: str, device: str, timed_s: float) -> Finding:
-    """Of windows as long as those of an index, after one call that is not counted."""
+    """Time windows as long as those of an index, after one call that does not count."""
     windows = [np.resize(sound, round(WINDOW_S * SAMPLE_RATE_HZ))] * (1 if device == "cpu" else 32)
     try:
         encoder.encode(windows)

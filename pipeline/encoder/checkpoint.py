@@ -1,7 +1,7 @@
 """A model by name in, its checkpoint on this machine and its identity out. No model is built here.
 
-A name is ``earshot-tiny``, a local folder, or a repository on the Hugging Face hub, which is fetched once. What an
-index stores of a model, to recognise it later, is read from the files themselves in milliseconds.
+A name is ``earshot-tiny``, a local folder, or a repository on the Hugging Face hub, which is downloaded once. The
+identity, by which an index recognises its model later, is read from the files in milliseconds.
 """
 
 import hashlib
@@ -22,7 +22,7 @@ BUNDLED = "earshot-tiny"
 """The model that comes with the project, in ``models/`` beside this file."""
 
 MODEL_TYPES = ("pe_audio", "pe_audio_video")
-"""Checkpoints of the second type (``facebook/pe-av-*``) hold the model of the first among others."""
+"""Checkpoints of the second type (``facebook/pe-av-*``) hold several models, one of them of the first type."""
 
 HUB_FILES = (
     "config.json",
@@ -33,30 +33,30 @@ HUB_FILES = (
     "tokenizer_config.json",
     "special_tokens_map.json",
 )
-"""What is fetched of a hub repository, and nothing else: no ``.bin`` copies, no original checkpoints."""
+"""The only files that are downloaded from a hub repository: no ``.bin`` copies, no original checkpoints."""
 
 TOKENIZER_SETTINGS = ("tokenizer_config.json", "special_tokens_map.json")
-"""Beside tokenizer.json, where they are there."""
+"""Optional files beside tokenizer.json."""
 
 SAMPLE_BYTES = 4096
-"""Read at each of three places of a tensor for the checksum."""
+"""How much the checksum reads at each of three places of a tensor."""
 
 
 @dataclass(frozen=True)
 class ModelIdentity:
-    """Which model made a table's vectors, and how its scores read. Stored with the table, compared on opening."""
+    """Which model made a table's vectors, and how to read its scores. Stored with the table, compared on opening."""
 
     name: str
     """``earshot-tiny``, an absolute folder, or a hub name."""
     revision: str | None
     """Commit on the hub; None for folders."""
     checksum: str
-    """Equal for equal checkpoints wherever they lie; see ``Checkpoint.checksum`` for what it notices."""
+    """Equal for equal checkpoints wherever they lie; ``Checkpoint.checksum`` says which changes it notices."""
     dimension: int
     logit_scale: float
     logit_bias: float
     tokenizer: str | None = None
-    """Checksum of what turns texts into tokens; None in indexes made before there was one."""
+    """Checksum of the tokenizer; None in indexes that were made before there was one."""
 
     def to_dict(self) -> dict[str, Any]:
         return asdict(self)
@@ -77,7 +77,7 @@ class Tensor:
     stop: int
 
     def samples(self) -> tuple[int, int, int]:
-        """Where its values are looked at for the checksum: from the start, the middle and up to the end."""
+        """Where the checksum reads its values: at the start, in the middle, and up to the end."""
         last = max(self.start, self.stop - SAMPLE_BYTES)
         return self.start, (self.start + last) // 2, last
 
@@ -111,13 +111,13 @@ class Checkpoint:
     def checksum(self) -> str:
         """SHA-256 over the settings and, for every tensor, its name, type, shape and up to 12 KiB of its values.
 
-        The values are taken from the start, the middle and the end of a tensor. Training changes the checksum, for it
-        moves nearly every number; an edit confined to numbers between these places goes unnoticed. Moving, copying or
-        re-sharding a checkpoint leaves it as it is.
+        The values come from the start, the middle and the end of a tensor. Training moves nearly every number, and so
+        changes the checksum; an edit confined to numbers between these places goes unnoticed. Moving, copying or
+        re-sharding a checkpoint does not change it.
         """
         digest = hashlib.sha256(json.dumps(_without_provenance(self.settings), sort_keys=True).encode())
         with ExitStack() as stack:
-            # Plain reads: a mapped file would read ahead around each place, seconds instead of 0.1 s on a cold disk.
+            # Not a mapped file: it would read ahead around each place, seconds instead of 0.1 s on a cold disk.
             paths = {tensor.file for tensor in self.tensors.values()}
             files = {path: stack.enter_context(path.open("rb", buffering=0)) for path in paths}
             for name, tensor in sorted(self.tensors.items()):
@@ -129,7 +129,7 @@ class Checkpoint:
 
     @cached_property
     def tokenizer_checksum(self) -> str:
-        """Of what turns texts into tokens: see ``pipeline.encoder.tokenizer``."""
+        """Of the tokenizer: see ``pipeline.encoder.tokenizer``."""
         config, special = (self._read(file) if (self.folder / file).exists() else {} for file in TOKENIZER_SETTINGS)
         try:
             return checksum_tokenizer(self._read("tokenizer.json"), config, special)
@@ -138,7 +138,7 @@ class Checkpoint:
 
     @property
     def reads_normed_text(self) -> bool:
-        """Whether texts are read from ModernBERT's last state after its final norm; see ``pipeline.encoder.text``."""
+        """Whether texts are embedded from ModernBERT's last state after its final norm; see ``text_encoder``."""
         text = self.settings.get("text_config")
         value = text.get(_TEXT_STATE) if isinstance(text, dict) else None
         if not (value is None or isinstance(value, bool)):
@@ -158,12 +158,12 @@ class Checkpoint:
         )
 
     def refuse_code(self) -> None:
-        """Raise ``ModelError`` where a settings file names code to be run."""
+        """Raise ``ModelError`` if a settings file names code to run."""
         for file in ("config.json", *TOKENIZER_SETTINGS):
             if (self.folder / file).exists() and _names_code(self._read(file)):
                 raise ModelError(
-                    f"{self.name}: {file} names code to run (`auto_map`), and Earshot runs none of a model; if it is a"
-                    " plain PE-Audio all the same, delete that entry"
+                    f"{self.name}: {file} names code to run (`auto_map`), and Earshot runs no code of a model; if it is"
+                    " a plain PE-Audio model, delete that entry"
                 )
 
     def _read(self, file: str) -> dict[str, Any]:
@@ -176,12 +176,11 @@ class Checkpoint:
         return found
 
 
-# What changes when a checkpoint is saved again, and says nothing about its vectors.
 _PROVENANCE = frozenset({"_name_or_path", "architectures", "dtype", "torch_dtype", "transformers_version"})
-
+"""Settings that change when a checkpoint is saved again, and do not affect its vectors."""
 
 _TEXT_STATE = "tie_last_hidden_states"
-"""A setting of the text tower. It may be added to a checkpoint on the hub, and says nothing about sounds' vectors."""
+"""A setting of the text tower. Its owner may add it to a checkpoint on the hub; it does not affect sounds' vectors."""
 
 
 def _without_provenance(settings: Any) -> Any:
@@ -195,7 +194,7 @@ def _without_provenance(settings: Any) -> Any:
 
 
 def _names_code(settings: Any) -> bool:
-    """Whether an ``auto_map`` stands anywhere in a settings file: transformers looks for it at several levels."""
+    """Whether a settings file has an ``auto_map`` at any level: transformers looks for it at several."""
     if isinstance(settings, list):
         return any(map(_names_code, settings))
     return isinstance(settings, dict) and (bool(settings.get("auto_map")) or any(map(_names_code, settings.values())))
@@ -227,9 +226,9 @@ def _missing_files(folder: Path) -> list[str]:
 
 
 def _fetch(name: str, revision: str | None) -> Path:
-    """The folder of a hub model, its last part being the commit; downloaded unless it is in the cache.
+    """The folder of a hub model, named by its commit; downloaded unless it is in the cache.
 
-    A model in the cache is taken as it is, without asking the hub: a run does not change models by itself.
+    A model in the cache is used without asking the hub: a run does not change models by itself.
     """
     from huggingface_hub import HfApi, errors, snapshot_download
 
@@ -242,14 +241,14 @@ def _fetch(name: str, revision: str | None) -> Path:
     except errors.HFValidationError:
         raise ModelError(f"{name}: is neither a folder nor a possible name of a model on the hub") from None
     try:
-        # Asked first because it fails at once: without a network, a download by commit retries for half a minute.
+        # This request comes first since it fails at once: without a network, a download retries for half a minute.
         commit = HfApi().model_info(name, revision=revision, timeout=10).sha
         return Path(snapshot_download(name, revision=commit, allow_patterns=[*HUB_FILES]))
     except errors.RevisionNotFoundError:
         raise ModelError(f"{name}: has no revision {revision} on the hub") from None
     except errors.RepositoryNotFoundError:
         raise ModelError(
-            f"{name}: is not on the hub, or not open to you: check the name, accept its terms at"
+            f"{name}: is not on the hub, or you have no access: check the name, accept its terms at"
             f" https://huggingface.co/{name}, and log in with `hf auth login`"
         ) from None
     except Exception as error:  # the hub's client, its http library and its accelerator share no base class
@@ -271,7 +270,7 @@ def _read_header(file: Path, name: str) -> Iterator[tuple[str, Tensor]]:
     """The tensors of a safetensors file, without their values.
 
     Source: the format's specification, https://github.com/huggingface/safetensors (8 bytes with the header's length,
-    the header in JSON, then the values; offsets count from the end of the header). safetensors gives no offsets.
+    the header in JSON, then the values; offsets count from the end of the header). The library gives no offsets.
     """
     try:
         with file.open("rb") as stream:
@@ -281,7 +280,7 @@ def _read_header(file: Path, name: str) -> Iterator[tuple[str, Tensor]]:
         for key, entry in header.items():
             start, stop = (8 + length + offset for offset in entry["data_offsets"])
             if stop > file.stat().st_size:
-                raise ValueError("it is shorter than its header says, so the copy or download was cut off")
+                raise ValueError("it is shorter than its header says: the copy or download was cut off")
             yield key, Tensor(file, entry["dtype"], tuple(entry["shape"]), start, stop)
     except (OSError, ValueError, KeyError, TypeError, AttributeError) as error:
         raise ModelError(f"{name}: {file.name} is no readable safetensors file: {one_line(error, 300)}") from None
@@ -298,14 +297,15 @@ def _read_number(tensor: Tensor) -> float:
 
 
 def read_identity(name: str, revision: str | None = None) -> ModelIdentity:
-    """Describe a model from its files, without building it: milliseconds, once it is on this machine.
+    """The identity of a model, from its files: takes milliseconds, once they are on this machine.
 
     Raises:
-        ModelError: the model cannot be found, or is none of PE-Audio.
+        ModelError: the model cannot be found, or is not a PE-Audio model.
     """
     return find_checkpoint(name, revision).identity
 
 
-def first_of(keys: set[str]) -> str:
+def name_some(keys: set[str]) -> str:
+    """The first three of ``keys``, for a message."""
     shown = sorted(keys)[:3]
     return ", ".join(shown) + (", ..." if len(keys) > len(shown) else "")

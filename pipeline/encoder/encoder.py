@@ -1,20 +1,20 @@
-"""Windows in, clip and frame embeddings out: PE-Audio through transformers. ``pipeline.encoder.text`` embeds texts.
+"""Windows in, clip and frame embeddings out: PE-Audio through transformers. ``text_encoder`` embeds texts.
 
-A checkpoint is loaded exactly or not at all: every weight of the model must be in it, with the right shape, and no code
-of its folder runs. Windows are batched with others of their own length only, so nothing is padded and no embedding
-depends on its batch. The number of torch threads is left to the caller (``torch.set_num_threads``).
+A checkpoint loads exactly or not at all: every weight of the model must be in it, with the right shape, and no code of
+its folder runs. A window shares a batch only with windows of its own length, so nothing is padded and no embedding
+depends on its batch. The caller sets the number of torch threads (``torch.set_num_threads``).
 
-torch and transformers are imported on first use: describing a model (``read_identity``) takes milliseconds.
+torch and transformers are imported on first use.
 
     >>> encoder = load_encoder(EncodeConfig(clip_model="facebook/pe-av-base", frame_model="facebook/pe-a-frame-base"))
-    >>> clips, frames = encoder.encode([np.zeros(250 * 1920, np.float32)])   # (1, 1024), [(250, 1024)]
-    >>> query = load_text_encoder("facebook/pe-av-base").embed(["glass breaking"])[0]  # of pipeline.encoder.text
+    >>> clips, frames = encoder.encode([np.zeros(250 * HOP_SAMPLES, np.float32)])   # (1, 1024), [(250, 1024)]
+    >>> query = load_text_encoder("facebook/pe-av-base").embed(["glass breaking"])[0]
     >>> probability(clips @ query, encoder.clip_identity)
 """
 
 import os
 from collections.abc import Sequence
-from typing import Any, Literal, Protocol
+from typing import TYPE_CHECKING, Any
 
 import numpy as np
 import numpy.typing as npt
@@ -26,9 +26,12 @@ from pipeline.encoder.malloc import keep_freed_memory
 from pipeline.errors import UsageError
 from pipeline.grid import HOP_SAMPLES, Waveform
 
+if TYPE_CHECKING:  # the encoder runs without pydantic
+    from pipeline.config import EncodeConfig
+
 
 class NonFiniteError(ValueError):
-    """Some windows have no finite embedding: ``windows`` holds their positions among those given."""
+    """Some windows have no finite embedding: ``windows`` holds their positions in the call."""
 
     def __init__(self, windows: Sequence[int], n_windows: int) -> None:
         super().__init__(f"no finite embedding for windows {', '.join(map(str, windows))} of {n_windows}")
@@ -39,34 +42,15 @@ class NonFiniteError(ValueError):
         return type(self), (self.windows, self.n_windows)
 
 
-class EncoderSettings(Protocol):
-    """What ``load_encoder`` reads; ``pipeline.config.EncodeConfig`` is one."""
-
-    @property
-    def clip_model(self) -> str: ...
-    @property
-    def frame_model(self) -> str | None: ...
-    @property
-    def clip_revision(self) -> str | None: ...
-    @property
-    def frame_revision(self) -> str | None: ...
-    @property
-    def device(self) -> Literal["auto", "cpu", "cuda"]: ...
-    @property
-    def precision(self) -> Literal["auto", "float32", "bfloat16"]: ...
-    @property
-    def batch_windows(self) -> int | None: ...
-
-
 class AudioEncoder:
     """Turns windows into embeddings. Made by ``load_encoder``.
 
-    ``frame_identity`` is None when frames are not wanted. Where it has the checksum of ``clip_identity``, the two
-    are one model and one pass gives both outputs; where only their codecs are equal, one pass of that serves both.
+    ``frame_identity`` is None when frames are not wanted. Where the two identities have one checksum, one model and one
+    pass give both outputs; where only the codecs of two models are equal, one pass of the codec serves both.
     """
 
     def __init__(
-        self, clip: "Checkpoint", frame: "Checkpoint | None", settings: EncoderSettings, output: Output = "float32"
+        self, clip: "Checkpoint", frame: "Checkpoint | None", settings: "EncodeConfig", output: Output = "float32"
     ) -> None:
         self.device = resolve_device(settings.device)
         self.precision = resolve_precision(settings.precision, self.device)
@@ -79,31 +63,33 @@ class AudioEncoder:
         self._batches = Batches(self.device, settings.batch_windows, output)
 
     def compile(self) -> None:
-        """Take some seconds now (more for the first time on a machine) for what makes encoding faster: for those who
-        encode minutes of sound."""
+        """Spend some seconds (more for the first time on a machine) to make encoding faster: worth it for minutes of
+        sound."""
         self._tower.compile()
 
     @property
     def compiled(self) -> bool:
-        """Whether that has made anything faster here."""
+        """Whether ``compile`` could make anything faster here."""
         return bool(self._tower.codec.compiled or self._tower.frame_codec.compiled)
 
     @property
     def batch_windows(self) -> float | None:
-        """How many windows of 10 s a batch holds, which is fewer than asked for where those did not fit or are more
-        than 64 on a GPU; None before it has been measured."""
+        """How many windows of 10 s a batch holds; None before it has been measured.
+
+        Fewer than configured where those did not fit, or are more than 64 on a GPU.
+        """
         return self._batches.windows
 
     def encode(self, windows: Sequence[Waveform]) -> tuple[Rows, list[Rows] | None]:
-        """Embed windows of shape (n_frames * 1920,), of any mixture of lengths, in their order.
+        """Embed windows of shape (n_frames * HOP_SAMPLES,), of any mixture of lengths, in their order.
 
         Returns:
             Clip embeddings of shape (n, D), and for each window its frame embeddings of shape (n_frames, D'), or None
-            when frames are not wanted. Of the encoder's ``output``, whatever its precision.
+            when frames are not wanted. Their type is the encoder's ``output``, whatever its precision.
 
         Raises:
-            NonFiniteError: a window's embedding has a NaN or an infinity, or numbers that float16 has no room for where
-                that is asked for; the others are not affected by it.
+            NonFiniteError: a window's embedding has a NaN or an infinity, or a number too large for an ``output`` of
+                float16. The other windows are not affected.
             ValueError: a window is not a 1-d float32 array of one or more whole frames.
         """
         _check_windows(windows)
@@ -132,7 +118,7 @@ def load_audio_model(name: str, revision: str | None = None) -> Any:
 
 
 def make_tower(clip_model: Any, frame_model: Any, device: str, precision: str) -> Any:
-    """The audio tower of two models of transformers (one, where they are the same object), which it takes apart.
+    """The audio tower of two models of transformers, which may be one object. It takes the models apart.
 
     Args:
         frame_model: None where frames are not wanted.
@@ -147,15 +133,15 @@ def make_tower(clip_model: Any, frame_model: Any, device: str, precision: str) -
     return Tower(clip_model, frame_model, device, getattr(torch, precision))
 
 
-def load_encoder(settings: EncoderSettings, frames: bool = True, output: Output = "float32") -> AudioEncoder:
+def load_encoder(settings: "EncodeConfig", frames: bool = True, output: Output = "float32") -> AudioEncoder:
     """The clip model and, with ``frames``, the frame model (the same one where no other is named).
 
     Args:
-        output: what embeddings are given in: float16 is rounded to where the model is, many times as fast as by numpy.
+        output: the type of the embeddings. The model's device rounds to float16 many times as fast as numpy.
 
     Raises:
         ModelError: a model cannot be found, or its checkpoint does not load exactly.
-        UsageError: a GPU is asked for and there is none.
+        UsageError: ``device`` is ``cuda`` and there is no GPU.
     """
     clip = find_checkpoint(settings.clip_model, settings.clip_revision)
     frame = None
@@ -164,8 +150,8 @@ def load_encoder(settings: EncoderSettings, frames: bool = True, output: Output 
     return AudioEncoder(clip, frame, settings, output)
 
 
-def check_models(settings: EncoderSettings, frames: bool = True) -> None:
-    """What ``load_encoder`` would refuse of the models, without keeping them. Mapped weights are not even read.
+def check_models(settings: "EncodeConfig", frames: bool = True) -> None:
+    """Raise what ``load_encoder`` would raise for the models, without keeping them or reading their weights.
 
     Raises:
         ModelError: a model cannot be found, or its checkpoint does not load exactly.
@@ -180,7 +166,7 @@ def check_models(settings: EncoderSettings, frames: bool = True) -> None:
 
 
 def probability(dot: npt.ArrayLike, identity: ModelIdentity) -> npt.NDArray[np.float64]:
-    """That a text is heard in a sound, from the dot product of their embeddings: sigmoid(scale * dot + bias).
+    """The probability that a text is heard in a sound, from the dot product: sigmoid(scale * dot + bias).
 
     Any shape. Source: transformers' ``PeAudioModel.forward``, whose loss is sigmoid.
     """
@@ -188,7 +174,7 @@ def probability(dot: npt.ArrayLike, identity: ModelIdentity) -> npt.NDArray[np.f
     return np.asarray(0.5 * (1 + np.tanh(logit / 2)))  # the sigmoid in a form that does not overflow
 
 
-# ---- On what, and how exactly
+# ---- Device and precision
 
 
 def resolve_device(device: str) -> str:
@@ -200,17 +186,17 @@ def resolve_device(device: str) -> str:
 
 
 def resolve_precision(precision: str, device: str) -> str:
-    """bfloat16 where the device multiplies it fast: elsewhere it is slower than float32.
+    """bfloat16 where the device multiplies it fast; elsewhere it is slower than float32.
 
-    Among CPUs, those with AMX do, and AMD's with AVX512-BF16. Of Intel's, one whose AMX is not used takes 3.9 s for a
-    window of a model of the default size, and 2.6 s in float32.
+    CPUs with AMX do, and AMD's with AVX512-BF16. An Intel CPU without AMX in use takes 3.9 s for a window with a model
+    of the default size, and 2.6 s in float32.
     """
     import torch
 
     if precision != "auto":
         return precision
     if device == "cuda":
-        # Capability 8.0 is Ampere's; older GPUs say that they support it, and emulate it.
+        # Capability 8.0 is Ampere's. Older GPUs claim to support bfloat16, but emulate it.
         fast = torch.cuda.get_device_capability() >= (8, 0) or torch.version.hip is not None
     else:
         cpu = torch.cpu.get_capabilities()
@@ -223,7 +209,7 @@ def resolve_precision(precision: str, device: str) -> str:
 
 
 def is_finite(numbers: Rows) -> bool:
-    """Whether all are. Of float16 their exponents are looked at, which numpy itself takes longer for."""
+    """Whether all numbers are finite. For float16 it compares exponents, which is faster than numpy's way."""
     if numbers.dtype == np.float16:
         return bool(((numbers.view(np.uint16) & 0x7C00) != 0x7C00).all())
     return bool(np.isfinite(numbers).all())
@@ -237,9 +223,9 @@ def _check_windows(windows: Sequence[Waveform]) -> None:
             )
 
 
-def load_for_run(settings: EncoderSettings, with_frames: bool, threads: int) -> AudioEncoder:
-    """The encoder of a run, whose output is what is stored. Torch is imported here, in the process of an encoder."""
-    # Before torch is loaded: threads that wait must sleep, or they take the cores that decoding needs.
+def load_for_run(settings: "EncodeConfig", with_frames: bool, threads: int) -> AudioEncoder:
+    """The encoder of a run; its output is stored as it is. Call it in the process of an encoder: it imports torch."""
+    # Before torch is loaded: waiting threads must sleep, or they take the cores that decoding needs.
     os.environ["OMP_WAIT_POLICY"] = "PASSIVE"
     import torch
 

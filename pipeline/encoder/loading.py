@@ -1,6 +1,6 @@
-"""A checkpoint in, the model and the tokenizer of transformers out: exactly as stored, or an error in one line.
+"""A checkpoint in, transformers' model and tokenizer out: exactly as stored, or an error in one line.
 
-No code of a checkpoint's folder runs, and none that its settings name: it may come from anybody.
+A checkpoint may come from anybody, so no code from its folder runs, and none that its settings name.
 """
 
 import math
@@ -8,32 +8,32 @@ from collections.abc import Iterator
 from contextlib import contextmanager
 from typing import Any
 
-from pipeline.encoder.checkpoint import Checkpoint, first_of
+from pipeline.encoder.checkpoint import Checkpoint, name_some
 from pipeline.errors import ModelError, one_line
 from pipeline.grid import HOP_SAMPLES
 
 TEXT_TOWER = "modernbert"
-"""The type of text model that every released checkpoint has, of which ``load_model`` knows the last norm."""
+"""The type of text model in every released checkpoint, and the only one whose final norm ``load_model`` knows."""
 
 
 def load_model(checkpoint: Checkpoint, precision: str) -> Any:
     """The complete PeAudioModel on the CPU, in evaluation mode.
 
-    Its ``text_model`` ends in the state that texts are read from: without the final norm, where that comes too late.
+    Its ``text_model`` ends in the state that texts are embedded from: without the final norm, unless the checkpoint was
+    trained with it.
 
     Args:
-        precision: ``auto`` is that of the file.
+        precision: ``auto`` keeps that of the file.
 
     Raises:
         ModelError: the checkpoint does not load exactly.
     """
     import torch
 
-    model, info = load_plainly(checkpoint, "PeAudioModel", precision)
+    model, info = load_with_transformers(checkpoint, "PeAudioModel", precision)
     _check_loaded(checkpoint, info)
-    hop = math.prod(
-        model.config.audio_config.dac_config.downsampling_ratios
-    )  # `hop_length` may be a stale copy of this
+    # Not `hop_length`, which may be a stale copy of this product.
+    hop = math.prod(model.config.audio_config.dac_config.downsampling_ratios)
     if hop != HOP_SAMPLES:
         raise ModelError(f"{checkpoint.name}: has frames of {hop} samples; only models with {HOP_SAMPLES} can be used")
     if not checkpoint.reads_normed_text:
@@ -41,8 +41,8 @@ def load_model(checkpoint: Checkpoint, precision: str) -> Any:
     return model.eval()
 
 
-def load_plainly(checkpoint: Checkpoint, kind: str, precision: str) -> tuple[Any, dict[str, Any]]:
-    """transformers' model of the class ``kind`` as it comes, and what its loader says of the weights.
+def load_with_transformers(checkpoint: Checkpoint, kind: str, precision: str) -> tuple[Any, dict[str, Any]]:
+    """transformers' model of the class ``kind``, unchanged, and its loader's report on the weights.
 
     Raises:
         ModelError: transformers cannot load it.
@@ -57,11 +57,11 @@ def load_plainly(checkpoint: Checkpoint, kind: str, precision: str) -> tuple[Any
             config=config,
             dtype=precision if precision == "auto" else getattr(torch, precision),
             output_loading_info=True,
-            ignore_mismatched_sizes=True,  # they are in `info`, and refused in one line
+            ignore_mismatched_sizes=True,  # `info` names them, and they are refused in one line
             local_files_only=True,
             use_safetensors=True,
             trust_remote_code=False,
-            attn_implementation="sdpa",  # or the settings could name one on the hub, which is code
+            attn_implementation="sdpa",  # otherwise the settings could name code on the hub
         )
     return model, info
 
@@ -73,8 +73,8 @@ def _read_config(checkpoint: Checkpoint) -> Any:
         settings = checkpoint.settings
         audio = settings.get("audio_config")
         if settings["model_type"] == "pe_audio_video":
-            # PeAudioModel by itself would take the settings of its class for these; and to read those of a video model,
-            # transformers before 5.20 wants a package for images.
+            # Otherwise PeAudioModel would use the defaults of its class. Reading the settings of a video model through
+            # transformers needs a package for images before 5.20.
             audio = (settings.get("audio_video_config") or {}).get("audio_config")
         config = PeAudioConfig(text_config=settings.get("text_config"), audio_config=audio)
     if config.text_config.model_type != TEXT_TOWER:
@@ -88,16 +88,16 @@ def _check_loaded(checkpoint: Checkpoint, info: dict[str, Any]) -> None:
     mismatched = {key for key, *_shapes in info["mismatched_keys"]}
     unexpected = set(info["unexpected_keys"]) - ignored_weights(checkpoint, info)
     kinds = {"missing": info["missing_keys"], "unexpected": unexpected, "of another shape": mismatched}
-    problems = [f"{len(keys)} {kind} ({first_of(keys)})" for kind, keys in kinds.items() if keys]
+    problems = [f"{len(keys)} {kind} ({name_some(keys)})" for kind, keys in kinds.items() if keys]
     if problems:
         raise ModelError(f"{checkpoint.name}: does not load exactly, of its weights {', '.join(problems)}")
 
 
 def ignored_weights(checkpoint: Checkpoint, info: dict[str, Any]) -> set[str]:
-    """Those of the file that belong to the other models of its type; the one we load must not have more than we know.
+    """Weights in the file that belong to other models. Unknown weights of the audio model itself are not among them.
 
     Args:
-        info: what ``load_plainly`` gives besides the model.
+        info: the report of ``load_with_transformers``.
     """
     if checkpoint.settings["model_type"] != "pe_audio_video":
         return set()
@@ -106,7 +106,7 @@ def ignored_weights(checkpoint: Checkpoint, info: dict[str, Any]) -> set[str]:
 
 
 def load_tokenizer(checkpoint: Checkpoint) -> Any:
-    """What turns texts into tokens, as transformers loads it.
+    """The tokenizer, as transformers loads it.
 
     Raises:
         ModelError: transformers cannot load it.
@@ -121,7 +121,7 @@ def load_tokenizer(checkpoint: Checkpoint) -> Any:
 
 @contextmanager
 def _loading(name: str) -> Iterator[None]:
-    """Keep transformers' progress bar and report to itself, and say in one line what it cannot load."""
+    """Silence transformers' progress bar and report, and say in one line why it cannot load."""
     from huggingface_hub.errors import StrictDataclassError
     from safetensors import SafetensorError
     from transformers.utils import logging

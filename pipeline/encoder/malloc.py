@@ -1,13 +1,13 @@
-"""What the C library does with memory that is freed."""
+"""Tell the C library to keep freed memory: encoders and decoders run faster."""
 
 
 def keep_freed_memory(keep: bool = True) -> bool:
-    """Let this process keep the memory that it frees, to use again; whether the C library (glibc) can.
+    """Let this process keep the memory that it frees, to use it again. Returns whether the C library (glibc) can.
 
-    By default (and again with ``keep`` false) it gives each big block back to the system, and clearing fresh ones costs
-    more than what fills them: the small layers of an encoder on a CPU (``python -m jobs.bench.encode`` compares), the
-    windows of a decoder (a seventh of its time). For processes that mainly encode or decode. Source: mallopt(3), with
-    what it says the thresholds grow to by default.
+    By default (and again with ``keep`` false) the C library gives each big block back to the system. The kernel then
+    clears every fresh block, which costs more than filling it: with the small layers of an encoder on a CPU, and with
+    the windows of a decoder (a seventh of its time). Meant for processes that mainly encode or decode. Source:
+    mallopt(3), which also says how far the thresholds grow by default.
     """
     import ctypes
 

@@ -1,4 +1,4 @@
-"""How close embeddings must be to those of transformers, and on what machine they were compared."""
+"""How close embeddings must be to those of transformers, how closeness is computed, and on which machine."""
 
 import platform
 from collections.abc import Iterator
@@ -8,10 +8,10 @@ from typing import Any
 import numpy as np
 
 LARGEST_DIFFERENCE = 1e-4
-"""Of an embedding in float32, relative to its length."""
+"""The largest difference of an embedding in float32, relative to its length."""
 
 LEAST_CLIP_COSINE, LEAST_FRAME_COSINE = 0.9995, 0.999
-"""In bfloat16: of each clip, and in the mean of frames."""
+"""In bfloat16: of each clip, and of frames on average."""
 
 
 def cosine(rows: Any, others: Any) -> Any:
@@ -19,13 +19,13 @@ def cosine(rows: Any, others: Any) -> Any:
 
 
 def relative(rows: Any, expected: Any) -> Any:
-    """The largest difference of a row, relative to the length of what is expected."""
+    """The largest difference of a row, relative to the length of the expected row."""
     return (np.linalg.norm(rows - expected, axis=-1) / np.linalg.norm(expected, axis=-1)).max()
 
 
 @contextmanager
 def without_tf32() -> Iterator[None]:
-    """Let a GPU compute float32 as such: products always, convolutions with cuDNN too."""
+    """Keep a GPU from rounding float32 to TF32, in matrix products and in cuDNN's convolutions."""
     import torch
 
     former = torch.get_float32_matmul_precision()
@@ -38,7 +38,7 @@ def without_tf32() -> Iterator[None]:
 
 
 def describe_machine(device: str) -> str:
-    """The processor, what of it is used, and the versions that matter."""
+    """The processor, its instruction sets that matter, the number of threads, and the versions of the libraries."""
     import torch
     import transformers
 

@@ -1,7 +1,7 @@
-"""Meta's own package for PE-Audio, perception_models, where it is installed: the same sounds and texts through it.
+"""Sounds and texts in, embeddings by Meta's own package for PE-Audio out, where that package is installed.
 
-Source: facebookresearch/perception_models, ``core/audio_visual_encoder/pe.py`` and ``apps/pe/README.md``. It takes its
-weights from another branch of the same repositories on the hub, and downloads them.
+Source: facebookresearch/perception_models, ``core/audio_visual_encoder/pe.py`` and ``apps/pe/README.md``. The package
+downloads its weights from another branch of the same repositories on the hub.
 """
 
 from collections.abc import Sequence
@@ -10,18 +10,18 @@ from typing import Any
 
 import numpy as np
 
-from pipeline.encoder.text import Embeddings
+from pipeline.encoder.text_encoder import Embeddings
 from pipeline.grid import Waveform
 
 OWNER = "facebook/"
-"""Of the models that the package knows."""
+"""How the names of the models begin that the package knows."""
 
 
 def find() -> Any | None:
-    """The module ``core.audio_visual_encoder``; None where no package of Meta's is installed.
+    """The module ``core.audio_visual_encoder``; None where Meta's package is not installed.
 
     Raises:
-        ImportError: something that it needs is missing.
+        ImportError: a package that it needs is missing.
     """
     try:
         metadata.version("perception_models")
@@ -33,13 +33,13 @@ def find() -> Any | None:
 def embed(
     package: Any, role: str, name: str, sounds: Sequence[Waveform], tokens: Sequence[Sequence[int]]
 ) -> tuple[Embeddings, Embeddings]:
-    """On the CPU, in float32: (n, D) clips or (n, frames, D) frames of sounds of one length, and (n, D) texts."""
+    """Embed on the CPU, in float32: sounds of one length to (n, D) clips or (n, frames, D) frames, texts to (n, D)."""
     import torch
 
     kind = package.PEAudioFrame if role == "frame" else package.PEAudioVisual
     model = kind.from_config(name.removeprefix(OWNER), pretrained=True).eval().float()
     if model.config.nth_text_layer is not None:
-        # It was written for a transformers whose `hidden_states` end before this norm; today's end after it.
+        # Written for a transformers whose `hidden_states` end before this norm; in today's they end after it.
         model.text_model.final_norm = torch.nn.Identity()
     values = torch.from_numpy(np.stack(sounds)[:, None])
     with torch.inference_mode():

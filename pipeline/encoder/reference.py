@@ -1,32 +1,31 @@
-"""What transformers and Earshot make of the same sounds and texts, for ``earshot check`` to compare.
-
-Two models and a few synthetic sounds enter; embeddings leave, those of transformers by its own classes.
-"""
+"""The same sounds and texts through transformers' own classes and through Earshot, for ``earshot check`` to compare."""
 
 from collections.abc import Sequence
 from dataclasses import dataclass
 from functools import cached_property
-from typing import Any, Literal, Protocol
+from typing import TYPE_CHECKING, Any, Literal, Protocol
 
 import numpy as np
 
-from pipeline.config import EncodeConfig
 from pipeline.encoder.batching import Rows
 from pipeline.encoder.checkpoint import Checkpoint, find_checkpoint
-from pipeline.encoder.loading import load_plainly, load_tokenizer
+from pipeline.encoder.loading import load_tokenizer, load_with_transformers
 from pipeline.encoder.parity import without_tf32
-from pipeline.encoder.text import Embeddings, load_text_encoder
+from pipeline.encoder.text_encoder import Embeddings, load_text_encoder
 from pipeline.grid import Waveform
+
+if TYPE_CHECKING:  # the encoder runs without pydantic
+    from pipeline.config import EncodeConfig
 
 SIREN, DOG = "a siren", "a dog barking"
 TEXTS = (SIREN, DOG, "glass breaking in the room next door, and someone who shouts")
 
 KNOWS_TEXT_STATE = (5, 18)
-"""transformers' first version whose forward goes by ``tie_last_hidden_states``."""
+"""The first version of transformers whose forward obeys ``tie_last_hidden_states``."""
 
 
 class Encoder(Protocol):
-    """What is asked of ``pipeline.encoder.encoder.AudioEncoder``."""
+    """The part of ``pipeline.encoder.encoder.AudioEncoder`` that the check uses."""
 
     @property
     def compiled(self) -> bool: ...
@@ -35,8 +34,8 @@ class Encoder(Protocol):
 
 
 @dataclass(frozen=True)
-class Part:
-    """One of the two models: ``clip`` or ``frame``, and transformers' class for it."""
+class CheckedModel:
+    """The clip model or the frame model, and the name of transformers' class for it."""
 
     role: Literal["clip", "frame"]
     checkpoint: Checkpoint
@@ -54,55 +53,55 @@ class Part:
 
 @dataclass(frozen=True)
 class Reference:
-    """What transformers makes of the sounds, (n, D) or (n, frames, D), and of the texts, (n, D) from either state."""
+    """Embeddings by transformers: of the sounds (n, D) or (n, frames, D), and of the texts (n, D) from either state."""
 
     audio: Embeddings
     before_norm: Embeddings
     after_norm: Embeddings
     forward: Embeddings | None
-    """The first text by its whole forward; None where its version cannot be told which state to take."""
+    """The first text by the complete forward; None where this version of transformers ignores which state is asked."""
 
 
 @dataclass(frozen=True)
 class Heard:
-    """What Earshot makes of the sounds in float32, by role as ``Reference.audio``, and of the texts, by role."""
+    """Embeddings by Earshot in float32, by role: of the sounds, shaped as ``Reference.audio``, and of the texts."""
 
     audio: dict[str, Embeddings]
     texts: dict[str, Embeddings]
 
     @classmethod
-    def of(cls, encoder: Encoder, sounds: Sequence[Waveform], parts: Sequence[Part]) -> "Heard":
+    def of(cls, encoder: Encoder, sounds: Sequence[Waveform], models: Sequence[CheckedModel]) -> "Heard":
         clips, frames = encoder.encode(sounds)
         texts: dict[str, Embeddings] = {}
-        for part in parts:
-            texts[part.role] = load_text_encoder(part.name, part.checkpoint.revision).embed(TEXTS)
+        for model in models:
+            texts[model.role] = load_text_encoder(model.name, model.checkpoint.revision).embed(TEXTS)
         return cls({"clip": np.asarray(clips), "frame": np.stack(frames or [])}, texts)
 
 
-def find_parts(models: EncodeConfig) -> list[Part]:
+def find_models(settings: "EncodeConfig") -> list[CheckedModel]:
     """The clip model and the frame model, which may be one checkpoint.
 
     Raises:
         ModelError: one cannot be found.
     """
-    clip = find_checkpoint(models.clip_model, models.clip_revision)
-    frame = find_checkpoint(models.frame_model, models.frame_revision) if models.frame_model else clip
-    return [Part("clip", clip, "PeAudioModel"), Part("frame", frame, "PeAudioFrameLevelModel")]
+    clip = find_checkpoint(settings.clip_model, settings.clip_revision)
+    frame = find_checkpoint(settings.frame_model, settings.frame_revision) if settings.frame_model else clip
+    return [CheckedModel("clip", clip, "PeAudioModel"), CheckedModel("frame", frame, "PeAudioFrameLevelModel")]
 
 
-def make_reference(part: Part, sounds: Sequence[Waveform], device: str) -> Reference:
-    """By transformers' class for it, on the device, in float32."""
+def make_reference(model: CheckedModel, sounds: Sequence[Waveform], device: str) -> Reference:
+    """Embed with transformers' own class, on the device, in float32."""
     import torch
     import transformers
 
-    model, _ = load_plainly(part.checkpoint, part.kind, "float32")
-    model.eval().to(device)
-    normed = part.checkpoint.reads_normed_text
-    model.text_model.config.tie_last_hidden_states = normed
+    network, _ = load_with_transformers(model.checkpoint, model.kind, "float32")
+    network.eval().to(device)
+    normed = model.checkpoint.reads_normed_text
+    network.text_model.config.tie_last_hidden_states = normed
     with torch.inference_mode(), without_tf32():
-        before, after = zip(*(read_text_states(model, ids) for ids in part.tokens), strict=True)
-        made = model(
-            input_ids=torch.tensor(part.tokens[:1], device=device),
+        before, after = zip(*(read_text_states(network, ids) for ids in model.tokens), strict=True)
+        made = network(
+            input_ids=torch.tensor(model.tokens[:1], device=device),
             input_values=torch.from_numpy(np.stack(sounds)[:, None]).to(device),
         )
     version = tuple(map(int, transformers.__version__.split(".")[:2]))
@@ -115,11 +114,11 @@ def _to_numpy(tensor: Any) -> Embeddings:
     return array
 
 
-def read_text_states(model: Any, ids: Sequence[int]) -> tuple[Any, Any]:
+def read_text_states(network: Any, ids: Sequence[int]) -> tuple[Any, Any]:
     """The embeddings (D,) of a text from the state before the final norm and from the one after it.
 
     Args:
-        model: transformers' own, as ``loading.load_plainly`` gives it, and therefore with its final norm.
+        network: from ``loading.load_with_transformers``, which leaves the final norm in.
     """
     import torch
 
@@ -128,11 +127,11 @@ def read_text_states(model: Any, ids: Sequence[int]) -> tuple[Any, Any]:
     def keep(_: Any, given: tuple[Any, ...], made: Any) -> None:
         states.extend((given[0], made))
 
-    hook = model.text_model.final_norm.register_forward_hook(keep)
+    hook = network.text_model.final_norm.register_forward_hook(keep)
     try:
         with torch.inference_mode():
-            model.text_model(input_ids=torch.tensor([ids], device=model.device))
-            before, after = (model.text_audio_head(state[:, 0])[0].float().cpu().numpy() for state in states)
+            network.text_model(input_ids=torch.tensor([ids], device=network.device))
+            before, after = (network.text_audio_head(state[:, 0])[0].float().cpu().numpy() for state in states)
     finally:
         hook.remove()
     return before, after

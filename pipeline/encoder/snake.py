@@ -1,9 +1,9 @@
 """The activation of PE-Audio's codec: as operations of torch, or as one kernel.
 
-On what lies between matrix products, a codec on a CPU with AMX spends half of its time, most of that here.
+On a CPU with AMX, a codec spends half of its time between matrix products, most of that here.
 
 Source: Ziyin et al. 2020, arXiv:2006.08195; ``Snake1d`` in transformers' ``models/dac/modeling_dac.py``, whose division
-by a is left to the convolutions around it (``pipeline.encoder.audio_tower``).
+by a moves into the convolutions around it (``pipeline.encoder.audio_tower``).
 """
 
 import warnings
@@ -16,27 +16,26 @@ from torch import Tensor
 from pipeline.encoder.batching import is_out_of_memory
 
 Scale = tuple[Tensor, Tensor]
-"""What a Snake's input is multiplied by, and what is added then: float32 of (channels,)."""
+"""The factor of a Snake's input and the summand after it: float32 of (channels,)."""
 
 Snake = Callable[[Tensor, Scale | None], Tensor]
 
 LEAST_CHANNELS = 32
-"""For a codec with fewer nothing is compiled on a CPU: the bundled model's has 8, those that are released have 64."""
-
+"""With fewer channels, a codec on a CPU is not compiled: the bundled model's has 8, a released model's has 64."""
 
 ROW = {"cpu": None, "cuda": 1024}
-"""How many numbers a compiled kernel takes as one row, where that is not the number of channels. Triton loads several
-at once where it knows that widths divide by 16, and else one by one: on an H100, 0.045 ms became 0.158 (pytorch pull
-request 193614; not measured here)."""
+"""How many numbers are one row to a compiled kernel; None: the number of channels. Triton loads several numbers at once
+if it knows that the width divides by 16, otherwise one by one: on an H100, 0.045 ms became 0.158 (pytorch pull request
+193614; not measured here)."""
 
 PROBE_LENGTH = {"cpu": 640, "cuda": 2**17}
-"""Of the two sounds that are tried: a GPU's kernels are chosen by their size. It takes half a GB for a moment."""
+"""The length of the two sounds that try a kernel; a GPU chooses its kernels by size. Takes half a GB for a moment."""
 
 
 def gains_by_fusing(device: str, channels: int) -> bool:
     """Whether ``fuse_snake`` makes a codec faster: on a GPU, and on a CPU with AVX-512.
 
-    With AVX2 it is no faster than three operations on what lies in the cache.
+    With AVX2 one kernel is no faster than three operations on numbers in the cache.
     """
     return device == "cuda" or (channels >= LEAST_CHANNELS and torch.cpu.get_capabilities().get("avx512_f", False))
 
@@ -49,7 +48,7 @@ def snake(x: Tensor, scale: Scale | None) -> Tensor:
 
 
 def _scale(x: Tensor, factor: Tensor, summand: Tensor) -> Tensor:
-    """ax + b. Few channels are taken several times together: torch makes rows of 8 numbers six times as slowly."""
+    """ax + b. Narrow rows are joined to wider ones: torch computes rows of 8 numbers six times as slowly."""
     times = max(1, FULL_ROW // len(factor))
     flat, u = x.reshape(-1), torch.empty_like(x, memory_format=torch.contiguous_format)
     whole = len(flat) // (times * len(factor)) * times * len(factor)
@@ -64,27 +63,27 @@ FULL_ROW = 64
 
 
 def _activate_scaled(rows: Tensor, factor: Tensor, summand: Tensor) -> Tensor:
-    """``snake`` of (rows, channels) as a compiler wants it written; rounded once."""
+    """``snake`` of (rows, channels), written for a compiler; rounds once."""
     u = rows.float() * factor + summand
     return (u + torch.sin(u).square()).to(rows.dtype)
 
 
 def _activate(values: Tensor) -> Tensor:
-    """The same of numbers that are scaled already, (n,)."""
+    """The same for numbers (n,) that are scaled already."""
     u = values.float()
     return (u + torch.sin(u).square()).to(values.dtype)
 
 
 def fuse_snake(device: str, dtype: torch.dtype, backend: str | Callable[..., Any] = "inductor") -> Snake:
-    """``snake`` as one kernel, for inference, where torch can compile it. Else as it is, with a warning.
+    """``snake`` as one kernel, for inference. Where torch cannot compile it: a warning, and ``snake`` itself.
 
-    It takes 4 s, and 14 s for the first time on a machine, where torch leaves its kernels in a folder of its own.
-    Sounds and lengths are not the compiled functions' concern: torch makes each anew for whatever it takes as constant,
-    and after eight times no more.
+    It takes 4 s, and 14 s for the first time on a machine: torch keeps its kernels in a folder. The compiled functions
+    see rows only, not sounds and lengths: torch compiles again for each new value of anything it takes as constant, and
+    gives up after eight times.
     """
     options: dict[str, Any] | None = None
     if backend == "inductor":
-        # Two kernels are not worth a pool of processes; with any number of threads they are the same.
+        # Two kernels are not worth a pool of processes. They are the same with any number of threads.
         options = {"compile_threads": 1, "cpp.dynamic_threads": True}
     try:
         activate = torch.compile(_activate, dynamic=True, backend=backend, options=options)
@@ -94,7 +93,7 @@ def fuse_snake(device: str, dtype: torch.dtype, backend: str | Callable[..., Any
             channels, row = x.shape[-1], ROW[device]
             known = row is not None and row % channels == 0 and x.numel() % row == 0
             rows = x.reshape(-1, row if known else channels)  # type: ignore[arg-type]
-            if len(rows) == 1:  # torch would take the 1 as constant
+            if len(rows) == 1:  # torch would take the 1 as a constant
                 return snake(x, scale)
             if known:
                 torch._dynamo.mark_static(rows, 1)
@@ -109,12 +108,17 @@ def fuse_snake(device: str, dtype: torch.dtype, backend: str | Callable[..., Any
             scale = torch.linspace(0.1, 2, 64, device=device), torch.linspace(-1, 1, 64, device=device)
             length = PROBE_LENGTH[device]
             x = torch.linspace(-9, 9, 2 * length * 64, device=device, dtype=dtype).view(2, length, 64)
-            for given, some in ((x, scale), (x, None), (x[:1, :3], scale), (x[:1, :3], None)):  # in other rows, too
+            for given, some in (
+                (x, scale),
+                (x, None),
+                (x[:1, :3], scale),
+                (x[:1, :3], None),
+            ):  # also in rows of another width
                 exact = snake(given.float(), some)
                 error = ((fused(given, some) - exact).abs() / exact.abs().clamp(min=1)).max().item()
                 if not error < 16 * torch.finfo(torch.float32).eps + torch.finfo(dtype).eps:  # of sine, of rounding
-                    raise ArithmeticError(f"what was compiled is wrong by {error:.1g}")
-    except Exception as error:  # no compiler, no triton, a driver that is too old, no place for a cache
+                    raise ArithmeticError(f"the compiled function is wrong by {error:.1g}")
+    except Exception as error:  # no compiler, no triton, a driver that is too old, no room for a cache
         if isinstance(error, RuntimeError) and is_out_of_memory(error):
             raise
         said = (str(error).splitlines() or [""])[0]

@@ -2,9 +2,9 @@
 
 PE-Audio was trained on the state of ModernBERT's last layer before its final norm: Meta's code takes
 ``hidden_states[22]`` of 22 layers (facebookresearch/perception_models, ``core/audio_visual_encoder/pe.py``), which is
-that state in the transformers it was written for. Since version 5.1 transformers gives the state after the norm, unless
-the text settings of a checkpoint say ``tie_last_hidden_states: false``, which it knows since 5.18. Here the checkpoint
-decides, whatever the version: the state after the norm is read where its settings say ``true``, else the one before.
+that state in the transformers it was written for. Since version 5.1 transformers gives the state after the norm, and
+since 5.18 the state before it if the checkpoint's text settings say ``tie_last_hidden_states: false``. Here the
+checkpoint alone decides, whatever the version: ``true`` selects the state after the norm, anything else the one before.
 
     >>> query = load_text_encoder("facebook/pe-av-base").embed(["glass breaking"])  # searches the clips
 """
@@ -31,15 +31,15 @@ class TextEncoder:
         self.identity = checkpoint.identity
         self._tokenizer = load_tokenizer(checkpoint)
         self._model = load_model(checkpoint, "float32")
-        # The weights are pages of a mapped file, not read before their first use: these never are.
+        # The weights are pages of a mapped file, read on first use. The audio tower's are never read.
         del self._model.audio_encoder, self._model.audio_head
         self._max_tokens = min(self._tokenizer.model_max_length, self._model.config.text_config.max_position_embeddings)
 
     def embed(self, texts: Sequence[str]) -> Embeddings:
-        """Embed texts: shape (n, D). What searches a table must come from the model that filled it.
+        """Embed texts: shape (n, D). Search a table only with texts embedded by the model that filled it.
 
         Raises:
-            UsageError: a text is empty, or longer than the text tower takes (nothing is cut off silently).
+            UsageError: a text is empty, or longer than the text tower accepts: texts are never cut off silently.
         """
         import torch
 
@@ -49,7 +49,7 @@ class TextEncoder:
         tokens = [self._tokenize(text) for text in texts]
         for batch in equal_batches([len(ids) for ids in tokens], BATCH_TEXTS):
             with torch.inference_mode():
-                # `get_text_audio_embeds` would be the name for this; it fails in transformers 5.23.
+                # `get_text_audio_embeds` should do this, but fails in transformers 5.23.
                 read = self._model.text_model(input_ids=torch.tensor([tokens[i] for i in batch]))
                 class_token = read.last_hidden_state[:, 0]
                 embeddings[batch] = self._model.text_audio_head(class_token).float().numpy()

@@ -1,7 +1,8 @@
 """A tokenizer's files in, a checksum out that is equal where texts become the same tokens.
 
-The weights of a model say nothing of it: with other merges or another lower-casing, the same words are other vectors.
-Copying a checkpoint or saving it again leaves the checksum as it is, as far as transformers writes the same settings.
+The weights of a model do not show a change of its tokenizer, but with other merges or another lower-casing the same
+words get other vectors. Copying a checkpoint or saving it again does not change the checksum, as far as transformers
+writes the same settings.
 """
 
 import hashlib
@@ -9,28 +10,28 @@ import json
 from typing import Any
 
 _STATE = frozenset({"version", "truncation", "padding"})
-"""Of tokenizer.json, what the last call left there and every call sets anew."""
+"""Keys of tokenizer.json that the last call left there and every call sets again."""
 
 _PROVENANCE = frozenset(
     {
         *("backend", "files_loaded", "is_local", "local_files_only", "name_or_path", "processor_class"),
         *("special_tokens_map_file", "tokenizer_class", "tokenizer_file", "transformers_version"),
-        # How batches are padded or cut, which does not happen here, and how tokens become text again.
+        # How batches are padded or cut, which Earshot never does, and how tokens become text again.
         *("max_length", "model_input_names", "model_max_length", "pad_to_multiple_of", "padding_side", "stride"),
         *("truncation_side", "truncation_strategy", "chat_template", "clean_up_tokenization_spaces"),
     }
 )
-"""Of tokenizer_config.json, what does not decide which tokens a text becomes, and changes when it is saved again."""
+"""Keys of tokenizer_config.json that do not decide which tokens a text becomes, and that saving again may change."""
 
 _FAST_CLASSES = ("PreTrainedTokenizerFast", "TokenizersBackend")
-"""The class that takes tokenizer.json as it is: its names in transformers 4 and 5."""
+"""The class that uses tokenizer.json unchanged: its names in transformers 4 and 5."""
 
 
 def checksum_tokenizer(tokenizer: dict[str, Any], config: dict[str, Any], special_tokens: dict[str, Any]) -> str:
-    """SHA-256 over what tokenizer.json, tokenizer_config.json and special_tokens_map.json decide.
+    """SHA-256 over everything in tokenizer.json, tokenizer_config.json and special_tokens_map.json that decides tokens.
 
     Args:
-        config: empty where there is no such file, and so is ``special_tokens``.
+        config, special_tokens: empty where there is no such file.
     """
     backend = {key: _in_one_form(value) for key, value in tokenizer.items() if key not in _STATE}
     known = {_content(token) for token in _list(tokenizer.get("added_tokens"))}
@@ -50,14 +51,14 @@ def checksum_tokenizer(tokenizer: dict[str, Any], config: dict[str, Any], specia
 
 
 def _content(token: Any) -> Any:
-    """A special token is written as its text, or as an object with that."""
+    """The text of a special token, which is written as that text or as an object that holds it."""
     if isinstance(token, list):
         return [_content(item) for item in token]
     return token["content"] if isinstance(token, dict) and isinstance(token.get("content"), str) else token
 
 
 def _in_one_form(value: Any) -> Any:
-    """Merges were written ``"a b"`` and are written ``["a", "b"]``; what is null is left out."""
+    """One form for both ways to write merges, ``"a b"`` and ``["a", "b"]``; nulls are left out."""
     if not isinstance(value, dict):
         return value
     found = {key: _in_one_form(item) for key, item in value.items() if item is not None}

@@ -6,7 +6,7 @@ from typing import Any, Protocol
 from pipeline.config import EncodeConfig
 from pipeline.encoder.checkpoint import ModelIdentity, read_identity
 from pipeline.encoder.encoder import load_encoder
-from pipeline.encoder.text import load_text_encoder
+from pipeline.encoder.text_encoder import load_text_encoder
 from pipeline.errors import IndexMismatch
 from pipeline.grid import Waveform
 

@@ -23,15 +23,15 @@ def noise(n: int, length: int) -> torch.Tensor:
     return torch.randn(n, length, generator=torch.Generator().manual_seed(n + length)) * 0.3
 
 
-@pytest.mark.parametrize("stretch_bytes", [2**8, 2**12, 2**15, None])
+@pytest.mark.parametrize("tile_bytes", [2**8, 2**12, 2**15, None])
 @pytest.mark.parametrize("ratios", [[2, 3, 5], [3, 2], [2, 8, 10]])
 @pytest.mark.parametrize(("n", "hops"), [(1, 1), (1, 40), (3, 2), (2, 77)])
 def test_a_codec_in_stretches_equals_that_of_transformers(
-    ratios: list[int], n: int, hops: int, stretch_bytes: int | None
+    ratios: list[int], n: int, hops: int, tile_bytes: int | None
 ) -> None:
     embedder = make_embedder(ratios)
     codec = Codec(embedder, "cpu", torch.float32)
-    codec.stretch_bytes = stretch_bytes
+    codec.tile_bytes = tile_bytes
     samples = noise(n, hops * math.prod(ratios))
     assert error(codec(samples), run_plainly(embedder, samples)) < PARITY
 
@@ -54,10 +54,10 @@ def test_convolutions_may_give_their_output_in_another_layout(monkeypatch: pytes
 
 def test_stretches_cover_every_sound_once(model: Any) -> None:
     codec = Codec(model.audio_encoder.embedder, "cpu", torch.float32)
-    for stretch_bytes in (2**9, 2**14, 2**30, None):
-        codec.stretch_bytes = stretch_bytes
+    for tile_bytes in (2**9, 2**14, 2**30, None):
+        codec.tile_bytes = tile_bytes
         seen = torch.zeros(5, 130)
-        for some, start, stop in codec._list_stretches(5, 130, 64):
+        for some, start, stop in codec._list_tiles(5, 130, 64):
             seen[some, start:stop] += 1
         assert (seen == 1).all()
 

@@ -21,7 +21,7 @@ from pipeline.encoder.batching import Rows
 from pipeline.encoder.check import Finding, check
 from pipeline.encoder.checkpoint import find_checkpoint
 from pipeline.encoder.encoder import NonFiniteError, load_encoder
-from pipeline.encoder.loading import load_plainly
+from pipeline.encoder.loading import load_with_transformers
 from pipeline.errors import ModelError
 from pipeline.grid import Waveform
 from tests.helpers.checkpoints import edit_weights, make_pe_audio, make_pe_audio_video
@@ -235,7 +235,7 @@ class Official:
     def from_config(self, name: str, pretrained: bool) -> Any:
         assert pretrained
         self.asked.append(name)
-        model, _ = load_plainly(find_checkpoint(str(self._folder), None), "PeAudioModel", "float32")
+        model, _ = load_with_transformers(find_checkpoint(str(self._folder), None), "PeAudioModel", "float32")
         return _OfficialModel(model, self._off, self._nth)
 
 
@@ -278,12 +278,12 @@ def released(one: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> str:
 
 def test_what_the_official_package_gives_is_compared(one: Path, released: str) -> None:
     package = Official(one)
-    found = look(released, find_official=lambda: package)
+    found = look(released, find_package=lambda: package)
     assert package.asked == ["pe-av-tiny"] * 2
     assert {"Meta's package, clips", "Meta's package, frames"} <= set(right(found))
-    found = look(released, find_official=lambda: Official(one, off=0.1))
+    found = look(released, find_package=lambda: Official(one, off=0.1))
     assert wrong(found) == ["Meta's package, clips"]
-    found = look(released, find_official=lambda: Official(one, nth=None))  # it would take the state after the norm
+    found = look(released, find_package=lambda: Official(one, nth=None))  # it would take the state after the norm
     assert wrong(found) == ["Meta's package, clips", "Meta's package, frames"]
 
 
@@ -291,11 +291,11 @@ def test_what_keeps_the_official_package_from_running_is_told(one: Path, release
     def fail() -> Any:
         raise ImportError("torchcodec\nis missing")
 
-    found = look(released, find_official=fail)
+    found = look(released, find_package=fail)
     assert found["Meta's package"].said == "cannot be imported: ImportError: torchcodec is missing"
-    found = look(one, find_official=lambda: Official(one))
+    found = look(one, find_package=lambda: Official(one))
     assert found["Meta's package, clips"].said == f"knows facebook/... only, not {one}"
-    found = look(released, find_official=lambda: object())
+    found = look(released, find_package=lambda: object())
     assert found["Meta's package, frames"].said.startswith("cannot be run: AttributeError: ")
 
 

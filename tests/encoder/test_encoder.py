@@ -30,7 +30,7 @@ from pipeline.encoder.encoder import (
     probability,
     resolve_precision,
 )
-from pipeline.encoder.text import load_text_encoder
+from pipeline.encoder.text_encoder import load_text_encoder
 from pipeline.errors import ModelError, UsageError
 from pipeline.grid import HOP_SAMPLES, Waveform
 from tests.helpers.checkpoints import (
@@ -521,7 +521,8 @@ def test_loading_prints_nothing(copy: Path) -> None:
     """In a process of its own, since transformers keeps the stream that it found when it was imported."""
     edit_weights(copy, lambda state: state.pop("audio_encoder.norm.weight"))
     script = (
-        "import sys; from pipeline.encoder.text import load_text_encoder; from pipeline.errors import ModelError\n"
+        "import sys; from pipeline.errors import ModelError\n"
+        "from pipeline.encoder.text_encoder import load_text_encoder\n"
         "try: load_text_encoder(sys.argv[1])\n"
         "except ModelError as error: print(error)\n"
     )

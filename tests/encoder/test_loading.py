@@ -14,7 +14,7 @@ import numpy as np
 import pytest
 
 from pipeline.encoder.checkpoint import find_checkpoint, read_identity
-from pipeline.encoder.text import load_text_encoder
+from pipeline.encoder.text_encoder import load_text_encoder
 from pipeline.errors import ModelError
 from pipeline.grid import Grid
 from tests.helpers.checkpoints import make_pe_audio, make_pe_audio_video

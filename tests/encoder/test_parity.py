@@ -68,7 +68,7 @@ def make(models: list[Any], precision: str, whole: bool = False) -> Any:
     tower.compile()  # for full size, where there is AVX-512
     if whole:
         for codec in {tower.codec, tower.frame_codec}:
-            codec.stretch_bytes, codec._snake = None, fuse_snake("cpu", getattr(torch, precision), "eager")
+            codec.tile_bytes, codec._snake = None, fuse_snake("cpu", getattr(torch, precision), "eager")
             assert codec._snake is not snake
     return tower
 

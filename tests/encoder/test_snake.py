@@ -70,10 +70,10 @@ def test_it_is_compiled_twice_for_each_precision_whatever_is_encoded() -> None:
     embedder = make_embedder([2, 3, 5])
     with fresh_dynamo():
         for dtype in (torch.float32, torch.bfloat16):
-            for stretch_bytes in (None, 2**10, 2**12):  # encoders in one process
+            for tile_bytes in (None, 2**10, 2**12):  # encoders in one process
                 with torch.inference_mode(False):  # as they are loaded
                     codec = Codec(embedder, "cpu", dtype)
-                codec.stretch_bytes, codec._snake = stretch_bytes, fuse_snake("cpu", dtype, count)
+                codec.tile_bytes, codec._snake = tile_bytes, fuse_snake("cpu", dtype, count)
                 assert codec._snake is not snake
                 for n, hops in ((1, 1), (1, 40), (2, 1), (8, 33), (32, 9), (5, 40)):
                     samples = noise(n, hops * 30)
@@ -147,7 +147,7 @@ def test_a_codec_is_compiled_and_remains_what_it_was(monkeypatch: pytest.MonkeyP
     monkeypatch.setattr(audio_tower, "gains_by_fusing", lambda device, channels: True)
     embedder = make_embedder([2, 3, 5], channels=LEAST_CHANNELS)
     codec = Codec(embedder, "cpu", torch.float32)
-    codec.stretch_bytes = 2**12
+    codec.tile_bytes = 2**12
     assert codec._snake is snake
     with fresh_dynamo():
         codec.compile()

@@ -15,7 +15,7 @@ from jobs.tiny.evaluate import encode_texts
 from jobs.tiny.evaluate import load as load_for_the_exam
 from jobs.tiny.network import build_config
 from pipeline.encoder.checkpoint import read_identity
-from pipeline.encoder.text import load_text_encoder
+from pipeline.encoder.text_encoder import load_text_encoder
 from pipeline.errors import ModelError
 from tests.helpers.checkpoints import build_model, edit_settings, make_pe_audio, make_pe_audio_video
 
