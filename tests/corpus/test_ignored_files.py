@@ -203,6 +203,6 @@ def test_what_mostly_is_no_sound_is_left_out(extension: str) -> None:
 
 
 def test_readme_names_the_extensions_that_are_left_out() -> None:
-    readme = (Path(__file__).parents[2] / "README.md").read_text()
+    readme = (Path(__file__).parents[2] / "pipeline/corpus/README.md").read_text()
     _, _, said = readme.partition("Extensions that mostly mean something else are left out")
     assert re.findall(r"`\.(\w+)`", said.partition("\n\n")[0]) == LEFT_OUT

@@ -117,7 +117,7 @@ def start_head(agent: int | None = None) -> Iterator[Head]:
     folder = tempfile.mkdtemp(prefix="earshot-ray-", dir="/tmp")  # paths of sockets must be short
     port, dashboard, metrics, client, free, agent_grpc = free_ports(6)
     environment = {**without_ray(), "RAY_AUTH_MODE": "token", "RAY_AUTH_TOKEN": TOKEN}
-    environment["RAY_ENABLE_WINDOWS_OR_OSX_CLUSTER"] = "0"  # it listens on this machine only, as README has it
+    environment["RAY_ENABLE_WINDOWS_OR_OSX_CLUSTER"] = "0"  # see configs/README.md: it listens on this machine only
     environment["RAY_JOB_STOP_WAIT_TIME_S"] = "240"  # however slow this machine is just now
     ports = {
         "port": port,
