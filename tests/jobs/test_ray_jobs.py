@@ -289,7 +289,7 @@ def test_submit_and_wait_fails_as_the_job_does(
             "/opt/python -m: No module named 'jobs'",
             "; install Earshot in the Python of every node and name that ",
         ),
-        ("FAILED", "sh: 1: /nope/python: not found", "; --python names the interpreter on the head"),
+        ("FAILED", "sh: 1: /nope/python: not found", "; name the Python on the head with --python"),
         ("FAILED", "SIGKILL", "; submit it again to go on"),
         ("STOPPED", "as asked", "; submit it again to go on"),
         ("FAILED", "in/: no such file or folder", ""),
