@@ -180,6 +180,7 @@ AUDIO = pa.struct(
         pa.field("start_s", pa.float64()),  # as in LISTED
         pa.field("end_s", pa.float64()),
         pa.field("size_bytes", pa.int64()),  # or about that, as in LISTED
+        pa.field("estimated_s", pa.float64()),  # its duration, estimated from size and extension
         pa.field("uris", pa.list_(pa.string())),  # every file with these bytes; the first one is read
         pa.field("modified_ns", pa.list_(pa.int64())),
         pa.field("offsets", pa.list_(pa.int64())),  # in their shards; null: a file of its own

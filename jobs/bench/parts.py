@@ -42,7 +42,7 @@ def shorten(row: Row) -> Row:
     from pipeline.corpus.corpus_file import CorpusFile
     from pipeline.corpus.time_ranges import TimeRange, range_of, recording_of
 
-    if CorpusFile.of_listed(row).seconds <= 2 * MOST_S:
+    if CorpusFile.of_listed(row).estimated_s <= 2 * MOST_S:
         return row
     part: TimeRange = range_of(row).narrow(0.0, MOST_S)
     return {**row, "uri": f"{recording_of(row)}{part}", "start_s": part.start_s, "end_s": part.end_s}

@@ -50,8 +50,8 @@ class CorpusFile:
     modified_ns: int
     offset: int | None
     content_hash: str | None = None
-    seconds: float = 0.0
-    """About so long."""
+    estimated_s: float = 0.0
+    """See ``estimate_seconds``."""
 
     def __getitem__(self, name: str) -> Any:
         return getattr(self, name)
@@ -84,7 +84,7 @@ class CorpusFile:
     def of_listed(cls, row: dict[str, Any]) -> "CorpusFile":
         """The file of a row of LISTED."""
         file = cls(row["uri"], row["start_s"], row["end_s"], row["size_bytes"], row["modified_ns"], row["offset"])
-        file.seconds = estimate_seconds(file.recording, file.size_bytes, file.part)
+        file.estimated_s = estimate_seconds(file.recording, file.size_bytes, file.part)
         return file
 
 
@@ -93,13 +93,13 @@ def has_size(uri: str, offset: int | None) -> bool:
     return offset is None or is_sized(uri)
 
 
-def seconds_of(files: list[CorpusFile]) -> float:
-    """Of a content that these files hold, about."""
-    return _sized(files).seconds
+def estimated_s_of(files: list[CorpusFile]) -> float:
+    """The estimated duration of the content that these files hold."""
+    return _sized(files).estimated_s
 
 
 def size_of(files: list[CorpusFile]) -> int:
-    """Bytes of a content, or about that, where none of the files that hold it has a size."""
+    """The size in bytes of the content that these files hold; a guess if none of them has a size."""
     return _sized(files).size_bytes
 
 

@@ -9,7 +9,7 @@ import pyarrow as pa
 import pyarrow.compute as pc
 
 from pipeline import schema
-from pipeline.corpus.corpus_file import CorpusFile, seconds_of, size_of
+from pipeline.corpus.corpus_file import CorpusFile, estimated_s_of, size_of
 from pipeline.schema import Row
 
 MAX_FILES_PER_BATCH = 512
@@ -40,14 +40,14 @@ def pack_alone(batches: pa.Table, batch_ids: Set[str], run_id: str, n_before: in
 def pack(contents: list[list[CorpusFile]], batch_s: float, run_id: str) -> pa.Table:
     """Longest first, small ones together: PLANNED rows of about ``batch_s`` seconds each, less where there is little to
     do: encoders beyond the batches would have nothing. Ranges of one recording stay together all the same."""
-    little_s = min(batch_s, max(LEAST_BATCH_S, sum(map(seconds_of, contents)) / LEAST_BATCHES))
+    little_s = min(batch_s, max(LEAST_BATCH_S, sum(map(estimated_s_of, contents)) / LEAST_BATCHES))
     packs: list[list[list[CorpusFile]]] = []
     held, n_files = 0.0, 0
     for group in _group_ranges(contents, batch_s):
-        if len(group) > 1 and held + sum(map(seconds_of, group)) > little_s:  # in as few batches as possible
+        if len(group) > 1 and held + sum(map(estimated_s_of, group)) > little_s:  # in as few batches as possible
             held = math.inf
         for number, files in enumerate(group):
-            seconds, most_s = seconds_of(files), batch_s if number else little_s
+            seconds, most_s = estimated_s_of(files), batch_s if number else little_s
             if not packs or held + seconds > most_s or n_files + len(files) > MAX_FILES_PER_BATCH:
                 packs.append([])
                 held, n_files = 0.0, 0
@@ -71,6 +71,7 @@ def _audio(files: list[CorpusFile]) -> Row:
         "start_s": files[0].start_s,
         "end_s": files[0].end_s,
         "size_bytes": size_of(files),
+        "estimated_s": estimated_s_of(files),
         "uris": [file.uri for file in files],
         "modified_ns": [file.modified_ns for file in files],
         "offsets": [file.offset for file in files],
@@ -89,11 +90,11 @@ def _group_ranges(contents: list[list[CorpusFile]], batch_s: float) -> list[list
     ranges: dict[tuple[str, str], list[list[CorpusFile]]] = defaultdict(list)
     for files in contents:
         if files[0].recording in cut:
-            alone = files[0].uri if seconds_of(files) >= batch_s else ""
+            alone = files[0].uri if estimated_s_of(files) >= batch_s else ""
             ranges[files[0].recording, alone].append(files)
     for group in ranges.values():
         group.sort(key=lambda files: (files[0].part.samples[0], files[0].uri))
     groups += ranges.values()
     groups.sort(key=lambda group: _position(group[0][0]))  # one after the other: that takes less room for keys
-    groups.sort(key=lambda group: -max(map(seconds_of, group)))
+    groups.sort(key=lambda group: -max(map(estimated_s_of, group)))
     return groups

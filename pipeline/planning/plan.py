@@ -24,7 +24,7 @@ import pyarrow as pa
 from pipeline import schema
 from pipeline.audio.decoder_versions import COLUMNS, MENDS, Mend, find_mend
 from pipeline.audio.source import place_of
-from pipeline.corpus.corpus_file import CorpusFile, has_size, identify_audio, seconds_of, size_of
+from pipeline.corpus.corpus_file import CorpusFile, estimated_s_of, has_size, identify_audio, size_of
 from pipeline.corpus.listing import gc_paused
 from pipeline.corpus.shards import is_member, shard_of
 from pipeline.errors import FileFailure
@@ -437,7 +437,7 @@ def _settle_known_content(
         if recording in cut:
             counted.add(recording)
         plan.bytes_to_decode += size_of(files)
-    plan.seconds_to_decode = sum(map(seconds_of, contents))
+    plan.seconds_to_decode = sum(map(estimated_s_of, contents))
     return contents
 
 

@@ -62,12 +62,16 @@ class Collector:
         self._with_frames = with_frames
         self._pending: dict[str, _Pending] = {}
         self._reported: set[str] = set()
-        self._n_planned = {} if planned is None else _count_files(planned)
+        self._planned = {} if planned is None else _sum_up(planned)
 
     @property
     def missing(self) -> set[str]:
         """Ids of batches that were planned or begun, and have not been reported whole."""
-        return (self._n_planned.keys() | self._pending.keys()) - self._reported
+        return (self._planned.keys() | self._pending.keys()) - self._reported
+
+    def estimated_s(self, batch_id: str) -> float:
+        """The duration of a planned batch as the plan estimates it, in seconds."""
+        return self._planned[batch_id][1]
 
     def add(self, receipt: Row) -> Batch | None:
         """Take one RECEIPTS row; returns its batch when that was the missing part.
@@ -110,7 +114,8 @@ class Collector:
     def _check_files(self, batch_id: str, files: list[Row], audio_ids: Set[str]) -> None:
         """Each planned file is reported once, and each content that has windows is reported."""
         uris = {row["uri"] for row in files}
-        if not len(uris) == len(files) == self._n_planned.get(batch_id, len(files)):
+        n_planned = self._planned[batch_id][0] if batch_id in self._planned else len(files)
+        if not len(uris) == len(files) == n_planned:
             raise IncompleteBatch(f"{min(uris)} and others: the files of its batch changed while they were read")
         if unknown := audio_ids - {row["audio_id"] for row in files}:
             raise IncompleteBatch(f"{min(uris)} and others: {len(unknown)} contents changed while they were read")
@@ -147,13 +152,14 @@ def _sum_clips(vectors: dict[int, bytes | None]) -> int:
     return sum_rows(list(vectors), np.stack(rows))
 
 
-def _count_files(planned: pa.Table) -> dict[str, int]:
-    """How many files each PLANNED batch has."""
-    counts: dict[str, int] = {}
+def _sum_up(planned: pa.Table) -> dict[str, tuple[int, float]]:
+    """How many files each PLANNED batch has, and its estimated duration in seconds."""
+    sums: dict[str, tuple[int, float]] = {}
     for batch in planned.to_batches():
-        audios = batch["audios"]
-        n_files = pc.list_value_length(pc.struct_field(pc.list_flatten(audios), "uris"))
-        batch_of = np.repeat(np.arange(batch.num_rows), pc.list_value_length(audios))
-        of_each = np.bincount(batch_of, weights=n_files, minlength=batch.num_rows)
-        counts |= zip(batch["batch_id"].to_pylist(), of_each.astype(int).tolist(), strict=True)
-    return counts
+        audios = pc.list_flatten(batch["audios"])
+        batch_of = np.repeat(np.arange(batch.num_rows), pc.list_value_length(batch["audios"]))
+        n_files = pc.list_value_length(pc.struct_field(audios, "uris"))
+        counts = np.bincount(batch_of, weights=n_files, minlength=batch.num_rows).astype(int)
+        seconds = np.bincount(batch_of, weights=pc.struct_field(audios, "estimated_s"), minlength=batch.num_rows)
+        sums |= zip(batch["batch_id"].to_pylist(), zip(counts.tolist(), seconds.tolist(), strict=True), strict=True)
+    return sums

@@ -18,9 +18,7 @@ import pyarrow.compute as pc
 
 from pipeline import schema, storage
 from pipeline.config import Config, EncodeConfig, anchor
-from pipeline.corpus.corpus_file import estimate_seconds
 from pipeline.corpus.metadata import CorpusMetadata
-from pipeline.corpus.time_ranges import split_uri
 from pipeline.errors import CommitConflict, CorpusError, EarshotError, FileFailure, RayDied
 from pipeline.index import journal
 from pipeline.index.generations import delete_folder, drop_former_generations, switch
@@ -493,7 +491,7 @@ class _Run:
             return
         if batch is None:
             return
-        self._compare(batch.files)
+        self._note_finished(batch.files, collector.estimated_s(batch.batch_id))
         batch = self._without_unreadable(batch)
         if batch.files.num_rows:
             self._add(batch)
@@ -516,13 +514,11 @@ class _Run:
         stay = pc.invert(pc.is_in(batch.files["uri"], pa.array(kept)))
         return replace(batch, files=batch.files.filter(stay))
 
-    def _compare(self, files: pa.Table) -> None:
-        """Note how much audio a batch held, and how much the plan thought: what is left is about as far off."""
-        rows = files.select(["audio_id", "uri", "size_bytes", "status", "duration_s"]).to_pylist()
-        for row in {row["audio_id"] or row["uri"]: row for row in rows}.values():
-            recording, part = split_uri(row["uri"])
-            self._progress.finished_planned_s += estimate_seconds(recording, row["size_bytes"] or 0, part)
-            self._progress.finished_s += row["duration_s"] if row["status"] == "indexed" else 0.0
+    def _note_finished(self, files: pa.Table, estimated_s: float) -> None:
+        """Note how long a batch is and how long the plan estimated: the rest of the estimate is about as far off."""
+        indexed = files.select(["audio_id", "duration_s"]).filter(pc.equal(files["status"], "indexed"))
+        self._progress.finished_planned_s += estimated_s
+        self._progress.finished_s += sum({row["audio_id"]: row["duration_s"] for row in indexed.to_pylist()}.values())
 
     def _add(self, batch: Batch) -> None:
         """Count a complete batch, which waits for the next checkpoint."""
@@ -625,7 +621,7 @@ def _is_as_planned(row: dict[str, Any], old: dict[str, Any]) -> bool:
 
 def _nothing(run_id: str) -> pa.Table:
     """PLANNED rows of a file that is not there: any worker can tell that, unless it dies of something else."""
-    audio = {"content_hash": None, "size_bytes": 0, "uris": ["/dev/null/earshot"], "modified_ns": [0]}
+    audio = {"size_bytes": 0, "estimated_s": 0.0, "uris": ["/dev/null/earshot"], "modified_ns": [0]}
     rows = [{"batch_id": schema.make_batch_id(run_id, 0), "audios": [audio]}]
     return pa.Table.from_pylist(rows, schema=schema.PLANNED)
 

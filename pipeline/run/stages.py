@@ -20,7 +20,7 @@ from pipeline.audio.recording import Recording, fetched
 from pipeline.audio.source import hash_file, place_of, unreadable
 from pipeline.audio.windows import cut_windows
 from pipeline.config import DecodeConfig
-from pipeline.corpus.corpus_file import estimate_seconds, identify_audio
+from pipeline.corpus.corpus_file import identify_audio
 from pipeline.corpus.raw_formats import raw_format_of
 from pipeline.corpus.shards import Place, is_sized
 from pipeline.corpus.time_ranges import TimeRange, range_of
@@ -91,14 +91,13 @@ PART_S = 600.0
 
 
 def is_long(planned: Row, part_s: float = PART_S) -> bool:
-    """Whether a planned batch is one recording that makes three parts or more, as far as can be told from its size."""
+    """Whether a planned batch is one recording that makes an estimated three parts or more."""
     return len(planned["audios"]) == 1 and estimate_batch(planned) >= 3 * part_s
 
 
 def estimate_batch(planned: Row) -> float:
-    """About how many seconds of audio a planned batch has."""
-    first_files = [(audio["size_bytes"], _files_of(audio)[0]) for audio in planned["audios"]]
-    return sum(estimate_seconds(file.recording, size_bytes, file.range) for size_bytes, file in first_files)
+    """The estimated duration of a planned batch, in seconds."""
+    return float(sum(audio["estimated_s"] for audio in planned["audios"]))
 
 
 def split_batch(planned: Row, config: DecodeConfig, grid: Grid, part_s: float = PART_S) -> list[Row]:

@@ -94,6 +94,7 @@ def test_it_is_decoded_in_parts(tmp_path: Path, claim: str) -> None:
     header = make_header("PCM_16", 2, HUGE.get(claim, size_bytes % (1 << 32)))
     write_sparse(path, header, size_bytes, {})
     audio = {"uris": [str(path)], "modified_ns": [0], "size_bytes": size_bytes, "content_hash": "0" * 64}
+    audio["estimated_s"] = HOURS * 3_600.0
     parts = split_batch({"batch_id": "b", "audios": [audio]}, DecodeConfig(), GRID)
     assert len(parts) >= HOURS * 6
 

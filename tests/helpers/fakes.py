@@ -22,6 +22,7 @@ import pyarrow as pa
 from pipeline import schema
 from pipeline.audio.decode import hash_file
 from pipeline.config import DecodeConfig
+from pipeline.corpus.corpus_file import estimate_seconds
 from pipeline.encoder.encoder import NonFiniteError
 from pipeline.grid import HOP_SAMPLES, SAMPLE_RATE_HZ, Grid, Waveform
 from pipeline.run.stages import decode_batch, encode_windows, write_windows
@@ -93,6 +94,7 @@ def plan_batch(batch_id: str, *contents: Sequence[Path]) -> Row:
             {
                 "content_hash": hash_file(paths[0]) if len(paths) > 1 else None,
                 "size_bytes": stats[0].st_size,
+                "estimated_s": estimate_seconds(str(paths[0]), stats[0].st_size),
                 "uris": [str(path) for path in paths],
                 "modified_ns": [stat.st_mtime_ns for stat in stats],
             }

@@ -105,6 +105,7 @@ def test_new_files_are_decoded_and_only_equal_sizes_hashed() -> None:
         "start_s": None,
         "end_s": None,
         "size_bytes": 3,
+        "estimated_s": 3 / 150_000,
         "uris": ["a.wav", "d.wav"],
         "modified_ns": [1, 4],
         "offsets": [None, None],
@@ -650,7 +651,7 @@ def test_a_ledger_says_the_same_once_what_is_new_is_part_of_its_table(n_beside: 
 
 def test_a_small_corpus_makes_work_for_several(tmp_path: Path) -> None:
     def count(n_files: int, seconds: float, batch_s: float = 300.0) -> list[float]:
-        contents = [[CorpusFile(f"{k}.wav", None, None, 1, 0, None, seconds=seconds)] for k in range(n_files)]
+        contents = [[CorpusFile(f"{k}.wav", None, None, 1, 0, None, estimated_s=seconds)] for k in range(n_files)]
         rows = pack(contents, batch_s, "0" * 32).to_pylist()
         return [len(row["audios"]) * seconds for row in rows]
 

@@ -24,6 +24,7 @@ def planned(counts: list[list[int]]) -> pa.Table:
             "audios": [
                 {
                     "size_bytes": 1,
+                    "estimated_s": 0.5 + k,
                     "uris": [f"/a/folder/{number}-{k}-{file}.wav" for file in range(n_files)],
                     "modified_ns": [1] * n_files,
                     "offsets": [None] * n_files,
@@ -49,8 +50,10 @@ def test_every_planned_batch_is_missed_with_all_its_files(
         [whole.slice(first, 2), whole.slice(first + 2)]
     )  # in several chunks, not from their start
     collector = make_collector(batches)
-    assert collector._n_planned == {
-        schema.make_batch_id("run", number): sum(contents) for number, contents in enumerate(counts) if number >= first
+    assert collector._planned == {
+        schema.make_batch_id("run", number): (sum(contents), sum(0.5 + k for k in range(len(contents))))
+        for number, contents in enumerate(counts)
+        if number >= first
     }
     assert collector.missing == set(batches["batch_id"].to_pylist())
     lost = data.draw(st.sets(st.sampled_from(sorted(collector.missing)))) if collector.missing else set[str]()

@@ -81,7 +81,7 @@ def test_missing_gpu_is_refused() -> None:
 
 def plan_batches(n: int, seconds: float, *, alone: bool = False) -> pa.Table:
     """PLANNED: ``n`` batches of one wav file of about ``seconds`` each."""
-    audio = {"size_bytes": int(150_000 * seconds), "uris": ["/in/a.wav"], "modified_ns": [1], "offsets": [None]}
+    audio = {"estimated_s": seconds, "uris": ["/in/a.wav"], "modified_ns": [1], "offsets": [None]}
     row = {"batch_id": "b", "audios": [audio], "part": {"first": 0, "stop": None} if alone else None}
     return pa.Table.from_pylist([row] * n, schema=schema.PLANNED)
 
