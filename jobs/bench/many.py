@@ -40,8 +40,8 @@ from pipeline.corpus.discover import list_corpus
 from pipeline.corpus.metadata import read_metadata
 from pipeline.index.metadata_columns import MetadataColumns
 from pipeline.index.tables import select_metadata
+from pipeline.planning.decide import PlanSetup, make_plan
 from pipeline.planning.ledger import Ledger
-from pipeline.planning.plan import make_plan
 
 FILES_PER_FOLDER, FILES_PER_SHARD, ROWS_PER_TABLE, RANGES_PER_FILE = 1_000, 10_000, 1_000, 100
 SIZES = 50_000
@@ -171,12 +171,8 @@ def look(source: str, ledger: str) -> dict[str, float]:
     plan = make_plan(
         listed,
         Ledger(files.select(schema.FILES.names)),
-        batch_s=300.0,
-        run_id="0" * 32,
-        hash_file=hash_file,
-        probe_file=probe_file,
+        PlanSetup(batch_s=300.0, run_id="0" * 32, hash_file=hash_file, probe_file=probe_file, list_actions=False),
         outdated=outdated,
-        list_actions=False,
     )
     note("planned")
     assert (plan.n_unchanged if is_known else plan.n_to_decode) == listed.num_rows

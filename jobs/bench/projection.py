@@ -180,7 +180,7 @@ def write_sample(rows: list[Row], manifest: Path, audio_s: float) -> Path:
             if planned_s >= audio_s:
                 break
             writer.writerow([recording_of(row), row["start_s"], row["end_s"]])
-            planned_s += CorpusFile.of_listed(row).seconds
+            planned_s += CorpusFile.of_listed(row).estimated_s
     return manifest
 
 

@@ -31,15 +31,17 @@ from pipeline.index.salvage import Fragments
 from pipeline.index.tables import create_tables, no_clips, open_published, read_files, read_rows, select_metadata
 from pipeline.index.writer import Batch, Writer
 from pipeline.planning.batches import pack_alone
-from pipeline.planning.guard import Disks, IsMount, is_much
+from pipeline.planning.groups import group_copies, group_rows
+from pipeline.planning.guard import Disks, Guard, IsMount, is_much
 from pipeline.planning.ledger import Ledger
 from pipeline.planning.outcomes import deleted_row, lost_rows
-from pipeline.planning.plan import Plan, group_copies, group_rows
+from pipeline.planning.plan import Plan
 from pipeline.planning.request import RunRequest
 from pipeline.run.background import Polled, drain
 from pipeline.run.collector import Collector, IncompleteBatch
 from pipeline.run.prepare import (
     Report,
+    begin_planning,
     choose_generation,
     describe_run,
     find_disks,
@@ -285,17 +287,9 @@ class _Run:
         files = read_files(self._config.into, self._writer.published)
         self._ledger = Ledger(files.select(schema.FILES.names))
         self._metadata = MetadataColumns(given, select_metadata(files))
-        self.plan = plan_files(
-            listed,
-            self._ledger,
-            self._metadata,
-            self._config,
-            request,
-            disks,
-            self._writer.run_id,
-            self._progress,
-            self._report,
-        )
+        setup = begin_planning(self._config, request, self._writer.run_id, self._progress, self._report)
+        guard = Guard(listed, self._config, request, disks)
+        self.plan = plan_files(listed, self._ledger, self._metadata, setup, guard)
         if self.plan.refused:
             raise CorpusError(self.plan.refused)
         self._progress.n_unchanged = self.plan.n_unchanged

@@ -25,9 +25,10 @@ from pipeline.index.metadata_columns import MetadataColumns
 from pipeline.index.salvage import Fragments, read_all
 from pipeline.index.settings import check_settings, differences, index_settings, known_values
 from pipeline.index.tables import select_metadata
+from pipeline.planning.decide import PlanSetup, lies_within, make_plan
 from pipeline.planning.guard import Disks, Guard, IsMount, read_mounts
 from pipeline.planning.ledger import Ledger
-from pipeline.planning.plan import Plan, lies_within, make_plan
+from pipeline.planning.plan import Plan
 from pipeline.planning.request import RunRequest
 from pipeline.run.progress import Progress
 
@@ -101,18 +102,9 @@ def plan_corpus(
     given = read_sources(tables, listed, manifests, config)
     metadata = MetadataColumns(given, select_metadata(files))
     progress.n_files = listed.num_rows
-    plan = plan_files(
-        listed,
-        Ledger(files.select(schema.FILES.names)),
-        metadata,
-        config,
-        request,
-        find_disks(tables, is_mount),
-        "0" * 32,
-        progress,
-        report,
-        list_actions=True,
-    )
+    guard = Guard(listed, config, request, find_disks(tables, is_mount))
+    setup = begin_planning(config, request, "0" * 32, progress, report, list_actions=True)
+    plan = plan_files(listed, Ledger(files.select(schema.FILES.names)), metadata, setup, guard)
     plan.not_looked_at = progress.not_looked_at
     if tables.path != index.live.path:
         former, disks = index.live.open("files").to_table(columns=["uri", "status"]), find_disks(index.live, is_mount)
@@ -148,24 +140,16 @@ def read_sources(tables: Generation, listed: pa.Table, manifests: list[str], con
     return read_metadata(listed, manifests, config.corpus, schema.metadata_columns(there))
 
 
-def plan_files(
-    listed: pa.Table,
-    ledger: Ledger,
-    metadata: MetadataColumns,
+def begin_planning(
     config: Config,
     request: RunRequest,
-    disks: Disks,
     run_id: str,
     progress: Progress,
     report: Report,
     *,
     list_actions: bool = False,
-) -> Plan:
-    """The plan of a run, with what a person should know of it in its notes.
-
-    Raises:
-        UsageError: no file fails for the reason that is asked for.
-    """
+) -> PlanSetup:
+    """Report that planning begins; the setup goes on to report how many files have been read."""
 
     def report_read(n_read: int, n_files: int) -> None:
         if n_read % 100 == 0:
@@ -174,25 +158,26 @@ def plan_files(
 
     progress.stage = "planning"
     report(progress)
-    if request.reason is not None and request.reason not in REASONS:
-        raise UsageError(f"--reason {request.reason}: no file fails so; the reasons are {', '.join(REASONS)}")
-    plan = make_plan(
-        listed,
-        ledger,
-        batch_s=config.run.batch_s,
-        run_id=run_id,
-        hash_file=hash_file,
-        probe_file=probe_file,
-        request=request,
-        report=report_read,
-        outdated=metadata.outdated(),
-        list_actions=list_actions,
+    return PlanSetup(
+        config.run.batch_s, run_id, hash_file, probe_file, request, report=report_read, list_actions=list_actions
     )
+
+
+def plan_files(listed: pa.Table, ledger: Ledger, metadata: MetadataColumns, setup: PlanSetup, guard: Guard) -> Plan:
+    """The plan of a run, with notes for a person.
+
+    Raises:
+        UsageError: there is no such reason as the request names.
+    """
+    reason = setup.request.reason
+    if reason is not None and reason not in REASONS:
+        raise UsageError(f"--reason {reason}: no file fails so; the reasons are {', '.join(REASONS)}")
+    plan = make_plan(listed, ledger, setup, metadata.outdated())
     plan.notes = (*metadata.notes, *note_unreadable(plan.unreadable))
-    guard, indexed = Guard(listed, config, request, disks), ledger.indexed()
+    indexed = ledger.indexed()
     plan.refused = guard.find_refusal(plan.removed.values(), len(indexed))
-    gone = pa.array([row["uri"] for row in plan.deleted], pa.string())
-    plan.mounts = guard.find_mounts(indexed.filter(pc.invert(pc.is_in(indexed, gone))))
+    deleted = pa.array([row["uri"] for row in plan.deleted], pa.string())
+    plan.mounts = guard.find_mounts(indexed.filter(pc.invert(pc.is_in(indexed, deleted))))
     return plan
 
 

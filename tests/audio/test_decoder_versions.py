@@ -11,8 +11,9 @@ from pipeline.audio.decoder_versions import DECODER, MENDS, Mend, find_mend
 from pipeline.audio.source import hash_file, probe_file
 from pipeline.corpus.discover import list_corpus
 from pipeline.index.tables import read_files
+from pipeline.planning.decide import PlanSetup, make_plan
 from pipeline.planning.ledger import Ledger
-from pipeline.planning.plan import Plan, make_plan
+from pipeline.planning.plan import Plan
 from pipeline.planning.request import RunRequest
 from pipeline.run.driver import index_corpus
 from tests.helpers.contents import KnownCorpus
@@ -81,12 +82,14 @@ def plan(
     made = make_plan(
         listed,
         Ledger(files),
-        batch_s=2.0,
-        run_id="0" * 32,
-        hash_file=hash_file,
-        probe_file=probe_file,
-        request=request,
-        mends=(*MENDS, mend),
+        PlanSetup(
+            batch_s=2.0,
+            run_id="0" * 32,
+            hash_file=hash_file,
+            probe_file=probe_file,
+            request=request,
+            mends=(*MENDS, mend),
+        ),
     )
     return {Path(uri).name: (action, why) for uri, action, why in made.actions}, made
 

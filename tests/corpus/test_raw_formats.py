@@ -22,9 +22,9 @@ from pipeline.errors import FileFailure
 from pipeline.index.tables import read_files
 from pipeline.index.verify import verify_index
 from pipeline.index.verify_deep import compare
+from pipeline.planning.decide import PlanSetup, make_plan
 from pipeline.planning.ledger import Ledger
 from pipeline.planning.outcomes import empty_row
-from pipeline.planning.plan import make_plan
 from pipeline.planning.request import RunRequest
 from pipeline.run.driver import index_corpus
 from pipeline.run.prepare import plan_corpus
@@ -243,7 +243,7 @@ def test_files_that_were_judged_before_there_were_conventions_are_read_anew(tmp_
     def plan(files: pa.Table) -> dict[str, str]:
         listed = list_corpus(list(config.sources))
         made = make_plan(
-            listed, Ledger(files), batch_s=2.0, run_id="0" * 32, hash_file=hash_file, probe_file=probe_file
+            listed, Ledger(files), PlanSetup(batch_s=2.0, run_id="0" * 32, hash_file=hash_file, probe_file=probe_file)
         )
         return {Path(uri).name: action for uri, action, _ in made.actions}
 

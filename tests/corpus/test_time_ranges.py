@@ -25,8 +25,9 @@ from pipeline.corpus.time_ranges import TimeRange, recording_of, split_uri
 from pipeline.errors import CorpusError, FileFailure
 from pipeline.index.verify import verify_index
 from pipeline.index.verify_deep import compare
+from pipeline.planning.decide import PlanSetup, make_plan
 from pipeline.planning.ledger import Ledger
-from pipeline.planning.plan import Plan, make_plan
+from pipeline.planning.plan import Plan
 from pipeline.planning.request import RunRequest
 from pipeline.run.driver import index_corpus
 from pipeline.run.prepare import plan_corpus
@@ -71,7 +72,7 @@ def planned(*sources: Path | str) -> Plan:
     """A first plan for a corpus, which hashes what is needed."""
     table = list_corpus(list(map(str, sources)), CorpusConfig())
     ledger = Ledger(schema.FILES.empty_table())
-    return make_plan(table, ledger, batch_s=300.0, run_id="run", hash_file=hash_file, probe_file=probe_file)
+    return make_plan(table, ledger, PlanSetup(batch_s=300.0, run_id="run", hash_file=hash_file, probe_file=probe_file))
 
 
 def decoded(*sources: Path | str) -> dict[str, Row]:
@@ -468,7 +469,7 @@ def test_recordings_are_read_once_for_the_plan_of_all_their_ranges(tmp_path: Pat
         return hash_file(path)
 
     ledger = Ledger(schema.FILES.empty_table())
-    plan = make_plan(table, ledger, batch_s=9.0, run_id="run", hash_file=count, probe_file=probe_file)
+    plan = make_plan(table, ledger, PlanSetup(batch_s=9.0, run_id="run", hash_file=count, probe_file=probe_file))
     assert sorted(hashed) == ["a.wav", "b.wav"]
     groups = [audio["uris"] for batch in plan.batches.to_pylist() for audio in batch["audios"]]
     assert sorted(map(len, groups)) == [1] * 10 + [2] * 5
@@ -483,7 +484,7 @@ def test_a_range_takes_little_to_plan(tmp_path: Path) -> None:
     table = list_corpus([str(write(tmp_path / "m.csv", *rows))], CorpusConfig())
     ledger, profile = Ledger(schema.FILES.empty_table()), cProfile.Profile()
     profile.enable()
-    plan = make_plan(table, ledger, batch_s=300.0, run_id="run", hash_file=hash_file, probe_file=probe_file)
+    plan = make_plan(table, ledger, PlanSetup(batch_s=300.0, run_id="run", hash_file=hash_file, probe_file=probe_file))
     profile.disable()
     assert plan.n_to_decode == n_ranges
     assert sum(entry.callcount for entry in profile.getstats()) < 200 * n_ranges

@@ -17,9 +17,11 @@ from pipeline import schema
 from pipeline.corpus.corpus_file import CorpusFile, estimate_seconds
 from pipeline.errors import REASONS, FileFailure
 from pipeline.planning.batches import MAX_FILES_PER_BATCH, pack
+from pipeline.planning.decide import PlanSetup, make_plan
+from pipeline.planning.hashing import NEW_PER_DELETED, READ_FIRST
 from pipeline.planning.ledger import Ledger
 from pipeline.planning.outcomes import empty_row
-from pipeline.planning.plan import ACTIONS, NEW_PER_DELETED, READ_FIRST, Plan, make_plan
+from pipeline.planning.plan import ACTIONS, Plan
 from pipeline.planning.request import RunRequest
 from pipeline.schema import Row
 from tests.helpers.ledgers import content_hash, make_ledger
@@ -76,11 +78,7 @@ def plan_of(
     plan = make_plan(
         listed,
         ledger,
-        batch_s=batch_s,
-        run_id="run",
-        hash_file=disk.hash_file,
-        probe_file=disk.probe_file,
-        request=request,
+        PlanSetup(batch_s=batch_s, run_id="run", hash_file=disk.hash_file, probe_file=disk.probe_file, request=request),
     )
     assert plan.batches.schema == schema.PLANNED
     return plan
@@ -135,11 +133,13 @@ def test_reading_many_files_is_reported() -> None:
     make_plan(
         disk.listed(),
         make_ledger(),
-        batch_s=1.0,
-        run_id="run",
-        hash_file=disk.hash_file,
-        probe_file=disk.probe_file,
-        report=lambda n_read, n_files: said.append((n_read, n_files)),
+        PlanSetup(
+            batch_s=1.0,
+            run_id="run",
+            hash_file=disk.hash_file,
+            probe_file=disk.probe_file,
+            report=lambda n_read, n_files: said.append((n_read, n_files)),
+        ),
     )
     assert said == 2 * [(n, 5) for n in range(1, 6)]
 
@@ -271,7 +271,7 @@ def test_a_file_without_a_time_is_known_by_its_bytes() -> None:
 
 def test_no_more_bytes_are_read_first_than_in_a_minute_or_so(monkeypatch: pytest.MonkeyPatch) -> None:
     """Of new files of a known size, or of equal sizes that begin alike; unless they may be those that are gone."""
-    monkeypatch.setattr("pipeline.planning.plan.READ_FIRST_BYTES", 10)
+    monkeypatch.setattr("pipeline.planning.hashing.READ_FIRST_BYTES", 10)
     ledger = [known_row("old.wav", "xyz", 1)]
     for n_files, n_hashed in ((3, 3), (4, 0)):
         disk = Disk({f"{k}.wav": (f"x{k}z", 1) for k in range(n_files)} | {"old.wav": ("xyz", 1)})
@@ -539,7 +539,9 @@ def never(place: Any) -> str:
 
 def plan_many(listed: pa.Table, ledger: Ledger, hash_file: Callable[[Any], str] = never) -> Plan:
     return make_plan(
-        listed, ledger, batch_s=300.0, run_id="run", hash_file=hash_file, probe_file=never, list_actions=False
+        listed,
+        ledger,
+        PlanSetup(batch_s=300.0, run_id="run", hash_file=hash_file, probe_file=never, list_actions=False),
     )
 
 
@@ -550,7 +552,9 @@ def test_many_ranges_of_few_recordings_take_few_reads() -> None:
     table = pa.Table.from_pylist(sorted(rows, key=lambda row: str(row["uri"])), schema=schema.LISTED)
     ledger = Ledger(schema.FILES.empty_table())
     plan = make_plan(
-        table, ledger, batch_s=300.0, run_id="run", hash_file=lambda place: "same", probe_file=lambda place: "same"
+        table,
+        ledger,
+        PlanSetup(batch_s=300.0, run_id="run", hash_file=lambda place: "same", probe_file=lambda place: "same"),
     )
     actions = Counter(action for _, action, _ in plan.actions)
     assert actions == {"new": MANY - MANY // 2, "duplicate": MANY // 2}
@@ -589,7 +593,7 @@ def test_of_very_many_files_those_that_moved_are_found() -> None:
 
 def test_a_source_that_was_renamed_is_found_among_many_more_new_files(monkeypatch: pytest.MonkeyPatch) -> None:
     """Of a known size and too many to be read first, for so few that are gone."""
-    monkeypatch.setattr("pipeline.planning.plan.READ_FIRST", 3)
+    monkeypatch.setattr("pipeline.planning.hashing.READ_FIRST", 3)
     new = {f"/more/{k}.wav": (f"{k:03}", 1) for k in range(2 * NEW_PER_DELETED)}
     disk = Disk({**new, "/new/a.wav": ("one", 1), "/new/b.wav": ("two", 1)})
     ledger = make_ledger(known_row("/old/a.wav", "one", 1), known_row("/old/b.wav", "two", 1))

@@ -1,0 +1,281 @@
+"""The corpus and the ledger in, what to do with each file out. No file is decoded here.
+
+Size and modification time decide first. A file is unchanged if both are as the ledger has them, unless its bytes could
+not be read then; an indexed file that cannot be read now counts as unchanged, too. ``hashing`` then reads the files
+whose content may be known. Of a file whose content is in the index, rows are copied; if it has the bytes of a deleted
+file, it has moved. The others are decoded, those of one content together.
+
+A million files are planned before the first one is decoded, so little memory is held for each.
+"""
+
+from collections.abc import Callable, Sequence, Set
+from dataclasses import dataclass, field
+
+import pyarrow as pa
+
+from pipeline.audio.decoder_versions import COLUMNS, MENDS, Mend, find_mend
+from pipeline.corpus.corpus_file import CorpusFile, estimated_s_of, has_size, identify_audio, size_of
+from pipeline.corpus.listing import gc_paused
+from pipeline.corpus.shards import is_member, shard_of
+from pipeline.errors import FileFailure
+from pipeline.planning.batches import cut_recordings, pack
+from pipeline.planning.hashing import Hasher, Read
+from pipeline.planning.ledger import Ledger
+from pipeline.planning.outcomes import copied_row, deleted_row, mtime_changed_row, unreadable_row
+from pipeline.planning.plan import Plan
+from pipeline.planning.request import RunRequest
+from pipeline.schema import Row
+
+ROWS_AT_ONCE = 10_000
+"""Rows of tables that are taken out of Arrow at a time."""
+
+_COMPARED = ["size_bytes", "modified_ns", "content_hash", *(name for name in COLUMNS if name != "status")]
+"""Columns of the ledger that are compared with every file, beside ``status``."""
+
+
+@dataclass(frozen=True)
+class PlanSetup:
+    """How to make a plan: with what files are read, how they are packed, what a person asks."""
+
+    batch_s: float
+    """Audio in one batch, in seconds."""
+    run_id: str
+    hash_file: Read
+    """Returns the SHA-256 of the bytes, hexadecimal."""
+    probe_file: Read
+    """Reads a few of the bytes; the answers are equal for equal files."""
+    request: RunRequest = field(default_factory=RunRequest)
+    report: Callable[[int, int], None] = lambda n_read, n_files: None
+    """Called with how many files have been read so far, of how many."""
+    mends: Sequence[Mend] = MENDS
+    """Why files decode differently now."""
+    list_actions: bool = True
+    """Whether the plan lists what happens to each file."""
+
+
+@gc_paused()
+def make_plan(listed: pa.Table, ledger: Ledger, setup: PlanSetup, outdated: Set[str] = frozenset()) -> Plan:
+    """Compare the files of a corpus with the ledger.
+
+    Args:
+        listed: a LISTED table of the whole corpus: files in the ledger that it lacks are deleted.
+        outdated: uris of files in the ledger whose metadata is not what the sources say.
+    """
+    plan, request = Plan(outdated=outdated, list_actions=setup.list_actions), setup.request
+    decider = _Decider(plan, ledger, setup)
+    hasher = Hasher(setup.hash_file, setup.probe_file, setup.report, decider.set_aside)
+    candidates, to_check = decider.compare(listed)
+    decider.find_deleted(listed)
+    candidates += decider.select_changed(hasher.hash(to_check))
+    if not request.full:
+        candidates = hasher.hash_unsized(candidates, ledger, request, len(plan.deleted))
+    candidates = hasher.hash_where_needed(candidates, ledger, request, len(plan.deleted))
+    contents = decider.select_to_decode(candidates)
+    _count(plan, contents)
+    plan.batches = pack(contents, setup.batch_s, setup.run_id)
+    plan.actions.sort()
+    return plan
+
+
+class _Decider:
+    """Notes in a plan what happens to each file."""
+
+    def __init__(self, plan: Plan, ledger: Ledger, setup: PlanSetup) -> None:
+        self._plan, self._ledger, self._request, self._mends = plan, ledger, setup.request, setup.mends
+        self._left: set[str] = set()
+        """Uris of deleted files that no new file has been found to be, so far."""
+
+    # --- by size and time ---
+
+    def compare(self, listed: pa.Table) -> tuple[list[CorpusFile], list[CorpusFile]]:
+        """Settle files by what is listed of them.
+
+        Returns:
+            Candidates for decoding, and files that look unchanged and whose content is to be checked.
+        """
+        candidates, to_check = list[CorpusFile](), list[CorpusFile]()
+        for batch in listed.to_batches(max_chunksize=ROWS_AT_ONCE):
+            rows = batch.to_pylist()
+            for row, old in zip(rows, self._ledger.look_up([row["uri"] for row in rows], _COMPARED), strict=True):
+                mend = find_mend(old, self._mends) if old is not None and row["reason"] is None else None
+                if mend:
+                    self._plan.mended[row["uri"]] = mend
+                if old is not None and not mend and _looks_unchanged(row, old) and not self._request.retries(old):
+                    if self._request.check_content and old["content_hash"] is not None:
+                        to_check.append(CorpusFile.of_listed(row))
+                    else:
+                        self._keep(row["uri"], old, "same size and time")
+                elif row["reason"] is not None:
+                    self.set_aside(row, FileFailure("list", row["reason"], row["message"]))
+                else:
+                    candidates.append(CorpusFile.of_listed(row))
+                    if old is not None and mend and _is_as_it_was(row, old) and not self._request.check_content:
+                        candidates[-1].content_hash = old["content_hash"]
+        return candidates, to_check
+
+    def find_deleted(self, listed: pa.Table) -> None:
+        """Note the files that are no longer there. Files in a folder or shard that cannot be listed may be there."""
+        hidden = set(listed["uri"].filter(listed["hides_files"]).to_pylist())
+        deleted = [old for old in self._ledger.find_deleted(listed["uri"]) if not lies_within(old["uri"], hidden)]
+        self._plan.removed |= {old["file_id"]: old["uri"] for old in deleted if old["status"] == "indexed"}
+        self._plan.deleted = list(map(deleted_row, deleted))
+        self._left = {row["uri"] for row in deleted}
+        for row in deleted:
+            self._plan.note(row["uri"], "deleted", "no longer there")
+
+    def set_aside(self, file: CorpusFile | Row, failure: FileFailure) -> None:
+        """Note that a file cannot be listed or read. An indexed file that may be the same keeps its rows: somebody will
+        mend its disk or its permissions."""
+        old = self._ledger.live(file["uri"])
+        if old is not None and old["status"] == "indexed":
+            is_same_time = file["modified_ns"] == old["modified_ns"]
+            may_be_same = failure.stage == "list" or (_has_same_size(file, old) and is_same_time)
+            if failure.reason == "unreadable" and may_be_same:
+                self._plan.unreadable.append((file["uri"], failure.message))
+                self._keep(file["uri"], old, f"cannot be read now, its rows stay: {failure.message}")
+                return
+            self._plan.removed[old["file_id"]] = file["uri"]
+        self._plan.failed.append(unreadable_row(file, failure))
+        self._plan.note(file["uri"], "failed", failure.message)
+
+    def _keep(self, uri: str, old: Row, why: str, modified_ns: int | None = None) -> None:
+        """Note that a file is unchanged. Only its metadata may be outdated, and its time another: ``modified_ns``."""
+        self._plan.n_unchanged += 1
+        is_outdated = uri in self._plan.outdated
+        if is_outdated or modified_ns is not None:
+            row: Row = self._ledger.live(uri) or {}
+            rows = self._plan.metadata_changed if is_outdated else self._plan.mtime_changed
+            rows.append(row if modified_ns is None else mtime_changed_row(row, modified_ns))
+        if old["status"] == "failed":
+            self._plan.n_failed_before += 1
+            also = "; other metadata" if is_outdated else ""
+            self._plan.note(uri, "failed", f"failed before: {old['reason']}; not tried again{also}")
+        elif is_outdated:
+            self._plan.note(uri, "metadata", f"other metadata; {why}")
+        else:
+            self._plan.note(uri, "unchanged", why)
+
+    # --- by content ---
+
+    def select_changed(self, hashed: list[CorpusFile]) -> list[CorpusFile]:
+        """The files whose content is not that of the ledger; the others are unchanged."""
+        changed: list[CorpusFile] = []
+        for file in hashed:
+            old = self._ledger.live(file.uri)
+            if old is not None and old["content_hash"] == file.content_hash:
+                self._keep(file.uri, old, "same size and time")
+            else:
+                changed.append(file)
+        return changed
+
+    def select_to_decode(self, files: list[CorpusFile]) -> list[list[CorpusFile]]:
+        """The files whose content is not in the index, or is encoded anew; those of one content together."""
+        contents: list[list[CorpusFile]] = []
+        same: dict[str, list[CorpusFile]] = {}
+        mended = {_audio_id(file) for file in files if file.uri in self._plan.mended}
+        for first in range(0, len(files), ROWS_AT_ONCE):
+            some = files[first : first + ROWS_AT_ONCE]
+            for file, old in zip(some, self._ledger.look_up([file.uri for file in some]), strict=True):
+                audio_id = _audio_id(file)
+                # Content that is decoded anew is decoded once, for all files that hold it.
+                if audio_id is not None and audio_id not in mended and self._is_settled(file, old, audio_id):
+                    continue
+                group = [] if audio_id is None else same.setdefault(audio_id, [])
+                self._plan.note(file.uri, *_why(file, old, group, self._plan.mended.get(file.uri)))
+                if not group:
+                    contents.append(group)
+                group.append(file)
+        return contents
+
+    def _is_settled(self, file: CorpusFile, old: Row | None, audio_id: str) -> bool:
+        """Whether a file needs no decoding, since the index knows its content; if so, notes what happens to it."""
+        if old is not None and old["audio_id"] == audio_id and _is_of_its_bytes(old) and not self._request.retries(old):
+            is_mtime_changed = file.modified_ns != old["modified_ns"]
+            why = "another time, the same bytes" if is_mtime_changed else "the same bytes"
+            self._keep(file.uri, old, why, file.modified_ns if is_mtime_changed else None)
+            return True
+        if old is not None and (self._request.full or (old["status"] == "indexed" and self._request.retries(old))):
+            return False
+        holder = self._ledger.holder(audio_id, prefer=self._left)
+        if holder is None:
+            return False
+        is_moved = holder["uri"] in self._left
+        self._left.discard(holder["uri"])  # a deleted file has moved to one place only
+        self._plan.removed.pop(holder["file_id"], None)
+        if self._request.full:
+            return False
+        self._plan.copies.append((copied_row(holder, file.uri, file.modified_ns), holder["file_id"]))
+        self._plan.holders[holder["uri"]] = holder["file_id"]
+        self._plan.note(file.uri, "moved" if is_moved else "duplicate", f"has the bytes of {holder['uri']}")
+        return True
+
+
+def lies_within(uri: str, places: Set[str]) -> bool:
+    """Whether a file lies in one of these folders, at whatever depth, or is a member of one of these shards."""
+    if not places:
+        return False
+    if is_member(uri) and shard_of(uri) in places:
+        return True
+    while "/" in uri:
+        uri = uri.rsplit("/", 1)[0]
+        if uri in places:
+            return True
+    return False
+
+
+def _count(plan: Plan, contents: list[list[CorpusFile]]) -> None:
+    """Note how much there is to decode. A recording that is cut into ranges is read once."""
+    cut, counted = cut_recordings(contents), set[str]()
+    for files in contents:
+        recording = files[0].recording
+        if recording not in counted:
+            plan.bytes_to_decode += size_of(files)
+        if recording in cut:
+            counted.add(recording)
+    plan.n_to_decode = sum(map(len, contents))
+    plan.seconds_to_decode = sum(map(estimated_s_of, contents))
+
+
+def _looks_unchanged(row: Row, old: Row) -> bool:
+    if row["reason"] is not None:
+        return bool(old["status"] == "failed" and old["reason"] == row["reason"])
+    return _is_as_it_was(row, old)
+
+
+def _is_as_it_was(file: CorpusFile | Row, old: Row) -> bool:
+    # Where a store tells no time, only the bytes say whether it is the same file.
+    same_time = file["modified_ns"] != 0 and old["modified_ns"] == file["modified_ns"]
+    return bool(_has_same_size(file, old) and same_time and _is_of_its_bytes(old))
+
+
+def _has_same_size(file: CorpusFile | Row, old: Row) -> bool:
+    return bool(not has_size(file["uri"], file["offset"]) or old["size_bytes"] == file["size_bytes"])
+
+
+def _is_of_its_bytes(old: Row) -> bool:
+    """Whether a ledger row holds for as long as the bytes do; a file that could not be read may be readable now."""
+    return bool(old["status"] == "indexed" or (old["status"] == "failed" and old["stage"] in ("decode", "encode")))
+
+
+def _audio_id(file: CorpusFile) -> str | None:
+    return None if file.content_hash is None else identify_audio(file.recording, file.part, file.content_hash)
+
+
+def _why(file: CorpusFile, old: Row | None, group: list[CorpusFile], mend: Mend | None) -> tuple[str, str]:
+    """The action and reason for a file that is decoded, or whose content another one of ``group`` is decoded for."""
+    if group and not mend:
+        return "duplicate", f"has the bytes of {group[0].uri}"
+    if old is None:
+        return "new", "not in the index"
+    is_same = _is_as_it_was(file, old)
+    if file.content_hash is not None and old["content_hash"] is not None:
+        is_same = file.content_hash == old["content_hash"]
+    if mend and is_same:
+        return "mended", mend.what
+    if old["status"] == "failed" and not _is_of_its_bytes(old):
+        return "retried", f"could not be read before: {old['reason']}"
+    if is_same:
+        return "retried", "asked for" if old["status"] == "indexed" else f"failed before: {old['reason']}"
+    if not _has_same_size(file, old):
+        return "changed", "another size"
+    return "changed", "another time" if None in (file.content_hash, old["content_hash"]) else "other bytes"
