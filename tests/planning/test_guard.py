@@ -87,7 +87,7 @@ def test_an_emptied_folder_that_was_a_mount_point_is_refused_and_another_is_not(
     assert guard(there, ["/mnt"], known=["/mnt/disk"]).find_refusal(["/mnt/x/1.wav"], 9) is None
 
 
-def test_what_was_written_into_the_folder_of_a_missing_disk_does_not_hide_that() -> None:
+def test_files_written_into_the_folder_of_a_missing_disk_do_not_hide_that() -> None:
     there, lost = ["/mnt/a/1.wav", "/mnt/disk/new.wav"], [f"/mnt/disk/{k}.wav" for k in range(3)]
     known = ["/mnt/disk"]
     refused = guard(there, ["/mnt"], known=known).find_refusal(lost, 9)
@@ -99,7 +99,7 @@ def test_what_was_written_into_the_folder_of_a_missing_disk_does_not_hide_that()
     assert guard(there, ["/mnt"], known=known).find_refusal(lost[:1], 9) is None
 
 
-def test_files_that_a_source_names_and_that_vanished_are_not_there() -> None:
+def test_vanished_files_do_not_count_as_there() -> None:
     """Links into a disk, and the files of a manifest, are listed all the same."""
     lost = ["/mnt/disk/1.wav", "/mnt/disk/2.wav"]
     refused = guard(["/a/1.wav"], ["/list.csv"], known=["/mnt/disk"], vanished=lost).find_refusal(lost, 9)
@@ -121,7 +121,7 @@ def test_a_shard_that_is_there_and_has_become_empty_is_refused(source: str, shar
     assert (guard(others, ["/a", source]).find_refusal(lost, 9) is not None) == is_source  # such a file was deleted
 
 
-def test_several_emptied_folders_are_told_the_outermost_and_fullest_first() -> None:
+def test_emptied_folders_are_named_outermost_and_fullest_first() -> None:
     lost = ["/m/1/x/a.wav", "/m/2/a.wav", "/m/2/b.wav", "/n/d/a.wav"]
     refused = guard(["/a/1.wav"], ["/a", "/m/*", "/n"], known=["/n/d"]).find_refusal(lost, 9)
     assert refused is not None
@@ -137,7 +137,7 @@ def test_several_emptied_folders_are_told_the_outermost_and_fullest_first() -> N
 @pytest.mark.parametrize(
     ("n_lost", "n_indexed", "is_refused"), [(20, 20, False), (21, 100, True), (21, 105, False), (22, 105, True)]
 )
-def test_no_more_than_a_fifth_goes_unasked(n_lost: int, n_indexed: int, is_refused: bool) -> None:
+def test_removing_more_than_a_fifth_is_refused(n_lost: int, n_indexed: int, is_refused: bool) -> None:
     lost = [f"/a/x/{k % 2}/{k}.wav" for k in range(n_lost)]
     refused = guard(["/a/1.wav"], ["/a"]).find_refusal(lost, n_indexed)
     assert (refused is not None) == is_refused
@@ -147,7 +147,7 @@ def test_no_more_than_a_fifth_goes_unasked(n_lost: int, n_indexed: int, is_refus
     assert guard(["/a/1.wav"], ["/a"], RunRequest(allow_deletions=True)).find_refusal(lost, n_indexed) is None
 
 
-def test_what_a_person_gives_up_goes_and_other_sources_are_guarded() -> None:
+def test_files_of_a_forgotten_source_are_removed_and_others_guarded() -> None:
     lost, request = [f"/gone/{k}.wav" for k in range(50)], RunRequest(forgotten=("/gone",))
     assert guard(["/a/1.wav"], ["/a"]).find_refusal(lost, 60) is not None
     forgetful = guard(["/a/1.wav"], ["/a", "/b", "/m/*"], request, known=["/gone"])
@@ -173,7 +173,7 @@ def test_what_a_person_gives_up_goes_and_other_sources_are_guarded() -> None:
         ("s3://b/*/x.wav", "s3://b/{}/x.wav"),
     ],
 )
-def test_giving_up_one_source_leaves_the_others_guarded(source: str, files: str) -> None:
+def test_forgetting_a_source_leaves_the_others_guarded(source: str, files: str) -> None:
     old, lost = ([pattern.format(k) for k in range(30)] for pattern in ("/old/{}.wav", files))
     for forgotten in ("/old", "/old/*.wav", "/**/old"):
         forgetful = guard(["/a/1.wav"], ["/a", source], RunRequest(forgotten=(forgotten,)))
@@ -188,7 +188,7 @@ def test_giving_up_one_source_leaves_the_others_guarded(source: str, files: str)
     assert guard(["/a/1.wav"], ["/a", source], both).find_refusal([*old, *lost], 60) is not None
 
 
-def test_what_a_manifest_names_goes_when_it_is_given_up(tmp_path: Path) -> None:
+def test_files_of_a_forgotten_manifest_are_removed(tmp_path: Path) -> None:
     table = tmp_path / "old.csv"
     table.write_text("uri,start_s,end_s\n" + "".join(f"/far/{k}.wav,1,2\n" for k in range(50)))
     lost = [f"/far/{k}.wav#t=1,2" for k in range(50)]
@@ -200,7 +200,7 @@ def test_what_a_manifest_names_goes_when_it_is_given_up(tmp_path: Path) -> None:
     assert guard(["/a/1.wav"], ["/a"], RunRequest(forgotten=(str(table),))).find_refusal(lost, 60) is not None
 
 
-def test_what_did_not_come_along_with_a_source_is_guarded_where_it_is_now() -> None:
+def test_files_missing_after_a_source_was_moved_are_guarded_at_the_new_place() -> None:
     lost, request = ["/old/1.wav", "/old/2.wav"], RunRequest(moved=("/old", "/new"))
     refused = guard(["/a/1.wav"], ["/a", "/new"], request, known=["/old"]).find_refusal(lost, 9)
     assert refused is not None
@@ -228,7 +228,7 @@ def test_files_are_counted_by_the_few_folders_that_hold_them(uris: list[str], sa
 # --- mount points -----------------------------------------------------------------------------------------------------
 
 
-def test_mount_points_are_those_above_files_and_those_whose_files_cannot_be_seen() -> None:
+def test_mount_points_of_files_that_cannot_be_seen_stay_known() -> None:
     there = ["/m/1/x/a.wav", "/m/a.wav", "s3://b/a.wav"]
     disks = guard(there, ["/m"], known=["/m/2", "/m/3", "/m/1/x"], mounted=["/m/1", "/m/7", "s3://b"])
     assert disks.find_mounts(pa.chunked_array([["/m/2/b.wav", "/m/1/x/b.wav"]])) == ["/m/1", "/m/2"]
@@ -243,7 +243,7 @@ def test_folders_are_found_at_any_depth() -> None:
     assert found >= {"s3://b", "s3://b/x"}
 
 
-def test_the_system_tells_what_is_mounted(tmp_path: Path) -> None:
+def test_mount_points_are_read_from_the_system(tmp_path: Path) -> None:
     table = tmp_path / "mountinfo"
     odd = tmp_path / "a disk\\of mine"
     odd.mkdir()
@@ -300,7 +300,7 @@ class Shelf:
 
 @pytest.mark.parametrize("source", ["", "disk*", "disk*/session"])
 @pytest.mark.parametrize("gone", [False, True])
-def test_a_disk_that_is_not_mounted_costs_nothing(tmp_path: Path, source: str, gone: bool) -> None:
+def test_a_disk_that_is_not_mounted_loses_no_rows(tmp_path: Path, source: str, gone: bool) -> None:
     shelf = Shelf(tmp_path, 3, source)
     assert find_index(shelf.config.into).live.mounts == sorted(shelf.mounted)
     before, seq = live(shelf.config.into), journal.read_published(shelf.config.into).seq
@@ -341,7 +341,7 @@ def write_tar(path: Path, names: Iterable[str]) -> None:
 
 
 @pytest.mark.parametrize("source", ["a.tar", "*.tar"])
-def test_a_shard_that_was_written_anew_without_audio_costs_nothing(tmp_path: Path, source: str) -> None:
+def test_a_shard_rewritten_without_audio_loses_no_rows(tmp_path: Path, source: str) -> None:
     (tmp_path / "b").mkdir()
     write_wav(tmp_path / "b" / "x.wav", noise(0.05, seed=99))
     write_tar(tmp_path / "a.tar", ["1.wav", "2.wav"])
@@ -356,7 +356,7 @@ def test_a_shard_that_was_written_anew_without_audio_costs_nothing(tmp_path: Pat
     assert live(config.into) == before
 
 
-def test_a_session_that_is_deleted_by_hand_goes(tmp_path: Path) -> None:
+def test_a_folder_deleted_by_hand_is_removed(tmp_path: Path) -> None:
     shelf = Shelf(tmp_path, 2)
     (shelf.folder / "disk1" / "other").mkdir()
     write_wav(shelf.folder / "disk1" / "other" / "x.wav", noise(0.05, seed=7))
@@ -422,7 +422,7 @@ def test_links_into_a_disk_that_is_not_mounted_keep_their_rows(tmp_path: Path, p
 
 
 @pytest.mark.parametrize("full", [False, True])
-def test_what_has_moved_is_not_gone_however_much_it_is(tmp_path: Path, full: bool) -> None:
+def test_moved_files_are_not_removed_however_many(tmp_path: Path, full: bool) -> None:
     shelf = Shelf(tmp_path, 25)
     os.rename(shelf.folder / "disk1" / "session", shelf.folder / "disk1" / "renamed")
     assert (shelf.run(RunRequest(full=full)) == 0) != full
@@ -430,7 +430,7 @@ def test_what_has_moved_is_not_gone_however_much_it_is(tmp_path: Path, full: boo
     assert sum("/renamed/" in uri for uri in shelf.indexed()) == 25
 
 
-def test_much_that_is_gone_is_refused_and_goes_when_allowed(tmp_path: Path) -> None:
+def test_many_deletions_are_refused_unless_allowed(tmp_path: Path) -> None:
     shelf = Shelf(tmp_path, 30)
     for k in range(25):
         (shelf.folder / "disk1" / "session" / f"{k}.wav").unlink()
@@ -449,7 +449,7 @@ def test_much_that_is_gone_is_refused_and_goes_when_allowed(tmp_path: Path) -> N
 
 
 @pytest.mark.parametrize(("n_unreadable", "is_much"), [(25, True), (20, False)])
-def test_a_rebuild_does_not_throw_away_what_cannot_be_read(tmp_path: Path, n_unreadable: int, is_much: bool) -> None:
+def test_a_rebuild_does_not_drop_many_unreadable_files(tmp_path: Path, n_unreadable: int, is_much: bool) -> None:
     shelf = Shelf(tmp_path, 15)
     before = live(shelf.config.into)
     shut = sorted(map(Path, shelf.indexed()))[:n_unreadable]
@@ -477,7 +477,7 @@ def test_a_rebuild_does_not_throw_away_what_cannot_be_read(tmp_path: Path, n_unr
     ("n_unreadable", "asked", "is_held_back"),
     [(25, RunRequest(), True), (20, RunRequest(), False), (25, RunRequest(allow_deletions=True), False)],
 )
-def test_a_rebuild_that_could_not_read_much_is_not_put_in_place(
+def test_a_rebuild_with_many_unreadable_files_does_not_replace_the_index(
     tmp_path: Path, n_unreadable: int, asked: RunRequest, is_held_back: bool
 ) -> None:
     shelf = Shelf(tmp_path, 15)
@@ -529,7 +529,7 @@ def test_a_folder_of_a_bucket_that_a_pattern_matched_is_missed(bucket: str, tmp_
     assert live(known.config.into) == known.expected()
 
 
-def test_a_disk_that_cannot_be_read_stays_a_known_one(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+def test_an_unreadable_disk_stays_a_known_mount_point(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     shelf, real = Shelf(tmp_path, 2), os.scandir
     closed = str(shelf.folder / "disk2")
 

@@ -1,4 +1,4 @@
-"""What the driver holds of each file of a run is small."""
+"""The collector knows what is planned, and takes little memory for it."""
 
 import tracemalloc
 
@@ -17,7 +17,7 @@ FAILURE = FileFailure("decode", "crashed", "why")
 
 
 def planned(counts: list[list[int]]) -> pa.Table:
-    """A PLANNED row for each list, with a content for each number, of so many files."""
+    """PLANNED: for each list a batch, for each number in it a content that so many files hold."""
     rows = [
         {
             "batch_id": schema.make_batch_id("run", number),
@@ -46,9 +46,7 @@ def test_every_planned_batch_is_missed_with_all_its_files(
     counts: list[list[int]], first: int, data: st.DataObject
 ) -> None:
     whole = planned(counts)
-    batches = pa.concat_tables(
-        [whole.slice(first, 2), whole.slice(first + 2)]
-    )  # in several chunks, not from their start
+    batches = pa.concat_tables([whole.slice(first, 2), whole.slice(first + 2)])  # several chunks
     collector = make_collector(batches)
     assert collector._planned == {
         schema.make_batch_id("run", number): (sum(contents), sum(0.5 + k for k in range(len(contents))))
@@ -58,13 +56,11 @@ def test_every_planned_batch_is_missed_with_all_its_files(
     assert collector.missing == set(batches["batch_id"].to_pylist())
     lost = data.draw(st.sets(st.sampled_from(sorted(collector.missing)))) if collector.missing else set[str]()
     audios = [row["audios"] for row in batches.to_pylist() if row["batch_id"] in lost]
-    alone = pack_alone(batches, lost, "run", 9)
-    assert alone["audios"].to_pylist() == [[audio] for group in audios for audio in group]
     uris = [uri for group in audios for audio in group for uri in audio["uris"]]
     assert [row["uri"] for row in lost_rows(batches, lost, FAILURE)] == uris
 
 
-def test_planned_files_are_not_taken_out_of_arrow() -> None:
+def test_a_collector_takes_little_memory_for_each_planned_file() -> None:
     n_files = 20_000
     batches = planned([[1] * 200] * (n_files // 200))
     tracemalloc.start()

@@ -1,4 +1,4 @@
-"""Another generation beside the one that is read, put in its place in one step; and what upkeep may delete."""
+"""A rebuild writes a new generation and switches readers to it in one step; what maintenance may delete."""
 
 import datetime as dt
 import os
@@ -38,7 +38,7 @@ NAMES = ("a.wav", "b.wav", "c.wav", "sub/d.wav", "sub/e.wav")
 
 @pytest.fixture
 def corpus(tmp_path: Path) -> KnownCorpus:
-    """Indexed, and one file gone since."""
+    """Indexed; one file has been deleted since."""
     made = KnownCorpus(tmp_path, store=SECTIONS["store"])
     for number, name in enumerate((*NAMES, "gone.wav")):
         made.put(name, number)
@@ -56,7 +56,7 @@ def index(config: Config, **others: Any) -> int:
 
 
 def make_hasty(config: Config) -> StoreConfig:
-    """Old versions are of no use to anybody."""
+    """No reader holds an old version."""
     return config.store.model_copy(update={"keep_hours": 1e-6})
 
 
@@ -74,7 +74,7 @@ def test_other_settings_are_refused_and_rebuild_is_named(corpus: KnownCorpus) ->
     assert live(corpus.config.into) == before
 
 
-def test_a_rebuild_answers_with_the_old_until_the_new_is_complete(corpus: KnownCorpus) -> None:
+def test_readers_see_the_old_generation_until_the_new_one_is_complete(corpus: KnownCorpus) -> None:
     other = with_windows(corpus.config, 1.2)
     into, old = corpus.config.into, live(corpus.config.into)
     planned = plan_corpus(other, rebuild=True)
@@ -99,7 +99,7 @@ def test_a_rebuild_answers_with_the_old_until_the_new_is_complete(corpus: KnownC
     assert live(into) == old
 
 
-def test_a_rebuild_that_was_stopped_goes_on_where_it_was(corpus: KnownCorpus) -> None:
+def test_a_stopped_rebuild_continues(corpus: KnownCorpus) -> None:
     other = with_windows(corpus.config, 1.2)
     into, old = corpus.config.into, live(corpus.config.into)
     whole = index(other, rebuild=True)
@@ -117,7 +117,7 @@ def test_a_rebuild_that_was_stopped_goes_on_where_it_was(corpus: KnownCorpus) ->
     said = pipeline.open(into).describe()["unfinished_rebuild"]
     assert said.startswith(f"{n_done} files done; `--rebuild` goes on")
     assert plan_corpus(other, rebuild=True).n_unchanged == n_done
-    assert plan_corpus(corpus.config).n_unchanged == 5  # the old one is kept up meanwhile
+    assert plan_corpus(corpus.config).n_unchanged == 5  # runs go on with the old one meanwhile
     corpus.put("new.wav", 1)
     index(corpus.config)
     assert live(into) == corpus.expected()
@@ -132,7 +132,7 @@ def read_tables(tables: str, name: str) -> list[Row]:
     return rows
 
 
-def test_a_rebuild_begun_with_yet_other_settings_is_not_thrown_away(corpus: KnownCorpus) -> None:
+def test_an_unfinished_rebuild_with_other_settings_is_not_deleted(corpus: KnownCorpus) -> None:
     def act(config: Config, failpoint: journal.Failpoint) -> object:
         return index(config, rebuild=True, failpoint=failpoint)
 
@@ -148,8 +148,8 @@ def test_a_rebuild_begun_with_yet_other_settings_is_not_thrown_away(corpus: Know
     assert live(corpus.config.into) == corpus.expected(other)
 
 
-def test_what_is_left_of_a_generation_is_no_obstacle(corpus: KnownCorpus) -> None:
-    """Of one whose creation or deletion was interrupted."""
+def test_remains_of_a_generation_are_no_obstacle(corpus: KnownCorpus) -> None:
+    """Its creation or its deletion was interrupted."""
     other = with_windows(corpus.config, 1.2)
 
     def act(config: Config, failpoint: journal.Failpoint) -> object:
@@ -177,19 +177,19 @@ def test_a_rebuild_stops_where_a_source_has_become_empty(corpus: KnownCorpus, tm
 def test_a_rebuild_stops_where_a_folder_cannot_be_listed(corpus: KnownCorpus, monkeypatch: pytest.MonkeyPatch) -> None:
     real, before = os.scandir, live(corpus.config.into)
 
-    def closed(path: Any) -> Any:
+    def refuse(path: Any) -> Any:
         if str(path).endswith("/sub"):
             raise PermissionError(13, "Permission denied")
         return real(path)
 
     with monkeypatch.context() as patch:
-        patch.setattr(os, "scandir", closed)
+        patch.setattr(os, "scandir", refuse)
         with pytest.raises(CorpusError, match=r"sub: .*the index has 2 files in it"):
             index(with_windows(corpus.config, 1.2), rebuild=True)
     assert live(corpus.config.into) == before
 
 
-def test_what_could_not_be_published_keeps_the_old_in_place(corpus: KnownCorpus) -> None:
+def test_a_rebuild_with_unpublished_files_does_not_replace_the_old_generation(corpus: KnownCorpus) -> None:
     """Files that change under a rebuild are left for the next run; until then the old tables answer."""
     other, into = with_windows(corpus.config, 1.2), corpus.config.into
     other = other.model_copy(update={"run": other.run.model_copy(update={"batch_s": 0.1})})
@@ -238,9 +238,7 @@ def test_a_newer_format_is_left_alone(corpus: KnownCorpus, rebuild: bool) -> Non
 
 
 @pytest.mark.parametrize("rebuild_first", [False, True])
-def test_of_a_rebuild_and_another_run_one_wins_whatever_the_generation(
-    corpus: KnownCorpus, rebuild_first: bool
-) -> None:
+def test_either_a_rebuild_or_another_run_wins(corpus: KnownCorpus, rebuild_first: bool) -> None:
     index(corpus.config, rebuild=True)
     into = corpus.config.into
     assert find_index(into).live.path.endswith("generation-2")
@@ -280,7 +278,7 @@ def test_a_run_whose_index_was_made_meanwhile_with_other_settings_stops(tmp_path
     assert verify_index(corpus.config.into) == []
 
 
-def test_what_is_kept_is_what_the_index_says_whoever_tidies(tmp_path: Path) -> None:
+def test_every_command_keeps_as_many_versions_as_the_index_says(tmp_path: Path) -> None:
     corpus = KnownCorpus(tmp_path, store={"keep_versions": 40, "optimize_every": 1_000})
     into = corpus.config.into
     for number in range(26):
@@ -292,7 +290,7 @@ def test_what_is_kept_is_what_the_index_says_whoever_tidies(tmp_path: Path) -> N
     assert len(lance.dataset(journal.table_uri(into, "files")).tags.list()) == 40
 
 
-def test_a_generation_that_is_lost_is_not_made_anew(corpus: KnownCorpus) -> None:
+def test_a_lost_generation_is_not_recreated(corpus: KnownCorpus) -> None:
     index(corpus.config, rebuild=True)
     delete_folder(find_index(corpus.config.into).live.path)
     for act in (index, plan_corpus):
@@ -300,7 +298,7 @@ def test_a_generation_that_is_lost_is_not_made_anew(corpus: KnownCorpus) -> None
             act(corpus.config)
 
 
-def test_rebuilding_nothing_is_making_it(tmp_path: Path) -> None:
+def test_rebuilding_a_missing_index_creates_it(tmp_path: Path) -> None:
     corpus = KnownCorpus(tmp_path)
     corpus.put("a.wav", 2)
     index(corpus.config, rebuild=True)
@@ -308,7 +306,7 @@ def test_rebuilding_nothing_is_making_it(tmp_path: Path) -> None:
     assert live(corpus.config.into) == corpus.expected()
 
 
-def test_a_former_generation_goes_when_nobody_can_read_it_any_more(corpus: KnownCorpus) -> None:
+def test_a_former_generation_is_deleted_when_no_reader_can_hold_it(corpus: KnownCorpus) -> None:
     into = corpus.config.into
     for length_s in (1.2, 1.6):
         index(with_windows(corpus.config, length_s), rebuild=True)
@@ -330,14 +328,14 @@ def test_a_former_generation_goes_when_nobody_can_read_it_any_more(corpus: Known
     assert {path.name for path in Path(into).iterdir()} == {"batches.lance", "generation-4", "run.json"}
 
 
-# --- upkeep -----------------------------------------------------------------------------------------------------------
+# --- maintenance ------------------------------------------------------------------------------------------------------
 
 
 def count_fragments(tables: str) -> int:
     return sum(len(lance.dataset(journal.table_uri(tables, name)).get_fragments()) for name in journal.DATA_TABLES)
 
 
-def test_upkeep_comes_by_itself_and_merges(tmp_path: Path) -> None:
+def test_runs_do_maintenance_and_merge_fragments(tmp_path: Path) -> None:
     corpus = KnownCorpus(tmp_path, store={"checkpoint_rows": 1, "optimize_every": 4})
     for number in range(12):
         corpus.put(f"{number}.wav", number % 6)
@@ -350,7 +348,7 @@ def test_upkeep_comes_by_itself_and_merges(tmp_path: Path) -> None:
     assert verify_index(corpus.config.into) == []
 
 
-def test_optimizing_deletes_what_is_old_and_nothing_that_is_published_or_pending(tmp_path: Path) -> None:
+def test_optimizing_deletes_old_versions_but_nothing_published_or_pending(tmp_path: Path) -> None:
     corpus = KnownCorpus(tmp_path, store={"keep_versions": 3, "optimize_every": 1_000})
     into = corpus.config.into
     for number in range(6):
@@ -392,7 +390,7 @@ def widen(batch: Any, arrow_schema: Any, width: int) -> Any:
     return pa.record_batch([*columns, pa.array(vectors, arrow_schema.field("vector").type)], schema=arrow_schema)
 
 
-def test_young_versions_stay_though_no_tag_keeps_them(tmp_path: Path) -> None:
+def test_young_versions_stay_without_a_tag(tmp_path: Path) -> None:
     corpus = KnownCorpus(tmp_path, store={"keep_versions": 1})
     corpus.put("a.wav", 3)
     index(corpus.config)
@@ -406,17 +404,17 @@ def test_young_versions_stay_though_no_tag_keeps_them(tmp_path: Path) -> None:
 
 
 @pytest.mark.parametrize("hours", [float("nan"), float("inf"), -1.0, 1e12])
-def test_an_age_that_is_none_is_a_wrong_call(corpus: KnownCorpus, hours: float) -> None:
+def test_an_impossible_age_is_refused(corpus: KnownCorpus, hours: float) -> None:
     with pytest.raises(UsageError, match=r"keep_hours .*: expected 0 to 1,000,000"):
         optimize_index(corpus.config.into, hours)
 
 
-def test_a_reason_that_there_is_not_is_told(corpus: KnownCorpus) -> None:
+def test_an_unknown_reason_is_refused(corpus: KnownCorpus) -> None:
     with pytest.raises(UsageError, match=r"--reason misspelt: no file fails so; the reasons are bad_name, "):
         plan_corpus(corpus.config, RunRequest(retry_failed=True, reason="misspelt"))
 
 
-def test_versions_that_were_never_published_go_at_once(tmp_path: Path) -> None:
+def test_unpublished_versions_are_deleted_at_once(tmp_path: Path) -> None:
     corpus = KnownCorpus(tmp_path, store={"keep_versions": 1})
     for number in range(4):
         corpus.put("a.wav", number)
@@ -431,7 +429,7 @@ def test_versions_that_were_never_published_go_at_once(tmp_path: Path) -> None:
     assert live(corpus.config.into) == corpus.expected()
 
 
-def test_what_readers_may_hold_is_what_was_published_until_then() -> None:
+def test_readers_may_hold_what_was_published_since_a_time() -> None:
     at = [dt.datetime(2026, 1, 1, hour, tzinfo=dt.UTC) for hour in range(4)]
     rows = [
         journal.make_row(seq, "b", "r", "index", dict.fromkeys(journal.DATA_TABLES, version)) | {"committed_at": when}
@@ -454,7 +452,7 @@ class _Held:
         return self._table.select(columns)
 
 
-def test_files_that_nothing_names_go_after_a_week(tmp_path: Path) -> None:
+def test_unreferenced_files_are_deleted_after_a_week(tmp_path: Path) -> None:
     corpus = KnownCorpus(tmp_path)
     into = Path(corpus.config.into)
     for number in (3, 4, 5):
@@ -469,7 +467,7 @@ def test_files_that_nothing_names_go_after_a_week(tmp_path: Path) -> None:
     assert [path.exists() for path in stray] == [True, False]
 
 
-def test_a_rebuild_of_which_too_much_fails_says_that_the_former_tables_stay(corpus: KnownCorpus) -> None:
+def test_a_rebuild_with_too_many_failures_says_that_the_former_tables_stay(corpus: KnownCorpus) -> None:
     corpus.put("broken.wav", 7)
     limits = corpus.config.run.model_copy(update={"max_failed_fraction": 0.05})
     config = corpus.config.model_copy(update={"run": limits})
@@ -485,9 +483,6 @@ def test_a_rebuild_of_which_too_much_fails_says_that_the_former_tables_stay(corp
     assert find_index(config.into).live.path == f"{config.into}/generation-2"
 
 
-# --- formats ----------------------------------------------------------------------------------------------------------
-
-
-def test_the_age_that_upkeep_leaves_alone_is_a_day() -> None:
+def test_maintenance_keeps_versions_for_a_day() -> None:
     limits = make_config({"sources": "x", "into": "y"}).store
     assert dt.timedelta(hours=limits.keep_hours) == dt.timedelta(days=1)

@@ -1,7 +1,7 @@
-"""Corpus edits, crashes and reruns in any order: the live rows are those of one undisturbed run over today's corpus.
+"""After corpus edits, crashes and reruns in any order, the live rows are those of one undisturbed run.
 
-The store, the plan, the commits and the recovery are the real ones, on Lance; decoding too. Only Ray is left out, and
-the encoder is a cheap one, so that thousands of steps take minutes.
+Planning, decoding, commits and recovery are the real ones, on Lance. Only Ray is left out, and the encoder is a cheap
+one, so that thousands of steps take minutes.
 """
 
 import contextlib
@@ -44,10 +44,10 @@ STEPS = [
     "tag",
     "switch",
 ]
-"""Of the commit protocol: a crash is tried before each."""
+"""The steps of the commit protocol: a run crashes before one of them."""
 
 RUNS: Counter[str] = Counter()
-"""How often each thing happened, over all examples: it is shown at the end, and all must have happened."""
+"""How often each thing happened in all examples. It is printed at the end, and all must have happened."""
 
 NAMES = ["a.wav", "b.wav", "c.wav", "sub/d.wav", "sub/e.wav"]
 
@@ -149,7 +149,7 @@ class Corpus(RuleBasedStateMachine):
         RUNS["optimized"] += 1
 
     def check(self, request: RunRequest, *, rebuild: bool = False) -> None:
-        """Run to the end, and compare with what an undisturbed run would have made."""
+        """Run to the end, and compare with what an undisturbed run would have written."""
         RUNS["finished"] += 1
         self.write_sidecar()
         encoder = WideEncoder()
@@ -176,7 +176,7 @@ class Corpus(RuleBasedStateMachine):
 
     @rule(name=names, number=contents, step=st.sampled_from(STEPS), nth=st.integers(1, 2), rebuild=st.booleans())
     def crash_before_a_step(self, name: str, number: int, step: str, nth: int, rebuild: bool) -> None:
-        """Stop a run just before one of the steps of its commits, if it comes to it."""
+        """Crash a run before a step of its commits, if it gets there."""
         self.corpus.put(name, number)
         left = nth
 
@@ -224,7 +224,7 @@ class Corpus(RuleBasedStateMachine):
             check_whole(self.config.into)
 
     def remember(self) -> None:
-        """What the ledger has seen so far, by its own word: which files a stopped run got to is its own affair."""
+        """Note the files in the ledger: a stopped run may have got to any of them."""
         if journal.exists(self.config.into):
             self.ever |= {row["uri"] for row in read(self.config.into, "files", ["uri"])}
 
@@ -288,7 +288,7 @@ def test_moves_and_duplicates_cost_no_encoding_and_leave_the_frames_alone(tmp_pa
     assert left == {expect(n, config.window.grid)["audio_id"] for n in (2, 3)}
 
 
-def test_what_a_closed_folder_holds_is_not_taken_for_gone(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+def test_files_in_an_unreadable_folder_are_not_deleted(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     folder = tmp_path / "in"
     (folder / "sub").mkdir(parents=True)
     for name in ("a.wav", "sub/b.wav"):
@@ -297,12 +297,12 @@ def test_what_a_closed_folder_holds_is_not_taken_for_gone(tmp_path: Path, monkey
     index_corpus(config, stages=in_place(WideEncoder()))
     real = os.scandir
 
-    def closed(path: str) -> Any:
+    def refuse(path: str) -> Any:
         if str(path).endswith("/sub"):
             raise PermissionError(13, "Permission denied")
         return real(path)
 
-    monkeypatch.setattr(os, "scandir", closed)
+    monkeypatch.setattr(os, "scandir", refuse)
     assert not plan_corpus(config).deleted
     index_corpus(config, stages=in_place(WideEncoder()))
     rows = read(config.into, "files", ["uri", "status"])
@@ -313,7 +313,7 @@ def test_what_a_closed_folder_holds_is_not_taken_for_gone(tmp_path: Path, monkey
     }
 
 
-def test_a_source_that_has_become_empty_stops_the_run_and_nothing_goes(tmp_path: Path) -> None:
+def test_a_source_that_has_become_empty_stops_the_run_and_nothing_is_removed(tmp_path: Path) -> None:
     for name in ("one", "other"):
         (tmp_path / name).mkdir()
         shutil.copyfile(content(2 if name == "one" else 3), tmp_path / name / "a.wav")
@@ -331,7 +331,7 @@ def test_a_source_that_has_become_empty_stops_the_run_and_nothing_goes(tmp_path:
     assert len(live(config.into)["files"]) == 1
 
 
-def test_a_file_that_became_a_copy_under_the_run_takes_nothing_of_the_original(tmp_path: Path) -> None:
+def test_a_file_that_became_a_copy_during_the_run_leaves_the_original_alone(tmp_path: Path) -> None:
     corpus = KnownCorpus(tmp_path, run={"batch_s": 100.0})
     corpus.put("x.wav", 3)
     index_corpus(corpus.config, stages=in_place(WideEncoder()))
@@ -348,7 +348,7 @@ def test_a_file_that_became_a_copy_under_the_run_takes_nothing_of_the_original(t
     assert live(corpus.config.into) == corpus.expected()
 
 
-def test_moves_are_published_in_bounded_commits_with_what_they_leave(tmp_path: Path) -> None:
+def test_moves_are_published_in_bounded_commits_with_their_deletions(tmp_path: Path) -> None:
     corpus = KnownCorpus(tmp_path, store={"checkpoint_rows": 10, "optimize_every": 1_000})
     (corpus.folder / "new").mkdir()
     for number in range(40):
@@ -382,7 +382,8 @@ def test_moves_are_published_in_bounded_commits_with_what_they_leave(tmp_path: P
 
 
 def test_a_chain_of_moves_keeps_every_content(tmp_path: Path) -> None:
-    """Each takes the place of the next: none may lose its rows before they are copied, however small the commits."""
+    """Each file takes the place of the next one. None may lose its rows before they are copied, however small the
+    commits."""
     corpus = KnownCorpus(tmp_path, store={"checkpoint_rows": 1, "optimize_every": 1_000})
     for number in range(6):
         corpus.put(f"{number}.wav", number)

@@ -160,7 +160,7 @@ def outcomes(batch: Batch) -> dict[str, tuple[str, str | None, str | None]]:
     "n_samples",
     [1_920, 1_921, 8 * 1_920 - 5, 10 * 1_920, 10 * 1_920 + 1, 18 * 1_920, 26 * 1_920 + 7, 144_321],
 )
-def test_every_row_of_a_file(tmp_path: Path, n_samples: int) -> None:
+def test_every_row_of_a_file_is_as_expected(tmp_path: Path, n_samples: int) -> None:
     samples = noise(samples_to_seconds(n_samples))
     path = write_wav(tmp_path / "a.wav", samples)
     batch, frames = index([path])
@@ -189,7 +189,7 @@ def test_resampled_file_on_the_usual_grid(tmp_path: Path) -> None:
     assert frames == expected_frames(path, samples, grid)
 
 
-def test_many_files_are_apart_and_in_order(tmp_path: Path) -> None:
+def test_rows_of_many_files_are_separate_and_in_order(tmp_path: Path) -> None:
     sounds = {write_wav(tmp_path / f"{k}.wav", noise(0.1 + 0.37 * k, k)): noise(0.1 + 0.37 * k, k) for k in range(7)}
     batch, frames = index(*([path] for path in sounds))
     assert batch.files.to_pylist() == [expected_file(path, samples) for path, samples in sounds.items()]
@@ -228,18 +228,18 @@ def test_files_with_the_same_bytes_share_their_frames_and_have_their_own_clips(t
     assert batch.n_rows == len(clips) + len(frames)
 
 
-def test_the_same_bytes_once_more_in_a_batch_are_encoded_once(tmp_path: Path) -> None:
-    """Whatever became of them: contents of unequal sizes, and of sizes that nobody knows, are not compared before."""
-    good, spoilt = noise(2.0), noise(2.0, seed=1)
-    spoilt[-1] = np.nan
-    paths = [write_wav(tmp_path / f"{n}.wav", good if n < 3 else spoilt) for n in range(6)]
+def test_equal_files_of_a_batch_are_encoded_once(tmp_path: Path) -> None:
+    """Also if their content fails. Planning did not hash them, so it did not know that they are equal."""
+    good, broken = noise(2.0), noise(2.0, seed=1)
+    broken[-1] = np.nan
+    paths = [write_wav(tmp_path / f"{n}.wav", good if n < 3 else broken) for n in range(6)]
     batch, frames = index(*([path] for path in paths))
     assert batch.files.to_pylist() == [index([path])[0].files.to_pylist()[0] for path in paths]
     assert frames == index([paths[0]])[1]
     assert batch.n_frames == len(frames)
 
 
-def test_without_frames(tmp_path: Path) -> None:
+def test_an_index_without_frames_gets_clips_only(tmp_path: Path) -> None:
     samples = noise(1.3)
     path = write_wav(tmp_path / "a.wav", samples)
     bad = write_wav(tmp_path / "b.wav", marked(samples, NOT_FINITE))
@@ -297,7 +297,7 @@ def test_bad_files_are_rows_among_the_good(tmp_path: Path) -> None:
     assert counts["audio_s"] == pytest.approx(3 * 1.3 + 40_000 / 48_000)
 
 
-def test_failure_after_windows_were_handed_on(tmp_path: Path) -> None:
+def test_windows_of_a_file_that_fails_later_are_orphaned(tmp_path: Path) -> None:
     samples = noise(5.0)
     before, after = write_wav(tmp_path / "a.wav", noise(0.9, 1)), write_wav(tmp_path / "z.wav", noise(0.9, 2))
     bad = [write_wav(tmp_path / f"{k}.wav", marked(samples, np.nan, at_s=4.5)) for k in range(2)]
@@ -337,7 +337,7 @@ def test_sound_without_finite_embedding_fails_alone(tmp_path: Path, value: float
     assert named(batch.clips.to_pylist(), "clip_id", "vector") == named(clips, "clip_id", "vector")
 
 
-def test_no_sound_with_a_finite_embedding(tmp_path: Path) -> None:
+def test_a_batch_may_have_no_finite_embedding(tmp_path: Path) -> None:
     path = write_wav(tmp_path / "a.wav", marked(noise(0.2), NOT_FINITE))
     batch, frames = index([path])
     assert outcomes(batch) == {"a.wav": ("failed", "encode", "not_finite")}
@@ -347,7 +347,7 @@ def test_no_sound_with_a_finite_embedding(tmp_path: Path) -> None:
 # --- files that change ------------------------------------------------------------------------------------------------
 
 
-def test_file_that_changed_since_it_was_listed_hands_on_no_window(tmp_path: Path) -> None:
+def test_a_file_that_changed_since_it_was_listed_yields_no_window(tmp_path: Path) -> None:
     changed = write_wav(tmp_path / "a.wav", noise(1.3))
     good = write_wav(tmp_path / "b.wav", noise(0.9, 1))
     planned = plan_batch(BATCH, [changed], [good])
@@ -361,8 +361,8 @@ def test_file_that_changed_since_it_was_listed_hands_on_no_window(tmp_path: Path
 
 
 @pytest.mark.parametrize("data", [b"text" * 99, b""])
-def test_file_that_became_something_else_fails_for_that(tmp_path: Path, data: bytes) -> None:
-    # Recorded as no audio, it would stay so when its old bytes came back.
+def test_a_file_that_became_something_else_fails_as_changed(tmp_path: Path, data: bytes) -> None:
+    # Recorded as not_audio, it would stay so when its old bytes come back.
     path, twin = (write_wav(tmp_path / f"{name}.wav", noise(1.3)) for name in "ab")
     planned = plan_batch(BATCH, [path, twin])
     path.write_bytes(data)
@@ -371,7 +371,7 @@ def test_file_that_became_something_else_fails_for_that(tmp_path: Path, data: by
     assert outcomes(batch) == {"a.wav": ("failed", "read", "changed_while_reading"), "b.wav": ("indexed", None, None)}
 
 
-def test_file_that_changes_while_it_is_read_fails_with_those_read_for_it(tmp_path: Path) -> None:
+def test_a_file_that_changes_while_it_is_read_fails_with_its_copies(tmp_path: Path) -> None:
     samples = noise(5.0)
     paths = [write_wav(tmp_path / f"{name}.wav", samples) for name in "ab"]
     planned = plan_batch(BATCH, paths)
@@ -399,7 +399,7 @@ def encode_one(block: pa.Table) -> pa.Table:
 
 
 @pytest.mark.parametrize("n_gone", [1, 2, 3])
-def test_of_files_with_the_same_bytes_the_first_in_reach_is_read(tmp_path: Path, n_gone: int) -> None:
+def test_the_first_readable_of_equal_files_is_read(tmp_path: Path, n_gone: int) -> None:
     samples = noise(1.3)
     paths = [write_wav(tmp_path / f"{name}.wav", samples) for name in "abc"]
     planned = plan_batch(BATCH, paths)
@@ -446,9 +446,7 @@ def collect(tables: Sequence[pa.Table]) -> dict[str, tuple[Batch, list[Row]]]:
 
 @settings(deadline=None, max_examples=60)
 @given(data=st.data())
-def test_how_rows_are_cut_into_blocks_and_when_they_arrive_changes_nothing(
-    two_batches: list[pa.Table], data: st.DataObject
-) -> None:
+def test_block_boundaries_and_order_of_arrival_change_nothing(two_batches: list[pa.Table], data: st.DataObject) -> None:
     whole = collect(two_batches)
     assert whole.keys() == {BATCH, OTHER}
     # Rows of both batches shuffled together, each batch in its order, then cut anywhere and shuffled again.
@@ -480,7 +478,7 @@ def test_a_batch_is_held_back_until_its_last_part(two_batches: list[pa.Table]) -
         assert collector.missing == set()
 
 
-def test_a_gap_in_a_block_is_seen(two_batches: list[pa.Table]) -> None:
+def test_a_gap_in_a_block_splits_its_receipts(two_batches: list[pa.Table]) -> None:
     table = two_batches[1]
     receipts = FrameSink().write(pa.concat_tables([table.slice(0, 2), table.slice(4, 3)]))
     assert [(r["first_seq"], r["stop_seq"], r["last"]) for r in receipts] == [(0, 2, False), (4, 7, False)]
@@ -537,7 +535,7 @@ EDITS = ["same", "gone", "other", "longer", "text"]
 @settings(deadline=None, max_examples=60, suppress_health_check=[HealthCheck.function_scoped_fixture])
 @example(edits=["gone", "same", "same", "same"], cut=5, end=False)  # the second try is one row ahead
 @given(edits=st.lists(st.sampled_from(EDITS), min_size=4, max_size=4), cut=st.integers(0, 40), end=st.booleans())
-def test_halves_of_two_tries_that_saw_other_files_are_never_published(
+def test_halves_of_tries_that_saw_different_files_are_never_published(
     tmp_path_factory: pytest.TempPathFactory, edits: list[str], cut: int, end: bool
 ) -> None:
     folder = tmp_path_factory.mktemp("tries")
@@ -570,7 +568,7 @@ def test_halves_of_two_tries_that_saw_other_files_are_never_published(
     (batch,) = published
     rows = batch.files.to_pylist()
     assert sorted(row["uri"] for row in rows) == sorted(str(path) for path in [*paths, twin])
-    # What is published is as the first or the second try alone would have it, file by file.
+    # Each file is published as the first or the second try alone would have it.
     alone: dict[str, list[Row]] = {row["uri"]: [] for row in rows}
     for table in (first, second):
         for value in table["files"].to_pylist():
@@ -593,13 +591,13 @@ def test_halves_of_two_tries_that_saw_other_files_are_never_published(
 
 
 def held(lengths_s: list[float]) -> list[tuple[str, Waveform]]:
-    """Ids and samples of the four contents, as they were planned."""
+    """Ids and samples of the four planned contents."""
     with tempfile.TemporaryDirectory() as folder:
         sounds = [noise(length_s, k) for k, length_s in enumerate(lengths_s)]
         return [(audio_id_of(write_wav(Path(folder) / "a.wav", samples)), samples) for samples in sounds]
 
 
-def test_a_file_that_neither_try_reported_is_missed(tmp_path: Path) -> None:
+def test_a_batch_that_differs_from_its_plan_is_incomplete(tmp_path: Path) -> None:
     paths = [write_wav(tmp_path / f"{k}.wav", noise(0.5, k)) for k in range(3)]
     planned = plan_batch(BATCH, *([path] for path in paths))
     fewer = {**planned, "audios": planned["audios"][:2]}
@@ -617,7 +615,7 @@ def test_a_file_that_neither_try_reported_is_missed(tmp_path: Path) -> None:
         make_collector().add(short)
 
 
-def test_windows_of_short_files_are_many_in_a_block(tmp_path: Path) -> None:
+def test_a_block_holds_many_windows_of_short_files(tmp_path: Path) -> None:
     length_s = frames_to_seconds(GRID.length_frames)
     paths = [write_wav(tmp_path / f"{k:02d}.wav", noise(length_s / 10, k)) for k in range(60)]
     blocks = decode_batch(plan_batch(BATCH, *([path] for path in paths)), DecodeConfig(), GRID, block_windows=3)
