@@ -1,4 +1,4 @@
-"""Earshot: audio corpora in, a vector table that can be searched by sound and by words out.
+"""Earshot makes audio corpora searchable, by sound and by words.
 
     import pipeline
 
@@ -11,7 +11,7 @@ Importing this loads nothing heavy; ``open`` does.
 import os
 from typing import TYPE_CHECKING
 
-# Lance's own log lines are for its developers, and it reads these when it is first imported.
+# Lance's log is for its developers. It reads these variables when it is first imported.
 os.environ.setdefault("LANCE_LOG", "error")
 os.environ.setdefault("LANCEDB_LOG", "error")
 
@@ -23,7 +23,7 @@ __version__ = "0.1.0"
 
 
 def open(path: str) -> "Index":
-    """Open the index at ``path`` as it was last published.
+    """Open the newest published version of the index at ``path``.
 
     Raises:
         IndexMissing: there is no index at ``path``.

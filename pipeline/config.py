@@ -1,7 +1,7 @@
-"""A run, as written down: YAML in, one validated and frozen ``Config`` out.
+"""The configuration of a run: reads YAML into one validated, frozen ``Config``.
 
-Settings that decide what the vectors are (models, window, decoding) form the fingerprint of an
-index: opening it with others is an error. All else may change from run to run.
+Models, window, decoding and ``store.frames`` are fixed when an index is made (``pipeline.index.settings``). Everything
+else may change from run to run.
 """
 
 import os
@@ -29,23 +29,23 @@ def _refuse_credentials(path: str) -> str:
 
 
 STORES_OF_INDEXES = ("s3", "gs", "az", "abfss", "memory", "file")
-"""Protocols that Lance speaks by itself, and whose drivers create files exclusively, as the lease of a run needs it;
-corpora may lie wherever fsspec has a driver for. (Lance speaks ``oss://`` too, whose driver does not.)"""
+"""Protocols that Lance speaks itself and whose fsspec drivers create files exclusively, which leases need. (Lance also
+speaks ``oss://``, but its driver does not.) Corpora may lie wherever fsspec has a driver."""
 
 
 class CorpusConfig(_Section):
-    """Which files are audio, of those that the sources hold."""
+    """Which files of the sources are audio, and which metadata belongs to them."""
 
     extensions: tuple[str, ...] | None = None
-    """Override of the extensions looked for in folders, for example [wav, rec]; ["*"] takes every file."""
+    """Extensions to look for in folders instead of the usual ones, for example [wav, rec]; ["*"] takes every file."""
     hidden: bool = False
-    """Also files and folders whose name begins with a dot."""
+    """Also take files and folders whose name begins with a dot."""
     follow_symlinks: bool = False
-    """Also enter folders that are symbolic links (links to files are always read)."""
+    """Also enter symbolic links to folders (links to files are always read)."""
     metadata: str | None = None
-    """A CSV, JSON lines or Parquet table with a column ``uri``: what its others say of files becomes columns."""
+    """A CSV, JSON lines or Parquet table keyed by ``uri``; its other columns can be used in ``--where``."""
     columns: tuple[str, ...] | None = None
-    """Of this table, of manifests and of tables with audio, the columns to keep; by default all."""
+    """The metadata columns to keep; by default all columns of this table, of manifests and of tables with audio."""
 
     @field_validator("extensions")
     @classmethod
@@ -59,14 +59,14 @@ class CorpusConfig(_Section):
 
 
 class DecodeConfig(_Section):
-    """How bytes become a waveform. Part of the fingerprint."""
+    """How bytes become a waveform. Fixed for an index."""
 
     resampler: Literal["HQ", "VHQ"] = "HQ"
     """soxr's quality preset."""
 
 
 class WindowConfig(_Section):
-    """How a waveform is cut. Part of the fingerprint."""
+    """How a waveform is cut into windows. Fixed for an index."""
 
     length_s: float = Field(10.0, ge=0.4, le=400.0)
     overlap_s: float = Field(0.4, ge=0.0)
@@ -87,22 +87,22 @@ class WindowConfig(_Section):
 
 
 class EncodeConfig(_Section):
-    """Which models turn windows into embeddings, and on what."""
+    """Which models turn windows into embeddings, and on which devices."""
 
     clip_model: str = "earshot-tiny"
     """``earshot-tiny``, a local folder, or a hub name such as ``facebook/pe-av-base``."""
     frame_model: str | None = None
-    """Likewise, such as ``facebook/pe-a-frame-base``; the clip model serves both when this is left out."""
+    """Likewise, for example ``facebook/pe-a-frame-base``; by default the clip model also makes the frames."""
     clip_revision: str | None = None
     frame_revision: str | None = None
     device: Literal["auto", "cpu", "cuda"] = "auto"
     precision: Literal["auto", "float32", "bfloat16"] = "auto"
     batch_windows: int | None = Field(None, ge=1, le=1024)
-    """Windows of 10 s in one pass of the model; by default 2 on a CPU, and on a GPU as many as fit, 64 at most."""
+    """Windows of 10 s in one pass of the model; by default 2 on a CPU, and as many as fit on a GPU, at most 64."""
     actors: int | None = Field(None, ge=1)
-    """Encoder processes; by default one per GPU, or one per core as far as 4 GiB of memory for each allow."""
+    """Encoder processes; by default one per GPU, or one per core if there are 4 GiB of memory for each."""
     max_actors: int | None = Field(None, ge=1)
-    """Encoder processes at most, for a cluster that grows and shrinks: the run starts with ``actors``, or one."""
+    """Maximum of encoder processes, for a cluster that grows and shrinks; the run starts with ``actors``, or one."""
     actors_per_gpu: int = Field(1, ge=1, le=64)
     """Encoder processes that share a GPU."""
 
@@ -118,27 +118,27 @@ class StoreConfig(_Section):
 
     frames: Literal["all", "none"] = "all"
     checkpoint_rows: int = Field(200_000, ge=1)
-    """Clip and frame rows of finished batches after which they are committed ..."""
+    """Finished clip and frame rows that trigger a commit ..."""
     checkpoint_s: float = Field(60.0, gt=0)
-    """... or seconds, whichever comes first."""
+    """... and seconds that do, whichever comes first."""
     keep_versions: int = Field(20, ge=1)
-    """Checkpoints that stay readable ..."""
+    """This many published versions stay readable, whatever their age."""
     keep_hours: float = Field(24.0, gt=0)
-    """... whatever their age; others do until they were replaced so long ago: queries may still be reading them."""
+    """Older versions stay readable until they have been superseded for this long: queries may still read them."""
     optimize_every: int = Field(50, ge=1)
-    """Commits after which small fragments are merged, indexes extended, and what is of no more use is deleted."""
+    """Commits between maintenance: it merges small fragments, extends vector indexes and deletes unused files."""
 
 
 class RunConfig(_Section):
-    """When a run counts as failed or stops, and how much one task takes on."""
+    """When a run fails or stops, and how large its batches are."""
 
     max_failed_fraction: float = Field(1.0, ge=0.0, le=1.0)
-    """The run ends with exit code 1 when a larger fraction of the files of the corpus has failed, then or earlier."""
+    """The run ends with exit code 1 if a larger fraction of the corpus has failed, in this run or before."""
     max_deleted_fraction: float = Field(0.2, ge=0.0, le=1.0)
-    """The run stops where a larger fraction of the indexed files, and more than twenty of them, would go: a disk may be
-    missing. ``--allow-deletions`` lets one run take them out."""
+    """The run stops before it deletes a larger fraction of the indexed files, and more than twenty: a disk may be
+    missing. ``--allow-deletions`` lets one run delete them."""
     batch_s: float = Field(300.0, gt=0)
-    """Audio in one batch, in seconds, estimated from file sizes: what is published at once. A task decodes several."""
+    """Seconds of audio in a batch, estimated from file sizes. A batch is published whole; a task decodes several."""
 
 
 class Config(_Section):
@@ -170,15 +170,15 @@ class Config(_Section):
     def _for_lance(cls, value: str) -> str:
         if is_url(value) and (protocol := value.split("://")[0].lower()) not in STORES_OF_INDEXES:
             known = ", ".join(f"{name}://" for name in STORES_OF_INDEXES[:4])
-            raise ValueError(f"{value}: no index can lie there; a folder can hold one, or {known}, not {protocol}://")
+            raise ValueError(f"{value}: an index cannot lie there: give a folder, or {known}, not {protocol}://")
         return value
 
 
 def make_config(values: dict[str, Any], where: str = "configuration") -> Config:
-    """Validate ``values``; ``where`` names their origin in errors.
+    """Validate ``values``. Errors begin with ``where``.
 
     Raises:
-        ConfigError: naming the key, the value and what is allowed, one clause each.
+        ConfigError: for each mistake, the key, the value and the allowed range.
     """
     try:
         return Config.model_validate(values)
@@ -187,7 +187,7 @@ def make_config(values: dict[str, Any], where: str = "configuration") -> Config:
 
 
 def load_config(path: str | Path) -> Config:
-    """Read a YAML file. Relative paths in it are taken from the folder of the file.
+    """Read a YAML file. Relative paths in it start from the folder of the file.
 
     Raises:
         ConfigError: the file is missing, is no YAML mapping, or has a wrong key or value.
@@ -197,7 +197,7 @@ def load_config(path: str | Path) -> Config:
         values = yaml.safe_load(path.read_text(encoding="utf-8"))
     except (OSError, UnicodeDecodeError) as error:
         raise ConfigError(f"{path}: cannot be read: {getattr(error, 'strerror', None) or error}") from None
-    except (yaml.YAMLError, ValueError) as error:  # ValueError: what looks like a date and is none
+    except (yaml.YAMLError, ValueError) as error:  # ValueError: an impossible date
         raise ConfigError(f"{path}: is not YAML: {' '.join(str(error).split())}") from None
     if not isinstance(values, dict):
         raise ConfigError(f"{path}: expected a mapping with `sources:` and `into:`")
@@ -219,8 +219,7 @@ def load_config(path: str | Path) -> Config:
 
 
 def anchor(config: Config) -> Config:
-    """The same run from whatever folder it is started later: paths made absolute."""
-
+    """The same configuration with absolute paths, so that it means the same in any folder."""
     models = {
         key: absolute(value)
         for key in ("clip_model", "frame_model")
@@ -242,7 +241,7 @@ def _with_metadata(config: Config, place: Callable[[str], str]) -> CorpusConfig:
 
 
 def _is_folder(path: Path, model: str) -> bool:
-    """Whether a model is named by its folder: a name like owner/model may be one on the hub."""
+    """Whether a model is a folder: a name like owner/model may also be one on the hub."""
     return model.startswith((".", "~")) or os.path.isdir(_beside(path, model))
 
 

@@ -1,6 +1,6 @@
-"""The exceptions of the project, and the one way a bad file is described.
+"""The exceptions of the project, and ``FileFailure``, which describes a file that cannot be indexed.
 
-    EarshotError               anything a person is told in one line       exit code 1
+    EarshotError               an error that fits in one line for a person exit code 1
     |-- UsageError             a wrong call or configuration               exit code 2
     |   |-- ConfigError        unknown key, value out of range
     |   |-- CorpusError        a source that does not exist or cannot be listed
@@ -15,8 +15,7 @@
     |-- RayDied                a part of Ray has died under a run
     `-- FileFailure            one file could not be indexed: becomes a row, never a crash
 
-Nothing heavy is imported here: every module of the project may use it. No message holds a credential: what the
-environment keeps secret, and what URLs may carry, is taken out of each.
+This module imports nothing heavy, so that every other may use it. Messages are cleaned of credentials.
 """
 
 from typing import Literal
@@ -30,7 +29,7 @@ REASONS = (
     *("empty", "not_audio", "no_audio_stream", "unsupported", "decode_error", "too_short", "truncated"),
     *("out_of_range", "not_finite", "crashed"),
 )
-"""Why files fail; of what is ``truncated``, the part that is there is indexed."""
+"""Why files fail. A ``truncated`` file is indexed as far as it goes."""
 
 
 def one_line(error: BaseException, at_most: int | None = None) -> str:
@@ -40,7 +39,7 @@ def one_line(error: BaseException, at_most: int | None = None) -> str:
 
 
 class EarshotError(Exception):
-    """Something a person can act on, said in one line."""
+    """An error that a person can act on, in one line."""
 
     exit_code = 1
 
@@ -63,7 +62,7 @@ class CorpusError(UsageError):
 
 
 class EmptyCorpus(CorpusError):
-    """Nothing could be indexed: the sources are there, and hold no file of audio."""
+    """The sources exist, but hold no audio file."""
 
     exit_code = 1
 
@@ -85,11 +84,11 @@ class JobMissing(UsageError):
 
 
 class ClusterError(EarshotError):
-    """A cluster cannot be reached, or refuses what is asked of it."""
+    """A cluster cannot be reached, or refuses a request."""
 
 
 class RayDied(EarshotError):
-    """A part of Ray that a run cannot do without has died. Ray itself ends this process before long."""
+    """A part of Ray that a run needs has died. Ray will soon end this process itself."""
 
 
 class IndexBusy(EarshotError):
@@ -97,11 +96,11 @@ class IndexBusy(EarshotError):
 
 
 class CommitConflict(EarshotError):
-    """Another writer changed the index under this run, which stops."""
+    """Another writer changed the index during this run, which stops."""
 
 
 class FileFailure(EarshotError):
-    """One file cannot be indexed. It ends as a ``files`` row with these three values.
+    """One file cannot be indexed. It becomes a ``files`` row with these three values.
 
     Args:
         stage: where it failed: ``list``, ``read``, ``decode``, ``encode`` or ``write``.

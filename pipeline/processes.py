@@ -1,5 +1,4 @@
-"""Processes of this machine, as Linux shows them in ``/proc``: whether one is still there, and how to end those that
-this one has started."""
+"""Processes of this machine, from Linux's ``/proc``: whether one has ended, and killing those that this one started."""
 
 import contextlib
 import os
@@ -10,7 +9,7 @@ from pathlib import Path
 
 
 def name_processes() -> str:
-    """A name for what process numbers count in: this machine since it was started, and this container on it."""
+    """A name for the set of processes that a process number belongs to: a boot of a machine, and a container on it."""
     try:
         return f"{Path('/proc/sys/kernel/random/boot_id').read_text().strip()} {os.readlink('/proc/self/ns/pid')}"
     except OSError:
@@ -18,12 +17,14 @@ def name_processes() -> str:
 
 
 UNKNOWN = -1
-"""When a process began that is there, but of which this one may not see more."""
+"""The start of a process that exists, but hides its details from this one."""
 
 
 def find_start(pid: int) -> int | None:
-    """When the process ``pid`` began, in clock ticks since the machine was started; None: it is not there, or dead and
-    only waits for its parent to notice."""
+    """When the process ``pid`` began, in clock ticks since the machine started.
+
+    None if there is no such process, or it has ended and waits for its parent to notice.
+    """
     if fields := _read_stat(pid):
         return None if fields[0] in ("Z", "X") else int(fields[19])
     try:
@@ -36,18 +37,18 @@ def find_start(pid: int) -> int | None:
 
 
 def has_ended(pid: int, began: int | None, start_of: Callable[[int], int | None] = find_start) -> bool:
-    """Whether the process that had the number ``pid``, and began then, is not there any more.
+    """Whether the process that had the number ``pid`` and began at ``began`` has ended.
 
     Args:
-        began: as ``find_start`` told; None where that was not noted: then any process of this number is taken for it.
-        start_of: looks a process up.
+        began: from ``find_start``; None if it was not noted: then any process with this number counts.
+        start_of: looks up when a process began.
     """
     now = start_of(pid)
     return now is None or (now != began and began not in (None, UNKNOWN) and now != UNKNOWN)
 
 
 def find_descendants(pid: int) -> set[int]:
-    """The processes that one has started, and those that these have, which are alive."""
+    """The living processes that one has started, and their descendants."""
     children: dict[int, list[int]] = {}
     for folder in Path("/proc").glob("[0-9]*"):
         fields = _read_stat(int(folder.name))
@@ -63,10 +64,10 @@ def find_descendants(pid: int) -> set[int]:
 
 
 def kill_descendants() -> None:
-    """End all that this process has started, and all that these have started, at once."""
+    """Kill all descendants of this process."""
     stopped: set[int] = set()
     while fresh := find_descendants(os.getpid()) - stopped:
-        for pid in fresh:  # stopped first: it starts no others while the rest are found
+        for pid in fresh:  # stopped first, so that it starts no others meanwhile
             _signal(pid, signal.SIGSTOP)
         stopped |= fresh
     for pid in stopped:
@@ -79,7 +80,7 @@ def _signal(pid: int, number: int) -> None:
 
 
 def _read_stat(pid: int) -> list[str] | None:
-    """The fields of ``/proc/PID/stat`` from the third on: state, parent, ..., and at 19 when it began."""
+    """The fields of ``/proc/PID/stat`` from the third on: state, parent, ..., and the start at index 19."""
     try:
         text = Path(f"/proc/{pid}/stat").read_text(errors="replace")
     except OSError:

@@ -1,7 +1,6 @@
-"""The Arrow schema of every edge and table, and the rules by which ids are made.
+"""The Arrow schemas of all tables, and the rules that make ids.
 
-Two kinds of schemas live here: the four tables of an index (what is stored), and the edges
-between stages (what travels). Every table that crosses a stage boundary has one of them.
+Some tables are stored: the four tables of an index. The others travel between the stages of a run.
 """
 
 import hashlib
@@ -10,14 +9,14 @@ from typing import Any
 import pyarrow as pa
 
 Row = dict[str, Any]
-"""A row of any of the tables, by column."""
+"""A row of one of the tables: column -> value."""
 
 ID = pa.string()
 """Ids are 32 lower-case hexadecimal digits, 128 bits of SHA-256."""
 
 
 def without(table: pa.Schema, *names: str) -> pa.Schema:
-    """A schema without some of its columns."""
+    """A schema without these columns."""
     return pa.schema([column for column in table if column.name not in names])
 
 
@@ -25,13 +24,13 @@ def without(table: pa.Schema, *names: str) -> pa.Schema:
 
 
 def digest(*parts: str) -> str:
-    """128 bits of SHA-256 over ``parts``, unambiguous in where one ends and the next begins."""
+    """128 bits of SHA-256 over ``parts``. Their boundaries count: ("ab", "c") differs from ("a", "bc")."""
     text = "\0".join(f"{len(part.encode())}:{part}" for part in parts)
     return hashlib.sha256(text.encode()).hexdigest()[:32]
 
 
 def make_audio_id(content_hash: str, part: str = "", raw: str = "") -> str:
-    """Identity of an audio content: the same bytes have the same id wherever they lie (``corpus_file.identify_audio``).
+    """Identity of an audio content: equal bytes have the same id wherever they lie (``corpus_file.identify_audio``).
 
     Args:
         part: the range of them, as it is written (``str`` of a ``time_ranges.TimeRange``).
@@ -41,17 +40,17 @@ def make_audio_id(content_hash: str, part: str = "", raw: str = "") -> str:
 
 
 def make_file_id(uri: str, audio_id: str | None) -> str:
-    """Identity of a file: a content at a place. ``audio_id`` is None where the bytes were never read."""
+    """Identity of a file: a content at a place. ``audio_id`` is None if the bytes were never read."""
     return digest("file", uri, audio_id or "")
 
 
 def make_batch_id(run_id: str, number: int) -> str:
-    """Identity of a batch: the run that writes it, and its number there."""
+    """Identity of a batch: the run that writes it, and its number in that run."""
     return digest("batch", run_id, str(number))
 
 
 def make_clip_id(file_id: str, first_frame: int) -> str:
-    """Identity of a clip: a window of a file, by its first frame."""
+    """Identity of a clip: the window of a file that begins with ``first_frame``."""
     return digest("clip", file_id, str(first_frame))
 
 
@@ -78,9 +77,9 @@ FILES = pa.schema(
         pa.field("n_frames", pa.int32(), nullable=False),
         pa.field("batch_id", ID, nullable=False),
         # Since format 3; null in rows that an older version wrote.
-        pa.field("decoder", pa.int32()),  # the version of decoding (``mends``) that it was decoded with; null: 1
-        pa.field("note", pa.string()),  # what a person should know of a file that is indexed well
-        pa.field("clips_checksum", pa.int64()),  # of its clips, see ``checksum``
+        pa.field("decoder", pa.int32()),  # version of the decoder (``decoder_versions``); null: 1
+        pa.field("note", pa.string()),  # a remark about an indexed file, for a person
+        pa.field("clips_checksum", pa.int64()),  # of its clips (``index.checksum``)
         pa.field("frames_checksum", pa.int64()),  # of the frames of its audio
     ]
 )
@@ -124,7 +123,7 @@ def frames_schema(dimension: int) -> pa.Schema:
 
 
 RESERVED = frozenset(FILES.names) | frozenset(clips_schema(1).names)
-"""Columns of ``files`` and ``clips`` that are Earshot's own; whatever else these tables have is the user's metadata."""
+"""Earshot's own columns of ``files`` and ``clips``. All other columns of these tables are users' metadata."""
 
 
 def metadata_columns(table: pa.Schema) -> pa.Schema:
@@ -150,7 +149,7 @@ BATCHES = pa.schema(
         pa.field("n_clips", pa.int64(), nullable=False),
         pa.field("n_frames", pa.int64(), nullable=False),
         pa.field("audio_s", pa.float64(), nullable=False),
-        pa.field("seconds", pa.float64()),  # that the run spent on it, where it was decoded and encoded
+        pa.field("seconds", pa.float64()),  # time that the run spent on decoding and encoding it
         pa.field("precision", pa.string()),
         pa.field("detail", pa.string(), nullable=False),  # JSON: of `create`, the settings of the index
     ]
@@ -163,10 +162,10 @@ LISTED = pa.schema(
         pa.field("uri", pa.string(), nullable=False),
         pa.field("start_s", pa.float64()),  # within the recording that the uri names; null: its start
         pa.field("end_s", pa.float64()),  # null: its end
-        pa.field("size_bytes", pa.int64(), nullable=False),  # of a row of a Parquet file: about that
+        pa.field("size_bytes", pa.int64(), nullable=False),  # of rows of Parquet files: an estimate
         pa.field("modified_ns", pa.int64(), nullable=False),  # of a member: that of its shard
-        pa.field("offset", pa.int64()),  # where it begins in its shard, or its row there; null: it is no member of one
-        # Null, or why the file cannot even be listed properly.
+        pa.field("offset", pa.int64()),  # in its shard: first byte, or number of the row; null: not in a shard
+        # Why the file cannot be listed properly; null: it can.
         pa.field("reason", pa.string()),
         pa.field("message", pa.string()),
         pa.field("hides_files", pa.bool_()),  # true: a folder or shard whose files could not be listed
@@ -179,11 +178,11 @@ AUDIO = pa.struct(
         pa.field("content_hash", pa.string()),  # null: hash it while reading
         pa.field("start_s", pa.float64()),  # as in LISTED
         pa.field("end_s", pa.float64()),
-        pa.field("size_bytes", pa.int64()),  # or about that, as in LISTED
+        pa.field("size_bytes", pa.int64()),  # as in LISTED
         pa.field("estimated_s", pa.float64()),  # its duration, estimated from size and extension
         pa.field("uris", pa.list_(pa.string())),  # every file with these bytes; the first one is read
         pa.field("modified_ns", pa.list_(pa.int64())),
-        pa.field("offsets", pa.list_(pa.int64())),  # in their shards; null: a file of its own
+        pa.field("offsets", pa.list_(pa.int64())),  # as in LISTED
     ]
 )
 """One audio content to index, and the files that hold it."""
@@ -192,13 +191,13 @@ PLANNED = pa.schema(
     [
         pa.field("batch_id", ID, nullable=False),
         pa.field("audios", pa.list_(AUDIO), nullable=False),
-        # Null: whole, but for long recordings, which are cut into parts. Their windows from ``first`` to ``stop`` - 1,
-        # or, without ``stop``, to the end; from 0 to the end is the whole, decoded by one task.
+        # Null: not cut yet. Long recordings are cut into parts: the windows ``first`` to ``stop`` - 1, or to the end if
+        # there is no ``stop``. From 0 to the end is the whole recording, decoded by one task.
         pa.field("part", pa.struct([pa.field("first", pa.int32()), pa.field("stop", pa.int32())])),
     ]
 )
-"""plan -> decode: one row per batch, the files that one commit publishes, all or none, and one task decodes; of a long
-recording there are several rows in the end, one per part."""
+"""plan -> decode: one row per batch: files that one task decodes, and that are published together or not at all. A long
+recording ends up as several rows, one per part."""
 
 _FILE_ROWS = pa.list_(pa.struct([field for field in FILES if field.name != "batch_id"]))
 
@@ -213,11 +212,11 @@ DECODED = pa.schema(
         pa.field("own_first", pa.int32()),
         pa.field("own_stop", pa.int32()),
         pa.field("pcm", pa.large_binary()),  # float32 samples at 48 kHz
-        # ... or what became of a content: the rows of its files, after its last window ...
+        # ... or the outcome of a content, after its last window: the rows of its files ...
         pa.field("files", _FILE_ROWS),
-        # ... or what ends the run: an error that is no file's.
+        # ... or an error that ends the run, since no file is to blame.
         pa.field("error", pa.string()),
-        pa.field("decode_s", pa.float64(), nullable=False),  # of work, noted in the first row of what it made
+        pa.field("decode_s", pa.float64(), nullable=False),  # time spent, noted in the first row that it led to
     ]
 )
 """decode -> encode: windows in order, each content followed by one row with its files."""
@@ -227,7 +226,7 @@ ENCODED = pa.schema(
         *(field for field in DECODED if field.name != "pcm"),
         pa.field("clip_vector", pa.large_binary()),  # float16 [dimension]
         pa.field("frame_vectors", pa.large_binary()),  # float16 [own_stop - own_first, dimension]
-        pa.field("precision", pa.string(), nullable=False),  # that the encoder ran in
+        pa.field("precision", pa.string(), nullable=False),  # of the encoder
         pa.field("encode_s", pa.float64(), nullable=False),  # likewise
     ]
 )
@@ -253,15 +252,15 @@ RECEIPTS = pa.schema(
         pa.field("frame_fragments", pa.list_(pa.string()), nullable=False),  # Lance fragment metadata, JSON
         pa.field("windows", pa.list_(_WINDOW), nullable=False),
         pa.field("files", _FILE_ROWS, nullable=False),
-        pa.field("error", pa.string()),  # or what ends the run
-        pa.field("decode_s", pa.float64(), nullable=False),  # that workers spent on these rows, in each stage
+        pa.field("error", pa.string()),  # or an error that ends the run
+        pa.field("decode_s", pa.float64(), nullable=False),  # time that workers spent on these rows, by stage
         pa.field("encode_s", pa.float64(), nullable=False),
         pa.field("write_s", pa.float64(), nullable=False),
     ]
 )
-"""write -> driver: what a worker has written, to be committed.
+"""write -> driver: what a worker has written, for the driver to commit.
 
-Frames are nearly all of the bytes: workers write them and send home the metadata of the fragments. A clip is 2 kB
-for ten seconds of audio: it travels in the receipt, and the driver writes the clips of a commit as one fragment, with
-what is known of a file only at its end (its duration) and without the rows of files that failed half-way.
+Frames are nearly all of the bytes: workers write them, and send the metadata of the fragments. A clip is 2 kB for ten
+seconds of audio: it travels in the receipt. The driver writes the clips of a commit as one fragment, because only then
+is the duration of each file known, and whether it failed half-way.
 """

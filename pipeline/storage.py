@@ -1,8 +1,8 @@
-"""Where bytes lie: on a disk, or in an object store under a URL. Files there are described, listed and opened here.
+"""Reads files on a disk or, by URL, in an object store: size and time, content, ranges of bytes.
 
-Object stores are reached through fsspec: ``s3://`` and ``gs://``, and every other protocol that has a driver installed.
-Credentials come from the environment or from fsspec's own configuration, never from a URL. What a store cannot do just
-now is tried again, with growing pauses, beyond what its driver does.
+Object stores are reached through fsspec: ``s3://``, ``gs://`` and every other protocol whose driver is installed.
+Credentials come from the environment or from fsspec's own configuration, never from a URL. Requests that fail for a
+reason that may pass are retried with growing pauses, in addition to the retries of the driver.
 """
 
 import datetime as dt
@@ -25,10 +25,10 @@ T = TypeVar("T")
 Info = dict[str, Any]
 
 PAUSES_S = (0.5, 2.0, 8.0)
-"""Before each further try."""
+"""Pauses before the retries."""
 
 FETCH_BYTES = 256 * 2**20
-"""Files up to this size are fetched once, to a file that goes with its process; others are read where they are."""
+"""Remote files up to this size are copied to this machine once; larger ones are read in place."""
 
 _PROTOCOL = re.compile(r"(?:[A-Za-z][A-Za-z0-9+.-]+::)*[A-Za-z][A-Za-z0-9+.-]+://")
 _CHAIN = re.compile(r"::[A-Za-z][A-Za-z0-9+.-]+://")
@@ -36,7 +36,7 @@ _BLOCK_BYTES = 4 * 2**20
 _FINAL = (FileNotFoundError, PermissionError, NotADirectoryError, IsADirectoryError, FileExistsError)
 _FINAL_NAMES = ("NoCredentialsError", "PartialCredentialsError", "ProfileNotFound", "ParamValidationError")
 _MOST_S = 2**63 // 10**9 - 1
-"""Seconds of which the nanoseconds fit in a column."""
+"""Most seconds whose nanoseconds fit in a column."""
 
 _TIME_KEYS = ("LastModified", "last_modified", "Last-Modified", "mtime", "updated", "modified", "created")
 
@@ -47,7 +47,7 @@ def is_url(path: str) -> bool:
 
 
 def absolute(path: str) -> str:
-    """``path`` as it is written wherever it is used from; URLs as their store writes them, ``file:`` ones as paths."""
+    """``path`` as an absolute path; URLs as their store writes them, ``file:`` URLs as paths."""
     if not is_url(path):
         return os.path.abspath(os.path.expanduser(path))
     store, name = find_store(path)
@@ -55,26 +55,25 @@ def absolute(path: str) -> str:
 
 
 def is_hidden(name: str) -> bool:
-    """Whether a name, of one level, is that of something hidden. ``..``, as names in archives and stores have it, is
-    not."""
+    """Whether the name of a file or folder is hidden. ``..``, which occurs in archives and stores, is not."""
     return name.startswith(".") and name not in (".", "..")
 
 
 def join(path: str, name: str) -> str:
-    """What is called ``name`` in the folder ``path``."""
+    """The path or URL of ``name`` in the folder ``path``."""
     return f"{path.rstrip('/')}/{name}" if is_url(path) else os.path.join(path, name)
 
 
 def find_store(url: str) -> tuple[Any, str]:
-    """The store of a URL, an fsspec file system that keeps no listings, and what the URL is called there.
+    """The store of a URL, as an fsspec file system without a cache of listings, and the name of the URL in it.
 
     Raises:
-        UsageError: there is no driver for its protocol, or it is a chain of several.
+        UsageError: its protocol has no driver, or it chains several URLs.
     """
     import fsspec
 
     if _CHAIN.search(url):
-        raise UsageError(f"{url}: URLs are not chained here: give that of the files themselves")
+        raise UsageError(f"{url}: URLs are not chained here: give the URL of the files themselves")
     protocol = url.split("://", 1)[0] if is_url(url) else "file"
     try:
         options = fsspec.get_filesystem_class(protocol)._get_kwargs_from_urls(url)
@@ -85,20 +84,19 @@ def find_store(url: str) -> tuple[Any, str]:
 
 
 def database(path: str) -> str:
-    """``path`` as Lance opens tables there: it wants to be told that a store without TLS is meant."""
+    """``path``, after telling Lance that a store without TLS is meant, if the environment names one."""
     if is_url(path) and os.environ.get("AWS_ENDPOINT_URL", "").startswith("http://"):
         os.environ.setdefault("AWS_ALLOW_HTTP", "true")
     return path
 
 
 def stat_file(path: str) -> tuple[int, int]:
-    """Size in bytes, and the time of modification in nanoseconds.
+    """Size in bytes, and time of modification in nanoseconds.
 
-    Object stores know whole seconds: the digits below tell versions of one second apart, by what the store itself tells
-    them apart by (its ETag).
+    Object stores know whole seconds. The digits below come from the ETag, so that versions of one second differ.
 
     Raises:
-        OSError: there is no such file; or what the driver of the store raises.
+        OSError: there is no such file. Exception: whatever the driver of the store raises.
     """
     if not is_url(path):
         status = os.stat(path)
@@ -108,8 +106,10 @@ def stat_file(path: str) -> tuple[int, int]:
 
 
 def modified_ns(status: os.stat_result) -> int:
-    """When a file was modified, in nanoseconds: a time that fits in no column becomes the nearest one that does. Clocks
-    that were never set, and archives, make files of the year 2300."""
+    """The time of modification in nanoseconds, limited to what fits in a column.
+
+    Clocks that were never set, and archives, make files of the year 2300.
+    """
     return max(-(2**63), min(status.st_mtime_ns, 2**63 - 1))
 
 
@@ -125,7 +125,7 @@ def stat_of(info: Info) -> tuple[int, int]:
         if isinstance(found, str):
             found = _read_time(found)
         seconds = int(found.timestamp() if isinstance(found, dt.datetime) else found)
-    except (ValueError, OverflowError):  # of no use: as where a store tells none
+    except (ValueError, OverflowError):  # unusable: as if the store had sent none
         seconds = 0
     seconds = max(-_MOST_S, min(seconds, _MOST_S))
     version = str(next((info[key] for key in ("ETag", "etag", "md5Hash") if info.get(key)), ""))
@@ -134,7 +134,7 @@ def stat_of(info: Info) -> tuple[int, int]:
 
 
 def _read_time(text: str) -> dt.datetime:
-    """As stores write them, or as HTTP does (RFC 9110, section 5.6.7)."""
+    """A time in ISO 8601, or as in HTTP headers (RFC 9110, section 5.6.7)."""
     try:
         return dt.datetime.fromisoformat(text)
     except ValueError:
@@ -142,7 +142,7 @@ def _read_time(text: str) -> dt.datetime:
 
 
 def exists(path: str) -> bool:
-    """Whether there is such a file, or a folder with anything in it."""
+    """Whether there is such a file or folder; in a store, a folder exists if there is anything in it."""
     if not is_url(path):
         return os.path.lexists(path)
     store, name = find_store(path)
@@ -151,10 +151,10 @@ def exists(path: str) -> bool:
 
 @contextmanager
 def fetched(path: str) -> Iterator[str | BinaryIO]:
-    """A path on this machine, or an open file, to read ``path`` from more than once.
+    """A path on this machine or an open file, from which ``path`` can be read more than once.
 
     Raises:
-        OSError: it is not there; or what the driver of the store raises.
+        OSError: there is no such file. Exception: whatever the driver of the store raises.
     """
     if not is_url(path):
         yield path
@@ -166,7 +166,7 @@ def fetched(path: str) -> Iterator[str | BinaryIO]:
         return
     with tempfile.NamedTemporaryFile(prefix="earshot-") as copy:
         retried(store.get_file, name, copy.name)
-        with open(copy.name, "rb", buffering=1 << 17) as file:  # a driver may have put another file in its place
+        with open(copy.name, "rb", buffering=1 << 17) as file:  # the driver may have replaced the file
             yield file
 
 
@@ -177,20 +177,20 @@ def fetch(url: str, path: str) -> None:
 
 
 def read_bytes(url: str, offset: int, size_bytes: int) -> bytes:
-    """Some bytes of a file of an object store, in one request; fewer where it ends before."""
+    """Some bytes of a file in an object store, in one request; fewer if it ends before."""
     store, name = find_store(url)
     return cast(bytes, retried(store.cat_file, name, start=offset, end=offset + size_bytes)) if size_bytes else b""
 
 
 def open_remote(url: str, block_bytes: int | None = None) -> BinaryIO:
-    """A file of an object store, read in blocks as they are wanted, each tried again where that fails."""
+    """An open file in an object store, read in blocks on demand. Reads that fail are retried."""
     store, name = find_store(url)
     file = retried(store.open, name, "rb", block_size=block_bytes or _BLOCK_BYTES)
     return cast(BinaryIO, _Retried(file))
 
 
 class FileAround(io.RawIOBase):
-    """Another file, which is closed with it, to be read in another way."""
+    """Wraps another file, and closes it together with itself."""
 
     def __init__(self, file: Any) -> None:
         self._file = file
@@ -224,7 +224,7 @@ class _Retried(FileAround):
 
 
 def retried(action: Callable[..., T], *arguments: Any, **options: Any) -> T:
-    """What ``action`` returns; what fails for a reason that may pass is tried again."""
+    """The result of ``action``, which is retried if it fails for a reason that may pass."""
     for pause_s in PAUSES_S:
         try:
             return action(*arguments, **options)

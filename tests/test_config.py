@@ -23,7 +23,7 @@ def write(path: Path, values: Any) -> Path:
 
 @pytest.mark.parametrize("into", ["sftp://h/ix", "https://h/ix", "gcs://b/ix", "oss://b/ix"])
 def test_an_index_lies_where_lance_can_put_it(into: str) -> None:
-    with pytest.raises(ConfigError, match=rf"`into`: {into}: no index can lie there; a folder can hold one, or s3://"):
+    with pytest.raises(ConfigError, match=rf"`into`: {into}: an index cannot lie there: give a folder, or s3://"):
         make_config({"sources": "x", "into": into})
     for good in ("s3://b/ix", "gs://b/ix", "az://b/ix", "ix", "/tmp/ix"):
         assert make_config({"sources": "x", "into": good}).into == good

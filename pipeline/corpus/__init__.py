@@ -1,1 +1,1 @@
-"""Which files there are, and what is said of them. Nothing here opens audio."""
+"""Which files a corpus has, and their metadata. Nothing here opens audio."""

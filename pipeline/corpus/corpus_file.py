@@ -1,4 +1,4 @@
-"""A file of the corpus as it is planned: small, for a corpus may have a million of them."""
+"""A file of the corpus: where it is, how large, and about how long."""
 
 import sys
 from dataclasses import dataclass
@@ -32,15 +32,15 @@ _WHOLE = TimeRange()
 
 
 def identify_audio(recording: str, part: TimeRange, content_hash: str) -> str:
-    """Identity of the audio in a recording, or in a range of it: its bytes, and how they are read."""
+    """Identity of the audio in a recording or in a time range of it: its bytes, and how they are read."""
     return schema.make_audio_id(content_hash, str(part), str(raw_format_of(recording) or ""))
 
 
 @dataclass(slots=True)
 class CorpusFile:
-    """A file of the corpus that may have to be read: what LISTED says of it, and its hash, once that is known.
+    """The columns of a LISTED row, and the hash of the content once it is known.
 
-    A corpus may have a million of them, so they are small.
+    A corpus may have a million of these objects, so they are small.
     """
 
     uri: str
@@ -70,26 +70,26 @@ class CorpusFile:
 
     @property
     def has_size(self) -> bool:
-        """Whether its size is that of the file, and not a guess."""
+        """Whether its size is exact."""
         return has_size(self.uri, self.offset)
 
     @property
     def row_of(self) -> str | None:
-        """The table that it is a row of."""
+        """The table with audio that it is a row of."""
         if self.offset is None or not is_audio_table(shard := shard_of(self.uri)):
             return None
-        return sys.intern(shard)  # a million keys to sort by are a thousand texts
+        return sys.intern(shard)  # a million sort keys share a thousand strings
 
     @classmethod
     def of_listed(cls, row: dict[str, Any]) -> "CorpusFile":
-        """The file of a row of LISTED."""
+        """The file of a LISTED row."""
         file = cls(row["uri"], row["start_s"], row["end_s"], row["size_bytes"], row["modified_ns"], row["offset"])
         file.estimated_s = estimate_seconds(file.recording, file.size_bytes, file.part)
         return file
 
 
 def has_size(uri: str, offset: int | None) -> bool:
-    """Whether the size of a listed file is that of the file, and not a guess."""
+    """Whether the size of a listed file is exact."""
     return offset is None or is_sized(uri)
 
 

@@ -1,8 +1,8 @@
-"""Whether the cells of a table that is text are quoted: a quote that is not closed would swallow the rows behind it.
+"""Decides whether the cells of a CSV or TSV file are quoted: an unclosed quote would swallow the rows behind it.
 
-In CSV a cell that begins with a quote is quoted (RFC 4180). Tab-separated text comes in two ways: spreadsheets quote as
-in CSV; to other programs a quote is a letter like any other, and tabs and line breaks are only between cells. It counts
-as quoted where every cell that begins with a quote ends with one.
+In CSV, a cell that begins with a quote is quoted (RFC 4180). Tab-separated text comes in two kinds: spreadsheets quote
+as in CSV; other programs treat a quote as any other letter, and use tabs and line breaks only between cells. A TSV file
+counts as quoted if every cell that begins with a quote ends with one.
 """
 
 import re
@@ -17,7 +17,7 @@ def is_quoted(path: str, data: bytes, mark: str) -> bool:
     """Whether cells that begin with a quote are quoted.
 
     Args:
-        path: for messages. data: UTF-8. mark: what is between cells, a comma or a tab.
+        path: for messages. data: UTF-8. mark: the separator of cells, a comma or a tab.
 
     Raises:
         CorpusError: a quote is not closed in its cell.
@@ -28,15 +28,15 @@ def is_quoted(path: str, data: bytes, mark: str) -> bool:
 
 
 def _find_opening(mark: str) -> re.Pattern[bytes]:
-    """A quote that a cell begins with, in group 2; what is before it, in group 1."""
+    """Matches the quote at the beginning of a cell as group 2, and the separator before it as group 1."""
     return re.compile(rb'(\A(?:\xef\xbb\xbf)?|[%b\r\n])(")' % mark.encode())
 
 
 def _without_quoted(data: bytes, mark: str) -> bytes:
-    """The text, without the cells that are quoted as they should be."""
+    """The text without the cells that are quoted correctly."""
 
     def empty(cell: re.Match[bytes]) -> bytes:
-        # With both a tab and a line break in it, it is rather the rows behind a quote that is not closed.
+        # A match with both a tab and a line break rather consists of the rows behind an unclosed quote.
         is_rows = b"\t" in cell[2] and (b"\n" in cell[2] or b"\r" in cell[2])
         return cell[0] if is_rows else cell[1]
 
@@ -45,10 +45,10 @@ def _without_quoted(data: bytes, mark: str) -> bytes:
 
 
 def _check_tabs(path: str, data: bytes) -> bool:
-    """False: not quoted, as a quote is closed before its cell ends, like in ``"Yes," he said``.
+    """False: the cells are not quoted, since a quote closes before its cell ends, as in ``"Yes," he said``.
 
     Raises:
-        CorpusError: a cell has a quote at its beginning and an odd number of them.
+        CorpusError: a cell begins with a quote and has an odd number of them.
     """
     for cell in re.finditer(rb'(?:\A(?:\xef\xbb\xbf)?|[\t\r\n])("[^\t\r\n]*)', data):
         if cell[1].count(b'"') % 2:
@@ -57,10 +57,10 @@ def _check_tabs(path: str, data: bytes) -> bool:
 
 
 def _check_commas(path: str, data: bytes) -> bool:
-    """True: what follows a closed quote in a cell, as in ``"Weird Al" Yankovic``, costs no row.
+    """True: text behind a closed quote, as in ``"Weird Al" Yankovic``, costs no row.
 
     Raises:
-        CorpusError: a quote is closed nowhere, or in the middle of another line.
+        CorpusError: a quote never closes, or closes in the middle of another line.
     """
     opening, closed, at = _find_opening(","), re.compile(_CLOSED), 0
     while found := opening.search(data, at):
@@ -78,13 +78,13 @@ def _unclosed(path: str, data: bytes, begin: int, mark: str) -> CorpusError:
     cell = re.split(rb"[%b\r\n]" % mark.encode(), data[begin : begin + _SHOWN_BYTES], maxsplit=1)[0]
     line = data.count(b"\n", 0, begin) + 1
     return CorpusError(
-        f"{path}: line {line}: the cell {show_bytes(cell)} begins with a quote that is not closed in it: end it with"
-        " another one, or take the first one away; a quote of the text itself is written twice, in a cell in quotes"
+        f"{path}: line {line}: the cell {show_bytes(cell)} begins with a quote that is not closed in it: close it,"
+        " or remove it; to write a quote itself, put the cell in quotes and double the quote"
     )
 
 
 def show_bytes(cell: bytes) -> str:
-    """A piece of text for a message, in quotes; whatever cannot be printed is escaped."""
+    """A piece of text in quotes, for a message. Bytes that cannot be printed are escaped."""
     text = cell.decode(errors="backslashreplace")
     shown = "".join(letter if letter.isprintable() else f"\\x{ord(letter):02x}" for letter in text)
     return f"'{shown}'"

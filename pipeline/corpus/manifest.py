@@ -1,6 +1,6 @@
-"""A manifest in, the files that it names out: a table with a column ``uri`` (``sheet`` says of which kinds).
+"""Reads manifests: tables whose column ``uri`` names files, and ``start_s`` and ``end_s`` time ranges of them.
 
-With ``start_s`` or ``end_s``, a row names a range of a recording (``ranges``). ``metadata`` reads its other columns.
+``table_files`` reads the formats of tables, ``metadata`` the other columns.
 """
 
 import math
@@ -18,29 +18,30 @@ from pipeline.credentials import without_credentials
 from pipeline.errors import CorpusError, UsageError
 
 COLUMNS = ("uri", "start_s", "end_s")
-"""What says which file a row names; in CSV all are text: of numbers, every digit counts."""
+"""The columns that name a file. In CSV they are read as text: every digit of a number counts."""
 
 _LIKE_START = re.compile(r"(start|begin|onset|offset)(time|at)?(s|ms|secs?|seconds?)?")
 _LIKE_END = re.compile(r"(end|stop)(time|at)?(s|ms|secs?|seconds?)?")
 
 ROWS_AT_ONCE = 10_000
-"""Rows that are taken out of Arrow at a time."""
+"""Rows that are Python objects at the same time."""
 
 _WHOLE = TimeRange()
 
 
 def is_manifest(path: str) -> bool:
-    """Whether a file is taken for a manifest, by its name."""
+    """Whether a file can be a manifest, by its name."""
     return is_table_file(path)
 
 
 def read_ranges(path: str) -> dict[str, list[TimeRange]]:
-    """The files that a manifest names, absolute, relative ones from the folder of the manifest; of each, the ranges
-    that it names, once each, ``TimeRange()`` for the whole.
+    """The absolute uris of the files that a manifest names, each with its time ranges; ``TimeRange()`` is the whole.
+
+    Relative names start from the folder of the manifest.
 
     Raises:
-        CorpusError: it cannot be read, has no column ``uri`` of text, a row without one, or one with a wrong range or
-            with credentials in its URL.
+        CorpusError: it cannot be read, or has no column ``uri`` of text; a row has no uri, a wrong range, or
+            credentials in its URL.
     """
     found: dict[str, list[TimeRange]] = {}
     for uri, part in name_files(path, read_table_file(path, as_text=COLUMNS)):
@@ -52,7 +53,7 @@ def read_ranges(path: str) -> dict[str, list[TimeRange]]:
 
 
 def find_near_misses(names: Iterable[str]) -> dict[str, str]:
-    """Columns that may be meant as ``start_s`` or ``end_s`` and are not called so, where there is no such column.
+    """Columns that are perhaps meant as ``start_s`` or ``end_s``, if there is no column of that name.
 
     >>> find_near_misses(["uri", "Start-s", "end"])
     {'Start-s': 'start_s', 'end': 'end_s'}
@@ -66,7 +67,7 @@ def find_near_misses(names: Iterable[str]) -> dict[str, str]:
 
 
 def name_files(path: str, table: pa.Table) -> Iterator[tuple[str, TimeRange]]:
-    """The file that each row of a manifest names, and the range of it.
+    """The file that each row of a manifest names, and its time range.
 
     Raises:
         CorpusError: as ``read_ranges``.
@@ -89,7 +90,8 @@ def name_files(path: str, table: pa.Table) -> Iterator[tuple[str, TimeRange]]:
             if part and is_shard(uri):
                 raise CorpusError(f"{path}: row {number}: {uri} is a shard: give ranges of the files in it")
             try:
-                absolute = absolute if uri == before else _absolute(folder, uri)  # of a recording there are many ranges
+                if uri != before:  # many rows may name ranges of one recording
+                    absolute = _absolute(folder, uri)
             except UsageError as error:
                 raise CorpusError(f"{path}: row {number}: {error}") from None
             before = uri
@@ -97,7 +99,7 @@ def name_files(path: str, table: pa.Table) -> Iterator[tuple[str, TimeRange]]:
 
 
 def _read_ranges(path: str, table: pa.Table, n_before: int) -> Iterator[TimeRange]:
-    """The range in each row; ``n_before`` others come before these."""
+    """The time range in each row; ``n_before`` rows come before these."""
     columns = (_read_seconds(path, table, name, n_before) for name in ("start_s", "end_s"))
     for number, (start_s, end_s) in enumerate(zip(*columns, strict=True), start=n_before + 1):
         part = TimeRange(start_s or None, end_s)
@@ -107,11 +109,11 @@ def _read_ranges(path: str, table: pa.Table, n_before: int) -> Iterator[TimeRang
 
 
 def _read_seconds(path: str, table: pa.Table, name: str, n_before: int) -> list[float | None]:
-    """A column of times, null where there is none."""
+    """A column of times; all None if there is no such column."""
     if name not in table.column_names:
         return [None] * table.num_rows
     try:
-        texts = table[name].cast(pa.string()).to_pylist()  # of float32 too, 0.1 is 0.1
+        texts = table[name].cast(pa.string()).to_pylist()  # 0.1 stays 0.1, even if it was stored as float32
     except pa.ArrowNotImplementedError:
         raise CorpusError(f"{path}: column {name} is {table[name].type}, and should be seconds") from None
     seconds: list[float | None] = []
@@ -127,11 +129,11 @@ def _read_seconds(path: str, table: pa.Table, name: str, n_before: int) -> list[
 
 
 def _absolute(folder: str, uri: str) -> str:
-    if is_member(uri):  # a member's own name is no path, and is left as it is: `..` in it leads nowhere
+    if is_member(uri):  # the own name of a member is no path: `..` in it means nothing
         shard = shard_of(uri)
         return _absolute(folder, shard) + uri[len(shard) :]
     if storage.is_url(uri):
-        if any(mark in uri for mark in "@=") and without_credentials(uri) != uri:  # it would be in every table
+        if any(mark in uri for mark in "@=") and without_credentials(uri) != uri:  # every table would show them
             raise UsageError(f"{uri}: credentials belong in the environment, not in a URL")
         return storage.absolute(uri)
     if storage.is_url(folder) and not uri.startswith(("/", "~")):

@@ -1,7 +1,7 @@
-"""Sound without a header: how it is to be read follows from the extension of a file, by convention.
+"""Raw formats: audio without a header, whose extension tells by convention how to read it.
 
-So the convention is part of what a file's audio is: the same bytes called ``a.g722`` and ``a.wav`` are two audios, of
-which one may not even be sound. A file that begins as a container does is read as that, whatever it is called.
+The convention is therefore part of the identity of the audio: the same bytes named ``a.g722`` and ``a.wav`` are two
+audios. A file that begins like a container is read as that container, whatever its name.
 """
 
 from dataclasses import dataclass
@@ -11,11 +11,11 @@ from pipeline.corpus.shards import extension_of
 
 @dataclass(frozen=True)
 class RawFormat:
-    """A convention. ``str`` of it is what identifies it (``schema.make_audio_id``): it must never change."""
+    """A convention. Its ``str`` is part of audio ids (``schema.make_audio_id``) and must never change."""
 
     name: str
     format: str
-    """FFmpeg's name of it."""
+    """FFmpeg's name for it."""
     sample_rate_hz: int
 
     def __str__(self) -> str:
@@ -23,13 +23,13 @@ class RawFormat:
 
 
 RAW_FORMATS = {"g722": RawFormat("G.722", "g722", 16_000), "gsm": RawFormat("GSM 06.10", "gsm", 8_000)}
-"""By extension: what telephone systems write. G.722 at 64 kbit/s; GSM 06.10 full rate, frames of 33 bytes."""
+"""By extension: the formats of telephone systems. G.722 at 64 kbit/s; GSM 06.10 full rate, frames of 33 bytes."""
 
 
 def raw_format_of(recording: str) -> RawFormat | None:
-    """How a recording is to be read if it has no header; None where its name does not say.
+    """How to read a recording that has no header; None if its extension does not tell.
 
     Args:
-        recording: the uri of a file; not that of a range.
+        recording: the uri of a file, not of a time range.
     """
     return RAW_FORMATS.get(extension_of(recording))

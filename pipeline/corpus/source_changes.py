@@ -1,4 +1,4 @@
-"""The sources of an index in, changed ones out: a folder that was renamed, one that is given up."""
+"""Changes to the sources of an index: a folder was renamed (``--move-source``), or is given up (``--forget``)."""
 
 import glob
 from collections.abc import Iterable
@@ -14,13 +14,13 @@ def change_sources(
     """The configuration of an index with other sources.
 
     Args:
-        config: as a run has left it: its paths are absolute.
-        moved: a source, or a folder with sources in it, and where it is now. A table of metadata in it goes with it.
+        config: as stored in the index: its paths are absolute.
+        moved: the old and the new path of a source, or of a folder around sources. A metadata table in it moves along.
         forgotten: sources to leave out.
         more: sources to add.
 
     Raises:
-        UsageError: the index has no such source, or none would be left. CorpusError: nothing is where one moved to.
+        UsageError: the index has no such source, or none would be left. CorpusError: the new path does not exist.
     """
     sources, metadata = list(config.sources), config.corpus.metadata
     if moved is not None:
@@ -39,8 +39,7 @@ def change_sources(
     sources = list(dict.fromkeys([*sources, *map(storage.absolute, more)]))
     if not sources:
         raise UsageError(
-            f"{config.into}: no source would be left; name another one beside --forget, or delete the folder of the"
-            " index to give it up"
+            f"{config.into}: no source would be left; name another one beside --forget, or delete the index itself"
         )
     corpus = config.corpus.model_copy(update={"metadata": metadata})
     return config.model_copy(update={"sources": tuple(sources), "corpus": corpus})

@@ -1,4 +1,4 @@
-"""Sources in, the files and folders that they name out, judged by names alone: what is gone can be asked for, too."""
+"""Whether a file lies within the sources, judged by its name alone: works for deleted files, too."""
 
 import glob
 from collections.abc import Iterable, Iterator
@@ -11,7 +11,7 @@ from pipeline.corpus.time_ranges import split_uri
 
 
 class SourceScope:
-    """What sources name, or their patterns match.
+    """The files and folders that sources name or their patterns match.
 
     Args:
         sources: absolute, as ``config.anchor`` leaves them.
@@ -36,8 +36,7 @@ class SourceScope:
         return place in self._places or any(_matches(parts, pattern) for pattern in self._patterns)
 
     def holds(self, uri: str) -> bool:
-        """Whether a source names a file, or a folder or shard that it lies in. What a manifest names is not known here
-        (``read_manifests``)."""
+        """Whether a source names a file, or a folder or shard around it. Files in manifests: see ``read_manifests``."""
         recording, _ = split_uri(uri)
         return any(map(self.is_named, (uri, recording, *places_above(recording))))
 
@@ -52,7 +51,7 @@ def _matches(parts: list[str], pattern: list[str]) -> bool:
 
 
 def places_above(uri: str) -> Iterator[str]:
-    """The shard and the folders that a file or folder lies in, from the inner ones to the outer ones."""
+    """The shard and the folders around a file or folder, from the inside out."""
     while True:
         folder = uri.rpartition("/")[0]
         shard = shard_of(uri) if is_member(uri) else ""
@@ -63,13 +62,13 @@ def places_above(uri: str) -> Iterator[str]:
 
 
 def read_manifests(sources: Iterable[str]) -> set[str]:
-    """The files that the manifests among ``sources`` name, as far as they can be read."""
+    """The files that the manifests among ``sources`` name, as far as these can be read."""
     found: set[str] = set()
     for source in filter(is_manifest, sources):
         is_pattern = glob.has_magic(source) and not storage.is_url(source)
         for path in glob.iglob(source, recursive=True) if is_pattern else [source]:
             try:
                 found.update(f"{uri}{part}" for uri, parts in read_ranges(path).items() for part in parts)
-            except Exception:  # each store has errors of its own; it may be gone, or hold audio itself
+            except Exception:  # each store has errors of its own; the file may be missing, or hold audio
                 continue
     return found

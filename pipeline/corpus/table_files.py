@@ -1,6 +1,6 @@
-"""A table that a person has made in, an Arrow table out: CSV, JSON lines or Parquet. Types are those of all rows.
+"""Reads tables that users make (CSV, JSON lines, Parquet) into Arrow. The types of columns fit all rows.
 
-Names of columns lose blanks and quotes around them: ``uri, start_s`` is the header of ``uri`` and ``start_s``.
+Names of columns lose blanks and quotes around them: the header ``uri, start_s`` names ``uri`` and ``start_s``.
 """
 
 import codecs
@@ -30,24 +30,24 @@ _SHOWN_BYTES = 30
 
 
 def is_table_file(path: str) -> bool:
-    """Whether a file can be read, by its name."""
+    """Whether a file is a table in one of these formats, by its name."""
     return path.lower().endswith(SUFFIXES)
 
 
 def is_csv(path: str) -> bool:
-    """Whether the values of a sheet have no types but those that they look like."""
+    """Whether a file has no types, so that they are guessed from its values."""
     return path.lower().endswith((".csv", ".tsv"))
 
 
 def read_table_file(path: str, as_text: Iterable[str] = ()) -> pa.Table:
-    """The table, whole. Columns of CSV and Parquet may have the same name (``check_once``).
+    """The whole table. Several columns of CSV or Parquet may have the same name (``check_once``).
 
     Args:
-        as_text: columns of a CSV file that are text, whatever they look like.
+        as_text: columns of a CSV file to read as text, whatever their values look like.
 
     Raises:
-        CorpusError: it cannot be read, or is none by its name; it is text that is not UTF-8; a quote is not closed in
-            its cell; a column of JSON holds values of several types, or is there twice.
+        CorpusError: it cannot be read, or has another extension; text is not UTF-8; a quote is not closed in its cell;
+            a column of JSON holds values of several types, or occurs twice.
     """
     if not is_table_file(path):
         raise CorpusError(f"{path}: is no table by its name: give {KINDS}")
@@ -62,14 +62,14 @@ def read_table_file(path: str, as_text: Iterable[str] = ()) -> pa.Table:
 
 
 def clean_name(name: str) -> str:
-    """The name of a column without what is not meant to be part of it: blanks, quotes and a byte order mark."""
+    """The name of a column without blanks, quotes and a byte order mark around it."""
     name = name.strip().removeprefix("\ufeff").strip()
     is_quoted = len(name) > 1 and name[0] == name[-1] == '"'
     return name[1:-1].strip() if is_quoted else name
 
 
 def check_once(path: str, table: pa.Table, names: Iterable[str]) -> None:
-    """Refuse a table that has one of these columns more than once.
+    """Refuse a table in which one of these columns occurs more than once.
 
     Raises:
         CorpusError: naming it.
@@ -80,17 +80,17 @@ def check_once(path: str, table: pa.Table, names: Iterable[str]) -> None:
 
 
 def _twice(where: str, name: str) -> str:
-    return f"{where}: column `{name}` is there twice: call one of them otherwise, or take it out of the table"
+    return f"{where}: column `{name}` occurs twice: rename or remove one of them"
 
 
 def _parse(path: str, file: Any, as_text: set[str]) -> pa.Table:
     if path.lower().endswith(".parquet"):
         import pyarrow.parquet as pq
 
-        return pq.ParquetFile(file).read()  # ``read_table`` knows no two columns of one name
+        return pq.ParquetFile(file).read()  # ``read_table`` refuses two columns of one name
     data = file.read()
     _check_encoding(path, data)
-    # In one block: the types of a column are inferred from the first.
+    # In one block: Arrow infers the types of columns from the first block.
     block_bytes = min(max(len(data) + 1, 2**20), _MAX_BLOCK_BYTES)
     if is_csv(path):
         table = _parse_csv(path, data, block_bytes, as_text)
@@ -127,10 +127,10 @@ def _parse_csv(path: str, data: bytes, block_bytes: int, as_text: set[str]) -> p
 
 
 def _check_encoding(path: str, data: bytes) -> None:
-    """Arrow takes other text as it comes, for bytes in CSV and for text in JSON.
+    """Refuse text that is not UTF-8. Arrow would read it as bytes from CSV, and as text from JSON.
 
     Raises:
-        CorpusError: it is not UTF-8.
+        CorpusError: naming the line and the cell.
     """
     decoder, view = codecs.getincrementaldecoder("utf-8")(), memoryview(data)
     for first in range(0, len(data), _PIECE_BYTES):
@@ -142,7 +142,7 @@ def _check_encoding(path: str, data: bytes) -> None:
 
 
 def _explain_encoding(path: str, data: bytes, at: int) -> str:
-    """Where the byte at ``at`` is none of UTF-8: its line, and what stands around it in its cell."""
+    """The message about a byte that is not UTF-8: its line, and the text around it in its cell."""
     first = max(0, at - _SHOWN_BYTES)
     begin = max((first, *(end.end() for end in _CELL_END.finditer(data, first, at))))
     end = _CELL_END.search(data, at, at + _SHOWN_BYTES)

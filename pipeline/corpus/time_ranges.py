@@ -1,7 +1,7 @@
-"""Ranges of recordings: each is a file of the corpus by itself, named ``file.wav#t=10,20``.
+"""Time ranges of recordings: each is a file of the corpus by itself, named ``file.wav#t=10,20``.
 
-That is how W3C's Media Fragments (section 4.2.1) write the stretch from second 10 to second 20; an open side is left
-out: ``#t=10``, ``#t=,20``. One range has one name: seconds are written as the shortest decimal that is exactly they.
+W3C's Media Fragments (section 4.2.1) write seconds 10 to 20 of a recording like this, and leave out an open side:
+``#t=10``, ``#t=,20``. A range has exactly one name: seconds are written as their shortest exact decimal.
 """
 
 import re
@@ -18,9 +18,9 @@ _WRITTEN = re.compile(_MARK + r"(\d+(?:\.\d+)?)?(?:,(\d+(?:\.\d+)?))?$")
 
 @dataclass(frozen=True)
 class TimeRange:
-    """From ``start_s`` to ``end_s`` of a recording; None: from its beginning, or to its end.
+    """From ``start_s`` to ``end_s`` of a recording; None stands for its beginning or its end.
 
-    ``str`` of it is what the uri of the recording is followed by: nothing, where the range is all of it.
+    ``str`` gives the suffix of the uri: empty if the range is the whole recording.
     """
 
     start_s: float | None = None
@@ -32,12 +32,12 @@ class TimeRange:
         return f"{_MARK}{_number(self.start_s)}" + (f",{_number(self.end_s)}" if self.end_s is not None else "")
 
     def __bool__(self) -> bool:
-        """Whether there is any limit."""
+        """False for the whole recording."""
         return bool(self.start_s) or self.end_s is not None
 
     @property
     def samples(self) -> tuple[int, int | None]:
-        """The first sample at 48 kHz, and the one behind the last; None: to the end."""
+        """The first sample at 48 kHz, and the one behind the last; None stands for the end."""
         return seconds_to_samples(self.start_s or 0.0), None if self.end_s is None else seconds_to_samples(self.end_s)
 
     def narrow(self, start_s: float, end_s: float | None) -> "TimeRange":
@@ -47,7 +47,7 @@ class TimeRange:
         return TimeRange(begin_s + start_s, min(ends_s, default=None))
 
     def within(self, duration_s: float | None) -> float | None:
-        """How long the range is of a recording of this duration, as far as that can be told."""
+        """Duration of the range in a recording of this duration; None if that cannot be told."""
         if self.end_s is None and duration_s is None:
             return None
         return max(0.0, (duration_s or 0.0 if self.end_s is None else self.end_s) - (self.start_s or 0.0))
@@ -61,22 +61,22 @@ def _number(seconds: float | None) -> str:
 
 
 def range_of(row: Mapping[str, Any]) -> TimeRange:
-    """The range of a row of LISTED or AUDIO."""
+    """The time range of a row of LISTED or AUDIO."""
     return TimeRange(row.get("start_s"), row.get("end_s"))
 
 
 def recording_of(row: Mapping[str, Any]) -> str:
-    """The uri of the recording that the file of a LISTED row is, or is a range of."""
+    """The uri of the recording of a LISTED row, which is the file itself or contains it as a range."""
     return without_time_range(str(row["uri"])) if range_of(row) else str(row["uri"])
 
 
 def without_time_range(uri: str) -> str:
-    """The recording that the uri of a range begins with: a million of them are asked for several times each."""
+    """The uri of a time range without its suffix. Fast: it is called several times for each of a million ranges."""
     return uri[: uri.rindex(_MARK)]
 
 
 def split_uri(uri: str) -> tuple[str, TimeRange]:
-    """The recording and the range that a uri is written as that of; a file may have such a name too."""
+    """Split a uri that reads as that of a time range into recording and range. A file may have such a name, too."""
     found = _WRITTEN.search(uri)
     if found is None or not any(found.groups()):
         return uri, TimeRange()

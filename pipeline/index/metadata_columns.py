@@ -6,7 +6,8 @@ from functools import cached_property
 import pyarrow as pa
 import pyarrow.compute as pc
 
-from pipeline.corpus.metadata import ROWS_AT_ONCE, CorpusMetadata, common_type, in_one_piece
+from pipeline.corpus.metadata import ROWS_AT_ONCE, CorpusMetadata, in_one_piece
+from pipeline.corpus.metadata_types import common_type
 
 
 class _Rows:

@@ -310,7 +310,7 @@ def test_blanks_around_the_names_of_columns_do_not_matter(tmp_path: Path, header
 
 def test_names_that_are_the_same_without_blanks_are_there_twice(tmp_path: Path) -> None:
     (tmp_path / "m.csv").write_text("uri,start_s, start_s\na.wav,1,2\n")
-    with pytest.raises(CorpusError, match=r"m\.csv: column `start_s` is there twice"):
+    with pytest.raises(CorpusError, match=r"m\.csv: column `start_s` occurs twice"):
         reasons(tmp_path / "m.csv")
 
 

@@ -145,7 +145,8 @@ def test_a_sidecar_says_something_of_files_in_folders_and_shards(tmp_path: Path)
         "c.wav": {"mic": None},
         "d.wav": {"mic": "MKH"},
     }
-    assert progress.notes == (f"{sidecar}: 1 row is of no file of the corpus; the first one is {tmp_path}/gone.wav",)
+    said = "1 row belongs to no file of the corpus; the first one is"
+    assert progress.notes == (f"{sidecar}: {said} {tmp_path}/gone.wav",)
     assert read_config(open_index(config.into)).corpus.metadata == str(sidecar)
 
 
@@ -171,7 +172,7 @@ def test_a_sidecar_of_other_files_is_refused(tmp_path: Path) -> None:
     folder = fill(tmp_path / "in")
     sidecar = folder / "about.csv"
     sidecar.write_text("uri,mic\nin/a.wav,H5\n")
-    with pytest.raises(CorpusError, match=r"about.csv: of its 1 rows none is of a file .* is .*/in/in/a.wav"):
+    with pytest.raises(CorpusError, match=r"about.csv: none of its 1 rows belongs to a file .* is .*/in/in/a.wav"):
         index(configure(tmp_path, folder, metadata=str(sidecar)))
     assert not (tmp_path / "index").exists()
 
@@ -194,8 +195,8 @@ def test_the_sidecar_comes_before_manifests_and_these_in_their_order(tmp_path: P
         "c.wav": {"mic": "two", "take": 3},
     }
     assert progress.notes == (
-        f"column `mic`: 2 files have several values, the first one counts: 'side' for {folder}/a.wav",
-        f"column `take`: 2 files have several values, the first one counts: '1' for {folder}/a.wav",
+        f"column `mic`: 2 files have several values; the first one counts: 'side' for {folder}/a.wav",
+        f"column `take`: 2 files have several values; the first one counts: '1' for {folder}/a.wav",
     )
 
 
@@ -417,11 +418,11 @@ def test_another_type_than_that_of_the_index_is_refused(tmp_path: Path) -> None:
 
 
 WRONG: dict[str, tuple[str, str]] = {
-    "reserved": ("uri,Codec\na,x\n", r"column `Codec` \('x'\): Earshot's tables have a column of this name"),
-    "nameless": ("uri,\na,x\n", r"column `` \('x'\): a name that no `--where` could have"),
+    "reserved": ("uri,Codec\na,x\n", r"column `Codec` \('x'\): Earshot's own tables have a column of this name"),
+    "nameless": ("uri,\na,x\n", r"column `` \('x'\): a name that no `--where` can use"),
     "dotted": ("uri,a.b\na,x\n", r"column `a.b` \('x'\): a name that no"),
-    "twice": ("uri,a,A\na,x,y\n", r"column `A` \('y'\): there is another one of this name"),
-    "engine": ("uri,_rowid\na,1\n", r"column `_rowid` \('1'\): Earshot's tables have"),
+    "twice": ("uri,a,A\na,x,y\n", r"column `A` \('y'\): another column has this name"),
+    "engine": ("uri,_rowid\na,1\n", r"column `_rowid` \('1'\): Earshot's own tables have"),
 }
 
 
@@ -430,7 +431,7 @@ def test_a_column_that_cannot_be_asked_for_is_refused_in_one_line(tmp_path: Path
     text, said = WRONG[case]
     folder = fill(tmp_path / "in", "a")
     (folder / "list.csv").write_text(text)
-    with pytest.raises(CorpusError, match=f"list.csv: {said}.*: call it otherwise, or name the columns to keep in"):
+    with pytest.raises(CorpusError, match=f"list.csv: {said}.*: rename it, or name the columns to keep in"):
         given(configure(tmp_path, folder / "list.csv"))
     config = configure(tmp_path, folder / "list.csv", columns=["other"])
     assert given(config).table.column_names == ["uri"]
@@ -462,7 +463,7 @@ def test_manifests_that_contradict_each_other_are_named(tmp_path: Path) -> None:
         given(configure(tmp_path, folder / "*.jsonl"))
     (folder / "2.jsonl").write_text('{"uri": "b", "X": 2}\n')
     with pytest.raises(
-        CorpusError, match=r"2.jsonl: column `X` is int64 \('2'\), and /.*/1.jsonl has `x`, in SQL the same"
+        CorpusError, match=r"2.jsonl: column `X` is int64 \('2'\), and /.*/1.jsonl has `x`, the same name in SQL"
     ):
         given(configure(tmp_path, folder / "*.jsonl"))
 
@@ -716,9 +717,7 @@ def test_a_column_that_is_there_twice_is_refused_in_one_line(tmp_path: Path, suf
     with pytest.raises(CorpusError) as raised:
         given(config)
     where = f"{path}: row 1" if suffix == "jsonl" else path
-    assert str(raised.value) == (
-        f"{where}: column `{name}` is there twice: call one of them otherwise, or take it out of the table"
-    )
+    assert str(raised.value) == (f"{where}: column `{name}` occurs twice: rename or remove one of them")
 
 
 def test_columns_without_a_name_and_a_value_do_not_matter(tmp_path: Path) -> None:
@@ -886,5 +885,5 @@ def test_who_names_the_columns_to_keep_is_told_of_ranges_that_are_left_out(tmp_p
 def test_a_column_that_sql_cannot_tell_from_that_of_ranges_says_how_to_call_it(tmp_path: Path) -> None:
     folder = fill(tmp_path / "in", "a.wav")
     (table := folder / "list.csv").write_text("uri,Start_s\na.wav,0.1\n")
-    with pytest.raises(CorpusError, match=r"`Start_s` \('0\.1'\): .*: call it `start_s`, if it gives ranges, or other"):
+    with pytest.raises(CorpusError, match=r"`Start_s` \('0\.1'\): .*: rename it, to `start_s` if it gives time"):
         plan_corpus(configure(tmp_path, table))

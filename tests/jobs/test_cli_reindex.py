@@ -338,7 +338,7 @@ def test_metadata_is_asked_for_where_sounds_are(corpus: KnownCorpus, call: Call)
     code, out, _ = call("plan", into)
     assert code == 0
     assert re.search(r"metadata +2 *\n", out)
-    assert f"note: {sidecar}: 1 row is of no file of the corpus; the first one is {corpus.root}/in/gone.wav" in out
+    assert f"note: {sidecar}: 1 row belongs to no file of the corpus; the first one is {corpus.root}/in/gone.wav" in out
     code, out, _ = call("reindex", into)
     assert "0 indexed, 6 unchanged (1 of them failed before, 2 with other metadata)" in out
     assert "note: " in out
