@@ -132,6 +132,22 @@ def run(
 BEFORE: Corpus = {"1": ("aa", 8), "2": ("aa", 8), "3": ("bb", 25), "4": ("bb", 25), "5": ("cc", 12), "6": ("bad x", 9)}
 
 
+class Killed(BaseException):
+    """Stands for a process that dies."""
+
+
+class Killer:
+    """A failpoint that dies at one step, counted from 0; it lists the steps it has seen."""
+
+    def __init__(self, at: int | None = None) -> None:
+        self.at, self.steps = at, list[str]()
+
+    def __call__(self, step: str) -> None:
+        if len(self.steps) == self.at:
+            raise Killed(step)
+        self.steps.append(step)
+
+
 def read_state(path: Path) -> dict[str, list[Row]]:
     """The published rows of all tables, in a fixed order, without what names the run that wrote them."""
     published = journal.read_published(path)

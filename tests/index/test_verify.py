@@ -1,6 +1,5 @@
 """Each defect is planted, found, and mended by an ordinary run."""
 
-import shutil
 import tracemalloc
 from collections.abc import Callable
 from pathlib import Path
@@ -9,73 +8,22 @@ from typing import Any
 import lance
 import numpy as np
 import pyarrow as pa
-import pyarrow.compute as pc
 import pytest
 
-from pipeline.config import Config, make_config
-from pipeline.errors import EarshotError
+from pipeline.config import Config
 from pipeline.index import journal
-from pipeline.index.handle import open_index
 from pipeline.index.lease import Lease
-from pipeline.index.repair import give_up_fragments, mark_damaged
-from pipeline.index.tables import latest_version, open_published
+from pipeline.index.repair import mark_damaged
 from pipeline.index.verify import report_on_index, verify_index
-from pipeline.index.verify_deep import Stored, compare
-from pipeline.planning.request import RunRequest
 from pipeline.run.driver import index_corpus
-from tests.helpers.contents import SECTIONS, KnownBucket, live
-from tests.helpers.fakes import GRID, noise, write_wav
+from tests.helpers.contents import live
+from tests.helpers.damage import append, append_instead, first, publish, rewrite
+from tests.helpers.fakes import GRID
 from tests.helpers.indexes import table
 from tests.helpers.runs import WideEncoder, in_place
 from tests.helpers.tables import write_index
 
 Plant = Callable[[str], object]
-
-
-@pytest.fixture(scope="module")
-def whole(tmp_path_factory: pytest.TempPathFactory) -> Config:
-    root = tmp_path_factory.mktemp("audit")
-    (root / "in").mkdir()
-    for name, length_s in (("a", 0.3), ("b", 1.7), ("c", 2.5)):
-        write_wav(root / "in" / f"{name}.wav", noise(length_s, seed=int(10 * length_s)))
-    shutil.copyfile(root / "in" / "b.wav", root / "in" / "copy of b.wav")
-    (root / "in" / "broken.wav").write_text("no sound")
-    config = make_config({"sources": [str(root / "in")], "into": str(root / "index"), **SECTIONS})
-    index_corpus(config, stages=in_place(WideEncoder()))
-    return config
-
-
-@pytest.fixture
-def config(whole: Config, tmp_path: Path) -> Config:
-    shutil.copytree(whole.into, tmp_path / "index")
-    return whole.model_copy(update={"into": str(tmp_path / "index")})
-
-
-def publish(path: str) -> None:
-    """What is in the tables now becomes what the journal names."""
-    versions = {name: latest_version(path, name) for name in journal.DATA_TABLES}
-    seq = journal.read_published(path).seq + 1
-    journal.publish(journal.open_journal(path), [journal.make_row(seq, "f" * 32, "f" * 32, "maintain", versions)])
-
-
-def append(path: str, name: str, where: str, **changes: Any) -> None:
-    rows = table(path, name).to_table(filter=where)
-    for column, value in changes.items():
-        at = rows.schema.get_field_index(column)
-        values = pa.array([value] * len(rows), rows.schema.field(column).type)
-        rows = rows.set_column(at, rows.schema.field(column), values)
-    lance.write_dataset(rows, journal.table_uri(path, name), mode="append")
-
-
-def append_instead(path: str, name: str, where: str, **changes: Any) -> None:
-    rows = table(path, name).to_table(filter=where)
-    append(path, name, where, **changes)
-    [column] = changes
-    table(path, name).delete(f"{where} AND {column} = {rows[column][0].as_py()}")
-
-
-def first(path: str, name: str, column: str, where: str = "true") -> str:
-    return str(table(path, name).to_table(columns=[column], filter=where)[column][0].as_py())
 
 
 DEFECTS: dict[str, tuple[Plant, str, str]] = {
@@ -177,21 +125,6 @@ def test_a_defect_is_found_and_mended(config: Config, defect: str) -> None:
     assert live(config.into) == before
 
 
-def test_clips_that_are_damaged_are_not_copied(config: Config) -> None:
-    uri = first(config.into, "files", "uri", "uri LIKE '%/c.wav'")
-    table(config.into, "clips").delete(f"uri = '{uri}' AND start_s = 0.0")
-    publish(config.into)
-    folder = Path(config.into).parent / "in"
-    shutil.copytree(Path(uri).parent, folder)
-    (folder / "c.wav").rename(folder / "moved.wav")
-    moved = config.model_copy(update={"sources": (str(folder),)})
-    with pytest.raises(EarshotError, match=r"moved\.wav are damaged; mend that by `earshot verify"):
-        index_corpus(moved, stages=in_place(WideEncoder()))
-    mark_damaged(config.into, verify_index(config.into))
-    index_corpus(moved, stages=in_place(WideEncoder()))
-    assert verify_index(config.into) == []
-
-
 @pytest.mark.parametrize("name", ["clips", "frames"])
 def test_a_vector_that_is_not_finite_is_found_and_mended(config: Config, name: str) -> None:
     before = live(config.into)
@@ -235,20 +168,6 @@ def test_an_index_that_cannot_be_read_is_found_and_made_anew(config: Config, nam
     mark_damaged(config.into, findings)
     assert verify_index(config.into) == []
     assert live(config.into) == before
-
-
-def rewrite(path: str, name: str, where: str, change: Callable[[Any], Any]) -> None:
-    """Write rows anew in their place, their vectors (n, D) changed, and publish that."""
-    rows = table(path, name).to_table(filter=where)
-    field = rows.schema.field("vector")
-    vectors = rows["vector"].combine_chunks().flatten().to_numpy().reshape(len(rows), -1).copy()
-    column = pa.FixedSizeListArray.from_arrays(
-        pa.array(change(vectors).astype(np.float16).reshape(-1)), field.type.list_size
-    )
-    changed = rows.set_column(rows.schema.get_field_index("vector"), field, column)
-    table(path, name).delete(where)
-    lance.write_dataset(changed, journal.table_uri(path, name), mode="append")
-    publish(path)
 
 
 def scale(vectors: Any) -> Any:
@@ -303,43 +222,6 @@ def test_bytes_that_rot_on_the_disk_are_found_and_mended(config: Config, name: s
     assert live(config.into) == before
 
 
-def damage(file: Path, how: str) -> None:
-    if how == "gone":
-        file.unlink()
-    elif how == "cut":
-        file.write_bytes(file.read_bytes()[: file.stat().st_size // 2])
-    else:
-        file.write_bytes(b"\xff" * file.stat().st_size)
-
-
-@pytest.mark.parametrize("name", ["files", "clips", "frames"])
-@pytest.mark.parametrize("how", ["gone", "cut", "overwritten"])
-def test_a_lost_data_file_is_found_and_what_was_in_it_made_anew(config: Config, name: str, how: str) -> None:
-    before = live(config.into)
-    folder = Path(config.into).parent / "more"
-    folder.mkdir()
-    write_wav(folder / "later.wav", noise(1.1, seed=7))
-    both = config.model_copy(update={"sources": (*config.sources, str(folder))})
-    index_corpus(both, stages=in_place(WideEncoder()))
-    before = live(config.into)
-    published = open_published(config.into, name)
-    fragment = max(published.get_fragments(), key=lambda each: each.count_rows())
-    [data_file] = fragment.data_files()
-    damage(Path(journal.table_uri(config.into, name), "data", data_file.path), how)
-    findings = verify_index(config.into)
-    lost = [finding for finding in findings if finding.fragment is not None]
-    assert [(finding.table, finding.fragment) for finding in lost] == [(name, fragment.fragment_id)]
-    assert data_file.path in lost[0].what
-    assert give_up_fragments(config.into, findings) == 1
-    findings = verify_index(config.into)
-    assert findings
-    assert all(finding.fragment is None for finding in findings)
-    mark_damaged(config.into, findings)
-    index_corpus(both, stages=in_place(WideEncoder()))
-    assert verify_index(config.into) == []
-    assert live(config.into) == before
-
-
 def test_rows_without_a_checksum_are_counted_and_not_called_damaged(config: Config) -> None:
     assert report_on_index(config.into).n_without_checksum == 0
     table(config.into, "files").update({"clips_checksum": "NULL"}, "uri LIKE '%/b.wav'")
@@ -349,7 +231,7 @@ def test_rows_without_a_checksum_are_counted_and_not_called_damaged(config: Conf
     assert report_on_index(config.into).n_without_checksum == 2
 
 
-def test_the_memory_that_an_audit_takes_does_not_grow_with_the_number_of_clips(tmp_path: Path) -> None:
+def test_memory_does_not_grow_with_the_number_of_clips(tmp_path: Path) -> None:
     rng = np.random.default_rng(0)
     frames = rng.standard_normal((8 * 1_000 + 2, 8)).astype(np.float16)
     clips = rng.standard_normal((1_000, 8)).astype(np.float16)
@@ -364,80 +246,3 @@ def test_the_memory_that_an_audit_takes_does_not_grow_with_the_number_of_clips(t
         finally:
             tracemalloc.stop()
     assert peaks[1] < 1.5 * peaks[0]
-
-
-def test_vectors_of_another_sound_are_found_by_encoding_again(config: Config) -> None:
-    whole = compare(config.into, WideEncoder())
-    assert (whole.findings, whole.n_compared, whole.n_indexed) == ([], 4, 4)
-    clip_id = first(config.into, "clips", "clip_id", "uri LIKE '%/a.wav'")
-    rewrite(config.into, "clips", f"clip_id = '{clip_id}'", lambda vectors: -vectors)
-    (finding,) = compare(config.into, WideEncoder()).findings
-    assert "200.00% of its length away" in finding.what
-    assert str(finding.uri).endswith("/a.wav")
-
-
-@pytest.mark.parametrize(("precision", "is_found"), [("float32", True), ("bfloat16", False)])
-def test_how_far_a_vector_may_be_away_depends_on_the_precision(config: Config, precision: str, is_found: bool) -> None:
-    class Encoder(WideEncoder):
-        pass
-
-    Encoder.precision = precision
-    clip_id = first(config.into, "clips", "clip_id", "uri LIKE '%/a.wav'")
-    rewrite(config.into, "clips", f"clip_id = '{clip_id}'", lambda vectors: vectors * 1.02)
-    assert bool(compare(config.into, Encoder()).findings) == is_found
-
-
-def test_a_sample_is_another_one_each_time_and_all_is_all(config: Config) -> None:
-    clip_id = first(config.into, "clips", "clip_id", "uri LIKE '%/a.wav'")
-    rewrite(config.into, "clips", f"clip_id = '{clip_id}'", lambda vectors: -vectors)
-    samples = [compare(config.into, WideEncoder(), 1, seed) for seed in range(20)]
-    assert {sample.n_compared for sample in samples} == {1}
-    assert {len(sample.findings) for sample in samples} == {0, 1}
-    everything = compare(config.into, WideEncoder(), None)
-    assert (everything.n_compared, everything.n_indexed, len(everything.findings)) == (4, 4, 1)
-
-
-def test_what_cannot_be_read_is_not_counted_as_compared(config: Config) -> None:
-    folder = Path(config.into).parent / "in"
-    shutil.copytree(Path(first(config.into, "files", "uri")).parent, folder)
-    elsewhere = config.model_copy(update={"sources": (str(folder),)})
-    index_corpus(elsewhere, request=RunRequest(), stages=in_place(WideEncoder()))
-    (folder / "c.wav").unlink()
-    compared = compare(config.into, WideEncoder(), None)
-    assert (compared.n_compared, compared.n_indexed) == (3, 4)
-    assert [str(finding.uri).rsplit("/", 1)[1] for finding in compared.findings] == ["c.wav"]
-
-
-def test_a_data_file_that_is_lost_in_an_object_store_is_found_and_mended(bucket: str, tmp_path: Path) -> None:
-    corpus = KnownBucket(f"{bucket}/lost", tmp_path)
-    corpus.put("a.wav", 3)
-    corpus.put("b.wav", 5)
-    index_corpus(corpus.config, stages=in_place(WideEncoder()))
-    assert verify_index(corpus.config.into) == []
-    data = f"{journal.table_uri(corpus.config.into, 'frames')}/data"
-    corpus.store.rm_file(sorted(corpus.store.ls(data, detail=False))[0])
-    findings = verify_index(corpus.config.into)
-    assert [finding.table for finding in findings if finding.fragment is not None] == ["frames"]
-    give_up_fragments(corpus.config.into, findings)
-    mark_damaged(corpus.config.into, verify_index(corpus.config.into))
-    index_corpus(corpus.config, stages=in_place(WideEncoder()))
-    assert verify_index(corpus.config.into) == []
-    assert live(corpus.config.into) == corpus.expected()
-
-
-def test_stored_vectors_are_read_a_stretch_at_a_time(tmp_path: Path) -> None:
-    rng = np.random.default_rng(0)
-    frames = rng.standard_normal((8 * 30 + 2, 8)).astype(np.float16)
-    clips = rng.standard_normal((30, 8)).astype(np.float16)
-    write_index(tmp_path / "index", {"a.wav": (frames, clips), "b.wav": (frames[::-1], clips[::-1])}, GRID)
-    state = open_index(str(tmp_path / "index")).live
-    [row] = state.read_files().filter(pc.field("uri") == "b.wav").to_pylist()
-    for name, where, order, truth in (
-        ("frames", f"audio_id = '{row['audio_id']}'", "frame", frames[::-1]),
-        ("clips", f"file_id = '{row['file_id']}'", "start_s", clips[::-1]),
-    ):
-        for n_held in (1, 7, 1_000):
-            stored = Stored(state, name, where, order, n_held)
-            spans = [(first, min(first + 9, len(truth))) for first in range(0, len(truth), 8)]
-            assert all((stored.read(first, stop) == truth[first:stop]).all() for first, stop in spans)
-            assert len(stored.read(len(truth) + 5, len(truth) + 9)) == 0

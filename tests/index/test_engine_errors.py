@@ -5,45 +5,23 @@ import sys
 from pathlib import Path
 from typing import Any
 
-import lance
-import numpy as np
-import pyarrow as pa
 import pytest
 
 from jobs.main import main
 from jobs.shared.explain import explain
 from pipeline.config import make_config
 from pipeline.errors import EarshotError
-from pipeline.grid import Grid, window_starts
-from pipeline.index.salvage import Fragments, Unreadable
 from pipeline.run.driver import index_corpus
 from pipeline.search.client import Index
 from tests.helpers.contents import SECTIONS
+from tests.helpers.damage import write_cut
 from tests.helpers.ears import Ear, open_with
 from tests.helpers.fakes import noise, write_wav
 from tests.helpers.runs import WideEncoder, in_place
-from tests.helpers.tables import write_index
 
-GRID = Grid(250, 10)
-SAYS = r"the index is damaged: [^\n]+; `earshot verify INDEX --repair` says of what [^\n]+"
+SAYS = r"the index is damaged: [^\n]+; `earshot verify INDEX --repair` finds the damage [^\n]+"
 ASKED = {"query": "clips", "similar": "clips", "locate": "frames"}
 """What each command reads that encodes its question first."""
-
-
-def write(path: Path, table: str, size: str, part: float = 0.5) -> Path:
-    """An index of which the largest data file of a table is cut. Lance reads files of some size in another way."""
-    rng = np.random.default_rng(0)
-    n_frames, n_characters = {"small": (300, 10), "large": (70_000, 200_000)}[size]
-    vectors = tuple(
-        rng.standard_normal((n, 8)).astype(np.float16) for n in (n_frames, len(window_starts(n_frames, GRID)))
-    )
-    words = pa.table({"uri": ["/a.wav"], "words": [rng.bytes(n_characters // 2).hex()]})
-    write_index(path, {"/a.wav": vectors}, GRID, metadata=words)  # type: ignore[dict-item]
-    file = max((path / f"{table}.lance" / "data").iterdir(), key=lambda file: file.stat().st_size)
-    data = file.read_bytes()
-    assert len(data) > 100_000 or size == "small" or table == "frames"
-    file.write_bytes(data[: int(len(data) * part)])
-    return path
 
 
 def ask(index: Index, command: str) -> Any:
@@ -73,7 +51,7 @@ def say(monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str], *ar
 def test_a_question_that_meets_half_a_data_file_tells_of_damage(
     command: str, table: str, size: str, tmp_path: Path
 ) -> None:
-    index = open_with(write(tmp_path / "index", table, size), Ear())
+    index = open_with(write_cut(tmp_path / "index", table, size), Ear())
     with pytest.raises((OSError, ValueError, RuntimeError)) as caught:
         ask(index, command)
     told(explain(caught.value))
@@ -84,7 +62,7 @@ def test_a_question_that_meets_half_a_data_file_tells_of_damage(
 def test_a_command_that_meets_half_a_data_file_tells_of_damage(
     command: str, size: str, tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
 ) -> None:
-    told(say(monkeypatch, capsys, command, write(tmp_path / "index", "files", size)))
+    told(say(monkeypatch, capsys, command, write_cut(tmp_path / "index", "files", size)))
 
 
 def make_and_cut(tmp_path: Path, table: str) -> Any:
@@ -113,11 +91,3 @@ def test_a_run_that_meets_damage_does_not_advise_to_run_again(tmp_path: Path) ->
     assert f"`earshot verify {config.into} --repair`" in said
     assert "run again" not in said
     assert not re.search(r"\.rs\b|rustc|cargo|LanceError", said)
-
-
-def test_why_a_fragment_cannot_be_read_is_told_without_places_in_the_engines_sources(tmp_path: Path) -> None:
-    table = lance.dataset(str(write(tmp_path / "index", "clips", "small") / "clips.lance"))
-    with pytest.raises(Unreadable) as caught:
-        list(Fragments(table, "clips").read(["uri"], 100))
-    assert re.fullmatch(r"data file \w+\.lance cannot be read: [^\n]+", caught.value.why)
-    assert not re.search(r"\.rs\b|rustc|cargo|LanceError", caught.value.why)

@@ -1,0 +1,72 @@
+"""Planting defects in the tables of an index."""
+
+from collections.abc import Callable
+from pathlib import Path
+from typing import Any
+
+import lance
+import numpy as np
+import pyarrow as pa
+
+from pipeline.grid import Grid, window_starts
+from pipeline.index import journal
+from pipeline.index.tables import latest_version
+from tests.helpers.indexes import table
+from tests.helpers.tables import write_index
+
+
+def publish(path: str) -> None:
+    """What is in the tables now becomes what the journal names."""
+    versions = {name: latest_version(path, name) for name in journal.DATA_TABLES}
+    seq = journal.read_published(path).seq + 1
+    journal.publish(journal.open_journal(path), [journal.make_row(seq, "f" * 32, "f" * 32, "maintain", versions)])
+
+
+def append(path: str, name: str, where: str, **changes: Any) -> None:
+    rows = table(path, name).to_table(filter=where)
+    for column, value in changes.items():
+        at = rows.schema.get_field_index(column)
+        values = pa.array([value] * len(rows), rows.schema.field(column).type)
+        rows = rows.set_column(at, rows.schema.field(column), values)
+    lance.write_dataset(rows, journal.table_uri(path, name), mode="append")
+
+
+def append_instead(path: str, name: str, where: str, **changes: Any) -> None:
+    rows = table(path, name).to_table(filter=where)
+    append(path, name, where, **changes)
+    [column] = changes
+    table(path, name).delete(f"{where} AND {column} = {rows[column][0].as_py()}")
+
+
+def first(path: str, name: str, column: str, where: str = "true") -> str:
+    return str(table(path, name).to_table(columns=[column], filter=where)[column][0].as_py())
+
+
+def rewrite(path: str, name: str, where: str, change: Callable[[Any], Any]) -> None:
+    """Write rows anew in their place, their vectors (n, D) changed, and publish that."""
+    rows = table(path, name).to_table(filter=where)
+    field = rows.schema.field("vector")
+    vectors = rows["vector"].combine_chunks().flatten().to_numpy().reshape(len(rows), -1).copy()
+    column = pa.FixedSizeListArray.from_arrays(
+        pa.array(change(vectors).astype(np.float16).reshape(-1)), field.type.list_size
+    )
+    changed = rows.set_column(rows.schema.get_field_index("vector"), field, column)
+    table(path, name).delete(where)
+    lance.write_dataset(changed, journal.table_uri(path, name), mode="append")
+    publish(path)
+
+
+def write_cut(path: Path, table: str, size: str, part: float = 0.5) -> Path:
+    """An index of which the largest data file of a table is cut. Lance reads files of some size in another way."""
+    rng = np.random.default_rng(0)
+    n_frames, n_characters = {"small": (300, 10), "large": (70_000, 200_000)}[size]
+    vectors = tuple(
+        rng.standard_normal((n, 8)).astype(np.float16) for n in (n_frames, len(window_starts(n_frames, Grid(250, 10))))
+    )
+    words = pa.table({"uri": ["/a.wav"], "words": [rng.bytes(n_characters // 2).hex()]})
+    write_index(path, {"/a.wav": vectors}, Grid(250, 10), metadata=words)  # type: ignore[dict-item]
+    file = max((path / f"{table}.lance" / "data").iterdir(), key=lambda file: file.stat().st_size)
+    data = file.read_bytes()
+    assert len(data) > 100_000 or size == "small" or table == "frames"
+    file.write_bytes(data[: int(len(data) * part)])
+    return path

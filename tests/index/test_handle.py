@@ -1,0 +1,65 @@
+"""An index opened: what a handle says stays as it was until it is refreshed."""
+
+import json
+from pathlib import Path
+
+import lance
+import pytest
+
+from pipeline.errors import IndexMismatch, IndexMissing
+from pipeline.index import journal
+from pipeline.index.handle import find_index, open_index
+from pipeline.index.writer import Writer
+from tests.helpers.batches import (
+    BEFORE,
+    create,
+    run,
+)
+
+
+def test_newer_format_is_refused(tmp_path: Path) -> None:
+    create(tmp_path)
+    detail = json.dumps({"format": journal.FORMAT + 1, "settings": {}})
+    lance.dataset(journal.table_uri(tmp_path, "batches")).update({"detail": f"'{detail}'"}, where="seq = 0")
+    with pytest.raises(
+        IndexMismatch, match=rf"index format {journal.FORMAT + 1}, this version reads up to {journal.FORMAT}; upgrade"
+    ):
+        open_index(tmp_path)
+
+
+def test_what_is_not_there_looks_empty(tmp_path: Path) -> None:
+    index = find_index(tmp_path / "none")
+    assert (index.live.exists, index.live.config, index.live.mounts, index.live.versions) == (False, None, [], {})
+    assert index.live.read_files().num_rows == 0
+    assert not index.live.refresh().exists
+    with pytest.raises(IndexMissing, match="no index here"):
+        open_index(tmp_path / "none")
+
+
+def test_handle_stays_as_it_was_until_it_is_refreshed(tmp_path: Path) -> None:
+    create(tmp_path)
+    index = open_index(tmp_path)
+    run(tmp_path, BEFORE)
+    assert index.live.open("files").count_rows() == index.live.read_files().num_rows == 0
+    fresh = index.refresh()
+    assert fresh != index
+    assert fresh == find_index(tmp_path)
+    assert fresh.live.open("files").count_rows() == len(BEFORE)
+
+
+def test_configuration_and_mounts_are_those_of_the_newest_run(tmp_path: Path) -> None:
+    create(tmp_path)
+    seqs = [Writer(tmp_path, run_id).configure({"run": run_id}, [f"/{run_id}"]).seq for run_id in ("a", "b")]
+    live = find_index(tmp_path).live
+    assert (live.config, live.mounts, live.seq) == ({"run": "b"}, ["/b"], seqs[1])
+    assert live.mounts_until(seqs[0]) == ["/a"]
+    assert live.mounts_until(seqs[1]) == ["/a", "/b"]
+
+
+def test_next_generation_is_read_at_each_call(tmp_path: Path) -> None:
+    create(tmp_path)
+    index = find_index(tmp_path)
+    assert not index.find_next().exists
+    create(tmp_path / "generation-2")
+    assert index.find_next().path == str(tmp_path / "generation-2")
+    assert index.find_next().exists

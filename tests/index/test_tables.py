@@ -1,0 +1,86 @@
+"""Creating the tables of an index: whole or not at all, and never over another index."""
+
+import shutil
+from pathlib import Path
+
+import lance
+import pytest
+
+from pipeline import schema
+from pipeline.errors import CommitConflict, IndexMismatch, IndexMissing
+from pipeline.index import journal
+from pipeline.index.handle import open_index
+from tests.helpers.batches import (
+    BEFORE,
+    SETTINGS,
+    Killed,
+    Killer,
+    check_state,
+    create,
+    run,
+)
+from tests.helpers.fakes import CLIP_DIMENSION, FRAME_DIMENSION
+
+
+def test_new_index_is_empty_and_has_its_schemas(tmp_path: Path) -> None:
+    path = tmp_path / "deep" / "index"
+    assert not journal.exists(path)
+    create(path)
+    assert journal.exists(path)
+    assert open_index(path).live.settings == SETTINGS
+    expected = {
+        "files": schema.FILES,
+        "clips": schema.clips_schema(CLIP_DIMENSION),
+        "frames": schema.frames_schema(FRAME_DIMENSION),
+        "batches": schema.BATCHES,
+    }
+    for name, arrow_schema in expected.items():
+        dataset = lance.dataset(journal.table_uri(path, name))
+        assert dataset.schema == arrow_schema
+        assert dataset.data_storage_version == "2.2"
+    (row,) = journal.read_journal(path).to_pylist()
+    assert (row["seq"], row["kind"], row["n_files"]) == (0, "create", 0)
+    check_state(path, {})
+
+
+def test_creating_that_dies_leaves_no_index_and_can_be_done_again(tmp_path: Path) -> None:
+    whole = Killer()
+    create(tmp_path / "whole", whole)
+    assert whole.steps == ["create files", "create clips", "create frames", "create batches", "publish"]
+    for step in range(len(whole.steps)):
+        path = tmp_path / str(step)
+        with pytest.raises(Killed):
+            create(path, Killer(step))
+        assert not journal.exists(path)
+        with pytest.raises(IndexMissing, match="no index here"):
+            open_index(path)
+        create(path)
+        run(path, BEFORE)
+        check_state(path, BEFORE)
+
+
+def test_half_made_folders_are_no_index(tmp_path: Path) -> None:
+    for name in ("files", "batches"):
+        (tmp_path / f"{name}.lance" / "data").mkdir(parents=True)
+    assert not journal.exists(tmp_path)
+    create(tmp_path)
+    check_state(tmp_path, {})
+
+
+def test_an_index_is_never_created_over_another(tmp_path: Path) -> None:
+    create(tmp_path)
+    run(tmp_path, BEFORE)
+    with pytest.raises(CommitConflict):
+        create(tmp_path)
+    check_state(tmp_path, BEFORE)
+
+
+def test_tables_that_lost_their_journal_are_not_wiped(tmp_path: Path) -> None:
+    index = tmp_path / "index"
+    create(index)
+    run(index, {"a.wav": ("one", 20)})
+    shutil.rmtree(index / "batches.lance")
+    for action in (lambda: create(index), lambda: open_index(index)):
+        with pytest.raises(IndexMismatch, match=r"`files` has rows, but the journal is missing"):
+            action()
+    assert lance.dataset(journal.table_uri(index, "frames")).count_rows() == 20
