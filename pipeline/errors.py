@@ -109,10 +109,11 @@ class FileFailure(EarshotError):
     """
 
     def __init__(self, stage: Stage, reason: str, message: str) -> None:
+        message = " ".join(message.split())
         super().__init__(f"{reason}: {message}")
         self.stage: Stage = stage
         self.reason = reason
-        self.message = without_credentials(" ".join(message.split()))
+        self.message = without_credentials(message)
 
     def __reduce__(self) -> tuple[type["FileFailure"], tuple[str, str, str]]:
         return type(self), (self.stage, self.reason, self.message)

@@ -1,6 +1,7 @@
 """What a folder is searched for by default is what the decoders read: a file of each kind that can be made here."""
 
 import io
+import re
 import struct
 from collections.abc import Callable
 from pathlib import Path
@@ -135,3 +136,17 @@ def test_a_name_decides_nothing_where_there_is_a_header() -> None:
     for raw in (None, *RAW_FORMATS.values()):
         with open_audio(io.BytesIO(data), raw=raw) as audio:
             assert audio.info.codec == "pcm_s16"
+
+
+LEFT_OUT = ["ts", "mts", "raw", "iff", "mpp", "sf", "paf", "nut", "dat"]
+
+
+@pytest.mark.parametrize("extension", [*LEFT_OUT, "txt", "json", "jpg", "mid", "tar", "csv"])
+def test_what_mostly_is_no_sound_is_left_out(extension: str) -> None:
+    assert extension not in AUDIO_EXTENSIONS
+
+
+def test_readme_names_the_extensions_that_are_left_out() -> None:
+    readme = (Path(__file__).parents[2] / "pipeline/corpus/README.md").read_text()
+    _, _, said = readme.partition("Extensions that mostly mean something else are left out")
+    assert re.findall(r"`\.(\w+)`", said.partition("\n\n")[0]) == LEFT_OUT

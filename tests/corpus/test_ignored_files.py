@@ -1,7 +1,6 @@
 """What is found and not looked at is counted: each file once, whatever sources it lies in."""
 
 import os
-import re
 from pathlib import Path
 from typing import Any
 
@@ -13,7 +12,6 @@ from hypothesis import strategies as st
 
 from pipeline.config import CorpusConfig
 from pipeline.corpus.discover import list_corpus
-from pipeline.corpus.extensions import AUDIO_EXTENSIONS
 from pipeline.corpus.ignored_files import (
     HIDDEN,
     LINKS,
@@ -192,17 +190,3 @@ def test_a_line_says_what_decides() -> None:
         " 1 link to a folder (corpus.follow_symlinks)"
     )
     assert summarize({LINKS: 2}) == "2 links to folders (corpus.follow_symlinks)"
-
-
-LEFT_OUT = ["ts", "mts", "raw", "iff", "mpp", "sf", "paf", "nut", "dat"]
-
-
-@pytest.mark.parametrize("extension", [*LEFT_OUT, "txt", "json", "jpg", "mid", "tar", "csv"])
-def test_what_mostly_is_no_sound_is_left_out(extension: str) -> None:
-    assert extension not in AUDIO_EXTENSIONS
-
-
-def test_readme_names_the_extensions_that_are_left_out() -> None:
-    readme = (Path(__file__).parents[2] / "pipeline/corpus/README.md").read_text()
-    _, _, said = readme.partition("Extensions that mostly mean something else are left out")
-    assert re.findall(r"`\.(\w+)`", said.partition("\n\n")[0]) == LEFT_OUT

@@ -1,9 +1,6 @@
 """Manifests: the files that a table names are the corpus, on disks, in shards and in object stores."""
 
-import csv
-import io
 import json
-import tempfile
 from pathlib import Path
 from typing import Any
 
@@ -11,12 +8,9 @@ import fsspec
 import pyarrow as pa
 import pyarrow.parquet as pq
 import pytest
-from hypothesis import given
-from hypothesis import strategies as st
 
 from pipeline.config import CorpusConfig, make_config
 from pipeline.corpus.discover import list_corpus
-from pipeline.corpus.table_files import read_table_file
 from pipeline.errors import CorpusError
 from pipeline.index.verify import verify_index
 from pipeline.run.driver import index_corpus
@@ -152,169 +146,9 @@ def test_a_wrong_row_is_told_by_its_number_however_far_down_it_is(tmp_path: Path
         reasons(write(tmp_path / "m.csv", ["a.wav"] * (n_rows + 1), start_s=["1"] * n_rows + ["x"]))
 
 
-LATIN = {
-    "value.csv": ("uri,mic\na.wav,H5\nb.wav,caf\u00e9 noir\n", "line 3: 'caf\\xe9 noir'"),
-    "uri.csv": ("uri,mic\ncaf\u00e9.wav,H5\n", "line 2: 'caf\\xe9.wav'"),
-    "name.csv": ("uri,caf\u00e9\na.wav,H5\n", "line 1: 'caf\\xe9'"),
-    "tabs.tsv": ("uri\tmic\na.wav\tun caf\u00e9, noir\n", "line 2: 'un caf\\xe9'"),
-    "value.jsonl": ('{"uri": "a.wav", "mic": "caf\u00e9"}\n', "line 1: 'caf\\xe9'"),
-    "late.csv": ("uri\n" + "a.wav\n" * 200_000 + "caf\u00e9", "line 200002: 'caf\\xe9'"),
-    "long.csv": ("uri,mic\na.wav," + "x" * 99 + "\u00e9" + "y" * 99, f"line 2: '{'x' * 30}\\xe9{'y' * 29}'"),
-}
-
-
-@pytest.mark.parametrize("name", LATIN)
-def test_text_that_is_not_utf_8_is_told_in_one_line(tmp_path: Path, name: str) -> None:
-    text, where = LATIN[name]
-    (tmp_path / name).write_text(text, encoding="latin-1")
-    with pytest.raises(CorpusError) as raised:
-        reasons(tmp_path / name)
-    assert str(raised.value) == f"{tmp_path / name}: {where} is not UTF-8: save the table as UTF-8"
-
-
-def test_text_of_all_letters_is_taken_wherever_a_piece_of_it_ends(tmp_path: Path) -> None:
-    """With the mark at its beginning that spreadsheets write, too."""
-    names = [f"{'x' * k}\u00e9\U0001f600.wav" for k in range(8)]
-    for begin in ("", "\ufeff"):
-        for shift in range(8):
-            padding = "uri\n" + "a" * (2**20 - 20 + shift)
-            (tmp_path / "m.csv").write_text(begin + padding + "\n" + "\n".join(names) + "\n", encoding="utf-8")
-            assert read_table_file(str(tmp_path / "m.csv"))["uri"].to_pylist()[1:] == names
-
-
 def test_a_manifest_that_a_folder_also_has_is_no_audio(tmp_path: Path) -> None:
     audio, manifest = tmp_path / "a.wav", tmp_path / "m.csv"
     audio.write_bytes(b"sound")
     manifest.write_text(f"uri\n{audio}\n")
     table = list_corpus([str(manifest), str(tmp_path)], CorpusConfig(extensions=["*"]))
     assert table["uri"].to_pylist() == [str(audio)]
-
-
-# --- quotes -----------------------------------------------------------------------------------------------------------
-
-
-def rows_of(path: Path, text: str) -> list[dict[str, Any]]:
-    path.write_text(text)
-    rows: list[dict[str, Any]] = read_table_file(str(path), ["uri"]).to_pylist()
-    return rows
-
-
-UNCLOSED = {
-    "to the end.tsv": ('uri\ttitle\na.wav\t"Heroes\nb.wav\tx\nc.wav\ty\n', 2, '"Heroes'),
-    "to another one.tsv": ('uri\ttitle\na.wav\tx\nb.wav\t"Heroes\nc.wav\t"Low\nd.wav\tz\n', 3, '"Heroes'),
-    "to the end of a cell.tsv": ('uri\ttitle\na.wav\t"Heroes\nb.wav\tx\nc.wav\tsay "yes"\n', 2, '"Heroes'),
-    "to a last letter.tsv": ('uri\ttitle\na.wav\t"Heroes\nb.wav\tx\nc.wav\t12"\n', 2, '"Heroes'),
-    "inches.tsv": ('uri\tsize\na.wav\t"\nb.wav\t"12"\n', 2, '"'),
-    "first.tsv": ('"uri\ttitle\na.wav\tx\n', 1, '"uri'),
-    "among others.tsv": ('uri\ttitle\na.wav\t"Yes," he said\nb.wav\t"No\n', 3, '"No'),
-    "to the end.csv": ('uri,title\na.wav,"Heroes\nb.wav,x\nc.wav,y\n', 2, '"Heroes'),
-    "to another one.csv": ('uri,title\na.wav,x\nb.wav,"Heroes\nc.wav,"Low"\nd.wav,z\n', 3, '"Heroes'),
-    "last.csv": ('uri,title\na.wav,"x, y"\nb.wav,"', 3, '"'),
-    "in windows.csv": ('uri,title\r\na.wav,"Heroes\r\nb.wav,"x"\r\n', 2, '"Heroes'),
-}
-
-
-@pytest.mark.parametrize("name", UNCLOSED)
-def test_a_quote_that_is_not_closed_is_told_by_its_line(tmp_path: Path, name: str) -> None:
-    """It would take the rows behind it for text."""
-    text, line, cell = UNCLOSED[name]
-    with pytest.raises(CorpusError) as raised:
-        rows_of(tmp_path / name, text)
-    assert str(raised.value).startswith(
-        f"{tmp_path / name}: line {line}: the cell '{cell}' begins with a quote that is"
-    )
-    assert "\n" not in str(raised.value)
-
-
-TITLES: dict[str, tuple[str, list[str | None]]] = {
-    "quoted.tsv": (
-        '"Heroes"\t"a ""b"" c"\t""\t"line\nbreak"\t"a\ttab"\t12"',
-        ["Heroes", 'a "b" c', None, "line\nbreak", "a\ttab", '12"'],
-    ),
-    "not.tsv": ('"Yes," he said\t"Heroes"\t12"\tsay "no"', ['"Yes," he said', '"Heroes"', '12"', 'say "no"']),
-    "quoted.csv": (
-        '"Heroes","a ""b"" c","","line\nbreak","a, b",12"',
-        ["Heroes", 'a "b" c', None, "line\nbreak", "a, b", '12"'],
-    ),
-}
-
-
-@pytest.mark.parametrize("name", TITLES)
-def test_what_is_closed_is_read_as_it_is_meant(tmp_path: Path, name: str) -> None:
-    cells, expected = TITLES[name]
-    mark = "," if name.endswith(".csv") else "\t"
-    for begin in ("", "\ufeff"):
-        header = begin + mark.join(["uri", *(f"x{k}" for k in range(len(expected)))])
-        text = f"{header}\n{mark.join(['a.wav', cells])}\n{mark.join(['b.wav', *'x' * len(expected)])}"
-        first, second = rows_of(tmp_path / name, text)
-        assert list(first.values()) == ["a.wav", *expected]
-        assert list(second.values()) == ["b.wav", *"x" * len(expected)]
-
-
-letters = st.text(st.sampled_from('ab" ,\t\n\r'), max_size=6)
-
-
-@given(st.lists(st.tuples(letters, letters), min_size=1, max_size=6), st.sampled_from([".csv", ".tsv"]))
-def test_what_a_writer_quotes_comes_back(cells: list[tuple[str, str]], suffix: str) -> None:
-    """Every cell in quotes, as Python's own writer puts it; in tab-separated text, without rows in a cell."""
-    if suffix == ".tsv":
-        cells = [(one.replace("\t", " "), other.replace("\t", " ")) for one, other in cells]
-    text = io.StringIO()
-    csv.writer(text, delimiter="\t" if suffix == ".tsv" else ",", quoting=csv.QUOTE_ALL).writerows(
-        [("uri", "x"), *cells]
-    )
-    with tempfile.TemporaryDirectory() as folder:
-        (path := Path(folder) / f"m{suffix}").write_bytes(text.getvalue().encode())
-        table = read_table_file(str(path), ["uri", "x"])
-    assert [(row["uri"] or "", row["x"] or "") for row in table.to_pylist()] == cells
-
-
-@given(st.text(st.sampled_from('ab"\t\n'), max_size=30))
-def test_no_row_is_lost_of_tabs(text: str) -> None:
-    """A table is refused, or has a row for each line; for fewer only where a cell in quotes has line breaks in it."""
-    with tempfile.TemporaryDirectory() as folder:
-        (path := Path(folder) / "m.tsv").write_bytes(f"uri\tx\n{text}".encode())
-        try:
-            table = read_table_file(str(path), ["uri", "x"])
-        except CorpusError:
-            return
-    lines = [line for line in text.split("\n") if line]
-    n_within = sum((value or "").count("\n") for row in table.to_pylist() for value in row.values())
-    assert table.num_rows >= len(lines) - n_within
-
-
-# --- names of columns -------------------------------------------------------------------------------------------------
-
-HEADERS = ["uri,start_s,end_s", "uri, start_s, end_s", ' uri ,"start_s", "end_s" ', '\ufeff"uri",\tstart_s\t,end_s ']
-
-
-@pytest.mark.parametrize("header", HEADERS)
-@pytest.mark.parametrize("suffix", [".csv", ".tsv", ".jsonl", ".parquet"])
-def test_blanks_around_the_names_of_columns_do_not_matter(tmp_path: Path, header: str, suffix: str) -> None:
-    """Ranges would be whole files."""
-    (tmp_path / "a.wav").write_bytes(b"sound")
-    manifest = tmp_path / f"m{suffix}"
-    names = header.replace("\t", " ").split(",")
-    if suffix in (".csv", ".tsv"):
-        text = f"{header.replace(chr(9), ' ')}\na.wav, 0.10, 2\na.wav,, \n"
-        manifest.write_text(text if suffix == ".csv" else text.replace(",", "\t"))
-    else:
-        values = [dict(zip(names, row, strict=True)) for row in (["a.wav", 0.1, 2], ["a.wav", None, None])]
-        if suffix == ".jsonl":
-            manifest.write_text("".join(json.dumps(row) + "\n" for row in values))
-        else:
-            pq.write_table(pa.Table.from_pylist(values), manifest)
-    expected = [f"{tmp_path}/a.wav", f"{tmp_path}/a.wav#t=0.1,2"]
-    assert list_corpus([str(manifest)])["uri"].to_pylist() == expected
-
-
-def test_names_that_are_the_same_without_blanks_are_there_twice(tmp_path: Path) -> None:
-    (tmp_path / "m.csv").write_text("uri,start_s, start_s\na.wav,1,2\n")
-    with pytest.raises(CorpusError, match=r"m\.csv: column `start_s` occurs twice"):
-        reasons(tmp_path / "m.csv")
-
-
-def test_a_row_of_json_that_is_none_is_told_by_its_number(tmp_path: Path) -> None:
-    (tmp_path / "m.jsonl").write_text('{"uri": "a.wav"}\n{"uri": "b.wav}\n')
-    with pytest.raises(CorpusError, match=r"m\.jsonl: cannot be read as a table: JSON parse error: .* in row 2$"):
-        reasons(tmp_path / "m.jsonl")

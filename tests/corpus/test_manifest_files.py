@@ -1,14 +1,24 @@
-"""The files that a manifest names are looked up, many objects of one folder at once."""
+"""The files and time ranges that a manifest names are looked up, many objects of one folder at once."""
 
 from pathlib import Path
 
 import fsspec
+import pyarrow as pa
+import pyarrow.parquet as pq
 import pytest
 
 from pipeline import storage
+from pipeline.audio.source import resolve_uri
+from pipeline.config import CorpusConfig
 from pipeline.corpus import manifest_files
 from pipeline.corpus.discover import list_corpus
 from pipeline.corpus.manifest_files import list_manifest
+from pipeline.corpus.time_ranges import TimeRange
+from pipeline.errors import CorpusError, FileFailure
+from pipeline.schema import Row
+from tests.helpers.ears import index as index
+from tests.helpers.manifests import TimedRow, write_ranges
+from tests.helpers.shards import write_shard
 from tests.helpers.stores import Flaky, put
 from tests.helpers.stores import flaky as flaky
 
@@ -54,3 +64,132 @@ def test_many_objects_of_a_folder_are_looked_up_by_listing_it(
         if kind == "flaky":
             assert list_corpus([str(manifest)]).num_rows == len(rows)
             assert not Flaky.errors["ls"]
+
+
+def listed(*sources: Path | str) -> list[Row]:
+    rows: list[Row] = list_corpus(list(map(str, sources)), CorpusConfig()).to_pylist()
+    return rows
+
+
+@pytest.mark.parametrize("suffix", ["csv", "jsonl", "parquet"])
+def test_rows_with_times_are_ranges(tmp_path: Path, suffix: str) -> None:
+    """Overlapping ones and the whole beside them; equal ones once."""
+    (tmp_path / "a.wav").write_bytes(b"sound")
+    (tmp_path / "b#t=1.wav").write_bytes(b"other")
+    rows: list[TimedRow] = [
+        ("a.wav", 10, 20.5),
+        ("a.wav", None, None),
+        ("a.wav", 0, 20),
+        ("b#t=1.wav", 0.1, None),
+        ("a.wav", 15, 25),
+        ("./a.wav", 10.0, 20.5),
+        ("a.wav", 0, None),
+        ("gone.wav", 1, 2),
+    ]
+    found = listed(write_ranges(tmp_path / f"list.{suffix}", *rows))
+    assert [(Path(row["uri"]).name, row["start_s"], row["end_s"], row["reason"]) for row in found] == [
+        ("a.wav", None, None, None),
+        ("a.wav#t=,20", None, 20.0, None),
+        ("a.wav#t=10,20.5", 10.0, 20.5, None),
+        ("a.wav#t=15,25", 15.0, 25.0, None),
+        ("b#t=1.wav#t=0.1", 0.1, None, None),
+        ("gone.wav#t=1,2", 1.0, 2.0, "vanished"),
+    ]
+    assert {row["size_bytes"] for row in found} == {5, 0}
+
+
+def test_times_may_be_whole_or_short_floats_or_text(tmp_path: Path) -> None:
+    (tmp_path / "a.wav").write_bytes(b"sound")
+    for number, kind in enumerate([pa.int8(), pa.float32(), pa.float64(), pa.string(), pa.decimal128(9, 3)]):
+        values = [1, 2] if kind == pa.int8() else ["1.1", "2.3"]
+        columns = {name: pa.array([value]).cast(kind) for name, value in zip(("start_s", "end_s"), values, strict=True)}
+        pq.write_table(pa.table({"uri": ["a.wav"], **columns}), tmp_path / f"{number}.parquet")
+        [row] = listed(tmp_path / f"{number}.parquet")
+        assert row["uri"].endswith("a.wav#t=1,2" if kind == pa.int8() else "a.wav#t=1.1,2.3")
+    nothing = pa.table({"uri": ["a.wav"], "start_s": pa.nulls(1), "end_s": pa.nulls(1)})
+    pq.write_table(nothing, tmp_path / "none.parquet")
+    assert [row["uri"] for row in listed(tmp_path / "none.parquet")] == [str(tmp_path / "a.wav")]
+
+
+def test_ranges_of_members_and_objects(tmp_path: Path, flaky: str) -> None:
+    shard = write_shard(tmp_path / "s.tar", [("a.wav", b"sound"), ("b.wav#t=1,2", b"other")])
+    url = storage.absolute(put(f"{flaky}/c.wav", b"third"))
+    rows: list[TimedRow] = [
+        ("s.tar#a.wav", 1, 2),
+        ("s.tar#a.wav", None, None),
+        (url, 3, None),
+        ("s.tar#none.wav", 1, 2),
+    ]
+    found = {row["uri"]: row for row in listed(write_ranges(tmp_path / "m.jsonl", *rows, ("s.tar#b.wav#t=1,2", 5, 6)))}
+    assert {uri: row["reason"] for uri, row in found.items()} == {
+        f"{shard}#a.wav": None,
+        f"{shard}#a.wav#t=1,2": None,
+        f"{shard}#b.wav#t=1,2#t=5,6": None,
+        f"{shard}#none.wav#t=1,2": "vanished",
+        f"{url}#t=3": None,
+    }
+    assert found[f"{shard}#a.wav"]["offset"] == found[f"{shard}#a.wav#t=1,2"]["offset"] is not None
+    place, part, _ = resolve_uri(f"{shard}#a.wav#t=1,2")
+    assert (place, part) == (resolve_uri(f"{shard}#a.wav")[0], TimeRange(1.0, 2.0))
+    assert resolve_uri(f"{shard}#b.wav#t=1,2")[1] == TimeRange()
+    with pytest.raises(FileFailure, match="no such member"):
+        resolve_uri(f"{shard}#none.wav#t=1,2")
+
+
+def test_the_uris_of_an_index_are_a_manifest(tmp_path: Path) -> None:
+    """A name that no file has is that of a range."""
+    shard = write_shard(tmp_path / "s.tar", [("a.wav", b"sound")])
+    for name in ("a.wav", "b.wav#t=1"):
+        (tmp_path / name).write_bytes(b"sound")
+    uris = ["a.wav#t=1,2", "a.wav#t=2.0", "b.wav#t=1", "b.wav#t=1#t=,5", f"{shard}#a.wav#t=3", "gone.wav#t=1"]
+    table = pa.table({"uri": [*uris, "a.wav#t=1,2"], "end_s": [*[None] * len(uris), 3.0]})
+    pq.write_table(table, tmp_path / "list.parquet")
+    found = listed(tmp_path / "list.parquet")
+    assert {Path(row["uri"]).name: (row["start_s"], row["end_s"], row["reason"]) for row in found} == {
+        "a.wav#t=1,2": (1.0, 2.0, None),
+        "a.wav#t=1,2#t=,3": (None, 3.0, "vanished"),
+        "a.wav#t=2": (2.0, None, None),
+        "b.wav#t=1": (None, None, None),
+        "b.wav#t=1#t=,5": (None, 5.0, None),
+        "s.tar#a.wav#t=3": (3.0, None, None),
+        "gone.wav#t=1": (1.0, None, "vanished"),
+    }
+
+
+@pytest.mark.parametrize(
+    ("row", "said"),
+    [
+        ("a.wav,x,", "row 2: start_s is x, and should be seconds from 0 on, or empty"),
+        ("a.wav,1,nan", "row 2: end_s is nan, and should be seconds"),
+        ("a.wav,1,inf", "row 2: end_s is inf, and should be seconds"),
+        ("a.wav,-0.5,", "row 2: start_s is -0.5, and should be seconds"),
+        ("a.wav,2,1.5", "row 2: end_s (1.5) is not after start_s (2.0)"),
+        ("a.wav,2,2", "row 2: end_s (2.0) is not after start_s (2.0)"),
+        ("a.wav,,0", "row 2: end_s (0.0) is not after start_s (0.0)"),
+        ("s.tar,1,2", "row 2: s.tar is a shard: give ranges of the files in it"),
+    ],
+)
+def test_a_wrong_range_stops_everything_in_one_line(tmp_path: Path, row: str, said: str) -> None:
+    (tmp_path / "m.csv").write_text(f"uri,start_s,end_s\na.wav,1,2\n{row}\n")
+    with pytest.raises(CorpusError) as raised:
+        listed(tmp_path / "m.csv")
+    assert f"m.csv: {said}" in str(raised.value)
+    assert "\n" not in str(raised.value)
+    assert raised.value.exit_code == 2
+
+
+def test_columns_of_other_kinds_are_refused(tmp_path: Path) -> None:
+    for column, said in ((pa.array([True]), "row 1: start_s is true"), (pa.array([{"a": 1}]), "column start_s is str")):
+        pq.write_table(pa.table({"uri": ["a.wav"], "start_s": column}), tmp_path / "m.parquet")
+        with pytest.raises(CorpusError, match=said):
+            listed(tmp_path / "m.parquet")
+
+
+def test_a_file_with_the_name_of_a_range_must_not_lie_beside_it(tmp_path: Path) -> None:
+    for name in ("a.wav", "a.wav#t=1,2"):
+        (tmp_path / name).write_bytes(b"sound")
+    manifest = write_ranges(tmp_path / "m.csv", ("a.wav", 1, 2))
+    assert len(listed(manifest)) == 1
+    for other in (tmp_path / "a.wav#t=1,2", write_ranges(tmp_path / "n.csv", ('"a.wav#t=1,2"', None, None))):
+        with pytest.raises(CorpusError, match=r"a\.wav#t=1,2: the name of a file, and of a range"):
+            listed(manifest, other)

@@ -1,5 +1,6 @@
 """Configurations of corpora, listed and indexed in this process."""
 
+import os
 from pathlib import Path
 from typing import Any
 
@@ -7,7 +8,7 @@ from pipeline.config import Config, CorpusConfig, make_config
 from pipeline.corpus.discover import list_corpus
 from pipeline.index.verify import verify_index
 from pipeline.run.driver import index_corpus
-from pipeline.schema import Row
+from pipeline.schema import LISTED, Row
 from tests.helpers.contents import SECTIONS
 from tests.helpers.runs import WideEncoder, in_place
 
@@ -30,3 +31,21 @@ def listed(*sources: Path | str, **settings: Any) -> dict[str, Row]:
     """The row of each file of a corpus, by the last part of its uri."""
     found = list_corpus(list(map(str, sources)), CorpusConfig(**settings)).to_pylist()
     return {row["uri"].rsplit("/", 1)[-1]: row for row in found}
+
+
+def list_rows(*sources: Path | str, **config: Any) -> list[Row]:
+    """The rows of the files of a corpus."""
+    table = list_corpus([str(source) for source in sources], CorpusConfig(**config))
+    assert table.schema == LISTED
+    listed: list[Row] = table.to_pylist()
+    return listed
+
+
+def list_names(root: Path, *sources: Path | str, **config: Any) -> list[str]:
+    """The uris of the files of a corpus, relative to ``root``."""
+    return [os.path.relpath(row["uri"], root) for row in list_rows(*sources, **config)]
+
+
+def list_reasons(root: Path, *sources: Path | str, **config: Any) -> dict[str, str | None]:
+    """Why files of a corpus cannot be read; None for the others."""
+    return {os.path.relpath(row["uri"], root): row["reason"] for row in list_rows(*sources, **config)}

@@ -1,0 +1,386 @@
+"""Time ranges are read as slices of their recording, and each is a file of the index by itself."""
+
+import cProfile
+import io
+import os
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import pytest
+
+from pipeline import schema
+from pipeline.audio.decode import decode_all, open_audio
+from pipeline.audio.recording import Recording
+from pipeline.audio.source import hash_file, probe_file
+from pipeline.config import CorpusConfig, DecodeConfig, make_config
+from pipeline.corpus.corpus_file import estimate_seconds
+from pipeline.corpus.discover import list_corpus
+from pipeline.corpus.time_ranges import TimeRange, split_uri
+from pipeline.errors import FileFailure
+from pipeline.index.verify import verify_index
+from pipeline.index.verify_deep import compare
+from pipeline.planning.decide import PlanSetup, make_plan
+from pipeline.planning.ledger import Ledger
+from pipeline.planning.plan import Plan
+from pipeline.planning.request import RunRequest
+from pipeline.run.driver import index_corpus
+from pipeline.run.prepare import plan_corpus
+from pipeline.run.stages import is_long, split_batch
+from pipeline.schema import Row
+from tests.helpers.contents import SECTIONS, read
+from tests.helpers.ears import Ear, open_with
+from tests.helpers.ears import index as index
+from tests.helpers.fakes import GRID, noise, write_wav
+from tests.helpers.long import PART_S, decode
+from tests.helpers.manifests import TimedRow, write_ranges
+from tests.helpers.runs import WideEncoder, in_place
+from tests.helpers.sounds import encode
+from tests.helpers.sounds import noise as loud
+from tests.helpers.stores import Flaky, put
+from tests.helpers.stores import flaky as flaky
+
+HZ = 48_000
+
+
+def planned(*sources: Path | str) -> Plan:
+    """A first plan for a corpus, which hashes what is needed."""
+    table = list_corpus(list(map(str, sources)), CorpusConfig())
+    ledger = Ledger(schema.FILES.empty_table())
+    return make_plan(table, ledger, PlanSetup(batch_s=300.0, run_id="run", hash_file=hash_file, probe_file=probe_file))
+
+
+def decoded(*sources: Path | str) -> dict[str, Row]:
+    """What becomes of each file of a corpus: its ledger row, by what follows the last slash of its uri."""
+    rows = [row for batch in planned(*sources).batches.to_pylist() for row in decode(batch)]
+    return {Path(file["uri"]).name: file for row in rows if row["files"] for file in row["files"]}
+
+
+RATES_HZ = {"wav_s16": (8_000, 11_025, 44_056, 44_100, 48_000, 96_000), "flac": (22_050, 44_100), "mp3": (44_100,)}
+
+
+RATES_HZ |= {"m4a": (44_100,), "ogg_opus": (48_000,), "ogg_vorbis": (22_050,)}
+
+
+@pytest.mark.parametrize(("name", "rate_hz"), [(name, hz) for name, rates in RATES_HZ.items() for hz in rates])
+def test_a_range_is_a_slice_of_the_whole(name: str, rate_hz: int) -> None:
+    data = encode(name, 5 * loud(9.7, rate_hz), rate_hz)
+    whole, _ = decode_all(io.BytesIO(data))
+    rng = np.random.default_rng(0)
+    for start_s, end_s in [(0, 3), (2, 4), (5.25, 5.29), (3.3, 20), *np.sort(rng.uniform(0, 9.6, (5, 2))).tolist()]:
+        part, _ = decode_all(io.BytesIO(data), start_s=start_s, end_s=end_s)
+        assert part.shape == whole[round(start_s * HZ) : round(end_s * HZ)].shape
+        np.testing.assert_allclose(part, whole[round(start_s * HZ) : round(end_s * HZ)], rtol=0, atol=1e-6)
+
+
+@pytest.mark.parametrize("name", ["wav_s16", "mp3"])
+def test_nothing_is_read_far_behind_a_range(name: str) -> None:
+    class Counted(io.BytesIO):
+        n_bytes = 0
+
+        def read(self, size: int | None = -1, /) -> bytes:
+            data = super().read(size)
+            self.n_bytes += len(data)
+            return data
+
+    data = Counted(encode(name, loud(240.0, 44_100), 44_100))
+    with open_audio(data) as stream:
+        list(stream.blocks(HZ, 2 * HZ))
+    assert data.n_bytes < len(data.getvalue()) / 4
+
+
+@pytest.mark.parametrize("name", ["mp3", "m4a", "ogg_opus"])
+def test_ranges_of_what_cannot_be_sought_in_are_read_in_one_pass(tmp_path: Path, name: str) -> None:
+    """Also where they overlap; the samples are those of a stream of their own."""
+    path = tmp_path / "a"
+    path.write_bytes(encode(name, loud(90.0, 48_000), 48_000))
+    whole, _ = decode_all(path)
+    ranges = [(1.0, 5.0), (3.0, 8.0), (3.0, 4.0), (60.0, 62.0), (5.0, 7.0), (80.0, 200.0), (80.0, 85.0), (95.0, 96.0)]
+    with Recording() as recording:
+        recording.fetch(str(path))
+        former = None
+        for start_s, end_s in ranges:
+            first, stop = TimeRange(start_s, end_s).samples
+            stream = recording.stream(first, DecodeConfig())
+            assert stream is former or former is None
+            former = stream
+            if start_s > 90.0:
+                with pytest.raises(FileFailure, match="out_of_range"):
+                    list(stream.blocks(first, stop))
+            else:
+                assert np.array_equal(np.concatenate(list(stream.blocks(first, stop))), whole[first:stop])
+            assert (stream.truncated is None) is (end_s <= 90.0)
+        assert sum(map(len, stream._kept)) < 64 * HZ
+        again = recording.stream(HZ, DecodeConfig())
+        assert again is not former
+        assert np.array_equal(np.concatenate(list(again.blocks(HZ, 2 * HZ))), whole[HZ : 2 * HZ])
+
+
+def test_a_recording_is_hashed_once_until_another_one_is_fetched(tmp_path: Path) -> None:
+    path = tmp_path / "a"
+    path.write_bytes(b"one")
+    with Recording() as recording:
+        recording.fetch(str(path))
+        before = recording.hash()
+        path.write_bytes(b"another")
+        recording.fetch(str(path))
+        assert recording.hash() == before
+        recording.fetch(str(tmp_path))
+        recording.fetch(str(path))
+        assert (recording.hash(), recording.measure()) == (hash_file(path), 7)
+
+
+@pytest.mark.parametrize("suffix", ["wav", "mp3"])
+def test_each_range_becomes_a_file_of_its_own(tmp_path: Path, suffix: str) -> None:
+    path = tmp_path / f"a.{suffix}"
+    path.write_bytes(encode("wav_f32" if suffix == "wav" else "mp3", loud(12.0, HZ), HZ))
+    rows: list[TimedRow] = [
+        (path.name, None, None),
+        (path.name, 2.5, 5),
+        (path.name, 4, 6),
+        (path.name, 10, None),
+        (path.name, 11, 15),
+        (path.name, 3, 3.03),
+        (path.name, 20, 30),
+    ]
+    found = decoded(write_ranges(tmp_path / "m.csv", *rows))
+    content_hash = hash_file(path)
+    said = {}
+    for uri, row in found.items():
+        part = split_uri(uri)[1]
+        assert row["audio_id"] == schema.make_audio_id(content_hash, str(part))
+        assert row["file_id"] == schema.make_file_id(str(tmp_path / uri), row["audio_id"])
+        assert (row["content_hash"], row["size_bytes"]) == (content_hash, path.stat().st_size)
+        said[str(part)] = (row["status"], row["reason"], round(row["duration_s"], 3), row["n_frames"])
+    end_s, n_frames = round(found[path.name]["duration_s"], 3), found[path.name]["n_frames"]
+    assert said == {
+        "": ("indexed", None, end_s, n_frames),
+        "#t=2.5,5": ("indexed", None, 2.5, 63),
+        "#t=4,6": ("indexed", None, 2.0, 50),
+        "#t=10": ("indexed", None, pytest.approx(end_s - 10), n_frames - 250),
+        "#t=11,15": ("indexed", "truncated", pytest.approx(end_s - 11), n_frames - 275),
+        "#t=3,3.03": ("failed", "too_short", 0.03, 0),
+        "#t=20,30": ("failed", "out_of_range", 0.0, 0),
+    }
+    assert found[f"{path.name}#t=11,15"]["expected_duration_s"] == 4.0
+    assert found[f"{path.name}#t=11,15"]["message"].endswith("s decoded of 15.000 s")
+    message = found[f"{path.name}#t=20,30"]["message"]
+    assert message == f"nothing from 20.000 s on: the recording lasts {end_s:.3f} s"
+
+
+def test_windows_of_a_range_are_those_of_a_file_of_its_samples(tmp_path: Path) -> None:
+    samples = noise(12.0)
+    write_wav(tmp_path / "a.wav", samples)
+    write_wav(tmp_path / "b.wav", samples[round(2.51 * HZ) : round(5.77 * HZ)])
+    manifest = write_ranges(tmp_path / "m.csv", ("a.wav", 2.51, 5.77), ("b.wav", None, None))
+    [batch] = planned(manifest).batches.to_pylist()
+    windows: dict[str, list[Row]] = {}
+    for row in decode(batch):
+        if row["files"] is None:
+            windows.setdefault(row["audio_id"], []).append({**row, "audio_id": None, "seq": None})
+    one, other = windows.values()
+    assert len(one) > 5
+    assert one == other
+
+
+def test_a_damaged_recording_costs_only_the_ranges_that_reach_the_damage(tmp_path: Path) -> None:
+    samples = np.clip(5 * loud(30.0, HZ), -1, 1)
+    flac = encode("flac", samples, HZ)
+    (tmp_path / "cut.flac").write_bytes(flac[: int(0.6 * len(flac))])
+    broken = samples[:, 0].copy()
+    broken[10 * HZ] = np.nan
+    write_wav(tmp_path / "nan.wav", broken)
+    names = [("cut.flac", 1, 10), ("cut.flac", 16, 20), ("cut.flac", 25, 28), ("cut.flac", 5, None)]
+    names += [("nan.wav", 1, 5), ("nan.wav", 9, 11), ("nan.wav", 15, 16)]
+    found = {
+        uri: (row["status"], row["reason"]) for uri, row in decoded(write_ranges(tmp_path / "m.csv", *names)).items()
+    }
+    assert found == {
+        "cut.flac#t=1,10": ("indexed", None),
+        "cut.flac#t=16,20": ("indexed", "truncated"),
+        "cut.flac#t=25,28": ("failed", "out_of_range"),
+        "cut.flac#t=5": ("indexed", "truncated"),
+        "nan.wav#t=1,5": ("indexed", None),
+        "nan.wav#t=9,11": ("failed", "not_finite"),
+        "nan.wav#t=15,16": ("indexed", None),
+    }
+    whole, _ = decode_all(tmp_path / "cut.flac")
+    part, _ = decode_all(tmp_path / "cut.flac", start_s=16, end_s=20)
+    np.testing.assert_array_equal(part, whole[16 * HZ : 20 * HZ])
+
+
+def test_a_range_behind_damage_is_as_if_there_were_none(tmp_path: Path) -> None:
+    """While the whole has lost a part, and its end with it."""
+    flac = bytearray(encode("flac", np.clip(5 * loud(30.0, HZ), -1, 1), HZ))
+    clean, _ = decode_all(io.BytesIO(flac))
+    middle = len(flac) // 2
+    flac[middle : middle + 3_000] = bytes(3_000)
+    (tmp_path / "a.flac").write_bytes(flac)
+    ranges: list[TimedRow] = [("a.flac", None, None), ("a.flac", 12, 14.5), ("a.flac", 14, 16), ("a.flac", 20, 30)]
+    found = decoded(write_ranges(tmp_path / "m.csv", *ranges))
+    assert [row["reason"] for row in found.values()] == ["truncated", None, None, None]
+    part, _ = decode_all(tmp_path / "a.flac", start_s=20, end_s=30)
+    np.testing.assert_array_equal(part, clean[20 * HZ :])
+
+
+def test_a_recording_that_changes_fails_for_all_its_ranges(tmp_path: Path) -> None:
+    path = write_wav(tmp_path / "a.wav", noise(5.0))
+    manifest = write_ranges(tmp_path / "m.csv", ("a.wav", 0, 1), ("a.wav", 1, 2))
+    [batch] = planned(manifest).batches.to_pylist()
+    os.utime(path, ns=(1, 1))
+    files = [file for row in decode(batch) for file in row["files"] or ()]
+    assert [file["reason"] for file in files] == ["changed_while_reading"] * 2
+
+
+def test_a_recording_in_an_object_store_is_fetched_once(tmp_path: Path, flaky: str) -> None:
+    urls = [put(f"{flaky}/{n}.wav", write_wav(tmp_path / "x", noise(20.0 + n, n)).read_bytes()) for n in range(3)]
+    rows: list[TimedRow] = [(url, k, k + 1.5) for k in range(10) for url in urls]
+    batches = planned(write_ranges(tmp_path / "m.csv", *rows)).batches.to_pylist()
+    Flaky.calls.clear()
+    assert len([row for batch in batches for row in decode(batch) if row["files"]]) == 30
+    assert Flaky.calls["get_file"] == 3
+
+
+def test_ranges_of_one_recording_are_packed_together(tmp_path: Path) -> None:
+    for number in range(4):
+        write_wav(tmp_path / f"{number}.wav", noise(1.0 + number))
+    rows: list[TimedRow] = [(f"{k % 4}.wav", 60.0 * k, 60.0 * k + 50 + k % 3) for k in range(16)]
+    plan = planned(write_ranges(tmp_path / "m.csv", *rows))
+    batches = [[Path(audio["uris"][0]).name[0] for audio in row["audios"]] for row in plan.batches.to_pylist()]
+    assert sorted(map("".join, batches)) == ["0000", "1111", "2222", "3333"]
+    assert plan.seconds_to_decode == pytest.approx(sum(50 + k % 3 for k in range(16)))
+    assert plan.bytes_to_decode == sum((tmp_path / f"{number}.wav").stat().st_size for number in range(4))
+
+
+def test_long_ranges_and_wholes_come_first_and_alone(tmp_path: Path) -> None:
+    path = write_wav(tmp_path / "a.wav", noise(2.0))
+    rows: list[TimedRow] = [("a.wav", k, k + 1) for k in range(40)]
+    plan = planned(write_ranges(tmp_path / "m.csv", *rows, ("a.wav", 10, 2_000)))
+    first, second = plan.batches.to_pylist()
+    assert is_long(first)
+    assert not is_long({"audios": second["audios"][:1]})
+    assert len(second["audios"]) == 40
+    assert estimate_seconds("a.wav", 150_000 * 60) == 60.0
+    assert estimate_seconds("a.wav", 150_000 * 60, TimeRange(50.0)) == 10.0
+    assert estimate_seconds("a.wav", path.stat().st_size, TimeRange(10.0, 12.5)) == 2.5
+
+
+def test_recordings_are_read_once_for_the_plan_of_all_their_ranges(tmp_path: Path) -> None:
+    """And not at all, where no other one has their size."""
+    for name, seed in (("a", 1), ("b", 1), ("c", 2)):
+        write_wav(tmp_path / f"{name}.wav", noise(2.0, seed))
+    write_wav(tmp_path / "d.wav", noise(3.0))
+    rows: list[TimedRow] = [(f"{name}.wav", k / 10, 1) for k in range(5) for name in "abcd"]
+    table = list_corpus([str(write_ranges(tmp_path / "m.csv", *rows))], CorpusConfig())
+    hashed: list[str] = []
+
+    def count(path: Any) -> str:
+        hashed.append(Path(path).name)
+        return hash_file(path)
+
+    ledger = Ledger(schema.FILES.empty_table())
+    plan = make_plan(table, ledger, PlanSetup(batch_s=9.0, run_id="run", hash_file=count, probe_file=probe_file))
+    assert sorted(hashed) == ["a.wav", "b.wav"]
+    groups = [audio["uris"] for batch in plan.batches.to_pylist() for audio in batch["audios"]]
+    assert sorted(map(len, groups)) == [1] * 10 + [2] * 5
+    assert all(len({split_uri(uri)[1] for uri in group}) == 1 for group in groups)
+
+
+def test_a_range_takes_little_to_plan(tmp_path: Path) -> None:
+    """A million of them are planned in half a minute: what is called for each is counted."""
+    n_ranges = 2_000
+    (tmp_path / "a.wav").write_bytes(b"sound")
+    rows: list[TimedRow] = [("a.wav", k + 0.5, k + 10) for k in range(n_ranges)]
+    table = list_corpus([str(write_ranges(tmp_path / "m.csv", *rows))], CorpusConfig())
+    ledger, profile = Ledger(schema.FILES.empty_table()), cProfile.Profile()
+    profile.enable()
+    plan = make_plan(table, ledger, PlanSetup(batch_s=300.0, run_id="run", hash_file=hash_file, probe_file=probe_file))
+    profile.disable()
+    assert plan.n_to_decode == n_ranges
+    assert sum(entry.callcount for entry in profile.getstats()) < 200 * n_ranges
+
+
+@pytest.mark.parametrize(("start_s", "end_s"), [(3.25, 29.5), (5.001, None), (4.0, 60.0)])
+def test_parts_of_a_range_are_the_whole_range(tmp_path: Path, start_s: float, end_s: float | None) -> None:
+    write_wav(tmp_path / "a.wav", noise(31.3))
+    [batch] = planned(write_ranges(tmp_path / "m.csv", ("a.wav", start_s, end_s))).batches.to_pylist()
+    parts = split_batch(batch, DecodeConfig(), GRID, PART_S if end_s else 0.5)
+    assert len(parts) > 4
+    assert [row for part in parts for row in decode(part)] == decode(batch)
+
+
+@pytest.fixture
+def corpus(tmp_path: Path) -> Any:
+    """A manifest of ranges, and the configuration of their index."""
+    for name, seed in (("a", 1), ("b", 1), ("c", 2)):
+        write_wav(tmp_path / f"{name}.wav", noise(6.0, seed))
+    rows: list[TimedRow] = [("a.wav", None, None), ("a.wav", 1, 3), ("b.wav", 1, 3), ("a.wav", 2, 4), ("c.wav", 1, 3)]
+    manifest = write_ranges(tmp_path / "m.csv", *rows)
+    return make_config({"sources": [str(manifest)], "into": str(tmp_path / "index"), **SECTIONS})
+
+
+def files(config: Any) -> dict[str, Row]:
+    return {Path(row["uri"]).name: row for row in read(config.into, "files") if row["status"] == "indexed"}
+
+
+def test_ranges_are_indexed_once_and_share_frames_with_equal_ones(tmp_path: Path, corpus: Any) -> None:
+    progress = index_corpus(corpus, stages=in_place(WideEncoder()))
+    assert (progress.n_indexed, progress.n_failed) == (5, 0)
+    rows = files(corpus)
+    assert sorted(rows) == ["a.wav", "a.wav#t=1,3", "a.wav#t=2,4", "b.wav#t=1,3", "c.wav#t=1,3"]
+    assert rows["a.wav#t=1,3"]["audio_id"] == rows["b.wav#t=1,3"]["audio_id"]
+    assert len({row["audio_id"] for row in rows.values()}) == 4
+    assert len(read(corpus.into, "frames", ["frame"])) == 150 + 3 * 50
+    ranges = [clip for clip in read(corpus.into, "clips") if "#t=" in clip["uri"]]
+    assert {clip["duration_s"] for clip in ranges} == {2.0}
+    assert (min(clip["start_s"] for clip in ranges), max(clip["end_s"] for clip in ranges)) == (0.0, 2.0)
+    assert verify_index(corpus.into) == []
+    assert compare(corpus.into, WideEncoder(), 5).findings == []
+    encoder = WideEncoder()
+    assert index_corpus(corpus, stages=in_place(encoder), request=RunRequest(check_content=True)).n_unchanged == 5
+    assert encoder.n_windows == 0
+
+
+def test_a_range_that_comes_or_goes_is_one_file_more_or_less(tmp_path: Path, corpus: Any) -> None:
+    index_corpus(corpus, stages=in_place(WideEncoder()))
+    rows: list[TimedRow] = [("a.wav", 1, 3), ("a.wav", 2, 4.5), ("c.wav", 1, 3), ("d.wav", 1, 3), ("a.wav", 9, 10)]
+    write_ranges(tmp_path / "m.csv", *rows)
+    (tmp_path / "b.wav").rename(tmp_path / "d.wav")
+    plan = plan_corpus(corpus)
+    actions = {Path(uri).name: action for uri, action, _ in plan.actions}
+    assert actions == {
+        "a.wav": "deleted",
+        "a.wav#t=1,3": "unchanged",
+        "a.wav#t=2,4": "deleted",
+        "a.wav#t=2,4.5": "new",
+        "a.wav#t=9,10": "new",
+        "b.wav#t=1,3": "deleted",
+        "c.wav#t=1,3": "unchanged",
+        "d.wav#t=1,3": "moved",
+    }
+    index_corpus(corpus, stages=in_place(WideEncoder()))
+    assert sorted(files(corpus)) == ["a.wav#t=1,3", "a.wav#t=2,4.5", "c.wav#t=1,3", "d.wav#t=1,3"]
+    assert verify_index(corpus.into) == []
+    assert index_corpus(corpus, stages=in_place(WideEncoder())).n_unchanged == 5
+
+
+def test_a_recording_that_changes_changes_all_its_ranges(tmp_path: Path, corpus: Any) -> None:
+    index_corpus(corpus, stages=in_place(WideEncoder()))
+    write_wav(tmp_path / "a.wav", noise(7.0, 5))
+    progress = index_corpus(corpus, stages=in_place(WideEncoder()))
+    assert (progress.n_indexed, progress.n_unchanged) == (3, 2)
+    assert verify_index(corpus.into) == []
+
+
+def test_a_range_is_a_sound_to_search_with(index: Path, tmp_path: Path) -> None:
+    samples, opened = noise(30.0), open_with(index, Ear())
+    path = str(write_wav(tmp_path / "a.wav", samples))
+    wanted = opened.similar_to([samples[12 * HZ : 15 * HZ]])
+    assert opened.similar_to_file(f"{path}#t=12,15") == wanted
+    assert opened.similar_to_file(f"{path}#t=10,15", start_s=2.0) == wanted
+    assert opened.similar_to_file(f"{path}#t=10,20", start_s=2.0, end_s=5.0) == wanted
+    assert opened.similar_to_file(f"{path}#t=12", end_s=3.0) == wanted
+    with pytest.raises(FileFailure, match=r"out_of_range: nothing from 40\.000 s on"):
+        opened.similar_to_file(f"{path}#t=40,50")
+    write_wav(tmp_path / "a.wav#t=12,15", samples)
+    assert opened.similar_to_file(f"{path}#t=12,15") == opened.similar_to([samples])

@@ -1,0 +1,31 @@
+"""Errors fit in one line, survive pickling, and have the right exit code."""
+
+import pickle
+
+import pytest
+
+from pipeline.errors import EmptyCorpus, FileFailure, IndexBusy, UsageError, one_line
+
+
+@pytest.mark.parametrize(
+    ("error", "line"),
+    [
+        (ValueError("a\n  b"), "a b"),
+        (ValueError(), "ValueError"),
+        (FileNotFoundError(2, "No such file or directory", "x"), "No such file or directory"),
+    ],
+)
+def test_any_error_becomes_one_line(error: Exception, line: str) -> None:
+    assert one_line(error) == line
+    assert one_line(error, 3) == line[:3] or not str(error)
+
+
+def test_a_failure_survives_pickling() -> None:
+    failure = FileFailure("decode", "empty", "no\nbytes")
+    again = pickle.loads(pickle.dumps(failure))
+    assert (again.stage, again.reason, again.message, str(again)) == ("decode", "empty", "no bytes", str(failure))
+
+
+@pytest.mark.parametrize(("kind", "exit_code"), [(UsageError, 2), (EmptyCorpus, 1), (IndexBusy, 1)])
+def test_exit_codes(kind: type[UsageError], exit_code: int) -> None:
+    assert kind("x").exit_code == exit_code
