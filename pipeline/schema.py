@@ -29,14 +29,14 @@ def digest(*parts: str) -> str:
     return hashlib.sha256(text.encode()).hexdigest()[:32]
 
 
-def make_audio_id(content_hash: str, part: str = "", raw: str = "") -> str:
+def make_audio_id(content_hash: str, time_range: str = "", raw: str = "") -> str:
     """Identity of an audio content: equal bytes have the same id wherever they lie (``corpus_file.identify_audio``).
 
     Args:
-        part: the range of them, as it is written (``str`` of a ``time_ranges.TimeRange``).
-        raw: how they are read where they have no header (``str`` of a ``raw_formats.RawFormat``).
+        time_range: ``str`` of their ``TimeRange``; empty for all of the bytes.
+        raw: ``str`` of their ``RawFormat``; empty if they have a header.
     """
-    return digest("audio", content_hash, *(text for text in (part, raw) if text))
+    return digest("audio", content_hash, *(text for text in (time_range, raw) if text))
 
 
 def make_file_id(uri: str, audio_id: str | None) -> str:

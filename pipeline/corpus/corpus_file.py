@@ -21,19 +21,18 @@ _BYTES_PER_S = {
 _OTHER_BYTES_PER_S = 18_000  # lossy codecs at usual rates
 
 
-def estimate_seconds(uri: str, size_bytes: int, part: TimeRange = TimeRange()) -> float:
-    """A rough duration of a recording, or of a range of it, from size and extension: it balances work and is never
-    stored."""
+def estimate_seconds(uri: str, size_bytes: int, time_range: TimeRange = TimeRange()) -> float:
+    """Estimate the duration of a recording or of a time range of it. The estimate balances work and is never stored."""
     whole_s = size_bytes / _BYTES_PER_S.get(extension_of(uri), _OTHER_BYTES_PER_S)
-    return (part.within(whole_s) or 0.0) if part else whole_s
+    return (time_range.within(whole_s) or 0.0) if time_range else whole_s
 
 
 _WHOLE = TimeRange()
 
 
-def identify_audio(recording: str, part: TimeRange, content_hash: str) -> str:
+def identify_audio(recording: str, time_range: TimeRange, content_hash: str) -> str:
     """Identity of the audio in a recording or in a time range of it: its bytes, and how they are read."""
-    return schema.make_audio_id(content_hash, str(part), str(raw_format_of(recording) or ""))
+    return schema.make_audio_id(content_hash, str(time_range), str(raw_format_of(recording) or ""))
 
 
 @dataclass(slots=True)
@@ -57,16 +56,16 @@ class CorpusFile:
         return getattr(self, name)
 
     @property
-    def _is_part(self) -> bool:
+    def _is_range(self) -> bool:
         return bool(self.start_s) or self.end_s is not None
 
     @property
-    def part(self) -> TimeRange:
-        return TimeRange(self.start_s, self.end_s) if self._is_part else _WHOLE
+    def time_range(self) -> TimeRange:
+        return TimeRange(self.start_s, self.end_s) if self._is_range else _WHOLE
 
     @property
     def recording(self) -> str:
-        return without_time_range(self.uri) if self._is_part else self.uri
+        return without_time_range(self.uri) if self._is_range else self.uri
 
     @property
     def has_size(self) -> bool:
@@ -84,7 +83,7 @@ class CorpusFile:
     def of_listed(cls, row: dict[str, Any]) -> "CorpusFile":
         """The file of a LISTED row."""
         file = cls(row["uri"], row["start_s"], row["end_s"], row["size_bytes"], row["modified_ns"], row["offset"])
-        file.estimated_s = estimate_seconds(file.recording, file.size_bytes, file.part)
+        file.estimated_s = estimate_seconds(file.recording, file.size_bytes, file.time_range)
         return file
 
 

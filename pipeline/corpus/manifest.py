@@ -44,11 +44,11 @@ def read_ranges(path: str) -> dict[str, list[TimeRange]]:
             credentials in its URL.
     """
     found: dict[str, list[TimeRange]] = {}
-    for uri, part in name_files(path, read_table_file(path, as_text=COLUMNS)):
-        found.setdefault(uri, []).append(part)
-    for parts in found.values():
-        if len(parts) > 1:
-            parts[:] = dict.fromkeys(parts)
+    for uri, time_range in name_files(path, read_table_file(path, as_text=COLUMNS)):
+        found.setdefault(uri, []).append(time_range)
+    for time_ranges in found.values():
+        if len(time_ranges) > 1:
+            time_ranges[:] = dict.fromkeys(time_ranges)
     return found
 
 
@@ -85,9 +85,9 @@ def name_files(path: str, table: pa.Table) -> Iterator[tuple[str, TimeRange]]:
     number, before, absolute = 0, None, ""
     for first in range(0, len(table), ROWS_AT_ONCE):
         some = table.slice(first, ROWS_AT_ONCE)
-        for uri, part in zip(some["uri"].to_pylist(), _read_ranges(path, some, first), strict=True):
+        for uri, time_range in zip(some["uri"].to_pylist(), _read_ranges(path, some, first), strict=True):
             number += 1
-            if part and is_shard(uri):
+            if time_range and is_shard(uri):
                 raise CorpusError(f"{path}: row {number}: {uri} is a shard: give ranges of the files in it")
             try:
                 if uri != before:  # many rows may name ranges of one recording
@@ -95,17 +95,17 @@ def name_files(path: str, table: pa.Table) -> Iterator[tuple[str, TimeRange]]:
             except UsageError as error:
                 raise CorpusError(f"{path}: row {number}: {error}") from None
             before = uri
-            yield absolute, part
+            yield absolute, time_range
 
 
 def _read_ranges(path: str, table: pa.Table, n_before: int) -> Iterator[TimeRange]:
     """The time range in each row; ``n_before`` rows come before these."""
     columns = (_read_seconds(path, table, name, n_before) for name in ("start_s", "end_s"))
     for number, (start_s, end_s) in enumerate(zip(*columns, strict=True), start=n_before + 1):
-        part = TimeRange(start_s or None, end_s)
+        time_range = TimeRange(start_s or None, end_s)
         if end_s is not None and end_s <= (start_s or 0.0):
             raise CorpusError(f"{path}: row {number}: end_s ({end_s}) is not after start_s ({start_s or 0.0})")
-        yield part if part else _WHOLE
+        yield time_range if time_range else _WHOLE
 
 
 def _read_seconds(path: str, table: pa.Table, name: str, n_before: int) -> list[float | None]:

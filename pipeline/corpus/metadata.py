@@ -147,7 +147,7 @@ def _read(path: str, config: CorpusConfig) -> MetadataTable:
     if is_csv(path) and (times := [column.name for column in table.schema if pa.types.is_time(column.type)]):
         table = read_table_file(path, as_text=[*COLUMNS, *times])
     named = name_files(path, table)
-    uris = iter(lambda: [f"{uri}{part}" for uri, part in islice(named, ROWS_AT_ONCE)], [])
+    uris = iter(lambda: [f"{uri}{time_range}" for uri, time_range in islice(named, ROWS_AT_ONCE)], [])
     kept = pa.table({"uri": pa.chunked_array(uris, pa.string()), **_choose(path, table, config)})
     return MetadataTable(path, kept, tuple(_note_near_misses(path, table.column_names, config)))
 

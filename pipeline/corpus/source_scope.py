@@ -68,7 +68,7 @@ def read_manifests(sources: Iterable[str]) -> set[str]:
         is_pattern = glob.has_magic(source) and not storage.is_url(source)
         for path in glob.iglob(source, recursive=True) if is_pattern else [source]:
             try:
-                found.update(f"{uri}{part}" for uri, parts in read_ranges(path).items() for part in parts)
+                found.update(f"{uri}{each}" for uri, ranges in read_ranges(path).items() for each in ranges)
             except Exception:  # each store has errors of its own; the file may be missing, or hold audio
                 continue
     return found

@@ -80,7 +80,7 @@ def _audio(files: list[CorpusFile]) -> Row:
 
 def cut_recordings(contents: list[list[CorpusFile]]) -> set[str]:
     """Recordings that there are ranges of; they may be files of the corpus themselves, too."""
-    return {files[0].recording for files in contents if files[0].part}
+    return {files[0].recording for files in contents if files[0].time_range}
 
 
 def _group_ranges(contents: list[list[CorpusFile]], batch_s: float) -> list[list[list[CorpusFile]]]:
@@ -93,7 +93,7 @@ def _group_ranges(contents: list[list[CorpusFile]], batch_s: float) -> list[list
             alone = files[0].uri if estimated_s_of(files) >= batch_s else ""
             ranges[files[0].recording, alone].append(files)
     for group in ranges.values():
-        group.sort(key=lambda files: (files[0].part.samples[0], files[0].uri))
+        group.sort(key=lambda files: (files[0].time_range.samples[0], files[0].uri))
     groups += ranges.values()
     groups.sort(key=lambda group: _position(group[0][0]))  # one after the other: that takes less room for keys
     groups.sort(key=lambda group: -max(map(estimated_s_of, group)))

@@ -258,7 +258,7 @@ def _is_of_its_bytes(old: Row) -> bool:
 
 
 def _audio_id(file: CorpusFile) -> str | None:
-    return None if file.content_hash is None else identify_audio(file.recording, file.part, file.content_hash)
+    return None if file.content_hash is None else identify_audio(file.recording, file.time_range, file.content_hash)
 
 
 def _why(file: CorpusFile, old: Row | None, group: list[CorpusFile], mend: Mend | None) -> tuple[str, str]:

@@ -146,7 +146,7 @@ def _sort_by_size(
 ) -> tuple[list[CorpusFile], list[CorpusFile], list[CorpusFile]]:
     """Files of a known size, files that have the size of another one of ``files``, and the others, empty ones included.
     A recording does not count as a second file beside its ranges."""
-    cut = {file.recording: file.size_bytes for file in files if file.part}
+    cut = {file.recording: file.size_bytes for file in files if file.time_range}
     n_of_size = Counter(cut.values())
     n_of_size.update(file.size_bytes for file in files if file.recording not in cut)
     of_known_size, of_equal_size, others = list[CorpusFile](), list[CorpusFile](), list[CorpusFile]()

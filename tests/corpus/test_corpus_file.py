@@ -13,5 +13,5 @@ from tests.helpers.stores import flaky as flaky
 def test_a_planned_range_knows_its_recording(name: str, start_s: float | None, end_s: float | None) -> None:
     part = TimeRange(start_s, end_s)
     file = CorpusFile(f"{name}{part}", start_s, end_s, 1, 1, None)
-    assert (file.recording, str(file.part), bool(file.part)) == (name, str(part), bool(part))
+    assert (file.recording, str(file.time_range), bool(file.time_range)) == (name, str(part), bool(part))
     assert recording_of({"uri": file.uri, "start_s": start_s, "end_s": end_s}) == name

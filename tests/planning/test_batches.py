@@ -51,7 +51,7 @@ def test_batches_hold_each_content_once_within_bounds(
         assert len(row["audios"]) == 1 or sum(audio["estimated_s"] for audio in row["audios"]) <= batch_s
 
     seconds = [audio["estimated_s"] for row in batches.to_pylist() for audio in row["audios"]]
-    if not any(file.part for file in files):
+    if not any(file.time_range for file in files):
         assert seconds == sorted(seconds, reverse=True)
         sums = [[audio["estimated_s"] for audio in row["audios"]] for row in batches.to_pylist()]
         # Not needlessly many: the first content of a batch would not have fitted into the one before.
