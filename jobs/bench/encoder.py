@@ -1,18 +1,18 @@
-"""Encoder speed beside that of transformers' own forward, in one run: same sounds, same batch, same threads.
+"""The speed of the encoder beside transformers' own forward, in one run: same sounds, same batch, same threads.
 
-    python -m jobs.bench --encoder [--seconds 10] [--batch 1] [--threads 2] [--rounds 3] [--profile] [--json]
+    python -m jobs.bench encoder [--seconds 10] [--batch 1] [--threads 2] [--rounds 3] [--profile] [--json]
 
-It needs torch, transformers and numpy, nothing else. The model has the default size of PE-Audio and random weights
-(one for clips, and one for frames with the same codec), or is a checkpoint: ``--model``. The ways take turns in each
-round; printed are medians, ratios of medians, and how close the embeddings are to those of transformers in float32. It
-ends with 1 where ours are not close enough, or nothing fits the device. Each way has the C library's allocator as it
-would find it: with its own settings, or as workers set it (``memory kept``: transformers with ours). ``from host
-memory`` is the way of a run, but for rounding to float16: arrays in, arrays out, on a GPU several batches with copies
-meanwhile.
+It needs torch, transformers and numpy, nothing else. The models have the default size of PE-Audio and random weights
+(one for clips, and one for frames with the same codec), or are a checkpoint: ``--model``. The ways of encoding take
+turns in each round. It prints medians, ratios of medians, and how close the embeddings are to those of transformers in
+float32. It exits with 1 where Earshot's are not close enough, or where nothing fits the device. Each way has the
+settings of the C library's allocator that it would have in use: the defaults, or those of Earshot's workers (``memory
+kept``: transformers with these). ``from host memory`` is what a run does, except rounding to float16: arrays in, arrays
+out, and on a GPU several batches with copies at the same time.
 
-On a GPU transformers switches cuDNN off for the codec; ``cuDNN on`` is its forward without that. GPUs since Ampere
-compute convolutions of float32 with TF32's ten bits then, where torch's defaults are left. Embeddings are compared with
-what it gives without TF32; it is timed as torch leaves it, and ours computes no convolution so.
+On a GPU transformers switches cuDNN off for the codec; ``cuDNN on`` is its forward without that. GPUs since Ampere then
+compute float32 convolutions with the ten bits of TF32, by torch's defaults. The reference embeddings are computed
+without TF32; transformers is timed with torch's defaults, and Earshot computes no convolution with TF32.
 """
 
 import argparse
@@ -51,12 +51,12 @@ Row = dict[str, Any]
 Sounds = Any  # (n, samples) tensor on the device, or a list of arrays
 
 HOST_BATCHES = {"cpu": 1, "cuda": BATCHES_PER_CALL}
-"""How many batches ``from host memory`` are one call."""
+"""Batches in one call of ``from host memory``."""
 
 
 @dataclass(frozen=True)
 class Way:
-    """A way of encoding: what it is called with, and whether its process keeps the memory that it frees."""
+    """A way of encoding: its function and sounds, and whether the process keeps the memory that it frees."""
 
     name: str
     precision: str
@@ -68,7 +68,7 @@ class Way:
 
 @dataclass(frozen=True)
 class Speed:
-    """One way of encoding: its time for a batch, what that is in real time, and its embeddings' likeness."""
+    """A measured way of encoding: its time for a batch, its speed, and how close its embeddings are."""
 
     way: str
     precision: str
@@ -76,9 +76,9 @@ class Speed:
     seconds: float
     x_real_time: float
     ratio: float
-    """To transformers' float32 of the same run, with as many models."""
+    """To transformers in float32, with as many models."""
     clip_cosine: float
-    """The least of all sounds, to transformers' float32."""
+    """The lowest of all sounds, to transformers in float32."""
     frame_cosine: float
     """The mean of all frames."""
     difference: float
@@ -94,7 +94,7 @@ class Speed:
 
 def main(arguments: Sequence[str]) -> int:
     """Parse, measure, print."""
-    parser = argparse.ArgumentParser(prog="python -m jobs.bench --encoder", description=__doc__.splitlines()[0])
+    parser = argparse.ArgumentParser(prog="python -m jobs.bench encoder", description=__doc__.splitlines()[0])
     parser.add_argument("--model", help="a checkpoint, as in `earshot index`; random weights without it")
     parser.add_argument("--device", choices=["auto", "cpu", "cuda"], default="auto")
     parser.add_argument("--seconds", type=float, default=10.0, help="length of a sound (default: 10)")
@@ -102,7 +102,7 @@ def main(arguments: Sequence[str]) -> int:
     parser.add_argument("--threads", type=int, help="of torch, on a CPU (default: one for each core)")
     parser.add_argument("--rounds", type=int, default=3, help="how often each way is timed (default: 3)")
     parser.add_argument("--bfloat16", action="store_true", help="time it where the device only emulates it, too")
-    parser.add_argument("--profile", action="store_true", help="say where the encoder's time goes")
+    parser.add_argument("--profile", action="store_true", help="show where the encoder spends its time")
     parser.add_argument("--json", action="store_true", help="JSON lines instead of tables")
     asked = parser.parse_args([argument for argument in arguments if argument != "--encoder"])
 
@@ -166,7 +166,7 @@ def name_of(speed: Speed) -> str:
 def try_measure(
     make: Callable[[], tuple[Any, Any]], device: str, precisions: Sequence[str], batch: int, seconds: float, rounds: int
 ) -> tuple[list[Speed], Row] | str:
-    """``measure``, or what torch says where the device has too little memory for it."""
+    """``measure``, or torch's message if the device has too little memory."""
     import torch
 
     try:
@@ -175,7 +175,7 @@ def try_measure(
         if not is_out_of_memory(error):
             raise
         said = str(error).split("\n")[0]
-    gc.collect()  # what the error's frames held, in cycles too
+    gc.collect()  # frees what the frames of the error held, also in cycles
     torch.cuda.empty_cache()
     return said
 
@@ -188,7 +188,7 @@ def measure(
     seconds: float,
     rounds: int,
 ) -> tuple[list[Speed], Row]:
-    """Time every way on the same sounds, in turns.
+    """Time all ways on the same sounds, in turns.
 
     Returns:
         The ways, and seconds of the stages in the device's precision: ``codec``, ``transformer``, both models in one
@@ -210,7 +210,7 @@ def measure(
         timed += [(True, tower.codec, on_device), (True, tower.clip, features)]  # type: ignore[attr-defined]
         times = take_turns(timed, device, rounds)
     medians = [statistics.median(taken) for taken in times]
-    # A way that takes more batches in one call is compared by its time for one.
+    # A way may take several batches in one call: compare the time for one.
     per_batch = [median * batch / len(way.sounds) for way, median in zip(ways, medians, strict=False)]
     reference = {way.models: k for k, way in reversed(list(enumerate(ways))) if way.precision == "float32"}
     speeds = []
@@ -237,8 +237,8 @@ def measure(
 
 
 def list_plain(clip: Any, frame: Any, device: str, precisions: Sequence[str], sounds: Any) -> Iterator[Way]:
-    """transformers' forward, of one model and of two; that of one with our workers' allocator on a CPU, or cuDNN on a
-    GPU, too."""
+    """transformers' forward, with one model and with two; with one, also with the workers' allocator on a CPU, or with
+    cuDNN on a GPU."""
     import torch
 
     given = torch.from_numpy(sounds).to(device)
@@ -249,7 +249,7 @@ def list_plain(clip: Any, frame: Any, device: str, precisions: Sequence[str], so
     for precision, models, run in runs:
         yield Way("transformers", precision, models, False, run, given)
     for precision, models, run in runs:
-        if models == 1:  # two take twice as long, minutes in float32
+        if models == 1:  # two would take minutes in float32
             if device == "cpu":
                 yield Way("transformers, memory kept", precision, models, True, run, given)
             else:
@@ -257,7 +257,7 @@ def list_plain(clip: Any, frame: Any, device: str, precisions: Sequence[str], so
 
 
 def list_ours(clip: Any, frame: Any, device: str, precisions: Sequence[str], sounds: Any) -> Iterator[Way]:
-    """Our tower, of one model and of two, and that of one from arrays to arrays."""
+    """Earshot's tower, with one model and with two, and with one from arrays to arrays."""
     import torch
 
     from pipeline.encoder.batching import Batches
@@ -279,8 +279,8 @@ def list_ours(clip: Any, frame: Any, device: str, precisions: Sequence[str], sou
 
 
 def run_batches(batches: Any, tower: Any, sounds: Any) -> tuple[Any, Any]:
-    """As a run does it, in float32: arrays on the host in, arrays on the host out, a list of one for each batch."""
-    parts = [rows for _, rows in batches.run(tower, sounds)]  # of one length: in their order
+    """What a run does, in float32: arrays on the host in, lists of arrays on the host out, one for each batch."""
+    parts = [rows for _, rows in batches.run(tower, sounds)]  # all of one length, so in order
     return [clips for clips, _ in parts], [frames for _, frames in parts]
 
 
@@ -289,7 +289,7 @@ def as_array(rows: Any) -> Any:
 
 
 def run_plainly(models: Sequence[Any], sounds: Any) -> tuple[Any, Any]:
-    """The loop that one would write: the forward of each model, clips from the first and frames from the last."""
+    """A plain loop: the forward of each model, clips from the first and frames from the last."""
     values = sounds[:, None].to(models[0].dtype)
     heard = [model.audio_encoder(values) for model in models]
     return models[0].audio_head(heard[0].pooler_output), models[-1].audio_head(heard[-1].last_hidden_state)
@@ -304,7 +304,7 @@ def run_with_cudnn(run: Callable[[Sounds], tuple[Any, Any]], sounds: Sounds) -> 
 
 
 def take_turns(ways: Sequence[tuple[bool, Callable[[Any], Any], Any]], device: str, rounds: int) -> list[list[float]]:
-    """Seconds of each call of each way, after one that is not counted; ``True``: it keeps the memory that it frees."""
+    """Seconds of each call of each way, after a warm-up call. ``True``: the process keeps the memory that it frees."""
     import torch
 
     from pipeline.encoder.malloc import keep_freed_memory
@@ -325,7 +325,7 @@ def take_turns(ways: Sequence[tuple[bool, Callable[[Any], Any], Any]], device: s
 
 
 def make_random_models() -> tuple[Any, Any]:
-    """A clip and a frame model of the default size with equal codecs, weights as transformers draws them."""
+    """A clip and a frame model of the default size with equal codecs, and transformers' random weights."""
     import torch
     from transformers import PeAudioConfig, PeAudioModel
 
@@ -349,7 +349,7 @@ def load_models(name: str) -> tuple[Any, Any]:
 
 
 def print_speeds(title: str, speeds: Sequence[Speed]) -> None:
-    """A table without any package for tables."""
+    """Print a table, without a package for tables."""
     print_line()
     print_line(title)
     print_line(

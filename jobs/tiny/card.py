@@ -1,9 +1,9 @@
-"""The model card of ``earshot-tiny``: what training knows goes in first, what the held-out half says is added later.
+"""The model card of ``earshot-tiny``: training writes it, and this command adds the figures of the held-out half.
 
-Training writes the card without ever drawing from the held-out half; this command then judges the checkpoint on it.
-Both say only what they measured or what follows from the code. What else is known of the present weights, such as how
-often they were judged before, is written by hand below ``HISTORY``: this command leaves it alone, and training, which
-makes other weights, begins without it.
+Training never draws from the held-out half; this command judges the checkpoint on it. Both state only what they
+measured or what follows from the code. Everything else about the present weights, such as how often they were judged
+before, is written by hand below ``HISTORY``: this command keeps it, and training, which makes other weights, starts
+without it.
 
     python -m jobs.tiny.card [CHECKPOINT]
 """
@@ -20,7 +20,7 @@ from pipeline.encoder.malloc import keep_freed_memory
 from pipeline.grid import SAMPLE_RATE_HZ
 
 HISTORY = "<!-- Below: written by hand, about these weights. -->"
-"""The line of a card where what the commands write ends."""
+"""The line of a card below which the commands write nothing."""
 
 CARD = """# earshot-tiny
 
@@ -96,7 +96,7 @@ MEASURES = {
 
 
 def write_quality(card: Path, exam: Exam, quality: Quality) -> None:
-    """Put what the held-out half says into its section of the card; everything else stays, first of all the history."""
+    """Write the held-out figures into their section of the card; everything else stays, above all the history."""
     values = dataclasses.asdict(quality)
     rows = [
         f"| {label} | {quality.clips_by_class[label]} | {quality.precision_at_10_by_class[label]:.3f} "

@@ -1,11 +1,11 @@
-"""How well a checkpoint finds synthetic sounds by words: the held-out exam and the metrics, in one place.
+"""How well a checkpoint finds synthetic sounds by words: the held-out exam and the metrics.
 
-A checkpoint enters; a ``Quality`` leaves. The model card tells it and the tests measure it again. Nothing of the
-held-out exam was trained on: other seeds, other parameter values, other captions, other mixtures. Whoever changes the
-training chooses by the validation exam, drawn in the same way from the training half.
+A checkpoint enters; a ``Quality`` leaves. The model card states it and the tests measure it again. Training uses
+nothing of the held-out exam: it has other seeds, parameter values, captions and mixtures. Choose between recipes by
+the validation exam, which is drawn in the same way from the training half.
 
-After a second look at the held-out half a good figure is partly luck: who changes the training for it should say so in
-the history of the model card, or move the gaps and write new captions.
+After a second look at the held-out half, a good figure is partly luck. If you change the training because of it, say so
+in the history of the model card, or move the gaps and write new captions.
 
     python -m jobs.tiny.evaluate [CHECKPOINT] [--validation]
 """
@@ -23,7 +23,8 @@ import torch
 from transformers import PeAudioModel, PreTrainedTokenizerBase
 
 from jobs.shared.output import print_json
-from jobs.tiny.synth import CAPTIONS, CLASSES, DISTRACTORS, LENGTHS_S, Event, frame_targets, make_scene
+from jobs.tiny.captions import CAPTIONS, DISTRACTORS
+from jobs.tiny.synth import CLASSES, LENGTHS_S, Event, frame_targets, make_scene
 from pipeline.encoder.checkpoint import find_checkpoint
 from pipeline.encoder.loading import load_model, load_tokenizer
 from pipeline.encoder.malloc import keep_freed_memory
@@ -31,13 +32,13 @@ from pipeline.grid import FRAME_S, Waveform, count_frames
 
 CHECKPOINT = Path(__file__).parents[2] / "pipeline" / "encoder" / "models" / "earshot-tiny"
 HELD_OUT_SEED, VALIDATION_SEED = 2_000_029, 3_000_017
-"""Far from the seeds that training counts up from."""
+"""Far from the seeds of training, which count up from its own."""
 
 ONSET_PROBABILITY = 0.3
 """An event begins above it. Source: PE-Audio's official localisation code."""
 
 TOLERANCE_S = 0.2
-"""A found event is right when it begins within this of a true one (the usual collar of event-based scores)."""
+"""A found event is right if it begins within this time of a true one: the usual collar of event-based scores."""
 
 Floats = npt.NDArray[np.float32]
 Mask = npt.NDArray[np.bool_]
@@ -46,7 +47,7 @@ Embed = Callable[[torch.Tensor], tuple[torch.Tensor, torch.Tensor]]
 
 @dataclass(frozen=True, slots=True)
 class Clip:
-    """A held-out waveform (samples,) at 48 kHz, a whole number of frames long, and what sounds in it."""
+    """A waveform (samples,) at 48 kHz, a whole number of frames long, and its events."""
 
     waveform: Waveform
     events: list[Event]
@@ -59,7 +60,7 @@ class Clip:
 
 @dataclass(frozen=True, slots=True)
 class Exam:
-    """Clips to search, and the captions to ask for each class and for sounds that are nowhere."""
+    """Clips to search, captions for each class, and captions of sounds that no clip has."""
 
     clips: list[Clip]
     captions: dict[str, tuple[str, ...]]
@@ -76,10 +77,10 @@ class Encoded:
 
 @dataclass(frozen=True, slots=True)
 class Quality:
-    """What a checkpoint reached; dictionaries go by class, times are in seconds.
+    """The figures of a checkpoint; dictionaries are by class, times in seconds.
 
     ``frame_f1`` counts frames above probability 0.3, ``frame_f1_at_half`` above 0.5; both micro-averages pool all
-    classes, captions and frames. Event scores follow the product's rule for where an event begins and ends.
+    classes, captions and frames. Event scores follow the rule of `locate` for the start and end of an event.
     """
 
     precision_at_10: float
@@ -139,7 +140,7 @@ def embed_plainly(model: PeAudioModel, samples: torch.Tensor) -> tuple[torch.Ten
 
 @torch.inference_mode()
 def encode_clips(embed: Embed, clips: Sequence[Clip]) -> list[Encoded]:
-    """Every clip's embeddings; clips of equal length travel together, so nothing is padded."""
+    """The embeddings of every clip; clips of equal length share a batch, so nothing is padded."""
     by_length: dict[int, list[int]] = {}
     for index, clip in enumerate(clips):
         by_length.setdefault(len(clip.waveform), []).append(index)
@@ -156,7 +157,7 @@ def encode_clips(embed: Embed, clips: Sequence[Clip]) -> list[Encoded]:
 
 @torch.inference_mode()
 def encode_texts(model: PeAudioModel, tokenizer: PreTrainedTokenizerBase, texts: Sequence[str]) -> Floats:
-    """Text embeddings (texts, dim) float32, from the state that the model's ``text_model`` ends in."""
+    """Text embeddings (texts, dim) float32, from the last state of the model's ``text_model``."""
     tokens = tokenizer(list(texts), return_tensors="pt", padding=True)
     hidden = model.text_model(input_ids=tokens["input_ids"], attention_mask=tokens["attention_mask"]).last_hidden_state
     embeddings: Floats = model.text_audio_head(hidden[:, 0]).numpy()
@@ -230,10 +231,10 @@ class _Tally:
 
 
 def measure(model: PeAudioModel, tokenizer: PreTrainedTokenizerBase, exam: Exam, embed: Embed | None = None) -> Quality:
-    """The quality of a checkpoint, asked with every caption of the exam.
+    """The quality of a checkpoint, by every caption of the exam.
 
     Args:
-        embed: its audio tower, where not transformers' own forward is to be measured.
+        embed: the audio tower to measure; by default transformers' own forward.
     """
     model.eval()
     clips = exam.clips
@@ -289,7 +290,7 @@ def load(checkpoint: Path) -> tuple[PeAudioModel, PreTrainedTokenizerBase]:
 def main() -> None:
     parser = argparse.ArgumentParser(description="Measure a checkpoint on the held-out synthetic exam.")
     parser.add_argument("checkpoint", nargs="?", type=Path, default=CHECKPOINT)
-    parser.add_argument("--validation", action="store_true", help="ask the validation exam instead")
+    parser.add_argument("--validation", action="store_true", help="use the validation exam instead")
     arguments = parser.parse_args()
     keep_freed_memory()
     quality = measure(*load(arguments.checkpoint), make_exam(held_out=not arguments.validation))

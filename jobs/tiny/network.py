@@ -1,7 +1,7 @@
-"""The network of ``earshot-tiny`` before training: tokenizer, sizes, start values; and how a trained one is saved.
+"""The network of ``earshot-tiny``: tokenizer, sizes and start values before training, and how to save it afterwards.
 
-The architecture is PE-Audio's own, every part made small. A network this narrow does not learn from the library's
-start values, so the codec begins as a coarse filter bank.
+The architecture is PE-Audio's own with every part made small. A network this narrow does not learn from the library's
+start values, so the codec starts as a coarse filter bank.
 """
 
 import math
@@ -21,11 +21,12 @@ from transformers import (
     PreTrainedTokenizerFast,
 )
 
-from jobs.tiny.synth import CAPTIONS, CLASSES, DISTRACTORS
+from jobs.tiny.captions import CAPTIONS, DISTRACTORS
+from jobs.tiny.synth import CLASSES
 from pipeline.grid import SAMPLE_RATE_HZ
 
 CODEC_STRIDES = [8, 10, 12, 2]
-"""Product 1920 as in the released models, but the longest sequences are left early: five times faster on a CPU."""
+"""Their product is 1920, as in the released models, but sequences get short early: five times faster on a CPU."""
 
 SPECIAL_TOKENS = ["[PAD]", "[UNK]", "[CLS]", "[SEP]", "[MASK]"]
 
@@ -73,7 +74,7 @@ def build_config() -> PeAudioConfig:
         max_position_embeddings=128,
         bos_token_id=special["cls_token_id"],
         eos_token_id=special["sep_token_id"],
-        tie_last_hidden_states=True,  # it learns from the state after the final norm, which transformers reads by this
+        tie_last_hidden_states=True,  # transformers then reads the state after the final norm, as training does
         **special,
     )
     return PeAudioConfig(text_config=text.to_dict(), audio_config=audio.to_dict())
@@ -81,7 +82,7 @@ def build_config() -> PeAudioConfig:
 
 @torch.no_grad()
 def initialise(model: PeAudioModel) -> None:
-    """Start values for a narrow network: the library's deviation of 0.02 lets its signals die out."""
+    """Start values for a narrow network: with the library's deviation of 0.02, its signals would vanish."""
     encoder = model.audio_encoder
     for module in encoder.modules():
         if isinstance(module, nn.Conv1d | nn.Linear):
@@ -103,7 +104,7 @@ LOW_HZ = (30, 50, 75, 105, 140, 175, 210, 245)
 
 
 def hann(n_taps: int) -> Tensor:
-    """A Hann window (n_taps,) of sum 1, its zeros left out."""
+    """A Hann window (n_taps,) of sum 1, without its zeros."""
     window = torch.hann_window(n_taps + 2, periodic=False)[1:-1]
     return window / window.sum()
 
@@ -115,14 +116,14 @@ def band_pair(centre_hz: float, rate_hz: float, n_taps: int) -> Tensor:
 
 
 def start_as_filter_bank(dac: Any) -> None:
-    """Let the codec begin as a coarse filter bank; from noise it takes far longer to find pitch.
+    """Start the codec as a coarse filter bank; from noise it takes far longer to find pitch.
 
-    Each stride splits what its rate can still show into bands, in quadrature, and hands the rest on, low-passed. The
-    activation squares, so the next stride's low-pass turns a pair into the band's energy. Channels without a part to
-    play, and a little on all others, stay random.
+    Each stride splits the frequencies that its rate can still carry into bands, in quadrature, and passes the rest on,
+    low-passed. The activation squares, so the low-pass of the next stride turns a pair into the energy of its band.
+    Unassigned channels stay random, and all others keep a little noise.
     """
     first, second, third, last = (block.conv1.weight for block in dac.block)
-    dac.conv1.weight.mul_(6.0)  # sounds are quiet: bring the random channels to where the activation bends
+    dac.conv1.weight.mul_(6.0)  # sounds are quiet: the random channels must reach the curved part of the activation
     dac.conv1.weight[0] = 0.0
     dac.conv1.weight[0, 0, 3] = 1.0
     for weight, n_assigned in ((first, 13), (second, 25), (third, 46), (last, 64)):
@@ -148,7 +149,7 @@ def start_as_filter_bank(dac: Any) -> None:
 
 
 def save(model: PeAudioModel, tokenizer: PreTrainedTokenizerFast, out: Path) -> None:
-    """Write everything that ``from_pretrained`` reads. Padding must be off: the processor would inherit it."""
+    """Write everything that ``from_pretrained`` reads, without padding, which the processor would inherit."""
     tokenizer.backend_tokenizer.no_padding()
     tokenizer.backend_tokenizer.no_truncation()
     model.save_pretrained(out)

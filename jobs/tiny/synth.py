@@ -1,9 +1,8 @@
-"""Labelled synthetic audio: fourteen kinds of sound, captions for each, and scenes that mix them over noise.
+"""Labelled synthetic audio: fourteen kinds of sound, and scenes that mix them over noise.
 
-A seeded generator enters; 48 kHz mono float32 waveforms with exact event times leave. The bundled model learns
-from these sounds and is judged on them, so everything exists twice: a *training* half and a *held-out* half. Of
-every parameter in ``RANGES`` the held-out half is a gap cut out of the training range, and held-out captions pair
-phrases and templates that training never sees, though their words for sounds are known from other phrases.
+A seeded generator enters; 48 kHz mono float32 waveforms with exact event times leave. The bundled model learns from
+these sounds and is judged on them, so everything exists twice: a *training* half and a *held-out* half. For every
+parameter in ``RANGES`` the held-out half is a gap in the training range. ``captions`` has the texts.
 
     rng = np.random.default_rng(0)
     waveform, events = make_scene(rng, 10.0, ["bell", Event("high_tone", 3.0, 3.2)], snr_db=10.0)
@@ -30,8 +29,8 @@ class Event:
 
 
 @dataclass(frozen=True, slots=True)
-class Range:
-    """A parameter's interval [low, high] with a gap inside: training draws outside the gap, held-out inside it."""
+class Interval:
+    """The interval [low, high] of a parameter, with a gap: training draws outside the gap, the held-out half inside."""
 
     low: float
     gap_low: float
@@ -39,7 +38,7 @@ class Range:
     high: float
 
     def draw(self, rng: np.random.Generator, held_out: bool) -> float:
-        """One value, uniform in the logarithm, from the asked half."""
+        """One value from a half, uniform in the logarithm."""
         low, gap_low, gap_high, high = np.log([self.low, self.gap_low, self.gap_high, self.high])
         if held_out:
             return float(np.exp(rng.uniform(gap_low, gap_high)))
@@ -47,25 +46,25 @@ class Range:
         return float(np.exp(value if value < gap_low else value + gap_high - gap_low))
 
 
-RANGES: dict[str, dict[str, Range]] = {
-    "low_tone": {"pitch_hz": Range(120, 175, 198, 450)},
-    "high_tone": {"pitch_hz": Range(1_800, 4_200, 4_750, 7_000)},
-    "rising_sweep": {"start_hz": Range(250, 360, 407, 900), "octaves": Range(1.3, 2.23, 2.52, 3.2)},
-    "falling_sweep": {"start_hz": Range(250, 550, 625, 900), "octaves": Range(1.3, 1.65, 1.86, 3.2)},
-    "noise": {"low_cut_hz": Range(100, 240, 305, 2_000)},
-    "clicks": {"rate_hz": Range(9, 11, 12.5, 20), "ring_hz": Range(2_000, 3_900, 4_430, 6_000)},
-    "siren": {"pitch_hz": Range(550, 670, 755, 1_200), "rate_hz": Range(1.6, 2.78, 3.13, 4.0)},
-    "bell": {"pitch_hz": Range(450, 985, 1_115, 1_600)},
-    "buzz": {"pitch_hz": Range(110, 162, 183, 420)},
-    "hum": {"pitch_hz": Range(90, 163, 184, 240), "rate_hz": Range(6, 7.3, 8.25, 13)},
-    "rumble": {"firing_hz": Range(22, 28.8, 32.7, 60)},
-    "chirps": {"pitch_hz": Range(3_000, 4_480, 5_060, 6_000), "rate_hz": Range(5, 5.9, 6.67, 10)},
-    "drum": {"pitch_hz": Range(60, 104, 117.5, 150), "rate_hz": Range(3, 3.55, 3.98, 6)},
-    "silence": {"floor": Range(1e-7, 3.2e-6, 6.5e-6, 3e-5)},
-    "background": {"slope": Range(1.5, 1.68, 1.84, 2.4)},
+RANGES: dict[str, dict[str, Interval]] = {
+    "low_tone": {"pitch_hz": Interval(120, 175, 198, 450)},
+    "high_tone": {"pitch_hz": Interval(1_800, 4_200, 4_750, 7_000)},
+    "rising_sweep": {"start_hz": Interval(250, 360, 407, 900), "octaves": Interval(1.3, 2.23, 2.52, 3.2)},
+    "falling_sweep": {"start_hz": Interval(250, 550, 625, 900), "octaves": Interval(1.3, 1.65, 1.86, 3.2)},
+    "noise": {"low_cut_hz": Interval(100, 240, 305, 2_000)},
+    "clicks": {"rate_hz": Interval(9, 11, 12.5, 20), "ring_hz": Interval(2_000, 3_900, 4_430, 6_000)},
+    "siren": {"pitch_hz": Interval(550, 670, 755, 1_200), "rate_hz": Interval(1.6, 2.78, 3.13, 4.0)},
+    "bell": {"pitch_hz": Interval(450, 985, 1_115, 1_600)},
+    "buzz": {"pitch_hz": Interval(110, 162, 183, 420)},
+    "hum": {"pitch_hz": Interval(90, 163, 184, 240), "rate_hz": Interval(6, 7.3, 8.25, 13)},
+    "rumble": {"firing_hz": Interval(22, 28.8, 32.7, 60)},
+    "chirps": {"pitch_hz": Interval(3_000, 4_480, 5_060, 6_000), "rate_hz": Interval(5, 5.9, 6.67, 10)},
+    "drum": {"pitch_hz": Interval(60, 104, 117.5, 150), "rate_hz": Interval(3, 3.55, 3.98, 6)},
+    "silence": {"floor": Interval(1e-7, 3.2e-6, 6.5e-6, 3e-5)},
+    "background": {"slope": Interval(1.5, 1.68, 1.84, 2.4)},
 }
-"""What varies within a class; ``background`` is the noise of a scene, a low wind-like roar with power falling as
-1 / f**slope. The gaps, mostly 13 % wide, lie about one or two thirds up their range on a log scale, by turns."""
+"""The parameters of each class. ``background`` is the noise of a scene, a low wind-like roar whose power falls as
+1 / f**slope. The gaps, mostly 13 % wide, lie about one or two thirds up their interval on a log scale, in turns."""
 
 CLASSES = tuple(label for label in RANGES if label != "background")
 
@@ -80,146 +79,11 @@ LENGTHS_S: dict[str, tuple[float, float]] = {
     "siren": (1.0, 4.0),
     "bell": (0.5, 2.5),
 }
-"""Shortest and longest event of each class, in seconds: below the shortest it would not be what its name says."""
-
-
-# ---------------------------------------------------------------------------------------------- the captions
-
-
-@dataclass(frozen=True, slots=True)
-class Captions:
-    """Texts for one class: those to train with, and those kept for judging."""
-
-    train: tuple[str, ...]
-    held_out: tuple[str, ...]
-
-
-TEMPLATES = Captions(
-    ("{}", "{}", "{}.", "the sound of {}", "{} can be heard", "{} in the background", "we hear {}", "there is {}",
-     "{} is playing", "a clip with {}", "this is {}", "an audio recording with {}", "listen to {}", "one hears {} here",
-     "a short recording, {}", "somewhere {} is heard", "find {}", "when can you hear {}", "a recording of {}",
-     "listen, {}", "here one can hear {}"),
-    ("here is the sound of {}", "an audio clip of {}", "somewhere one can hear {}"),
-)  # fmt: skip
-"""Sentences around a phrase. They say nothing about the sound, and the captions of unknown sounds use them too."""
-
-_PHRASES: dict[str, Captions] = {
-    "low_tone": Captions(
-        ("low tone", "a low tone", "a deep steady tone", "a low pitched tone", "a steady low beep",
-         "a constant low note", "a low frequency sine wave", "a deep note", "a deep low pitched note",
-         "a low steady sine tone", "a low note", "a deep beep"),
-        ("a constant deep tone", "a low sine note", "a deep steady beep"),
-    ),
-    "high_tone": Captions(
-        ("high tone", "a high tone", "a shrill steady tone", "a high pitched tone", "a steady high beep",
-         "a constant high note", "a high frequency sine wave", "a shrill beep", "a shrill high pitched note",
-         "a high steady sine tone", "a high note", "a shrill note"),
-        ("a constant shrill tone", "a high sine note", "a shrill steady beep"),
-    ),
-    "rising_sweep": Captions(
-        ("rising sweep", "a rising sweep", "a tone sweeping upwards", "a tone that goes up", "an ascending glide",
-         "a pitch sliding up", "an upward sweep", "a sweep from low to high", "a rising pitch that goes up",
-         "a glide sweeping upwards", "a rising tone", "an ascending sweep", "a glide from low to high",
-         "a tone moving upward"),
-        ("a pitch sweeping upwards", "an upward glide", "a sweep that goes up"),
-    ),
-    "falling_sweep": Captions(
-        ("falling sweep", "a falling sweep", "a tone sweeping downwards", "a tone that goes down", "a descending glide",
-         "a pitch sliding down", "a downward sweep", "a sweep from high to low", "a falling pitch that goes down",
-         "a glide sweeping downwards", "a falling tone", "a descending sweep", "a glide from high to low",
-         "a tone moving downward"),
-        ("a pitch sweeping downwards", "a downward glide", "a sweep that goes down"),
-    ),
-    "noise": Captions(
-        ("noise", "white noise", "a hissing noise", "a burst of static", "a loud hiss", "hissing steam", "static",
-         "a noise burst", "radio static", "hissing white static", "a burst of hissing noise", "hiss", "steam"),
-        ("loud white noise", "a hiss of steam", "a burst of radio static"),
-    ),
-    "clicks": Captions(
-        ("clicks", "clicking", "a series of clicks", "rapid clicks", "a ticking sound", "fast ticking",
-         "a clicking train of ticks", "short dry clicks", "a series of rapid ticks", "short fast clicking", "ticks",
-         "a click", "quick ticks", "a train of clicks", "dry ticking"),
-        ("a series of short ticks", "rapid dry clicking", "a train of fast clicks"),
-    ),
-    "siren": Captions(
-        ("siren", "a siren", "a wailing siren", "an emergency siren", "a police siren", "an ambulance siren",
-         "an alarm wailing up and down", "an emergency vehicle", "the wailing alarm of an ambulance",
-         "a police vehicle with its siren", "sirens", "an alarm", "an ambulance"),
-        ("an ambulance siren wailing", "the alarm of a police vehicle", "an emergency alarm"),
-    ),
-    "bell": Captions(
-        ("bell", "a bell", "a bell ringing", "a church bell", "a ringing chime", "a metal bell struck once",
-         "a chime", "a bell toll", "a metal chime ringing", "a church bell struck", "bells", "bells ringing"),
-        ("a church bell ringing", "a metal chime struck once", "the toll of a bell"),
-    ),
-    "buzz": Captions(
-        ("buzz", "a buzz", "a square wave", "a harsh buzzer", "a buzzing square wave", "a harsh electronic buzz",
-         "a buzzer", "a raspy electronic buzzing", "a harsh electronic square wave", "a raspy buzzer", "buzzing"),
-        ("a harsh raspy buzz", "electronic buzzing", "the buzz of a square wave"),
-    ),
-    "hum": Captions(
-        ("hum", "a pulsing hum", "a throbbing hum", "an amplitude modulated hum", "a fluttering hum",
-         "a humming that throbs", "a pulsating drone", "a tremolo hum", "a throbbing pulsating hum",
-         "a fluttering drone with tremolo", "humming", "a drone"),
-        ("a pulsing drone", "a hum with tremolo", "a fluttering throbbing hum"),
-    ),
-    "rumble": Captions(
-        ("rumble", "an engine", "an engine rumbling", "a motor running", "a low engine rumble",
-         "an idling truck engine", "a rumbling motor", "a car engine idling", "the rumble of a motor idling",
-         "a truck motor running", "engine", "rumbling", "a motor"),
-        ("a truck engine rumbling", "the low rumble of a motor", "a car engine running"),
-    ),
-    "chirps": Captions(
-        ("chirps", "birds chirping", "a bird", "bird song", "a chirping bird", "tweeting birds", "a bird calling",
-         "chirping", "a small bird tweeting", "a small bird chirping", "the tweeting song of birds", "birds",
-         "a chirp"),
-        ("small birds tweeting", "the song of a chirping bird", "birds calling"),
-    ),
-    "drum": Captions(
-        ("drum", "a drum", "a drum beat", "drumming", "a bass drum", "drum hits", "a kick drum thumping",
-         "a thumping drum", "the beat of a kick drum", "a thumping bass drum beat", "drums", "a kick drum"),
-        ("a thumping kick drum", "bass drum hits", "the beat of drums"),
-    ),
-    "silence": Captions(
-        ("silence", "complete silence", "nothing", "no sound at all", "a silent recording", "quiet without any sound",
-         "total silence", "dead quiet", "total quiet, nothing at all", "a silent clip without sound", "quiet",
-         "complete quiet"),
-        ("dead silence", "a quiet clip without sound", "no sound, total silence"),
-    ),
-}  # fmt: skip
-
-_UNKNOWN = Captions(
-    ("a dog barking", "a man speaking", "a woman singing", "piano music", "a guitar melody", "people talking",
-     "a crowd cheering", "footsteps on gravel", "a door closing", "glass breaking", "a baby crying", "a cat meowing",
-     "water pouring", "ocean waves", "someone typing on a keyboard", "a horse galloping", "applause", "laughter",
-     "a violin", "a choir", "wind in the trees", "a cow mooing", "a rooster", "food frying in a pan", "paper tearing",
-     "speech", "music", "a telephone conversation", "an orchestra", "thunder", "a fire crackling", "a person coughing",
-     "an announcement at a station", "children playing", "a saxophone", "a lion roaring", "bubbling water", "a sneeze",
-     "a sheep bleating", "a trumpet solo", "a child laughing", "someone whispering", "a saw cutting wood",
-     "a frog croaking", "a teacher giving a lecture", "coins falling on a table", "a flute melody", "a man snoring"),
-    ("a pig grunting", "a cello solo", "a woman laughing", "an audience clapping", "scissors cutting paper",
-     "a monkey screaming", "rain on a window", "a harmonica tune", "a boy reading a story", "eggs frying in a pan",
-     "a river flowing", "someone sawing wood"),
-)  # fmt: skip
-
-
-def _phrase(templates: Iterable[str], phrases: Iterable[str]) -> tuple[str, ...]:
-    return tuple(dict.fromkeys(template.format(phrase) for phrase in phrases for template in templates))
-
-
-def _caption(phrases: Captions) -> Captions:
-    return Captions(_phrase(TEMPLATES.train, phrases.train), _phrase(TEMPLATES.held_out, phrases.held_out))
-
-
-CAPTIONS: dict[str, Captions] = {label: _caption(phrases) for label, phrases in _PHRASES.items()}
-"""Training and held-out captions of every class: templates times phrases, neither shared between the halves."""
-
-DISTRACTORS = _caption(_UNKNOWN)
-"""Captions of sounds that no scene contains."""
+"""Shortest and longest event of each class, in seconds. A shorter event would not be recognisable."""
 
 
 # ---------------------------------------------------------------------------------------------- the sounds
-# Each takes times t (samples,) in seconds, a draw(name) for its parameters, and the generator; any scale.
+# Each takes times t (samples,) in seconds, a draw(name) for its parameters, and the generator. Their level is free.
 
 Draw = Callable[[str], float]
 
@@ -232,7 +96,7 @@ def _sine(pitch_hz: float | Signal, t: Signal, phase: float = 0.0) -> Signal:
 
 
 def _repeat(t: Signal, rate_hz: float, stroke_s: float, stroke: Callable[[Signal], Signal]) -> Signal:
-    """Strokes at about ``rate_hz``, moved a little so that the first begins at 0 and the last ends with ``t``."""
+    """Strokes at about ``rate_hz``, shifted so that the first begins at 0 and the last ends with ``t``."""
     n_strokes = round((t[-1] - stroke_s) * rate_hz) + 1
     if n_strokes < 2:
         return stroke(t)
@@ -359,7 +223,7 @@ def _rms(signal: Signal) -> float:
 
 
 def _render(label: str, n_samples: int, rng: np.random.Generator, held_out: bool) -> Signal:
-    """The sound (n_samples,) of RMS 1 with 4 ms ramps at both ends; silence keeps its own, tiny level."""
+    """The sound (n_samples,) of RMS 1 with 4 ms ramps at both ends; silence keeps its tiny level."""
 
     def draw(name: str) -> float:
         return RANGES[label][name].draw(rng, held_out)
@@ -373,7 +237,7 @@ def _render(label: str, n_samples: int, rng: np.random.Generator, held_out: bool
 
 
 def make_sound(label: str, duration_s: float, rng: np.random.Generator, held_out: bool = False) -> Waveform:
-    """One sound alone, (duration_s * 48000,) float32 with a peak of 0.5; silence is noise far below hearing.
+    """One sound alone, (duration_s * 48000,) float32 with a peak of 0.5; silence is inaudible noise.
 
     Raises KeyError for a label outside ``CLASSES``.
     """
@@ -386,7 +250,7 @@ def make_sound(label: str, duration_s: float, rng: np.random.Generator, held_out
 
 
 def draw_length_s(label: str, rng: np.random.Generator) -> float:
-    """A length for one event of the class, in seconds, short ones as likely as long ones on a log scale."""
+    """A length for one event of the class, in seconds, uniform in the logarithm."""
     shortest_s, longest_s = LENGTHS_S[label]
     return float(np.exp(rng.uniform(np.log(shortest_s), np.log(longest_s))))
 
@@ -394,9 +258,9 @@ def draw_length_s(label: str, rng: np.random.Generator) -> float:
 def place_events(
     rng: np.random.Generator, duration_s: float, labels: Iterable[str], placed: Sequence[Event] = (), crowd: int = 2
 ) -> list[Event]:
-    """Random times for one event per label beside those already ``placed``, by start; what finds no room is left out.
+    """Random times for one event per label beside those already ``placed``, by start. Labels without room are left out.
 
-    At most ``crowd`` events sound at once, two of one class never do, and silence stands alone.
+    At most ``crowd`` events sound at once, never two of one class, and never anything with silence.
     """
     events = list(placed)
     for label in labels:
@@ -411,7 +275,7 @@ def place_events(
 
 
 def _snap(event: Event) -> Event:
-    """The event with its times on samples."""
+    """The event with its times rounded to samples."""
     start, stop = seconds_to_samples(event.start_s), seconds_to_samples(event.end_s)
     return Event(event.label, samples_to_seconds(start), samples_to_seconds(stop))
 
@@ -431,8 +295,8 @@ def make_scene(
 ) -> tuple[Waveform, list[Event]]:
     """Mix sounds over background noise: a waveform (duration_s * 48000,) float32 and its events by start.
 
-    A label in ``sounds`` is placed at random, an ``Event`` where it says. Every event has the power of the noise plus
-    ``snr_db``, over its own length. Silence interrupts the noise too. With ``snr_db=None`` there is no noise: events
+    A label in ``sounds`` is placed at random, an ``Event`` at its times. Every event has the power of the noise plus
+    ``snr_db``, over its own length. Silence interrupts the noise, too. With ``snr_db=None`` there is no noise: events
     get levels up to 6 dB apart, and every pause of at least 0.2 s between them is returned as silence. The RMS of the
     events is drawn between 0.03 and 0.2, less where a peak would pass 0.95.
     """
@@ -462,7 +326,7 @@ def _samples(event: Event) -> slice:
 
 
 def _pauses(events: Sequence[Event], duration_s: float, shortest_s: float = 0.2) -> list[Event]:
-    """The stretches of a scene in which no event is, as silence."""
+    """The spans of a scene without an event, as silence."""
     pauses, quiet_from_s = [], 0.0
     for event in [*sorted(events, key=lambda e: e.start_s), Event("", duration_s, duration_s)]:
         if event.start_s - quiet_from_s >= shortest_s:
@@ -480,7 +344,7 @@ def draw_scene(rng: np.random.Generator, duration_s: float, held_out: bool = Fal
 
 
 def frame_targets(events: Iterable[Event], n_frames: int) -> npt.NDArray[np.bool_]:
-    """Which class sounds in which 40 ms frame: (n_frames, 14) bool, true where it fills at least half of the frame."""
+    """Which class sounds in which 40 ms frame: (n_frames, 14) bool, true if it fills at least half of the frame."""
     seconds = np.arange(n_frames + 1) * (HOP_SAMPLES / SAMPLE_RATE_HZ)
     covered_s = np.zeros((n_frames, len(CLASSES)))
     for event in events:

@@ -15,7 +15,8 @@ import ray
 import soundfile
 
 import pipeline
-from jobs.tiny.synth import CAPTIONS, CLASSES, Event, make_scene
+from jobs.tiny.captions import CAPTIONS
+from jobs.tiny.synth import CLASSES, Event, make_scene
 from pipeline import schema
 from pipeline.audio.windows import cut_windows
 from pipeline.config import Config, DecodeConfig, make_config

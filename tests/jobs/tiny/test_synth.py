@@ -7,14 +7,13 @@ from collections.abc import Iterable
 import numpy as np
 import pytest
 
+from jobs.tiny.captions import CAPTIONS, DISTRACTORS
 from jobs.tiny.synth import (
-    CAPTIONS,
     CLASSES,
-    DISTRACTORS,
     LENGTHS_S,
     RANGES,
     Event,
-    Range,
+    Interval,
     draw_scene,
     frame_targets,
     make_scene,
@@ -44,7 +43,7 @@ def test_there_are_fourteen_classes_with_captions_and_lengths() -> None:
 
 
 @pytest.mark.parametrize("label", CLASSES)
-def test_sound_has_the_length_type_and_peak_promised(label: str) -> None:
+def test_sound_has_the_documented_length_type_and_peak(label: str) -> None:
     sound = make_sound(label, 1.2, rng())
     assert sound.dtype == np.float32
     assert sound.shape == (57_600,)
@@ -54,12 +53,12 @@ def test_sound_has_the_length_type_and_peak_promised(label: str) -> None:
 
 
 @pytest.mark.parametrize("label", CLASSES)
-def test_one_seed_makes_one_sound_and_another_seed_another(label: str) -> None:
+def test_seed_determines_the_sound(label: str) -> None:
     np.testing.assert_array_equal(make_sound(label, 0.8, rng(3)), make_sound(label, 0.8, rng(3)))
     assert not np.array_equal(make_sound(label, 0.8, rng(3)), make_sound(label, 0.8, rng(4)))
 
 
-def test_one_seed_makes_one_scene() -> None:
+def test_seed_determines_the_scene() -> None:
     first, first_events = draw_scene(rng(5), 10.0)
     again, again_events = draw_scene(rng(5), 10.0)
     np.testing.assert_array_equal(first, again)
@@ -69,7 +68,7 @@ def test_one_seed_makes_one_scene() -> None:
 
 @pytest.mark.parametrize("held_out", [False, True])
 @pytest.mark.parametrize("label", ["low_tone", "high_tone"])
-def test_tone_has_a_pitch_from_the_asked_range(label: str, held_out: bool) -> None:
+def test_tone_has_a_pitch_from_its_half(label: str, held_out: bool) -> None:
     pitch_range = RANGES[label]["pitch_hz"]
     for seed in range(20):
         pitch_hz = peak_hz(make_sound(label, 1.0, rng(seed), held_out))
@@ -79,14 +78,14 @@ def test_tone_has_a_pitch_from_the_asked_range(label: str, held_out: bool) -> No
 
 
 @pytest.mark.parametrize(("label", "direction"), [("rising_sweep", 1), ("falling_sweep", -1)])
-def test_sweep_moves_its_pitch_the_way_it_says(label: str, direction: int) -> None:
+def test_sweep_moves_its_pitch_in_its_direction(label: str, direction: int) -> None:
     for seed in range(10):
         sound = make_sound(label, 1.0, rng(seed))
         pitches_hz = [peak_hz(part) for part in np.split(sound, 8)]
         assert all(direction * (after - before) > 0 for before, after in itertools.pairwise(pitches_hz))
 
 
-def test_clicks_are_as_many_as_their_rate_says() -> None:
+def test_number_of_clicks_matches_the_rate() -> None:
     sound = np.abs(make_sound("clicks", 2.0, rng(), held_out=True))
     loud = sound > 0.1
     onsets = [i for i in np.flatnonzero(loud) if not loud[max(0, i - 960) : i].any()]
@@ -103,7 +102,7 @@ def test_hum_pulses_at_its_rate() -> None:
 
 
 @pytest.mark.parametrize("name", [f"{label}.{name}" for label, ranges in RANGES.items() for name in ranges])
-def test_training_and_held_out_values_never_meet(name: str) -> None:
+def test_training_and_held_out_values_are_disjoint(name: str) -> None:
     label, parameter = name.split(".")
     asked = RANGES[label][parameter]
     generator = rng()
@@ -118,9 +117,9 @@ def test_training_and_held_out_values_never_meet(name: str) -> None:
     assert ((training >= asked.low / slack) & (training <= asked.high * slack)).all()
 
 
-def test_range_is_uniform_in_the_logarithm_outside_its_gap() -> None:
+def test_interval_is_uniform_in_the_logarithm_outside_its_gap() -> None:
     generator = rng()
-    values = np.array([Range(1, 10, 100, 1_000).draw(generator, held_out=False) for _ in range(4_000)])
+    values = np.array([Interval(1, 10, 100, 1_000).draw(generator, held_out=False) for _ in range(4_000)])
     assert np.mean(values < 10) == pytest.approx(0.5, abs=0.03)
 
 
@@ -132,7 +131,7 @@ def test_held_out_captions_are_disjoint_from_training_captions() -> None:
     assert len(set(held_out)) == len(held_out)
 
 
-def test_held_out_captions_of_sounds_use_words_that_training_teaches() -> None:
+def test_held_out_captions_use_training_words() -> None:
     def words(texts: Iterable[str]) -> set[str]:
         return set(re.findall("[a-z]+", " ".join(texts).lower()))
 
@@ -149,7 +148,7 @@ def test_every_class_has_several_captions_of_both_kinds() -> None:
     assert all(len(captions.train) >= 50 and len(captions.held_out) >= 5 for captions in CAPTIONS.values())
 
 
-def test_scene_has_its_events_where_it_says_and_nothing_elsewhere() -> None:
+def test_scene_is_silent_outside_its_events() -> None:
     placed = [Event("high_tone", 3.0, 3.2), Event("drum", 6.0, 6.2)]
     waveform, events = make_scene(rng(), 10.0, placed, snr_db=None)
     assert waveform.shape == (480_000,)
@@ -172,7 +171,7 @@ def test_placed_events_fill_their_span_to_both_edges() -> None:
 
 
 @pytest.mark.parametrize("snr_db", [0.0, 10.0, 20.0])
-def test_scene_has_the_signal_to_noise_ratio_asked_for(snr_db: float) -> None:
+def test_scene_has_the_given_signal_to_noise_ratio(snr_db: float) -> None:
     waveform, (event,) = make_scene(rng(), 10.0, [Event("high_tone", 4.0, 7.0)], snr_db)
     noise = power(waveform, 0.0, 4.0)
     signal = power(waveform, event.start_s, event.end_s) - noise
@@ -184,7 +183,7 @@ def test_silence_interrupts_the_background() -> None:
     assert power(waveform, 2.0, 3.0) < 1e-4 * min(power(waveform, 0.0, 2.0), power(waveform, 3.0, 5.0))
 
 
-def test_two_classes_overlap_in_some_scenes_but_never_three_nor_one_twice() -> None:
+def test_at_most_two_different_classes_overlap() -> None:
     overlaps = 0
     for seed in range(40):
         events = place_events(rng(seed), 10.0, ["drum", "siren", "bell", "buzz", "drum", "silence"])
@@ -198,7 +197,7 @@ def test_two_classes_overlap_in_some_scenes_but_never_three_nor_one_twice() -> N
     assert overlaps > 20
 
 
-def test_event_lengths_stay_within_what_the_class_needs() -> None:
+def test_event_lengths_stay_within_those_of_the_class() -> None:
     for seed in range(100):
         for event in draw_scene(rng(seed), 4.0)[1]:
             assert 0.0 <= event.start_s < event.end_s <= 4.0

@@ -55,3 +55,17 @@ def test_log_line_shows_files_hours_speed_and_failures() -> None:
         " failures: 1 not_audio; decode 20x, encode 4x (busiest: 90%), write 200x"
     )
     assert describe(make_record(Progress(n_files=2, stage="planning"))) == "planning: 0 of 2 files"
+
+
+@pytest.mark.parametrize("is_terminal", [True, False])
+def test_display_escapes_markup_and_controls(is_terminal: bool) -> None:
+    out = io.StringIO()
+    console = Console(file=out, force_terminal=is_terminal, width=100, _environ={})
+    progress = Progress(n_files=3)
+    progress.stage = "[/x] \u202e:smile:"
+    progress.reasons["[bold]"] += 1
+    with Display(json=False, console=console) as display:
+        display._shown_at = -math.inf
+        display.update(progress)
+    assert r"[/x] \u202e:smile:" in out.getvalue()
+    assert "1 [bold]" in out.getvalue()

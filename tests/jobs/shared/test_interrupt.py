@@ -1,4 +1,4 @@
-"""Ctrl-C, once and twice: at every step of a commit, and while commands start. Processes of their own, real signals."""
+"""Ctrl-C, once and twice, at every step of a commit and while commands start: real signals to processes."""
 
 import signal
 import subprocess
@@ -18,7 +18,8 @@ from pipeline.run.signals import signals_held
 from tests.helpers.contents import KnownCorpus, check_whole, live
 from tests.helpers.runs import WideEncoder, in_place
 
-ROOT = Path(__file__).parents[2]
+ROOT = Path(__file__).parents[3]
+
 
 RUN = """
 import os, signal, sys, time
@@ -81,7 +82,7 @@ def check_mended(corpus: KnownCorpus) -> None:
 
 
 @pytest.mark.parametrize("step", ["append frames", "publish", "tag"])
-def test_a_second_press_in_a_commit_ends_at_once_and_publishes_nothing_twice(corpus: KnownCorpus, step: str) -> None:
+def test_second_signal_in_a_commit_ends_at_once(corpus: KnownCorpus, step: str) -> None:
     """Before the commit point, at it, and behind it."""
     before = journal.read_journal(corpus.config.into).num_rows
     code, said = interrupt(corpus, step, presses=2)
@@ -92,7 +93,7 @@ def test_a_second_press_in_a_commit_ends_at_once_and_publishes_nothing_twice(cor
 
 
 @pytest.mark.parametrize(("step", "number"), [("append frames", signal.SIGINT), ("publish", signal.SIGTERM)])
-def test_one_press_lets_the_commit_come_to_its_end(corpus: KnownCorpus, step: str, number: int) -> None:
+def test_first_signal_lets_the_commit_finish(corpus: KnownCorpus, step: str, number: int) -> None:
     before = journal.read_journal(corpus.config.into).num_rows
     code, said = interrupt(corpus, step, 1, number)
     assert (code, said) == (130, "earshot: stopped in order\n")
@@ -115,7 +116,7 @@ def python_handles_signals() -> Iterator[None]:
 
 
 @pytest.mark.parametrize("step", ["append frames", "publish", "tag"])
-def test_a_commit_that_is_broken_off_is_not_tried_again_by_its_run(corpus: KnownCorpus, step: str) -> None:
+def test_interrupted_commit_is_not_retried(corpus: KnownCorpus, step: str) -> None:
     """For those who call the library, a second press is a KeyboardInterrupt in the middle of the commit."""
     seen: list[str] = []
 
@@ -131,7 +132,7 @@ def test_a_commit_that_is_broken_off_is_not_tried_again_by_its_run(corpus: Known
     check_mended(corpus)
 
 
-def test_a_signal_waits_for_what_is_held_and_a_second_one_does_not() -> None:
+def test_held_signal_waits_and_a_second_one_does_not() -> None:
     done: list[str] = []
 
     def press(times: int) -> None:
@@ -169,7 +170,7 @@ main()
 
 
 @pytest.mark.parametrize("module", ["jobs.main", "typer", "numpy", "pyarrow.lib", "lance", "torch", "transformers"])
-def test_a_command_that_is_stopped_says_one_line(corpus: KnownCorpus, module: str) -> None:
+def test_interrupted_command_prints_one_line(corpus: KnownCorpus, module: str) -> None:
     command = [sys.executable, "-c", AT_IMPORT, module, "query", corpus.config.into, "a bell"]
     result = subprocess.run(command, capture_output=True, text=True, cwd=ROOT, timeout=120, check=False)
     assert (result.returncode, result.stdout, result.stderr) == (130, "", "earshot: stopped\n")
@@ -196,7 +197,7 @@ main()
 """Libraries of native code turn what is raised in the middle of an import into errors of their own."""
 
 
-def test_an_error_that_is_due_to_a_signal_is_no_fault() -> None:
+def test_error_after_a_signal_is_no_bug() -> None:
     command = [sys.executable, "-c", AS_ANOTHER_ERROR]
     result = subprocess.run(command, capture_output=True, text=True, cwd=ROOT, timeout=300, check=False)
     assert (result.returncode, result.stderr) == (130, "earshot: stopped\n")
@@ -219,7 +220,7 @@ with stopping():
 """
 
 
-def test_a_signal_that_comes_where_python_cannot_raise_is_not_lost() -> None:
+def test_signal_in_a_destructor_is_not_lost() -> None:
     command = [sys.executable, "-c", IN_DESTRUCTOR]
     result = subprocess.run(command, capture_output=True, text=True, cwd=ROOT, timeout=300, check=False)
     assert (result.returncode, result.stderr) == (130, "earshot: stopped\n")

@@ -1,4 +1,4 @@
-"""The command line as a person meets it: names, JSON keys, exit codes, one line for every mistake."""
+"""The command line as a person meets it: names, exit codes, one line for every mistake."""
 
 import json
 import os
@@ -6,9 +6,11 @@ import re
 import shutil
 import subprocess
 import sys
+import warnings
 from pathlib import Path
 
 import numpy as np
+import pyarrow as pa
 import pytest
 from typer.testing import CliRunner
 
@@ -38,6 +40,8 @@ COMMANDS = {
     "bench",
     "check",
 }
+
+
 ROOT = Path(__file__).parents[2]
 
 
@@ -62,12 +66,12 @@ def index(tmp_path_factory: pytest.TempPathFactory) -> Path:
     return path
 
 
-def test_help_names_every_command_and_readme_shows_it() -> None:
+def test_help_and_documents_name_every_command() -> None:
     text = run("--help").stdout
-    readme = (ROOT / "README.md").read_text()
+    documents = (ROOT / "README.md").read_text() + (ROOT / "jobs/README.md").read_text()
     for command in COMMANDS:
         assert f" {command} " in text
-        assert f"earshot {command}" in readme or f"make {command}" in readme
+        assert f"earshot {command}" in documents
         assert "Example: earshot" in CliRunner().invoke(app, [command, "--help"]).stdout
 
 
@@ -122,7 +126,7 @@ def test_info_and_failures_in_json(index: Path) -> None:
         (["logs", "x", "--address", "http://127.0.0.1:1"], 1, "http://127.0.0.1:1: no Ray cluster answers here"),
     ],
 )
-def test_a_mistake_is_one_clear_line(
+def test_mistake_is_one_line(
     arguments: list[str],
     code: int,
     said: str,
@@ -164,13 +168,13 @@ def test_help_loads_nothing_heavy() -> None:
     assert result.stdout.splitlines()[-1] == "[]"
 
 
-def test_a_mistake_sets_the_exit_code_of_the_process() -> None:
+def test_mistake_sets_the_exit_code_of_the_process() -> None:
     result = run("info", "nothing-here")
     assert (result.returncode, result.stdout) == (2, "")
     assert re.fullmatch(r"earshot: nothing-here: no index here[^\n]+\n", result.stderr)
 
 
-def test_a_damaged_index_is_one_line(
+def test_damaged_index_is_one_line(
     index: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
 ) -> None:
     def damage(how: str) -> Path:
@@ -199,7 +203,7 @@ def test_a_damaged_index_is_one_line(
         assert said in err
 
 
-def test_any_file_name_is_printed_on_any_terminal(tmp_path: Path) -> None:
+def test_any_file_name_prints_on_an_ascii_terminal(tmp_path: Path) -> None:
     write_index(
         tmp_path / "index", {"/ü/雨.wav": (np.zeros((10, 8), np.float16), np.zeros((1, 8), np.float16))}, Grid()
     )
@@ -211,3 +215,53 @@ def test_any_file_name_is_printed_on_any_terminal(tmp_path: Path) -> None:
     command = [sys.executable, "-c", code, str(tmp_path / "index")]
     result = subprocess.run(command, capture_output=True, text=True, cwd=ROOT, check=True, env=ascii_only)
     assert result.stdout.splitlines()[-1] == r"/\xfc/\u96e8.wav"
+
+
+def test_info_and_failures_show_any_column_name(tmp_path: Path) -> None:
+    uri = "/a\n\u202e[/x].wav"
+    metadata = pa.table({"uri": [uri], "[/x]": ["[/y]"]})
+    write_index(
+        tmp_path / "i", {uri: (np.zeros((10, 8), np.float16), np.zeros((1, 8), np.float16))}, Grid(), {}, metadata
+    )
+    result = CliRunner().invoke(app, ["info", str(tmp_path / "i")])
+    assert result.exit_code == 0, result.exception
+    assert "[/x] (string)" in result.stdout
+    assert CliRunner().invoke(app, ["failures", str(tmp_path / "i")]).stdout == "no failures\n"
+
+
+@pytest.mark.parametrize(
+    "arguments", [["info", "/no\x1b[31m\u202e[/x]"], ["info", "x", "--no\x1b[31m\u202e[/x]"], ["\x1b[31m\u202e[/x]"]]
+)
+def test_mistake_escapes_control_characters(
+    arguments: list[str], monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+) -> None:
+    monkeypatch.setattr(sys, "argv", ["earshot", *arguments])
+    with pytest.raises(SystemExit) as exit:
+        main()
+    assert exit.value.code == 2
+    err = capsys.readouterr().err
+    assert r"\x1b[31m\u202e[/x]" in err
+    assert err.count("\n") == 1
+
+
+def test_warning_is_one_line(capsys: pytest.CaptureFixture[str]) -> None:
+    def warn(**_: object) -> int:
+        warnings.simplefilter("always")
+        warnings.warn("it is slower:\nno compiler\x1b[31m, https://h/a?token=ab", RuntimeWarning, stacklevel=1)
+        return 0
+
+    with warnings.catch_warnings(), pytest.raises(SystemExit) as exit:
+        main(warn)
+    assert exit.value.code == 0
+    said = "earshot: warning: it is slower: no compiler\\x1b[31m, https://h/a?token=***\n"
+    assert capsys.readouterr() == ("", said)
+
+
+def test_closed_pipe_prints_nothing() -> None:
+    code = "from jobs.main import main; import sys; sys.argv = ['earshot', '--help']; main()"
+    command = [sys.executable, "-c", code]
+    with subprocess.Popen(command, stdout=subprocess.PIPE, stderr=subprocess.PIPE, cwd=ROOT) as process:
+        assert process.stdout is not None
+        assert process.stderr is not None
+        process.stdout.close()
+        assert process.stderr.read() == b""

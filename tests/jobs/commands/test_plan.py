@@ -1,0 +1,56 @@
+"""``earshot plan``."""
+
+import re
+from pathlib import Path
+
+import yaml
+
+from tests.helpers.commands import Call, lines, versions
+from tests.helpers.contents import KnownCorpus, live
+
+
+def test_plan_predicts_reindex_and_writes_nothing(corpus: KnownCorpus, call: Call) -> None:
+    into = corpus.config.into
+    before = versions(into)
+    code, out, _ = call("plan", into, "--json")
+    *files, summary = lines(out)
+    assert code == 0
+    assert {Path(row["uri"]).name: row["action"] for row in files} == {
+        "a.wav": "deleted",
+        "b.wav": "unchanged",
+        "c.wav": "deleted",
+        "d.wav": "unchanged",
+        "moved.wav": "moved",
+        "doubled.wav": "duplicate",
+        "new.wav": "new",
+        "broken.wav": "new",
+    }
+    assert all(row.keys() == {"uri", "action", "reason"} and row["reason"] for row in files)
+    counts = {"new": 2, "moved": 1, "duplicate": 1, "deleted": 2, "unchanged": 2, "changed": 0, "failed": 0}
+    assert summary.items() >= counts.items()
+    assert summary["hours"] > 0
+    assert summary["bytes"] > 0
+    assert summary["seconds"] > 0
+    code, out, _ = call("plan", into)
+    assert code == 0
+    assert re.search(r"moved +1 *\n", out)
+    assert "of audio to encode" in out
+    assert versions(into) == before
+    code, out, _ = call("reindex", into, "--json")
+    assert code == 0
+    [done] = lines(out)
+    expected = {"files": 6, "unchanged": 2, "indexed": 3, "failed": 1, "deleted": 2}
+    assert done.items() >= expected.items()
+    assert live(into) == corpus.expected()
+    *files, summary = lines(call("plan", into, "--json")[1])
+    assert (summary["unchanged"], summary["failed"], summary["new"]) == (5, 1, 0)
+
+
+def test_plan_of_a_configuration_creates_no_index(corpus: KnownCorpus, call: Call, tmp_path: Path) -> None:
+    file = tmp_path / "run.yaml"
+    file.write_text(yaml.safe_dump({"sources": ["in"], "into": "other"}))
+    code, out, _ = call("plan", file, "--json")
+    assert code == 0
+    assert (lines(out)[-1]["new"], lines(out)[-1]["duplicate"]) == (5, 1)
+    assert lines(out)[-1]["seconds"] is None
+    assert not (tmp_path / "other").exists()

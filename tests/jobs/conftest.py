@@ -1,0 +1,52 @@
+"""A cluster with a client that only remembers."""
+
+import sys
+from pathlib import Path
+from typing import Any
+
+import pytest
+import yaml
+
+from jobs.main import main
+from jobs.shared.ray_jobs import Cluster
+from pipeline.config import Config, make_config
+from tests.helpers.ray_jobs import ADDRESS, FakeClient
+
+
+@pytest.fixture
+def client() -> FakeClient:
+    return FakeClient()
+
+
+@pytest.fixture
+def cluster(client: FakeClient) -> Cluster:
+    return Cluster(client, ADDRESS)
+
+
+@pytest.fixture
+def config(tmp_path: Path) -> Config:
+    return make_config({"sources": ["/data/sounds", "~/more"], "into": str(tmp_path / "my index")})
+
+
+@pytest.fixture
+def earshot(monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str], client: FakeClient) -> Any:
+    """The command line, at a cluster with a client that only remembers."""
+    monkeypatch.setattr("ray.job_submission.JobSubmissionClient", lambda address: client)
+    monkeypatch.setattr("requests.get", lambda *_, **__: None)
+    monkeypatch.setenv("RAY_API_SERVER_ADDRESS", ADDRESS)
+
+    def run(*arguments: object) -> tuple[int | None, str, str]:
+        monkeypatch.setattr(sys, "argv", ["earshot", *map(str, arguments)])
+        with pytest.raises(SystemExit) as exit:
+            main()
+        out, err = capsys.readouterr()
+        return exit.value.code if isinstance(exit.value.code, int) else 0, out, err
+
+    return run
+
+
+@pytest.fixture
+def file(config: Config, tmp_path: Path) -> Path:
+    file = tmp_path / "run.yaml"
+    file.write_text(yaml.safe_dump(config.model_dump(mode="json")))
+    return file

@@ -1,0 +1,118 @@
+"""All printing goes through one module: whatever names hold, terminals show it and programs read it."""
+
+import ast
+import io
+import json
+import sys
+from collections.abc import Iterator
+from pathlib import Path
+
+import pytest
+from hypothesis import given
+from hypothesis import strategies as st
+from rich.cells import cell_len
+
+from jobs.shared.output import (
+    escape,
+    format_json,
+    print_error,
+    print_json,
+    print_line,
+    print_log,
+    print_table,
+    whole_lines,
+)
+from pipeline.errors import ClusterError
+
+HOSTILE = {
+    "\x1b[31mred": r"\x1b[31mred",
+    "\x1b]0;title\x07": r"\x1b]0;title\x07",
+    "a\nb\r\tc": r"a\nb\r\tc",
+    "\x9b31m\x85\x7f": r"\x9b31m\x85\x7f",
+    "abc\u202egpj.wav": r"abc\u202egpj.wav",
+    "\u2066\u2069\u200e\u200f\u061c\u200b": r"\u2066\u2069\u200e\u200f\u061c\u200b",
+    "\u2028\u2029\ufeff": r"\u2028\u2029\ufeff",
+    "\udc80\U000e0001": r"\udc80\U000e0001",
+    "[/x] [bold]b :smile: \\": "[/x] [bold]b :smile: \\",
+    "ü 雨\u3000\xa0é e\u0301 🎧": "ü 雨\u3000\xa0é e\u0301 🎧",
+}
+
+
+@pytest.mark.parametrize(("text", "shown"), HOSTILE.items())
+def test_invisible_characters_are_escaped(text: str, shown: str, capsys: pytest.CaptureFixture[str]) -> None:
+    assert escape(text) == shown
+    print_line(text)
+    print_error(text)
+    assert capsys.readouterr() == (shown + "\n", shown + "\n")
+
+
+@pytest.mark.parametrize(("text", "shown"), HOSTILE.items())
+def test_table_escapes_titles_columns_and_cells(text: str, shown: str, capsys: pytest.CaptureFixture[str]) -> None:
+    print_table(f"of {text}", [text, "n"], [(text, 1), (None, 2)], right=["n"])
+    title, _, header, _, cell, *_ = capsys.readouterr().out.split("\n")
+    assert title == f"of {shown}"
+    assert header.strip().startswith(shown.rstrip("\u3000\xa0"))
+    assert cell.strip().startswith(shown.rstrip("\u3000\xa0"))
+
+
+def test_table_fits_the_terminal(monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]) -> None:
+    monkeypatch.setenv("COLUMNS", "80")
+    print_table("", ["a" * 30, "b"], [("\x1b" * 40, "雨" * 60), ("x" * 200, "[/x]" * 40)])
+    lines = capsys.readouterr().out.split("\n")
+    assert all(cell_len(line) <= 80 for line in lines)
+    assert sum(line.count(r"\x") for line in lines) >= 38  # but for those that a fold has cut
+
+
+@given(st.dictionaries(st.text(st.characters(exclude_categories=())), st.text(st.characters(exclude_categories=()))))
+def test_json_round_trips_in_visible_characters(values: dict[str, str]) -> None:
+    for encoding in ("utf-8", "ascii", None):
+        line = format_json(values, encoding)
+        assert json.loads(line) == values
+        assert escape(line) == line
+        assert encoding == "utf-8" or line.isascii()
+
+
+def test_json_is_valid_on_a_terminal_without_unicode(monkeypatch: pytest.MonkeyPatch) -> None:
+    raw = io.BytesIO()
+    monkeypatch.setattr(sys, "stdout", io.TextIOWrapper(raw, encoding="ascii", errors="backslashreplace"))
+    print_json([{"uri": "/ü/雨.wav"}])
+    assert json.loads(raw.getvalue()) == {"uri": "/ü/雨.wav"}
+
+
+def test_log_keeps_lines_and_drops_colours(capsys: pytest.CaptureFixture[str]) -> None:
+    print_log(["\x1b[3", "6m(worker)\x1b[0m\ta\r", "\nb\x1b[2J\x07\n", "50%\r60%\nno e", "nd"])
+    assert capsys.readouterr().out == "(worker)\ta\nb\\x1b[2J\\x07\n50%\\r60%\nno end"
+
+
+def test_log_shows_everything_before_a_lost_connection() -> None:
+    def follow() -> Iterator[str]:
+        yield "one\nt"
+        raise ClusterError("gone")
+
+    texts = whole_lines(follow())
+    assert [next(texts), next(texts)] == ["one\n", "t"]
+    with pytest.raises(ClusterError):
+        next(texts)
+
+
+PRINTS = {"print", "echo", "secho", "input", "confirm", "prompt"}
+"""Functions and methods that print, as far as commands might call them."""
+
+
+def test_only_the_output_module_prints() -> None:
+    jobs = Path(__file__).parents[3] / "jobs"
+    for file in sorted({*jobs.rglob("*.py")} - {jobs / "shared" / "output.py"}):
+        for node in ast.walk(ast.parse(file.read_text())):
+            where = f"{file.name}:{getattr(node, 'lineno', 0)}"
+            if isinstance(node, ast.Call):
+                called = node.func
+                is_display = file.name == "display.py" and isinstance(called, ast.Attribute)  # a line of ``to_text``
+                name = called.id if isinstance(called, ast.Name) else getattr(called, "attr", None)
+                assert name not in PRINTS or is_display, where
+            if isinstance(node, ast.Attribute) and isinstance(node.value, ast.Name) and node.value.id == "sys":
+                is_descriptor = file.name == "main.py" and node.attr == "stdout"  # where a closed pipe is replaced
+                assert node.attr not in ("stdout", "stderr", "__stdout__", "__stderr__") or is_descriptor, where
+            if isinstance(node, ast.ImportFrom):
+                named = {alias.name for alias in node.names}
+                assert node.module != "sys" or not named & {"stdout", "stderr"}, where
+                assert node.module != "rich" or "print" not in named, where
