@@ -1,4 +1,4 @@
-"""What a configuration may say, what it may not, and how one is told."""
+"""Which configurations are valid, and how mistakes in others are told."""
 
 from pathlib import Path
 from typing import Any
@@ -22,7 +22,7 @@ def write(path: Path, values: Any) -> Path:
 
 
 @pytest.mark.parametrize("into", ["sftp://h/ix", "https://h/ix", "gcs://b/ix", "oss://b/ix"])
-def test_an_index_lies_where_lance_can_put_it(into: str) -> None:
+def test_only_stores_that_lance_knows_hold_an_index(into: str) -> None:
     with pytest.raises(ConfigError, match=rf"`into`: {into}: an index cannot lie there: give a folder, or s3://"):
         make_config({"sources": "x", "into": into})
     for good in ("s3://b/ix", "gs://b/ix", "az://b/ix", "ix", "/tmp/ix"):
@@ -57,9 +57,7 @@ def test_defaults() -> None:
         ({"corpus": 3}, ["`corpus`", "not 3"]),
     ],
 )
-def test_a_mistake_is_named_with_its_key_its_value_and_what_is_allowed(
-    change: dict[str, Any], parts: list[str]
-) -> None:
+def test_mistake_is_told_with_key_value_and_allowed_range(change: dict[str, Any], parts: list[str]) -> None:
     with pytest.raises(ConfigError) as error:
         make_config(SMALLEST | change, "run.yaml")
     text = str(error.value)
@@ -69,14 +67,14 @@ def test_a_mistake_is_named_with_its_key_its_value_and_what_is_allowed(
         assert part in text
 
 
-def test_all_mistakes_are_named_at_once() -> None:
+def test_all_mistakes_are_told_at_once() -> None:
     with pytest.raises(ConfigError) as error:
         make_config({"sources": "/a", "hidden": True})
     assert "`into` is missing" in str(error.value)
     assert "unknown key `hidden`" in str(error.value)
 
 
-def test_it_cannot_be_changed() -> None:
+def test_configuration_is_frozen() -> None:
     with pytest.raises(ValueError, match="frozen"):
         make_config(SMALLEST).store.frames = "none"  # type: ignore[misc]
 
@@ -87,7 +85,7 @@ def test_one_source_and_extensions_are_normalised() -> None:
     assert config.corpus.extensions == ("wav", "flac", "*")
 
 
-def test_relative_paths_are_taken_from_the_folder_of_the_file(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+def test_relative_paths_start_from_the_folder_of_the_file(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     home = tmp_path / "home"
     monkeypatch.setenv("HOME", str(home))
     path = write(
@@ -114,7 +112,7 @@ def test_relative_paths_are_taken_from_the_folder_of_the_file(tmp_path: Path, mo
     assert load_config(path).encode.frame_model == str(tmp_path / "facebook" / "pe-a-frame-base")
 
 
-def test_the_configurations_that_come_along_name_every_key() -> None:
+def test_example_configurations_name_every_key() -> None:
     def keys(model: type[BaseModel]) -> dict[str, Any]:
         fields = {name: field.annotation for name, field in model.model_fields.items()}
         return {
@@ -147,7 +145,7 @@ def test_the_configurations_that_come_along_name_every_key() -> None:
         (None, "cannot be read"),
     ],
 )
-def test_a_file_that_is_no_configuration(tmp_path: Path, data: bytes | None, part: str) -> None:
+def test_file_that_is_no_configuration_is_told_in_one_line(tmp_path: Path, data: bytes | None, part: str) -> None:
     path = tmp_path / "run.yaml"
     if data is not None:
         path.write_bytes(data)
@@ -184,7 +182,7 @@ def _sections(length_frames: int, overlap_frames: int) -> st.SearchStrategy[dict
 
 @settings(deadline=None)
 @given(values=_lengths.flatmap(lambda pair: _sections(*pair)))
-def test_a_configuration_survives_yaml_and_json(values: dict[str, Any]) -> None:
+def test_configuration_survives_yaml_and_json(values: dict[str, Any]) -> None:
     config = make_config(values)
     again = make_config(yaml.safe_load(yaml.safe_dump(config.model_dump(mode="json"))))
     assert again == config

@@ -43,9 +43,7 @@ def test_credentials_in_a_configuration_are_refused_and_not_shown(key: str, url:
         "https://host/a.wav?auth=hunter/22",
     ],
 )
-def test_a_url_with_credentials_in_a_manifest_is_refused_for_it_would_be_in_every_table(
-    uri: str, tmp_path: Path
-) -> None:
+def test_url_with_credentials_in_a_manifest_is_refused(uri: str, tmp_path: Path) -> None:
     manifest = tmp_path / "corpus.csv"
     manifest.write_text(f"uri\n{content(3)}\n{uri}\n")
     with pytest.raises(CorpusError, match=r"corpus.csv: row 2: .*: credentials belong in the environment") as raised:
@@ -56,7 +54,7 @@ def test_a_url_with_credentials_in_a_manifest_is_refused_for_it_would_be_in_ever
         list_corpus([str(manifest)])
 
 
-def test_where_a_secret_lies_is_none(monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> None:
+def test_path_of_a_secret_is_not_hidden(monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> None:
     key = tmp_path / "me.json"
     key.touch()
     monkeypatch.setenv("RAY_AUTH_TOKEN_PATH", "/home/me/.ray/auth_token")

@@ -1,4 +1,4 @@
-"""Which processes are there, which are gone, and that ending all that one has started leaves none of them."""
+"""Processes are told apart by number and start, and killing all descendants leaves none."""
 
 import os
 import subprocess
@@ -21,7 +21,7 @@ def wait_until(holds: Callable[[], bool], what: str) -> None:
         time.sleep(0.02)
 
 
-def test_a_process_is_known_by_its_number_and_when_it_began() -> None:
+def test_process_is_known_by_number_and_start() -> None:
     began = find_start(os.getpid())
     assert began is not None
     assert not has_ended(os.getpid(), began)
@@ -29,7 +29,7 @@ def test_a_process_is_known_by_its_number_and_when_it_began() -> None:
     assert has_ended(os.getpid(), began - 1)  # the number has another process now
 
 
-def test_one_that_is_dead_is_gone_before_its_parent_has_noticed() -> None:
+def test_dead_process_has_ended_before_its_parent_notices() -> None:
     with subprocess.Popen([sys.executable, "-c", ""]) as process:
         wait_until(lambda: find_start(process.pid) is None, "it ends")
         assert has_ended(process.pid, None)
@@ -43,11 +43,11 @@ def test_one_that_is_dead_is_gone_before_its_parent_has_noticed() -> None:
         *[(5, 5, False), (5, None, False), (UNKNOWN, 5, False), (5, UNKNOWN, False)],
     ],
 )
-def test_what_cannot_be_seen_is_not_taken_for_gone(now: int | None, began: int | None, gone: bool) -> None:
+def test_process_with_hidden_details_counts_as_running(now: int | None, began: int | None, gone: bool) -> None:
     assert has_ended(1, began, lambda pid: now) == gone
 
 
-def test_the_name_of_the_processes_here_stays() -> None:
+def test_name_of_this_machines_processes_is_stable() -> None:
     assert name_processes() == name_processes() != ""
 
 
@@ -70,8 +70,8 @@ kill_descendants()
 """
 
 
-def test_all_that_a_process_has_started_is_ended(tmp_path: Path) -> None:
-    """Children, and theirs, in sessions of their own, which ignore SIGTERM."""
+def test_all_descendants_are_killed(tmp_path: Path) -> None:
+    """The descendants have their own sessions and ignore SIGTERM."""
     script = tmp_path / "tree.py"
     script.write_text(TREE)
     command = [sys.executable, "-c", ENDER, str(script)]

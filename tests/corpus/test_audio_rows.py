@@ -16,7 +16,7 @@ KINDS = ("a.parquet", "stream.arrow", "file.arrow")
 
 
 class Counted:
-    """Counts the batches that are read of the groups of a table."""
+    """A table that counts the groups and batches that are read from it."""
 
     def __init__(self, table: Any) -> None:
         self._table, self.begun, self.n_batches = table, list[int](), 0

@@ -39,7 +39,7 @@ def actions(config: Config, **request: Any) -> dict[str, str]:
 
 
 @pytest.mark.parametrize("kind", KINDS)
-def test_rows_are_called_by_their_paths(tmp_path: Path, kind: str) -> None:
+def test_rows_are_named_by_their_paths(tmp_path: Path, kind: str) -> None:
     names = ["a.wav", "b", "a.wav", None, "", "3", "a.wav#2", ".h.txt", "ü, 'c'.wav"]
     data = [str(number).encode() * 10 for number in range(len(names))]
     table = write_rows(tmp_path / kind, list(zip(names, data, strict=True)), row_group_size=4)
@@ -69,7 +69,7 @@ def test_rows_are_called_by_their_paths(tmp_path: Path, kind: str) -> None:
         ({"sound": pa.struct([("bytes", pa.string())])}, None),
     ],
 )
-def test_the_column_of_audio_is_found(columns: dict[str, pa.DataType], chosen: str | None) -> None:
+def test_audio_column_is_found_by_type_and_name(columns: dict[str, pa.DataType], chosen: str | None) -> None:
     schema = pa.schema(list(columns.items()))
     if chosen is None:
         with pytest.raises(audio_tables.NoAudioError):
@@ -78,7 +78,7 @@ def test_the_column_of_audio_is_found(columns: dict[str, pa.DataType], chosen: s
         assert audio_tables.find_column(schema).data.split(".")[0] == chosen
 
 
-def test_features_say_which_column_it_is() -> None:
+def test_features_of_datasets_name_the_audio_column() -> None:
     struct = [("picture", AUDIO), ("voice", AUDIO), ("noise", AUDIO)]
     assert audio_tables.find_column(pa.schema(struct, metadata=feature("voice"))).data == "voice.bytes"
     with pytest.raises(CorpusError, match=r"several columns hold bytes \(voice, noise\): call the one with audio"):
@@ -87,7 +87,7 @@ def test_features_say_which_column_it_is() -> None:
     assert audio_tables.find_column(pa.schema(struct[:1], metadata=odd)).data == "picture.bytes"
 
 
-def test_tables_are_looked_into_where_they_are_named(tmp_path: Path) -> None:
+def test_tables_are_opened_only_where_a_source_names_them(tmp_path: Path) -> None:
     write_rows(tmp_path / "in" / "train" / "1.parquet", [("a", b"sound")])
     write_rows(tmp_path / "in" / "test" / "2.arrow", [("b", b"sound")])
     (tmp_path / "in" / "c.wav").write_bytes(b"sound")
@@ -109,7 +109,7 @@ def test_tables_are_looked_into_where_they_are_named(tmp_path: Path) -> None:
     assert row["modified_ns"] == (tmp_path / "in" / "train" / "1.parquet").stat().st_mtime_ns
 
 
-def test_what_is_wrong_with_a_table_is_a_row_or_a_line(tmp_path: Path) -> None:
+def test_faulty_table_is_a_row_or_an_error_of_one_line(tmp_path: Path) -> None:
     whole = write_rows(tmp_path / "whole.parquet", [("a", b"sound"), ("b", b"")]).read_bytes()
     (tmp_path / "cut.parquet").write_bytes(whole[:-20])
     write_rows(tmp_path / "empty.parquet", [])
@@ -137,7 +137,7 @@ def test_what_is_wrong_with_a_table_is_a_row_or_a_line(tmp_path: Path) -> None:
 
 
 @pytest.mark.parametrize("kind", KINDS)
-def test_a_table_is_indexed_as_its_files_would_be(tmp_path: Path, kind: str) -> None:
+def test_table_is_indexed_like_the_same_files(tmp_path: Path, kind: str) -> None:
     numbers = (1, 2, 3, 5, 6, 7, 8)
     table = write_rows(tmp_path / kind, sounds(*numbers), row_group_size=3)
     shard = write_shard(tmp_path / "s.tar", sounds(*numbers))
@@ -156,7 +156,7 @@ def test_a_table_is_indexed_as_its_files_would_be(tmp_path: Path, kind: str) -> 
 
 
 @pytest.mark.parametrize("kind", KINDS)
-def test_a_table_that_is_written_anew_costs_what_changed(tmp_path: Path, kind: str) -> None:
+def test_rewritten_table_costs_only_its_changed_rows(tmp_path: Path, kind: str) -> None:
     table = write_rows(tmp_path / kind, sounds(1, 3, 5))
     index(configure(tmp_path, table))
     (tmp_path / "copy.wav").write_bytes(content(5).read_bytes())
@@ -183,7 +183,7 @@ def test_a_table_that_is_written_anew_costs_what_changed(tmp_path: Path, kind: s
     assert set(actions(config, check_content=True).values()) == {"unchanged"}
 
 
-def test_files_that_are_packed_into_a_table_are_not_encoded_again(tmp_path: Path) -> None:
+def test_files_packed_into_a_table_are_not_encoded_again(tmp_path: Path) -> None:
     (tmp_path / "in").mkdir()
     for name, data in sounds(1, 3, 5):
         (tmp_path / "in" / name).write_bytes(data)
@@ -203,8 +203,8 @@ def test_files_that_are_packed_into_a_table_are_not_encoded_again(tmp_path: Path
     ]
 
 
-def test_the_same_bytes_in_many_rows_are_stored_once(tmp_path: Path) -> None:
-    """Which is found late: nothing tells of equal rows before they are read."""
+def test_equal_rows_are_stored_once(tmp_path: Path) -> None:
+    """The run notices late: nothing tells that rows are equal before they are read."""
     data = [data for _, data in sounds(3, 5)]
     table = write_rows(tmp_path / "a.parquet", [(None, data[number % 2]) for number in range(12)], row_group_size=5)
     config = configure(tmp_path, table, run={"batch_s": 5.0})
@@ -219,7 +219,7 @@ def test_the_same_bytes_in_many_rows_are_stored_once(tmp_path: Path) -> None:
     assert live(more.into)["frames"] == live(rest.into)["frames"]
 
 
-def test_rows_of_a_table_that_cannot_be_read_stay(tmp_path: Path) -> None:
+def test_rows_of_an_unreadable_table_stay_indexed(tmp_path: Path) -> None:
     (tmp_path / "in").mkdir()
     table = write_rows(tmp_path / "in" / "a.parquet", sounds(1, 3, 5))
     config = configure(tmp_path, tmp_path / "in", corpus={"extensions": ["parquet"]})
@@ -251,7 +251,7 @@ def test_damaged_pages_are_failures_of_their_rows(tmp_path: Path) -> None:
     assert [row[2] for row in live(config.into)["files"]] == ["unreadable", None]
 
 
-def test_a_row_without_bytes_is_a_failure_that_is_not_tried_again(tmp_path: Path) -> None:
+def test_row_without_bytes_fails_and_is_not_retried(tmp_path: Path) -> None:
     table = write_rows(tmp_path / "a.parquet", [("gone.wav", None), ("empty.wav", b""), *sounds(3)])
     config = configure(tmp_path, table)
     index(config)
@@ -263,7 +263,7 @@ def test_a_row_without_bytes_is_a_failure_that_is_not_tried_again(tmp_path: Path
 
 
 @pytest.mark.parametrize("kind", KINDS)
-def test_tables_lie_in_object_stores_too(bucket: str, tmp_path: Path, kind: str) -> None:
+def test_tables_in_object_stores_are_indexed(bucket: str, tmp_path: Path, kind: str) -> None:
     table = write_rows(tmp_path / kind, sounds(1, 3, 7), row_group_size=2)
     local = configure(tmp_path, table)
     index(local)
@@ -278,7 +278,7 @@ def test_tables_lie_in_object_stores_too(bucket: str, tmp_path: Path, kind: str)
     assert compare(remote.into, WideEncoder(), 10).findings == []
 
 
-def test_a_row_may_be_what_others_are_compared_with(tmp_path: Path) -> None:
+def test_similar_takes_rows_and_members_as_questions(tmp_path: Path) -> None:
     table = write_rows(tmp_path / "a.parquet", sounds(3, 5))
     shard = write_shard(tmp_path / "s.tar", sounds(3, 5))
     config = configure(tmp_path, table, encode={"device": "cpu"})

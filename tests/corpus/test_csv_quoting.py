@@ -36,8 +36,8 @@ UNCLOSED = {
 
 
 @pytest.mark.parametrize("name", UNCLOSED)
-def test_a_quote_that_is_not_closed_is_told_by_its_line(tmp_path: Path, name: str) -> None:
-    """It would take the rows behind it for text."""
+def test_unclosed_quote_is_told_with_its_line(tmp_path: Path, name: str) -> None:
+    """Otherwise it would swallow the rows behind it."""
     text, line, cell = UNCLOSED[name]
     with pytest.raises(CorpusError) as raised:
         rows_of(tmp_path / name, text)
@@ -61,7 +61,7 @@ TITLES: dict[str, tuple[str, list[str | None]]] = {
 
 
 @pytest.mark.parametrize("name", TITLES)
-def test_what_is_closed_is_read_as_it_is_meant(tmp_path: Path, name: str) -> None:
+def test_closed_quotes_are_read_as_meant(tmp_path: Path, name: str) -> None:
     cells, expected = TITLES[name]
     mark = "," if name.endswith(".csv") else "\t"
     for begin in ("", "\ufeff"):
@@ -76,8 +76,8 @@ letters = st.text(st.sampled_from('ab" ,\t\n\r'), max_size=6)
 
 
 @given(st.lists(st.tuples(letters, letters), min_size=1, max_size=6), st.sampled_from([".csv", ".tsv"]))
-def test_what_a_writer_quotes_comes_back(cells: list[tuple[str, str]], suffix: str) -> None:
-    """Every cell in quotes, as Python's own writer puts it; in tab-separated text, without rows in a cell."""
+def test_cells_quoted_by_a_writer_come_back(cells: list[tuple[str, str]], suffix: str) -> None:
+    """Python's own writer quotes every cell. In TSV, no cell holds a line break beside a tab."""
     if suffix == ".tsv":
         cells = [(one.replace("\t", " "), other.replace("\t", " ")) for one, other in cells]
     text = io.StringIO()
@@ -91,8 +91,8 @@ def test_what_a_writer_quotes_comes_back(cells: list[tuple[str, str]], suffix: s
 
 
 @given(st.text(st.sampled_from('ab"\t\n'), max_size=30))
-def test_no_row_is_lost_of_tabs(text: str) -> None:
-    """A table is refused, or has a row for each line; for fewer only where a cell in quotes has line breaks in it."""
+def test_no_row_of_a_tsv_file_is_lost(text: str) -> None:
+    """A table is refused, or has a row for each line, unless quoted cells hold line breaks."""
     with tempfile.TemporaryDirectory() as folder:
         (path := Path(folder) / "m.tsv").write_bytes(f"uri\tx\n{text}".encode())
         try:

@@ -1,4 +1,4 @@
-"""What is listed, under which name, and in which order; nothing that looks like audio is left out in silence."""
+"""Sources of all kinds give one table: each file once, in order. Wrong sources are errors of one line."""
 
 from pathlib import Path
 
@@ -12,7 +12,7 @@ from tests.helpers.files import touch
 from tests.helpers.files import tree as tree
 
 
-def test_file_urls_are_the_paths_that_they_name(tree: Path) -> None:
+def test_file_urls_equal_their_paths(tree: Path) -> None:
     as_paths = list_corpus([str(tree)])
     assert list_corpus([f"file://{tree}"]).equals(as_paths)
     assert list_corpus([str(tree), f"file://{tree}"]).equals(as_paths)
@@ -21,14 +21,14 @@ def test_file_urls_are_the_paths_that_they_name(tree: Path) -> None:
     assert list_corpus([str(manifest)])["uri"].equals(as_paths["uri"])
 
 
-def test_relative_and_home_sources(tree: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+def test_relative_and_home_sources_are_resolved(tree: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.chdir(tree / "sub")
     monkeypatch.setenv("HOME", str(tree / "sub"))
     for source in (".", "deep/..", "~", "../sub", "*"):
         assert list_names(tree, source) == ["sub/c.mp3", "sub/deep/d.opus"]
 
 
-def test_overlapping_sources_give_one_row_in_one_order(tree: Path) -> None:
+def test_overlapping_sources_give_each_file_once_in_order(tree: Path) -> None:
     once = list_rows(tree)
     assert list_rows(tree, tree / "sub", tree / "b.wav", tree / "**" / "*.mp3", f"{tree}/") == once
     assert list_rows(tree / "b.wav", tree / "sub" / ".." / "sub", tree) == once
@@ -56,19 +56,19 @@ def test_sources_without_audio_are_an_error_of_one_line(tmp_path: Path, source: 
 
 
 @pytest.mark.parametrize("source", ["", "*", "**", "**/*", "z", "*/*"])
-def test_the_folder_left_out_is_not_entered(tree: Path, source: str) -> None:
+def test_folder_left_out_is_not_entered(tree: Path, source: str) -> None:
     touch(tree / "z" / "y.wav")
     listed = list_corpus([f"{tree}/{source}", str(touch(tree.parent / "x"))], CorpusConfig(), str(tree / "sub"))
     assert not [uri for uri in listed["uri"].to_pylist() if "/sub/" in uri]
     assert listed.num_rows >= 1
 
 
-def test_the_index_cannot_be_what_is_indexed(tree: Path) -> None:
+def test_index_cannot_be_its_own_source(tree: Path) -> None:
     with pytest.raises(CorpusError, match=r"tree: the index cannot be the folder that is indexed; use .*tree-index"):
         list_corpus([str(tree)], CorpusConfig(), f"{tree}/sub/..")
 
 
-def test_a_json_file_is_told_what_tables_are_called(tmp_path: Path) -> None:
+def test_json_file_as_source_is_refused_with_the_table_formats(tmp_path: Path) -> None:
     (tmp_path / "x.json").write_text("[]")
     with pytest.raises(CorpusError, match=r"x.json: is no audio, and no table by its name: .*\.jsonl"):
         list_corpus([str(tmp_path / "x.json")])

@@ -1,4 +1,4 @@
-"""What a folder is searched for by default is what the decoders read: a file of each kind that can be made here."""
+"""The extensions that count as audio are those that the decoders read, tried with a file of each kind."""
 
 import io
 import re
@@ -101,7 +101,7 @@ FFmpeg has experimental encoders of DTS, TrueHD and MLP, but PyAV's build of it 
 
 
 @pytest.mark.parametrize("extension", WITHOUT_SAMPLE)
-def test_what_cannot_be_made_here_has_a_decoder(tmp_path: Path, extension: str) -> None:
+def test_formats_without_an_encoder_here_have_a_decoder(tmp_path: Path, extension: str) -> None:
     container, decoder = WITHOUT_SAMPLE[extension]
     assert av.format.ContainerFormat(container, "r").is_input
     assert av.codec.Codec(decoder, "r").is_decoder
@@ -110,14 +110,14 @@ def test_what_cannot_be_made_here_has_a_decoder(tmp_path: Path, extension: str) 
 
 
 @pytest.mark.parametrize("decoder", sorted({decoder for _, decoder in WITHOUT_SAMPLE.values()}))
-def test_no_sample_is_missing_that_could_be_made(decoder: str) -> None:
-    """Where this fails, there is an encoder by now: make a sample in ``MAKERS``."""
+def test_formats_with_an_encoder_here_have_a_sample(decoder: str) -> None:
+    """If this fails, FFmpeg has gained an encoder: add a sample to ``MAKERS``."""
     with pytest.raises(av.codec.codec.UnknownCodecError):
         av.codec.Codec(decoder, "w")
 
 
 @pytest.mark.parametrize("extension", MAKERS)
-def test_it_is_taken_and_read(tmp_path: Path, extension: str) -> None:
+def test_files_of_each_extension_are_listed_and_decoded(tmp_path: Path, extension: str) -> None:
     make, rate_hz = MAKERS[extension]
     path = tmp_path / f"sound.{extension}"
     path.write_bytes(make(tone(1.0, rate_hz), rate_hz))
@@ -127,11 +127,11 @@ def test_it_is_taken_and_read(tmp_path: Path, extension: str) -> None:
         assert audio.truncated is None
 
 
-def test_conventions_without_a_header_are_searched_for() -> None:
+def test_raw_formats_count_as_audio() -> None:
     assert AUDIO_EXTENSIONS.issuperset(RAW_FORMATS)
 
 
-def test_a_name_decides_nothing_where_there_is_a_header() -> None:
+def test_header_counts_more_than_extension() -> None:
     data = by_soundfile("WAV", "PCM_16")(tone(1.0, 8_000), 8_000)
     for raw in (None, *RAW_FORMATS.values()):
         with open_audio(io.BytesIO(data), raw=raw) as audio:
@@ -142,11 +142,11 @@ LEFT_OUT = ["ts", "mts", "raw", "iff", "mpp", "sf", "paf", "nut", "dat"]
 
 
 @pytest.mark.parametrize("extension", [*LEFT_OUT, "txt", "json", "jpg", "mid", "tar", "csv"])
-def test_what_mostly_is_no_sound_is_left_out(extension: str) -> None:
+def test_extensions_that_mostly_mean_something_else_are_left_out(extension: str) -> None:
     assert extension not in AUDIO_EXTENSIONS
 
 
-def test_readme_names_the_extensions_that_are_left_out() -> None:
+def test_docs_name_the_extensions_left_out() -> None:
     readme = (Path(__file__).parents[2] / "pipeline/corpus/README.md").read_text()
     _, _, said = readme.partition("Extensions that mostly mean something else are left out")
     assert re.findall(r"`\.(\w+)`", said.partition("\n\n")[0]) == LEFT_OUT

@@ -1,4 +1,4 @@
-"""What is found and not looked at is counted: each file once, whatever sources it lies in."""
+"""Files that are found and not listed are counted as ignored, each once, however many sources hold it."""
 
 import os
 from pathlib import Path
@@ -52,16 +52,16 @@ def tree(tmp_path: Path) -> Path:
 EVERYTHING = {".txt": 2, ".jpg": 1, NO_EXTENSION: 1, HIDDEN: 2, LINKS: 1}
 
 
-def test_a_folder_is_counted_by_extension(tree: Path) -> None:
+def test_ignored_files_are_counted_by_extension(tree: Path) -> None:
     assert count(tree) == EVERYTHING
     assert list(count(tree)) == list(EVERYTHING)
 
 
-def test_each_file_counts_once_whatever_names_it(tree: Path) -> None:
+def test_each_ignored_file_counts_once(tree: Path) -> None:
     assert count(tree, tree / "in", tree / "in" / "*", tree / "in" / "..", tree) == EVERYTHING
 
 
-def test_what_another_source_names_is_looked_at(tree: Path) -> None:
+def test_files_that_another_source_names_are_not_ignored(tree: Path) -> None:
     assert count(tree, tree / "notes.txt")[".txt"] == 1
     manifest = touch(tree / "list.csv", b"uri,start_s\nin/c.jpg,1\n")
     shard = write_shard(tree / "s.tar", [("a.wav", b"sound"), ("a.json", b"{}"), (".h/b.wav", b"sound"), ("../x", b"")])
@@ -71,13 +71,13 @@ def test_what_another_source_names_is_looked_at(tree: Path) -> None:
     assert count(tree) == {**EVERYTHING, ".csv": 2, ".tar": 1}
 
 
-def test_settings_choose_what_is_looked_at(tree: Path) -> None:
+def test_settings_choose_which_files_are_ignored(tree: Path) -> None:
     assert count(tree, extensions=["*"], hidden=True, follow_symlinks=True) == {}
     assert count(tree, extensions=["txt"]) == {".jpg": 1, ".mp3": 1, ".wav": 1, NO_EXTENSION: 1, HIDDEN: 2, LINKS: 1}
     assert count(tree, leave_out=tree / "in") == {".txt": 1, HIDDEN: 1, LINKS: 1}
 
 
-def test_of_a_pattern_what_it_matches_counts(tree: Path) -> None:
+def test_of_a_pattern_only_matches_count_as_ignored(tree: Path) -> None:
     assert count(tree / "*") == EVERYTHING
     assert count(tree / "a*", tree / "in" / "*.[jT]*") == {".txt": 1, ".jpg": 1}
     assert count(tree / "[ai]*", tree / "*.t*") == {".txt": 2, ".jpg": 1, NO_EXTENSION: 1, HIDDEN: 1}
@@ -86,7 +86,7 @@ def test_of_a_pattern_what_it_matches_counts(tree: Path) -> None:
     assert count(tree / "a*", tree / "*n*") == {".txt": 2, ".jpg": 1, NO_EXTENSION: 1, HIDDEN: 1, LINKS: 1}
 
 
-def test_of_a_pattern_that_crosses_folders_what_it_would_have_entered_counts(tree: Path) -> None:
+def test_pattern_across_folders_counts_folders_not_entered(tree: Path) -> None:
     touch(tree / "in" / ".notes")  # hidden, and does not match either
     touch(tree / "in" / "g.wav")
     for pattern in ("**/*.wav", "**/*/*.wav", "*/*.wav"):
@@ -98,7 +98,7 @@ def test_of_a_pattern_that_crosses_folders_what_it_would_have_entered_counts(tre
     assert count(tree / "**", tree / "**" / "*.wav", tree) == {**EVERYTHING, HIDDEN: 3}
 
 
-def test_a_pattern_that_matches_nothing_says_what_was_not_entered(tree: Path) -> None:
+def test_pattern_without_match_tells_folders_not_entered(tree: Path) -> None:
     touch(tree / "far" / "only" / ".x" / "a.wav")
     (tree / "far" / "only" / "link").symlink_to(tree / "in")
     said = r"matches no file; not looked at: 1 hidden \(corpus.hidden\), 1 link to a folder \(corpus.follow_symlinks\);"
@@ -111,7 +111,7 @@ def test_a_pattern_that_matches_nothing_says_what_was_not_entered(tree: Path) ->
         count("memory://pattern/*/*.wav")
 
 
-def test_object_stores_are_counted_likewise() -> None:
+def test_files_in_object_stores_are_counted_likewise() -> None:
     store = fsspec.filesystem("memory")
     for name in ("a.wav", "b.txt", "in/c.txt", "in/README", ".h/d.wav", "in/.e.wav"):
         store.pipe_file(f"/ignored/{name}", b"sound")
@@ -122,7 +122,7 @@ def test_object_stores_are_counted_likewise() -> None:
     assert count("memory://ignored/**/*.wav") == {HIDDEN: 2}
 
 
-def test_an_empty_corpus_says_what_is_there(tree: Path) -> None:
+def test_empty_corpus_tells_the_ignored_files(tree: Path) -> None:
     os.remove(tree / "a.wav")
     os.remove(tree / "e.mp3")
     said = r"no file with an audio file's extension there; not looked at: 2 \.txt, 1 \.jpg"
@@ -134,7 +134,7 @@ def test_an_empty_corpus_says_what_is_there(tree: Path) -> None:
         list_corpus([str(tree / "none")])
 
 
-def test_the_most_frequent_are_told_by_name() -> None:
+def test_only_the_most_frequent_extensions_are_named() -> None:
     ignored = IgnoredFiles()
     for number in range(MOST_KINDS + 5):
         for k in range(number + 1):
@@ -145,7 +145,7 @@ def test_the_most_frequent_are_told_by_name() -> None:
     assert list(found)[-2:] == [OTHERS, HIDDEN]
 
 
-def test_extensions_without_end_are_bounded() -> None:
+def test_number_of_extensions_is_bounded() -> None:
     ignored = IgnoredFiles()
     for number in range(20_000):
         ignored.add(str(number), f".{number}")
@@ -158,7 +158,7 @@ def test_extensions_without_end_are_bounded() -> None:
     st.lists(st.tuples(st.integers(0, 20), st.sampled_from([".txt", ".jpg", HIDDEN])), max_size=60),
     st.sets(st.integers(0, 20)),
 )
-def test_counts_are_those_of_what_is_not_listed(added: list[tuple[int, str]], listed: set[int]) -> None:
+def test_counts_hold_each_unlisted_file_once(added: list[tuple[int, str]], listed: set[int]) -> None:
     ignored, first = IgnoredFiles(), dict[int, str]()
     for number, kind in added:
         ignored.add(str(number), kind)
@@ -179,11 +179,11 @@ def test_counts_are_those_of_what_is_not_listed(added: list[tuple[int, str]], li
         ("x" * 13, NO_EXTENSION),
     ],
 )
-def test_what_is_no_extension_is_not_shown_as_one(extension: str, kind: str) -> None:
+def test_end_of_a_sentence_is_no_extension(extension: str, kind: str) -> None:
     assert kind_of(extension) == kind
 
 
-def test_a_line_says_what_decides() -> None:
+def test_summary_names_the_settings_that_decide() -> None:
     assert summarize({}) == ""
     assert summarize(EVERYTHING) == (
         "2 .txt, 1 .jpg, 1 without an extension (corpus.extensions chooses), 2 hidden (corpus.hidden),"

@@ -15,11 +15,11 @@ from tests.helpers.files import touch
 from tests.helpers.files import tree as tree
 
 
-def test_folder_is_searched_through(tree: Path) -> None:
+def test_folders_are_searched_recursively(tree: Path) -> None:
     assert list_names(tree, tree) == ["a.FLAC", "b.wav", "sub/c.mp3", "sub/deep/d.opus"]
 
 
-def test_row_says_where_how_big_and_when(tmp_path: Path) -> None:
+def test_row_holds_uri_size_and_time(tmp_path: Path) -> None:
     path = touch(tmp_path / "a.wav", b"12345")
     os.utime(path, ns=(1, 1_600_000_000_123_456_789))
     expected = dict(
@@ -30,7 +30,7 @@ def test_row_says_where_how_big_and_when(tmp_path: Path) -> None:
 
 
 @pytest.mark.parametrize("year", [-9999, 0, 1600, 1901, 2262, 2300, 9999])
-def test_times_that_fit_in_no_column_are_the_nearest_that_do(tmp_path: Path, year: int) -> None:
+def test_times_out_of_range_become_the_nearest_that_fits(tmp_path: Path, year: int) -> None:
     path = touch(tmp_path / "a.wav")
     seconds = round((year - 1970) * 31_556_952)
     try:
@@ -48,14 +48,14 @@ def test_extensions_are_overridden(tree: Path) -> None:
     assert list_names(tree, tree, extensions=["*"]) == everything
 
 
-def test_hidden_is_taken_when_asked_or_named(tree: Path) -> None:
+def test_hidden_files_are_taken_if_set_or_named(tree: Path) -> None:
     with_hidden = [".h/e.wav", "a.FLAC", "b.wav", "sub/c.mp3", "sub/deep/d.opus", "z/.hidden.wav"]
     assert list_names(tree, tree, hidden=True) == with_hidden
     assert list_names(tree, tree / ".h") == [".h/e.wav"]
     assert list_names(tree, tree / "z" / ".hidden.wav") == ["z/.hidden.wav"]
 
 
-def test_file_as_source_is_taken_whatever_its_extension(tree: Path) -> None:
+def test_file_named_as_source_is_taken_whatever_its_extension(tree: Path) -> None:
     assert list_names(tree, tree / "notes.txt", tree / "wav") == ["notes.txt", "wav"]
 
 
@@ -78,23 +78,23 @@ def test_file_as_source_is_taken_whatever_its_extension(tree: Path) -> None:
         ("z/.h*", ["z/.hidden.wav"]),
     ],
 )
-def test_glob(tree: Path, pattern: str, expected: list[str]) -> None:
+def test_patterns_match_as_in_a_shell(tree: Path, pattern: str, expected: list[str]) -> None:
     assert list_names(tree, tree / pattern) == expected
 
 
-def test_glob_with_hidden(tree: Path) -> None:
+def test_patterns_match_hidden_files_if_set(tree: Path) -> None:
     assert list_names(tree, tree / "**" / "*.wav", hidden=True) == [".h/e.wav", "b.wav", "z/.hidden.wav"]
     assert list_names(tree, tree / "**" / "*.txt", extensions=["*"]) == ["notes.txt"]
 
 
 @pytest.mark.parametrize("name", ["[ab].wav", "take *.wav", "what?.wav"])
-def test_path_that_exists_is_taken_as_it_stands(tmp_path: Path, name: str) -> None:
+def test_existing_path_is_taken_literally(tmp_path: Path, name: str) -> None:
     for each in (name, "a.wav", "take 2.wav", "whats.wav"):
         touch(tmp_path / each)
     assert list_names(tmp_path, tmp_path / name) == [name]
 
 
-def test_pattern_below_a_folder_whose_name_looks_like_one(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+def test_existing_folders_before_a_pattern_are_taken_literally(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     touch(tmp_path / "[raw]" / "a.wav")
     touch(tmp_path / "r" / "b.wav")
     assert list_names(tmp_path, tmp_path / "[raw]" / "*.wav") == ["[raw]/a.wav"]
@@ -127,7 +127,7 @@ def linked(tmp_path: Path) -> Path:
     return root
 
 
-def test_links_to_folders_are_entered_only_when_asked(linked: Path) -> None:
+def test_links_to_folders_are_entered_only_if_set(linked: Path) -> None:
     without = ["a.wav", "one/c.wav", "two/d.wav"]
     assert list_names(linked, linked) == without
     assert list_names(linked, linked / "**" / "*.wav") == without
@@ -186,7 +186,7 @@ def closed(tmp_path: Path) -> Iterator[Path]:
     folder.chmod(0o700)
 
 
-def test_closed_folder_is_listed(tmp_path: Path, closed: Path) -> None:
+def test_unreadable_folder_is_listed_with_its_reason(tmp_path: Path, closed: Path) -> None:
     touch(tmp_path / "b.wav")
     (tmp_path / "into.wav").symlink_to(closed / "a.wav")
     expected = {"b.wav": None, "closed": "unreadable", "into.wav": "unreadable"}
@@ -199,7 +199,7 @@ def test_closed_folder_is_listed(tmp_path: Path, closed: Path) -> None:
 ODD = ["a b.wav", "it's.wav", 'say "x".wav', "new\nline.wav", "100%.wav", "日本.wav", "-rf.wav", "tab\t.wav", "#&;.wav"]
 
 
-def test_any_name_is_listed_as_it_is(tmp_path: Path) -> None:
+def test_odd_names_are_listed_unchanged(tmp_path: Path) -> None:
     for name in ODD:
         touch(tmp_path / name)
     for source in (tmp_path, tmp_path / "*.wav", tmp_path / "**"):
@@ -217,7 +217,7 @@ def test_no_name_is_lost(tmp_path_factory: pytest.TempPathFactory, name: str) ->
     assert [row["uri"] for row in list_rows(path)] == [str(path)]
 
 
-def test_name_that_is_not_utf8_is_shown_escaped(tmp_path: Path) -> None:
+def test_name_that_is_not_utf8_is_listed_escaped(tmp_path: Path) -> None:
     touch(tmp_path / "good.wav")
     with open(os.fsencode(tmp_path) + b"/caf\xe9.wav", "wb"):
         pass

@@ -40,7 +40,7 @@ def reasons(*sources: Path | str, **settings: Any) -> dict[str, str | None]:
 
 
 @pytest.mark.parametrize("suffix", [".csv", ".tsv", ".jsonl", ".ndjson", ".parquet", ".CSV"])
-def test_the_files_that_it_names_are_taken_whatever_they_are_called(tmp_path: Path, suffix: str) -> None:
+def test_files_in_a_manifest_are_taken_whatever_their_extension(tmp_path: Path, suffix: str) -> None:
     if suffix == ".CSV":
         pytest.importorskip("pyarrow.csv")
     names = ["a.wav", "sub/b.dat", "ü, 'c'.wav", "line\nbreak.wav", "NA", "null", "007"]
@@ -58,14 +58,14 @@ def test_the_files_that_it_names_are_taken_whatever_they_are_called(tmp_path: Pa
 
 
 @pytest.mark.parametrize("suffix", ["csv", "tsv"])
-def test_only_what_is_named_is_a_manifest(tmp_path: Path, suffix: str) -> None:
+def test_only_named_files_are_manifests(tmp_path: Path, suffix: str) -> None:
     write(tmp_path / "in" / f"list.{suffix}", ["gone.wav"])
     (tmp_path / "in" / "a.wav").write_bytes(b"sound")
     assert reasons(tmp_path / "in") == {str(tmp_path / "in" / "a.wav"): None}
     assert len(reasons(tmp_path / "in", extensions=["*"])) == 2
 
 
-def test_members_and_objects_may_be_named(tmp_path: Path) -> None:
+def test_manifests_name_members_and_objects(tmp_path: Path) -> None:
     shard = write_shard(tmp_path / "s.tar", sounds(1, 3, 5))
     store = fsspec.filesystem("memory")
     store.pipe_file("memory:///named/b.wav", b"sound")
@@ -83,7 +83,7 @@ def test_members_and_objects_may_be_named(tmp_path: Path) -> None:
     assert reasons("memory://named/there.csv") == reasons("memory://named/*.csv") == {"memory:///named/b.wav": None}
 
 
-def test_a_corpus_of_all_kinds_at_once_is_indexed(tmp_path: Path) -> None:
+def test_corpus_of_all_kinds_of_sources_is_indexed(tmp_path: Path) -> None:
     shard = write_shard(tmp_path / "s.tar", sounds(1, 3))
     fsspec.filesystem("memory").pipe_file("memory:///mixture/4.wav", content(4).read_bytes())
     (tmp_path / "in").mkdir()
@@ -101,7 +101,7 @@ def test_a_corpus_of_all_kinds_at_once_is_indexed(tmp_path: Path) -> None:
     assert encoder.n_windows == 0
 
 
-def test_a_manifest_whose_files_are_all_gone_stops_the_run(tmp_path: Path) -> None:
+def test_manifest_without_readable_files_stops_the_run(tmp_path: Path) -> None:
     for number in (3, 5):
         (tmp_path / f"{number}.wav").write_bytes(content(number).read_bytes())
     manifest = write(tmp_path / "list.csv", ["3.wav", "5.wav"])
@@ -129,7 +129,7 @@ def test_a_manifest_whose_files_are_all_gone_stops_the_run(tmp_path: Path) -> No
         ("m.parquet", "no parquet", "m.parquet: cannot be read as a table"),
     ],
 )
-def test_a_manifest_that_is_none_is_told_in_one_line(tmp_path: Path, name: str, text: str, said: str) -> None:
+def test_faulty_manifest_is_an_error_of_one_line(tmp_path: Path, name: str, text: str, said: str) -> None:
     (tmp_path / name).write_text(text)
     with pytest.raises(CorpusError) as raised:
         reasons(tmp_path / name)
@@ -137,7 +137,7 @@ def test_a_manifest_that_is_none_is_told_in_one_line(tmp_path: Path, name: str, 
     assert "\n" not in str(raised.value)
 
 
-def test_a_wrong_row_is_told_by_its_number_however_far_down_it_is(tmp_path: Path) -> None:
+def test_faulty_row_is_told_by_its_number(tmp_path: Path) -> None:
     n_rows = 10_001
     uris = ["a.wav"] * n_rows + ["s3://key:secret@bucket/a.wav"]
     with pytest.raises(CorpusError, match=rf"m.jsonl: row {n_rows + 1}: .* credentials belong in the environment"):
@@ -146,7 +146,7 @@ def test_a_wrong_row_is_told_by_its_number_however_far_down_it_is(tmp_path: Path
         reasons(write(tmp_path / "m.csv", ["a.wav"] * (n_rows + 1), start_s=["1"] * n_rows + ["x"]))
 
 
-def test_a_manifest_that_a_folder_also_has_is_no_audio(tmp_path: Path) -> None:
+def test_manifest_inside_a_source_folder_is_no_audio(tmp_path: Path) -> None:
     audio, manifest = tmp_path / "a.wav", tmp_path / "m.csv"
     audio.write_bytes(b"sound")
     manifest.write_text(f"uri\n{audio}\n")

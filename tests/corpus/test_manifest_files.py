@@ -72,8 +72,8 @@ def listed(*sources: Path | str) -> list[Row]:
 
 
 @pytest.mark.parametrize("suffix", ["csv", "jsonl", "parquet"])
-def test_rows_with_times_are_ranges(tmp_path: Path, suffix: str) -> None:
-    """Overlapping ones and the whole beside them; equal ones once."""
+def test_rows_with_times_are_time_ranges(tmp_path: Path, suffix: str) -> None:
+    """Overlapping ranges and the whole recording are listed side by side, equal ranges once."""
     (tmp_path / "a.wav").write_bytes(b"sound")
     (tmp_path / "b#t=1.wav").write_bytes(b"other")
     rows: list[TimedRow] = [
@@ -98,7 +98,7 @@ def test_rows_with_times_are_ranges(tmp_path: Path, suffix: str) -> None:
     assert {row["size_bytes"] for row in found} == {5, 0}
 
 
-def test_times_may_be_whole_or_short_floats_or_text(tmp_path: Path) -> None:
+def test_times_are_read_from_any_number_type_and_text(tmp_path: Path) -> None:
     (tmp_path / "a.wav").write_bytes(b"sound")
     for number, kind in enumerate([pa.int8(), pa.float32(), pa.float64(), pa.string(), pa.decimal128(9, 3)]):
         values = [1, 2] if kind == pa.int8() else ["1.1", "2.3"]
@@ -111,7 +111,7 @@ def test_times_may_be_whole_or_short_floats_or_text(tmp_path: Path) -> None:
     assert [row["uri"] for row in listed(tmp_path / "none.parquet")] == [str(tmp_path / "a.wav")]
 
 
-def test_ranges_of_members_and_objects(tmp_path: Path, flaky: str) -> None:
+def test_members_and_objects_have_time_ranges(tmp_path: Path, flaky: str) -> None:
     shard = write_shard(tmp_path / "s.tar", [("a.wav", b"sound"), ("b.wav#t=1,2", b"other")])
     url = storage.absolute(put(f"{flaky}/c.wav", b"third"))
     rows: list[TimedRow] = [
@@ -136,8 +136,8 @@ def test_ranges_of_members_and_objects(tmp_path: Path, flaky: str) -> None:
         resolve_uri(f"{shard}#none.wav#t=1,2")
 
 
-def test_the_uris_of_an_index_are_a_manifest(tmp_path: Path) -> None:
-    """A name that no file has is that of a range."""
+def test_uris_of_an_index_make_a_manifest(tmp_path: Path) -> None:
+    """A name that no file has is read as that of a time range."""
     shard = write_shard(tmp_path / "s.tar", [("a.wav", b"sound")])
     for name in ("a.wav", "b.wav#t=1"):
         (tmp_path / name).write_bytes(b"sound")
@@ -169,7 +169,7 @@ def test_the_uris_of_an_index_are_a_manifest(tmp_path: Path) -> None:
         ("s.tar,1,2", "row 2: s.tar is a shard: give ranges of the files in it"),
     ],
 )
-def test_a_wrong_range_stops_everything_in_one_line(tmp_path: Path, row: str, said: str) -> None:
+def test_wrong_range_is_an_error_of_one_line(tmp_path: Path, row: str, said: str) -> None:
     (tmp_path / "m.csv").write_text(f"uri,start_s,end_s\na.wav,1,2\n{row}\n")
     with pytest.raises(CorpusError) as raised:
         listed(tmp_path / "m.csv")
@@ -178,14 +178,14 @@ def test_a_wrong_range_stops_everything_in_one_line(tmp_path: Path, row: str, sa
     assert raised.value.exit_code == 2
 
 
-def test_columns_of_other_kinds_are_refused(tmp_path: Path) -> None:
+def test_times_of_other_types_are_refused(tmp_path: Path) -> None:
     for column, said in ((pa.array([True]), "row 1: start_s is true"), (pa.array([{"a": 1}]), "column start_s is str")):
         pq.write_table(pa.table({"uri": ["a.wav"], "start_s": column}), tmp_path / "m.parquet")
         with pytest.raises(CorpusError, match=said):
             listed(tmp_path / "m.parquet")
 
 
-def test_a_file_with_the_name_of_a_range_must_not_lie_beside_it(tmp_path: Path) -> None:
+def test_file_named_like_a_listed_range_is_refused(tmp_path: Path) -> None:
     for name in ("a.wav", "a.wav#t=1,2"):
         (tmp_path / name).write_bytes(b"sound")
     manifest = write_ranges(tmp_path / "m.csv", ("a.wav", 1, 2))

@@ -89,7 +89,7 @@ def everything(config: Config) -> dict[str, list[str]]:
 
 
 def given(config: Config) -> CorpusMetadata:
-    """What the sources say, of an index that knows nothing."""
+    """The metadata of the sources, for an index without any."""
     manifests: list[str] = []
     listed = list_corpus(config.sources, config.corpus, manifests=manifests)
     return read_metadata(listed, manifests, config.corpus, pa.schema([]))
@@ -131,8 +131,8 @@ def test_columns_of_a_manifest_come_in_their_types(tmp_path: Path, suffix: str) 
     assert values(config) == values(config, "clips") == dict(zip(["a.wav", "b.wav", "c.wav"], rows, strict=True))
 
 
-def test_a_sidecar_says_something_of_files_in_folders_and_shards(tmp_path: Path) -> None:
-    """Relative uris from its own folder; the index remembers it, and says of which rows there is no file."""
+def test_metadata_table_covers_files_in_folders_and_shards(tmp_path: Path) -> None:
+    """Relative uris start from its folder. The index remembers the table, and notes its rows without a file."""
     folder = fill(tmp_path / "in")
     shard = write_shard(tmp_path / "in" / "s.tar", [("x/d.wav", content(3).read_bytes())])
     sidecar = tmp_path / "about.csv"
@@ -150,7 +150,7 @@ def test_a_sidecar_says_something_of_files_in_folders_and_shards(tmp_path: Path)
     assert read_config(open_index(config.into)).corpus.metadata == str(sidecar)
 
 
-def test_blanks_around_the_names_of_columns_do_not_matter(tmp_path: Path) -> None:
+def test_blanks_around_column_names_do_not_matter(tmp_path: Path) -> None:
     folder = tmp_path / "in"
     folder.mkdir()
     (folder / "a.wav").write_bytes(content(1).read_bytes())
@@ -168,7 +168,7 @@ def test_blanks_around_the_names_of_columns_do_not_matter(tmp_path: Path) -> Non
     assert values(config) == {"t.parquet#0": {"mic": "H6"}}
 
 
-def test_a_sidecar_of_other_files_is_refused(tmp_path: Path) -> None:
+def test_metadata_table_of_other_files_is_refused(tmp_path: Path) -> None:
     folder = fill(tmp_path / "in")
     sidecar = folder / "about.csv"
     sidecar.write_text("uri,mic\nin/a.wav,H5\n")
@@ -177,8 +177,8 @@ def test_a_sidecar_of_other_files_is_refused(tmp_path: Path) -> None:
     assert not (tmp_path / "index").exists()
 
 
-def test_the_sidecar_comes_before_manifests_and_these_in_their_order(tmp_path: Path) -> None:
-    """A column that has no value in one is looked for in the next; of several rows in one, the first counts."""
+def test_metadata_table_precedes_manifests_in_source_order(tmp_path: Path) -> None:
+    """Where one table has no value, the next one is asked. Of several rows in a table, the first one counts."""
     folder = fill(tmp_path / "in")
     tables = {
         "side.csv": "uri,mic\na.wav,side\nb.wav,\n",
@@ -200,8 +200,8 @@ def test_the_sidecar_comes_before_manifests_and_these_in_their_order(tmp_path: P
     )
 
 
-def test_ranges_have_metadata_of_their_own(tmp_path: Path) -> None:
-    """By the columns of a manifest or of a sidecar, or by their names, however their numbers are written."""
+def test_time_ranges_have_their_own_metadata(tmp_path: Path) -> None:
+    """Rows name them by columns or by uri, however the numbers are written."""
     folder = fill(tmp_path / "in", *"abcdef")
     manifest = folder / "list.csv"
     manifest.write_text("uri,start_s,end_s,word\nf,0,1,one\nf,1.0,2,two\nf,1.5,,three\nf,,,all\n")
@@ -217,8 +217,8 @@ def test_ranges_have_metadata_of_their_own(tmp_path: Path) -> None:
     }
 
 
-def test_other_metadata_costs_no_encoding(tmp_path: Path) -> None:
-    """Failed and touched files too; vectors and frames stay bit for bit, and a plan and the history say so."""
+def test_changed_metadata_costs_no_encoding(tmp_path: Path) -> None:
+    """Failed files and files whose mtime changed, too. Vectors stay bit for bit; plan and history tell the change."""
     folder = fill(tmp_path / "in", *"abcde")
     (folder / "broken.wav").write_text("no sound")
     sidecar = tmp_path / "about.csv"
@@ -264,8 +264,8 @@ def test_other_metadata_costs_no_encoding(tmp_path: Path) -> None:
     assert encoder.n_windows == 0
 
 
-def test_copies_have_the_metadata_of_their_own_names(tmp_path: Path) -> None:
-    """What moved, second copies in one run and in two, and what is gone, which keeps what it had."""
+def test_copies_have_the_metadata_of_their_own_uris(tmp_path: Path) -> None:
+    """This covers moved files and copies from one run and from two. Deleted files keep their metadata."""
     folder = fill(tmp_path / "in", "a", "b")
     shutil.copyfile(folder / "a", folder / "twin")
     sidecar = tmp_path / "about.csv"
@@ -284,7 +284,7 @@ def test_copies_have_the_metadata_of_their_own_names(tmp_path: Path) -> None:
     assert values(config, status="deleted") == {"b": {"mic": "b"}}
 
 
-def test_a_column_that_is_not_given_any_more_stays(tmp_path: Path) -> None:
+def test_column_that_sources_no_longer_have_stays(tmp_path: Path) -> None:
     folder = fill(tmp_path / "in", "a", "b")
     manifest = folder / "list.csv"
     manifest.write_text("uri,mic,take\na,H5,1\nb,,2\n")
@@ -309,7 +309,7 @@ def test_a_column_that_is_not_given_any_more_stays(tmp_path: Path) -> None:
     assert columns(config) == {}
 
 
-def test_an_index_without_columns_gets_them_without_encoding(tmp_path: Path) -> None:
+def test_new_columns_cost_no_encoding(tmp_path: Path) -> None:
     folder = fill(tmp_path / "in", "a", "b")
     manifest = folder / "list.csv"
     manifest.write_text("uri,mic,Take No,empty\na,H5,1,\nb,,2,\n")
@@ -330,7 +330,7 @@ def test_an_index_without_columns_gets_them_without_encoding(tmp_path: Path) -> 
     assert values(config, "clips") == {"a": {"mic": "H5", "Take No": 1}, "b": {"mic": None, "Take No": 2}}
 
 
-def test_a_rebuild_has_the_columns_that_are_given_and_keeps_what_was_known_of_files_that_went(tmp_path: Path) -> None:
+def test_rebuild_keeps_metadata_of_deleted_files(tmp_path: Path) -> None:
     folder = fill(tmp_path / "in", "a", "b", "c")
     manifest = folder / "list.csv"
     manifest.write_text("uri,mic,take\na,H5,1\nb,MKH,x\nc,,3\n")
@@ -347,8 +347,8 @@ def test_a_rebuild_has_the_columns_that_are_given_and_keeps_what_was_known_of_fi
     }
 
 
-def test_a_rebuild_that_was_stopped_goes_on_though_whole_numbers_became_numbers(tmp_path: Path) -> None:
-    """And the files that went before keep what was known of them, in the new type."""
+def test_stopped_rebuild_continues_after_a_column_became_wider(tmp_path: Path) -> None:
+    """Files that were deleted before keep their metadata, in the wider type."""
     folder = fill(tmp_path / "in", "a", "b", "c", "d")
     manifest = folder / "list.csv"
     manifest.write_text("uri,take,mic\na,1,H5\nb,2,H6\nc,3,\nd,4,\n")
@@ -364,8 +364,8 @@ def test_a_rebuild_that_was_stopped_goes_on_though_whole_numbers_became_numbers(
     assert takes == {"a": (1.0, "7"), "b": (2.0, "H6"), "c": (3.5, None), "d": (4.0, "8")}
 
 
-def test_whole_numbers_become_numbers_where_one_has_a_fraction(tmp_path: Path) -> None:
-    """Also days become instants. The values stay, and files that have no others are not written anew."""
+def test_whole_numbers_become_floats_if_one_has_a_fraction(tmp_path: Path) -> None:
+    """Likewise, dates become times. Values stay, and files without other changes are not written again."""
     folder = fill(tmp_path / "in", "a", "b", "c")
     manifest = folder / "list.csv"
     manifest.write_text("uri,gain dB,at\na,1,2024-05-01\nb,2,2024-05-02\nc,,\n")
@@ -387,8 +387,8 @@ def test_whole_numbers_become_numbers_where_one_has_a_fraction(tmp_path: Path) -
     assert columns(config) == {"gain dB": pa.float64(), "at": pa.timestamp("us")}
 
 
-def test_text_that_looks_like_numbers_is_text_where_the_column_is(tmp_path: Path) -> None:
-    """By another file of the same run, or by the index."""
+def test_numbers_in_csv_are_text_if_the_column_is_text(tmp_path: Path) -> None:
+    """Another table of the same run, or the index, makes the column text."""
     folder = fill(tmp_path / "in", "a", "b")
     (folder / "one.csv").write_text("uri,id\na,007\n")
     (folder / "two.csv").write_text("uri,id\nb,X8\n")
@@ -400,7 +400,7 @@ def test_text_that_looks_like_numbers_is_text_where_the_column_is(tmp_path: Path
     assert values(config) == {"a": {"id": "007"}, "b": {"id": "08"}}
 
 
-def test_another_type_than_that_of_the_index_is_refused(tmp_path: Path) -> None:
+def test_type_that_the_index_cannot_hold_is_refused(tmp_path: Path) -> None:
     folder = fill(tmp_path / "in", "a", "b")
     manifest = folder / "list.csv"
     manifest.write_text("uri,take\na,1\nb,2\n")
@@ -427,7 +427,7 @@ WRONG: dict[str, tuple[str, str]] = {
 
 
 @pytest.mark.parametrize("case", WRONG)
-def test_a_column_that_cannot_be_asked_for_is_refused_in_one_line(tmp_path: Path, case: str) -> None:
+def test_column_name_that_sql_cannot_use_is_refused(tmp_path: Path, case: str) -> None:
     text, said = WRONG[case]
     folder = fill(tmp_path / "in", "a")
     (folder / "list.csv").write_text(text)
@@ -448,14 +448,14 @@ def test_a_column_that_cannot_be_asked_for_is_refused_in_one_line(tmp_path: Path
         ),
     ],
 )
-def test_what_cannot_be_stored_is_refused_in_one_line(tmp_path: Path, rows: list[dict[str, Any]], said: str) -> None:
+def test_values_that_cannot_be_stored_are_refused(tmp_path: Path, rows: list[dict[str, Any]], said: str) -> None:
     folder = fill(tmp_path / "in", "a", "b")
     (folder / "list.jsonl").write_text("".join(json.dumps(row) + "\n" for row in rows))
     with pytest.raises(CorpusError, match=f"list.jsonl: {said}"):
         given(configure(tmp_path, folder / "list.jsonl"))
 
 
-def test_manifests_that_contradict_each_other_are_named(tmp_path: Path) -> None:
+def test_manifests_with_contradicting_types_are_named(tmp_path: Path) -> None:
     folder = fill(tmp_path / "in", "a", "b")
     (folder / "1.jsonl").write_text('{"uri": "a", "x": 1}\n')
     (folder / "2.jsonl").write_text('{"uri": "b", "x": "two"}\n')
@@ -468,7 +468,7 @@ def test_manifests_that_contradict_each_other_are_named(tmp_path: Path) -> None:
         given(configure(tmp_path, folder / "*.jsonl"))
 
 
-def test_types_of_other_programs_are_brought_to_those_that_are_stored(tmp_path: Path) -> None:
+def test_types_of_other_programs_become_stored_types(tmp_path: Path) -> None:
     folder = fill(tmp_path / "in", "a")
     zone = dt.timezone(dt.timedelta(hours=2))
     instant = dt.datetime(2024, 5, 1, 12, tzinfo=zone)
@@ -496,8 +496,8 @@ def test_types_of_other_programs_are_brought_to_those_that_are_stored(tmp_path: 
         given(config)
 
 
-def test_whole_numbers_that_no_number_can_hold_are_refused_beside_numbers(tmp_path: Path) -> None:
-    """Those that are in the index already are rounded, as its tables round them."""
+def test_whole_numbers_too_large_for_floats_are_refused_beside_floats(tmp_path: Path) -> None:
+    """Those in the index already are rounded, as its tables round them."""
     folder, long = fill(tmp_path / "in", "a", "b", "c"), 2**60 + 1
     (folder / "1.csv").write_text(f"uri,n\na,{long}\nc,1\n")
     (folder / "2.csv").write_text("uri,n\nb,0.5\n")
@@ -512,8 +512,8 @@ def test_whole_numbers_that_no_number_can_hold_are_refused_beside_numbers(tmp_pa
     assert kept == {"a": float(long), "a.wav": None, "b": 0.5, "c": 1.0, "c.wav": None}
 
 
-def test_types_are_those_of_all_rows(tmp_path: Path) -> None:
-    """Not only of the first megabyte."""
+def test_types_fit_all_rows(tmp_path: Path) -> None:
+    """Not only the rows of the first megabyte count."""
     folder = fill(tmp_path / "in", "a")
     n_rows = 60_000
     uris = ["a", *(f"gone-{number:030d}" for number in range(n_rows - 1))]
@@ -527,8 +527,8 @@ def test_types_are_those_of_all_rows(tmp_path: Path) -> None:
 
 
 @pytest.mark.parametrize("suffix", [".parquet", ".arrow"])
-def test_columns_beside_the_audio_of_a_table(tmp_path: Path, suffix: str) -> None:
-    """What cannot be stored is left out there; a sidecar comes first."""
+def test_columns_beside_audio_become_metadata(tmp_path: Path, suffix: str) -> None:
+    """Columns that cannot be stored are left out. ``corpus.metadata`` comes first."""
     table = tmp_path / f"t{suffix}"
     arrow = pa.table(
         {
@@ -556,13 +556,13 @@ def test_columns_beside_the_audio_of_a_table(tmp_path: Path, suffix: str) -> Non
 
 
 def say(*tables: Path | str, **corpus: Any) -> dict[str, list[Any]]:
-    """What tables with audio and other sources say, by the name of each file: the values in the order of columns."""
+    """The metadata of some sources: name of a file -> its values, in the order of columns."""
     said = given(configure(Path("/none"), *map(Path, tables), **corpus)).table.to_pylist()
     return {str(row.pop("uri")).rsplit("/", 1)[-1]: list(row.values()) for row in said}
 
 
-def test_each_row_has_the_values_of_its_table_and_number(tmp_path: Path) -> None:
-    """Tables whose names begin alike, files between them in the order of uris, rows that a manifest picks, ranges."""
+def test_rows_of_audio_tables_have_their_own_values(tmp_path: Path) -> None:
+    """Table names share a prefix, files lie between them in the order of uris, and a manifest picks rows and ranges."""
     for number, name in enumerate(("t.parquet", "t.parquet.arrow", "t2.parquet", "T.PARQUET")):
         named = [(f"{(k * 7) % 5}.wav", b"x") for k in range(5)]
         made = write_rows(tmp_path / f"{number}{Path(name).suffix.lower()}", named)
@@ -585,7 +585,7 @@ def test_each_row_has_the_values_of_its_table_and_number(tmp_path: Path) -> None
     assert found == expected
 
 
-def test_the_corpus_is_not_gone_through_for_each_table(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+def test_corpus_is_scanned_once_for_all_tables(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     """A thousand tables of a thousand rows are a million look-ups, not a thousand million."""
     n_rows, n_handled = 512, 0
 
@@ -616,7 +616,7 @@ def test_the_corpus_is_not_gone_through_for_each_table(tmp_path: Path, monkeypat
 
 
 class Meeting(MemoryFileSystem):  # type: ignore[misc]  # fsspec has no types
-    """A store that gives nobody a file before two are asked for."""
+    """A store that opens no file before two are requested."""
 
     protocol = "meeting"
     store: ClassVar[dict[str, Any]] = {}
@@ -629,7 +629,7 @@ class Meeting(MemoryFileSystem):  # type: ignore[misc]  # fsspec has no types
         return super()._open(path, mode, **options)
 
 
-def test_tables_in_a_store_are_read_at_the_same_time(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+def test_tables_in_a_store_are_read_in_parallel(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     fsspec.register_implementation("meeting", Meeting, clobber=True)
     for name in ("a.parquet", "b.parquet"):
         path = write_rows(tmp_path / name, [(f"{name}.wav", b"x")])
@@ -640,8 +640,8 @@ def test_tables_in_a_store_are_read_at_the_same_time(tmp_path: Path, monkeypatch
     assert (said.notes, said.table["label"].to_pylist()) == ((), [0, 0])
 
 
-def test_columns_of_a_table_with_audio_that_cannot_be_stored_are_left_out(tmp_path: Path) -> None:
-    """And of those of one name, the first one counts."""
+def test_unstorable_columns_beside_audio_are_left_out(tmp_path: Path) -> None:
+    """Of columns with the same name, the first one counts."""
     audio = pa.array([{"bytes": b"x", "path": "a.wav"}])
     for suffix in ("parquet", "arrow"):
         names = ["audio", "hash", "label", "label", "mic"]
@@ -660,7 +660,7 @@ def test_columns_of_a_table_with_audio_that_cannot_be_stored_are_left_out(tmp_pa
         assert say(path) == {f"t.{suffix}#a.wav": [1, "H5"]}
 
 
-def test_many_tables_with_the_same_trouble_do_not_fill_the_screen(tmp_path: Path) -> None:
+def test_number_of_notes_is_bounded(tmp_path: Path) -> None:
     for number in range(metadata.MOST_NOTES + 5):
         path = write_rows(tmp_path / f"{number:02d}.parquet", [("a.wav", b"x")])
         table = pq.read_table(path)
@@ -670,8 +670,8 @@ def test_many_tables_with_the_same_trouble_do_not_fill_the_screen(tmp_path: Path
     assert notes[-1] == "and 6 more such lines"
 
 
-def test_of_many_values_the_first_one_counts(monkeypatch: pytest.MonkeyPatch) -> None:
-    """In any order, of any type, in any pieces: as one would do it by hand."""
+def test_first_of_several_values_counts(monkeypatch: pytest.MonkeyPatch) -> None:
+    """The result equals a loop over the rows, for any order, type and chunks."""
     monkeypatch.setattr(metadata, "ROWS_AT_ONCE", 3)
     rng = random.Random(5)
     for n_rows in (2, 3, 5, 40, 40, 40):
@@ -701,7 +701,7 @@ def test_of_many_values_the_first_one_counts(monkeypatch: pytest.MonkeyPatch) ->
 @pytest.mark.parametrize("suffix", ["csv", "tsv", "jsonl", "parquet"])
 @pytest.mark.parametrize("name", ["uri", "start_s", "mic"])
 @pytest.mark.parametrize("role", ["manifest", "sidecar"])
-def test_a_column_that_is_there_twice_is_refused_in_one_line(tmp_path: Path, suffix: str, name: str, role: str) -> None:
+def test_duplicate_column_is_refused(tmp_path: Path, suffix: str, name: str, role: str) -> None:
     folder = fill(tmp_path / "in", "a.wav")
     names = ["uri", name, name] if name != "uri" else ["uri", "uri"]
     values = {"uri": "a.wav", "start_s": 1, "mic": "H5"}
@@ -720,8 +720,8 @@ def test_a_column_that_is_there_twice_is_refused_in_one_line(tmp_path: Path, suf
     assert str(raised.value) == (f"{where}: column `{name}` occurs twice: rename or remove one of them")
 
 
-def test_columns_without_a_name_and_a_value_do_not_matter(tmp_path: Path) -> None:
-    """As spreadsheets leave them at the side."""
+def test_columns_without_name_and_values_are_left_out(tmp_path: Path) -> None:
+    """Spreadsheets leave such columns at the side."""
     folder = fill(tmp_path / "in", "a.wav")
     (folder / "list.csv").write_text("uri,mic,,\na.wav,H5,,\n")
     assert say(folder / "list.csv") == {"a.wav": ["H5"]}
@@ -729,8 +729,8 @@ def test_columns_without_a_name_and_a_value_do_not_matter(tmp_path: Path) -> Non
     assert say(folder / "list.csv", columns=["mic"]) == {"a.wav": ["H5"]}
 
 
-def test_a_table_with_tabs_is_read_like_one_with_commas(tmp_path: Path) -> None:
-    """Texts that look like numbers, and times of day, too."""
+def test_tsv_is_read_like_csv(tmp_path: Path) -> None:
+    """This covers texts that look like numbers, and times of day."""
     folder = fill(tmp_path / "in", "a.wav", "b.wav")
     (folder / "one.tsv").write_text("uri\tid\tat\tremark\na.wav\t007\t9:30\tloud, near\n")
     (folder / "two.csv").write_text("uri,id\nb.wav,X8\n")
@@ -739,7 +739,7 @@ def test_a_table_with_tabs_is_read_like_one_with_commas(tmp_path: Path) -> None:
     assert found == {"a.wav": ["H5", "007", "9:30", "loud, near"], "b.wav": [None, "X8", None, None]}
 
 
-def test_a_sidecar_is_a_table_by_its_name(tmp_path: Path) -> None:
+def test_metadata_table_is_known_by_its_extension(tmp_path: Path) -> None:
     folder = fill(tmp_path / "in", "a.wav")
     (folder / "about.json").write_text('[{"uri": "a.wav"}]')
     with pytest.raises(
@@ -748,7 +748,7 @@ def test_a_sidecar_is_a_table_by_its_name(tmp_path: Path) -> None:
         given(configure(tmp_path, folder, metadata=str(folder / "about.json")))
 
 
-def test_many_rows_have_an_index_for_each_column(tmp_path: Path) -> None:
+def test_metadata_columns_of_large_tables_are_indexed(tmp_path: Path) -> None:
     n_rows = ROWS_TO_INDEX
     create(tmp_path)
     writer = Writer(tmp_path, "run")
@@ -782,8 +782,8 @@ def test_many_rows_have_an_index_for_each_column(tmp_path: Path) -> None:
     assert "Many of them_idx" in {index.name for index in open_published(tmp_path, "clips").describe_indices()}
 
 
-def test_a_few_files_of_many_find_their_values() -> None:
-    """However many they are, and whatever they are called; the first one counts where a uri stands twice."""
+def test_few_of_many_files_find_their_values() -> None:
+    """If a uri occurs twice, its first row counts."""
     uris = [f"/{'äa😀'[number % 3]}/{number}" for number in range(1_000)]
     table = pa.table({"uri": [*uris, uris[7]], "n": pa.array([*range(1_000), -1], pa.int64())})
     metadata = MetadataColumns(
@@ -794,8 +794,8 @@ def test_a_few_files_of_many_find_their_values() -> None:
         assert metadata.join(files)["n"].to_pylist() == [*wanted, None]
 
 
-def test_files_with_other_values_are_found_wherever_they_are(monkeypatch: pytest.MonkeyPatch) -> None:
-    """Few rows are compared at a time; files that are gone keep all, and a column that is not given matters to none."""
+def test_files_with_changed_values_are_found(monkeypatch: pytest.MonkeyPatch) -> None:
+    """Rows are compared a few at a time. Deleted files keep their values, and missing columns change nothing."""
     monkeypatch.setattr(metadata_columns, "ROWS_AT_ONCE", 3)
     uris = [f"/{number}" for number in range(10)]
     stored = pa.table(
@@ -820,8 +820,8 @@ def test_files_with_other_values_are_found_wherever_they_are(monkeypatch: pytest
 
 
 @pytest.mark.parametrize("what", many.What)
-def test_where_the_index_knows_all_there_is_nothing_to_do(tmp_path: Path, what: many.What) -> None:
-    """However the files are named, and whatever is said of them; ``look`` sees to it."""
+def test_unchanged_metadata_changes_nothing(tmp_path: Path, what: many.What) -> None:
+    """``look`` checks it, for each way of naming files and each kind of metadata."""
     source = str(many.WRITERS[what](tmp_path, 250))
     for _ in ("first index", "nothing new"):
         assert many.look(source, str(tmp_path / "ledger.arrow"))["planned_s"] > 0
@@ -829,7 +829,7 @@ def test_where_the_index_knows_all_there_is_nothing_to_do(tmp_path: Path, what: 
     assert bool(known) == (what in many.SAY_MUCH)
 
 
-def test_the_audit_finds_clips_with_other_metadata_than_their_file(tmp_path: Path) -> None:
+def test_verify_finds_clips_whose_metadata_differs_from_their_file(tmp_path: Path) -> None:
     folder = fill(tmp_path / "in", "a", "b")
     (folder / "list.csv").write_text("uri,mic\na,H5\nb,H5\n")
     config = configure(tmp_path, folder / "list.csv")
@@ -861,9 +861,7 @@ def test_the_audit_finds_clips_with_other_metadata_than_their_file(tmp_path: Pat
         ("uri,gender,starter", {}),
     ],
 )
-def test_what_may_be_meant_as_a_range_and_gives_none_is_said(
-    tmp_path: Path, header: str, meant: dict[str, str]
-) -> None:
+def test_columns_like_start_and_end_are_noted(tmp_path: Path, header: str, meant: dict[str, str]) -> None:
     folder = fill(tmp_path / "in", "a.wav")
     table = folder / "list.csv"
     table.write_text(f"{header}\na.wav,0.1,0.5\n")
@@ -875,14 +873,14 @@ def test_what_may_be_meant_as_a_range_and_gives_none_is_said(
         assert list(notes) == [f"{table}: column `{name}` is {what}; {end}" for name, what in meant.items()]
 
 
-def test_who_names_the_columns_to_keep_is_told_of_ranges_that_are_left_out(tmp_path: Path) -> None:
+def test_columns_like_start_left_out_by_choice_are_noted(tmp_path: Path) -> None:
     folder = fill(tmp_path / "in", "a.wav")
     (table := folder / "list.csv").write_text("uri,start,End_s\na.wav,0.1,0.5\n")
     notes = plan_corpus(configure(tmp_path, table, columns=["start"])).notes
     assert list(notes) == [f"{table}: column `End_s` is left out; a range is given by `start_s` and `end_s`"]
 
 
-def test_a_column_that_sql_cannot_tell_from_that_of_ranges_says_how_to_call_it(tmp_path: Path) -> None:
+def test_column_start_s_in_capitals_is_refused_with_advice(tmp_path: Path) -> None:
     folder = fill(tmp_path / "in", "a.wav")
     (table := folder / "list.csv").write_text("uri,Start_s\na.wav,0.1\n")
     with pytest.raises(CorpusError, match=r"`Start_s` \('0\.1'\): .*: rename it, to `start_s` if it gives time"):

@@ -1,4 +1,4 @@
-"""Sound without a header is read by the convention of its extension, which is part of what its audio is."""
+"""Audio without a header is read as its extension tells, which is part of its identity."""
 
 import io
 import tarfile
@@ -43,7 +43,7 @@ def make_g722(duration_s: float, frequency_hz: float = 440.0) -> bytes:
 
 
 def make_gsm(n_frames: int, seed: int = 0) -> bytes:
-    """Frames of 20 ms, of which the first four bits say what they are, and the rest is anything."""
+    """Frames of 20 ms: four bits of signature, and random bits."""
     bits = np.random.default_rng(seed).integers(0, 256, (n_frames, 33), np.uint8)
     bits[:, 0] = 0xD0 | (bits[:, 0] & 0xF)
     return bits.tobytes()
@@ -53,13 +53,13 @@ SOUNDS = {"g722": make_g722(2.0), "gsm": make_gsm(100)}
 
 
 def decode(data: bytes, extension: str) -> tuple[str, float, str | None]:
-    """Codec, seconds, and what is missing."""
+    """Codec, duration, and the message if something is missing."""
     with open_audio(io.BytesIO(data), raw=RAW_FORMATS[extension]) as audio:
         n_samples = sum(len(block) for block in audio.blocks())
         return audio.info.codec, n_samples / 48_000, audio.truncated
 
 
-def test_the_convention_gives_rate_and_length() -> None:
+def test_raw_format_gives_rate_and_length() -> None:
     codec, seconds, truncated = decode(SOUNDS["g722"], "g722")
     assert (codec, round(seconds, 1), truncated) == ("adpcm_g722", 2.0, None)
     assert decode(SOUNDS["gsm"], "gsm") == ("gsm", 2.0, None)
@@ -72,7 +72,7 @@ def test_the_convention_gives_rate_and_length() -> None:
 
 @pytest.mark.parametrize("extension", ["g722", "gsm"])
 @pytest.mark.parametrize("name", ["wav_s16", "flac", "mp3_vbr", "ogg_opus", "m4a", "aiff"])
-def test_a_container_is_read_as_what_it_is(extension: str, name: str) -> None:
+def test_container_is_read_as_container_whatever_its_name(extension: str, name: str) -> None:
     data = encode(name, tone(1.0, 48_000), 48_000)
     if name == "mp3_vbr":
         assert data.startswith(b"ID3")
@@ -81,12 +81,12 @@ def test_a_container_is_read_as_what_it_is(extension: str, name: str) -> None:
         assert np.array_equal(np.concatenate(list(named.blocks())), np.concatenate(list(plain.blocks())))
 
 
-def test_gsm_in_a_wav_is_no_raw_gsm() -> None:
+def test_gsm_in_wav_is_not_raw_gsm() -> None:
     codec, seconds, _ = decode(by_soundfile("WAV", "GSM610")(tone(1.0, 8_000), 8_000), "gsm")
     assert (codec, round(seconds)) == ("gsm610", 1)
 
 
-def test_what_has_no_frames_of_gsm_is_judged_by_its_content() -> None:
+def test_file_without_gsm_frames_is_judged_by_content() -> None:
     with pytest.raises(FileFailure, match="not_audio"):
         decode(b"\xd0 no sound at all" * 50, "gsm")
     mp3 = encode("mp3_no_xing", tone(1.0, 48_000), 48_000)
@@ -94,7 +94,7 @@ def test_what_has_no_frames_of_gsm_is_judged_by_its_content() -> None:
     assert decode(SOUNDS["gsm"][:-10], "gsm")[1] == pytest.approx(1.98)
 
 
-def test_an_id_holds_the_convention() -> None:
+def test_audio_id_depends_on_the_raw_format() -> None:
     one, other = (schema.make_audio_id("00", raw=str(RAW_FORMATS[name])) for name in ("g722", "gsm"))
     assert len({one, other, schema.make_audio_id("00"), schema.make_audio_id("00", "#t=1")}) == 4
     assert schema.make_audio_id("00", "#t=1", "raw=g722,16000") not in (one, schema.make_audio_id("00", "#t=1"))
@@ -113,11 +113,11 @@ def index(config: Config, request: RunRequest = RunRequest()) -> Any:
 
 
 def files_of(config: Config) -> dict[str, dict[str, Any]]:
-    """The rows of the files that are there, by their names."""
+    """Names of files that exist -> their rows."""
     return {Path(row["uri"]).name: row for row in read(config.into, "files") if row["status"] != "deleted"}
 
 
-def test_the_same_bytes_under_two_names_are_two_audios(tmp_path: Path) -> None:
+def test_equal_bytes_with_two_extensions_are_two_audios(tmp_path: Path) -> None:
     folder = tmp_path / "in"
     folder.mkdir()
     wav = encode("wav_s16", tone(1.0, 48_000), 48_000)
@@ -154,7 +154,7 @@ def test_the_same_bytes_under_two_names_are_two_audios(tmp_path: Path) -> None:
     assert live(config.into) == before
 
 
-def test_a_new_name_may_make_another_audio(tmp_path: Path) -> None:
+def test_renaming_to_a_raw_extension_makes_another_audio(tmp_path: Path) -> None:
     folder = tmp_path / "in"
     folder.mkdir()
     (folder / "a.g722").write_bytes(SOUNDS["g722"])
@@ -173,7 +173,7 @@ def test_a_new_name_may_make_another_audio(tmp_path: Path) -> None:
     assert files_of(config)["c.g722"]["status"] == "indexed"
 
 
-def test_ranges_and_members_are_read_by_it_too(tmp_path: Path) -> None:
+def test_time_ranges_and_members_use_raw_formats(tmp_path: Path) -> None:
     (tmp_path / "a.g722").write_bytes(SOUNDS["g722"])
     shard = write_shard(
         tmp_path / "s.tar", [("a.g722", SOUNDS["g722"]), ("a.g722", make_g722(1.0)), ("b.gsm", SOUNDS["gsm"])]
@@ -193,8 +193,8 @@ def test_ranges_and_members_are_read_by_it_too(tmp_path: Path) -> None:
     assert resolve_uri(f"{shard}#a.g722#2#t=0.25,1")[1:] == (TimeRange(0.25, 1.0), RAW_FORMATS["g722"])
 
 
-def test_links_in_a_shard_are_the_same_bytes_read_in_two_ways(tmp_path: Path) -> None:
-    """They are one place: a stream that is open there is not gone on with under another name."""
+def test_link_with_a_raw_extension_is_another_audio(tmp_path: Path) -> None:
+    """They lie at the same place, but an open stream of one does not serve the other."""
     shard = write_shard(tmp_path / "s.tar", [("a.g722", SOUNDS["g722"])])
     with tarfile.open(shard, "a") as tar:
         for name in ("a.gsm", "b.g722"):
@@ -220,7 +220,7 @@ def test_links_in_a_shard_are_the_same_bytes_read_in_two_ways(tmp_path: Path) ->
     assert [row["reason"] for row in rows] == [None, "not_audio", None]
 
 
-def test_rows_of_the_ledger_are_known_by_it(tmp_path: Path) -> None:
+def test_uris_tell_the_raw_format_and_ids_depend_on_it(tmp_path: Path) -> None:
     assert raw_format_of("s3://in/a.GSM") == raw_format_of("s.tar#a.gsm#2") == RAW_FORMATS["gsm"]
     assert raw_format_of("a.gsm.wav") is None
     path = tmp_path / "a.g722"
@@ -229,7 +229,7 @@ def test_rows_of_the_ledger_are_known_by_it(tmp_path: Path) -> None:
     assert row["file_id"] != empty_row(str(path), schema.make_audio_id(hash_file(path)))["file_id"]
 
 
-def test_files_that_were_judged_before_there_were_conventions_are_read_anew(tmp_path: Path) -> None:
+def test_files_indexed_before_raw_formats_are_decoded_again(tmp_path: Path) -> None:
     (tmp_path / "a.gsm").write_bytes(SOUNDS["gsm"])
     (tmp_path / "b.wav").write_bytes(encode("wav_s16", tone(1.0, 48_000), 48_000))
     manifest = tmp_path / "list.csv"

@@ -17,7 +17,7 @@ from tests.helpers.shards import sounds, write_shard
 from tests.helpers.stores import flaky as flaky
 
 
-def test_shards_are_looked_into_where_they_are_named(tmp_path: Path) -> None:
+def test_shards_are_opened_only_where_a_source_names_them(tmp_path: Path) -> None:
     data = b"sound"
     shard = write_shard(
         tmp_path / "in" / "s.tar",
@@ -33,7 +33,7 @@ def test_shards_are_looked_into_where_they_are_named(tmp_path: Path) -> None:
     assert (row["size_bytes"], row["modified_ns"], row["reason"]) == (5, shard.stat().st_mtime_ns, None)
 
 
-def test_what_is_wrong_with_a_shard_is_a_row(tmp_path: Path) -> None:
+def test_faulty_shard_is_a_row(tmp_path: Path) -> None:
     whole = write_shard(tmp_path / "whole.tar", sounds(2, 3, 5)).read_bytes()
     (tmp_path / "cut.tar").write_bytes(whole[: len(whole) // 2])
     (tmp_path / "broken.tar").write_bytes(b"no tar file" * 500)
@@ -60,7 +60,7 @@ def test_what_is_wrong_with_a_shard_is_a_row(tmp_path: Path) -> None:
         (("tar", "wav"), ["s.tar#1.wav", "s.tar#3.wav"]),
     ],
 )
-def test_shards_in_folders_are_looked_into_where_their_extension_is_named(
+def test_shards_in_folders_are_opened_if_extensions_name_them(
     tmp_path: Path, extensions: tuple[str, ...], names: list[str]
 ) -> None:
     write_shard(tmp_path / "in" / "s.tar", [*sounds(1, 3), ("a.txt", b"text"), ("b.mp3", b"a")])
@@ -73,7 +73,7 @@ def test_shards_in_folders_are_looked_into_where_their_extension_is_named(
 ODD_NAMES = ["a.wav", "a.wav", "../x.wav", "/x.wav", "./../x.wav", "in/../x.wav", "a.wav", "..x.wav", ".h/../x.wav"]
 
 
-def test_every_member_is_a_row_whatever_it_is_called(tmp_path: Path) -> None:
+def test_members_are_listed_whatever_their_name(tmp_path: Path) -> None:
     shard = write_shard(tmp_path / "s.tar", [(name, content(k % 6).read_bytes()) for k, name in enumerate(ODD_NAMES)])
     visible = ["a.wav", "a.wav#2", "../x.wav", "/x.wav", "./../x.wav", "in/../x.wav", "a.wav#3"]
     uris = [f"{shard}#{name}" for name in visible]

@@ -44,7 +44,7 @@ from tests.helpers.stores import flaky as flaky
 
 
 @pytest.mark.parametrize("form", [tarfile.PAX_FORMAT, tarfile.GNU_FORMAT, tarfile.USTAR_FORMAT])
-def test_members_are_ranges_of_their_shard(tmp_path: Path, form: int) -> None:
+def test_members_are_byte_ranges_of_their_shard(tmp_path: Path, form: int) -> None:
     names = ["a.wav", "ünïcode/b.wav", "c#1.flac", "x" * 90 + "/" + "y" * 90 + ".wav", "a.wav", "empty.wav", "a.json"]
     members = [(name, f"{k} {name}".encode() * (k != 5) * 100) for k, name in enumerate(names)]
     shard = write_shard(tmp_path / "s.tar", members, format=form)
@@ -66,7 +66,7 @@ def test_members_are_ranges_of_their_shard(tmp_path: Path, form: int) -> None:
         find_member(f"{shard}#none.wav")
 
 
-def test_a_member_is_a_file_of_its_own_to_those_who_read_it(tmp_path: Path) -> None:
+def test_member_reads_like_a_file(tmp_path: Path) -> None:
     shard = tmp_path / "s.tar"
     shard.write_bytes(b"before" + b"0123456789" + b"after")
     with open_member(Place(str(shard), 6, 10)) as file:
@@ -82,7 +82,7 @@ def test_a_member_is_a_file_of_its_own_to_those_who_read_it(tmp_path: Path) -> N
 # --- indexing ---------------------------------------------------------------------------------------------------------
 
 
-def test_a_shard_is_indexed_as_its_files_would_be(tmp_path: Path) -> None:
+def test_shard_is_indexed_like_the_same_files(tmp_path: Path) -> None:
     for name, data in sounds(1, 3, 5, 7):
         (tmp_path / name).write_bytes(data)
     shard = write_shard(tmp_path / "s.tar", sounds(1, 3, 5, 7))
@@ -100,7 +100,7 @@ def test_a_shard_is_indexed_as_its_files_would_be(tmp_path: Path) -> None:
     assert [finding.table for finding in compare(in_shard.into, WideEncoder(), 10).findings] == ["files"] * 3
 
 
-def test_a_shard_that_is_written_anew_costs_what_changed(tmp_path: Path) -> None:
+def test_rewritten_shard_costs_only_its_changed_members(tmp_path: Path) -> None:
     shard = write_shard(tmp_path / "s.tar", sounds(1, 3, 5))
     config = configure(tmp_path, shard)
     index(config)
@@ -123,9 +123,9 @@ def test_a_shard_that_is_written_anew_costs_what_changed(tmp_path: Path) -> None
     assert n_windows == index(fresh).n_windows
 
 
-def test_what_is_no_longer_in_a_shard_goes(tmp_path: Path) -> None:
-    """But where the shard is cut off, what cannot be seen any more is not taken for gone. Where no audio is left in it,
-    a person has to say so."""
+def test_members_that_left_a_shard_are_deleted(tmp_path: Path) -> None:
+    """Not if the shard is cut off: the members behind the cut may still exist. If no audio is left in it, the run stops
+    until a person allows the deletions."""
     shard = write_shard(tmp_path / "s.tar", sounds(1, 3, 5))
     config = configure(tmp_path, shard)
     index(config)
@@ -146,7 +146,7 @@ def test_what_is_no_longer_in_a_shard_goes(tmp_path: Path) -> None:
     assert [row[2] for row in live(config.into)["files"]] == [None] * 3
 
 
-def test_members_of_a_shard_that_cannot_be_read_stay(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+def test_members_of_an_unreadable_shard_stay_indexed(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     shard = write_shard(tmp_path / "s.tar", sounds(1, 3, 5))
     config = configure(tmp_path, shard)
     index(config)
@@ -178,7 +178,7 @@ def put_out_of_reach(path: Path) -> None:
         (put_out_of_reach, "unreadable", "Too many levels of symbolic links"),
     ],
 )
-def test_a_shard_that_changes_while_it_is_read_is_a_failure(
+def test_shard_that_changes_while_it_is_read_fails(
     tmp_path: Path, change: Callable[[Path], None], reason: str, said: str
 ) -> None:
     shard = write_shard(tmp_path / "s.tar", sounds(5))
@@ -193,7 +193,7 @@ def test_a_shard_that_changes_while_it_is_read_is_a_failure(
     assert said in file["message"]
 
 
-def test_shards_lie_in_object_stores_too(tmp_path: Path) -> None:
+def test_shards_in_object_stores_are_indexed(tmp_path: Path) -> None:
     shard = write_shard(tmp_path / "s.tar", sounds(1, 3, 7))
     local = configure(tmp_path, shard)
     index(local)
@@ -205,7 +205,7 @@ def test_shards_lie_in_object_stores_too(tmp_path: Path) -> None:
     assert compare(remote.into, WideEncoder(), 10).findings == []
 
 
-def test_the_shards_of_many_members_are_those_of_each() -> None:
+def test_shards_of_agrees_with_shard_of() -> None:
     members = ["a/b.tar#x.wav", "a/B.TAR#x.tar#2", "x.parquet#0", "w\nq.arrow#a#b", "p.parquet.tar#z", ".tar#a"]
     others = ["a/b.wav", "x.tar", "a.tarx#b", None]
     found = shards_of(pa.chunked_array([pa.array(members), pa.array(others)]))
@@ -216,7 +216,7 @@ def test_the_shards_of_many_members_are_those_of_each() -> None:
 
 
 @pytest.mark.parametrize("year", [-9999, 2300])
-def test_files_and_shards_of_any_year_are_unchanged_in_the_next_run(tmp_path: Path, year: int) -> None:
+def test_files_and_shards_with_odd_years_stay_unchanged(tmp_path: Path, year: int) -> None:
     shard = write_shard(tmp_path / "in" / "s.tar", sounds(1, 3))
     (path := tmp_path / "in" / "a.wav").write_bytes(content(4).read_bytes())
     for each in (shard, path):
@@ -228,7 +228,7 @@ def test_files_and_shards_of_any_year_are_unchanged_in_the_next_run(tmp_path: Pa
     assert index(config).n_windows == 0
 
 
-def test_manifests_name_members_as_they_are_called(tmp_path: Path) -> None:
+def test_manifests_name_members_literally(tmp_path: Path) -> None:
     shard = write_shard(
         tmp_path / "s.tar", [(name, b"sound") for name in ["../x.wav", "./../x.wav", "/x.wav", "a//b.wav"]]
     )
@@ -260,15 +260,15 @@ def test_manifests_name_members_as_they_are_called(tmp_path: Path) -> None:
         ("/in/.wav", ""),
     ],
 )
-def test_an_extension_is_that_of_the_own_name(recording: str, extension: str) -> None:
+def test_extension_comes_from_the_members_own_name(recording: str, extension: str) -> None:
     assert extension_of(recording) == extension
 
 
-def test_a_member_lasts_as_long_as_others_of_its_name() -> None:
+def test_numbered_member_lasts_as_long_as_others_of_its_name() -> None:
     assert estimate_seconds("s.tar#a.wav#2", 1_500_000) == estimate_seconds("a.wav", 1_500_000) == 10
 
 
-def test_a_small_member_of_a_remote_shard_takes_one_request(flaky: str, monkeypatch: pytest.MonkeyPatch) -> None:
+def test_small_remote_member_takes_one_request(flaky: str, monkeypatch: pytest.MonkeyPatch) -> None:
     data = io.BytesIO()
     sounds = [content(k).read_bytes() for k in (3, 4)]
     with tarfile.open(fileobj=data, mode="w") as tar:

@@ -24,7 +24,7 @@ LATIN = {
 
 
 @pytest.mark.parametrize("name", LATIN)
-def test_text_that_is_not_utf_8_is_told_in_one_line(tmp_path: Path, name: str) -> None:
+def test_text_that_is_not_utf8_is_told_with_line_and_cell(tmp_path: Path, name: str) -> None:
     text, where = LATIN[name]
     (tmp_path / name).write_text(text, encoding="latin-1")
     with pytest.raises(CorpusError) as raised:
@@ -32,8 +32,8 @@ def test_text_that_is_not_utf_8_is_told_in_one_line(tmp_path: Path, name: str) -
     assert str(raised.value) == f"{tmp_path / name}: {where} is not UTF-8: save the table as UTF-8"
 
 
-def test_text_of_all_letters_is_taken_wherever_a_piece_of_it_ends(tmp_path: Path) -> None:
-    """With the mark at its beginning that spreadsheets write, too."""
+def test_utf8_is_accepted_across_piece_boundaries(tmp_path: Path) -> None:
+    """A byte order mark, as spreadsheets write it, is accepted."""
     names = [f"{'x' * k}\u00e9\U0001f600.wav" for k in range(8)]
     for begin in ("", "\ufeff"):
         for shift in range(8):
@@ -47,8 +47,8 @@ HEADERS = ["uri,start_s,end_s", "uri, start_s, end_s", ' uri ,"start_s", "end_s"
 
 @pytest.mark.parametrize("header", HEADERS)
 @pytest.mark.parametrize("suffix", [".csv", ".tsv", ".jsonl", ".parquet"])
-def test_blanks_around_the_names_of_columns_do_not_matter(tmp_path: Path, header: str, suffix: str) -> None:
-    """Ranges would be whole files."""
+def test_blanks_around_column_names_do_not_matter(tmp_path: Path, header: str, suffix: str) -> None:
+    """Otherwise time ranges would become whole files."""
     (tmp_path / "a.wav").write_bytes(b"sound")
     manifest = tmp_path / f"m{suffix}"
     names = header.replace("\t", " ").split(",")
@@ -65,13 +65,13 @@ def test_blanks_around_the_names_of_columns_do_not_matter(tmp_path: Path, header
     assert list_corpus([str(manifest)])["uri"].to_pylist() == expected
 
 
-def test_names_that_are_the_same_without_blanks_are_there_twice(tmp_path: Path) -> None:
+def test_names_that_differ_in_blanks_are_duplicates(tmp_path: Path) -> None:
     (tmp_path / "m.csv").write_text("uri,start_s, start_s\na.wav,1,2\n")
     with pytest.raises(CorpusError, match=r"m\.csv: column `start_s` occurs twice"):
         list_rows(tmp_path / "m.csv")
 
 
-def test_a_row_of_json_that_is_none_is_told_by_its_number(tmp_path: Path) -> None:
+def test_faulty_json_row_is_told_by_its_number(tmp_path: Path) -> None:
     (tmp_path / "m.jsonl").write_text('{"uri": "a.wav"}\n{"uri": "b.wav}\n')
     with pytest.raises(CorpusError, match=r"m\.jsonl: cannot be read as a table: JSON parse error: .* in row 2$"):
         list_rows(tmp_path / "m.jsonl")

@@ -28,7 +28,7 @@ def add_links(shard: Path, links: dict[str, tuple[bytes, str]]) -> None:
             tar.addfile(info)
 
 
-def test_links_are_what_they_are_to(tmp_path: Path) -> None:
+def test_links_have_the_bytes_of_their_target(tmp_path: Path) -> None:
     shard = write_shard(tmp_path / "s.tar", [("./in/a.wav", b"first"), ("b.wav", b"second"), ("in/b.wav", b"third")])
     hard, soft = tarfile.LNKTYPE, tarfile.SYMTYPE
     add_links(
@@ -64,8 +64,8 @@ def test_links_are_what_they_are_to(tmp_path: Path) -> None:
     }
 
 
-def test_a_sparse_member_is_listed_and_has_no_bytes(tmp_path: Path) -> None:
-    """They do not lie in one piece: what does, a table of its pieces first, would be taken for sound."""
+def test_sparse_member_is_listed_as_empty(tmp_path: Path) -> None:
+    """A sparse file does not lie in one piece: its bytes begin with a table of its pieces, which is no sound."""
     sparse = tarfile.TarInfo("a.wav")
     sparse.size, sparse.pax_headers = 8, {"GNU.sparse.major": "0", "GNU.sparse.minor": "1", "GNU.sparse.map": "0,4,8,4"}
     with tarfile.open(tmp_path / "s.tar", "w", format=tarfile.PAX_FORMAT) as tar:
@@ -105,7 +105,7 @@ def test_pipes_and_devices_in_a_shard_are_failures(tmp_path: Path) -> None:
 
 
 def read_to_its_end(shard: Path, data: bytes) -> tuple[list[str], str]:
-    """The members that are found of a shard, and what is said of its end."""
+    """The members that are found in a tar file, and the message about its end."""
     shard.write_bytes(data)
     fsspec.filesystem("memory").pipe_file("/shards/s.tar", data)
     outcomes = []
@@ -121,8 +121,8 @@ def read_to_its_end(shard: Path, data: bytes) -> tuple[list[str], str]:
     return outcomes[0]
 
 
-def test_a_shard_that_is_cut_off_anywhere_is_not_whole(tmp_path: Path) -> None:
-    """Also between two members, and after the last one."""
+def test_tar_file_cut_off_anywhere_is_an_error(tmp_path: Path) -> None:
+    """This includes cuts between two members, and after the last one."""
     names = ["a.wav", "b.wav", "c.wav"]
     shard = write_shard(tmp_path / "s.tar", [(name, b"sound" * 200) for name in names])
     data = shard.read_bytes()
@@ -143,7 +143,7 @@ def test_a_shard_that_is_cut_off_anywhere_is_not_whole(tmp_path: Path) -> None:
     assert read_to_its_end(shard, data[: end + block - 1])[1] == f"cut off at byte {end}: it has no mark of its end"
 
 
-def test_two_shards_in_one_file_are_not_whole(tmp_path: Path) -> None:
+def test_two_tar_files_in_one_are_an_error(tmp_path: Path) -> None:
     one = write_shard(tmp_path / "s.tar", [("a.wav", b"first")]).read_bytes()
     two = write_shard(tmp_path / "s.tar", [("b.wav", b"second")]).read_bytes()
     for behind in (two, bytes(20_480) + two):

@@ -13,7 +13,7 @@ seconds = st.floats(0, 1e7, allow_nan=False).map(lambda value: value or None)
 
 
 @given(seconds, seconds)
-def test_a_range_has_one_name_that_says_all_of_it(start_s: float | None, end_s: float | None) -> None:
+def test_time_range_has_exactly_one_name(start_s: float | None, end_s: float | None) -> None:
     part = TimeRange(start_s, None if end_s is None else end_s + (start_s or 0.0))
     if part.end_s == part.start_s and part:
         return
@@ -42,5 +42,5 @@ def test_seconds_are_written_as_the_shortest_decimal(part: TimeRange, name: str)
 @pytest.mark.parametrize(
     "name", ["a", "a#t=", "a#t=,", "a#t=x", "a#t=-1", "a#t=1,2x", "a#t=2,1", "a#t=1e3", "a#t=1:00"]
 )
-def test_other_names_are_those_of_files(name: str) -> None:
+def test_other_names_are_no_time_ranges(name: str) -> None:
     assert split_uri(name) == (name, TimeRange())
