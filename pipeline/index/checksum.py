@@ -1,4 +1,4 @@
-"""Vectors in, one number out that changes when any of them does: how `verify` notices values that rot on a disk.
+"""Vectors in, one number out that changes when any of them does: so `verify` notices rot on a disk.
 
 The number of a set of rows is the sum of the hashes of its rows, modulo 2^64. So it does not matter in which order rows
 are read, or in how many parts they were written: the sums of the parts add up.

@@ -1,5 +1,6 @@
 """What an error of the engine means. Lance and lancedb raise Python's own types for a damaged file, a full disk and a
-store that does not answer; only the beginning and the end of the message tell which, for paths of any name lie between.
+store that does not answer. Only the beginning and the end of the message tell which: between them lie paths, and a path
+may contain any words.
 """
 
 import re
@@ -13,18 +14,18 @@ OURS = ("pipeline", "jobs", "__main__")
 Trouble = Literal["memory", "disk_full", "disk", "store", "conflict", "damage"]
 
 _PREFIX = r"(?:(?:[\w ()]|N/A)+: )*?"
-"""``lance error: LanceError(IO): Wrapped error: ``: no path has come yet."""
+"""``lance error: LanceError(IO): Wrapped error: ``: before any path."""
 _MEMORY = re.compile(rf"{_PREFIX}(?:Resources exhausted|Memory exhausted|Out of memory)\b", re.IGNORECASE)
 _STORE = re.compile(rf"{_PREFIX}Generic (?!Local\w* |(?:In)?Memory )\w+ error: (?:.*? - )?(.*)", re.IGNORECASE)
 _SHORT_OBJECT = re.compile(r"[\w -]+: 416 |[^/]*<Code>InvalidRange</Code>")
-"""The answer of a store that has less of an object than its table says."""
+"""A store's answer where an object is shorter than its table says."""
 _CONFLICT = re.compile(rf"{_PREFIX}(?:Retryable |Incompatible )?(?:Commit conflict|Too many concurrent)", re.IGNORECASE)
 _FILTERED_VALUE = re.compile(
     r"(?:lance error: )?Query Execution error: Error applying filter expression to batch: Arrow error"
 )
 _OS_ERROR = re.compile(r"\(os error (\d+)\)(?=$|[,;:)\]])")
-_FULL, _GONE = ("28", "122"), "2"
-"""Linux's numbers for a full disk or quota, and for a file that is not there, which is damage."""
+_FULL, _MISSING = ("28", "122"), "2"
+"""Linux's numbers for a full disk or quota, and for a missing file, which is damage."""
 
 _SOURCE_PLACE = re.compile(r",? /\S+\.rs:\d+(?::\d+)?")
 _WRAPPING = re.compile(
@@ -34,13 +35,13 @@ _FROM_LANCE = re.compile(r"(?:\w+: )?(?:External error: )?(?:lance error: |Lance
 
 
 def tidy(text: str) -> str:
-    """A message of Lance in one line, without its layers and the places in Rust's sources where it arose."""
+    """A message of Lance in one line, without its wrapping and the places in the Rust source where it arose."""
     said = _SOURCE_PLACE.sub("", " ".join(text.split()))
     return said[layers.end() :] if (layers := _WRAPPING.match(said)) else said
 
 
 def diagnose(text: str) -> Trouble:
-    """What a message of Lance is about; damage, where it names nothing else."""
+    """The trouble that a message of Lance is about; damage where it names nothing else."""
     said = _SOURCE_PLACE.sub("", " ".join(text.split()))
     if _MEMORY.match(said):
         return "memory"
@@ -49,7 +50,7 @@ def diagnose(text: str) -> Trouble:
     if (answer := _STORE.match(said)) is not None:
         return "damage" if _SHORT_OBJECT.match(answer[1]) else "store"
     numbers = _OS_ERROR.findall(said)
-    if not numbers or numbers[-1] == _GONE:
+    if not numbers or numbers[-1] == _MISSING:
         return "damage"
     return "disk_full" if numbers[-1] in _FULL else "disk"
 
@@ -65,7 +66,7 @@ def is_about_a_value(text: str) -> bool:
 
 
 def find_answer(text: str) -> str:
-    """What an object store has answered, of a message that is about one."""
+    """The answer of an object store in a message of Lance."""
     answer = _STORE.match(_SOURCE_PLACE.sub("", " ".join(text.split())))
     said = answer[1] if answer else tidy(text)
     code = re.search(r"<Code>(.*?)</Code>.*?<Message>(.*?)</Message>", said)
@@ -73,15 +74,15 @@ def find_answer(text: str) -> str:
 
 
 def is_message(text: str) -> bool:
-    """Whether Lance wrote a text that has come from another process, maybe behind the name of a type."""
+    """Whether Lance wrote this text, which another process sent, maybe with the name of a type before it."""
     return _FROM_LANCE.match(text) is not None
 
 
 def is_failure(error: BaseException) -> bool:
-    """Whether the engine raised this, of a type that it uses for what happens to its files.
+    """Whether the engine raised this error about its files.
 
-    A TypeError or an ImportError in there is a fault of the code, and an error with a number is of the system. A
-    damaged page makes Lance's own code panic, which is no Exception.
+    A TypeError or an ImportError raised there is a fault of the code, and an error with a number is the system's. A
+    damaged page makes Lance's own code panic, which is no ``Exception``.
     """
     is_its_type = isinstance(error, OSError | ValueError | RuntimeError) or is_panic(error)
     is_other = isinstance(error, NotImplementedError | RecursionError) or getattr(error, "errno", None) is not None
@@ -89,15 +90,14 @@ def is_failure(error: BaseException) -> bool:
 
 
 def is_panic(error: BaseException) -> bool:
-    """Whether code in Rust has panicked."""
+    """Whether Rust code has panicked."""
     return type(error).__name__ == "PanicException"
 
 
 def is_of(error: BaseException, packages: Collection[str]) -> bool:
-    """Whether one of these packages raised it: their types are Python's own, and their messages hold paths of any name.
-
-    They were called where the last of our functions on the way to the error was left for one of theirs.
+    """Whether one of these packages raised the error. Its type and message cannot tell: the types are Python's own, and
+    messages contain paths. The traceback tells: after the last function of ours comes one of theirs.
     """
     modules = [frame.f_globals.get("__name__", "").split(".")[0] for frame, _ in traceback.walk_tb(error.__traceback__)]
-    of_others = modules[max((at for at, module in enumerate(modules) if module in OURS), default=-1) + 1 :]
-    return any(module in packages for module in of_others)
+    theirs = modules[max((at for at, module in enumerate(modules) if module in OURS), default=-1) + 1 :]
+    return any(module in packages for module in theirs)

@@ -1,8 +1,8 @@
-"""The journal: what has been published, and with which settings. Its rows are the truth about an index.
+"""The journal: which versions of the tables are published, and with which settings. It is the truth about an index.
 
-``batches`` has one row per committed batch or step of maintenance, which names the version of each table that it
-publishes. Inserting the row is the commit point: ``seq`` counts on by one, and of two writers that insert the same
-number only the first one gets it in.
+``batches`` has one row for each committed batch or step of maintenance. The row names the version of each table that it
+publishes. Inserting it is the commit point: ``seq`` counts on by one, and of two writers that insert the same number
+only the first succeeds.
 
 An index that is rebuilt with other settings gets a new *generation*: four tables with a journal of their own, in a
 folder beside the old ones. A row of the kind ``switch`` in the first journal puts them in the place of the old ones.
@@ -26,18 +26,18 @@ from pipeline.index import engine_errors
 from pipeline.index.journal_details import get_value, parse
 
 FORMAT, OLDEST_FORMAT = 3, 2
-"""The format number of an index: what this code writes, and the oldest one that it reads. Older ones are brought up to
-``FORMAT`` by the next run."""
+"""The format number of an index: the one that this code writes, and the oldest one that it reads. The next run brings
+older indexes up to ``FORMAT``."""
 
 DATA_TABLES = ("files", "clips", "frames")
 
 Failpoint = Callable[[str], None]
-"""Called with the name of each step of the protocol just before it is done: tests crash a run there."""
+"""Called with the name of each step of the commit protocol, just before that step: tests crash a run there."""
 
 
 @dataclass(frozen=True)
 class Published:
-    """What the newest journal row says: the state that readers see."""
+    """The newest journal row: the state that readers see."""
 
     seq: int
     batch_id: str
@@ -45,7 +45,7 @@ class Published:
 
 
 def table_uri(path: str | Path, name: str) -> str:
-    """Where the table ``name`` of the index at ``path`` lies."""
+    """The URI of the table ``name`` of the index at ``path``."""
     return storage.join(storage.database(str(path)), f"{name}.lance")
 
 
@@ -55,7 +55,7 @@ def open_journal(path: str | Path) -> Any:
 
 
 def exists(path: str | Path) -> bool:
-    """Whether a complete index lies at ``path``: creating one ends with the first journal row."""
+    """Whether a complete index lies at ``path``: its creation ends with the first journal row."""
     return find(path) is not None
 
 
@@ -68,7 +68,7 @@ def find(path: str | Path) -> Any | None:
     except ValueError:
         if _has_version(table_uri(path, "batches")):
             raise
-        return None  # a folder without a table: creating it was interrupted
+        return None  # a folder without a table: its creation was interrupted
     return journal if journal.count_rows() else None
 
 
@@ -82,10 +82,10 @@ def _has_version(uri: str) -> bool:
 
 
 def check_whole(path: str | Path) -> None:
-    """Refuse an index whose journal was lost: to make it anew would wipe its tables.
+    """Refuse an index whose journal was lost: creating it again would wipe its tables.
 
     Raises:
-        IndexMismatch: there are tables with rows, and no journal.
+        IndexMismatch: there are tables with rows, but no journal.
     """
     for name in DATA_TABLES:
         uri = table_uri(path, name)
@@ -112,7 +112,7 @@ def newest(journal: Any) -> Published:
 
 
 def versions_since(journal: Any, name: str, since: dt.datetime) -> set[int]:
-    """The versions of the table ``name`` that readers saw at that time or later, the newest one among them."""
+    """The versions of the table ``name`` that readers have seen since then, the newest one among them."""
     columns = ["seq", "committed_at", f"{name}_version"]
     rows = journal.to_table(columns=columns).sort_by("seq").select(columns[1:]).to_pylist()
     replaced_at = [row["committed_at"] for row in rows[1:]]
@@ -133,12 +133,12 @@ def count_commits(journal: Any) -> int:
 
 
 def read_journal(path: str | Path) -> pa.Table:
-    """All batches, oldest first."""
+    """All rows of the journal, oldest first."""
     return open_journal(path).to_table().sort_by("seq")
 
 
 def encoded_s(row: dict[str, Any]) -> float:
-    """Seconds of audio that were encoded for a journal row: each content once, however many files hold it."""
+    """Seconds of audio that a run encoded for a journal row: each content once, however many files hold it."""
     where = f"the journal's row {row['seq']}"
     found = parse(row["detail"], where).get("encoded_s", row["audio_s"])
     return float(get_value({"encoded_s": found}, "encoded_s", (int, float), where))
@@ -184,10 +184,10 @@ def make_row(seq: int, batch_id: str, run_id: str, kind: str, versions: dict[str
 
 
 def publish(journal: Any, rows: list[dict[str, Any]]) -> None:
-    """Insert the journal rows if and only if nobody has inserted one of their ``seq`` before.
+    """Insert the journal rows, unless somebody has inserted a row with one of their ``seq`` before.
 
     The unenforced primary key makes two inserts of one ``seq`` conflict, and without retries the second one fails. An
-    object store may insert the rows and its answer may get lost: so what is refused, or fails, is looked for.
+    object store may insert the rows and lose its answer: so after a refusal or an error, look whether they are there.
 
     Raises:
         CommitConflict: somebody has; nothing is inserted.
@@ -198,7 +198,7 @@ def publish(journal: Any, rows: list[dict[str, Any]]) -> None:
         inserted = insert.execute(table)["num_inserted_rows"]
     except (OSError, CommitConflictError) as error:
         latest = lance.dataset(journal.uri)
-        # Against a version that another run's clean-up has deleted, Lance finds no conflict, but nothing at all.
+        # Where another run's clean-up has deleted the version read here, Lance reports a missing file and no conflict.
         if not is_conflict(error) and newest(latest).seq < rows[0]["seq"]:
             raise
         inserted = 0
@@ -210,7 +210,7 @@ def publish(journal: Any, rows: list[dict[str, Any]]) -> None:
 
 
 def _ends_with(journal: Any, rows: pa.Table) -> bool:
-    """Whether these rows, time and all, are the newest ones of a version of the journal."""
+    """Whether exactly these rows, with their times, are the newest ones of a version of the journal."""
     found = journal.to_table(columns=rows.column_names, filter=f"seq >= {rows['seq'][0].as_py()}").sort_by("seq")
     return bool(found.to_pylist() == rows.to_pylist())
 

@@ -1,4 +1,4 @@
-"""What a row of the journal says besides its columns: its ``detail``, JSON, checked before anyone believes it."""
+"""The JSON ``detail`` of journal rows, checked before anyone uses it."""
 
 import json
 from typing import Any
@@ -13,12 +13,12 @@ _MODEL = {"name": str, "checksum": str, "dimension": int, "logit_scale": _NUMBER
 
 
 def refuse(what: str) -> IndexMismatch:
-    """The error for something that no run has written."""
+    """The error for a value that no run can have written."""
     return IndexMismatch(f"{what}, so something else wrote here: restore the index from a copy")
 
 
 def parse(detail: str | None, where: str) -> dict[str, Any]:
-    """A row's ``detail``; errors name ``where`` it is.
+    """The mapping in a row's ``detail``; errors name the journal, ``where``.
 
     Raises:
         IndexMismatch: it is no JSON mapping.
@@ -33,10 +33,10 @@ def parse(detail: str | None, where: str) -> dict[str, Any]:
 
 
 def get_value(detail: dict[str, Any], key: str, kind: Any, where: str) -> Any:
-    """What a row's ``detail`` says under ``key``, of a type, or one of several.
+    """The value of ``key`` in a row's ``detail``, which must be of the type ``kind``, or one of several.
 
     Raises:
-        IndexMismatch: nothing, or something of another type.
+        IndexMismatch: there is none, or it has another type.
     """
     value = detail.get(key)
     if key not in detail or not isinstance(value, kind) or isinstance(value, bool):
@@ -45,10 +45,10 @@ def get_value(detail: dict[str, Any], key: str, kind: Any, where: str) -> Any:
 
 
 def get_settings(detail: dict[str, Any], where: str) -> dict[str, Any]:
-    """The settings that an index was made with.
+    """The settings that an index was created with.
 
     Raises:
-        IndexMismatch: one is missing, or cannot be.
+        IndexMismatch: one is missing or impossible.
     """
     settings: dict[str, Any] = get_value(detail, "settings", dict, where)
     for key, kind in _SETTINGS.items():

@@ -1,13 +1,13 @@
-"""One writer per index: a lease that lives as long as its run, and is taken over when its run is dead.
+"""One writer per index: a lease that a run holds while it lives, and that another run takes over once it is dead.
 
 The lease is a small file in the index, ``claim-N.json``. Whoever creates number N holds the index; the holder's
-heartbeat creates N + 1 and removes N. Each file is made by a put that fails if there is one already, which local disks
-and some object stores offer, so of two runs that reach for one number only one gets it. A store is tried out before the
-first lease is taken. That keeps honest runs apart; should it fail (removed by force), the journal still lets only one
-of them publish.
+heartbeat creates N + 1 and removes N. Creating fails if the file exists, which local disks and some object stores can
+guarantee, so of two runs that create one number only one succeeds. Before the first lease, the run tests whether the
+store can. That keeps honest runs apart; should it fail (somebody removed the files), the journal still lets only one
+run publish.
 
-The answer to a put may get lost although the put was carried out. A driver that then tries it again is told that the
-lease exists. So a run that is refused, or gets an error, reads the newest lease, and goes on if that is its own.
+A store may create a file and lose its answer. A client that retries is then told that the file exists. So a run that is
+refused, or gets an error, reads the newest lease and continues if that is its own.
 """
 
 import contextlib
@@ -27,15 +27,15 @@ from pipeline.processes import find_start, name_processes
 
 BEAT_S = 10.0
 STORES = "s3://, gs://, az:// or abfss://"
-"""Stores that create files exclusively, as their drivers have it: Amazon's, Google's, Microsoft's, and many like S3."""
+"""Stores whose clients create files exclusively: Amazon's, Google's, Microsoft's, and many that speak S3."""
 UNWRITTEN_S = 1.0
-"""How long a lease may be there and not be written."""
+"""How long a lease file may exist before its content is written."""
 
 
 def is_held(path: str | Path, *, clock: Clock = CLOCK) -> bool:
-    """Whether a run seems to write to the index at ``path``: its process is not gone, and it renews its lease.
+    """Whether a run seems to write to the index at ``path``: its process is alive, and it renews its lease.
 
-    Where the lease looks old, this waits for up to two heartbeats, as clocks of two machines may differ.
+    Where the lease looks old, this waits for up to two heartbeats, since the clocks of two machines may differ.
     """
     leases = LeaseFiles(*storage.find_store(str(path)))
     while numbers := leases.list():
@@ -43,7 +43,7 @@ def is_held(path: str | Path, *, clock: Clock = CLOCK) -> bool:
             return leases.is_alive(numbers[-1], holder, clock)
         clock.sleep(UNWRITTEN_S)
         if leases.list()[-1:] == numbers[-1:] and leases.read(numbers[-1]) is None:
-            return False  # it is not one of ours
+            return False  # not a lease of Earshot's
     return False
 
 
@@ -52,11 +52,11 @@ class Lease:
 
     Args:
         beat_s: seconds between two heartbeats.
-        leases: where the lease files are; by default in the index.
+        leases: the lease files; by default those in the index.
 
     Raises:
         IndexBusy: on entering, when a live run holds it; says which and since when.
-        UsageError: it lies in a store that lets two runs create one file.
+        UsageError: the index is in a store where two runs can create the same file.
     """
 
     def __init__(
@@ -92,13 +92,13 @@ class Lease:
         if not taken:
             raise starting
         try:
-            if self._leases.list()[-1:] != [number]:  # one that began later was faster, when no lease was there
+            if self._leases.list()[-1:] != [number]:  # a run that began later was faster while there was no lease
                 raise starting
         except BaseException:
             with contextlib.suppress(Exception):
                 self._leases.remove(number)
             raise
-        with contextlib.suppress(Exception):  # each store has errors of its own; a heartbeat removes what is left
+        with contextlib.suppress(Exception):  # each store has errors of its own; a heartbeat removes the rest
             self._remove(numbers)
             self._leases.remove_unfinished(number)
         self._thread.start()
@@ -109,16 +109,16 @@ class Lease:
     ) -> None:
         self._stop.set()
         self._thread.join()
-        with contextlib.suppress(Exception):  # a store that does not answer: a lease that is left is taken over
+        with contextlib.suppress(Exception):  # if the store does not answer, the next run takes the lease over
             self._remove(number for number in self._leases.list() if self._owns(number))
 
     @property
     def lost(self) -> bool:
-        """Whether another run has taken the index over: it held this one for dead."""
+        """Whether another run has taken the index over, believing this one dead."""
         return self._taken_by is not None
 
     def check(self) -> None:
-        """Stop a run that has lost the index, rather than let it work on for nothing.
+        """Stop a run that has lost the index: its work would be in vain.
 
         Raises:
             CommitConflict: another run has taken the index over.
@@ -140,7 +140,7 @@ class Lease:
         return self._is_mine(self._leases.read(number))
 
     def _take(self, number: int) -> bool:
-        """Create a lease; returns whether it is there and this run's own, whatever the store has answered."""
+        """Create a lease; returns whether it exists and is this run's own, whatever the store answered."""
         try:
             return self._leases.create(number, self._values()) or self._owns(number)
         except Exception:  # each store has errors of its own
@@ -155,7 +155,7 @@ class Lease:
     def _refuse_if_held(self, number: int) -> None:
         holder = self._read_written(number)
         if holder is None and (newer := [each for each in self._leases.list() if each > number]):
-            self._refuse_if_held(newer[-1])  # its heart has beaten meanwhile
+            self._refuse_if_held(newer[-1])  # its run has renewed it meanwhile
         if holder is not None and self._leases.is_alive(number, holder):
             raise IndexBusy(
                 f"{self._path}: another run writes here (process {holder['pid']} on {holder['host']},"
@@ -163,9 +163,9 @@ class Lease:
             )
 
     def _read_written(self, number: int) -> dict[str, Any] | None:
-        """What a lease says; None if it is gone, or not one of ours."""
+        """The content of a lease; None if it was removed or is not Earshot's."""
         holder = self._leases.read(number)
-        if holder is None:  # on a disk without links it may not be written to its end yet
+        if holder is None:  # on a disk without links it may not be complete yet
             time.sleep(UNWRITTEN_S)
             holder = self._leases.read(number)
         return holder
@@ -176,7 +176,7 @@ class Lease:
                 self._taken_by = self._renew()
 
     def _renew(self) -> dict[str, Any] | None:
-        """Make the next lease and remove all that came before; returns the newest one where it is another run's."""
+        """Create the next lease and remove all earlier ones; returns the newest lease where it is another run's."""
         numbers = self._leases.list()
         newest = self._read_written(numbers[-1]) if numbers else None
         if newest is not None and not self._is_mine(newest):

@@ -1,4 +1,4 @@
-"""The lease files of an index, ``claim-N.json``, which ``lease`` uses: made, read, judged and removed."""
+"""The lease files of an index, ``claim-N.json``: created, read, judged and removed for ``lease``."""
 
 import contextlib
 import errno
@@ -19,7 +19,7 @@ from pipeline import storage
 from pipeline.processes import has_ended, name_processes
 
 STALE_S = 60.0
-"""Age of a lease from which its holder is watched, and taken for dead if its heart does not beat."""
+"""From this age of a lease on, a run watches whether its holder renews it, and takes the holder for dead if not."""
 
 _LEASE: dict[str, Any] = {
     **dict.fromkeys(("run_id", "host", "since", "processes"), str),
@@ -32,7 +32,7 @@ _SCRATCH, _PROBE = re.compile(r"claim-\d+\.json\..+"), re.compile(r"probe-[0-9a-
 
 @dataclass(frozen=True)
 class Clock:
-    """The time as leases note it, that which only goes on, and how to wait."""
+    """The time of day, a monotonic time, and how to wait."""
 
     now: Callable[[], float] = time.time
     monotonic: Callable[[], float] = time.monotonic
@@ -58,7 +58,7 @@ class LeaseFiles:
         return sorted(int(number) for number in numbers if number.isdecimal())
 
     def create(self, number: int, values: dict[str, Any]) -> bool:
-        """Make a lease unless there is one of that number; returns whether it was made."""
+        """Create a lease unless one of that number exists; returns whether it was created."""
         data, path = json.dumps(values).encode(), self._at(number)
         try:
             if isinstance(self._fs, LocalFileSystem):
@@ -70,7 +70,7 @@ class LeaseFiles:
         return True
 
     def are_exclusive(self) -> bool:
-        """Whether of two who create one file the second fails, as ``create`` needs it. Tried out in a store."""
+        """Whether creating a file that exists fails, as ``create`` needs it. In an object store, this tries it."""
         if isinstance(self._fs, LocalFileSystem):
             return True
         path = f"{self._root}/probe-{uuid.uuid4().hex}"
@@ -78,21 +78,21 @@ class LeaseFiles:
             for number in range(2):
                 storage.retried(self._fs.pipe_file, path, str(number).encode(), mode="create")
         except FileExistsError:
-            # Of a store that repeats a put whose answer was lost, the first may have been told so: what does it hold?
+            # A client that repeats a put whose answer was lost may have failed at the first one: look at the content.
             return bool(self._fs.cat_file(path) == b"0")
-        except (NotImplementedError, TypeError, ValueError):  # of drivers that do not know ``mode``
+        except (NotImplementedError, TypeError, ValueError):  # clients that do not know ``mode``
             return False
-        except OSError as error:  # of servers that do not know the condition of the put
+        except OSError as error:  # servers that do not know the condition of the put
             if error.errno in (errno.ENOSYS, errno.EOPNOTSUPP, errno.EINVAL):
                 return False
             raise
         finally:
-            with contextlib.suppress(Exception):  # it may not be there
+            with contextlib.suppress(Exception):  # it may not exist
                 self._fs.rm_file(path)
         return False
 
     def read(self, number: int) -> dict[str, Any] | None:
-        """What a lease says; None if it is gone, or not one of ours."""
+        """The content of a lease; None if it was removed or is not Earshot's."""
         try:
             values = json.loads(self._fs.cat_file(self._at(number)))
         except (FileNotFoundError, ValueError, RecursionError):
@@ -100,13 +100,13 @@ class LeaseFiles:
         return values if isinstance(values, dict) and _is_ours(values) else None
 
     def is_alive(self, number: int, holder: dict[str, Any], clock: Clock = CLOCK) -> bool:
-        """Whether the run that made the newest lease, which says ``holder``, is there and renews it."""
+        """Whether the run that created the newest lease, with the content ``holder``, is alive and renews it."""
         if _is_dead(holder):
             return False
         return abs(clock.now() - holder["at"]) < STALE_S or self._beats(number, 2 * holder["beat_s"], clock)
 
     def _beats(self, number: int, timeout_s: float, clock: Clock) -> bool:
-        """Watch whether the lease is renewed: clocks of two machines may differ by more than its age."""
+        """Watch whether the run renews the lease: the clocks of two machines may differ by more than its age."""
         timeout_s = min(timeout_s, 2 * STALE_S)  # whatever the lease says
         until = clock.monotonic() + timeout_s
         while clock.monotonic() < until:
@@ -120,9 +120,9 @@ class LeaseFiles:
             self._fs.rm_file(self._at(number))
 
     def remove_unfinished(self, number: int) -> None:
-        """Remove what was left by those who were killed while they wrote a lease to a disk, or tried a store out.
+        """Remove files of runs that were killed while they wrote a lease to a disk or tried a store.
 
-        It is old where the lease ``number`` was made much later, by the clock of the disk or store itself.
+        A file counts as left over if it is much older than the lease ``number``, by the clock of the disk or store.
         """
         is_local = isinstance(self._fs, LocalFileSystem)
         now, unfinished = self._fs.modified(self._at(number)), _SCRATCH if is_local else _PROBE
@@ -137,7 +137,7 @@ class LeaseFiles:
 
 
 def _is_ours(values: dict[str, Any]) -> bool:
-    """Whether a lease says what those of a run do; ``began`` was added later."""
+    """Whether a lease has the fields that runs write; ``began`` was added later."""
     for name, kind in _LEASE.items():
         value = values.get(name)
         is_number = isinstance(value, int | float) and not isinstance(value, bool)
@@ -148,12 +148,12 @@ def _is_ours(values: dict[str, Any]) -> bool:
 
 
 def _is_dead(holder: dict[str, Any]) -> bool:
-    """Whether it ran on this machine and is gone; elsewhere, also in another container, its heartbeat tells."""
+    """Whether the holder ran on this machine and has ended. In another container, only its heartbeat tells."""
     return holder["processes"] == name_processes() and has_ended(holder["pid"], holder.get("began"))
 
 
 def _create_whole(path: str, data: bytes) -> None:
-    """Create a local file with all of its content, or fail if there is one: a link is made whole or not at all."""
+    """Create a local file with all of its content, or fail if it exists: a link is atomic."""
     scratch = f"{path}.{os.getpid()}.{threading.get_ident()}"
     try:
         with open(scratch, "wb") as file:
@@ -167,7 +167,7 @@ def _create_whole(path: str, data: bytes) -> None:
                 try:
                     file.write(data)
                     file.flush()
-                except OSError:  # half a lease would be nobody's
+                except OSError:  # half a lease belongs to nobody
                     os.unlink(path)
                     raise
     finally:

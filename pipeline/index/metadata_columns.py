@@ -1,4 +1,4 @@
-"""What the user's tables say of files and the ledger in, rows of ``files`` and ``clips`` with metadata columns out."""
+"""Metadata of the corpus and the ledger in, rows of ``files`` and ``clips`` with metadata columns out."""
 
 import bisect
 from functools import cached_property
@@ -11,8 +11,8 @@ from pipeline.corpus.metadata_types import common_type
 
 
 class _Rows:
-    """The rows of a table by their ``uri``; where one stands twice, the first. A few of many are looked up without a
-    look at all of them."""
+    """The rows of a table by their ``uri``, the first where several have the same. Looking up few of many rows does not
+    read them all."""
 
     def __init__(self, table: pa.Table) -> None:
         self.table = table
@@ -30,13 +30,13 @@ class _Rows:
         return self._in_one_piece["uri"].take(self._order).combine_chunks()
 
     def find(self, uris: pa.ChunkedArray) -> pa.Array:
-        """Positions; null where there is none."""
+        """The positions of their rows; null where there is none."""
         if len(uris) > len(self.table) // 100:
             return pc.index_in(uris, value_set=self.table["uri"])
         return pa.array([self._find(uri) for uri in uris.to_pylist()], pa.int64())
 
     def take(self, positions: pa.Array) -> pa.Table:
-        """Rows; null where a position is."""
+        """The rows at these positions; null where a position is."""
         return self._in_one_piece.take(positions)
 
     def _find(self, uri: str) -> int | None:
@@ -46,14 +46,14 @@ class _Rows:
 
 
 class MetadataColumns:
-    """What each file of an index has in its metadata columns, when this run is through.
+    """The values that each file of an index has in its metadata columns after this run.
 
-    A column that the sources give holds what they say; one that they do not give any more keeps what it holds. Files
-    that are gone keep all.
+    A column that the sources give holds their values; a column that they no longer give keeps its own. Files that were
+    deleted keep all values.
 
     Args:
-        given: what the sources say, in the types of the ledger or wider ones.
-        stored: the ledger as it was: ``uri``, ``status`` and the metadata columns.
+        given: the values of the sources, in the types of the ledger or wider ones.
+        stored: the ledger before this run: ``uri``, ``status`` and the metadata columns.
     """
 
     def __init__(self, given: CorpusMetadata, stored: pa.Table) -> None:
@@ -61,19 +61,19 @@ class MetadataColumns:
         self._given, self._stored = _Rows(given.table), _Rows(stored)
         types = {column.name: column.type for table in (stored, given.table) for column in table.schema}
         self.columns = pa.schema([(name, kind) for name, kind in types.items() if name not in ("uri", "status")])
-        """All that the tables have when this run is through; maybe more than they have now, or in wider types."""
+        """The metadata columns after this run: maybe more than now, or wider types."""
 
     def over(self, former: pa.Table) -> "MetadataColumns":
-        """The same columns, with what a former ledger held in those of them whose types can hold it."""
+        """The same columns, with the values of a former ledger in those whose types can hold them."""
         both = [self._as_wide(ledger) for ledger in (self._stored.table, former)]
         return MetadataColumns(
             CorpusMetadata(self._given.table, self.notes), pa.concat_tables(both, promote_options="default")
         )
 
     def _as_wide(self, ledger: pa.Table) -> pa.Table:
-        """``uri``, ``status`` and those columns whose values fit into the types of ``columns``, in these types.
+        """``uri``, ``status`` and the columns whose values fit into the types of ``columns``, in those types.
 
-        Whole numbers of more than 53 bits are rounded where they become numbers, as they are in the tables.
+        Integers of more than 53 bits are rounded where they become floats, as in the tables.
         """
         types = {column.name: column.type for column in self.columns}
         types |= {name: ledger.schema.field(name).type for name in ("uri", "status")}
@@ -90,14 +90,14 @@ class MetadataColumns:
         return _append(files, self._values(given, stored, files["status"]))
 
     def join_to_clips(self, clips: pa.Table, files: pa.Table) -> pa.Table:
-        """Clips with the metadata of their files, which have theirs."""
+        """Clips with the metadata of ``files``, which have theirs already."""
         if not self.columns.names:
             return clips
         positions = pc.index_in(clips["file_id"], value_set=files["file_id"])
         return _append(clips, files.select(self.columns.names).take(positions))
 
     def outdated(self) -> set[str]:
-        """Files of the ledger, not gone, that hold other values than they should."""
+        """The uris of files in the ledger, not deleted, that hold other values than they should."""
         names = self._given.table.column_names[1:]
         if not names:
             return set()
@@ -116,15 +116,15 @@ class MetadataColumns:
         return found
 
     def _values(self, given: pa.Table, stored: pa.Table, status: pa.ChunkedArray) -> pa.Table:
-        """``columns`` of some files, by what is given and what was stored of each."""
-        is_gone = pc.equal(status, "deleted")
+        """The ``columns`` of some files, from the given and the stored row of each."""
+        is_deleted = pc.equal(status, "deleted")
         columns: dict[str, pa.ChunkedArray] = {}
         for name, kind in zip(self.columns.names, self.columns.types, strict=True):
             old, now = (t[name].cast(kind, safe=False) if name in t.column_names else None for t in (stored, given))
             if old is not None and now is not None:
-                columns[name] = pc.if_else(is_gone, old, now)
+                columns[name] = pc.if_else(is_deleted, old, now)
             else:
-                columns[name] = old if now is None else pc.if_else(is_gone, pa.scalar(None, kind), now)
+                columns[name] = old if now is None else pc.if_else(is_deleted, pa.scalar(None, kind), now)
         return pa.table(columns, schema=self.columns)
 
 

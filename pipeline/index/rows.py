@@ -1,4 +1,4 @@
-"""What is known of a file in, rows of the tables ``files`` and ``clips`` out."""
+"""A file's ledger row in, rows of the tables ``files`` and ``clips`` out."""
 
 import pyarrow as pa
 

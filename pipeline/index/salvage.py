@@ -1,6 +1,6 @@
-"""A published table read fragment by fragment, in order: what cannot be read is named and passed over.
+"""A damaged table read fragment by fragment, in order: fragments that cannot be read are named and skipped.
 
-Lance gives up a whole table where one of its files is lost. Here the others can still be read.
+Lance fails on a whole table where one of its files is lost. This module still reads the others.
 """
 
 import posixpath
@@ -17,7 +17,7 @@ T = TypeVar("T")
 
 
 class Unreadable(Exception):
-    """A fragment turns out to be unreadable: ``fragment`` is its number, ``why`` one line."""
+    """A fragment cannot be read: ``fragment`` is its number, ``why`` one line."""
 
     def __init__(self, fragment: int, why: str) -> None:
         super().__init__(why)
@@ -27,7 +27,7 @@ class Unreadable(Exception):
 class Fragments:
     """The fragments of a table, a ``lance.LanceDataset``, called ``name``.
 
-    ``lost`` has the number of each fragment that is passed over, and why: at first, those of which a data file is gone.
+    ``lost`` has the number of each fragment that is skipped, and why: at first, those with a missing data file.
     """
 
     def __init__(self, table: Any, name: str) -> None:
@@ -49,7 +49,7 @@ class Fragments:
         return fragments
 
     def read(self, columns: list[str], batch_rows: int) -> Iterator[pa.RecordBatch]:
-        """The rows of all fragments that are not lost, in the order in which they were written.
+        """The rows of all fragments that are not lost, in the order of writing.
 
         Raises:
             Unreadable: at the first fragment that cannot be read, maybe after some of its rows.
@@ -70,7 +70,7 @@ class Fragments:
 
 
 def read_all(table: Fragments, read: Callable[[], T]) -> T:
-    """What ``read`` returns, which reads all fragments that are not lost; begun anew where one turns out to be."""
+    """The result of ``read``, which reads all fragments that are not lost. Where one proves unreadable, read again."""
     while True:
         try:
             return read()
@@ -79,7 +79,7 @@ def read_all(table: Fragments, read: Callable[[], T]) -> T:
 
 
 def _list_names(folder: str) -> set[str]:
-    """The names of the files in a folder, of a disk or of an object store; none where there is no such folder."""
+    """The names of the files in a folder, on a disk or in an object store; none where there is no such folder."""
     store, path = storage.find_store(folder)
     try:
         return {posixpath.basename(name) for name in storage.retried(store.ls, path, detail=False)}

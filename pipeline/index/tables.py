@@ -29,10 +29,10 @@ def create_tables(
     """Create an empty index. A crash before its last step leaves nothing that counts as an index.
 
     Args:
-        settings: what decides the vectors (models, window, decoding); kept in the first journal row.
+        settings: everything that decides the vectors (models, window, decoding); stored in the first journal row.
 
     Raises:
-        CommitConflict: there is one already. IndexMismatch: there are tables with rows, and no journal.
+        CommitConflict: there is one already. IndexMismatch: there are tables with rows, but no journal.
     """
     if journal.exists(path):
         raise CommitConflict(f"{path}: another run has made this index meanwhile; run again")
@@ -75,10 +75,10 @@ def open_published(path: str | Path, name: str, published: Published | None = No
 
 
 def read_files(path: str | Path, published: Published | None = None) -> pa.Table:
-    """The ledger as it was published, whole; columns that came with a later format than its own hold null.
+    """The whole ledger as it was published; columns that an older format lacks hold null.
 
     Raises:
-        IndexMismatch: a column of the user's has the name of one of these.
+        IndexMismatch: a metadata column has the name of such a column.
     """
     table = open_published(path, "files", published)
     missing = find_missing(path, table.schema)
@@ -92,7 +92,7 @@ def find_missing(path: str | Path, there: pa.Schema) -> list[pa.Field]:
     """The columns of ``files`` that a table of an older format lacks.
 
     Raises:
-        IndexMismatch: a column of the user's has the name of one of these.
+        IndexMismatch: a metadata column has the name of one of them.
     """
     missing = [column for column in schema.FILES if column.name not in there.names]
     if missing and (taken := [name for name in schema.SINCE_FORMAT_3 if name in there.names]):
@@ -104,19 +104,19 @@ def find_missing(path: str | Path, there: pa.Schema) -> list[pa.Field]:
 
 
 def select_metadata(files: pa.Table) -> pa.Table:
-    """Of ledger rows: ``uri``, ``status`` and the metadata columns."""
+    """``uri``, ``status`` and the metadata columns of ledger rows."""
     return files.select(["uri", "status", *schema.metadata_columns(files.schema).names])
 
 
 def no_clips(path: str | Path, published: Published) -> pa.Table:
-    """A table of clips without a row, with the columns that every index has but ``batch_id``."""
+    """An empty table with the columns that ``clips`` has in every index, but ``batch_id``."""
     arrow_schema = open_published(path, "clips", published).schema
     dimension = arrow_schema.field("vector").type.list_size
     return schema.clips_schema(dimension).empty_table().drop_columns(["batch_id"])
 
 
 def write_frames(path: str | Path, rows: Iterable[pa.RecordBatch], frames_schema: pa.Schema) -> list[str]:
-    """Write frame rows as new fragments, on any machine; they count once a batch commits them.
+    """Write frame rows as new fragments, on any machine. They become part of the table when a batch commits them.
 
     Returns:
         The metadata of the fragments, JSON, in the order of the rows.

@@ -25,17 +25,17 @@ from pipeline.index.vectors import to_matrix
 from pipeline.schema import Row
 
 MAX_DISTANCE = {"float32": 0.004, "bfloat16": 0.045}
-"""How far a vector may be from the same one encoded again, as a part of its length. In float32 both times, rounding to
-float16 is most of it: up to 0.0005 for each number. With bfloat16 on either side, a cosine of 0.999 is allowed."""
+"""How far a vector may be from the same one encoded again, as a fraction of its length. In float32 both times, rounding
+to float16 is most of it: up to 0.0005 for each number. With bfloat16 on either side, a cosine of 0.999 passes."""
 
 
 ROWS_HELD = 20_000
-"""Vectors of a file that are held at a time: 40 MB of 1,024 numbers."""
+"""Vectors of a file in memory at a time: 40 MB of 1,024 numbers."""
 
 
 @dataclass(frozen=True)
 class Comparison:
-    """What was found, how many files were compared, and how many are indexed."""
+    """The findings, how many files were compared, and how many are indexed."""
 
     findings: list[Finding]
     n_compared: int
@@ -47,8 +47,8 @@ def compare(path: str, encoder: Any, n_files: int | None = 10, seed: int | None 
 
     Args:
         encoder: as ``encode.AudioEncoder``, of the models of the index.
-        n_files: so many, taken at random; None: all.
-        seed: of the choice; None: another one each time.
+        n_files: how many to compare, drawn at random; None: all.
+        seed: of that draw; None: another one each time.
     """
     live = open_index(path).live
     files = live.read_files()
@@ -71,7 +71,7 @@ def compare(path: str, encoder: Any, n_files: int | None = 10, seed: int | None 
             n_compared += 1
         except (FileFailure, IndexError, ValueError) as error:
             said = f"cannot be compared: {' '.join(str(error).split())}"
-            findings.append(Finding("files", said, uri=row["uri"]))  # it says nothing of the rows: they stay
+            findings.append(Finding("files", said, uri=row["uri"]))  # its rows may be right: they stay
     return Comparison(findings, n_compared, n_indexed)
 
 
@@ -118,7 +118,7 @@ def _compare_file(live: Generation, row: Row, encoder: Any, precisions: dict[str
 
 
 class Stored:
-    """The vectors of a file or of its audio, by their place in time, of which ``n_held`` or so are held."""
+    """The vectors of a file or of its audio, in order of time. About ``n_held`` of them are in memory at a time."""
 
     def __init__(self, live: Generation, name: str, where: str, order: str, n_held: int = ROWS_HELD) -> None:
         self._n_held = n_held
@@ -130,7 +130,7 @@ class Stored:
         self._first, self._held = 0, np.empty((0, 0), np.float16)
 
     def read(self, first: int, stop: int) -> npt.NDArray[np.float16]:
-        """The vectors (n, D) from ``first`` to ``stop`` - 1, fewer where there are not so many."""
+        """The vectors (n, D) from ``first`` to ``stop`` - 1; fewer where the table ends before."""
         if not self._first <= first <= stop <= self._first + len(self._held):
             times = self._times.slice(first, max(stop - first, self._n_held))
             if not len(times):
@@ -141,16 +141,16 @@ class Stored:
         return self._held[first - self._first : stop - self._first]
 
     def coarsest(self, precisions: dict[str, str | None], now: str) -> str:
-        """``float32`` where they were encoded in it, and are again ``now``."""
+        """``float32`` if they were encoded in it and ``now`` is the same, else ``bfloat16``."""
         used = {now, *(precisions.get(batch_id) for batch_id in self._batch_ids)}
         return "float32" if used == {"float32"} else "bfloat16"
 
 
 def _distance(vectors: Any, stored: npt.NDArray[np.float16]) -> float:
-    """The largest distance of a vector to its stored one, as a part of the stored one's length.
+    """The largest distance between a vector and its stored one, as a fraction of the stored one's length.
 
     Raises:
-        ValueError: there are not as many.
+        ValueError: their numbers differ.
     """
     if len(vectors) != len(stored):
         raise ValueError(f"it has {len(vectors)} rows where the index has {len(stored)}")

@@ -1,80 +1,23 @@
 """One writer per index: who is refused, who takes over, and what is left behind; on a disk and in an object store."""
 
 import contextlib
-import datetime as dt
-import errno
 import json
 import os
 import socket
-import subprocess
-import sys
 import threading
 import time
-import uuid
 from collections.abc import Callable
 from pathlib import Path
 from typing import Any
 
-import fsspec
 import pytest
-from fsspec.implementations.memory import MemoryFileSystem
 
-from pipeline import processes, storage
-from pipeline.errors import CommitConflict, IndexBusy, UsageError
+from pipeline import storage
+from pipeline.errors import CommitConflict, IndexBusy
 from pipeline.index import lease
 from pipeline.index.lease import Lease, is_held
 from pipeline.index.lease_files import STALE_S, Clock, LeaseFiles
-
-
-@pytest.fixture(params=["disk", "s3"])
-def place(request: pytest.FixtureRequest, tmp_path: Path) -> str:
-    """Where an index may lie."""
-    if request.param == "disk":
-        return str(tmp_path)
-    bucket: str = request.getfixturevalue("bucket")
-    return f"{bucket}/{tmp_path.name}/index"
-
-
-def leases(place: str) -> dict[int, dict[str, Any]]:
-    """What is there: number -> content."""
-    fs, root = fsspec.url_to_fs(place, use_listings_cache=False)
-    found = {}
-    for name in fs.glob(f"{root}/claim-*.json"):
-        with contextlib.suppress(FileNotFoundError):  # renewed meanwhile
-            found[int(name[-14:-5])] = json.loads(fs.cat_file(name))
-    return found
-
-
-def leases_of(place: str, kind: type[LeaseFiles] = LeaseFiles) -> LeaseFiles:
-    """What a claim uses, or a kind of it that misbehaves."""
-    return kind(*storage.find_store(place))
-
-
-def wait_until(holds: Callable[[], bool]) -> None:
-    until = time.monotonic() + 60
-    while not holds():
-        assert time.monotonic() < until
-        time.sleep(0.02)
-
-
-def holder(place: str) -> str:
-    [values] = leases(place).values()
-    return str(values["run_id"])
-
-
-def write_lease(place: str, number: int = 7, *, age_s: float = 0.0, **changes: Any) -> None:
-    """A lease that another process left: by default a live one on this machine."""
-    values = {"run_id": "other", "host": socket.gethostname(), "pid": os.getpid(), "since": "2026-01-02 03:04:05 UTC"}
-    values |= {"beat_s": 0.1, "at": time.time() - age_s, "processes": processes.name_processes()}
-    with fsspec.open(f"{place}/claim-{number:09d}.json", "w") as file:
-        file.write(json.dumps(values | changes))
-
-
-@pytest.fixture
-def dead_pid() -> int:
-    process = subprocess.Popen([sys.executable, "-c", ""])
-    process.wait()
-    return process.pid
+from tests.helpers.leases import holder, leases, leases_of, wait_until, write_lease
 
 
 def test_holds_while_open_and_leaves_nothing(place: str) -> None:
@@ -123,7 +66,7 @@ def test_other_host_is_judged_by_its_heartbeat(place: str, dead_pid: int, age_s:
             assert holder(place) == "a"
 
 
-def test_a_clock_that_is_late_does_not_cost_a_live_holder_its_index(place: str) -> None:
+def test_late_clock_does_not_cost_a_live_holder_its_index(place: str) -> None:
     other: dict[str, Any] = {"host": "elsewhere", "processes": "another"}
     write_lease(place, age_s=STALE_S * 9, beat_s=30.0, **other)  # how long it is watched
     beat = threading.Timer(0.3, write_lease, (place, 8), {"age_s": STALE_S * 9, **other})
@@ -146,7 +89,7 @@ def test_a_run_in_another_container_is_not_taken_for_dead(place: str, dead_pid: 
         pass
 
 
-def test_one_that_was_late_gives_way(place: str) -> None:
+def test_later_run_gives_way(place: str) -> None:
     """It saw no lease, and others came and went before it made its own."""
 
     class Late(LeaseFiles):
@@ -173,15 +116,6 @@ def test_a_holder_whose_lease_is_renewed_meanwhile_is_named(place: str) -> None:
     named = rf"process {os.getpid()} on"
     with pytest.raises(IndexBusy, match=named), Lease(place, "a", leases=leases_of(place, Renewed)):
         pass
-
-
-def test_what_a_killed_starter_left_on_a_disk_goes(tmp_path: Path) -> None:
-    old, young = (tmp_path / f"claim-000000007.json.{number}.1" for number in (1, 2))
-    for path in (old, young):
-        path.write_text("{")
-    os.utime(old, times=(time.time() - 2 * STALE_S,) * 2)
-    with Lease(tmp_path, "a"):
-        assert (old.exists(), young.exists()) == (False, True)
 
 
 def test_whether_an_index_is_held_is_told_without_waiting(place: str, dead_pid: int) -> None:
@@ -226,7 +160,7 @@ EXISTS = (False, True)
 """The answer was lost, and a driver that put it once more was told that there is one."""
 
 
-def test_the_heart_beats_on_when_the_store_answers_again_or_its_answers_were_lost(place: str) -> None:
+def test_heartbeat_goes_on_when_the_store_answers_again_or_its_answers_were_lost(place: str) -> None:
     at_first = (True, True)
     store = flaky(place, at_first, DOWN, LOST, EXISTS, DOWN, EXISTS, LOST)
     with Lease(place, "a", beat_s=0.05, leases=store) as held:
@@ -239,7 +173,7 @@ def test_the_heart_beats_on_when_the_store_answers_again_or_its_answers_were_los
 
 
 @pytest.mark.parametrize("answer", [LOST, EXISTS])
-def test_a_first_lease_whose_answer_was_lost_is_taken(place: str, dead_pid: int, answer: tuple[Any, bool]) -> None:
+def test_first_lease_whose_answer_was_lost_is_held(place: str, dead_pid: int, answer: tuple[Any, bool]) -> None:
     write_lease(place, pid=dead_pid)
     with Lease(place, "a", leases=flaky(place, answer)):
         assert list(leases(place)) == [8]
@@ -247,35 +181,13 @@ def test_a_first_lease_whose_answer_was_lost_is_taken(place: str, dead_pid: int,
     assert leases(place) == {}
 
 
-def test_a_store_that_does_not_take_a_first_lease_is_no_index_held(tmp_path: Path) -> None:
+def test_failed_first_lease_leaves_nothing(tmp_path: Path) -> None:
     with pytest.raises(RuntimeError, match="no connection"), Lease(tmp_path, "a", leases=flaky(str(tmp_path), DOWN)):
         pass
     assert leases(str(tmp_path)) == {}
 
 
-@pytest.mark.parametrize("answer", [FileExistsError(), ConnectionResetError()])
-def test_a_driver_that_lost_the_answer_of_its_store_costs_no_claim(answer: Exception) -> None:
-    """The put of an object store itself: carried out, and answered with an error, every other time."""
-    root = f"/{uuid.uuid4().hex}"
-
-    class Store(MemoryFileSystem):  # type: ignore[misc]
-        cachable = False
-        n_puts = 0
-
-        def pipe_file(self, path: str, value: bytes, mode: str = "overwrite", **others: Any) -> None:
-            super().pipe_file(path, value, mode=mode, **others)
-            self.n_puts += 1
-            if self.n_puts % 2:
-                raise answer
-
-    store = Store()
-    with Lease(f"memory:/{root}", "a", beat_s=0.02, leases=LeaseFiles(store, root)) as held:
-        wait_until(lambda: store.n_puts > 5)
-        assert not held.lost
-    assert not LeaseFiles(store, root).list()
-
-
-def test_a_lease_that_could_not_be_removed_goes_later(place: str) -> None:
+def test_lease_that_could_not_be_removed_is_removed_later(place: str) -> None:
     kept: set[int] = set()
 
     class Keeping(LeaseFiles):
@@ -291,7 +203,7 @@ def test_a_lease_that_could_not_be_removed_goes_later(place: str) -> None:
     assert leases(place) == {}
 
 
-def test_a_run_whose_index_was_taken_over_is_told_by_whom(place: str) -> None:
+def test_run_whose_index_was_taken_over_learns_by_whom(place: str) -> None:
     with Lease(place, "a", beat_s=0.05) as held:
         for later in range(20, 40):  # the newest lease counts, whichever the heart has come to
             write_lease(place, later)
@@ -302,7 +214,7 @@ def test_a_run_whose_index_was_taken_over_is_told_by_whom(place: str) -> None:
     assert {values["run_id"] for values in leases(place).values()} == {"other"}
 
 
-def test_a_claim_that_was_removed_by_force_is_made_again(place: str) -> None:
+def test_lease_that_was_removed_by_force_is_created_again(place: str) -> None:
     fs, root = storage.find_store(place)
     with Lease(place, "a", beat_s=0.05) as held:
         wait_until(lambda: bool(leases(place)))
@@ -320,19 +232,22 @@ def test_number_of_a_dead_run_given_to_another_process_does_not_lock_for_ever(pl
             assert holder(place) == "a"
 
 
-def test_of_two_that_reach_for_a_dead_holders_index_one_gets_it(place: str, dead_pid: int) -> None:
+def test_of_two_runs_that_reach_for_a_dead_holders_index_one_gets_it(place: str, dead_pid: int) -> None:
     """Both have read who held it before either of them writes."""
     write_lease(place, pid=dead_pid)
     both, refused, got = threading.Barrier(2), threading.Event(), list[str]()
+    waited = set[str]()
 
-    class Slow(Lease):
-        def _refuse_if_held(self, number: int) -> None:
-            super()._refuse_if_held(number)
-            both.wait()
+    class Slow(LeaseFiles):
+        def create(self, number: int, values: dict[str, Any]) -> bool:
+            if values["run_id"] not in waited:  # the first lease, and no heartbeat
+                waited.add(values["run_id"])
+                both.wait()
+            return super().create(number, values)
 
     def enter(name: str) -> None:
         try:
-            with Slow(place, name):
+            with Lease(place, name, leases=leases_of(place, Slow)):
                 got.append(name)
                 refused.wait(60)
         except IndexBusy as error:
@@ -383,7 +298,7 @@ def test_a_lease_that_looks_old_and_is_not_renewed_is_watched_for_a_while(place:
     assert 2 * min(beat_s, STALE_S) <= hands.passed_s < 2 * min(beat_s, STALE_S) + 2
 
 
-def test_what_is_known_at_once_is_not_waited_for(place: str, dead_pid: int) -> None:
+def test_held_is_answered_at_once_where_nothing_has_to_be_watched(place: str, dead_pid: int) -> None:
     hands = Hands()
     assert not is_held(place, clock=hands.clock)
     write_lease(place, 7, age_s=3600.0, pid=dead_pid)
@@ -391,40 +306,6 @@ def test_what_is_known_at_once_is_not_waited_for(place: str, dead_pid: int) -> N
     write_lease(place, 8, processes="elsewhere")
     assert is_held(place, clock=hands.clock)
     assert hands.passed_s == 0
-
-
-WRONG: dict[str, list[Any]] = {
-    "at": ["now", None, True, [], float("nan"), 10**400],
-    "beat_s": ["1", 0, -1],
-    "pid": ["7", 1.5, 0, 2**40],
-    "began": ["then"],
-    **{name: [1, None, ["a"]] for name in ("run_id", "host", "since", "processes")},
-}
-
-
-@pytest.mark.parametrize(("name", "wrong"), [(name, wrong) for name, each in WRONG.items() for wrong in each])
-def test_a_lease_of_other_types_is_not_one_of_ours(
-    tmp_path: Path, name: str, wrong: Any, monkeypatch: pytest.MonkeyPatch
-) -> None:
-    monkeypatch.setattr(lease, "UNWRITTEN_S", 0.0)
-    write_lease(str(tmp_path), **{name: wrong})
-    assert LeaseFiles(*storage.find_store(str(tmp_path))).read(7) is None
-    assert not is_held(tmp_path)
-    with Lease(tmp_path, "a"):
-        assert holder(str(tmp_path)) == "a"
-
-
-def test_what_a_run_left_that_was_killed_as_it_tried_a_store_out_goes(tmp_path: Path) -> None:
-    url = f"memory://{tmp_path.name}/index"
-    fs, root = storage.find_store(url)
-    old, fresh, other = f"{root}/probe-{'0' * 32}", f"{root}/probe-{'1' * 32}", f"{root}/probe-of-mine"
-    for name in (old, fresh, other):
-        fs.pipe_file(name, b"0")
-    for name in (old, other):
-        fs.store[name].modified -= dt.timedelta(seconds=2 * STALE_S)
-    with Lease(url, "a"):
-        assert set(fs.ls(root, detail=False)) == {fresh, other, f"{root}/claim-000000001.json"}
-    fs.rm(root, recursive=True)
 
 
 @pytest.mark.parametrize("text", ["", "{", "[]", "null", '{"pid": 1}'])
@@ -444,19 +325,7 @@ def test_unreadable_lease_is_given_time_to_be_written(
         assert holder(str(tmp_path)) == "a"
 
 
-def test_a_disk_without_links_serves_too(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
-    def refuse(*_: object) -> None:
-        raise PermissionError(1, "Operation not permitted")
-
-    monkeypatch.setattr(os, "link", refuse)
-    with Lease(tmp_path, "a"):
-        with pytest.raises(IndexBusy), Lease(tmp_path, "b"):
-            pass
-        assert holder(str(tmp_path)) == "a"
-    assert list(tmp_path.iterdir()) == []
-
-
-def test_a_claim_that_was_taken_over_is_not_removed_by_its_former_holder(place: str) -> None:
+def test_lease_that_was_taken_over_is_not_removed_by_its_former_holder(place: str) -> None:
     with Lease(place, "a"):
         [number] = leases(place)
         write_lease(place, number)
@@ -479,82 +348,3 @@ def test_heartbeat_renews_its_own_lease_and_stops_at_anothers(place: str) -> Non
     left = leases(place)
     assert {values["run_id"] for values in left.values()} <= {"a", "other"}
     assert left[max(left)]["run_id"] == "other"
-
-
-# --- stores that cannot keep two runs apart ---------------------------------------------------------------------------
-
-
-class Store(MemoryFileSystem):  # type: ignore[misc]
-    """A store of its own; what is asked to be created is written whether it is there or not."""
-
-    protocol = "overwriting"
-    store: dict[str, Any] = {}  # noqa: RUF012
-    pseudo_dirs = [""]  # noqa: RUF012
-
-    def pipe_file(self, path: str, value: bytes, mode: str = "overwrite", **options: Any) -> None:
-        super().pipe_file(path, value, **options)
-
-
-class Unable(Store):
-    protocol = "unable"
-
-    def pipe_file(self, path: str, value: bytes, mode: str = "overwrite", **options: Any) -> None:
-        if mode != "overwrite":
-            raise NotImplementedError(mode)
-        super().pipe_file(path, value)
-
-
-class Unaware(Store):
-    """Its arguments go on to a client that does not know this one."""
-
-    protocol = "unaware"
-
-    def pipe_file(self, path: str, value: bytes, **options: Any) -> None:  # type: ignore[override]
-        if options:
-            raise TypeError(f"put_object() got an unexpected keyword argument {next(iter(options))!r}")
-        super().pipe_file(path, value)
-
-
-class Refusing(Store):
-    """Its server does not know the condition of the put."""
-
-    protocol = "refusing"
-
-    def pipe_file(self, path: str, value: bytes, mode: str = "overwrite", **options: Any) -> None:
-        raise OSError(errno.ENOSYS, "A header you provided implies functionality that is not implemented.")
-
-
-class Forgetful(Store):
-    """It creates as it should, but the answer to the first put is lost, and the driver repeats the put."""
-
-    protocol = "forgetful"
-
-    def pipe_file(self, path: str, value: bytes, mode: str = "overwrite", **options: Any) -> None:
-        is_first = not self.exists(path)
-        MemoryFileSystem.pipe_file(self, path, value, mode=mode)
-        if is_first and "probe" in path:
-            MemoryFileSystem.pipe_file(self, path, value, mode=mode)
-
-
-for implementation in (Store, Unable, Unaware, Refusing, Forgetful):
-    fsspec.register_implementation(implementation.protocol, implementation, clobber=True)
-
-
-@pytest.mark.parametrize("store", [Store, Unable, Unaware, Refusing])
-def test_a_store_in_which_two_could_create_one_file_is_refused(store: type[Store], tmp_path: Path) -> None:
-    url = f"{store.protocol}://{tmp_path.name}/index"
-    with pytest.raises(UsageError, match=r"two runs could write at once; .* s3://, gs://") as caught, Lease(url, "a"):
-        pass
-    assert str(caught.value).startswith(f"{url}: ")
-    assert "\n" not in str(caught.value)
-    assert store.store == {}  # nothing is left behind
-
-
-@pytest.mark.parametrize("protocol", ["memory", "forgetful"])
-def test_a_store_is_tried_out_before_its_first_lease(protocol: str, tmp_path: Path) -> None:
-    url = f"{protocol}://{tmp_path.name}/index"
-    with Lease(url, "a"):
-        fs, root = fsspec.url_to_fs(url)
-        assert [name.rpartition("/")[2] for name in fs.ls(root, detail=False)] == ["claim-000000001.json"]
-        with pytest.raises(IndexBusy), Lease(url, "b"):
-            pass

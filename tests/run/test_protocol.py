@@ -243,7 +243,7 @@ def test_there_are_no_other_steps(hasty: Settings) -> None:
 def test_two_runs_that_write_all_the_same_lose_and_double_nothing(
     patient: Settings, situation: Situation, steps: list[str]
 ) -> None:
-    """The claim of the first is removed by force at a step, and another run goes through before it goes on."""
+    """The lease of the first run is removed by force at a step, and another run finishes before the first continues."""
     for step in steps:
         corpus, act = patient.make(situation)
         waiting = [step]
@@ -251,8 +251,8 @@ def test_two_runs_that_write_all_the_same_lose_and_double_nothing(
         def overtake(name: str, corpus: KnownCorpus = corpus, waiting: list[str] = waiting) -> None:
             if waiting == [name]:
                 waiting.clear()
-                for claim in Path(corpus.config.into).glob("claim-*"):
-                    claim.unlink()
+                for lease in Path(corpus.config.into).glob("claim-*"):
+                    lease.unlink()
                 index(corpus.config)
 
         told = ""
@@ -347,7 +347,7 @@ def test_a_reader_in_another_thread_sees_whole_contents(tmp_path: Path) -> None:
     assert len(looks) > 5
 
 
-def test_restoring_under_a_claim_and_reindexing_does_the_right_thing(tmp_path: Path) -> None:
+def test_restoring_under_a_lease_and_reindexing_gives_the_corpus_again(tmp_path: Path) -> None:
     corpus = KnownCorpus(tmp_path)
     fill(corpus)
     index(corpus.config)
