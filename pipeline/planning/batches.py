@@ -1,4 +1,4 @@
-"""Contents to be decoded in, batches out: PLANNED rows, longest first, small ones together."""
+"""The contents to decode in, batches out: PLANNED rows, long contents first, short ones together."""
 
 import itertools
 import math
@@ -14,20 +14,21 @@ from pipeline.schema import Row
 
 MAX_FILES_PER_BATCH = 512
 LEAST_BATCHES, LEAST_BATCH_S = 16, 30.0
-"""Of a small corpus; seconds of audio, about."""
+"""A small corpus makes about so many batches, unless they would be shorter than so many seconds of audio."""
 
 PACKS_AT_ONCE = 50
-"""Batches that are put into Arrow at a time."""
+"""Batches that are converted to Arrow at a time."""
 
 
 def _position(file: CorpusFile) -> tuple[str, int]:
-    """Where a file lies among others: the rows of a table, which are read one after the other, in their order there."""
+    """Sorts files by name, and the rows of a table by their order there, in which they are read."""
     table = file.row_of
     return (file.recording, 0) if table is None else (table, file.offset or 0)
 
 
 def pack_alone(batches: pa.Table, batch_ids: Set[str], run_id: str, n_before: int) -> pa.Table:
-    """The contents of some of the PLANNED batches, each whole in a batch of its own, numbered from ``n_before``."""
+    """The contents of some PLANNED batches, each in a batch of its own; the first one has the number ``n_before`` +
+    1."""
     chosen = pc.is_in(batches["batch_id"], value_set=pa.array(batch_ids, pa.string()))  # few of many
     audios = [audio for row in batches.filter(chosen).to_pylist() for audio in row["audios"]]
     rows = [
@@ -38,8 +39,13 @@ def pack_alone(batches: pa.Table, batch_ids: Set[str], run_id: str, n_before: in
 
 
 def pack(contents: list[list[CorpusFile]], batch_s: float, run_id: str) -> pa.Table:
-    """Longest first, small ones together: PLANNED rows of about ``batch_s`` seconds each, less where there is little to
-    do: encoders beyond the batches would have nothing. Ranges of one recording stay together all the same."""
+    """PLANNED rows of about ``batch_s`` seconds each, the longest contents first.
+
+    A small corpus gets smaller batches, so that every encoder has work; the ranges of a recording stay together anyway.
+
+    Args:
+        contents: for each content, the files that hold it.
+    """
     little_s = min(batch_s, max(LEAST_BATCH_S, sum(map(estimated_s_of, contents)) / LEAST_BATCHES))
     packs: list[list[list[CorpusFile]]] = []
     held, n_files = 0.0, 0
@@ -65,7 +71,7 @@ def pack(contents: list[list[CorpusFile]], batch_s: float, run_id: str) -> pa.Ta
 
 
 def _audio(files: list[CorpusFile]) -> Row:
-    """The AUDIO of a content."""
+    """The AUDIO of a content, from the files that hold it."""
     return {
         "content_hash": files[0].content_hash,
         "start_s": files[0].start_s,
@@ -79,12 +85,12 @@ def _audio(files: list[CorpusFile]) -> Row:
 
 
 def cut_recordings(contents: list[list[CorpusFile]]) -> set[str]:
-    """Recordings that there are ranges of; they may be files of the corpus themselves, too."""
+    """Recordings of which there are ranges. Some may be files of the corpus themselves, too."""
     return {files[0].recording for files in contents if files[0].time_range}
 
 
 def _group_ranges(contents: list[list[CorpusFile]], batch_s: float) -> list[list[list[CorpusFile]]]:
-    """Contents, longest first; those from one recording together, in their order there, but for what fills a batch."""
+    """Contents, longest first. Those of one recording are together, in their order there, unless one fills a batch."""
     cut = cut_recordings(contents)
     groups = [[files] for files in contents if files[0].recording not in cut]
     ranges: dict[tuple[str, str], list[list[CorpusFile]]] = defaultdict(list)
@@ -95,6 +101,6 @@ def _group_ranges(contents: list[list[CorpusFile]], batch_s: float) -> list[list
     for group in ranges.values():
         group.sort(key=lambda files: (files[0].time_range.samples[0], files[0].uri))
     groups += ranges.values()
-    groups.sort(key=lambda group: _position(group[0][0]))  # one after the other: that takes less room for keys
+    groups.sort(key=lambda group: _position(group[0][0]))  # sorted twice: keys of both would take more memory
     groups.sort(key=lambda group: -max(map(estimated_s_of, group)))
     return groups

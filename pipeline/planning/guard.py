@@ -1,13 +1,13 @@
-"""The files that a run would take out of an index in, a refusal out where a disk seems to be missing.
+"""The files that a run would remove from an index in, a refusal out if a disk seems to be missing.
 
-A disk that is not mounted leaves an empty folder behind, and empty folders list well. So a run takes nothing out
+A disk that is not mounted leaves an empty folder behind, which can be listed. So a run removes nothing if
 
-- where a source, a folder that the pattern of a source matches, a shard that is still there, or a folder that was a
-  mount point when its files were indexed holds no audio any more;
-- where more files would go than ``run.max_deleted_fraction`` of the index.
+- no audio is left in a source, a folder that the pattern of a source matches, a shard that is still there, or a folder
+  that was a mount point when its files were indexed; or
+- the run would remove more than ``run.max_deleted_fraction`` of the indexed files.
 
-A file that has moved, that is, whose bytes a new file has, does not count. Nor do files of a source that a person has
-just given up. ``--allow-deletions`` lets one run do what it was refused.
+Files that have moved, so that a new file has their bytes, do not count. Nor do files of a source that a person has just
+given up. ``--allow-deletions`` lets one run remove files all the same.
 """
 
 import os
@@ -30,27 +30,27 @@ IsMount = Callable[[str], bool]
 """Whether a folder, given by its absolute path, is a mount point."""
 
 FEW_FILES = 20
-"""So many files may go, whatever part of the index they are."""
+"""A run may always remove so many files."""
 
 FOLDERS_SHOWN = 5
-"""Folders that a message names at most."""
+"""A message names so many folders at most."""
 
 _ADVICE = (
-    "is a disk missing? If they are to go, run again with --allow-deletions; if a source was renamed or is given up,"
+    "is a disk missing? To remove the files, run again with --allow-deletions; if a source was renamed or given up,"
     " see --move-source and --forget of `earshot index`"
 )
 
 
 @dataclass(frozen=True)
 class Disks:
-    """Which folders were mount points when the files of an index were listed last, and which ones are now."""
+    """Which folders were mount points when the newest run listed the files of an index, and which ones are now."""
 
     known: frozenset[str]
     is_mount: IsMount
 
 
 class Guard:
-    """Looks at what a run would take out, and at the disks that its corpus lies on.
+    """Knows the corpus and the disks that it lies on, and refuses deletions that a missing disk may explain.
 
     Args:
         listed: a LISTED table, the whole corpus as it is now.
@@ -62,7 +62,7 @@ class Guard:
         self._readable = listed["uri"].filter(pc.is_null(listed["reason"]))
         self._listed = listed["uri"]
         trouble = listed["uri"].filter(pc.is_valid(listed["reason"])).to_pylist()
-        self._shards = set(filter(is_shard, trouble))  # that are there, or should be, and of which no file is listed
+        self._shards = set(filter(is_shard, trouble))  # there or expected, and without listed files
         self._sources = SourceScope(anchor(config).sources)
         self._most = config.run.max_deleted_fraction
         self._request, self._disks = request, disks
@@ -72,22 +72,22 @@ class Guard:
         return find_folders(self._there)
 
     def select_lost(self, indexed: pa.ChunkedArray) -> list[str]:
-        """Those of the ``indexed`` uris that are not there now, nor where a source has moved to, or cannot be read."""
+        """The ``indexed`` files that are missing or cannot be read, at their present place if a source was moved."""
         if self._request.moved:
             indexed = pa.chunked_array([[self._request.renamed(uri) for uri in indexed.to_pylist()]], pa.string())
         lost: list[str] = indexed.filter(pc.invert(pc.is_in(indexed, self._readable))).to_pylist()
         return lost
 
-    def find_refusal(self, lost: Iterable[str], n_indexed: int) -> str | None:
-        """Why a run must not take these files out, for a person; None where it may.
+    def find_refusal(self, removed: Iterable[str], n_indexed: int) -> str | None:
+        """Why a run may not remove these files, as a message; None if it may.
 
         Args:
-            lost: uris of indexed files that would go and have not moved.
-            n_indexed: files that are indexed now.
+            removed: uris of indexed files that the run would remove and that have not moved.
+            n_indexed: the number of indexed files.
         """
         if self._request.allow_deletions:
             return None
-        uris = [self._request.renamed(uri) for uri in lost]
+        uris = [self._request.renamed(uri) for uri in removed]
         if self._request.forgotten:
             uris = self._drop_forgotten(uris)
         if not uris:
@@ -98,30 +98,31 @@ class Guard:
             more += f" and {len(others) - FOLDERS_SHOWN + 1} more" if len(others) >= FOLDERS_SHOWN else ""
             also = f" (likewise {more})" if more else ""
             if place in self._folders:
-                what = f"was a mount point when it was indexed and is none now, and {n_files:,} of its files are gone"
+                missing = f"{n_files:,} of its files are missing"
+                what = f"was a mount point when it was indexed and is none now, and {missing}"
             else:
                 what = f"holds no audio now, and the index has {n_files:,} files of it"
             return f"{place}: {what}{also}: {_ADVICE}"
         if is_much(len(uris), n_indexed, self._most):
             return (
-                f"{len(uris):,} of {n_indexed:,} indexed files would go ({count_by_folder(uris)}), more than"
+                f"{len(uris):,} of {n_indexed:,} indexed files would be removed ({count_by_folder(uris)}), more than"
                 f" run.max_deleted_fraction ({self._most:g}) allows: {_ADVICE}"
             )
         return None
 
     def find_mounts(self, stay: pa.ChunkedArray) -> list[str]:
-        """The mount points that files of the corpus lie on, to be known by later runs.
+        """The mount points that files of the corpus lie on, for later runs.
 
         Args:
-            stay: uris of indexed files that this run does not take out. Where some of them cannot be seen now, a mount
-                point that was known stays known.
+            stay: uris of indexed files that this run does not remove. If some of them cannot be seen now, their mount
+                point stays known.
         """
         found = {folder for folder in self._folders if folder.startswith("/") and self._disks.is_mount(folder)}
         hidden = {mount for mount in self._disks.known - self._folders if _count_below(stay, mount)}
         return sorted(found | hidden)
 
     def _drop_forgotten(self, uris: list[str]) -> list[str]:
-        """Leave out what only sources name that are given up."""
+        """Leave out the files that only given-up sources name."""
         forgotten, written = SourceScope(self._request.forgotten), read_manifests(self._request.forgotten)
         listed = pc.is_in(pa.array(uris, pa.string()), self._listed).to_pylist()
         return [
@@ -131,42 +132,41 @@ class Guard:
         ]
 
     def _find_emptied(self, uris: list[str]) -> dict[str, int]:
-        """The folders and shards that hold no audio any more and should, with how many of ``uris`` each had; the
-        outermost ones."""
-        n_lost = Counter[str]()
+        """The outermost folders and shards that should hold audio and do not, with how many of ``uris`` each had."""
+        n_removed = Counter[str]()
         for place, n_files in Counter(next(places_above(uri), "") for uri in uris).items():
             for folder in (place, *places_above(place)):
-                n_lost[folder] += n_files
+                n_removed[folder] += n_files
         emptied: dict[str, int] = {}
-        for folder in sorted(n_lost, key=len):
-            if emptied.keys().isdisjoint(places_above(folder)) and self._is_emptied(folder, n_lost[folder]):
-                emptied[folder] = n_lost[folder]
+        for folder in sorted(n_removed, key=len):
+            if emptied.keys().isdisjoint(places_above(folder)) and self._is_emptied(folder, n_removed[folder]):
+                emptied[folder] = n_removed[folder]
         return emptied
 
-    def _is_emptied(self, folder: str, n_lost: int) -> bool:
+    def _is_emptied(self, folder: str, n_removed: int) -> bool:
         is_known = folder in self._disks.known
         if folder not in self._folders:
             return is_known or self._is_expected(folder)
-        # Something may have been written into the folder while its disk was away.
-        return is_known and not self._disks.is_mount(folder) and n_lost > _count_below(self._there, folder)
+        # Files may have been written into the folder while its disk was away.
+        return is_known and not self._disks.is_mount(folder) and n_removed > _count_below(self._there, folder)
 
     def _is_expected(self, place: str) -> bool:
-        """Whether audio should be in a folder or shard: a source names it, or, of a shard, it is still there.
+        """Whether audio should be in a folder or shard: a source names it, or it is a shard that is still there.
 
-        A shard that a pattern matched and that is gone was a file, and files may be deleted.
+        A missing shard that a pattern matched was a file, and files may be deleted.
         """
         if is_shard(place):
             return place in self._shards or self._sources.is_source(place)
         return self._sources.is_named(place)
 
 
-def is_much(n_lost: int, n_indexed: int, max_deleted_fraction: float) -> bool:
-    """Whether more of the indexed files would be lost than may go unasked."""
-    return n_lost > max(FEW_FILES, max_deleted_fraction * n_indexed)
+def is_much(n_removed: int, n_indexed: int, max_deleted_fraction: float) -> bool:
+    """Whether a run may not remove so many of the indexed files unless it is allowed to."""
+    return n_removed > max(FEW_FILES, max_deleted_fraction * n_indexed)
 
 
 def find_folders(uris: pa.ChunkedArray) -> set[str]:
-    """The folders and shards that these files lie in, at whatever depth."""
+    """The folders and shards that these files lie in, at any depth."""
     found: set[str] = set()
     parents = pc.unique(pc.replace_substring_regex(uris, "/[^/]*$", "")).to_pylist()
     for parent in (*parents, *pc.unique(shards_of(uris)).drop_null().to_pylist()):
@@ -197,8 +197,8 @@ def count_by_folder(uris: Iterable[str]) -> str:
 
 
 def read_mounts(table: str = "/proc/self/mountinfo") -> IsMount:
-    """What is mounted at this moment: the kernel's own list (proc(5)), and each folder on another device than the one
-    that it lies in, as links to folders on other disks are."""
+    """Tests for mount points: folders in the kernel's list (proc(5)), and folders on another device than their parent,
+    such as links to folders on other disks."""
     mounted: set[str] = set()
     if os.path.exists(table):
         for line in Path(table).read_bytes().splitlines():

@@ -1,7 +1,7 @@
-"""Receipts in, complete batches out: what has been written and is ready to be published.
+"""Receipts in, complete batches out: rows that workers have written and that are ready to be published.
 
-Receipts arrive in any order. A batch is complete when its rows 0 .. last have all been reported;
-then its files are checked against their windows, and the clip rows are made.
+Receipts arrive in any order. A batch is complete when its rows 0 .. last have all been reported. Then its files are
+checked against their windows, and the clip rows are made.
 """
 
 from collections.abc import Set
@@ -24,7 +24,7 @@ from pipeline.schema import Row
 class IncompleteBatch(Exception):
     """A batch contradicts itself or its plan: its files changed between two tries of its task.
 
-    It must not be published: its files are left as the ledger has them, and the next run takes them up again.
+    It is not published. Its files stay as the ledger has them, and the next run plans them again.
     """
 
 
@@ -46,7 +46,7 @@ class Collector:
     """Holds receipts until their batch is complete.
 
     Args:
-        planned: the PLANNED rows that the receipts come from: a batch must report as many files as were planned.
+        planned: the PLANNED rows of the run: a batch must report as many files as were planned.
     """
 
     def __init__(
@@ -66,7 +66,7 @@ class Collector:
 
     @property
     def missing(self) -> set[str]:
-        """Ids of batches that were planned or begun, and have not been reported whole."""
+        """Ids of batches that were planned or begun, and are not complete."""
         return (self._planned.keys() | self._pending.keys()) - self._reported
 
     def estimated_s(self, batch_id: str) -> float:
@@ -74,10 +74,10 @@ class Collector:
         return self._planned[batch_id][1]
 
     def add(self, receipt: Row) -> Batch | None:
-        """Take one RECEIPTS row; returns its batch when that was the missing part.
+        """Take one RECEIPTS row; returns its batch if the batch is complete now.
 
         Raises:
-            IncompleteBatch: all of it is there and does not fit together.
+            IncompleteBatch: all of the batch is there, and its parts contradict each other.
         """
         pending = self._pending.setdefault(receipt["batch_id"], _Pending())
         pending.receipts.append(receipt)
@@ -93,7 +93,7 @@ class Collector:
         for receipt in receipts:
             for window in receipt["windows"]:
                 windows = vectors.setdefault(window["audio_id"], {})
-                if window["first_frame"] in windows:  # the halves of two tries of its task overlap
+                if window["first_frame"] in windows:  # two tries of its task overlap
                     raise IncompleteBatch(f"batch {batch_id}: its files changed while they were read")
                 windows[window["first_frame"]] = window["clip_vector"]
                 frame_sums.setdefault(window["audio_id"], []).append(window["frames_checksum"])
@@ -112,7 +112,7 @@ class Collector:
         )
 
     def _check_files(self, batch_id: str, files: list[Row], audio_ids: Set[str]) -> None:
-        """Each planned file is reported once, and each content that has windows is reported."""
+        """Check that each planned file is reported once, and each content that has windows is reported."""
         uris = {row["uri"] for row in files}
         n_planned = self._planned[batch_id][0] if batch_id in self._planned else len(files)
         if not len(uris) == len(files) == n_planned:
@@ -121,7 +121,7 @@ class Collector:
             raise IncompleteBatch(f"{min(uris)} and others: {len(unknown)} contents changed while they were read")
 
     def _settle(self, row: Row, vectors: dict[str, dict[int, bytes | None]], frame_sums: dict[str, list[int]]) -> Row:
-        """Check a file against its windows, and note their checksums; one without finite embeddings is a failure."""
+        """Check a file against its windows, and add checksums. A file without finite embeddings fails."""
         if row["status"] != "indexed":
             return row
         windows = vectors.get(row["audio_id"], {})
@@ -147,7 +147,7 @@ class Collector:
 
 
 def _sum_clips(vectors: dict[int, bytes | None]) -> int:
-    """The checksum of the clips of a file, by their first frames."""
+    """The checksum of the clips of a file. Args: ``vectors``: by their first frames."""
     rows = [np.frombuffer(vector or b"", np.float16) for vector in vectors.values()]
     return sum_rows(list(vectors), np.stack(rows))
 

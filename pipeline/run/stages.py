@@ -1,8 +1,8 @@
-"""The three things that workers do, as plain functions on Arrow tables: decode, encode, write.
+"""The three stages that workers run, as plain functions on Arrow tables: decode, encode, write.
 
-``decode_batch`` opens the files of one planned batch and yields their windows; ``encode_windows``
-replaces samples by embeddings; ``write_windows`` stores the frames and reports what it has written.
-A bad file is a row among the others. Ray calls these functions and adds nothing to them.
+``decode_batch`` opens the files of one planned batch and yields their windows; ``encode_windows`` replaces samples by
+embeddings; ``write_windows`` stores the frames and returns receipts. A bad file is a row among the others. Ray calls
+these functions and adds nothing to them.
 """
 
 from collections.abc import Callable, Iterator, Sequence
@@ -43,7 +43,7 @@ from pipeline.planning.outcomes import copied_row, empty_row, failed_row, indexe
 from pipeline.schema import Row
 
 _Done = dict[str, tuple[Row, FileFailure | None]]
-"""What became of contents, by their ids: files with the same bytes share it."""
+"""By audio id, the row of a file with that content, and its failure if it failed."""
 
 BLOCK_S = 320.0
 """Audio that travels together, in seconds: 61 MB of samples, 32 windows of 10 s."""
@@ -59,7 +59,7 @@ class Encoder(Protocol):
 
 
 def error_row(edge: pa.Schema, batch_id: str, error: Exception) -> pa.Table:
-    """What goes on in place of rows when a stage fails for a reason that is no file's: it ends the run."""
+    """The row that travels on when a stage fails and no file is at fault. It ends the run."""
     said = " ".join(str(error).split())
     said = said if isinstance(error, EarshotError) else f"{type(error).__name__}: {said}"
     row = {"batch_id": batch_id, "error": said, "last": False, "precision": "", "audio_s": 0.0}
@@ -69,8 +69,8 @@ def error_row(edge: pa.Schema, batch_id: str, error: Exception) -> pa.Table:
 
 
 def note_seconds(table: pa.Table, stage: str, seconds: float) -> pa.Table:
-    """The same rows, with what a stage took to make them: in the first row, so that sums stay right however they are
-    cut later on."""
+    """The same rows, with the seconds that a stage took to make them in the first row: sums stay right however the rows
+    are cut later."""
     if not table.num_rows:
         return table
     name = f"{stage}_s"
@@ -82,7 +82,7 @@ def note_seconds(table: pa.Table, stage: str, seconds: float) -> pa.Table:
 
 
 def windows_per_block(grid: Grid) -> int:
-    """Windows that travel together, where each is as long as can be."""
+    """How many windows of full length travel together."""
     return max(1, int(BLOCK_S // frames_to_seconds(grid.length_frames)))
 
 
@@ -103,9 +103,9 @@ def estimate_batch(planned: Row) -> float:
 def split_batch(planned: Row, config: DecodeConfig, grid: Grid, part_s: float = PART_S) -> list[Row]:
     """Cut a batch of one long recording into parts, to be decoded side by side: PLANNED rows, or the one it was.
 
-    The parts depend on the file alone, and give the same windows as the whole. Only what seeks exactly is cut, and what
-    goes on to its promised end. Where a part turns out to be broken, its batch never becomes complete: it is decoded
-    once more, as a whole, for what can be had of it.
+    The parts depend on the file alone, and give the same windows as the whole. A recording is only cut if it can be
+    sought exactly and goes on to its promised end. If a part turns out to be broken, its batch never becomes complete:
+    the recording is decoded once more, as a whole, to index what can be decoded of it.
     """
     if planned.get("part") or not is_long(planned, part_s):
         return [planned]
@@ -122,7 +122,7 @@ def split_batch(planned: Row, config: DecodeConfig, grid: Grid, part_s: float = 
                 first, stop = file.range.samples
                 n_samples = min(n_samples, stop or n_samples) - first
             content_hash = audio["content_hash"] or hash_file(source)
-    except FileFailure:  # which decoding finds as well
+    except FileFailure:  # decoding will find it as well
         return [planned]
     n_windows = max(1, int(part_s // frames_to_seconds(grid.step_frames)))
     parts = plan_parts(n_samples, grid, n_windows)
@@ -135,10 +135,10 @@ def decode_batch(
 ) -> Iterator[pa.Table]:
     """Decode the files of one batch: yields DECODED tables with as much audio as ``block_windows`` windows have.
 
-    Windows of short files are many in one table: each table costs a call of every stage that follows.
+    A table holds windows of many short files, for each table costs a call of every later stage.
 
-    The same files give the same tables, so that a task that died half-way can be run again. Seconds of work are zero:
-    whoever calls a stage measures it (``note_seconds``).
+    The same files give the same tables, so that Ray can repeat a task that died half-way. ``decode_s`` is zero: the
+    caller measures it (``note_seconds``).
 
     Args:
         planned: one PLANNED row.
@@ -152,7 +152,7 @@ def decode_batch(
     for seq, row in enumerate(decode(planned["audios"], config, grid), start=part.first):
         rows.append({"batch_id": planned["batch_id"], "seq": seq, "last": False, "decode_s": 0.0, **row})
         n_bytes += (size := row["pcm"].nbytes if row["files"] is None else 0)
-        # The newest row is kept back: only what follows says whether it is the last.
+        # The newest row is kept back: it is the last one if none follows.
         if n_bytes > most_bytes:
             yield _decoded_table(rows[:-1])
             rows, n_bytes = rows[-1:], size
@@ -162,7 +162,7 @@ def decode_batch(
 
 
 def _decoded_table(rows: list[Row]) -> pa.Table:
-    """DECODED; the samples are laid down once, where Arrow's own builder would make room for them again and again."""
+    """DECODED. The samples are copied once; Arrow's builder would grow its buffer again and again."""
     windows = [row.pop("pcm", None) for row in rows]
     table = pa.Table.from_pylist(rows, schema=schema.DECODED)
     sizes = [0 if window is None else window.nbytes for window in windows]
@@ -176,7 +176,7 @@ def _decoded_table(rows: list[Row]) -> pa.Table:
 
 @dataclass(frozen=True)
 class _File:
-    """One of the files that hold an audio content, as it was listed."""
+    """A file that holds an audio content, as it was listed."""
 
     uri: str
     range: TimeRange
@@ -189,7 +189,7 @@ class _File:
         return self.uri.removesuffix(str(self.range))
 
     def check_unchanged(self) -> None:
-        """Refuse what is no longer as it was listed. Of a member, the time of its shard tells."""
+        """Fail if the file is not as it was listed. For a member, the time of its shard is compared."""
         try:
             path = self.place.shard if isinstance(self.place, Place) else self.place
             size_bytes, modified_ns = storage.stat_file(path)
@@ -225,7 +225,7 @@ def _decode_rows(audios: list[Row], config: DecodeConfig, grid: Grid) -> Iterato
                     yield from _decode_file(row, files[0], audio["content_hash"], config, grid, recording, done=done)
                 except FileFailure as failure:
                     if failure.stage == "read" and len(files) > 1 and not row["n_clips"]:
-                        # This place is out of reach, but others hold the same bytes.
+                        # This file cannot be read, but others hold the same bytes.
                         yield _files_row([_failed(row, failure, files[0])])
                         files = files[1:]
                         continue
@@ -236,7 +236,7 @@ def _decode_rows(audios: list[Row], config: DecodeConfig, grid: Grid) -> Iterato
 
 
 def _decode_part(audios: list[Row], config: DecodeConfig, grid: Grid, part: Part) -> Iterator[Row]:
-    """The rows of a part of a recording; they end where it is broken, or has changed."""
+    """The rows of a part of a recording. They end where it is broken or has changed."""
     [audio] = audios
     files = _files_of(audio)
     row = empty_row(files[0].uri, None)
@@ -260,12 +260,12 @@ def _decode_file(
     part: Part = WHOLE,
     done: _Done | None = None,
 ) -> Iterator[Row]:
-    """Yield the windows of a file, or part of them, filling ``row`` with what becomes known of it.
+    """Yield the windows of a file, or of a part of it, and fill ``row`` with facts about the file.
 
-    That a file changed comes before whatever else is wrong with it, which may be due to that.
+    A file that fails and has changed fails because it changed: the change may explain everything else.
 
     Args:
-        done: the contents before it: of one of these there are no windows once more.
+        done: the contents of this batch so far. For one of them, no windows are yielded again.
     """
     done = {} if done is None else done
     try:
@@ -292,7 +292,7 @@ def _decode_file(
 
 
 def _do_as(row: Row, other: Row, failure: FileFailure | None) -> None:
-    """Give ``row`` what became of its content when it was read before, from another file."""
+    """Fill ``row`` from the row of another file with the same content, and fail if that one failed."""
     row.update(copied_row(other, row["uri"], row["modified_ns"]))
     if failure is not None:
         raise _same_bytes(other, failure)
@@ -313,7 +313,7 @@ def _decode_content(
     row["decoder"] = DECODER
     try:
         stream = recording.stream(first + n_samples, config, raw_format_of(file.recording))
-        # Or its windows would be given out for those of another content.
+        # If it has changed, its windows are those of another content.
         file.check_unchanged()
         info = stream.info
         row.update(sample_rate_hz=info.sample_rate_hz, channels=info.channels, codec=info.codec)
@@ -358,12 +358,12 @@ def _failed(row: Row, failure: FileFailure, file: _File) -> Row:
 
 
 def _failed_with(row: Row, failure: FileFailure, others: list[_File]) -> list[Row]:
-    """The ledger rows of the other files with the bytes of ``row``, which was read for all of them."""
+    """The rows of the other files that have the bytes of ``row``, which was read for all of them."""
     return [_failed(row, _same_bytes(row, failure), file) for file in others]
 
 
 def _same_bytes(read: Row, failure: FileFailure) -> FileFailure:
-    """What a failure of the file that was read means for another one with the same bytes."""
+    """The failure of a file with the same bytes as the file that was read."""
     if failure.stage != "read":
         return failure
     message = f"{read['uri']} has the same bytes and was read for both: {failure.message}"
@@ -374,11 +374,11 @@ def _same_bytes(read: Row, failure: FileFailure) -> FileFailure:
 
 
 def encode_windows(decoded: pa.Table, encoder: Encoder) -> pa.Table:
-    """DECODED -> ENCODED: samples become float16 embeddings, other rows pass. Order is kept.
+    """DECODED -> ENCODED: samples become float16 embeddings; rows without samples and the order stay.
 
-    A window without a finite embedding gets null: its file becomes a failure when its batch is collected.
+    A window without a finite embedding gets null: the collector fails its file.
     """
-    pcm = [samples.as_buffer() for samples in decoded["pcm"]]  # where they are, without a copy
+    pcm = [samples.as_buffer() for samples in decoded["pcm"]]  # without a copy
     at = [i for i, samples in enumerate(pcm) if samples is not None]
     windows = [np.frombuffer(pcm[i], np.float32) for i in at]
     own = list(zip(*(decoded[name].to_pylist() for name in ("first_frame", "own_first", "own_stop")), strict=True))
@@ -402,7 +402,7 @@ def encode_windows(decoded: pa.Table, encoder: Encoder) -> pa.Table:
 
 
 def _encode_finite(windows: list[Waveform], encoder: Encoder) -> tuple[list[int], Any, list[Any] | None]:
-    """Positions of the windows that have finite embeddings, and these."""
+    """The positions of the windows with finite embeddings, and their clip and frame embeddings."""
     from pipeline.encoder.encoder import NonFiniteError
 
     good = list(range(len(windows)))
@@ -430,7 +430,7 @@ def _half(vectors: Any) -> bytes | None:
 def write_windows(
     encoded: pa.Table, frames_schema: pa.Schema, write_frames: Callable[[Iterator[pa.RecordBatch]], list[str]]
 ) -> pa.Table:
-    """ENCODED -> RECEIPTS: one row for each run of consecutive rows of one batch, its frames written.
+    """ENCODED -> RECEIPTS: writes the frames; returns one row for each sequence of consecutive rows of a batch.
 
     Args:
         frames_schema: of the ``frames`` table.
@@ -440,7 +440,7 @@ def write_windows(
     if errors := encoded.filter(pc.is_valid(encoded["error"])).to_pylist():
         return error_row(schema.RECEIPTS, errors[0]["batch_id"], EarshotError(errors[0]["error"]))
     batch_ids = encoded["batch_id"].to_pylist()
-    for start, stop in _runs(batch_ids, encoded["seq"].to_pylist()):
+    for start, stop in _find_sequences(batch_ids, encoded["seq"].to_pylist()):
         part = encoded.slice(start, stop - start)
         rows = part.to_pylist()
         frames = [batch for row in rows if (batch := _frame_rows(row, frames_schema)) is not None]
@@ -472,7 +472,8 @@ def write_windows(
     return pa.Table.from_pylist(receipts, schema=schema.RECEIPTS)
 
 
-def _runs(batch_ids: list[str], seqs: list[int]) -> Iterator[tuple[int, int]]:
+def _find_sequences(batch_ids: list[str], seqs: list[int]) -> Iterator[tuple[int, int]]:
+    """First row and stop of each sequence of consecutive rows of one batch."""
     start = 0
     for i in range(1, len(batch_ids) + 1):
         if i == len(batch_ids) or batch_ids[i] != batch_ids[start] or seqs[i] != seqs[i - 1] + 1:

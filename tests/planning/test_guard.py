@@ -131,7 +131,7 @@ def test_emptied_folders_are_named_outermost_and_fullest_first() -> None:
     assert "(likewise /m/1: 1, /m/2: 1, /m/3: 1, /m/4: 1 and 4 more): " in many
 
 
-# --- how much would go ------------------------------------------------------------------------------------------------
+# --- how many may be removed ------------------------------------------------------------------------------------------
 
 
 @pytest.mark.parametrize(
@@ -142,8 +142,8 @@ def test_removing_more_than_a_fifth_is_refused(n_lost: int, n_indexed: int, is_r
     refused = guard(["/a/1.wav"], ["/a"]).find_refusal(lost, n_indexed)
     assert (refused is not None) == is_refused
     if refused is not None:
-        said = f"{n_lost} of {n_indexed} indexed files would go (11 in /a/x/0, {n_lost - 11} in /a/x/1), more than"
-        assert refused.startswith(f"{said} run.max_deleted_fraction (0.2) allows")
+        said = f"{n_lost} of {n_indexed} indexed files would be removed (11 in /a/x/0, {n_lost - 11} in /a/x/1)"
+        assert refused.startswith(f"{said}, more than run.max_deleted_fraction (0.2) allows")
     assert guard(["/a/1.wav"], ["/a"], RunRequest(allow_deletions=True)).find_refusal(lost, n_indexed) is None
 
 
@@ -436,9 +436,9 @@ def test_many_deletions_are_refused_unless_allowed(tmp_path: Path) -> None:
         (shelf.folder / "disk1" / "session" / f"{k}.wav").unlink()
     planned = plan_corpus(shelf.config, is_mount=shelf.mounted.__contains__)
     assert planned.refused is not None
-    assert planned.refused.startswith(f"25 of 60 indexed files would go (25 in {shelf.folder}/disk1/session), more")
+    assert planned.refused.startswith(f"25 of 60 indexed files would be removed (25 in {shelf.folder}/disk1/session)")
     for rebuild in (False, True):
-        with pytest.raises(CorpusError, match="25 of 60 indexed files would go"):
+        with pytest.raises(CorpusError, match="25 of 60 indexed files would be removed"):
             shelf.run(rebuild=rebuild)
     assert len(shelf.indexed()) == 60
     lenient = shelf.config.run.model_copy(update={"max_deleted_fraction": 0.5})
@@ -462,7 +462,7 @@ def test_a_rebuild_does_not_drop_many_unreadable_files(tmp_path: Path, n_unreada
     assert (planned.refused is not None) == is_much
     if planned.refused is not None:
         said = f"25 files of the index cannot be read now, the first one is {shut[0]}: is no regular file; 25 of 30"
-        assert planned.refused.startswith(f"{said} indexed files would go")
+        assert planned.refused.startswith(f"{said} indexed files would be removed")
         with pytest.raises(CorpusError) as caught:
             shelf.run(rebuild=True)
         assert str(caught.value) == planned.refused

@@ -130,7 +130,7 @@ def test_forget_keeps_the_guard_on_other_sources(corpus: KnownCorpus, call: Call
         more.delete(name)
     code, _, err = call("index", "--into", into, "--forget", corpus.folder)
     assert code == 2
-    assert f"22 of 28 indexed files would go (22 in {more.folder})" in err
+    assert f"22 of 28 indexed files would be removed (22 in {more.folder})" in err
     assert live(into) == before
 
 
