@@ -41,7 +41,8 @@ from pipeline.grid import HOP_SAMPLES, Waveform
 from pipeline.index.maintenance import refresh_indexes
 from pipeline.index.tables import create_tables, write_frames
 from pipeline.index.writer import Writer
-from pipeline.run.driver import Stages, index_corpus
+from pipeline.run.driver import index_corpus
+from pipeline.run.encoding import Stages
 from pipeline.run.prepare import describe_run, plan_corpus
 from pipeline.schema import Row
 

@@ -37,9 +37,9 @@ import sys
 from functools import partial
 from jobs.bench.start import decode_first
 from jobs.main import main
-from pipeline.run import driver
+from pipeline.run import workers
 
-main(obj=driver.workers_on_ray(decode=partial(decode_first, mark=sys.argv.pop(1))))
+main(obj=workers.workers_on_ray(decode=partial(decode_first, mark=sys.argv.pop(1))))
 """
 """``earshot`` with ``decode_first`` as its decoder. The first argument is the file for the mark."""
 

@@ -1,11 +1,12 @@
-"""Before the work: what an index is to be, what its sources hold, and what is to be done with each file.
+"""Before the work: what the index is to hold, what the sources hold, and what to do with each file.
 
-Nothing is written here, and no worker is needed: ``earshot plan`` ends with it.
+Nothing is written here, and no worker is needed. ``earshot plan`` ends after this.
 """
 
 from collections.abc import Callable
+from dataclasses import dataclass
 from functools import partial
-from typing import Any
+from typing import Any, NamedTuple
 
 import pyarrow as pa
 import pyarrow.compute as pc
@@ -25,20 +26,45 @@ from pipeline.index.metadata_columns import MetadataColumns
 from pipeline.index.salvage import Fragments, read_all
 from pipeline.index.settings import check_settings, differences, index_settings, known_values
 from pipeline.index.tables import select_metadata
-from pipeline.planning.decide import PlanSetup, lies_within, make_plan
+from pipeline.planning.decide import PlanSetup, make_plan
 from pipeline.planning.guard import Disks, Guard, IsMount, read_mounts
 from pipeline.planning.ledger import Ledger
 from pipeline.planning.plan import Plan
 from pipeline.planning.request import RunRequest
 from pipeline.run.progress import Progress
-
-Report = Callable[[Progress], None]
+from pipeline.run.rebuild import refuse_rebuild
 
 ROWS_AT_ONCE = 65_536
 
 
-def describe_run(config: Config) -> tuple[dict[str, Any], int, int]:
-    """The settings of an index that ``config`` would make, and the dimensions of its clip and frame vectors.
+class Layout(NamedTuple):
+    """What an index holds: its settings, and the dimensions of its vectors."""
+
+    settings: dict[str, Any]
+    clip_dimension: int
+    frame_dimension: int
+
+
+@dataclass
+class Inventory:
+    """What a plan compares: the corpus and the index."""
+
+    listed: pa.Table
+    """LISTED rows of the files of the corpus."""
+    ledger: Ledger
+    metadata: MetadataColumns
+    disks: Disks
+    """Those on which the files of the index lie."""
+
+    @classmethod
+    def take(cls, listed: pa.Table, said: CorpusMetadata, files: pa.Table, disks: Disks) -> "Inventory":
+        """Args: ``said`` is the metadata in the sources, ``files`` the table of the index."""
+        ledger = Ledger(files.select(schema.FILES.names))
+        return cls(listed, ledger, MetadataColumns(said, select_metadata(files)), disks)
+
+
+def describe_run(config: Config) -> Layout:
+    """What an index of this configuration holds.
 
     Raises:
         ModelError: a model cannot be found.
@@ -50,17 +76,17 @@ def describe_run(config: Config) -> tuple[dict[str, Any], int, int]:
         frame = read_identity(encode.frame_model, encode.frame_revision)
     with_frames = config.store.frames == "all"
     settings = index_settings(config, clip.to_dict(), frame.to_dict() if with_frames else None)
-    return settings, clip.dimension, frame.dimension
+    return Layout(settings, clip.dimension, frame.dimension)
 
 
 def read_config(index: Handle, *, rebuild: bool = False) -> Config:
-    """The configuration of the newest run on an index, its models as they were then.
+    """The configuration of the newest run on an index, with its models as they were then.
 
     Args:
-        rebuild: that of a rebuild which was begun and stopped, if there is one.
+        rebuild: take that of an unfinished rebuild, if there is one.
 
     Raises:
-        UsageError: no run has got as far as to leave one.
+        UsageError: no run has come far enough to leave one.
     """
     tables, path = index.live, index.path
     if rebuild and (begun := index.find_next()).config is not None:
@@ -80,31 +106,26 @@ def read_config(index: Handle, *, rebuild: bool = False) -> Config:
 def plan_corpus(
     config: Config,
     request: RunRequest = RunRequest(),
-    report: Report = lambda progress: None,
+    report: Callable[[Progress], object] = lambda progress: None,
     *,
     rebuild: bool = False,
     is_mount: IsMount | None = None,
 ) -> Plan:
-    """What ``index_corpus`` would do; nothing is written. Where it would refuse to, the plan's ``refused`` says why.
+    """What ``index_corpus`` would do; nothing is written. If it would refuse, ``refused`` of the plan says why.
 
     Args:
-        is_mount: whether a folder is a mount point; by default as the system says.
+        is_mount: whether a folder is a mount point; by default the system decides.
 
     Raises:
         EarshotError: see ``pipeline.errors``.
     """
-    progress = Progress()
-    listed, manifests = list_files(config, progress, report)
-    settings, _, _ = describe_run(config)
+    progress = Progress(run_id="0" * 32, report=report)
+    listed, manifests = list_files(config, progress)
     index = find_index(config.into)
-    tables = choose_generation(index, settings, rebuild=rebuild)
-    files = tables.read_files()
-    given = read_sources(tables, listed, manifests, config)
-    metadata = MetadataColumns(given, select_metadata(files))
-    progress.n_files = listed.num_rows
-    guard = Guard(listed, config, request, find_disks(tables, is_mount))
-    setup = begin_planning(config, request, "0" * 32, progress, report, list_actions=True)
-    plan = plan_files(listed, Ledger(files.select(schema.FILES.names)), metadata, setup, guard)
+    tables = choose_generation(index, describe_run(config).settings, rebuild=rebuild)
+    said = read_sources(tables, listed, manifests, config)
+    inventory = Inventory.take(listed, said, tables.read_files(), find_disks(tables, is_mount))
+    plan = plan_files(inventory, config, request, progress, list_actions=True)
     plan.not_looked_at = progress.not_looked_at
     if tables.path != index.live.path:
         former, disks = index.live.open("files").to_table(columns=["uri", "status"]), find_disks(index.live, is_mount)
@@ -113,114 +134,79 @@ def plan_corpus(
 
 
 def find_disks(tables: Generation, is_mount: IsMount | None) -> Disks:
-    """The disks that the files of an index lie on.
-
-    Args:
-        is_mount: whether a folder is a mount point; by default as the system says.
-    """
+    """The disks on which the files of an index lie."""
     return Disks(frozenset(tables.mounts), is_mount or read_mounts())
 
 
-def list_files(config: Config, progress: Progress, report: Report) -> tuple[pa.Table, list[str]]:
-    """The files of the corpus, and the manifests that name them. ``progress`` notes what is not looked at."""
+def list_files(config: Config, progress: Progress) -> tuple[pa.Table, list[str]]:
+    """The files of the corpus, and the manifests that name them. ``progress`` gets the counts of ignored files."""
 
     def report_found(n_files: int) -> None:
-        progress.stage = f"listing, {n_files:,} files found"
-        report(progress)
+        progress.enter(f"listing, {n_files:,} files found")
 
     manifests, ignored = list[str](), IgnoredFiles()
     listed = list_corpus(config.sources, config.corpus, config.into, manifests, report_found, ignored)
     progress.not_looked_at = ignored.count(listed)
+    progress.n_files = listed.num_rows
     return listed, manifests
 
 
 def read_sources(tables: Generation, listed: pa.Table, manifests: list[str], config: Config) -> CorpusMetadata:
-    """What the sources say of the files of the corpus."""
+    """The metadata of the files of the corpus, from the sources."""
     there = tables.open("files").schema if tables.exists else schema.FILES
     return read_metadata(listed, manifests, config.corpus, schema.metadata_columns(there))
 
 
-def begin_planning(
-    config: Config,
-    request: RunRequest,
-    run_id: str,
-    progress: Progress,
-    report: Report,
-    *,
-    list_actions: bool = False,
-) -> PlanSetup:
-    """Report that planning begins; the setup goes on to report how many files have been read."""
-
-    def report_read(n_read: int, n_files: int) -> None:
-        if n_read % 100 == 0:
-            progress.stage = f"comparing files, {n_read} of {n_files}"
-            report(progress)
-
-    progress.stage = "planning"
-    report(progress)
-    return PlanSetup(
-        config.run.batch_s, run_id, hash_file, probe_file, request, report=report_read, list_actions=list_actions
-    )
-
-
-def plan_files(listed: pa.Table, ledger: Ledger, metadata: MetadataColumns, setup: PlanSetup, guard: Guard) -> Plan:
-    """The plan of a run, with notes for a person.
+def plan_files(
+    inventory: Inventory, config: Config, request: RunRequest, progress: Progress, *, list_actions: bool = False
+) -> Plan:
+    """The plan of the run of ``progress``, with notes for a person. If it must not be done, ``refused`` says why.
 
     Raises:
         UsageError: there is no such reason as the request names.
     """
-    reason = setup.request.reason
-    if reason is not None and reason not in REASONS:
-        raise UsageError(f"--reason {reason}: no file fails so; the reasons are {', '.join(REASONS)}")
-    plan = make_plan(listed, ledger, setup, metadata.outdated())
-    plan.notes = (*metadata.notes, *note_unreadable(plan.unreadable))
-    indexed = ledger.indexed()
+
+    def report_read(n_read: int, n_files: int) -> None:
+        if n_read % 100 == 0:
+            progress.enter(f"comparing files, {n_read} of {n_files}")
+
+    progress.enter("planning")
+    if request.reason is not None and request.reason not in REASONS:
+        raise UsageError(f"--reason {request.reason}: no file fails so; the reasons are {', '.join(REASONS)}")
+    setup = PlanSetup(
+        config.run.batch_s,
+        progress.run_id,
+        hash_file,
+        probe_file,
+        request,
+        report=report_read,
+        list_actions=list_actions,
+    )
+    plan = make_plan(inventory.listed, inventory.ledger, setup, inventory.metadata.outdated())
+    plan.notes = (*inventory.metadata.notes, *note_unreadable(plan.unreadable))
+    guard = Guard(inventory.listed, config, request, inventory.disks)
+    indexed = inventory.ledger.indexed()
     plan.refused = guard.find_refusal(plan.removed.values(), len(indexed))
     deleted = pa.array([row["uri"] for row in plan.deleted], pa.string())
     plan.mounts = guard.find_mounts(indexed.filter(pc.invert(pc.is_in(indexed, deleted))))
     return plan
 
 
-def note_unreadable(shut: list[tuple[str, str]]) -> tuple[str, ...]:
-    """A line on indexed files that cannot be read now, each with why; none where there are none."""
-    if not shut:
+def note_unreadable(unreadable: list[tuple[str, str]]) -> tuple[str, ...]:
+    """A note on indexed files that cannot be read now, given as (uri, message); none if there are none."""
+    if not unreadable:
         return ()
-    uri, message = min(shut)
-    return (f"{len(shut)} files of the index cannot be read now, their rows stay; the first one is {uri}: {message}",)
-
-
-def refuse_rebuild(former: pa.Table, listed: pa.Table, config: Config, request: RunRequest, disks: Disks) -> str | None:
-    """Why a rebuild must not begin; None where it may. It lets go of what is not there or cannot be read, so more of
-    that must not be than may go unasked.
-
-    Args:
-        former: the ledger of the tables that are to be replaced.
-        disks: those of these tables.
-    """
-    guard = Guard(listed, config, request, disks)
-    indexed = former["uri"].filter(pc.equal(former["status"], "indexed"))
-    is_gone = pc.and_(pc.not_equal(former["status"], "deleted"), pc.invert(pc.is_in(former["uri"], listed["uri"])))
-    gone = former["uri"].filter(is_gone).to_pylist()
-    for row in listed.filter(listed["hides_files"]).to_pylist():
-        if n_below := sum(lies_within(uri, {row["uri"]}) for uri in gone):
-            return f"{row['uri']}: {row['message']}, and the index has {n_below} files in it; mend that"
-    lost = guard.select_lost(indexed)
-    refused = guard.find_refusal(lost, len(indexed))
-    shut = listed.filter(
-        pc.and_(pc.equal(listed["reason"], "unreadable"), pc.is_in(listed["uri"], pa.array(lost, pa.string())))
-    )
-    if refused is None or not shut.num_rows:
-        return refused
-    uri, message = shut["uri"][0].as_py(), shut["message"][0].as_py()
-    return f"{shut.num_rows:,} files of the index cannot be read now, the first one is {uri}: {message}; {refused}"
+    uri, message = min(unreadable)
+    n_files = len(unreadable)
+    return (f"{n_files} files of the index cannot be read now, their rows stay; the first one is {uri}: {message}",)
 
 
 def refuse_repair(config: Config, request: RunRequest, is_mount: IsMount | None = None) -> str | None:
-    """Why an index must not be repaired whose ledger is lost in part; None where it may be.
+    """Why an index whose ledger is partly lost must not be repaired; None if it may.
 
-    What is not there now would go. The clips tell, too, which files there were.
+    A repair removes files that are missing now. The clips, too, tell which files the index had.
     """
-    listed, _ = list_files(config, Progress(), lambda progress: None)
+    listed, _ = list_files(config, Progress())
     live = find_index(config.into).live
     uris: set[str] = set()
 
@@ -238,7 +224,7 @@ def refuse_repair(config: Config, request: RunRequest, is_mount: IsMount | None 
 
 
 def check_models_of(config: Config) -> None:
-    """Refuse to compare vectors with those of other models, or of other settings.
+    """Refuse to compare vectors with those of other models or settings.
 
     Raises:
         IndexMismatch: naming each difference.
@@ -248,10 +234,10 @@ def check_models_of(config: Config) -> None:
 
 
 def choose_generation(index: Handle, settings: dict[str, Any], *, rebuild: bool) -> Generation:
-    """The tables that a run writes to: those that readers see, or the next generation, which may not exist yet.
+    """The tables to which a run writes: those that readers see, or the next generation, which may not exist yet.
 
     Raises:
-        IndexMismatch: the index has other settings, and is not to be rebuilt.
+        IndexMismatch: the index has other settings, and ``rebuild`` is not asked for.
     """
     live = index.live
     if not live.exists:
@@ -270,7 +256,7 @@ def choose_generation(index: Handle, settings: dict[str, Any], *, rebuild: bool)
 
 
 def estimate_run_seconds(plan: Plan, config: Config) -> float | None:
-    """How long the run will encode, at the speed of the last one on this index; None where there was none."""
+    """How long the run will encode at the speed of the last run on this index; None if there was none."""
     live = find_index(config.into).live
     if not live.exists:
         return None
@@ -281,7 +267,7 @@ def estimate_run_seconds(plan: Plan, config: Config) -> float | None:
 
 
 def estimate_bytes(plan: Plan, config: Config, clip_dimension: int, frame_dimension: int) -> int:
-    """Bytes that the run will add to the index, from the estimated duration."""
+    """Bytes that the run will add to the index, by the estimated duration."""
     clips = plan.seconds_to_decode / (config.window.length_s - config.window.overlap_s) * 2 * clip_dimension
     frames = plan.seconds_to_decode / FRAME_S * 2 * frame_dimension if config.store.frames == "all" else 0.0
     return int(clips + frames)

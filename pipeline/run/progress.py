@@ -2,7 +2,7 @@
 
 import time
 from collections import Counter, deque
-from collections.abc import Mapping
+from collections.abc import Callable, Mapping
 from dataclasses import dataclass, field
 from itertools import pairwise
 from typing import Any
@@ -132,6 +132,16 @@ class Progress:
     held_back: bool = False
     """Whether a rebuild has ended and must not replace the former tables."""
     stage: str = "listing"
+    report: Callable[["Progress"], object] = field(default=lambda progress: None, repr=False, compare=False)
+    """Shows the progress: called whenever it has changed."""
+
+    def enter(self, stage: str) -> None:
+        """Begin a stage, and report it."""
+        self.stage = stage
+        self.tell()
+
+    def tell(self) -> None:
+        self.report(self)
 
     @property
     def n_done(self) -> int:

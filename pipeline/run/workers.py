@@ -11,17 +11,20 @@ import sys
 import time
 import warnings
 from collections.abc import Callable, Iterator
+from concurrent.futures import ThreadPoolExecutor
 from typing import Any
 
 import pyarrow as pa
 
 from pipeline import schema, storage
 from pipeline.config import Config, DecodeConfig, EncodeConfig
-from pipeline.encoder.encoder import load_for_run
+from pipeline.encoder.encoder import check_models, load_for_run
 from pipeline.encoder.malloc import keep_freed_memory
 from pipeline.grid import Grid
+from pipeline.run.encoding import Workers
 from pipeline.run.metrics import METRICS, list_measures
-from pipeline.run.ray_start import TRIES, may_grow
+from pipeline.run.ray_health import RayHealth
+from pipeline.run.ray_start import TRIES, may_grow, start_ray
 from pipeline.run.record import Record
 from pipeline.run.resources import Encoders, count_writers, fit_block, fit_task, set_apart, share_machine
 from pipeline.run.stages import (
@@ -103,13 +106,27 @@ def _write(encoded: pa.Table, path: str, frames_schema: pa.Schema) -> pa.Table:
         return error_row(schema.RECEIPTS, encoded["batch_id"][0].as_py(), error)
 
 
-def check_machine(config: EncodeConfig) -> None:
-    """Refuse a configuration that this machine, or the cluster, cannot run.
+def workers_on_ray(decode: Decode = decode_batch, load: Load = load_for_run) -> Workers:
+    """The workers of a Ray cluster: of the one that ``RAY_ADDRESS`` names, or of this machine, started when needed."""
+
+    def stages(batches: pa.Table, config: Config, frames_schema: pa.Schema) -> Iterator[dict[str, Any]]:
+        start_ray()  # here, in the main thread, so that Ray can handle signals
+        return run_stages(batches, config, frames_schema, decode, load)
+
+    return Workers(stages, count_workers, publish, prepare, RayHealth().find_death)
+
+
+def prepare(config: Config) -> None:
+    """Start Ray, and refuse models or a device with which this machine, or the cluster, cannot work.
 
     Raises:
-        UsageError: a GPU is asked for and there is none.
+        ModelError: a model does not load exactly. UsageError: a GPU is asked for and there is none.
     """
-    _share(config)
+    with ThreadPoolExecutor(1) as pool:  # importing torch and reading weights takes seconds, and so does starting Ray
+        checked = pool.submit(check_models, config.encode, frames=config.store.frames == "all")
+        start_ray()
+        _share(config.encode)
+        checked.result()
 
 
 def _share(config: EncodeConfig) -> Encoders:

@@ -8,7 +8,7 @@ import pyarrow as pa
 from pipeline.config import Config, DecodeConfig
 from pipeline.grid import Grid
 from pipeline.index.tables import write_frames
-from pipeline.run.driver import Stages
+from pipeline.run.encoding import Stages
 from pipeline.run.stages import decode_batch, encode_windows, split_batch, write_windows
 from tests.helpers.contents import read
 from tests.helpers.fakes import GRID, FakeEncoder

@@ -6,14 +6,15 @@ from typing import Any
 
 import numpy as np
 import pyarrow as pa
+import pytest
 
 from pipeline.config import Config, make_config
 from pipeline.encoder.checkpoint import read_identity
 from pipeline.grid import Waveform
 from pipeline.index.tables import open_published, write_frames
-from pipeline.run.driver import Stages
+from pipeline.run.encoding import Stages
 from pipeline.run.stages import Encoder, decode_batch, encode_windows, write_windows
-from tests.helpers.fakes import FakeEncoder
+from tests.helpers.fakes import FakeEncoder, noise, write_wav
 
 DIMENSION = read_identity("earshot-tiny").dimension
 
@@ -50,3 +51,23 @@ def configure(folder: Path, index: Path, **sections: Any) -> Config:
 def rows(index: str, name: str, columns: list[str]) -> list[str]:
     table = open_published(index, name).to_table(columns=columns)
     return sorted(map(str, table.to_pylist()))
+
+
+@pytest.fixture
+def corpus(tmp_path: Path) -> Path:
+    """Eight sounds of different lengths, and a file that is none."""
+    folder = tmp_path / "in"
+    folder.mkdir()
+    for number in range(8):
+        write_wav(folder / f"{number}.wav", noise(0.5 + 2.3 * number, seed=number))
+    (folder / "broken.wav").write_text("not a sound")
+    return folder
+
+
+def everything(index: str) -> dict[str, list[str]]:
+    """The published rows of the data tables, without batch ids and times."""
+    return {
+        "files": rows(index, "files", ["file_id", "audio_id", "uri", "status", "reason", "n_clips", "n_frames"]),
+        "clips": rows(index, "clips", ["clip_id", "file_id", "audio_id", "uri", "start_s", "end_s", "vector"]),
+        "frames": rows(index, "frames", ["audio_id", "frame", "start_s", "vector"]),
+    }

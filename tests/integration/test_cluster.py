@@ -192,7 +192,7 @@ def check_against_undisturbed(config: Config, undisturbed: Path) -> None:
     assert verify_index(config.into) == []
 
 
-def test_a_head_listens_on_this_machine_only_and_wants_a_token(head: Head) -> None:
+def test_head_listens_on_this_machine_only_and_demands_a_token(head: Head) -> None:
     def listen() -> set[tuple[int, str, int]]:
         found = find_listeners(find_descendants(head.pid) | {head.pid})
         return found if {port for _, _, port in found} >= set(head.ports.values()) else set()
@@ -204,7 +204,7 @@ def test_a_head_listens_on_this_machine_only_and_wants_a_token(head: Head) -> No
     assert "needs a token: set RAY_AUTH_MODE=token" in refused.stderr
 
 
-def test_a_job_is_followed_watched_stopped_and_taken_up_again(head: Head, tmp_path: Path) -> None:
+def test_job_is_followed_watched_stopped_and_continued(head: Head, tmp_path: Path) -> None:
     corpus = write_corpus(tmp_path / "in", N_FILES)
     index = tmp_path / "index"
     config = write_config(corpus, index)
@@ -287,7 +287,7 @@ def test_a_job_is_followed_watched_stopped_and_taken_up_again(head: Head, tmp_pa
     check_against_undisturbed(load_config(config), tmp_path / "whole")
 
 
-def test_a_job_that_fails_exits_with_one_and_says_why(head: Head, tmp_path: Path) -> None:
+def test_job_that_fails_exits_with_one_and_says_why(head: Head, tmp_path: Path) -> None:
     config = write_config(tmp_path / "nothing", tmp_path / "failing")
     result = head.earshot("submit", config, "--ship", "--python", sys.executable, "--wait")
     assert result.returncode == 1
@@ -315,9 +315,7 @@ def test_a_job_that_fails_exits_with_one_and_says_why(head: Head, tmp_path: Path
         (["jobs", "--address", "http://127.0.0.1:1"], {}, 1, "no Ray cluster answers here"),
     ],
 )
-def test_a_refusal_is_one_line(
-    head: Head, arguments: list[str], variables: dict[str, str], code: int, said: str
-) -> None:
+def test_refusal_is_one_line(head: Head, arguments: list[str], variables: dict[str, str], code: int, said: str) -> None:
     result = head.earshot(*arguments, variables=variables)
     assert (result.returncode, result.stdout) == (code, "")
     assert said in result.stderr
@@ -325,7 +323,7 @@ def test_a_refusal_is_one_line(
     assert result.stderr.count("\n") == 1
 
 
-def test_a_head_whose_agent_finds_its_port_taken_is_explained(tmp_path: Path) -> None:
+def test_head_whose_agent_finds_its_port_taken_is_explained(tmp_path: Path) -> None:
     config = write_config(tmp_path / "nothing", tmp_path / "index")
     with socket.create_server(("127.0.0.1", 0)) as taken, start_head(taken.getsockname()[1]) as head:
         result = head.earshot("submit", config)
@@ -365,7 +363,8 @@ import sys
 from pathlib import Path
 
 from pipeline.config import load_config
-from pipeline.run.driver import index_corpus, workers_on_ray
+from pipeline.run.driver import index_corpus
+from pipeline.run.workers import workers_on_ray
 
 config, seen = sys.argv[1:]
 
@@ -414,7 +413,7 @@ def nodes() -> Iterator[tuple[subprocess.Popen[str], dict[str, str]]]:
         shutil.rmtree(folder, ignore_errors=True)
 
 
-def test_a_cluster_grows_from_no_gpu_and_a_node_that_dies_takes_nothing_along(
+def test_cluster_grows_from_no_gpu_and_loses_nothing_with_a_node(
     nodes: tuple[subprocess.Popen[str], dict[str, str]], tmp_path: Path
 ) -> None:
     process, environment = nodes

@@ -38,7 +38,7 @@ def write_config(folder: Path, index: Path) -> Path:
         "into": str(index),
         "store": {"checkpoint_s": 0.01},
         "run": {"batch_s": 4.0},
-        "encode": {"actors": 1},  # each takes seconds of both cores to start
+        "encode": {"actors": 1},  # each encoder takes seconds of both cores to start
     }
     file = index.with_suffix(".yaml")
     file.write_text(yaml.safe_dump(values))
@@ -94,7 +94,7 @@ def run_until(
 
 @pytest.mark.slow
 @pytest.mark.usefixtures("ray_session")
-def test_a_killed_run_is_completed_by_the_next(corpus: Path, tmp_path: Path) -> None:
+def test_killed_run_is_completed_by_the_next(corpus: Path, tmp_path: Path) -> None:
     whole = load_config(write_config(corpus, tmp_path / "whole"))
     index_corpus(whole)
     index = tmp_path / "killed"
@@ -140,7 +140,7 @@ ONCE, AT_ONCE = "stopped; what was published stays, run again to go on", "stoppe
     [(press, [ONCE]), (press_twice, [ONCE, AT_ONCE]), (terminate, [ONCE])],
     ids=["ctrl-c", "twice", "term"],
 )
-def test_a_stopped_run_says_one_line_and_leaves_what_was_published(
+def test_stopped_run_prints_one_line_and_keeps_what_was_published(
     tmp_path: Path, stop: Callable[[int], None], told: list[str]
 ) -> None:
     index = tmp_path / "index"
@@ -163,7 +163,7 @@ def kill_part(part: str) -> Callable[[int], None]:
     return kill
 
 
-def check_dead_ray_is_told(index: Path, code: int, said: str, called: str) -> None:
+def check_death_is_reported(index: Path, code: int, said: str, called: str) -> None:
     assert code == 1, said
     assert f"Ray's {called} has died (process" in said.splitlines()[-1]
     assert said.splitlines()[-1].endswith("killed by signal 9); what was published stays, run again to go on")
@@ -178,10 +178,10 @@ PARTS = pytest.mark.parametrize(("part", "called"), [("gcs_server", "control sto
 
 @pytest.mark.slow
 @PARTS
-def test_a_run_whose_ray_is_killed_says_so(tmp_path: Path, part: str, called: str) -> None:
+def test_run_whose_ray_is_killed_reports_it(tmp_path: Path, part: str, called: str) -> None:
     index = tmp_path / "index"
     corpus = write_corpus(tmp_path / "in", 10 * N_FILES)
-    check_dead_ray_is_told(index, *run_until(index, write_config(corpus, index), 1, kill_part(part)), called)
+    check_death_is_reported(index, *run_until(index, write_config(corpus, index), 1, kill_part(part)), called)
     record = read_record(str(index))
     assert record is not None
     assert 0 < record.n_done == open_published(index, "files").count_rows() < 10 * N_FILES
@@ -190,7 +190,7 @@ def test_a_run_whose_ray_is_killed_says_so(tmp_path: Path, part: str, called: st
 
 @pytest.mark.slow
 @PARTS
-def test_a_run_whose_ray_is_killed_in_one_long_call_says_so(
+def test_run_whose_ray_is_killed_in_one_long_call_reports_it(
     corpus: Path, tmp_path: Path, part: str, called: str
 ) -> None:
     """All is encoded, and Lance makes indexes."""
@@ -210,7 +210,7 @@ def test_a_run_whose_ray_is_killed_in_one_long_call_says_so(
             time.sleep(0.1)
         kill_part(part)(session)
 
-    check_dead_ray_is_told(index, *run_until(index, write_config(corpus, index), 1, kill, long_call), called)
+    check_death_is_reported(index, *run_until(index, write_config(corpus, index), 1, kill, long_call), called)
     assert open_published(index, "files").count_rows() == N_FILES + 1
 
 
@@ -245,7 +245,7 @@ def test_workers_stop_with_a_run_that_fails(corpus: Path, tmp_path: Path) -> Non
 
 
 @pytest.mark.usefixtures("ray_session")
-def test_a_second_run_is_told_who_holds_the_index(corpus: Path, tmp_path: Path) -> None:
+def test_second_run_learns_who_holds_the_index(corpus: Path, tmp_path: Path) -> None:
     from pipeline.errors import IndexBusy
     from pipeline.index.lease import Lease
 

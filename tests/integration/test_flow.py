@@ -48,12 +48,12 @@ SOUNDS = [label for label in CLASSES if label != "silence"]
 
 
 def configure(folder: Path, index: Path, **sections: Any) -> Config:
-    encode = {"actors": 1}  # each takes seconds of both cores to start
+    encode = {"actors": 1}  # each encoder takes seconds of both cores to start
     return make_config({"sources": [str(folder)], "into": str(index), "encode": encode, **sections})
 
 
 def index_here(config: Config) -> Progress:
-    """Without Ray, which takes seconds for each run: for what does not depend on it."""
+    """Without Ray, which takes seconds for each run."""
     return index_corpus(config, stages=in_place(load_encoder(config.encode, config.store.frames == "all")))
 
 
@@ -161,7 +161,7 @@ def _cosines(a: Any, b: Any) -> Any:
     return (a * b).sum(1) / (np.linalg.norm(a, axis=1) * np.linalg.norm(b, axis=1))
 
 
-def test_words_find_the_right_clips(truth: tuple[Path, dict[str, list[Event]]], scenes: Path) -> None:
+def test_query_finds_the_right_clips(truth: tuple[Path, dict[str, list[Event]]], scenes: Path) -> None:
     opened = pipeline.open(str(scenes))
     precisions = {}
     for label in SOUNDS:
@@ -173,7 +173,7 @@ def test_words_find_the_right_clips(truth: tuple[Path, dict[str, list[Event]]], 
     assert np.mean(list(precisions.values())) >= 0.95, precisions
 
 
-def test_words_locate_the_right_moments(truth: tuple[Path, dict[str, list[Event]]], scenes: Path) -> None:
+def test_locate_finds_the_right_moments(truth: tuple[Path, dict[str, list[Event]]], scenes: Path) -> None:
     opened = pipeline.open(str(scenes))
     found_right = n_found = n_planted = 0
     offsets = []
@@ -194,7 +194,7 @@ def test_words_locate_the_right_moments(truth: tuple[Path, dict[str, list[Event]
     assert np.median(offsets) <= 0.12
 
 
-def test_a_sound_finds_its_own_clip(truth: tuple[Path, dict[str, list[Event]]], scenes: Path) -> None:
+def test_similar_finds_the_clip_of_a_sound_itself(truth: tuple[Path, dict[str, list[Event]]], scenes: Path) -> None:
     for uri in sorted(truth[1])[:5]:
         waveform, rate_hz = soundfile.read(uri, dtype="float32")
         hits = pipeline.open(str(scenes)).similar(waveform[: 10 * rate_hz], rate_hz, k=3)
@@ -203,7 +203,7 @@ def test_a_sound_finds_its_own_clip(truth: tuple[Path, dict[str, list[Event]]], 
         assert hits[0].probability is None
 
 
-def test_a_span_over_a_window_seam_is_that_of_an_uncut_encoding(tmp_path: Path) -> None:
+def test_event_over_a_window_seam_equals_that_of_one_long_window(tmp_path: Path) -> None:
     """One event over each of three seams, of windows that overlap by 0.4 s, by 0.6 s, and by 5.6 s at a file's end."""
     (tmp_path / "in").mkdir()
     rng = np.random.default_rng(11)
@@ -240,7 +240,7 @@ def check_seams(duration_s: float, events: list[Event]) -> None:
         assert any(event.start_s + 0.5 <= seam_s <= event.end_s - 0.5 for seam_s in seams_s), (event, seams_s)
 
 
-def test_a_fifth_of_a_second_is_found_in_ten(tmp_path: Path) -> None:
+def test_event_of_a_fifth_of_a_second_is_found_in_ten_seconds(tmp_path: Path) -> None:
     (tmp_path / "in").mkdir()
     planted = {}
     for number in range(6):
@@ -299,7 +299,7 @@ def test_many_files_of_every_format_have_a_row_each(tmp_path: Path, n_files: int
 
 
 @pytest.mark.slow
-def test_only_what_is_missing_is_done(tmp_path: Path) -> None:
+def test_only_missing_files_are_encoded(tmp_path: Path) -> None:
     folder, index = tmp_path / "in", tmp_path / "index"
     folder.mkdir()
     rng = np.random.default_rng(3)
@@ -323,7 +323,7 @@ def test_only_what_is_missing_is_done(tmp_path: Path) -> None:
     assert rows["another copy.wav"]["audio_id"] == rows["3.wav"]["audio_id"]
 
 
-def test_without_frames_clips_are_found_and_nothing_is_located(tmp_path: Path) -> None:
+def test_index_without_frames_finds_clips_and_refuses_locate(tmp_path: Path) -> None:
     (tmp_path / "in").mkdir()
     soundfile.write(tmp_path / "in" / "a.wav", np.random.default_rng(0).normal(0, 0.1, 96_000), 48_000)
     config = configure(tmp_path / "in", tmp_path / "index", store={"frames": "none"})
@@ -343,7 +343,7 @@ def test_another_window_is_refused_and_nothing_changes(scenes: Path, truth: tupl
     assert journal.read_published(scenes) == before
 
 
-def test_the_ledger_keeps_what_the_header_says(tmp_path: Path) -> None:
+def test_ledger_keeps_the_values_of_the_header(tmp_path: Path) -> None:
     (tmp_path / "in").mkdir()
     file = tmp_path / "in" / "a.flac"
     soundfile.write(file, np.random.default_rng(0).normal(0, 0.1, (44_100, 2)), 44_100)
@@ -356,7 +356,7 @@ def test_the_ledger_keeps_what_the_header_says(tmp_path: Path) -> None:
     assert row["content_hash"] == hashlib.sha256(file.read_bytes()).hexdigest()
 
 
-def test_what_ray_says_stays_off_stdout(capsys: pytest.CaptureFixture[str]) -> None:
+def test_messages_of_ray_go_to_stderr(capsys: pytest.CaptureFixture[str]) -> None:
     from ray._private import worker
 
     for line in ("2 workers were killed: the node ran out of memory", "it was killed by `ray.kill`."):
@@ -368,7 +368,7 @@ def test_what_ray_says_stays_off_stdout(capsys: pytest.CaptureFixture[str]) -> N
 
 
 @pytest.mark.slow
-def test_a_worker_that_cannot_write_ends_the_run_with_its_own_words(tmp_path: Path) -> None:
+def test_error_of_a_worker_that_cannot_write_ends_the_run(tmp_path: Path) -> None:
     (tmp_path / "in").mkdir()
     write_wav(tmp_path / "in" / "a.wav", noise(0.5))
     index = tmp_path / "index"
@@ -384,10 +384,10 @@ def test_a_worker_that_cannot_write_ends_the_run_with_its_own_words(tmp_path: Pa
 
 @pytest.mark.slow
 @pytest.mark.parametrize("together", [False, True])
-def test_a_file_that_kills_its_worker_is_a_failure(
+def test_file_that_kills_its_worker_is_a_failure(
     tmp_path: Path, capfd: pytest.CaptureFixture[str], monkeypatch: pytest.MonkeyPatch, together: bool
 ) -> None:
-    """Also where a task decodes several batches, one after the other, of which it comes in the middle."""
+    """Also in the middle of several batches that one task decodes."""
     (tmp_path / "in").mkdir()
     (seen := tmp_path / "seen").mkdir()
     for number in range(6):
@@ -419,8 +419,8 @@ def test_a_file_that_kills_its_worker_is_a_failure(
 
 
 @pytest.mark.slow
-def test_a_long_recording_is_decoded_by_several_tasks(tmp_path: Path) -> None:
-    """Real workers, a cheap encoder: the rows are those that one task makes which reads it from end to end."""
+def test_long_recording_is_decoded_by_several_tasks(tmp_path: Path) -> None:
+    """Real workers, a cheap encoder: the rows are those of one task that reads the recording from end to end."""
     folder, seen = tmp_path / "in", tmp_path / "seen"
     folder.mkdir()
     seen.mkdir()
@@ -446,7 +446,7 @@ def test_a_long_recording_is_decoded_by_several_tasks(tmp_path: Path) -> None:
     check_against_grid(tmp_path / "parts")
 
 
-def test_a_ray_that_a_run_starts_listens_on_this_machine_only() -> None:
+def test_ray_started_by_a_run_listens_on_this_machine_only() -> None:
     worker = ray.get(ray.remote(lambda: os.getpid()).remote())
     ours = find_descendants(os.getpid()) | {os.getpid()}
     listeners = find_listeners(ours)

@@ -451,7 +451,7 @@ HEAD = "\nround  victim                then             hit"
 @pytest.mark.slow
 @pytest.mark.timeout(3_600)
 @pytest.mark.usefixtures("ray_session")
-def test_killed_anywhere_a_rerun_makes_it_right(
+def test_rerun_completes_a_run_that_was_killed_anywhere(
     corpus: Corpus,
     config_file: Path,
     ray_folder: str,

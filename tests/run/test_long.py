@@ -1,4 +1,4 @@
-"""Long recordings: cut into parts that are decoded side by side, and give what the whole gives."""
+"""Long recordings: they are split into parts, which give the same rows as the whole."""
 
 from collections.abc import Iterator
 from pathlib import Path
@@ -66,7 +66,7 @@ def test_parts_have_the_windows_of_the_whole(
     assert all(part.stop is None or part.stop - part.first == n_windows for part in parts)
 
 
-def test_a_part_that_stops_short_has_fewer_windows() -> None:
+def test_part_that_ends_early_has_fewer_windows() -> None:
     samples = noise(4.0)
     spans = [span for span, _ in cut_windows([samples], GRID, Part(0, 20))]
     assert 0 < len(spans) < 20
@@ -78,7 +78,7 @@ def test_a_part_that_stops_short_has_fewer_windows() -> None:
 
 @pytest.mark.parametrize("suffix", ["wav", "flac"])
 @pytest.mark.parametrize("rate_hz", RATES_HZ)
-def test_parts_decode_to_what_the_whole_decodes_to(tmp_path: Path, rate_hz: int, suffix: str) -> None:
+def test_parts_decode_like_the_whole(tmp_path: Path, rate_hz: int, suffix: str) -> None:
     for n, duration_s in enumerate([30.0, 31.2345]):
         path = write(tmp_path / f"{n}.{suffix}", duration_s, rate_hz)
         parts = split(path, part_s=0.5 if rate_hz < 32_000 else PART_S)
@@ -94,7 +94,7 @@ def test_parts_decode_to_what_the_whole_decodes_to(tmp_path: Path, rate_hz: int,
         assert found == whole
 
 
-def test_a_copy_of_a_long_recording_is_read_once(tmp_path: Path) -> None:
+def test_copy_of_a_long_recording_is_read_once(tmp_path: Path) -> None:
     path = write(tmp_path / "a.wav", 30.0)
     copy = tmp_path / "b.wav"
     copy.write_bytes(path.read_bytes())
@@ -103,7 +103,7 @@ def test_a_copy_of_a_long_recording_is_read_once(tmp_path: Path) -> None:
     assert found == decode(plan_batch(BATCH, [path, copy]))
 
 
-# --- what is not cut --------------------------------------------------------------------------------------------------
+# --- recordings that are not split ------------------------------------------------------------------------------------
 
 
 def damage(path: Path, at: float, size: int = 3_000) -> Path:
@@ -121,7 +121,7 @@ def cut_off(path: Path, at: float) -> Path:
     return path
 
 
-def test_what_does_not_seek_exactly_or_is_not_whole_is_streamed(tmp_path: Path) -> None:
+def test_recording_that_is_cut_off_or_does_not_seek_exactly_is_streamed(tmp_path: Path) -> None:
     mp3 = tmp_path / "a.mp3"
     soundfile.write(mp3, noise(30.0), 48_000, format="MP3")
     odd = write(tmp_path / "odd.wav", 30.0, 44_056)
@@ -134,14 +134,14 @@ def test_what_does_not_seek_exactly_or_is_not_whole_is_streamed(tmp_path: Path) 
     assert split_batch(planned, DecodeConfig(), GRID, PART_S) == [planned]
 
 
-def test_short_files_and_several_files_are_left_alone(tmp_path: Path) -> None:
+def test_short_files_and_batches_of_several_files_are_not_split(tmp_path: Path) -> None:
     one, other = write(tmp_path / "a.wav", 9.0), write(tmp_path / "b.wav", 30.0)
     assert split(one) == [plan_batch(BATCH, [one])]
     both = plan_batch(BATCH, [one], [other])
     assert split_batch(both, DecodeConfig(), GRID, PART_S) == [both]
 
 
-def test_a_batch_that_is_to_stay_whole_does(tmp_path: Path) -> None:
+def test_batch_planned_as_a_whole_is_not_split(tmp_path: Path) -> None:
     planned = plan_batch(BATCH, [write(tmp_path / "a.wav", 30.0)]) | {"part": {"first": 0, "stop": None}}
     assert split_batch(planned, DecodeConfig(), GRID, PART_S) == [planned]
     assert decode(planned)[-1]["last"]
@@ -156,8 +156,8 @@ HARMS = ["none", "cut off", "in the middle", "near the end", "at the start"]
 @pytest.mark.parametrize(
     ("suffix", "harm"), [*((suffix, harm) for suffix in ("wav", "flac") for harm in HARMS), ("wav", "goes on")]
 )
-def test_an_index_of_parts_is_an_index_of_wholes(tmp_path: Path, suffix: str, harm: str) -> None:
-    """Whatever is wrong with a recording: what is published is what one task that streams it would give, at once."""
+def test_index_made_of_parts_equals_one_made_of_wholes(tmp_path: Path, suffix: str, harm: str) -> None:
+    """Whatever is wrong with a recording, its rows are those of one task that streams it."""
     folder = tmp_path / "in"
     folder.mkdir()
     path = write(folder / f"long.{suffix}", 31.3)
@@ -183,7 +183,7 @@ def test_an_index_of_parts_is_an_index_of_wholes(tmp_path: Path, suffix: str, ha
     assert (long["reason"] == "truncated") is (damaged or harm in ("cut off", "goes on"))
 
 
-def test_a_recording_that_changes_between_its_parts_is_not_published(tmp_path: Path) -> None:
+def test_recording_that_changes_between_its_parts_is_not_published(tmp_path: Path) -> None:
     folder = tmp_path / "in"
     folder.mkdir()
     path = write(folder / "long.wav", 31.3)

@@ -1,0 +1,147 @@
+"""Complete batches wait here for the next checkpoint, where they are committed together."""
+
+import datetime as dt
+import time
+from dataclasses import replace
+from typing import Literal
+
+import pyarrow as pa
+
+from pipeline import schema
+from pipeline.config import Config
+from pipeline.index.maintenance import optimize
+from pipeline.index.rows import files_table
+from pipeline.index.tables import no_clips
+from pipeline.index.writer import Batch, Writer
+from pipeline.run.prepare import Inventory
+from pipeline.run.progress import Progress
+from pipeline.run.signals import signals_held
+from pipeline.schema import Row
+
+
+class Checkpoints:
+    """Counts complete batches, joins their metadata, and commits them.
+
+    Args:
+        config: of the run; ``into`` is the folder of the tables.
+        inventory: its ledger follows each commit.
+    """
+
+    def __init__(self, config: Config, writer: Writer, inventory: Inventory, progress: Progress) -> None:
+        self.config, self.writer, self.inventory, self.progress = config, writer, inventory, progress
+        self.encoding_since: float | None = None
+        """Since when the workers have encoded what the next commit publishes; None while they start."""
+        self._waiting: list[Batch] = []
+        self._committed_at = time.monotonic()
+        self._n_own = 0
+
+    def no_clips(self) -> pa.Table:
+        """Rows of ``clips``: none, with all columns."""
+        return no_clips(self.config.into, self.writer.published)
+
+    def add(self, batch: Batch) -> None:
+        """Count a complete batch, and let it wait for the next checkpoint."""
+        self._waiting.append(batch)
+        if batch.kind == "metadata":  # these files count as unchanged
+            return
+        self.progress.n_clips += batch.clips.num_rows
+        self.progress.n_frames += batch.n_frames
+        for row in batch.files.select(["file_id", "status", "reason"]).to_pylist():
+            if row["file_id"] in batch.keep_clips:  # only its time changed: it counts as unchanged
+                continue
+            self.progress.n_indexed += row["status"] == "indexed"
+            self.progress.n_failed += row["status"] == "failed"
+            if row["reason"]:
+                self.progress.reasons[row["reason"]] += 1
+
+    def commit_rows(
+        self,
+        rows: list[Row],
+        clips: pa.Table | None = None,
+        kind: Literal["index", "metadata"] = "index",
+        keep_clips: frozenset[str] = frozenset(),
+    ) -> None:
+        """Commit rows of ``files`` that needed no decoding, and their ``clips``, in a batch of their own."""
+        if rows:
+            clips = self.no_clips() if clips is None else clips
+            self.add(Batch(self._make_id(), files_table(rows), clips, keep_clips=keep_clips, kind=kind))
+            self.commit()
+
+    def commit_if_due(self) -> None:
+        """Commit where enough rows wait, or the last checkpoint was long ago."""
+        limits = self.config.store
+        n_rows = sum(batch.n_rows for batch in self._waiting)
+        if n_rows >= limits.checkpoint_rows or time.monotonic() - self._committed_at >= limits.checkpoint_s:
+            self.commit()
+
+    def commit(self) -> None:
+        """Publish the waiting batches, and optimize the tables after many commits."""
+        self.publish()
+        limits = self.config.store
+        if self.writer.n_commits >= limits.optimize_every:
+            stage = self.progress.stage
+            self.progress.enter("optimizing")
+            optimize(self.writer, older_than=dt.timedelta(hours=limits.keep_hours))
+            self.progress.stage = stage
+
+    def publish(self) -> None:
+        """Publish the waiting batches; Ctrl-C and SIGTERM wait until that is done."""
+        self._committed_at = time.monotonic()
+        if not self._waiting:
+            return
+        with signals_held():
+            # Taken out first: an interrupted commit is never tried again here, for it may be half done, or done. The
+            # next run finds out.
+            batches, self._waiting = self._waiting, []
+            self._publish(batches)
+
+    def _publish(self, waiting: list[Batch]) -> None:
+        began, self.encoding_since = self.encoding_since, self.encoding_since and time.monotonic()
+        ledger, metadata = self.inventory.ledger, self.inventory.metadata
+        batches: list[Batch] = []
+        written: dict[str, Row] = {}
+        """By audio: the count and checksum of the frames that this commit leaves."""
+        replaced, reported = set[str](), set[str]()
+        for batch in waiting:
+            rows = batch.files.to_pylist()
+            indexed = {row["audio_id"] for row in rows if batch.frame_fragments and row["status"] == "indexed"}
+            # Content that is encoded again replaces its former frames, if those have been published.
+            again = {audio_id for audio_id in indexed - written.keys() if ledger.holds(audio_id)}
+            orphaned = indexed & written.keys()
+            rows = [row | written.get(row["audio_id"], {}) if row["status"] == "indexed" else row for row in rows]
+            written |= {
+                row["audio_id"]: {name: row[name] for name in ("n_frames", "frames_checksum")}
+                for row in rows
+                if row["audio_id"] in indexed
+            }
+            replaced |= again
+            reported |= {row["uri"] for row in rows}
+            drop_files, drop_frames = ledger.apply(rows)
+            files = metadata.join(files_table(rows))
+            batches.append(
+                replace(
+                    batch,
+                    files=files,
+                    clips=metadata.join_to_clips(batch.clips, files),
+                    drop_files=drop_files,
+                    drop_frames=drop_frames | again,
+                    orphaned=batch.orphaned | orphaned,
+                    seconds=None if began is None else (time.monotonic() - began) / len(waiting),
+                )
+            )
+        holders = [row for audio_id in sorted(replaced) for row in ledger.holders(audio_id)]
+        others = [row for row in holders if row["uri"] not in reported]
+        if changed := [new for row in others if (new := row | written[row["audio_id"]]) != row]:
+            batches.append(self._note_frames(changed))
+        self.writer.commit(batches)
+
+    def _note_frames(self, rows: list[Row]) -> Batch:
+        """A batch that notes new frames of an audio in the rows of the other files that hold it."""
+        drop_files, _ = self.inventory.ledger.apply(rows)
+        files = self.inventory.metadata.join(files_table(rows))
+        return Batch(self._make_id(), files, self.no_clips(), drop_files=drop_files, keep_clips=drop_files)
+
+    def _make_id(self) -> str:
+        """The id of a batch that no plan numbered."""
+        self._n_own += 1
+        return schema.make_batch_id(self.writer.run_id, -self._n_own)

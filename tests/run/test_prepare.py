@@ -1,0 +1,67 @@
+"""Estimates before a run: bytes and seconds. Plans: tests/planning; configurations: tests/index/test_journal.py."""
+
+import time
+from pathlib import Path
+from typing import Any
+
+import pyarrow as pa
+import pytest
+
+from pipeline.config import Config
+from pipeline.index import journal
+from pipeline.index.tables import open_published
+from pipeline.planning.plan import Plan
+from pipeline.run.driver import index_corpus
+from pipeline.run.prepare import estimate_bytes, estimate_run_seconds, plan_corpus
+from tests.helpers.fakes import noise, write_wav
+from tests.helpers.runs import DIMENSION, WideEncoder, configure, in_place
+from tests.helpers.runs import corpus as corpus
+
+
+def test_estimated_bytes_are_about_those_written(tmp_path: Path) -> None:
+    folder = tmp_path / "in"
+    folder.mkdir()
+    for number in range(6):
+        write_wav(folder / f"{number}.wav", noise(40.0, seed=number))
+    for frames in ("all", "none"):
+        told: list[int] = []
+        config = configure(folder, tmp_path / frames, store={"frames": frames})
+
+        def announce(plan: Plan, config: Config = config, told: list[int] = told) -> None:
+            told.append(estimate_bytes(plan, config, DIMENSION, DIMENSION))
+
+        index_corpus(config, announce=announce, stages=in_place(WideEncoder()))
+        tables = ("clips", "frames") if frames == "all" else ("clips",)
+        n_vectors = sum(open_published(config.into, name).count_rows() for name in tables)
+        # The duration of a wav is guessed for 16 bits in stereo; these are float32 in mono: 4 bytes for 3.1.
+        assert told == [pytest.approx(n_vectors * 2 * DIMENSION * 192_000 / 150_000, rel=0.06)]
+
+
+def test_estimated_time_counts_each_content_once_and_not_the_start(tmp_path: Path) -> None:
+    (tmp_path / "in").mkdir()
+    for number in range(5):
+        write_wav(tmp_path / "in" / f"{number}.wav", noise(2.5, seed=1))
+    config = configure(tmp_path / "in", tmp_path / "index")
+
+    ready_at: list[float] = []
+
+    def slow_start(batches: pa.Table, config: Config, frames_schema: pa.Schema) -> Any:
+        time.sleep(1.0)
+        ready_at.append(time.monotonic())
+        for receipt in in_place(WideEncoder())(batches, config, frames_schema):
+            yield {**receipt, "decode_s": 0.2, "encode_s": 0.3}
+
+    progress = index_corpus(config, stages=slow_start)
+    ended_at = time.monotonic()
+    assert progress.finished_s == 2.5
+    assert progress.finished_planned_s == pytest.approx(progress.planned_s)
+    [row] = [row for row in journal.read_journal(config.into).to_pylist() if row["kind"] == "index"]
+    assert (row["audio_s"], journal.encoded_s(row)) == (12.5, 2.5)
+    assert 0.5 <= row["seconds"] <= 0.5 + ended_at - ready_at[0]
+    write_wav(tmp_path / "in" / "new.wav", noise(5.0, seed=2))
+    plan = plan_corpus(config)
+    told = estimate_run_seconds(plan, config)
+    assert told == pytest.approx(plan.seconds_to_decode * row["seconds"] / 2.5)
+    write_wav(tmp_path / "in" / "new.wav", noise(0.01, seed=2))
+    index_corpus(config, stages=slow_start)  # a run that encodes nothing has no speed
+    assert estimate_run_seconds(plan, config) == told
