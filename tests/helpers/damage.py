@@ -8,10 +8,16 @@ import lance
 import numpy as np
 import pyarrow as pa
 
+from pipeline.config import Config
 from pipeline.grid import Grid, window_starts
 from pipeline.index import journal
+from pipeline.index.repair import mark_damaged
 from pipeline.index.tables import latest_version
+from pipeline.index.verify import verify_index
+from pipeline.run.driver import index_corpus
+from tests.helpers.contents import live
 from tests.helpers.indexes import table
+from tests.helpers.runs import WideEncoder, in_place
 from tests.helpers.tables import write_index
 
 
@@ -70,3 +76,19 @@ def write_cut(path: Path, table: str, size: str, part: float = 0.5) -> Path:
     assert len(data) > 100_000 or size == "small" or table == "frames"
     file.write_bytes(data[: int(len(data) * part)])
     return path
+
+
+Defect = tuple[Callable[[str], object], str, str]
+"""What plants a defect in the index at a path, the table that ``verify`` names for it, and a part of what it says."""
+
+
+def check_found_and_mended(config: Config, plant: Callable[[str], object], name: str, said: str) -> None:
+    before = live(config.into)
+    plant(config.into)
+    publish(config.into)
+    findings = verify_index(config.into)
+    assert any(finding.table == name and said in finding.what for finding in findings), findings
+    mark_damaged(config.into, findings)
+    index_corpus(config, stages=in_place(WideEncoder()))
+    assert verify_index(config.into) == []
+    assert live(config.into) == before

@@ -17,48 +17,14 @@ from pipeline.index.repair import mark_damaged
 from pipeline.index.verify import report_on_index, verify_index
 from pipeline.run.driver import index_corpus
 from tests.helpers.contents import live
-from tests.helpers.damage import append, append_instead, first, publish, rewrite
+from tests.helpers.damage import Defect, append, append_instead, check_found_and_mended, first, publish, rewrite
 from tests.helpers.fakes import GRID
 from tests.helpers.indexes import table
 from tests.helpers.runs import WideEncoder, in_place
 from tests.helpers.tables import write_index
 
-Plant = Callable[[str], object]
-
-
-DEFECTS: dict[str, tuple[Plant, str, str]] = {
-    "a ledger row is lost": (lambda p: table(p, "files").delete("uri LIKE '%/a.wav'"), "clips", "of no file"),
+DEFECTS: dict[str, Defect] = {
     "a ledger row is doubled": (lambda p: append(p, "files", "uri LIKE '%/a.wav'"), "files", "second row"),
-    "a clip is lost": (
-        lambda p: table(p, "clips").delete(f"clip_id = '{first(p, 'clips', 'clip_id')}'"),
-        "clips",
-        "demands",
-    ),
-    "a clip is doubled": (
-        lambda p: append(p, "clips", f"clip_id = '{first(p, 'clips', 'clip_id')}'"),
-        "clips",
-        "demands",
-    ),
-    "a clip has another time": (
-        lambda p: table(p, "clips").update(
-            {"start_s": "start_s + 0.04"}, f"clip_id = '{first(p, 'clips', 'clip_id')}'"
-        ),
-        "clips",
-        "demands",
-    ),
-    "a frame is lost": (lambda p: table(p, "frames").delete("frame = 7"), "frames", "0 to 6, 8 to"),
-    "a frame is doubled": (lambda p: append(p, "frames", "frame = 7"), "frames", "are due, once"),
-    "frames of no file": (lambda p: append(p, "frames", "frame < 5", audio_id="e" * 32), "frames", "of no file"),
-    "all frames of an audio are lost": (
-        lambda p: table(p, "frames").delete(f"audio_id = '{first(p, 'frames', 'audio_id')}'"),
-        "frames",
-        "frames none where",
-    ),
-    "frames have other times": (
-        lambda p: table(p, "frames").update({"start_s": "9.0"}, "true"),
-        "frames",
-        "time",
-    ),
     "a count is wrong": (
         lambda p: table(p, "files").update({"n_frames": "5"}, "status = 'indexed'"),
         "files",
@@ -89,16 +55,6 @@ DEFECTS: dict[str, tuple[Plant, str, str]] = {
         "files",
         "duration_s is 1e+300",
     ),
-    "clips are of no batch": (
-        lambda p: table(p, "clips").update({"batch_id": "'none'"}, "uri LIKE '%/b.wav'"),
-        "clips",
-        "not in the journal",
-    ),
-    "frames are of no batch": (
-        lambda p: table(p, "frames").update({"batch_id": "'none'"}, "frame = 3"),
-        "frames",
-        "not in the journal",
-    ),
     "a batch is unknown": (
         lambda p: table(p, "files").update({"batch_id": "'none'"}, "uri LIKE '%/c.wav'"),
         "files",
@@ -112,17 +68,8 @@ def test_an_index_as_a_run_leaves_it_is_well(whole: Config) -> None:
 
 
 @pytest.mark.parametrize("defect", DEFECTS)
-def test_a_defect_is_found_and_mended(config: Config, defect: str) -> None:
-    before = live(config.into)
-    plant, where, said = DEFECTS[defect]
-    plant(config.into)
-    publish(config.into)
-    findings = verify_index(config.into)
-    assert any(finding.table == where and said in finding.what for finding in findings), findings
-    mark_damaged(config.into, findings)
-    index_corpus(config, stages=in_place(WideEncoder()))
-    assert verify_index(config.into) == []
-    assert live(config.into) == before
+def test_defect_is_found_and_mended(config: Config, defect: str) -> None:
+    check_found_and_mended(config, *DEFECTS[defect])
 
 
 @pytest.mark.parametrize("name", ["clips", "frames"])

@@ -1,0 +1,33 @@
+"""Defects of frames are found, and an ordinary run mends them."""
+
+import pytest
+
+from pipeline.config import Config
+from tests.helpers.damage import Defect, append, check_found_and_mended, first
+from tests.helpers.indexes import table
+
+DEFECTS: dict[str, Defect] = {
+    "a frame is lost": (lambda p: table(p, "frames").delete("frame = 7"), "frames", "0 to 6, 8 to"),
+    "a frame is doubled": (lambda p: append(p, "frames", "frame = 7"), "frames", "are due, once"),
+    "frames of no file": (lambda p: append(p, "frames", "frame < 5", audio_id="e" * 32), "frames", "of no file"),
+    "all frames of an audio are lost": (
+        lambda p: table(p, "frames").delete(f"audio_id = '{first(p, 'frames', 'audio_id')}'"),
+        "frames",
+        "frames none where",
+    ),
+    "frames have other times": (
+        lambda p: table(p, "frames").update({"start_s": "9.0"}, "true"),
+        "frames",
+        "time",
+    ),
+    "frames are of no batch": (
+        lambda p: table(p, "frames").update({"batch_id": "'none'"}, "frame = 3"),
+        "frames",
+        "not in the journal",
+    ),
+}
+
+
+@pytest.mark.parametrize("defect", DEFECTS)
+def test_defect_is_found_and_mended(config: Config, defect: str) -> None:
+    check_found_and_mended(config, *DEFECTS[defect])
