@@ -25,10 +25,9 @@ from pipeline.corpus import metadata
 from pipeline.corpus.discover import list_corpus
 from pipeline.corpus.metadata import CorpusMetadata, read_metadata
 from pipeline.errors import CorpusError
-from pipeline.index import journal, metadata_columns
+from pipeline.index import journal
 from pipeline.index.handle import find_index, open_index
 from pipeline.index.maintenance import ROWS_TO_INDEX, optimize_index, refresh_indexes
-from pipeline.index.metadata_columns import MetadataColumns
 from pipeline.index.repair import mark_damaged, restore_index
 from pipeline.index.tables import open_published
 from pipeline.index.verify import verify_index
@@ -780,43 +779,6 @@ def test_metadata_columns_of_large_tables_are_indexed(tmp_path: Path) -> None:
     writer.add_columns(pa.schema([("Many of them", pa.float64())]))
     refresh_indexes(writer)
     assert "Many of them_idx" in {index.name for index in open_published(tmp_path, "clips").describe_indices()}
-
-
-def test_few_of_many_files_find_their_values() -> None:
-    """If a uri occurs twice, its first row counts."""
-    uris = [f"/{'äa😀'[number % 3]}/{number}" for number in range(1_000)]
-    table = pa.table({"uri": [*uris, uris[7]], "n": pa.array([*range(1_000), -1], pa.int64())})
-    metadata = MetadataColumns(
-        CorpusMetadata(table), pa.table({"uri": pa.array([], pa.string()), "status": pa.array([], pa.string())})
-    )
-    for wanted in ([7, 999, 0], [5], range(500)):
-        files = pa.table({"uri": [*(uris[n] for n in wanted), "/none"], "status": ["indexed"] * (len(wanted) + 1)})
-        assert metadata.join(files)["n"].to_pylist() == [*wanted, None]
-
-
-def test_files_with_changed_values_are_found(monkeypatch: pytest.MonkeyPatch) -> None:
-    """Rows are compared a few at a time. Deleted files keep their values, and missing columns change nothing."""
-    monkeypatch.setattr(metadata_columns, "ROWS_AT_ONCE", 3)
-    uris = [f"/{number}" for number in range(10)]
-    stored = pa.table(
-        {
-            "uri": pa.chunked_array([uris[:4], uris[4:]]),
-            "status": ["indexed"] * 9 + ["deleted"],
-            "n": [*range(8), None, 5],
-            "old": ["x"] * 10,
-        }
-    )
-    given = pa.table({"uri": uris[::-1], "n": [7, 1, 7, 6, 5, -4, 3, 2, None, 0], "new": ["y", *[None] * 9]})
-    said = MetadataColumns(CorpusMetadata(given), stored)
-    assert said.outdated() == {"/8", "/4", "/1"}
-    files = pa.table({"uri": ["/9", "/8", "/10"], "status": ["deleted", "indexed", "failed"]})
-    assert said.join(files).to_pylist() == [
-        {"uri": "/9", "status": "deleted", "n": 5, "old": "x", "new": None},
-        {"uri": "/8", "status": "indexed", "n": 1, "old": "x", "new": None},
-        {"uri": "/10", "status": "failed", "n": None, "old": None, "new": None},
-    ]
-    again = pa.table({"uri": uris[9:], "status": ["indexed"]})
-    assert said.join(again).to_pylist() == [{**again.to_pylist()[0], "n": 7, "old": "x", "new": "y"}]
 
 
 @pytest.mark.parametrize("what", many.What)
