@@ -1,4 +1,4 @@
-"""Who listens on this machine."""
+"""Sockets on which processes of this machine listen."""
 
 import os
 from contextlib import suppress

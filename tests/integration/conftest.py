@@ -12,7 +12,7 @@ def ray_session() -> Iterator[None]:
 
     with warnings.catch_warnings(), pytest.MonkeyPatch.context() as patch:
         warnings.simplefilter("ignore")
-        patch.delenv("RAY_AUTH_MODE", raising=False)  # as a person has it who knows nothing of Ray
+        patch.delenv("RAY_AUTH_MODE", raising=False)  # as for a user who has never set up Ray
         start_ray()
         yield
         import ray

@@ -45,9 +45,9 @@ TOKEN = "0123456789abcdef" * 4
 
 
 def free_ports(count: int) -> list[int]:
-    """Ports of the loopback interface that nothing listens on, nor any connection is given meanwhile."""
+    """Ports of the loopback interface on which nothing listens, and which no connection gets meanwhile."""
     found: list[int] = []
-    for port in random.sample(range(20_000, 32_000), 1_000):  # between Ray's workers and the system's own
+    for port in random.sample(range(20_000, 32_000), 1_000):  # between Ray's and the system's
         with contextlib.suppress(OSError), socket.create_server(("127.0.0.1", port)):
             found.append(port)
         if len(found) == count:
@@ -56,13 +56,13 @@ def free_ports(count: int) -> list[int]:
 
 
 def without_ray() -> dict[str, str]:
-    """The environment without what others say of Ray, and with this code for whoever is started in it."""
+    """The environment without settings of Ray, and with this code for the processes that it starts."""
     kept = {name: value for name, value in os.environ.items() if not name.startswith(("RAY_", "EARSHOT_"))}
     return {**kept, "OMP_NUM_THREADS": "1", "RAY_USAGE_STATS_ENABLED": "0", "RAY_ENABLE_UV_RUN_RUNTIME_ENV": "0"}
 
 
 def wait_for(holds: Callable[[], Any], what: str, timeout_s: float = 240.0) -> Any:
-    """What ``holds`` returns, as soon as that is true."""
+    """Wait until ``holds`` is true; returns its value."""
     deadline = time.monotonic() + timeout_s
     while not (value := holds()):
         assert time.monotonic() < deadline, f"waited in vain: {what}"
@@ -81,7 +81,7 @@ class Head:
     def earshot(
         self, *arguments: object, code: Path = ROOT, variables: dict[str, str] | None = None
     ) -> subprocess.CompletedProcess[str]:
-        """The command line, with the code that lies at ``code``."""
+        """Run the command line, with the code at ``code``."""
         environment = {**self.environment, "RAY_API_SERVER_ADDRESS": self.address, "PYTHONPATH": str(code)}
         environment |= variables or {}
         command = [sys.executable, "-m", "jobs.main", *map(str, arguments)]
@@ -118,7 +118,7 @@ def start_head(agent: int | None = None) -> Iterator[Head]:
     port, dashboard, metrics, client, free, agent_grpc = free_ports(6)
     environment = {**without_ray(), "RAY_AUTH_MODE": "token", "RAY_AUTH_TOKEN": TOKEN}
     environment["RAY_ENABLE_WINDOWS_OR_OSX_CLUSTER"] = "0"  # see configs/README.md: it listens on this machine only
-    environment["RAY_JOB_STOP_WAIT_TIME_S"] = "240"  # however slow this machine is just now
+    environment["RAY_JOB_STOP_WAIT_TIME_S"] = "240"  # however slow this machine is
     ports = {
         "port": port,
         "dashboard-port": dashboard,
@@ -152,7 +152,7 @@ def start_head(agent: int | None = None) -> Iterator[Head]:
         yield found
         assert process.poll() is None, f"the head has died: {log.read_text()}"
     finally:
-        process.send_signal(signal.SIGTERM)  # it stops what it has started
+        process.send_signal(signal.SIGTERM)  # it stops its children
         process.wait(60)
         shutil.rmtree(folder, ignore_errors=True)
 
@@ -167,7 +167,7 @@ def write_config(folder: Path, index: Path, **sections: Any) -> Path:
     values = {
         "sources": [str(folder)],
         "into": str(index),
-        "store": {"checkpoint_s": 600},  # what is committed is committed because the run ends
+        "store": {"checkpoint_s": 600},  # so only the end of the run commits
         "run": {"batch_s": 8.0},
         "encode": {"actors": 1},
         **sections,
@@ -178,7 +178,7 @@ def write_config(folder: Path, index: Path, **sections: Any) -> Path:
 
 
 def check_against_undisturbed(config: Config, undisturbed: Path) -> None:
-    """The tables are those that one run in place would have written, without Ray."""
+    """The tables equal those of one undisturbed run without Ray."""
     encoder: Any = load_encoder(config.encode)
     whole = config.model_copy(update={"into": str(undisturbed)})
     index_corpus(whole, stages=in_place(encoder))
@@ -208,7 +208,7 @@ def test_job_is_followed_watched_stopped_and_continued(head: Head, tmp_path: Pat
     corpus = write_corpus(tmp_path / "in", N_FILES)
     index = tmp_path / "index"
     config = write_config(corpus, index)
-    shipped = tmp_path / "code"  # only what is sent says this
+    shipped = tmp_path / "code"  # only the code that is sent says this
     for name in ("pipeline", "jobs"):
         shutil.copytree(ROOT / name, shipped / name, ignore=shutil.ignore_patterns("__pycache__"))
     display = shipped / "jobs" / "display.py"
@@ -249,7 +249,7 @@ def test_job_is_followed_watched_stopped_and_continued(head: Head, tmp_path: Pat
     assert {line.split("{")[0] for line in lines} >= {f"ray_{name}" for name in METRICS if name != "earshot_failures"}
     [done] = [line for line in lines if 'state="done"' in line and line.startswith("ray_earshot_files")]
     assert f'index="{index}"' in done
-    assert 0 < float(done.split()[-1]) <= N_FILES + 1  # exported some seconds late
+    assert 0 < float(done.split()[-1]) <= N_FILES + 1  # metrics are exported some seconds late
 
     asked_at = time.time()
     assert head.ask("stop", job) == [{"job": job, "stopped": True}]
@@ -267,7 +267,7 @@ def test_job_is_followed_watched_stopped_and_continued(head: Head, tmp_path: Pat
     assert said.splitlines()[-1] == "earshot: stopped; what was published stays, run again to go on"
     assert "Traceback" not in said
 
-    # Now with the Earshot that is installed in the Python there.
+    # Now with the Earshot that is installed there.
     again = head.earshot("submit", config, "--python", sys.executable, "--wait", "--json")
     assert again.returncode == 0, again.stderr
     assert "(shipped)" not in again.stderr
@@ -298,7 +298,7 @@ def test_job_that_fails_exits_with_one_and_says_why(head: Head, tmp_path: Path) 
     told = head.earshot("status").stdout
     assert "failed" in told
     assert "no such file or folder" in told
-    lost = head.earshot("submit", config, "--python", "/nope/python", "--wait")  # and it does not wait for that one
+    lost = head.earshot("submit", config, "--python", "/nope/python", "--wait")  # and does not wait
     assert lost.returncode == 1
     assert "/nope/python: not found" in lost.stderr, lost.stderr
     assert lost.stderr.splitlines()[-1].endswith("/nope/python: not found; --python names the interpreter on the head")
@@ -337,7 +337,7 @@ NODES = """
 import os, sys
 
 folder = os.environ["RAY_TMPDIR"] = sys.argv[1]
-os.makedirs(f"{folder}/ray")  # it notes its address there, wherever its own folder is
+os.makedirs(f"{folder}/ray")  # Ray notes its address there, wherever its own folder is
 from ray.cluster_utils import Cluster
 
 small = {"num_cpus": 1, "object_store_memory": 200_000_000}
@@ -356,7 +356,7 @@ for line in sys.stdin:
         print("killed", flush=True)
 cluster.shutdown()
 """
-"""A head and a node. `add` makes one that claims a GPU, and prints its id; `kill ID`; its end stops all."""
+"""A head and a node. `add` starts a node that claims a GPU, and prints its id; `kill ID` kills one."""
 
 DRIVER = """
 import sys
@@ -378,7 +378,7 @@ def load(settings, with_frames, threads):
 
 index_corpus(load_config(config), stages=workers_on_ray(load=load))
 """
-"""A run that asks for GPUs, and encodes without: it notes on which nodes it has encoders."""
+"""A run that asks for GPUs, and encodes on CPUs. It notes the nodes of its encoders."""
 
 
 @pytest.fixture

@@ -1,4 +1,4 @@
-"""A run killed outright is taken up by the next, and the result is that of an undisturbed one; others stop in order."""
+"""The next run completes one that was killed, as if undisturbed. Interrupted runs stop in order."""
 
 import os
 import signal
@@ -46,7 +46,7 @@ def write_config(folder: Path, index: Path) -> Path:
 
 
 def find_processes(session: int) -> dict[int, str]:
-    """Process id -> command line of what is alive in a session."""
+    """Process id -> command line of the living processes of a session."""
     found = {}
     for folder in Path("/proc").glob("[0-9]*"):
         with suppress(OSError):
@@ -103,7 +103,7 @@ def test_killed_run_is_completed_by_the_next(corpus: Path, tmp_path: Path) -> No
     published = count_batches(index)
     n_before = len(open_published(index, "files").to_table())
     progress = index_corpus(load_config(file))
-    assert progress.n_unchanged == n_before  # what was published was not done again
+    assert progress.n_unchanged == n_before  # published files were not encoded again
     assert published >= 3
     assert progress.n_unchanged + progress.n_indexed + progress.n_failed == N_FILES + 1
     assert live_rows(index) == live_rows(tmp_path / "whole")
@@ -123,7 +123,7 @@ def press(pid: int) -> None:
 def press_twice(pid: int) -> None:
     press(pid)
     time.sleep(2 * SAME_S)
-    with suppress(ProcessLookupError):  # it was through
+    with suppress(ProcessLookupError):  # it has ended
         press(pid)
 
 
@@ -144,7 +144,7 @@ def test_stopped_run_prints_one_line_and_keeps_what_was_published(
     tmp_path: Path, stop: Callable[[int], None], told: list[str]
 ) -> None:
     index = tmp_path / "index"
-    corpus = write_corpus(tmp_path / "in", 10 * N_FILES)  # enough to be in the middle of it
+    corpus = write_corpus(tmp_path / "in", 10 * N_FILES)  # enough to stop it in the middle
     code, said = run_until(index, write_config(corpus, index), 1, stop)
     assert code == 130, said
     assert said.splitlines()[-1] in [f"earshot: {line}" for line in told]
@@ -193,7 +193,7 @@ def test_run_whose_ray_is_killed_reports_it(tmp_path: Path, part: str, called: s
 def test_run_whose_ray_is_killed_in_one_long_call_reports_it(
     corpus: Path, tmp_path: Path, part: str, called: str
 ) -> None:
-    """All is encoded, and Lance makes indexes."""
+    """Everything is encoded, and Lance is making indexes."""
     index, called_now = tmp_path / "index", tmp_path / "called"
     long_call = (
         "import pathlib, time, lance\n"
@@ -215,7 +215,7 @@ def test_run_whose_ray_is_killed_in_one_long_call_reports_it(
 
 
 def find_workers() -> list[str]:
-    """What the processes are called in which Ray, started from here, is at work on a stage, or has an encoder."""
+    """The titles of processes of a Ray started here that work on a stage, or hold an encoder."""
     titles = []
     for pid in find_descendants(os.getpid()):
         with suppress(OSError):

@@ -45,10 +45,10 @@ VICTIMS = {
     "encoder that loads": 2,
     "encoder that encodes": 2,
 }
-"""How many rounds kill each."""
+"""How many rounds kill each victim."""
 
 KILLED_AGAIN = 0.3
-"""In so many of the driver's rounds the rerun is killed too."""
+"""In so many rounds of the driver, the rerun is killed, too."""
 
 FAILED = "FAILED, rerun"
 
@@ -58,7 +58,7 @@ TITLES = {
     "encoder that loads": "(_Encode)).__init__",
     "encoder that encodes": "(_Encode)).submit",
 }
-"""What Ray puts into the title of a process that runs our function."""
+"""The part that Ray puts into the title of a process that runs our function."""
 
 AGENTS = ("DashboardAgent", "RuntimeEnvAgent", "agent.py", "agent/main.py")
 
@@ -69,10 +69,10 @@ STEPS_BEFORE = {
     "encoder that loads": 4,
     "encoder that encodes": 15,
 }
-"""Up to how many steps a run may take before it is struck: most have about 45, and decode before they commit."""
+"""A run is struck after at most so many steps. Most runs have about 45, and decode before they commit."""
 
 LONG_WAITS = 0.3
-"""How often a run is left alone for seconds: it spends most of them before its first batch is encoded."""
+"""The share of runs that are struck seconds later: most of that time passes before the first batch is encoded."""
 
 MAX_ROUNDS = 36
 """Some runs end before they are struck."""
@@ -85,11 +85,11 @@ Vectors = npt.NDArray[np.float32]
 Keys = list[tuple[Any, ...]]
 
 
-# --- contents and what must become of them ----------------------------------------------------------------------------
+# --- contents and their expected rows ---------------------------------------------------------------------------------
 
 
 def make_contents() -> list[bytes]:
-    """Sounds of 0.3 to 3 s in wav and flac, then broken files; of one of these, a part can be decoded."""
+    """Sounds of 0.3 to 3 s in wav and flac, then broken files, one of which can be decoded in part."""
     contents = []
     for number in range(N_SOUNDS):
         rng = np.random.default_rng(number)
@@ -103,7 +103,7 @@ def make_contents() -> list[bytes]:
 
 @dataclass(frozen=True)
 class Outcome:
-    """What an undisturbed run makes of a content: ``clips`` (n_clips, D), ``frames`` (n_frames, D)."""
+    """The rows that an undisturbed run writes for a content: ``clips`` (n_clips, D), ``frames`` (n_frames, D)."""
 
     path: Path
     audio_id: str
@@ -111,7 +111,7 @@ class Outcome:
     reason: str | None
     duration_s: float
     spans: list[tuple[int, int]]
-    """Of each clip, its first frame and the one after its last."""
+    """(first, stop) frames of each clip."""
     clips: Vectors
     frames: Vectors
 
@@ -153,7 +153,7 @@ class Corpus:
         (folder / "sub").mkdir(parents=True)
 
     def edit(self) -> None:
-        """One random edit of those that are possible now."""
+        """Make one random edit that is possible now."""
         sound = [name for name, number in self.held.items() if number < N_SOUNDS]
         damaged = [name for name in self.held if name not in sound]
         possible = {
@@ -185,7 +185,7 @@ class Corpus:
         return int(self._rng.integers(N_SOUNDS, len(self.outcomes)))
 
     def _draw_sound(self, but: int | None) -> int:
-        """Mostly a content that no file holds: it must be encoded; sometimes one that is there already."""
+        """Mostly a content that no file holds, which must be encoded; sometimes one that a file holds already."""
         others = [number for number in range(N_SOUNDS) if number != but]
         unheld = [number for number in others if number not in self.held.values()]
         return int(self._rng.choice(unheld if self._rng.random() < 0.8 else others))
@@ -253,17 +253,17 @@ def check_live(corpus: Corpus, index: str) -> None:
 
 
 def check_readable(index: str) -> None:
-    """Whatever was stopped, what is published is whole; indexes alone may be behind."""
+    """Whatever was stopped, published batches are whole; only indexes may be behind."""
     if journal.exists(index):
         behind = ("no index on", "the index on")
         assert [finding for finding in verify_index(index) if not finding.what.startswith(behind)] == []
 
 
-# --- a run, and its death ---------------------------------------------------------------------------------------------
+# --- a run and its end -----------------------------------------------------------------------------------------------
 
 
 def run_and_trace(config: str, trace: str) -> None:
-    """Index, and write down each step of the commit protocol and each stage as it begins."""
+    """Index, and write down each step of the commit protocol and each stage when it begins."""
     last = ""
     with open(trace, "a", buffering=1) as file:
 
@@ -318,7 +318,7 @@ class Run:
         return self._process.poll() is not None
 
     def wait_for(self, n_steps: int, delay_s: float) -> None:
-        """Until it has begun so many steps, and ``delay_s`` longer."""
+        """Wait until the run has begun so many steps, and ``delay_s`` longer."""
         deadline = time.monotonic() + 300
         while not self.is_over() and len(self.steps) < n_steps:
             assert time.monotonic() < deadline, self.said
@@ -327,7 +327,7 @@ class Run:
             self._process.wait(delay_s)
 
     def kill_driver(self) -> str | None:
-        """Returns the step that was hit; None where it was over before."""
+        """Returns the step that was hit; None if the run ended before."""
         if self.is_over():
             return None
         os.kill(self._process.pid, signal.SIGKILL)
@@ -348,7 +348,7 @@ class Run:
     def finish(self) -> int:
         """Wait for its end, and for that of all its processes; returns the exit code.
 
-        They go by themselves: workers that are about to start wait a minute for a server that has gone before them.
+        They end by themselves: workers that are just starting wait a minute for a server that has ended.
         Ray's agents, which write nothing, wait so, too, and are helped.
         """
         code = self._process.wait(300)
@@ -362,7 +362,7 @@ class Run:
         return code
 
     def processes(self) -> dict[int, str]:
-        """Process id -> title of all that it has started and that is alive."""
+        """Process id -> title of its living processes."""
         found = {}
         for folder in Path("/proc").glob("[0-9]*"):
             with suppress(OSError):
@@ -403,7 +403,7 @@ def config_file(tmp_path: Path) -> Path:
         "into": str(tmp_path / "index"),
         "window": {"length_s": 1.2, "overlap_s": 0.2},
         "run": {"batch_s": 2.0},
-        # Commits and upkeep at every turn, and nothing old is kept: whatever still needs it would be found out.
+        # Many commits, maintenance after each, and no old versions: whatever still needs one would fail.
         "store": {"checkpoint_s": 0.01, "optimize_every": 4, "keep_versions": 3, "keep_hours": 1e-6},
         "encode": {"actors": 1},
     }
@@ -427,14 +427,14 @@ def corpus(tmp_path: Path, config_file: Path) -> Corpus:
 
 @pytest.fixture
 def ray_folder() -> Iterator[str]:
-    """Where the runs' Rays put their sockets, whose paths must be short, and logs."""
+    """A folder for the sockets and logs of Ray: paths of sockets must be short."""
     with tempfile.TemporaryDirectory(prefix="ray-", ignore_cleanup_errors=True) as folder:
         yield folder
 
 
 @dataclass(frozen=True)
 class Kill:
-    """One that happened: ``then`` says how the run came out of it."""
+    """A kill that happened; ``then`` says how the run ended."""
 
     round: int
     victim: str

@@ -1,4 +1,4 @@
-"""Measurements run to their end. Whether limits hold, a busy machine cannot say."""
+"""Measurements run to their end. Their limits are not checked: a busy machine may miss them."""
 
 import json
 import subprocess
