@@ -114,7 +114,7 @@ class EncodeConfig(_Section):
 
 
 class StoreConfig(_Section):
-    """What is stored, and how often it is committed."""
+    """Which rows are stored, when they are committed, and how long old versions stay."""
 
     frames: Literal["all", "none"] = "all"
     checkpoint_rows: int = Field(200_000, ge=1)

@@ -70,8 +70,8 @@ class IgnoredFiles:
         """How many files of each kind: the most frequent extensions first, then hidden files, then links.
 
         Args:
-            listed: a LISTED table: the files that are looked at, whatever was noted.
-            since: only what was noted after so many others (``n_noted``).
+            listed: a LISTED table: its files are not ignored, even if they were noted.
+            since: leaves out the first so many notes (``n_noted``).
         """
         uris, first = np.unique(np.array(self._uris[since:], np.int64), return_index=True)
         if not len(uris):

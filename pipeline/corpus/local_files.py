@@ -54,7 +54,7 @@ def identify(path: str | None) -> set[Identity]:
     return {(status.st_dev, status.st_ino)}
 
 
-def stat_row(path: str, if_missing: str = "gone since its folder was listed") -> Row:
+def stat_row(path: str, if_missing: str = "deleted since its folder was listed") -> Row:
     """The LISTED row of a file.
 
     Args:

@@ -30,9 +30,7 @@ def check_settings(path: str, stored: dict[str, Any], wanted: dict[str, Any]) ->
         IndexMismatch: naming each difference.
     """
     if found := differences(stored, wanted):
-        raise IndexMismatch(
-            f"{path}: built with {'; '.join(found)}; use its settings, or another index, or make it anew with --rebuild"
-        )
+        raise IndexMismatch(f"{path}: built with {'; '.join(found)}; use these settings, another index, or --rebuild")
 
 
 def differences(stored: dict[str, Any], wanted: dict[str, Any]) -> list[str]:
