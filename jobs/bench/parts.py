@@ -52,7 +52,7 @@ def decode_files(rows: Sequence[Row], config: "Config") -> Iterator[Decoded]:
     """Decode LISTED rows by the stage of a run, without hashing them. Broken files are left out."""
     from pipeline.corpus.corpus_file import CorpusFile
     from pipeline.planning.batches import pack
-    from pipeline.run.stages import decode_batch
+    from pipeline.run.decode_stage import decode_batch
 
     for row in rows:
         file = CorpusFile.of_listed(row)
@@ -105,7 +105,7 @@ def encode_speed(
     Raises:
         RuntimeError: not even one window fits (``batching.is_out_of_memory``), or another error of torch.
     """
-    from pipeline.run.stages import windows_per_block
+    from pipeline.run.decode_stage import windows_per_block
 
     settings = config.encode.model_copy(update={"precision": precision, "batch_windows": batch})
     frames, n_processes = config.store.frames == "all", encoders.most
@@ -171,7 +171,7 @@ def write_speed(into: str, dimension: int, grid: "Grid", least_s: float = LEAST_
     from pipeline import schema
     from pipeline.grid import FRAME_S
     from pipeline.index.tables import write_frames
-    from pipeline.run.stages import windows_per_block
+    from pipeline.run.decode_stage import windows_per_block
 
     frames_schema = schema.frames_schema(dimension)
     n = windows_per_block(grid) * grid.length_frames

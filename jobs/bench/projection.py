@@ -37,11 +37,11 @@ from pipeline.encoder.checkpoint import read_identity
 from pipeline.encoder.encoder import check_models, load_audio_model, resolve_device, resolve_precision
 from pipeline.errors import CorpusError
 from pipeline.grid import Waveform
+from pipeline.run.decode_stage import BLOCK_S
 from pipeline.run.driver import index_corpus
 from pipeline.run.progress import Progress
 from pipeline.run.record import make_record
 from pipeline.run.resources import Encoders, share_machine
-from pipeline.run.stages import BLOCK_S
 from pipeline.schema import Row
 
 FILES_PER_FORMAT = 4

@@ -225,7 +225,8 @@ class _NoTimeEncoder:
 
 def _run_here(encoder: Any) -> Stages:
     """Stages in this process, one batch after the other."""
-    from pipeline.run.stages import decode_batch, encode_windows, write_windows
+    from pipeline.run.decode_stage import decode_batch
+    from pipeline.run.stages import encode_windows, write_windows
 
     def stages(batches: pa.Table, config: Config, frames_schema: pa.Schema) -> Iterator[Row]:
         for planned in batches.to_pylist():

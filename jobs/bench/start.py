@@ -64,7 +64,7 @@ def decode_first(
     row: dict[str, Any], config: "DecodeConfig", grid: "Grid", block_windows: int, *, mark: str
 ) -> "Iterator[pa.Table]":
     """``decode_batch``, which also writes the time of the first table of windows to ``mark``."""
-    from pipeline.run.stages import decode_batch
+    from pipeline.run.decode_stage import decode_batch
 
     for table in decode_batch(row, config, grid, block_windows):
         if not os.path.exists(mark):

@@ -11,7 +11,7 @@ import pyarrow.compute as pc
 from pipeline.config import EncodeConfig
 from pipeline.errors import UsageError
 from pipeline.grid import Grid, frames_to_seconds
-from pipeline.run.stages import estimate_batch, is_long, windows_per_block
+from pipeline.run.decode_stage import estimate_batch, is_long, windows_per_block
 
 WRITERS = 16
 """On a cluster that may grow, so many tasks may write at the same time even if it has few cores now."""

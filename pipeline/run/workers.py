@@ -21,23 +21,14 @@ from pipeline.config import Config, DecodeConfig, EncodeConfig
 from pipeline.encoder.encoder import check_models, load_for_run
 from pipeline.encoder.malloc import keep_freed_memory
 from pipeline.grid import Grid
+from pipeline.run.decode_stage import decode_batch, is_long, split_batch, windows_per_block
 from pipeline.run.encoding import Workers
 from pipeline.run.metrics import METRICS, list_measures
 from pipeline.run.ray_health import RayHealth
 from pipeline.run.ray_start import TRIES, may_grow, start_ray
 from pipeline.run.record import Record
 from pipeline.run.resources import Encoders, count_writers, fit_block, fit_task, set_apart, share_machine
-from pipeline.run.stages import (
-    Encoder,
-    decode_batch,
-    encode_windows,
-    error_row,
-    is_long,
-    note_seconds,
-    split_batch,
-    windows_per_block,
-    write_windows,
-)
+from pipeline.run.stages import Encoder, encode_windows, error_row, note_seconds, write_windows
 
 SPLIT_CPUS = 0.9
 """Cores that a task reserves to split a long recording: fewer than decoding does, or Ray would fuse the two."""

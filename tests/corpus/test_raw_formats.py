@@ -26,9 +26,9 @@ from pipeline.planning.decide import PlanSetup, make_plan
 from pipeline.planning.ledger import Ledger
 from pipeline.planning.outcomes import empty_row
 from pipeline.planning.request import RunRequest
+from pipeline.run.decode_stage import decode_batch
 from pipeline.run.driver import index_corpus
 from pipeline.run.prepare import plan_corpus
-from pipeline.run.stages import decode_batch
 from tests.helpers.contents import SECTIONS, live, read
 from tests.helpers.fakes import GRID
 from tests.helpers.runs import WideEncoder, in_place

@@ -29,9 +29,9 @@ from pipeline.corpus.shards import (
 from pipeline.errors import CorpusError
 from pipeline.index.verify_deep import compare
 from pipeline.planning.request import RunRequest
+from pipeline.run.decode_stage import decode_batch
 from pipeline.run.driver import index_corpus
 from pipeline.run.prepare import plan_corpus
-from pipeline.run.stages import decode_batch
 from tests.helpers.contents import content, live
 from tests.helpers.corpora import configure, index
 from tests.helpers.fakes import GRID

@@ -25,7 +25,8 @@ from pipeline.config import DecodeConfig
 from pipeline.corpus.corpus_file import estimate_seconds
 from pipeline.encoder.encoder import NonFiniteError
 from pipeline.grid import HOP_SAMPLES, SAMPLE_RATE_HZ, Grid, Waveform
-from pipeline.run.stages import decode_batch, encode_windows, write_windows
+from pipeline.run.decode_stage import decode_batch
+from pipeline.run.stages import encode_windows, write_windows
 from pipeline.schema import Row
 
 GRID = Grid(10, 2)

@@ -8,8 +8,9 @@ import pyarrow as pa
 from pipeline.config import Config, DecodeConfig
 from pipeline.grid import Grid
 from pipeline.index.tables import write_frames
+from pipeline.run.decode_stage import decode_batch, split_batch
 from pipeline.run.encoding import Stages
-from pipeline.run.stages import decode_batch, encode_windows, split_batch, write_windows
+from pipeline.run.stages import encode_windows, write_windows
 from tests.helpers.contents import read
 from tests.helpers.fakes import GRID, FakeEncoder
 

@@ -27,11 +27,11 @@ from pipeline.index import journal
 from pipeline.index.tables import create_tables, open_published
 from pipeline.processes import find_descendants
 from pipeline.run import resources
+from pipeline.run.decode_stage import decode_batch
 from pipeline.run.driver import index_corpus
 from pipeline.run.prepare import describe_run
 from pipeline.run.progress import STAGES, Progress
 from pipeline.run.record import read_record
-from pipeline.run.stages import decode_batch
 from pipeline.run.workers import run_stages
 from pipeline.search.client import Index
 from tests.helpers.fakes import noise, write_wav

@@ -15,9 +15,9 @@ from pipeline.index.maintenance import optimize_index
 from pipeline.index.repair import restore_index
 from pipeline.index.verify import verify_index
 from pipeline.planning.request import RunRequest
+from pipeline.run.decode_stage import decode_batch
 from pipeline.run.driver import index_corpus
 from pipeline.run.prepare import plan_corpus, read_config
-from pipeline.run.stages import decode_batch
 from tests.helpers.contents import HASTY, PATIENT, SECTIONS, KnownBucket, check_whole, content, live
 from tests.helpers.fakes import GRID
 from tests.helpers.protocol import change, die_at, edit, edit_again, fill, make_anew, tidy

@@ -24,9 +24,9 @@ from pipeline.planning.decide import PlanSetup, make_plan
 from pipeline.planning.ledger import Ledger
 from pipeline.planning.plan import Plan
 from pipeline.planning.request import RunRequest
+from pipeline.run.decode_stage import is_long, split_batch
 from pipeline.run.driver import index_corpus
 from pipeline.run.prepare import plan_corpus
-from pipeline.run.stages import is_long, split_batch
 from pipeline.schema import Row
 from tests.helpers.contents import SECTIONS, read
 from tests.helpers.ears import Ear, open_with

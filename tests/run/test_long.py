@@ -15,8 +15,8 @@ from pipeline.audio.windows import cut_windows
 from pipeline.config import Config, DecodeConfig
 from pipeline.grid import FRAME_S, HOP_SAMPLES, Grid, Part, plan_parts
 from pipeline.index.verify import verify_index
+from pipeline.run.decode_stage import split_batch
 from pipeline.run.driver import index_corpus
-from pipeline.run.stages import split_batch
 from tests.helpers.contents import read
 from tests.helpers.fakes import GRID, noise, plan_batch
 from tests.helpers.long import PART_S, decode, in_one_piece, in_parts, published

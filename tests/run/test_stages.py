@@ -22,7 +22,8 @@ from pipeline.grid import Grid, Waveform, count_frames, frames_to_seconds, plan_
 from pipeline.index.checksum import sum_rows
 from pipeline.index.writer import Batch
 from pipeline.run.collector import Collector, IncompleteBatch
-from pipeline.run.stages import decode_batch, encode_windows, note_seconds, windows_per_block
+from pipeline.run.decode_stage import decode_batch, windows_per_block
+from pipeline.run.stages import encode_windows, note_seconds
 from pipeline.schema import Row
 from tests.helpers.fakes import (
     CLIP_DIMENSION,

@@ -10,7 +10,7 @@ import pytest
 from pipeline import schema
 from pipeline.config import DecodeConfig, EncodeConfig
 from pipeline.grid import Grid
-from pipeline.run.stages import decode_batch
+from pipeline.run.decode_stage import decode_batch
 from pipeline.run.workers import _decode, _Encode, _write
 from tests.helpers.fakes import GRID, FakeEncoder, noise, plan_batch, write_wav
 
