@@ -18,11 +18,11 @@ from pipeline.audio.decode import decode_all, hash_file
 from pipeline.audio.decoder_versions import DECODER
 from pipeline.audio.windows import reflect_pad
 from pipeline.config import DecodeConfig
-from pipeline.grid import Grid, Waveform, count_frames, frames_to_seconds, plan_windows, samples_to_seconds
+from pipeline.grid import Grid, Waveform, count_frames, plan_windows, samples_to_seconds
 from pipeline.index.checksum import sum_rows
 from pipeline.index.writer import Batch
 from pipeline.run.collector import Collector, IncompleteBatch
-from pipeline.run.decode_stage import decode_batch, windows_per_block
+from pipeline.run.decode_stage import decode_batch
 from pipeline.run.stages import encode_windows, note_seconds
 from pipeline.schema import Row
 from tests.helpers.fakes import (
@@ -511,25 +511,6 @@ def test_seconds_of_work_are_counted_once_however_rows_are_cut(tmp_path: Path) -
     assert note_seconds(empty, "write", 1.0) == empty
 
 
-@pytest.mark.parametrize("block_windows", [1, 2, 3, 7, 100])
-def test_blocks_of_a_batch_are_bounded_and_the_same_every_time(tmp_path: Path, block_windows: int) -> None:
-    paths = [write_wav(tmp_path / f"{k}.wav", noise(0.1 + 0.9 * k, k)) for k in range(4)]
-    paths.insert(2, tmp_path / "text.wav")
-    paths[2].write_bytes(b"text")
-    planned = plan_batch(BATCH, *([path] for path in paths))
-    blocks = list(decode_batch(planned, DecodeConfig(), GRID, block_windows))
-    assert blocks == list(decode_batch(planned, DecodeConfig(), GRID, block_windows))
-    n_windows = [block.num_rows - block["pcm"].null_count for block in blocks]
-    assert all(block.schema == schema.DECODED for block in blocks)
-    assert n_windows[:-1] == [block_windows] * (len(blocks) - 1)
-    assert 1 <= n_windows[-1] <= block_windows
-    whole = pa.concat_tables(blocks)
-    assert whole["seq"].to_pylist() == list(range(whole.num_rows))
-    assert whole["last"].to_pylist() == [False] * (whole.num_rows - 1) + [True]
-    (once,) = decode_batch(planned, DecodeConfig(), GRID, 1_000)
-    assert whole.combine_chunks() == once.combine_chunks()
-
-
 EDITS = ["same", "gone", "other", "longer", "text"]
 
 
@@ -614,18 +595,3 @@ def test_a_batch_that_differs_from_its_plan_is_incomplete(tmp_path: Path) -> Non
     short = {**receipt, "windows": receipt["windows"][1:]}
     with pytest.raises(IncompleteBatch, match=r"0\.wav"):
         make_collector().add(short)
-
-
-def test_a_block_holds_many_windows_of_short_files(tmp_path: Path) -> None:
-    length_s = frames_to_seconds(GRID.length_frames)
-    paths = [write_wav(tmp_path / f"{k:02d}.wav", noise(length_s / 10, k)) for k in range(60)]
-    blocks = decode_batch(plan_batch(BATCH, *([path] for path in paths)), DecodeConfig(), GRID, block_windows=3)
-    assert [block.num_rows - block["pcm"].null_count for block in blocks] == [30, 30]
-
-
-def test_a_block_holds_about_as_much_audio_whatever_the_window() -> None:
-    for length_s in (0.4, 2.0, 10.0, 60.0, 400.0):
-        grid = Grid(round(length_s * 25), 10)
-        assert windows_per_block(grid) * length_s <= max(320.0, length_s)
-    assert windows_per_block(Grid()) == 32
-    assert windows_per_block(Grid(10_000, 10)) == 1

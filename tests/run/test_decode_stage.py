@@ -1,0 +1,65 @@
+"""Blocks of windows have about the same length in time; the plan says which recordings are long."""
+
+from pathlib import Path
+
+import pyarrow as pa
+import pytest
+
+from pipeline import schema
+from pipeline.config import DecodeConfig
+from pipeline.grid import Grid, frames_to_seconds
+from pipeline.run.decode_stage import PART_S, decode_batch, estimate_batch, is_long, windows_per_block
+from pipeline.schema import Row
+from tests.helpers.fakes import GRID, noise, plan_batch, write_wav
+
+BATCH = schema.make_batch_id("test", 1)
+
+
+def planned(*seconds: float) -> Row:
+    return {"batch_id": BATCH, "audios": [{"estimated_s": estimated_s} for estimated_s in seconds]}
+
+
+def test_a_batch_is_as_long_as_its_audios_are_estimated() -> None:
+    assert estimate_batch(planned()) == 0
+    assert estimate_batch(planned(1.5, 600.0)) == 601.5
+
+
+def test_only_a_recording_alone_in_its_batch_is_long() -> None:
+    assert is_long(planned(3 * PART_S))
+    assert not is_long(planned(3 * PART_S - 1))
+    assert not is_long(planned(3 * PART_S, 3 * PART_S))
+    assert is_long(planned(30.0), part_s=10.0)
+
+
+@pytest.mark.parametrize("block_windows", [1, 2, 3, 7, 100])
+def test_blocks_of_a_batch_are_bounded_and_the_same_every_time(tmp_path: Path, block_windows: int) -> None:
+    paths = [write_wav(tmp_path / f"{k}.wav", noise(0.1 + 0.9 * k, k)) for k in range(4)]
+    paths.insert(2, tmp_path / "text.wav")
+    paths[2].write_bytes(b"text")
+    planned = plan_batch(BATCH, *([path] for path in paths))
+    blocks = list(decode_batch(planned, DecodeConfig(), GRID, block_windows))
+    assert blocks == list(decode_batch(planned, DecodeConfig(), GRID, block_windows))
+    n_windows = [block.num_rows - block["pcm"].null_count for block in blocks]
+    assert all(block.schema == schema.DECODED for block in blocks)
+    assert n_windows[:-1] == [block_windows] * (len(blocks) - 1)
+    assert 1 <= n_windows[-1] <= block_windows
+    whole = pa.concat_tables(blocks)
+    assert whole["seq"].to_pylist() == list(range(whole.num_rows))
+    assert whole["last"].to_pylist() == [False] * (whole.num_rows - 1) + [True]
+    (once,) = decode_batch(planned, DecodeConfig(), GRID, 1_000)
+    assert whole.combine_chunks() == once.combine_chunks()
+
+
+def test_a_block_holds_many_windows_of_short_files(tmp_path: Path) -> None:
+    length_s = frames_to_seconds(GRID.length_frames)
+    paths = [write_wav(tmp_path / f"{k:02d}.wav", noise(length_s / 10, k)) for k in range(60)]
+    blocks = decode_batch(plan_batch(BATCH, *([path] for path in paths)), DecodeConfig(), GRID, block_windows=3)
+    assert [block.num_rows - block["pcm"].null_count for block in blocks] == [30, 30]
+
+
+def test_a_block_holds_about_as_much_audio_whatever_the_window() -> None:
+    for length_s in (0.4, 2.0, 10.0, 60.0, 400.0):
+        grid = Grid(round(length_s * 25), 10)
+        assert windows_per_block(grid) * length_s <= max(320.0, length_s)
+    assert windows_per_block(Grid()) == 32
+    assert windows_per_block(Grid(10_000, 10)) == 1
