@@ -47,7 +47,7 @@ FILES_PER_FOLDER, FILES_PER_SHARD, ROWS_PER_TABLE, RANGES_PER_FILE = 1_000, 10_0
 SIZES = 50_000
 ALWAYS_S, ALWAYS_GB = 5.0, 0.2  # of any number of files
 MAX_S, MAX_GB = 60.0, 1.0  # of a million files
-SAID_GB = 0.2  # more, for metadata
+METADATA_GB = 0.2  # more, for metadata
 
 
 class What(StrEnum):
@@ -126,7 +126,7 @@ def write_tables(folder: Path, n_files: int) -> Path:
     return folder / "in" / "*.parquet"
 
 
-SAY_MUCH = (What.MANIFEST, What.RANGES, What.TABLES)
+WITH_METADATA = (What.MANIFEST, What.RANGES, What.TABLES)
 WRITERS = {
     What.FOLDER: write_folder,
     What.MANIFEST: write_manifest,
@@ -154,11 +154,11 @@ def look(source: str, ledger: str) -> dict[str, float]:
     is_known = os.path.exists(ledger)
     files = pa.ipc.open_file(ledger).read_all() if is_known else schema.FILES.empty_table()
     base, began = _peak_bytes(), time.perf_counter()
-    told: dict[str, float] = {}
+    costs: dict[str, float] = {}
 
     def note(stage: str) -> None:
-        told[f"{stage}_s"] = time.perf_counter() - began
-        told[f"{stage}_bytes"] = _peak_bytes() - base
+        costs[f"{stage}_s"] = time.perf_counter() - began
+        costs[f"{stage}_bytes"] = _peak_bytes() - base
 
     config, manifests = CorpusConfig(), list[str]()
     listed = list_corpus([source], config, manifests=manifests)
@@ -167,7 +167,7 @@ def look(source: str, ledger: str) -> dict[str, float]:
         read_metadata(listed, manifests, config, schema.metadata_columns(files.schema)), select_metadata(files)
     )
     outdated = metadata.outdated()
-    note("said")
+    note("described")
     plan = make_plan(
         listed,
         Ledger(files.select(schema.FILES.names)),
@@ -181,7 +181,7 @@ def look(source: str, ledger: str) -> dict[str, float]:
         known = metadata.join(know_all(listed))
         with pa.ipc.new_file(ledger, known.schema) as file:
             file.write_table(known)
-    return told
+    return costs
 
 
 def _peak_bytes() -> int:
@@ -193,14 +193,14 @@ def measure(what: What, folder: Path, n_files: int) -> Iterator[Figure]:
     """A first index and an index that knows all files, each in a process of its own."""
     source = WRITERS[what](folder, n_files)
     for run in ("first index", "nothing new"):
-        told = call_fresh(look, str(source), str(folder / "ledger.arrow"))
-        listed_s, said_s, seconds = (told[f"{stage}_s"] for stage in ("listed", "said", "planned"))
-        detail = f"listing {listed_s:.1f} s, metadata {said_s - listed_s:.1f} s"
+        costs = call_fresh(look, str(source), str(folder / "ledger.arrow"))
+        listed_s, described_s, seconds = (costs[f"{stage}_s"] for stage in ("listed", "described", "planned"))
+        detail = f"listing {listed_s:.1f} s, metadata {described_s - listed_s:.1f} s"
         limit = _limit(ALWAYS_S, MAX_S, n_files)
         yield Figure(what, f"{n_files:,} files, {run}: time", seconds, "s", limit, detail)
-        listed_gb, said_gb, gb = (told[f"{stage}_bytes"] / 1e9 for stage in ("listed", "said", "planned"))
-        detail = f"listing {listed_gb:.2f} GB, with metadata {said_gb:.2f} GB"
-        limit = _limit(ALWAYS_GB, MAX_GB + SAID_GB * (what in SAY_MUCH), n_files)
+        listed_gb, described_gb, gb = (costs[f"{stage}_bytes"] / 1e9 for stage in ("listed", "described", "planned"))
+        detail = f"listing {listed_gb:.2f} GB, with metadata {described_gb:.2f} GB"
+        limit = _limit(ALWAYS_GB, MAX_GB + METADATA_GB * (what in WITH_METADATA), n_files)
         yield Figure(what, f"{n_files:,} files, {run}: memory", gb, "GB", limit, detail)
 
 

@@ -24,7 +24,7 @@ LINES = {
 def bench(
     sources: Annotated[
         list[str] | None,
-        typer.Argument(metavar="[SOURCE]...", help="As in `earshot index`; by default synthetic sounds."),
+        typer.Argument(metavar="SOURCE", help="As in `earshot index`; by default synthetic sounds."),
     ] = None,
     model: Annotated[
         str,

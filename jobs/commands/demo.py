@@ -26,7 +26,9 @@ QUESTIONS = {
 
 def demo(
     context: typer.Context,
-    folder: Annotated[Path, typer.Argument(help="Folder for the sounds and the index.")] = Path("earshot-demo"),
+    folder: Annotated[Path, typer.Argument(metavar="FOLDER", help="Folder for the sounds and the index.")] = Path(
+        "earshot-demo"
+    ),
     json: Json = False,
 ) -> None:
     """Synthesise 30 recordings, index them with the bundled model, and find sounds in them.

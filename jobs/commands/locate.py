@@ -14,7 +14,7 @@ if TYPE_CHECKING:
 
 def locate(
     index: Path_,
-    text: Annotated[str, typer.Argument(help="Description of the sound.")],
+    text: Annotated[str, typer.Argument(metavar="TEXT", help="Description of the sound.")],
     k: Top = 10,
     threshold: Annotated[float, typer.Option(help="Probability at which an event begins.")] = 0.3,
     min_duration: Annotated[float, typer.Option(help="Leave out events shorter than this many seconds.")] = 0.0,

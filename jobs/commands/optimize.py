@@ -12,7 +12,9 @@ def optimize(
     index: Path_,
     keep_hours: Annotated[
         float | None,
-        typer.Option(help="Delete superseded versions older than this; by default the configured time, a day.", min=0),
+        typer.Option(
+            help="Delete superseded versions older than this many hours; by default the configured time, a day.", min=0
+        ),
     ] = None,
     json: Json = False,
 ) -> None:

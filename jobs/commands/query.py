@@ -10,7 +10,7 @@ from jobs.shared.options import AllWindows, Json, Path_, Top, Where
 
 def query(
     index: Path_,
-    text: Annotated[str, typer.Argument(help="Description of the sound.")],
+    text: Annotated[str, typer.Argument(metavar="TEXT", help="Description of the sound.")],
     k: Top = 10,
     where: Where = None,
     all_windows: AllWindows = False,

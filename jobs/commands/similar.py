@@ -10,7 +10,10 @@ from jobs.shared.options import AllWindows, Json, Path_, Top, Where
 
 def similar(
     index: Path_,
-    sound: Annotated[str, typer.Argument(help="An audio file, a member (shard.tar#member) or a range (file#t=10,20).")],
+    sound: Annotated[
+        str,
+        typer.Argument(metavar="SOUND", help="An audio file, a member (shard.tar#member) or a range (file#t=10,20)."),
+    ],
     start: Annotated[float, typer.Option(help="Start of the part to compare, in seconds.", min=0.0)] = 0.0,
     end: Annotated[float | None, typer.Option(help="End of the part to compare, in seconds.", min=0.0)] = None,
     k: Top = 10,

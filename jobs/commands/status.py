@@ -17,7 +17,7 @@ if TYPE_CHECKING:
 
 def status(
     what: Annotated[
-        str | None, typer.Argument(metavar="[JOB|INDEX]", help="A job or an index; by default the newest job.")
+        str | None, typer.Argument(metavar="JOB|INDEX", help="A job or an index; by default the newest job.")
     ] = None,
     address: Address = None,
     json: Json = False,

@@ -7,48 +7,48 @@ from pipeline.index import engine_errors
 
 def explain(error: BaseException) -> str:
     """What happened and what to do, in one line."""
-    said = " ".join(str(error).split())
+    text = " ".join(str(error).split())
     is_rays = engine_errors.is_of(error, ("ray",))
     if isinstance(error, OSError) and error.errno is not None and not (is_rays and not error.filename):
-        told = error.strerror or said
-        return f"{error.filename}: {told}" if error.filename else told
+        detail = error.strerror or text
+        return f"{error.filename}: {detail}" if error.filename else detail
     if isinstance(error, MemoryError):
-        return _explain_memory(said)
+        return _explain_memory(text)
     if engine_errors.is_failure(error):
-        return _explain_engine(said)
+        return _explain_engine(text)
     if is_rays:
-        return f"Ray gave up: {said[:300]}; what was published stays, run again"
+        return f"Ray gave up: {text[:300]}; what was published stays, run again"
     place = _name_place(error)
     return (
-        f"this is a bug of Earshot: {type(error).__name__}: {said[:300]} ({place}); please report it, with what"
-        " EARSHOT_DEBUG=1 adds"
+        f"this is a bug of Earshot: {type(error).__name__}: {text[:300]} ({place}); please report it, with"
+        " the output of EARSHOT_DEBUG=1"
     )
 
 
-def _explain_engine(said: str) -> str:
+def _explain_engine(text: str) -> str:
     """An error of Lance, and what to do."""
-    trouble, told = engine_errors.diagnose(said), engine_errors.tidy(said)[:300]
+    trouble, detail = engine_errors.diagnose(text), engine_errors.tidy(text)[:300]
     if trouble == "memory":
-        return _explain_memory(told)
+        return _explain_memory(detail)
     if trouble == "store":
         return (
-            f"the index cannot be reached in its object store: {engine_errors.find_answer(said)[:300]}; check its"
+            f"the index cannot be reached in its object store: {engine_errors.find_answer(text)[:300]}; check its"
             " URL, the store's address and region, and the credentials in the environment"
         )
     if trouble == "disk_full":
-        return f"the disk is full: {told}; make room and try again"
+        return f"the disk is full: {detail}; make room and try again"
     if trouble == "disk":
-        return f"the index cannot be read or written: {told}"
+        return f"the index cannot be read or written: {detail}"
     if trouble == "conflict":
-        return f"another run changed the index at the same time: {told}; try again"
+        return f"another run changed the index at the same time: {detail}; try again"
     return (
-        f"the index is damaged: {told}; `earshot verify INDEX --repair` finds the damage and encodes those files"
+        f"the index is damaged: {detail}; `earshot verify INDEX --repair` finds the damage and encodes those files"
         " again, or restore its folder from a copy"
     )
 
 
-def _explain_memory(said: str) -> str:
-    return f"there is not enough memory{f': {said[:300]}' if said else ''}; free some and try again"
+def _explain_memory(text: str) -> str:
+    return f"there is not enough memory{f': {text[:300]}' if text else ''}; free some and try again"
 
 
 def _name_place(error: BaseException) -> str:

@@ -154,13 +154,13 @@ def explain(address: str, job: str | None = None) -> Iterator[None]:
     except Exception as error:
         import requests
 
-        said = " ".join(str(error).split())
+        text = " ".join(str(error).split())
         kind = type(error).__name__
         if kind == "AuthenticationError":
-            raise ClusterError(f"{address}: {_explain_refusal(said)}") from None
-        if job is not None and re.search(r"status code 404|does not exist", said):
+            raise ClusterError(f"{address}: {_explain_refusal(text)}") from None
+        if job is not None and re.search(r"status code 404|does not exist", text):
             raise JobMissing(f"{job}: no such job at {address}; `earshot jobs` lists them") from None
-        if NO_AGENT in said:
+        if NO_AGENT in text:
             raise ClusterError(
                 f"{address}: the agent that accepts jobs does not answer on the head: try again if the head has just"
                 f" started; else another program may use the agent's port, {AGENT_PORT}: end it, or start the head"
@@ -172,13 +172,13 @@ def explain(address: str, job: str | None = None) -> Iterator[None]:
             ) from None
         if not isinstance(error, RuntimeError | ValueError | requests.RequestException):
             raise
-        raise ClusterError(f"{address}: {said[:500]}") from None
+        raise ClusterError(f"{address}: {text[:500]}") from None
 
 
-def _explain_refusal(said: str) -> str:
-    if said.startswith("Authentication required"):
+def _explain_refusal(text: str) -> str:
+    if text.startswith("Authentication required"):
         return "needs a token: set RAY_AUTH_MODE=token, and RAY_AUTH_TOKEN or RAY_AUTH_TOKEN_PATH"
-    if not said.startswith("Authentication failed"):  # Ray has no token to send
+    if not text.startswith("Authentication failed"):  # Ray has no token to send
         path = os.environ.get("RAY_AUTH_TOKEN_PATH")
         where = f"RAY_AUTH_TOKEN_PATH={path} is empty or cannot be read" if path else "none in ~/.ray/auth_token"
         return f"no token to send: {where}; set RAY_AUTH_TOKEN or RAY_AUTH_TOKEN_PATH, or RAY_AUTH_MODE=disabled"
@@ -295,9 +295,9 @@ def name_jobs(index: str) -> str:
 
 def _read_job(info: Any) -> Job:
     metadata = info.metadata or {}
-    said = (info.message or "").strip().splitlines()
+    messages = (info.message or "").strip().splitlines()
     # Ray's own first line may come anywhere among the job's lines.
-    lines = [line for line in said if not line.startswith("Running entrypoint for job")] or said
+    lines = [line for line in messages if not line.startswith("Running entrypoint for job")] or messages
     return Job(
         name=info.submission_id or info.job_id or "",
         state=str(getattr(info.status, "value", info.status)).lower(),

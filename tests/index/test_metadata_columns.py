@@ -96,4 +96,4 @@ def test_unchanged_metadata_changes_nothing(tmp_path: Path, what: many.What) -> 
     for _ in ("first index", "nothing new"):
         assert many.look(source, str(tmp_path / "ledger.arrow"))["planned_s"] > 0
     known = schema.metadata_columns(pa.ipc.open_file(tmp_path / "ledger.arrow").schema).names
-    assert bool(known) == (what in many.SAY_MUCH)
+    assert bool(known) == (what in many.WITH_METADATA)
