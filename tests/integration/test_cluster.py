@@ -211,7 +211,7 @@ def test_job_is_followed_watched_stopped_and_continued(head: Head, tmp_path: Pat
     shipped = tmp_path / "code"  # only the code that is sent says this
     for name in ("pipeline", "jobs"):
         shutil.copytree(ROOT / name, shipped / name, ignore=shutil.ignore_patterns("__pycache__"))
-    display = shipped / "jobs" / "display.py"
+    display = shipped / "jobs/shared/display.py"
     display.write_text(display.read_text().replace(" to encode, about", " to encode (shipped), about"))
     display.write_text(display.read_text().replace("LINE_EVERY_S = 5.0", "LINE_EVERY_S = 0.5"))
 
@@ -301,7 +301,7 @@ def test_job_that_fails_exits_with_one_and_says_why(head: Head, tmp_path: Path) 
     lost = head.earshot("submit", config, "--python", "/nope/python", "--wait")  # and does not wait
     assert lost.returncode == 1
     assert "/nope/python: not found" in lost.stderr, lost.stderr
-    assert lost.stderr.splitlines()[-1].endswith("/nope/python: not found; --python names the interpreter on the head")
+    assert lost.stderr.splitlines()[-1].endswith("/nope/python: not found; name the Python on the head with --python")
 
 
 @pytest.mark.parametrize(
@@ -328,7 +328,7 @@ def test_head_whose_agent_finds_its_port_taken_is_explained(tmp_path: Path) -> N
     with socket.create_server(("127.0.0.1", 0)) as taken, start_head(taken.getsockname()[1]) as head:
         result = head.earshot("submit", config)
     assert (result.returncode, result.stdout) == (1, "")
-    assert result.stderr.startswith(f"earshot: {head.address}: the agent that takes jobs does not answer on the head")
+    assert result.stderr.startswith(f"earshot: {head.address}: the agent that accepts jobs does not answer on the head")
     assert "--dashboard-agent-listen-port PORT" in result.stderr
     assert result.stderr.count("\n") == 1
 
