@@ -1,4 +1,4 @@
-"""Generations of an index: tables made anew beside the ones that readers see, and put in their place in one step."""
+"""Generations of an index: new tables beside those that readers see, put in their place in one step."""
 
 import datetime as dt
 

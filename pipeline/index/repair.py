@@ -111,7 +111,9 @@ def restore(writer: Writer, seq: int) -> Published:
     with writer.changes() as changes:
         for name, version in versions.items():
             if version not in {each["version"] for each in lance.dataset(table_uri(path, name)).versions()}:
-                raise UsageError(f"{path}: batch {seq} is gone: `{name}` version {version} has been cleaned up")
+                raise UsageError(
+                    f"{path}: batch {seq} can no longer be restored: clean-up has deleted version {version} of `{name}`"
+                )
         for name, version in versions.items():
             if version != changes.versions[name]:
                 changes.make("restore", name, partial(_restored, version=version))

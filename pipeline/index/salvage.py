@@ -39,9 +39,9 @@ class Fragments:
         files = {fragment.fragment_id: [file.path for file in fragment.data_files()] for fragment in self._all()}
         there = _list_names(storage.join(self._table.uri, "data")) if files else set()
         return {
-            number: f"data file {gone[0]} is gone"
+            number: f"data file {missing[0]} is missing"
             for number, paths in files.items()
-            if (gone := [path for path in paths if posixpath.basename(path) not in there])
+            if (missing := [path for path in paths if posixpath.basename(path) not in there])
         }
 
     def _all(self) -> list[Any]:

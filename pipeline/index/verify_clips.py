@@ -71,7 +71,7 @@ class ClipsCheck:
             row = self._row(number)
             yield Finding("clips", f"{n_rows} rows more than its duration demands", **ids_of(row))
         for file_id, n_rows in self._without_file.items():
-            yield Finding("clips", f"{n_rows} rows of no file", file_id)
+            yield Finding("clips", f"{n_rows} rows without a file", file_id)
         for file_id in sorted(self._unknown_batch):
             yield Finding("clips", "its batch is not in the journal", file_id=file_id)
 

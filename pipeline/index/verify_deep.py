@@ -1,7 +1,7 @@
-"""Files of an index in, decoded and encoded once more, what differs from the stored vectors out. Nothing is changed.
+"""Files of an index are encoded again and compared with their stored vectors. Nothing is changed.
 
-It finds what no checksum can: vectors that were wrong when they were written, and audio that changed behind the index's
-back. It takes as long as indexing these files did, so usually a sample is taken, another one each time.
+This finds what no checksum can: vectors that were wrong when they were written, and audio that changed without a new
+size or mtime. It takes as long as indexing these files did, so usually a sample is compared, another one each time.
 """
 
 from dataclasses import dataclass
@@ -63,7 +63,7 @@ def compare(path: str, encoder: Any, n_files: int | None = 10, seed: int | None 
     for number in chosen.tolist():
         [row] = indexed.slice(number, 1).to_pylist()
         if (mend := find_mend(row)) is not None:
-            said = f"not compared: it decodes differently now ({mend.what}); reindex decodes it anew"
+            said = f"not compared: it decodes differently now ({mend.what}); a reindex decodes it again"
             findings.append(Finding("files", said, uri=row["uri"]))
             continue
         try:

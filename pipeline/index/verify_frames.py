@@ -53,7 +53,7 @@ class FramesCheck:
                 if number in self._odd or self._is_broken[number] or self._next[number] != row["n_frames"]:
                     seen.add(number)
         for audio_id, spans in self._without_file.items():
-            yield Finding("frames", f"frames {_show(spans)} of no file", audio_id=audio_id)
+            yield Finding("frames", f"frames {_show(spans)} without a file", audio_id=audio_id)
         for audio_id in sorted(self._unknown_batch):
             yield Finding("frames", "its batch is not in the journal", audio_id=audio_id)
 

@@ -49,7 +49,7 @@ def first(path: str, name: str, column: str, where: str = "true") -> str:
 
 
 def rewrite(path: str, name: str, where: str, change: Callable[[Any], Any]) -> None:
-    """Write rows anew in their place, their vectors (n, D) changed, and publish that."""
+    """Replace rows by the same with changed vectors (n, D), and publish that."""
     rows = table(path, name).to_table(filter=where)
     field = rows.schema.field("vector")
     vectors = rows["vector"].combine_chunks().flatten().to_numpy().reshape(len(rows), -1).copy()

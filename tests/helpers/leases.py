@@ -25,7 +25,7 @@ def leases(place: str) -> dict[int, dict[str, Any]]:
 
 
 def leases_of(place: str, kind: type[LeaseFiles] = LeaseFiles) -> LeaseFiles:
-    """What a claim uses, or a kind of it that misbehaves."""
+    """The lease files of an index, or a kind of them that misbehaves."""
     return kind(*storage.find_store(place))
 
 

@@ -31,7 +31,7 @@ def fill(corpus: KnownCorpus) -> None:
 
 
 def edit(corpus: KnownCorpus) -> None:
-    """Something of everything: changed, moved, doubled, gone, new, broken and touched."""
+    """Some of everything: files that are changed, moved, doubled, deleted, new or broken, or have another mtime."""
     corpus.put("a.wav", 5)
     corpus.move("b.wav", "sub/b.wav")
     corpus.put("doubled.wav", 3)

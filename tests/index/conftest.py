@@ -16,7 +16,7 @@ from tests.helpers.runs import WideEncoder, in_place
 
 @pytest.fixture(scope="session")
 def whole(tmp_path_factory: pytest.TempPathFactory) -> Config:
-    root = tmp_path_factory.mktemp("audit")
+    root = tmp_path_factory.mktemp("verify")
     (root / "in").mkdir()
     for name, length_s in (("a", 0.3), ("b", 1.7), ("c", 2.5)):
         write_wav(root / "in" / f"{name}.wav", noise(length_s, seed=int(10 * length_s)))

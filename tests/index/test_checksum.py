@@ -45,7 +45,7 @@ def test_rows_that_changed_places_give_another_sum() -> None:
     assert sum_rows(range(1, 7), vectors) != sum_rows(range(6), vectors)
 
 
-def test_a_row_more_or_twice_gives_another_sum() -> None:
+def test_additional_or_doubled_row_gives_another_sum() -> None:
     vectors = make_vectors(6, 8)
     vectors[0] = 0
     whole = sum_rows(range(6), vectors)
@@ -54,14 +54,14 @@ def test_a_row_more_or_twice_gives_another_sum() -> None:
 
 
 @pytest.mark.parametrize("dimension", [3, 4, 64])
-def test_the_values_stay_what_they_are_in_every_index(dimension: int) -> None:
+def test_known_vectors_have_known_checksums(dimension: int) -> None:
     """They are stored: another hash would call each index damaged."""
     vectors = (np.arange(5 * dimension).reshape(5, dimension) / 16 - 1).astype(np.float16)
     known = {3: KNOWN_3, 4: KNOWN_4, 64: KNOWN_64}
     assert sum_rows(range(5), vectors) == known[dimension]
 
 
-def test_no_rows() -> None:
+def test_no_rows_sum_to_zero() -> None:
     assert sum_rows([], make_vectors(0, 8)) == 0
     assert hash_rows([], make_vectors(0, 8)).shape == (0,)
 

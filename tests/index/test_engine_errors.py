@@ -48,9 +48,7 @@ def say(monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str], *ar
 
 @pytest.mark.parametrize("size", ["small", "large"])
 @pytest.mark.parametrize(("command", "table"), [*ASKED.items(), ("locate", "files")])
-def test_a_question_that_meets_half_a_data_file_tells_of_damage(
-    command: str, table: str, size: str, tmp_path: Path
-) -> None:
+def test_query_that_meets_half_a_data_file_reports_damage(command: str, table: str, size: str, tmp_path: Path) -> None:
     index = open_with(write_cut(tmp_path / "index", table, size), Ear())
     with pytest.raises((OSError, ValueError, RuntimeError)) as caught:
         ask(index, command)
@@ -59,7 +57,7 @@ def test_a_question_that_meets_half_a_data_file_tells_of_damage(
 
 @pytest.mark.parametrize("size", ["small", "large"])
 @pytest.mark.parametrize("command", ["info", "failures"])
-def test_a_command_that_meets_half_a_data_file_tells_of_damage(
+def test_command_that_meets_half_a_data_file_reports_damage(
     command: str, size: str, tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
 ) -> None:
     told(say(monkeypatch, capsys, command, write_cut(tmp_path / "index", "files", size)))
@@ -76,13 +74,13 @@ def make_and_cut(tmp_path: Path, table: str) -> Any:
     return config
 
 
-def test_a_plan_that_meets_half_a_data_file_tells_of_damage(
+def test_plan_that_meets_half_a_data_file_reports_damage(
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
 ) -> None:
     told(say(monkeypatch, capsys, "plan", make_and_cut(tmp_path, "files").into))
 
 
-def test_a_run_that_meets_damage_does_not_advise_to_run_again(tmp_path: Path) -> None:
+def test_run_that_meets_damage_does_not_advise_to_run_again(tmp_path: Path) -> None:
     config = make_and_cut(tmp_path, "files")
     with pytest.raises(EarshotError) as caught:
         index_corpus(config, stages=in_place(WideEncoder()))

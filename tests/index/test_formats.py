@@ -55,7 +55,7 @@ def config_of(index: str) -> Config:
     return read_config(open_index(index))
 
 
-def test_it_answers_questions_as_it_is(index: str) -> None:
+def test_index_of_format_2_answers_queries(index: str) -> None:
     version = latest_version(index, "files")
     opened = pipeline.open(index)
     assert (opened.describe()["with_note"], opened.notes().column_names) == (0, ["uri", "note"])
@@ -72,7 +72,7 @@ def test_it_answers_questions_as_it_is(index: str) -> None:
     assert not set(columns(index)) & set(schema.SINCE_FORMAT_3)
 
 
-def test_the_next_run_brings_it_up_and_encodes_nothing(index: str) -> None:
+def test_next_run_migrates_to_the_newest_format_and_encodes_nothing(index: str) -> None:
     before = read(index)
     plan = plan_corpus(config_of(index))
     assert (plan.n_unchanged, plan.n_to_decode) == (4, 0)
@@ -88,7 +88,7 @@ def test_the_next_run_brings_it_up_and_encodes_nothing(index: str) -> None:
     assert journal.read_journal(index)["kind"].to_pylist().count("migrate") == 1
 
 
-def test_files_that_are_encoded_anew_have_checksums(index: str) -> None:
+def test_files_that_are_encoded_again_have_checksums(index: str) -> None:
     encoder = load_encoder(config_of(index).encode, output="float16")
     before = read(index)
     index_corpus(config_of(index), stages=in_place(encoder), request=RunRequest(full=True))
@@ -99,7 +99,7 @@ def test_files_that_are_encoded_anew_have_checksums(index: str) -> None:
     assert (compared.findings, compared.n_compared, compared.n_indexed) == ([], 3, 3)
 
 
-def test_what_was_published_before_can_still_be_restored(index: str) -> None:
+def test_batches_published_before_the_migration_can_be_restored(index: str) -> None:
     before = read(index)
     index_corpus(config_of(index), stages=in_place(WideEncoder()))
     batches = journal.read_journal(index).to_pylist()
@@ -111,7 +111,7 @@ def test_what_was_published_before_can_still_be_restored(index: str) -> None:
     assert verify_index(index) == []
 
 
-def test_a_rebuild_of_it_is_of_the_newest_format(index: str) -> None:
+def test_rebuild_has_the_newest_format(index: str) -> None:
     config = config_of(index)
     index_corpus(config, stages=in_place(load_encoder(config.encode, output="float16")), rebuild=True)
     live = find_index(index).live.path
@@ -128,7 +128,7 @@ def test_a_rebuild_of_it_is_of_the_newest_format(index: str) -> None:
     }
 
 
-def test_a_column_of_the_users_that_has_a_new_name_of_earshots_own_is_refused(index: str) -> None:
+def test_metadata_column_named_like_a_new_column_is_refused(index: str) -> None:
     files = lance.dataset(journal.table_uri(index, "files"))
     files.add_columns({"note": "'quiet'"})
     published = journal.read_published(index)
@@ -140,7 +140,7 @@ def test_a_column_of_the_users_that_has_a_new_name_of_earshots_own_is_refused(in
     assert pipeline.open(index).search("a bell ringing", 1)[0].uri == "memory:///format-2/bell.ogg"
 
 
-def test_the_first_format_is_refused(index: str) -> None:
+def test_first_format_is_refused(index: str) -> None:
     batches = lance.dataset(journal.table_uri(index, "batches"))
     [created] = batches.to_table(filter="kind = 'create'").to_pylist()
     older = created["detail"].replace('"format": 2', '"format": 1')

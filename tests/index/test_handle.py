@@ -27,7 +27,7 @@ def test_newer_format_is_refused(tmp_path: Path) -> None:
         open_index(tmp_path)
 
 
-def test_what_is_not_there_looks_empty(tmp_path: Path) -> None:
+def test_missing_index_looks_empty(tmp_path: Path) -> None:
     index = find_index(tmp_path / "none")
     assert (index.live.exists, index.live.config, index.live.mounts, index.live.versions) == (False, None, [], {})
     assert index.live.read_files().num_rows == 0

@@ -48,7 +48,7 @@ class Deaf:
 
 
 @pytest.mark.parametrize("error", LOST)
-def test_a_writer_goes_on_after_a_publication_whose_answer_was_lost(tmp_path: Path, error: Exception) -> None:
+def test_writer_continues_after_a_publication_whose_answer_was_lost(tmp_path: Path, error: Exception) -> None:
     create(tmp_path)
     writer = Writer(tmp_path, "a")
     writer.journal = Deaf(writer.journal, error)
@@ -61,7 +61,7 @@ def test_a_writer_goes_on_after_a_publication_whose_answer_was_lost(tmp_path: Pa
 
 
 @pytest.mark.parametrize("error", LOST)
-def test_what_was_not_carried_out_is_not_taken_for_published(tmp_path: Path, error: Exception) -> None:
+def test_publication_that_failed_is_not_taken_for_done(tmp_path: Path, error: Exception) -> None:
     create(tmp_path)
     writer = Writer(tmp_path, "a")
     writer.journal = Deaf(writer.journal, error, is_done=False)
@@ -73,7 +73,7 @@ def test_what_was_not_carried_out_is_not_taken_for_published(tmp_path: Path, err
 
 
 @pytest.mark.parametrize("error", LOST)
-def test_another_run_with_the_same_number_is_not_taken_for_oneself(tmp_path: Path, error: Exception) -> None:
+def test_row_of_another_run_with_the_same_seq_is_a_conflict(tmp_path: Path, error: Exception) -> None:
     """Nor is one with the same ids: two that create an index at the same time have those."""
     create(tmp_path)
     opened = journal.open_journal(tmp_path)
@@ -84,7 +84,7 @@ def test_another_run_with_the_same_number_is_not_taken_for_oneself(tmp_path: Pat
         journal.publish(Deaf(opened, error, is_done=False), rows[1:])
 
 
-def test_a_publication_that_another_one_followed_is_not_gone_on_with(tmp_path: Path) -> None:
+def test_publication_that_another_one_followed_stops_the_writer(tmp_path: Path) -> None:
     create(tmp_path)
     slow = journal.open_journal(tmp_path)
     before = journal.newest(slow)
@@ -106,5 +106,5 @@ def test_a_publication_that_another_one_followed_is_not_gone_on_with(tmp_path: P
         (OSError("/data/conflict-zone/concurrent/ix: No space left on device"), False),
     ],
 )
-def test_a_conflict_is_told_from_other_errors_whatever_the_path(error: OSError, is_conflict: bool) -> None:
+def test_conflict_is_recognised_whatever_the_path(error: OSError, is_conflict: bool) -> None:
     assert journal.is_conflict(error) is is_conflict

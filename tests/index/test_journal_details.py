@@ -62,33 +62,33 @@ WRONG = ["../../../etc", "2", "x", "", 0, -1, 1, 1.5, 2.0, True, None, [2], {"2"
 
 
 @pytest.mark.parametrize("generation", WRONG, ids=lambda value: str(value)[:20])
-def test_a_generation_that_no_run_has_made_is_refused(index: Path, generation: object) -> None:
+def test_generation_that_no_run_can_have_made_is_refused(index: Path, generation: object) -> None:
     insert(index, "switch", json.dumps({"generation": generation}))
     for action in (pipeline.open, find_index):
         assert_refused(lambda action=action: action(str(index)))
 
 
 @pytest.mark.parametrize("detail", ["", "nonsense", "[]", "2", "null", "{}", "[" * 100_000, '{"generation": 2'])
-def test_a_detail_that_is_no_mapping_is_refused(index: Path, detail: str) -> None:
+def test_detail_that_is_no_mapping_is_refused(index: Path, detail: str) -> None:
     insert(index, "switch", detail)
     assert_refused(lambda: pipeline.open(str(index)))
 
 
 @pytest.mark.parametrize("kind", ["migrate", "create"])
 @pytest.mark.parametrize("detail", ["x", "{}", '{"format": "9"}', '{"format": null}', '{"format": true}'])
-def test_a_format_that_is_no_number_is_refused(index: Path, kind: str, detail: str) -> None:
+def test_format_that_is_no_number_is_refused(index: Path, kind: str, detail: str) -> None:
     insert(index, kind, detail)
     assert_refused(lambda: pipeline.open(str(index)))
 
 
 @pytest.mark.parametrize("detail", ["x", "{}", '{"config": 7}', '{"config": null}'])
-def test_a_configuration_that_is_none_is_refused(index: Path, detail: str) -> None:
+def test_configuration_that_is_no_mapping_is_refused(index: Path, detail: str) -> None:
     insert(index, "configure", detail)
     assert_refused(lambda: read_config(open_index(str(index))))
 
 
 @pytest.mark.parametrize("detail", ["x", "[]", '{"encoded_s": "x"}', '{"encoded_s": null}'])
-def test_a_history_with_a_row_that_is_none_is_refused(index: Path, detail: str) -> None:
+def test_history_row_with_invalid_detail_is_refused(index: Path, detail: str) -> None:
     newest = journal.read_published(index)
     row = journal.make_row(newest.seq + 1, "x", "x", "index", newest.versions, seconds=1.0, audio_s=1.0)
     journal.publish(journal.open_journal(index), [row | {"detail": detail}])
@@ -122,13 +122,13 @@ def change(key: str, value: object) -> dict[str, Any]:
         ("decode.resampler", "../x"),
     ],
 )
-def test_settings_that_no_run_has_written_are_refused(index: Path, key: str, value: object) -> None:
+def test_settings_that_no_run_can_have_written_are_refused(index: Path, key: str, value: object) -> None:
     detail = {"format": journal.FORMAT, "settings": change(key, value)}
     rewrite_first(index, json.dumps(detail))
     assert_refused(lambda: pipeline.open(str(index)))
 
 
-def test_an_index_that_was_not_made_to_its_end_is_none_whatever_its_name(tmp_path: Path) -> None:
+def test_index_whose_creation_was_interrupted_does_not_exist(tmp_path: Path) -> None:
     path = tmp_path / "was not found"
     (path / "batches.lance" / "_versions").mkdir(parents=True)
     with pytest.raises(IndexMissing):

@@ -76,13 +76,13 @@ def test_late_clock_does_not_cost_a_live_holder_its_index(place: str) -> None:
     beat.join()
 
 
-def test_a_clock_that_was_ahead_does_not_lock_the_index_until_then(place: str) -> None:
+def test_clock_that_was_ahead_does_not_lock_the_index(place: str) -> None:
     write_lease(place, host="elsewhere", processes="another", age_s=-86_400)
     with Lease(place, "a"):
         assert holder(place) == "a"
 
 
-def test_a_run_in_another_container_is_not_taken_for_dead(place: str, dead_pid: int) -> None:
+def test_run_in_another_container_is_not_taken_for_dead(place: str, dead_pid: int) -> None:
     """Its name may be that of this one, and its process numbers are others."""
     write_lease(place, pid=dead_pid, processes="another")
     with pytest.raises(IndexBusy), Lease(place, "a"):
@@ -102,7 +102,7 @@ def test_later_run_gives_way(place: str) -> None:
     assert list(leases(place)) == [7]
 
 
-def test_a_holder_whose_lease_is_renewed_meanwhile_is_named(place: str) -> None:
+def test_holder_that_renews_its_lease_meanwhile_is_named(place: str) -> None:
     """Between being listed and being read, the lease became the next one."""
     write_lease(place, 7)
 
@@ -118,7 +118,7 @@ def test_a_holder_whose_lease_is_renewed_meanwhile_is_named(place: str) -> None:
         pass
 
 
-def test_whether_an_index_is_held_is_told_without_waiting(place: str, dead_pid: int) -> None:
+def test_is_held_answers_without_waiting(place: str, dead_pid: int) -> None:
     assert not lease.is_held(place)
     with Lease(place, "a"):
         assert lease.is_held(place)
@@ -225,7 +225,7 @@ def test_lease_that_was_removed_by_force_is_created_again(place: str) -> None:
         assert not held.lost
 
 
-def test_number_of_a_dead_run_given_to_another_process_does_not_lock_for_ever(place: str) -> None:
+def test_process_id_of_a_dead_run_given_to_another_process_does_not_lock_the_index(place: str) -> None:
     for pid in (1, os.getpid()):  # 1 belongs to another user where tests are not run by root
         write_lease(place, pid=pid, age_s=STALE_S * 2)
         with Lease(place, "a"):
@@ -278,7 +278,7 @@ class Hands:
 
 
 @pytest.mark.parametrize("off_s", [3600.0, -3600.0])
-def test_a_run_whose_clock_is_off_is_held_while_its_lease_is_renewed(place: str, off_s: float) -> None:
+def test_run_whose_clock_is_off_holds_the_index_while_it_renews_its_lease(place: str, off_s: float) -> None:
     def beat() -> None:
         if hands.passed_s > 15 and 7 in leases(place):
             write_lease(place, 8, age_s=off_s, beat_s=10.0, processes="elsewhere")
@@ -291,7 +291,7 @@ def test_a_run_whose_clock_is_off_is_held_while_its_lease_is_renewed(place: str,
 
 
 @pytest.mark.parametrize("beat_s", [10.0, 1e9])
-def test_a_lease_that_looks_old_and_is_not_renewed_is_watched_for_a_while(place: str, beat_s: float) -> None:
+def test_lease_that_looks_old_is_watched_before_it_counts_as_dead(place: str, beat_s: float) -> None:
     write_lease(place, age_s=3600.0, beat_s=beat_s, processes="elsewhere")
     hands = Hands()
     assert not is_held(place, clock=hands.clock)
@@ -309,9 +309,7 @@ def test_held_is_answered_at_once_where_nothing_has_to_be_watched(place: str, de
 
 
 @pytest.mark.parametrize("text", ["", "{", "[]", "null", '{"pid": 1}'])
-def test_unreadable_lease_is_given_time_to_be_written(
-    tmp_path: Path, text: str, monkeypatch: pytest.MonkeyPatch
-) -> None:
+def test_unreadable_lease_gets_time_to_be_written(tmp_path: Path, text: str, monkeypatch: pytest.MonkeyPatch) -> None:
     file = tmp_path / "claim-000000003.json"
     file.write_text(text)  # as on a disk without links, between making the file and writing into it
     values = {"run_id": "x", "host": "elsewhere", "processes": "y", "pid": 1, "since": "now", "beat_s": 1}

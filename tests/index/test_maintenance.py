@@ -60,7 +60,7 @@ def check_lookups(path: Path, corpus: Corpus) -> None:
     assert files.to_table(filter=f"file_id = '{'0' * 32}'").num_rows == 0
 
 
-def test_writer_whose_journal_was_cleaned_up_is_told_of_the_other(tmp_path: Path) -> None:
+def test_writer_whose_journal_was_cleaned_up_reports_the_other_run(tmp_path: Path) -> None:
     create(tmp_path)
     run(tmp_path, BEFORE)
     slow = Writer(tmp_path, "slow")

@@ -19,7 +19,7 @@ from tests.helpers.indexes import table
 from tests.helpers.runs import WideEncoder, in_place
 
 
-def test_clips_that_are_damaged_are_not_copied(config: Config) -> None:
+def test_damaged_clips_are_not_copied(config: Config) -> None:
     uri = first(config.into, "files", "uri", "uri LIKE '%/c.wav'")
     table(config.into, "clips").delete(f"uri = '{uri}' AND start_s = 0.0")
     publish(config.into)
@@ -35,7 +35,7 @@ def test_clips_that_are_damaged_are_not_copied(config: Config) -> None:
 
 
 def damage(file: Path, how: str) -> None:
-    if how == "gone":
+    if how == "missing":
         file.unlink()
     elif how == "cut":
         file.write_bytes(file.read_bytes()[: file.stat().st_size // 2])
@@ -44,8 +44,8 @@ def damage(file: Path, how: str) -> None:
 
 
 @pytest.mark.parametrize("name", ["files", "clips", "frames"])
-@pytest.mark.parametrize("how", ["gone", "cut", "overwritten"])
-def test_a_lost_data_file_is_found_and_what_was_in_it_made_anew(config: Config, name: str, how: str) -> None:
+@pytest.mark.parametrize("how", ["missing", "cut", "overwritten"])
+def test_lost_data_file_is_found_and_its_rows_are_encoded_again(config: Config, name: str, how: str) -> None:
     before = live(config.into)
     folder = Path(config.into).parent / "more"
     folder.mkdir()
@@ -71,7 +71,7 @@ def test_a_lost_data_file_is_found_and_what_was_in_it_made_anew(config: Config, 
     assert live(config.into) == before
 
 
-def test_a_data_file_that_is_lost_in_an_object_store_is_found_and_mended(bucket: str, tmp_path: Path) -> None:
+def test_data_file_lost_in_an_object_store_is_found_and_its_rows_are_encoded_again(bucket: str, tmp_path: Path) -> None:
     corpus = KnownBucket(f"{bucket}/lost", tmp_path)
     corpus.put("a.wav", 3)
     corpus.put("b.wav", 5)

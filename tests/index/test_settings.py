@@ -26,7 +26,7 @@ def test_settings_of_the_same_vectors_agree() -> None:
     check_settings("x", made(frame=None, store={"frames": "none"}), made(frame=None, store={"frames": "none"}))
 
 
-def test_an_index_from_before_tokenizers_were_stored_takes_any() -> None:
+def test_index_from_before_tokenizers_were_stored_accepts_any() -> None:
     assert "tokenizer" not in CLIP
     check_settings("x", made(), made(CLIP | {"tokenizer": "e" * 32}))
     with pytest.raises(IndexMismatch, match="weights cccccccc"):

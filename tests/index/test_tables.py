@@ -43,7 +43,7 @@ def test_new_index_is_empty_and_has_its_schemas(tmp_path: Path) -> None:
     check_state(path, {})
 
 
-def test_creating_that_dies_leaves_no_index_and_can_be_done_again(tmp_path: Path) -> None:
+def test_creation_that_dies_leaves_no_index_and_can_be_repeated(tmp_path: Path) -> None:
     whole = Killer()
     create(tmp_path / "whole", whole)
     assert whole.steps == ["create files", "create clips", "create frames", "create batches", "publish"]

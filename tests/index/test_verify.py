@@ -63,7 +63,7 @@ DEFECTS: dict[str, Defect] = {
 }
 
 
-def test_an_index_as_a_run_leaves_it_is_well(whole: Config) -> None:
+def test_index_as_a_run_leaves_it_has_no_findings(whole: Config) -> None:
     assert verify_index(whole.into) == []
 
 
@@ -73,7 +73,7 @@ def test_defect_is_found_and_mended(config: Config, defect: str) -> None:
 
 
 @pytest.mark.parametrize("name", ["clips", "frames"])
-def test_a_vector_that_is_not_finite_is_found_and_mended(config: Config, name: str) -> None:
+def test_vector_that_is_not_finite_is_found_and_mended(config: Config, name: str) -> None:
     before = live(config.into)
     where = f"clip_id = '{first(config.into, 'clips', 'clip_id')}'" if name == "clips" else "frame = 2"
     rows = table(config.into, name).to_table(filter=where)
@@ -91,7 +91,7 @@ def test_a_vector_that_is_not_finite_is_found_and_mended(config: Config, name: s
     assert live(config.into) == before
 
 
-def test_rows_that_no_index_covers_are_found_and_covered(config: Config) -> None:
+def test_missing_scalar_index_is_found_and_created(config: Config) -> None:
     uri = first(config.into, "files", "uri", "status = 'failed'")
     table(config.into, "files").delete(f"uri = '{uri}'")
     publish(config.into)
@@ -106,7 +106,7 @@ def test_rows_that_no_index_covers_are_found_and_covered(config: Config) -> None
 
 
 @pytest.mark.parametrize(("name", "column"), [("files", "file_id"), ("clips", "audio_id"), ("frames", "audio_id")])
-def test_an_index_that_cannot_be_read_is_found_and_made_anew(config: Config, name: str, column: str) -> None:
+def test_unreadable_scalar_index_is_found_and_created_again(config: Config, name: str, column: str) -> None:
     before = live(config.into)
     for file in Path(journal.table_uri(config.into, name), "_indices").rglob("*.lance"):
         file.unlink()
@@ -132,9 +132,7 @@ def swap_rows(vectors: Any) -> Any:
 
 @pytest.mark.parametrize("name", ["clips", "frames"])
 @pytest.mark.parametrize("change", [scale, change_one_number, swap_rows])
-def test_vectors_that_are_not_those_that_were_written_are_found_and_mended(
-    config: Config, name: str, change: Callable[[Any], Any]
-) -> None:
+def test_changed_vectors_are_found_and_mended(config: Config, name: str, change: Callable[[Any], Any]) -> None:
     before = live(config.into)
     [owner] = {row["audio_id"] for row in table(config.into, "files").to_table(filter="uri LIKE '%/c.wav'").to_pylist()}
     rewrite(config.into, name, f"audio_id = '{owner}'", change)
@@ -149,7 +147,7 @@ def test_vectors_that_are_not_those_that_were_written_are_found_and_mended(
 
 
 @pytest.mark.parametrize("name", ["clips", "frames"])
-def test_bytes_that_rot_on_the_disk_are_found_and_mended(config: Config, name: str) -> None:
+def test_rotten_bytes_are_found_and_mended(config: Config, name: str) -> None:
     before = live(config.into)
     [owner] = {row["audio_id"] for row in table(config.into, "files").to_table(filter="uri LIKE '%/c.wav'").to_pylist()}
     rows = table(config.into, name).to_table(filter=f"audio_id = '{owner}'")
@@ -169,7 +167,7 @@ def test_bytes_that_rot_on_the_disk_are_found_and_mended(config: Config, name: s
     assert live(config.into) == before
 
 
-def test_rows_without_a_checksum_are_counted_and_not_called_damaged(config: Config) -> None:
+def test_rows_without_a_checksum_are_counted_and_no_findings(config: Config) -> None:
     assert report_on_index(config.into).n_without_checksum == 0
     table(config.into, "files").update({"clips_checksum": "NULL"}, "uri LIKE '%/b.wav'")
     table(config.into, "files").update({"frames_checksum": "NULL"}, "uri LIKE '%/c.wav'")

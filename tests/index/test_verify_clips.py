@@ -7,7 +7,7 @@ from tests.helpers.damage import Defect, append, check_found_and_mended, first
 from tests.helpers.indexes import table
 
 DEFECTS: dict[str, Defect] = {
-    "a ledger row is lost": (lambda p: table(p, "files").delete("uri LIKE '%/a.wav'"), "clips", "of no file"),
+    "a ledger row is lost": (lambda p: table(p, "files").delete("uri LIKE '%/a.wav'"), "clips", "without a file"),
     "a clip is lost": (
         lambda p: table(p, "clips").delete(f"clip_id = '{first(p, 'clips', 'clip_id')}'"),
         "clips",

@@ -29,7 +29,7 @@ def test_vectors_of_another_sound_are_found_by_encoding_again(config: Config) ->
 
 
 @pytest.mark.parametrize(("precision", "is_found"), [("float32", True), ("bfloat16", False)])
-def test_how_far_a_vector_may_be_away_depends_on_the_precision(config: Config, precision: str, is_found: bool) -> None:
+def test_allowed_distance_depends_on_the_precision(config: Config, precision: str, is_found: bool) -> None:
     class Encoder(WideEncoder):
         pass
 
@@ -39,7 +39,7 @@ def test_how_far_a_vector_may_be_away_depends_on_the_precision(config: Config, p
     assert bool(compare(config.into, Encoder()).findings) == is_found
 
 
-def test_a_sample_is_another_one_each_time_and_all_is_all(config: Config) -> None:
+def test_samples_differ_and_none_means_all_files(config: Config) -> None:
     clip_id = first(config.into, "clips", "clip_id", "uri LIKE '%/a.wav'")
     rewrite(config.into, "clips", f"clip_id = '{clip_id}'", lambda vectors: -vectors)
     samples = [compare(config.into, WideEncoder(), 1, seed) for seed in range(20)]
@@ -49,7 +49,7 @@ def test_a_sample_is_another_one_each_time_and_all_is_all(config: Config) -> Non
     assert (everything.n_compared, everything.n_indexed, len(everything.findings)) == (4, 4, 1)
 
 
-def test_what_cannot_be_read_is_not_counted_as_compared(config: Config) -> None:
+def test_unreadable_file_does_not_count_as_compared(config: Config) -> None:
     folder = Path(config.into).parent / "in"
     shutil.copytree(Path(first(config.into, "files", "uri")).parent, folder)
     elsewhere = config.model_copy(update={"sources": (str(folder),)})

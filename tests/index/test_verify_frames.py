@@ -9,7 +9,11 @@ from tests.helpers.indexes import table
 DEFECTS: dict[str, Defect] = {
     "a frame is lost": (lambda p: table(p, "frames").delete("frame = 7"), "frames", "0 to 6, 8 to"),
     "a frame is doubled": (lambda p: append(p, "frames", "frame = 7"), "frames", "are due, once"),
-    "frames of no file": (lambda p: append(p, "frames", "frame < 5", audio_id="e" * 32), "frames", "of no file"),
+    "frames without a file": (
+        lambda p: append(p, "frames", "frame < 5", audio_id="e" * 32),
+        "frames",
+        "without a file",
+    ),
     "all frames of an audio are lost": (
         lambda p: table(p, "frames").delete(f"audio_id = '{first(p, 'frames', 'audio_id')}'"),
         "frames",

@@ -147,7 +147,7 @@ def test_readers_see_whole_commits_only(tmp_path: Path) -> None:
 
 
 @pytest.mark.slow
-def test_dying_at_any_step_changes_nothing_in_the_end(tmp_path: Path) -> None:
+def test_dying_at_any_step_changes_nothing_after_the_next_run(tmp_path: Path) -> None:
     base = tmp_path / "base"
     create(base)
     killed = set()
@@ -201,7 +201,7 @@ def test_dying_in_recovery_is_recovered_from(tmp_path: Path) -> None:
     check_state(tmp_path, AFTER, gone=("5",))
 
 
-def test_recovery_settles(tmp_path: Path) -> None:
+def test_nothing_is_recovered_twice(tmp_path: Path) -> None:
     create(tmp_path)
     run(tmp_path, BEFORE)
     with pytest.raises(Killed):

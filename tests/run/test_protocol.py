@@ -84,7 +84,7 @@ def bring_up(corpus: KnownCorpus) -> Act:
 
 
 def lose(corpus: KnownCorpus) -> Act:
-    """A data file of each table is gone: what is left is taken out, and made anew."""
+    """A data file of each table is missing: its rows are taken out and encoded again."""
     fill(corpus)
     index(corpus.config)
     for name in TABLES:
@@ -223,7 +223,7 @@ def test_dying_before_any_publication_costs_nothing(hasty: Settings, situation: 
     assert n_deaths
 
 
-def test_there_are_no_other_steps(hasty: Settings) -> None:
+def test_no_step_is_left_out(hasty: Settings) -> None:
     known = {step for steps in DEATHS.values() for step in steps} | set(GIVING_UP)
     taken: set[str] = set()
     for situation in (*DEATHS, change_again, lose):
@@ -240,7 +240,7 @@ def test_there_are_no_other_steps(hasty: Settings) -> None:
         (make_anew, ["publish", "switch"]),
     ],
 )
-def test_two_runs_that_write_all_the_same_lose_and_double_nothing(
+def test_two_runs_that_write_at_once_lose_and_double_nothing(
     patient: Settings, situation: Situation, steps: list[str]
 ) -> None:
     """The lease of the first run is removed by force at a step, and another run finishes before the first continues."""
@@ -318,7 +318,7 @@ def hits(tables: str, published: journal.Published) -> dict[str, Any]:
     return content
 
 
-def test_a_reader_in_another_thread_sees_whole_contents(tmp_path: Path) -> None:
+def test_reader_in_another_thread_sees_whole_batches(tmp_path: Path) -> None:
     corpus = KnownCorpus(tmp_path)
     fill(corpus)
     index(corpus.config)

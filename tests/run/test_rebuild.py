@@ -368,7 +368,7 @@ def test_optimizing_deletes_old_versions_but_nothing_published_or_pending(tmp_pa
     assert live(into) == corpus.expected()
     assert verify_index(into) == []
     assert opened.describe()["files"] == 1  # opened before, and among the newest
-    with pytest.raises(UsageError, match=f"batch {published[0]['seq']} is gone"):
+    with pytest.raises(UsageError, match=f"batch {published[0]['seq']} can no longer be restored"):
         restore_index(into, published[0]["seq"])
     newest = journal.read_published(into).seq
     restore_index(into, newest - 1)

@@ -45,7 +45,7 @@ def test_verify_names_a_lost_data_file_and_repairs_it(corpus: KnownCorpus, call:
     file.unlink()
     code, _, err = call("reindex", into)
     assert (code, err.count("\n")) == (1, 1)
-    assert f"`{name}`: data file {file.name} is gone; `earshot verify {into} --repair`" in err
+    assert f"`{name}`: data file {file.name} is missing; `earshot verify {into} --repair`" in err
     code, out, _ = call("verify", into, "--json")
     assert code == 1
     assert [found["table"] for found in lines(out)[:-1] if found["fragment"] is not None] == [name]
