@@ -182,7 +182,8 @@ def find_index(path: str | Path) -> Handle:
         live = read_generation(generation_path(path, number), path)
         if not live.exists:
             raise IndexMismatch(
-                f"{live.path}: is missing, and the tables of the index are there since it was rebuilt: restore it from a copy"
+                f"{live.path}: is missing, and the tables of the index are there since it was rebuilt: restore it from"
+                " a copy"
             )
     return Handle(path, first, live)
 

@@ -34,13 +34,13 @@ SECTIONS: dict[str, Any] = {
 }
 
 PATIENT = {**SECTIONS["store"], "optimize_every": 4}
-"""Upkeep now and then; old versions stay as long as others may be reading them."""
+"""Maintenance now and then; old versions stay as long as others may be reading them."""
 
 HASTY = {**SECTIONS["store"], "keep_hours": 1e-6, "optimize_every": 2}
-"""Upkeep at every turn; old versions go at once, so that whatever still needed one would be found out."""
+"""Maintenance after every commit; old versions are deleted at once, so that a reader that needs one fails."""
 
 LENGTHS_S = [0.3, 0.3, 0.9, 1.7, 1.7, 2.5]
-"""Equal sizes among them: what may be the same is told by hash."""
+"""Some have equal sizes: only a hash tells them apart."""
 
 BROKEN = [b"", b"no sound", b"RIFF and no more"]
 N_CONTENTS = len(LENGTHS_S) + len(BROKEN)
@@ -48,7 +48,7 @@ N_CONTENTS = len(LENGTHS_S) + len(BROKEN)
 Rows = dict[str, list[Any]]
 
 _FOLDER = tempfile.TemporaryDirectory(prefix="earshot-")
-"""Goes with the process."""
+"""Lives as long as the process."""
 
 
 @cache
@@ -93,7 +93,7 @@ class KnownCorpus:
         self._now = 1_000_000_000
 
     def put(self, name: str, number: int) -> None:
-        """Add a file, or change one: also into a broken one, and back."""
+        """Add or change a file; it may become broken, or whole again."""
         shutil.copyfile(content(number), self.folder / name)
         self.held[name] = number
         self.touch(name)
@@ -183,7 +183,7 @@ def read(index: str, name: str, columns: list[str] | None = None) -> list[dict[s
 
 
 def live(index: str) -> Rows:
-    """The rows that are there, without those of deleted files, in comparable form."""
+    """The published rows in comparable form, without those of deleted files."""
 
     def half(row: dict[str, Any]) -> bytes:
         return np.array(row["vector"], np.float16).tobytes()
@@ -202,7 +202,7 @@ def live(index: str) -> Rows:
 
 
 def check_whole(index: str) -> None:
-    """What is published fits together, whatever has happened: readers see whole files."""
+    """The published rows fit together, whatever has happened: readers see whole files."""
     if not journal.exists(index):
         return
     tables = find_index(index).live.path
