@@ -9,7 +9,7 @@ import torch
 
 from pipeline.encoder.audio_tower import Codec, Tower, Transformer, equal_codecs
 from tests.helpers.checkpoints import build_model
-from tests.helpers.towers import PARITY, error, make_embedder, run_plainly
+from tests.helpers.towers import PARITY, error, make_embedder, noise, run_plainly
 
 pytestmark = pytest.mark.usefixtures("one_thread")
 
@@ -17,10 +17,6 @@ pytestmark = pytest.mark.usefixtures("one_thread")
 @pytest.fixture(scope="module")
 def model() -> Any:
     return build_model().eval()
-
-
-def noise(n: int, length: int) -> torch.Tensor:
-    return torch.randn(n, length, generator=torch.Generator().manual_seed(n + length)) * 0.3
 
 
 @pytest.mark.parametrize("tile_bytes", [2**8, 2**12, 2**15, None])

@@ -74,11 +74,6 @@ class Off:
 
 
 @pytest.fixture(scope="module")
-def one(tmp_path_factory: pytest.TempPathFactory) -> Path:
-    return make_pe_audio(tmp_path_factory.mktemp("one"))
-
-
-@pytest.fixture(scope="module")
 def two(tmp_path_factory: pytest.TempPathFactory) -> Path:
     """A checkpoint of the released clip models' type, of another dimension."""
     return make_pe_audio_video(tmp_path_factory.mktemp("two"), seed=1, text={"hidden_size": 24})

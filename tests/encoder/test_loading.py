@@ -12,12 +12,26 @@ from typing import Any
 
 import numpy as np
 import pytest
+import torch
+from transformers import PeAudioConfig, PeAudioModel, PeAudioProcessor
 
 from pipeline.encoder.checkpoint import find_checkpoint, read_identity
 from pipeline.encoder.text_encoder import load_text_encoder
 from pipeline.errors import ModelError
 from pipeline.grid import Grid
-from tests.helpers.checkpoints import make_pe_audio, make_pe_audio_video
+from tests.helpers.checkpoints import (
+    edit_settings,
+    edit_weights,
+    make_pe_audio,
+    make_pe_audio_video,
+)
+from tests.helpers.encoders import (
+    TEXTS,
+    assert_close,
+    load,
+    make_sound,
+    one_line,
+)
 from tests.helpers.tables import write_index
 
 ROOT = Path(__file__).parents[2]
@@ -125,3 +139,154 @@ def test_attention_that_settings_name_on_the_hub_is_not_fetched(tmp_path: Path) 
     path.write_text(json.dumps(settings))
     model = load_text_encoder(str(tmp_path))._model
     assert model.config._attn_implementation == model.text_model.config._attn_implementation == "sdpa"
+
+
+# ---- Checkpoints that do not load exactly
+
+
+LOADERS = [load, load_text_encoder]
+
+
+@pytest.mark.parametrize("loader", LOADERS)
+@pytest.mark.parametrize("key", ["audio_encoder.norm.weight", "text_model.final_norm.weight", "audio_head.proj.weight"])
+def test_missing_weights_are_refused(copy: Path, loader: Any, key: str) -> None:
+    edit_weights(copy, lambda state: state.pop(key))
+    with pytest.raises(ModelError) as caught:
+        loader(str(copy))
+    assert key in one_line(caught)
+    assert "missing" in str(caught.value)
+
+
+@pytest.mark.parametrize("key", ["text_audio_logit_scale", "text_audio_logit_bias"])
+def test_missing_scalars_are_refused(copy: Path, key: str) -> None:
+    edit_weights(copy, lambda state: state.pop(key))
+    with pytest.raises(ModelError, match=f"missing {key}"):
+        read_identity(str(copy))
+
+
+@pytest.mark.parametrize("loader", LOADERS)
+@pytest.mark.parametrize("key", ["audio_encoder.layers.2.mlp.up_proj.weight", "text_model.more.weight", "other.weight"])
+def test_unexpected_weights_are_refused(copy: Path, loader: Any, key: str) -> None:
+    edit_weights(copy, lambda state: state.update({key: torch.zeros(3)}))
+    with pytest.raises(ModelError) as caught:
+        loader(str(copy))
+    assert f"1 unexpected ({key})" in one_line(caught)
+
+
+def test_unexpected_weights_of_the_audio_model_are_refused_among_others(tmp_path: Path) -> None:
+    folder = make_pe_audio_video(tmp_path)
+    load(folder)  # with keys of the video and the audio-video model in it
+    key = "audio_model.audio_encoder.layers.2.mlp.up_proj.weight"
+    edit_weights(folder, lambda state: state.update({key: torch.zeros(3)}))
+    with pytest.raises(ModelError, match=f"1 unexpected .{key}"):
+        load(folder)
+
+
+@pytest.mark.parametrize("loader", LOADERS)
+def test_weights_of_another_shape_are_refused(copy: Path, loader: Any) -> None:
+    edit_weights(copy, lambda state: state.update({"audio_encoder.norm.weight": torch.ones(47)}))
+    with pytest.raises(ModelError) as caught:
+        loader(str(copy))
+    assert "1 of another shape (audio_encoder.norm.weight)" in one_line(caught)
+
+
+def test_many_problems_are_counted_and_the_first_are_listed(copy: Path) -> None:
+    edit_weights(copy, lambda state: [state.pop(k) for k in [*state] if k.startswith("audio_encoder.layers.0.mlp")])
+    edit_weights(copy, lambda state: [state.pop(k) for k in [*state] if k.startswith("audio_encoder.layers.0.self")])
+    with pytest.raises(ModelError, match=r"9 missing \(\S+, \S+, \S+, \.\.\.\)"):
+        load(copy)
+
+
+def spoil_json(folder: Path) -> None:
+    (folder / "config.json").write_text("{")
+
+
+def cut_off(folder: Path) -> None:
+    data = (folder / "model.safetensors").read_bytes()
+    (folder / "model.safetensors").write_bytes(data[:-100])
+
+
+def change_hop(folder: Path) -> None:
+    settings = json.loads((folder / "config.json").read_text())
+    settings["audio_config"]["dac_config"]["downsampling_ratios"] = [2, 8, 10, 10]
+    edit_settings(folder, audio_config=settings["audio_config"])
+    edit_weights(folder, lambda state: state.update({LAST_STRIDE: state[LAST_STRIDE][..., :20].clone()}))
+
+
+LAST_STRIDE = "audio_encoder.embedder.dac_encoder.block.3.conv1.weight"
+
+SPOILS = {
+    r"has no config.json$": lambda folder: (folder / "config.json").unlink(),
+    r"has no tokenizer.json and no model.safetensors$": lambda folder: (
+        (folder / "model.safetensors").rename(folder / "pytorch_model.bin"),
+        (folder / "tokenizer.json").unlink(),
+    ),
+    r"of type bert, not PE-Audio": lambda folder: edit_settings(folder, model_type="bert"),
+    r"config.json cannot be read": spoil_json,
+    r"cannot be loaded: .*hidden_size": lambda folder: edit_settings(folder, text_config={"hidden_size": "wide"}),
+    r"shorter than its header says": cut_off,
+    r"no readable safetensors file": lambda folder: (folder / "model.safetensors").write_bytes(b"no model at all"),
+    r"has frames of 1600 samples": change_hop,
+}
+
+
+@pytest.mark.parametrize("message", SPOILS)
+def test_broken_checkpoints_are_told_in_one_line(copy: Path, message: str) -> None:
+    SPOILS[message](copy)
+    with pytest.raises(ModelError, match=message) as caught:
+        load(copy)
+    assert str(copy) in one_line(caught)
+
+
+def test_loading_prints_nothing(copy: Path) -> None:
+    """In a process of its own, since transformers keeps the stream that it found when it was imported."""
+    edit_weights(copy, lambda state: state.pop("audio_encoder.norm.weight"))
+    script = (
+        "import sys; from pipeline.errors import ModelError\n"
+        "from pipeline.encoder.text_encoder import load_text_encoder\n"
+        "try: load_text_encoder(sys.argv[1])\n"
+        "except ModelError as error: print(error)\n"
+    )
+    done = subprocess.run([sys.executable, "-c", script, str(copy)], capture_output=True, text=True, check=True)
+    assert done.stderr == ""
+    assert done.stdout.count("\n") == 1
+
+
+# ---- Checkpoints that hold more than the audio model
+
+
+@pytest.mark.parametrize("tied", [True, False])
+@pytest.mark.parametrize(
+    "text",
+    [
+        {"num_hidden_layers": 3, "hidden_size": 48, "intermediate_size": 40},
+        {"layer_types": ["full_attention"] * 4, "local_attention": 4},
+        {"layer_types": ["sliding_attention"] * 4, "local_attention": 4},
+        {"rope_parameters": {"full_attention": {"rope_theta": 50.0}, "sliding_attention": {"rope_theta": 20.0}}},
+        {"norm_eps": 0.3},
+    ],
+)
+def test_audio_video_checkpoints_keep_their_own_text_settings(text: dict[str, Any], tied: bool, tmp_path: Path) -> None:
+    text = text | {"tie_last_hidden_states": True}  # as transformers' forward reads texts whatever its version
+    folder = make_pe_audio_video(tmp_path, text=text, tied=tied)
+    reference = PeAudioModel.from_pretrained(make_pe_audio(tmp_path / "reference", text=text)).eval()
+    encoder = load_text_encoder(str(folder))
+    default = load_text_encoder(str(make_pe_audio(tmp_path / "default", text={"tie_last_hidden_states": True})))
+    sound = make_sound(0, 9_600)
+    for i, query in enumerate(TEXTS):
+        inputs = PeAudioProcessor.from_pretrained(tmp_path / "reference")(
+            audio=[sound], text=[query], sampling_rate=48_000, padding=True, return_tensors="pt"
+        )
+        with torch.inference_mode():
+            expected = reference(**inputs)
+        assert_close(encoder.embed([query]), expected.text_audio_embeds.numpy())
+        if i == 0:
+            assert_close(load(folder).encode([sound])[0], expected.audio_embeds.numpy())
+    if "num_hidden_layers" not in text:  # the same weights with the usual settings would give something else
+        assert np.abs(default.embed(TEXTS) - encoder.embed(TEXTS)).max() > 1e-2
+
+
+def test_the_plain_way_to_load_them_would_take_other_text_settings(tmp_path: Path) -> None:
+    folder = make_pe_audio_video(tmp_path)
+    assert PeAudioConfig.from_pretrained(folder).text_config.hidden_size == 1024  # what PeAudioModel would go by
+    assert read_identity(str(folder)).dimension == 32

@@ -20,7 +20,6 @@ from jobs.bench.encoder import Speed, make_random_models, run_plainly
 from jobs.bench.sounds import make_sounds
 from jobs.tiny.evaluate import CHECKPOINT, load, make_exam, measure
 from jobs.tiny.synth import draw_scene
-from pipeline.encoder import audio_tower
 from pipeline.encoder.encoder import load_audio_model, make_tower, resolve_precision
 from pipeline.encoder.malloc import keep_freed_memory
 from pipeline.encoder.parity import LARGEST_DIFFERENCE, LEAST_CLIP_COSINE, LEAST_FRAME_COSINE, cosine, relative
@@ -252,11 +251,11 @@ def test_a_profile_is_of_what_fits(monkeypatch: pytest.MonkeyPatch) -> None:
 
 
 def run_short_of_memory_from(monkeypatch: pytest.MonkeyPatch, n: int) -> None:
-    call = audio_tower.Codec.__call__
+    convolve = torch.nn.functional.conv2d
 
-    def run(self: Any, samples: torch.Tensor) -> torch.Tensor:
-        if len(samples) >= n:
+    def run(images: torch.Tensor, *others: Any, **more: Any) -> torch.Tensor:
+        if len(images) >= n:
             raise torch.OutOfMemoryError("out of memory")
-        return call(self, samples)
+        return convolve(images, *others, **more)
 
-    monkeypatch.setattr(audio_tower.Codec, "__call__", run)
+    monkeypatch.setattr(torch.nn.functional, "conv2d", run)

@@ -9,19 +9,32 @@ import numpy as np
 import pytest
 import torch
 import transformers
-from transformers import PeAudioFeatureExtractor, PeAudioModel, PreTrainedTokenizerFast
+from transformers import (
+    PeAudioFeatureExtractor,
+    PeAudioModel,
+    PreTrainedTokenizerFast,
+)
 
 from jobs.tiny.evaluate import encode_texts
 from jobs.tiny.evaluate import load as load_for_the_exam
 from jobs.tiny.network import build_config
 from pipeline.encoder.checkpoint import read_identity
 from pipeline.encoder.text_encoder import load_text_encoder
-from pipeline.errors import ModelError
-from tests.helpers.checkpoints import build_model, edit_settings, make_pe_audio, make_pe_audio_video
+from pipeline.errors import ModelError, UsageError
+from tests.helpers.checkpoints import (
+    build_model,
+    edit_settings,
+    make_pe_audio,
+    make_pe_audio_video,
+)
+from tests.helpers.encoders import (
+    TEXTS,
+    assert_close,
+    cosine,
+)
 
-TEXTS = ["glass breaking", "a dog barks far away", "rain on a tin roof " * 8]
 KEY = "tie_last_hidden_states"
-PARITY = 1e-5
+LARGEST_DIFFERENCE = 1e-5
 
 pytestmark = pytest.mark.usefixtures("one_thread")
 
@@ -67,8 +80,8 @@ def test_a_text_is_read_before_the_final_norm_unless_the_checkpoint_says_otherwi
     exam = encode_texts(*load_for_the_exam(folder), TEXTS)
     for text, embedding, other_way in zip(TEXTS, embeddings, exam, strict=True):
         expected, wrong = (embed_by_layers(folder, text, state) for state in (normed, not normed))
-        assert np.linalg.norm(embedding - expected) < PARITY * np.linalg.norm(expected)
-        assert np.linalg.norm(other_way - expected) < PARITY * np.linalg.norm(expected)
+        assert np.linalg.norm(embedding - expected) < LARGEST_DIFFERENCE * np.linalg.norm(expected)
+        assert np.linalg.norm(other_way - expected) < LARGEST_DIFFERENCE * np.linalg.norm(expected)
         assert embedding @ wrong / np.linalg.norm(embedding) / np.linalg.norm(wrong) < 0.99
 
 
@@ -84,7 +97,7 @@ def test_it_is_what_transformers_gives_where_it_knows_the_key(value: bool, tmp_p
         made = PeAudioModel.from_pretrained(folder).eval()(input_ids=ids, input_values=sound["input_values"])
         expected = made.text_audio_embeds[0].numpy()
         embedding = load_text_encoder(str(folder)).embed([text])[0]
-        assert np.linalg.norm(embedding - expected) < PARITY * np.linalg.norm(expected)
+        assert np.linalg.norm(embedding - expected) < LARGEST_DIFFERENCE * np.linalg.norm(expected)
 
 
 @pytest.mark.parametrize("value", ["true", 1, []])
@@ -124,3 +137,30 @@ def test_the_bundled_model_keeps_its_vectors_and_its_checksum() -> None:
 def test_one_trained_anew_says_so_as_well(tmp_path: Path) -> None:
     build_config().save_pretrained(tmp_path)
     assert json.loads((tmp_path / "config.json").read_text())["text_config"][KEY] is True
+
+
+# ---- Batches and limits
+
+
+def test_a_text_does_not_depend_on_its_batch(one: Path) -> None:
+    encoder = load_text_encoder(str(one))
+    together = encoder.embed(TEXTS)
+    assert_close(together, np.concatenate([encoder.embed([text]) for text in TEXTS]))
+    assert cosine(together[:-1], together[1:]) < 0.9
+
+
+def test_the_text_encoder_holds_no_audio_weights(one: Path) -> None:
+    model = build_model()
+    read = [p for name, p in model.named_parameters() if name.startswith("text_") and "final_norm" not in name]
+    text = sum(p.numel() for p in read)
+    held = load_text_encoder(str(one))._model
+    assert sum(p.numel() for p in held.parameters()) == text < 0.5 * sum(p.numel() for p in model.parameters())
+
+
+def test_texts_are_refused_rather_than_cut(one: Path) -> None:
+    encoder = load_text_encoder(str(one))
+    with pytest.raises(UsageError, match=r"too long: .* takes 256"):
+        encoder.embed(["glass breaking " * 300])
+    for empty in ("", " \n"):
+        with pytest.raises(UsageError, match="is empty"):
+            encoder.embed(["glass", empty])

@@ -1,7 +1,6 @@
 """The checksum of a tokenizer: equal where texts become the same tokens, however the files are written."""
 
 import json
-import shutil
 from collections.abc import Callable
 from pathlib import Path
 from typing import Any
@@ -11,19 +10,9 @@ from transformers import AutoTokenizer
 
 from pipeline.encoder.checkpoint import read_identity
 from pipeline.errors import ModelError
-from tests.helpers.checkpoints import edit_settings, edit_weights, make_pe_audio
+from tests.helpers.checkpoints import edit_settings, edit_weights
 
 Values = dict[str, Any]
-
-
-@pytest.fixture(scope="module")
-def one(tmp_path_factory: pytest.TempPathFactory) -> Path:
-    return make_pe_audio(tmp_path_factory.mktemp("one"))
-
-
-@pytest.fixture
-def copy(one: Path, tmp_path: Path) -> Path:
-    return Path(shutil.copytree(one, tmp_path / "copy"))
 
 
 def checksum(folder: Path) -> str:

@@ -1,4 +1,4 @@
-"""Towers, and what transformers makes of the same sounds."""
+"""Codecs of transformers with random weights, sounds for them, and the distance between two results."""
 
 from typing import Any
 
@@ -30,3 +30,7 @@ def run_plainly(embedder: Any, samples: torch.Tensor) -> torch.Tensor:
 def error(found: torch.Tensor, expected: torch.Tensor) -> float:
     assert found.shape == expected.shape
     return float((found - expected).norm() / expected.norm())
+
+
+def noise(n: int, length: int) -> torch.Tensor:
+    return torch.randn(n, length, generator=torch.Generator().manual_seed(n + length)) * 0.3
