@@ -71,7 +71,7 @@ def test_hashing_fails_like_reading(tmp_path: Path) -> None:
 
 
 @pytest.mark.skipif(os.geteuid() == 0, reason="root may read everything")
-def test_a_forbidden_file_is_unreadable(tmp_path: Path) -> None:
+def test_file_without_read_permission_is_unreadable(tmp_path: Path) -> None:
     path = tmp_path / "secret.wav"
     path.write_bytes(encode("wav_s16", tone(0.1, HZ), HZ))
     path.chmod(0)
@@ -100,7 +100,7 @@ class Failing(io.BytesIO):
         (RuntimeError("the store hung up"), "unreadable"),
     ],
 )
-def test_an_error_of_the_disk_is_not_taken_for_the_end(
+def test_disk_error_is_not_taken_for_the_end_of_the_file(
     name: str, error: Exception, reason: str, capfd: pytest.CaptureFixture[str]
 ) -> None:
     data = encode(name, noise(6.0, HZ, 2), HZ)
@@ -111,7 +111,7 @@ def test_an_error_of_the_disk_is_not_taken_for_the_end(
     assert capfd.readouterr() == ("", "")
 
 
-def test_what_decodes_of_a_cut_file_is_that_part_of_the_whole() -> None:
+def test_cut_file_decodes_to_the_beginning_of_the_whole() -> None:
     for name in ("wav_s16", "flac", "ogg_vorbis", "ogg_opus", "webm_opus", "m4a_faststart", "mp3"):
         data = encode(name, noise(4.0, HZ), HZ)
         whole, _ = decode_all(io.BytesIO(data))
@@ -124,7 +124,7 @@ def test_what_decodes_of_a_cut_file_is_that_part_of_the_whole() -> None:
         assert np.array_equal(part[:n_same], whole[:n_same]), name
 
 
-def test_the_message_says_how_much_is_missing() -> None:
+def test_truncated_says_how_much_is_missing() -> None:
     with open_audio(io.BytesIO(cut(encode("wav_s16", tone(4.0, HZ), HZ), 0.25))) as audio:
         assert audio.truncated is not None  # before the end is reached too, all of it is missing
         assert len(np.concatenate(list(audio.blocks()))) == HZ - 17
@@ -132,7 +132,7 @@ def test_the_message_says_how_much_is_missing() -> None:
         assert audio.info.expected_duration_s == pytest.approx(4.0, abs=1e-3)
 
 
-def test_not_finite_samples_are_found_where_they_are() -> None:
+def test_failure_names_the_time_of_a_non_finite_sample() -> None:
     samples = noise(5.0, HZ, 2)
     samples[3 * HZ + 480, 1] = np.nan
     with open_audio(io.BytesIO(encode("wav_f32", samples, HZ))) as audio:
@@ -164,7 +164,7 @@ def decode_within(data: bytes, path: Path, limit_bytes: int) -> tuple[int, bool]
 
 
 @pytest.mark.parametrize("name", ["wav", "flac", "mp3", "cover"])
-def test_absurd_claims_allocate_nothing(name: str, tmp_path: Path) -> None:
+def test_absurd_sizes_in_headers_allocate_nothing(name: str, tmp_path: Path) -> None:
     second = tone(1.0, HZ)
     flac, mp3 = encode("flac", second, HZ), encode("mp3", second, HZ)
     data, truncated = {
@@ -178,7 +178,7 @@ def test_absurd_claims_allocate_nothing(name: str, tmp_path: Path) -> None:
     assert HZ <= n_samples <= HZ + 1_152
 
 
-def test_a_time_that_leaps_a_year_ahead_is_no_year_of_silence() -> None:
+def test_packet_time_a_year_ahead_becomes_no_silence() -> None:
     buffer, source = io.BytesIO(), io.BytesIO(encode("matroska_flac", noise(4.0, HZ), HZ))
     with av.open(source) as reader, av.open(buffer, "w", format="matroska") as writer:
         stream = writer.add_stream_from_template(reader.streams.audio[0])
@@ -223,7 +223,7 @@ SECOND = {name: encode(name, tone(1.0, HZ) + noise(1.0, HZ), HZ) for name in FOR
 
 @settings(max_examples=250, deadline=None)
 @given(st.sampled_from(sorted(SECOND)), st.data())
-def test_no_damage_escapes_as_anything_but_a_failure(name: str, data: st.DataObject) -> None:
+def test_damaged_files_raise_nothing_but_failures(name: str, data: st.DataObject) -> None:
     """Flipped bytes, above all in headers, and cuts: an outcome, no more sound than could be there, no exception."""
     broken = bytearray(SECOND[name])
     for _ in range(data.draw(st.integers(0, 8))):

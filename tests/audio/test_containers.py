@@ -63,7 +63,7 @@ def make_header(subtype: str, channels: int, size_bytes: int) -> bytes:
 @pytest.mark.parametrize("behind", [b"", LIST])
 @pytest.mark.parametrize("claim", ["wrapped", *HUGE])
 @pytest.mark.parametrize(("subtype", "channels"), [("PCM_16", 2), ("PCM_24", 2), ("FLOAT", 1)])
-def test_a_wav_too_long_for_its_header_is_found_whole(
+def test_wav_of_more_than_4_gib_is_read_whole(
     tmp_path: Path, subtype: str, channels: int, claim: str, behind: bytes
 ) -> None:
     sample_bytes = channels * {"PCM_16": 2, "PCM_24": 3, "FLOAT": 4}[subtype]
@@ -89,7 +89,7 @@ def test_a_wav_too_long_for_its_header_is_found_whole(
 
 
 @pytest.mark.parametrize("claim", ["wrapped", *HUGE])
-def test_it_is_decoded_in_parts(tmp_path: Path, claim: str) -> None:
+def test_wav_of_more_than_4_gib_is_split_into_parts(tmp_path: Path, claim: str) -> None:
     path, size_bytes = tmp_path / "long.wav", HOURS * 3_600 * HZ * 4
     header = make_header("PCM_16", 2, HUGE.get(claim, size_bytes % (1 << 32)))
     write_sparse(path, header, size_bytes, {})
@@ -162,7 +162,7 @@ BEHIND = {
 
 
 @pytest.mark.parametrize("behind", BEHIND)
-def test_what_belongs_behind_the_samples_is_not_missed(behind: str) -> None:
+def test_chunks_cut_off_behind_the_samples_are_no_truncation(behind: str) -> None:
     heard, truncated = decode(WAV + BEHIND[behind])
     assert truncated is None
     assert np.array_equal(heard, decode(WAV)[0])
@@ -170,7 +170,7 @@ def test_what_belongs_behind_the_samples_is_not_missed(behind: str) -> None:
 
 @pytest.mark.parametrize("name", ["wav_s16", "aiff"])
 @pytest.mark.parametrize("pad", [b"", b"\0"])
-def test_a_chunk_of_an_odd_number_of_bytes_may_be_padded_or_not(name: str, pad: bytes) -> None:
+def test_chunk_of_odd_size_may_lack_its_padding(name: str, pad: bytes) -> None:
     data = encode(name, noise(2.0, HZ), HZ)
     order = ">I" if name == "aiff" else "<I"
     odd = (b"ANNO" if name == "aiff" else b"iXML") + struct.pack(order, 5_001) + b"x" * 5_001 + pad
@@ -179,7 +179,7 @@ def test_a_chunk_of_an_odd_number_of_bytes_may_be_padded_or_not(name: str, pad: 
     assert np.array_equal(heard, decode(data)[0])
 
 
-def test_an_aiff_of_unknown_size_is_read_to_its_end_and_promises_nothing_else() -> None:
+def test_aiff_of_unknown_size_is_read_to_its_end() -> None:
     data = encode("aiff", noise(2.0, HZ), HZ)
     at = data.index(b"SSND") + 4
     heard, truncated = decode(patch(data, at, ">I", 0))
@@ -188,7 +188,7 @@ def test_an_aiff_of_unknown_size_is_read_to_its_end_and_promises_nothing_else() 
 
 
 @pytest.mark.parametrize("subtype", ["IMA_ADPCM", "MS_ADPCM", "GSM610"])
-def test_packed_samples_are_read_by_their_own_header(subtype: str) -> None:
+def test_compressed_samples_are_read_by_their_own_header(subtype: str) -> None:
     """In parts, too; that the file goes on behind them is told as of others."""
     data = by_soundfile("WAV", subtype)(noise(2.0, HZ), HZ)
     with open_audio(io.BytesIO(data + b"\1" * 9_000)) as audio:
@@ -198,7 +198,7 @@ def test_packed_samples_are_read_by_their_own_header(subtype: str) -> None:
     assert np.array_equal(whole, decode(data)[0])
 
 
-def test_a_chunk_behind_an_odd_number_of_bytes_may_be_padded_or_not() -> None:
+def test_samples_of_odd_size_may_lack_their_padding() -> None:
     odd = encode("wav_u8", noise(2.0, HZ)[:-1], HZ).removesuffix(b"\0")
     odd = claim_bytes(odd[: 44 + 2 * HZ - 1], 2 * HZ - 1)
     for pad in (b"", b"\0"):
@@ -217,7 +217,7 @@ def test_a_chunk_behind_an_odd_number_of_bytes_may_be_padded_or_not() -> None:
         b"like the name of a chunk " * 9_000,
     ],
 )
-def test_what_goes_on_behind_the_samples_is_missing(magic: bytes, behind: bytes) -> None:
+def test_bytes_behind_the_samples_that_belong_to_no_chunk_count_as_missing(magic: bytes, behind: bytes) -> None:
     """A header that a crashed recorder left as it once was, a file glued to another, a second chunk of samples."""
     data = WAV if magic == b"RIFF" else encode("rf64", noise(2.0, HZ, 2), HZ)
     behind = behind.ljust(20_000, b"\1")
@@ -231,7 +231,7 @@ def test_what_goes_on_behind_the_samples_is_missing(magic: bytes, behind: bytes)
 @pytest.mark.parametrize("size", [0, 0x7FFF_F000, 0x7FFF_FFFF, 0x8000_0000, 0xFFFF_FFDB, 0xFFFF_FFFF])
 @pytest.mark.parametrize("channels", [1, 2])
 @pytest.mark.parametrize("name", ["wav_u8", "wav_s16", "wav_s24", "wav_f64"])
-def test_a_size_that_was_not_known_promises_nothing(name: str, channels: int, size: int) -> None:
+def test_unknown_size_promises_nothing(name: str, channels: int, size: int) -> None:
     data = encode(name, noise(2.0, HZ, channels), HZ)
     at = data.index(b"data") + 4
     with open_audio(io.BytesIO(patch(data, at, "<I", size))) as audio:
@@ -246,14 +246,14 @@ def test_a_size_that_was_not_known_promises_nothing(name: str, channels: int, si
 
 @pytest.mark.parametrize("size", [0, (1 << 63) - 1, (1 << 64) - 1])
 @pytest.mark.parametrize("magic", [b"RF64", b"BW64"])
-def test_nor_does_one_of_64_bits(magic: bytes, size: int) -> None:
+def test_unknown_size_of_64_bits_promises_nothing(magic: bytes, size: int) -> None:
     data = magic + encode("rf64", noise(2.0, HZ, 2), HZ)[4:]
     heard, truncated = decode(patch(patch(data, 20, "<Q", size), 28, "<Q", size))
     assert np.array_equal(heard, decode(WAV)[0])
     assert truncated is None
 
 
-def test_a_recording_of_silence_that_crashed_is_no_padding() -> None:
+def test_silence_after_a_crash_is_not_taken_for_padding() -> None:
     heard, truncated = decode(claim_bytes(encode("wav_s16", np.zeros((HZ, 2), np.float32), HZ), 0))
     assert (len(heard), truncated) == (HZ, None)
 
@@ -270,7 +270,7 @@ def test_an_empty_wav_is_empty_whatever_follows() -> None:
     st.integers(0, 40),
     st.lists(st.tuples(st.integers(-5, 90), st.integers(0, 2), st.integers(-1, 70)), max_size=8),
 )
-def test_a_view_is_a_file_of_its_header_and_its_part(
+def test_view_reads_its_header_and_then_its_part_of_the_file(
     data: bytes, head: bytes, begin: int, size: int, steps: list[tuple[int, int, int]]
 ) -> None:
     part = data[begin : begin + size]
@@ -310,14 +310,14 @@ def test_a_fragmented_mp4_is_read_up_to_where_it_is_cut_off(flags: str) -> None:
 
 
 @pytest.mark.parametrize("behind", [bytes(3), b"\r\n", bytes(100), b"TAG" + b" a title".ljust(125)])
-def test_what_others_put_behind_a_fragmented_mp4_is_no_cut(behind: bytes) -> None:
+def test_data_appended_to_a_fragmented_mp4_is_no_truncation(behind: bytes) -> None:
     data = by_av("mp4", "aac", 128_000, container_options=FRAGMENTS)(tone(2.0, HZ, 440.0), HZ)
     heard, truncated = decode(data + behind)
     assert truncated is None
     assert np.array_equal(heard, decode(data)[0])
 
 
-def test_boxes_of_64_bits_are_walked_too() -> None:
+def test_boxes_of_64_bits_are_walked() -> None:
     data = by_av("mp4", "aac", 128_000, container_options=FRAGMENTS)(tone(8.0, HZ, 440.0), HZ)
     at = data.index(b"moov") - 4
     wide = data[:at] + struct.pack(">I4sQ", 1, b"free", 24) + bytes(8) + data[at:]
@@ -325,7 +325,7 @@ def test_boxes_of_64_bits_are_walked_too() -> None:
     assert decode(cut(wide, 0.7))[1] is not None
 
 
-def test_an_mp4_with_an_index_is_whole_by_that() -> None:
+def test_mp4_with_an_index_counts_as_whole() -> None:
     data = encode("m4a_faststart", noise(2.0, HZ), HZ)
     at = data.index(b"mdat") - 4
     heard, truncated = decode(patch(data, at, ">I", len(data) - at + 1_000))
@@ -333,7 +333,7 @@ def test_an_mp4_with_an_index_is_whole_by_that() -> None:
     assert np.array_equal(heard, decode(data)[0])
 
 
-def test_a_caf_that_is_cut_off_says_so() -> None:
+def test_cut_off_caf_is_truncated() -> None:
     data = encode("caf", noise(8.0, HZ), HZ)
     heard, truncated = decode(cut(data, 0.6))
     assert len(heard) == pytest.approx(4.8 * HZ, rel=0.01)

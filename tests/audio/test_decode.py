@@ -122,7 +122,7 @@ def test_streaming_resamples_bitwise_like_one_call(rate_hz: int) -> None:
 
 
 @pytest.mark.parametrize("name", LOSSY)
-def test_sounds_are_where_they_were(name: str) -> None:
+def test_decoding_does_not_shift_sounds_in_time(name: str) -> None:
     """An encoder's delay is taken off wherever the format states it."""
     rate_hz = 44_100 if FORMATS[name].takes(44_100, 1) else 48_000
     sound = (noise(1.5, rate_hz) * np.sin(np.arange(round(1.5 * rate_hz)) / 3_000)[:, None]).astype(np.float32)
@@ -150,18 +150,18 @@ def test_each_channel_is_heard_at_half_its_level(name: str) -> None:
         assert 20 * abs(np.log10(amplitude / 0.2)) < 1.0
 
 
-def test_more_channels_than_have_names() -> None:
+def test_eleven_channels_decode_to_their_mean() -> None:
     samples = noise(0.5, 16_000, 11)
     np.testing.assert_allclose(
         decode(encode("wav_f32", samples, 16_000)), resample(samples.mean(axis=1), 16_000), rtol=0, atol=1e-6
     )
 
 
-def test_what_is_louder_than_full_scale_stays_so() -> None:
+def test_samples_above_full_scale_are_not_clipped() -> None:
     assert np.abs(decode(encode("wav_f32", tone(0.5, HZ, 440.0, 5.0), HZ))).max() == pytest.approx(5.0, abs=1e-3)
 
 
-def test_the_quality_of_the_resampler_is_configured() -> None:
+def test_configuration_sets_the_quality_of_the_resampler() -> None:
     data = io.BytesIO(encode("wav_f32", noise(1.0, 44_100), 44_100))
     finer, _ = decode_all(data, DecodeConfig(resampler="VHQ"))
     assert np.array_equal(finer, soxr.resample(noise(1.0, 44_100)[:, 0], 44_100, HZ, "VHQ"))
@@ -180,7 +180,7 @@ def test_concatenated_mp3_of_different_rates_play_on() -> None:
 
 
 @pytest.mark.parametrize("name", ["ogg_vorbis", "ogg_opus"])
-def test_ogg_streams_one_after_another_play_on(name: str) -> None:
+def test_chained_ogg_streams_play_on(name: str) -> None:
     heard = decode(b"".join(encode(name, tone(1.5, HZ, hz), HZ) for hz in (440.0, 880.0)))
     assert len(heard) / HZ == pytest.approx(3.0, abs=0.01)
     assert pitch_hz(heard[HZ // 2 : HZ]) == pytest.approx(440.0, abs=0.5)
@@ -203,7 +203,7 @@ def test_a_broken_flac_is_read_on_without_gap_or_overlap() -> None:
 
 
 @pytest.mark.parametrize("name", ["ogg_vorbis", "ogg_opus", "webm_opus", "m4a_faststart", "matroska_flac"])
-def test_times_after_a_hole_still_hold(name: str) -> None:
+def test_times_after_a_gap_are_right(name: str) -> None:
     sound = noise(10.0, HZ)
     with open_audio(io.BytesIO(scribble(encode(name, sound, HZ), 0.3, 0.5))) as audio:
         heard = np.concatenate(list(audio.blocks()))
@@ -233,7 +233,9 @@ NAMES = [
 
 @pytest.mark.parametrize("name", NAMES)
 @pytest.mark.parametrize("format_", ["wav_s16", "ogg_opus"])
-def test_a_name_means_nothing(name: str, format_: str, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+def test_decoders_do_not_interpret_file_names(
+    name: str, format_: str, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
     data = encode(format_, tone(0.5, HZ), HZ)
     (tmp_path / name).write_bytes(data)
     monkeypatch.chdir(tmp_path)
@@ -254,7 +256,7 @@ def test_file_objects_are_left_open_and_read_from_the_start(tmp_path: Path) -> N
         assert hash_file(file) == hash_file(path)
 
 
-def test_nothing_stays_open(tmp_path: Path) -> None:
+def test_decoding_leaves_no_file_open(tmp_path: Path) -> None:
     paths = write_formats(tmp_path, tone(0.5, HZ)[:, 0], HZ, channels=2)
     assert len(paths) == len(FORMATS)
     before = len(list(Path("/proc/self/fd").iterdir()))
@@ -292,13 +294,13 @@ def test_a_range_is_a_slice_of_the_whole(start_s: float, length_s: float) -> Non
     np.testing.assert_allclose(part, whole, rtol=0, atol=1e-6)
 
 
-def test_a_range_behind_the_end_is_a_failure() -> None:
+def test_range_behind_the_end_is_out_of_range() -> None:
     with pytest.raises(FileFailure, match=r"out_of_range: nothing from 3\.000 s on: the recording lasts 1\.000 s"):
         decode_all(io.BytesIO(encode("flac", tone(1.0, HZ), HZ)), start_s=3)
 
 
 @pytest.mark.parametrize("dtype", ["float32", "float64", "int16", "int32", "uint8"])
-def test_samples_in_memory_become_what_a_file_of_them_does(dtype: str) -> None:
+def test_to_model_rate_matches_decoding_a_file(dtype: str) -> None:
     floats = noise(1.0, 22_050, 2)
     full_scale = {"int16": 2**15, "int32": 2**31, "uint8": 2**7}.get(dtype, 1)
     samples = (floats.astype(np.float64) * full_scale + (128 if dtype == "uint8" else 0)).astype(dtype)

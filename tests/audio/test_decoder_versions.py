@@ -52,11 +52,11 @@ def row(**values: Any) -> dict[str, Any]:
         ({"status": "failed", "decoder": 3}, None),
     ],
 )
-def test_the_newest_mend_since_a_file_was_decoded(values: dict[str, Any], found: Mend | None) -> None:
+def test_find_mend_gives_the_newest_one_that_concerns_a_file(values: dict[str, Any], found: Mend | None) -> None:
     assert find_mend(row(**values), (BEFORE, THEN)) == found
 
 
-def test_the_version_is_that_of_the_last_mend() -> None:
+def test_decoder_version_is_that_of_the_last_mend() -> None:
     versions = [mend.version for mend in MENDS]
     assert versions == sorted(set(versions))
     assert max(versions, default=1) == DECODER
@@ -94,7 +94,7 @@ def plan(
     return {Path(uri).name: (action, why) for uri, action, why in made.actions}, made
 
 
-def test_files_that_it_concerns_are_decoded_and_each_content_once(corpus: KnownCorpus) -> None:
+def test_mend_decodes_each_content_that_it_concerns_once(corpus: KnownCorpus) -> None:
     actions, made = plan(corpus)
     assert actions == {
         "a.wav": ("unchanged", "same size and time"),
@@ -107,7 +107,7 @@ def test_files_that_it_concerns_are_decoded_and_each_content_once(corpus: KnownC
 
 
 @pytest.mark.parametrize("asked", [RunRequest(), RunRequest(check_content=True), RunRequest(retry_failed=True)])
-def test_a_touched_file_and_a_new_copy_are_decoded_with_the_others(corpus: KnownCorpus, asked: RunRequest) -> None:
+def test_file_with_new_mtime_and_new_copy_are_decoded_with_the_others(corpus: KnownCorpus, asked: RunRequest) -> None:
     corpus.touch("b.wav")
     corpus.put("new copy.wav", 3)
     actions, made = plan(corpus, asked)

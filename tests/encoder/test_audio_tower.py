@@ -22,9 +22,7 @@ def model() -> Any:
 @pytest.mark.parametrize("tile_bytes", [2**8, 2**12, 2**15, None])
 @pytest.mark.parametrize("ratios", [[2, 3, 5], [3, 2], [2, 8, 10]])
 @pytest.mark.parametrize(("n", "hops"), [(1, 1), (1, 40), (3, 2), (2, 77)])
-def test_a_codec_in_stretches_equals_that_of_transformers(
-    ratios: list[int], n: int, hops: int, tile_bytes: int | None
-) -> None:
+def test_codec_in_tiles_matches_transformers(ratios: list[int], n: int, hops: int, tile_bytes: int | None) -> None:
     embedder = make_embedder(ratios)
     codec = Codec(embedder, "cpu", torch.float32)
     codec.tile_bytes = tile_bytes
@@ -33,13 +31,13 @@ def test_a_codec_in_stretches_equals_that_of_transformers(
 
 
 @pytest.mark.parametrize("alpha", [0.0, 1e-12, -1e-7, 1e-5, -2.0, 40.0])
-def test_any_snake_is_that_of_transformers(alpha: float) -> None:
+def test_codec_matches_transformers_for_any_alpha(alpha: float) -> None:
     embedder = make_embedder([2, 4], alpha)
     samples = noise(2, 160)
     assert error(Codec(embedder, "cpu", torch.float32)(samples), run_plainly(embedder, samples)) < PARITY
 
 
-def test_convolutions_may_give_their_output_in_another_layout(monkeypatch: pytest.MonkeyPatch) -> None:
+def test_codec_accepts_convolutions_with_another_output_layout(monkeypatch: pytest.MonkeyPatch) -> None:
     embedder = make_embedder([2, 4])
     samples = noise(2, 160)
     expected = run_plainly(embedder, samples)
@@ -48,7 +46,7 @@ def test_convolutions_may_give_their_output_in_another_layout(monkeypatch: pytes
     assert error(Codec(embedder, "cpu", torch.float32)(samples), expected) < PARITY
 
 
-def test_stretches_cover_every_sound_once(model: Any) -> None:
+def test_tiles_cover_every_sound_once(model: Any) -> None:
     codec = Codec(model.audio_encoder.embedder, "cpu", torch.float32)
     for tile_bytes in (2**9, 2**14, 2**30, None):
         codec.tile_bytes = tile_bytes
@@ -59,7 +57,7 @@ def test_stretches_cover_every_sound_once(model: Any) -> None:
 
 
 @pytest.mark.parametrize("settings", [{}, {"attention_bias": True}, {"num_key_value_heads": 1}])
-def test_a_transformer_equals_that_of_transformers(settings: dict[str, Any]) -> None:
+def test_transformer_matches_transformers(settings: dict[str, Any]) -> None:
     model = build_model(audio=settings).eval()
     for name, weight in model.audio_encoder.named_parameters():
         if name.endswith(("norm.weight", "proj.bias")):  # as made they are all ones or zeros
@@ -73,14 +71,14 @@ def test_a_transformer_equals_that_of_transformers(settings: dict[str, Any]) -> 
     assert error(frames, model.audio_head(expected.last_hidden_state)) < PARITY
 
 
-def test_a_tower_keeps_no_second_copy_of_what_it_arranged_anew(model: Any) -> None:
+def test_tower_keeps_no_second_copy_of_rearranged_weights(model: Any) -> None:
     taken = copy.deepcopy(model)
     Tower(taken, taken, "cpu", torch.float32)
     left = {name for name, _ in taken.audio_encoder.named_parameters()}
     assert not [name for name in left if "dac_encoder" in name or "q_proj" in name or "gate_proj" in name]
 
 
-def test_codecs_are_equal_only_in_every_number(model: Any) -> None:
+def test_codecs_are_equal_only_if_every_weight_is(model: Any) -> None:
     other = copy.deepcopy(model)
     assert equal_codecs(model.audio_encoder, other.audio_encoder)
     other.audio_encoder.embedder.data_proj.weight.add_(1)  # belongs to the transformer

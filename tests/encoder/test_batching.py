@@ -53,20 +53,20 @@ def first_samples(batches: Batches, model: Model, windows: list[Waveform]) -> di
 
 
 @given(st.lists(st.integers(1, 6), max_size=30), st.integers(1, 7))
-def test_positions_are_given_once_by_length(lengths: list[int], size: int) -> None:
+def test_equal_batches_hold_each_position_once_and_one_length(lengths: list[int], size: int) -> None:
     batches = list(equal_batches(lengths, size))
     assert sorted(i for batch in batches for i in batch) == list(range(len(lengths)))
     assert all(len(batch) <= size and len({lengths[i] for i in batch}) == 1 for batch in batches)
 
 
 @given(st.lists(st.integers(1, 9), max_size=30), st.integers(9, 60))
-def test_whatever_fits_every_window_comes_back_in_its_place(n_frames: list[int], fitting: int) -> None:
+def test_every_window_comes_back_in_its_place_however_many_fit(n_frames: list[int], fitting: int) -> None:
     model = Model(fitting * HOP_SAMPLES)
     windows = make_windows(n_frames)
     assert first_samples(Batches("cpu", 4), model, windows) == {i: float(i) for i in range(len(windows))}
 
 
-def test_short_sounds_are_more_in_a_batch() -> None:
+def test_batch_holds_more_of_shorter_sounds() -> None:
     model = Model(frames=False)
     batches = Batches("cpu", 2)
     assert batches.windows == 2
@@ -83,7 +83,7 @@ def test_short_sounds_are_more_in_a_batch() -> None:
         RuntimeError("CUDA error: out of memory"),
     ],
 )
-def test_what_did_not_fit_is_not_tried_again(error: RuntimeError) -> None:
+def test_batch_size_that_did_not_fit_is_not_tried_again(error: RuntimeError) -> None:
     model = Model(3 * WINDOW_SAMPLES)
     model.error = error
     batches = Batches("cpu", 8)
@@ -94,7 +94,7 @@ def test_what_did_not_fit_is_not_tried_again(error: RuntimeError) -> None:
     assert [n for n, _ in model.shapes[4:]] == [2, 4]
 
 
-def test_another_error_is_no_lack_of_memory() -> None:
+def test_other_errors_are_not_taken_for_lack_of_memory() -> None:
     model = Model(3 * WINDOW_SAMPLES)
     model.error = RuntimeError("CUDA error: an illegal memory access was encountered")
     with pytest.raises(RuntimeError, match="illegal"):
@@ -102,7 +102,7 @@ def test_another_error_is_no_lack_of_memory() -> None:
     assert model.shapes == []
 
 
-def test_no_batch_on_a_gpu_has_more_numbers_than_convolutions_count() -> None:
+def test_gpu_batch_stays_below_the_limit_of_convolutions() -> None:
     assert Batches("cuda", 1024).windows == MOST_GPU_WINDOWS
     assert Batches("cuda", 16).windows == 16
     assert MOST_GPU_WINDOWS * WINDOW_SAMPLES * 64 < 2**31
@@ -116,7 +116,7 @@ def test_a_window_that_never_fits_is_an_error() -> None:
 
 @settings(deadline=None, max_examples=30)
 @given(st.lists(st.integers(1, 250), min_size=1, max_size=30))
-def test_a_call_on_a_gpu_makes_a_few_batches_of_each_length(n_frames: list[int]) -> None:
+def test_call_on_a_gpu_makes_a_few_batches_of_each_length(n_frames: list[int]) -> None:
     windows = make_windows(n_frames)
     most, model, batches = share_call([len(window) for window in windows]), Model(), Batches("cpu", 1024)
     for length, group in equal_lengths(windows).items():
@@ -135,7 +135,7 @@ def equal_lengths(windows: list[Waveform]) -> dict[int, list[int]]:
 
 
 @pytest.mark.parametrize(("n", "sizes"), [(32, [8, 8, 8, 8]), (30, [8, 8, 8, 6]), (6, [4, 2]), (2, [2])])
-def test_full_windows_of_a_call_are_shared_equally(n: int, sizes: list[int]) -> None:
+def test_full_windows_of_a_call_make_equal_batches(n: int, sizes: list[int]) -> None:
     windows, model = make_windows([250] * n), Model()
     most = share_call([len(window) for window in windows])
     list(Batches("cpu", 1024)._start(model, windows, list(range(n)), WINDOW_SAMPLES, most))

@@ -94,7 +94,7 @@ def test_a_random_checkpoint_is_right(one: Path) -> None:
     assert found["speed"].figure > 0
 
 
-def test_two_models_are_looked_at_each(one: Path, two: Path) -> None:
+def test_check_looks_at_both_models(one: Path, two: Path) -> None:
     found = look(two, one)
     assert wrong(found) == []
     assert {"frame model", "text embeddings of the frame model", "siren, clips", "siren, frames"} <= found.keys()
@@ -103,7 +103,7 @@ def test_two_models_are_looked_at_each(one: Path, two: Path) -> None:
     assert found["frame model"].said.endswith("unused in the file: nothing")
 
 
-def test_the_state_after_the_norm_is_named_where_the_checkpoint_wants_it(tmp_path: Path) -> None:
+def test_check_names_the_state_that_texts_are_read_from(tmp_path: Path) -> None:
     found = look(make_pe_audio(tmp_path, text={"tie_last_hidden_states": True}))
     assert found["texts of the clip model"].said.startswith(
         "read after ModernBERT's final norm, since config.json says"
@@ -128,7 +128,7 @@ def test_the_bundled_model_is_right_on_the_command_line() -> None:
 # ---- What is wrong
 
 
-def test_a_missing_weight_is_wrong_and_ends_it(tmp_path: Path) -> None:
+def test_missing_weight_is_wrong_and_ends_the_check(tmp_path: Path) -> None:
     folder = make_pe_audio(tmp_path)
     edit_weights(folder, lambda state: state.pop("audio_encoder.norm.weight"))
     done = run("--model", folder)
@@ -140,7 +140,7 @@ def test_a_missing_weight_is_wrong_and_ends_it(tmp_path: Path) -> None:
     assert "1 of 1 are wrong: index nothing with these models here, and please report what was printed" in said
 
 
-def test_a_model_that_is_not_there_is_a_wrong_call(tmp_path: Path) -> None:
+def test_missing_model_is_a_usage_error(tmp_path: Path) -> None:
     done = run("--model", tmp_path / "nothing")
     assert done.returncode == 2
     assert done.stderr.startswith(f"earshot: {tmp_path}/nothing: no such model")
@@ -189,13 +189,13 @@ class Infinite(Rough):
         (Infinite, ["bfloat16"]),
     ],
 )
-def test_an_encoder_that_is_off_is_called_wrong(one: Path, encoder: Any, expected: list[str]) -> None:
+def test_wrong_embeddings_are_called_wrong(one: Path, encoder: Any, expected: list[str]) -> None:
     # In float32 it is timed, whatever this machine is good at.
     models = EncodeConfig(clip_model=str(one), device="cpu", precision="float32")
     assert wrong({finding.what: finding for finding in check(models, make_sounds(), encoder, timed_s=0)}) == expected
 
 
-def test_where_the_native_precision_has_no_finite_embeddings_the_check_goes_on_to_its_end(one: Path) -> None:
+def test_check_goes_on_without_finite_embeddings_in_the_native_precision(one: Path) -> None:
     models = EncodeConfig(clip_model=str(one), device="cpu", precision="bfloat16")
     found = {finding.what: finding for finding in check(models, make_sounds(), Infinite, timed_s=0)}
     assert wrong(found) == ["bfloat16"]
@@ -209,7 +209,7 @@ class Uncompiled(Off):
         )
 
 
-def test_what_keeps_it_from_compiling_is_told(one: Path) -> None:
+def test_check_tells_why_nothing_is_compiled(one: Path) -> None:
     found = look(one, make_encoder=Uncompiled)
     assert found["compiled"].said.endswith("torch cannot compile here: no g++")
     assert found["compiled"].verdict == "told"
@@ -271,7 +271,7 @@ def released(one: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> str:
     return "facebook/pe-av-tiny"
 
 
-def test_what_the_official_package_gives_is_compared(one: Path, released: str) -> None:
+def test_check_compares_with_metas_package(one: Path, released: str) -> None:
     package = Official(one)
     found = look(released, find_package=lambda: package)
     assert package.asked == ["pe-av-tiny"] * 2
@@ -282,7 +282,7 @@ def test_what_the_official_package_gives_is_compared(one: Path, released: str) -
     assert wrong(found) == ["Meta's package, clips", "Meta's package, frames"]
 
 
-def test_what_keeps_the_official_package_from_running_is_told(one: Path, released: str) -> None:
+def test_check_tells_why_metas_package_does_not_run(one: Path, released: str) -> None:
     def fail() -> Any:
         raise ImportError("torchcodec\nis missing")
 
@@ -313,6 +313,6 @@ def test_a_line_is_no_wider_than_a_terminal() -> None:
     assert "\x1b" not in format_line(Finding("clip model", "wrong", "/tmp/\x1b[2J: no such model"))
 
 
-def test_it_ends_with_one_line_of_what_to_do() -> None:
+def test_summary_says_what_to_do() -> None:
     assert summarise(6, 0) == "all 6 are right; please tell the project what was printed"
     assert summarise(5, 1).startswith("1 of 6 are wrong: index nothing with these models here")

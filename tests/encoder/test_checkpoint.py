@@ -57,7 +57,7 @@ def test_a_hub_model_is_taken_from_the_cache(one: Path, cache: Path, revision: s
 
 @pytest.mark.parametrize("offline", [True, False])
 @pytest.mark.parametrize("revision", [None, COMMIT])
-def test_a_hub_model_out_of_reach_is_told_quickly(
+def test_hub_model_out_of_reach_fails_quickly(
     cache: Path, monkeypatch: pytest.MonkeyPatch, revision: str | None, offline: bool
 ) -> None:
     monkeypatch.setattr(constants, "HF_HUB_OFFLINE", offline)
@@ -71,13 +71,13 @@ def test_a_hub_model_out_of_reach_is_told_quickly(
 
 
 @pytest.mark.parametrize("name", ["nothing", "./nothing", "~/nothing/here", "/nothing/here", "a b/c", "a/--b"])
-def test_what_can_be_no_model_is_told_at_once(cache: Path, name: str) -> None:
+def test_impossible_model_names_fail_at_once(cache: Path, name: str) -> None:
     with pytest.raises(ModelError, match=f"^{name}: ") as caught:
         read_identity(name)
     one_line(caught)
 
 
-def test_a_folder_is_known_by_its_absolute_path(one: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+def test_folder_is_named_by_its_absolute_path(one: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.chdir(one.parent)
     monkeypatch.setenv("HOME", str(one.parent))
     names = {read_identity(name).name for name in (str(one), one.name, f"./{one.name}", f"~/{one.name}")}
@@ -96,7 +96,7 @@ def test_the_identity_is_read_from_the_files(one: Path, two: Path) -> None:
 
 
 @pytest.mark.parametrize("dtype", [torch.float64, torch.float16, torch.bfloat16])
-def test_scalars_are_read_in_any_precision(copy: Path, dtype: torch.dtype) -> None:
+def test_logit_bias_is_read_in_any_precision(copy: Path, dtype: torch.dtype) -> None:
     edit_weights(copy, lambda state: state.update(text_audio_logit_bias=torch.tensor([-5.25], dtype=dtype)))
     assert read_identity(str(copy)).logit_bias == -5.25
 
@@ -111,7 +111,7 @@ def test_the_checksum_changes_with_every_tensor(copy: Path) -> None:
 
 
 @pytest.mark.parametrize("row", [0, 100, 199])
-def test_the_checksum_looks_at_three_places_of_a_large_tensor(copy: Path, row: int) -> None:
+def test_checksum_reads_three_places_of_a_large_tensor(copy: Path, row: int) -> None:
     key = "text_model.embeddings.tok_embeddings.weight"  # 200 rows of 128 bytes
     before = read_identity(str(copy)).checksum
     edit_weights(copy, lambda state: state[key][row].add_(1e-4))
@@ -125,7 +125,7 @@ def test_the_checksum_changes_with_a_setting(copy: Path) -> None:
     assert read_identity(str(copy)).checksum != before
 
 
-def test_the_checksum_outlives_copying_saving_and_sharding(one: Path, tmp_path: Path) -> None:
+def test_copying_saving_and_sharding_keep_the_checksum(one: Path, tmp_path: Path) -> None:
     model = PeAudioFrameLevelModel.from_pretrained(one)
     shutil.copytree(one, tmp_path / "sharded")
     (tmp_path / "sharded" / "model.safetensors").unlink()
@@ -137,7 +137,7 @@ def test_the_checksum_outlives_copying_saving_and_sharding(one: Path, tmp_path: 
     assert_close(load(tmp_path / "sharded").encode(windows)[0], load(one).encode(windows)[0])
 
 
-def test_describing_a_model_needs_no_torch(one: Path) -> None:
+def test_reading_an_identity_imports_no_heavy_library(one: Path) -> None:
     script = (
         "import sys; from pipeline.encoder.checkpoint import read_identity; read_identity(sys.argv[1]);"
         "print(sorted({'torch', 'transformers', 'ray', 'lance', 'pydantic', 'pyarrow'} & sys.modules.keys()))"

@@ -38,7 +38,7 @@ def normed(tmp_path_factory: pytest.TempPathFactory) -> Path:
 
 
 @pytest.mark.parametrize("n_samples", [1_920, 40_000, 96_000])
-def test_equals_the_forward_of_transformers(normed: Path, n_samples: int) -> None:
+def test_embeddings_match_the_forward_of_transformers(normed: Path, n_samples: int) -> None:
     sound = make_sound(3, n_samples)
     clips, frames = load(normed).encode([reflect_pad(sound)])
     texts = load_text_encoder(str(normed)).embed(TEXTS[1:2])
@@ -123,7 +123,7 @@ def test_windows_without_a_finite_embedding_are_named(one: Path) -> None:
 
 
 @pytest.mark.parametrize("precision", ["float32", "bfloat16"])
-def test_what_is_stored_is_rounded_once(one: Path, precision: Literal["float32", "bfloat16"]) -> None:
+def test_float16_output_is_rounded_once(one: Path, precision: Literal["float32", "bfloat16"]) -> None:
     windows, settings = make_windows([5, 5, 8]), EncodeConfig(clip_model=str(one), device="cpu", precision=precision)
     clips, frames = load_encoder(settings, output="float16").encode(windows)
     expected_clips, expected_frames = load_encoder(settings).encode(windows)
@@ -135,7 +135,7 @@ def test_what_is_stored_is_rounded_once(one: Path, precision: Literal["float32",
         assert np.array_equal(rows, expected.astype(np.float16))
 
 
-def test_what_float16_has_no_room_for_is_not_finite(one: Path) -> None:
+def test_number_too_large_for_float16_is_not_finite(one: Path) -> None:
     encoder = load_encoder(EncodeConfig(clip_model=str(one), device="cpu", precision="float32"), output="float16")
     windows = make_windows([5, 8])
     encoder.encode(windows)
@@ -147,7 +147,7 @@ def test_what_float16_has_no_room_for_is_not_finite(one: Path) -> None:
 
 
 @pytest.mark.parametrize("dtype", [np.float16, np.float32])
-def test_finite_numbers_are_told_from_others(dtype: Any) -> None:
+def test_is_finite_tells_nan_and_infinity(dtype: Any) -> None:
     largest = np.finfo(dtype).max
     for number in (0.0, -0.0, 1.0, largest, -largest, np.finfo(dtype).smallest_subnormal):
         assert is_finite(np.array([1, number], dtype))
@@ -166,7 +166,7 @@ def count_passes(encoder: AudioEncoder, windows: list[Waveform]) -> tuple[int, i
     return counts["codec end"], counts["transformer"]
 
 
-def test_one_checkpoint_for_both_is_one_pass(one: Path, copy: Path) -> None:
+def test_one_checkpoint_for_clips_and_frames_runs_once(one: Path, copy: Path) -> None:
     windows = make_windows([5, 5, 8])
     for frame in (None, one, copy):  # left out, named twice, and the same weights in another place
         encoder = load(one, frame)
@@ -243,7 +243,7 @@ def test_device_and_precision_are_reported(one: Path, monkeypatch: pytest.Monkey
         ({}, "float32"),
     ],
 )
-def test_the_precision_is_that_which_the_cpu_is_fast_at(
+def test_automatic_precision_suits_the_cpu(
     cpu: dict[str, Any], precision: str, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     monkeypatch.setattr(torch.cpu, "get_capabilities", lambda: cpu)

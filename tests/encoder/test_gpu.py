@@ -82,7 +82,7 @@ def test_a_call_of_many_windows_is_several_batches(ours: Any) -> None:
     assert max(sizes) == 32 // BATCHES_PER_CALL
 
 
-def test_what_does_not_fit_is_halved(ours: Any) -> None:
+def test_batch_that_does_not_fit_is_halved(ours: Any) -> None:
     torch.cuda.empty_cache()
     sound = torch.zeros((1, WINDOW_SAMPLES), device="cuda")
     ours(sound)
@@ -101,7 +101,7 @@ def test_what_does_not_fit_is_halved(ours: Any) -> None:
 
 @pytest.mark.parametrize("dtype", [torch.float32, torch.bfloat16])
 @pytest.mark.parametrize("length", [48, 50])  # in rows of known width, and not
-def test_the_snake_is_compiled_here(dtype: torch.dtype, length: int) -> None:
+def test_snake_compiles_on_a_gpu(dtype: torch.dtype, length: int) -> None:
     fused = fuse_snake("cuda", dtype)
     assert fused is not snake
     x = torch.randn(3, length, 64, device="cuda").to(dtype)
@@ -114,7 +114,7 @@ def test_the_snake_is_compiled_here(dtype: torch.dtype, length: int) -> None:
 @pytest.mark.parametrize("precision", ["float32", "bfloat16"])
 @pytest.mark.parametrize("n_models", [1, 2])
 @pytest.mark.parametrize("bundled", [False, True])
-def test_parity(models: list[Any], bundled: bool, n_models: int, precision: str) -> None:
+def test_tower_on_a_gpu_matches_transformers(models: list[Any], bundled: bool, n_models: int, precision: str) -> None:
     sounds = torch.from_numpy(make_sounds(2, 2.0)).cuda()
     if bundled:
         models = list(load_models("earshot-tiny"))
@@ -133,7 +133,7 @@ def test_parity(models: list[Any], bundled: bool, n_models: int, precision: str)
         assert cosine(frames, expected[1]).mean() >= LEAST_FRAME_COSINE
 
 
-def test_the_table_is_printed_and_parity_checked(capsys: pytest.CaptureFixture[str]) -> None:
+def test_measurement_on_a_gpu_prints_all_ways_and_checks_parity(capsys: pytest.CaptureFixture[str]) -> None:
     assert main(["--encoder", "--seconds", "2", "--batch", "2", "--rounds", "1", "--profile", "--json"]) == 0
     rows = [json.loads(line) for line in capsys.readouterr().out.splitlines()]
     ways = [(row["way"], row["precision"], row["models"]) for row in rows if "way" in row]

@@ -93,14 +93,14 @@ def test_a_checkpoint_that_names_code_is_refused_in_one_line(make: Any, way: str
     assert not marker.exists()
 
 
-def test_an_empty_list_of_code_is_none(tmp_path: Path) -> None:
+def test_empty_auto_map_is_accepted(tmp_path: Path) -> None:
     path = make_pe_audio(tmp_path) / "tokenizer_config.json"
     path.write_text(json.dumps(json.loads(path.read_text()) | {"auto_map": {}}))
     load_text_encoder(str(tmp_path))
 
 
 @pytest.mark.parametrize("way", ["a tokenizer", "a model"])
-def test_a_query_on_a_terminal_neither_asks_nor_runs_it(way: str, tmp_path: Path) -> None:
+def test_query_on_a_terminal_neither_asks_nor_runs_code(way: str, tmp_path: Path) -> None:
     model, index = make_pe_audio(tmp_path / "model"), tmp_path / "index"
     zeros = np.zeros((10, 8), np.float16)
     write_index(index, {"/a.wav": (zeros, zeros[:1])}, Grid(), model=read_identity(str(model)).to_dict())
@@ -113,7 +113,7 @@ def test_a_query_on_a_terminal_neither_asks_nor_runs_it(way: str, tmp_path: Path
     assert not marker.exists()
 
 
-def test_even_unnoticed_it_would_not_run(tmp_path: Path) -> None:
+def test_loaders_of_transformers_run_no_code_either(tmp_path: Path) -> None:
     """The loaders of transformers are told so as well, should they look for code where Earshot does not."""
     folder = make_pe_audio(tmp_path)
     checkpoint = find_checkpoint(str(folder), None)
@@ -131,7 +131,7 @@ def test_even_unnoticed_it_would_not_run(tmp_path: Path) -> None:
     assert "[y/N]" not in shown
 
 
-def test_attention_that_settings_name_on_the_hub_is_not_fetched(tmp_path: Path) -> None:
+def test_attention_named_on_the_hub_is_not_fetched(tmp_path: Path) -> None:
     path = make_pe_audio(tmp_path) / "config.json"
     settings = json.loads(path.read_text())
     for part in (settings, settings["text_config"], settings["audio_config"]):
@@ -231,7 +231,7 @@ SPOILS = {
 
 
 @pytest.mark.parametrize("message", SPOILS)
-def test_broken_checkpoints_are_told_in_one_line(copy: Path, message: str) -> None:
+def test_broken_checkpoints_fail_in_one_line(copy: Path, message: str) -> None:
     SPOILS[message](copy)
     with pytest.raises(ModelError, match=message) as caught:
         load(copy)
@@ -286,7 +286,7 @@ def test_audio_video_checkpoints_keep_their_own_text_settings(text: dict[str, An
         assert np.abs(default.embed(TEXTS) - encoder.embed(TEXTS)).max() > 1e-2
 
 
-def test_the_plain_way_to_load_them_would_take_other_text_settings(tmp_path: Path) -> None:
+def test_transformers_alone_would_use_other_text_settings(tmp_path: Path) -> None:
     folder = make_pe_audio_video(tmp_path)
     assert PeAudioConfig.from_pretrained(folder).text_config.hidden_size == 1024  # what PeAudioModel would go by
     assert read_identity(str(folder)).dimension == 32

@@ -92,7 +92,7 @@ def check(tower: Any, sounds: torch.Tensor, expected: tuple[Any, Any], precision
 @pytest.mark.parametrize("whole", [False, True], ids=["as on a CPU", "as on a GPU"])
 @pytest.mark.parametrize("precision", ["float32", "bfloat16"])
 @pytest.mark.parametrize("kind", KINDS)
-def test_the_bundled_model(bundled: Any, kind: str, precision: str, whole: bool) -> None:
+def test_tower_of_the_bundled_model_matches_transformers(bundled: Any, kind: str, precision: str, whole: bool) -> None:
     models = choose(kind, bundled, vary(bundled, codec=False), vary(bundled, codec=True))
     tower = make(models, precision, whole)
     assert (tower.codec is tower.frame_codec) == (kind != KINDS[2])
@@ -128,7 +128,7 @@ without_compiler = pytest.mark.filterwarnings("ignore:encoding is slower than it
 @pytest.mark.slow
 @without_compiler
 @pytest.mark.parametrize("kind", KINDS)
-def test_a_model_of_full_size(full_size: dict[str, list[Any]], kind: str) -> None:
+def test_tower_of_full_size_matches_transformers(full_size: dict[str, list[Any]], kind: str) -> None:
     sounds = torch.from_numpy(make_sounds(2, 0.8))
     expected = run_transformers(full_size[kind], sounds)
     for precision in ("float32", "bfloat16"):
@@ -138,7 +138,7 @@ def test_a_model_of_full_size(full_size: dict[str, list[Any]], kind: str) -> Non
 
 @pytest.mark.slow
 @without_compiler
-def test_a_model_of_full_size_with_a_whole_window(full_size: dict[str, list[Any]]) -> None:
+def test_tower_of_full_size_matches_transformers_on_a_whole_window(full_size: dict[str, list[Any]]) -> None:
     keep_freed_memory()
     models, sounds = full_size[KINDS[0]], torch.from_numpy(make_sounds(1, 10.0))
     expected = run_transformers(models, sounds)
@@ -187,7 +187,7 @@ def a_speed(precision: str, difference: float = 0.0, clip: float = 1.0, frame: f
         (a_speed("bfloat16", 0.0, float("nan"), 1.0), False),
     ],
 )
-def test_what_is_not_close_enough_has_no_parity(speed: Speed, parity: bool) -> None:
+def test_parity_needs_close_embeddings(speed: Speed, parity: bool) -> None:
     assert speed.parity == parity
 
 
@@ -207,7 +207,7 @@ def test_the_measurement_fails_and_names_the_row_without_parity(
     assert "not close enough to transformers in float32: 1 in a batch, earshot, float32, models: 1" in shown.err
 
 
-def test_what_does_not_fit_is_told_and_the_next_is_measured(
+def test_measurement_tells_what_does_not_fit_and_goes_on(
     monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
 ) -> None:
     forward = PeAudioEncoder.forward
@@ -231,7 +231,7 @@ def test_what_does_not_fit_is_told_and_the_next_is_measured(
     assert [json.loads(line)["error"] for line in capsys.readouterr().out.splitlines()] == ["out of memory"] * 2
 
 
-def test_cudnn_stays_on_where_transformers_switches_it_off() -> None:
+def test_run_with_cudnn_keeps_it_on() -> None:
     def forward(sounds: Any) -> Any:
         with torch.backends.cudnn.flags(enabled=False):
             return torch.backends.cudnn.enabled, sounds
@@ -243,7 +243,7 @@ def test_cudnn_stays_on_where_transformers_switches_it_off() -> None:
     assert "backends.cudnn.flags(enabled=False)" in inspect.getsource(modeling_pe_audio)
 
 
-def test_a_profile_is_of_what_fits(monkeypatch: pytest.MonkeyPatch) -> None:
+def test_profile_uses_a_batch_that_fits(monkeypatch: pytest.MonkeyPatch) -> None:
     run_short_of_memory_from(monkeypatch, 3)
     monkeypatch.setitem(profile.PROFILED, "cpu", 8)
     clip, frame = encoder.load_models("earshot-tiny")

@@ -34,7 +34,7 @@ def drawn_scale(channels: int) -> tuple[torch.Tensor, torch.Tensor]:
     return torch.linspace(0.5, 2, channels), torch.linspace(-1, 3, channels)
 
 
-def test_it_is_what_its_name_says() -> None:
+def test_snake_matches_definition() -> None:
     x = torch.linspace(-20, 20, 240).view(1, 30, 8)
     factor, summand = drawn_scale(8)
     u = x.double() * factor + summand
@@ -45,7 +45,7 @@ def test_it_is_what_its_name_says() -> None:
 
 
 @pytest.mark.parametrize("failing", ["raises", "is wrong", "is not found"])
-def test_one_that_cannot_be_compiled_stays_as_it_is(failing: str, monkeypatch: pytest.MonkeyPatch) -> None:
+def test_snake_that_cannot_be_compiled_stays_uncompiled(failing: str, monkeypatch: pytest.MonkeyPatch) -> None:
     def spoil(graph: Any, inputs: Any) -> Any:
         if failing == "raises":
             raise RuntimeError("no compiler here")
@@ -57,7 +57,7 @@ def test_one_that_cannot_be_compiled_stays_as_it_is(failing: str, monkeypatch: p
         assert fuse_snake("cpu", torch.float32, spoil) is snake
 
 
-def test_it_is_compiled_twice_for_each_precision_whatever_is_encoded() -> None:
+def test_snake_compiles_twice_for_each_precision() -> None:
     """torch compiles a function eight times at most, and falls back silently then."""
     graphs: list[Any] = []
 
@@ -81,7 +81,7 @@ def test_it_is_compiled_twice_for_each_precision_whatever_is_encoded() -> None:
     assert len(graphs) == 4
 
 
-def test_on_a_gpu_rows_have_a_known_width_whatever_the_channels(monkeypatch: pytest.MonkeyPatch) -> None:
+def test_rows_on_a_gpu_have_a_known_width(monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setitem(ROW, "cpu", ROW["cuda"])
     graphs: list[tuple[int, list[int]]] = []
 
@@ -108,7 +108,7 @@ def test_on_a_gpu_rows_have_a_known_width_whatever_the_channels(monkeypatch: pyt
 
 
 @pytest.mark.parametrize("shape", [(1, 7, 8), (3, 5, 8)])
-def test_the_fused_one_is_the_other(shape: tuple[int, int, int]) -> None:
+def test_fused_snake_matches_snake(shape: tuple[int, int, int]) -> None:
     with fresh_dynamo():
         fused = fuse_snake("cpu", torch.float32, "eager")
         assert fused is not snake
@@ -125,7 +125,7 @@ compiler = pytest.mark.skipif(
 
 @compiler
 @pytest.mark.parametrize(("dtype", "largest"), [(torch.float32, 16.0), (torch.bfloat16, 0.52)])
-def test_what_the_compiler_makes_of_it_is_rounded_once(dtype: torch.dtype, largest: float) -> None:
+def test_compiled_snake_rounds_once(dtype: torch.dtype, largest: float) -> None:
     """``largest`` in units of the precision, of which rounding alone takes half."""
     with fresh_dynamo():
         fused = fuse_snake("cpu", dtype)
@@ -153,7 +153,7 @@ def test_compiled_codec_matches_transformers() -> None:
             assert error(codec(samples), run_plainly(embedder, samples)) < PARITY
 
 
-def test_who_encodes_much_compiles_and_others_do_not(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+def test_runs_compile_and_queries_do_not(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     asked: list[str] = []
 
     def compile_nothing(function: Any, **how: Any) -> Any:
@@ -183,7 +183,7 @@ def test_who_encodes_much_compiles_and_others_do_not(tmp_path: Path, monkeypatch
         ("cuda", 8, False, True),
     ],
 )
-def test_it_is_compiled_where_that_pays(
+def test_snake_is_compiled_only_where_it_gains(
     device: str, channels: int, capability: bool, gains: bool, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     monkeypatch.setattr(torch.cpu, "get_capabilities", lambda: {"avx512_f": capability})

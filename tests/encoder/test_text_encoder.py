@@ -72,7 +72,7 @@ def write_key(folder: Path, value: Any) -> Path:
 
 @pytest.mark.parametrize("make", [make_pe_audio, make_pe_audio_video])
 @pytest.mark.parametrize(("value", "normed"), [(..., False), (None, False), (False, False), (True, True)])
-def test_a_text_is_read_before_the_final_norm_unless_the_checkpoint_says_otherwise(
+def test_text_is_read_before_the_final_norm_unless_the_checkpoint_says_otherwise(
     make: Make, value: Any, normed: bool, tmp_path: Path
 ) -> None:
     folder = write_key(make(tmp_path), value)
@@ -89,7 +89,7 @@ def test_a_text_is_read_before_the_final_norm_unless_the_checkpoint_says_otherwi
     tuple(map(int, transformers.__version__.split(".")[:2])) < (5, 18), reason="this transformers ignores the key"
 )
 @pytest.mark.parametrize("value", [True, False])
-def test_it_is_what_transformers_gives_where_it_knows_the_key(value: bool, tmp_path: Path) -> None:
+def test_text_embeddings_match_a_transformers_that_knows_the_key(value: bool, tmp_path: Path) -> None:
     folder = write_key(make_pe_audio(tmp_path), value)
     sound = PeAudioFeatureExtractor()([np.zeros(1920, np.float32)], sampling_rate=48_000, return_tensors="pt")
     for text in TEXTS:
@@ -101,14 +101,14 @@ def test_it_is_what_transformers_gives_where_it_knows_the_key(value: bool, tmp_p
 
 
 @pytest.mark.parametrize("value", ["true", 1, []])
-def test_anything_else_there_is_refused(value: Any, tmp_path: Path) -> None:
+def test_other_values_of_the_key_are_refused(value: Any, tmp_path: Path) -> None:
     folder = write_key(make_pe_audio(tmp_path), value)
     with pytest.raises(ModelError, match=rf"config.json: text_config.{KEY} is .*, not true or false") as caught:
         load_text_encoder(str(folder))
     assert "\n" not in str(caught.value)
 
 
-def test_the_key_is_no_part_of_the_weights_checksum(tmp_path: Path) -> None:
+def test_key_does_not_change_the_checksum(tmp_path: Path) -> None:
     """It may be added to a checkpoint whose index exists already; no sound's vector depends on it."""
     folder = make_pe_audio(tmp_path)
     found = {read_identity(str(write_key(folder, value))).checksum for value in (..., True, False)}
@@ -134,7 +134,7 @@ def test_the_bundled_model_keeps_its_vectors_and_its_checksum() -> None:
     np.testing.assert_allclose(embedding[:3], [0.7143105, -0.1127673, -0.02034541], atol=1e-5)
 
 
-def test_one_trained_anew_says_so_as_well(tmp_path: Path) -> None:
+def test_training_writes_the_key(tmp_path: Path) -> None:
     build_config().save_pretrained(tmp_path)
     assert json.loads((tmp_path / "config.json").read_text())["text_config"][KEY] is True
 

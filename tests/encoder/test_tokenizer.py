@@ -76,19 +76,19 @@ SAME = (save_again, reorder, name_its_origin, write_as_transformers_4)
 
 
 @pytest.mark.parametrize("rewrite", SAME)
-def test_it_outlives_saving_and_moving(one: Path, copy: Path, rewrite: Callable[[Path], None]) -> None:
+def test_saving_and_moving_keep_the_checksum(one: Path, copy: Path, rewrite: Callable[[Path], None]) -> None:
     rewrite(copy)
     assert checksum(copy) == checksum(one)
 
 
-def test_it_outlives_what_a_newer_transformers_makes_of_an_older_file(one: Path, copy: Path) -> None:
+def test_saving_with_a_newer_transformers_keeps_the_checksum(one: Path, copy: Path) -> None:
     write_as_transformers_4(copy)
     save_again(copy)
     assert not (copy / "special_tokens_map.json").exists()
     assert checksum(copy) == checksum(one)
 
 
-def test_it_says_nothing_of_the_weights(one: Path, copy: Path) -> None:
+def test_weights_do_not_change_the_tokenizer_checksum(one: Path, copy: Path) -> None:
     edit_weights(copy, lambda state: state["text_model.final_norm.weight"].mul_(2))
     edit_settings(copy, dtype="float16")
     assert checksum(copy) == checksum(one)
@@ -118,14 +118,14 @@ OTHERS: dict[str, tuple[str, Callable[[Values], Any]]] = {
 
 
 @pytest.mark.parametrize("what", OTHERS)
-def test_it_changes_with_what_decides_the_tokens(one: Path, copy: Path, what: str) -> None:
+def test_checksum_changes_with_everything_that_decides_tokens(one: Path, copy: Path, what: str) -> None:
     edit(copy, *OTHERS[what])
     assert checksum(copy) != checksum(one)
     assert read_identity(str(copy)).checksum == read_identity(str(one)).checksum
 
 
 @pytest.mark.parametrize("text", ["{", "[]", '{"added_tokens": [[{}]]}', '{"model": {"merges": [[1]]}}'])
-def test_what_is_no_tokenizer_is_told_in_one_line(copy: Path, text: str) -> None:
+def test_broken_tokenizer_fails_in_one_line(copy: Path, text: str) -> None:
     (copy / "tokenizer.json").write_text(text)
     with pytest.raises(ModelError, match=r"tokenizer.json (cannot be read|is not a JSON object|is no token)") as caught:
         read_identity(str(copy))
