@@ -13,7 +13,7 @@ import pytest
 from hypothesis import example, given, settings
 from hypothesis import strategies as st
 
-from pipeline.audio.decode import decode_all, hash_file, open_audio
+from pipeline.audio.decode import decode_all, open_audio
 from pipeline.errors import FileFailure
 from pipeline.grid import HOP_SAMPLES
 from tests.helpers.decoding import measure_format
@@ -58,16 +58,6 @@ def test_every_broken_file_gets_its_reason(tmp_path: Path, capfd: pytest.Capture
     capfd.readouterr()
     assert {name: outcome(tmp_path / name) for name in expected} == expected
     assert capfd.readouterr() == ("", "")  # neither library says a word
-
-
-def test_hashing_fails_like_reading(tmp_path: Path) -> None:
-    expected = write_special_files(tmp_path)
-    for name, (_, reason) in expected.items():
-        with pytest.raises(FileFailure) as caught:
-            hash_file(tmp_path / name)
-        assert (caught.value.stage, caught.value.reason) == ("read", reason)
-    (tmp_path / "empty.wav").touch()
-    assert hash_file(tmp_path / "empty.wav") == "e3b0c44298fc1c149afbf4c8996fb92427ae41e4649b934ca495991b7852b855"
 
 
 @pytest.mark.skipif(os.geteuid() == 0, reason="root may read everything")

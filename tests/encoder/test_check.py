@@ -1,4 +1,4 @@
-"""``earshot check``: what is right is called right, and what is wrong wrong, line by line."""
+"""``earshot check`` calls correct models right and faulty ones wrong, line by line."""
 
 import json
 import os
@@ -7,24 +7,20 @@ import sys
 import warnings
 from collections.abc import Sequence
 from pathlib import Path
-from types import SimpleNamespace
 from typing import Any
 
 import numpy as np
 import pytest
-import torch
-from transformers import PeAudioModel
 
 from jobs.commands.check import format_line, make_sounds, summarise
 from pipeline.config import EncodeConfig
 from pipeline.encoder.batching import Rows
 from pipeline.encoder.check import Finding, check
-from pipeline.encoder.checkpoint import find_checkpoint
 from pipeline.encoder.encoder import NonFiniteError, load_encoder
-from pipeline.encoder.loading import load_with_transformers
 from pipeline.errors import ModelError
 from pipeline.grid import Waveform
 from tests.helpers.checkpoints import edit_weights, make_pe_audio, make_pe_audio_video
+from tests.helpers.perception_models import FakePerceptionModels
 
 ROOT = Path(__file__).parents[2]
 
@@ -137,7 +133,7 @@ def test_missing_weight_is_wrong_and_ends_the_check(tmp_path: Path) -> None:
     assert max(map(len, lines)) <= max(80, len(str(folder)) + 20)
     said = " ".join(" ".join(lines).split())
     assert f"wrong clip model: {folder}: does not load exactly, of its weights 1 missing (audio_encoder.norm." in said
-    assert "1 of 1 are wrong: index nothing with these models here, and please report what was printed" in said
+    assert "1 of 1 are wrong: do not index with these models here, and please report this output" in said
 
 
 def test_missing_model_is_a_usage_error(tmp_path: Path) -> None:
@@ -219,42 +215,6 @@ def test_check_tells_why_nothing_is_compiled(one: Path) -> None:
 # ---- Meta's package
 
 
-class Official:
-    """Meta's package, which makes what transformers' modules make of ``folder``; texts from the state ``nth``."""
-
-    def __init__(self, folder: Path, off: float = 0.0, nth: int | None = 4) -> None:
-        self._folder, self._off, self._nth = folder, off, nth
-        self.PEAudioVisual = self.PEAudioFrame = self
-        self.asked: list[str] = []
-
-    def from_config(self, name: str, pretrained: bool) -> Any:
-        assert pretrained
-        self.asked.append(name)
-        model, _ = load_with_transformers(find_checkpoint(str(self._folder), None), "PeAudioModel", "float32")
-        return _OfficialModel(model, self._off, self._nth)
-
-
-class _OfficialModel(torch.nn.Module):
-    def __init__(self, model: PeAudioModel, off: float, nth: int | None) -> None:
-        super().__init__()
-        self.text_model, self._model, self._off = model.text_model, model, off
-        self.config = SimpleNamespace(nth_text_layer=nth)
-
-    def encode_audio_text(self, ids: torch.Tensor) -> Any:
-        # As today's transformers gives it: the last state after the norm, if there is one.
-        read = self.text_model(input_ids=ids, output_hidden_states=True).hidden_states[-1]
-        return self._model.text_audio_head(read[:, 0])
-
-    def encode_audio(self, values: torch.Tensor) -> Any:
-        made = self._model.audio_head(self._model.audio_encoder(values).pooler_output)
-        return made + self._off * made.roll(1, -1)
-
-    def forward(self, input_ids: torch.Tensor, input_values: torch.Tensor, return_spans: bool) -> Any:
-        assert not return_spans
-        frames = self._model.audio_head(self._model.audio_encoder(input_values).last_hidden_state)
-        return SimpleNamespace(text_embeds=self.encode_audio_text(input_ids), audio_embeds=frames)
-
-
 @pytest.fixture
 def released(one: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> str:
     """The name of a model of Meta's, in a cache of hub models."""
@@ -272,13 +232,15 @@ def released(one: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> str:
 
 
 def test_check_compares_with_metas_package(one: Path, released: str) -> None:
-    package = Official(one)
+    package = FakePerceptionModels(one)
     found = look(released, find_package=lambda: package)
     assert package.asked == ["pe-av-tiny"] * 2
     assert {"Meta's package, clips", "Meta's package, frames"} <= set(right(found))
-    found = look(released, find_package=lambda: Official(one, off=0.1))
+    found = look(released, find_package=lambda: FakePerceptionModels(one, off=0.1))
     assert wrong(found) == ["Meta's package, clips"]
-    found = look(released, find_package=lambda: Official(one, nth=None))  # it would take the state after the norm
+    found = look(
+        released, find_package=lambda: FakePerceptionModels(one, nth=None)
+    )  # it would take the state after the norm
     assert wrong(found) == ["Meta's package, clips", "Meta's package, frames"]
 
 
@@ -288,7 +250,7 @@ def test_check_tells_why_metas_package_does_not_run(one: Path, released: str) ->
 
     found = look(released, find_package=fail)
     assert found["Meta's package"].said == "cannot be imported: ImportError: torchcodec is missing"
-    found = look(one, find_package=lambda: Official(one))
+    found = look(one, find_package=lambda: FakePerceptionModels(one))
     assert found["Meta's package, clips"].said == f"knows facebook/... only, not {one}"
     found = look(released, find_package=lambda: object())
     assert found["Meta's package, frames"].said.startswith("cannot be run: AttributeError: ")
@@ -314,5 +276,5 @@ def test_a_line_is_no_wider_than_a_terminal() -> None:
 
 
 def test_summary_says_what_to_do() -> None:
-    assert summarise(6, 0) == "all 6 are right; please tell the project what was printed"
-    assert summarise(5, 1).startswith("1 of 6 are wrong: index nothing with these models here")
+    assert summarise(6, 0) == "all 6 are right; please send this output to the project"
+    assert summarise(5, 1).startswith("1 of 6 are wrong: do not index with these models here")

@@ -1,0 +1,124 @@
+"""Bytes of a file: hashed, measured and recognised by how they begin; an error of the file is kept, not raised."""
+
+import io
+from pathlib import Path
+
+import pytest
+
+from pipeline.audio.source import (
+    PROBE_BYTES,
+    Bytes,
+    begins_as_audio,
+    begins_exact,
+    file_boundary,
+    hash_file,
+    is_short_vorbis,
+    measure_file,
+    place_of,
+    probe_file,
+    read_mp3_duration,
+    read_ogg_end,
+    resolve_uri,
+)
+from pipeline.corpus.raw_formats import RAW_FORMATS
+from pipeline.corpus.shards import Place
+from pipeline.corpus.time_ranges import TimeRange
+from pipeline.errors import FileFailure
+from tests.helpers.sounds import encode, noise, tone, write_special_files
+
+HZ = 48_000
+EXACT = ["wav_s16", "flac", "aiff", "caf", "w64", "rf64", "au"]
+OTHERS = ["mp3", "ogg_vorbis", "ogg_opus", "webm_opus", "m4a"]
+WITHOUT_LENGTH = ["mp3_no_xing", "mp3_vbr_no_xing"]
+
+
+def open_sound(name: str, duration_s: float = 1.0) -> Bytes:
+    return Bytes(io.BytesIO(encode(name, tone(duration_s, HZ), HZ)))
+
+
+class Broken(io.BytesIO):
+    """A file whose disk fails."""
+
+    def read(self, size: int | None = -1) -> bytes:
+        raise OSError(5, "Input/output error")
+
+
+def test_hashing_fails_like_reading(tmp_path: Path) -> None:
+    expected = write_special_files(tmp_path)
+    for name, (_, reason) in expected.items():
+        with pytest.raises(FileFailure) as caught:
+            hash_file(tmp_path / name)
+        assert (caught.value.stage, caught.value.reason) == ("read", reason)
+    (tmp_path / "empty.wav").touch()
+    assert hash_file(tmp_path / "empty.wav") == "e3b0c44298fc1c149afbf4c8996fb92427ae41e4649b934ca495991b7852b855"
+
+
+def test_size_and_probe_are_those_of_the_bytes(tmp_path: Path) -> None:
+    data = bytes(range(256)) * 100
+    (tmp_path / "a").write_bytes(data)
+    assert measure_file(tmp_path / "a") == len(data)
+    assert probe_file(tmp_path / "a") == probe_file(io.BytesIO(data))
+    for at in (0, len(data) // 2, len(data) - 1):
+        assert probe_file(io.BytesIO(data[:at] + b"?" + data[at + 1 :])) != probe_file(io.BytesIO(data))
+    unread = PROBE_BYTES + 1
+    assert probe_file(io.BytesIO(data[:unread] + b"?" + data[unread + 1 :])) == probe_file(io.BytesIO(data))
+
+
+def test_error_of_the_disk_is_kept_and_becomes_a_failure() -> None:
+    source = Bytes(Broken(b"something"))
+    assert source.read(4) == b""
+    assert isinstance(source.error, OSError)
+    with pytest.raises(FileFailure, match=r"unreadable: .*Input/output error"), file_boundary(source):
+        pass
+
+
+def test_seeking_before_the_beginning_is_no_error_of_the_file() -> None:
+    source = Bytes(io.BytesIO(b"something"))
+    assert source.seek(-1) == -1
+    assert source.error is None
+
+
+def test_any_other_error_is_a_decode_error() -> None:
+    with pytest.raises(FileFailure, match="decode_error: no room"), file_boundary(Bytes(io.BytesIO(b"x"))):
+        raise ValueError("no room")
+
+
+def test_uri_resolves_to_a_file_and_a_range(tmp_path: Path) -> None:
+    path = tmp_path / "a.g722"
+    path.write_bytes(b"x")
+    assert resolve_uri(str(path)) == (str(path), TimeRange(), RAW_FORMATS["g722"])
+    assert resolve_uri(f"{path}#t=1,2") == (str(path), TimeRange(1.0, 2.0), RAW_FORMATS["g722"])
+    (tmp_path / "a.g722#t=1,2").write_bytes(b"y")
+    assert resolve_uri(f"{path}#t=1,2")[:2] == (f"{path}#t=1,2", TimeRange())  # a file of exactly that name
+
+
+def test_place_of_a_member_lies_in_its_shard() -> None:
+    assert place_of("/a.wav", None, 10) == "/a.wav"
+    assert place_of("/s.tar#a.wav", 512, 10) == Place("/s.tar", 512, 10)
+
+
+@pytest.mark.parametrize("name", [*EXACT, *OTHERS])
+def test_audio_is_recognised_by_its_first_bytes(name: str) -> None:
+    source = open_sound(name)
+    assert begins_exact(source) == (name in EXACT)
+    assert begins_as_audio(source) or name == "mp3"  # without a tag, an mp3 has no mark of its own
+
+
+def test_short_vorbis_has_one_page_of_sound() -> None:
+    assert is_short_vorbis(open_sound("ogg_vorbis", 0.1))
+    assert not is_short_vorbis(Bytes(io.BytesIO(encode("ogg_vorbis", noise(9.0, HZ), HZ))))
+    assert not is_short_vorbis(open_sound("ogg_opus"))
+
+
+def test_end_of_an_ogg_file_is_whole_and_of_its_first_stream() -> None:
+    one, other = (encode("ogg_vorbis", tone(1.0, HZ, hz), HZ) for hz in (440.0, 880.0))
+    assert one[14:18] != other[14:18]
+    assert read_ogg_end(Bytes(io.BytesIO(one))) == (True, True)
+    assert read_ogg_end(Bytes(io.BytesIO(one[:-1]))) == (False, True)
+    assert read_ogg_end(Bytes(io.BytesIO(one + other))) == (True, False)
+
+
+@pytest.mark.parametrize("name", ["mp3", *WITHOUT_LENGTH])
+def test_duration_of_an_mp3_is_that_of_its_xing_header(name: str) -> None:
+    found = read_mp3_duration(open_sound(name))
+    assert found is None if name in WITHOUT_LENGTH else found == pytest.approx(1.0, abs=1e-3)
