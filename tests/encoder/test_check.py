@@ -238,9 +238,7 @@ def test_check_compares_with_metas_package(one: Path, released: str) -> None:
     assert {"Meta's package, clips", "Meta's package, frames"} <= set(right(found))
     found = look(released, find_package=lambda: FakePerceptionModels(one, off=0.1))
     assert wrong(found) == ["Meta's package, clips"]
-    found = look(
-        released, find_package=lambda: FakePerceptionModels(one, nth=None)
-    )  # it would take the state after the norm
+    found = look(released, find_package=lambda: FakePerceptionModels(one, nth=None))  # reads texts after the norm
     assert wrong(found) == ["Meta's package, clips", "Meta's package, frames"]
 
 
