@@ -61,8 +61,8 @@ def plan(
         print_line(f"indexed files that would be removed: {count_by_folder(made.removed.values())}")
     for note in made.notes:
         print_line(f"note: {note}")
-    if said := summarize(made.not_looked_at):
-        print_line(f"not looked at: {said}")
+    if overlooked := summarize(made.not_looked_at):
+        print_line(f"not looked at: {overlooked}")
     if made.refused:
         print_line(f"a run would refuse: {made.refused}")
     print_line(f"about {show_hours(made.seconds_to_decode)} of audio to encode; about {size} to be written{takes}")

@@ -1,4 +1,4 @@
-"""What tests of commands share."""
+"""The output of commands, and versions of tables."""
 
 import json
 from collections.abc import Callable

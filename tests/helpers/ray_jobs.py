@@ -1,4 +1,4 @@
-"""A client of Ray Jobs that only remembers."""
+"""A fake client of Ray Jobs that records every call."""
 
 from collections.abc import AsyncGenerator
 from pathlib import Path
@@ -9,7 +9,7 @@ ADDRESS = "http://head:8265"
 
 
 class FakeClient:
-    """Jobs in a dictionary. Each connection to a log breaks after ``breaks`` texts, as often as it says."""
+    """Jobs in a dictionary. The n-th connection to a log breaks after ``breaks[n]`` texts."""
 
     def __init__(self) -> None:
         self.jobs: dict[str, Any] = {}

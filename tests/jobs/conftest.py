@@ -1,4 +1,4 @@
-"""A cluster with a client that only remembers."""
+"""A cluster whose client records every call."""
 
 import sys
 from pathlib import Path
@@ -30,7 +30,7 @@ def config(tmp_path: Path) -> Config:
 
 @pytest.fixture
 def earshot(monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str], client: FakeClient) -> Any:
-    """The command line, at a cluster with a client that only remembers."""
+    """Run a command on the fake cluster; returns its exit code, stdout and stderr."""
     monkeypatch.setattr("ray.job_submission.JobSubmissionClient", lambda address: client)
     monkeypatch.setattr("requests.get", lambda *_, **__: None)
     monkeypatch.setenv("RAY_API_SERVER_ADDRESS", ADDRESS)

@@ -1,4 +1,4 @@
-"""The command line as a person meets it: names, exit codes, one line for every mistake."""
+"""The command line: names, exit codes, and one line for every mistake."""
 
 import json
 import os

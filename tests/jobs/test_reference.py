@@ -1,4 +1,4 @@
-"""Every command is documented: in ``jobs/README.md``, by name in README.md, and with an example in its help."""
+"""Every command, with its parameters and an example, is documented in ``jobs/README.md``."""
 
 import re
 from pathlib import Path

@@ -1,4 +1,4 @@
-"""Commands, arguments, options and defaults of ``earshot`` stay as people know them; ``jobs/README.md`` names them all.
+"""Commands, arguments, options and defaults of ``earshot`` stay as they are.
 
 Whoever changes a line of ``SURFACE`` changes what people have typed into scripts: say so in CHANGELOG.md.
 """
@@ -129,7 +129,7 @@ check
 
 
 def describe_surface() -> str:
-    """Each command, and below it its parameters: as it is typed, whether it must be given, and the default."""
+    """Each command, and below it its parameters: its spelling, whether it is required, and its default."""
     lines = []
     for name, command in get_command(app).commands.items():  # type: ignore[attr-defined]
         lines.append(name)

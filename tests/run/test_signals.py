@@ -1,4 +1,4 @@
-"""Signals that wait. Those of real runs: tests/jobs/test_interrupt.py and tests/run/test_record.py."""
+"""Signals that wait. Those of real runs: tests/jobs/shared/test_interrupt.py and tests/run/test_record.py."""
 
 import signal
 import threading

@@ -1,4 +1,4 @@
-"""An index whose corpus has changed, and commands as a person calls them."""
+"""An index whose corpus has changed, and a way to run commands on it."""
 
 import sys
 from pathlib import Path
@@ -15,7 +15,7 @@ from tests.helpers.runs import WideEncoder, in_place
 
 @pytest.fixture
 def corpus(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> KnownCorpus:
-    """Indexed; then a file moved, one doubled, one new, one gone and one broken."""
+    """An indexed corpus; since then a file was moved, one copied, one added, one deleted and one broken."""
     made = KnownCorpus(tmp_path, store={"optimize_every": 1_000})
     for number, name in enumerate(("a.wav", "b.wav", "c.wav", "sub/d.wav")):
         made.put(name, number + 2)

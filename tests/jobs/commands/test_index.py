@@ -10,7 +10,7 @@ from tests.helpers.contents import KnownCorpus, live
 
 
 def test_metadata_can_be_used_in_where_of_every_search(corpus: KnownCorpus, call: Call) -> None:
-    """From the option that names a table to `--where`, in every command that shows something of it."""
+    """From ``--metadata`` to ``--where``, in every command that shows metadata."""
     into, sidecar = corpus.config.into, corpus.root / "about.csv"
     sidecar.write_text("uri,mic,Take No,day\nin/moved.wav,H5,1,2024-05-01\nin/b.wav,MKH 50,2,\nin/doubled.wav,H5,3,\n")
     assert call("index", corpus.folder, "--into", into, "--metadata", sidecar)[0] == 0
@@ -56,7 +56,7 @@ def test_folder_without_audio_exits_with_1(corpus: KnownCorpus, call: Call) -> N
     assert (code, err.count("corpus.extensions")) == (1, 1)
     (empty / "broken.wav").write_text("no sound")
     assert call("index", empty, "--into", corpus.root / "of-nothing")[0] == 1
-    # The only new files fail, while others are indexed: that is told by the failures, and not by the exit code.
+    # All new files fail, but others are indexed: `failures` lists them, and the exit code is 0.
     assert call("reindex", into)[0] == 0
     (corpus.folder / "broken too.wav").write_text("no sound")
     code, out, _ = call("reindex", into)
@@ -75,7 +75,7 @@ def test_summary_of_one_file_is_singular(corpus: KnownCorpus, call: Call) -> Non
 
 
 def test_move_source_keeps_frames_and_metadata(corpus: KnownCorpus, call: Call) -> None:
-    """With its table of metadata, and with the files that are elsewhere in it meanwhile; nothing is encoded again."""
+    """The metadata table moves along, and nothing is encoded again."""
     into, new = corpus.config.into, corpus.root / "elsewhere"
     sidecar = corpus.folder / "about.csv"
     sidecar.write_text("uri,mic\nb.wav,H5\n")

@@ -14,7 +14,7 @@ def test_jobs_logs_and_stop_print_the_state(earshot: Any, client: FakeClient, cl
     [listed] = map(json.loads, earshot("jobs", "--json")[1].splitlines())
     assert (listed["name"], listed["state"], listed["index"]) == (name, "running", config.into)
     assert earshot("logs", name) == (0, "one\ntwo\nthree\n", "")
-    for arguments in ([], ["-f"]):  # whose texts end anywhere
+    for arguments in ([], ["-f"]):  # its texts end anywhere
         out = earshot("logs", name, "--json", *arguments)[1]
         assert [json.loads(line)["line"] for line in out.splitlines()] == ["one", "two", "three"]
     client.end(name, "RUNNING")

@@ -1,4 +1,4 @@
-"""``earshot reindex``, and what it has in common with other commands that write."""
+"""``earshot reindex``, alone and together with other commands that write."""
 
 import re
 from pathlib import Path

@@ -11,7 +11,7 @@ def test_restored_index_is_that_of_the_batch_and_can_be_reindexed(corpus: KnownC
     history = lines(call("history", into, "--json")[1])
     kinds = [row["kind"] for row in history]
     assert kinds[:3] == ["create", "configure", "index"]
-    assert sum(row["files"] for row in history) == 4 + 6  # c.wav and a.wav are noted as gone
+    assert sum(row["files"] for row in history) == 4 + 6  # c.wav and a.wav are noted as deleted
     assert history[2]["speed"] > 0
     text = call("history", into)[1]
     assert "maintain" in text

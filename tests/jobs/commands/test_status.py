@@ -32,7 +32,7 @@ def test_status_shows_the_record_of_the_job_only(
     assert "its record is unreadable: " in earshot("status")[1]
     progress = Progress(index=config.into, n_files=9, n_indexed=4, planned_s=7200.0, audio_s=3600.0, stage="encoding")
     write_record(config.into, make_record(progress))
-    assert "it has not written a record yet" in earshot("status", name)[1]  # the record is of a run that was no job
+    assert "it has not written a record yet" in earshot("status", name)[1]  # the record belongs to a run without a job
     client.end(name, "STOPPED")
     assert "a later run has replaced its record" in earshot("status", name)[1]
     client.jobs[name].start_time = 4_000_000_000_000
@@ -40,7 +40,7 @@ def test_status_shows_the_record_of_the_job_only(
     client.end(name, "RUNNING")
     monkeypatch.setenv(JOB_VARIABLE, name)
     write_record(config.into, make_record(progress))
-    assert "it has not written a record yet" in earshot("status", name)[1]  # one of this name on another cluster
+    assert "it has not written a record yet" in earshot("status", name)[1]  # another cluster has a job of this name
     progress.run_id = client.jobs[name].metadata["earshot_run"]
     write_record(config.into, make_record(progress))
     for arguments in ([], [name], [config.into]):

@@ -69,7 +69,7 @@ def test_repair_keeps_fragments_while_a_disk_is_missing(corpus: KnownCorpus, cal
 
 
 def test_ledger_with_lost_rows_is_not_repaired_while_a_disk_is_missing(corpus: KnownCorpus, call: Call) -> None:
-    """Whose files are known from their clips; nor by another try, after the lost fragment has been given up."""
+    """The files are known from their clips. A second try, after the lost fragment was given up, is refused, too."""
     into = str(corpus.root / "disks-index")
     for number in (1, 2):
         folder = corpus.root / f"disk{number}" / "sounds"

@@ -36,12 +36,12 @@ def fail_with(error: BaseException) -> Any:
     def fail(**options: object) -> None:
         raise error
 
-    # As a function of ours: only what happens in the project's modules is called a bug of it.
+    # It has the name of a module of Earshot: only errors from there are called bugs of Earshot.
     return FunctionType(fail.__code__, {"__name__": "pipeline.fake"}, closure=fail.__closure__)
 
 
 def say(command: Any, capsys: pytest.CaptureFixture[str]) -> str:
-    """What `earshot` says where a command does this."""
+    """The line that `earshot` prints for this command."""
     with pytest.raises(SystemExit) as exit:
         main(command)
     assert exit.value.code == 1
@@ -88,7 +88,7 @@ def test_unreachable_store_is_no_damage(capsys: pytest.CaptureFixture[str]) -> N
 
 
 def raise_in(module: str, error: BaseException) -> BaseException:
-    """The error, as raised by a function of another package."""
+    """The error, raised by a function of another package."""
     values: dict[str, Any] = {"__name__": module}
     exec("def fail(error):\n    raise error\n", values)
     with pytest.raises(type(error)) as caught:

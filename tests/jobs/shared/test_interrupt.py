@@ -24,7 +24,7 @@ ROOT = Path(__file__).parents[3]
 RUN = """
 import os, signal, sys, time
 
-signal.signal(signal.SIGINT, signal.default_int_handler)  # what starts tests in the background has it ignored
+signal.signal(signal.SIGINT, signal.default_int_handler)  # a test runner in the background ignores it
 from jobs.shared.interrupt import SAME_S, Stopped, stopping
 from pipeline.run.driver import index_corpus
 from pipeline.config import load_config
@@ -46,7 +46,7 @@ with stopping():
     except KeyboardInterrupt:
         raise Stopped("stopped in order")
 """
-"""Indexes, and sends itself a signal so many times as it comes to a step of the protocol."""
+"""Indexes, and sends itself a number of signals at one step of the protocol."""
 
 
 @pytest.fixture
@@ -64,7 +64,7 @@ def corpus(tmp_path: Path) -> KnownCorpus:
 def interrupt(
     corpus: KnownCorpus, step: str, presses: int, number: int = signal.SIGINT, nth: int = 1
 ) -> tuple[int, str]:
-    """Returns the exit code, and what was said."""
+    """Returns the exit code and stderr."""
     file = corpus.root / "run.yaml"
     file.write_text(yaml.safe_dump(corpus.config.model_dump(mode="json")))
     command = [sys.executable, "-c", RUN, str(file), step, str(presses), str(int(number))]
@@ -83,7 +83,7 @@ def check_mended(corpus: KnownCorpus) -> None:
 
 @pytest.mark.parametrize("step", ["append frames", "publish", "tag"])
 def test_second_signal_in_a_commit_ends_at_once(corpus: KnownCorpus, step: str) -> None:
-    """Before the commit point, at it, and behind it."""
+    """Before the commit point, at it, and after it."""
     before = journal.read_journal(corpus.config.into).num_rows
     code, said = interrupt(corpus, step, presses=2)
     assert (code, said.strip()) == (130, "earshot: stopped at once; run again to go on")
@@ -107,7 +107,7 @@ def test_first_signal_lets_the_commit_finish(corpus: KnownCorpus, step: str, num
 
 @contextmanager
 def python_handles_signals() -> Iterator[None]:
-    """As where nobody has asked for anything else; what starts tests in the background has SIGINT ignored."""
+    """Python's default handler: a test runner in the background ignores SIGINT."""
     former = signal.signal(signal.SIGINT, signal.default_int_handler)
     try:
         yield
@@ -117,7 +117,7 @@ def python_handles_signals() -> Iterator[None]:
 
 @pytest.mark.parametrize("step", ["append frames", "publish", "tag"])
 def test_interrupted_commit_is_not_retried(corpus: KnownCorpus, step: str) -> None:
-    """For those who call the library, a second press is a KeyboardInterrupt in the middle of the commit."""
+    """In the library, a second signal is a KeyboardInterrupt in the middle of the commit."""
     seen: list[str] = []
 
     def failpoint(name: str) -> None:
@@ -166,7 +166,7 @@ sys.addaudithook(press)
 from jobs.start import main
 main()
 """
-"""A command that gets Ctrl-C as it begins to import a module."""
+"""A command that gets Ctrl-C when it starts to import a module."""
 
 
 @pytest.mark.parametrize("module", ["jobs.main", "typer", "numpy", "pyarrow.lib", "lance", "torch", "transformers"])
@@ -194,7 +194,7 @@ sys.addaudithook(press)
 from jobs.start import main
 main()
 """
-"""Libraries of native code turn what is raised in the middle of an import into errors of their own."""
+"""Native libraries turn an exception in the middle of an import into an error of their own."""
 
 
 def test_error_after_a_signal_is_no_bug() -> None:

@@ -1,4 +1,4 @@
-"""All printing goes through one module: whatever names hold, terminals show it and programs read it."""
+"""All printing goes through one module, so that any name can be shown on a terminal and read from JSON."""
 
 import ast
 import io
@@ -60,7 +60,7 @@ def test_table_fits_the_terminal(monkeypatch: pytest.MonkeyPatch, capsys: pytest
     print_table("", ["a" * 30, "b"], [("\x1b" * 40, "雨" * 60), ("x" * 200, "[/x]" * 40)])
     lines = capsys.readouterr().out.split("\n")
     assert all(cell_len(line) <= 80 for line in lines)
-    assert sum(line.count(r"\x") for line in lines) >= 38  # but for those that a fold has cut
+    assert sum(line.count(r"\x") for line in lines) >= 38  # a fold may cut some
 
 
 @given(st.dictionaries(st.text(st.characters(exclude_categories=())), st.text(st.characters(exclude_categories=()))))
@@ -96,7 +96,7 @@ def test_log_shows_everything_before_a_lost_connection() -> None:
 
 
 PRINTS = {"print", "echo", "secho", "input", "confirm", "prompt"}
-"""Functions and methods that print, as far as commands might call them."""
+"""Functions and methods that print."""
 
 
 def test_only_the_output_module_prints() -> None:
@@ -106,11 +106,11 @@ def test_only_the_output_module_prints() -> None:
             where = f"{file.name}:{getattr(node, 'lineno', 0)}"
             if isinstance(node, ast.Call):
                 called = node.func
-                is_display = file.name == "display.py" and isinstance(called, ast.Attribute)  # a line of ``to_text``
+                is_display = file.name == "display.py" and isinstance(called, ast.Attribute)  # prints only ``to_text``
                 name = called.id if isinstance(called, ast.Name) else getattr(called, "attr", None)
                 assert name not in PRINTS or is_display, where
             if isinstance(node, ast.Attribute) and isinstance(node.value, ast.Name) and node.value.id == "sys":
-                is_descriptor = file.name == "main.py" and node.attr == "stdout"  # where a closed pipe is replaced
+                is_descriptor = file.name == "main.py" and node.attr == "stdout"  # it replaces a closed pipe
                 assert node.attr not in ("stdout", "stderr", "__stdout__", "__stderr__") or is_descriptor, where
             if isinstance(node, ast.ImportFrom):
                 named = {alias.name for alias in node.names}

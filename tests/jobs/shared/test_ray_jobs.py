@@ -1,4 +1,4 @@
-"""The talk with Ray Jobs: names, what is sent, and a line for everything that goes wrong."""
+"""Ray Jobs: names, what a submission sends, and one line for every error."""
 
 import json
 import os
@@ -90,7 +90,7 @@ def test_stop_returns_whether_the_job_was_running(cluster: Cluster, client: Fake
 
 
 class AuthenticationError(Exception):
-    """By its name, as Ray's."""
+    """Recognised by its name, like Ray's."""
 
 
 @pytest.mark.parametrize(

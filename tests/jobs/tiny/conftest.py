@@ -8,7 +8,7 @@ from jobs.tiny.evaluate import CHECKPOINT, Exam, Quality, load, make_exam, measu
 from pipeline.encoder.encoder import load_audio_model, make_tower
 from pipeline.encoder.malloc import keep_freed_memory
 
-torch.set_num_threads(1)  # two threads of so small a network wait for each other
+torch.set_num_threads(1)  # in so small a network, two threads wait for each other
 
 
 keep_freed_memory()
@@ -26,6 +26,6 @@ def exam() -> Exam:
 
 @pytest.fixture(scope="session")
 def quality(exam: Exam, tokenizer: PreTrainedTokenizerBase) -> Quality:
-    """Of the way that an index goes; `test_parity` compares it with that of transformers' own forward."""
+    """The quality with Earshot's tower; `test_parity` compares it with transformers' own forward."""
     taken = load_audio_model(str(CHECKPOINT))
     return measure(load(CHECKPOINT)[0], tokenizer, exam, make_tower(taken, taken, "cpu", "float32"))

@@ -1,4 +1,4 @@
-"""The model card says what the checkpoint reaches."""
+"""The model card states the figures of the checkpoint."""
 
 import dataclasses
 import re
@@ -31,7 +31,7 @@ def test_write_quality_changes_one_section_only(exam: Exam, quality: Quality, tm
     assert "| event micro-F1 | 0.123 |" in changed
     assert all(line.startswith("|") for line in changed)
     assert card.read_text().partition(HISTORY)[1:] == told.partition(HISTORY)[1:]
-    assert CARD.endswith(HISTORY + "\n")  # training makes other weights: it begins without a history
+    assert CARD.endswith(HISTORY + "\n")  # training makes other weights, so its card has no history
     card.write_text("# another card\n")
     with pytest.raises(ValueError, match="0 sections"):
         write_quality(card, exam, quality)

@@ -1,4 +1,4 @@
-"""Synthetic audio is what its labels say, at the times they say, and held-out halves share nothing with training."""
+"""Synthetic audio matches its labels and times, and the held-out half shares nothing with training."""
 
 import itertools
 import re
