@@ -71,12 +71,12 @@ class Guard:
     def _folders(self) -> set[str]:
         return find_folders(self._there)
 
-    def select_lost(self, indexed: pa.ChunkedArray) -> list[str]:
+    def select_missing(self, indexed: pa.ChunkedArray) -> list[str]:
         """The ``indexed`` files that are missing or cannot be read, at their present place if a source was moved."""
         if self._request.moved:
             indexed = pa.chunked_array([[self._request.renamed(uri) for uri in indexed.to_pylist()]], pa.string())
-        lost: list[str] = indexed.filter(pc.invert(pc.is_in(indexed, self._readable))).to_pylist()
-        return lost
+        missing: list[str] = indexed.filter(pc.invert(pc.is_in(indexed, self._readable))).to_pylist()
+        return missing
 
     def find_refusal(self, removed: Iterable[str], n_indexed: int) -> str | None:
         """Why a run may not remove these files, as a message; None if it may.

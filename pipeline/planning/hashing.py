@@ -2,7 +2,7 @@
 
 A file is hashed where another file may have the same content, so that each content is encoded once:
 
-- its size is that of a content in the ledger; or
+- its size is that of a content in the ledger, or of a file that is hashed anyway; or
 - another new file has its size, and both agree where they are probed.
 
 A row of a Parquet file has no size before it is read. It is hashed where the ledger has it, or where so many files are

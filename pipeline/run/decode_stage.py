@@ -159,7 +159,7 @@ class _File:
             failure = unreadable(error)
             if failure.reason != "vanished":
                 raise failure from None
-            message = f"gone while it was read: {failure.message}"
+            message = f"deleted while it was read: {failure.message}"
             raise FileFailure("read", "changed_while_reading", message) from None
         if modified_ns != self.modified_ns or (isinstance(self.place, str) and size_bytes != self.size_bytes):
             raise FileFailure(

@@ -220,7 +220,7 @@ def refuse_repair(config: Config, request: RunRequest, is_mount: IsMount | None 
         read_all(table, partial(note_uris, table, columns))
     guard = Guard(listed, config, request, find_disks(live, is_mount))
     indexed = pa.chunked_array([sorted(uris)], pa.string())
-    return guard.find_refusal(guard.select_lost(indexed), len(uris))
+    return guard.find_refusal(guard.select_missing(indexed), len(uris))
 
 
 def check_models_of(config: Config) -> None:

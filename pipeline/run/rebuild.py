@@ -26,7 +26,7 @@ def refuse_rebuild(former: pa.Table, listed: pa.Table, config: Config, request: 
     for row in listed.filter(listed["hides_files"]).to_pylist():
         if n_below := sum(lies_within(uri, {row["uri"]}) for uri in missing):
             return f"{row['uri']}: {row['message']}, and the index has {n_below} files in it; mend that"
-    lost = guard.select_lost(indexed)
+    lost = guard.select_missing(indexed)
     refused = guard.find_refusal(lost, len(indexed))
     unreadable = listed.filter(
         pc.and_(pc.equal(listed["reason"], "unreadable"), pc.is_in(listed["uri"], pa.array(lost, pa.string())))

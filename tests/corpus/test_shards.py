@@ -174,7 +174,7 @@ def put_out_of_reach(path: Path) -> None:
     ("change", "reason", "said"),
     [
         (os.utime, "changed_while_reading", "size or time changed"),
-        (os.unlink, "changed_while_reading", "gone while it was read"),
+        (os.unlink, "changed_while_reading", "deleted while it was read"),
         (put_out_of_reach, "unreadable", "Too many levels of symbolic links"),
     ],
 )

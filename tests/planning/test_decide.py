@@ -123,7 +123,7 @@ def test_a_file_that_cannot_be_listed_fails_once_and_is_unchanged_then() -> None
 
 
 def test_an_indexed_file_that_cannot_be_read_now_keeps_its_rows() -> None:
-    """Whether it cannot be listed or not be read; one that changed meanwhile, or is gone, does not."""
+    """Whether listing or reading fails. A file that has changed, or has vanished, does not keep them."""
     old = [known_row(f"{name}.wav", "one", 1) for name in "abcd"]
     disk = Disk({"b.wav": ("one", 1), "c.wav": ("one", 2)}, broken=frozenset({"b.wav", "c.wav"}))
     listed = disk.listed({"a.wav": "unreadable", "d.wav": "vanished"})

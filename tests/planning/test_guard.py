@@ -50,7 +50,7 @@ def guard(
 
 
 @pytest.mark.parametrize(
-    ("sources", "lost", "named"),
+    ("sources", "removed", "named"),
     [
         (["/a", "/b"], "/b/x/1.wav", "/b"),
         (["/a", "/b"], "/a/x/1.wav", None),
@@ -67,63 +67,65 @@ def guard(
         (["s3://b/in", "/a"], "s3://b/in/1.wav", "s3://b/in"),
     ],
 )
-def test_an_emptied_source_or_match_of_a_pattern_is_refused(sources: list[str], lost: str, named: str | None) -> None:
+def test_an_emptied_source_or_match_of_a_pattern_is_refused(
+    sources: list[str], removed: str, named: str | None
+) -> None:
     there = ["/a/1.wav", "/mnt/disk1/sounds/x/1.wav", "s3://b/disk1/sounds/x/1.wav"]
-    refused = guard(there, sources).find_refusal([lost], 1_000)
+    refused = guard(there, sources).find_refusal([removed], 1_000)
     assert (refused is None) == (named is None)
     if refused is not None:
         assert refused.startswith(f"{named}: holds no audio now, and the index has 1 files of it: is a disk missing?")
         assert "--allow-deletions" in refused
         assert "\n" not in refused
-    assert guard(there, sources, RunRequest(allow_deletions=True)).find_refusal([lost], 1_000) is None
+    assert guard(there, sources, RunRequest(allow_deletions=True)).find_refusal([removed], 1_000) is None
 
 
 def test_an_emptied_folder_that_was_a_mount_point_is_refused_and_another_is_not() -> None:
-    there, lost = ["/mnt/a/1.wav"], [f"/mnt/disk/x/{k}.wav" for k in range(3)]
-    assert guard(there, ["/mnt"]).find_refusal(lost, 9) is None
-    refused = guard(there, ["/mnt"], known=["/mnt/disk", "/other"]).find_refusal(lost, 9)
+    there, removed = ["/mnt/a/1.wav"], [f"/mnt/disk/x/{k}.wav" for k in range(3)]
+    assert guard(there, ["/mnt"]).find_refusal(removed, 9) is None
+    refused = guard(there, ["/mnt"], known=["/mnt/disk", "/other"]).find_refusal(removed, 9)
     assert refused is not None
     assert refused.startswith("/mnt/disk: holds no audio now, and the index has 3 files of it")
     assert guard(there, ["/mnt"], known=["/mnt/disk"]).find_refusal(["/mnt/x/1.wav"], 9) is None
 
 
 def test_files_written_into_the_folder_of_a_missing_disk_do_not_hide_that() -> None:
-    there, lost = ["/mnt/a/1.wav", "/mnt/disk/new.wav"], [f"/mnt/disk/{k}.wav" for k in range(3)]
+    there, removed = ["/mnt/a/1.wav", "/mnt/disk/new.wav"], [f"/mnt/disk/{k}.wav" for k in range(3)]
     known = ["/mnt/disk"]
-    refused = guard(there, ["/mnt"], known=known).find_refusal(lost, 9)
+    refused = guard(there, ["/mnt"], known=known).find_refusal(removed, 9)
     assert refused is not None
     assert refused.startswith(
         "/mnt/disk: was a mount point when it was indexed and is none now, and 3 of its files are"
     )
-    assert guard(there, ["/mnt"], known=known, mounted=known).find_refusal(lost, 9) is None
-    assert guard(there, ["/mnt"], known=known).find_refusal(lost[:1], 9) is None
+    assert guard(there, ["/mnt"], known=known, mounted=known).find_refusal(removed, 9) is None
+    assert guard(there, ["/mnt"], known=known).find_refusal(removed[:1], 9) is None
 
 
 def test_vanished_files_do_not_count_as_there() -> None:
     """Links into a disk, and the files of a manifest, are listed all the same."""
-    lost = ["/mnt/disk/1.wav", "/mnt/disk/2.wav"]
-    refused = guard(["/a/1.wav"], ["/list.csv"], known=["/mnt/disk"], vanished=lost).find_refusal(lost, 9)
+    removed = ["/mnt/disk/1.wav", "/mnt/disk/2.wav"]
+    refused = guard(["/a/1.wav"], ["/list.csv"], known=["/mnt/disk"], vanished=removed).find_refusal(removed, 9)
     assert refused is not None
     assert refused.startswith("/mnt/disk: holds no audio now")
-    assert guard(["/a/1.wav"], ["/mnt/disk"], vanished=lost).find_refusal(lost, 9) is not None
+    assert guard(["/a/1.wav"], ["/mnt/disk"], vanished=removed).find_refusal(removed, 9) is not None
 
 
 @pytest.mark.parametrize("source", ["/s/a.tar", "/s/*.tar", "/s"])
 @pytest.mark.parametrize("shard", ["/s/a.tar", "/s/a.parquet", "/s/a.ARROW"])
 def test_a_shard_that_is_there_and_has_become_empty_is_refused(source: str, shard: str) -> None:
-    source, lost = source.replace("/s/a.tar", shard), [f"{shard}#d/1.wav", f"{shard}#2.wav#t=1,2"]
+    source, removed = source.replace("/s/a.tar", shard), [f"{shard}#d/1.wav", f"{shard}#2.wav#t=1,2"]
     others = ["/a/1.wav", "/s/b.tar#1.wav"]
-    refused = guard(others, ["/a", source], empty=[shard]).find_refusal(lost, 9)
+    refused = guard(others, ["/a", source], empty=[shard]).find_refusal(removed, 9)
     assert refused is not None
     assert refused.startswith(f"{shard}: holds no audio now, and the index has 2 files of it: ")
-    assert guard([*others, f"{shard}#3.wav"], ["/a", source]).find_refusal(lost, 9) is None
+    assert guard([*others, f"{shard}#3.wav"], ["/a", source]).find_refusal(removed, 9) is None
     is_source = source == shard
-    assert (guard(others, ["/a", source]).find_refusal(lost, 9) is not None) == is_source  # such a file was deleted
+    assert (guard(others, ["/a", source]).find_refusal(removed, 9) is not None) == is_source  # such a file was deleted
 
 
 def test_emptied_folders_are_named_outermost_and_fullest_first() -> None:
-    lost = ["/m/1/x/a.wav", "/m/2/a.wav", "/m/2/b.wav", "/n/d/a.wav"]
-    refused = guard(["/a/1.wav"], ["/a", "/m/*", "/n"], known=["/n/d"]).find_refusal(lost, 9)
+    removed = ["/m/1/x/a.wav", "/m/2/a.wav", "/m/2/b.wav", "/n/d/a.wav"]
+    refused = guard(["/a/1.wav"], ["/a", "/m/*", "/n"], known=["/n/d"]).find_refusal(removed, 9)
     assert refused is not None
     assert refused.startswith("/m/2: holds no audio now, and the index has 2 files of it (likewise /m/1: 1, /n: 1): ")
     many = guard(["/a/1.wav"], ["/a", "/m/*"]).find_refusal([f"/m/{k}/a.wav" for k in range(9)], 9)
@@ -138,25 +140,25 @@ def test_emptied_folders_are_named_outermost_and_fullest_first() -> None:
     ("n_lost", "n_indexed", "is_refused"), [(20, 20, False), (21, 100, True), (21, 105, False), (22, 105, True)]
 )
 def test_removing_more_than_a_fifth_is_refused(n_lost: int, n_indexed: int, is_refused: bool) -> None:
-    lost = [f"/a/x/{k % 2}/{k}.wav" for k in range(n_lost)]
-    refused = guard(["/a/1.wav"], ["/a"]).find_refusal(lost, n_indexed)
+    removed = [f"/a/x/{k % 2}/{k}.wav" for k in range(n_lost)]
+    refused = guard(["/a/1.wav"], ["/a"]).find_refusal(removed, n_indexed)
     assert (refused is not None) == is_refused
     if refused is not None:
         said = f"{n_lost} of {n_indexed} indexed files would be removed (11 in /a/x/0, {n_lost - 11} in /a/x/1)"
         assert refused.startswith(f"{said}, more than run.max_deleted_fraction (0.2) allows")
-    assert guard(["/a/1.wav"], ["/a"], RunRequest(allow_deletions=True)).find_refusal(lost, n_indexed) is None
+    assert guard(["/a/1.wav"], ["/a"], RunRequest(allow_deletions=True)).find_refusal(removed, n_indexed) is None
 
 
 def test_files_of_a_forgotten_source_are_removed_and_others_guarded() -> None:
-    lost, request = [f"/gone/{k}.wav" for k in range(50)], RunRequest(forgotten=("/gone",))
-    assert guard(["/a/1.wav"], ["/a"]).find_refusal(lost, 60) is not None
+    removed, request = [f"/gone/{k}.wav" for k in range(50)], RunRequest(forgotten=("/gone",))
+    assert guard(["/a/1.wav"], ["/a"]).find_refusal(removed, 60) is not None
     forgetful = guard(["/a/1.wav"], ["/a", "/b", "/m/*"], request, known=["/gone"])
-    assert forgetful.find_refusal(lost, 60) is None
+    assert forgetful.find_refusal(removed, 60) is None
     for other in ("/b/1.wav", "/m/1/1.wav"):
-        refused = forgetful.find_refusal([*lost, other], 60)
+        refused = forgetful.find_refusal([*removed, other], 60)
         assert refused is not None
         assert "the index has 1 files of it" in refused
-    named = guard(["/a/1.wav"], ["/a.csv"], request, vanished=lost).find_refusal(lost, 60)
+    named = guard(["/a/1.wav"], ["/a.csv"], request, vanished=removed).find_refusal(removed, 60)
     assert named is not None
 
 
@@ -174,40 +176,40 @@ def test_files_of_a_forgotten_source_are_removed_and_others_guarded() -> None:
     ],
 )
 def test_forgetting_a_source_leaves_the_others_guarded(source: str, files: str) -> None:
-    old, lost = ([pattern.format(k) for k in range(30)] for pattern in ("/old/{}.wav", files))
+    old, removed = ([pattern.format(k) for k in range(30)] for pattern in ("/old/{}.wav", files))
     for forgotten in ("/old", "/old/*.wav", "/**/old"):
         forgetful = guard(["/a/1.wav"], ["/a", source], RunRequest(forgotten=(forgotten,)))
         assert forgetful.find_refusal(old, 60) is None
-        refused = forgetful.find_refusal([*old, *lost], 60)
+        refused = forgetful.find_refusal([*old, *removed], 60)
         assert refused is not None
         assert "30 of 60 indexed files" in refused or "the index has 30 files of it" in refused
     of_none = [f"/else/{k}.wav" for k in range(30)]
     assert forgetful.find_refusal([*old, *of_none], 60) is not None
     both = RunRequest(forgotten=("/old", source))
-    assert guard(["/a/1.wav"], ["/a"], both).find_refusal([*old, *lost], 60) is None
-    assert guard(["/a/1.wav"], ["/a", source], both).find_refusal([*old, *lost], 60) is not None
+    assert guard(["/a/1.wav"], ["/a"], both).find_refusal([*old, *removed], 60) is None
+    assert guard(["/a/1.wav"], ["/a", source], both).find_refusal([*old, *removed], 60) is not None
 
 
 def test_files_of_a_forgotten_manifest_are_removed(tmp_path: Path) -> None:
     table = tmp_path / "old.csv"
     table.write_text("uri,start_s,end_s\n" + "".join(f"/far/{k}.wav,1,2\n" for k in range(50)))
-    lost = [f"/far/{k}.wav#t=1,2" for k in range(50)]
+    removed = [f"/far/{k}.wav#t=1,2" for k in range(50)]
     for source in (str(table), str(tmp_path / "*.csv")):
         forgetful = guard(["/a/1.wav"], ["/a", "/other.csv"], RunRequest(forgotten=(source,)))
-        assert forgetful.find_refusal(lost, 60) is None
-        assert forgetful.find_refusal([*lost, *(f"/near/{k}.wav" for k in range(21))], 60) is not None
+        assert forgetful.find_refusal(removed, 60) is None
+        assert forgetful.find_refusal([*removed, *(f"/near/{k}.wav" for k in range(21))], 60) is not None
     table.unlink()
-    assert guard(["/a/1.wav"], ["/a"], RunRequest(forgotten=(str(table),))).find_refusal(lost, 60) is not None
+    assert guard(["/a/1.wav"], ["/a"], RunRequest(forgotten=(str(table),))).find_refusal(removed, 60) is not None
 
 
 def test_files_missing_after_a_source_was_moved_are_guarded_at_the_new_place() -> None:
-    lost, request = ["/old/1.wav", "/old/2.wav"], RunRequest(moved=("/old", "/new"))
-    refused = guard(["/a/1.wav"], ["/a", "/new"], request, known=["/old"]).find_refusal(lost, 9)
+    removed, request = ["/old/1.wav", "/old/2.wav"], RunRequest(moved=("/old", "/new"))
+    refused = guard(["/a/1.wav"], ["/a", "/new"], request, known=["/old"]).find_refusal(removed, 9)
     assert refused is not None
     assert refused.startswith("/new: holds no audio now, and the index has 2 files of it")
-    assert guard(["/a/1.wav", "/new/3.wav"], ["/a", "/new"], request, known=["/old"]).find_refusal(lost, 9) is None
+    assert guard(["/a/1.wav", "/new/3.wav"], ["/a", "/new"], request, known=["/old"]).find_refusal(removed, 9) is None
     indexed = pa.chunked_array([["/old/1.wav", "/old/3.wav", "/a/1.wav"]])
-    assert guard(["/a/1.wav", "/new/3.wav"], ["/new"], request).select_lost(indexed) == ["/new/1.wav"]
+    assert guard(["/a/1.wav", "/new/3.wav"], ["/new"], request).select_missing(indexed) == ["/new/1.wav"]
 
 
 @pytest.mark.parametrize(
@@ -286,11 +288,11 @@ class Shelf:
         check_whole(self.config.into)
         return encoder.n_windows
 
-    def unmount(self, disk: int, *, gone: bool = False) -> Path:
+    def unmount(self, disk: int, *, is_removed: bool = False) -> Path:
         place, away = self.folder / f"disk{disk}", self.folder.parent / f"away{disk}"
         place.rename(away)
         self.mounted.discard(str(place))
-        if not gone:
+        if not is_removed:
             place.mkdir()
         return away
 
@@ -299,12 +301,12 @@ class Shelf:
 
 
 @pytest.mark.parametrize("source", ["", "disk*", "disk*/session"])
-@pytest.mark.parametrize("gone", [False, True])
-def test_a_disk_that_is_not_mounted_loses_no_rows(tmp_path: Path, source: str, gone: bool) -> None:
+@pytest.mark.parametrize("is_removed", [False, True])
+def test_a_disk_that_is_not_mounted_loses_no_rows(tmp_path: Path, source: str, is_removed: bool) -> None:
     shelf = Shelf(tmp_path, 3, source)
     assert find_index(shelf.config.into).live.mounts == sorted(shelf.mounted)
     before, seq = live(shelf.config.into), journal.read_published(shelf.config.into).seq
-    away = shelf.unmount(2, gone=gone)
+    away = shelf.unmount(2, is_removed=is_removed)
     for rebuild in (False, True):
         planned = plan_corpus(shelf.config, rebuild=rebuild, is_mount=shelf.mounted.__contains__)
         assert planned.refused is not None
@@ -317,13 +319,13 @@ def test_a_disk_that_is_not_mounted_loses_no_rows(tmp_path: Path, source: str, g
     assert live(shelf.config.into) == before
     assert journal.read_published(shelf.config.into).seq == seq
     place = shelf.folder / "disk2"
-    if not gone:
+    if not is_removed:
         place.rmdir()
     away.rename(place)
     shelf.mounted.add(str(place))
     assert shelf.run() == 0
     assert live(shelf.config.into) == before
-    shelf.unmount(2, gone=gone)
+    shelf.unmount(2, is_removed=is_removed)
     allow = RunRequest(allow_deletions=True)
     assert plan_corpus(shelf.config, allow).refused is None
     shelf.run(allow)
@@ -390,8 +392,8 @@ def test_a_restored_index_knows_its_disks_again(tmp_path: Path, back: int) -> No
 
 
 @pytest.mark.parametrize("place", ["", "session"])
-@pytest.mark.parametrize("gone", [False, True])
-def test_links_into_a_disk_that_is_not_mounted_keep_their_rows(tmp_path: Path, place: str, gone: bool) -> None:
+@pytest.mark.parametrize("is_removed", [False, True])
+def test_links_into_a_disk_that_is_not_mounted_keep_their_rows(tmp_path: Path, place: str, is_removed: bool) -> None:
     disk, folder, away = tmp_path / "disk", tmp_path / "in", tmp_path / "away"
     (disk / place).mkdir(parents=True)
     folder.mkdir()
@@ -403,7 +405,7 @@ def test_links_into_a_disk_that_is_not_mounted_keep_their_rows(tmp_path: Path, p
     index_corpus(config, stages=in_place(WideEncoder()), is_mount=never)
     before = live(config.into)
     disk.rename(away)
-    if not gone:
+    if not is_removed:
         disk.mkdir()
     for request in (RunRequest(), RunRequest(full=True), RunRequest(allow_deletions=True)):
         progress = index_corpus(config, stages=in_place(WideEncoder()), request=request, is_mount=never)
@@ -413,10 +415,10 @@ def test_links_into_a_disk_that_is_not_mounted_keep_their_rows(tmp_path: Path, p
         assert {name: len(rows) for name, rows in live(config.into).items()} == {
             name: len(rows) for name, rows in before.items()
         }
-    if not gone:
+    if not is_removed:
         disk.rmdir()
     away.rename(disk)
-    (disk / place / "7.wav").unlink()  # its disk is there, so it is gone
+    (disk / place / "7.wav").unlink()  # its disk is there, so it is deleted
     progress = index_corpus(config, stages=in_place(WideEncoder()), is_mount=never)
     assert (progress.n_unchanged, progress.n_failed, progress.notes) == (20, 1, ())
 
@@ -452,8 +454,8 @@ def test_many_deletions_are_refused_unless_allowed(tmp_path: Path) -> None:
 def test_a_rebuild_does_not_drop_many_unreadable_files(tmp_path: Path, n_unreadable: int, is_much: bool) -> None:
     shelf = Shelf(tmp_path, 15)
     before = live(shelf.config.into)
-    shut = sorted(map(Path, shelf.indexed()))[:n_unreadable]
-    for file in shut:
+    unreadable = sorted(map(Path, shelf.indexed()))[:n_unreadable]
+    for file in unreadable:
         file.rename(file.with_suffix(".away"))
         os.mkfifo(file)
     shelf.run()
@@ -461,8 +463,8 @@ def test_a_rebuild_does_not_drop_many_unreadable_files(tmp_path: Path, n_unreada
     planned = plan_corpus(shelf.config, rebuild=True, is_mount=shelf.mounted.__contains__)
     assert (planned.refused is not None) == is_much
     if planned.refused is not None:
-        said = f"25 files of the index cannot be read now, the first one is {shut[0]}: is no regular file; 25 of 30"
-        assert planned.refused.startswith(f"{said} indexed files would be removed")
+        said = f"25 files of the index cannot be read now, the first one is {unreadable[0]}: is no regular file;"
+        assert planned.refused.startswith(f"{said} 25 of 30 indexed files would be removed")
         with pytest.raises(CorpusError) as caught:
             shelf.run(rebuild=True)
         assert str(caught.value) == planned.refused
@@ -482,14 +484,14 @@ def test_a_rebuild_with_many_unreadable_files_does_not_replace_the_index(
 ) -> None:
     shelf = Shelf(tmp_path, 15)
     before = live(shelf.config.into)
-    shut = sorted(map(Path, shelf.indexed()))[:n_unreadable]
+    unreadable = sorted(map(Path, shelf.indexed()))[:n_unreadable]
 
-    def shut_them(number: int) -> None:
+    def move_away(number: int) -> None:
         if number == 0:
-            for file in shut:
+            for file in unreadable:
                 file.rename(file.with_suffix(".away"))
 
-    stages = in_place(WideEncoder(), shut_them)
+    stages = in_place(WideEncoder(), move_away)
     progress = index_corpus(
         shelf.config, stages=stages, request=asked, rebuild=True, is_mount=shelf.mounted.__contains__
     )
@@ -505,7 +507,7 @@ def test_a_rebuild_with_many_unreadable_files_does_not_replace_the_index(
     assert said.startswith("25 files that were indexed could not be read, more than run.max_deleted_fraction allows")
     assert "; so the former tables stay in their place; mend that" in said
     assert live(shelf.config.into) == before
-    for file in shut:
+    for file in unreadable:
         file.with_suffix(".away").rename(file)
     shelf.run(rebuild=True)
     assert len(shelf.indexed()) == 30

@@ -40,10 +40,10 @@ NAMES = ("a.wav", "b.wav", "c.wav", "sub/d.wav", "sub/e.wav")
 def corpus(tmp_path: Path) -> KnownCorpus:
     """Indexed; one file has been deleted since."""
     made = KnownCorpus(tmp_path, store=SECTIONS["store"])
-    for number, name in enumerate((*NAMES, "gone.wav")):
+    for number, name in enumerate((*NAMES, "deleted.wav")):
         made.put(name, number)
     index(made.config)
-    made.delete("gone.wav")
+    made.delete("deleted.wav")
     index(made.config)
     return made
 
@@ -88,8 +88,8 @@ def test_readers_see_the_old_generation_until_the_new_one_is_complete(corpus: Kn
     opened = pipeline.open(into)
     assert opened.tables == f"{into}/generation-2"
     assert opened.describe()["files"] == 5
-    gone = [row for row in read(into, "files") if row["status"] == "deleted"]
-    assert [row["uri"] for row in gone] == [corpus.uri("gone.wav")]
+    deleted = [row for row in read(into, "files") if row["status"] == "deleted"]
+    assert [row["uri"] for row in deleted] == [corpus.uri("deleted.wav")]
     assert read_config(open_index(into)).window == other.window
     assert index(other) == 0
     with pytest.raises(IndexMismatch):

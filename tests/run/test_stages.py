@@ -352,7 +352,7 @@ def test_a_file_that_changed_since_it_was_listed_yields_no_window(tmp_path: Path
     changed = write_wav(tmp_path / "a.wav", noise(1.3))
     good = write_wav(tmp_path / "b.wav", noise(0.9, 1))
     planned = plan_batch(BATCH, [changed], [good])
-    write_wav(changed, noise(0.9, 1))  # the bytes of the other file: no row of it may be touched
+    write_wav(changed, noise(0.9, 1))  # the bytes of the other file, whose rows must stay
     sink = FrameSink()
     batch = make_collector().add(sink.write(encode_all(planned, FakeEncoder()))[0])
     assert batch is not None
