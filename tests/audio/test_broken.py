@@ -1,4 +1,4 @@
-"""Broken files: each ends as one failure with the right reason, or is decoded as far as it goes and says so."""
+"""A broken file ends as one failure with the right reason, or decodes up to the damage and says so."""
 
 import io
 import os
@@ -33,7 +33,7 @@ HZ = 48_000
 
 
 def outcome(source: Path | io.BytesIO) -> tuple[str, str | None]:
-    """What the ledger would say: the rule on too short files is that of the caller of ``open_audio``."""
+    """Status and reason in the ledger; the caller of ``open_audio`` applies the rule on too short files."""
     try:
         with open_audio(source) as audio:
             n_samples = sum(len(block) for block in audio.blocks())
@@ -48,7 +48,7 @@ def outcome(source: Path | io.BytesIO) -> tuple[str, str | None]:
 
 def check_told(failure: FileFailure) -> None:
     assert failure.message.strip()
-    assert "<none>" not in failure.message  # a file has no name for FFmpeg
+    assert "<none>" not in failure.message  # FFmpeg sees no name
     assert failure.stage == ("read" if failure.reason in ("vanished", "unreadable") else "decode")
 
 
@@ -57,7 +57,7 @@ def test_every_broken_file_gets_its_reason(tmp_path: Path, capfd: pytest.Capture
     assert len(expected) > 70
     capfd.readouterr()
     assert {name: outcome(tmp_path / name) for name in expected} == expected
-    assert capfd.readouterr() == ("", "")  # neither library says a word
+    assert capfd.readouterr() == ("", "")  # neither library prints anything
 
 
 @pytest.mark.skipif(os.geteuid() == 0, reason="root may read everything")
@@ -69,7 +69,7 @@ def test_file_without_read_permission_is_unreadable(tmp_path: Path) -> None:
 
 
 class Failing(io.BytesIO):
-    """A file whose disk gives an error from some byte on."""
+    """A file whose disk fails from some byte on."""
 
     def __init__(self, data: bytes, good_bytes: int, error: Exception) -> None:
         super().__init__(data)
@@ -109,14 +109,14 @@ def test_cut_file_decodes_to_the_beginning_of_the_whole() -> None:
             part = np.concatenate(list(audio.blocks()))
             assert audio.truncated is not None
         assert 1.5 * HZ < len(part) < 2.6 * HZ, name
-        # The last frames of lossy codecs overlap with what is missing.
+        # The last frames of lossy codecs overlap with the missing ones.
         n_same = len(part) - HZ // 10
         assert np.array_equal(part[:n_same], whole[:n_same]), name
 
 
 def test_truncated_says_how_much_is_missing() -> None:
     with open_audio(io.BytesIO(cut(encode("wav_s16", tone(4.0, HZ), HZ), 0.25))) as audio:
-        assert audio.truncated is not None  # before the end is reached too, all of it is missing
+        assert audio.truncated is not None  # before decoding, all of it is missing
         assert len(np.concatenate(list(audio.blocks()))) == HZ - 17
         assert audio.truncated == "1.000 s decoded of 4.000 s"
         assert audio.info.expected_duration_s == pytest.approx(4.0, abs=1e-3)
@@ -132,11 +132,11 @@ def test_failure_names_the_time_of_a_non_finite_sample() -> None:
             list(blocks)
 
 
-# --- headers that lie -------------------------------------------------------------------------------------------------
+# --- wrong headers ----------------------------------------------------------------------------------------------------
 
 
 def decode_within(data: bytes, path: Path, limit_bytes: int) -> tuple[int, bool]:
-    """Decode in a fresh process that may take ``limit_bytes`` more address space: samples, and whether truncated."""
+    """The number of samples and whether truncated, from a fresh process with ``limit_bytes`` more address space."""
     path.write_bytes(data)
     program = (
         "import resource, sys\n"
@@ -198,7 +198,7 @@ SLOW = [
 
 @pytest.mark.parametrize("name", ["flac", "mp3", *SLOW])
 def test_memory_does_not_grow_with_the_length_of_a_file(name: str) -> None:
-    """In a fresh process each, twenty minutes need no more than one does: their samples alone would be 230 MB."""
+    """In fresh processes, twenty minutes need no more memory than one: their samples alone would be 230 MB."""
     short, long = measure_format(name, [60.0, 1_200.0], channels=1)
     assert long.decoded_s == pytest.approx(1_200.0, rel=0.002)
     assert long.truncated is None
@@ -214,7 +214,7 @@ SECOND = {name: encode(name, tone(1.0, HZ) + noise(1.0, HZ), HZ) for name in FOR
 @settings(max_examples=250, deadline=None)
 @given(st.sampled_from(sorted(SECOND)), st.data())
 def test_damaged_files_raise_nothing_but_failures(name: str, data: st.DataObject) -> None:
-    """Flipped bytes, above all in headers, and cuts: an outcome, no more sound than could be there, no exception."""
+    """Flipped bytes, above all in headers, and cuts give an outcome, never an exception."""
     broken = bytearray(SECOND[name])
     for _ in range(data.draw(st.integers(0, 8))):
         limit = data.draw(st.sampled_from([64, 600, len(broken)]))

@@ -1,4 +1,4 @@
-"""Sizes that headers get wrong: what is there is read, and what is missing is said."""
+"""Despite wrong sizes in headers, all samples are read, and missing ones are reported."""
 
 import io
 import os
@@ -40,7 +40,7 @@ def second(path: Path, at_s: int) -> Waveform:
 
 
 def write_sparse(path: Path, header: bytes, size_bytes: int, sounds: dict[int, bytes], behind: bytes = b"") -> None:
-    """A file of zeros that takes no room, save for some bytes here and there."""
+    """A sparse file of zeros, with ``sounds`` at some places."""
     with path.open("wb") as file:
         file.write(header)
         for at, sound in sounds.items():
@@ -82,7 +82,7 @@ def test_wav_of_more_than_4_gib_is_read_whole(
     assert not second(path, 1).any()
     with open_audio(path) as audio:
         assert audio.n_samples is not None
-        # Where nothing says where it ends, what is behind is taken for samples too.
+        # Without a size, the bytes behind the samples are taken for samples.
         assert 0 <= audio.n_samples - HOURS * 3_600 * HZ <= (0 if claim == "wrapped" else len(behind) / sample_bytes)
         assert audio.info.expected_duration_s == (HOURS * 3_600 if claim == "wrapped" else None)
         assert audio.ends_as_promised()
@@ -101,7 +101,7 @@ def test_wav_of_more_than_4_gib_is_split_into_parts(tmp_path: Path, claim: str) 
 
 @pytest.mark.parametrize("container", ["RF64", "W64", "BW64"])
 def test_sizes_of_64_bits_are_believed(tmp_path: Path, container: str) -> None:
-    """Also where the file is cut off: more than 4 GiB are promised, and more than 2 are there."""
+    """The header promises more than 4 GiB, and the file has more than 2."""
     data = by_soundfile(container.replace("BW64", "RF64"), "PCM_16")(noise(1.0, HZ, 2), HZ)
     data = container.encode() + data[4:] if container == "BW64" else data
     size_bytes, rest = HOURS * 3_600 * HZ * 4, data[-HZ * 4 :]
@@ -132,7 +132,7 @@ def test_a_long_wav_that_is_cut_off_promises_more(tmp_path: Path, claimed: int, 
 
 
 def test_a_long_aiff_says_that_it_goes_on(tmp_path: Path) -> None:
-    """There is no header that would let libsndfile find the rest of it."""
+    """No header would let libsndfile find the rest."""
     header = by_soundfile("AIFF", "PCM_16")(np.zeros((0, 2), np.float32), HZ)
     size_bytes = HOURS * 3_600 * HZ * 4
     at = header.index(b"SSND") + 4
@@ -145,7 +145,7 @@ def test_a_long_aiff_says_that_it_goes_on(tmp_path: Path) -> None:
         assert audio.info.expected_duration_s == pytest.approx(HOURS * 3_600, abs=0.1)
 
 
-# --- what follows the samples -----------------------------------------------------------------------------------------
+# --- chunks behind the samples ----------------------------------------------------------------------------------------
 
 WAV = encode("wav_s16", noise(2.0, HZ, 2), HZ)
 BEHIND = {
@@ -189,7 +189,7 @@ def test_aiff_of_unknown_size_is_read_to_its_end() -> None:
 
 @pytest.mark.parametrize("subtype", ["IMA_ADPCM", "MS_ADPCM", "GSM610"])
 def test_compressed_samples_are_read_by_their_own_header(subtype: str) -> None:
-    """In parts, too; that the file goes on behind them is told as of others."""
+    """In parts, too. The note that the file goes on behind them is that of other files."""
     data = by_soundfile("WAV", subtype)(noise(2.0, HZ), HZ)
     with open_audio(io.BytesIO(data + b"\1" * 9_000)) as audio:
         whole = np.concatenate(list(audio.blocks()))
@@ -218,7 +218,7 @@ def test_samples_of_odd_size_may_lack_their_padding() -> None:
     ],
 )
 def test_bytes_behind_the_samples_that_belong_to_no_chunk_count_as_missing(magic: bytes, behind: bytes) -> None:
-    """A header that a crashed recorder left as it once was, a file glued to another, a second chunk of samples."""
+    """A stale header of a crashed recorder, a file glued to another, a second chunk of samples."""
     data = WAV if magic == b"RIFF" else encode("rf64", noise(2.0, HZ, 2), HZ)
     behind = behind.ljust(20_000, b"\1")
     heard, truncated = decode(data + behind)
@@ -285,7 +285,7 @@ def test_view_reads_its_header_and_then_its_part_of_the_file(
         assert view.tell() == file.tell()
 
 
-# --- what is cut off --------------------------------------------------------------------------------------------------
+# --- truncated files --------------------------------------------------------------------------------------------------
 
 FRAGMENTS = {"movflags": "frag_keyframe+empty_moov+default_base_moof", "frag_duration": "500000"}
 
@@ -297,9 +297,9 @@ def test_a_fragmented_mp4_is_read_up_to_where_it_is_cut_off(flags: str) -> None:
     whole, truncated = decode(data)
     assert truncated is None
     index = data.rindex(b"mfra") - 4
-    assert decode(data[:index])[1] is None  # many are written without
+    assert decode(data[:index])[1] is None  # many writers omit the index
     last_fragment = data.rindex(b"moof", 0, index) - 4
-    # Less than a header of a box may be anything.
+    # Fewer bytes than the header of a box prove nothing.
     stops = [*range(len(data) // 3, index, 7_919), *range(last_fragment + 8, last_fragment + 200, 13)]
     for stop in stops:
         heard, truncated = decode(data[:stop])

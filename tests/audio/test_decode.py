@@ -1,4 +1,4 @@
-"""Healthy files: every format against known sounds, on time, at pitch and without gaps."""
+"""Healthy files of every format decode to known sounds: on time, at pitch and without gaps."""
 
 import hashlib
 import io
@@ -28,7 +28,7 @@ Waveform = npt.NDArray[np.float32]
 
 
 def cases(names: list[str], shapes: list[tuple[int, int]]) -> list[tuple[str, int, int]]:
-    """(format, rate, channels), where the format and the encoder of the tests take them."""
+    """(format, rate, channels), as far as the format and the encoder of the tests support them."""
     return [
         (name, rate_hz, channels)
         for name in names
@@ -47,7 +47,7 @@ def resample(mono: Waveform, rate_hz: int) -> Waveform:
 
 
 def residual(heard: Waveform, frequency_hz: float, first: int = 0) -> tuple[float, Waveform]:
-    """The amplitude of the best sine of this pitch, and what it leaves over."""
+    """The amplitude of the best sine of this pitch, and the rest of the sound without it."""
     angles = 2 * np.pi * frequency_hz * (first + np.arange(len(heard))) / HZ
     basis = np.stack([np.sin(angles), np.cos(angles)], axis=1)
     weights, *_ = np.linalg.lstsq(basis, heard, rcond=None)
@@ -60,7 +60,7 @@ def pitch_hz(heard: Waveform) -> float:
 
 
 def lag_s(heard: Waveform, sound: Waveform) -> float:
-    """How much later than in ``sound`` everything is in ``heard``."""
+    """How much later ``heard`` is than ``sound``."""
     n = len(heard) + len(sound)
     correlation = np.fft.irfft(np.fft.rfft(heard, n) * np.conj(np.fft.rfft(sound, n)), n)
     best = int(np.argmax(correlation))
@@ -83,18 +83,18 @@ def test_a_tone_keeps_its_pitch_length_and_level_without_gaps(name: str, rate_hz
     assert info.sample_rate_hz == (HZ if info.codec == "opus" else rate_hz)
     assert (info.expected_duration_s is not None) == format_.duration_known
     if info.expected_duration_s is not None:
-        # The header of an mp3 in a wav counts the padding too.
+        # The header of an mp3 in a wav counts the padding, too.
         assert info.expected_duration_s == pytest.approx(1.5, abs=0.15 if name == "mp3_in_wav" else 0.01)
 
     longer_s = len(heard) / HZ - len(sound) / rate_hz
     if format_.step is not None:
         assert abs(longer_s) <= 1 / HZ
-    else:  # where a format cannot say how much is padding, up to three frames of it stay
+    else:  # a format that does not state its padding keeps up to three frames of it
         assert -0.001 <= longer_s <= (0.05 if format_.duration_known and name != "mp3_in_wav" else 3 * 1_152 / rate_hz)
     middle = heard[HZ // 4 : HZ * 5 // 4]
     assert pitch_hz(middle) == pytest.approx(440.0, abs=0.5)
     amplitude, rest = residual(middle, 440.0)
-    # Lossy encoders take all but the bass from the sixth channel, as it is meant for.
+    # Lossy encoders keep only the bass of the sixth channel.
     level = 5 / 6 * 0.5 if format_.step is None and channels == 6 and amplitude < 0.45 else 0.5
     assert 20 * abs(np.log10(amplitude / level)) < 1.0
     # One sine explains all of it: no gap, no click, no jump of phase.
@@ -123,7 +123,7 @@ def test_streaming_resamples_bitwise_like_one_call(rate_hz: int) -> None:
 
 @pytest.mark.parametrize("name", LOSSY)
 def test_decoding_does_not_shift_sounds_in_time(name: str) -> None:
-    """An encoder's delay is taken off wherever the format states it."""
+    """The decoder removes an encoder's delay wherever the format states it."""
     rate_hz = 44_100 if FORMATS[name].takes(44_100, 1) else 48_000
     sound = (noise(1.5, rate_hz) * np.sin(np.arange(round(1.5 * rate_hz)) / 3_000)[:, None]).astype(np.float32)
     late_s = lag_s(decode(encode(name, sound, rate_hz)), resample(sound[:, 0], rate_hz))
@@ -188,7 +188,7 @@ def test_chained_ogg_streams_play_on(name: str) -> None:
 
 
 def test_a_broken_flac_is_read_on_without_gap_or_overlap() -> None:
-    """libsndfile gives up at the damage, FFmpeg finds what follows: before and after, every sample is in its place."""
+    """libsndfile gives up at the damage, FFmpeg goes on: before and after, every sample is in its place."""
     samples = noise(10.0, HZ)
     whole = encode("flac", samples, HZ)
     with open_audio(io.BytesIO(scribble(whole, 0.5, 0.6))) as audio:

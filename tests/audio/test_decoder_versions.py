@@ -1,4 +1,4 @@
-"""Where decoding has been mended, the next run decodes the files that it concerns once more, and no others."""
+"""After a correction of decoding, the next run decodes the files that it concerns again, and no others."""
 
 from collections.abc import Mapping
 from pathlib import Path

@@ -18,7 +18,7 @@ HZ = 48_000
 
 @pytest.mark.parametrize("name", ["mp3", "m4a", "ogg_opus"])
 def test_ranges_of_a_file_without_exact_seeking_are_read_in_one_pass(tmp_path: Path, name: str) -> None:
-    """Also where they overlap; the samples are those of a stream of their own."""
+    """Even where ranges overlap. The samples are those of a separate stream."""
     path = tmp_path / "a"
     path.write_bytes(encode(name, noise(90.0, 48_000), 48_000))
     whole, _ = decode_all(path)

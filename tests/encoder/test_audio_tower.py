@@ -1,4 +1,4 @@
-"""The inference path computes what transformers computes, whatever the shapes, and however it is cut."""
+"""The inference path matches transformers, whatever the shapes and tiles."""
 
 import copy
 import math
@@ -60,7 +60,7 @@ def test_tiles_cover_every_sound_once(model: Any) -> None:
 def test_transformer_matches_transformers(settings: dict[str, Any]) -> None:
     model = build_model(audio=settings).eval()
     for name, weight in model.audio_encoder.named_parameters():
-        if name.endswith(("norm.weight", "proj.bias")):  # as made they are all ones or zeros
+        if name.endswith(("norm.weight", "proj.bias")):  # initially they are all ones or zeros
             weight.add_(torch.rand_like(weight) * 0.5)
     encoder = model.audio_encoder
     samples = noise(2, 9 * 1920)

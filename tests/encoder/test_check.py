@@ -52,7 +52,7 @@ def right(found: dict[str, Finding]) -> list[str]:
 
 
 class Off:
-    """An encoder whose embeddings are those of another, changed."""
+    """An encoder that changes the embeddings of a correct one."""
 
     def __init__(self, settings: EncodeConfig) -> None:
         self._encoder = load_encoder(settings)
@@ -75,7 +75,7 @@ def two(tmp_path_factory: pytest.TempPathFactory) -> Path:
     return make_pe_audio_video(tmp_path_factory.mktemp("two"), seed=1, text={"hidden_size": 24})
 
 
-# ---- What is right
+# ---- Correct models
 
 
 def test_a_random_checkpoint_is_right(one: Path) -> None:
@@ -121,7 +121,7 @@ def test_the_bundled_model_is_right_on_the_command_line() -> None:
         assert version in hints["machine"]["said"]
 
 
-# ---- What is wrong
+# ---- Faulty models and encoders
 
 
 def test_missing_weight_is_wrong_and_ends_the_check(tmp_path: Path) -> None:
@@ -145,21 +145,21 @@ def test_missing_model_is_a_usage_error(tmp_path: Path) -> None:
 
 
 class Longer(Off):
-    """By a thousandth."""
+    """Embeddings are longer by a thousandth."""
 
     def change(self, rows: Rows, windows: Sequence[Waveform]) -> Rows:
         return rows * np.float32(1.001)
 
 
 class Crowded(Off):
-    """Changed by whatever else is in the batch, if that has another length."""
+    """Embeddings change if the batch holds windows of another length."""
 
     def change(self, rows: Rows, windows: Sequence[Waveform]) -> Rows:
         return rows + np.float32(1e-3) if len({len(window) for window in windows}) > 1 else rows
 
 
 class Rough(Off):
-    """Far off in bfloat16."""
+    """Embeddings are wrong in bfloat16."""
 
     def __init__(self, settings: EncodeConfig) -> None:
         super().__init__(settings)
@@ -186,7 +186,7 @@ class Infinite(Rough):
     ],
 )
 def test_wrong_embeddings_are_called_wrong(one: Path, encoder: Any, expected: list[str]) -> None:
-    # In float32 it is timed, whatever this machine is good at.
+    # It is timed in float32, whatever precision suits this machine.
     models = EncodeConfig(clip_model=str(one), device="cpu", precision="float32")
     assert wrong({finding.what: finding for finding in check(models, make_sounds(), encoder, timed_s=0)}) == expected
 
@@ -217,7 +217,7 @@ def test_check_tells_why_nothing_is_compiled(one: Path) -> None:
 
 @pytest.fixture
 def released(one: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> str:
-    """The name of a model of Meta's, in a cache of hub models."""
+    """The name of one of Meta's models, in a cache of hub models."""
     from huggingface_hub import constants
 
     monkeypatch.setattr(constants, "HF_HUB_CACHE", str(tmp_path))
@@ -254,7 +254,7 @@ def test_check_tells_why_metas_package_does_not_run(one: Path, released: str) ->
     assert found["Meta's package, frames"].said.startswith("cannot be run: AttributeError: ")
 
 
-# ---- What is printed
+# ---- Output
 
 
 def run(*arguments: object) -> subprocess.CompletedProcess[str]:

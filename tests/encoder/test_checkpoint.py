@@ -147,7 +147,7 @@ def test_reading_an_identity_imports_no_heavy_library(one: Path) -> None:
 
 
 def count_bytes_read() -> int:
-    """What this process has read from files so far, but for those that it maps."""
+    """Bytes that this process has read from files so far, without mapped files."""
     lines = Path("/proc/self/io").read_text().splitlines()
     return int(next(line.split()[1] for line in lines if line.startswith("rchar:")))
 

@@ -49,7 +49,7 @@ def test_embeddings_match_the_forward_of_transformers(normed: Path, n_samples: i
     assert_close(clips, clip.audio_embeds.numpy())
     assert_close(frames[0], frame.audio_embeds[0].numpy())
     assert_close(texts, clip.text_audio_embeds.numpy())
-    # Logits of this model are up to 300, which rounding is relative to, and most probabilities are 0 or 1.
+    # Rounding is relative to the logits, which reach 300 here; most probabilities are 0 or 1.
     identity, logits = read_identity(str(normed)), clip.logits_audio_text.numpy()
     largest = float(identity.logit_scale * np.linalg.norm(clips) * np.linalg.norm(texts))
     found = identity.logit_scale * clips @ texts.T + identity.logit_bias

@@ -1,4 +1,4 @@
-"""On a GPU: batches are measured, fit and come back in their places, and parity holds there too."""
+"""On a GPU, batches are measured, fit and come back in their places, and the tower matches transformers."""
 
 import copy
 import json
@@ -25,7 +25,7 @@ from pipeline.grid import HOP_SAMPLES, Waveform
 
 pytestmark = [
     pytest.mark.skipif(not torch.cuda.is_available(), reason="there is no GPU"),
-    # Torch's compiler recommends TF32; as an error that would be taken for a compiler that does not work.
+    # Torch's compiler recommends TF32; as an error, the warning would look like a broken compiler.
     pytest.mark.filterwarnings("ignore::UserWarning:torch"),
 ]
 
@@ -55,7 +55,7 @@ def make_windows(n_frames: list[int]) -> list[Waveform]:
 
 
 def check_rows(batches: Batches, model: Any, windows: list[Waveform]) -> list[int]:
-    """Each window gives, in its place, what it gives alone; sizes of the batches."""
+    """Check that each window gives the same in its place as alone. Returns the sizes of the batches."""
     sizes, seen = [], set()
     for batch, (clips, frames) in batches.run(model, windows):
         sizes.append(len(batch))
@@ -100,7 +100,7 @@ def test_batch_that_does_not_fit_is_halved(ours: Any) -> None:
 
 
 @pytest.mark.parametrize("dtype", [torch.float32, torch.bfloat16])
-@pytest.mark.parametrize("length", [48, 50])  # in rows of known width, and not
+@pytest.mark.parametrize("length", [48, 50])  # rows of known and of unknown width
 def test_snake_compiles_on_a_gpu(dtype: torch.dtype, length: int) -> None:
     fused = fuse_snake("cuda", dtype)
     assert fused is not snake

@@ -1,4 +1,4 @@
-"""A checkpoint may come from anybody: no code of its folder runs, whoever answers on the terminal."""
+"""Checkpoints load exactly or not at all, and no code of their folders runs."""
 
 import json
 import os
@@ -50,7 +50,7 @@ WAYS: dict[str, tuple[str, dict[str, Any]]] = {
 
 
 def plant(folder: Path, way: str) -> Path:
-    """Let a checkpoint name code of its folder; returns the file that is there once that has run."""
+    """Make a checkpoint name code of its folder. Returns the file that this code would write."""
     file, values = WAYS[way]
     marker = folder / "it-ran"
     (folder / "planted.py").write_text(PLANTED.format(marker=str(marker)))
@@ -64,7 +64,7 @@ def plant(folder: Path, way: str) -> Path:
 
 
 def run_on_a_terminal(command: list[str], typed: str) -> tuple[int, str]:
-    """Run a command whose input and output are a terminal, where something has been typed ahead."""
+    """Run a command on a terminal where the answers have been typed ahead."""
     ours, theirs = pty.openpty()
     os.write(ours, typed.encode())
     process = subprocess.Popen(command, stdin=theirs, stdout=theirs, stderr=theirs, cwd=ROOT, start_new_session=True)
@@ -114,7 +114,7 @@ def test_query_on_a_terminal_neither_asks_nor_runs_code(way: str, tmp_path: Path
 
 
 def test_loaders_of_transformers_run_no_code_either(tmp_path: Path) -> None:
-    """The loaders of transformers are told so as well, should they look for code where Earshot does not."""
+    """Earshot also forbids the loaders of transformers to run code, in case they find some that it does not."""
     folder = make_pe_audio(tmp_path)
     checkpoint = find_checkpoint(str(folder), None)
     marker = plant(folder, "a tokenizer")
@@ -175,7 +175,7 @@ def test_unexpected_weights_are_refused(copy: Path, loader: Any, key: str) -> No
 
 def test_unexpected_weights_of_the_audio_model_are_refused_among_others(tmp_path: Path) -> None:
     folder = make_pe_audio_video(tmp_path)
-    load(folder)  # with keys of the video and the audio-video model in it
+    load(folder)  # although it has keys of the video and the audio-video model
     key = "audio_model.audio_encoder.layers.2.mlp.up_proj.weight"
     edit_weights(folder, lambda state: state.update({key: torch.zeros(3)}))
     with pytest.raises(ModelError, match=f"1 unexpected .{key}"):
@@ -239,7 +239,7 @@ def test_broken_checkpoints_fail_in_one_line(copy: Path, message: str) -> None:
 
 
 def test_loading_prints_nothing(copy: Path) -> None:
-    """In a process of its own, since transformers keeps the stream that it found when it was imported."""
+    """In a fresh process, since transformers keeps the stream that it found when it was imported."""
     edit_weights(copy, lambda state: state.pop("audio_encoder.norm.weight"))
     script = (
         "import sys; from pipeline.errors import ModelError\n"
@@ -282,11 +282,11 @@ def test_audio_video_checkpoints_keep_their_own_text_settings(text: dict[str, An
         assert_close(encoder.embed([query]), expected.text_audio_embeds.numpy())
         if i == 0:
             assert_close(load(folder).encode([sound])[0], expected.audio_embeds.numpy())
-    if "num_hidden_layers" not in text:  # the same weights with the usual settings would give something else
+    if "num_hidden_layers" not in text:  # the same weights with the usual settings give other embeddings
         assert np.abs(default.embed(TEXTS) - encoder.embed(TEXTS)).max() > 1e-2
 
 
 def test_transformers_alone_would_use_other_text_settings(tmp_path: Path) -> None:
     folder = make_pe_audio_video(tmp_path)
-    assert PeAudioConfig.from_pretrained(folder).text_config.hidden_size == 1024  # what PeAudioModel would go by
+    assert PeAudioConfig.from_pretrained(folder).text_config.hidden_size == 1024  # PeAudioModel would use this
     assert read_identity(str(folder)).dimension == 32

@@ -9,7 +9,7 @@ import pytest
 
 @pytest.mark.slow
 def test_kept_memory_is_used_again() -> None:
-    """Passes map next to no fresh memory: counted in page faults, in a process of its own.
+    """An encoder maps next to no fresh memory: counted in page faults, in a fresh process.
 
     The median of some passes: the first ones after the setting, and now and then another, still grow the pool.
     """

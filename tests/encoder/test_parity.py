@@ -1,4 +1,4 @@
-"""Float32 equals transformers' forward, and bfloat16 stays close to it: for the bundled model, and at full size."""
+"""Float32 matches transformers' forward, and bfloat16 is close to it, for the bundled model and at full size."""
 
 import copy
 import dataclasses
@@ -27,7 +27,7 @@ from pipeline.encoder.snake import fuse_snake, snake
 
 LARGEST_CHANGE = 0.01
 LARGEST_CHANGE_OF_A_CLASS = 0.02
-"""One of the 90 places that a class's precision counts is 0.011, one of its 60 events 0.017."""
+"""One of the 90 places in a class's precision is worth 0.011, one of its 60 events 0.017."""
 
 pytestmark = pytest.mark.usefixtures("one_thread")
 
@@ -43,7 +43,7 @@ def scenes(n: int, seconds: float) -> torch.Tensor:
 
 
 def vary(model: Any, codec: bool) -> Any:
-    """A copy with other weights after its codec, and with ``codec`` in that too."""
+    """A copy with other weights behind its codec, and with ``codec`` in the codec, too."""
     torch.manual_seed(5)
     other = copy.deepcopy(model)
     for name, weight in other.named_parameters():
@@ -60,8 +60,11 @@ def choose(kind: str, model: Any, sharing: Any, separate: Any) -> list[Any]:
 
 
 def make(models: list[Any], precision: str, whole: bool = False) -> Any:
-    """The tower of copies of the models, of which the last gives the frames; ``whole``: as on a GPU, not in stretches,
-    and with the Snake that is compiled there."""
+    """The tower of copies of the models, the last of which gives the frames.
+
+    Args:
+        whole: as on a GPU, without tiles and with the compiled Snake.
+    """
     taken = [copy.deepcopy(model) for model in models]
     tower = make_tower(taken[0], taken[-1], "cpu", precision)
     tower.compile()  # for full size, where there is AVX-512
@@ -103,7 +106,7 @@ def test_tower_of_the_bundled_model_matches_transformers(bundled: Any, kind: str
 @pytest.mark.slow
 @pytest.mark.parametrize("precision", ["float32", "bfloat16"])
 def test_the_bundled_model_finds_and_localises_as_before(bundled: Any, precision: str) -> None:
-    """Every figure of the held-out exam, by class too, in every precision, beside that of transformers' forward."""
+    """Compare every figure of the held-out exam, also by class, with that of transformers' forward."""
     keep_freed_memory()
     model, tokenizer = load(CHECKPOINT)
     exam = make_exam(held_out=True)
@@ -147,7 +150,7 @@ def test_tower_of_full_size_matches_transformers_on_a_whole_window(full_size: di
 
 
 def test_the_encoder_is_measured_with_torch_and_transformers_alone() -> None:
-    """What else the project depends on cannot be imported there; the tables have all ways and the parity."""
+    """No other dependency of the project can be imported; the tables have all ways and the parity."""
     others = ["ray", "lancedb", "lance", "pyarrow", "soundfile", "soxr", "av", "pydantic", "typer", "rich", "fsspec"]
     program = (
         f"import runpy, sys; sys.modules.update(dict.fromkeys({others}))\n"
@@ -239,7 +242,7 @@ def test_run_with_cudnn_keeps_it_on() -> None:
     assert torch.backends.cudnn.enabled
     assert encoder.run_with_cudnn(forward, 1) == (True, 1)
     assert forward(1) == (False, 1)
-    # Else the row measures nothing of its own.
+    # Otherwise the row would measure nothing new.
     assert "backends.cudnn.flags(enabled=False)" in inspect.getsource(modeling_pe_audio)
 
 

@@ -1,4 +1,4 @@
-"""The compiled Snake is the other one, and is compiled as seldom as it can be."""
+"""The compiled Snake matches the plain one, and torch compiles it as rarely as possible."""
 
 import os
 import shutil
@@ -24,7 +24,7 @@ pytestmark = pytest.mark.usefixtures("one_thread")
 
 @contextmanager
 def fresh_dynamo() -> Iterator[None]:
-    """Nothing compiled before is known, nor afterwards."""
+    """Make torch forget compiled functions, before and after."""
     torch._dynamo.reset()
     yield
     torch._dynamo.reset()
@@ -68,7 +68,7 @@ def test_snake_compiles_twice_for_each_precision() -> None:
     embedder = make_embedder([2, 3, 5])
     with fresh_dynamo():
         for dtype in (torch.float32, torch.bfloat16):
-            for tile_bytes in (None, 2**10, 2**12):  # encoders in one process
+            for tile_bytes in (None, 2**10, 2**12):  # three encoders in one process
                 with torch.inference_mode(False):  # as they are loaded
                     codec = Codec(embedder, "cpu", dtype)
                 codec.tile_bytes, codec._snake = tile_bytes, fuse_snake("cpu", dtype, count)
@@ -86,7 +86,7 @@ def test_rows_on_a_gpu_have_a_known_width(monkeypatch: pytest.MonkeyPatch) -> No
     graphs: list[tuple[int, list[int]]] = []
 
     def look(graph: Any, inputs: Any) -> Any:
-        """How many sizes are left open, and what widths were tried."""
+        """Note how many sizes are left open, and which widths were tried."""
         n_open = sum(isinstance(given, torch.SymInt) for given in inputs)
         graphs.append((n_open, [given.shape[-1] for given in inputs if isinstance(given, torch.Tensor)]))
         return graph.forward
@@ -126,7 +126,7 @@ compiler = pytest.mark.skipif(
 @compiler
 @pytest.mark.parametrize(("dtype", "largest"), [(torch.float32, 16.0), (torch.bfloat16, 0.52)])
 def test_compiled_snake_rounds_once(dtype: torch.dtype, largest: float) -> None:
-    """``largest`` in units of the precision, of which rounding alone takes half."""
+    """``largest`` is in units of the precision; rounding alone takes half of one."""
     with fresh_dynamo():
         fused = fuse_snake("cpu", dtype)
         assert fused is not snake
@@ -162,7 +162,7 @@ def test_runs_compile_and_queries_do_not(tmp_path: Path, monkeypatch: pytest.Mon
 
     monkeypatch.setattr(torch, "compile", compile_nothing)
     monkeypatch.setattr(torch.cpu, "get_capabilities", lambda: {"avx512_f": True})
-    monkeypatch.setenv("OMP_WAIT_POLICY", "PASSIVE")  # as it is set there, and only as long as this test runs
+    monkeypatch.setenv("OMP_WAIT_POLICY", "PASSIVE")  # as `load_for_run` sets it, but only for this test
     audio = {"dac_config": {**AUDIO["dac_config"], "encoder_hidden_size": LEAST_CHANNELS}}
     config = EncodeConfig(clip_model=str(make_pe_audio(tmp_path, audio=audio)), device="cpu", precision="float32")
     windows = [noise(1, 3 * 1920)[0].numpy()]

@@ -1,4 +1,4 @@
-"""Texts are read from the state that a checkpoint was trained with, whatever transformers' own forward takes."""
+"""Texts are embedded from the state that a checkpoint was trained with, whatever transformers' forward does."""
 
 import json
 from collections.abc import Callable
@@ -42,7 +42,7 @@ Make = Callable[..., Path]
 
 
 def embed_by_layers(folder: Path, text: str, normed: bool) -> Any:
-    """The embedding (D,) of a text by the modules of the model that the checkpoint was made from, one by one."""
+    """The embedding (D,) of a text, computed layer by layer with the model that the checkpoint was made from."""
     tokenizer = PreTrainedTokenizerFast.from_pretrained(folder)
     model = build_model(0)
     tower = model.text_model
@@ -64,7 +64,7 @@ def embed_by_layers(folder: Path, text: str, normed: bool) -> Any:
 
 
 def write_key(folder: Path, value: Any) -> Path:
-    """Say in config.json which state is read; ``...`` leaves the key out."""
+    """Write into config.json which state is read; ``...`` omits the key."""
     text = json.loads((folder / "config.json").read_text())["text_config"]
     text.pop(KEY, None)
     return edit_settings(folder, text_config=text if value is ... else text | {KEY: value})
@@ -109,7 +109,7 @@ def test_other_values_of_the_key_are_refused(value: Any, tmp_path: Path) -> None
 
 
 def test_key_does_not_change_the_checksum(tmp_path: Path) -> None:
-    """It may be added to a checkpoint whose index exists already; no sound's vector depends on it."""
+    """A checkpoint may get the key after its index was made: no sound's vector depends on it."""
     folder = make_pe_audio(tmp_path)
     found = {read_identity(str(write_key(folder, value))).checksum for value in (..., True, False)}
     assert len(found) == 1
@@ -127,7 +127,7 @@ def test_another_kind_of_text_tower_is_refused(tmp_path: Path) -> None:
 
 
 def test_the_bundled_model_keeps_its_vectors_and_its_checksum() -> None:
-    """It was trained on the state after the norm, and indexes made with it know it by this checksum."""
+    """It was trained on the state after the norm, and existing indexes know it by this checksum."""
     identity = read_identity("earshot-tiny")
     assert identity.checksum == "6e9fa1c22450a91147815a39118a4d6e35122b8969c55dcee6f5b4e9ef8bbc30"
     embedding = load_text_encoder("earshot-tiny").embed(["a bell"])[0]

@@ -1,4 +1,4 @@
-"""The checksum of a tokenizer: equal where texts become the same tokens, however the files are written."""
+"""The checksum of a tokenizer is equal where texts become the same tokens, however its files are written."""
 
 import json
 from collections.abc import Callable

@@ -32,7 +32,7 @@ def make_windows(n_frames: list[int]) -> list[Waveform]:
 
 
 def load(clip: Path | str, frame: Path | None = None, frames: bool = True, **settings: Any) -> AudioEncoder:
-    """On the CPU, in the precision of the reference where no other is asked for."""
+    """An encoder on the CPU, in float32 unless ``settings`` say otherwise."""
     settings = {"device": "cpu", "precision": "float32", **settings}
     return load_encoder(EncodeConfig(clip_model=str(clip), frame_model=frame and str(frame), **settings), frames)
 
@@ -51,7 +51,7 @@ def cosine(a: np.ndarray[Any, Any], b: np.ndarray[Any, Any]) -> float:
 
 
 def run_transformers(folder: Path, sound: Waveform, text: str) -> tuple[Any, Any]:
-    """The outputs of both of transformers' models for one sound and one text, through its processor."""
+    """The outputs of transformers' clip model and frame model for one sound and one text."""
     inputs = PeAudioProcessor.from_pretrained(folder)(
         audio=[sound], text=[text], sampling_rate=48_000, padding=True, return_tensors="pt"
     )

@@ -24,7 +24,7 @@ def decode(planned: dict[str, Any], grid: Grid = GRID) -> list[dict[str, Any]]:
 
 
 def in_parts(encoder: FakeEncoder, at_once: list[int] | None = None) -> Stages:
-    """Stages that run here: parts of a recording one after the other, the last one first."""
+    """Stages without Ray: they decode the parts of a recording one after the other, the last one first."""
 
     def stages(batches: pa.Table, config: Config, frames_schema: pa.Schema) -> Iterator[dict[str, Any]]:
         grid = config.window.grid

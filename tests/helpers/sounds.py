@@ -65,7 +65,7 @@ class Format:
     codec: str
     encode: Callable[[Samples, int], bytes]
     step: float | None = None
-    rates_hz: tuple[int, ...] = ()  # all, where empty
+    rates_hz: tuple[int, ...] = ()  # empty: all
     max_channels: int = 8
     duration_known: bool = True
 
@@ -96,7 +96,7 @@ class by_av:  # noqa: N801 - reads as the function it stands in for
     codec_options: dict[str, str] = field(default_factory=dict)
     container_options: dict[str, str] = field(default_factory=dict)
     film: str | None = None  # None, "with sound", "silent"
-    sample_format: str | None = None  # the encoder's first choice, where None
+    sample_format: str | None = None  # None: the encoder's first choice
 
     def __call__(self, samples: Samples, sample_rate_hz: int) -> bytes:
         with tempfile.TemporaryDirectory() as folder:  # FFmpeg moves an index to the front in a file with a name only
@@ -287,12 +287,12 @@ def patch(data: bytes, offset: int, layout: str, value: float) -> bytes:
 
 
 def claim_bytes(wav: bytes, size: int) -> bytes:
-    """A wav whose header says that it holds ``size`` bytes of samples."""
+    """A wav whose header states ``size`` bytes of samples."""
     return patch(patch(wav, 4, "<I", min(size + 36, 0xFFFF_FFFF)), 40, "<I", size)
 
 
 def forget_total(flac: bytes) -> bytes:
-    """A flac that does not say how long it is, as encoders write to a pipe."""
+    """A flac that does not state its length, as encoders write to a pipe."""
     return flac[:21] + bytes([flac[21] & 0xF0]) + bytes(4) + flac[26:]
 
 
@@ -459,7 +459,7 @@ def _odd_but_healthy(stereo: Samples, mono: Samples, wide: Samples) -> _Broken:
 
 
 def write_special_files(folder: Path) -> dict[str, tuple[str, str | None]]:
-    """Make things that carry the name of a sound and are no regular file: name -> (status, reason)."""
+    """Make things with the name of a sound that are no regular files: name -> (status, reason)."""
     (folder / "folder.wav").mkdir()
     os.mkfifo(folder / "pipe.wav")
     (folder / "dangling.wav").symlink_to(folder / "gone.wav")
