@@ -1,4 +1,4 @@
-"""Tables with the bytes of sounds in their rows."""
+"""Tables with audio: Parquet and Arrow files with bytes in their rows."""
 
 import json
 import os
@@ -11,10 +11,9 @@ import pyarrow as pa
 import pyarrow.parquet as pq
 
 CLOCK = count(1_000_000_000)
-
+"""Times for files: each file that is written gets its own."""
 
 AUDIO = pa.struct([("bytes", pa.binary()), ("path", pa.string())])
-
 
 Named = Sequence[tuple[str | None, bytes | None]]
 

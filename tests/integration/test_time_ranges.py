@@ -50,7 +50,7 @@ def planned(*sources: Path | str) -> Plan:
 
 
 def decoded(*sources: Path | str) -> dict[str, Row]:
-    """What becomes of each file of a corpus: its ledger row, by what follows the last slash of its uri."""
+    """The ledger row of each file of a corpus once it is decoded, by the last part of its uri."""
     rows = [row for batch in planned(*sources).batches.to_pylist() for row in decode(batch)]
     return {Path(file["uri"]).name: file for row in rows if row["files"] for file in row["files"]}
 
@@ -73,7 +73,7 @@ def test_a_range_is_a_slice_of_the_whole(name: str, rate_hz: int) -> None:
 
 
 @pytest.mark.parametrize("name", ["wav_s16", "mp3"])
-def test_nothing_is_read_far_behind_a_range(name: str) -> None:
+def test_little_is_read_behind_a_range(name: str) -> None:
     class Counted(io.BytesIO):
         n_bytes = 0
 
@@ -89,7 +89,7 @@ def test_nothing_is_read_far_behind_a_range(name: str) -> None:
 
 
 @pytest.mark.parametrize("suffix", ["wav", "mp3"])
-def test_each_range_becomes_a_file_of_its_own(tmp_path: Path, suffix: str) -> None:
+def test_each_range_is_a_file_of_its_own(tmp_path: Path, suffix: str) -> None:
     path = tmp_path / f"a.{suffix}"
     path.write_bytes(encode("wav_f32" if suffix == "wav" else "mp3", loud(12.0, HZ), HZ))
     rows: list[TimedRow] = [
@@ -126,7 +126,7 @@ def test_each_range_becomes_a_file_of_its_own(tmp_path: Path, suffix: str) -> No
     assert message == f"nothing from 20.000 s on: the recording lasts {end_s:.3f} s"
 
 
-def test_windows_of_a_range_are_those_of_a_file_of_its_samples(tmp_path: Path) -> None:
+def test_range_has_the_windows_of_a_file_with_its_samples(tmp_path: Path) -> None:
     samples = noise(12.0)
     write_wav(tmp_path / "a.wav", samples)
     write_wav(tmp_path / "b.wav", samples[round(2.51 * HZ) : round(5.77 * HZ)])
@@ -141,7 +141,7 @@ def test_windows_of_a_range_are_those_of_a_file_of_its_samples(tmp_path: Path) -
     assert one == other
 
 
-def test_a_damaged_recording_costs_only_the_ranges_that_reach_the_damage(tmp_path: Path) -> None:
+def test_damage_costs_only_the_ranges_that_reach_it(tmp_path: Path) -> None:
     samples = np.clip(5 * loud(30.0, HZ), -1, 1)
     flac = encode("flac", samples, HZ)
     (tmp_path / "cut.flac").write_bytes(flac[: int(0.6 * len(flac))])
@@ -167,8 +167,8 @@ def test_a_damaged_recording_costs_only_the_ranges_that_reach_the_damage(tmp_pat
     np.testing.assert_array_equal(part, whole[16 * HZ : 20 * HZ])
 
 
-def test_a_range_behind_damage_is_as_if_there_were_none(tmp_path: Path) -> None:
-    """While the whole has lost a part, and its end with it."""
+def test_range_behind_damage_is_unchanged(tmp_path: Path) -> None:
+    """The whole recording loses a part there, and so its end."""
     flac = bytearray(encode("flac", np.clip(5 * loud(30.0, HZ), -1, 1), HZ))
     clean, _ = decode_all(io.BytesIO(flac))
     middle = len(flac) // 2
@@ -181,7 +181,7 @@ def test_a_range_behind_damage_is_as_if_there_were_none(tmp_path: Path) -> None:
     np.testing.assert_array_equal(part, clean[20 * HZ :])
 
 
-def test_a_recording_that_changes_fails_for_all_its_ranges(tmp_path: Path) -> None:
+def test_all_ranges_fail_if_their_recording_changes_while_read(tmp_path: Path) -> None:
     path = write_wav(tmp_path / "a.wav", noise(5.0))
     manifest = write_ranges(tmp_path / "m.csv", ("a.wav", 0, 1), ("a.wav", 1, 2))
     [batch] = planned(manifest).batches.to_pylist()
@@ -190,7 +190,7 @@ def test_a_recording_that_changes_fails_for_all_its_ranges(tmp_path: Path) -> No
     assert [file["reason"] for file in files] == ["changed_while_reading"] * 2
 
 
-def test_a_recording_in_an_object_store_is_fetched_once(tmp_path: Path, flaky: str) -> None:
+def test_remote_recording_is_fetched_once(tmp_path: Path, flaky: str) -> None:
     urls = [put(f"{flaky}/{n}.wav", write_wav(tmp_path / "x", noise(20.0 + n, n)).read_bytes()) for n in range(3)]
     rows: list[TimedRow] = [(url, k, k + 1.5) for k in range(10) for url in urls]
     batches = planned(write_ranges(tmp_path / "m.csv", *rows)).batches.to_pylist()
@@ -210,7 +210,7 @@ def test_ranges_of_one_recording_are_packed_together(tmp_path: Path) -> None:
     assert plan.bytes_to_decode == sum((tmp_path / f"{number}.wav").stat().st_size for number in range(4))
 
 
-def test_long_ranges_and_wholes_come_first_and_alone(tmp_path: Path) -> None:
+def test_long_ranges_and_recordings_come_first_and_alone(tmp_path: Path) -> None:
     path = write_wav(tmp_path / "a.wav", noise(2.0))
     rows: list[TimedRow] = [("a.wav", k, k + 1) for k in range(40)]
     plan = planned(write_ranges(tmp_path / "m.csv", *rows, ("a.wav", 10, 2_000)))
@@ -224,7 +224,7 @@ def test_long_ranges_and_wholes_come_first_and_alone(tmp_path: Path) -> None:
 
 
 def test_recordings_are_read_once_for_the_plan_of_all_their_ranges(tmp_path: Path) -> None:
-    """And not at all, where no other one has their size."""
+    """They are not read at all if no other recording has their size."""
     for name, seed in (("a", 1), ("b", 1), ("c", 2)):
         write_wav(tmp_path / f"{name}.wav", noise(2.0, seed))
     write_wav(tmp_path / "d.wav", noise(3.0))
@@ -244,8 +244,8 @@ def test_recordings_are_read_once_for_the_plan_of_all_their_ranges(tmp_path: Pat
     assert all(len({split_uri(uri)[1] for uri in group}) == 1 for group in groups)
 
 
-def test_a_range_takes_little_to_plan(tmp_path: Path) -> None:
-    """A million of them are planned in half a minute: what is called for each is counted."""
+def test_planning_a_range_takes_few_calls(tmp_path: Path) -> None:
+    """A million ranges are planned in half a minute: the test counts the calls for each."""
     n_ranges = 2_000
     (tmp_path / "a.wav").write_bytes(b"sound")
     rows: list[TimedRow] = [("a.wav", k + 0.5, k + 10) for k in range(n_ranges)]
@@ -299,7 +299,7 @@ def test_ranges_are_indexed_once_and_share_frames_with_equal_ones(tmp_path: Path
     assert encoder.n_windows == 0
 
 
-def test_a_range_that_comes_or_goes_is_one_file_more_or_less(tmp_path: Path, corpus: Any) -> None:
+def test_added_and_removed_ranges_are_added_and_deleted_files(tmp_path: Path, corpus: Any) -> None:
     index_corpus(corpus, stages=in_place(WideEncoder()))
     rows: list[TimedRow] = [("a.wav", 1, 3), ("a.wav", 2, 4.5), ("c.wav", 1, 3), ("d.wav", 1, 3), ("a.wav", 9, 10)]
     write_ranges(tmp_path / "m.csv", *rows)
@@ -322,7 +322,7 @@ def test_a_range_that_comes_or_goes_is_one_file_more_or_less(tmp_path: Path, cor
     assert index_corpus(corpus, stages=in_place(WideEncoder())).n_unchanged == 5
 
 
-def test_a_recording_that_changes_changes_all_its_ranges(tmp_path: Path, corpus: Any) -> None:
+def test_changed_recording_changes_all_its_ranges(tmp_path: Path, corpus: Any) -> None:
     index_corpus(corpus, stages=in_place(WideEncoder()))
     write_wav(tmp_path / "a.wav", noise(7.0, 5))
     progress = index_corpus(corpus, stages=in_place(WideEncoder()))
@@ -330,7 +330,7 @@ def test_a_recording_that_changes_changes_all_its_ranges(tmp_path: Path, corpus:
     assert verify_index(corpus.into) == []
 
 
-def test_a_range_is_a_sound_to_search_with(index: Path, tmp_path: Path) -> None:
+def test_similar_takes_a_range_as_question(index: Path, tmp_path: Path) -> None:
     samples, opened = noise(30.0), open_with(index, Ear())
     path = str(write_wav(tmp_path / "a.wav", samples))
     wanted = opened.similar_to([samples[12 * HZ : 15 * HZ]])
