@@ -82,7 +82,7 @@ def index_corpus(
     layout = describe_run(config)
     tables = choose_generation(index, layout.settings, rebuild=rebuild)
     rebuild = tables.path != index.live.path
-    said = read_sources(tables, listed, manifests, config)
+    source_metadata = read_sources(tables, listed, manifests, config)
     if not tables.exists:
         progress.enter("checking models")
         _check_place(config.into)
@@ -99,7 +99,7 @@ def index_corpus(
         _check_data_files(tables, rebuild=rebuild)
         writer = Writer(tables.path, progress.run_id, keep_versions=config.store.keep_versions, failpoint=failpoint)
         files = read_files(tables.path, writer.published)
-        inventory = Inventory.take(listed, said, files, find_disks(tables, is_mount))
+        inventory = Inventory.take(listed, source_metadata, files, find_disks(tables, is_mount))
         checkpoints = Checkpoints(config.model_copy(update={"into": tables.path}), writer, inventory, progress)
 
         plan = _make_plan(checkpoints, request)

@@ -57,10 +57,10 @@ class Inventory:
     """Those on which the files of the index lie."""
 
     @classmethod
-    def take(cls, listed: pa.Table, said: CorpusMetadata, files: pa.Table, disks: Disks) -> "Inventory":
-        """Args: ``said`` is the metadata in the sources, ``files`` the table of the index."""
+    def take(cls, listed: pa.Table, source_metadata: CorpusMetadata, files: pa.Table, disks: Disks) -> "Inventory":
+        """Compare the corpus with ``files``, the table of the index."""
         ledger = Ledger(files.select(schema.FILES.names))
-        return cls(listed, ledger, MetadataColumns(said, select_metadata(files)), disks)
+        return cls(listed, ledger, MetadataColumns(source_metadata, select_metadata(files)), disks)
 
 
 def describe_run(config: Config) -> Layout:
@@ -123,8 +123,8 @@ def plan_corpus(
     listed, manifests = list_files(config, progress)
     index = find_index(config.into)
     tables = choose_generation(index, describe_run(config).settings, rebuild=rebuild)
-    said = read_sources(tables, listed, manifests, config)
-    inventory = Inventory.take(listed, said, tables.read_files(), find_disks(tables, is_mount))
+    source_metadata = read_sources(tables, listed, manifests, config)
+    inventory = Inventory.take(listed, source_metadata, tables.read_files(), find_disks(tables, is_mount))
     plan = plan_files(inventory, config, request, progress, list_actions=True)
     plan.not_looked_at = progress.not_looked_at
     if tables.path != index.live.path:
