@@ -16,7 +16,7 @@ Lance's clean-up deletes the files. Before each commit, the writer checks that t
 it. If not, another run writes here: this one stops, and nothing of its batches is published.
 """
 
-from collections.abc import Callable, Iterator, Sequence
+from collections.abc import Iterator, Sequence
 from contextlib import contextmanager
 from dataclasses import dataclass
 from functools import partial
@@ -27,15 +27,15 @@ import lance
 import pyarrow as pa
 import pyarrow.compute as pc
 from lance.commit import CommitConflictError
-from lance.fragment import FragmentMetadata, write_fragments
+from lance.fragment import FragmentMetadata
 
 from pipeline import schema
 from pipeline.errors import CommitConflict
 from pipeline.index import journal
+from pipeline.index.changes import Changes, conflict
 from pipeline.index.compaction import FRAGMENTS_BETWEEN, compact
 from pipeline.index.handle import describe_generation, read_generation
 from pipeline.index.journal import DATA_TABLES, Failpoint, Published, table_uri
-from pipeline.index.tables import FILE_FORMAT, among, find_missing
 from pipeline.index.tags import Tags
 
 _SQL_TYPES = {pa.float64(): "Float64", pa.timestamp("us"): "Timestamp(Microsecond, None)"}
@@ -97,79 +97,6 @@ class Batch:
             "seconds": self.seconds,
             "precision": self.precision,
         }
-
-
-class Changes:
-    """Commits to the data tables which the next rows of the journal publish; until then nobody sees them.
-
-    ``versions`` has the newest version of each table, as these changes left it.
-    """
-
-    def __init__(self, path: str | Path, versions: dict[str, int], failpoint: Failpoint) -> None:
-        self._path, self._failpoint, self._before = path, failpoint, versions
-        self.versions = dict(versions)
-
-    @property
-    def any(self) -> bool:
-        """Whether a table has changed."""
-        return self.versions != self._before
-
-    def open(self, name: str) -> Any:
-        """The newest version of a table.
-
-        Raises:
-            CommitConflict: it is not the version that these changes, or the writer before them, left.
-        """
-        dataset = lance.dataset(table_uri(self._path, name))
-        if dataset.version != self.versions[name]:
-            raise conflict(self._path, name)
-        return dataset
-
-    def make(self, verb: str, name: str, change: Callable[[Any], Any], n_commits: int = 1) -> None:
-        """Change a table. ``verb`` names the failpoint before it.
-
-        Args:
-            change: gets the dataset and returns it at the version that it made, or as it was if nothing had to change.
-            n_commits: how many versions the change makes, if it makes any.
-        """
-        self._failpoint(f"{verb} {name}")
-        before = self.versions[name]
-        try:
-            version = change(self.open(name)).version
-        except (OSError, CommitConflictError) as error:
-            if not journal.is_conflict(error):
-                raise
-            raise conflict(self._path, name) from None
-        if version not in (before, before + n_commits):
-            raise conflict(self._path, name)
-        self.versions[name] = version
-
-    def append(self, name: str, fragments: list[FragmentMetadata]) -> None:
-        if fragments:
-            operation = lance.LanceOperation.Append(fragments)
-            self.make("append", name, partial(_commit, operation=operation))
-
-    def append_rows(self, name: str, tables: list[pa.Table]) -> None:
-        dataset = self.open(name)
-        arrow_schema = dataset.schema
-        rows = pa.concat_tables([_fit(table, arrow_schema) for table in tables])
-        if rows.num_rows:
-            self.append(name, write_fragments(rows, dataset.uri, mode="append", data_storage_version=FILE_FORMAT))
-
-    def delete(self, name: str, ids: dict[str, set[str]]) -> None:
-        """Delete the rows whose ids are among those given, column by column."""
-        if all(ids.values()):
-            where = " AND ".join(among(column, chosen) for column, chosen in ids.items())
-            self.make("delete", name, lambda table: after(table, table.delete, where))
-
-    def delete_fragments(self, name: str, numbers: list[int]) -> None:
-        operation = lance.LanceOperation.Delete([], numbers, "their files are lost")
-        self.make("give up", name, partial(_commit, operation=operation))
-
-    def complete_files(self) -> None:
-        """Add the columns that ``files`` lacks where an older format wrote it."""
-        if missing := find_missing(self._path, self.open("files").schema):
-            self.make("migrate", "files", partial(_add_columns, columns=pa.schema(missing)))
 
 
 class Writer:
@@ -252,8 +179,7 @@ class Writer:
         with self.changes() as changes:
             for name in ("files", "clips"):
                 old = changes.open(name).schema
-                if new := [column for column in columns if column.name not in old.names]:
-                    changes.make("columns", name, partial(_add_columns, columns=pa.schema(new)))
+                changes.add_columns("columns", name, [column for column in columns if column.name not in old.names])
                 for column in columns:
                     if column.name in old.names and old.field(column.name).type != column.type:
                         changes.make("widen", name, partial(_widen, column=column), n_commits=3)
@@ -300,25 +226,6 @@ class Writer:
             raise conflict(self.path, "batches")
 
 
-def conflict(path: str | Path, name: str) -> CommitConflict:
-    return CommitConflict(f"{path}: another run wrote to `{name}`; this one stops, what it published stays")
-
-
-def after(table: Any, change: Callable[..., Any], *arguments: Any) -> Any:
-    """``table``, which ``change`` changes in place."""
-    change(*arguments)
-    return table
-
-
-def _commit(table: Any, operation: Any) -> Any:
-    return lance.LanceDataset.commit(table, operation, read_version=table.version)
-
-
-def _add_columns(table: Any, columns: pa.Schema) -> Any:
-    table.add_columns(columns)
-    return table
-
-
 def _widen(table: Any, column: pa.Field) -> Any:
     """``table`` with a column in another type, in three commits; Lance drops an index on it."""
     wide = f"{column.name} (wide)"
@@ -326,14 +233,6 @@ def _widen(table: Any, column: pa.Field) -> Any:
     table.drop_columns([column.name])
     table.alter_columns({"path": wide, "name": column.name})
     return table
-
-
-def _fit(rows: pa.Table, target: pa.Schema) -> pa.Table:
-    """The columns of a table; null, where there are none."""
-    for column in target:
-        if column.name not in rows.column_names and column.nullable:
-            rows = rows.append_column(column, pa.nulls(len(rows), column.type))
-    return rows.select(target.names).cast(target)
 
 
 def _stamp(rows: pa.Table, batch_id: str) -> pa.Table:

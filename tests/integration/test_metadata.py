@@ -12,11 +12,12 @@ import pytest
 
 from pipeline.errors import CorpusError
 from pipeline.index import journal
+from pipeline.index.changes import after
 from pipeline.index.handle import open_index
 from pipeline.index.maintenance import optimize_index
 from pipeline.index.repair import mark_damaged, restore_index
 from pipeline.index.verify import verify_index
-from pipeline.index.writer import Writer, after
+from pipeline.index.writer import Writer
 from pipeline.run.prepare import plan_corpus, read_config
 from tests.helpers.contents import content
 from tests.helpers.metadata import columns, configure, everything, fill, given, index, values
