@@ -43,7 +43,7 @@ class Comparison:
 
 
 def compare(path: str, encoder: Any, n_files: int | None = 10, seed: int | None = None) -> Comparison:
-    """Decode and encode files again, and compare with what is stored.
+    """Decode and encode files again, and compare them with the stored vectors.
 
     Args:
         encoder: as ``encode.AudioEncoder``, of the models of the index.

@@ -39,7 +39,7 @@ from pipeline.index.journal import DATA_TABLES, Failpoint, Published, table_uri
 from pipeline.index.tags import Tags
 
 _SQL_TYPES = {pa.float64(): "Float64", pa.timestamp("us"): "Timestamp(Microsecond, None)"}
-"""The types that a metadata column may be widened to: see ``corpus.metadata``."""
+"""The types that a metadata column may be widened to: see ``corpus.metadata_types``."""
 
 
 @dataclass(frozen=True)

@@ -50,9 +50,9 @@ def lists(values: Any, field: pa.Field) -> Any:
 def make_batch(
     path: Path, batch_id: str, files: Corpus, gone: tuple[str, ...] = (), held: frozenset[str] = frozenset()
 ) -> Batch:
-    """What the stages and the collector make of these files; ``gone`` become deleted rows.
+    """The batch that the stages and the collector would make of ``files``; the uris ``gone`` become deleted rows.
 
-    Of the contents ``held``, ids of audio, there are frames already.
+    The audio ids ``held`` have frames already.
     """
     rows, clips, clip_values, fragments = list[Row](), list[Row](), list[Any](), list[str]()
     seen, orphaned = set[str](), set[str]()

@@ -1,4 +1,4 @@
-"""One writer per index: who is refused, who takes over, and what is left behind; on a disk and in an object store."""
+"""One writer per index: who is refused, who takes over, and which files stay; on a disk and in an object store."""
 
 import contextlib
 import json

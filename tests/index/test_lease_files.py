@@ -1,4 +1,4 @@
-"""Lease files are created once, on disks and in stores; what is no lease is ignored."""
+"""Lease files are created once, on disks and in stores; other files are ignored."""
 
 import datetime as dt
 import errno
@@ -66,7 +66,7 @@ def test_disk_without_links_serves_too(tmp_path: Path, monkeypatch: pytest.Monke
 
 
 class Store(MemoryFileSystem):  # type: ignore[misc]
-    """A store of its own; what is asked to be created is written whether it is there or not."""
+    """A store of its own, which creates a file even if it exists."""
 
     protocol = "overwriting"
     store: dict[str, Any] = {}  # noqa: RUF012

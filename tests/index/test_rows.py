@@ -1,4 +1,4 @@
-"""Rows of ``files`` and ``clips`` from what is known of a file."""
+"""Rows of ``files`` and ``clips`` from the ledger row of a file."""
 
 from itertools import pairwise
 

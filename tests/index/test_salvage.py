@@ -1,4 +1,4 @@
-"""A damaged table is read without what is lost."""
+"""A damaged table is read without its lost fragments."""
 
 import re
 from pathlib import Path

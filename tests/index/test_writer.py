@@ -1,4 +1,4 @@
-"""Commits are whole, crashes at every step leave no trace in what is published, and of two writers one wins."""
+"""Commits are whole, crashes at any step leave no trace in the published rows, and of two writers one wins."""
 
 import datetime as dt
 import shutil
@@ -191,7 +191,7 @@ def test_dying_in_recovery_is_recovered_from(tmp_path: Path) -> None:
     create(tmp_path)
     run(tmp_path, BEFORE)
     with pytest.raises(Killed):
-        # All but the last step of the first commit, so that every table is ahead of what is published.
+        # All but the last step of the first commit, so that every table is ahead of its published version.
         run(tmp_path, AFTER, "first", Killer(6))
     for step, name in enumerate(("files", "clips", "frames", "files")):
         with pytest.raises(Killed, match=f"recover {name}"):
