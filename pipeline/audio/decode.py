@@ -23,7 +23,10 @@ import numpy as np
 import numpy.typing as npt
 import soxr
 
-from pipeline.audio.readers import AudioInfo, AvReader, Piece, SoundfileReader, mean_channels, open_reader
+from pipeline.audio.av_reader import AvReader
+from pipeline.audio.pieces import AudioInfo, Piece, mean_channels
+from pipeline.audio.readers import open_reader
+from pipeline.audio.soundfile_reader import SoundfileReader
 from pipeline.audio.source import Bytes, Source, file_boundary, hash_file, unreadable
 from pipeline.config import DecodeConfig
 from pipeline.corpus.raw_formats import RawFormat

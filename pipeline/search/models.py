@@ -12,7 +12,7 @@ from pipeline.grid import Waveform
 
 
 class TextModel(Protocol):
-    """The part of ``encoder.text.TextEncoder`` that a question needs."""
+    """The part of ``text_encoder.TextEncoder`` that a question needs."""
 
     def embed(self, texts: Sequence[str]) -> Any: ...
 

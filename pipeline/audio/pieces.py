@@ -1,0 +1,49 @@
+"""What both readers give: the content of a header, and pieces of mono samples at the file's own rate."""
+
+from dataclasses import dataclass
+from typing import Any
+
+import numpy as np
+import numpy.typing as npt
+
+from pipeline.grid import Waveform
+
+Piece = tuple[int, Waveform]
+"""A sample rate in hertz, and mono samples (n,) at that rate: decoded, not yet resampled."""
+
+PIECE_S = 2
+PIECE_VALUES = 1 << 19
+"""A piece ends after so many seconds, or so many samples x channels (2 MB of float32), whichever comes first."""
+
+
+@dataclass(frozen=True, slots=True)
+class AudioInfo:
+    """The content of the header. ``codec`` is FFmpeg's name without byte order: ``pcm_s16``, ``flac``, ``mp3``."""
+
+    codec: str
+    sample_rate_hz: int
+    channels: int
+    expected_duration_s: float | None
+    """None if the header does not state it, and only a guess is possible (mp3 without a Xing header, raw aac)."""
+
+
+def mean_channels(channels: npt.NDArray[Any]) -> Waveform:
+    """Mean over ``channels`` [channels, samples], floats or integers of any size, as float32 of full scale 1."""
+    # Channel by channel: numpy's mean over a short axis is some twenty times slower.
+    with np.errstate(over="ignore", invalid="ignore"):  # `AudioStream` refuses numbers that are not finite
+        total: Waveform
+        if len(channels) == 1:
+            total = channels[0].astype(np.float32)
+        else:
+            total = np.add(channels[0], channels[1], dtype=np.float32)
+        for channel in channels[2:]:
+            total += channel
+        scale = len(channels)
+        if channels.dtype.kind in "iu":
+            full_scale = 2 ** (8 * channels.dtype.itemsize - 1)
+            if channels.dtype.kind == "u":
+                total -= full_scale * scale
+            scale *= full_scale
+        if scale != 1:
+            total *= np.float32(1 / scale)
+    return total
