@@ -121,10 +121,8 @@ class StoreConfig(_Section):
     """Finished clip and frame rows that trigger a commit ..."""
     checkpoint_s: float = Field(60.0, gt=0)
     """... and seconds that do, whichever comes first."""
-    keep_versions: int = Field(20, ge=1)
-    """This many published versions stay readable, whatever their age."""
     keep_hours: float = Field(24.0, gt=0)
-    """Older versions stay readable until they have been superseded for this long: queries may still read them."""
+    """Superseded versions stay readable for this long: queries may still read them. The newest 20 always do."""
     optimize_every: int = Field(50, ge=1)
     """Commits between maintenance: it merges small fragments, extends vector indexes and deletes unused files."""
 
@@ -172,6 +170,10 @@ class Config(_Section):
             known = ", ".join(f"{name}://" for name in STORES_OF_INDEXES[:4])
             raise ValueError(f"{value}: an index cannot lie there: give a folder, or {known}, not {protocol}://")
         return value
+
+
+RETIRED = {"store.keep_versions": "the newest 20 published versions always stay readable"}
+"""Keys that configurations used to have, and what holds instead. Configurations stored in an index may have them."""
 
 
 def make_config(values: dict[str, Any], where: str = "configuration") -> Config:
@@ -253,6 +255,8 @@ def _beside(path: Path, value: str) -> str:
 
 def _explain(item: Any) -> str:
     key = ".".join(str(part) for part in item["loc"]) or "settings"
+    if item["type"] == "extra_forbidden" and key in RETIRED:
+        return f"`{key}` was retired: {RETIRED[key]}; remove the key"
     if item["type"] == "extra_forbidden":
         return f"unknown key `{key}`{_known_keys(item['loc'])}"
     if item["type"] == "missing":

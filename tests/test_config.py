@@ -33,13 +33,14 @@ def test_defaults() -> None:
     config = make_config(SMALLEST)
     assert config.window.grid == Grid(250, 10)
     assert (config.encode.clip_model, config.encode.frame_model) == ("earshot-tiny", None)
-    assert (config.store.frames, config.store.keep_versions) == ("all", 20)
+    assert (config.store.frames, config.store.keep_hours) == ("all", 24.0)
 
 
 @pytest.mark.parametrize(
     ("change", "parts"),
     [
         ({"wndow": {}}, ["unknown key `wndow`", "known: into, sources"]),
+        ({"store": {"keep_versions": 9}}, ["`store.keep_versions` was retired", "newest 20", "remove the key"]),
         ({"window": {"lenght_s": 5}}, ["unknown key `window.lenght_s`", "(known: length_s, overlap_s)"]),
         ({"window": {"length_s": 0.2}}, ["`window.length_s`", "greater than or equal to 0.4", "not 0.2"]),
         ({"window": {"length_s": 500}}, ["`window.length_s`", "less than or equal to 400", "not 500"]),

@@ -142,7 +142,7 @@ class _Feed:
         """Commit one more batch; begins and ends runs."""
         if self._writer is None:
             with _timed(self.open_s):
-                self._writer = Writer(self.into, uuid.uuid4().hex, keep_versions=self._limits.keep_versions)
+                self._writer = Writer(self.into, uuid.uuid4().hex)
         batch = self._next_batch(len(self.commits_s))
         with _timed(self.commits_s):
             self._writer.commit([batch])

@@ -20,7 +20,7 @@ def optimize(
 ) -> None:
     """Merge small fragments of INDEX, update its table indexes, and delete superseded versions.
 
-    Runs do so by themselves after every fifty commits. The newest versions are kept (`store.keep_versions`).
+    Runs do so by themselves after every fifty commits. The newest 20 published versions are kept.
 
     Example: earshot optimize my-index
     """

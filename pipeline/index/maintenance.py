@@ -77,13 +77,12 @@ def optimize_index(path: str, keep_hours: float | None = None, failpoint: Failpo
 
 @contextmanager
 def write_alone(path: str, failpoint: Failpoint = lambda step: None) -> Iterator[tuple[Handle, Writer]]:
-    """The index at ``path`` and its writer, outside of a run: with a lease, and with the limits of the newest run."""
+    """The index at ``path`` and its writer, outside of a run, with a lease."""
     open_index(path)  # a lease would make the folder of an index that does not exist
     run_id = uuid.uuid4().hex
     with plain_errors(path), Lease(path, run_id):
         index = find_index(path)
-        keep_versions = _stored_limits(index.live).keep_versions
-        yield index, Writer(index.live.path, run_id, keep_versions=keep_versions, failpoint=failpoint)
+        yield index, Writer(index.live.path, run_id, failpoint=failpoint)
 
 
 def _stored_limits(live: Generation) -> StoreConfig:

@@ -102,9 +102,7 @@ class Batch:
 class Writer:
     """The one writer of an index, for a run. Opening it recovers what a crashed run left unfinished."""
 
-    def __init__(
-        self, path: str | Path, run_id: str, *, keep_versions: int = 20, failpoint: Failpoint = lambda step: None
-    ):
+    def __init__(self, path: str | Path, run_id: str, *, failpoint: Failpoint = lambda step: None):
         self.path, self.run_id, self.failpoint = path, run_id, failpoint
         # The journal stays open at the version read here: a row that another writer inserts later makes ours conflict.
         self.journal = journal.open_journal(path)
@@ -113,7 +111,7 @@ class Writer:
         self._versions = {name: self._recover(name) for name in DATA_TABLES}
         self.n_commits = journal.count_commits(self.journal)
         """Commits of batches since the tables were last optimised."""
-        self._tags = Tags(path, keep_versions, failpoint)
+        self._tags = Tags(path, failpoint)
         self._tags.add(self.published)  # the run before may have died between its last publication and its tags
         if index_format < journal.FORMAT:
             with self.changes() as changes:

@@ -97,7 +97,7 @@ def index_corpus(
                 raise CorpusError(refused)
         tables = _create_missing(tables.refresh(), layout, failpoint, rebuild=rebuild)
         _check_data_files(tables, rebuild=rebuild)
-        writer = Writer(tables.path, progress.run_id, keep_versions=config.store.keep_versions, failpoint=failpoint)
+        writer = Writer(tables.path, progress.run_id, failpoint=failpoint)
         files = read_files(tables.path, writer.published)
         inventory = Inventory.take(listed, source_metadata, files, find_disks(tables, is_mount))
         checkpoints = Checkpoints(config.model_copy(update={"into": tables.path}), writer, inventory, progress)

@@ -30,7 +30,7 @@ from tests.helpers.runs import WideEncoder
 SECTIONS: dict[str, Any] = {
     "window": {"length_s": 0.8, "overlap_s": 0.2},
     "run": {"batch_s": 2.0},
-    "store": {"checkpoint_rows": 60, "keep_versions": 3},
+    "store": {"checkpoint_rows": 60},
 }
 
 PATIENT = {**SECTIONS["store"], "optimize_every": 4}

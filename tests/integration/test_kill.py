@@ -30,7 +30,7 @@ from pipeline.audio.windows import cut_windows
 from pipeline.config import Config, load_config
 from pipeline.errors import FileFailure
 from pipeline.grid import HOP_SAMPLES, SAMPLE_RATE_HZ
-from pipeline.index import journal
+from pipeline.index import journal, tags
 from pipeline.index.tables import open_published
 from pipeline.index.verify import verify_index
 from pipeline.run.driver import index_corpus
@@ -404,7 +404,7 @@ def config_file(tmp_path: Path) -> Path:
         "window": {"length_s": 1.2, "overlap_s": 0.2},
         "run": {"batch_s": 2.0},
         # Many commits, maintenance after each, and no old versions: whatever still needs one would fail.
-        "store": {"checkpoint_s": 0.01, "optimize_every": 4, "keep_versions": 3, "keep_hours": 1e-6},
+        "store": {"checkpoint_s": 0.01, "optimize_every": 4, "keep_hours": 1e-6},
         "encode": {"actors": 1},
     }
     file = tmp_path / "run.yaml"
@@ -506,4 +506,5 @@ def test_rerun_completes_a_run_that_was_killed_anywhere(
 
 
 if __name__ == "__main__":
+    tags.KEEP_VERSIONS = 3
     run_and_trace(*sys.argv[1:])

@@ -43,7 +43,7 @@ Situation = Callable[[KnownCorpus], Act]
 
 def go_back(config: Config, failpoint: journal.Failpoint = lambda step: None) -> object:
     """To what the newest batch but one published, through the writer that ``restore_index`` uses."""
-    writer = Writer(config.into, "9" * 32, keep_versions=3, failpoint=failpoint)
+    writer = Writer(config.into, "9" * 32, failpoint=failpoint)
     return restore(writer, writer.published.seq - 1)
 
 

@@ -15,7 +15,7 @@ from pipeline import schema
 from pipeline.config import Config, StoreConfig, make_config
 from pipeline.encoder.encoder import NonFiniteError
 from pipeline.errors import CorpusError, EarshotError, IndexMismatch, UsageError
-from pipeline.index import journal
+from pipeline.index import journal, tags
 from pipeline.index.generations import delete_folder
 from pipeline.index.handle import find_index, open_index
 from pipeline.index.maintenance import optimize_index
@@ -278,16 +278,16 @@ def test_a_run_whose_index_was_made_meanwhile_with_other_settings_stops(tmp_path
     assert verify_index(corpus.config.into) == []
 
 
-def test_every_command_keeps_as_many_versions_as_the_index_says(tmp_path: Path) -> None:
-    corpus = KnownCorpus(tmp_path, store={"keep_versions": 40, "optimize_every": 1_000})
+def test_every_command_keeps_as_many_versions(tmp_path: Path) -> None:
+    corpus = KnownCorpus(tmp_path, store={"optimize_every": 1_000})
     into = corpus.config.into
-    for number in range(26):
+    for number in range(4):
         corpus.put("a.wav", number % 2)
         index(corpus.config)
-    assert len(lance.dataset(journal.table_uri(into, "files")).tags.list()) == 40
+    assert len(lance.dataset(journal.table_uri(into, "files")).tags.list()) == 3
     optimize_index(into, 0.0)
-    restore_index(into, journal.read_published(into).seq - 30)
-    assert len(lance.dataset(journal.table_uri(into, "files")).tags.list()) == 40
+    restore_index(into, journal.read_published(into).seq - 1)
+    assert len(lance.dataset(journal.table_uri(into, "files")).tags.list()) == 3
 
 
 def test_a_lost_generation_is_not_recreated(corpus: KnownCorpus) -> None:
@@ -349,7 +349,7 @@ def test_runs_do_maintenance_and_merge_fragments(tmp_path: Path) -> None:
 
 
 def test_optimizing_deletes_old_versions_but_nothing_published_or_pending(tmp_path: Path) -> None:
-    corpus = KnownCorpus(tmp_path, store={"keep_versions": 3, "optimize_every": 1_000})
+    corpus = KnownCorpus(tmp_path, store={"optimize_every": 1_000})
     into = corpus.config.into
     for number in range(6):
         corpus.put("a.wav", number)
@@ -390,8 +390,9 @@ def widen(batch: Any, arrow_schema: Any, width: int) -> Any:
     return pa.record_batch([*columns, pa.array(vectors, arrow_schema.field("vector").type)], schema=arrow_schema)
 
 
-def test_young_versions_stay_without_a_tag(tmp_path: Path) -> None:
-    corpus = KnownCorpus(tmp_path, store={"keep_versions": 1})
+def test_young_versions_stay_without_a_tag(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(tags, "KEEP_VERSIONS", 1)
+    corpus = KnownCorpus(tmp_path)
     corpus.put("a.wav", 3)
     index(corpus.config)
     opened = pipeline.open(corpus.config.into)
@@ -414,8 +415,9 @@ def test_an_unknown_reason_is_refused(corpus: KnownCorpus) -> None:
         plan_corpus(corpus.config, RunRequest(retry_failed=True, reason="misspelt"))
 
 
-def test_unpublished_versions_are_deleted_at_once(tmp_path: Path) -> None:
-    corpus = KnownCorpus(tmp_path, store={"keep_versions": 1})
+def test_unpublished_versions_are_deleted_at_once(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(tags, "KEEP_VERSIONS", 1)
+    corpus = KnownCorpus(tmp_path)
     for number in range(4):
         corpus.put("a.wav", number)
         index(corpus.config)

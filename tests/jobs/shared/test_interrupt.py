@@ -52,7 +52,7 @@ with stopping():
 @pytest.fixture
 def corpus(tmp_path: Path) -> KnownCorpus:
     """An index that has three of five files; the others come in several commits."""
-    corpus = KnownCorpus(tmp_path, store={"checkpoint_rows": 1, "keep_versions": 3})
+    corpus = KnownCorpus(tmp_path, store={"checkpoint_rows": 1})
     for number in range(3):
         corpus.put(f"{number}.wav", number)
     index_corpus(corpus.config, stages=in_place(WideEncoder()))
