@@ -194,9 +194,9 @@ def _check_data_files(tables: Generation, *, rebuild: bool) -> None:
     Raises:
         EarshotError: naming the data file.
     """
-    advice = f"`earshot verify {tables.index} --repair` makes anew what was in it"
+    advice = f"`earshot verify {tables.index} --repair` encodes the files concerned again"
     if rebuild:
-        advice = f"delete {tables.path} to begin the rebuild once more"
+        advice = f"delete {tables.path} to start the rebuild again"
     for name in journal.DATA_TABLES:
         for why in list(Fragments(tables.open(name), name).lost.values())[:1]:
             raise EarshotError(f"{tables.index}: `{name}`: {why}; {advice}")
