@@ -124,7 +124,7 @@ class StoreConfig(_Section):
     keep_hours: float = Field(24.0, gt=0)
     """Superseded versions stay readable for this long: queries may still read them. The newest 20 always do."""
     optimize_every: int = Field(50, ge=1)
-    """Commits between maintenance: it merges small fragments, extends vector indexes and deletes unused files."""
+    """Commits between maintenance: it merges small fragments, extends indexes on columns and deletes unused files."""
 
 
 class RunConfig(_Section):

@@ -85,8 +85,8 @@ FILES = pa.schema(
 )
 
 
-SINCE_FORMAT_3 = ("decoder", "note", "clips_checksum", "frames_checksum")
-"""Columns that ``files`` of format 2 lacks."""
+FILES_SINCE = {3: ("decoder", "note", "clips_checksum", "frames_checksum")}
+"""The columns that each format of an index has added to ``files``, all at once. They are nullable."""
 
 
 def clips_schema(dimension: int) -> pa.Schema:
@@ -191,8 +191,8 @@ PLANNED = pa.schema(
     [
         pa.field("batch_id", ID, nullable=False),
         pa.field("audios", pa.list_(AUDIO), nullable=False),
-        # Null: not cut yet. Long recordings are cut into parts: the windows ``first`` to ``stop`` - 1, or to the end if
-        # there is no ``stop``. From 0 to the end is the whole recording, decoded by one task.
+        # Null: all files of the batch, whole. Else the windows ``first`` to ``stop`` - 1 of one long recording; without
+        # ``stop``, those up to its end.
         pa.field("part", pa.struct([pa.field("first", pa.int32()), pa.field("stop", pa.int32())])),
     ]
 )

@@ -16,10 +16,10 @@ import typer
 from jobs.shared.output import print_json, print_table
 from pipeline import schema
 from pipeline.grid import FRAME_S, Grid, frames_to_seconds
-from pipeline.index.rows import clip_rows, files_table
+from pipeline.index.clip_rows import clip_rows
 from pipeline.index.tables import write_frames
 from pipeline.index.writer import Batch
-from pipeline.planning.outcomes import empty_row
+from pipeline.planning.file_rows import empty_row, files_table
 from pipeline.schema import Row
 
 Vectors = npt.NDArray[np.float16]

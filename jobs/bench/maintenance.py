@@ -35,11 +35,10 @@ from pipeline.config import make_config
 from pipeline.index import journal
 from pipeline.index.handle import open_index
 from pipeline.index.maintenance import optimize, refresh_indexes
-from pipeline.index.rows import files_table
 from pipeline.index.tables import create_tables, open_published, write_frames
 from pipeline.index.writer import Batch, Writer
+from pipeline.planning.file_rows import deleted_row, files_table
 from pipeline.planning.ledger import Ledger
-from pipeline.planning.outcomes import deleted_row
 from pipeline.schema import Row
 from pipeline.search.clips import find_clips
 from pipeline.search.events import Levels

@@ -41,8 +41,8 @@ from pipeline.grid import HOP_SAMPLES, Waveform
 from pipeline.index.maintenance import refresh_indexes
 from pipeline.index.tables import create_tables, write_frames
 from pipeline.index.writer import Writer
+from pipeline.run.dispatch import Stages
 from pipeline.run.driver import index_corpus
-from pipeline.run.encoding import Stages
 from pipeline.run.prepare import describe_run, plan_corpus
 from pipeline.schema import Row
 
@@ -226,7 +226,8 @@ class _NoTimeEncoder:
 def _run_here(encoder: Any) -> Stages:
     """Stages in this process, one batch after the other."""
     from pipeline.run.decode_stage import decode_batch
-    from pipeline.run.stages import encode_windows, write_windows
+    from pipeline.run.encode_stage import encode_windows
+    from pipeline.run.write_stage import write_windows
 
     def stages(batches: pa.Table, config: Config, frames_schema: pa.Schema) -> Iterator[Row]:
         for planned in batches.to_pylist():

@@ -14,7 +14,7 @@ if TYPE_CHECKING:
     from pipeline.config import Config
     from pipeline.errors import RayDied
     from pipeline.planning.request import RunRequest
-    from pipeline.run.encoding import Workers
+    from pipeline.run.dispatch import Workers
     from pipeline.run.progress import Progress
 
 

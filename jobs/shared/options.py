@@ -18,13 +18,15 @@ Json = Annotated[bool, typer.Option("--json", help="Print JSON lines instead of 
 Rebuild = Annotated[
     bool,
     typer.Option(
-        "--rebuild", help="Encode everything again, also with other settings; until then, queries use the old index."
+        "--rebuild",
+        help="Encode everything again, also with other settings; queries use the old tables until all is encoded.",
     ),
 ]
 AllowDeletions = Annotated[
     bool,
     typer.Option(
-        "--allow-deletions", help="Remove files that left the sources, even all of a source or much of the index."
+        "--allow-deletions",
+        help="Remove rows of files that left the sources, even of a whole source or much of the index; no audio.",
     ),
 ]
 Check = Annotated[str | None, typer.Option(help="content: hash every file; by default, compare size and mtime.")]

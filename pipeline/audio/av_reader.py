@@ -8,24 +8,14 @@ import av
 import av.error
 import numpy as np
 
-from pipeline.audio.containers import View, find_cut, is_cut_caf
+from pipeline.audio.containers import FFMPEG_FORMATS, TIMED_FORMATS, begins_as_audio, read_mp3_duration, read_ogg_end
+from pipeline.audio.header_lengths import View, find_cut, is_cut_caf
 from pipeline.audio.pieces import PIECE_S, PIECE_VALUES, AudioInfo, Piece, mean_channels
-from pipeline.audio.source import Bytes, begins_as_audio, read_mp3_duration, read_ogg_end
+from pipeline.audio.source import Bytes
 from pipeline.corpus.raw_formats import RawFormat
 from pipeline.errors import FileFailure, one_line
 
 av.logging.set_level(None)  # FFmpeg would write its complaints to stderr; Earshot makes them rows
-
-_FORMATS = (
-    "aac,ac3,aiff,amr,amrnb,amrwb,ape,asf,au,avi,caf,dsf,dts,dtshd,eac3,flac,flv,iff,ircam,loas,matroska,mlp,mov,mp3,mpc,"
-    "mpc8,mpeg,mpegts,mxf,nistsphere,nut,ogg,paf,pvf,rm,sds,shn,tak,truehd,tta,voc,w64,wav,wv,xwma"
-)
-"""The formats that FFmpeg may open. Left out: images, text, and playlists, which would make it open further files."""
-
-_TIMED_FORMATS = frozenset(
-    ["aiff", "ape", "asf", "au", "avi", "caf", "flac", "matroska,webm", "mov,mp4,m4a,3gp,3g2,mj2", "ogg", "tta"]
-) | {"w64", "wav", "wv"}
-"""Formats that state their duration and the time of each packet. In others, FFmpeg estimates by the bit rate."""
 
 _GAP_S = 0.1
 """A longer gap between packets becomes silence, so that later times are right, and counts as damage ..."""
@@ -56,14 +46,14 @@ class AvReader:
                 View(source, 0, cut[1]) if cut is not None and cut[0] != b"mdat" else source,
                 "r",
                 format=raw and raw.format,
-                container_options={"format_whitelist": raw.format if raw else _FORMATS},
+                container_options={"format_whitelist": raw.format if raw else FFMPEG_FORMATS},
                 metadata_errors="ignore",
                 buffer_size=1 << 16,
             )
         except av.error.FFmpegError as error:
             raise self._not_opened(one_line(error)) from None
         try:
-            self._timed = raw is not None or self._container.format.name in _TIMED_FORMATS
+            self._timed = raw is not None or self._container.format.name in TIMED_FORMATS
             if self._container.format.name == "ogg":
                 self._check_ogg_end(source)
             if self._container.format.name == "caf":

@@ -1,249 +1,87 @@
-"""Where the samples lie in files made of chunks, even if their headers are wrong: wav and AIFF, CAF, fragmented MP4.
+"""The containers that are read, and how each begins and ends. A new container is added here."""
 
-A size of 32 bits cannot state the length of a wav of more than 4 GiB. A wav that was written to a pipe, or whose
-recorder crashed, does not state its length at all. libsndfile believes such headers and silently loses the rest.
-Therefore this module walks the chunks, and gives libsndfile a ``View`` of the file with a correct header.
-"""
-
-import io
 import re
-from collections.abc import Iterator
-from dataclasses import dataclass
-from typing import Literal
 
 from pipeline.audio.source import Bytes
 
-_Order = Literal["little", "big"]
+FFMPEG_FORMATS = (
+    "aac,ac3,aiff,amr,amrnb,amrwb,ape,asf,au,avi,caf,dsf,dts,dtshd,eac3,flac,flv,iff,ircam,loas,matroska,mlp,mov,mp3,mpc,"
+    "mpc8,mpeg,mpegts,mxf,nistsphere,nut,ogg,paf,pvf,rm,sds,shn,tak,truehd,tta,voc,w64,wav,wv,xwma"
+)
+"""The formats that FFmpeg may open. Left out: images, text, and playlists, which would make it open further files."""
 
-_WAVE, _AIFF = (b"RIFF", b"RIFX", b"RF64", b"BW64"), (b"FORM",)
-_WRAP = 1 << 32
-_MOST_CHUNKS, _MOST_BOXES = 1_000, 1_000_000
-_PADDING_BYTES = 1 << 20
-"""At most so many zeros at the end count as padding: recordings contain silence, too."""
+TIMED_FORMATS = frozenset(
+    ["aiff", "ape", "asf", "au", "avi", "caf", "flac", "matroska,webm", "mov,mp4,m4a,3gp,3g2,mj2", "ogg", "tta"]
+) | {"w64", "wav", "wv"}
+"""Formats that state their duration and the time of each packet. In others, FFmpeg estimates by the bit rate."""
 
-_UNKNOWN = ((0, 0), (0x7FFF_0000, 0x8001_0000), (0xFFFF_0000, 0xFFFF_FFFF), (1 << 62, (1 << 64) - 1))
-"""Sizes that mean "unknown": zero, left by a recorder that crashed, and about the largest possible size, written to a
-pipe."""
-
-_PLAIN = (b"\x01\0", b"\x03\0", b"\x06\0", b"\x07\0", b"\xfe\xff")
-"""Format tags of wav: integers, floats, A-law, mu-law, and the one that refers to an extended header."""
-
-_CHUNK = re.compile(rb"[ -~]{4}")
-_SOUND = (b"RIFF", b"RIFX", b"RF64", b"BW64", b"FORM", b"data", b"SSND")
-_TAGS = (b"TAG", b"ID3", b"APE")
-_BEHIND = frozenset(
-    [b"LIST", b"id3 ", b"ID3 ", b"bext", b"iXML", b"axml", b"aXML", b"cue ", b"JUNK", b"junk", b"PAD ", b"FLLR"]
-) | {
-    b"fact",
-    b"PEAK",
-    b"smpl",
-    b"inst",
-    b"plst",
-    b"_PMX",
-    b"umid",
-    b"DISP",
-    b"afsp",
-    b"NAME",
-    b"ANNO",
-    b"MARK",
-    b"guan",
-    b"wamd",
-    b"cart",
-    b"acid",
-    b"strc",
-    b"LGWV",
-    b"minf",
-    b"elm1",
-    b"regn",
-    b"ovwf",
-    b"chna",
-    b"AFAn",
-    b"XMP ",
-}
-"""Chunks that may follow the samples. If one of them is cut off, no sound is missing."""
+_EXACT = re.compile(
+    rb"(?:RIFF|RIFX|RF64|BW64).{4}WAVE|FORM.{4}(?:AIF[FC]|8SVX|16SV)|fLaC|\.snd|dns\.|caff|riff\x2e\x91\xcf\x11"
+    rb"|Creative Voice File|NIST_1A",
+    re.DOTALL,
+)
+_OTHER = re.compile(
+    rb"ID3|OggS|.{4}(?:ftyp|moov|mdat|wide|free|skip)|\x1a\x45\xdf\xa3|RIFF.{4}AVI |FLV\x01|#!AMR"
+    rb"|\x30\x26\xb2\x75\x8e\x66\xcf\x11|wvpk|MAC |TTA[12]|MPCK|MP\+|\x7f\xfe\x80\x01|DSD |FRM8",
+    re.DOTALL,
+)
 
 
-@dataclass(frozen=True, slots=True)
-class Sound:
-    """Where the samples of a wav or AIFF lie: ``size_bytes`` from ``begin`` on."""
-
-    begin: int
-    size_bytes: int
-    promised_bytes: int | None
-    """More than ``size_bytes`` if the file is cut off, or goes on behind the samples with bytes outside any chunk. None
-    if the header does not state a size and the samples reach to the end of the file."""
-    head: bytes | None
-    """A header to read the samples by, if libsndfile would not find exactly these by the file's own."""
+def begins_exact(source: Bytes) -> bool:
+    """Whether a file begins like a format whose samples libsndfile counts exactly: wav, aiff, flac and kin."""
+    return _EXACT.match(source.peek(0, 64)) is not None
 
 
-class View:
-    """A part of a file, preceded by another header: ``read``, ``seek``, ``tell``."""
-
-    def __init__(self, source: Bytes, begin: int, size_bytes: int, head: bytes = b"") -> None:
-        self._source, self._begin, self._head = source, begin, head
-        self._size_bytes = len(head) + size_bytes
-        self._at = 0
-
-    def read(self, size: int = -1) -> bytes:
-        left = max(0, self._size_bytes - self._at)
-        size = left if size < 0 else min(size, left)
-        data = self._head[self._at : self._at + size]
-        if len(data) < size:
-            data += self._source.peek(self._begin + self._at + len(data) - len(self._head), size - len(data))
-        self._at += len(data)
-        return data
-
-    def seek(self, offset: int, whence: int = io.SEEK_SET) -> int:
-        at = offset + {io.SEEK_SET: 0, io.SEEK_CUR: self._at, io.SEEK_END: self._size_bytes}[whence]
-        if at < 0:
-            return -1
-        self._at = at
-        return at
-
-    def tell(self) -> int:
-        return self._at
+def is_short_vorbis(source: Bytes) -> bool:
+    """Whether an Ogg Vorbis file has a single page of sound after two pages of headers, less than 200 kB in all."""
+    head = source.peek(0, min(source.size_bytes, 200_000))
+    return source.size_bytes == len(head) and head[28:35] == b"\x01vorbis" and head.count(b"OggS") <= 3
 
 
-def is_unknown(size_bytes: int) -> bool:
-    """Whether the size in a header means that the writer did not know it."""
-    return any(first <= size_bytes <= last for first, last in _UNKNOWN)
+def begins_as_audio(source: Bytes) -> bool:
+    """Whether a file begins like audio or video: tells a broken recording from a file of another kind."""
+    head = source.peek(0, 64)
+    return _EXACT.match(head) is not None or _OTHER.match(head) is not None
 
 
-# --- wav and AIFF -----------------------------------------------------------------------------------------------------
+def read_ogg_end(source: Bytes) -> tuple[bool, bool]:
+    """Whether the last page of an Ogg file is complete, and whether it belongs to the first stream of the file.
 
-
-def find_sound(source: Bytes) -> Sound | None:
-    """Where the samples of a wav or AIFF lie; None for other files, and for files without a chunk of samples.
-
-    Source: the chunks of RIFF and AIFF; EBU Tech 3306 (RF64) and ITU-R BS.2088 (BW64) for sizes of 64 bits.
+    Source: RFC 3533, section 6.
     """
-    head = source.peek(0, 12)
-    magic, kind = head[:4], head[8:]
-    if not (magic in _WAVE and kind == b"WAVE") and not (magic in _AIFF and kind in (b"AIFF", b"AIFC")):
-        return None
-    order: _Order = "big" if magic in (b"RIFX", b"FORM") else "little"
-    wide_bytes, layout = None, b""
-    for name, begin, size in _walk(source, 12, order):
-        if name == b"ds64" and magic in (b"RF64", b"BW64"):
-            wide_bytes = int.from_bytes(source.peek(begin + 8, 8), "little")
-        elif name == b"fmt ":
-            layout = source.peek(begin, min(size, 4_096))
-        elif name in (b"data", b"SSND"):
-            claimed = size if wide_bytes is None or size != _WRAP - 1 else wide_bytes
-            found, promised = _measure(source, begin, claimed, order)
-            rest = source.size_bytes - begin
-            if magic != b"BW64" and (found == promised == claimed or (claimed > rest and wide_bytes is None)):
-                return Sound(begin, found, promised, None)
-            if order == "big":  # no header of 64 bits has this order; libsndfile takes a size of 0 for the whole rest
-                return Sound(begin, min(claimed, rest) or rest, max(found, promised or 0), None)
-            # With a header of 64 bits, libsndfile opens plain samples only. Others keep their header and its size.
-            is_own = found == claimed and layout[:2] not in _PLAIN
-            return Sound(begin, found, promised, None if is_own else _make_head(layout, found))
-    return None
+    first_serial = source.peek(14, 4)
+    longest = 27 + 255 + 255 * 255
+    tail = source.peek(max(0, source.size_bytes - 2 * longest), 2 * longest)
+    page = tail[max(0, tail.rfind(b"OggS")) :]
+    n_segments = page[26] if len(page) > 26 else 255
+    whole = len(page) >= 27 + n_segments + sum(page[27 : 27 + n_segments])
+    return whole, page[14:18] == first_serial
 
 
-def _measure(source: Bytes, begin: int, claimed: int, order: _Order) -> tuple[int, int | None]:
-    """How many bytes of samples the file has, and how many its header promises."""
-    rest = source.size_bytes - begin
-    if claimed > rest:
-        return rest, None if is_unknown(claimed) else claimed
-    if _ends(source, begin, claimed, order):
-        return claimed, claimed
-    if is_unknown(claimed):
-        return rest, None
-    if rest < _WRAP:
-        return claimed, rest
-    wrapped = claimed + (rest - claimed) // _WRAP * _WRAP
-    if wrapped > claimed and _ends(source, begin, wrapped, order):
-        return wrapped, wrapped
-    return rest, wrapped + _WRAP
+def read_mp3_duration(source: Bytes) -> float | None:
+    """The duration in the Xing, Info or VBRI header in the first frame of an mp3; None without such a header.
 
-
-def _ends(source: Bytes, begin: int, size: int, order: _Order) -> bool:
-    """Whether the samples may end here: only other chunks, tags or padding follow. Not every writer pads odd sizes."""
-    return any(_is_behind(source, begin + size + pad, order, bool(size)) for pad in range(1 + size % 2))
-
-
-def _is_behind(source: Bytes, at: int, order: _Order, may_be_zeros: bool) -> bool:
-    for name, begin, size in _walk(source, at, order):
-        if name in _SOUND:
-            return False
-        if name[:3] in _TAGS:
-            return True
-        if not _CHUNK.fullmatch(name):
-            return may_be_zeros and _is_padding(source, begin - 8)
-        if begin + size > source.size_bytes + 1:
-            return name in _BEHIND
-    return True
-
-
-def _is_padding(source: Bytes, at: int) -> bool:
-    return source.size_bytes - at <= _PADDING_BYTES and not source.peek(at, _PADDING_BYTES).strip(b"\0")
-
-
-def _walk(source: Bytes, at: int, order: _Order) -> Iterator[tuple[bytes, int, int]]:
-    """Yield for each chunk its name, where its content begins, and the size that it states."""
-    for _ in range(_MOST_CHUNKS):
-        head = source.peek(at, 8)
-        if len(head) < 8:
-            return
-        size = int.from_bytes(head[4:], order)
-        yield head[:4], at + 8, size
-        at += 8 + size
-        if size % 2 and (source.peek(at, 1) in (b"", b"\0") or _CHUNK.fullmatch(source.peek(at + 1, 4))):
-            at += 1  # some writers omit the padding
-
-
-def _make_head(layout: bytes, size_bytes: int) -> bytes:
-    """A header of 64 bits for ``size_bytes`` of samples; ``layout`` is the content of their chunk ``fmt``."""
-
-    def chunk(name: bytes, body: bytes) -> bytes:
-        return name + len(body).to_bytes(4, "little") + body + bytes(len(body) % 2)
-
-    n_bytes = 12 + 36 + len(chunk(b"fmt ", layout)) + 8 + size_bytes
-    sizes = (n_bytes - 8).to_bytes(8, "little") + size_bytes.to_bytes(8, "little") + bytes(12)
-    begin = b"RF64\xff\xff\xff\xffWAVE" + chunk(b"ds64", sizes)
-    return begin + chunk(b"fmt ", layout) + b"data\xff\xff\xff\xff"
-
-
-# --- CAF and MP4 ------------------------------------------------------------------------------------------------------
-
-
-def is_cut_caf(source: Bytes) -> bool:
-    """Whether a CAF ends before its samples do. Source: Apple's Core Audio Format Specification."""
-    at = 8
-    for _ in range(_MOST_CHUNKS):
-        head = source.peek(at, 12)
-        if len(head) < 12:
-            return False
-        size = int.from_bytes(head[4:], "big", signed=True)
-        if head[:4] == b"data" or size < 0:  # -1: to the end of the file
-            return at + 12 + size > source.size_bytes
-        at += 12 + size
-    return False
-
-
-def find_cut(source: Bytes) -> tuple[bytes, int] | None:
-    """The name and the place of the box in which a fragmented MP4 is cut off; None for whole files and other formats.
-
-    Other MP4 files have an index that states their length. Source: ISO/IEC 14496-12.
+    Source: the MPEG frame header, and the layouts of Xing (with LAME's delay and padding) and VBRI.
     """
-    at, fragmented = 0, False
-    if source.peek(4, 4) not in (b"ftyp", b"styp"):
+    begin = 0
+    for _ in range(4):  # some taggers prepend another tag to an existing one
+        head = source.peek(begin, 10)
+        if head.startswith(b"ID3") and len(head) == 10:  # ID3v2.4, section 3.1: the size in four times seven bits
+            begin += 10 + sum((byte & 0x7F) << shift for byte, shift in zip(head[6:], (21, 14, 7, 0), strict=True))
+    frame = source.peek(begin, 1024)
+    if len(frame) < 4 or frame[0] != 0xFF or frame[1] & 0xE6 != 0xE2:  # sync, layer III
         return None
-    for _ in range(_MOST_BOXES):
-        head = source.peek(at, 16)
-        size, name = int.from_bytes(head[:4]), head[4:8]
-        if size == 1:
-            size = int.from_bytes(head[8:])
-        fragmented |= name == b"moof"
-        if (
-            len(head) < 8 or not _CHUNK.fullmatch(name) or head[:3] in _TAGS
-        ):  # the end, or data that other programs append
-            return None
-        if at + max(size, 8) > source.size_bytes:
-            return (name, at) if fragmented else None
-        if size < 8:  # invalid, or 0: a box up to the end of the file
-            return None
-        at += size
-    return None
+    version, rate = frame[1] >> 3 & 3, frame[2] >> 2 & 3  # versions 2.5, reserved, 2, 1
+    if version == 1 or rate == 3:
+        return None
+    rate_hz = (44_100, 48_000, 32_000)[rate] >> (2, 0, 1, 0)[version]
+    n_frames, n_padding = 0, 0
+    if (at := max(frame.find(b"Xing"), frame.find(b"Info"))) >= 0 and frame[at + 7] & 1:
+        n_frames = int.from_bytes(frame[at + 8 : at + 12])
+        if frame[at + 120 : at + 124] in (b"LAME", b"Lavf", b"Lavc"):
+            delays = int.from_bytes(frame[at + 141 : at + 144])
+            n_padding = (delays >> 12) + (delays & 0xFFF)
+    elif (at := frame.find(b"VBRI")) >= 0:
+        n_frames = int.from_bytes(frame[at + 14 : at + 18])
+    n_samples = n_frames * (1152 if version == 3 else 576) - n_padding
+    return n_samples / rate_hz if n_samples > 0 else None

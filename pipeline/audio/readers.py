@@ -8,8 +8,9 @@ one interface: ``info``, ``pieces()``, ``close()``, and ``trouble`` once the pie
 import soundfile
 
 from pipeline.audio.av_reader import AvReader
+from pipeline.audio.containers import begins_as_audio, begins_exact, is_short_vorbis
 from pipeline.audio.soundfile_reader import SoundfileReader
-from pipeline.audio.source import Bytes, begins_as_audio, begins_exact, is_short_vorbis
+from pipeline.audio.source import Bytes
 from pipeline.corpus.raw_formats import RawFormat
 
 

@@ -6,13 +6,13 @@ from typing import Any
 
 import soundfile
 
-from pipeline.audio.containers import View, find_sound, is_unknown
+from pipeline.audio.header_lengths import View, find_sound, is_unknown
 from pipeline.audio.pieces import PIECE_S, PIECE_VALUES, AudioInfo, Piece, mean_channels
 from pipeline.audio.source import Bytes
 from pipeline.errors import one_line
 
 _CLAIM = re.compile(r"(?:data|SSND|BODY|riff|Riff size|Data Size) *: (\d+) \(should be (\d+)\)")
-"""libsndfile's log line on a header with a wrong size. For wav and AIFF, ``containers`` finds the size instead."""
+"""libsndfile's log line on a header with a wrong size. For wav and AIFF, ``header_lengths`` finds the size instead."""
 
 _ENDLESS_SAMPLES = 1 << 62
 """libsndfile counts at least so many samples in a flac that does not state its length."""

@@ -17,10 +17,9 @@ from pipeline.index.handle import read_generation
 from pipeline.index.journal import DATA_TABLES, Failpoint, Published, table_uri
 from pipeline.index.maintenance import drop_unreadable_indexes, refresh_indexes, write_alone
 from pipeline.index.metadata_columns import MetadataColumns
-from pipeline.index.rows import files_table
 from pipeline.index.tables import no_clips, read_files, select_metadata
 from pipeline.index.writer import Batch, Writer
-from pipeline.planning.outcomes import damaged_row
+from pipeline.planning.file_rows import damaged_row, files_table
 from pipeline.schema import Row
 
 

@@ -94,13 +94,15 @@ def find_missing(path: str | Path, there: pa.Schema) -> list[pa.Field]:
     Raises:
         IndexMismatch: a metadata column has the name of one of them.
     """
-    missing = [column for column in schema.FILES if column.name not in there.names]
-    if missing and (taken := [name for name in schema.SINCE_FORMAT_3 if name in there.names]):
-        raise IndexMismatch(
-            f"{path}: its metadata has a column `{taken[0]}`, and since index format 3 that is a name of Earshot's own:"
-            " rename it in your table, and index into another folder"
-        )
-    return missing
+    for number, names in schema.FILES_SINCE.items():
+        # A format adds its columns together: a table that has some of them has them from a user's metadata.
+        taken = [name for name in names if name in there.names]
+        if taken and len(taken) < len(names):
+            raise IndexMismatch(
+                f"{path}: its metadata has a column `{taken[0]}`, and since index format {number} that is a name of"
+                " Earshot's own: rename it in your table, and index into another folder"
+            )
+    return [column for column in schema.FILES if column.name not in there.names]
 
 
 def select_metadata(files: pa.Table) -> pa.Table:

@@ -12,8 +12,8 @@ import pyarrow.compute as pc
 from pipeline import schema
 from pipeline.grid import FRAME_S, Grid
 from pipeline.index.checksum import add_up, hash_rows
+from pipeline.index.clip_rows import clip_rows
 from pipeline.index.findings import ROTTEN, Finding, are_finite, ids_of, is_duration, select_unknown, to_numbers
-from pipeline.index.rows import clip_rows
 from pipeline.index.salvage import Fragments
 from pipeline.index.vectors import to_matrix
 from pipeline.planning.ledger import Places

@@ -2,5 +2,5 @@
 
 Read in this order: ``request`` (what a person asks), ``ledger`` (what the index has), ``decide`` and ``hashing`` (what
 happens to each file), ``plan`` (the result), ``batches`` and ``groups`` (in what portions it is done), ``guard`` (which
-deletions a run refuses), ``outcomes`` (the rows of ``files`` that come of it).
+deletions a run refuses), ``file_rows`` (the rows of ``files`` that come of it).
 """

@@ -19,9 +19,9 @@ from pipeline.corpus.listing import gc_paused
 from pipeline.corpus.shards import is_member, shard_of
 from pipeline.errors import FileFailure
 from pipeline.planning.batches import cut_recordings, pack
+from pipeline.planning.file_rows import copied_row, deleted_row, mtime_changed_row, unreadable_row
 from pipeline.planning.hashing import Hasher, Read
 from pipeline.planning.ledger import Ledger
-from pipeline.planning.outcomes import copied_row, deleted_row, mtime_changed_row, unreadable_row
 from pipeline.planning.plan import Plan
 from pipeline.planning.request import RunRequest
 from pipeline.schema import Row

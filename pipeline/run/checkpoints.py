@@ -10,9 +10,9 @@ import pyarrow as pa
 from pipeline import schema
 from pipeline.config import Config
 from pipeline.index.maintenance import optimize
-from pipeline.index.rows import files_table
 from pipeline.index.tables import no_clips
 from pipeline.index.writer import Batch, Writer
+from pipeline.planning.file_rows import files_table
 from pipeline.run.prepare import Inventory
 from pipeline.run.progress import Progress
 from pipeline.run.signals import signals_held

@@ -15,9 +15,9 @@ from pipeline import schema
 from pipeline.errors import FileFailure
 from pipeline.grid import Grid, window_starts
 from pipeline.index.checksum import add_up, sum_rows
-from pipeline.index.rows import clip_rows, files_table
+from pipeline.index.clip_rows import clip_rows
 from pipeline.index.writer import Batch
-from pipeline.planning.outcomes import failed_row, with_checksums
+from pipeline.planning.file_rows import failed_row, files_table, with_checksums
 from pipeline.schema import Row
 
 

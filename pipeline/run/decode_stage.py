@@ -33,7 +33,7 @@ from pipeline.grid import (
     plan_parts,
     samples_to_seconds,
 )
-from pipeline.planning.outcomes import copied_row, empty_row, failed_row, indexed_row
+from pipeline.planning.file_rows import copied_row, empty_row, failed_row, indexed_row
 from pipeline.schema import Row
 
 _Done = dict[str, tuple[Row, FileFailure | None]]

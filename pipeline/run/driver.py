@@ -20,12 +20,12 @@ from pipeline.index.maintenance import refresh_indexes
 from pipeline.index.salvage import Fragments
 from pipeline.index.tables import create_tables, read_files, select_metadata
 from pipeline.index.writer import Writer
+from pipeline.planning.file_rows import deleted_row
 from pipeline.planning.guard import IsMount
-from pipeline.planning.outcomes import deleted_row
 from pipeline.planning.plan import Plan
 from pipeline.planning.request import RunRequest
 from pipeline.run.checkpoints import Checkpoints
-from pipeline.run.encoding import Encoding, Stages, Workers
+from pipeline.run.dispatch import Dispatch, Stages, Workers
 from pipeline.run.known_rows import publish_known, publish_without_clips
 from pipeline.run.prepare import (
     Inventory,
@@ -108,7 +108,7 @@ def index_corpus(
         writer.add_columns(inventory.metadata.columns)
         publish_known(plan, checkpoints)
         if plan.batches.num_rows:
-            Encoding(plan, layout, workers, checkpoints, death).run()
+            Dispatch(plan, layout, workers, checkpoints, death).run()
 
         replaces = rebuild and check_rebuilt(
             progress, former, read_files(tables.path, writer.published), config, request

@@ -17,8 +17,8 @@ WRITERS = 16
 """On a cluster that may grow, so many tasks may write at the same time even if it has few cores now."""
 
 BATCHES_PER_TASK, TASKS_PER_CORE = 16, 8
-"""A task decodes at most so many batches, one after the other, if enough are left for so many tasks on each core. Ray
-takes 0.1 s and more to start a task, in which a core decodes a minute of audio and more."""
+"""A task decodes up to 16 batches, one after the other; fewer if there would be less than 8 tasks for each core. To start
+a task takes Ray 0.1 s and more; in that time a core decodes a minute of audio and more."""
 
 BATCHES_PER_TASK_OF_A_CLUSTER = 4
 """Fewer on a cluster: the tasks of a node that leaves are decoded again, and a node that joins should find tasks."""
@@ -28,7 +28,8 @@ BLOCKS_PER_ENCODER = 16
 and more for a full block: smaller ones let them end together."""
 
 BYTES_PER_ENCODER = 4 * 2**30
-"""Memory reserved for an encoder process on CPUs: the released models take 1 to 3 GiB."""
+"""On CPUs, there is one encoder process for so much memory: the released models take 1 to 3 GiB of it. Ray is not asked
+to reserve it, and ``encode.actors`` and ``encode.max_actors`` overrule it."""
 
 
 @dataclass(frozen=True)

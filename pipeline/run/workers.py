@@ -1,4 +1,4 @@
-"""The stages on Ray Data: decode, encode and write. This is wiring; the stages themselves are in ``stages``.
+"""The stages on Ray Data: decode, encode and write. This is wiring; the stages themselves are plain functions.
 
 Tasks on CPUs decode, an actor pool encodes (on GPUs where there are any), and tasks write frame fragments and return
 receipts. Decoding, the only stage that multiplies data, is held back by Ray when the encoders are behind. Each block
@@ -22,13 +22,15 @@ from pipeline.encoder.encoder import check_models, load_for_run
 from pipeline.encoder.malloc import keep_freed_memory
 from pipeline.grid import Grid
 from pipeline.run.decode_stage import decode_batch, is_long, split_batch, windows_per_block
-from pipeline.run.encoding import Workers
+from pipeline.run.dispatch import Workers
+from pipeline.run.encode_stage import Encoder, encode_windows
 from pipeline.run.metrics import METRICS, list_measures
 from pipeline.run.ray_health import RayHealth
 from pipeline.run.ray_start import TRIES, may_grow, start_ray
 from pipeline.run.record import Record
 from pipeline.run.resources import Encoders, count_writers, fit_block, fit_task, set_apart, share_machine
-from pipeline.run.stages import Encoder, encode_windows, error_row, note_seconds, write_windows
+from pipeline.run.stage_rows import error_row, note_seconds
+from pipeline.run.write_stage import write_windows
 
 SPLIT_CPUS = 0.9
 """Cores that a task reserves to split a long recording: fewer than decoding does, or Ray would fuse the two."""
@@ -38,7 +40,7 @@ WRITE_CPUS = 0
 writer reserved a hundredth of a core, a decoder would stay idle."""
 
 Decode = Callable[[dict[str, Any], DecodeConfig, Grid, int], Iterator[pa.Table]]
-"""One PLANNED row, and the number of windows in a block -> DECODED tables: ``stages.decode_batch``."""
+"""One PLANNED row, and the number of windows in a block -> DECODED tables: ``decode_stage.decode_batch``."""
 
 Load = Callable[[EncodeConfig, bool, int], Encoder]
 """The models, whether with frames, and the number of threads -> an encoder, in the process where it works."""

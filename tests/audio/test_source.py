@@ -8,32 +8,18 @@ import pytest
 from pipeline.audio.source import (
     PROBE_BYTES,
     Bytes,
-    begins_as_audio,
-    begins_exact,
     file_boundary,
     hash_file,
-    is_short_vorbis,
     measure_file,
     place_of,
     probe_file,
-    read_mp3_duration,
-    read_ogg_end,
     resolve_uri,
 )
 from pipeline.corpus.raw_formats import RAW_FORMATS
 from pipeline.corpus.shards import Place
 from pipeline.corpus.time_ranges import TimeRange
 from pipeline.errors import FileFailure
-from tests.helpers.sounds import encode, noise, tone, write_special_files
-
-HZ = 48_000
-EXACT = ["wav_s16", "flac", "aiff", "caf", "w64", "rf64", "au"]
-OTHERS = ["mp3", "ogg_vorbis", "ogg_opus", "webm_opus", "m4a"]
-WITHOUT_LENGTH = ["mp3_no_xing", "mp3_vbr_no_xing"]
-
-
-def open_sound(name: str, duration_s: float = 1.0) -> Bytes:
-    return Bytes(io.BytesIO(encode(name, tone(duration_s, HZ), HZ)))
+from tests.helpers.sounds import write_special_files
 
 
 class Broken(io.BytesIO):
@@ -95,30 +81,3 @@ def test_uri_resolves_to_a_file_and_a_range(tmp_path: Path) -> None:
 def test_place_of_a_member_lies_in_its_shard() -> None:
     assert place_of("/a.wav", None, 10) == "/a.wav"
     assert place_of("/s.tar#a.wav", 512, 10) == Place("/s.tar", 512, 10)
-
-
-@pytest.mark.parametrize("name", [*EXACT, *OTHERS])
-def test_audio_is_recognised_by_its_first_bytes(name: str) -> None:
-    source = open_sound(name)
-    assert begins_exact(source) == (name in EXACT)
-    assert begins_as_audio(source) or name == "mp3"  # without a tag, an mp3 has no mark of its own
-
-
-def test_short_vorbis_has_one_page_of_sound() -> None:
-    assert is_short_vorbis(open_sound("ogg_vorbis", 0.1))
-    assert not is_short_vorbis(Bytes(io.BytesIO(encode("ogg_vorbis", noise(9.0, HZ), HZ))))
-    assert not is_short_vorbis(open_sound("ogg_opus"))
-
-
-def test_end_of_an_ogg_file_is_whole_and_of_its_first_stream() -> None:
-    one, other = (encode("ogg_vorbis", tone(1.0, HZ, hz), HZ) for hz in (440.0, 880.0))
-    assert one[14:18] != other[14:18]
-    assert read_ogg_end(Bytes(io.BytesIO(one))) == (True, True)
-    assert read_ogg_end(Bytes(io.BytesIO(one[:-1]))) == (False, True)
-    assert read_ogg_end(Bytes(io.BytesIO(one + other))) == (True, False)
-
-
-@pytest.mark.parametrize("name", ["mp3", *WITHOUT_LENGTH])
-def test_duration_of_an_mp3_is_that_of_its_xing_header(name: str) -> None:
-    found = read_mp3_duration(open_sound(name))
-    assert found is None if name in WITHOUT_LENGTH else found == pytest.approx(1.0, abs=1e-3)

@@ -23,8 +23,8 @@ from pipeline.index.tables import read_files
 from pipeline.index.verify import verify_index
 from pipeline.index.verify_deep import compare
 from pipeline.planning.decide import PlanSetup, make_plan
+from pipeline.planning.file_rows import empty_row
 from pipeline.planning.ledger import Ledger
-from pipeline.planning.outcomes import empty_row
 from pipeline.planning.request import RunRequest
 from pipeline.run.decode_stage import decode_batch
 from pipeline.run.driver import index_corpus

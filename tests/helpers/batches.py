@@ -10,12 +10,12 @@ import pyarrow as pa
 
 from pipeline import schema
 from pipeline.index import journal
+from pipeline.index.clip_rows import clip_rows
 from pipeline.index.maintenance import refresh_indexes
-from pipeline.index.rows import clip_rows, files_table
 from pipeline.index.tables import create_tables, open_published, write_frames
 from pipeline.index.writer import Batch, Writer
+from pipeline.planning.file_rows import empty_row, files_table
 from pipeline.planning.ledger import Ledger
-from pipeline.planning.outcomes import empty_row
 from pipeline.schema import Row
 from tests.helpers.fakes import CLIP_DIMENSION, FRAME_DIMENSION, FRAMES_SCHEMA, GRID
 

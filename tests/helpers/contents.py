@@ -21,8 +21,8 @@ from pipeline.config import Config, make_config
 from pipeline.errors import FileFailure
 from pipeline.grid import Grid
 from pipeline.index import journal
+from pipeline.index.clip_rows import clip_rows
 from pipeline.index.handle import find_index
-from pipeline.index.rows import clip_rows
 from pipeline.index.tables import open_published
 from tests.helpers.fakes import noise, write_wav
 from tests.helpers.runs import WideEncoder

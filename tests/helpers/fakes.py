@@ -26,7 +26,8 @@ from pipeline.corpus.corpus_file import estimate_seconds
 from pipeline.encoder.encoder import NonFiniteError
 from pipeline.grid import HOP_SAMPLES, SAMPLE_RATE_HZ, Grid, Waveform
 from pipeline.run.decode_stage import decode_batch
-from pipeline.run.stages import encode_windows, write_windows
+from pipeline.run.encode_stage import encode_windows
+from pipeline.run.write_stage import write_windows
 from pipeline.schema import Row
 
 GRID = Grid(10, 2)

@@ -3,8 +3,8 @@
 import pyarrow as pa
 
 from pipeline import schema
+from pipeline.planning.file_rows import empty_row
 from pipeline.planning.ledger import Ledger
-from pipeline.planning.outcomes import empty_row
 from pipeline.schema import Row
 
 

@@ -9,8 +9,9 @@ from pipeline.config import Config, DecodeConfig
 from pipeline.grid import Grid
 from pipeline.index.tables import write_frames
 from pipeline.run.decode_stage import decode_batch, split_batch
-from pipeline.run.encoding import Stages
-from pipeline.run.stages import encode_windows, write_windows
+from pipeline.run.dispatch import Stages
+from pipeline.run.encode_stage import encode_windows
+from pipeline.run.write_stage import write_windows
 from tests.helpers.contents import read
 from tests.helpers.fakes import GRID, FakeEncoder
 

@@ -13,8 +13,9 @@ from pipeline.encoder.checkpoint import read_identity
 from pipeline.grid import Waveform
 from pipeline.index.tables import open_published, write_frames
 from pipeline.run.decode_stage import decode_batch
-from pipeline.run.encoding import Stages
-from pipeline.run.stages import Encoder, encode_windows, write_windows
+from pipeline.run.dispatch import Stages
+from pipeline.run.encode_stage import Encoder, encode_windows
+from pipeline.run.write_stage import write_windows
 from tests.helpers.fakes import FakeEncoder, noise, write_wav
 
 DIMENSION = read_identity("earshot-tiny").dimension

@@ -10,12 +10,12 @@ import pyarrow as pa
 from pipeline import schema
 from pipeline.corpus.metadata import CorpusMetadata
 from pipeline.grid import HOP_SAMPLES, SAMPLE_RATE_HZ, Grid
+from pipeline.index.clip_rows import clip_rows
 from pipeline.index.maintenance import refresh_indexes
 from pipeline.index.metadata_columns import MetadataColumns
-from pipeline.index.rows import clip_rows, files_table
 from pipeline.index.tables import create_tables, write_frames
 from pipeline.index.writer import Batch, Writer
-from pipeline.planning.outcomes import empty_row
+from pipeline.planning.file_rows import empty_row, files_table
 
 Vectors = npt.NDArray[np.float16]
 

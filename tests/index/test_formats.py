@@ -69,7 +69,7 @@ def test_index_of_format_2_answers_queries(index: str) -> None:
     assert report_on_index(index).n_without_checksum == 3
     assert latest_version(index, "files") == version
     assert columns(index)[: len(schema.FILES.names) - 4] == schema.FILES.names[:-4]
-    assert not set(columns(index)) & set(schema.SINCE_FORMAT_3)
+    assert not set(columns(index)) & set(schema.FILES_SINCE[3])
 
 
 def test_next_run_migrates_to_the_newest_format_and_encodes_nothing(index: str) -> None:

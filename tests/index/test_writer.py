@@ -12,10 +12,9 @@ from pipeline import schema
 from pipeline.errors import CommitConflict
 from pipeline.index import journal
 from pipeline.index.maintenance import refresh_indexes
-from pipeline.index.rows import files_table
 from pipeline.index.tables import open_published
 from pipeline.index.writer import Batch, Writer
-from pipeline.planning.outcomes import empty_row
+from pipeline.planning.file_rows import empty_row, files_table
 from tests.helpers.batches import (
     BEFORE,
     RACE_A,

@@ -9,7 +9,7 @@ from hypothesis import strategies as st
 from pipeline import schema
 from pipeline.errors import FileFailure
 from pipeline.planning.decide import PlanSetup, make_plan
-from pipeline.planning.outcomes import empty_row
+from pipeline.planning.file_rows import empty_row
 from pipeline.planning.plan import Plan
 from pipeline.planning.request import RunRequest
 from pipeline.schema import Row

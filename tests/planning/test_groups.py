@@ -3,8 +3,8 @@
 from hypothesis import given
 from hypothesis import strategies as st
 
+from pipeline.planning.file_rows import copied_row, deleted_row
 from pipeline.planning.groups import group_copies, group_rows
-from pipeline.planning.outcomes import copied_row, deleted_row
 from pipeline.planning.plan import Plan
 from pipeline.schema import Row
 from tests.helpers.ledgers import known_row

@@ -4,8 +4,8 @@ import pyarrow as pa
 import pytest
 
 from pipeline import schema
+from pipeline.planning.file_rows import empty_row
 from pipeline.planning.ledger import Ledger
-from pipeline.planning.outcomes import empty_row
 from tests.helpers.ledgers import known_row, make_ledger
 from tests.helpers.plans import Disk, contents, plan_of
 

@@ -10,7 +10,7 @@ from pipeline import schema
 from pipeline.errors import FileFailure
 from pipeline.grid import Grid
 from pipeline.planning.batches import pack_alone
-from pipeline.planning.outcomes import lost_rows
+from pipeline.planning.file_rows import lost_rows
 from pipeline.run.collector import Collector
 
 FAILURE = FileFailure("decode", "crashed", "why")

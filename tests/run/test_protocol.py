@@ -138,7 +138,7 @@ def make_format_2(path: str) -> None:
     """Take out what came with format 3: columns of ``files``."""
     files = lance.dataset(journal.table_uri(path, "files"), version=journal.read_published(path).versions["files"])
     files.restore()
-    files.drop_columns(list(schema.SINCE_FORMAT_3))
+    files.drop_columns(list(schema.FILES_SINCE[3]))
     batches = journal.open_journal(path)
     created = batches.to_table(filter="kind = 'create'").to_pylist()[0]["detail"]
     older = created.replace(f'"format": {journal.FORMAT}', '"format": 2')

@@ -14,8 +14,8 @@ from pipeline.errors import RayDied
 from pipeline.index import journal
 from pipeline.index.verify import verify_index
 from pipeline.planning.plan import Plan
+from pipeline.run.dispatch import Workers
 from pipeline.run.driver import index_corpus
-from pipeline.run.encoding import Workers
 from pipeline.run.progress import Progress
 from pipeline.run.ray_health import PROBE_S, RESTART_S, RayHealth
 from pipeline.run.record import read_record

@@ -25,8 +25,8 @@ from pipeline.index.maintenance import optimize_index
 from pipeline.index.repair import restore_index
 from pipeline.planning.plan import ACTIONS
 from pipeline.planning.request import RunRequest
+from pipeline.run.dispatch import Stages
 from pipeline.run.driver import index_corpus
-from pipeline.run.encoding import Stages
 from pipeline.run.prepare import plan_corpus
 from tests.helpers.contents import HASTY, N_CONTENTS, SECTIONS, KnownCorpus, check_whole, content, expect, live, read
 from tests.helpers.runs import WideEncoder, in_place

@@ -1,11 +1,8 @@
 """From files to a batch: decode, encode, write and collect, every row against the time grid and the fake encoder."""
 
 import os
-import tempfile
-from collections.abc import Sequence
 from dataclasses import replace
 from pathlib import Path
-from typing import Any
 
 import numpy as np
 import pyarrow as pa
@@ -14,23 +11,16 @@ from hypothesis import HealthCheck, example, given, settings
 from hypothesis import strategies as st
 
 from pipeline import schema
-from pipeline.audio.decode import decode_all, hash_file
-from pipeline.audio.decoder_versions import DECODER
-from pipeline.audio.windows import reflect_pad
+from pipeline.audio.decode import decode_all
 from pipeline.config import DecodeConfig
-from pipeline.grid import Grid, Waveform, count_frames, plan_windows, samples_to_seconds
+from pipeline.grid import Grid, samples_to_seconds
 from pipeline.index.checksum import sum_rows
-from pipeline.index.writer import Batch
-from pipeline.run.collector import Collector, IncompleteBatch
+from pipeline.run.collector import IncompleteBatch
 from pipeline.run.decode_stage import decode_batch
-from pipeline.run.stages import encode_windows, note_seconds
 from pipeline.schema import Row
 from tests.helpers.fakes import (
     CLIP_DIMENSION,
-    CLIP_OVERFLOW,
-    FRAME_OVERFLOW,
     GRID,
-    NOT_FINITE,
     FakeEncoder,
     FrameSink,
     encode_all,
@@ -38,121 +28,25 @@ from tests.helpers.fakes import (
     plan_batch,
     write_wav,
 )
-
-BATCH = schema.make_batch_id("test", 1)
-OTHER = schema.make_batch_id("test", 2)
-
-
-def make_collector(grid: Grid = GRID, *, with_frames: bool = True, planned: Sequence[Row] = ()) -> Collector:
-    table = pa.Table.from_pylist(list(planned), schema=schema.PLANNED) if planned else None
-    return Collector(grid, CLIP_DIMENSION, with_frames=with_frames, planned=table)
-
-
-def index(*contents: Sequence[Path], grid: Grid = GRID, with_frames: bool = True) -> tuple[Batch, list[Row]]:
-    """A batch of these files, and the frame rows that it would publish."""
-    sink = FrameSink()
-    planned = plan_batch(BATCH, *contents)
-    encoded = encode_all(planned, FakeEncoder(frames=with_frames), grid)
-    collector = make_collector(grid, with_frames=with_frames, planned=[planned])
-    batches = [collector.add(receipt) for receipt in sink.write(encoded)]
-    assert collector.missing == set()
-    assert batches[:-1] == [None] * (len(batches) - 1)
-    batch = batches[-1]
-    assert batch is not None
-    return batch, published_frames(batch, sink)
-
-
-def published_frames(batch: Batch, sink: FrameSink) -> list[Row]:
-    return [row for row in sink.read(batch.frame_fragments) if row["audio_id"] not in batch.orphaned]
-
-
-# --- what must come out -----------------------------------------------------------------------------------------------
-
-
-def audio_id_of(path: Path) -> str:
-    return schema.make_audio_id(hash_file(path))
-
-
-def expected_file(path: Path, samples: Waveform, grid: Grid = GRID, **changes: Any) -> Row:
-    n_frames = count_frames(len(samples))
-    audio_id = audio_id_of(path)
-    windows = windows_of(samples, grid)
-    clips = np.stack([FakeEncoder.clip(window) for *_, window in windows]).astype(np.float16)
-    frames = [FakeEncoder.frames(window)[own - first : stop - first] for first, own, stop, window in windows]
-    return {
-        "file_id": schema.make_file_id(str(path), audio_id),
-        "audio_id": audio_id,
-        "uri": str(path),
-        "status": "indexed",
-        "stage": None,
-        "reason": None,
-        "message": None,
-        "duration_s": len(samples) / 48_000,
-        "expected_duration_s": len(samples) / 48_000,
-        "sample_rate_hz": 48_000,
-        "channels": 1,
-        "codec": "pcm_f32",
-        "size_bytes": path.stat().st_size,
-        "modified_ns": path.stat().st_mtime_ns,
-        "content_hash": hash_file(path),
-        "n_clips": len(windows),
-        "n_frames": n_frames,
-        "decoder": DECODER,
-        "note": None,
-        "clips_checksum": sum_rows([first for first, *_ in windows], clips),
-        "frames_checksum": sum_rows(range(n_frames), np.concatenate(frames).astype(np.float16)),
-        **changes,
-    }
-
-
-def windows_of(samples: Waveform, grid: Grid) -> list[tuple[int, int, int, Waveform]]:
-    """First frame, first and last-but-one own frame, and samples of each window."""
-    padded = reflect_pad(samples)
-    return [
-        (span.first, span.own_first, span.own_stop, padded[span.first * 1920 : (span.first + span.length) * 1920])
-        for span in plan_windows(count_frames(len(samples)), grid)
-    ]
-
-
-def expected_clips(path: Path, samples: Waveform, grid: Grid = GRID) -> list[Row]:
-    file = expected_file(path, samples)
-    shared = ("file_id", "audio_id", "uri", "duration_s", "sample_rate_hz", "channels", "codec")
-    return [
-        {name: file[name] for name in shared}
-        | {
-            "clip_id": schema.make_clip_id(file["file_id"], first),
-            "start_s": first * 1920 / 48_000,
-            "end_s": min((first + grid.length_frames) * 1920 / 48_000, len(samples) / 48_000),
-            "vector": FakeEncoder.clip(window).astype(np.float16).tolist(),
-        }
-        for first, _, _, window in windows_of(samples, grid)
-    ]
-
-
-def expected_frames(path: Path, samples: Waveform, grid: Grid = GRID, batch_id: str = BATCH) -> list[Row]:
-    audio_id = audio_id_of(path)
-    return [
-        {
-            "audio_id": audio_id,
-            "frame": frame,
-            "start_s": frame * 1920 / 48_000,
-            "batch_id": batch_id,
-            "vector": FakeEncoder.frames(window)[frame - first].astype(np.float16).tolist(),
-        }
-        for first, own_first, own_stop, window in windows_of(samples, grid)
-        for frame in range(own_first, own_stop)
-    ]
-
-
-def named(rows: list[Row], *columns: str) -> list[tuple[Any, ...]]:
-    return [tuple(row[column] for column in columns) for row in rows]
-
-
-def outcomes(batch: Batch) -> dict[str, tuple[str, str | None, str | None]]:
-    rows = batch.files.to_pylist()
-    assert len({row["uri"] for row in rows}) == len(rows)
-    return {Path(row["uri"]).name: (row["status"], row["stage"], row["reason"]) for row in rows}
-
+from tests.helpers.stages import (
+    BATCH,
+    EDITS,
+    OTHER,
+    audio_id_of,
+    collect,
+    encode_one,
+    expected_clips,
+    expected_file,
+    expected_frames,
+    held,
+    index,
+    make_collector,
+    marked,
+    named,
+    outcomes,
+    published_frames,
+    windows_of,
+)
 
 # --- healthy files ----------------------------------------------------------------------------------------------------
 
@@ -240,28 +134,6 @@ def test_equal_files_of_a_batch_are_encoded_once(tmp_path: Path) -> None:
     assert batch.n_frames == len(frames)
 
 
-def test_an_index_without_frames_gets_clips_only(tmp_path: Path) -> None:
-    samples = noise(1.3)
-    path = write_wav(tmp_path / "a.wav", samples)
-    bad = write_wav(tmp_path / "b.wav", marked(samples, NOT_FINITE))
-    batch, frames = index([path], [bad], with_frames=False)
-    assert batch.files.to_pylist()[0] == expected_file(path, samples, n_frames=0, frames_checksum=None)
-    assert named(batch.clips.to_pylist(), "clip_id", "vector") == named(
-        expected_clips(path, samples), "clip_id", "vector"
-    )
-    assert (frames, batch.frame_fragments, batch.orphaned) == ([], [], frozenset())
-    assert (batch.describe()["n_frames"], batch.n_rows) == (0, batch.clips.num_rows)
-
-
-# --- bad files --------------------------------------------------------------------------------------------------------
-
-
-def marked(samples: Waveform, value: float, at_s: float = 0.0) -> Waveform:
-    changed = samples.copy()
-    changed[round(at_s * 48_000)] = value
-    return changed
-
-
 def test_bad_files_are_rows_among_the_good(tmp_path: Path) -> None:
     samples = noise(1.3)
     good = [write_wav(tmp_path / f"good{k}.wav", samples * np.float32(1 - k / 8)) for k in range(3)]
@@ -318,33 +190,6 @@ def test_windows_of_a_file_that_fails_later_are_orphaned(tmp_path: Path) -> None
     assert batch.describe()["n_frames"] == len(frames)
 
 
-@pytest.mark.parametrize("value", [NOT_FINITE, CLIP_OVERFLOW, FRAME_OVERFLOW])
-@pytest.mark.parametrize("at_s", [0.0, 0.65, 1.299])
-def test_sound_without_finite_embedding_fails_alone(tmp_path: Path, value: float, at_s: float) -> None:
-    samples = noise(1.3)
-    paths = [write_wav(tmp_path / f"{k}.wav", noise(1.3, k)) for k in (1, 2)]
-    bad = [write_wav(tmp_path / f"bad{k}.wav", marked(samples, value, at_s)) for k in range(2)]
-    batch, frames = index([paths[0]], bad, [paths[1]])
-    assert outcomes(batch) == {
-        "1.wav": ("indexed", None, None),
-        "bad0.wav": ("failed", "encode", "not_finite"),
-        "bad1.wav": ("failed", "encode", "not_finite"),
-        "2.wav": ("indexed", None, None),
-    }
-    assert named(batch.files.to_pylist(), "n_clips", "n_frames")[1:3] == [(0, 0), (0, 0)]
-    assert batch.orphaned == {audio_id_of(bad[0])}
-    assert frames == [row for k, path in enumerate(paths, 1) for row in expected_frames(path, noise(1.3, k))]
-    clips = [row for k, path in enumerate(paths, 1) for row in expected_clips(path, noise(1.3, k))]
-    assert named(batch.clips.to_pylist(), "clip_id", "vector") == named(clips, "clip_id", "vector")
-
-
-def test_a_batch_may_have_no_finite_embedding(tmp_path: Path) -> None:
-    path = write_wav(tmp_path / "a.wav", marked(noise(0.2), NOT_FINITE))
-    batch, frames = index([path])
-    assert outcomes(batch) == {"a.wav": ("failed", "encode", "not_finite")}
-    assert (frames, batch.clips.num_rows, batch.frame_fragments) == ([], 0, [])
-
-
 # --- files that change ------------------------------------------------------------------------------------------------
 
 
@@ -395,10 +240,6 @@ def test_a_file_that_changes_while_it_is_read_fails_with_its_copies(tmp_path: Pa
     assert batch.describe()["n_frames"] == 0
 
 
-def encode_one(block: pa.Table) -> pa.Table:
-    return encode_windows(block, FakeEncoder())
-
-
 @pytest.mark.parametrize("n_gone", [1, 2, 3])
 def test_the_first_readable_of_equal_files_is_read(tmp_path: Path, n_gone: int) -> None:
     samples = noise(1.3)
@@ -419,30 +260,6 @@ def test_the_first_readable_of_equal_files_is_read(tmp_path: Path, n_gone: int) 
     assert len(frames) == (33 if n_gone < 3 else 0)
     assert batch.describe()["n_frames"] == len(frames)
     assert batch.orphaned == frozenset()
-
-
-# --- blocks, order, and second tries ----------------------------------------------------------------------------------
-
-
-@pytest.fixture(scope="module")
-def two_batches(tmp_path_factory: pytest.TempPathFactory) -> list[pa.Table]:
-    """The ENCODED rows of two batches of good, bad and doubled files."""
-    folder = tmp_path_factory.mktemp("sounds")
-    paths = [write_wav(folder / f"{k}.wav", noise(0.1 + 0.31 * k, k)) for k in range(6)]
-    twin = write_wav(folder / "twin.wav", noise(0.1 + 0.31 * 2, 2))
-    nan = write_wav(folder / "nan.wav", marked(noise(4.0), np.nan, 3.9))
-    flat = write_wav(folder / "flat.wav", marked(noise(1.0), NOT_FINITE, 0.5))
-    (folder / "text.wav").write_bytes(b"text" * 99)
-    first = plan_batch(BATCH, [paths[0]], [nan], [paths[2], twin], [folder / "text.wav"])
-    second = plan_batch(OTHER, [paths[5]], [flat], [paths[1]], [paths[3]], [paths[4]])
-    return [encode_all(planned, FakeEncoder()) for planned in (first, second)]
-
-
-def collect(tables: Sequence[pa.Table]) -> dict[str, tuple[Batch, list[Row]]]:
-    sink, collector = FrameSink(), make_collector()
-    batches = [collector.add(receipt) for table in tables for receipt in sink.write(table)]
-    assert collector.missing == set()
-    return {batch.batch_id: (batch, published_frames(batch, sink)) for batch in batches if batch is not None}
 
 
 @settings(deadline=None, max_examples=60)
@@ -477,41 +294,6 @@ def test_a_batch_is_held_back_until_its_last_part(two_batches: list[pa.Table]) -
         (last,) = sink.write(table.slice(missing, 1))
         assert collector.add(last) is not None
         assert collector.missing == set()
-
-
-def test_a_gap_in_a_block_splits_its_receipts(two_batches: list[pa.Table]) -> None:
-    table = two_batches[1]
-    receipts = FrameSink().write(pa.concat_tables([table.slice(0, 2), table.slice(4, 3)]))
-    assert [(r["first_seq"], r["stop_seq"], r["last"]) for r in receipts] == [(0, 2, False), (4, 7, False)]
-
-
-def test_receipts_count_the_audio_once(two_batches: list[pa.Table]) -> None:
-    table = two_batches[1]
-    whole = FrameSink().write(table)
-    parts = [receipt for k in range(table.num_rows) for receipt in FrameSink().write(table.slice(k, 1))]
-    assert len(whole) == 1
-    assert len(parts) == table.num_rows
-    n_frames = sum(count_frames(round((0.1 + 0.31 * k) * 48_000)) for k in (5, 1, 3, 4)) + 25
-    assert whole[0]["audio_s"] == pytest.approx(n_frames * 0.04)
-    assert sum(receipt["audio_s"] for receipt in parts) == pytest.approx(n_frames * 0.04)
-
-
-def test_seconds_of_work_are_counted_once_however_rows_are_cut(tmp_path: Path) -> None:
-    path = write_wav(tmp_path / "a.wav", noise(2.0))
-    table = encode_all(plan_batch(BATCH, [path]), FakeEncoder())
-    assert table.num_rows > 3
-    noted = note_seconds(note_seconds(table, "decode", 3.0), "encode", 5.0)
-    assert noted.drop_columns(["decode_s", "encode_s"]) == table.drop_columns(["decode_s", "encode_s"])
-    assert noted.schema == schema.ENCODED
-    for length in (1, 2, table.num_rows):
-        parts = [noted.slice(first, length) for first in range(0, table.num_rows, length)]
-        receipts = [receipt for part in parts for receipt in FrameSink().write(part)]
-        assert [sum(receipt[name] for receipt in receipts) for name in ("decode_s", "encode_s", "write_s")] == [3, 5, 0]
-    empty = schema.RECEIPTS.empty_table()
-    assert note_seconds(empty, "write", 1.0) == empty
-
-
-EDITS = ["same", "gone", "other", "longer", "text"]
 
 
 @settings(deadline=None, max_examples=60, suppress_health_check=[HealthCheck.function_scoped_fixture])
@@ -570,13 +352,6 @@ def test_halves_of_tries_that_saw_different_files_are_never_published(
             vectors_of_frames = np.array([f["vector"] for f in own], np.float16)
             assert row["frames_checksum"] == sum_rows(range(row["n_frames"]), vectors_of_frames)
     assert {frame["audio_id"] for frame in frames} == {row["audio_id"] for row in rows if row["status"] == "indexed"}
-
-
-def held(lengths_s: list[float]) -> list[tuple[str, Waveform]]:
-    """Ids and samples of the four planned contents."""
-    with tempfile.TemporaryDirectory() as folder:
-        sounds = [noise(length_s, k) for k, length_s in enumerate(lengths_s)]
-        return [(audio_id_of(write_wav(Path(folder) / "a.wav", samples)), samples) for samples in sounds]
 
 
 def test_a_batch_that_differs_from_its_plan_is_incomplete(tmp_path: Path) -> None:

@@ -6,8 +6,8 @@ from pathlib import Path
 import pytest
 
 from jobs.main import main
+from pipeline.run.dispatch import Workers
 from pipeline.run.driver import index_corpus
-from pipeline.run.encoding import Workers
 from tests.helpers.commands import Call
 from tests.helpers.contents import KnownCorpus
 from tests.helpers.runs import WideEncoder, in_place

@@ -96,3 +96,8 @@ def deleted_row(old: Row) -> Row:
         "clips_checksum": None,
         "frames_checksum": None,
     }
+
+
+def files_table(rows: list[Row]) -> pa.Table:
+    """Ledger rows as a table, still without ``batch_id``."""
+    return pa.Table.from_pylist(rows, schema=schema.without(schema.FILES, "batch_id"))

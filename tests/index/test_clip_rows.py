@@ -4,8 +4,8 @@ from itertools import pairwise
 
 from pipeline import schema
 from pipeline.grid import Grid
-from pipeline.index.rows import clip_rows, files_table
-from pipeline.planning.outcomes import empty_row
+from pipeline.index.clip_rows import clip_rows
+from pipeline.planning.file_rows import empty_row, files_table
 
 
 def test_clips_cover_the_file_and_none_ends_after_it() -> None:

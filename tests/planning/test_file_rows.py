@@ -8,7 +8,7 @@ import pytest
 from pipeline import schema
 from pipeline.corpus.corpus_file import CorpusFile
 from pipeline.errors import FileFailure
-from pipeline.planning.outcomes import (
+from pipeline.planning.file_rows import (
     copied_row,
     damaged_row,
     deleted_row,

@@ -14,9 +14,9 @@ from pipeline.errors import EarshotError, UsageError
 from pipeline.index.tables import open_published
 from pipeline.index.verify import verify_index
 from pipeline.planning.request import RunRequest
-from pipeline.run import encoding
+from pipeline.run import dispatch
+from pipeline.run.dispatch import Workers
 from pipeline.run.driver import index_corpus
-from pipeline.run.encoding import Workers
 from pipeline.run.progress import Progress
 from tests.helpers.fakes import noise, write_wav
 from tests.helpers.runs import WideEncoder, configure, everything, in_place
@@ -114,8 +114,8 @@ def test_run_goes_on_where_the_cluster_cannot_be_counted(corpus: Path, tmp_path:
 
 def test_progress_says_what_a_run_waits_for(corpus: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     """There is no worker, then a worker that is silent for long, then its receipts come."""
-    monkeypatch.setattr(encoding, "COUNT_EVERY_S", 0.0)
-    monkeypatch.setattr(encoding, "SILENT_S", 0.0)
+    monkeypatch.setattr(dispatch, "COUNT_EVERY_S", 0.0)
+    monkeypatch.setattr(dispatch, "SILENT_S", 0.0)
     there = {"decode": 1.0, "encode": 0.0, "write": 1.0}
     heard: list[str] = []
     step = {name: threading.Event() for name in ("alone", "silent", "working")}

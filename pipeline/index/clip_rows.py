@@ -1,7 +1,5 @@
 """A file's ledger row in, rows of the tables ``files`` and ``clips`` out."""
 
-import pyarrow as pa
-
 from pipeline import schema
 from pipeline.grid import Grid, count_frames, frames_to_seconds, plan_windows, seconds_to_samples
 from pipeline.schema import Row
@@ -21,8 +19,3 @@ def clip_rows(file: Row, grid: Grid) -> list[Row]:
         }
         for span in plan_windows(n_frames, grid)
     ]
-
-
-def files_table(rows: list[Row]) -> pa.Table:
-    """Ledger rows as a table, still without ``batch_id``."""
-    return pa.Table.from_pylist(rows, schema=schema.without(schema.FILES, "batch_id"))

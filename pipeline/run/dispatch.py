@@ -14,7 +14,7 @@ from pipeline.config import Config, EncodeConfig
 from pipeline.errors import EarshotError, FileFailure, RayDied
 from pipeline.index.writer import Batch
 from pipeline.planning.batches import pack_alone
-from pipeline.planning.outcomes import lost_rows
+from pipeline.planning.file_rows import lost_rows
 from pipeline.planning.plan import Plan
 from pipeline.run.background import Polled, drain
 from pipeline.run.checkpoints import Checkpoints
@@ -57,8 +57,8 @@ class Workers:
     find_death: Callable[[], str | None] = lambda: None
 
 
-class Encoding:
-    """Encodes the batches of a plan, and retries those that are lost."""
+class Dispatch:
+    """Gives the batches of a plan to the workers, and retries those that are lost."""
 
     def __init__(
         self, plan: Plan, layout: Layout, workers: Workers, checkpoints: Checkpoints, death: Deathwatch

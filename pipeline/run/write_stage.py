@@ -1,0 +1,97 @@
+"""ENCODED rows in, fragments of ``frames`` on disk and RECEIPTS out: the stage that writes."""
+
+from collections.abc import Callable, Iterator
+
+import numpy as np
+import pyarrow as pa
+import pyarrow.compute as pc
+
+from pipeline import schema
+from pipeline.errors import EarshotError
+from pipeline.grid import (
+    FRAME_S,
+    frames_to_seconds,
+)
+from pipeline.index.checksum import sum_rows
+from pipeline.run.stage_rows import error_row
+from pipeline.schema import Row
+
+
+def write_windows(
+    encoded: pa.Table, frames_schema: pa.Schema, write_frames: Callable[[Iterator[pa.RecordBatch]], list[str]]
+) -> pa.Table:
+    """ENCODED -> RECEIPTS: writes the frames; returns one row for each sequence of consecutive rows of a batch.
+
+    Args:
+        frames_schema: of the ``frames`` table.
+        write_frames: record batches -> metadata of the fragments written, JSON (``index.tables.write_frames``).
+    """
+    receipts = []
+    if errors := encoded.filter(pc.is_valid(encoded["error"])).to_pylist():
+        return error_row(schema.RECEIPTS, errors[0]["batch_id"], EarshotError(errors[0]["error"]))
+    batch_ids = encoded["batch_id"].to_pylist()
+    for start, stop in _find_sequences(batch_ids, encoded["seq"].to_pylist()):
+        part = encoded.slice(start, stop - start)
+        rows = part.to_pylist()
+        frames = [batch for row in rows if (batch := _frame_rows(row, frames_schema)) is not None]
+        receipts.append(
+            {
+                "batch_id": batch_ids[start],
+                "first_seq": rows[0]["seq"],
+                "stop_seq": rows[-1]["seq"] + 1,
+                "last": rows[-1]["last"],
+                "precision": rows[0]["precision"],
+                "audio_s": sum(FRAME_S * (row["own_stop"] - row["own_first"]) for row in rows if row["files"] is None),
+                "frame_fragments": write_frames(iter(frames)) if frames else [],
+                "windows": [
+                    {
+                        "audio_id": row["audio_id"],
+                        "first_frame": row["first_frame"],
+                        "clip_vector": row["clip_vector"],
+                        "frames_checksum": _sum_frames(row, frames_schema),
+                    }
+                    for row in rows
+                    if row["files"] is None
+                ],
+                "files": [file for row in rows if row["files"] is not None for file in row["files"]],
+                "decode_s": sum(row["decode_s"] for row in rows),
+                "encode_s": sum(row["encode_s"] for row in rows),
+                "write_s": 0.0,
+            }
+        )
+    return pa.Table.from_pylist(receipts, schema=schema.RECEIPTS)
+
+
+def _find_sequences(batch_ids: list[str], seqs: list[int]) -> Iterator[tuple[int, int]]:
+    """First row and stop of each sequence of consecutive rows of one batch."""
+    start = 0
+    for i in range(1, len(batch_ids) + 1):
+        if i == len(batch_ids) or batch_ids[i] != batch_ids[start] or seqs[i] != seqs[i - 1] + 1:
+            yield start, i
+            start = i
+
+
+def _sum_frames(row: Row, frames_schema: pa.Schema) -> int:
+    """The checksum of the frames that one window owns."""
+    if row["frame_vectors"] is None:
+        return 0
+    vectors = np.frombuffer(row["frame_vectors"], np.float16).reshape(-1, frames_schema.field("vector").type.list_size)
+    return sum_rows(np.arange(row["own_first"], row["own_stop"]), vectors)
+
+
+def _frame_rows(row: Row, frames_schema: pa.Schema) -> pa.RecordBatch | None:
+    """The rows of the frames that one window owns."""
+    if row["frame_vectors"] is None:
+        return None
+    vector_type = frames_schema.field("vector").type
+    values = np.frombuffer(row["frame_vectors"], np.float16)
+    vectors = pa.FixedSizeListArray.from_arrays(pa.array(values), vector_type.list_size)
+    frames = np.arange(row["own_first"], row["own_stop"], dtype=np.int32)
+    columns = {
+        "audio_id": pa.repeat(row["audio_id"], len(frames)),
+        "frame": pa.array(frames),
+        "start_s": pa.array([frames_to_seconds(int(frame)) for frame in frames], pa.float64()),
+        "batch_id": pa.repeat(row["batch_id"], len(frames)),
+        "vector": vectors.cast(vector_type),
+    }
+    return pa.RecordBatch.from_arrays([columns[name] for name in frames_schema.names], schema=frames_schema)
