@@ -17,8 +17,8 @@ WRITERS = 16
 """On a cluster that may grow, so many tasks may write at the same time even if it has few cores now."""
 
 BATCHES_PER_TASK, TASKS_PER_CORE = 16, 8
-"""A task decodes up to 16 batches, one after the other; fewer if there would be less than 8 tasks for each core. To start
-a task takes Ray 0.1 s and more; in that time a core decodes a minute of audio and more."""
+"""A task decodes up to 16 batches, one after the other; fewer if there were less than 8 tasks for each core. To start a
+task takes Ray 0.1 s and more; in that time a core decodes a minute of audio and more."""
 
 BATCHES_PER_TASK_OF_A_CLUSTER = 4
 """Fewer on a cluster: the tasks of a node that leaves are decoded again, and a node that joins should find tasks."""

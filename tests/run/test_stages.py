@@ -47,6 +47,7 @@ from tests.helpers.stages import (
     published_frames,
     windows_of,
 )
+from tests.helpers.stages import two_batches as two_batches
 
 # --- healthy files ----------------------------------------------------------------------------------------------------
 

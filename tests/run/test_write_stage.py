@@ -13,6 +13,7 @@ from tests.helpers.fakes import (
     write_wav,
 )
 from tests.helpers.stages import expected_clips, expected_file, index, marked, named
+from tests.helpers.stages import two_batches as two_batches
 
 
 def test_an_index_without_frames_gets_clips_only(tmp_path: Path) -> None:
