@@ -5,6 +5,7 @@ else may change from run to run.
 """
 
 import os
+import warnings
 from collections.abc import Callable
 from pathlib import Path
 from typing import Any, Literal
@@ -172,8 +173,8 @@ class Config(_Section):
         return value
 
 
-RETIRED = {"store.keep_versions": "the newest 20 published versions always stay readable"}
-"""Keys that configurations used to have, and what holds instead. Configurations stored in an index may have them."""
+RETIRED = {("store", "keep_versions"): "the newest 20 published versions stay readable"}
+"""Keys that configurations used to have, and what holds instead."""
 
 
 def make_config(values: dict[str, Any], where: str = "configuration") -> Config:
@@ -203,7 +204,7 @@ def load_config(path: str | Path) -> Config:
         raise ConfigError(f"{path}: is not YAML: {' '.join(str(error).split())}") from None
     if not isinstance(values, dict):
         raise ConfigError(f"{path}: expected a mapping with `sources:` and `into:`")
-    config = make_config(values, str(path))
+    config = make_config(_without_retired(values, path), str(path))
     return config.model_copy(
         update={
             "into": _beside(path, config.into),
@@ -218,6 +219,15 @@ def load_config(path: str | Path) -> Config:
             ),
         }
     )
+
+
+def _without_retired(values: dict[str, Any], path: Path) -> dict[str, Any]:
+    """``values`` without keys that have no effect any more, with a warning for each."""
+    values = {name: dict(section) if isinstance(section, dict) else section for name, section in values.items()}
+    for (section, key), instead in RETIRED.items():
+        if isinstance(values.get(section), dict) and values[section].pop(key, None) is not None:
+            warnings.warn(f"{path}: `{section}.{key}` has no effect any more: {instead}; remove it", stacklevel=2)
+    return values
 
 
 def anchor(config: Config) -> Config:
@@ -255,8 +265,6 @@ def _beside(path: Path, value: str) -> str:
 
 def _explain(item: Any) -> str:
     key = ".".join(str(part) for part in item["loc"]) or "settings"
-    if item["type"] == "extra_forbidden" and key in RETIRED:
-        return f"`{key}` was retired: {RETIRED[key]}; remove the key"
     if item["type"] == "extra_forbidden":
         return f"unknown key `{key}`{_known_keys(item['loc'])}"
     if item["type"] == "missing":

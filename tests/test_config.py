@@ -40,7 +40,6 @@ def test_defaults() -> None:
     ("change", "parts"),
     [
         ({"wndow": {}}, ["unknown key `wndow`", "known: into, sources"]),
-        ({"store": {"keep_versions": 9}}, ["`store.keep_versions` was retired", "newest 20", "remove the key"]),
         ({"window": {"lenght_s": 5}}, ["unknown key `window.lenght_s`", "(known: length_s, overlap_s)"]),
         ({"window": {"length_s": 0.2}}, ["`window.length_s`", "greater than or equal to 0.4", "not 0.2"]),
         ({"window": {"length_s": 500}}, ["`window.length_s`", "less than or equal to 400", "not 500"]),
@@ -188,3 +187,11 @@ def test_configuration_survives_yaml_and_json(values: dict[str, Any]) -> None:
     again = make_config(yaml.safe_load(yaml.safe_dump(config.model_dump(mode="json"))))
     assert again == config
     assert Config.model_validate_json(config.model_dump_json()) == config
+
+
+def test_a_retired_key_has_no_effect_and_a_warning(tmp_path: Path) -> None:
+    file = tmp_path / "run.yaml"
+    file.write_text("sources: [a]\ninto: b\nstore: {keep_versions: 9, keep_hours: 2}\n")
+    with pytest.warns(UserWarning, match=r"run.yaml: `store.keep_versions` has no effect any more: the newest 20"):
+        assert load_config(file).store.keep_hours == 2.0
+    assert "keep_versions" in file.read_text()

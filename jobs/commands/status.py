@@ -42,7 +42,7 @@ def status(
     except ClusterError as error:
         if what is None:
             raise
-        raise ClusterError(f"{what}: no such folder, and as the name of a job: {error}") from None
+        raise ClusterError(f"{what}: no such folder; taken for the name of a job: {error}") from None
 
 
 def _show_job(name: str | None, address: str | None, *, json: bool) -> None:

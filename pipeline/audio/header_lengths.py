@@ -19,7 +19,7 @@ _WAVE, _AIFF = (b"RIFF", b"RIFX", b"RF64", b"BW64"), (b"FORM",)
 _WRAP = 1 << 32
 _MOST_CHUNKS, _MOST_BOXES = 1_000, 1_000_000
 _PADDING_BYTES = 1 << 20
-"""At most so many zeros at the end count as padding: recordings contain silence, too."""
+"""Up to this many zeros at the end count as padding: recordings contain silence, too."""
 
 _UNKNOWN = ((0, 0), (0x7FFF_0000, 0x8001_0000), (0xFFFF_0000, 0xFFFF_FFFF), (1 << 62, (1 << 64) - 1))
 """Sizes that mean "unknown": zero, left by a recorder that crashed, and about the largest possible size, written to a

@@ -13,7 +13,7 @@ Piece = tuple[int, Waveform]
 
 PIECE_S = 2
 PIECE_VALUES = 1 << 19
-"""A piece ends after so many seconds, or so many samples x channels (2 MB of float32), whichever comes first."""
+"""A piece ends after these seconds, or this many samples x channels (2 MB of float32), whichever comes first."""
 
 
 @dataclass(frozen=True, slots=True)

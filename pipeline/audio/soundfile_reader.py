@@ -15,7 +15,7 @@ _CLAIM = re.compile(r"(?:data|SSND|BODY|riff|Riff size|Data Size) *: (\d+) \(sho
 """libsndfile's log line on a header with a wrong size. For wav and AIFF, ``header_lengths`` finds the size instead."""
 
 _ENDLESS_SAMPLES = 1 << 62
-"""libsndfile counts at least so many samples in a flac that does not state its length."""
+"""libsndfile's count of samples is at least this if a flac does not state its length."""
 
 _CODECS = {
     "PCM_S8": "pcm_s8",

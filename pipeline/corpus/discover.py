@@ -96,14 +96,13 @@ def _check_sources(sources: list[str], leave_out: str | None) -> None:
         CorpusError: one is the folder of the index, or a ``.json`` file.
     """
     for source in sources:
-        if storage.is_url(source):
-            if source == leave_out:
-                raise CorpusError(f"{leave_out}: the index cannot be the folder that is indexed; use another one")
-        elif os.path.isdir(source):
-            if identify(source) & identify(leave_out):
-                advice = f"use for example {source}-index"
-                raise CorpusError(f"{source}: the index cannot be the folder that is indexed; {advice}")
-        elif source.lower().endswith(".json"):
+        is_folder = not storage.is_url(source) and os.path.isdir(source)
+        if storage.is_url(source) and source == leave_out:
+            raise CorpusError(f"{leave_out}: the index cannot be the folder that is indexed; use another one")
+        if is_folder and identify(source) & identify(leave_out):
+            advice = f"use for example {source}-index"
+            raise CorpusError(f"{source}: the index cannot be the folder that is indexed; {advice}")
+        if source.lower().endswith(".json") and not is_folder:
             raise CorpusError(f"{source}: is no audio, and no table by its name: give {KINDS}")
 
 

@@ -1,4 +1,4 @@
-"""Commits to the data tables on the way to a publication: each must follow on the one before it."""
+"""Commits to the data tables before a publication. Each must find its table as the one before it left it."""
 
 from collections.abc import Callable
 from functools import partial

@@ -110,7 +110,7 @@ class Generation:
 
     @property
     def live_number(self) -> int:
-        """The number of the generation that readers see, by this first one's journal."""
+        """The number of the generation that readers see; the journal of the first generation says it."""
         newest = next(self._details("switch"), None)
         if newest is None:
             return 1

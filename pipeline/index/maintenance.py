@@ -65,10 +65,10 @@ def optimize_index(path: str, keep_hours: float | None = None, failpoint: Failpo
     Raises:
         EarshotError: see ``pipeline.errors``.
     """
+    if keep_hours is not None and not 0 <= keep_hours < MAX_HOURS:
+        raise UsageError(f"keep_hours {keep_hours}: expected 0 to {MAX_HOURS:,}")
     with write_alone(path, failpoint) as (index, writer):
         hours = _stored_limits(index.live).keep_hours if keep_hours is None else keep_hours
-        if not 0 <= hours < MAX_HOURS:
-            raise UsageError(f"keep_hours {hours}: expected 0 to {MAX_HOURS:,}")
         older_than = dt.timedelta(hours=hours)
         done = optimize(writer, older_than=older_than)
         drop_former_generations(index, older_than)

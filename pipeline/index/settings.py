@@ -30,7 +30,8 @@ def check_settings(path: str, stored: dict[str, Any], wanted: dict[str, Any]) ->
         IndexMismatch: naming each difference.
     """
     if found := differences(stored, wanted):
-        raise IndexMismatch(f"{path}: built with {'; '.join(found)}; use these settings, another index, or --rebuild")
+        advice = "run with the settings of the index, use another index, or --rebuild"
+        raise IndexMismatch(f"{path}: built with {'; '.join(found)}; {advice}")
 
 
 def differences(stored: dict[str, Any], wanted: dict[str, Any]) -> list[str]:

@@ -1,4 +1,4 @@
-"""An error that stops a writer of an index in, one line that says what to do out."""
+"""Turns an error that stops a writer of an index into one line that says what to do."""
 
 import errno
 import re

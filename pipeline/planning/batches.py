@@ -14,7 +14,7 @@ from pipeline.schema import Row
 
 MAX_FILES_PER_BATCH = 512
 LEAST_BATCHES, LEAST_BATCH_S = 16, 30.0
-"""A small corpus makes about so many batches, unless they would be shorter than so many seconds of audio."""
+"""A small corpus is cut into about 16 batches, but none is shorter than 30 s of audio, as far as there is enough."""
 
 PACKS_AT_ONCE = 50
 """Batches that are converted to Arrow at a time."""

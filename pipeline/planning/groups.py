@@ -60,7 +60,7 @@ def _take_deleted(copies: Copies, deleted: dict[str, Row]) -> list[Row]:
 
 
 def group_rows(rows: list[Row], max_clips: int, max_files: int) -> Iterator[list[Row]]:
-    """Ledger rows in groups of at most so many clips and files; a group has one file at least."""
+    """Ledger rows in groups with limits of clips and files; a group has one file at least."""
     group, n_clips = list[Row](), 0
     for row in rows:
         if group and (len(group) >= max_files or n_clips + row["n_clips"] > max_clips):

@@ -30,10 +30,10 @@ IsMount = Callable[[str], bool]
 """Whether a folder, given by its absolute path, is a mount point."""
 
 FEW_FILES = 20
-"""A run may always remove so many files."""
+"""The number of files that a run may always remove."""
 
 FOLDERS_SHOWN = 5
-"""A message names so many folders at most."""
+"""The number of folders that a message names."""
 
 _ADVICE = (
     "is a disk missing? To remove the files, run again with --allow-deletions; if a source was renamed or given up,"
@@ -161,7 +161,7 @@ class Guard:
 
 
 def is_much(n_removed: int, n_indexed: int, max_deleted_fraction: float) -> bool:
-    """Whether a run may not remove so many of the indexed files unless it is allowed to."""
+    """Whether ``n_removed`` of the indexed files are too many to be removed without ``--allow-deletions``."""
     return n_removed > max(FEW_FILES, max_deleted_fraction * n_indexed)
 
 
@@ -182,7 +182,7 @@ def _count_below(uris: pa.ChunkedArray, folder: str) -> int:
 
 
 def count_by_folder(uris: Iterable[str]) -> str:
-    """How many of these files lie in which folders, as far down as few folders hold them all: ``30 in /a, 7 in /b``."""
+    """Where these files lie, by the deepest folders of which a few hold them all: ``30 in /a, 7 in /b``."""
     parents = Counter(uri.rpartition("/")[0] for uri in uris)
     shown, depth = Counter[str](), 0
     while True:

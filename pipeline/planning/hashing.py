@@ -34,13 +34,13 @@ TABLES_AT_ONCE = 4
 """Tables of audio read at once, each from its first row to its last: that takes memory."""
 
 NEW_PER_DELETED = 20
-"""Up to so many new files for each deleted one are hashed: a file that has moved need not be encoded."""
+"""The number of new files that are hashed for each deleted one: a file that has moved need not be encoded."""
 
 READ_FIRST = 20_000
-"""So many new files at most are probed, and so many hashed."""
+"""The limit of new files that are probed, and that are hashed."""
 
 READ_FIRST_BYTES = 16 * 2**30
-"""So many bytes of new files at most are hashed: a minute or so from a fast disk or store."""
+"""The limit of bytes of new files that are hashed: about a minute from a fast disk or store."""
 
 
 class Hasher:

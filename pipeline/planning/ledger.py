@@ -157,7 +157,7 @@ class Ledger:
         return bool(self._held_by(audio_id))
 
     def _find_replaced(self, uris: list[str]) -> dict[str, Row]:
-        """The ids and the status of the rows that the table has of these files, by uri."""
+        """By uri, the ids and the status of these files' rows in the table."""
         at = self._by_uri.find_last(uris)
         some = self._files.select(["uri", "file_id", "status", "audio_id"]).take(pa.array(at[at >= 0]))
         return {row["uri"]: row for row in some.to_pylist()}

@@ -26,7 +26,7 @@ from pipeline.run.record import Record
 from pipeline.schema import Row
 
 MAX_KILLERS = 16
-"""If so many contents kill their workers, each tried alone, and nothing else is encoded, the cluster is at fault."""
+"""If this many contents, each tried alone, kill their workers, and none is encoded, the cluster is at fault."""
 
 COUNT_EVERY_S = 2.0
 """The time between two counts of the workers."""

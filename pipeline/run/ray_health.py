@@ -26,7 +26,7 @@ RESTART_S = 40.0
 CHECK_EVERY_S = 1.0
 """The time between two checks during a run."""
 
-GRACE_S = 3.0
+GRACE_S = 6.0
 """How long the main thread may take to notice a death. Ray's own code ends the process about 15 s after it."""
 
 Probe = Callable[[str, int], bool]

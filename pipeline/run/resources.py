@@ -14,7 +14,7 @@ from pipeline.grid import Grid, frames_to_seconds
 from pipeline.run.decode_stage import estimate_batch, is_long, windows_per_block
 
 WRITERS = 16
-"""On a cluster that may grow, so many tasks may write at the same time even if it has few cores now."""
+"""On a cluster that may grow, this many tasks may write at the same time even if it has few cores now."""
 
 BATCHES_PER_TASK, TASKS_PER_CORE = 16, 8
 """A task decodes up to 16 batches, one after the other; fewer if there were less than 8 tasks for each core. To start a
@@ -24,8 +24,8 @@ BATCHES_PER_TASK_OF_A_CLUSTER = 4
 """Fewer on a cluster: the tasks of a node that leaves are decoded again, and a node that joins should find tasks."""
 
 BLOCKS_PER_ENCODER = 16
-"""A small corpus is cut into so many blocks, of at least two windows (a batch on a CPU). Encoders on CPUs take a minute
-and more for a full block: smaller ones let them end together."""
+"""A small corpus is cut into this many blocks for each encoder, of at least two windows (a batch on a CPU). Encoders on
+CPUs take a minute and more for a full block: smaller ones let them end together."""
 
 BYTES_PER_ENCODER = 4 * 2**30
 """On CPUs, there is one encoder process for so much memory: the released models take 1 to 3 GiB of it. Ray is not asked

@@ -1,4 +1,4 @@
-"""An error that stops a run in, one line that says what to do out: also those of workers, as Ray hands them on."""
+"""Turns an error that stops a run into one line that says what to do. Workers' errors arrive wrapped by Ray."""
 
 import re
 from collections.abc import Iterator
@@ -17,7 +17,7 @@ _COLOURS = re.compile(r"\x1b\[[0-9;]*m|\^{3,}")
 
 @contextmanager
 def plain_run_errors(path: str) -> Iterator[None]:
-    """As ``plain_errors``, and an error of a worker, which Ray wraps, is told like one of this process."""
+    """Like ``plain_errors``, also for an error of a worker, which Ray has wrapped."""
     with plain_errors(path):
         try:
             yield

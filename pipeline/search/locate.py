@@ -34,10 +34,10 @@ CANDIDATES_AT_ONCE = 64
 MIN_MARGIN_FRAMES = 25
 
 MEASURED_AT_ONCE, MEASURED_PARTS = 64, 64
-"""Before a search, vector lengths are measured in a sample: so many parts of the table, so many rows in each."""
+"""Before a search, vector lengths are measured in a sample: 64 rows in each of 64 parts of the table."""
 
 LONGER = 4.0
-"""No vector is assumed to be more than so many times as long as the longest of the sample."""
+"""The search assumes that no vector is more than four times as long as the longest one of the sample."""
 
 
 @dataclass(frozen=True)

@@ -72,3 +72,5 @@ def test_json_file_as_source_is_refused_with_the_table_formats(tmp_path: Path) -
     (tmp_path / "x.json").write_text("[]")
     with pytest.raises(CorpusError, match=r"x.json: is no audio, and no table by its name: .*\.jsonl"):
         list_corpus([str(tmp_path / "x.json")])
+    with pytest.raises(CorpusError, match=r"b/x.json: is no audio, and no table by its name"):
+        list_corpus(["memory://b/x.json"])

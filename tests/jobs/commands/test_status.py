@@ -83,4 +83,4 @@ def test_name_of_neither_folder_nor_job_is_explained(
     with pytest.raises(SystemExit):
         main()
     said = capsys.readouterr().err
-    assert said.startswith("earshot: my-index: no such folder, and as the name of a job: http://127")
+    assert said.startswith("earshot: my-index: no such folder; taken for the name of a job: http://127")
