@@ -78,14 +78,14 @@ def run_until(
         said.open("wb") as log,
         subprocess.Popen(command, stdout=log, stderr=log, env=environment, start_new_session=True) as process,
     ):
-        deadline = time.monotonic() + 120
+        deadline = time.monotonic() + 400
         while count_batches(index) < n_batches:
             assert process.poll() is None, said.read_text()
             assert time.monotonic() < deadline, said.read_text()
             time.sleep(0.02)
         stop(process.pid)
-        process.wait(60)
-        deadline = time.monotonic() + 60
+        process.wait(200)
+        deadline = time.monotonic() + 200
         while process.returncode != -signal.SIGKILL and (left := find_processes(process.pid)):
             assert time.monotonic() < deadline, left
             time.sleep(0.1)
@@ -204,7 +204,7 @@ def test_run_whose_ray_is_killed_in_one_long_call_reports_it(
     )
 
     def kill(session: int) -> None:
-        deadline = time.monotonic() + 120
+        deadline = time.monotonic() + 400
         while not called_now.exists():
             assert time.monotonic() < deadline
             time.sleep(0.1)
@@ -236,7 +236,7 @@ def test_workers_stop_with_a_run_that_fails(corpus: Path, tmp_path: Path) -> Non
     with pytest.raises(EarshotError, match="the terminal is gone"):
         index_corpus(config, fail)
     assert at_work
-    deadline = time.monotonic() + 120
+    deadline = time.monotonic() + 400
     while left := find_workers():
         assert time.monotonic() < deadline, left
         time.sleep(0.1)
