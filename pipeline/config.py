@@ -225,7 +225,8 @@ def _without_retired(values: dict[str, Any], path: Path) -> dict[str, Any]:
     """``values`` without keys that have no effect any more, with a warning for each."""
     values = {name: dict(section) if isinstance(section, dict) else section for name, section in values.items()}
     for (section, key), instead in RETIRED.items():
-        if isinstance(values.get(section), dict) and values[section].pop(key, None) is not None:
+        if isinstance(values.get(section), dict) and key in values[section]:
+            del values[section][key]
             warnings.warn(f"{path}: `{section}.{key}` has no effect any more: {instead}; remove it", stacklevel=2)
     return values
 

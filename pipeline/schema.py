@@ -86,7 +86,8 @@ FILES = pa.schema(
 
 
 FILES_SINCE = {3: ("decoder", "note", "clips_checksum", "frames_checksum")}
-"""The columns that each format of an index has added to ``files``, all at once. They are nullable."""
+"""The columns that each format of an index has added to ``files``. They are nullable, and at least two: a single one
+could not be told from a user's column of its name and type."""
 
 
 def clips_schema(dimension: int) -> pa.Schema:

@@ -133,8 +133,9 @@ def _encode_again(index: str, choose: _Sample) -> "Comparison":
     from pipeline.index.verify_deep import compare
     from pipeline.run.prepare import check_models_of, read_config
 
-    config = read_config(open_index(index))
-    check_models_of(config)
+    opened = open_index(index)
+    config = read_config(opened)
+    check_models_of(config, opened.live)
     encoder = load_encoder(config.encode, frames=config.store.frames == "all")
     encoder.compile()
-    return compare(index, encoder, choose.n_files, choose.seed)
+    return compare(opened.live, encoder, choose.n_files, choose.seed)

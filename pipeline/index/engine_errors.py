@@ -34,15 +34,20 @@ _WRAPPING = re.compile(
 _FROM_LANCE = re.compile(r"(?:\w+: )?(?:External error: )?(?:lance error: |LanceError\(\w+\): )")
 
 
+def _flatten(text: str) -> str:
+    """One line, without the places in Rust's sources."""
+    return _SOURCE_PLACE.sub("", " ".join(text.split()))
+
+
 def tidy(text: str) -> str:
     """A message of Lance in one line, without its wrapping and the places in the Rust source where it arose."""
-    said = _SOURCE_PLACE.sub("", " ".join(text.split()))
+    said = _flatten(text)
     return said[layers.end() :] if (layers := _WRAPPING.match(said)) else said
 
 
 def diagnose(text: str) -> Trouble:
     """The trouble that a message of Lance is about; damage where it names nothing else."""
-    said = _SOURCE_PLACE.sub("", " ".join(text.split()))
+    said = _flatten(text)
     if _MEMORY.match(said):
         return "memory"
     if _CONFLICT.match(said):
@@ -67,7 +72,7 @@ def is_about_a_value(text: str) -> bool:
 
 def find_answer(text: str) -> str:
     """The answer of an object store in a message of Lance."""
-    answer = _STORE.match(_SOURCE_PLACE.sub("", " ".join(text.split())))
+    answer = _STORE.match(_flatten(text))
     said = answer[1] if answer else tidy(text)
     code = re.search(r"<Code>(.*?)</Code>.*?<Message>(.*?)</Message>", said)
     return f"{code[1]}: {code[2]}" if code else said

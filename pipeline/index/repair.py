@@ -13,7 +13,7 @@ from pipeline import schema
 from pipeline.corpus.metadata import CorpusMetadata
 from pipeline.errors import UsageError
 from pipeline.index.findings import Finding
-from pipeline.index.handle import read_generation
+from pipeline.index.handle import describe_generation
 from pipeline.index.journal import DATA_TABLES, Failpoint, Published, table_uri
 from pipeline.index.maintenance import drop_unreadable_indexes, refresh_indexes, write_alone
 from pipeline.index.metadata_columns import MetadataColumns
@@ -117,7 +117,7 @@ def restore(writer: Writer, seq: int) -> Published:
             if version != changes.versions[name]:
                 changes.make("restore", name, partial(_restored, version=version))
         changes.complete_files()
-        detail = {"to": seq, "mounts": read_generation(path).mounts_until(seq)}
+        detail = {"to": seq, "mounts": describe_generation(path, writer.journal).mounts_until(seq)}
         return writer.publish("restore", changes, detail)
 
 

@@ -95,9 +95,9 @@ def find_missing(path: str | Path, there: pa.Schema) -> list[pa.Field]:
         IndexMismatch: a metadata column has the name of one of them.
     """
     for number, names in schema.FILES_SINCE.items():
-        # A format adds its columns together: a table that has some of them has them from a user's metadata.
+        # A format adds its columns together: a table that has some of them, or of other types, has them from metadata.
         taken = [name for name in names if name in there.names]
-        if taken and len(taken) < len(names):
+        if taken and (len(taken) < len(names) or any(there.field(n).type != schema.FILES.field(n).type for n in names)):
             raise IndexMismatch(
                 f"{path}: its metadata has a column `{taken[0]}`, and since index format {number} that is a name of"
                 " Earshot's own: rename it in your table, and index into another folder"

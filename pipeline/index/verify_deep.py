@@ -20,7 +20,7 @@ from pipeline.config import DecodeConfig, WindowConfig
 from pipeline.errors import FileFailure
 from pipeline.index import journal
 from pipeline.index.findings import Finding
-from pipeline.index.handle import Generation, open_index
+from pipeline.index.handle import Generation
 from pipeline.index.vectors import to_matrix
 from pipeline.schema import Row
 
@@ -42,15 +42,15 @@ class Comparison:
     n_indexed: int
 
 
-def compare(path: str, encoder: Any, n_files: int | None = 10, seed: int | None = None) -> Comparison:
+def compare(live: Generation, encoder: Any, n_files: int | None = 10, seed: int | None = None) -> Comparison:
     """Decode and encode files again, and compare them with the stored vectors.
 
     Args:
+        live: the published tables of an index.
         encoder: as ``encode.AudioEncoder``, of the models of the index.
         n_files: how many to compare, drawn at random; None: all.
         seed: of that draw; None: another one each time.
     """
-    live = open_index(path).live
     files = live.read_files()
     indexed = files.filter(pc.equal(files["status"], "indexed")).sort_by("uri")
     n_indexed = indexed.num_rows

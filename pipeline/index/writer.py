@@ -34,7 +34,7 @@ from pipeline.errors import CommitConflict
 from pipeline.index import journal
 from pipeline.index.changes import Changes, conflict
 from pipeline.index.compaction import FRAGMENTS_BETWEEN, compact
-from pipeline.index.handle import describe_generation, read_generation
+from pipeline.index.handle import describe_generation
 from pipeline.index.journal import DATA_TABLES, Failpoint, Published, table_uri
 from pipeline.index.tags import Tags
 
@@ -191,7 +191,7 @@ class Writer:
             mounts: the mount points that the files of the corpus lie on.
         """
         with self.changes() as changes:
-            now = read_generation(self.path)
+            now = describe_generation(self.path, self.journal)
             if now.config == values and now.mounts == list(mounts):
                 return self.published
             return self.publish("configure", changes, {"config": values, "mounts": list(mounts)})

@@ -8,6 +8,8 @@ from contextlib import contextmanager
 from pipeline.errors import EarshotError
 from pipeline.index import engine_errors
 
+COLOURS = re.compile(r"\x1b\[[0-9;]*m|\^{3,}")
+"""What Ray and Python add to tracebacks for terminals."""
 _STAYS = "what was published stays"
 _DISK_FULL = (errno.ENOSPC, errno.EDQUOT)
 _TEXT_OF_DISK_FULL = re.compile(rf"OSError: \[Errno (?:{errno.ENOSPC}|{errno.EDQUOT})\] ")
@@ -34,7 +36,7 @@ def describe_stop(path: str, error: Exception, *, is_workers: bool = False) -> s
     Args:
         is_workers: another process raised the error.
     """
-    text = " ".join(re.sub(r"\x1b\[[0-9;]*m|\^{3,}", "", str(error)).split())
+    text = " ".join(COLOURS.sub("", str(error)).split())
     is_text = type(error) is RuntimeError
     is_engines = engine_errors.is_failure(error) or (
         (is_text or error.__traceback__ is None) and engine_errors.is_message(text)

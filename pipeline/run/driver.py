@@ -149,8 +149,10 @@ def _in_charge(
         return find_shortfall(progress, config.run.max_failed_fraction)
 
     def end(error: RayDied) -> None:
-        keeper.fail(error)
-        give_up(error)
+        try:
+            keeper.fail(error)
+        finally:
+            give_up(error)
 
     def report_and_check(progress: Progress) -> None:
         death.check()

@@ -223,14 +223,14 @@ def refuse_repair(config: Config, request: RunRequest, is_mount: IsMount | None 
     return guard.find_refusal(guard.select_missing(indexed), len(uris))
 
 
-def check_models_of(config: Config) -> None:
-    """Refuse to compare vectors with those of other models or settings.
+def check_models_of(config: Config, live: Generation) -> None:
+    """Refuse to compare the vectors of ``live`` with those of other models or settings.
 
     Raises:
         IndexMismatch: naming each difference.
     """
     settings, _, _ = describe_run(config)
-    check_settings(config.into, find_index(config.into).live.settings, settings)
+    check_settings(config.into, live.settings, settings)
 
 
 def choose_generation(index: Handle, settings: dict[str, Any], *, rebuild: bool) -> Generation:

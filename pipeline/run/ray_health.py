@@ -7,6 +7,7 @@ code ends the driver without a message. A driver that notices in time publishes 
 import contextlib
 import socket
 import sys
+import threading
 import time
 from collections.abc import Callable
 from typing import Any
@@ -50,6 +51,7 @@ class RayHealth:
         self._answered: set[str] = set()
         self._silent_since: dict[str, float] = {}
         self._probed_at = float("-inf")
+        self._lock = threading.Lock()
 
     def find_death(self) -> str | None:
         """Which part has died, in words; None while all is well.
@@ -60,7 +62,8 @@ class RayHealth:
         node = self._node()
         if node is None:
             return None
-        return self._find_dead_process(node) if node.is_head() else self._find_silent_port(node)
+        with self._lock:  # a thread and the main thread ask
+            return self._find_dead_process(node) if node.is_head() else self._find_silent_port(node)
 
     def _find_dead_process(self, node: Any) -> str | None:
         for name in PARTS:
@@ -116,25 +119,28 @@ class Deathwatch:
         self._path, self._find_death, self._give_up, self._clock = path, find_death, give_up, clock
         self._polled = Polled(self._look, None, CHECK_EVERY_S)
         self._found_at: float | None = None
-        self._has_given_up = False
+        self._is_over = False
+        """The main thread has left the context, or has been given up."""
 
     def __enter__(self) -> "Deathwatch":
         self._polled.__enter__()
         return self
 
     def __exit__(self, *_: object) -> None:
+        self._is_over = True
         self._polled.__exit__()
 
     def check(self, *, now: bool = False) -> None:
         """Raise if Ray has died.
 
         Args:
-            now: check again, instead of using the last result of the thread.
+            now: also check again, where the thread has found nothing yet.
 
         Raises:
             RayDied: a part of Ray has died.
         """
-        if (death := self._find_death() if now else self._polled.answer) is not None:
+        death = self._polled.answer or (self._find_death() if now else None)
+        if death is not None:
             raise self._error(death)
 
     def _error(self, death: str) -> RayDied:
@@ -147,8 +153,8 @@ class Deathwatch:
             return None
         if self._found_at is None:
             self._found_at = self._clock()
-        elif self._clock() - self._found_at >= GRACE_S and not self._has_given_up:
-            self._has_given_up = True
+        elif self._clock() - self._found_at >= GRACE_S and not self._is_over:
+            self._is_over = True
             self._give_up(self._error(death))
         return death
 

@@ -10,6 +10,7 @@ import json
 import math
 import os
 import socket
+import threading
 import time
 from collections.abc import Callable
 from dataclasses import asdict, dataclass, field, replace
@@ -25,6 +26,9 @@ from pipeline.run.progress import STAGES, Progress
 
 NAME = "run.json"
 WRITE_EVERY_S = 2.0
+
+LOCK_S = 2.0
+"""How long one thread waits for another that is writing the record."""
 
 State = Literal["running", "done", "failed", "stopped", "died"]
 """A run that was killed cannot write ``died``: its readers find that out (``pipeline.run.liveness``)."""
@@ -231,6 +235,8 @@ class Keeper:
     ) -> None:
         self._path, self._progress, self._publish, self._shortfall = path, progress, publish, shortfall
         self._written_at = float("-inf")
+        self._lock = threading.Lock()
+        self._has_failed = False
 
     def __enter__(self) -> "Keeper":
         self.note()
@@ -249,17 +255,23 @@ class Keeper:
 
     def note(self) -> None:
         """Write the record, unless it was written a moment ago."""
-        if time.monotonic() - self._written_at >= WRITE_EVERY_S:
+        if time.monotonic() - self._written_at >= WRITE_EVERY_S and not self._has_failed:
             self._write("running", None)
 
     def fail(self, error: Exception) -> None:
         """Write that the run has failed, from any thread: the process may end before the context does."""
+        self._has_failed = True
         self._write("failed", str(error))
 
     def _write(self, state: State, error: str | None) -> None:
-        record = make_record(self._progress, state, error)
-        with contextlib.suppress(Exception):
-            self._publish(record)
-        with contextlib.suppress(Exception):
-            write_record(self._path, record)
-        self._written_at = time.monotonic()
+        is_alone = self._lock.acquire(timeout=LOCK_S)  # if the other thread hangs, this one writes nevertheless
+        try:
+            record = make_record(self._progress, state, error)
+            with contextlib.suppress(Exception):
+                write_record(self._path, record)
+            with contextlib.suppress(Exception):
+                self._publish(record)
+            self._written_at = time.monotonic()
+        finally:
+            if is_alone:
+                self._lock.release()

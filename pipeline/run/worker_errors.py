@@ -6,13 +6,12 @@ from contextlib import contextmanager
 
 from pipeline.errors import EarshotError
 from pipeline.index import engine_errors
-from pipeline.index.writer_errors import describe_stop, plain_errors
+from pipeline.index.writer_errors import COLOURS, describe_stop, plain_errors
 
 _NO_EARSHOT = re.compile(
     r"^(?:(?:System error|ModuleNotFoundError): )+No module named 'pipeline(?:\.\w+)*'$", re.MULTILINE
 )
 """A line of Ray's message about a worker that could not start."""
-_COLOURS = re.compile(r"\x1b\[[0-9;]*m|\^{3,}")
 
 
 @contextmanager
@@ -40,7 +39,7 @@ def plain_run_errors(path: str) -> Iterator[None]:
 def _lacks_earshot(error: Exception, cause: Exception) -> bool:
     if isinstance(cause, ModuleNotFoundError):
         return (cause.name or "").split(".")[0] == "pipeline"
-    return _is_rays(error) and _NO_EARSHOT.search(_COLOURS.sub("", str(cause))) is not None
+    return _is_rays(error) and _NO_EARSHOT.search(COLOURS.sub("", str(cause))) is not None
 
 
 def _is_rays(error: Exception) -> bool:

@@ -18,6 +18,7 @@ from pipeline.corpus.shards import find_member, is_sized, list_members, open_mem
 from pipeline.corpus.time_ranges import TimeRange
 from pipeline.encoder.encoder import load_encoder
 from pipeline.errors import CorpusError, FileFailure
+from pipeline.index.handle import open_index
 from pipeline.index.verify_deep import compare
 from pipeline.planning.request import RunRequest
 from pipeline.run.driver import index_corpus
@@ -150,7 +151,7 @@ def test_table_is_indexed_like_the_same_files(tmp_path: Path, kind: str) -> None
     assert [row[1:] for row in mine["files"]] == [row[1:] for row in theirs["files"]]
     assert sorted(row[3:] for row in mine["clips"]) == sorted(row[3:] for row in theirs["clips"])
     assert mine["frames"] == theirs["frames"]
-    assert compare(in_table.into, WideEncoder(), 10).findings == []
+    assert compare(open_index(in_table.into).live, WideEncoder(), 10).findings == []
     sizes = {row["uri"]: row["size_bytes"] for row in read(in_table.into, "files")}
     assert sizes == {f"{table}#{n}.wav": content(n).stat().st_size for n in numbers}
 
@@ -275,7 +276,7 @@ def test_tables_in_object_stores_are_indexed(bucket: str, tmp_path: Path, kind: 
     assert live(remote.into)["frames"] == live(local.into)["frames"]
     assert [row[0] for row in live(remote.into)["files"]] == [f"{folder}/{kind}#{n}.wav" for n in (1, 3, 7)]
     assert index(remote).n_windows == 0
-    assert compare(remote.into, WideEncoder(), 10).findings == []
+    assert compare(open_index(remote.into).live, WideEncoder(), 10).findings == []
 
 
 def test_similar_takes_rows_and_members_as_questions(tmp_path: Path) -> None:

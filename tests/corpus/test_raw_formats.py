@@ -19,6 +19,7 @@ from pipeline.corpus.raw_formats import RAW_FORMATS, raw_format_of
 from pipeline.corpus.shards import find_member
 from pipeline.corpus.time_ranges import TimeRange
 from pipeline.errors import FileFailure
+from pipeline.index.handle import open_index
 from pipeline.index.tables import read_files
 from pipeline.index.verify import verify_index
 from pipeline.index.verify_deep import compare
@@ -145,7 +146,7 @@ def test_equal_bytes_with_two_extensions_are_two_audios(tmp_path: Path) -> None:
     }
     assert files["d.gsm"]["audio_id"] != files["d.wav"]["audio_id"]
     assert files["d.gsm"]["codec"] == files["d.wav"]["codec"] == "pcm_s16"
-    assert compare(config.into, WideEncoder(), 10).findings == []
+    assert compare(open_index(config.into).live, WideEncoder(), 10).findings == []
     before = live(config.into)
     for request in (RunRequest(), RunRequest(check_content=True)):
         assert index(config, request).n_unchanged == 6
@@ -189,7 +190,7 @@ def test_time_ranges_and_members_use_raw_formats(tmp_path: Path) -> None:
     assert durations_s["s.tar#a.g722#2"] == pytest.approx(1.0, abs=0.01)
     assert files["a.g722"]["audio_id"] == files["s.tar#a.g722"]["audio_id"]
     assert files["a.g722#t=0.5,1.5"]["audio_id"] == files["s.tar#a.g722#t=0.5,1.5"]["audio_id"]
-    assert compare(config.into, WideEncoder(), 10).findings == []
+    assert compare(open_index(config.into).live, WideEncoder(), 10).findings == []
     assert resolve_uri(f"{shard}#a.g722#2#t=0.25,1")[1:] == (TimeRange(0.25, 1.0), RAW_FORMATS["g722"])
 
 

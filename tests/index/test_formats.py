@@ -95,7 +95,7 @@ def test_files_that_are_encoded_again_have_checksums(index: str) -> None:
     assert read(index) == before
     assert report_on_index(index).n_without_checksum == 0
     assert verify_index(index) == []
-    compared = compare(index, encoder, None)
+    compared = compare(open_index(index).live, encoder, None)
     assert (compared.findings, compared.n_compared, compared.n_indexed) == ([], 3, 3)
 
 

@@ -19,11 +19,11 @@ from tests.helpers.tables import write_index
 
 
 def test_vectors_of_another_sound_are_found_by_encoding_again(config: Config) -> None:
-    whole = compare(config.into, WideEncoder())
+    whole = compare(open_index(config.into).live, WideEncoder())
     assert (whole.findings, whole.n_compared, whole.n_indexed) == ([], 4, 4)
     clip_id = first(config.into, "clips", "clip_id", "uri LIKE '%/a.wav'")
     rewrite(config.into, "clips", f"clip_id = '{clip_id}'", lambda vectors: -vectors)
-    (finding,) = compare(config.into, WideEncoder()).findings
+    (finding,) = compare(open_index(config.into).live, WideEncoder()).findings
     assert "200.00% of its length away" in finding.what
     assert str(finding.uri).endswith("/a.wav")
 
@@ -36,16 +36,16 @@ def test_allowed_distance_depends_on_the_precision(config: Config, precision: st
     Encoder.precision = precision
     clip_id = first(config.into, "clips", "clip_id", "uri LIKE '%/a.wav'")
     rewrite(config.into, "clips", f"clip_id = '{clip_id}'", lambda vectors: vectors * 1.02)
-    assert bool(compare(config.into, Encoder()).findings) == is_found
+    assert bool(compare(open_index(config.into).live, Encoder()).findings) == is_found
 
 
 def test_samples_differ_and_none_means_all_files(config: Config) -> None:
     clip_id = first(config.into, "clips", "clip_id", "uri LIKE '%/a.wav'")
     rewrite(config.into, "clips", f"clip_id = '{clip_id}'", lambda vectors: -vectors)
-    samples = [compare(config.into, WideEncoder(), 1, seed) for seed in range(20)]
+    samples = [compare(open_index(config.into).live, WideEncoder(), 1, seed) for seed in range(20)]
     assert {sample.n_compared for sample in samples} == {1}
     assert {len(sample.findings) for sample in samples} == {0, 1}
-    everything = compare(config.into, WideEncoder(), None)
+    everything = compare(open_index(config.into).live, WideEncoder(), None)
     assert (everything.n_compared, everything.n_indexed, len(everything.findings)) == (4, 4, 1)
 
 
@@ -55,7 +55,7 @@ def test_unreadable_file_does_not_count_as_compared(config: Config) -> None:
     elsewhere = config.model_copy(update={"sources": (str(folder),)})
     index_corpus(elsewhere, request=RunRequest(), stages=in_place(WideEncoder()))
     (folder / "c.wav").unlink()
-    compared = compare(config.into, WideEncoder(), None)
+    compared = compare(open_index(config.into).live, WideEncoder(), None)
     assert (compared.n_compared, compared.n_indexed) == (3, 4)
     assert [str(finding.uri).rsplit("/", 1)[1] for finding in compared.findings] == ["c.wav"]
 

@@ -17,6 +17,7 @@ from pipeline.corpus.corpus_file import estimate_seconds
 from pipeline.corpus.discover import list_corpus
 from pipeline.corpus.time_ranges import TimeRange, split_uri
 from pipeline.errors import FileFailure
+from pipeline.index.handle import open_index
 from pipeline.index.verify import verify_index
 from pipeline.index.verify_deep import compare
 from pipeline.planning.decide import PlanSetup, make_plan
@@ -293,7 +294,7 @@ def test_ranges_are_indexed_once_and_share_frames_with_equal_ones(tmp_path: Path
     assert {clip["duration_s"] for clip in ranges} == {2.0}
     assert (min(clip["start_s"] for clip in ranges), max(clip["end_s"] for clip in ranges)) == (0.0, 2.0)
     assert verify_index(corpus.into) == []
-    assert compare(corpus.into, WideEncoder(), 5).findings == []
+    assert compare(open_index(corpus.into).live, WideEncoder(), 5).findings == []
     encoder = WideEncoder()
     assert index_corpus(corpus, stages=in_place(encoder), request=RunRequest(check_content=True)).n_unchanged == 5
     assert encoder.n_windows == 0

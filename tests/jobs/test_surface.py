@@ -137,7 +137,7 @@ def describe_surface() -> str:
             is_option = parameter.opts[0].startswith("-")
             typed = ", ".join([*parameter.opts, *parameter.secondary_opts]) if is_option else parameter.name.upper()
             if getattr(parameter, "is_flag", False):
-                default = "flag"
+                default = "flag, on by default" if parameter.default else "flag"
             elif parameter.required:
                 default = "required"
             else:

@@ -17,11 +17,12 @@ from tests.helpers.runs import WideEncoder, configure, everything, in_place
 from tests.helpers.runs import corpus as corpus
 
 
-def test_checkpoints_are_bounded_by_rows(corpus: Path, tmp_path: Path) -> None:
+def test_checkpoints_are_bounded_by_rows_and_seconds(corpus: Path, tmp_path: Path) -> None:
     often = configure(corpus, tmp_path / "often", store={"checkpoint_rows": 1, "checkpoint_s": 1e6})
     once = configure(corpus, tmp_path / "once", store={"checkpoint_rows": 10**9, "checkpoint_s": 1e6})
+    by_time = configure(corpus, tmp_path / "by_time", store={"checkpoint_rows": 10**9, "checkpoint_s": 1e-9})
     versions = []
-    for config in (often, once):
+    for config in (often, once, by_time):
         index_corpus(config, stages=in_place(WideEncoder()))
         batches = journal.read_journal(config.into)
         indexed = [row["files_version"] for row in batches.to_pylist() if row["kind"] == "index"]
@@ -29,6 +30,7 @@ def test_checkpoints_are_bounded_by_rows(corpus: Path, tmp_path: Path) -> None:
         assert len(indexed) == len(set(batches["batch_id"].to_pylist())) - 3  # beside `create`, `configure`, `maintain`
     assert versions[0] > 3
     assert versions[1] == 1
+    assert versions[2] > 3
     assert everything(often.into) == everything(once.into)
 
 

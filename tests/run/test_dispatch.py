@@ -121,11 +121,11 @@ def test_progress_says_what_a_run_waits_for(corpus: Path, tmp_path: Path, monkey
     step = {name: threading.Event() for name in ("alone", "silent", "working")}
 
     def stages(batches: pa.Table, config: Config, frames_schema: pa.Schema) -> Iterator[dict[str, Any]]:
-        assert step["alone"].wait(30)
+        assert step["alone"].wait(120)
         there["encode"] = 1.0
         for receipt in in_place(WideEncoder())(batches, config, frames_schema):
             yield receipt
-            assert step["silent"].wait(30)
+            assert step["silent"].wait(120)
 
     def watch(progress: Progress) -> None:
         heard.append(progress.stage)

@@ -17,7 +17,7 @@ from pipeline.planning.plan import Plan
 from pipeline.run.dispatch import Workers
 from pipeline.run.driver import index_corpus
 from pipeline.run.progress import Progress
-from pipeline.run.ray_health import PROBE_S, RESTART_S, RayHealth
+from pipeline.run.ray_health import GRACE_S, PROBE_S, RESTART_S, Deathwatch, RayHealth
 from pipeline.run.record import read_record
 from tests.helpers.contents import KnownCorpus, live
 from tests.helpers.runs import WideEncoder, in_place
@@ -87,10 +87,10 @@ def test_death_of_a_joined_cluster_shows_in_its_ports() -> None:
     assert find(0) == "alive"
     ports.away = {6379}
     assert find(10 * RESTART_S) == "alive"  # not probed for long
-    assert find(RESTART_S).startswith("Ray's control store at 10.0.0.1:6379 has not answered for 4")
+    assert find(RESTART_S).startswith("Ray's control store at 10.0.0.1:6379 has not answered for 42 s")
     ports.away = {4000}
     assert find(0) == "alive"
-    assert find(PROBE_S).startswith("Ray's raylet at 10.0.0.2:4000 has not answered for")
+    assert find(PROBE_S).startswith("Ray's raylet at 10.0.0.2:4000 has not answered for 4 s")
 
 
 def test_ports_are_probed_rarely_while_all_is_well() -> None:
@@ -118,6 +118,7 @@ def test_run_whose_ray_dies_publishes_complete_batches_and_reports_it(tmp_path: 
         corpus.put(f"{number}.wav", number)
     death: list[str] = []
     over = threading.Event()
+    is_in_time: list[bool] = []
 
     def stages(batches: pa.Table, config: Config, frames_schema: pa.Schema) -> Iterator[dict[str, Any]]:
         receipts = list(in_place(WideEncoder())(batches, config, frames_schema))
@@ -127,16 +128,17 @@ def test_run_whose_ray_dies_publishes_complete_batches_and_reports_it(tmp_path: 
         if then == "error":
             raise RuntimeError("The node was marked dead")
         if then == "silence":
-            over.wait(60)
+            is_in_time.append(over.wait(60))
 
     def count(config: object) -> dict[str, float]:
         if death:
-            over.wait(60)
+            is_in_time.append(over.wait(60))
         return {"decode": 1.0, "encode": 1.0, "write": 1.0}
 
     workers = Workers(stages, count, find_death=lambda: death[0] if death else None)
     with pytest.raises(RayDied, match="the raylet is dead; what was published stays, run again"):
         index_corpus(corpus.config, stages=workers)
+    assert is_in_time == []  # the run has not waited for workers or for Ray
     over.set()
     record = read_record(corpus.config.into)
     assert record is not None
@@ -166,7 +168,7 @@ def test_ray_that_dies_during_planning_ends_the_run(tmp_path: Path) -> None:
     def report(progress: Progress) -> None:
         if progress.stage == "planning":
             dead.set()
-            noted.wait(60)
+            assert noted.wait(60)
 
     def announce(plan: Plan) -> None:
         raise AssertionError("the plan was made nevertheless")
@@ -202,3 +204,44 @@ def test_thread_reports_a_ray_that_dies_during_one_long_call(tmp_path: Path) -> 
     assert record is not None
     assert record.state == "done"
     assert live(corpus.config.into) == corpus.expected()
+
+
+def test_deathwatch_gives_nothing_up_after_its_context() -> None:
+    """The thread is still in a check when the context is left, long after a death."""
+    now, asked, may_answer = [0.0], threading.Event(), threading.Event()
+    given_up: list[RayDied] = []
+    n_asked = 0
+
+    def find_death() -> str | None:
+        nonlocal n_asked
+        n_asked += 1
+        if n_asked > 1:
+            asked.set()
+            assert may_answer.wait(60)
+        return "the raylet is dead"
+
+    with Deathwatch("index", find_death, given_up.append, lambda: now[0]) as death:
+        assert asked.wait(60)
+        now[0] += 2 * GRACE_S
+    may_answer.set()
+    death._polled._thread.join(60)
+    assert not given_up
+
+
+def test_run_is_given_up_even_if_its_record_cannot_be_made(tmp_path: Path) -> None:
+    """The main thread may be changing the counts that the record is made of."""
+    corpus = KnownCorpus(tmp_path)
+    corpus.put("1.wav", 1)
+    dead, told = threading.Event(), threading.Event()
+    seen: list[Progress] = []
+
+    def call_long(step: str) -> None:
+        if step == "index clips":
+            whole, seen[0].reasons = seen[0].reasons, None  # type: ignore[assignment]
+            dead.set()
+            assert told.wait(60)
+            seen[0].reasons = whole
+
+    workers = Workers(in_place(WideEncoder()), find_death=lambda: "the raylet is dead" if dead.is_set() else None)
+    index_corpus(corpus.config, seen.append, stages=workers, failpoint=call_long, give_up=lambda error: told.set())
+    assert told.is_set()

@@ -8,7 +8,7 @@ from tests.helpers.commands import Call, lines
 from tests.helpers.contents import KnownCorpus
 
 
-def test_similar_ranks_clips_by_cosine_without_probability(corpus: KnownCorpus, call: Call) -> None:
+def test_similar_prints_ranks_and_no_probability(corpus: KnownCorpus, call: Call) -> None:
     into, sound = corpus.config.into, Path(corpus.config.sources[0]) / "b.wav"
     found = lines(call("similar", into, sound, "-k", 2, "--json")[1])
     assert [hit["rank"] for hit in found] == [1, 2]
