@@ -117,9 +117,9 @@ def plan_windows(n_frames: int, grid: Grid, from_window: int = 0) -> list[Span]:
 
 
 def list_certain_windows(n_frames: int, grid: Grid, part: Part = WHOLE) -> list[Span]:
-    """The windows of a part that lie in the first ``n_frames`` frames of a file, and stay as they are if it goes on.
+    """The windows of ``part`` that lie in the first ``n_frames`` frames of a file, and that more audio would not move.
 
-    A file goes on behind a part that has a ``stop``.
+    A ``part`` with a ``stop`` is always followed by more audio.
     """
     n_expected = n_frames if part.stop is None else n_frames + 2 * grid.length_frames
     spans = plan_windows(n_expected, grid, part.first)[:-2] if n_expected else []
@@ -130,7 +130,7 @@ def list_certain_windows(n_frames: int, grid: Grid, part: Part = WHOLE) -> list[
 def plan_parts(n_samples: int, grid: Grid, n_windows: int) -> list[Part]:
     """Cut a file of about ``n_samples`` at 48 kHz into parts of ``n_windows`` windows.
 
-    The last part has at least as many, and is longer than a window by more than any doubt about ``n_samples``.
+    The last part has at least ``n_windows``: should ``n_samples`` be somewhat wrong, it still has some.
     """
     starts = window_starts(count_frames(n_samples), grid)
     firsts = list(range(0, max(1, len(starts) - n_windows), n_windows))

@@ -198,7 +198,7 @@ PLANNED = pa.schema(
     ]
 )
 """plan -> decode: one row per batch: files that one task decodes, and that are published together or not at all. A long
-recording ends up as several rows, one per part."""
+recording is one row of the plan; the first task splits it into one row per part."""
 
 _FILE_ROWS = pa.list_(pa.struct([field for field in FILES if field.name != "batch_id"]))
 

@@ -86,7 +86,7 @@ def machine_resources(device: str) -> dict[str, float]:
 
 def count_gpus(encoders: "Encoders") -> int:
     """The number of GPUs that these encoder processes hold."""
-    return math.ceil(encoders.most * float(encoders.wants.get("num_gpus", 0.0)) - 1e-9)
+    return math.ceil(encoders.most * float(encoders.ray_options.get("num_gpus", 0.0)) - 1e-9)
 
 
 def encode_speed(

@@ -69,7 +69,7 @@ class Hasher:
     def hash_unsized(
         self, files: list[CorpusFile], ledger: Ledger, request: RunRequest, n_deleted: int
     ) -> list[CorpusFile]:
-        """Hash the files without a size that were known before or may have moved; returns all readable ``files``."""
+        """Hash the files without a size that were known before or may have moved; returns the readable of ``files``."""
         unsized = [file for file in files if not file.has_size and file.content_hash is None]
         if not unsized:
             return files
@@ -81,7 +81,7 @@ class Hasher:
     def hash_where_needed(
         self, files: list[CorpusFile], ledger: Ledger, request: RunRequest, n_deleted: int
     ) -> list[CorpusFile]:
-        """Hash the files that may have the content of another one; returns all readable ``files``, by uri."""
+        """Hash the files that may have the content of another one; returns the readable of ``files``, by uri."""
         settled = [file for file in files if file.content_hash is not None or not file.has_size]
         known_sizes = ledger.sizes() | {file.size_bytes for file in settled if file.has_size}
         sized = [file for file in files if file.content_hash is None and file.has_size]

@@ -17,8 +17,8 @@ WRITERS = 16
 """On a cluster that may grow, this many tasks may write at the same time even if it has few cores now."""
 
 BATCHES_PER_TASK, TASKS_PER_CORE = 16, 8
-"""A task decodes up to 16 batches, one after the other; fewer if there were less than 8 tasks for each core. To start a
-task takes Ray 0.1 s and more; in that time a core decodes a minute of audio and more."""
+"""A task decodes up to 16 batches, one after the other; fewer, so that each core has at least 8 tasks. Ray needs
+0.1 s or more to start a task; in that time a core decodes over a minute of audio."""
 
 BATCHES_PER_TASK_OF_A_CLUSTER = 4
 """Fewer on a cluster: the tasks of a node that leaves are decoded again, and a node that joins should find tasks."""
@@ -39,7 +39,7 @@ class Encoders:
     least: int
     most: int
     threads: int
-    wants: dict[str, Any]
+    ray_options: dict[str, Any]
 
     def fit(self, resources: dict[str, float]) -> int:
         """How many of them run on these resources; 0 while they wait for a node."""
@@ -47,7 +47,7 @@ class Encoders:
         return min(self.most, int(min(room) + 1e-9))
 
     def _wanted(self) -> list[tuple[str, float]]:
-        return [("GPU", self.wants.get("num_gpus", 0.0)), ("CPU", self.wants["num_cpus"])]
+        return [("GPU", self.ray_options.get("num_gpus", 0.0)), ("CPU", self.ray_options["num_cpus"])]
 
 
 def share_machine(resources: dict[str, float], config: EncodeConfig, *, may_grow: bool = False) -> Encoders:
@@ -90,7 +90,7 @@ def fit_task(batches: pa.Table, cores: float, *, may_grow: bool = False) -> int:
     return max(1, min(most, int(batches.num_rows / cores / TASKS_PER_CORE)))
 
 
-def set_apart(batches: pa.Table, n_together: int) -> list[pa.Table]:
+def split_into_tables(batches: pa.Table, n_together: int) -> list[pa.Table]:
     """PLANNED ``batches``: each long recording in a table of its own first, then the others, many in a table.
 
     A task that only passes batches on takes 0.1 s, and a core from decoding.
@@ -105,10 +105,10 @@ def set_apart(batches: pa.Table, n_together: int) -> list[pa.Table]:
     ]
 
 
-def fit_block(batches: pa.Table, encoders: Encoders, grid: Grid) -> int:
+def fit_windows_per_block(batches: pa.Table, encoders: Encoders, grid: Grid) -> int:
     """Windows in a block of PLANNED ``batches``: full blocks, but smaller ones for little audio on CPUs."""
     full, n_blocks = windows_per_block(grid), BLOCKS_PER_ENCODER * encoders.most
-    if "num_gpus" in encoders.wants or batches.num_rows >= n_blocks:
+    if "num_gpus" in encoders.ray_options or batches.num_rows >= n_blocks:
         return full
     audio_s = sum(map(estimate_batch, batches.to_pylist()))
     return max(2, min(full, int(audio_s / n_blocks / frames_to_seconds(grid.length_frames))))

@@ -28,7 +28,14 @@ from pipeline.run.metrics import METRICS, list_measures
 from pipeline.run.ray_health import RayHealth
 from pipeline.run.ray_start import TRIES, may_grow, start_ray
 from pipeline.run.record import Record
-from pipeline.run.resources import Encoders, count_writers, fit_block, fit_task, set_apart, share_machine
+from pipeline.run.resources import (
+    Encoders,
+    count_writers,
+    fit_task,
+    fit_windows_per_block,
+    share_machine,
+    split_into_tables,
+)
 from pipeline.run.stage_rows import error_row, note_seconds
 from pipeline.run.write_stage import write_windows
 
@@ -68,7 +75,7 @@ class _Encode:
 
 
 def _split(planned: pa.Table, config: DecodeConfig, grid: Grid) -> pa.Table:
-    """Split the batch of a long recording into parts; other tables from ``resources.set_apart`` pass."""
+    """Split the batch of a long recording into parts; other tables from ``resources.split_into_tables`` pass."""
     if planned.num_rows > 1:
         return planned
     return pa.Table.from_pylist(split_batch(planned.to_pylist()[0], config, grid), schema=schema.PLANNED)
@@ -134,7 +141,7 @@ def count_workers(config: EncodeConfig) -> dict[str, float]:
 
     resources, encoders = ray.cluster_resources(), _share(config)
     n_encoders = encoders.fit(resources)
-    free = max(1.0, resources.get("CPU", 1.0) - n_encoders * encoders.wants["num_cpus"])
+    free = max(1.0, resources.get("CPU", 1.0) - n_encoders * encoders.ray_options["num_cpus"])
     n_writers = count_writers(resources, may_grow=may_grow())
     return {"decode": float(int(free)), "encode": float(n_encoders), "write": float(n_writers)}
 
@@ -203,17 +210,17 @@ def _connect(batches: pa.Table, config: Config, frames_schema: pa.Schema, decode
     [longest] = batches.slice(0, 1).to_pylist()
 
     resources, encoders = ray.cluster_resources(), _share(config.encode)
-    wants = encoders.wants
+    ray_options = encoders.ray_options
     least, most = encoders.least, encoders.most
     if not is_long(longest):  # more encoders than batches would be idle
         least, most = min(least, batches.num_rows), min(most, batches.num_rows)
-    if "num_gpus" in wants:  # Ray demands a batch size here; a full block has more rows than this, so none waits
-        wants["batch_size"] = windows_per_block(config.window.grid)
+    if "num_gpus" in ray_options:  # Ray demands a batch size here; a full block has more rows than this, so none waits
+        ray_options["batch_size"] = windows_per_block(config.window.grid)
     settings = {"config": config.decode, "grid": config.window.grid}
     n_together = fit_task(batches, resources.get("CPU", 1), may_grow=may_grow())
     planned = from_arrow(batches)
     if is_long(longest):
-        planned = from_arrow(set_apart(batches, n_together)).map_batches(
+        planned = from_arrow(split_into_tables(batches, n_together)).map_batches(
             _split, batch_size=None, batch_format="pyarrow", num_cpus=SPLIT_CPUS, fn_kwargs=settings
         )
     return (
@@ -224,7 +231,11 @@ def _connect(batches: pa.Table, config: Config, frames_schema: pa.Schema, decode
             batch_format="pyarrow",
             num_cpus=1,
             max_retries=TRIES - 1,
-            fn_kwargs={"decode": decode, **settings, "block_windows": fit_block(batches, encoders, config.window.grid)},
+            fn_kwargs={
+                "decode": decode,
+                **settings,
+                "block_windows": fit_windows_per_block(batches, encoders, config.window.grid),
+            },
         )
         .map_batches(
             _Encode,
@@ -233,7 +244,7 @@ def _connect(batches: pa.Table, config: Config, frames_schema: pa.Schema, decode
             compute=ActorPoolStrategy(min_size=least, max_size=most, max_tasks_in_flight_per_actor=2),
             fn_constructor_args=(load, config.encode, config.store.frames == "all", encoders.threads),
             max_task_retries=TRIES - 1,
-            **wants,
+            **ray_options,
         )
         .map_batches(
             _write,

@@ -41,6 +41,7 @@ class Index:
     """An index in the state that it had when it was opened. Open it again to see later batches.
 
     Args:
+        path: its folder or URL.
         models: the encoders of questions; by default the models that made the vectors.
 
     Raises:
@@ -109,12 +110,14 @@ class Index:
         where: str | None = None,
         all_windows: bool = False,
     ) -> list[Hit]:
-        """Like ``similar``, for an audio file from ``start_s`` to ``end_s``. It is never held in memory as a whole.
+        """Like ``similar``, for an audio file, which is never held in memory as a whole.
 
         Args:
-            sound: a path, a URL, or the uri of a member of a shard; or a time range of one, in which times are counted.
+            sound: a path, a URL, or the uri of a member of a shard; or a time range of one.
+            start_s, end_s: what to use of the sound, in seconds from its start, or from that of its time range.
 
         Raises:
+            UsageError: nothing is indexed yet, or ``where`` is not valid.
             FileFailure: the file cannot be decoded; ``out_of_range`` where it ends before ``start_s``.
         """
         from pipeline.audio.decode import open_audio
@@ -129,7 +132,11 @@ class Index:
     def similar_to(
         self, blocks: Iterable[Waveform], k: int = 10, *, where: str | None = None, all_windows: bool = False
     ) -> list[Hit]:
-        """Like ``similar``, for samples that are already 48 kHz mono float32, in blocks (n,) of any size."""
+        """Like ``similar``, for samples that are already 48 kHz mono float32, in blocks (n,) of any size.
+
+        Raises:
+            UsageError: as ``similar``.
+        """
         clips = self._table("clips")
         grid = WindowConfig(**self.settings["window"]).grid
         query = embed_sound(blocks, grid, self._models.for_sounds(self._identity("clip_model")))
@@ -230,7 +237,11 @@ class Index:
         return rows
 
     def embed(self, text: str) -> npt.NDArray[np.float32]:
-        """The embedding (D,) of ``text`` with which clips are compared."""
+        """The embedding (D,) of ``text`` with which clips are compared: float32, not normalised.
+
+        Raises:
+            UsageError: the text is empty.
+        """
         return self._embed_text(text, "clip_model")
 
     def to_arrow(self, table: str = "clips", columns: list[str] | None = None, where: str | None = None) -> pa.Table:

@@ -9,7 +9,7 @@ import numpy.typing as npt
 
 from pipeline import schema
 from pipeline.index.vectors import to_matrix
-from pipeline.search.scores import Vector, check_query, dot_products, measure_lengths, rounding
+from pipeline.search.scores import Vector, check_query, dot_products, longest_norm, max_score_error
 from pipeline.search.tables import fetch
 
 HIT_COLUMNS = ["clip_id", "file_id", "uri", "start_s", "end_s", "vector"]
@@ -17,7 +17,10 @@ HIT_COLUMNS = ["clip_id", "file_id", "uri", "start_s", "end_s", "vector"]
 
 @dataclass(frozen=True)
 class Hit:
-    """A clip that was found. ``probability`` is None if the model defines none (sound against sound)."""
+    """A window that was found, or several merged ones of a file; ``start_s`` and ``end_s`` in seconds of the file.
+
+    ``score`` is a dot product for a text, a cosine for a sound. ``probability`` is None for a sound.
+    """
 
     rank: int
     uri: str
@@ -69,7 +72,7 @@ def find_clips(
 
 def _best_left(rows: list[dict[str, Any]], vectors: npt.NDArray[Any], query: Vector) -> float:
     """The best score of a clip that the engine ranks after these, if it is no longer than the longest of them."""
-    return 1.0 - float(rows[-1]["_distance"]) + rounding(query, measure_lengths(vectors))
+    return 1.0 - float(rows[-1]["_distance"]) + max_score_error(query, longest_norm(vectors))
 
 
 def _nearest(

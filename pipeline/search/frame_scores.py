@@ -7,7 +7,7 @@ import numpy as np
 import numpy.typing as npt
 
 from pipeline.index.vectors import to_matrix
-from pipeline.search.scores import Vector, dot_products, measure_lengths
+from pipeline.search.scores import Vector, dot_products, longest_norm
 
 ROWS_AT_ONCE = 8_192
 """Rows of ``frames`` that are read together."""
@@ -77,7 +77,7 @@ class FrameScorer:
             found_audio = np.array([audios.get(audio_id, -1) for audio_id in table["audio_id"].to_pylist()])
             found_row_id = table["_rowid"].to_numpy().astype(np.int64)
             vectors = to_matrix(table["vector"])
-            self.longest = max(self.longest, measure_lengths(vectors))
+            self.longest = max(self.longest, longest_norm(vectors))
             found_scores = dot_products(vectors, self._query)
             at = np.minimum(np.searchsorted(found_row_id, row_id[part]), table.num_rows - 1)
             is_it = (found_row_id[at] == row_id[part]) & (found_audio[at] == audio[part])

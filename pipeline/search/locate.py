@@ -18,7 +18,7 @@ from pipeline import schema
 from pipeline.index.vectors import to_matrix
 from pipeline.search.events import EventFrames, Holder, Levels, read_events
 from pipeline.search.frame_scores import FrameScorer, FrameSpan, Scores, merge_spans
-from pipeline.search.scores import Vector, check_query, measure_lengths, rounding
+from pipeline.search.scores import Vector, check_query, longest_norm, max_score_error
 from pipeline.search.tables import read_rows
 
 MIN_CANDIDATES, MAX_CANDIDATES = 2_000, 1_000_000
@@ -77,7 +77,7 @@ def find_events(
         return []
     longest = _measure_some(frames)
     while True:
-        reader = _Reader(frames, files, query, rounding(query.vector, longest))
+        reader = _Reader(frames, files, query, max_score_error(query.vector, longest))
         _search(frames, reader, chosen)
         if not reader.longest > longest:
             return reader.events
@@ -91,7 +91,7 @@ def _measure_some(frames: Any) -> float:
     begins = np.linspace(0, max(0, n_rows - MEASURED_AT_ONCE), MEASURED_PARTS, dtype=np.int64)
     offsets = np.arange(n_rows) if is_few else np.unique(begins[:, None] + np.arange(MEASURED_AT_ONCE))
     rows = frames.take_offsets(offsets.tolist()).select(["vector"]).to_arrow()
-    return (1.0 if is_few else LONGER) * measure_lengths(to_matrix(rows["vector"]))
+    return (1.0 if is_few else LONGER) * longest_norm(to_matrix(rows["vector"]))
 
 
 def _search(frames: Any, reader: "_Reader", chosen: list[str] | None) -> None:

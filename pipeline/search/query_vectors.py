@@ -15,7 +15,7 @@ from pipeline.search.models import SoundModel, TextModel
 from pipeline.search.scores import Vector
 
 WINDOWS_AT_ONCE = 16
-"""Windows of a sound that are encoded together: at most as many as one pass of the model takes on a GPU."""
+"""Windows of a sound that are decoded and encoded in one call: a long sound is never held as a whole."""
 
 MAX_CHANNELS = 256
 

@@ -15,12 +15,12 @@ def dot_products(vectors: npt.NDArray[Any], query: Vector) -> Vector:
     return (vectors.astype(np.float64) @ query.astype(np.float64)).astype(np.float32)
 
 
-def measure_lengths(vectors: npt.NDArray[Any]) -> float:
+def longest_norm(vectors: npt.NDArray[Any]) -> float:
     """The length (Euclidean norm) of the longest of ``vectors`` (n, D); 0 if there is none."""
     return float(np.linalg.norm(vectors.astype(np.float32), axis=1).max(initial=0.0))
 
 
-def rounding(query: Vector, longest: float) -> float:
+def max_score_error(query: Vector, longest: float) -> float:
     """How far the engine's score of a vector may lie from the exact one, if no vector is longer than ``longest``.
 
     The engine rounds the query to the float16 of the stored vectors. By the Cauchy-Schwarz inequality, that changes a

@@ -7,7 +7,7 @@ from pipeline import schema
 from pipeline.config import EncodeConfig
 from pipeline.errors import UsageError
 from pipeline.grid import Grid
-from pipeline.run.resources import Encoders, fit_block, fit_task, set_apart, share_machine
+from pipeline.run.resources import Encoders, fit_task, fit_windows_per_block, share_machine, split_into_tables
 
 GIB = 2**30
 
@@ -24,25 +24,25 @@ GIB = 2**30
 def test_encoders_leave_a_core_to_decoding(resources: dict[str, float], actors: int, threads: int) -> None:
     found = share_machine(resources, EncodeConfig())
     assert (found.least, found.most, found.threads) == (actors, actors, threads)
-    assert 0 < found.wants["num_cpus"] < 1  # a whole core would let Ray fuse encoder and decoder
-    assert actors * found.wants["num_cpus"] + 1.0 + 0.1 <= resources["CPU"]  # beside a decode and a write task
+    assert 0 < found.ray_options["num_cpus"] < 1  # a whole core would let Ray fuse encoder and decoder
+    assert actors * found.ray_options["num_cpus"] + 1.0 + 0.1 <= resources["CPU"]  # beside a decode and a write task
     assert found.fit(resources) == actors
 
 
 def test_every_gpu_gets_an_encoder_unless_the_cpu_is_asked_for() -> None:
     resources = {"CPU": 16.0, "GPU": 4.0, "memory": 100.0 * GIB}
     found = share_machine(resources, EncodeConfig())
-    assert (found.least, found.most, found.wants) == (4, 4, {"num_gpus": 1, "num_cpus": 0})
+    assert (found.least, found.most, found.ray_options) == (4, 4, {"num_gpus": 1, "num_cpus": 0})
     found = share_machine(resources, EncodeConfig(device="cpu", actors=3))
     assert found.least == 3
-    assert "num_gpus" not in found.wants
+    assert "num_gpus" not in found.ray_options
 
 
 def test_encoders_share_a_gpu_if_asked() -> None:
     resources = {"CPU": 16.0, "GPU": 2.0, "memory": 100.0 * GIB}
     found = share_machine(resources, EncodeConfig(actors_per_gpu=4))
-    assert (found.least, found.most, found.wants["num_gpus"]) == (8, 8, 0.25)
-    assert share_machine(resources, EncodeConfig(actors_per_gpu=4, actors=2)).wants["num_gpus"] == 0.25
+    assert (found.least, found.most, found.ray_options["num_gpus"]) == (8, 8, 0.25)
+    assert share_machine(resources, EncodeConfig(actors_per_gpu=4, actors=2)).ray_options["num_gpus"] == 0.25
 
 
 def test_cluster_may_grow_from_no_gpu() -> None:
@@ -50,11 +50,11 @@ def test_cluster_may_grow_from_no_gpu() -> None:
     with pytest.raises(UsageError, match="device: cuda"):  # one's own machine does not
         share_machine({"CPU": 4.0}, config)
     found = share_machine({"CPU": 4.0}, config, may_grow=True)
-    assert (found.least, found.most, found.wants) == (2, 16, {"num_gpus": 0.5, "num_cpus": 0})
+    assert (found.least, found.most, found.ray_options) == (2, 16, {"num_gpus": 0.5, "num_cpus": 0})
     assert [found.fit({"CPU": 4.0, "GPU": gpus}) for gpus in (0.0, 1.0, 3.0, 8.0, 20.0)] == [0, 2, 6, 16, 16]
     found = share_machine({"CPU": 2.0}, EncodeConfig(max_actors=5))
     assert (found.least, found.most, found.threads) == (1, 5, 1)
-    assert found.wants["num_cpus"] + 1.0 + 0.1 <= 2.0
+    assert found.ray_options["num_cpus"] + 1.0 + 0.1 <= 2.0
     assert found.fit({"CPU": 2.0}) == 2
     assert found.fit({"CPU": 200.0}) == 5
 
@@ -68,10 +68,10 @@ def test_cluster_that_lost_gpus_begins_with_the_encoders_that_fit() -> None:
 
 def test_more_encoders_than_gpus_or_cores_still_fit() -> None:
     for actors in (1, 2, 3, 5, 8):
-        wants = share_machine({"CPU": 16.0, "GPU": 2.0}, EncodeConfig(actors=actors)).wants
-        assert actors <= 2 * (1 // wants["num_gpus"])  # what Ray can place: an encoder lies on one GPU
-        wants = share_machine({"CPU": 2.0, "memory": 4.0 * GIB}, EncodeConfig(actors=40 * actors)).wants
-        assert 40 * actors * wants["num_cpus"] + 1.0 + 0.1 <= 2.0
+        ray_options = share_machine({"CPU": 16.0, "GPU": 2.0}, EncodeConfig(actors=actors)).ray_options
+        assert actors <= 2 * (1 // ray_options["num_gpus"])  # what Ray can place: an encoder lies on one GPU
+        ray_options = share_machine({"CPU": 2.0, "memory": 4.0 * GIB}, EncodeConfig(actors=40 * actors)).ray_options
+        assert 40 * actors * ray_options["num_cpus"] + 1.0 + 0.1 <= 2.0
 
 
 def test_missing_gpu_is_refused() -> None:
@@ -106,17 +106,17 @@ def test_long_recordings_are_set_apart_and_the_others_share_tables() -> None:
     long, short = plan_batches(2, 10_000.0), plan_batches(40, 60.0)
     mixed = pa.concat_tables([long.slice(0, 1), short, long.slice(1)])
     numbered = mixed.set_column(0, "batch_id", pa.array([f"{number:02d}" for number in range(42)]))
-    tables = set_apart(numbered, n_together=2)
+    tables = split_into_tables(numbered, n_together=2)
     assert [table.num_rows for table in tables] == [1, 1, 16, 16, 8]
     found = [batch_id for table in tables for batch_id in table["batch_id"].to_pylist()]
     assert found == ["00", "41", *(f"{number:02d}" for number in range(1, 41))]
-    assert [table.num_rows for table in set_apart(long, n_together=2)] == [1, 1]
+    assert [table.num_rows for table in split_into_tables(long, n_together=2)] == [1, 1]
 
 
 def test_blocks_are_smaller_for_little_audio_on_cpus() -> None:
     two = Encoders(2, 2, 1, {"num_cpus": 0.4})
-    found = [fit_block(plan_batches(n, 30.0), two, Grid()) for n in (1, 22, 31, 32, 1_000)]
+    found = [fit_windows_per_block(plan_batches(n, 30.0), two, Grid()) for n in (1, 22, 31, 32, 1_000)]
     assert found == [2, 2, 2, 32, 32]  # many batches are as many blocks
-    found = [fit_block(plan_batches(3, seconds), two, Grid()) for seconds in (10.0, 1_000.0, 100_000.0)]
+    found = [fit_windows_per_block(plan_batches(3, seconds), two, Grid()) for seconds in (10.0, 1_000.0, 100_000.0)]
     assert found == [2, 9, 32]
-    assert fit_block(plan_batches(3, 10.0), Encoders(2, 2, 1, {"num_gpus": 1, "num_cpus": 0}), Grid()) == 32
+    assert fit_windows_per_block(plan_batches(3, 10.0), Encoders(2, 2, 1, {"num_gpus": 1, "num_cpus": 0}), Grid()) == 32

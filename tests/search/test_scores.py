@@ -3,7 +3,7 @@
 import numpy as np
 import pytest
 
-from pipeline.search.scores import dot_products, measure_lengths, rounding
+from pipeline.search.scores import dot_products, longest_norm, max_score_error
 
 
 def test_score_does_not_depend_on_how_many_are_computed() -> None:
@@ -22,8 +22,8 @@ def test_rounding_bounds_the_error_of_a_float16_query(length: float) -> None:
     query = rng.normal(1, 0.5, 8).astype(np.float32)
     exact = vectors.astype(np.float64) @ query
     by_engine = vectors.astype(np.float32) @ query.astype(np.float16).astype(np.float32)
-    assert np.abs(by_engine - exact).max() <= rounding(query, measure_lengths(vectors))
+    assert np.abs(by_engine - exact).max() <= max_score_error(query, longest_norm(vectors))
 
 
 def test_no_vectors_have_no_length() -> None:
-    assert measure_lengths(np.zeros((0, 8), np.float16)) == 0.0
+    assert longest_norm(np.zeros((0, 8), np.float16)) == 0.0
