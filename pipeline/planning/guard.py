@@ -101,7 +101,7 @@ class Guard:
                 missing = f"{n_files:,} of its files are missing"
                 what = f"was a mount point when it was indexed and is none now, and {missing}"
             else:
-                what = f"holds no audio now, and the index has {n_files:,} files of it"
+                what = f"holds no audio now, and the index has {n_files:,} {'file' if n_files == 1 else 'files'} of it"
             return f"{place}: {what}{also}: {_ADVICE}"
         if is_much(len(uris), n_indexed, self._most):
             return (

@@ -18,7 +18,7 @@ from pipeline.corpus.discover import list_corpus
 from pipeline.corpus.ignored_files import IgnoredFiles
 from pipeline.corpus.metadata import CorpusMetadata, read_metadata
 from pipeline.encoder.checkpoint import read_identity
-from pipeline.errors import REASONS, IndexMismatch, UsageError
+from pipeline.errors import REASONS, CorpusError, EmptyCorpus, IndexMismatch, UsageError
 from pipeline.grid import FRAME_S
 from pipeline.index import journal
 from pipeline.index.handle import Generation, Handle, find_index
@@ -139,13 +139,25 @@ def find_disks(tables: Generation, is_mount: IsMount | None) -> Disks:
 
 
 def list_files(config: Config, progress: Progress) -> tuple[pa.Table, list[str]]:
-    """The files of the corpus, and the manifests that name them. ``progress`` gets the counts of ignored files."""
+    """The files of the corpus, and the manifests that name them. ``progress`` gets the counts of ignored files.
+
+    Raises:
+        CorpusError: a source cannot be listed, or there is no audio at all, as if the disk of an index were missing.
+    """
 
     def report_found(n_files: int) -> None:
         progress.enter(f"listing, {n_files:,} files found")
 
     manifests, ignored = list[str](), IgnoredFiles()
-    listed = list_corpus(config.sources, config.corpus, config.into, manifests, report_found, ignored)
+    try:
+        listed = list_corpus(config.sources, config.corpus, config.into, manifests, report_found, ignored)
+    except EmptyCorpus as error:
+        if (live := find_index(config.into).live).exists and (n := live.open("files").count_rows("status = 'indexed'")):
+            raise CorpusError(
+                f"{', '.join(config.sources)}: holds no audio now, and the index has {n:,} files: is a disk missing?"
+                " Mount it and run again. Nothing was removed"
+            ) from error
+        raise
     progress.not_looked_at = ignored.count(listed)
     progress.n_files = listed.num_rows
     return listed, manifests

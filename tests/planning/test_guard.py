@@ -74,7 +74,7 @@ def test_an_emptied_source_or_match_of_a_pattern_is_refused(
     refused = guard(there, sources).find_refusal([removed], 1_000)
     assert (refused is None) == (named is None)
     if refused is not None:
-        assert refused.startswith(f"{named}: holds no audio now, and the index has 1 files of it: is a disk missing?")
+        assert refused.startswith(f"{named}: holds no audio now, and the index has 1 file of it: is a disk missing?")
         assert "--allow-deletions" in refused
         assert "\n" not in refused
     assert guard(there, sources, RunRequest(allow_deletions=True)).find_refusal([removed], 1_000) is None
@@ -157,7 +157,7 @@ def test_files_of_a_forgotten_source_are_removed_and_others_guarded() -> None:
     for other in ("/b/1.wav", "/m/1/1.wav"):
         refused = forgetful.find_refusal([*removed, other], 60)
         assert refused is not None
-        assert "the index has 1 files of it" in refused
+        assert "the index has 1 file of it" in refused
     named = guard(["/a/1.wav"], ["/a.csv"], request, vanished=removed).find_refusal(removed, 60)
     assert named is not None
 

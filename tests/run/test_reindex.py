@@ -323,7 +323,7 @@ def test_a_source_that_has_become_empty_stops_the_run_and_nothing_is_removed(tmp
     index_corpus(config, stages=in_place(WideEncoder()))
     before = live(config.into)
     (tmp_path / "other" / "a.wav").unlink()
-    with pytest.raises(CorpusError, match=r"other: holds no audio now, and the index has 1 files of it") as said:
+    with pytest.raises(CorpusError, match=r"other: holds no audio now, and the index has 1 file of it") as said:
         index_corpus(config, stages=in_place(WideEncoder()))
     assert plan_corpus(config).refused == str(said.value)
     assert live(config.into) == before

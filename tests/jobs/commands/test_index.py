@@ -63,6 +63,21 @@ def test_folder_without_audio_exits_with_1(corpus: KnownCorpus, call: Call) -> N
     assert (code, " 0 indexed, " in out, " 1 failed, " in out) == (0, True, True)
 
 
+@pytest.mark.parametrize("command", ["index", "reindex", "plan"])
+def test_only_source_without_audio_asks_for_its_disk(corpus: KnownCorpus, call: Call, command: str) -> None:
+    into, source = corpus.config.into, Path(corpus.config.sources[0])
+    before = live(into)
+    for file in [*source.rglob("*.wav")]:
+        file.unlink()
+    arguments = (command, source, "--into", into) if command == "index" else (command, into)
+    code, out, err = call(*arguments)
+    assert (code, out) == (2, "")
+    assert re.fullmatch(
+        rf"earshot: {source}: holds no audio now, and the index has 4 files: is a disk missing\?.*\n", err
+    )
+    assert live(into) == before
+
+
 def test_summary_of_one_file_is_singular(corpus: KnownCorpus, call: Call) -> None:
     only, into = corpus.root / "only", corpus.root / "one"
     only.mkdir()

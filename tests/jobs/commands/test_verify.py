@@ -79,7 +79,7 @@ def test_ledger_with_lost_rows_is_not_repaired_while_a_disk_is_missing(corpus: K
     (corpus.root / "disk2" / "sounds" / "a.wav").unlink()
     max(Path(journal.table_uri(into, "files"), "data").iterdir(), key=lambda each: each.stat().st_size).unlink()
     before = live_frames(into)
-    said = f"{corpus.root}/disk2/sounds: holds no audio now, and the index has 1 files of it"
+    said = f"{corpus.root}/disk2/sounds: holds no audio now, and the index has 1 file of it"
     for is_given_up in (False, True):
         if is_given_up:
             give_up_fragments(into, verify_index(into))
