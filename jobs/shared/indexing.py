@@ -33,7 +33,7 @@ def run_index(
     """
     from pipeline.planning.request import RunRequest
     from pipeline.run.driver import index_corpus
-    from pipeline.run.environment import RUN_VARIABLE
+    from pipeline.run.ray_start import RUN_VARIABLE
 
     began = time.monotonic()
     with Display(json=json) as display:

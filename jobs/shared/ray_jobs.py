@@ -27,7 +27,7 @@ import jobs
 import pipeline
 from pipeline.config import Config, anchor
 from pipeline.errors import ClusterError, EarshotError, IndexBusy, JobMissing, UsageError
-from pipeline.run.environment import JOB_VARIABLE, PYTHON_VARIABLE, RUN_VARIABLE
+from pipeline.run.ray_start import JOB_VARIABLE, PYTHON_VARIABLE, RUN_VARIABLE
 from pipeline.schema import digest
 
 HERE = "http://127.0.0.1:8265"

@@ -17,12 +17,11 @@ from pipeline.config import StoreConfig
 from pipeline.errors import UsageError
 from pipeline.index import journal
 from pipeline.index.changes import Changes, after
-from pipeline.index.compaction import FRAGMENTS_BETWEEN, compact, small_fragments
-from pipeline.index.generations import drop_former_generations
-from pipeline.index.handle import Generation, Handle, find_index, open_index
+from pipeline.index.handle import Generation, Handle, drop_former_generations, find_index, open_index
 from pipeline.index.journal import DATA_TABLES, Failpoint, Published, table_uri
 from pipeline.index.lease import Lease
 from pipeline.index.settings import known_values
+from pipeline.index.tables import FRAGMENTS_BETWEEN, compact, small_fragments
 from pipeline.index.writer import Writer
 from pipeline.index.writer_errors import plain_errors
 

@@ -1,4 +1,4 @@
-"""The tables of an index on disk: made empty, opened as they were published, and read."""
+"""The tables of an index on disk: made empty, opened as they were published, read, and compacted."""
 
 import json
 from collections.abc import Iterable
@@ -6,6 +6,8 @@ from pathlib import Path
 from typing import Any
 
 import lance
+import numpy as np
+import numpy.typing as npt
 import pyarrow as pa
 from lance.fragment import write_fragments
 
@@ -16,6 +18,16 @@ from pipeline.index.journal import DATA_TABLES, Failpoint, Published, table_uri
 
 FILE_FORMAT = "2.2"
 """Lance's file format, pinned: lancedb 0.40 cannot read what newer ones write."""
+
+ROWS_PER_FRAGMENT = 250_000
+"""Fragments with fewer rows are merged, up to this size: half a gigabyte of frames of 1,024 numbers."""
+
+ROWS_TO_COPY = 4_000
+"""From this many rows a fragment, on average, pages are copied as they are. That is several times as fast as encoding
+them again, but each page is read by itself: many pages of a few rows would slow down every query."""
+
+FRAGMENTS_BETWEEN = 8
+"""Up to this many small fragments stay unmerged: in the journal, and at the end of a run in ``files`` and ``clips``."""
 
 
 def create_tables(
@@ -130,3 +142,30 @@ def write_frames(path: str | Path, rows: Iterable[pa.RecordBatch], frames_schema
 
 def among(column: str, ids: Iterable[str]) -> str:
     return f"{column} IN ({', '.join(repr(identifier) for identifier in sorted(ids))})"
+
+
+def to_matrix(column: pa.Array | pa.ChunkedArray) -> npt.NDArray[np.float16]:
+    """A column of vectors as an array (n, D), also where n is 0."""
+    whole = column.combine_chunks() if isinstance(column, pa.ChunkedArray) else column
+    matrix: npt.NDArray[np.float16] = whole.flatten().to_numpy(zero_copy_only=False)
+    return matrix.reshape(-1, column.type.list_size)
+
+
+# --- compaction -------------------------------------------------------------------------------------------------------
+
+
+def compact(table: Any) -> Any:
+    """Merge the small fragments of ``table``, in order, and drop deleted rows from their files. Makes two versions: the
+    first reserves the numbers of fragments."""
+    small = small_fragments(table)
+    table.optimize.compact_files(
+        target_rows_per_fragment=ROWS_PER_FRAGMENT,
+        compaction_mode="try_binary_copy" if sum(small) > ROWS_TO_COPY * len(small) else "reencode",
+        data_storage_version=FILE_FORMAT,
+    )
+    return table
+
+
+def small_fragments(table: Any) -> list[int]:
+    """The number of rows of each fragment that could be merged."""
+    return [n for fragment in table.get_fragments() if (n := fragment.count_rows()) < ROWS_PER_FRAGMENT]

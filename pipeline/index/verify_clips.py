@@ -15,7 +15,7 @@ from pipeline.index.checksum import add_up, hash_rows
 from pipeline.index.clip_rows import clip_rows
 from pipeline.index.findings import ROTTEN, Finding, are_finite, ids_of, is_duration, select_unknown, to_numbers
 from pipeline.index.salvage import Fragments
-from pipeline.index.vectors import to_matrix
+from pipeline.index.tables import to_matrix
 from pipeline.planning.ledger import Places
 from pipeline.schema import Row
 

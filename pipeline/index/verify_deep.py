@@ -21,7 +21,7 @@ from pipeline.errors import FileFailure
 from pipeline.index import journal
 from pipeline.index.findings import Finding
 from pipeline.index.handle import Generation
-from pipeline.index.vectors import to_matrix
+from pipeline.index.tables import to_matrix
 from pipeline.schema import Row
 
 MAX_DISTANCE = {"float32": 0.004, "bfloat16": 0.045}

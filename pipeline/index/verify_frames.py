@@ -10,7 +10,7 @@ from pipeline.grid import FRAME_S
 from pipeline.index.checksum import add_up, hash_rows
 from pipeline.index.findings import FILES_AT_ONCE, ROTTEN, Finding, are_finite, ids_of, select_unknown, to_numbers
 from pipeline.index.salvage import Fragments
-from pipeline.index.vectors import to_matrix
+from pipeline.index.tables import to_matrix
 from pipeline.planning.ledger import Places
 from pipeline.schema import Row
 

@@ -33,13 +33,17 @@ from pipeline import schema
 from pipeline.errors import CommitConflict
 from pipeline.index import journal
 from pipeline.index.changes import Changes, conflict
-from pipeline.index.compaction import FRAGMENTS_BETWEEN, compact
 from pipeline.index.handle import describe_generation
 from pipeline.index.journal import DATA_TABLES, Failpoint, Published, table_uri
-from pipeline.index.tags import Tags
+from pipeline.index.tables import FRAGMENTS_BETWEEN, compact
 
 _SQL_TYPES = {pa.float64(): "Float64", pa.timestamp("us"): "Timestamp(Microsecond, None)"}
 """The types that a metadata column may be widened to: see ``corpus.metadata_types``."""
+
+_PREFIX = "published-"
+
+KEEP_VERSIONS = 20
+"""This many published versions of an index stay readable, whatever their age."""
 
 
 @dataclass(frozen=True)
@@ -222,6 +226,31 @@ class Writer:
         compact(self.journal)
         if journal.newest(self.journal).seq != self.published.seq:
             raise conflict(self.path, "batches")
+
+
+class Tags:
+    """Keeps tags on the newest ``KEEP_VERSIONS`` published versions of each table of an index."""
+
+    def __init__(self, path: str | Path, failpoint: Failpoint) -> None:
+        self._path, self._failpoint = path, failpoint
+        self._names: dict[str, list[str]] = {}
+        """By table, the names of its tags, oldest first."""
+
+    def add(self, published: Published) -> None:
+        """Tag the versions of ``published``, and remove the oldest tags beyond ``KEEP_VERSIONS``."""
+        for name, version in published.versions.items():
+            tags = lance.dataset(table_uri(self._path, name), version=version).tags
+            if name not in self._names:
+                self._names[name] = sorted(tag for tag in tags.list() if tag.startswith(_PREFIX))
+            known = self._names[name]
+            tag = f"{_PREFIX}{published.seq:012d}"
+            if tag not in known:
+                self._failpoint("tag")
+                tags.create(tag, version)
+                known.append(tag)
+            while len(known) > KEEP_VERSIONS:
+                tags.delete(known[0])
+                del known[0]
 
 
 def _widen(table: Any, column: pa.Field) -> Any:

@@ -13,9 +13,9 @@ from pipeline.index.maintenance import optimize
 from pipeline.index.tables import no_clips
 from pipeline.index.writer import Batch, Writer
 from pipeline.planning.file_rows import files_table
+from pipeline.run.background import signals_held
 from pipeline.run.prepare import Inventory
 from pipeline.run.progress import Progress
-from pipeline.run.signals import signals_held
 from pipeline.schema import Row
 
 

@@ -13,8 +13,7 @@ from pipeline import schema, storage
 from pipeline.config import Config, anchor
 from pipeline.errors import CommitConflict, CorpusError, EarshotError, RayDied
 from pipeline.index import journal
-from pipeline.index.generations import delete_folder, drop_former_generations, switch
-from pipeline.index.handle import Generation, find_index
+from pipeline.index.handle import Generation, delete_folder, drop_former_generations, find_index, switch
 from pipeline.index.lease import Lease
 from pipeline.index.maintenance import refresh_indexes
 from pipeline.index.salvage import Fragments

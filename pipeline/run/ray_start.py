@@ -9,7 +9,14 @@ from collections.abc import Iterator
 from contextlib import contextmanager
 from typing import Any
 
-from pipeline.run.environment import PYTHON_VARIABLE
+JOB_VARIABLE = "EARSHOT_JOB"
+"""The variable of the environment with the name of a submitted job."""
+
+RUN_VARIABLE = "EARSHOT_RUN"
+"""Likewise the id of its run."""
+
+PYTHON_VARIABLE = "EARSHOT_PYTHON"
+"""Likewise the interpreter for its workers, if that is not the one of their node."""
 
 TRIES = 3
 """How often Ray runs a task whose worker dies."""

@@ -21,8 +21,8 @@ from pipeline import storage
 from pipeline.credentials import without_credentials
 from pipeline.errors import EarshotError
 from pipeline.processes import find_start, name_processes
-from pipeline.run.environment import JOB_VARIABLE
 from pipeline.run.progress import STAGES, Progress
+from pipeline.run.ray_start import JOB_VARIABLE
 
 NAME = "run.json"
 WRITE_EVERY_S = 2.0

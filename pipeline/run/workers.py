@@ -36,8 +36,7 @@ from pipeline.run.resources import (
     share_machine,
     split_into_tables,
 )
-from pipeline.run.stage_rows import error_row, note_seconds
-from pipeline.run.write_stage import write_windows
+from pipeline.run.write_stage import error_row, note_seconds, write_windows
 
 SPLIT_CPUS = 0.9
 """Cores that a task reserves to split a long recording: fewer than decoding does, or Ray would fuse the two."""

@@ -8,7 +8,7 @@ import numpy as np
 import numpy.typing as npt
 
 from pipeline import schema
-from pipeline.index.vectors import to_matrix
+from pipeline.index.tables import to_matrix
 from pipeline.search.scores import Vector, check_query, dot_products, longest_norm, max_score_error
 from pipeline.search.tables import fetch
 

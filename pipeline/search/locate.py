@@ -15,7 +15,7 @@ from typing import Any, NamedTuple
 import numpy as np
 
 from pipeline import schema
-from pipeline.index.vectors import to_matrix
+from pipeline.index.tables import to_matrix
 from pipeline.search.events import EventFrames, Holder, Levels, read_events
 from pipeline.search.frame_scores import FrameScorer, FrameSpan, Scores, merge_spans
 from pipeline.search.scores import Vector, check_query, longest_norm, max_score_error

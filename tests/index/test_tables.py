@@ -4,12 +4,15 @@ import shutil
 from pathlib import Path
 
 import lance
+import numpy as np
+import pyarrow as pa
 import pytest
 
 from pipeline import schema
 from pipeline.errors import CommitConflict, IndexMismatch, IndexMissing
 from pipeline.index import journal
 from pipeline.index.handle import open_index
+from pipeline.index.tables import compact, small_fragments, to_matrix
 from tests.helpers.batches import (
     BEFORE,
     SETTINGS,
@@ -84,3 +87,35 @@ def test_tables_that_lost_their_journal_are_not_wiped(tmp_path: Path) -> None:
         with pytest.raises(IndexMismatch, match=r"`files` has rows, but the journal is missing"):
             action()
     assert lance.dataset(journal.table_uri(index, "frames")).count_rows() == 20
+
+
+# --- compaction -------------------------------------------------------------------------------------------------------
+
+
+def test_small_fragments_become_one_and_rows_keep_their_order(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr("pipeline.index.tables.ROWS_PER_FRAGMENT", 50)
+    path = str(tmp_path / "x.lance")
+    for first, n_rows in ((0, 60), (60, 3), (63, 2), (65, 4)):
+        rows = pa.table({"n": range(first, first + n_rows)})
+        lance.write_dataset(rows, path, mode="append" if first else "create", data_storage_version="2.2")
+    table = lance.dataset(path)
+    table.delete("n = 64")
+    assert small_fragments(table) == [3, 1, 4]
+    before = table.version
+    assert compact(table).version == before + 2
+    assert [fragment.count_rows() for fragment in table.get_fragments()] == [60, 8]
+    assert table.to_table()["n"].to_pylist() == [n for n in range(69) if n != 64]
+    assert compact(table).version == before + 2  # nothing is left to do
+
+
+# --- columns of vectors -----------------------------------------------------------------------------------------------
+
+
+@pytest.mark.parametrize("n_rows", [0, 1, 5])
+def test_column_becomes_a_matrix_of_its_rows(n_rows: int) -> None:
+    rows = np.arange(n_rows * 3, dtype=np.float16).reshape(n_rows, 3)
+    column = pa.FixedSizeListArray.from_arrays(pa.array(rows.reshape(-1)), 3)
+    for each in (column, pa.chunked_array([column[:1], column[1:]], column.type)):
+        assert to_matrix(each).shape == (n_rows, 3)
+        assert (to_matrix(each) == rows).all()
+    assert (to_matrix(column[2:]) == rows[2:]).all()  # a part of an array

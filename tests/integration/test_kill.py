@@ -30,7 +30,7 @@ from pipeline.audio.windows import cut_windows
 from pipeline.config import Config, load_config
 from pipeline.errors import FileFailure
 from pipeline.grid import HOP_SAMPLES, SAMPLE_RATE_HZ
-from pipeline.index import journal, tags
+from pipeline.index import journal, writer
 from pipeline.index.tables import open_published
 from pipeline.index.verify import verify_index
 from pipeline.run.driver import index_corpus
@@ -506,5 +506,5 @@ def test_rerun_completes_a_run_that_was_killed_anywhere(
 
 
 if __name__ == "__main__":
-    tags.KEEP_VERSIONS = 3
+    writer.KEEP_VERSIONS = 3
     run_and_trace(*sys.argv[1:])

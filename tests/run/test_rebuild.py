@@ -15,9 +15,8 @@ from pipeline import schema
 from pipeline.config import Config, StoreConfig, make_config
 from pipeline.encoder.encoder import NonFiniteError
 from pipeline.errors import CorpusError, EarshotError, IndexMismatch, UsageError
-from pipeline.index import journal, tags
-from pipeline.index.generations import delete_folder
-from pipeline.index.handle import find_index, open_index
+from pipeline.index import journal
+from pipeline.index.handle import delete_folder, find_index, open_index
 from pipeline.index.maintenance import optimize_index
 from pipeline.index.repair import restore_index
 from pipeline.index.tables import open_published, write_frames
@@ -391,7 +390,7 @@ def widen(batch: Any, arrow_schema: Any, width: int) -> Any:
 
 
 def test_young_versions_stay_without_a_tag(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr(tags, "KEEP_VERSIONS", 1)
+    monkeypatch.setattr("pipeline.index.writer.KEEP_VERSIONS", 1)
     corpus = KnownCorpus(tmp_path)
     corpus.put("a.wav", 3)
     index(corpus.config)
@@ -416,7 +415,7 @@ def test_an_unknown_reason_is_refused(corpus: KnownCorpus) -> None:
 
 
 def test_unpublished_versions_are_deleted_at_once(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr(tags, "KEEP_VERSIONS", 1)
+    monkeypatch.setattr("pipeline.index.writer.KEEP_VERSIONS", 1)
     corpus = KnownCorpus(tmp_path)
     for number in range(4):
         corpus.put("a.wav", number)

@@ -17,8 +17,8 @@ from pipeline.index.tables import open_published
 from pipeline.index.verify import verify_index
 from pipeline.run import record as records
 from pipeline.run.driver import index_corpus
-from pipeline.run.environment import JOB_VARIABLE
 from pipeline.run.progress import Progress, find_shortfall
+from pipeline.run.ray_start import JOB_VARIABLE
 from pipeline.run.record import Keeper, make_record, read_record, write_record
 from tests.helpers.contents import KnownCorpus, live
 from tests.helpers.progress import halfway

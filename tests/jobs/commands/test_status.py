@@ -12,8 +12,8 @@ import pytest
 from jobs.main import main
 from jobs.shared.ray_jobs import Cluster
 from pipeline.config import Config
-from pipeline.run.environment import JOB_VARIABLE
 from pipeline.run.progress import STAGES, Progress
+from pipeline.run.ray_start import JOB_VARIABLE
 from pipeline.run.record import make_record, write_record
 from tests.helpers.ray_jobs import ADDRESS, FakeClient
 

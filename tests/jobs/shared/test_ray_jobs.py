@@ -12,7 +12,7 @@ from jobs.shared import ray_jobs as module
 from jobs.shared.ray_jobs import CONFIG_FILE, Cluster, connect, explain, find_address, name_jobs
 from pipeline.config import Config, anchor, load_config, make_config
 from pipeline.errors import ClusterError, IndexBusy, JobMissing, UsageError
-from pipeline.run.environment import JOB_VARIABLE, PYTHON_VARIABLE, RUN_VARIABLE
+from pipeline.run.ray_start import JOB_VARIABLE, PYTHON_VARIABLE, RUN_VARIABLE
 from tests.helpers.ray_jobs import ADDRESS, FakeClient
 
 
