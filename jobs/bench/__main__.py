@@ -26,7 +26,6 @@ def make_app() -> "typer.Typer":
 
     from jobs.bench.baselines import baselines
     from jobs.bench.load import load
-    from jobs.bench.maintenance import maintenance
     from jobs.bench.many import many
     from jobs.bench.reindex import reindex
     from jobs.bench.start import start
@@ -38,7 +37,7 @@ def make_app() -> "typer.Typer":
         add_completion=False,
         pretty_exceptions_enable=False,
     )
-    for measurement in (baselines, load, maintenance, many, reindex, start):
+    for measurement in (baselines, load, many, reindex, start):
         app.command()(measurement)
     return app
 

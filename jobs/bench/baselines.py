@@ -22,6 +22,7 @@ from typing import Annotated, Any
 import numpy as np
 import typer
 
+from jobs.bench.sounds import make_sounds, write_sounds
 from jobs.shared.options import Json
 from jobs.shared.output import print_json, print_line
 from pipeline.grid import count_frames
@@ -166,22 +167,9 @@ def call(baseline: str, folder: Path, into: Path, model: str) -> tuple[float, di
         return took, {}, error
 
 
-def write_sounds(folder: Path, n_files: int) -> Path:
-    import soundfile
-
-    from jobs.bench.sounds import make_sounds
-
-    folder.mkdir()
-    for number, sound in enumerate(make_sounds(n_files, SECONDS)):
-        soundfile.write(folder / f"{number:03d}.wav", sound, 48_000, subtype="FLOAT")
-    return folder
-
-
 def write_odd(root: Path) -> dict[str, Path]:
     """A folder for each odd file, with a plain one beside it."""
     import soundfile
-
-    from jobs.bench.sounds import make_sounds
 
     [sound] = make_sounds(1, 90.0)
     folders = {name: root / f"odd-{name}" for name in ODD}
@@ -219,7 +207,8 @@ def measure(model: str, n_files: int) -> Iterator[dict[str, Any]]:
     with tempfile.TemporaryDirectory(prefix="earshot-baselines-") as scratch:
         root = Path(scratch)
         name = save_random(root / "model") if model == "random" else str(find_checkpoint(model, None).folder)
-        sounds, odd = write_sounds(root / "sounds", n_files), write_odd(root)
+        sounds = write_sounds(root / "sounds", make_sounds(n_files, SECONDS), subtype="FLOAT")
+        odd = write_odd(root)
         tiny = str(find_checkpoint(BUNDLED, None).folder)
         frames, first = round(SECONDS * 25), 0.0
         for baseline in BASELINES:

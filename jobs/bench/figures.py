@@ -1,30 +1,20 @@
-"""What the measurements share: figures with limits, functions in fresh processes, index rows without any audio."""
+"""What the measurements share: figures with limits, functions in fresh processes, an encoder that costs nothing."""
 
 import json as jsonlib
 import subprocess
 import sys
-from collections.abc import Callable
+import tempfile
+import time
+from collections.abc import Callable, Iterable, Sequence
 from dataclasses import asdict, dataclass
 from pathlib import Path
 from typing import Any
 
 import numpy as np
-import numpy.typing as npt
-import pyarrow as pa
 import typer
 
 from jobs.shared.output import print_json, print_table
-from pipeline import schema
-from pipeline.grid import FRAME_S, Grid, frames_to_seconds
-from pipeline.index.clip_rows import clip_rows
-from pipeline.index.tables import write_frames
-from pipeline.index.writer import Batch
-from pipeline.planning.file_rows import empty_row, files_table
-from pipeline.schema import Row
-
-Vectors = npt.NDArray[np.float16]
-
-GRID = Grid(250, 10)
+from pipeline.grid import HOP_SAMPLES, Waveform
 
 ROOT = Path(__file__).parents[2]
 
@@ -45,12 +35,16 @@ class Figure:
         return self.limit is not None and self.value >= self.limit
 
 
-def report(title: str, figures: list[Figure], *, json: bool) -> None:
-    """Print the figures, with their limits beside them.
+def measure_and_report(title: str, measurements: Iterable[Callable[[Path], Iterable[Figure]]], *, json: bool) -> None:
+    """Print the figures of all measurements, each made in a folder of its own, with their limits beside them.
 
     Raises:
         typer.Exit: 1, a limit is missed.
     """
+    figures: list[Figure] = []
+    for measure in measurements:
+        with tempfile.TemporaryDirectory(prefix="earshot-") as folder:
+            figures += measure(Path(folder))
     if json:
         print_json({**asdict(figure), "missed": figure.is_missed} for figure in figures)
     else:
@@ -78,46 +72,24 @@ def call_fresh(function: Callable[..., Any], *arguments: str) -> Any:
     return jsonlib.loads(done.stdout)
 
 
-def indexed_row(uri: str, content_hash: str, n_frames: int) -> Row:
-    """The ledger row of an indexed file of one clip."""
-    row = empty_row(uri, schema.make_audio_id(content_hash))
-    return row | {
-        "status": "indexed",
-        "duration_s": frames_to_seconds(n_frames),
-        "expected_duration_s": frames_to_seconds(n_frames),
-        "sample_rate_hz": 48_000,
-        "channels": 1,
-        "codec": "pcm_s16le",
-        "size_bytes": 1,
-        "modified_ns": 1,
-        "content_hash": content_hash,
-        "n_clips": 1,
-        "n_frames": n_frames,
-    }
+def read_memory(process: Path = Path("/proc/self")) -> dict[str, int]:
+    """Bytes of memory of a process by the kernel's names, such as VmHWM for the peak.
+
+    ``ru_maxrss`` would begin with the memory of the parent.
+    """
+    lines = (line.split() for line in (process / "status").read_text().splitlines())
+    return {words[0].rstrip(":"): int(words[1]) * 1024 for words in lines if words[-1] == "kB"}
 
 
-def make_batch(into: str, batch_id: str, rows: list[Row], vectors: Vectors) -> Batch:
-    """A batch of indexed files. ``vectors`` (n, D) are those of all frames; a clip has that of its first frame."""
-    counts = [row["n_frames"] for row in rows]
-    frames = np.concatenate([np.arange(n, dtype=np.int32) for n in counts])
-    frames_schema = schema.frames_schema(vectors.shape[1])
-    columns = [
-        pa.array(np.repeat([row["audio_id"] for row in rows], counts)),
-        pa.array(frames),
-        pa.array(frames * FRAME_S),
-        pa.array([batch_id] * len(frames)),
-        _lists(vectors, frames_schema),
-    ]
-    fragments = write_frames(into, [pa.RecordBatch.from_arrays(columns, schema=frames_schema)], frames_schema)
-    clips_schema = schema.clips_schema(vectors.shape[1])
-    columns_known = pa.schema([column for column in clips_schema if column.name not in ("vector", "batch_id")])
-    clips = pa.Table.from_pylist([clip for row in rows for clip in clip_rows(row, GRID)], schema=columns_known)
-    firsts = np.cumsum([0, *counts[:-1]])
-    return Batch(
-        batch_id, files_table(rows), clips.append_column("vector", _lists(vectors[firsts], clips_schema)), fragments
-    )
+class CheapEncoder:
+    """Embeds every window as ones, which takes no time, and waits ``pause_s`` for each window."""
 
+    precision = "float32"
 
-def _lists(vectors: Vectors, table_schema: pa.Schema) -> pa.Array:
-    flat = pa.array(vectors.reshape(-1), pa.float16())
-    return pa.FixedSizeListArray.from_arrays(flat, vectors.shape[1]).cast(table_schema.field("vector").type)
+    def __init__(self, dimension: int, pause_s: float = 0.0) -> None:
+        self._dimension, self._pause_s = dimension, pause_s
+
+    def encode(self, windows: Sequence[Waveform]) -> tuple[Any, list[Any] | None]:
+        time.sleep(self._pause_s * len(windows))
+        clips = np.ones((len(windows), self._dimension), np.float32)
+        return clips, [np.ones((len(window) // HOP_SAMPLES, self._dimension), np.float32) for window in windows]

@@ -25,10 +25,9 @@ import shutil
 import struct
 import subprocess
 import sys
-import tempfile
 import threading
 import time
-from collections.abc import Iterator, Sequence
+from collections.abc import Callable, Iterator
 from contextlib import suppress
 from enum import StrEnum
 from functools import partial
@@ -39,10 +38,9 @@ import numpy as np
 import pyarrow as pa
 import typer
 
-from jobs.bench.figures import Figure, report
+from jobs.bench.figures import CheapEncoder, Figure, measure_and_report, read_memory
 from jobs.shared.options import Json
 from pipeline.config import Config, EncodeConfig, make_config
-from pipeline.grid import HOP_SAMPLES, Waveform
 from pipeline.run.driver import index_corpus
 from pipeline.run.progress import Progress
 from pipeline.run.ray_start import start_ray
@@ -62,20 +60,6 @@ class What(StrEnum):
     LONG = "long"
     SKEW = "skew"
     PRESSURE = "pressure"
-
-
-class CheapEncoder:
-    """Embeddings that take no time to make, and wait ``pause_s`` for each window."""
-
-    precision = "float32"
-
-    def __init__(self, dimension: int, pause_s: float) -> None:
-        self._dimension, self._pause_s = dimension, pause_s
-
-    def encode(self, windows: Sequence[Waveform]) -> tuple[Any, list[Any] | None]:
-        time.sleep(self._pause_s * len(windows))
-        clips = np.ones((len(windows), self._dimension), np.float32)
-        return clips, [np.ones((len(window) // HOP_SAMPLES, self._dimension), np.float32) for window in windows]
 
 
 def load_cheap(config: EncodeConfig, with_frames: bool, threads: int, **of_encoder: Any) -> CheapEncoder:
@@ -213,8 +197,8 @@ def _list_workers() -> Iterator[_Worker]:
         try:
             title = (folder / "cmdline").read_bytes().split(b"\0")[0].decode()
             if title.startswith("ray::"):
-                status = dict(re.findall(r"(\w+):\s+(\d+) kB", (folder / "status").read_text()))
-                peak, now, shared = (int(status.get(name, 0)) * 1024 for name in ("VmHWM", "VmRSS", "RssShmem"))
+                memory = read_memory(folder)
+                peak, now, shared = (memory.get(name, 0) for name in ("VmHWM", "VmRSS", "RssShmem"))
                 stage = re.search(r"_(split|decode|encode|write)\b", title, re.IGNORECASE)
                 times = (folder / "stat").read_text().rpartition(")")[2].split()[11:13]
                 kind = stage[1].lower() if stage else "other"
@@ -323,12 +307,9 @@ def load(
         calls = [[*call, *(["--hours", str(hours)] if hours else []), *(["--json"] if json else [])] for call in calls]
         raise typer.Exit(max(subprocess.run(call, check=False).returncode for call in calls))
     start_ray(num_cpus=N_CORES, object_store_memory=STORE_BYTES)
-    with tempfile.TemporaryDirectory(prefix="earshot-") as scratch:
-        folder = Path(scratch)
-        if what == [What.LONG]:
-            figures = measure_long(folder, hours or 12.0)
-        elif what == [What.SKEW]:
-            figures = measure_skew(folder, files, hours or 10.0)
-        else:
-            figures = measure_pressure(folder, hours or 20.0)
-        report("long and uneven corpora", list(figures), json=json)
+    measurements: dict[What, Callable[[Path], Iterator[Figure]]] = {
+        What.LONG: partial(measure_long, hours=hours or 12.0),
+        What.SKEW: partial(measure_skew, n_files=files, hours=hours or 10.0),
+        What.PRESSURE: partial(measure_pressure, hours=hours or 20.0),
+    }
+    measure_and_report("long and uneven corpora", [measurements[each] for each in what], json=json)

@@ -14,12 +14,11 @@ code is 1 where a limit is missed.
 """
 
 import os
-import re
 import tarfile
-import tempfile
 import time
 from collections.abc import Iterator
 from enum import StrEnum
+from functools import partial
 from pathlib import Path
 from typing import Annotated, Any
 
@@ -31,7 +30,7 @@ import pyarrow.parquet as pq
 import typer
 from pyarrow import csv
 
-from jobs.bench.figures import Figure, call_fresh, report
+from jobs.bench.figures import Figure, call_fresh, measure_and_report, read_memory
 from jobs.shared.options import Json
 from pipeline import schema
 from pipeline.audio.source import hash_file, probe_file
@@ -153,12 +152,12 @@ def look(source: str, ledger: str) -> dict[str, float]:
     """Seconds and bytes that listing and planning take. The first call writes ``ledger``: the ``files`` of an index."""
     is_known = os.path.exists(ledger)
     files = pa.ipc.open_file(ledger).read_all() if is_known else schema.FILES.empty_table()
-    base, began = _peak_bytes(), time.perf_counter()
+    base, began = read_memory()["VmHWM"], time.perf_counter()
     costs: dict[str, float] = {}
 
     def note(stage: str) -> None:
         costs[f"{stage}_s"] = time.perf_counter() - began
-        costs[f"{stage}_bytes"] = _peak_bytes() - base
+        costs[f"{stage}_bytes"] = read_memory()["VmHWM"] - base
 
     config, manifests = CorpusConfig(), list[str]()
     listed = list_corpus([source], config, manifests=manifests)
@@ -184,12 +183,7 @@ def look(source: str, ledger: str) -> dict[str, float]:
     return costs
 
 
-def _peak_bytes() -> int:
-    found = re.search(r"VmHWM:\s+(\d+) kB", Path("/proc/self/status").read_text())  # getrusage tells the parent's, too
-    return int(found[1]) * 1024 if found else 0
-
-
-def measure(what: What, folder: Path, n_files: int) -> Iterator[Figure]:
+def measure(folder: Path, what: What, n_files: int) -> Iterator[Figure]:
     """A first index and an index that knows all files, each in a process of its own."""
     source = WRITERS[what](folder, n_files)
     for run in ("first index", "nothing new"):
@@ -215,8 +209,5 @@ def many(
     json: Json = False,
 ) -> None:
     """Measure listing and planning a corpus of very many files: half an hour."""
-    figures: list[Figure] = []
-    for each in what or list(What):
-        with tempfile.TemporaryDirectory() as folder:
-            figures += measure(each, Path(folder), files)
-    report("what many files cost", figures, json=json)
+    measurements = [partial(measure, what=each, n_files=files) for each in what or What]
+    measure_and_report("what many files cost", measurements, json=json)

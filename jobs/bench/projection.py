@@ -27,6 +27,7 @@ from jobs.bench.parts import (
     write_speed,
 )
 from jobs.bench.profile import profile
+from jobs.bench.sounds import write_sounds
 from pipeline.config import Config, make_config
 from pipeline.corpus.corpus_file import CorpusFile
 from pipeline.corpus.discover import list_corpus
@@ -65,7 +66,7 @@ def project(
         scratch = Path(folder)
         name = save_random(scratch / "random") if model == "random" else model
         encode = {"clip_model": name, "frame_model": frame_model}
-        given = sources or [str(_write_sounds(scratch / "sounds"))]
+        given = sources or [str(write_sounds(scratch / "sounds", _make_sounds(), ("wav", "flac", "mp3", "ogg")))]
         config = make_config({"sources": given, "into": str(scratch / "index"), "encode": encode})
         yield from (measure or measure_stages_and_run)(config, scratch, hours)
         if profile:
@@ -216,14 +217,8 @@ def measure_run(
     }
 
 
-def _write_sounds(folder: Path) -> Path:
-    """Half an hour of swelling noise, as wav, flac, mp3 and ogg."""
-    import soundfile
-
-    folder.mkdir()
+def _make_sounds() -> Iterator[Waveform]:
+    """Half an hour of swelling noise."""
     rng = np.random.default_rng(3)
     swell = np.sin(np.linspace(0, 60 * np.pi, 30 * 48_000)) ** 2
-    for number in range(60):
-        suffix = ("wav", "flac", "mp3", "ogg")[number % 4]
-        soundfile.write(folder / f"{number:02d}.{suffix}", rng.normal(0, 0.1, len(swell)) * swell, 48_000)
-    return folder
+    return (rng.normal(0, 0.1, len(swell)) * swell for _ in range(60))

@@ -11,15 +11,16 @@ import os
 import statistics
 import subprocess
 import sys
-import tempfile
 import time
 from collections.abc import Iterator
+from functools import partial
 from pathlib import Path
 from typing import TYPE_CHECKING, Annotated, Any
 
 import typer
 
-from jobs.bench.figures import Figure, report
+from jobs.bench.figures import Figure, measure_and_report
+from jobs.bench.sounds import make_sounds, write_sounds
 from jobs.shared.options import Json
 
 if TYPE_CHECKING:
@@ -72,13 +73,13 @@ def decode_first(
         yield table
 
 
-def measure(model: str, rounds: int, folder: Path) -> Iterator[Figure]:
+def measure(folder: Path, model: str, rounds: int) -> Iterator[Figure]:
     """All figures, as they become known."""
     from pipeline.encoder.checkpoint import find_checkpoint
 
     yield Figure("earshot --help", "", _median([*EARSHOT, "--help"], rounds), "s", 0.5)
 
-    sounds, index = _write_sounds(folder / "sounds"), folder / "index"
+    sounds, index = write_sounds(folder / "sounds", make_sounds(FILES, 10.0)), folder / "index"
     waits = []
     for number in range(rounds):
         mark, into = folder / f"mark-{number}", index if number == 0 else folder / f"index-{number}"
@@ -126,24 +127,10 @@ def _search_ms(into: str, rounds: int) -> float:
     return 1000 * statistics.median(times)
 
 
-def _write_sounds(folder: Path) -> Path:
-    import numpy as np
-    import soundfile
-
-    from jobs.tiny.synth import draw_scene
-
-    folder.mkdir()
-    rng = np.random.default_rng(6)
-    for number in range(FILES):
-        soundfile.write(folder / f"{number:02d}.wav", draw_scene(rng, 10.0)[0], 48_000)
-    return folder
-
-
 def start(
     model: Annotated[str, typer.Option(help="As in `earshot index`.")] = "earshot-tiny",
     rounds: Annotated[int, typer.Option(min=1, help="Processes of each kind.")] = 5,
     json: Json = False,
 ) -> None:
     """Measure how long commands take to start: two minutes."""
-    with tempfile.TemporaryDirectory(prefix="earshot-start-") as folder:
-        report("what starting costs", list(measure(model, rounds, Path(folder))), json=json)
+    measure_and_report("what starting costs", [partial(measure, model=model, rounds=rounds)], json=json)

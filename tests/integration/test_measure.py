@@ -15,7 +15,7 @@ STARTING = ["earshot --help", "earshot index", "earshot index", "earshot query",
     [
         (["start", "--rounds", "1"], STARTING),
         (["many", "folder", "--files", "300"], ["folder"] * 4),
-        (["reindex", "plan", "--scale", "0.003"], ["plan"] * 6),
+        (["reindex", "--scale", "0.04"], ["change"] * 2),
     ],
 )
 def test_every_figure_is_measured(command: list[str], measured: list[str]) -> None:
