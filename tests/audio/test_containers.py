@@ -5,9 +5,7 @@ import io
 import pytest
 
 from pipeline.audio.containers import begins_as_audio, begins_exact, is_short_vorbis, read_mp3_duration, read_ogg_end
-from pipeline.audio.source import (
-    Bytes,
-)
+from pipeline.audio.source import Bytes
 from tests.helpers.sounds import encode, noise, tone
 
 HZ = 48_000

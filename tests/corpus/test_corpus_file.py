@@ -4,8 +4,6 @@ import pytest
 
 from pipeline.corpus.corpus_file import CorpusFile
 from pipeline.corpus.time_ranges import TimeRange, recording_of
-from tests.helpers.ears import index as index
-from tests.helpers.stores import flaky as flaky
 
 
 @pytest.mark.parametrize(("start_s", "end_s"), [(None, None), (0.0, None), (1.5, None), (None, 2.0), (0.1, 1e16)])

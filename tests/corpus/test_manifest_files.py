@@ -16,7 +16,6 @@ from pipeline.corpus.manifest_files import list_manifest
 from pipeline.corpus.time_ranges import TimeRange
 from pipeline.errors import CorpusError, FileFailure
 from pipeline.schema import Row
-from tests.helpers.ears import index as index
 from tests.helpers.manifests import TimedRow, write_ranges
 from tests.helpers.shards import write_shard
 from tests.helpers.stores import Flaky, put

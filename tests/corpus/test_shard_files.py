@@ -7,14 +7,11 @@ import pytest
 from pipeline.audio.source import resolve_uri
 from pipeline.config import CorpusConfig
 from pipeline.corpus.discover import list_corpus
-from pipeline.corpus.shards import (
-    Place,
-)
+from pipeline.corpus.shards import Place
 from pipeline.errors import CorpusError
 from tests.helpers.contents import content, live
 from tests.helpers.corpora import configure, index, listed
 from tests.helpers.shards import sounds, write_shard
-from tests.helpers.stores import flaky as flaky
 
 
 def test_shards_are_opened_only_where_a_source_names_them(tmp_path: Path) -> None:

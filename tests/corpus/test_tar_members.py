@@ -8,11 +8,7 @@ import fsspec
 import pytest
 
 from pipeline.corpus import tar_members
-from pipeline.corpus.shards import (
-    find_member,
-    list_members,
-    open_member,
-)
+from pipeline.corpus.shards import find_member, list_members, open_member
 from tests.helpers.contents import live
 from tests.helpers.corpora import configure, index, listed
 from tests.helpers.shards import sounds, write_shard

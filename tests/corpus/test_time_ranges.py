@@ -6,8 +6,6 @@ from hypothesis import strategies as st
 
 from pipeline import schema
 from pipeline.corpus.time_ranges import TimeRange, recording_of, split_uri
-from tests.helpers.ears import index as index
-from tests.helpers.stores import flaky as flaky
 
 seconds = st.floats(0, 1e7, allow_nan=False).map(lambda value: value or None)
 

@@ -16,17 +16,8 @@ from transformers import PeAudioFrameLevelModel
 from pipeline.encoder.checkpoint import ModelIdentity, read_identity
 from pipeline.encoder.text_encoder import load_text_encoder
 from pipeline.errors import ModelError
-from tests.helpers.checkpoints import (
-    edit_settings,
-    edit_weights,
-    make_released_shape,
-)
-from tests.helpers.encoders import (
-    assert_close,
-    load,
-    make_windows,
-    one_line,
-)
+from tests.helpers.checkpoints import edit_settings, edit_weights, make_released_shape
+from tests.helpers.encoders import assert_close, load, make_windows, one_line
 
 COMMIT = "0123456789abcdef0123456789abcdef01234567"
 

@@ -19,19 +19,8 @@ from pipeline.encoder.checkpoint import find_checkpoint, read_identity
 from pipeline.encoder.text_encoder import load_text_encoder
 from pipeline.errors import ModelError
 from pipeline.grid import Grid
-from tests.helpers.checkpoints import (
-    edit_settings,
-    edit_weights,
-    make_pe_audio,
-    make_pe_audio_video,
-)
-from tests.helpers.encoders import (
-    TEXTS,
-    assert_close,
-    load,
-    make_sound,
-    one_line,
-)
+from tests.helpers.checkpoints import edit_settings, edit_weights, make_pe_audio, make_pe_audio_video
+from tests.helpers.encoders import TEXTS, assert_close, load, make_sound, one_line
 from tests.helpers.tables import write_index
 
 ROOT = Path(__file__).parents[2]

@@ -176,12 +176,7 @@ def test_runs_compile_and_queries_do_not(tmp_path: Path, monkeypatch: pytest.Mon
 
 @pytest.mark.parametrize(
     ("device", "channels", "capability", "gains"),
-    [
-        ("cpu", 64, True, True),
-        ("cpu", 64, False, False),
-        ("cpu", 8, True, False),
-        ("cuda", 8, False, True),
-    ],
+    [("cpu", 64, True, True), ("cpu", 64, False, False), ("cpu", 8, True, False), ("cuda", 8, False, True)],
 )
 def test_snake_is_compiled_only_where_it_gains(
     device: str, channels: int, capability: bool, gains: bool, monkeypatch: pytest.MonkeyPatch

@@ -9,11 +9,7 @@ import numpy as np
 import pytest
 import torch
 import transformers
-from transformers import (
-    PeAudioFeatureExtractor,
-    PeAudioModel,
-    PreTrainedTokenizerFast,
-)
+from transformers import PeAudioFeatureExtractor, PeAudioModel, PreTrainedTokenizerFast
 
 from jobs.tiny.evaluate import encode_texts
 from jobs.tiny.evaluate import load as load_for_the_exam
@@ -21,17 +17,8 @@ from jobs.tiny.network import build_config
 from pipeline.encoder.checkpoint import read_identity
 from pipeline.encoder.text_encoder import load_text_encoder
 from pipeline.errors import ModelError, UsageError
-from tests.helpers.checkpoints import (
-    build_model,
-    edit_settings,
-    make_pe_audio,
-    make_pe_audio_video,
-)
-from tests.helpers.encoders import (
-    TEXTS,
-    assert_close,
-    cosine,
-)
+from tests.helpers.checkpoints import build_model, edit_settings, make_pe_audio, make_pe_audio_video
+from tests.helpers.encoders import TEXTS, assert_close, cosine
 
 KEY = "tie_last_hidden_states"
 LARGEST_DIFFERENCE = 1e-5

@@ -8,13 +8,7 @@ from typing import Any
 import torch
 from safetensors.torch import load_file, save_file
 from tokenizers import Tokenizer, models, pre_tokenizers, processors, trainers
-from transformers import (
-    PeAudioConfig,
-    PeAudioFeatureExtractor,
-    PeAudioModel,
-    PeAudioProcessor,
-    PreTrainedTokenizerFast,
-)
+from transformers import PeAudioConfig, PeAudioFeatureExtractor, PeAudioModel, PeAudioProcessor, PreTrainedTokenizerFast
 
 TEXT: dict[str, Any] = {
     "vocab_size": 200,

@@ -11,12 +11,7 @@ from pipeline.errors import CommitConflict, IndexMismatch, IndexMissing
 from pipeline.index import journal
 from pipeline.index.handle import delete_folder, drop_former_generations, find_index, open_index, switch
 from pipeline.index.writer import Writer
-from tests.helpers.batches import (
-    BEFORE,
-    check_state,
-    create,
-    run,
-)
+from tests.helpers.batches import BEFORE, check_state, create, run
 
 
 def test_newer_format_is_refused(tmp_path: Path) -> None:

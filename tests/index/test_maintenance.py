@@ -11,15 +11,7 @@ from pipeline.index import journal
 from pipeline.index.maintenance import SCALAR_INDEXES, optimize
 from pipeline.index.tables import open_published
 from pipeline.index.writer import Writer
-from tests.helpers.batches import (
-    BEFORE,
-    RACE_A,
-    Corpus,
-    check_state,
-    create,
-    prepare,
-    run,
-)
+from tests.helpers.batches import BEFORE, RACE_A, Corpus, check_state, create, prepare, run
 
 
 def test_ids_are_indexed_and_lookups_stay_right_over_many_commits(tmp_path: Path) -> None:

@@ -13,15 +13,7 @@ from pipeline.errors import CommitConflict, IndexMismatch, IndexMissing
 from pipeline.index import journal
 from pipeline.index.handle import open_index
 from pipeline.index.tables import compact, small_fragments, to_matrix
-from tests.helpers.batches import (
-    BEFORE,
-    SETTINGS,
-    Killed,
-    Killer,
-    check_state,
-    create,
-    run,
-)
+from tests.helpers.batches import BEFORE, SETTINGS, Killed, Killer, check_state, create, run
 from tests.helpers.fakes import CLIP_DIMENSION, FRAME_DIMENSION
 
 

@@ -19,11 +19,7 @@ DEFECTS: dict[str, Defect] = {
         "frames",
         "frames none where",
     ),
-    "frames have other times": (
-        lambda p: table(p, "frames").update({"start_s": "9.0"}, "true"),
-        "frames",
-        "time",
-    ),
+    "frames have other times": (lambda p: table(p, "frames").update({"start_s": "9.0"}, "true"), "frames", "time"),
     "frames are of no batch": (
         lambda p: table(p, "frames").update({"batch_id": "'none'"}, "frame = 3"),
         "frames",

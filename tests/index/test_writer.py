@@ -132,14 +132,7 @@ def test_readers_see_whole_commits_only(tmp_path: Path) -> None:
         assert (five, eight) == ("deleted", "indexed" if n_rows > n_before + 2 else None), step
     # The journal row comes last, after all three tables.
     steps = [step for step, *_ in seen[: publications[0]]]
-    assert steps == [
-        "delete frames",
-        "append frames",
-        "delete clips",
-        "append clips",
-        "delete files",
-        "append files",
-    ]
+    assert steps == ["delete frames", "append frames", "delete clips", "append clips", "delete files", "append files"]
 
 
 # --- dying ------------------------------------------------------------------------------------------------------------

@@ -4,13 +4,7 @@ from pathlib import Path
 
 import pytest
 
-from tests.helpers.fakes import (
-    CLIP_OVERFLOW,
-    FRAME_OVERFLOW,
-    NOT_FINITE,
-    noise,
-    write_wav,
-)
+from tests.helpers.fakes import CLIP_OVERFLOW, FRAME_OVERFLOW, NOT_FINITE, noise, write_wav
 from tests.helpers.stages import audio_id_of, expected_clips, expected_frames, index, marked, named, outcomes
 
 

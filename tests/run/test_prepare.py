@@ -15,7 +15,6 @@ from pipeline.run.driver import index_corpus
 from pipeline.run.prepare import estimate_bytes, estimate_run_seconds, plan_corpus
 from tests.helpers.fakes import noise, write_wav
 from tests.helpers.runs import DIMENSION, WideEncoder, configure, in_place
-from tests.helpers.runs import corpus as corpus
 
 
 def test_estimated_bytes_are_about_those_written(tmp_path: Path) -> None:

@@ -23,18 +23,7 @@ from pipeline.planning.request import RunRequest
 from pipeline.search.clips import find_clips
 from pipeline.search.tables import open_table
 from tests.helpers.contents import HASTY, KnownCorpus, check_whole, expect, live, read
-from tests.helpers.protocol import (
-    Act,
-    change,
-    die_at,
-    edit,
-    edit_again,
-    fill,
-    index,
-    make_anew,
-    rebuild,
-    tidy,
-)
+from tests.helpers.protocol import Act, change, die_at, edit, edit_again, fill, index, make_anew, rebuild, tidy
 from tests.helpers.runs import DIMENSION
 
 Situation = Callable[[KnownCorpus], Act]
@@ -270,8 +259,7 @@ def test_two_runs_that_write_at_once_lose_and_double_nothing(
 
 
 @pytest.mark.parametrize(
-    "situation",
-    [change, make_anew, *(pytest.param(each, marks=pytest.mark.slow) for each in (change_again, recover))],
+    "situation", [change, make_anew, *(pytest.param(each, marks=pytest.mark.slow) for each in (change_again, recover))]
 )
 def test_readers_see_the_state_before_or_after_a_batch(patient: Settings, situation: Situation) -> None:
     """At every step: those who open the index, and those who have it open from before."""

@@ -18,16 +18,7 @@ from pipeline.index.checksum import sum_rows
 from pipeline.run.collector import IncompleteBatch
 from pipeline.run.decode_stage import decode_batch
 from pipeline.schema import Row
-from tests.helpers.fakes import (
-    CLIP_DIMENSION,
-    GRID,
-    FakeEncoder,
-    FrameSink,
-    encode_all,
-    noise,
-    plan_batch,
-    write_wav,
-)
+from tests.helpers.fakes import CLIP_DIMENSION, GRID, FakeEncoder, FrameSink, encode_all, noise, plan_batch, write_wav
 from tests.helpers.stages import (
     BATCH,
     EDITS,
@@ -53,8 +44,7 @@ from tests.helpers.stages import two_batches as two_batches
 
 
 @pytest.mark.parametrize(
-    "n_samples",
-    [1_920, 1_921, 8 * 1_920 - 5, 10 * 1_920, 10 * 1_920 + 1, 18 * 1_920, 26 * 1_920 + 7, 144_321],
+    "n_samples", [1_920, 1_921, 8 * 1_920 - 5, 10 * 1_920, 10 * 1_920 + 1, 18 * 1_920, 26 * 1_920 + 7, 144_321]
 )
 def test_every_row_of_a_file_is_as_expected(tmp_path: Path, n_samples: int) -> None:
     samples = noise(samples_to_seconds(n_samples))

@@ -8,15 +8,7 @@ import pytest
 from pipeline import schema
 from pipeline.grid import count_frames
 from pipeline.run.write_stage import note_seconds
-from tests.helpers.fakes import (
-    NOT_FINITE,
-    FakeEncoder,
-    FrameSink,
-    encode_all,
-    noise,
-    plan_batch,
-    write_wav,
-)
+from tests.helpers.fakes import NOT_FINITE, FakeEncoder, FrameSink, encode_all, noise, plan_batch, write_wav
 from tests.helpers.stages import BATCH, expected_clips, expected_file, index, marked, named
 from tests.helpers.stages import two_batches as two_batches
 
