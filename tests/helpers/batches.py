@@ -48,9 +48,9 @@ def lists(values: Any, field: pa.Field) -> Any:
 
 
 def make_batch(
-    path: Path, batch_id: str, files: Corpus, gone: tuple[str, ...] = (), held: frozenset[str] = frozenset()
+    path: Path, batch_id: str, files: Corpus, deleted: tuple[str, ...] = (), held: frozenset[str] = frozenset()
 ) -> Batch:
-    """The batch that the stages and the collector would make of ``files``; the uris ``gone`` become deleted rows.
+    """The batch that the stages and the collector would make of ``files``; the uris ``deleted`` become deleted rows.
 
     The audio ids ``held`` have frames already.
     """
@@ -71,7 +71,7 @@ def make_batch(
         rows.append(row | {"status": "indexed", "n_clips": len(made), "n_frames": n_frames})
         clips += made
         clip_values.append(vectors(content, len(made), CLIP_DIMENSION))
-    rows += [empty_row(uri, None) | {"status": "deleted"} for uri in gone]
+    rows += [empty_row(uri, None) | {"status": "deleted"} for uri in deleted]
     clips_schema = schema.clips_schema(CLIP_DIMENSION)
     without = pa.schema([f for f in clips_schema if f.name not in ("batch_id", "vector")])
     table = pa.Table.from_pylist(clips, schema=without)
@@ -99,30 +99,24 @@ def prepare(path: Path, writer: Writer, corpus: Corpus) -> list[Batch]:
         for uri, value in corpus.items()
         if uri not in ledger.rows or ledger.rows[uri]["content_hash"] != value[0]
     }
-    gone = tuple(uri for uri, row in ledger.rows.items() if uri not in corpus and row["status"] != "deleted")
+    deleted = tuple(uri for uri, row in ledger.rows.items() if uri not in corpus and row["status"] != "deleted")
     uris = sorted(new)
     groups = [uris[k : k + 2] for k in range(0, len(uris), 2)]
     batches = []
     for number, group in enumerate(groups):
         batch_id = schema.make_batch_id(writer.run_id, number)
         held = frozenset(row["audio_id"] for row in ledger.rows.values() if row["status"] == "indexed")
-        batch = make_batch(path, batch_id, {uri: new[uri] for uri in group}, gone if number == 0 else (), held)
+        batch = make_batch(path, batch_id, {uri: new[uri] for uri in group}, deleted if number == 0 else (), held)
         drop_files, drop_frames = ledger.apply(batch.files.to_pylist())
         batches.append(replace(batch, drop_files=drop_files, drop_frames=drop_frames))
     return batches
 
 
-def run(
-    path: Path,
-    corpus: Corpus,
-    run_id: str = "run",
-    failpoint: Callable[[str], None] = lambda step: None,
-    n_last: int = 1,
-) -> None:
-    """Bring the index to ``corpus`` in two commits: the last ``n_last`` batches in the second."""
+def run(path: Path, corpus: Corpus, run_id: str = "run", failpoint: Callable[[str], None] = lambda step: None) -> None:
+    """Bring the index to ``corpus`` in two commits: the last batch in the second."""
     writer = Writer(path, run_id, failpoint=failpoint)
     batches = prepare(path, writer, corpus)
-    for some in (batches[:-n_last], batches[-n_last:]):
+    for some in (batches[:-1], batches[-1:]):
         if some:
             writer.commit(some)
     refresh_indexes(writer)
@@ -159,7 +153,7 @@ def read_state(path: Path) -> dict[str, list[Row]]:
     return state
 
 
-def expected_state(corpus: Corpus, gone: tuple[str, ...] = ()) -> dict[str, list[Row]]:
+def expected_state(corpus: Corpus, deleted: tuple[str, ...] = ()) -> dict[str, list[Row]]:
     """The same, straight from the corpus."""
     good = {uri: value for uri, value in corpus.items() if not value[0].startswith("bad")}
     clips = []
@@ -176,16 +170,16 @@ def expected_state(corpus: Corpus, gone: tuple[str, ...] = ()) -> dict[str, list
             frames[audio_id, frame] = row
     return {
         "files": [
-            {"uri": uri, "status": "deleted" if uri in gone else "indexed" if uri in good else "failed"}
-            for uri in sorted([*corpus, *gone])
+            {"uri": uri, "status": "deleted" if uri in deleted else "indexed" if uri in good else "failed"}
+            for uri in sorted([*corpus, *deleted])
         ],
         "clips": sorted(clips, key=lambda clip: str(clip["clip_id"])),
         "frames": [frames[key] for key in sorted(frames)],
     }
 
 
-def check_state(path: Path, corpus: Corpus, gone: tuple[str, ...] = ()) -> None:
-    state, expected = read_state(path), expected_state(corpus, gone)
+def check_state(path: Path, corpus: Corpus, deleted: tuple[str, ...] = ()) -> None:
+    state, expected = read_state(path), expected_state(corpus, deleted)
     assert [{"uri": row["uri"], "status": row["status"]} for row in state["files"]] == expected["files"]
     assert state["clips"] == expected["clips"]
     assert state["frames"] == expected["frames"]

@@ -244,15 +244,3 @@ def test_workers_stop_with_a_run_that_fails(corpus: Path, tmp_path: Path) -> Non
         time.sleep(0.1)
     assert open_published(config.into, "files").count_rows() < N_FILES + 1
     assert index_corpus(config).n_done == N_FILES + 1
-
-
-@pytest.mark.usefixtures("ray_session")
-def test_second_run_learns_who_holds_the_index(corpus: Path, tmp_path: Path) -> None:
-    from pipeline.errors import IndexBusy
-    from pipeline.index.lease import Lease
-
-    config = load_config(write_config(corpus, tmp_path / "index"))
-    Path(config.into).mkdir()
-    with Lease(config.into, "first"), pytest.raises(IndexBusy, match=f"process {os.getpid()}"):
-        index_corpus(config)
-    assert not journal.exists(config.into)

@@ -21,7 +21,7 @@ from pipeline import schema
 from pipeline.audio.windows import cut_windows
 from pipeline.config import Config, DecodeConfig, make_config
 from pipeline.encoder.encoder import load_encoder
-from pipeline.errors import EarshotError, IndexMismatch
+from pipeline.errors import EarshotError
 from pipeline.grid import FRAME_S, HOP_SAMPLES, Grid, count_frames, plan_windows, window_starts
 from pipeline.index import journal
 from pipeline.index.tables import create_tables, open_published
@@ -297,62 +297,22 @@ def test_many_files_of_every_format_have_a_row_each(tmp_path: Path, n_files: int
     check_against_grid(Path(config.into))
 
 
-@pytest.mark.slow
-def test_only_missing_files_are_encoded(tmp_path: Path) -> None:
-    folder, index = tmp_path / "in", tmp_path / "index"
-    folder.mkdir()
-    rng = np.random.default_rng(3)
-    for number in range(4):
-        soundfile.write(folder / f"{number}.wav", rng.normal(0, 0.1, 48_000 * (number + 1)), 48_000)
-    shutil.copy(folder / "1.wav", folder / "the same.wav")
-    first = index_corpus(configure(folder, index))
-    assert (first.n_indexed, first.n_unchanged) == (5, 0)
-    check_against_grid(index)
-    encoded_s = first.audio_s
-    soundfile.write(folder / "new.wav", rng.normal(0, 0.1, 48_000), 48_000)
-    shutil.copy(folder / "3.wav", folder / "another copy.wav")
-    soundfile.write(folder / "0.wav", rng.normal(0, 0.1, 24_000), 48_000)  # changed
-    second = index_corpus(configure(folder, index))
-    assert (second.n_indexed, second.n_unchanged) == (3, 4)
-    assert second.audio_s == pytest.approx(1.0 + 0.52)  # the new and the changed file, in whole frames; no copy
-    assert encoded_s == pytest.approx(1 + 2 + 3 + 4)
-    check_against_grid(index)
-    rows = {Path(row["uri"]).name: row for row in read(index, "files")}
-    assert rows["0.wav"]["duration_s"] == 0.5
-    assert rows["another copy.wav"]["audio_id"] == rows["3.wav"]["audio_id"]
-
-
 def test_index_without_frames_finds_clips_and_refuses_locate(tmp_path: Path) -> None:
-    (tmp_path / "in").mkdir()
-    soundfile.write(tmp_path / "in" / "a.wav", np.random.default_rng(0).normal(0, 0.1, 96_000), 48_000)
-    config = configure(tmp_path / "in", tmp_path / "index", store={"frames": "none"})
-    index_here(config)
-    opened = Index(config.into)
-    assert opened.describe()["frames"] == 0
-    assert opened.describe()["clips"] == 1
-    assert len(opened.search("noise")) == 1
-    with pytest.raises(EarshotError, match="without frames"):
-        opened.locate("noise")
-
-
-def test_another_window_is_refused_and_nothing_changes(scenes: Path, truth: tuple[Path, Any]) -> None:
-    before = journal.read_published(scenes)
-    with pytest.raises(IndexMismatch, match=r"window .*8\.0"):
-        index_corpus(configure(truth[0], scenes, window={"length_s": 8.0}))
-    assert journal.read_published(scenes) == before
-
-
-def test_ledger_keeps_the_values_of_the_header(tmp_path: Path) -> None:
+    """Its ledger keeps the values of the header."""
     (tmp_path / "in").mkdir()
     file = tmp_path / "in" / "a.flac"
     soundfile.write(file, np.random.default_rng(0).normal(0, 0.1, (44_100, 2)), 44_100)
-    config = configure(tmp_path / "in", tmp_path / "index")
+    config = configure(tmp_path / "in", tmp_path / "index", store={"frames": "none"})
     index_here(config)
     [row] = read(Path(config.into), "files")
     assert (row["sample_rate_hz"], row["channels"], row["codec"]) == (44_100, 2, "flac")
     assert row["duration_s"] == row["expected_duration_s"] == 1.0
-    assert row["size_bytes"] == file.stat().st_size
     assert row["content_hash"] == hashlib.sha256(file.read_bytes()).hexdigest()
+    opened = Index(config.into)
+    assert (opened.describe()["frames"], opened.describe()["clips"]) == (0, 1)
+    assert len(opened.search("noise")) == 1
+    with pytest.raises(EarshotError, match="without frames"):
+        opened.locate("noise")
 
 
 def test_messages_of_ray_go_to_stderr(capsys: pytest.CaptureFixture[str]) -> None:

@@ -3,7 +3,6 @@
 import json
 import os
 import re
-import shutil
 import subprocess
 import sys
 import warnings
@@ -172,35 +171,6 @@ def test_mistake_sets_the_exit_code_of_the_process() -> None:
     result = run("info", "nothing-here")
     assert (result.returncode, result.stdout) == (2, "")
     assert re.fullmatch(r"earshot: nothing-here: no index here[^\n]+\n", result.stderr)
-
-
-def test_damaged_index_is_one_line(
-    index: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
-) -> None:
-    def damage(how: str) -> Path:
-        copy = tmp_path / how
-        shutil.copytree(index, copy)
-        if how == "journal":
-            shutil.rmtree(copy / "batches.lance")
-        elif how == "data":
-            shutil.rmtree(copy / "files.lance" / "data")
-        else:
-            for manifest in (copy / "clips.lance" / "_versions").iterdir():
-                manifest.write_bytes(b"")
-        return copy
-
-    for how, command, code, said in (
-        ("journal", "info", 2, "`files` has rows, but the journal is missing"),
-        ("data", "failures", 1, "the index is damaged"),
-        ("manifest", "info", 1, "the index is damaged"),
-    ):
-        monkeypatch.setattr(sys, "argv", ["earshot", command, str(damage(how))])
-        with pytest.raises(SystemExit) as exit:
-            main()
-        out, err = capsys.readouterr()
-        assert (exit.value.code, out) == (code, ""), err
-        assert re.fullmatch(r"earshot: [^\n]+\n", err)
-        assert said in err
 
 
 def test_any_file_name_prints_on_an_ascii_terminal(tmp_path: Path) -> None:

@@ -4,11 +4,10 @@ import errno
 import json
 import threading
 from pathlib import Path
-from typing import Any
 
 import pytest
 
-from pipeline.errors import CommitConflict, EarshotError, IndexMismatch, ModelError
+from pipeline.errors import CommitConflict, EarshotError, ModelError
 from pipeline.grid import window_starts
 from pipeline.index import journal, lease
 from pipeline.planning.plan import Plan
@@ -80,41 +79,6 @@ def test_error_of_a_full_disk_is_one_line(corpus: Path, tmp_path: Path) -> None:
     assert not list((tmp_path / "index").glob("claim-*"))
     index_corpus(config, stages=in_place(WideEncoder()))
     assert len(everything(config.into)["files"]) == 9
-
-
-def test_index_where_a_file_is_in_the_way_is_refused(corpus: Path, tmp_path: Path) -> None:
-    (tmp_path / "index").write_text("I was here first")
-    with pytest.raises(EarshotError, match="cannot be written"):
-        index_corpus(configure(corpus, tmp_path / "index"), stages=in_place(WideEncoder()))
-    assert (tmp_path / "index").read_text() == "I was here first"
-
-
-@pytest.mark.parametrize(
-    ("sections", "said"),
-    [
-        ({"window": {"length_s": 3.0, "overlap_s": 0.4}}, "window"),
-        ({"decode": {"resampler": "VHQ"}}, "VHQ"),
-        ({"store": {"frames": "none"}}, "frames all, not none"),
-    ],
-)
-def test_settings_that_would_mix_vectors_are_refused(
-    corpus: Path, tmp_path: Path, sections: dict[str, Any], said: str
-) -> None:
-    config = configure(corpus, tmp_path / "index")
-    index_corpus(config, stages=in_place(WideEncoder()))
-    before = journal.read_published(config.into)
-    with pytest.raises(IndexMismatch, match=said):
-        index_corpus(configure(corpus, tmp_path / "index", **sections), stages=in_place(WideEncoder()))
-    assert journal.read_published(config.into) == before
-
-
-def test_failures_of_earlier_runs_count_too(corpus: Path, tmp_path: Path) -> None:
-    config = configure(corpus, tmp_path / "index")
-    first = index_corpus(config, stages=in_place(WideEncoder()))
-    assert (first.n_failed, first.n_failed_before, first.failed_fraction) == (1, 0, 1 / 9)
-    (corpus / "broken2.wav").write_text("not a sound either")
-    second = index_corpus(config, stages=in_place(WideEncoder()))
-    assert (second.n_failed, second.n_failed_before, second.failed_fraction) == (1, 1, 2 / 10)
 
 
 def test_nothing_is_written_for_a_model_that_does_not_load_exactly(corpus: Path, tmp_path: Path) -> None:

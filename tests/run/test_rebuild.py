@@ -162,17 +162,6 @@ def test_remains_of_a_generation_are_no_obstacle(corpus: KnownCorpus) -> None:
     assert live(corpus.config.into) == corpus.expected(other)
 
 
-def test_a_rebuild_stops_where_a_source_has_become_empty(corpus: KnownCorpus, tmp_path: Path) -> None:
-    more = KnownCorpus(tmp_path / "more")
-    more.put("x.wav", 1)
-    both = corpus.config.model_copy(update={"sources": (*corpus.config.sources, *more.config.sources)})
-    index(both)
-    more.delete("x.wav")
-    with pytest.raises(CorpusError, match="holds no audio now"):
-        index(both, rebuild=True)
-    assert len(live(corpus.config.into)["files"]) == 6
-
-
 def test_a_rebuild_stops_where_a_folder_cannot_be_listed(corpus: KnownCorpus, monkeypatch: pytest.MonkeyPatch) -> None:
     real, before = os.scandir, live(corpus.config.into)
 

@@ -5,12 +5,10 @@ one, so that thousands of steps take minutes.
 """
 
 import contextlib
-import os
 import shutil
 import tempfile
 from collections import Counter
 from pathlib import Path
-from typing import Any
 
 import pytest
 from hypothesis import HealthCheck, settings
@@ -18,7 +16,7 @@ from hypothesis import strategies as st
 from hypothesis.stateful import RuleBasedStateMachine, initialize, invariant, rule, run_state_machine_as_test
 
 from pipeline.config import CorpusConfig, make_config
-from pipeline.errors import CorpusError, EarshotError, UsageError
+from pipeline.errors import EarshotError, UsageError
 from pipeline.index import journal
 from pipeline.index.handle import find_index
 from pipeline.index.maintenance import optimize_index
@@ -287,49 +285,6 @@ def test_moves_and_duplicates_cost_no_encoding_and_leave_the_frames_alone(tmp_pa
     index_corpus(config, stages=in_place(encoder))
     left = {row["audio_id"] for row in read(config.into, "frames", ["audio_id"])}
     assert left == {expect(n, config.window.grid)["audio_id"] for n in (2, 3)}
-
-
-def test_files_in_an_unreadable_folder_are_not_deleted(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
-    folder = tmp_path / "in"
-    (folder / "sub").mkdir(parents=True)
-    for name in ("a.wav", "sub/b.wav"):
-        shutil.copyfile(content(2), folder / name)
-    config = make_config({"sources": [str(folder)], "into": str(tmp_path / "index"), **SECTIONS})
-    index_corpus(config, stages=in_place(WideEncoder()))
-    real = os.scandir
-
-    def refuse(path: str) -> Any:
-        if str(path).endswith("/sub"):
-            raise PermissionError(13, "Permission denied")
-        return real(path)
-
-    monkeypatch.setattr(os, "scandir", refuse)
-    assert not plan_corpus(config).deleted
-    index_corpus(config, stages=in_place(WideEncoder()))
-    rows = read(config.into, "files", ["uri", "status"])
-    assert {Path(row["uri"]).name: row["status"] for row in rows} == {
-        "a.wav": "indexed",
-        "b.wav": "indexed",
-        "sub": "failed",
-    }
-
-
-def test_a_source_that_has_become_empty_stops_the_run_and_nothing_is_removed(tmp_path: Path) -> None:
-    for name in ("one", "other"):
-        (tmp_path / name).mkdir()
-        shutil.copyfile(content(2 if name == "one" else 3), tmp_path / name / "a.wav")
-    sources = [str(tmp_path / "one"), str(tmp_path / "other")]
-    config = make_config({"sources": sources, "into": str(tmp_path / "index"), **SECTIONS})
-    index_corpus(config, stages=in_place(WideEncoder()))
-    before = live(config.into)
-    (tmp_path / "other" / "a.wav").unlink()
-    with pytest.raises(CorpusError, match=r"other: holds no audio now, and the index has 1 file of it") as said:
-        index_corpus(config, stages=in_place(WideEncoder()))
-    assert plan_corpus(config).refused == str(said.value)
-    assert live(config.into) == before
-    without = make_config({"sources": sources[:1], "into": config.into, **SECTIONS})
-    assert index_corpus(without, stages=in_place(WideEncoder())).n_deleted == 1
-    assert len(live(config.into)["files"]) == 1
 
 
 def test_a_file_that_became_a_copy_during_the_run_leaves_the_original_alone(tmp_path: Path) -> None:

@@ -1,8 +1,6 @@
 """An opened index: it keeps its state while others write, and refuses what cannot be asked."""
 
 import io
-import subprocess
-import sys
 from collections.abc import Callable
 from pathlib import Path
 from typing import Any
@@ -177,24 +175,3 @@ def test_empty_query_is_refused(index: Path, text: str) -> None:
 def test_less_than_one_result_is_refused(index: Path) -> None:
     with pytest.raises(UsageError, match="-k: 0"):
         open_with(index, Ear()).similar_to([noise(1.0)], k=0)
-
-
-@pytest.mark.parametrize(
-    ("arguments", "said"),
-    [
-        (["query", "{empty}", "a bell"], "nothing is indexed yet"),
-        (["similar", "{empty}", "{sound}"], "nothing is indexed yet"),
-        (["locate", "{empty}", "a bell"], "built without frames"),
-        (["locate", "{index}", " "], "the query is empty"),
-    ],
-)
-def test_command_line_refuses_in_one_line(arguments: list[str], said: str, index: Path, tmp_path: Path) -> None:
-    empty, sound = create_empty(tmp_path / "empty", "none"), write_wav(tmp_path / "sound.wav", noise(1.0))
-    given = [text.format(empty=empty, index=index, sound=sound) for text in arguments]
-    command = [sys.executable, "-m", "jobs.main", *given]
-    result = subprocess.run(command, capture_output=True, text=True, cwd=ROOT, timeout=120, check=False)
-    assert result.returncode == 2
-    assert result.stdout == ""
-    [line] = result.stderr.splitlines()
-    assert line.startswith("earshot: ")
-    assert said in line

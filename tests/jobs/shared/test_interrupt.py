@@ -132,24 +132,6 @@ def test_interrupted_commit_is_not_retried(corpus: KnownCorpus, step: str) -> No
     check_mended(corpus)
 
 
-def test_held_signal_waits_and_a_second_one_does_not() -> None:
-    done: list[str] = []
-
-    def press(times: int) -> None:
-        with signals_held():
-            for _ in range(times):
-                signal.raise_signal(signal.SIGINT)
-            done.append(f"the rest after {times}")
-
-    with python_handles_signals():
-        press(0)
-        for times in (1, 2):
-            with pytest.raises(KeyboardInterrupt):
-                press(times)
-        assert signal.getsignal(signal.SIGINT) is signal.default_int_handler
-    assert done == ["the rest after 0", "the rest after 1"]
-
-
 AT_IMPORT = """
 import os, signal, sys
 
