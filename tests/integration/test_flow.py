@@ -21,7 +21,7 @@ from pipeline import schema
 from pipeline.audio.windows import cut_windows
 from pipeline.config import Config, DecodeConfig, make_config
 from pipeline.encoder.encoder import load_encoder
-from pipeline.errors import EarshotError
+from pipeline.errors import EarshotError, ModelError
 from pipeline.grid import FRAME_S, HOP_SAMPLES, Grid, count_frames, plan_windows, window_starts
 from pipeline.index import journal
 from pipeline.index.tables import create_tables, open_published
@@ -34,6 +34,7 @@ from pipeline.run.progress import Progress
 from pipeline.run.record import read_record
 from pipeline.run.workers import run_stages
 from pipeline.search.client import Index
+from tests.helpers.checkpoints import edit_weights, make_pe_audio
 from tests.helpers.fakes import noise, write_wav
 from tests.helpers.listeners import LOOPBACK, find_listeners
 from tests.helpers.long import in_one_piece, published
@@ -313,6 +314,15 @@ def test_index_without_frames_finds_clips_and_refuses_locate(tmp_path: Path) -> 
     assert len(opened.search("noise")) == 1
     with pytest.raises(EarshotError, match="without frames"):
         opened.locate("noise")
+
+
+def test_nothing_is_written_for_a_model_that_does_not_load_exactly(tmp_path: Path) -> None:
+    write_wav(tmp_path / "a.wav", noise(0.5))
+    model = make_pe_audio(tmp_path / "model")
+    edit_weights(model, lambda state: state.pop("audio_encoder.norm.weight"))
+    with pytest.raises(ModelError, match="does not load exactly"):
+        index_corpus(configure(tmp_path / "a.wav", tmp_path / "index", encode={"clip_model": str(model)}))
+    assert not (tmp_path / "index").exists()
 
 
 def test_messages_of_ray_go_to_stderr(capsys: pytest.CaptureFixture[str]) -> None:
