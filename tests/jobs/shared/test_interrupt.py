@@ -12,7 +12,6 @@ import yaml
 
 from pipeline.index import journal
 from pipeline.index.verify import verify_index
-from pipeline.run.background import signals_held
 from pipeline.run.driver import index_corpus
 from pipeline.run.record import read_record
 from tests.helpers.contents import KnownCorpus, check_whole, live
