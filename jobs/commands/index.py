@@ -5,7 +5,7 @@ from typing import TYPE_CHECKING, Annotated, Any
 import typer
 
 from jobs.shared.indexing import exit_on_shortfall, run_index
-from jobs.shared.options import AllowDeletions, Json, Rebuild
+from jobs.shared.options import AllowDeletions, Json, Rebuild, is_config
 
 if TYPE_CHECKING:
     from pipeline.config import Config
@@ -70,8 +70,7 @@ def _read_config(
     from pipeline.run.prepare import read_config
     from pipeline.storage import absolute
 
-    files = [source for source in sources if source.lower().endswith((".yaml", ".yml"))]
-    if files:
+    if files := list(filter(is_config, sources)):
         changes = {"move_source": moved, "forget": forgotten or None}
         given = [f"--{name.replace('_', '-')}" for name, value in {**options, **changes}.items() if value is not None]
         if len(sources) > 1 or given:

@@ -5,7 +5,7 @@ from typing import Annotated, Any
 
 import typer
 
-from jobs.shared.options import AllowDeletions, Check, Full, Json, Reason, Rebuild, RetryFailed, read_request
+from jobs.shared.options import AllowDeletions, Check, Full, Json, Reason, Rebuild, RetryFailed, is_config, read_request
 from jobs.shared.output import print_json, print_line, print_table, show_bytes, show_hours
 
 
@@ -25,25 +25,25 @@ def plan(
     """
     from pipeline.config import load_config
     from pipeline.corpus.ignored_files import summarize
-    from pipeline.index.handle import open_index
+    from pipeline.index.handle import find_index, open_index
     from pipeline.planning.guard import count_by_folder
     from pipeline.planning.plan import ACTIONS
-    from pipeline.run.prepare import describe_run, estimate_bytes, estimate_run_seconds, plan_corpus, read_config
+    from pipeline.run.prepare import estimate_run_seconds, plan_corpus, read_config
 
     request = read_request(check, retry_failed=retry_failed, reason=reason, full=full, allow_deletions=allow_deletions)
-    config = (
-        load_config(index)
-        if index.lower().endswith((".yaml", ".yml"))
-        else read_config(open_index(index), rebuild=rebuild)
-    )
-    made = plan_corpus(config, request, rebuild=rebuild)
+    if is_config(index):
+        config = load_config(index)
+        opened = find_index(config.into)
+    else:
+        opened = open_index(index)
+        config = read_config(opened, rebuild=rebuild)
+    made = plan_corpus(config, request, opened, rebuild=rebuild)
     counts = Counter(action for _, action, _ in made.actions)
-    _, clip_dimension, frame_dimension = describe_run(config)
     summary: dict[str, Any] = {
         **{action: counts[action] for action in ACTIONS},
         "hours": made.seconds_to_decode / 3600,
-        "bytes": estimate_bytes(made, config, clip_dimension, frame_dimension),
-        "seconds": estimate_run_seconds(made, config),
+        "bytes": made.bytes_to_write,
+        "seconds": estimate_run_seconds(made, opened.live),
         "notes": list(made.notes),
         "not_looked_at": made.not_looked_at,
         "refused": made.refused,

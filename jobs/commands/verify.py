@@ -13,6 +13,7 @@ from jobs.shared.output import print_json, print_line, print_table, show_count, 
 if TYPE_CHECKING:
     from pipeline.config import Config
     from pipeline.index.findings import Finding
+    from pipeline.index.handle import Handle
     from pipeline.index.verify_deep import Comparison
     from pipeline.planning.request import RunRequest
 
@@ -39,14 +40,15 @@ def verify(
     from pipeline.run.prepare import read_config
 
     choose = _read_sample(sample, deep=deep)
-    findings = _look(index, choose, json=json)
+    opened = open_index(index)
+    findings = _look(opened, choose, json=json)
     if not findings:
         return
     if not repair:
         raise typer.Exit(1)
-    config, request = read_config(open_index(index)), RunRequest(allow_deletions=allow_deletions)
+    config, request = read_config(opened), RunRequest(allow_deletions=allow_deletions)
     # Nothing is removed before the sources are known to be there.
-    _check_sources(config, request, findings)
+    _check_sources(config, request, opened, findings)
     if any(finding.fragment is not None for finding in findings):
         give_up_fragments(index, findings)
         findings = [*verify_index(index), *(finding for finding in findings if finding.file_id is not None)]
@@ -54,11 +56,11 @@ def verify(
     if not json and n_damaged:
         print_line(f"{show_count(n_damaged, 'file')} to encode again")
     exit_on_shortfall(config, run_index(config, json=json, request=request, workers=context.obj))
-    if _look(index, choose, json=json):
+    if _look(opened.refresh(), choose, json=json):
         raise typer.Exit(1)
 
 
-def _check_sources(config: "Config", request: "RunRequest", findings: "list[Finding]") -> None:
+def _check_sources(config: "Config", request: "RunRequest", opened: "Handle", findings: "list[Finding]") -> None:
     """Refuse to repair while a disk seems to be missing: its files could not be encoded again."""
     from pipeline.errors import CorpusError
     from pipeline.run.prepare import plan_corpus, refuse_repair
@@ -67,8 +69,8 @@ def _check_sources(config: "Config", request: "RunRequest", findings: "list[Find
     # given up in an earlier repair.
     is_lost = any(found.table == "files" and found.fragment is not None for found in findings)
     is_lost |= any(found.table == "clips" and found.file_id is not None and found.uri is None for found in findings)
-    refused = refuse_repair(config, request) if is_lost else plan_corpus(config, request).refused
-    if refused:
+    live = opened.live
+    if refused := refuse_repair(config, request, live) if is_lost else plan_corpus(config, request, opened).refused:
         raise CorpusError(refused)
 
 
@@ -93,11 +95,11 @@ def _read_sample(sample: str | None, *, deep: bool) -> _Sample | None:
     return _Sample(None if sample == "all" else int(sample or 10), secrets.randbits(32))
 
 
-def _look(index: str, choose: _Sample | None, *, json: bool) -> "list[Finding]":
+def _look(opened: "Handle", choose: _Sample | None, *, json: bool) -> "list[Finding]":
     """Examine the index, encode some of its files again if asked to, and print the findings."""
     from pipeline.index.verify import report_on_index
 
-    examined = report_on_index(index)
+    examined = report_on_index(opened)
     findings, n_without = examined.findings, examined.n_without_checksum
     summary: dict[str, Any] = {"findings": len(findings), "without_checksum": n_without}
     notes = list[str]()
@@ -107,7 +109,7 @@ def _look(index: str, choose: _Sample | None, *, json: bool) -> "list[Finding]":
             " their vectors cannot be found; `earshot reindex --full` encodes them again"
         )
     if choose is not None and not any(finding.fragment is not None for finding in findings):
-        compared = _encode_again(index, choose)
+        compared = _encode_again(opened, choose)
         findings += compared.findings
         summary |= {"findings": len(findings), "compared": compared.n_compared, "indexed": compared.n_indexed}
         notes.append(f"{compared.n_compared} of {compared.n_indexed} files compared")
@@ -119,21 +121,19 @@ def _look(index: str, choose: _Sample | None, *, json: bool) -> "list[Finding]":
             (found.table, found.what, show_path(found.uri or found.file_id or found.audio_id or ""))
             for found in findings
         ]
-        print_table(f"{show_count(len(findings), 'finding')} in {index}", ["table", "what", "of"], rows)
+        print_table(f"{show_count(len(findings), 'finding')} in {opened.path}", ["table", "what", "of"], rows)
     else:
-        print_line(f"{index}: all is well")
+        print_line(f"{opened.path}: all is well")
     for note in notes:
         print_line(note)
     return findings
 
 
-def _encode_again(index: str, choose: _Sample) -> "Comparison":
+def _encode_again(opened: "Handle", choose: _Sample) -> "Comparison":
     from pipeline.encoder.encoder import load_encoder
-    from pipeline.index.handle import open_index
     from pipeline.index.verify_deep import compare
     from pipeline.run.prepare import check_models_of, read_config
 
-    opened = open_index(index)
     config = read_config(opened)
     check_models_of(config, opened.live)
     encoder = load_encoder(config.encode, frames=config.store.frames == "all")

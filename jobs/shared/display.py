@@ -102,20 +102,15 @@ class Display:
 
     def announce(self, plan: "Plan", config: "Config") -> None:
         """Before the work, print what will be encoded and how many bytes will be written."""
-        from pipeline.encoder.checkpoint import BUNDLED, read_identity
-        from pipeline.run.prepare import estimate_bytes
+        from pipeline.encoder.checkpoint import BUNDLED
 
         if self._quiet or not plan.n_to_decode:
             return
-        encode = config.encode
-        clip = read_identity(encode.clip_model, encode.clip_revision)
-        frame = read_identity(encode.frame_model, encode.frame_revision) if encode.frame_model else clip
-        size = show_bytes(estimate_bytes(plan, config, clip.dimension, frame.dimension))
         self._say(
             f"{show_count(plan.n_to_decode, 'file')} to encode, about {show_hours(plan.seconds_to_decode)} of audio;"
-            f" about {size} to be written (frames: {config.store.frames})"
+            f" about {show_bytes(plan.bytes_to_write)} to be written (frames: {config.store.frames})"
         )
-        if encode.clip_model == BUNDLED:
+        if config.encode.clip_model == BUNDLED:
             self._say(
                 f"note: {BUNDLED} knows only fourteen synthetic sounds;"
                 " for real ones give --model facebook/pe-av-base --frame-model facebook/pe-a-frame-base"

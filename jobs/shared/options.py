@@ -42,6 +42,11 @@ Address = Annotated[
 Job = Annotated[str, typer.Argument(metavar="JOB", help="Name of the job, as `earshot jobs` lists it.")]
 
 
+def is_config(path: str) -> bool:
+    """Whether an argument names a configuration file, by its extension."""
+    return path.lower().endswith((".yaml", ".yml"))
+
+
 def read_request(
     check: str | None, *, retry_failed: bool, reason: str | None, full: bool, allow_deletions: bool
 ) -> "RunRequest":

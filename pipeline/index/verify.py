@@ -18,7 +18,7 @@ from pipeline.corpus.time_ranges import TimeRange, split_uri
 from pipeline.grid import count_frames, seconds_to_samples
 from pipeline.index import journal
 from pipeline.index.findings import FILES_AT_ONCE, Finding, ids_of, is_duration
-from pipeline.index.handle import Generation, open_index
+from pipeline.index.handle import Generation, Handle, open_index
 from pipeline.index.lease import is_held
 from pipeline.index.maintenance import SCALAR_INDEXES, unreadable_indexes
 from pipeline.index.salvage import Fragments, read_all
@@ -37,20 +37,20 @@ class VerifyReport:
 
 
 def verify_index(path: str) -> list[Finding]:
-    """Everything that is wrong with the index at ``path`` as it is published: see ``report_on_index``."""
-    return report_on_index(path).findings
-
-
-def report_on_index(path: str) -> VerifyReport:
-    """Check everything in the index at ``path`` as it is published.
-
-    A run extends the scalar indexes when it ends: while one writes, the rows that they leave out are no finding.
+    """Everything that is wrong with the index at ``path`` as it is published: see ``report_on_index``.
 
     Raises:
         IndexMissing: there is no index.
     """
-    live = open_index(path).live
-    is_written = is_held(path)
+    return report_on_index(open_index(path)).findings
+
+
+def report_on_index(index: Handle) -> VerifyReport:
+    """Check everything in an index as it was published.
+
+    A run extends the scalar indexes when it ends: while one writes, the rows that they leave out are no finding.
+    """
+    live, is_written = index.live, is_held(index.path)
     with_frames = live.settings["frames"] == "all"
     grid = WindowConfig(**live.settings["window"]).grid
     files, clips, frames = (Fragments(live.open(name), name) for name in journal.DATA_TABLES)

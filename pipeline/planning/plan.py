@@ -64,6 +64,8 @@ class Plan:
     n_to_decode: int = 0
     seconds_to_decode: float = 0.0
     bytes_to_decode: int = 0
+    bytes_to_write: int = 0
+    """The vectors that the run will add to the index, by the estimated duration."""
 
     def note(self, uri: str, action: str, reason: str) -> None:
         if self.list_actions:

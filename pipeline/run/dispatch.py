@@ -19,7 +19,7 @@ from pipeline.planning.plan import Plan
 from pipeline.run.background import Polled, drain
 from pipeline.run.checkpoints import Checkpoints
 from pipeline.run.collector import Collector, IncompleteBatch
-from pipeline.run.prepare import Layout, note_unreadable
+from pipeline.run.prepare import note_unreadable
 from pipeline.run.progress import STAGES
 from pipeline.run.ray_health import Deathwatch
 from pipeline.run.record import Record
@@ -60,11 +60,9 @@ class Workers:
 class Dispatch:
     """Gives the batches of a plan to the workers, and retries those that are lost."""
 
-    def __init__(
-        self, plan: Plan, layout: Layout, workers: Workers, checkpoints: Checkpoints, death: Deathwatch
-    ) -> None:
-        self._plan, self._layout, self._workers = plan, layout, workers
-        self._checkpoints, self._death = checkpoints, death
+    def __init__(self, plan: Plan, workers: Workers, checkpoints: Checkpoints, death: Deathwatch) -> None:
+        self._plan, self._workers, self._checkpoints, self._death = plan, workers, checkpoints, death
+        self._layout = checkpoints.inventory.layout
         self._config, self._progress = checkpoints.config, checkpoints.progress
         self._unreadable: list[tuple[str, str]] = []
         """(uri, message) of indexed files that could not be read when they were to be encoded again."""

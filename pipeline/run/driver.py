@@ -77,7 +77,7 @@ def index_corpus(
     progress.tell()
     workers = _find_workers(stages)
     index = find_index(config.into)
-    listed, manifests = list_files(config, progress)
+    listed, manifests = list_files(config, progress, index.live)
     layout = describe_run(config)
     tables = choose_generation(index, layout.settings, rebuild=rebuild)
     rebuild = tables.path != index.live.path
@@ -98,7 +98,7 @@ def index_corpus(
         _check_data_files(tables, rebuild=rebuild)
         writer = Writer(tables.path, progress.run_id, failpoint=failpoint)
         files = read_files(tables.path, writer.published)
-        inventory = Inventory.take(listed, source_metadata, files, find_disks(tables, is_mount))
+        inventory = Inventory.take(listed, source_metadata, files, find_disks(tables, is_mount), layout)
         checkpoints = Checkpoints(config.model_copy(update={"into": tables.path}), writer, inventory, progress)
 
         plan = _make_plan(checkpoints, request)
@@ -107,7 +107,7 @@ def index_corpus(
         writer.add_columns(inventory.metadata.columns)
         publish_known(plan, checkpoints)
         if plan.batches.num_rows:
-            Dispatch(plan, layout, workers, checkpoints, death).run()
+            Dispatch(plan, workers, checkpoints, death).run()
 
         replaces = rebuild and check_rebuilt(
             progress, former, read_files(tables.path, writer.published), config, request

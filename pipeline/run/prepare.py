@@ -3,7 +3,6 @@
 Nothing is written here, and no worker is needed. ``earshot plan`` ends after this.
 """
 
-from collections.abc import Callable
 from dataclasses import dataclass
 from functools import partial
 from typing import Any, NamedTuple
@@ -55,12 +54,16 @@ class Inventory:
     metadata: MetadataColumns
     disks: Disks
     """Those on which the files of the index lie."""
+    layout: Layout
+    """That of the index."""
 
     @classmethod
-    def take(cls, listed: pa.Table, source_metadata: CorpusMetadata, files: pa.Table, disks: Disks) -> "Inventory":
+    def take(
+        cls, listed: pa.Table, source_metadata: CorpusMetadata, files: pa.Table, disks: Disks, layout: Layout
+    ) -> "Inventory":
         """Compare the corpus with ``files``, the table of the index."""
         ledger = Ledger(files.select(schema.FILES.names))
-        return cls(listed, ledger, MetadataColumns(source_metadata, select_metadata(files)), disks)
+        return cls(listed, ledger, MetadataColumns(source_metadata, select_metadata(files)), disks, layout)
 
 
 def describe_run(config: Config) -> Layout:
@@ -106,7 +109,7 @@ def read_config(index: Handle, *, rebuild: bool = False) -> Config:
 def plan_corpus(
     config: Config,
     request: RunRequest = RunRequest(),
-    report: Callable[[Progress], object] = lambda progress: None,
+    index: Handle | None = None,
     *,
     rebuild: bool = False,
     is_mount: IsMount | None = None,
@@ -114,17 +117,18 @@ def plan_corpus(
     """What ``index_corpus`` would do; nothing is written. If it would refuse, ``refused`` of the plan says why.
 
     Args:
+        index: the index of the configuration, where it is open already.
         is_mount: whether a folder is a mount point; by default the system decides.
 
     Raises:
         EarshotError: see ``pipeline.errors``.
     """
-    progress = Progress(run_id="0" * 32, report=report)
-    listed, manifests = list_files(config, progress)
-    index = find_index(config.into)
-    tables = choose_generation(index, describe_run(config).settings, rebuild=rebuild)
+    progress, index = Progress(run_id="0" * 32), index or find_index(config.into)
+    listed, manifests = list_files(config, progress, index.live)
+    layout = describe_run(config)
+    tables = choose_generation(index, layout.settings, rebuild=rebuild)
     source_metadata = read_sources(tables, listed, manifests, config)
-    inventory = Inventory.take(listed, source_metadata, tables.read_files(), find_disks(tables, is_mount))
+    inventory = Inventory.take(listed, source_metadata, tables.read_files(), find_disks(tables, is_mount), layout)
     plan = plan_files(inventory, config, request, progress, list_actions=True)
     plan.not_looked_at = progress.not_looked_at
     if tables.path != index.live.path:
@@ -138,8 +142,11 @@ def find_disks(tables: Generation, is_mount: IsMount | None) -> Disks:
     return Disks(frozenset(tables.mounts), is_mount or read_mounts())
 
 
-def list_files(config: Config, progress: Progress) -> tuple[pa.Table, list[str]]:
+def list_files(config: Config, progress: Progress, live: Generation) -> tuple[pa.Table, list[str]]:
     """The files of the corpus, and the manifests that name them. ``progress`` gets the counts of ignored files.
+
+    Args:
+        live: the tables of the index, which say whether files are missing.
 
     Raises:
         CorpusError: a source cannot be listed, or there is no audio at all, as if the disk of an index were missing.
@@ -152,7 +159,7 @@ def list_files(config: Config, progress: Progress) -> tuple[pa.Table, list[str]]
     try:
         listed = list_corpus(config.sources, config.corpus, config.into, manifests, report_found, ignored)
     except EmptyCorpus as error:
-        if (live := find_index(config.into).live).exists and (n := live.open("files").count_rows("status = 'indexed'")):
+        if live.exists and (n := live.open("files").count_rows("status = 'indexed'")):
             raise CorpusError(
                 f"{', '.join(config.sources)}: holds no audio now, and the index has {n:,} files: is a disk missing?"
                 " Mount it and run again. Nothing was removed"
@@ -185,15 +192,8 @@ def plan_files(
     progress.enter("planning")
     if request.reason is not None and request.reason not in REASONS:
         raise UsageError(f"--reason {request.reason}: no file fails so; the reasons are {', '.join(REASONS)}")
-    setup = PlanSetup(
-        config.run.batch_s,
-        progress.run_id,
-        hash_file,
-        probe_file,
-        request,
-        report=report_read,
-        list_actions=list_actions,
-    )
+    batch_s, run_id = config.run.batch_s, progress.run_id
+    setup = PlanSetup(batch_s, run_id, hash_file, probe_file, request, report_read, list_actions=list_actions)
     plan = make_plan(inventory.listed, inventory.ledger, setup, inventory.metadata.outdated())
     plan.notes = (*inventory.metadata.notes, *note_unreadable(plan.unreadable))
     guard = Guard(inventory.listed, config, request, inventory.disks)
@@ -201,6 +201,7 @@ def plan_files(
     plan.refused = guard.find_refusal(plan.removed.values(), len(indexed))
     deleted = pa.array([row["uri"] for row in plan.deleted], pa.string())
     plan.mounts = guard.find_mounts(indexed.filter(pc.invert(pc.is_in(indexed, deleted))))
+    plan.bytes_to_write = _estimate_bytes(plan.seconds_to_decode, config, inventory.layout)
     return plan
 
 
@@ -213,13 +214,12 @@ def note_unreadable(unreadable: list[tuple[str, str]]) -> tuple[str, ...]:
     return (f"{n_files} files of the index cannot be read now, their rows stay; the first one is {uri}: {message}",)
 
 
-def refuse_repair(config: Config, request: RunRequest, is_mount: IsMount | None = None) -> str | None:
+def refuse_repair(config: Config, request: RunRequest, live: Generation) -> str | None:
     """Why an index whose ledger is partly lost must not be repaired; None if it may.
 
     A repair removes files that are missing now. The clips, too, tell which files the index had.
     """
-    listed, _ = list_files(config, Progress())
-    live = find_index(config.into).live
+    listed, _ = list_files(config, Progress(), live)
     uris: set[str] = set()
 
     def note_uris(table: Fragments, columns: list[str]) -> None:
@@ -230,7 +230,7 @@ def refuse_repair(config: Config, request: RunRequest, is_mount: IsMount | None 
     for name, columns in (("files", ["uri", "status"]), ("clips", ["uri"])):
         table = Fragments(live.open(name), name)
         read_all(table, partial(note_uris, table, columns))
-    guard = Guard(listed, config, request, find_disks(live, is_mount))
+    guard = Guard(listed, config, request, find_disks(live, None))
     indexed = pa.chunked_array([sorted(uris)], pa.string())
     return guard.find_refusal(guard.select_missing(indexed), len(uris))
 
@@ -241,8 +241,7 @@ def check_models_of(config: Config, live: Generation) -> None:
     Raises:
         IndexMismatch: naming each difference.
     """
-    settings, _, _ = describe_run(config)
-    check_settings(config.into, live.settings, settings)
+    check_settings(config.into, live.settings, describe_run(config).settings)
 
 
 def choose_generation(index: Handle, settings: dict[str, Any], *, rebuild: bool) -> Generation:
@@ -267,9 +266,8 @@ def choose_generation(index: Handle, settings: dict[str, Any], *, rebuild: bool)
     return begun
 
 
-def estimate_run_seconds(plan: Plan, config: Config) -> float | None:
-    """How long the run will encode at the speed of the last run on this index; None if there was none."""
-    live = find_index(config.into).live
+def estimate_run_seconds(plan: Plan, live: Generation) -> float | None:
+    """How long the run will encode at the speed of the last run that wrote ``live``; None if there was none."""
     if not live.exists:
         return None
     rows = [row for row in journal.read_journal(live.path).to_pylist() if row["seconds"] and journal.encoded_s(row)]
@@ -278,8 +276,7 @@ def estimate_run_seconds(plan: Plan, config: Config) -> float | None:
     return plan.seconds_to_decode * seconds / audio_s if audio_s else None
 
 
-def estimate_bytes(plan: Plan, config: Config, clip_dimension: int, frame_dimension: int) -> int:
-    """Bytes that the run will add to the index, by the estimated duration."""
-    clips = plan.seconds_to_decode / (config.window.length_s - config.window.overlap_s) * 2 * clip_dimension
-    frames = plan.seconds_to_decode / FRAME_S * 2 * frame_dimension if config.store.frames == "all" else 0.0
+def _estimate_bytes(seconds: float, config: Config, layout: Layout) -> int:
+    clips = seconds / (config.window.length_s - config.window.overlap_s) * 2 * layout.clip_dimension
+    frames = seconds / FRAME_S * 2 * layout.frame_dimension if config.store.frames == "all" else 0.0
     return int(clips + frames)

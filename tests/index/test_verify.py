@@ -12,6 +12,7 @@ import pytest
 
 from pipeline.config import Config
 from pipeline.index import journal
+from pipeline.index.handle import open_index
 from pipeline.index.lease import Lease
 from pipeline.index.repair import mark_damaged
 from pipeline.index.verify import report_on_index, verify_index
@@ -168,12 +169,12 @@ def test_rotten_bytes_are_found_and_mended(config: Config, name: str) -> None:
 
 
 def test_rows_without_a_checksum_are_counted_and_no_findings(config: Config) -> None:
-    assert report_on_index(config.into).n_without_checksum == 0
+    assert report_on_index(open_index(config.into)).n_without_checksum == 0
     table(config.into, "files").update({"clips_checksum": "NULL"}, "uri LIKE '%/b.wav'")
     table(config.into, "files").update({"frames_checksum": "NULL"}, "uri LIKE '%/c.wav'")
     publish(config.into)
     assert [finding for finding in verify_index(config.into) if "the index on" not in finding.what] == []
-    assert report_on_index(config.into).n_without_checksum == 2
+    assert report_on_index(open_index(config.into)).n_without_checksum == 2
 
 
 def test_memory_does_not_grow_with_the_number_of_clips(tmp_path: Path) -> None:

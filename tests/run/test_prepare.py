@@ -9,10 +9,11 @@ import pytest
 
 from pipeline.config import Config
 from pipeline.index import journal
+from pipeline.index.handle import find_index
 from pipeline.index.tables import open_published
 from pipeline.planning.plan import Plan
 from pipeline.run.driver import index_corpus
-from pipeline.run.prepare import estimate_bytes, estimate_run_seconds, plan_corpus
+from pipeline.run.prepare import estimate_run_seconds, plan_corpus
 from tests.helpers.fakes import noise, write_wav
 from tests.helpers.runs import DIMENSION, WideEncoder, configure, in_place
 
@@ -26,8 +27,8 @@ def test_estimated_bytes_are_about_those_written(tmp_path: Path) -> None:
         told: list[int] = []
         config = configure(folder, tmp_path / frames, store={"frames": frames})
 
-        def announce(plan: Plan, config: Config = config, told: list[int] = told) -> None:
-            told.append(estimate_bytes(plan, config, DIMENSION, DIMENSION))
+        def announce(plan: Plan, told: list[int] = told) -> None:
+            told.append(plan.bytes_to_write)
 
         index_corpus(config, announce=announce, stages=in_place(WideEncoder()))
         tables = ("clips", "frames") if frames == "all" else ("clips",)
@@ -59,8 +60,8 @@ def test_estimated_time_counts_each_content_once_and_not_the_start(tmp_path: Pat
     assert 0.5 <= row["seconds"] <= 0.5 + ended_at - ready_at[0]
     write_wav(tmp_path / "in" / "new.wav", noise(5.0, seed=2))
     plan = plan_corpus(config)
-    told = estimate_run_seconds(plan, config)
+    told = estimate_run_seconds(plan, find_index(config.into).live)
     assert told == pytest.approx(plan.seconds_to_decode * row["seconds"] / 2.5)
     write_wav(tmp_path / "in" / "new.wav", noise(0.01, seed=2))
     index_corpus(config, stages=slow_start)  # a run that encodes nothing has no speed
-    assert estimate_run_seconds(plan, config) == told
+    assert estimate_run_seconds(plan, find_index(config.into).live) == told
