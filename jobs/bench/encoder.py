@@ -17,10 +17,8 @@ without TF32; transformers is timed with torch's defaults, and Earshot computes 
 
 import argparse
 import copy
-import gc
 import os
 import statistics
-import sys
 import time
 from collections.abc import Callable, Iterator, Sequence
 from contextlib import nullcontext
@@ -31,10 +29,10 @@ from unittest.mock import patch
 
 import numpy as np
 
-from jobs.bench.profile import print_profile, profile
+from jobs.bench.profile import attempt, print_profile, profile
 from jobs.bench.sounds import make_sounds
 from jobs.shared.output import print_error, print_json, print_line
-from pipeline.encoder.batching import BATCHES_PER_CALL, MOST_GPU_WINDOWS, WINDOW_SAMPLES, is_out_of_memory
+from pipeline.encoder.batching import BATCHES_PER_CALL, MOST_GPU_WINDOWS, WINDOW_SAMPLES
 from pipeline.encoder.parity import (
     LARGEST_DIFFERENCE,
     LEAST_CLIP_COSINE,
@@ -91,6 +89,19 @@ class Speed:
             return self.difference <= LARGEST_DIFFERENCE
         return self.clip_cosine >= LEAST_CLIP_COSINE and self.frame_cosine >= LEAST_FRAME_COSINE
 
+    @property
+    def is_ours(self) -> bool:
+        return self.way.startswith("earshot")
+
+    def __str__(self) -> str:
+        return (
+            f"{self.way}, {self.precision}, models: {self.models} (difference {self.difference:.1e}, clip cosine"
+            f" {self.clip_cosine:.6f}, frame cosine {self.frame_cosine:.6f})"
+        )
+
+
+Measured = tuple[list[Speed], Row]
+
 
 def main(arguments: Sequence[str]) -> int:
     """Parse, measure, print."""
@@ -104,7 +115,7 @@ def main(arguments: Sequence[str]) -> int:
     parser.add_argument("--bfloat16", action="store_true", help="time it where the device only emulates it, too")
     parser.add_argument("--profile", action="store_true", help="show where the encoder spends its time")
     parser.add_argument("--json", action="store_true", help="JSON lines instead of tables")
-    asked = parser.parse_args([argument for argument in arguments if argument != "--encoder"])
+    asked = parser.parse_args(arguments)
 
     import torch
 
@@ -120,29 +131,22 @@ def main(arguments: Sequence[str]) -> int:
         parser.error(f"--batch {max(batches)}: too long for a GPU, {MOST_GPU_WINDOWS} sounds of 10 s at most")
     make = make_random_models if asked.model is None else (lambda: load_models(asked.model))
     machine = describe_machine(device)
+    show = _print_as_json if asked.json else _print_as_tables
     if not asked.json:
         print_line(machine)
+
+    def measure_batch(batch: int) -> Measured:
+        return measure(*make(), device, precisions, make_sounds(batch, asked.seconds), asked.rounds)
+
     far: list[str] = []
     n_measured = 0
     for batch in batches:
         run = {"machine": machine, "batch": batch, "seconds_of_sound": asked.seconds}
-        measured = try_measure(make, device, precisions, batch, asked.seconds, asked.rounds)
-        if isinstance(measured, str):
-            if asked.json:
-                print_json([{**run, "fits": False, "error": measured}])
-            else:
-                print_line()
-                print_line(f"{batch} in a batch: does not fit ({measured})")
-            continue
-        n_measured += 1
-        speeds, stages = measured
-        far += [f"{batch} in a batch, {name_of(speed)}" for speed in speeds if is_ours(speed) and not speed.parity]
-        if asked.json:
-            print_json({**run, **vars(speed), "parity": speed.parity} for speed in speeds)
-            print_json([{**run, **stages}])
-        else:
-            print_speeds(f"{batch} x {asked.seconds:g} s in a batch", speeds)
-            print_stages(stages)
+        measured = attempt(measure_batch, batch)
+        show(run, measured)
+        if not isinstance(measured, str):
+            n_measured += 1
+            far += [f"{batch} in a batch, {speed}" for speed in measured[0] if speed.is_ours and not speed.parity]
     if asked.profile:
         clip, frame = make()
         rows = profile(clip, frame if asked.model is None else clip, device, native, asked.seconds)
@@ -152,42 +156,7 @@ def main(arguments: Sequence[str]) -> int:
     return 1 if far or not n_measured else 0
 
 
-def is_ours(speed: Speed) -> bool:
-    return speed.way.startswith("earshot")
-
-
-def name_of(speed: Speed) -> str:
-    return (
-        f"{speed.way}, {speed.precision}, models: {speed.models} (difference {speed.difference:.1e}, clip cosine"
-        f" {speed.clip_cosine:.6f}, frame cosine {speed.frame_cosine:.6f})"
-    )
-
-
-def try_measure(
-    make: Callable[[], tuple[Any, Any]], device: str, precisions: Sequence[str], batch: int, seconds: float, rounds: int
-) -> tuple[list[Speed], Row] | str:
-    """``measure``, or torch's message if the device has too little memory."""
-    import torch
-
-    try:
-        return measure(make, device, precisions, batch, seconds, rounds)
-    except RuntimeError as error:
-        if not is_out_of_memory(error):
-            raise
-        said = str(error).split("\n")[0]
-    gc.collect()  # frees what the frames of the error held, also in cycles
-    torch.cuda.empty_cache()
-    return said
-
-
-def measure(
-    make: Callable[[], tuple[Any, Any]],
-    device: str,
-    precisions: Sequence[str],
-    batch: int,
-    seconds: float,
-    rounds: int,
-) -> tuple[list[Speed], Row]:
+def measure(clip: Any, frame: Any, device: str, precisions: Sequence[str], sounds: Any, rounds: int) -> Measured:
     """Time all ways on the same sounds, in turns.
 
     Returns:
@@ -197,19 +166,17 @@ def measure(
     """
     import torch
 
-    sounds = make_sounds(batch, seconds)
-    clip, frame = make()
+    batch, seconds = len(sounds), sounds.size / SAMPLE_RATE_HZ
     ways = [*list_plain(clip, frame, device, precisions, sounds), *list_ours(clip, frame, device, precisions, sounds)]
-    [tower] = [way.run for way in ways if (way.name, way.precision, way.models) == ("earshot", precisions[-1], 1)]
+    ours = ("earshot", precisions[-1])
+    tower: Any = next(way.run for way in ways if (way.name, way.precision) == ours)
     with torch.inference_mode():
         with without_tf32():
             outputs = [tuple(as_array(part)[:batch] for part in way.run(way.sounds)) for way in ways]
             on_device = torch.from_numpy(sounds).to(device)
-            features = tower.codec(on_device)  # type: ignore[attr-defined]
-        timed = [(way.keeps_memory, way.run, way.sounds) for way in ways]
-        timed += [(True, tower.codec, on_device), (True, tower.clip, features)]  # type: ignore[attr-defined]
-        times = take_turns(timed, device, rounds)
-    medians = [statistics.median(taken) for taken in times]
+            features = tower.codec(on_device)
+        parts = [Way(*ours, 1, True, tower.codec, on_device), Way(*ours, 1, True, tower.clip, features)]
+        medians = [statistics.median(taken) for taken in take_turns([*ways, *parts], device, rounds)]
     # A way may take several batches in one call: compare the time for one.
     per_batch = [median * batch / len(way.sounds) for way, median in zip(ways, medians, strict=False)]
     reference = {way.models: k for k, way in reversed(list(enumerate(ways))) if way.precision == "float32"}
@@ -222,7 +189,7 @@ def measure(
                 way.precision,
                 way.models,
                 took,
-                batch * seconds / took,
+                seconds / took,
                 per_batch[reference[way.models]] / took,
                 float(cosine(clips, plain_clips).min()),
                 float(cosine(frames, plain_frames).mean()),
@@ -230,10 +197,10 @@ def measure(
             )
         )
     codec, rest = medians[-2:]
-    one, two = (s.seconds for s in speeds if (s.way, s.precision) == ("earshot", precisions[-1]))
+    one, two = (speed.seconds for speed in speeds if (speed.way, speed.precision) == ours)
     allowed = 2 * (codec + rest) / (codec + 2 * rest)
     stages = {"codec": codec, "transformer": rest, "shared": two, "of_what_is_possible": 2 * one / two / allowed}
-    return speeds, {**stages, "compiled": tower.codec.compiled}  # type: ignore[attr-defined]
+    return speeds, {**stages, "compiled": tower.codec.compiled}
 
 
 def list_plain(clip: Any, frame: Any, device: str, precisions: Sequence[str], sounds: Any) -> Iterator[Way]:
@@ -245,15 +212,14 @@ def list_plain(clip: Any, frame: Any, device: str, precisions: Sequence[str], so
     runs = []
     for precision in precisions:
         plain = [copy.deepcopy(model).to(device, getattr(torch, precision)) for model in (clip, frame)]
-        runs += [(precision, 1, partial(run_plainly, plain[:1])), (precision, 2, partial(run_plainly, plain))]
-    for precision, models, run in runs:
-        yield Way("transformers", precision, models, False, run, given)
-    for precision, models, run in runs:
-        if models == 1:  # two would take minutes in float32
-            if device == "cpu":
-                yield Way("transformers, memory kept", precision, models, True, run, given)
-            else:
-                yield Way("transformers, cuDNN on", precision, models, False, partial(run_with_cudnn, run), given)
+        runs.append((precision, partial(run_plainly, plain[:1])))
+        yield Way("transformers", precision, 1, False, runs[-1][1], given)
+        yield Way("transformers", precision, 2, False, partial(run_plainly, plain), given)
+    for precision, run in runs:  # not with two, which would take minutes in float32
+        if device == "cpu":
+            yield Way("transformers, memory kept", precision, 1, True, run, given)
+        else:
+            yield Way("transformers, cuDNN on", precision, 1, False, partial(run_with_cudnn, run), given)
 
 
 def list_ours(clip: Any, frame: Any, device: str, precisions: Sequence[str], sounds: Any) -> Iterator[Way]:
@@ -303,23 +269,21 @@ def run_with_cudnn(run: Callable[[Sounds], tuple[Any, Any]], sounds: Sounds) -> 
         return run(sounds)
 
 
-def take_turns(ways: Sequence[tuple[bool, Callable[[Any], Any], Any]], device: str, rounds: int) -> list[list[float]]:
-    """Seconds of each call of each way, after a warm-up call. ``True``: the process keeps the memory that it frees."""
+def take_turns(ways: Sequence[Way], device: str, rounds: int) -> list[list[float]]:
+    """Seconds of each call of each way, after a warm-up call."""
     import torch
 
     from pipeline.encoder.malloc import keep_freed_memory
 
     times: list[list[float]] = [[] for _ in ways]
     for _ in range(rounds):
-        for (keep, way, given), taken in zip(ways, times, strict=True):
-            keep_freed_memory(keep)
-            way(given)
-            if device != "cpu":
-                torch.cuda.synchronize()
-            began = time.perf_counter()
-            way(given)
-            if device != "cpu":
-                torch.cuda.synchronize()
+        for way, taken in zip(ways, times, strict=True):
+            keep_freed_memory(way.keeps_memory)
+            for _ in range(2):
+                began = time.perf_counter()
+                way.run(way.sounds)
+                if device != "cpu":
+                    torch.cuda.synchronize()
             taken.append(time.perf_counter() - began)
     return times
 
@@ -348,10 +312,22 @@ def load_models(name: str) -> tuple[Any, Any]:
     return model, copy.deepcopy(model)
 
 
-def print_speeds(title: str, speeds: Sequence[Speed]) -> None:
-    """Print a table, without a package for tables."""
+def _print_as_json(run: Row, measured: Measured | str) -> None:
+    if isinstance(measured, str):
+        print_json([{**run, "fits": False, "error": measured}])
+    else:
+        print_json({**run, **vars(speed), "parity": speed.parity} for speed in measured[0])
+        print_json([{**run, **measured[1]}])
+
+
+def _print_as_tables(run: Row, measured: Measured | str) -> None:
+    """Print without a package for tables."""
     print_line()
-    print_line(title)
+    if isinstance(measured, str):
+        print_line(f"{run['batch']} in a batch: does not fit ({measured})")
+        return
+    speeds, stages = measured
+    print_line(f"{run['batch']} x {run['seconds_of_sound']:g} s in a batch")
     print_line(
         f"{'':27}{'precision':>10}{'models':>8}{'seconds':>9}{'x real time':>13}{'ratio':>7}"
         f"{'clip cosine':>13}{'frame cosine':>14}{'difference':>12}"
@@ -361,16 +337,8 @@ def print_speeds(title: str, speeds: Sequence[Speed]) -> None:
             f"{speed.way:27}{speed.precision:>10}{speed.models:>8}{speed.seconds:>9.3f}{speed.x_real_time:>13.2f}"
             f"{speed.ratio:>7.2f}{speed.clip_cosine:>13.6f}{speed.frame_cosine:>14.6f}{speed.difference:>12.1e}"
         )
-
-
-def print_stages(stages: dict[str, Any]) -> None:
-    compiled = "is compiled" if stages["compiled"] else "is not compiled"
-    print_line(f"the codec's Snake {compiled}")
+    print_line(f"the codec's Snake {'is compiled' if stages['compiled'] else 'is not compiled'}")
     print_line(
         f"codec {stages['codec']:.3f} s, transformer {stages['transformer']:.3f} s; one pass of the codec for two"
         f" models gives {stages['of_what_is_possible']:.2f} of what these times allow"
     )
-
-
-if __name__ == "__main__":
-    sys.exit(main(sys.argv[1:]))

@@ -3,14 +3,16 @@
 It needs torch, transformers and numpy, nothing else.
 """
 
-from collections.abc import Sequence
-from typing import Any
+import gc
+from collections.abc import Callable, Sequence
+from typing import Any, TypeVar
 
 from jobs.bench.sounds import make_sounds
 from jobs.shared.output import print_line
 from pipeline.encoder.batching import is_out_of_memory
 
 Row = dict[str, Any]
+T = TypeVar("T")
 
 PROFILED = {"cpu": 1, "cuda": 8}
 """Sounds in the profiled batch, if they fit."""
@@ -38,9 +40,14 @@ def profile(clip: Any, frame: Any | None, device: str, precision: str, seconds: 
         torch.set_num_threads(1)
     tower = make_tower(clip, frame, device, precision)
     tower.compile()
+
+    def load(n: int) -> Any:
+        return torch.from_numpy(make_sounds(n, seconds)).to(device)
+
     n = PROFILED[device]
-    while not fits(tower, sounds := torch.from_numpy(make_sounds(n, seconds)).to(device)) and n > 1:
+    while isinstance(attempt(lambda n: tower(load(n)), n), str) and n > 1:
         n //= 2
+    sounds = load(n)
     tower(sounds)
     activities = [ProfilerActivity.CPU, *([ProfilerActivity.CUDA] if device == "cuda" else [])]
     with profiling(activities=activities) as seen:
@@ -60,19 +67,19 @@ def profile(clip: Any, frame: Any | None, device: str, precision: str, seconds: 
     ]
 
 
-def fits(tower: Any, sounds: Any) -> bool:
-    """Whether the device has enough memory for these sounds."""
+def attempt(call: Callable[..., T], *arguments: Any) -> T | str:
+    """The result of a call, or torch's message if the device has too little memory for it."""
     import torch
 
     try:
-        tower(sounds)
+        return call(*arguments)
     except RuntimeError as error:
         if not is_out_of_memory(error):
             raise
-    else:
-        return True
+        said = str(error).split("\n")[0]
+    gc.collect()  # frees what the frames of the error held, also in cycles
     torch.cuda.empty_cache()
-    return False
+    return said
 
 
 def is_stage(name: str) -> bool:

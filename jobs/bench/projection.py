@@ -26,14 +26,13 @@ from jobs.bench.parts import (
     shorten,
     write_speed,
 )
-from jobs.bench.profile import profile
+from jobs.bench.profile import attempt, profile
 from jobs.bench.sounds import write_sounds
 from pipeline.config import Config, make_config
 from pipeline.corpus.corpus_file import CorpusFile
 from pipeline.corpus.discover import list_corpus
 from pipeline.corpus.shards import extension_of
 from pipeline.corpus.time_ranges import recording_of
-from pipeline.encoder.batching import is_out_of_memory
 from pipeline.encoder.checkpoint import read_identity
 from pipeline.encoder.encoder import check_models, load_audio_model, resolve_device, resolve_precision
 from pipeline.errors import CorpusError
@@ -133,12 +132,8 @@ def _measure_encoding(
     for precision in dict.fromkeys(("float32", native)):
         for batch in BATCHES[device]:
             figure = {"part": "encode", "precision": precision, "batch": batch, "processes": encoders.most}
-            try:
-                speed, held = encode_speed(config, windows, precision, batch, encoders)
-            except RuntimeError as error:
-                if not is_out_of_memory(error):
-                    raise
-                speed, held = 0.0, 0
+            measured = attempt(encode_speed, config, windows, precision, batch, encoders)
+            speed, held = (0.0, 0) if isinstance(measured, str) else measured
             yield {**figure, "batch_held": held, "x": speed}
 
 

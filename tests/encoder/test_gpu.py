@@ -134,7 +134,7 @@ def test_tower_on_a_gpu_matches_transformers(models: list[Any], bundled: bool, n
 
 
 def test_measurement_on_a_gpu_prints_all_ways_and_checks_parity(capsys: pytest.CaptureFixture[str]) -> None:
-    assert main(["--encoder", "--seconds", "2", "--batch", "2", "--rounds", "1", "--profile", "--json"]) == 0
+    assert main(["--seconds", "2", "--batch", "2", "--rounds", "1", "--profile", "--json"]) == 0
     rows = [json.loads(line) for line in capsys.readouterr().out.splitlines()]
     ways = [(row["way"], row["precision"], row["models"]) for row in rows if "way" in row]
     both = ["float32", "bfloat16"]
