@@ -17,7 +17,7 @@ and an object store of 4 GB. It measures the peak use of the store, the bytes sp
 largest worker, with and without shared memory: the task that decodes beside four encoders touches every block.
 
 Ray is told that there are four cores, so that three tasks may decode beside one encoder on any machine. The exit code
-is 1 where a limit is missed. It runs from a checkout: the tests' encoder makes the m4a.
+is 1 where a limit is missed. It runs from a checkout: the tests' helpers write long recordings.
 """
 
 import re
@@ -71,28 +71,11 @@ def load_cheap(config: EncodeConfig, with_frames: bool, threads: int, **of_encod
 
 
 def write_long(path: Path, hours: float) -> None:
-    """A recording of swelling noise: one minute, repeated; in wav and flac it is shifted each time."""
-    import soundfile
-
+    """A recording of noise: one minute, repeated."""
     from tests.helpers import sounds
 
-    if path.suffix == ".m4a":
-        sounds.write_long(path, "m4a", hours * 3_600, RATE_HZ, channels=1)
-        return
-    n_samples = RATE_HZ * 60
-    loud = np.abs(np.sin(np.linspace(0, 40 * np.pi, n_samples)))
-    minute = (np.random.default_rng(0).integers(-2_000, 2_000, n_samples) * loud).astype(np.int16)
-    n_minutes = round(hours * 60)
-    if path.suffix == ".mp3":
-        soundfile.write(path, minute, RATE_HZ)
-        frames = path.read_bytes()
-        with path.open("wb") as file:
-            for _ in range(n_minutes):
-                file.write(frames)
-        return
-    with soundfile.SoundFile(path, "w", RATE_HZ, 1, subtype="PCM_16") as file:
-        for number in range(n_minutes):
-            file.write(np.roll(minute, number))
+    name = path.suffix.removeprefix(".")
+    sounds.write_long(path, "wav_s16" if name == "wav" else name, hours * 3_600, RATE_HZ, channels=1)
 
 
 def write_longer(path: Path, hours: float) -> None:
