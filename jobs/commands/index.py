@@ -66,7 +66,7 @@ def _read_config(
     from pipeline.config import load_config, make_config
     from pipeline.corpus.source_changes import change_sources
     from pipeline.errors import ConfigError, UsageError
-    from pipeline.index.handle import open_index
+    from pipeline.index.handle import find_index, open_index
     from pipeline.run.prepare import read_config
     from pipeline.storage import absolute
 
@@ -83,7 +83,8 @@ def _read_config(
     if moved or forgotten:
         values = change_sources(read_config(open_index(into)), moved, forgotten, sources).model_dump(mode="json")
     elif sources:
-        values = _read_stored(into)
+        index = find_index(into)
+        values = {} if index.live.config is None else read_config(index).model_dump(mode="json")
         values["sources"] = list(dict.fromkeys([*values.get("sources", ()), *map(absolute, sources)]))
     else:
         raise UsageError(f"SOURCE: name what to index; `earshot reindex {into}` uses the sources that it has")
@@ -104,12 +105,3 @@ def _with_options(values: dict[str, Any], options: dict[str, str | None]) -> dic
     if options["metadata"] is not None:
         corpus["metadata"] = absolute(options["metadata"])
     return values | {"into": options["into"], "corpus": corpus, "encode": encode, "store": store}
-
-
-def _read_stored(into: str) -> dict[str, Any]:
-    """The configuration stored in an index; empty where there is none."""
-    from pipeline.index.handle import find_index
-    from pipeline.run.prepare import read_config
-
-    index = find_index(into)
-    return {} if index.live.config is None else read_config(index).model_dump(mode="json")

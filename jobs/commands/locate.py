@@ -4,9 +4,9 @@ from typing import TYPE_CHECKING, Annotated
 
 import typer
 
-from jobs.shared.hits import choose_columns, describe_where
+from jobs.shared.hits import describe_where, print_found
 from jobs.shared.options import Json, Path_, Top, Where
-from jobs.shared.output import print_json, print_line, print_table, show_path, show_time
+from jobs.shared.output import print_json, print_line
 
 if TYPE_CHECKING:
     from pipeline.search.client import Index
@@ -40,22 +40,7 @@ def locate(
     if not events:
         print_line(f"nothing found: {explain_no_event(opened, threshold, min_duration, where)}")
         return
-    names = choose_columns(events, where)
-    columns = ["rank", "file", "from", "to", "peak", "score", "probability"]
-    rows = [
-        (
-            event.rank,
-            show_path(event.uri),
-            show_time(event.start_s),
-            show_time(event.end_s),
-            show_time(event.peak_s),
-            f"{event.score:.3f}",
-            f"{event.probability:.3f}",
-            *(event.metadata[name] for name in names),
-        )
-        for event in events
-    ]
-    print_table(f"{text!r} in {index}", [*columns, *names], rows, right=[name for name in columns if name != "file"])
+    print_found(f"{text!r} in {index}", events, where, ["peak_s"])
 
 
 def explain_no_event(index: "Index", threshold: float, min_duration_s: float, where: str | None) -> str:

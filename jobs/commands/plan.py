@@ -5,6 +5,7 @@ from typing import Annotated, Any
 
 import typer
 
+from jobs.shared.indexing import print_notes
 from jobs.shared.options import AllowDeletions, Check, Full, Json, Reason, Rebuild, RetryFailed, is_config, read_request
 from jobs.shared.output import print_json, print_line, print_table, show_bytes, show_hours
 
@@ -24,7 +25,6 @@ def plan(
     Example: earshot plan my-index --json
     """
     from pipeline.config import load_config
-    from pipeline.corpus.ignored_files import summarize
     from pipeline.index.handle import find_index, open_index
     from pipeline.planning.guard import count_by_folder
     from pipeline.planning.plan import ACTIONS
@@ -59,10 +59,7 @@ def plan(
     size = show_bytes(summary["bytes"])
     if made.removed:
         print_line(f"indexed files that would be removed: {count_by_folder(made.removed.values())}")
-    for note in made.notes:
-        print_line(f"note: {note}")
-    if overlooked := summarize(made.not_looked_at):
-        print_line(f"not looked at: {overlooked}")
+    print_notes(made)
     if made.refused:
         print_line(f"a run would refuse: {made.refused}")
     print_line(f"about {show_hours(made.seconds_to_decode)} of audio to encode; about {size} to be written{takes}")

@@ -11,29 +11,37 @@ WIDE = 120
 """Terminals of so many characters show three columns of metadata beside the results; narrower ones show one."""
 
 
+TIMES = {"start_s": "from", "end_s": "to", "peak_s": "peak"}
+"""Columns of a table, by the fields of hits and events."""
+
+
 def print_hits(title: str, hits: list[Any], *, json: bool, where: str | None) -> None:
     """Print the hits of ``query`` or ``similar``."""
     if json:
         print_json(hits)
-        return
-    if not hits:
+    elif hits:
+        print_found(title, hits, where)
+    else:
         print_line("nothing found" + describe_where(where))
-        return
-    names = choose_columns(hits, where)
-    columns = ["rank", "file", "from", "to", "score", "probability"]
+
+
+def print_found(title: str, found: Sequence[Any], where: str | None, more_times: Sequence[str] = ()) -> None:
+    """Print hits or events as a table, with the metadata for which there is room."""
+    names = choose_columns(found, where)
+    times = ["start_s", "end_s", *more_times]
+    numbers = ["rank", *(TIMES[name] for name in times), "score", "probability"]
     rows = [
         (
-            hit.rank,
-            show_path(hit.uri),
-            show_time(hit.start_s),
-            show_time(hit.end_s),
-            f"{hit.score:.3f}",
-            "-" if hit.probability is None else f"{hit.probability:.3f}",
-            *(hit.metadata[name] for name in names),
+            item.rank,
+            show_path(item.uri),
+            *(show_time(getattr(item, name)) for name in times),
+            f"{item.score:.3f}",
+            "-" if item.probability is None else f"{item.probability:.3f}",
+            *(item.metadata[name] for name in names),
         )
-        for hit in hits
+        for item in found
     ]
-    print_table(title, [*columns, *names], rows, right=("rank", "from", "to", "score", "probability"))
+    print_table(title, [numbers[0], "file", *numbers[1:], *names], rows, right=numbers)
 
 
 def describe_where(where: str | None) -> str:

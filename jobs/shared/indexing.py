@@ -13,9 +13,14 @@ from jobs.shared.output import print_error, print_json, print_line, show_count, 
 if TYPE_CHECKING:
     from pipeline.config import Config
     from pipeline.errors import RayDied
+    from pipeline.planning.plan import Plan
     from pipeline.planning.request import RunRequest
     from pipeline.run.dispatch import Workers
     from pipeline.run.progress import Progress
+
+
+COUNTS = ("files", "unchanged", "metadata", "indexed", "failed", "failed_before", "deleted", "clips", "frames")
+"""Numbers of a run, in the order in which ``--json`` has them."""
 
 
 def run_index(
@@ -57,15 +62,7 @@ def run_index(
         except KeyboardInterrupt:
             raise Stopped("stopped; what was published stays, run again to go on") from None
     summary = {
-        "files": progress.n_files,
-        "unchanged": progress.n_unchanged,
-        "metadata": progress.n_metadata,
-        "indexed": progress.n_indexed,
-        "failed": progress.n_failed,
-        "failed_before": progress.n_failed_before,
-        "deleted": progress.n_deleted,
-        "clips": progress.n_clips,
-        "frames": progress.n_frames,
+        **{name: getattr(progress, f"n_{name}") for name in COUNTS},
         "hours": progress.audio_s / 3600,
         "seconds": time.monotonic() - began,
         "reasons": dict(progress.reasons),
@@ -88,9 +85,17 @@ def exit_on_shortfall(config: "Config", progress: "Progress") -> None:
         raise typer.Exit(1)
 
 
-def _print_summary(config: "Config", progress: "Progress", seconds: Any) -> None:
+def print_notes(noted: "Plan | Progress") -> None:
+    """Print the notes of a plan or a run, and the kinds of files that it ignored."""
     from pipeline.corpus.ignored_files import summarize
 
+    for note in noted.notes:
+        print_line(f"note: {note}")
+    if ignored := summarize(noted.not_looked_at):
+        print_line(f"not looked at: {ignored}")
+
+
+def _print_summary(config: "Config", progress: "Progress", seconds: Any) -> None:
     details = [f"{progress.n_failed_before} of them failed before"] if progress.n_failed_before else []
     details += [f"{progress.n_metadata} with other metadata"] if progress.n_metadata else []
     in_brackets = f" ({', '.join(details)})" if details else ""
@@ -100,10 +105,7 @@ def _print_summary(config: "Config", progress: "Progress", seconds: Any) -> None
         f" {show_count(progress.n_clips, 'clip')} and {show_count(progress.n_frames, 'frame')}"
         f" of {show_hours(progress.audio_s)} of audio in {seconds:.1f} s"
     )
-    for note in progress.notes:
-        print_line(f"note: {note}")
-    if overlooked := summarize(progress.not_looked_at):
-        print_line(f"not looked at: {overlooked}")
+    print_notes(progress)
     if progress.reasons:
         reasons = ", ".join(f"{count} {reason}" for reason, count in progress.reasons.most_common())
         print_line(f"{reasons}: see `earshot failures {config.into}`")

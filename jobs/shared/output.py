@@ -61,14 +61,7 @@ def prepare() -> None:
     warnings.showwarning = _print_warning
 
 
-def _print_warning(
-    message: Warning | str,
-    category: type[Warning],
-    filename: str,
-    lineno: int,
-    file: TextIO | None = None,
-    line: str | None = None,
-) -> None:
+def _print_warning(message: Warning | str, *_: object, **__: object) -> None:
     """Replaces ``warnings.showwarning``, which would add a path and a line of code."""
     print_error(f"earshot: warning: {without_credentials(' '.join(str(message).split()))}")
 
