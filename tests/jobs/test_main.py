@@ -17,30 +17,6 @@ from jobs.main import app, main
 from pipeline.grid import Grid, window_starts
 from tests.helpers.tables import write_index
 
-COMMANDS = {
-    "demo",
-    "index",
-    "reindex",
-    "plan",
-    "query",
-    "similar",
-    "locate",
-    "failures",
-    "info",
-    "history",
-    "restore",
-    "verify",
-    "optimize",
-    "submit",
-    "status",
-    "logs",
-    "stop",
-    "jobs",
-    "bench",
-    "check",
-}
-
-
 ROOT = Path(__file__).parents[2]
 
 
@@ -63,15 +39,6 @@ def index(tmp_path_factory: pytest.TempPathFactory) -> Path:
     }
     write_index(path, audios, grid)
     return path
-
-
-def test_help_and_documents_name_every_command() -> None:
-    text = run("--help").stdout
-    documents = (ROOT / "README.md").read_text() + (ROOT / "jobs/README.md").read_text()
-    for command in COMMANDS:
-        assert f" {command} " in text
-        assert f"earshot {command}" in documents
-        assert "Example: earshot" in CliRunner().invoke(app, [command, "--help"]).stdout
 
 
 def test_info_and_failures_in_json(index: Path) -> None:

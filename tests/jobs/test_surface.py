@@ -3,9 +3,15 @@
 Whoever changes a line of ``SURFACE`` changes what people have typed into scripts: say so in CHANGELOG.md.
 """
 
+import re
+from pathlib import Path
+
 from typer.main import get_command
+from typer.testing import CliRunner
 
 from jobs.main import app
+
+ROOT = Path(__file__).parents[2]
 
 SURFACE = """
 demo
@@ -149,3 +155,12 @@ def describe_surface() -> str:
 
 def test_commands_and_options_are_those_that_people_know() -> None:
     assert describe_surface().splitlines() == SURFACE.strip().splitlines()
+
+
+def test_help_and_documents_name_every_command() -> None:
+    text = CliRunner().invoke(app, ["--help"]).stdout
+    documents = (ROOT / "README.md").read_text() + (ROOT / "jobs/README.md").read_text()
+    for command in re.findall(r"^\w+", SURFACE, re.MULTILINE):
+        assert f" {command} " in text
+        assert f"earshot {command}" in documents
+        assert "Example: earshot" in CliRunner().invoke(app, [command, "--help"]).stdout
