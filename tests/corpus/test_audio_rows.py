@@ -10,9 +10,7 @@ import pytest
 
 from pipeline.corpus import audio_rows, audio_tables
 from pipeline.errors import FileFailure
-from tests.helpers.audio_tables import AUDIO, write_rows, write_table
-
-KINDS = ("a.parquet", "stream.arrow", "file.arrow")
+from tests.helpers.shards import AUDIO, TABLES, write_rows, write_table
 
 
 class Counted:
@@ -63,7 +61,7 @@ def test_rewritten_table_is_opened_again(tmp_path: Path) -> None:
         audio_rows.read_row(str(table), 0)
 
 
-@pytest.mark.parametrize("kind", KINDS)
+@pytest.mark.parametrize("kind", TABLES)
 def test_row_without_bytes_is_empty(tmp_path: Path, kind: str) -> None:
     audio = [{"bytes": b"", "path": "b"}, {"bytes": None, "path": "c"}, None]
     table = write_table(tmp_path / kind, pa.table({"audio": pa.array(audio, AUDIO)}))

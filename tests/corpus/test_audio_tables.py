@@ -3,43 +3,29 @@
 import os
 import shutil
 from pathlib import Path
-from typing import Any
 
-import fsspec
 import pyarrow as pa
 import pyarrow.parquet as pq
 import pytest
 
 import pipeline
 from pipeline.audio.source import resolve_uri
-from pipeline.config import Config
 from pipeline.corpus import audio_tables
 from pipeline.corpus.shards import find_member, is_sized, list_members, open_member
 from pipeline.corpus.time_ranges import TimeRange
 from pipeline.encoder.encoder import load_encoder
 from pipeline.errors import CorpusError, FileFailure
-from pipeline.index.handle import open_index
-from pipeline.index.verify_deep import compare
-from pipeline.planning.request import RunRequest
 from pipeline.run.driver import index_corpus
 from pipeline.run.prepare import plan_corpus
-from tests.helpers.audio_tables import AUDIO, feature, write_rows, write_table
-from tests.helpers.contents import content, live, read
+from tests.helpers.contents import content, live
 from tests.helpers.corpora import configure, index, listed
 from tests.helpers.runs import WideEncoder, in_place
-from tests.helpers.shards import sounds, write_shard
-
-KINDS = ("a.parquet", "stream.arrow", "file.arrow")
-
-
-def actions(config: Config, **request: Any) -> dict[str, str]:
-    return {Path(uri).name: action for uri, action, _ in plan_corpus(config, RunRequest(**request)).actions}
-
+from tests.helpers.shards import AUDIO, TABLES, feature, sounds, write_rows, write_shard, write_table
 
 # --- listing ----------------------------------------------------------------------------------------------------------
 
 
-@pytest.mark.parametrize("kind", KINDS)
+@pytest.mark.parametrize("kind", TABLES)
 def test_rows_are_named_by_their_paths(tmp_path: Path, kind: str) -> None:
     names = ["a.wav", "b", "a.wav", None, "", "3", "a.wav#2", ".h.txt", "ü, 'c'.wav"]
     data = [str(number).encode() * 10 for number in range(len(names))]
@@ -137,53 +123,6 @@ def test_faulty_table_is_a_row_or_an_error_of_one_line(tmp_path: Path) -> None:
 # --- indexing ---------------------------------------------------------------------------------------------------------
 
 
-@pytest.mark.parametrize("kind", KINDS)
-def test_table_is_indexed_like_the_same_files(tmp_path: Path, kind: str) -> None:
-    numbers = (1, 2, 3, 5, 6, 7, 8)
-    table = write_rows(tmp_path / kind, sounds(*numbers), row_group_size=3)
-    shard = write_shard(tmp_path / "s.tar", sounds(*numbers))
-    in_table, in_shard = configure(tmp_path, table), configure(tmp_path / "apart", shard)
-    for config in (in_table, in_shard):
-        index(config)
-        assert index(config).n_windows == 0
-    mine, theirs = live(in_table.into), live(in_shard.into)
-    assert [row[0] for row in mine["files"]] == [f"{table}#{n}.wav" for n in numbers]
-    assert [row[1:] for row in mine["files"]] == [row[1:] for row in theirs["files"]]
-    assert sorted(row[3:] for row in mine["clips"]) == sorted(row[3:] for row in theirs["clips"])
-    assert mine["frames"] == theirs["frames"]
-    assert compare(open_index(in_table.into).live, WideEncoder(), 10).findings == []
-    sizes = {row["uri"]: row["size_bytes"] for row in read(in_table.into, "files")}
-    assert sizes == {f"{table}#{n}.wav": content(n).stat().st_size for n in numbers}
-
-
-@pytest.mark.parametrize("kind", KINDS)
-def test_rewritten_table_costs_only_its_changed_rows(tmp_path: Path, kind: str) -> None:
-    table = write_rows(tmp_path / kind, sounds(1, 3, 5))
-    index(configure(tmp_path, table))
-    (tmp_path / "copy.wav").write_bytes(content(5).read_bytes())
-    moved = [("4.wav", content(4).read_bytes()), ("moved.wav", content(3).read_bytes())]
-    write_rows(table, [*sounds(5, 1), *moved])
-    config = configure(tmp_path, table, tmp_path / "copy.wav")
-    assert actions(config) == {
-        f"{kind}#1.wav": "metadata",  # its label is the number of its row
-        f"{kind}#3.wav": "deleted",
-        f"{kind}#4.wav": "new",
-        f"{kind}#5.wav": "metadata",
-        f"{kind}#moved.wav": "moved",
-        "copy.wav": "duplicate",
-    }
-    n_windows = index(config).n_windows
-    (tmp_path / "4.wav").write_bytes(content(4).read_bytes())
-    assert n_windows == index(configure(tmp_path / "fresh", tmp_path / "4.wav")).n_windows
-    write_rows(table, [("4.wav", content(2).read_bytes()), *sounds(5, 1), moved[1]])
-    assert actions(config)[f"{kind}#4.wav"] == "changed"
-    index(config)
-    fresh = configure(tmp_path / "again", table, tmp_path / "copy.wav")
-    index(fresh)
-    assert live(config.into) == live(fresh.into)
-    assert set(actions(config, check_content=True).values()) == {"unchanged"}
-
-
 def test_files_packed_into_a_table_are_not_encoded_again(tmp_path: Path) -> None:
     (tmp_path / "in").mkdir()
     for name, data in sounds(1, 3, 5):
@@ -261,22 +200,6 @@ def test_row_without_bytes_fails_and_is_not_retried(tmp_path: Path) -> None:
     os.utime(table)
     index(config)
     assert [row[2] for row in live(config.into)["files"]] == [None, "empty", "empty"]
-
-
-@pytest.mark.parametrize("kind", KINDS)
-def test_tables_in_object_stores_are_indexed(bucket: str, tmp_path: Path, kind: str) -> None:
-    table = write_rows(tmp_path / kind, sounds(1, 3, 7), row_group_size=2)
-    local = configure(tmp_path, table)
-    index(local)
-    store = fsspec.filesystem("s3")
-    folder = f"{bucket}/{tmp_path.name}"
-    store.put_file(str(table), f"{folder}/{kind}")
-    remote = configure(tmp_path / "remote", f"{folder}/*.{kind.split('.')[-1]}")
-    index(remote)
-    assert live(remote.into)["frames"] == live(local.into)["frames"]
-    assert [row[0] for row in live(remote.into)["files"]] == [f"{folder}/{kind}#{n}.wav" for n in (1, 3, 7)]
-    assert index(remote).n_windows == 0
-    assert compare(open_index(remote.into).live, WideEncoder(), 10).findings == []
 
 
 def test_similar_takes_rows_and_members_as_questions(tmp_path: Path) -> None:

@@ -9,13 +9,11 @@ import pyarrow as pa
 import pyarrow.parquet as pq
 import pytest
 
-from pipeline.config import CorpusConfig, make_config
+from pipeline.config import CorpusConfig
 from pipeline.corpus.discover import list_corpus
 from pipeline.errors import CorpusError
-from pipeline.index.verify import verify_index
-from pipeline.run.driver import index_corpus
-from tests.helpers.contents import SECTIONS, content, live
-from tests.helpers.runs import WideEncoder, in_place
+from tests.helpers.contents import content, live
+from tests.helpers.corpora import configure, index
 from tests.helpers.shards import sounds, write_shard
 
 
@@ -90,29 +88,25 @@ def test_corpus_of_all_kinds_of_sources_is_indexed(tmp_path: Path) -> None:
     (tmp_path / "in" / "5.wav").write_bytes(content(5).read_bytes())
     (tmp_path / "2.wav").write_bytes(content(2).read_bytes())
     manifest = write(tmp_path / "list.parquet", ["2.wav", "s.tar#1.wav"])
-    sources = [str(manifest), str(shard), "memory://mixture", str(tmp_path / "in")]
-    config = make_config({"sources": sources, "into": str(tmp_path / "index"), **SECTIONS})
-    index_corpus(config, stages=in_place(WideEncoder()))
+    config = configure(tmp_path, manifest, shard, "memory://mixture", tmp_path / "in")
+    index(config)
     files = [Path(row[0]).name for row in live(config.into)["files"] if row[2] is None]
     assert sorted(files) == ["2.wav", "4.wav", "5.wav", "s.tar#1.wav", "s.tar#3.wav"]
-    assert verify_index(config.into) == []
-    encoder = WideEncoder()
-    index_corpus(config, stages=in_place(encoder))
-    assert encoder.n_windows == 0
+    assert index(config).n_windows == 0
 
 
 def test_manifest_without_readable_files_stops_the_run(tmp_path: Path) -> None:
     for number in (3, 5):
         (tmp_path / f"{number}.wav").write_bytes(content(number).read_bytes())
     manifest = write(tmp_path / "list.csv", ["3.wav", "5.wav"])
-    config = make_config({"sources": [str(manifest)], "into": str(tmp_path / "index"), **SECTIONS})
-    index_corpus(config, stages=in_place(WideEncoder()))
+    config = configure(tmp_path, manifest)
+    index(config)
     before = live(config.into)
     for number in (3, 5):
         (tmp_path / f"{number}.wav").rename(tmp_path / f"{number}.hidden")
     for said in (r"none of the 2 files that it names can be read \(there is no such file\): is", r"csv: names no file"):
         with pytest.raises(CorpusError, match=said):
-            index_corpus(config, stages=in_place(WideEncoder()))
+            index(config)
         write(manifest, [])
     assert live(config.into) == before
 

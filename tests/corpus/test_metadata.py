@@ -20,8 +20,8 @@ from pipeline.corpus.discover import list_corpus
 from pipeline.corpus.metadata import read_metadata
 from pipeline.errors import CorpusError
 from pipeline.run.prepare import plan_corpus
-from tests.helpers.audio_tables import write_rows
 from tests.helpers.metadata import configure, fill, given
+from tests.helpers.shards import write_rows
 
 WRONG: dict[str, tuple[str, str]] = {
     "reserved": ("uri,Codec\na,x\n", r"column `Codec` \('x'\): Earshot's own tables have a column of this name"),

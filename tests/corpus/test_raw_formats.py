@@ -13,7 +13,7 @@ import pipeline
 from pipeline import schema
 from pipeline.audio.decode import decode_all, hash_file, open_audio
 from pipeline.audio.source import probe_file, resolve_uri
-from pipeline.config import Config, DecodeConfig, make_config
+from pipeline.config import Config, DecodeConfig
 from pipeline.corpus.discover import list_corpus
 from pipeline.corpus.raw_formats import RAW_FORMATS, raw_format_of
 from pipeline.corpus.shards import find_member
@@ -30,7 +30,8 @@ from pipeline.planning.request import RunRequest
 from pipeline.run.decode_stage import decode_batch
 from pipeline.run.driver import index_corpus
 from pipeline.run.prepare import plan_corpus
-from tests.helpers.contents import SECTIONS, live, read
+from tests.helpers.contents import live, read
+from tests.helpers.corpora import configure
 from tests.helpers.fakes import GRID
 from tests.helpers.runs import WideEncoder, in_place
 from tests.helpers.shards import write_shard
@@ -101,10 +102,6 @@ def test_audio_id_depends_on_the_raw_format() -> None:
     assert schema.make_audio_id("00", "#t=1", "raw=g722,16000") not in (one, schema.make_audio_id("00", "#t=1"))
     assert [str(raw) for raw in RAW_FORMATS.values()] == ["raw=g722,16000", "raw=gsm,8000"]  # as indexes have them
     assert one == schema.digest("audio", "00", "raw=g722,16000")
-
-
-def configure(tmp_path: Path, *sources: Path | str) -> Config:
-    return make_config({"sources": list(map(str, sources)), "into": str(tmp_path / "index"), **SECTIONS})
 
 
 def index(config: Config, request: RunRequest = RunRequest()) -> Any:

@@ -33,13 +33,15 @@ from pipeline.planning.request import RunRequest
 from pipeline.run.decode_stage import decode_batch
 from pipeline.run.driver import index_corpus
 from pipeline.run.prepare import plan_corpus
-from tests.helpers.contents import content, live
-from tests.helpers.corpora import configure, index
+from tests.helpers.contents import content, live, read
+from tests.helpers.corpora import actions, configure, index
 from tests.helpers.fakes import GRID
 from tests.helpers.runs import WideEncoder, in_place
-from tests.helpers.shards import sounds, write_shard
+from tests.helpers.shards import TABLES, pack, sounds, write_shard
 from tests.helpers.stores import Flaky, put
 from tests.helpers.stores import flaky as flaky
+
+KINDS = ("s.tar", *TABLES)
 
 # --- listing ----------------------------------------------------------------------------------------------------------
 
@@ -83,47 +85,62 @@ def test_member_reads_like_a_file(tmp_path: Path) -> None:
 # --- indexing ---------------------------------------------------------------------------------------------------------
 
 
-def test_shard_is_indexed_like_the_same_files(tmp_path: Path) -> None:
-    for name, data in sounds(1, 3, 5, 7):
+@pytest.mark.parametrize("kind", KINDS)
+def test_shard_is_indexed_like_the_same_files(tmp_path: Path, kind: str) -> None:
+    numbers = (1, 2, 3, 5, 6, 7, 8)
+    for name, data in sounds(*numbers):
         (tmp_path / name).write_bytes(data)
-    shard = write_shard(tmp_path / "s.tar", sounds(1, 3, 5, 7))
+    shard = pack(tmp_path / "in" / kind, sounds(*numbers), row_group_size=3)
     in_shard, apart = configure(tmp_path, shard), configure(tmp_path / "apart", tmp_path)
     for config in (in_shard, apart):
         index(config)
+        assert index(config).n_windows == 0
     mine, theirs = live(in_shard.into), live(apart.into)
-    assert [row[0] for row in mine["files"]] == [f"{shard}#{n}.wav" for n in (1, 3, 5, 7)]
+    assert [row[0] for row in mine["files"]] == [f"{shard}#{n}.wav" for n in numbers]
     assert [row[1:] for row in mine["files"]] == [row[1:] for row in theirs["files"]]
     assert sorted(row[3:] for row in mine["clips"]) == sorted(row[3:] for row in theirs["clips"])
     assert mine["frames"] == theirs["frames"]
+    sizes = {row["uri"]: row["size_bytes"] for row in read(in_shard.into, "files")}
+    assert sizes == {f"{shard}#{n}.wav": content(n).stat().st_size for n in numbers}
     assert compare(open_index(in_shard.into).live, WideEncoder(), 10).findings == []
+
+
+def test_encoding_again_finds_members_whose_headers_are_damaged(tmp_path: Path) -> None:
+    shard = write_shard(tmp_path / "s.tar", sounds(1, 3, 5))
+    index(config := configure(tmp_path, shard))
     with shard.open("r+b") as file:
         file.write(b"x" * 400)  # the header of the first member
-    assert [finding.table for finding in compare(open_index(in_shard.into).live, WideEncoder(), 10).findings] == [
-        "files"
-    ] * 3
+    found = compare(open_index(config.into).live, WideEncoder(), 10).findings
+    assert [finding.table for finding in found] == ["files"] * 3
 
 
-def test_rewritten_shard_costs_only_its_changed_members(tmp_path: Path) -> None:
-    shard = write_shard(tmp_path / "s.tar", sounds(1, 3, 5))
-    config = configure(tmp_path, shard)
-    index(config)
-    assert index(config).n_windows == 0
+@pytest.mark.parametrize("kind", KINDS)
+def test_rewritten_shard_costs_only_its_changed_members(tmp_path: Path, kind: str) -> None:
+    shard = pack(tmp_path / kind, sounds(1, 3, 5))
+    index(configure(tmp_path, shard))
     (tmp_path / "copy.wav").write_bytes(content(5).read_bytes())
+    moved = ("moved.wav", content(3).read_bytes())
+    pack(shard, [*sounds(5, 1, 4), moved])
     config = configure(tmp_path, shard, tmp_path / "copy.wav")
-    write_shard(shard, [*sounds(5, 1), ("4.wav", content(4).read_bytes()), ("moved.wav", content(3).read_bytes())])
-    actions = {Path(uri).name: action for uri, action, _ in plan_corpus(config).actions}
-    assert actions == {
-        "s.tar#1.wav": "unchanged",
-        "s.tar#3.wav": "deleted",
-        "s.tar#4.wav": "new",
-        "s.tar#5.wav": "unchanged",
-        "s.tar#moved.wav": "moved",
+    kept = "unchanged" if kind == "s.tar" else "metadata"  # the label of a row is its number
+    assert actions(config) == {
+        f"{kind}#1.wav": kept,
+        f"{kind}#3.wav": "deleted",
+        f"{kind}#4.wav": "new",
+        f"{kind}#5.wav": kept,
+        f"{kind}#moved.wav": "moved",
         "copy.wav": "duplicate",
     }
     n_windows = index(config).n_windows
-    fresh = configure(tmp_path / "fresh", tmp_path / "4.wav")
     (tmp_path / "4.wav").write_bytes(content(4).read_bytes())
-    assert n_windows == index(fresh).n_windows
+    assert n_windows == index(configure(tmp_path / "fresh", tmp_path / "4.wav")).n_windows
+    pack(shard, [("4.wav", content(2).read_bytes()), *sounds(5, 1), moved])
+    assert actions(config)[f"{kind}#4.wav"] == "changed"
+    index(config)
+    fresh = configure(tmp_path / "again", shard, tmp_path / "copy.wav")
+    index(fresh)
+    assert live(config.into) == live(fresh.into)
+    assert set(actions(config, check_content=True).values()) == {"unchanged"}
 
 
 def test_members_that_left_a_shard_are_deleted(tmp_path: Path) -> None:
@@ -196,15 +213,18 @@ def test_shard_that_changes_while_it_is_read_fails(
     assert said in file["message"]
 
 
-def test_shards_in_object_stores_are_indexed(tmp_path: Path) -> None:
-    shard = write_shard(tmp_path / "s.tar", sounds(1, 3, 7))
+@pytest.mark.parametrize("kind", KINDS)
+def test_shards_in_object_stores_are_indexed(bucket: str, tmp_path: Path, kind: str) -> None:
+    shard = pack(tmp_path / kind, sounds(1, 3, 7), row_group_size=2)
     local = configure(tmp_path, shard)
     index(local)
-    fsspec.filesystem("memory").put_file(str(shard), "memory:///shards/s.tar")
-    remote = configure(tmp_path / "remote", "memory://shards/*.tar")
+    folder = f"{bucket}/{tmp_path.name}"
+    fsspec.filesystem("s3").put_file(str(shard), f"{folder}/{kind}")
+    remote = configure(tmp_path / "remote", f"{folder}/*.{kind.split('.')[-1]}")
     index(remote)
     assert live(remote.into)["frames"] == live(local.into)["frames"]
-    assert [row[0] for row in live(remote.into)["files"]] == [f"memory:///shards/s.tar#{n}.wav" for n in (1, 3, 7)]
+    assert [row[0] for row in live(remote.into)["files"]] == [f"{folder}/{kind}#{n}.wav" for n in (1, 3, 7)]
+    assert index(remote).n_windows == 0
     assert compare(open_index(remote.into).live, WideEncoder(), 10).findings == []
 
 

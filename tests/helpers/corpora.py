@@ -7,7 +7,9 @@ from typing import Any
 from pipeline.config import Config, CorpusConfig, make_config
 from pipeline.corpus.discover import list_corpus
 from pipeline.index.verify import verify_index
+from pipeline.planning.request import RunRequest
 from pipeline.run.driver import index_corpus
+from pipeline.run.prepare import plan_corpus
 from pipeline.schema import LISTED, Row
 from tests.helpers.contents import SECTIONS
 from tests.helpers.runs import WideEncoder, in_place
@@ -49,3 +51,8 @@ def list_names(root: Path, *sources: Path | str, **config: Any) -> list[str]:
 def list_reasons(root: Path, *sources: Path | str, **config: Any) -> dict[str, str | None]:
     """Why files of a corpus cannot be read; None for the others."""
     return {os.path.relpath(row["uri"], root): row["reason"] for row in list_rows(*sources, **config)}
+
+
+def actions(config: Config, **request: Any) -> dict[str, str]:
+    """What a run would do with each file, by the last part of its uri."""
+    return {Path(uri).name: action for uri, action, _ in plan_corpus(config, RunRequest(**request)).actions}

@@ -28,6 +28,11 @@ def publish(path: str) -> None:
     journal.publish(journal.open_journal(path), [journal.make_row(seq, "f" * 32, "f" * 32, "maintain", versions)])
 
 
+def largest_file(path: Path | str, name: str) -> Path:
+    """The largest data file of a table."""
+    return max(Path(journal.table_uri(path, name), "data").iterdir(), key=lambda file: file.stat().st_size)
+
+
 def append(path: str, name: str, where: str, **changes: Any) -> None:
     rows = table(path, name).to_table(filter=where)
     for column, value in changes.items():
@@ -71,7 +76,7 @@ def write_cut(path: Path, table: str, size: str, part: float = 0.5) -> Path:
     )
     words = pa.table({"uri": ["/a.wav"], "words": [rng.bytes(n_characters // 2).hex()]})
     write_index(path, {"/a.wav": vectors}, Grid(250, 10), metadata=words)  # type: ignore[dict-item]
-    file = max((path / f"{table}.lance" / "data").iterdir(), key=lambda file: file.stat().st_size)
+    file = largest_file(path, table)
     data = file.read_bytes()
     assert len(data) > 100_000 or size == "small" or table == "frames"
     file.write_bytes(data[: int(len(data) * part)])

@@ -1,18 +1,17 @@
 """Data files of an index that were cut short: every question that meets one says that the index is damaged."""
 
 import re
-import sys
 from pathlib import Path
 from typing import Any
 
 import pytest
 
-from jobs.main import main
 from jobs.shared.explain import explain
 from pipeline.config import make_config
 from pipeline.errors import EarshotError
 from pipeline.run.driver import index_corpus
 from pipeline.search.client import Index
+from tests.helpers.commands import run_main
 from tests.helpers.contents import SECTIONS
 from tests.helpers.damage import write_cut
 from tests.helpers.ears import Ear, open_with
@@ -37,12 +36,10 @@ def told(line: str) -> None:
     assert len(line) < 400
 
 
-def say(monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str], *arguments: object) -> str:
-    monkeypatch.setattr(sys, "argv", ["earshot", *map(str, arguments)])
-    with pytest.raises(SystemExit) as exit:
-        main()
+def say(capsys: pytest.CaptureFixture[str], *arguments: object) -> str:
+    code = run_main(*arguments)
     out, err = capsys.readouterr()
-    assert (exit.value.code, out) == (1, ""), err
+    assert (code, out) == (1, ""), err
     return str(err).removeprefix("earshot: ").removesuffix("\n")
 
 
@@ -58,9 +55,9 @@ def test_query_that_meets_half_a_data_file_reports_damage(command: str, table: s
 @pytest.mark.parametrize("size", ["small", "large"])
 @pytest.mark.parametrize("command", ["info", "failures"])
 def test_command_that_meets_half_a_data_file_reports_damage(
-    command: str, size: str, tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+    command: str, size: str, tmp_path: Path, capsys: pytest.CaptureFixture[str]
 ) -> None:
-    told(say(monkeypatch, capsys, command, write_cut(tmp_path / "index", "files", size)))
+    told(say(capsys, command, write_cut(tmp_path / "index", "files", size)))
 
 
 def make_and_cut(tmp_path: Path, table: str) -> Any:
@@ -74,10 +71,8 @@ def make_and_cut(tmp_path: Path, table: str) -> Any:
     return config
 
 
-def test_plan_that_meets_half_a_data_file_reports_damage(
-    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
-) -> None:
-    told(say(monkeypatch, capsys, "plan", make_and_cut(tmp_path, "files").into))
+def test_plan_that_meets_half_a_data_file_reports_damage(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    told(say(capsys, "plan", make_and_cut(tmp_path, "files").into))
 
 
 def test_run_that_meets_damage_does_not_advise_to_run_again(tmp_path: Path) -> None:

@@ -14,7 +14,6 @@ import pytest
 
 from pipeline import storage
 from pipeline.errors import CommitConflict, IndexBusy
-from pipeline.index import lease
 from pipeline.index.lease import Lease, is_held
 from pipeline.index.lease_files import STALE_S, Clock, LeaseFiles
 from tests.helpers.leases import holder, leases, leases_of, wait_until, write_lease
@@ -116,16 +115,6 @@ def test_holder_that_renews_its_lease_meanwhile_is_named(place: str) -> None:
     named = rf"process {os.getpid()} on"
     with pytest.raises(IndexBusy, match=named), Lease(place, "a", leases=leases_of(place, Renewed)):
         pass
-
-
-def test_is_held_answers_without_waiting(place: str, dead_pid: int) -> None:
-    assert not lease.is_held(place)
-    with Lease(place, "a"):
-        assert lease.is_held(place)
-    assert not lease.is_held(place)
-    for pid, age_s in ((dead_pid, 0.0), (os.getpid(), 2 * STALE_S)):
-        write_lease(place, pid=pid, age_s=age_s)
-        assert not lease.is_held(place)
 
 
 class Flaky(LeaseFiles):
@@ -301,8 +290,11 @@ def test_lease_that_looks_old_is_watched_before_it_counts_as_dead(place: str, be
 def test_held_is_answered_at_once_where_nothing_has_to_be_watched(place: str, dead_pid: int) -> None:
     hands = Hands()
     assert not is_held(place, clock=hands.clock)
-    write_lease(place, 7, age_s=3600.0, pid=dead_pid)
-    assert not is_held(place, clock=hands.clock)
+    with Lease(place, "a"):
+        assert is_held(place, clock=hands.clock)
+    for pid, age_s in ((dead_pid, 0.0), (dead_pid, 3600.0), (os.getpid(), 2 * STALE_S)):
+        write_lease(place, 7, age_s=age_s, pid=pid)
+        assert not is_held(place, clock=hands.clock)
     write_lease(place, 8, processes="elsewhere")
     assert is_held(place, clock=hands.clock)
     assert hands.passed_s == 0

@@ -20,6 +20,7 @@ from pipeline.index.verify import verify_index
 from pipeline.index.writer import Writer
 from pipeline.run.prepare import plan_corpus, read_config
 from tests.helpers.contents import content
+from tests.helpers.corpora import actions
 from tests.helpers.metadata import columns, configure, everything, fill, given, index, values
 from tests.helpers.protocol import die_at
 from tests.helpers.runs import WideEncoder
@@ -169,7 +170,7 @@ def test_changed_metadata_costs_no_encoding(tmp_path: Path) -> None:
         "e": "unchanged",
         "broken.wav": "failed",
     }
-    assert {Path(uri).name: action for uri, action, _ in plan_corpus(config).actions} == expected
+    assert actions(config) == expected
     encoder = WideEncoder()
     progress = index(config, encoder=encoder)
     assert (encoder.n_windows, progress.n_unchanged, progress.n_metadata, progress.n_indexed) == (0, 6, 4, 0)

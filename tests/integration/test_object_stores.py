@@ -17,17 +17,14 @@ from pipeline.index.verify import verify_index
 from pipeline.planning.request import RunRequest
 from pipeline.run.decode_stage import decode_batch
 from pipeline.run.driver import index_corpus
-from pipeline.run.prepare import plan_corpus, read_config
-from tests.helpers.contents import HASTY, PATIENT, SECTIONS, KnownBucket, check_whole, content, live
+from pipeline.run.prepare import read_config
+from tests.helpers.contents import HASTY, PATIENT, KnownBucket, check_whole, content, live
+from tests.helpers.corpora import actions, configure
 from tests.helpers.fakes import GRID
 from tests.helpers.protocol import change, die_at, edit, edit_again, fill, make_anew, tidy
 from tests.helpers.runs import WideEncoder, in_place
 from tests.helpers.stores import Flaky, put
 from tests.helpers.stores import flaky as flaky
-
-
-def configure(source: str, into: Path | str) -> Any:
-    return make_config({"sources": [source], "into": str(into), **SECTIONS})
 
 
 def failures(index: str) -> list[dict[str, Any]]:
@@ -40,7 +37,7 @@ def test_requests_that_fail_for_a_while_are_retried(flaky: str, tmp_path: Path) 
     put(f"{flaky}/b.wav", content(4).read_bytes())  # of equal size: both are probed
     for name in ("ls", "info", "get_file", "cat_file"):
         Flaky.errors[name] = [OSError("please slow down"), TimeoutError(), ConnectionResetError("reset")]
-    progress = index_corpus(configure(flaky, tmp_path / "index"), stages=in_place(WideEncoder()))
+    progress = index_corpus(configure(tmp_path, flaky), stages=in_place(WideEncoder()))
     assert (progress.n_indexed, progress.n_failed) == (2, 0)
     assert not any(Flaky.errors.values())
     assert (Flaky.calls["cat_file"], Flaky.calls["open"]) == (2 * 3 + 3, 2)  # three small requests tell them apart
@@ -60,7 +57,7 @@ def test_object_that_cannot_be_read_is_a_failure_row(
 ) -> None:
     put(f"{flaky}/a.wav", content(3).read_bytes())
     put(f"{flaky}/good.wav", content(5).read_bytes())
-    config = configure(flaky, tmp_path / "index")
+    config = configure(tmp_path, flaky)
 
     def stages(batches: Any, config: Any, frames_schema: Any) -> Any:
         Flaky.calls.clear()
@@ -111,8 +108,7 @@ def test_index_in_a_bucket_follows_a_corpus_in_a_bucket(known: KnownBucket) -> N
     known.put("a.wav", 5)
     known.move("b.wav", "sub/b.wav")
     known.put("new.wav", 7)
-    planned = {Path(uri).name: action for uri, action, _ in plan_corpus(known.config).actions}
-    assert planned == {"a.wav": "duplicate", "b.wav": "moved", "d.wav": "unchanged", "new.wav": "new"}
+    assert actions(known.config) == {"a.wav": "duplicate", "b.wav": "moved", "d.wav": "unchanged", "new.wav": "new"}
     assert run(known).n_windows == 0
     assert read_config(open_index(known.config.into)).sources == known.config.sources
     assert not [name for name in known.store.ls(known.config.into, detail=False) if "claim" in name]

@@ -12,7 +12,7 @@ import pytest
 from pipeline import schema
 from pipeline.audio.decode import decode_all, open_audio
 from pipeline.audio.source import hash_file, probe_file
-from pipeline.config import CorpusConfig, DecodeConfig, make_config
+from pipeline.config import CorpusConfig, DecodeConfig
 from pipeline.corpus.corpus_file import estimate_seconds
 from pipeline.corpus.discover import list_corpus
 from pipeline.corpus.time_ranges import TimeRange, split_uri
@@ -26,9 +26,9 @@ from pipeline.planning.plan import Plan
 from pipeline.planning.request import RunRequest
 from pipeline.run.decode_stage import is_long, split_batch
 from pipeline.run.driver import index_corpus
-from pipeline.run.prepare import plan_corpus
 from pipeline.schema import Row
-from tests.helpers.contents import SECTIONS, read
+from tests.helpers.contents import read
+from tests.helpers.corpora import actions, configure
 from tests.helpers.ears import Ear, open_with
 from tests.helpers.ears import index as index
 from tests.helpers.fakes import GRID, noise, write_wav
@@ -275,7 +275,7 @@ def corpus(tmp_path: Path) -> Any:
         write_wav(tmp_path / f"{name}.wav", noise(6.0, seed))
     rows: list[TimedRow] = [("a.wav", None, None), ("a.wav", 1, 3), ("b.wav", 1, 3), ("a.wav", 2, 4), ("c.wav", 1, 3)]
     manifest = write_ranges(tmp_path / "m.csv", *rows)
-    return make_config({"sources": [str(manifest)], "into": str(tmp_path / "index"), **SECTIONS})
+    return configure(tmp_path, manifest)
 
 
 def files(config: Any) -> dict[str, Row]:
@@ -305,9 +305,7 @@ def test_added_and_removed_ranges_are_added_and_deleted_files(tmp_path: Path, co
     rows: list[TimedRow] = [("a.wav", 1, 3), ("a.wav", 2, 4.5), ("c.wav", 1, 3), ("d.wav", 1, 3), ("a.wav", 9, 10)]
     write_ranges(tmp_path / "m.csv", *rows)
     (tmp_path / "b.wav").rename(tmp_path / "d.wav")
-    plan = plan_corpus(corpus)
-    actions = {Path(uri).name: action for uri, action, _ in plan.actions}
-    assert actions == {
+    assert actions(corpus) == {
         "a.wav": "deleted",
         "a.wav#t=1,3": "unchanged",
         "a.wav#t=2,4": "deleted",

@@ -1,15 +1,14 @@
 """A cluster whose client records every call."""
 
-import sys
 from pathlib import Path
 from typing import Any
 
 import pytest
 import yaml
 
-from jobs.main import main
 from jobs.shared.ray_jobs import Cluster
 from pipeline.config import Config, make_config
+from tests.helpers.commands import run_main
 from tests.helpers.ray_jobs import ADDRESS, FakeClient
 
 
@@ -35,14 +34,7 @@ def earshot(monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str],
     monkeypatch.setattr("requests.get", lambda *_, **__: None)
     monkeypatch.setenv("RAY_API_SERVER_ADDRESS", ADDRESS)
 
-    def run(*arguments: object) -> tuple[int | None, str, str]:
-        monkeypatch.setattr(sys, "argv", ["earshot", *map(str, arguments)])
-        with pytest.raises(SystemExit) as exit:
-            main()
-        out, err = capsys.readouterr()
-        return exit.value.code if isinstance(exit.value.code, int) else 0, out, err
-
-    return run
+    return lambda *arguments: (run_main(*arguments), *capsys.readouterr())
 
 
 @pytest.fixture

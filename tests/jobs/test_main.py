@@ -1,12 +1,12 @@
 """The command line: names, exit codes, and one line for every mistake."""
 
-import json
 import os
 import re
 import subprocess
 import sys
 import warnings
 from pathlib import Path
+from typing import Any
 
 import numpy as np
 import pyarrow as pa
@@ -15,6 +15,7 @@ from typer.testing import CliRunner
 
 from jobs.main import app, main
 from pipeline.grid import Grid, window_starts
+from tests.helpers.commands import run_main
 from tests.helpers.tables import write_index
 
 ROOT = Path(__file__).parents[2]
@@ -39,23 +40,6 @@ def index(tmp_path_factory: pytest.TempPathFactory) -> Path:
     }
     write_index(path, audios, grid)
     return path
-
-
-def test_info_and_failures_in_json(index: Path) -> None:
-    [values] = map(json.loads, run("info", index, "--json").stdout.splitlines())
-    assert {key: values[key] for key in ("files", "indexed", "failed", "deleted", "clips", "frames", "dimension")} == {
-        "files": 2,
-        "indexed": 2,
-        "failed": 0,
-        "deleted": 0,
-        "clips": 4,
-        "frames": 710,
-        "dimension": 8,
-    }
-    assert values["hours"] == pytest.approx(710 * 0.04 / 3600)
-    assert {"clip_model", "frame_model"} <= values.keys()
-    assert run("failures", index, "--json").stdout == ""
-    assert run("failures", index).stdout == "no failures\n"
 
 
 @pytest.mark.parametrize(
@@ -93,25 +77,16 @@ def test_info_and_failures_in_json(index: Path) -> None:
     ],
 )
 def test_mistake_is_one_line(
-    arguments: list[str],
-    code: int,
-    said: str,
-    index: Path,
-    tmp_path: Path,
-    monkeypatch: pytest.MonkeyPatch,
-    capsys: pytest.CaptureFixture[str],
+    arguments: list[str], code: int, said: str, index: Path, tmp_path: Path, monkeypatch: Any, capsys: Any
 ) -> None:
     (tmp_path / "sounds").mkdir()
     (tmp_path / "bad.yaml").write_text("sources: [x]\ninto: y\nencode: {modle: z}\n")
     monkeypatch.setenv("HF_HUB_OFFLINE", "1")
-    monkeypatch.setattr(sys, "argv", ["earshot", *(text.format(tmp=tmp_path, index=index) for text in arguments)])
-    with pytest.raises(SystemExit) as exit:
-        main()
+    found = run_main(*(text.format(tmp=tmp_path, index=index) for text in arguments))
     out, err = capsys.readouterr()
-    assert exit.value.code == code, err
+    assert (found, out) == (code, ""), err
     assert said in err
     assert re.fullmatch(r"earshot: [^\n]+\n", err)
-    assert not out
     assert not (tmp_path / "ix").exists()
 
 
@@ -169,13 +144,8 @@ def test_info_and_failures_show_any_column_name(tmp_path: Path) -> None:
 @pytest.mark.parametrize(
     "arguments", [["info", "/no\x1b[31m\u202e[/x]"], ["info", "x", "--no\x1b[31m\u202e[/x]"], ["\x1b[31m\u202e[/x]"]]
 )
-def test_mistake_escapes_control_characters(
-    arguments: list[str], monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
-) -> None:
-    monkeypatch.setattr(sys, "argv", ["earshot", *arguments])
-    with pytest.raises(SystemExit) as exit:
-        main()
-    assert exit.value.code == 2
+def test_mistake_escapes_control_characters(arguments: list[str], capsys: pytest.CaptureFixture[str]) -> None:
+    assert run_main(*arguments) == 2
     err = capsys.readouterr().err
     assert r"\x1b[31m\u202e[/x]" in err
     assert err.count("\n") == 1

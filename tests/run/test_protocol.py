@@ -23,6 +23,7 @@ from pipeline.planning.request import RunRequest
 from pipeline.search.clips import find_clips
 from pipeline.search.tables import open_table
 from tests.helpers.contents import HASTY, KnownCorpus, check_whole, expect, live, read
+from tests.helpers.damage import largest_file
 from tests.helpers.protocol import Act, change, die_at, edit, edit_again, fill, index, make_anew, rebuild, tidy
 from tests.helpers.runs import DIMENSION
 
@@ -77,8 +78,7 @@ def lose(corpus: KnownCorpus) -> Act:
     fill(corpus)
     index(corpus.config)
     for name in TABLES:
-        file = max(Path(journal.table_uri(corpus.config.into, name), "data").iterdir(), key=lambda f: f.stat().st_size)
-        file.unlink()
+        largest_file(corpus.config.into, name).unlink()
 
     def mend(config: Config, failpoint: journal.Failpoint = lambda step: None) -> None:
         give_up_fragments(config.into, verify_index(config.into), failpoint)

@@ -1,14 +1,12 @@
 """An index whose corpus has changed, and a way to run commands on it."""
 
-import sys
 from pathlib import Path
 
 import pytest
 
-from jobs.main import main
 from pipeline.run.dispatch import Workers
 from pipeline.run.driver import index_corpus
-from tests.helpers.commands import Call
+from tests.helpers.commands import Call, run_main
 from tests.helpers.contents import KnownCorpus
 from tests.helpers.runs import WideEncoder, in_place
 
@@ -30,14 +28,10 @@ def corpus(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> KnownCorpus:
 
 
 @pytest.fixture
-def call(monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]) -> Call:
+def call(capsys: pytest.CaptureFixture[str]) -> Call:
     """Run a command with an encoder in this process; returns its exit code, stdout and stderr."""
 
-    def run(*arguments: object) -> tuple[int, str, str]:
-        monkeypatch.setattr(sys, "argv", ["earshot", *map(str, arguments)])
-        with pytest.raises(SystemExit) as exit:
-            main(obj=Workers(in_place(WideEncoder())))
-        out, err = capsys.readouterr()
-        return int(exit.value.code or 0), out, err
-
-    return run
+    return lambda *arguments: (
+        run_main(*arguments, workers=Workers(in_place(WideEncoder()))),
+        *capsys.readouterr(),
+    )

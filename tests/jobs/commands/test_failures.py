@@ -9,6 +9,7 @@ from tests.helpers.contents import KnownCorpus
 
 def test_files_with_a_note_are_listed_after_failures(corpus: KnownCorpus, call: Call) -> None:
     into = corpus.config.into
+    assert call("failures", into, "--json")[:2] == (0, "")
     (corpus.folder / "text.g722").write_text("no sound, but every byte of it is a sample\n" * 2_000)
     assert call("reindex", into)[0] == 0
     assert lines(call("info", into, "--json")[1])[0]["with_note"] == 1

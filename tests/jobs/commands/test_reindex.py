@@ -6,11 +6,11 @@ from pathlib import Path
 import pytest
 import yaml
 
-from pipeline.index import journal
 from pipeline.index.handle import find_index
 from pipeline.index.lease import Lease
 from tests.helpers.commands import Call, lines, versions
 from tests.helpers.contents import KnownCorpus, live
+from tests.helpers.damage import publish
 from tests.helpers.indexes import table
 
 
@@ -47,10 +47,7 @@ def test_second_writer_reads_who_holds_the_lease(corpus: KnownCorpus, call: Call
     options = {"restore": ["--batch", "0"], "verify": ["--repair"]}.get(command, list[str]())
     if command == "verify":
         table(into, "clips").delete("true")
-        published = journal.read_published(into)
-        now = {**published.versions, "clips": versions(into)["clips"]}
-        row = journal.make_row(published.seq + 1, "f" * 32, "f" * 32, "maintain", now)
-        journal.publish(journal.open_journal(into), [row])
+        publish(into)
     with Lease(into, "another"):
         code, _, err = call(command, into, *options)
     assert code == 1

@@ -2,19 +2,18 @@
 
 import json
 import re
-import sys
 import time
 from pathlib import Path
 from typing import Any
 
 import pytest
 
-from jobs.main import main
 from jobs.shared.ray_jobs import Cluster
 from pipeline.config import Config
 from pipeline.run.progress import STAGES, Progress
 from pipeline.run.ray_start import JOB_VARIABLE
 from pipeline.run.record import make_record, write_record
+from tests.helpers.commands import run_main
 from tests.helpers.ray_jobs import ADDRESS, FakeClient
 
 EACH = dict.fromkeys(STAGES, 1.0)
@@ -76,11 +75,7 @@ def test_silent_run_has_no_time_left(earshot: Any, tmp_path: Path, monkeypatch: 
     assert not re.search(r"\bleft\b", told)
 
 
-def test_name_of_neither_folder_nor_job_is_explained(
-    monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
-) -> None:
-    monkeypatch.setattr(sys, "argv", ["earshot", "status", "my-index", "--address", "http://127.0.0.1:2"])
-    with pytest.raises(SystemExit):
-        main()
+def test_name_of_neither_folder_nor_job_is_explained(capsys: pytest.CaptureFixture[str]) -> None:
+    run_main("status", "my-index", "--address", "http://127.0.0.1:2")
     said = capsys.readouterr().err
     assert said.startswith("earshot: my-index: no such folder; taken for the name of a job: http://127")

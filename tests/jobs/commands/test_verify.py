@@ -1,7 +1,5 @@
 """``earshot verify``, and its repairs."""
 
-from pathlib import Path
-
 import pytest
 
 from pipeline.index import journal
@@ -9,6 +7,7 @@ from pipeline.index.repair import give_up_fragments
 from pipeline.index.verify import verify_index
 from tests.helpers.commands import Call, lines, live_frames, versions
 from tests.helpers.contents import KnownCorpus, content, live
+from tests.helpers.damage import largest_file, publish
 from tests.helpers.indexes import table
 
 
@@ -16,15 +15,8 @@ def test_verify_lists_a_missing_clip_and_repairs_it(corpus: KnownCorpus, call: C
     into = corpus.config.into
     call("reindex", into)
     assert call("verify", into)[:2] == (0, f"{into}: all is well\n")
-    clips = table(into, "clips")
-    writer_versions = versions(into)
-    clips.delete(f"uri = '{corpus.uri('moved.wav')}'")
-    published = journal.read_published(into)
-    row = journal.make_row(
-        published.seq + 1, "f" * 32, "f" * 32, "maintain", {**published.versions, "clips": versions(into)["clips"]}
-    )
-    journal.publish(journal.open_journal(into), [row])
-    assert writer_versions["clips"] < versions(into)["clips"]
+    table(into, "clips").delete(f"uri = '{corpus.uri('moved.wav')}'")
+    publish(into)
     code, out, _ = call("verify", into)
     assert code == 1
     assert "moved.wav" in out
@@ -41,7 +33,7 @@ def test_verify_lists_a_missing_clip_and_repairs_it(corpus: KnownCorpus, call: C
 def test_verify_names_a_lost_data_file_and_repairs_it(corpus: KnownCorpus, call: Call, name: str) -> None:
     into = corpus.config.into
     call("reindex", into)
-    file = max(Path(journal.table_uri(into, name), "data").iterdir(), key=lambda each: each.stat().st_size)
+    file = largest_file(into, name)
     file.unlink()
     code, _, err = call("reindex", into)
     assert (code, err.count("\n")) == (1, 1)
@@ -54,18 +46,24 @@ def test_verify_names_a_lost_data_file_and_repairs_it(corpus: KnownCorpus, call:
     assert live(into) == corpus.expected()
 
 
-@pytest.mark.parametrize("name", ["files", "frames"])
-def test_repair_keeps_fragments_while_a_disk_is_missing(corpus: KnownCorpus, call: Call, name: str) -> None:
+@pytest.mark.parametrize("lost", ["the rows of clips", "files", "frames"])
+def test_repair_removes_nothing_while_a_disk_is_missing(corpus: KnownCorpus, call: Call, lost: str) -> None:
     into, more = corpus.config.into, KnownCorpus(corpus.root / "more")
     more.put("a.wav", 5)
     call("index", more.folder, "--into", into)
     more.delete("a.wav")
-    max(Path(journal.table_uri(into, name), "data").iterdir(), key=lambda each: each.stat().st_size).unlink()
+    if lost in journal.DATA_TABLES:
+        largest_file(into, lost).unlink()
+    else:
+        table(into, "clips").delete("true")
+        publish(into)
     before = versions(into)
     code, _, err = call("verify", into, "--repair")
     assert code == 2
     assert f"{more.folder}: holds no audio now" in err
     assert versions(into) == before
+    assert call("verify", into, "--repair", "--allow-deletions")[0] == 0
+    assert live(into) == corpus.expected()
 
 
 def test_ledger_with_lost_rows_is_not_repaired_while_a_disk_is_missing(corpus: KnownCorpus, call: Call) -> None:
@@ -77,7 +75,7 @@ def test_ledger_with_lost_rows_is_not_repaired_while_a_disk_is_missing(corpus: K
         (folder / "a.wav").write_bytes(content(number + 2).read_bytes())
     assert call("index", corpus.root / "disk*" / "sounds", "--into", into)[0] == 0
     (corpus.root / "disk2" / "sounds" / "a.wav").unlink()
-    max(Path(journal.table_uri(into, "files"), "data").iterdir(), key=lambda each: each.stat().st_size).unlink()
+    largest_file(into, "files").unlink()
     before = live_frames(into)
     said = f"{corpus.root}/disk2/sounds: holds no audio now, and the index has 1 file of it"
     for is_given_up in (False, True):
@@ -93,17 +91,6 @@ def test_ledger_with_lost_rows_is_not_repaired_while_a_disk_is_missing(corpus: K
     assert live_frames(into) == before
 
 
-@pytest.mark.parametrize("name", journal.DATA_TABLES)
-def test_verify_repairs_a_truncated_data_file(corpus: KnownCorpus, call: Call, name: str) -> None:
-    into = corpus.config.into
-    call("reindex", into)
-    file = max(Path(journal.table_uri(into, name), "data").iterdir(), key=lambda each: each.stat().st_size)
-    file.write_bytes(file.read_bytes()[: file.stat().st_size // 2])
-    assert call("verify", into, "--repair")[0] == 0
-    assert call("verify", into)[:2] == (0, f"{into}: all is well\n")
-    assert live(into) == corpus.expected()
-
-
 def test_verify_counts_compared_files(corpus: KnownCorpus, call: Call) -> None:
     into = corpus.config.into
     call("reindex", into)
@@ -116,22 +103,3 @@ def test_verify_counts_compared_files(corpus: KnownCorpus, call: Call) -> None:
         code, _, err = call("verify", into, "--deep", "--sample", sample)
         assert (code, err) == (2, f"earshot: --sample {sample}: expected a number of files from 1 on, or all\n")
     assert call("verify", into, "--sample", "all")[::2] == (2, "earshot: --sample: give --deep too\n")
-
-
-def test_repair_removes_nothing_while_a_disk_is_missing(corpus: KnownCorpus, call: Call) -> None:
-    into, more = corpus.config.into, KnownCorpus(corpus.root / "more")
-    more.put("a.wav", 5)
-    call("index", more.folder, "--into", into)
-    more.delete("a.wav")
-    table(into, "clips").delete("true")
-    published = journal.read_published(into)
-    now = {**published.versions, "clips": versions(into)["clips"]}
-    row = journal.make_row(published.seq + 1, "f" * 32, "f" * 32, "maintain", now)
-    journal.publish(journal.open_journal(into), [row])
-    before = versions(into)
-    code, _, err = call("verify", into, "--repair")
-    assert code == 2
-    assert "holds no audio now" in err
-    assert versions(into) == before
-    assert call("verify", into, "--repair", "--allow-deletions")[0] == 0
-    assert live(into) == corpus.expected()
