@@ -4,9 +4,6 @@ import copy
 import dataclasses
 import inspect
 import json
-import re
-import subprocess
-import sys
 from typing import Any
 
 import numpy as np
@@ -20,7 +17,7 @@ from jobs.bench.encoder import Speed, make_random_models, run_plainly
 from jobs.bench.sounds import make_sounds
 from jobs.tiny.evaluate import CHECKPOINT, load, make_exam, measure
 from jobs.tiny.synth import draw_scene
-from pipeline.encoder.encoder import load_audio_model, make_tower, resolve_precision
+from pipeline.encoder.encoder import load_audio_model, make_tower
 from pipeline.encoder.malloc import keep_freed_memory
 from pipeline.encoder.parity import LARGEST_DIFFERENCE, LEAST_CLIP_COSINE, LEAST_FRAME_COSINE, cosine, relative
 from pipeline.encoder.snake import fuse_snake, snake
@@ -147,31 +144,6 @@ def test_tower_of_full_size_matches_transformers_on_a_whole_window(full_size: di
     expected = run_transformers(models, sounds)
     for precision in ("float32", "bfloat16"):
         check(make(models, precision), sounds, expected, precision)
-
-
-def test_the_encoder_is_measured_with_torch_and_transformers_alone() -> None:
-    """No other dependency of the project can be imported; the tables have all ways and the parity."""
-    others = ["ray", "lancedb", "lance", "pyarrow", "soundfile", "soxr", "av", "pydantic", "typer", "rich", "fsspec"]
-    program = (
-        f"import runpy, sys; sys.modules.update(dict.fromkeys({others}))\n"
-        "options = '--encoder --model earshot-tiny --device cpu --seconds 0.8 --rounds 1 --threads 1 --profile'\n"
-        "sys.argv[1:] = options.split()\n"
-        "runpy.run_module('jobs.bench', run_name='__main__')"
-    )
-    done = subprocess.run([sys.executable, "-c", program], capture_output=True, text=True, timeout=300)
-    assert done.returncode == 0, done.stderr
-    lines = [re.split(r"\s{2,}", line.strip()) for line in done.stdout.splitlines()]
-    rows = [line for line in lines if line[0].startswith(("transformers", "earshot"))]
-    precisions = list(dict.fromkeys(["float32", resolve_precision("auto", "cpu")]))
-    plain = [["transformers", p, n] for p in precisions for n in "12"]
-    plain += [["transformers, memory kept", p, "1"] for p in precisions]
-    ours = [("earshot", "1"), ("earshot", "2"), ("earshot, from host memory", "1")]
-    assert [row[:3] for row in rows] == plain + [[way, p, n] for p in precisions for way, n in ours]
-    assert all(float(row[-1]) < LARGEST_DIFFERENCE for row in rows if row[1] == "float32")
-    stages = [line[1] for line in lines if line[0] == "stage"]
-    assert stages == [*(f"codec block {k}" for k in (1, 2, 3, 4)), "codec end", "transformer"]
-    assert [line[1] for line in lines if line[0] == "operation"].count("aten::mkldnn_convolution") <= 1
-    assert sum(line[0] == "operation" for line in lines) == 12
 
 
 def a_speed(precision: str, difference: float = 0.0, clip: float = 1.0, frame: float = 1.0) -> Speed:

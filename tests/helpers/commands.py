@@ -8,7 +8,6 @@ import pytest
 
 from jobs.main import main
 from pipeline.index import journal
-from pipeline.index.tables import open_published
 from pipeline.run.dispatch import Workers
 from tests.helpers.indexes import table
 
@@ -31,8 +30,3 @@ def lines(text: str) -> list[dict[str, Any]]:
 def versions(index: str) -> dict[str, int]:
     names = (*journal.DATA_TABLES, "batches")
     return {name: table(index, name).version for name in names}
-
-
-def live_frames(into: str) -> list[str]:
-    frames = open_published(into, "frames").to_table(columns=["audio_id", "frame", "vector"]).to_pylist()
-    return sorted(map(str, frames))

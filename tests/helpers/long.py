@@ -52,17 +52,8 @@ def in_one_piece(encoder: FakeEncoder) -> Stages:
 
 
 def published(config: Config) -> dict[str, list[Any]]:
-    files = [
-        "uri",
-        "audio_id",
-        "status",
-        "reason",
-        "message",
-        "duration_s",
-        "expected_duration_s",
-        "n_clips",
-        "n_frames",
-    ]
+    files = ["uri", "audio_id", "status", "reason", "message", "n_clips", "n_frames"]
+    files += ["duration_s", "expected_duration_s"]
     clips = read(config.into, "clips", ["clip_id", "start_s", "end_s", "duration_s", "vector"])
     frames = read(config.into, "frames", ["audio_id", "frame", "start_s", "vector"])
     return {

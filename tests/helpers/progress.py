@@ -1,6 +1,9 @@
-"""Progress of runs, made by hand."""
+"""Progress of runs, made by hand, and their records."""
+
+from pathlib import Path
 
 from pipeline.run.progress import STAGES, Progress
+from pipeline.run.record import Record, read_record
 
 ONE_EACH = dict.fromkeys(STAGES, 1.0)
 """One worker in each stage."""
@@ -21,3 +24,10 @@ def halfway() -> Progress:
     progress.throughput.add(receipt(20.0), 15.0, workers)
     progress.audio_s = 100.0
     return progress
+
+
+def record_of(index: str | Path) -> Record:
+    """The record that the last run of an index has left."""
+    record = read_record(str(index))
+    assert record is not None
+    return record

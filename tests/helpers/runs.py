@@ -11,7 +11,7 @@ import pytest
 from pipeline.config import Config, make_config
 from pipeline.encoder.checkpoint import read_identity
 from pipeline.grid import Waveform
-from pipeline.index.tables import open_published, write_frames
+from pipeline.index.tables import write_frames
 from pipeline.run.decode_stage import decode_batch
 from pipeline.run.dispatch import Stages
 from pipeline.run.encode_stage import Encoder, encode_windows
@@ -50,11 +50,6 @@ def configure(folder: Path, index: Path, **sections: Any) -> Config:
     return make_config({"sources": [str(folder)], "into": str(index), **sections})
 
 
-def rows(index: str, name: str, columns: list[str]) -> list[str]:
-    table = open_published(index, name).to_table(columns=columns)
-    return sorted(map(str, table.to_pylist()))
-
-
 @pytest.fixture
 def corpus(tmp_path: Path) -> Path:
     """Eight sounds of different lengths, and a file that is none."""
@@ -64,12 +59,3 @@ def corpus(tmp_path: Path) -> Path:
         write_wav(folder / f"{number}.wav", noise(0.5 + 2.3 * number, seed=number))
     (folder / "broken.wav").write_text("not a sound")
     return folder
-
-
-def everything(index: str) -> dict[str, list[str]]:
-    """The published rows of the data tables, without batch ids and times."""
-    return {
-        "files": rows(index, "files", ["file_id", "audio_id", "uri", "status", "reason", "n_clips", "n_frames"]),
-        "clips": rows(index, "clips", ["clip_id", "file_id", "audio_id", "uri", "start_s", "end_s", "vector"]),
-        "frames": rows(index, "frames", ["audio_id", "frame", "start_s", "vector"]),
-    }

@@ -42,9 +42,15 @@ def make_collector(grid: Grid = GRID, *, with_frames: bool = True, planned: Sequ
 
 def index(*contents: Sequence[Path], grid: Grid = GRID, with_frames: bool = True) -> tuple[Batch, list[Row]]:
     """A batch of these files, and the frame rows that it would publish."""
-    sink = FrameSink()
     planned = plan_batch(BATCH, *contents)
-    encoded = encode_all(planned, FakeEncoder(frames=with_frames), grid)
+    return index_planned(planned, encode_all(planned, FakeEncoder(frames=with_frames), grid), grid, with_frames)
+
+
+def index_planned(
+    planned: Row, encoded: pa.Table | None = None, grid: Grid = GRID, with_frames: bool = True
+) -> tuple[Batch, list[Row]]:
+    """The same of a planned batch, whose files may have changed since."""
+    sink, encoded = FrameSink(), encode_all(planned, FakeEncoder(), grid) if encoded is None else encoded
     collector = make_collector(grid, with_frames=with_frames, planned=[planned])
     batches = [collector.add(receipt) for receipt in sink.write(encoded)]
     assert collector.missing == set()
@@ -183,7 +189,7 @@ def collect(tables: Sequence[pa.Table]) -> dict[str, tuple[Batch, list[Row]]]:
     return {batch.batch_id: (batch, published_frames(batch, sink)) for batch in batches if batch is not None}
 
 
-EDITS = ["same", "gone", "other", "longer", "text"]
+EDITS = ["same", "deleted", "other", "longer", "text"]
 
 
 def held(lengths_s: list[float]) -> list[tuple[str, Waveform]]:

@@ -35,6 +35,7 @@ from pipeline.run.metrics import METRICS
 from pipeline.run.record import Record, read_record
 from tests.helpers.indexes import count_batches, live_rows, vectors, write_corpus
 from tests.helpers.listeners import LOOPBACK, find_listeners
+from tests.helpers.progress import record_of
 from tests.helpers.runs import in_place
 
 pytestmark = [pytest.mark.slow, pytest.mark.timeout(900)]
@@ -274,8 +275,7 @@ def test_job_is_followed_watched_stopped_and_continued(head: Head, tmp_path: Pat
     answers = [json.loads(line) for line in again.stdout.splitlines()]
     assert answers[0]["job"] == job[:-1] + "2"
     assert answers[1] == {"job": job[:-1] + "2", "state": "succeeded"}
-    final = read_record(str(index))
-    assert final is not None
+    final = record_of(index)
     assert (final.state, final.n_unchanged, final.n_done) == ("done", n_published, N_FILES + 1)
     newest = head.ask("jobs")[0]
     assert newest["run"] == final.run_id
@@ -462,8 +462,7 @@ def test_cluster_grows_from_no_gpu_and_loses_nothing_with_a_node(
         assert after is not None
         assert (after.state, after.n_done < n_files) == ("running", True)
         assert driver.wait(400) == 0, log.read_text()
-    final = read_record(str(index))
-    assert final is not None
+    final = record_of(index)
     assert (final.state, final.n_indexed, final.n_failed) == ("done", n_files, 1)
     loaded = load_config(config)
     on_cpu = loaded.encode.model_copy(update={"device": "cpu"})

@@ -21,8 +21,8 @@ from pipeline.index.tables import open_published
 from pipeline.processes import find_descendants
 from pipeline.run.driver import index_corpus
 from pipeline.run.progress import Progress
-from pipeline.run.record import read_record
 from tests.helpers.indexes import count_batches, live_rows, vectors, write_corpus
+from tests.helpers.progress import record_of
 
 N_FILES = 30
 
@@ -170,8 +170,7 @@ def check_death_is_reported(index: Path, code: int, said: str, called: str) -> N
     assert f"Ray's {called} has died (process" in said.splitlines()[-1]
     assert said.splitlines()[-1].endswith("killed by signal 9); what was published stays, run again to go on")
     assert "Traceback" not in said
-    record = read_record(str(index))
-    assert record is not None
+    record = record_of(index)
     assert (record.state, f"Ray's {called} has died" in (record.error or "")) == ("failed", True)
 
 
@@ -184,8 +183,7 @@ def test_run_whose_ray_is_killed_reports_it(tmp_path: Path, part: str, called: s
     index = tmp_path / "index"
     corpus = write_corpus(tmp_path / "in", 10 * N_FILES)
     check_death_is_reported(index, *run_until(index, write_config(corpus, index), 1, kill_part(part)), called)
-    record = read_record(str(index))
-    assert record is not None
+    record = record_of(index)
     assert 0 < record.n_done == open_published(index, "files").count_rows() < 10 * N_FILES
     assert not list(index.glob("claim*"))
 

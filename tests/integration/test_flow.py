@@ -31,13 +31,13 @@ from pipeline.run.decode_stage import decode_batch
 from pipeline.run.driver import index_corpus
 from pipeline.run.prepare import describe_run
 from pipeline.run.progress import Progress
-from pipeline.run.record import read_record
 from pipeline.run.workers import run_stages
 from pipeline.search.client import Index
 from tests.helpers.checkpoints import edit_weights, make_pe_audio
 from tests.helpers.fakes import noise, write_wav
 from tests.helpers.listeners import LOOPBACK, find_listeners
 from tests.helpers.long import in_one_piece, published
+from tests.helpers.progress import record_of
 from tests.helpers.runs import WideEncoder, in_place
 from tests.helpers.sounds import write_broken_corpus, write_formats
 
@@ -130,8 +130,7 @@ def scenes(truth: tuple[Path, dict[str, list[Event]]], tmp_path_factory: pytest.
     index = tmp_path_factory.mktemp("scenes-index") / "index"
     progress = index_corpus(configure(truth[0], index))
     assert (progress.n_indexed, progress.n_failed) == (len(truth[1]), 0)
-    record = read_record(str(index))
-    assert record is not None
+    record = record_of(index)
     assert all(stage.busy_s > 0 for stage in record.stages.values())
     assert all(stage.speed for stage in record.stages.values())
     return index

@@ -10,7 +10,7 @@ import numpy as np
 import pytest
 
 from pipeline import schema
-from pipeline.audio.decode import decode_all, open_audio
+from pipeline.audio.decode import decode_all
 from pipeline.audio.source import hash_file, probe_file
 from pipeline.config import CorpusConfig, DecodeConfig
 from pipeline.corpus.corpus_file import estimate_seconds
@@ -54,39 +54,6 @@ def decoded(*sources: Path | str) -> dict[str, Row]:
     """The ledger row of each file of a corpus once it is decoded, by the last part of its uri."""
     rows = [row for batch in planned(*sources).batches.to_pylist() for row in decode(batch)]
     return {Path(file["uri"]).name: file for row in rows if row["files"] for file in row["files"]}
-
-
-RATES_HZ = {"wav_s16": (8_000, 11_025, 44_056, 44_100, 48_000, 96_000), "flac": (22_050, 44_100), "mp3": (44_100,)}
-
-
-RATES_HZ |= {"m4a": (44_100,), "ogg_opus": (48_000,), "ogg_vorbis": (22_050,)}
-
-
-@pytest.mark.parametrize(("name", "rate_hz"), [(name, hz) for name, rates in RATES_HZ.items() for hz in rates])
-def test_a_range_is_a_slice_of_the_whole(name: str, rate_hz: int) -> None:
-    data = encode(name, 5 * loud(9.7, rate_hz), rate_hz)
-    whole, _ = decode_all(io.BytesIO(data))
-    rng = np.random.default_rng(0)
-    for start_s, end_s in [(0, 3), (2, 4), (5.25, 5.29), (3.3, 20), *np.sort(rng.uniform(0, 9.6, (5, 2))).tolist()]:
-        part, _ = decode_all(io.BytesIO(data), start_s=start_s, end_s=end_s)
-        assert part.shape == whole[round(start_s * HZ) : round(end_s * HZ)].shape
-        np.testing.assert_allclose(part, whole[round(start_s * HZ) : round(end_s * HZ)], rtol=0, atol=1e-6)
-
-
-@pytest.mark.parametrize("name", ["wav_s16", "mp3"])
-def test_little_is_read_behind_a_range(name: str) -> None:
-    class Counted(io.BytesIO):
-        n_bytes = 0
-
-        def read(self, size: int | None = -1, /) -> bytes:
-            data = super().read(size)
-            self.n_bytes += len(data)
-            return data
-
-    data = Counted(encode(name, loud(240.0, 44_100), 44_100))
-    with open_audio(data) as stream:
-        list(stream.blocks(HZ, 2 * HZ))
-    assert data.n_bytes < len(data.getvalue()) / 4
 
 
 @pytest.mark.parametrize("suffix", ["wav", "mp3"])

@@ -100,6 +100,6 @@ def test_a_damaged_file_is_read_again_and_a_deleted_one_stays_deleted() -> None:
 
 
 def test_a_deleted_file_keeps_what_was_known_of_it() -> None:
-    gone = {"status": "deleted", "n_clips": 0, "n_frames": 0, "clips_checksum": None, "frames_checksum": None}
-    assert differences(deleted_row(INDEXED), INDEXED) == gone
+    deleted = {"status": "deleted", "n_clips": 0, "n_frames": 0, "clips_checksum": None, "frames_checksum": None}
+    assert differences(deleted_row(INDEXED), INDEXED) == deleted
     assert differences(deleted_row(failed_row(DECODED, FAILURE)), DECODED) == {"status": "deleted", "n_clips": 0}

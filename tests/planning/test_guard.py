@@ -1,6 +1,7 @@
 """A disk that is not there costs no rows; a session that a person deletes does."""
 
 import os
+import re
 import tarfile
 from collections.abc import Iterable
 from pathlib import Path
@@ -84,8 +85,7 @@ def test_an_emptied_folder_that_was_a_mount_point_is_refused_and_another_is_not(
     there, removed = ["/mnt/a/1.wav"], [f"/mnt/disk/x/{k}.wav" for k in range(3)]
     assert guard(there, ["/mnt"]).find_refusal(removed, 9) is None
     refused = guard(there, ["/mnt"], known=["/mnt/disk", "/other"]).find_refusal(removed, 9)
-    assert refused is not None
-    assert refused.startswith("/mnt/disk: holds no audio now, and the index has 3 files of it")
+    assert (refused or "").startswith("/mnt/disk: holds no audio now, and the index has 3 files of it")
     assert guard(there, ["/mnt"], known=["/mnt/disk"]).find_refusal(["/mnt/x/1.wav"], 9) is None
 
 
@@ -93,8 +93,7 @@ def test_files_written_into_the_folder_of_a_missing_disk_do_not_hide_that() -> N
     there, removed = ["/mnt/a/1.wav", "/mnt/disk/new.wav"], [f"/mnt/disk/{k}.wav" for k in range(3)]
     known = ["/mnt/disk"]
     refused = guard(there, ["/mnt"], known=known).find_refusal(removed, 9)
-    assert refused is not None
-    assert refused.startswith(
+    assert (refused or "").startswith(
         "/mnt/disk: was a mount point when it was indexed and is none now, and 3 of its files are"
     )
     assert guard(there, ["/mnt"], known=known, mounted=known).find_refusal(removed, 9) is None
@@ -105,8 +104,7 @@ def test_vanished_files_do_not_count_as_there() -> None:
     """Links into a disk, and the files of a manifest, are listed all the same."""
     removed = ["/mnt/disk/1.wav", "/mnt/disk/2.wav"]
     refused = guard(["/a/1.wav"], ["/list.csv"], known=["/mnt/disk"], vanished=removed).find_refusal(removed, 9)
-    assert refused is not None
-    assert refused.startswith("/mnt/disk: holds no audio now")
+    assert (refused or "").startswith("/mnt/disk: holds no audio now")
     assert guard(["/a/1.wav"], ["/mnt/disk"], vanished=removed).find_refusal(removed, 9) is not None
 
 
@@ -116,8 +114,7 @@ def test_a_shard_that_is_there_and_has_become_empty_is_refused(source: str, shar
     source, removed = source.replace("/s/a.tar", shard), [f"{shard}#d/1.wav", f"{shard}#2.wav#t=1,2"]
     others = ["/a/1.wav", "/s/b.tar#1.wav"]
     refused = guard(others, ["/a", source], empty=[shard]).find_refusal(removed, 9)
-    assert refused is not None
-    assert refused.startswith(f"{shard}: holds no audio now, and the index has 2 files of it: ")
+    assert (refused or "").startswith(f"{shard}: holds no audio now, and the index has 2 files of it: ")
     assert guard([*others, f"{shard}#3.wav"], ["/a", source]).find_refusal(removed, 9) is None
     is_source = source == shard
     assert (guard(others, ["/a", source]).find_refusal(removed, 9) is not None) == is_source  # such a file was deleted
@@ -126,11 +123,11 @@ def test_a_shard_that_is_there_and_has_become_empty_is_refused(source: str, shar
 def test_emptied_folders_are_named_outermost_and_fullest_first() -> None:
     removed = ["/m/1/x/a.wav", "/m/2/a.wav", "/m/2/b.wav", "/n/d/a.wav"]
     refused = guard(["/a/1.wav"], ["/a", "/m/*", "/n"], known=["/n/d"]).find_refusal(removed, 9)
-    assert refused is not None
-    assert refused.startswith("/m/2: holds no audio now, and the index has 2 files of it (likewise /m/1: 1, /n: 1): ")
+    assert (refused or "").startswith(
+        "/m/2: holds no audio now, and the index has 2 files of it (likewise /m/1: 1, /n: 1): "
+    )
     many = guard(["/a/1.wav"], ["/a", "/m/*"]).find_refusal([f"/m/{k}/a.wav" for k in range(9)], 9)
-    assert many is not None
-    assert "(likewise /m/1: 1, /m/2: 1, /m/3: 1, /m/4: 1 and 4 more): " in many
+    assert "(likewise /m/1: 1, /m/2: 1, /m/3: 1, /m/4: 1 and 4 more): " in (many or "")
 
 
 # --- how many may be removed ------------------------------------------------------------------------------------------
@@ -156,8 +153,7 @@ def test_files_of_a_forgotten_source_are_removed_and_others_guarded() -> None:
     assert forgetful.find_refusal(removed, 60) is None
     for other in ("/b/1.wav", "/m/1/1.wav"):
         refused = forgetful.find_refusal([*removed, other], 60)
-        assert refused is not None
-        assert "the index has 1 file of it" in refused
+        assert "the index has 1 file of it" in (refused or "")
     named = guard(["/a/1.wav"], ["/a.csv"], request, vanished=removed).find_refusal(removed, 60)
     assert named is not None
 
@@ -181,8 +177,7 @@ def test_forgetting_a_source_leaves_the_others_guarded(source: str, files: str) 
         forgetful = guard(["/a/1.wav"], ["/a", source], RunRequest(forgotten=(forgotten,)))
         assert forgetful.find_refusal(old, 60) is None
         refused = forgetful.find_refusal([*old, *removed], 60)
-        assert refused is not None
-        assert "30 of 60 indexed files" in refused or "the index has 30 files of it" in refused
+        assert re.search("30 of 60 indexed files|the index has 30 files of it", refused or "")
     of_none = [f"/else/{k}.wav" for k in range(30)]
     assert forgetful.find_refusal([*old, *of_none], 60) is not None
     both = RunRequest(forgotten=("/old", source))
@@ -205,8 +200,7 @@ def test_files_of_a_forgotten_manifest_are_removed(tmp_path: Path) -> None:
 def test_files_missing_after_a_source_was_moved_are_guarded_at_the_new_place() -> None:
     removed, request = ["/old/1.wav", "/old/2.wav"], RunRequest(moved=("/old", "/new"))
     refused = guard(["/a/1.wav"], ["/a", "/new"], request, known=["/old"]).find_refusal(removed, 9)
-    assert refused is not None
-    assert refused.startswith("/new: holds no audio now, and the index has 2 files of it")
+    assert (refused or "").startswith("/new: holds no audio now, and the index has 2 files of it")
     assert guard(["/a/1.wav", "/new/3.wav"], ["/a", "/new"], request, known=["/old"]).find_refusal(removed, 9) is None
     indexed = pa.chunked_array([["/old/1.wav", "/old/3.wav", "/a/1.wav"]])
     assert guard(["/a/1.wav", "/new/3.wav"], ["/new"], request).select_missing(indexed) == ["/new/1.wav"]

@@ -12,8 +12,9 @@ from pipeline.index import journal
 from pipeline.index.tables import open_published
 from pipeline.index.verify import verify_index
 from pipeline.run.driver import index_corpus
+from tests.helpers.contents import live
 from tests.helpers.fakes import noise, write_wav
-from tests.helpers.runs import WideEncoder, configure, everything, in_place
+from tests.helpers.runs import WideEncoder, configure, in_place
 from tests.helpers.runs import corpus as corpus
 
 
@@ -31,7 +32,7 @@ def test_checkpoints_are_bounded_by_rows_and_seconds(corpus: Path, tmp_path: Pat
     assert versions[0] > 3
     assert versions[1] == 1
     assert versions[2] > 3
-    assert everything(often.into) == everything(once.into)
+    assert live(often.into) == live(once.into)
 
 
 def make_same(folder: Path) -> Callable[[int], None]:
@@ -61,7 +62,7 @@ def test_contents_that_become_equal_during_a_run_are_stored_once(tmp_path: Path,
     assert verify_index(config.into) == []
     afresh = configure(folder, tmp_path / "afresh")
     index_corpus(afresh, stages=in_place(WideEncoder()))
-    assert everything(config.into) == everything(afresh.into)
+    assert live(config.into) == live(afresh.into)
     n_batches = sum(row["kind"] == "index" for row in journal.read_journal(config.into).to_pylist())
     assert encoder.n_windows == 3 * n_batches == 9
     assert verify_index(config.into) == []

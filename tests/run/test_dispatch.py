@@ -18,8 +18,9 @@ from pipeline.run import dispatch
 from pipeline.run.dispatch import Workers
 from pipeline.run.driver import index_corpus
 from pipeline.run.progress import Progress
+from tests.helpers.contents import live
 from tests.helpers.fakes import noise, write_wav
-from tests.helpers.runs import WideEncoder, configure, everything, in_place
+from tests.helpers.runs import WideEncoder, configure, in_place
 from tests.helpers.runs import corpus as corpus
 
 
@@ -66,7 +67,7 @@ def test_file_that_kills_its_worker_fails_alone(corpus: Path, tmp_path: Path) ->
     index_corpus(config, stages=in_place(WideEncoder()), request=RunRequest(retry_failed=True, reason="crashed"))
     whole = configure(corpus, tmp_path / "whole", run={"batch_s": 40.0})
     index_corpus(whole, stages=in_place(WideEncoder()))
-    assert everything(config.into) == everything(whole.into)
+    assert live(config.into) == live(whole.into)
 
 
 def test_run_ends_and_blames_no_file_if_all_workers_die(corpus: Path, tmp_path: Path) -> None:
@@ -169,7 +170,7 @@ def test_disk_unmounted_during_a_full_run_costs_no_rows(corpus: Path, tmp_path: 
     (corpus / "broken.wav").unlink()
     config = configure(corpus, tmp_path / "index", store={"checkpoint_rows": checkpoint_rows})
     index_corpus(config, stages=in_place(WideEncoder()))
-    before = everything(config.into)
+    before = live(config.into)
     away = tmp_path / "away"
 
     def unmount(number: int) -> None:
@@ -178,7 +179,7 @@ def test_disk_unmounted_during_a_full_run_costs_no_rows(corpus: Path, tmp_path: 
             corpus.mkdir()
 
     progress = index_corpus(config, stages=in_place(WideEncoder(), unmount), request=RunRequest(full=True))
-    assert everything(config.into) == before
+    assert live(config.into) == before
     assert (progress.n_files, progress.n_done) == (8, 8)
     assert progress.n_indexed > 0
     [note] = progress.notes

@@ -12,7 +12,8 @@ from pipeline.grid import window_starts
 from pipeline.index import journal, lease
 from pipeline.planning.plan import Plan
 from pipeline.run.driver import index_corpus
-from tests.helpers.runs import WideEncoder, configure, everything, in_place
+from tests.helpers.contents import live
+from tests.helpers.runs import WideEncoder, configure, in_place
 from tests.helpers.runs import corpus as corpus
 
 
@@ -31,14 +32,14 @@ def test_run_indexes_everything_and_a_second_run_nothing(corpus: Path, tmp_path:
     assert plans[0].n_to_decode == 9
     assert seen[0] == ("listing", 0)
     assert seen[-1] == ("done", 9)
-    before = everything(config.into)
+    before = live(config.into)
     batches = journal.read_journal(config.into)
     assert sum(batches["n_frames"].to_pylist()) == progress.n_frames
     assert {row["precision"] for row in batches.to_pylist() if row["kind"] == "index"} == {"float32"}
     again = index_corpus(config, stages=in_place(encoder))
     assert (again.n_unchanged, again.n_indexed, again.n_failed) == (9, 0, 0)
     assert encoder.n_windows == progress.n_clips
-    assert everything(config.into) == before
+    assert live(config.into) == before
     assert journal.read_journal(config.into).num_rows == batches.num_rows
 
 
@@ -61,8 +62,8 @@ def test_batches_published_before_a_crash_are_not_encoded_again(corpus: Path, tm
     assert journal.read_journal(config.into)["kind"].to_pylist().count("index") == at
     encoder = WideEncoder()
     index_corpus(config, stages=in_place(encoder))
-    assert everything(config.into) == everything(whole.into)
-    n_windows = len(everything(whole.into)["clips"])
+    assert live(config.into) == live(whole.into)
+    n_windows = len(live(whole.into)["clips"])
     assert encoder.n_windows < n_windows if at else encoder.n_windows == n_windows
 
 
@@ -77,7 +78,7 @@ def test_error_of_a_full_disk_is_one_line(corpus: Path, tmp_path: Path) -> None:
     assert str(tmp_path / "index") in str(caught.value)
     assert not list((tmp_path / "index").glob("claim-*"))
     index_corpus(config, stages=in_place(WideEncoder()))
-    assert len(everything(config.into)["files"]) == 9
+    assert len(live(config.into)["files"]) == 9
 
 
 def test_index_among_its_sources_is_not_indexed(corpus: Path, tmp_path: Path) -> None:

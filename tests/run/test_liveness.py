@@ -15,7 +15,8 @@ from pipeline.index.lease_files import STALE_S
 from pipeline.processes import find_start
 from pipeline.run.liveness import SILENT_S, judge
 from pipeline.run.progress import Progress
-from pipeline.run.record import Record, make_record, read_record, write_record
+from pipeline.run.record import Record, make_record, write_record
+from tests.helpers.progress import record_of
 
 ROOT = Path(__file__).parents[2]
 
@@ -57,8 +58,7 @@ def test_record_without_processes_is_judged_by_its_age_and_lease(tmp_path: Path)
     values = json.loads((tmp_path / "run.json").read_text())
     del values["processes"], values["began"]
     (tmp_path / "run.json").write_text(json.dumps(values))
-    record = read_record(str(tmp_path))
-    assert record is not None
+    record = record_of(tmp_path)
     assert find(record) == "died"
     assert find(record, held=True) == "running"
 
@@ -85,8 +85,7 @@ def test_status_shows_whether_a_run_works_or_was_killed(tmp_path: Path) -> None:
     ) as process:
         assert process.stdout is not None
         assert process.stdout.readline() == "running\n"
-        record = read_record(str(tmp_path))
-        assert record is not None
+        record = record_of(tmp_path)
         assert (record.pid, record.began) == (process.pid, find_start(process.pid))
         assert f"{tmp_path}: running\n" in status(str(tmp_path))
         os.kill(process.pid, signal.SIGKILL)  # it stays a zombie for now

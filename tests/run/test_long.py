@@ -126,11 +126,11 @@ def test_recording_that_is_cut_off_or_does_not_seek_exactly_is_streamed(tmp_path
     soundfile.write(mp3, noise(30.0), 48_000, format="MP3")
     odd = write(tmp_path / "odd.wav", 30.0, 44_056)
     broken = cut_off(write(tmp_path / "a.flac", 30.0), 0.8)
-    gone = write(tmp_path / "b.wav", 30.0)
+    vanished = write(tmp_path / "b.wav", 30.0)
     for path in (mp3, odd, broken):
         assert split(path, part_s=0.5) == [plan_batch(BATCH, [path])]
-    planned = plan_batch(BATCH, [gone])
-    gone.unlink()
+    planned = plan_batch(BATCH, [vanished])
+    vanished.unlink()
     assert split_batch(planned, DecodeConfig(), GRID, PART_S) == [planned]
 
 

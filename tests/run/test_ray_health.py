@@ -18,8 +18,8 @@ from pipeline.run.dispatch import Workers
 from pipeline.run.driver import index_corpus
 from pipeline.run.progress import Progress
 from pipeline.run.ray_health import GRACE_S, PROBE_S, RESTART_S, Deathwatch, RayHealth
-from pipeline.run.record import read_record
 from tests.helpers.contents import KnownCorpus, live
+from tests.helpers.progress import record_of
 from tests.helpers.runs import WideEncoder, in_place
 
 
@@ -140,8 +140,7 @@ def test_run_whose_ray_dies_publishes_complete_batches_and_reports_it(tmp_path: 
         index_corpus(corpus.config, stages=workers)
     assert is_in_time == []  # the run has not waited for workers or for Ray
     over.set()
-    record = read_record(corpus.config.into)
-    assert record is not None
+    record = record_of(corpus.config.into)
     assert (record.state, "the raylet is dead" in (record.error or "")) == ("failed", True)
     assert 0 < record.n_indexed < 6
     assert journal.read_journal(corpus.config.into)["kind"].to_pylist().count("index") > 0
@@ -191,8 +190,7 @@ def test_thread_reports_a_ray_that_dies_during_one_long_call(tmp_path: Path) -> 
             assert told.wait(60)
 
     def give_up(error: RayDied) -> None:
-        record = read_record(corpus.config.into)
-        assert record is not None
+        record = record_of(corpus.config.into)
         states.append((record.state, record.error))
         told.set()
 
@@ -200,8 +198,7 @@ def test_thread_reports_a_ray_that_dies_during_one_long_call(tmp_path: Path) -> 
     index_corpus(corpus.config, stages=workers, failpoint=call_long, give_up=give_up)
     said = f"{corpus.config.into}: the raylet is dead; what was published stays, run again to go on"
     assert states == [("failed", said)]
-    record = read_record(corpus.config.into)
-    assert record is not None
+    record = record_of(corpus.config.into)
     assert record.state == "done"
     assert live(corpus.config.into) == corpus.expected()
 

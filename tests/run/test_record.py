@@ -21,7 +21,7 @@ from pipeline.run.progress import Progress, find_shortfall
 from pipeline.run.ray_start import JOB_VARIABLE
 from pipeline.run.record import Keeper, make_record, read_record, write_record
 from tests.helpers.contents import KnownCorpus, live
-from tests.helpers.progress import halfway
+from tests.helpers.progress import halfway, record_of
 from tests.helpers.runs import WideEncoder, in_place
 
 
@@ -109,8 +109,7 @@ def test_record_keeps_how_a_run_ended(
 ) -> None:
     def end() -> None:
         with Keeper(str(tmp_path), Progress()):
-            began = read_record(str(tmp_path))
-            assert began is not None
+            began = record_of(tmp_path)
             assert began.state == "running"
             if error is not None:
                 raise error
@@ -120,8 +119,7 @@ def test_record_keeps_how_a_run_ended(
     else:
         with pytest.raises(type(error)):
             end()
-    record = read_record(str(tmp_path))
-    assert record is not None
+    record = record_of(tmp_path)
     assert (record.state, record.error) == (state, said)
 
 
@@ -144,14 +142,12 @@ def test_record_is_written_every_few_seconds(tmp_path: Path, monkeypatch: pytest
         for n_files in (5, 6):
             progress.n_files = n_files
             keeper.note()
-            record = read_record(str(tmp_path))
-            assert record is not None
+            record = record_of(tmp_path)
             assert record.n_files == n_files
         monkeypatch.setattr(records, "WRITE_EVERY_S", 1e9)
         progress.n_files = 7
         keeper.note()
-        record = read_record(str(tmp_path))
-        assert record is not None
+        record = record_of(tmp_path)
         assert record.n_files == 6
 
 
@@ -160,8 +156,7 @@ def test_run_with_too_many_failures_has_failed(tmp_path: Path) -> None:
     assert find_shortfall(progress, 0.5) is None
     with Keeper(str(tmp_path), progress, shortfall=lambda: find_shortfall(progress, 0.4)):
         pass
-    record = read_record(str(tmp_path))
-    assert record is not None
+    record = record_of(tmp_path)
     assert (record.state, record.error) == ("failed", "50.0% of the files failed, run.max_failed_fraction allows 40.0%")
 
 
@@ -171,8 +166,7 @@ def test_record_of_an_earlier_version_is_read(tmp_path: Path) -> None:
     values = json.loads((tmp_path / "run.json").read_text())
     del values["not_looked_at"]
     (tmp_path / "run.json").write_text(json.dumps(values))
-    record = read_record(str(tmp_path))
-    assert record is not None
+    record = record_of(tmp_path)
     assert record.not_looked_at == {}
 
 
@@ -190,15 +184,13 @@ def known(tmp_path: Path) -> KnownCorpus:
 
 def test_run_keeps_its_record(known: KnownCorpus) -> None:
     progress = index_corpus(known.config, stages=in_place(WideEncoder()))
-    record = read_record(known.config.into)
-    assert record is not None
+    record = record_of(known.config.into)
     assert (record.state, record.doing, record.error) == ("done", "done", None)
     assert (record.n_files, record.n_indexed, record.n_failed) == (7, 6, 1)
     assert record.hours_done == record.hours_all == progress.audio_s / 3600
     assert (record.index, record.run_id) == (known.config.into, progress.run_id)
     again = index_corpus(known.config, stages=in_place(WideEncoder()))
-    record = read_record(known.config.into)
-    assert record is not None
+    record = record_of(known.config.into)
     assert (record.run_id, record.n_unchanged, record.failures) == (again.run_id, 7, {})
     assert live(known.config.into) == known.expected()
 
@@ -241,8 +233,7 @@ def test_stopped_run_commits_its_complete_batches(
     finally:
         signal.signal(number, former)
     published = open_published(config.into, "files").count_rows()
-    record = read_record(config.into)
-    assert record is not None
+    record = record_of(config.into)
     assert 0 < published < 7
     assert (record.state, record.n_done) == ("stopped", published)
     index_corpus(known.config, stages=in_place(WideEncoder()))

@@ -31,6 +31,7 @@ from tests.helpers.stages import (
     expected_frames,
     held,
     index,
+    index_planned,
     make_collector,
     marked,
     named,
@@ -189,12 +190,10 @@ def test_a_file_that_changed_since_it_was_listed_yields_no_window(tmp_path: Path
     good = write_wav(tmp_path / "b.wav", noise(0.9, 1))
     planned = plan_batch(BATCH, [changed], [good])
     write_wav(changed, noise(0.9, 1))  # the bytes of the other file, whose rows must stay
-    sink = FrameSink()
-    batch = make_collector().add(sink.write(encode_all(planned, FakeEncoder()))[0])
-    assert batch is not None
+    batch, frames = index_planned(planned)
     assert outcomes(batch) == {"a.wav": ("failed", "read", "changed_while_reading"), "b.wav": ("indexed", None, None)}
     assert batch.orphaned == frozenset()
-    assert published_frames(batch, sink) == expected_frames(good, noise(0.9, 1))
+    assert frames == expected_frames(good, noise(0.9, 1))
 
 
 @pytest.mark.parametrize("data", [b"text" * 99, b""])
@@ -203,8 +202,7 @@ def test_a_file_that_became_something_else_fails_as_changed(tmp_path: Path, data
     path, twin = (write_wav(tmp_path / f"{name}.wav", noise(1.3)) for name in "ab")
     planned = plan_batch(BATCH, [path, twin])
     path.write_bytes(data)
-    batch = make_collector(planned=[planned]).add(FrameSink().write(encode_all(planned, FakeEncoder()))[0])
-    assert batch is not None
+    batch, _ = index_planned(planned)
     assert outcomes(batch) == {"a.wav": ("failed", "read", "changed_while_reading"), "b.wav": ("indexed", None, None)}
 
 
@@ -231,24 +229,21 @@ def test_a_file_that_changes_while_it_is_read_fails_with_its_copies(tmp_path: Pa
     assert batch.describe()["n_frames"] == 0
 
 
-@pytest.mark.parametrize("n_gone", [1, 2, 3])
-def test_the_first_readable_of_equal_files_is_read(tmp_path: Path, n_gone: int) -> None:
+@pytest.mark.parametrize("n_deleted", [1, 2, 3])
+def test_the_first_readable_of_equal_files_is_read(tmp_path: Path, n_deleted: int) -> None:
     samples = noise(1.3)
     paths = [write_wav(tmp_path / f"{name}.wav", samples) for name in "abc"]
     planned = plan_batch(BATCH, paths)
     kept = {path: expected_file(path, samples) for path in paths}
-    for path in paths[:n_gone]:
+    for path in paths[:n_deleted]:
         path.unlink()
-    sink = FrameSink()
-    batch = make_collector(planned=[planned]).add(sink.write(encode_all(planned, FakeEncoder()))[0])
-    assert batch is not None
-    gone = ("failed", "read", "vanished")
+    batch, frames = index_planned(planned)
+    vanished = ("failed", "read", "vanished")
     assert outcomes(batch) == {
-        path.name: gone if k < n_gone else ("indexed", None, None) for k, path in enumerate(paths)
+        path.name: vanished if k < n_deleted else ("indexed", None, None) for k, path in enumerate(paths)
     }
-    assert batch.files.to_pylist()[n_gone:] == [kept[path] for path in paths[n_gone:]]
-    frames = published_frames(batch, sink)
-    assert len(frames) == (33 if n_gone < 3 else 0)
+    assert batch.files.to_pylist()[n_deleted:] == [kept[path] for path in paths[n_deleted:]]
+    assert len(frames) == (33 if n_deleted < 3 else 0)
     assert batch.describe()["n_frames"] == len(frames)
     assert batch.orphaned == frozenset()
 
@@ -288,7 +283,7 @@ def test_a_batch_is_held_back_until_its_last_part(two_batches: list[pa.Table]) -
 
 
 @settings(deadline=None, max_examples=60, suppress_health_check=[HealthCheck.function_scoped_fixture])
-@example(edits=["gone", "same", "same", "same"], cut=5, end=False)  # the second try is one row ahead
+@example(edits=["deleted", "same", "same", "same"], cut=5, end=False)  # the second try is one row ahead
 @given(edits=st.lists(st.sampled_from(EDITS), min_size=4, max_size=4), cut=st.integers(0, 40), end=st.booleans())
 def test_halves_of_tries_that_saw_different_files_are_never_published(
     tmp_path_factory: pytest.TempPathFactory, edits: list[str], cut: int, end: bool
@@ -300,7 +295,7 @@ def test_halves_of_tries_that_saw_different_files_are_never_published(
     planned = plan_batch(BATCH, [paths[0], twin], *([path] for path in paths[1:]))
     first = encode_all(planned, FakeEncoder())
     for path, length_s, edit in zip(paths, lengths_s, edits, strict=True):
-        if edit == "gone":
+        if edit == "deleted":
             path.unlink()
         elif edit == "text":
             path.write_bytes(b"text" * 1_000)

@@ -5,7 +5,7 @@ import pytest
 from pipeline.index import journal
 from pipeline.index.repair import give_up_fragments
 from pipeline.index.verify import verify_index
-from tests.helpers.commands import Call, lines, live_frames, versions
+from tests.helpers.commands import Call, lines, versions
 from tests.helpers.contents import KnownCorpus, content, live
 from tests.helpers.damage import largest_file, publish
 from tests.helpers.indexes import table
@@ -76,7 +76,7 @@ def test_ledger_with_lost_rows_is_not_repaired_while_a_disk_is_missing(corpus: K
     assert call("index", corpus.root / "disk*" / "sounds", "--into", into)[0] == 0
     (corpus.root / "disk2" / "sounds" / "a.wav").unlink()
     largest_file(into, "files").unlink()
-    before = live_frames(into)
+    before = live(into)["frames"]
     said = f"{corpus.root}/disk2/sounds: holds no audio now, and the index has 1 file of it"
     for is_given_up in (False, True):
         if is_given_up:
@@ -84,11 +84,11 @@ def test_ledger_with_lost_rows_is_not_repaired_while_a_disk_is_missing(corpus: K
         code, _, err = call("verify", into, "--repair")
         assert (code, err.count("\n")) == (2, 1)
         assert said in err
-        assert live_frames(into) == before
+        assert live(into)["frames"] == before
     (corpus.root / "disk2" / "sounds" / "a.wav").write_bytes(content(4).read_bytes())
     assert call("verify", into, "--repair")[0] == 0
     assert call("info", into, "--json")[0] == 0
-    assert live_frames(into) == before
+    assert live(into)["frames"] == before
 
 
 def test_verify_counts_compared_files(corpus: KnownCorpus, call: Call) -> None:

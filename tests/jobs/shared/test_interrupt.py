@@ -13,8 +13,8 @@ import yaml
 from pipeline.index import journal
 from pipeline.index.verify import verify_index
 from pipeline.run.driver import index_corpus
-from pipeline.run.record import read_record
 from tests.helpers.contents import KnownCorpus, check_whole, live
+from tests.helpers.progress import record_of
 from tests.helpers.runs import WideEncoder, in_place
 
 ROOT = Path(__file__).parents[3]
@@ -97,8 +97,7 @@ def test_first_signal_lets_the_commit_finish(corpus: KnownCorpus, step: str, num
     code, said = interrupt(corpus, step, 1, number)
     assert (code, said) == (130, "earshot: stopped in order\n")
     assert journal.read_journal(corpus.config.into).num_rows == before + 1
-    record = read_record(corpus.config.into)
-    assert record is not None
+    record = record_of(corpus.config.into)
     assert record.state == "stopped"
     assert not list(Path(corpus.config.into).glob("claim*"))
     check_mended(corpus)
