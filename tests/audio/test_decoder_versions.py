@@ -8,15 +8,14 @@ import pytest
 
 from pipeline import schema
 from pipeline.audio.decoder_versions import DECODER, MENDS, Mend, find_mend
-from pipeline.audio.source import hash_file, probe_file
 from pipeline.corpus.discover import list_corpus
 from pipeline.index.tables import read_files
-from pipeline.planning.decide import PlanSetup, make_plan
 from pipeline.planning.ledger import Ledger
 from pipeline.planning.plan import Plan
 from pipeline.planning.request import RunRequest
 from pipeline.run.driver import index_corpus
 from tests.helpers.contents import KnownCorpus
+from tests.helpers.plans import plan_files
 from tests.helpers.runs import WideEncoder, in_place
 
 
@@ -79,18 +78,7 @@ def plan(
 ) -> tuple[dict[str, tuple[str, str]], Plan]:
     files = read_files(corpus.config.into).select(schema.FILES.names)
     listed = list_corpus([str(corpus.folder)])
-    made = make_plan(
-        listed,
-        Ledger(files),
-        PlanSetup(
-            batch_s=2.0,
-            run_id="0" * 32,
-            hash_file=hash_file,
-            probe_file=probe_file,
-            request=request,
-            mends=(*MENDS, mend),
-        ),
-    )
+    made = plan_files(listed, Ledger(files), batch_s=2.0, request=request, mends=(*MENDS, mend))
     return {Path(uri).name: (action, why) for uri, action, why in made.actions}, made
 
 

@@ -22,8 +22,6 @@ from tests.helpers.corpora import configure, index, listed
 from tests.helpers.runs import WideEncoder, in_place
 from tests.helpers.shards import AUDIO, TABLES, feature, sounds, write_rows, write_shard, write_table
 
-# --- listing ----------------------------------------------------------------------------------------------------------
-
 
 @pytest.mark.parametrize("kind", TABLES)
 def test_rows_are_named_by_their_paths(tmp_path: Path, kind: str) -> None:
@@ -118,9 +116,6 @@ def test_faulty_table_is_a_row_or_an_error_of_one_line(tmp_path: Path) -> None:
     both = write_table(tmp_path / "both.parquet", pa.table({"x": [b"1"], "y": [b"2"]}))
     with pytest.raises(CorpusError, match=r"both\.parquet: several columns hold bytes \(x, y\)"):
         listed(both)
-
-
-# --- indexing ---------------------------------------------------------------------------------------------------------
 
 
 def test_files_packed_into_a_table_are_not_encoded_again(tmp_path: Path) -> None:

@@ -21,7 +21,7 @@ from pipeline.corpus.metadata import read_metadata
 from pipeline.errors import CorpusError
 from pipeline.run.prepare import plan_corpus
 from tests.helpers.metadata import configure, fill, given
-from tests.helpers.shards import write_rows
+from tests.helpers.shards import write_rows, write_table
 
 WRONG: dict[str, tuple[str, str]] = {
     "reserved": ("uri,Codec\na,x\n", r"column `Codec` \('x'\): Earshot's own tables have a column of this name"),
@@ -101,11 +101,7 @@ def test_rows_of_audio_tables_have_their_own_values(tmp_path: Path) -> None:
         made = write_rows(tmp_path / f"{number}{Path(name).suffix.lower()}", named)
         table = pq.read_table(made) if made.suffix == ".parquet" else pa.ipc.open_stream(made).read_all()
         table = table.set_column(1, "label", pa.array([10 * number + k for k in range(5)]))
-        if made.suffix == ".parquet":
-            pq.write_table(table, tmp_path / name)
-        else:
-            with pa.ipc.new_stream(tmp_path / name, table.schema) as file:
-                file.write_table(table)
+        write_table(tmp_path / name, table)
     fill(tmp_path, "t.parquet!")
     (tmp_path / "m.csv").write_text(
         "uri,start_s,end_s\nt2.parquet#1.wav,,\nt2.parquet#1.wav,1,2\nt2.parquet#3.wav,3,\nt.parquet!,,\n"
@@ -180,12 +176,7 @@ def test_unstorable_columns_beside_audio_are_left_out(tmp_path: Path) -> None:
         names = ["audio", "hash", "label", "label", "mic"]
         columns = [audio, pa.array([2**64 - 1], pa.uint64()), pa.array([1]), pa.array(["two"]), pa.array(["H5"])]
         table = pa.Table.from_arrays(columns, names=names)
-        path = tmp_path / f"t.{suffix}"
-        if suffix == "parquet":
-            pq.write_table(table, path)
-        else:
-            with pa.ipc.new_file(path, table.schema) as file:
-                file.write_table(table)
+        path = write_table(tmp_path / f"t.{suffix}", table)
         config = configure(tmp_path, path)
         [note] = given(config).notes
         assert note.startswith(f"{path}: column `hash` (uint64) cannot be stored as int64: ")

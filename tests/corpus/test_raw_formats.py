@@ -12,7 +12,7 @@ import pytest
 import pipeline
 from pipeline import schema
 from pipeline.audio.decode import decode_all, hash_file, open_audio
-from pipeline.audio.source import probe_file, resolve_uri
+from pipeline.audio.source import resolve_uri
 from pipeline.config import Config, DecodeConfig
 from pipeline.corpus.discover import list_corpus
 from pipeline.corpus.raw_formats import RAW_FORMATS, raw_format_of
@@ -23,7 +23,6 @@ from pipeline.index.handle import open_index
 from pipeline.index.tables import read_files
 from pipeline.index.verify import verify_index
 from pipeline.index.verify_deep import compare
-from pipeline.planning.decide import PlanSetup, make_plan
 from pipeline.planning.file_rows import empty_row
 from pipeline.planning.ledger import Ledger
 from pipeline.planning.request import RunRequest
@@ -33,6 +32,7 @@ from pipeline.run.prepare import plan_corpus
 from tests.helpers.contents import live, read
 from tests.helpers.corpora import configure
 from tests.helpers.fakes import GRID
+from tests.helpers.plans import plan_files
 from tests.helpers.runs import WideEncoder, in_place
 from tests.helpers.shards import write_shard
 from tests.helpers.sounds import by_av, by_soundfile, encode, tone
@@ -239,10 +239,7 @@ def test_files_indexed_before_raw_formats_are_decoded_again(tmp_path: Path) -> N
     before = files.set_column(at, files.schema.field(at), pa.nulls(len(files), pa.int32()))
 
     def plan(files: pa.Table) -> dict[str, str]:
-        listed = list_corpus(list(config.sources))
-        made = make_plan(
-            listed, Ledger(files), PlanSetup(batch_s=2.0, run_id="0" * 32, hash_file=hash_file, probe_file=probe_file)
-        )
+        made = plan_files(list_corpus(list(config.sources)), Ledger(files))
         return {Path(uri).name: action for uri, action, _ in made.actions}
 
     assert plan(before) == {"a.gsm": "mended", "a.gsm#t=1": "mended", "b.wav": "unchanged"}

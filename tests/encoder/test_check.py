@@ -71,9 +71,6 @@ def two(tmp_path_factory: pytest.TempPathFactory) -> Path:
     return make_pe_audio_video(tmp_path_factory.mktemp("two"), seed=1, text={"hidden_size": 24})
 
 
-# ---- Correct models
-
-
 def test_a_random_checkpoint_is_right(one: Path) -> None:
     found = look(one)
     assert right(found) == JUDGED
@@ -101,9 +98,6 @@ def test_check_names_the_state_that_texts_are_read_from(tmp_path: Path) -> None:
         "read after ModernBERT's final norm, since config.json says"
     )
     assert wrong(found) == []
-
-
-# ---- Faulty models and encoders
 
 
 def test_missing_model_ends_the_check(tmp_path: Path) -> None:
@@ -177,9 +171,6 @@ def test_check_tells_why_nothing_is_compiled(one: Path) -> None:
     assert found["compiled"].said.endswith("torch cannot compile here: no g++")
     assert found["compiled"].verdict == "told"
     assert wrong(found) == []
-
-
-# ---- Meta's package
 
 
 @pytest.fixture

@@ -24,9 +24,6 @@ COMMIT = "0123456789abcdef0123456789abcdef01234567"
 pytestmark = pytest.mark.usefixtures("one_thread")
 
 
-# ---- Names
-
-
 @pytest.fixture
 def cache(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
     """An empty cache of hub models, and no network."""
@@ -73,9 +70,6 @@ def test_folder_is_named_by_its_absolute_path(one: Path, monkeypatch: pytest.Mon
     monkeypatch.setenv("HOME", str(one.parent))
     names = {read_identity(name).name for name in (str(one), one.name, f"./{one.name}", f"~/{one.name}")}
     assert names == {str(one)}
-
-
-# ---- Identity
 
 
 def test_the_identity_is_read_from_the_files(one: Path, two: Path) -> None:

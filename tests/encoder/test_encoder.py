@@ -71,9 +71,6 @@ def test_probabilities_neither_overflow_nor_warn() -> None:
     np.testing.assert_allclose(probability([[-1e6, 0.5], [0.0, 1e6]], identity), [[0, 0.5], [0.0066929, 1]], atol=1e-7)
 
 
-# ---- Batches
-
-
 def test_an_embedding_does_not_depend_on_its_batch(one: Path) -> None:
     windows = make_windows([5, 12, 5, 1, 12, 5, 5, 30])
     encoder = load(one, batch_windows=3)
@@ -153,9 +150,6 @@ def test_is_finite_tells_nan_and_infinity(dtype: Any) -> None:
         assert is_finite(np.array([1, number], dtype))
     for number in (np.nan, -np.nan, np.inf, -np.inf):
         assert not is_finite(np.array([[1], [number]], dtype))
-
-
-# ---- One model or two
 
 
 def count_passes(encoder: AudioEncoder, windows: list[Waveform]) -> tuple[int, int]:
@@ -248,9 +242,6 @@ def test_automatic_precision_suits_the_cpu(
 ) -> None:
     monkeypatch.setattr(torch.cpu, "get_capabilities", lambda: cpu)
     assert resolve_precision("auto", "cpu") == precision
-
-
-# ---- The bundled model
 
 
 def test_the_bundled_model_loads_by_name() -> None:

@@ -130,9 +130,6 @@ def test_attention_named_on_the_hub_is_not_fetched(tmp_path: Path) -> None:
     assert model.config._attn_implementation == model.text_model.config._attn_implementation == "sdpa"
 
 
-# ---- Checkpoints that do not load exactly
-
-
 LOADERS = [load, load_text_encoder]
 
 
@@ -239,9 +236,6 @@ def test_loading_prints_nothing(copy: Path) -> None:
     done = subprocess.run([sys.executable, "-c", script, str(copy)], capture_output=True, text=True, check=True)
     assert done.stderr == ""
     assert done.stdout.count("\n") == 1
-
-
-# ---- Checkpoints that hold more than the audio model
 
 
 @pytest.mark.parametrize("tied", [True, False])

@@ -110,9 +110,6 @@ def test_another_kind_of_text_tower_is_refused(tmp_path: Path) -> None:
         load_text_encoder(str(folder))
 
 
-# ---- The model that comes with the project
-
-
 def test_the_bundled_model_keeps_its_vectors_and_its_checksum() -> None:
     """It was trained on the state after the norm, and existing indexes know it by this checksum."""
     identity = read_identity("earshot-tiny")
@@ -124,9 +121,6 @@ def test_the_bundled_model_keeps_its_vectors_and_its_checksum() -> None:
 def test_training_writes_the_key(tmp_path: Path) -> None:
     build_config().save_pretrained(tmp_path)
     assert json.loads((tmp_path / "config.json").read_text())["text_config"][KEY] is True
-
-
-# ---- Batches and limits
 
 
 def test_a_text_does_not_depend_on_its_batch(one: Path) -> None:

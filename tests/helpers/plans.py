@@ -1,15 +1,16 @@
 """Made-up files, and plans of them."""
 
 from collections import Counter
+from typing import Any
 
 import pyarrow as pa
 
 from pipeline import schema
+from pipeline.audio.source import hash_file, probe_file
 from pipeline.errors import FileFailure
 from pipeline.planning.decide import PlanSetup, make_plan
 from pipeline.planning.ledger import Ledger
 from pipeline.planning.plan import Plan
-from pipeline.planning.request import RunRequest
 from pipeline.schema import Row
 from tests.helpers.ledgers import content_hash
 
@@ -46,14 +47,16 @@ def _listed(uri: str, size_bytes: int, modified_ns: int, reason: str | None = No
     return dict(uri=uri, size_bytes=size_bytes, modified_ns=modified_ns, reason=reason, message=message)
 
 
-def plan_of(
-    listed: pa.Table, ledger: Ledger, disk: Disk, batch_s: float = 1.0, request: RunRequest = RunRequest()
-) -> Plan:
-    plan = make_plan(
-        listed,
-        ledger,
-        PlanSetup(batch_s=batch_s, run_id="run", hash_file=disk.hash_file, probe_file=disk.probe_file, request=request),
-    )
+def plan_files(listed: pa.Table, ledger: Ledger | None = None, **setup: Any) -> Plan:
+    """A plan of real files, by default the first one."""
+    values: dict[str, Any] = {"batch_s": 300.0, "run_id": "run", "hash_file": hash_file, "probe_file": probe_file}
+    return make_plan(listed, ledger or Ledger(schema.FILES.empty_table()), PlanSetup(**(values | setup)))
+
+
+def plan_of(listed: pa.Table, ledger: Ledger, disk: Disk, batch_s: float = 1.0, **setup: Any) -> Plan:
+    """A plan of made-up files."""
+    setup |= {"batch_s": batch_s, "hash_file": disk.hash_file, "probe_file": disk.probe_file}
+    plan = plan_files(listed, ledger, **setup)
     assert plan.batches.schema == schema.PLANNED
     return plan
 

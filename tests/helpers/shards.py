@@ -34,7 +34,7 @@ def feature(*columns: str) -> dict[bytes, bytes]:
 def write_table(path: Path, table: pa.Table, **options: Any) -> Path:
     """A table in the format that the name of ``path`` says, at a time of its own."""
     path.parent.mkdir(parents=True, exist_ok=True)
-    if path.suffix == ".parquet":
+    if path.suffix.lower() == ".parquet":
         pq.write_table(table, path, **options)
     else:
         make = pa.ipc.new_file if path.name.endswith("file.arrow") else pa.ipc.new_stream

@@ -64,9 +64,6 @@ def published_frames(batch: Batch, sink: FrameSink) -> list[Row]:
     return [row for row in sink.read(batch.frame_fragments) if row["audio_id"] not in batch.orphaned]
 
 
-# --- what must come out -----------------------------------------------------------------------------------------------
-
-
 def audio_id_of(path: Path) -> str:
     return schema.make_audio_id(hash_file(path))
 
@@ -152,9 +149,6 @@ def outcomes(batch: Batch) -> dict[str, tuple[str, str | None, str | None]]:
     return {Path(row["uri"]).name: (row["status"], row["stage"], row["reason"]) for row in rows}
 
 
-# --- bad files --------------------------------------------------------------------------------------------------------
-
-
 def marked(samples: Waveform, value: float, at_s: float = 0.0) -> Waveform:
     changed = samples.copy()
     changed[round(at_s * 48_000)] = value
@@ -163,9 +157,6 @@ def marked(samples: Waveform, value: float, at_s: float = 0.0) -> Waveform:
 
 def encode_one(block: pa.Table) -> pa.Table:
     return encode_windows(block, FakeEncoder())
-
-
-# --- blocks, order, and second tries ----------------------------------------------------------------------------------
 
 
 @pytest.fixture(scope="module")

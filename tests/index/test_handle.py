@@ -62,9 +62,6 @@ def test_next_generation_is_read_at_each_call(tmp_path: Path) -> None:
     assert index.find_next().exists
 
 
-# --- generations ------------------------------------------------------------------------------------------------------
-
-
 HOUR, NOW = dt.timedelta(hours=1), dt.timedelta(0)
 
 

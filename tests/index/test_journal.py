@@ -122,9 +122,6 @@ def test_conflict_is_recognised_whatever_the_path(error: OSError, is_conflict: b
     assert journal.is_conflict(error) is is_conflict
 
 
-# --- details of rows --------------------------------------------------------------------------------------------------
-
-
 SETTINGS: dict[str, Any] = {
     "clip_model": MODEL,
     "frame_model": MODEL,

@@ -81,9 +81,6 @@ def test_tables_that_lost_their_journal_are_not_wiped(tmp_path: Path) -> None:
     assert lance.dataset(journal.table_uri(index, "frames")).count_rows() == 20
 
 
-# --- compaction -------------------------------------------------------------------------------------------------------
-
-
 def test_small_fragments_become_one_and_rows_keep_their_order(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr("pipeline.index.tables.ROWS_PER_FRAGMENT", 50)
     path = str(tmp_path / "x.lance")
@@ -98,9 +95,6 @@ def test_small_fragments_become_one_and_rows_keep_their_order(tmp_path: Path, mo
     assert [fragment.count_rows() for fragment in table.get_fragments()] == [60, 8]
     assert table.to_table()["n"].to_pylist() == [n for n in range(69) if n != 64]
     assert compact(table).version == before + 2  # nothing is left to do
-
-
-# --- columns of vectors -----------------------------------------------------------------------------------------------
 
 
 @pytest.mark.parametrize("n_rows", [0, 1, 5])

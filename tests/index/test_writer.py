@@ -41,9 +41,6 @@ AFTER: Corpus = {
 }
 
 
-# --- committing -------------------------------------------------------------------------------------------------------
-
-
 def test_commits_publish_rows_and_replace_them(tmp_path: Path) -> None:
     create(tmp_path)
     run(tmp_path, BEFORE)
@@ -132,9 +129,6 @@ def test_readers_see_whole_commits_only(tmp_path: Path) -> None:
     assert steps == ["delete frames", "append frames", "delete clips", "append clips", "delete files", "append files"]
 
 
-# --- dying ------------------------------------------------------------------------------------------------------------
-
-
 def test_version_that_a_dead_writer_left_untagged_is_tagged_by_the_next(tmp_path: Path) -> None:
     """So no clean-up deletes it."""
 
@@ -164,8 +158,6 @@ def test_nothing_is_recovered_twice(tmp_path: Path) -> None:
     assert not [step for step in quiet.steps if not step.startswith("index")]
     check_state(tmp_path, BEFORE)
 
-
-# --- two writers ------------------------------------------------------------------------------------------------------
 
 RACE_B: Corpus = BEFORE | {"2": ("ee", 9), "7": ("gg", 11)}
 
@@ -248,9 +240,6 @@ def test_journal_row_of_the_same_number_is_refused_whole(tmp_path: Path) -> None
     assert [row["run_id"] for row in journal.read_journal(tmp_path).to_pylist()][1:] == ["first"]
     first.commit([empty, empty])
     assert journal.read_published(tmp_path).seq == 3
-
-
-# --- tags -------------------------------------------------------------------------------------------------------------
 
 
 def test_tags_keep_the_newest_versions_through_a_clean_up(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:

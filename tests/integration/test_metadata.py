@@ -24,7 +24,7 @@ from tests.helpers.corpora import actions
 from tests.helpers.metadata import columns, configure, everything, fill, given, index, values
 from tests.helpers.protocol import die_at
 from tests.helpers.runs import WideEncoder
-from tests.helpers.shards import write_shard
+from tests.helpers.shards import write_shard, write_table
 
 ALL_TYPES = {
     "mic": (["MKH 50", None, "H5"], pa.string()),
@@ -405,11 +405,7 @@ def test_columns_beside_audio_become_metadata(tmp_path: Path, suffix: str) -> No
             "parts": [[1], [2], [3]],
         }
     )
-    if suffix == ".parquet":
-        pq.write_table(arrow, table, row_group_size=2)
-    else:
-        with pa.ipc.new_file(str(table), arrow.schema) as file:
-            file.write_table(arrow, max_chunksize=2)
+    write_table(table, arrow, row_group_size=2)
     sidecar = tmp_path / "about.csv"
     sidecar.write_text(f"uri,text\nt{suffix}#3.wav,zwei\n")
     config = configure(tmp_path, table, metadata=str(sidecar))

@@ -11,7 +11,7 @@ import pytest
 
 from pipeline import schema
 from pipeline.audio.decode import decode_all
-from pipeline.audio.source import hash_file, probe_file
+from pipeline.audio.source import hash_file
 from pipeline.config import CorpusConfig, DecodeConfig
 from pipeline.corpus.corpus_file import estimate_seconds
 from pipeline.corpus.discover import list_corpus
@@ -20,8 +20,6 @@ from pipeline.errors import FileFailure
 from pipeline.index.handle import open_index
 from pipeline.index.verify import verify_index
 from pipeline.index.verify_deep import compare
-from pipeline.planning.decide import PlanSetup, make_plan
-from pipeline.planning.ledger import Ledger
 from pipeline.planning.plan import Plan
 from pipeline.planning.request import RunRequest
 from pipeline.run.decode_stage import is_long, split_batch
@@ -34,6 +32,7 @@ from tests.helpers.ears import index as index
 from tests.helpers.fakes import GRID, noise, write_wav
 from tests.helpers.long import PART_S, decode
 from tests.helpers.manifests import TimedRow, write_ranges
+from tests.helpers.plans import plan_files
 from tests.helpers.runs import WideEncoder, in_place
 from tests.helpers.sounds import encode
 from tests.helpers.sounds import noise as loud
@@ -45,9 +44,7 @@ HZ = 48_000
 
 def planned(*sources: Path | str) -> Plan:
     """A first plan for a corpus, which hashes what is needed."""
-    table = list_corpus(list(map(str, sources)), CorpusConfig())
-    ledger = Ledger(schema.FILES.empty_table())
-    return make_plan(table, ledger, PlanSetup(batch_s=300.0, run_id="run", hash_file=hash_file, probe_file=probe_file))
+    return plan_files(list_corpus(list(map(str, sources)), CorpusConfig()))
 
 
 def decoded(*sources: Path | str) -> dict[str, Row]:
@@ -204,8 +201,7 @@ def test_recordings_are_read_once_for_the_plan_of_all_their_ranges(tmp_path: Pat
         hashed.append(Path(path).name)
         return hash_file(path)
 
-    ledger = Ledger(schema.FILES.empty_table())
-    plan = make_plan(table, ledger, PlanSetup(batch_s=9.0, run_id="run", hash_file=count, probe_file=probe_file))
+    plan = plan_files(table, batch_s=9.0, hash_file=count)
     assert sorted(hashed) == ["a.wav", "b.wav"]
     groups = [audio["uris"] for batch in plan.batches.to_pylist() for audio in batch["audios"]]
     assert sorted(map(len, groups)) == [1] * 10 + [2] * 5
@@ -218,10 +214,8 @@ def test_planning_a_range_takes_few_calls(tmp_path: Path) -> None:
     (tmp_path / "a.wav").write_bytes(b"sound")
     rows: list[TimedRow] = [("a.wav", k + 0.5, k + 10) for k in range(n_ranges)]
     table = list_corpus([str(write_ranges(tmp_path / "m.csv", *rows))], CorpusConfig())
-    ledger, profile = Ledger(schema.FILES.empty_table()), cProfile.Profile()
-    profile.enable()
-    plan = make_plan(table, ledger, PlanSetup(batch_s=300.0, run_id="run", hash_file=hash_file, probe_file=probe_file))
-    profile.disable()
+    with cProfile.Profile() as profile:
+        plan = plan_files(table)
     assert plan.n_to_decode == n_ranges
     assert sum(entry.callcount for entry in profile.getstats()) < 200 * n_ranges
 

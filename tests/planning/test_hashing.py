@@ -9,13 +9,12 @@ import pyarrow as pa
 import pytest
 
 from pipeline import schema
-from pipeline.planning.decide import PlanSetup, make_plan
 from pipeline.planning.hashing import NEW_PER_DELETED, READ_FIRST
 from pipeline.planning.ledger import Ledger
 from pipeline.planning.plan import Plan
 from pipeline.planning.request import RunRequest
 from tests.helpers.ledgers import content_hash, known_row, make_ledger
-from tests.helpers.plans import Disk, contents, plan_of
+from tests.helpers.plans import Disk, contents, plan_files, plan_of
 
 MANY = READ_FIRST + 1
 
@@ -36,11 +35,7 @@ def never(place: Any) -> str:
 
 
 def plan_many(listed: pa.Table, ledger: Ledger, hash_file: Callable[[Any], str] = never) -> Plan:
-    return make_plan(
-        listed,
-        ledger,
-        PlanSetup(batch_s=300.0, run_id="run", hash_file=hash_file, probe_file=never, list_actions=False),
-    )
+    return plan_files(listed, ledger, hash_file=hash_file, probe_file=never, list_actions=False)
 
 
 def know_many(listed: pa.Table) -> pa.Table:
@@ -63,17 +58,7 @@ def test_files_of_equal_size_are_hashed_only_where_their_probes_agree() -> None:
 def test_reading_many_files_is_reported() -> None:
     disk = Disk({f"{n}.wav": ("same", 1) for n in range(5)})
     said: list[tuple[int, int]] = []
-    make_plan(
-        disk.listed(),
-        make_ledger(),
-        PlanSetup(
-            batch_s=1.0,
-            run_id="run",
-            hash_file=disk.hash_file,
-            probe_file=disk.probe_file,
-            report=lambda n_read, n_files: said.append((n_read, n_files)),
-        ),
-    )
+    plan_of(disk.listed(), make_ledger(), disk, report=lambda n_read, n_files: said.append((n_read, n_files)))
     assert said == 2 * [(n, 5) for n in range(1, 6)]
 
 
@@ -112,12 +97,7 @@ def test_a_recording_is_read_once_for_all_of_its_ranges() -> None:
     starts = [(f"/a/{k % 2}.wav", float(k // 2)) for k in range(MANY)]
     rows = [row | {"uri": f"{path}#t={s:g},{s + 1:g}", "start_s": s, "end_s": s + 1} for path, s in starts]
     table = pa.Table.from_pylist(sorted(rows, key=lambda row: str(row["uri"])), schema=schema.LISTED)
-    ledger = Ledger(schema.FILES.empty_table())
-    plan = make_plan(
-        table,
-        ledger,
-        PlanSetup(batch_s=300.0, run_id="run", hash_file=lambda place: "same", probe_file=lambda place: "same"),
-    )
+    plan = plan_files(table, hash_file=lambda place: "same", probe_file=lambda place: "same")
     actions = Counter(action for _, action, _ in plan.actions)
     assert actions == {"new": MANY - MANY // 2, "duplicate": MANY // 2}
 

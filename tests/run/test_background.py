@@ -74,9 +74,6 @@ def test_rows_are_closed_when_the_context_is_left() -> None:
     assert closed.wait(60)
 
 
-# --- signals ----------------------------------------------------------------------------------------------------------
-
-
 class Stop(Exception):
     pass
 

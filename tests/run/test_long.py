@@ -38,9 +38,6 @@ def split(path: Path, *copies: Path, part_s: float = PART_S) -> list[dict[str, A
     return split_batch(plan_batch(BATCH, [path, *copies]), DecodeConfig(), GRID, part_s)
 
 
-# --- windows ----------------------------------------------------------------------------------------------------------
-
-
 @given(
     n_frames=st.integers(1, 400),
     rest=st.integers(0, HOP_SAMPLES - 1),
@@ -73,9 +70,6 @@ def test_part_that_ends_early_has_fewer_windows() -> None:
     assert len(list(cut_windows([noise(20.0)], GRID, Part(0, 20)))) == 20
 
 
-# --- samples ----------------------------------------------------------------------------------------------------------
-
-
 @pytest.mark.parametrize("suffix", ["wav", "flac"])
 @pytest.mark.parametrize("rate_hz", RATES_HZ)
 def test_parts_decode_like_the_whole(tmp_path: Path, rate_hz: int, suffix: str) -> None:
@@ -101,9 +95,6 @@ def test_copy_of_a_long_recording_is_read_once(tmp_path: Path) -> None:
     found = [row for part in split(path, copy) for row in decode(part)]
     assert [row["uri"] for row in found[-1]["files"]] == [str(path), str(copy)]
     assert found == decode(plan_batch(BATCH, [path, copy]))
-
-
-# --- recordings that are not split ------------------------------------------------------------------------------------
 
 
 def damage(path: Path, at: float, size: int = 3_000) -> Path:
@@ -145,9 +136,6 @@ def test_batch_planned_as_a_whole_is_not_split(tmp_path: Path) -> None:
     planned = plan_batch(BATCH, [write(tmp_path / "a.wav", 30.0)]) | {"part": {"first": 0, "stop": None}}
     assert split_batch(planned, DecodeConfig(), GRID, PART_S) == [planned]
     assert decode(planned)[-1]["last"]
-
-
-# --- runs -------------------------------------------------------------------------------------------------------------
 
 
 HARMS = ["none", "cut off", "in the middle", "near the end", "at the start"]

@@ -170,9 +170,6 @@ def test_record_of_an_earlier_version_is_read(tmp_path: Path) -> None:
     assert record.not_looked_at == {}
 
 
-# --- kept by a run ----------------------------------------------------------------------------------------------------
-
-
 @pytest.fixture
 def known(tmp_path: Path) -> KnownCorpus:
     known = KnownCorpus(tmp_path, store={"checkpoint_rows": 100_000})

@@ -43,9 +43,6 @@ def test_receipts_count_the_audio_once(two_batches: list[pa.Table]) -> None:
     assert sum(receipt["audio_s"] for receipt in parts) == pytest.approx(n_frames * 0.04)
 
 
-# --- the seconds that a stage took ------------------------------------------------------------------------------------
-
-
 def test_seconds_of_work_are_counted_once_however_rows_are_cut(tmp_path: Path) -> None:
     path = write_wav(tmp_path / "a.wav", noise(2.0))
     table = encode_all(plan_batch(BATCH, [path]), FakeEncoder())

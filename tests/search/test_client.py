@@ -50,9 +50,6 @@ def add_a_failed_file(path: Path) -> None:
     Writer(path, "1" * 32).commit([Batch(schema.make_batch_id("late", 0), files_table([row]), clips)])
 
 
-# --- its state ---------------------------------------------------------------------------------
-
-
 def test_index_stays_as_it_was_when_it_was_opened(index: Path) -> None:
     opened = pipeline.open(str(index))
     before = {name: opened.to_arrow(name) for name in ("files", "clips", "frames", "batches")}
@@ -125,9 +122,6 @@ def test_headerless_file_is_read_by_its_extension(index: Path, tmp_path: Path) -
     for sound in (str(path), f"{shard}#a.g722#2"):
         assert opened.similar_to_file(sound) == opened.similar_to([samples])
         assert opened.similar_to_file(f"{sound}#t=1,3") == opened.similar_to([samples[48_000:144_000]])
-
-
-# --- what cannot be asked ---------------------------------------------------------------------------------------------
 
 
 def test_error_says_that_an_index_is_empty(empty: Path) -> None:

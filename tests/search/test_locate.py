@@ -110,9 +110,6 @@ def test_error_of_a_wrong_filter_lists_the_columns(tmp_path: Path) -> None:
             find_events(frames, files, EventQuery(QUERY, LEVELS, 1, where))
 
 
-# --- how it is read ---------------------------------------------------------------------------------------------------
-
-
 def write_random(path: Path, seed: int) -> tuple[Any, Any, dict[str, Vectors]]:
     """Frames whose directions drift slowly, like those of sounds: any query has many events in every file."""
     rng = np.random.default_rng(seed)
