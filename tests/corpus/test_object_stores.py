@@ -18,10 +18,21 @@ from tests.helpers.stores import Flaky, put
 from tests.helpers.stores import flaky as flaky
 
 NAMES = ["b.wav", "a.FLAC", "notes.txt", "wav", "sub/c.mp3", "sub/deep/d.opus", "z/.hidden.wav", ".h/e.wav", "a b.wav"]
-
 NAMES += ["100%.wav", "sub/ü'\".wav", "a::b.wav", "-x.wav", "sub/e#1.wav", "w[1].wav", "f[2]/g.wav", "f[2]/h[1]/i.wav"]
-
 NAMES += ["sub/list.csv", "sub/part.tar", "z/.k/l.wav"]
+
+
+@pytest.fixture(scope="module", params=["memory", "s3"])
+def alike(request: pytest.FixtureRequest, tmp_path_factory: pytest.TempPathFactory) -> tuple[Path, str]:
+    """The same files in a folder on disk and in a store."""
+    folder, kind = tmp_path_factory.mktemp("alike"), request.param
+    root = f"{request.getfixturevalue('bucket')}/alike" if kind == "s3" else "memory:///alike"
+    for name in NAMES:
+        (folder / name).parent.mkdir(parents=True, exist_ok=True)
+        data = b"uri\nc.mp3\n" if name.endswith("csv") else name.encode()
+        (folder / name).write_bytes(data)
+        fsspec.filesystem(kind).pipe_file(f"{root}/{name}", data)
+    return folder, root
 
 
 @pytest.mark.parametrize(
@@ -52,24 +63,13 @@ NAMES += ["sub/list.csv", "sub/part.tar", "z/.k/l.wav"]
         ("/*", {"hidden": True}),
     ],
 )
-@pytest.mark.parametrize("kind", ["memory", "s3"])
 def test_stores_are_listed_by_the_rules_for_disks(
-    kind: str, source: str, settings: dict[str, Any], tmp_path: Path, request: pytest.FixtureRequest
+    alike: tuple[Path, str], source: str, settings: dict[str, Any]
 ) -> None:
-    base = request.getfixturevalue("bucket") if kind == "s3" else "memory://"
-    root = f"{base}/{tmp_path.name.replace('[', '').replace(']', '')}"
-    store = fsspec.filesystem(kind)
-    for name in NAMES:
-        (tmp_path / name).parent.mkdir(parents=True, exist_ok=True)
-        data = b"uri\nc.mp3\n" if name.endswith("csv") else name.encode()
-        (tmp_path / name).write_bytes(data)
-        store.pipe_file(f"{root}/{name}", data)
-    listed = [list_corpus([f"{place}{source}"], CorpusConfig(**settings)).to_pylist() for place in (tmp_path, root)]
+    listed = [list_corpus([f"{place}{source}"], CorpusConfig(**settings)).to_pylist() for place in alike]
+    places = str(alike[0]), storage.absolute(alike[1])
     local, remote = (
-        {row["uri"][len(place) :].lstrip("/"): row for row in rows}
-        for place, rows in zip(
-            (str(tmp_path), store.unstrip_protocol(store._strip_protocol(root))), listed, strict=True
-        )
+        {row["uri"][len(place) :].lstrip("/"): row for row in rows} for place, rows in zip(places, listed, strict=True)
     )
     assert list(remote) == list(local)
     assert [row["size_bytes"] for row in remote.values()] == [row["size_bytes"] for row in local.values()]
