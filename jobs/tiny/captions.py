@@ -3,7 +3,6 @@
 Held-out captions pair phrases and templates that training never sees; their words for sounds occur in other phrases.
 """
 
-from collections.abc import Iterable
 from dataclasses import dataclass
 
 
@@ -124,12 +123,9 @@ _UNKNOWN = Captions(
 )  # fmt: skip
 
 
-def _phrase(templates: Iterable[str], phrases: Iterable[str]) -> tuple[str, ...]:
-    return tuple(dict.fromkeys(template.format(phrase) for phrase in phrases for template in templates))
-
-
 def _caption(phrases: Captions) -> Captions:
-    return Captions(_phrase(TEMPLATES.train, phrases.train), _phrase(TEMPLATES.held_out, phrases.held_out))
+    halves = (TEMPLATES.train, phrases.train), (TEMPLATES.held_out, phrases.held_out)
+    return Captions(*(tuple(dict.fromkeys(t.format(p) for p in some for t in templates)) for templates, some in halves))
 
 
 CAPTIONS: dict[str, Captions] = {label: _caption(phrases) for label, phrases in _PHRASES.items()}

@@ -7,15 +7,16 @@ the validation exam, which is drawn in the same way from the training half.
 After a second look at the held-out half, a good figure is partly luck. If you change the training because of it, say so
 in the history of the model card, or move the gaps and write new captions.
 
-    python -m jobs.tiny.evaluate [CHECKPOINT] [--validation]
+    python -m jobs.tiny.evaluate [CHECKPOINT]
 """
 
 import argparse
-import dataclasses
+from collections import defaultdict
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 from functools import partial
 from pathlib import Path
+from typing import Any
 
 import numpy as np
 import numpy.typing as npt
@@ -24,6 +25,7 @@ from transformers import PeAudioModel, PreTrainedTokenizerBase
 
 from jobs.shared.output import print_json
 from jobs.tiny.captions import CAPTIONS, DISTRACTORS
+from jobs.tiny.network import embed_texts
 from jobs.tiny.synth import CLASSES, LENGTHS_S, Event, frame_targets, make_scene
 from pipeline.encoder.checkpoint import find_checkpoint
 from pipeline.encoder.loading import load_model, load_tokenizer
@@ -65,14 +67,6 @@ class Exam:
     clips: list[Clip]
     captions: dict[str, tuple[str, ...]]
     distractors: tuple[str, ...]
-
-
-@dataclass(frozen=True, slots=True)
-class Encoded:
-    """One clip's embedding (dim,) and its frames' (frames, dim), both float32."""
-
-    clip: Floats
-    frames: Floats
 
 
 @dataclass(frozen=True, slots=True)
@@ -139,28 +133,30 @@ def embed_plainly(model: PeAudioModel, samples: torch.Tensor) -> tuple[torch.Ten
 
 
 @torch.inference_mode()
-def encode_clips(embed: Embed, clips: Sequence[Clip]) -> list[Encoded]:
-    """The embeddings of every clip; clips of equal length share a batch, so nothing is padded."""
+def encode_clips(embed: Embed, clips: Sequence[Clip]) -> tuple[Floats, list[Floats]]:
+    """The embeddings of the clips (clips, dim), and of the frames of each (frames, dim), float32.
+
+    Clips of equal length share a batch, so nothing is padded.
+    """
     by_length: dict[int, list[int]] = {}
     for index, clip in enumerate(clips):
         by_length.setdefault(len(clip.waveform), []).append(index)
-    encoded: dict[int, Encoded] = {}
+    encoded: dict[int, tuple[Floats, Floats]] = {}
     for n_samples, indices in by_length.items():
         at_once = max(1, 500_000 // n_samples)
         for first in range(0, len(indices), at_once):
             batch = indices[first : first + at_once]
             samples = torch.from_numpy(np.stack([clips[i].waveform for i in batch]))
             pooled, frames = (embeddings.float().numpy() for embeddings in embed(samples))
-            encoded.update({index: Encoded(pooled[row], frames[row]) for row, index in enumerate(batch)})
-    return [encoded[index] for index in range(len(clips))]
+            encoded.update(zip(batch, zip(pooled, frames, strict=True), strict=True))
+    in_order = [encoded[index] for index in range(len(clips))]
+    return np.stack([clip for clip, _ in in_order]), [frames for _, frames in in_order]
 
 
 @torch.inference_mode()
 def encode_texts(model: PeAudioModel, tokenizer: PreTrainedTokenizerBase, texts: Sequence[str]) -> Floats:
     """Text embeddings (texts, dim) float32, from the last state of the model's ``text_model``."""
-    tokens = tokenizer(list(texts), return_tensors="pt", padding=True)
-    hidden = model.text_model(input_ids=tokens["input_ids"], attention_mask=tokens["attention_mask"]).last_hidden_state
-    embeddings: Floats = model.text_audio_head(hidden[:, 0]).numpy()
+    embeddings: Floats = embed_texts(model, tokenizer, texts).numpy()
     return embeddings
 
 
@@ -194,39 +190,30 @@ def f1(n_true_positive: float, n_found: float, n_true: float) -> float:
     return 2 * n_true_positive / max(1.0, n_found + n_true)
 
 
-def precision_at_10(clips: Sequence[Clip], encoded: Sequence[Encoded], texts: Floats, label: str) -> float:
+def precision_at_10(clips: Sequence[Clip], encoded: Floats, texts: Floats, label: str) -> float:
     """Share of clips with ``label`` among the ten best by dot product, averaged over the texts (texts, dim)."""
     relevant = np.array([label in clip.labels for clip in clips])
-    scores = texts @ np.stack([item.clip for item in encoded]).T
-    return float(relevant[np.argsort(-scores, axis=1)[:, :10]].mean())
+    return float(relevant[np.argsort(-(texts @ encoded.T), axis=1)[:, :10]].mean())
 
 
-@dataclass
 class _Tally:
-    """Counts of one class, pooled over its captions: frames at two thresholds, and events."""
+    """Counts of one class, pooled over its captions: true positives, found and true, of frames and of events."""
 
-    frames: npt.NDArray[np.int64] = dataclasses.field(default_factory=lambda: np.zeros(3, np.int64))
-    frames_at_half: npt.NDArray[np.int64] = dataclasses.field(default_factory=lambda: np.zeros(3, np.int64))
-    short_frames: npt.NDArray[np.int64] = dataclasses.field(default_factory=lambda: np.zeros(3, np.int64))
-    events: npt.NDArray[np.int64] = dataclasses.field(default_factory=lambda: np.zeros(3, np.int64))
-    lone: npt.NDArray[np.int64] = dataclasses.field(default_factory=lambda: np.zeros(3, np.int64))
-    errors: list[tuple[float, float]] = dataclasses.field(default_factory=list)
+    def __init__(self) -> None:
+        self.counts: defaultdict[str, npt.NDArray[np.int64]] = defaultdict(lambda: np.zeros(3, np.int64))
+        self.errors: list[tuple[float, float]] = []
 
     def add(self, clip: Clip, label: str, target: Mask, logits: Floats) -> None:
         """Count one clip for one caption: ``target`` and ``logits`` are (frames,)."""
-        above = logits > logit(ONSET_PROBABILITY)
-        counts = np.array([(above & target).sum(), above.sum(), target.sum()])
-        self.frames += counts
-        if clip.kind == "short":
-            self.short_frames += counts
-        half = logits > 0
-        self.frames_at_half += np.array([(half & target).sum(), half.sum(), target.sum()])
+        for name, above in (("frames", logits > logit(ONSET_PROBABILITY)), ("frames_at_half", logits > 0)):
+            counts = np.array([(above & target).sum(), above.sum(), target.sum()])
+            self.counts[name] += counts
+            self.counts[f"{clip.kind} {name}"] += counts
         true = [event for event in clip.events if event.label == label]
         found = find_events(logits)
         matched = match_events(found, true)
-        self.events += np.array([len(matched), len(found), len(true)])
-        if clip.kind == "lone":
-            self.lone += np.array([len(matched), len(found), len(true)])
+        for name in ("events", f"{clip.kind} events"):
+            self.counts[name] += np.array([len(matched), len(found), len(true)])
         self.errors += matched
 
 
@@ -238,41 +225,43 @@ def measure(model: PeAudioModel, tokenizer: PreTrainedTokenizerBase, exam: Exam,
     """
     model.eval()
     clips = exam.clips
-    encoded = encode_clips(embed or partial(embed_plainly, model), clips)
+    clip_embeddings, frame_embeddings = encode_clips(embed or partial(embed_plainly, model), clips)
     scale, bias = model.text_audio_logit_scale.item(), model.text_audio_logit_bias.item()
     targets = [frame_targets(clip.events, count_frames(len(clip.waveform))) for clip in clips]
     precision: dict[str, float] = {}
     tallies = {label: _Tally() for label in CLASSES}
     for column, label in enumerate(CLASSES):
         texts = encode_texts(model, tokenizer, exam.captions[label])
-        precision[label] = precision_at_10(clips, encoded, texts, label)
-        for clip, item, target in zip(clips, encoded, targets, strict=True):
-            for logits in (item.frames @ texts.T * scale + bias).T:
+        precision[label] = precision_at_10(clips, clip_embeddings, texts, label)
+        for clip, frames, target in zip(clips, frame_embeddings, targets, strict=True):
+            for logits in (frames @ texts.T * scale + bias).T:
                 tallies[label].add(clip, label, target[:, column], logits)
     unknown = encode_texts(model, tokenizer, exam.distractors)
-    alarms = np.concatenate([item.frames @ unknown.T * scale + bias for item in encoded]) > logit(ONSET_PROBABILITY)
+    alarms = np.concatenate([frames @ unknown.T * scale + bias for frames in frame_embeddings]) > logit(
+        ONSET_PROBABILITY
+    )
 
-    def pool(name: str) -> float:
-        return f1(*np.sum([getattr(tally, name) for tally in tallies.values()], axis=0))
+    def pool(name: str) -> Any:
+        return np.sum([tally.counts[name] for tally in tallies.values()], axis=0)
 
     errors = np.abs(np.concatenate([np.reshape(t.errors, (-1, 2)) for t in tallies.values()] + [np.zeros((0, 2))]))
     spread = np.quantile(errors, [0.5, 0.9], axis=0) if len(errors) else np.full((2, 2), np.inf)
-    lone = np.sum([tally.lone for tally in tallies.values()], axis=0)
+    lone = pool("lone events")
     return Quality(
         precision_at_10=float(np.mean(list(precision.values()))),
-        frame_f1=pool("frames"),
-        frame_f1_at_half=pool("frames_at_half"),
-        event_f1=pool("events"),
+        frame_f1=f1(*pool("frames")),
+        frame_f1_at_half=f1(*pool("frames_at_half")),
+        event_f1=f1(*pool("events")),
         onset_error_median_s=float(spread[0, 0]),
         onset_error_p90_s=float(spread[1, 0]),
         offset_error_median_s=float(spread[0, 1]),
         offset_error_p90_s=float(spread[1, 1]),
-        short_clip_frame_f1=pool("short_frames"),
+        short_clip_frame_f1=f1(*pool("short frames")),
         short_event_recall=float(lone[0] / max(1, lone[2])),
         distractor_frame_rate=float(alarms.mean()),
         precision_at_10_by_class=precision,
-        frame_f1_by_class={label: f1(*tally.frames) for label, tally in tallies.items()},
-        event_f1_by_class={label: f1(*tally.events) for label, tally in tallies.items()},
+        frame_f1_by_class={label: f1(*tally.counts["frames"]) for label, tally in tallies.items()},
+        event_f1_by_class={label: f1(*tally.counts["events"]) for label, tally in tallies.items()},
         clips_by_class={label: sum(label in clip.labels for clip in clips) for label in CLASSES},
     )
 
@@ -290,11 +279,9 @@ def load(checkpoint: Path) -> tuple[PeAudioModel, PreTrainedTokenizerBase]:
 def main() -> None:
     parser = argparse.ArgumentParser(description="Measure a checkpoint on the held-out synthetic exam.")
     parser.add_argument("checkpoint", nargs="?", type=Path, default=CHECKPOINT)
-    parser.add_argument("--validation", action="store_true", help="use the validation exam instead")
-    arguments = parser.parse_args()
+    checkpoint = parser.parse_args().checkpoint
     keep_freed_memory()
-    quality = measure(*load(arguments.checkpoint), make_exam(held_out=not arguments.validation))
-    print_json([quality])
+    print_json([measure(*load(checkpoint), make_exam(held_out=True))])
 
 
 if __name__ == "__main__":

@@ -16,6 +16,7 @@ from transformers import PeAudioModel, PreTrainedTokenizerFast
 from jobs.shared.output import print_error
 from jobs.tiny.captions import CAPTIONS, DISTRACTORS, TEMPLATES
 from jobs.tiny.codec import schedule
+from jobs.tiny.network import embed_texts
 from jobs.tiny.scenes import Pool, Recipe
 from jobs.tiny.synth import CLASSES
 
@@ -160,9 +161,7 @@ def train_joint(
     for step in range(recipe.joint_steps):
         batch = next(batches)
         captions, labels = draw_captions(rng)
-        tokens = tokenizer(captions, return_tensors="pt", padding=True)
-        hidden = model.text_model(input_ids=tokens["input_ids"], attention_mask=tokens["attention_mask"])
-        texts = model.text_audio_head(hidden.last_hidden_state[:, 0])
+        texts = embed_texts(model, tokenizer, captions)
         clip_states, frame_states = encode_features(model, batch.features)
         clips, frames = model.audio_head(clip_states), model.audio_head(frame_states)
         known = torch.tensor([label >= 0 for label in labels])

@@ -5,6 +5,7 @@ start values, so the codec starts as a coarse filter bank.
 """
 
 import math
+from collections.abc import Sequence
 from pathlib import Path
 from typing import Any
 
@@ -18,6 +19,7 @@ from transformers import (
     PeAudioFeatureExtractor,
     PeAudioModel,
     PeAudioProcessor,
+    PreTrainedTokenizerBase,
     PreTrainedTokenizerFast,
 )
 
@@ -96,6 +98,14 @@ def initialise(model: PeAudioModel) -> None:
     nn.init.normal_(encoder.patch_embedder.class_embedding)
     model.text_audio_logit_scale.fill_(10.0)
     model.text_audio_logit_bias.fill_(-5.0)
+
+
+def embed_texts(model: PeAudioModel, tokenizer: PreTrainedTokenizerBase, texts: Sequence[str]) -> Tensor:
+    """Text embeddings (texts, dim), from the last state of the model's ``text_model``."""
+    tokens = tokenizer(list(texts), return_tensors="pt", padding=True)
+    hidden = model.text_model(input_ids=tokens["input_ids"], attention_mask=tokens["attention_mask"]).last_hidden_state
+    embeddings: Tensor = model.text_audio_head(hidden[:, 0])
+    return embeddings
 
 
 HIGH_HZ = (3_000, 4_200, 5_600, 7_500, 10_500, 15_000)

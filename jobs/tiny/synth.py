@@ -249,26 +249,21 @@ def make_sound(label: str, duration_s: float, rng: np.random.Generator, held_out
 # ---------------------------------------------------------------------------------------------- the scenes
 
 
-def draw_length_s(label: str, rng: np.random.Generator) -> float:
-    """A length for one event of the class, in seconds, uniform in the logarithm."""
-    shortest_s, longest_s = LENGTHS_S[label]
-    return float(np.exp(rng.uniform(np.log(shortest_s), np.log(longest_s))))
-
-
 def place_events(
-    rng: np.random.Generator, duration_s: float, labels: Iterable[str], placed: Sequence[Event] = (), crowd: int = 2
+    rng: np.random.Generator, duration_s: float, labels: Iterable[str], placed: Sequence[Event] = ()
 ) -> list[Event]:
     """Random times for one event per label beside those already ``placed``, by start. Labels without room are left out.
 
-    At most ``crowd`` events sound at once, never two of one class, and never anything with silence.
+    Lengths are uniform in the logarithm. At most two events sound at once, never two of one class, and never anything
+    with silence.
     """
     events = list(placed)
     for label in labels:
         for _ in range(30):
-            length_s = min(draw_length_s(label, rng), duration_s)
+            length_s = min(float(np.exp(rng.uniform(*map(np.log, LENGTHS_S[label])))), duration_s)
             start_s = rng.uniform(0, duration_s - length_s)
             event = _snap(Event(label, start_s, start_s + length_s))
-            if _fits(event, events, crowd):
+            if _fits(event, events):
                 events.append(event)
                 break
     return sorted(events, key=lambda event: event.start_s)
@@ -280,10 +275,10 @@ def _snap(event: Event) -> Event:
     return Event(event.label, samples_to_seconds(start), samples_to_seconds(stop))
 
 
-def _fits(event: Event, others: Sequence[Event], crowd: int) -> bool:
+def _fits(event: Event, others: Sequence[Event]) -> bool:
     near = [o for o in others if o.start_s < event.end_s + 0.1 and event.start_s < o.end_s + 0.1]
     labels = {o.label for o in near}
-    return len(near) < crowd and event.label not in labels and not (near and "silence" in labels | {event.label})
+    return len(near) < 2 and event.label not in labels and not (near and "silence" in labels | {event.label})
 
 
 def make_scene(
@@ -325,11 +320,11 @@ def _samples(event: Event) -> slice:
     return slice(seconds_to_samples(event.start_s), seconds_to_samples(event.end_s))
 
 
-def _pauses(events: Sequence[Event], duration_s: float, shortest_s: float = 0.2) -> list[Event]:
-    """The spans of a scene without an event, as silence."""
+def _pauses(events: Sequence[Event], duration_s: float) -> list[Event]:
+    """The spans of at least 0.2 s without an event, as silence."""
     pauses, quiet_from_s = [], 0.0
     for event in [*sorted(events, key=lambda e: e.start_s), Event("", duration_s, duration_s)]:
-        if event.start_s - quiet_from_s >= shortest_s:
+        if event.start_s - quiet_from_s >= 0.2:
             pauses.append(Event("silence", quiet_from_s, event.start_s))
         quiet_from_s = max(quiet_from_s, event.end_s)
     return pauses
