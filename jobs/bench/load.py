@@ -51,9 +51,9 @@ N_CORES = 4
 STORE_BYTES = 4 * 10**9
 LONG_MAX_GB, MOST_SPILLED_GB = 1.5, 1e-9
 LEAST_BUSY = 0.8
-LOOK_EVERY_S = 0.25
+SAMPLE_EVERY_S = 0.25
 WORKING_TICKS = 2
-"""Core time between two looks, in units of 10 ms: a task that has less is waiting."""
+"""Core time between two samples, in units of 10 ms: a task that takes less is waiting."""
 
 
 class What(StrEnum):
@@ -101,7 +101,7 @@ def write_short(folder: Path, n_files: int) -> None:
         soundfile.write(inner / f"{number:06d}.wav", noise[number : number + 8_000], 16_000)
 
 
-# --- looking on -------------------------------------------------------------------------------------------------------
+# --- watching ---------------------------------------------------------------------------------------------------------
 
 
 class Watch:
@@ -111,15 +111,15 @@ class Watch:
         self.peak_bytes: dict[str, int] = {}
         """The most that one process of each kind held since the watch began."""
         self.own_bytes = 0
-        """The most that one process held at any look, without shared memory: each that touched a block counts it."""
+        """The most that one process held in any sample, without shared memory: each that touched a block counts it."""
         self.decoding: list[int] = []
-        """How many tasks decoded, at each look ..."""
+        """How many tasks decoded, in each sample ..."""
         self.held: list[int] = []
         """... and how many had something to decode but waited."""
         self.store_bytes = 0
         self._last: dict[str, _Worker] = {}
         self._over = threading.Event()
-        self._thread = threading.Thread(target=self._look, daemon=True)
+        self._thread = threading.Thread(target=self._sample, daemon=True)
 
     def __enter__(self) -> "Watch":
         for worker in _list_workers():  # of earlier runs
@@ -140,10 +140,10 @@ class Watch:
         """The largest worker of each kind that did some of the work, in GB."""
         return ", ".join(f"{kind} {n_bytes / 1e9:.2f}" for kind, n_bytes in sorted(self.peak_bytes.items()))
 
-    def _look(self) -> None:
+    def _sample(self) -> None:
         import ray
 
-        while not self._over.wait(LOOK_EVERY_S):
+        while not self._over.wait(SAMPLE_EVERY_S):
             self._note(list(_list_workers()))
             free = ray.available_resources().get("object_store_memory")
             if free is not None:
@@ -230,18 +230,12 @@ def index(
 
 
 def measure_long(folder: Path, hours: float) -> Iterator[Figure]:
-    for what, suffix, write in (
-        ("wav", "wav", write_long),
-        ("stereo wav", "wav", write_longer),
-        ("flac", "flac", write_long),
-        ("mp3", "mp3", write_long),
-        ("m4a", "m4a", write_long),
-    ):
-        path = folder / f"long.{suffix}"
-        write(path, hours)
+    for kind in ("wav", "stereo wav", "flac", "mp3", "m4a"):
+        path = folder / f"long.{kind.removeprefix('stereo ')}"
+        (write_longer if kind == "stereo wav" else write_long)(path, hours)
         progress, watch, seconds = index([path], folder / "index")
         path.unlink()
-        what = f"{hours:g} h of {what}"
+        what = f"{hours:g} h of {kind}"
         if abs(progress.audio_s / 3_600 - hours) > 0.002 * hours:
             raise RuntimeError(f"{what}: {progress.audio_s / 3_600:.3f} h were indexed")
         yield Figure("long", f"{what}: largest worker", watch.largest_gb, "GB", LONG_MAX_GB, watch.list_peaks())
@@ -255,13 +249,11 @@ def measure_skew(folder: Path, n_files: int, hours: float) -> Iterator[Figure]:
     _, watch, seconds = index([folder], folder / "index")
     first = next(at for at, n in enumerate(watch.decoding) if n)
     last = max(at for at, n in enumerate(watch.decoding) if n)
-    looks, held = watch.decoding[first : last + 1], watch.held[first : last + 1]
+    samples, held = watch.decoding[first : last + 1], watch.held[first : last + 1]
     room = N_CORES - 1  # the encoder holds a core
-    tenth = max(1, len(looks) // 10)
-    for name, part, waited in (
-        ("over the run", looks, held),
-        ("in its last tenth", looks[-tenth:], held[-tenth:]),
-    ):
+    tenth = max(1, len(samples) // 10)
+    for name, n in (("over the run", len(samples)), ("in its last tenth", tenth)):
+        part, waited = samples[-n:], held[-n:]
         idle = 100 * (1 - sum(part) / (room * len(part)))
         detail = f"at work: {sum(part) / len(part):.2f} of {room}; held back: {sum(waited) / len(part):.2f}"
         yield Figure("skew", f"decoders idle {name}", idle, "%", 100 * (1 - LEAST_BUSY), detail)

@@ -148,7 +148,7 @@ def know_all(listed: pa.Table) -> pa.Table:
     return pa.table({name: columns[name] for name in schema.FILES.names}, schema=schema.FILES)
 
 
-def look(source: str, ledger: str) -> dict[str, float]:
+def list_and_plan(source: str, ledger: str) -> dict[str, float]:
     """Seconds and bytes that listing and planning take. The first call writes ``ledger``: the ``files`` of an index."""
     is_known = os.path.exists(ledger)
     files = pa.ipc.open_file(ledger).read_all() if is_known else schema.FILES.empty_table()
@@ -187,7 +187,7 @@ def measure(folder: Path, what: What, n_files: int) -> Iterator[Figure]:
     """A first index and an index that knows all files, each in a process of its own."""
     source = WRITERS[what](folder, n_files)
     for run in ("first index", "nothing new"):
-        costs = call_fresh(look, str(source), str(folder / "ledger.arrow"))
+        costs = call_fresh(list_and_plan, str(source), str(folder / "ledger.arrow"))
         listed_s, described_s, seconds = (costs[f"{stage}_s"] for stage in ("listed", "described", "planned"))
         detail = f"listing {listed_s:.1f} s, metadata {described_s - listed_s:.1f} s"
         limit = _limit(ALWAYS_S, MAX_S, n_files)

@@ -1,4 +1,4 @@
-"""The sounds that are measured with."""
+"""Sounds for measurements."""
 
 from collections.abc import Iterable, Sequence
 from pathlib import Path

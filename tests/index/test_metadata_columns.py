@@ -91,9 +91,9 @@ def test_files_with_changed_values_are_found(monkeypatch: pytest.MonkeyPatch) ->
 
 @pytest.mark.parametrize("what", many.What)
 def test_unchanged_metadata_changes_nothing(tmp_path: Path, what: many.What) -> None:
-    """``look`` checks it, for each way of naming files and each kind of metadata."""
+    """``list_and_plan`` checks it, for each way of naming files and each kind of metadata."""
     source = str(many.WRITERS[what](tmp_path, 250))
     for _ in ("first index", "nothing new"):
-        assert many.look(source, str(tmp_path / "ledger.arrow"))["planned_s"] > 0
+        assert many.list_and_plan(source, str(tmp_path / "ledger.arrow"))["planned_s"] > 0
     known = schema.metadata_columns(pa.ipc.open_file(tmp_path / "ledger.arrow").schema).names
     assert bool(known) == (what in many.WITH_METADATA)
