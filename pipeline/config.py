@@ -7,6 +7,7 @@ else may change from run to run.
 import os
 import warnings
 from collections.abc import Callable
+from functools import partial
 from pathlib import Path
 from typing import Any, Literal
 
@@ -205,20 +206,7 @@ def load_config(path: str | Path) -> Config:
     if not isinstance(values, dict):
         raise ConfigError(f"{path}: expected a mapping with `sources:` and `into:`")
     config = make_config(_without_retired(values, path), str(path))
-    return config.model_copy(
-        update={
-            "into": _beside(path, config.into),
-            "sources": tuple(_beside(path, source) for source in config.sources),
-            "corpus": _with_metadata(config, lambda table: _beside(path, table)),
-            "encode": config.encode.model_copy(
-                update={
-                    key: _beside(path, value)
-                    for key in ("clip_model", "frame_model")
-                    if (value := getattr(config.encode, key)) and _is_folder(path, value)
-                }
-            ),
-        }
-    )
+    return _with_places(config, partial(_beside, path), partial(_is_folder, path))
 
 
 def _without_retired(values: dict[str, Any], path: Path) -> dict[str, Any]:
@@ -233,24 +221,26 @@ def _without_retired(values: dict[str, Any], path: Path) -> dict[str, Any]:
 
 def anchor(config: Config) -> Config:
     """The same configuration with absolute paths, so that it means the same in any folder."""
+    placed = _with_places(config, absolute, lambda model: os.path.isdir(os.path.expanduser(model)))
+    return placed.model_copy(update={"sources": tuple(dict.fromkeys(placed.sources))})
+
+
+def _with_places(config: Config, place: Callable[[str], str], is_folder: Callable[[str], bool]) -> Config:
+    """The configuration with ``place`` of each path in it. A model is a path if ``is_folder`` says so."""
     models = {
-        key: absolute(value)
+        key: place(model)
         for key in ("clip_model", "frame_model")
-        if (value := getattr(config.encode, key)) and os.path.isdir(os.path.expanduser(value))
+        if (model := getattr(config.encode, key)) and is_folder(model)
     }
+    metadata = config.corpus.metadata
     return config.model_copy(
         update={
-            "into": absolute(config.into),
-            "sources": tuple(dict.fromkeys(absolute(source) for source in config.sources)),
-            "corpus": _with_metadata(config, absolute),
+            "into": place(config.into),
+            "sources": tuple(map(place, config.sources)),
+            "corpus": config.corpus.model_copy(update={"metadata": metadata and place(metadata)}),
             "encode": config.encode.model_copy(update=models),
         }
     )
-
-
-def _with_metadata(config: Config, place: Callable[[str], str]) -> CorpusConfig:
-    metadata = config.corpus.metadata
-    return config.corpus.model_copy(update={"metadata": metadata and place(metadata)})
 
 
 def _is_folder(path: Path, model: str) -> bool:

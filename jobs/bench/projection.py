@@ -197,7 +197,7 @@ def measure_run(
     durations = pipeline.open(config.into).to_arrow("files", ["n_clips", "duration_s"], where="n_clips > 0").to_pylist()
     length_s = config.window.length_s
     windows_s = sum(row["n_clips"] * min(length_s, row["duration_s"]) for row in durations)
-    speed = progress.speed if windows_s >= held_s else None
+    speed = progress.throughput.speed if windows_s >= held_s else None
     return {
         "files": progress.n_files,
         "failed": progress.n_failed,

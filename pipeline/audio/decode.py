@@ -30,11 +30,10 @@ from pipeline.audio.soundfile_reader import SoundfileReader
 from pipeline.audio.source import Bytes, Source, file_boundary, hash_file, unreadable
 from pipeline.config import DecodeConfig
 from pipeline.corpus.raw_formats import RawFormat
-from pipeline.corpus.time_ranges import TimeRange
 from pipeline.errors import FileFailure
 from pipeline.grid import SAMPLE_RATE_HZ, Waveform, samples_to_seconds
 
-__all__ = ["AudioInfo", "AudioStream", "Source", "decode_all", "hash_file", "open_audio", "to_model_rate"]
+__all__ = ["AudioInfo", "AudioStream", "Source", "hash_file", "open_audio", "to_model_rate"]
 
 _PREROLL_S = 1
 """How much is decoded before the wanted second: many times the length of the resampler's filter."""
@@ -272,24 +271,6 @@ def open_audio(source: Source, config: DecodeConfig | None = None, raw: RawForma
     except BaseException:
         file.close()
         raise
-
-
-def decode_all(
-    source: Source,
-    config: DecodeConfig | None = None,
-    start_s: float = 0.0,
-    end_s: float | None = None,
-    raw: RawFormat | None = None,
-) -> tuple[Waveform, AudioInfo]:
-    """The samples (n,) of a short sound from ``start_s`` to ``end_s``, at 48 kHz. Holds only these in memory.
-
-    Raises:
-        FileFailure: as ``open_audio`` and ``blocks``.
-    """
-    first, stop = TimeRange(start_s, end_s).samples
-    with open_audio(source, config, raw) as audio:
-        kept = list(audio.blocks(first, stop))
-        return np.concatenate(kept) if kept else np.empty(0, np.float32), audio.info
 
 
 def to_model_rate(waveform: npt.NDArray[Any], sample_rate_hz: int, config: DecodeConfig | None = None) -> Waveform:

@@ -32,34 +32,11 @@ _CHUNK = re.compile(rb"[ -~]{4}")
 _SOUND = (b"RIFF", b"RIFX", b"RF64", b"BW64", b"FORM", b"data", b"SSND")
 _TAGS = (b"TAG", b"ID3", b"APE")
 _BEHIND = frozenset(
-    [b"LIST", b"id3 ", b"ID3 ", b"bext", b"iXML", b"axml", b"aXML", b"cue ", b"JUNK", b"junk", b"PAD ", b"FLLR"]
-) | {
-    b"fact",
-    b"PEAK",
-    b"smpl",
-    b"inst",
-    b"plst",
-    b"_PMX",
-    b"umid",
-    b"DISP",
-    b"afsp",
-    b"NAME",
-    b"ANNO",
-    b"MARK",
-    b"guan",
-    b"wamd",
-    b"cart",
-    b"acid",
-    b"strc",
-    b"LGWV",
-    b"minf",
-    b"elm1",
-    b"regn",
-    b"ovwf",
-    b"chna",
-    b"AFAn",
-    b"XMP ",
-}
+    (
+        b"LIST|id3 |ID3 |bext|iXML|axml|aXML|cue |JUNK|junk|PAD |FLLR|fact|PEAK|smpl|inst|plst|_PMX|umid|DISP|afsp"
+        b"|NAME|ANNO|MARK|guan|wamd|cart|acid|strc|LGWV|minf|elm1|regn|ovwf|chna|AFAn|XMP "
+    ).split(b"|")
+)
 """Chunks that may follow the samples. If one of them is cut off, no sound is missing."""
 
 
@@ -237,9 +214,8 @@ def find_cut(source: Bytes) -> tuple[bytes, int] | None:
         if size == 1:
             size = int.from_bytes(head[8:])
         fragmented |= name == b"moof"
-        if (
-            len(head) < 8 or not _CHUNK.fullmatch(name) or head[:3] in _TAGS
-        ):  # the end, or data that other programs append
+        # The end, or data that other programs append.
+        if len(head) < 8 or not _CHUNK.fullmatch(name) or head[:3] in _TAGS:
             return None
         if at + max(size, 8) > source.size_bytes:
             return (name, at) if fragmented else None

@@ -174,11 +174,8 @@ def hash_file(source: Source) -> str:
     Raises:
         FileFailure: ``vanished`` or ``unreadable``.
     """
-    digest = hashlib.sha256()
     with Bytes(source, may_be_empty=True) as file, file_boundary(file):
-        while chunk := file.read(1 << 20):
-            digest.update(chunk)
-    return digest.hexdigest()
+        return _digest(iter(lambda: file.read(1 << 20), b""))
 
 
 def measure_file(source: Source) -> int:
@@ -209,11 +206,9 @@ def _probe_remote(source: str | Place) -> str | None:
     if not storage.is_url(url) or is_audio_table(url):
         return None
     try:
-        offset, size_bytes = (
-            (source.offset, source.size_bytes) if isinstance(source, Place) else (0, storage.stat_file(url)[0])
-        )
-        sizes = ((begin, min(PROBE_BYTES, size_bytes - begin)) for begin in _probed(size_bytes))
-        return _digest(storage.read_bytes(url, offset + begin, size) for begin, size in sizes)
+        place = source if isinstance(source, Place) else Place(url, 0, storage.stat_file(url)[0])
+        sizes = ((begin, min(PROBE_BYTES, place.size_bytes - begin)) for begin in _probed(place.size_bytes))
+        return _digest(storage.read_bytes(url, place.offset + begin, size) for begin, size in sizes)
     except Exception as error:  # each store has errors of its own
         raise unreadable(error) from None
 

@@ -12,7 +12,7 @@ from collections.abc import Callable, Iterator
 from contextlib import closing
 from dataclasses import dataclass
 from itertools import accumulate
-from typing import Any, Protocol
+from typing import Any
 
 import pyarrow as pa
 
@@ -139,24 +139,7 @@ def read_columns(path: str, is_kept: Callable[[pa.Field], bool]) -> pa.Table:
 # --- tables -----------------------------------------------------------------------------------------------------------
 
 
-class AudioTable(Protocol):
-    """An open table. Its rows come in groups, whose first rows have the numbers ``starts``."""
-
-    column: _Column
-    starts: list[int]
-    n_rows: int
-    schema: pa.Schema
-
-    def read_columns(self, names: list[str]) -> pa.Table: ...
-
-    def list_group(self, group: int) -> Iterator[TableRow]: ...
-
-    def read_group(self, group: int) -> Iterator[pa.Array]: ...
-
-    def close(self) -> None: ...
-
-
-def open_table(path: str, block_bytes: int | None = None) -> AudioTable:
+def open_table(path: str, block_bytes: int | None = None) -> "AudioTable":
     """Open a Parquet or Arrow file. In an object store, it is read in blocks of ``block_bytes``.
 
     Raises:
@@ -261,6 +244,10 @@ class _Arrow:
             parent, child = name.rsplit(".", 1)
             return _child(batch.column(parent), child)
         return batch.column(position)
+
+
+AudioTable = _Parquet | _Arrow
+"""An open table. Its rows come in groups, whose first rows have the numbers ``starts``."""
 
 
 def _map(path: str) -> Any:

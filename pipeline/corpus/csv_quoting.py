@@ -45,11 +45,8 @@ def _without_quoted(data: bytes, mark: str) -> bytes:
 
 
 def _check_tabs(path: str, data: bytes) -> bool:
-    """False: the cells are not quoted, since a quote closes before its cell ends, as in ``"Yes," he said``.
-
-    Raises:
-        CorpusError: a cell begins with a quote and has an odd number of them.
-    """
+    """False: the cells are not quoted, since a quote closes before its cell ends, as in ``"Yes," he said``. Refuses a
+    cell that begins with a quote and has an odd number of them."""
     for cell in re.finditer(rb'(?:\A(?:\xef\xbb\xbf)?|[\t\r\n])("[^\t\r\n]*)', data):
         if cell[1].count(b'"') % 2:
             raise _unclosed(path, data, cell.start(1), "\t")
@@ -57,11 +54,8 @@ def _check_tabs(path: str, data: bytes) -> bool:
 
 
 def _check_commas(path: str, data: bytes) -> bool:
-    """True: text behind a closed quote, as in ``"Weird Al" Yankovic``, costs no row.
-
-    Raises:
-        CorpusError: a quote never closes, or closes in the middle of another line.
-    """
+    """True: text behind a closed quote, as in ``"Weird Al" Yankovic``, costs no row. Refuses a quote that never closes,
+    or closes in the middle of another line."""
     opening, closed, at = _find_opening(","), re.compile(_CLOSED), 0
     while found := opening.search(data, at):
         begin = found.start(2)

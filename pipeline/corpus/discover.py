@@ -90,11 +90,7 @@ def list_corpus(
 
 
 def _check_sources(sources: list[str], leave_out: str | None) -> None:
-    """Refuse sources that can only be mistakes.
-
-    Raises:
-        CorpusError: one is the folder of the index, or a ``.json`` file.
-    """
+    """Refuse sources that can only be mistakes: the folder of the index, and ``.json`` files."""
     for source in sources:
         is_folder = not storage.is_url(source) and os.path.isdir(source)
         if storage.is_url(source) and source == leave_out:
@@ -123,11 +119,7 @@ class _Found:
                 self._named.append(uri)
 
     def take_manifests(self) -> list[str]:
-        """Take the files that manifests name, and return the manifests.
-
-        Raises:
-            CorpusError: one names no file, or none that can be read.
-        """
+        """Take the files that manifests name, and return the manifests. Each must name a file that can be read."""
         manifests = _find_manifests(self._named)
         for manifest in manifests:
             del self.aside[manifest]
@@ -159,9 +151,6 @@ def _find_manifests(named: Iterable[str]) -> list[str]:
     """The manifests among the files that sources name.
 
     A broken Parquet file counts as a manifest, unless some of the others are tables with audio.
-
-    Raises:
-        CorpusError: a table has several columns of bytes.
     """
 
     def has_audio(path: str) -> bool | None:

@@ -166,18 +166,14 @@ def _visit(
     counts: Callable[[os.DirEntry[str]], bool] = lambda entry: True,
 ) -> Iterator[tuple[str, list[os.DirEntry[str]] | OSError]]:
     """Each folder from ``folder`` downwards, with its entries that are no folders, or with why it cannot be listed.
-
-    Args:
-        counts: decides which hidden entries count as ignored.
-    """
+    ``counts`` decides which hidden entries count as ignored."""
     waiting = [folder]
     while waiting:
         path = waiting.pop()
+        if (identity := identify(path)) & entered:
+            continue
+        entered |= identity
         try:
-            status = os.stat(path)
-            if (status.st_dev, status.st_ino) in entered:
-                continue
-            entered.add((status.st_dev, status.st_ino))
             children = _children(path, config.hidden, ignored, counts)
         except OSError as error:
             yield path, error

@@ -93,9 +93,6 @@ def _join(tables: list[MetadataTable], listed: pa.ChunkedArray, sidecar: str | N
     """The rows of all tables that belong to files of the corpus, and notes on the others.
 
     One look-up serves all tables: a look-up for each would scan the whole corpus each time.
-
-    Raises:
-        CorpusError: no row of ``corpus.metadata`` belongs to a file.
     """
     table = pa.concat_tables([one.table for one in tables], promote_options="default")
     table = table.set_column(0, "uri", _with_ranges(table["uri"], listed))
@@ -107,11 +104,7 @@ def _join(tables: list[MetadataTable], listed: pa.ChunkedArray, sidecar: str | N
 
 
 def _note_strange(path: str, uris: pa.ChunkedArray, is_listed: pa.ChunkedArray) -> list[str]:
-    """A line on the rows of ``corpus.metadata`` that belong to no file, if there are any.
-
-    Raises:
-        CorpusError: none of its rows belongs to a file.
-    """
+    """A line on the rows of ``corpus.metadata`` that belong to no file, if there are any. At least one must."""
     strange = uris.filter(pc.invert(is_listed))
     if not len(strange):
         return []
@@ -161,11 +154,8 @@ def _note_near_misses(path: str, names: list[str], config: CorpusConfig) -> Iter
 
 
 def _choose(path: str, table: pa.Table, config: CorpusConfig) -> dict[str, pa.ChunkedArray]:
-    """The columns of a table that are kept, in the types in which they are stored.
-
-    Raises:
-        CorpusError: one cannot be stored, has a name that SQL cannot have, or occurs twice.
-    """
+    """The columns of a table that are kept, in the types in which they are stored. Refuses a column that cannot be
+    stored, has a name that SQL cannot have, or occurs twice."""
     kept: dict[str, pa.ChunkedArray] = {}
     for name, column in zip(table.column_names, table.columns, strict=True):
         if name in COLUMNS or not _is_wanted(name, config):
@@ -201,10 +191,9 @@ def _refuse_name(name: str, others: Iterable[str]) -> str | None:
 
 
 def _read_rows(shard: str, here: pa.Table, config: CorpusConfig) -> MetadataTable:
-    """The columns beside the audio. Users often did not make such tables: a column that cannot be stored is left out.
+    """The columns beside the audio, of the rows of the corpus: ``here`` has their ``uri`` and ``offset``.
 
-    Args:
-        here: ``uri`` and ``offset`` of the rows that are files of the corpus.
+    Users often did not make such tables: a column that cannot be stored is left out.
     """
 
     def is_kept(column: pa.Field) -> bool:
@@ -231,13 +220,10 @@ def _read_rows(shard: str, here: pa.Table, config: CorpusConfig) -> MetadataTabl
 
 
 def _agree(tables: list[MetadataTable], stored: pa.Schema) -> list[MetadataTable]:
-    """All tables with one type for each column: that of the index, or a wider one.
+    """All tables with one type for each column, which can hold the values of all: that of the index, or a wider one.
 
     A column without any value has no type, and is left out if no other table gives it one. A column of CSV that looks
     like numbers is text if another table has text in it.
-
-    Raises:
-        CorpusError: the types of a column differ, and none can hold the values of all.
     """
     types: dict[str, tuple[pa.DataType, str]] = {column.name: (column.type, _INDEX) for column in stored}
     text = {name for name, (kind, _) in types.items() if kind == pa.string()}

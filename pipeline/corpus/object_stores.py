@@ -4,6 +4,7 @@ import fnmatch
 import glob
 from collections.abc import Callable, Iterator
 from concurrent.futures import ThreadPoolExecutor
+from functools import partial
 from typing import Any
 
 from pipeline import storage
@@ -30,16 +31,10 @@ def list_url(source: str, config: CorpusConfig, leave_out: str | None, ignored: 
     Raises:
         CorpusError: nothing is there, or it cannot be listed.
     """
-
-    def enter(folder: str) -> bool:
-        return folder != leave_out
-
-    def ignore(url: str) -> None:
-        ignored.add(url, HIDDEN)
-
-    n_before = ignored.n_noted
+    n_before, ignore = ignored.n_noted, partial(ignored.add, kind=HIDDEN)
+    found_files = _list_files(source, hidden=config.hidden, enter=lambda folder: folder != leave_out, ignore=ignore)
     try:
-        for url, found, is_named in _list_files(source, hidden=config.hidden, enter=enter, ignore=ignore):
+        for url, found, is_named in found_files:
             if isinstance(found, Exception):
                 message = f"folder cannot be listed: {one_line(found)}"
                 yield listed_row(url, reason="unreadable", message=message, hides_files=True)
@@ -94,17 +89,9 @@ def _list_files(
 ) -> Iterator[tuple[str, tuple[int, int] | Exception, bool]]:
     """The file that a URL names, the files in the folder that it names and below, or those that it matches.
 
-    Args:
-        hidden: also take names that begin with a dot; names that the URL or its pattern spells so are taken anyway.
-        enter: decides by its URL whether a folder is entered.
-        ignore: notes the URL of a hidden file or folder that is left out.
-
-    Yields:
-        The URL of a file, with its size and time; or that of a folder, with the reason why it cannot be listed. And
-        whether the URL names or matches the file itself, rather than a folder around it.
-
-    Raises:
-        FileNotFoundError: nothing is there. Exception: whatever the driver of the store raises.
+    Yields the URL of a file, with its size and time, or that of a folder, with the reason why it cannot be listed; and
+    whether the URL names or matches the file itself, rather than a folder around it. ``ignore`` gets the URLs of hidden
+    files and folders that are left out. Names that begin with a dot are taken anyway where ``url`` spells them so.
     """
     store, name = storage.find_store(url)
     for found in _resolve(store, name, hidden=hidden, ignore=ignore):

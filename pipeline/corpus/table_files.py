@@ -127,11 +127,7 @@ def _parse_csv(path: str, data: bytes, block_bytes: int, as_text: set[str]) -> p
 
 
 def _check_encoding(path: str, data: bytes) -> None:
-    """Refuse text that is not UTF-8. Arrow would read it as bytes from CSV, and as text from JSON.
-
-    Raises:
-        CorpusError: naming the line and the cell.
-    """
+    """Refuse text that is not UTF-8. Arrow would read it as bytes from CSV, and as text from JSON."""
     decoder, view = codecs.getincrementaldecoder("utf-8")(), memoryview(data)
     for first in range(0, len(data), _PIECE_BYTES):
         n_held = len(decoder.getstate()[0])

@@ -57,12 +57,9 @@ def list_tar(path: str) -> Iterator[TarMember]:
 
 
 def _read_headers(path: str) -> Iterator[tarfile.TarInfo]:
-    """The members of a tar file whose bytes are all there.
-
-    Raises:
-        tarfile.TarError: it has no end mark, or goes on behind it. ``tarfile`` itself takes anything that is no header
-            for the end, and so does not notice a copy that was cut off between two members.
-    """
+    """The members of a tar file whose bytes are all there. A file without an end mark, or that goes on behind it, is an
+    error: ``tarfile`` itself takes anything that is no header for the end, and so does not notice a copy that was cut
+    off between two members."""
     with cast(BinaryIO, _Headers(path)) as file:
         n_bytes = file.seek(0, io.SEEK_END)
         file.seek(0)

@@ -18,16 +18,7 @@ from pipeline.encoder import perception_models
 from pipeline.encoder.encoder import NonFiniteError, load_encoder, probability, resolve_device, resolve_precision
 from pipeline.encoder.loading import ignored_weights, load_model, load_with_transformers
 from pipeline.encoder.parity import LARGEST_DIFFERENCE, cosine, describe_machine, relative
-from pipeline.encoder.reference import (
-    DOG,
-    SIREN,
-    CheckedModel,
-    Encoder,
-    Heard,
-    Reference,
-    find_models,
-    make_reference,
-)
+from pipeline.encoder.reference import DOG, SIREN, CheckedModel, Encoder, Heard, Reference, find_models, make_reference
 from pipeline.errors import ModelError, one_line
 from pipeline.grid import HOP_SAMPLES, SAMPLE_RATE_HZ, Waveform
 

@@ -8,7 +8,7 @@ import hashlib
 import json
 from collections.abc import Iterator
 from contextlib import ExitStack
-from dataclasses import asdict, dataclass
+from dataclasses import dataclass
 from functools import cached_property
 from pathlib import Path
 from typing import Any
@@ -24,19 +24,14 @@ BUNDLED = "earshot-tiny"
 MODEL_TYPES = ("pe_audio", "pe_audio_video")
 """Checkpoints of the second type (``facebook/pe-av-*``) hold several models, one of them of the first type."""
 
-HUB_FILES = (
-    "config.json",
-    "model.safetensors",
-    "model-*.safetensors",
-    "model.safetensors.index.json",
-    "tokenizer.json",
-    "tokenizer_config.json",
-    "special_tokens_map.json",
-)
-"""The only files that are downloaded from a hub repository: no ``.bin`` copies, no original checkpoints."""
-
 TOKENIZER_SETTINGS = ("tokenizer_config.json", "special_tokens_map.json")
 """Optional files beside tokenizer.json."""
+
+HUB_FILES = (
+    *("config.json", "model.safetensors", "model-*.safetensors", "model.safetensors.index.json"),
+    *("tokenizer.json", *TOKENIZER_SETTINGS),
+)
+"""The only files that are downloaded from a hub repository: no ``.bin`` copies, no original checkpoints."""
 
 SAMPLE_BYTES = 4096
 """How much the checksum reads at each of three places of a tensor."""
@@ -57,13 +52,6 @@ class ModelIdentity:
     logit_bias: float
     tokenizer: str | None = None
     """Checksum of the tokenizer; None in indexes that were made before there was one."""
-
-    def to_dict(self) -> dict[str, Any]:
-        return asdict(self)
-
-    @classmethod
-    def from_dict(cls, values: dict[str, Any]) -> "ModelIdentity":
-        return cls(**values)
 
 
 @dataclass(frozen=True)
@@ -176,21 +164,17 @@ class Checkpoint:
         return found
 
 
-_PROVENANCE = frozenset({"_name_or_path", "architectures", "dtype", "torch_dtype", "transformers_version"})
-"""Settings that change when a checkpoint is saved again, and do not affect its vectors."""
-
 _TEXT_STATE = "tie_last_hidden_states"
 """A setting of the text tower. Its owner may add it to a checkpoint on the hub; it does not affect sounds' vectors."""
+
+_NO_MATTER = frozenset({"_name_or_path", "architectures", "dtype", "torch_dtype", "transformers_version", _TEXT_STATE})
+"""Settings that do not affect the vectors of sounds. All but the last change when a checkpoint is saved again."""
 
 
 def _without_provenance(settings: Any) -> Any:
     if not isinstance(settings, dict):
         return settings
-    return {
-        key: _without_provenance(value)
-        for key, value in settings.items()
-        if key not in _PROVENANCE and key != _TEXT_STATE
-    }
+    return {key: _without_provenance(value) for key, value in settings.items() if key not in _NO_MATTER}
 
 
 def _names_code(settings: Any) -> bool:

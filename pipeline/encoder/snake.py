@@ -108,12 +108,7 @@ def fuse_snake(device: str, dtype: torch.dtype, backend: str | Callable[..., Any
             scale = torch.linspace(0.1, 2, 64, device=device), torch.linspace(-1, 1, 64, device=device)
             length = PROBE_LENGTH[device]
             x = torch.linspace(-9, 9, 2 * length * 64, device=device, dtype=dtype).view(2, length, 64)
-            for given, some in (
-                (x, scale),
-                (x, None),
-                (x[:1, :3], scale),
-                (x[:1, :3], None),
-            ):  # also in rows of another width
+            for given, some in ((x, scale), (x, None), (x[:1, :3], scale), (x[:1, :3], None)):  # two widths of rows
                 exact = snake(given.float(), some)
                 error = ((fused(given, some) - exact).abs() / exact.abs().clamp(min=1)).max().item()
                 if not error < 16 * torch.finfo(torch.float32).eps + torch.finfo(dtype).eps:  # of sine, of rounding

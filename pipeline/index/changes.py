@@ -13,7 +13,7 @@ from lance.fragment import FragmentMetadata, write_fragments
 from pipeline.errors import CommitConflict
 from pipeline.index import journal
 from pipeline.index.journal import Failpoint, table_uri
-from pipeline.index.tables import FILE_FORMAT, among, find_missing
+from pipeline.index.tables import FILE_FORMAT, among, complete, find_missing
 
 
 class Changes:
@@ -72,8 +72,8 @@ class Changes:
 
     def append_rows(self, name: str, tables: list[pa.Table]) -> None:
         dataset = self.open(name)
-        arrow_schema = dataset.schema
-        rows = pa.concat_tables([_fit(table, arrow_schema) for table in tables])
+        target = dataset.schema
+        rows = pa.concat_tables([complete(table, target).select(target.names).cast(target) for table in tables])
         if rows.num_rows:
             self.append(name, write_fragments(rows, dataset.uri, mode="append", data_storage_version=FILE_FORMAT))
 
@@ -104,11 +104,3 @@ def after(table: Any, change: Callable[..., Any], *arguments: Any) -> Any:
 
 def _commit(table: Any, operation: Any) -> Any:
     return lance.LanceDataset.commit(table, operation, read_version=table.version)
-
-
-def _fit(rows: pa.Table, target: pa.Schema) -> pa.Table:
-    """The columns of a table; null, where there are none."""
-    for column in target:
-        if column.name not in rows.column_names and column.nullable:
-            rows = rows.append_column(column, pa.nulls(len(rows), column.type))
-    return rows.select(target.names).cast(target)

@@ -146,11 +146,8 @@ def _publish(writer: Writer, kind: str, changes: Changes) -> Published:
 
 
 def _clean(writer: Writer, name: str, older_than: dt.timedelta) -> int:
-    """Delete the versions of a table that were never published, and those superseded longer ago than ``older_than``.
-
-    Returns:
-        The number of bytes.
-    """
+    """Delete the versions of a table that were never published, or superseded longer ago than ``older_than``. Returns
+    the number of bytes."""
     writer.failpoint(f"clean {name}")
     table = lance.dataset(table_uri(writer.path, name))
     keep = journal.versions_since(writer.journal, name, dt.datetime.now(dt.UTC) - older_than)

@@ -93,10 +93,15 @@ def read_files(path: str | Path, published: Published | None = None) -> pa.Table
         IndexMismatch: a metadata column has the name of such a column.
     """
     table = open_published(path, "files", published)
-    missing = find_missing(path, table.schema)
-    rows = table.to_table()
-    for column in missing:
-        rows = rows.append_column(column, pa.nulls(rows.num_rows, column.type))
+    find_missing(path, table.schema)
+    return complete(table.to_table(), schema.FILES)
+
+
+def complete(rows: pa.Table, columns: pa.Schema) -> pa.Table:
+    """The rows with all of ``columns``: those that they lack hold null."""
+    for column in columns:
+        if column.name not in rows.column_names:
+            rows = rows.append_column(column, pa.nulls(rows.num_rows, column.type))
     return rows
 
 

@@ -22,7 +22,7 @@ from pipeline.index.handle import Generation, Handle, open_index
 from pipeline.index.lease import is_held
 from pipeline.index.maintenance import SCALAR_INDEXES, unreadable_indexes
 from pipeline.index.salvage import Fragments, read_all
-from pipeline.index.tables import latest_version
+from pipeline.index.tables import complete, latest_version
 from pipeline.index.verify_clips import ClipsCheck
 from pipeline.index.verify_frames import FramesCheck
 from pipeline.schema import Row
@@ -81,10 +81,7 @@ def _count_without_checksum(ledger: pa.Table, *, with_frames: bool) -> int:
 def _read_ledger(files: Fragments) -> pa.Table:
     """The ledger, as far as it can be read, with all of its columns."""
     rows = pa.Table.from_batches(files.read(files.schema.names, FILES_AT_ONCE), schema=files.schema)
-    for column in schema.FILES:
-        if column.name not in rows.column_names:
-            rows = rows.append_column(column, pa.nulls(rows.num_rows, column.type))
-    return rows.combine_chunks()
+    return complete(rows, schema.FILES).combine_chunks()
 
 
 def _iterate(ledger: pa.Table, columns: list[str]) -> Iterator[Row]:

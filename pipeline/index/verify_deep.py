@@ -82,11 +82,7 @@ def _read_precisions(live: Generation) -> dict[str, str | None]:
 
 
 def _compare_file(live: Generation, row: Row, encoder: Any, precisions: dict[str, str | None]) -> list[Finding]:
-    """What is wrong with the vectors of one file.
-
-    Raises:
-        FileFailure: it cannot be decoded now. IndexError, ValueError: it has other windows now.
-    """
+    """What is wrong with the vectors of one file. Raises IndexError or ValueError if it has other windows now."""
     own = {name: row[name] for name in ("file_id", "audio_id", "uri")}
     place, part, raw = resolve_uri(row["uri"])
     if schema.make_audio_id(hash_file(place), str(part), str(raw or "")) != row["audio_id"]:
@@ -147,11 +143,7 @@ class Stored:
 
 
 def _distance(vectors: Any, stored: npt.NDArray[np.float16]) -> float:
-    """The largest distance between a vector and its stored one, as a fraction of the stored one's length.
-
-    Raises:
-        ValueError: their numbers differ.
-    """
+    """The largest distance between a vector and its stored one, as a fraction of the stored one's length."""
     if len(vectors) != len(stored):
         raise ValueError(f"it has {len(vectors)} rows where the index has {len(stored)}")
     then = stored.astype(np.float32)

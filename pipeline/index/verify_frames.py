@@ -83,11 +83,8 @@ class FramesCheck:
             self._is_broken[number] |= is_wrong[at]
 
     def _compare(self, row: Row, number: int, *, is_first: bool) -> Iterator[Finding]:
-        """What is wrong with the frames of a file's audio, whose state stands at the ledger row ``number``.
-
-        Args:
-            is_first: whether no file with the same audio has been compared before; one finding stands for all of them.
-        """
+        """What is wrong with the frames of a file's audio, whose state stands at the ledger row ``number``. One finding
+        stands for all files with the same audio: that of the first one."""
         own, n_read = ids_of(row), int(self._next[number])
         if number in self._odd or n_read != row["n_frames"]:
             spans = [*([(0, n_read)] if n_read else []), *self._odd.get(number, [])]

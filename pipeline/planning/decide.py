@@ -16,7 +16,7 @@ import pyarrow as pa
 from pipeline.audio.decoder_versions import COLUMNS, MENDS, Mend, find_mend
 from pipeline.corpus.corpus_file import CorpusFile, estimated_s_of, has_size, identify_audio, size_of
 from pipeline.corpus.listing import gc_paused
-from pipeline.corpus.shards import is_member, shard_of
+from pipeline.corpus.source_scope import places_above
 from pipeline.errors import FileFailure
 from pipeline.planning.batches import cut_recordings, pack
 from pipeline.planning.file_rows import copied_row, deleted_row, mtime_changed_row, unreadable_row
@@ -88,11 +88,8 @@ class _Decider:
     # --- by size and time ---
 
     def compare(self, listed: pa.Table) -> tuple[list[CorpusFile], list[CorpusFile]]:
-        """Settle files by what is listed of them.
-
-        Returns:
-            Candidates for decoding, and files that look unchanged and whose content is to be checked.
-        """
+        """Settle files by what is listed of them. Returns candidates for decoding, and files that look unchanged and
+        whose content is to be checked."""
         candidates, to_check = list[CorpusFile](), list[CorpusFile]()
         for batch in listed.to_batches(max_chunksize=ROWS_AT_ONCE):
             rows = batch.to_pylist()
@@ -212,15 +209,7 @@ class _Decider:
 
 def lies_within(uri: str, places: Set[str]) -> bool:
     """Whether a file lies in one of these folders, at whatever depth, or is a member of one of these shards."""
-    if not places:
-        return False
-    if is_member(uri) and shard_of(uri) in places:
-        return True
-    while "/" in uri:
-        uri = uri.rsplit("/", 1)[0]
-        if uri in places:
-            return True
-    return False
+    return bool(places) and not places.isdisjoint(places_above(uri))
 
 
 def _count(plan: Plan, contents: list[list[CorpusFile]]) -> None:

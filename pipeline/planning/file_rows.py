@@ -20,10 +20,8 @@ from pipeline.corpus.shards import is_sized
 from pipeline.errors import FileFailure
 from pipeline.schema import Row
 
-_EMPTY: Row = {column.name: None for column in schema.FILES if column.name != "batch_id"} | {
-    "n_clips": 0,
-    "n_frames": 0,
-}
+_COUNTS = {"n_clips": 0, "n_frames": 0}
+_EMPTY: Row = dict.fromkeys(schema.without(schema.FILES, "batch_id").names) | _COUNTS
 
 
 def empty_row(uri: str, audio_id: str | None) -> Row:
@@ -56,7 +54,7 @@ def mtime_changed_row(old: Row, modified_ns: int) -> Row:
 def failed_row(row: Row, failure: FileFailure) -> Row:
     """The row of a file whose content cannot be indexed. What decoding learnt of it stays."""
     why = {"stage": failure.stage, "reason": failure.reason, "message": failure.message}
-    return row | {"status": "failed", **why, "n_clips": 0, "n_frames": 0}
+    return row | {"status": "failed", **why, **_COUNTS}
 
 
 def unreadable_row(file: CorpusFile | Row, failure: FileFailure) -> Row:
@@ -80,22 +78,15 @@ def lost_rows(batches: pa.Table, batch_ids: Set[str], failure: FileFailure) -> l
 def damaged_row(old: Row) -> Row:
     """The row of a file whose rows in the index are damaged and have been removed. A deleted file stays deleted."""
     if old["status"] == "deleted":
-        return old | {"n_clips": 0, "n_frames": 0}
+        return old | _COUNTS
     message = "its rows were damaged and have been taken out: reindex"
     return unreadable_row(old, FileFailure("read", "damaged", message))
 
 
 def deleted_row(old: Row) -> Row:
     """The row of a file that is no longer there. What was known of its content stays."""
-    why = {"stage": None, "reason": None, "message": None}
-    return old | {
-        "status": "deleted",
-        **why,
-        "n_clips": 0,
-        "n_frames": 0,
-        "clips_checksum": None,
-        "frames_checksum": None,
-    }
+    nothing = dict.fromkeys(("stage", "reason", "message", "clips_checksum", "frames_checksum"))
+    return old | {"status": "deleted", **nothing, **_COUNTS}
 
 
 def files_table(rows: list[Row]) -> pa.Table:

@@ -109,11 +109,8 @@ class Hasher:
         return alike, [file for file, probe in probes if n_of_probe[probe] == 1]
 
     def _read(self, files: list[CorpusFile], read: Read) -> list[tuple[CorpusFile, str]]:
-        """Read many files at once, a recording once for all of its ranges, the rows of a table in their order.
-
-        Returns:
-            Each file that can be read, with what ``read`` returns.
-        """
+        """Each file that can be read, with what ``read`` returns. Many are read at once, a recording once for all of
+        its ranges, the rows of a table in their order."""
 
         def attempt(files: list[CorpusFile]) -> list[tuple[CorpusFile, str | FileFailure]]:
             answers: list[tuple[CorpusFile, str | FileFailure]] = []

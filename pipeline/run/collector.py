@@ -4,8 +4,8 @@ Receipts arrive in any order. A batch is complete when its rows 0 .. last have a
 checked against their windows, and the clip rows are made.
 """
 
+from collections import defaultdict
 from collections.abc import Set
-from dataclasses import dataclass, field
 
 import numpy as np
 import pyarrow as pa
@@ -28,20 +28,6 @@ class IncompleteBatch(Exception):
     """
 
 
-@dataclass
-class _Pending:
-    receipts: list[Row] = field(default_factory=list)
-
-    def is_complete(self) -> bool:
-        self.receipts.sort(key=lambda receipt: receipt["first_seq"])
-        seq = 0
-        for receipt in self.receipts:
-            if receipt["first_seq"] != seq:
-                return False
-            seq = receipt["stop_seq"]
-        return bool(self.receipts and self.receipts[-1]["last"])
-
-
 class Collector:
     """Holds receipts until their batch is complete.
 
@@ -49,18 +35,10 @@ class Collector:
         planned: the PLANNED rows of the run: a batch must report as many files as were planned.
     """
 
-    def __init__(
-        self,
-        grid: Grid,
-        clip_dimension: int,
-        *,
-        with_frames: bool,
-        planned: pa.Table | None = None,
-    ) -> None:
-        self._grid = grid
+    def __init__(self, grid: Grid, clip_dimension: int, *, with_frames: bool, planned: pa.Table | None = None) -> None:
+        self._grid, self._with_frames = grid, with_frames
         self._clips_schema = schema.without(schema.clips_schema(clip_dimension), "batch_id")
-        self._with_frames = with_frames
-        self._pending: dict[str, _Pending] = {}
+        self._pending: dict[str, list[Row]] = defaultdict(list)
         self._reported: set[str] = set()
         self._planned = {} if planned is None else _sum_up(planned)
 
@@ -79,13 +57,15 @@ class Collector:
         Raises:
             IncompleteBatch: all of the batch is there, and its parts contradict each other.
         """
-        pending = self._pending.setdefault(receipt["batch_id"], _Pending())
-        pending.receipts.append(receipt)
-        if not pending.is_complete():
+        receipts = self._pending[receipt["batch_id"]]
+        receipts.append(receipt)
+        receipts.sort(key=lambda receipt: receipt["first_seq"])
+        begins = [0, *(receipt["stop_seq"] for receipt in receipts[:-1])]
+        if [receipt["first_seq"] for receipt in receipts] != begins or not receipts[-1]["last"]:
             return None
         del self._pending[receipt["batch_id"]]
         self._reported.add(receipt["batch_id"])
-        return self._assemble(receipt["batch_id"], pending.receipts)
+        return self._assemble(receipt["batch_id"], receipts)
 
     def _assemble(self, batch_id: str, receipts: list[Row]) -> Batch:
         vectors: dict[str, dict[int, bytes | None]] = {}
@@ -147,7 +127,7 @@ class Collector:
 
 
 def _sum_clips(vectors: dict[int, bytes | None]) -> int:
-    """The checksum of the clips of a file. Args: ``vectors``: by their first frames."""
+    """The checksum of the clips of a file, whose vectors are given by their first frames."""
     rows = [np.frombuffer(vector or b"", np.float16) for vector in vectors.values()]
     return sum_rows(list(vectors), np.stack(rows))
 

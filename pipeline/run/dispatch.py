@@ -126,11 +126,7 @@ class Dispatch:
 
     @contextlib.contextmanager
     def _receive(self, batches: pa.Table) -> Iterator[Iterator[dict[str, Any] | None]]:
-        """The receipts of PLANNED batches, and None whenever none came for a while. Meanwhile workers are counted.
-
-        Raises:
-            RayDied: from the iterator.
-        """
+        """The receipts of PLANNED batches, and None whenever none came for a while. Meanwhile workers are counted."""
         receipts = self._workers.stages(batches, self._config, schema.frames_schema(self._layout.frame_dimension))
         # In a thread: every question to Ray blocks for a minute once its control store is dead.
         counted = Polled(lambda: self._workers.count(self._config.encode), self._n_workers, COUNT_EVERY_S)

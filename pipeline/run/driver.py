@@ -190,11 +190,7 @@ def _create_missing(tables: Generation, layout: Layout, failpoint: journal.Failp
 
 
 def _check_data_files(tables: Generation, *, rebuild: bool) -> None:
-    """Refuse to continue with tables that have lost a data file: its files would count as unchanged.
-
-    Raises:
-        EarshotError: naming the data file.
-    """
+    """Refuse to continue with tables that have lost a data file: its files would count as unchanged."""
     advice = f"`earshot verify {tables.index} --repair` encodes the files concerned again"
     if rebuild:
         advice = f"delete {tables.path} to start the rebuild again"
@@ -204,11 +200,7 @@ def _check_data_files(tables: Generation, *, rebuild: bool) -> None:
 
 
 def _make_plan(checkpoints: Checkpoints, request: RunRequest) -> Plan:
-    """Plan the run, and count what the plan says.
-
-    Raises:
-        CorpusError: the plan deletes more than a run may without being asked.
-    """
+    """Plan the run, and count what the plan says. Refuses to delete more than a run may without being asked."""
     progress = checkpoints.progress
     plan = plan_files(checkpoints.inventory, checkpoints.config, request, progress)
     if plan.refused:

@@ -43,14 +43,8 @@ def publish_without_clips(rows: list[Row], checkpoints: Checkpoints, keep_clips:
 
 
 def _copy_clips(wanted: list[tuple[Row, str]], checkpoints: Checkpoints) -> pa.Table:
-    """The clips of files whose content is indexed: those of another file that holds it, under new ids.
-
-    Args:
-        wanted: rows of ``files``, each with the id of the other file.
-
-    Raises:
-        EarshotError: clips of the other file are missing.
-    """
+    """The clips of files whose content is indexed: those of another file that holds it, under new ids. Each row of
+    ``files`` that is ``wanted`` comes with the id of the other file."""
     path = checkpoints.config.into
     clips = open_published(path, "clips", checkpoints.writer.published)
     tables = [checkpoints.no_clips()]

@@ -3,7 +3,7 @@
 Nothing is written here, and no worker is needed. ``earshot plan`` ends after this.
 """
 
-from dataclasses import dataclass
+from dataclasses import asdict, dataclass
 from functools import partial
 from typing import Any, NamedTuple
 
@@ -78,7 +78,7 @@ def describe_run(config: Config) -> Layout:
     if encode.frame_model is not None:
         frame = read_identity(encode.frame_model, encode.frame_revision)
     with_frames = config.store.frames == "all"
-    settings = index_settings(config, clip.to_dict(), frame.to_dict() if with_frames else None)
+    settings = index_settings(config, asdict(clip), asdict(frame) if with_frames else None)
     return Layout(settings, clip.dimension, frame.dimension)
 
 

@@ -148,11 +148,6 @@ class Progress:
         return self.n_unchanged + self.n_indexed + self.n_failed
 
     @property
-    def speed(self) -> float:
-        """Seconds of audio encoded per second, since workers were ready."""
-        return self.throughput.speed
-
-    @property
     def expected_s(self) -> float:
         """Audio to encode: the plan's estimate, whose remaining part is scaled by how far off it was so far."""
         known_s = min(self.finished_planned_s, self.planned_s)

@@ -7,15 +7,16 @@ while the run works, and once more when the run ends, however it ends.
 import contextlib
 import datetime as dt
 import json
-import math
 import os
 import socket
 import threading
 import time
 from collections.abc import Callable
-from dataclasses import asdict, dataclass, field, replace
-from types import TracebackType, UnionType
-from typing import Any, Literal, get_args, get_origin, get_type_hints
+from dataclasses import asdict, dataclass, field
+from types import TracebackType
+from typing import Literal
+
+from pydantic import ConfigDict, TypeAdapter
 
 from pipeline import storage
 from pipeline.credentials import without_credentials
@@ -37,9 +38,15 @@ State = Literal["running", "done", "failed", "stopped", "died"]
 # --- the record -------------------------------------------------------------------------------------------------------
 
 
+_STRICT = ConfigDict(strict=True, extra="forbid", allow_inf_nan=False)
+"""How a record is checked when it is read: it may be cut off, of another version, or edited."""
+
+
 @dataclass(frozen=True)
 class StageRecord:
     """The work of one stage."""
+
+    __pydantic_config__ = _STRICT
 
     busy_s: float
     """Seconds of work, summed over its workers."""
@@ -52,6 +59,8 @@ class StageRecord:
 @dataclass(frozen=True)
 class Record:
     """A run as it was at ``updated_at``. Times are UTC, ISO 8601; unknown values are None."""
+
+    __pydantic_config__ = _STRICT
 
     index: str
     run_id: str
@@ -172,16 +181,15 @@ def read_record(path: str) -> Record | None:
     """
     try:
         fs, root = storage.find_store(path)
-        values = json.loads(fs.cat_file(f"{root}/{NAME}"))
-        stages = {stage: StageRecord(**each) for stage, each in values["stages"].items()}
-        record = replace(Record(**values), stages=stages)
-        _check_types(record, *stages.values())
+        record = TypeAdapter(Record).validate_json(fs.cat_file(f"{root}/{NAME}"))
+        for moment in (record.started_at, record.updated_at):
+            dt.datetime.fromisoformat(moment).timestamp()
         return record
     except FileNotFoundError:
         return None
     except EarshotError:  # there is no driver for such a URL
         raise
-    except (ValueError, TypeError, KeyError, AttributeError, OverflowError, RecursionError):
+    except (ValueError, OverflowError):
         # Cut off, of another version, or edited.
         raise EarshotError(f"{_place(path)}: is no record of a run of this version of Earshot") from None
     except Exception as error:  # each kind of store has its own errors
@@ -190,30 +198,6 @@ def read_record(path: str) -> Record | None:
 
 def _place(path: str) -> str:
     return f"{path.rstrip('/')}/{NAME}"
-
-
-def _check_types(record: Record, *stages: StageRecord) -> None:
-    """Raises TypeError, ValueError or OverflowError if a value does not fit the type of its field."""
-    for each in (record, *stages):
-        for name, kind in get_type_hints(type(each)).items():
-            if not _fits(getattr(each, name), kind):
-                raise TypeError(name)
-    for moment in (record.started_at, record.updated_at):
-        dt.datetime.fromisoformat(moment).timestamp()
-
-
-def _fits(value: object, kind: Any) -> bool:
-    """Whether ``value``, from JSON, fits the type of a field."""
-    kinds = get_args(kind)
-    if get_origin(kind) is Literal:
-        return value in kinds
-    if get_origin(kind) is UnionType:
-        return any(_fits(value, each) for each in kinds)
-    if get_origin(kind) is dict:
-        return isinstance(value, dict) and all(_fits(each, kinds[1]) for each in value.values())
-    if kind is float:
-        return isinstance(value, int | float) and not isinstance(value, bool) and math.isfinite(value)
-    return isinstance(value, kind) and not (kind is int and isinstance(value, bool))
 
 
 class Keeper:

@@ -8,10 +8,7 @@ import pyarrow.compute as pc
 
 from pipeline import schema
 from pipeline.errors import EarshotError
-from pipeline.grid import (
-    FRAME_S,
-    frames_to_seconds,
-)
+from pipeline.grid import FRAME_S, frames_to_seconds
 from pipeline.index.checksum import sum_rows
 from pipeline.schema import Row
 

@@ -30,7 +30,7 @@ from pipeline.search.clips import Hit, find_clips
 from pipeline.search.events import Event, Levels, Rules, to_event
 from pipeline.search.locate import EventQuery, find_events
 from pipeline.search.models import QueryModels
-from pipeline.search.query_vectors import check_waveform, embed_sound, embed_text
+from pipeline.search.query_vectors import check_waveform, embed_sound
 from pipeline.search.scores import Vector
 from pipeline.search.tables import open_table, read_rows
 
@@ -281,12 +281,13 @@ class Index:
         return DecodeConfig(**self.settings["decode"])
 
     def _identity(self, which: str) -> ModelIdentity:
-        return ModelIdentity.from_dict(self.settings[which])
+        return ModelIdentity(**self.settings[which])
 
     def _embed_text(self, text: str, which: str) -> Vector:
         if not text.strip():
             raise UsageError("the query is empty: say what to look for")
-        return embed_text(text, self._models.for_texts(self._identity(which)))
+        vector: Vector = self._models.for_texts(self._identity(which)).embed([text])[0]
+        return vector
 
 
 def _check_k(k: int) -> int:

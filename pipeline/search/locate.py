@@ -148,11 +148,7 @@ def _indexed(where: str | None) -> str:
 
 
 def _choose_audios(files: Any, where: str, max_chosen: int) -> list[str] | None:
-    """The audios of the files that ``where`` selects; None if there are more than ``max_chosen``.
-
-    Raises:
-        UsageError: ``where`` is not valid.
-    """
+    """The audios of the files that ``where`` selects; None if there are more than ``max_chosen``."""
     rows = read_rows(files, ["audio_id"], _indexed(where), asked=where)
     audio_ids = rows["audio_id"].unique()
     return audio_ids.to_pylist() if len(audio_ids) <= max_chosen else None

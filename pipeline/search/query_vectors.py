@@ -1,4 +1,4 @@
-"""Questions in, query embeddings out: of a text, and of a sound of any length."""
+"""A sound of any length in, its query embedding out."""
 
 from collections.abc import Iterable
 from itertools import islice
@@ -11,19 +11,13 @@ from pipeline.audio.windows import cut_windows
 from pipeline.encoder.encoder import NonFiniteError
 from pipeline.errors import UsageError
 from pipeline.grid import HOP_SAMPLES, Grid, Waveform
-from pipeline.search.models import SoundModel, TextModel
+from pipeline.search.models import SoundModel
 from pipeline.search.scores import Vector
 
 WINDOWS_AT_ONCE = 16
 """Windows of a sound that are decoded and encoded in one call: a long sound is never held as a whole."""
 
 MAX_CHANNELS = 256
-
-
-def embed_text(text: str, model: TextModel) -> Vector:
-    """The embedding (D,) of a text."""
-    vector: Vector = model.embed([text])[0]
-    return vector
 
 
 def embed_sound(blocks: Iterable[Waveform], grid: Grid, model: SoundModel) -> Vector:

@@ -13,10 +13,10 @@ import pytest
 from hypothesis import example, given, settings
 from hypothesis import strategies as st
 
-from pipeline.audio.decode import decode_all, open_audio
+from pipeline.audio.decode import open_audio
 from pipeline.errors import FileFailure
 from pipeline.grid import HOP_SAMPLES
-from tests.helpers.decoding import measure_format
+from tests.helpers.decoding import decode_all, measure_format
 from tests.helpers.sounds import (
     FORMATS,
     claim_bytes,

@@ -10,9 +10,10 @@ import numpy.typing as npt
 import pytest
 import soxr
 
-from pipeline.audio.decode import decode_all, hash_file, open_audio, to_model_rate
+from pipeline.audio.decode import hash_file, open_audio, to_model_rate
 from pipeline.config import DecodeConfig
 from pipeline.errors import FileFailure
+from tests.helpers.decoding import decode_all
 from tests.helpers.sounds import FORMATS, Samples, encode, noise, scribble, tone, write_formats
 
 HZ = 48_000

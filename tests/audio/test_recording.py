@@ -5,12 +5,12 @@ from pathlib import Path
 import numpy as np
 import pytest
 
-from pipeline.audio.decode import decode_all
 from pipeline.audio.recording import Recording
 from pipeline.audio.source import hash_file
 from pipeline.config import DecodeConfig
 from pipeline.corpus.time_ranges import TimeRange
 from pipeline.errors import FileFailure
+from tests.helpers.decoding import decode_all
 from tests.helpers.sounds import encode, noise
 
 HZ = 48_000

@@ -11,7 +11,7 @@ import pytest
 
 import pipeline
 from pipeline import schema
-from pipeline.audio.decode import decode_all, hash_file, open_audio
+from pipeline.audio.decode import hash_file, open_audio
 from pipeline.audio.source import resolve_uri
 from pipeline.config import Config, DecodeConfig
 from pipeline.corpus.discover import list_corpus
@@ -31,6 +31,7 @@ from pipeline.run.driver import index_corpus
 from pipeline.run.prepare import plan_corpus
 from tests.helpers.contents import live, read
 from tests.helpers.corpora import configure
+from tests.helpers.decoding import decode_all
 from tests.helpers.fakes import GRID
 from tests.helpers.plans import plan_files
 from tests.helpers.runs import WideEncoder, in_place

@@ -5,6 +5,7 @@ import shutil
 import subprocess
 import sys
 import time
+from dataclasses import asdict
 from pathlib import Path
 
 import pytest
@@ -75,7 +76,7 @@ def test_folder_is_named_by_its_absolute_path(one: Path, monkeypatch: pytest.Mon
 def test_the_identity_is_read_from_the_files(one: Path, two: Path) -> None:
     identity = read_identity(str(two))
     assert (identity.dimension, identity.logit_scale, identity.logit_bias) == (24, 11.0, -5.0)
-    assert ModelIdentity.from_dict(json.loads(json.dumps(identity.to_dict()))) == identity
+    assert ModelIdentity(**json.loads(json.dumps(asdict(identity)))) == identity
     assert load(one, two).frame_identity == load_text_encoder(str(two)).identity == identity
     assert identity.checksum != read_identity(str(one)).checksum
 

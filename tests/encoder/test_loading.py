@@ -7,6 +7,7 @@ import select
 import subprocess
 import sys
 import time
+from dataclasses import asdict
 from pathlib import Path
 from typing import Any
 
@@ -92,7 +93,7 @@ def test_empty_auto_map_is_accepted(tmp_path: Path) -> None:
 def test_query_on_a_terminal_neither_asks_nor_runs_code(way: str, tmp_path: Path) -> None:
     model, index = make_pe_audio(tmp_path / "model"), tmp_path / "index"
     zeros = np.zeros((10, 8), np.float16)
-    write_index(index, {"/a.wav": (zeros, zeros[:1])}, Grid(), model=read_identity(str(model)).to_dict())
+    write_index(index, {"/a.wav": (zeros, zeros[:1])}, Grid(), model=asdict(read_identity(str(model))))
     marker = plant(model, way)
     code, shown = run_on_a_terminal([sys.executable, "-m", "jobs.main", "query", str(index), "wind"], "y\n" * 8)
     assert code == 2, shown

@@ -15,7 +15,7 @@ import fsspec
 import numpy as np
 
 from pipeline import schema
-from pipeline.audio.decode import decode_all, hash_file
+from pipeline.audio.decode import hash_file
 from pipeline.audio.windows import cut_windows
 from pipeline.config import Config, make_config
 from pipeline.errors import FileFailure
@@ -24,6 +24,7 @@ from pipeline.index import journal
 from pipeline.index.clip_rows import clip_rows
 from pipeline.index.handle import find_index
 from pipeline.index.tables import open_published
+from tests.helpers.decoding import decode_all
 from tests.helpers.fakes import noise, write_wav
 from tests.helpers.runs import WideEncoder
 

@@ -1,4 +1,4 @@
-"""How much memory decoding takes: each file in a process of its own, whose peak the kernel knows."""
+"""Decodes short sounds whole, and measures how much memory decoding takes, in a process for each file."""
 
 import json
 import subprocess
@@ -7,9 +7,30 @@ import tempfile
 from dataclasses import asdict, dataclass
 from pathlib import Path
 
+import numpy as np
+
+from pipeline.audio.decode import AudioInfo, Source, open_audio
+from pipeline.config import DecodeConfig
+from pipeline.corpus.raw_formats import RawFormat
+from pipeline.corpus.time_ranges import TimeRange
+from pipeline.grid import Waveform
 from tests.helpers.sounds import write_long
 
 ROOT = Path(__file__).parents[2]
+
+
+def decode_all(
+    source: Source,
+    config: DecodeConfig | None = None,
+    start_s: float = 0.0,
+    end_s: float | None = None,
+    raw: RawFormat | None = None,
+) -> tuple[Waveform, AudioInfo]:
+    """The samples (n,) of a short sound from ``start_s`` to ``end_s``, at 48 kHz."""
+    first, stop = TimeRange(start_s, end_s).samples
+    with open_audio(source, config, raw) as audio:
+        kept = list(audio.blocks(first, stop))
+        return np.concatenate(kept) if kept else np.empty(0, np.float32), audio.info
 
 
 @dataclass(frozen=True)

@@ -10,7 +10,6 @@ import numpy as np
 import pytest
 
 from pipeline import schema
-from pipeline.audio.decode import decode_all
 from pipeline.audio.source import hash_file
 from pipeline.config import CorpusConfig, DecodeConfig
 from pipeline.corpus.corpus_file import estimate_seconds
@@ -27,6 +26,7 @@ from pipeline.run.driver import index_corpus
 from pipeline.schema import Row
 from tests.helpers.contents import read
 from tests.helpers.corpora import actions, configure
+from tests.helpers.decoding import decode_all
 from tests.helpers.ears import Ear, open_with
 from tests.helpers.ears import index as index
 from tests.helpers.fakes import GRID, noise, write_wav

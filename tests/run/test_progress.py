@@ -55,7 +55,7 @@ def test_receipts_of_one_burst_tell_no_rate() -> None:
         assert record.bottleneck == "encode"
         assert record.stages["encode"].busy == pytest.approx(1.0, rel=0.01)
         assert record.stages["decode"].busy == pytest.approx(0.1, rel=0.01)
-    assert progress.speed == pytest.approx(32.0, rel=0.01)
+    assert progress.throughput.speed == pytest.approx(32.0, rel=0.01)
 
 
 def test_speed_falls_while_no_receipt_comes() -> None:
@@ -89,7 +89,7 @@ def test_speed_follows_new_workers_within_minutes() -> None:
     record = make_record(progress, now=3899.0)
     assert record.hours_per_hour == pytest.approx(160.0, rel=0.05)
     assert record.stages["encode"].busy == pytest.approx(1.0, rel=0.05)
-    assert progress.speed < 50
+    assert progress.throughput.speed < 50
 
 
 def test_bottleneck_is_found_among_stages_with_more_work_than_time() -> None:

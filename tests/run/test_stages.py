@@ -11,13 +11,13 @@ from hypothesis import HealthCheck, example, given, settings
 from hypothesis import strategies as st
 
 from pipeline import schema
-from pipeline.audio.decode import decode_all
 from pipeline.config import DecodeConfig
 from pipeline.grid import Grid, samples_to_seconds
 from pipeline.index.checksum import sum_rows
 from pipeline.run.collector import IncompleteBatch
 from pipeline.run.decode_stage import decode_batch
 from pipeline.schema import Row
+from tests.helpers.decoding import decode_all
 from tests.helpers.fakes import CLIP_DIMENSION, GRID, FakeEncoder, FrameSink, encode_all, noise, plan_batch, write_wav
 from tests.helpers.stages import (
     BATCH,

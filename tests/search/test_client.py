@@ -9,13 +9,13 @@ import pytest
 
 import pipeline
 from pipeline import schema
-from pipeline.audio.decode import decode_all
 from pipeline.corpus.raw_formats import RAW_FORMATS
 from pipeline.errors import FileFailure, UsageError
 from pipeline.grid import SAMPLE_RATE_HZ
 from pipeline.index.tables import create_tables
 from pipeline.index.writer import Batch, Writer
 from pipeline.planning.file_rows import empty_row, files_table
+from tests.helpers.decoding import decode_all
 from tests.helpers.ears import Ear, open_with
 from tests.helpers.ears import index as index
 from tests.helpers.fakes import noise, write_wav

@@ -1,6 +1,7 @@
 """The models of an index: they must be those that made its vectors."""
 
 import json
+from dataclasses import asdict
 from pathlib import Path
 from typing import Any
 
@@ -12,7 +13,6 @@ from pipeline.encoder.checkpoint import read_identity
 from pipeline.errors import IndexMismatch
 from pipeline.grid import SAMPLE_RATE_HZ
 from pipeline.search.models import QueryModels
-from pipeline.search.query_vectors import embed_text
 from tests.helpers.checkpoints import edit_weights, make_pe_audio
 from tests.helpers.ears import GRID
 from tests.helpers.ears import index as index
@@ -24,7 +24,7 @@ TIES: dict[str, dict[str, Any]] = {"before the norm": {}, "after it": {"tie_last
 
 def write_index_of(model: Path, path: Path, **changed: Any) -> Path:
     rows = np.random.default_rng(0).standard_normal((20, 8)).astype(np.float16)
-    identity = {key: value for key, value in (read_identity(str(model)).to_dict() | changed).items() if value != ...}
+    identity = {key: value for key, value in (asdict(read_identity(str(model))) | changed).items() if value != ...}
     write_index(path, {"/a.wav": (rows, rows[:1])}, GRID, model=identity)
     return path
 
@@ -63,5 +63,5 @@ def test_models_of_equal_weights_and_another_text_state_stay_apart(tmp_path: Pat
     models = [make_pe_audio(tmp_path / name, text={"hidden_size": 8} | tied) for name, tied in TIES.items()]
     assert len({read_identity(str(model)).checksum for model in models}) == 1
     loaded = QueryModels(str(tmp_path))
-    clip, frame = (embed_text("wind", loaded.for_texts(read_identity(str(model)))) for model in models)
+    clip, frame = (loaded.for_texts(read_identity(str(model))).embed(["wind"])[0] for model in models)
     assert np.abs(clip - frame).max() > 1e-2
