@@ -65,8 +65,7 @@ def _show_job(name: str | None, address: str | None, *, json: bool) -> None:
 
 
 def _read_record(path: str) -> "Record | None":
-    from pipeline.run.liveness import judge
-    from pipeline.run.record import read_record
+    from pipeline.run.record import judge, read_record
 
     record = read_record(path)
     return record and judge(record, path)
@@ -91,8 +90,7 @@ def _find_record(job: "Job") -> "tuple[Record | None, str]":
 
 
 def _tell_state(record: "Record") -> str:
-    from pipeline.run.liveness import SILENT_S
-    from pipeline.run.record import age_s
+    from pipeline.run.record import SILENT_S, age_s
 
     if record.state == "died":
         return f"died at {show_when(record.updated_at)} or soon after; run again to go on"
@@ -103,8 +101,7 @@ def _tell_state(record: "Record") -> str:
 
 
 def _print_record(title: str, record: "Record", job: "Job | None" = None) -> None:
-    from pipeline.run.liveness import SILENT_S
-    from pipeline.run.record import age_s
+    from pipeline.run.record import SILENT_S, age_s
 
     is_alive = record.state == "running" and age_s(record) < SILENT_S
     # The run could not record its end.

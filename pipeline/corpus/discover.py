@@ -36,12 +36,12 @@ from pipeline.corpus.local_files import identify, list_path
 from pipeline.corpus.manifest import is_manifest
 from pipeline.corpus.manifest_files import list_manifest
 from pipeline.corpus.object_stores import list_url
-from pipeline.corpus.parallel import map_in_threads
 from pipeline.corpus.shard_files import list_shard
 from pipeline.corpus.shards import is_audio_table, is_shard
 from pipeline.corpus.table_files import KINDS
 from pipeline.errors import CorpusError, EmptyCorpus
 from pipeline.schema import Row
+from pipeline.storage import map_in_threads
 
 
 @gc_paused()

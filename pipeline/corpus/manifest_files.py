@@ -9,12 +9,12 @@ from pipeline.corpus.listing import listed_row
 from pipeline.corpus.local_files import stat_row
 from pipeline.corpus.manifest import read_ranges
 from pipeline.corpus.object_stores import stat_folder
-from pipeline.corpus.parallel import chunked, map_in_threads
 from pipeline.corpus.shard_files import list_named_members
 from pipeline.corpus.shards import is_member, shard_of
 from pipeline.corpus.time_ranges import TimeRange, split_uri
 from pipeline.errors import one_line
 from pipeline.schema import Row
+from pipeline.storage import chunked, map_in_threads
 
 MANY = 100
 """From this many objects in one folder on, the folder is listed instead of looking up each of them."""

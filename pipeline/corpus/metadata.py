@@ -11,7 +11,6 @@ from dataclasses import dataclass, field, replace
 from itertools import islice
 
 import numpy as np
-import numpy.typing as npt
 import pyarrow as pa
 import pyarrow.compute as pc
 
@@ -20,16 +19,14 @@ from pipeline.config import CorpusConfig
 from pipeline.corpus import audio_tables
 from pipeline.corpus.manifest import COLUMNS, find_near_misses, name_files
 from pipeline.corpus.metadata_types import LEAVE_OUT, common_type, example, normalize, show, store_as, stored_type
-from pipeline.corpus.parallel import map_in_threads
 from pipeline.corpus.shards import is_audio_table, shards_of
 from pipeline.corpus.table_files import check_once, clean_name, is_csv, read_table_file
 from pipeline.corpus.time_ranges import split_uri
 from pipeline.errors import CorpusError, one_line
+from pipeline.storage import map_in_threads
 
 MOST_NOTES = 20
 """Notes to a person: a thousand tables may have the same fault."""
-
-Rows = npt.NDArray[np.int64]
 
 ROWS_AT_ONCE = 100_000
 """Rows whose values are compared or joined at the same time."""
@@ -285,7 +282,8 @@ def _first_values(table: pa.Table) -> tuple[pa.Table, list[str]]:
             [column.take(taken[at : at + ROWS_AT_ONCE]).chunk(0) for at in range(0, len(uris), ROWS_AT_ONCE)]
         ).cast(table.schema.field(name).type)
         later = rows[first[files[rows]] != rows]
-        differs = later[_are_different(column, later, first[files[later]])]
+        values, firsts = (column.take(pa.array(some)) for some in (later, first[files[later]]))
+        differs = later[np.asarray(pc.not_equal(values, firsts), bool)]
         if len(differs):
             least, n_files = files[differs].min(), len(np.unique(files[differs]))
             said = "1 file has" if n_files == 1 else f"{n_files} files have"
@@ -294,11 +292,6 @@ def _first_values(table: pa.Table) -> tuple[pa.Table, list[str]]:
                 f" {show(found[name][least].as_py())} for {uris[least]}"
             )
     return pa.table(found), notes
-
-
-def _are_different(column: pa.ChunkedArray, some: Rows, others: Rows) -> npt.NDArray[np.bool_]:
-    """Whether the value in each of some rows differs from that in the other row."""
-    return np.asarray(pc.not_equal(column.take(pa.array(some)), column.take(pa.array(others))), bool)
 
 
 def in_one_piece(table: pa.Table) -> pa.Table:

@@ -144,7 +144,8 @@ def open_member(place: Place) -> BinaryIO:
         return io.BytesIO(audio_rows.read_row(place.shard, place.offset))
     if storage.is_url(place.shard) and place.size_bytes <= AT_ONCE_BYTES:
         return io.BytesIO(storage.read_bytes(place.shard, place.offset, place.size_bytes))
-    return cast(BinaryIO, io.BufferedReader(_MemberFile(_open(place.shard), place), 1 << 17))
+    file = storage.open_remote(place.shard) if storage.is_url(place.shard) else open(place.shard, "rb")  # noqa: SIM115
+    return cast(BinaryIO, io.BufferedReader(_MemberFile(file, place), 1 << 17))
 
 
 @contextmanager
@@ -158,10 +159,6 @@ def fetched_member(place: Place) -> Iterator[BinaryIO]:
             shutil.copyfileobj(file, copy, 1 << 20)
             copy.seek(0)
             yield cast(BinaryIO, copy)
-
-
-def _open(path: str) -> BinaryIO:
-    return storage.open_remote(path) if storage.is_url(path) else open(path, "rb")
 
 
 class _MemberFile(storage.FileAround):

@@ -106,13 +106,13 @@ class AudioEncoder:
         return clips, None if self.frame_identity is None else frames
 
 
-def load_audio_model(name: str, revision: str | None = None) -> Any:
+def load_audio_model(name: str) -> Any:
     """A checkpoint as transformers' ``PeAudioModel``, float32 on the CPU, without its text tower.
 
     Raises:
         ModelError: the model cannot be found, or its checkpoint does not load exactly.
     """
-    model = load_model(find_checkpoint(name, revision), "float32")
+    model = load_model(find_checkpoint(name, None), "float32")
     del model.text_model, model.text_audio_head
     return model
 

@@ -36,7 +36,8 @@ class Fragments:
         self.lost = self._find_lost()
 
     def _find_lost(self) -> dict[int, str]:
-        files = {fragment.fragment_id: [file.path for file in fragment.data_files()] for fragment in self._all()}
+        fragments = self._table.get_fragments()
+        files = {fragment.fragment_id: [file.path for file in fragment.data_files()] for fragment in fragments}
         there = _list_names(storage.join(self._table.uri, "data")) if files else set()
         return {
             number: f"data file {missing[0]} is missing"
@@ -44,17 +45,13 @@ class Fragments:
             if (missing := [path for path in paths if posixpath.basename(path) not in there])
         }
 
-    def _all(self) -> list[Any]:
-        fragments: list[Any] = self._table.get_fragments()
-        return fragments
-
     def read(self, columns: list[str], batch_rows: int) -> Iterator[pa.RecordBatch]:
         """The rows of all fragments that are not lost, in the order of writing.
 
         Raises:
             Unreadable: at the first fragment that cannot be read, maybe after some of its rows.
         """
-        for fragment in self._all():
+        for fragment in self._table.get_fragments():
             if fragment.fragment_id in self.lost:
                 continue
             try:

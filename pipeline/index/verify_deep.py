@@ -19,7 +19,7 @@ from pipeline.audio.windows import cut_windows
 from pipeline.config import DecodeConfig, WindowConfig
 from pipeline.errors import FileFailure
 from pipeline.index import journal
-from pipeline.index.findings import Finding
+from pipeline.index.findings import Finding, ids_of
 from pipeline.index.handle import Generation
 from pipeline.index.tables import to_matrix
 from pipeline.schema import Row
@@ -57,7 +57,8 @@ def compare(live: Generation, encoder: Any, n_files: int | None = 10, seed: int 
     chosen = np.arange(n_indexed)
     if n_files is not None:
         chosen = np.sort(np.random.default_rng(seed).permutation(n_indexed)[:n_files])
-    precisions = _read_precisions(live)
+    batches = journal.read_journal(live.path).select(["batch_id", "precision"]).to_pylist()
+    precisions = {row["batch_id"]: row["precision"] for row in batches}
     findings: list[Finding] = []
     n_compared = 0
     for number in chosen.tolist():
@@ -75,16 +76,9 @@ def compare(live: Generation, encoder: Any, n_files: int | None = 10, seed: int 
     return Comparison(findings, n_compared, n_indexed)
 
 
-def _read_precisions(live: Generation) -> dict[str, str | None]:
-    """The precision that each batch was encoded in; None where it only copied rows."""
-    rows = journal.read_journal(live.path).select(["batch_id", "precision"]).to_pylist()
-    return {row["batch_id"]: row["precision"] for row in rows}
-
-
 def _compare_file(live: Generation, row: Row, encoder: Any, precisions: dict[str, str | None]) -> list[Finding]:
     """What is wrong with the vectors of one file. Raises IndexError or ValueError if it has other windows now."""
-    own = {name: row[name] for name in ("file_id", "audio_id", "uri")}
-    place, part, raw = resolve_uri(row["uri"])
+    own, (place, part, raw) = ids_of(row), resolve_uri(row["uri"])
     if schema.make_audio_id(hash_file(place), str(part), str(raw or "")) != row["audio_id"]:
         said = "the file has other bytes now, and its size and time are the same: reindex --check content"
         return [Finding("files", said, uri=row["uri"])]

@@ -77,7 +77,8 @@ class Ledger:
             replaced = self._by_uri.find_last(list(self._newer))
             stay = np.ones(self._files.num_rows, bool)
             stay[replaced[replaced >= 0]] = False
-            newer = pa.Table.from_pylist(list(self._newer.values()), schema=_nullable(self._files.schema))
+            nullable = pa.schema([column.with_nullable(True) for column in self._files.schema])
+            newer = pa.Table.from_pylist(list(self._newer.values()), schema=nullable)
             kept = self._files.filter(pa.array(stay)).cast(newer.schema)
             self._set(pa.concat_tables([kept, newer]))
 
@@ -200,7 +201,3 @@ class Ledger:
         if len(self._newer) > max(LEAST_BESIDE, self._files.num_rows // 4):
             self._merge()
         return dropped
-
-
-def _nullable(files_schema: pa.Schema) -> pa.Schema:
-    return pa.schema([column.with_nullable(True) for column in files_schema])

@@ -5,7 +5,7 @@ import pyarrow as pa
 from pipeline.errors import EarshotError
 from pipeline.index.clip_rows import clip_rows
 from pipeline.index.tables import open_published, read_rows
-from pipeline.planning.groups import group_copies, group_rows
+from pipeline.planning.batches import group_copies, group_rows
 from pipeline.planning.plan import Plan
 from pipeline.run.checkpoints import Checkpoints
 from pipeline.schema import Row

@@ -12,7 +12,7 @@ import socket
 import threading
 import time
 from collections.abc import Callable
-from dataclasses import asdict, dataclass, field
+from dataclasses import asdict, dataclass, field, replace
 from types import TracebackType
 from typing import Literal
 
@@ -21,7 +21,8 @@ from pydantic import ConfigDict, TypeAdapter
 from pipeline import storage
 from pipeline.credentials import without_credentials
 from pipeline.errors import EarshotError
-from pipeline.processes import find_start, name_processes
+from pipeline.index.lease import is_held
+from pipeline.processes import find_start, has_ended, name_processes
 from pipeline.run.progress import STAGES, Progress
 from pipeline.run.ray_start import JOB_VARIABLE
 
@@ -32,7 +33,7 @@ LOCK_S = 2.0
 """How long one thread waits for another that is writing the record."""
 
 State = Literal["running", "done", "failed", "stopped", "died"]
-"""A run that was killed cannot write ``died``: its readers find that out (``pipeline.run.liveness``)."""
+"""A run that was killed cannot write ``died``: its readers find that out (``judge``)."""
 
 
 # --- the record -------------------------------------------------------------------------------------------------------
@@ -259,3 +260,36 @@ class Keeper:
         finally:
             if is_alone:
                 self._lock.release()
+
+
+# --- whether a run that did not write its end is alive ----------------------------------------------------------------
+
+
+SILENT_S = 60.0
+"""A run whose record is older than this may be dead, or busy with one long step."""
+
+
+def judge(
+    record: Record,
+    path: str,
+    *,
+    here: str | None = None,
+    start_of: Callable[[int], int | None] = find_start,
+    held: Callable[[str], bool] = is_held,
+) -> Record:
+    """The record of the index at ``path``, with the state ``died`` if its run is dead.
+
+    On the machine of the run, its process decides. Elsewhere, and in another container, a fresh record proves that the
+    run lives; otherwise the lease decides, which a thread of the run renews even during one long step. A lease that
+    looks old is watched for some seconds, for the clocks of two machines may differ.
+
+    Args:
+        here, start_of, held: replace ``name_processes``, ``find_start`` and ``is_held`` in tests.
+    """
+    if record.state != "running":
+        return record
+    if record.processes == (here or name_processes()):
+        is_dead = has_ended(record.pid, record.began, start_of)
+    else:
+        is_dead = abs(age_s(record)) > SILENT_S and not held(path)
+    return replace(record, state="died", eta_s=None) if is_dead else record

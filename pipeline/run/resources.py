@@ -43,11 +43,9 @@ class Encoders:
 
     def fit(self, resources: dict[str, float]) -> int:
         """How many of them run on these resources; 0 while they wait for a node."""
-        room = [resources.get(name, 0.0) / wanted for name, wanted in self._wanted() if wanted]
+        wanted = {"GPU": self.ray_options.get("num_gpus", 0.0), "CPU": self.ray_options["num_cpus"]}
+        room = [resources.get(name, 0.0) / share for name, share in wanted.items() if share]
         return min(self.most, int(min(room) + 1e-9))
-
-    def _wanted(self) -> list[tuple[str, float]]:
-        return [("GPU", self.ray_options.get("num_gpus", 0.0)), ("CPU", self.ray_options["num_cpus"])]
 
 
 def share_machine(resources: dict[str, float], config: EncodeConfig, *, may_grow: bool = False) -> Encoders:

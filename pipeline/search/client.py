@@ -29,8 +29,7 @@ from pipeline.index.handle import open_index
 from pipeline.search.clips import Hit, find_clips
 from pipeline.search.events import Event, Levels, Rules, to_event
 from pipeline.search.locate import EventQuery, find_events
-from pipeline.search.models import QueryModels
-from pipeline.search.query_vectors import check_waveform, embed_sound
+from pipeline.search.query_vectors import QueryModels, check_waveform, embed_sound
 from pipeline.search.scores import Vector
 from pipeline.search.tables import open_table, read_rows
 

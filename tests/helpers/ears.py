@@ -10,7 +10,7 @@ import pytest
 from pipeline.encoder.checkpoint import ModelIdentity
 from pipeline.grid import Grid, Waveform, window_starts
 from pipeline.search.client import Index
-from pipeline.search.models import QueryModels, SoundModel, TextModel
+from pipeline.search.query_vectors import QueryModels, SoundModel, TextModel
 from tests.helpers.tables import write_index
 
 GRID = Grid(250, 10)

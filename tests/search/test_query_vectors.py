@@ -1,7 +1,9 @@
 """Embeddings of questions: long sounds, and sounds that are refused."""
 
+import json
 import re
 import tracemalloc
+from dataclasses import asdict
 from pathlib import Path
 from typing import Any
 
@@ -10,12 +12,15 @@ import pytest
 
 import pipeline
 from pipeline.audio.windows import cut_windows
-from pipeline.errors import UsageError
+from pipeline.encoder.checkpoint import read_identity
+from pipeline.errors import IndexMismatch, UsageError
 from pipeline.grid import HOP_SAMPLES, SAMPLE_RATE_HZ, Waveform, window_starts
-from pipeline.search.query_vectors import WINDOWS_AT_ONCE
+from pipeline.search.query_vectors import WINDOWS_AT_ONCE, QueryModels
+from tests.helpers.checkpoints import edit_weights, make_pe_audio
 from tests.helpers.ears import GRID, Ear, open_with
 from tests.helpers.ears import index as index
 from tests.helpers.fakes import noise
+from tests.helpers.tables import write_index
 
 
 def test_long_sound_is_encoded_a_few_windows_at_a_time(index: Path) -> None:
@@ -74,3 +79,54 @@ def test_sound_too_short_or_not_finite_is_refused(index: Path, samples: Waveform
 def test_waveform_of_another_shape_or_rate_is_refused(index: Path, waveform: Any, rate_hz: int, said: str) -> None:
     with pytest.raises(UsageError, match=re.escape(said)):
         pipeline.open(str(index)).similar(waveform, rate_hz)
+
+
+# --- models -----------------------------------------------------------------------------------------------------------
+
+
+TIES: dict[str, dict[str, Any]] = {"before the norm": {}, "after it": {"tie_last_hidden_states": True}}
+
+
+def write_index_of(model: Path, path: Path, **changed: Any) -> Path:
+    rows = np.random.default_rng(0).standard_normal((20, 8)).astype(np.float16)
+    identity = {key: value for key, value in (asdict(read_identity(str(model))) | changed).items() if value != ...}
+    write_index(path, {"/a.wav": (rows, rows[:1])}, GRID, model=identity)
+    return path
+
+
+def lower_case(model: Path) -> None:
+    values = json.loads((model / "tokenizer.json").read_text())
+    (model / "tokenizer.json").write_text(json.dumps(values | {"normalizer": {"type": "Lowercase"}}))
+
+
+def test_text_is_refused_where_the_tokenizer_has_changed(tmp_path: Path) -> None:
+    model = make_pe_audio(tmp_path / "model", text={"hidden_size": 8})
+    opened = pipeline.open(str(write_index_of(model, tmp_path / "index")))
+    before = opened.search("wind")
+    lower_case(model)
+    assert opened.search("wind") == before  # with what it has loaded
+    opened = pipeline.open(opened.path)
+    for ask in (opened.search, opened.locate, opened.embed):
+        with pytest.raises(IndexMismatch, match=r"another tokenizer .*; its weights are the same") as caught:
+            ask("wind")
+        assert "\n" not in str(caught.value)
+    assert len(opened.similar(noise(1.0), SAMPLE_RATE_HZ)) == 1  # sounds do not need it
+
+
+def test_index_without_a_stored_tokenizer_is_still_searched(tmp_path: Path) -> None:
+    model = make_pe_audio(tmp_path / "model", text={"hidden_size": 8})
+    path = write_index_of(model, tmp_path / "index", tokenizer=...)
+    lower_case(model)
+    assert len(pipeline.open(str(path)).search("wind")) == 1
+    edit_weights(model, lambda state: state["audio_head.proj.weight"].mul_(2))
+    with pytest.raises(IndexMismatch, match="other weights"):
+        pipeline.open(str(path)).search("wind")
+
+
+def test_models_of_equal_weights_and_another_text_state_stay_apart(tmp_path: Path) -> None:
+    """Clips and frames may come from two checkpoints that differ only in how they read texts."""
+    models = [make_pe_audio(tmp_path / name, text={"hidden_size": 8} | tied) for name, tied in TIES.items()]
+    assert len({read_identity(str(model)).checksum for model in models}) == 1
+    loaded = QueryModels(str(tmp_path))
+    clip, frame = (loaded.for_texts(read_identity(str(model))).embed(["wind"])[0] for model in models)
+    assert np.abs(clip - frame).max() > 1e-2

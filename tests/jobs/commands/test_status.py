@@ -69,7 +69,7 @@ def test_silent_run_has_no_time_left(earshot: Any, tmp_path: Path, monkeypatch: 
     write_record(str(tmp_path), make_record(progress))
     assert re.search(r"left +1 h 0 min", earshot("status", tmp_path)[1])
     assert f"{tmp_path}: running\n" in earshot("status", tmp_path)[1].replace("\n\n", "\n")
-    monkeypatch.setattr("pipeline.run.liveness.SILENT_S", -1.0)
+    monkeypatch.setattr("pipeline.run.record.SILENT_S", -1.0)
     told = earshot("status", tmp_path)[1]
     assert "running, but silent for less than a minute" in told
     assert not re.search(r"\bleft\b", told)
