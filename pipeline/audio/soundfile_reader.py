@@ -17,17 +17,8 @@ _CLAIM = re.compile(r"(?:data|SSND|BODY|riff|Riff size|Data Size) *: (\d+) \(sho
 _ENDLESS_SAMPLES = 1 << 62
 """libsndfile's count of samples is at least this if a flac does not state its length."""
 
-_CODECS = {
-    "PCM_S8": "pcm_s8",
-    "PCM_U8": "pcm_u8",
-    "PCM_16": "pcm_s16",
-    "PCM_24": "pcm_s24",
-    "PCM_32": "pcm_s32",
-    "FLOAT": "pcm_f32",
-    "DOUBLE": "pcm_f64",
-    "ULAW": "pcm_mulaw",
-    "ALAW": "pcm_alaw",
-}
+_CODECS = {"PCM_S8": "pcm_s8", "PCM_U8": "pcm_u8", "PCM_16": "pcm_s16", "PCM_24": "pcm_s24", "PCM_32": "pcm_s32"}
+_CODECS |= {"FLOAT": "pcm_f32", "DOUBLE": "pcm_f64", "ULAW": "pcm_mulaw", "ALAW": "pcm_alaw"}
 
 
 class SoundfileReader:

@@ -39,17 +39,9 @@ def listed_row(
         # Tables hold UTF-8 only: the name is shown escaped, and the file is left to be renamed.
         path = os.fsencode(path).decode("utf-8", "backslashreplace")
         reason, message = "bad_name", "the file's name is not UTF-8: rename it"
-    return dict(
-        uri=path,
-        start_s=None,
-        end_s=None,
-        size_bytes=size_bytes,
-        modified_ns=modified_ns,
-        offset=offset,
-        reason=reason,
-        message=message,
-        hides_files=hides_files or (reason == "unreadable" and is_shard(path)),
-    )
+    where = dict(uri=path, start_s=None, end_s=None, size_bytes=size_bytes, modified_ns=modified_ns, offset=offset)
+    hides_files = hides_files or (reason == "unreadable" and is_shard(path))
+    return {**where, "reason": reason, "message": message, "hides_files": hides_files}
 
 
 def named_row(row: Row) -> Row:

@@ -113,17 +113,11 @@ def _parse_csv(path: str, data: bytes, block_bytes: int, as_text: set[str]) -> p
     from pyarrow import csv
 
     mark = "\t" if path.lower().endswith(".tsv") else ","
-    return csv.read_csv(
-        pa.BufferReader(data),
-        read_options=csv.ReadOptions(block_size=block_bytes),
-        parse_options=csv.ParseOptions(
-            delimiter=mark, quote_char='"' if is_quoted(path, data, mark) else False, newlines_in_values=True
-        ),
-        # `null` and `NA` may be names.
-        convert_options=csv.ConvertOptions(
-            column_types=dict.fromkeys(as_text, pa.string()), strings_can_be_null=True, null_values=[""]
-        ),
-    )
+    quote, types = '"' if is_quoted(path, data, mark) else False, dict.fromkeys(as_text, pa.string())
+    parse = csv.ParseOptions(delimiter=mark, quote_char=quote, newlines_in_values=True)
+    # `null` and `NA` may be names.
+    convert = csv.ConvertOptions(column_types=types, strings_can_be_null=True, null_values=[""])
+    return csv.read_csv(pa.BufferReader(data), csv.ReadOptions(block_size=block_bytes), parse, convert)
 
 
 def _check_encoding(path: str, data: bytes) -> None:

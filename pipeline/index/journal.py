@@ -228,19 +228,11 @@ def get_settings(detail: dict[str, Any], where: str) -> dict[str, Any]:
 
 def make_row(seq: int, batch_id: str, run_id: str, kind: str, versions: dict[str, int], **counts: Any) -> Any:
     """A journal row. ``counts`` are further columns; ``detail`` is a mapping."""
-    zeros = dict(n_files=0, n_failed=0, n_clips=0, n_frames=0, audio_s=0.0, seconds=None, precision=None)
     detail = json.dumps(counts.pop("detail", {}), sort_keys=True)
-    return {
-        "seq": seq,
-        "batch_id": batch_id,
-        "run_id": run_id,
-        "kind": kind,
-        "committed_at": dt.datetime.now(dt.UTC),
-        "detail": detail,
-        **{f"{name}_version": version for name, version in versions.items()},
-        **zeros,
-        **counts,
-    }
+    now = dt.datetime.now(dt.UTC)
+    row = dict(seq=seq, batch_id=batch_id, run_id=run_id, kind=kind, committed_at=now, detail=detail)
+    zeros = dict(n_files=0, n_failed=0, n_clips=0, n_frames=0, audio_s=0.0, seconds=None, precision=None)
+    return row | {f"{name}_version": version for name, version in versions.items()} | zeros | counts
 
 
 def publish(journal: Any, rows: list[dict[str, Any]]) -> None:

@@ -23,8 +23,7 @@ from pipeline.index.lease import is_held
 from pipeline.index.maintenance import SCALAR_INDEXES, unreadable_indexes
 from pipeline.index.salvage import Fragments, read_all
 from pipeline.index.tables import complete, latest_version
-from pipeline.index.verify_clips import ClipsCheck
-from pipeline.index.verify_frames import FramesCheck
+from pipeline.index.verify_vectors import ClipsCheck, FramesCheck
 from pipeline.schema import Row
 
 

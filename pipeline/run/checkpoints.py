@@ -118,17 +118,10 @@ class Checkpoints:
             reported |= {row["uri"] for row in rows}
             drop_files, drop_frames = ledger.apply(rows)
             files = metadata.join(files_table(rows))
-            batches.append(
-                replace(
-                    batch,
-                    files=files,
-                    clips=metadata.join_to_clips(batch.clips, files),
-                    drop_files=drop_files,
-                    drop_frames=drop_frames | again,
-                    orphaned=batch.orphaned | orphaned,
-                    seconds=None if began is None else (time.monotonic() - began) / len(waiting),
-                )
-            )
+            clips = metadata.join_to_clips(batch.clips, files)
+            seconds = None if began is None else (time.monotonic() - began) / len(waiting)
+            batch = replace(batch, files=files, clips=clips, orphaned=batch.orphaned | orphaned, seconds=seconds)
+            batches.append(replace(batch, drop_files=drop_files, drop_frames=drop_frames | again))
         holders = [row for audio_id in sorted(replaced) for row in ledger.holders(audio_id)]
         others = [row for row in holders if row["uri"] not in reported]
         if changed := [new for row in others if (new := row | written[row["audio_id"]]) != row]:

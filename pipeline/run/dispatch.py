@@ -94,12 +94,8 @@ class Dispatch:
 
     def _encode(self, batches: pa.Table) -> set[str]:
         """Encode PLANNED batches once. Returns the ids of those that are lost."""
-        collector = Collector(
-            self._config.window.grid,
-            self._layout.clip_dimension,
-            with_frames=self._config.store.frames == "all",
-            planned=batches,
-        )
+        grid, with_frames = self._config.window.grid, self._config.store.frames == "all"
+        collector = Collector(grid, self._layout.clip_dimension, with_frames=with_frames, planned=batches)
         self._progress.enter("starting workers")
         self._checkpoints.encoding_since, self._heard_at = None, time.monotonic()
         with self._receive(batches) as receipts:

@@ -23,19 +23,10 @@ from pipeline.planning.file_rows import deleted_row
 from pipeline.planning.guard import IsMount
 from pipeline.planning.plan import Plan
 from pipeline.planning.request import RunRequest
+from pipeline.run import prepare
 from pipeline.run.checkpoints import Checkpoints
 from pipeline.run.dispatch import Dispatch, Stages, Workers
 from pipeline.run.known_rows import publish_known, publish_without_clips
-from pipeline.run.prepare import (
-    Inventory,
-    Layout,
-    choose_generation,
-    describe_run,
-    find_disks,
-    list_files,
-    plan_files,
-    read_sources,
-)
 from pipeline.run.progress import Progress, find_shortfall
 from pipeline.run.ray_health import Deathwatch
 from pipeline.run.rebuild import check_rebuilt, refuse_rebuild
@@ -77,11 +68,11 @@ def index_corpus(
     progress.tell()
     workers = _find_workers(stages)
     index = find_index(config.into)
-    listed, manifests = list_files(config, progress, index.live)
-    layout = describe_run(config)
-    tables = choose_generation(index, layout.settings, rebuild=rebuild)
+    listed, manifests = prepare.list_files(config, progress, index.live)
+    layout = prepare.describe_run(config)
+    tables = prepare.choose_generation(index, layout.settings, rebuild=rebuild)
     rebuild = tables.path != index.live.path
-    source_metadata = read_sources(tables, listed, manifests, config)
+    source_metadata = prepare.read_sources(tables, listed, manifests, config)
     if not tables.exists:
         progress.enter("checking models")
         _check_place(config.into)
@@ -91,14 +82,15 @@ def index_corpus(
         if index.refresh() != index:  # what was compared and listed before does not hold any more
             raise CommitConflict(f"{config.into}: another run has written to this index meanwhile; run again")
         if rebuild:
-            former = index.live.read_files()
-            if refused := refuse_rebuild(former, listed, config, request, find_disks(index.live, is_mount)):
+            former, disks = index.live.read_files(), prepare.find_disks(index.live, is_mount)
+            if refused := refuse_rebuild(former, listed, config, request, disks):
                 raise CorpusError(refused)
         tables = _create_missing(tables.refresh(), layout, failpoint, rebuild=rebuild)
         _check_data_files(tables, rebuild=rebuild)
         writer = Writer(tables.path, progress.run_id, failpoint=failpoint)
         files = read_files(tables.path, writer.published)
-        inventory = Inventory.take(listed, source_metadata, files, find_disks(tables, is_mount), layout)
+        disks = prepare.find_disks(tables, is_mount)
+        inventory = prepare.Inventory(listed, source_metadata, files, disks, layout)
         checkpoints = Checkpoints(config.model_copy(update={"into": tables.path}), writer, inventory, progress)
 
         plan = _make_plan(checkpoints, request)
@@ -173,19 +165,15 @@ def _in_charge(
         progress.report = report
 
 
-def _create_missing(tables: Generation, layout: Layout, failpoint: journal.Failpoint, *, rebuild: bool) -> Generation:
+def _create_missing(
+    tables: Generation, layout: prepare.Layout, failpoint: journal.Failpoint, *, rebuild: bool
+) -> Generation:
     """The tables, which are created if they do not exist."""
     if tables.exists:
         return tables
     if rebuild:
         delete_folder(tables.path)  # the rest of an interrupted creation
-    create_tables(
-        tables.path,
-        layout.settings,
-        clip_dimension=layout.clip_dimension,
-        frame_dimension=layout.frame_dimension,
-        failpoint=failpoint,
-    )
+    create_tables(tables.path, **layout._asdict(), failpoint=failpoint)
     return tables.refresh()
 
 
@@ -202,7 +190,7 @@ def _check_data_files(tables: Generation, *, rebuild: bool) -> None:
 def _make_plan(checkpoints: Checkpoints, request: RunRequest) -> Plan:
     """Plan the run, and count what the plan says. Refuses to delete more than a run may without being asked."""
     progress = checkpoints.progress
-    plan = plan_files(checkpoints.inventory, checkpoints.config, request, progress)
+    plan = prepare.plan_files(checkpoints.inventory, checkpoints.config, request, progress)
     if plan.refused:
         raise CorpusError(plan.refused)
     progress.n_unchanged = plan.n_unchanged

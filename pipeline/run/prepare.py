@@ -3,7 +3,7 @@
 Nothing is written here, and no worker is needed. ``earshot plan`` ends after this.
 """
 
-from dataclasses import asdict, dataclass
+from dataclasses import asdict
 from functools import partial
 from typing import Any, NamedTuple
 
@@ -44,26 +44,20 @@ class Layout(NamedTuple):
     frame_dimension: int
 
 
-@dataclass
 class Inventory:
-    """What a plan compares: the corpus and the index."""
+    """What a plan compares: the corpus and the index.
 
-    listed: pa.Table
-    """LISTED rows of the files of the corpus."""
-    ledger: Ledger
-    metadata: MetadataColumns
-    disks: Disks
-    """Those on which the files of the index lie."""
-    layout: Layout
-    """That of the index."""
+    Args:
+        listed: LISTED rows of the files of the corpus. files: the table of the index.
+        disks: those on which the files of the index lie.
+    """
 
-    @classmethod
-    def take(
-        cls, listed: pa.Table, source_metadata: CorpusMetadata, files: pa.Table, disks: Disks, layout: Layout
-    ) -> "Inventory":
-        """Compare the corpus with ``files``, the table of the index."""
-        ledger = Ledger(files.select(schema.FILES.names))
-        return cls(listed, ledger, MetadataColumns(source_metadata, select_metadata(files)), disks, layout)
+    def __init__(
+        self, listed: pa.Table, source_metadata: CorpusMetadata, files: pa.Table, disks: Disks, layout: Layout
+    ) -> None:
+        self.listed, self.disks, self.layout = listed, disks, layout
+        self.ledger = Ledger(files.select(schema.FILES.names))
+        self.metadata = MetadataColumns(source_metadata, select_metadata(files))
 
 
 def describe_run(config: Config) -> Layout:
@@ -128,7 +122,7 @@ def plan_corpus(
     layout = describe_run(config)
     tables = choose_generation(index, layout.settings, rebuild=rebuild)
     source_metadata = read_sources(tables, listed, manifests, config)
-    inventory = Inventory.take(listed, source_metadata, tables.read_files(), find_disks(tables, is_mount), layout)
+    inventory = Inventory(listed, source_metadata, tables.read_files(), find_disks(tables, is_mount), layout)
     plan = plan_files(inventory, config, request, progress, list_actions=True)
     plan.not_looked_at = progress.not_looked_at
     if tables.path != index.live.path:

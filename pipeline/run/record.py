@@ -99,6 +99,11 @@ class Record:
     """When that process began: see ``processes.find_start``."""
 
 
+_COUNTS = ("n_files", "n_done", "n_indexed", "n_unchanged", "n_failed", "n_failed_before", "not_looked_at")
+_OF_PROGRESS = ("index", "run_id", *_COUNTS)
+"""The fields that a record has from ``Progress``, where they have the same names."""
+
+
 def make_record(
     progress: Progress, state: State = "running", error: str | None = None, now: float | None = None
 ) -> Record:
@@ -120,8 +125,7 @@ def make_record(
     all_s = progress.audio_s if state == "done" else progress.expected_s
     left_s = all_s - progress.audio_s
     return Record(
-        index=progress.index,
-        run_id=progress.run_id,
+        **{name: getattr(progress, name) for name in _OF_PROGRESS},
         job=os.environ.get(JOB_VARIABLE),
         host=socket.gethostname(),
         pid=os.getpid(),
@@ -130,12 +134,6 @@ def make_record(
         doing=progress.stage,
         started_at=_show(progress.started_at),
         updated_at=_show(time.time()),
-        n_files=progress.n_files,
-        n_done=progress.n_done,
-        n_indexed=progress.n_indexed,
-        n_unchanged=progress.n_unchanged,
-        n_failed=progress.n_failed,
-        n_failed_before=progress.n_failed_before,
         hours_done=progress.audio_s / 3600,
         hours_all=all_s / 3600,
         hours_per_hour=speed,
@@ -143,7 +141,6 @@ def make_record(
         failures=dict(progress.reasons),
         stages=stages,
         bottleneck=max(busy, key=lambda stage: busy[stage]) if busy else None,
-        not_looked_at=progress.not_looked_at,
         processes=name_processes(),
         began=find_start(os.getpid()),
     )

@@ -215,44 +215,30 @@ def _connect(batches: pa.Table, config: Config, frames_schema: pa.Schema, decode
         least, most = min(least, batches.num_rows), min(most, batches.num_rows)
     if "num_gpus" in ray_options:  # Ray demands a batch size here; a full block has more rows than this, so none waits
         ray_options["batch_size"] = windows_per_block(config.window.grid)
-    settings = {"config": config.decode, "grid": config.window.grid}
+    grid, arrow = config.window.grid, {"batch_format": "pyarrow"}
+    settings = {"config": config.decode, "grid": grid}
     n_together = fit_task(batches, resources.get("CPU", 1), may_grow=may_grow())
     planned = from_arrow(batches)
     if is_long(longest):
         planned = from_arrow(split_into_tables(batches, n_together)).map_batches(
-            _split, batch_size=None, batch_format="pyarrow", num_cpus=SPLIT_CPUS, fn_kwargs=settings
+            _split, batch_size=None, num_cpus=SPLIT_CPUS, fn_kwargs=settings, **arrow
         )
-    return (
-        planned.repartition(target_num_rows_per_block=n_together)
-        .map_batches(
-            _decode,
-            batch_size=n_together,
-            batch_format="pyarrow",
-            num_cpus=1,
-            max_retries=TRIES - 1,
-            fn_kwargs={
-                "decode": decode,
-                **settings,
-                "block_windows": fit_windows_per_block(batches, encoders, config.window.grid),
-            },
-        )
-        .map_batches(
-            _Encode,
-            batch_format="pyarrow",
-            zero_copy_batch=True,
-            compute=ActorPoolStrategy(min_size=least, max_size=most, max_tasks_in_flight_per_actor=2),
-            fn_constructor_args=(load, config.encode, config.store.frames == "all", encoders.threads),
-            max_task_retries=TRIES - 1,
-            **ray_options,
-        )
-        .map_batches(
-            _write,
-            batch_size=None,
-            batch_format="pyarrow",
-            zero_copy_batch=True,
-            compute=TaskPoolStrategy(count_writers(resources, may_grow=may_grow())),
-            num_cpus=WRITE_CPUS,
-            max_retries=TRIES - 1,
-            fn_kwargs={"path": storage.absolute(config.into), "frames_schema": frames_schema},
-        )
+    block_windows = fit_windows_per_block(batches, encoders, grid)
+    decoding = {"decode": decode, **settings, "block_windows": block_windows}
+    decoded = planned.repartition(target_num_rows_per_block=n_together).map_batches(
+        _decode, batch_size=n_together, num_cpus=1, max_retries=TRIES - 1, fn_kwargs=decoding, **arrow
     )
+    loading = (load, config.encode, config.store.frames == "all", encoders.threads)
+    pool = ActorPoolStrategy(min_size=least, max_size=most, max_tasks_in_flight_per_actor=2)
+    ray_options |= {"compute": pool, "max_task_retries": TRIES - 1, **arrow, "zero_copy_batch": True}
+    encoded = decoded.map_batches(_Encode, fn_constructor_args=loading, **ray_options)
+    writing = {"path": storage.absolute(config.into), "frames_schema": frames_schema}
+    writers = TaskPoolStrategy(count_writers(resources, may_grow=may_grow()))
+    ray_options = {
+        "compute": writers,
+        "num_cpus": WRITE_CPUS,
+        "max_retries": TRIES - 1,
+        **arrow,
+        "zero_copy_batch": True,
+    }
+    return encoded.map_batches(_write, batch_size=None, fn_kwargs=writing, **ray_options)

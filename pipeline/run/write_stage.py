@@ -40,12 +40,8 @@ def write_windows(
                 "audio_s": sum(FRAME_S * (row["own_stop"] - row["own_first"]) for row in rows if row["files"] is None),
                 "frame_fragments": write_frames(iter(frames)) if frames else [],
                 "windows": [
-                    {
-                        "audio_id": row["audio_id"],
-                        "first_frame": row["first_frame"],
-                        "clip_vector": row["clip_vector"],
-                        "frames_checksum": _sum_frames(row, frames_schema),
-                    }
+                    {name: row[name] for name in ("audio_id", "first_frame", "clip_vector")}
+                    | {"frames_checksum": _sum_frames(row, frames_schema)}
                     for row in rows
                     if row["files"] is None
                 ],

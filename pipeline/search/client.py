@@ -225,10 +225,7 @@ class Index:
                     "batch": row["seq"],
                     "committed_at": row["committed_at"].isoformat(),
                     "kind": row["kind"],
-                    "files": row["n_files"],
-                    "failed": row["n_failed"],
-                    "clips": row["n_clips"],
-                    "frames": row["n_frames"],
+                    **{name: row[f"n_{name}"] for name in ("files", "failed", "clips", "frames")},
                     "hours": row["audio_s"] / 3600,
                     "speed": journal.encoded_s(row) / seconds if seconds and row["audio_s"] else None,
                 }

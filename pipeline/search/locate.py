@@ -247,8 +247,7 @@ class _Reader:
         self._audios |= {audio_id: _Audio([], 0, []) for audio_id in audio_ids}
         where = f"audio_id IN ({_quoted(audio_ids)}) AND {_indexed(self.query.where)}"
         columns = ["audio_id", "uri", "duration_s", "n_frames", *self._names]
-        search = self._files.search().where(where).select(columns)
-        for row in search.limit(self._files.count_rows()).to_arrow().to_pylist():
+        for row in read_rows(self._files, columns, where, asked=self.query.where).to_pylist():
             audio = self._audios[row["audio_id"]]
             audio.n_frames = row["n_frames"]
             metadata = {name: row[name] for name in self._names}

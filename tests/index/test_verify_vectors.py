@@ -1,4 +1,4 @@
-"""Defects of clips are found, and an ordinary run mends them."""
+"""Defects of clips and frames are found, and an ordinary run mends them."""
 
 import pytest
 
@@ -28,6 +28,24 @@ DEFECTS: dict[str, Defect] = {
     "clips are of no batch": (
         lambda p: table(p, "clips").update({"batch_id": "'none'"}, "uri LIKE '%/b.wav'"),
         "clips",
+        "not in the journal",
+    ),
+    "a frame is lost": (lambda p: table(p, "frames").delete("frame = 7"), "frames", "0 to 6, 8 to"),
+    "a frame is doubled": (lambda p: append(p, "frames", "frame = 7"), "frames", "are due, once"),
+    "frames without a file": (
+        lambda p: append(p, "frames", "frame < 5", audio_id="e" * 32),
+        "frames",
+        "without a file",
+    ),
+    "all frames of an audio are lost": (
+        lambda p: table(p, "frames").delete(f"audio_id = '{first(p, 'frames', 'audio_id')}'"),
+        "frames",
+        "frames none where",
+    ),
+    "frames have other times": (lambda p: table(p, "frames").update({"start_s": "9.0"}, "true"), "frames", "time"),
+    "frames are of no batch": (
+        lambda p: table(p, "frames").update({"batch_id": "'none'"}, "frame = 3"),
+        "frames",
         "not in the journal",
     ),
 }
