@@ -234,11 +234,5 @@ def _connect(batches: pa.Table, config: Config, frames_schema: pa.Schema, decode
     encoded = decoded.map_batches(_Encode, fn_constructor_args=loading, **ray_options)
     writing = {"path": storage.absolute(config.into), "frames_schema": frames_schema}
     writers = TaskPoolStrategy(count_writers(resources, may_grow=may_grow()))
-    ray_options = {
-        "compute": writers,
-        "num_cpus": WRITE_CPUS,
-        "max_retries": TRIES - 1,
-        **arrow,
-        "zero_copy_batch": True,
-    }
-    return encoded.map_batches(_write, batch_size=None, fn_kwargs=writing, **ray_options)
+    ray_options = {"compute": writers, "num_cpus": WRITE_CPUS, "max_retries": TRIES - 1, **arrow}
+    return encoded.map_batches(_write, batch_size=None, zero_copy_batch=True, fn_kwargs=writing, **ray_options)
