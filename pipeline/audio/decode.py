@@ -16,8 +16,9 @@ decodes, and ``AudioStream.truncated`` says how much is missing. Nothing is prin
 import math
 from collections import deque
 from collections.abc import Iterator
+from contextlib import AbstractContextManager
 from itertools import chain
-from typing import Any, Self
+from typing import Any
 
 import numpy as np
 import numpy.typing as npt
@@ -27,13 +28,11 @@ from pipeline.audio.av_reader import AvReader
 from pipeline.audio.pieces import AudioInfo, Piece, mean_channels
 from pipeline.audio.readers import open_reader
 from pipeline.audio.soundfile_reader import SoundfileReader
-from pipeline.audio.source import Bytes, Source, file_boundary, hash_file, unreadable
+from pipeline.audio.source import Bytes, Source, file_boundary, unreadable
 from pipeline.config import DecodeConfig
 from pipeline.corpus.raw_formats import RawFormat
 from pipeline.errors import FileFailure
 from pipeline.grid import SAMPLE_RATE_HZ, Waveform, samples_to_seconds
-
-__all__ = ["AudioInfo", "AudioStream", "Source", "hash_file", "open_audio", "to_model_rate"]
 
 _PREROLL_S = 1
 """How much is decoded before the wanted second: many times the length of the resampler's filter."""
@@ -50,7 +49,7 @@ _SLOWEST_HZ, _FASTEST_HZ = 1_000, 2_000_000
 """Rates outside come from damaged headers: at one hertz, a short file would become hours of samples."""
 
 
-class AudioStream:
+class AudioStream(AbstractContextManager["AudioStream"]):
     """An open audio file: a context manager, made by ``open_audio``."""
 
     def __init__(self, source: Bytes, config: DecodeConfig, raw: RawFormat | None) -> None:
@@ -65,9 +64,6 @@ class AudioStream:
         self._keeps = False
         self._stop_s: float | None = None
         self._trouble: str | None = None
-
-    def __enter__(self) -> Self:
-        return self
 
     def __exit__(self, *_: object) -> None:
         self.close()
@@ -282,8 +278,7 @@ def to_model_rate(waveform: npt.NDArray[Any], sample_rate_hz: int, config: Decod
     mono = mean_channels(waveform[None] if waveform.ndim == 1 else waveform.T)
     if sample_rate_hz == SAMPLE_RATE_HZ:
         return mono
-    resampled: Waveform = soxr.resample(mono, sample_rate_hz, SAMPLE_RATE_HZ, (config or DecodeConfig()).resampler)
-    return resampled
+    return np.asarray(soxr.resample(mono, sample_rate_hz, SAMPLE_RATE_HZ, (config or DecodeConfig()).resampler))
 
 
 def _tolerance_s(info: AudioInfo) -> float:
@@ -304,5 +299,4 @@ def _skip(pieces: Iterator[Piece], n_samples: int) -> Iterator[Piece]:
 
 
 def _flush(resampler: soxr.ResampleStream) -> Waveform:
-    rest: Waveform = resampler.resample_chunk(np.empty(0, np.float32), last=True)
-    return rest
+    return np.asarray(resampler.resample_chunk(np.empty(0, np.float32), last=True))

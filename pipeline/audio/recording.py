@@ -4,8 +4,8 @@ If it cannot be sought in, it is also decoded once: the stream of one range goes
 """
 
 from collections.abc import Iterator
-from contextlib import ExitStack, contextmanager
-from typing import TYPE_CHECKING, Self
+from contextlib import AbstractContextManager, ExitStack, contextmanager
+from typing import TYPE_CHECKING
 
 from pipeline import storage
 from pipeline.audio.source import Source, hash_file, measure_file, unreadable
@@ -17,7 +17,7 @@ if TYPE_CHECKING:
     from pipeline.audio.decode import AudioStream
 
 
-class Recording:
+class Recording(AbstractContextManager["Recording"]):
     """The current recording; ``fetch`` replaces it by another.
 
     Args:
@@ -33,9 +33,6 @@ class Recording:
         self._size_bytes: int | None = None
         self._stream: AudioStream | None = None
         self._raw: RawFormat | None = None
-
-    def __enter__(self) -> Self:
-        return self
 
     def __exit__(self, *_: object) -> None:
         self.close()

@@ -10,9 +10,9 @@ import io
 import os
 import stat
 from collections.abc import Iterable, Iterator
-from contextlib import contextmanager
+from contextlib import AbstractContextManager, contextmanager
 from pathlib import Path
-from typing import BinaryIO, Self
+from typing import BinaryIO
 
 from pipeline import storage
 from pipeline.corpus.raw_formats import RawFormat, raw_format_of
@@ -26,7 +26,7 @@ Source = str | Path | Place | BinaryIO
 """A path, a URL, the place of a shard's member, or a seekable binary file, read from its start and left open."""
 
 
-class Bytes:
+class Bytes(AbstractContextManager["Bytes"]):
     """The bytes of a source in the form that decoders need: ``read``, ``seek``, ``tell``; a context manager.
 
     ``error`` keeps an error of the file itself, and decoders see the end of the file instead: they would print and lose
@@ -46,9 +46,6 @@ class Bytes:
         if self.error is not None or not (self.size_bytes or may_be_empty):
             self.close()
             raise FileFailure("decode", "empty", "0 bytes") if self.error is None else unreadable(self.error)
-
-    def __enter__(self) -> Self:
-        return self
 
     def __exit__(self, *_: object) -> None:
         self.close()
@@ -96,15 +93,15 @@ def resolve_uri(uri: str) -> tuple[str | Place, TimeRange, RawFormat | None]:
     Raises:
         FileFailure: ``vanished`` or ``unreadable``: the shard is, or the shard has no such member.
     """
-    recording, part = split_uri(uri)
+    recording, time_range = split_uri(uri)
     try:
         try:
-            if not part or is_member(uri) or storage.exists(uri):
+            if not time_range or is_member(uri) or storage.exists(uri):
                 return _find(uri), TimeRange(), raw_format_of(uri)
         except FileNotFoundError:
-            if not part:
+            if not time_range:
                 raise
-        return _find(recording), part, raw_format_of(recording)
+        return _find(recording), time_range, raw_format_of(recording)
     except Exception as error:  # each store has errors of its own
         raise unreadable(error) from None
 

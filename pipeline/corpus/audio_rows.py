@@ -14,15 +14,6 @@ OPEN_TABLES = 4
 """Tables that stay open in a process, each where it was last read."""
 
 
-def read_row(path: str, number: int) -> bytes:
-    """The bytes of one row. Calls for rows in order share one pass over the table.
-
-    Raises:
-        FileFailure: it has none. LookupError: there is no such row. Exception: as ``audio_tables.holds_audio``.
-    """
-    return _CURSORS.read(path, number)
-
-
 class _Cursor:
     """An open table and a position in it. A group is read from its beginning, once for rows in order."""
 
@@ -71,7 +62,7 @@ class _Cursor:
 
 
 class Cursors:
-    """The open tables of this process. One reader at a time uses each."""
+    """Open tables. One reader at a time uses each."""
 
     def __init__(self, open_table: Callable[[str], AudioTable] = open_table) -> None:
         self._open = open_table
@@ -79,7 +70,11 @@ class Cursors:
         self._lock = threading.Lock()
 
     def read(self, path: str, number: int) -> bytes:
-        """See ``read_row``."""
+        """The bytes of one row. Calls for rows in order share one pass over the table.
+
+        Raises:
+            FileFailure: it has none. LookupError: there is no such row. Exception: as ``audio_tables.holds_audio``.
+        """
         cursor = self._take(path, number)
         try:
             data = cursor.read(number)
@@ -111,4 +106,5 @@ class Cursors:
             one.close()
 
 
-_CURSORS = Cursors()
+read_row = Cursors().read
+"""Reads a row through the open tables of this process: see ``Cursors.read``."""

@@ -2,9 +2,8 @@
 
 import fnmatch
 import glob
-from collections.abc import Callable, Iterator
+from collections.abc import Iterator
 from concurrent.futures import ThreadPoolExecutor
-from functools import partial
 from typing import Any
 
 from pipeline import storage
@@ -31,17 +30,17 @@ def list_url(source: str, config: CorpusConfig, leave_out: str | None, ignored: 
     Raises:
         CorpusError: nothing is there, or it cannot be listed.
     """
-    n_before, ignore = ignored.n_noted, partial(ignored.add, kind=HIDDEN)
-    found_files = _list_files(source, hidden=config.hidden, enter=lambda folder: folder != leave_out, ignore=ignore)
+    n_before = ignored.n_noted
     try:
-        for url, found, is_named in found_files:
-            if isinstance(found, Exception):
-                message = f"folder cannot be listed: {one_line(found)}"
-                yield listed_row(url, reason="unreadable", message=message, hides_files=True)
-            elif is_named and (url == source or is_audio(url, config) or is_shard(url) or is_manifest(url)):
-                yield named_row(listed_row(url, *found))
-            elif not is_named and is_audio(url, config):
-                yield listed_row(url, *found)
+        store, name = storage.find_store(source)
+        for found in _resolve(store, name, config, ignored):
+            if found["type"] == "directory":
+                if store.unstrip_protocol(found["name"].rstrip("/")) != leave_out:
+                    yield from _walk(store, found["name"], config, leave_out, ignored)
+                continue
+            url = str(store.unstrip_protocol(found["name"]))
+            if url == source or is_audio(url, config) or is_shard(url) or is_manifest(url):
+                yield named_row(listed_row(url, *storage.stat_of(found)))
             else:
                 ignored.add_file(url)
     except FileNotFoundError:
@@ -84,26 +83,9 @@ def list_pages(store: Any, path: str) -> Iterator[list[Info]]:
         asked["ContinuationToken"] = page["NextContinuationToken"]
 
 
-def _list_files(
-    url: str, *, hidden: bool, enter: Callable[[str], bool], ignore: Callable[[str], None]
-) -> Iterator[tuple[str, tuple[int, int] | Exception, bool]]:
-    """The file that a URL names, the files in the folder that it names and below, or those that it matches.
-
-    Yields the URL of a file, with its size and time, or that of a folder, with the reason why it cannot be listed; and
-    whether the URL names or matches the file itself, rather than a folder around it. ``ignore`` gets the URLs of hidden
-    files and folders that are left out. Names that begin with a dot are taken anyway where ``url`` spells them so.
-    """
-    store, name = storage.find_store(url)
-    for found in _resolve(store, name, hidden=hidden, ignore=ignore):
-        if found["type"] != "directory":
-            yield store.unstrip_protocol(found["name"]), storage.stat_of(found), True
-        elif enter(store.unstrip_protocol(found["name"].rstrip("/"))):
-            for below, described in _walk(store, found["name"], hidden=hidden, enter=enter, ignore=ignore):
-                yield below, described, False
-
-
-def _resolve(store: Any, name: str, *, hidden: bool, ignore: Callable[[str], None]) -> list[Info]:
-    """The file or folder with this name, or else those that it matches as a pattern, by the rules for disks."""
+def _resolve(store: Any, name: str, config: CorpusConfig, ignored: IgnoredFiles) -> list[Info]:
+    """The file or folder with this name, or else those that it matches as a pattern, by the rules for disks. Names that
+    begin with a dot are left out unless the pattern spells them so."""
     try:
         return [retried(store.info, name)]
     except FileNotFoundError:
@@ -113,14 +95,15 @@ def _resolve(store: Any, name: str, *, hidden: bool, ignore: Callable[[str], Non
     dotted = [part for part in name.split("/") if part.startswith(".")]
 
     def is_left_out(part: str) -> bool:
-        return not hidden and storage.is_hidden(part) and not any(fnmatch.fnmatchcase(part, each) for each in dotted)
+        is_spelt = any(fnmatch.fnmatchcase(part, each) for each in dotted)
+        return not config.hidden and storage.is_hidden(part) and not is_spelt
 
     found = []
     for path, info in matches.items():
         parts = path.split("/")
         n_shown = next((k for k, part in enumerate(parts) if is_left_out(part)), len(parts))
         if n_shown < len(parts):  # a hidden folder counts once, whatever it holds
-            ignore(str(store.unstrip_protocol("/".join(parts[: n_shown + 1]))))
+            ignored.add(str(store.unstrip_protocol("/".join(parts[: n_shown + 1]))), HIDDEN)
         else:
             found.append(info)
     if not found:
@@ -144,9 +127,9 @@ def _is_folder(store: Any, name: str) -> bool:
         return False
 
 
-def _walk(
-    store: Any, folder: str, *, hidden: bool, enter: Callable[[str], bool], ignore: Callable[[str], None]
-) -> Iterator[tuple[str, tuple[int, int] | Exception]]:
+def _walk(store: Any, folder: str, config: CorpusConfig, leave_out: str | None, ignored: IgnoredFiles) -> Iterator[Row]:
+    """The audio files in ``folder`` and below, except those in the folder ``leave_out``."""
+
     def list_one(path: str) -> list[tuple[str, tuple[int, int] | None]] | Exception:
         """Names with size and time; None for folders."""
         try:
@@ -166,15 +149,19 @@ def _walk(
                 if isinstance(children, Exception):
                     if path == folder:
                         raise children
-                    yield store.unstrip_protocol(path), children
+                    url, message = str(store.unstrip_protocol(path)), f"folder cannot be listed: {one_line(children)}"
+                    yield listed_row(url, reason="unreadable", message=message, hides_files=True)
                     continue
                 for name, described in children:
                     if name == path.rstrip("/"):
                         continue  # a folder may hold an object of its own name
                     url = str(store.unstrip_protocol(name))
-                    if not hidden and storage.is_hidden(name.rsplit("/", 1)[-1]):
-                        ignore(url)
-                    elif described is not None:
-                        yield url, described
-                    elif enter(url):
-                        waiting.append(name)
+                    if not config.hidden and storage.is_hidden(name.rsplit("/", 1)[-1]):
+                        ignored.add(url, HIDDEN)
+                    elif described is None:
+                        if url != leave_out:
+                            waiting.append(name)
+                    elif is_audio(url, config):
+                        yield listed_row(url, *described)
+                    else:
+                        ignored.add_file(url)

@@ -90,7 +90,8 @@ def check(
         yield Finding("float32", "wrong", str(error))
         return
     for model in models:
-        yield _compare_sounds(model, heard, references[model.role])
+        difference = relative(heard.audio[model.role], references[model.role].audio)
+        yield _judge_difference(f"{model.role} embeddings", f"from transformers' {model.kind}", difference)
     for model in distinct:
         yield _compare_texts(model, heard, references[model.role])
     yield from _compare_with_package(models, heard, sounds, find_package)
@@ -129,11 +130,6 @@ def _tell_text_state(model: CheckedModel, reference: Reference) -> Finding:
         f" state they would have a cosine of {likeness:.4f}"
     )
     return Finding(f"texts of the {model.role} model", "told", said, likeness)
-
-
-def _compare_sounds(model: CheckedModel, heard: Heard, reference: Reference) -> Finding:
-    difference = relative(heard.audio[model.role], reference.audio)
-    return _judge_difference(f"{model.role} embeddings", f"from transformers' {model.kind}", difference)
 
 
 def _compare_texts(model: CheckedModel, heard: Heard, reference: Reference) -> Finding:

@@ -110,8 +110,7 @@ def make_reference(model: CheckedModel, sounds: Sequence[Waveform], device: str)
 
 
 def _to_numpy(tensor: Any) -> Embeddings:
-    array: Embeddings = tensor.float().cpu().numpy()
-    return array
+    return np.asarray(tensor.float().cpu().numpy())
 
 
 def read_text_states(network: Any, ids: Sequence[int]) -> tuple[Any, Any]:

@@ -116,11 +116,8 @@ def fuse_snake(device: str, dtype: torch.dtype, backend: str | Callable[..., Any
     except Exception as error:  # no compiler, no triton, a driver that is too old, no room for a cache
         if isinstance(error, RuntimeError) and is_out_of_memory(error):
             raise
-        said = (str(error).splitlines() or [""])[0]
-        warnings.warn(
-            f"encoding is slower than it could be, torch cannot compile here: {type(error).__name__}: {said}",
-            RuntimeWarning,
-            stacklevel=2,
-        )
+        said = f"{type(error).__name__}: {(str(error).splitlines() or [''])[0]}"
+        slow = f"encoding is slower than it could be, torch cannot compile here: {said}"
+        warnings.warn(slow, RuntimeWarning, stacklevel=2)
         return snake
     return fused

@@ -34,7 +34,8 @@ def checksum_tokenizer(tokenizer: dict[str, Any], config: dict[str, Any], specia
         config, special_tokens: empty where there is no such file.
     """
     backend = {key: _in_one_form(value) for key, value in tokenizer.items() if key not in _STATE}
-    known = {_content(token) for token in _list(tokenizer.get("added_tokens"))}
+    tokens = tokenizer.get("added_tokens")
+    known = set(map(_content, tokens)) if isinstance(tokens, list) else set()
     settings = {} if "added_tokens_decoder" in config else dict(special_tokens)
     settings = {**config, **settings}
     added = settings.pop("added_tokens_decoder", None)
@@ -65,7 +66,3 @@ def _in_one_form(value: Any) -> Any:
     if isinstance(merges := found.get("merges"), list):
         found["merges"] = [" ".join(pair) if isinstance(pair, list) else pair for pair in merges]
     return found
-
-
-def _list(value: Any) -> list[Any]:
-    return value if isinstance(value, list) else []

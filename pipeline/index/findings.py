@@ -49,11 +49,11 @@ def are_finite(vectors: npt.NDArray[np.float16]) -> npt.NDArray[np.bool_]:
 
 
 def to_numbers(rows: Any, name: str) -> Any:
-    """A column of numbers, of a table or a batch, as an array (n,)."""
+    """A column of numbers, of a table or a piece of it, as an array (n,)."""
     column = rows[name]
     return column.to_numpy() if isinstance(column, pa.ChunkedArray) else column.to_numpy(zero_copy_only=False)
 
 
-def select_unknown(batch: pa.RecordBatch, column: str, known: pa.Array) -> set[str]:
+def select_unknown(piece: pa.RecordBatch, column: str, known: pa.Array) -> set[str]:
     """The values of ``column`` in rows whose ``batch_id`` is not among those known."""
-    return set(batch[column].filter(pc.invert(pc.is_in(batch["batch_id"], known))).to_pylist())
+    return set(piece[column].filter(pc.invert(pc.is_in(piece["batch_id"], known))).to_pylist())

@@ -123,8 +123,7 @@ def _doubled(ledger: pa.Table) -> list[Row]:
     if len(uris) < 2:
         return []
     again = pc.equal(uris.slice(1), uris.slice(0, len(uris) - 1))
-    rows: list[Row] = ledger.take(order.slice(1).filter(again.combine_chunks())).to_pylist()
-    return rows
+    return list(ledger.take(order.slice(1).filter(again.combine_chunks())).to_pylist())
 
 
 def _audio_ids(row: Row) -> set[str]:
@@ -132,7 +131,7 @@ def _audio_ids(row: Row) -> set[str]:
     if not row["content_hash"]:
         return set()
     readings = [(row["uri"], TimeRange()), split_uri(row["uri"])]
-    return {identify_audio(recording, part, row["content_hash"]) for recording, part in readings}
+    return {identify_audio(recording, each, row["content_hash"]) for recording, each in readings}
 
 
 def _check_journal(live: Generation, ledger: pa.Table, batches: pa.Table) -> Iterator[Finding]:

@@ -12,9 +12,9 @@ import numpy.typing as npt
 import pyarrow.compute as pc
 
 from pipeline import schema
-from pipeline.audio.decode import hash_file, open_audio
+from pipeline.audio.decode import open_audio
 from pipeline.audio.decoder_versions import find_mend
-from pipeline.audio.source import resolve_uri
+from pipeline.audio.source import hash_file, resolve_uri
 from pipeline.audio.windows import cut_windows
 from pipeline.config import DecodeConfig, WindowConfig
 from pipeline.errors import FileFailure
@@ -78,8 +78,8 @@ def compare(live: Generation, encoder: Any, n_files: int | None = 10, seed: int 
 
 def _compare_file(live: Generation, row: Row, encoder: Any, precisions: dict[str, str | None]) -> list[Finding]:
     """What is wrong with the vectors of one file. Raises IndexError or ValueError if it has other windows now."""
-    own, (place, part, raw) = ids_of(row), resolve_uri(row["uri"])
-    if schema.make_audio_id(hash_file(place), str(part), str(raw or "")) != row["audio_id"]:
+    own, (place, time_range, raw) = ids_of(row), resolve_uri(row["uri"])
+    if schema.make_audio_id(hash_file(place), str(time_range), str(raw or "")) != row["audio_id"]:
         said = "the file has other bytes now, and its size and time are the same: reindex --check content"
         return [Finding("files", said, uri=row["uri"])]
     clips = Stored(live, "clips", f"file_id = '{row['file_id']}'", "start_s")
@@ -88,7 +88,7 @@ def _compare_file(live: Generation, row: Row, encoder: Any, precisions: dict[str
     n_windows = n_frames = 0
     with open_audio(place, DecodeConfig(**live.settings["decode"]), raw) as audio:
         grid = WindowConfig(**live.settings["window"]).grid
-        for number, (span, samples) in enumerate(cut_windows(audio.blocks(*part.samples), grid)):
+        for number, (span, samples) in enumerate(cut_windows(audio.blocks(*time_range.samples), grid)):
             clip, heard = encoder.encode([samples])
             worst_clip = max(worst_clip, _distance(clip, clips.read(number, number + 1)))
             if heard is not None and row["n_frames"]:

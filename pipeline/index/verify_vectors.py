@@ -68,8 +68,8 @@ class ClipsCheck:
             yield Finding("clips", said)
             self._about = _ABOUT_CLIPS
         columns = ["file_id", *_CLIP_IDS, *self._about, "batch_id", "vector"]
-        for batch in self._clips.read(columns, CLIPS_AT_ONCE):
-            yield from self._take(batch)
+        for piece in self._clips.read(columns, CLIPS_AT_ONCE):
+            yield from self._take(piece)
         for number, found in self._unfinished.items():
             yield from self._compare(self._row(number), found)
         is_indexed = np.asarray(pc.equal(self._ledger["status"], "indexed"), bool)
@@ -88,18 +88,18 @@ class ClipsCheck:
         [row] = self._ledger.slice(number, 1).to_pylist()
         return dict(row)
 
-    def _take(self, batch: pa.RecordBatch) -> Iterator[Finding]:
-        self._unknown_batch |= select_unknown(batch, "file_id", self._known)
-        file_ids = batch["file_id"].to_pylist()
+    def _take(self, piece: pa.RecordBatch) -> Iterator[Finding]:
+        self._unknown_batch |= select_unknown(piece, "file_id", self._known)
+        file_ids = piece["file_id"].to_pylist()
         ids = list(dict.fromkeys(file_ids))
         found_at = self._places.find_last(ids)
         numbers = dict(zip(ids, found_at.tolist(), strict=True))
         there = found_at[found_at >= 0]
         rows = dict(zip(there.tolist(), self._ledger.take(pa.array(there)).to_pylist(), strict=True))
-        values = zip(*(batch[name].to_pylist() for name in _CLIP_IDS), strict=True)
-        about = zip(*(batch[name].to_pylist() for name in self._about), strict=True)
-        vectors = to_matrix(batch["vector"])
-        sums = hash_rows(np.rint(to_numbers(batch, "start_s") / FRAME_S), vectors).tolist()
+        values = zip(*(piece[name].to_pylist() for name in _CLIP_IDS), strict=True)
+        about = zip(*(piece[name].to_pylist() for name in self._about), strict=True)
+        vectors = to_matrix(piece["vector"])
+        sums = hash_rows(np.rint(to_numbers(piece, "start_s") / FRAME_S), vectors).tolist()
         is_finite = are_finite(vectors).tolist()
         for at, (file_id, value, other) in enumerate(zip(file_ids, values, about, strict=True)):
             number = numbers[file_id]
@@ -169,9 +169,9 @@ class FramesCheck:
         self._unknown_batch: set[str] = set()
 
     def run(self) -> Iterator[Finding]:
-        for batch in self._frames.read(["audio_id", "frame", "start_s", "batch_id", "vector"], FRAMES_AT_ONCE):
-            if batch.num_rows:
-                self._take(batch)
+        for piece in self._frames.read(["audio_id", "frame", "start_s", "batch_id", "vector"], FRAMES_AT_ONCE):
+            if piece.num_rows:
+                self._take(piece)
         seen: set[int] = set()
         columns = ["file_id", "audio_id", "uri", "n_frames", "frames_checksum"]
         holders = self._ledger.select(columns).filter(pa.array(self._has_frames))
@@ -186,18 +186,18 @@ class FramesCheck:
         for audio_id in sorted(self._unknown_batch):
             yield Finding("frames", "its batch is not in the journal", audio_id=audio_id)
 
-    def _take(self, batch: pa.RecordBatch) -> None:
-        self._unknown_batch |= select_unknown(batch, "audio_id", self._known)
-        frame, vectors = to_numbers(batch, "frame").astype(np.int64), to_matrix(batch["vector"])
-        codes = pc.dictionary_encode(batch["audio_id"]).indices.to_numpy()
+    def _take(self, piece: pa.RecordBatch) -> None:
+        self._unknown_batch |= select_unknown(piece, "audio_id", self._known)
+        frame, vectors = to_numbers(piece, "frame").astype(np.int64), to_matrix(piece["vector"])
+        codes = pc.dictionary_encode(piece["audio_id"]).indices.to_numpy()
         # Rows of one audio whose frames count on by one are one span.
         begins = np.concatenate([[0], np.flatnonzero((np.diff(codes) != 0) | (np.diff(frame) != 1)) + 1])
-        ends = np.concatenate([begins[1:], [batch.num_rows]])
-        audio_ids = batch["audio_id"].take(pa.array(begins)).to_pylist()
+        ends = np.concatenate([begins[1:], [piece.num_rows]])
+        audio_ids = piece["audio_id"].take(pa.array(begins)).to_pylist()
         numbers = self._places.find_last(audio_ids).tolist()
         sums = np.add.reduceat(hash_rows(frame, vectors), begins)
         is_wrong = ~are_finite(vectors)
-        is_wrong |= np.abs(to_numbers(batch, "start_s") - frame * FRAME_S) > 1e-9
+        is_wrong |= np.abs(to_numbers(piece, "start_s") - frame * FRAME_S) > 1e-9
         is_wrong = np.logical_or.reduceat(is_wrong, begins)
         for at, (audio_id, number) in enumerate(zip(audio_ids, numbers, strict=True)):
             first, stop = int(frame[begins[at]]), int(frame[ends[at] - 1]) + 1

@@ -91,8 +91,8 @@ class _Decider:
         """Settle files by what is listed of them. Returns candidates for decoding, and files that look unchanged and
         whose content is to be checked."""
         candidates, to_check = list[CorpusFile](), list[CorpusFile]()
-        for batch in listed.to_batches(max_chunksize=ROWS_AT_ONCE):
-            rows = batch.to_pylist()
+        for piece in listed.to_batches(max_chunksize=ROWS_AT_ONCE):
+            rows = piece.to_pylist()
             for row, old in zip(rows, self._ledger.look_up([row["uri"] for row in rows], _COMPARED), strict=True):
                 mend = find_mend(old, self._mends) if old is not None and row["reason"] is None else None
                 if mend:

@@ -75,8 +75,7 @@ class Guard:
         """The ``indexed`` files that are missing or cannot be read, at their present place if a source was moved."""
         if self._request.moved:
             indexed = pa.chunked_array([[self._request.renamed(uri) for uri in indexed.to_pylist()]], pa.string())
-        missing: list[str] = indexed.filter(pc.invert(pc.is_in(indexed, self._readable))).to_pylist()
-        return missing
+        return list(indexed.filter(pc.invert(pc.is_in(indexed, self._readable))).to_pylist())
 
     def find_refusal(self, removed: Iterable[str], n_indexed: int) -> str | None:
         """Why a run may not remove these files, as a message; None if it may.

@@ -124,8 +124,7 @@ class Ledger:
         self._merge()
         was_there = pc.not_equal(self._files["status"], "deleted")
         is_deleted = pc.and_(was_there, pc.invert(pc.is_in(self._files["uri"], value_set=listed)))
-        deleted: list[Row] = self._files.filter(is_deleted).to_pylist()
-        return deleted
+        return list(self._files.filter(is_deleted).to_pylist())
 
     def indexed(self) -> pa.ChunkedArray:
         """The uris of all indexed files."""

@@ -135,11 +135,11 @@ def _sum_clips(vectors: dict[int, bytes | None]) -> int:
 def _sum_up(planned: pa.Table) -> dict[str, tuple[int, float]]:
     """How many files each PLANNED batch has, and its estimated duration in seconds."""
     sums: dict[str, tuple[int, float]] = {}
-    for batch in planned.to_batches():
-        audios = pc.list_flatten(batch["audios"])
-        batch_of = np.repeat(np.arange(batch.num_rows), pc.list_value_length(batch["audios"]))
+    for piece in planned.to_batches():
+        audios = pc.list_flatten(piece["audios"])
+        batch_of = np.repeat(np.arange(piece.num_rows), pc.list_value_length(piece["audios"]))
         n_files = pc.list_value_length(pc.struct_field(audios, "uris"))
-        counts = np.bincount(batch_of, weights=n_files, minlength=batch.num_rows).astype(int)
-        seconds = np.bincount(batch_of, weights=pc.struct_field(audios, "estimated_s"), minlength=batch.num_rows)
-        sums |= zip(batch["batch_id"].to_pylist(), zip(counts.tolist(), seconds.tolist(), strict=True), strict=True)
+        counts = np.bincount(batch_of, weights=n_files, minlength=piece.num_rows).astype(int)
+        seconds = np.bincount(batch_of, weights=pc.struct_field(audios, "estimated_s"), minlength=piece.num_rows)
+        sums |= zip(piece["batch_id"].to_pylist(), zip(counts.tolist(), seconds.tolist(), strict=True), strict=True)
     return sums

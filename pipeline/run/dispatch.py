@@ -82,15 +82,15 @@ class Dispatch:
         lost = self._encode(batches)
         n_reported = batches.num_rows - len(lost)
         alone = pack_alone(batches, lost, run_id, batches.num_rows)
-        for part in (alone.slice(0, MAX_KILLERS), alone.slice(MAX_KILLERS)):
-            if not part.num_rows:
+        for some in (alone.slice(0, MAX_KILLERS), alone.slice(MAX_KILLERS)):
+            if not some.num_rows:
                 break
-            lost = self._encode(part)
-            n_reported += part.num_rows - len(lost)
+            lost = self._encode(some)
+            n_reported += some.num_rows - len(lost)
             if not n_reported and (alone.num_rows > MAX_KILLERS or not self._any_answers(run_id)):
                 raise EarshotError(f"{self._config.into}: no worker stays alive: see the logs of Ray")
             message = "its worker died whenever it was decoded or encoded, alone too"
-            self._checkpoints.commit_rows(lost_rows(part, lost, FileFailure("decode", "crashed", message)))
+            self._checkpoints.commit_rows(lost_rows(some, lost, FileFailure("decode", "crashed", message)))
 
     def _encode(self, batches: pa.Table) -> set[str]:
         """Encode PLANNED batches once. Returns the ids of those that are lost."""

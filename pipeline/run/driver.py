@@ -136,9 +136,6 @@ def _in_charge(
 ) -> Iterator[Deathwatch]:
     """Hold the lease, keep the record and watch Ray. Each report checks the lease and Ray, too, and may raise."""
 
-    def find_run_shortfall() -> str | None:
-        return find_shortfall(progress, config.run.max_failed_fraction)
-
     def end(error: RayDied) -> None:
         try:
             keeper.fail(error)
@@ -152,7 +149,8 @@ def _in_charge(
         keeper.note()
 
     lease = Lease(config.into, progress.run_id)
-    keeper = Keeper(config.into, progress, workers.publish, find_run_shortfall)
+    most = config.run.max_failed_fraction
+    keeper = Keeper(config.into, progress, workers.publish, lambda: find_shortfall(progress, most))
     death = Deathwatch(config.into, workers.find_death, end)
     report, progress.report = progress.report, report_and_check
     try:

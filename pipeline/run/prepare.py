@@ -217,8 +217,8 @@ def refuse_repair(config: Config, request: RunRequest, live: Generation) -> str 
     uris: set[str] = set()
 
     def note_uris(table: Fragments, columns: list[str]) -> None:
-        for batch in table.read(columns, ROWS_AT_ONCE):
-            rows = batch.filter(pc.equal(batch["status"], "indexed")) if "status" in columns else batch
+        for piece in table.read(columns, ROWS_AT_ONCE):
+            rows = piece.filter(pc.equal(piece["status"], "indexed")) if "status" in columns else piece
             uris.update(pc.unique(rows["uri"]).to_pylist())
 
     for name, columns in (("files", ["uri", "status"]), ("clips", ["uri"])):

@@ -27,9 +27,8 @@ def write_windows(
         return error_row(schema.RECEIPTS, errors[0]["batch_id"], EarshotError(errors[0]["error"]))
     batch_ids = encoded["batch_id"].to_pylist()
     for start, stop in _find_sequences(batch_ids, encoded["seq"].to_pylist()):
-        part = encoded.slice(start, stop - start)
-        rows = part.to_pylist()
-        frames = [batch for row in rows if (batch := _frame_rows(row, frames_schema)) is not None]
+        rows = encoded.slice(start, stop - start).to_pylist()
+        frames = [made for row in rows if (made := _frame_rows(row, frames_schema)) is not None]
         receipts.append(
             {
                 "batch_id": batch_ids[start],

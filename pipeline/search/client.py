@@ -123,8 +123,8 @@ class Index:
         from pipeline.audio.source import resolve_uri
 
         self._table("clips")
-        place, part, raw = resolve_uri(sound)
-        first, stop = part.narrow(start_s, end_s).samples
+        place, time_range, raw = resolve_uri(sound)
+        first, stop = time_range.narrow(start_s, end_s).samples
         with open_audio(place, self._decode_config, raw) as audio:
             return self.similar_to(audio.blocks(first, stop), k, where=where, all_windows=all_windows)
 
@@ -282,8 +282,7 @@ class Index:
     def _embed_text(self, text: str, which: str) -> Vector:
         if not text.strip():
             raise UsageError("the query is empty: say what to look for")
-        vector: Vector = self._models.for_texts(self._identity(which)).embed([text])[0]
-        return vector
+        return np.asarray(self._models.for_texts(self._identity(which)).embed([text])[0])
 
 
 def _check_k(k: int) -> int:

@@ -54,8 +54,8 @@ class FrameScorer:
         result = dict(zip(spans, self._take(spans, numbers, rows), strict=True))
         for span, scores in result.items():
             if len(missing := np.flatnonzero(np.isneginf(scores))):
-                part = span._replace(first=span.first + missing[0], stop=span.first + missing[-1] + 1)
-                found_numbers, found_rows = self._find_rows(part)
+                gap = span._replace(first=span.first + missing[0], stop=span.first + missing[-1] + 1)
+                found_numbers, found_rows = self._find_rows(gap)
                 [found] = self._take([span], [found_numbers], [found_rows])
                 scores[found_numbers - span.first] = found
         return result
@@ -68,8 +68,8 @@ class FrameScorer:
         frame, row_id = np.concatenate(numbers), np.concatenate(rows)
         scores = np.full(len(frame), -np.inf, np.float32)
         for begin in range(0, len(frame), ROWS_AT_ONCE):
-            part = slice(begin, begin + ROWS_AT_ONCE)
-            ids = np.unique(row_id[part])
+            some = slice(begin, begin + ROWS_AT_ONCE)
+            ids = np.unique(row_id[some])
             search = self._frames.take_row_ids(ids[ids >= 0].tolist()).select(["audio_id", "frame", "vector"])
             table = search.with_row_id().to_arrow().combine_chunks().sort_by("_rowid")
             if table.num_rows == 0:
@@ -79,10 +79,10 @@ class FrameScorer:
             vectors = to_matrix(table["vector"])
             self.longest = max(self.longest, longest_norm(vectors))
             found_scores = dot_products(vectors, self._query)
-            at = np.minimum(np.searchsorted(found_row_id, row_id[part]), table.num_rows - 1)
-            is_it = (found_row_id[at] == row_id[part]) & (found_audio[at] == audio[part])
-            is_it &= table["frame"].to_numpy()[at] == frame[part]
-            scores[part][is_it] = found_scores[at[is_it]]
+            at = np.minimum(np.searchsorted(found_row_id, row_id[some]), table.num_rows - 1)
+            is_it = (found_row_id[at] == row_id[some]) & (found_audio[at] == audio[some])
+            is_it &= table["frame"].to_numpy()[at] == frame[some]
+            scores[some][is_it] = found_scores[at[is_it]]
         return np.split(scores, np.cumsum(sizes)[:-1])
 
     def _find_rows(self, span: FrameSpan) -> tuple[Integers, Integers]:

@@ -10,7 +10,8 @@ import numpy.typing as npt
 import pytest
 import soxr
 
-from pipeline.audio.decode import hash_file, open_audio, to_model_rate
+from pipeline.audio.decode import open_audio, to_model_rate
+from pipeline.audio.source import hash_file
 from pipeline.config import DecodeConfig
 from pipeline.errors import FileFailure
 from tests.helpers.decoding import decode_all

@@ -11,8 +11,8 @@ import pytest
 
 import pipeline
 from pipeline import schema
-from pipeline.audio.decode import hash_file, open_audio
-from pipeline.audio.source import resolve_uri
+from pipeline.audio.decode import open_audio
+from pipeline.audio.source import hash_file, resolve_uri
 from pipeline.config import Config, DecodeConfig
 from pipeline.corpus.discover import list_corpus
 from pipeline.corpus.raw_formats import RAW_FORMATS, raw_format_of

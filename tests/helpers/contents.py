@@ -15,7 +15,7 @@ import fsspec
 import numpy as np
 
 from pipeline import schema
-from pipeline.audio.decode import hash_file
+from pipeline.audio.source import hash_file
 from pipeline.audio.windows import cut_windows
 from pipeline.config import Config, make_config
 from pipeline.errors import FileFailure

@@ -9,7 +9,9 @@ from pathlib import Path
 
 import numpy as np
 
-from pipeline.audio.decode import AudioInfo, Source, open_audio
+from pipeline.audio.decode import open_audio
+from pipeline.audio.pieces import AudioInfo
+from pipeline.audio.source import Source
 from pipeline.config import DecodeConfig
 from pipeline.corpus.raw_formats import RawFormat
 from pipeline.corpus.time_ranges import TimeRange

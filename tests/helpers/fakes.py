@@ -20,7 +20,7 @@ import numpy.typing as npt
 import pyarrow as pa
 
 from pipeline import schema
-from pipeline.audio.decode import hash_file
+from pipeline.audio.source import hash_file
 from pipeline.config import DecodeConfig
 from pipeline.corpus.corpus_file import estimate_seconds
 from pipeline.encoder.encoder import NonFiniteError

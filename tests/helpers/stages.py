@@ -10,8 +10,8 @@ import pyarrow as pa
 import pytest
 
 from pipeline import schema
-from pipeline.audio.decode import hash_file
 from pipeline.audio.decoder_versions import DECODER
+from pipeline.audio.source import hash_file
 from pipeline.audio.windows import reflect_pad
 from pipeline.grid import Grid, Waveform, count_frames, plan_windows
 from pipeline.index.checksum import sum_rows

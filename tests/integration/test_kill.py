@@ -25,7 +25,8 @@ import pytest
 import yaml
 
 from pipeline import schema
-from pipeline.audio.decode import hash_file, open_audio
+from pipeline.audio.decode import open_audio
+from pipeline.audio.source import hash_file
 from pipeline.audio.windows import cut_windows
 from pipeline.config import Config, load_config
 from pipeline.errors import FileFailure
