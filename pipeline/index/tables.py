@@ -93,7 +93,7 @@ def read_files(path: str | Path, published: Published | None = None) -> pa.Table
         IndexMismatch: a metadata column has the name of such a column.
     """
     table = open_published(path, "files", published)
-    find_missing(path, table.schema)
+    find_missing(path, table.schema)  # refuses such a column
     return complete(table.to_table(), schema.FILES)
 
 
