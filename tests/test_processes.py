@@ -3,22 +3,14 @@
 import os
 import subprocess
 import sys
-import time
-from collections.abc import Callable
 from pathlib import Path
 
 import pytest
 
 from pipeline.processes import UNKNOWN, find_start, has_ended, name_processes
+from tests.helpers.leases import wait_until
 
 ROOT = Path(__file__).parents[1]
-
-
-def wait_until(holds: Callable[[], bool], what: str) -> None:
-    deadline = time.monotonic() + 60
-    while not holds():
-        assert time.monotonic() < deadline, what
-        time.sleep(0.02)
 
 
 def test_process_is_known_by_number_and_start() -> None:
@@ -31,20 +23,20 @@ def test_process_is_known_by_number_and_start() -> None:
 
 def test_dead_process_has_ended_before_its_parent_notices() -> None:
     with subprocess.Popen([sys.executable, "-c", ""]) as process:
-        wait_until(lambda: find_start(process.pid) is None, "it ends")
+        wait_until(lambda: find_start(process.pid) is None)
         assert has_ended(process.pid, None)
     assert has_ended(process.pid, None)
 
 
 @pytest.mark.parametrize(
-    ("now", "began", "gone"),
+    ("now", "began", "is_over"),
     [
         *[(None, 5, True), (None, None, True), (6, 5, True)],
         *[(5, 5, False), (5, None, False), (UNKNOWN, 5, False), (5, UNKNOWN, False)],
     ],
 )
-def test_process_with_hidden_details_counts_as_running(now: int | None, began: int | None, gone: bool) -> None:
-    assert has_ended(1, began, lambda pid: now) == gone
+def test_process_with_hidden_details_counts_as_running(now: int | None, began: int | None, is_over: bool) -> None:
+    assert has_ended(1, began, lambda pid: now) == is_over
 
 
 def test_name_of_this_machines_processes_is_stable() -> None:
@@ -78,4 +70,4 @@ def test_all_descendants_are_killed(tmp_path: Path) -> None:
     told = subprocess.run(command, capture_output=True, text=True, check=True, timeout=120, cwd=ROOT)
     pids = [int(pid) for pid in told.stdout.split()]
     assert len(set(pids)) == 7
-    wait_until(lambda: all(has_ended(pid, None) for pid in pids), "they are gone")
+    wait_until(lambda: all(has_ended(pid, None) for pid in pids))

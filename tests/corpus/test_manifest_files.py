@@ -9,13 +9,12 @@ import pytest
 
 from pipeline import storage
 from pipeline.audio.source import resolve_uri
-from pipeline.config import CorpusConfig
 from pipeline.corpus import manifest_files
 from pipeline.corpus.discover import list_corpus
 from pipeline.corpus.manifest_files import list_manifest
 from pipeline.corpus.time_ranges import TimeRange
 from pipeline.errors import CorpusError, FileFailure
-from pipeline.schema import Row
+from tests.helpers.corpora import list_rows
 from tests.helpers.manifests import TimedRow, write_ranges
 from tests.helpers.shards import write_shard
 from tests.helpers.stores import Flaky, put
@@ -65,11 +64,6 @@ def test_many_objects_of_a_folder_are_looked_up_by_listing_it(
             assert not Flaky.errors["ls"]
 
 
-def listed(*sources: Path | str) -> list[Row]:
-    rows: list[Row] = list_corpus(list(map(str, sources)), CorpusConfig()).to_pylist()
-    return rows
-
-
 @pytest.mark.parametrize("suffix", ["csv", "jsonl", "parquet"])
 def test_rows_with_times_are_time_ranges(tmp_path: Path, suffix: str) -> None:
     """Overlapping ranges and the whole recording are listed side by side, equal ranges once."""
@@ -85,7 +79,7 @@ def test_rows_with_times_are_time_ranges(tmp_path: Path, suffix: str) -> None:
         ("a.wav", 0, None),
         ("gone.wav", 1, 2),
     ]
-    found = listed(write_ranges(tmp_path / f"list.{suffix}", *rows))
+    found = list_rows(write_ranges(tmp_path / f"list.{suffix}", *rows))
     assert [(Path(row["uri"]).name, row["start_s"], row["end_s"], row["reason"]) for row in found] == [
         ("a.wav", None, None, None),
         ("a.wav#t=,20", None, 20.0, None),
@@ -103,11 +97,11 @@ def test_times_are_read_from_any_number_type_and_text(tmp_path: Path) -> None:
         values = [1, 2] if kind == pa.int8() else ["1.1", "2.3"]
         columns = {name: pa.array([value]).cast(kind) for name, value in zip(("start_s", "end_s"), values, strict=True)}
         pq.write_table(pa.table({"uri": ["a.wav"], **columns}), tmp_path / f"{number}.parquet")
-        [row] = listed(tmp_path / f"{number}.parquet")
+        [row] = list_rows(tmp_path / f"{number}.parquet")
         assert row["uri"].endswith("a.wav#t=1,2" if kind == pa.int8() else "a.wav#t=1.1,2.3")
     nothing = pa.table({"uri": ["a.wav"], "start_s": pa.nulls(1), "end_s": pa.nulls(1)})
     pq.write_table(nothing, tmp_path / "none.parquet")
-    assert [row["uri"] for row in listed(tmp_path / "none.parquet")] == [str(tmp_path / "a.wav")]
+    assert [row["uri"] for row in list_rows(tmp_path / "none.parquet")] == [str(tmp_path / "a.wav")]
 
 
 def test_members_and_objects_have_time_ranges(tmp_path: Path, flaky: str) -> None:
@@ -119,7 +113,8 @@ def test_members_and_objects_have_time_ranges(tmp_path: Path, flaky: str) -> Non
         (url, 3, None),
         ("s.tar#none.wav", 1, 2),
     ]
-    found = {row["uri"]: row for row in listed(write_ranges(tmp_path / "m.jsonl", *rows, ("s.tar#b.wav#t=1,2", 5, 6)))}
+    manifest = write_ranges(tmp_path / "m.jsonl", *rows, ("s.tar#b.wav#t=1,2", 5, 6))
+    found = {row["uri"]: row for row in list_rows(manifest)}
     assert {uri: row["reason"] for uri, row in found.items()} == {
         f"{shard}#a.wav": None,
         f"{shard}#a.wav#t=1,2": None,
@@ -143,7 +138,7 @@ def test_uris_of_an_index_make_a_manifest(tmp_path: Path) -> None:
     uris = ["a.wav#t=1,2", "a.wav#t=2.0", "b.wav#t=1", "b.wav#t=1#t=,5", f"{shard}#a.wav#t=3", "gone.wav#t=1"]
     table = pa.table({"uri": [*uris, "a.wav#t=1,2"], "end_s": [*[None] * len(uris), 3.0]})
     pq.write_table(table, tmp_path / "list.parquet")
-    found = listed(tmp_path / "list.parquet")
+    found = list_rows(tmp_path / "list.parquet")
     assert {Path(row["uri"]).name: (row["start_s"], row["end_s"], row["reason"]) for row in found} == {
         "a.wav#t=1,2": (1.0, 2.0, None),
         "a.wav#t=1,2#t=,3": (None, 3.0, "vanished"),
@@ -171,7 +166,7 @@ def test_uris_of_an_index_make_a_manifest(tmp_path: Path) -> None:
 def test_wrong_range_is_an_error_of_one_line(tmp_path: Path, row: str, said: str) -> None:
     (tmp_path / "m.csv").write_text(f"uri,start_s,end_s\na.wav,1,2\n{row}\n")
     with pytest.raises(CorpusError) as raised:
-        listed(tmp_path / "m.csv")
+        list_rows(tmp_path / "m.csv")
     assert f"m.csv: {said}" in str(raised.value)
     assert "\n" not in str(raised.value)
     assert raised.value.exit_code == 2
@@ -181,14 +176,14 @@ def test_times_of_other_types_are_refused(tmp_path: Path) -> None:
     for column, said in ((pa.array([True]), "row 1: start_s is true"), (pa.array([{"a": 1}]), "column start_s is str")):
         pq.write_table(pa.table({"uri": ["a.wav"], "start_s": column}), tmp_path / "m.parquet")
         with pytest.raises(CorpusError, match=said):
-            listed(tmp_path / "m.parquet")
+            list_rows(tmp_path / "m.parquet")
 
 
 def test_file_named_like_a_listed_range_is_refused(tmp_path: Path) -> None:
     for name in ("a.wav", "a.wav#t=1,2"):
         (tmp_path / name).write_bytes(b"sound")
     manifest = write_ranges(tmp_path / "m.csv", ("a.wav", 1, 2))
-    assert len(listed(manifest)) == 1
+    assert len(list_rows(manifest)) == 1
     for other in (tmp_path / "a.wav#t=1,2", write_ranges(tmp_path / "n.csv", ('"a.wav#t=1,2"', None, None))):
         with pytest.raises(CorpusError, match=r"a\.wav#t=1,2: the name of a file, and of a range"):
-            listed(manifest, other)
+            list_rows(manifest, other)

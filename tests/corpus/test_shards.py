@@ -37,7 +37,7 @@ from tests.helpers.contents import content, live, read
 from tests.helpers.corpora import actions, configure, index
 from tests.helpers.fakes import GRID
 from tests.helpers.runs import WideEncoder, in_place
-from tests.helpers.shards import TABLES, pack, sounds, write_shard
+from tests.helpers.shards import TABLES, add_links, pack, sounds, write_shard
 from tests.helpers.stores import Flaky, put
 from tests.helpers.stores import flaky as flaky
 
@@ -51,12 +51,8 @@ def test_members_are_byte_ranges_of_their_shard(tmp_path: Path, form: int) -> No
     names = ["a.wav", "ünïcode/b.wav", "c#1.flac", "x" * 90 + "/" + "y" * 90 + ".wav", "a.wav", "empty.wav", "a.json"]
     members = [(name, f"{k} {name}".encode() * (k != 5) * 100) for k, name in enumerate(names)]
     shard = write_shard(tmp_path / "s.tar", members, format=form)
-    with tarfile.open(shard, "a") as tar:  # a folder is none, a pipe is one without bytes
-        tar.addfile(tarfile.TarInfo("folder.wav"))
-        for kind, name in ((tarfile.DIRTYPE, "d.wav"), (tarfile.FIFOTYPE, "pipe.wav")):
-            info = tarfile.TarInfo(name)
-            info.type = kind
-            tar.addfile(info)
+    kinds = {"folder.wav": tarfile.REGTYPE, "d.wav": tarfile.DIRTYPE, "pipe.wav": tarfile.FIFOTYPE}
+    add_links(shard, {name: (kind, "") for name, kind in kinds.items()})  # a folder is no member, a pipe an empty one
     found = dict(list_members(str(shard)))
     unique = ["a.wav", *names[1:4], "a.wav#2", *names[5:], "folder.wav", "pipe.wav"]
     assert list(found) == [f"{shard}#{name}" for name in unique]
@@ -291,24 +287,18 @@ def test_numbered_member_lasts_as_long_as_others_of_its_name() -> None:
     assert estimate_seconds("s.tar#a.wav#2", 1_500_000) == estimate_seconds("a.wav", 1_500_000) == 10
 
 
-def test_small_remote_member_takes_one_request(flaky: str, monkeypatch: pytest.MonkeyPatch) -> None:
-    data = io.BytesIO()
-    sounds = [content(k).read_bytes() for k in (3, 4)]
-    with tarfile.open(fileobj=data, mode="w") as tar:
-        for name, sound in zip(("a.wav", "b.wav", "empty.wav"), [*sounds, b""], strict=True):
-            info = tarfile.TarInfo(name)
-            info.size = len(sound)
-            tar.addfile(info, io.BytesIO(sound))
-    shard = put(f"{flaky}/s.tar", data.getvalue())
+def test_small_remote_member_takes_one_request(flaky: str, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    members = [*sounds(3, 4), ("empty.wav", b"")]
+    shard = put(f"{flaky}/s.tar", write_shard(tmp_path / "s.tar", members).read_bytes())
     places = [place for _, place in list_members(shard)]
     Flaky.calls.clear()
     for n_errors in (0, 1):
         Flaky.errors["cat_file"] = [OSError("once more")] * n_errors
-        for place, sound in zip(places, [*sounds, b""], strict=True):
+        for place, (_, sound) in zip(places, members, strict=True):
             with fetched_member(place) as file:
                 assert file.read() == sound
     assert Flaky.calls == {"cat_file": 5}
     monkeypatch.setattr(shards, "AT_ONCE_BYTES", 100)
     with fetched_member(places[1]) as file:
-        assert file.read() == sounds[1]
+        assert file.read() == members[1][1]
     assert Flaky.calls["cat_file"] == 5

@@ -11,17 +11,9 @@ from pipeline.corpus import tar_members
 from pipeline.corpus.shards import find_member, list_members, open_member
 from tests.helpers.contents import live
 from tests.helpers.corpora import configure, index, listed
-from tests.helpers.shards import sounds, write_shard
+from tests.helpers.shards import add_links, sounds, write_shard
 from tests.helpers.stores import Flaky, put
 from tests.helpers.stores import flaky as flaky
-
-
-def add_links(shard: Path, links: dict[str, tuple[bytes, str]]) -> None:
-    with tarfile.open(shard, "a") as tar:
-        for name, (kind, target) in links.items():
-            info = tarfile.TarInfo(name)
-            info.type, info.linkname = kind, target
-            tar.addfile(info)
 
 
 def test_links_have_the_bytes_of_their_target(tmp_path: Path) -> None:
@@ -71,33 +63,18 @@ def test_sparse_member_is_listed_as_empty(tmp_path: Path) -> None:
     assert places == {"a.wav": 0, "b.wav": 0}
 
 
-def test_links_out_of_a_shard_are_failures(tmp_path: Path) -> None:
+def test_members_without_bytes_are_failures(tmp_path: Path) -> None:
+    """Links out of a shard, pipes and devices; not links within it, and folders are no files."""
+    kinds = {"pipe.wav": tarfile.FIFOTYPE, "disk.wav": tarfile.BLKTYPE, "tape.wav": tarfile.CHRTYPE}
     shard = write_shard(tmp_path / "s.tar", sounds(1))
     add_links(shard, {"same.wav": (tarfile.SYMTYPE, "1.wav"), "out.wav": (tarfile.SYMTYPE, "../1.wav")})
+    add_links(shard, {name: (kind, "") for name, kind in (kinds | {"dir.wav": tarfile.DIRTYPE}).items()})
     config = configure(tmp_path, shard)
     index(config)
     files = {row[0].split("#")[1]: row[1:] for row in live(config.into)["files"]}
     assert files["same.wav"] == files["1.wav"]
-    assert [files["same.wav"][1], files["out.wav"][1]] == [None, "empty"]
-
-
-def test_pipes_and_devices_in_a_shard_are_failures(tmp_path: Path) -> None:
-    shard = write_shard(tmp_path / "s.tar", sounds(1))
-    kinds = {
-        "pipe.wav": tarfile.FIFOTYPE,
-        "disk.wav": tarfile.BLKTYPE,
-        "tape.wav": tarfile.CHRTYPE,
-        "dir.wav": tarfile.DIRTYPE,
-    }
-    with tarfile.open(shard, "a") as tar:
-        for name, kind in kinds.items():
-            info = tarfile.TarInfo(name)
-            info.type = kind
-            tar.addfile(info)
-    config = configure(tmp_path, shard)
-    index(config)
-    files = {row[0].split("#")[1]: row[2] for row in live(config.into)["files"]}
-    assert files == {"1.wav": None, "pipe.wav": "empty", "disk.wav": "empty", "tape.wav": "empty"}
+    expected = {"1.wav": None, "same.wav": None} | dict.fromkeys(["out.wav", *kinds], "empty")
+    assert {name: reason for name, (_, reason, _) in files.items()} == expected
 
 
 def read_to_its_end(shard: Path, data: bytes) -> tuple[list[str], str]:
@@ -157,12 +134,8 @@ def test_little_of_a_remote_tar_file_is_read_beside_its_headers(
     """Large members are skipped. Small ones are read along, since each request takes time, too."""
     monkeypatch.setattr(tar_members, "WORTH_A_REQUEST_BYTES", 2**14)
     monkeypatch.setattr(tar_members, "AHEAD_BYTES", 2**11)
-    with tarfile.open(tmp_path / "s.tar", "w") as tar:
-        for k in range(n_members):
-            info = tarfile.TarInfo(f"{k}.wav")
-            info.size = member_bytes
-            tar.addfile(info, io.BytesIO(bytes([k % 250 + 1]) * member_bytes))
-    data = (tmp_path / "s.tar").read_bytes()
+    members = [(f"{k}.wav", bytes([k % 250 + 1]) * member_bytes) for k in range(n_members)]
+    data = write_shard(tmp_path / "s.tar", members).read_bytes()
     url = put(f"{flaky}/s.tar", data)
     remote, local = (
         [(uri.split("#")[1], place.offset, place.size_bytes) for uri, place in list_members(shard)]

@@ -9,7 +9,7 @@ import numpy as np
 import pyarrow as pa
 
 from pipeline.config import Config
-from pipeline.grid import Grid, window_starts
+from pipeline.grid import Grid
 from pipeline.index import journal
 from pipeline.index.repair import mark_damaged
 from pipeline.index.tables import latest_version
@@ -18,7 +18,7 @@ from pipeline.run.driver import index_corpus
 from tests.helpers.contents import live
 from tests.helpers.indexes import table
 from tests.helpers.runs import WideEncoder, in_place
-from tests.helpers.tables import write_index
+from tests.helpers.tables import draw_vectors, write_index
 
 
 def publish(path: str) -> None:
@@ -71,11 +71,9 @@ def write_cut(path: Path, table: str, size: str, part: float = 0.5) -> Path:
     """An index of which the largest data file of a table is cut. Lance reads files of some size in another way."""
     rng = np.random.default_rng(0)
     n_frames, n_characters = {"small": (300, 10), "large": (70_000, 200_000)}[size]
-    vectors = tuple(
-        rng.standard_normal((n, 8)).astype(np.float16) for n in (n_frames, len(window_starts(n_frames, Grid(250, 10))))
-    )
+    vectors = draw_vectors(rng, n_frames, Grid(250, 10))
     words = pa.table({"uri": ["/a.wav"], "words": [rng.bytes(n_characters // 2).hex()]})
-    write_index(path, {"/a.wav": vectors}, Grid(250, 10), metadata=words)  # type: ignore[dict-item]
+    write_index(path, {"/a.wav": vectors}, Grid(250, 10), metadata=words)
     file = largest_file(path, table)
     data = file.read_bytes()
     assert len(data) > 100_000 or size == "small" or table == "frames"

@@ -8,10 +8,10 @@ import numpy.typing as npt
 import pytest
 
 from pipeline.encoder.checkpoint import ModelIdentity
-from pipeline.grid import Grid, Waveform, window_starts
+from pipeline.grid import Grid, Waveform
 from pipeline.search.client import Index
 from pipeline.search.query_vectors import QueryModels, SoundModel, TextModel
-from tests.helpers.tables import write_index
+from tests.helpers.tables import draw_vectors, write_index
 
 GRID = Grid(250, 10)
 
@@ -60,12 +60,5 @@ def open_with(path: Path | str, ear: SoundModel, reader: TextModel = Reader()) -
 @pytest.fixture
 def index(tmp_path: Path) -> Path:
     rng = np.random.default_rng(0)
-    audios = {
-        f"/{n}.wav": (
-            rng.standard_normal((n, 8)).astype(np.float16),
-            rng.standard_normal((len(window_starts(n, GRID)), 8)).astype(np.float16),
-        )
-        for n in (10, 700)
-    }
-    write_index(tmp_path / "index", audios, GRID)
+    write_index(tmp_path / "index", {f"/{n}.wav": draw_vectors(rng, n, GRID) for n in (10, 700)}, GRID)
     return tmp_path / "index"

@@ -18,19 +18,26 @@ QUERY[0] = 1.0
 """The dot product of a frame with it is the first value of the frame."""
 
 
+def write_vectors(path: Path, vectors: dict[str, Vectors], *options: Any) -> tuple[Any, Any]:
+    """An index of files with these frames (F, 8); returns its frames and files."""
+    audios = {
+        uri: (frames, np.zeros((len(window_starts(len(frames), GRID)), 8), np.float16))
+        for uri, frames in vectors.items()
+    }
+    write_index(path, audios, GRID, *options)
+    versions = journal.read_published(path).versions
+    return open_table(str(path), "frames", versions["frames"]), open_table(str(path), "files", versions["files"])
+
+
 def write_scores(
     path: Path, scores: dict[str, Any], copies: dict[str, str] | None = None, metadata: pa.Table | None = None
 ) -> tuple[Any, Any]:
     """An index whose frames have these dot products with QUERY; returns its frames and files."""
     rng = np.random.default_rng(0)
-    audios: dict[str, tuple[Vectors, Vectors]] = {}
+    vectors = {uri: rng.standard_normal((len(values), 8)).astype(np.float16) for uri, values in scores.items()}
     for uri, values in scores.items():
-        frames = rng.standard_normal((len(values), 8)).astype(np.float16)
-        frames[:, 0] = values
-        audios[uri] = frames, np.zeros((len(window_starts(len(values), GRID)), 8), np.float16)
-    write_index(path, audios, GRID, copies, metadata)
-    versions = journal.read_published(path).versions
-    return open_table(str(path), "frames", versions["frames"]), open_table(str(path), "files", versions["files"])
+        vectors[uri][:, 0] = values
+    return write_vectors(path, vectors, copies, metadata)
 
 
 def plain_events(scores: dict[str, Any], levels: Levels, copies: dict[str, str] | None = None) -> list[Any]:

@@ -65,6 +65,15 @@ def write_shard(path: Path, members: list[tuple[str, bytes]], **options: Any) ->
     return path
 
 
+def add_links(shard: Path, links: dict[str, tuple[bytes, str]]) -> None:
+    """Add members without bytes: by name, their type and what they link to."""
+    with tarfile.open(shard, "a") as tar:
+        for name, (kind, target) in links.items():
+            info = tarfile.TarInfo(name)
+            info.type, info.linkname = kind, target
+            tar.addfile(info)
+
+
 def pack(path: Path, members: list[tuple[str, bytes]], **options: Any) -> Path:
     """A shard or a table, as the name of ``path`` says."""
     return write_shard(path, members) if path.suffix == ".tar" else write_rows(path, members, **options)

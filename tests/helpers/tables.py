@@ -9,7 +9,7 @@ import pyarrow as pa
 
 from pipeline import schema
 from pipeline.corpus.metadata import CorpusMetadata
-from pipeline.grid import HOP_SAMPLES, SAMPLE_RATE_HZ, Grid
+from pipeline.grid import HOP_SAMPLES, SAMPLE_RATE_HZ, Grid, window_starts
 from pipeline.index.clip_rows import clip_rows
 from pipeline.index.maintenance import refresh_indexes
 from pipeline.index.metadata_columns import MetadataColumns
@@ -83,6 +83,16 @@ def write_index(
         writer.commit([Batch(batch_id, files, table, fragments)])
     refresh_indexes(writer)
 
+
+def draw_vectors(rng: np.random.Generator, n_frames: int, grid: Grid) -> tuple[Vectors, Vectors]:
+    """Random vectors of the frames and of the clips of a file."""
+    sizes = n_frames, len(window_starts(n_frames, grid))
+    frames, clips = (rng.standard_normal((size, 8)).astype(np.float16) for size in sizes)
+    return frames, clips
+
+
+SILENT: tuple[Vectors, Vectors] = np.zeros((10, 8), np.float16), np.zeros((1, 8), np.float16)
+"""Vectors of a file of ten frames."""
 
 FRAMES = schema.frames_schema(8)
 CLIPS = schema.clips_schema(8)

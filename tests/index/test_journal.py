@@ -7,7 +7,6 @@ from pathlib import Path
 from typing import Any
 
 import lance
-import numpy as np
 import pyarrow as pa
 import pytest
 
@@ -21,7 +20,7 @@ from pipeline.index.tables import create_tables
 from pipeline.index.writer import Writer
 from pipeline.run.prepare import read_config
 from tests.helpers.batches import BEFORE, RACE_A, check_state, create, prepare, run
-from tests.helpers.tables import MODEL, write_index
+from tests.helpers.tables import MODEL, SILENT, write_index
 
 LOST = [OSError("connection reset"), OSError("Too many concurrent writers")]
 """What a writer gets whose insert was carried out: the error of the connection, or the store's word to a second try."""
@@ -133,8 +132,7 @@ SETTINGS: dict[str, Any] = {
 
 @pytest.fixture
 def index(tmp_path: Path) -> Path:
-    audios = {"/a.wav": (np.zeros((10, 8), np.float16), np.zeros((1, 8), np.float16))}
-    write_index(tmp_path / "index", audios, Grid())
+    write_index(tmp_path / "index", {"/a.wav": SILENT}, Grid())
     return tmp_path / "index"
 
 

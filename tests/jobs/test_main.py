@@ -8,15 +8,14 @@ import warnings
 from pathlib import Path
 from typing import Any
 
-import numpy as np
 import pyarrow as pa
 import pytest
 from typer.testing import CliRunner
 
 from jobs.main import app, main
-from pipeline.grid import Grid, window_starts
+from pipeline.grid import Grid
 from tests.helpers.commands import run_main
-from tests.helpers.tables import write_index
+from tests.helpers.tables import SILENT, write_index
 
 ROOT = Path(__file__).parents[2]
 
@@ -29,16 +28,7 @@ def run(*arguments: object) -> subprocess.CompletedProcess[str]:
 @pytest.fixture(scope="module")
 def index(tmp_path_factory: pytest.TempPathFactory) -> Path:
     path = tmp_path_factory.mktemp("cli") / "index"
-    grid = Grid(250, 10)
-    rng = np.random.default_rng(0)
-    audios = {
-        f"/sounds/{n}.wav": (
-            rng.standard_normal((n, 8)).astype(np.float16),
-            rng.standard_normal((len(window_starts(n, grid)), 8)).astype(np.float16),
-        )
-        for n in (10, 700)
-    }
-    write_index(path, audios, grid)
+    write_index(path, {"/a.wav": SILENT}, Grid())
     return path
 
 
@@ -116,9 +106,7 @@ def test_mistake_sets_the_exit_code_of_the_process() -> None:
 
 
 def test_any_file_name_prints_on_an_ascii_terminal(tmp_path: Path) -> None:
-    write_index(
-        tmp_path / "index", {"/ü/雨.wav": (np.zeros((10, 8), np.float16), np.zeros((1, 8), np.float16))}, Grid()
-    )
+    write_index(tmp_path / "index", {"/ü/雨.wav": SILENT}, Grid())
     code = (
         "import sys; sys.argv = ['earshot', 'info', sys.argv[1]]; from jobs.main import main\n"
         "try: main()\nexcept SystemExit: pass\nprint('/ü/雨.wav')"
@@ -132,9 +120,7 @@ def test_any_file_name_prints_on_an_ascii_terminal(tmp_path: Path) -> None:
 def test_info_and_failures_show_any_column_name(tmp_path: Path) -> None:
     uri = "/a\n\u202e[/x].wav"
     metadata = pa.table({"uri": [uri], "[/x]": ["[/y]"]})
-    write_index(
-        tmp_path / "i", {uri: (np.zeros((10, 8), np.float16), np.zeros((1, 8), np.float16))}, Grid(), {}, metadata
-    )
+    write_index(tmp_path / "i", {uri: SILENT}, Grid(), {}, metadata)
     result = CliRunner().invoke(app, ["info", str(tmp_path / "i")])
     assert result.exit_code == 0, result.exception
     assert "[/x] (string)" in result.stdout

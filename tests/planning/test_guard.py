@@ -2,7 +2,6 @@
 
 import os
 import re
-import tarfile
 from collections.abc import Iterable
 from pathlib import Path
 from typing import Any
@@ -24,6 +23,7 @@ from pipeline.run.progress import find_shortfall
 from tests.helpers.contents import KnownBucket, check_whole, live, read
 from tests.helpers.fakes import noise, write_wav
 from tests.helpers.runs import WideEncoder, in_place
+from tests.helpers.shards import sounds, write_shard
 
 
 def never(folder: str) -> bool:
@@ -327,25 +327,16 @@ def test_a_disk_that_is_not_mounted_loses_no_rows(tmp_path: Path, source: str, i
     assert find_index(shelf.config.into).live.mounts == sorted(shelf.mounted)
 
 
-def write_tar(path: Path, names: Iterable[str]) -> None:
-    with tarfile.open(path, "w") as tar:
-        for seed, name in enumerate(names):
-            content = path.with_name("member.wav")
-            write_wav(content, noise(0.05, seed=seed))
-            tar.add(content, name)
-            content.unlink()
-
-
 @pytest.mark.parametrize("source", ["a.tar", "*.tar"])
 def test_a_shard_rewritten_without_audio_loses_no_rows(tmp_path: Path, source: str) -> None:
     (tmp_path / "b").mkdir()
     write_wav(tmp_path / "b" / "x.wav", noise(0.05, seed=99))
-    write_tar(tmp_path / "a.tar", ["1.wav", "2.wav"])
+    write_shard(tmp_path / "a.tar", sounds(1, 2))
     sources = [str(tmp_path / source), str(tmp_path / "b")]
     config = make_config({"sources": sources, "into": str(tmp_path / "index")})
     index_corpus(config, stages=in_place(WideEncoder()), is_mount=never)
     before = live(config.into)
-    write_tar(tmp_path / "a.tar", [])
+    write_shard(tmp_path / "a.tar", [])
     for rebuild in (False, True):
         with pytest.raises(CorpusError, match=rf"{tmp_path}/a.tar: holds no audio now, and the index has 2 files of"):
             index_corpus(config, stages=in_place(WideEncoder()), is_mount=never, rebuild=rebuild)

@@ -12,7 +12,7 @@ from pipeline.index import journal
 from pipeline.search.clips import find_clips
 from pipeline.search.scores import dot_products
 from pipeline.search.tables import open_table
-from tests.helpers.tables import write_index
+from tests.helpers.tables import draw_vectors, write_index
 
 GRID = Grid(10, 2)
 N_FRAMES = (5, 10, 11, 50, 200)
@@ -23,14 +23,8 @@ WEIRD = '/a b/it\'s 100% "new"\n.wav'
 def index(tmp_path_factory: pytest.TempPathFactory) -> Path:
     rng = np.random.default_rng(0)
     path = tmp_path_factory.mktemp("search") / "index"
-    audios = {
-        WEIRD if n == 11 else f"/{n}.wav": (
-            rng.standard_normal((n, 8)).astype(np.float16),
-            rng.standard_normal((len(window_starts(n, GRID)), 8)).astype(np.float16),
-        )
-        for n in N_FRAMES
-    }
-    write_index(path, audios, GRID)
+    names = {n: WEIRD if n == 11 else f"/{n}.wav" for n in N_FRAMES}
+    write_index(path, {name: draw_vectors(rng, n, GRID) for n, name in names.items()}, GRID)
     return path
 
 

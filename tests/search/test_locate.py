@@ -13,14 +13,13 @@ from hypothesis import HealthCheck, assume, given, settings
 from hypothesis import strategies as st
 
 from pipeline.errors import UsageError
-from pipeline.grid import window_starts
 from pipeline.index import journal
 from pipeline.search.events import EventFrames, Levels
 from pipeline.search.locate import EventQuery, find_events
 from pipeline.search.scores import dot_products
 from pipeline.search.tables import open_table
-from tests.helpers.events import GRID, QUERY, plain_events, quantised, write_scores
-from tests.helpers.tables import Vectors, write_index
+from tests.helpers.events import QUERY, plain_events, quantised, write_scores, write_vectors
+from tests.helpers.tables import Vectors
 
 LEVELS = Levels(on=2.0, off=1.0, gap_frames=0, min_frames=0)
 
@@ -118,17 +117,6 @@ def write_random(path: Path, seed: int) -> tuple[Any, Any, dict[str, Vectors]]:
         drift = np.cumsum(rng.normal(0, 0.2, (n_frames, 8)), axis=0)
         vectors[f"/{number}.wav"] = (3 * np.sin(drift) + rng.normal(0, 0.5, (n_frames, 8))).astype(np.float16)
     return *write_vectors(path, vectors), vectors
-
-
-def write_vectors(path: Path, vectors: dict[str, Vectors]) -> tuple[Any, Any]:
-    """An index of files with these frames (F, 8); returns its frames and files."""
-    audios = {
-        uri: (frames, np.zeros((len(window_starts(len(frames), GRID)), 8), np.float16))
-        for uri, frames in vectors.items()
-    }
-    write_index(path, audios, GRID)
-    versions = journal.read_published(path).versions
-    return open_table(str(path), "frames", versions["frames"]), open_table(str(path), "files", versions["files"])
 
 
 @pytest.mark.parametrize("seed", range(4))

@@ -2,13 +2,12 @@
 
 from pathlib import Path
 
-import numpy as np
 import pytest
 
 import pipeline
 from jobs.commands.locate import explain_no_event
 from pipeline.grid import Grid
-from tests.helpers.tables import write_index
+from tests.helpers.tables import SILENT, write_index
 
 
 @pytest.mark.parametrize(
@@ -21,6 +20,5 @@ from tests.helpers.tables import write_index
     ],
 )
 def test_no_event_is_explained(min_duration_s: float, where: str | None, said: str, tmp_path: Path) -> None:
-    vectors = np.zeros((10, 8), np.float16), np.zeros((1, 8), np.float16)
-    write_index(tmp_path / "index", {"/a.wav": vectors}, Grid())
+    write_index(tmp_path / "index", {"/a.wav": SILENT}, Grid())
     assert explain_no_event(pipeline.open(str(tmp_path / "index")), 0.3, min_duration_s, where).startswith(said)

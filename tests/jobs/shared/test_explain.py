@@ -6,14 +6,13 @@ from types import FunctionType
 from typing import Any
 
 import lance
-import numpy as np
 import pyarrow as pa
 import pytest
 
 from jobs.main import main
 from jobs.shared.explain import explain
 from pipeline.grid import Grid
-from tests.helpers.tables import write_index
+from tests.helpers.tables import SILENT, write_index
 
 ROOT = Path(__file__).parents[3]
 
@@ -71,7 +70,7 @@ def test_error_of_others_is_no_damage(error: Exception, said: str, capsys: pytes
 
 def test_error_of_lance_is_damage_in_any_folder(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
     path = tmp_path / "Generic S3 error: x"
-    write_index(path, {"/a.wav": (np.zeros((10, 8), np.float16), np.zeros((1, 8), np.float16))}, Grid())
+    write_index(path, {"/a.wav": SILENT}, Grid())
     for manifest in (path / "clips.lance" / "_versions").iterdir():
         manifest.write_bytes(b"")
     line = say(lambda **_: lance.dataset(str(path / "clips.lance")), capsys)
