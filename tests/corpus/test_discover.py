@@ -7,9 +7,8 @@ import pytest
 from pipeline.config import CorpusConfig
 from pipeline.corpus.discover import list_corpus
 from pipeline.errors import CorpusError
-from tests.helpers.corpora import list_names, list_rows
-from tests.helpers.files import touch
-from tests.helpers.files import tree as tree
+from tests.helpers.corpora import list_names, list_rows, touch
+from tests.helpers.corpora import tree as tree
 
 
 def test_file_urls_equal_their_paths(tree: Path) -> None:

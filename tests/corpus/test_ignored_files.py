@@ -24,7 +24,7 @@ from pipeline.corpus.ignored_files import (
 )
 from pipeline.errors import CorpusError
 from pipeline.schema import LISTED
-from tests.helpers.files import touch
+from tests.helpers.corpora import touch
 from tests.helpers.shards import write_shard
 
 

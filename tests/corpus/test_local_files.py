@@ -10,9 +10,8 @@ from hypothesis import strategies as st
 
 from pipeline import storage
 from pipeline.errors import CorpusError
-from tests.helpers.corpora import list_names, list_reasons, list_rows
-from tests.helpers.files import touch
-from tests.helpers.files import tree as tree
+from tests.helpers.corpora import list_names, list_reasons, list_rows, touch
+from tests.helpers.corpora import tree as tree
 
 
 def test_folders_are_searched_recursively(tree: Path) -> None:

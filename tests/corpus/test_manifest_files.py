@@ -14,8 +14,7 @@ from pipeline.corpus.discover import list_corpus
 from pipeline.corpus.manifest_files import list_manifest
 from pipeline.corpus.time_ranges import TimeRange
 from pipeline.errors import CorpusError, FileFailure
-from tests.helpers.corpora import list_rows
-from tests.helpers.manifests import TimedRow, write_ranges
+from tests.helpers.corpora import TimedRow, list_rows, write_ranges
 from tests.helpers.shards import write_shard
 from tests.helpers.stores import Flaky, put
 from tests.helpers.stores import flaky as flaky

@@ -9,7 +9,7 @@ import torch
 
 from pipeline.encoder.audio_tower import Codec, Tower, Transformer, equal_codecs
 from tests.helpers.checkpoints import build_model
-from tests.helpers.towers import PARITY, error, make_embedder, noise, run_plainly
+from tests.helpers.encoders import PARITY, error, make_embedder, noise, run_plainly
 
 pytestmark = pytest.mark.usefixtures("one_thread")
 

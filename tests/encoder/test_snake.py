@@ -17,7 +17,7 @@ from pipeline.encoder.audio_tower import Codec
 from pipeline.encoder.encoder import load_encoder, load_for_run
 from pipeline.encoder.snake import LEAST_CHANNELS, ROW, fuse_snake, gains_by_fusing, snake
 from tests.helpers.checkpoints import AUDIO, make_pe_audio
-from tests.helpers.towers import PARITY, error, make_embedder, noise, run_plainly
+from tests.helpers.encoders import PARITY, error, make_embedder, noise, run_plainly
 
 pytestmark = pytest.mark.usefixtures("one_thread")
 

@@ -1,8 +1,13 @@
-"""Configurations of corpora, listed and indexed in this process."""
+"""Files without sound, manifests, and configurations of corpora, which are listed and indexed in this process."""
 
+import json
 import os
 from pathlib import Path
 from typing import Any
+
+import pyarrow as pa
+import pyarrow.parquet as pq
+import pytest
 
 from pipeline.config import Config, CorpusConfig, make_config
 from pipeline.corpus.discover import list_corpus
@@ -13,6 +18,38 @@ from pipeline.run.prepare import plan_corpus
 from pipeline.schema import LISTED, Row
 from tests.helpers.contents import SECTIONS
 from tests.helpers.runs import WideEncoder, in_place
+
+TimedRow = tuple[str, float | None, float | None]
+"""``uri``, ``start_s`` and ``end_s``."""
+
+
+def write_ranges(path: Path, *rows: TimedRow) -> Path:
+    """A manifest, in the format that its name says."""
+    names = ("uri", "start_s", "end_s")
+    values = [dict(zip(names, row, strict=True)) for row in rows]
+    if path.suffix == ".parquet":
+        pq.write_table(pa.Table.from_pylist(values), path)
+    elif path.suffix == ".csv":
+        lines = [",".join("" if value is None else str(value) for value in row) for row in rows]
+        path.write_text("\n".join([",".join(names), *lines]) + "\n")
+    else:
+        path.write_text("".join(json.dumps(row) + "\n" for row in values))
+    return path
+
+
+def touch(path: Path, data: bytes = b"sound") -> Path:
+    path.parent.mkdir(parents=True, exist_ok=True)
+    path.write_bytes(data)
+    return path
+
+
+@pytest.fixture
+def tree(tmp_path: Path) -> Path:
+    """A folder with audio, other files and hidden ones."""
+    root = tmp_path / "tree"
+    for name in ("b.wav", "a.FLAC", "notes.txt", "wav", "sub/c.mp3", "sub/deep/d.opus", "z/.hidden.wav", ".h/e.wav"):
+        touch(root / name)
+    return root
 
 
 def configure(tmp_path: Path, *sources: Path | str, **sections: Any) -> Config:

@@ -1,4 +1,4 @@
-"""Made-up files, and plans of them."""
+"""Ledgers made by hand, made-up files, and plans of files."""
 
 from collections import Counter
 from typing import Any
@@ -9,10 +9,26 @@ from pipeline import schema
 from pipeline.audio.source import hash_file, probe_file
 from pipeline.errors import FileFailure
 from pipeline.planning.decide import PlanSetup, make_plan
+from pipeline.planning.file_rows import empty_row
 from pipeline.planning.ledger import Ledger
 from pipeline.planning.plan import Plan
 from pipeline.schema import Row
-from tests.helpers.ledgers import content_hash
+
+
+def content_hash(content: str) -> str:
+    return schema.digest("test", content) * 2
+
+
+def make_ledger(*rows: Row) -> Ledger:
+    return Ledger(pa.Table.from_pylist(list(rows), schema=schema.FILES))
+
+
+def known_row(uri: str, content: str, modified_ns: int, status: str = "indexed", stage: str | None = None) -> Row:
+    """The ledger row that a run leaves."""
+    row = empty_row(uri, schema.make_audio_id(content_hash(content)))
+    row.update(status=status, stage=stage, reason=stage and "reason", message=stage and "why", duration_s=1.0)
+    row.update(size_bytes=len(content), modified_ns=modified_ns, content_hash=content_hash(content), batch_id="0" * 32)
+    return row | {"n_clips": 1, "n_frames": 25, "sample_rate_hz": 48_000, "channels": 1, "codec": "flac"}
 
 
 class Disk:

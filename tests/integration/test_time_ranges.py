@@ -25,13 +25,12 @@ from pipeline.run.decode_stage import is_long, split_batch
 from pipeline.run.driver import index_corpus
 from pipeline.schema import Row
 from tests.helpers.contents import read
-from tests.helpers.corpora import actions, configure
+from tests.helpers.corpora import TimedRow, actions, configure, write_ranges
 from tests.helpers.decoding import decode_all
 from tests.helpers.ears import Ear, open_with
 from tests.helpers.ears import index as index
 from tests.helpers.fakes import GRID, noise, write_wav
 from tests.helpers.long import PART_S, decode
-from tests.helpers.manifests import TimedRow, write_ranges
 from tests.helpers.plans import plan_files
 from tests.helpers.runs import WideEncoder, in_place
 from tests.helpers.sounds import encode

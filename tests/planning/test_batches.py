@@ -13,7 +13,7 @@ from pipeline.planning.batches import MAX_FILES_PER_BATCH, group_copies, group_r
 from pipeline.planning.file_rows import copied_row, deleted_row
 from pipeline.planning.plan import Plan
 from pipeline.schema import Row
-from tests.helpers.ledgers import known_row
+from tests.helpers.plans import known_row
 
 RANGES = {"": (None, None), "#t=,1": (None, 1.0), "#t=1": (1.0, None), "#t=0.5,2": (0.5, 2.0)}
 RECORDINGS = ("a.wav", "b.opus", "c.wav", "d.wav", "p.parquet#0", "p.parquet#1", "q.arrow#0")

@@ -9,8 +9,7 @@ from pipeline.corpus.corpus_file import estimate_seconds
 from pipeline.planning.decide import lies_within
 from pipeline.planning.plan import ACTIONS
 from pipeline.planning.request import RunRequest
-from tests.helpers.ledgers import content_hash, known_row, make_ledger
-from tests.helpers.plans import Disk, contents, plan_of
+from tests.helpers.plans import Disk, content_hash, contents, known_row, make_ledger, plan_of
 
 # --- what happens to a file -------------------------------------------------------------------------------------------
 

@@ -13,8 +13,8 @@ from pipeline.planning.file_rows import empty_row
 from pipeline.planning.plan import Plan
 from pipeline.planning.request import RunRequest
 from pipeline.schema import Row
-from tests.helpers.ledgers import content_hash, make_ledger
 from tests.helpers.plain_plan import PlainPlan, PlainPlanner, has_size, recording_of
+from tests.helpers.plans import content_hash, make_ledger
 
 FILES = ("a.wav", "b.flac", "in/c.wav", "in/d.wav", "in/deep/e.wav", "t.tar#1.wav", "t.tar#2.wav")
 ROWS = tuple(f"p.parquet#{number}" for number in range(3))

@@ -13,8 +13,7 @@ from pipeline.planning.hashing import NEW_PER_DELETED, READ_FIRST
 from pipeline.planning.ledger import Ledger
 from pipeline.planning.plan import Plan
 from pipeline.planning.request import RunRequest
-from tests.helpers.ledgers import content_hash, known_row, make_ledger
-from tests.helpers.plans import Disk, contents, plan_files, plan_of
+from tests.helpers.plans import Disk, content_hash, contents, known_row, make_ledger, plan_files, plan_of
 
 MANY = READ_FIRST + 1
 

@@ -6,8 +6,7 @@ import pytest
 from pipeline import schema
 from pipeline.planning.file_rows import empty_row
 from pipeline.planning.ledger import Ledger
-from tests.helpers.ledgers import known_row, make_ledger
-from tests.helpers.plans import Disk, contents, plan_of
+from tests.helpers.plans import Disk, contents, known_row, make_ledger, plan_of
 
 
 def drops(file_ids: list[str], audio_ids: list[str]) -> tuple[frozenset[str], frozenset[str]]:
