@@ -38,6 +38,16 @@ def vectors(index: Path, name: str, keys: list[str]) -> dict[tuple[Any, ...], An
     return {tuple(row[key] for key in keys): np.array(row["vector"], np.float32) for row in rows}
 
 
+def check_same(index: Path, other: Path) -> None:
+    """Two indexes have the same rows, whose vectors differ by rounding at most."""
+    assert live_rows(index) == live_rows(other)
+    for name, keys in (("clips", ["clip_id"]), ("frames", ["audio_id", "frame"])):
+        found, expected = vectors(index, name, keys), vectors(other, name, keys)
+        assert expected.keys() == found.keys()
+        for key, vector in expected.items():
+            assert vector @ found[key] >= 0.9999 * np.linalg.norm(vector) * np.linalg.norm(found[key])
+
+
 def count_batches(index: Path) -> int:
     if not journal.exists(index):
         return 0

@@ -22,7 +22,6 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
-import numpy as np
 import pytest
 import yaml
 
@@ -33,7 +32,7 @@ from pipeline.processes import find_descendants
 from pipeline.run.driver import index_corpus
 from pipeline.run.metrics import METRICS
 from pipeline.run.record import Record, read_record
-from tests.helpers.indexes import count_batches, live_rows, vectors, write_corpus
+from tests.helpers.indexes import check_same, count_batches, live_rows, write_corpus
 from tests.helpers.listeners import LOOPBACK, find_listeners
 from tests.helpers.progress import record_of
 from tests.helpers.runs import in_place
@@ -183,13 +182,7 @@ def check_against_undisturbed(config: Config, undisturbed: Path) -> None:
     encoder: Any = load_encoder(config.encode)
     whole = config.model_copy(update={"into": str(undisturbed)})
     index_corpus(whole, stages=in_place(encoder))
-    index = Path(config.into)
-    assert live_rows(index) == live_rows(undisturbed)
-    for name, keys in (("clips", ["clip_id"]), ("frames", ["audio_id", "frame"])):
-        expected, found = vectors(undisturbed, name, keys), vectors(index, name, keys)
-        assert expected.keys() == found.keys()
-        for key, vector in expected.items():
-            assert vector @ found[key] >= 0.9999 * np.linalg.norm(vector) * np.linalg.norm(found[key])
+    check_same(Path(config.into), undisturbed)
     assert verify_index(config.into) == []
 
 

@@ -9,7 +9,6 @@ from collections.abc import Callable
 from contextlib import suppress
 from pathlib import Path
 
-import numpy as np
 import pytest
 import yaml
 
@@ -21,7 +20,7 @@ from pipeline.index.tables import open_published
 from pipeline.processes import find_descendants
 from pipeline.run.driver import index_corpus
 from pipeline.run.progress import Progress
-from tests.helpers.indexes import count_batches, live_rows, vectors, write_corpus
+from tests.helpers.indexes import check_same, count_batches, write_corpus
 from tests.helpers.progress import record_of
 
 N_FILES = 30
@@ -108,13 +107,7 @@ def test_killed_run_is_completed_by_the_next(tmp_path: Path) -> None:
     assert published >= 3
     assert n_before < n_files  # it was killed in the middle
     assert progress.n_unchanged + progress.n_indexed + progress.n_failed == n_files
-    assert live_rows(index) == live_rows(tmp_path / "whole")
-    for name, keys in (("clips", ["clip_id"]), ("frames", ["audio_id", "frame"])):
-        expected, found = vectors(tmp_path / "whole", name, keys), vectors(index, name, keys)
-        assert expected.keys() == found.keys()
-        for key, vector in expected.items():
-            cosine = vector @ found[key] / np.linalg.norm(vector) / np.linalg.norm(found[key])
-            assert cosine >= 0.9999
+    check_same(index, tmp_path / "whole")
 
 
 def press(pid: int) -> None:

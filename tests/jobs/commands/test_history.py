@@ -11,6 +11,7 @@ def test_history_lists_batches_and_maintenance(corpus: KnownCorpus, call: Call) 
     kinds = [row["kind"] for row in rows]
     assert (kinds[0], kinds[1], kinds[-1]) == ("create", "configure", "maintain")
     assert sum(row["files"] for row in rows if row["kind"] == "index") == 4
+    assert rows[2]["speed"] > 0
     code, out, _ = call("history", into)
     assert code == 0
     assert f"{into}, times in UTC" in out
