@@ -89,15 +89,25 @@ def check(tower: Any, sounds: torch.Tensor, expected: tuple[Any, Any], precision
         assert cosine(frames, expected[1]).mean() >= LEAST_FRAME_COSINE
 
 
+@pytest.fixture(scope="module", params=KINDS)
+def known(request: pytest.FixtureRequest, bundled: Any, one_thread: None) -> tuple[str, list[Any], list[Any]]:
+    """A kind of models, and some sounds with what transformers makes of them."""
+    models = choose(request.param, bundled, vary(bundled, codec=False), vary(bundled, codec=True))
+    return (
+        request.param,
+        models,
+        [(sounds, run_transformers(models, sounds)) for sounds in (scenes(3, 10.0), scenes(2, 0.4))],
+    )
+
+
 @pytest.mark.parametrize("whole", [False, True], ids=["as on a CPU", "as on a GPU"])
 @pytest.mark.parametrize("precision", ["float32", "bfloat16"])
-@pytest.mark.parametrize("kind", KINDS)
-def test_tower_of_the_bundled_model_matches_transformers(bundled: Any, kind: str, precision: str, whole: bool) -> None:
-    models = choose(kind, bundled, vary(bundled, codec=False), vary(bundled, codec=True))
+def test_tower_of_the_bundled_model_matches_transformers(known: Any, precision: str, whole: bool) -> None:
+    kind, models, cases = known
     tower = make(models, precision, whole)
     assert (tower.codec is tower.frame_codec) == (kind != KINDS[2])
-    for sounds in (scenes(3, 10.0), scenes(2, 0.4)):
-        check(tower, sounds, run_transformers(models, sounds), precision)
+    for sounds, expected in cases:
+        check(tower, sounds, expected, precision)
 
 
 @pytest.mark.slow
