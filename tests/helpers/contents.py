@@ -93,9 +93,13 @@ class KnownCorpus:
         self.held: dict[str, int] = {}
         self._now = 1_000_000_000
 
+    def source(self, number: int) -> Path:
+        """A file with one of the contents."""
+        return content(number)
+
     def put(self, name: str, number: int) -> None:
         """Add or change a file; it may become broken, or whole again."""
-        shutil.copyfile(content(number), self.folder / name)
+        shutil.copyfile(self.source(number), self.folder / name)
         self.held[name] = number
         self.touch(name)
 

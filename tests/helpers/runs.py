@@ -1,6 +1,6 @@
 """Runs without Ray: the stages work in this process, one batch after the other, with a cheap encoder."""
 
-from collections.abc import Callable, Iterator, Sequence
+from collections.abc import Callable, Iterable, Iterator, Sequence
 from pathlib import Path
 from typing import Any
 
@@ -50,12 +50,17 @@ def configure(folder: Path, index: Path, **sections: Any) -> Config:
     return make_config({"sources": [str(folder)], "into": str(index), **sections})
 
 
+def write_sounds(folder: Path, lengths_s: Iterable[float]) -> Path:
+    """A folder of sounds of these lengths, no two of them alike."""
+    folder.mkdir()
+    for number, length_s in enumerate(lengths_s):
+        write_wav(folder / f"{number}.wav", noise(length_s, seed=number))
+    return folder
+
+
 @pytest.fixture
 def corpus(tmp_path: Path) -> Path:
     """Eight sounds of different lengths, and a file that is none."""
-    folder = tmp_path / "in"
-    folder.mkdir()
-    for number in range(8):
-        write_wav(folder / f"{number}.wav", noise(0.5 + 2.3 * number, seed=number))
+    folder = write_sounds(tmp_path / "in", (0.5 + 2.3 * number for number in range(8)))
     (folder / "broken.wav").write_text("not a sound")
     return folder

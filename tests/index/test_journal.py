@@ -1,9 +1,11 @@
 """The commit point, where the answer to it gets lost on its way."""
 
 import copy
+import datetime as dt
 import itertools
 import json
 from pathlib import Path
+from types import SimpleNamespace
 from typing import Any
 
 import lance
@@ -237,3 +239,16 @@ def test_index_whose_creation_was_interrupted_does_not_exist(tmp_path: Path) -> 
         pipeline.open(str(path))
     create_tables(tmp_path / "other", SETTINGS, clip_dimension=8, frame_dimension=8)
     assert journal.exists(tmp_path / "other")
+
+
+def test_readers_may_hold_what_was_published_since_a_time() -> None:
+    at = [dt.datetime(2026, 1, 1, hour, tzinfo=dt.UTC) for hour in range(4)]
+    rows = [
+        journal.make_row(seq, "b", "r", "index", dict.fromkeys(journal.DATA_TABLES, version)) | {"committed_at": when}
+        for seq, (version, when) in enumerate(zip([1, 4, 4, 6], at, strict=True))
+    ]
+    told = []
+    for since in (at[0], at[1], at[2], at[3] + dt.timedelta(days=1)):
+        table = pa.Table.from_pylist(rows[::-1], schema=schema.BATCHES)
+        told.append(journal.versions_since(SimpleNamespace(to_table=table.select), "files", since))
+    assert told == [{1, 4, 6}, {1, 4, 6}, {4, 6}, {6}]

@@ -38,7 +38,7 @@ from tests.helpers.fakes import noise, write_wav
 from tests.helpers.listeners import LOOPBACK, find_listeners
 from tests.helpers.long import in_one_piece, published
 from tests.helpers.progress import record_of
-from tests.helpers.runs import WideEncoder, in_place
+from tests.helpers.runs import WideEncoder, in_place, write_sounds
 from tests.helpers.sounds import write_broken_corpus, write_formats
 
 pytestmark = pytest.mark.usefixtures("ray_session")
@@ -356,10 +356,8 @@ def test_file_that_kills_its_worker_is_a_failure(
     tmp_path: Path, capfd: pytest.CaptureFixture[str], monkeypatch: pytest.MonkeyPatch, together: bool
 ) -> None:
     """Also in the middle of several batches that one task decodes."""
-    (tmp_path / "in").mkdir()
+    write_sounds(tmp_path / "in", (0.5 + number for number in range(6)))
     (seen := tmp_path / "seen").mkdir()
-    for number in range(6):
-        write_wav(tmp_path / "in" / f"{number}.wav", noise(0.5 + number, seed=number))
 
     def deadly(planned: dict[str, Any], config: DecodeConfig, grid: Grid, windows: int) -> Iterator[pa.Table]:
         with (seen / ray.get_runtime_context().get_task_id()).open("a") as file:

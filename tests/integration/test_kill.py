@@ -6,7 +6,6 @@ content is worked out once, without Ray, plan or store. The report names the ste
 """
 
 import os
-import shutil
 import signal
 import subprocess
 import sys
@@ -35,6 +34,7 @@ from pipeline.index import journal, writer
 from pipeline.index.tables import open_published
 from pipeline.index.verify import verify_index
 from pipeline.run.driver import index_corpus
+from tests.helpers.contents import KnownCorpus
 from tests.helpers.sounds import cut, encode, noise, tone
 
 SEED = 14
@@ -143,15 +143,16 @@ def work_out(path: Path, config: Config, encoder: Any) -> Outcome:
     )
 
 
-class Corpus:
-    """A folder of files whose contents are known."""
+class Corpus(KnownCorpus):
+    """Files whose contents have these outcomes."""
 
-    def __init__(self, folder: Path, outcomes: list[Outcome], rng: np.random.Generator) -> None:
-        self.folder, self.outcomes, self._rng = folder, outcomes, rng
-        self.held: dict[str, int] = {}
+    def __init__(self, root: Path, outcomes: list[Outcome], rng: np.random.Generator) -> None:
+        super().__init__(root)
+        self.outcomes, self._rng = outcomes, rng
         self.n_edits: Counter[str] = Counter()
-        self._now_ns = 10**18
-        (folder / "sub").mkdir(parents=True)
+
+    def source(self, number: int) -> Path:
+        return self.outcomes[number].path
 
     def edit(self) -> None:
         """Make one random edit that is possible now."""
@@ -171,16 +172,13 @@ class Corpus:
         free = [name for name in NAMES if name not in self.held]
         name = str(self._rng.choice(sorted(free if edit == "add" else possible[edit])))
         if edit == "touch":
-            self._touch(name)
+            self.touch(name)
         elif edit == "delete":
-            (self.folder / name).unlink()
-            del self.held[name]
+            self.delete(name)
         elif edit == "move":
-            new = str(self._rng.choice(free))
-            (self.folder / name).rename(self.folder / new)
-            self.held[new] = self.held.pop(name)
+            self.move(name, str(self._rng.choice(free)))
         else:
-            self._put(name, self._draw_broken() if edit == "damage" else self._draw_sound(self.held.get(name)))
+            self.put(name, self._draw_broken() if edit == "damage" else self._draw_sound(self.held.get(name)))
 
     def _draw_broken(self) -> int:
         return int(self._rng.integers(N_SOUNDS, len(self.outcomes)))
@@ -191,16 +189,7 @@ class Corpus:
         unheld = [number for number in others if number not in self.held.values()]
         return int(self._rng.choice(unheld if self._rng.random() < 0.8 else others))
 
-    def _put(self, name: str, number: int) -> None:
-        shutil.copyfile(self.outcomes[number].path, self.folder / name)
-        self.held[name] = number
-        self._touch(name)
-
-    def _touch(self, name: str) -> None:
-        self._now_ns += 1
-        os.utime(self.folder / name, ns=(self._now_ns, self._now_ns))
-
-    def expected(self) -> dict[str, tuple[Keys, list[Vectors]]]:
+    def expected_live(self) -> dict[str, tuple[Keys, list[Vectors]]]:
         """The live rows of each table, as ``read_live`` gives them."""
         files, clips, frames = [], [], {}
         for name, number in self.held.items():
@@ -245,7 +234,7 @@ def read_live(index: str) -> dict[str, tuple[Keys, list[Vectors]]]:
 
 
 def check_live(corpus: Corpus, index: str) -> None:
-    expected, found = corpus.expected(), read_live(index)
+    expected, found = corpus.expected_live(), read_live(index)
     for name, (keys, vectors) in expected.items():
         assert found[name][0] == keys, name
         for key, one, other in zip(keys, vectors, found[name][1], strict=bool(vectors)):
@@ -423,7 +412,7 @@ def corpus(tmp_path: Path, config_file: Path) -> Corpus:
         path = tmp_path / f"content-{number}"
         path.write_bytes(data)
         outcomes.append(work_out(path, config, encoder))
-    return Corpus(tmp_path / "in", outcomes, np.random.default_rng(SEED))
+    return Corpus(tmp_path, outcomes, np.random.default_rng(SEED))
 
 
 @pytest.fixture

@@ -13,8 +13,7 @@ from pipeline.index.tables import open_published
 from pipeline.index.verify import verify_index
 from pipeline.run.driver import index_corpus
 from tests.helpers.contents import live
-from tests.helpers.fakes import noise, write_wav
-from tests.helpers.runs import WideEncoder, configure, in_place
+from tests.helpers.runs import WideEncoder, configure, in_place, write_sounds
 from tests.helpers.runs import corpus as corpus
 
 
@@ -51,11 +50,7 @@ def make_same(folder: Path) -> Callable[[int], None]:
 @pytest.mark.parametrize("checkpoint_rows", [1, 10_000])
 def test_contents_that_become_equal_during_a_run_are_stored_once(tmp_path: Path, checkpoint_rows: int) -> None:
     """In one batch, in several batches of one commit, and in several commits: the plan saw different contents."""
-    folder = tmp_path / "in"
-    folder.mkdir()
-    for number in range(6):
-        write_wav(folder / f"{number}.wav", noise(5.0, seed=number))
-
+    folder = write_sounds(tmp_path / "in", [5.0] * 6)
     config = configure(folder, tmp_path / "index", run={"batch_s": 15.0}, store={"checkpoint_rows": checkpoint_rows})
     encoder = WideEncoder()
     index_corpus(config, stages=in_place(encoder, make_same(folder)))
@@ -78,11 +73,7 @@ class DriftingEncoder(WideEncoder):
 
 @pytest.mark.parametrize("checkpoint_rows", [1, 10_000])
 def test_checksums_of_frames_are_of_the_last_file_that_wrote_them(tmp_path: Path, checkpoint_rows: int) -> None:
-    folder = tmp_path / "in"
-    folder.mkdir()
-    for number in range(4):
-        write_wav(folder / f"{number}.wav", noise(3.0, seed=number))
-
+    folder = write_sounds(tmp_path / "in", [3.0] * 4)
     config = configure(folder, tmp_path / "index", run={"batch_s": 3.0}, store={"checkpoint_rows": checkpoint_rows})
     index_corpus(config, stages=in_place(DriftingEncoder(), make_same(folder)))
     [n_audios] = {len(set(open_published(config.into, "files").to_table()["audio_id"].to_pylist()))}

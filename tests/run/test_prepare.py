@@ -8,21 +8,20 @@ import pyarrow as pa
 import pytest
 
 from pipeline.config import Config
+from pipeline.errors import UsageError
 from pipeline.index import journal
 from pipeline.index.handle import find_index
 from pipeline.index.tables import open_published
 from pipeline.planning.plan import Plan
+from pipeline.planning.request import RunRequest
 from pipeline.run.driver import index_corpus
 from pipeline.run.prepare import estimate_run_seconds, plan_corpus
 from tests.helpers.fakes import noise, write_wav
-from tests.helpers.runs import DIMENSION, WideEncoder, configure, in_place
+from tests.helpers.runs import DIMENSION, WideEncoder, configure, in_place, write_sounds
 
 
 def test_estimated_bytes_are_about_those_written(tmp_path: Path) -> None:
-    folder = tmp_path / "in"
-    folder.mkdir()
-    for number in range(6):
-        write_wav(folder / f"{number}.wav", noise(40.0, seed=number))
+    folder = write_sounds(tmp_path / "in", [40.0] * 6)
     for frames in ("all", "none"):
         told: list[int] = []
         config = configure(folder, tmp_path / frames, store={"frames": frames})
@@ -65,3 +64,8 @@ def test_estimated_time_counts_each_content_once_and_not_the_start(tmp_path: Pat
     write_wav(tmp_path / "in" / "new.wav", noise(0.01, seed=2))
     index_corpus(config, stages=slow_start)  # a run that encodes nothing has no speed
     assert estimate_run_seconds(plan, find_index(config.into).live) == told
+
+
+def test_an_unknown_reason_is_refused(tmp_path: Path) -> None:
+    with pytest.raises(UsageError, match=r"--reason misspelt: no file fails so; the reasons are bad_name, "):
+        plan_corpus(configure(tmp_path, tmp_path / "index"), RunRequest(retry_failed=True, reason="misspelt"))

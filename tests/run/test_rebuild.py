@@ -1,6 +1,5 @@
 """A rebuild writes a new generation and switches readers to it in one step; what maintenance may delete."""
 
-import datetime as dt
 import os
 import time
 from pathlib import Path
@@ -11,7 +10,6 @@ import pyarrow as pa
 import pytest
 
 import pipeline
-from pipeline import schema
 from pipeline.config import Config, StoreConfig, make_config
 from pipeline.encoder.encoder import NonFiniteError
 from pipeline.errors import CorpusError, EarshotError, IndexMismatch, UsageError
@@ -22,7 +20,6 @@ from pipeline.index.repair import restore_index
 from pipeline.index.tables import open_published, write_frames
 from pipeline.index.verify import verify_index
 from pipeline.index.writer import Batch, Writer
-from pipeline.planning.request import RunRequest
 from pipeline.run.driver import index_corpus
 from pipeline.run.prepare import plan_corpus, read_config
 from pipeline.run.progress import Progress, find_shortfall
@@ -389,11 +386,6 @@ def test_an_impossible_age_is_refused(corpus: KnownCorpus) -> None:
             optimize_index(corpus.config.into, hours)
 
 
-def test_an_unknown_reason_is_refused(corpus: KnownCorpus) -> None:
-    with pytest.raises(UsageError, match=r"--reason misspelt: no file fails so; the reasons are bad_name, "):
-        plan_corpus(corpus.config, RunRequest(retry_failed=True, reason="misspelt"))
-
-
 def test_unpublished_versions_are_deleted_at_once(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr("pipeline.index.writer.KEEP_VERSIONS", 1)
     corpus = KnownCorpus(tmp_path)
@@ -408,29 +400,6 @@ def test_unpublished_versions_are_deleted_at_once(tmp_path: Path, monkeypatch: p
         table = lance.dataset(journal.table_uri(corpus.config.into, name))
         assert {each["version"] for each in table.versions()} == published
     assert live(corpus.config.into) == corpus.expected()
-
-
-def test_readers_may_hold_what_was_published_since_a_time() -> None:
-    at = [dt.datetime(2026, 1, 1, hour, tzinfo=dt.UTC) for hour in range(4)]
-    rows = [
-        journal.make_row(seq, "b", "r", "index", dict.fromkeys(journal.DATA_TABLES, version)) | {"committed_at": when}
-        for seq, (version, when) in enumerate(zip([1, 4, 4, 6], at, strict=True))
-    ]
-    told = []
-    for since in (at[0], at[1], at[2], at[3] + dt.timedelta(days=1)):
-        table = pa.Table.from_pylist(rows[::-1], schema=schema.BATCHES)
-        told.append(journal.versions_since(_Held(table), "files", since))
-    assert told == [{1, 4, 6}, {1, 4, 6}, {4, 6}, {6}]
-
-
-class _Held:
-    """A journal in memory."""
-
-    def __init__(self, table: pa.Table) -> None:
-        self._table = table
-
-    def to_table(self, columns: list[str]) -> pa.Table:
-        return self._table.select(columns)
 
 
 def test_unreferenced_files_are_deleted_after_a_week(tmp_path: Path) -> None:
@@ -462,8 +431,3 @@ def test_a_rebuild_with_too_many_failures_says_that_the_former_tables_stay(corpu
             assert find_index(config.into).live.path == config.into
             corpus.delete("broken.wav")
     assert find_index(config.into).live.path == f"{config.into}/generation-2"
-
-
-def test_maintenance_keeps_versions_for_a_day() -> None:
-    limits = make_config({"sources": "x", "into": "y"}).store
-    assert dt.timedelta(hours=limits.keep_hours) == dt.timedelta(days=1)

@@ -135,20 +135,6 @@ def test_forget_removes_a_source_without_allow_deletions(corpus: KnownCorpus, ca
     assert lines(call("reindex", into, "--json")[1])[0]["unchanged"] == 6
 
 
-def test_forget_keeps_the_guard_on_other_sources(corpus: KnownCorpus, call: Call) -> None:
-    into, more = corpus.config.into, KnownCorpus(corpus.root / "more")
-    for number in range(23):
-        more.put(f"{number}.wav", number % 5)
-    assert call("index", more.root / "*" / "*.wav", "--into", into)[0] == 0
-    before = live(into)
-    for name in list(more.held)[1:]:
-        more.delete(name)
-    code, _, err = call("index", "--into", into, "--forget", corpus.folder)
-    assert code == 2
-    assert f"22 of 28 indexed files would be removed (22 in {more.folder})" in err
-    assert live(into) == before
-
-
 def test_sources_can_be_moved_by_forgetting_the_old_ones(corpus: KnownCorpus, call: Call) -> None:
     into, new = corpus.config.into, corpus.root / "elsewhere"
     call("reindex", into)
