@@ -1,35 +1,17 @@
 """Manifests: the files that a table names are the corpus, on disks, in shards and in object stores."""
 
-import json
 from pathlib import Path
 from typing import Any
 
 import fsspec
-import pyarrow as pa
-import pyarrow.parquet as pq
 import pytest
 
 from pipeline.config import CorpusConfig
 from pipeline.corpus.discover import list_corpus
 from pipeline.errors import CorpusError
 from tests.helpers.contents import content, live
-from tests.helpers.corpora import configure, index
+from tests.helpers.corpora import configure, index, write_manifest
 from tests.helpers.shards import sounds, write_shard
-
-
-def write(path: Path, uris: list[str], **columns: list[Any]) -> Path:
-    """The same table, in the format that the name of ``path`` says."""
-    path.parent.mkdir(parents=True, exist_ok=True)
-    table = pa.table({"uri": uris, **columns})
-    if path.suffix == ".parquet":
-        pq.write_table(table, path)
-    elif path.suffix in (".csv", ".tsv"):
-        names, mark = table.column_names, "," if path.suffix == ".csv" else "\t"
-        quoted = [[f'"{value}"'.replace("\n", "\n") for value in row.values()] for row in table.to_pylist()]
-        path.write_text("\n".join([mark.join(names), *(mark.join(row) for row in quoted)]) + "\n")
-    else:
-        path.write_text("".join(json.dumps(row) + "\n" for row in table.to_pylist()))
-    return path
 
 
 def reasons(*sources: Path | str, **settings: Any) -> dict[str, str | None]:
@@ -48,7 +30,7 @@ def test_files_in_a_manifest_are_taken_whatever_their_extension(tmp_path: Path, 
     elsewhere = tmp_path / "d.wav"
     elsewhere.write_bytes(b"sound")
     uris = [*names, str(elsewhere), "../d.wav", "a.wav", "gone.wav"]
-    manifest = write(tmp_path / "in" / f"list{suffix.lower()}", uris, label=["x"] * len(uris))
+    manifest = write_manifest(tmp_path / "in" / f"list{suffix.lower()}", uris, label=["x"] * len(uris))
     manifest = manifest.rename(manifest.with_suffix(suffix))
     expected: dict[str, str | None] = {str(tmp_path / "in" / name): None for name in names}
     expected |= {str(elsewhere): None, str(tmp_path / "in" / "gone.wav"): "vanished"}
@@ -57,7 +39,7 @@ def test_files_in_a_manifest_are_taken_whatever_their_extension(tmp_path: Path, 
 
 @pytest.mark.parametrize("suffix", ["csv", "tsv"])
 def test_only_named_files_are_manifests(tmp_path: Path, suffix: str) -> None:
-    write(tmp_path / "in" / f"list.{suffix}", ["gone.wav"])
+    write_manifest(tmp_path / "in" / f"list.{suffix}", ["gone.wav"])
     (tmp_path / "in" / "a.wav").write_bytes(b"sound")
     assert reasons(tmp_path / "in") == {str(tmp_path / "in" / "a.wav"): None}
     assert len(reasons(tmp_path / "in", extensions=["*"])) == 2
@@ -68,7 +50,7 @@ def test_manifests_name_members_and_objects(tmp_path: Path) -> None:
     store = fsspec.filesystem("memory")
     store.pipe_file("memory:///named/b.wav", b"sound")
     uris = ["s.tar#1.wav", "s.tar#none.wav", "gone.tar#1.wav", "memory://named/b.wav", "memory://named/gone.wav"]
-    found = reasons(write(tmp_path / "list.jsonl", [*uris, "s.tar#5.wav"]))
+    found = reasons(write_manifest(tmp_path / "list.jsonl", [*uris, "s.tar#5.wav"]))
     assert found == {
         f"{shard}#1.wav": None,
         f"{shard}#5.wav": None,
@@ -77,7 +59,7 @@ def test_manifests_name_members_and_objects(tmp_path: Path) -> None:
         "memory:///named/b.wav": None,
         "memory:///named/gone.wav": "vanished",
     }
-    store.put_file(str(write(tmp_path / "there.csv", ["b.wav"])), "memory:///named/there.csv")
+    store.put_file(str(write_manifest(tmp_path / "there.csv", ["b.wav"])), "memory:///named/there.csv")
     assert reasons("memory://named/there.csv") == reasons("memory://named/*.csv") == {"memory:///named/b.wav": None}
 
 
@@ -87,7 +69,7 @@ def test_corpus_of_all_kinds_of_sources_is_indexed(tmp_path: Path) -> None:
     (tmp_path / "in").mkdir()
     (tmp_path / "in" / "5.wav").write_bytes(content(5).read_bytes())
     (tmp_path / "2.wav").write_bytes(content(2).read_bytes())
-    manifest = write(tmp_path / "list.parquet", ["2.wav", "s.tar#1.wav"])
+    manifest = write_manifest(tmp_path / "list.parquet", ["2.wav", "s.tar#1.wav"])
     config = configure(tmp_path, manifest, shard, "memory://mixture", tmp_path / "in")
     index(config)
     files = [Path(row[0]).name for row in live(config.into)["files"] if row[2] is None]
@@ -98,7 +80,7 @@ def test_corpus_of_all_kinds_of_sources_is_indexed(tmp_path: Path) -> None:
 def test_manifest_without_readable_files_stops_the_run(tmp_path: Path) -> None:
     for number in (3, 5):
         (tmp_path / f"{number}.wav").write_bytes(content(number).read_bytes())
-    manifest = write(tmp_path / "list.csv", ["3.wav", "5.wav"])
+    manifest = write_manifest(tmp_path / "list.csv", ["3.wav", "5.wav"])
     config = configure(tmp_path, manifest)
     index(config)
     before = live(config.into)
@@ -107,7 +89,7 @@ def test_manifest_without_readable_files_stops_the_run(tmp_path: Path) -> None:
     for said in (r"none of the 2 files that it names can be read \(there is no such file\): is", r"csv: names no file"):
         with pytest.raises(CorpusError, match=said):
             index(config)
-        write(manifest, [])
+        write_manifest(manifest, [])
     assert live(config.into) == before
 
 
@@ -135,9 +117,9 @@ def test_faulty_row_is_told_by_its_number(tmp_path: Path) -> None:
     n_rows = 10_001
     uris = ["a.wav"] * n_rows + ["s3://key:secret@bucket/a.wav"]
     with pytest.raises(CorpusError, match=rf"m.jsonl: row {n_rows + 1}: .* credentials belong in the environment"):
-        reasons(write(tmp_path / "m.jsonl", uris))
+        reasons(write_manifest(tmp_path / "m.jsonl", uris))
     with pytest.raises(CorpusError, match=rf"m.csv: row {n_rows + 1}: start_s is x, and should be seconds"):
-        reasons(write(tmp_path / "m.csv", ["a.wav"] * (n_rows + 1), start_s=["1"] * n_rows + ["x"]))
+        reasons(write_manifest(tmp_path / "m.csv", ["a.wav"] * (n_rows + 1), start_s=["1"] * n_rows + ["x"]))
 
 
 def test_manifest_inside_a_source_folder_is_no_audio(tmp_path: Path) -> None:

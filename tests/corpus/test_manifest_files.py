@@ -183,6 +183,6 @@ def test_file_named_like_a_listed_range_is_refused(tmp_path: Path) -> None:
         (tmp_path / name).write_bytes(b"sound")
     manifest = write_ranges(tmp_path / "m.csv", ("a.wav", 1, 2))
     assert len(list_rows(manifest)) == 1
-    for other in (tmp_path / "a.wav#t=1,2", write_ranges(tmp_path / "n.csv", ('"a.wav#t=1,2"', None, None))):
+    for other in (tmp_path / "a.wav#t=1,2", write_ranges(tmp_path / "n.csv", ("a.wav#t=1,2", None, None))):
         with pytest.raises(CorpusError, match=r"a\.wav#t=1,2: the name of a file, and of a range"):
             list_rows(manifest, other)

@@ -23,18 +23,25 @@ TimedRow = tuple[str, float | None, float | None]
 """``uri``, ``start_s`` and ``end_s``."""
 
 
-def write_ranges(path: Path, *rows: TimedRow) -> Path:
+def write_manifest(path: Path, uris: list[str], **columns: list[Any]) -> Path:
     """A manifest, in the format that its name says."""
-    names = ("uri", "start_s", "end_s")
-    values = [dict(zip(names, row, strict=True)) for row in rows]
+    path.parent.mkdir(parents=True, exist_ok=True)
+    table = pa.table({"uri": uris, **columns})
     if path.suffix == ".parquet":
-        pq.write_table(pa.Table.from_pylist(values), path)
-    elif path.suffix == ".csv":
-        lines = [",".join("" if value is None else str(value) for value in row) for row in rows]
-        path.write_text("\n".join([",".join(names), *lines]) + "\n")
+        pq.write_table(table, path)
+    elif path.suffix in (".csv", ".tsv"):
+        names, mark = table.column_names, "," if path.suffix == ".csv" else "\t"
+        rows = [["" if value is None else f'"{value}"' for value in row.values()] for row in table.to_pylist()]
+        path.write_text("\n".join([mark.join(names), *map(mark.join, rows)]) + "\n")
     else:
-        path.write_text("".join(json.dumps(row) + "\n" for row in values))
+        path.write_text("".join(json.dumps(row) + "\n" for row in table.to_pylist()))
     return path
+
+
+def write_ranges(path: Path, *rows: TimedRow) -> Path:
+    """A manifest of time ranges."""
+    uris, starts, ends = map(list, zip(*rows, strict=True))
+    return write_manifest(path, uris, start_s=starts, end_s=ends)
 
 
 def touch(path: Path, data: bytes = b"sound") -> Path:
