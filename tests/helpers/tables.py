@@ -19,14 +19,21 @@ from pipeline.planning.file_rows import empty_row, files_table
 
 Vectors = npt.NDArray[np.float16]
 
-MODEL: dict[str, Any] = {
-    "name": "none",
-    "revision": None,
-    "checksum": "0" * 32,
-    "dimension": 8,
-    "logit_scale": 2.0,
-    "logit_bias": -1.0,
-}
+MODEL: dict[str, Any] = {"name": "none", "revision": None, "checksum": "0" * 32, "dimension": 8}
+MODEL |= {"logit_scale": 2.0, "logit_bias": -1.0}
+
+
+def create_empty(path: Path, grid: Grid = Grid(), model: dict[str, Any] = MODEL, frames: str = "all") -> Path:
+    """An index without any published batch."""
+    settings = {
+        "clip_model": model,
+        "frame_model": model if frames == "all" else None,
+        "window": {"length_s": grid.length_frames / 25, "overlap_s": grid.overlap_frames / 25},
+        "decode": {"resampler": "HQ"},
+        "frames": frames,
+    }
+    create_tables(path, settings, clip_dimension=8, frame_dimension=8)
+    return path
 
 
 def write_index(
@@ -42,14 +49,7 @@ def write_index(
     ``copies`` maps further uris to one of ``audios``, whose content they share. Every file is a batch.
     ``metadata`` has a column ``uri``, and those of the user. ``model`` is the identity of that which made the vectors.
     """
-    settings = {
-        "clip_model": model,
-        "frame_model": model,
-        "window": {"length_s": grid.length_frames / 25, "overlap_s": grid.overlap_frames / 25},
-        "decode": {"resampler": "HQ"},
-        "frames": "all",
-    }
-    create_tables(path, settings, clip_dimension=8, frame_dimension=8)
+    create_empty(path, grid, model)
     writer = Writer(path, "0" * 32)
     said = MetadataColumns(
         CorpusMetadata() if metadata is None else CorpusMetadata(metadata),
@@ -62,18 +62,9 @@ def write_index(
     for number, (uri, (content, frames, clips)) in enumerate(held.items()):
         batch_id = schema.make_batch_id("test", number)
         row = empty_row(uri, schema.make_audio_id(content))
-        row |= {
-            "status": "indexed",
-            "duration_s": len(frames) * HOP_SAMPLES / SAMPLE_RATE_HZ,
-            "sample_rate_hz": 48_000 if number % 2 else 44_100,
-            "channels": 1,
-            "codec": "flac",
-            "size_bytes": 1,
-            "modified_ns": 1,
-            "content_hash": content,
-            "n_clips": len(clips),
-            "n_frames": len(frames),
-        }
+        row |= {"status": "indexed", "content_hash": content, "size_bytes": 1, "modified_ns": 1}
+        row |= {"duration_s": len(frames) * HOP_SAMPLES / SAMPLE_RATE_HZ, "channels": 1, "codec": "flac"}
+        row |= {"sample_rate_hz": 48_000 if number % 2 else 44_100, "n_clips": len(clips), "n_frames": len(frames)}
         fragments = [] if uri != content else write_frames(path, [_frames(row, frames, batch_id)], FRAMES)
         rows = clip_rows(row, grid)
         assert len(rows) == len(clips)

@@ -12,7 +12,6 @@ from pipeline import schema
 from pipeline.corpus.raw_formats import RAW_FORMATS
 from pipeline.errors import FileFailure, UsageError
 from pipeline.grid import SAMPLE_RATE_HZ
-from pipeline.index.tables import create_tables
 from pipeline.index.writer import Batch, Writer
 from pipeline.planning.file_rows import empty_row, files_table
 from tests.helpers.decoding import decode_all
@@ -21,27 +20,14 @@ from tests.helpers.ears import index as index
 from tests.helpers.fakes import noise, write_wav
 from tests.helpers.shards import write_shard
 from tests.helpers.sounds import by_av, tone
-from tests.helpers.tables import CLIPS, MODEL
+from tests.helpers.tables import CLIPS, create_empty
 
 ROOT = Path(__file__).parents[2]
 
 
-def create_empty(path: Path, frames: str) -> Path:
-    """An index without any published batch."""
-    settings = {
-        "clip_model": MODEL,
-        "frame_model": MODEL if frames == "all" else None,
-        "window": {"length_s": 10.0, "overlap_s": 0.4},
-        "decode": {"resampler": "HQ"},
-        "frames": frames,
-    }
-    create_tables(path, settings, clip_dimension=8, frame_dimension=8)
-    return path
-
-
 @pytest.fixture(params=["all", "none"])
 def empty(request: pytest.FixtureRequest, tmp_path: Path) -> Path:
-    return create_empty(tmp_path / "empty", request.param)
+    return create_empty(tmp_path / "empty", frames=request.param)
 
 
 def add_a_failed_file(path: Path) -> None:
