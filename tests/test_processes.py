@@ -9,8 +9,7 @@ import pytest
 
 from pipeline.processes import UNKNOWN, find_start, has_ended, name_processes
 from tests.helpers.leases import wait_until
-
-ROOT = Path(__file__).parents[1]
+from tests.helpers.processes import print_of
 
 
 def test_process_is_known_by_number_and_start() -> None:
@@ -66,8 +65,6 @@ def test_all_descendants_are_killed(tmp_path: Path) -> None:
     """The descendants have their own sessions and ignore SIGTERM."""
     script = tmp_path / "tree.py"
     script.write_text(TREE)
-    command = [sys.executable, "-c", ENDER, str(script)]
-    told = subprocess.run(command, capture_output=True, text=True, check=True, timeout=120, cwd=ROOT)
-    pids = [int(pid) for pid in told.stdout.split()]
+    pids = [int(pid) for pid in print_of(ENDER, script).split()]
     assert len(set(pids)) == 7
     wait_until(lambda: all(has_ended(pid, None) for pid in pids))

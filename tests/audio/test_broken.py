@@ -2,8 +2,6 @@
 
 import io
 import os
-import subprocess
-import sys
 import zlib
 from pathlib import Path
 
@@ -17,6 +15,7 @@ from pipeline.audio.decode import open_audio
 from pipeline.errors import FileFailure
 from pipeline.grid import HOP_SAMPLES
 from tests.helpers.decoding import decode_all, measure_format
+from tests.helpers.processes import run_python
 from tests.helpers.sounds import (
     FORMATS,
     claim_bytes,
@@ -146,8 +145,7 @@ def decode_within(data: bytes, path: Path, limit_bytes: int) -> tuple[int, bool]
         "with open_audio(sys.argv[1]) as audio:\n"
         "    print(sum(len(block) for block in audio.blocks()), int(audio.truncated is not None))\n"
     )
-    command = [sys.executable, "-c", program, str(path), str(limit_bytes)]
-    done = subprocess.run(command, capture_output=True, text=True, timeout=300, cwd=Path(__file__).parents[2])
+    done = run_python("-c", program, path, limit_bytes)
     assert (done.returncode, done.stderr) == (0, "")
     n_samples, truncated = map(int, done.stdout.split())
     return n_samples, bool(truncated)

@@ -15,19 +15,8 @@ from pipeline.encoder.check import Finding, check
 from pipeline.encoder.encoder import NonFiniteError, load_encoder
 from pipeline.errors import ModelError
 from pipeline.grid import Waveform
-from tests.helpers.checkpoints import make_pe_audio, make_pe_audio_video
+from tests.helpers.checkpoints import JUDGED, make_pe_audio, make_pe_audio_video
 from tests.helpers.perception_models import FakePerceptionModels
-
-ROOT = Path(__file__).parents[2]
-
-JUDGED = [
-    "clip model",
-    "clip embeddings",
-    "frame embeddings",
-    "text embeddings of the clip model",
-    "batches",
-    "bfloat16",
-]
 
 pytestmark = pytest.mark.usefixtures("one_thread")
 

@@ -2,8 +2,6 @@
 
 import json
 import shutil
-import subprocess
-import sys
 import time
 from dataclasses import asdict
 from pathlib import Path
@@ -19,6 +17,7 @@ from pipeline.encoder.text_encoder import load_text_encoder
 from pipeline.errors import ModelError
 from tests.helpers.checkpoints import edit_settings, edit_weights, make_released_shape
 from tests.helpers.encoders import assert_close, load, make_windows, one_line
+from tests.helpers.processes import print_of
 
 COMMIT = "0123456789abcdef0123456789abcdef01234567"
 
@@ -128,8 +127,7 @@ def test_reading_an_identity_imports_no_heavy_library(one: Path) -> None:
         "import sys; from pipeline.encoder.checkpoint import read_identity; read_identity(sys.argv[1]);"
         "print(sorted({'torch', 'transformers', 'ray', 'lance', 'pydantic', 'pyarrow'} & sys.modules.keys()))"
     )
-    done = subprocess.run([sys.executable, "-c", script, str(one)], capture_output=True, text=True, check=True)
-    assert done.stdout.strip() == "[]"
+    assert print_of(script, one) == "[]\n"
 
 
 def count_bytes_read() -> int:

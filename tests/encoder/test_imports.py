@@ -1,23 +1,16 @@
 """The encoder runs where torch, transformers and numpy are installed and nothing else of the project's packages is."""
 
 import re
-import subprocess
-import sys
-from pathlib import Path
 
 from pipeline.encoder.encoder import resolve_precision
 from pipeline.encoder.parity import LARGEST_DIFFERENCE
+from tests.helpers.processes import print_of
 
-ROOT = Path(__file__).parents[2]
 OTHERS = "ray lancedb lance pyarrow soundfile soxr av pydantic typer rich fsspec"
 
 
 def run(program: str, others: str = f"{OTHERS} yaml") -> str:
-    block = f"import sys; sys.modules.update(dict.fromkeys('{others}'.split()))\n"
-    command = [sys.executable, "-c", block + program]
-    done = subprocess.run(command, capture_output=True, text=True, timeout=300, cwd=ROOT, check=False)
-    assert done.returncode == 0, done.stderr
-    return done.stdout
+    return print_of(f"import sys; sys.modules.update(dict.fromkeys('{others}'.split()))\n{program}")
 
 
 def test_every_module_of_the_encoder_imports_without_other_packages() -> None:

@@ -22,9 +22,8 @@ from pipeline.errors import ModelError
 from pipeline.grid import Grid
 from tests.helpers.checkpoints import edit_settings, edit_weights, make_pe_audio, make_pe_audio_video
 from tests.helpers.encoders import TEXTS, assert_close, load, make_sound, one_line
+from tests.helpers.processes import ROOT, run_python
 from tests.helpers.tables import write_index
-
-ROOT = Path(__file__).parents[2]
 
 PLANTED = "from pathlib import Path\nPath({marker!r}).write_text('ran')\nclass Planted: pass\n"
 
@@ -234,9 +233,8 @@ def test_loading_prints_nothing(copy: Path) -> None:
         "try: load_text_encoder(sys.argv[1])\n"
         "except ModelError as error: print(error)\n"
     )
-    done = subprocess.run([sys.executable, "-c", script, str(copy)], capture_output=True, text=True, check=True)
-    assert done.stderr == ""
-    assert done.stdout.count("\n") == 1
+    done = run_python("-c", script, copy)
+    assert (done.returncode, done.stderr, done.stdout.count("\n")) == (0, "", 1)
 
 
 @pytest.mark.parametrize("tied", [True, False])

@@ -1,19 +1,10 @@
 """Kept memory stays with the process and is used again."""
 
-import subprocess
-import sys
 from pathlib import Path
 
 import pytest
 
-ROOT = Path(__file__).parents[2]
-
-
-def run(code: str) -> list[str]:
-    """What Python code of a fresh process prints, word by word."""
-    return subprocess.run(
-        [sys.executable, "-c", code], cwd=ROOT, capture_output=True, text=True, check=True
-    ).stdout.split()
+from tests.helpers.processes import print_of
 
 
 @pytest.mark.skipif(not Path("/proc/self/maps").exists(), reason="the system does not show what a process has mapped")
@@ -34,7 +25,7 @@ def is_kept():
     return any(start <= block and block + size <= end for start, end in spans)
 print(is_kept(), keep_freed_memory(), is_kept(), keep_freed_memory(False), is_kept())
 """
-    at_first, can, kept, _, given_back = run(code)
+    at_first, can, kept, _, given_back = print_of(code).split()
     if can == "False":
         pytest.skip("no glibc")
     assert (at_first, kept, given_back) == ("False", "True", "False")
@@ -64,7 +55,7 @@ first, can = count_faults(), keep_freed_memory()
 count_faults()
 print(first, can, sum(count_faults() for _ in range(5)))
 """
-    first, can, after = run(code)
+    first, can, after = print_of(code).split()
     if can == "False":
         pytest.skip("no glibc")
     if first == "0":

@@ -35,6 +35,11 @@ VISION = {"model_type": "timm_wrapper", "architecture": "vit_pe_core_large_patch
 SENTENCES = ["a dog barks far away", "glass breaking", "rain on a tin roof", "someone whistles", "wind 0123456789.,"]
 
 
+JUDGED = ["clip model", "clip embeddings", "frame embeddings", "text embeddings of the clip model", "batches"]
+JUDGED += ["bfloat16"]
+"""What ``earshot check`` judges of one checkpoint, in its order."""
+
+
 def make_pe_audio(
     folder: Path, seed: int = 0, text: dict[str, Any] | None = None, audio: dict[str, Any] | None = None
 ) -> Path:

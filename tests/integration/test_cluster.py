@@ -33,7 +33,7 @@ from pipeline.run.driver import index_corpus
 from pipeline.run.metrics import METRICS
 from pipeline.run.record import Record, read_record
 from tests.helpers.indexes import check_same, count_batches, live_rows, write_corpus
-from tests.helpers.listeners import LOOPBACK, find_listeners
+from tests.helpers.processes import LOOPBACK, find_listeners
 from tests.helpers.progress import record_of
 from tests.helpers.runs import in_place
 

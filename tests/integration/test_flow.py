@@ -35,8 +35,8 @@ from pipeline.run.workers import run_stages
 from pipeline.search.client import Index
 from tests.helpers.checkpoints import edit_weights, make_pe_audio
 from tests.helpers.fakes import noise, write_wav
-from tests.helpers.listeners import LOOPBACK, find_listeners
 from tests.helpers.long import in_one_piece, published
+from tests.helpers.processes import LOOPBACK, find_listeners
 from tests.helpers.progress import record_of
 from tests.helpers.runs import WideEncoder, in_place, write_sounds
 from tests.helpers.sounds import write_broken_corpus, write_formats

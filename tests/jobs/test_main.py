@@ -1,6 +1,5 @@
 """The command line: names, exit codes, and one line for every mistake."""
 
-import os
 import re
 import subprocess
 import sys
@@ -15,14 +14,8 @@ from typer.testing import CliRunner
 from jobs.main import app, main
 from pipeline.grid import Grid
 from tests.helpers.commands import run_main
+from tests.helpers.processes import ROOT, print_of, run_python
 from tests.helpers.tables import SILENT, write_index
-
-ROOT = Path(__file__).parents[2]
-
-
-def run(*arguments: object) -> subprocess.CompletedProcess[str]:
-    command = [sys.executable, "-m", "jobs.main", *map(str, arguments)]
-    return subprocess.run(command, capture_output=True, text=True, cwd=ROOT, timeout=120, check=False)
 
 
 @pytest.fixture(scope="module")
@@ -83,8 +76,7 @@ def test_mistake_is_one_line(
 def test_importing_the_library_loads_nothing_heavy() -> None:
     heavy = "{'torch', 'transformers', 'ray', 'lance', 'lancedb', 'pyarrow', 'numpy', 'soundfile', 'av'}"
     code = f"import sys, pipeline; print(sorted({heavy} & sys.modules.keys()))"
-    result = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, cwd=ROOT, check=True)
-    assert result.stdout == "[]\n"
+    assert print_of(code) == "[]\n"
 
 
 def test_help_loads_nothing_heavy() -> None:
@@ -95,12 +87,11 @@ def test_help_loads_nothing_heavy() -> None:
         "except SystemExit: pass\n"
         "print(sorted({'torch', 'transformers', 'ray', 'lance', 'lancedb', 'pyarrow'} & sys.modules.keys()))"
     )
-    result = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, cwd=ROOT, check=True)
-    assert result.stdout.splitlines()[-1] == "[]"
+    assert print_of(code).splitlines()[-1] == "[]"
 
 
 def test_mistake_sets_the_exit_code_of_the_process() -> None:
-    result = run("info", "nothing-here")
+    result = run_python("-m", "jobs.main", "info", "nothing-here")
     assert (result.returncode, result.stdout) == (2, "")
     assert re.fullmatch(r"earshot: nothing-here: no index here[^\n]+\n", result.stderr)
 
@@ -111,10 +102,7 @@ def test_any_file_name_prints_on_an_ascii_terminal(tmp_path: Path) -> None:
         "import sys; sys.argv = ['earshot', 'info', sys.argv[1]]; from jobs.main import main\n"
         "try: main()\nexcept SystemExit: pass\nprint('/ü/雨.wav')"
     )
-    ascii_only = {**os.environ, "PYTHONIOENCODING": "ascii"}
-    command = [sys.executable, "-c", code, str(tmp_path / "index")]
-    result = subprocess.run(command, capture_output=True, text=True, cwd=ROOT, check=True, env=ascii_only)
-    assert result.stdout.splitlines()[-1] == r"/\xfc/\u96e8.wav"
+    assert print_of(code, tmp_path / "index", PYTHONIOENCODING="ascii").splitlines()[-1] == r"/\xfc/\u96e8.wav"
 
 
 def test_info_and_failures_show_any_column_name(tmp_path: Path) -> None:

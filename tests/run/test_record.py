@@ -28,6 +28,7 @@ from pipeline.run.progress import Progress, find_shortfall
 from pipeline.run.ray_start import JOB_VARIABLE
 from pipeline.run.record import SILENT_S, Keeper, Record, judge, make_record, read_record, write_record
 from tests.helpers.contents import KnownCorpus, live
+from tests.helpers.processes import ROOT, run_python
 from tests.helpers.progress import halfway, record_of
 from tests.helpers.runs import WideEncoder, in_place
 
@@ -256,9 +257,6 @@ def test_error_names_the_path_of_a_file_that_is_no_record(tmp_path: Path, text: 
 # --- whether a run that did not write its end is alive ----------------------------------------------------------------
 
 
-ROOT = Path(__file__).parents[2]
-
-
 def make(age_s: float = 0.0, **values: object) -> Record:
     at = dt.datetime.now(dt.UTC) - dt.timedelta(seconds=age_s)
     record = dataclasses.replace(make_record(Progress(index="/ix")), updated_at=at.isoformat())
@@ -313,8 +311,7 @@ with Lease(sys.argv[1], "a" * 32), Keeper(sys.argv[1], Progress(index=sys.argv[1
 
 
 def status(*arguments: str) -> str:
-    command = [sys.executable, "-m", "jobs.main", "status", *arguments]
-    return subprocess.run(command, capture_output=True, text=True, cwd=ROOT, check=True, timeout=120).stdout
+    return run_python("-m", "jobs.main", "status", *arguments).stdout
 
 
 def test_status_shows_whether_a_run_works_or_was_killed(tmp_path: Path) -> None:

@@ -22,8 +22,6 @@ from tests.helpers.shards import write_shard
 from tests.helpers.sounds import by_av, tone
 from tests.helpers.tables import CLIPS, create_empty
 
-ROOT = Path(__file__).parents[2]
-
 
 @pytest.fixture(params=["all", "none"])
 def empty(request: pytest.FixtureRequest, tmp_path: Path) -> Path:

@@ -1,31 +1,17 @@
 """``earshot check``: what it prints, and its exit code."""
 
 import json
-import os
 import subprocess
-import sys
 from pathlib import Path
 
 from jobs.commands.check import format_line, summarise
 from pipeline.encoder.check import Finding
-from tests.helpers.checkpoints import edit_weights, make_pe_audio
-
-ROOT = Path(__file__).parents[3]
-
-JUDGED = [
-    "clip model",
-    "clip embeddings",
-    "frame embeddings",
-    "text embeddings of the clip model",
-    "batches",
-    "bfloat16",
-]
+from tests.helpers.checkpoints import JUDGED, edit_weights, make_pe_audio
+from tests.helpers.processes import run_python
 
 
 def run(*arguments: object) -> subprocess.CompletedProcess[str]:
-    command = [sys.executable, "-m", "jobs.main", "check", *map(str, arguments)]
-    environment = {**os.environ, "OMP_NUM_THREADS": "1"}
-    return subprocess.run(command, capture_output=True, text=True, cwd=ROOT, timeout=300, check=False, env=environment)
+    return run_python("-m", "jobs.main", "check", *arguments, OMP_NUM_THREADS="1")
 
 
 def test_a_line_is_no_wider_than_a_terminal() -> None:

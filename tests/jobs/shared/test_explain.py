@@ -14,9 +14,6 @@ from jobs.shared.explain import explain
 from pipeline.grid import Grid
 from tests.helpers.tables import SILENT, write_index
 
-ROOT = Path(__file__).parents[3]
-
-
 NOWHERE = {
     "aws_endpoint": "http://127.0.0.1:1",
     "allow_http": "true",

@@ -1,8 +1,6 @@
 """Ctrl-C, once and twice, at every step of a commit and while commands start: real signals to processes."""
 
 import signal
-import subprocess
-import sys
 from collections.abc import Iterator
 from contextlib import contextmanager
 from pathlib import Path
@@ -14,11 +12,9 @@ from pipeline.index import journal
 from pipeline.index.verify import verify_index
 from pipeline.run.driver import index_corpus
 from tests.helpers.contents import KnownCorpus, check_whole, live
+from tests.helpers.processes import run_python
 from tests.helpers.progress import record_of
 from tests.helpers.runs import WideEncoder, in_place
-
-ROOT = Path(__file__).parents[3]
-
 
 RUN = """
 import os, signal, sys, time
@@ -60,14 +56,11 @@ def corpus(tmp_path: Path) -> KnownCorpus:
     return corpus
 
 
-def interrupt(
-    corpus: KnownCorpus, step: str, presses: int, number: int = signal.SIGINT, nth: int = 1
-) -> tuple[int, str]:
+def interrupt(corpus: KnownCorpus, step: str, presses: int, number: int = signal.SIGINT) -> tuple[int, str]:
     """Returns the exit code and stderr."""
     file = corpus.root / "run.yaml"
     file.write_text(yaml.safe_dump(corpus.config.model_dump(mode="json")))
-    command = [sys.executable, "-c", RUN, str(file), step, str(presses), str(int(number))]
-    result = subprocess.run(command, capture_output=True, text=True, cwd=ROOT, timeout=120, check=False)
+    result = run_python("-c", RUN, file, step, presses, int(number))
     return result.returncode, result.stderr
 
 
@@ -151,8 +144,7 @@ main()
 
 @pytest.mark.parametrize("module", ["jobs.main", "typer", "numpy", "pyarrow.lib", "lance", "torch", "transformers"])
 def test_interrupted_command_prints_one_line(corpus: KnownCorpus, module: str) -> None:
-    command = [sys.executable, "-c", AT_IMPORT, module, "query", corpus.config.into, "a bell"]
-    result = subprocess.run(command, capture_output=True, text=True, cwd=ROOT, timeout=120, check=False)
+    result = run_python("-c", AT_IMPORT, module, "query", corpus.config.into, "a bell")
     assert (result.returncode, result.stdout, result.stderr) == (130, "", "earshot: stopped\n")
 
 
@@ -178,8 +170,7 @@ main()
 
 
 def test_error_after_a_signal_is_no_bug() -> None:
-    command = [sys.executable, "-c", AS_ANOTHER_ERROR]
-    result = subprocess.run(command, capture_output=True, text=True, cwd=ROOT, timeout=300, check=False)
+    result = run_python("-c", AS_ANOTHER_ERROR)
     assert (result.returncode, result.stderr) == (130, "earshot: stopped\n")
 
 
@@ -201,6 +192,5 @@ with stopping():
 
 
 def test_signal_in_a_destructor_is_not_lost() -> None:
-    command = [sys.executable, "-c", IN_DESTRUCTOR]
-    result = subprocess.run(command, capture_output=True, text=True, cwd=ROOT, timeout=300, check=False)
+    result = run_python("-c", IN_DESTRUCTOR)
     assert (result.returncode, result.stderr) == (130, "earshot: stopped\n")

@@ -1,8 +1,25 @@
-"""Sockets on which processes of this machine listen."""
+"""Fresh processes that run code or commands, and the sockets on which processes listen."""
 
 import os
+import subprocess
+import sys
 from contextlib import suppress
 from pathlib import Path
+
+ROOT = Path(__file__).parents[2]
+
+
+def run_python(*arguments: object, **variables: str) -> subprocess.CompletedProcess[str]:
+    """Run Python from the root of the project, with more environment variables."""
+    command, environment = [sys.executable, *map(str, arguments)], {**os.environ, **variables}
+    return subprocess.run(command, capture_output=True, text=True, timeout=300, cwd=ROOT, env=environment, check=False)
+
+
+def print_of(code: str, *arguments: object, **variables: str) -> str:
+    """What code prints that ends well."""
+    done = run_python("-c", code, *arguments, **variables)
+    assert done.returncode == 0, done.stderr
+    return done.stdout
 
 
 def find_listeners(pids: set[int]) -> set[tuple[int, str, int]]:
