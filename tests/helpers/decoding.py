@@ -1,8 +1,6 @@
 """Decodes short sounds whole, and measures how much memory decoding takes, in a process for each file."""
 
 import json
-import subprocess
-import sys
 import tempfile
 from dataclasses import asdict, dataclass
 from pathlib import Path
@@ -15,10 +13,9 @@ from pipeline.audio.source import Source
 from pipeline.config import DecodeConfig
 from pipeline.corpus.raw_formats import RawFormat
 from pipeline.corpus.time_ranges import TimeRange
-from pipeline.grid import Waveform
+from pipeline.grid import Waveform, samples_to_seconds
+from tests.helpers.processes import print_of
 from tests.helpers.sounds import write_long
-
-ROOT = Path(__file__).parents[2]
 
 
 def decode_all(
@@ -57,16 +54,11 @@ def measure_format(name: str, durations_s: list[float], channels: int) -> list[M
 
 def _measure_fresh(path: Path) -> Measure:
     program = "import sys; from tests.helpers.decoding import print_measure; print_measure(sys.argv[1])"
-    command = [sys.executable, "-c", program, str(path)]
-    done = subprocess.run(command, check=True, capture_output=True, text=True, cwd=ROOT)
-    return Measure(**json.loads(done.stdout))
+    return Measure(**json.loads(print_of(program, path)))
 
 
 def print_measure(path: str) -> None:
     """Decode ``path`` in this process, which should have done nothing else."""
-    from pipeline.audio.decode import open_audio
-    from pipeline.grid import samples_to_seconds
-
     with open_audio(path) as audio:
         n_samples = sum(len(block) for block in audio.blocks())
         truncated = audio.truncated

@@ -6,7 +6,7 @@ from pipeline.index import journal
 from pipeline.index.repair import give_up_fragments
 from pipeline.index.verify import verify_index
 from tests.helpers.commands import Call, lines, versions
-from tests.helpers.contents import KnownCorpus, content, live
+from tests.helpers.contents import KnownCorpus, content, live, read
 from tests.helpers.damage import largest_file, publish
 from tests.helpers.indexes import table
 
@@ -66,6 +66,10 @@ def test_repair_removes_nothing_while_a_disk_is_missing(corpus: KnownCorpus, cal
     assert live(into) == corpus.expected()
 
 
+def read_frames(into: str) -> list[str]:
+    return sorted(map(str, read(into, "frames", ["audio_id", "frame", "vector"])))
+
+
 def test_ledger_with_lost_rows_is_not_repaired_while_a_disk_is_missing(corpus: KnownCorpus, call: Call) -> None:
     """The files are known from their clips. A second try, after the lost fragment was given up, is refused, too."""
     into = str(corpus.root / "disks-index")
@@ -76,7 +80,7 @@ def test_ledger_with_lost_rows_is_not_repaired_while_a_disk_is_missing(corpus: K
     assert call("index", corpus.root / "disk*" / "sounds", "--into", into)[0] == 0
     (corpus.root / "disk2" / "sounds" / "a.wav").unlink()
     largest_file(into, "files").unlink()
-    before = live(into)["frames"]
+    before = read_frames(into)
     said = f"{corpus.root}/disk2/sounds: holds no audio now, and the index has 1 file of it"
     for is_given_up in (False, True):
         if is_given_up:
@@ -84,11 +88,11 @@ def test_ledger_with_lost_rows_is_not_repaired_while_a_disk_is_missing(corpus: K
         code, _, err = call("verify", into, "--repair")
         assert (code, err.count("\n")) == (2, 1)
         assert said in err
-        assert live(into)["frames"] == before
+        assert read_frames(into) == before
     (corpus.root / "disk2" / "sounds" / "a.wav").write_bytes(content(4).read_bytes())
     assert call("verify", into, "--repair")[0] == 0
     assert call("info", into, "--json")[0] == 0
-    assert live(into)["frames"] == before
+    assert read_frames(into) == before
 
 
 def test_verify_counts_compared_files(corpus: KnownCorpus, call: Call) -> None:
