@@ -73,7 +73,8 @@ def ledgers(draw: st.DrawFn, recordings: dict[str, str]) -> list[Row]:
         }
         if (status, stage) == ("failed", "read"):
             row = empty_row(uri, None)
-        row |= {"status": status, "stage": stage, "reason": stage and draw(st.sampled_from(["reason", "unreadable"]))}
+        reasons = ["reason", "unreadable"] if stage == "read" else ["reason"]
+        row |= {"status": status, "stage": stage, "reason": stage and draw(st.sampled_from(reasons))}
         row |= {"size_bytes": len(content), "modified_ns": draw(st.integers(0, 2)), "batch_id": "0" * 32}
         rows[uri] = row
     return list(rows.values())
