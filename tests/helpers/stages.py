@@ -17,7 +17,6 @@ from pipeline.grid import Grid, Waveform, count_frames, plan_windows
 from pipeline.index.checksum import sum_rows
 from pipeline.index.writer import Batch
 from pipeline.run.collector import Collector
-from pipeline.run.encode_stage import encode_windows
 from pipeline.schema import Row
 from tests.helpers.fakes import (
     CLIP_DIMENSION,
@@ -153,10 +152,6 @@ def marked(samples: Waveform, value: float, at_s: float = 0.0) -> Waveform:
     changed = samples.copy()
     changed[round(at_s * 48_000)] = value
     return changed
-
-
-def encode_one(block: pa.Table) -> pa.Table:
-    return encode_windows(block, FakeEncoder())
 
 
 @pytest.fixture(scope="module")

@@ -16,6 +16,7 @@ from pipeline.grid import Grid, samples_to_seconds
 from pipeline.index.checksum import sum_rows
 from pipeline.run.collector import IncompleteBatch
 from pipeline.run.decode_stage import decode_batch
+from pipeline.run.encode_stage import encode_windows
 from pipeline.schema import Row
 from tests.helpers.decoding import decode_all
 from tests.helpers.fakes import CLIP_DIMENSION, GRID, FakeEncoder, FrameSink, encode_all, noise, plan_batch, write_wav
@@ -25,7 +26,6 @@ from tests.helpers.stages import (
     OTHER,
     audio_id_of,
     collect,
-    encode_one,
     expected_clips,
     expected_file,
     expected_frames,
@@ -215,8 +215,7 @@ def test_a_file_that_changes_while_it_is_read_fails_with_its_copies(tmp_path: Pa
     for block in decode_batch(planned, DecodeConfig(), GRID, block_windows=2):
         if not receipts:
             os.utime(paths[0], ns=(7, 7))
-        encoded = encode_one(block)
-        receipts += sink.write(encoded)
+        receipts += sink.write(encode_windows(block, FakeEncoder()))
     collector = make_collector(planned=[planned])
     batch = [collector.add(receipt) for receipt in receipts][-1]
     assert batch is not None

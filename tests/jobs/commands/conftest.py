@@ -31,7 +31,4 @@ def corpus(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> KnownCorpus:
 def call(capsys: pytest.CaptureFixture[str]) -> Call:
     """Run a command with an encoder in this process; returns its exit code, stdout and stderr."""
 
-    return lambda *arguments: (
-        run_main(*arguments, workers=Workers(in_place(WideEncoder()))),
-        *capsys.readouterr(),
-    )
+    return lambda *arguments: (run_main(*arguments, workers=Workers(in_place(WideEncoder()))), *capsys.readouterr())
