@@ -67,5 +67,6 @@ def test_estimated_time_counts_each_content_once_and_not_the_start(tmp_path: Pat
 
 
 def test_an_unknown_reason_is_refused(tmp_path: Path) -> None:
+    config = configure(write_sounds(tmp_path / "in", [0.5]), tmp_path / "index")
     with pytest.raises(UsageError, match=r"--reason misspelt: no file fails so; the reasons are bad_name, "):
-        plan_corpus(configure(tmp_path, tmp_path / "index"), RunRequest(retry_failed=True, reason="misspelt"))
+        plan_corpus(config, RunRequest(retry_failed=True, reason="misspelt"))
