@@ -16,7 +16,7 @@ from pydantic import BaseModel, ConfigDict, Field, ValidationError, field_valida
 
 from pipeline.credentials import without_credentials
 from pipeline.errors import ConfigError
-from pipeline.grid import FRAME_S, Grid, seconds_to_frames
+from pipeline.grid import FRAME_S, Grid, Tail, seconds_to_frames
 from pipeline.storage import absolute, is_url
 
 
@@ -72,6 +72,9 @@ class WindowConfig(_Section):
 
     length_s: float = Field(10.0, ge=0.4, le=400.0)
     overlap_s: float = Field(0.4, ge=0.0)
+    tail: Tail | None = None
+    """The last window of a file: ``fit`` takes all that is left, at most one and a half lengths; ``back`` starts early,
+    to have the length of the others. By default ``fit``, but an index keeps its rule until it is rebuilt."""
 
     @model_validator(mode="after")
     def _on_grid(self) -> "WindowConfig":
@@ -85,7 +88,7 @@ class WindowConfig(_Section):
 
     @property
     def grid(self) -> Grid:
-        return Grid(seconds_to_frames(self.length_s), seconds_to_frames(self.overlap_s))
+        return Grid(seconds_to_frames(self.length_s), seconds_to_frames(self.overlap_s), self.tail or "fit")
 
 
 class EncodeConfig(_Section):

@@ -1,14 +1,18 @@
 """The time grid, counted in integer samples and frames: which windows a file has, and which frames each window owns.
 
-A file of N samples at 48 kHz has F = ceil(N / 1920) frames of 40 ms. Windows start at multiples of 1920 samples and
-overlap a little; the last one is moved back to end with the file. All windows of a file at least one window long
-therefore have the same length, batches need no padding, and no embedding depends on its batch.
+A file of N samples at 48 kHz has F = ceil(N / 1920) frames of 40 ms. Windows start at multiples of the step and overlap
+a little. By the rule ``fit``, the last window begins at the first start from which at most one and a half windows are
+left, and takes all of it: hardly a second is encoded twice. By the rule ``back``, of older indexes, the last window has
+the length of the others and is moved back to end with the file.
+
+Nothing is padded: windows share a batch only with windows of their own length, so no embedding depends on its batch.
 
 This is the only place where seconds become samples or frames, and the only one that decides where windows lie.
 """
 
 from dataclasses import dataclass
 from itertools import pairwise
+from typing import Literal
 
 import numpy as np
 import numpy.typing as npt
@@ -50,9 +54,16 @@ def seconds_to_frames(seconds: float) -> int:
     return round(seconds * SAMPLE_RATE_HZ / HOP_SAMPLES)
 
 
+Tail = Literal["fit", "back"]
+"""The rule for the last window of a file."""
+
+QUANTA = 25
+"""The last window of a longer file has one of about this many lengths: so more of them share a batch."""
+
+
 @dataclass(frozen=True, slots=True)
 class Grid:
-    """How files are cut: window length and overlap, both in frames.
+    """How files are cut: window length and overlap, both in frames, and the rule for the last window.
 
     ``length_frames`` >= 2 and 0 <= ``overlap_frames`` <= ``length_frames`` / 2, so that at most two regular windows
     cover any frame.
@@ -60,10 +71,21 @@ class Grid:
 
     length_frames: int = 250
     overlap_frames: int = 10
+    tail: Tail = "fit"
 
     @property
     def step_frames(self) -> int:
         return self.length_frames - self.overlap_frames
+
+    @property
+    def longest_frames(self) -> int:
+        """Frames of the longest window that a file may have."""
+        return self.length_frames + (self.length_frames // 2 if self.tail == "fit" else 0)
+
+    @property
+    def quantum_frames(self) -> int:
+        """Lengths of last windows differ by multiples of this."""
+        return max(1, self.length_frames // QUANTA)
 
 
 @dataclass(frozen=True, slots=True)
@@ -94,26 +116,31 @@ class Span:
     own_stop: int
 
 
-def window_starts(n_frames: int, grid: Grid, from_window: int = 0) -> list[int]:
-    """First frames of the windows of a file of ``n_frames`` frames, ascending and distinct, from a window on."""
-    last = max(0, n_frames - grid.length_frames)
-    return [*range(from_window * grid.step_frames, last, grid.step_frames), last]
-
-
 def plan_windows(n_frames: int, grid: Grid, from_window: int = 0) -> list[Span]:
     """The windows of a file of ``n_frames`` >= 1 frames, from a window on: together they own every frame once.
 
-    A longer file begins with the same windows, except for the last two: the last one moves, and with it the frame up to
-    which the one before it owns.
+    A longer file begins with the same windows. Only the last one differs or, by the rule ``back``, the last two: with
+    the last window moves the frame up to which the one before it owns.
     """
-    starts = window_starts(n_frames, grid, from_window)
-    length = min(n_frames, grid.length_frames)
-    begin = _seam((from_window - 1) * grid.step_frames, starts[0], length) if from_window else 0
-    seams = [begin, *(_seam(a, b, length) for a, b in pairwise(starts)), n_frames]
+    length, step, last = grid.length_frames, grid.step_frames, _last_window(n_frames, grid)
+    if from_window > last:
+        return []
+    numbers = range(from_window, last + 1)
+    starts = [*(number * step for number in numbers[:-1]), _last_start(n_frames, last, grid)]
+    # Where all windows are regular, a seam lies in the middle of what two of them share.
+    seams = [_seam((number - 1) * step, number * step, length) if number else 0 for number in numbers]
+    if grid.tail == "back" and last:
+        seams[-1] = _seam((last - 1) * step, starts[-1], length)
+    stops = [*(start + length for start in starts[:-1]), n_frames]
     return [
-        Span(first, length, own_first, own_stop)
-        for first, (own_first, own_stop) in zip(starts, pairwise(seams), strict=True)
+        Span(start, stop - start, own_first, own_stop)
+        for start, stop, (own_first, own_stop) in zip(starts, stops, pairwise([*seams, n_frames]), strict=True)
     ]
+
+
+def window_starts(n_frames: int, grid: Grid) -> list[int]:
+    """First frames of the windows of a file of ``n_frames`` frames, ascending and distinct."""
+    return [span.first for span in plan_windows(n_frames, grid)]
 
 
 def list_certain_windows(n_frames: int, grid: Grid, part: Part = WHOLE) -> list[Span]:
@@ -121,10 +148,17 @@ def list_certain_windows(n_frames: int, grid: Grid, part: Part = WHOLE) -> list[
 
     A ``part`` with a ``stop`` is always followed by more audio.
     """
-    n_expected = n_frames if part.stop is None else n_frames + 2 * grid.length_frames
-    spans = plan_windows(n_expected, grid, part.first)[:-2] if n_expected else []
+    n_expected = n_frames if part.stop is None else n_frames + 2 * grid.longest_frames
+    n_open = 1 if grid.tail == "fit" else 2
+    spans = plan_windows(n_expected, grid, part.first)[:-n_open] if n_expected else []
     n_windows = None if part.stop is None else part.stop - part.first
     return [span for span in spans[:n_windows] if span.first + span.length <= n_frames]
+
+
+def first_frame_needed(window: int, grid: Grid) -> int:
+    """The frame from which a stream must be held to cut the window ``window`` and those after it."""
+    moved_back = grid.quantum_frames - 1 if grid.tail == "fit" else 0
+    return max(0, window * grid.step_frames - moved_back)
 
 
 def plan_parts(n_samples: int, grid: Grid, n_windows: int) -> list[Part]:
@@ -132,9 +166,27 @@ def plan_parts(n_samples: int, grid: Grid, n_windows: int) -> list[Part]:
 
     The last part has at least ``n_windows``: should ``n_samples`` be somewhat wrong, it still has some.
     """
-    starts = window_starts(count_frames(n_samples), grid)
-    firsts = list(range(0, max(1, len(starts) - n_windows), n_windows))
+    count = _last_window(count_frames(n_samples), grid) + 1
+    firsts = list(range(0, max(1, count - n_windows), n_windows))
     return [Part(first, stop) for first, stop in zip(firsts, [*firsts[1:], None], strict=True)]
+
+
+def _last_window(n_frames: int, grid: Grid) -> int:
+    """The number of the last window of a file, from 0."""
+    return -(-max(0, n_frames - grid.longest_frames) // grid.step_frames)
+
+
+def _last_start(n_frames: int, last: int, grid: Grid) -> int:
+    """The first frame of the last window, which has the number ``last``.
+
+    By the rule ``fit`` it begins a little early, unless it is the only one, to have a length that others have.
+    """
+    if grid.tail == "back":
+        return max(0, n_frames - grid.length_frames)
+    if last == 0:
+        return 0
+    left, quantum = n_frames - last * grid.step_frames, grid.quantum_frames
+    return n_frames - (grid.longest_frames - (grid.longest_frames - left) // quantum * quantum)
 
 
 def _seam(earlier: int, later: int, length: int) -> int:

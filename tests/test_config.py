@@ -40,7 +40,7 @@ def test_defaults() -> None:
     ("change", "parts"),
     [
         ({"wndow": {}}, ["unknown key `wndow`", "known: into, sources"]),
-        ({"window": {"lenght_s": 5}}, ["unknown key `window.lenght_s`", "(known: length_s, overlap_s)"]),
+        ({"window": {"lenght_s": 5}}, ["unknown key `window.lenght_s`", "(known: length_s, overlap_s, tail)"]),
         ({"window": {"length_s": 0.2}}, ["`window.length_s`", "greater than or equal to 0.4", "not 0.2"]),
         ({"window": {"length_s": 500}}, ["`window.length_s`", "less than or equal to 400", "not 500"]),
         ({"window": {"length_s": 10.01}}, ["window", "length_s: 10.01 is not a multiple of 0.04 s"]),

@@ -17,6 +17,7 @@ from pipeline.grid import (
     Span,
     Waveform,
     count_frames,
+    first_frame_needed,
     list_certain_windows,
     plan_windows,
 )
@@ -33,22 +34,22 @@ def reflect_pad(tail: Waveform) -> Waveform:
 
 
 def cut_windows(blocks: Iterable[Waveform], grid: Grid, part: Part = WHOLE) -> Iterator[tuple[Span, Waveform]]:
-    """Cut a stream of 48 kHz mono float32 blocks into windows, holding the samples of about two windows.
+    """Cut a stream of 48 kHz mono float32 blocks into windows, holding the samples of about one and a half.
 
     Yields ``(span, samples)`` with samples of shape (span.length * HOP_SAMPLES,), in the order and with the spans that
     ``plan_windows`` gives for the whole file. A stream shorter than one frame yields nothing.
 
     Args:
-        part: of a file; the stream begins with its first window.
+        part: of a file; the stream begins with the frame ``first_frame_needed(part.first, grid)``.
     """
     window = part.first
-    held = _Held(window * grid.step_frames * HOP_SAMPLES)
+    held = _Held(first_frame_needed(window, grid) * HOP_SAMPLES)
     for block in blocks:
         held.append(block)
         for span in list_certain_windows(held.stop // HOP_SAMPLES, grid, Part(window, part.stop)):
             yield span, held.take(span)
             window += 1
-        held.forget(window * grid.step_frames)
+        held.forget(first_frame_needed(window, grid))
         if window == part.stop:
             return
     if held.stop >= HOP_SAMPLES and part.stop is None:

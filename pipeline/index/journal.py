@@ -220,7 +220,8 @@ def get_settings(detail: dict[str, Any], where: str) -> dict[str, Any]:
         DecodeConfig(**settings["decode"])
     except (TypeError, ValueError) as error:
         raise refuse(f"{where}: {' '.join(str(error).split())[:300]}") from None
-    return settings
+    # Indexes from before there was a choice have no `tail`: their windows follow the rule `back`.
+    return {**settings, "window": {"tail": "back", **settings["window"]}}
 
 
 # --- writing ----------------------------------------------------------------------------------------------------------

@@ -17,7 +17,7 @@ def index_settings(config: Config, clip_model: dict[str, Any], frame_model: dict
     return {
         "clip_model": clip_model,
         "frame_model": frame_model,
-        "window": config.window.model_dump(),
+        "window": {**config.window.model_dump(), "tail": config.window.grid.tail},
         "decode": config.decode.model_dump(),
         "frames": config.store.frames,
     }

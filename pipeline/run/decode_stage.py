@@ -29,6 +29,7 @@ from pipeline.grid import (
     Span,
     Waveform,
     count_frames,
+    first_frame_needed,
     frames_to_seconds,
     plan_parts,
     samples_to_seconds,
@@ -115,7 +116,7 @@ def decode_batch(
         rows.append({"batch_id": planned["batch_id"], "seq": seq, "last": False, "decode_s": 0.0, **row})
         n_bytes += (size := row["pcm"].nbytes if row["files"] is None else 0)
         # The newest row is kept back: it is the last one if none follows.
-        if n_bytes > most_bytes:
+        if size and n_bytes > most_bytes and len(rows) > 1:
             yield _decoded_table(rows[:-1])
             rows, n_bytes = rows[-1:], size
     if rows:
@@ -264,7 +265,7 @@ def _decode_content(
     row: Row, recording: Recording, file: _File, config: DecodeConfig, grid: Grid, part: Part
 ) -> Iterator[Row]:
     first, stop = file.range.samples
-    n_samples = part.first * grid.step_frames * HOP_SAMPLES
+    n_samples = first_frame_needed(part.first, grid) * HOP_SAMPLES
 
     def count(blocks: Iterator[Waveform]) -> Iterator[Waveform]:
         nonlocal n_samples

@@ -68,6 +68,7 @@ def index_corpus(
     progress.tell()
     workers = _find_workers(stages)
     index = find_index(config.into)
+    given, config = config, prepare.keep_tail(config, index.live, rebuild=rebuild)
     listed, manifests = prepare.list_files(config, progress, index.live)
     layout = prepare.describe_run(config)
     tables = prepare.choose_generation(index, layout.settings, rebuild=rebuild)
@@ -95,7 +96,7 @@ def index_corpus(
 
         plan = _make_plan(checkpoints, request)
         announce(plan)
-        writer.configure(anchor(checkpoints.config).model_dump(mode="json"), plan.mounts)
+        writer.configure(anchor(given.model_copy(update={"into": tables.path})).model_dump(mode="json"), plan.mounts)
         writer.add_columns(inventory.metadata.columns)
         publish_known(plan, checkpoints)
         if plan.batches.num_rows:

@@ -76,6 +76,14 @@ def describe_run(config: Config) -> Layout:
     return Layout(settings, clip.dimension, frame.dimension)
 
 
+def keep_tail(config: Config, live: Generation, *, rebuild: bool = False) -> Config:
+    """The configuration with a rule for last windows: if it names none, that of an index which is not rebuilt."""
+    if config.window.tail is not None or rebuild or not live.exists:
+        return config
+    window = config.window.model_copy(update={"tail": live.settings["window"]["tail"]})
+    return config.model_copy(update={"window": window})
+
+
 def read_config(index: Handle, *, rebuild: bool = False) -> Config:
     """The configuration of the newest run on an index, with its models as they were then.
 
@@ -118,6 +126,7 @@ def plan_corpus(
         EarshotError: see ``pipeline.errors``.
     """
     progress, index = Progress(run_id="0" * 32), index or find_index(config.into)
+    config = keep_tail(config, index.live, rebuild=rebuild)
     listed, manifests = list_files(config, progress, index.live)
     layout = describe_run(config)
     tables = choose_generation(index, layout.settings, rebuild=rebuild)
@@ -235,7 +244,7 @@ def check_models_of(config: Config, live: Generation) -> None:
     Raises:
         IndexMismatch: naming each difference.
     """
-    check_settings(config.into, live.settings, describe_run(config).settings)
+    check_settings(config.into, live.settings, describe_run(keep_tail(config, live)).settings)
 
 
 def choose_generation(index: Handle, settings: dict[str, Any], *, rebuild: bool) -> Generation:

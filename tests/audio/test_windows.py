@@ -9,13 +9,15 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from pipeline.audio.windows import cut_windows, reflect_pad
-from pipeline.grid import HOP_SAMPLES, Grid, Waveform, count_frames, plan_windows
+from pipeline.grid import HOP_SAMPLES, Grid, Part, Tail, Waveform, count_frames, first_frame_needed, plan_windows
 
 
 @settings(max_examples=150, deadline=None)
 @given(
-    n_samples=st.integers(HOP_SAMPLES, 60 * HOP_SAMPLES),
-    grid=st.integers(2, 12).flatmap(lambda w: st.builds(Grid, st.just(w), st.integers(0, w // 2))),
+    n_samples=st.integers(HOP_SAMPLES, 200 * HOP_SAMPLES),
+    grid=st.sampled_from([2, 3, 7, 12, 60]).flatmap(
+        lambda w: st.builds(Grid, st.just(w), st.integers(0, w // 2), st.sampled_from(["fit", "back"]))
+    ),
     cuts=st.lists(st.floats(0, 1), max_size=12),
 )
 def test_streaming_cuts_what_the_plan_says(n_samples: int, grid: Grid, cuts: list[float]) -> None:
@@ -30,8 +32,9 @@ def test_streaming_cuts_what_the_plan_says(n_samples: int, grid: Grid, cuts: lis
         np.testing.assert_array_equal(samples, expected)
 
 
-def test_streaming_holds_little_more_than_a_window() -> None:
-    grid = Grid(10, 2)
+@pytest.mark.parametrize("tail", ["fit", "back"])
+def test_streaming_holds_one_and_a_half_windows_or_two(tail: Tail) -> None:
+    grid = Grid(100, 20, tail)
     drawn = 0
 
     def endless() -> Iterator[Waveform]:
@@ -44,8 +47,26 @@ def test_streaming_holds_little_more_than_a_window() -> None:
     for k in range(50):
         span, _ = next(windows)
         assert span.first == k * grid.step_frames
-        # One window is held back until its successor is complete, and one block shows that it goes on.
-        assert drawn <= ((k + 1) * grid.step_frames + grid.length_frames + 1) * HOP_SAMPLES
+        # It is certain once one and a half windows are there and one block more; or, by the rule `back`, once its
+        # successor is complete.
+        held = grid.longest_frames if tail == "fit" else grid.step_frames + grid.length_frames
+        assert drawn <= (span.first + held + 1) * HOP_SAMPLES
+
+
+@settings(max_examples=60, deadline=None)
+@given(n_frames=st.integers(1, 900), first=st.integers(0, 6), n_windows=st.integers(1, 4))
+def test_parts_have_the_windows_of_the_whole(n_frames: int, first: int, n_windows: int) -> None:
+    grid = Grid(60, 6)
+    wave = np.arange(n_frames * HOP_SAMPLES, dtype=np.float32)
+    whole = list(cut_windows([wave], grid))
+    for part in (Part(first), Part(first, first + n_windows)):
+        if part.stop is not None and part.stop >= len(whole):
+            continue  # a part with a stop is followed by more windows
+        begin = first_frame_needed(first, grid) * HOP_SAMPLES
+        cut = list(cut_windows(np.array_split(wave[begin:], 5), grid, part))
+        assert [span for span, _ in cut] == [span for span, _ in whole][part.first : part.stop]
+        for (_, samples), (_, expected) in zip(cut, whole[part.first : part.stop], strict=True):
+            np.testing.assert_array_equal(samples, expected)
 
 
 @pytest.mark.parametrize("n_samples", [0, 1, HOP_SAMPLES - 1])

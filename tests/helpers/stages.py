@@ -116,7 +116,7 @@ def expected_clips(path: Path, samples: Waveform, grid: Grid = GRID) -> list[Row
         | {
             "clip_id": schema.make_clip_id(file["file_id"], first),
             "start_s": first * 1920 / 48_000,
-            "end_s": min((first + grid.length_frames) * 1920 / 48_000, len(samples) / 48_000),
+            "end_s": min((first + len(window) // 1920) * 1920 / 48_000, len(samples) / 48_000),
             "vector": FakeEncoder.clip(window).astype(np.float16).tolist(),
         }
         for first, _, _, window in windows_of(samples, grid)

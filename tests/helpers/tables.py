@@ -28,7 +28,7 @@ def create_empty(path: Path, grid: Grid = Grid(), model: dict[str, Any] = MODEL,
     settings = {
         "clip_model": model,
         "frame_model": model if frames == "all" else None,
-        "window": {"length_s": grid.length_frames / 25, "overlap_s": grid.overlap_frames / 25},
+        "window": {"length_s": grid.length_frames / 25, "overlap_s": grid.overlap_frames / 25, "tail": grid.tail},
         "decode": {"resampler": "HQ"},
         "frames": frames,
     }

@@ -2,6 +2,7 @@
 
 import os
 import time
+from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
@@ -14,14 +15,15 @@ from pipeline.config import Config, StoreConfig, make_config
 from pipeline.encoder.encoder import NonFiniteError
 from pipeline.errors import CorpusError, EarshotError, IndexMismatch, UsageError
 from pipeline.index import journal
+from pipeline.index.clip_rows import clip_rows
 from pipeline.index.handle import delete_folder, find_index, open_index
 from pipeline.index.maintenance import optimize_index
 from pipeline.index.repair import restore_index
-from pipeline.index.tables import open_published, write_frames
+from pipeline.index.tables import create_tables, open_published, read_files, write_frames
 from pipeline.index.verify import verify_index
 from pipeline.index.writer import Batch, Writer
 from pipeline.run.driver import index_corpus
-from pipeline.run.prepare import plan_corpus, read_config
+from pipeline.run.prepare import describe_run, plan_corpus, read_config
 from pipeline.run.progress import Progress, find_shortfall
 from pipeline.schema import Row
 from tests.helpers.batches import frame_batch
@@ -58,6 +60,65 @@ def make_hasty(config: Config) -> StoreConfig:
 
 def with_windows(config: Config, length_s: float) -> Config:
     return make_config({**config.model_dump(mode="json"), "window": {"length_s": length_s, "overlap_s": 0.2}})
+
+
+@pytest.fixture
+def older(corpus: KnownCorpus, tmp_path: Path) -> Config:
+    """The configuration of an index from before there was a choice: its settings name no rule for last windows."""
+    config = corpus.config.model_copy(update={"into": str(tmp_path / "older")})
+    layout = describe_run(config)
+    del layout.settings["window"]["tail"]
+    create_tables(
+        config.into,
+        layout.settings,
+        clip_dimension=layout.clip_dimension,
+        frame_dimension=layout.frame_dimension,
+    )
+    return config
+
+
+def clips_by_rule(config: Config) -> dict[str, list[tuple[float, float]]]:
+    """When the clips of all files begin and end, by each rule."""
+    files = [row for row in read_files(open_index(config.into).live.path).to_pylist() if row["status"] == "indexed"]
+    grids = {tail: replace(config.window.grid, tail=tail) for tail in ("fit", "back")}
+    return {
+        tail: sorted((row["start_s"], row["end_s"]) for file in files for row in clip_rows(file, grid))
+        for tail, grid in grids.items()
+    }
+
+
+def clips_of(config: Config) -> list[tuple[float, float]]:
+    rows = pipeline.open(config.into).to_arrow("clips", ["start_s", "end_s"]).to_pylist()
+    return sorted((row["start_s"], row["end_s"]) for row in rows)
+
+
+def test_older_index_keeps_its_rule_until_it_is_rebuilt(older: Config) -> None:
+    index(older)
+    assert clips_of(older) == clips_by_rule(older)["back"] != clips_by_rule(older)["fit"]
+    assert index(older) == 0
+    assert index(read_config(open_index(older.into))) == 0
+    assert plan_corpus(older).batches.num_rows == 0
+    assert verify_index(older.into) == []
+
+    index(read_config(open_index(older.into)), rebuild=True)
+    assert open_index(older.into).live.settings["window"]["tail"] == "fit"
+    assert clips_of(older) == clips_by_rule(older)["fit"] != clips_by_rule(older)["back"]
+    assert index(older) == 0
+
+
+def test_rule_that_is_named_is_that_of_the_index_or_refused(corpus: KnownCorpus, older: Config) -> None:
+    def named(config: Config, tail: str) -> Config:
+        values = config.model_dump(mode="json")
+        return make_config({**values, "window": {**values["window"], "tail": tail}})
+
+    index(named(older, "back"))
+    with pytest.raises(IndexMismatch, match=r"'tail': 'back'.*not .*'tail': 'fit'.*--rebuild"):
+        index(named(older, "fit"))
+    assert index(named(corpus.config, "fit")) == 0
+    with pytest.raises(IndexMismatch, match=r"'tail': 'fit'.*not .*'tail': 'back'.*--rebuild"):
+        index(named(corpus.config, "back"))
+    index(named(corpus.config, "back"), rebuild=True)
+    assert clips_of(corpus.config) == clips_by_rule(corpus.config)["back"]
 
 
 def test_other_settings_are_refused_and_rebuild_is_named(corpus: KnownCorpus) -> None:
