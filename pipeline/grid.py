@@ -143,6 +143,12 @@ def window_starts(n_frames: int, grid: Grid) -> list[int]:
     return [span.first for span in plan_windows(n_frames, grid)]
 
 
+def count_windows(durations_s: npt.NDArray[np.float64], grid: Grid) -> int:
+    """How many windows files of these durations, in seconds, have together."""
+    beyond = np.maximum(0, np.ceil(durations_s / FRAME_S) - grid.longest_frames)
+    return len(durations_s) + int(np.ceil(beyond / grid.step_frames).sum())
+
+
 def list_certain_windows(n_frames: int, grid: Grid, part: Part = WHOLE) -> list[Span]:
     """The windows of ``part`` that lie in the first ``n_frames`` frames of a file, and that more audio would not move.
 

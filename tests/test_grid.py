@@ -2,6 +2,7 @@
 
 from itertools import pairwise
 
+import numpy as np
 import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
@@ -13,6 +14,7 @@ from pipeline.grid import (
     Span,
     Tail,
     count_frames,
+    count_windows,
     first_frame_needed,
     frames_to_seconds,
     list_certain_windows,
@@ -130,6 +132,13 @@ def test_known_files_have_known_windows() -> None:
 def test_known_files_have_known_fitted_windows(seconds: float, windows: list[tuple[float, float]]) -> None:
     spans = plan_windows(count_frames(seconds_to_samples(seconds)), DEFAULT["fit"])
     assert [(frames_to_seconds(span.first), frames_to_seconds(span.length)) for span in spans] == windows
+
+
+@settings(deadline=None)
+@given(lengths=st.lists(st.integers(1, 1_500), max_size=5), grid=draw_grids(*TAILS))
+def test_windows_of_many_files_are_counted_by_their_durations(lengths: list[int], grid: Grid) -> None:
+    durations_s = np.array([frames_to_seconds(n) - 0.01 for n in lengths])
+    assert count_windows(durations_s, grid) == sum(len(plan_windows(n, grid)) for n in lengths)
 
 
 def test_a_file_has_no_windows_beyond_its_last() -> None:

@@ -29,6 +29,7 @@ def make_app() -> "typer.Typer":
     from jobs.bench.many import many
     from jobs.bench.reindex import reindex
     from jobs.bench.start import start
+    from jobs.bench.windows import windows
 
     app = typer.Typer(
         name="python -m jobs.bench",
@@ -37,7 +38,7 @@ def make_app() -> "typer.Typer":
         add_completion=False,
         pretty_exceptions_enable=False,
     )
-    for measurement in (baselines, load, many, reindex, start):
+    for measurement in (baselines, load, many, reindex, start, windows):
         app.command()(measurement)
     return app
 

@@ -1,10 +1,11 @@
 """Earshot beside baselines that one would write in an afternoon, in one run: same files, same weights, same cores.
 
-    python -m jobs.bench baselines [--model earshot-tiny] [--files 48]      # `--model random`: of the default size
+    python -m jobs.bench baselines [--model earshot-tiny] [--files 48] [--corpus 10s]   # `--model random`: default size
 
 ``loop``: transformers' model and feature extractor in a plain loop. ``ray``: `read_audio`, `map_batches` with an actor
 for each core, `write_parquet`, as in Ray Data's documentation. ``daft``: the same, where `daft` is installed. Each is a
 process of its own, timed from its start to its end, and writes one embedding for each file and one for each frame.
+The corpora are files of 10 s, of 10.02 s, and of 15 to 30 s.
 
 Then each gets odd files, one at a time, beside a plain one. The command prints the result and takes no times.
 """
@@ -15,7 +16,8 @@ import subprocess
 import sys
 import tempfile
 import time
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Iterator, Sequence
+from enum import StrEnum
 from pathlib import Path
 from typing import Annotated, Any
 
@@ -25,10 +27,22 @@ import typer
 from jobs.bench.sounds import make_sounds, write_sounds
 from jobs.shared.options import Json
 from jobs.shared.output import print_json, print_line
-from pipeline.grid import count_frames
+from pipeline.grid import FRAME_S, SAMPLE_RATE_HZ, count_frames, seconds_to_samples
 
 BATCH = 4
-SECONDS = 10.0
+
+
+class Corpus(StrEnum):
+    """Files of 10 s; of 10.02 s, as clips of AudioSet decode; and of 15 to 30 s, as those of Clotho."""
+
+    plain = "10s"
+    over = "10.02s"
+    mixed = "15-30s"
+
+
+SECONDS = {Corpus.plain: (10.0, 10.0), Corpus.over: (10.02, 10.02), Corpus.mixed: (15.0, 30.0)}
+"""The shortest and the longest file."""
+
 ODD = {
     "resample.wav": "44.1 kHz, stereo, 10 s",
     "long.wav": "90 s",
@@ -200,36 +214,47 @@ def save_random(folder: Path) -> str:
     return str(folder)
 
 
-def measure(model: str, n_files: int) -> Iterator[dict[str, Any]]:
-    """For each baseline its time and ratio, and the frames that it makes of the odd files."""
+def make_corpus(corpus: Corpus, n_files: int) -> list[Any]:
+    """The sounds of a corpus, each (samples,)."""
+    shortest_s, longest_s = SECONDS[corpus]
+    lengths_s = np.random.default_rng(0).uniform(shortest_s, longest_s, n_files)
+    sounds = make_sounds(n_files, longest_s + FRAME_S)
+    return [sound[: seconds_to_samples(length_s)] for sound, length_s in zip(sounds, lengths_s, strict=True)]
+
+
+def measure(model: str, n_files: int, corpora: Sequence[Corpus] = tuple(Corpus)) -> Iterator[dict[str, Any]]:
+    """For each corpus and baseline its time and ratio; then the frames that each baseline makes of the odd files."""
     from pipeline.encoder.checkpoint import BUNDLED, find_checkpoint
 
     with tempfile.TemporaryDirectory(prefix="earshot-baselines-") as scratch:
         root = Path(scratch)
         name = save_random(root / "model") if model == "random" else str(find_checkpoint(model, None).folder)
-        sounds = write_sounds(root / "sounds", make_sounds(n_files, SECONDS), subtype="FLOAT")
-        odd = write_odd(root)
-        tiny = str(find_checkpoint(BUNDLED, None).folder)
-        frames, first = round(SECONDS * 25), 0.0
+        for corpus in corpora:
+            made = make_corpus(corpus, n_files)
+            expected = {f"{number:05d}.wav": count_frames(len(sound)) for number, sound in enumerate(made)}
+            audio_s = sum(map(len, made)) / SAMPLE_RATE_HZ
+            sounds = write_sounds(root / corpus, made, subtype="FLOAT")
+            first = 0.0
+            for baseline in BASELINES:
+                took, found, error = call(baseline, sounds, root / f"{baseline}-{corpus}", name)
+                first = first or took
+                speed = {"seconds": took, "x": audio_s / took, "ratio": first / took} if found == expected else {}
+                yield {"corpus": corpus.value, "baseline": baseline, "files": len(found), "error": error, **speed}
+        tiny, odd = str(find_checkpoint(BUNDLED, None).folder), write_odd(root)
         for baseline in BASELINES:
-            took, found, error = call(baseline, sounds, root / baseline, name)
-            is_whole = len(found) == n_files and set(found.values()) == {frames}
-            first = first or took
-            speed = {"seconds": took, "x": n_files * SECONDS / took, "ratio": first / took} if is_whole else {}
-            results = {
-                file: call(baseline, folder, root / f"{baseline}-{file}", tiny)[1:] for file, folder in odd.items()
-            }
-            of_odd = {file: {"frames": found, "error": odd_error} for file, (found, odd_error) in results.items()}
-            yield {"baseline": baseline, "files": len(found), "error": error, **speed, "odd": of_odd}
+            results = {file: call(baseline, odd[file], root / f"{baseline}-{file}", tiny)[1:] for file in odd}
+            of_odd = {file: {"frames": found, "error": error} for file, (found, error) in results.items()}
+            yield {"baseline": baseline, "odd": of_odd}
 
 
 def baselines(
     model: Annotated[str, typer.Option(help="A checkpoint, or `random`: the default size.")] = "earshot-tiny",
-    files: Annotated[int, typer.Option(help=f"Number of files of {SECONDS:g} s.", min=1)] = 48,
+    files: Annotated[int, typer.Option(help="Number of files of a corpus.", min=1)] = 48,
+    corpus: Annotated[list[Corpus] | None, typer.Option(help="By default each of them.")] = None,
     json: Json = False,
 ) -> None:
     """Measure Earshot beside a plain loop, Ray Data and Daft."""
-    for row in measure(model, files):
+    for row in measure(model, files, corpus or tuple(Corpus)):
         if json:
             print_json([row])
         else:
@@ -237,10 +262,14 @@ def baselines(
 
 
 def _print_row(row: dict[str, Any]) -> None:
-    timed = f"{row['seconds']:8.1f} s {row['x']:8.2f}x real time {row['ratio']:6.2f}" if "x" in row else row["error"]
-    print_line(f"{row['baseline']:8} {timed}")
+    if "odd" not in row:
+        timed = (
+            f"{row['seconds']:8.1f} s {row['x']:8.2f}x real time {row['ratio']:6.2f}" if "x" in row else row["error"]
+        )
+        print_line(f"{row['corpus']:9} {row['baseline']:8} {timed}")
+        return
     for file, description in ODD.items():
         made = row["odd"][file]
         others = f"{made['frames'].get('plain.wav', 'no')} of the plain file beside it"
         ended = f"; ended with {made['error']}" if made["error"] else ""
-        print_line(f"{'':10}{description:24}{made['frames'].get(file, 'no')} frames, {others}{ended}")
+        print_line(f"{row['baseline']:8}  {description:24}{made['frames'].get(file, 'no')} frames, {others}{ended}")

@@ -9,10 +9,12 @@ import math
 import os
 import tempfile
 import time
+from collections import Counter
 from collections.abc import Callable, Iterator
 from pathlib import Path
 
 import numpy as np
+import pyarrow.compute as pc
 
 import pipeline
 from jobs.bench.baselines import save_random
@@ -104,7 +106,7 @@ def measure_stages_and_run(config: Config, scratch: Path, hours: float) -> Itera
 
     manifest = write_sample(rows, scratch / "sample.csv", RUN_S * _predict(encode_x, decode_x, device))
     run = measure_run(config, manifest, BLOCK_S * encoders.most)
-    # Windows overlap, and the last one of a file begins early rather than late: that audio is encoded twice.
+    # Windows overlap: that audio is encoded twice.
     encoding_x = min(run.pop("encoders"), encoders.most) / encoders.most * encode_x * run["audio_s"]
     ceiling = max(1e-9, _predict(encoding_x / max(run["windows_s"], 1e-9), decode_x, device))
     run["of_what_parts_allow"] = run["x"] and run["x"] / ceiling
@@ -160,10 +162,11 @@ def pick_of_each_format(rows: list[Row]) -> list[Row]:
 
 
 def _full_windows(decoded: list[Decoded]) -> list[Waveform]:
-    """Windows to encode: the full ones, or the longest where all files are short."""
+    """Windows of one length to encode: the most common one, by the audio that they hold."""
     windows = [window for each in decoded for window in each.windows]
-    longest = max(map(len, windows))
-    return [window for window in windows if len(window) == longest][:32]
+    counts = Counter(map(len, windows))
+    length = max(counts, key=lambda length: (length * counts[length], length))
+    return [window for window in windows if len(window) == length][:32]
 
 
 def write_sample(rows: list[Row], manifest: Path, audio_s: float) -> Path:
@@ -194,9 +197,8 @@ def measure_run(
     progress = index(type(config).model_validate(values))
     took = time.monotonic() - began
     busy_s = progress.throughput.busy_s
-    durations = pipeline.open(config.into).to_arrow("files", ["n_clips", "duration_s"], where="n_clips > 0").to_pylist()
-    length_s = config.window.length_s
-    windows_s = sum(row["n_clips"] * min(length_s, row["duration_s"]) for row in durations)
+    clips = pipeline.open(config.into).to_arrow("clips", ["start_s", "end_s"])
+    windows_s = pc.sum(pc.subtract(clips["end_s"], clips["start_s"])).as_py() or 0.0
     speed = progress.throughput.speed if windows_s >= held_s else None
     return {
         "files": progress.n_files,

@@ -25,6 +25,9 @@ Run = Callable[[Any], tuple[Any, Any]]
 WINDOW_SAMPLES = 250 * HOP_SAMPLES
 """The unit of batch sizes: a window of 10 s. Of shorter sounds, a batch holds more."""
 
+LONGEST_SAMPLES = WINDOW_SAMPLES * 3 // 2
+"""The longest window that a file has with windows of 10 s: memory is measured with it."""
+
 CPU_WINDOWS = 2
 """Fixed, since measuring at the start would take a minute with a model of the default size: in bfloat16, with AVX512, a
 window takes 3.76, 3.73 and 3.71 s of one core in batches of 1, 2 and 4."""
@@ -57,6 +60,12 @@ def equal_batches(lengths: Sequence[int], size: int) -> Iterator[list[int]]:
 def share_call(lengths: Sequence[int]) -> int:
     """How many samples a batch holds, so that windows of these lengths make ``BATCHES_PER_CALL`` batches, or fewer."""
     return max(LEAST_GPU_WINDOWS * WINDOW_SAMPLES, -(-sum(lengths) // BATCHES_PER_CALL))
+
+
+def fit_batch(length: int, held: int, most: int | None) -> int:
+    """How many windows of ``length`` samples share a batch that holds ``held`` samples, or about ``most``."""
+    size = max(1, held // length)
+    return size if most is None else min(size, -(-most // length))
 
 
 def is_out_of_memory(error: RuntimeError) -> bool:
@@ -116,8 +125,7 @@ class Batches:
 
         while group:
             assert self._samples is not None
-            size = max(1, self._samples // length)
-            batch = group[: size if most is None else min(size, -(-most // length))]
+            batch = group[: fit_batch(length, self._samples, most)]
             try:
                 outputs = self._embed(model, [windows[i] for i in batch])
             except RuntimeError as error:
@@ -177,18 +185,18 @@ class Batches:
         return up, down
 
     def _measure(self, model: Run) -> int:
-        """Samples that fit, by the memory that a window of silence needs; a first one loads whatever loads lazily."""
+        """Samples that fit, by the memory that silence needs; a first pass loads whatever loads lazily."""
         import torch
 
         for _ in range(2):
             torch.cuda.synchronize()
             torch.cuda.reset_peak_memory_stats()
             before = torch.cuda.memory_allocated()
-            model(torch.zeros((1, WINDOW_SAMPLES), device=self._device))
+            model(torch.zeros((1, LONGEST_SAMPLES), device=self._device))
             needed = max(1, torch.cuda.max_memory_allocated() - before)
         torch.cuda.empty_cache()
         free, _ = torch.cuda.mem_get_info()
-        return count_fitting(free, needed) * WINDOW_SAMPLES
+        return count_fitting(free, needed * WINDOW_SAMPLES // LONGEST_SAMPLES) * WINDOW_SAMPLES
 
 
 def _group(lengths: Sequence[int]) -> dict[int, list[int]]:

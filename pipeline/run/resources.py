@@ -10,7 +10,7 @@ import pyarrow.compute as pc
 
 from pipeline.config import EncodeConfig
 from pipeline.errors import UsageError
-from pipeline.grid import Grid, frames_to_seconds
+from pipeline.grid import Grid, count_windows, frames_to_seconds
 from pipeline.run.decode_stage import estimate_batch, is_long, windows_per_block
 
 WRITERS = 16
@@ -26,6 +26,10 @@ BATCHES_PER_TASK_OF_A_CLUSTER = 4
 BLOCKS_PER_ENCODER = 16
 """A small corpus is cut into this many blocks for each encoder, of at least two windows (a batch on a CPU). Encoders on
 CPUs take a minute and more for a full block: smaller ones let them end together."""
+
+CALL_S, CALLS_PER_ENCODER = 2560.0, 4
+"""An encoder on a GPU gets about so much audio in a call, in seconds, 0.5 GB of samples: four of its largest batches. A
+small corpus is cut into this many calls for each encoder."""
 
 BYTES_PER_ENCODER = 4 * 2**30
 """On CPUs, there is one encoder process for so much memory: the released models take 1 to 3 GiB of it. Ray is not asked
@@ -110,6 +114,18 @@ def fit_windows_per_block(batches: pa.Table, encoders: Encoders, grid: Grid) -> 
         return full
     audio_s = sum(map(estimate_batch, batches.to_pylist()))
     return max(2, min(full, int(audio_s / n_blocks / frames_to_seconds(grid.length_frames))))
+
+
+def fit_windows_per_call(batches: pa.Table, encoders: Encoders, grid: Grid) -> int:
+    """Windows of PLANNED ``batches`` that an encoder on a GPU gets in one call: several blocks, if there are enough.
+
+    Windows of one length share a batch of the model: the more there are to choose from, the larger the batches.
+    """
+    estimated_s = pc.struct_field(pc.list_flatten(batches["audios"]), "estimated_s").to_numpy()
+    n_windows = count_windows(estimated_s, grid)
+    share = n_windows // (CALLS_PER_ENCODER * encoders.most)
+    wanted = int(CALL_S * n_windows / max(1.0, estimated_s.sum()))
+    return max(1, windows_per_block(grid), min(wanted, share))
 
 
 def count_writers(resources: dict[str, float], *, may_grow: bool = False) -> int:

@@ -21,7 +21,7 @@ from pipeline.config import Config, DecodeConfig, EncodeConfig
 from pipeline.encoder.encoder import check_models, load_for_run
 from pipeline.encoder.malloc import keep_freed_memory
 from pipeline.grid import Grid
-from pipeline.run.decode_stage import decode_batch, is_long, split_batch, windows_per_block
+from pipeline.run.decode_stage import decode_batch, is_long, split_batch
 from pipeline.run.dispatch import Workers
 from pipeline.run.encode_stage import Encoder, encode_windows
 from pipeline.run.metrics import METRICS, list_measures
@@ -33,6 +33,7 @@ from pipeline.run.resources import (
     count_writers,
     fit_task,
     fit_windows_per_block,
+    fit_windows_per_call,
     share_machine,
     split_into_tables,
 )
@@ -213,8 +214,6 @@ def _connect(batches: pa.Table, config: Config, frames_schema: pa.Schema, decode
     least, most = encoders.least, encoders.most
     if not is_long(longest):  # more encoders than batches would be idle
         least, most = min(least, batches.num_rows), min(most, batches.num_rows)
-    if "num_gpus" in ray_options:  # Ray demands a batch size here; a full block has more rows than this, so none waits
-        ray_options["batch_size"] = windows_per_block(config.window.grid)
     grid, arrow = config.window.grid, {"batch_format": "pyarrow"}
     settings = {"config": config.decode, "grid": grid}
     n_together = fit_task(batches, resources.get("CPU", 1), may_grow=may_grow())
@@ -230,6 +229,8 @@ def _connect(batches: pa.Table, config: Config, frames_schema: pa.Schema, decode
     )
     loading = (load, config.encode, config.store.frames == "all", encoders.threads)
     pool = ActorPoolStrategy(min_size=least, max_size=most, max_tasks_in_flight_per_actor=2)
+    if "num_gpus" in ray_options:  # Ray joins blocks until they have so many rows, or until no more can come
+        ray_options["batch_size"] = fit_windows_per_call(batches, encoders, grid)
     ray_options |= {"compute": pool, "max_task_retries": TRIES - 1, **arrow, "zero_copy_batch": True}
     encoded = decoded.map_batches(_Encode, fn_constructor_args=loading, **ray_options)
     writing = {"path": storage.absolute(config.into), "frames_schema": frames_schema}

@@ -7,7 +7,16 @@ from pipeline import schema
 from pipeline.config import EncodeConfig
 from pipeline.errors import UsageError
 from pipeline.grid import Grid
-from pipeline.run.resources import Encoders, fit_task, fit_windows_per_block, share_machine, split_into_tables
+from pipeline.run.resources import (
+    CALL_S,
+    CALLS_PER_ENCODER,
+    Encoders,
+    fit_task,
+    fit_windows_per_block,
+    fit_windows_per_call,
+    share_machine,
+    split_into_tables,
+)
 
 GIB = 2**30
 
@@ -120,3 +129,15 @@ def test_blocks_are_smaller_for_little_audio_on_cpus() -> None:
     found = [fit_windows_per_block(plan_batches(3, seconds), two, Grid()) for seconds in (10.0, 1_000.0, 100_000.0)]
     assert found == [2, 9, 32]
     assert fit_windows_per_block(plan_batches(3, 10.0), Encoders(2, 2, 1, {"num_gpus": 1, "num_cpus": 0}), Grid()) == 32
+
+
+def test_call_on_a_gpu_has_many_windows_and_every_encoder_several_calls() -> None:
+    def fit(n_batches: int, seconds: float, n_encoders: int) -> int:
+        encoders = Encoders(n_encoders, n_encoders, 1, {"num_gpus": 1, "num_cpus": 0})
+        return fit_windows_per_call(plan_batches(n_batches, seconds), encoders, Grid())
+
+    assert fit(5_000, 10.0, 2) == CALL_S / 10
+    assert fit(5_000, 5.0, 2) == CALL_S / 5  # of shorter files, more windows
+    assert fit(100, 3_600.0, 2) == int(CALL_S * 375 / 3_600)
+    assert fit(1_600, 10.0, 2) == 1_600 / CALLS_PER_ENCODER / 2  # of a small corpus, each encoder gets its share
+    assert fit(10, 10.0, 2) == 32  # but no less than a block

@@ -1,0 +1,175 @@
+"""Measure what the rules for last windows cost, what they do to batches, and how good frames are where windows meet.
+
+    python -m jobs.bench windows                    # takes five minutes
+    python -m jobs.bench windows --model random     # speeds with a model of the default size: a quarter of an hour
+
+``cost``: audio encoded per audio stored, by each rule, for four corpora of made lengths: 10.00 to 10.03 s as in
+AudioSet, 15 to 30 s as in Clotho, log-normal lengths as in FSD50K, and recordings of hours. ``passes``: the passes of
+the model on a GPU that an hour of each corpus takes, and the share of the audio in passes of at least 40 s; where the
+durations are known exactly before decoding (wav), and where they are estimated to a tenth (mp3). ``speed``: encoding
+windows of many lengths against windows of 10 s, in turns. ``seam``: the cosine of frames near a seam to the same frames
+in the middle of a window, for windows of 5, 10 and 15 s and the shortest and longest last window.
+
+The exit code is 1 where a limit is missed.
+"""
+
+import os
+import statistics
+import time
+from collections.abc import Callable, Iterator, Sequence
+from enum import StrEnum
+from functools import partial
+from pathlib import Path
+from typing import Annotated
+
+import numpy as np
+import numpy.typing as npt
+import typer
+
+from jobs.bench.baselines import save_random
+from jobs.bench.figures import Figure, measure_and_report
+from jobs.bench.sounds import make_sounds
+from jobs.shared.options import Json
+from jobs.tiny.synth import draw_scene
+from pipeline.config import EncodeConfig
+from pipeline.encoder.batching import MOST_GPU_WINDOWS, WINDOW_SAMPLES, equal_batches, fit_batch, share_call
+from pipeline.encoder.encoder import load_encoder, load_for_run
+from pipeline.grid import FRAME_S, HOP_SAMPLES, Grid, Waveform, plan_windows, seconds_to_frames
+from pipeline.run.decode_stage import BLOCK_S
+from pipeline.run.resources import CALL_S
+
+Lengths = npt.NDArray[np.float64]
+
+FIT, BACK = Grid(250, 10, "fit"), Grid(250, 10, "back")
+LEAST_PASS_S = 40.0
+
+
+class Part(StrEnum):
+    cost = "cost"
+    passes = "passes"
+    speed = "speed"
+    seam = "seam"
+
+
+def windows(
+    parts: Annotated[list[Part] | None, typer.Argument(help="What to measure; by default all.")] = None,
+    model: Annotated[str, typer.Option(help="A model, or `random`: one of the default size.")] = "earshot-tiny",
+    rounds: Annotated[int, typer.Option(min=1)] = 5,
+    json: Json = False,
+) -> None:
+    """Cost, batches and seams of the rules for the last window of a file."""
+    measurements: dict[Part, Callable[[Path], Iterator[Figure]]] = {
+        Part.cost: lambda folder: measure_cost(),
+        Part.passes: lambda folder: measure_passes(),
+        Part.speed: partial(measure_speed, model=model, rounds=rounds),
+        Part.seam: lambda folder: measure_seams(),
+    }
+    measure_and_report("windows", [measurements[part] for part in parts or list(Part)], json=json)
+
+
+def make_corpora(hours: float = 20.0) -> dict[str, Lengths]:
+    """The lengths of files, in seconds, by corpus; each corpus has about so many hours."""
+    rng = np.random.default_rng(0)
+    draw: dict[str, Callable[[int], Lengths]] = {
+        "10 s": lambda n: rng.uniform(10.0, 10.03, n),
+        "15-30 s": lambda n: rng.uniform(15.0, 30.0, n),
+        "FSD50K": lambda n: np.clip(rng.lognormal(np.log(5.0), 0.9, n), 0.3, 30.0),
+        "hours": lambda n: rng.uniform(1800.0, 7200.0, n),
+    }
+    mean_s = {"10 s": 10.0, "15-30 s": 22.5, "FSD50K": 7.1, "hours": 4500.0}
+    return {name: draw_s(max(1, round(hours * 3600 / mean_s[name]))) for name, draw_s in draw.items()}
+
+
+def list_windows(lengths_s: Lengths, grid: Grid, error: float = 0.0) -> list[int]:
+    """The frames of the windows of all files, in the order in which a run decodes them: the longest file first, as far
+    as it can tell, with a relative ``error``."""
+    estimated_s = lengths_s * np.exp(np.random.default_rng(1).normal(0, 1, len(lengths_s)) * error)
+    n_frames = np.ceil(lengths_s[np.argsort(-estimated_s)] / FRAME_S - 1e-9).astype(int)
+    return [span.length for n in n_frames.tolist() for span in plan_windows(n, grid)]
+
+
+def measure_cost() -> Iterator[Figure]:
+    for name, lengths_s in make_corpora().items():
+        before, after = (sum(list_windows(lengths_s, grid)) * FRAME_S / lengths_s.sum() for grid in (BACK, FIT))
+        yield Figure("cost", name, after, "x", 1.045, f"back: {before:.3f} x; {len(lengths_s):,} files")
+    worst = max(sum(span.length for span in plan_windows(n, FIT)) / n for n in range(seconds_to_frames(5.0), 10_000))
+    yield Figure("cost", "worst file of 5 s or more", worst, "x", 1.06)
+
+
+def list_passes(lengths: Sequence[int], per_call: int) -> list[int]:
+    """The frames in each pass of the model on a large GPU, if an encoder gets windows ``per_call`` at a time."""
+    passes = []
+    for first in range(0, len(lengths), per_call):
+        call = lengths[first : first + per_call]
+        most = share_call([length * HOP_SAMPLES for length in call])
+        for length in sorted(set(call)):
+            size = fit_batch(length * HOP_SAMPLES, MOST_GPU_WINDOWS * WINDOW_SAMPLES, most)
+            passes += [length * len(batch) for batch in equal_batches([n for n in call if n == length], size)]
+    return passes
+
+
+def measure_passes() -> Iterator[Figure]:
+    for name, lengths_s in make_corpora().items():
+        for error in (0.0, 0.1):
+            said = []
+            for grid, call_s in ((BACK, CALL_S), (FIT, BLOCK_S), (FIT, CALL_S)):
+                windows = list_windows(lengths_s, grid, error)
+                per_call = max(1, int(call_s * len(windows) / lengths_s.sum()))
+                seconds = np.array(list_passes(windows, per_call)) * FRAME_S
+                n_passes = len(seconds) / lengths_s.sum() * 3600
+                share = seconds[seconds >= LEAST_PASS_S].sum() / seconds.sum()
+                said.append(f"{n_passes:.0f} and {share:.0%}")
+            files = f"{name}, durations known to {error:.0%}" if error else name
+            detail = f"{share:.0%} in passes of 40 s; in calls of one block {said[1]}; by the rule back {said[0]}"
+            yield Figure("passes", files, n_passes, "/ h", None, detail)
+
+
+def measure_speed(folder: Path, *, model: str, rounds: int) -> Iterator[Figure]:
+    name = save_random(folder / "random") if model == "random" else model
+    encoder = load_for_run(EncodeConfig(clip_model=name, device="cpu"), True, len(os.sched_getaffinity(0)))
+    corpora = {name: lengths for name, lengths in make_corpora(0.1).items() if name != "hours"}
+    [longest] = make_sounds(1, FIT.longest_frames * FRAME_S)
+    calls = {"equal": [FIT.length_frames] * 32} | {name: list_windows(each, FIT)[:32] for name, each in corpora.items()}
+    speeds: dict[str, list[float]] = {name: [] for name in calls}
+    for number in range(rounds + 1):
+        for each, lengths in calls.items():
+            some: list[Waveform] = [longest[: n * HOP_SAMPLES] for n in lengths]
+            began = time.perf_counter()
+            encoder.encode(some)
+            if number:  # the first round warms up
+                speeds[each].append(sum(lengths) * FRAME_S / (time.perf_counter() - began))
+    for each in corpora:
+        ratio = statistics.median(mixed / equal for mixed, equal in zip(speeds[each], speeds["equal"], strict=True))
+        detail = f"{statistics.median(speeds[each]):.1f} and {statistics.median(speeds['equal']):.1f} times real time"
+        yield Figure("speed", f"10 s windows are faster than those of {each} by", 1 / ratio, "x", 1 / 0.97, detail)
+
+
+def measure_seams(n_scenes: int = 12) -> Iterator[Figure]:
+    """With the bundled model, on scenes like those it was trained on."""
+    encoder = load_encoder(EncodeConfig(device="cpu"))
+
+    def hear(scene: Waveform, first: int, n: int) -> npt.NDArray[np.float64]:
+        """The directions of the frames of a window."""
+        _, frames = encoder.encode([scene[first * HOP_SAMPLES : (first + n) * HOP_SAMPLES]])
+        rows = np.asarray((frames or [])[0], np.float64)
+        directions: npt.NDArray[np.float64] = rows / np.linalg.norm(rows, axis=1, keepdims=True)
+        return directions
+
+    for length_s in (5.0, 10.0, 15.0):
+        grid = Grid(seconds_to_frames(length_s), 10)
+        length, overlap, longest = grid.length_frames, grid.overlap_frames, grid.longest_frames
+        later, half = 2 * length, (overlap + 1) // 2  # the frame at which the later window begins
+        shortest = longest - (grid.step_frames - 1) // grid.quantum_frames * grid.quantum_frames
+        rng = np.random.default_rng(5)
+        scenes = [draw_scene(rng, (later + longest) * FRAME_S)[0] for _ in range(n_scenes)]
+        begin = later + half - length // 2
+        true = [hear(scene, begin, length)[later - begin :][:overlap] for scene in scenes]
+        earlier = [hear(scene, later + overlap - length, length)[-overlap:] for scene in scenes]
+        before = np.mean([(a * b).sum(1) for a, b in zip(earlier, true, strict=True)], axis=0)
+        for last, n in {"shortest": shortest, "equal": length, "longest": longest}.items():
+            after = np.mean(
+                [(hear(s, later, n)[:overlap] * b).sum(1) for s, b in zip(scenes, true, strict=True)], axis=0
+            )
+            middle = float(np.r_[before[:half], after[half:]].mean())
+            detail = f"all from the earlier window {before.mean():.2%}, all from the later {after.mean():.2%}"
+            yield Figure("seam", f"{length_s:.0f} s, {last} last window: cosine", 100 * middle, "%", None, detail)
