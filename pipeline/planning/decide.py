@@ -20,7 +20,7 @@ from pipeline.corpus.source_scope import places_above
 from pipeline.errors import FileFailure
 from pipeline.planning.batches import cut_recordings, pack
 from pipeline.planning.file_rows import copied_row, deleted_row, mtime_changed_row, unreadable_row
-from pipeline.planning.hashing import Hasher, Read
+from pipeline.planning.hashing import Hasher, Read, share_hashes
 from pipeline.planning.ledger import Ledger
 from pipeline.planning.plan import Plan
 from pipeline.planning.request import RunRequest
@@ -66,7 +66,9 @@ def make_plan(listed: pa.Table, ledger: Ledger, setup: PlanSetup, outdated: Set[
     hasher = Hasher(setup.hash_file, setup.probe_file, setup.report, decider.set_aside)
     candidates, to_check = decider.compare(listed)
     decider.find_deleted(listed)
-    candidates += decider.select_changed(hasher.hash(to_check))
+    checked = hasher.hash(to_check)
+    share_hashes(checked, candidates)
+    candidates += decider.select_changed(checked)
     if not request.full:
         candidates = hasher.hash_unsized(candidates, ledger, request, len(plan.deleted))
     candidates = hasher.hash_where_needed(candidates, ledger, request, len(plan.deleted))

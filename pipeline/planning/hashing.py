@@ -138,6 +138,14 @@ class Hasher:
         return results
 
 
+def share_hashes(hashed: list[CorpusFile], others: list[CorpusFile]) -> None:
+    """Give files the content hash of their recording where another range of it, or all of it, has been hashed."""
+    cut = {file.recording for file in itertools.chain(hashed, others) if file.time_range}
+    hash_of = {file.recording: file.content_hash for file in hashed if file.recording in cut}
+    for file in others:
+        file.content_hash = file.content_hash or hash_of.get(file.recording)
+
+
 def _sort_by_size(
     files: list[CorpusFile], known_sizes: set[int]
 ) -> tuple[list[CorpusFile], list[CorpusFile], list[CorpusFile]]:

@@ -22,7 +22,7 @@ def test_new_index_is_empty_and_has_its_schemas(tmp_path: Path) -> None:
     assert not journal.exists(path)
     create(path)
     assert journal.exists(path)
-    assert open_index(path).live.settings == SETTINGS
+    assert open_index(path).live.settings == {**SETTINGS, "window": {**SETTINGS["window"], "tail": "back"}}
     expected = {
         "files": schema.FILES,
         "clips": schema.clips_schema(CLIP_DIMENSION),

@@ -76,7 +76,7 @@ def test_journal_counts_what_was_written_and_names_its_batches(tmp_path: Path) -
     assert [tuple(row[name] for name in counts) for row in rows[1:4]] == [
         (2, 0, 2, 8, pytest.approx(0.64)),  # two files that share their frames
         (2, 0, 6, 25, pytest.approx(2.0)),
-        (2, 1, 2, 12, pytest.approx(0.48)),
+        (2, 1, 1, 12, pytest.approx(0.48)),
     ]
     for name in ("files", "clips", "frames"):
         table = open_published(tmp_path, name).to_table(columns=["batch_id"])
