@@ -90,7 +90,8 @@ def list_windows(lengths_s: Lengths, grid: Grid, error: float = 0.0) -> list[int
 
 def measure_cost() -> Iterator[Figure]:
     for name, lengths_s in make_corpora().items():
-        before, after = (sum(list_windows(lengths_s, grid)) * FRAME_S / lengths_s.sum() for grid in (BACK, FIT))
+        audio_s = float(lengths_s.sum())
+        before, after = (sum(list_windows(lengths_s, grid)) * FRAME_S / audio_s for grid in (BACK, FIT))
         yield Figure("cost", name, after, "x", 1.045, f"back: {before:.3f} x; {len(lengths_s):,} files")
     worst = max(sum(span.length for span in plan_windows(n, FIT)) / n for n in range(seconds_to_frames(5.0), 10_000))
     yield Figure("cost", "worst file of 5 s or more", worst, "x", 1.06)

@@ -106,12 +106,12 @@ def _write(encoded: pa.Table, path: str, frames_schema: pa.Schema) -> pa.Table:
         return error_row(schema.RECEIPTS, encoded["batch_id"][0].as_py(), error)
 
 
-def workers_on_ray() -> Workers:
+def workers_on_ray(decode: Decode = decode_batch, load: Load = load_for_run) -> Workers:
     """The workers of a Ray cluster: of the one that ``RAY_ADDRESS`` names, or of this machine, started when needed."""
 
     def stages(batches: pa.Table, config: Config, frames_schema: pa.Schema) -> Iterator[dict[str, Any]]:
         start_ray()  # here, in the main thread, so that Ray can handle signals
-        return run_stages(batches, config, frames_schema)
+        return run_stages(batches, config, frames_schema, decode, load)
 
     return Workers(stages, count_workers, publish, prepare, RayHealth().find_death)
 

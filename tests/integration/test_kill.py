@@ -137,7 +137,7 @@ def work_out(path: Path, config: Config, encoder: Any) -> Outcome:
         "decode" if truncated else None,
         "truncated" if truncated else None,
         len(waveform) / SAMPLE_RATE_HZ,
-        [(span.first, span.first + config.window.grid.length_frames) for span in spans],
+        [(span.first, span.first + span.length) for span in spans],
         clips,
         np.concatenate(own),
     )
