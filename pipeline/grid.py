@@ -20,6 +20,9 @@ import numpy.typing as npt
 SAMPLE_RATE_HZ = 48_000
 """The rate PE-Audio hears at (its feature extractor's ``sampling_rate``)."""
 
+BYTES_PER_SAMPLE = 4
+"""Samples are float32."""
+
 HOP_SAMPLES = 1_920
 """Samples in one frame: the product of the codec's strides, 2 x 8 x 10 x 12."""
 

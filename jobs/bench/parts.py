@@ -105,7 +105,8 @@ def encode_speed(
     Raises:
         RuntimeError: not even one window fits (``batching.is_out_of_memory``), or another error of torch.
     """
-    from pipeline.run.decode_stage import windows_per_block
+    from pipeline.grid import SAMPLE_RATE_HZ
+    from pipeline.run.resources import CALL_S
 
     settings = config.encode.model_copy(update={"precision": precision, "batch_windows": batch})
     frames, n_processes = config.store.frames == "all", encoders.most
@@ -113,7 +114,7 @@ def encode_speed(
     context = get_context("spawn")
     barrier = context.Barrier(n_processes)
     # A run gives a GPU several batches at once: it works on one while others are copied.
-    n_windows = max(batch, windows_per_block(config.window.grid)) if gpus else batch
+    n_windows = max(batch, int(CALL_S * SAMPLE_RATE_HZ / len(windows[0]))) if gpus else batch
     some = [windows[i % len(windows)] for i in range(n_windows)]
     calls = [
         (settings, frames, some, encoders.threads, gpus[i % len(gpus)] if gpus else None, least_s)

@@ -43,7 +43,7 @@ from pipeline.run.decode_stage import BLOCK_S
 from pipeline.run.driver import index_corpus
 from pipeline.run.progress import Progress
 from pipeline.run.record import make_record
-from pipeline.run.resources import Encoders, share_machine
+from pipeline.run.resources import CALL_S, Encoders, share_machine
 from pipeline.schema import Row
 
 FILES_PER_FORMAT = 4
@@ -105,7 +105,7 @@ def measure_stages_and_run(config: Config, scratch: Path, hours: float) -> Itera
     yield {"part": "write", "dimension": identity.dimension, "x": write_x}
 
     manifest = write_sample(rows, scratch / "sample.csv", RUN_S * _predict(encode_x, decode_x, device))
-    run = measure_run(config, manifest, BLOCK_S * encoders.most)
+    run = measure_run(config, manifest, (BLOCK_S if device == "cpu" else CALL_S) * encoders.most)
     # Windows overlap: that audio is encoded twice.
     encoding_x = min(run.pop("encoders"), encoders.most) / encoders.most * encode_x * run["audio_s"]
     ceiling = max(1e-9, _predict(encoding_x / max(run["windows_s"], 1e-9), decode_x, device))

@@ -22,6 +22,7 @@ from pipeline.corpus.shards import Place, is_sized
 from pipeline.corpus.time_ranges import TimeRange, range_of
 from pipeline.errors import FileFailure
 from pipeline.grid import (
+    BYTES_PER_SAMPLE,
     HOP_SAMPLES,
     WHOLE,
     Grid,
@@ -109,7 +110,7 @@ def decode_batch(
     block_windows = block_windows or windows_per_block(grid)
     part = Part(**planned["part"]) if planned.get("part") else WHOLE
     decode = _decode_rows if part == WHOLE else partial(_decode_part, part=part)
-    most_bytes = block_windows * grid.length_frames * HOP_SAMPLES * 4
+    most_bytes = block_windows * grid.length_frames * HOP_SAMPLES * BYTES_PER_SAMPLE
     rows: list[Row] = []
     n_bytes = 0
     for seq, row in enumerate(decode(planned["audios"], config, grid), start=part.first):

@@ -10,8 +10,8 @@ import pyarrow.compute as pc
 
 from pipeline.config import EncodeConfig
 from pipeline.errors import UsageError
-from pipeline.grid import Grid, count_windows, frames_to_seconds
-from pipeline.run.decode_stage import estimate_batch, is_long, windows_per_block
+from pipeline.grid import BYTES_PER_SAMPLE, HOP_SAMPLES, SAMPLE_RATE_HZ, Grid, count_windows, frames_to_seconds
+from pipeline.run.decode_stage import BLOCK_S, is_long, windows_per_block
 
 WRITERS = 16
 """On a cluster that may grow, this many tasks may write at the same time even if it has few cores now."""
@@ -23,13 +23,17 @@ BATCHES_PER_TASK, TASKS_PER_CORE = 16, 8
 BATCHES_PER_TASK_OF_A_CLUSTER = 4
 """Fewer on a cluster: the tasks of a node that leaves are decoded again, and a node that joins should find tasks."""
 
-BLOCKS_PER_ENCODER = 16
-"""A small corpus is cut into this many blocks for each encoder, of at least two windows (a batch on a CPU). Encoders on
-CPUs take a minute and more for a full block: smaller ones let them end together."""
+BLOCKS_PER_ENCODER = 32
+"""A small corpus is cut into this many blocks for each encoder, of at least two windows (a batch on a CPU). An encoder
+on a CPU takes a minute and more for a full block: with smaller ones, all end together."""
 
 CALL_S, CALLS_PER_ENCODER = 2560.0, 4
-"""An encoder on a GPU gets about so much audio in a call, in seconds, 0.5 GB of samples: four of its largest batches. A
+"""An encoder on a GPU gets up to so much audio in a call, in seconds, 0.5 GB of samples: four of its largest batches. A
 small corpus is cut into this many calls for each encoder."""
+
+CALLS_IN_STORE = 6
+"""An encoder has two calls at Ray, and a third one is being joined. They should fill half of the object store at most,
+for decoders need the rest."""
 
 BYTES_PER_ENCODER = 4 * 2**30
 """On CPUs, there is one encoder process for so much memory: the released models take 1 to 3 GiB of it. Ray is not asked
@@ -108,24 +112,42 @@ def split_into_tables(batches: pa.Table, n_together: int) -> list[pa.Table]:
 
 
 def fit_windows_per_block(batches: pa.Table, encoders: Encoders, grid: Grid) -> int:
-    """Windows in a block of PLANNED ``batches``: full blocks, but smaller ones for little audio on CPUs."""
-    full, n_blocks = windows_per_block(grid), BLOCKS_PER_ENCODER * encoders.most
-    if "num_gpus" in encoders.ray_options or batches.num_rows >= n_blocks:
+    """Windows in a block of PLANNED ``batches``: full blocks on GPUs, and smaller ones for little audio on CPUs."""
+    full = windows_per_block(grid)
+    if "num_gpus" in encoders.ray_options:
         return full
-    audio_s = sum(map(estimate_batch, batches.to_pylist()))
-    return max(2, min(full, int(audio_s / n_blocks / frames_to_seconds(grid.length_frames))))
+    block_s = _estimates(batches).sum() / (BLOCKS_PER_ENCODER * encoders.most)
+    return max(2, min(full, int(block_s // frames_to_seconds(grid.length_frames))))
 
 
-def fit_windows_per_call(batches: pa.Table, encoders: Encoders, grid: Grid) -> int:
-    """Windows of PLANNED ``batches`` that an encoder on a GPU gets in one call: several blocks, if there are enough.
+def fit_block_bytes(block_windows: int, grid: Grid) -> int:
+    """The size of blocks that Ray aims at. It joins smaller ones that a task yields, and cuts those that are half as
+    large again: blocks of so many windows are let alone unless they are less than three quarters full."""
+    return int(0.75 * block_windows * grid.length_frames * HOP_SAMPLES * BYTES_PER_SAMPLE)
 
-    Windows of one length share a batch of the model: the more there are to choose from, the larger the batches.
+
+def fit_rows_per_call(batches: pa.Table, encoders: Encoders, grid: Grid, store_bytes: float = math.inf) -> int | None:
+    """DECODED rows of PLANNED ``batches`` that an encoder on a GPU gets in one call: those of several blocks, if there
+    are enough. None, for CPUs, makes each block a call.
+
+    Windows of one length share a batch of the model: the more there are to choose from, the larger the batches. Batches
+    that are tried alone stay alone, row by row: one of them may kill its worker.
     """
-    estimated_s = pc.struct_field(pc.list_flatten(batches["audios"]), "estimated_s").to_numpy()
-    n_windows = count_windows(estimated_s, grid)
-    share = n_windows // (CALLS_PER_ENCODER * encoders.most)
-    wanted = int(CALL_S * n_windows / max(1.0, estimated_s.sum()))
-    return max(1, windows_per_block(grid), min(wanted, share))
+    if "num_gpus" not in encoders.ray_options:
+        return None
+    if not batches["part"].null_count:
+        return 1
+    estimated_s = _estimates(batches)
+    n_rows = count_windows(estimated_s, grid) + len(estimated_s)  # each content has a row for its files, too
+    audio_s = max(1.0, float(estimated_s.sum()))
+    fair_s = audio_s / (CALLS_PER_ENCODER * encoders.most)
+    stored_s = store_bytes / (CALLS_IN_STORE * encoders.most * SAMPLE_RATE_HZ * BYTES_PER_SAMPLE)
+    return max(1, int(max(BLOCK_S, min(CALL_S, fair_s, stored_s)) * n_rows / audio_s))
+
+
+def _estimates(batches: pa.Table) -> Any:
+    """The estimated seconds of each content of PLANNED ``batches``."""
+    return pc.struct_field(pc.list_flatten(batches["audios"]), "estimated_s").to_numpy()
 
 
 def count_writers(resources: dict[str, float], *, may_grow: bool = False) -> int:

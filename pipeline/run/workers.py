@@ -1,12 +1,13 @@
 """The stages on Ray Data: decode, encode and write. This is wiring; the stages themselves are plain functions.
 
 Tasks on CPUs decode, an actor pool encodes (on GPUs where there are any), and tasks write frame fragments and return
-receipts. Decoding, the only stage that multiplies data, is held back by Ray when the encoders are behind. Each block
-travels as it left its stage, so no stage waits for rows that cannot come.
+receipts. Decoding, the only stage that multiplies data, is held back by Ray when the encoders are behind. On CPUs each
+block travels as it left its stage. For GPUs, Ray joins several; it passes on what it has when no more can come.
 """
 
 import gc
 import logging
+import math
 import sys
 import time
 import warnings
@@ -31,9 +32,10 @@ from pipeline.run.record import Record
 from pipeline.run.resources import (
     Encoders,
     count_writers,
+    fit_block_bytes,
+    fit_rows_per_call,
     fit_task,
     fit_windows_per_block,
-    fit_windows_per_call,
     share_machine,
     split_into_tables,
 )
@@ -182,7 +184,6 @@ def run_stages(
     context.print_on_execution_start = False
     # A block is lost only with its worker, for errors become rows. The driver sees which batches are missing.
     context.max_errored_blocks = -1
-    context.target_max_block_size = 48 * 2**20  # less than a full block of windows: Ray cuts and joins none
     context.execution_options.verbose_progress = False
     # By default half an hour without a result ends a run. Waiting for a node that long is no reason to fail, nor is a
     # slow CPU. The record shows how long no receipt has come.
@@ -205,7 +206,7 @@ def run_stages(
 def _connect(batches: pa.Table, config: Config, frames_schema: pa.Schema, decode: Decode, load: Load) -> Any:
     """The stages as a Ray dataset. Nothing runs until it is read."""
     import ray
-    from ray.data import ActorPoolStrategy, TaskPoolStrategy, from_arrow
+    from ray.data import ActorPoolStrategy, DataContext, TaskPoolStrategy, from_arrow
 
     [longest] = batches.slice(0, 1).to_pylist()
 
@@ -223,15 +224,22 @@ def _connect(batches: pa.Table, config: Config, frames_schema: pa.Schema, decode
             _split, batch_size=None, num_cpus=SPLIT_CPUS, fn_kwargs=settings, **arrow
         )
     block_windows = fit_windows_per_block(batches, encoders, grid)
+    DataContext.get_current().target_max_block_size = fit_block_bytes(block_windows, grid)
     decoding = {"decode": decode, **settings, "block_windows": block_windows}
     decoded = planned.repartition(target_num_rows_per_block=n_together).map_batches(
         _decode, batch_size=n_together, num_cpus=1, max_retries=TRIES - 1, fn_kwargs=decoding, **arrow
     )
     loading = (load, config.encode, config.store.frames == "all", encoders.threads)
     pool = ActorPoolStrategy(min_size=least, max_size=most, max_tasks_in_flight_per_actor=2)
-    if "num_gpus" in ray_options:  # Ray joins blocks until they have so many rows, or until no more can come
-        ray_options["batch_size"] = fit_windows_per_call(batches, encoders, grid)
-    ray_options |= {"compute": pool, "max_task_retries": TRIES - 1, **arrow, "zero_copy_batch": True}
+    # On GPUs, Ray joins blocks until they have so many rows, or until no more can come.
+    n_rows = fit_rows_per_call(batches, encoders, grid, resources.get("object_store_memory", math.inf))
+    ray_options |= {
+        "batch_size": n_rows,
+        "compute": pool,
+        "max_task_retries": TRIES - 1,
+        **arrow,
+        "zero_copy_batch": True,
+    }
     encoded = decoded.map_batches(_Encode, fn_constructor_args=loading, **ray_options)
     writing = {"path": storage.absolute(config.into), "frames_schema": frames_schema}
     writers = TaskPoolStrategy(count_writers(resources, may_grow=may_grow()))

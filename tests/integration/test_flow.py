@@ -4,6 +4,8 @@ import hashlib
 import os
 import shutil
 import signal
+import subprocess
+import sys
 from collections.abc import Iterator
 from pathlib import Path
 from typing import Any
@@ -46,6 +48,8 @@ pytestmark = pytest.mark.usefixtures("ray_session")
 GRID = Grid()
 PER_CLASS = 2
 SOUNDS = [label for label in CLASSES if label != "silence"]
+
+ROOT = Path(__file__).parents[2]
 
 
 def configure(folder: Path, index: Path, **sections: Any) -> Config:
@@ -384,6 +388,45 @@ def test_file_that_kills_its_worker_is_a_failure(
     out, err = capfd.readouterr()
     assert out == ""
     assert "SIGSEGV" not in err
+
+
+DEADLY = """
+import os, signal, sys
+
+from pipeline.config import load_config
+from pipeline.grid import count_frames
+from pipeline.run.driver import index_corpus
+from pipeline.run.ray_start import start_ray
+from pipeline.run.workers import workers_on_ray
+from tests.helpers.runs import WideEncoder
+
+class Deadly(WideEncoder):
+    def encode(self, windows):
+        if any(count_frames(len(window)) == 88 for window in windows):  # 3.5 s
+            os.kill(os.getpid(), signal.SIGKILL)
+        return super().encode(windows)
+
+start_ray(num_gpus=1)
+progress = index_corpus(load_config(sys.argv[1]), stages=workers_on_ray(load=lambda *_: Deadly()))
+print(progress.n_indexed, progress.n_failed)
+"""
+"""A run that encodes on a claimed GPU, where one sound kills the encoder."""
+
+
+@pytest.mark.slow
+def test_file_that_kills_its_encoder_takes_no_others_along_on_a_gpu(tmp_path: Path) -> None:
+    """There, an encoder gets several blocks in a call: those of files that are tried alone must stay alone."""
+    write_sounds(tmp_path / "in", (0.5 + number for number in range(6)))
+    config = configure(tmp_path / "in", tmp_path / "index", run={"batch_s": 1.0, "max_failed_fraction": 0.5})
+    file = tmp_path / "config.yaml"
+    file.write_text(config.model_dump_json())
+    environment = {name: value for name, value in os.environ.items() if not name.startswith("RAY_")}
+    command = [sys.executable, "-c", DEADLY, str(file)]
+    done = subprocess.run(command, env=environment, cwd=ROOT, capture_output=True, text=True, check=False, timeout=300)
+    assert done.returncode == 0, done.stderr
+    assert done.stdout.split() == ["5", "1"]
+    [row] = [row for row in read(Path(config.into), "files") if row["status"] == "failed"]
+    assert (Path(row["uri"]).name, row["reason"]) == ("3.wav", "crashed")
 
 
 @pytest.mark.slow

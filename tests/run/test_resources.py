@@ -1,5 +1,7 @@
 """How the stages share a machine or a cluster."""
 
+from typing import Any
+
 import pyarrow as pa
 import pytest
 
@@ -9,11 +11,13 @@ from pipeline.errors import UsageError
 from pipeline.grid import Grid
 from pipeline.run.resources import (
     CALL_S,
+    CALLS_IN_STORE,
     CALLS_PER_ENCODER,
     Encoders,
+    fit_block_bytes,
+    fit_rows_per_call,
     fit_task,
     fit_windows_per_block,
-    fit_windows_per_call,
     share_machine,
     split_into_tables,
 )
@@ -124,20 +128,36 @@ def test_long_recordings_are_set_apart_and_the_others_share_tables() -> None:
 
 def test_blocks_are_smaller_for_little_audio_on_cpus() -> None:
     two = Encoders(2, 2, 1, {"num_cpus": 0.4})
-    found = [fit_windows_per_block(plan_batches(n, 30.0), two, Grid()) for n in (1, 22, 31, 32, 1_000)]
-    assert found == [2, 2, 2, 32, 32]  # many batches are as many blocks
-    found = [fit_windows_per_block(plan_batches(3, seconds), two, Grid()) for seconds in (10.0, 1_000.0, 100_000.0)]
+    found = [fit_windows_per_block(plan_batches(n, 30.0), two, Grid()) for n in (1, 43, 100, 1_000, 10_000)]
+    assert found == [2, 2, 4, 32, 32]
+    found = [fit_windows_per_block(plan_batches(3, seconds), two, Grid()) for seconds in (10.0, 2_000.0, 100_000.0)]
     assert found == [2, 9, 32]
     assert fit_windows_per_block(plan_batches(3, 10.0), Encoders(2, 2, 1, {"num_gpus": 1, "num_cpus": 0}), Grid()) == 32
 
 
-def test_call_on_a_gpu_has_many_windows_and_every_encoder_several_calls() -> None:
-    def fit(n_batches: int, seconds: float, n_encoders: int) -> int:
-        encoders = Encoders(n_encoders, n_encoders, 1, {"num_gpus": 1, "num_cpus": 0})
-        return fit_windows_per_call(plan_batches(n_batches, seconds), encoders, Grid())
+@pytest.mark.parametrize("n_windows", [2, 32])
+def test_ray_leaves_blocks_alone_that_are_nearly_full(n_windows: int) -> None:
+    """As Ray's output buffer does it: smaller tables are joined, and those half as large again are cut."""
+    full = n_windows * 10 * 48_000 * 4
+    target = fit_block_bytes(n_windows, Grid())
+    assert target < 0.76 * full
+    assert full < 1.5 * target
 
-    assert fit(5_000, 10.0, 2) == CALL_S / 10
-    assert fit(5_000, 5.0, 2) == CALL_S / 5  # of shorter files, more windows
-    assert fit(100, 3_600.0, 2) == int(CALL_S * 375 / 3_600)
-    assert fit(1_600, 10.0, 2) == 1_600 / CALLS_PER_ENCODER / 2  # of a small corpus, each encoder gets its share
-    assert fit(10, 10.0, 2) == 32  # but no less than a block
+
+def test_call_on_a_gpu_has_many_rows_and_every_encoder_several_calls() -> None:
+    def fit(n_batches: int, seconds: float, n_encoders: int, **options: Any) -> int | None:
+        encoders = Encoders(n_encoders, n_encoders, 1, {"num_gpus": 1, "num_cpus": 0})
+        return fit_rows_per_call(plan_batches(n_batches, seconds), encoders, Grid(), **options)
+
+    assert fit(5_000, 10.0, 2) == 2 * CALL_S / 10  # a row for the window, and one for the file
+    assert fit(5_000, 5.0, 2) == 2 * CALL_S / 5
+    assert fit(100, 3_600.0, 2) == int(CALL_S * 376 / 3_600)
+    assert fit(1_600, 10.0, 2) == 2 * 1_600 / CALLS_PER_ENCODER / 2  # each encoder gets its share of a small corpus
+    assert fit(10, 10.0, 2) == 64  # but no less than a block
+    assert fit(5_000, 10.0, 2, store_bytes=CALLS_IN_STORE * 2 * 1000 * 48_000 * 4) == 200  # 1,000 s fit the store
+
+
+def test_blocks_are_joined_neither_on_cpus_nor_where_one_may_kill_its_encoder() -> None:
+    gpus, cpus = Encoders(2, 2, 1, {"num_gpus": 1, "num_cpus": 0}), Encoders(2, 2, 1, {"num_cpus": 0.4})
+    assert fit_rows_per_call(plan_batches(50, 10.0), cpus, Grid()) is None
+    assert fit_rows_per_call(plan_batches(50, 10.0, alone=True), gpus, Grid()) == 1

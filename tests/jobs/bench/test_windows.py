@@ -3,7 +3,7 @@
 import numpy as np
 import pytest
 
-from jobs.bench.windows import BACK, FIT, list_passes, list_windows, make_corpora, measure_cost
+from jobs.bench.windows import BACK, FIT, list_calls, list_files, list_passes, make_corpora, measure_cost
 
 
 def test_each_corpus_has_its_lengths() -> None:
@@ -17,16 +17,26 @@ def test_each_corpus_has_its_lengths() -> None:
 
 def test_windows_come_longest_file_first() -> None:
     lengths_s = np.array([3.0, 30.0, 10.02])
-    assert list_windows(lengths_s, FIT) == [250, 250, 275, 251, 75]
-    assert list_windows(lengths_s, BACK) == [250, 250, 250, 250, 250, 250, 75]
-    assert sorted(list_windows(lengths_s, FIT, error=0.5)) == [75, 250, 250, 251, 275]
+    assert list_files(lengths_s, FIT) == [[250, 250, 275], [251], [75]]
+    assert list_files(lengths_s, BACK) == [[250] * 4, [250] * 2, [75]]
+    assert sorted(list_files(lengths_s, FIT, error=0.5)) == [[75], [250, 250, 275], [251]]
+
+
+def test_calls_hold_so_many_rows_and_what_remains_of_blocks() -> None:
+    files = [[250]] * 64  # 30 files fill a batch, and so a block of 60 rows
+    assert [len(call) for call in list_calls(files, rows_per_call=1_000)] == [64]
+    assert [len(call) for call in list_calls(files, rows_per_call=80)] == [40, 20, 4]
+    assert [len(call) for call in list_calls(files, rows_per_call=40)] == [20, 10, 20, 10, 4]
+    long = [[250] * 100]  # blocks of 32 windows
+    assert [len(call) for call in list_calls(long, rows_per_call=1)] == [1] * 100
+    assert [len(call) for call in list_calls(long, rows_per_call=50)] == [50, 50]
+    assert sum(map(sum, list_calls(files + long, 77))) == sum(map(sum, files + long))
 
 
 def test_passes_hold_windows_of_one_length_from_one_call() -> None:
     lengths = [250, 145, 250, 145, 250, 250]
-    assert list_passes(lengths, per_call=6) == [290, 1000]
-    assert list_passes(lengths, per_call=3) == [145, 500, 145, 500]
-    assert sum(list_passes(lengths * 99, per_call=100)) == sum(lengths) * 99
+    assert list_passes([lengths]) == [290, 1000]
+    assert list_passes([lengths[:3], lengths[3:]]) == [145, 500, 145, 500]
 
 
 def test_fitted_windows_encode_little_twice() -> None:
