@@ -28,7 +28,7 @@ from pipeline.index import journal
 from pipeline.index.handle import open_index
 from pipeline.search.clips import Hit, find_clips
 from pipeline.search.events import Event, Levels, Rules, to_event
-from pipeline.search.locate import EventQuery, find_events
+from pipeline.search.find_events import EventQuery, find_events
 from pipeline.search.query_vectors import QueryModels, check_waveform, embed_sound
 from pipeline.search.scores import Vector
 from pipeline.search.tables import open_table, read_rows

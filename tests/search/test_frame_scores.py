@@ -8,7 +8,7 @@ import pytest
 
 from pipeline.index import journal
 from pipeline.search.events import Levels
-from pipeline.search.locate import EventQuery, find_events
+from pipeline.search.find_events import EventQuery, find_events
 from pipeline.search.tables import open_table
 from tests.helpers.events import QUERY, plain_events, quantised, write_scores
 

@@ -15,7 +15,7 @@ from hypothesis import strategies as st
 from pipeline.errors import UsageError
 from pipeline.index import journal
 from pipeline.search.events import EventFrames, Levels
-from pipeline.search.locate import EventQuery, find_events
+from pipeline.search.find_events import EventQuery, find_events
 from pipeline.search.scores import dot_products
 from pipeline.search.tables import open_table
 from tests.helpers.events import QUERY, plain_events, quantised, write_scores, write_vectors
