@@ -12,7 +12,7 @@ import socket
 import threading
 import time
 from collections.abc import Callable
-from dataclasses import asdict, dataclass, field, replace
+from dataclasses import asdict, dataclass, field, fields, replace
 from types import TracebackType
 from typing import Literal
 
@@ -99,9 +99,8 @@ class Record:
     """When that process began: see ``processes.find_start``."""
 
 
-_COUNTS = ("n_files", "n_done", "n_indexed", "n_unchanged", "n_failed", "n_failed_before", "not_looked_at")
-_OF_PROGRESS = ("index", "run_id", *_COUNTS)
-"""The fields that a record has from ``Progress``, where they have the same names."""
+_OF_PROGRESS = {each.name for each in fields(Record) if hasattr(Progress(), each.name)} - {"started_at"}
+"""The fields that a record takes from ``Progress`` by their names, as they are."""
 
 
 def make_record(
