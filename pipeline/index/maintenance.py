@@ -17,7 +17,7 @@ from pipeline.config import StoreConfig
 from pipeline.errors import UsageError
 from pipeline.index import journal
 from pipeline.index.changes import Changes, after
-from pipeline.index.handle import Generation, Handle, drop_former_generations, find_index, open_index
+from pipeline.index.handle import Generation, Handle, drop_former_generations, open_index
 from pipeline.index.journal import DATA_TABLES, Failpoint, Published, table_uri
 from pipeline.index.lease import Lease
 from pipeline.index.settings import known_values
@@ -77,10 +77,10 @@ def optimize_index(path: str, keep_hours: float | None = None, failpoint: Failpo
 @contextmanager
 def write_alone(path: str, failpoint: Failpoint = lambda step: None) -> Iterator[tuple[Handle, Writer]]:
     """The index at ``path`` and its writer, outside of a run, with a lease."""
-    open_index(path)  # a lease would make the folder of an index that does not exist
+    index = open_index(path)  # first: a lease would make the folder of an index that does not exist
     run_id = uuid.uuid4().hex
     with plain_errors(path), Lease(path, run_id):
-        index = find_index(path)
+        index = index.refresh()
         yield index, Writer(index.live.path, run_id, failpoint=failpoint)
 
 

@@ -71,7 +71,7 @@ class Batch:
     """``metadata``: rows of files that are there, with other values in the user's columns."""
     precision: str | None = None
     seconds: float | None = None
-    """What the run spent on it, where it was decoded and encoded."""
+    """Seconds that the run spent on it; None if nothing was decoded."""
 
     @property
     def n_frames(self) -> int:
@@ -137,12 +137,13 @@ class Writer:
         """Changes that ``publish`` then publishes.
 
         Raises:
-            CommitConflict: whatever error another writer has caused: Lance has many words for that.
+            CommitConflict: another writer interfered, which Lance reports by several errors.
         """
         try:
             yield Changes(self.path, self._versions, self.failpoint)
         except (OSError, ValueError, RuntimeError, CommitConflictError) as error:
-            if not journal.exists(self.path) or journal.read_published(self.path).seq != self.published.seq:
+            latest = journal.find(self.path)
+            if latest is None or journal.newest(latest).seq != self.published.seq:
                 raise CommitConflict(
                     f"{self.path}: another run published meanwhile; this one stops, what it published stays"
                 ) from error
