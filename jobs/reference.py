@@ -45,9 +45,8 @@ def make_reference() -> str:
     commands = get_command(app).commands  # type: ignore[attr-defined]
     overview = [(f"[{name}](#earshot-{name})", _summarise(command)) for name, command in commands.items()]
     measurements = [(f"`{name}`", _summarise(each)) for name, each in get_command(make_app()).commands.items()]  # type: ignore[attr-defined]
-    measurements.append(
-        ("`encoder`", (encoder.__doc__ or "").split("\n")[0] + " Needs torch, transformers and numpy alone.")
-    )
+    needs = "Needs torch, transformers and numpy alone; `--encoder` is an alias."
+    measurements.append(("`encoder`", f"{(encoder.__doc__ or '').splitlines()[0]} {needs}"))
     sections = [HEAD, _format_table(("command", ""), overview)]
     sections += [_describe(name, command) for name, command in commands.items()]
     return "\n".join([*sections, MEASUREMENTS, _format_table(("measurement", ""), measurements)])

@@ -1,7 +1,7 @@
 """Samples in, embeddings out: PE-Audio's audio tower as an inference path made of the loaded weights.
 
 It computes what transformers' ``PeAudioEncoder`` computes without a padding mask, arranged for speed (measured with
-``python -m jobs.bench --encoder``):
+``python -m jobs.bench encoder``):
 
 - The channels of a sample lie together in memory. Convolutions of width one are then plain matrix products, and so are
   those that reduce the rate, on two views of their input (except at the ends of a sound).

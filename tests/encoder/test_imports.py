@@ -24,7 +24,7 @@ def test_every_module_of_the_encoder_imports_without_other_packages() -> None:
 
 def test_bench_of_the_encoder_starts_without_other_packages() -> None:
     program = (
-        "import runpy; sys.argv = ['jobs.bench', '--encoder', '--help']\nrunpy.run_module('jobs.bench', {}, '__main__')"
+        "import runpy; sys.argv = ['jobs.bench', 'encoder', '--help']\nrunpy.run_module('jobs.bench', {}, '__main__')"
     )
     assert "--seconds" in run(program)
 
