@@ -29,7 +29,7 @@ def test_only_stores_that_lance_knows_hold_an_index(into: str) -> None:
         assert make_config({"sources": "x", "into": good}).into == good
 
 
-def test_defaults() -> None:
+def test_smallest_configuration_has_windows_of_10_s_the_bundled_model_and_all_frames() -> None:
     config = make_config(SMALLEST)
     assert config.window.grid == Grid(250, 10)
     assert (config.encode.clip_model, config.encode.frame_model) == ("earshot-tiny", None)

@@ -27,5 +27,5 @@ def test_a_failure_survives_pickling() -> None:
 
 
 @pytest.mark.parametrize(("kind", "exit_code"), [(UsageError, 2), (EmptyCorpus, 1), (IndexBusy, 1)])
-def test_exit_codes(kind: type[UsageError], exit_code: int) -> None:
+def test_wrong_call_exits_with_2_and_empty_corpus_or_busy_index_with_1(kind: type[UsageError], exit_code: int) -> None:
     assert kind("x").exit_code == exit_code

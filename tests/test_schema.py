@@ -27,3 +27,9 @@ def test_columns_that_are_not_reserved_are_metadata() -> None:
     table = pa.schema([*schema.FILES, ("mic", pa.string())])
     assert schema.metadata_columns(table) == pa.schema([("mic", pa.string())])
     assert schema.without(table, "mic") == schema.FILES
+
+
+def test_each_format_adds_at_least_two_nullable_columns() -> None:
+    for names in schema.FILES_SINCE.values():
+        assert len(names) >= 2
+        assert all(schema.FILES.field(name).nullable for name in names)

@@ -1,4 +1,4 @@
-"""A recording is fetched, hashed and, where it cannot be sought in, decoded once for all of its consecutive ranges."""
+"""A recording is fetched, hashed and, where it is not seekable, decoded once for all of its consecutive ranges."""
 
 from pathlib import Path
 

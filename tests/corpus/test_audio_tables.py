@@ -163,7 +163,7 @@ def test_rows_of_an_unreadable_table_stay_indexed(tmp_path: Path) -> None:
     table.write_bytes(whole[:-10])
     index(config)
     assert live(config.into)["clips"] == before
-    with pytest.raises(CorpusError, match="and the index has 3 files in it; mend that"):
+    with pytest.raises(CorpusError, match="and the index has 3 files in it; make it readable first"):
         index_corpus(config, stages=in_place(WideEncoder()), rebuild=True)
     table.write_bytes(whole)
     assert index(config).n_windows == 0

@@ -175,7 +175,7 @@ def test_members_of_an_unreadable_shard_stay_indexed(tmp_path: Path, monkeypatch
         patch.setattr(tarfile, "open", broken)
         index(config)
         assert live(config.into)["clips"] == before
-        with pytest.raises(CorpusError, match="and the index has 3 files in it; mend that"):
+        with pytest.raises(CorpusError, match="and the index has 3 files in it; make it readable first"):
             index_corpus(config, stages=in_place(WideEncoder()), rebuild=True)
     assert index(config).n_windows == 0
     assert [row[2] for row in live(config.into)["files"]] == [None] * 3

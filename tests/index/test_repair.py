@@ -27,7 +27,7 @@ def test_damaged_clips_are_not_copied(config: Config) -> None:
     shutil.copytree(Path(uri).parent, folder)
     (folder / "c.wav").rename(folder / "moved.wav")
     moved = config.model_copy(update={"sources": (str(folder),)})
-    with pytest.raises(EarshotError, match=r"moved\.wav are damaged; mend that by `earshot verify"):
+    with pytest.raises(EarshotError, match=r"moved\.wav are damaged; repair them by `earshot verify"):
         index_corpus(moved, stages=in_place(WideEncoder()))
     mark_damaged(config.into, verify_index(config.into))
     index_corpus(moved, stages=in_place(WideEncoder()))

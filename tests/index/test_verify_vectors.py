@@ -25,11 +25,6 @@ DEFECTS: dict[str, Defect] = {
         "clips",
         "demands",
     ),
-    "clips are of no batch": (
-        lambda p: table(p, "clips").update({"batch_id": "'none'"}, "uri LIKE '%/b.wav'"),
-        "clips",
-        "not in the journal",
-    ),
     "a frame is lost": (lambda p: table(p, "frames").delete("frame = 7"), "frames", "0 to 6, 8 to"),
     "a frame is doubled": (lambda p: append(p, "frames", "frame = 7"), "frames", "are due, once"),
     "frames without a file": (
@@ -43,11 +38,6 @@ DEFECTS: dict[str, Defect] = {
         "frames none where",
     ),
     "frames have other times": (lambda p: table(p, "frames").update({"start_s": "9.0"}, "true"), "frames", "time"),
-    "frames are of no batch": (
-        lambda p: table(p, "frames").update({"batch_id": "'none'"}, "frame = 3"),
-        "frames",
-        "not in the journal",
-    ),
 }
 
 

@@ -490,7 +490,7 @@ def test_a_rebuild_with_many_unreadable_files_does_not_replace_the_index(
         return
     assert said is not None
     assert said.startswith("25 files that were indexed could not be read, more than run.max_deleted_fraction allows")
-    assert "; so the former tables stay in their place; mend that" in said
+    assert "; so the former tables stay in their place; solve that" in said
     assert live(shelf.config.into) == before
     for file in unreadable:
         file.with_suffix(".away").rename(file)

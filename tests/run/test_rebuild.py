@@ -286,8 +286,8 @@ def test_either_a_rebuild_or_another_run_wins(corpus: KnownCorpus, rebuild_first
     def overtake(name: str) -> None:
         if waiting == [name]:
             waiting.clear()
-            for claim in Path(into).glob("claim-*"):
-                claim.unlink()
+            for lease in Path(into).glob("claim-*"):
+                lease.unlink()
             corpus.put("newest.wav", 1)
             index(corpus.config, rebuild=not rebuild_first)
 
@@ -488,7 +488,7 @@ def test_a_rebuild_with_too_many_failures_says_that_the_former_tables_stay(corpu
         assert progress.held_back == bool(n_left)
         if n_left:
             assert said is not None
-            assert said.endswith("so the former tables stay in their place; mend that and run with --rebuild again")
+            assert said.endswith("so the former tables stay in their place; solve that and run with --rebuild again")
             assert find_index(config.into).live.path == config.into
             corpus.delete("broken.wav")
     assert find_index(config.into).live.path == f"{config.into}/generation-2"

@@ -48,21 +48,6 @@ def test_metadata_can_be_used_in_where_of_every_search(corpus: KnownCorpus, call
         assert re.fullmatch(r"earshot: --where \"mik = 'H5'\": .*\(columns: .*, mic, Take No, day\)\n", err)
 
 
-def test_folder_without_audio_exits_with_1(corpus: KnownCorpus, call: Call) -> None:
-    empty, into = corpus.root / "empty", corpus.config.into
-    empty.mkdir()
-    (empty / "notes.txt").write_text("no sound")
-    code, _, err = call("index", empty, "--into", corpus.root / "of-nothing")
-    assert (code, err.count("corpus.extensions")) == (1, 1)
-    (empty / "broken.wav").write_text("no sound")
-    assert call("index", empty, "--into", corpus.root / "of-nothing")[0] == 1
-    # All new files fail, but others are indexed: `failures` lists them, and the exit code is 0.
-    assert call("reindex", into)[0] == 0
-    (corpus.folder / "broken too.wav").write_text("no sound")
-    code, out, _ = call("reindex", into)
-    assert (code, " 0 indexed, " in out, " 1 failed, " in out) == (0, True, True)
-
-
 @pytest.mark.parametrize("command", ["index", "reindex", "plan"])
 def test_only_source_without_audio_asks_for_its_disk(corpus: KnownCorpus, call: Call, command: str) -> None:
     into, source = corpus.config.into, Path(corpus.config.sources[0])
@@ -76,17 +61,6 @@ def test_only_source_without_audio_asks_for_its_disk(corpus: KnownCorpus, call: 
         rf"earshot: {source}: holds no audio now, and the index has 4 files: is a disk missing\?.*\n", err
     )
     assert live(into) == before
-
-
-def test_summary_of_one_file_is_singular(corpus: KnownCorpus, call: Call) -> None:
-    only, into = corpus.root / "only", corpus.root / "one"
-    only.mkdir()
-    (only / "a.wav").write_bytes((corpus.folder / "moved.wav").read_bytes())
-    code, out, err = call("index", only, "--into", into)
-    assert code == 0
-    assert out.startswith("1 file: 1 indexed, ")
-    assert re.search(r" of \d+ s of audio in ", out)
-    assert re.search(r"^1 file to encode, about \d+ s of audio; about ", err, re.MULTILINE)
 
 
 def test_move_source_keeps_frames_and_metadata(corpus: KnownCorpus, call: Call) -> None:
