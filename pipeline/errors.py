@@ -1,6 +1,6 @@
 """The exceptions of the project, and ``FileFailure``, which describes a file that cannot be indexed.
 
-    EarshotError               an error that fits in one line for a person exit code 1
+    EarshotError               a line that a person can act on             exit code 1
     |-- UsageError             a wrong call or configuration               exit code 2
     |   |-- ConfigError        unknown key, value out of range
     |   |-- CorpusError        a source that does not exist or cannot be listed

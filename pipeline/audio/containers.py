@@ -1,4 +1,8 @@
-"""The containers that are read, and how each begins and ends. A new container is added here."""
+"""The containers that are read, and how each begins and ends.
+
+A new container also needs its extension (``corpus.extensions``), bytes per second (``corpus.corpus_file``), a line in
+``decoder_versions``, and ``header_lengths`` if its header may state a wrong length.
+"""
 
 import re
 

@@ -38,10 +38,10 @@ _PREROLL_S = 1
 """How much is decoded before the wanted second: many times the length of the resampler's filter."""
 
 _KEPT_S = 60
-"""How much decoded audio is kept of a file that cannot be sought in: 12 MB."""
+"""How much decoded audio is kept of a file that is not seekable: 12 MB."""
 
 _MOST_PHASES = 2_000
-"""The most phases between 48 kHz and a rate whose files are sought in. Above some 5,000 soxr interpolates between
+"""The most phases between 48 kHz and the rate of a seekable file. Above some 5,000 soxr interpolates between
 phases, and its clock drifts: 60 s into a file of 44,056 Hz, samples are off by 3e-4. 44,100 Hz has 160 phases, 11,025
 Hz has 640."""
 
@@ -178,7 +178,7 @@ class AudioStream(AbstractContextManager["AudioStream"]):
     @property
     def _exact_reader(self) -> SoundfileReader:
         if not isinstance(self._reader, SoundfileReader):
-            raise ValueError("this file cannot be sought in exactly")
+            raise ValueError("this file is not seekable exactly")
         return self._reader
 
     @property

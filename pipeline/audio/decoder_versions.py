@@ -20,13 +20,13 @@ class Mend:
 
     version: int
     what: str
-    """The improvement, with the files as subject: "G.722 without a header are read by their extension"."""
+    """The correction, with the files as subject: "G.722 without a header are read by their extension"."""
     concerns: Callable[[Mapping[str, Any]], bool]
     """Whether it changes a file that an older version decoded; takes the ``COLUMNS`` of its ledger row."""
 
 
 COLUMNS = ("uri", "status", "stage", "reason", "codec", "decoder")
-"""The columns of a ledger row that a mend may use."""
+"""The columns of a ledger row that ``concerns`` may use."""
 
 _MAY_BE_RAW = re.compile("|".join(rf"\.{extension}" for extension in RAW_FORMATS), re.IGNORECASE)
 
@@ -46,6 +46,6 @@ DECODER = max((mend.version for mend in MENDS), default=1)
 
 
 def find_mend(row: Mapping[str, Any], mends: Sequence[Mend] = MENDS) -> Mend | None:
-    """The newest mend that concerns the file of a ledger row and is newer than its decoder, if there is one."""
+    """The newest correction that concerns the file of a ledger row and is newer than its decoder, if there is one."""
     version = row["decoder"] or 1
     return next((mend for mend in reversed(mends) if mend.version > version and mend.concerns(row)), None)

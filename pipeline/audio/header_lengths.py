@@ -50,7 +50,7 @@ class Sound:
     """More than ``size_bytes`` if the file is cut off, or goes on behind the samples with bytes outside any chunk. None
     if the header does not state a size and the samples reach to the end of the file."""
     head: bytes | None
-    """A header to read the samples by, if libsndfile would not find exactly these by the file's own."""
+    """A replacement header; None if libsndfile finds exactly these samples by the file's own."""
 
 
 class View:

@@ -1,6 +1,6 @@
 """The recording that a task is reading: fetched and hashed once for all consecutive ranges of it.
 
-If it cannot be sought in, it is also decoded once: the stream of one range goes on to the next.
+If it is not seekable, it is also decoded once: the stream of one range goes on to the next.
 """
 
 from collections.abc import Iterator

@@ -1,4 +1,4 @@
-"""Waveform in, windows out, where the time grid puts them.
+"""Waveform in, windows out. The rule that places them is in ``pipeline/grid.py``.
 
 The very end of a file is reflect-padded once to a whole number of frames, as PE-Audio's feature extractor does; nothing
 else is ever padded.

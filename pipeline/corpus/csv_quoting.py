@@ -45,8 +45,10 @@ def _without_quoted(data: bytes, mark: str) -> bytes:
 
 
 def _check_tabs(path: str, data: bytes) -> bool:
-    """False: the cells are not quoted, since a quote closes before its cell ends, as in ``"Yes," he said``. Refuses a
-    cell that begins with a quote and has an odd number of them."""
+    """Decides that the cells of a TSV are not quoted, since a quote closes before its cell ends: ``"Yes," he said``.
+
+    Refuses a cell that begins with a quote and has an odd number of them. Returns whether cells are quoted: False.
+    """
     for cell in re.finditer(rb'(?:\A(?:\xef\xbb\xbf)?|[\t\r\n])("[^\t\r\n]*)', data):
         if cell[1].count(b'"') % 2:
             raise _unclosed(path, data, cell.start(1), "\t")
@@ -54,8 +56,10 @@ def _check_tabs(path: str, data: bytes) -> bool:
 
 
 def _check_commas(path: str, data: bytes) -> bool:
-    """True: text behind a closed quote, as in ``"Weird Al" Yankovic``, costs no row. Refuses a quote that never closes,
-    or closes in the middle of another line."""
+    """Decides that the cells of a CSV are quoted: text behind a closed quote (``"Weird Al" Yankovic``) costs no row.
+
+    Refuses a quote that never closes, or closes in the middle of another line. Returns whether cells are quoted: True.
+    """
     opening, closed, at = _find_opening(","), re.compile(_CLOSED), 0
     while found := opening.search(data, at):
         begin = found.start(2)

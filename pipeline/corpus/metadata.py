@@ -86,7 +86,9 @@ def read_metadata(
     return CorpusMetadata(table, (*notes, *strange, *doubled))
 
 
-def _join(tables: list[MetadataTable], listed: pa.ChunkedArray, sidecar: str | None) -> tuple[pa.Table, list[str]]:
+def _join(
+    tables: list[MetadataTable], listed: pa.ChunkedArray, metadata_table: str | None
+) -> tuple[pa.Table, list[str]]:
     """The rows of all tables that belong to files of the corpus, and notes on the others.
 
     One look-up serves all tables: a look-up for each would scan the whole corpus each time.
@@ -96,8 +98,9 @@ def _join(tables: list[MetadataTable], listed: pa.ChunkedArray, sidecar: str | N
     is_listed = pc.is_in(table["uri"], value_set=listed)
     if pc.all(is_listed).as_py():
         return table, []
-    n_first = len(tables[0].table) if tables[0].path == sidecar else 0
-    return table.filter(is_listed), _note_strange(str(sidecar), table["uri"][:n_first], is_listed[:n_first])
+    n_first = len(tables[0].table) if tables[0].path == metadata_table else 0
+    notes = _note_strange(str(metadata_table), table["uri"][:n_first], is_listed[:n_first])
+    return table.filter(is_listed), notes
 
 
 def _note_strange(path: str, uris: pa.ChunkedArray, is_listed: pa.ChunkedArray) -> list[str]:

@@ -10,7 +10,7 @@ import json
 from typing import Any
 
 _STATE = frozenset({"version", "truncation", "padding"})
-"""Keys of tokenizer.json that the last call left there and every call sets again."""
+"""Keys of tokenizer.json that hold leftovers of the last call; every call overwrites them."""
 
 _PROVENANCE = frozenset(
     {

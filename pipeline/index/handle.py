@@ -218,8 +218,8 @@ def describe_generation(path: str | Path, batches: Any, index: str | None = None
 def switch(index: Handle, run_id: str, failpoint: Failpoint = lambda step: None) -> None:
     """Make the next generation the live one, in one step.
 
-    A live generation that is not the first gets a last row in its own journal before, so that either this run loses or
-    any other run that still writes there.
+    A live generation that is not the first gets a last row in its own journal before. So of this run and one that is
+    still writing there, only one can publish.
 
     Args:
         index: as it was when this run began.

@@ -97,7 +97,7 @@ class MetadataColumns:
         return _append(clips, files.select(self.columns.names).take(positions))
 
     def outdated(self) -> set[str]:
-        """The uris of files in the ledger, not deleted, that hold other values than they should."""
+        """The uris of files in the ledger, not deleted, whose stored metadata is out of date."""
         names = self._given.table.column_names[1:]
         if not names:
             return set()

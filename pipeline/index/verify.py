@@ -137,7 +137,7 @@ def _audio_ids(row: Row) -> set[str]:
 def _check_journal(live: Generation, ledger: pa.Table, batches: pa.Table) -> Iterator[Finding]:
     seqs = batches["seq"].to_pylist()
     if seqs != list(range(len(seqs))):
-        yield Finding("batches", "seq does not count from 0 without a gap: only a copy of the index can mend that")
+        yield Finding("batches", "seq does not count from 0 without a gap: only a copy of the index can repair that")
     strange = ledger.filter(pc.invert(pc.is_in(ledger["batch_id"], batches["batch_id"].combine_chunks())))
     for row in strange.to_pylist():
         yield Finding("files", "its batch is not in the journal", **ids_of(row))

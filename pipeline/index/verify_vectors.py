@@ -64,7 +64,7 @@ class ClipsCheck:
 
     def run(self) -> Iterator[Finding]:
         if not self._metadata.equals(schema.metadata_columns(self._clips.schema)):
-            said = "its metadata columns are not those of `files`: only a copy of the index can mend that"
+            said = "its metadata columns are not those of `files`: only a copy of the index can repair that"
             yield Finding("clips", said)
             self._about = _ABOUT_CLIPS
         columns = ["file_id", *_CLIP_IDS, *self._about, "batch_id", "vector"]
@@ -159,7 +159,7 @@ class FramesCheck:
         self._has_frames = is_indexed & (to_numbers(ledger, "n_frames") > 0)
         column = pa.chunked_array([ledger["audio_id"].combine_chunks()])
         self._places = Places(column, np.flatnonzero(self._has_frames))
-        # Of each audio, at the row of the last file that holds it: frames 0 to ``next`` - 1 have been read, in order.
+        # Per audio, stored at the row of its last file: the number of frames read so far, in order.
         self._next = np.zeros(ledger.num_rows, np.int64)
         self._sums = np.zeros(ledger.num_rows, np.uint64)
         self._is_broken = np.zeros(ledger.num_rows, bool)

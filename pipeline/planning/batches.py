@@ -15,14 +15,14 @@ from pipeline.schema import Row
 
 MAX_FILES_PER_BATCH = 512
 LEAST_BATCHES, LEAST_BATCH_S = 16, 30.0
-"""A small corpus is cut into about 16 batches, but none is shorter than 30 s of audio, as far as there is enough."""
+"""A small corpus is cut into about 16 batches, or into fewer of 30 s."""
 
 PACKS_AT_ONCE = 50
 """Batches that are converted to Arrow at a time."""
 
 
 def _position(file: CorpusFile) -> tuple[str, int]:
-    """Sorts files by name, and the rows of a table by their order there, in which they are read."""
+    """Sorts files by name, and rows of a table by row number, in which order they are read."""
     table = file.row_of
     return (file.recording, 0) if table is None else (table, file.offset or 0)
 

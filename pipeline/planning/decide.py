@@ -85,7 +85,7 @@ class _Decider:
     def __init__(self, plan: Plan, ledger: Ledger, setup: PlanSetup) -> None:
         self._plan, self._ledger, self._request, self._mends = plan, ledger, setup.request, setup.mends
         self._left: set[str] = set()
-        """Uris of deleted files that no new file has been found to be, so far."""
+        """Uris of deleted files that no new file has matched yet."""
 
     # --- by size and time ---
 
@@ -123,8 +123,8 @@ class _Decider:
             self._plan.note(row["uri"], "deleted", "no longer there")
 
     def set_aside(self, file: CorpusFile | Row, failure: FileFailure) -> None:
-        """Note that a file cannot be listed or read. An indexed file that may be the same keeps its rows: somebody will
-        mend its disk or its permissions."""
+        """Note that a file cannot be listed or read. An indexed file that may be the same keeps its rows: its disk or
+        its permissions may be restored."""
         old = self._ledger.live(file["uri"])
         if old is not None and old["status"] == "indexed":
             is_same_time = file["modified_ns"] == old["modified_ns"]
@@ -244,7 +244,7 @@ def _has_same_size(file: CorpusFile | Row, old: Row) -> bool:
 
 
 def _is_of_its_bytes(old: Row) -> bool:
-    """Whether a ledger row holds for as long as the bytes do; a file that could not be read may be readable now."""
+    """Whether a ledger row depends on the bytes alone. "Could not be read" does not: the file may be readable now."""
     return bool(old["status"] == "indexed" or (old["status"] == "failed" and old["stage"] in ("decode", "encode")))
 
 
@@ -253,7 +253,7 @@ def _audio_id(file: CorpusFile) -> str | None:
 
 
 def _why(file: CorpusFile, old: Row | None, group: list[CorpusFile], mend: Mend | None) -> tuple[str, str]:
-    """The action and reason for a file that is decoded, or whose content another one of ``group`` is decoded for."""
+    """The action and reason for a file that is decoded, or that shares the decoding of another file in ``group``."""
     if group and not mend:
         return "duplicate", f"has the bytes of {group[0].uri}"
     if old is None:

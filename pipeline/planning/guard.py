@@ -181,7 +181,7 @@ def _count_below(uris: pa.ChunkedArray, folder: str) -> int:
 
 
 def count_by_folder(uris: Iterable[str]) -> str:
-    """Where these files lie, by the deepest folders of which a few hold them all: ``30 in /a, 7 in /b``."""
+    """Where these files lie, by the deepest few folders that together hold all of them: ``30 in /a, 7 in /b``."""
     parents = Counter(uri.rpartition("/")[0] for uri in uris)
     shown, depth = Counter[str](), 0
     while True:

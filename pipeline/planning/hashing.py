@@ -9,7 +9,7 @@ A row of a Parquet file has no size before it is read. It is hashed where the le
 deleted that it may have moved.
 
 Hashing a million files would take longer than encoding some twice. So at most ``READ_FIRST`` new files, and
-``READ_FIRST_BYTES``, are read for this; of the rest, workers and driver find out which ones are the same.
+``READ_FIRST_BYTES``, are read for this; duplicates among the rest are found while they are decoded.
 """
 
 import itertools
@@ -34,7 +34,7 @@ TABLES_AT_ONCE = 4
 """Tables of audio read at once, each from its first row to its last: that takes memory."""
 
 NEW_PER_DELETED = 20
-"""The number of new files that are hashed for each deleted one: a file that has moved need not be encoded."""
+"""Hash up to this many new files per deleted one, to find files that moved: they need not be encoded."""
 
 READ_FIRST = 20_000
 """The limit of new files that are probed, and that are hashed."""
@@ -46,7 +46,7 @@ READ_FIRST_BYTES = 16 * 2**30
 class Hasher:
     """Sets ``content_hash`` of files. Files that cannot be read are given to ``set_aside`` instead.
 
-    They are not decoded after all, since two files of one content would then be encoded twice.
+    A file that cannot be hashed is not decoded: it may be a duplicate, which would be encoded twice.
     """
 
     def __init__(

@@ -43,7 +43,7 @@ class Plan:
     holders: dict[str, str] = field(default_factory=dict)
     """The ids of these holders, by uri."""
     mended: dict[str, Mend] = field(default_factory=dict)
-    """By uri: the fix that concerns a file, which is decoded again even if its bytes are the same."""
+    """By uri: the correction because of which a file is decoded again, even if its bytes are the same."""
     deleted: list[Row] = field(default_factory=list)
     """Ledger rows of files that are no longer there."""
     removed: dict[str, str] = field(default_factory=dict)

@@ -30,7 +30,7 @@ class Checkpoints:
     def __init__(self, config: Config, writer: Writer, inventory: Inventory, progress: Progress) -> None:
         self.config, self.writer, self.inventory, self.progress = config, writer, inventory, progress
         self.encoding_since: float | None = None
-        """Since when the workers have encoded what the next commit publishes; None while they start."""
+        """When the workers began on the next commit; None until they have started."""
         self._waiting: list[Batch] = []
         self._committed_at = time.monotonic()
         self._n_own = 0
@@ -90,8 +90,7 @@ class Checkpoints:
         if not self._waiting:
             return
         with signals_held():
-            # Taken out first: an interrupted commit is never tried again here, for it may be half done, or done. The
-            # next run finds out.
+            # Clear first: an interrupted commit may have succeeded; the next run recovers.
             batches, self._waiting = self._waiting, []
             self._publish(batches)
 

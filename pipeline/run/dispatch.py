@@ -116,7 +116,7 @@ class Dispatch:
         return collector.missing
 
     def _any_answers(self, run_id: str) -> bool:
-        """Whether any worker stays alive if it gets next to nothing to do."""
+        """Whether any worker survives an almost empty batch."""
         with self._receive(_plan_nothing(run_id)) as receipts:
             return any(receipt is not None for receipt in receipts)
 
@@ -179,7 +179,7 @@ class Dispatch:
             self._checkpoints.add(batch)
 
     def _without_unreadable(self, batch: Batch) -> Batch:
-        """The batch without files that are indexed, unchanged, and could not be read: they keep their rows.
+        """The batch without indexed files that are unchanged but unreadable now: they keep their rows.
 
         Their disk may have been unmounted while they were encoded again.
         """

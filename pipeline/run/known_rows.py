@@ -43,8 +43,11 @@ def publish_without_clips(rows: list[Row], checkpoints: Checkpoints, keep_clips:
 
 
 def _copy_clips(wanted: list[tuple[Row, str]], checkpoints: Checkpoints) -> pa.Table:
-    """The clips of files whose content is indexed: those of another file that holds it, under new ids. Each row of
-    ``files`` that is ``wanted`` comes with the id of the other file."""
+    """The clips of files whose content is indexed: copies of another file's clips, under new ids.
+
+    Args:
+        wanted: pairs of a row of ``files`` and the id of the file whose clips it copies.
+    """
     path = checkpoints.config.into
     clips = open_published(path, "clips", checkpoints.writer.published)
     tables = [checkpoints.no_clips()]
@@ -62,8 +65,8 @@ def _copy_clips(wanted: list[tuple[Row, str]], checkpoints: Checkpoints) -> pa.T
             clips_of = clip_rows(row, checkpoints.config.window.grid)
             if [starts_s[at] for at in where.get(holder_id, [])] != [clip["start_s"] for clip in clips_of]:
                 raise EarshotError(
-                    f"{path}: clips of the content of {row['uri']} are damaged; mend that by `earshot verify INDEX"
-                    " --repair`"
+                    f"{path}: clips of the content of {row['uri']} are damaged; repair them by `earshot verify"
+                    " INDEX --repair`"
                 )
             rows += clips_of
             positions += where[holder_id]

@@ -11,7 +11,7 @@ STAGES = ("decode", "encode", "write")
 """The stages of the workers. Receipts carry the seconds that each one took: ``decode_s`` and so on."""
 
 BURST_S = 1.0
-"""Receipts that arrive within this time count as one burst: the moments between them tell no rate."""
+"""Receipts that arrive within this time count as one burst."""
 
 WINDOW_S = 300.0
 """Current rates are those of this time."""
@@ -23,7 +23,7 @@ class _Burst:
 
     at: float
     room_s: dict[str, float]
-    """Seconds that the workers of each stage had since the burst before."""
+    """Worker time available to each stage since the previous burst."""
     work_s: dict[str, float] = field(default_factory=lambda: dict.fromkeys(STAGES, 0.0))
     audio_s: float = 0.0
 
@@ -182,5 +182,5 @@ def find_shortfall(progress: Progress, max_failed_fraction: float) -> str | None
             " allows without --allow-deletions"
         )
     if progress.held_back:
-        found.append("so the former tables stay in their place; mend that and run with --rebuild again")
+        found.append("so the former tables stay in their place; solve that and run with --rebuild again")
     return "; ".join(found) or None

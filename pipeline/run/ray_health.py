@@ -56,8 +56,8 @@ class RayHealth:
     def find_death(self) -> str | None:
         """Which part has died, in words; None while all is well.
 
-        Of a Ray that this process has started, the processes are checked. Of a cluster that it has joined, the ports
-        are: a port that has never answered, for example behind a firewall, proves nothing.
+        If this process has started Ray, Ray's processes are checked. If it has joined a cluster, ports are checked,
+        except those that have never answered, for example behind a firewall.
         """
         node = self._node()
         if node is None:
@@ -85,7 +85,7 @@ class RayHealth:
         return None
 
     def _measure_silence(self, name: str, host: str, port: int) -> float | None:
-        """Seconds since a part stopped answering, if that is more than it may take; else None."""
+        """Seconds since a part stopped answering, if longer than allowed; else None."""
         asked_at = self._clock()
         if self._probe(host, port):
             self._answered.add(name)

@@ -25,7 +25,7 @@ def refuse_rebuild(former: pa.Table, listed: pa.Table, config: Config, request: 
     missing = former["uri"].filter(is_missing).to_pylist()
     for row in listed.filter(listed["hides_files"]).to_pylist():
         if n_below := sum(lies_within(uri, {row["uri"]}) for uri in missing):
-            return f"{row['uri']}: {row['message']}, and the index has {n_below} files in it; mend that"
+            return f"{row['uri']}: {row['message']}, and the index has {n_below} files in it; make it readable first"
     lost = guard.select_missing(indexed)
     refused = guard.find_refusal(lost, len(indexed))
     unreadable = listed.filter(
@@ -61,7 +61,7 @@ def check_rebuilt(progress: Progress, former: pa.Table, rebuilt: pa.Table, confi
 def _count_unread(former: pa.Table, rebuilt: pa.Table, config: Config, request: RunRequest) -> int:
     """How many formerly indexed files the rebuild could not read; 0 if a run may delete so many.
 
-    Their disk may have been unmounted, or their folder closed, since the rebuild began.
+    Their disk may have been unmounted, or their folder made unreadable, since the rebuild began.
     """
     uris = former["uri"].filter(pc.equal(former["status"], "indexed")).to_pylist()
     was_unread = pc.and_(pc.equal(rebuilt["status"], "failed"), pc.is_in(rebuilt["stage"], pa.array(["list", "read"])))
