@@ -1,9 +1,9 @@
 """The time grid, counted in integer samples and frames: which windows a file has, and which frames each window owns.
 
 A file of N samples at 48 kHz has F = ceil(N / 1920) frames of 40 ms. Windows start at multiples of the step and overlap
-a little. By the rule ``fit``, the last window begins at the first start from which at most one and a half windows are
-left, and takes all of it: hardly a second is encoded twice. By the rule ``back``, of older indexes, the last window has
-the length of the others and is moved back to end with the file.
+a little. By the rule ``fit``, the last window takes the rest of the file as soon as the rest is 1.5 windows or less:
+hardly more than the overlap is encoded twice. By the rule ``back``, of older indexes, the last window has the length of
+the others and is moved back to end with the file.
 
 Nothing is padded: windows share a batch only with windows of their own length, so no embedding depends on its batch.
 
@@ -110,7 +110,8 @@ class Span:
     """One window of a file, in frames of that file.
 
     The window holds frames ``first`` .. ``first + length - 1`` and gives the rows ``own_first`` .. ``own_stop - 1`` of
-    the table ``frames``: those whose nearest window centre is its own.
+    the table ``frames``. By the rule ``fit``, a seam lies in the middle of the overlap of two regular windows; by the
+    rule ``back``, each frame belongs to the window whose centre is nearest.
     """
 
     first: int

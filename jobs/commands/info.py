@@ -5,7 +5,7 @@ from jobs.shared.output import print_json, print_table
 
 
 def info(index: Path_, json: Json = False) -> None:
-    """Show the contents of an index: files, clips, frames, hours, models and metadata columns.
+    """Show the contents of an index: files, clips, frames, hours, models, windows and metadata columns.
 
     Example: earshot info my-index
     """
@@ -18,9 +18,11 @@ def info(index: Path_, json: Json = False) -> None:
     else:
         metadata = ", ".join(f"{name} ({kind})" for name, kind in values["metadata"].items())
         not_looked_at = summarize(values["not_looked_at"] or {})
+        window = values["window"]
         shown = {
             **values,
             "hours": f"{values['hours']:.3f}",
+            "window": f"{window['length_s']:g} s, overlap {window['overlap_s']:g} s, tail: {window['tail']}",
             "metadata": metadata or None,
             "with_note": values["with_note"] or None,
             "not_looked_at": not_looked_at or None,

@@ -135,7 +135,7 @@ def _encode_again(opened: "Handle", choose: _Sample) -> "Comparison":
     from pipeline.run.prepare import check_models_of, read_config
 
     config = read_config(opened)
-    check_models_of(config, opened.live)
+    check_models_of(config, opened)
     encoder = load_encoder(config.encode, frames=config.store.frames == "all")
     encoder.compile()
     return compare(opened.live, encoder, choose.n_files, choose.seed)

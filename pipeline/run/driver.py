@@ -68,7 +68,7 @@ def index_corpus(
     progress.tell()
     workers = _find_workers(stages)
     index = find_index(config.into)
-    given, config = config, prepare.keep_tail(config, index.live, rebuild=rebuild)
+    given, config = config, prepare.keep_tail(config, index, rebuild=rebuild)
     listed, manifests = prepare.list_files(config, progress, index.live)
     layout = prepare.describe_run(config)
     tables = prepare.choose_generation(index, layout.settings, rebuild=rebuild)

@@ -7,6 +7,7 @@ from dataclasses import asdict
 from functools import partial
 from typing import Any, NamedTuple
 
+import numpy as np
 import pyarrow as pa
 import pyarrow.compute as pc
 
@@ -18,7 +19,7 @@ from pipeline.corpus.ignored_files import IgnoredFiles
 from pipeline.corpus.metadata import CorpusMetadata, read_metadata
 from pipeline.encoder.checkpoint import read_identity
 from pipeline.errors import REASONS, CorpusError, EmptyCorpus, IndexMismatch, UsageError
-from pipeline.grid import FRAME_S
+from pipeline.grid import FRAME_S, count_windows
 from pipeline.index import journal
 from pipeline.index.handle import Generation, Handle, find_index
 from pipeline.index.metadata_columns import MetadataColumns
@@ -76,11 +77,12 @@ def describe_run(config: Config) -> Layout:
     return Layout(settings, clip.dimension, frame.dimension)
 
 
-def keep_tail(config: Config, live: Generation, *, rebuild: bool = False) -> Config:
-    """The configuration with a rule for last windows: if it names none, that of an index which is not rebuilt."""
-    if config.window.tail is not None or rebuild or not live.exists:
+def keep_tail(config: Config, index: Handle, *, rebuild: bool = False) -> Config:
+    """The configuration with the rule for last windows of the tables that a run continues, if it names none itself."""
+    tables = _choose_tables(index, rebuild=rebuild)
+    if config.window.tail is not None or not tables.exists:
         return config
-    window = config.window.model_copy(update={"tail": live.settings["window"]["tail"]})
+    window = config.window.model_copy(update={"tail": tables.settings["window"]["tail"]})
     return config.model_copy(update={"window": window})
 
 
@@ -126,7 +128,7 @@ def plan_corpus(
         EarshotError: see ``pipeline.errors``.
     """
     progress, index = Progress(run_id="0" * 32), index or find_index(config.into)
-    config = keep_tail(config, index.live, rebuild=rebuild)
+    config = keep_tail(config, index, rebuild=rebuild)
     listed, manifests = list_files(config, progress, index.live)
     layout = describe_run(config)
     tables = choose_generation(index, layout.settings, rebuild=rebuild)
@@ -204,7 +206,7 @@ def plan_files(
     plan.refused = guard.find_refusal(plan.removed.values(), len(indexed))
     deleted = pa.array([row["uri"] for row in plan.deleted], pa.string())
     plan.mounts = guard.find_mounts(indexed.filter(pc.invert(pc.is_in(indexed, deleted))))
-    plan.bytes_to_write = _estimate_bytes(plan.seconds_to_decode, config, inventory.layout)
+    plan.bytes_to_write = _estimate_bytes(plan, config, inventory.layout)
     return plan
 
 
@@ -238,13 +240,13 @@ def refuse_repair(config: Config, request: RunRequest, live: Generation) -> str 
     return guard.find_refusal(guard.select_missing(indexed), len(uris))
 
 
-def check_models_of(config: Config, live: Generation) -> None:
-    """Refuse to compare the vectors of ``live`` with those of other models or settings.
+def check_models_of(config: Config, index: Handle) -> None:
+    """Refuse to compare the vectors of ``index`` with those of other models or settings.
 
     Raises:
         IndexMismatch: naming each difference.
     """
-    check_settings(config.into, live.settings, describe_run(keep_tail(config, live)).settings)
+    check_settings(config.into, index.live.settings, describe_run(keep_tail(config, index)).settings)
 
 
 def choose_generation(index: Handle, settings: dict[str, Any], *, rebuild: bool) -> Generation:
@@ -253,20 +255,24 @@ def choose_generation(index: Handle, settings: dict[str, Any], *, rebuild: bool)
     Raises:
         IndexMismatch: the index has other settings, and ``rebuild`` is not asked for.
     """
-    live = index.live
-    if not live.exists:
-        return live
-    stored = live.settings
-    if not rebuild:
-        check_settings(index.path, stored, settings)
-        return live
-    begun = index.find_next()
-    if begun.exists and (found := differences(begun.settings, settings)):
+    tables = _choose_tables(index, rebuild=rebuild)
+    if not tables.exists:
+        return tables
+    if tables.path == index.live.path:
+        check_settings(index.path, tables.settings, settings)
+    elif found := differences(tables.settings, settings):
         raise IndexMismatch(
             f"{index.path}: an unfinished rebuild has {'; '.join(found)}; go on with its settings, or delete"
-            f" {begun.path} to give it up"
+            f" {tables.path} to give it up"
         )
-    return begun
+    return tables
+
+
+def _choose_tables(index: Handle, *, rebuild: bool) -> Generation:
+    if not rebuild or not index.live.exists:
+        return index.live
+    _ = index.live.settings  # an index of an unknown format is refused, not rebuilt
+    return index.find_next()
 
 
 def estimate_run_seconds(plan: Plan, live: Generation) -> float | None:
@@ -279,7 +285,11 @@ def estimate_run_seconds(plan: Plan, live: Generation) -> float | None:
     return plan.seconds_to_decode * seconds / audio_s if audio_s else None
 
 
-def _estimate_bytes(seconds: float, config: Config, layout: Layout) -> int:
-    clips = seconds / (config.window.length_s - config.window.overlap_s) * 2 * layout.clip_dimension
-    frames = seconds / FRAME_S * 2 * layout.frame_dimension if config.store.frames == "all" else 0.0
+def _estimate_bytes(plan: Plan, config: Config, layout: Layout) -> int:
+    """The size of the vectors: clips of each file, frames of each content."""
+    audios = pc.list_flatten(plan.batches["audios"])
+    n_files = pc.list_value_length(pc.struct_field(audios, "uris")).to_numpy()
+    durations_s = np.repeat(pc.struct_field(audios, "estimated_s").to_numpy(), n_files)
+    clips = count_windows(durations_s, config.window.grid) * 2 * layout.clip_dimension
+    frames = plan.seconds_to_decode / FRAME_S * 2 * layout.frame_dimension if config.store.frames == "all" else 0.0
     return int(clips + frames)

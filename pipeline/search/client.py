@@ -83,8 +83,8 @@ class Index:
     ) -> list[Hit]:
         """The ``k`` clips that sound most like ``waveform``, by cosine.
 
-        A sound longer than a window is cut like a file; the query is the mean direction of its windows. For a long
-        recording, ``similar_to_file`` needs less memory.
+        A sound is cut like a file of the index, with the rule ``fit`` once it is longer than one and a half windows;
+        the query is the mean direction of its windows. For a long recording, ``similar_to_file`` needs less memory.
 
         Args:
             waveform: samples of shape (n,) or (n, channels): floats from about -1 to 1, or integers of full scale.
@@ -175,7 +175,7 @@ class Index:
         ]
 
     def describe(self) -> dict[str, Any]:
-        """Counts by status, rows, hours of indexed audio, models and their dimension."""
+        """Counts by status, rows, hours of indexed audio, models and their dimension, and how files are cut."""
         files = self.to_arrow("files", columns=["status", "duration_s"])
         n_with = {status: pc.sum(pc.equal(files["status"], status)).as_py() or 0 for status in STATUSES}
         indexed = files.filter(pc.equal(files["status"], "indexed"))
@@ -190,6 +190,7 @@ class Index:
             "clip_model": self.settings["clip_model"]["name"],
             "frame_model": frame_model and frame_model["name"],
             "dimension": self.settings["clip_model"]["dimension"],
+            "window": {key: self.settings["window"][key] for key in ("length_s", "overlap_s", "tail")},
             "metadata": {column.name: str(column.type) for column in self.metadata},
             "unfinished_rebuild": self._describe_rebuild(),
         }

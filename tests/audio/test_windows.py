@@ -1,5 +1,6 @@
 """Streaming cuts the windows that the grid plans, with the samples of the file, padded at its very end."""
 
+import weakref
 from collections.abc import Iterator
 from itertools import pairwise
 
@@ -35,22 +36,24 @@ def test_streaming_cuts_what_the_plan_says(n_samples: int, grid: Grid, cuts: lis
 @pytest.mark.parametrize("tail", ["fit", "back"])
 def test_streaming_holds_one_and_a_half_windows_or_two(tail: Tail) -> None:
     grid = Grid(100, 20, tail)
-    drawn = 0
+    blocks: list[weakref.ref[Waveform]] = []
 
     def endless() -> Iterator[Waveform]:
-        nonlocal drawn
         while True:
-            drawn += HOP_SAMPLES
-            yield np.zeros(HOP_SAMPLES, np.float32)
+            block = np.zeros(HOP_SAMPLES, np.float32)
+            blocks.append(weakref.ref(block))
+            yield block
 
     windows = cut_windows(endless(), grid)
+    # A window is certain once one and a half windows are there and one block more; or, by the rule `back`, once its
+    # successor is complete.
+    needed = grid.longest_frames if tail == "fit" else grid.step_frames + grid.length_frames
     for k in range(50):
         span, _ = next(windows)
         assert span.first == k * grid.step_frames
-        # It is certain once one and a half windows are there and one block more; or, by the rule `back`, once its
-        # successor is complete.
-        held = grid.longest_frames if tail == "fit" else grid.step_frames + grid.length_frames
-        assert drawn <= (span.first + held + 1) * HOP_SAMPLES
+        assert len(blocks) <= span.first + needed + 1
+        n_held = sum(block() is not None for block in blocks)
+        assert n_held <= len(blocks) - first_frame_needed(k, grid) <= needed + grid.quantum_frames
 
 
 @settings(max_examples=60, deadline=None)

@@ -101,6 +101,20 @@ def test_a_recording_is_read_once_for_all_of_its_ranges() -> None:
     assert actions == {"new": MANY - MANY // 2, "duplicate": MANY // 2}
 
 
+@pytest.mark.parametrize("known", ["a.wav", "a.wav#t=2,3"])
+def test_a_new_range_takes_the_hash_of_a_recording_whose_content_is_checked(known: str) -> None:
+    disk = Disk({"a.wav": ("abcdef", 1)})
+    row = dict.fromkeys(schema.LISTED.names) | {"size_bytes": 6, "modified_ns": 1}
+    times = {"a.wav": (None, None), "a.wav#t=2,3": (2.0, 3.0), "a.wav#t=4,5": (4.0, 5.0)}
+    rows = [row | {"uri": uri, "start_s": times[uri][0], "end_s": times[uri][1]} for uri in (known, "a.wav#t=4,5")]
+    listed = pa.Table.from_pylist(rows, schema=schema.LISTED)
+    plan = plan_of(listed, make_ledger(known_row(known, "abcdef", 1)), disk, request=RunRequest(check_content=True))
+    assert {uri: action for uri, action, _ in plan.actions} == {known: "unchanged", "a.wav#t=4,5": "new"}
+    [audio] = [audio for audios in plan.batches["audios"].to_pylist() for audio in audios]
+    assert audio["content_hash"] == content_hash("abcdef")
+    assert disk.hashed == {"a.wav": 1}
+
+
 def test_very_many_new_files_are_not_read_before_decoding() -> None:
     assert plan_many(list_many(), make_ledger()).n_to_decode == MANY
     assert plan_many(list_many(7), make_ledger(known_row("/known.wav", "7 bytes", 1))).n_to_decode == MANY

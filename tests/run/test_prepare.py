@@ -1,5 +1,6 @@
 """Estimates before a run: bytes and seconds. Plans: tests/planning; configurations: tests/index/test_journal.py."""
 
+import shutil
 from pathlib import Path
 from types import SimpleNamespace
 from typing import Any
@@ -34,6 +35,13 @@ def test_estimated_bytes_are_about_those_written(tmp_path: Path) -> None:
         n_vectors = sum(open_published(config.into, name).count_rows() for name in tables)
         # The duration of a wav is guessed for 16 bits in stereo; these are float32 in mono: 4 bytes for 3.1.
         assert told == [pytest.approx(n_vectors * 2 * DIMENSION * 192_000 / 150_000, rel=0.06)]
+
+
+def test_estimated_bytes_count_a_clip_for_each_short_file(tmp_path: Path) -> None:
+    folder = write_sounds(tmp_path / "in", [0.5, 0.6, 0.7, 0.8])
+    shutil.copyfile(folder / "0.wav", folder / "copy.wav")
+    plan = plan_corpus(configure(folder, tmp_path / "index", store={"frames": "none"}))
+    assert (plan.n_to_decode, plan.bytes_to_write) == (5, 5 * 2 * DIMENSION)
 
 
 def test_estimated_time_counts_each_content_once_and_not_the_start(

@@ -19,15 +19,16 @@ from pipeline.index.clip_rows import clip_rows
 from pipeline.index.handle import delete_folder, find_index, open_index
 from pipeline.index.maintenance import optimize_index
 from pipeline.index.repair import restore_index
-from pipeline.index.tables import create_tables, open_published, read_files, write_frames
+from pipeline.index.tables import open_published, read_files, write_frames
 from pipeline.index.verify import verify_index
 from pipeline.index.writer import Batch, Writer
 from pipeline.run.driver import index_corpus
-from pipeline.run.prepare import describe_run, plan_corpus, read_config
+from pipeline.run.prepare import plan_corpus, read_config
 from pipeline.run.progress import Progress, find_shortfall
 from pipeline.schema import Row
 from tests.helpers.batches import frame_batch
 from tests.helpers.contents import SECTIONS, KnownCorpus, live, read
+from tests.helpers.older import create_older
 from tests.helpers.protocol import die_at, rebuild
 from tests.helpers.runs import WideEncoder, in_place
 
@@ -65,16 +66,7 @@ def with_windows(config: Config, length_s: float) -> Config:
 @pytest.fixture
 def older(corpus: KnownCorpus, tmp_path: Path) -> Config:
     """The configuration of an index from before there was a choice: its settings name no rule for last windows."""
-    config = corpus.config.model_copy(update={"into": str(tmp_path / "older")})
-    layout = describe_run(config)
-    del layout.settings["window"]["tail"]
-    create_tables(
-        config.into,
-        layout.settings,
-        clip_dimension=layout.clip_dimension,
-        frame_dimension=layout.frame_dimension,
-    )
-    return config
+    return create_older(corpus.config.model_copy(update={"into": str(tmp_path / "older")}))
 
 
 def clips_by_rule(config: Config) -> dict[str, list[tuple[float, float]]]:
@@ -104,6 +96,27 @@ def test_older_index_keeps_its_rule_until_it_is_rebuilt(older: Config) -> None:
     assert open_index(older.into).live.settings["window"]["tail"] == "fit"
     assert clips_of(older) == clips_by_rule(older)["fit"] != clips_by_rule(older)["back"]
     assert index(older) == 0
+
+
+def test_rebuild_that_was_begun_before_there_was_a_choice_continues(older: Config) -> None:
+    other, begun = with_windows(older, 1.2), f"{older.into}/generation-2"
+    index(older)
+    create_older(other, begun)
+    assert die_at("publish", 3, rebuild, other)
+    n_done = len(read_tables(begun, "files"))
+    assert 0 < n_done < len(NAMES)
+    assert plan_corpus(other, rebuild=True).n_unchanged == n_done
+    named = other.model_copy(update={"window": other.window.model_copy(update={"tail": "fit"})})
+    with pytest.raises(IndexMismatch, match=r"unfinished rebuild has .*'back'.*not .*'fit'"):
+        plan_corpus(named, rebuild=True)
+
+    index(other, rebuild=True)
+    assert open_index(older.into).live.path == begun
+    assert clips_of(other) == clips_by_rule(other)["back"] != clips_by_rule(other)["fit"]
+    assert verify_index(older.into) == []
+    assert index(other) == 0
+    index(other, rebuild=True)
+    assert clips_of(other) == clips_by_rule(other)["fit"]
 
 
 def test_rule_that_is_named_is_that_of_the_index_or_refused(corpus: KnownCorpus, older: Config) -> None:

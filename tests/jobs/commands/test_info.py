@@ -4,6 +4,7 @@ import pytest
 
 from tests.helpers.commands import Call, lines
 from tests.helpers.contents import KnownCorpus, live
+from tests.helpers.older import create_older
 from tests.helpers.runs import DIMENSION
 
 
@@ -21,3 +22,11 @@ def test_info_counts_the_published_files(corpus: KnownCorpus, call: Call) -> Non
     code, out, _ = call("info", into)
     assert code == 0
     assert "earshot-tiny" in out
+
+
+def test_info_shows_how_files_are_cut(corpus: KnownCorpus, call: Call) -> None:
+    older = create_older(corpus.config.model_copy(update={"into": f"{corpus.config.into}-older"}))
+    for into, tail in ((corpus.config.into, "fit"), (older.into, "back")):
+        [values] = lines(call("info", into, "--json")[1])
+        assert values["window"] == {"length_s": 0.8, "overlap_s": 0.2, "tail": tail}
+        assert f"0.8 s, overlap 0.2 s, tail: {tail}" in call("info", into)[1]
