@@ -24,7 +24,8 @@ _OPUS_GAP_S = 1.0
 """... except in opus, which sends nothing for 0.4 s at a time during silence (discontinuous transmission)."""
 
 _THINNEST_BYTES_PER_S = 100
-"""No codec needs fewer bytes. A packet's time beyond what the file can hold at this rate is damaged, and ignored."""
+"""No codec needs fewer bytes. A packet whose time is beyond what the file can hold at this rate is damaged; its time is
+ignored."""
 
 
 class AvReader:

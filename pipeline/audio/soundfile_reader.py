@@ -64,7 +64,7 @@ class SoundfileReader:
             view = View(self._source, self._sound.begin, self._sound.size_bytes, self._sound.head)
             return soundfile.SoundFile(view)
         self._source.seek(0)
-        # libsndfile sees an error of the disk as the end of the file. It shows once FFmpeg reads the rest.
+        # libsndfile takes an error of the disk for the end of the file. FFmpeg meets the error when it reads the rest.
         descriptor = self._source.descriptor
         return soundfile.SoundFile(self._source if descriptor is None else descriptor, closefd=False)
 

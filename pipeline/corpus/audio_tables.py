@@ -1,7 +1,7 @@
 """Tables with audio: Parquet and Arrow files with a column of audio bytes, as Hugging Face `datasets` writes them.
 
 The column is a struct of ``bytes`` and ``path`` (the feature ``Audio`` of `datasets`), or plain bytes. If there are
-several, the one named ``audio`` counts. ``list_rows`` names rows by their paths, ``audio_rows`` reads them by number.
+several, the column ``audio`` counts. ``list_rows`` names rows by their paths, ``audio_rows`` reads them by number.
 Neither needs the table as a whole: paths are read without the bytes, and bytes a row group or a record batch at a time.
 """
 

@@ -71,7 +71,7 @@ class IgnoredFiles:
 
         Args:
             listed: a LISTED table: its files are not ignored, even if they were noted.
-            since: leaves out the first so many notes (``n_noted``).
+            since: leave out this many of the first notes (``n_noted``).
         """
         uris, first = np.unique(np.array(self._uris[since:], np.int64), return_index=True)
         if not len(uris):
@@ -82,7 +82,7 @@ class IgnoredFiles:
         return _order({kind: counts[number] for kind, number in self._kinds.items() if counts[number]})
 
     def summarize_since(self, n_noted: int) -> str:
-        """The end of a message that no file was found: the files that were noted and ignored since then."""
+        """The end of a message that no file was found: the files ignored since the first ``n_noted`` notes."""
         said = summarize(self.count(LISTED.empty_table(), n_noted))
         return f"; not looked at: {said}" if said else ""
 

@@ -65,7 +65,7 @@ def gc_paused() -> Iterator[None]:
 
 
 class Listing:
-    """Collects rows of LISTED. Of several with the same uri, the first one counts.
+    """Collects rows of LISTED. If several have the same uri, the first one counts.
 
     Args:
         report: receives the number of rows, now and then.

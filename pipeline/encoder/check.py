@@ -33,7 +33,7 @@ LEAST_COSINE = 0.98
 the bundled model 0.9999; rounded positions or a superfluous norm give less than 0.9."""
 
 LEAST_PACKAGE_COSINE = 0.9999
-"""To Meta's package, whose code adds up in another order."""
+"""Between Earshot and Meta's package, whose code adds numbers up in another order."""
 
 Verdict = Literal["right", "wrong", "told"]
 

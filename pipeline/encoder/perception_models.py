@@ -14,7 +14,7 @@ from pipeline.encoder.text_encoder import Embeddings
 from pipeline.grid import Waveform
 
 OWNER = "facebook/"
-"""How the names of the models begin that the package knows."""
+"""The beginning of the names of the models that the package knows."""
 
 
 def find() -> Any | None:

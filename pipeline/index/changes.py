@@ -1,4 +1,4 @@
-"""Commits to the data tables before a publication. Each must find its table as the one before it left it."""
+"""Commits to the data tables before a publication. Each must find its table as the commit before left it."""
 
 from collections.abc import Callable
 from functools import partial

@@ -131,7 +131,7 @@ class Generation:
         return (parse(row["detail"], self._where) for row in self._rows if row["kind"] in kinds)
 
     def _all_mounts(self, seq: int | None = None) -> Iterator[list[str]]:
-        """The mount points of each row that names some or says that there are none, newest first."""
+        """The mount points of each journal row that notes them, newest first; the list may be empty."""
         for row in self._rows:
             if row["kind"] in ("configure", "restore") and (seq is None or row["seq"] <= seq):
                 found = parse(row["detail"], self._where)

@@ -3,8 +3,8 @@
 The lease is a small file in the index, ``claim-N.json``. Whoever creates number N holds the index; the holder's
 heartbeat creates N + 1 and removes N. Creating fails if the file exists, which local disks and some object stores can
 guarantee, so of two runs that create one number only one succeeds. Before the first lease, the run tests whether the
-store can. That keeps honest runs apart; should it fail (somebody removed the files), the journal still lets only one
-run publish.
+store can. That keeps honest runs apart. If it fails, because somebody removed the files for example, the journal still
+lets only one run publish.
 
 A store may create a file and lose its answer. A client that retries is then told that the file exists. So a run that is
 refused, or gets an error, reads the newest lease and continues if that is its own.

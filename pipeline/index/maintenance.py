@@ -41,7 +41,7 @@ MAX_HOURS = 1_000_000
 """The largest ``keep_hours``: more than a century."""
 
 _A_LOOK = dt.timedelta(minutes=10)
-"""How long a reader may hold the journal open: it reads it at once, and then the tables that the journal names."""
+"""How long a reader may need a version of the journal: it reads it at once, then only the tables that it names."""
 
 _NO_TIME = dt.timedelta(microseconds=1)  # Lance takes 0 for "not given"
 

@@ -11,8 +11,8 @@ from pipeline.corpus.metadata_types import common_type
 
 
 class _Rows:
-    """The rows of a table by their ``uri``, the first where several have the same. Looking up few of many rows does not
-    read them all."""
+    """The rows of a table by ``uri``; if several rows have the same, the first one. Looking up a few of many rows does
+    not read them all."""
 
     def __init__(self, table: pa.Table) -> None:
         self.table = table

@@ -37,7 +37,7 @@ _ABOUT_CLIPS = ("uri", "duration_s", "sample_rate_hz", "channels", "codec")
 
 @dataclass
 class _Unfinished:
-    """Clips that have been read of a file that may have more."""
+    """The clips read so far of a file that may have more."""
 
     clips: list[tuple[Any, ...]]
     sums: list[int]
@@ -212,8 +212,8 @@ class FramesCheck:
             self._is_broken[number] |= is_wrong[at]
 
     def _compare(self, row: Row, number: int, *, is_first: bool) -> Iterator[Finding]:
-        """What is wrong with the frames of a file's audio, whose state stands at the ledger row ``number``. One finding
-        stands for all files with the same audio: that of the first one."""
+        """What is wrong with the frames of a file's audio, whose counts are stored at the ledger row ``number``. Files
+        with the same audio share a finding, which names the first of them."""
         own, n_read = ids_of(row), int(self._next[number])
         if number in self._odd or n_read != row["n_frames"]:
             spans = [*([(0, n_read)] if n_read else []), *self._odd.get(number, [])]

@@ -1,9 +1,9 @@
 """The corpus and the ledger in, what to do with each file out. No file is decoded here.
 
-Size and modification time decide first. A file is unchanged if both are as the ledger has them, unless its bytes could
-not be read then; an indexed file that cannot be read now counts as unchanged, too. ``hashing`` then reads the files
-whose content may be known. Of a file whose content is in the index, rows are copied; if it has the bytes of a deleted
-file, it has moved. The others are decoded, those of one content together.
+Size and modification time decide first. A file is unchanged if both equal those in the ledger, unless its bytes could
+not be read last time; an indexed file that cannot be read now counts as unchanged, too. ``hashing`` then reads the
+files whose content may be known. If the index has a file's content, its rows are copied; a file with the bytes of a
+deleted one has moved. All other files are decoded, each content once.
 
 A million files are planned before the first one is decoded, so little memory is held for each.
 """
@@ -35,7 +35,7 @@ _COMPARED = ["size_bytes", "modified_ns", "content_hash", *(name for name in COL
 
 @dataclass(frozen=True)
 class PlanSetup:
-    """How to make a plan: with what files are read, how they are packed, what a person asks."""
+    """How to make a plan: the functions that read files, the size of batches, and the options of the run."""
 
     batch_s: float
     """Audio in one batch, in seconds."""
@@ -46,7 +46,7 @@ class PlanSetup:
     """Reads a few of the bytes; the answers are equal for equal files."""
     request: RunRequest = field(default_factory=RunRequest)
     report: Callable[[int, int], None] = lambda n_read, n_files: None
-    """Called with how many files have been read so far, of how many."""
+    """Called with the number of files read so far, and the number of files to read."""
     mends: Sequence[Mend] = MENDS
     """Why files decode differently now."""
     list_actions: bool = True
@@ -90,8 +90,8 @@ class _Decider:
     # --- by size and time ---
 
     def compare(self, listed: pa.Table) -> tuple[list[CorpusFile], list[CorpusFile]]:
-        """Settle files by what is listed of them. Returns candidates for decoding, and files that look unchanged and
-        whose content is to be checked."""
+        """Settle the files that size and time decide. Returns candidates for decoding, and files that look unchanged
+        but whose content is to be checked."""
         candidates, to_check = list[CorpusFile](), list[CorpusFile]()
         for piece in listed.to_batches(max_chunksize=ROWS_AT_ONCE):
             rows = piece.to_pylist()
@@ -113,7 +113,7 @@ class _Decider:
         return candidates, to_check
 
     def find_deleted(self, listed: pa.Table) -> None:
-        """Note the files that are no longer there. Files in a folder or shard that cannot be listed may be there."""
+        """Note the files that are no longer there. Files in a folder or shard that cannot be listed may still exist."""
         hidden = set(listed["uri"].filter(listed["hides_files"]).to_pylist())
         deleted = [old for old in self._ledger.find_deleted(listed["uri"]) if not lies_within(old["uri"], hidden)]
         self._plan.removed |= {old["file_id"]: old["uri"] for old in deleted if old["status"] == "indexed"}

@@ -1,10 +1,10 @@
-"""The row of ``files`` for each thing that can become of a file: found, indexed, copied, failed, damaged, deleted.
+"""Builds the row of ``files`` for each outcome: a file is found, indexed, copied, failed, damaged or deleted.
 
 A row has every column but ``batch_id``, which the commit adds. No other module builds one:
 
 - ``empty_row``: the file is found; decoding fills in what it learns;
 - ``indexed_row``: all of it is decoded; ``with_checksums``: all of it is encoded;
-- ``copied_row``: another file with the same bytes has been decoded; ``mtime_changed_row``: only the time is another;
+- ``copied_row``: another file with the same bytes has been decoded; ``mtime_changed_row``: only its time changed;
 - ``failed_row``: its content fails; ``unreadable_row``: its bytes cannot be read; ``lost_rows``: its worker died;
 - ``damaged_row``: its rows in the index cannot be trusted;
 - ``deleted_row``: the file is no longer there.
@@ -47,7 +47,7 @@ def copied_row(holder: Row, uri: str, modified_ns: int | None) -> Row:
 
 
 def mtime_changed_row(old: Row, modified_ns: int) -> Row:
-    """The row of a file whose bytes are the same and whose modification time is another."""
+    """The row of a file whose modification time changed, and whose bytes did not."""
     return old | {"modified_ns": modified_ns}
 
 
@@ -65,7 +65,7 @@ def unreadable_row(file: CorpusFile | Row, failure: FileFailure) -> Row:
 
 
 def lost_rows(batches: pa.Table, batch_ids: Set[str], failure: FileFailure) -> list[Row]:
-    """The rows of all files of some PLANNED batches whose workers died, so that nothing is known of the files."""
+    """The rows of all files of some PLANNED batches whose workers died before anything was known of the files."""
     return [
         unreadable_row({"uri": uri, "size_bytes": audio["size_bytes"], "modified_ns": modified_ns}, failure)
         for row in batches.to_pylist()

@@ -131,7 +131,7 @@ class Guard:
         ]
 
     def _find_emptied(self, uris: list[str]) -> dict[str, int]:
-        """The outermost folders and shards that should hold audio and do not, with how many of ``uris`` each had."""
+        """The outermost folders and shards that should hold audio and hold none, and how many of ``uris`` each had."""
         n_removed = Counter[str]()
         for place, n_files in Counter(next(places_above(uri), "") for uri in uris).items():
             for folder in (place, *places_above(place)):

@@ -14,8 +14,8 @@ import pyarrow.compute as pc
 from pipeline.schema import Row
 
 LEAST_BESIDE = 20_000
-"""So many new rows, or a quarter of the table if that is more, are held beside it: each takes 100 times the memory
-of a row in the table."""
+"""Up to this many new rows, or a quarter of the table if that is more, are held beside it. Each takes 100 times the
+memory of a row in the table."""
 
 
 class Places:
@@ -144,7 +144,7 @@ class Ledger:
         return tuple(self._files["uri"][at].as_py() for at in self._by_audio.find(audio_id))
 
     def holder(self, audio_id: str, prefer: Set[str] = frozenset()) -> Row | None:
-        """The row of the first indexed file with this content, if there is one; of those to ``prefer``, if possible."""
+        """The row of the first indexed file with this content, one of ``prefer`` if possible; None if there is none."""
         uris = set(self._held_by(audio_id))
         return self._row(min(uris & prefer or uris)) if uris else None
 

@@ -1,4 +1,4 @@
-"""What a person asks of one run, beyond bringing the index up to date with its sources."""
+"""The options of one run: what it does beyond bringing the index up to date with its sources."""
 
 from dataclasses import dataclass
 
@@ -24,7 +24,7 @@ class RunRequest:
     moved: tuple[str, str] | None = None
     """The former and the present place of a source that was renamed."""
     forgotten: tuple[str, ...] = ()
-    """Absolute places of sources that were given up: files that only they name are removed without a question."""
+    """Absolute places of sources that were given up: files that only they name are removed, however many they are."""
 
     def renamed(self, uri: str) -> str:
         """The present uri of a file whose former uri this is."""

@@ -1,4 +1,4 @@
-"""Beside the driver: threads that pull receipts or ask slow questions while it commits, and signals that wait."""
+"""Threads that pull receipts or ask slow questions while the driver commits, and signals that wait until it has."""
 
 import contextlib
 import queue
@@ -25,7 +25,7 @@ FIRST_ANSWER_S = 2.0
 
 
 class Polled(Generic[Answer]):
-    """The last answer to a question that a thread asks again and again, for it may take minutes or fail.
+    """Asks a question again and again in a thread, since it may take minutes or fail, and keeps the last answer.
 
     The thread works while the context is open. Entering waits ``FIRST_ANSWER_S`` at most for the first answer.
 
@@ -59,7 +59,7 @@ class Polled(Generic[Answer]):
 
 @contextmanager
 def drain(rows: Iterator[dict[str, Any]], timeout_s: float) -> Iterator[Iterator[dict[str, Any] | None]]:
-    """The rows as they come, pulled by a thread; None whenever none came for a while, so that checkpoints stay in time.
+    """The rows as they come, pulled by a thread; None whenever none came for a while, so that checkpoints are not late.
 
     On leaving, ``rows`` is closed, which stops the workers of a run that fails.
     """

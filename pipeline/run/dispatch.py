@@ -198,7 +198,7 @@ class Dispatch:
         return replace(batch, files=batch.files.filter(stay))
 
     def _note_finished(self, files: pa.Table, estimated_s: float) -> None:
-        """Note how long a batch is and how long the plan estimated: the rest of the estimate is about as far off."""
+        """Note how long a batch is, and how long the plan estimated: the rest of the plan is probably as far off."""
         indexed = files.select(["audio_id", "duration_s"]).filter(pc.equal(files["status"], "indexed"))
         self._progress.finished_planned_s += estimated_s
         self._progress.finished_s += sum({row["audio_id"]: row["duration_s"] for row in indexed.to_pylist()}.values())

@@ -19,7 +19,7 @@ HOLDERS_AT_ONCE = 500
 def publish_known(plan: Plan, checkpoints: Checkpoints) -> None:
     """Publish the rows of a plan that need no decoding.
 
-    Copies come first: a file that moved needs the clips of its old, deleted row, and frames always need an owner.
+    Copies come first: a moved file copies the clips of its old row before that is deleted, and frames need an owner.
     """
     max_rows = checkpoints.config.store.checkpoint_rows
     settled: set[str] = set()

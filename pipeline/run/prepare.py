@@ -222,7 +222,7 @@ def note_unreadable(unreadable: list[tuple[str, str]]) -> tuple[str, ...]:
 def refuse_repair(config: Config, request: RunRequest, live: Generation) -> str | None:
     """Why an index whose ledger is partly lost must not be repaired; None if it may.
 
-    A repair removes files that are missing now. The clips, too, tell which files the index had.
+    A repair removes files that are missing now. If the ledger has lost rows, the clips still name their files.
     """
     listed, _ = list_files(config, Progress(), live)
     uris: set[str] = set()
@@ -276,7 +276,7 @@ def _choose_tables(index: Handle, *, rebuild: bool) -> Generation:
 
 
 def estimate_run_seconds(plan: Plan, live: Generation) -> float | None:
-    """How long the run will encode at the speed of the last run that wrote ``live``; None if there was none."""
+    """Seconds of encoding, at the speed of the last run that encoded into ``live``; None if there was none."""
     if not live.exists:
         return None
     rows = [row for row in journal.read_journal(live.path).to_pylist() if row["seconds"] and journal.encoded_s(row)]

@@ -275,8 +275,8 @@ def judge(
 ) -> Record:
     """The record of the index at ``path``, with the state ``died`` if its run is dead.
 
-    On the machine of the run, its process decides. Elsewhere, and in another container, a fresh record proves that the
-    run lives; otherwise the lease decides, which a thread of the run renews even during one long step. A lease that
+    On the machine of the run, its process decides. Elsewhere, and in another container, a fresh record shows that the
+    run is alive; otherwise the lease decides, which a thread of the run renews even during one long step. A lease that
     looks old is watched for some seconds, for the clocks of two machines may differ.
 
     Args:

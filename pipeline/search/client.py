@@ -207,7 +207,7 @@ class Index:
         return schema.metadata_columns(self._open("files").schema)
 
     def _describe_rebuild(self) -> str | None:
-        """How far a rebuild has come that is going on, or was stopped."""
+        """How far an unfinished rebuild has come, running or stopped; None if there is none."""
         begun = self._handle.refresh().find_next()
         if not begun.exists:
             return None

@@ -206,7 +206,7 @@ class _Reader:
         return self.events[-1][1].score if len(self.events) == self.query.k else -math.inf
 
     def finished_audios(self) -> list[str]:
-        """The longest of the audios that are known as a whole: each of their frames could be a candidate again."""
+        """The longest audios that have been read completely, to be left out: their frames would only come again."""
         finished = [audio_id for audio_id, audio in self._audios.items() if audio.is_finished]
         return heapq.nlargest(MAX_LEFT_OUT, finished, key=lambda audio_id: self._audios[audio_id].n_frames)
 

@@ -1,4 +1,4 @@
-"""Scores: dot products of a query and stored vectors, and how far the engine's own ones may be off."""
+"""Scores: dot products of a query and stored vectors, and how far the engine's own scores may be off."""
 
 from typing import Any
 

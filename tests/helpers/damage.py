@@ -85,7 +85,7 @@ Defect = tuple[Callable[[str], object], str, str]
 """What plants a defect in the index at a path, the table that ``verify`` names for it, and a part of what it says."""
 
 
-def check_found_and_mended(config: Config, plant: Callable[[str], object], name: str, said: str) -> None:
+def check_found_and_repaired(config: Config, plant: Callable[[str], object], name: str, said: str) -> None:
     before = live(config.into)
     plant(config.into)
     publish(config.into)

@@ -11,7 +11,7 @@ from pipeline.index.repair import mark_damaged
 from pipeline.index.verify import verify_index
 from pipeline.run.driver import index_corpus
 from tests.helpers.contents import live
-from tests.helpers.damage import Defect, append_instead, check_found_and_mended, first, publish
+from tests.helpers.damage import Defect, append_instead, check_found_and_repaired, first, publish
 from tests.helpers.indexes import table
 from tests.helpers.runs import WideEncoder, in_place
 
@@ -46,7 +46,7 @@ DEFECTS: dict[str, Defect] = {
 
 @pytest.mark.parametrize("defect", DEFECTS)
 def test_defect_is_found_and_repaired(config: Config, defect: str) -> None:
-    check_found_and_mended(config, *DEFECTS[defect])
+    check_found_and_repaired(config, *DEFECTS[defect])
 
 
 @pytest.mark.parametrize("name", ["clips", "frames"])

@@ -1,4 +1,4 @@
-"""Each defect is planted, found, and mended by an ordinary run."""
+"""Each defect is planted, found, and repaired by an ordinary run."""
 
 import tracemalloc
 from collections.abc import Callable
@@ -16,7 +16,7 @@ from pipeline.index.repair import mark_damaged
 from pipeline.index.verify import report_on_index, verify_index
 from pipeline.run.driver import index_corpus
 from tests.helpers.contents import live
-from tests.helpers.damage import Defect, append, check_found_and_mended, first, publish, rewrite
+from tests.helpers.damage import Defect, append, check_found_and_repaired, first, publish, rewrite
 from tests.helpers.fakes import GRID
 from tests.helpers.indexes import table
 from tests.helpers.runs import WideEncoder, in_place
@@ -52,8 +52,8 @@ def test_index_as_a_run_leaves_it_has_no_findings(whole: Config) -> None:
 
 
 @pytest.mark.parametrize("defect", DEFECTS)
-def test_defect_is_found_and_mended(config: Config, defect: str) -> None:
-    check_found_and_mended(config, *DEFECTS[defect])
+def test_defect_is_found_and_repaired(config: Config, defect: str) -> None:
+    check_found_and_repaired(config, *DEFECTS[defect])
 
 
 def test_missing_scalar_index_is_found_and_created(config: Config) -> None:
@@ -97,7 +97,7 @@ def swap_rows(vectors: Any) -> Any:
 
 @pytest.mark.parametrize("name", ["clips", "frames"])
 @pytest.mark.parametrize("change", [scale, change_one_number, swap_rows])
-def test_changed_vectors_are_found_and_mended(config: Config, name: str, change: Callable[[Any], Any]) -> None:
+def test_changed_vectors_are_found_and_repaired(config: Config, name: str, change: Callable[[Any], Any]) -> None:
     before = live(config.into)
     [owner] = {row["audio_id"] for row in table(config.into, "files").to_table(filter="uri LIKE '%/c.wav'").to_pylist()}
     rewrite(config.into, name, f"audio_id = '{owner}'", change)
@@ -112,7 +112,7 @@ def test_changed_vectors_are_found_and_mended(config: Config, name: str, change:
 
 
 @pytest.mark.parametrize("name", ["clips", "frames"])
-def test_rotten_bytes_are_found_and_mended(config: Config, name: str) -> None:
+def test_rotten_bytes_are_found_and_repaired(config: Config, name: str) -> None:
     before = live(config.into)
     [owner] = {row["audio_id"] for row in table(config.into, "files").to_table(filter="uri LIKE '%/c.wav'").to_pylist()}
     rows = table(config.into, name).to_table(filter=f"audio_id = '{owner}'")

@@ -1,9 +1,9 @@
-"""Defects of clips and frames are found, and an ordinary run mends them."""
+"""Defects of clips and frames are found, and an ordinary run repairs them."""
 
 import pytest
 
 from pipeline.config import Config
-from tests.helpers.damage import Defect, append, check_found_and_mended, first
+from tests.helpers.damage import Defect, append, check_found_and_repaired, first
 from tests.helpers.indexes import table
 
 DEFECTS: dict[str, Defect] = {
@@ -42,5 +42,5 @@ DEFECTS: dict[str, Defect] = {
 
 
 @pytest.mark.parametrize("defect", DEFECTS)
-def test_defect_is_found_and_mended(config: Config, defect: str) -> None:
-    check_found_and_mended(config, *DEFECTS[defect])
+def test_defect_is_found_and_repaired(config: Config, defect: str) -> None:
+    check_found_and_repaired(config, *DEFECTS[defect])

@@ -51,7 +51,7 @@ def test_same_size_and_time_is_unchanged(status: str, stage: str | None) -> None
 @pytest.mark.parametrize(("status", "stage"), [("failed", "read"), ("failed", "list"), ("deleted", None)])
 @pytest.mark.parametrize("modified_ns", [1, 2])
 def test_a_file_that_could_not_be_read_is_tried_again(status: str, stage: str | None, modified_ns: int) -> None:
-    # Whether or not its time is another: somebody may have mended permissions or a disk.
+    # Whether or not its time is another: somebody may have restored permissions or a disk.
     disk = Disk({"a.wav": ("one", modified_ns)})
     plan = plan_of(disk.listed(), make_ledger(known_row("a.wav", "one", 1, status, stage)), disk)
     assert (plan.n_unchanged, contents(plan), plan.failed, plan.copies) == (0, [["a.wav"]], [], [])

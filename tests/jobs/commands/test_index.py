@@ -11,14 +11,14 @@ from tests.helpers.contents import KnownCorpus, live
 
 def test_metadata_can_be_used_in_where_of_every_search(corpus: KnownCorpus, call: Call) -> None:
     """From ``--metadata`` to ``--where``, in every command that shows metadata."""
-    into, sidecar = corpus.config.into, corpus.root / "about.csv"
-    sidecar.write_text("uri,mic,Take No,day\nin/moved.wav,H5,1,2024-05-01\nin/b.wav,MKH 50,2,\nin/doubled.wav,H5,3,\n")
-    assert call("index", corpus.folder, "--into", into, "--metadata", sidecar)[0] == 0
-    sidecar.write_text("uri,mic,Take No,day\nin/moved.wav,H5,1,2024-05-01\nin/b.wav,H5,2,\nin/gone.wav,,,\n")
+    into, table = corpus.config.into, corpus.root / "about.csv"
+    table.write_text("uri,mic,Take No,day\nin/moved.wav,H5,1,2024-05-01\nin/b.wav,MKH 50,2,\nin/doubled.wav,H5,3,\n")
+    assert call("index", corpus.folder, "--into", into, "--metadata", table)[0] == 0
+    table.write_text("uri,mic,Take No,day\nin/moved.wav,H5,1,2024-05-01\nin/b.wav,H5,2,\nin/gone.wav,,,\n")
     code, out, _ = call("plan", into)
     assert code == 0
     assert re.search(r"metadata +2 *\n", out)
-    assert f"note: {sidecar}: 1 row belongs to no file of the corpus; the first one is {corpus.root}/in/gone.wav" in out
+    assert f"note: {table}: 1 row belongs to no file of the corpus; the first one is {corpus.root}/in/gone.wav" in out
     code, out, _ = call("reindex", into)
     assert "0 indexed, 6 unchanged (1 of them failed before, 2 with other metadata)" in out
     assert "note: " in out
@@ -66,9 +66,9 @@ def test_only_source_without_audio_asks_for_its_disk(corpus: KnownCorpus, call: 
 def test_move_source_keeps_frames_and_metadata(corpus: KnownCorpus, call: Call) -> None:
     """The metadata table moves along, and nothing is encoded again."""
     into, new = corpus.config.into, corpus.root / "elsewhere"
-    sidecar = corpus.folder / "about.csv"
-    sidecar.write_text("uri,mic\nb.wav,H5\n")
-    assert call("index", corpus.folder, "--into", into, "--metadata", sidecar)[0] == 0
+    table = corpus.folder / "about.csv"
+    table.write_text("uri,mic\nb.wav,H5\n")
+    assert call("index", corpus.folder, "--into", into, "--metadata", table)[0] == 0
     rows = live(into)
     corpus.folder.rename(new)
     code, _, err = call("reindex", into)
