@@ -11,7 +11,6 @@ from typing import Any
 
 from typer.main import get_command
 
-from jobs.bench import encoder
 from jobs.bench.__main__ import make_app
 from jobs.main import app
 from jobs.shared.output import print_error
@@ -45,8 +44,6 @@ def make_reference() -> str:
     commands = get_command(app).commands  # type: ignore[attr-defined]
     overview = [(f"[{name}](#earshot-{name})", _summarise(command)) for name, command in commands.items()]
     measurements = [(f"`{name}`", _summarise(each)) for name, each in get_command(make_app()).commands.items()]  # type: ignore[attr-defined]
-    needs = "Needs torch, transformers and numpy alone; `--encoder` is an alias."
-    measurements.append(("`encoder`", f"{(encoder.__doc__ or '').splitlines()[0]} {needs}"))
     sections = [HEAD, _format_table(("command", ""), overview)]
     sections += [_describe(name, command) for name, command in commands.items()]
     return "\n".join([*sections, MEASUREMENTS, _format_table(("measurement", ""), measurements)])
