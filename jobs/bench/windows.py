@@ -9,8 +9,9 @@ the model on a GPU that an hour of each corpus takes, and the share of the audio
 durations are known exactly before decoding (wav), and where they are estimated to a tenth (mp3). Blocks and calls are
 counted as Ray joins and cuts them. ``speed``: encoding
 windows of many lengths against windows of 10 s, in turns. ``seam``: the cosine of frames near a seam to the same frames
-in the middle of a window, for windows of 5, 10 and 15 s and the shortest and longest last window. ``runs``: whole runs
-of each corpus by both rules, from the start of workers to the last commit, with Ray running already.
+in the middle of a window, for windows of 5, 10 and 15 s and the shortest and longest last window. ``quality``: how much
+worse the bundled model finds sounds by the rule ``fit``, in held-out scenes longer than those it was trained on.
+``runs``: whole runs of each corpus by both rules, from the start of workers to the last commit, while Ray runs already.
 
 The exit code is 1 where a limit is missed.
 """
@@ -32,6 +33,7 @@ from jobs.bench.baselines import save_random
 from jobs.bench.figures import Figure, measure_and_report
 from jobs.bench.sounds import make_sounds, write_sounds
 from jobs.shared.options import Json
+from jobs.tiny.evaluate import CHECKPOINT, load, make_long_exam, measure
 from jobs.tiny.synth import draw_scene
 from pipeline.config import EncodeConfig, RunConfig, make_config
 from pipeline.encoder.batching import MOST_GPU_WINDOWS, WINDOW_SAMPLES, equal_batches, fit_batch, share_call
@@ -53,6 +55,7 @@ class Part(StrEnum):
     passes = "passes"
     speed = "speed"
     seam = "seam"
+    quality = "quality"
     runs = "runs"
 
 
@@ -69,6 +72,7 @@ def windows(
         Part.passes: lambda folder: measure_passes(),
         Part.speed: partial(measure_speed, model=model, rounds=rounds),
         Part.seam: lambda folder: measure_seams(),
+        Part.quality: lambda folder: measure_quality(),
         Part.runs: partial(measure_runs, model=model, minutes=minutes),
     }
     measure_and_report("windows", [measurements[part] for part in parts or list(Part)], json=json)
@@ -211,6 +215,17 @@ def measure_seams(n_scenes: int = 12) -> Iterator[Figure]:
             middle = float(np.r_[before[:half], after[half:]].mean())
             detail = f"all from the earlier window {before.mean():.2%}, all from the later {after.mean():.2%}"
             yield Figure("seam", f"{length_s:.0f} s, {last} last window: cosine", 100 * middle, "%", None, detail)
+
+
+def measure_quality() -> Iterator[Figure]:
+    model, tokenizer = load(CHECKPOINT)
+    for shortest_s, longest_s in ((10.04, 15.0), (15.0, 30.0)):
+        exam = make_long_exam(shortest_s, longest_s)
+        back, fit = (measure(model, tokenizer, exam, grid=grid) for grid in (BACK, FIT))
+        for name in ("precision_at_10", "frame_f1", "event_f1"):
+            before, after = getattr(back, name), getattr(fit, name)
+            what = f"scenes of {shortest_s:.0f} to {longest_s:.0f} s: {name.replace('_', ' ')}, loss"
+            yield Figure("quality", what, before - after, "", 0.01, f"back {before:.3f}, fit {after:.3f}")
 
 
 def measure_runs(folder: Path, *, model: str, minutes: float) -> Iterator[Figure]:

@@ -30,10 +30,10 @@ from jobs.tiny.synth import CLASSES, LENGTHS_S, Event, frame_targets, make_scene
 from pipeline.encoder.checkpoint import find_checkpoint
 from pipeline.encoder.loading import load_model, load_tokenizer
 from pipeline.encoder.malloc import keep_freed_memory
-from pipeline.grid import FRAME_S, Waveform, count_frames
+from pipeline.grid import FRAME_S, HOP_SAMPLES, Grid, Span, Waveform, count_frames, plan_windows
 
 CHECKPOINT = Path(__file__).parents[2] / "pipeline" / "encoder" / "models" / "earshot-tiny"
-HELD_OUT_SEED, VALIDATION_SEED = 2_000_029, 3_000_017
+HELD_OUT_SEED, VALIDATION_SEED, LONG_SEED = 2_000_029, 3_000_017, 4_000_037
 """Far from the seeds of training, which count up from its own."""
 
 ONSET_PROBABILITY = 0.3
@@ -126,6 +126,17 @@ def make_clips(rng: np.random.Generator, held_out: bool) -> list[Clip]:
     return clips
 
 
+def make_long_exam(shortest_s: float, longest_s: float, n_clips: int = 120) -> Exam:
+    """Mixtures as in the held-out exam, as dense, but of other lengths: uniform, a whole number of frames."""
+    rng = np.random.default_rng(LONG_SEED)
+    clips = []
+    for _ in range(n_clips):
+        seconds = round(float(rng.uniform(shortest_s, longest_s)) / FRAME_S) * FRAME_S
+        sounds = [str(label) for label in rng.choice(CLASSES, round(seconds * 0.4))]
+        clips.append(Clip(*make_scene(rng, seconds, sounds, float(rng.uniform(0, 20)), held_out=True), "mixture"))
+    return Exam(clips, {label: CAPTIONS[label].held_out for label in CLASSES}, DISTRACTORS.held_out)
+
+
 def embed_plainly(model: PeAudioModel, samples: torch.Tensor) -> tuple[torch.Tensor, torch.Tensor]:
     """(n, samples) -> (n, dim) clips and (n, frames, dim) frames, by transformers' own forward."""
     output = model.audio_encoder(samples[:, None])
@@ -133,24 +144,42 @@ def embed_plainly(model: PeAudioModel, samples: torch.Tensor) -> tuple[torch.Ten
 
 
 @torch.inference_mode()
-def encode_clips(embed: Embed, clips: Sequence[Clip]) -> tuple[Floats, list[Floats]]:
-    """The embeddings of the clips (clips, dim), and of the frames of each (frames, dim), float32.
+def encode_clips(embed: Embed, clips: Sequence[Clip], grid: Grid | None = None) -> tuple[list[Floats], list[Floats]]:
+    """For each clip, the embeddings of its windows (windows, dim) and of its frames (frames, dim), float32.
 
-    Clips of equal length share a batch, so nothing is padded.
+    Windows of equal length share a batch, so nothing is padded.
+
+    Args:
+        grid: cuts the clips into windows; by default each one is a window.
     """
+    counts = [count_frames(len(clip.waveform)) for clip in clips]
+    spans = [plan_windows(n, grid) if grid else [Span(0, n, 0, n)] for n in counts]
+    windows = [
+        clip.waveform[span.first * HOP_SAMPLES : (span.first + span.length) * HOP_SAMPLES]
+        for clip, cut in zip(clips, spans, strict=True)
+        for span in cut
+    ]
     by_length: dict[int, list[int]] = {}
-    for index, clip in enumerate(clips):
-        by_length.setdefault(len(clip.waveform), []).append(index)
+    for index, window in enumerate(windows):
+        by_length.setdefault(len(window), []).append(index)
     encoded: dict[int, tuple[Floats, Floats]] = {}
     for n_samples, indices in by_length.items():
         at_once = max(1, 500_000 // n_samples)
         for first in range(0, len(indices), at_once):
             batch = indices[first : first + at_once]
-            samples = torch.from_numpy(np.stack([clips[i].waveform for i in batch]))
-            pooled, frames = (embeddings.float().numpy() for embeddings in embed(samples))
+            pooled, frames = (
+                embeddings.float().numpy()
+                for embeddings in embed(torch.from_numpy(np.stack([windows[i] for i in batch])))
+            )
             encoded.update(zip(batch, zip(pooled, frames, strict=True), strict=True))
-    in_order = [encoded[index] for index in range(len(clips))]
-    return np.stack([clip for clip, _ in in_order]), [frames for _, frames in in_order]
+    found: tuple[list[Floats], list[Floats]] = [], []
+    in_order = iter(encoded[index] for index in range(len(windows)))
+    for cut in spans:
+        pairs = [(span, *next(in_order)) for span in cut]
+        found[0].append(np.stack([pooled for _, pooled, _ in pairs]))
+        own = [rows[span.own_first - span.first : span.own_stop - span.first] for span, _, rows in pairs]
+        found[1].append(np.concatenate(own))
+    return found
 
 
 @torch.inference_mode()
@@ -190,10 +219,15 @@ def f1(n_true_positive: float, n_found: float, n_true: float) -> float:
     return 2 * n_true_positive / max(1.0, n_found + n_true)
 
 
-def precision_at_10(clips: Sequence[Clip], encoded: Floats, texts: Floats, label: str) -> float:
-    """Share of clips with ``label`` among the ten best by dot product, averaged over the texts (texts, dim)."""
+def precision_at_10(clips: Sequence[Clip], encoded: Sequence[Floats], texts: Floats, label: str) -> float:
+    """Share of clips with ``label`` among the ten best by dot product, averaged over the texts (texts, dim).
+
+    Args:
+        encoded: (windows, dim) of each clip, of which the best counts.
+    """
     relevant = np.array([label in clip.labels for clip in clips])
-    return float(relevant[np.argsort(-(texts @ encoded.T), axis=1)[:, :10]].mean())
+    scores = np.stack([(texts @ windows.T).max(axis=1) for windows in encoded], axis=1)
+    return float(relevant[np.argsort(-scores, axis=1)[:, :10]].mean())
 
 
 class _Tally:
@@ -217,15 +251,22 @@ class _Tally:
         self.errors += matched
 
 
-def measure(model: PeAudioModel, tokenizer: PreTrainedTokenizerBase, exam: Exam, embed: Embed | None = None) -> Quality:
+def measure(
+    model: PeAudioModel,
+    tokenizer: PreTrainedTokenizerBase,
+    exam: Exam,
+    embed: Embed | None = None,
+    grid: Grid | None = None,
+) -> Quality:
     """The quality of a checkpoint, by every caption of the exam.
 
     Args:
         embed: the audio tower to measure; by default transformers' own forward.
+        grid: cuts the clips into windows; by default each one is a window.
     """
     model.eval()
     clips = exam.clips
-    clip_embeddings, frame_embeddings = encode_clips(embed or partial(embed_plainly, model), clips)
+    clip_embeddings, frame_embeddings = encode_clips(embed or partial(embed_plainly, model), clips, grid)
     scale, bias = model.text_audio_logit_scale.item(), model.text_audio_logit_bias.item()
     targets = [frame_targets(clip.events, count_frames(len(clip.waveform))) for clip in clips]
     precision: dict[str, float] = {}

@@ -16,7 +16,10 @@ STARTING = ["earshot --help", "earshot index", "earshot index", "earshot query",
         (["start", "--rounds", "1"], STARTING),
         (["many", "folder", "--files", "300"], ["folder"] * 4),
         (["reindex", "--scale", "0.04"], ["change"] * 2),
-        (["windows", "--rounds", "1"], ["cost"] * 5 + ["passes"] * 8 + ["speed"] * 3 + ["seam"] * 9),
+        (
+            ["windows", "--rounds", "1", "--minutes", "1"],
+            ["cost"] * 5 + ["passes"] * 8 + ["speed"] * 3 + ["seam"] * 9 + ["quality"] * 6 + ["runs"] * 4,
+        ),
     ],
 )
 def test_every_figure_is_measured(command: list[str], measured: list[str]) -> None:
