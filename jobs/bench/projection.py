@@ -5,7 +5,6 @@ and profile. Speeds are in seconds of audio per second.
 """
 
 import csv
-import math
 import os
 import tempfile
 import time
@@ -107,8 +106,7 @@ def measure_stages_and_run(config: Config, scratch: Path, hours: float) -> Itera
     manifest = write_sample(rows, scratch / "sample.csv", RUN_S * _predict(encode_x, decode_x, device))
     run = measure_run(config, manifest, (BLOCK_S if device == "cpu" else CALL_S) * encoders.most)
     # Windows overlap: that audio is encoded twice.
-    encoding_x = min(run.pop("encoders"), encoders.most) / encoders.most * encode_x * run["audio_s"]
-    ceiling = max(1e-9, _predict(encoding_x / max(run["windows_s"], 1e-9), decode_x, device))
+    ceiling = max(1e-9, _predict(encode_x * run["audio_s"] / max(run["windows_s"], 1e-9), decode_x, device))
     run["of_what_parts_allow"] = run["x"] and run["x"] / ceiling
     run["encoded_per_audio"] = run["windows_s"] / max(run["audio_s"], 1e-9)
     wall_h, gb = hours / (run["x"] or ceiling), run.pop("index_bytes") / run["audio_s"] * 3600 * hours / 1e9
@@ -203,7 +201,6 @@ def measure_run(
     return {
         "files": progress.n_files,
         "failed": progress.n_failed,
-        "encoders": max(1, math.ceil(progress.planned_s / config.run.batch_s)),  # further ones get no batch
         "audio_s": progress.audio_s,
         "windows_s": windows_s,
         "x": speed or None,

@@ -1,7 +1,7 @@
 """How the stages share a machine or a cluster: how many encoders, and how much each task takes. Pure functions."""
 
 import math
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from typing import Any
 
 import numpy as np
@@ -118,6 +118,13 @@ def fit_windows_per_block(batches: pa.Table, encoders: Encoders, grid: Grid) -> 
         return full
     block_s = _estimates(batches).sum() / (BLOCKS_PER_ENCODER * encoders.most)
     return max(2, min(full, int(block_s // frames_to_seconds(grid.length_frames))))
+
+
+def limit_encoders(batches: pa.Table, encoders: Encoders, grid: Grid) -> Encoders:
+    """As many encoders as PLANNED ``batches`` have blocks, at most: further ones would have nothing to do."""
+    block_s = fit_windows_per_block(batches, encoders, grid) * frames_to_seconds(grid.length_frames)
+    n_blocks = max(batches.num_rows, int(_estimates(batches).sum() / block_s))
+    return replace(encoders, least=min(encoders.least, n_blocks), most=min(encoders.most, n_blocks))
 
 
 def fit_block_bytes(block_windows: int, grid: Grid) -> int:

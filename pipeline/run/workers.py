@@ -36,6 +36,7 @@ from pipeline.run.resources import (
     fit_rows_per_call,
     fit_task,
     fit_windows_per_block,
+    limit_encoders,
     share_machine,
     split_into_tables,
 )
@@ -210,12 +211,8 @@ def _connect(batches: pa.Table, config: Config, frames_schema: pa.Schema, decode
 
     [longest] = batches.slice(0, 1).to_pylist()
 
-    resources, encoders = ray.cluster_resources(), _share(config.encode)
-    ray_options = encoders.ray_options
-    least, most = encoders.least, encoders.most
-    if not is_long(longest):  # more encoders than batches would be idle
-        least, most = min(least, batches.num_rows), min(most, batches.num_rows)
-    grid, arrow = config.window.grid, {"batch_format": "pyarrow"}
+    resources, grid, arrow = ray.cluster_resources(), config.window.grid, {"batch_format": "pyarrow"}
+    encoders = limit_encoders(batches, _share(config.encode), grid)
     settings = {"config": config.decode, "grid": grid}
     n_together = fit_task(batches, resources.get("CPU", 1), may_grow=may_grow())
     planned = from_arrow(batches)
@@ -230,17 +227,17 @@ def _connect(batches: pa.Table, config: Config, frames_schema: pa.Schema, decode
         _decode, batch_size=n_together, num_cpus=1, max_retries=TRIES - 1, fn_kwargs=decoding, **arrow
     )
     loading = (load, config.encode, config.store.frames == "all", encoders.threads)
-    pool = ActorPoolStrategy(min_size=least, max_size=most, max_tasks_in_flight_per_actor=2)
+    pool = ActorPoolStrategy(min_size=encoders.least, max_size=encoders.most, max_tasks_in_flight_per_actor=2)
     # On GPUs, Ray joins blocks until they have so many rows, or until no more can come.
     n_rows = fit_rows_per_call(batches, encoders, grid, resources.get("object_store_memory", math.inf))
-    ray_options |= {
+    ray_options = {
+        **encoders.ray_options,
         "batch_size": n_rows,
         "compute": pool,
         "max_task_retries": TRIES - 1,
         **arrow,
-        "zero_copy_batch": True,
     }
-    encoded = decoded.map_batches(_Encode, fn_constructor_args=loading, **ray_options)
+    encoded = decoded.map_batches(_Encode, fn_constructor_args=loading, zero_copy_batch=True, **ray_options)
     writing = {"path": storage.absolute(config.into), "frames_schema": frames_schema}
     writers = TaskPoolStrategy(count_writers(resources, may_grow=may_grow()))
     ray_options = {"compute": writers, "num_cpus": WRITE_CPUS, "max_retries": TRIES - 1, **arrow}

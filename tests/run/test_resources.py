@@ -18,6 +18,7 @@ from pipeline.run.resources import (
     fit_rows_per_call,
     fit_task,
     fit_windows_per_block,
+    limit_encoders,
     share_machine,
     split_into_tables,
 )
@@ -161,3 +162,18 @@ def test_blocks_are_joined_neither_on_cpus_nor_where_one_may_kill_its_encoder() 
     gpus, cpus = Encoders(2, 2, 1, {"num_gpus": 1, "num_cpus": 0}), Encoders(2, 2, 1, {"num_cpus": 0.4})
     assert fit_rows_per_call(plan_batches(50, 10.0), cpus, Grid()) is None
     assert fit_rows_per_call(plan_batches(50, 10.0, alone=True), gpus, Grid()) == 1
+
+
+def test_no_more_encoders_than_blocks() -> None:
+    """One recording of some minutes has work for both cores, though it is one batch."""
+
+    def limit(n_batches: int, seconds: float, n_encoders: int) -> tuple[int, int]:
+        found = limit_encoders(
+            plan_batches(n_batches, seconds), Encoders(n_encoders, n_encoders, 1, {"num_cpus": 0.4}), Grid()
+        )
+        return found.least, found.most
+
+    assert limit(1, 1_200.0, 2) == (2, 2)
+    assert limit(1, 10.0, 2) == (1, 1)
+    assert limit(3, 1.0, 8) == (3, 3)
+    assert limit(1, 200.0, 64) == (10, 10)
