@@ -223,7 +223,7 @@ def measure_quality() -> Iterator[Figure]:
         exam = make_long_exam(shortest_s, longest_s)
         back, fit = (measure(model, tokenizer, exam, grid=grid) for grid in (BACK, FIT))
         for name in ("precision_at_10", "frame_f1", "event_f1"):
-            before, after = getattr(back, name), getattr(fit, name)
+            before, after = float(getattr(back, name)), float(getattr(fit, name))
             what = f"scenes of {shortest_s:.0f} to {longest_s:.0f} s: {name.replace('_', ' ')}, loss"
             limit = None if name == "event_f1" else 0.01  # missed: RESULTS.md says what was tried
             yield Figure(

@@ -21,6 +21,9 @@ PYTHON_VARIABLE = "EARSHOT_PYTHON"
 TRIES = 3
 """How often Ray runs a task whose worker dies."""
 
+TOO_SLOW = "timed out during startup"
+"""A part of Ray's message when its own processes do not start in time. Their error has no class of its own."""
+
 NOT_SHOWN = (
     *("killed by `ray.kill`", "The worker died unexpectedly", "A worker died or was killed", "will be retried"),
     "Raylet is terminated",
@@ -62,10 +65,22 @@ def start_ray(**settings: Any) -> None:
         with _no_stderr(), warnings.catch_warnings():
             # Ray's daemons are forked and replaced at once: they never touch what Lance has open here.
             warnings.filterwarnings("ignore", message="lance is not fork-safe")
-            ray.init(log_to_driver=False, logging_level="error", **local)
+            _init(ray, {"log_to_driver": False, "logging_level": "error", **local})
         _keep_stdout_clean()
         if threading.current_thread() is threading.main_thread() and former is not None:
             signal.signal(signal.SIGTERM, former)  # Ray's handler prints its native stack
+
+
+def _init(ray: Any, settings: dict[str, Any]) -> None:
+    """``ray.init``, once more if the first one took too long: Ray gives its processes 30 s to start, which is not enough
+    on a machine that is busy or was asleep."""
+    try:
+        ray.init(**settings)
+    except Exception as error:
+        if TOO_SLOW not in str(error):
+            raise
+        ray.shutdown()
+        ray.init(**settings)
 
 
 def _keep_stdout_clean() -> None:

@@ -11,7 +11,7 @@ import pyarrow.compute as pc
 from pipeline.config import EncodeConfig
 from pipeline.errors import UsageError
 from pipeline.grid import BYTES_PER_SAMPLE, HOP_SAMPLES, SAMPLE_RATE_HZ, Grid, count_windows, frames_to_seconds
-from pipeline.run.decode_stage import BLOCK_S, is_long, windows_per_block
+from pipeline.run.decode_stage import is_long, windows_per_block
 
 WRITERS = 16
 """On a cluster that may grow, this many tasks may write at the same time even if it has few cores now."""
@@ -30,6 +30,9 @@ on a CPU takes a minute and more for a full block: with smaller ones, all end to
 CALL_S, CALLS_PER_ENCODER = 2560.0, 4
 """An encoder on a GPU gets up to so much audio in a call, in seconds, 0.5 GB of samples: four of its largest batches. A
 small corpus is cut into this many calls for each encoder."""
+
+LEAST_CALL_S = 40.0
+"""No call is smaller, in seconds of audio, as far as there is enough: less would not keep a GPU busy."""
 
 CALLS_IN_STORE = 6
 """An encoder has two calls at Ray, and a third one is being joined. They should fill half of the object store at most,
@@ -149,7 +152,7 @@ def fit_rows_per_call(batches: pa.Table, encoders: Encoders, grid: Grid, store_b
     audio_s = max(1.0, float(estimated_s.sum()))
     fair_s = audio_s / (CALLS_PER_ENCODER * encoders.most)
     stored_s = store_bytes / (CALLS_IN_STORE * encoders.most * SAMPLE_RATE_HZ * BYTES_PER_SAMPLE)
-    return max(1, int(max(BLOCK_S, min(CALL_S, fair_s, stored_s)) * n_rows / audio_s))
+    return max(1, int(max(LEAST_CALL_S, min(CALL_S, fair_s, stored_s)) * n_rows / audio_s))
 
 
 def _estimates(batches: pa.Table) -> Any:
