@@ -72,7 +72,7 @@ def start_ray(**settings: Any) -> None:
 
 
 def _init(ray: Any, settings: dict[str, Any]) -> None:
-    """``ray.init``, once more if the first one took too long: Ray gives its processes 30 s to start, which is not enough
+    """``ray.init``, and once more if that took too long: Ray gives its processes 30 s to start, which is not enough
     on a machine that is busy or was asleep."""
     try:
         ray.init(**settings)
