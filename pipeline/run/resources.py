@@ -11,7 +11,7 @@ import pyarrow.compute as pc
 from pipeline.config import EncodeConfig
 from pipeline.errors import UsageError
 from pipeline.grid import BYTES_PER_SAMPLE, HOP_SAMPLES, SAMPLE_RATE_HZ, Grid, count_windows, frames_to_seconds
-from pipeline.run.decode_stage import is_long, windows_per_block
+from pipeline.run.decode_stage import BLOCK_S, is_long, windows_per_block
 
 WRITERS = 16
 """On a cluster that may grow, this many tasks may write at the same time even if it has few cores now."""
@@ -152,7 +152,8 @@ def fit_rows_per_call(batches: pa.Table, encoders: Encoders, grid: Grid, store_b
     audio_s = max(1.0, float(estimated_s.sum()))
     fair_s = audio_s / (CALLS_PER_ENCODER * encoders.most)
     stored_s = store_bytes / (CALLS_IN_STORE * encoders.most * SAMPLE_RATE_HZ * BYTES_PER_SAMPLE)
-    return max(1, int(max(LEAST_CALL_S, min(CALL_S, fair_s, stored_s)) * n_rows / audio_s))
+    block_s = min(BLOCK_S, audio_s / batches.num_rows)  # a block goes to one encoder: cutting it would share nothing
+    return max(1, int(max(LEAST_CALL_S, block_s, min(CALL_S, fair_s, stored_s)) * n_rows / audio_s))
 
 
 def _estimates(batches: pa.Table) -> Any:

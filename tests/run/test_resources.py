@@ -155,6 +155,7 @@ def test_call_on_a_gpu_has_many_rows_and_every_encoder_several_calls() -> None:
     assert fit(100, 3_600.0, 2) == int(CALL_S * 376 / 3_600)
     assert fit(1_600, 10.0, 2) == 2 * 1_600 / CALLS_PER_ENCODER / 2  # each encoder gets its share of a small corpus
     assert fit(10, 10.0, 2) == 8  # but no less than keeps a GPU busy
+    assert fit(4, 300.0, 2) == 32  # nor less than a block, which one encoder gets anyway
     assert fit(5_000, 10.0, 2, store_bytes=CALLS_IN_STORE * 2 * 1000 * 48_000 * 4) == 200  # 1,000 s fit the store
 
 
