@@ -1,6 +1,6 @@
 """Measure what the rules for last windows cost, what they do to batches, and how good frames are where windows meet.
 
-    python -m jobs.bench windows                    # takes six minutes
+    python -m jobs.bench windows                    # takes some eight minutes
     python -m jobs.bench windows runs --model random    # with a model of the default size: a quarter of an hour
 
 ``cost``: audio encoded per audio stored, by each rule, for four corpora of made lengths: 10.00 to 10.03 s as in
@@ -62,7 +62,7 @@ class Part(StrEnum):
 def windows(
     parts: Annotated[list[Part] | None, typer.Argument(help="What to measure; by default all.")] = None,
     model: Annotated[str, typer.Option(help="A model, or `random`: one of the default size.")] = "earshot-tiny",
-    rounds: Annotated[int, typer.Option(min=1)] = 5,
+    rounds: Annotated[int, typer.Option(help="Of speeds; and 24 scenes for quality in each.", min=1)] = 5,
     minutes: Annotated[float, typer.Option(help="Audio of each corpus in whole runs.", min=1)] = 12.0,
     json: Json = False,
 ) -> None:
@@ -72,7 +72,7 @@ def windows(
         Part.passes: lambda folder: measure_passes(),
         Part.speed: partial(measure_speed, model=model, rounds=rounds),
         Part.seam: lambda folder: measure_seams(),
-        Part.quality: lambda folder: measure_quality(),
+        Part.quality: lambda folder: measure_quality(24 * rounds),
         Part.runs: partial(measure_runs, model=model, minutes=minutes),
     }
     measure_and_report("windows", [measurements[part] for part in parts or list(Part)], json=json)
@@ -217,10 +217,11 @@ def measure_seams(n_scenes: int = 12) -> Iterator[Figure]:
             yield Figure("seam", f"{length_s:.0f} s, {last} last window: cosine", 100 * middle, "%", None, detail)
 
 
-def measure_quality() -> Iterator[Figure]:
+def measure_quality(n_scenes: int) -> Iterator[Figure]:
+    """The loss by the rule ``fit`` of three figures of ``jobs.tiny.evaluate``, below zero where it finds more."""
     model, tokenizer = load(CHECKPOINT)
     for shortest_s, longest_s in ((10.04, 15.0), (15.0, 30.0)):
-        exam = make_long_exam(shortest_s, longest_s)
+        exam = make_long_exam(shortest_s, longest_s, n_scenes)
         back, fit = (measure(model, tokenizer, exam, grid=grid) for grid in (BACK, FIT))
         for name in ("precision_at_10", "frame_f1", "event_f1"):
             before, after = float(getattr(back, name)), float(getattr(fit, name))
@@ -258,6 +259,7 @@ def measure_runs(folder: Path, *, model: str, minutes: float) -> Iterator[Figure
         write_sounds(folder / corpus, sounds, ("flac",))
         took_s, speeds = zip(*(index(corpus, tail) for tail in ("back", "fit")), strict=True)
         hours = [n_samples.sum() / SAMPLE_RATE_HZ / seconds for seconds in took_s]
-        detail = f"back {hours[0]:.2f}, fit {hours[1]:.2f} h / h; workers {speeds[0]:.2f} and {speeds[1]:.2f}"
-        detail += f" ({speeds[1] / max(1e-9, speeds[0]):.2f} x); {len(n_samples)} files"
+        detail = f"back {hours[0]:.2f}, fit {hours[1]:.2f} h / h; {len(n_samples)} files"
+        if all(speeds):  # not where everything came back at once
+            detail += f"; workers {speeds[0]:.2f} and {speeds[1]:.2f} ({speeds[1] / speeds[0]:.2f} x)"
         yield Figure("runs", corpus, hours[1] / hours[0], "x", None, detail)

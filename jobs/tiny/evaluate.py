@@ -126,7 +126,7 @@ def make_clips(rng: np.random.Generator, held_out: bool) -> list[Clip]:
     return clips
 
 
-def make_long_exam(shortest_s: float, longest_s: float, n_clips: int = 120) -> Exam:
+def make_long_exam(shortest_s: float, longest_s: float, n_clips: int) -> Exam:
     """Mixtures as in the held-out exam, as dense, but of other lengths: uniform, a whole number of frames."""
     rng = np.random.default_rng(LONG_SEED)
     clips = []

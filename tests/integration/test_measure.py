@@ -27,5 +27,5 @@ def test_every_figure_is_measured(command: list[str], measured: list[str]) -> No
     done = subprocess.run(call, capture_output=True, text=True, timeout=600, check=False)
     rows = [json.loads(line) for line in done.stdout.splitlines()]
     assert [row["measurement"] for row in rows] == measured, done.stderr
-    assert all(row["value"] > 0 for row in rows)
+    assert all(row["value"] > 0 for row in rows if row["measurement"] != "quality")  # a difference
     assert done.returncode == any(row["missed"] for row in rows)
