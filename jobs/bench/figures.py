@@ -36,21 +36,24 @@ class Figure:
 
 
 def measure_and_report(title: str, measurements: Iterable[Callable[[Path], Iterable[Figure]]], *, json: bool) -> None:
-    """Print the figures of all measurements, each made in a folder of its own, with their limits beside them.
+    """Print the figures of each measurement as soon as it has ended, with their limits beside them.
+
+    Each is made in a folder of its own.
 
     Raises:
         typer.Exit: 1, a limit is missed.
     """
-    figures: list[Figure] = []
+    is_missed = False
     for measure in measurements:
         with tempfile.TemporaryDirectory(prefix="earshot-") as folder:
-            figures += measure(Path(folder))
-    if json:
-        print_json({**asdict(figure), "missed": figure.is_missed} for figure in figures)
-    else:
-        columns = ["", "what", "measured", "limit", "details"]
-        print_table(title, columns, map(_show, figures), ["measured"])
-    if any(figure.is_missed for figure in figures):
+            figures = list(measure(Path(folder)))
+        if json:
+            print_json({**asdict(figure), "missed": figure.is_missed} for figure in figures)
+        else:
+            columns = ["", "what", "measured", "limit", "details"]
+            print_table(title, columns, map(_show, figures), ["measured"])
+        is_missed |= any(figure.is_missed for figure in figures)
+    if is_missed:
         raise typer.Exit(1)
 
 

@@ -25,6 +25,9 @@ Run = Callable[[Any], tuple[Any, Any]]
 WINDOW_SAMPLES = 250 * HOP_SAMPLES
 """The unit of batch sizes: a window of 10 s. Of shorter sounds, a batch holds more."""
 
+SLACK_SAMPLES = WINDOW_SAMPLES // 25
+"""0.4 s: a batch may hold so much more than it is meant to."""
+
 LONGEST_SAMPLES = WINDOW_SAMPLES * 3 // 2
 """The longest window that a file has with windows of 10 s: memory is measured with it."""
 
@@ -63,8 +66,11 @@ def share_call(lengths: Sequence[int]) -> int:
 
 
 def fit_batch(length: int, held: int, most: int | None) -> int:
-    """How many windows of ``length`` samples share a batch that holds ``held`` samples, or about ``most``."""
-    size = max(1, held // length)
+    """How many windows of ``length`` samples share a batch that holds ``held`` samples, or about ``most``.
+
+    Clips of 10 s often decode to a frame more: such a batch holds no fewer of them than of exactly 10 s.
+    """
+    size = max(1, (held + SLACK_SAMPLES) // length)
     return size if most is None else min(size, -(-most // length))
 
 
