@@ -70,7 +70,8 @@ def fit_batch(length: int, held: int, most: int | None) -> int:
 
     Clips of 10 s often decode to a frame more: such a batch holds no fewer of them than of exactly 10 s.
     """
-    size = max(1, (held + SLACK_SAMPLES) // length)
+    # Less of short ones: half of a batch that did not fit must be a smaller batch.
+    size = max(1, (held + min(SLACK_SAMPLES, length // 10)) // length)
     return size if most is None else min(size, -(-most // length))
 
 

@@ -15,6 +15,7 @@ from pipeline.encoder.batching import (
     Batches,
     count_fitting,
     equal_batches,
+    fit_batch,
     share_call,
 )
 from pipeline.grid import HOP_SAMPLES, Waveform
@@ -72,6 +73,19 @@ def test_batch_holds_more_of_shorter_sounds() -> None:
     assert batches.windows == 2
     assert len(first_samples(batches, model, make_windows([250] * 5 + [100] * 7))) == 12
     assert [n for n, _ in model.shapes] == [2, 2, 1, 5, 2]
+
+
+@pytest.mark.parametrize(("n_windows", "of_longer"), [(1, 1), (2, 2), (8, 8), (64, 63)])
+def test_batch_holds_as_many_clips_that_have_a_frame_more(n_windows: int, of_longer: int) -> None:
+    """Of 64, the most that a GPU may take, one less."""
+    held = n_windows * WINDOW_SAMPLES
+    assert fit_batch(WINDOW_SAMPLES, held, None) == n_windows
+    assert fit_batch(WINDOW_SAMPLES + HOP_SAMPLES, held, None) == of_longer
+
+
+@given(length=st.integers(1, 400).map(lambda n: n * HOP_SAMPLES), n=st.integers(2, 100))
+def test_half_of_a_batch_that_did_not_fit_is_smaller(length: int, n: int) -> None:
+    assert fit_batch(length, max(length, n * length // 2), None) < n
 
 
 @pytest.mark.parametrize(
