@@ -49,6 +49,10 @@ def start_ray(**settings: Any) -> None:
         # A Ray that is started here serves this machine alone. With this variable, named after the systems where that
         # is Ray's default, all of its parts listen on 127.0.0.1. Without it they listen on all addresses.
         os.environ.setdefault("RAY_ENABLE_WINDOWS_OR_OSX_CLUSTER", "0")
+        # Nor does anyone watch it: each of its processes would otherwise report every few seconds, on the cores that
+        # encode.
+        os.environ.setdefault("RAY_enable_metrics_collection", "0")
+        os.environ.setdefault("RAY_task_events_report_interval_ms", "0")
     import ray
     from ray._private import ray_constants
 
