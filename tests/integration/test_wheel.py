@@ -17,6 +17,7 @@ pytestmark = [pytest.mark.slow, pytest.mark.timeout(900)]
 ROOT = Path(__file__).parents[2]
 PACKAGES = ("pipeline", "jobs")
 MODEL = "pipeline/encoder/models/earshot-tiny"
+DATA = {"pipeline/py.typed", "jobs/py.typed", "pipeline/search/questions.txt"}
 
 
 @pytest.fixture(scope="module")
@@ -59,7 +60,7 @@ def test_wheel_has_every_module_and_the_model_and_no_tests(wheel: Path) -> None:
     modules = {str(file.relative_to(ROOT)) for name in PACKAGES for file in (ROOT / name).rglob("*.py")}
     model = {str(file.relative_to(ROOT)) for file in (ROOT / MODEL).iterdir()}
     assert len(model) >= 5
-    assert (modules | model | {"pipeline/py.typed", "jobs/py.typed"}) - names == set()
+    assert (modules | model | DATA) - names == set()
     assert not [name for name in names if name.startswith("tests/")]
 
 
