@@ -1,0 +1,259 @@
+"""Exact answers within a sample of an index: units are drawn, their vectors read in blocks, and all questions answered.
+
+A unit is a whole audio, or a part of ten minutes of a longer one. Each has the same probability. A block of vectors is
+multiplied once with all questions (float32), so the cost is that of reading the sample and of one matrix product; the
+memory is that of one block, and of at most ``keep`` answers a question.
+"""
+
+from collections.abc import Iterable, Iterator, Sequence
+from dataclasses import dataclass
+from typing import Any, NamedTuple
+
+import numpy as np
+import numpy.typing as npt
+import pyarrow as pa
+import pyarrow.compute as pc
+
+from pipeline.index.tables import among, to_matrix
+from pipeline.search.audit import ExactAnswer, Found
+from pipeline.search.events import EventFrames, Levels, read_events
+from pipeline.search.scores import dot_products
+
+Matrix = npt.NDArray[np.float32]
+
+PART_FRAMES = 15_000
+"""Longer audios are drawn in parts of so many frames, ten minutes."""
+
+MARGIN_FRAMES = 1_000
+"""Frames that are read beside a part, for the events that cross its ends; of longer ones, nothing is known."""
+
+BLOCK_FRAMES, BLOCK_UNITS = 16_384, 500
+"""Frames and units that are read together: with 1,024 numbers and 400 questions, 130 MB."""
+
+BLOCK_CLIPS = 16_384
+
+
+class Unit(NamedTuple):
+    """Frames ``first`` .. ``stop - 1`` of an audio with ``n_frames``."""
+
+    audio_id: str
+    first: int
+    stop: int
+    n_frames: int
+
+    @property
+    def read_first(self) -> int:
+        return max(0, self.first - MARGIN_FRAMES)
+
+    @property
+    def read_stop(self) -> int:
+        return min(self.n_frames, self.stop + MARGIN_FRAMES)
+
+    @property
+    def is_whole(self) -> bool:
+        return self.stop - self.first == self.n_frames
+
+
+def draw_units(files: Any, max_frames: int, rng: np.random.Generator) -> list[Unit]:
+    """Units of the indexed audios, of about ``max_frames`` together, in random order; each content counts once.
+
+    Args:
+        files: the ledger, a ``lance.LanceDataset``.
+    """
+    rows = files.to_table(columns=["audio_id", "n_frames"], filter="status = 'indexed' AND n_frames > 0")
+    rows = rows.group_by("audio_id").aggregate([("n_frames", "max")])
+    n_frames = rows["n_frames_max"].to_numpy().astype(np.int64)
+    n_parts = -(-n_frames // PART_FRAMES)
+    first_part = np.concatenate([[0], np.cumsum(n_parts)])
+    n_all = int(first_part[-1])
+    n_drawn = min(n_all, max(1, int(max_frames * n_all / max(1, n_frames.sum()))))
+    numbers = rng.permutation(n_all)[:n_drawn]
+    audios = np.searchsorted(first_part, numbers, side="right") - 1
+    ids = rows["audio_id"].take(pa.array(audios)).to_pylist()
+    units = []
+    for audio_id, number, audio in zip(ids, numbers.tolist(), audios.tolist(), strict=True):
+        first = (number - int(first_part[audio])) * PART_FRAMES
+        units.append(Unit(audio_id, first, min(first + PART_FRAMES, int(n_frames[audio])), int(n_frames[audio])))
+    return units
+
+
+class Block(NamedTuple):
+    """Vectors (n, D) of the units ``numbers``: those of one unit are rows ``starts[i]`` .. ``starts[i + 1] - 1``."""
+
+    numbers: list[int]
+    starts: list[int]
+    vectors: npt.NDArray[np.float16]
+
+
+def read_blocks(frames: Any, units: Sequence[Unit]) -> Iterator[Block]:
+    """The frames of all units. A unit that the table does not hold as the ledger says is left out.
+
+    Args:
+        frames: a ``lance.LanceDataset``.
+    """
+    for numbers in _group(units):
+        some = [units[number] for number in numbers]
+        where = among("audio_id", {unit.audio_id for unit in some})
+        if not some[0].is_whole:
+            where += f" AND frame >= {some[0].read_first} AND frame < {some[0].read_stop}"
+        rows = frames.to_table(columns=["audio_id", "frame", "vector"], filter=where)
+        yield _arrange(rows, numbers, some)
+
+
+def _group(units: Sequence[Unit]) -> Iterator[list[int]]:
+    """Whole units that fit a block together; a part of an audio has one for itself."""
+    group: list[int] = []
+    size = 0
+    for number, unit in enumerate(units):
+        if not unit.is_whole:
+            yield [number]
+            continue
+        if group and (size + unit.n_frames > BLOCK_FRAMES or len(group) == BLOCK_UNITS):
+            yield group
+            group, size = [], 0
+        group.append(number)
+        size += unit.n_frames
+    if group:
+        yield group
+
+
+def _arrange(rows: pa.Table, numbers: list[int], units: list[Unit]) -> Block:
+    """The rows by unit, in order of time."""
+    order = pc.sort_indices(rows.select(["audio_id", "frame"]), [("audio_id", "ascending"), ("frame", "ascending")])
+    ids, frame = rows["audio_id"].take(order), rows["frame"].take(order).to_numpy()
+    encoded = ids.combine_chunks().dictionary_encode()
+    first_rows = np.flatnonzero(np.diff(encoded.indices.to_numpy(), prepend=-1))
+    stop_rows = [*first_rows[1:].tolist(), len(frame)]
+    spans = {ids[first].as_py(): (first, stop) for first, stop in zip(first_rows.tolist(), stop_rows, strict=True)}
+    kept, pieces, starts = [], [], [0]
+    for number, unit in zip(numbers, units, strict=True):
+        first, stop = spans.get(unit.audio_id, (0, 0))
+        if np.array_equal(frame[first:stop], np.arange(unit.read_first, unit.read_stop)):
+            kept.append(number)
+            pieces.append(np.arange(first, stop))
+            starts.append(starts[-1] + stop - first)
+    matrix = to_matrix(rows["vector"])
+    at = order.to_numpy()[np.concatenate(pieces)] if pieces else np.zeros(0, np.int64)
+    is_in_order = np.array_equal(at, np.arange(len(matrix)))
+    return Block(kept, starts, matrix if is_in_order else matrix[at])
+
+
+class _Best:
+    """The best answers to one question, at most ``keep``; those that fall out raise ``floor``."""
+
+    def __init__(self, keep: int) -> None:
+        self._keep = keep
+        self._held: list[tuple[Found, int]] = []
+        self.floor = -np.inf
+
+    def add(self, found: Found, unit: int) -> None:
+        if found.score > self.floor:
+            self._held.append((found, unit))
+            if len(self._held) > 2 * self._keep:
+                self._sort()
+
+    def _sort(self) -> None:
+        self._held.sort(key=lambda pair: -pair[0].score)
+        if len(self._held) > self._keep:
+            self.floor = max(self.floor, self._held[self._keep][0].score)
+            del self._held[self._keep :]
+
+    def answer(self) -> ExactAnswer:
+        self._sort()
+        return ExactAnswer([found for found, _ in self._held], [unit for _, unit in self._held], self.floor)
+
+
+def exact_events(
+    blocks: Iterable[Block], units: Sequence[Unit], questions: Matrix, levels: Levels, keep: int
+) -> list[ExactAnswer]:
+    """The best events of each question (Q, D) in the units, by the rules of ``levels``.
+
+    An event belongs to the unit that it begins in. One that may go on beyond the frames that were read is left out.
+    """
+    best = [_Best(keep) for _ in questions]
+    turned = np.ascontiguousarray(questions.T, dtype=np.float32)
+    for block in blocks:
+        if not block.numbers:
+            continue
+        scores = block.vectors.astype(np.float32) @ turned
+        highest = np.maximum.reduceat(scores, block.starts[:-1], axis=0)
+        floors = np.array([each.floor for each in best])
+        for at, question in np.argwhere(highest >= np.maximum(levels.on, floors)).tolist():
+            rows, unit = slice(block.starts[at], block.starts[at + 1]), units[block.numbers[at]]
+            vectors = block.vectors[rows]
+            for event in read_events(scores[rows, question], levels, unit.read_first):
+                if _belongs(event, unit, levels):
+                    peak = event.peak - unit.read_first
+                    [score] = dot_products(vectors[peak : peak + 1], questions[question])
+                    found = Found(unit.audio_id, event.first, event.stop, float(score))
+                    best[question].add(found, block.numbers[at])
+    return [each.answer() for each in best]
+
+
+def _belongs(event: EventFrames, unit: Unit, levels: Levels) -> bool:
+    is_cut_before = unit.read_first > 0 and event.first - levels.gap_frames <= unit.read_first
+    is_cut_after = unit.read_stop < unit.n_frames and event.stop + levels.gap_frames >= unit.read_stop
+    return unit.first <= event.first < unit.stop and not is_cut_before and not is_cut_after
+
+
+# --- clips ------------------------------------------------------------------------------------------------------------
+
+
+@dataclass(frozen=True)
+class ClipSample:
+    """Clips of the drawn files: ids, the number of the file of each, and vectors (n, D)."""
+
+    clip_ids: list[str]
+    files: npt.NDArray[np.int64]
+    vectors: npt.NDArray[np.float16]
+    n_files: int
+
+
+def draw_clips(files: Any, clips: Any, max_clips: int, rng: np.random.Generator) -> ClipSample:
+    """All clips of drawn files, about ``max_clips``; each file has the same probability.
+
+    Args:
+        files, clips: tables, ``lance.LanceDataset``.
+    """
+    rows = files.to_table(columns=["file_id", "n_clips"], filter="status = 'indexed' AND n_clips > 0")
+    n_all, n_clips = rows.num_rows, pc.sum(rows["n_clips"]).as_py() or 0
+    n_drawn = min(n_all, max(1, int(max_clips * n_all / max(1, n_clips))))
+    drawn = rows["file_id"].take(pa.array(rng.permutation(n_all)[:n_drawn])).to_pylist()
+    columns, tables = ["clip_id", "file_id", "vector"], []
+    if n_drawn == n_all:
+        tables.append(clips.to_table(columns=columns))
+    else:
+        for begin in range(0, n_drawn, BLOCK_UNITS):
+            some = drawn[begin : begin + BLOCK_UNITS]
+            tables.append(clips.to_table(columns=columns, filter=among("file_id", some)))
+    found = pa.concat_tables(tables)
+    numbers = pc.index_in(found["file_id"], pa.array(drawn, pa.string())).to_numpy().astype(np.int64)
+    return ClipSample(found["clip_id"].to_pylist(), numbers, to_matrix(found["vector"]), n_drawn)
+
+
+def exact_clips(
+    sample: ClipSample, questions: Matrix, keep: int, left_out: Sequence[int] | None = None
+) -> list[ExactAnswer]:
+    """The best clips of each question (Q, D) in the sample, by dot product; overlapping windows are not folded.
+
+    Args:
+        left_out: for each question, the number of a file whose clips do not count: that of the question itself.
+    """
+    best = [_Best(keep) for _ in questions]
+    turned = np.ascontiguousarray(questions.T, dtype=np.float32)
+    for begin in range(0, len(sample.clip_ids), BLOCK_CLIPS):
+        vectors = sample.vectors[begin : begin + BLOCK_CLIPS]
+        scores = vectors.astype(np.float32) @ turned
+        n_best = min(keep + 1, len(scores))
+        for question, each in enumerate(best):
+            column = scores[:, question]
+            if left_out is not None:
+                column[sample.files[begin : begin + len(column)] == left_out[question]] = -np.inf
+            rows = np.argpartition(-column, n_best - 1)[:n_best]
+            rows = rows[column[rows] > each.floor]
+            exact = dot_products(vectors[rows], questions[question])
+            for row, score, rough in zip(rows.tolist(), exact.tolist(), column[rows].tolist(), strict=True):
+                if np.isfinite(rough):
+                    number = begin + row
+                    each.add(Found(sample.clip_ids[number], 0, 1, score), int(sample.files[number]))
+    return [each.answer() for each in best]
