@@ -11,9 +11,9 @@ matter how many events a question has in the whole index, which nobody knows wit
 Ties: an index may leave out events that score as high as its k-th one. Those count only if they were returned.
 
 Interval: units, not events, are independent. The jackknife over units gives the variance of the ratio, which says how
-many independent events would be as uncertain; Wilson's interval of 95 % for so many follows. Where nothing or all is
-missed, the variance is 0 and says nothing: then the events of a unit count as if they were always missed together.
-The interval does not get narrower because a large share of the index was drawn.
+many independent events would be as uncertain; Wilson's interval of 95 % for so many follows. Where little is missed,
+that variance says little: so the events of a unit count as correlated by at least ``MIN_CORRELATION``. The interval
+does not get narrower because a large share of the index was drawn.
 """
 
 from collections import defaultdict
@@ -28,6 +28,9 @@ Counts = npt.NDArray[np.int64]
 
 Z = 1.96
 """Standard deviations that hold 95 % of a normal distribution."""
+
+MIN_CORRELATION = 0.05
+"""How much losses within a unit are alike, at least: n events of one unit tell as much as n / (1 + 0.05 (n - 1))."""
 
 TIE = 1e-5
 """Scores that differ by less than this share of their size are equal: the sample's products are float32."""
@@ -111,12 +114,12 @@ def estimate(hits: Counts, events: Counts) -> Recall:
     if n_events == 0:
         return Recall(None, 0.0, 1.0, 0, 0)
     share = float(hits.sum() / n_events)
-    if 0.0 < share < 1.0:
-        without = (hits.sum() - hits) / np.maximum(n_events - events, 1)
+    in_a_unit = float((events.astype(np.float64) ** 2).sum()) / n_events  # of an event
+    n_independent = n_events / (1.0 + MIN_CORRELATION * (in_a_unit - 1.0))
+    if 0.0 < share < 1.0 and n_units > 1:
+        without = (hits.sum() - hits) / (n_events - events)
         variance = float(((without - without.mean()) ** 2).sum()) * (n_units - 1) / n_units
-        n_independent = min(float(n_events), share * (1.0 - share) / variance) if n_units > 1 else 1.0
-    else:
-        n_independent = n_events**2 / float((events.astype(np.float64) ** 2).sum())
+        n_independent = min(n_independent, share * (1.0 - share) / max(variance, 1e-12))
     low, high = wilson(share, n_independent)
     return Recall(share, low, high, n_events, n_units)
 
