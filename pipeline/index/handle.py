@@ -19,9 +19,10 @@ from pipeline import schema, storage
 from pipeline.errors import IndexMismatch, IndexMissing
 from pipeline.index import journal, tables
 from pipeline.index.journal import DATA_TABLES, Failpoint, Published, get_settings, get_value, parse, refuse
+from pipeline.index.tuning import Tuning, parse_tuning
 from pipeline.schema import Row
 
-_KINDS = ("create", "migrate", "configure", "restore", "switch")
+_KINDS = ("create", "migrate", "configure", "restore", "switch", "tune")
 """The journal rows that a handle keeps: those whose ``detail`` says more than counts."""
 
 
@@ -86,6 +87,14 @@ class Generation:
         """The configuration of the newest run, as ``Writer.configure`` got it; None before the first."""
         newest = next(self._details("configure"), None)
         return None if newest is None else get_value(newest, "config", dict, self._where)
+
+    @cached_property
+    def tuning(self) -> Tuning | None:
+        """The newest measurement of the recall; None before the first."""
+        newest = next((row for row in self._rows if row["kind"] == "tune"), None)
+        if newest is None:
+            return None
+        return parse_tuning(parse(newest["detail"], self._where), newest["committed_at"], self._where)
 
     @property
     def mounts(self) -> list[str]:

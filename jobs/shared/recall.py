@@ -1,0 +1,45 @@
+"""The measured recall of an index, for people."""
+
+import datetime as dt
+from typing import Any
+
+from jobs.shared.output import show_count, show_left, show_when
+
+UNITS = {"locate": "event", "query": "clip", "similar": "clip"}
+"""What the recall of each command counts."""
+
+
+def show_recall(recall: dict[str, Any]) -> dict[str, str]:
+    """Lines for a table, by their names, from the ``recall`` of ``Index.describe``."""
+    settings = ", ".join(f"{name} {value}" for name, value in recall["settings"].items() if value is not None)
+    if recall["measured_at"] is None:
+        return {"recall": "never measured; `earshot optimize` measures it", "search settings": settings}
+    lines = {
+        f"recall of {command}": show_measured(recall[command], unit)
+        for command, unit in UNITS.items()
+        if command in recall
+    }
+    age_s = (dt.datetime.now(dt.UTC) - dt.datetime.fromisoformat(recall["measured_at"])).total_seconds()
+    lines["recall measured"] = (
+        f"{show_when(recall['measured_at'])} UTC, {show_age(age_s)} ago, in {recall['seconds']:.0f} s;"
+        f" wanted {recall['wanted']:.1%}"
+    )
+    return lines | {"search settings": settings}
+
+
+def show_measured(measured: dict[str, Any], unit: str) -> str:
+    """A recall with its interval, and what it was measured with."""
+    from pipeline.search.questions import explain_spread
+
+    of = f"of {show_count(measured['n_answers'], unit)} in {show_count(measured['n_questions'], 'question')}"
+    if measured["recall"] is None:
+        said = f"unknown: {of}"
+    else:
+        said = f"{measured['recall']:.1%} ({measured['low']:.1%} to {measured['high']:.1%}) {of}"
+    spread = explain_spread(measured["n_dimensions"])
+    return said if spread is None else f"{said}; {spread}"
+
+
+def show_age(seconds: float) -> str:
+    """``90000`` -> ``1 day``."""
+    return show_left(seconds) if seconds < 86_400 else show_count(int(seconds // 86_400), "day")

@@ -1,0 +1,15 @@
+"""How an index is searched through its vector indexes: few numbers, which an audit of the recall sets."""
+
+from dataclasses import dataclass
+
+
+@dataclass(frozen=True)
+class SearchSettings:
+    """Larger numbers find more and take longer."""
+
+    pools_per_event: int = 8
+    """`locate` reads the frames of at least so many pools for each event asked for."""
+    clip_probes: int | None = None
+    """Partitions of the clips' vector index that a question reads; None for all."""
+    clip_refine: int = 4
+    """For each clip asked for, a question compares so many whole vectors."""

@@ -1,0 +1,41 @@
+"""The measured recall, for people."""
+
+import datetime as dt
+from dataclasses import asdict
+
+import pytest
+
+from jobs.shared.recall import show_age, show_measured, show_recall
+from tests.helpers.tuning import TUNING
+
+
+def test_recall_is_shown_with_its_interval_age_and_settings() -> None:
+    moment = dt.datetime.now(dt.UTC) - dt.timedelta(hours=3)
+    said = show_recall(
+        {
+            "measured_at": moment.isoformat(),
+            "seconds": 35.1,
+            "wanted": 0.98,
+            "locate": asdict(TUNING.measured["locate"]),
+            "settings": {"clip_refine": 16, "clip_probes": None},
+        }
+    )
+    assert said["recall of locate"] == "99.3% (98.5% to 99.7%) of 1,512 events in 320 questions"
+    assert said["recall measured"].endswith("UTC, 3 h 0 min ago, in 35 s; wanted 98.0%")
+    assert said["search settings"] == "clip_refine 16"
+
+
+def test_recall_that_was_never_measured_is_said_to_be_so() -> None:
+    said = show_recall({"measured_at": None, "settings": {"clip_refine": 4}})
+    assert said["recall"] == "never measured; `earshot optimize` measures it"
+
+
+def test_recall_without_answers_is_unknown_and_questions_without_spread_are_said_to_prove_little() -> None:
+    said = show_measured(asdict(TUNING.measured["query"]), "clip")
+    assert said.startswith("unknown: of 0 clips in 320 questions; ")
+    assert "3.5 effective dimensions" in said
+
+
+@pytest.mark.parametrize(("seconds", "said"), [(30, "less than a minute"), (7_200, "2 h 0 min"), (90_000, "1 day")])
+def test_age_is_rounded(seconds: float, said: str) -> None:
+    assert show_age(seconds) == said
