@@ -1,4 +1,4 @@
-"""Keeping an index fast and small: compaction, scalar indexes, and the clean-up of old versions."""
+"""Keeping an index fast and small: indexes, compaction, and the clean-up of old versions."""
 
 import datetime as dt
 import uuid
@@ -15,13 +15,14 @@ import pyarrow.compute as pc
 from pipeline import schema
 from pipeline.config import StoreConfig
 from pipeline.errors import UsageError
-from pipeline.index import journal
-from pipeline.index.changes import Changes, after
+from pipeline.index import journal, vector_index
+from pipeline.index.changes import Changes
 from pipeline.index.handle import Generation, Handle, drop_former_generations, open_index
 from pipeline.index.journal import DATA_TABLES, Failpoint, Published, table_uri
 from pipeline.index.lease import Lease
 from pipeline.index.settings import known_values
 from pipeline.index.tables import FRAGMENTS_BETWEEN, compact, small_fragments
+from pipeline.index.vector_index import Done, VectorUpkeep
 from pipeline.index.writer import Writer
 from pipeline.index.writer_errors import plain_errors
 
@@ -53,13 +54,22 @@ class Optimized:
     n_fragments_before: int
     n_fragments: int
     n_bytes_deleted: int
+    vector_indexes: tuple[Done, ...] = ()
+    problems: tuple[str, ...] = ()
+    """What could not be done, one line each."""
 
 
-def optimize_index(path: str, keep_hours: float | None = None, failpoint: Failpoint = lambda step: None) -> Optimized:
+def optimize_index(
+    path: str,
+    keep_hours: float | None = None,
+    failpoint: Failpoint = lambda step: None,
+    vectors: VectorUpkeep | None = None,
+) -> Optimized:
     """Merge small fragments, extend the indexes, and delete old versions that nobody needs.
 
     Args:
         keep_hours: versions superseded more recently stay; by default as configured.
+        vectors: as in ``optimize``.
 
     Raises:
         EarshotError: see ``pipeline.errors``.
@@ -69,7 +79,7 @@ def optimize_index(path: str, keep_hours: float | None = None, failpoint: Failpo
     with write_alone(path, failpoint) as (index, writer):
         hours = _stored_limits(index.live).keep_hours if keep_hours is None else keep_hours
         older_than = dt.timedelta(hours=hours)
-        done = optimize(writer, older_than=older_than)
+        done = optimize(writer, older_than=older_than, vectors=vectors)
         drop_former_generations(index, older_than)
         return done
 
@@ -89,12 +99,16 @@ def _stored_limits(live: Generation) -> StoreConfig:
     return StoreConfig(**known_values(live.config["store"], StoreConfig)) if live.config else StoreConfig()
 
 
-def refresh_indexes(writer: Writer) -> Published:
-    """Create the scalar indexes on ids, or extend them to the rows written since.
+def refresh_indexes(writer: Writer, vectors: VectorUpkeep | None = None) -> Published:
+    """Create the indexes, or extend them to the rows written since.
 
     Where many small fragments of ``files`` or ``clips`` have come together, merge them first: that is cheap.
+
+    Args:
+        vectors: as in ``optimize``.
     """
     with writer.changes() as changes:
+        (vectors or VectorUpkeep()).update(changes)
         for name in ("files", "clips"):
             if len(small_fragments(changes.open(name))) > FRAGMENTS_BETWEEN:
                 changes.make("compact", name, compact, n_commits=2)
@@ -102,7 +116,7 @@ def refresh_indexes(writer: Writer) -> Published:
         return _publish(writer, "maintain", changes)
 
 
-def optimize(writer: Writer, *, older_than: dt.timedelta) -> Optimized:
+def optimize(writer: Writer, *, older_than: dt.timedelta, vectors: VectorUpkeep | None = None) -> Optimized:
     """Merge small fragments, extend the indexes, and delete old versions that nobody can need.
 
     Tagged versions stay, whatever their age. Versions that were never published are deleted at once, since no reader
@@ -111,12 +125,15 @@ def optimize(writer: Writer, *, older_than: dt.timedelta) -> Optimized:
 
     Args:
         older_than: delete versions superseded longer ago than this: readers may still hold younger ones.
+        vectors: makes the vector indexes, and notes what it could not do; by default a new one.
 
     Raises:
         CommitConflict: another writer changed the index since this one opened it.
     """
+    vectors = vectors or VectorUpkeep()
     with writer.changes() as changes:
-        n_before = _count_fragments(changes)
+        n_before, n_done = _count_fragments(changes), len(vectors.done)
+        vectors.update(changes, all_rows=True)
         for name in DATA_TABLES:
             changes.make("compact", name, compact, n_commits=2)
         _extend_indexes(changes)
@@ -127,11 +144,12 @@ def optimize(writer: Writer, *, older_than: dt.timedelta) -> Optimized:
         table = lance.dataset(table_uri(writer.path, "batches"))
         n_bytes += table.cleanup_old_versions(max(min(older_than, _A_LOOK), _NO_TIME)).bytes_removed
         writer.n_commits = 0
-        return Optimized(n_before, _count_fragments(changes), n_bytes)
+        done, problems = tuple(vectors.done[n_done:]), tuple(vectors.problems.values())
+        return Optimized(n_before, _count_fragments(changes), n_bytes, done, problems)
 
 
 def drop_unreadable_indexes(writer: Writer) -> Published:
-    """Drop the scalar indexes that have lost a file: queries that use them would fail."""
+    """Drop the indexes that have lost a file: queries that use them would fail."""
     with writer.changes() as changes:
         for name in DATA_TABLES:
             for index in unreadable_indexes(changes.open(name)):
@@ -161,15 +179,14 @@ def _count_fragments(changes: Changes) -> int:
     return sum(len(changes.open(name).get_fragments()) for name in DATA_TABLES)
 
 
-# --- scalar indexes ---------------------------------------------------------------------------------------------------
-
-
 def unreadable_indexes(table: Any) -> list[str]:
-    """The names of the scalar indexes of a table that cannot answer a query, since a file of theirs is lost."""
+    """The names of the indexes of a table that cannot answer a query, since a file of theirs is lost."""
     return [index.name for index in table.describe_indices() if not _answers(table, index.field_names[0])]
 
 
 def _answers(table: Any, column: str) -> bool:
+    if column == vector_index.COLUMN:
+        return vector_index.answers(table)
     is_text = pa.types.is_string(table.schema.field(column).type)
     try:
         table.count_rows(filter=f"`{column}` = ''" if is_text else f"`{column}` IS NULL")
@@ -178,22 +195,31 @@ def _answers(table: Any, column: str) -> bool:
     return True
 
 
+# --- scalar indexes ---------------------------------------------------------------------------------------------------
+
+
 def _extend_indexes(changes: Changes) -> None:
     for name, columns in SCALAR_INDEXES.items():
         table = changes.open(name)
         if table.count_rows() == 0:
             continue
-        existing = {index.name for index in table.describe_indices()}
+        # Named, for the engine would otherwise extend all indexes, and rewrite the one on vectors.
+        existing = [index.name for index in table.describe_indices() if index.name != vector_index.NAME]
         wanted = dict.fromkeys(columns, "BTREE") | (_metadata_indexes(table) if name != "frames" else {})
         for column, kind in wanted.items():
             if f"{column}_idx" not in existing:
                 changes.make("index", name, partial(_create_index, column=column, kind=kind))
         if existing:
-            changes.make("index", name, lambda table: after(table, table.optimize.optimize_indices))
+            changes.make("index", name, partial(_extend_index, names=existing))
 
 
 def _create_index(table: Any, column: str, kind: str) -> Any:
     table.create_scalar_index(f"`{column}`" if not column.isidentifier() else column, kind, name=f"{column}_idx")
+    return table
+
+
+def _extend_index(table: Any, names: list[str]) -> Any:
+    table.optimize.optimize_indices(index_names=names)
     return table
 
 

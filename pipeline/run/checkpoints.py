@@ -11,6 +11,7 @@ from pipeline import schema
 from pipeline.config import Config
 from pipeline.index.maintenance import optimize
 from pipeline.index.tables import no_clips
+from pipeline.index.vector_index import VectorUpkeep
 from pipeline.index.writer import Batch, Writer
 from pipeline.planning.file_rows import files_table
 from pipeline.run.background import signals_held
@@ -25,10 +26,19 @@ class Checkpoints:
     Args:
         config: of the run; ``into`` is the folder of the tables.
         inventory: its ledger follows each commit.
+        vectors: makes the vector indexes; by default a new one.
     """
 
-    def __init__(self, config: Config, writer: Writer, inventory: Inventory, progress: Progress) -> None:
+    def __init__(
+        self,
+        config: Config,
+        writer: Writer,
+        inventory: Inventory,
+        progress: Progress,
+        vectors: VectorUpkeep | None = None,
+    ) -> None:
         self.config, self.writer, self.inventory, self.progress = config, writer, inventory, progress
+        self._vectors = vectors or VectorUpkeep()
         self.encoding_since: float | None = None
         """When the workers began on the next commit; None until they have started."""
         self._waiting: list[Batch] = []
@@ -81,7 +91,7 @@ class Checkpoints:
         if self.writer.n_commits >= limits.optimize_every:
             stage = self.progress.stage
             self.progress.enter("optimizing")
-            optimize(self.writer, older_than=dt.timedelta(hours=limits.keep_hours))
+            optimize(self.writer, older_than=dt.timedelta(hours=limits.keep_hours), vectors=self._vectors)
             self.progress.stage = stage
 
     def publish(self) -> None:

@@ -18,6 +18,7 @@ from pipeline.index.lease import Lease
 from pipeline.index.maintenance import refresh_indexes
 from pipeline.index.salvage import Fragments
 from pipeline.index.tables import create_tables, read_files, select_metadata
+from pipeline.index.vector_index import VectorUpkeep
 from pipeline.index.writer import Writer
 from pipeline.planning.file_rows import deleted_row
 from pipeline.planning.guard import IsMount
@@ -46,6 +47,7 @@ def index_corpus(
     run_id: str | None = None,
     is_mount: IsMount | None = None,
     give_up: Callable[[RayDied], object] = lambda error: None,
+    vectors: VectorUpkeep | None = None,
 ) -> Progress:
     """Bring the index ``config.into`` up to date with the corpus: only what is missing is encoded.
 
@@ -60,11 +62,13 @@ def index_corpus(
         is_mount: whether a folder is a mount point; by default the system decides.
         give_up: called in a thread if Ray has died while the main thread is in a long call and cannot raise. The record
             of the run says so by then. Ray's own code will soon end the process, so this may end it with a message.
+        vectors: makes the vector indexes; by default a new one, in processes of their own.
 
     Raises:
         EarshotError: see ``pipeline.errors``. What has been published stays, and the next run continues from there.
     """
     progress = Progress(index=config.into, run_id=run_id or uuid.uuid4().hex, report=report)
+    vectors = vectors or VectorUpkeep(tick=progress.tell)
     progress.tell()
     workers = _find_workers(stages)
     index = find_index(config.into)
@@ -92,7 +96,7 @@ def index_corpus(
         files = read_files(tables.path, writer.published)
         disks = prepare.find_disks(tables, is_mount)
         inventory = prepare.Inventory(listed, source_metadata, files, disks, layout)
-        checkpoints = Checkpoints(config.model_copy(update={"into": tables.path}), writer, inventory, progress)
+        checkpoints = Checkpoints(config.model_copy(update={"into": tables.path}), writer, inventory, progress, vectors)
 
         plan = _make_plan(checkpoints, request)
         announce(plan)
@@ -107,8 +111,9 @@ def index_corpus(
         )
         if replaces:
             _keep_deleted(former, checkpoints)
-        progress.enter("indexing ids")
-        refresh_indexes(writer)
+        progress.enter("indexing tables")
+        refresh_indexes(writer, vectors)
+        progress.notes = (*progress.notes, *vectors.problems.values())
         if replaces:
             switch(index, progress.run_id, failpoint)
         drop_former_generations(index.refresh(), dt.timedelta(hours=config.store.keep_hours))

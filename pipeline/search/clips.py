@@ -79,7 +79,7 @@ def _nearest(
     clips: Any, query: Vector, n: int, where: str | None, names: list[str]
 ) -> tuple[list[dict[str, Any]], npt.NDArray[np.float16]]:
     """The best clips by the engine's score, best first, and their vectors (n, D)."""
-    search = clips.search(query, vector_column_name="vector").distance_type("dot").limit(n)
+    search = clips.search(query, vector_column_name="vector").distance_type("dot").bypass_vector_index().limit(n)
     if where:
         search = search.where(where, prefilter=True)
     table = fetch(search.select([*HIT_COLUMNS, *names, "_distance"]), clips, where)

@@ -1,0 +1,283 @@
+"""The vector indexes: built, extended and merged, so that a search need not read every vector.
+
+A vector index (``IVF_RQ``, one bit a number, by dot product) holds about D / 8 + 15 bytes a row. It has *segments*: one
+over the rows that were there when it was built, and one for each time it was extended. Rows that no segment covers are
+scanned by each search, so new rows are found at once. Every change is one version of the table, which a publication
+then shows to readers; it is made in a process of its own, since the engine's training may never end.
+
+The partitions are trained here, on a sample in float32: Lance trains in the type of the column, and in float16 sums of
+long vectors overflow (lance issue 8607). Their number tells how many rows they were trained for, so that nothing else
+need be stored.
+"""
+
+import datetime as dt
+import math
+import time
+from collections.abc import Callable
+from dataclasses import dataclass
+from functools import partial
+from typing import Any
+
+import lance
+import numpy as np
+import numpy.typing as npt
+
+from pipeline.index.changes import Changes
+from pipeline.index.limited import Limits, Unfinished, call_limited
+
+NAME, COLUMN = "vector_idx", "vector"
+
+VECTORS_TO_INDEX = 10_000
+"""From this many rows on, a table gets a vector index: fewer are scanned as fast."""
+
+PARTITIONS = {"clips": 1_000, "pools": 128}
+"""The tables that get one, and the number of partitions of a million rows. Each search of ``pools`` reads them all."""
+
+GROWTH_TO_TRAIN = 4
+"""The partitions are trained again once a table has this many times the rows that they were trained for."""
+
+MAX_SEGMENTS = 8
+MERGE_RATIO = 4
+"""Segments are merged into a new one while they have less than this many times the rows collected so far. So each row
+is copied a few times, however often a table grows."""
+
+MAX_UNINDEXED_SHARE, MAX_UNINDEXED = 0.05, 5_000
+"""A run extends an index where more rows, or a larger share, are not covered."""
+
+ROWS_PER_PARTITION = 128
+"""The size of the sample that partitions are trained on."""
+
+_ITERATIONS = 10
+
+
+@dataclass(frozen=True)
+class VectorIndex:
+    """The vector index of a version of a table."""
+
+    n_rows: int
+    """Of the table, deleted ones aside; so in ``segments``."""
+    segments: tuple[int, ...]
+    """The number of rows that each covers, oldest first."""
+    n_bytes: int
+    built_at: dt.datetime
+    """When its oldest segment was written."""
+
+    @property
+    def n_indexed(self) -> int:
+        return sum(self.segments)
+
+    @property
+    def n_unindexed(self) -> int:
+        return self.n_rows - self.n_indexed
+
+
+def read_index(table: Any) -> VectorIndex | None:
+    """The vector index of ``table``, a ``lance.LanceDataset``; None where it has none."""
+    found = next((index for index in table.describe_indices() if index.name == NAME), None)
+    if found is None:
+        return None
+    n_rows = {fragment.fragment_id: fragment.count_rows() for fragment in table.get_fragments()}
+    return VectorIndex(
+        sum(n_rows.values()),
+        tuple(sum(n_rows.get(number, 0) for number in segment.fragment_ids) for segment in found.segments),
+        sum(segment.size_bytes or 0 for segment in found.segments),
+        min(segment.created_at for segment in found.segments),
+    )
+
+
+def answers(table: Any) -> bool:
+    """Whether a search can read the vector index of ``table``: whether no file of it is lost."""
+    zero = np.zeros(table.schema.field(COLUMN).type.list_size, np.float32)
+    near = {"column": COLUMN, "q": zero, "k": 1, "nprobes": 1, "metric": "dot"}
+    try:
+        table.to_table(columns=[], nearest=near, with_row_id=True, fast_search=True)
+    except (OSError, ValueError, RuntimeError):
+        return False
+    return True
+
+
+# --- what to do -------------------------------------------------------------------------------------------------------
+
+
+@dataclass(frozen=True)
+class Step:
+    """A change of a vector index, to be made by ``build`` or ``extend``."""
+
+    name: str
+    """Of the table."""
+    n_partitions: int | None
+    """Of an index that is built; None where one is extended ..."""
+    n_merged: int
+    """... and merges this many of its newest segments into the new one."""
+    n_rows: int
+    """That are read."""
+
+    @property
+    def verb(self) -> str:
+        if self.n_partitions is not None:
+            return "built"
+        return "extended" if self.n_rows else "merged"
+
+
+def plan_step(name: str, table: Any, *, all_rows: bool = False) -> Step | None:
+    """What the vector index of a table needs; None where it needs nothing.
+
+    Args:
+        all_rows: cover the new rows, however few they are.
+    """
+    n_rows = table.count_rows()
+    if name not in PARTITIONS or table.schema.field(COLUMN).type.list_size % 8:  # IVF_RQ cannot have it
+        return None
+    index = read_index(table)
+    if n_rows >= VECTORS_TO_INDEX:
+        trained_for = None if index is None else count_trained(name, len(table.get_ivf_model(NAME).centroids))
+        if trained_for is None or n_rows >= GROWTH_TO_TRAIN * max(trained_for, VECTORS_TO_INDEX / 2):
+            return Step(name, count_partitions(name, n_rows), 0, n_rows)
+    if index is None:
+        return None
+    n_new = index.n_unindexed
+    if n_new <= (0 if all_rows else min(MAX_UNINDEXED_SHARE * n_rows, MAX_UNINDEXED)):
+        n_new = 0
+    n_merged = _count_merged(index.segments, n_new)
+    return Step(name, None, n_merged, n_new) if n_new or n_merged else None
+
+
+def _count_merged(segments: tuple[int, ...], n_new: int) -> int:
+    """How many of the newest segments are merged into the one that covers ``n_new`` rows more."""
+    n_merged, n_collected = 0, n_new
+    while n_merged < len(segments):
+        newest = segments[-1 - n_merged]
+        left = len(segments) - n_merged + (n_new > 0)
+        if newest >= MERGE_RATIO * n_collected and left <= MAX_SEGMENTS:
+            break
+        n_merged, n_collected = n_merged + 1, n_collected + newest
+    return n_merged if n_new or n_merged > 1 else 0
+
+
+def count_partitions(name: str, n_rows: int) -> int:
+    """The number of partitions for a table of ``n_rows``: as the square root up to a million rows. Beyond, it grows by
+    an eighth of ``PARTITIONS`` for every factor of ten, so that building takes time proportional to the rows."""
+    most = PARTITIONS[name]
+    millions = n_rows / 1e6
+    return max(1, round(most * (math.sqrt(millions) if millions <= 1 else 1 + math.log10(millions) / 8)))
+
+
+def count_trained(name: str, n_partitions: int) -> float:
+    """The number of rows for which ``n_partitions`` is right."""
+    share = n_partitions / PARTITIONS[name]
+    return 1e6 * float(share**2 if share <= 1 else 10 ** (8 * (share - 1)))
+
+
+@dataclass(frozen=True)
+class Done:
+    """A step that was made."""
+
+    table: str
+    done: str
+    """``built``, ``extended`` or ``merged``."""
+    n_rows: int
+    """New in the index."""
+    seconds: float
+
+
+# --- doing it ---------------------------------------------------------------------------------------------------------
+
+
+def find_limits(table: Any, step: Step) -> Limits:
+    """Many times what was measured, since the machine may be busy: see ``jobs/bench/RESULTS.md``."""
+    dimension = table.schema.field(COLUMN).type.list_size
+    index = None if step.n_partitions else read_index(table)
+    n_rows = step.n_rows + (0 if index is None else sum(index.segments[len(index.segments) - step.n_merged :]))
+    sample_bytes = ROWS_PER_PARTITION * (step.n_partitions or 0) * dimension * 6
+    return Limits(120 + n_rows * dimension * 2e-6, 4 * 10**9 + 3 * sample_bytes)
+
+
+class VectorUpkeep:
+    """Keeps the vector indexes of one index up to date, for one run. A table whose step has failed is left alone.
+
+    Args:
+        make: makes a step on a table; what it could not finish raises ``Unfinished``.
+    """
+
+    def __init__(self, make: Callable[[Any, Step], None] | None = None, tick: Callable[[], object] = lambda: None):
+        self._make = make or partial(make_limited, tick=tick)
+        self.done: list[Done] = []
+        self.problems: dict[str, str] = {}
+        """By table, in one line, why its index could not be made or extended."""
+
+    def update(self, changes: Changes, *, all_rows: bool = False) -> None:
+        """Build, extend or merge the index of each table that needs it. Goes before compaction, which joins no
+        fragments that different segments cover.
+
+        Args:
+            all_rows: cover the new rows, however few they are.
+        """
+        for name in PARTITIONS:
+            if name not in changes.versions or name in self.problems:
+                continue
+            step = plan_step(name, changes.open(name), all_rows=all_rows)
+            if step is None:
+                continue
+            began = time.monotonic()
+            try:
+                changes.make("vectors", name, partial(self._take, step=step))
+            except Unfinished as error:
+                self.problems[name] = f"the vector index of `{name}` could not be {step.verb}, searches scan: {error}"
+            else:
+                self.done.append(Done(name, step.verb, step.n_rows, round(time.monotonic() - began, 3)))
+
+    def _take(self, table: Any, step: Step) -> Any:
+        try:
+            self._make(table, step)
+        except Unfinished:
+            if lance.dataset(table.uri).version == table.version:
+                raise
+            # It was stopped after its commit.
+        return lance.dataset(table.uri)
+
+
+def make_limited(table: Any, step: Step, tick: Callable[[], object] = lambda: None) -> None:
+    """Make a step in a process of its own.
+
+    Raises:
+        Unfinished: it failed, or took too long or too much memory.
+    """
+    values = {"uri": table.uri, "version": table.version, "n_partitions": step.n_partitions, "n_merged": step.n_merged}
+    call_limited(make_step, values, find_limits(table, step), tick)
+
+
+def make_here(table: Any, step: Step) -> None:
+    """Make a step in this process, without limits."""
+    make_step(table.uri, table.version, step.n_partitions, step.n_merged)
+
+
+def make_step(uri: str, version: int, n_partitions: int | None, n_merged: int) -> None:
+    """Make a step and commit it: one version. This is what the process of its own calls."""
+    table = lance.dataset(uri, version=version)
+    if n_partitions is None:
+        table.optimize.optimize_indices(index_names=[NAME], num_indices_to_merge=n_merged)
+        return
+    table.create_index(
+        COLUMN,
+        "IVF_RQ",
+        name=NAME,
+        metric="dot",
+        num_partitions=n_partitions,
+        num_bits=1,
+        ivf_centroids=train(table, n_partitions),
+        replace=True,
+    )
+
+
+def train(table: Any, n_partitions: int) -> npt.NDArray[np.float16]:
+    """The centres of partitions (n_partitions, D), from a sample of the table."""
+    n_sample = min(table.count_rows(), ROWS_PER_PARTITION * n_partitions)
+    column = table.sample(n_sample, columns=[COLUMN])[COLUMN].combine_chunks()
+    sample = column.flatten().to_numpy(zero_copy_only=False).reshape(n_sample, -1).astype(np.float32)
+    means = lance.util.KMeans(n_partitions, "l2", max_iters=_ITERATIONS)
+    try:
+        means.fit(sample)
+        centres = np.stack(means.centroids.to_numpy(zero_copy_only=False))
+    except RuntimeError:  # fewer different vectors than partitions
+        centres = sample[np.linspace(0, n_sample - 1, n_partitions).astype(np.intp)]
+    return centres.astype(np.float16)

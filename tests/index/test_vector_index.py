@@ -1,0 +1,339 @@
+"""Vector indexes are built, extended, merged and trained anew; every live row is in them once, and no other."""
+
+import datetime as dt
+from collections.abc import Callable
+from pathlib import Path
+from typing import Any
+
+import lance
+import numpy as np
+import pytest
+
+from pipeline.index import journal, vector_index
+from pipeline.index.handle import find_index
+from pipeline.index.limited import Limits, Unfinished, call_limited
+from pipeline.index.maintenance import optimize, optimize_index
+from pipeline.index.repair import mark_damaged, restore_index
+from pipeline.index.vector_index import (
+    MAX_SEGMENTS,
+    Step,
+    VectorUpkeep,
+    count_partitions,
+    count_trained,
+    make_here,
+    plan_step,
+    read_index,
+)
+from pipeline.index.verify import verify_index
+from pipeline.index.writer import Writer
+from tests.helpers import endless
+from tests.helpers.protocol import Died
+from tests.helpers.vector_tables import ClipTable, nearest
+
+AT_ONCE = dt.timedelta(0)
+
+
+@pytest.fixture(autouse=True)
+def small(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(vector_index, "VECTORS_TO_INDEX", 100)
+
+
+def clips(table: ClipTable) -> Any:
+    return find_index(table.path).live.open("clips")
+
+
+def find_bad_indexes(table: ClipTable) -> list[str]:
+    """What ``verify`` says of the indexes; the made-up rows do not fit together."""
+    return [f"{each.table}: {each.what}" for each in verify_index(table.path) if "index on" in each.what]
+
+
+# --- counts -----------------------------------------------------------------------------------------------------------
+
+
+@pytest.mark.parametrize("name", ["clips", "pools"])
+def test_the_number_of_partitions_tells_for_how_many_rows_they_were_trained(name: str) -> None:
+    sizes = [int(10_000 * 1.3**power) for power in range(60)]
+    counts = [count_partitions(name, n_rows) for n_rows in sizes]
+    assert counts == sorted(counts)
+    for n_rows, n_partitions in zip(sizes, counts, strict=True):
+        assert 0.7 < count_trained(name, n_partitions) / n_rows < 1.4
+
+
+def test_building_takes_time_proportional_to_the_rows() -> None:
+    assert count_partitions("clips", 10_000) == 100
+    assert count_partitions("clips", 10**6) == 1_000
+    assert count_partitions("clips", 10**9) < 1_400
+
+
+# --- building and growing ---------------------------------------------------------------------------------------------
+
+
+def test_an_index_is_built_once_there_are_enough_rows(tmp_path: Path) -> None:
+    table = ClipTable(tmp_path)
+    table.run({"a": 60})
+    assert table.check() is None
+    table.run({"b": 60})
+    found = table.check()
+    assert found is not None
+    assert found.segments == (120,)
+    assert found.n_bytes > 0
+    assert abs(found.built_at - dt.datetime.now(dt.UTC)) < dt.timedelta(minutes=10)
+
+
+def test_a_build_in_a_process_of_its_own_makes_one_version(tmp_path: Path) -> None:
+    table = ClipTable(tmp_path)
+    upkeep = VectorUpkeep()
+    table.run({"a": 120}, vectors=upkeep)
+    assert [(done.table, done.done, done.n_rows) for done in upkeep.done] == [("clips", "built", 120)]
+    table.run({"b": 40}, vectors=upkeep)
+    assert [done.done for done in upkeep.done] == ["built", "extended"]
+    found = table.check()
+    assert found is not None
+    assert found.n_unindexed == 0
+
+
+def test_few_new_rows_are_left_out_until_the_index_is_optimized(tmp_path: Path) -> None:
+    table = ClipTable(tmp_path)
+    table.run({"a": 200})
+    table.run({"b": 5})
+    found = table.check()
+    assert found is not None
+    assert (found.n_indexed, found.n_unindexed) == (200, 5)
+    assert optimize_index(table.path, vectors=VectorUpkeep(make_here)).vector_indexes[0].done == "extended"
+    found = table.check()
+    assert found is not None
+    assert found.n_unindexed == 0
+
+
+def test_exact_order_where_everything_is_read_and_refined(tmp_path: Path) -> None:
+    table = ClipTable(tmp_path)
+    table.run({"a": 300})
+    table.run({"b": 40}, delete=())
+    query = np.random.default_rng(5).standard_normal(8).astype(np.float32)
+    ids = list(table.vectors)
+    best = [ids[at] for at in np.argsort(-np.stack([table.vectors[i] for i in ids]).astype(np.float32) @ query)[:10]]
+    near = {"column": "vector", "q": query, "k": 10, "nprobes": 10**6, "metric": "dot", "refine_factor": 50}
+    assert clips(table).to_table(columns=["clip_id"], nearest=near)["clip_id"].to_pylist() == best
+
+
+def test_segments_stay_few_and_partitions_are_trained_anew(tmp_path: Path) -> None:
+    table = ClipTable(tmp_path)
+    table.run({"0": 100})
+    built, most = list[int](), 0
+    for number in range(1, 30):
+        upkeep = VectorUpkeep(make_here)
+        table.run({str(number): 13}, vectors=upkeep)
+        built += [len(table.vectors) for done in upkeep.done if done.done == "built"]
+        found = table.check()
+        assert found is not None
+        most = max(most, len(found.segments))
+        assert found.n_unindexed <= 0.05 * found.n_rows
+    assert 2 <= most <= MAX_SEGMENTS
+    assert len(built) == 1
+    assert built[0] == pytest.approx(400, rel=0.15)
+
+
+def test_segments_are_merged_before_fragments_are_compacted(tmp_path: Path) -> None:
+    table = ClipTable(tmp_path)
+    table.run({"a": 300})
+    for number in range(6):
+        table.run({f"b{number}": 20})
+    optimize(Writer(table.path, "f" * 32), older_than=AT_ONCE, vectors=VectorUpkeep(make_here))
+    found = table.check()
+    assert found is not None
+    assert len(clips(table).get_fragments()) <= len(found.segments) <= 2
+
+
+def test_extending_the_other_indexes_leaves_this_one_alone(tmp_path: Path) -> None:
+    table = ClipTable(tmp_path)
+    table.run({"a": 300})
+    [before] = [index for index in clips(table).describe_indices() if index.name == vector_index.NAME]
+    table.run({"b": 3})
+    [after] = [index for index in clips(table).describe_indices() if index.name == vector_index.NAME]
+    assert [segment.uuid for segment in after.segments] == [segment.uuid for segment in before.segments]
+    assert find_bad_indexes(table) == []
+
+
+@pytest.mark.parametrize("seed", range(6))
+def test_each_live_row_is_found_once_after_any_steps(tmp_path: Path, seed: int) -> None:
+    """Files come, are replaced and leave; indexes are extended and merged, fragments compacted, states restored."""
+    table, rng = ClipTable(tmp_path, seed), np.random.default_rng(seed)
+    states: dict[int, tuple[Any, Any]] = {}
+    for number in range(25):
+        if states and rng.random() < 0.15:
+            seq = list(states)[-int(rng.integers(1, 3)) :][0]
+            restore_index(table.path, seq)
+            table.rows, table.vectors = map(dict, states[seq])
+            table.check()
+        n_new = int(rng.integers(1, 4))
+        put = {f"{rng.integers(14)}": int(rng.integers(1, 80)) for _ in range(n_new)}
+        gone = tuple(uri for uri in table.rows if uri not in put and rng.random() < 0.15)
+        match rng.integers(4):
+            case 0:
+                writer = Writer(table.path, f"{number:032x}")
+                table.commit(writer, put, gone)
+                table.check()
+                optimize(writer, older_than=AT_ONCE, vectors=VectorUpkeep(make_here))
+            case 1:
+                writer = Writer(table.path, f"{number:032x}")
+                table.commit(writer, put, gone)
+            case _:
+                table.run(put, gone)
+        table.check()
+        states[journal.read_published(table.path).seq] = dict(table.rows), dict(table.vectors)
+    optimize_index(table.path, vectors=VectorUpkeep(make_here))
+    assert find_bad_indexes(table) == []
+    found = table.check()
+    assert found is not None
+    assert found.n_unindexed == 0
+
+
+def test_a_dimension_that_the_engine_cannot_index_is_scanned(tmp_path: Path) -> None:
+    lance.write_dataset(_of_dimension(12), tmp_path / "t")
+    assert plan_step("clips", lance.dataset(tmp_path / "t")) is None
+    lance.write_dataset(_of_dimension(16), tmp_path / "u")
+    assert plan_step("clips", lance.dataset(tmp_path / "u")) is not None
+    assert plan_step("frames", lance.dataset(tmp_path / "u")) is None
+
+
+def _of_dimension(dimension: int, vectors: Any = None) -> Any:
+    import pyarrow as pa
+
+    if vectors is None:
+        vectors = np.random.default_rng(0).standard_normal((200, dimension))
+    column = pa.FixedSizeListArray.from_arrays(pa.array(vectors.astype(np.float16).reshape(-1)), dimension)
+    return pa.table({"clip_id": [str(number) for number in range(len(vectors))], "vector": column})
+
+
+@pytest.mark.parametrize("norm", [1.0, 100.0, 1_000.0, 10_000.0])
+def test_long_vectors_are_indexed(tmp_path: Path, norm: float) -> None:
+    """In float16, sums of these overflow: the engine's own training fails, or never ends (lance issue 8607)."""
+    vectors = np.random.default_rng(0).standard_normal((2_000, 32)) + 3
+    vectors *= norm / np.linalg.norm(vectors, axis=1).mean()
+    uri = str(tmp_path / "t")
+    lance.write_dataset(_of_dimension(32, vectors), uri)
+    call_limited(
+        vector_index.make_step, {"uri": uri, "version": 1, "n_partitions": 8, "n_merged": 0}, Limits(60, 10**9)
+    )
+    table = lance.dataset(uri)
+    near = {"column": "vector", "q": np.ones(32, np.float32), "k": 3_000, "nprobes": 8, "metric": "dot"}
+    assert table.to_table(columns=["clip_id"], nearest=near, fast_search=True).num_rows == 2_000
+
+
+@pytest.mark.parametrize("n_different", [1, 5])
+def test_many_equal_vectors_are_indexed(tmp_path: Path, n_different: int) -> None:
+    rng = np.random.default_rng(0)
+    vectors = rng.standard_normal((n_different, 8))[rng.integers(n_different, size=40_000)]
+    lance.write_dataset(_of_dimension(8, vectors), tmp_path / "t")
+    table = lance.dataset(tmp_path / "t")
+    make_here(table, Step("clips", 300, 0, 40_000))
+    table = lance.dataset(tmp_path / "t")
+    found = read_index(table)
+    assert found is not None
+    assert found.n_indexed == 40_000
+    assert len(table.get_ivf_model(vector_index.NAME).centroids) == 300  # or it would be trained anew at each run
+    assert len(nearest(table, np.ones(8, np.float32), fast_search=True)) == 40_000
+
+
+# --- failures ---------------------------------------------------------------------------------------------------------
+
+
+def never_ends(table: Any, step: Step) -> None:
+    call_limited(endless.spin, {"path": "/dev/null"}, Limits(0.5, 10**9))
+
+
+def breaks(table: Any, step: Step) -> None:
+    call_limited(endless.fail, {"message": "no\nluck"}, Limits(30.0, 10**9))
+
+
+def commits_and_hangs(table: Any, step: Step) -> None:
+    make_here(table, step)
+    raise Unfinished("stopped after 1 s")
+
+
+@pytest.mark.parametrize(("make", "why"), [(never_ends, "stopped after 0 s"), (breaks, "ValueError: no luck")])
+def test_a_build_that_fails_costs_one_line(tmp_path: Path, make: Callable[[Any, Step], None], why: str) -> None:
+    table = ClipTable(tmp_path)
+    upkeep = VectorUpkeep(make)
+    table.run({"a": 150}, vectors=upkeep)
+    [problem] = upkeep.problems.values()
+    assert problem.startswith("the vector index of `clips` could not be built, searches scan: ")
+    assert why in problem
+    assert "\n" not in problem
+    assert table.check() is None
+    optimized = optimize_index(table.path, vectors=upkeep)  # not tried again
+    assert optimized.problems == (problem,)
+    assert optimized.vector_indexes == ()
+    assert find_bad_indexes(table) == []
+    table.run({"b": 1})  # begun anew
+    assert table.check() is not None
+
+
+def test_a_build_that_is_stopped_after_its_commit_counts(tmp_path: Path) -> None:
+    table = ClipTable(tmp_path)
+    upkeep = VectorUpkeep(commits_and_hangs)
+    table.run({"a": 150}, vectors=upkeep)
+    assert not upkeep.problems
+    assert table.check() is not None
+
+
+@pytest.mark.parametrize("step", ["vectors clips", "publish"])
+def test_a_run_that_dies_at_a_build_loses_nothing(tmp_path: Path, step: str) -> None:
+    table = ClipTable(tmp_path)
+    table.run({"a": 60})
+    writer = Writer(table.path, "d" * 32)
+    table.commit(writer, {"b": 60})
+
+    def die(reached: str) -> None:
+        if reached == step:
+            raise Died
+
+    for _ in range(2):
+        with pytest.raises(Died):
+            optimize_index(table.path, failpoint=die, vectors=VectorUpkeep(make_here))
+        assert table.check() is None
+    optimize_index(table.path, vectors=VectorUpkeep(make_here))
+    found = table.check()
+    assert found is not None
+    assert found.n_indexed == 120
+
+
+def test_an_index_that_has_lost_a_file_is_found_and_made_again(tmp_path: Path) -> None:
+    table = ClipTable(tmp_path)
+    table.run({"a": 150})
+    folder = Path(journal.table_uri(table.path, "clips"), "_indices")
+    [index] = [index for index in clips(table).describe_indices() if index.name == vector_index.NAME]
+    [segment] = index.segments
+    for file in (folder / segment.uuid).iterdir():
+        file.unlink()
+    assert find_bad_indexes(table) == ["clips: the index on vector cannot be read"]
+    mark_damaged(table.path, [])
+    assert find_bad_indexes(table) == []
+    assert table.check() is not None
+
+
+def test_an_earlier_state_has_the_index_of_that_time(tmp_path: Path) -> None:
+    table = ClipTable(tmp_path)
+    table.run({"a": 60})
+    before, seq = dict(table.vectors), journal.read_published(table.path).seq
+    table.run({"b": 60})
+    assert table.check() is not None
+    restore_index(table.path, seq)
+    table.vectors = before
+    del table.rows["b"]
+    assert table.check() is None
+    table.run({"c": 70})
+    assert table.check() is not None
+
+
+def test_an_object_store_holds_one(bucket: str, tmp_path: Path) -> None:
+    table = ClipTable(f"{bucket}/{tmp_path.name}/index")
+    upkeep = VectorUpkeep()
+    table.run({"a": 150}, vectors=upkeep)
+    table.run({"b": 30}, vectors=upkeep)
+    assert not upkeep.problems
+    found = table.check()
+    assert found is not None
+    assert found.n_unindexed == 0
+    optimize_index(table.path, 0.0, vectors=upkeep)
+    assert table.check() is not None
