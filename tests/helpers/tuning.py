@@ -1,4 +1,6 @@
-"""A measurement of the recall, as a run publishes it."""
+"""A measurement of the recall, as a run publishes it; and a vector index that there is something to measure of."""
+
+from typing import Any
 
 from pipeline.index.search_settings import SearchSettings
 from pipeline.index.tuning import Measured, Tuning
@@ -20,3 +22,16 @@ def publish_tuning(path: str, tuning: Tuning) -> None:
     writer = Writer(path, "1" * 32)
     with writer.changes() as changes:
         writer.publish("tune", changes, tuning.to_detail())
+
+
+def add_vector_index(path: str) -> None:
+    """Give ``clips`` a vector index, however few they are."""
+    writer = Writer(path, "1" * 32)
+    with writer.changes() as changes:
+        changes.make("index", "clips", _index)
+        writer.publish("maintain", changes)
+
+
+def _index(table: Any) -> Any:
+    table.create_index("vector", "IVF_FLAT", name="vector_idx", metric="dot", num_partitions=1)
+    return table

@@ -4,7 +4,6 @@ import datetime as dt
 import json
 from dataclasses import replace
 from pathlib import Path
-from typing import Any
 
 import numpy as np
 import pytest
@@ -15,9 +14,8 @@ from pipeline.index.handle import open_index
 from pipeline.index.repair import restore_index
 from pipeline.index.search_settings import SearchSettings
 from pipeline.index.tuning import find_reasons, is_approximate, parse_tuning
-from pipeline.index.writer import Writer
 from tests.helpers.tables import draw_vectors, write_index
-from tests.helpers.tuning import TUNING, publish_tuning
+from tests.helpers.tuning import TUNING, add_vector_index, publish_tuning
 
 GRID = Grid(250, 10)
 NOW = dt.datetime(2026, 1, 2, tzinfo=dt.UTC)
@@ -75,13 +73,5 @@ def test_recall_is_due_at_first_after_growth_and_where_more_is_wanted(index: str
 
 def test_index_without_vector_indexes_is_exact(index: str) -> None:
     assert not is_approximate(open_index(index).live)
-    writer = Writer(index, "1" * 32)
-    with writer.changes() as changes:
-        changes.make("index", "clips", _add_vector_index)
-        writer.publish("maintain", changes)
+    add_vector_index(index)
     assert is_approximate(open_index(index).live)
-
-
-def _add_vector_index(table: Any) -> Any:
-    table.create_index("vector", "IVF_FLAT", metric="dot", num_partitions=1)
-    return table

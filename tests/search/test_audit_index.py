@@ -1,0 +1,137 @@
+"""The audit of a whole index: the recall of searches that lose a known share, and the settings that follow."""
+
+from dataclasses import replace
+from typing import Any
+
+import numpy as np
+import numpy.typing as npt
+import pytest
+
+from pipeline.encoder.checkpoint import ModelIdentity
+from pipeline.grid import Grid
+from pipeline.index.handle import Generation, open_index
+from pipeline.index.search_settings import SearchSettings
+from pipeline.index.tables import to_matrix
+from pipeline.index.tuning import Tuning
+from pipeline.search import audit_index as module
+from pipeline.search.audit_index import Audited, audit_index, count_sampled, find_limit_s, list_clip_rungs
+from pipeline.search.events import EventFrames, Levels
+from pipeline.search.query_vectors import QueryModels, TextModel
+from pipeline.search.questions import read_questions
+from pipeline.search.scores import dot_products
+from tests.helpers.tables import draw_vectors, write_index
+from tests.helpers.tuning import add_vector_index
+
+GRID = Grid(250, 10)
+Matrix = npt.NDArray[np.float32]
+
+
+class RandomTexts:
+    """A text model that gives each text a random direction."""
+
+    def embed(self, texts: Any) -> Any:
+        return np.random.default_rng(3).standard_normal((len(texts), 8)).astype(np.float32)
+
+
+class FakeModels(QueryModels):
+    def __init__(self) -> None:
+        super().__init__("index")
+
+    def for_texts(self, identity: ModelIdentity) -> TextModel:
+        return RandomTexts()
+
+
+class LossySearches:
+    """Answers by a scan, and finds each clip with a chance that depends on the settings."""
+
+    def __init__(self, tables: Generation, chances: dict[int, float]) -> None:
+        rows = tables.open("clips").to_table(columns=["clip_id", "vector"])
+        self._ids, self._vectors = rows["clip_id"].to_pylist(), to_matrix(rows["vector"])
+        self._chances = chances
+
+    def clips(self, vectors: Matrix, k: int, settings: SearchSettings) -> list[list[tuple[str, float]]]:
+        found = []
+        for vector in vectors:
+            luck = np.random.default_rng(vector.view(np.uint32)).random(len(self._ids))
+            [kept] = np.nonzero(luck < self._chances[settings.clip_refine])
+            scores = dot_products(self._vectors[kept], vector)
+            best = np.argsort(-scores)[:k]
+            found.append([(self._ids[kept[row]], float(scores[row])) for row in best])
+        return found
+
+    def events(
+        self, vectors: Matrix, k: int, levels: Levels, settings: SearchSettings
+    ) -> list[list[tuple[str, EventFrames]]]:
+        raise AssertionError("this index has no pools")
+
+
+@pytest.fixture(scope="module")
+def tables(tmp_path_factory: pytest.TempPathFactory) -> Generation:
+    path = tmp_path_factory.mktemp("audit") / "index"
+    rng = np.random.default_rng(0)
+    write_index(path, {f"/{n}.wav": draw_vectors(rng, 3_000, GRID) for n in range(60)}, GRID)
+    add_vector_index(str(path))
+    return open_index(path).live
+
+
+def audit(tables: Generation, chances: dict[int, float], wanted: float = 0.98) -> Tuning:
+    return audit_index(Audited(tables, LossySearches(tables, chances), FakeModels()), wanted)
+
+
+def test_fewest_whole_vectors_that_reach_the_recall_are_chosen(tables: Generation) -> None:
+    tuning = audit(tables, {4: 0.7, 8: 0.9, 16: 0.997, 32: 1.0, 64: 1.0})
+    assert tuning.settings == SearchSettings(clip_refine=16)
+    assert tuning.locate is None
+    for measured in (tuning.query, tuning.similar):
+        assert measured is not None
+        assert measured.recall is not None
+        assert measured.recall > 0.98
+        assert measured.low > 0.96
+    assert tuning.query is not None
+    assert tuning.query.n_questions == len(read_questions())
+    assert tuning.query.n_dimensions == pytest.approx(8, abs=0.5)
+    assert (tuning.n_clips, tuning.n_frames) == (60 * 12, 180_000)
+
+
+def test_index_that_loses_clips_whatever_the_settings_is_noticed(tables: Generation) -> None:
+    tuning = audit(tables, dict.fromkeys((4, 8, 16, 32, 64), 0.8))
+    assert tuning.settings.clip_refine == 64
+    for measured in (tuning.query, tuning.similar):
+        assert measured is not None
+        assert measured.recall == pytest.approx(0.8, abs=0.06)
+        assert measured.high < 0.9
+
+
+def test_sample_of_some_files_measures_the_same(tables: Generation, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(module, "MAX_CLIPS", 60)
+    tuning = audit(tables, dict.fromkeys((4, 8, 16, 32, 64), 0.8))
+    assert tuning.query is not None
+    assert tuning.query.low < 0.8 < tuning.query.high
+    assert tuning.query.k > 20  # a sample holds enough answers only where more are asked for
+
+
+def test_partitions_grow_before_the_whole_vectors_do() -> None:
+    default = SearchSettings()
+    rungs = list_clip_rungs(default, 64)
+    assert [(rung.clip_probes, rung.clip_refine) for rung in rungs] == [
+        *((n, 4) for n in (4, 8, 16, 32)),
+        *((None, n) for n in (4, 8, 16, 32, 64)),
+    ]
+    few = replace(default, clip_probes=10, clip_refine=8)
+    assert [(rung.clip_probes, rung.clip_refine) for rung in list_clip_rungs(few, 64)] == [
+        *((n, 8) for n in (4, 8, 10, 16, 32)),
+        *((None, n) for n in (8, 16, 32, 64)),
+    ]
+    assert default in list_clip_rungs(default, 1)
+    assert few in list_clip_rungs(few, 1)
+
+
+@pytest.mark.parametrize(
+    ("n_rows", "n_sampled"), [(10_000, 200_000), (1_000_000, 200_000), (10**7, 1_224_744), (9 * 10**8, 2_000_000)]
+)
+def test_sample_grows_slower_than_the_table(n_rows: int, n_sampled: int) -> None:
+    assert count_sampled(n_rows, 435) == n_sampled
+
+
+def test_time_for_questions_is_bounded() -> None:
+    assert [find_limit_s(n) for n in (1, 1_000_000, 10**9)] == [5.0, 10.0, 120.0]
