@@ -27,6 +27,7 @@ def make_app() -> "typer.Typer":
     from jobs.bench.load import load
     from jobs.bench.many import many
     from jobs.bench.reindex import reindex
+    from jobs.bench.search import search
     from jobs.bench.start import start
     from jobs.bench.windows import windows
 
@@ -37,7 +38,7 @@ def make_app() -> "typer.Typer":
         add_completion=False,
         pretty_exceptions_enable=False,
     )
-    for measurement in (baselines, load, many, reindex, start, windows):
+    for measurement in (baselines, load, many, reindex, search, start, windows):
         app.command()(measurement)
 
     @app.command(add_help_option=False, context_settings={"allow_extra_args": True, "ignore_unknown_options": True})

@@ -1,0 +1,103 @@
+"""A process that asks an index questions given as vectors, and times them.
+
+``ask`` runs in a process of its own (``figures.call_fresh``), so its peak memory is that of one kind of question.
+"""
+
+import json
+import os
+import time
+from dataclasses import asdict, dataclass
+from inspect import signature
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+
+from jobs.bench.figures import read_memory
+from jobs.bench.synthetic import Floats
+from jobs.bench.truth import Found
+from pipeline.index.handle import open_index
+from pipeline.search.clips import find_clips
+from pipeline.search.events import Levels
+from pipeline.search.find_events import EventQuery, find_events
+from pipeline.search.tables import open_table
+
+MODES = ("exact", "indexed") if "exact" in signature(find_events).parameters else ("exact",)
+
+
+@dataclass(frozen=True)
+class Job:
+    """Questions for an index: ``locate``, ``query`` or ``similar``."""
+
+    index: str
+    question: str
+    mode: str
+    where: str | None
+    k: int
+    vectors: str
+    """A file of vectors (n, D), in numpy's format."""
+    levels: list[list[float]]
+    """Of ``locate``: the four values of each question's ``Levels``."""
+    n: int
+    """How many of the questions to ask."""
+    n_warming: int = 5
+    """Questions asked before the clock starts."""
+    is_cold: bool = False
+    """Whether the system forgets the files of the index first."""
+
+
+def ask(text: str) -> dict[str, Any]:
+    """Ask the questions of a ``Job`` (JSON): milliseconds and results of each, and the peak memory of this process."""
+    job = Job(**json.loads(text))
+    vectors: Floats = np.load(job.vectors)
+    levels = [Levels(on, off, int(gap), int(least)) for on, off, gap, least in job.levels]
+    if job.is_cold:
+        forget_files(Path(job.index))
+    began = time.perf_counter()
+    index = _Index(job)
+    open_ms = 1000 * (time.perf_counter() - began)
+    times_ms, results = list[float](), list[list[Found]]()
+    for number in range(-min(job.n_warming, len(vectors)), min(job.n, len(vectors))):
+        began = time.perf_counter()
+        found = index.ask(vectors[number], levels[number] if levels else None)
+        if number >= 0:
+            times_ms.append(1000 * (time.perf_counter() - began))
+            results.append(found)
+    return {"open_ms": open_ms, "times_ms": times_ms, "found": results, "peak_mb": read_memory()["VmHWM"] / 1e6}
+
+
+def to_job(job: Job) -> str:
+    return json.dumps(asdict(job))
+
+
+def forget_files(folder: Path) -> None:
+    """Drop the files of a folder from the system's page cache, as far as it allows."""
+    for path in folder.rglob("*"):
+        if path.is_file():
+            descriptor = os.open(path, os.O_RDONLY)
+            os.fsync(descriptor)  # a page that is not on the disk yet stays
+            os.posix_fadvise(descriptor, 0, 0, os.POSIX_FADV_DONTNEED)
+            os.close(descriptor)
+
+
+class _Index:
+    """The tables that a question needs, as ``pipeline.search.client`` opens them."""
+
+    def __init__(self, job: Job) -> None:
+        self._job = job
+        live = open_index(job.index).live
+        names = ("frames", "files") if job.question == "locate" else ("clips",)
+        self._tables = [open_table(live.path, name, live.versions[name]) for name in names]
+        self._exact: dict[str, Any] = {"exact": job.mode == "exact"} if len(MODES) > 1 else {}
+
+    def ask(self, vector: Floats, levels: Levels | None) -> list[Found]:
+        job = self._job
+        if levels is not None:
+            query = EventQuery(vector, levels, job.k, job.where)
+            frames, files = self._tables
+            events = find_events(frames, files, query, **self._exact)
+            return [Found(event.score, holder.uri, event.first, event.stop) for holder, event in events]
+        measure: Any = "cosine" if job.question == "similar" else "dot"
+        [clips] = self._tables
+        hits = find_clips(clips, vector, k=job.k, where=job.where, measure=measure, **self._exact)
+        return [Found(hit.score, hit.clip_id) for hit in hits]

@@ -1,0 +1,227 @@
+"""Indexes of made vectors, written by the project's own stages: what ``python -m jobs.bench search`` asks.
+
+Vectors enter as ENCODED rows, as an encoder would send them. ``write_windows`` writes the frames, ``Collector`` makes
+the batches, ``Writer`` commits them, and ``optimize`` merges fragments and builds the indexes. So files on disk, scalar
+indexes and vector indexes are those of a real run. The settings name a model that does not exist: questions must be
+vectors.
+
+Each file has a metadata column ``lot``: the files in random order, numbered from 0. So ``lot < n`` keeps n files.
+"""
+
+import datetime as dt
+import json
+import resource
+import time
+from collections.abc import Iterator
+from dataclasses import asdict, dataclass, replace
+from functools import cached_property
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import pyarrow as pa
+
+from jobs.bench.synthetic import CLIP_FRAMES, CLIPS_PER_FILE, FILE_FRAMES, Vectors, to_clips
+from pipeline import schema
+from pipeline.config import DecodeConfig, StoreConfig, WindowConfig
+from pipeline.encoder.checkpoint import ModelIdentity
+from pipeline.grid import frames_to_seconds
+from pipeline.index.maintenance import optimize
+from pipeline.index.tables import create_tables, write_frames
+from pipeline.index.writer import Batch, Writer
+from pipeline.planning.file_rows import empty_row, indexed_row
+from pipeline.run.collector import Collector
+from pipeline.run.write_stage import write_windows
+from pipeline.schema import Row
+
+WINDOW = WindowConfig(length_s=frames_to_seconds(CLIP_FRAMES), overlap_s=0.0, tail="back")
+"""Windows side by side, which fill a file: no result is folded into another."""
+
+RUN_ID = schema.digest("python -m jobs.bench search")
+
+FILES_PER_BATCH = 5
+"""A batch of a run: 300 s of audio."""
+
+MANY_ROWS, FILES_PER_LARGE_BATCH, CLIPS_PER_LARGE_BATCH = 1_000_000, 167, 50_000
+"""Larger indexes are written in fragments that no maintenance merges: for a day, merging takes the disk twice."""
+
+LOT = pa.schema([("lot", pa.int64())])
+
+
+@dataclass(frozen=True)
+class Cost:
+    """Seconds, and CPU seconds of this process and of those that it waited for."""
+
+    seconds: float = 0.0
+    cpu_s: float = 0.0
+
+    def __add__(self, other: "Cost") -> "Cost":
+        return Cost(self.seconds + other.seconds, self.cpu_s + other.cpu_s)
+
+
+class Clock:
+    """Measures what passes since it was made."""
+
+    def __init__(self) -> None:
+        self._begin = _now()
+
+    @property
+    def cost(self) -> Cost:
+        (seconds, cpu_s), (began, cpu_began) = _now(), self._begin
+        return Cost(seconds - began, cpu_s - cpu_began)
+
+
+def _now() -> tuple[float, float]:
+    used = [resource.getrusage(who) for who in (resource.RUSAGE_SELF, resource.RUSAGE_CHILDREN)]
+    return time.perf_counter(), sum(each.ru_utime + each.ru_stime for each in used)
+
+
+@dataclass(frozen=True)
+class Corpus:
+    """What an index of made vectors holds."""
+
+    n_files: int
+    with_frames: bool
+    dimension: int
+    source: str
+    """``made`` or ``model``."""
+    seed: int
+
+    @property
+    def n_rows(self) -> int:
+        """Rows of the table that questions are about: frames, or clips where there are no frames."""
+        return self.n_files * (FILE_FRAMES if self.with_frames else CLIPS_PER_FILE)
+
+    @cached_property
+    def lots(self) -> np.ndarray[Any, np.dtype[np.int64]]:
+        """The ``lot`` of each file."""
+        return np.random.default_rng([self.seed, self.n_files]).permutation(self.n_files)
+
+
+@dataclass(frozen=True)
+class Built:
+    """An index of made vectors in ``folder``, and what writing it and its last maintenance took."""
+
+    folder: Path
+    corpus: Corpus
+    written: Cost
+    maintained: Cost
+
+    @property
+    def index(self) -> str:
+        return str(self.folder / "index")
+
+    def save(self) -> None:
+        (self.folder / "corpus.json").write_text(json.dumps({**asdict(self), "folder": None}, indent=1))
+
+
+def load(folder: Path) -> Built:
+    """The index that an earlier measurement kept in ``folder``."""
+    values = json.loads((folder / "corpus.json").read_text())
+    return Built(folder, Corpus(**values["corpus"]), Cost(**values["written"]), Cost(**values["maintained"]))
+
+
+def content_hash(number: int) -> str:
+    """Of a file; SHA-256 has as many digits."""
+    return schema.digest("made", str(number)) * 2
+
+
+def audio_id(number: int) -> str:
+    return schema.make_audio_id(content_hash(number))
+
+
+def uri(number: int) -> str:
+    return f"/made/{number:07d}.wav"
+
+
+def number_of(uri: str) -> int:
+    """The number of the file of a uri."""
+    return int(uri.removeprefix("/made/").removesuffix(".wav"))
+
+
+def build(folder: Path, corpus: Corpus, vectors: Vectors) -> Built:
+    """Write an index of made vectors, and maintain it as a run does."""
+    path = folder / "index"
+    create_tables(path, _settings(corpus), clip_dimension=corpus.dimension, frame_dimension=corpus.dimension)
+    writer = Writer(path, RUN_ID)
+    writer.add_columns(LOT)
+    written, waiting = Cost(), list[Batch]()
+    for batch_id, numbers in _plan(corpus):
+        encoded = _encode(batch_id, numbers, corpus, vectors)
+        clock = Clock()
+        waiting.append(_write(path, encoded, corpus))
+        if sum(batch.n_rows for batch in waiting) >= StoreConfig().checkpoint_rows:
+            writer.commit(waiting)
+            waiting.clear()
+        written += clock.cost
+    if waiting:
+        writer.commit(waiting)
+    clock = Clock()
+    optimize(writer, older_than=dt.timedelta(0))
+    built = Built(folder, corpus, written, clock.cost)
+    built.save()
+    return built
+
+
+def _settings(corpus: Corpus) -> dict[str, Any]:
+    model = asdict(
+        ModelIdentity("made", None, schema.digest("made"), corpus.dimension, logit_scale=10.0, logit_bias=-5.0)
+    )
+    return {
+        "clip_model": model,
+        "frame_model": model if corpus.with_frames else None,
+        "window": WINDOW.model_dump(),
+        "decode": DecodeConfig().model_dump(),
+        "frames": "all" if corpus.with_frames else "none",
+    }
+
+
+def _plan(corpus: Corpus) -> Iterator[tuple[str, range]]:
+    """The id and the files of each batch."""
+    n_files = FILES_PER_BATCH
+    if corpus.n_rows > MANY_ROWS:
+        n_files = FILES_PER_LARGE_BATCH if corpus.with_frames else CLIPS_PER_LARGE_BATCH // CLIPS_PER_FILE
+    for number, first in enumerate(range(0, corpus.n_files, n_files)):
+        yield schema.make_batch_id(RUN_ID, number), range(first, min(corpus.n_files, first + n_files))
+
+
+def _encode(batch_id: str, numbers: range, corpus: Corpus, vectors: Vectors) -> pa.Table:
+    """ENCODED rows of a batch: the windows of each file, then its outcome."""
+    rows = list[Row]()
+    if corpus.with_frames:
+        frames = [vectors.frames(number) for number in numbers]
+        clips = np.concatenate([to_clips(each) for each in frames]).astype(np.float16)
+    else:
+        clips = vectors.clips(numbers.start, numbers.stop)
+    for k, number in enumerate(numbers):
+        for window in range(CLIPS_PER_FILE):
+            first, stop = CLIP_FRAMES * window, CLIP_FRAMES * (window + 1)
+            span = {"first_frame": first, "own_first": first, "own_stop": stop}
+            values = {"clip_vector": clips[CLIPS_PER_FILE * k + window].tobytes()}
+            if corpus.with_frames:
+                values["frame_vectors"] = frames[k][first:stop].tobytes()
+            rows.append({"audio_id": audio_id(number)} | span | values)
+        rows.append({"files": [_file_row(number)]})
+    shared = {"batch_id": batch_id, "precision": "float32", "decode_s": 0.0, "encode_s": 0.0}
+    rows = [row | shared | {"seq": seq, "last": seq == len(rows) - 1} for seq, row in enumerate(rows)]
+    return pa.Table.from_pylist(rows, schema=schema.ENCODED)
+
+
+def _file_row(number: int) -> Row:
+    row = empty_row(uri(number), audio_id(number)) | {"content_hash": content_hash(number)}
+    row |= {"size_bytes": 1, "modified_ns": 1, "duration_s": frames_to_seconds(FILE_FRAMES)}
+    return indexed_row(row | {"sample_rate_hz": 48_000, "channels": 1, "codec": "pcm_s16"}, FILE_FRAMES, None)
+
+
+def _write(path: Path, encoded: pa.Table, corpus: Corpus) -> Batch:
+    """Write a batch as a worker and the driver do, with the column ``lot``."""
+    frames_schema = schema.frames_schema(corpus.dimension)
+    collector = Collector(WINDOW.grid, corpus.dimension, with_frames=corpus.with_frames)
+    receipts = write_windows(encoded, frames_schema, lambda rows: write_frames(path, rows, frames_schema)).to_pylist()
+    [batch] = [made for receipt in receipts if (made := collector.add(receipt)) is not None]
+    return replace(batch, files=_with_lots(batch.files, corpus), clips=_with_lots(batch.clips, corpus))
+
+
+def _with_lots(rows: pa.Table, corpus: Corpus) -> pa.Table:
+    lots = corpus.lots[[number_of(each) for each in rows["uri"].to_pylist()]]
+    return rows.append_column(LOT.field("lot"), pa.array(lots, pa.int64()))

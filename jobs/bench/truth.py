@@ -1,0 +1,176 @@
+"""The exact answers to many questions at once: each block of vectors is read once, and multiplied by all questions.
+
+Scores are float32 sums over the stored float16 numbers. So two results whose scores differ by rounding may change
+places; ``recall`` does not count that.
+"""
+
+import heapq
+from collections.abc import Iterator, Sequence
+from dataclasses import dataclass, field
+from typing import Any, NamedTuple
+
+import numpy as np
+import numpy.typing as npt
+
+from jobs.bench.synthetic import FILE_FRAMES, Floats
+from pipeline.index.tables import open_published, to_matrix
+from pipeline.search.events import Levels, read_events
+
+FILES_AT_ONCE, CLIPS_AT_ONCE = 20, 20_000
+ROUNDING = 1e-4
+"""Scores closer than this are equal."""
+
+LOUD_SHARE, HYSTERESIS = 0.005, 0.1
+"""An event begins among the loudest 0.5 % of all frames, and lasts until its score falls 0.1 below that."""
+
+LEVEL_ROWS, LEVEL_PARTS = 1_000, 100
+
+SIMILAR_CANDIDATES = 200
+"""``similar`` ranks by cosine the best of so many clips by dot product."""
+
+
+class Found(NamedTuple):
+    """A result: frames ``first`` .. ``stop - 1`` of a file, or one clip, which is all of what it overlaps."""
+
+    score: float
+    where: str
+    """A uri, or the id of a clip."""
+    first: int = 0
+    stop: int = 1
+
+    def overlaps(self, other: "Found") -> bool:
+        return self.where == other.where and self.first < other.stop and other.first < self.stop
+
+
+def recall(exact: Sequence[Found], found: Sequence[Found], k: int) -> float | None:
+    """The share of the ``k`` best exact results that was found; None if there is none.
+
+    A result that is no better than the worst of ``k`` found ones is not missing: it changed places by rounding.
+    """
+    best = exact[:k]
+    if not best:
+        return None
+    level = min(each.score for each in found) + ROUNDING if len(found) >= k else -np.inf
+    n_found = sum(each.score <= level or any(each.overlaps(other) for other in found) for each in best)
+    return n_found / len(best)
+
+
+@dataclass
+class Best:
+    """The best results of one question."""
+
+    k: int
+    _heap: list[Found] = field(default_factory=list)
+
+    @property
+    def worst(self) -> float:
+        return self._heap[0].score if len(self._heap) == self.k else -np.inf
+
+    def add(self, found: Found) -> None:
+        if len(self._heap) < self.k:
+            heapq.heappush(self._heap, found)
+        else:
+            heapq.heappushpop(self._heap, found)
+
+    @property
+    def sorted(self) -> list[Found]:
+        return sorted(self._heap, reverse=True)
+
+
+def measure_levels(index: str, questions: Floats) -> list[Levels]:
+    """For each question, scores at which an event begins and ends, from a sample of the frames."""
+    table = open_published(index, "frames")
+    n_rows = table.count_rows()
+    begins = np.unique(np.linspace(0, max(0, n_rows - LEVEL_ROWS), LEVEL_PARTS, dtype=np.int64))
+    offsets = np.unique((begins[:, None] + np.arange(min(n_rows, LEVEL_ROWS))).ravel())
+    rows = table.take(offsets.tolist(), columns=["vector"])
+    scores = to_matrix(rows["vector"]).astype(np.float32) @ questions.T
+    levels = np.quantile(scores, 1 - LOUD_SHARE, axis=0).astype(float)
+    return [Levels(on, on - HYSTERESIS, gap_frames=5, min_frames=0) for on in levels.tolist()]
+
+
+def best_events(
+    index: str, questions: Floats, levels: Sequence[Levels], limits: Sequence[int], k: int
+) -> list[list[list[Found]]]:
+    """The ``k`` best events of each question, for each of ``limits``: only files whose ``lot`` is below it count."""
+    best = [[Best(k) for _ in questions] for _ in limits]
+    on = np.array([each.on for each in levels])
+    files = open_published(index, "files").to_table(columns=["audio_id", "uri", "lot"]).to_pylist()
+    by_audio = {row["audio_id"]: row for row in files}
+    for audio_ids, scores in _score_files(index, questions):
+        loudest = scores.max(axis=1)
+        for number, audio_id in enumerate(audio_ids):
+            file = by_audio[audio_id]
+            lists = [of for limit, of in zip(limits, best, strict=True) if file["lot"] < limit]
+            if not lists:
+                continue
+            worst = np.min([[each.worst for each in of] for of in lists], axis=0)
+            for q in np.flatnonzero(loudest[number] >= np.maximum(on, worst)).tolist():
+                for event in read_events(scores[number, :, q], levels[q]):
+                    for of in lists:
+                        of[q].add(Found(event.score, file["uri"], event.first, event.stop))
+    return [[each.sorted for each in of] for of in best]
+
+
+def _score_files(index: str, questions: Floats) -> Iterator[tuple[list[str], npt.NDArray[Any]]]:
+    """Some files, and their scores (files, FILE_FRAMES, questions). The rows must be file after file."""
+    table = open_published(index, "frames")
+    n_rows = table.count_rows()
+    if n_rows % FILE_FRAMES:
+        raise ValueError(f"{index}: {n_rows} frames are not whole files of {FILE_FRAMES}")
+    for first in range(0, n_rows, FILES_AT_ONCE * FILE_FRAMES):
+        stop = min(n_rows, first + FILES_AT_ONCE * FILE_FRAMES)
+        rows = table.to_table(columns=["audio_id", "frame", "vector"], offset=first, limit=stop - first)
+        frames = rows["frame"].to_numpy().reshape(-1, FILE_FRAMES)
+        if (frames != np.arange(FILE_FRAMES)).any():
+            raise ValueError(f"{index}: the frames of a file are not in order")
+        scores = to_matrix(rows["vector"]).astype(np.float32) @ questions.T
+        yield rows["audio_id"].to_pylist()[::FILE_FRAMES], scores.reshape(len(frames), FILE_FRAMES, -1)
+
+
+def best_clips(
+    index: str, questions: Floats, limits: Sequence[int], k: int, *, by_cosine: bool
+) -> list[list[list[Found]]]:
+    """The ``k`` best clips of each question, for each of ``limits``: only files whose ``lot`` is below it count.
+
+    ``by_cosine``: of the best ``SIMILAR_CANDIDATES`` by dot product, those with the best cosine.
+    """
+    n_best = max(SIMILAR_CANDIDATES, 4 * k) if by_cosine else k
+    best = [[_Top(n_best) for _ in questions] for _ in limits]
+    table = open_published(index, "clips")
+    for batch in table.to_batches(columns=["clip_id", "lot", "vector"], batch_size=CLIPS_AT_ONCE):
+        vectors = to_matrix(batch["vector"]).astype(np.float32)
+        lengths = np.linalg.norm(vectors, axis=1)
+        scores = vectors @ questions.T
+        lots, clip_ids = batch["lot"].to_numpy(), np.array(batch["clip_id"].to_pylist())
+        for limit, of in zip(limits, best, strict=True):
+            kept = np.flatnonzero(lots < limit)
+            for q, top in enumerate(of):
+                top.add(clip_ids[kept], scores[kept, q], lengths[kept])
+    norms = np.linalg.norm(questions, axis=1).tolist() if by_cosine else [None] * len(questions)
+    return [[top.found(k, norm) for top, norm in zip(of, norms, strict=True)] for of in best]
+
+
+class _Top:
+    """The ``n`` best clips by dot product, with the lengths of their vectors."""
+
+    def __init__(self, n: int) -> None:
+        self._n = n
+        self._ids, self._scores, self._lengths = np.empty(0, "U32"), np.empty(0, np.float32), np.empty(0, np.float32)
+
+    def add(self, ids: npt.NDArray[Any], scores: Floats, lengths: Floats) -> None:
+        if len(self._scores) == self._n:
+            better = scores > self._scores.min()
+            ids, scores, lengths = ids[better], scores[better], lengths[better]
+        if len(scores) == 0:
+            return
+        ids, scores = np.concatenate([self._ids, ids]), np.concatenate([self._scores, scores])
+        lengths = np.concatenate([self._lengths, lengths])
+        keep = np.argsort(-scores, kind="stable")[: self._n]
+        self._ids, self._scores, self._lengths = ids[keep], scores[keep], lengths[keep]
+
+    def found(self, k: int, norm: float | None) -> list[Found]:
+        """The ``k`` best; by cosine if the length ``norm`` of the question is given."""
+        scores = self._scores if norm is None else self._scores / np.maximum(self._lengths * norm, 1e-30)
+        order = np.argsort(-scores, kind="stable")[:k]
+        return [Found(float(scores[i]), str(self._ids[i])) for i in order]
