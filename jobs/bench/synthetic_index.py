@@ -209,7 +209,7 @@ def _encode(batch_id: str, numbers: range, corpus: Corpus, vectors: Vectors) -> 
 
 def _file_row(number: int) -> Row:
     row = empty_row(uri(number), audio_id(number)) | {"content_hash": content_hash(number)}
-    row |= {"size_bytes": 1, "modified_ns": 1, "duration_s": frames_to_seconds(FILE_FRAMES)}
+    row |= {"size_bytes": 1, "modified_ns": 1, "duration_s": frames_to_seconds(FILE_FRAMES), "n_clips": CLIPS_PER_FILE}
     return indexed_row(row | {"sample_rate_hz": 48_000, "channels": 1, "codec": "pcm_s16"}, FILE_FRAMES, None)
 
 
