@@ -1,7 +1,9 @@
 """``earshot info``: the contents of an index."""
 
+from typing import Any
+
 from jobs.shared.options import Json, Path_
-from jobs.shared.output import print_json, print_table
+from jobs.shared.output import print_json, print_table, show_bytes, show_count, show_when
 
 
 def info(index: Path_, json: Json = False) -> None:
@@ -27,7 +29,16 @@ def info(index: Path_, json: Json = False) -> None:
             "with_note": values["with_note"] or None,
             "not_looked_at": not_looked_at or None,
         }
+        for name, found in shown.pop("vector_indexes").items():
+            shown[f"vector index of {name}"] = _show_vector_index(found)
         print_table(index, ["", ""], [(name, value) for name, value in shown.items() if value is not None])
+
+
+def _show_vector_index(found: dict[str, Any]) -> str:
+    covered = show_count(found["rows_indexed"], "row")
+    left_out = f" ({found['rows_unindexed']:,} newer ones are scanned)" if found["rows_unindexed"] else ""
+    segments, size = show_count(found["segments"], "segment"), show_bytes(found["bytes"])
+    return f"{covered}{left_out}, {segments}, {size}, since {show_when(found['built_at'])}"
 
 
 def _read_not_looked_at(index: str) -> dict[str, int] | None:

@@ -134,3 +134,5 @@ def _print_record(title: str, record: "Record", job: "Job | None" = None) -> Non
     ]
     if any(stage.busy_s for stage in record.stages.values()):
         print_table("stages", columns, stages, right=columns[1:3])
+    for note in record.notes:
+        print_line(f"note: {note}")

@@ -47,6 +47,9 @@ MAX_UNINDEXED_SHARE, MAX_UNINDEXED = 0.05, 5_000
 ROWS_PER_PARTITION = 128
 """The size of the sample that partitions are trained on."""
 
+LEAST_S, SECONDS_A_NUMBER = 120.0, 2e-6
+"""How long a step may take: this, and so much for each number of a vector that it reads."""
+
 _ITERATIONS = 10
 
 
@@ -83,6 +86,22 @@ def read_index(table: Any) -> VectorIndex | None:
         sum(segment.size_bytes or 0 for segment in found.segments),
         min(segment.created_at for segment in found.segments),
     )
+
+
+def describe(tables: dict[str, Any]) -> dict[str, dict[str, Any]]:
+    """The vector indexes of ``tables``, by the names of those that have one, for a person: numbers and texts."""
+    found = {name: read_index(table) for name, table in tables.items()}
+    return {
+        name: {
+            "rows_indexed": index.n_indexed,
+            "rows_unindexed": index.n_unindexed,
+            "segments": len(index.segments),
+            "bytes": index.n_bytes,
+            "built_at": index.built_at.isoformat(timespec="milliseconds"),
+        }
+        for name, index in found.items()
+        if index is not None
+    }
 
 
 def answers(table: Any) -> bool:
@@ -189,7 +208,7 @@ def find_limits(table: Any, step: Step) -> Limits:
     index = None if step.n_partitions else read_index(table)
     n_rows = step.n_rows + (0 if index is None else sum(index.segments[len(index.segments) - step.n_merged :]))
     sample_bytes = ROWS_PER_PARTITION * (step.n_partitions or 0) * dimension * 6
-    return Limits(120 + n_rows * dimension * 2e-6, 4 * 10**9 + 3 * sample_bytes)
+    return Limits(LEAST_S + SECONDS_A_NUMBER * n_rows * dimension, 4 * 10**9 + 3 * sample_bytes)
 
 
 class VectorUpkeep:

@@ -93,13 +93,15 @@ class Record:
     """The stage whose workers are busiest."""
     not_looked_at: dict[str, int] = field(default_factory=dict)
     """What else the sources hold: how many files of each extension, how many hidden files, and links."""
+    notes: tuple[str, ...] = ()
+    """What a person should know that is no failure, one line each."""
     processes: str = ""
     """The processes among which ``pid`` is unique: see ``processes.name_processes``."""
     began: int | None = None
     """When that process began: see ``processes.find_start``."""
 
 
-_OF_PROGRESS = {each.name for each in fields(Record) if hasattr(Progress(), each.name)} - {"started_at"}
+_OF_PROGRESS = {each.name for each in fields(Record) if hasattr(Progress(), each.name)} - {"started_at", "notes"}
 """The fields that a record takes from ``Progress`` by their names, as they are."""
 
 
@@ -130,6 +132,7 @@ def make_record(
         pid=os.getpid(),
         state=state,
         error=error and without_credentials(" ".join(error.split())),
+        notes=tuple(map(without_credentials, progress.notes)),
         doing=progress.stage,
         started_at=_show(progress.started_at),
         updated_at=_show(time.time()),

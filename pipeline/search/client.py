@@ -24,7 +24,7 @@ from pipeline.encoder.checkpoint import ModelIdentity
 from pipeline.encoder.encoder import probability
 from pipeline.errors import UsageError
 from pipeline.grid import Waveform
-from pipeline.index import journal
+from pipeline.index import journal, vector_index
 from pipeline.index.handle import open_index
 from pipeline.search.clips import Hit, find_clips
 from pipeline.search.events import Event, Levels, Rules, to_event
@@ -175,7 +175,7 @@ class Index:
         ]
 
     def describe(self) -> dict[str, Any]:
-        """Counts by status, rows, hours of indexed audio, models and their dimension, and how files are cut."""
+        """Counts by status, rows, hours of audio, models and their dimension, how files are cut, and vector indexes."""
         files = self.to_arrow("files", columns=["status", "duration_s"])
         n_with = {status: pc.sum(pc.equal(files["status"], status)).as_py() or 0 for status in STATUSES}
         indexed = files.filter(pc.equal(files["status"], "indexed"))
@@ -192,6 +192,7 @@ class Index:
             "dimension": self.settings["clip_model"]["dimension"],
             "window": {key: self.settings["window"][key] for key in ("length_s", "overlap_s", "tail")},
             "metadata": {column.name: str(column.type) for column in self.metadata},
+            "vector_indexes": vector_index.describe({name: self._live.open(name) for name in self._live.versions}),
             "unfinished_rebuild": self._describe_rebuild(),
         }
 

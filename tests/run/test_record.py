@@ -71,6 +71,7 @@ def test_record_is_read_as_it_was_written(where: str, tmp_path: Path) -> None:
         {"failures": []},
         {"failures": {"empty": "two"}},
         {"not_looked_at": 7},
+        {"notes": ["a", 7]},
         {"stages": {"decode": {"busy_s": "x", "speed": None, "busy": None}}},
         {"began": "then"},
     ],
@@ -169,13 +170,14 @@ def test_run_with_too_many_failures_has_failed(tmp_path: Path) -> None:
 
 
 def test_record_of_an_earlier_version_is_read(tmp_path: Path) -> None:
-    """One from before ``not_looked_at``."""
+    """One from before ``not_looked_at`` and ``notes``."""
     write_record(str(tmp_path), make_record(halfway()))
     values = json.loads((tmp_path / "run.json").read_text())
-    del values["not_looked_at"]
+    del values["not_looked_at"], values["notes"]
     (tmp_path / "run.json").write_text(json.dumps(values))
     record = record_of(tmp_path)
     assert record.not_looked_at == {}
+    assert record.notes == ()
 
 
 @pytest.fixture

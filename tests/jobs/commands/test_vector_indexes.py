@@ -1,0 +1,78 @@
+"""What commands say of vector indexes."""
+
+import re
+from pathlib import Path
+
+import pytest
+
+from pipeline.index import vector_index
+from pipeline.index.handle import find_index
+from pipeline.index.limited import Unfinished
+from pipeline.index.vector_index import Step, VectorUpkeep
+from pipeline.index.writer import Writer
+from pipeline.run.driver import index_corpus
+from tests.helpers.commands import Call, lines
+from tests.helpers.contents import KnownCorpus, live
+from tests.helpers.protocol import fill
+from tests.helpers.runs import WideEncoder, in_place
+from tests.helpers.vector_tables import ClipTable
+
+
+@pytest.fixture
+def table(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> ClipTable:
+    """An index with 150 clips and no vector index."""
+    table = ClipTable(tmp_path / "index")
+    table.commit(Writer(table.path, "1" * 32), {"a": 150})
+    monkeypatch.setattr(vector_index, "VECTORS_TO_INDEX", 100)
+    return table
+
+
+def test_optimize_and_info_show_the_vector_indexes(table: ClipTable, call: Call) -> None:
+    assert lines(call("info", table.path, "--json")[1])[0]["vector_indexes"] == {}
+    code, out, _ = call("optimize", table.path)
+    assert code == 0
+    assert re.search(r"^the vector index of clips was built: 150 rows in \d+\.\d s$", out, re.MULTILINE)
+    table.commit(Writer(table.path, "2" * 32), {"b": 20})
+    [found] = lines(call("info", table.path, "--json")[1])[0]["vector_indexes"].values()
+    assert (found["rows_indexed"], found["rows_unindexed"], found["segments"]) == (150, 20, 1)
+    said = " ".join(call("info", table.path)[1].split())
+    expected = r"vector index of clips 150 rows \(20 newer ones are scanned\), 1 segment, \d+\.\d kB, since 20\d\d-"
+    assert re.search(expected, said)
+    [done] = lines(call("optimize", table.path, "--json")[1])
+    assert [(each["table"], each["done"], each["n_rows"]) for each in done["vector_indexes"]] == [
+        ("clips", "extended", 20)
+    ]
+    assert done["problems"] == []
+
+
+def test_optimize_says_in_one_line_that_a_build_failed(
+    table: ClipTable, call: Call, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(vector_index, "LEAST_S", 0.0)
+    monkeypatch.setattr(vector_index, "SECONDS_A_NUMBER", 0.0)
+    code, out, _ = call("optimize", table.path)
+    assert code == 0
+    [note] = [line for line in out.splitlines() if line.startswith("note: ")]
+    assert note.startswith("note: the vector index of `clips` could not be built, searches scan: stopped after 0 s")
+
+
+def test_a_run_whose_build_fails_ends_well_and_says_so(
+    tmp_path: Path, call: Call, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    def fail(table: object, step: Step) -> None:
+        raise Unfinished("no luck")
+
+    monkeypatch.setattr(vector_index, "VECTORS_TO_INDEX", 2)
+    corpus = KnownCorpus(tmp_path)
+    fill(corpus)
+    progress = index_corpus(corpus.config, stages=in_place(WideEncoder()), vectors=VectorUpkeep(fail))
+    [note] = progress.notes
+    assert note == "the vector index of `clips` could not be built, searches scan: no luck"
+    assert live(corpus.config.into) == corpus.expected()
+    code, out, _ = call("status", corpus.config.into)
+    assert code == 0
+    assert f"note: {note}\n" in out
+    assert lines(call("status", corpus.config.into, "--json")[1])[0]["record"]["state"] == "done"
+    assert vector_index.read_index(find_index(corpus.config.into).live.open("clips")) is None
+    assert index_corpus(corpus.config, stages=in_place(WideEncoder())).notes == ()
+    assert vector_index.read_index(find_index(corpus.config.into).live.open("clips")) is not None
