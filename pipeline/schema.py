@@ -1,6 +1,6 @@
 """The Arrow schemas of all tables, and the rules that make ids.
 
-Some tables are stored: the four tables of an index. The others travel between the stages of a run.
+Some tables are stored: the five tables of an index. The others travel between the stages of a run.
 """
 
 import hashlib
@@ -110,6 +110,9 @@ def clips_schema(dimension: int) -> pa.Schema:
     )
 
 
+BEGINS = "begins"
+
+
 def frames_schema(dimension: int) -> pa.Schema:
     """``frames``: one row per 40 ms of audio content, in order; ``vector`` is float16 [dimension]."""
     return pa.schema(
@@ -117,6 +120,27 @@ def frames_schema(dimension: int) -> pa.Schema:
             pa.field("audio_id", ID, nullable=False),
             pa.field("frame", pa.int32(), nullable=False),
             pa.field("start_s", pa.float64(), nullable=False),
+            pa.field("batch_id", ID, nullable=False),
+            pa.field("vector", pa.list_(pa.float16(), dimension), nullable=False),
+            # ``audio_id`` in the row of frame 0, else null: its index finds where an audio begins. It comes with the
+            # table ``pools``, which tables from before format 4 get later (``index.backfill``).
+            pa.field(BEGINS, ID),
+        ]
+    )
+
+
+def has_pools(frames: pa.Schema) -> bool:
+    """Whether an index with this table of frames has a table of pools."""
+    return BEGINS in frames.names
+
+
+def pools_schema(dimension: int) -> pa.Schema:
+    """``pools``: one row per run of like frames of an audio; ``vector`` is their mean, float16 [dimension]."""
+    return pa.schema(
+        [
+            pa.field("audio_id", ID, nullable=False),
+            pa.field("first_frame", pa.int32(), nullable=False),
+            pa.field("n_frames", pa.int32(), nullable=False),
             pa.field("batch_id", ID, nullable=False),
             pa.field("vector", pa.list_(pa.float16(), dimension), nullable=False),
         ]
@@ -153,6 +177,8 @@ BATCHES = pa.schema(
         pa.field("seconds", pa.float64()),  # time that the run spent on decoding and encoding it
         pa.field("precision", pa.string()),
         pa.field("detail", pa.string(), nullable=False),  # JSON: of `create`, the settings of the index
+        # Since format 4; null where there are no pools: of an index without frames, or an older one.
+        pa.field("pools_version", pa.int64()),
     ]
 )
 
@@ -251,6 +277,7 @@ RECEIPTS = pa.schema(
         pa.field("precision", pa.string(), nullable=False),
         pa.field("audio_s", pa.float64(), nullable=False),  # encoded, each frame counted once
         pa.field("frame_fragments", pa.list_(pa.string()), nullable=False),  # Lance fragment metadata, JSON
+        pa.field("pool_fragments", pa.list_(pa.string()), nullable=False),
         pa.field("windows", pa.list_(_WINDOW), nullable=False),
         pa.field("files", _FILE_ROWS, nullable=False),
         pa.field("error", pa.string()),  # or an error that ends the run
@@ -261,7 +288,7 @@ RECEIPTS = pa.schema(
 )
 """write -> driver: what a worker has written, for the driver to commit.
 
-Frames are nearly all of the bytes: workers write them, and send the metadata of the fragments. A clip is 2 kB for ten
-seconds of audio: it travels in the receipt. The driver writes the clips of a commit as one fragment, because only then
-is the duration of each file known, and whether it failed half-way.
+Frames are nearly all of the bytes: workers write them and their pools, and send the metadata of the fragments. A clip
+is 2 kB for ten seconds of audio: it travels in the receipt. The driver writes the clips of a commit as one fragment,
+because only then is the duration of each file known, and whether it failed half-way.
 """

@@ -166,29 +166,22 @@ def _encode_here(
 
 
 def write_speed(into: str, dimension: int, grid: "Grid", least_s: float = LEAST_S) -> float:
-    """Seconds of audio whose frames are written per second, a fragment for each block of windows, as in a run."""
-    import pyarrow as pa
-
+    """Seconds of audio whose frames and pools are written per second, a fragment for each block of windows."""
     from pipeline import schema
     from pipeline.grid import FRAME_S
-    from pipeline.index.tables import write_frames
+    from pipeline.index.frame_rows import frame_rows
+    from pipeline.index.pools import pool_rows
+    from pipeline.index.tables import write_rows
     from pipeline.run.decode_stage import windows_per_block
 
-    frames_schema = schema.frames_schema(dimension)
-    n = windows_per_block(grid) * grid.length_frames
-    vectors = pa.array(np.random.default_rng(0).normal(0, 1, n * dimension).astype(np.float16))
-    columns = [
-        pa.repeat("0" * 32, n),
-        pa.array(np.arange(n, dtype=np.int32)),
-        pa.array(np.arange(n) * FRAME_S),
-        pa.repeat("0" * 32, n),
-        pa.FixedSizeListArray.from_arrays(vectors, dimension).cast(frames_schema.field("vector").type),
-    ]
-    rows = pa.RecordBatch.from_arrays(columns, schema=frames_schema)
+    rng, frames_schema = np.random.default_rng(0), schema.frames_schema(dimension)
+    windows = [rng.normal(0, 1, (grid.length_frames, dimension)).astype(np.float16)] * windows_per_block(grid)
     began, n_written = time.perf_counter(), 0
     while (took := time.perf_counter() - began) < least_s or not n_written:
-        write_frames(into, [rows], frames_schema)
-        n_written += n
+        rows = [frame_rows("0" * 32, "0" * 32, 0, vectors, frames_schema) for vectors in windows]
+        write_rows(into, "frames", rows)
+        write_rows(into, "pools", [pool_rows(own) for own in rows])
+        n_written += sum(own.num_rows for own in rows)
     return n_written * FRAME_S / took
 
 

@@ -28,7 +28,7 @@ import typer
 from jobs.bench.figures import CheapEncoder, Figure, measure_and_report
 from jobs.shared.options import Json
 from pipeline.config import Config, make_config
-from pipeline.index.tables import create_tables, write_frames
+from pipeline.index.tables import create_tables, write_rows
 from pipeline.run.dispatch import Stages
 from pipeline.run.driver import index_corpus
 from pipeline.run.prepare import describe_run
@@ -106,11 +106,8 @@ def _run_here(encoder: Any) -> Stages:
     def stages(batches: pa.Table, config: Config, frames_schema: pa.Schema) -> Iterator[Row]:
         for planned in batches.to_pylist():
             for block in decode_batch(planned, config.decode, config.window.grid):
-                yield from write_windows(
-                    encode_windows(block, encoder),
-                    frames_schema,
-                    lambda rows: write_frames(config.into, rows, frames_schema),
-                ).to_pylist()
+                encoded = encode_windows(block, encoder)
+                yield from write_windows(encoded, frames_schema, partial(write_rows, config.into)).to_pylist()
 
     return stages
 

@@ -13,7 +13,7 @@ from lance.fragment import FragmentMetadata, write_fragments
 from pipeline.errors import CommitConflict
 from pipeline.index import journal
 from pipeline.index.journal import Failpoint, table_uri
-from pipeline.index.tables import FILE_FORMAT, among, complete, find_missing
+from pipeline.index.tables import FILE_FORMAT, among, complete, find_missing, latest_version
 
 
 class Changes:
@@ -25,6 +25,14 @@ class Changes:
     def __init__(self, path: str | Path, versions: dict[str, int], failpoint: Failpoint) -> None:
         self._path, self._failpoint, self._before = path, failpoint, versions
         self.versions = dict(versions)
+
+    def leave_out(self, name: str) -> None:
+        """Publish a state without this table."""
+        self.versions.pop(name, None)
+
+    def take_in(self, name: str) -> None:
+        """Change a table that was not published before, from its newest version on."""
+        self.versions[name] = latest_version(self._path, name)
 
     @property
     def any(self) -> bool:

@@ -28,7 +28,7 @@ _KINDS = ("create", "migrate", "configure", "restore", "switch", "tune")
 
 @dataclass(frozen=True)
 class Generation:
-    """Four tables and their journal at one moment. ``published`` is None where no run has made them yet."""
+    """Data tables and their journal at one moment. ``published`` is None where no run has made them yet."""
 
     path: str
     """The folder of the tables."""

@@ -4,7 +4,7 @@
 publishes. Inserting it is the commit point: ``seq`` counts on by one, and of two writers that insert the same number
 only the first succeeds.
 
-An index that is rebuilt with other settings gets a new *generation*: four tables with a journal of their own, in a
+An index that is rebuilt with other settings gets a new *generation*: five tables with a journal of their own, in a
 folder beside the old ones. A row of the kind ``switch`` in the first journal puts them in the place of the old ones.
 """
 
@@ -25,11 +25,13 @@ from pipeline.config import DecodeConfig, WindowConfig
 from pipeline.errors import CommitConflict, IndexMismatch
 from pipeline.index import engine_errors
 
-FORMAT, OLDEST_FORMAT = 3, 2
+FORMAT, OLDEST_FORMAT = 4, 2
 """The format number of an index: the one that this code writes, and the oldest one that it reads. The next run brings
 older indexes up to ``FORMAT``."""
 
-DATA_TABLES = ("files", "clips", "frames")
+DATA_TABLES = ("files", "clips", "frames", "pools")
+"""The tables whose versions the journal publishes. An index without frames has no ``pools``, nor has an older one until
+they are made (``index.backfill``)."""
 
 _MAYBE_MAPPING = (dict, type(None))
 _SETTINGS = {"clip_model": _MAYBE_MAPPING, "frame_model": _MAYBE_MAPPING, "window": dict, "decode": dict, "frames": str}
@@ -42,7 +44,7 @@ Failpoint = Callable[[str], None]
 
 @dataclass(frozen=True)
 class Published:
-    """The newest journal row: the state that readers see."""
+    """The newest journal row: the state that readers see. ``versions`` has the tables that there are in this state."""
 
     seq: int
     batch_id: str
@@ -110,10 +112,16 @@ def read_published(path: str | Path) -> Published:
 
 def newest(journal: Any) -> Published:
     """The state that a version of the journal publishes."""
-    columns = ["seq", "batch_id", *(f"{name}_version" for name in DATA_TABLES)]
-    table = journal.to_table(columns=columns)
+    wanted = ["seq", "batch_id", *(f"{name}_version" for name in DATA_TABLES)]
+    table = journal.to_table(columns=[name for name in wanted if name in journal.schema.names])
     row = table.slice(_argmax(table["seq"]), 1).to_pylist()[0]
-    return Published(row["seq"], row["batch_id"], {name: row[f"{name}_version"] for name in DATA_TABLES})
+    return Published(row["seq"], row["batch_id"], versions_of(row))
+
+
+def versions_of(row: dict[str, Any]) -> dict[str, int]:
+    """The version of each table that a journal row publishes."""
+    versions = {name: row.get(f"{name}_version") for name in DATA_TABLES}
+    return {name: version for name, version in versions.items() if version is not None}
 
 
 def versions_since(journal: Any, name: str, since: dt.datetime) -> set[int]:
@@ -122,7 +130,7 @@ def versions_since(journal: Any, name: str, since: dt.datetime) -> set[int]:
     rows = journal.to_table(columns=columns).sort_by("seq").select(columns[1:]).to_pylist()
     replaced_at = [row["committed_at"] for row in rows[1:]]
     old = {n for n, at in enumerate(replaced_at) if at < since}
-    return {row[f"{name}_version"] for n, row in enumerate(rows) if n not in old}
+    return {row[f"{name}_version"] for n, row in enumerate(rows) if n not in old} - {None}
 
 
 def count_commits(journal: Any) -> int:
@@ -227,6 +235,12 @@ def get_settings(detail: dict[str, Any], where: str) -> dict[str, Any]:
 # --- writing ----------------------------------------------------------------------------------------------------------
 
 
+def complete(journal: Any) -> None:
+    """Give the journal of an older format the columns that it lacks; they hold null."""
+    if missing := [column for column in schema.BATCHES if column.name not in journal.schema.names]:
+        journal.add_columns(pa.schema(missing))
+
+
 def make_row(seq: int, batch_id: str, run_id: str, kind: str, versions: dict[str, int], **counts: Any) -> Any:
     """A journal row. ``counts`` are further columns; ``detail`` is a mapping."""
     detail = json.dumps(counts.pop("detail", {}), sort_keys=True)
@@ -245,7 +259,9 @@ def publish(journal: Any, rows: list[dict[str, Any]]) -> None:
     Raises:
         CommitConflict: somebody has; nothing is inserted.
     """
-    table = pa.Table.from_pylist(rows, schema=schema.BATCHES)
+    # One of an older format may lack columns: it gets a row of the kind `switch` when the index is rebuilt.
+    known = [column for column in schema.BATCHES if column.name in journal.schema.names]
+    table = pa.Table.from_pylist(rows, schema=pa.schema(known))
     try:
         insert = journal.merge_insert("seq").when_not_matched_insert_all().conflict_retries(0)
         inserted = insert.execute(table)["num_inserted_rows"]

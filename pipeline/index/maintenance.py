@@ -18,7 +18,7 @@ from pipeline.errors import UsageError
 from pipeline.index import journal, vector_index
 from pipeline.index.changes import Changes
 from pipeline.index.handle import Generation, Handle, drop_former_generations, open_index
-from pipeline.index.journal import DATA_TABLES, Failpoint, Published, table_uri
+from pipeline.index.journal import Failpoint, Published, table_uri
 from pipeline.index.lease import Lease
 from pipeline.index.settings import known_values
 from pipeline.index.tables import FRAGMENTS_BETWEEN, compact, small_fragments
@@ -29,8 +29,10 @@ from pipeline.index.writer_errors import plain_errors
 SCALAR_INDEXES = {
     "files": ("file_id", "audio_id"),
     "clips": ("clip_id", "file_id", "audio_id"),
-    "frames": ("audio_id",),
+    "frames": ("audio_id", "begins"),
+    "pools": ("audio_id",),
 }
+"""The columns with indexes, of the tables that there are. Tables of older formats may lack some of the columns."""
 
 ROWS_TO_INDEX = 20_000
 """From this many rows on, metadata columns get indexes: fewer rows are read as fast without."""
@@ -102,14 +104,14 @@ def _stored_limits(live: Generation) -> StoreConfig:
 def refresh_indexes(writer: Writer, vectors: VectorUpkeep | None = None) -> Published:
     """Create the indexes, or extend them to the rows written since.
 
-    Where many small fragments of ``files`` or ``clips`` have come together, merge them first: that is cheap.
+    Where many small fragments of a table without frames have come together, merge them first: that is cheap.
 
     Args:
         vectors: as in ``optimize``.
     """
     with writer.changes() as changes:
         (vectors or VectorUpkeep()).update(changes)
-        for name in ("files", "clips"):
+        for name in [name for name in changes.versions if name != "frames"]:
             if len(small_fragments(changes.open(name))) > FRAGMENTS_BETWEEN:
                 changes.make("compact", name, compact, n_commits=2)
         _extend_indexes(changes)
@@ -134,12 +136,12 @@ def optimize(writer: Writer, *, older_than: dt.timedelta, vectors: VectorUpkeep 
     with writer.changes() as changes:
         n_before, n_done = _count_fragments(changes), len(vectors.done)
         vectors.update(changes, all_rows=True)
-        for name in DATA_TABLES:
+        for name in changes.versions:
             changes.make("compact", name, compact, n_commits=2)
         _extend_indexes(changes)
         _publish(writer, "optimize", changes)
         writer.compact_journal()
-        n_bytes = sum(_clean(writer, name, older_than) for name in DATA_TABLES)
+        n_bytes = sum(_clean(writer, name, older_than) for name in changes.versions)
         writer.failpoint("clean batches")
         table = lance.dataset(table_uri(writer.path, "batches"))
         n_bytes += table.cleanup_old_versions(max(min(older_than, _A_LOOK), _NO_TIME)).bytes_removed
@@ -151,7 +153,7 @@ def optimize(writer: Writer, *, older_than: dt.timedelta, vectors: VectorUpkeep 
 def drop_unreadable_indexes(writer: Writer) -> Published:
     """Drop the indexes that have lost a file: queries that use them would fail."""
     with writer.changes() as changes:
-        for name in DATA_TABLES:
+        for name in changes.versions:
             for index in unreadable_indexes(changes.open(name)):
                 changes.make("drop index", name, partial(_drop_index, name=index))
         return _publish(writer, "maintain", changes)
@@ -176,7 +178,12 @@ def _clean(writer: Writer, name: str, older_than: dt.timedelta) -> int:
 
 
 def _count_fragments(changes: Changes) -> int:
-    return sum(len(changes.open(name).get_fragments()) for name in DATA_TABLES)
+    return sum(len(changes.open(name).get_fragments()) for name in changes.versions)
+
+
+def indexed_columns(table: Any, name: str) -> list[str]:
+    """The columns of Earshot's own that have a scalar index, in the table ``name``."""
+    return [column for column in SCALAR_INDEXES[name] if column in table.schema.names]
 
 
 def unreadable_indexes(table: Any) -> list[str]:
@@ -199,13 +206,15 @@ def _answers(table: Any, column: str) -> bool:
 
 
 def _extend_indexes(changes: Changes) -> None:
-    for name, columns in SCALAR_INDEXES.items():
+    for name in changes.versions:
         table = changes.open(name)
         if table.count_rows() == 0:
             continue
         # Named, for the engine would otherwise extend all indexes, and rewrite the one on vectors.
         existing = [index.name for index in table.describe_indices() if index.name != vector_index.NAME]
-        wanted = dict.fromkeys(columns, "BTREE") | (_metadata_indexes(table) if name != "frames" else {})
+        wanted = dict.fromkeys(indexed_columns(table, name), "BTREE")
+        if name in ("files", "clips"):
+            wanted |= _metadata_indexes(table)
         for column, kind in wanted.items():
             if f"{column}_idx" not in existing:
                 changes.make("index", name, partial(_create_index, column=column, kind=kind))

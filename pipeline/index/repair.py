@@ -12,6 +12,7 @@ import lance
 from pipeline import schema
 from pipeline.corpus.metadata import CorpusMetadata
 from pipeline.errors import UsageError
+from pipeline.index import journal
 from pipeline.index.findings import Finding
 from pipeline.index.handle import describe_generation
 from pipeline.index.journal import DATA_TABLES, Failpoint, Published, table_uri
@@ -79,7 +80,7 @@ def give_up_fragments(path: str, findings: Iterable[Finding], failpoint: Failpoi
             fragments.setdefault(finding.table, []).append(finding.fragment)
     if fragments:
         with write_alone(path, failpoint) as (_, writer), writer.changes() as changes:
-            for name in DATA_TABLES:
+            for name in changes.versions:
                 if numbers := fragments.get(name):
                     changes.delete_fragments(name, numbers)
             writer.publish("maintain", changes, {"given_up": fragments})
@@ -106,13 +107,18 @@ def restore(writer: Writer, seq: int) -> Published:
     rows = writer.journal.to_table(filter=f"seq = {seq}").to_pylist()
     if not rows:
         raise UsageError(f"{path}: no batch {seq}; `earshot history {path}` lists them")
-    versions = {name: rows[0][f"{name}_version"] for name in DATA_TABLES}
+    versions = journal.versions_of(rows[0])
     with writer.changes() as changes:
         for name, version in versions.items():
             if version not in {each["version"] for each in lance.dataset(table_uri(path, name)).versions()}:
                 raise UsageError(
                     f"{path}: batch {seq} can no longer be restored: clean-up has deleted version {version} of `{name}`"
                 )
+        for name in DATA_TABLES:
+            if name not in versions:
+                changes.leave_out(name)
+            elif name not in changes.versions:
+                changes.take_in(name)
         for name, version in versions.items():
             if version != changes.versions[name]:
                 changes.make("restore", name, partial(_restored, version=version))

@@ -1,7 +1,7 @@
 """The tables of an index on disk: made empty, opened as they were published, read, and compacted."""
 
 import json
-from collections.abc import Iterable
+from collections.abc import Iterable, Sequence
 from pathlib import Path
 from typing import Any
 
@@ -53,8 +53,11 @@ def create_tables(
         "files": schema.FILES,
         "clips": schema.clips_schema(clip_dimension),
         "frames": schema.frames_schema(frame_dimension),
+        "pools": schema.pools_schema(frame_dimension),
         "batches": schema.BATCHES,
     }
+    if settings["frames"] == "none":
+        del schemas["pools"]
     if not storage.is_url(str(path)):  # an object store has no folders
         Path(path).mkdir(parents=True, exist_ok=True)
     for name, arrow_schema in schemas.items():
@@ -62,7 +65,7 @@ def create_tables(
         lance.write_dataset(
             arrow_schema.empty_table(), table_uri(path, name), mode="overwrite", data_storage_version=FILE_FORMAT
         )
-    versions = {name: lance.dataset(table_uri(path, name)).version for name in DATA_TABLES}
+    versions = {name: lance.dataset(table_uri(path, name)).version for name in DATA_TABLES if name in schemas}
     detail = {"format": journal.FORMAT, "settings": settings}
     batch_id = schema.digest("create", json.dumps(settings, sort_keys=True))
     failpoint("publish")
@@ -134,14 +137,16 @@ def no_clips(path: str | Path, published: Published) -> pa.Table:
     return schema.clips_schema(dimension).empty_table().drop_columns(["batch_id"])
 
 
-def write_frames(path: str | Path, rows: Iterable[pa.RecordBatch], frames_schema: pa.Schema) -> list[str]:
-    """Write frame rows as new fragments, on any machine. They become part of the table when a batch commits them.
+def write_rows(path: str | Path, name: str, rows: Sequence[pa.RecordBatch]) -> list[str]:
+    """Write rows of a table as new fragments, on any machine. They become part of it when a batch commits them.
 
     Returns:
-        The metadata of the fragments, JSON, in the order of the rows.
+        The metadata of the fragments, JSON, in the order of the rows; none for no rows.
     """
-    reader = pa.RecordBatchReader.from_batches(frames_schema, rows)
-    fragments = write_fragments(reader, table_uri(path, "frames"), mode="append", data_storage_version=FILE_FORMAT)
+    if not rows:
+        return []
+    table = pa.Table.from_batches(rows)
+    fragments = write_fragments(table, table_uri(path, name), mode="append", data_storage_version=FILE_FORMAT)
     return [json.dumps(fragment.to_json()) for fragment in fragments]
 
 

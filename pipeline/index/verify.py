@@ -5,7 +5,7 @@ checksums that were noted when they were written. It streams clips and frames, a
 bytes for each of its files, and the clips of the file that it is reading.
 """
 
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from dataclasses import dataclass
 
 import pyarrow as pa
@@ -20,9 +20,10 @@ from pipeline.index import journal, vector_index
 from pipeline.index.findings import FILES_AT_ONCE, Finding, ids_of, is_duration
 from pipeline.index.handle import Generation, Handle, open_index
 from pipeline.index.lease import is_held
-from pipeline.index.maintenance import SCALAR_INDEXES, unreadable_indexes
+from pipeline.index.maintenance import indexed_columns, unreadable_indexes
 from pipeline.index.salvage import Fragments, read_all
 from pipeline.index.tables import complete, latest_version
+from pipeline.index.verify_pools import PoolsCheck
 from pipeline.index.verify_vectors import ClipsCheck, FramesCheck
 from pipeline.schema import Row
 
@@ -52,21 +53,31 @@ def report_on_index(index: Handle) -> VerifyReport:
     live, is_written = index.live, is_held(index.path)
     with_frames = live.settings["frames"] == "all"
     grid = WindowConfig(**live.settings["window"]).grid
-    files, clips, frames = (Fragments(live.open(name), name) for name in journal.DATA_TABLES)
+    tables = {name: Fragments(live.open(name), name) for name in live.versions}
+    files = tables["files"]
     ledger = read_all(files, lambda: [_read_ledger(files)])[0]
     batches = journal.read_journal(live.path)
     known = batches["batch_id"].combine_chunks()
     findings = [*_check_files(ledger, with_frames=with_frames), *_check_journal(live, ledger, batches)]
-    findings += read_all(clips, lambda: list(ClipsCheck(ledger, clips, grid, known).run()))
-    findings += read_all(frames, lambda: list(FramesCheck(ledger, frames, known).run()))
+    checks: dict[str, Callable[[Fragments], Iterator[Finding]]] = {
+        "clips": lambda clips: ClipsCheck(ledger, clips, grid, known).run(),
+        "frames": lambda frames: FramesCheck(ledger, frames, known).run(),
+        "pools": lambda pools: PoolsCheck(ledger, pools, known).run(),
+    }
+    for name in [name for name in checks if name in tables]:
+        findings += _run_check(tables[name], checks[name])
     findings += [
         Finding(table.name, f"{why}; the rows in it are lost", fragment=number)
-        for table in (files, clips, frames)
+        for table in tables.values()
         for number, why in table.lost.items()
     ]
     if not is_written:
         findings += _check_indexes(live)
     return VerifyReport(findings, _count_without_checksum(ledger, with_frames=with_frames))
+
+
+def _run_check(table: Fragments, check: Callable[[Fragments], Iterator[Finding]]) -> list[Finding]:
+    return read_all(table, lambda: list(check(table)))
 
 
 def _count_without_checksum(ledger: pa.Table, *, with_frames: bool) -> int:
@@ -151,13 +162,13 @@ def _check_journal(live: Generation, ledger: pa.Table, batches: pa.Table) -> Ite
 
 
 def _check_indexes(live: Generation) -> Iterator[Finding]:
-    for name, columns in SCALAR_INDEXES.items():
+    for name in live.versions:
         table = live.open(name)
         if table.count_rows() == 0:
             continue
         existing = {index.name for index in table.describe_indices()}
         broken = unreadable_indexes(table)
-        for index in sorted(existing | {f"{column}_idx" for column in columns}):
+        for index in sorted(existing | {f"{column}_idx" for column in indexed_columns(table, name)}):
             if index not in existing:
                 yield Finding(name, f"no index on {index.removesuffix('_idx')}")
             elif index in broken:

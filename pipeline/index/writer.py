@@ -1,9 +1,9 @@
 """Commits of batches to an index, and recovery of what a crash left half done.
 
-An index has three data tables (``frames``, ``clips``, ``files``) and a journal (``batches``). Lance keeps versions of
-each table, but cannot commit to several at once. So the driver publishes whole batches in this order:
+An index has four data tables (``frames``, ``pools``, ``clips``, ``files``) and a journal (``batches``). Lance keeps
+versions of each table, but cannot commit to several at once. So the driver publishes whole batches in this order:
 
-1. Workers have written the frames as fragments, which belong to no version of their table yet.
+1. Workers have written frames and pools as fragments, which belong to no version of their table yet.
 2. The driver commits to one data table after the other: it deletes the rows that the batches replace, and appends the
    new ones. Readers do not look at these versions yet.
 3. It inserts one row for each batch into the journal, in one insert. The rows name the new version of each data table.
@@ -34,7 +34,7 @@ from pipeline.errors import CommitConflict
 from pipeline.index import journal
 from pipeline.index.changes import Changes, conflict
 from pipeline.index.handle import describe_generation
-from pipeline.index.journal import DATA_TABLES, Failpoint, Published, table_uri
+from pipeline.index.journal import Failpoint, Published, table_uri
 from pipeline.index.tables import FRAGMENTS_BETWEEN, compact
 
 _SQL_TYPES = {pa.float64(): "Float64", pa.timestamp("us"): "Timestamp(Microsecond, None)"}
@@ -51,12 +51,13 @@ class Batch:
     """What becomes visible together: the files that one task decoded, or that need no decoding.
 
     ``files`` and ``clips`` have the columns of their tables but ``batch_id``, which the writer adds. The fragments in
-    ``frame_fragments`` (JSON) are in order: the rows of one audio are contiguous.
+    ``frame_fragments`` (JSON) are in order: the rows of one audio are contiguous. ``pool_fragments`` have the pools of
+    the same frames.
 
     First the rows that the batch replaces are deleted: ``drop_files`` are ids of files whose rows in ``files`` and
-    ``clips`` are deleted, ``drop_frames`` ids of audio whose rows in ``frames`` are. ``keep_clips`` are ids of files
-    that keep their clips. After the append, what this batch wrote for the audio in ``orphaned`` is deleted: that audio
-    failed later, or another batch of the same commit has written it too.
+    ``clips`` are deleted, ``drop_frames`` ids of audio whose rows in ``frames`` and ``pools`` are. ``keep_clips`` are
+    ids of files that keep their clips. After the append, what this batch wrote for the audio in ``orphaned`` is
+    deleted: that audio failed later, or another batch of the same commit has written it too.
     """
 
     batch_id: str
@@ -72,6 +73,7 @@ class Batch:
     precision: str | None = None
     seconds: float | None = None
     """Seconds that the run spent on it; None if nothing was decoded."""
+    pool_fragments: Sequence[str] = ()
 
     @property
     def n_frames(self) -> int:
@@ -112,13 +114,17 @@ class Writer:
         self.journal = journal.open_journal(path)
         found = describe_generation(path, self.journal)
         index_format, self.published = found.format, journal.newest(self.journal)
-        self._versions = {name: self._recover(name) for name in DATA_TABLES}
+        self._versions = {name: self._recover(name) for name in self.published.versions}
         self.n_commits = journal.count_commits(self.journal)
         """Commits of batches since the tables were last optimised."""
         self._tags = Tags(path, failpoint)
         self._tags.add(self.published)  # the run before may have died between its last publication and its tags
         if index_format < journal.FORMAT:
             with self.changes() as changes:
+                failpoint("migrate batches")
+                journal.complete(self.journal)
+                if journal.newest(self.journal).seq != self.published.seq:
+                    raise conflict(path, "batches")
                 changes.complete_files()
                 self.publish("migrate", changes, {"format": journal.FORMAT})
 
@@ -159,11 +165,17 @@ class Writer:
         drop_clips = {file_id for batch in batches for file_id in batch.drop_files - batch.keep_clips}
         drop_frames = {audio_id for batch in batches for audio_id in batch.drop_frames}
         with self.changes() as changes:
-            fragments = [FragmentMetadata.from_json(text) for batch in batches for text in batch.frame_fragments]
-            changes.delete("frames", {"audio_id": drop_frames})
-            changes.append("frames", fragments)
-            for batch in batches:  # what another batch wrote of the same audio, for a file that holds it, stays
-                changes.delete("frames", {"audio_id": set(batch.orphaned), "batch_id": {batch.batch_id}})
+            written = {
+                "frames": [text for batch in batches for text in batch.frame_fragments],
+                "pools": [text for batch in batches for text in batch.pool_fragments],
+            }
+            for name in ("frames", "pools"):
+                if name not in changes.versions:
+                    continue
+                changes.delete(name, {"audio_id": drop_frames})
+                changes.append(name, [FragmentMetadata.from_json(text) for text in written[name]])
+                for batch in batches:  # what another batch wrote of the same audio, for a file that holds it, stays
+                    changes.delete(name, {"audio_id": set(batch.orphaned), "batch_id": {batch.batch_id}})
             changes.delete("clips", {"file_id": drop_clips})
             changes.append_rows("clips", [_stamp(batch.clips, batch.batch_id) for batch in batches])
             changes.delete("files", {"file_id": drop_files})

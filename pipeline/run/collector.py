@@ -89,6 +89,7 @@ class Collector:
             [text for receipt in receipts for text in receipt["frame_fragments"]],
             orphaned=frozenset(orphaned) if self._with_frames else frozenset(),
             precision=receipts[0]["precision"],
+            pool_fragments=[text for receipt in receipts for text in receipt["pool_fragments"]],
         )
 
     def _check_files(self, batch_id: str, files: list[Row], audio_ids: Set[str]) -> None:

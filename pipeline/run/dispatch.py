@@ -123,7 +123,10 @@ class Dispatch:
     @contextlib.contextmanager
     def _receive(self, batches: pa.Table) -> Iterator[Iterator[dict[str, Any] | None]]:
         """The receipts of PLANNED batches, and None whenever none came for a while. Meanwhile workers are counted."""
-        receipts = self._workers.stages(batches, self._config, schema.frames_schema(self._layout.frame_dimension))
+        frames_schema = schema.frames_schema(self._layout.frame_dimension)
+        if "pools" not in self._checkpoints.writer.published.versions:  # written by an older version: none until later
+            frames_schema = schema.without(frames_schema, schema.BEGINS)
+        receipts = self._workers.stages(batches, self._config, frames_schema)
         # In a thread: every question to Ray blocks for a minute once its control store is dead.
         counted = Polled(lambda: self._workers.count(self._config.encode), self._n_workers, COUNT_EVERY_S)
 

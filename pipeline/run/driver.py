@@ -186,7 +186,7 @@ def _check_data_files(tables: Generation, *, rebuild: bool) -> None:
     advice = f"`earshot verify {tables.index} --repair` encodes the files concerned again"
     if rebuild:
         advice = f"delete {tables.path} to start the rebuild again"
-    for name in journal.DATA_TABLES:
+    for name in tables.versions:
         for why in list(Fragments(tables.open(name), name).lost.values())[:1]:
             raise EarshotError(f"{tables.index}: `{name}`: {why}; {advice}")
 

@@ -13,6 +13,7 @@ import time
 import warnings
 from collections.abc import Callable, Iterator
 from concurrent.futures import ThreadPoolExecutor
+from functools import partial
 from typing import Any
 
 import pyarrow as pa
@@ -99,11 +100,11 @@ def _decode(
 
 
 def _write(encoded: pa.Table, path: str, frames_schema: pa.Schema) -> pa.Table:
-    from pipeline.index.tables import write_frames
+    from pipeline.index.tables import write_rows
 
     try:
         began = time.perf_counter()
-        receipts = write_windows(encoded, frames_schema, lambda rows: write_frames(path, rows, frames_schema))
+        receipts = write_windows(encoded, frames_schema, partial(write_rows, path))
         return note_seconds(receipts, "write", time.perf_counter() - began)
     except Exception as error:
         return error_row(schema.RECEIPTS, encoded["batch_id"][0].as_py(), error)

@@ -243,7 +243,7 @@ class Index:
         return self._embed_text(text, "clip_model")
 
     def to_arrow(self, table: str = "clips", columns: list[str] | None = None, where: str | None = None) -> pa.Table:
-        """Rows of ``files``, ``clips``, ``frames`` or ``batches`` as they were when the index was opened.
+        """Rows of ``files``, ``clips``, ``frames``, ``pools`` or ``batches`` as they were when the index was opened.
 
         Args:
             where: SQL over its columns.
@@ -255,10 +255,10 @@ class Index:
             # The journal only grows, ``seq`` by ``seq``: leave out what was published later.
             rows = open_table(self.tables, table)
             where = f"seq <= {self._live.seq}" + (f" AND ({where})" if where else "")
-        elif table in journal.DATA_TABLES:
+        elif table in self._live.versions:
             rows = self._open(table)
         else:
-            raise UsageError(f"table {table!r}: expected {', '.join(journal.DATA_TABLES)} or batches")
+            raise UsageError(f"table {table!r}: expected {', '.join(self._live.versions)} or batches")
         return read_rows(rows, columns, where)
 
     def _open(self, name: str) -> Any:

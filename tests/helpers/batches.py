@@ -11,8 +11,10 @@ import pyarrow as pa
 from pipeline import schema
 from pipeline.index import journal
 from pipeline.index.clip_rows import clip_rows
+from pipeline.index.frame_rows import frame_rows
 from pipeline.index.maintenance import refresh_indexes
-from pipeline.index.tables import create_tables, open_published, write_frames
+from pipeline.index.pools import pool_frames, pool_rows
+from pipeline.index.tables import create_tables, open_published, write_rows
 from pipeline.index.writer import Batch, Writer
 from pipeline.planning.file_rows import empty_row, files_table
 from pipeline.planning.ledger import Ledger
@@ -54,14 +56,14 @@ def make_batch(
 
     The audio ids ``held`` have frames already.
     """
-    rows, clips, clip_values, fragments = list[Row](), list[Row](), list[Any](), list[str]()
+    rows, clips, clip_values, frames = list[Row](), list[Row](), list[Any](), list[pa.RecordBatch]()
     seen, orphaned = set[str](), set[str]()
     for uri, (content, n_frames) in files.items():
         audio_id = schema.make_audio_id(content)
         row = empty_row(uri, audio_id) | {"content_hash": content, "size_bytes": n_frames, "modified_ns": 1}
         row |= {"duration_s": n_frames * 0.04, "sample_rate_hz": 48_000, "channels": 1, "codec": "flac"}
         if audio_id not in seen | held:
-            fragments += write_frames(path, [frame_batch(audio_id, content, n_frames, batch_id)], FRAMES_SCHEMA)
+            frames.append(frame_batch(audio_id, content, n_frames, batch_id))
             seen.add(audio_id)
         if content.startswith("bad"):
             rows.append(row | {"status": "failed", "stage": "decode", "reason": "not_finite", "message": "why"})
@@ -77,18 +79,19 @@ def make_batch(
     table = pa.Table.from_pylist(clips, schema=without)
     flat = np.concatenate(clip_values) if clip_values else np.empty(0, np.float16)
     table = table.append_column(clips_schema.field("vector"), lists(flat, clips_schema.field("vector")))
-    return Batch(batch_id, files_table(rows), table, fragments, orphaned=frozenset(orphaned))
+    return Batch(
+        batch_id,
+        files_table(rows),
+        table,
+        [text for own in frames for text in write_rows(path, "frames", [own])],
+        orphaned=frozenset(orphaned),
+        pool_fragments=write_rows(path, "pools", list(map(pool_rows, frames))),
+    )
 
 
 def frame_batch(audio_id: str, content: str, n_frames: int, batch_id: str) -> pa.RecordBatch:
-    columns = [
-        pa.repeat(audio_id, n_frames),
-        pa.array(range(n_frames), pa.int32()),
-        pa.array([frame * 0.04 for frame in range(n_frames)]),
-        pa.repeat(batch_id, n_frames),
-        lists(vectors(content, n_frames, FRAME_DIMENSION), FRAMES_SCHEMA.field("vector")),
-    ]
-    return pa.RecordBatch.from_arrays(columns, schema=FRAMES_SCHEMA)
+    values = vectors(content, n_frames, FRAME_DIMENSION).reshape(n_frames, FRAME_DIMENSION)
+    return frame_rows(audio_id, batch_id, 0, values, FRAMES_SCHEMA)
 
 
 def prepare(path: Path, writer: Writer, corpus: Corpus) -> list[Batch]:
@@ -146,6 +149,7 @@ def read_state(path: Path) -> dict[str, list[Row]]:
     """The published rows of all tables, in a fixed order, without what names the run that wrote them."""
     published = journal.read_published(path)
     keys = {"files": ["uri"], "clips": ["clip_id"], "frames": ["audio_id", "frame"]}
+    keys["pools"] = ["audio_id", "first_frame"]
     state = {}
     for name, columns in keys.items():
         table = open_published(path, name, published).to_table().drop_columns(["batch_id"])
@@ -158,6 +162,7 @@ def expected_state(corpus: Corpus, deleted: tuple[str, ...] = ()) -> dict[str, l
     good = {uri: value for uri, value in corpus.items() if not value[0].startswith("bad")}
     clips = []
     frames = {}
+    pools = dict[tuple[str, int], Row]()
     for uri, (content, n_frames) in good.items():
         audio_id = schema.make_audio_id(content)
         row = empty_row(uri, audio_id) | {"duration_s": n_frames * 0.04, "sample_rate_hz": 48_000}
@@ -167,7 +172,8 @@ def expected_state(corpus: Corpus, deleted: tuple[str, ...] = ()) -> dict[str, l
         values = vectors(content, n_frames, FRAME_DIMENSION).reshape(-1, FRAME_DIMENSION).tolist()
         for frame, value in enumerate(values):
             row = {"audio_id": audio_id, "frame": frame, "start_s": frame * 0.04, "vector": value}
-            frames[audio_id, frame] = row
+            frames[audio_id, frame] = row | {"begins": audio_id if frame == 0 else None}
+        pools |= _pools_of(audio_id, np.array(values, np.float16))
     return {
         "files": [
             {"uri": uri, "status": "deleted" if uri in deleted else "indexed" if uri in good else "failed"}
@@ -175,6 +181,17 @@ def expected_state(corpus: Corpus, deleted: tuple[str, ...] = ()) -> dict[str, l
         ],
         "clips": sorted(clips, key=lambda clip: str(clip["clip_id"])),
         "frames": [frames[key] for key in sorted(frames)],
+        "pools": [pools[key] for key in sorted(pools)],
+    }
+
+
+def _pools_of(audio_id: str, vectors: Any) -> dict[tuple[str, int], Row]:
+    """The pools of an audio that was written as one window."""
+    starts, means = pool_frames(vectors)
+    sizes = np.diff(starts, append=len(vectors))
+    return {
+        (audio_id, first): {"audio_id": audio_id, "first_frame": first, "n_frames": n, "vector": mean}
+        for first, n, mean in zip(starts.tolist(), sizes.tolist(), means.tolist(), strict=True)
     }
 
 
@@ -183,6 +200,7 @@ def check_state(path: Path, corpus: Corpus, deleted: tuple[str, ...] = ()) -> No
     assert [{"uri": row["uri"], "status": row["status"]} for row in state["files"]] == expected["files"]
     assert state["clips"] == expected["clips"]
     assert state["frames"] == expected["frames"]
+    assert state["pools"] == expected["pools"]
 
 
 RACE_A: Corpus = BEFORE | {"1": ("dd", 30), "7": ("hh", 31)}

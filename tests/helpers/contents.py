@@ -17,12 +17,13 @@ import numpy as np
 from pipeline import schema
 from pipeline.audio.source import hash_file
 from pipeline.audio.windows import cut_windows
-from pipeline.config import Config, make_config
+from pipeline.config import Config, WindowConfig, make_config
 from pipeline.errors import FileFailure
 from pipeline.grid import Grid
 from pipeline.index import journal
 from pipeline.index.clip_rows import clip_rows
 from pipeline.index.handle import find_index
+from pipeline.index.pools import pool_stored
 from pipeline.index.tables import open_published
 from tests.helpers.decoding import decode_all
 from tests.helpers.fakes import noise, write_wav
@@ -221,3 +222,20 @@ def check_whole(index: str) -> None:
     assert Counter(column("clips", "file_id")) == {row["file_id"]: row["n_clips"] for row in files if row["n_clips"]}
     expected = {row["audio_id"]: row["n_frames"] for row in files if row["n_frames"]}
     assert Counter(column("frames", "audio_id")) == expected
+    check_pools(index)
+
+
+def check_pools(index: str) -> None:
+    """The pools are those of the published frames. Tables of older formats have none until they are made."""
+    tables = find_index(index).live
+    if "pools" not in tables.versions:
+        assert "begins" not in tables.open("frames").schema.names
+        return
+    frames = tables.open("frames").to_table().sort_by([("audio_id", "ascending"), ("frame", "ascending")])
+    grid = WindowConfig(**tables.settings["window"]).grid
+    pools = [row for piece in pool_stored(frames.combine_chunks().to_batches(), grid) for row in piece.to_pylist()]
+    found = tables.open("pools").to_table().to_pylist()
+    assert sorted(map(str, found)) == sorted(map(str, pools))
+    begins = {row["audio_id"]: row["begins"] for row in frames.to_pylist() if row["frame"] == 0}
+    assert begins == {audio_id: audio_id for audio_id in begins}
+    assert frames["begins"].null_count == frames.num_rows - len(begins)

@@ -11,7 +11,7 @@ sample of value ``NOT_FINITE``, ``CLIP_OVERFLOW`` or ``FRAME_OVERFLOW`` in a win
 """
 
 import struct
-from collections.abc import Iterator, Sequence
+from collections.abc import Sequence
 from pathlib import Path
 from typing import Any
 
@@ -111,7 +111,7 @@ def encode_all(planned: Row, encoder: FakeEncoder, grid: Grid = GRID, block_wind
 
 
 class FrameSink:
-    """Stands in for ``store.write_frames``: keeps the rows, and names them as if they were fragments."""
+    """Stands in for ``tables.write_rows``: keeps the rows, and names them as if they were fragments."""
 
     def __init__(self) -> None:
         self._written: dict[str, list[pa.RecordBatch]] = {}
@@ -121,11 +121,13 @@ class FrameSink:
         receipts: list[Row] = write_windows(encoded, FRAMES_SCHEMA, self._keep).to_pylist()
         return receipts
 
-    def _keep(self, rows: Iterator[pa.RecordBatch]) -> list[str]:
-        name = f"fragment {len(self._written)}"
-        self._written[name] = list(rows)
-        return [name]
+    def _keep(self, name: str, rows: list[pa.RecordBatch]) -> list[str]:
+        if not rows:
+            return []
+        fragment = f"fragment {len(self._written)} of {name}"
+        self._written[fragment] = rows
+        return [fragment]
 
     def read(self, fragments: Sequence[str]) -> list[Row]:
-        """The frame rows of these fragments, in order."""
+        """The rows of these fragments, in order."""
         return [row for name in fragments for batch in self._written[name] for row in batch.to_pylist()]

@@ -1,13 +1,14 @@
 """Long recordings, decoded in parts and in one piece."""
 
 from collections.abc import Iterator
+from functools import partial
 from typing import Any
 
 import pyarrow as pa
 
 from pipeline.config import Config, DecodeConfig
 from pipeline.grid import Grid
-from pipeline.index.tables import write_frames
+from pipeline.index.tables import write_rows
 from pipeline.run.decode_stage import decode_batch, split_batch
 from pipeline.run.dispatch import Stages
 from pipeline.run.encode_stage import encode_windows
@@ -36,9 +37,7 @@ def in_parts(encoder: FakeEncoder, at_once: list[int] | None = None) -> Stages:
             for part in reversed(parts):
                 for block in decode_batch(part, config.decode, grid, block_windows=3):
                     encoded = encode_windows(block, encoder)
-                    yield from write_windows(
-                        encoded, frames_schema, lambda rows: write_frames(config.into, rows, frames_schema)
-                    ).to_pylist()
+                    yield from write_windows(encoded, frames_schema, partial(write_rows, config.into)).to_pylist()
 
     return stages
 

@@ -1,6 +1,7 @@
 """Runs without Ray: the stages work in this process, one batch after the other, with a cheap encoder."""
 
 from collections.abc import Callable, Iterable, Iterator, Sequence
+from functools import partial
 from pathlib import Path
 from typing import Any
 
@@ -11,7 +12,7 @@ import pytest
 from pipeline.config import Config, make_config
 from pipeline.encoder.checkpoint import read_identity
 from pipeline.grid import Waveform
-from pipeline.index.tables import write_frames
+from pipeline.index.tables import write_rows
 from pipeline.run.decode_stage import decode_batch
 from pipeline.run.dispatch import Stages
 from pipeline.run.encode_stage import Encoder, encode_windows
@@ -38,9 +39,7 @@ def in_place(encoder: Encoder, before: Callable[[int], None] = lambda number: No
             before(number)
             for block in decode_batch(planned, config.decode, config.window.grid, block_windows=3):
                 encoded = encode_windows(block, encoder)
-                yield from write_windows(
-                    encoded, frames_schema, lambda rows: write_frames(config.into, rows, frames_schema)
-                ).to_pylist()
+                yield from write_windows(encoded, frames_schema, partial(write_rows, config.into)).to_pylist()
 
     return stages
 

@@ -63,6 +63,10 @@ def published_frames(batch: Batch, sink: FrameSink) -> list[Row]:
     return [row for row in sink.read(batch.frame_fragments) if row["audio_id"] not in batch.orphaned]
 
 
+def published_pools(batch: Batch, sink: FrameSink) -> list[Row]:
+    return [row for row in sink.read(batch.pool_fragments) if row["audio_id"] not in batch.orphaned]
+
+
 def audio_id_of(path: Path) -> str:
     return schema.make_audio_id(hash_file(path))
 
@@ -132,6 +136,7 @@ def expected_frames(path: Path, samples: Waveform, grid: Grid = GRID, batch_id: 
             "start_s": frame * 1920 / 48_000,
             "batch_id": batch_id,
             "vector": FakeEncoder.frames(window)[frame - first].astype(np.float16).tolist(),
+            "begins": audio_id if frame == 0 else None,
         }
         for first, own_first, own_stop, window in windows_of(samples, grid)
         for frame in range(own_first, own_stop)
@@ -169,10 +174,15 @@ def two_batches(tmp_path_factory: pytest.TempPathFactory) -> list[pa.Table]:
 
 
 def collect(tables: Sequence[pa.Table]) -> dict[str, tuple[Batch, list[Row]]]:
+    """By id, the batches of ENCODED rows, and the rows of ``frames`` and ``pools`` that they publish."""
     sink, collector = FrameSink(), make_collector()
     batches = [collector.add(receipt) for table in tables for receipt in sink.write(table)]
     assert collector.missing == set()
-    return {batch.batch_id: (batch, published_frames(batch, sink)) for batch in batches if batch is not None}
+    return {
+        batch.batch_id: (batch, [*published_frames(batch, sink), *published_pools(batch, sink)])
+        for batch in batches
+        if batch is not None
+    }
 
 
 EDITS = ["same", "deleted", "other", "longer", "text"]

@@ -11,9 +11,11 @@ from pipeline import schema
 from pipeline.corpus.metadata import CorpusMetadata
 from pipeline.grid import HOP_SAMPLES, SAMPLE_RATE_HZ, Grid, window_starts
 from pipeline.index.clip_rows import clip_rows
+from pipeline.index.frame_rows import frame_rows
 from pipeline.index.maintenance import refresh_indexes
 from pipeline.index.metadata_columns import MetadataColumns
-from pipeline.index.tables import create_tables, write_frames
+from pipeline.index.pools import pool_rows
+from pipeline.index.tables import create_tables, write_rows
 from pipeline.index.writer import Batch, Writer
 from pipeline.planning.file_rows import empty_row, files_table
 
@@ -65,13 +67,15 @@ def write_index(
         row |= {"status": "indexed", "content_hash": content, "size_bytes": 1, "modified_ns": 1}
         row |= {"duration_s": len(frames) * HOP_SAMPLES / SAMPLE_RATE_HZ, "channels": 1, "codec": "flac"}
         row |= {"sample_rate_hz": 48_000 if number % 2 else 44_100, "n_clips": len(clips), "n_frames": len(frames)}
-        fragments = [] if uri != content else write_frames(path, [_frames(row, frames, batch_id)], FRAMES)
+        written = [frame_rows(row["audio_id"], batch_id, 0, frames, FRAMES)] if uri == content else []
+        frame_fragments = write_rows(path, "frames", written)
+        pool_fragments = write_rows(path, "pools", list(map(pool_rows, written)))
         rows = clip_rows(row, grid)
         assert len(rows) == len(clips)
         table = pa.Table.from_pylist(rows, schema=pa.schema([f for f in CLIPS if f.name in rows[0]]))
         files = said.join(files_table([row]))
         table = said.join_to_clips(table.append_column("vector", _lists(clips)), files)
-        writer.commit([Batch(batch_id, files, table, fragments)])
+        writer.commit([Batch(batch_id, files, table, frame_fragments, pool_fragments=pool_fragments)])
     refresh_indexes(writer)
 
 
@@ -91,15 +95,3 @@ CLIPS = schema.clips_schema(8)
 
 def _lists(vectors: Vectors) -> Any:
     return pa.FixedSizeListArray.from_arrays(pa.array(vectors.reshape(-1), pa.float16()), vectors.shape[1])
-
-
-def _frames(row: dict[str, Any], vectors: Vectors, batch_id: str) -> pa.RecordBatch:
-    n_frames = len(vectors)
-    columns = [
-        pa.array([row["audio_id"]] * n_frames),
-        pa.array(range(n_frames), pa.int32()),
-        pa.array([frame * HOP_SAMPLES / SAMPLE_RATE_HZ for frame in range(n_frames)]),
-        pa.array([batch_id] * n_frames),
-        _lists(vectors).cast(FRAMES.field("vector").type),
-    ]
-    return pa.RecordBatch.from_arrays(columns, schema=FRAMES)

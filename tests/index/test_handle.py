@@ -105,7 +105,7 @@ def test_former_generations_are_deleted_once_they_are_old_enough(tmp_path: Path)
         switch(index, "run")
     assert drop_former_generations(find_index(tmp_path), HOUR) == []
     names = [Path(folder).name for folder in drop_former_generations(find_index(tmp_path), NOW)]
-    assert names == ["files.lance", "clips.lance", "frames.lance", "generation-2"]
+    assert names == ["files.lance", "clips.lance", "frames.lance", "pools.lance", "generation-2"]
     check_state(tmp_path / "generation-3", BEFORE)
     assert find_index(tmp_path).live.path == str(tmp_path / "generation-3")
 

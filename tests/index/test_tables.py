@@ -12,7 +12,7 @@ from pipeline import schema
 from pipeline.errors import CommitConflict, IndexMismatch, IndexMissing
 from pipeline.index import journal
 from pipeline.index.handle import open_index
-from pipeline.index.tables import compact, small_fragments, to_matrix
+from pipeline.index.tables import compact, create_tables, small_fragments, to_matrix
 from tests.helpers.batches import BEFORE, SETTINGS, Killed, Killer, check_state, create, run
 from tests.helpers.fakes import CLIP_DIMENSION, FRAME_DIMENSION
 
@@ -28,6 +28,7 @@ def test_new_index_is_empty_and_has_its_schemas(tmp_path: Path) -> None:
         "files": schema.FILES,
         "clips": schema.clips_schema(CLIP_DIMENSION),
         "frames": schema.frames_schema(FRAME_DIMENSION),
+        "pools": schema.pools_schema(FRAME_DIMENSION),
         "batches": schema.BATCHES,
     }
     for name, arrow_schema in expected.items():
@@ -39,10 +40,18 @@ def test_new_index_is_empty_and_has_its_schemas(tmp_path: Path) -> None:
     check_state(path, {})
 
 
+def test_index_without_frames_has_no_pools(tmp_path: Path) -> None:
+    create_tables(tmp_path, SETTINGS | {"frames": "none"}, clip_dimension=3, frame_dimension=3)
+    assert journal.read_published(tmp_path).versions.keys() == {"files", "clips", "frames"}
+    assert not (tmp_path / "pools.lance").exists()
+    assert journal.read_journal(tmp_path)["pools_version"].to_pylist() == [None]
+
+
 def test_creation_that_dies_leaves_no_index_and_can_be_repeated(tmp_path: Path) -> None:
     whole = Killer()
     create(tmp_path / "whole", whole)
-    assert whole.steps == ["create files", "create clips", "create frames", "create batches", "publish"]
+    names = ("files", "clips", "frames", "pools", "batches")
+    assert whole.steps == [*(f"create {name}" for name in names), "publish"]
     for step in range(len(whole.steps)):
         path = tmp_path / str(step)
         with pytest.raises(Killed):

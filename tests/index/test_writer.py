@@ -3,6 +3,7 @@
 import datetime as dt
 import shutil
 from collections.abc import Callable
+from dataclasses import replace
 from pathlib import Path
 
 import lance
@@ -101,11 +102,11 @@ def test_orphaned_frames_are_deleted_and_those_of_an_earlier_batch_stay(tmp_path
     late = make_batch(tmp_path, "b" * 32, {"2": ("aa", 8)})
     failed = empty_row("2", None) | {"status": "failed"}
     orphaned = frozenset({schema.make_audio_id("aa")})
-    writer.commit(
-        [Batch("b" * 32, files_table([failed]), late.clips.slice(0, 0), late.frame_fragments, orphaned=orphaned)]
-    )
+    writer.commit([replace(late, files=files_table([failed]), clips=late.clips.slice(0, 0), orphaned=orphaned)])
     frames = open_published(tmp_path, "frames").to_table().to_pylist()
     assert [(row["frame"], row["batch_id"]) for row in frames] == [(frame, "a" * 32) for frame in range(8)]
+    [pool] = open_published(tmp_path, "pools").to_table().to_pylist()
+    assert (pool["first_frame"], pool["n_frames"], pool["batch_id"]) == (0, 8, "a" * 32)
 
 
 def test_readers_see_whole_commits_only(tmp_path: Path) -> None:
@@ -124,9 +125,11 @@ def test_readers_see_whole_commits_only(tmp_path: Path) -> None:
         assert (five, n_rows) == ("indexed", n_before), step
     for step, five, eight, n_rows in seen[publications[0] + 1 : publications[1] + 1]:
         assert (five, eight) == ("deleted", "indexed" if n_rows > n_before + 2 else None), step
-    # The journal row comes last, after all three tables.
+    # The journal row comes last, after all tables.
     steps = [step for step, *_ in seen[: publications[0]]]
-    assert steps == ["delete frames", "append frames", "delete clips", "append clips", "delete files", "append files"]
+    assert steps == [
+        f"{verb} {name}" for name in ("frames", "pools", "clips", "files") for verb in ("delete", "append")
+    ]
 
 
 def test_version_that_a_dead_writer_left_untagged_is_tagged_by_the_next(tmp_path: Path) -> None:
@@ -149,10 +152,10 @@ def test_nothing_is_recovered_twice(tmp_path: Path) -> None:
     create(tmp_path)
     run(tmp_path, BEFORE)
     with pytest.raises(Killed):
-        run(tmp_path, AFTER, "first", Killer(6))
+        run(tmp_path, AFTER, "first", Killer(8))
     recovering = Killer()
     run(tmp_path, BEFORE, "second", recovering)
-    assert recovering.steps[:3] == ["recover files", "recover clips", "recover frames"]
+    assert recovering.steps[:4] == [f"recover {name}" for name in ("files", "clips", "frames", "pools")]
     quiet = Killer()
     run(tmp_path, BEFORE, "third", quiet)
     assert not [step for step in quiet.steps if not step.startswith("index")]

@@ -99,7 +99,7 @@ def describe(corpus: KnownCorpus) -> Act:
     return index
 
 
-TABLES = ("files", "clips", "frames")
+TABLES = journal.DATA_TABLES
 
 
 def of_each_table(*steps: str) -> list[str]:
@@ -114,7 +114,7 @@ DEATHS: dict[Situation, list[str]] = {
     make_anew: ["switch"],
     make_anew_again: ["retire"],
     undo: of_each_table("restore"),
-    bring_up: ["migrate files"],
+    bring_up: ["migrate batches", "migrate files"],
     describe: [f"{step} {name}" for step in ("columns", "widen") for name in ("files", "clips")],
 }
 """All steps of runs, each where a run comes to it again after it died there."""
@@ -124,7 +124,7 @@ GIVING_UP = of_each_table("give up")
 
 
 def make_format_2(path: str) -> None:
-    """Take out what came with format 3: columns of ``files``."""
+    """Take out what came later: columns of ``files``, ``frames`` and the journal, and the table ``pools``."""
     files = lance.dataset(journal.table_uri(path, "files"), version=journal.read_published(path).versions["files"])
     files.restore()
     files.drop_columns(list(schema.FILES_SINCE[3]))
@@ -132,8 +132,12 @@ def make_format_2(path: str) -> None:
     created = batches.to_table(filter="kind = 'create'").to_pylist()[0]["detail"]
     older = created.replace(f'"format": {journal.FORMAT}', '"format": 2')
     batches.update({"detail": f"'{older}'"}, where="kind = 'create'")
+    batches.drop_columns(["pools_version"])
+    shutil.rmtree(journal.table_uri(path, "pools"))
+    frames = lance.dataset(journal.table_uri(path, "frames"))
+    frames.drop_columns([schema.BEGINS])
     before = journal.read_published(path)
-    versions = before.versions | {"files": files.version}
+    versions = before.versions | {"files": files.version, "frames": frames.version}
     row = journal.make_row(before.seq + 1, schema.make_batch_id("2", 0), "0" * 32, "maintain", versions)
     journal.publish(journal.open_journal(path), [row])
 

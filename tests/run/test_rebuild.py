@@ -7,7 +7,7 @@ from pathlib import Path
 from typing import Any
 
 import lance
-import pyarrow as pa
+import numpy as np
 import pytest
 
 import pipeline
@@ -16,17 +16,17 @@ from pipeline.encoder.encoder import NonFiniteError
 from pipeline.errors import CorpusError, EarshotError, IndexMismatch, UsageError
 from pipeline.index import journal
 from pipeline.index.clip_rows import clip_rows
+from pipeline.index.frame_rows import frame_rows
 from pipeline.index.handle import delete_folder, find_index, open_index
 from pipeline.index.maintenance import optimize_index
 from pipeline.index.repair import restore_index
-from pipeline.index.tables import open_published, read_files, write_frames
+from pipeline.index.tables import open_published, read_files, write_rows
 from pipeline.index.verify import verify_index
 from pipeline.index.writer import Batch, Writer
 from pipeline.run.driver import index_corpus
 from pipeline.run.prepare import plan_corpus, read_config
 from pipeline.run.progress import Progress, find_shortfall
 from pipeline.schema import Row
-from tests.helpers.batches import frame_batch
 from tests.helpers.contents import SECTIONS, KnownCorpus, live, read
 from tests.helpers.older import create_older
 from tests.helpers.protocol import die_at, rebuild
@@ -392,7 +392,7 @@ def test_runs_do_maintenance_and_merge_fragments(tmp_path: Path) -> None:
         index(corpus.config)
     rows = journal.read_journal(corpus.config.into).to_pylist()
     assert [row["kind"] for row in rows].count("optimize") == 3
-    assert count_fragments(corpus.config.into) <= 3 * 5
+    assert count_fragments(corpus.config.into) <= 4 * 5
     assert len(lance.dataset(journal.table_uri(corpus.config.into, "batches")).get_fragments()) < 12
     assert live(corpus.config.into) == corpus.expected()
     assert verify_index(corpus.config.into) == []
@@ -408,13 +408,11 @@ def test_optimizing_deletes_old_versions_but_nothing_published_or_pending(tmp_pa
     opened = pipeline.open(into)
     # A worker has written a fragment, and its batch is not committed yet.
     arrow_schema = open_published(into, "frames").schema
-    vector_width = arrow_schema.field("vector").type.list_size
-    batch = frame_batch("f" * 32, "pending", 7, "b" * 32)
-    rows = widen(batch, arrow_schema, vector_width)
-    fragments = write_frames(into, [rows], arrow_schema)
+    vectors = np.ones((7, arrow_schema.field("vector").type.list_size), np.float16)
+    fragments = write_rows(into, "frames", [frame_rows("f" * 32, "b" * 32, 0, vectors, arrow_schema)])
     done = optimize_index(into, 0.0)
     assert done.n_bytes_deleted > 0
-    assert done.n_fragments <= 3
+    assert done.n_fragments <= 4
     assert live(into) == corpus.expected()
     assert verify_index(into) == []
     assert opened.describe()["files"] == 1  # opened before, and among the newest
@@ -430,14 +428,6 @@ def test_optimizing_deletes_old_versions_but_nothing_published_or_pending(tmp_pa
     pending = Batch("b" * 32, files, clips, fragments)
     writer.commit([pending])
     assert len([row for row in read(into, "frames") if row["audio_id"] == "f" * 32]) == 7
-
-
-def widen(batch: Any, arrow_schema: Any, width: int) -> Any:
-    """Frame rows with vectors as wide as those of the index."""
-
-    vectors = [row + [0.0] * (width - len(row)) for row in batch["vector"].to_pylist()]
-    columns = [batch[name] for name in arrow_schema.names if name != "vector"]
-    return pa.record_batch([*columns, pa.array(vectors, arrow_schema.field("vector").type)], schema=arrow_schema)
 
 
 def test_young_versions_stay_without_a_tag(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:

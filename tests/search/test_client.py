@@ -71,7 +71,7 @@ def test_error_of_a_wrong_where_or_column_is_one_line(index: Path, table: str, w
 
 
 def test_error_names_an_unknown_table(index: Path) -> None:
-    with pytest.raises(UsageError, match="'sounds': expected files, clips, frames or batches"):
+    with pytest.raises(UsageError, match="'sounds': expected files, clips, frames, pools or batches"):
         pipeline.open(str(index)).to_arrow("sounds")
 
 
