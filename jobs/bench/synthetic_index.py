@@ -14,7 +14,7 @@ import resource
 import time
 from collections.abc import Iterator
 from dataclasses import asdict, dataclass, replace
-from functools import cached_property
+from functools import cached_property, partial
 from pathlib import Path
 from typing import Any
 
@@ -27,7 +27,7 @@ from pipeline.config import DecodeConfig, StoreConfig, WindowConfig
 from pipeline.encoder.checkpoint import ModelIdentity
 from pipeline.grid import frames_to_seconds
 from pipeline.index.maintenance import optimize
-from pipeline.index.tables import create_tables, write_frames
+from pipeline.index.tables import create_tables, write_rows
 from pipeline.index.writer import Batch, Writer
 from pipeline.planning.file_rows import empty_row, indexed_row
 from pipeline.run.collector import Collector
@@ -217,7 +217,7 @@ def _write(path: Path, encoded: pa.Table, corpus: Corpus) -> Batch:
     """Write a batch as a worker and the driver do, with the column ``lot``."""
     frames_schema = schema.frames_schema(corpus.dimension)
     collector = Collector(WINDOW.grid, corpus.dimension, with_frames=corpus.with_frames)
-    receipts = write_windows(encoded, frames_schema, lambda rows: write_frames(path, rows, frames_schema)).to_pylist()
+    receipts = write_windows(encoded, frames_schema, partial(write_rows, path)).to_pylist()
     [batch] = [made for receipt in receipts if (made := collector.add(receipt)) is not None]
     return replace(batch, files=_with_lots(batch.files, corpus), clips=_with_lots(batch.clips, corpus))
 
