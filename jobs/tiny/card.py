@@ -40,7 +40,7 @@ Captions are short English phrases such as "a bell ringing" or "the sound of a r
 probabilities where a caption names another sound, but the vocabulary is tiny: expect nonsense outside of it.
 
 It was not shown real recordings, speech or music, sounds with an RMS below about 0.02 of full scale, sounds much
-shorter than 0.2 s, or background noise that is not a low roar, and no scene of more than 10 s.
+shorter than 0.2 s, or background noise that is not a low roar, and no scene of more than 15 s.
 
 ## How good it is
 Not judged on the held-out half yet: `python -m jobs.tiny.card FOLDER` does that.

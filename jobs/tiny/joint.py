@@ -97,10 +97,10 @@ class TrainingBatch:
 def draw_batches(pools: list[Pool], features: list[Tensor], rng: np.random.Generator) -> Iterator[TrainingBatch]:
     """Endless batches of about 80 s: whole scenes of any length, and crops of 1 to 5 s from the longer ones."""
     while True:
-        index = int(rng.choice(len(pools), p=[0.45, 0.25, 0.12, 0.1, 0.08]))
+        index = int(rng.choice(len(pools), p=[0.25, 0.3, 0.17, 0.1, 0.1, 0.08]))
         pool, source = pools[index], features[index]
         total = pool.targets.shape[1]
-        whole = index > 1 or rng.random() < 0.4
+        whole = index > 2 or rng.random() < 0.4
         n_frames = total if whole else int(rng.integers(25, 126))
         rows = rng.integers(0, len(source), int(np.clip(2_000 // n_frames, 8, 64)))
         firsts = rng.integers(0, total - n_frames + 1, len(rows))

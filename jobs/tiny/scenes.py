@@ -14,11 +14,11 @@ from pipeline.grid import HOP_SAMPLES, seconds_to_samples
 class Recipe:
     """Scenes for each length in seconds; optimiser steps and peak learning rates of each stage."""
 
-    scenes: tuple[tuple[float, int], ...] = ((10.0, 360), (5.0, 420), (2.0, 480), (1.0, 560), (0.6, 320))
+    scenes: tuple[tuple[float, int], ...] = ((15.0, 180), (10.0, 300), (5.0, 360), (2.0, 480), (1.0, 560), (0.6, 320))
     codec_steps: int = 2_000
     codec_crops: int = 6
     codec_rate: float = 1.5e-3
-    joint_steps: int = 1_600
+    joint_steps: int = 3_200
     joint_rate: float = 2.5e-3
 
 

@@ -14,20 +14,20 @@ from jobs.tiny.evaluate import find_events as find
 from jobs.tiny.synth import Event, make_scene
 from pipeline.grid import HOP_SAMPLES, SAMPLE_RATE_HZ
 
-PRECISION_FLOOR = 0.95
+PRECISION_FLOOR = 0.98
 
 
-FRAME_F1_FLOOR = 0.90
+FRAME_F1_FLOOR = 0.92
 
 
 def test_words_find_clips(quality: Quality) -> None:
     assert quality.precision_at_10 >= PRECISION_FLOOR
-    assert min(quality.precision_at_10_by_class.values()) >= 0.8
+    assert min(quality.precision_at_10_by_class.values()) >= 0.95
 
 
 def test_words_find_frames(quality: Quality) -> None:
     assert quality.frame_f1 >= FRAME_F1_FLOOR
-    assert min(quality.frame_f1_by_class.values()) >= 0.75  # rising sweeps reach 0.79
+    assert min(quality.frame_f1_by_class.values()) >= 0.80  # bells reach 0.85
     assert quality.short_clip_frame_f1 >= FRAME_F1_FLOOR
 
 
