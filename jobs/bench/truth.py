@@ -5,14 +5,14 @@ places; ``recall`` does not count that.
 """
 
 import heapq
-from collections.abc import Iterator, Sequence
+from collections.abc import Iterable, Iterator, Sequence
 from dataclasses import dataclass, field
 from typing import Any, NamedTuple
 
 import numpy as np
 import numpy.typing as npt
 
-from jobs.bench.synthetic import FILE_FRAMES, Floats
+from jobs.bench.synthetic import FILE_FRAMES, Floats, Halves
 from pipeline.index.tables import open_published, to_matrix
 from pipeline.search.events import Levels, read_events
 
@@ -83,32 +83,50 @@ def measure_levels(index: str, questions: Floats) -> list[Levels]:
     n_rows = table.count_rows()
     begins = np.unique(np.linspace(0, max(0, n_rows - LEVEL_ROWS), LEVEL_PARTS, dtype=np.int64))
     offsets = np.unique((begins[:, None] + np.arange(min(n_rows, LEVEL_ROWS))).ravel())
-    rows = table.take(offsets.tolist(), columns=["vector"])
-    scores = to_matrix(rows["vector"]).astype(np.float32) @ questions.T
-    levels = np.quantile(scores, 1 - LOUD_SHARE, axis=0).astype(float)
-    return [Levels(on, on - HYSTERESIS, gap_frames=5, min_frames=0) for on in levels.tolist()]
+    return make_levels(to_matrix(table.take(offsets.tolist(), columns=["vector"])["vector"]), questions)
+
+
+def make_levels(vectors: Halves, questions: Floats) -> list[Levels]:
+    """The same, from a sample (n, D) of the frames."""
+    levels = np.quantile(vectors.astype(np.float32) @ questions.T, 1 - LOUD_SHARE, axis=0)
+    return [Levels(on, on - HYSTERESIS, gap_frames=5, min_frames=0) for on in levels.astype(float).tolist()]
 
 
 def best_events(
     index: str, questions: Floats, levels: Sequence[Levels], limits: Sequence[int], k: int
 ) -> list[list[list[Found]]]:
     """The ``k`` best events of each question, for each of ``limits``: only files whose ``lot`` is below it count."""
-    best = [[Best(k) for _ in questions] for _ in limits]
+    rows = open_published(index, "files").to_table(columns=["audio_id", "uri", "lot"]).to_pylist()
+    files = {row["audio_id"]: (row["uri"], row["lot"]) for row in rows}
+    return gather_events(_score_files(index, questions), levels, files, limits, k)
+
+
+def gather_events(
+    scored: Iterable[tuple[list[str], npt.NDArray[Any]]],
+    levels: Sequence[Levels],
+    files: dict[str, tuple[str, int]],
+    limits: Sequence[int],
+    k: int,
+) -> list[list[list[Found]]]:
+    """The same, from audios and their scores (audios, FILE_FRAMES, questions).
+
+    Args:
+        files: audio -> uri and ``lot`` of its file.
+    """
+    best = [[Best(k) for _ in levels] for _ in limits]
     on = np.array([each.on for each in levels])
-    files = open_published(index, "files").to_table(columns=["audio_id", "uri", "lot"]).to_pylist()
-    by_audio = {row["audio_id"]: row for row in files}
-    for audio_ids, scores in _score_files(index, questions):
+    for audio_ids, scores in scored:
         loudest = scores.max(axis=1)
         for number, audio_id in enumerate(audio_ids):
-            file = by_audio[audio_id]
-            lists = [of for limit, of in zip(limits, best, strict=True) if file["lot"] < limit]
+            uri, lot = files[audio_id]
+            lists = [of for limit, of in zip(limits, best, strict=True) if lot < limit]
             if not lists:
                 continue
             worst = np.min([[each.worst for each in of] for of in lists], axis=0)
             for q in np.flatnonzero(loudest[number] >= np.maximum(on, worst)).tolist():
                 for event in read_events(scores[number, :, q], levels[q]):
                     for of in lists:
-                        of[q].add(Found(event.score, file["uri"], event.first, event.stop))
+                        of[q].add(Found(event.score, uri, event.first, event.stop))
     return [[each.sorted for each in of] for of in best]
 
 

@@ -1,0 +1,301 @@
+"""Compare designs that find candidates for ``locate``: which part of a large table of frames to look at more closely.
+
+    python -m jobs.bench candidates                                # 200,000 frames: takes some minutes
+    python -m jobs.bench candidates pools --rows 1000000
+
+All designs are built from one table of made vectors (``synthetic``), and asked the same questions. The exact scores of
+the frames around candidates come from the stored rows anyway, so what counts is whether a candidate touches each of the
+20 best events of an exact scan: the recall.
+
+``frames``: IVF_RQ on the frames, with codes of 1, 4 or 5 bits a number, its partitions made by dot product, by
+direction (cosine), or by Euclidean distance with a number appended that gives all vectors the same length, so that the
+nearest is the one with the largest dot product. Some or all partitions are probed, with and without ``refine``: exact
+scores for four times as many.
+
+``pools``: one row for several frames. Their mean or their largest values, of frames side by side; or adaptive runs of
+like frames (``pipeline.index.pools``), as their mean, as the mean with half of the radius added to the score, or as the
+frame that is nearest to the mean. An exact scan of the rows, and IVF_RQ on them.
+
+``groups``: how much must be read for an exact answer, if a group of frames with mean m and radius r is left out only
+where q.m + abs(q) r, which no frame of it exceeds, is less than the score of the k-th event.
+
+``ms`` is the median time of the search for candidates, in this process, with the table in the page cache. ``bytes`` are
+stored for each frame, without the frames' own. ``ranges`` and ``frames`` are to be read for the exact scores. ``cpu_s``
+is what building takes for a million frames.
+"""
+
+import statistics
+import tempfile
+import time
+from collections.abc import Iterator, Sequence
+from dataclasses import dataclass
+from enum import StrEnum
+from itertools import product
+from pathlib import Path
+from typing import Annotated, Any
+
+import lance
+import numpy as np
+import pyarrow as pa
+import typer
+
+from jobs.bench.candidate_units import Integers, Table, Units, adaptive_pools, each_frame, fixed_pools, make_table
+from jobs.bench.synthetic import FILE_FRAMES, Floats, Halves
+from jobs.bench.synthetic_index import Clock
+from jobs.shared.options import Json
+from jobs.shared.output import print_json, print_table
+from pipeline.index.tables import FILE_FORMAT
+from pipeline.schema import Row
+
+ROWS_PER_PARTITION = 4_000
+TIMED = 20
+"""Questions that are timed, of those asked."""
+
+FRAME_CANDIDATES, POOL_CANDIDATES = (500, 2_000, 8_000), (100, 300, 1_000, 3_000)
+REFINE = 4
+BITS, METRICS, PROBED = (1, 4, 5), ("dot", "cosine", "l2"), (1 / 16, 1 / 4, 1.0)
+FIXED, ADAPTIVE = (5, 12, 25, 50), (25, 50)
+POOLING = {"mean": lambda frames: frames.mean(axis=0), "max": lambda frames: frames.max(axis=0)}
+COLUMNS = ("design", "search", "candidates", "recall", "ms", "bytes", "ranges", "frames", "cpu_s")
+
+
+class Part(StrEnum):
+    frames = "frames"
+    pools = "pools"
+    groups = "groups"
+
+
+# --- searching them ---------------------------------------------------------------------------------------------------
+
+
+@dataclass(frozen=True)
+class Search:
+    """A way to search units that are stored as a Lance table: by an exact scan, or by IVF_RQ."""
+
+    bits: int | None = None
+    metric: str = "dot"
+    probed: float = 1.0
+    """The share of the partitions that are probed."""
+    refine: int | None = None
+
+    def __str__(self) -> str:
+        if self.bits is None:
+            return "exact scan"
+        text = f"{self.bits} bit, {self.metric}, {100 * self.probed:.0f} % probed"
+        return text + (", refined" if self.refine else "")
+
+
+@dataclass
+class Store:
+    """Units as a Lance table, with one index at a time."""
+
+    folder: Path
+    units: Units
+    _index: tuple[int, str] | None = None
+    _bytes: int = 0
+    cpu_s: float = 0.0
+    """What the index took."""
+    n_partitions: int = 1
+
+    def __post_init__(self) -> None:
+        self._write("dot")
+
+    def _write(self, metric: str) -> None:
+        vectors = self.units.vectors
+        if metric == "l2":
+            vectors = append_norm(vectors)
+        values = pa.FixedSizeListArray.from_arrays(pa.array(vectors.ravel()), vectors.shape[1])
+        rows = pa.table({"unit": pa.array(np.arange(len(vectors), dtype=np.int32)), "vector": values})
+        self._table = lance.write_dataset(
+            rows, str(self.folder), mode="overwrite", data_storage_version=FILE_FORMAT, max_rows_per_file=250_000
+        )
+
+    def prepare(self, search: Search) -> None:
+        """Build the index that a search needs, unless it is there."""
+        wanted = None if search.bits is None else (search.bits, search.metric)
+        if wanted == self._index or wanted is None:
+            return
+        self._write(search.metric)
+        before, clock = _size(self.folder), Clock()
+        self.n_partitions = max(1, len(self.units.starts) // ROWS_PER_PARTITION)
+        self._table.create_index(
+            "vector", "IVF_RQ", metric=search.metric, num_partitions=self.n_partitions, num_bits=search.bits
+        )
+        self._table = lance.dataset(str(self.folder))
+        self.cpu_s, self._bytes, self._index = clock.cost.cpu_s, _size(self.folder) - before, wanted
+
+    def bytes_per_frame(self, search: Search, n_frames: int) -> float:
+        rows = 0 if self.units.name == "frames" else 2 * self.units.vectors.size
+        return (rows + (self._bytes if search.bits else 0)) / n_frames
+
+    def nearest(self, question: Floats, n: int, search: Search) -> Integers:
+        """The ``n`` best units, best first."""
+        near: dict[str, Any] = {"column": "vector", "q": question, "k": n, "metric": search.metric}
+        if search.metric == "l2":
+            near["q"] = np.pad(question, (0, APPENDED))
+        if search.bits is None:
+            near["use_index"] = False
+        else:
+            near["nprobes"] = max(1, round(search.probed * self.n_partitions))
+            near |= {"refine_factor": search.refine} if search.refine else {}
+        rows = self._table.to_table(columns=["unit", "_distance"], nearest=near)
+        units: Integers = rows["unit"].to_numpy().astype(np.int64)
+        return units
+
+
+APPENDED = 8
+"""Numbers that are appended to a vector, of which one is not 0: codes need a multiple of eight."""
+
+
+def append_norm(vectors: Halves) -> Halves:
+    """Vectors (n, D + APPENDED) that are all as long as the longest; dot products with (q, 0, ...) stay."""
+    squares = np.array([np.dot(each, each) for each in vectors.astype(np.float32)])
+    extra = np.zeros((len(vectors), APPENDED), np.float16)
+    extra[:, 0] = np.sqrt(np.maximum(0, squares.max() - squares))
+    return np.concatenate([vectors, extra], axis=1)
+
+
+def _size(folder: Path) -> int:
+    return sum(path.stat().st_size for path in folder.rglob("*") if path.is_file())
+
+
+def measure(table: Table, store: Store, search: Search, sizes: Sequence[int]) -> Iterator[Row]:
+    """Figures of a search, for each number of candidates."""
+    store.prepare(search)
+    units, n_frames = store.units, len(table.vectors)
+    sizes = list(dict.fromkeys(min(n, len(units.starts)) for n in sizes))
+    tops = list(_rank(table, store, search, max(sizes)))
+    for n in sizes:
+        recalls = [_recall(units, top[:n], events) for top, events in zip(tops, table.events, strict=True)]
+        yield {
+            "design": units.name,
+            "search": str(search),
+            "rows": len(units.starts),
+            "candidates": n,
+            "recall": round(float(np.average(recalls, weights=[len(events) for events in table.events])), 4),
+            "ms": round(statistics.median(_time(table, store, search, n)), 1),
+            "bytes": round(store.bytes_per_frame(search, n_frames), 1),
+            "ranges": round(statistics.fmean(_count_ranges(top[:n]) for top in tops)),
+            "frames": round(statistics.fmean(int(units.counts[top[:n]].sum()) for top in tops)),
+            "cpu_s": round((units.cpu_s + (store.cpu_s if search.bits else 0)) * 1e6 / n_frames, 1),
+        }
+
+
+def _rank(table: Table, store: Store, search: Search, n: int) -> Iterator[Integers]:
+    """The ``n`` best units for each question, best first."""
+    if search.bits is not None:
+        for question in table.questions:
+            yield store.nearest(question, n, search)
+        return
+    units = store.units  # what an exact scan finds, in one product
+    scores = units.vectors.astype(np.float32) @ table.questions.T
+    if units.radii is not None:
+        scores += units.radii[:, None] * np.linalg.norm(table.questions, axis=1)
+    for of_question in scores.T:
+        best = np.argpartition(-of_question, n - 1)[:n]
+        yield best[np.argsort(-of_question[best])]
+
+
+def _recall(units: Units, top: Integers, events: list[tuple[int, int]]) -> float:
+    is_candidate = np.zeros(len(units.starts), bool)
+    is_candidate[top] = True
+    found = [is_candidate[units.owners[first] : units.owners[stop - 1] + 1].any() for first, stop in events]
+    return float(np.mean(found)) if found else 0.0
+
+
+def _count_ranges(top: Integers) -> int:
+    """How many ranges of rows the candidates are: neighbours are read together."""
+    return int((np.diff(np.sort(top)) > 1).sum()) + 1
+
+
+def _time(table: Table, store: Store, search: Search, n: int) -> Iterator[float]:
+    for question in table.questions[:TIMED]:
+        began = time.perf_counter()
+        store.nearest(question, n, search)
+        yield 1000 * (time.perf_counter() - began)
+
+
+# --- what is compared -------------------------------------------------------------------------------------------------
+
+
+def compare_frames(table: Table, folder: Path, bits: Sequence[int]) -> Iterator[Row]:
+    """IVF_RQ on the frames."""
+    store = Store(folder / "frames", each_frame(table))
+    for n_bits, metric in product(bits, METRICS):
+        if metric != "dot" and n_bits > 1:  # they differ in their partitions, which codes do not change
+            continue
+        for probed in PROBED:
+            yield from measure(table, store, Search(n_bits, metric, probed), FRAME_CANDIDATES)
+        yield from measure(table, store, Search(n_bits, metric, 1.0, REFINE), FRAME_CANDIDATES[:1])
+
+
+def compare_pools(table: Table, folder: Path, bits: Sequence[int]) -> Iterator[Row]:
+    """Pools of several sizes, by exact scans; IVF_RQ on some of them."""
+    for n in FIXED:
+        for name, pool in POOLING.items():
+            yield from measure(
+                table, Store(folder / "pools", fixed_pools(table, n, pool, name)), Search(), POOL_CANDIDATES
+            )
+    for n in ADAPTIVE:
+        for number, units in enumerate(adaptive_pools(table, n)):
+            store = Store(folder / "pools", units)
+            yield from measure(table, store, Search(), POOL_CANDIDATES)
+            if number == 0 and n == ADAPTIVE[0]:
+                yield from _compare_codes(table, store, bits)
+
+
+def _compare_codes(table: Table, store: Store, bits: Sequence[int]) -> Iterator[Row]:
+    for n_bits in bits:
+        yield from measure(table, store, Search(n_bits), POOL_CANDIDATES)
+        yield from measure(table, store, Search(n_bits, refine=REFINE), POOL_CANDIDATES[:1])
+    yield from measure(table, store, Search(1, "dot", PROBED[-2]), POOL_CANDIDATES)
+    yield from measure(table, store, Search(1, "cosine"), POOL_CANDIDATES)
+
+
+def compare_groups(table: Table) -> Iterator[Row]:
+    """The share of the groups that an exact answer must read."""
+    for units in (
+        *(fixed_pools(table, n, POOLING["mean"], "mean") for n in FIXED[::2]),
+        next(adaptive_pools(table, 25)),
+    ):
+        longest = np.maximum.reduceat(units.distances(table), units.starts)
+        bounds = units.vectors.astype(np.float32) @ table.questions.T
+        bounds += longest[:, None] * np.linalg.norm(table.questions, axis=1)
+        is_read = bounds >= np.array(table.worst)
+        yield {
+            "design": f"group: {units.name}",
+            "search": "exact, by bound",
+            "rows": len(units.starts),
+            "candidates": round(float(is_read.sum(axis=0).mean())),
+            "recall": 1.0,
+            "ms": None,
+            "bytes": round(2 * units.vectors.size / len(table.vectors), 1),
+            "ranges": round(statistics.fmean(_count_ranges(np.flatnonzero(of)) for of in is_read.T)),
+            "frames": round(float((is_read * units.counts[:, None]).sum(axis=0).mean())),
+            "cpu_s": round(units.cpu_s * 1e6 / len(table.vectors), 1),
+        }
+
+
+def candidates(
+    parts: Annotated[list[Part] | None, typer.Argument(help="What to compare; by default all.")] = None,
+    rows: Annotated[int, typer.Option(help="Frames, 1,500 to a file.", min=FILE_FRAMES)] = 200_000,
+    questions: Annotated[int, typer.Option(help="Questions.", min=1)] = 300,
+    bits: Annotated[list[int] | None, typer.Option(help="Bits a number of codes; by default 1, 4 and 5.")] = None,
+    seed: Annotated[int, typer.Option(help="Of vectors and questions.", min=0)] = 0,
+    json: Json = False,
+) -> None:
+    """Compare designs that find candidates for `locate`: some minutes for 200,000 frames."""
+    table = make_table(rows, questions, seed)
+    with tempfile.TemporaryDirectory(prefix="earshot-") as folder:
+        comparisons = {
+            Part.frames: lambda: compare_frames(table, Path(folder), bits or BITS),
+            Part.pools: lambda: compare_pools(table, Path(folder), bits or BITS),
+            Part.groups: lambda: compare_groups(table),
+        }
+        for part in parts or list(Part):
+            found = comparisons[part]()
+            if json:
+                print_json(found)
+            else:
+                lines = [[row[name] for name in COLUMNS] for row in found]
+                print_table(f"{len(table.vectors):,} frames: {part}", COLUMNS, lines, COLUMNS[2:])
