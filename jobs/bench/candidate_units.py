@@ -114,8 +114,8 @@ def adaptive_pools(table: Table, n: int) -> Iterator[Units]:
     units = _units(f"adaptive, {n} frames", counts, means, clock)
     yield units
     distances = units.distances(table)
-    radii = np.sqrt(np.add.reduceat(distances**2, starts) / counts).astype(np.float32)
-    yield Units(f"{units.name}, half the radius added", starts, counts, means, units.cpu_s, radii / 2)
+    half_radii = (np.sqrt(np.add.reduceat(distances**2, starts) / counts) / 2).astype(np.float32)
+    yield Units(f"{units.name}, half the radius added", starts, counts, means, units.cpu_s, half_radii)
     nearest = [
         start + int(distances[start : start + count].argmin()) for start, count in zip(starts, counts, strict=True)
     ]

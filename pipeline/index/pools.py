@@ -23,12 +23,12 @@ size hold 99.9 % of the 20 best events; of pools cut every second, the best 1,00
 Vectors = npt.NDArray[np.float16]
 
 
-def count_pools(n_frames: int) -> int:
+def count_pools(n_frames: int, frames_per_pool: int = FRAMES_PER_POOL) -> int:
     """How many pools the own frames of a window are cut into."""
-    return -(-n_frames // FRAMES_PER_POOL)
+    return -(-n_frames // frames_per_pool)
 
 
-def pool_frames(vectors: Vectors) -> tuple[npt.NDArray[np.int32], Vectors]:
+def pool_frames(vectors: Vectors, frames_per_pool: int = FRAMES_PER_POOL) -> tuple[npt.NDArray[np.int32], Vectors]:
     """Cut the frames of one window, (n, D), into runs of like frames.
 
     Returns:
@@ -49,7 +49,7 @@ def pool_frames(vectors: Vectors) -> tuple[npt.NDArray[np.int32], Vectors]:
         size, other = sizes[first], sizes[second]
         return float(difference.dot(difference)) * (size * other / (size + other))
 
-    for _ in range(n - count_pools(n)):
+    for _ in range(n - count_pools(n, frames_per_pool)):
         first = int(costs.argmin())  # of equals, the earliest
         second = after[first]
         sums[first] += sums[second]
