@@ -6,8 +6,8 @@ from typing import Any
 
 from pipeline.index import journal
 from pipeline.index.tables import open_published
+from pipeline.index.vector_index import NAME
 
-VECTOR_INDEX = "vector_idx"
 HALF_BYTES = 2
 
 
@@ -48,5 +48,5 @@ def _count(table: Any) -> tuple[int, int]:
     for index in table.list_indices():
         parts = (folder / "_indices" / index["uuid"]).rglob("*")
         n_bytes = sum(part.stat().st_size for part in parts if part.is_file())
-        plain, extra = (plain, extra + n_bytes) if index["name"] == VECTOR_INDEX else (plain + n_bytes, extra)
+        plain, extra = (plain, extra + n_bytes) if index["name"] == NAME else (plain + n_bytes, extra)
     return plain, extra

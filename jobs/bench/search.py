@@ -20,7 +20,8 @@ first question, in a process whose modules are loaded, after the system was told
 (``posix_fadvise``). ``shell_ms``: a process from its start to its end, with one question. Medians. ``peak_mb``: the
 largest resident memory of the process that asks, from its start.
 
-``build_s`` and ``build_cpu_s``: the maintenance at the end of a run, which merges fragments and builds all indexes;
+``build_s`` and ``build_cpu_s``: the maintenance at the end of a run, which merges fragments and builds all indexes, and
+cutting frames into pools (``pools_s``, ``pools_cpu_s``). A run does the latter while it writes, so it is also a part of
 ``write_s`` and ``write_cpu_s``: writing and committing rows. ``bytes_per_row``: data and indexes of the newest version.
 ``extra_share``: what only serves the search by indexes, relative to the vectors.
 """
@@ -46,7 +47,7 @@ from jobs.bench.synthetic import CLIPS_PER_FILE, DIMENSION, FILE_FRAMES, LATENT,
 from jobs.bench.synthetic_index import Built, Corpus, build, load
 from jobs.bench.truth import Found, best_clips, best_events, measure_levels, recall
 from jobs.shared.options import Json
-from jobs.shared.output import print_json, print_table
+from jobs.shared.output import print_error, print_json, print_table
 from pipeline.schema import Row
 from pipeline.search.events import Levels
 
@@ -122,11 +123,16 @@ def measure(
                     "k": K,
                     **_ask(job, asked.exact[number], effort.cold if where is None else 0, call),
                     **sizes[table].describe(mode == "indexed", built.corpus.dimension),
-                    "build_s": round(built.maintained.seconds, 1),
-                    "build_cpu_s": round(built.maintained.cpu_s, 1),
-                    "write_s": round(built.written.seconds, 1),
-                    "write_cpu_s": round(built.written.cpu_s, 1),
+                    **_describe_build(built),
                 }
+
+
+def _describe_build(built: Built) -> Row:
+    """What building took; cutting frames into pools counts in both, since a run does it while it writes."""
+    build = built.maintained + built.pooled
+    figures = {"build": build, "pools": built.pooled, "write": built.written}
+    seconds = {f"{name}_s": round(cost.seconds, 1) for name, cost in figures.items()}
+    return seconds | {f"{name}_cpu_s": round(cost.cpu_s, 1) for name, cost in figures.items()}
 
 
 def _prepare(built: Built, kind: Question, n: int, limits: list[int]) -> Asked:
@@ -187,7 +193,7 @@ def show(rows: Iterator[Row]) -> None:
         lines = list(some)
         last = lines[-1]
         title = f"{kind}: {last['rows']:,} rows of {last['dimension']} numbers, {last['bytes_per_row']} bytes a row,"
-        title += f" {100 * last['extra_share']:.1f} % extra; maintenance {last['build_s']} s, {last['build_cpu_s']}"
+        title += f" {100 * last['extra_share']:.1f} % extra; building {last['build_s']} s, {last['build_cpu_s']}"
         title += f" CPU s; writing {last['write_s']} s, {last['write_cpu_s']} CPU s"
         print_table(title, COLUMNS, [[row[name] for name in COLUMNS] for row in lines], COLUMNS[2:])
 
@@ -215,6 +221,8 @@ def search(
         asked = kinds or [kind for kind in Question if built.corpus.with_frames or kind != Question.locate]
         if Question.locate in asked and not built.corpus.with_frames:
             raise typer.BadParameter("an index without frames has no events to locate")
+        for problem in built.problems:
+            print_error(problem)
         found = measure(built, asked, Effort(questions, exact_questions, cold))
         if json:
             print_json(found)

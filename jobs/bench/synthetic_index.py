@@ -27,6 +27,7 @@ from pipeline.config import DecodeConfig, StoreConfig, WindowConfig
 from pipeline.encoder.checkpoint import ModelIdentity
 from pipeline.grid import frames_to_seconds
 from pipeline.index.maintenance import optimize
+from pipeline.index.pools import pool_frames
 from pipeline.index.tables import create_tables, write_rows
 from pipeline.index.writer import Batch, Writer
 from pipeline.planning.file_rows import empty_row, indexed_row
@@ -57,6 +58,9 @@ class Cost:
 
     def __add__(self, other: "Cost") -> "Cost":
         return Cost(self.seconds + other.seconds, self.cpu_s + other.cpu_s)
+
+    def times(self, factor: float) -> "Cost":
+        return Cost(factor * self.seconds, factor * self.cpu_s)
 
 
 class Clock:
@@ -100,12 +104,18 @@ class Corpus:
 
 @dataclass(frozen=True)
 class Built:
-    """An index of made vectors in ``folder``, and what writing it and its last maintenance took."""
+    """An index of made vectors in ``folder``, and what it took."""
 
     folder: Path
     corpus: Corpus
     written: Cost
+    """Writing and committing rows, pools included."""
+    pooled: Cost
+    """The part of it that cuts frames into pools, measured with a few files."""
     maintained: Cost
+    """The maintenance at the end: fragments are merged, and indexes built."""
+    problems: tuple[str, ...] = ()
+    """What the maintenance could not do."""
 
     @property
     def index(self) -> str:
@@ -118,7 +128,8 @@ class Built:
 def load(folder: Path) -> Built:
     """The index that an earlier measurement kept in ``folder``."""
     values = json.loads((folder / "corpus.json").read_text())
-    return Built(folder, Corpus(**values["corpus"]), Cost(**values["written"]), Cost(**values["maintained"]))
+    costs = {name: Cost(**values[name]) for name in ("written", "pooled", "maintained")}
+    return Built(folder, Corpus(**values["corpus"]), **costs, problems=tuple(values["problems"]))
 
 
 def content_hash(number: int) -> str:
@@ -157,10 +168,21 @@ def build(folder: Path, corpus: Corpus, vectors: Vectors) -> Built:
     if waiting:
         writer.commit(waiting)
     clock = Clock()
-    optimize(writer, older_than=dt.timedelta(0))
-    built = Built(folder, corpus, written, clock.cost)
+    done = optimize(writer, older_than=dt.timedelta(0))
+    built = Built(folder, corpus, written, _cost_of_pools(corpus, vectors), clock.cost, done.problems)
     built.save()
     return built
+
+
+def _cost_of_pools(corpus: Corpus, vectors: Vectors) -> Cost:
+    if not corpus.with_frames:
+        return Cost()
+    files = [vectors.frames(number) for number in range(min(corpus.n_files, FILES_PER_BATCH))]
+    clock = Clock()
+    for frames in files:
+        for window in np.split(frames, CLIPS_PER_FILE):
+            pool_frames(window)
+    return clock.cost.times(corpus.n_files / len(files))
 
 
 def _settings(corpus: Corpus) -> dict[str, Any]:
