@@ -7,7 +7,6 @@ import json
 import os
 import time
 from dataclasses import asdict, dataclass
-from inspect import signature
 from pathlib import Path
 from typing import Any
 
@@ -17,12 +16,14 @@ from jobs.bench.figures import read_memory
 from jobs.bench.synthetic import Floats
 from jobs.bench.truth import Found
 from pipeline.index.handle import open_index
+from pipeline.index.search_settings import SearchSettings
+from pipeline.index.tuning import find_settings
 from pipeline.search.clips import find_clips
 from pipeline.search.events import Levels
-from pipeline.search.find_events import EventQuery, find_events
+from pipeline.search.find_events import EventQuery, EventTables, find_events
 from pipeline.search.tables import open_table
 
-MODES = ("exact", "indexed") if "exact" in signature(find_events).parameters else ("exact",)
+MODES = ("exact", "indexed")
 
 
 @dataclass(frozen=True)
@@ -85,19 +86,24 @@ class _Index:
 
     def __init__(self, job: Job) -> None:
         self._job = job
-        live = open_index(job.index).live
-        names = ("frames", "files") if job.question == "locate" else ("clips",)
-        self._tables = [open_table(live.path, name, live.versions[name]) for name in names]
-        self._exact: dict[str, Any] = {"exact": job.mode == "exact"} if len(MODES) > 1 else {}
+        self._live = open_index(job.index).live
+        name = "pools" if job.question == "locate" else "clips"
+        self._settings = None if job.mode == "exact" else find_settings(self._live, name)
+        if job.question == "locate":
+            pools = None if self._settings is None else self._open("pools")
+            settings = self._settings or SearchSettings()
+            self._events = EventTables(self._open("frames"), self._open("files"), pools, settings)
+        else:
+            self._clips = self._open("clips")
+
+    def _open(self, name: str) -> Any:
+        return open_table(self._live.path, name, self._live.versions[name])
 
     def ask(self, vector: Floats, levels: Levels | None) -> list[Found]:
         job = self._job
         if levels is not None:
-            query = EventQuery(vector, levels, job.k, job.where)
-            frames, files = self._tables
-            events = find_events(frames, files, query, **self._exact)
+            events = find_events(self._events, EventQuery(vector, levels, job.k, job.where))
             return [Found(event.score, holder.uri, event.first, event.stop) for holder, event in events]
         measure: Any = "cosine" if job.question == "similar" else "dot"
-        [clips] = self._tables
-        hits = find_clips(clips, vector, k=job.k, where=job.where, measure=measure, **self._exact)
+        hits = find_clips(self._clips, vector, k=job.k, where=job.where, measure=measure, settings=self._settings)
         return [Found(hit.score, hit.clip_id) for hit in hits]

@@ -5,7 +5,7 @@ from typing import TYPE_CHECKING, Annotated
 import typer
 
 from jobs.shared.hits import describe_where, print_found
-from jobs.shared.options import Json, Path_, Top, Where
+from jobs.shared.options import Exact, Json, Path_, Top, Where
 from jobs.shared.output import print_json, print_line
 
 if TYPE_CHECKING:
@@ -22,6 +22,7 @@ def locate(
         float, typer.Option(help="Join events of a file that are at most this many seconds apart.")
     ] = 0.2,
     where: Where = None,
+    exact: Exact = False,
     json: Json = False,
 ) -> None:
     """Find the events that match TEXT best: the file, the start and the end.
@@ -32,7 +33,7 @@ def locate(
 
     opened = pipeline.open(index)
     events = opened.locate(
-        text, k, threshold=threshold, min_duration_s=min_duration, merge_gap_s=merge_gap, where=where
+        text, k, threshold=threshold, min_duration_s=min_duration, merge_gap_s=merge_gap, where=where, exact=exact
     )
     if json:
         print_json(events)

@@ -5,7 +5,7 @@ from typing import Annotated
 import typer
 
 from jobs.shared.hits import print_hits
-from jobs.shared.options import AllWindows, Json, Path_, Top, Where
+from jobs.shared.options import AllWindows, Exact, Json, Path_, Top, Where
 
 
 def query(
@@ -14,6 +14,7 @@ def query(
     k: Top = 10,
     where: Where = None,
     all_windows: AllWindows = False,
+    exact: Exact = False,
     json: Json = False,
 ) -> None:
     """Find the clips that match TEXT best.
@@ -22,5 +23,5 @@ def query(
     """
     import pipeline
 
-    hits = pipeline.open(index).search(text, k, where=where, all_windows=all_windows)
+    hits = pipeline.open(index).search(text, k, where=where, all_windows=all_windows, exact=exact)
     print_hits(f"{text!r} in {index}", hits, json=json, where=where)

@@ -5,7 +5,7 @@ from typing import Annotated
 import typer
 
 from jobs.shared.hits import print_hits
-from jobs.shared.options import AllWindows, Json, Path_, Top, Where
+from jobs.shared.options import AllWindows, Exact, Json, Path_, Top, Where
 
 
 def similar(
@@ -19,6 +19,7 @@ def similar(
     k: Top = 10,
     where: Where = None,
     all_windows: AllWindows = False,
+    exact: Exact = False,
     json: Json = False,
 ) -> None:
     """Find the clips that sound most like SOUND, ranked by cosine.
@@ -32,7 +33,9 @@ def similar(
         raise UsageError(f"--end: {end} s is not after --start ({start} s)")
     opened = pipeline.open(index)
     try:
-        hits = opened.similar_to_file(sound, k, start_s=start, end_s=end, where=where, all_windows=all_windows)
+        hits = opened.similar_to_file(
+            sound, k, start_s=start, end_s=end, where=where, all_windows=all_windows, exact=exact
+        )
     except FileFailure as failure:
         wrong_call = failure.reason in ("vanished", "too_short", "out_of_range")
         raise (UsageError if wrong_call else EarshotError)(f"{sound}: {failure.message}") from None

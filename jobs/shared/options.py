@@ -14,6 +14,7 @@ Where = Annotated[
     typer.Option(help="Only rows where this SQL holds, over uri, duration_s, codec, ... and metadata columns."),
 ]
 AllWindows = Annotated[bool, typer.Option("--all-windows", help="List overlapping windows of a file one by one.")]
+Exact = Annotated[bool, typer.Option("--exact", help="Compare every vector: slower, but nothing is missed.")]
 Json = Annotated[bool, typer.Option("--json", help="Print JSON lines instead of a table.")]
 Rebuild = Annotated[
     bool,

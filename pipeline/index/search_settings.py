@@ -2,12 +2,15 @@
 
 from dataclasses import dataclass
 
+ALL_PARTITIONS = 1_000_000
+"""As a number of partitions to read: more than any index has."""
+
 
 @dataclass(frozen=True)
 class SearchSettings:
     """Larger numbers find more and take longer."""
 
-    pools_per_event: int = 8
+    pools_per_event: int = 5
     """`locate` reads the frames of at least so many pools for each event asked for."""
     clip_probes: int | None = None
     """Partitions of the clips' vector index that a question reads; None for all."""

@@ -111,3 +111,10 @@ def has_vector_index(tables: "Generation", name: str) -> bool:
     if name not in tables.versions:
         return False
     return any("vector" in index.field_names for index in tables.open(name).describe_indices())
+
+
+def find_settings(tables: "Generation", name: str) -> SearchSettings | None:
+    """How the vector index of a table is searched; None where it has none, so that only an exact scan is left."""
+    if not has_vector_index(tables, name):
+        return None
+    return tables.tuning.settings if tables.tuning else SearchSettings()

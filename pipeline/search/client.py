@@ -11,7 +11,7 @@ Models are loaded at the first question that needs them, and kept.
 
 from collections.abc import Iterable
 from dataclasses import replace
-from typing import Any
+from typing import Any, overload
 
 import numpy as np
 import numpy.typing as npt
@@ -26,9 +26,11 @@ from pipeline.errors import UsageError
 from pipeline.grid import Waveform
 from pipeline.index import journal, vector_index
 from pipeline.index.handle import open_index
+from pipeline.index.search_settings import SearchSettings
+from pipeline.index.tuning import find_settings
 from pipeline.search.clips import Hit, find_clips
 from pipeline.search.events import Event, Levels, Rules, to_event
-from pipeline.search.find_events import EventQuery, find_events
+from pipeline.search.find_events import EventQuery, EventTables, find_events
 from pipeline.search.query_vectors import QueryModels, check_waveform, embed_sound
 from pipeline.search.scores import Vector
 from pipeline.search.tables import open_table, read_rows
@@ -55,20 +57,27 @@ class Index:
         self.tables = self._live.path
         """The path of its LanceDB database: ``path`` itself, until the index is rebuilt."""
         self.settings = self._live.settings
+        self._opened: dict[str, Any] = {}
+        self._search_settings: dict[str, SearchSettings | None] = {}
+        self._event_tables_by_exact: dict[bool, EventTables] = {}
 
-    def search(self, text: str, k: int = 10, *, where: str | None = None, all_windows: bool = False) -> list[Hit]:
+    def search(
+        self, text: str, k: int = 10, *, where: str | None = None, all_windows: bool = False, exact: bool = False
+    ) -> list[Hit]:
         """The ``k`` clips that fit ``text`` best. Score: dot product; probability: the model's own.
 
         Args:
             where: SQL over the columns of ``clips``, applied before the search.
             all_windows: list overlapping windows of one file separately.
+            exact: compare every clip. A search through the vector index may miss some: `describe` tells how many.
 
         Raises:
             UsageError: the text or index is empty, or ``where`` is wrong.
         """
         clips = self._table("clips")
         query = self._embed_text(text, "clip_model")
-        hits = find_clips(clips, query, k=_check_k(k), where=where, all_windows=all_windows)
+        settings = self._settings("clips", exact)
+        hits = find_clips(clips, query, k=_check_k(k), where=where, all_windows=all_windows, settings=settings)
         chances = probability([hit.score for hit in hits], self._identity("clip_model"))
         return [replace(hit, probability=float(chance)) for hit, chance in zip(hits, chances, strict=True)]
 
@@ -80,6 +89,7 @@ class Index:
         *,
         where: str | None = None,
         all_windows: bool = False,
+        exact: bool = False,
     ) -> list[Hit]:
         """The ``k`` clips that sound most like ``waveform``, by cosine.
 
@@ -97,7 +107,7 @@ class Index:
 
         self._table("clips")
         mono = to_model_rate(check_waveform(waveform, sample_rate_hz), sample_rate_hz, self._decode_config)
-        return self.similar_to([mono], k, where=where, all_windows=all_windows)
+        return self.similar_to([mono], k, where=where, all_windows=all_windows, exact=exact)
 
     def similar_to_file(
         self,
@@ -108,6 +118,7 @@ class Index:
         end_s: float | None = None,
         where: str | None = None,
         all_windows: bool = False,
+        exact: bool = False,
     ) -> list[Hit]:
         """Like ``similar``, for an audio file, which is never held in memory as a whole.
 
@@ -126,10 +137,16 @@ class Index:
         place, time_range, raw = resolve_uri(sound)
         first, stop = time_range.narrow(start_s, end_s).samples
         with open_audio(place, self._decode_config, raw) as audio:
-            return self.similar_to(audio.blocks(first, stop), k, where=where, all_windows=all_windows)
+            return self.similar_to(audio.blocks(first, stop), k, where=where, all_windows=all_windows, exact=exact)
 
     def similar_to(
-        self, blocks: Iterable[Waveform], k: int = 10, *, where: str | None = None, all_windows: bool = False
+        self,
+        blocks: Iterable[Waveform],
+        k: int = 10,
+        *,
+        where: str | None = None,
+        all_windows: bool = False,
+        exact: bool = False,
     ) -> list[Hit]:
         """Like ``similar``, for samples that are already 48 kHz mono float32, in blocks (n,) of any size.
 
@@ -139,8 +156,12 @@ class Index:
         clips = self._table("clips")
         grid = WindowConfig(**self.settings["window"]).grid
         query = embed_sound(blocks, grid, self._models.for_sounds(self._identity("clip_model")))
-        return find_clips(clips, query, k=_check_k(k), where=where, all_windows=all_windows, measure="cosine")
+        settings = self._settings("clips", exact)
+        return find_clips(
+            clips, query, k=_check_k(k), where=where, all_windows=all_windows, measure="cosine", settings=settings
+        )
 
+    @overload
     def locate(
         self,
         text: str,
@@ -150,13 +171,41 @@ class Index:
         min_duration_s: float = 0.0,
         merge_gap_s: float = 0.2,
         where: str | None = None,
-    ) -> list[Event]:
-        """The ``k`` events that fit ``text`` best. Their times are in seconds, on a grid of 40 ms.
+        exact: bool = False,
+    ) -> list[Event]: ...
+
+    @overload
+    def locate(
+        self,
+        text: list[str],
+        k: int = 10,
+        *,
+        threshold: float = 0.3,
+        min_duration_s: float = 0.0,
+        merge_gap_s: float = 0.2,
+        where: str | None = None,
+        exact: bool = False,
+    ) -> list[list[Event]]: ...
+
+    def locate(
+        self,
+        text: str | list[str],
+        k: int = 10,
+        *,
+        threshold: float = 0.3,
+        min_duration_s: float = 0.0,
+        merge_gap_s: float = 0.2,
+        where: str | None = None,
+        exact: bool = False,
+    ) -> list[Event] | list[list[Event]]:
+        """The ``k`` events that fit ``text`` best; of several texts, a list for each. Their times are in seconds, on a
+        grid of 40 ms.
 
         Args:
             threshold: the probability at which an event begins. min_duration_s: drop shorter events.
             merge_gap_s: join events of one file that are at most this far apart.
             where: SQL over the columns of ``files``: only events in these files.
+            exact: compare every frame. A search through the vector index may miss events: `describe` tells how many.
 
         Raises:
             UsageError: an empty text or index, an index without frames, an argument out of range, or a wrong ``where``.
@@ -164,15 +213,38 @@ class Index:
         rules = Rules(threshold, min_duration_s, merge_gap_s)
         if self.settings["frames"] == "none":
             raise UsageError(f"{self.path}: was built without frames, so nothing can be located; use `query`")
-        frames = self._table("frames")
-        vector = self._embed_text(text, "frame_model")
+        self._table("frames")
+        texts = [text] if isinstance(text, str) else text
+        vectors = self._embed_texts(texts, "frame_model")
         identity = self._identity("frame_model")
         levels = Levels.from_rules(rules, identity.logit_scale, identity.logit_bias)
-        found = find_events(frames, self._open("files"), EventQuery(vector, levels, _check_k(k), where))
-        return [
-            to_event(rank, holder, event, float(probability(event.score, identity)))
-            for rank, (holder, event) in enumerate(found, start=1)
-        ]
+        tables = self._event_tables(exact)
+        results = []
+        for vector in vectors:
+            found = find_events(tables, EventQuery(vector, levels, _check_k(k), where))
+            results.append(
+                [
+                    to_event(rank, holder, event, float(probability(event.score, identity)))
+                    for rank, (holder, event) in enumerate(found, start=1)
+                ]
+            )
+        return results[0] if isinstance(text, str) else results
+
+    def _event_tables(self, exact: bool) -> EventTables:
+        """The tables that events are found in. They are kept: the next question need not open them again."""
+        if exact not in self._event_tables_by_exact:
+            settings = self._settings("pools", exact)
+            pools = None if settings is None else self._open("pools")
+            self._event_tables_by_exact[exact] = EventTables(
+                self._open("frames"), self._open("files"), pools, settings or SearchSettings()
+            )
+        return self._event_tables_by_exact[exact]
+
+    def _settings(self, name: str, exact: bool) -> SearchSettings | None:
+        """How the vector index of a table is searched; None for an exact scan: as asked, or where there is none."""
+        if name not in self._search_settings:
+            self._search_settings[name] = find_settings(self._live, name)
+        return None if exact else self._search_settings[name]
 
     def describe(self) -> dict[str, Any]:
         """Counts by status, rows, hours of audio, models and their dimension, how files are cut, and vector indexes."""
@@ -262,7 +334,9 @@ class Index:
         return read_rows(rows, columns, where)
 
     def _open(self, name: str) -> Any:
-        return open_table(self.tables, name, self._live.versions[name])
+        if name not in self._opened:
+            self._opened[name] = open_table(self.tables, name, self._live.versions[name])
+        return self._opened[name]
 
     def _table(self, name: str) -> Any:
         """A table to search: it must have rows."""
@@ -282,9 +356,13 @@ class Index:
         return ModelIdentity(**self.settings[which])
 
     def _embed_text(self, text: str, which: str) -> Vector:
-        if not text.strip():
+        return self._embed_texts([text], which)[0]
+
+    def _embed_texts(self, texts: list[str], which: str) -> list[Vector]:
+        """The embedding of each text, all embedded together."""
+        if not all(text.strip() for text in texts):
             raise UsageError("the query is empty: say what to look for")
-        return np.asarray(self._models.for_texts(self._identity(which)).embed([text])[0])
+        return list(np.asarray(self._models.for_texts(self._identity(which)).embed(texts))) if texts else []
 
 
 def _check_k(k: int) -> int:

@@ -8,6 +8,7 @@ import numpy as np
 import numpy.typing as npt
 
 from pipeline import schema
+from pipeline.index.search_settings import ALL_PARTITIONS, SearchSettings
 from pipeline.index.tables import to_matrix
 from pipeline.search.scores import Vector, check_query, dot_products, longest_norm, max_score_error
 from pipeline.search.tables import fetch
@@ -41,6 +42,7 @@ def find_clips(
     where: str | None = None,
     all_windows: bool = False,
     measure: Literal["dot", "cosine"] = "dot",
+    settings: SearchSettings | None = None,
 ) -> list[Hit]:
     """The ``k`` best clips for ``query`` (D,), best first, without probabilities.
 
@@ -49,6 +51,7 @@ def find_clips(
 
     Args:
         clips: the table, from ``tables.open_table``. where: SQL over its columns, applied before the search.
+        settings: how its vector index is searched, which may miss clips; None for an exact scan.
 
     Raises:
         UsageError: ``where`` is not valid, or the query is not a finite vector of the table's dimension.
@@ -58,7 +61,7 @@ def find_clips(
     names = schema.metadata_columns(clips.schema).names
     n_candidates = min(n_rows, max(4 * k, 200))
     while True:
-        rows, vectors = _nearest(clips, query, n_candidates, where, names)
+        rows, vectors = _nearest(clips, query, n_candidates, where, names, settings)
         hits = _rank(rows, vectors, query, measure)
         if not all_windows:
             hits = _fold_overlaps(hits)
@@ -76,10 +79,14 @@ def _best_left(rows: list[dict[str, Any]], vectors: npt.NDArray[Any], query: Vec
 
 
 def _nearest(
-    clips: Any, query: Vector, n: int, where: str | None, names: list[str]
+    clips: Any, query: Vector, n: int, where: str | None, names: list[str], settings: SearchSettings | None
 ) -> tuple[list[dict[str, Any]], npt.NDArray[np.float16]]:
     """The best clips by the engine's score, best first, and their vectors (n, D)."""
-    search = clips.search(query, vector_column_name="vector").distance_type("dot").bypass_vector_index().limit(n)
+    search = clips.search(query, vector_column_name="vector").distance_type("dot").limit(n)
+    if settings is None:
+        search = search.bypass_vector_index()
+    else:
+        search = search.nprobes(settings.clip_probes or ALL_PARTITIONS).refine_factor(settings.clip_refine)
     if where:
         search = search.where(where, prefilter=True)
     table = fetch(search.select([*HIT_COLUMNS, *names, "_distance"]), clips, where)

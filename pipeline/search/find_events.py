@@ -1,28 +1,30 @@
 """The best events of an index for a query embedding, found in stored frames; no audio is read.
 
-Candidates are the best frames of the whole corpus, so that a short event in a long clip is found. From the best one
-down, the frames around each candidate are read and turned into events, until no further candidate can change the
-answer. Memory depends on the events, not on the size of the corpus.
+Candidates are the best frames of the whole corpus, or its best pools of like frames, so that a short event in a long
+clip is found. From the best one down, the frames around each candidate are read and turned into events, until no
+further candidate can change the answer. Memory depends on the events, not on the size of the corpus.
 """
 
 import bisect
 import heapq
 import math
 from collections.abc import Iterable, Iterator
-from dataclasses import dataclass
-from typing import Any, NamedTuple
+from dataclasses import dataclass, field
+from functools import cached_property
+from typing import Any
 
 import numpy as np
+import pyarrow.compute as pc
 
 from pipeline import schema
+from pipeline.index.row_positions import RowPositions
+from pipeline.index.search_settings import SearchSettings
 from pipeline.index.tables import to_matrix
+from pipeline.search.candidates import Candidate, FrameScan, PoolSearch, Scope, quote
 from pipeline.search.events import EventFrames, Holder, Levels, read_events
-from pipeline.search.frame_scores import FrameScorer, FrameSpan, Scores, merge_spans
+from pipeline.search.frame_scores import FrameScorer, FrameSpan, Scores, join_scores, merge_spans
 from pipeline.search.scores import Vector, check_query, longest_norm, max_score_error
 from pipeline.search.tables import read_rows
-
-MIN_CANDIDATES, MAX_CANDIDATES = 2_000, 1_000_000
-"""Frames that one search of the corpus returns."""
 
 MAX_LEFT_OUT = 1_000
 """Audios that a search of the corpus may exclude by name."""
@@ -30,8 +32,10 @@ MAX_LEFT_OUT = 1_000
 MAX_CHOSEN = 10_000
 """Audios that a search of the corpus may include by name. With more, it searches all and skips the others later."""
 
-CANDIDATES_AT_ONCE = 64
-MIN_MARGIN_FRAMES = 25
+FEW_FRAMES = 100_000
+"""Where the user's choice leaves at most so many frames, all of them are read."""
+
+CANDIDATES_AT_ONCE, SPANS_AT_ONCE = 64, 16
 
 MEASURED_AT_ONCE, MEASURED_PARTS = 64, 64
 """Before a search, vector lengths are measured in a sample: 64 rows in each of 64 parts of the table."""
@@ -53,32 +57,62 @@ class EventQuery:
     where: str | None = None
 
 
+@dataclass(frozen=True)
+class EventTables:
+    """The tables of one state of an index, from ``tables.open_table``.
+
+    With ``pools``, candidates come from their vector index; without, from an exact scan of ``frames``.
+    """
+
+    frames: Any
+    files: Any
+    pools: Any = None
+    settings: SearchSettings = field(default_factory=SearchSettings)
+
+    @cached_property
+    def positions(self) -> RowPositions:
+        return RowPositions.of_table(self.frames.to_lance())
+
+
 def find_events(
-    frames: Any, files: Any, query: EventQuery, max_chosen: int = MAX_CHOSEN
+    tables: EventTables, query: EventQuery, max_chosen: int = MAX_CHOSEN
 ) -> list[tuple[Holder, EventFrames]]:
     """The events with the highest peaks, best first, each with the file that it is in.
 
-    The result equals that of a scan over all frames, except that any of several events with a peak equal to the k-th
-    may be left out. The engine finds candidates with a query rounded to float16; the longer a vector, the larger the
-    error. So lengths are measured in a sample, and no vector is assumed to be over ``LONGER`` times as long as the
-    longest of it. If one that is read is longer, the search is repeated with a wider margin; a longer one that is never
-    read may be missed.
+    With pools, some events may be missed; those found have their exact scores and spans. Without, the result equals
+    that of a scan over all frames, except that any of several events with a peak equal to the k-th may be left out: see
+    ``_scan_frames``.
 
     Args:
-        frames: the table, from ``tables.open_table``. files: the ledger, likewise.
         max_chosen: if ``where`` leaves at most so many audios, the search names them.
 
     Raises:
         UsageError: ``where`` is not valid.
     """
-    check_query(frames, query.vector)
-    chosen = None if query.where is None else _choose_audios(files, query.where, max_chosen)
-    if chosen == []:
+    check_query(tables.frames, query.vector)
+    scope, n_frames = _choose_audios(tables.files, query.where, max_chosen)
+    if scope.audio_ids is not None and not scope.audio_ids:
         return []
-    longest = _measure_some(frames)
+    if tables.pools is None or (scope.is_named and n_frames <= FEW_FRAMES):
+        return _scan_frames(tables, query, scope)
+    source = PoolSearch(tables.pools, query.vector, scope, k=query.k, settings=tables.settings)
+    return _search(source, _Reader(tables, query, source)).events
+
+
+def _scan_frames(tables: EventTables, query: EventQuery, scope: Scope) -> list[tuple[Holder, EventFrames]]:
+    """The events around the best of all frames.
+
+    The engine finds candidates with a query rounded to float16; the longer a vector, the larger the error. So lengths
+    are measured in a sample, and no vector is assumed to be over ``LONGER`` times as long as the longest of it. If one
+    that is read is longer, the search is repeated with a wider margin; a longer one that is never read may be missed.
+    """
+    longest = _measure_some(tables.frames)
     while True:
-        reader = _Reader(frames, files, query, max_score_error(query.vector, longest))
-        _search(frames, reader, chosen)
+        margin = max_score_error(query.vector, longest)
+        source = FrameScan(
+            tables.frames, tables.positions, query.vector, scope, k=query.k, on=query.levels.on, margin=margin
+        )
+        reader = _search(source, _Reader(tables, query, source))
         if not reader.longest > longest:
             return reader.events
         longest = LONGER * reader.longest
@@ -94,52 +128,13 @@ def _measure_some(frames: Any) -> float:
     return (1.0 if is_few else LONGER) * longest_norm(to_matrix(rows["vector"]))
 
 
-def _search(frames: Any, reader: "_Reader", chosen: list[str] | None) -> None:
+def _search(source: FrameScan | PoolSearch, reader: "_Reader") -> "_Reader":
     """Give the reader candidates, page by page, until no further one can change its events."""
-    n_rows = frames.count_rows()
-    n = min(n_rows, MAX_CANDIDATES, max(MIN_CANDIDATES, 100 * reader.query.k))
-    best_distance = None
-    while n:
-        page = _best_frames(frames, reader, n, best_distance, chosen)
-        reader.read(page)
-        # No frame on a later page has a better score by the engine than the last one of this page.
-        if len(page) < n or n == n_rows or reader.worst_score >= page[-1].score + reader.margin:
+    for page in source.pages(reader):
+        reader.read(page.candidates)
+        if reader.is_sure(page.worst):
             break
-        # The next page begins at the last distance of this one. Equal frames come again: if they fill it, it must grow.
-        is_level = page[0].distance == page[-1].distance
-        best_distance, n = page[-1].distance, min(n_rows, 8 * n if is_level else max(n, min(8 * n, MAX_CANDIDATES)))
-
-
-class Candidate(NamedTuple):
-    """A frame that may begin an event; ``distance`` is the engine's: 1 - dot product."""
-
-    audio_id: str
-    frame: int
-    row_id: int
-    distance: float
-
-    @property
-    def score(self) -> float:
-        return 1.0 - self.distance
-
-
-def _best_frames(
-    frames: Any, reader: "_Reader", n: int, best_distance: float | None, chosen: list[str] | None
-) -> list[Candidate]:
-    """The ``n`` best frames that can begin an event, best first, none of them better than ``best_distance``.
-
-    They are of the ``chosen`` audios, if any are given, and not of those in which the reader has nothing left to find.
-    """
-    search = frames.search(reader.query.vector, vector_column_name="vector").distance_type("dot").limit(n)
-    search = search.distance_range(lower_bound=best_distance, upper_bound=1.0 - reader.query.levels.on + reader.margin)
-    left_out = reader.finished_audios()
-    conditions = [f"audio_id IN ({_quoted(chosen)})"] if chosen is not None else []
-    conditions += [f"audio_id NOT IN ({_quoted(left_out)})"] if left_out else []
-    if conditions:
-        search = search.where(" AND ".join(conditions), prefilter=True)
-    table = search.select(["audio_id", "frame", "_distance"]).with_row_id(True).to_arrow()
-    columns = (table[name].to_pylist() for name in ("audio_id", "frame", "_rowid", "_distance"))
-    return list(map(Candidate, *columns))
+    return reader
 
 
 def _indexed(where: str | None) -> str:
@@ -147,11 +142,14 @@ def _indexed(where: str | None) -> str:
     return "status = 'indexed'" + ("" if where is None else f" AND ({where})")
 
 
-def _choose_audios(files: Any, where: str, max_chosen: int) -> list[str] | None:
-    """The audios of the files that ``where`` selects; None if there are more than ``max_chosen``."""
-    rows = read_rows(files, ["audio_id"], _indexed(where), asked=where)
-    audio_ids = rows["audio_id"].unique()
-    return audio_ids.to_pylist() if len(audio_ids) <= max_chosen else None
+def _choose_audios(files: Any, where: str | None, max_chosen: int) -> tuple[Scope, int]:
+    """The audios of the files that ``where`` selects, and the number of frames that they have."""
+    if where is None:
+        return Scope(), 0
+    rows = read_rows(files, ["audio_id", "n_frames"], _indexed(where), asked=where)
+    audio_ids = frozenset(rows["audio_id"].to_pylist())
+    share = min(1.0, max(rows.num_rows, 1) / max(files.count_rows(), 1))
+    return Scope(audio_ids, len(audio_ids) <= max_chosen, share), pc.sum(rows["n_frames"]).as_py() or 0
 
 
 @dataclass
@@ -165,6 +163,21 @@ class _Audio:
     holders: list[Holder]
     n_frames: int
     known: list[tuple[int, int]]
+    position_of_0: int = 0
+    """The expected place of frame 0, where no candidate tells it."""
+
+    def unknown_in(self, candidate: Candidate) -> list[tuple[int, int]]:
+        """(first, stop) of the unknown frames around each unknown part of a candidate, in order."""
+        found = []
+        frame = candidate.first
+        while frame < min(candidate.stop, self.n_frames):
+            low, high = self.unknown_around(frame)
+            if low <= frame < high:
+                found.append((low, high))
+                frame = high
+            else:
+                frame = max(low, frame + 1)
+        return found
 
     def unknown_around(self, frame: int) -> tuple[int, int]:
         """(first, stop) of the unknown frames around ``frame``; without ``frame`` if that is known."""
@@ -172,28 +185,22 @@ class _Audio:
         low = self.known[at - 1][1] if at else 0
         return low, self.known[at][0] if at < len(self.known) else self.n_frames
 
-    def is_open(self, frame: int) -> bool:
-        low, high = self.unknown_around(frame)
-        return low <= frame < high
-
     @property
     def is_finished(self) -> bool:
         return sum(stop - first for first, stop in self.known) >= self.n_frames
 
 
 class _Reader:
-    """Reads the best events around candidates; no frame is read twice.
+    """Reads the best events around the candidates of ``source``; no frame is read twice."""
 
-    ``margin``: how far the engine's scores may lie from the exact ones, if no vector is longer than assumed.
-    """
-
-    def __init__(self, frames: Any, files: Any, query: EventQuery, margin: float) -> None:
-        self.query, self.margin = query, margin
+    def __init__(self, tables: EventTables, query: EventQuery, source: FrameScan | PoolSearch) -> None:
+        self.query = query
         self.events: list[tuple[Holder, EventFrames]] = []
-        self._scorer = FrameScorer(frames, query.vector)
-        self._names = schema.metadata_columns(files.schema).names
-        self._files = files
+        self._tables, self._source = tables, source
+        self._scorer = FrameScorer(tables.frames, tables.positions, query.vector)
+        self._names = schema.metadata_columns(tables.files.schema).names
         self._audios: dict[str, _Audio] = {}
+        self._n_seen = 0
 
     @property
     def longest(self) -> float:
@@ -203,7 +210,12 @@ class _Reader:
     @property
     def worst_score(self) -> float:
         """The score that an event must reach to be among the best."""
-        return self.events[-1][1].score if len(self.events) == self.query.k else -math.inf
+        is_full = len(self.events) == self.query.k
+        return max(self.query.levels.on, self.events[-1][1].score if is_full else -math.inf)
+
+    def is_sure(self, score: float) -> bool:
+        """Whether no candidate of at most this score can change the events."""
+        return self._n_seen >= self._source.least and self.worst_score >= score + self._source.margin
 
     def finished_audios(self) -> list[str]:
         """The longest audios that have been read completely, to be left out: their frames would only come again."""
@@ -215,65 +227,99 @@ class _Reader:
         ahead = iter(candidates)
         while chosen := self._choose(ahead):
             self._look_up({candidate.audio_id for candidate in chosen} - self._audios.keys())
-            around = [self._around(candidate) for candidate in chosen if self._is_open(candidate)]
-            for span, scores in self._settle(merge_spans(around)).items():
-                audio = self._audios[span.audio_id]
-                bisect.insort(audio.known, (span.first, span.stop))
-                found = read_events(scores, self.query.levels, span.first)
-                self.events += [(holder, event) for event in found for holder in audio.holders]
-            self.events.sort(key=lambda event: (-event[1].score, event[0].uri, event[1].first))
-            del self.events[self.query.k :]
+            spans = merge_spans(span for candidate in chosen for span in self._around(candidate))
+            scored = sorted(self._scorer.score(spans).items(), key=lambda item: -item[1].max(initial=-np.inf))
+            for begin in range(0, len(scored), at_once := max(SPANS_AT_ONCE, self.query.k)):
+                self._add(scored[begin : begin + at_once])
+
+    def _add(self, scored: list[tuple[FrameSpan, Scores]]) -> None:
+        """Add the events in and around spans, but for spans that are far from the best events: where one of these has
+        its peak elsewhere, another candidate leads to it."""
+        parts = [self._unknown_part(span, scores) for span, scores in scored if scores.max() >= self.worst_score]
+        for span, scores in self._settle(dict(filter(None, parts))).items():
+            audio = self._audios[span.audio_id]
+            bisect.insort(audio.known, (span.first, span.stop))
+            found = read_events(scores, self.query.levels, span.first)
+            self.events += [(holder, event) for event in found for holder in audio.holders]
+        self.events.sort(key=lambda event: (-event[1].score, event[0].uri, event[1].first))
+        del self.events[self.query.k :]
+
+    def _unknown_part(self, span: FrameSpan, scores: Scores) -> tuple[FrameSpan, Scores] | None:
+        """The part of a span around its best frame that is still unknown; None if that frame is known."""
+        peak = span.first + int(scores.argmax())
+        low, high = self._audios[span.audio_id].unknown_around(peak)
+        if not low <= peak < high:
+            return None
+        part = span._replace(first=max(low, span.first), stop=min(high, span.stop))
+        return part, scores[part.first - span.first : part.stop - span.first]
 
     def _choose(self, ahead: Iterator[Candidate]) -> list[Candidate]:
         """The next candidates in unknown frames; none once the best events cannot change any more."""
         chosen: list[Candidate] = []
         for candidate in ahead:
-            if self.worst_score > candidate.score + self.margin:
+            if self._n_seen >= self._source.least and self.worst_score > candidate.score + self._source.margin:
                 break
+            self._n_seen += 1
             if self._is_open(candidate):
                 chosen.append(candidate)
-            if len(chosen) == CANDIDATES_AT_ONCE:
+            if len(chosen) == max(CANDIDATES_AT_ONCE, self._source.least):
                 break
         return chosen
 
     def _is_open(self, candidate: Candidate) -> bool:
+        """Whether frames of a candidate are unknown, as far as is known of its audio."""
         audio = self._audios.get(candidate.audio_id)
-        return audio is None or audio.is_open(candidate.frame)
+        return audio is None or bool(audio.unknown_in(candidate))
 
     def _look_up(self, audio_ids: set[str]) -> None:
-        """Find the files of new audios."""
+        """Find the files of new audios, and the place of their first frames."""
         if not audio_ids:
             return
         self._audios |= {audio_id: _Audio([], 0, []) for audio_id in audio_ids}
-        where = f"audio_id IN ({_quoted(audio_ids)}) AND {_indexed(self.query.where)}"
+        where = f"audio_id IN ({quote(audio_ids)}) AND {_indexed(self.query.where)}"
         columns = ["audio_id", "uri", "duration_s", "n_frames", *self._names]
-        for row in read_rows(self._files, columns, where, asked=self.query.where).to_pylist():
+        for row in read_rows(self._tables.files, columns, where, asked=self.query.where).to_pylist():
             audio = self._audios[row["audio_id"]]
             audio.n_frames = row["n_frames"]
             metadata = {name: row[name] for name in self._names}
             audio.holders.append(Holder(row["uri"], row["duration_s"], metadata))
+        if self._source.knows_positions:
+            return
+        search = self._tables.frames.search().where(f"begins IN ({quote(audio_ids)})").select(["begins"])
+        found = search.with_row_id(True).limit(len(audio_ids)).to_arrow()
+        positions = self._tables.positions.of(found["_rowid"].to_numpy()).tolist()
+        for audio_id, position in zip(found["begins"].to_pylist(), positions, strict=True):
+            self._audios[audio_id].position_of_0 = position
 
-    def _around(self, candidate: Candidate) -> FrameSpan:
-        """The frames around a candidate, as far as most events reach."""
-        low, high = self._audios[candidate.audio_id].unknown_around(candidate.frame)
-        margin = self.query.levels.gap_frames + MIN_MARGIN_FRAMES
-        first, stop = max(low, candidate.frame - margin), min(high, candidate.frame + margin + 1)
-        return FrameSpan(candidate.audio_id, first, stop, candidate.row_id - candidate.frame)
+    def _around(self, candidate: Candidate) -> list[FrameSpan]:
+        """The unknown frames in and around a candidate, as far as most events reach."""
+        audio = self._audios[candidate.audio_id]
+        position = audio.position_of_0 if candidate.position_of_0 is None else candidate.position_of_0
+        margin = self.query.levels.gap_frames + self._source.frames_around
+        return [
+            FrameSpan(
+                candidate.audio_id,
+                max(low, candidate.first - margin),
+                min(high, candidate.stop + margin),
+                position,
+            )
+            for low, high in audio.unknown_in(candidate)
+        ]
 
-    def _settle(self, spans: list[FrameSpan]) -> dict[FrameSpan, Scores]:
-        """The scores of each span, widened until no event crosses its ends; spans that meet become one."""
+    def _settle(self, scored: dict[FrameSpan, Scores]) -> dict[FrameSpan, Scores]:
+        """The spans, widened until no event crosses their ends, with their scores; those that meet become one."""
         settled: dict[FrameSpan, Scores] = {}
-        while spans:
-            wider: list[FrameSpan] = []
-            for span, scores in self._scorer.score(spans).items():
+        while scored:
+            ends: list[FrameSpan] = []
+            for span, scores in list(scored.items()):
                 grown = self._grow(span, scores)
                 if grown == span:
-                    settled[span] = scores
-                else:
-                    wider.append(grown)
-            merged = merge_spans([*wider, *settled])
-            spans = [span for span in merged if span not in settled]
-            settled = {span: settled[span] for span in merged if span in settled}
+                    settled[span] = scored.pop(span)
+                ends += [grown._replace(stop=span.first)] if grown.first < span.first else []
+                ends += [grown._replace(first=span.stop)] if grown.stop > span.stop else []
+            joined = join_scores({**settled, **scored, **self._scorer.score(ends)}) if ends else settled
+            scored = {span: scores for span, scores in joined.items() if span not in settled}
+            settled = {span: scores for span, scores in joined.items() if span in settled}
         return settled
 
     def _grow(self, span: FrameSpan, scores: Scores) -> FrameSpan:
@@ -287,7 +333,3 @@ class _Reader:
         left = more if loud[0] < quiet else 0
         right = more if loud[-1] >= len(scores) - quiet else 0
         return span._replace(first=max(low, span.first - left), stop=min(high, span.stop + right))
-
-
-def _quoted(audio_ids: Iterable[str]) -> str:
-    return ", ".join(f"'{audio_id}'" for audio_id in sorted(audio_ids))

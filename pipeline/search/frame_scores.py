@@ -6,23 +6,24 @@ from typing import Any, NamedTuple
 import numpy as np
 import numpy.typing as npt
 
+from pipeline.index.row_positions import Integers, RowPositions
 from pipeline.index.tables import to_matrix
-from pipeline.search.scores import Vector, dot_products, longest_norm
+from pipeline.search.scores import Vector, score_rows
 
 ROWS_AT_ONCE = 8_192
 """Rows of ``frames`` that are read together."""
 
 Scores = npt.NDArray[np.float32]
-Integers = npt.NDArray[np.int64]
 
 
 class FrameSpan(NamedTuple):
-    """Frames ``first`` .. ``stop - 1`` of an audio. Frame f is expected in row ``row_id_of_0 + f``."""
+    """Frames ``first`` .. ``stop - 1`` of an audio. Frame f is expected at the position ``position_of_0 + f`` of the
+    table: see ``RowPositions``."""
 
     audio_id: str
     first: int
     stop: int
-    row_id_of_0: int
+    position_of_0: int
 
 
 def merge_spans(spans: Iterable[FrameSpan]) -> list[FrameSpan]:
@@ -36,11 +37,25 @@ def merge_spans(spans: Iterable[FrameSpan]) -> list[FrameSpan]:
     return merged
 
 
+def join_scores(scored: dict[FrameSpan, Scores]) -> dict[FrameSpan, Scores]:
+    """The scores of the merged spans."""
+    merged = merge_spans(scored)
+    joined = {span: np.empty(span.stop - span.first, np.float32) for span in merged}
+    ends = iter(merged)
+    whole = next(ends, None)
+    for span in sorted(scored):
+        while whole is not None and (whole.audio_id != span.audio_id or span.first >= whole.stop):
+            whole = next(ends, None)
+        if whole is not None:
+            joined[whole][span.first - whole.first : span.stop - whole.first] = scored[span]
+    return joined
+
+
 class FrameScorer:
     """Dot products of ``query`` (D,) and the vectors of ``frames``, a table from ``tables.open_table``."""
 
-    def __init__(self, frames: Any, query: Vector) -> None:
-        self._frames, self._query = frames, query
+    def __init__(self, frames: Any, positions: RowPositions, query: Vector) -> None:
+        self._frames, self._positions, self._query = frames, positions, query
         self.longest = 0.0
         """The length of the longest vector read so far."""
 
@@ -49,8 +64,11 @@ class FrameScorer:
 
         A vector search with a filter would read all vectors of an audio for the few that it keeps.
         """
+        if not spans:
+            return {}
         numbers = [np.arange(span.first, span.stop) for span in spans]
-        rows = [span.row_id_of_0 + number for span, number in zip(spans, numbers, strict=True)]
+        positions = [span.position_of_0 + number for span, number in zip(spans, numbers, strict=True)]
+        rows = [self._positions.to_row_ids(each) for each in positions]
         result = dict(zip(spans, self._take(spans, numbers, rows), strict=True))
         for span, scores in result.items():
             if len(missing := np.flatnonzero(np.isneginf(scores))):
@@ -71,15 +89,15 @@ class FrameScorer:
             some = slice(begin, begin + ROWS_AT_ONCE)
             ids = np.unique(row_id[some])
             search = self._frames.take_row_ids(ids[ids >= 0].tolist()).select(["audio_id", "frame", "vector"])
-            table = search.with_row_id().to_arrow().combine_chunks().sort_by("_rowid")
+            table = search.with_row_id().to_arrow()
             if table.num_rows == 0:
                 continue
+            found_scores, longest = score_rows(to_matrix(table["vector"]), self._query)
+            self.longest = max(self.longest, longest)
             found_audio = np.array([audios.get(audio_id, -1) for audio_id in table["audio_id"].to_pylist()])
             found_row_id = table["_rowid"].to_numpy().astype(np.int64)
-            vectors = to_matrix(table["vector"])
-            self.longest = max(self.longest, longest_norm(vectors))
-            found_scores = dot_products(vectors, self._query)
-            at = np.minimum(np.searchsorted(found_row_id, row_id[some]), table.num_rows - 1)
+            order = np.argsort(found_row_id)
+            at = order[np.minimum(np.searchsorted(found_row_id, row_id[some], sorter=order), table.num_rows - 1)]
             is_it = (found_row_id[at] == row_id[some]) & (found_audio[at] == audio[some])
             is_it &= table["frame"].to_numpy()[at] == frame[some]
             scores[some][is_it] = found_scores[at[is_it]]

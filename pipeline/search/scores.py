@@ -12,7 +12,14 @@ Vector = npt.NDArray[np.float32]
 
 def dot_products(vectors: npt.NDArray[Any], query: Vector) -> Vector:
     """The scores (n,) of ``vectors`` (n, D). Sums are in float64, so a score does not depend on ``n``."""
-    return (vectors.astype(np.float64) @ query.astype(np.float64)).astype(np.float32)
+    return score_rows(vectors, query)[0]
+
+
+def score_rows(vectors: npt.NDArray[Any], query: Vector) -> tuple[Vector, float]:
+    """The scores (n,) of ``vectors`` (n, D), and the length of the longest of them. Both read the numbers once."""
+    exact = vectors.astype(np.float64)
+    longest = float(np.sqrt(np.einsum("ij,ij->i", exact, exact).max(initial=0.0)))
+    return (exact @ query.astype(np.float64)).astype(np.float32), longest
 
 
 def longest_norm(vectors: npt.NDArray[Any]) -> float:

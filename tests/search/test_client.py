@@ -1,10 +1,12 @@
 """An opened index: it keeps its state while others write, and refuses what cannot be asked."""
 
 import io
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 from pathlib import Path
 from typing import Any
 
+import numpy as np
+import numpy.typing as npt
 import pytest
 
 import pipeline
@@ -15,7 +17,7 @@ from pipeline.grid import SAMPLE_RATE_HZ
 from pipeline.index.writer import Batch, Writer
 from pipeline.planning.file_rows import empty_row, files_table
 from tests.helpers.decoding import decode_all
-from tests.helpers.ears import Ear, open_with
+from tests.helpers.ears import Ear, Reader, open_with
 from tests.helpers.ears import index as index
 from tests.helpers.fakes import noise, write_wav
 from tests.helpers.shards import write_shard
@@ -153,3 +155,30 @@ def test_empty_query_is_refused(index: Path, text: str) -> None:
 def test_less_than_one_result_is_refused(index: Path) -> None:
     with pytest.raises(UsageError, match="-k: 0"):
         open_with(index, Ear()).similar_to([noise(1.0)], k=0)
+
+
+class Voices(Reader):
+    """A text encoder for which a text is as loud as it is long."""
+
+    def embed(self, texts: Sequence[str]) -> npt.NDArray[np.float32]:
+        self.calls = getattr(self, "calls", 0) + 1
+        return np.stack([np.roll(np.arange(8, dtype=np.float32), len(text)) / 8 for text in texts])
+
+
+def test_several_texts_are_located_in_one_call(index: Path) -> None:
+    voices = Voices()
+    opened = open_with(index, Ear(), voices)
+    both = opened.locate(["siren", "bells ring"], k=3, threshold=1e-3)
+    assert voices.calls == 1
+    assert both == [opened.locate(text, k=3, threshold=1e-3) for text in ("siren", "bells ring")]
+    assert both[0] != both[1]
+    assert opened.locate([]) == []
+    with pytest.raises(UsageError, match="query is empty"):
+        opened.locate(["siren", " "])
+
+
+def test_exact_answers_are_those_of_a_small_index(index: Path) -> None:
+    """It has no vector index, so nothing is missed either way."""
+    opened = open_with(index, Ear())
+    assert opened.locate("a bell", threshold=1e-3) == opened.locate("a bell", threshold=1e-3, exact=True)
+    assert opened.search("a bell", k=50) == opened.search("a bell", k=50, exact=True)

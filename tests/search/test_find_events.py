@@ -15,7 +15,7 @@ from hypothesis import strategies as st
 from pipeline.errors import UsageError
 from pipeline.index import journal
 from pipeline.search.events import EventFrames, Levels
-from pipeline.search.find_events import EventQuery, find_events
+from pipeline.search.find_events import EventQuery, EventTables, find_events
 from pipeline.search.scores import dot_products
 from pipeline.search.tables import open_table
 from tests.helpers.events import QUERY, plain_events, quantised, write_scores, write_vectors
@@ -42,7 +42,7 @@ def test_events_equal_those_of_a_scan(corpus: tuple[Any, Any, dict[str, Any], di
     gap, minimum, k = int(rng.integers(0, 30)), int(rng.integers(0, 20)), int(rng.integers(1, 40))
     levels = Levels(float(on), float(on - width), gap, minimum)
     expected = plain_events(scores, levels, copies)[:k]
-    found = list(find_events(frames, files, EventQuery(QUERY, levels, k)))
+    found = list(find_events(EventTables(frames, files), EventQuery(QUERY, levels, k)))
     assert [event.score for _, event in found] == [event.score for _, event in expected]
     # Equal scores may come in another order where the k-th is one of several.
     worst = expected[-1][1].score if expected else 0.0
@@ -56,7 +56,7 @@ def test_short_event_in_a_long_quiet_clip_is_found(tmp_path: Path) -> None:
     values = np.zeros(250, np.float16)
     values[100:105] = 3.0  # 0.2 s
     frames, files = write_scores(tmp_path / "index", {"/a.wav": values, "/b.wav": np.zeros(2_000, np.float16)})
-    [(holder, event)] = find_events(frames, files, EventQuery(QUERY, LEVELS, 10))
+    [(holder, event)] = find_events(EventTables(frames, files), EventQuery(QUERY, LEVELS, 10))
     assert (holder.uri, holder.duration_s, event) == ("/a.wav", 10.0, EventFrames(100, 105, 100, 3.0))
 
 
@@ -66,14 +66,14 @@ def test_event_over_many_windows_is_found_whole(tmp_path: Path) -> None:
     values[2_000] = 3.0
     values[40] = 2.0
     frames, files = write_scores(tmp_path / "index", {"/a.wav": values})
-    [(_, event)] = find_events(frames, files, EventQuery(QUERY, LEVELS, 10))
+    [(_, event)] = find_events(EventTables(frames, files), EventQuery(QUERY, LEVELS, 10))
     assert (event.first, event.stop, event.peak) == (40, 4_700, 2_000)
 
 
 def test_silence_has_no_events(tmp_path: Path) -> None:
     frames, files = write_scores(tmp_path / "index", {"/a.wav": np.zeros(300, np.float16)})
-    assert list(find_events(frames, files, EventQuery(QUERY, LEVELS, 10))) == []
-    assert list(find_events(frames, files, EventQuery(QUERY, LEVELS, 10, "uri = '/none.wav'"))) == []
+    assert list(find_events(EventTables(frames, files), EventQuery(QUERY, LEVELS, 10))) == []
+    assert list(find_events(EventTables(frames, files), EventQuery(QUERY, LEVELS, 10, "uri = '/none.wav'"))) == []
 
 
 @pytest.mark.parametrize("max_chosen", [0, 10_000])
@@ -96,7 +96,7 @@ def test_filtered_events_equal_those_of_a_scan_of_the_selected_files(tmp_path: P
     for where, is_wanted in wanted.items():
         some = {uri: values for uri, values in everything.items() if is_wanted(uri)}
         for levels, k in ((Levels(2.0, 1.0, 3, 0), 20), (Levels(3.0, 2.0, 0, 2), 10_000)):
-            found = find_events(frames, files, EventQuery(QUERY, levels, k, where), max_chosen)
+            found = find_events(EventTables(frames, files), EventQuery(QUERY, levels, k, where), max_chosen)
             assert [(holder.uri, event) for holder, event in found] == plain_events(some, levels)[:k], where
             assert all(holder.metadata["mic"] == mics.get(holder.uri) for holder, _ in found)
 
@@ -106,7 +106,7 @@ def test_error_of_a_wrong_filter_lists_the_columns(tmp_path: Path) -> None:
     frames, files = write_scores(tmp_path / "index", {"/a.wav": np.ones(30)}, metadata=metadata)
     for where in ("mik = 'H5'", "mic ="):
         with pytest.raises(UsageError, match=rf"^--where {where!r}: .*\(columns: file_id, .*, mic\)$"):
-            find_events(frames, files, EventQuery(QUERY, LEVELS, 1, where))
+            find_events(EventTables(frames, files), EventQuery(QUERY, LEVELS, 1, where))
 
 
 def write_random(path: Path, seed: int) -> tuple[Any, Any, dict[str, Vectors]]:
@@ -129,7 +129,7 @@ def test_events_in_random_embeddings_equal_those_of_a_scan(tmp_path: Path, seed:
         scores = {uri: dot_products(rows, query) for uri, rows in vectors.items()}
         for k in (1, 7, 60, 5_000):
             expected = plain_events(scores, levels)[:k]
-            found = find_events(frames, files, EventQuery(query, levels, k))
+            found = find_events(EventTables(frames, files), EventQuery(query, levels, k))
             assert [(holder.uri, event.first, event.stop, event.peak) for holder, event in found] == [
                 (uri, event.first, event.stop, event.peak) for uri, event in expected
             ]
@@ -172,7 +172,9 @@ def test_rounding_the_query_loses_no_event_near_the_threshold(
     by_engine = {uri: dot_products(frames, rounded) for uri, frames in vectors.items()}
     assume(plain_events(by_engine, levels) != plain_events(scores, levels))
     frames, files = write_vectors(tmp_path_factory.mktemp("near") / "index", vectors)
-    found = [(holder.uri, event) for holder, event in find_events(frames, files, EventQuery(query, levels, k))]
+    found = [
+        (holder.uri, event) for holder, event in find_events(EventTables(frames, files), EventQuery(query, levels, k))
+    ]
     expected = plain_events(scores, levels)
     worst = expected[:k][-1][1].score  # of several that have it, any may be left out
     assert [event.score for _, event in found] == [event.score for _, event in expected[:k]]
@@ -195,7 +197,9 @@ def test_vector_far_longer_than_the_sample_costs_no_event(tmp_path: Path) -> Non
     assert engine[70] < levels.on - 0.1
     assert engine[150] > levels.on
     frames, files = write_vectors(tmp_path / "index", {"/a.wav": vectors})
-    found = [(holder.uri, event) for holder, event in find_events(frames, files, EventQuery(query, levels, 10))]
+    found = [
+        (holder.uri, event) for holder, event in find_events(EventTables(frames, files), EventQuery(query, levels, 10))
+    ]
     assert found == plain_events({"/a.wav": scores}, levels)
     assert sorted(event.peak for _, event in found) == [70, 150]
 
@@ -225,7 +229,7 @@ def test_only_events_that_can_be_among_the_best_are_read(tmp_path: Path) -> None
     values[::80] = rng.uniform(2, 9, 2_500)
     frames, files = write_scores(tmp_path / "index", {"/a.wav": values})
     counting = CountingTable(frames)
-    found = find_events(counting, files, EventQuery(QUERY, LEVELS, 10))
+    found = find_events(EventTables(counting, files), EventQuery(QUERY, LEVELS, 10))
     assert [(holder.uri, event) for holder, event in found] == plain_events({"/a.wav": values}, LEVELS)[:10]
     assert counting.n_searches == 1
     assert counting.n_rows < 5_000
@@ -237,7 +241,7 @@ def test_further_searches_leave_out_audios_that_were_read_whole(tmp_path: Path) 
     scores = {"/rain.wav": np.full(30_000, 3.0, np.float16), "/a.wav": values}
     frames, files = write_scores(tmp_path / "index", scores)
     counting = CountingTable(frames)
-    found = find_events(counting, files, EventQuery(QUERY, LEVELS, 3))
+    found = find_events(EventTables(counting, files), EventQuery(QUERY, LEVELS, 3))
     assert [(holder.uri, event) for holder, event in found] == plain_events(scores, LEVELS)
     assert counting.n_searches == 2
 
@@ -247,7 +251,7 @@ def test_more_equal_frames_than_one_search_returns_hide_no_event(tmp_path: Path)
     values[::60] = 3.0  # 2,600 candidates, all too short
     values[60 * 2_000 + 30 :][:2] = 2.5
     frames, files = write_scores(tmp_path / "index", {"/a.wav": values})
-    found = find_events(frames, files, EventQuery(QUERY, Levels(2.0, 1.0, 0, min_frames=2), 1))
+    found = find_events(EventTables(frames, files), EventQuery(QUERY, Levels(2.0, 1.0, 0, min_frames=2), 1))
     assert [event for _, event in found] == [EventFrames(120_030, 120_032, 120_030, 2.5)]
 
 
@@ -258,4 +262,6 @@ def test_frames_without_an_indexed_file_are_not_found(tmp_path: Path) -> None:
     frames, _ = write_scores(tmp_path / "index", scores)
     lance.dataset(journal.table_uri(tmp_path / "index", "files")).delete("uri = '/gone.wav'")
     files = open_table(str(tmp_path / "index"), "files")
-    assert [holder.uri for holder, _ in find_events(frames, files, EventQuery(QUERY, LEVELS, 3))] == ["/a.wav"]
+    assert [holder.uri for holder, _ in find_events(EventTables(frames, files), EventQuery(QUERY, LEVELS, 3))] == [
+        "/a.wav"
+    ]

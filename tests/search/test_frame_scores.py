@@ -8,7 +8,7 @@ import pytest
 
 from pipeline.index import journal
 from pipeline.search.events import Levels
-from pipeline.search.find_events import EventQuery, find_events
+from pipeline.search.find_events import EventQuery, EventTables, find_events
 from pipeline.search.tables import open_table
 from tests.helpers.events import QUERY, plain_events, quantised, write_scores
 
@@ -27,6 +27,6 @@ def test_audio_in_many_pieces_has_the_same_events(tmp_path: Path, in_order: bool
     frames = open_table(str(tmp_path / "index"), "frames")
     levels = Levels(2.0, 0.5, 10, 3)
     expected = plain_events(scores, levels)[:50]
-    found = find_events(frames, files, EventQuery(QUERY, levels, 50))
+    found = find_events(EventTables(frames, files), EventQuery(QUERY, levels, 50))
     assert [(holder.uri, event) for holder, event in found] == expected
     assert any(event.first // 37 != event.stop // 37 for _, event in expected)
