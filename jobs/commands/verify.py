@@ -47,15 +47,17 @@ def verify(
     if not repair:
         raise typer.Exit(1)
     config, request = read_config(opened), RunRequest(allow_deletions=allow_deletions)
-    # Nothing is removed before the sources are known to be there.
-    _check_sources(config, request, opened, findings)
+    encodes = any(finding.table != "pools" for finding in findings)
+    if encodes:  # nothing is removed before the sources are known to be there
+        _check_sources(config, request, opened, findings)
     if any(finding.fragment is not None for finding in findings):
         give_up_fragments(index, findings)
         findings = [*verify_index(index), *(finding for finding in findings if finding.file_id is not None)]
     n_damaged = mark_damaged(index, findings)
     if not json and n_damaged:
         print_line(f"{show_count(n_damaged, 'file')} to encode again")
-    exit_on_shortfall(config, run_index(config, json=json, request=request, workers=context.obj))
+    if encodes:
+        exit_on_shortfall(config, run_index(config, json=json, request=request, workers=context.obj))
     if _look(opened.refresh(), choose, json=json):
         raise typer.Exit(1)
 

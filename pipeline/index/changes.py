@@ -10,10 +10,11 @@ import pyarrow as pa
 from lance.commit import CommitConflictError
 from lance.fragment import FragmentMetadata, write_fragments
 
+from pipeline import storage
 from pipeline.errors import CommitConflict
 from pipeline.index import journal
 from pipeline.index.journal import Failpoint, table_uri
-from pipeline.index.tables import FILE_FORMAT, among, complete, find_missing, latest_version
+from pipeline.index.tables import FILE_FORMAT, ROWS_PER_FRAGMENT, among, complete, find_missing, latest_version
 
 
 class Changes:
@@ -72,6 +73,18 @@ class Changes:
     def add_columns(self, verb: str, name: str, columns: list[pa.Field]) -> None:
         if columns:
             self.make(verb, name, lambda table: after(table, table.add_columns, pa.schema(columns)))
+
+    def replace(self, name: str, rows: pa.RecordBatchReader) -> None:
+        """Write all rows of a table anew. It need not be published, nor be there."""
+        self._failpoint(f"make {name}")
+        uri = table_uri(self._path, name)
+        before = latest_version(self._path, name) if storage.exists(storage.join(uri, "_versions")) else 0
+        table = lance.write_dataset(
+            rows, uri, mode="overwrite", max_rows_per_file=ROWS_PER_FRAGMENT, data_storage_version=FILE_FORMAT
+        )
+        if table.version != before + 1 or before not in (0, self.versions.get(name, before)):
+            raise conflict(self._path, name)
+        self.versions[name] = table.version
 
     def append(self, name: str, fragments: list[FragmentMetadata]) -> None:
         if fragments:

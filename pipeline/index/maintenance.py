@@ -16,6 +16,7 @@ from pipeline import schema
 from pipeline.config import StoreConfig
 from pipeline.errors import UsageError
 from pipeline.index import journal, vector_index
+from pipeline.index.backfill import add_pools
 from pipeline.index.changes import Changes
 from pipeline.index.handle import Generation, Handle, drop_former_generations, open_index
 from pipeline.index.journal import Failpoint, Published, table_uri
@@ -67,7 +68,8 @@ def optimize_index(
     failpoint: Failpoint = lambda step: None,
     vectors: VectorUpkeep | None = None,
 ) -> Optimized:
-    """Merge small fragments, extend the indexes, and delete old versions that nobody needs.
+    """Make pools where an older version made none, merge small fragments, extend the indexes, and delete old versions
+    that nobody needs.
 
     Args:
         keep_hours: versions superseded more recently stay; by default as configured.
@@ -81,6 +83,7 @@ def optimize_index(
     with write_alone(path, failpoint) as (index, writer):
         hours = _stored_limits(index.live).keep_hours if keep_hours is None else keep_hours
         older_than = dt.timedelta(hours=hours)
+        add_pools(writer)
         done = optimize(writer, older_than=older_than, vectors=vectors)
         drop_former_generations(index, older_than)
         return done

@@ -13,6 +13,7 @@ from pipeline import schema
 from pipeline.corpus.metadata import CorpusMetadata
 from pipeline.errors import UsageError
 from pipeline.index import journal
+from pipeline.index.backfill import mend_pools
 from pipeline.index.findings import Finding
 from pipeline.index.handle import describe_generation
 from pipeline.index.journal import DATA_TABLES, Failpoint, Published, table_uri
@@ -27,10 +28,14 @@ from pipeline.schema import Row
 def mark_damaged(path: str, findings: Iterable[Finding]) -> int:
     """Take out the rows that ``findings`` name, and note their files as damaged, so that the next run indexes them.
 
+    Pools are made of the stored frames again, where these are sound: that encodes nothing.
+
     Returns:
-        The number of files.
+        The number of files to encode.
     """
     findings = list(findings)
+    of_pools = {found.audio_id for found in findings if found.table == "pools" and found.audio_id is not None}
+    findings = [finding for finding in findings if finding.table != "pools"]
     file_ids = {finding.file_id for finding in findings if finding.file_id is not None}
     audio_ids = {finding.audio_id for finding in findings if finding.audio_id is not None}
     with write_alone(path) as (_, writer):
@@ -47,6 +52,7 @@ def mark_damaged(path: str, findings: Iterable[Finding]) -> int:
         )
         if file_ids or audio_ids:
             writer.commit([batch])
+        mend_pools(writer, of_pools - audio_ids)
         refresh_indexes(writer)
     return len(damaged)
 

@@ -67,6 +67,7 @@ def compare(live: Generation, encoder: Any, n_files: int | None = 10, seed: int 
             said = f"not compared: it decodes differently now ({mend.what}); a reindex decodes it again"
             findings.append(Finding("files", said, uri=row["uri"]))
             continue
+        findings += _compare_pools(live, row)
         try:
             findings += _compare_file(live, row, encoder, precisions)
             n_compared += 1
@@ -105,6 +106,23 @@ def _compare_file(live: Generation, row: Row, encoder: Any, precisions: dict[str
         for name, worst, stored in (("clips", worst_clip, clips), ("frames", worst_frame, frames))
         if worst > (allowed := MAX_DISTANCE[stored.coarsest(precisions, encoder.precision)])
     ]
+
+
+def _compare_pools(live: Generation, row: Row) -> list[Finding]:
+    """What is wrong with the vectors of the pools of one file: each is the mean of its frames, as they are stored."""
+    if "pools" not in live.versions or not row["n_frames"]:
+        return []
+    where = f"audio_id = '{row['audio_id']}'"
+    pools = live.open("pools").to_table(["first_frame", "n_frames", "vector"], filter=where).sort_by("first_frame")
+    frames = Stored(live, "frames", where, "frame")
+    for first, n, vector in zip(
+        pools["first_frame"].to_pylist(), pools["n_frames"].to_pylist(), to_matrix(pools["vector"]), strict=True
+    ):
+        own = frames.read(first, first + n).astype(np.float32)
+        off = np.linalg.norm(own.mean(axis=0) - vector.astype(np.float32))
+        if off > MAX_DISTANCE["float32"] * np.linalg.norm(own, axis=1).max():
+            return [Finding("pools", f"the vector from frame {first} on is not the mean of its frames", **ids_of(row))]
+    return []
 
 
 class Stored:

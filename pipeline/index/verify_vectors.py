@@ -169,7 +169,7 @@ class FramesCheck:
         self._unknown_batch: set[str] = set()
 
     def run(self) -> Iterator[Finding]:
-        for piece in self._frames.read(["audio_id", "frame", "start_s", "batch_id", "vector"], FRAMES_AT_ONCE):
+        for piece in self._frames.read(self._frames.schema.names, FRAMES_AT_ONCE):
             if piece.num_rows:
                 self._take(piece)
         seen: set[int] = set()
@@ -198,6 +198,9 @@ class FramesCheck:
         sums = np.add.reduceat(hash_rows(frame, vectors), begins)
         is_wrong = ~are_finite(vectors)
         is_wrong |= np.abs(to_numbers(piece, "start_s") - frame * FRAME_S) > 1e-9
+        if schema.has_pools(piece.schema):
+            expected = pc.if_else(pc.equal(piece["frame"], 0), piece["audio_id"], pa.scalar(None, schema.ID))
+            is_wrong |= ~np.asarray(pc.equal(piece[schema.BEGINS].fill_null(""), expected.fill_null("")))
         is_wrong = np.logical_or.reduceat(is_wrong, begins)
         for at, (audio_id, number) in enumerate(zip(audio_ids, numbers, strict=True)):
             first, stop = int(frame[begins[at]]), int(frame[ends[at] - 1]) + 1
@@ -221,7 +224,7 @@ class FramesCheck:
                 yield Finding("frames", f"frames {_show(spans)} where 0 to {row['n_frames'] - 1} are due, once", **own)
         elif self._is_broken[number]:
             if is_first:
-                yield Finding("frames", "a vector is not finite, or a time is wrong", **own)
+                yield Finding("frames", "a vector is not finite, or a time or `begins` is wrong", **own)
         elif row["frames_checksum"] not in (None, add_up(self._sums[number])):
             yield Finding("frames", ROTTEN, **own)
 

@@ -13,6 +13,7 @@ from pipeline import schema, storage
 from pipeline.config import Config, anchor
 from pipeline.errors import CommitConflict, CorpusError, EarshotError, RayDied
 from pipeline.index import journal
+from pipeline.index.backfill import FRAMES_TO_POOL, add_pools
 from pipeline.index.handle import Generation, delete_folder, drop_former_generations, find_index, switch
 from pipeline.index.lease import Lease
 from pipeline.index.maintenance import refresh_indexes
@@ -112,6 +113,7 @@ def index_corpus(
         if replaces:
             _keep_deleted(former, checkpoints)
         progress.enter("indexing tables")
+        add_pools(writer, FRAMES_TO_POOL, progress.tell)
         refresh_indexes(writer, vectors)
         progress.notes = (*progress.notes, *vectors.problems.values())
         if replaces:

@@ -14,7 +14,7 @@ from pipeline.index.clip_rows import clip_rows
 from pipeline.index.frame_rows import frame_rows
 from pipeline.index.maintenance import refresh_indexes
 from pipeline.index.metadata_columns import MetadataColumns
-from pipeline.index.pools import pool_rows
+from pipeline.index.pools import pool_stored
 from pipeline.index.tables import create_tables, write_rows
 from pipeline.index.writer import Batch, Writer
 from pipeline.planning.file_rows import empty_row, files_table
@@ -69,7 +69,7 @@ def write_index(
         row |= {"sample_rate_hz": 48_000 if number % 2 else 44_100, "n_clips": len(clips), "n_frames": len(frames)}
         written = [frame_rows(row["audio_id"], batch_id, 0, frames, FRAMES)] if uri == content else []
         frame_fragments = write_rows(path, "frames", written)
-        pool_fragments = write_rows(path, "pools", list(map(pool_rows, written)))
+        pool_fragments = write_rows(path, "pools", list(pool_stored(written, grid)))
         rows = clip_rows(row, grid)
         assert len(rows) == len(clips)
         table = pa.Table.from_pylist(rows, schema=pa.schema([f for f in CLIPS if f.name in rows[0]]))

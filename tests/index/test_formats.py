@@ -12,9 +12,10 @@ import pipeline
 from pipeline import schema
 from pipeline.config import Config
 from pipeline.encoder.encoder import load_encoder
-from pipeline.errors import IndexMismatch
+from pipeline.errors import IndexMismatch, UsageError
 from pipeline.index import journal
 from pipeline.index.handle import find_index, open_index
+from pipeline.index.maintenance import optimize_index
 from pipeline.index.repair import restore_index
 from pipeline.index.tables import latest_version, read_files
 from pipeline.index.verify import report_on_index, verify_index
@@ -23,6 +24,7 @@ from pipeline.index.writer import Writer
 from pipeline.planning.request import RunRequest
 from pipeline.run.driver import index_corpus
 from pipeline.run.prepare import plan_corpus, read_config
+from tests.helpers.contents import check_pools
 from tests.helpers.runs import WideEncoder, in_place
 
 KEPT = Path(__file__).parents[1] / "data" / "format-2.tar.gz"
@@ -45,6 +47,10 @@ def index(tmp_path: Path) -> str:
 def read(index: str) -> list[dict[str, Any]]:
     files = read_files(index).sort_by("uri").to_pylist()
     return [{name: row[name] for name in ("uri", "status", "audio_id", "n_clips", "n_frames", "mic")} for row in files]
+
+
+def tables(index: str, name: str) -> Any:
+    return open_index(index).live.open(name)
 
 
 def columns(index: str) -> list[str]:
@@ -111,6 +117,62 @@ def test_batches_published_before_the_migration_can_be_restored(index: str) -> N
     assert verify_index(index) == []
 
 
+def test_runs_write_no_pools_until_they_are_made(index: str) -> None:
+    config, encoder = config_of(index), load_encoder(config_of(index).encode, output="float16")
+    before = tables(index, "frames")
+    index_corpus(config, stages=in_place(encoder), request=RunRequest(full=True))
+    assert "pools" not in open_index(index).live.versions
+    assert tables(index, "frames").schema == before.schema
+    with pytest.raises(UsageError, match="'pools': expected files, clips, frames or batches"):
+        pipeline.open(index).to_arrow("pools")
+    check_pools(index)
+    seq = journal.read_published(index).seq
+
+    optimize_index(index)
+    found = pipeline.open(index).to_arrow("pools")
+    assert found.num_rows > 10
+    check_pools(index)
+    assert verify_index(index) == []
+    rows = journal.read_journal(index).to_pylist()
+    assert [row["kind"] for row in rows if row["seq"] > seq] == ["pools", "optimize"]
+    assert [row["pools_version"] is None for row in rows] == [row["seq"] <= seq for row in rows]
+    index_corpus(config, stages=in_place(encoder), request=RunRequest(full=True))  # replaces them
+    check_pools(index)
+    assert verify_index(index) == []
+    optimize_index(index)
+    assert journal.read_journal(index)["kind"].to_pylist().count("pools") == 1
+
+
+def test_states_without_and_with_pools_can_be_restored(index: str) -> None:
+    Writer(index, "0" * 32)
+    without = journal.read_published(index).seq
+    before = read(index)
+    for _ in range(2):
+        optimize_index(index)
+        pooled = journal.read_published(index)
+        check_pools(index)
+        restore_index(index, without)
+        assert "pools" not in open_index(index).live.versions
+        check_pools(index)
+        assert verify_index(index) == []
+    restore_index(index, pooled.seq)
+    assert "pools" in open_index(index).live.versions
+    check_pools(index)
+    assert (verify_index(index), read(index)) == ([], before)
+
+
+def test_run_that_ends_with_many_frames_makes_pools(index: str, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr("pipeline.run.driver.FRAMES_TO_POOL", 700)
+    stages = in_place(WideEncoder())
+    index_corpus(config_of(index), stages=stages)
+    assert "pools" not in open_index(index).live.versions
+    monkeypatch.setattr("pipeline.run.driver.FRAMES_TO_POOL", 100)
+    index_corpus(config_of(index), stages=stages)
+    assert "pools" in open_index(index).live.versions
+    check_pools(index)
+    assert verify_index(index) == []
+
+
 def test_rebuild_has_the_newest_format(index: str) -> None:
     config = config_of(index)
     index_corpus(config, stages=in_place(load_encoder(config.encode, output="float16")), rebuild=True)
@@ -119,6 +181,7 @@ def test_rebuild_has_the_newest_format(index: str) -> None:
     assert set(columns(live)) >= set(schema.FILES.names)
     assert report_on_index(open_index(index)).n_without_checksum == 0
     assert verify_index(index) == []
+    check_pools(index)
     assert {row["uri"].rsplit("/", 1)[1]: row["status"] for row in read_files(live).to_pylist()} == {
         "bell.ogg": "indexed",
         "copy of bell.ogg": "indexed",

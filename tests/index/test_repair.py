@@ -43,7 +43,7 @@ def damage(file: Path, how: str) -> None:
         file.write_bytes(b"\xff" * file.stat().st_size)
 
 
-@pytest.mark.parametrize("name", ["files", "clips", "frames"])
+@pytest.mark.parametrize("name", journal.DATA_TABLES)
 @pytest.mark.parametrize("how", ["missing", "cut", "overwritten"])
 def test_lost_data_file_is_found_and_its_rows_are_encoded_again(config: Config, name: str, how: str) -> None:
     before = live(config.into)

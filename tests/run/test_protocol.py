@@ -24,7 +24,19 @@ from pipeline.search.clips import find_clips
 from pipeline.search.tables import open_table
 from tests.helpers.contents import HASTY, KnownCorpus, check_whole, expect, live, read
 from tests.helpers.damage import largest_file
-from tests.helpers.protocol import Act, change, die_at, edit, edit_again, fill, index, make_anew, rebuild, tidy
+from tests.helpers.protocol import (
+    Act,
+    change,
+    die_at,
+    edit,
+    edit_again,
+    fill,
+    index,
+    make_anew,
+    optimize,
+    rebuild,
+    tidy,
+)
 from tests.helpers.runs import DIMENSION
 
 Situation = Callable[[KnownCorpus], Act]
@@ -73,6 +85,12 @@ def bring_up(corpus: KnownCorpus) -> Act:
     return act
 
 
+def bring_up_and_pool(corpus: KnownCorpus) -> Act:
+    """From the format before, by ``optimize``, which makes the pools."""
+    bring_up(corpus)
+    return optimize
+
+
 def lose(corpus: KnownCorpus) -> Act:
     """A data file of each table is missing: its rows are taken out and encoded again."""
     fill(corpus)
@@ -115,6 +133,7 @@ DEATHS: dict[Situation, list[str]] = {
     make_anew_again: ["retire"],
     undo: of_each_table("restore"),
     bring_up: ["migrate batches", "migrate files"],
+    bring_up_and_pool: ["begin frames", "make pools"],
     describe: [f"{step} {name}" for step in ("columns", "widen") for name in ("files", "clips")],
 }
 """All steps of runs, each where a run comes to it again after it died there."""

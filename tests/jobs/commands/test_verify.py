@@ -6,7 +6,7 @@ from pipeline.index import journal
 from pipeline.index.repair import give_up_fragments
 from pipeline.index.verify import verify_index
 from tests.helpers.commands import Call, lines, versions
-from tests.helpers.contents import KnownCorpus, content, live, read
+from tests.helpers.contents import KnownCorpus, check_pools, content, live, read
 from tests.helpers.damage import largest_file, publish
 from tests.helpers.indexes import table
 
@@ -44,6 +44,16 @@ def test_verify_names_a_lost_data_file_and_repairs_it(corpus: KnownCorpus, call:
     assert call("verify", into, "--repair")[0] == 0
     assert call("verify", into)[:2] == (0, f"{into}: all is well\n")
     assert live(into) == corpus.expected()
+
+
+def test_lost_pools_are_made_of_the_frames_while_the_sources_are_missing(corpus: KnownCorpus, call: Call) -> None:
+    into = corpus.config.into
+    call("reindex", into)
+    largest_file(into, "pools").unlink()
+    corpus.folder.rename(corpus.root / "elsewhere")
+    assert call("verify", into, "--repair")[0] == 0
+    assert call("verify", into)[:2] == (0, f"{into}: all is well\n")
+    check_pools(into)
 
 
 @pytest.mark.parametrize("lost", ["the rows of clips", "files", "frames"])
