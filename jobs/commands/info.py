@@ -4,10 +4,11 @@ from typing import Any
 
 from jobs.shared.options import Json, Path_
 from jobs.shared.output import print_json, print_table, show_bytes, show_count, show_when
+from jobs.shared.recall import show_recall
 
 
 def info(index: Path_, json: Json = False) -> None:
-    """Show the contents of an index: files, clips, frames, hours, models, windows and metadata columns.
+    """Show the contents of an index: files, clips, frames, hours, models, windows, metadata columns, and the recall.
 
     Example: earshot info my-index
     """
@@ -31,6 +32,8 @@ def info(index: Path_, json: Json = False) -> None:
         }
         for name, found in shown.pop("vector_indexes").items():
             shown[f"vector index of {name}"] = _show_vector_index(found)
+        recall = shown.pop("recall")
+        shown |= show_recall(recall) if recall else {}
         print_table(index, ["", ""], [(name, value) for name, value in shown.items() if value is not None])
 
 

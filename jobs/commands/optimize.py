@@ -1,11 +1,13 @@
 """``earshot optimize``: keep an index fast and small."""
 
+from dataclasses import asdict
 from typing import Annotated
 
 import typer
 
 from jobs.shared.options import Json, Path_
 from jobs.shared.output import print_json, print_line, show_bytes, show_count
+from jobs.shared.recall import UNITS, show_measured
 
 
 def optimize(
@@ -14,6 +16,15 @@ def optimize(
         float | None,
         typer.Option(
             help="Delete superseded versions older than this many hours; by default the configured time, a day.", min=0
+        ),
+    ] = None,
+    recall: Annotated[
+        float | None,
+        typer.Option(
+            help="Measure again what the vector indexes find, and tune search to find this share of the exact answers,"
+            " such as 0.995; by default, measured after growth by half, for `run.recall`.",
+            min=0.5,
+            max=0.9999,
         ),
     ] = None,
     json: Json = False,
@@ -25,10 +36,14 @@ def optimize(
     Example: earshot optimize my-index
     """
     from pipeline.index.maintenance import optimize_index
+    from pipeline.search.keep_recall import keep_index_recall
 
     done = optimize_index(index, keep_hours)
+    notes: list[str] = []
+    tuning = keep_index_recall(index, recall, note=notes.append)
     if json:
-        print_json([done])
+        recalls = {name: asdict(measured) for name, measured in tuning.measured.items()} if tuning else {}
+        print_json([{**asdict(done), "problems": [*done.problems, *notes], "recall": recalls}])
     else:
         print_line(
             f"{index}: {done.n_fragments_before} fragments became {done.n_fragments},"
@@ -37,5 +52,9 @@ def optimize(
         for each in done.vector_indexes:
             rows = f": {show_count(each.n_rows, 'row')}" if each.n_rows else ""
             print_line(f"the vector index of {each.table} was {each.done}{rows} in {each.seconds:.1f} s")
-        for problem in done.problems:
+        for command, measured in tuning.measured.items() if tuning else ():
+            print_line(f"recall of {command}: {show_measured(asdict(measured), UNITS[command])}")
+        if tuning is None and recall is not None and not notes:
+            print_line("there is no vector index, so every answer is exact")
+        for problem in (*done.problems, *notes):
             print_line(f"note: {problem}")

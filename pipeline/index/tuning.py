@@ -95,6 +95,9 @@ def find_reasons(tables: "Generation", wanted: float) -> Iterator[str]:
         return
     if tuning.wanted < wanted:
         yield f"tuned for a recall of {tuning.wanted:g}, not {wanted:g}"
+    for name, command in (("pools", "locate"), ("clips", "query")):
+        if command not in tuning.measured and has_vector_index(tables, name):
+            yield f"`{command}` was exact then"
     for name, before in (("clips", tuning.n_clips), ("frames", tuning.n_frames)):
         now = tables.open(name).count_rows()
         if now > (1 + GROWTH) * before:

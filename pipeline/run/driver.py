@@ -14,11 +14,19 @@ from pipeline.config import Config, anchor
 from pipeline.errors import CommitConflict, CorpusError, EarshotError, RayDied
 from pipeline.index import journal
 from pipeline.index.backfill import FRAMES_TO_POOL, add_pools
-from pipeline.index.handle import Generation, delete_folder, drop_former_generations, find_index, switch
+from pipeline.index.handle import (
+    Generation,
+    delete_folder,
+    drop_former_generations,
+    find_index,
+    read_generation,
+    switch,
+)
 from pipeline.index.lease import Lease
 from pipeline.index.maintenance import refresh_indexes
 from pipeline.index.salvage import Fragments
 from pipeline.index.tables import create_tables, read_files, select_metadata
+from pipeline.index.tuning import is_approximate
 from pipeline.index.vector_index import VectorUpkeep
 from pipeline.index.writer import Writer
 from pipeline.planning.file_rows import deleted_row
@@ -116,6 +124,7 @@ def index_corpus(
         add_pools(writer, FRAMES_TO_POOL, progress.tell)
         refresh_indexes(writer, vectors)
         progress.notes = (*progress.notes, *vectors.problems.values())
+        _keep_recall(writer, config.run.recall, progress)
         if replaces:
             switch(index, progress.run_id, failpoint)
         drop_former_generations(index.refresh(), dt.timedelta(hours=config.store.keep_hours))
@@ -191,6 +200,18 @@ def _check_data_files(tables: Generation, *, rebuild: bool) -> None:
     for name in tables.versions:
         for why in list(Fragments(tables.open(name), name).lost.values())[:1]:
             raise EarshotError(f"{tables.index}: `{name}`: {why}; {advice}")
+
+
+def _keep_recall(writer: Writer, wanted: float, progress: Progress) -> None:
+    """Measure the recall of the vector indexes where that is due; notes end up with those of the run."""
+    if not is_approximate(read_generation(writer.path)):
+        return
+    from pipeline.search.keep_recall import keep_recall  # with lancedb, which a run does not need otherwise
+
+    def note(line: str) -> None:
+        progress.notes = (*progress.notes, line)
+
+    keep_recall(writer, wanted, index=progress.index, begin=lambda: progress.enter("measuring recall"), note=note)
 
 
 def _make_plan(checkpoints: Checkpoints, request: RunRequest) -> Plan:

@@ -128,4 +128,4 @@ def wilson(share: float, n: float) -> tuple[float, float]:
     """Wilson's interval of 95 % for a share seen in ``n`` independent trials."""
     middle = (share + Z**2 / (2 * n)) / (1 + Z**2 / n)
     half = Z / (1 + Z**2 / n) * float(np.sqrt(share * (1 - share) / n + Z**2 / (4 * n**2)))
-    return max(0.0, middle - half), min(1.0, middle + half)
+    return (max(0.0, middle - half) if share > 0 else 0.0), (min(1.0, middle + half) if share < 1 else 1.0)

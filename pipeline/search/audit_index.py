@@ -36,7 +36,7 @@ from pipeline.search.sample import (
 )
 from pipeline.search.tune import ENOUGH_EVENTS, KS, Exam, Tuned, choose_k, tune
 
-MIN_FRAMES, MAX_FRAMES = 200_000, 2_000_000
+MIN_FRAMES, MAX_FRAMES = 400_000, 2_000_000
 """Frames to sample, at least and at most."""
 
 FRAMES_AN_EVENT = 100
@@ -48,8 +48,8 @@ KEEP = 100
 MAX_CLIPS = 100_000
 """Clips to sample: 200 MB of 1,024 numbers."""
 
-N_SIMILAR = 320
-"""Clips that are questions themselves."""
+N_QUESTIONS = 320
+"""Texts of the bank that are asked, and clips that are questions themselves."""
 
 THRESHOLDS = (0.3, 0.1, 0.03)
 """Probabilities at which events begin: the usual one, and lower ones where a sample holds too few events."""
@@ -57,7 +57,7 @@ THRESHOLDS = (0.3, 0.1, 0.03)
 TOO_FEW = 100
 """Exact events in the sample that are too few to say anything."""
 
-POOLS_PER_EVENT = (2, 4, 8, 16, 32, 64, 128)
+POOLS_PER_EVENT = (1, 2, 3, 5, 8, 12, 20, 32, 64)
 CLIP_PROBES = (1 / 16, 1 / 8, 1 / 4, 1 / 2)
 CLIP_REFINE = (4, 8, 16, 32, 64)
 """The settings to choose from, in order; probes as shares of the partitions, of which a default may take all."""
@@ -122,16 +122,16 @@ class _Audit:
         return ModelIdentity(**self.index.tables.settings[which])
 
     def embed(self, which: str) -> Matrix:
-        """The bank of questions in random order: where time is short, the first are as good as any."""
+        """Questions of the bank, in random order: where time is short, the first are as good as any."""
         questions = read_questions()
-        order = self.rng.permutation(len(questions))
+        order = self.rng.permutation(len(questions))[:N_QUESTIONS]
         embedded = self.index.models.for_texts(self.identify(which)).embed([questions[number] for number in order])
         return np.asarray(embedded, np.float32)
 
 
 def find_limit_s(n_rows: int) -> float:
     """Seconds that each of the settings is tried for."""
-    return min(120.0, max(5.0, n_rows / 100_000))
+    return min(120.0, max(20.0, n_rows / 50_000))
 
 
 # --- events -----------------------------------------------------------------------------------------------------------
@@ -214,7 +214,7 @@ def _audit_clips(audit: _Audit, settings: SearchSettings) -> tuple[SearchSetting
     exams = examine(texts, None), examine(sounds, own)
     tuned = [tune(exam, rungs, settings, audit.wanted) for exam in exams]
     harder = max((each.settings for each in tuned), key=rungs.index)
-    final = [Tuned(harder, exam.measure(harder, is_choice=False), len(exam.answer(harder))) for exam in exams]
+    final = [exam.finish(harder) for exam in exams]
     query, similar = (
         _describe(each, exam.k, questions) for each, exam, questions in zip(final, exams, (texts, sounds), strict=True)
     )
@@ -238,7 +238,7 @@ def list_clip_rungs(default: SearchSettings, n_partitions: int) -> list[SearchSe
 
 def _draw_sounds(sample: ClipSample, rng: np.random.Generator) -> tuple[Matrix, list[int]]:
     """Directions of drawn clips (n, D), and the number of the file of each."""
-    rows = rng.permutation(len(sample.clip_ids))[:N_SIMILAR]
+    rows = rng.permutation(len(sample.clip_ids))[:N_QUESTIONS]
     vectors = sample.vectors[rows].astype(np.float32)
     lengths = np.linalg.norm(vectors, axis=1, keepdims=True)
     return vectors / np.maximum(lengths, 1e-12), sample.files[rows].tolist()

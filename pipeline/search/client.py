@@ -10,7 +10,7 @@ Models are loaded at the first question that needs them, and kept.
 """
 
 from collections.abc import Iterable
-from dataclasses import replace
+from dataclasses import asdict, replace
 from typing import Any, overload
 
 import numpy as np
@@ -27,7 +27,7 @@ from pipeline.grid import Waveform
 from pipeline.index import journal, vector_index
 from pipeline.index.handle import open_index
 from pipeline.index.search_settings import SearchSettings
-from pipeline.index.tuning import find_settings
+from pipeline.index.tuning import find_settings, is_approximate
 from pipeline.search.clips import Hit, find_clips
 from pipeline.search.events import Event, Levels, Rules, to_event
 from pipeline.search.find_events import EventQuery, EventTables, find_events
@@ -247,7 +247,7 @@ class Index:
         return None if exact else self._search_settings[name]
 
     def describe(self) -> dict[str, Any]:
-        """Counts by status, rows, hours of audio, models and their dimension, how files are cut, and vector indexes."""
+        """Counts by status, rows, hours, models and their dimension, how files are cut, vector indexes, and recall."""
         files = self.to_arrow("files", columns=["status", "duration_s"])
         n_with = {status: pc.sum(pc.equal(files["status"], status)).as_py() or 0 for status in STATUSES}
         indexed = files.filter(pc.equal(files["status"], "indexed"))
@@ -263,6 +263,7 @@ class Index:
             "frame_model": frame_model and frame_model["name"],
             "dimension": self.settings["clip_model"]["dimension"],
             "window": {key: self.settings["window"][key] for key in ("length_s", "overlap_s", "tail")},
+            "recall": self._describe_recall(),
             "metadata": {column.name: str(column.type) for column in self.metadata},
             "vector_indexes": vector_index.describe({name: self._live.open(name) for name in self._live.versions}),
             "unfinished_rebuild": self._describe_rebuild(),
@@ -278,6 +279,23 @@ class Index:
     def metadata(self) -> pa.Schema:
         """The user's columns of ``files`` and ``clips``, and their types."""
         return schema.metadata_columns(self._open("files").schema)
+
+    def _describe_recall(self) -> dict[str, Any] | None:
+        """What vector indexes find, as measured last, and the settings; None where every answer is exact."""
+        tuning = self._live.tuning
+        if tuning is None:
+            if not is_approximate(self._live):
+                return None
+            return {"measured_at": None, "settings": asdict(SearchSettings())}
+        found = {name: asdict(measured) for name, measured in tuning.measured.items()}
+        measured_at = tuning.measured_at and tuning.measured_at.isoformat()
+        return {
+            "measured_at": measured_at,
+            "seconds": tuning.seconds,
+            "wanted": tuning.wanted,
+            **found,
+            "settings": asdict(tuning.settings),
+        }
 
     def _describe_rebuild(self) -> str | None:
         """How far an unfinished rebuild has come, running or stopped; None if there is none."""

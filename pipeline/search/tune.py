@@ -6,7 +6,7 @@ the events that made it.
 
 import time
 from collections.abc import Callable, Hashable, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from functools import cached_property
 from typing import Generic, TypeVar
 
@@ -27,11 +27,14 @@ TOLERANCE = 0.01
 KS = (20, 30, 50, 70, 100, 150, 200, 300, 500, 700, 1000)
 """Numbers of answers that a question may ask for."""
 
-ENOUGH_EVENTS = 1_500
+ENOUGH_EVENTS = 3_000
 """Exact answers in the sample that narrow the interval to about a percent."""
 
 AT_ONCE = 16
 """Questions that are asked together."""
+
+AT_LEAST = 64
+"""Questions that must have been asked before a setting is judged."""
 
 
 def choose_k(exact: Sequence[ExactAnswer], share: float) -> int:
@@ -58,31 +61,49 @@ class Exam(Generic[Settings]):
     limit_s: float
     """With each of the settings, questions are asked in order until so much time has passed, at least one group."""
     seed: int = 0
+    _answers: dict[Settings, list[Answer]] = field(default_factory=dict, init=False, repr=False)
+    _spent_s: dict[Settings, float] = field(default_factory=dict, init=False, repr=False)
 
-    @cached_property
-    def _answers(self) -> dict[Settings, list[Answer]]:
-        return {}
+    def count_asked(self, settings: Settings) -> int:
+        """How many questions were asked with these settings."""
+        return len(self._answers.get(settings, ()))
 
-    @cached_property
-    def is_for_choice(self) -> npt.NDArray[np.bool_]:
-        """The half of the units (n_units,) that chooses the settings; all of them where there is only one."""
-        return np.asarray(np.random.default_rng(self.seed).permutation(self.n_units) % 2 == 0)
+    def ask_more(self, settings: Settings) -> bool:
+        """Ask the next group of questions; False where there is none, or no time left."""
+        answers = self._answers.setdefault(settings, [])
+        spent_s = self._spent_s.get(settings, 0.0)
+        if len(answers) == len(self.questions) or (answers and spent_s >= self.limit_s):
+            return False
+        began = time.monotonic()
+        answers += self.ask(self.questions[len(answers) : len(answers) + AT_ONCE], self.k, settings)
+        self._spent_s[settings] = spent_s + time.monotonic() - began
+        return True
 
     def measure(self, settings: Settings, *, is_choice: bool) -> Recall:
-        """The recall on one half of the units."""
-        answers = self.answer(settings)
-        chosen = self.is_for_choice if is_choice or self.n_units < 2 else ~self.is_for_choice
+        """The recall on the half of the units that chooses, or on the other one, by the questions asked so far."""
+        answers = self._answers.get(settings, [])
+        chosen = self._is_for_choice if is_choice or self.n_units < 2 else ~self._is_for_choice
         return measure_recall(answers, self.exact[: len(answers)], self.n_units, chosen)
 
-    def answer(self, settings: Settings) -> list[Answer]:
-        """The answers to as many questions as there was time for; each question is asked once."""
-        if settings not in self._answers:
-            answers: list[Answer] = []
-            began = time.monotonic()
-            while len(answers) < len(self.questions) and (not answers or time.monotonic() - began < self.limit_s):
-                answers += self.ask(self.questions[len(answers) : len(answers) + AT_ONCE], self.k, settings)
-            self._answers[settings] = answers
-        return self._answers[settings]
+    def judge(self, settings: Settings, wanted: float) -> bool | None:
+        """Whether these settings reach a recall, by as few questions as show it; None where all of them do not."""
+        while True:
+            verdict = _judge(self.measure(settings, is_choice=True), wanted)
+            if verdict is not None and self.count_asked(settings) >= min(AT_LEAST, len(self.questions)):
+                return verdict
+            if not self.ask_more(settings):
+                return verdict
+
+    def finish(self, settings: Settings) -> "Tuned[Settings]":
+        """The recall by the other half of the units, and by as many questions as there is time for."""
+        while self.ask_more(settings):
+            pass
+        return Tuned(settings, self.measure(settings, is_choice=False), self.count_asked(settings))
+
+    @cached_property
+    def _is_for_choice(self) -> npt.NDArray[np.bool_]:
+        """The half of the units (n_units,) that chooses the settings; all of them where there is only one."""
+        return np.asarray(np.random.default_rng(self.seed).permutation(self.n_units) % 2 == 0)
 
 
 @dataclass(frozen=True)
@@ -93,54 +114,52 @@ class Tuned(Generic[Settings]):
     recall: Recall
     n_questions: int
 
-    def reaches(self, wanted: float) -> bool:
-        return _reaches(self.recall, wanted)
-
 
 def tune(exam: Exam[Settings], rungs: Sequence[Settings], default: Settings, wanted: float) -> Tuned[Settings]:
     """The first of ``rungs`` that reaches the recall. Each one finds at least as much as the one before, and is slower.
 
-    Where no answer is in the sample, or none of them reaches the recall for certain since the sample is too small, the
-    settings are at least those of ``default``.
+    Where the sample is too small to tell, the settings are at least those of ``default``, and more where too little is
+    found with them.
 
     Args:
         rungs: in order; ``default`` is one of them.
     """
     start = rungs.index(default)
-    if exam.measure(default, is_choice=True).share is None:
-        return _measured(exam, default)
-    best = _first(len(rungs), start, lambda n: _reaches(exam.measure(rungs[n], is_choice=True), wanted))
-    if best is None:
-        best = _first(len(rungs), start, lambda n: n >= start and _share(exam, rungs[n]) >= wanted)
-    if best is None:
-        return _measured(exam, rungs[-1])
-    tuned = _measured(exam, rungs[best])
+
+    def is_good(n: int) -> bool:
+        verdict = exam.judge(rungs[n], wanted)
+        if verdict is None:
+            share = exam.measure(rungs[n], is_choice=True).share
+            return n >= start and (share is None or share >= wanted)
+        return verdict
+
+    best = _first(len(rungs), start, is_good)
+    tuned = exam.finish(rungs[best])
     # The half that did not choose may find the choice too low.
     while best + 1 < len(rungs) and tuned.recall.share is not None and tuned.recall.share < wanted:
         best += 1
-        tuned = _measured(exam, rungs[best])
+        tuned = exam.finish(rungs[best])
     return tuned
 
 
-def _reaches(recall: Recall, wanted: float) -> bool:
-    return recall.share is not None and recall.share >= wanted and recall.low >= wanted - TOLERANCE
+def _judge(recall: Recall, wanted: float) -> bool | None:
+    if recall.share is None:
+        return None
+    if recall.share >= wanted and recall.low >= wanted - TOLERANCE:
+        return True
+    return False if recall.high < wanted else None
 
 
-def _share(exam: Exam[Settings], settings: Settings) -> float:
-    return exam.measure(settings, is_choice=True).share or 0.0
+def _first(n: int, start: int, is_good: Callable[[int], bool]) -> int:
+    """The first number below ``n`` that is good, where all after a good one are; the last one if none is.
 
-
-def _measured(exam: Exam[Settings], settings: Settings) -> Tuned[Settings]:
-    return Tuned(settings, exam.measure(settings, is_choice=False), len(exam.answer(settings)))
-
-
-def _first(n: int, start: int, is_good: Callable[[int], bool]) -> int | None:
-    """The first number below ``n`` that is good, where all after a good one are; ``start`` is tried first."""
-    low, high, middle = 0, n, min(start, n - 1)
+    ``start`` is tried first.
+    """
+    low, high, middle = 0, n - 1, start
     while low < high:
         if is_good(middle):
             high = middle
         else:
             low = middle + 1
         middle = (low + high) // 2
-    return low if low < n else None
+    return low

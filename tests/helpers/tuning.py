@@ -1,10 +1,18 @@
-"""A measurement of the recall, as a run publishes it; and a vector index that there is something to measure of."""
+"""A measurement of the recall, as a run publishes it; and what one needs: vector indexes, and a text model."""
 
+from collections.abc import Sequence
 from typing import Any
 
+import lance
+import numpy as np
+import pyarrow as pa
+
+from pipeline.encoder.checkpoint import ModelIdentity
 from pipeline.index.search_settings import SearchSettings
+from pipeline.index.tables import FILE_FORMAT
 from pipeline.index.tuning import Measured, Tuning
 from pipeline.index.writer import Writer
+from pipeline.search.query_vectors import QueryModels, TextModel
 
 TUNING = Tuning(
     wanted=0.98,
@@ -18,18 +26,50 @@ TUNING = Tuning(
 )
 
 
+class RandomTexts:
+    """A text model that gives each text a random direction."""
+
+    def embed(self, texts: Sequence[str]) -> Any:
+        return np.random.default_rng(3).standard_normal((len(texts), 8)).astype(np.float32)
+
+
+class FakeModels(QueryModels):
+    """Text models of any name."""
+
+    def __init__(self) -> None:
+        super().__init__("index")
+
+    def for_texts(self, identity: ModelIdentity) -> TextModel:
+        return RandomTexts()
+
+
 def publish_tuning(path: str, tuning: Tuning) -> None:
     writer = Writer(path, "1" * 32)
     with writer.changes() as changes:
         writer.publish("tune", changes, tuning.to_detail())
 
 
-def add_vector_index(path: str) -> None:
-    """Give ``clips`` a vector index, however few they are."""
+def add_vector_index(path: str, *names: str, spoil: bool = False) -> None:
+    """Give tables, ``clips`` by default, a vector index, however few rows they have.
+
+    Args:
+        spoil: give each row the vector of another one before.
+    """
     writer = Writer(path, "1" * 32)
     with writer.changes() as changes:
-        changes.make("index", "clips", _index)
+        for name in names or ("clips",):
+            if spoil:
+                changes.make("spoil", name, _shuffle)
+            changes.make("index", name, _index)
         writer.publish("maintain", changes)
+
+
+def _shuffle(table: Any) -> Any:
+    rows = table.to_table()
+    order = np.random.default_rng(0).permutation(rows.num_rows)
+    at = rows.column_names.index("vector")
+    shuffled = rows.set_column(at, rows.schema.field("vector"), rows["vector"].take(pa.array(order)))
+    return lance.write_dataset(shuffled, table.uri, mode="overwrite", data_storage_version=FILE_FORMAT)
 
 
 def _index(table: Any) -> Any:

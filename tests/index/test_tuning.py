@@ -67,6 +67,10 @@ def test_recall_is_due_at_first_after_growth_and_where_more_is_wanted(index: str
     assert list(find_reasons(live, 0.98)) == []
     assert list(find_reasons(live, 0.9)) == []
     assert list(find_reasons(live, 0.995)) == ["tuned for a recall of 0.98, not 0.995"]
+    add_vector_index(index)
+    assert list(find_reasons(open_index(index).live, 0.98)) == []
+    publish_tuning(index, replace(TUNING, n_clips=6, n_frames=900, query=None))
+    assert list(find_reasons(open_index(index).live, 0.98)) == ["`query` was exact then"]
     publish_tuning(index, replace(TUNING, n_clips=6, n_frames=500))
     assert list(find_reasons(open_index(index).live, 0.98)) == ["`frames` has grown from 500 to 900 rows"]
 

@@ -1,0 +1,90 @@
+"""An index asked through its own vector indexes, and the audit of it: right and spoilt ones."""
+
+from pathlib import Path
+
+import numpy as np
+import pytest
+
+from pipeline.grid import Grid, window_starts
+from pipeline.index.handle import Generation, open_index
+from pipeline.index.search_settings import SearchSettings
+from pipeline.index.tuning import Tuning
+from pipeline.search import audit_index as module
+from pipeline.search.audit_index import Audited, audit_index
+from pipeline.search.clips import find_clips
+from pipeline.search.events import Levels
+from pipeline.search.find_events import EventQuery, EventTables, find_events
+from pipeline.search.searches import IndexSearches
+from pipeline.search.tables import open_table
+from tests.helpers.tables import MODEL, Vectors, write_index
+from tests.helpers.tuning import FakeModels, add_vector_index
+
+GRID = Grid(250, 10)
+LEVELS = Levels(on=2.6, off=2.1, gap_frames=5, min_frames=0)
+N_FILES = 30
+
+
+def draw_bursts(rng: np.random.Generator) -> tuple[Vectors, Vectors]:
+    """A minute of a loud sound now and then, and clips."""
+    frames = rng.normal(0, 0.1, (1_500, 8))
+    for first in rng.integers(0, 1_450, 12):
+        direction = rng.normal(0, 1, 8)
+        frames[first : first + rng.integers(5, 50)] += 3 * direction / np.linalg.norm(direction)
+    return frames.astype(np.float16), rng.standard_normal((len(window_starts(1_500, GRID)), 8)).astype(np.float16)
+
+
+def write(path: Path, *names: str, spoil: bool = False) -> Generation:
+    rng = np.random.default_rng(0)
+    model = MODEL | {"logit_bias": -6.0}  # an event begins at 2.6
+    write_index(path, {f"/{n}.wav": draw_bursts(rng) for n in range(N_FILES)}, GRID, None, None, model)
+    add_vector_index(str(path), *names, spoil=spoil)
+    return open_index(path).live
+
+
+@pytest.fixture(scope="module")
+def tables(tmp_path_factory: pytest.TempPathFactory) -> Generation:
+    return write(tmp_path_factory.mktemp("searches") / "index", "pools", "clips")
+
+
+def audit(tables: Generation, wanted: float = 0.98) -> Tuning:
+    searches = IndexSearches(tables)
+    return audit_index(Audited(tables, searches, FakeModels(), searches.n_partitions), wanted)
+
+
+def test_answers_through_the_index_are_those_of_a_scan(tables: Generation) -> None:
+    searches = IndexSearches(tables)
+    assert searches.n_partitions == 1
+    queries = np.random.default_rng(1).standard_normal((5, 8)).astype(np.float32)
+    opened = {name: open_table(tables.path, name, tables.versions[name]) for name in ("frames", "files", "clips")}
+    exact = EventTables(opened["frames"], opened["files"])
+    events = searches.events(queries, 10, LEVELS, SearchSettings(pools_per_event=50))
+    clips = searches.clips(queries, 10, SearchSettings())
+    for query, found, hits in zip(queries, events, clips, strict=True):
+        scanned = find_events(exact, EventQuery(query, LEVELS, 10))
+        assert found == [(holder.uri, event) for holder, event in scanned]
+        expected = find_clips(opened["clips"], query, k=10, all_windows=True)
+        assert hits == [(hit.clip_id, hit.score) for hit in expected]
+
+
+def test_index_that_finds_everything_has_a_recall_of_one(tables: Generation, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(module, "N_QUESTIONS", 64)
+    tuning = audit(tables)
+    assert list(tuning.measured) == ["locate", "query", "similar"]
+    for measured in tuning.measured.values():
+        assert measured.recall is not None
+        assert measured.recall >= 0.98
+        assert measured.n_answers > 200
+    assert tuning.locate is not None
+    assert tuning.locate.threshold == 0.3
+
+
+def test_index_whose_pools_are_bad_is_noticed(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    """Each pool has the vector of another one, so the best pools hold the best events by chance only."""
+    monkeypatch.setattr(module, "N_QUESTIONS", 64)
+    monkeypatch.setattr(module, "POOLS_PER_EVENT", (1, 2, 5, 8))  # more of them would be all pools of so few files
+    tuning = audit(write(tmp_path / "index", "pools", spoil=True))
+    assert tuning.locate is not None
+    assert tuning.locate.recall is not None
+    assert tuning.locate.high < 0.9
+    assert tuning.settings.pools_per_event == 8
+    assert tuning.query is None
