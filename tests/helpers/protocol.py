@@ -6,6 +6,7 @@ from typing import Any
 from pipeline.config import Config
 from pipeline.index import journal
 from pipeline.index.maintenance import optimize_index
+from pipeline.index.vector_index import VectorUpkeep, make_here
 from pipeline.run.driver import index_corpus
 from tests.helpers.contents import KnownCorpus
 from tests.helpers.runs import WideEncoder, in_place
@@ -14,7 +15,8 @@ Act = Callable[[Config, journal.Failpoint], object]
 
 
 def index(config: Config, failpoint: journal.Failpoint = lambda step: None, **others: Any) -> object:
-    return index_corpus(config, stages=in_place(WideEncoder()), failpoint=failpoint, **others)
+    vectors = VectorUpkeep(make_here)
+    return index_corpus(config, stages=in_place(WideEncoder()), failpoint=failpoint, vectors=vectors, **others)
 
 
 def rebuild(config: Config, failpoint: journal.Failpoint = lambda step: None) -> object:
@@ -22,7 +24,7 @@ def rebuild(config: Config, failpoint: journal.Failpoint = lambda step: None) ->
 
 
 def optimize(config: Config, failpoint: journal.Failpoint = lambda step: None) -> object:
-    return optimize_index(config.into, 0.0, failpoint)
+    return optimize_index(config.into, 0.0, failpoint, VectorUpkeep(make_here))
 
 
 def fill(corpus: KnownCorpus) -> None:

@@ -84,7 +84,7 @@ def check_index(table: Any, expected: set[str]) -> VectorIndex | None:
     found = read_index(table)
     if found is None or not expected:
         return found
-    query = np.arange(8, dtype=np.float32)
+    query = np.arange(table.schema.field("vector").type.list_size, dtype=np.float32)
     every = nearest(table, query)
     assert len(every) == len(set(every))
     assert set(every) == expected

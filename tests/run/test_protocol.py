@@ -2,7 +2,7 @@
 
 import shutil
 import threading
-from collections.abc import Callable
+from collections.abc import Callable, Iterator
 from pathlib import Path
 from typing import Any
 
@@ -13,7 +13,7 @@ import pytest
 from pipeline import schema
 from pipeline.config import Config, CorpusConfig
 from pipeline.errors import EarshotError
-from pipeline.index import journal
+from pipeline.index import journal, vector_index
 from pipeline.index.handle import find_index
 from pipeline.index.repair import give_up_fragments, mark_damaged, restore, restore_index
 from pipeline.index.tables import open_published
@@ -125,7 +125,7 @@ def of_each_table(*steps: str) -> list[str]:
 
 
 DEATHS: dict[Situation, list[str]] = {
-    begin: [*of_each_table("create"), "create batches"],
+    begin: [*of_each_table("create"), "create batches", "vectors clips"],
     change: [*of_each_table("delete", "append", "index"), "publish", "tag"],
     recover: of_each_table("recover"),
     tidy: [*of_each_table("compact", "clean"), "compact batches", "clean batches"],
@@ -159,6 +159,14 @@ def make_format_2(path: str) -> None:
     versions = before.versions | {"files": files.version, "frames": frames.version}
     row = journal.make_row(before.seq + 1, schema.make_batch_id("2", 0), "0" * 32, "maintain", versions)
     journal.publish(journal.open_journal(path), [row])
+
+
+@pytest.fixture(autouse=True, scope="module")
+def few_vectors() -> Iterator[None]:
+    """The indexes of these tests have a vector index."""
+    with pytest.MonkeyPatch.context() as patch:
+        patch.setattr(vector_index, "VECTORS_TO_INDEX", 3)
+        yield
 
 
 class Settings:

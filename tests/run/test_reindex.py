@@ -17,10 +17,11 @@ from hypothesis.stateful import RuleBasedStateMachine, initialize, invariant, ru
 
 from pipeline.config import CorpusConfig
 from pipeline.errors import EarshotError, UsageError
-from pipeline.index import journal
+from pipeline.index import journal, vector_index
 from pipeline.index.handle import find_index
 from pipeline.index.maintenance import optimize_index
 from pipeline.index.repair import restore_index
+from pipeline.index.vector_index import VectorUpkeep, make_here
 from pipeline.planning.plan import ACTIONS
 from pipeline.planning.request import RunRequest
 from pipeline.run.dispatch import Stages
@@ -28,6 +29,7 @@ from pipeline.run.driver import index_corpus
 from pipeline.run.prepare import plan_corpus
 from tests.helpers.contents import HASTY, N_CONTENTS, KnownCorpus, check_whole, content, expect, live, read
 from tests.helpers.runs import WideEncoder, in_place
+from tests.helpers.vector_tables import check_index
 
 STEPS = [
     "create batches",
@@ -37,6 +39,7 @@ STEPS = [
         for step in ("recover", "delete", "append", "index", "compact", "clean")
     ),
     *(f"{step} {name}" for name in ("clips", "files") for step in ("columns", "widen")),
+    "vectors clips",
     "compact batches",
     "clean batches",
     "publish",
@@ -53,6 +56,12 @@ NAMES = ["a.wav", "b.wav", "c.wav", "sub/d.wav", "sub/e.wav"]
 contents = st.integers(0, N_CONTENTS - 1)
 names = st.sampled_from(NAMES)
 some = st.integers(0, 99)
+
+
+def check_vectors(into: str) -> None:
+    """The vector index of ``clips`` covers each live row once, or leaves it to be scanned."""
+    clips = find_index(into).live.open("clips")
+    check_index(clips, set(clips.to_table(columns=["clip_id"])["clip_id"].to_pylist()))
 
 
 class Crash(Exception):
@@ -137,14 +146,14 @@ class Corpus(RuleBasedStateMachine):
         if is_lost and any(row["status"] == "indexed" for row in read(self.config.into, "files", ["status"])):
             self.write_sidecar()
             with pytest.raises(EarshotError, match="no file could be indexed anew"):
-                index_corpus(self.config, stages=in_place(WideEncoder()), rebuild=True)
+                index_corpus(self.config, stages=in_place(WideEncoder()), rebuild=True, vectors=VectorUpkeep(make_here))
             RUNS["refused"] += 1
         else:
             self.check(RunRequest(), rebuild=True)
 
     @rule()
     def optimize(self) -> None:
-        optimize_index(self.config.into, keep_hours=0.0)
+        optimize_index(self.config.into, keep_hours=0.0, vectors=VectorUpkeep(make_here))
         RUNS["optimized"] += 1
 
     def check(self, request: RunRequest, *, rebuild: bool = False) -> None:
@@ -156,7 +165,13 @@ class Corpus(RuleBasedStateMachine):
         for _, action, _ in planned.actions:
             RUNS[action] += 1
         uris = {self.corpus.uri(name) for name in self.corpus.held}
-        progress = index_corpus(self.config, stages=in_place(encoder), request=request, rebuild=rebuild)
+        vectors = VectorUpkeep(make_here)
+        progress = index_corpus(
+            self.config, stages=in_place(encoder), request=request, rebuild=rebuild, vectors=vectors
+        )
+        assert not vectors.problems
+        RUNS.update(done.done for done in vectors.done)
+        check_vectors(self.config.into)
         assert sorted(uri for uri, _, _ in planned.actions) == sorted(uris | {row["uri"] for row in planned.deleted})
         assert progress.n_files == progress.n_done == len(uris)
         assert live(self.config.into) == self.corpus.expected()
@@ -204,7 +219,8 @@ class Corpus(RuleBasedStateMachine):
     ) -> None:
         self.write_sidecar()
         with contextlib.suppress(EarshotError):  # unless there was too little to do
-            index_corpus(self.config, stages=stages, failpoint=failpoint, rebuild=rebuild)
+            vectors = VectorUpkeep(make_here)
+            index_corpus(self.config, stages=stages, failpoint=failpoint, rebuild=rebuild, vectors=vectors)
         self.remember()
 
     @rule(back=st.integers(1, 3))
@@ -233,7 +249,9 @@ def explore(n_examples: int) -> None:
     checks = settings(
         deadline=None, max_examples=n_examples, stateful_step_count=25, suppress_health_check=list(HealthCheck)
     )
-    run_state_machine_as_test(Corpus, settings=checks)
+    with pytest.MonkeyPatch.context() as patch:
+        patch.setattr(vector_index, "VECTORS_TO_INDEX", 3)
+        run_state_machine_as_test(Corpus, settings=checks)
     print(dict(RUNS))
 
 
@@ -248,6 +266,8 @@ def test_thousands_of_edits_crashes_and_reruns_end_as_one_undisturbed_run() -> N
     explore(80)
     possible = {*ACTIONS} - {"mended"}  # nothing is mended in decoding while these tests run
     assert RUNS.keys() >= {"finished", "optimized", "restored", "crash: encoding", *possible}
+    assert RUNS["built"] > 50
+    assert RUNS["extended"] > 50
     crashed = [RUNS[f"crash: {step}"] for step in STEPS]
     assert sum(crashed) > 30
     assert sum(n > 0 for n in crashed) > 5  # which of them is chance; ``test_protocol`` tries each
