@@ -27,6 +27,8 @@ from pipeline.index.limited import Limits, Unfinished, call_limited
 
 NAME, COLUMN = "vector_idx", "vector"
 
+OPTIONS: dict[str, Any] = {"index_type": "IVF_RQ", "metric": "dot", "num_bits": 1}
+
 VECTORS_TO_INDEX = 10_000
 """From this many rows on, a table gets a vector index: fewer are scanned as fast."""
 
@@ -211,15 +213,19 @@ def find_limits(table: Any, step: Step) -> Limits:
     return Limits(LEAST_S + SECONDS_A_NUMBER * n_rows * dimension, 4 * 10**9 + 3 * sample_bytes)
 
 
+Make = Callable[[Any, Step, Callable[[], object]], None]
+"""Makes a step on a table and commits it. What cannot be finished raises ``Unfinished``."""
+
+
 class VectorUpkeep:
     """Keeps the vector indexes of one index up to date, for one run. A table whose step has failed is left alone.
 
     Args:
-        make: makes a step on a table; what it could not finish raises ``Unfinished``.
+        make: makes a step on a table; by default ``make_limited``. tick: called about once a second meanwhile.
     """
 
-    def __init__(self, make: Callable[[Any, Step], None] | None = None, tick: Callable[[], object] = lambda: None):
-        self._make = make or partial(make_limited, tick=tick)
+    def __init__(self, make: Make | None = None, tick: Callable[[], object] = lambda: None):
+        self._make, self._tick = make or make_limited, tick
         self.done: list[Done] = []
         self.problems: dict[str, str] = {}
         """By table, in one line, why its index could not be made or extended."""
@@ -247,7 +253,7 @@ class VectorUpkeep:
 
     def _take(self, table: Any, step: Step) -> Any:
         try:
-            self._make(table, step)
+            self._make(table, step, self._tick)
         except Unfinished:
             if lance.dataset(table.uri).version == table.version:
                 raise
@@ -265,7 +271,7 @@ def make_limited(table: Any, step: Step, tick: Callable[[], object] = lambda: No
     call_limited(make_step, values, find_limits(table, step), tick)
 
 
-def make_here(table: Any, step: Step) -> None:
+def make_here(table: Any, step: Step, tick: Callable[[], object] = lambda: None) -> None:
     """Make a step in this process, without limits."""
     make_step(table.uri, table.version, step.n_partitions, step.n_merged)
 
@@ -278,13 +284,11 @@ def make_step(uri: str, version: int, n_partitions: int | None, n_merged: int) -
         return
     table.create_index(
         COLUMN,
-        "IVF_RQ",
         name=NAME,
-        metric="dot",
         num_partitions=n_partitions,
-        num_bits=1,
         ivf_centroids=train(table, n_partitions),
         replace=True,
+        **OPTIONS,
     )
 
 

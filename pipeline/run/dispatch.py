@@ -12,6 +12,7 @@ import pyarrow.compute as pc
 from pipeline import schema
 from pipeline.config import Config, EncodeConfig
 from pipeline.errors import EarshotError, FileFailure, RayDied
+from pipeline.index.vector_index import Make, make_limited
 from pipeline.index.writer import Batch
 from pipeline.planning.batches import pack_alone
 from pipeline.planning.file_rows import lost_rows
@@ -47,7 +48,8 @@ class Workers:
 
     ``stages`` does the work. ``count`` says how many workers each stage has at present. ``publish`` gets each record
     of the run. ``prepare`` starts what the stages need, and refuses what they cannot run, before anything is written.
-    ``find_death`` names a dead part without which no work is done; None while all is well.
+    ``find_death`` names a dead part without which no work is done; None while all is well. ``make_vectors`` builds and
+    extends vector indexes.
     """
 
     stages: Stages
@@ -55,6 +57,7 @@ class Workers:
     publish: Callable[[Record], None] = lambda record: None
     prepare: Callable[[Config], None] = lambda config: None
     find_death: Callable[[], str | None] = lambda: None
+    make_vectors: Make = make_limited
 
 
 class Dispatch:

@@ -77,9 +77,9 @@ def index_corpus(
         EarshotError: see ``pipeline.errors``. What has been published stays, and the next run continues from there.
     """
     progress = Progress(index=config.into, run_id=run_id or uuid.uuid4().hex, report=report)
-    vectors = vectors or VectorUpkeep(tick=progress.tell)
     progress.tell()
     workers = _find_workers(stages)
+    vectors = vectors or VectorUpkeep(workers.make_vectors, progress.tell)
     index = find_index(config.into)
     given, config = config, prepare.keep_tail(config, index, rebuild=rebuild)
     listed, manifests = prepare.list_files(config, progress, index.live)

@@ -41,6 +41,7 @@ from pipeline.run.resources import (
     share_machine,
     split_into_tables,
 )
+from pipeline.run.vector_builds import make_on_ray
 from pipeline.run.write_stage import error_row, note_seconds, write_windows
 
 SPLIT_CPUS = 0.9
@@ -117,7 +118,7 @@ def workers_on_ray(decode: Decode = decode_batch, load: Load = load_for_run) -> 
         start_ray()  # here, in the main thread, so that Ray can handle signals
         return run_stages(batches, config, frames_schema, decode, load)
 
-    return Workers(stages, count_workers, publish, prepare, RayHealth().find_death)
+    return Workers(stages, count_workers, publish, prepare, RayHealth().find_death, make_on_ray)
 
 
 def prepare(config: Config) -> None:

@@ -1,7 +1,6 @@
 """Vector indexes are built, extended, merged and trained anew; every live row is in them once, and no other."""
 
 import datetime as dt
-from collections.abc import Callable
 from pathlib import Path
 from typing import Any
 
@@ -16,6 +15,7 @@ from pipeline.index.maintenance import optimize, optimize_index
 from pipeline.index.repair import mark_damaged, restore_index
 from pipeline.index.vector_index import (
     MAX_SEGMENTS,
+    Make,
     Step,
     VectorUpkeep,
     count_partitions,
@@ -238,21 +238,21 @@ def test_many_equal_vectors_are_indexed(tmp_path: Path, n_different: int) -> Non
 # --- failures ---------------------------------------------------------------------------------------------------------
 
 
-def never_ends(table: Any, step: Step) -> None:
+def never_ends(table: Any, step: Step, tick: Any) -> None:
     call_limited(endless.spin, {"path": "/dev/null"}, Limits(0.5, 10**9))
 
 
-def breaks(table: Any, step: Step) -> None:
+def breaks(table: Any, step: Step, tick: Any) -> None:
     call_limited(endless.fail, {"message": "no\nluck"}, Limits(30.0, 10**9))
 
 
-def commits_and_hangs(table: Any, step: Step) -> None:
+def commits_and_hangs(table: Any, step: Step, tick: Any) -> None:
     make_here(table, step)
     raise Unfinished("stopped after 1 s")
 
 
 @pytest.mark.parametrize(("make", "why"), [(never_ends, "stopped after 0 s"), (breaks, "ValueError: no luck")])
-def test_a_build_that_fails_costs_one_line(tmp_path: Path, make: Callable[[Any, Step], None], why: str) -> None:
+def test_a_build_that_fails_costs_one_line(tmp_path: Path, make: Make, why: str) -> None:
     table = ClipTable(tmp_path)
     upkeep = VectorUpkeep(make)
     table.run({"a": 150}, vectors=upkeep)

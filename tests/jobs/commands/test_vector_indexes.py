@@ -59,7 +59,7 @@ def test_optimize_says_in_one_line_that_a_build_failed(
 def test_a_run_whose_build_fails_ends_well_and_says_so(
     tmp_path: Path, call: Call, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    def fail(table: object, step: Step) -> None:
+    def fail(table: object, step: Step, tick: object) -> None:
         raise Unfinished("no luck")
 
     monkeypatch.setattr(vector_index, "VECTORS_TO_INDEX", 2)

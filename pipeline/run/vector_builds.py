@@ -1,0 +1,79 @@
+"""Vector indexes built by the workers of a Ray cluster. This is wiring; ``index/vector_shards.py`` does the work."""
+
+import sys
+import time
+from collections.abc import Callable
+from typing import Any
+
+from pipeline.index.limited import Limits, Unfinished, call_limited
+from pipeline.index.vector_index import Step, find_limits, make_limited
+from pipeline.index.vector_shards import build_shard, join_shards, split_fragments, train_model
+
+ROWS_TO_SPREAD = 1_000_000
+"""From this many rows on, a cluster of several nodes builds an index. One machine needs a minute for so many."""
+
+SHARD_BYTES = 2 * 10**9
+"""What the worker of a shard may need: Ray is asked for it."""
+
+
+def make_on_ray(table: Any, step: Step, tick: Callable[[], object] = lambda: None) -> None:
+    """Make a step of a vector index. A large index is built by a cluster of several nodes, if this process has joined
+    one; all else is done by one process on this machine, for Lance uses all cores of it.
+
+    Raises:
+        Unfinished: it failed, or took too long or too much memory.
+    """
+    if step.n_partitions is None or step.n_rows < ROWS_TO_SPREAD or _count_nodes() < 2:
+        make_limited(table, step, tick)
+    else:
+        build_on_ray(table, step.n_partitions, find_limits(table, step), tick)
+
+
+def build_on_ray(table: Any, n_partitions: int, limits: Limits, tick: Callable[[], object] = lambda: None) -> None:
+    """Build the vector index of a table by Ray tasks, one core each, and commit it: one version.
+
+    Raises:
+        Unfinished: as ``make_on_ray``. Nothing is committed then.
+    """
+    import ray
+
+    until = time.monotonic() + limits.seconds
+    place = {"uri": table.uri, "version": table.version}
+    one_core = {"num_cpus": 1, "runtime_env": {"env_vars": {"LANCE_CPU_THREADS": "1"}}}
+    training = ray.remote(num_cpus=1)(train_model)
+    building = ray.remote(memory=SHARD_BYTES, scheduling_strategy="SPREAD", **one_core)(build_shard)
+    trained = training.remote(**place, n_partitions=n_partitions)
+    tasks = [building.remote(**place, model=trained, fragments=some) for some in split_fragments(table)]
+    shards = _wait([trained, *tasks], until, tick)[1:]
+    left = Limits(max(0.0, until - time.monotonic()), limits.n_bytes)
+    call_limited(join_shards, {**place, "shards": shards}, left, tick)
+
+
+def _wait(tasks: list[Any], until: float, tick: Callable[[], object]) -> list[Any]:
+    """The results of tasks, in order. Cancels all of them if one fails, or the time is over."""
+    import ray
+    from ray.exceptions import RayError
+
+    left = tasks
+    try:
+        while left:
+            ended, left = ray.wait(left, timeout=1.0)
+            ray.get(ended)  # raises what went wrong
+            tick()
+            if left and time.monotonic() > until:
+                raise Unfinished("stopped: the cluster took far longer than it should")
+        return list(ray.get(tasks))
+    except RayError as error:
+        cause = getattr(error, "cause", None) or error
+        raise Unfinished(f"{type(cause).__name__}: {' '.join(str(cause).split())[:300]}") from None
+    finally:
+        for task in left:
+            ray.cancel(task, force=True)
+
+
+def _count_nodes() -> int:
+    """The number of nodes of the Ray that this process has started or joined; 0 if there is none."""
+    ray = sys.modules.get("ray")
+    if ray is None or not ray.is_initialized():
+        return 0
+    return sum(node["Alive"] for node in ray.nodes())

@@ -1,0 +1,65 @@
+"""Vector indexes built by Ray tasks."""
+
+from pathlib import Path
+from typing import Any
+
+import lance
+import pytest
+
+from pipeline.index import vector_index, vector_shards
+from pipeline.index.limited import Limits, Unfinished
+from pipeline.index.vector_index import VectorUpkeep, find_limits
+from pipeline.run import vector_builds
+from pipeline.run.vector_builds import build_on_ray, make_on_ray
+from tests.helpers.vector_tables import ClipTable
+
+pytestmark = pytest.mark.usefixtures("ray_session")
+
+
+@pytest.fixture
+def table(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> ClipTable:
+    monkeypatch.setattr(vector_shards, "ROWS_PER_SHARD", 100)
+    monkeypatch.setattr(vector_builds, "SHARD_BYTES", 10**8)
+    table = ClipTable(tmp_path)
+    for number in range(5):
+        table.run({str(number): 59})
+    monkeypatch.setattr(vector_index, "VECTORS_TO_INDEX", 300)
+    return table
+
+
+def test_ray_tasks_build_an_index(table: ClipTable) -> None:
+    ticks = list[Any]()
+
+    def make(clips: Any, step: vector_index.Step, tick: Any) -> None:
+        assert step.n_partitions is not None
+        build_on_ray(clips, step.n_partitions, find_limits(clips, step), lambda: ticks.append(1))
+
+    upkeep = VectorUpkeep(make)
+    table.run({"5": 59}, vectors=upkeep)
+    assert not upkeep.problems
+    found = table.check()
+    assert found is not None
+    assert found.segments == (354,)
+    assert ticks
+
+
+def test_a_build_that_takes_too_long_commits_nothing(table: ClipTable) -> None:
+    clips = lance.dataset(f"{table.path}/clips.lance")
+    with pytest.raises(Unfinished, match="stopped"):
+        build_on_ray(clips, 3, Limits(0.0, 10**9))
+    assert lance.dataset(clips.uri).version == clips.version
+
+
+def test_a_task_that_fails_is_told_in_one_line(table: ClipTable) -> None:
+    clips = lance.dataset(f"{table.path}/clips.lance")
+    for file in Path(table.path, "clips.lance", "data").iterdir():
+        file.unlink()
+    with pytest.raises(Unfinished, match=r"^\w+: [^\n]*[Nn]ot found[^\n]*$"):
+        build_on_ray(clips, 3, Limits(60.0, 10**9))
+
+
+def test_one_machine_builds_by_itself(table: ClipTable) -> None:
+    upkeep = VectorUpkeep(make_on_ray)
+    table.run({"5": 59}, vectors=upkeep)
+    assert not upkeep.problems
+    assert table.check() is not None
