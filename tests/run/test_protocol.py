@@ -125,7 +125,7 @@ def of_each_table(*steps: str) -> list[str]:
 
 
 DEATHS: dict[Situation, list[str]] = {
-    begin: [*of_each_table("create"), "create batches", "vectors clips"],
+    begin: [*of_each_table("create"), "create batches", "vectors clips", "vectors pools"],
     change: [*of_each_table("delete", "append", "index"), "publish", "tag"],
     recover: of_each_table("recover"),
     tidy: [*of_each_table("compact", "clean"), "compact batches", "clean batches"],

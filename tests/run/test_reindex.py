@@ -40,6 +40,7 @@ STEPS = [
     ),
     *(f"{step} {name}" for name in ("clips", "files") for step in ("columns", "widen")),
     "vectors clips",
+    "vectors pools",
     "compact batches",
     "clean batches",
     "publish",
