@@ -1,4 +1,4 @@
-"""An index of format 2, as it was written before ``files`` had its newest columns: read, and brought up by a run."""
+"""Indexes of older formats, as they were written then: read, and brought up by a run."""
 
 import tarfile
 from pathlib import Path
@@ -27,21 +27,36 @@ from pipeline.run.prepare import plan_corpus, read_config
 from tests.helpers.contents import check_pools
 from tests.helpers.runs import WideEncoder, in_place
 
-KEPT = Path(__file__).parents[1] / "data" / "format-2.tar.gz"
-"""``sounds``: two recordings, a copy of one, a broken file and a table that says where each microphone stood;
-``index``: of these and of a file that was deleted, as runs of format 2 wrote it from ``memory:///format-2``."""
+KEPT = Path(__file__).parents[1] / "data"
+"""``format-N``: ``index``, as runs of format N wrote it from ``memory:///format-N``. It is of ``sounds``, which lie
+beside that of format 2, and of a file that was deleted. The sounds are two recordings, a copy of one, a broken file and
+a table that says where each microphone stood."""
 
 pytestmark = pytest.mark.filterwarnings("ignore:Deprecated call to `pkg_resources:DeprecationWarning")
 
 
-@pytest.fixture
-def index(tmp_path: Path) -> str:
-    with tarfile.open(KEPT) as tar:
-        tar.extractall(tmp_path, filter="data")
+def extract(number: int, folder: Path) -> str:
+    for each in {2, number}:
+        with tarfile.open(KEPT / f"format-{each}.tar.gz") as tar:
+            tar.extractall(folder, filter="data")
     memory = fsspec.filesystem("memory")
-    for file in (tmp_path / "format-2" / "sounds").iterdir():
-        memory.pipe_file(f"/format-2/{file.name}", file.read_bytes())
-    return str(tmp_path / "format-2" / "index")
+    for file in (folder / "format-2" / "sounds").iterdir():
+        memory.pipe_file(f"/format-{number}/{file.name}", file.read_bytes())
+    return str(folder / f"format-{number}" / "index")
+
+
+@pytest.fixture(params=[2, 3])
+def index(request: pytest.FixtureRequest, tmp_path: Path) -> str:
+    return extract(request.param, tmp_path)
+
+
+@pytest.fixture
+def format_2(tmp_path: Path) -> str:
+    return extract(2, tmp_path)
+
+
+def format_of(index: str) -> int:
+    return int(Path(index).parent.name.removeprefix("format-"))
 
 
 def read(index: str) -> list[dict[str, Any]]:
@@ -61,21 +76,22 @@ def config_of(index: str) -> Config:
     return read_config(open_index(index))
 
 
-def test_index_of_format_2_answers_queries(index: str) -> None:
-    version = latest_version(index, "files")
+def test_index_of_an_older_format_answers_queries(index: str) -> None:
+    version, number = latest_version(index, "files"), format_of(index)
     opened = pipeline.open(index)
     assert (opened.describe()["with_note"], opened.notes().column_names) == (0, ["uri", "note"])
-    assert opened.search("a bell ringing", 1)[0].uri == "memory:///format-2/bell.ogg"
+    assert opened.search("a bell ringing", 1)[0].uri == f"memory:///format-{number}/bell.ogg"
     [siren] = opened.locate("an ambulance siren", 1)
-    assert (siren.uri, siren.metadata) == ("memory:///format-2/siren.ogg", {"mic": "south"})
+    assert (siren.uri, siren.metadata) == (f"memory:///format-{number}/siren.ogg", {"mic": "south"})
     assert siren.start_s == pytest.approx(4.0, abs=0.2)
     assert siren.end_s == pytest.approx(7.0, abs=0.2)
     assert opened.describe()["indexed"] == 3
     assert verify_index(index) == []
-    assert report_on_index(open_index(index)).n_without_checksum == 3
-    assert latest_version(index, "files") == version
-    assert columns(index)[: len(schema.FILES.names) - 4] == schema.FILES.names[:-4]
-    assert not set(columns(index)) & set(schema.FILES_SINCE[3])
+    assert report_on_index(open_index(index)).n_without_checksum == (3 if number == 2 else 0)
+    assert open_index(index).live.versions.keys() == {"files", "clips", "frames"}
+    assert (open_index(index).live.format, latest_version(index, "files")) == (number, version)
+    since = {name for later, names in schema.FILES_SINCE.items() if later > number for name in names}
+    assert set(schema.FILES.names) - set(columns(index)) == since
 
 
 def test_next_run_migrates_to_the_newest_format_and_encodes_nothing(index: str) -> None:
@@ -191,7 +207,8 @@ def test_rebuild_has_the_newest_format(index: str) -> None:
     }
 
 
-def test_metadata_column_named_like_a_new_column_is_refused(index: str) -> None:
+def test_metadata_column_named_like_a_new_column_is_refused(format_2: str) -> None:
+    index = format_2
     files = lance.dataset(journal.table_uri(index, "files"))
     files.add_columns({"note": "'quiet'"})
     published = journal.read_published(index)
@@ -203,7 +220,8 @@ def test_metadata_column_named_like_a_new_column_is_refused(index: str) -> None:
     assert pipeline.open(index).search("a bell ringing", 1)[0].uri == "memory:///format-2/bell.ogg"
 
 
-def test_first_format_is_refused(index: str) -> None:
+def test_first_format_is_refused(format_2: str) -> None:
+    index = format_2
     batches = lance.dataset(journal.table_uri(index, "batches"))
     [created] = batches.to_table(filter="kind = 'create'").to_pylist()
     older = created["detail"].replace('"format": 2', '"format": 1')
