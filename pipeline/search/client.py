@@ -29,8 +29,9 @@ from pipeline.index.handle import open_index
 from pipeline.index.search_settings import SearchSettings
 from pipeline.index.tuning import find_settings, is_approximate
 from pipeline.search.clips import Hit, find_clips
+from pipeline.search.event_reader import EventQuery, EventTables
 from pipeline.search.events import Event, Levels, Rules, to_event
-from pipeline.search.find_events import EventQuery, EventTables, find_events
+from pipeline.search.find_events import find_events
 from pipeline.search.query_vectors import QueryModels, check_waveform, embed_sound
 from pipeline.search.scores import Vector
 from pipeline.search.tables import open_table, read_rows

@@ -5,29 +5,17 @@ clip is found. From the best one down, the frames around each candidate are read
 further candidate can change the answer. Memory depends on the events, not on the size of the corpus.
 """
 
-import bisect
-import heapq
-import math
-from collections.abc import Iterable, Iterator
-from dataclasses import dataclass, field
-from functools import cached_property
 from typing import Any
 
 import numpy as np
 import pyarrow.compute as pc
 
-from pipeline import schema
-from pipeline.index.row_positions import RowPositions
-from pipeline.index.search_settings import SearchSettings
 from pipeline.index.tables import to_matrix
-from pipeline.search.candidates import Candidate, FrameScan, PoolSearch, Scope, quote
-from pipeline.search.events import EventFrames, Holder, Levels, read_events
-from pipeline.search.frame_scores import FrameScorer, FrameSpan, Scores, join_scores, merge_spans
-from pipeline.search.scores import Vector, check_query, longest_norm, max_score_error
+from pipeline.search.candidates import FrameScan, PoolSearch, Scope
+from pipeline.search.event_reader import EventQuery, EventReader, EventTables, indexed_files
+from pipeline.search.events import EventFrames, Holder
+from pipeline.search.scores import check_query, longest_norm, max_score_error
 from pipeline.search.tables import read_rows
-
-MAX_LEFT_OUT = 1_000
-"""Audios that a search of the corpus may exclude by name."""
 
 MAX_CHOSEN = 10_000
 """Audios that a search of the corpus may include by name. With more, it searches all and skips the others later."""
@@ -35,43 +23,11 @@ MAX_CHOSEN = 10_000
 FEW_FRAMES = 100_000
 """Where the user's choice leaves at most so many frames, all of them are read."""
 
-CANDIDATES_AT_ONCE, SPANS_AT_ONCE = 64, 16
-
 MEASURED_AT_ONCE, MEASURED_PARTS = 64, 64
 """Before a search, vector lengths are measured in a sample: 64 rows in each of 64 parts of the table."""
 
 LONGER = 4.0
 """The search assumes that no vector is more than four times as long as the longest one of the sample."""
-
-
-@dataclass(frozen=True)
-class EventQuery:
-    """The ``k`` best events for ``vector`` (D,), an embedding by the text tower of the frame model.
-
-    ``where`` is SQL over the columns of ``files``: only events in these files, even where others have the same content.
-    """
-
-    vector: Vector
-    levels: Levels
-    k: int
-    where: str | None = None
-
-
-@dataclass(frozen=True)
-class EventTables:
-    """The tables of one state of an index, from ``tables.open_table``.
-
-    With ``pools``, candidates come from their vector index; without, from an exact scan of ``frames``.
-    """
-
-    frames: Any
-    files: Any
-    pools: Any = None
-    settings: SearchSettings = field(default_factory=SearchSettings)
-
-    @cached_property
-    def positions(self) -> RowPositions:
-        return RowPositions.of_table(self.frames.to_lance())
 
 
 def find_events(
@@ -96,7 +52,7 @@ def find_events(
     if tables.pools is None or (scope.is_named and n_frames <= FEW_FRAMES):
         return _scan_frames(tables, query, scope)
     source = PoolSearch(tables.pools, query.vector, scope, k=query.k, settings=tables.settings)
-    return _search(source, _Reader(tables, query, source)).events
+    return _search(source, EventReader(tables, query, source)).events
 
 
 def _scan_frames(tables: EventTables, query: EventQuery, scope: Scope) -> list[tuple[Holder, EventFrames]]:
@@ -112,7 +68,7 @@ def _scan_frames(tables: EventTables, query: EventQuery, scope: Scope) -> list[t
         source = FrameScan(
             tables.frames, tables.positions, query.vector, scope, k=query.k, on=query.levels.on, margin=margin
         )
-        reader = _search(source, _Reader(tables, query, source))
+        reader = _search(source, EventReader(tables, query, source))
         if not reader.longest > longest:
             return reader.events
         longest = LONGER * reader.longest
@@ -128,7 +84,7 @@ def _measure_some(frames: Any) -> float:
     return (1.0 if is_few else LONGER) * longest_norm(to_matrix(rows["vector"]))
 
 
-def _search(source: FrameScan | PoolSearch, reader: "_Reader") -> "_Reader":
+def _search(source: FrameScan | PoolSearch, reader: EventReader) -> EventReader:
     """Give the reader candidates, page by page, until no further one can change its events."""
     for page in source.pages(reader):
         reader.read(page.candidates)
@@ -137,199 +93,11 @@ def _search(source: FrameScan | PoolSearch, reader: "_Reader") -> "_Reader":
     return reader
 
 
-def _indexed(where: str | None) -> str:
-    """The filter of the indexed files that ``where`` selects."""
-    return "status = 'indexed'" + ("" if where is None else f" AND ({where})")
-
-
 def _choose_audios(files: Any, where: str | None, max_chosen: int) -> tuple[Scope, int]:
     """The audios of the files that ``where`` selects, and the number of frames that they have."""
     if where is None:
         return Scope(), 0
-    rows = read_rows(files, ["audio_id", "n_frames"], _indexed(where), asked=where)
+    rows = read_rows(files, ["audio_id", "n_frames"], indexed_files(where), asked=where)
     audio_ids = frozenset(rows["audio_id"].to_pylist())
     share = min(1.0, max(rows.num_rows, 1) / max(files.count_rows(), 1))
     return Scope(audio_ids, len(audio_ids) <= max_chosen, share), pc.sum(rows["n_frames"]).as_py() or 0
-
-
-@dataclass
-class _Audio:
-    """An audio with candidates: the selected files that hold it, and the spans of it that have been read.
-
-    ``known`` are (first, stop) of these spans, in order and apart. Each one ends in silence too long for an event to
-    cross, at both sides. So a new span may treat that end like the end of the file.
-    """
-
-    holders: list[Holder]
-    n_frames: int
-    known: list[tuple[int, int]]
-    position_of_0: int = 0
-    """The expected place of frame 0, where no candidate tells it."""
-
-    def unknown_in(self, candidate: Candidate) -> list[tuple[int, int]]:
-        """(first, stop) of the unknown frames around each unknown part of a candidate, in order."""
-        found = []
-        frame = candidate.first
-        while frame < min(candidate.stop, self.n_frames):
-            low, high = self.unknown_around(frame)
-            if low <= frame < high:
-                found.append((low, high))
-                frame = high
-            else:
-                frame = max(low, frame + 1)
-        return found
-
-    def unknown_around(self, frame: int) -> tuple[int, int]:
-        """(first, stop) of the unknown frames around ``frame``; without ``frame`` if that is known."""
-        at = bisect.bisect_right(self.known, frame, key=lambda span: span[0])
-        low = self.known[at - 1][1] if at else 0
-        return low, self.known[at][0] if at < len(self.known) else self.n_frames
-
-    @property
-    def is_finished(self) -> bool:
-        return sum(stop - first for first, stop in self.known) >= self.n_frames
-
-
-class _Reader:
-    """Reads the best events around the candidates of ``source``; no frame is read twice."""
-
-    def __init__(self, tables: EventTables, query: EventQuery, source: FrameScan | PoolSearch) -> None:
-        self.query = query
-        self.events: list[tuple[Holder, EventFrames]] = []
-        self._tables, self._source = tables, source
-        self._scorer = FrameScorer(tables.frames, tables.positions, query.vector)
-        self._names = schema.metadata_columns(tables.files.schema).names
-        self._audios: dict[str, _Audio] = {}
-        self._n_seen = 0
-
-    @property
-    def longest(self) -> float:
-        """The length of the longest vector that was read."""
-        return self._scorer.longest
-
-    @property
-    def worst_score(self) -> float:
-        """The score that an event must reach to be among the best."""
-        is_full = len(self.events) == self.query.k
-        return max(self.query.levels.on, self.events[-1][1].score if is_full else -math.inf)
-
-    def is_sure(self, score: float) -> bool:
-        """Whether no candidate of at most this score can change the events."""
-        return self._n_seen >= self._source.least and self.worst_score >= score + self._source.margin
-
-    def finished_audios(self) -> list[str]:
-        """The longest audios that have been read completely, to be left out: their frames would only come again."""
-        finished = [audio_id for audio_id, audio in self._audios.items() if audio.is_finished]
-        return heapq.nlargest(MAX_LEFT_OUT, finished, key=lambda audio_id: self._audios[audio_id].n_frames)
-
-    def read(self, candidates: Iterable[Candidate]) -> None:
-        """Add the events around ``candidates``, which come best first, until no further one can be among the best."""
-        ahead = iter(candidates)
-        while chosen := self._choose(ahead):
-            self._look_up({candidate.audio_id for candidate in chosen} - self._audios.keys())
-            spans = merge_spans(span for candidate in chosen for span in self._around(candidate))
-            scored = sorted(self._scorer.score(spans).items(), key=lambda item: -item[1].max(initial=-np.inf))
-            for begin in range(0, len(scored), at_once := max(SPANS_AT_ONCE, self.query.k)):
-                self._add(scored[begin : begin + at_once])
-
-    def _add(self, scored: list[tuple[FrameSpan, Scores]]) -> None:
-        """Add the events in and around spans, but for spans that are far from the best events: where one of these has
-        its peak elsewhere, another candidate leads to it."""
-        parts = [self._unknown_part(span, scores) for span, scores in scored if scores.max() >= self.worst_score]
-        for span, scores in self._settle(dict(filter(None, parts))).items():
-            audio = self._audios[span.audio_id]
-            bisect.insort(audio.known, (span.first, span.stop))
-            found = read_events(scores, self.query.levels, span.first)
-            self.events += [(holder, event) for event in found for holder in audio.holders]
-        self.events.sort(key=lambda event: (-event[1].score, event[0].uri, event[1].first))
-        del self.events[self.query.k :]
-
-    def _unknown_part(self, span: FrameSpan, scores: Scores) -> tuple[FrameSpan, Scores] | None:
-        """The part of a span around its best frame that is still unknown; None if that frame is known."""
-        peak = span.first + int(scores.argmax())
-        low, high = self._audios[span.audio_id].unknown_around(peak)
-        if not low <= peak < high:
-            return None
-        part = span._replace(first=max(low, span.first), stop=min(high, span.stop))
-        return part, scores[part.first - span.first : part.stop - span.first]
-
-    def _choose(self, ahead: Iterator[Candidate]) -> list[Candidate]:
-        """The next candidates in unknown frames; none once the best events cannot change any more."""
-        chosen: list[Candidate] = []
-        for candidate in ahead:
-            if self._n_seen >= self._source.least and self.worst_score > candidate.score + self._source.margin:
-                break
-            self._n_seen += 1
-            if self._is_open(candidate):
-                chosen.append(candidate)
-            if len(chosen) == max(CANDIDATES_AT_ONCE, self._source.least):
-                break
-        return chosen
-
-    def _is_open(self, candidate: Candidate) -> bool:
-        """Whether frames of a candidate are unknown, as far as is known of its audio."""
-        audio = self._audios.get(candidate.audio_id)
-        return audio is None or bool(audio.unknown_in(candidate))
-
-    def _look_up(self, audio_ids: set[str]) -> None:
-        """Find the files of new audios, and the place of their first frames."""
-        if not audio_ids:
-            return
-        self._audios |= {audio_id: _Audio([], 0, []) for audio_id in audio_ids}
-        where = f"audio_id IN ({quote(audio_ids)}) AND {_indexed(self.query.where)}"
-        columns = ["audio_id", "uri", "duration_s", "n_frames", *self._names]
-        for row in read_rows(self._tables.files, columns, where, asked=self.query.where).to_pylist():
-            audio = self._audios[row["audio_id"]]
-            audio.n_frames = row["n_frames"]
-            metadata = {name: row[name] for name in self._names}
-            audio.holders.append(Holder(row["uri"], row["duration_s"], metadata))
-        if self._source.knows_positions:
-            return
-        search = self._tables.frames.search().where(f"begins IN ({quote(audio_ids)})").select(["begins"])
-        found = search.with_row_id(True).limit(len(audio_ids)).to_arrow()
-        positions = self._tables.positions.of(found["_rowid"].to_numpy()).tolist()
-        for audio_id, position in zip(found["begins"].to_pylist(), positions, strict=True):
-            self._audios[audio_id].position_of_0 = position
-
-    def _around(self, candidate: Candidate) -> list[FrameSpan]:
-        """The unknown frames in and around a candidate, as far as most events reach."""
-        audio = self._audios[candidate.audio_id]
-        position = audio.position_of_0 if candidate.position_of_0 is None else candidate.position_of_0
-        margin = self.query.levels.gap_frames + self._source.frames_around
-        return [
-            FrameSpan(
-                candidate.audio_id,
-                max(low, candidate.first - margin),
-                min(high, candidate.stop + margin),
-                position,
-            )
-            for low, high in audio.unknown_in(candidate)
-        ]
-
-    def _settle(self, scored: dict[FrameSpan, Scores]) -> dict[FrameSpan, Scores]:
-        """The spans, widened until no event crosses their ends, with their scores; those that meet become one."""
-        settled: dict[FrameSpan, Scores] = {}
-        while scored:
-            ends: list[FrameSpan] = []
-            for span, scores in list(scored.items()):
-                grown = self._grow(span, scores)
-                if grown == span:
-                    settled[span] = scored.pop(span)
-                ends += [grown._replace(stop=span.first)] if grown.first < span.first else []
-                ends += [grown._replace(first=span.stop)] if grown.stop > span.stop else []
-            joined = join_scores({**settled, **scored, **self._scorer.score(ends)}) if ends else settled
-            scored = {span: scores for span, scores in joined.items() if span not in settled}
-            settled = {span: scores for span, scores in joined.items() if span in settled}
-        return settled
-
-    def _grow(self, span: FrameSpan, scores: Scores) -> FrameSpan:
-        """The span, longer at each end that an event may cross."""
-        loud = np.flatnonzero(scores >= self.query.levels.off)
-        if len(loud) == 0:
-            return span
-        low, high = self._audios[span.audio_id].unknown_around(span.first)
-        quiet = self.query.levels.gap_frames + 1
-        more = len(scores)
-        left = more if loud[0] < quiet else 0
-        right = more if loud[-1] >= len(scores) - quiet else 0
-        return span._replace(first=max(low, span.first - left), stop=min(high, span.stop + right))

@@ -9,8 +9,9 @@ from pipeline.index.handle import Generation
 from pipeline.index.search_settings import SearchSettings
 from pipeline.index.tuning import has_vector_index
 from pipeline.search.clips import find_clips
+from pipeline.search.event_reader import EventQuery, EventTables
 from pipeline.search.events import EventFrames, Levels
-from pipeline.search.find_events import EventQuery, EventTables, find_events
+from pipeline.search.find_events import find_events
 from pipeline.search.sample import Matrix
 from pipeline.search.tables import open_table
 

@@ -12,8 +12,9 @@ from hypothesis import strategies as st
 from pipeline.index import journal
 from pipeline.index.search_settings import SearchSettings
 from pipeline.search import candidates
+from pipeline.search.event_reader import EventQuery, EventTables
 from pipeline.search.events import EventFrames, Holder, Levels
-from pipeline.search.find_events import EventQuery, EventTables, find_events
+from pipeline.search.find_events import find_events
 from pipeline.search.scores import dot_products
 from pipeline.search.tables import open_table
 from tests.helpers.events import QUERY, plain_events, quantised, write_scores, write_vectors

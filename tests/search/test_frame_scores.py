@@ -7,8 +7,9 @@ import numpy as np
 import pytest
 
 from pipeline.index import journal
+from pipeline.search.event_reader import EventQuery, EventTables
 from pipeline.search.events import Levels
-from pipeline.search.find_events import EventQuery, EventTables, find_events
+from pipeline.search.find_events import find_events
 from pipeline.search.tables import open_table
 from tests.helpers.events import QUERY, plain_events, quantised, write_scores
 

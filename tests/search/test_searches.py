@@ -12,8 +12,9 @@ from pipeline.index.tuning import Tuning
 from pipeline.search import audit_index as module
 from pipeline.search.audit_index import Audited, audit_index
 from pipeline.search.clips import find_clips
+from pipeline.search.event_reader import EventQuery, EventTables
 from pipeline.search.events import Levels
-from pipeline.search.find_events import EventQuery, EventTables, find_events
+from pipeline.search.find_events import find_events
 from pipeline.search.searches import IndexSearches
 from pipeline.search.tables import open_table
 from tests.helpers.tables import MODEL, Vectors, write_index
