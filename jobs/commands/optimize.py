@@ -7,7 +7,7 @@ import typer
 
 from jobs.shared.options import Json, Path_
 from jobs.shared.output import print_json, print_line, show_bytes, show_count
-from jobs.shared.recall import UNITS, show_measured
+from jobs.shared.recall import UNITS, show_measured, show_spread
 
 
 def optimize(
@@ -41,8 +41,8 @@ def optimize(
     done = optimize_index(index, keep_hours)
     notes: list[str] = []
     tuning = keep_index_recall(index, recall, note=notes.append)
+    recalls = {name: asdict(measured) for name, measured in tuning.measured.items()} if tuning else {}
     if json:
-        recalls = {name: asdict(measured) for name, measured in tuning.measured.items()} if tuning else {}
         print_json([{**asdict(done), "problems": [*done.problems, *notes], "recall": recalls}])
     else:
         print_line(
@@ -52,8 +52,10 @@ def optimize(
         for each in done.vector_indexes:
             rows = f": {show_count(each.n_rows, 'row')}" if each.n_rows else ""
             print_line(f"the vector index of {each.table} was {each.done}{rows} in {each.seconds:.1f} s")
-        for command, measured in tuning.measured.items() if tuning else ():
-            print_line(f"recall of {command}: {show_measured(asdict(measured), UNITS[command])}")
+        for command, measured in recalls.items():
+            print_line(f"recall of {command}: {show_measured(measured, UNITS[command])}")
+        if spread := show_spread(recalls):
+            print_line(f"recall of other texts: {spread}")
         if tuning is None and recall is not None and not notes:
             print_line("there is no vector index, so every answer is exact")
         for problem in (*done.problems, *notes):

@@ -24,20 +24,25 @@ def show_recall(recall: dict[str, Any]) -> dict[str, str]:
         f"{show_when(recall['measured_at'])} UTC, {show_age(age_s)} ago, in {recall['seconds']:.0f} s;"
         f" wanted {recall['wanted']:.1%}"
     )
+    if spread := show_spread(recall):
+        lines["recall of other texts"] = spread
     return lines | {"search settings": settings}
 
 
 def show_measured(measured: dict[str, Any], unit: str) -> str:
     """A recall with its interval, and what it was measured with."""
-    from pipeline.search.questions import explain_spread
-
     of = f"of {show_count(measured['n_answers'], unit)} in {show_count(measured['n_questions'], 'question')}"
     if measured["recall"] is None:
-        said = f"unknown: {of}"
-    else:
-        said = f"{measured['recall']:.1%} ({measured['low']:.1%} to {measured['high']:.1%}) {of}"
-    spread = explain_spread(measured["n_dimensions"])
-    return said if spread is None else f"{said}; {spread}"
+        return f"unknown: {of}"
+    return f"{measured['recall']:.1%} ({measured['low']:.1%} to {measured['high']:.1%}) {of}"
+
+
+def show_spread(recall: dict[str, Any]) -> str | None:
+    """Why the recall by texts proves little, if it does; from a mapping of commands to what was measured."""
+    from pipeline.search.questions import explain_spread
+
+    texts = [recall[command] for command in ("locate", "query") if command in recall]
+    return explain_spread(min(measured["n_dimensions"] for measured in texts)) if texts else None
 
 
 def show_age(seconds: float) -> str:

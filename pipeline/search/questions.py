@@ -34,6 +34,6 @@ def explain_spread(n_dimensions: float) -> str | None:
     if n_dimensions >= MIN_DIMENSIONS:
         return None
     return (
-        f"the text model gives all questions nearly the same meaning ({n_dimensions:.1f} effective dimensions, at least"
-        f" {MIN_DIMENSIONS:g} expected), so this recall says little about other questions"
+        f"may differ: the questions that it was measured with are much alike to the text model ({n_dimensions:.1f}"
+        f" effective dimensions, fewer than {MIN_DIMENSIONS:g})"
     )

@@ -10,11 +10,14 @@ import pytest
 from pipeline.errors import CommitConflict, EarshotError
 from pipeline.grid import window_starts
 from pipeline.index import journal, lease
+from pipeline.index.handle import open_index
 from pipeline.planning.plan import Plan
 from pipeline.run.driver import index_corpus
+from pipeline.search import audit_index
 from tests.helpers.contents import live
 from tests.helpers.runs import WideEncoder, configure, in_place
 from tests.helpers.runs import corpus as corpus
+from tests.helpers.tuning import add_vector_index
 
 
 def test_run_indexes_everything_and_a_second_run_nothing(corpus: Path, tmp_path: Path) -> None:
@@ -41,6 +44,25 @@ def test_run_indexes_everything_and_a_second_run_nothing(corpus: Path, tmp_path:
     assert encoder.n_windows == progress.n_clips
     assert live(config.into) == before
     assert journal.read_journal(config.into).num_rows == batches.num_rows
+
+
+def test_run_measures_the_recall_of_vector_indexes_once(
+    corpus: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(audit_index, "N_QUESTIONS", 32)
+    config = configure(corpus, tmp_path / "index")
+    index_corpus(config, stages=in_place(WideEncoder()))
+    assert open_index(config.into).live.tuning is None
+    add_vector_index(config.into)
+    stages: list[str] = []
+    progress = index_corpus(config, lambda p: stages.append(p.stage), stages=in_place(WideEncoder()))
+    tuning = open_index(config.into).live.tuning
+    assert tuning is not None
+    assert (tuning.wanted, list(tuning.measured), progress.notes) == (0.98, ["query", "similar"], ())
+    assert tuning.measured["query"].recall == 1.0
+    assert "measuring recall" in stages
+    index_corpus(config, stages=in_place(WideEncoder()))
+    assert open_index(config.into).live.tuning == tuning
 
 
 class Crash(Exception):

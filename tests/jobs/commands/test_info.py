@@ -1,11 +1,15 @@
 """``earshot info``."""
 
+from dataclasses import asdict
+
 import pytest
 
+from pipeline.index.search_settings import SearchSettings
 from tests.helpers.commands import Call, lines
 from tests.helpers.contents import KnownCorpus, live
 from tests.helpers.older import create_older
 from tests.helpers.runs import DIMENSION
+from tests.helpers.tuning import TUNING, add_vector_index, publish_tuning
 
 
 def test_info_counts_the_published_files(corpus: KnownCorpus, call: Call) -> None:
@@ -30,3 +34,18 @@ def test_info_shows_how_files_are_cut(corpus: KnownCorpus, call: Call) -> None:
         [values] = lines(call("info", into, "--json")[1])
         assert values["window"] == {"length_s": 0.8, "overlap_s": 0.2, "tail": tail}
         assert f"0.8 s, overlap 0.2 s, tail: {tail}" in call("info", into)[1]
+
+
+def test_info_shows_the_measured_recall(corpus: KnownCorpus, call: Call) -> None:
+    into = corpus.config.into
+    assert lines(call("info", into, "--json")[1])[0]["recall"] is None
+    assert "recall" not in call("info", into)[1]
+    add_vector_index(into)
+    [values] = lines(call("info", into, "--json")[1])
+    assert values["recall"] == {"measured_at": None, "settings": asdict(SearchSettings())}
+    assert "never measured" in call("info", into)[1]
+    publish_tuning(into, TUNING)
+    [values] = lines(call("info", into, "--json")[1])
+    assert values["recall"]["locate"] == asdict(TUNING.measured["locate"])
+    assert values["recall"]["settings"] == asdict(TUNING.settings)
+    assert "99.3% (98.5% to 99.7%)" in call("info", into)[1]

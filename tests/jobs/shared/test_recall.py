@@ -5,7 +5,7 @@ from dataclasses import asdict
 
 import pytest
 
-from jobs.shared.recall import show_age, show_measured, show_recall
+from jobs.shared.recall import show_age, show_measured, show_recall, show_spread
 from tests.helpers.tuning import TUNING
 
 
@@ -30,10 +30,18 @@ def test_recall_that_was_never_measured_is_said_to_be_so() -> None:
     assert said["recall"] == "never measured; `earshot optimize` measures it"
 
 
-def test_recall_without_answers_is_unknown_and_questions_without_spread_are_said_to_prove_little() -> None:
-    said = show_measured(asdict(TUNING.measured["query"]), "clip")
-    assert said.startswith("unknown: of 0 clips in 320 questions; ")
-    assert "3.5 effective dimensions" in said
+def test_recall_without_answers_is_unknown() -> None:
+    assert show_measured(asdict(TUNING.measured["query"]), "clip") == "unknown: of 0 clips in 320 questions"
+
+
+def test_questions_that_are_much_alike_are_said_to_prove_little() -> None:
+    measured = {name: asdict(each) for name, each in TUNING.measured.items()}
+    assert "3.5 effective dimensions" in (show_spread(measured) or "")
+    assert show_spread({"locate": measured["locate"]}) is None
+    assert show_spread({"similar": measured["query"]}) is None
+    moment = dt.datetime.now(dt.UTC).isoformat()
+    said = show_recall({"measured_at": moment, "seconds": 1.0, "wanted": 0.98, **measured, "settings": {}})
+    assert said["recall of other texts"] == show_spread(measured)
 
 
 @pytest.mark.parametrize(("seconds", "said"), [(30, "less than a minute"), (7_200, "2 h 0 min"), (90_000, "1 day")])
