@@ -9,6 +9,7 @@ import soundfile
 
 from pipeline.index import journal
 from pipeline.index.tables import open_published
+from tests.helpers.contents import check_pools
 
 
 def write_corpus(folder: Path, n_files: int) -> Path:
@@ -41,6 +42,8 @@ def vectors(index: Path, name: str, keys: list[str]) -> dict[tuple[Any, ...], An
 def check_same(index: Path, other: Path) -> None:
     """Two indexes have the same rows, whose vectors differ by rounding at most."""
     assert live_rows(index) == live_rows(other)
+    check_pools(str(index))
+    check_pools(str(other))
     for name, keys in (("clips", ["clip_id"]), ("frames", ["audio_id", "frame"])):
         found, expected = vectors(index, name, keys), vectors(other, name, keys)
         assert expected.keys() == found.keys()

@@ -11,14 +11,18 @@ from pipeline.grid import Grid
 from pipeline.index import journal
 from pipeline.index.backfill import add_pools, mend_pools
 from pipeline.index.handle import find_index
+from pipeline.index.verify import verify_index
 from pipeline.index.writer import Writer
-from tests.helpers.contents import check_pools
+from pipeline.run.driver import index_corpus
+from tests.helpers.contents import KnownBucket, check_pools, live
+from tests.helpers.protocol import die_at, optimize
+from tests.helpers.runs import WideEncoder, in_place
 from tests.helpers.tables import create_empty, draw_vectors, write_index
 
 GRID = Grid(50, 10)
 
 
-def take_out_pools(path: Path) -> None:
+def take_out_pools(path: Path | str) -> None:
     """Make the tables what they are in an index from before there were pools."""
     frames = lance.dataset(journal.table_uri(path, "frames"))
     frames.drop_columns([schema.BEGINS])
@@ -54,6 +58,23 @@ def test_missing_pools_are_made_whatever_the_size_of_pieces(index: Path, monkeyp
         seq = writer.published.seq
         assert add_pools(writer).seq == seq  # they are there
     assert find_index(index).live.open("pools").to_table() == expected
+
+
+def test_missing_pools_are_made_in_an_object_store(bucket: str, tmp_path: Path) -> None:
+    corpus = KnownBucket(f"{bucket}/old", tmp_path)
+    corpus.put("a.wav", 3)
+    corpus.put("b.wav", 5)
+    index_corpus(corpus.config, stages=in_place(WideEncoder()))
+    take_out_pools(corpus.config.into)
+    for step in ("begin frames", "make pools", "publish"):
+        assert die_at(step, 1, optimize, corpus.config)
+        assert "pools" not in find_index(corpus.config.into).live.versions
+        check_pools(corpus.config.into)
+    optimize(corpus.config)
+    assert "pools" in find_index(corpus.config.into).live.versions
+    check_pools(corpus.config.into)
+    assert verify_index(corpus.config.into) == []
+    assert live(corpus.config.into) == corpus.expected()
 
 
 def test_index_without_frames_gets_none(tmp_path: Path) -> None:

@@ -12,7 +12,7 @@ from pipeline.index.repair import give_up_fragments, mark_damaged
 from pipeline.index.tables import open_published
 from pipeline.index.verify import verify_index
 from pipeline.run.driver import index_corpus
-from tests.helpers.contents import KnownBucket, live
+from tests.helpers.contents import KnownBucket, check_pools, live
 from tests.helpers.damage import first, publish
 from tests.helpers.fakes import noise, write_wav
 from tests.helpers.indexes import table
@@ -71,18 +71,22 @@ def test_lost_data_file_is_found_and_its_rows_are_encoded_again(config: Config, 
     assert live(config.into) == before
 
 
-def test_data_file_lost_in_an_object_store_is_found_and_its_rows_are_encoded_again(bucket: str, tmp_path: Path) -> None:
-    corpus = KnownBucket(f"{bucket}/lost", tmp_path)
+@pytest.mark.parametrize("name", ["frames", "pools"])
+def test_data_file_lost_in_an_object_store_is_found_and_its_rows_are_made_again(
+    bucket: str, tmp_path: Path, name: str
+) -> None:
+    corpus = KnownBucket(f"{bucket}/lost-{name}", tmp_path)
     corpus.put("a.wav", 3)
     corpus.put("b.wav", 5)
     index_corpus(corpus.config, stages=in_place(WideEncoder()))
     assert verify_index(corpus.config.into) == []
-    data = f"{journal.table_uri(corpus.config.into, 'frames')}/data"
+    data = f"{journal.table_uri(corpus.config.into, name)}/data"
     corpus.store.rm_file(sorted(corpus.store.ls(data, detail=False))[0])
     findings = verify_index(corpus.config.into)
-    assert [finding.table for finding in findings if finding.fragment is not None] == ["frames"]
+    assert [finding.table for finding in findings if finding.fragment is not None] == [name]
     give_up_fragments(corpus.config.into, findings)
     mark_damaged(corpus.config.into, verify_index(corpus.config.into))
     index_corpus(corpus.config, stages=in_place(WideEncoder()))
     assert verify_index(corpus.config.into) == []
     assert live(corpus.config.into) == corpus.expected()
+    check_pools(corpus.config.into)
