@@ -20,10 +20,12 @@ first question, in a process whose modules are loaded, after the system was told
 (``posix_fadvise``). ``shell_ms``: a process from its start to its end, with one question. Medians. ``peak_mb``: the
 largest resident memory of the process that asks, from its start.
 
-``build_s`` and ``build_cpu_s``: the maintenance at the end of a run, which merges fragments and builds all indexes, and
-cutting frames into pools (``pools_s``, ``pools_cpu_s``). A run does the latter while it writes, so it is also a part of
-``write_s`` and ``write_cpu_s``: writing and committing rows. ``bytes_per_row``: data and indexes of the newest version.
-``extra_share``: what only serves the search by indexes, relative to the vectors.
+``build_s`` and ``build_cpu_s``: the maintenance at the end of a run, which merges fragments and builds all indexes; the
+audit of their recall, which sets how they are searched (``tune_s``, ``tune_cpu_s``; its questions are others); and
+cutting frames into pools (``pools_s``, ``pools_cpu_s``). A run does the last while it writes, so it is also a part of
+``write_s`` and ``write_cpu_s``: writing and committing rows. ``audited`` is the recall that the audit found.
+``bytes_per_row``: data and indexes of the newest version. ``extra_share``: what only serves the search by indexes,
+relative to the vectors.
 """
 
 import json as jsonlib
@@ -123,14 +125,15 @@ def measure(
                     "k": K,
                     **_ask(job, asked.exact[number], effort.cold if where is None else 0, call),
                     **sizes[table].describe(mode == "indexed", built.corpus.dimension),
+                    "audited": (built.audited.get(kind) or {}).get("recall") if mode == "indexed" else None,
                     **_describe_build(built),
                 }
 
 
 def _describe_build(built: Built) -> Row:
     """What building took; cutting frames into pools counts in both, since a run does it while it writes."""
-    build = built.maintained + built.pooled
-    figures = {"build": build, "pools": built.pooled, "write": built.written}
+    build = built.maintained + built.pooled + built.tuned
+    figures = {"build": build, "pools": built.pooled, "tune": built.tuned, "write": built.written}
     seconds = {f"{name}_s": round(cost.seconds, 1) for name, cost in figures.items()}
     return seconds | {f"{name}_cpu_s": round(cost.cpu_s, 1) for name, cost in figures.items()}
 

@@ -12,7 +12,7 @@ import datetime as dt
 import json
 import resource
 import time
-from collections.abc import Iterator
+from collections.abc import Iterator, Sequence
 from dataclasses import asdict, dataclass, replace
 from functools import cached_property, partial
 from pathlib import Path
@@ -21,19 +21,25 @@ from typing import Any
 import numpy as np
 import pyarrow as pa
 
-from jobs.bench.synthetic import CLIP_FRAMES, CLIPS_PER_FILE, FILE_FRAMES, Vectors, to_clips
+from jobs.bench.synthetic import CLIP_FRAMES, CLIPS_PER_FILE, FILE_FRAMES, N_DIRECTIONS, Floats, Vectors, to_clips
 from pipeline import schema
-from pipeline.config import DecodeConfig, StoreConfig, WindowConfig
+from pipeline.config import DecodeConfig, RunConfig, StoreConfig, WindowConfig
 from pipeline.encoder.checkpoint import ModelIdentity
 from pipeline.grid import frames_to_seconds
+from pipeline.index.handle import Generation
 from pipeline.index.maintenance import optimize
 from pipeline.index.pools import pool_frames
 from pipeline.index.tables import create_tables, write_rows
+from pipeline.index.tuning import Tuning
 from pipeline.index.writer import Batch, Writer
 from pipeline.planning.file_rows import empty_row, indexed_row
 from pipeline.run.collector import Collector
 from pipeline.run.write_stage import write_windows
 from pipeline.schema import Row
+from pipeline.search.audit_index import Audited, audit_index
+from pipeline.search.keep_recall import keep_recall
+from pipeline.search.query_vectors import QueryModels
+from pipeline.search.searches import IndexSearches
 
 WINDOW = WindowConfig(length_s=frames_to_seconds(CLIP_FRAMES), overlap_s=0.0, tail="back")
 """Windows side by side, which fill a file: no result is folded into another."""
@@ -114,8 +120,12 @@ class Built:
     """The part of it that cuts frames into pools, measured with a few files."""
     maintained: Cost
     """The maintenance at the end: fragments are merged, and indexes built."""
+    tuned: Cost
+    """The audit of the recall, which sets how the vector indexes are searched."""
+    audited: dict[str, Any]
+    """What the audit found, by kind of question, and the settings."""
     problems: tuple[str, ...] = ()
-    """What the maintenance could not do."""
+    """What the maintenance could not do, and what the audit could not reach."""
 
     @property
     def index(self) -> str:
@@ -128,8 +138,9 @@ class Built:
 def load(folder: Path) -> Built:
     """The index that an earlier measurement kept in ``folder``."""
     values = json.loads((folder / "corpus.json").read_text())
-    costs = {name: Cost(**values[name]) for name in ("written", "pooled", "maintained")}
-    return Built(folder, Corpus(**values["corpus"]), **costs, problems=tuple(values["problems"]))
+    costs = {name: Cost(**values[name]) for name in ("written", "pooled", "maintained", "tuned")}
+    corpus, problems = Corpus(**values["corpus"]), tuple(values["problems"])
+    return Built(folder, corpus, **costs, audited=values["audited"], problems=problems)
 
 
 def content_hash(number: int) -> str:
@@ -168,10 +179,33 @@ def build(folder: Path, corpus: Corpus, vectors: Vectors) -> Built:
     if waiting:
         writer.commit(waiting)
     clock = Clock()
-    done = optimize(writer, older_than=dt.timedelta(0))
-    built = Built(folder, corpus, written, _cost_of_pools(corpus, vectors), clock.cost, done.problems)
+    problems = list(optimize(writer, older_than=dt.timedelta(0)).problems)
+    maintained, clock = clock.cost, Clock()
+    tuning = keep_recall(writer, RunConfig().recall, audit=partial(_audit, vectors=vectors), note=problems.append)
+    tuned, audited = clock.cost, tuning.to_detail() if tuning else {}
+    pooled = _cost_of_pools(corpus, vectors)
+    built = Built(folder, corpus, written, pooled, maintained, tuned, audited, tuple(problems))
     built.save()
     return built
+
+
+class _Bank(QueryModels):
+    """Answers any text with a question as a vector; those that are measured later come from the other end of them."""
+
+    def __init__(self, vectors: Vectors) -> None:
+        super().__init__("made")
+        self._vectors = vectors
+
+    def for_texts(self, identity: ModelIdentity) -> "_Bank":
+        return self
+
+    def embed(self, texts: Sequence[str]) -> Floats:
+        return self._vectors.texts(N_DIRECTIONS)[-len(texts) :]
+
+
+def _audit(tables: Generation, wanted: float, vectors: Vectors) -> Tuning:
+    searches = IndexSearches(tables)
+    return audit_index(Audited(tables, searches, _Bank(vectors), searches.n_partitions), wanted)
 
 
 def _cost_of_pools(corpus: Corpus, vectors: Vectors) -> Cost:

@@ -102,6 +102,20 @@ def test_index_of_clips_has_no_frames(tmp_path: Path) -> None:
     assert verify_index(built.index) == []
 
 
+def test_vector_index_is_built_audited_and_asked(tmp_path: Path) -> None:
+    built = build(tmp_path, Corpus(1_700, False, 64, "made", 0), MadeVectors(0, 64, 64))
+    assert built.problems == ()
+    assert built.tuned.cpu_s > 0
+    assert built.audited["query"]["recall"] >= 0.98
+    rows = list(measure(built, [Question.query], Effort(40, 2, 0), call=lambda function, job: function(job)))
+    exact, indexed = rows[:2]
+    assert (exact["mode"], exact["extra_share"], exact["audited"]) == ("exact", 0.0, None)
+    assert indexed["mode"] == "indexed"
+    assert indexed["recall"] == pytest.approx(indexed["audited"], abs=0.03)
+    assert 0.1 < indexed["extra_share"] < 0.4  # 8 bytes of codes and 15 more for 128 of a vector
+    assert {row["recall"] for row in rows if row["share"] <= 0.01} == {1.0}
+
+
 @pytest.mark.parametrize(
     ("arguments", "message"),
     [
