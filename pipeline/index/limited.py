@@ -14,7 +14,7 @@ import subprocess
 import sys
 import tempfile
 import time
-from collections.abc import Callable
+from collections.abc import Callable, Mapping
 from contextlib import suppress
 from dataclasses import dataclass
 from pathlib import Path
@@ -40,19 +40,24 @@ class Limits:
 
 
 def call_limited(
-    function: Callable[..., None], values: dict[str, Any], limits: Limits, tick: Callable[[], object] = lambda: None
+    function: Callable[..., None],
+    values: dict[str, Any],
+    limits: Limits,
+    tick: Callable[[], object] = lambda: None,
+    variables: Mapping[str, str] = {},
 ) -> None:
     """Call ``function(**values)`` in a process of its own, and wait.
 
     Args:
         function: of a module that another process can import. values: as JSON holds them.
         tick: called about once a second meanwhile. What it raises ends the call.
+        variables: of the environment, beside those of this process.
 
     Raises:
         Unfinished: see there.
     """
     call = json.dumps([os.getpid(), function.__module__, function.__qualname__, values])
-    environment = {**os.environ, "PYTHONPATH": os.pathsep.join(filter(None, sys.path))}
+    environment = {**os.environ, **variables, "PYTHONPATH": os.pathsep.join(filter(None, sys.path))}
     command = [sys.executable, "-c", "from pipeline.index.limited import main; main()"]
     with tempfile.TemporaryFile() as said:
         process = subprocess.Popen(

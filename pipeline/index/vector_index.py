@@ -5,9 +5,7 @@ over the rows that were there when it was built, and one for each time it was ex
 scanned by each search, so new rows are found at once. Every change is one version of the table, which a publication
 then shows to readers; it is made in a process of its own, since the engine's training may never end.
 
-The partitions are trained here, on a sample in float32: Lance trains in the type of the column, and in float16 sums of
-long vectors overflow (lance issue 8607). Their number tells how many rows they were trained for, so that nothing else
-need be stored.
+The number of partitions tells for how many rows they were trained, so nothing else need be stored.
 """
 
 import datetime as dt
@@ -20,14 +18,12 @@ from typing import Any
 
 import lance
 import numpy as np
-import numpy.typing as npt
 
 from pipeline.index.changes import Changes
 from pipeline.index.limited import Limits, Unfinished, call_limited
-
-NAME, COLUMN = "vector_idx", "vector"
-
-OPTIONS: dict[str, Any] = {"index_type": "IVF_RQ", "metric": "dot", "num_bits": 1}
+from pipeline.index.vector_build import COLUMN as COLUMN
+from pipeline.index.vector_build import FRUGAL, ROWS_PER_PARTITION, make_step
+from pipeline.index.vector_build import NAME as NAME
 
 VECTORS_TO_INDEX = 10_000
 """From this many rows on, a table gets a vector index: fewer are scanned as fast."""
@@ -46,13 +42,8 @@ is copied a few times, however often a table grows."""
 MAX_UNINDEXED_SHARE, MAX_UNINDEXED = 0.05, 5_000
 """A run extends an index where more rows, or a larger share, are not covered."""
 
-ROWS_PER_PARTITION = 128
-"""The size of the sample that partitions are trained on."""
-
 LEAST_S, SECONDS_A_NUMBER = 120.0, 2e-6
 """How long a step may take: this, and so much for each number of a vector that it reads."""
-
-_ITERATIONS = 10
 
 
 @dataclass(frozen=True)
@@ -122,7 +113,7 @@ def answers(table: Any) -> bool:
 
 @dataclass(frozen=True)
 class Step:
-    """A change of a vector index, to be made by ``build`` or ``extend``."""
+    """A change of a vector index, to be made by ``make_step``."""
 
     name: str
     """Of the table."""
@@ -268,39 +259,9 @@ def make_limited(table: Any, step: Step, tick: Callable[[], object] = lambda: No
         Unfinished: it failed, or took too long or too much memory.
     """
     values = {"uri": table.uri, "version": table.version, "n_partitions": step.n_partitions, "n_merged": step.n_merged}
-    call_limited(make_step, values, find_limits(table, step), tick)
+    call_limited(make_step, values, find_limits(table, step), tick, FRUGAL)
 
 
 def make_here(table: Any, step: Step, tick: Callable[[], object] = lambda: None) -> None:
     """Make a step in this process, without limits."""
     make_step(table.uri, table.version, step.n_partitions, step.n_merged)
-
-
-def make_step(uri: str, version: int, n_partitions: int | None, n_merged: int) -> None:
-    """Make a step and commit it: one version. This is what the process of its own calls."""
-    table = lance.dataset(uri, version=version)
-    if n_partitions is None:
-        table.optimize.optimize_indices(index_names=[NAME], num_indices_to_merge=n_merged)
-        return
-    table.create_index(
-        COLUMN,
-        name=NAME,
-        num_partitions=n_partitions,
-        ivf_centroids=train(table, n_partitions),
-        replace=True,
-        **OPTIONS,
-    )
-
-
-def train(table: Any, n_partitions: int) -> npt.NDArray[np.float16]:
-    """The centres of partitions (n_partitions, D), from a sample of the table."""
-    n_sample = min(table.count_rows(), ROWS_PER_PARTITION * n_partitions)
-    column = table.sample(n_sample, columns=[COLUMN])[COLUMN].combine_chunks()
-    sample = column.flatten().to_numpy(zero_copy_only=False).reshape(n_sample, -1).astype(np.float32)
-    means = lance.util.KMeans(n_partitions, "l2", max_iters=_ITERATIONS)
-    try:
-        means.fit(sample)
-        centres = np.stack(means.centroids.to_numpy(zero_copy_only=False))
-    except RuntimeError:  # fewer different vectors than partitions
-        centres = sample[np.linspace(0, n_sample - 1, n_partitions).astype(np.intp)]
-    return centres.astype(np.float16)

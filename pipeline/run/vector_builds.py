@@ -1,4 +1,4 @@
-"""Vector indexes built by the workers of a Ray cluster. This is wiring; ``index/vector_shards.py`` does the work."""
+"""Vector indexes built by the workers of a Ray cluster. This is wiring; ``index/vector_build.py`` does the work."""
 
 import sys
 import time
@@ -6,8 +6,8 @@ from collections.abc import Callable
 from typing import Any
 
 from pipeline.index.limited import Limits, Unfinished, call_limited
+from pipeline.index.vector_build import FRUGAL, build_shard, join_shards, split_fragments, train_model
 from pipeline.index.vector_index import Step, find_limits, make_limited
-from pipeline.index.vector_shards import build_shard, join_shards, split_fragments, train_model
 
 ROWS_TO_SPREAD = 1_000_000
 """From this many rows on, a cluster of several nodes builds an index. One machine needs a minute for so many."""
@@ -39,14 +39,14 @@ def build_on_ray(table: Any, n_partitions: int, limits: Limits, tick: Callable[[
 
     until = time.monotonic() + limits.seconds
     place = {"uri": table.uri, "version": table.version}
-    one_core = {"num_cpus": 1, "runtime_env": {"env_vars": {"LANCE_CPU_THREADS": "1"}}}
+    one_core = {"num_cpus": 1, "runtime_env": {"env_vars": {**FRUGAL, "LANCE_CPU_THREADS": "1"}}}
     training = ray.remote(num_cpus=1)(train_model)
     building = ray.remote(memory=SHARD_BYTES, scheduling_strategy="SPREAD", **one_core)(build_shard)
     trained = training.remote(**place, n_partitions=n_partitions)
     tasks = [building.remote(**place, model=trained, fragments=some) for some in split_fragments(table)]
     shards = _wait([trained, *tasks], until, tick)[1:]
     left = Limits(max(0.0, until - time.monotonic()), limits.n_bytes)
-    call_limited(join_shards, {**place, "shards": shards}, left, tick)
+    call_limited(join_shards, {**place, "shards": shards}, left, tick, FRUGAL)
 
 
 def _wait(tasks: list[Any], until: float, tick: Callable[[], object]) -> list[Any]:

@@ -13,6 +13,7 @@ from pipeline.index.handle import find_index
 from pipeline.index.limited import Limits, Unfinished, call_limited
 from pipeline.index.maintenance import optimize, optimize_index
 from pipeline.index.repair import mark_damaged, restore_index
+from pipeline.index.vector_build import NAME, make_step
 from pipeline.index.vector_index import (
     MAX_SEGMENTS,
     Make,
@@ -147,9 +148,9 @@ def test_segments_are_merged_before_fragments_are_compacted(tmp_path: Path) -> N
 def test_extending_the_other_indexes_leaves_this_one_alone(tmp_path: Path) -> None:
     table = ClipTable(tmp_path)
     table.run({"a": 300})
-    [before] = [index for index in clips(table).describe_indices() if index.name == vector_index.NAME]
+    [before] = [index for index in clips(table).describe_indices() if index.name == NAME]
     table.run({"b": 3})
-    [after] = [index for index in clips(table).describe_indices() if index.name == vector_index.NAME]
+    [after] = [index for index in clips(table).describe_indices() if index.name == NAME]
     assert [segment.uuid for segment in after.segments] == [segment.uuid for segment in before.segments]
     assert find_bad_indexes(table) == []
 
@@ -212,9 +213,7 @@ def test_long_vectors_are_indexed(tmp_path: Path, norm: float) -> None:
     vectors *= norm / np.linalg.norm(vectors, axis=1).mean()
     uri = str(tmp_path / "t")
     lance.write_dataset(_of_dimension(32, vectors), uri)
-    call_limited(
-        vector_index.make_step, {"uri": uri, "version": 1, "n_partitions": 8, "n_merged": 0}, Limits(60, 10**9)
-    )
+    call_limited(make_step, {"uri": uri, "version": 1, "n_partitions": 8, "n_merged": 0}, Limits(60, 10**9))
     table = lance.dataset(uri)
     near = {"column": "vector", "q": np.ones(32, np.float32), "k": 3_000, "nprobes": 8, "metric": "dot"}
     assert table.to_table(columns=["clip_id"], nearest=near, fast_search=True).num_rows == 2_000
@@ -231,7 +230,7 @@ def test_many_equal_vectors_are_indexed(tmp_path: Path, n_different: int) -> Non
     found = read_index(table)
     assert found is not None
     assert found.n_indexed == 40_000
-    assert len(table.get_ivf_model(vector_index.NAME).centroids) == 300  # or it would be trained anew at each run
+    assert len(table.get_ivf_model(NAME).centroids) == 300  # or it would be trained anew at each run
     assert len(nearest(table, np.ones(8, np.float32), fast_search=True)) == 40_000
 
 
@@ -302,7 +301,7 @@ def test_an_index_that_has_lost_a_file_is_found_and_made_again(tmp_path: Path) -
     table = ClipTable(tmp_path)
     table.run({"a": 150})
     folder = Path(journal.table_uri(table.path, "clips"), "_indices")
-    [index] = [index for index in clips(table).describe_indices() if index.name == vector_index.NAME]
+    [index] = [index for index in clips(table).describe_indices() if index.name == NAME]
     [segment] = index.segments
     for file in (folder / segment.uuid).iterdir():
         file.unlink()

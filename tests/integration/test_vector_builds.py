@@ -6,7 +6,7 @@ from typing import Any
 import lance
 import pytest
 
-from pipeline.index import vector_index, vector_shards
+from pipeline.index import vector_build, vector_index
 from pipeline.index.limited import Limits, Unfinished
 from pipeline.index.vector_index import VectorUpkeep, find_limits
 from pipeline.run import vector_builds
@@ -18,7 +18,7 @@ pytestmark = pytest.mark.usefixtures("ray_session")
 
 @pytest.fixture
 def table(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> ClipTable:
-    monkeypatch.setattr(vector_shards, "ROWS_PER_SHARD", 100)
+    monkeypatch.setattr(vector_build, "ROWS_PER_SHARD", 100)
     monkeypatch.setattr(vector_builds, "SHARD_BYTES", 10**8)
     table = ClipTable(tmp_path)
     for number in range(5):

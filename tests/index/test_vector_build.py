@@ -7,11 +7,11 @@ import lance
 import numpy as np
 import pytest
 
-from pipeline.index import vector_index, vector_shards
+from pipeline.index import vector_build, vector_index
 from pipeline.index.handle import find_index
 from pipeline.index.maintenance import optimize_index
+from pipeline.index.vector_build import build_shard, join_shards, split_fragments, train_model
 from pipeline.index.vector_index import Step, VectorUpkeep, make_here
-from pipeline.index.vector_shards import build_shard, join_shards, split_fragments, train_model
 from tests.helpers.vector_tables import ClipTable
 
 
@@ -27,7 +27,7 @@ def make_in_shards(table: Any, step: Step, tick: Any) -> None:
 @pytest.fixture
 def table(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> ClipTable:
     monkeypatch.setattr(vector_index, "VECTORS_TO_INDEX", 300)
-    monkeypatch.setattr(vector_shards, "ROWS_PER_SHARD", 100)
+    monkeypatch.setattr(vector_build, "ROWS_PER_SHARD", 100)
     table = ClipTable(tmp_path)
     for number in range(5):
         table.run({str(number): 59})
@@ -65,7 +65,7 @@ def test_an_index_is_replaced_in_one_version(table: ClipTable) -> None:
     make_in_shards(lance.dataset(uri), Step("clips", 3, 0, 354), None)
     after = lance.dataset(uri)
     assert after.version == version + 1
-    assert len(after.get_ivf_model(vector_index.NAME).centroids) == 3
+    assert len(after.get_ivf_model(vector_build.NAME).centroids) == 3
 
 
 def test_both_ways_of_building_find_the_same(tmp_path: Path, table: ClipTable) -> None:

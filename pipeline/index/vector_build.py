@@ -1,0 +1,107 @@
+"""A vector index built: partitions are trained, segments made over some fragments each, joined, and committed.
+
+The partitions are trained on a sample in float32. Lance trains in the type of the column, and in float16 sums of long
+vectors overflow (lance issue 8607). A large index is built a shard at a time, so that memory does not grow with the
+rows: here one after the other, and on a cluster by Ray tasks (``run/vector_builds.py``). Segments can be joined since
+they share the centres of the partitions and the rotation of RaBitQ.
+"""
+
+import base64
+import pickle
+from dataclasses import dataclass
+from typing import Any
+
+import lance
+import numpy as np
+import numpy.typing as npt
+
+NAME, COLUMN = "vector_idx", "vector"
+
+OPTIONS: dict[str, Any] = {"index_type": "IVF_RQ", "metric": "dot", "num_bits": 1}
+
+ROWS_PER_SHARD = 500_000
+"""About so many rows make a shard: half a minute of one core."""
+
+ROWS_PER_PARTITION = 128
+"""The size of the sample that partitions are trained on."""
+
+FRUGAL = {"LANCE_DEFAULT_IO_BUFFER_SIZE": str(64 * 2**20), "LANCE_DEFAULT_FRAGMENT_READAHEAD": "1"}
+"""Variables for a process that builds: by default Lance reads 2 GB ahead."""
+
+_ITERATIONS = 10
+
+
+@dataclass(frozen=True)
+class Model:
+    """What all segments share."""
+
+    centres: npt.NDArray[np.float16]
+    """(n_partitions, D)"""
+    rotation: str
+    """JSON of Lance's."""
+
+
+def make_step(uri: str, version: int, n_partitions: int | None, n_merged: int) -> None:
+    """Build a vector index, or extend one, and commit that: one version.
+
+    Args:
+        n_partitions: of an index that is built; None where one is extended by the rows that it leaves out.
+        n_merged: how many of its newest segments are merged with these.
+    """
+    table = lance.dataset(uri, version=version)
+    if n_partitions is None:
+        table.optimize.optimize_indices(index_names=[NAME], num_indices_to_merge=n_merged)
+    else:
+        model = train_model(uri, version, n_partitions)
+        join_shards(uri, version, [build_shard(uri, version, model, some) for some in split_fragments(table)])
+
+
+def train_model(uri: str, version: int, n_partitions: int) -> Model:
+    """The model for a table."""
+    from lance.lance import indices
+
+    table = lance.dataset(uri, version=version)
+    n_sample = min(table.count_rows(), ROWS_PER_PARTITION * n_partitions)
+    column = table.sample(n_sample, columns=[COLUMN])[COLUMN].combine_chunks()
+    sample = column.flatten().to_numpy(zero_copy_only=False).reshape(n_sample, -1).astype(np.float32)
+    means = lance.util.KMeans(n_partitions, "l2", max_iters=_ITERATIONS)
+    try:
+        means.fit(sample)
+        centres = np.stack(means.centroids.to_numpy(zero_copy_only=False))
+    except RuntimeError:  # fewer different vectors than partitions
+        centres = sample[np.linspace(0, n_sample - 1, n_partitions).astype(np.intp)]
+    return Model(centres.astype(np.float16), indices.build_rq_model(sample.shape[1], OPTIONS["num_bits"]))
+
+
+def split_fragments(table: Any) -> list[list[int]]:
+    """The numbers of the fragments of each shard, in order. No fragment is split."""
+    shards, n_rows = list[list[int]](), ROWS_PER_SHARD
+    for fragment in table.get_fragments():
+        if n_rows >= ROWS_PER_SHARD:
+            shards.append([])
+            n_rows = 0
+        shards[-1].append(fragment.fragment_id)
+        n_rows += fragment.count_rows()
+    return shards
+
+
+def build_shard(uri: str, version: int, model: Model, fragments: list[int]) -> str:
+    """Write the segment over some fragments, which belongs to no version yet. Returns what ``join_shards`` needs."""
+    segment = lance.dataset(uri, version=version).create_index_uncommitted(
+        COLUMN,
+        name=NAME,
+        num_partitions=len(model.centres),
+        ivf_centroids=model.centres,
+        rabitq_model=model.rotation,
+        fragment_ids=fragments,
+        replace=True,
+        **OPTIONS,
+    )
+    return base64.b64encode(pickle.dumps(segment)).decode()
+
+
+def join_shards(uri: str, version: int, shards: list[str]) -> None:
+    """Join segments from ``build_shard`` into one, and commit it as the vector index: one version."""
+    table = lance.dataset(uri, version=version)
+    joined = table.merge_existing_index_segments([pickle.loads(base64.b64decode(shard)) for shard in shards])
+    table.commit_existing_index_segments(NAME, COLUMN, [joined])
