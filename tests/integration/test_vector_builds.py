@@ -1,5 +1,7 @@
 """Vector indexes built by Ray tasks."""
 
+import shutil
+import tempfile
 from pathlib import Path
 from typing import Any
 
@@ -11,13 +13,50 @@ from pipeline.index.limited import Limits, Unfinished
 from pipeline.index.vector_index import VectorUpkeep, find_limits
 from pipeline.run import vector_builds
 from pipeline.run.vector_builds import build_on_ray, make_on_ray
+from tests.helpers.processes import run_python
 from tests.helpers.vector_tables import ClipTable
 
-pytestmark = pytest.mark.usefixtures("ray_session")
+CLUSTER = """
+import os, sys
+
+folder = os.environ["RAY_TMPDIR"] = sys.argv[1]
+os.makedirs(f"{folder}/ray")
+from pathlib import Path
+
+import ray
+from ray.cluster_utils import Cluster
+
+from pipeline.index import vector_build, vector_index
+from pipeline.index.vector_index import VectorUpkeep
+from pipeline.run import vector_builds
+from tests.helpers.vector_tables import ClipTable
+
+small = {"num_cpus": 1, "object_store_memory": 200_000_000}
+cluster = Cluster(initialize_head=True, head_node_args={"temp_dir": folder, **small})
+cluster.add_node(**small)
+ray.init(address=cluster.address)
+vector_build.ROWS_PER_SHARD, vector_builds.ROWS_TO_SPREAD, vector_builds.SHARD_BYTES = 100, 300, 10**8
+table = ClipTable(Path(sys.argv[2]))
+for number in range(5):
+    table.run({str(number): 59})
+vector_index.VECTORS_TO_INDEX = 300
+upkeep = VectorUpkeep(vector_builds.make_on_ray)
+table.run({"5": 59}, vectors=upkeep)
+print([done.done for done in upkeep.done], table.check().segments)
+
+table = ClipTable(Path(sys.argv[3]))
+vector_builds.SHARD_BYTES, vector_index.LEAST_S = 10**12, 8.0  # no node has so much
+upkeep = VectorUpkeep(vector_builds.make_on_ray)
+table.run({"a": 400}, vectors=upkeep)
+print(upkeep.problems["clips"])
+ray.shutdown()
+cluster.shutdown()
+"""
+"""A cluster of two nodes, which builds an index, and cannot build another one."""
 
 
 @pytest.fixture
-def table(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> ClipTable:
+def table(ray_session: None, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> ClipTable:
     monkeypatch.setattr(vector_build, "ROWS_PER_SHARD", 100)
     monkeypatch.setattr(vector_builds, "SHARD_BYTES", 10**8)
     table = ClipTable(tmp_path)
@@ -63,3 +102,13 @@ def test_one_machine_builds_by_itself(table: ClipTable) -> None:
     table.run({"5": 59}, vectors=upkeep)
     assert not upkeep.problems
     assert table.check() is not None
+
+
+@pytest.mark.slow
+def test_a_cluster_of_several_nodes_builds_large_indexes(tmp_path: Path) -> None:
+    folder = tempfile.mkdtemp(prefix="earshot-ray-", dir="/tmp")  # paths of sockets must be short
+    done = run_python("-c", CLUSTER, folder, tmp_path / "a", tmp_path / "b", RAY_AUTH_MODE="disabled")
+    shutil.rmtree(folder, ignore_errors=True)
+    assert done.returncode == 0, done.stderr
+    assert "['built'] (354,)\n" in done.stdout
+    assert "searches scan: stopped: the cluster took far longer than it should\n" in done.stdout
