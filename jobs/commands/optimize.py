@@ -31,7 +31,8 @@ def optimize(
 ) -> None:
     """Merge small fragments of INDEX, update the indexes of its tables, and delete superseded versions.
 
-    Runs do so by themselves after every fifty commits. The newest 20 published versions are kept.
+    Runs do so by themselves after every fifty commits. The newest 20 published versions are kept. An index that an
+    older version of Earshot made also gets its table `pools`.
 
     Example: earshot optimize my-index
     """
