@@ -27,14 +27,14 @@ TOLERANCE = 0.01
 KS = (20, 30, 50, 70, 100, 150, 200, 300, 500, 700, 1000)
 """Numbers of answers that a question may ask for."""
 
-ENOUGH_EVENTS = 3_000
+ENOUGH_EVENTS = 2_000
 """Exact answers in the sample that narrow the interval to about a percent."""
 
 AT_ONCE = 16
 """Questions that are asked together."""
 
-AT_LEAST = 64
-"""Questions that must have been asked before a setting is judged."""
+AT_LEAST, AT_MOST = 64, 128
+"""Questions by which settings are judged. Those that are chosen are then measured by all."""
 
 
 def choose_k(exact: Sequence[ExactAnswer], share: float) -> int:
@@ -86,12 +86,11 @@ class Exam(Generic[Settings]):
         return measure_recall(answers, self.exact[: len(answers)], self.n_units, chosen)
 
     def judge(self, settings: Settings, wanted: float) -> bool | None:
-        """Whether these settings reach a recall, by as few questions as show it; None where all of them do not."""
+        """Whether these settings reach a recall, by as few questions as show it; None where ``AT_MOST`` do not."""
         while True:
-            verdict = _judge(self.measure(settings, is_choice=True), wanted)
-            if verdict is not None and self.count_asked(settings) >= min(AT_LEAST, len(self.questions)):
-                return verdict
-            if not self.ask_more(settings):
+            verdict, n_asked = _judge(self.measure(settings, is_choice=True), wanted), self.count_asked(settings)
+            is_enough = n_asked >= (AT_MOST if verdict is None else AT_LEAST)
+            if is_enough or not self.ask_more(settings):
                 return verdict
 
     def finish(self, settings: Settings) -> "Tuned[Settings]":

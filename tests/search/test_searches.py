@@ -82,7 +82,7 @@ def test_index_that_finds_everything_has_a_recall_of_one(tables: Generation, mon
 def test_index_whose_pools_are_bad_is_noticed(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     """Each pool has the vector of another one, so the best pools hold the best events by chance only."""
     monkeypatch.setattr(module, "N_QUESTIONS", 64)
-    monkeypatch.setattr(module, "POOLS_PER_EVENT", (1, 2, 5, 8))  # more of them would be all pools of so few files
+    monkeypatch.setattr(module, "POOLS_PER_EVENT", (2, 5, 8))  # more of them would be all pools of so few files
     tuning = audit(write(tmp_path / "index", "pools", spoil=True))
     assert tuning.locate is not None
     assert tuning.locate.recall is not None
