@@ -211,7 +211,7 @@ def _keep_recall(writer: Writer, wanted: float, progress: Progress) -> None:
     def note(line: str) -> None:
         progress.notes = (*progress.notes, line)
 
-    keep_recall(writer, wanted, index=progress.index, begin=lambda: progress.enter("measuring recall"), note=note)
+    keep_recall(writer, wanted, index=progress.index, tick=lambda: progress.enter("measuring recall"), note=note)
 
 
 def _make_plan(checkpoints: Checkpoints, request: RunRequest) -> Plan:

@@ -10,7 +10,7 @@ chosen with all, for the seconds of ``find_limit_s`` each. At a million frames: 
 
 import math
 import time
-from collections.abc import Iterable
+from collections.abc import Callable, Iterable, Iterator
 from dataclasses import dataclass, replace
 from typing import Any, Protocol
 
@@ -26,6 +26,7 @@ from pipeline.search.events import EventFrames, Levels, Rules
 from pipeline.search.query_vectors import QueryModels
 from pipeline.search.questions import count_dimensions, read_questions
 from pipeline.search.sample import (
+    Block,
     ClipSample,
     Matrix,
     Unit,
@@ -80,12 +81,16 @@ class Searches(Protocol):
 
 @dataclass(frozen=True)
 class Audited:
-    """The parts of an index that an audit needs. ``n_partitions``: of the vector index of ``clips``."""
+    """The parts of an index that an audit needs.
+
+    ``n_partitions``: of the vector index of ``clips``. ``tick`` is called every few seconds.
+    """
 
     tables: Generation
     searches: Searches
     models: QueryModels
     n_partitions: int = 1
+    tick: Callable[[], None] = lambda: None
 
 
 def audit_index(index: Audited, wanted: float, *, default: SearchSettings = SearchSettings(), seed: int = 0) -> Tuning:
@@ -122,6 +127,12 @@ class _Audit:
     def identify(self, which: str) -> ModelIdentity:
         return ModelIdentity(**self.index.tables.settings[which])
 
+    def ticking(self, blocks: Iterable[Block]) -> Iterator[Block]:
+        """The blocks, with a tick before each."""
+        for block in blocks:
+            self.index.tick()
+            yield block
+
     def embed(self, which: str) -> Matrix:
         """Questions of the bank, in random order: where time is short, the first are as good as any."""
         questions = read_questions()
@@ -147,13 +158,14 @@ def _audit_events(audit: _Audit, settings: SearchSettings) -> tuple[SearchSettin
     identity = audit.identify("frame_model")
     for threshold in THRESHOLDS:
         levels = Levels.from_rules(Rules(threshold), identity.logit_scale, identity.logit_bias)
-        exact = exact_events(read_blocks(frames, units), units, questions, levels, KEEP)
+        exact = exact_events(audit.ticking(read_blocks(frames, units)), units, questions, levels, KEEP)
         if sum(len(answer.found) for answer in exact) >= TOO_FEW:
             break
     k = choose_k(exact, share)
     uris = _find_uris(files, units)
 
     def ask(vectors: Matrix, k: int, settings: SearchSettings) -> list[Answer]:
+        audit.index.tick()
         answers = audit.index.searches.events(vectors, k, levels, settings)
         return [_to_answer(events, uris, k) for events in answers]
 
@@ -204,6 +216,7 @@ def _audit_clips(audit: _Audit, settings: SearchSettings) -> tuple[SearchSetting
     rungs = list_clip_rungs(settings, audit.index.n_partitions)
 
     def ask(vectors: Matrix, k: int, settings: SearchSettings) -> list[Answer]:
+        audit.index.tick()
         answers = audit.index.searches.clips(vectors, k, settings)
         return [Answer([Found(clip_id, 0, 1, score) for clip_id, score in hits], len(hits) >= k) for hits in answers]
 

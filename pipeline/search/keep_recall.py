@@ -3,7 +3,7 @@
 from collections.abc import Callable
 
 from pipeline.config import RunConfig
-from pipeline.errors import EarshotError
+from pipeline.errors import UsageError
 from pipeline.index.handle import Generation, read_generation
 from pipeline.index.maintenance import write_alone
 from pipeline.index.settings import known_values
@@ -17,19 +17,14 @@ Audit = Callable[[Generation, float], Tuning]
 """Measures the recall of tables and finds settings that reach another one, as ``audit_index``."""
 
 
-def _audit(tables: Generation, wanted: float) -> Tuning:
-    searches = IndexSearches(tables)
-    return audit_index(Audited(tables, searches, QueryModels(tables.index), searches.n_partitions), wanted)
-
-
 def keep_recall(
     writer: Writer,
     wanted: float,
     *,
     index: str | None = None,
     again: bool = False,
-    audit: Audit = _audit,
-    begin: Callable[[], None] = lambda: None,
+    audit: Audit | None = None,
+    tick: Callable[[], None] = lambda: None,
     note: Callable[[str], None] = lambda line: None,
 ) -> Tuning | None:
     """Measure the recall of the tables that ``writer`` has published, if they have vector indexes and it is due.
@@ -39,7 +34,8 @@ def keep_recall(
 
     Args:
         index: the folder of the index, for messages; by default that of the tables.
-        begin: called before it is measured. note: gets a line where it cannot be measured, or stays too low.
+        tick: called when measuring begins, and again and again. It may raise.
+        note: gets a line where the recall cannot be measured, or stays too low.
 
     Returns:
         What holds now; None where nothing was ever measured, so that the default settings hold.
@@ -52,10 +48,10 @@ def keep_recall(
         wanted = max(wanted, before.wanted)
         if not list(find_reasons(tables, wanted)):
             return before
-    begin()
+    tick()
     try:
-        tuning = audit(tables, wanted)
-    except EarshotError as error:
+        tuning = audit(tables, wanted) if audit else _audit(tables, wanted, tick)
+    except UsageError as error:  # a text model that is missing, or another one now
         note(f"what the vector indexes find is not measured, and the settings of search stay as they are: {error}")
         return before
     with writer.changes() as changes:
@@ -67,6 +63,12 @@ def keep_recall(
                 f" an exact search finds, not {wanted:.1%}; `--exact` finds everything"
             )
     return read_generation(writer.path).tuning
+
+
+def _audit(tables: Generation, wanted: float, tick: Callable[[], None]) -> Tuning:
+    searches = IndexSearches(tables)
+    index = Audited(tables, searches, QueryModels(tables.index), searches.n_partitions, tick)
+    return audit_index(index, wanted)
 
 
 def keep_index_recall(

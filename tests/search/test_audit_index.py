@@ -83,6 +83,13 @@ def test_index_that_loses_clips_whatever_the_settings_is_noticed(tables: Generat
         assert measured.high < 0.9
 
 
+def test_tick_is_called_while_questions_are_asked(tables: Generation) -> None:
+    ticks: list[int] = []
+    searches = LossySearches(tables, dict.fromkeys((4, 8, 16, 32, 64), 1.0))
+    audit_index(Audited(tables, searches, FakeModels(), tick=lambda: ticks.append(1)), 0.98)
+    assert len(ticks) >= 2 * 320 / 16
+
+
 def test_sample_of_some_files_measures_the_same(tables: Generation, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(module, "MAX_CLIPS", 60)
     tuning = audit(tables, dict.fromkeys((4, 8, 16, 32, 64), 0.8))

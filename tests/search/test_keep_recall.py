@@ -1,6 +1,5 @@
 """When the recall of an index is measured, and what becomes of it."""
 
-from collections.abc import Callable
 from dataclasses import replace
 from pathlib import Path
 from typing import Any
@@ -8,7 +7,7 @@ from typing import Any
 import numpy as np
 import pytest
 
-from pipeline.errors import ModelError
+from pipeline.errors import CommitConflict, ModelError
 from pipeline.grid import Grid
 from pipeline.index.handle import Generation, open_index
 from pipeline.index.tuning import Measured, Tuning
@@ -98,8 +97,18 @@ def test_unknown_model_of_an_index_is_noted(index: str) -> None:
     assert "none" in notes[0]
 
 
-def test_work_is_announced_only_where_there_is_some(index: str) -> None:
-    begun: list[Callable[[], None]] = []
+def test_ticks_come_only_where_there_is_work(index: str) -> None:
+    ticks: list[int] = []
     for _ in range(2):
-        keep_recall(Writer(index, "2" * 32), 0.98, audit=FakeAudit(), begin=lambda: begun.append(lambda: None))
-    assert len(begun) == 1
+        keep_recall(Writer(index, "2" * 32), 0.98, audit=FakeAudit(), tick=lambda: ticks.append(1))
+    assert len(ticks) == 1
+
+
+def test_error_of_a_tick_is_no_note(index: str) -> None:
+    """A run whose Ray has died, or which has lost its lease, ends: it does not go on without a recall."""
+
+    def die() -> None:
+        raise CommitConflict("another run holds the index")
+
+    with pytest.raises(CommitConflict):
+        keep_recall(Writer(index, "2" * 32), 0.98, tick=die)
