@@ -25,6 +25,7 @@ stored for each frame, without the frames' own. ``ranges`` and ``frames`` are to
 is what building takes for a million frames.
 """
 
+import shutil
 import statistics
 import tempfile
 import time
@@ -108,13 +109,14 @@ class Store:
         self._write("dot")
 
     def _write(self, metric: str) -> None:
+        shutil.rmtree(self.folder, ignore_errors=True)
         vectors = self.units.vectors
         if metric == "l2":
             vectors = append_norm(vectors)
         values = pa.FixedSizeListArray.from_arrays(pa.array(vectors.ravel()), vectors.shape[1])
         rows = pa.table({"unit": pa.array(np.arange(len(vectors), dtype=np.int32)), "vector": values})
         self._table = lance.write_dataset(
-            rows, str(self.folder), mode="overwrite", data_storage_version=FILE_FORMAT, max_rows_per_file=250_000
+            rows, str(self.folder), data_storage_version=FILE_FORMAT, max_rows_per_file=250_000
         )
 
     def prepare(self, search: Search) -> None:
