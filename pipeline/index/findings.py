@@ -54,6 +54,31 @@ def to_numbers(rows: Any, name: str) -> Any:
     return column.to_numpy() if isinstance(column, pa.ChunkedArray) else column.to_numpy(zero_copy_only=False)
 
 
+class Spans:
+    """The frames of each of ``n`` audios, as they are read: spans that may lie in any order, since merging fragments
+    moves some of them to the end."""
+
+    def __init__(self, n: int) -> None:
+        self._stop = np.zeros(n, np.int64)
+        self._others: dict[int, list[tuple[int, int]]] = {}
+        """Spans that do not follow on those read before."""
+
+    def add(self, number: int, first: int, stop: int) -> None:
+        if self._stop[number] == first and number not in self._others:
+            self._stop[number] = stop
+        else:
+            self._others.setdefault(number, []).append((first, stop))
+
+    def of(self, number: int) -> list[tuple[int, int]]:
+        """The spans of an audio, in order of time; those that follow on each other are one."""
+        joined: list[tuple[int, int]] = []
+        for first, stop in sorted([(0, int(self._stop[number])), *self._others.get(number, [])]):
+            if joined and joined[-1][1] == first:
+                first = joined.pop()[0]
+            joined.append((first, stop))
+        return [(first, stop) for first, stop in joined if first != stop]
+
+
 def select_unknown(piece: pa.RecordBatch, column: str, known: pa.Array) -> set[str]:
     """The values of ``column`` in rows whose ``batch_id`` is not among those known."""
     return set(piece[column].filter(pc.invert(pc.is_in(piece["batch_id"], known))).to_pylist())

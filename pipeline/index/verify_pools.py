@@ -6,7 +6,7 @@ import numpy as np
 import pyarrow as pa
 import pyarrow.compute as pc
 
-from pipeline.index.findings import FILES_AT_ONCE, Finding, are_finite, ids_of, select_unknown, to_numbers
+from pipeline.index.findings import FILES_AT_ONCE, Finding, Spans, are_finite, ids_of, select_unknown, to_numbers
 from pipeline.index.salvage import Fragments
 from pipeline.index.tables import to_matrix
 from pipeline.planning.ledger import Places
@@ -15,7 +15,7 @@ POOLS_AT_ONCE = 65_536
 
 
 class PoolsCheck:
-    """Compares the pools with what the ledger demands, audio by audio. The pools of an audio lie in order.
+    """Compares the pools with what the ledger demands, audio by audio.
 
     Args:
         known: the ids of the batches in the journal.
@@ -26,8 +26,8 @@ class PoolsCheck:
         is_indexed = np.asarray(pc.equal(ledger["status"], "indexed"), bool)
         self._has_frames = is_indexed & (to_numbers(ledger, "n_frames") > 0)
         self._places = Places(pa.chunked_array([ledger["audio_id"].combine_chunks()]), np.flatnonzero(self._has_frames))
-        # Per audio, stored at the row of its last file: the frames that its pools hold so far, in order.
-        self._next = np.zeros(ledger.num_rows, np.int64)
+        # Per audio, stored at the row of its last file.
+        self._spans = Spans(ledger.num_rows)
         self._is_wrong = np.zeros(ledger.num_rows, bool)
         self._without_file: set[str] = set()
         self._unknown_batch: set[str] = set()
@@ -41,7 +41,9 @@ class PoolsCheck:
         for piece in holders.to_batches(max_chunksize=FILES_AT_ONCE):
             numbers = self._places.find_last(piece["audio_id"].to_pylist()).tolist()
             for row, number in zip(piece.to_pylist(), numbers, strict=True):
-                if number not in seen and (self._is_wrong[number] or self._next[number] != row["n_frames"]):
+                if number in seen:
+                    continue
+                if self._is_wrong[number] or self._spans.of(number) != [(0, row["n_frames"])]:
                     seen.add(number)
                     said = f"they do not hold each of the frames 0 to {row['n_frames'] - 1} once, or are not finite"
                     yield Finding("pools", said, **ids_of(row))
@@ -65,5 +67,5 @@ class PoolsCheck:
             if number < 0:
                 self._without_file.add(audio_id)
                 continue
-            self._is_wrong[number] |= is_wrong[at] or self._next[number] != first[begins[at]]
-            self._next[number] = (first + size)[ends[at]]
+            self._is_wrong[number] |= is_wrong[at]
+            self._spans.add(number, int(first[begins[at]]), int((first + size)[ends[at]]))

@@ -17,6 +17,7 @@ from pipeline.index.findings import (
     FILES_AT_ONCE,
     ROTTEN,
     Finding,
+    Spans,
     are_finite,
     ids_of,
     is_duration,
@@ -159,12 +160,10 @@ class FramesCheck:
         self._has_frames = is_indexed & (to_numbers(ledger, "n_frames") > 0)
         column = pa.chunked_array([ledger["audio_id"].combine_chunks()])
         self._places = Places(column, np.flatnonzero(self._has_frames))
-        # Per audio, stored at the row of its last file: the number of frames read so far, in order.
-        self._next = np.zeros(ledger.num_rows, np.int64)
+        # Per audio, stored at the row of its last file.
+        self._spans = Spans(ledger.num_rows)
         self._sums = np.zeros(ledger.num_rows, np.uint64)
         self._is_broken = np.zeros(ledger.num_rows, bool)
-        self._odd: dict[int, list[tuple[int, int]]] = {}
-        """Spans of frames that do not follow on those read before."""
         self._without_file: dict[str, list[tuple[int, int]]] = {}
         self._unknown_batch: set[str] = set()
 
@@ -179,7 +178,7 @@ class FramesCheck:
             numbers = self._places.find_last(piece["audio_id"].to_pylist()).tolist()
             for row, number in zip(piece.to_pylist(), numbers, strict=True):
                 yield from self._compare(row, number, is_first=number not in seen)
-                if number in self._odd or self._is_broken[number] or self._next[number] != row["n_frames"]:
+                if self._is_broken[number] or self._spans.of(number) != [(0, row["n_frames"])]:
                     seen.add(number)
         for audio_id, spans in self._without_file.items():
             yield Finding("frames", f"frames {_show(spans)} without a file", audio_id=audio_id)
@@ -207,19 +206,15 @@ class FramesCheck:
             if number < 0:
                 self._without_file.setdefault(audio_id, []).append((first, stop))
                 continue
-            if self._next[number] == first and number not in self._odd:
-                self._next[number] = stop
-            else:
-                self._odd.setdefault(number, []).append((first, stop))
+            self._spans.add(number, first, stop)
             self._sums[number : number + 1] += sums[at]  # of arrays, numpy lets sums wrap around
             self._is_broken[number] |= is_wrong[at]
 
     def _compare(self, row: Row, number: int, *, is_first: bool) -> Iterator[Finding]:
         """What is wrong with the frames of a file's audio, whose counts are stored at the ledger row ``number``. Files
         with the same audio share a finding, which names the first of them."""
-        own, n_read = ids_of(row), int(self._next[number])
-        if number in self._odd or n_read != row["n_frames"]:
-            spans = [*([(0, n_read)] if n_read else []), *self._odd.get(number, [])]
+        own, spans = ids_of(row), self._spans.of(number)
+        if spans != [(0, row["n_frames"])]:
             if is_first:
                 yield Finding("frames", f"frames {_show(spans)} where 0 to {row['n_frames'] - 1} are due, once", **own)
         elif self._is_broken[number]:
