@@ -132,12 +132,14 @@ class PoolSearch:
     knows_positions = False
     margin = 0.0
 
-    def __init__(self, pools: Any, query: Vector, scope: Scope, *, k: int, settings: SearchSettings) -> None:
+    def __init__(
+        self, pools: Any, n_pools: int, query: Vector, scope: Scope, *, k: int, settings: SearchSettings
+    ) -> None:
         self.least = k * settings.pools_per_event
-        self._pools, self._query, self._scope = pools, query, scope
+        self._pools, self._n_pools, self._query, self._scope = pools, n_pools, query, scope
 
     def pages(self, reader: Reader) -> Iterator[Page]:
-        n_rows = self._pools.count_rows()
+        n_rows = self._n_pools
         n = min(n_rows, int(max(MIN_POOLS, 2 * self.least) / self._scope.share))
         best = None
         while n:

@@ -56,9 +56,10 @@ def find_clips(
     Raises:
         UsageError: ``where`` is not valid, or the query is not a finite vector of the table's dimension.
     """
-    check_query(clips, query)
+    columns = clips.schema
+    check_query(columns.field("vector").type.list_size, query)
     n_rows = clips.count_rows()
-    names = schema.metadata_columns(clips.schema).names
+    names = schema.metadata_columns(columns).names
     n_candidates = min(n_rows, max(4 * k, 200))
     while True:
         rows, vectors = _nearest(clips, query, n_candidates, where, names, settings)

@@ -17,7 +17,6 @@ from pipeline.search.candidates import Candidate, FrameScan, PoolSearch, quote
 from pipeline.search.events import EventFrames, Holder, Levels, read_events
 from pipeline.search.frame_scores import FrameScorer, FrameSpan, Scores, join_scores, merge_spans
 from pipeline.search.scores import Vector
-from pipeline.search.tables import read_rows
 
 MAX_LEFT_OUT = 1_000
 """Audios that a search of the corpus may exclude by name."""
@@ -42,7 +41,8 @@ class EventQuery:
 class EventTables:
     """The tables of one state of an index, from ``tables.open_table``.
 
-    With ``pools``, candidates come from their vector index; without, from an exact scan of ``frames``.
+    With ``pools``, candidates come from their vector index; without, from an exact scan of ``frames``. What a question
+    needs to know of the tables is read once: each call of the engine takes about a millisecond.
     """
 
     frames: Any
@@ -53,6 +53,23 @@ class EventTables:
     @cached_property
     def positions(self) -> RowPositions:
         return RowPositions.of_table(self.frames.to_lance())
+
+    @cached_property
+    def n_files(self) -> int:
+        return int(self.files.count_rows())
+
+    @cached_property
+    def n_pools(self) -> int:
+        return int(self.pools.count_rows())
+
+    @cached_property
+    def dimension(self) -> int:
+        return int(self.frames.schema.field("vector").type.list_size)
+
+    @cached_property
+    def metadata(self) -> list[str]:
+        """The names of the user's columns."""
+        return list(schema.metadata_columns(self.files.schema).names)
 
 
 def indexed_files(where: str | None) -> str:
@@ -106,7 +123,6 @@ class EventReader:
         self.events: list[tuple[Holder, EventFrames]] = []
         self._tables, self._source = tables, source
         self._scorer = FrameScorer(tables.frames, tables.positions, query.vector)
-        self._names = schema.metadata_columns(tables.files.schema).names
         self._audios: dict[str, _Audio] = {}
         self._n_seen = 0
 
@@ -185,11 +201,12 @@ class EventReader:
             return
         self._audios |= {audio_id: _Audio([], 0, []) for audio_id in audio_ids}
         where = f"audio_id IN ({quote(audio_ids)}) AND {indexed_files(self.query.where)}"
-        columns = ["audio_id", "uri", "duration_s", "n_frames", *self._names]
-        for row in read_rows(self._tables.files, columns, where, asked=self.query.where).to_pylist():
+        columns = ["audio_id", "uri", "duration_s", "n_frames", *self._tables.metadata]
+        search = self._tables.files.search().where(where).select(columns).limit(self._tables.n_files)
+        for row in search.to_arrow().to_pylist():
             audio = self._audios[row["audio_id"]]
             audio.n_frames = row["n_frames"]
-            metadata = {name: row[name] for name in self._names}
+            metadata = {name: row[name] for name in self._tables.metadata}
             audio.holders.append(Holder(row["uri"], row["duration_s"], metadata))
         if self._source.knows_positions:
             return

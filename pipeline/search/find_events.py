@@ -45,13 +45,13 @@ def find_events(
     Raises:
         UsageError: ``where`` is not valid.
     """
-    check_query(tables.frames, query.vector)
-    scope, n_frames = _choose_audios(tables.files, query.where, max_chosen)
+    check_query(tables.dimension, query.vector)
+    scope, n_frames = _choose_audios(tables, query.where, max_chosen)
     if scope.audio_ids is not None and not scope.audio_ids:
         return []
     if tables.pools is None or (scope.is_named and n_frames <= FEW_FRAMES):
         return _scan_frames(tables, query, scope)
-    source = PoolSearch(tables.pools, query.vector, scope, k=query.k, settings=tables.settings)
+    source = PoolSearch(tables.pools, tables.n_pools, query.vector, scope, k=query.k, settings=tables.settings)
     return _search(source, EventReader(tables, query, source)).events
 
 
@@ -93,11 +93,11 @@ def _search(source: FrameScan | PoolSearch, reader: EventReader) -> EventReader:
     return reader
 
 
-def _choose_audios(files: Any, where: str | None, max_chosen: int) -> tuple[Scope, int]:
+def _choose_audios(tables: EventTables, where: str | None, max_chosen: int) -> tuple[Scope, int]:
     """The audios of the files that ``where`` selects, and the number of frames that they have."""
     if where is None:
         return Scope(), 0
-    rows = read_rows(files, ["audio_id", "n_frames"], indexed_files(where), asked=where)
+    rows = read_rows(tables.files, ["audio_id", "n_frames"], indexed_files(where), asked=where)
     audio_ids = frozenset(rows["audio_id"].to_pylist())
-    share = min(1.0, max(rows.num_rows, 1) / max(files.count_rows(), 1))
+    share = min(1.0, max(rows.num_rows, 1) / max(tables.n_files, 1))
     return Scope(audio_ids, len(audio_ids) <= max_chosen, share), pc.sum(rows["n_frames"]).as_py() or 0

@@ -41,12 +41,11 @@ def max_score_error(query: Vector, longest: float) -> float:
     return rounded_away * longest + float16 / 2 * largest + float32 * (len(query) * largest + 1.0)
 
 
-def check_query(table: Any, query: Vector) -> None:
+def check_query(dimension: int, query: Vector) -> None:
     """Refuse queries that Lance answers with arbitrary rows (NaN) or with a misleading message (wrong dimension).
 
     Raises:
-        UsageError: the query is not a vector of the table's dimension, of numbers that float16 can hold.
+        UsageError: the query is not a vector of the table's ``dimension``, of numbers that float16 can hold.
     """
-    dimension = table.schema.field("vector").type.list_size
     if query.shape != (dimension,) or not (np.abs(query) <= np.finfo(np.float16).max).all():
         raise UsageError(f"the query must be {dimension} finite numbers up to 65504, not {query.shape}")
