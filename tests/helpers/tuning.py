@@ -1,6 +1,7 @@
 """A measurement of the recall, as a run publishes it; and what one needs: vector indexes, and a text model."""
 
 from collections.abc import Sequence
+from functools import partial
 from typing import Any
 
 import lance
@@ -49,7 +50,7 @@ def publish_tuning(path: str, tuning: Tuning) -> None:
         writer.publish("tune", changes, tuning.to_detail())
 
 
-def add_vector_index(path: str, *names: str, spoil: bool = False) -> None:
+def add_vector_index(path: str, *names: str, spoil: bool = False, n_partitions: int = 1) -> None:
     """Give tables, ``clips`` by default, a vector index, however few rows they have.
 
     Args:
@@ -60,7 +61,7 @@ def add_vector_index(path: str, *names: str, spoil: bool = False) -> None:
         for name in names or ("clips",):
             if spoil:
                 changes.make("spoil", name, _shuffle)
-            changes.make("index", name, _index)
+            changes.make("index", name, partial(_index, n_partitions=n_partitions))
         writer.publish("maintain", changes)
 
 
@@ -72,6 +73,6 @@ def _shuffle(table: Any) -> Any:
     return lance.write_dataset(shuffled, table.uri, mode="overwrite", data_storage_version=FILE_FORMAT)
 
 
-def _index(table: Any) -> Any:
-    table.create_index("vector", "IVF_FLAT", name="vector_idx", metric="dot", num_partitions=1)
+def _index(table: Any, n_partitions: int) -> Any:
+    table.create_index("vector", "IVF_FLAT", name="vector_idx", metric="dot", num_partitions=n_partitions)
     return table

@@ -34,11 +34,15 @@ def draw_bursts(rng: np.random.Generator) -> tuple[Vectors, Vectors]:
     return frames.astype(np.float16), rng.standard_normal((len(window_starts(1_500, GRID)), 8)).astype(np.float16)
 
 
-def write(path: Path, *names: str, spoil: bool = False) -> Generation:
+def write(
+    path: Path, *names: str, spoil: bool = False, logit_scale: float = 2.0, logit_bias: float = -6.0
+) -> Generation:
+    """By default, an event begins at 2.6."""
     rng = np.random.default_rng(0)
-    model = MODEL | {"logit_bias": -6.0}  # an event begins at 2.6
+    model = MODEL | {"logit_scale": logit_scale, "logit_bias": logit_bias}
     write_index(path, {f"/{n}.wav": draw_bursts(rng) for n in range(N_FILES)}, GRID, None, None, model)
-    add_vector_index(str(path), *names, spoil=spoil)
+    if names:
+        add_vector_index(str(path), *names, spoil=spoil)
     return open_index(path).live
 
 
@@ -47,9 +51,9 @@ def tables(tmp_path_factory: pytest.TempPathFactory) -> Generation:
     return write(tmp_path_factory.mktemp("searches") / "index", "pools", "clips")
 
 
-def audit(tables: Generation, wanted: float = 0.98) -> Tuning:
+def audit(tables: Generation, default: SearchSettings = SearchSettings()) -> Tuning:
     searches = IndexSearches(tables)
-    return audit_index(Audited(tables, searches, FakeModels(), searches.n_partitions), wanted)
+    return audit_index(Audited(tables, searches, FakeModels(), searches.n_partitions), 0.98, default=default)
 
 
 def test_answers_through_the_index_are_those_of_a_scan(tables: Generation) -> None:
@@ -89,3 +93,31 @@ def test_index_whose_pools_are_bad_is_noticed(tmp_path: Path, monkeypatch: pytes
     assert tuning.locate.high < 0.9
     assert tuning.settings.pools_per_event == 8
     assert tuning.query is None
+
+
+def test_too_few_partitions_are_noticed(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    """Clips without any structure: of eight partitions, one holds few of the best."""
+    monkeypatch.setattr(module, "N_QUESTIONS", 64)
+    write(tmp_path / "index")
+    add_vector_index(str(tmp_path / "index"), "clips", n_partitions=8)
+    tables = open_index(tmp_path / "index").live
+    assert IndexSearches(tables).n_partitions == 8
+    tuning = audit(tables, SearchSettings(clip_probes=1))
+    assert tuning.settings.clip_probes is None or tuning.settings.clip_probes > 2
+    assert tuning.query is not None
+    assert tuning.query.recall is not None
+    assert tuning.query.recall >= 0.98
+
+
+@pytest.mark.parametrize(("logit_bias", "threshold"), [(-3.5, 0.1), (-100.0, 0.03)])
+def test_threshold_falls_where_nothing_reaches_the_usual_one(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, logit_bias: float, threshold: float
+) -> None:
+    monkeypatch.setattr(module, "N_QUESTIONS", 32)
+    tuning = audit(write(tmp_path / "index", "pools", logit_scale=0.3, logit_bias=logit_bias))
+    assert tuning.locate is not None
+    assert tuning.locate.threshold == threshold
+    # Where nothing is loud enough for any threshold, nothing can be said, and the default stays.
+    assert (tuning.locate.recall is None) == (threshold == 0.03)
+    if tuning.locate.recall is None:
+        assert tuning.settings == SearchSettings()
