@@ -15,6 +15,9 @@ import lance
 import numpy as np
 import numpy.typing as npt
 
+from pipeline import storage
+from pipeline.index.handle import delete_folder
+
 NAME, COLUMN = "vector_idx", "vector"
 
 OPTIONS: dict[str, Any] = {"index_type": "IVF_RQ", "metric": "dot", "num_bits": 1}
@@ -101,7 +104,11 @@ def build_shard(uri: str, version: int, model: Model, fragments: list[int]) -> s
 
 
 def join_shards(uri: str, version: int, shards: list[str]) -> None:
-    """Join segments from ``build_shard`` into one, and commit it as the vector index: one version."""
+    """Join segments from ``build_shard`` into one, and commit it as the vector index: one version. Those of the shards
+    are deleted; Lance would keep them for a week."""
     table = lance.dataset(uri, version=version)
-    joined = table.merge_existing_index_segments([pickle.loads(base64.b64decode(shard)) for shard in shards])
+    segments = [pickle.loads(base64.b64decode(shard)) for shard in shards]
+    joined = table.merge_existing_index_segments(segments)
     table.commit_existing_index_segments(NAME, COLUMN, [joined])
+    for segment in [each for each in segments if each.uuid != joined.uuid]:
+        delete_folder(storage.join(uri, f"_indices/{segment.uuid}"))

@@ -49,6 +49,16 @@ def test_shards_become_one_segment_that_grows_like_any_other(table: ClipTable) -
     found = table.check()
     assert found is not None
     assert found.segments == (354,)
+    clips = find_index(table.path).live.open("clips")
+    used = {segment.uuid for index in clips.describe_indices() for segment in index.segments}
+    kept = {folder.name for folder in Path(table.path, "clips.lance", "_indices").iterdir()}
+    in_older = {
+        segment.uuid
+        for version in range(1, clips.version)
+        for index in clips.checkout_version(version).describe_indices()
+        for segment in index.segments
+    }
+    assert kept == used | in_older
     table.run({"6": 40, "0": 7})
     table.run({"7": 30}, ("1",))
     assert table.check() is not None

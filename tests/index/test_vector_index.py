@@ -61,9 +61,9 @@ def test_the_number_of_partitions_tells_for_how_many_rows_they_were_trained(name
 
 
 def test_building_takes_time_proportional_to_the_rows() -> None:
-    assert count_partitions("clips", 10_000) == 100
-    assert count_partitions("clips", 10**6) == 1_000
-    assert count_partitions("clips", 10**9) < 1_400
+    assert count_partitions("clips", 10_000) == 50
+    assert count_partitions("clips", 10**6) == 500
+    assert count_partitions("clips", 10**9) < 700
 
 
 # --- building and growing ---------------------------------------------------------------------------------------------
