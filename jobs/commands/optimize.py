@@ -34,6 +34,8 @@ def optimize(
     Runs do so by themselves after every fifty commits. The newest 20 published versions are kept. An index that an
     older version of Earshot made also gets its table `pools`.
 
+    Where it is due, measure how much the vector indexes find.
+
     Example: earshot optimize my-index
     """
     from pipeline.index.maintenance import optimize_index
