@@ -13,6 +13,9 @@ from pipeline.search.scores import Vector, score_rows
 ROWS_AT_ONCE = 8_192
 """Rows of ``frames`` that are read together."""
 
+MAX_OTHERS = 4
+"""Places of parts of an audio that a look-up adds to those known."""
+
 Scores = npt.NDArray[np.float32]
 
 
@@ -58,6 +61,8 @@ class FrameScorer:
         self._frames, self._positions, self._query = frames, positions, query
         self.longest = 0.0
         """The length of the longest vector read so far."""
+        self._others: dict[str, list[int]] = {}
+        """By audio, where frame 0 would lie by frames that were looked up: merging fragments may move parts of one."""
 
     def score(self, spans: list[FrameSpan]) -> dict[FrameSpan, Scores]:
         """The scores of each span. Rows are taken from their expected place, and looked up if they are not there.
@@ -71,12 +76,23 @@ class FrameScorer:
         rows = [self._positions.to_row_ids(each) for each in positions]
         result = dict(zip(spans, self._take(spans, numbers, rows), strict=True))
         for span, scores in result.items():
+            for position_of_0 in self._others.get(span.audio_id, ()):
+                self._fill(span, scores, position_of_0)
             if len(missing := np.flatnonzero(np.isneginf(scores))):
                 gap = span._replace(first=span.first + missing[0], stop=span.first + missing[-1] + 1)
                 found_numbers, found_rows = self._find_rows(gap)
                 [found] = self._take([span], [found_numbers], [found_rows])
                 scores[found_numbers - span.first] = found
+                others = self._others.setdefault(span.audio_id, [])
+                others += np.unique(self._positions.of(found_rows) - found_numbers)[:MAX_OTHERS].tolist()
         return result
+
+    def _fill(self, span: FrameSpan, scores: Scores, position_of_0: int) -> None:
+        """Add the scores that are missing, of frames that lie where another part of their audio does."""
+        if len(missing := np.flatnonzero(np.isneginf(scores))):
+            numbers = span.first + missing
+            [found] = self._take([span], [numbers], [self._positions.to_row_ids(position_of_0 + numbers)])
+            scores[missing] = found
 
     def _take(self, spans: list[FrameSpan], numbers: list[Integers], rows: list[Integers]) -> list[Scores]:
         """The scores of the frames ``numbers`` at ``rows``, by span; -inf where another frame is, or none."""

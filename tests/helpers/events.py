@@ -56,3 +56,22 @@ def quantised(rng: np.random.Generator, n_frames: int) -> Any:
     swell = 2.0 * np.sin(np.cumsum(rng.uniform(0, 0.2, n_frames)))
     spikes = (rng.random(n_frames) < 0.01) * rng.uniform(0, 3, n_frames)
     return (swell + spikes + rng.normal(0, 0.3, n_frames)).astype(np.float16)
+
+
+class CountingTable:
+    """A table that counts searches and rows taken."""
+
+    def __init__(self, table: Any) -> None:
+        self._table = table
+        self.n_searches = self.n_rows = 0
+
+    def __getattr__(self, name: str) -> Any:
+        return getattr(self._table, name)
+
+    def search(self, *arguments: Any, **options: Any) -> Any:
+        self.n_searches += 1
+        return self._table.search(*arguments, **options)
+
+    def take_row_ids(self, row_ids: list[int]) -> Any:
+        self.n_rows += len(row_ids)
+        return self._table.take_row_ids(row_ids)
