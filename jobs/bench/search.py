@@ -96,7 +96,7 @@ class Effort:
     questions: int = 300
     exact_questions: int = 12
     cold: int = 5
-    """Processes for each cold time and each time from the shell."""
+    """Processes for each cold time and each time from the shell; at most two for exact scans."""
 
 
 def measure(
@@ -112,6 +112,7 @@ def measure(
             where = None if share == 1.0 else f"lot < {limit}"
             for mode in MODES:
                 n = effort.questions if mode == "indexed" else effort.exact_questions
+                cold = 0 if where else effort.cold if mode == "indexed" else min(effort.cold, 2)
                 job = Job(built.index, kind, mode, where, K, asked.path, [list(astuple(x)) for x in asked.levels], n)
                 yield {
                     "rows": sizes[table].n_rows,
@@ -123,7 +124,7 @@ def measure(
                     "where": where,
                     "share": share,
                     "k": K,
-                    **_ask(job, asked.exact[number], effort.cold if where is None else 0, call),
+                    **_ask(job, asked.exact[number], cold, call),
                     **sizes[table].describe(mode == "indexed", built.corpus.dimension),
                     "audited": (built.audited.get(kind) or {}).get("recall") if mode == "indexed" else None,
                     **_describe_build(built),
@@ -209,7 +210,9 @@ def search(
     seed: Annotated[int, typer.Option(help="Of vectors and questions.", min=0)] = 0,
     questions: Annotated[int, typer.Option(help="Questions of each kind.", min=1)] = 300,
     exact_questions: Annotated[int, typer.Option(help="As many of them by exact scans, which are slow.", min=1)] = 12,
-    cold: Annotated[int, typer.Option(help="Processes for each cold time and each time from the shell.", min=0)] = 5,
+    cold: Annotated[
+        int, typer.Option(help="Processes for each time from the shell and each cold one; for exact scans, two.", min=0)
+    ] = 5,
     keep: Annotated[Path | None, typer.Option(help="Build the index in this new folder, and keep it.")] = None,
     index: Annotated[Path | None, typer.Option(help="Ask the index that was kept in this folder.")] = None,
     json: Json = False,

@@ -29,7 +29,7 @@ from pipeline.grid import frames_to_seconds
 from pipeline.index.handle import Generation
 from pipeline.index.maintenance import optimize
 from pipeline.index.pools import pool_frames
-from pipeline.index.tables import create_tables, write_rows
+from pipeline.index.tables import ROWS_PER_FRAGMENT, create_tables, write_rows
 from pipeline.index.tuning import Tuning
 from pipeline.index.writer import Batch, Writer
 from pipeline.planning.file_rows import empty_row, indexed_row
@@ -172,7 +172,7 @@ def build(folder: Path, corpus: Corpus, vectors: Vectors) -> Built:
         encoded = _encode(batch_id, numbers, corpus, vectors)
         clock = Clock()
         waiting.append(_write(path, encoded, corpus))
-        if sum(batch.n_rows for batch in waiting) >= StoreConfig().checkpoint_rows:
+        if sum(batch.n_rows for batch in waiting) >= _rows_per_commit(corpus):
             writer.commit(waiting)
             waiting.clear()
         written += clock.cost
@@ -231,6 +231,10 @@ def _settings(corpus: Corpus) -> dict[str, Any]:
         "decode": DecodeConfig().model_dump(),
         "frames": "all" if corpus.with_frames else "none",
     }
+
+
+def _rows_per_commit(corpus: Corpus) -> int:
+    return StoreConfig().checkpoint_rows if corpus.n_rows <= MANY_ROWS else ROWS_PER_FRAGMENT
 
 
 def _plan(corpus: Corpus) -> Iterator[tuple[str, range]]:
