@@ -10,13 +10,12 @@ Models are loaded at the first question that needs them, and kept.
 """
 
 from collections.abc import Iterable
-from dataclasses import asdict, replace
+from dataclasses import replace
 from typing import Any, overload
 
 import numpy as np
 import numpy.typing as npt
 import pyarrow as pa
-import pyarrow.compute as pc
 
 from pipeline import schema
 from pipeline.config import DecodeConfig, WindowConfig
@@ -24,19 +23,18 @@ from pipeline.encoder.checkpoint import ModelIdentity
 from pipeline.encoder.encoder import probability
 from pipeline.errors import UsageError
 from pipeline.grid import Waveform
-from pipeline.index import journal, vector_index
+from pipeline.index import vector_index
 from pipeline.index.handle import open_index
 from pipeline.index.search_settings import SearchSettings
-from pipeline.index.tuning import find_settings, is_approximate
+from pipeline.index.tuning import find_settings
 from pipeline.search.clips import Hit, find_clips
+from pipeline.search.description import count_rows, describe_rebuild, describe_recall, describe_settings, list_history
 from pipeline.search.event_reader import EventQuery, EventTables
 from pipeline.search.events import Event, Levels, Rules, to_event
 from pipeline.search.find_events import find_events
 from pipeline.search.query_vectors import QueryModels, check_waveform, embed_sound
 from pipeline.search.scores import Vector
 from pipeline.search.tables import open_table, read_rows
-
-STATUSES = ("indexed", "failed", "deleted")
 
 
 class Index:
@@ -249,25 +247,15 @@ class Index:
 
     def describe(self) -> dict[str, Any]:
         """Counts by status, rows, hours, models and their dimension, how files are cut, vector indexes, and recall."""
-        files = self.to_arrow("files", columns=["status", "duration_s"])
-        n_with = {status: pc.sum(pc.equal(files["status"], status)).as_py() or 0 for status in STATUSES}
-        indexed = files.filter(pc.equal(files["status"], "indexed"))
-        frame_model = self.settings["frame_model"]
+        tables = {name: self._open(name) for name in self._live.versions}
         return {
-            "files": files.num_rows - n_with["deleted"],
-            **n_with,
-            "clips": self._open("clips").count_rows(),
-            "frames": self._open("frames").count_rows(),
+            **count_rows(tables),
             "with_note": self.notes().num_rows,
-            "hours": (pc.sum(indexed["duration_s"]).as_py() or 0.0) / 3600,
-            "clip_model": self.settings["clip_model"]["name"],
-            "frame_model": frame_model and frame_model["name"],
-            "dimension": self.settings["clip_model"]["dimension"],
-            "window": {key: self.settings["window"][key] for key in ("length_s", "overlap_s", "tail")},
-            "recall": self._describe_recall(),
+            **describe_settings(self.settings),
+            "recall": describe_recall(self._live),
             "metadata": {column.name: str(column.type) for column in self.metadata},
             "vector_indexes": vector_index.describe({name: self._live.open(name) for name in self._live.versions}),
-            "unfinished_rebuild": self._describe_rebuild(),
+            "unfinished_rebuild": describe_rebuild(self._handle),
         }
 
     def notes(self) -> pa.Table:
@@ -281,49 +269,9 @@ class Index:
         """The user's columns of ``files`` and ``clips``, and their types."""
         return schema.metadata_columns(self._open("files").schema)
 
-    def _describe_recall(self) -> dict[str, Any] | None:
-        """What vector indexes find, as measured last, and the settings; None where every answer is exact."""
-        tuning = self._live.tuning
-        if tuning is None:
-            if not is_approximate(self._live):
-                return None
-            return {"measured_at": None, "settings": asdict(SearchSettings())}
-        found = {name: asdict(measured) for name, measured in tuning.measured.items()}
-        measured_at = tuning.measured_at and tuning.measured_at.isoformat()
-        return {
-            "measured_at": measured_at,
-            "seconds": tuning.seconds,
-            "wanted": tuning.wanted,
-            **found,
-            "settings": asdict(tuning.settings),
-        }
-
-    def _describe_rebuild(self) -> str | None:
-        """How far an unfinished rebuild has come, running or stopped; None if there is none."""
-        begun = self._handle.refresh().find_next()
-        if not begun.exists:
-            return None
-        n_files = begun.open("files").count_rows()
-        return f"{n_files} files done; `--rebuild` goes on with it, deleting {begun.path} gives it up"
-
     def history(self) -> list[dict[str, Any]]:
         """What was published, oldest first. ``speed`` is seconds of audio per second, for batches with audio."""
-        rows = []
-        for row in journal.read_journal(self.tables).to_pylist():
-            if row["seq"] > self._live.seq:
-                continue
-            seconds = row["seconds"]
-            rows.append(
-                {
-                    "batch": row["seq"],
-                    "committed_at": row["committed_at"].isoformat(),
-                    "kind": row["kind"],
-                    **{name: row[f"n_{name}"] for name in ("files", "failed", "clips", "frames")},
-                    "hours": row["audio_s"] / 3600,
-                    "speed": journal.encoded_s(row) / seconds if seconds and row["audio_s"] else None,
-                }
-            )
-        return rows
+        return list_history(self.tables, self._live.seq)
 
     def embed(self, text: str) -> npt.NDArray[np.float32]:
         """The embedding (D,) of ``text`` with which clips are compared: float32, not normalised.

@@ -1,0 +1,85 @@
+"""What an index is and how it came about, in the words of ``earshot info`` and ``earshot history``."""
+
+from collections.abc import Mapping
+from dataclasses import asdict
+from typing import Any
+
+import pyarrow.compute as pc
+
+from pipeline.index import journal
+from pipeline.index.handle import Generation, Handle
+from pipeline.index.search_settings import SearchSettings
+from pipeline.index.tuning import is_approximate
+from pipeline.search.tables import read_rows
+
+STATUSES = ("indexed", "failed", "deleted")
+
+
+def count_rows(tables: Mapping[str, Any]) -> dict[str, Any]:
+    """Files by status, rows of clips and frames, and hours of indexed audio, in tables from ``tables.open_table``."""
+    files = read_rows(tables["files"], ["status", "duration_s"])
+    n_with = {status: pc.sum(pc.equal(files["status"], status)).as_py() or 0 for status in STATUSES}
+    indexed = files.filter(pc.equal(files["status"], "indexed"))
+    return {
+        "files": files.num_rows - n_with["deleted"],
+        **n_with,
+        "clips": tables["clips"].count_rows(),
+        "frames": tables["frames"].count_rows(),
+        "hours": (pc.sum(indexed["duration_s"]).as_py() or 0.0) / 3600,
+    }
+
+
+def describe_settings(settings: dict[str, Any]) -> dict[str, Any]:
+    """The models, their dimension, and how files are cut."""
+    frame_model = settings["frame_model"]
+    return {
+        "clip_model": settings["clip_model"]["name"],
+        "frame_model": frame_model and frame_model["name"],
+        "dimension": settings["clip_model"]["dimension"],
+        "window": {key: settings["window"][key] for key in ("length_s", "overlap_s", "tail")},
+    }
+
+
+def describe_recall(live: Generation) -> dict[str, Any] | None:
+    """What vector indexes find, as measured last, and the settings; None where every answer is exact."""
+    tuning = live.tuning
+    if tuning is None:
+        if not is_approximate(live):
+            return None
+        return {"measured_at": None, "settings": asdict(SearchSettings())}
+    return {
+        "measured_at": tuning.measured_at and tuning.measured_at.isoformat(),
+        "seconds": tuning.seconds,
+        "wanted": tuning.wanted,
+        **{name: asdict(measured) for name, measured in tuning.measured.items()},
+        "settings": asdict(tuning.settings),
+    }
+
+
+def describe_rebuild(handle: Handle) -> str | None:
+    """How far an unfinished rebuild has come, running or stopped; None if there is none."""
+    begun = handle.refresh().find_next()
+    if not begun.exists:
+        return None
+    n_files = begun.open("files").count_rows()
+    return f"{n_files} files done; `--rebuild` goes on with it, deleting {begun.path} gives it up"
+
+
+def list_history(path: str, seq: int) -> list[dict[str, Any]]:
+    """The rows of the journal at ``path`` up to ``seq``, oldest first."""
+    rows = []
+    for row in journal.read_journal(path).to_pylist():
+        if row["seq"] > seq:
+            continue
+        seconds = row["seconds"]
+        rows.append(
+            {
+                "batch": row["seq"],
+                "committed_at": row["committed_at"].isoformat(),
+                "kind": row["kind"],
+                **{name: row[f"n_{name}"] for name in ("files", "failed", "clips", "frames")},
+                "hours": row["audio_s"] / 3600,
+                "speed": journal.encoded_s(row) / seconds if seconds and row["audio_s"] else None,
+            }
+        )
+    return rows
