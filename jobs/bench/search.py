@@ -1,6 +1,6 @@
 """Measure questions to a large index: time, recall, memory and bytes, by an exact scan and through its vector indexes.
 
-    python -m jobs.bench search                                # 250,000 frames: takes two minutes, and 1 GB of disk
+    python -m jobs.bench search                                # 250,000 frames: takes some minutes, and 1 GB of disk
     python -m jobs.bench search --rows 10000000 --keep FOLDER  # builds the index in FOLDER, and keeps it
     python -m jobs.bench search --index FOLDER                 # asks an index that was kept
     python -m jobs.bench search --clips 4000000                # 10,000 hours, without frames
@@ -217,7 +217,7 @@ def search(
     index: Annotated[Path | None, typer.Option(help="Ask the index that was kept in this folder.")] = None,
     json: Json = False,
 ) -> None:
-    """Measure questions to a large index, exact and through its vector indexes: two minutes for 250,000 frames."""
+    """Measure questions to a large index, exact and through its vector indexes: some minutes for 250,000 frames."""
     if keep is not None and (index is not None or (keep.exists() and any(keep.iterdir()))):
         raise typer.BadParameter(f"{keep}: give a new folder, and no --index")
     if index is not None and not (index / "corpus.json").exists():
