@@ -268,7 +268,7 @@ def test_thousands_of_edits_crashes_and_reruns_end_as_one_undisturbed_run() -> N
     possible = {*ACTIONS} - {"mended"}  # nothing is mended in decoding while these tests run
     assert RUNS.keys() >= {"finished", "optimized", "restored", "crash: encoding", *possible}
     assert RUNS["built"] > 50
-    assert RUNS["extended"] > 50
+    assert RUNS["extended"] > 10
     crashed = [RUNS[f"crash: {step}"] for step in STEPS]
     assert sum(crashed) > 30
     assert sum(n > 0 for n in crashed) > 5  # which of them is chance; ``test_protocol`` tries each
