@@ -51,8 +51,10 @@ def keep_recall(
     tick()
     try:
         tuning = audit(tables, wanted) if audit else _audit(tables, wanted, tick)
-    except UsageError as error:  # a text model that is missing, or another one now
-        note(f"what the vector indexes find is not measured, and the settings of search stay as they are: {error}")
+    except (UsageError, OSError, ValueError, RuntimeError) as error:
+        # A text model that is missing, or another one now; a file of a vector index that is lost; too little memory.
+        why = " ".join(str(error).split())[:300]
+        note(f"what the vector indexes find is not measured, and the settings of search stay as they are: {why}")
         return before
     with writer.changes() as changes:
         writer.publish("tune", changes, tuning.to_detail())
