@@ -74,14 +74,14 @@ def _ask(opened: Any, text: str, label: str, truth: "dict[str, list[Event]]") ->
 
 
 def _print(rows: list[dict[str, Any]], folder: Path) -> None:
-    columns = ["asked for", "best clip", "best event", "found, s", "planted, s", "right"]
+    columns = ["asked for", "clip", "event", "found, s", "planted, s", "right"]
     values = [
         (
             row["text"],
             Path(row["clip"]).name,
             Path(row.get("uri", "-")).name,
-            f"{row['start_s']:.2f} - {row['end_s']:.2f}" if "start_s" in row else "-",
-            f"{row['planted_start_s']:.2f} - {row['planted_end_s']:.2f}" if "planted_start_s" in row else "-",
+            f"{row['start_s']:.2f}-{row['end_s']:.2f}" if "start_s" in row else "-",
+            f"{row['planted_start_s']:.2f}-{row['planted_end_s']:.2f}" if "planted_start_s" in row else "-",
             "yes" if row["right"] else "NO",
         )
         for row in rows
