@@ -20,6 +20,7 @@ from pipeline.index.tables import open_published
 from pipeline.index.verify import verify_index
 from pipeline.index.writer import Writer
 from pipeline.planning.request import RunRequest
+from pipeline.search import audit_index
 from pipeline.search.clips import find_clips
 from pipeline.search.tables import open_table
 from tests.helpers.contents import HASTY, KnownCorpus, check_whole, expect, live, read
@@ -166,6 +167,7 @@ def few_vectors() -> Iterator[None]:
     """The indexes of these tests have a vector index."""
     with pytest.MonkeyPatch.context() as patch:
         patch.setattr(vector_index, "VECTORS_TO_INDEX", 3)
+        patch.setattr(audit_index, "N_QUESTIONS", 3)  # each of the many builds is measured
         yield
 
 

@@ -27,6 +27,7 @@ from pipeline.planning.request import RunRequest
 from pipeline.run.dispatch import Stages
 from pipeline.run.driver import index_corpus
 from pipeline.run.prepare import plan_corpus
+from pipeline.search import audit_index
 from tests.helpers.contents import HASTY, N_CONTENTS, KnownCorpus, check_whole, content, expect, live, read
 from tests.helpers.runs import WideEncoder, in_place
 from tests.helpers.vector_tables import check_index
@@ -252,6 +253,7 @@ def explore(n_examples: int) -> None:
     )
     with pytest.MonkeyPatch.context() as patch:
         patch.setattr(vector_index, "VECTORS_TO_INDEX", 3)
+        patch.setattr(audit_index, "N_QUESTIONS", 3)  # each of the many builds is measured
         run_state_machine_as_test(Corpus, settings=checks)
     print(dict(RUNS))
 
