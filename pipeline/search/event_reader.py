@@ -153,7 +153,8 @@ class EventReader:
             self._look_up({candidate.audio_id for candidate in chosen} - self._audios.keys())
             spans = merge_spans(span for candidate in chosen for span in self._around(candidate))
             scored = sorted(self._scorer.score(spans).items(), key=lambda item: -item[1].max(initial=-np.inf))
-            for begin in range(0, len(scored), at_once := max(SPANS_AT_ONCE, self.query.k)):
+            at_once = max(SPANS_AT_ONCE, self.query.k)
+            for begin in range(0, len(scored), at_once):
                 self._add(scored[begin : begin + at_once])
 
     def _add(self, scored: list[tuple[FrameSpan, Scores]]) -> None:
