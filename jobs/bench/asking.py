@@ -12,7 +12,7 @@ from typing import Any
 
 import numpy as np
 
-from jobs.bench.figures import read_memory
+from jobs.bench.figures import count_reads, read_memory
 from jobs.bench.synthetic import Floats
 from jobs.bench.truth import Found
 from pipeline.index.handle import open_index
@@ -49,23 +49,35 @@ class Job:
 
 
 def ask(text: str) -> dict[str, Any]:
-    """Ask the questions of a ``Job`` (JSON): milliseconds and results of each, and the peak memory of this process."""
+    """Ask the questions of a ``Job`` (JSON): milliseconds and results of each, what they read from files in the mean,
+    and the peak memory of this process."""
     job = Job(**json.loads(text))
     vectors: Floats = np.load(job.vectors)
     levels = [Levels(on, off, int(gap), int(least)) for on, off, gap, least in job.levels]
     if job.is_cold:
         forget_files(Path(job.index))
+    reads = count_reads()
     began = time.perf_counter()
     index = _Index(job)
     open_ms = 1000 * (time.perf_counter() - began)
     times_ms, results = list[float](), list[list[Found]]()
     for number in range(-min(job.n_warming, len(vectors)), min(job.n, len(vectors))):
+        if number == 0 and not job.is_cold:
+            reads = count_reads()
         began = time.perf_counter()
         found = index.ask(vectors[number], levels[number] if levels else None)
         if number >= 0:
             times_ms.append(1000 * (time.perf_counter() - began))
             results.append(found)
-    return {"open_ms": open_ms, "times_ms": times_ms, "found": results, "peak_mb": read_memory()["VmHWM"] / 1e6}
+    n_reads, n_bytes = (after - before for before, after in zip(reads, count_reads(), strict=True))
+    return {
+        "open_ms": open_ms,
+        "times_ms": times_ms,
+        "found": results,
+        "reads": n_reads / max(1, len(results)),
+        "read_mb": n_bytes / 1e6 / max(1, len(results)),
+        "peak_mb": read_memory()["VmHWM"] / 1e6,
+    }
 
 
 def to_job(job: Job) -> str:

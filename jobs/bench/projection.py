@@ -1,11 +1,13 @@
 """The figures of ``earshot bench``: the stages by themselves, a whole run, and a corpus projected from them.
 
 Sources and models enter; figures leave as they become known, each with its ``part``: decode, encode, write, run, corpus
-and profile. Speeds are in seconds of audio per second.
+and profile. Speeds are in seconds of audio per second. The best batch of the encoder is measured before the run and
+after it; the run is compared with the mean of both.
 """
 
 import csv
 import os
+import statistics
 import tempfile
 import time
 from collections import Counter
@@ -94,10 +96,13 @@ def measure_stages_and_run(config: Config, scratch: Path, hours: float) -> Itera
     device = resolve_device("auto")
     native = resolve_precision("auto", device)
     encoders = share_machine(machine_resources(device), config.encode)
-    encode_x = 0.0
-    for figure in _measure_encoding(config, _full_windows(decoded), encoders, device, native):
-        yield figure
-        encode_x = max(encode_x, figure["x"] if figure["precision"] == native else 0.0)
+    windows = _full_windows(decoded)
+    encode_x, best_batch = 0.0, BATCHES[device][0]
+    for precision in dict.fromkeys(("float32", native)):
+        for batch in BATCHES[device]:
+            yield (figure := _measure_encoding(config, windows, encoders, precision, batch))
+            if precision == native and figure["x"] > encode_x:
+                encode_x, best_batch = figure["x"], batch
 
     identity = read_identity(config.encode.frame_model or config.encode.clip_model)
     write_x = write_speed(str(scratch / "written"), identity.dimension, config.window.grid)
@@ -105,6 +110,9 @@ def measure_stages_and_run(config: Config, scratch: Path, hours: float) -> Itera
 
     manifest = write_sample(rows, scratch / "sample.csv", RUN_S * _predict(encode_x, decode_x, device))
     run = measure_run(config, manifest, (BLOCK_S if device == "cpu" else CALL_S) * encoders.most)
+    # Meanwhile a shared machine may have become faster or slower.
+    yield (again := _measure_encoding(config, windows, encoders, native, best_batch))
+    encode_x = statistics.fmean([encode_x, again["x"]]) if again["x"] else encode_x
     # Windows overlap: that audio is encoded twice.
     ceiling = max(1e-9, _predict(encode_x * run["audio_s"] / max(run["windows_s"], 1e-9), decode_x, device))
     run["of_what_parts_allow"] = run["x"] and run["x"] / ceiling
@@ -125,16 +133,12 @@ def _decode_some(config: Config, rows: list[Row]) -> list[Decoded]:
     return decoded
 
 
-def _measure_encoding(
-    config: Config, windows: list[Waveform], encoders: Encoders, device: str, native: str
-) -> Iterator[Row]:
-    """Encoding in float32 and in the device's own precision, in batches of several sizes."""
-    for precision in dict.fromkeys(("float32", native)):
-        for batch in BATCHES[device]:
-            figure = {"part": "encode", "precision": precision, "batch": batch, "processes": encoders.most}
-            measured = attempt(encode_speed, config, windows, precision, batch, encoders)
-            speed, held = (0.0, 0) if isinstance(measured, str) else measured
-            yield {**figure, "batch_held": held, "x": speed}
+def _measure_encoding(config: Config, windows: list[Waveform], encoders: Encoders, precision: str, batch: int) -> Row:
+    """Encoding by all processes of a run in batches of one size; ``x`` is 0 where that cannot be done."""
+    measured = attempt(encode_speed, config, windows, precision, batch, encoders)
+    speed, held = (0.0, 0) if isinstance(measured, str) else measured
+    figure = {"part": "encode", "precision": precision, "batch": batch, "processes": encoders.most}
+    return {**figure, "batch_held": held, "x": speed}
 
 
 def _predict(encode_x: float, decode_x: float, device: str) -> float:

@@ -20,6 +20,9 @@ first question, in a process whose modules are loaded, after the system was told
 (``posix_fadvise``). ``shell_ms``: a process from its start to its end, with one question. Medians. ``peak_mb``: the
 largest resident memory of the process that asks, from its start.
 
+``reads`` and ``read_mb``: how often and how much a question reads from files, which are requests and bytes of an object
+store, about; ``cold_reads`` and ``cold_read_mb`` include opening the index. What the engine keeps is not read again.
+
 ``build_s`` and ``build_cpu_s``: the maintenance at the end of a run, which merges fragments and builds all indexes; the
 audit of their recall, which sets how they are searched (``tune_s``, ``tune_cpu_s``; its questions are others); and
 cutting frames into pools (``pools_s``, ``pools_cpu_s``). A run does the last while it writes, so it is also a part of
@@ -50,6 +53,7 @@ from jobs.bench.synthetic_index import Built, Corpus, build, load
 from jobs.bench.truth import Found, best_clips, best_events, measure_levels, recall
 from jobs.shared.options import Json
 from jobs.shared.output import print_error, print_json, print_table
+from pipeline.errors import UsageError
 from pipeline.schema import Row
 from pipeline.search.events import Levels
 
@@ -170,13 +174,19 @@ def _ask(job: Job, exact: list[list[Found]], cold: int, call: Callable[..., Any]
         "open_ms": round(warm["open_ms"], 1),
         "recall": round(statistics.fmean(recalls), 4) if recalls else None,
         "results": sum(map(len, found)),
+        "reads": round(warm["reads"], 1),
+        "read_mb": round(warm["read_mb"], 2),
         "peak_mb": round(warm["peak_mb"]),
         "cold_ms": None,
+        "cold_reads": None,
+        "cold_read_mb": None,
         "shell_ms": None,
     }
     if cold:
         colds = [call(ask, to_job(replace(job, n=1, n_warming=0, is_cold=True))) for _ in range(cold)]
         figures["cold_ms"] = round(statistics.median(each["open_ms"] + each["times_ms"][0] for each in colds), 1)
+        figures["cold_reads"] = round(statistics.median(each["reads"] for each in colds), 1)
+        figures["cold_read_mb"] = round(statistics.median(each["read_mb"] for each in colds), 2)
         figures["shell_ms"] = round(1000 * statistics.median(_time_process(job, call) for _ in range(cold)), 1)
     return figures
 
@@ -220,10 +230,8 @@ def search(
     """Measure questions to a large index, exact and through its vector indexes: some minutes for 250,000 frames."""
     if keep is not None and (index is not None or (keep.exists() and any(keep.iterdir()))):
         raise typer.BadParameter(f"{keep}: give a new folder, and no --index")
-    if index is not None and not (index / "corpus.json").exists():
-        raise typer.BadParameter(f"{index}: no index was kept here; build one with --keep")
     with tempfile.TemporaryDirectory(prefix="earshot-") as scratch:
-        built = load(index) if index else make_index(keep or Path(scratch), rows, clips, vectors, seed)
+        built = _load(index) if index else make_index(keep or Path(scratch), rows, clips, vectors, seed)
         asked = kinds or [kind for kind in Question if built.corpus.with_frames or kind != Question.locate]
         if Question.locate in asked and not built.corpus.with_frames:
             raise typer.BadParameter("an index without frames has no events to locate")
@@ -234,6 +242,13 @@ def search(
             print_json(found)
         else:
             show(found)
+
+
+def _load(folder: Path) -> Built:
+    try:
+        return load(folder)
+    except UsageError as error:
+        raise typer.BadParameter(str(error)) from None
 
 
 def make_index(folder: Path, rows: int, clips: int | None, source: Source, seed: int) -> Built:

@@ -25,6 +25,7 @@ from jobs.bench.synthetic import CLIP_FRAMES, CLIPS_PER_FILE, FILE_FRAMES, N_DIR
 from pipeline import schema
 from pipeline.config import DecodeConfig, RunConfig, StoreConfig, WindowConfig
 from pipeline.encoder.checkpoint import ModelIdentity
+from pipeline.errors import UsageError
 from pipeline.grid import frames_to_seconds
 from pipeline.index.handle import Generation
 from pipeline.index.maintenance import optimize
@@ -136,11 +137,23 @@ class Built:
 
 
 def load(folder: Path) -> Built:
-    """The index that an earlier measurement kept in ``folder``."""
-    values = json.loads((folder / "corpus.json").read_text())
-    costs = {name: Cost(**values[name]) for name in ("written", "pooled", "maintained", "tuned")}
-    corpus, problems = Corpus(**values["corpus"]), tuple(values["problems"])
-    return Built(folder, corpus, **costs, audited=values["audited"], problems=problems)
+    """The index that an earlier measurement kept in ``folder``.
+
+    Raises:
+        UsageError: there is none, or another version of this measurement kept it.
+    """
+    path = folder / "corpus.json"
+    if not path.exists():
+        raise UsageError(f"{folder}: no index was kept here; build one with --keep")
+    try:
+        values = json.loads(path.read_text())
+        costs = {name: Cost(**values[name]) for name in ("written", "pooled", "maintained", "tuned")}
+        corpus, problems = Corpus(**values["corpus"]), tuple(values["problems"])
+        return Built(folder, corpus, **costs, audited=values["audited"], problems=problems)
+    except (ValueError, KeyError, TypeError, AttributeError) as error:
+        raise UsageError(
+            f"{path}: another version of this measurement wrote it ({error!r}); give --keep and a new folder"
+        ) from error
 
 
 def content_hash(number: int) -> str:

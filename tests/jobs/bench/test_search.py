@@ -80,6 +80,8 @@ def test_each_question_filter_and_mode_has_a_line_of_figures(built: Built) -> No
     assert (first["mode"], first["where"], first["questions"]) == ("exact", None, 2)
     assert first["p95_ms"] >= first["p50_ms"] > 0
     assert first["cold_ms"] > 0
+    assert 0 < first["reads"] <= first["cold_reads"]
+    assert N_FILES * FILE_FRAMES * 64 * 2 / 1e6 < first["read_mb"] <= first["cold_read_mb"]  # a scan reads all vectors
     assert first["bytes_per_row"] > 64 * 2
 
 
@@ -114,6 +116,14 @@ def test_vector_index_is_built_audited_and_asked(tmp_path: Path) -> None:
     assert indexed["recall"] == pytest.approx(indexed["audited"], abs=0.03)
     assert 0.1 < indexed["extra_share"] < 0.4  # 8 bytes of codes and 15 more for 128 of a vector
     assert {row["recall"] for row in rows if row["share"] <= 0.01} == {1.0}
+
+
+@pytest.mark.parametrize("content", ["", "[]", "{}", '{"corpus": {"n": 1}}'])
+def test_a_folder_of_another_version_is_refused(tmp_path: Path, content: str) -> None:
+    (tmp_path / "corpus.json").write_text(content)
+    done = bench("--index", str(tmp_path))
+    assert done.exit_code == 2
+    assert "another version of this measurement wrote it" in " ".join(done.output.replace("│", " ").split())
 
 
 @pytest.mark.parametrize(
