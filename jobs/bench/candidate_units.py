@@ -8,7 +8,7 @@ from typing import Any
 import numpy as np
 import numpy.typing as npt
 
-from jobs.bench.synthetic import CLIP_FRAMES, FILE_FRAMES, Floats, Halves, MadeVectors
+from jobs.bench.synthetic import CLIP_FRAMES, FILE_FRAMES, Floats, Halves, Vectors
 from jobs.bench.synthetic_index import Clock
 from jobs.bench.truth import Found, gather_events, make_levels
 from pipeline.index.pools import pool_frames
@@ -58,9 +58,8 @@ class Units:
         return found
 
 
-def make_table(n_rows: int, n_questions: int, seed: int) -> Table:
+def make_table(n_rows: int, n_questions: int, made: Vectors) -> Table:
     """A table of at least ``n_rows`` frames, with the exact answers to its questions."""
-    made = MadeVectors(seed)
     n_files = -(-n_rows // FILE_FRAMES)
     vectors = np.empty((n_files * FILE_FRAMES, made.dimension), np.float16)
     for number in range(n_files):

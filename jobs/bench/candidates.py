@@ -3,9 +3,10 @@
     python -m jobs.bench candidates                                # 200,000 frames: takes some minutes
     python -m jobs.bench candidates pools --rows 1000000
 
-All designs are built from one table of made vectors (``synthetic``), and asked the same questions. The exact scores of
-the frames around candidates come from the stored rows anyway, so what counts is whether a candidate touches each of the
-20 best events of an exact scan: the recall.
+All designs are built from one table of made vectors (``synthetic``), or the bundled model's (``--vectors model``), and
+asked the same questions. The exact scores of the frames around candidates come from the stored rows anyway, so what
+counts is whether a candidate touches each of the 20 best events of an exact scan: the recall. In JSON,
+``recall_by_cosine`` has it for questions at each of the cosines 0.3, 0.5 and 0.8 to an event's direction.
 
 ``frames``: IVF_RQ on the frames, with codes of 1, 4 or 5 bits a number. Its partitions are made by dot product, as
 Lance does (``dot``); by cosine, which k-means by cosine finds, ranked by dot product (``direction``) or by cosine too
@@ -42,8 +43,9 @@ import pyarrow as pa
 import typer
 
 from jobs.bench.candidate_units import Integers, Table, Units, adaptive_pools, each_frame, fixed_pools, make_table
-from jobs.bench.synthetic import FILE_FRAMES, Floats, Halves, to_unit
+from jobs.bench.synthetic import COSINES, FILE_FRAMES, Floats, Halves, to_unit
 from jobs.bench.synthetic_index import Clock
+from jobs.bench.vector_source import Source, make_vectors
 from jobs.shared.options import Json
 from jobs.shared.output import print_json, print_table
 from pipeline.index.tables import FILE_FORMAT, to_matrix
@@ -207,7 +209,8 @@ def measure(table: Table, store: Store, search: Search, sizes: Sequence[int]) ->
             "search": str(search),
             "rows": len(units.starts),
             "candidates": n,
-            "recall": round(float(np.average(recalls, weights=[len(events) for events in table.events])), 4),
+            "recall": _mean(table, recalls),
+            "recall_by_cosine": [_mean(table, recalls, first, len(COSINES)) for first in range(len(COSINES))],
             "ms": scan_ms or _time(table, store, search, n, TIMED),
             "bytes": round(store.bytes_per_frame(search, n_frames), 1),
             "ranges": round(statistics.fmean(_count_ranges(top[:n]) for top in tops)),
@@ -236,6 +239,12 @@ def _recall(units: Units, top: Integers, events: list[tuple[int, int]]) -> float
     is_candidate[top] = True
     found = [is_candidate[units.owners[first] : units.owners[stop - 1] + 1].any() for first, stop in events]
     return float(np.mean(found)) if found else 0.0
+
+
+def _mean(table: Table, recalls: list[float], first: int = 0, step: int = 1) -> float | None:
+    """The mean recall of every ``step``-th question from ``first`` on, by event; None without an event."""
+    n_events = [len(events) for events in table.events[first::step]]
+    return round(float(np.average(recalls[first::step], weights=n_events)), 4) if sum(n_events) else None
 
 
 def _count_ranges(top: Integers) -> int:
@@ -319,11 +328,12 @@ def candidates(
     rows: Annotated[int, typer.Option(help="Frames, 1,500 to a file.", min=FILE_FRAMES)] = 200_000,
     questions: Annotated[int, typer.Option(help="Questions.", min=1)] = 300,
     bits: Annotated[list[int] | None, typer.Option(help="Bits a number of codes; by default 1, 4 and 5.")] = None,
+    vectors: Annotated[Source, typer.Option(help="Drawn, or of the bundled model.")] = Source.made,
     seed: Annotated[int, typer.Option(help="Of vectors and questions.", min=0)] = 0,
     json: Json = False,
 ) -> None:
     """Compare designs that find candidates for `locate`: some minutes for 200,000 frames."""
-    table = make_table(rows, questions, seed)
+    table = make_table(rows, questions, make_vectors(vectors, seed))
     with tempfile.TemporaryDirectory(prefix="earshot-") as folder:
         comparisons = {
             Part.frames: lambda: compare_frames(table, Path(folder), bits or BITS),

@@ -48,9 +48,10 @@ import typer
 from jobs.bench.asking import MODES, Job, ask, to_job
 from jobs.bench.figures import call_fresh
 from jobs.bench.index_bytes import count_bytes
-from jobs.bench.synthetic import CLIPS_PER_FILE, DIMENSION, FILE_FRAMES, LATENT, Floats, MadeVectors, Vectors
+from jobs.bench.synthetic import CLIPS_PER_FILE, FILE_FRAMES, Floats
 from jobs.bench.synthetic_index import Built, Corpus, build, load
 from jobs.bench.truth import Found, best_clips, best_events, measure_levels, recall
+from jobs.bench.vector_source import Source, make_vectors
 from jobs.shared.options import Json
 from jobs.shared.output import print_error, print_json, print_table
 from pipeline.errors import UsageError
@@ -61,25 +62,10 @@ K = 20
 SHARES = (1.0, 0.5, 0.1, 0.01, 0.0001)
 
 
-class Source(StrEnum):
-    """Where the vectors come from."""
-
-    made = "made"
-    model = "model"
-
-
 class Question(StrEnum):
     locate = "locate"
     query = "query"
     similar = "similar"
-
-
-def make_vectors(source: str, seed: int, dimension: int) -> Vectors:
-    if source == Source.model:
-        from jobs.bench.model_vectors import ModelVectors
-
-        return ModelVectors(seed)
-    return MadeVectors(seed, dimension, min(LATENT, dimension))
 
 
 @dataclass(frozen=True)
@@ -253,6 +239,6 @@ def _load(folder: Path) -> Built:
 
 def make_index(folder: Path, rows: int, clips: int | None, source: Source, seed: int) -> Built:
     """Build an index in ``folder``, of whole files."""
-    made = make_vectors(source, seed, DIMENSION)
+    made = make_vectors(source, seed)
     n_files = -(-rows // FILE_FRAMES) if clips is None else -(-clips // CLIPS_PER_FILE)
     return build(folder, Corpus(n_files, clips is None, made.dimension, str(source), seed), made)

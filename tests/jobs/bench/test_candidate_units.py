@@ -4,12 +4,12 @@ import numpy as np
 import pytest
 
 from jobs.bench.candidate_units import Table, Units, adaptive_pools, each_frame, fixed_pools, make_table
-from jobs.bench.synthetic import FILE_FRAMES
+from jobs.bench.synthetic import FILE_FRAMES, MadeVectors
 
 
 @pytest.fixture(scope="module")
 def table() -> Table:
-    return make_table(2 * FILE_FRAMES, 12, seed=0)
+    return make_table(2 * FILE_FRAMES, 12, MadeVectors(0))
 
 
 def check_tiles(units: Units, table: Table) -> None:

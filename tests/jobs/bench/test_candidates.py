@@ -31,11 +31,13 @@ def test_centroids_of_directions_have_length_one() -> None:
 
 @pytest.mark.parametrize("partition", ["dot", "direction", "norm"])
 def test_every_event_is_found_where_all_frames_are_candidates(tmp_path: Path, partition: str) -> None:
-    table = make_table(FILE_FRAMES, 6, seed=1)
+    table = make_table(FILE_FRAMES, 6, MadeVectors(1))
     [few, every] = measure(table, Store(tmp_path / "frames", each_frame(table)), Search(1, partition), (3, FILE_FRAMES))
     assert every["recall"] == 1.0
     assert (every["ranges"], every["frames"]) == (1, FILE_FRAMES)
     assert 0 < few["recall"] < 1
+    assert every["recall_by_cosine"] == [1.0, 1.0, 1.0]
+    assert min(few["recall_by_cosine"]) <= few["recall"] <= max(few["recall_by_cosine"])
     assert few["frames"] == 3
 
 
