@@ -1,8 +1,12 @@
 """An unforeseen error in one line: is it the index, the object store, Ray, the disk, or a bug of Earshot?"""
 
+import re
 import traceback
 
 from pipeline.index import engine_errors
+
+_VECTOR_INDEX = re.compile(r"\.lance/_indices/[0-9a-f-]{36}/(index|auxiliary)\.idx\b")
+"""A file of the vector index of a table."""
 
 
 def explain(error: BaseException) -> str:
@@ -41,6 +45,11 @@ def _explain_engine(text: str) -> str:
         return f"the index cannot be read or written: {detail}"
     if trouble == "conflict":
         return f"another run changed the index at the same time: {detail}; try again"
+    if _VECTOR_INDEX.search(text):
+        return (
+            f"the index is damaged: {detail}; this is a file of a vector index, which `earshot verify INDEX --repair`"
+            " or `earshot optimize INDEX` builds anew; `--exact` answers without it"
+        )
     return (
         f"the index is damaged: {detail}; `earshot verify INDEX --repair` finds the damage and encodes those files"
         " again, or restore its folder from a copy"

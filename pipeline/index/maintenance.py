@@ -21,6 +21,7 @@ from pipeline.index.changes import Changes
 from pipeline.index.handle import Generation, Handle, drop_former_generations, open_index
 from pipeline.index.journal import Failpoint, Published, table_uri
 from pipeline.index.lease import Lease
+from pipeline.index.search_settings import ALL_PARTITIONS
 from pipeline.index.settings import known_values
 from pipeline.index.tables import FRAGMENTS_BETWEEN, compact, small_fragments
 from pipeline.index.vector_index import Done, VectorUpkeep
@@ -196,7 +197,7 @@ def unreadable_indexes(table: Any) -> list[str]:
 
 def _answers(table: Any, column: str) -> bool:
     if column == vector_index.COLUMN:
-        return vector_index.answers(table)
+        return vector_index.find_damage(table, ALL_PARTITIONS) is None
     is_text = pa.types.is_string(table.schema.field(column).type)
     try:
         table.count_rows(filter=f"`{column}` = ''" if is_text else f"`{column}` IS NULL")

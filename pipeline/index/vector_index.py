@@ -19,6 +19,7 @@ from typing import Any
 import lance
 import numpy as np
 
+from pipeline.index import engine_errors
 from pipeline.index.changes import Changes
 from pipeline.index.limited import Limits, Unfinished, call_limited
 from pipeline.index.vector_build import COLUMN as COLUMN
@@ -98,15 +99,24 @@ def describe(tables: dict[str, Any]) -> dict[str, dict[str, Any]]:
     }
 
 
-def answers(table: Any) -> bool:
-    """Whether a search can read the vector index of ``table``: whether no file of it is lost."""
+def find_damage(table: Any, n_probes: int = 1) -> str | None:
+    """Why a search cannot read the vector index of ``table``, in one line: files of it are lost or damaged. None if it
+    can, or if there is no index.
+
+    Args:
+        n_probes: read this many partitions of each segment, beside the files' own tables of contents.
+    """
+    if all(index.name != NAME for index in table.describe_indices()):
+        return None
     zero = np.zeros(table.schema.field(COLUMN).type.list_size, np.float32)
-    near = {"column": COLUMN, "q": zero, "k": 1, "nprobes": 1, "metric": "dot"}
+    near = {"column": COLUMN, "q": zero, "k": 1, "nprobes": n_probes, "metric": "dot"}
     try:
-        table.to_table(columns=[], nearest=near, with_row_id=True, fast_search=True)
-    except (OSError, ValueError, RuntimeError):
-        return False
-    return True
+        table.to_table(columns=["_distance"], nearest=near, fast_search=True)
+    except BaseException as error:  # a damaged page makes Lance's own code panic, which is no Exception
+        if not engine_errors.is_failure(error) or engine_errors.diagnose(str(error)) != "damage":
+            raise  # a store that does not answer is no reason to build an index anew
+        return engine_errors.tidy(str(error))[:300]
+    return None
 
 
 # --- what to do -------------------------------------------------------------------------------------------------------
@@ -132,6 +142,11 @@ class Step:
         return "extended" if self.n_rows else "merged"
 
 
+def can_have_index(table: Any) -> bool:
+    """Whether the engine can index vectors of this dimension: IVF_RQ takes multiples of 8 only."""
+    return bool(table.schema.field(COLUMN).type.list_size % 8 == 0)
+
+
 def plan_step(name: str, table: Any, *, all_rows: bool = False) -> Step | None:
     """What the vector index of a table needs; None where it needs nothing.
 
@@ -139,7 +154,7 @@ def plan_step(name: str, table: Any, *, all_rows: bool = False) -> Step | None:
         all_rows: cover the new rows, however few they are.
     """
     n_rows = table.count_rows()
-    if name not in PARTITIONS or table.schema.field(COLUMN).type.list_size % 8:  # IVF_RQ cannot have it
+    if name not in PARTITIONS or not can_have_index(table):
         return None
     index = read_index(table)
     if n_rows >= VECTORS_TO_INDEX:
@@ -218,30 +233,49 @@ class VectorUpkeep:
 
     def __init__(self, make: Make | None = None, tick: Callable[[], object] = lambda: None):
         self._make, self._tick = make or make_limited, tick
+        self._left_alone: set[str] = set()
         self.done: list[Done] = []
         self.problems: dict[str, str] = {}
-        """By table, in one line, why its index could not be made or extended."""
+        """By table, in one line, what is or was wrong with its index."""
 
     def update(self, changes: Changes, *, all_rows: bool = False) -> None:
-        """Build, extend or merge the index of each table that needs it. Goes before compaction, which joins no
-        fragments that different segments cover.
+        """Build, extend or merge the index of each table that needs it; one that cannot be read is built anew. This
+        must precede compaction, which fails on a damaged index and joins no fragments that different segments cover.
 
         Args:
             all_rows: cover the new rows, however few they are.
         """
         for name in PARTITIONS:
-            if name not in changes.versions or name in self.problems:
+            if name not in changes.versions or name in self._left_alone:
                 continue
-            step = plan_step(name, changes.open(name), all_rows=all_rows)
-            if step is None:
-                continue
-            began = time.monotonic()
-            try:
-                changes.make("vectors", name, partial(self._take, step=step))
-            except Unfinished as error:
-                self.problems[name] = f"the vector index of `{name}` could not be {step.verb}, searches scan: {error}"
-            else:
-                self.done.append(Done(name, step.verb, step.n_rows, round(time.monotonic() - began, 3)))
+            if (damage := find_damage(changes.open(name))) is not None:
+                changes.make("drop index", name, drop_index)
+            done = self._update_table(changes, name, all_rows=all_rows)
+            if damage is not None and name not in self._left_alone:
+                what = "built anew" if done else "dropped, searches scan"
+                self.problems[name] = f"the vector index of `{name}` could not be read and was {what}: {damage}"
+
+    def _update_table(self, changes: Changes, name: str, *, all_rows: bool) -> bool:
+        """Returns whether anything was done."""
+        table = changes.open(name)
+        if not can_have_index(table) and table.count_rows() >= VECTORS_TO_INDEX:
+            self._leave_alone(name, explain_dimension(name, table.schema.field(COLUMN).type.list_size))
+        step = plan_step(name, table, all_rows=all_rows)
+        if step is None:
+            return False
+        has_index = read_index(table) is not None
+        began = time.monotonic()
+        try:
+            changes.make("vectors", name, partial(self._take, step=step))
+        except Unfinished as error:
+            self._leave_alone(name, f"{_explain_failure(step, has_index=has_index)}: {error}")
+            return False
+        self.done.append(Done(name, step.verb, step.n_rows, round(time.monotonic() - began, 3)))
+        return True
+
+    def _leave_alone(self, name: str, why: str) -> None:
+        self._left_alone.add(name)
+        self.problems[name] = why
 
     def _take(self, table: Any, step: Step) -> Any:
         try:
@@ -251,6 +285,26 @@ class VectorUpkeep:
                 raise
             # It was stopped after its commit.
         return lance.dataset(table.uri)
+
+
+def explain_dimension(name: str, dimension: int) -> str:
+    return (
+        f"`{name}` can have no vector index, searches scan: its vectors have {dimension} numbers, and the engine"
+        " indexes multiples of 8"
+    )
+
+
+def _explain_failure(step: Step, *, has_index: bool) -> str:
+    if not has_index:
+        return f"the vector index of `{step.name}` could not be built, searches scan"
+    verb = "built anew" if step.n_partitions is not None else step.verb
+    return f"the vector index of `{step.name}` could not be {verb}; it stays as it was, searches scan newer rows"
+
+
+def drop_index(table: Any) -> Any:
+    """``table`` without its vector index, whose files need not be there."""
+    table.drop_index(NAME)
+    return table
 
 
 def make_limited(table: Any, step: Step, tick: Callable[[], object] = lambda: None) -> None:

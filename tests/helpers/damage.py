@@ -11,8 +11,10 @@ import pyarrow as pa
 from pipeline.config import Config
 from pipeline.grid import Grid
 from pipeline.index import journal
+from pipeline.index.handle import find_index
 from pipeline.index.repair import mark_damaged
 from pipeline.index.tables import latest_version
+from pipeline.index.vector_build import NAME
 from pipeline.index.verify import verify_index
 from pipeline.run.driver import index_corpus
 from tests.helpers.contents import live
@@ -31,6 +33,22 @@ def publish(path: str) -> None:
 def largest_file(path: Path | str, name: str) -> Path:
     """The largest data file of a table."""
     return max(Path(journal.table_uri(path, name), "data").iterdir(), key=lambda file: file.stat().st_size)
+
+
+def damage_vector_index(path: Path | str, name: str, how: str = "lost", segment: int = 0) -> None:
+    """Damage the files of a segment of the published vector index of a table."""
+    table = find_index(path).live.open(name)
+    [index] = [index for index in table.describe_indices() if index.name == NAME]
+    for file in Path(journal.table_uri(path, name), "_indices", index.segments[segment].uuid).iterdir():
+        data, quarter = file.read_bytes(), file.stat().st_size // 4
+        match how:
+            case "lost":
+                file.unlink()
+            case "cut":
+                file.write_bytes(data[: 2 * quarter])
+            case "overwritten":
+                noise = np.random.default_rng(1).bytes(2 * quarter)
+                file.write_bytes(data[:quarter] + noise + data[3 * quarter :])
 
 
 def append(path: str, name: str, where: str, **changes: Any) -> None:

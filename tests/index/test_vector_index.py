@@ -2,6 +2,7 @@
 
 import datetime as dt
 from pathlib import Path
+from types import FunctionType
 from typing import Any
 
 import lance
@@ -9,6 +10,7 @@ import numpy as np
 import pytest
 
 from pipeline.index import journal, vector_index
+from pipeline.index.changes import Changes
 from pipeline.index.handle import find_index
 from pipeline.index.limited import Limits, Unfinished, call_limited
 from pipeline.index.maintenance import optimize, optimize_index
@@ -21,6 +23,7 @@ from pipeline.index.vector_index import (
     VectorUpkeep,
     count_partitions,
     count_trained,
+    find_damage,
     make_here,
     plan_step,
     read_index,
@@ -28,6 +31,7 @@ from pipeline.index.vector_index import (
 from pipeline.index.verify import verify_index
 from pipeline.index.writer import Writer
 from tests.helpers import endless
+from tests.helpers.damage import damage_vector_index
 from tests.helpers.protocol import Died
 from tests.helpers.vector_tables import ClipTable, nearest
 
@@ -189,6 +193,27 @@ def test_each_live_row_is_found_once_after_any_steps(tmp_path: Path, seed: int) 
     assert found.n_unindexed == 0
 
 
+def test_a_dimension_that_the_engine_cannot_index_is_told_in_one_line(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    lance.write_dataset(_of_dimension(12), journal.table_uri(tmp_path, "clips"))
+    for n_rows, problems in (
+        (201, {}),
+        (
+            200,
+            {
+                "clips": "`clips` can have no vector index, searches scan: its vectors have 12 numbers, and the engine"
+                " indexes multiples of 8"
+            },
+        ),
+    ):
+        monkeypatch.setattr(vector_index, "VECTORS_TO_INDEX", n_rows)
+        upkeep = VectorUpkeep(breaks)
+        for _ in range(2):
+            upkeep.update(Changes(tmp_path, {"clips": 1}, lambda step: None))
+        assert upkeep.problems == problems
+
+
 def test_a_dimension_that_the_engine_cannot_index_is_scanned(tmp_path: Path) -> None:
     lance.write_dataset(_of_dimension(12), tmp_path / "t")
     assert plan_step("clips", lance.dataset(tmp_path / "t")) is None
@@ -297,14 +322,111 @@ def test_a_run_that_dies_at_a_build_loses_nothing(tmp_path: Path, step: str) -> 
     assert found.n_indexed == 120
 
 
+def test_a_retrain_that_fails_leaves_the_former_index(tmp_path: Path) -> None:
+    table = ClipTable(tmp_path)
+    table.run({"a": 150})
+    upkeep = VectorUpkeep(breaks)
+    table.run({"b": 600}, vectors=upkeep)
+    assert upkeep.problems == {
+        "clips": "the vector index of `clips` could not be built anew; it stays as it was, searches scan newer rows:"
+        " ValueError: no luck"
+    }
+    found = table.check()
+    assert found is not None
+    assert (found.n_indexed, found.n_unindexed) == (150, 600)
+
+
+def test_an_extension_that_fails_leaves_the_former_index(tmp_path: Path) -> None:
+    table = ClipTable(tmp_path)
+    table.run({"a": 150})
+    upkeep = VectorUpkeep(breaks)
+    table.run({"b": 60}, vectors=upkeep)
+    assert upkeep.problems == {
+        "clips": "the vector index of `clips` could not be extended; it stays as it was, searches scan newer rows:"
+        " ValueError: no luck"
+    }
+    found = table.check()
+    assert found is not None
+    assert (found.n_indexed, found.n_unindexed) == (150, 60)
+
+
+@pytest.mark.parametrize("how", ["lost", "cut", "overwritten"])
+@pytest.mark.parametrize("segment", [0, 1])
+@pytest.mark.parametrize("n_new", [0, 60, 900])
+def test_a_damaged_index_is_built_anew(tmp_path: Path, how: str, segment: int, n_new: int) -> None:
+    """By the next maintenance, whether it would have done nothing, extended the index, or trained it anew."""
+    table = ClipTable(tmp_path)
+    table.run({"a": 150})
+    table.run({"b": 30})
+    damage_vector_index(table.path, "clips", how, segment)
+    assert find_bad_indexes(table) == ["clips: the index on vector cannot be read"]
+    upkeep = VectorUpkeep(make_here)
+    if n_new:
+        table.run({"c": n_new}, vectors=upkeep)
+    else:
+        optimize_index(table.path, vectors=upkeep)
+    [problem] = upkeep.problems.values()
+    assert problem.startswith("the vector index of `clips` could not be read and was built anew: ")
+    assert "\n" not in problem
+    found = table.check()
+    assert found is not None
+    assert found.segments == (180 + n_new,)
+    assert find_bad_indexes(table) == []
+    table.run({"d": 60}, vectors=upkeep)  # such a table is not left alone
+    assert [done.done for done in upkeep.done] == ["built", "extended"]
+
+
+def test_a_damaged_index_that_cannot_be_built_anew_is_dropped(tmp_path: Path) -> None:
+    table = ClipTable(tmp_path)
+    table.run({"a": 150})
+    damage_vector_index(table.path, "clips")
+    upkeep = VectorUpkeep(breaks)
+    optimize_index(table.path, vectors=upkeep)
+    assert upkeep.problems == {
+        "clips": "the vector index of `clips` could not be built, searches scan: ValueError: no luck"
+    }
+    assert table.check() is None
+    assert find_bad_indexes(table) == []
+
+
+def test_a_damaged_index_of_few_rows_is_dropped(tmp_path: Path) -> None:
+    table = ClipTable(tmp_path)
+    table.run({"a": 150, "b": 10})
+    damage_vector_index(table.path, "clips")
+    upkeep = VectorUpkeep(make_here)
+    table.run({"c": 1}, ("a",), vectors=upkeep)
+    assert upkeep.problems["clips"].startswith(
+        "the vector index of `clips` could not be read and was dropped, searches scan: "
+    )
+    assert table.check() is None
+
+
+def test_a_store_that_does_not_answer_is_no_damage(tmp_path: Path) -> None:
+    """Building anew may take hours."""
+    table = ClipTable(tmp_path)
+    table.run({"a": 150})
+    said = "LanceError(IO): Generic S3 error: Error performing GET http://x/y in 9s - operation timed out"
+    with pytest.raises(OSError, match="timed out"):
+        find_damage(Unreachable(clips(table), OSError(said)))
+    with pytest.raises(KeyError):
+        find_damage(Unreachable(clips(table), KeyError("bug")))
+
+
+class Unreachable:
+    """A table whose search raises an error, as if the engine had."""
+
+    def __init__(self, table: Any, error: Exception) -> None:
+        def fail(*_: object, **options: object) -> None:
+            raise error
+
+        self.schema, self.describe_indices = table.schema, table.describe_indices
+        self.to_table = FunctionType(fail.__code__, {"__name__": "lance.dataset"}, closure=fail.__closure__)
+
+
 def test_an_index_that_has_lost_a_file_is_found_and_made_again(tmp_path: Path) -> None:
     table = ClipTable(tmp_path)
     table.run({"a": 150})
-    folder = Path(journal.table_uri(table.path, "clips"), "_indices")
-    [index] = [index for index in clips(table).describe_indices() if index.name == NAME]
-    [segment] = index.segments
-    for file in (folder / segment.uuid).iterdir():
-        file.unlink()
+    damage_vector_index(table.path, "clips")
     assert find_bad_indexes(table) == ["clips: the index on vector cannot be read"]
     mark_damaged(table.path, [])
     assert find_bad_indexes(table) == []

@@ -24,7 +24,7 @@ from pipeline.search import audit_index
 from pipeline.search.clips import find_clips
 from pipeline.search.tables import open_table
 from tests.helpers.contents import HASTY, KnownCorpus, check_whole, expect, live, read
-from tests.helpers.damage import largest_file
+from tests.helpers.damage import damage_vector_index, largest_file
 from tests.helpers.protocol import (
     Act,
     change,
@@ -107,6 +107,14 @@ def lose(corpus: KnownCorpus) -> Act:
     return mend
 
 
+def lose_vectors(corpus: KnownCorpus) -> Act:
+    """The files of each vector index are missing."""
+    act = change(corpus)
+    for name in ("clips", "pools"):
+        damage_vector_index(corpus.config.into, name)
+    return act
+
+
 def describe(corpus: KnownCorpus) -> Act:
     """A sidecar that gives one column more, and another one in a wider type."""
     fill(corpus)
@@ -135,6 +143,7 @@ DEATHS: dict[Situation, list[str]] = {
     undo: of_each_table("restore"),
     bring_up: ["migrate batches", "migrate files"],
     bring_up_and_pool: ["begin frames", "make pools"],
+    lose_vectors: ["drop index clips", "drop index pools", "vectors clips", "publish"],
     describe: [f"{step} {name}" for step in ("columns", "widen") for name in ("files", "clips")],
 }
 """All steps of runs, each where a run comes to it again after it died there."""

@@ -8,14 +8,28 @@ import pytest
 from pipeline.index import vector_index
 from pipeline.index.handle import find_index
 from pipeline.index.limited import Unfinished
-from pipeline.index.vector_index import Step, VectorUpkeep
+from pipeline.index.vector_index import Step, VectorUpkeep, make_here
+from pipeline.index.verify import verify_index
 from pipeline.index.writer import Writer
 from pipeline.run.driver import index_corpus
+from pipeline.search import audit_index
 from tests.helpers.commands import Call, lines
-from tests.helpers.contents import KnownCorpus, live
-from tests.helpers.protocol import fill
+from tests.helpers.contents import HASTY, KnownCorpus, live
+from tests.helpers.damage import damage_vector_index
+from tests.helpers.protocol import edit, fill, index
 from tests.helpers.runs import WideEncoder, in_place
 from tests.helpers.vector_tables import ClipTable
+
+
+@pytest.fixture
+def small(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> KnownCorpus:
+    """A corpus and its index, which has vector indexes all the same."""
+    monkeypatch.setattr(vector_index, "VECTORS_TO_INDEX", 2)
+    monkeypatch.setattr(audit_index, "N_QUESTIONS", 3)
+    corpus = KnownCorpus(tmp_path, store=HASTY)
+    fill(corpus)
+    index(corpus.config)
+    return corpus
 
 
 @pytest.fixture
@@ -54,6 +68,56 @@ def test_optimize_says_in_one_line_that_a_build_failed(
     assert code == 0
     [note] = [line for line in out.splitlines() if line.startswith("note: ")]
     assert note.startswith("note: the vector index of `clips` could not be built, searches scan: stopped after 0 s")
+
+
+def test_questions_to_a_damaged_vector_index_say_what_to_do(small: KnownCorpus, call: Call) -> None:
+    into = small.config.into
+    damage_vector_index(into, "clips")
+    damage_vector_index(into, "pools")
+    for command in ("query", "locate"):
+        code, out, err = call(command, into, "dog")
+        assert (code, out) == (1, "")
+        assert re.fullmatch(
+            r"earshot: the index is damaged: [^\n]+ `earshot verify INDEX --repair` or `earshot optimize INDEX`[^\n]+"
+            r" `--exact` [^\n]+\n",
+            err,
+        )
+        assert call(command, into, "dog", "--exact")[0] == 0
+
+
+@pytest.mark.parametrize("how", ["lost", "cut", "overwritten"])
+def test_optimize_builds_a_damaged_vector_index_anew(small: KnownCorpus, call: Call, how: str) -> None:
+    into = small.config.into
+    damage_vector_index(into, "clips", how)
+    damage_vector_index(into, "pools", how)
+    code, out, _ = call("optimize", into)
+    assert code == 0
+    for name in ("clips", "pools"):
+        [note] = re.findall(f"note: the vector index of `{name}` [^\n]+", out)
+        assert note.startswith(f"note: the vector index of `{name}` could not be read and was built anew: ")
+    assert verify_index(into) == []
+    assert call("query", into, "dog")[0] == 0
+    assert "note: the vector index" not in call("optimize", into)[1]
+
+
+@pytest.mark.parametrize("how", ["lost", "overwritten"])
+@pytest.mark.parametrize("kind", ["unchanged", "changed", "rebuild"])
+def test_a_run_builds_a_damaged_vector_index_anew(small: KnownCorpus, how: str, kind: str) -> None:
+    """At its end, or in the middle, where it optimizes after two commits."""
+    for name in ("clips", "pools"):
+        damage_vector_index(small.config.into, name, how)
+    if kind != "unchanged":
+        edit(small)
+    vectors = VectorUpkeep(make_here)
+    progress = index_corpus(small.config, stages=in_place(WideEncoder()), vectors=vectors, rebuild=kind == "rebuild")
+    damaged = [note for note in progress.notes if "could not be read and was built anew: " in note]
+    assert len(damaged) == (0 if kind == "rebuild" else 2)
+    assert live(small.config.into) == small.expected()
+    assert verify_index(small.config.into) == []
+    for name in ("clips", "pools"):
+        found = vector_index.read_index(find_index(small.config.into).live.open(name))
+        assert found is not None
+        assert found.n_unindexed == 0
 
 
 def test_a_run_whose_build_fails_ends_well_and_says_so(
