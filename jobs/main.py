@@ -7,11 +7,12 @@ import os
 import sys
 import traceback
 from collections.abc import Callable
-from typing import Any
+from typing import Annotated, Any
 
 import typer
 from typer.exceptions import TyperException
 
+import pipeline
 from jobs.commands.bench import bench
 from jobs.commands.check import check
 from jobs.commands.demo import demo
@@ -34,7 +35,7 @@ from jobs.commands.submit import submit
 from jobs.commands.verify import verify
 from jobs.shared.explain import explain
 from jobs.shared.interrupt import leave, stopping
-from jobs.shared.output import prepare, print_error, print_log
+from jobs.shared.output import prepare, print_error, print_line, print_log
 from pipeline.credentials import without_credentials
 from pipeline.errors import EarshotError, RayDied
 from pipeline.index.engine_errors import is_panic
@@ -42,7 +43,6 @@ from pipeline.index.engine_errors import is_panic
 app = typer.Typer(
     help="Make sound searchable: index audio files, then find clips and moments by words or by sounds.",
     no_args_is_help=True,
-    add_completion=False,
     pretty_exceptions_enable=False,
     context_settings={"help_option_names": ["-h", "--help"]},
 )
@@ -51,6 +51,21 @@ for command in (
     *(submit, status, logs, stop, jobs, bench, check),
 ):
     app.command()(command)
+
+
+def _print_version(is_asked: bool) -> None:
+    if is_asked:
+        print_line(f"earshot {pipeline.__version__}")
+        raise typer.Exit
+
+
+@app.callback()
+def earshot(
+    version: Annotated[
+        bool, typer.Option("--version", callback=_print_version, is_eager=True, help="Show the version and exit.")
+    ] = False,
+) -> None:
+    """Options of ``earshot`` itself."""
 
 
 def main(run: Callable[..., Any] = app, **how: Any) -> None:

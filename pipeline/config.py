@@ -15,7 +15,7 @@ import yaml
 from pydantic import BaseModel, ConfigDict, Field, ValidationError, field_validator, model_validator
 
 from pipeline.credentials import without_credentials
-from pipeline.errors import ConfigError
+from pipeline.errors import ConfigError, suggest
 from pipeline.grid import FRAME_S, Grid, Tail, seconds_to_frames
 from pipeline.storage import absolute, is_url
 
@@ -277,4 +277,4 @@ def _known_keys(loc: tuple[Any, ...]) -> str:
         model = field.annotation if field else None
         if not (isinstance(model, type) and issubclass(model, BaseModel)):
             return ""
-    return f" (known: {', '.join(model.model_fields)})"
+    return f"{suggest(str(loc[-1]), model.model_fields)} (known: {', '.join(model.model_fields)})"

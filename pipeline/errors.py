@@ -18,6 +18,8 @@
 This module imports nothing heavy, so that every other may use it. Messages are cleaned of credentials.
 """
 
+import difflib
+from collections.abc import Iterable
 from typing import Literal
 
 from pipeline.credentials import without_credentials
@@ -30,6 +32,13 @@ REASONS = (
     *("out_of_range", "not_finite", "crashed"),
 )
 """Why files fail. A ``truncated`` file is indexed as far as it goes."""
+
+
+def suggest(given: str, known: Iterable[str]) -> str:
+    """``, did you mean codec?`` with the known name that is most like the given one; empty if none is."""
+    by_lower = {name.lower(): name for name in known}
+    close = difflib.get_close_matches(given.lower(), by_lower, n=1)
+    return f", did you mean {by_lower[close[0]]}?" if close else ""
 
 
 def one_line(error: BaseException, at_most: int | None = None) -> str:

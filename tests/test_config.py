@@ -40,7 +40,10 @@ def test_smallest_configuration_has_windows_of_10_s_the_bundled_model_and_all_fr
     ("change", "parts"),
     [
         ({"wndow": {}}, ["unknown key `wndow`", "known: into, sources"]),
-        ({"window": {"lenght_s": 5}}, ["unknown key `window.lenght_s`", "(known: length_s, overlap_s, tail)"]),
+        (
+            {"window": {"lenght_s": 5}},
+            ["unknown key `window.lenght_s`, did you mean length_s? (known: length_s, overlap_s, tail)"],
+        ),
         ({"window": {"length_s": 0.2}}, ["`window.length_s`", "greater than or equal to 0.4", "not 0.2"]),
         ({"window": {"length_s": 500}}, ["`window.length_s`", "less than or equal to 400", "not 500"]),
         ({"window": {"length_s": 10.01}}, ["window", "length_s: 10.01 is not a multiple of 0.04 s"]),

@@ -4,7 +4,7 @@ import pickle
 
 import pytest
 
-from pipeline.errors import EmptyCorpus, FileFailure, IndexBusy, UsageError, one_line
+from pipeline.errors import EmptyCorpus, FileFailure, IndexBusy, UsageError, one_line, suggest
 
 
 @pytest.mark.parametrize(
@@ -29,3 +29,11 @@ def test_a_failure_survives_pickling() -> None:
 @pytest.mark.parametrize(("kind", "exit_code"), [(UsageError, 2), (EmptyCorpus, 1), (IndexBusy, 1)])
 def test_wrong_call_exits_with_2_and_empty_corpus_or_busy_index_with_1(kind: type[UsageError], exit_code: int) -> None:
     assert kind("x").exit_code == exit_code
+
+
+@pytest.mark.parametrize(
+    ("given", "said"),
+    [("duraton_s", ", did you mean duration_s?"), ("CODEC", ", did you mean codec?"), ("zzz", ""), ("", "")],
+)
+def test_the_name_that_is_most_alike_is_suggested(given: str, said: str) -> None:
+    assert suggest(given, ["uri", "duration_s", "codec"]) == said

@@ -1,5 +1,6 @@
 """``earshot index``: bring an index up to date with a corpus."""
 
+import shlex
 from typing import TYPE_CHECKING, Annotated, Any
 
 import typer
@@ -87,7 +88,9 @@ def _read_config(
         values = {} if index.live.config is None else read_config(index).model_dump(mode="json")
         values["sources"] = list(dict.fromkeys([*values.get("sources", ()), *map(absolute, sources)]))
     else:
-        raise UsageError(f"SOURCE: name what to index; `earshot reindex {into}` uses the sources that it has")
+        raise UsageError(
+            f"SOURCE: name what to index; `earshot reindex {shlex.quote(into)}` uses the sources that it has"
+        )
     return make_config(_with_options(values, options), "earshot index")
 
 

@@ -5,6 +5,7 @@ from typing import TYPE_CHECKING, Annotated
 import typer
 
 from jobs.shared.hits import describe_where, print_found
+from jobs.shared.opening import open_index
 from jobs.shared.options import Exact, Json, Path_, Top, Where
 from jobs.shared.output import print_json, print_line
 
@@ -29,9 +30,7 @@ def locate(
 
     Example: earshot locate my-index "glass breaking" --min-duration 0.1
     """
-    import pipeline
-
-    opened = pipeline.open(index)
+    opened = open_index(index, text)
     events = opened.locate(
         text, k, threshold=threshold, min_duration_s=min_duration, merge_gap_s=merge_gap, where=where, exact=exact
     )

@@ -5,6 +5,7 @@ from typing import Annotated
 import typer
 
 from jobs.shared.hits import print_hits
+from jobs.shared.opening import open_index
 from jobs.shared.options import AllWindows, Exact, Json, Path_, Top, Where
 
 
@@ -21,7 +22,5 @@ def query(
 
     Example: earshot query my-index "dog barking" -k 5
     """
-    import pipeline
-
-    hits = pipeline.open(index).search(text, k, where=where, all_windows=all_windows, exact=exact)
+    hits = open_index(index, text).search(text, k, where=where, all_windows=all_windows, exact=exact)
     print_hits(f"{text!r} in {index}", hits, json=json, where=where)

@@ -5,6 +5,7 @@ from typing import Annotated
 import typer
 
 from jobs.shared.hits import print_hits
+from jobs.shared.opening import open_index
 from jobs.shared.options import AllWindows, Exact, Json, Path_, Top, Where
 
 
@@ -26,12 +27,11 @@ def similar(
 
     Example: earshot similar my-index bark.wav --start 1.5 --end 3
     """
-    import pipeline
     from pipeline.errors import EarshotError, FileFailure, UsageError
 
     if end is not None and end <= start:
         raise UsageError(f"--end: {end} s is not after --start ({start} s)")
-    opened = pipeline.open(index)
+    opened = open_index(index, sound)
     try:
         hits = opened.similar_to_file(
             sound, k, start_s=start, end_s=end, where=where, all_windows=all_windows, exact=exact

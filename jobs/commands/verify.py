@@ -8,7 +8,7 @@ import typer
 
 from jobs.shared.indexing import exit_on_shortfall, run_index
 from jobs.shared.options import AllowDeletions, Json, Path_
-from jobs.shared.output import print_json, print_line, print_table, show_count, show_path
+from jobs.shared.output import print_json, print_line, print_table, show_count
 
 if TYPE_CHECKING:
     from pipeline.config import Config
@@ -119,11 +119,9 @@ def _look(opened: "Handle", choose: _Sample | None, *, json: bool) -> "list[Find
         print_json([*findings, summary])
         return findings
     if findings:
-        rows = [
-            (found.table, found.what, show_path(found.uri or found.file_id or found.audio_id or ""))
-            for found in findings
-        ]
-        print_table(f"{show_count(len(findings), 'finding')} in {opened.path}", ["table", "what", "of"], rows)
+        rows = [(found.table, found.what, found.uri or found.file_id or found.audio_id or "") for found in findings]
+        title = f"{show_count(len(findings), 'finding')} in {opened.path}"
+        print_table(title, ["table", "what", "of"], rows, whole=["table"], paths="of")
     else:
         print_line(f"{opened.path}: all is well")
     for note in notes:

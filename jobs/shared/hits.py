@@ -5,11 +5,14 @@ import shutil
 from collections.abc import Sequence
 from typing import Any
 
-from jobs.shared.output import print_json, print_line, print_table, show_path, show_time
+from jobs.shared.output import print_json, print_line, print_table, show_time
 
 WIDE = 120
 """Terminals of so many characters show three columns of metadata beside the results; narrower ones show one."""
 
+
+IMPROBABLE = 0.1
+"""Results with a smaller probability are dim: they are the best there are, and most likely wrong."""
 
 TIMES = {"start_s": "from", "end_s": "to", "peak_s": "peak"}
 """Columns of a table, by the fields of hits and events."""
@@ -30,10 +33,11 @@ def print_found(title: str, found: Sequence[Any], where: str | None, more_times:
     names = choose_columns(found, where)
     times = ["start_s", "end_s", *more_times]
     numbers = ["rank", *(TIMES[name] for name in times), "score", "probability"]
+    is_improbable = [item.probability is not None and item.probability < IMPROBABLE for item in found]
     rows = [
         (
             item.rank,
-            show_path(item.uri),
+            item.uri,
             *(show_time(getattr(item, name)) for name in times),
             f"{item.score:.3f}",
             "-" if item.probability is None else f"{item.probability:.3f}",
@@ -41,7 +45,11 @@ def print_found(title: str, found: Sequence[Any], where: str | None, more_times:
         )
         for item in found
     ]
-    print_table(title, [numbers[0], "file", *numbers[1:], *names], rows, right=numbers)
+    columns = [numbers[0], "file", *numbers[1:], *names]
+    print_table(title, columns, rows, right=numbers, paths="file", is_dim=is_improbable)
+    if all(is_improbable):
+        best = max(item.probability for item in found)
+        print_line(f"the best probability is {best:.3f}: it is likely that nothing here sounds like that")
 
 
 def describe_where(where: str | None) -> str:

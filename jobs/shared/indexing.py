@@ -1,6 +1,7 @@
 """A run as commands show it: its progress while it goes on, a summary at the end, and the exit code."""
 
 import os
+import shlex
 import time
 from typing import TYPE_CHECKING, Any
 
@@ -108,4 +109,4 @@ def _print_summary(config: "Config", progress: "Progress", seconds: Any) -> None
     print_notes(progress)
     if progress.reasons:
         reasons = ", ".join(f"{count} {reason}" for reason, count in progress.reasons.most_common())
-        print_line(f"{reasons}: see `earshot failures {config.into}`")
+        print_line(f"{reasons}: see `earshot failures {shlex.quote(config.into)}`")

@@ -150,23 +150,80 @@ def print_table(
     rows: Iterable[Sequence[object]],
     right: Sequence[str] = (),
     whole: Sequence[str] = (),
+    *,
+    paths: str | None = None,
+    is_dim: Sequence[bool] = (),
 ) -> None:
-    """A table as wide as its content; ``right`` names the columns of numbers, ``whole`` others that never fold."""
+    """A table as wide as its content.
+
+    On a terminal it fits the width. In a pipe or a file nothing is folded, unless COLUMNS says how wide it may be.
+
+    Args:
+        right, whole: the columns of numbers, and others that never fold.
+        paths: the column of paths, which are shortened where there is no room; on a terminal they are links.
+        is_dim: for each row, whether it matters less.
+    """
     from rich import box
     from rich.table import Table
 
+    console = make_console()
+    if not console.is_terminal and "COLUMNS" not in os.environ:
+        console.width = UNFOLDED
+    cells = [[to_text(value) for value in row] for row in rows]
+    folder, narrowest = "", 0
+    if paths is not None:
+        at = columns.index(paths)
+        folder = _fit_paths(cells, columns, at, console.width, right, whole)
+        narrowest = min(NARROWEST_PATH, max((row[at].cell_len for row in cells), default=0))
     table = Table(header_style="bold", box=box.SIMPLE_HEAD, pad_edge=False, show_header=any(columns))
     for name in columns:
         is_number = name in right
         table.add_column(
-            to_text(name), justify="right" if is_number else "left", no_wrap=is_number or name in whole, overflow="fold"
+            to_text(name),
+            justify="right" if is_number else "left",
+            no_wrap=is_number or name in whole,
+            overflow="fold",
+            min_width=narrowest if name == paths else None,
         )
-    for row in rows:
-        table.add_row(*map(to_text, row))
-    console = make_console()
+    for number, row in enumerate(cells):
+        table.add_row(*row, style="dim" if number < len(is_dim) and is_dim[number] else None)
     # A title of the table itself would be folded to the table's width.
     console.print(to_text(title), style="italic", soft_wrap=True)
+    if folder:
+        console.print(to_text(f"files in {folder}"), style="italic", soft_wrap=True)
     console.print(table)
+
+
+UNFOLDED = 10_000
+"""More characters than a line of a table has."""
+
+NARROWEST_PATH, LEAST_PATH, MOST_TEXT = 8, 20, 30
+"""The narrowest column of paths; room for a path without folding, at least; and room that is left to a column of other
+texts, if they are as long."""
+
+
+def _fit_paths(
+    cells: list[list["Text"]], columns: Sequence[str], at: int, width: int, right: Sequence[str], whole: Sequence[str]
+) -> str:
+    """Replace the URIs in column ``at`` by paths that fit, and return the folder that they have in common."""
+    from rich.cells import cell_len
+    from rich.style import Style
+    from rich.text import Text
+
+    from jobs.shared.path_column import find_link, fit_paths
+
+    room = width - 2 - 3 * (len(columns) - 1)
+    for number, name in enumerate(columns):
+        if number != at:
+            longest = max((row[number].cell_len for row in cells), default=0)
+            is_whole = name in right or name in whole
+            room -= max(cell_len(show(name)), longest if is_whole else min(longest, MOST_TEXT))
+    uris = [row[at].plain for row in cells]
+    folder, shown = fit_paths([show_path(uri) for uri in uris], max(LEAST_PATH, room))
+    for row, uri, path in zip(cells, uris, shown, strict=True):
+        link = find_link(uri)
+        row[at] = Text(path, style=Style(link=link) if link else "")
+    return folder
 
 
 def show_count(number: int, what: str) -> str:

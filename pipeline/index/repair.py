@@ -3,6 +3,7 @@
 The next run indexes the files whose rows were taken out again.
 """
 
+import shlex
 from collections.abc import Iterable
 from functools import partial
 from typing import Any
@@ -112,7 +113,7 @@ def restore(writer: Writer, seq: int) -> Published:
     path = writer.path
     rows = writer.journal.to_table(filter=f"seq = {seq}").to_pylist()
     if not rows:
-        raise UsageError(f"{path}: no batch {seq}; `earshot history {path}` lists them")
+        raise UsageError(f"{path}: no batch {seq}; `earshot history {shlex.quote(str(path))}` lists them")
     versions = journal.versions_of(rows[0])
     with writer.changes() as changes:
         for name, version in versions.items():

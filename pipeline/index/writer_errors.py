@@ -2,6 +2,7 @@
 
 import errno
 import re
+import shlex
 from collections.abc import Iterator
 from contextlib import contextmanager
 
@@ -53,8 +54,9 @@ def describe_stop(path: str, error: Exception, *, is_workers: bool = False) -> s
         said = engine_errors.tidy(text)
     if trouble == "damage":
         return (
-            f"the run stopped, as the index is damaged: {said[:300]}; {_STAYS}; `earshot verify {path} --repair`"
-            " finds the damage and encodes those files again, or restore its folder from a copy"
+            f"the run stopped, as the index is damaged: {said[:300]}; {_STAYS};"
+            f" `earshot verify {shlex.quote(path)} --repair` finds the damage and encodes those"
+            " files again, or restore its folder from a copy"
         )
     if isinstance(error, MemoryError) or trouble == "memory":
         return f"the run stopped: there is not enough memory: {said[:300]}; {_STAYS}, free some and run again"

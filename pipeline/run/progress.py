@@ -1,5 +1,6 @@
 """What a run counts while it works: files, hours, throughput, and how much is left."""
 
+import shlex
 import time
 from collections import Counter, deque
 from collections.abc import Callable, Mapping
@@ -172,7 +173,7 @@ def find_shortfall(progress: Progress, max_failed_fraction: float) -> str | None
         found.append(f"{left}, run again: {progress.unpublished[0]}")
     if progress.n_files and progress.failed_fraction == 1:
         files = "the only file" if progress.n_files == 1 else f"all {progress.n_files} files"
-        found.append(f"{files} failed, so nothing is indexed: see `earshot failures {progress.index}`")
+        found.append(f"{files} failed, so nothing is indexed: see `earshot failures {shlex.quote(progress.index)}`")
     elif progress.failed_fraction > max_failed_fraction:
         allowed = f"run.max_failed_fraction allows {max_failed_fraction:.1%}"
         found.append(f"{progress.failed_fraction:.1%} of the files failed, {allowed}")

@@ -7,7 +7,7 @@ import lancedb
 import pyarrow as pa
 
 from pipeline import storage
-from pipeline.errors import UsageError
+from pipeline.errors import UsageError, suggest
 from pipeline.index import engine_errors
 
 
@@ -70,5 +70,7 @@ def _fails_without_rows(where: str, table: Any) -> bool:
 def _wrong_where(where: str, error: Exception, table: Any) -> UsageError:
     first_line = " ".join(str(error).split("\n")[0].split())
     first_line = re.split(r" Valid fields are |, /\S+\.rs", first_line)[0][:200]  # without the place in Lance's source
-    columns = ", ".join(name for name in table.schema.names if name != "vector")
-    return UsageError(f"--where {where!r}: {first_line} (columns: {columns})")
+    names = [name for name in table.schema.names if name != "vector"]
+    unknown = re.search(r"No field named \W?([^`'\". ]+)", first_line)
+    like = suggest(unknown[1], names) if unknown else ""
+    return UsageError(f"--where {where!r}: {first_line.rstrip('.')}{like} (columns: {', '.join(names)})")

@@ -192,7 +192,7 @@ class Shell:
             "PATH": f"{script.parent}:{os.environ['PATH']}",
             "PYTHONPATH": str(ROOT),
             "HOME": str(folder),
-            "COLUMNS": "110",
+            "COLUMNS": "80",
         }
 
     def run(self, *command: str) -> list[str]:

@@ -4,6 +4,7 @@ import re
 import subprocess
 import sys
 import warnings
+from importlib import metadata
 from pathlib import Path
 from typing import Any
 
@@ -45,6 +46,11 @@ def index(tmp_path_factory: pytest.TempPathFactory) -> Path:
         (["index", "{tmp}/bad.yaml", "--into", "{tmp}/ix"], 2, "leave out --into"),
         (["query", "{index}", "x", "-k", "0"], 2, "-k"),
         (["nonsense"], 2, "nonsense"),
+        (["qurey", "{index}", "x"], 2, "Did you mean 'query'?"),
+        (["query", "a bell", "{index}"], 2, "{index} is one: name the index first, {index} 'a bell'"),
+        (["locate", "a bell", "{index}"], 2, "name the index first"),
+        (["similar", "{tmp}/a.wav", "{index}"], 2, "name the index first"),
+        (["query", "{tmp}/nothing", "x"], 2, "no index here"),
         (["query", "{index}"], 2, "see `earshot query --help`"),
         (["info", "{index}", "--yaml"], 2, "--yaml"),
         (["index", "{tmp}/sounds", "--into", "{tmp}/ix"], 1, "no file with an audio file's extension"),
@@ -68,7 +74,7 @@ def test_mistake_is_one_line(
     found = run_main(*(text.format(tmp=tmp_path, index=index) for text in arguments))
     out, err = capsys.readouterr()
     assert (found, out) == (code, ""), err
-    assert said in err
+    assert said.format(index=index) in err
     assert re.fullmatch(r"earshot: [^\n]+\n", err)
     assert not (tmp_path / "ix").exists()
 
@@ -146,3 +152,19 @@ def test_closed_pipe_prints_nothing() -> None:
         assert process.stderr is not None
         process.stdout.close()
         assert process.stderr.read() == b""
+
+
+def test_version_is_that_of_the_distribution() -> None:
+    shown = CliRunner().invoke(app, ["--version"])
+    assert shown.exit_code == 0
+    assert shown.stdout == f"earshot {metadata.version('earshot')}\n"
+
+
+def test_shell_completes_commands() -> None:
+    done = CliRunner().invoke(
+        app,
+        [],
+        prog_name="earshot",
+        env={"_EARSHOT_COMPLETE": "complete_bash", "COMP_WORDS": "earshot lo", "COMP_CWORD": "1"},
+    )
+    assert done.stdout.split() == ["locate", "logs"]

@@ -25,7 +25,7 @@ similar INDEX SOUND [--start X=0.0] [--end X] [-k X=10] [--where X] [--all-windo
 locate INDEX TEXT [-k X=10] [--threshold X=0.3] [--min-duration X=0.0] [--merge-gap X=0.2] [--where X] [--exact]
  [--json]
 info INDEX [--json]
-failures INDEX [--json]
+failures INDEX [--reason X] [--json]
 history INDEX [--json]
 restore INDEX --batch X
 verify INDEX [--deep] [--sample X] [--repair] [--allow-deletions] [--json]

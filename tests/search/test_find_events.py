@@ -108,6 +108,8 @@ def test_error_of_a_wrong_filter_lists_the_columns(tmp_path: Path) -> None:
     for where in ("mik = 'H5'", "mic ="):
         with pytest.raises(UsageError, match=rf"^--where {where!r}: .*\(columns: file_id, .*, mic\)$"):
             find_events(EventTables(frames, files), EventQuery(QUERY, LEVELS, 1, where))
+    with pytest.raises(UsageError, match="No field named duraton_s, did you mean duration_s"):
+        find_events(EventTables(frames, files), EventQuery(QUERY, LEVELS, 1, "duraton_s > 5"))
 
 
 def write_random(path: Path, seed: int) -> tuple[Any, Any, dict[str, Vectors]]:

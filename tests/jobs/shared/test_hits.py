@@ -35,3 +35,13 @@ def test_shown_columns_are_those_in_where(where: str | None, shown: list[str], m
     metadata = dict.fromkeys(("[/]", "Site name", "rig", "--"))
     hit = Hit(1, "/a.wav", 0.0, 1.0, 0.5, 0.5, "0", metadata)
     assert choose_columns([hit], where) == shown
+
+
+def test_improbable_results_are_said_to_be(capsys: pytest.CaptureFixture[str]) -> None:
+    hits = [Hit(rank, f"/{rank}.wav", 0.0, 1.0, 0.5, 0.02 / rank, "0", {}) for rank in (1, 2)]
+    print_hits("x", hits, json=False, where=None)
+    assert "the best probability is 0.020: it is likely that nothing here" in capsys.readouterr().out
+    print_hits("x", [*hits, Hit(3, "/3.wav", 0.0, 1.0, 0.5, 0.2, "0", {})], json=False, where=None)
+    assert "nothing here" not in capsys.readouterr().out
+    print_hits("x", [Hit(1, "/1.wav", 0.0, 1.0, 0.5, None, "0", {})], json=False, where=None)
+    assert "nothing here" not in capsys.readouterr().out

@@ -11,6 +11,7 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 from rich.cells import cell_len
+from rich.console import Console
 
 from jobs.shared.output import (
     escape,
@@ -116,3 +117,32 @@ def test_only_the_output_module_prints() -> None:
                 named = {alias.name for alias in node.names}
                 assert node.module != "sys" or not named & {"stdout", "stderr"}, where
                 assert node.module != "rich" or "print" not in named, where
+
+
+LONG = [f"/data/{'deep/' * 20}{name}.wav" for name in ("a", "b")]
+
+
+def test_long_paths_take_one_line_each(monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]) -> None:
+    monkeypatch.setenv("COLUMNS", "80")
+    print_table("of x", ["rank", "file", "message"], [(1, LONG[0], "m"), (2, LONG[1], "n")], ["rank"], paths="file")
+    title, folder, *lines = capsys.readouterr().out.rstrip().split("\n")
+    assert title == "of x"
+    assert folder == f"files in /data/{'deep/' * 20}"
+    assert [line.split() for line in lines[-2:]] == [["1", "a.wav", "m"], ["2", "b.wav", "n"]]
+
+
+def test_nothing_is_folded_in_a_pipe(monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]) -> None:
+    monkeypatch.delenv("COLUMNS", raising=False)
+    print_table("of x", ["file", "message"], [(LONG[0], "many words " * 30)], paths="file")
+    last = capsys.readouterr().out.rstrip().split("\n")[-1]
+    assert last.startswith(f" {LONG[0]}   many words")
+    assert last.count("many words") == 30
+
+
+def test_paths_are_links_on_a_terminal(monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> None:
+    (tmp_path / "a.wav").touch()
+    shown = io.StringIO()
+    console = Console(file=shown, force_terminal=True, width=200, legacy_windows=False)
+    monkeypatch.setattr("rich.console.Console", lambda **_: console)
+    print_table("x", ["file"], [(str(tmp_path / "a.wav"),)], paths="file")
+    assert f"{(tmp_path / 'a.wav').as_uri()}\x1b\\" in shown.getvalue()

@@ -1,0 +1,61 @@
+"""Paths in a column of a table: where there is no room for them, their common folder is said once, above the table, and
+the middle of the longer ones is left out."""
+
+import os
+from collections.abc import Sequence
+from itertools import takewhile
+from pathlib import Path
+
+from rich.cells import cell_len
+
+CUT = "…"
+
+
+def fit_paths(paths: Sequence[str], room: int) -> tuple[str, list[str]]:
+    """The common folder of ``paths``, empty where all fit with it, and the rest of each in at most ``room`` cells."""
+    if all(cell_len(path) <= room for path in paths):
+        return "", list(paths)
+    folder = find_common_folder(paths)
+    return folder, [shorten(path.removeprefix(folder), room) for path in paths]
+
+
+def find_common_folder(paths: Sequence[str]) -> str:
+    """The innermost folder that holds all of several paths, with its slash at the end; empty if there is none."""
+    if len(paths) < 2:
+        return ""
+    # A folder does not end within the name of a member or a range.
+    first, *others = (path.partition("#")[0].split("/")[:-1] for path in paths)
+    n_common = min(
+        sum(1 for _ in takewhile(lambda pair: pair[0] == pair[1], zip(first, other, strict=False))) for other in others
+    )
+    folder = "/".join(first[:n_common])
+    return "" if not folder or folder.endswith((":", "/")) else f"{folder}/"
+
+
+def shorten(path: str, room: int) -> str:
+    """``path`` in at most ``room`` cells: the name of the file stays, and as much of the folders' beginning as fits."""
+    if cell_len(path) <= room:
+        return path
+    before, slash, name = path.rpartition("/")
+    if slash and cell_len(name) + 2 * len(CUT) + 1 <= room:
+        tail = f"{CUT}/{name}"
+        head = _take(before, room - cell_len(tail))
+        return (head.rpartition("/")[0] + "/" if "/" in head else head) + tail
+    # Of a long name, the end tells the files of a series apart.
+    end = _take(path[::-1], (room - 1) * 2 // 3)[::-1]
+    return _take(path, room - 1 - cell_len(end)) + CUT + end
+
+
+def _take(text: str, room: int) -> str:
+    """The longest beginning of ``text`` in ``room`` cells."""
+    while cell_len(text) > room:
+        text = text[: max(0, min(len(text) - 1, room))] if len(text) > room else text[:-1]
+    return text
+
+
+def find_link(uri: str) -> str | None:
+    """The ``file:`` URI of a local file, or of the file that holds a range or member; None for others."""
+    for path in (uri, uri.partition("#")[0]):
+        if os.path.isabs(path) and os.path.exists(path):
+            return Path(path).as_uri()
+    return None
