@@ -23,6 +23,11 @@ from typing import Any
 from pipeline.credentials import without_credentials
 
 LOOK_EVERY_S = 0.1
+
+SHARE = 0.8
+"""Of the memory that is available: beyond, the system would soon kill some process, perhaps another one."""
+
+_ELSEWHERE = "`earshot optimize` on a machine with more memory does it"
 _SET_DEATH_SIGNAL = 1  # prctl(2): PR_SET_PDEATHSIG
 
 
@@ -37,6 +42,18 @@ class Limits:
     seconds: float
     n_bytes: int
     """Memory of its own: file pages that the system may drop do not count."""
+    available: int | None = None
+    """Memory that was available at the beginning: a call may take ``SHARE`` of it at most. None where nobody knows."""
+
+    @property
+    def most_bytes(self) -> int:
+        return self.n_bytes if self.available is None else min(self.n_bytes, int(SHARE * self.available))
+
+    def explain_memory(self) -> str:
+        """Where the limit is due to the machine: why, and what to do."""
+        if self.available is None or self.most_bytes == self.n_bytes:
+            return ""
+        return f" ({SHARE:.0%} of the {_show_bytes(self.available)} that were available); {_ELSEWHERE}"
 
 
 def call_limited(
@@ -73,7 +90,7 @@ def call_limited(
             process.wait()
         if process.returncode:
             said.seek(0)
-            raise Unfinished(_explain(process.returncode, said.read().decode(errors="replace")))
+            raise Unfinished(_explain(process.returncode, said.read().decode(errors="replace"), limits))
 
 
 def _watch(process: subprocess.Popen[bytes], limits: Limits, tick: Callable[[], object]) -> None:
@@ -87,11 +104,18 @@ def _watch(process: subprocess.Popen[bytes], limits: Limits, tick: Callable[[], 
             now = time.monotonic()
         if now - began > limits.seconds:
             raise Unfinished(f"stopped after {limits.seconds:,.0f} s, which is far more than it should take")
-        if (n_bytes := _own_bytes(process.pid)) > limits.n_bytes:
-            raise Unfinished(f"stopped at {n_bytes / 1e9:.1f} GB of memory, the limit is {limits.n_bytes / 1e9:.1f} GB")
+        if (n_bytes := _own_bytes(process.pid)) > limits.most_bytes:
+            raise Unfinished(
+                f"stopped at {_show_bytes(n_bytes)} of memory, the limit is {_show_bytes(limits.most_bytes)}"
+                f"{limits.explain_memory()}"
+            )
         if now - ticked >= 1.0:
             ticked = now
             tick()
+
+
+def _show_bytes(n_bytes: int) -> str:
+    return f"{n_bytes / 1e9:.1f} GB"
 
 
 def _own_bytes(pid: int) -> int:
@@ -102,10 +126,13 @@ def _own_bytes(pid: int) -> int:
     return int(found[1]) * 1024 if found else 0
 
 
-def _explain(code: int, said: str) -> str:
+def _explain(code: int, said: str, limits: Limits) -> str:
     lines = [line for line in said.splitlines() if line.strip()]
     why = without_credentials(lines[-1].strip()[:300]) if lines else ""
     ended = f"its process was killed by {signal.Signals(-code).name}" if code < 0 else ""
+    if code == -signal.SIGKILL:
+        left = "" if limits.available is None else f" ({_show_bytes(limits.available)} were available)"
+        ended += f", perhaps since memory ran out{left}; {_ELSEWHERE}"
     return ": ".join(filter(None, (ended, why))) or f"its process ended with code {code}"
 
 

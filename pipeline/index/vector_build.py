@@ -4,10 +4,14 @@ The partitions are trained on a sample in float32. Lance trains in the type of t
 vectors overflow (lance issue 8607). A large index is built a shard at a time, so that memory does not grow with the
 rows: here one after the other, and on a cluster by Ray tasks (``run/vector_builds.py``). Segments can be joined since
 they share the centres of the partitions and the rotation of RaBitQ.
+
+Whoever dies before the commit has changed nothing that a version of the table names. The next step begins with deleting
+the segments of shards that a dead build left.
 """
 
 import base64
 import pickle
+import uuid
 from dataclasses import dataclass
 from typing import Any
 
@@ -17,6 +21,7 @@ import numpy.typing as npt
 
 from pipeline import storage
 from pipeline.index.handle import delete_folder
+from pipeline.index.journal import Failpoint
 
 NAME, COLUMN = "vector_idx", "vector"
 
@@ -33,6 +38,9 @@ FRUGAL = {"LANCE_DEFAULT_IO_BUFFER_SIZE": str(64 * 2**20), "LANCE_DEFAULT_FRAGME
 
 _ITERATIONS = 10
 
+_PART = "ea25ba11-5a4d"
+"""How the UUID of a segment begins that others are joined with: no version of a table ever names it."""
+
 
 @dataclass(frozen=True)
 class Model:
@@ -44,26 +52,42 @@ class Model:
     """JSON of Lance's."""
 
 
-def make_step(uri: str, version: int, n_partitions: int | None, n_merged: int) -> None:
+def open_version(uri: str, version: int | None = None) -> Any:
+    """A table at ``version``, or at the newest one, in a process that has not opened its store before."""
+    return lance.dataset(storage.database(uri), version=version)
+
+
+def make_step(
+    uri: str,
+    version: int,
+    n_partitions: int | None,
+    n_merged: int,
+    failpoint: Failpoint = lambda step: None,
+) -> None:
     """Build a vector index, or extend one, and commit that: one version.
 
     Args:
         n_partitions: of an index that is built; None where one is extended by the rows that it leaves out.
         n_merged: how many of its newest segments are merged with these.
+        failpoint: called before each step of a build, with its name.
     """
-    table = lance.dataset(uri, version=version)
+    table = open_version(uri, version)
+    delete_parts(uri)
     if n_partitions is None:
         table.optimize.optimize_indices(index_names=[NAME], num_indices_to_merge=n_merged)
-    else:
-        model = train_model(uri, version, n_partitions)
-        join_shards(uri, version, [build_shard(uri, version, model, some) for some in split_fragments(table)])
+        return
+    model, shards = train_model(uri, version, n_partitions), list[str]()
+    for shard in split_fragments(table):
+        failpoint("build shard")
+        shards.append(build_shard(uri, version, model, shard))
+    join_shards(uri, version, shards, failpoint)
 
 
 def train_model(uri: str, version: int, n_partitions: int) -> Model:
     """The model for a table."""
     from lance.lance import indices
 
-    table = lance.dataset(uri, version=version)
+    table = open_version(uri, version)
     n_sample = min(table.count_rows(), ROWS_PER_PARTITION * n_partitions)
     column = table.sample(n_sample, columns=[COLUMN])[COLUMN].combine_chunks()
     sample = column.flatten().to_numpy(zero_copy_only=False).reshape(n_sample, -1).astype(np.float32)
@@ -76,8 +100,16 @@ def train_model(uri: str, version: int, n_partitions: int) -> Model:
     return Model(centres.astype(np.float16), indices.build_rq_model(sample.shape[1], OPTIONS["num_bits"]))
 
 
-def split_fragments(table: Any) -> list[list[int]]:
-    """The numbers of the fragments of each shard, in order. No fragment is split."""
+@dataclass(frozen=True)
+class Shard:
+    """A part of a table: the numbers of its fragments. ``is_alone`` where it is the whole table."""
+
+    fragments: list[int]
+    is_alone: bool
+
+
+def split_fragments(table: Any) -> list[Shard]:
+    """The shards of a table, in order. No fragment is split."""
     shards, n_rows = list[list[int]](), ROWS_PER_SHARD
     for fragment in table.get_fragments():
         if n_rows >= ROWS_PER_SHARD:
@@ -85,30 +117,47 @@ def split_fragments(table: Any) -> list[list[int]]:
             n_rows = 0
         shards[-1].append(fragment.fragment_id)
         n_rows += fragment.count_rows()
-    return shards
+    return [Shard(fragments, len(shards) == 1) for fragments in shards]
 
 
-def build_shard(uri: str, version: int, model: Model, fragments: list[int]) -> str:
-    """Write the segment over some fragments, which belongs to no version yet. Returns what ``join_shards`` needs."""
-    segment = lance.dataset(uri, version=version).create_index_uncommitted(
+def build_shard(uri: str, version: int, model: Model, shard: Shard) -> str:
+    """Write the segment of a shard, which belongs to no version yet. Returns what ``join_shards`` needs."""
+    drawn = str(uuid.uuid4())
+    segment = open_version(uri, version).create_index_uncommitted(
         COLUMN,
         name=NAME,
         num_partitions=len(model.centres),
         ivf_centroids=model.centres,
         rabitq_model=model.rotation,
-        fragment_ids=fragments,
+        fragment_ids=shard.fragments,
+        index_uuid=drawn if shard.is_alone else _PART + drawn[len(_PART) :],
         replace=True,
         **OPTIONS,
     )
     return base64.b64encode(pickle.dumps(segment)).decode()
 
 
-def join_shards(uri: str, version: int, shards: list[str]) -> None:
+def join_shards(uri: str, version: int, shards: list[str], failpoint: Failpoint = lambda step: None) -> None:
     """Join segments from ``build_shard`` into one, and commit it as the vector index: one version. Those of the shards
     are deleted; Lance would keep them for a week."""
-    table = lance.dataset(uri, version=version)
+    table = open_version(uri, version)
     segments = [pickle.loads(base64.b64decode(shard)) for shard in shards]
-    joined = table.merge_existing_index_segments(segments)
+    failpoint("join shards")
+    joined = table.merge_existing_index_segments(segments)  # a single one stays as it is
+    failpoint("commit shards")
     table.commit_existing_index_segments(NAME, COLUMN, [joined])
-    for segment in [each for each in segments if each.uuid != joined.uuid]:
-        delete_folder(storage.join(uri, f"_indices/{segment.uuid}"))
+    failpoint("delete shards")
+    delete_parts(uri)
+
+
+def delete_parts(uri: str) -> None:
+    """Delete the segments of shards that have been joined, or whose build has died. Only one process at a time builds
+    the vector index of a table: the one that holds the lease."""
+    fs, root = storage.find_store(storage.join(uri, "_indices"))
+    try:
+        found = storage.retried(fs.ls, root, detail=False)
+    except FileNotFoundError:
+        return
+    for name in (str(each).rstrip("/").rpartition("/")[2] for each in found):
+        if name.startswith(_PART):
+            delete_folder(storage.join(uri, f"_indices/{name}"))

@@ -16,14 +16,15 @@ from dataclasses import dataclass
 from functools import partial
 from typing import Any
 
-import lance
 import numpy as np
 
 from pipeline.index import engine_errors
 from pipeline.index.changes import Changes
+from pipeline.index.journal import Failpoint
 from pipeline.index.limited import Limits, Unfinished, call_limited
+from pipeline.index.memory import find_available
 from pipeline.index.vector_build import COLUMN as COLUMN
-from pipeline.index.vector_build import FRUGAL, ROWS_PER_PARTITION, make_step
+from pipeline.index.vector_build import FRUGAL, ROWS_PER_PARTITION, make_step, open_version
 from pipeline.index.vector_build import NAME as NAME
 
 VECTORS_TO_INDEX = 10_000
@@ -44,8 +45,12 @@ is copied a few times, however often a table grows."""
 MAX_UNINDEXED_SHARE, MAX_UNINDEXED = 0.05, 5_000
 """A run extends an index where more rows, or a larger share, are not covered."""
 
-LEAST_S, SECONDS_A_NUMBER = 120.0, 2e-6
-"""How long a step may take: this, and so much for each number of a vector that it reads."""
+LEAST_S, SECONDS_A_NUMBER = 120.0, 4e-7
+"""How long a step may take: this, and so much for each number of a vector that it reads. A million vectors of 1,024
+numbers took 25 to 46 CPU seconds: ten times that, for the machine may be busy or its store slow, are seven minutes."""
+
+OWN_BYTES = 4 * 10**9
+"""Memory that a step may take beside the sample that partitions are trained on: twice what was measured."""
 
 
 @dataclass(frozen=True)
@@ -212,12 +217,13 @@ class Done:
 
 
 def find_limits(table: Any, step: Step) -> Limits:
-    """Many times what was measured, since the machine may be busy: see ``jobs/bench/RESULTS.md``."""
+    """Several times what was measured (``jobs/bench/RESULTS.md``), and a share of the memory that there is."""
     dimension = table.schema.field(COLUMN).type.list_size
     index = None if step.n_partitions else read_index(table)
     n_rows = step.n_rows + (0 if index is None else sum(index.segments[len(index.segments) - step.n_merged :]))
     sample_bytes = ROWS_PER_PARTITION * (step.n_partitions or 0) * dimension * 6
-    return Limits(LEAST_S + SECONDS_A_NUMBER * n_rows * dimension, 4 * 10**9 + 3 * sample_bytes)
+    seconds = LEAST_S + SECONDS_A_NUMBER * n_rows * dimension
+    return Limits(seconds, OWN_BYTES + 3 * sample_bytes, find_available())
 
 
 Make = Callable[[Any, Step, Callable[[], object]], None]
@@ -281,10 +287,10 @@ class VectorUpkeep:
         try:
             self._make(table, step, self._tick)
         except Unfinished:
-            if lance.dataset(table.uri).version == table.version:
+            if open_version(table.uri).version == table.version:
                 raise
             # It was stopped after its commit.
-        return lance.dataset(table.uri)
+        return open_version(table.uri)
 
 
 def explain_dimension(name: str, dimension: int) -> str:
@@ -317,6 +323,8 @@ def make_limited(table: Any, step: Step, tick: Callable[[], object] = lambda: No
     call_limited(make_step, values, find_limits(table, step), tick, FRUGAL)
 
 
-def make_here(table: Any, step: Step, tick: Callable[[], object] = lambda: None) -> None:
+def make_here(
+    table: Any, step: Step, tick: Callable[[], object] = lambda: None, failpoint: Failpoint = lambda step: None
+) -> None:
     """Make a step in this process, without limits."""
-    make_step(table.uri, table.version, step.n_partitions, step.n_merged)
+    make_step(table.uri, table.version, step.n_partitions, step.n_merged, failpoint)

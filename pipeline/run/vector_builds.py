@@ -3,10 +3,18 @@
 import sys
 import time
 from collections.abc import Callable
+from dataclasses import replace
 from typing import Any
 
 from pipeline.index.limited import Limits, Unfinished, call_limited
-from pipeline.index.vector_build import FRUGAL, build_shard, join_shards, split_fragments, train_model
+from pipeline.index.vector_build import (
+    FRUGAL,
+    build_shard,
+    delete_parts,
+    join_shards,
+    split_fragments,
+    train_model,
+)
 from pipeline.index.vector_index import Step, find_limits, make_limited
 
 ROWS_TO_SPREAD = 1_000_000
@@ -14,6 +22,9 @@ ROWS_TO_SPREAD = 1_000_000
 
 SHARD_BYTES = 2 * 10**9
 """What the worker of a shard may need: Ray is asked for it."""
+
+PATIENCE_S = 60.0
+"""A build ends where no node could run one of its tasks for so long: nodes of a cluster may leave and come back."""
 
 
 def make_on_ray(table: Any, step: Step, tick: Callable[[], object] = lambda: None) -> None:
@@ -40,28 +51,37 @@ def build_on_ray(table: Any, n_partitions: int, limits: Limits, tick: Callable[[
     until = time.monotonic() + limits.seconds
     place = {"uri": table.uri, "version": table.version}
     one_core = {"num_cpus": 1, "runtime_env": {"env_vars": {**FRUGAL, "LANCE_CPU_THREADS": "1"}}}
-    training = ray.remote(num_cpus=1)(train_model)
+    training = ray.remote(memory=SHARD_BYTES, **one_core)(train_model)
     building = ray.remote(memory=SHARD_BYTES, scheduling_strategy="SPREAD", **one_core)(build_shard)
+    delete_parts(table.uri)
     trained = training.remote(**place, n_partitions=n_partitions)
-    tasks = [building.remote(**place, model=trained, fragments=some) for some in split_fragments(table)]
+    tasks = [building.remote(**place, model=trained, shard=shard) for shard in split_fragments(table)]
     shards = _wait([trained, *tasks], until, tick)[1:]
-    left = Limits(max(0.0, until - time.monotonic()), limits.n_bytes)
+    left = replace(limits, seconds=max(0.0, until - time.monotonic()))
     call_limited(join_shards, {**place, "shards": shards}, left, tick, FRUGAL)
 
 
 def _wait(tasks: list[Any], until: float, tick: Callable[[], object]) -> list[Any]:
-    """The results of tasks, in order. Cancels all of them if one fails, or the time is over."""
+    """The results of tasks, in order. Cancels all of them if one fails, the time is over, or no node can run one."""
     import ray
     from ray.exceptions import RayError
 
-    left = tasks
+    left, able_at = tasks, time.monotonic()
     try:
         while left:
             ended, left = ray.wait(left, timeout=1.0)
             ray.get(ended)  # raises what went wrong
             tick()
-            if left and time.monotonic() > until:
-                raise Unfinished("stopped: the cluster took far longer than it should")
+            now, lack = time.monotonic(), find_lack(ray.nodes())
+            able_at = able_at if lack else now
+            if lack and now - able_at > PATIENCE_S:
+                raise Unfinished(f"{lack}; `earshot optimize` builds the index on one machine, without Ray")
+            if left and now > until:
+                done = f"{len(tasks) - len(left)} of {len(tasks)} tasks were done"
+                raise Unfinished(
+                    f"stopped: the cluster took far longer than it should; {done}, and each needs a free core and"
+                    f" {SHARD_BYTES / 1e9:.1f} GB of Ray's memory"
+                )
         return list(ray.get(tasks))
     except RayError as error:
         cause = getattr(error, "cause", None) or error
@@ -69,6 +89,24 @@ def _wait(tasks: list[Any], until: float, tick: Callable[[], object]) -> list[An
     finally:
         for task in left:
             ray.cancel(task, force=True)
+
+
+def find_lack(nodes: list[dict[str, Any]]) -> str | None:
+    """Why no node of a cluster can run a task of a build, even when it is idle; None if one can.
+
+    Args:
+        nodes: as ``ray.nodes`` lists them.
+    """
+    alive = [node["Resources"] for node in nodes if node["Alive"]]
+    with_core = [each.get("memory", 0.0) for each in alive if each.get("CPU", 0.0) >= 1]
+    if not with_core:
+        return "no node of the cluster has a core for Ray's tasks"
+    if max(with_core) >= SHARD_BYTES:
+        return None
+    return (
+        f"no node of the cluster has {SHARD_BYTES / 1e9:.1f} GB of memory for Ray's tasks, the largest has"
+        f" {max(with_core) / 1e9:.1f} GB (`ray start --memory`)"
+    )
 
 
 def _count_nodes() -> int:

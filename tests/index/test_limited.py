@@ -5,6 +5,7 @@ import signal
 import subprocess
 import sys
 import time
+from dataclasses import replace
 from pathlib import Path
 
 import pytest
@@ -28,8 +29,10 @@ def test_an_error_is_told_in_one_line() -> None:
 
 
 def test_a_process_that_dies_is_told() -> None:
-    with pytest.raises(Unfinished, match=r"^its process was killed by SIGKILL$"):
+    with pytest.raises(Unfinished, match=r"^its process was killed by SIGKILL, perhaps since memory ran out; `earshot"):
         call_limited(endless.die, {}, ENOUGH)
+    with pytest.raises(Unfinished, match=r"memory ran out \(3\.1 GB were available\); `earshot optimize` on"):
+        call_limited(endless.die, {}, replace(ENOUGH, available=3_100_000_000))
 
 
 def test_a_function_that_never_ends_is_stopped(tmp_path: Path) -> None:
@@ -43,6 +46,14 @@ def test_a_function_that_never_ends_is_stopped(tmp_path: Path) -> None:
 def test_a_function_that_takes_too_much_memory_is_stopped() -> None:
     with pytest.raises(Unfinished, match=r"stopped at 0\.\d GB of memory, the limit is 0\.2 GB"):
         call_limited(endless.grow, {}, Limits(60.0, 200_000_000))
+
+
+def test_a_function_takes_a_share_of_the_memory_that_is_available() -> None:
+    said = r"the limit is 0\.2 GB \(80% of the 0\.3 GB that were available\); `earshot optimize` on a machine with more"
+    with pytest.raises(Unfinished, match=said):
+        call_limited(endless.grow, {}, Limits(60.0, 10**10, available=260_000_000))
+    assert Limits(60.0, 10**9, available=10**10).most_bytes == 10**9
+    assert Limits(60.0, 10**9).most_bytes == 10**9
 
 
 def test_waiting_is_interrupted_by_what_the_caller_looks_at(tmp_path: Path) -> None:

@@ -19,7 +19,7 @@ def make_in_shards(table: Any, step: Step, tick: Any) -> None:
     assert step.n_partitions is not None
     place = {"uri": table.uri, "version": table.version}
     model = train_model(**place, n_partitions=step.n_partitions)
-    shards = [build_shard(**place, model=model, fragments=some) for some in split_fragments(table)]
+    shards = [build_shard(**place, model=model, shard=shard) for shard in split_fragments(table)]
     assert len(shards) > 1
     join_shards(**place, shards=shards)
 
@@ -38,8 +38,8 @@ def test_fragments_are_dealt_out_whole_and_in_order(table: ClipTable) -> None:
     clips = find_index(table.path).live.open("clips")
     fragments = [fragment.fragment_id for fragment in clips.get_fragments()]
     shards = split_fragments(clips)
-    assert [number for shard in shards for number in shard] == fragments
-    assert [len(shard) for shard in shards] == [2, 2, 1]
+    assert [number for shard in shards for number in shard.fragments] == fragments
+    assert [len(shard.fragments) for shard in shards] == [2, 2, 1]
 
 
 def test_shards_become_one_segment_that_grows_like_any_other(table: ClipTable) -> None:

@@ -14,16 +14,20 @@ from pipeline.index.changes import Changes
 from pipeline.index.handle import find_index
 from pipeline.index.limited import Limits, Unfinished, call_limited
 from pipeline.index.maintenance import optimize, optimize_index
+from pipeline.index.memory import find_available
 from pipeline.index.repair import mark_damaged, restore_index
 from pipeline.index.vector_build import NAME, make_step
 from pipeline.index.vector_index import (
+    LEAST_S,
     MAX_SEGMENTS,
+    SECONDS_A_NUMBER,
     Make,
     Step,
     VectorUpkeep,
     count_partitions,
     count_trained,
     find_damage,
+    find_limits,
     make_here,
     plan_step,
     read_index,
@@ -257,6 +261,17 @@ def test_many_equal_vectors_are_indexed(tmp_path: Path, n_different: int) -> Non
     assert found.n_indexed == 40_000
     assert len(table.get_ivf_model(NAME).centroids) == 300  # or it would be trained anew at each run
     assert len(nearest(table, np.ones(8, np.float32), fast_search=True)) == 40_000
+
+
+def test_a_step_may_take_ten_times_what_was_measured_and_a_share_of_the_memory(tmp_path: Path) -> None:
+    n_rows, dimension, measured_s = 10**6, 1_024, (25, 46)
+    assert 8 * measured_s[1] <= SECONDS_A_NUMBER * n_rows * dimension <= 20 * measured_s[0]
+    table = ClipTable(tmp_path)
+    table.run({"a": 150})
+    limits = find_limits(clips(table), Step("clips", 500, 0, n_rows))
+    assert limits.seconds == pytest.approx(LEAST_S + SECONDS_A_NUMBER * n_rows * 8)
+    assert limits.available == pytest.approx(find_available(), rel=0.5)
+    assert limits.n_bytes > 4e9
 
 
 # --- failures ---------------------------------------------------------------------------------------------------------

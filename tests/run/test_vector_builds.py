@@ -1,0 +1,164 @@
+"""Runs that die while they build vector indexes, and clusters that cannot build any."""
+
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+import pytest
+
+from pipeline.index import vector_build, vector_index
+from pipeline.index.handle import find_index
+from pipeline.index.limited import Limits, call_limited
+from pipeline.index.maintenance import optimize_index
+from pipeline.index.vector_build import NAME
+from pipeline.index.vector_index import Make, Step, VectorUpkeep, make_here
+from pipeline.index.verify import verify_index
+from pipeline.run.driver import index_corpus
+from pipeline.run.vector_builds import SHARD_BYTES, find_lack
+from pipeline.search import audit_index
+from tests.helpers import dying_build
+from tests.helpers.contents import KnownCorpus, live
+from tests.helpers.protocol import Died, edit, fill
+from tests.helpers.runs import WideEncoder, in_place
+
+TABLES = ("clips", "pools")
+
+DEATHS = [("build shard", 1), ("build shard", 2), ("join shards", 1), ("commit shards", 1), ("delete shards", 1)]
+"""Steps of a build, and how often a run comes to them before it dies."""
+
+
+@pytest.fixture
+def corpus(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> KnownCorpus:
+    """Files whose clips and pools make several shards. Their index is made with the first run of a test."""
+    monkeypatch.setattr(vector_index, "VECTORS_TO_INDEX", 3)
+    monkeypatch.setattr(vector_build, "ROWS_PER_SHARD", dying_build.ROWS_PER_SHARD)
+    monkeypatch.setattr(audit_index, "N_QUESTIONS", 3)
+    corpus = KnownCorpus(tmp_path, store={"checkpoint_rows": 1})
+    fill(corpus)
+    return corpus
+
+
+def run(corpus: KnownCorpus, make: Make) -> VectorUpkeep:
+    vectors = VectorUpkeep(make)
+    index_corpus(corpus.config, stages=in_place(WideEncoder()), vectors=vectors)
+    return vectors
+
+
+@dataclass
+class Dying:
+    """Makes steps in this process, and dies in the one that builds the index of ``table``."""
+
+    table: str
+    step: str
+    left: int
+
+    def __call__(self, table: Any, step: Step, tick: Any) -> None:
+        make_here(table, step, failpoint=self._die if step.name == self.table else lambda name: None)
+
+    def _die(self, name: str) -> None:
+        self.left -= name == self.step
+        if self.left == 0 and name == self.step:
+            raise Died
+
+
+def segments_on_disk(corpus: KnownCorpus, name: str) -> set[str]:
+    return {folder.name for folder in Path(corpus.config.into, f"{name}.lance", "_indices").glob("*")}
+
+
+def segments_in_use(table: Any) -> set[str]:
+    """Of all indexes of all versions of a table."""
+    versions = [table.checkout_version(each["version"]) for each in table.versions()]
+    return {segment.uuid for each in versions for index in each.describe_indices() for segment in index.segments}
+
+
+def check_one_index(corpus: KnownCorpus) -> None:
+    """There is one vector index for each table, which covers all rows; shards of dead builds are deleted."""
+    into = corpus.config.into
+    assert live(into) == corpus.expected()
+    assert verify_index(into) == []
+    for name in TABLES:
+        table = find_index(into).live.open(name)
+        assert [index.name for index in table.describe_indices()].count(NAME) == 1
+        found = vector_index.read_index(table)
+        assert found is not None
+        assert (found.n_indexed, found.n_unindexed) == (table.count_rows(), 0)
+        parts = {segment for segment in segments_on_disk(corpus, name) if segment.startswith(vector_build._PART)}
+        assert not parts
+        assert segments_in_use(table) <= segments_on_disk(corpus, name)
+
+
+@pytest.mark.parametrize("name", TABLES)
+@pytest.mark.parametrize(("step", "nth"), DEATHS)
+def test_the_next_run_builds_what_a_dead_one_left(corpus: KnownCorpus, name: str, step: str, nth: int) -> None:
+    for _ in range(2):
+        with pytest.raises(Died):
+            run(corpus, Dying(name, step, nth))
+        assert vector_index.read_index(find_index(corpus.config.into).live.open(name)) is None
+    assert (step, nth) == DEATHS[0] or any(
+        segment.startswith(vector_build._PART) for segment in segments_on_disk(corpus, name)
+    )
+    assert not run(corpus, make_here).problems
+    check_one_index(corpus)
+
+
+@pytest.mark.parametrize(("step", "nth"), DEATHS)
+def test_a_run_outlives_a_build_that_is_killed(corpus: KnownCorpus, step: str, nth: int) -> None:
+    """Killed after its commit, it has built the index."""
+
+    def make(table: Any, planned: Step, tick: Any) -> None:
+        values = {"uri": table.uri, "version": table.version, "n_partitions": planned.n_partitions}
+        values |= {"n_merged": planned.n_merged, "step": step, "nth": nth}
+        call_limited(dying_build.make_step, values, Limits(60.0, 10**10))
+
+    problems = run(corpus, make).problems
+    assert live(corpus.config.into) == corpus.expected()
+    assert verify_index(corpus.config.into) == []
+    if step == "delete shards":
+        assert not problems
+    else:
+        assert problems.keys() == {*TABLES}
+        assert all(": its process was killed by SIGKILL" in problem for problem in problems.values())
+    edit(corpus)
+    run(corpus, make_here)
+    optimize_index(corpus.config.into, 0.0, vectors=VectorUpkeep(make_here))
+    check_one_index(corpus)
+
+
+def test_shards_of_a_build_that_died_after_its_publication_are_deleted_by_the_next_step(corpus: KnownCorpus) -> None:
+    """As after a kill in the middle of the deletion."""
+    run(corpus, make_here)
+    for name in TABLES:
+        dead = Path(corpus.config.into, f"{name}.lance", "_indices", f"{vector_build._PART}-4a5b-8c9d-0123456789ab")
+        dead.mkdir()
+        (dead / "index.idx").write_bytes(b"dead")
+    edit(corpus)
+    run(corpus, make_here)
+    optimize_index(corpus.config.into, 0.0, vectors=VectorUpkeep(make_here))
+    check_one_index(corpus)
+
+
+# --- clusters ---------------------------------------------------------------------------------------------------------
+
+
+def node(cores: float = 4.0, memory: float = 10.0 * SHARD_BYTES, alive: bool = True) -> dict[str, Any]:
+    return {"Alive": alive, "Resources": {"CPU": cores, "memory": memory, "node:10.0.0.1": 1.0}}
+
+
+def test_a_cluster_with_a_node_that_is_large_enough_lacks_nothing() -> None:
+    assert find_lack([node(cores=0), node(memory=1e9), node()]) is None
+
+
+@pytest.mark.parametrize(
+    ("nodes", "said"),
+    [
+        (
+            [node(memory=1.2e9), node(cores=0), node(alive=False)],
+            "no node of the cluster has 2.0 GB of memory for Ray's tasks, the largest has 1.2 GB"
+            " (`ray start --memory`)",
+        ),
+        ([node(cores=0.5), {"Alive": True, "Resources": {}}], "no node of the cluster has a core for Ray's tasks"),
+        ([], "no node of the cluster has a core for Ray's tasks"),
+    ],
+)
+def test_what_a_cluster_lacks_is_said(nodes: list[dict[str, Any]], said: str) -> None:
+    assert find_lack(nodes) == said
