@@ -13,12 +13,14 @@ import io
 import os
 import random
 import re
+import shutil
 import tempfile
 import time
 from collections.abc import Callable, Iterable, Iterator
 from concurrent.futures import ThreadPoolExecutor
 from contextlib import contextmanager
 from itertools import islice
+from pathlib import Path
 from typing import Any, BinaryIO, TypeVar, cast
 
 from pipeline.errors import UsageError
@@ -142,6 +144,18 @@ def _read_time(text: str) -> dt.datetime:
         return dt.datetime.fromisoformat(text)
     except ValueError:
         return email.utils.parsedate_to_datetime(text)
+
+
+def count_free_bytes(path: str) -> int | None:
+    """The free bytes of the disk that a local folder lies on, or will lie on; None where that is unknown."""
+    if is_url(path):
+        return None
+    folder = Path(os.path.abspath(path))
+    try:
+        there = next(each for each in (folder, *folder.parents) if each.exists())
+        return shutil.disk_usage(there).free
+    except OSError:
+        return None
 
 
 def exists(path: str) -> bool:

@@ -2,8 +2,10 @@
 
 import datetime as dt
 import io
+import shutil
 import threading
 from itertools import islice, pairwise
+from pathlib import Path
 from typing import Any
 
 import pytest
@@ -111,3 +113,10 @@ def test_chunks_hold_all_items(n_items: int, sizes: list[int]) -> None:
     chunks = list(chunked(range(n_items), 4))
     assert list(map(len, chunks)) == sizes
     assert [item for chunk in chunks for item in chunk] == list(range(n_items))
+
+
+def test_free_bytes_are_those_of_the_disk_that_a_new_folder_will_lie_on(tmp_path: Path) -> None:
+    free = storage.count_free_bytes(str(tmp_path / "not" / "there"))
+    assert free is not None
+    assert 0 < free <= shutil.disk_usage(tmp_path).total
+    assert storage.count_free_bytes("s3://bucket/index") is None

@@ -47,6 +47,7 @@ def plan(
         "notes": list(made.notes),
         "not_looked_at": made.not_looked_at,
         "refused": made.refused,
+        "lack_of_space": made.lack_of_space,
     }
     if json:
         print_json({"uri": uri, "action": action, "reason": reason} for uri, action, reason in made.actions)
@@ -60,6 +61,8 @@ def plan(
     if made.removed:
         print_line(f"indexed files that would be removed: {count_by_folder(made.removed.values())}")
     print_notes(made)
+    if made.lack_of_space:
+        print_line(f"warning: {made.lack_of_space}")
     if made.refused:
         print_line(f"a run would refuse: {made.refused}")
     print_line(f"about {show_hours(made.seconds_to_decode)} of audio to encode; about {size} to be written{takes}")

@@ -62,6 +62,14 @@ def _describe_stages(record: "Record") -> str:
     return ", ".join(describe_stage(name) for name, stage in record.stages.items() if stage.speed is not None)
 
 
+def _measure_progress(record: "Record") -> tuple[float, float | None]:
+    """How much is done, and of how much, None where that is unknown: hours, for the longest files are encoded first;
+    files where there is nothing to encode."""
+    if record.hours_all:
+        return record.hours_done, record.hours_all
+    return record.n_done, record.n_files or None
+
+
 class Display:
     """On a terminal a progress bar, with the rest of the record below it; elsewhere a line every five seconds.
 
@@ -76,18 +84,19 @@ class Display:
 
     def __enter__(self) -> "Display":
         from rich.live import Live
-        from rich.progress import BarColumn, MofNCompleteColumn, Progress, SpinnerColumn, TextColumn, TimeElapsedColumn
+        from rich.progress import BarColumn, Progress, SpinnerColumn, TaskProgressColumn, TextColumn, TimeElapsedColumn
 
         if not self._quiet and self._console.is_terminal:
             self._bar = Progress(
                 SpinnerColumn(),
                 TextColumn("{task.description}", markup=False),
                 BarColumn(bar_width=None),
-                MofNCompleteColumn(),
+                TaskProgressColumn(),
+                TextColumn("{task.fields[files]}", markup=False),
                 TimeElapsedColumn(),
                 expand=True,
             )
-            self._task = self._bar.add_task("listing", total=None)
+            self._task = self._bar.add_task("listing", total=None, files="")
             self._live = Live(self._bar, console=self._console, refresh_per_second=5)
             self._live.start()
         return self
@@ -110,6 +119,8 @@ class Display:
             f"{show_count(plan.n_to_decode, 'file')} to encode, about {show_hours(plan.seconds_to_decode)} of audio;"
             f" about {show_bytes(plan.bytes_to_write)} to be written (frames: {config.store.frames})"
         )
+        if plan.lack_of_space:
+            self._say(f"warning: {plan.lack_of_space}")
         if config.encode.clip_model == BUNDLED:
             self._say(
                 f"note: {BUNDLED} knows only fourteen synthetic sounds;"
@@ -131,9 +142,9 @@ class Display:
             return
         from rich.console import Group
 
-        self._bar.update(
-            self._task, description=show(record.doing), total=record.n_files or None, completed=record.n_done
-        )
+        done, total = _measure_progress(record)
+        files = f"{record.n_done:,} of {show_count(record.n_files, 'file')}" if record.n_files else ""
+        self._bar.update(self._task, description=show(record.doing), total=total, completed=done, files=files)
         failures = show_failures(record)
         below = [
             ", ".join(_describe_throughput(record)),

@@ -21,9 +21,15 @@ _BYTES_PER_S = {
 _OTHER_BYTES_PER_S = 18_000  # lossy codecs at usual rates
 
 
-def estimate_seconds(uri: str, size_bytes: int, time_range: TimeRange = TimeRange()) -> float:
-    """Estimate the duration of a recording or of a time range of it. The estimate balances work and is never stored."""
-    whole_s = size_bytes / _BYTES_PER_S.get(extension_of(uri), _OTHER_BYTES_PER_S)
+def estimate_seconds(
+    uri: str, size_bytes: int, time_range: TimeRange = TimeRange(), bytes_per_s: float | None = None
+) -> float:
+    """Estimate the duration of a recording or of a time range of it. The estimate balances work and is never stored.
+
+    Args:
+        bytes_per_s: of audio; by default what is usual for the extension.
+    """
+    whole_s = size_bytes / (bytes_per_s or _BYTES_PER_S.get(extension_of(uri), _OTHER_BYTES_PER_S))
     return (time_range.within(whole_s) or 0.0) if time_range else whole_s
 
 

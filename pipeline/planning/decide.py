@@ -1,4 +1,4 @@
-"""The corpus and the ledger in, what to do with each file out. No file is decoded here.
+"""The corpus and the ledger in, what to do with each file out. No file is decoded here; some headers are read.
 
 Size and modification time decide first. A file is unchanged if both equal those in the ledger, unless its bytes could
 not be read last time; an indexed file that cannot be read now counts as unchanged, too. ``hashing`` then reads the
@@ -22,6 +22,7 @@ from pipeline.planning.batches import cut_recordings, pack
 from pipeline.planning.file_rows import copied_row, deleted_row, mtime_changed_row, unreadable_row
 from pipeline.planning.hashing import Hasher, Read, share_hashes
 from pipeline.planning.ledger import Ledger
+from pipeline.planning.lengths import correct_estimates
 from pipeline.planning.plan import Plan
 from pipeline.planning.request import RunRequest
 from pipeline.schema import Row
@@ -51,6 +52,8 @@ class PlanSetup:
     """Why files decode differently now."""
     list_actions: bool = True
     """Whether the plan lists what happens to each file."""
+    measure_s: Callable[[str], float | None] = lambda recording: None
+    """The duration of a recording by its header, in seconds."""
 
 
 @gc_paused()
@@ -73,6 +76,7 @@ def make_plan(listed: pa.Table, ledger: Ledger, setup: PlanSetup, outdated: Set[
         candidates = hasher.hash_unsized(candidates, ledger, request, len(plan.deleted))
     candidates = hasher.hash_where_needed(candidates, ledger, request, len(plan.deleted))
     contents = decider.select_to_decode(candidates)
+    correct_estimates([file for files in contents for file in files], setup.measure_s)
     _count(plan, contents)
     plan.batches = pack(contents, setup.batch_s, setup.run_id)
     plan.actions.sort()

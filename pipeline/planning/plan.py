@@ -22,7 +22,7 @@ ACTIONS = ("new", "changed", "mended", "moved", "duplicate", "retried", "metadat
 
 @dataclass
 class Plan:
-    """What a run will do with each file. Seconds are estimates from file sizes."""
+    """What a run will do with each file. Seconds are estimates from the sizes of the files and the headers of some."""
 
     batches: pa.Table = field(default_factory=schema.PLANNED.empty_table)
     """PLANNED rows, longest first."""
@@ -66,6 +66,8 @@ class Plan:
     bytes_to_decode: int = 0
     bytes_to_write: int = 0
     """The vectors that the run will add to the index, by the estimated duration."""
+    lack_of_space: str | None = None
+    """A line where the disk of the index has less room than that."""
 
     def note(self, uri: str, action: str, reason: str) -> None:
         if self.list_actions:

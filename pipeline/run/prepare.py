@@ -3,6 +3,7 @@
 Nothing is written here, and no worker is needed. ``earshot plan`` ends after this.
 """
 
+from collections.abc import Callable
 from dataclasses import asdict
 from functools import partial
 from typing import Any, NamedTuple
@@ -11,7 +12,7 @@ import numpy as np
 import pyarrow as pa
 import pyarrow.compute as pc
 
-from pipeline import schema
+from pipeline import schema, storage
 from pipeline.audio.source import hash_file, probe_file
 from pipeline.config import Config, make_config
 from pipeline.corpus.discover import list_corpus
@@ -198,7 +199,9 @@ def plan_files(
     if request.reason is not None and request.reason not in REASONS:
         raise UsageError(f"--reason {request.reason}: no file fails so; the reasons are {', '.join(REASONS)}")
     batch_s, run_id = config.run.batch_s, progress.run_id
-    setup = PlanSetup(batch_s, run_id, hash_file, probe_file, request, report_read, list_actions=list_actions)
+    setup = PlanSetup(
+        batch_s, run_id, hash_file, probe_file, request, report_read, list_actions=list_actions, measure_s=_measure_s
+    )
     plan = make_plan(inventory.listed, inventory.ledger, setup, inventory.metadata.outdated())
     plan.notes = (*inventory.metadata.notes, *note_unreadable(plan.unreadable))
     guard = Guard(inventory.listed, config, request, inventory.disks)
@@ -207,7 +210,25 @@ def plan_files(
     deleted = pa.array([row["uri"] for row in plan.deleted], pa.string())
     plan.mounts = guard.find_mounts(indexed.filter(pc.invert(pc.is_in(indexed, deleted))))
     plan.bytes_to_write = _estimate_bytes(plan, config, inventory.layout)
+    plan.lack_of_space = describe_lack_of_space(config.into, plan.bytes_to_write, storage.count_free_bytes)
     return plan
+
+
+def describe_lack_of_space(path: str, n_bytes: int, count_free: Callable[[str], int | None]) -> str | None:
+    """A line where the disk of the index at ``path`` has less room than the ``n_bytes`` to be written, about."""
+    free = count_free(path)
+    if free is None or free >= n_bytes:
+        return None
+    return (
+        f"{path}: about {n_bytes / 1e9:.1f} GB will be written, and its disk has {free / 1e9:.1f} GB free: make room,"
+        " or put the index elsewhere; `--frames none` writes far less, without `earshot locate`"
+    )
+
+
+def _measure_s(recording: str) -> float | None:
+    from pipeline.audio.decode import measure_length  # loads the decoders
+
+    return measure_length(recording)
 
 
 def note_unreadable(unreadable: list[tuple[str, str]]) -> tuple[str, ...]:

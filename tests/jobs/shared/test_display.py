@@ -8,7 +8,9 @@ import time
 import pytest
 from rich.console import Console
 
-from jobs.shared.display import Display, describe, show_failures
+from jobs.shared.display import Display, _measure_progress, describe, show_failures
+from pipeline.config import make_config
+from pipeline.planning.plan import Plan
 from pipeline.run.progress import Progress, Throughput
 from pipeline.run.record import make_record
 from tests.helpers.progress import ONE_EACH, halfway, receipt
@@ -32,7 +34,7 @@ def test_terminal_shows_everything_at_any_width(width: int) -> None:
     text = " ".join(" ".join(shown).split())
     for part in (
         "encoding",
-        "10/40",
+        "25% 10 of 40 files",
         "━━━━",
         "100 s of about 0.11 h of audio, 10x real time, less than a minute left",
         "decode 12x, encode 3x (busiest: 95%), write 250x",
@@ -69,3 +71,20 @@ def test_display_escapes_markup_and_controls(is_terminal: bool) -> None:
         display.update(progress)
     assert r"[/x] \u202e:smile:" in out.getvalue()
     assert "1 [bold]" in out.getvalue()
+
+
+def test_bar_measures_hours_where_there_is_audio_to_encode() -> None:
+    progress = halfway()
+    done, total = _measure_progress(make_record(progress))
+    assert total is not None
+    assert done / total == pytest.approx(progress.audio_s / progress.expected_s)
+    assert _measure_progress(make_record(Progress(n_files=4, n_unchanged=3))) == (3, 4)
+    assert _measure_progress(make_record(Progress())) == (0, None)
+
+
+def test_lack_of_space_is_said_before_the_work() -> None:
+    out = io.StringIO()
+    config = make_config({"sources": ["x"], "into": "y"})
+    with Display(json=False, console=Console(file=out, width=200, _environ={})) as display:
+        display.announce(Plan(n_to_decode=1, lack_of_space="y: its disk is small"), config)
+    assert "warning: y: its disk is small\n" in out.getvalue()

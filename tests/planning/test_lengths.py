@@ -1,0 +1,53 @@
+"""Durations are estimated by the headers of some of the files."""
+
+from collections import Counter
+
+import pytest
+
+from pipeline.corpus.corpus_file import CorpusFile, estimate_seconds
+from pipeline.planning.lengths import SAMPLED, correct_estimates
+
+
+def make_file(uri: str, size_bytes: int, offset: int | None = None) -> CorpusFile:
+    file = CorpusFile(uri, None, None, size_bytes, 1, offset)
+    file.estimated_s = estimate_seconds(file.recording, size_bytes, file.time_range)
+    return file
+
+
+def test_files_are_as_long_as_the_headers_of_their_kind_tell() -> None:
+    speech = [make_file(f"/a/{n}.wav", 16_000 * (n + 1)) for n in range(100)]
+    music = [make_file("/a/x.mp3", 40_000 * 10)]
+    opened = Counter[str]()
+
+    def measure(recording: str) -> float | None:
+        opened[recording] += 1
+        return 10.0 if recording.endswith("mp3") else float(recording[3:-4]) + 1
+
+    correct_estimates([*speech, *music], measure)
+    assert [file.estimated_s for file in speech] == pytest.approx([n + 1 for n in range(100)])
+    assert music[0].estimated_s == pytest.approx(10.0)
+    assert set(opened.values()) == {1}
+    assert SAMPLED / 2 <= sum(recording.endswith("wav") for recording in opened) <= SAMPLED
+
+
+def test_ranges_end_with_their_recording() -> None:
+    to_end = CorpusFile("/a.wav#t=4,", 4.0, None, 160_000, 1, None)
+    within = CorpusFile("/a.wav#t=4,9", 4.0, 9.0, 160_000, 1, None)
+    correct_estimates([to_end, within], lambda recording: {"/a.wav": 10.0}[recording])
+    assert [to_end.estimated_s, within.estimated_s] == [6.0, 5.0]
+
+
+@pytest.mark.parametrize("told", [None, 0.0, 1e9, 1e-6])
+def test_header_that_cannot_be_right_changes_nothing(told: float | None) -> None:
+    file = make_file("/a.wav", 150_000)
+    correct_estimates([file], lambda recording: told)
+    assert file.estimated_s == 1.0
+
+
+def test_members_and_remote_files_are_not_opened() -> None:
+    def measure(recording: str) -> float | None:
+        raise AssertionError(recording)
+
+    files = [make_file("s3://bucket/a.wav", 150_000), make_file("/a.tar#b.wav", 150_000, offset=512)]
+    correct_estimates(files, measure)
+    assert [file.estimated_s for file in files] == [1.0, 1.0]
