@@ -1,7 +1,9 @@
 """Pools made of stored frames, without encoding anything: for an index of an older version, or where they are damaged.
 
-It reads ``frames`` once, in order, and writes ``pools`` anew. Whoever dies before the journal row of the kind ``pools``
-has changed nothing that readers see, and the next one begins again.
+It reads ``frames`` once, in order, and writes ``pools`` as it reads. In memory are the batch of frames that was read
+last, two windows and a half of frames before it, and the pools that are about to be written, however long an audio is.
+Whoever dies before the journal row of the kind ``pools`` has changed nothing that readers see, and the next one begins
+again.
 """
 
 from collections.abc import Callable, Iterator, Set
@@ -13,7 +15,7 @@ import pyarrow.compute as pc
 
 from pipeline import schema
 from pipeline.config import WindowConfig
-from pipeline.index.changes import Changes, after
+from pipeline.index.changes import after
 from pipeline.index.handle import describe_generation
 from pipeline.index.journal import Published
 from pipeline.index.pools import pool_stored
@@ -32,6 +34,9 @@ _BYTES_AHEAD = 64 * 2**20
 
 _POOLS_AT_ONCE = 4_096
 
+Read = Callable[[Any, str | None], Iterator[pa.RecordBatch]]
+"""Reads the rows of ``frames`` where something holds, in batches, in the order in which they are stored."""
+
 
 def add_pools(writer: Writer, n_frames: int = 0, tick: Callable[[], object] = lambda: None) -> Published:
     """Make the pools of an index that has frames and no pools; others stay as they are.
@@ -49,7 +54,8 @@ def add_pools(writer: Writer, n_frames: int = 0, tick: Callable[[], object] = la
             return writer.published
         if not schema.has_pools(frames.schema):
             changes.make("begin", "frames", _add_begins)
-        make_pools(writer, changes, tick)
+        frames = changes.open("frames")
+        changes.replace("pools", _cut(writer, frames, read_frames(frames, None), tick))
         return writer.publish("pools", changes)
 
 
@@ -64,12 +70,14 @@ def _add_begins(table: Any) -> Any:
     return after(table, table.add_columns, lance.batch_udf(output_schema=columns)(find), ["audio_id", "frame"])
 
 
-def make_pools(writer: Writer, changes: Changes, tick: Callable[[], object] = lambda: None) -> None:
-    """Write all rows of ``pools`` anew."""
-    changes.replace("pools", _read_pools(writer, changes.open("frames"), tick))
+def read_frames(frames: Any, where: str | None) -> Iterator[pa.RecordBatch]:
+    """The rows of ``frames``, or those ``where`` something holds, in batches of ``_FRAMES_AT_ONCE`` at most."""
+    limits = {"batch_size": _FRAMES_AT_ONCE, "batch_readahead": 2, "fragment_readahead": 1}
+    wanted = ["audio_id", "frame", "batch_id", "vector"]
+    yield from frames.to_batches(wanted, where, **limits, io_buffer_size=_BYTES_AHEAD, scan_in_order=True)
 
 
-def mend_pools(writer: Writer, audio_ids: Set[str]) -> Published:
+def mend_pools(writer: Writer, audio_ids: Set[str], read: Read = read_frames) -> Published:
     """Replace the pools of these audios by those of their stored frames; an audio without frames has none afterwards.
 
     For many audios, all pools are made anew: that reads the frames once.
@@ -77,30 +85,28 @@ def mend_pools(writer: Writer, audio_ids: Set[str]) -> Published:
     if not audio_ids:
         return writer.published
     with writer.changes() as changes:
+        frames = changes.open("frames")
         if len(audio_ids) > AUDIOS_TO_MEND:
-            make_pools(writer, changes)
+            changes.replace("pools", _cut(writer, frames, read(frames, None)))
         else:
-            chosen = among("audio_id", audio_ids)
             changes.delete("pools", {"audio_id": set(audio_ids)})
-            changes.append_rows("pools", [_read_pools(writer, changes.open("frames"), where=chosen).read_all()])
+            changes.append_stream("pools", _cut(writer, frames, read(frames, among("audio_id", audio_ids))))
         return writer.publish("maintain", changes, {"mended": len(audio_ids)})
 
 
-def _read_pools(
-    writer: Writer, frames: Any, tick: Callable[[], object] = lambda: None, where: str | None = None
+def _cut(
+    writer: Writer, frames: Any, pieces: Iterator[pa.RecordBatch], tick: Callable[[], object] = lambda: None
 ) -> pa.RecordBatchReader:
-    """The pools of the rows of ``frames``, or of those ``where`` something holds, made while they are read."""
+    """The pools of ``pieces`` of ``frames``, made as they are read."""
     columns = schema.pools_schema(frames.schema.field("vector").type.list_size)
     grid = WindowConfig(**describe_generation(writer.path, writer.journal).settings["window"]).grid
 
-    def read() -> Iterator[pa.RecordBatch]:
-        limits = {"batch_size": _FRAMES_AT_ONCE, "batch_readahead": 2, "io_buffer_size": _BYTES_AHEAD}
-        wanted = ["audio_id", "frame", "batch_id", "vector"]
-        for piece in frames.to_batches(wanted, where, **limits, scan_in_order=True):
+    def watched() -> Iterator[pa.RecordBatch]:
+        for piece in pieces:
             tick()
             yield piece
 
-    return pa.RecordBatchReader.from_batches(columns, _join(pool_stored(read(), grid)))
+    return pa.RecordBatchReader.from_batches(columns, _join(pool_stored(watched(), grid)))
 
 
 def _join(pieces: Iterator[pa.RecordBatch]) -> Iterator[pa.RecordBatch]:

@@ -98,6 +98,11 @@ class Changes:
         if rows.num_rows:
             self.append(name, write_fragments(rows, dataset.uri, mode="append", data_storage_version=FILE_FORMAT))
 
+    def append_stream(self, name: str, rows: pa.RecordBatchReader) -> None:
+        """Append rows that are written as they are read: only some of them are in memory at a time."""
+        options = {"max_rows_per_file": ROWS_PER_FRAGMENT, "data_storage_version": FILE_FORMAT}
+        self.append(name, write_fragments(rows, self.open(name).uri, mode="append", **options))
+
     def delete(self, name: str, ids: dict[str, set[str]]) -> None:
         """Delete the rows whose ids are among those given, column by column."""
         if all(ids.values()):

@@ -72,15 +72,21 @@ def _clips(row: Row, ids: list[str], vectors: Any) -> pa.Table:
 
 
 def nearest(table: Any, query: Any, k: int = ALL, **options: Any) -> list[str]:
-    """The ids of the ``k`` clips that come first through the index, all partitions read."""
+    """The ids of the ``k`` rows that come first through the index, all partitions read."""
     near = {"column": "vector", "q": query, "k": min(k, table.count_rows() + 100), "nprobes": ALL, "metric": "dot"}
-    found: list[str] = table.to_table(columns=["clip_id"], nearest=near, **options)["clip_id"].to_pylist()
-    return found
+    return read_ids(table, nearest=near, **options)
+
+
+def read_ids(table: Any, **options: Any) -> list[str]:
+    """The ids of rows of ``clips``; of ``pools``, audio and first frame."""
+    columns = ["clip_id"] if "clip_id" in table.schema.names else ["audio_id", "first_frame"]
+    rows = table.to_table(columns=columns, **options).to_pylist()
+    return [" ".join(str(row[name]) for name in columns) for row in rows]
 
 
 def check_index(table: Any, expected: set[str]) -> VectorIndex | None:
     """Each live row comes once, through the index or as one that it leaves out; no other row comes."""
-    assert set(table.to_table(columns=["clip_id"])["clip_id"].to_pylist()) == expected
+    assert set(read_ids(table)) == expected
     found = read_index(table)
     if found is None or not expected:
         return found

@@ -3,6 +3,7 @@
 import shutil
 import threading
 from collections.abc import Callable, Iterator
+from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
 from typing import Any
 
@@ -13,9 +14,11 @@ import pytest
 from pipeline import schema
 from pipeline.config import Config, CorpusConfig
 from pipeline.errors import EarshotError
+from pipeline.grid import Grid
 from pipeline.index import journal, vector_index
 from pipeline.index.handle import find_index
 from pipeline.index.repair import give_up_fragments, mark_damaged, restore, restore_index
+from pipeline.index.search_settings import SearchSettings
 from pipeline.index.tables import open_published
 from pipeline.index.verify import verify_index
 from pipeline.index.writer import Writer
@@ -39,6 +42,7 @@ from tests.helpers.protocol import (
     tidy,
 )
 from tests.helpers.runs import DIMENSION
+from tests.helpers.vector_tables import nearest
 
 Situation = Callable[[KnownCorpus], Act]
 """Makes the corpus and the index as they are before a run; returns the run."""
@@ -306,9 +310,10 @@ def test_two_runs_that_write_at_once_lose_and_double_nothing(
 def test_readers_see_the_state_before_or_after_a_batch(patient: Settings, situation: Situation) -> None:
     """At every step: those who open the index, and those who have it open from before."""
     corpus, act = patient.make(situation)
-    into = corpus.config.into
+    into, grid = corpus.config.into, corpus.config.window.grid
     earlier = find_index(into).live.path
     before = journal.read_published(earlier)
+    pools_before = find_pools(earlier, before)
     seen: list[dict[str, Any]] = []
     states: dict[tuple[str, int], Any] = {}
 
@@ -318,6 +323,8 @@ def test_readers_see_the_state_before_or_after_a_batch(patient: Settings, situat
         published = journal.read_published(tables)
         seen.append(hits(tables, published))
         assert hits(earlier, before) == seen[0]
+        assert find_pools(earlier, before) == pools_before
+        check_pooled(find_pools(tables, published), {audio_id for audio_id, _ in seen[-1].values()}, grid)
         # What a batch has published never changes, whatever is half done behind it.
         now = live(into)
         assert states.setdefault((tables, published.seq), now) == now
@@ -325,16 +332,40 @@ def test_readers_see_the_state_before_or_after_a_batch(patient: Settings, situat
     act(corpus.config, look)
     look("the end")
     assert find_index(into).live.path == (earlier if situation is not make_anew else f"{into}/generation-2")
-    possible = {expect(number, corpus.config.window.grid)["audio_id"] for number in range(9)}
+    assert all(vector_index.read_index(find_index(into).live.open(name)) for name in ("clips", "pools"))
+    possible = {expect(number, grid)["audio_id"] for number in range(9)}
     for found in seen:
         assert {audio_id for audio_id, _ in found.values()} <= possible
     assert len({str(found) for found in seen}) >= 2
 
 
+def find_pools(tables: str, published: journal.Published) -> dict[str, list[tuple[int, int]]]:
+    """The first frames and sizes of the pools of each audio, found through their vector index."""
+    pools = open_published(tables, "pools", published)
+    found: dict[str, list[tuple[int, int]]] = {}
+    sizes = {f"{row['audio_id']} {row['first_frame']}": row["n_frames"] for row in pools.to_table().to_pylist()}
+    for name in nearest(pools, np.ones(DIMENSION, np.float32)):
+        audio_id, first_frame = name.split()
+        found.setdefault(audio_id, []).append((int(first_frame), sizes[name]))
+    return {audio_id: sorted(of_audio) for audio_id, of_audio in found.items()}
+
+
+def check_pooled(found: dict[str, list[tuple[int, int]]], audio_ids: set[str], grid: Grid) -> None:
+    """The pools of exactly these audios were found, and hold each of their frames once."""
+    known = {(known := expect(number, grid))["audio_id"]: len(known["frames"]) for number in range(9)}
+    assert found.keys() == audio_ids
+    for audio_id, pools in found.items():
+        ends = [first + n_frames for first, n_frames in pools]
+        assert [first for first, _ in pools] == [0, *ends[:-1]]
+        assert ends[-1] == known[audio_id]
+
+
 def hits(tables: str, published: journal.Published) -> dict[str, Any]:
-    """What a search for everything finds: uri -> its content, and its vectors, which must be all of that content's."""
+    """What a search for everything finds through the vector index: uri -> its content, and its vectors, which must be
+    all of that content's."""
     clips = open_table(tables, "clips", published.versions["clips"])
-    found = find_clips(clips, np.ones(DIMENSION, np.float32), k=1_000, all_windows=True)
+    settings = SearchSettings()
+    found = find_clips(clips, np.ones(DIMENSION, np.float32), k=1_000, all_windows=True, settings=settings)
     ids = {row["clip_id"]: row for row in open_published(tables, "clips", published).to_table().to_pylist()}
     rows: dict[str, list[Any]] = {}
     for hit in found:
@@ -354,26 +385,28 @@ def test_reader_in_another_thread_sees_whole_batches(tmp_path: Path) -> None:
     index(corpus.config)
     into, grid = corpus.config.into, corpus.config.window.grid
     known = {(known := expect(n, grid))["audio_id"]: known["clips"] for n in range(9)}
-    stop, wrong, looks = threading.Event(), list[str](), list[int]()
+    stop, looks = threading.Event(), list[int]()
 
     def look() -> None:
         while not stop.is_set():
             tables = find_index(into).live.path
-            for uri, (audio_id, vectors) in hits(tables, journal.read_published(tables)).items():
-                if vectors != known[audio_id]:
-                    wrong.append(uri)
+            published = journal.read_published(tables)
+            found = hits(tables, published)
+            assert all(vectors == known[audio_id] for audio_id, vectors in found.values())
+            check_pooled(find_pools(tables, published), {audio_id for audio_id, _ in found.values()}, grid)
             looks.append(1)
 
-    thread = threading.Thread(target=look)
-    thread.start()
-    for number in range(6):
-        for name in list(corpus.held):
-            corpus.put(name, (corpus.held[name] + number) % 6)
-        index(corpus.config, request=RunRequest(full=number % 2 == 0))
-    rebuild(corpus.config)
-    stop.set()
-    thread.join()
-    assert not wrong
+    with ThreadPoolExecutor() as pool:
+        looking = pool.submit(look)
+        try:
+            for number in range(6):
+                for name in list(corpus.held):
+                    corpus.put(name, (corpus.held[name] + number) % 6)
+                index(corpus.config, request=RunRequest(full=number % 2 == 0))
+            rebuild(corpus.config)
+        finally:
+            stop.set()
+        looking.result()
     assert len(looks) > 5
 
 

@@ -30,7 +30,7 @@ from pipeline.run.prepare import plan_corpus
 from pipeline.search import audit_index
 from tests.helpers.contents import HASTY, N_CONTENTS, KnownCorpus, check_whole, content, expect, live, read
 from tests.helpers.runs import WideEncoder, in_place
-from tests.helpers.vector_tables import check_index
+from tests.helpers.vector_tables import check_index, read_ids
 
 STEPS = [
     "create batches",
@@ -61,9 +61,10 @@ some = st.integers(0, 99)
 
 
 def check_vectors(into: str) -> None:
-    """The vector index of ``clips`` covers each live row once, or leaves it to be scanned."""
-    clips = find_index(into).live.open("clips")
-    check_index(clips, set(clips.to_table(columns=["clip_id"])["clip_id"].to_pylist()))
+    """The vector indexes cover each live row once, or leave it to be scanned."""
+    for name in ("clips", "pools"):
+        table = find_index(into).live.open(name)
+        check_index(table, set(read_ids(table)))
 
 
 class Crash(Exception):
