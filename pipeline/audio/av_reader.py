@@ -7,6 +7,7 @@ from typing import Any
 import av
 import av.error
 import numpy as np
+from av.codec.codec import codecs_available
 
 from pipeline.audio.containers import FFMPEG_FORMATS, TIMED_FORMATS, begins_as_audio, read_mp3_duration, read_ogg_end
 from pipeline.audio.header_lengths import View, find_cut, is_cut_caf
@@ -16,6 +17,21 @@ from pipeline.corpus.raw_formats import RawFormat
 from pipeline.errors import FileFailure, one_line
 
 av.logging.set_level(None)  # FFmpeg would write its complaints to stderr; Earshot makes them rows
+
+
+def _list_audio_decoders() -> Iterator[str]:
+    for name in codecs_available:
+        try:
+            codec = av.Codec(name, "r")
+        except av.codec.codec.UnknownCodecError:  # FFmpeg has only an encoder of this name
+            continue
+        if codec.type == "audio":
+            yield codec.name
+
+
+_AUDIO_DECODERS = ",".join(sorted(_list_audio_decoders()))
+"""The decoders that FFmpeg may use. It would otherwise decode cover pictures and films while it opens a file: a picture
+of 16,000 x 16,000 takes 2 GB and 20 s."""
 
 _GAP_S = 0.1
 """A longer gap between packets becomes silence, so that later times are right, and counts as damage ..."""
@@ -47,7 +63,10 @@ class AvReader:
                 View(source, 0, cut[1]) if cut is not None and cut[0] != b"mdat" else source,
                 "r",
                 format=raw and raw.format,
-                container_options={"format_whitelist": raw.format if raw else FFMPEG_FORMATS},
+                container_options={
+                    "format_whitelist": raw.format if raw else FFMPEG_FORMATS,
+                    "codec_whitelist": _AUDIO_DECODERS,
+                },
                 metadata_errors="ignore",
                 buffer_size=1 << 16,
             )

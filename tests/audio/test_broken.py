@@ -14,7 +14,7 @@ from hypothesis import strategies as st
 from pipeline.audio.decode import open_audio
 from pipeline.errors import FileFailure
 from pipeline.grid import HOP_SAMPLES
-from tests.helpers.decoding import decode_all, measure_format
+from tests.helpers.decoding import decode_all, measure_format, measure_fresh
 from tests.helpers.processes import run_python
 from tests.helpers.sounds import (
     FORMATS,
@@ -164,6 +164,18 @@ def test_absurd_sizes_in_headers_allocate_nothing(name: str, tmp_path: Path) -> 
     n_samples, told = decode_within(data, tmp_path / "sound", 200_000_000)
     assert told == truncated
     assert HZ <= n_samples <= HZ + 1_152
+
+
+def test_cover_picture_costs_no_memory(tmp_path: Path) -> None:
+    mp3 = encode("mp3", tone(1.0, HZ), HZ)
+    peaks = []
+    for side in (16, 5_000):  # decoded, the large one is 75 MB
+        path = tmp_path / f"{side}.mp3"
+        path.write_bytes(with_cover(mp3, 0, side))
+        measure = measure_fresh(path)
+        assert (measure.decoded_s, measure.truncated) == (1.0, None)
+        peaks.append(measure.peak_bytes)
+    assert peaks[1] - peaks[0] < 10_000_000
 
 
 def test_packet_time_a_year_ahead_becomes_no_silence() -> None:

@@ -48,11 +48,12 @@ def measure_format(name: str, durations_s: list[float], channels: int) -> list[M
         measures = []
         for duration_s in durations_s:
             write_long(path, name, duration_s, channels=channels)
-            measures.append(_measure_fresh(path))
+            measures.append(measure_fresh(path))
         return measures
 
 
-def _measure_fresh(path: Path) -> Measure:
+def measure_fresh(path: Path) -> Measure:
+    """Decode a file in a process of its own."""
     program = "import sys; from tests.helpers.decoding import print_measure; print_measure(sys.argv[1])"
     return Measure(**json.loads(print_of(program, path)))
 

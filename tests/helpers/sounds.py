@@ -296,19 +296,19 @@ def forget_total(flac: bytes) -> bytes:
     return flac[:21] + bytes([flac[21] & 0xF0]) + bytes(4) + flac[26:]
 
 
-def with_cover(mp3: bytes, size: int = 300_000) -> bytes:
-    """An mp3 behind an ID3v2 tag with a picture of ``size`` bytes."""
-    picture = b"\0image/png\0\x03\0" + _png() + bytes(size)
+def with_cover(mp3: bytes, size: int = 300_000, side: int = 16) -> bytes:
+    """An mp3 behind an ID3v2 tag with a picture of ``side`` x ``side``, filled up by ``size`` bytes."""
+    picture = b"\0image/png\0\x03\0" + _png(side) + bytes(size)
     body = b"APIC" + struct.pack(">IH", len(picture), 0) + picture
     return b"ID3\x03\0\0" + bytes(len(body) >> shift & 0x7F for shift in (21, 14, 7, 0)) + body + mp3
 
 
-def _png() -> bytes:
+def _png(side: int = 16) -> bytes:
     def chunk(kind: bytes, body: bytes) -> bytes:
         return struct.pack(">I", len(body)) + kind + body + struct.pack(">I", zlib.crc32(kind + body))
 
-    rows = zlib.compress(bytes(16 * (1 + 3 * 16)))
-    header = struct.pack(">IIBBBBB", 16, 16, 8, 2, 0, 0, 0)
+    rows = zlib.compress(bytes(side * (1 + 3 * side)), 1)
+    header = struct.pack(">IIBBBBB", side, side, 8, 2, 0, 0, 0)
     return b"\x89PNG\r\n\x1a\n" + chunk(b"IHDR", header) + chunk(b"IDAT", rows) + chunk(b"IEND", b"")
 
 
