@@ -9,10 +9,13 @@ import av.error
 import numpy as np
 from av.codec.codec import codecs_available
 
-from pipeline.audio.containers import FFMPEG_FORMATS, TIMED_FORMATS, begins_as_audio, read_mp3_duration, read_ogg_end
+from pipeline.audio.containers import CLOCKED_FORMATS, FFMPEG_FORMATS, TIMED_FORMATS, begins_as_audio, read_ogg_end
 from pipeline.audio.header_lengths import View, find_cut, is_cut_caf
+from pipeline.audio.mpeg_tags import find_frames_end, read_mp3_duration
+from pipeline.audio.packets import PAUSING_CODECS, SPLICED_FORMATS, Packets, is_pause
 from pipeline.audio.pieces import PIECE_S, PIECE_VALUES, AudioInfo, Piece, mean_channels
 from pipeline.audio.source import Bytes
+from pipeline.audio.timeline import GAP_S, OPUS_GAP_S, Container, Timeline, find_zero
 from pipeline.corpus.raw_formats import RawFormat
 from pipeline.errors import FileFailure, one_line
 
@@ -33,16 +36,6 @@ _AUDIO_DECODERS = ",".join(sorted(_list_audio_decoders()))
 """The decoders that FFmpeg may use. It would otherwise decode cover pictures and films while it opens a file: a picture
 of 16,000 x 16,000 takes 2 GB and 20 s."""
 
-_GAP_S = 0.1
-"""A longer gap between packets becomes silence, so that later times are right, and counts as damage ..."""
-
-_OPUS_GAP_S = 1.0
-"""... except in opus, which sends nothing for 0.4 s at a time during silence (discontinuous transmission)."""
-
-_THINNEST_BYTES_PER_S = 100
-"""No codec needs fewer bytes. A packet whose time is beyond what the file can hold at this rate is damaged; its time is
-ignored."""
-
 
 class AvReader:
     """The main audio stream of a file as FFmpeg reads it."""
@@ -50,17 +43,16 @@ class AvReader:
     def __init__(self, source: Bytes, raw: RawFormat | None = None) -> None:
         self.trouble: str | None = None
         self.raw = raw
-        self._size_bytes = source.size_bytes
         self._known = begins_as_audio(source)
-        self._at_s = 0.0  # the time at which the next frame is due
         cut = find_cut(source) if raw is None else None
         if cut is not None:
             self.trouble = "its last box is cut off"
+        # With half an index of a fragment, FFmpeg would refuse the whole file.
+        end = cut[1] if cut is not None and cut[0] != b"mdat" else find_frames_end(source)
         source.seek(0)
         try:
             self._container = av.open(
-                # With half an index of a fragment, FFmpeg would refuse the whole file.
-                View(source, 0, cut[1]) if cut is not None and cut[0] != b"mdat" else source,
+                source if end == source.size_bytes else View(source, 0, end),
                 "r",
                 format=raw and raw.format,
                 container_options={
@@ -79,7 +71,10 @@ class AvReader:
             if self._container.format.name == "caf":
                 self._check_caf_end(source)
             self._stream = self._choose()
-            self.info = self._describe(source)
+            self._packets = Packets(self._container, self._stream, source)
+            zero_s = self._find_zero()
+            self.info = self._describe(source, zero_s)
+            self._timeline = self._make_timeline(source.size_bytes, zero_s)
         except BaseException:
             self._container.close()
             raise
@@ -88,72 +83,67 @@ class AvReader:
         frames: list[Any] = []
         n_values = 0
         for silence_s, frame in self._timed_frames():
-            full = n_values >= min(PIECE_VALUES, PIECE_S * frame.sample_rate * frame.layout.nb_channels)
-            if frames and (full or silence_s or _kind(frame) != _kind(frames[0])):
+            if frames and (silence_s or _is_full(n_values, frame) or _kind(frame) != _kind(frames[0])):
                 yield _join(frames)
                 frames, n_values = [], 0
             if silence_s:
-                yield from _silence(frame.sample_rate, silence_s)
+                yield from _silence(frame.sample_rate if frame else self.info.sample_rate_hz, silence_s)
+            if frame is None:
+                return
             frames.append(frame)
             n_values += frame.samples * frame.layout.nb_channels
         if frames:
             rate_hz, mono = _join(frames)
-            n_padding = round((self._at_s - (self.info.expected_duration_s or 0.0)) * rate_hz) if self._timed else 0
-            # FFmpeg does not remove the padding of the last frame in m4a and in short vorbis.
+            n_padding = round(self._padding_s() * rate_hz)
             yield rate_hz, mono[:-n_padding] if 0 < n_padding < frames[-1].samples else mono
+
+    def _padding_s(self) -> float:
+        """What FFmpeg leaves of the padding of the last frame: in m4a, short vorbis, and mp3 with a tag behind it."""
+        is_exact = (self._timed or self._container.format.name == "mp3") and not self._counts_blocks
+        promised_s = self.info.expected_duration_s
+        return self._timeline.at_s - promised_s if is_exact and promised_s else 0.0
 
     def close(self) -> None:
         self._container.close()
 
     def _timed_frames(self) -> Iterator[tuple[float, Any]]:
-        """Each frame, with the seconds of silence before it: how far its packet's time is ahead of the samples so far.
-
-        Silence ends within the promised duration, and within the duration that a file of this size can have.
-        """
-        longest_s = self._size_bytes / _THINNEST_BYTES_PER_S
-        limit_s = min(longest_s, (self.info.expected_duration_s or 0.0) + _GAP_S) if self._timed else 0.0
-        damage_s = _OPUS_GAP_S if self.info.codec == "opus" else _GAP_S
-        begin_s: float | None = None
-        filled_s = 0.0
-        for frame in self._frames():
-            silence_s = 0.0
-            if frame.time is not None:
-                begin_s = frame.time if begin_s is None else begin_s
-                ahead_s = frame.time - begin_s - self._at_s
-                if ahead_s > _GAP_S and self._at_s + ahead_s < limit_s:
-                    silence_s = ahead_s
-            filled_s += silence_s if silence_s > damage_s else 0.0
-            self._at_s += silence_s + frame.samples / frame.sample_rate
+        """Each frame, with the seconds of silence before it; the last frame may be None."""
+        has_clock = self._timed or self._container.format.name in CLOCKED_FORMATS
+        timeline = self._timeline
+        for silence_s, frame in self._frames():
+            timeline.at_s += silence_s
+            if frame is not None:
+                has_time = has_clock and frame.time is not None
+                silence_s += timeline.silence_before(frame.time) if has_time else 0.0
+                timeline.at_s += frame.samples / frame.sample_rate
             yield silence_s, frame
-        if filled_s and not self.trouble:
-            self.trouble = f"{filled_s:.3f} s are missing in the middle, and taken as silence"
+        if timeline.filled_s and not self.trouble:
+            self.trouble = f"{timeline.filled_s:.3f} s are missing in the middle, and taken as silence"
 
-    def _frames(self) -> Iterator[Any]:
+    def _frames(self) -> Iterator[tuple[float, Any]]:
+        """Each frame, with the duration of the pauses before it; None for a frame after the last pause."""
         n_packets = n_bad = 0
         worst: Exception | None = None
-        for packet in self._packets():
+        pause_s = 0.0
+        for packet in self._packets:
             n_packets += 1
+            frames = []
             try:
-                yield from packet.decode()
+                frames = packet.decode()
             except av.error.FFmpegError as error:
-                n_bad, worst = n_bad + 1, error
+                if not is_pause(packet, self.info.codec):
+                    n_bad, worst = n_bad + 1, error
+            if not frames and packet.duration and self.info.codec in PAUSING_CODECS:
+                pause_s += float(packet.duration * packet.time_base)
+            for frame in frames:
+                yield pause_s, frame
+                pause_s = 0.0
+        if pause_s:
+            yield pause_s, None
+        self.trouble = self._packets.trouble or self.trouble
         # Many healthy mp3 files begin or end with a tag or half a frame: one or two bad packets.
         if worst and n_bad > max(2, n_packets // 1000):
             self.trouble = f"{n_bad} of {n_packets} packets cannot be decoded: {one_line(worst)}"
-
-    def _packets(self) -> Iterator[Any]:
-        packets = self._container.demux(self._stream)
-        while True:
-            try:
-                packet = next(packets, None)
-            except av.error.FFmpegError as error:
-                # In chained Ogg, FFmpeg goes on only if the next stream is of the same kind.
-                chained = "another kind of stream follows" if self._container.format.name == "ogg" else None
-                self.trouble = chained or one_line(error)
-                return
-            if packet is None:
-                return
-            yield packet
 
     def _choose(self) -> Any:
         stream = self._container.streams.best("audio")
@@ -163,11 +153,11 @@ class AvReader:
             raise self._not_opened("no stream in it")
         if stream.codec_context is None:
             raise FileFailure("decode", "unsupported", "no decoder for this codec")
-        if stream.codec_context.codec_tag in ("enca", "drms"):
+        if self._container.format.name == _MP4 and stream.codec_context.codec_tag in ("enca", "drms"):
             raise FileFailure("decode", "unsupported", "encrypted")
-        for other in self._container.streams:
-            if other.index != stream.index:
-                other.discard = av.stream.Discard.all
+        if self._container.format.name == "caf" and stream.codec_context.name == "alac":
+            # The last packet is as short as it should be. FFmpeg would cut off its padding again.
+            stream.codec_context.flags2 |= av.codec.context.Flags2.skip_manual
         return stream
 
     def _check_ogg_end(self, source: Bytes) -> None:
@@ -190,28 +180,81 @@ class AvReader:
             return FileFailure("decode", "decode_error", message)
         return FileFailure("decode", "not_audio", "no decoder recognises it")
 
-    def _describe(self, source: Bytes) -> AudioInfo:
+    def _find_zero(self) -> float | None:
+        sound_s = self._packets.first_s
+        return None if sound_s is None else find_zero(sound_s, self._packets.neighbours, self._stated_s())
+
+    def _stated_s(self) -> float | None:
+        """The duration that the container states."""
+        duration = self._container.duration if self._container.format.name not in SPLICED_FORMATS else None
+        return float(duration) / av.time_base if duration else None
+
+    def _make_timeline(self, size_bytes: int, zero_s: float | None) -> Timeline:
+        durations_s = [duration_s for duration_s in (self._stated_s(), self.info.expected_duration_s) if duration_s]
+        may_splice = self._container.format.name in SPLICED_FORMATS
+        container = Container(size_bytes, max(durations_s, default=None), zero_s, may_splice)
+        is_opus = self.info.codec == "opus"
+        return Timeline(container, self._packets.neighbours, OPUS_GAP_S if is_opus else GAP_S)
+
+    def _describe(self, source: Bytes, zero_s: float | None) -> AudioInfo:
         context = self._stream.codec_context
         return AudioInfo(
             codec=re.sub(r"(?<=\d)(?:le|be)(?:_planar)?$", "", context.codec.canonical_name),
             sample_rate_hz=context.sample_rate,
             channels=context.layout.nb_channels,
-            expected_duration_s=self._promised_s(source),
+            expected_duration_s=self._promised_s(source, zero_s),
         )
 
-    def _promised_s(self, source: Bytes) -> float | None:
-        if self._container.format.name == "mp3":  # FFmpeg's own answer is an estimate if the size seems wrong
+    @property
+    def _counts_blocks(self) -> bool:
+        """Whether the header counts in blocks of lossless sound: the last one counts in full."""
+        return bool(self._container.format.name == "avi" and self._stream.codec_context.name == "flac")
+
+    def _promised_s(self, source: Bytes, zero_s: float | None) -> float | None:
+        """The stated time from the beginning of the container to the end of the sound."""
+        name = self._container.format.name
+        if name == "mp3":  # FFmpeg's own answer is an estimate if the size seems wrong
             position = source.tell()
             duration_s = read_mp3_duration(source)
             source.seek(position)
             return duration_s
         if not self._timed:
             return None
+        begin_s = max(0.0, self._packets.first_s or 0.0)
+        lead_s = 0.0 if zero_s is None else max(0.0, begin_s - zero_s)
+        codec = self._stream.codec_context.name
         if self._stream.duration is not None:
-            return float(self._stream.duration * self._stream.time_base)
+            duration_s = float(self._stream.duration * self._stream.time_base)
+            if name == "ogg" and codec == "opus" and begin_s:  # FFmpeg counts from zero, but the stream begins later
+                duration_s -= begin_s + 2 * _read_pre_skip(self._stream)
+            if self._counts_blocks:
+                duration_s -= float(self._stream.time_base)
+            return duration_s + (lead_s if name != "asf" else 0.0)
         # Without a duration of its own, the sound may end before the film around it.
-        alone, duration = len(self._container.streams) == 1, self._container.duration
-        return float(duration) / av.time_base if alone and duration else None
+        ends_s = self._stated_s()
+        if self._packets.has_neighbours:
+            ends_s = _parse_time(self._stream.metadata.get("DURATION", ""))
+        return None if ends_s is None else max(0.0, ends_s - begin_s + lead_s)
+
+
+_MP4 = "mov,mp4,m4a,3gp,3g2,mj2"
+
+
+def _read_pre_skip(stream: Any) -> float:
+    """Seconds at the beginning of an Opus stream that are not to be heard (RFC 7845, section 5.1)."""
+    head = stream.codec_context.extradata or b""
+    return int.from_bytes(head[10:12], "little") / 48_000 if head[:8] == b"OpusHead" else 0.0
+
+
+def _parse_time(text: str) -> float | None:
+    """Seconds of a time such as ``00:00:12.021000000``, as Matroska's tags have it."""
+    match = re.fullmatch(r"(\d+):(\d\d):(\d\d(?:\.\d+)?)", text.strip("\0 "))
+    return None if match is None else int(match[1]) * 3_600 + int(match[2]) * 60 + float(match[3])
+
+
+def _is_full(n_values: int, frame: Any) -> bool:
+    """Whether so many samples x channels make a piece."""
+    return bool(n_values >= min(PIECE_VALUES, PIECE_S * frame.sample_rate * frame.layout.nb_channels))
 
 
 def _kind(frame: Any) -> tuple[int, int, str]:

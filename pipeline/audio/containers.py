@@ -5,6 +5,7 @@ A new container also needs its extension (``corpus.extensions``), bytes per seco
 """
 
 import re
+from collections.abc import Iterator
 
 from pipeline.audio.source import Bytes
 
@@ -18,6 +19,9 @@ TIMED_FORMATS = frozenset(
     ["aiff", "ape", "asf", "au", "avi", "caf", "flac", "matroska,webm", "mov,mp4,m4a,3gp,3g2,mj2", "ogg", "tta"]
 ) | {"w64", "wav", "wv"}
 """Formats that state their duration and the time of each packet. In others, FFmpeg estimates by the bit rate."""
+
+CLOCKED_FORMATS = frozenset(["flv", "mpeg", "mpegts", "nut"])
+"""Formats that state the time of each packet, but no duration that can be relied upon."""
 
 _EXACT = re.compile(
     rb"(?:RIFF|RIFX|RF64|BW64).{4}WAVE|FORM.{4}(?:AIF[FC]|8SVX|16SV)|fLaC|\.snd|dns\.|caff|riff\x2e\x91\xcf\x11"
@@ -49,43 +53,22 @@ def begins_as_audio(source: Bytes) -> bool:
 
 
 def read_ogg_end(source: Bytes) -> tuple[bool, bool]:
-    """Whether the last page of an Ogg file is complete, and whether it belongs to the first stream of the file.
+    """Whether the last page of an Ogg file is complete, and whether it belongs to a stream that the file begins with.
 
     Source: RFC 3533, section 6.
     """
-    first_serial = source.peek(14, 4)
     longest = 27 + 255 + 255 * 255
     tail = source.peek(max(0, source.size_bytes - 2 * longest), 2 * longest)
     page = tail[max(0, tail.rfind(b"OggS")) :]
     n_segments = page[26] if len(page) > 26 else 255
     whole = len(page) >= 27 + n_segments + sum(page[27 : 27 + n_segments])
-    return whole, page[14:18] == first_serial
+    return whole, page[14:18] in _first_serials(source.peek(0, longest))
 
 
-def read_mp3_duration(source: Bytes) -> float | None:
-    """The duration in the Xing, Info or VBRI header in the first frame of an mp3; None without such a header.
-
-    Source: the MPEG frame header, and the layouts of Xing (with LAME's delay and padding) and VBRI.
-    """
-    begin = 0
-    for _ in range(4):  # some taggers prepend another tag to an existing one
-        head = source.peek(begin, 10)
-        if head.startswith(b"ID3") and len(head) == 10:  # ID3v2.4, section 3.1: the size in four times seven bits
-            begin += 10 + sum((byte & 0x7F) << shift for byte, shift in zip(head[6:], (21, 14, 7, 0), strict=True))
-    frame = source.peek(begin, 1024)
-    if len(frame) < 4 or frame[0] != 0xFF or frame[1] & 0xE6 != 0xE2:  # sync, layer III
-        return None
-    version, rate = frame[1] >> 3 & 3, frame[2] >> 2 & 3  # versions 2.5, reserved, 2, 1
-    if version == 1 or rate == 3:
-        return None
-    rate_hz = (44_100, 48_000, 32_000)[rate] >> (2, 0, 1, 0)[version]
-    n_frames, n_padding = 0, 0
-    if (at := max(frame.find(b"Xing"), frame.find(b"Info"))) >= 0 and frame[at + 7] & 1:
-        n_frames = int.from_bytes(frame[at + 8 : at + 12])
-        if frame[at + 120 : at + 124] in (b"LAME", b"Lavf", b"Lavc"):
-            delays = int.from_bytes(frame[at + 141 : at + 144])
-            n_padding = (delays >> 12) + (delays & 0xFFF)
-    elif (at := frame.find(b"VBRI")) >= 0:
-        n_frames = int.from_bytes(frame[at + 14 : at + 18])
-    n_samples = n_frames * (1152 if version == 3 else 576) - n_padding
-    return n_samples / rate_hz if n_samples > 0 else None
+def _first_serials(head: bytes) -> Iterator[bytes]:
+    """The serial numbers of the streams that begin at the beginning of an Ogg file."""
+    at = 0
+    while head[at : at + 4] == b"OggS" and head[at + 5] & 2 and len(head) > at + 26:
+        yield head[at + 14 : at + 18]
+        n_segments = head[at + 26]
+        at += 27 + n_segments + sum(head[at + 27 : at + 27 + n_segments])

@@ -26,7 +26,7 @@ import soxr
 
 from pipeline.audio.av_reader import AvReader
 from pipeline.audio.pieces import AudioInfo, Piece, mean_channels
-from pipeline.audio.readers import open_reader
+from pipeline.audio.readers import open_reader, without_tag
 from pipeline.audio.soundfile_reader import SoundfileReader
 from pipeline.audio.source import Bytes, Source, file_boundary, unreadable
 from pipeline.config import DecodeConfig
@@ -55,7 +55,8 @@ class AudioStream(AbstractContextManager["AudioStream"]):
     def __init__(self, source: Bytes, config: DecodeConfig, raw: RawFormat | None) -> None:
         self._source = source
         self._config = config
-        self._reader = open_reader(source, raw)
+        self._sound = without_tag(source)
+        self._reader = open_reader(self._sound, raw)
         self.info = self._reader.info
         self._decoded_s = 0.0
         self._running: Iterator[Waveform] | None = None
@@ -202,7 +203,7 @@ class AudioStream(AbstractContextManager["AudioStream"]):
             self._trouble, n_read = self._reader.trouble, self._reader.n_read
             self._reader.close()
             try:
-                self._reader = AvReader(self._source)
+                self._reader = AvReader(self._sound)
             except FileFailure:
                 return
             yield from _skip(self._reader.pieces(), n_read)

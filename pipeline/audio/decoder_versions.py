@@ -10,7 +10,9 @@ from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
 from typing import Any
 
+from pipeline.corpus.extensions import AUDIO_EXTENSIONS
 from pipeline.corpus.raw_formats import RAW_FORMATS, raw_format_of
+from pipeline.corpus.shards import extension_of
 from pipeline.corpus.time_ranges import split_uri
 
 
@@ -25,7 +27,7 @@ class Mend:
     """Whether it changes a file that an older version decoded; takes the ``COLUMNS`` of its ledger row."""
 
 
-COLUMNS = ("uri", "status", "stage", "reason", "codec", "decoder")
+COLUMNS = ("uri", "status", "stage", "reason", "codec", "decoder", "duration_s", "expected_duration_s")
 """The columns of a ledger row that ``concerns`` may use."""
 
 _MAY_BE_RAW = re.compile("|".join(rf"\.{extension}" for extension in RAW_FORMATS), re.IGNORECASE)
@@ -38,9 +40,51 @@ def _has_no_header(row: Mapping[str, Any]) -> bool:
     return any(raw_format_of(recording) for recording in (row["uri"], split_uri(row["uri"])[0]))
 
 
-MENDS: tuple[Mend, ...] = (Mend(2, "G.722 and GSM without a header are read by their extension", _has_no_header),)
-"""By version, ascending."""
+def _may_be_named(row: Mapping[str, Any], extensions: frozenset[str]) -> bool:
+    """Whether the name of a file allows a container: by its extension, or by one that says nothing."""
+    extension = extension_of(split_uri(row["uri"])[0])
+    return extension in extensions or extension not in AUDIO_EXTENSIONS
 
+
+def _was_refused(row: Mapping[str, Any]) -> bool:
+    return bool(row["reason"] == "decode_error" and row["codec"] is None)
+
+
+def _is_mp3_with_more_at_its_end(row: Mapping[str, Any]) -> bool:
+    if row["codec"] != "mp3" or row["status"] != "indexed":
+        return False
+    duration_s, expected_s = row["duration_s"], row["expected_duration_s"]
+    return bool(row["reason"] == "truncated" or (expected_s and duration_s and duration_s - expected_s > 1e-4))
+
+
+_BLOCK_CODECS = frozenset(["ms_adpcm", "ima_adpcm", "gsm610", "nms_adpcm_16", "nms_adpcm_24", "nms_adpcm_32"])
+
+_MATROSKA = frozenset(["mkv", "webm", "weba", "mka"])
+_FILMS = _MATROSKA | {"mp4", "m4v", "mov", "3gp", "3g2", "wmv", "asf", "flv", "f4v", "mpg", "mpeg", "m2ts", "vob"}
+_FILMS |= {"ogv", "ogx"}
+
+
+def _is_in_film(row: Mapping[str, Any]) -> bool:
+    if row["status"] != "indexed" or not _may_be_named(row, _FILMS):
+        return False
+    # Matroska states the duration of a file that has sound only: nothing in it is placed in another way.
+    is_simple = row["expected_duration_s"] is not None and row["reason"] is None
+    return not (is_simple and extension_of(split_uri(row["uri"])[0]) in _MATROSKA)
+
+
+def _was_cut_in_block(row: Mapping[str, Any]) -> bool:
+    return row["reason"] == "truncated" and row["codec"] in ("opus", "flac", "alac")
+
+
+MENDS: tuple[Mend, ...] = (
+    Mend(2, "G.722 and GSM without a header are read by their extension", _has_no_header),
+    Mend(3, "a tag behind the last frame of an mp3 is not decoded", _is_mp3_with_more_at_its_end),
+    Mend(4, "a tag before a wav, unpadded chunks and codecs without a readable tag are understood", _was_refused),
+    Mend(5, "compressed wav ends where its header says", lambda row: row["codec"] in _BLOCK_CODECS),
+    Mend(6, "AMR keeps the time of its pauses", lambda row: row["codec"] in ("amr_nb", "amr_wb")),
+    Mend(7, "Ogg Opus that begins late, and lossless sound in avi and caf, is not called truncated", _was_cut_in_block),
+    Mend(8, "sound in films begins where the film does, and gaps become silence", _is_in_film),
+)
 DECODER = max((mend.version for mend in MENDS), default=1)
 """The version that this code decodes with."""
 

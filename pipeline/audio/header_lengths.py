@@ -2,13 +2,15 @@
 
 A size of 32 bits cannot state the length of a wav of more than 4 GiB. A wav that was written to a pipe, or whose
 recorder crashed, does not state its length at all. libsndfile believes such headers and silently loses the rest.
-Therefore this module walks the chunks, and gives libsndfile a ``View`` of the file with a correct header.
+Therefore this module walks the chunks, and gives libsndfile a ``View`` of the file with a correct header. It does so,
+too, if a chunk of odd size lacks its padding byte, which libsndfile cannot read.
 """
 
 import io
 import re
 from collections.abc import Iterator
-from dataclasses import dataclass
+from dataclasses import dataclass, field, replace
+from itertools import pairwise
 from typing import Literal
 
 from pipeline.audio.source import Bytes
@@ -18,6 +20,7 @@ _Order = Literal["little", "big"]
 _WAVE, _AIFF = (b"RIFF", b"RIFX", b"RF64", b"BW64"), (b"FORM",)
 _WRAP = 1 << 32
 _MOST_CHUNKS, _MOST_BOXES = 1_000, 1_000_000
+_LONGEST_HEAD_BYTES = 1 << 24
 _PADDING_BYTES = 1 << 20
 """Up to this many zeros at the end count as padding: recordings contain silence, too."""
 
@@ -51,6 +54,8 @@ class Sound:
     if the header does not state a size and the samples reach to the end of the file."""
     head: bytes | None
     """A replacement header; None if libsndfile finds exactly these samples by the file's own."""
+    counted: tuple[int, int] | None = None
+    """For coders that fill up a last block of samples: their number by the chunk ``fact``, and that in a block."""
 
 
 class View:
@@ -98,25 +103,68 @@ def find_sound(source: Bytes) -> Sound | None:
     magic, kind = head[:4], head[8:]
     if not (magic in _WAVE and kind == b"WAVE") and not (magic in _AIFF and kind in (b"AIFF", b"AIFC")):
         return None
-    order: _Order = "big" if magic in (b"RIFX", b"FORM") else "little"
-    wide_bytes, layout = None, b""
-    for name, begin, size in _walk(source, 12, order):
+    header = _Header(magic, "big" if magic in (b"RIFX", b"FORM") else "little")
+    end = 12
+    for name, begin, size in _walk(source, 12, header.order):
+        if begin - 8 < end:
+            header.unpadded.append(begin - 8)
+        end = begin + size + size % 2
         if name == b"ds64" and magic in (b"RF64", b"BW64"):
-            wide_bytes = int.from_bytes(source.peek(begin + 8, 8), "little")
+            header.wide_bytes = int.from_bytes(source.peek(begin + 8, 8), "little")
         elif name == b"fmt ":
-            layout = source.peek(begin, min(size, 4_096))
+            header.layout = source.peek(begin, min(size, 4_096))
+        elif name == b"fact":
+            header.n_samples = int.from_bytes(source.peek(begin, 4), header.order)
         elif name in (b"data", b"SSND"):
-            claimed = size if wide_bytes is None or size != _WRAP - 1 else wide_bytes
-            found, promised = _measure(source, begin, claimed, order)
-            rest = source.size_bytes - begin
-            if magic != b"BW64" and (found == promised == claimed or (claimed > rest and wide_bytes is None)):
-                return Sound(begin, found, promised, None)
-            if order == "big":  # no header of 64 bits has this order; libsndfile takes a size of 0 for the whole rest
-                return Sound(begin, min(claimed, rest) or rest, max(found, promised or 0), None)
-            # With a header of 64 bits, libsndfile opens plain samples only. Others keep their header and its size.
-            is_own = found == claimed and layout[:2] not in _PLAIN
-            return Sound(begin, found, promised, None if is_own else _make_head(layout, found))
+            is_wide = header.wide_bytes is not None and size == _WRAP - 1
+            sound = _locate(source, header, begin, header.wide_bytes or 0 if is_wide else size)
+            if sound.head is None and header.unpadded and begin <= _LONGEST_HEAD_BYTES:
+                head = _pad(source.peek(0, begin), header.unpadded)
+                sound = replace(sound, head=_make_head(header.layout, sound.size_bytes) if header.is_plain else head)
+            return replace(sound, counted=header.count_blocks())
     return None
+
+
+@dataclass(slots=True)
+class _Header:
+    """The content of the chunks before the samples."""
+
+    magic: bytes
+    order: _Order
+    layout: bytes = b""
+    wide_bytes: int | None = None
+    n_samples: int | None = None
+    unpadded: list[int] = field(default_factory=list)
+    """Where chunks begin whose predecessor lacks its padding byte."""
+
+    @property
+    def is_plain(self) -> bool:
+        """Whether a header of 64 bits can describe the samples."""
+        return self.order == "little" and self.layout[:2] in _PLAIN
+
+    def count_blocks(self) -> tuple[int, int] | None:
+        if not self.n_samples or self.layout[:2] in _PLAIN or len(self.layout) < 20:
+            return None
+        return self.n_samples, int.from_bytes(self.layout[18:20], self.order)
+
+
+def _locate(source: Bytes, header: _Header, begin: int, claimed: int) -> Sound:
+    """The samples that begin at ``begin``, of which the header claims so many bytes."""
+    found, promised = _measure(source, begin, claimed, header.order)
+    rest = source.size_bytes - begin
+    if header.magic != b"BW64" and (found == promised == claimed or (claimed > rest and header.wide_bytes is None)):
+        return Sound(begin, found, promised, None)
+    if header.order == "big":  # no header of 64 bits has this order; libsndfile takes a size of 0 for the whole rest
+        return Sound(begin, min(claimed, rest) or rest, max(found, promised or 0), None)
+    # With a header of 64 bits, libsndfile opens plain samples only. Others keep their header and its size.
+    is_own = found == claimed and header.layout[:2] not in _PLAIN
+    return Sound(begin, found, promised, None if is_own else _make_head(header.layout, found))
+
+
+def _pad(head: bytes, unpadded: list[int]) -> bytes:
+    """The bytes before the samples, with the padding that chunks lack."""
+    cuts = [0, *unpadded, len(head)]
+    return b"\0".join(head[begin:stop] for begin, stop in pairwise(cuts))
 
 
 def _measure(source: Bytes, begin: int, claimed: int, order: _Order) -> tuple[int, int | None]:
@@ -167,8 +215,16 @@ def _walk(source: Bytes, at: int, order: _Order) -> Iterator[tuple[bytes, int, i
         size = int.from_bytes(head[4:], order)
         yield head[:4], at + 8, size
         at += 8 + size
-        if size % 2 and (source.peek(at, 1) in (b"", b"\0") or _CHUNK.fullmatch(source.peek(at + 1, 4))):
-            at += 1  # some writers omit the padding
+        if size % 2 and _is_padded(source.peek(at, 5)):
+            at += 1
+
+
+def _is_padded(behind: bytes) -> bool:
+    """Whether a chunk of odd size is padded, as it should be; ``behind`` is what follows its content."""
+    if behind[:1] in (b"", b"\0"):
+        return True
+    is_known = behind[:4] in _SOUND or behind[:4] in _BEHIND or behind[:4] == b"fmt "
+    return not is_known and _CHUNK.fullmatch(behind[1:]) is not None
 
 
 def _make_head(layout: bytes, size_bytes: int) -> bytes:

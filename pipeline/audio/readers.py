@@ -5,10 +5,14 @@ opus, m4a, webm. The first bytes of a file decide; its name counts only if it ha
 one interface: ``info``, ``pieces()``, ``close()``, and ``trouble`` once the pieces are exhausted.
 """
 
+from typing import BinaryIO, cast
+
 import soundfile
 
 from pipeline.audio.av_reader import AvReader
 from pipeline.audio.containers import begins_as_audio, begins_exact, is_short_vorbis
+from pipeline.audio.header_lengths import View
+from pipeline.audio.mpeg_tags import skip_tags
 from pipeline.audio.soundfile_reader import SoundfileReader
 from pipeline.audio.source import Bytes
 from pipeline.corpus.raw_formats import RawFormat
@@ -36,6 +40,15 @@ def open_reader(source: Bytes, raw: RawFormat | None = None) -> "SoundfileReader
             return reader
         reader.close()
     return AvReader(source)
+
+
+def without_tag(source: Bytes) -> Bytes:
+    """The file behind an ID3v2 tag, if it is then one that libsndfile reads; else the file itself."""
+    begin = skip_tags(source)
+    if not 0 < begin < source.size_bytes:
+        return source
+    behind = Bytes(cast(BinaryIO, View(source, begin, source.size_bytes - begin)))
+    return behind if begins_exact(behind) else source
 
 
 def _is_raw(source: Bytes, raw: RawFormat) -> bool:

@@ -31,8 +31,7 @@ class SoundfileReader:
         self._sound = find_sound(source)
         self._file = self._open()
         self.n_read = 0
-        counted: int = self._file.frames
-        self.n_samples: int | None = counted if 0 < counted < _ENDLESS_SAMPLES else None
+        self.n_samples = self._count()
         subtype: str = "FLAC" if self._file.format == "FLAC" else self._file.subtype
         self.info = AudioInfo(
             codec=_CODECS.get(subtype, subtype.lower()),
@@ -59,6 +58,13 @@ class SoundfileReader:
         goes_on = sound.size_bytes < sound.promised_bytes == self._source.size_bytes - sound.begin
         return "the file goes on, but its header ends the sound there" if goes_on else None
 
+    def _count(self) -> int | None:
+        found: int = self._file.frames
+        if not 0 < found < _ENDLESS_SAMPLES:
+            return None
+        counted, in_block = (self._sound and self._sound.counted) or (found, 1)
+        return counted if 0 < found - counted < in_block else found
+
     def _open(self) -> Any:
         if self._sound is not None and self._sound.head is not None:
             view = View(self._source, self._sound.begin, self._sound.size_bytes, self._sound.head)
@@ -72,8 +78,9 @@ class SoundfileReader:
         rate_hz, channels = self.info.sample_rate_hz, self.info.channels
         n_samples = max(1, min(PIECE_S * rate_hz, PIECE_VALUES // channels))
         while True:
+            wanted = n_samples if self.n_samples is None else max(0, min(n_samples, self.n_samples - self.n_read))
             try:
-                values = self._file.read(n_samples, "float32", always_2d=True)
+                values = self._file.read(wanted, "float32", always_2d=True)
             except soundfile.LibsndfileError as error:
                 self.trouble = f"libsndfile: {one_line(error)}"
                 return

@@ -2,12 +2,15 @@
 
 import io
 
+import numpy as np
 import pytest
 
 from pipeline.audio.av_reader import AvReader
+from pipeline.audio.decode import open_audio
 from pipeline.audio.source import Bytes
 from pipeline.errors import FileFailure
-from tests.helpers.sounds import cut, encode, noise
+from tests.helpers.bursts import find_bursts, make_bursts
+from tests.helpers.sounds import by_av, cut, encode, noise
 
 HZ = 44_100
 
@@ -33,3 +36,73 @@ def test_cut_off_ogg_page_is_trouble() -> None:
 def test_bytes_that_no_decoder_recognises_are_not_audio() -> None:
     with pytest.raises(FileFailure, match="not_audio"):
         AvReader(Bytes(io.BytesIO(b"no audio " * 100)))
+
+
+@pytest.mark.parametrize(
+    ("container", "codec", "rate_hz", "name"),
+    [
+        ("wav", "g722", 16_000, "adpcm_g722"),
+        ("wav", "flac", HZ, "flac"),
+        ("avi", "flac", HZ, "flac"),
+        ("mpegts", "ac3", 48_000, "ac3"),
+    ],
+)
+def test_codec_tag_may_be_any_bytes(container: str, codec: str, rate_hz: int, name: str) -> None:
+    reader = AvReader(Bytes(io.BytesIO(by_av(container, codec)(make_bursts(rate_hz), rate_hz))))
+    assert reader.info.codec == name
+    pieces = list(reader.pieces())
+    assert sum(len(mono) for _, mono in pieces) == pytest.approx(12 * rate_hz, abs=1)
+    assert reader.trouble is None
+    reader.close()
+
+
+# --- the promised duration --------------------------------------------------------------------------------------------
+
+
+def shift_ogg(data: bytes, by_samples: int) -> bytes:
+    """An Ogg file that begins later, as the recording of a broadcast does."""
+    pages, at = [], 0
+    while at < len(data):
+        n_segments = data[at + 26]
+        stop = at + 27 + n_segments + sum(data[at + 27 : at + 27 + n_segments])
+        granule = int.from_bytes(data[at + 6 : at + 14], "little")
+        granule += by_samples if granule else 0
+        page = (
+            data[at : at + 6]
+            + granule.to_bytes(8, "little")
+            + data[at + 14 : at + 22]
+            + bytes(4)
+            + data[at + 26 : stop]
+        )
+        pages.append(page[:22] + checksum(page).to_bytes(4, "little") + page[26:])
+        at = stop
+    return b"".join(pages)
+
+
+def checksum(page: bytes) -> int:
+    """That of an Ogg page (RFC 3533, section 6)."""
+    total = 0
+    for byte in page:
+        total ^= byte << 24
+        for _ in range(8):
+            total = (total << 1 ^ (0x04C1_1DB7 if total & 0x8000_0000 else 0)) & 0xFFFF_FFFF
+    return total
+
+
+@pytest.mark.parametrize("name", ["ogg_opus", "ogg_vorbis"])
+def test_ogg_that_begins_at_one_hour_promises_no_hour(name: str) -> None:
+    data = encode(name, make_bursts(48_000), 48_000)
+    with open_audio(io.BytesIO(shift_ogg(data, 3_600 * 48_000))) as audio:
+        assert audio.info.expected_duration_s == pytest.approx(12.0, abs=0.005)
+        heard = np.concatenate(list(audio.blocks()))
+        assert audio.truncated is None
+    assert len(heard) == 12 * 48_000
+    assert find_bursts(heard) == pytest.approx([2.0, 9.0], abs=0.001)
+
+
+@pytest.mark.parametrize("container", ["avi", "caf"])
+def test_last_block_of_lossless_sound_may_be_short(container: str) -> None:
+    codec = "flac" if container == "avi" else "alac"
+    with open_audio(io.BytesIO(by_av(container, codec)(make_bursts(48_000, 2), 48_000))) as audio:
+        assert sum(map(len, audio.blocks())) == 12 * 48_000
+        assert audio.truncated is None

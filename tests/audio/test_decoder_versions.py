@@ -10,13 +10,18 @@ from pipeline import schema
 from pipeline.audio.decoder_versions import DECODER, MENDS, Mend, find_mend
 from pipeline.corpus.discover import list_corpus
 from pipeline.index.tables import read_files
+from pipeline.index.verify import verify_index
 from pipeline.planning.ledger import Ledger
 from pipeline.planning.plan import Plan
 from pipeline.planning.request import RunRequest
 from pipeline.run.driver import index_corpus
-from tests.helpers.contents import KnownCorpus
+from tests.helpers.bursts import make_film
+from tests.helpers.contents import KnownCorpus, live, read
+from tests.helpers.damage import publish, rewrite
+from tests.helpers.indexes import table
 from tests.helpers.plans import plan_files
-from tests.helpers.runs import WideEncoder, in_place
+from tests.helpers.runs import WideEncoder, configure, in_place
+from tests.helpers.sounds import by_av, encode, tone
 
 
 def concerns_ogg(row: Mapping[str, Any]) -> bool:
@@ -34,6 +39,8 @@ def row(**values: Any) -> dict[str, Any]:
         "reason": None,
         "codec": "vorbis",
         "decoder": None,
+        "duration_s": 12.0,
+        "expected_duration_s": 12.0,
     } | values
 
 
@@ -116,3 +123,66 @@ def test_a_changed_file_is_called_changed(corpus: KnownCorpus) -> None:
     actions, _ = plan(corpus)
     assert actions["b.wav"] == ("changed", "another size")
     assert actions["copy.wav"] == ("mended", "is louder")
+
+
+FAILED = {"status": "failed", "stage": "decode", "codec": None}
+
+
+@pytest.mark.parametrize(
+    ("values", "version"),
+    [
+        ({"uri": "a.mp3", "codec": "mp3"}, None),
+        ({"uri": "a.mp3", "codec": "mp3", "duration_s": 12.017}, 3),
+        ({"uri": "a.mp3", "codec": "mp3", "reason": "truncated"}, 3),
+        ({"uri": "a.wav", "codec": "pcm_s16", "reason": "truncated"}, None),
+        ({"uri": "a.wav", "reason": "decode_error", **FAILED}, 4),
+        ({"uri": "a.wav", "reason": "not_audio", **FAILED}, None),
+        ({"uri": "a.wav", "codec": "ima_adpcm"}, 5),
+        ({"uri": "a.amr", "codec": "amr_nb"}, 6),
+        ({"uri": "a.opus", "codec": "opus"}, None),
+        ({"uri": "a.opus", "codec": "opus", "reason": "truncated"}, 7),
+        ({"uri": "a.webm", "codec": "opus"}, None),
+        ({"uri": "a.webm#t=1,2", "codec": "opus", "expected_duration_s": None}, 8),
+        ({"uri": "s.tar#a.mka", "codec": "aac", "reason": "truncated"}, 8),
+        ({"uri": "a.mp4", "codec": "aac"}, 8),
+        ({"uri": "a.m4a", "codec": "aac"}, None),
+        ({"uri": "a.ts", "codec": "aac"}, 8),  # no extension of audio: it may be anything
+        ({"uri": "a.mp4", "codec": "aac", "decoder": DECODER}, None),
+    ],
+)
+def test_mends_concern_few_files(values: dict[str, Any], version: int | None) -> None:
+    found = find_mend(row(**({"decoder": 2} | values)))
+    assert (found and found.version) == version
+
+
+ODD = {
+    "tag behind.mp3": {"duration_s": "2.017"},
+    "film.mkv": {"expected_duration_s": "NULL"},
+    "pauses.amr": {"reason": "'truncated'"},
+}
+"""Files that were decoded differently, and what an index of that version says of them."""
+
+
+def test_index_of_an_older_version_becomes_like_a_new_one(tmp_path: Path) -> None:
+    """Only the files that decode differently now are encoded again."""
+    folder, sound = tmp_path / "in", tone(2.0, 48_000)
+    folder.mkdir()
+    (folder / "tag behind.mp3").write_bytes(encode("mp3", sound, 48_000) + b"TAG" + bytes(125))
+    (folder / "film.mkv").write_bytes(make_film("matroska", "libopus", late_s=1.0))
+    (folder / "pauses.amr").write_bytes(by_av("amr", "libopencore_amrnb")(tone(2.0, 8_000), 8_000))
+    for name in ("mp3", "m4a", "wav_s16"):
+        (folder / f"same.{name}").write_bytes(encode(name, sound, 48_000))
+    config = configure(folder, tmp_path / "index")
+    index_corpus(config, stages=in_place(WideEncoder()))
+    new = live(config.into)
+    table(config.into, "files").update({"decoder": "2"})
+    for name, said in ODD.items():
+        [file_id] = [row["file_id"] for row in read(config.into, "files") if row["uri"].endswith(name)]
+        table(config.into, "files").update(said, f"file_id = '{file_id}'")
+        rewrite(config.into, "clips", f"file_id = '{file_id}'", lambda vectors: vectors / 2)
+    publish(config.into)
+    assert live(config.into) != new
+    progress = index_corpus(config, stages=in_place(WideEncoder()))
+    assert live(config.into) == new
+    assert progress.n_unchanged == progress.n_files - len(ODD)
+    assert verify_index(config.into) == []

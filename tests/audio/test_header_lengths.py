@@ -18,7 +18,7 @@ from pipeline.errors import FileFailure
 from pipeline.grid import Waveform
 from pipeline.run.decode_stage import split_batch
 from tests.helpers.fakes import GRID
-from tests.helpers.sounds import by_av, by_soundfile, claim_bytes, cut, encode, noise, patch, tone
+from tests.helpers.sounds import FORMATS, by_av, by_soundfile, claim_bytes, cut, encode, noise, patch, tone, with_cover
 
 HZ = 48_000
 HOURS = 12
@@ -340,3 +340,50 @@ def test_cut_off_caf_is_truncated() -> None:
     assert truncated == "cut off before the end of its samples"
     heard, truncated = decode(patch(data, data.index(b"data") + 4, ">q", -1))  # to the end of the file
     assert (len(heard), truncated) == (8 * HZ, None)
+
+
+# --- headers that libsndfile cannot read ------------------------------------------------------------------------------
+
+
+@pytest.mark.parametrize("name", ["wav_s16", "wav_big_endian", "wav_f32", "aiff", "rf64"])
+def test_chunk_of_odd_size_before_the_samples_may_lack_its_padding(name: str) -> None:
+    data = encode(name, noise(2.0, HZ, 2), HZ)
+    order = ">I" if name in ("aiff", "wav_big_endian") else "<I"
+    at = data.index(b"COMM" if name == "aiff" else b"fmt ")
+    odd = b"LIST" + struct.pack(order, 5) + b"odd!!"
+    for chunk in (odd, odd + b"\0"):
+        with open_audio(io.BytesIO(data[:at] + chunk + chunk + data[at:])) as audio:
+            assert audio.info.codec == FORMATS[name].codec
+            if chunk == odd or name != "rf64":  # libsndfile does not know padding there
+                assert audio.n_samples == 2 * HZ
+            heard = np.concatenate(list(audio.blocks()))
+            assert audio.truncated is None
+        assert np.array_equal(heard, decode(data)[0])
+
+
+@pytest.mark.parametrize("name", ["wav_s16", "aiff", "flac", "wav_u8"])
+def test_tag_before_the_header_is_skipped(name: str) -> None:
+    data = encode(name, noise(2.0, HZ, 2), HZ)
+    with open_audio(io.BytesIO(with_cover(data, 1_000))) as audio:
+        assert audio.info.codec == FORMATS[name].codec
+        assert audio.n_samples == 2 * HZ
+        assert np.array_equal(np.concatenate(list(audio.blocks(HZ))), decode(data)[0][HZ:])
+        assert audio.truncated is None
+
+
+@pytest.mark.parametrize("subtype", ["IMA_ADPCM", "MS_ADPCM", "GSM610"])
+def test_compressed_wav_ends_where_its_fact_chunk_says(subtype: str) -> None:
+    hz = 8_000
+    data = by_soundfile("WAV", subtype)(noise(12.0, hz), hz)
+    at = data.index(b"fact") + 8
+    n_whole = len(decode(patch(data, at, "<I", 0))[0]) * hz // HZ  # of blocks that are filled up
+    for counted, n_samples in ((n_whole - 90, n_whole - 90), (n_whole, n_whole), (n_whole + 9, n_whole), (10, n_whole)):
+        with open_audio(io.BytesIO(patch(data, at, "<I", counted))) as audio:
+            assert audio.n_samples == round(n_samples * HZ / hz)
+            assert audio.info.expected_duration_s == pytest.approx(n_samples / hz)
+            heard = np.concatenate(list(audio.blocks()))
+            assert audio.truncated is None
+        assert len(heard) == n_samples * HZ // hz
+    with open_audio(io.BytesIO(cut(data))) as audio:
+        assert len(np.concatenate(list(audio.blocks()))) < 6.1 * HZ
+        assert audio.truncated is not None

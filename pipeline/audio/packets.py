@@ -1,0 +1,133 @@
+"""The packets of the sound in a container, and when the streams beside it begin."""
+
+from collections.abc import Iterator
+from typing import Any
+
+import av
+import av.error
+
+from pipeline.audio.mpeg_tags import find_tag_end
+from pipeline.audio.source import Bytes
+from pipeline.audio.timeline import Neighbour
+from pipeline.errors import one_line
+
+SPLICED_FORMATS = frozenset(["mpegts", "mpeg"])
+"""Formats whose clock a recorder may set anew in the middle."""
+
+PAUSING_CODECS = {"amr_nb": (8, 14, 15), "amr_wb": (9, 14, 15)}
+"""Codecs that send next to nothing during a pause, which FFmpeg does not decode. Such a packet keeps its time.
+
+The types of these frames are comfort noise, lost, and no data (3GPP TS 26.101 and TS 26.201, table 1a)."""
+
+_HEAD_S = 1.0
+_HEAD_PACKETS = 1_000
+"""So much of the sound is read ahead, to meet the first packets of the other streams."""
+
+
+class Packets:
+    """The packets of one stream. ``trouble`` tells why they end early, once they are exhausted."""
+
+    def __init__(self, container: Any, stream: Any, source: Bytes) -> None:
+        self.trouble: str | None = None
+        self._container, self._stream, self._source = container, stream, source
+        self._others = [other for other in container.streams if other.index != stream.index]
+        beside = [other for other in self._others if _is_beside(other)]
+        self._neighbours: dict[int, Neighbour | None] = {other.index: None for other in beside}
+        for other in self._others:
+            if other not in beside:
+                other.discard = av.stream.Discard.all
+        self._packets = self._demux([stream, *beside])
+        self._head = list(self._read_head())
+
+    @property
+    def neighbours(self) -> list[Neighbour]:
+        """The other streams of sound and picture, as far as they have been read."""
+        return [other for other in self._neighbours.values() if other is not None]
+
+    @property
+    def has_neighbours(self) -> bool:
+        """Whether there are other streams of sound and picture, covers aside."""
+        return bool(self._neighbours)
+
+    @property
+    def first_s(self) -> float | None:
+        """The time of the first packet, if it has one."""
+        return next((time_s for packet in self._head if (time_s := _time_s(packet)) is not None), None)
+
+    def __iter__(self) -> Iterator[Any]:
+        may_splice = self._container.format.name in SPLICED_FORMATS
+        for other in self._others:
+            if not (may_splice and other.type == "video"):
+                other.discard = av.stream.Discard.all
+        head, self._head = self._head, []
+        yield from head
+        yield from self._packets
+
+    def _read_head(self) -> Iterator[Any]:
+        begin_s: float | None = None
+        for number, packet in enumerate(self._packets, 1):
+            yield packet
+            time_s = _time_s(packet)
+            begin_s = time_s if begin_s is None else begin_s
+            is_enough = time_s is not None and begin_s is not None and time_s - begin_s >= _HEAD_S
+            if not self._neighbours or is_enough or number >= _HEAD_PACKETS:
+                return
+
+    def _demux(self, streams: list[Any]) -> Iterator[Any]:
+        packets = self._container.demux(streams)
+        is_mp3 = self._container.format.name == "mp3"
+        tag_end = 0
+        while True:
+            try:
+                packet = next(packets, None)
+            except av.error.FFmpegError as error:
+                # In chained Ogg, FFmpeg goes on only if the next stream is of the same kind.
+                chained = "another kind of stream follows" if self._container.format.name == "ogg" else None
+                self.trouble = chained or one_line(error)
+                return
+            if packet is None:
+                return
+            if packet.stream_index != self._stream.index:
+                self._see(packet)
+                continue
+            if is_mp3 and packet.pos is not None:
+                if packet.size > 10 and bytes(memoryview(packet)[:3]) == b"ID3":
+                    tag_end = max(tag_end, self._find_tag_end(packet.pos))
+                if packet.pos < tag_end:
+                    continue
+            yield packet
+
+    def _see(self, packet: Any) -> None:
+        time_s = _time_s(packet)
+        if time_s is None:
+            return
+        neighbour = self._neighbours.get(packet.stream_index)
+        if neighbour is None:
+            self._neighbours[packet.stream_index] = Neighbour(time_s, time_s)
+        else:
+            neighbour.see(time_s)
+
+    def _find_tag_end(self, at: int) -> int:
+        position = self._source.tell()
+        end = find_tag_end(self._source, at)
+        self._source.seek(position)
+        return end
+
+
+def is_pause(packet: Any, codec: str) -> bool:
+    """Whether a packet stands for a pause, and not for sound."""
+    if codec not in PAUSING_CODECS or not packet.size:
+        return False
+    kind: int = memoryview(packet)[0] >> 3 & 15
+    return kind in PAUSING_CODECS[codec]
+
+
+def _is_beside(stream: Any) -> bool:
+    """Whether a stream has a time of its own: picture or sound, but no cover."""
+    is_cover = bool(stream.disposition & av.stream.Disposition.attached_pic)
+    return stream.type in ("audio", "video") and not is_cover
+
+
+def _time_s(packet: Any) -> float | None:
+    time = packet.dts if packet.pts is None else packet.pts
+    return None if time is None else float(time * packet.time_base)

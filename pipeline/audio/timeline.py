@@ -1,0 +1,134 @@
+"""Where the frames of a stream lie in time: which jumps of its clock are gaps, to be filled with silence.
+
+Zero is the beginning of the container: of its picture, if the sound begins later. A frame whose time is ahead of the
+samples so far follows a gap, with these exceptions, in which the sound goes on without silence:
+
+- The gap would reach beyond the duration that the container states, or beyond what a file of its size can hold.
+- No duration is stated, and all gaps together would be an hour longer than the sound so far: the clock is broken.
+- The clock belongs to a stream that may be spliced (MPEG-TS, MPEG-PS): it jumps by more than ten seconds or backwards,
+  and the picture does not go on in between. FFmpeg's command line has the same limit (``-dts_delta_threshold``).
+"""
+
+from dataclasses import dataclass
+
+GAP_S = 0.1
+"""A longer gap between packets becomes silence, so that later times are right, and counts as damage ..."""
+
+OPUS_GAP_S = 1.0
+"""... except in opus, which sends nothing for 0.4 s at a time during silence (discontinuous transmission)."""
+
+_THINNEST_BYTES_PER_S = 100
+"""No codec needs fewer bytes. A packet whose time is beyond what the file can hold at this rate is damaged; its time is
+ignored."""
+
+_HOUR_S = 3_600.0
+_SPLICE_S = 10.0
+_BACK_S = 1.0
+_ROUNDING_S = 0.005
+"""Containers round times, some to milliseconds."""
+
+
+@dataclass(slots=True)
+class Neighbour:
+    """Another stream of picture or sound in the container, as far as it has been read."""
+
+    first_s: float
+    last_s: float
+    landed_s: float | None = None
+    """Where its clock last jumped to."""
+
+    def see(self, time_s: float) -> None:
+        if abs(time_s - self.last_s) > _SPLICE_S:
+            self.landed_s = time_s
+        self.first_s, self.last_s = min(self.first_s, time_s), time_s
+
+    def goes_on_to(self, time_s: float) -> bool:
+        """Whether it has reached about this time without a jump to there."""
+        is_there = abs(time_s - self.last_s) <= _SPLICE_S
+        return is_there and (self.landed_s is None or abs(time_s - self.landed_s) > _SPLICE_S)
+
+
+def find_zero(sound_s: float, neighbours: list[Neighbour], duration_s: float | None) -> float | None:
+    """When the first of the other streams begins, if the sound begins at ``sound_s``; None if there are none.
+
+    Args:
+        neighbours: the other streams. Those with another clock are left out: they end long before the sound begins,
+            though they are near it in the file.
+        duration_s: what the container states, if it does.
+    """
+    begins_s = []
+    for other in neighbours:
+        begin_s = max(0.0, other.first_s)  # packets before zero are not to be seen or heard
+        is_near = sound_s - other.last_s <= _SPLICE_S
+        if is_near or (duration_s is not None and sound_s - begin_s < duration_s):
+            begins_s.append(begin_s)
+    return min(begins_s, default=None)
+
+
+@dataclass(frozen=True, slots=True)
+class Container:
+    """What a container tells about the clock of its sound.
+
+    ``zero_s`` is when the first other stream begins. ``duration_s`` is what the container states. ``may_splice`` tells
+    whether the clock may be set anew in the middle.
+    """
+
+    size_bytes: int
+    duration_s: float | None
+    zero_s: float | None = None
+    may_splice: bool = False
+
+
+class Timeline:
+    """The clock of a stream. ``at_s`` is the time at which the next frame is due, counted from the beginning.
+
+    Args:
+        neighbours: the other streams, as far as they have been read; needed only if the clock may be spliced.
+        damage_s: silence that is longer counts as ``filled_s``.
+    """
+
+    def __init__(self, container: Container, neighbours: list[Neighbour], damage_s: float = GAP_S) -> None:
+        self.at_s = 0.0
+        self.filled_s = 0.0
+        self._container, self._neighbours, self._damage_s = container, neighbours, damage_s
+        self._zero_s: float | None = None
+        self._newest_s = 0.0
+        self._limit_s = container.size_bytes / _THINNEST_BYTES_PER_S
+        if container.duration_s is not None:
+            self._limit_s = min(self._limit_s, container.duration_s + GAP_S)
+
+    def silence_before(self, time_s: float) -> float:
+        """How much silence comes before a frame of this time."""
+        silence_s = self._begin(time_s) if self._zero_s is None else self._go_on(time_s, self._zero_s)
+        self._newest_s = time_s
+        self.at_s += silence_s
+        return silence_s
+
+    def _begin(self, time_s: float) -> float:
+        begin_s = time_s - self.at_s  # after a pause
+        lead_s = 0.0 if self._container.zero_s is None else begin_s - self._container.zero_s
+        if not _ROUNDING_S < lead_s < self._limit_s:
+            lead_s = 0.0
+        self._zero_s = begin_s - lead_s
+        return lead_s
+
+    def _go_on(self, time_s: float, zero_s: float) -> float:
+        ahead_s = time_s - zero_s - self.at_s
+        is_back = self._container.may_splice and time_s < self._newest_s - _BACK_S
+        if not is_back and ahead_s <= GAP_S:
+            return 0.0
+        if not is_back and self._is_gap(time_s, ahead_s):
+            self.filled_s += ahead_s if ahead_s > self._damage_s else 0.0
+            return ahead_s
+        if self._container.may_splice:
+            self._zero_s = zero_s + ahead_s
+        return 0.0
+
+    def _is_gap(self, time_s: float, ahead_s: float) -> bool:
+        if self.at_s + ahead_s >= self._limit_s:
+            return False
+        if self._container.duration_s is None and self.filled_s + ahead_s > self.at_s - self.filled_s + _HOUR_S:
+            return False
+        if not self._container.may_splice or ahead_s <= _SPLICE_S:
+            return True
+        return any(other.goes_on_to(time_s) for other in self._neighbours)

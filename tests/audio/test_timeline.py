@@ -1,0 +1,160 @@
+"""Sound lies where its container says: after the beginning of the picture, and behind gaps, but not behind splices."""
+
+import io
+
+import numpy as np
+import pytest
+
+from pipeline.audio.decode import open_audio
+from pipeline.audio.timeline import Container, Neighbour, Timeline, find_zero
+from tests.helpers.bursts import find_bursts, make_film
+from tests.helpers.sounds import cut
+
+HZ = 48_000
+WRAP_S = (1 << 33) / 90_000
+"""MPEG counts time with 33 bits."""
+
+
+def hear(data: bytes) -> tuple[list[float], float, str | None]:
+    """When the bursts begin, the duration, and why the file counts as truncated."""
+    with open_audio(io.BytesIO(data)) as audio:
+        heard = np.concatenate(list(audio.blocks()))
+        return find_bursts(heard), len(heard) / HZ, audio.truncated
+
+
+def late_from_5_s(by_s: float) -> dict[str, object]:
+    return {"move_s": lambda time_s: by_s if time_s >= 5.0 else 0.0}
+
+
+FILMS = [
+    ("mp4", "aac", "libx264"),
+    ("mov", "aac", "mpeg4"),
+    ("matroska", "aac", "libx264"),  # with frames that are decoded before they are shown
+    ("matroska", "libopus", "mpeg4"),
+    ("webm", "libopus", "libvpx"),
+    ("mpegts", "aac", "libx264"),
+    ("mpegts", "ac3", "mpeg2video"),
+    ("mpeg", "mp2", "mpeg1video"),
+    ("flv", "aac", "libx264"),
+    ("nut", "ac3", "mpeg4"),
+]
+
+
+@pytest.mark.parametrize(("container", "codec", "video"), FILMS)
+def test_sound_that_begins_after_the_picture_keeps_its_place(container: str, codec: str, video: str) -> None:
+    bursts_s, duration_s, truncated = hear(make_film(container, codec, video, late_s=3.0))
+    assert bursts_s == pytest.approx([5.0, 12.0], abs=0.03)
+    assert duration_s == pytest.approx(15.0, abs=0.05)
+    assert truncated is None
+
+
+@pytest.mark.parametrize(("container", "codec", "video"), [*FILMS, ("webm", "libopus", None), ("mpegts", "aac", None)])
+@pytest.mark.parametrize("with_picture", [True, False])
+def test_gap_in_the_sound_becomes_silence(container: str, codec: str, video: str | None, with_picture: bool) -> None:
+    """Whether the picture has the same gap or not; live, so that no duration is stated."""
+    moves = late_from_5_s(4.0)
+    options = {"live": "1"} if container in ("webm", "matroska") else {}
+    moves |= {"move_video_s": moves["move_s"]} if with_picture else {}
+    bursts_s, duration_s, truncated = hear(make_film(container, codec, video, **moves, options=options))  # type: ignore[arg-type]
+    assert bursts_s == pytest.approx([2.0, 13.0], abs=0.03)
+    assert duration_s == pytest.approx(16.0, abs=0.05)
+    assert truncated is not None
+    assert "s are missing in the middle, and taken as silence" in truncated
+    assert float(truncated.split()[0]) == pytest.approx(4.0, abs=0.01)
+
+
+def test_gap_may_be_long_if_the_picture_goes_on() -> None:
+    bursts_s, *_ = hear(make_film("mpegts", "aac", "libx264", video_s=45.0, **late_from_5_s(30.0)))  # type: ignore[arg-type]
+    assert bursts_s == pytest.approx([2.0, 39.0], abs=0.03)
+
+
+@pytest.mark.parametrize("by_s", [100.0, 50_000.0])
+@pytest.mark.parametrize("video", ["libx264", None])
+def test_splice_is_no_gap(by_s: float, video: str | None) -> None:
+    moves = late_from_5_s(by_s)
+    data = make_film("mpegts", "aac", video, move_video_s=moves["move_s"], **moves)  # type: ignore[arg-type]
+    bursts_s, duration_s, truncated = hear(data)
+    assert bursts_s == pytest.approx([2.0, 9.0], abs=0.03)
+    assert duration_s == pytest.approx(12.0, abs=0.05)
+    assert truncated is None
+
+
+def test_gap_behind_a_splice_is_found() -> None:
+    def move_s(time_s: float) -> float:
+        return (1_000.0 if time_s >= 4.0 else 0.0) + (3.0 if time_s >= 6.0 else 0.0)
+
+    bursts_s, *_ = hear(make_film("mpegts", "aac", None, move_s=move_s))
+    assert bursts_s == pytest.approx([2.0, 12.0], abs=0.03)
+
+
+@pytest.mark.parametrize("video", ["libx264", None])
+def test_clock_that_wraps_goes_on(video: str | None) -> None:
+    def move_s(time_s: float) -> float:
+        return WRAP_S - 7.0
+
+    bursts_s, duration_s, truncated = hear(make_film("mpegts", "aac", video, move_s=move_s, move_video_s=move_s))
+    assert bursts_s == pytest.approx([2.0, 9.0], abs=0.03)
+    assert duration_s == pytest.approx(12.0, abs=0.05)
+    assert truncated is None
+
+
+def test_concatenated_streams_play_on() -> None:
+    """Each sets the clock back. A gap behind that is found."""
+    whole = make_film("mpegts", "aac", None)
+    with_gap = make_film("mpegts", "aac", None, **late_from_5_s(4.0))  # type: ignore[arg-type]
+    assert hear(whole + whole)[1] == pytest.approx(24.0, abs=0.1)
+    assert hear(whole + with_gap)[1] == pytest.approx(28.0, abs=0.1)
+
+
+def test_film_that_is_cut_off_is_truncated() -> None:
+    data = make_film("webm", "libopus", "libvpx", video_s=12.0)
+    with open_audio(io.BytesIO(data)) as audio:
+        assert audio.info.expected_duration_s == pytest.approx(12.0, abs=0.02)
+    *_, truncated = hear(cut(data))
+    assert truncated is not None
+    assert truncated.endswith("s decoded of 12.008 s")
+
+
+# --- the rules --------------------------------------------------------------------------------------------------------
+
+
+def place(container: Container, times_s: list[float], neighbours: list[Neighbour] | None = None) -> list[float]:
+    """The silence before frames of one second with these times."""
+    timeline, silences_s = Timeline(container, neighbours or []), []
+    for time_s in times_s:
+        silences_s.append(timeline.silence_before(time_s))
+        timeline.at_s += 1.0
+    return silences_s
+
+
+def test_silence_ends_within_the_stated_duration() -> None:
+    assert place(Container(10**6, 10.0), [0, 1, 8, 9]) == [0, 0, 6, 0]
+    assert place(Container(10**6, 8.0), [0, 1, 8.5, 9.5]) == [0, 0, 0, 0]
+
+
+def test_silence_is_bounded_by_the_size_of_a_file_that_states_no_duration() -> None:
+    assert place(Container(10**3, None), [0, 1, 8, 15]) == [0, 0, 6, 0]
+
+
+def test_gap_of_hours_is_a_broken_clock_where_no_duration_is_stated() -> None:
+    assert place(Container(10**9, None), [0, 1, 3_000, 1_000_000]) == [0, 0, 2_998, 0]
+    days = [float(k * 3_000) for k in range(500)]
+    assert sum(place(Container(10**9, None), days)) < 3_600 + len(days)
+
+
+def test_many_splices_of_a_large_stream_add_no_days() -> None:
+    silences_s = place(Container(10**9, None, may_splice=True), [9.0 * k for k in range(10_000)])
+    assert sum(silences_s) <= 3_600 + 10_000
+
+
+@pytest.mark.parametrize("late_s", [0.0, 0.004])
+def test_rounded_times_make_no_lead(late_s: float) -> None:
+    assert place(Container(10**6, None, zero_s=1.0), [1.0 + late_s, 2.0 + late_s]) == [0, 0]
+
+
+def test_zero_is_that_of_streams_with_the_same_clock() -> None:
+    assert find_zero(5.0, [], None) is None
+    assert find_zero(5.0, [Neighbour(2.0, 6.0)], None) == 2.0
+    assert find_zero(5.0, [Neighbour(-0.1, 6.0)], None) == 0.0
+    assert find_zero(500.0, [Neighbour(2.0, 3.0), Neighbour(499.0, 501.0)], None) == 499.0  # of another programme
+    assert find_zero(500.0, [Neighbour(2.0, 3.0)], 600.0) == 2.0
