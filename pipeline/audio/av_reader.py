@@ -83,7 +83,10 @@ class AvReader:
         frames: list[Any] = []
         n_values = 0
         for silence_s, frame in self._timed_frames():
-            if frames and (silence_s or _is_full(n_values, frame) or _kind(frame) != _kind(frames[0])):
+            full = frame is None or n_values >= min(
+                PIECE_VALUES, PIECE_S * frame.sample_rate * frame.layout.nb_channels
+            )
+            if frames and (full or silence_s or _kind(frame) != _kind(frames[0])):
                 yield _join(frames)
                 frames, n_values = [], 0
             if silence_s:
@@ -113,8 +116,8 @@ class AvReader:
         for silence_s, frame in self._frames():
             timeline.at_s += silence_s
             if frame is not None:
-                has_time = has_clock and frame.time is not None
-                silence_s += timeline.silence_before(frame.time) if has_time else 0.0
+                if has_clock and (time_s := frame.time) is not None:
+                    silence_s += timeline.silence_before(time_s)
                 timeline.at_s += frame.samples / frame.sample_rate
             yield silence_s, frame
         if timeline.filled_s and not self.trouble:
@@ -124,20 +127,23 @@ class AvReader:
         """Each frame, with the duration of the pauses before it; None for a frame after the last pause."""
         n_packets = n_bad = 0
         worst: Exception | None = None
+        may_pause = self.info.codec in PAUSING_CODECS
         pause_s = 0.0
         for packet in self._packets:
             n_packets += 1
-            frames = []
             try:
                 frames = packet.decode()
             except av.error.FFmpegError as error:
+                frames = []
                 if not is_pause(packet, self.info.codec):
                     n_bad, worst = n_bad + 1, error
-            if not frames and packet.duration and self.info.codec in PAUSING_CODECS:
-                pause_s += float(packet.duration * packet.time_base)
-            for frame in frames:
-                yield pause_s, frame
+            if frames:
+                yield pause_s, frames[0]
                 pause_s = 0.0
+                for frame in frames[1:]:
+                    yield 0.0, frame
+            elif may_pause and packet.duration:
+                pause_s += float(packet.duration * packet.time_base)
         if pause_s:
             yield pause_s, None
         self.trouble = self._packets.trouble or self.trouble
@@ -250,11 +256,6 @@ def _parse_time(text: str) -> float | None:
     """Seconds of a time such as ``00:00:12.021000000``, as Matroska's tags have it."""
     match = re.fullmatch(r"(\d+):(\d\d):(\d\d(?:\.\d+)?)", text.strip("\0 "))
     return None if match is None else int(match[1]) * 3_600 + int(match[2]) * 60 + float(match[3])
-
-
-def _is_full(n_values: int, frame: Any) -> bool:
-    """Whether so many samples x channels make a piece."""
-    return bool(n_values >= min(PIECE_VALUES, PIECE_S * frame.sample_rate * frame.layout.nb_channels))
 
 
 def _kind(frame: Any) -> tuple[int, int, str]:

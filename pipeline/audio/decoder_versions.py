@@ -64,6 +64,10 @@ _FILMS = _MATROSKA | {"mp4", "m4v", "mov", "3gp", "3g2", "wmv", "asf", "flv", "f
 _FILMS |= {"ogv", "ogx"}
 
 
+_OGG = frozenset(["ogg", "oga", "opus", "ogv", "ogx"])
+_COUNTING_BLOCKS = frozenset(["avi", "caf"])
+
+
 def _is_in_film(row: Mapping[str, Any]) -> bool:
     if row["status"] != "indexed" or not _may_be_named(row, _FILMS):
         return False
@@ -72,8 +76,11 @@ def _is_in_film(row: Mapping[str, Any]) -> bool:
     return not (is_simple and extension_of(split_uri(row["uri"])[0]) in _MATROSKA)
 
 
-def _was_cut_in_block(row: Mapping[str, Any]) -> bool:
-    return row["reason"] == "truncated" and row["codec"] in ("opus", "flac", "alac")
+def _promised_too_much(row: Mapping[str, Any]) -> bool:
+    if row["reason"] != "truncated":
+        return False
+    is_late_opus = row["codec"] == "opus" and _may_be_named(row, _OGG)
+    return is_late_opus or (row["codec"] in ("flac", "alac") and _may_be_named(row, _COUNTING_BLOCKS))
 
 
 MENDS: tuple[Mend, ...] = (
@@ -82,7 +89,9 @@ MENDS: tuple[Mend, ...] = (
     Mend(4, "a tag before a wav, unpadded chunks and codecs without a readable tag are understood", _was_refused),
     Mend(5, "compressed wav ends where its header says", lambda row: row["codec"] in _BLOCK_CODECS),
     Mend(6, "AMR keeps the time of its pauses", lambda row: row["codec"] in ("amr_nb", "amr_wb")),
-    Mend(7, "Ogg Opus that begins late, and lossless sound in avi and caf, is not called truncated", _was_cut_in_block),
+    Mend(
+        7, "Ogg Opus that begins late, and lossless sound in avi and caf, is not called truncated", _promised_too_much
+    ),
     Mend(8, "sound in films begins where the film does, and gaps become silence", _is_in_film),
 )
 DECODER = max((mend.version for mend in MENDS), default=1)

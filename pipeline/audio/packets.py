@@ -19,6 +19,8 @@ PAUSING_CODECS = {"amr_nb": (8, 14, 15), "amr_wb": (9, 14, 15)}
 
 The types of these frames are comfort noise, lost, and no data (3GPP TS 26.101 and TS 26.201, table 1a)."""
 
+_ID3_MARK = ord("I")
+
 _HEAD_S = 1.0
 _HEAD_PACKETS = 1_000
 """So much of the sound is read ahead, to meet the first packets of the other streams."""
@@ -74,7 +76,7 @@ class Packets:
                 return
 
     def _demux(self, streams: list[Any]) -> Iterator[Any]:
-        packets = self._container.demux(streams)
+        packets, index = self._container.demux(streams), self._stream.index
         is_mp3 = self._container.format.name == "mp3"
         tag_end = 0
         while True:
@@ -87,14 +89,13 @@ class Packets:
                 return
             if packet is None:
                 return
-            if packet.stream_index != self._stream.index:
+            if len(streams) > 1 and packet.stream_index != index:
                 self._see(packet)
                 continue
-            if is_mp3 and packet.pos is not None:
-                if packet.size > 10 and bytes(memoryview(packet)[:3]) == b"ID3":
-                    tag_end = max(tag_end, self._find_tag_end(packet.pos))
-                if packet.pos < tag_end:
-                    continue
+            if is_mp3 and packet.size > 10 and memoryview(packet)[0] == _ID3_MARK:
+                tag_end = max(tag_end, self._find_tag_end(packet.pos))
+            if tag_end and packet.pos is not None and packet.pos < tag_end:
+                continue
             yield packet
 
     def _see(self, packet: Any) -> None:
@@ -107,7 +108,9 @@ class Packets:
         else:
             neighbour.see(time_s)
 
-    def _find_tag_end(self, at: int) -> int:
+    def _find_tag_end(self, at: int | None) -> int:
+        if at is None:
+            return 0
         position = self._source.tell()
         end = find_tag_end(self._source, at)
         self._source.seek(position)

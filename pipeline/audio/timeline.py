@@ -93,13 +93,19 @@ class Timeline:
         self._container, self._neighbours, self._damage_s = container, neighbours, damage_s
         self._zero_s: float | None = None
         self._newest_s = 0.0
+        self._may_splice = container.may_splice
         self._limit_s = container.size_bytes / _THINNEST_BYTES_PER_S
         if container.duration_s is not None:
             self._limit_s = min(self._limit_s, container.duration_s + GAP_S)
 
     def silence_before(self, time_s: float) -> float:
         """How much silence comes before a frame of this time."""
-        silence_s = self._begin(time_s) if self._zero_s is None else self._go_on(time_s, self._zero_s)
+        if self._zero_s is None:
+            silence_s = self._begin(time_s)
+        elif not self._may_splice and time_s - self._zero_s - self.at_s <= GAP_S:
+            return 0.0
+        else:
+            silence_s = self._go_on(time_s, self._zero_s)
         self._newest_s = time_s
         self.at_s += silence_s
         return silence_s
@@ -114,13 +120,13 @@ class Timeline:
 
     def _go_on(self, time_s: float, zero_s: float) -> float:
         ahead_s = time_s - zero_s - self.at_s
-        is_back = self._container.may_splice and time_s < self._newest_s - _BACK_S
+        is_back = self._may_splice and time_s < self._newest_s - _BACK_S
         if not is_back and ahead_s <= GAP_S:
             return 0.0
         if not is_back and self._is_gap(time_s, ahead_s):
             self.filled_s += ahead_s if ahead_s > self._damage_s else 0.0
             return ahead_s
-        if self._container.may_splice:
+        if self._may_splice:
             self._zero_s = zero_s + ahead_s
         return 0.0
 
@@ -129,6 +135,6 @@ class Timeline:
             return False
         if self._container.duration_s is None and self.filled_s + ahead_s > self.at_s - self.filled_s + _HOUR_S:
             return False
-        if not self._container.may_splice or ahead_s <= _SPLICE_S:
+        if not self._may_splice or ahead_s <= _SPLICE_S:
             return True
         return any(other.goes_on_to(time_s) for other in self._neighbours)

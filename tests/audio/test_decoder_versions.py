@@ -141,6 +141,8 @@ FAILED = {"status": "failed", "stage": "decode", "codec": None}
         ({"uri": "a.amr", "codec": "amr_nb"}, 6),
         ({"uri": "a.opus", "codec": "opus"}, None),
         ({"uri": "a.opus", "codec": "opus", "reason": "truncated"}, 7),
+        ({"uri": "a.flac", "codec": "flac", "reason": "truncated"}, None),
+        ({"uri": "a.avi", "codec": "flac", "reason": "truncated"}, 7),
         ({"uri": "a.webm", "codec": "opus"}, None),
         ({"uri": "a.webm#t=1,2", "codec": "opus", "expected_duration_s": None}, 8),
         ({"uri": "s.tar#a.mka", "codec": "aac", "reason": "truncated"}, 8),
