@@ -12,7 +12,7 @@ import datetime as dt
 import json
 import resource
 import time
-from collections.abc import Iterator, Sequence
+from collections.abc import Callable, Iterator, Sequence
 from dataclasses import asdict, dataclass, replace
 from functools import cached_property, partial
 from pathlib import Path
@@ -216,9 +216,8 @@ class _Bank(QueryModels):
         return self._vectors.texts(N_DIRECTIONS)[-len(texts) :]
 
 
-def _audit(tables: Generation, wanted: float, vectors: Vectors) -> Tuning:
-    searches = IndexSearches(tables)
-    return audit_index(Audited(tables, searches, _Bank(vectors), searches.n_partitions), wanted)
+def _audit(tables: Generation, wanted: float, tick: Callable[[], None], vectors: Vectors) -> Tuning:
+    return audit_index(Audited(tables, IndexSearches(tables), _Bank(vectors), tick), wanted)
 
 
 def _cost_of_pools(corpus: Corpus, vectors: Vectors) -> Cost:

@@ -12,10 +12,12 @@ UNITS = {"locate": "event", "query": "clip", "similar": "clip"}
 def show_recall(recall: dict[str, Any]) -> dict[str, str]:
     """Lines for a table, by their names, from the ``recall`` of ``Index.describe``."""
     settings = ", ".join(f"{name} {value}" for name, value in recall["settings"].items() if value is not None)
+    former = recall.get("of_former_index", ())
     if recall["measured_at"] is None:
         return {"recall": "never measured; `earshot optimize` measures it", "search settings": settings}
     lines = {
         f"recall of {command}": show_measured(recall[command], unit)
+        + ("; of a former vector index: `earshot optimize` measures it again" if command in former else "")
         for command, unit in UNITS.items()
         if command in recall
     }

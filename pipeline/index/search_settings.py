@@ -1,6 +1,7 @@
 """How an index is searched through its vector indexes: few numbers, which an audit of the recall sets."""
 
-from dataclasses import dataclass
+import math
+from dataclasses import dataclass, replace
 
 ALL_PARTITIONS = 1_000_000
 """As a number of partitions to read: more than any index has."""
@@ -12,7 +13,14 @@ class SearchSettings:
 
     pools_per_event: int = 5
     """`locate` reads the frames of at least so many pools for each event asked for."""
-    clip_probes: int | None = None
-    """Partitions of the clips' vector index that a question reads; None for all."""
+    clip_probes: float | None = None
+    """Partitions of the clips' vector index that a question reads: None for all. Below 1, it is a share of them, which
+    keeps its meaning when the index is trained anew. From 1 on, it is their number: see ``for_partitions``."""
     clip_refine: int = 4
     """For each clip asked for, a question compares so many whole vectors."""
+
+    def for_partitions(self, n_partitions: int) -> "SearchSettings":
+        """The same for an index of ``n_partitions``, with their number in place of a share."""
+        if self.clip_probes is None or self.clip_probes >= 1:
+            return self
+        return replace(self, clip_probes=max(1, math.ceil(self.clip_probes * n_partitions)))

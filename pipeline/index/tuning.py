@@ -4,8 +4,9 @@ The row publishes the versions of the row before it. A rebuilt index starts with
 """
 
 import datetime as dt
+import hashlib
 from collections.abc import Iterator
-from dataclasses import asdict, dataclass, fields
+from dataclasses import asdict, dataclass, field, fields
 from typing import TYPE_CHECKING, Any
 
 from pydantic import TypeAdapter, ValidationError
@@ -15,6 +16,9 @@ from pipeline.index.search_settings import SearchSettings
 
 if TYPE_CHECKING:
     from pipeline.index.handle import Generation
+
+COMMANDS = {"pools": ("locate",), "clips": ("query", "similar")}
+"""The tables that may have a vector index, and the commands that search them."""
 
 GROWTH = 0.5
 """A recall that was measured with fewer rows holds until the table has grown by this share."""
@@ -40,6 +44,17 @@ class Measured:
     """The effective dimensions of the questions."""
     threshold: float | None = None
     """The probability at which an event began."""
+    best_low: float | None = None
+    """What ``low`` would be had all answers been found; None in a row of an older version."""
+
+
+@dataclass(frozen=True)
+class Trained:
+    """What tells one build of a vector index from another. Extending and merging an index change neither."""
+
+    n_partitions: int
+    centres: str
+    """A digest of the centres of the partitions, which come from a random sample."""
 
 
 @dataclass(frozen=True)
@@ -56,8 +71,16 @@ class Tuning:
     n_frames: int
     """Rows at that time."""
     seconds: float
+    measured_on: dict[str, Trained] = field(default_factory=dict)
+    """By table, the vector index; without a table in a row of an older version."""
     measured_at: dt.datetime | None = None
     """The time of the journal row."""
+
+    def is_about(self, name: str, trained: Trained) -> bool | None:
+        """Whether this was measured on the vector index ``trained`` of a table; None where an older version of Earshot
+        did not note it."""
+        before = self.measured_on.get(name)
+        return None if before is None else before == trained
 
     @property
     def measured(self) -> dict[str, Measured]:
@@ -95,9 +118,14 @@ def find_reasons(tables: "Generation", wanted: float) -> Iterator[str]:
         return
     if tuning.wanted < wanted:
         yield f"tuned for a recall of {tuning.wanted:g}, not {wanted:g}"
-    for name, command in (("pools", "locate"), ("clips", "query")):
-        if command not in tuning.measured and has_vector_index(tables, name):
-            yield f"`{command}` was exact then"
+    for name, commands in COMMANDS.items():
+        trained = read_trained(tables, name)
+        if trained is None:
+            continue
+        if commands[0] not in tuning.measured:
+            yield f"`{commands[0]}` was exact then"
+        elif not tuning.is_about(name, trained):
+            yield f"the vector index of `{name}` is another one than was measured"
     for name, before in (("clips", tuning.n_clips), ("frames", tuning.n_frames)):
         now = tables.open(name).count_rows()
         if now > (1 + GROWTH) * before:
@@ -106,18 +134,39 @@ def find_reasons(tables: "Generation", wanted: float) -> Iterator[str]:
 
 def is_approximate(tables: "Generation") -> bool:
     """Whether some questions go through a vector index, so that they may miss something."""
-    return any(has_vector_index(tables, name) for name in ("pools", "clips"))
+    return any(has_vector_index(tables, name) for name in COMMANDS)
 
 
 def has_vector_index(tables: "Generation", name: str) -> bool:
     """Whether the published version of a table has a vector index."""
+    return _find_vector_index(tables, name) is not None
+
+
+def read_trained(tables: "Generation", name: str) -> Trained | None:
+    """The vector index of the published version of a table; None where it has none, or one that cannot be read."""
+    index = _find_vector_index(tables, name)
+    if index is None:
+        return None
+    try:
+        centres = tables.open(name).get_ivf_model(index).centroids
+    except (OSError, ValueError, RuntimeError):  # a lost file
+        return None
+    return Trained(len(centres), hashlib.sha256(centres.flatten().to_numpy().tobytes()).hexdigest()[:32])
+
+
+def _find_vector_index(tables: "Generation", name: str) -> str | None:
     if name not in tables.versions:
-        return False
-    return any("vector" in index.field_names for index in tables.open(name).describe_indices())
+        return None
+    indexes = tables.open(name).describe_indices()
+    return next((index.name for index in indexes if "vector" in index.field_names), None)
 
 
 def find_settings(tables: "Generation", name: str) -> SearchSettings | None:
     """How the vector index of a table is searched; None where it has none, so that only an exact scan is left."""
     if not has_vector_index(tables, name):
         return None
-    return tables.tuning.settings if tables.tuning else SearchSettings()
+    settings = tables.tuning.settings if tables.tuning else SearchSettings()
+    if name != "clips" or settings.clip_probes is None:
+        return settings
+    trained = read_trained(tables, name)
+    return settings.for_partitions(trained.n_partitions if trained else 1)

@@ -124,10 +124,10 @@ def index_corpus(
         add_pools(writer, FRAMES_TO_POOL, progress.tell)
         refresh_indexes(writer, vectors)
         progress.notes = (*progress.notes, *vectors.problems.values())
-        _keep_recall(writer, config.run.recall, progress)
         if replaces:
             switch(index, progress.run_id, failpoint)
         drop_former_generations(index.refresh(), dt.timedelta(hours=config.store.keep_hours))
+        _keep_recall(writer, config.run.recall, progress)  # last: an audit that is interrupted costs nothing else
         progress.stage = "done"
     progress.tell()
     return progress

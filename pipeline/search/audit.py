@@ -8,6 +8,9 @@ events are known. Of those that reach the index's k-th score, the sample shows h
 denominator are both unbiased up to one common factor, and their ratio has a bias of the order of 1 / units. It does not
 matter how many events a question has in the whole index, which nobody knows without a full scan.
 
+``similar`` ranks by cosine what was chosen by dot product. There an answer also says the dot product of the last clip
+that was chosen, and exact clips count only if theirs is at least as high.
+
 Ties: an index may leave out events that score as high as its k-th one. Those count only if they were returned.
 
 Interval: units, not events, are independent. The jackknife over units gives the variance of the ratio, which says how
@@ -46,18 +49,26 @@ class Found(NamedTuple):
 
 
 class Answer(NamedTuple):
-    """What an index returned for a question, best first. ``is_full``: as many as were asked for; more may exist."""
+    """What an index returned for a question, best first.
+
+    ``is_full``: as many as were asked for; more may exist. ``least``: clips of a lower dot product were not compared.
+    """
 
     found: Sequence[Found]
     is_full: bool
+    least: float = -np.inf
 
 
 class ExactAnswer(NamedTuple):
-    """All events of a question in the sample that score above ``floor``, and the units that they are in."""
+    """All events of a question in the sample whose dot products are above ``floor``, and the units that they are in.
+
+    ``products`` are the dot products, in descending order; they are the scores, but for ``similar``.
+    """
 
     found: Sequence[Found]
     units: Sequence[int]
     floor: float
+    products: Sequence[float]
 
 
 @dataclass(frozen=True)
@@ -71,6 +82,8 @@ class Recall:
     n_events: int
     n_units: int
     """Units with an event."""
+    best_low: float
+    """What ``low`` would be had all events been returned."""
 
 
 def measure_recall(
@@ -96,15 +109,20 @@ def _compare(answer: Answer, exact: ExactAnswer) -> list[tuple[int, bool]]:
     for found in answer.found:
         returned[found.owner].append(found)
     last = answer.found[-1].score if answer.is_full and answer.found else -np.inf
-    cut = max(last, exact.floor)
-    tolerance = TIE * max(1.0, abs(cut)) if np.isfinite(cut) else 0.0
+    least = max(answer.least, exact.floor)
     compared = []
-    for event, unit in zip(exact.found, exact.units, strict=True):
+    for event, unit, product in zip(exact.found, exact.units, exact.products, strict=True):
         # Spans may differ by a frame where a score lies on a threshold, so any overlap will do.
         is_hit = any(event.first < other.stop and other.first < event.stop for other in returned[event.owner])
-        if event.score > cut + tolerance or (is_hit and event.score >= cut - tolerance):
+        if _reaches(event.score, last, is_hit) and _reaches(product, least, is_hit):
             compared.append((unit, is_hit))
     return compared
+
+
+def _reaches(score: float, last: float, is_hit: bool) -> bool:
+    """Whether a score is above the last one that was returned, or as high and returned itself."""
+    tolerance = TIE * max(1.0, abs(last)) if np.isfinite(last) else 0.0
+    return score > last + tolerance or (is_hit and score >= last - tolerance)
 
 
 def estimate(hits: Counts, events: Counts) -> Recall:
@@ -112,16 +130,17 @@ def estimate(hits: Counts, events: Counts) -> Recall:
     hits, events = hits[events > 0], events[events > 0]
     n_events, n_units = int(events.sum()), len(events)
     if n_events == 0:
-        return Recall(None, 0.0, 1.0, 0, 0)
+        return Recall(None, 0.0, 1.0, 0, 0, 0.0)
     share = float(hits.sum() / n_events)
     in_a_unit = float((events.astype(np.float64) ** 2).sum()) / n_events  # of an event
     n_independent = n_events / (1.0 + MIN_CORRELATION * (in_a_unit - 1.0))
+    best_low, _ = wilson(1.0, n_independent)
     if 0.0 < share < 1.0 and n_units > 1:
         without = (hits.sum() - hits) / (n_events - events)
         variance = float(((without - without.mean()) ** 2).sum()) * (n_units - 1) / n_units
         n_independent = min(n_independent, share * (1.0 - share) / max(variance, 1e-12))
     low, high = wilson(share, n_independent)
-    return Recall(share, low, high, n_events, n_units)
+    return Recall(share, low, high, n_events, n_units, best_low)
 
 
 def wilson(share: float, n: float) -> tuple[float, float]:

@@ -3,16 +3,14 @@
 Texts are the bank of ``questions.txt``, embedded by the text models of the index. For ``similar``, clips of the index
 are the questions. Exact answers come from a sample of whole audios: see ``sample`` and ``audit``.
 
-Cost: at most ``MAX_FRAMES`` frames and ``MAX_CLIPS`` clips are read, and multiplied with all questions: about 16 CPU
-seconds a million rows of 1,024 numbers. Up to four settings are tried with up to 128 questions, and those that are
-chosen with all, for the seconds of ``find_limit_s`` each. At a million frames: 47 CPU seconds in all.
+Cost: see ``pipeline/search/README.md``.
 """
 
 import math
 import time
 from collections.abc import Callable, Iterable, Iterator
 from dataclasses import dataclass, replace
-from typing import Any, Protocol
+from typing import Any, Literal, Protocol
 
 import numpy as np
 
@@ -20,7 +18,7 @@ from pipeline.encoder.checkpoint import ModelIdentity
 from pipeline.index.handle import Generation
 from pipeline.index.search_settings import SearchSettings
 from pipeline.index.tables import among
-from pipeline.index.tuning import Measured, Tuning, has_vector_index
+from pipeline.index.tuning import Measured, Tuning, read_trained
 from pipeline.search.audit import Answer, ExactAnswer, Found
 from pipeline.search.events import EventFrames, Levels, Rules
 from pipeline.search.query_vectors import QueryModels
@@ -28,15 +26,17 @@ from pipeline.search.questions import count_dimensions, read_questions
 from pipeline.search.sample import (
     Block,
     ClipSample,
+    EventFinder,
     Matrix,
     Unit,
     draw_clips,
     draw_units,
     exact_clips,
-    exact_events,
+    find_events_in,
     read_blocks,
+    score_blocks,
 )
-from pipeline.search.tune import ENOUGH_EVENTS, KS, Exam, Tuned, choose_k, tune
+from pipeline.search.tune import ENOUGH_EVENTS, KS, Exam, Measurement, choose, choose_k, find_best_low, is_enough
 
 MIN_FRAMES, MAX_FRAMES = 400_000, 2_000_000
 """Frames to sample, at least and at most."""
@@ -44,8 +44,9 @@ MIN_FRAMES, MAX_FRAMES = 400_000, 2_000_000
 FRAMES_AN_EVENT = 100
 """Frames that a question reads for each event, about."""
 
-KEEP = 100
-"""Exact answers in the sample that are kept for a question."""
+KEEP, KEEP_SIMILAR = 100, 250
+"""Exact answers in the sample that are kept for a question. ``similar`` chooses 200 clips for up to 50 answers, and
+here more answers are asked for only of an index of which the sample is a small part."""
 
 MAX_CLIPS = 100_000
 """Clips to sample: 200 MB of 1,024 numbers."""
@@ -54,10 +55,8 @@ N_QUESTIONS = 320
 """Texts of the bank that are asked, and clips that are questions themselves."""
 
 THRESHOLDS = (0.3, 0.1, 0.03)
-"""Probabilities at which events begin: the usual one, and lower ones where a sample holds too few events."""
-
-TOO_FEW = 100
-"""Exact events in the sample that are too few to say anything."""
+"""Probabilities at which events begin: the usual one, and lower ones where a sample holds too few events to show that
+the wanted recall is reached."""
 
 POOLS_PER_EVENT = (1, 2, 5, 10, 20, 40)
 CLIP_PROBES = (1 / 16, 1 / 8, 1 / 4, 1 / 2)
@@ -74,22 +73,20 @@ class Searches(Protocol):
         """The ``k`` best events for each vector, best first, with the uri of the file."""
         ...
 
-    def clips(self, vectors: Matrix, k: int, settings: SearchSettings) -> list[list[tuple[str, float]]]:
-        """The ``k`` best clips for each vector by dot product, best first: ids and scores."""
+    def clips(
+        self, vectors: Matrix, k: int, settings: SearchSettings, measure: Literal["dot", "cosine"]
+    ) -> list[Answer]:
+        """The ``k`` best clips for each vector: of a text by dot product, of a sound by cosine."""
         ...
 
 
 @dataclass(frozen=True)
 class Audited:
-    """The parts of an index that an audit needs.
-
-    ``n_partitions``: of the vector index of ``clips``. ``tick`` is called every few seconds.
-    """
+    """The parts of an index that an audit needs. ``tick`` is called every few seconds."""
 
     tables: Generation
     searches: Searches
     models: QueryModels
-    n_partitions: int = 1
     tick: Callable[[], None] = lambda: None
 
 
@@ -107,12 +104,14 @@ def audit_index(index: Audited, wanted: float, *, default: SearchSettings = Sear
     audit = _Audit(index, wanted, np.random.default_rng([seed, tables.seq]))
     settings = default
     locate = query = similar = None
-    if has_vector_index(tables, "pools"):
+    trained = {name: found for name in ("pools", "clips") if (found := read_trained(tables, name)) is not None}
+    if "pools" in trained:
         settings, locate = _audit_events(audit, settings)
-    if has_vector_index(tables, "clips"):
-        settings, query, similar = _audit_clips(audit, settings)
+    if "clips" in trained:
+        settings, query, similar = _audit_clips(audit, settings, trained["clips"].n_partitions)
     n_clips, n_frames = (tables.open(name).count_rows() for name in ("clips", "frames"))
-    return Tuning(wanted, settings, locate, query, similar, n_clips, n_frames, round(time.monotonic() - began, 1))
+    seconds = round(time.monotonic() - began, 1)
+    return Tuning(wanted, settings, locate, query, similar, n_clips, n_frames, seconds, trained)
 
 
 @dataclass(frozen=True)
@@ -155,12 +154,7 @@ def _audit_events(audit: _Audit, settings: SearchSettings) -> tuple[SearchSettin
     questions = audit.embed("frame_model")
     units = draw_units(files, count_sampled(n_rows, len(questions)), audit.rng)
     share = sum(unit.stop - unit.first for unit in units) / max(1, n_rows)
-    identity = audit.identify("frame_model")
-    for threshold in THRESHOLDS:
-        levels = Levels.from_rules(Rules(threshold), identity.logit_scale, identity.logit_bias)
-        exact = exact_events(audit.ticking(read_blocks(frames, units)), units, questions, levels, KEEP)
-        if sum(len(answer.found) for answer in exact) >= TOO_FEW:
-            break
+    threshold, levels, exact = _find_exact_events(audit, units, questions, share)
     k = choose_k(exact, share)
     uris = _find_uris(files, units)
 
@@ -172,8 +166,26 @@ def _audit_events(audit: _Audit, settings: SearchSettings) -> tuple[SearchSettin
     exam = Exam(ask, questions, exact, len(units), k, find_limit_s(n_rows))
     numbers = sorted({*POOLS_PER_EVENT, settings.pools_per_event})
     rungs = [replace(settings, pools_per_event=n) for n in numbers]
-    tuned = tune(exam, rungs, settings, audit.wanted)
-    return tuned.settings, _describe(tuned, k, questions, threshold)
+    chosen = rungs[choose(exam, rungs, rungs.index(settings), audit.wanted)]
+    return chosen, _describe(exam.finish(chosen), k, questions, threshold)
+
+
+def _find_exact_events(
+    audit: _Audit, units: list[Unit], questions: Matrix, share: float
+) -> tuple[float, Levels, list[ExactAnswer]]:
+    """The exact events at the highest of ``THRESHOLDS`` at which there are enough of them to show the wanted recall."""
+    identity = audit.identify("frame_model")
+    tried = [Levels.from_rules(Rules(each), identity.logit_scale, identity.logit_bias) for each in THRESHOLDS]
+    finders = [EventFinder(units, questions, levels, KEEP) for levels in tried]
+
+    def find_low(finder: EventFinder) -> float:
+        return find_best_low(finder.answers(), len(units), share)
+
+    scored = score_blocks(audit.ticking(read_blocks(audit.open("frames"), units)), questions)
+    used = find_events_in(scored, finders, lambda finder: is_enough(find_low(finder), audit.wanted))
+    lows = np.round([find_low(finder) for finder in used], 3)
+    at = next((at for at, low in enumerate(lows) if is_enough(low, audit.wanted)), int(np.argmax(lows)))
+    return THRESHOLDS[at], tried[at], used[at].answers()
 
 
 def count_sampled(n_rows: int, n_questions: int) -> int:
@@ -207,32 +219,34 @@ def _to_answer(events: Iterable[tuple[str, EventFrames]], uris: dict[str, str], 
 # --- clips ------------------------------------------------------------------------------------------------------------
 
 
-def _audit_clips(audit: _Audit, settings: SearchSettings) -> tuple[SearchSettings, Measured, Measured]:
+def _audit_clips(
+    audit: _Audit, settings: SearchSettings, n_partitions: int
+) -> tuple[SearchSettings, Measured, Measured]:
     """Both kinds of questions get the settings that the harder one needs."""
     clips = audit.open("clips")
     sample = draw_clips(audit.open("files"), clips, MAX_CLIPS, audit.rng)
     texts, (sounds, own) = audit.embed("clip_model"), _draw_sounds(sample, audit.rng)
-    share = len(sample.clip_ids) / max(1, clips.count_rows())
-    rungs = list_clip_rungs(settings, audit.index.n_partitions)
+    share, limit_s = len(sample.clip_ids) / max(1, clips.count_rows()), find_limit_s(clips.count_rows())
 
-    def ask(vectors: Matrix, k: int, settings: SearchSettings) -> list[Answer]:
-        audit.index.tick()
-        answers = audit.index.searches.clips(vectors, k, settings)
-        return [Answer([Found(clip_id, 0, 1, score) for clip_id, score in hits], len(hits) >= k) for hits in answers]
+    def examine(questions: Matrix, exact: list[ExactAnswer], measure: Literal["dot", "cosine"]) -> Exam[SearchSettings]:
+        def ask(vectors: Matrix, k: int, settings: SearchSettings) -> list[Answer]:
+            audit.index.tick()
+            return audit.index.searches.clips(vectors, k, settings, measure)
 
-    def examine(questions: Matrix, left_out: list[int] | None) -> Exam[SearchSettings]:
-        exact: list[ExactAnswer] = exact_clips(sample, questions, keep=KEEP, left_out=left_out)
-        k = choose_k(exact, share)
-        return Exam(ask, questions, exact, sample.n_files, k, find_limit_s(clips.count_rows()))
+        return Exam(ask, questions, exact, sample.n_files, choose_k(exact, share), limit_s)
 
-    exams = examine(texts, None), examine(sounds, own)
-    tuned = [tune(exam, rungs, settings, audit.wanted) for exam in exams]
-    harder = max((each.settings for each in tuned), key=rungs.index)
-    final = [exam.finish(harder) for exam in exams]
-    query, similar = (
-        _describe(each, exam.k, questions) for each, exam, questions in zip(final, exams, (texts, sounds), strict=True)
+    exact = exact_clips(sample, texts, KEEP)
+    similar = exact_clips(sample, sounds, KEEP_SIMILAR, left_out=own, measure="cosine")
+    exams = examine(texts, exact, "dot"), examine(sounds, similar, "cosine")
+    rungs = list_clip_rungs(settings, n_partitions)
+    start, harder = rungs.index(settings), 0
+    for exam in exams:
+        harder += choose(exam, rungs[harder:], max(0, start - harder), audit.wanted)
+    by_text, by_sound = (
+        _describe(exam.finish(rungs[harder]), exam.k, questions)
+        for exam, questions in zip(exams, (texts, sounds), strict=True)
     )
-    return harder, query, similar
+    return rungs[harder], by_text, by_sound
 
 
 def list_clip_rungs(default: SearchSettings, n_partitions: int) -> list[SearchSettings]:
@@ -241,8 +255,8 @@ def list_clip_rungs(default: SearchSettings, n_partitions: int) -> list[SearchSe
     Args:
         n_partitions: of the vector index.
     """
-    probes = [n for share in CLIP_PROBES if 0 < (n := round(share * n_partitions)) < n_partitions]
-    rungs = [replace(default, clip_probes=n) for n in sorted({*probes, *filter(None, [default.clip_probes])})]
+    shares = {share for share in CLIP_PROBES if share * n_partitions >= 1}
+    rungs = [replace(default, clip_probes=share) for share in sorted({*shares, *filter(None, [default.clip_probes])})]
     refine = sorted({*CLIP_REFINE, default.clip_refine})
     if default.clip_probes is None:
         rungs = [replace(rung, clip_refine=refine[0]) for rung in rungs]
@@ -258,16 +272,17 @@ def _draw_sounds(sample: ClipSample, rng: np.random.Generator) -> tuple[Matrix, 
     return vectors / np.maximum(lengths, 1e-12), sample.files[rows].tolist()
 
 
-def _describe(tuned: Tuned[SearchSettings], k: int, questions: Matrix, threshold: float | None = None) -> Measured:
-    recall = tuned.recall
+def _describe(measurement: Measurement, k: int, questions: Matrix, threshold: float | None = None) -> Measured:
+    recall = measurement.recall
     return Measured(
         recall.share,
         recall.low,
         recall.high,
         recall.n_events,
         recall.n_units,
-        tuned.n_questions,
+        measurement.n_questions,
         k,
         round(count_dimensions(questions), 2),
         threshold,
+        recall.best_low,
     )

@@ -2,7 +2,7 @@
 
 from collections.abc import Iterable
 from dataclasses import dataclass, field
-from typing import Any, Literal
+from typing import Any, Literal, NamedTuple
 
 import numpy as np
 import numpy.typing as npt
@@ -10,7 +10,7 @@ import numpy.typing as npt
 from pipeline import schema
 from pipeline.index.search_settings import ALL_PARTITIONS, SearchSettings
 from pipeline.index.tables import to_matrix
-from pipeline.search.scores import Vector, check_query, dot_products, longest_norm, max_score_error
+from pipeline.search.scores import Vector, check_query, dot_products, longest_norm, max_score_error, to_cosines
 from pipeline.search.tables import fetch
 
 HIT_COLUMNS = ["clip_id", "file_id", "uri", "start_s", "end_s", "vector"]
@@ -56,6 +56,29 @@ def find_clips(
     Raises:
         UsageError: ``where`` is not valid, or the query is not a finite vector of the table's dimension.
     """
+    return search_clips(
+        clips, query, k=k, where=where, all_windows=all_windows, measure=measure, settings=settings
+    ).hits
+
+
+class Search(NamedTuple):
+    """What a search found. Every clip whose dot product exceeds ``least`` was compared, as far as the index knows."""
+
+    hits: list[Hit]
+    least: float
+
+
+def search_clips(
+    clips: Any,
+    query: Vector,
+    *,
+    k: int,
+    where: str | None = None,
+    all_windows: bool = False,
+    measure: Literal["dot", "cosine"] = "dot",
+    settings: SearchSettings | None = None,
+) -> Search:
+    """As ``find_clips``."""
     columns = clips.schema
     check_query(columns.field("vector").type.list_size, query)
     n_rows = clips.count_rows()
@@ -70,7 +93,8 @@ def find_clips(
         if is_all or (
             len(hits) >= k and (measure == "cosine" or hits[k - 1]["score"] >= _best_left(rows, vectors, query))
         ):
-            return [_to_hit(rank, row, names) for rank, row in enumerate(hits[:k], start=1)]
+            found = [_to_hit(rank, row, names) for rank, row in enumerate(hits[:k], start=1)]
+            return Search(found, -np.inf if is_all else _best_left(rows, vectors, query))
         n_candidates = min(n_rows, 4 * n_candidates)
 
 
@@ -87,7 +111,7 @@ def _nearest(
     if settings is None:
         search = search.bypass_vector_index()
     else:
-        search = search.nprobes(settings.clip_probes or ALL_PARTITIONS).refine_factor(settings.clip_refine)
+        search = search.nprobes(int(settings.clip_probes or ALL_PARTITIONS)).refine_factor(settings.clip_refine)
     if where:
         search = search.where(where, prefilter=True)
     table = fetch(search.select([*HIT_COLUMNS, *names, "_distance"]), clips, where)
@@ -100,7 +124,7 @@ def _rank(
     """The rows with their exact scores, best first, ties by file and time."""
     scores = dot_products(vectors, query)
     if measure == "cosine":
-        scores /= np.maximum(np.linalg.norm(vectors.astype(np.float32), axis=1) * np.linalg.norm(query), 1e-30)
+        scores = to_cosines(scores, vectors, query)
     scored = [{**row, "score": float(score)} for row, score in zip(rows, scores, strict=True)]
     return sorted(scored, key=lambda row: (-row["score"], row["uri"], row["start_s"]))
 

@@ -9,7 +9,7 @@ import pyarrow.compute as pc
 from pipeline.index import journal
 from pipeline.index.handle import Generation, Handle
 from pipeline.index.search_settings import SearchSettings
-from pipeline.index.tuning import is_approximate
+from pipeline.index.tuning import COMMANDS, has_vector_index, is_approximate, read_trained
 from pipeline.search.tables import read_rows
 
 STATUSES = ("indexed", "failed", "deleted")
@@ -41,17 +41,29 @@ def describe_settings(settings: dict[str, Any]) -> dict[str, Any]:
 
 
 def describe_recall(live: Generation) -> dict[str, Any] | None:
-    """What vector indexes find, as measured last, and the settings; None where every answer is exact."""
+    """What vector indexes find, as measured last, and the settings; None where every answer is exact.
+
+    ``of_former_index`` names the commands whose vector index was built anew since.
+    """
     tuning = live.tuning
+    if not is_approximate(live):
+        return None
     if tuning is None:
-        if not is_approximate(live):
-            return None
         return {"measured_at": None, "settings": asdict(SearchSettings())}
+    shown, former = dict[str, Any](), list[str]()
+    for name, commands in COMMANDS.items():
+        trained = read_trained(live, name)
+        for command in commands:
+            if command in tuning.measured and has_vector_index(live, name):
+                shown[command] = asdict(tuning.measured[command])
+                if trained is not None and tuning.is_about(name, trained) is False:
+                    former.append(command)
     return {
         "measured_at": tuning.measured_at and tuning.measured_at.isoformat(),
         "seconds": tuning.seconds,
         "wanted": tuning.wanted,
-        **{name: asdict(measured) for name, measured in tuning.measured.items()},
+        **shown,
+        "of_former_index": former,
         "settings": asdict(tuning.settings),
     }
 

@@ -85,27 +85,22 @@ def read_events(scores: npt.NDArray[Any], levels: Levels, first_frame: int = 0) 
 
     Gaps of at most ``gap_frames`` are closed first, then events shorter than ``min_frames`` are dropped.
     """
-    spans: list[list[int]] = []
-    for span_first, span_stop in _spans(scores >= levels.off):
-        begins = np.flatnonzero(scores[span_first:span_stop] >= levels.on)
-        if len(begins):
-            first = span_first + int(begins[0])
-            if spans and first - spans[-1][1] <= levels.gap_frames:
-                spans[-1][1] = span_stop
-            else:
-                spans.append([first, span_stop])
+    loud = np.flatnonzero(scores >= levels.on)
+    if not len(loud):
+        return []
+    lasts = scores >= levels.off
+    edges = np.flatnonzero(lasts[1:] != lasts[:-1]) + 1
+    span = np.searchsorted(edges, loud, side="right")  # the unbroken span, before this edge, of each loud frame
+    is_first = np.diff(span, prepend=-1) > 0
+    firsts, stops = loud[is_first], np.append(edges, len(scores))[span[is_first]]
+    is_apart = firsts[1:] - stops[:-1] > levels.gap_frames
+    firsts, stops = firsts[np.append(True, is_apart)], stops[np.append(is_apart, True)]
     events = []
-    for first, stop in spans:
+    for first, stop in zip(firsts.tolist(), stops.tolist(), strict=True):
         if stop - first >= levels.min_frames:
-            peak = first + int(np.argmax(scores[first:stop]))
+            peak = first + int(scores[first:stop].argmax())
             events.append(EventFrames(first + first_frame, stop + first_frame, peak + first_frame, float(scores[peak])))
     return events
-
-
-def _spans(mask: npt.NDArray[np.bool_]) -> list[tuple[int, int]]:
-    """(first, stop) of each unbroken span of ``mask`` (n,)."""
-    edges = np.flatnonzero(np.diff(np.concatenate([[False], mask, [False]]).astype(np.int8)))
-    return [(int(first), int(stop)) for first, stop in edges.reshape(-1, 2)]
 
 
 class Holder(NamedTuple):

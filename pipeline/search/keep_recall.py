@@ -3,18 +3,21 @@
 from collections.abc import Callable
 
 from pipeline.config import RunConfig
-from pipeline.errors import UsageError
+from pipeline.errors import one_line
+from pipeline.index.engine_errors import is_panic
 from pipeline.index.handle import Generation, read_generation
 from pipeline.index.maintenance import write_alone
 from pipeline.index.settings import known_values
-from pipeline.index.tuning import Tuning, find_reasons, is_approximate
+from pipeline.index.tuning import Measured, Tuning, find_reasons, is_approximate
 from pipeline.index.writer import Writer
 from pipeline.search.audit_index import Audited, audit_index
 from pipeline.search.query_vectors import QueryModels
 from pipeline.search.searches import IndexSearches
+from pipeline.search.tune import TOLERANCE, is_enough
 
-Audit = Callable[[Generation, float], Tuning]
-"""Measures the recall of tables and finds settings that reach another one, as ``audit_index``."""
+Audit = Callable[[Generation, float, Callable[[], None]], Tuning]
+"""Measures the recall of tables and finds settings that reach another one, as ``audit_index``. The last argument is
+called every few seconds, and may raise."""
 
 
 def keep_recall(
@@ -29,13 +32,14 @@ def keep_recall(
 ) -> Tuning | None:
     """Measure the recall of the tables that ``writer`` has published, if they have vector indexes and it is due.
 
-    It is due at first, after growth by half, and where more is ``wanted`` than before. What was asked for once is not
-    lowered, except by ``again``, which measures in any case.
+    It is due at first, after growth by half, for an index that was built anew, and where more is ``wanted`` than
+    before. What was asked for once is not lowered, except by ``again``, which measures in any case.
 
     Args:
         index: the folder of the index, for messages; by default that of the tables.
-        tick: called when measuring begins, and again and again. It may raise.
-        note: gets a line where the recall cannot be measured, or stays too low.
+        tick: called when measuring begins, and every few seconds. What it raises is raised; a failure of the audit
+            itself is a note.
+        note: gets a line where the recall cannot be measured, stays too low, or rests on too few answers.
 
     Returns:
         What holds now; None where nothing was ever measured, so that the default settings hold.
@@ -48,29 +52,61 @@ def keep_recall(
         wanted = max(wanted, before.wanted)
         if not list(find_reasons(tables, wanted)):
             return before
-    tick()
+    ticking = _Tick(tick)
+    ticking()
     try:
-        tuning = audit(tables, wanted) if audit else _audit(tables, wanted, tick)
-    except (UsageError, OSError, ValueError, RuntimeError) as error:
-        # A text model that is missing, or another one now; a file of a vector index that is lost; too little memory.
-        why = " ".join(str(error).split())[:300]
+        tuning = (audit or _audit)(tables, wanted, ticking)
+    except BaseException as error:
+        # A text model that is missing, a file of a vector index that is lost, too little memory, a panic of the engine.
+        # All is published by then, so only an interrupt or a lost lease ends the run.
+        if error is ticking.error or not (isinstance(error, Exception) or is_panic(error)):
+            raise
+        why = one_line(error, 300)
         note(f"what the vector indexes find is not measured, and the settings of search stay as they are: {why}")
         return before
     with writer.changes() as changes:
         writer.publish("tune", changes, tuning.to_detail())
     for command, measured in tuning.measured.items():
-        if measured.recall is not None and measured.recall < wanted:
-            note(
-                f"`{command}` finds {measured.recall:.1%} ({measured.low:.1%} to {measured.high:.1%}) of what"
-                f" an exact search finds, not {wanted:.1%}; `--exact` finds everything"
-            )
+        if line := explain_shortfall(command, measured, wanted):
+            note(line)
     return read_generation(writer.path).tuning
 
 
+class _Tick:
+    """Calls ``tick``, and keeps the error that it raised."""
+
+    def __init__(self, tick: Callable[[], None]) -> None:
+        self._tick = tick
+        self.error: BaseException | None = None
+
+    def __call__(self) -> None:
+        try:
+            self._tick()
+        except BaseException as error:
+            self.error = error
+            raise
+
+
+def explain_shortfall(command: str, measured: Measured, wanted: float) -> str | None:
+    """One line where a recall is less than ``wanted``, or was not shown to reach it; None otherwise."""
+    if measured.recall is not None and measured.recall >= wanted and is_enough(measured.low, wanted):
+        return None
+    could_tell = measured.best_low is None or is_enough(measured.best_low, wanted)
+    n_answers = f"{measured.n_answers:,} exact {'answer' if measured.n_answers == 1 else 'answers'}"
+    if measured.recall is None or (not could_tell and measured.high >= wanted):
+        return (
+            f"whether `{command}` finds {wanted:.1%} of what an exact search finds cannot be told: the sample holds"
+            f" {n_answers}, which is too few"
+        )
+    return (
+        f"`{command}` finds {measured.recall:.1%} ({measured.low:.1%} to {measured.high:.1%}, by {n_answers}) of what"
+        f" an exact search finds; wanted are {wanted:.1%}, and a lower end of {wanted - TOLERANCE:.1%}; `--exact` finds"
+        " everything"
+    )
+
+
 def _audit(tables: Generation, wanted: float, tick: Callable[[], None]) -> Tuning:
-    searches = IndexSearches(tables)
-    index = Audited(tables, searches, QueryModels(tables.index), searches.n_partitions, tick)
-    return audit_index(index, wanted)
+    return audit_index(Audited(tables, IndexSearches(tables), QueryModels(tables.index), tick), wanted)
 
 
 def keep_index_recall(

@@ -5,9 +5,10 @@ multiplied once with all questions (float32), so the cost is that of reading the
 memory is that of one block, and of at most ``keep`` answers a question.
 """
 
-from collections.abc import Iterable, Iterator, Sequence
+import heapq
+from collections.abc import Callable, Iterable, Iterator, Sequence
 from dataclasses import dataclass
-from typing import Any, NamedTuple
+from typing import Any, Literal, NamedTuple
 
 import numpy as np
 import numpy.typing as npt
@@ -17,7 +18,7 @@ import pyarrow.compute as pc
 from pipeline.index.tables import among, to_matrix
 from pipeline.search.audit import ExactAnswer, Found
 from pipeline.search.events import EventFrames, Levels, read_events
-from pipeline.search.scores import dot_products
+from pipeline.search.scores import dot_products, to_cosines
 
 Matrix = npt.NDArray[np.float32]
 
@@ -29,6 +30,9 @@ MARGIN_FRAMES = 1_000
 
 BLOCK_FRAMES, BLOCK_UNITS = 16_384, 500
 """Frames and units that are read together: with 1,024 numbers and 400 questions, 130 MB."""
+
+BLOCKS_HELD = 6
+"""Blocks whose scores are held, 21 MB each, until they show whether events of lower thresholds are needed."""
 
 BLOCK_CLIPS = 16_384
 
@@ -142,52 +146,98 @@ class _Best:
     """The best answers to one question, at most ``keep``; those that fall out raise ``floor``."""
 
     def __init__(self, keep: int) -> None:
-        self._keep = keep
-        self._held: list[tuple[Found, int]] = []
+        self._keep, self._n_added = keep, 0
+        self._heap: list[tuple[float, int, Found, int]] = []
         self.floor = -np.inf
 
-    def add(self, found: Found, unit: int) -> None:
-        if found.score > self.floor:
-            self._held.append((found, unit))
-            if len(self._held) > 2 * self._keep:
-                self._sort()
-
-    def _sort(self) -> None:
-        self._held.sort(key=lambda pair: -pair[0].score)
-        if len(self._held) > self._keep:
-            self.floor = max(self.floor, self._held[self._keep][0].score)
-            del self._held[self._keep :]
+    def add(self, product: float, found: Found, unit: int) -> None:
+        """Keep ``found`` if its dot product is among the best."""
+        entry = (product, -self._n_added, found, unit)
+        self._n_added += 1
+        if len(self._heap) < self._keep:
+            heapq.heappush(self._heap, entry)
+        else:
+            self.floor = max(self.floor, heapq.heappushpop(self._heap, entry)[0])
 
     def answer(self) -> ExactAnswer:
-        self._sort()
-        return ExactAnswer([found for found, _ in self._held], [unit for _, unit in self._held], self.floor)
+        best = sorted(self._heap, key=lambda entry: -entry[0])
+        products, _, found, units = zip(*best, strict=True) if best else ((), (), (), ())
+        return ExactAnswer(found, units, self.floor, products)
 
 
-def exact_events(
-    blocks: Iterable[Block], units: Sequence[Unit], questions: Matrix, levels: Levels, keep: int
-) -> list[ExactAnswer]:
+class EventFinder:
     """The best events of each question (Q, D) in the units, by the rules of ``levels``.
 
     An event belongs to the unit that it begins in. One that may go on beyond the frames that were read is left out.
     """
-    best = [_Best(keep) for _ in questions]
+
+    def __init__(self, units: Sequence[Unit], questions: Matrix, levels: Levels, keep: int) -> None:
+        self._units, self._questions, self._levels = units, questions, levels
+        self._best = [_Best(keep) for _ in questions]
+
+    def add(self, block: Block, scores: Matrix) -> None:
+        """The events of a block, whose vectors have these rough ``scores`` (n, Q)."""
+        highest = np.maximum.reduceat(scores, block.starts[:-1], axis=0)
+        floors = np.array([each.floor for each in self._best])
+        events, rows, questions = list[tuple[EventFrames, int]](), list[int](), list[int]()
+        for at, question in np.argwhere(highest >= np.maximum(self._levels.on, floors)).tolist():
+            begin, number = block.starts[at], block.numbers[at]
+            unit = self._units[number]
+            for event in read_events(scores[begin : block.starts[at + 1], question], self._levels, unit.read_first):
+                if event.score >= floors[question] and _belongs(event, unit, self._levels):
+                    events.append((event, number))
+                    rows.append(begin + event.peak - unit.read_first)
+                    questions.append(question)
+        peaks = np.vecdot(block.vectors[rows].astype(np.float64), self._questions[questions].astype(np.float64))
+        for (event, number), score, question in zip(events, peaks.astype(np.float32).tolist(), questions, strict=True):
+            found = Found(self._units[number].audio_id, event.first, event.stop, score)
+            self._best[question].add(score, found, number)
+
+    def answers(self) -> list[ExactAnswer]:
+        return [each.answer() for each in self._best]
+
+
+def score_blocks(blocks: Iterable[Block], questions: Matrix) -> Iterator[tuple[Block, Matrix]]:
+    """Each block that is not empty, and its dot products (n, Q) with the questions."""
     turned = np.ascontiguousarray(questions.T, dtype=np.float32)
     for block in blocks:
-        if not block.numbers:
-            continue
-        scores = block.vectors.astype(np.float32) @ turned
-        highest = np.maximum.reduceat(scores, block.starts[:-1], axis=0)
-        floors = np.array([each.floor for each in best])
-        for at, question in np.argwhere(highest >= np.maximum(levels.on, floors)).tolist():
-            rows, unit = slice(block.starts[at], block.starts[at + 1]), units[block.numbers[at]]
-            vectors = block.vectors[rows]
-            for event in read_events(scores[rows, question], levels, unit.read_first):
-                if _belongs(event, unit, levels):
-                    peak = event.peak - unit.read_first
-                    [score] = dot_products(vectors[peak : peak + 1], questions[question])
-                    found = Found(unit.audio_id, event.first, event.stop, float(score))
-                    best[question].add(found, block.numbers[at])
-    return [each.answer() for each in best]
+        if block.numbers:
+            yield block, block.vectors.astype(np.float32) @ turned
+
+
+def find_events_in(
+    scored: Iterable[tuple[Block, Matrix]], finders: Sequence[EventFinder], shows: Callable[[EventFinder], bool]
+) -> list[EventFinder]:
+    """Give the blocks to the first of ``finders``, and to each further one as long as none before it has enough events.
+
+    Returns:
+        The finders that got all blocks, in order.
+
+    Args:
+        shows: whether a finder has enough events; more blocks only add to them.
+    """
+    used = list(finders[:1])
+    held: list[tuple[Block, Matrix]] | None = []
+    for each in scored:
+        for finder in used:
+            finder.add(*each)
+        if held is not None:  # most samples never need the others
+            held.append(each)
+            if len(held) == BLOCKS_HELD and not shows(used[0]):
+                used += _catch_up(finders[1:], held)
+            held = held if len(held) < BLOCKS_HELD else None
+        elif len(used) > 1:
+            del used[next((at for at, finder in enumerate(used) if shows(finder)), len(used)) + 1 :]
+    if held is not None and not shows(used[0]):
+        used += _catch_up(finders[1:], held)
+    return used
+
+
+def _catch_up(finders: Sequence[EventFinder], held: list[tuple[Block, Matrix]]) -> Sequence[EventFinder]:
+    for finder in finders:
+        for each in held:
+            finder.add(*each)
+    return finders
 
 
 def _belongs(event: EventFrames, unit: Unit, levels: Levels) -> bool:
@@ -232,12 +282,18 @@ def draw_clips(files: Any, clips: Any, max_clips: int, rng: np.random.Generator)
 
 
 def exact_clips(
-    sample: ClipSample, questions: Matrix, keep: int, left_out: Sequence[int] | None = None
+    sample: ClipSample,
+    questions: Matrix,
+    keep: int,
+    *,
+    left_out: Sequence[int] | None = None,
+    measure: Literal["dot", "cosine"] = "dot",
 ) -> list[ExactAnswer]:
     """The best clips of each question (Q, D) in the sample, by dot product; overlapping windows are not folded.
 
     Args:
         left_out: for each question, the number of a file whose clips do not count: that of the question itself.
+        measure: the score of a clip; the best are those by dot product in any case.
     """
     best = [_Best(keep) for _ in questions]
     turned = np.ascontiguousarray(questions.T, dtype=np.float32)
@@ -245,15 +301,14 @@ def exact_clips(
         vectors = sample.vectors[begin : begin + BLOCK_CLIPS]
         scores = vectors.astype(np.float32) @ turned
         n_best = min(keep + 1, len(scores))
-        for question, each in enumerate(best):
-            column = scores[:, question]
+        for number, (question, each) in enumerate(zip(questions, best, strict=True)):
+            column = scores[:, number]
             if left_out is not None:
-                column[sample.files[begin : begin + len(column)] == left_out[question]] = -np.inf
+                column[sample.files[begin : begin + len(column)] == left_out[number]] = -np.inf
             rows = np.argpartition(-column, n_best - 1)[:n_best]
-            rows = rows[column[rows] > each.floor]
-            exact = dot_products(vectors[rows], questions[question])
-            for row, score, rough in zip(rows.tolist(), exact.tolist(), column[rows].tolist(), strict=True):
-                if np.isfinite(rough):
-                    number = begin + row
-                    each.add(Found(sample.clip_ids[number], 0, 1, score), int(sample.files[number]))
+            rows = rows[(column[rows] >= each.floor) & np.isfinite(column[rows])]
+            products = dot_products(vectors[rows], question)
+            ranked = products if measure == "dot" else to_cosines(products, vectors[rows], question)
+            for row, product, score in zip((begin + rows).tolist(), products.tolist(), ranked.tolist(), strict=True):
+                each.add(product, Found(sample.clip_ids[row], 0, 1, score), int(sample.files[row]))
     return [each.answer() for each in best]

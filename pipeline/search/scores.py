@@ -34,6 +34,13 @@ def score_rows(vectors: npt.NDArray[Any], query: Vector) -> tuple[Vector, float]
     return scores.astype(np.float32), float(np.sqrt(squares.max(initial=0.0)))
 
 
+def to_cosines(products: Vector, vectors: npt.NDArray[Any], query: Vector) -> Vector:
+    """The cosines (n,) of ``vectors`` (n, D) and ``query``, from their dot products (n,)."""
+    lengths = np.linalg.norm(vectors.astype(np.float32), axis=1) * np.linalg.norm(query)
+    cosines: Vector = products / np.maximum(lengths, 1e-30)
+    return cosines
+
+
 def longest_norm(vectors: npt.NDArray[Any]) -> float:
     """The length (Euclidean norm) of the longest of ``vectors`` (n, D); 0 if there is none."""
     return float(np.linalg.norm(vectors.astype(np.float32), axis=1).max(initial=0.0))

@@ -2,13 +2,13 @@
 
 from dataclasses import dataclass, replace
 from functools import cached_property
-from typing import Any
+from typing import Any, Literal
 
-from pipeline.index import vector_index
 from pipeline.index.handle import Generation
 from pipeline.index.search_settings import SearchSettings
-from pipeline.index.tuning import has_vector_index
-from pipeline.search.clips import find_clips
+from pipeline.index.tuning import read_trained
+from pipeline.search.audit import Answer, Found
+from pipeline.search.clips import search_clips
 from pipeline.search.event_reader import EventQuery, EventTables
 from pipeline.search.events import EventFrames, Levels
 from pipeline.search.find_events import find_events
@@ -30,17 +30,25 @@ class IndexSearches:
         found = [find_events(tables, EventQuery(vector, levels, k)) for vector in vectors]
         return [[(holder.uri, event) for holder, event in events] for events in found]
 
-    def clips(self, vectors: Matrix, k: int, settings: SearchSettings) -> list[list[tuple[str, float]]]:
-        """The ``k`` best clips for each vector by dot product, best first: ids and scores."""
-        found = [find_clips(self._clips, vector, k=k, all_windows=True, settings=settings) for vector in vectors]
-        return [[(hit.clip_id, hit.score) for hit in hits] for hits in found]
+    def clips(
+        self, vectors: Matrix, k: int, settings: SearchSettings, measure: Literal["dot", "cosine"]
+    ) -> list[Answer]:
+        """The ``k`` best clips for each vector: of a text by dot product, of a sound by cosine."""
+        settings = settings.for_partitions(self._n_partitions)
+        found = [
+            search_clips(self._clips, vector, k=k, all_windows=True, measure=measure, settings=settings)
+            for vector in vectors
+        ]
+        return [
+            Answer([Found(hit.clip_id, 0, 1, hit.score) for hit in hits], len(hits) >= k, least)
+            for hits, least in found
+        ]
 
-    @property
-    def n_partitions(self) -> int:
-        """Of the vector index of ``clips``; 1 where there is none."""
-        if not has_vector_index(self.tables, "clips"):
-            return 1
-        return len(self.tables.open("clips").get_ivf_model(vector_index.NAME).centroids)
+    @cached_property
+    def _n_partitions(self) -> int:
+        """Of the vector index of ``clips``."""
+        trained = read_trained(self.tables, "clips")
+        return trained.n_partitions if trained else 1
 
     @cached_property
     def _events(self) -> EventTables:

@@ -1,19 +1,19 @@
 """The fewest candidates that reach a recall: questions asked with several settings, compared with exact answers.
 
-Half of the units of the sample choose the settings, the other half measures them: a choice looks better than it is to
-the events that made it.
+Half of the units of the sample choose the settings: a choice looks better than it is to the events that made it. The
+other half decides nothing. It measures the chosen settings, and its result is reported as it is, so it is unbiased.
 """
 
+import math
 import time
 from collections.abc import Callable, Hashable, Sequence
 from dataclasses import dataclass, field
-from functools import cached_property
-from typing import Generic, TypeVar
+from typing import Generic, NamedTuple, TypeVar
 
 import numpy as np
 import numpy.typing as npt
 
-from pipeline.search.audit import Answer, ExactAnswer, Recall, measure_recall
+from pipeline.search.audit import Answer, ExactAnswer, Recall, estimate, measure_recall
 from pipeline.search.sample import Matrix
 
 Settings = TypeVar("Settings", bound=Hashable)
@@ -36,6 +36,9 @@ AT_ONCE = 16
 AT_LEAST, AT_MOST = 64, 128
 """Questions by which settings are judged. Those that are chosen are then measured by all."""
 
+FAR_BELOW = 0.05
+"""Settings whose interval ends so far below the wanted recall are given up before ``AT_LEAST`` questions."""
+
 
 def choose_k(exact: Sequence[ExactAnswer], share: float) -> int:
     """The fewest answers to ask for, so that the sample holds enough; where it cannot, nearly as many as it can.
@@ -49,6 +52,28 @@ def choose_k(exact: Sequence[ExactAnswer], share: float) -> int:
     return next(k for k in KS if expected[k] >= wanted)
 
 
+def find_best_low(exact: Sequence[ExactAnswer], n_units: int, share: float) -> float:
+    """The lower end that the reported interval would have if an index returned everything, with the largest k.
+
+    Args:
+        share: of the index, that was drawn.
+    """
+    n_counted = math.ceil(KS[-1] * share)
+    units = [unit for answer in exact for unit in answer.units[:n_counted]]
+    events = np.bincount(np.array(units, np.int64), minlength=n_units)[~is_for_choice(n_units)]
+    return estimate(events, events).best_low
+
+
+def is_for_choice(n_units: int) -> npt.NDArray[np.bool_]:
+    """Which units choose the settings: every other one, for they are in random order; where there is only one, none."""
+    return np.asarray(np.arange(n_units) % 2 == 1)
+
+
+def is_enough(low: float, wanted: float) -> bool:
+    """Whether the lower end of an interval is high enough for a recall of ``wanted``."""
+    return low >= wanted - TOLERANCE
+
+
 @dataclass(frozen=True)
 class Exam(Generic[Settings]):
     """Questions (Q, D), their exact answers within a sample of ``n_units``, and how to ask an index for ``k`` each."""
@@ -60,7 +85,6 @@ class Exam(Generic[Settings]):
     k: int
     limit_s: float
     """With each of the settings, questions are asked in order until so much time has passed, at least one group."""
-    seed: int = 0
     _answers: dict[Settings, list[Answer]] = field(default_factory=dict, init=False, repr=False)
     _spent_s: dict[Settings, float] = field(default_factory=dict, init=False, repr=False)
 
@@ -82,48 +106,38 @@ class Exam(Generic[Settings]):
     def measure(self, settings: Settings, *, is_choice: bool) -> Recall:
         """The recall on the half of the units that chooses, or on the other one, by the questions asked so far."""
         answers = self._answers.get(settings, [])
-        chosen = self._is_for_choice if is_choice or self.n_units < 2 else ~self._is_for_choice
+        chosen = is_for_choice(self.n_units) == is_choice
         return measure_recall(answers, self.exact[: len(answers)], self.n_units, chosen)
 
     def judge(self, settings: Settings, wanted: float) -> bool | None:
         """Whether these settings reach a recall, by as few questions as show it; None where ``AT_MOST`` do not."""
         while True:
-            verdict, n_asked = _judge(self.measure(settings, is_choice=True), wanted), self.count_asked(settings)
-            is_enough = n_asked >= (AT_MOST if verdict is None else AT_LEAST)
-            if is_enough or not self.ask_more(settings):
+            recall, n_asked = self.measure(settings, is_choice=True), self.count_asked(settings)
+            verdict = _judge(recall, wanted)
+            at_least = AT_ONCE if recall.high < wanted - FAR_BELOW else AT_LEAST
+            if n_asked >= (AT_MOST if verdict is None else at_least) or not self.ask_more(settings):
                 return verdict
 
-    def finish(self, settings: Settings) -> "Tuned[Settings]":
-        """The recall by the other half of the units, and by as many questions as there is time for."""
+    def finish(self, settings: Settings) -> "Measurement":
+        """The recall by the half of the units that did not choose, and by all questions that there is time for."""
         while self.ask_more(settings):
             pass
-        return Tuned(settings, self.measure(settings, is_choice=False), self.count_asked(settings))
-
-    @cached_property
-    def _is_for_choice(self) -> npt.NDArray[np.bool_]:
-        """The half of the units (n_units,) that chooses the settings; all of them where there is only one."""
-        return np.asarray(np.random.default_rng(self.seed).permutation(self.n_units) % 2 == 0)
+        return Measurement(self.measure(settings, is_choice=False), self.count_asked(settings))
 
 
-@dataclass(frozen=True)
-class Tuned(Generic[Settings]):
-    """Settings, and the recall that was measured with them."""
-
-    settings: Settings
+class Measurement(NamedTuple):
     recall: Recall
     n_questions: int
 
 
-def tune(exam: Exam[Settings], rungs: Sequence[Settings], default: Settings, wanted: float) -> Tuned[Settings]:
-    """The first of ``rungs`` that reaches the recall. Each one finds at least as much as the one before, and is slower.
+def choose(exam: Exam[Settings], rungs: Sequence[Settings], start: int, wanted: float) -> int:
+    """The number of the first of ``rungs`` that reaches the recall, by the half of the units that chooses.
 
-    Where the sample is too small to tell, the settings are at least those of ``default``, and more where too little is
-    found with them.
+    Where that half is too small to tell, it is at least ``start``, and more where too little is found with that.
 
     Args:
-        rungs: in order; ``default`` is one of them.
+        rungs: each one finds at least as much as the one before, and is slower.
     """
-    start = rungs.index(default)
 
     def is_good(n: int) -> bool:
         verdict = exam.judge(rungs[n], wanted)
@@ -132,19 +146,13 @@ def tune(exam: Exam[Settings], rungs: Sequence[Settings], default: Settings, wan
             return n >= start and (share is None or share >= wanted)
         return verdict
 
-    best = _first(len(rungs), start, is_good)
-    tuned = exam.finish(rungs[best])
-    # The half that did not choose may find the choice too low.
-    while best + 1 < len(rungs) and tuned.recall.share is not None and tuned.recall.share < wanted:
-        best += 1
-        tuned = exam.finish(rungs[best])
-    return tuned
+    return _first(len(rungs), start, is_good)
 
 
 def _judge(recall: Recall, wanted: float) -> bool | None:
     if recall.share is None:
         return None
-    if recall.share >= wanted and recall.low >= wanted - TOLERANCE:
+    if recall.share >= wanted and is_enough(recall.low, wanted):
         return True
     return False if recall.high < wanted else None
 

@@ -1,6 +1,7 @@
 """A measurement of the recall, as a run publishes it; and what one needs: vector indexes, and a text model."""
 
 from collections.abc import Sequence
+from dataclasses import replace
 from functools import partial
 from typing import Any
 
@@ -9,9 +10,11 @@ import numpy as np
 import pyarrow as pa
 
 from pipeline.encoder.checkpoint import ModelIdentity
+from pipeline.index.handle import open_index
 from pipeline.index.search_settings import SearchSettings
 from pipeline.index.tables import FILE_FORMAT
-from pipeline.index.tuning import Measured, Tuning
+from pipeline.index.tuning import COMMANDS, Measured, Tuning, read_trained
+from pipeline.index.vector_index import NAME, Step, make_here
 from pipeline.index.writer import Writer
 from pipeline.search.query_vectors import QueryModels, TextModel
 
@@ -25,6 +28,14 @@ TUNING = Tuning(
     n_frames=1_000_000,
     seconds=35.1,
 )
+
+
+def measure_here(path: str, tuning: Tuning = TUNING) -> Tuning:
+    """``tuning`` as if it had been measured on the index at ``path`` as it is now."""
+    live = open_index(path).live
+    found = {name: read_trained(live, name) for name in COMMANDS}
+    rows = {f"n_{name}": live.open(name).count_rows() for name in ("clips", "frames")}
+    return replace(tuning, **rows, measured_on={name: trained for name, trained in found.items() if trained})
 
 
 class RandomTexts:
@@ -51,7 +62,8 @@ def publish_tuning(path: str, tuning: Tuning) -> None:
 
 
 def add_vector_index(path: str, *names: str, spoil: bool = False, n_partitions: int = 1) -> None:
-    """Give tables, ``clips`` by default, a vector index, however few rows they have.
+    """Give tables, ``clips`` by default, a vector index as Earshot makes it, however few rows they have. An index that
+    is there already is built anew.
 
     Args:
         spoil: give each row the vector of another one before.
@@ -61,7 +73,14 @@ def add_vector_index(path: str, *names: str, spoil: bool = False, n_partitions: 
         for name in names or ("clips",):
             if spoil:
                 changes.make("spoil", name, _shuffle)
-            changes.make("index", name, partial(_index, n_partitions=n_partitions))
+            changes.make("index", name, partial(_index, name=name, n_partitions=n_partitions))
+        writer.publish("maintain", changes)
+
+
+def drop_vector_index(path: str, name: str) -> None:
+    writer = Writer(path, "1" * 32)
+    with writer.changes() as changes:
+        changes.make("drop index", name, _drop)
         writer.publish("maintain", changes)
 
 
@@ -73,6 +92,11 @@ def _shuffle(table: Any) -> Any:
     return lance.write_dataset(shuffled, table.uri, mode="overwrite", data_storage_version=FILE_FORMAT)
 
 
-def _index(table: Any, n_partitions: int) -> Any:
-    table.create_index("vector", "IVF_FLAT", name="vector_idx", metric="dot", num_partitions=n_partitions)
+def _index(table: Any, name: str, n_partitions: int) -> Any:
+    make_here(table, Step(name, n_partitions, 0, table.count_rows()))
+    return lance.dataset(table.uri)
+
+
+def _drop(table: Any) -> Any:
+    table.drop_index(NAME)
     return table

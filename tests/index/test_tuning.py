@@ -13,12 +13,18 @@ from pipeline.grid import Grid
 from pipeline.index.handle import open_index
 from pipeline.index.repair import restore_index
 from pipeline.index.search_settings import SearchSettings
-from pipeline.index.tuning import find_reasons, is_approximate, parse_tuning
+from pipeline.index.tuning import find_reasons, find_settings, is_approximate, parse_tuning, read_trained
+from pipeline.index.vector_index import read_index
 from tests.helpers.tables import draw_vectors, write_index
-from tests.helpers.tuning import TUNING, add_vector_index, publish_tuning
+from tests.helpers.tuning import TUNING, add_vector_index, measure_here, publish_tuning
+from tests.helpers.vector_tables import ClipTable
 
 GRID = Grid(250, 10)
 NOW = dt.datetime(2026, 1, 2, tzinfo=dt.UTC)
+
+
+def find(index: str, wanted: float = 0.98) -> list[str]:
+    return list(find_reasons(open_index(index).live, wanted))
 
 
 @pytest.fixture
@@ -54,6 +60,15 @@ def test_settings_of_another_version_are_left_out() -> None:
     assert parse_tuning(detail, NOW, "journal").settings == SearchSettings(clip_refine=32)
 
 
+def test_row_of_an_older_version_is_read() -> None:
+    detail = json.loads(json.dumps(TUNING.to_detail()))
+    detail["settings"] = {"pools_per_event": 5, "clip_probes": 12, "clip_refine": 4}
+    del detail["measured_on"], detail["locate"]["best_low"], detail["query"]["best_low"]
+    found = parse_tuning(detail, NOW, "journal")
+    assert (found.locate, found.measured_on) == (TUNING.locate, {})
+    assert found.settings.for_partitions(100).clip_probes == 12  # a number of partitions, not a share
+
+
 @pytest.mark.parametrize("change", [{"settings": 3}, {"wanted": "much"}, {"locate": {"recall": 1}}, {"n_frames": None}])
 def test_row_that_no_run_wrote_is_refused(change: dict[str, object]) -> None:
     with pytest.raises(IndexMismatch, match="something else wrote here"):
@@ -61,18 +76,69 @@ def test_row_that_no_run_wrote_is_refused(change: dict[str, object]) -> None:
 
 
 def test_recall_is_due_at_first_after_growth_and_where_more_is_wanted(index: str) -> None:
-    assert list(find_reasons(open_index(index).live, 0.98)) == ["never measured"]
-    publish_tuning(index, replace(TUNING, n_clips=6, n_frames=900))
-    live = open_index(index).live
-    assert list(find_reasons(live, 0.98)) == []
-    assert list(find_reasons(live, 0.9)) == []
-    assert list(find_reasons(live, 0.995)) == ["tuned for a recall of 0.98, not 0.995"]
+    assert find(index) == ["never measured"]
+    publish_tuning(index, measure_here(index))
+    assert find(index) == find(index, 0.9) == []
+    assert find(index, 0.995) == ["tuned for a recall of 0.98, not 0.995"]
     add_vector_index(index)
-    assert list(find_reasons(open_index(index).live, 0.98)) == []
-    publish_tuning(index, replace(TUNING, n_clips=6, n_frames=900, query=None))
-    assert list(find_reasons(open_index(index).live, 0.98)) == ["`query` was exact then"]
-    publish_tuning(index, replace(TUNING, n_clips=6, n_frames=500))
-    assert list(find_reasons(open_index(index).live, 0.98)) == ["`frames` has grown from 500 to 900 rows"]
+    publish_tuning(index, measure_here(index))
+    assert find(index) == []
+    publish_tuning(index, replace(measure_here(index), query=None))
+    assert find(index) == ["`query` was exact then"]
+    publish_tuning(index, replace(measure_here(index), n_frames=500))
+    assert find(index) == ["`frames` has grown from 500 to 900 rows"]
+
+
+ANOTHER = ["the vector index of `clips` is another one than was measured"]
+
+
+def test_recall_is_due_for_an_index_that_was_built_anew(index: str) -> None:
+    add_vector_index(index)
+    publish_tuning(index, replace(measure_here(index), measured_on={}))  # of an older version
+    assert find(index) == ANOTHER
+    publish_tuning(index, measure_here(index))
+    assert find(index) == []
+    measured = open_index(index).live
+    add_vector_index(index, n_partitions=2)
+    assert find(index) == ANOTHER
+    publish_tuning(index, measure_here(index))
+    assert find(index) == []
+    restore_index(index, measured.seq)
+    assert find(index) == ANOTHER
+    assert read_trained(open_index(index).live, "clips") == read_trained(measured, "clips")
+
+
+def test_index_that_is_extended_or_merged_stays_the_same(tmp_path: Path) -> None:
+    path, rng = tmp_path / "index", np.random.default_rng(0)
+    table = ClipTable(path)
+    table.run({f"/{n}.wav": 100 for n in range(20)})
+    add_vector_index(str(path), n_partitions=4)
+    trained = read_trained(open_index(path).live, "clips")
+    assert trained is not None
+    assert trained.n_partitions == 4
+    for n in range(4):
+        table.run({f"/more-{n}.wav": int(rng.integers(300, 400))})
+    index = read_index(open_index(path).live.open("clips"))
+    assert index is not None
+    assert index.n_unindexed == 0
+    assert read_trained(open_index(path).live, "clips") == trained
+
+
+def test_share_of_the_partitions_is_kept_when_their_number_changes(index: str) -> None:
+    add_vector_index(index, n_partitions=2)
+    publish_tuning(index, replace(measure_here(index), settings=SearchSettings(clip_probes=0.25)))
+    found = find_settings(open_index(index).live, "clips")
+    assert found == SearchSettings(clip_probes=1)
+    assert [SearchSettings(clip_probes=0.25).for_partitions(n).clip_probes for n in (1, 4, 5, 600)] == [1, 1, 2, 150]
+    assert SearchSettings().for_partitions(600) == SearchSettings()
+    assert find_settings(open_index(index).live, "pools") is None
+
+
+def test_vector_index_that_has_lost_a_file_is_not_known(index: str) -> None:
+    add_vector_index(index)
+    for path in Path(index, "clips.lance", "_indices").rglob("*.idx"):
+        path.unlink()
+    assert read_trained(open_index(index).live, "clips") is None
 
 
 def test_index_without_vector_indexes_is_exact(index: str) -> None:

@@ -1,6 +1,7 @@
 """The audit of a whole index: the recall of searches that lose a known share, and the settings that follow."""
 
 from dataclasses import replace
+from typing import Literal
 
 import numpy as np
 import numpy.typing as npt
@@ -10,8 +11,9 @@ from pipeline.grid import Grid
 from pipeline.index.handle import Generation, open_index
 from pipeline.index.search_settings import SearchSettings
 from pipeline.index.tables import to_matrix
-from pipeline.index.tuning import Tuning
+from pipeline.index.tuning import Tuning, read_trained
 from pipeline.search import audit_index as module
+from pipeline.search.audit import Answer, Found
 from pipeline.search.audit_index import Audited, audit_index, count_sampled, find_limit_s, list_clip_rungs
 from pipeline.search.events import EventFrames, Levels
 from pipeline.search.scores import dot_products
@@ -23,22 +25,35 @@ Matrix = npt.NDArray[np.float32]
 
 
 class LossySearches:
-    """Answers by a scan, and finds each clip with a chance that depends on the settings."""
+    """Answers by a scan, and finds each clip with a chance that depends on the settings.
 
-    def __init__(self, tables: Generation, chances: dict[int, float]) -> None:
+    Args:
+        n_compared: clips that are ranked by cosine, of the best by dot product.
+    """
+
+    def __init__(self, tables: Generation, chances: dict[int, float], n_compared: int = 200) -> None:
         rows = tables.open("clips").to_table(columns=["clip_id", "vector"])
         self._ids, self._vectors = rows["clip_id"].to_pylist(), to_matrix(rows["vector"])
-        self._chances = chances
+        self._lengths = np.linalg.norm(self._vectors.astype(np.float32), axis=1)
+        self._chances, self._n_compared = chances, n_compared
 
-    def clips(self, vectors: Matrix, k: int, settings: SearchSettings) -> list[list[tuple[str, float]]]:
-        found = []
+    def clips(
+        self, vectors: Matrix, k: int, settings: SearchSettings, measure: Literal["dot", "cosine"]
+    ) -> list[Answer]:
+        answers = []
         for vector in vectors:
             luck = np.random.default_rng(vector.view(np.uint32)).random(len(self._ids))
             [kept] = np.nonzero(luck < self._chances[settings.clip_refine])
-            scores = dot_products(self._vectors[kept], vector)
+            products = dot_products(self._vectors[kept], vector)
+            scores, least = products, -np.inf
+            if measure == "cosine":
+                scores = products / self._lengths[kept] / np.linalg.norm(vector)
+                order = np.argsort(-products)
+                scores[order[self._n_compared :]] = -np.inf
+                least = float(products[order[200]])  # as if 200 had been compared
             best = np.argsort(-scores)[:k]
-            found.append([(self._ids[kept[row]], float(scores[row])) for row in best])
-        return found
+            answers.append(Answer([Found(self._ids[kept[row]], 0, 1, float(scores[row])) for row in best], True, least))
+        return answers
 
     def events(
         self, vectors: Matrix, k: int, levels: Levels, settings: SearchSettings
@@ -72,6 +87,21 @@ def test_fewest_whole_vectors_that_reach_the_recall_are_chosen(tables: Generatio
     assert tuning.query.n_questions == 320
     assert tuning.query.n_dimensions == pytest.approx(8, abs=0.5)
     assert (tuning.n_clips, tuning.n_frames) == (60 * 12, 180_000)
+    assert tuning.measured_on == {"clips": read_trained(tables, "clips")}
+
+
+def test_clips_that_only_similar_needs_are_noticed(tables: Generation) -> None:
+    """It ranks the 200 best by dot product. Here only the best 60 come, which hold the best 20 of every text."""
+    chances = dict.fromkeys((4, 8, 16, 32, 64), 1.0)
+    tuning = audit_index(Audited(tables, LossySearches(tables, chances, n_compared=60), FakeModels()), 0.98)
+    assert tuning.query is not None
+    assert tuning.similar is not None
+    assert tuning.query.recall == 1.0
+    assert tuning.similar.high < 0.95
+    tuning = audit_index(Audited(tables, LossySearches(tables, chances), FakeModels()), 0.98)
+    assert tuning.similar is not None
+    assert tuning.similar.recall == 1.0
+    assert (tuning.similar.k, tuning.similar.n_questions) == (20, 320)
 
 
 def test_index_that_loses_clips_whatever_the_settings_is_noticed(tables: Generation) -> None:
@@ -100,17 +130,18 @@ def test_sample_of_some_files_measures_the_same(tables: Generation, monkeypatch:
 
 def test_partitions_grow_before_the_whole_vectors_do() -> None:
     default = SearchSettings()
+    shares = (1 / 16, 1 / 8, 1 / 4, 1 / 2)
     rungs = list_clip_rungs(default, 64)
     assert [(rung.clip_probes, rung.clip_refine) for rung in rungs] == [
-        *((n, 4) for n in (4, 8, 16, 32)),
+        *((share, 4) for share in shares),
         *((None, n) for n in (4, 8, 16, 32, 64)),
     ]
-    few = replace(default, clip_probes=10, clip_refine=8)
-    assert [(rung.clip_probes, rung.clip_refine) for rung in list_clip_rungs(few, 64)] == [
-        *((n, 8) for n in (4, 8, 10, 16, 32)),
+    few = replace(default, clip_probes=0.2, clip_refine=8)
+    assert [(rung.clip_probes, rung.clip_refine) for rung in list_clip_rungs(few, 8)] == [
+        *((share, 8) for share in (1 / 8, 0.2, 1 / 4, 1 / 2)),
         *((None, n) for n in (8, 16, 32, 64)),
     ]
-    assert default in list_clip_rungs(default, 1)
+    assert [rung.clip_probes for rung in list_clip_rungs(default, 1)] == [None] * 5
     assert few in list_clip_rungs(few, 1)
 
 

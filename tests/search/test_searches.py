@@ -1,6 +1,7 @@
 """An index asked through its own vector indexes, and the audit of it: right and spoilt ones."""
 
 from pathlib import Path
+from typing import Literal
 
 import numpy as np
 import pytest
@@ -10,6 +11,7 @@ from pipeline.index.handle import Generation, open_index
 from pipeline.index.search_settings import SearchSettings
 from pipeline.index.tuning import Tuning
 from pipeline.search import audit_index as module
+from pipeline.search.audit import Found
 from pipeline.search.audit_index import Audited, audit_index
 from pipeline.search.clips import find_clips
 from pipeline.search.event_reader import EventQuery, EventTables
@@ -23,6 +25,7 @@ from tests.helpers.tuning import FakeModels, add_vector_index
 GRID = Grid(250, 10)
 LEVELS = Levels(on=2.6, off=2.1, gap_frames=5, min_frames=0)
 N_FILES = 30
+MEASURES: tuple[Literal["dot"], Literal["cosine"]] = ("dot", "cosine")
 
 
 def draw_bursts(rng: np.random.Generator) -> tuple[Vectors, Vectors]:
@@ -52,23 +55,27 @@ def tables(tmp_path_factory: pytest.TempPathFactory) -> Generation:
 
 
 def audit(tables: Generation, default: SearchSettings = SearchSettings()) -> Tuning:
-    searches = IndexSearches(tables)
-    return audit_index(Audited(tables, searches, FakeModels(), searches.n_partitions), 0.98, default=default)
+    return audit_index(Audited(tables, IndexSearches(tables), FakeModels()), 0.98, default=default)
 
 
 def test_answers_through_the_index_are_those_of_a_scan(tables: Generation) -> None:
     searches = IndexSearches(tables)
-    assert searches.n_partitions == 1
     queries = np.random.default_rng(1).standard_normal((5, 8)).astype(np.float32)
     opened = {name: open_table(tables.path, name, tables.versions[name]) for name in ("frames", "files", "clips")}
     exact = EventTables(opened["frames"], opened["files"])
     events = searches.events(queries, 10, LEVELS, SearchSettings(pools_per_event=50))
-    clips = searches.clips(queries, 10, SearchSettings())
-    for query, found, hits in zip(queries, events, clips, strict=True):
+    found_clips = {
+        measure: searches.clips(queries, 10, SearchSettings(clip_refine=16), measure) for measure in MEASURES
+    }
+    for query, found in zip(queries, events, strict=True):
         scanned = find_events(exact, EventQuery(query, LEVELS, 10))
         assert found == [(holder.uri, event) for holder, event in scanned]
-        expected = find_clips(opened["clips"], query, k=10, all_windows=True)
-        assert hits == [(hit.clip_id, hit.score) for hit in expected]
+    for measure in MEASURES:
+        for query, answer in zip(queries, found_clips[measure], strict=True):
+            hits = find_clips(opened["clips"], query, k=10, all_windows=True, measure=measure)
+            assert answer.found == [Found(hit.clip_id, 0, 1, hit.score) for hit in hits]
+            assert answer.is_full
+            assert answer.least == -np.inf  # all clips were compared
 
 
 def test_index_that_finds_everything_has_a_recall_of_one(tables: Generation, monkeypatch: pytest.MonkeyPatch) -> None:
@@ -101,23 +108,29 @@ def test_too_few_partitions_are_noticed(tmp_path: Path, monkeypatch: pytest.Monk
     write(tmp_path / "index")
     add_vector_index(str(tmp_path / "index"), "clips", n_partitions=8)
     tables = open_index(tmp_path / "index").live
-    assert IndexSearches(tables).n_partitions == 8
-    tuning = audit(tables, SearchSettings(clip_probes=1))
-    assert tuning.settings.clip_probes is None or tuning.settings.clip_probes > 2
+    tuning = audit(tables, SearchSettings(clip_probes=1 / 8))
+    assert tuning.measured_on["clips"].n_partitions == 8
+    assert tuning.settings.clip_probes is None or tuning.settings.clip_probes > 1 / 4
     assert tuning.query is not None
     assert tuning.query.recall is not None
     assert tuning.query.recall >= 0.98
 
 
-@pytest.mark.parametrize(("logit_bias", "threshold"), [(-3.5, 0.1), (-100.0, 0.03)])
-def test_threshold_falls_where_nothing_reaches_the_usual_one(
-    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, logit_bias: float, threshold: float
+def test_threshold_falls_where_too_little_reaches_the_usual_one(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     monkeypatch.setattr(module, "N_QUESTIONS", 32)
-    tuning = audit(write(tmp_path / "index", "pools", logit_scale=0.3, logit_bias=logit_bias))
+    tuning = audit(write(tmp_path / "index", "pools", logit_scale=0.3, logit_bias=-3.5))
     assert tuning.locate is not None
-    assert tuning.locate.threshold == threshold
-    # Where nothing is loud enough for any threshold, nothing can be said, and the default stays.
-    assert (tuning.locate.recall is None) == (threshold == 0.03)
-    if tuning.locate.recall is None:
-        assert tuning.settings == SearchSettings()
+    assert tuning.locate.recall is not None
+    assert tuning.locate.threshold == 0.1
+
+
+def test_sample_without_events_at_any_threshold_leaves_the_settings(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(module, "N_QUESTIONS", 32)
+    tuning = audit(write(tmp_path / "index", "pools", logit_scale=0.3, logit_bias=-100.0))
+    assert tuning.locate is not None
+    assert (tuning.locate.recall, tuning.locate.n_answers, tuning.locate.best_low) == (None, 0, 0.0)
+    assert tuning.settings == SearchSettings()

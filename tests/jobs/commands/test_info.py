@@ -1,6 +1,6 @@
 """``earshot info``."""
 
-from dataclasses import asdict
+from dataclasses import asdict, replace
 
 import pytest
 
@@ -9,7 +9,7 @@ from tests.helpers.commands import Call, lines
 from tests.helpers.contents import KnownCorpus, live
 from tests.helpers.older import create_older
 from tests.helpers.runs import DIMENSION
-from tests.helpers.tuning import TUNING, add_vector_index, publish_tuning
+from tests.helpers.tuning import TUNING, add_vector_index, drop_vector_index, measure_here, publish_tuning
 
 
 def test_info_counts_the_published_files(corpus: KnownCorpus, call: Call) -> None:
@@ -44,8 +44,28 @@ def test_info_shows_the_measured_recall(corpus: KnownCorpus, call: Call) -> None
     [values] = lines(call("info", into, "--json")[1])
     assert values["recall"] == {"measured_at": None, "settings": asdict(SearchSettings())}
     assert "never measured" in call("info", into)[1]
-    publish_tuning(into, TUNING)
+    publish_tuning(into, measure_here(into, replace(TUNING, query=TUNING.locate)))
     [values] = lines(call("info", into, "--json")[1])
-    assert values["recall"]["locate"] == asdict(TUNING.measured["locate"])
+    assert values["recall"]["query"] == asdict(TUNING.measured["locate"])
+    assert "locate" not in values["recall"]  # pools have no vector index: `locate` is exact
     assert values["recall"]["settings"] == asdict(TUNING.settings)
+    assert values["recall"]["of_former_index"] == []
     assert "99.3% (98.5% to 99.7%)" in call("info", into)[1]
+
+
+def test_recall_of_an_index_that_is_no_more_is_said_to_be_so(corpus: KnownCorpus, call: Call) -> None:
+    into = corpus.config.into
+    add_vector_index(into, "clips", "pools")
+    publish_tuning(into, measure_here(into, replace(TUNING, query=TUNING.locate)))
+    add_vector_index(into, "clips", n_partitions=2)
+    [values] = lines(call("info", into, "--json")[1])
+    assert values["recall"]["of_former_index"] == ["query"]
+    assert "of a former vector index" in call("info", into)[1]
+    drop_vector_index(into, "clips")
+    [values] = lines(call("info", into, "--json")[1])
+    assert "query" not in values["recall"]
+    assert values["recall"]["of_former_index"] == []
+    assert "former" not in call("info", into)[1]
+    drop_vector_index(into, "pools")
+    [values] = lines(call("info", into, "--json")[1])
+    assert values["recall"] is None

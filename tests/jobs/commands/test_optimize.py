@@ -43,4 +43,5 @@ def test_recall_is_measured_where_there_are_vector_indexes(
     assert "\nrecall of other texts: may differ" in out
     [done] = lines(call("optimize", corpus.config.into, "--json")[1])
     assert list(done["recall"]) == ["query", "similar"]
-    assert (done["problems"], done["recall"]["query"]["recall"]) == ([], 1.0)
+    assert done["recall"]["query"]["recall"] == 1.0
+    assert ["the sample holds" in problem for problem in done["problems"]] == [True, True]  # so few files prove little

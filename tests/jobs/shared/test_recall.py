@@ -25,6 +25,15 @@ def test_recall_is_shown_with_its_interval_age_and_settings() -> None:
     assert said["search settings"] == "clip_refine 16"
 
 
+def test_recall_of_a_former_index_is_said_to_be_so() -> None:
+    measured = {name: asdict(each) for name, each in TUNING.measured.items()}
+    moment = dt.datetime.now(dt.UTC).isoformat()
+    about = {"measured_at": moment, "seconds": 1.0, "wanted": 0.98, "settings": {}, "of_former_index": ["locate"]}
+    said = show_recall({**about, **measured})
+    assert said["recall of locate"].endswith("; of a former vector index: `earshot optimize` measures it again")
+    assert "former" not in said["recall of query"]
+
+
 def test_recall_that_was_never_measured_is_said_to_be_so() -> None:
     said = show_recall({"measured_at": None, "settings": {"clip_refine": 4}})
     assert said["recall"] == "never measured; `earshot optimize` measures it"
