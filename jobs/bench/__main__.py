@@ -25,6 +25,7 @@ def make_app() -> "typer.Typer":
 
     from jobs.bench.baselines import baselines
     from jobs.bench.candidates import candidates
+    from jobs.bench.growth import growth
     from jobs.bench.load import load
     from jobs.bench.many import many
     from jobs.bench.reindex import reindex
@@ -39,7 +40,7 @@ def make_app() -> "typer.Typer":
         add_completion=False,
         pretty_exceptions_enable=False,
     )
-    for measurement in (baselines, candidates, load, many, reindex, search, start, windows):
+    for measurement in (baselines, candidates, growth, load, many, reindex, search, start, windows):
         app.command()(measurement)
 
     @app.command(add_help_option=False, context_settings={"allow_extra_args": True, "ignore_unknown_options": True})

@@ -28,6 +28,7 @@ from pipeline.encoder.checkpoint import ModelIdentity
 from pipeline.errors import UsageError
 from pipeline.grid import frames_to_seconds
 from pipeline.index.handle import Generation
+from pipeline.index.journal import Failpoint
 from pipeline.index.maintenance import optimize
 from pipeline.index.pools import pool_frames
 from pipeline.index.tables import ROWS_PER_FRAGMENT, create_tables, write_rows
@@ -177,14 +178,12 @@ def number_of(uri: str) -> int:
 def build(folder: Path, corpus: Corpus, vectors: Vectors) -> Built:
     """Write an index of made vectors, and maintain it as a run does."""
     path = folder / "index"
-    create_tables(path, _settings(corpus), clip_dimension=corpus.dimension, frame_dimension=corpus.dimension)
-    writer = Writer(path, RUN_ID)
-    writer.add_columns(LOT)
+    writer = create(path, corpus)
     written, waiting = Cost(), list[Batch]()
     for batch_id, numbers in _plan(corpus):
-        encoded = _encode(batch_id, numbers, corpus, vectors)
+        encoded = encode(batch_id, numbers, corpus, vectors)
         clock = Clock()
-        waiting.append(_write(path, encoded, corpus))
+        waiting.append(write_batch(path, encoded, corpus))
         if sum(batch.n_rows for batch in waiting) >= _rows_per_commit(corpus):
             writer.commit(waiting)
             waiting.clear()
@@ -200,6 +199,14 @@ def build(folder: Path, corpus: Corpus, vectors: Vectors) -> Built:
     built = Built(folder, corpus, written, pooled, maintained, tuned, audited, tuple(problems))
     built.save()
     return built
+
+
+def create(path: Path, corpus: Corpus, failpoint: Failpoint = lambda step: None) -> Writer:
+    """An index without rows."""
+    create_tables(path, _settings(corpus), clip_dimension=corpus.dimension, frame_dimension=corpus.dimension)
+    writer = Writer(path, RUN_ID, failpoint=failpoint)
+    writer.add_columns(LOT)
+    return writer
 
 
 class _Bank(QueryModels):
@@ -258,7 +265,7 @@ def _plan(corpus: Corpus) -> Iterator[tuple[str, range]]:
         yield schema.make_batch_id(RUN_ID, number), range(first, min(corpus.n_files, first + n_files))
 
 
-def _encode(batch_id: str, numbers: range, corpus: Corpus, vectors: Vectors) -> pa.Table:
+def encode(batch_id: str, numbers: range, corpus: Corpus, vectors: Vectors) -> pa.Table:
     """ENCODED rows of a batch: the windows of each file, then its outcome."""
     rows = list[Row]()
     if corpus.with_frames:
@@ -286,7 +293,7 @@ def _file_row(number: int) -> Row:
     return indexed_row(row | {"sample_rate_hz": 48_000, "channels": 1, "codec": "pcm_s16"}, FILE_FRAMES, None)
 
 
-def _write(path: Path, encoded: pa.Table, corpus: Corpus) -> Batch:
+def write_batch(path: Path, encoded: pa.Table, corpus: Corpus) -> Batch:
     """Write a batch as a worker and the driver do, with the column ``lot``."""
     frames_schema = schema.frames_schema(corpus.dimension)
     collector = Collector(WINDOW.grid, corpus.dimension, with_frames=corpus.with_frames)

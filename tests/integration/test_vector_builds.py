@@ -76,6 +76,9 @@ def test_ray_tasks_build_an_index(table: ClipTable) -> None:
         assert step.n_partitions is not None
         build_on_ray(clips, step.n_partitions, find_limits(clips, step), lambda: ticks.append(1))
 
+    dead = Path(table.path, "clips.lance", "_indices", f"{vector_build._PART}-4a5b-8c9d-0123456789ab")
+    dead.mkdir()
+    (dead / "index.idx").write_bytes(b"of a build that was killed")
     upkeep = VectorUpkeep(make)
     table.run({"5": 59}, vectors=upkeep)
     assert not upkeep.problems
@@ -83,6 +86,7 @@ def test_ray_tasks_build_an_index(table: ClipTable) -> None:
     assert found is not None
     assert found.segments == (354,)
     assert ticks
+    assert not dead.exists()
 
 
 def test_a_build_that_takes_too_long_commits_nothing(table: ClipTable) -> None:

@@ -102,6 +102,25 @@ def test_the_next_run_builds_what_a_dead_one_left(corpus: KnownCorpus, name: str
 
 
 @pytest.mark.parametrize(("step", "nth"), DEATHS)
+def test_the_former_index_goes_on_where_a_run_dies_while_it_trains_anew(
+    corpus: KnownCorpus, step: str, nth: int, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    run(corpus, make_here)
+    monkeypatch.setattr(vector_index, "GROWTH_TO_TRAIN", 1)
+    for number in range(6):
+        corpus.put(f"more-{number}.wav", number)
+    with pytest.raises(Died):
+        run(corpus, Dying("clips", step, nth))
+    table = find_index(corpus.config.into).live.open("clips")
+    found = vector_index.read_index(table)
+    assert found is not None
+    assert found.n_unindexed > 0
+    assert vector_index.find_damage(table) is None
+    assert [done.done for done in run(corpus, make_here).done if done.table == "clips"] == ["built"]
+    check_one_index(corpus)
+
+
+@pytest.mark.parametrize(("step", "nth"), DEATHS)
 def test_a_run_outlives_a_build_that_is_killed(corpus: KnownCorpus, step: str, nth: int) -> None:
     """Killed after its commit, it has built the index."""
 
