@@ -115,12 +115,17 @@ class Checkpoint:
                     digest.update(files[tensor.file].read(min(SAMPLE_BYTES, tensor.stop - begin)))
         return digest.hexdigest()
 
+    @property
+    def tokenizer_settings(self) -> tuple[dict[str, Any], dict[str, Any]]:
+        """``TOKENIZER_SETTINGS``; empty where there is no such file."""
+        config, special = (self._read(file) if (self.folder / file).exists() else {} for file in TOKENIZER_SETTINGS)
+        return config, special
+
     @cached_property
     def tokenizer_checksum(self) -> str:
         """Of the tokenizer: see ``pipeline.encoder.tokenizer``."""
-        config, special = (self._read(file) if (self.folder / file).exists() else {} for file in TOKENIZER_SETTINGS)
         try:
-            return checksum_tokenizer(self._read("tokenizer.json"), config, special)
+            return checksum_tokenizer(self._read("tokenizer.json"), *self.tokenizer_settings)
         except (TypeError, AttributeError) as error:
             raise ModelError(f"{self.name}: tokenizer.json is no tokenizer: {one_line(error, 300)}") from None
 

@@ -1,4 +1,4 @@
-"""A tokenizer's files in, a checksum out that is equal where texts become the same tokens.
+"""A tokenizer's files in, a checksum out that is equal where texts become the same tokens; and the tokens of a text.
 
 The weights of a model do not show a change of its tokenizer, but with other merges or another lower-casing the same
 words get other vectors. Copying a checkpoint or saving it again does not change the checksum, as far as transformers
@@ -7,6 +7,8 @@ writes the same settings.
 
 import hashlib
 import json
+from dataclasses import dataclass
+from pathlib import Path
 from typing import Any
 
 _STATE = frozenset({"version", "truncation", "padding"})
@@ -66,3 +68,58 @@ def _in_one_form(value: Any) -> Any:
     if isinstance(merges := found.get("merges"), list):
         found["merges"] = [" ".join(pair) if isinstance(pair, list) else pair for pair in merges]
     return found
+
+
+# --- tokens without transformers --------------------------------------------------------------------------------------
+
+_UNLIMITED = 10**30
+"""What transformers writes as ``model_max_length`` where there is no limit."""
+
+
+@dataclass(frozen=True)
+class PlainTokenizer:
+    """The tokenizer of tokenizer.json, used as it is."""
+
+    model_max_length: int
+    _backend: Any
+
+    def tokenize(self, text: str) -> list[int]:
+        """The tokens of a text, with the special ones around it."""
+        ids: list[int] = self._backend.encode(text).ids
+        return ids
+
+
+def read_plain_tokenizer(folder: Path, config: dict[str, Any], special_tokens: dict[str, Any]) -> PlainTokenizer | None:
+    """The tokenizer of a checkpoint, if its settings change nothing of tokenizer.json; else None.
+
+    Args:
+        config, special_tokens: tokenizer_config.json and special_tokens_map.json; empty where there is no such file.
+    """
+    from tokenizers import Tokenizer
+
+    stored = json.loads((folder / "tokenizer.json").read_bytes())
+    known = {token["content"]: token for token in stored.get("added_tokens") or []}
+    settings = {key: value for key, value in {**special_tokens, **config}.items() if key not in _PROVENANCE}
+    added = settings.pop("added_tokens_decoder", None) or {}
+    if config.get("tokenizer_class") not in _FAST_CLASSES or not all(
+        _is_known(token, known) for token in added.values()
+    ):
+        return None
+    for key, value in settings.items():
+        tokens = value if isinstance(value, list) else [value]
+        is_harmless = value in (None, [], {}) or (
+            key.endswith(("_token", "_tokens")) and set(map(_content, tokens)) <= {*known}
+        )
+        if not is_harmless:
+            return None
+    backend = Tokenizer.from_file(str(folder / "tokenizer.json"))
+    backend.no_truncation()
+    backend.no_padding()
+    return PlainTokenizer(int(config.get("model_max_length") or _UNLIMITED), backend)
+
+
+def _is_known(token: Any, known: dict[str, Any]) -> bool:
+    """Whether tokenizer.json has a special token with the same flags."""
+    if not isinstance(token, dict) or (there := known.get(token.get("content", ""))) is None:
+        return False
+    return all(there.get(key) == value for key, value in token.items() if not key.startswith("__"))

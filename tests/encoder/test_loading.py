@@ -8,6 +8,7 @@ import subprocess
 import sys
 import time
 from dataclasses import asdict
+from itertools import product
 from pathlib import Path
 from typing import Any
 
@@ -17,6 +18,7 @@ import torch
 from transformers import PeAudioConfig, PeAudioModel, PeAudioProcessor
 
 from pipeline.encoder.checkpoint import find_checkpoint, read_identity
+from pipeline.encoder.loading import load_model
 from pipeline.encoder.text_encoder import load_text_encoder
 from pipeline.errors import ModelError
 from pipeline.grid import Grid
@@ -126,15 +128,21 @@ def test_attention_named_on_the_hub_is_not_fetched(tmp_path: Path) -> None:
     for part in (settings, settings["text_config"], settings["audio_config"]):
         part["attn_implementation"] = part["_attn_implementation"] = "someone/attention"
     path.write_text(json.dumps(settings))
-    model = load_text_encoder(str(tmp_path))._model
+    model = load_model(find_checkpoint(str(tmp_path), None), "float32")
     assert model.config._attn_implementation == model.text_model.config._attn_implementation == "sdpa"
 
 
 LOADERS = [load, load_text_encoder]
+"""Both refuse a checkpoint that is not whole. A question reads nothing of the audio tower; the checksum covers it."""
 
 
-@pytest.mark.parametrize("loader", LOADERS)
-@pytest.mark.parametrize("key", ["audio_encoder.norm.weight", "text_model.final_norm.weight", "audio_head.proj.weight"])
+@pytest.mark.parametrize(
+    ("loader", "key"),
+    [
+        *product(LOADERS, ["text_model.final_norm.weight", "audio_head.proj.weight", "text_audio_head.proj.weight"]),
+        (load, "audio_encoder.norm.weight"),
+    ],
+)
 def test_missing_weights_are_refused(copy: Path, loader: Any, key: str) -> None:
     edit_weights(copy, lambda state: state.pop(key))
     with pytest.raises(ModelError) as caught:
@@ -150,8 +158,13 @@ def test_missing_scalars_are_refused(copy: Path, key: str) -> None:
         read_identity(str(copy))
 
 
-@pytest.mark.parametrize("loader", LOADERS)
-@pytest.mark.parametrize("key", ["audio_encoder.layers.2.mlp.up_proj.weight", "text_model.more.weight", "other.weight"])
+@pytest.mark.parametrize(
+    ("loader", "key"),
+    [
+        *product(LOADERS, ["text_model.more.weight", "text_audio_head.more.weight", "other.weight"]),
+        (load, "audio_encoder.layers.2.mlp.up_proj.weight"),
+    ],
+)
 def test_unexpected_weights_are_refused(copy: Path, loader: Any, key: str) -> None:
     edit_weights(copy, lambda state: state.update({key: torch.zeros(3)}))
     with pytest.raises(ModelError) as caught:
@@ -168,12 +181,14 @@ def test_unexpected_weights_of_the_audio_model_are_refused_among_others(tmp_path
         load(folder)
 
 
-@pytest.mark.parametrize("loader", LOADERS)
-def test_weights_of_another_shape_are_refused(copy: Path, loader: Any) -> None:
-    edit_weights(copy, lambda state: state.update({"audio_encoder.norm.weight": torch.ones(47)}))
+@pytest.mark.parametrize(
+    ("loader", "key"), [*product(LOADERS, ["text_model.final_norm.weight"]), (load, "audio_encoder.norm.weight")]
+)
+def test_weights_of_another_shape_are_refused(copy: Path, loader: Any, key: str) -> None:
+    edit_weights(copy, lambda state: state.update({key: torch.ones(47)}))
     with pytest.raises(ModelError) as caught:
         loader(str(copy))
-    assert "1 of another shape (audio_encoder.norm.weight)" in one_line(caught)
+    assert f"1 of another shape ({key})" in one_line(caught)
 
 
 def test_many_problems_are_counted_and_the_first_are_listed(copy: Path) -> None:
@@ -226,7 +241,7 @@ def test_broken_checkpoints_fail_in_one_line(copy: Path, message: str) -> None:
 
 def test_loading_prints_nothing(copy: Path) -> None:
     """In a fresh process, since transformers keeps the stream that it found when it was imported."""
-    edit_weights(copy, lambda state: state.pop("audio_encoder.norm.weight"))
+    edit_weights(copy, lambda state: state.pop("text_model.final_norm.weight"))
     script = (
         "import sys; from pipeline.errors import ModelError\n"
         "from pipeline.encoder.text_encoder import load_text_encoder\n"

@@ -14,8 +14,8 @@ from transformers import PeAudioFeatureExtractor, PeAudioModel, PreTrainedTokeni
 from jobs.tiny.evaluate import encode_texts
 from jobs.tiny.evaluate import load as load_for_the_exam
 from jobs.tiny.network import build_config
-from pipeline.encoder.checkpoint import read_identity
-from pipeline.encoder.text_encoder import load_text_encoder
+from pipeline.encoder.checkpoint import find_checkpoint, read_identity
+from pipeline.encoder.text_encoder import TransformersTower, load_text_encoder
 from pipeline.errors import ModelError, UsageError
 from tests.helpers.checkpoints import build_model, edit_settings, make_pe_audio, make_pe_audio_video
 from tests.helpers.encoders import TEXTS, assert_close, cosine
@@ -130,11 +130,11 @@ def test_a_text_does_not_depend_on_its_batch(one: Path) -> None:
     assert cosine(together[:-1], together[1:]) < 0.9
 
 
-def test_the_text_encoder_holds_no_audio_weights(one: Path) -> None:
+def test_a_tower_of_transformers_holds_no_audio_weights(one: Path) -> None:
     model = build_model()
     read = [p for name, p in model.named_parameters() if name.startswith("text_") and "final_norm" not in name]
     text = sum(p.numel() for p in read)
-    held = load_text_encoder(str(one))._model
+    held = TransformersTower(find_checkpoint(str(one), None)).model
     assert sum(p.numel() for p in held.parameters()) == text < 0.5 * sum(p.numel() for p in model.parameters())
 
 
