@@ -9,6 +9,7 @@ import av.error
 import numpy as np
 from av.codec.codec import codecs_available
 
+from pipeline.audio import opus
 from pipeline.audio.containers import CLOCKED_FORMATS, FFMPEG_FORMATS, TIMED_FORMATS, begins_as_audio, read_ogg_end
 from pipeline.audio.header_lengths import View, find_cut, is_cut_caf
 from pipeline.audio.mpeg_tags import find_frames_end, read_mp3_duration
@@ -44,6 +45,8 @@ class AvReader:
         self.trouble: str | None = None
         self.raw = raw
         self._known = begins_as_audio(source)
+        self._n_opus_samples = 0  # of the packets up to the first frame
+        self._surplus = 0  # samples at the beginning that are still to be left out
         cut = find_cut(source) if raw is None else None
         if cut is not None:
             self.trouble = "its last box is cut off"
@@ -71,6 +74,8 @@ class AvReader:
             if self._container.format.name == "caf":
                 self._check_caf_end(source)
             self._stream = self._choose()
+            is_opus = self._stream.codec_context.name == "opus"
+            self._pre_skip = opus.read_pre_skip(self._stream.codec_context.extradata) if is_opus else 0
             self._packets = Packets(self._container, self._stream, source)
             zero_s = self._find_zero()
             self.info = self._describe(source, zero_s)
@@ -87,7 +92,7 @@ class AvReader:
                 PIECE_VALUES, PIECE_S * frame.sample_rate * frame.layout.nb_channels
             )
             if frames and (full or silence_s or _kind(frame) != _kind(frames[0])):
-                yield _join(frames)
+                yield self._trim(_join(frames))
                 frames, n_values = [], 0
             if silence_s:
                 yield from _silence(frame.sample_rate if frame else self.info.sample_rate_hz, silence_s)
@@ -96,9 +101,16 @@ class AvReader:
             frames.append(frame)
             n_values += frame.samples * frame.layout.nb_channels
         if frames:
-            rate_hz, mono = _join(frames)
+            rate_hz, mono = self._trim(_join(frames))
             n_padding = round(self._padding_s() * rate_hz)
             yield rate_hz, mono[:-n_padding] if 0 < n_padding < frames[-1].samples else mono
+
+    def _trim(self, piece: Piece) -> Piece:
+        """Leave out what remains of the surplus at the beginning."""
+        rate_hz, mono = piece
+        n = min(self._surplus, len(mono))
+        self._surplus -= n
+        return rate_hz, mono[n:] if n else mono
 
     def _padding_s(self) -> float:
         """What FFmpeg leaves of the padding of the last frame: in m4a, short vorbis, and mp3 with a tag behind it."""
@@ -112,25 +124,38 @@ class AvReader:
     def _timed_frames(self) -> Iterator[tuple[float, Any]]:
         """Each frame, with the seconds of silence before it; the last frame may be None."""
         has_clock = self._timed or self._container.format.name in CLOCKED_FORMATS
-        timeline = self._timeline
+        timeline, is_first = self._timeline, True
         for silence_s, frame in self._frames():
             timeline.at_s += silence_s
             if frame is not None:
+                surplus_s = self._take_surplus(frame) if is_first else 0.0
+                is_first = False
                 if has_clock and (time_s := frame.time) is not None:
-                    silence_s += timeline.silence_before(time_s)
-                timeline.at_s += frame.samples / frame.sample_rate
+                    silence_s += timeline.silence_before(time_s + surplus_s)
+                timeline.at_s += frame.samples / frame.sample_rate - surplus_s
             yield silence_s, frame
         if timeline.filled_s and not self.trouble:
             self.trouble = f"{timeline.filled_s:.3f} s are missing in the middle, and taken as silence"
+
+    def _take_surplus(self, frame: Any) -> float:
+        """Note how many samples FFmpeg has left at the beginning of opus in Matroska: it skips too few of other rates.
+
+        Returns the seconds of that.
+        """
+        if self._pre_skip and self._container.format.name == "matroska,webm":
+            self._surplus = max(0, self._pre_skip - (self._n_opus_samples - frame.samples))
+        return self._surplus / opus.RATE_HZ
 
     def _frames(self) -> Iterator[tuple[float, Any]]:
         """Each frame, with the duration of the pauses before it; None for a frame after the last pause."""
         n_packets = n_bad = 0
         worst: Exception | None = None
         may_pause = self.info.codec in PAUSING_CODECS
-        pause_s = 0.0
+        pause_s, count_opus = 0.0, self._pre_skip > 0
         for packet in self._packets:
             n_packets += 1
+            if count_opus and packet.size:
+                self._n_opus_samples += opus.count_samples(bytes(memoryview(packet)[:2]))
             try:
                 frames = packet.decode()
             except av.error.FFmpegError as error:
@@ -138,6 +163,7 @@ class AvReader:
                 if not is_pause(packet, self.info.codec):
                     n_bad, worst = n_bad + 1, error
             if frames:
+                count_opus = False
                 yield pause_s, frames[0]
                 pause_s = 0.0
                 for frame in frames[1:]:
@@ -228,11 +254,10 @@ class AvReader:
             return None
         begin_s = max(0.0, self._packets.first_s or 0.0)
         lead_s = 0.0 if zero_s is None else max(0.0, begin_s - zero_s)
-        codec = self._stream.codec_context.name
         if self._stream.duration is not None:
             duration_s = float(self._stream.duration * self._stream.time_base)
-            if name == "ogg" and codec == "opus" and begin_s:  # FFmpeg counts from zero, but the stream begins later
-                duration_s -= begin_s + 2 * _read_pre_skip(self._stream)
+            if name == "ogg" and self._pre_skip and begin_s:  # FFmpeg counts from zero, but the stream begins later
+                duration_s -= begin_s + 2 * self._pre_skip / opus.RATE_HZ
             if self._counts_blocks:
                 duration_s -= float(self._stream.time_base)
             return duration_s + (lead_s if name != "asf" else 0.0)
@@ -244,12 +269,6 @@ class AvReader:
 
 
 _MP4 = "mov,mp4,m4a,3gp,3g2,mj2"
-
-
-def _read_pre_skip(stream: Any) -> float:
-    """Seconds at the beginning of an Opus stream that are not to be heard (RFC 7845, section 5.1)."""
-    head = stream.codec_context.extradata or b""
-    return int.from_bytes(head[10:12], "little") / 48_000 if head[:8] == b"OpusHead" else 0.0
 
 
 def _parse_time(text: str) -> float | None:

@@ -1,7 +1,9 @@
 """FFmpeg reads pieces at the file's own rate, and says what is wrong with a damaged file."""
 
 import io
+from pathlib import Path
 
+import av
 import numpy as np
 import pytest
 
@@ -10,7 +12,7 @@ from pipeline.audio.decode import open_audio
 from pipeline.audio.source import Bytes
 from pipeline.errors import FileFailure
 from tests.helpers.bursts import find_bursts, make_bursts
-from tests.helpers.sounds import by_av, cut, encode, noise
+from tests.helpers.sounds import by_av, cut, encode, make_png, noise
 
 HZ = 44_100
 
@@ -106,3 +108,45 @@ def test_last_block_of_lossless_sound_may_be_short(container: str) -> None:
     with open_audio(io.BytesIO(by_av(container, codec)(make_bursts(48_000, 2), 48_000))) as audio:
         assert sum(map(len, audio.blocks())) == 12 * 48_000
         assert audio.truncated is None
+
+
+def box(name: bytes, *content: bytes) -> bytes:
+    body = b"".join(content)
+    return (8 + len(body)).to_bytes(4) + name + body
+
+
+def with_gapless_tag(m4a: bytes, delay: int, n_samples: int) -> bytes:
+    """An m4a with the tag by which iTunes states the delay of its encoder."""
+    text = f" 00000000 {delay:08X} 00000200 {n_samples:016X}" + 8 * " 00000000"
+    names = box(b"mean", bytes(4), b"com.apple.iTunes"), box(b"name", bytes(4), b"iTunSMPB")
+    item = box(b"----", *names, box(b"data", (1).to_bytes(4), bytes(4), text.encode()))
+    tags = box(b"meta", bytes(4), box(b"hdlr", bytes(8), b"mdirappl", bytes(9)), box(b"ilst", item))
+    at = m4a.index(b"moov") - 4  # the last box
+    return m4a[:at] + box(b"moov", m4a[at + 8 :].replace(b"udta", b"free"), box(b"udta", tags))
+
+
+def test_delay_that_itunes_states_is_left_out() -> None:
+    encoder = by_av("ipod", "aac", 128_000, container_options={"use_editlist": "0"})
+    data = encoder(make_bursts(48_000), 48_000)
+    for sound, at_s in ((data, 2.0213), (with_gapless_tag(data, 1_024, 12 * 48_000), 2.0)):
+        with open_audio(io.BytesIO(sound)) as audio:
+            heard = np.concatenate(list(audio.blocks()))
+        assert find_bursts(heard) == pytest.approx([at_s, at_s + 7], abs=0.001)
+
+
+def test_sound_with_a_cover_attached_states_its_duration(tmp_path: Path) -> None:
+    path = tmp_path / "a.mka"
+    with (
+        av.open(str(path), "w", format="matroska") as writer,
+        av.open(io.BytesIO(encode("matroska_flac", noise(4.0, HZ), HZ))) as reader,
+    ):
+        writer.add_attachment("cover.png", "image/png", make_png())
+        stream = writer.add_stream_from_template(reader.streams.audio[0])
+        for packet in reader.demux(audio=0):
+            if packet.dts is not None:
+                packet.stream = stream
+                writer.mux(packet)
+    with open_audio(io.BytesIO(cut(path.read_bytes(), 0.6))) as audio:
+        assert audio.info.expected_duration_s == pytest.approx(4.0, abs=0.01)
+        list(audio.blocks())
+        assert audio.truncated is not None

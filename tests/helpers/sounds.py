@@ -298,12 +298,12 @@ def forget_total(flac: bytes) -> bytes:
 
 def with_cover(mp3: bytes, size: int = 300_000, side: int = 16) -> bytes:
     """An mp3 behind an ID3v2 tag with a picture of ``side`` x ``side``, filled up by ``size`` bytes."""
-    picture = b"\0image/png\0\x03\0" + _png(side) + bytes(size)
+    picture = b"\0image/png\0\x03\0" + make_png(side) + bytes(size)
     body = b"APIC" + struct.pack(">IH", len(picture), 0) + picture
     return b"ID3\x03\0\0" + bytes(len(body) >> shift & 0x7F for shift in (21, 14, 7, 0)) + body + mp3
 
 
-def _png(side: int = 16) -> bytes:
+def make_png(side: int = 16) -> bytes:
     def chunk(kind: bytes, body: bytes) -> bytes:
         return struct.pack(">I", len(body)) + kind + body + struct.pack(">I", zlib.crc32(kind + body))
 
@@ -344,7 +344,7 @@ def _no_audio() -> _Broken:
         "text.wav": b"This is not a sound.\n" * 400,
         "page.mp3": b"<!DOCTYPE html><html><head><title>404 Not Found</title></head><body>" + b"<p>no</p>" * 300,
         "random.flac": np.random.default_rng(1).bytes(60_000),
-        "picture.mp3": _png(),
+        "picture.mp3": make_png(),
         "document.wav": b"%PDF-1.4\n1 0 obj\n<< /Type /Catalog >>\nendobj\n" + b"0" * 3_000 + b"\n%%EOF\n",
         "archive.ogg": _zip(),
         "playlist.mp3": b"#EXTM3U\n#EXT-X-TARGETDURATION:10\n#EXTINF:10,\nnan.wav\n#EXT-X-ENDLIST\n",
