@@ -6,17 +6,18 @@ from typing import Any
 
 import av
 import av.error
-import numpy as np
 from av.codec.codec import codecs_available
 
 from pipeline.audio import opus
 from pipeline.audio.containers import CLOCKED_FORMATS, FFMPEG_FORMATS, TIMED_FORMATS, begins_as_audio, read_ogg_end
+from pipeline.audio.frames import join_frames, kind_of, make_silence
 from pipeline.audio.header_lengths import View, find_cut, is_cut_caf
 from pipeline.audio.mpeg_tags import find_frames_end, read_mp3_duration
 from pipeline.audio.packets import PAUSING_CODECS, SPLICED_FORMATS, Packets, is_pause
-from pipeline.audio.pieces import PIECE_S, PIECE_VALUES, AudioInfo, Piece, mean_channels
+from pipeline.audio.pieces import PIECE_S, PIECE_VALUES, AudioInfo, Piece
 from pipeline.audio.source import Bytes
 from pipeline.audio.timeline import GAP_S, OPUS_GAP_S, Container, Timeline, find_zero
+from pipeline.audio.tracks import choose_track
 from pipeline.corpus.raw_formats import RawFormat
 from pipeline.errors import FileFailure, one_line
 
@@ -52,19 +53,10 @@ class AvReader:
             self.trouble = "its last box is cut off"
         # With half an index of a fragment, FFmpeg would refuse the whole file.
         end = cut[1] if cut is not None and cut[0] != b"mdat" else find_frames_end(source)
+        self._whole = View(source, 0, end)
         source.seek(0)
         try:
-            self._container = av.open(
-                source if end == source.size_bytes else View(source, 0, end),
-                "r",
-                format=raw and raw.format,
-                container_options={
-                    "format_whitelist": raw.format if raw else FFMPEG_FORMATS,
-                    "codec_whitelist": _AUDIO_DECODERS,
-                },
-                metadata_errors="ignore",
-                buffer_size=1 << 16,
-            )
+            self._container = _open(source if end == source.size_bytes else self._whole, raw)
         except av.error.FFmpegError as error:
             raise self._not_opened(one_line(error)) from None
         try:
@@ -73,7 +65,7 @@ class AvReader:
                 self._check_ogg_end(source)
             if self._container.format.name == "caf":
                 self._check_caf_end(source)
-            self._stream = self._choose()
+            self._stream = self._choose(source)
             is_opus = self._stream.codec_context.name == "opus"
             self._pre_skip = opus.read_pre_skip(self._stream.codec_context.extradata) if is_opus else 0
             self._packets = Packets(self._container, self._stream, source)
@@ -91,17 +83,17 @@ class AvReader:
             full = frame is None or n_values >= min(
                 PIECE_VALUES, PIECE_S * frame.sample_rate * frame.layout.nb_channels
             )
-            if frames and (full or silence_s or _kind(frame) != _kind(frames[0])):
-                yield self._trim(_join(frames))
+            if frames and (full or silence_s or kind_of(frame) != kind_of(frames[0])):
+                yield self._trim(join_frames(frames))
                 frames, n_values = [], 0
             if silence_s:
-                yield from _silence(frame.sample_rate if frame else self.info.sample_rate_hz, silence_s)
+                yield from make_silence(frame.sample_rate if frame else self.info.sample_rate_hz, silence_s)
             if frame is None:
                 return
             frames.append(frame)
             n_values += frame.samples * frame.layout.nb_channels
         if frames:
-            rate_hz, mono = self._trim(_join(frames))
+            rate_hz, mono = self._trim(join_frames(frames))
             n_padding = round(self._padding_s() * rate_hz)
             yield rate_hz, mono[:-n_padding] if 0 < n_padding < frames[-1].samples else mono
 
@@ -177,8 +169,19 @@ class AvReader:
         if worst and n_bad > max(2, n_packets // 1000):
             self.trouble = f"{n_bad} of {n_packets} packets cannot be decoded: {one_line(worst)}"
 
-    def _choose(self) -> Any:
-        stream = self._container.streams.best("audio")
+    @property
+    def note(self) -> str | None:
+        """A remark for people on a file that is not faulty."""
+        if (raw := self.raw) is not None:
+            return f"it has no header, and is read as {raw.name} at {raw.sample_rate_hz // 1000} kHz by its extension"
+        tracks = self._container.streams.audio
+        if len(tracks) < 2:
+            return None
+        return f"it has {len(tracks)} sound tracks; number {tracks.index(self._stream) + 1} is read"
+
+    def _choose(self, source: Bytes) -> Any:
+        tracks = self._container.streams.audio
+        stream = self._container.streams.best("audio") if len(tracks) < 2 else self._choose_track(source)
         if stream is None and self._container.streams.video:
             raise FileFailure("decode", "no_audio_stream", "a video without sound")
         if stream is None:
@@ -190,6 +193,12 @@ class AvReader:
         if self._container.format.name == "caf" and stream.codec_context.name == "alac":
             # The last packet is as short as it should be. FFmpeg would cut off its padding again.
             stream.codec_context.flags2 |= av.codec.context.Flags2.skip_manual
+        return stream
+
+    def _choose_track(self, source: Bytes) -> Any:
+        position = source.tell()
+        stream = choose_track(self._container, lambda: _open(self._whole, None))
+        source.seek(position)
         return stream
 
     def _check_ogg_end(self, source: Bytes) -> None:
@@ -268,6 +277,20 @@ class AvReader:
         return None if ends_s is None else max(0.0, ends_s - begin_s + lead_s)
 
 
+def _open(file: Any, raw: RawFormat | None) -> Any:
+    return av.open(
+        file,
+        "r",
+        format=raw and raw.format,
+        container_options={
+            "format_whitelist": raw.format if raw else FFMPEG_FORMATS,
+            "codec_whitelist": _AUDIO_DECODERS,
+        },
+        metadata_errors="ignore",
+        buffer_size=1 << 16,
+    )
+
+
 _MP4 = "mov,mp4,m4a,3gp,3g2,mj2"
 
 
@@ -275,36 +298,3 @@ def _parse_time(text: str) -> float | None:
     """Seconds of a time such as ``00:00:12.021000000``, as Matroska's tags have it."""
     match = re.fullmatch(r"(\d+):(\d\d):(\d\d(?:\.\d+)?)", text.strip("\0 "))
     return None if match is None else int(match[1]) * 3_600 + int(match[2]) * 60 + float(match[3])
-
-
-def _kind(frame: Any) -> tuple[int, int, str]:
-    return frame.sample_rate, frame.layout.nb_channels, frame.format.name
-
-
-_DTYPES = {"u8": "u1", "s16": "i2", "s32": "i4", "s64": "i8", "flt": "f4", "dbl": "f8"}
-
-
-def _join(frames: list[Any]) -> Piece:
-    """One piece of consecutive frames of one kind."""
-    rate_hz, channels, _ = _kind(frames[0])
-    if frames[0].format.is_planar and channels >= 8:
-        # PyAV finds the end of the planes by a null pointer, but FFmpeg sets one for up to seven only: it would crash.
-        packer = av.AudioResampler(format="flt", layout=frames[0].layout, rate=rate_hz)
-        frames = [packed for frame in [*frames, None] for packed in packer.resample(frame)]
-    planar = frames[0].format.is_planar
-    n_planes, per_sample = (channels, 1) if planar else (1, channels)
-    n_values = per_sample * sum(frame.samples for frame in frames)
-    values = np.empty((n_planes, n_values), _DTYPES[frames[0].format.packed.name])
-    at = 0
-    for frame in frames:  # takes half the time of `to_ndarray` and `concatenate`
-        stop = at + per_sample * frame.samples
-        for plane, row in zip(frame.planes, values, strict=True):
-            row[at:stop] = np.frombuffer(plane, values.dtype, stop - at)
-        at = stop
-    return rate_hz, mean_channels(values if planar else values.reshape(-1, channels).T)
-
-
-def _silence(rate_hz: int, duration_s: float) -> Iterator[Piece]:
-    n_samples = round(duration_s * rate_hz)
-    for begin in range(0, n_samples, PIECE_VALUES):
-        yield rate_hz, np.zeros(min(PIECE_VALUES, n_samples - begin), np.float32)

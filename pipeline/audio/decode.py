@@ -77,10 +77,7 @@ class AudioStream(AbstractContextManager["AudioStream"]):
     @property
     def note(self) -> str | None:
         """A remark for people on a file that is not faulty."""
-        raw = self._reader.raw if isinstance(self._reader, AvReader) else None
-        if raw is None:
-            return None
-        return f"it has no header, and is read as {raw.name} at {raw.sample_rate_hz // 1000} kHz by its extension"
+        return self._reader.note if isinstance(self._reader, AvReader) else None
 
     @property
     def n_samples(self) -> int | None:

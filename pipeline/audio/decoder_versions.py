@@ -62,6 +62,7 @@ _BLOCK_CODECS = frozenset(["ms_adpcm", "ima_adpcm", "gsm610", "nms_adpcm_16", "n
 _MATROSKA = frozenset(["mkv", "webm", "weba", "mka"])
 _FILMS = _MATROSKA | {"mp4", "m4v", "mov", "3gp", "3g2", "wmv", "asf", "flv", "f4v", "mpg", "mpeg", "m2ts", "vob"}
 _FILMS |= {"ogv", "ogx"}
+_OTHER_FILMS = frozenset(["avi", "mxf", "rmvb"])  # nothing but their tracks is read in another way
 
 
 _OGG = frozenset(["ogg", "oga", "opus", "ogv", "ogx"])
@@ -75,6 +76,10 @@ def _is_in_film(row: Mapping[str, Any]) -> bool:
     # Matroska states the duration of a file that has sound only: nothing in it is placed in another way.
     is_simple = row["expected_duration_s"] is not None and row["reason"] is None
     return not (is_simple and extension_of(split_uri(row["uri"])[0]) in _MATROSKA)
+
+
+def _may_have_tracks(row: Mapping[str, Any]) -> bool:
+    return _is_in_film(row) or (row["status"] == "indexed" and _may_be_named(row, _OTHER_FILMS))
 
 
 def _may_be_late_opus(row: Mapping[str, Any]) -> bool:
@@ -103,6 +108,7 @@ MENDS: tuple[Mend, ...] = (
     ),
     Mend(8, "sound in films begins where the film does, and gaps become silence", _is_in_film),
     Mend(9, "opus of low rates in webm begins without its encoder's delay", _may_be_late_opus),
+    Mend(10, "the default one of several sound tracks is read, unless it is silent", _may_have_tracks),
 )
 DECODER = max((mend.version for mend in MENDS), default=1)
 """The version that this code decodes with."""

@@ -142,15 +142,16 @@ FAILED = {"status": "failed", "stage": "decode", "codec": None}
         ({"uri": "a.opus", "codec": "opus"}, None),
         ({"uri": "a.opus", "codec": "opus", "reason": "truncated"}, 7),
         ({"uri": "a.flac", "codec": "flac", "reason": "truncated"}, None),
-        ({"uri": "a.avi", "codec": "flac", "reason": "truncated"}, 7),
+        ({"uri": "a.caf", "codec": "alac", "reason": "truncated"}, 7),
         ({"uri": "a.webm", "codec": "opus", "expected_duration_s": 12.008}, None),
         ({"uri": "a.webm", "codec": "opus", "duration_s": 12.0054, "expected_duration_s": 12.008}, 9),
         ({"uri": "a.webm", "codec": "vorbis"}, None),
-        ({"uri": "a.webm#t=1,2", "codec": "vorbis", "expected_duration_s": None}, 8),
-        ({"uri": "s.tar#a.mka", "codec": "aac", "reason": "truncated"}, 8),
-        ({"uri": "a.mp4", "codec": "aac"}, 8),
+        ({"uri": "a.webm#t=1,2", "codec": "vorbis", "expected_duration_s": None}, 10),
+        ({"uri": "s.tar#a.mka", "codec": "aac", "reason": "truncated"}, 10),
+        ({"uri": "a.mp4", "codec": "aac"}, 10),
+        ({"uri": "a.avi", "codec": "mp3", "decoder": 8}, 10),
         ({"uri": "a.m4a", "codec": "aac"}, None),
-        ({"uri": "a.ts", "codec": "aac"}, 8),  # no extension of audio: it may be anything
+        ({"uri": "a.ts", "codec": "aac"}, 10),  # no extension of audio: it may be anything
         ({"uri": "a.mp4", "codec": "aac", "decoder": DECODER}, None),
     ],
 )

@@ -93,6 +93,30 @@ def make_film(
     return file.getvalue()
 
 
+def mux_tracks(container: str, tracks: list[bytes], default: int | None = None, film: bool = True) -> bytes:
+    """A container with the sounds of several files.
+
+    Args:
+        default: the track that it calls its default, if it calls one so. Some containers name the first otherwise.
+        film: whether it has a picture.
+    """
+    file, packets = io.BytesIO(), list[Any]()
+    with av.open(file, "w", format=container) as target:
+        if film:
+            packets = _draw(target, "mpeg4", DURATION_S, lambda time_s: 0.0)
+        for number, data in enumerate(tracks):
+            source = av.open(io.BytesIO(data))
+            stream = target.add_stream_from_template(source.streams.audio[0])
+            stream.disposition = av.stream.Disposition(int(number == default))
+            for packet in source.demux(source.streams.audio[0]):
+                if packet.dts is not None:
+                    packet.stream = stream
+                    packets.append(packet)
+        for packet in sorted(packets, key=lambda packet: float(packet.dts * packet.time_base)):
+            target.mux(packet)
+    return file.getvalue()
+
+
 def _draw(film: Any, codec: str, duration_s: float, move_s: Callable[[float], float]) -> list[Any]:
     stream = film.add_stream(codec, rate=25, width=64, height=48, pix_fmt="yuv420p")
     packets: list[Any] = []

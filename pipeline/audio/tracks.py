@@ -1,0 +1,69 @@
+"""Which of several sound tracks of a container is read.
+
+It is the first that is not silent in its first minute. Those that the container calls its default are listened to
+first, and tracks with comments, or for people who hear or see badly, last.
+"""
+
+from collections.abc import Callable
+from typing import Any
+
+import av
+import av.error
+import numpy as np
+
+from pipeline.audio.frames import join_frames
+
+_MINUTE_S = 60.0
+_SILENCE = 1e-4
+"""Full scale is 1. Lossy codecs turn silence into next to nothing."""
+
+_SPECIAL = (
+    av.stream.Disposition.comment | av.stream.Disposition.hearing_impaired | av.stream.Disposition.visual_impaired
+)
+
+
+def choose_track(container: Any, reopen: Callable[[], Any]) -> Any:
+    """The sound track of a container to read: a stream; None if no decoder is there for any.
+
+    Args:
+        reopen: opens the container once more. The tracks are listened to there.
+    """
+    tracks = [stream for stream in container.streams.audio if stream.codec_context is not None]
+    if len(tracks) < 2:
+        return tracks[0] if tracks else None
+    tracks.sort(key=_rank)
+    with reopen() as other:
+        heard = _find_sound(other, [track.index for track in tracks])
+    return container.streams[tracks[0].index if heard is None else heard]
+
+
+def _rank(track: Any) -> tuple[bool, bool]:
+    return bool(track.disposition & _SPECIAL), not track.disposition & av.stream.Disposition.default
+
+
+def _find_sound(container: Any, indices: list[int]) -> int | None:
+    """The first of these streams with sound in its first minute; None if all are silent."""
+    heard: set[int] = set()
+    begins_s: dict[int, float] = {}
+    try:
+        for packet in container.demux([container.streams[index] for index in indices]):
+            index = packet.stream_index
+            if packet.dts is None or index in heard:
+                continue
+            time_s = float(packet.dts * packet.time_base)
+            if time_s - begins_s.setdefault(index, time_s) > _MINUTE_S:
+                break
+            if _has_sound(packet):
+                heard.add(index)
+                if index == indices[0]:
+                    break
+    except av.error.FFmpegError:
+        pass  # reading meets the error again, and tells it
+    return next((index for index in indices if index in heard), None)
+
+
+def _has_sound(packet: Any) -> bool:
+    try:
+        return any(np.abs(join_frames([frame])[1]).max(initial=0.0) > _SILENCE for frame in packet.decode())
+    except av.error.FFmpegError:
+        return False
