@@ -8,6 +8,7 @@ import lance
 import numpy as np
 import pyarrow as pa
 
+from pipeline import storage
 from pipeline.config import Config
 from pipeline.grid import Grid
 from pipeline.index import journal
@@ -39,16 +40,18 @@ def damage_vector_index(path: Path | str, name: str, how: str = "lost", segment:
     """Damage the files of a segment of the published vector index of a table."""
     table = find_index(path).live.open(name)
     [index] = [index for index in table.describe_indices() if index.name == NAME]
-    for file in Path(journal.table_uri(path, name), "_indices", index.segments[segment].uuid).iterdir():
-        data, quarter = file.read_bytes(), file.stat().st_size // 4
+    store, folder = storage.find_store(f"{journal.table_uri(path, name)}/_indices/{index.segments[segment].uuid}")
+    for file in store.ls(folder, detail=False):
+        data = store.cat_file(file)
+        quarter = len(data) // 4
         match how:
             case "lost":
-                file.unlink()
+                store.rm_file(file)
             case "cut":
-                file.write_bytes(data[: 2 * quarter])
+                store.pipe_file(file, data[: 2 * quarter])
             case "overwritten":
                 noise = np.random.default_rng(1).bytes(2 * quarter)
-                file.write_bytes(data[:quarter] + noise + data[3 * quarter :])
+                store.pipe_file(file, data[:quarter] + noise + data[3 * quarter :])
 
 
 def append(path: str, name: str, where: str, **changes: Any) -> None:

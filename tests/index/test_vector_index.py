@@ -473,3 +473,16 @@ def test_an_object_store_holds_one(bucket: str, tmp_path: Path) -> None:
     assert found.n_unindexed == 0
     optimize_index(table.path, 0.0, vectors=upkeep)
     assert table.check() is not None
+
+
+@pytest.mark.parametrize("how", ["lost", "cut", "overwritten"])
+def test_a_damaged_index_in_an_object_store_is_built_anew(bucket: str, tmp_path: Path, how: str) -> None:
+    table = ClipTable(f"{bucket}/{tmp_path.name}/index")
+    table.run({"a": 150})
+    damage_vector_index(table.path, "clips", how)
+    upkeep = VectorUpkeep(make_here)
+    optimize_index(table.path, vectors=upkeep)
+    assert "was built anew: " in upkeep.problems["clips"]
+    found = table.check()
+    assert found is not None
+    assert found.segments == (150,)
