@@ -139,5 +139,6 @@ def test_a_run_whose_build_fails_ends_well_and_says_so(
     assert all(f"note: {note}\n" in out for note in progress.notes)
     assert lines(call("status", corpus.config.into, "--json")[1])[0]["record"]["state"] == "done"
     assert vector_index.read_index(find_index(corpus.config.into).live.open("clips")) is None
-    assert index_corpus(corpus.config, stages=in_place(WideEncoder())).notes == ()
+    notes = index_corpus(corpus.config, stages=in_place(WideEncoder())).notes
+    assert not [note for note in notes if note.startswith("the vector index")]
     assert vector_index.read_index(find_index(corpus.config.into).live.open("clips")) is not None
