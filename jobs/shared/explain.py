@@ -2,11 +2,15 @@
 
 import re
 import traceback
+from collections.abc import Collection
 
 from pipeline.index import engine_errors
 
 _VECTOR_INDEX = re.compile(r"\.lance/_indices/[0-9a-f-]{36}/(index|auxiliary)\.idx\b")
 """A file of the vector index of a table."""
+
+_SEARCHES = ("pipeline.search.clips", "pipeline.search.candidates")
+"""The modules that search vectors."""
 
 
 def explain(error: BaseException) -> str:
@@ -19,7 +23,7 @@ def explain(error: BaseException) -> str:
     if isinstance(error, MemoryError):
         return _explain_memory(text)
     if engine_errors.is_failure(error):
-        return _explain_engine(text)
+        return _explain_engine(text, is_search=_has_passed(error, _SEARCHES))
     if is_rays:
         return f"Ray gave up: {text[:300]}; what was published stays, run again"
     place = _name_place(error)
@@ -29,8 +33,12 @@ def explain(error: BaseException) -> str:
     )
 
 
-def _explain_engine(text: str) -> str:
-    """An error of Lance, and what to do."""
+def _explain_engine(text: str, *, is_search: bool) -> str:
+    """An error of Lance, and what to do.
+
+    Args:
+        is_search: a search of vectors met it. Some messages do not name the file.
+    """
     trouble, detail = engine_errors.diagnose(text), engine_errors.tidy(text)[:300]
     if trouble == "memory":
         return _explain_memory(detail)
@@ -53,7 +61,13 @@ def _explain_engine(text: str) -> str:
     return (
         f"the index is damaged: {detail}; `earshot verify INDEX --repair` finds the damage and encodes those files"
         " again, or restore its folder from a copy"
+        + ("; if only a vector index is damaged, `--exact` answers" if is_search else "")
     )
+
+
+def _has_passed(error: BaseException, modules: Collection[str]) -> bool:
+    """Whether a function of one of these modules has passed the error on."""
+    return any(frame.f_globals.get("__name__") in modules for frame, _ in traceback.walk_tb(error.__traceback__))
 
 
 def _explain_memory(text: str) -> str:

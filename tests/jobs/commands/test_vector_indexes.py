@@ -70,18 +70,19 @@ def test_optimize_says_in_one_line_that_a_build_failed(
     assert note.startswith("note: the vector index of `clips` could not be built, searches scan: stopped after 0 s")
 
 
-def test_questions_to_a_damaged_vector_index_say_what_to_do(small: KnownCorpus, call: Call) -> None:
+@pytest.mark.parametrize("how", ["lost", "cut", "overwritten"])
+def test_questions_to_a_damaged_vector_index_say_what_to_do(small: KnownCorpus, call: Call, how: str) -> None:
     into = small.config.into
-    damage_vector_index(into, "clips")
-    damage_vector_index(into, "pools")
+    damage_vector_index(into, "clips", how)
+    damage_vector_index(into, "pools", how)
     for command in ("query", "locate"):
         code, out, err = call(command, into, "dog")
         assert (code, out) == (1, "")
         assert re.fullmatch(
-            r"earshot: the index is damaged: [^\n]+ `earshot verify INDEX --repair` or `earshot optimize INDEX`[^\n]+"
-            r" `--exact` [^\n]+\n",
+            r"earshot: the index is damaged: [^\n]+ `earshot verify INDEX --repair` [^\n]+ `--exact` answers[^\n]*\n",
             err,
         )
+        assert how != "lost" or "`earshot optimize INDEX` builds anew" in err
         assert call(command, into, "dog", "--exact")[0] == 0
 
 
