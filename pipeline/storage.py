@@ -146,6 +146,12 @@ def _read_time(text: str) -> dt.datetime:
         return email.utils.parsedate_to_datetime(text)
 
 
+def count_bytes(path: str) -> int:
+    """The bytes of all files in a folder, local or in a store."""
+    fs, root = find_store(path)
+    return sum(info["size"] or 0 for info in fs.find(root, detail=True).values())
+
+
 def count_free_bytes(path: str) -> int | None:
     """The free bytes of the disk that a local folder lies on, or will lie on; None where that is unknown."""
     if is_url(path):

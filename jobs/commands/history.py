@@ -1,7 +1,7 @@
 """``earshot history``: the batches of an index, and when each was published."""
 
 from jobs.shared.options import Json, Path_
-from jobs.shared.output import print_json, print_table, show_hours
+from jobs.shared.output import print_json, print_table, show_duration
 
 
 def history(index: Path_, json: Json = False) -> None:
@@ -22,7 +22,7 @@ def history(index: Path_, json: Json = False) -> None:
             row["committed_at"][:16].replace("T", " "),
             row["kind"],
             *(row[name] for name in ("files", "clips", "frames")),
-            show_hours(row["hours"] * 3600),
+            show_duration(row["hours"] * 3600),
             "" if row["speed"] is None else f"{row['speed']:.0f}x",
         )
         for row in rows

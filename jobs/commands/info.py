@@ -3,12 +3,15 @@
 from typing import Any
 
 from jobs.shared.options import Json, Path_
-from jobs.shared.output import print_json, print_table, show_bytes, show_count, show_when
+from jobs.shared.output import print_json, print_table, show_bytes, show_count, show_duration, show_path, show_when
 from jobs.shared.recall import show_recall
+
+LABELS = {"updated_at": "updated", "bytes": "on disk", "hours": "audio"}
+"""Names of rows, where they are not those of the JSON fields."""
 
 
 def info(index: Path_, json: Json = False) -> None:
-    """Show the contents of an index: files, clips, frames, hours, models, windows, metadata columns, and the recall.
+    """Show an index: sources, size, files, hours, codecs, models, windows, metadata columns, and the recall.
 
     Example: earshot info my-index
     """
@@ -21,10 +24,15 @@ def info(index: Path_, json: Json = False) -> None:
     else:
         metadata = ", ".join(f"{name} ({kind})" for name, kind in values["metadata"].items())
         not_looked_at = summarize(values["not_looked_at"] or {})
-        window = values["window"]
+        window, codecs = values["window"], values["codecs"]
         shown = {
             **values,
-            "hours": f"{values['hours']:.3f}",
+            "sources": ", ".join(map(show_path, values["sources"])) if values["sources"] else None,
+            "updated_at": show_when(values["updated_at"]),
+            "bytes": show_bytes(values["bytes"]),
+            "codecs": ", ".join(f"{name} {n:,}" for name, n in codecs.items()) or None,
+            **{name: f"{values[name]:,}" for name in ("files", "indexed", "failed", "deleted", "clips", "frames")},
+            "hours": show_duration(3600 * values["hours"]),
             "window": f"{window['length_s']:g} s, overlap {window['overlap_s']:g} s, tail: {window['tail']}",
             "metadata": metadata or None,
             "with_note": values["with_note"] or None,
@@ -34,7 +42,8 @@ def info(index: Path_, json: Json = False) -> None:
             shown[f"vector index of {name}"] = _show_vector_index(found)
         recall = shown.pop("recall")
         shown |= show_recall(recall) if recall else {}
-        print_table(index, ["", ""], [(name, value) for name, value in shown.items() if value is not None])
+        rows = [(LABELS.get(name, name), value) for name, value in shown.items() if value is not None]
+        print_table(index, ["", ""], rows)
 
 
 def _show_vector_index(found: dict[str, Any]) -> str:

@@ -7,7 +7,7 @@ import typer
 
 from jobs.shared.indexing import print_notes
 from jobs.shared.options import AllowDeletions, Check, Full, Json, Reason, Rebuild, RetryFailed, is_config, read_request
-from jobs.shared.output import print_json, print_line, print_table, show_bytes, show_hours
+from jobs.shared.output import print_json, print_line, print_table, show_bytes, show_duration
 
 
 def plan(
@@ -56,7 +56,7 @@ def plan(
     rows = [(action, counts[action]) for action in ACTIONS if counts[action]]
     print_table(f"what a run into {config.into} would do", ["action", "files"], rows, right=["files"])
     seconds = summary["seconds"]
-    takes = f", about {show_hours(seconds)} at the speed of the last run" if seconds else ""
+    takes = f", about {show_duration(seconds)} at the speed of the last run" if seconds else ""
     size = show_bytes(summary["bytes"])
     if made.removed:
         print_line(f"indexed files that would be removed: {count_by_folder(made.removed.values())}")
@@ -65,4 +65,4 @@ def plan(
         print_line(f"warning: {made.lack_of_space}")
     if made.refused:
         print_line(f"a run would refuse: {made.refused}")
-    print_line(f"about {show_hours(made.seconds_to_decode)} of audio to encode; about {size} to be written{takes}")
+    print_line(f"about {show_duration(made.seconds_to_decode)} of audio to encode; about {size} to be written{takes}")

@@ -8,7 +8,7 @@ import typer
 
 from jobs.shared.display import show_failures
 from jobs.shared.options import Address, Json
-from jobs.shared.output import print_json, print_line, print_table, show_hours, show_left, show_when
+from jobs.shared.output import print_json, print_line, print_table, show_duration, show_left, show_when
 
 if TYPE_CHECKING:
     from jobs.shared.ray_jobs import Job
@@ -115,7 +115,7 @@ def _print_record(title: str, record: "Record", job: "Job | None" = None) -> Non
         "files": f"{record.n_done} of {record.n_files}: {record.n_indexed} indexed, {record.n_unchanged}"
         f" unchanged{before}, {record.n_failed} failed",
         "failures": show_failures(record) or None,
-        "audio": f"{show_hours(record.hours_done * 3600)} of {about}{show_hours(record.hours_all * 3600)}",
+        "audio": f"{show_duration(record.hours_done * 3600)} of {about}{show_duration(record.hours_all * 3600)}",
         "speed": f"{record.hours_per_hour:.1f} hours per hour" if record.hours_per_hour else None,
         "left": None if record.eta_s is None or was_killed or not is_alive else show_left(record.eta_s),
         "started": show_when(record.started_at),

@@ -3,7 +3,7 @@
 import time
 from typing import TYPE_CHECKING
 
-from jobs.shared.output import make_console, show, show_bytes, show_count, show_hours, show_left, to_text
+from jobs.shared.output import make_console, show, show_bytes, show_count, show_duration, show_left, to_text
 
 if TYPE_CHECKING:
     from rich.console import Console
@@ -22,7 +22,7 @@ BAR_EVERY_S = 0.2
 
 
 def describe(record: "Record") -> str:
-    """A record in one line: ``encoding: 12 of 40 files, 0.50 h of about 2.00 h of audio, 31x real time, 3 min left,
+    """A record in one line: ``encoding: 12 of 40 files, 30.0 min of about 2.0 h of audio, 31x real time, 3 min left,
     failures: 1 not_audio; decode 200x, encode 31x (busiest: 98%), write 900x``."""
     counted = (
         f"{record.doing}: {record.n_done} of {show_count(record.n_files, 'file')}" if record.n_files else record.doing
@@ -42,7 +42,7 @@ def show_failures(record: "Record", at_most: int | None = None) -> str:
 
 def _describe_throughput(record: "Record") -> list[str]:
     about = "" if record.state == "done" else "about "
-    hours = f"{show_hours(record.hours_done * 3600)} of {about}{show_hours(record.hours_all * 3600)} of audio"
+    hours = f"{show_duration(record.hours_done * 3600)} of {about}{show_duration(record.hours_all * 3600)} of audio"
     found = [
         hours if record.hours_all else "",
         f"{record.hours_per_hour:.0f}x real time" if record.hours_per_hour else "",
@@ -116,7 +116,7 @@ class Display:
         if self._quiet or not plan.n_to_decode:
             return
         self._say(
-            f"{show_count(plan.n_to_decode, 'file')} to encode, about {show_hours(plan.seconds_to_decode)} of audio;"
+            f"{show_count(plan.n_to_decode, 'file')} to encode, about {show_duration(plan.seconds_to_decode)} of audio;"
             f" about {show_bytes(plan.bytes_to_write)} to be written (frames: {config.store.frames})"
         )
         if plan.lack_of_space:

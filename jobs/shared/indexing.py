@@ -9,7 +9,7 @@ import typer
 
 from jobs.shared.display import Display
 from jobs.shared.interrupt import Stopped, leave
-from jobs.shared.output import print_error, print_json, print_line, show_count, show_hours
+from jobs.shared.output import print_error, print_json, print_line, show_count, show_duration
 
 if TYPE_CHECKING:
     from pipeline.config import Config
@@ -104,7 +104,7 @@ def _print_summary(config: "Config", progress: "Progress", seconds: Any) -> None
         f"{show_count(progress.n_files, 'file')}: {progress.n_indexed} indexed,"
         f" {progress.n_unchanged} unchanged{in_brackets}, {progress.n_failed} failed, {progress.n_deleted} deleted;"
         f" {show_count(progress.n_clips, 'clip')} and {show_count(progress.n_frames, 'frame')}"
-        f" of {show_hours(progress.audio_s)} of audio in {seconds:.1f} s"
+        f" of {show_duration(progress.audio_s)} of audio in {seconds:.1f} s"
     )
     print_notes(progress)
     if progress.reasons:

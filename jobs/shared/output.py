@@ -231,9 +231,13 @@ def show_count(number: int, what: str) -> str:
     return f"{number:,} {what}{'' if number == 1 else 's'}"
 
 
-def show_hours(seconds: float) -> str:
-    """``9000`` -> ``2.50 h``; short times in seconds."""
-    return f"{seconds / 3600:.2f} h" if seconds >= 360 else f"{seconds:.0f} s"
+def show_duration(seconds: float) -> str:
+    """``90`` -> ``90 s``, ``400`` -> ``6.7 min``, ``9000`` -> ``2.5 h``, ``4e6`` -> ``1,111 h``."""
+    if seconds < 120:
+        return f"{seconds:.0f} s"
+    if seconds < 7_200:
+        return f"{seconds / 60:.1f} min"
+    return f"{seconds / 3600:.1f} h" if seconds < 360_000 else f"{seconds / 3600:,.0f} h"
 
 
 def show_when(moment: str | None) -> str:

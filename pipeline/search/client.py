@@ -28,7 +28,14 @@ from pipeline.index.handle import open_index
 from pipeline.index.search_settings import SearchSettings
 from pipeline.index.tuning import find_settings
 from pipeline.search.clips import Hit, find_clips
-from pipeline.search.description import count_rows, describe_rebuild, describe_recall, describe_settings, list_history
+from pipeline.search.description import (
+    count_rows,
+    describe_place,
+    describe_rebuild,
+    describe_recall,
+    describe_settings,
+    list_history,
+)
 from pipeline.search.event_reader import EventQuery, EventTables
 from pipeline.search.events import Event, Levels, Rules, to_event
 from pipeline.search.find_events import find_events
@@ -246,9 +253,11 @@ class Index:
         return None if exact else self._search_settings[name]
 
     def describe(self) -> dict[str, Any]:
-        """Counts by status, rows, hours, models and their dimension, how files are cut, vector indexes, and recall."""
+        """Sources, format, size and age; counts by status and codec, rows, hours; models and their dimension, how files
+        are cut; vector indexes, and recall."""
         tables = {name: self._open(name) for name in self._live.versions}
         return {
+            **describe_place(self._handle, self._live.seq),
             **count_rows(tables),
             "with_note": self.notes().num_rows,
             **describe_settings(self.settings),

@@ -1,11 +1,13 @@
 """What an index is and how it came about, in the words of ``earshot info`` and ``earshot history``."""
 
+from collections import Counter
 from collections.abc import Mapping
 from dataclasses import asdict
 from typing import Any
 
 import pyarrow.compute as pc
 
+from pipeline import storage
 from pipeline.index import journal
 from pipeline.index.handle import Generation, Handle
 from pipeline.index.search_settings import SearchSettings
@@ -16,8 +18,9 @@ STATUSES = ("indexed", "failed", "deleted")
 
 
 def count_rows(tables: Mapping[str, Any]) -> dict[str, Any]:
-    """Files by status, rows of clips and frames, and hours of indexed audio, in tables from ``tables.open_table``."""
-    files = read_rows(tables["files"], ["status", "duration_s"])
+    """Files by status, rows of clips and frames, hours of indexed audio, and indexed files by codec, the most frequent
+    first, in tables from ``tables.open_table``."""
+    files = read_rows(tables["files"], ["status", "duration_s", "codec"])
     n_with = {status: pc.sum(pc.equal(files["status"], status)).as_py() or 0 for status in STATUSES}
     indexed = files.filter(pc.equal(files["status"], "indexed"))
     return {
@@ -26,6 +29,22 @@ def count_rows(tables: Mapping[str, Any]) -> dict[str, Any]:
         "clips": tables["clips"].count_rows(),
         "frames": tables["frames"].count_rows(),
         "hours": (pc.sum(indexed["duration_s"]).as_py() or 0.0) / 3600,
+        "codecs": dict(Counter(indexed["codec"].to_pylist()).most_common()),
+    }
+
+
+def describe_place(handle: Handle, seq: int) -> dict[str, Any]:
+    """The sources, the format and the size of an index, and when what is published was last changed.
+
+    Args:
+        seq: of the last row of the journal that counts.
+    """
+    live = handle.live
+    return {
+        "sources": (live.config or {}).get("sources"),
+        "updated_at": max(row["committed_at"] for row in list_history(live.path, seq)),
+        "bytes": storage.count_bytes(handle.path),
+        "format": live.format,
     }
 
 

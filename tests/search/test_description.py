@@ -21,6 +21,7 @@ def test_counts_are_those_of_the_tables(index: Path) -> None:
         "clips": 1 + 3,
         "frames": 10 + 700,
         "hours": pytest.approx(710 * 0.04 / 3600),
+        "codecs": {"flac": 2},
     }
 
 

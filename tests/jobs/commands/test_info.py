@@ -1,9 +1,12 @@
 """``earshot info``."""
 
+import re
 from dataclasses import asdict, replace
+from pathlib import Path
 
 import pytest
 
+from pipeline.index import journal
 from pipeline.index.search_settings import SearchSettings
 from tests.helpers.commands import Call, lines
 from tests.helpers.contents import KnownCorpus, live
@@ -26,6 +29,25 @@ def test_info_counts_the_published_files(corpus: KnownCorpus, call: Call) -> Non
     code, out, _ = call("info", into)
     assert code == 0
     assert "earshot-tiny" in out
+
+
+def test_info_shows_where_an_index_comes_from_and_how_large_it_is(corpus: KnownCorpus, call: Call) -> None:
+    into = corpus.config.into
+    [values] = lines(call("info", into, "--json")[1])
+    assert values["sources"] == [str(corpus.folder)]
+    assert values["codecs"] == {"pcm_f32": 4}
+    assert values["bytes"] == sum(file.stat().st_size for file in Path(into).rglob("*") if file.is_file())
+    assert values["format"] == journal.FORMAT
+    history = lines(call("history", into, "--json")[1])
+    assert values["updated_at"] == history[-1]["committed_at"]
+    out = call("info", into)[1]
+    for name, value in (
+        ("sources", corpus.folder),
+        ("on disk", "[0-9.]+ kB"),
+        ("audio", "[0-9]+ s"),
+        ("codecs", "pcm_f32 4"),
+    ):
+        assert re.search(rf"{name} +{value}", out), name
 
 
 def test_info_shows_how_files_are_cut(corpus: KnownCorpus, call: Call) -> None:

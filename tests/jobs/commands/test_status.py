@@ -46,7 +46,7 @@ def test_status_shows_the_record_of_the_job_only(
         told = earshot("status", *arguments)[1]
         assert "running" in told
         assert "4 of 9: 4 indexed" in told
-        assert "1.00 h of about 2.00 h" in told
+        assert "60.0 min of about 2.0 h" in told
         values = json.loads(earshot("status", *arguments, "--json")[1])
         assert (values["job"], values["state"], values["record"]["n_done"]) == (name, "running", 4)
     client.end(name, "FAILED")

@@ -36,7 +36,7 @@ def test_terminal_shows_everything_at_any_width(width: int) -> None:
         "encoding",
         "25% 10 of 40 files",
         "━━━━",
-        "100 s of about 0.11 h of audio, 10x real time, less than a minute left",
+        "100 s of about 6.7 min of audio, 10x real time, less than a minute left",
         "decode 12x, encode 3x (busiest: 95%), write 250x",
         "failures: 1 not_audio",
     ):
@@ -53,7 +53,7 @@ def test_most_frequent_failures_come_first() -> None:
 def test_log_line_shows_files_hours_speed_and_failures() -> None:
     said = describe(make_record(halfway(), now=15.0))
     assert said == (
-        "listing: 10 of 40 files, 100 s of about 0.11 h of audio, 10x real time, less than a minute left,"
+        "listing: 10 of 40 files, 100 s of about 6.7 min of audio, 10x real time, less than a minute left,"
         " failures: 1 not_audio; decode 20x, encode 4x (busiest: 90%), write 200x"
     )
     assert describe(make_record(Progress(n_files=2, stage="planning"))) == "planning: 0 of 2 files"

@@ -3,6 +3,7 @@
 import signal
 from collections.abc import Iterator
 from contextlib import contextmanager
+from itertools import product
 from pathlib import Path
 
 import pytest
@@ -142,9 +143,16 @@ main()
 """A command that gets Ctrl-C when it starts to import a module."""
 
 
-@pytest.mark.parametrize("module", ["jobs.main", "typer", "numpy", "pyarrow.lib", "lance", "torch", "transformers"])
-def test_interrupted_command_prints_one_line(corpus: KnownCorpus, module: str) -> None:
-    result = run_python("-c", AT_IMPORT, module, "query", corpus.config.into, "a bell")
+@pytest.mark.parametrize(
+    ("module", "command"),
+    [
+        *product(["jobs.main", "typer", "numpy", "pyarrow.lib", "lance", "tokenizers"], ["query"]),
+        *product(["av", "torch", "transformers"], ["similar"]),
+    ],
+)
+def test_interrupted_command_prints_one_line(corpus: KnownCorpus, module: str, command: str) -> None:
+    what = "a bell" if command == "query" else str(next(corpus.folder.rglob("*.wav")))
+    result = run_python("-c", AT_IMPORT, module, command, corpus.config.into, what)
     assert (result.returncode, result.stdout, result.stderr) == (130, "", "earshot: stopped\n")
 
 

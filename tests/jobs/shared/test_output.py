@@ -21,6 +21,7 @@ from jobs.shared.output import (
     print_line,
     print_log,
     print_table,
+    show_duration,
     whole_lines,
 )
 from pipeline.errors import ClusterError
@@ -146,3 +147,11 @@ def test_paths_are_links_on_a_terminal(monkeypatch: pytest.MonkeyPatch, tmp_path
     monkeypatch.setattr("rich.console.Console", lambda **_: console)
     print_table("x", ["file"], [(str(tmp_path / "a.wav"),)], paths="file")
     assert f"{(tmp_path / 'a.wav').as_uri()}\x1b\\" in shown.getvalue()
+
+
+@pytest.mark.parametrize(
+    ("seconds", "shown"),
+    [(0, "0 s"), (119.4, "119 s"), (400, "6.7 min"), (7_200, "2.0 h"), (359_000, "99.7 h"), (4e6, "1,111 h")],
+)
+def test_durations_have_a_unit_that_fits(seconds: float, shown: str) -> None:
+    assert show_duration(seconds) == shown
