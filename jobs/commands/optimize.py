@@ -22,7 +22,7 @@ def optimize(
         float | None,
         typer.Option(
             help="Measure again what the vector indexes find, and tune search to find this share of the exact answers,"
-            " such as 0.995; by default, measured after growth by half, for `run.recall`.",
+            " such as 0.995; by default, measured where it is due, for `run.recall`.",
             min=0.5,
             max=0.9999,
         ),
