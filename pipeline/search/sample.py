@@ -31,8 +31,8 @@ MARGIN_FRAMES = 1_000
 BLOCK_FRAMES, BLOCK_UNITS = 16_384, 500
 """Frames and units that are read together: with 1,024 numbers and 400 questions, 130 MB."""
 
-BLOCKS_HELD = 6
-"""Blocks whose scores are held, 21 MB each, until they show whether events of lower thresholds are needed."""
+BLOCKS_HELD = 4
+"""Blocks that are held with their scores, about 55 MB each, until they show whether lower thresholds are needed."""
 
 BLOCK_CLIPS = 16_384
 
