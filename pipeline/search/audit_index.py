@@ -58,7 +58,7 @@ THRESHOLDS = (0.3, 0.1, 0.03)
 """Probabilities at which events begin: the usual one, and lower ones where a sample holds too few events to show that
 the wanted recall is reached."""
 
-POOLS_PER_EVENT = (1, 2, 5, 10, 20, 40)
+POOLS_PER_EVENT = (5, 10, 20, 40)
 CLIP_PROBES = (1 / 16, 1 / 8, 1 / 4, 1 / 2)
 CLIP_REFINE = (4, 8, 16, 32, 64)
 """The settings to choose from, in order; probes as shares of the partitions, of which a default may take all."""

@@ -4,18 +4,28 @@ from collections.abc import Iterator
 from dataclasses import dataclass
 from typing import Any, NamedTuple, Protocol
 
+import numpy as np
 import pyarrow as pa
 
 from pipeline.index.row_positions import RowPositions
 from pipeline.index.search_settings import ALL_PARTITIONS, SearchSettings
-from pipeline.search.scores import Vector
+from pipeline.search.scores import MAX_COMPARED, Vector
 
 MIN_FRAMES, MAX_FRAMES = 2_000, 1_000_000
 """Frames that one scan of the corpus returns."""
 
-MIN_POOLS, COMPARED_POOLS = 200, 4
-"""Pools that one search returns at least, and whole vectors that it compares for each of them: the codes of the vector
-index lead to four times as many."""
+MIN_POOLS, MAX_POOLS = 200, 300_000
+"""Pools that one search returns. A question that gets to the most takes seconds and 0.2 GB, and ends with the events
+that it has found."""
+
+COMPARED_POOLS = 4
+"""Whole vectors that a search compares for each pool that it returns: the codes of the vector index lead to them. From
+5,000 pools on, ``MAX_COMPARED`` makes it fewer, and more than 20,000 pools are ranked by the codes alone."""
+
+LEAST_PER_EVENT, LEAST_EVENTS = 5, 20
+"""Pools to read for each event, and events to read them for, at least: 100 pools cost about 10 ms. With one or two
+pools for each, recall falls as ``k`` grows (0.98 of 20 events, but 0.73 and 0.87 of 100), so what was measured with one
+``k`` would not hold for another. Recall is never measured with fewer than 20 events."""
 
 
 class Candidate(NamedTuple):
@@ -33,7 +43,7 @@ class Candidate(NamedTuple):
 
 
 class Page(NamedTuple):
-    """Candidates, best first; no later page has a better one than ``worst``."""
+    """Candidates, best first. No later page has a better one than ``worst``, as far as the engine can tell."""
 
     candidates: list[Candidate]
     worst: float
@@ -43,13 +53,21 @@ class Page(NamedTuple):
 class Scope:
     """The audios to search in: all, or those that hold a file that the user selects.
 
-    ``audio_ids`` are all of them; ``is_named``: they are few enough to be named in a search. Otherwise the search looks
-    at all audios and leaves out the others' candidates, of which there are ``1 / share`` as many.
+    ``audio_ids`` are all of them; ``is_named``: they are few enough to be named in a search. Otherwise a search covers
+    all audios, and the candidates of others are left out afterwards.
     """
 
     audio_ids: frozenset[str] | None = None
     is_named: bool = False
     share: float = 1.0
+    """Of all files, that the user selects."""
+    n_frames: int = 0
+    """Of the selected files."""
+
+    @property
+    def n_searched(self) -> float:
+        """Candidates that a search returns for each one in these audios."""
+        return 1.0 if self.is_named else 1.0 / self.share
 
     def find_filter(self, left_out: list[str]) -> str | None:
         """The filter of a search, without the audios ``left_out``."""
@@ -122,7 +140,7 @@ class FrameScan:
 
 
 class PoolSearch:
-    """Pools of like frames, by the score of their mean as the vector index estimates it.
+    """Pools of like frames, by the score of their mean: exact for few pools, estimated by the vector index for many.
 
     A frame of a pool may score higher than its mean. So the best pools are read in any case, in proportion to the
     events that are asked for. How many it takes to find nearly all events is measured on each index.
@@ -135,22 +153,34 @@ class PoolSearch:
     def __init__(
         self, pools: Any, n_pools: int, query: Vector, scope: Scope, *, k: int, settings: SearchSettings
     ) -> None:
-        self.least = k * settings.pools_per_event
+        self.least = max(k, LEAST_EVENTS) * max(settings.pools_per_event, LEAST_PER_EVENT)
         self._pools, self._n_pools, self._query, self._scope = pools, n_pools, query, scope
 
     def pages(self, reader: Reader) -> Iterator[Page]:
-        n_rows = self._n_pools
-        n = min(n_rows, int(max(MIN_POOLS, 2 * self.least) / self._scope.share))
-        best = None
+        most = min(self._n_pools, MAX_POOLS)
+        n = int(min(most, max(MIN_POOLS, 2 * self.least) * self._scope.n_searched))
+        seen = np.empty(0, np.int64)
         while n:
-            search = _nearest(self._pools, self._query, n, self._scope.find_filter(reader.finished_audios()))
-            search = search.distance_range(lower_bound=best).nprobes(ALL_PARTITIONS).refine_factor(COMPARED_POOLS)
-            table = search.select(["audio_id", "first_frame", "n_frames", "_distance"]).to_arrow()
-            if table.num_rows:
-                yield Page(self._to_candidates(table), 1.0 - table["_distance"][-1].as_py())
-            if table.num_rows < n or n == n_rows:
+            table = self._search(n, reader.finished_audios())
+            row_ids = table["_rowid"].to_numpy()
+            new = table.filter(pa.array(np.isin(row_ids, seen, invert=True)))
+            if new.num_rows:
+                yield Page(self._to_candidates(new), 1.0 - new["_distance"][-1].as_py())
+            if table.num_rows < n or n == most:
                 return
-            best, n = table["_distance"][-1].as_py(), min(n_rows, 4 * n)
+            seen = np.union1d(seen, row_ids)
+            n = min(most, 4 * n)
+
+    def _search(self, n: int, left_out: list[str]) -> pa.Table:
+        """The ``n`` best pools, best first: those of earlier pages again.
+
+        A lower bound on the distance would lose pools. The engine applies it to the estimated distances too, where a
+        pool may lie below the bound although the earlier page did not hold it.
+        """
+        search = _nearest(self._pools, self._query, n, self._scope.find_filter(left_out)).nprobes(ALL_PARTITIONS)
+        if n_compared := min(COMPARED_POOLS, MAX_COMPARED // n):
+            search = search.refine_factor(n_compared)
+        return search.with_row_id(True).select(["audio_id", "first_frame", "n_frames", "_distance"]).to_arrow()
 
     def _to_candidates(self, table: pa.Table) -> list[Candidate]:
         columns = (table[name].to_pylist() for name in ("audio_id", "first_frame", "n_frames", "_distance"))

@@ -38,7 +38,7 @@ from pipeline.search.description import (
 )
 from pipeline.search.event_reader import EventQuery, EventTables
 from pipeline.search.events import Event, Levels, Rules, to_event
-from pipeline.search.find_events import find_events
+from pipeline.search.find_events import find_all_events
 from pipeline.search.query_vectors import QueryModels, check_waveform, embed_sound
 from pipeline.search.scores import Vector
 from pipeline.search.tables import open_table, read_rows
@@ -82,7 +82,7 @@ class Index:
         """
         clips = self._table("clips")
         query = self._embed_text(text, "clip_model")
-        settings = self._settings("clips", exact)
+        settings = self._clip_settings("query", k, exact)
         hits = find_clips(clips, query, k=_check_k(k), where=where, all_windows=all_windows, settings=settings)
         chances = probability([hit.score for hit in hits], self._identity("clip_model"))
         return [replace(hit, probability=float(chance)) for hit, chance in zip(hits, chances, strict=True)]
@@ -162,7 +162,7 @@ class Index:
         clips = self._table("clips")
         grid = WindowConfig(**self.settings["window"]).grid
         query = embed_sound(blocks, grid, self._models.for_sounds(self._identity("clip_model")))
-        settings = self._settings("clips", exact)
+        settings = self._clip_settings("similar", k, exact)
         return find_clips(
             clips, query, k=_check_k(k), where=where, all_windows=all_windows, measure="cosine", settings=settings
         )
@@ -204,8 +204,8 @@ class Index:
         where: str | None = None,
         exact: bool = False,
     ) -> list[Event] | list[list[Event]]:
-        """The ``k`` events that fit ``text`` best; of several texts, a list for each. Their times are in seconds, on a
-        grid of 40 ms.
+        """The ``k`` events that fit ``text`` best; for several texts, a list for each. They are embedded together, and
+        up to four are searched at the same time. Times are in seconds, on a grid of 40 ms.
 
         Args:
             threshold: the probability at which an event begins. min_duration_s: drop shorter events.
@@ -224,16 +224,14 @@ class Index:
         vectors = self._embed_texts(texts, "frame_model")
         identity = self._identity("frame_model")
         levels = Levels.from_rules(rules, identity.logit_scale, identity.logit_bias)
-        tables = self._event_tables(exact)
-        results = []
-        for vector in vectors:
-            found = find_events(tables, EventQuery(vector, levels, _check_k(k), where))
-            results.append(
-                [
-                    to_event(rank, holder, event, float(probability(event.score, identity)))
-                    for rank, (holder, event) in enumerate(found, start=1)
-                ]
-            )
+        queries = [EventQuery(vector, levels, _check_k(k), where) for vector in vectors]
+        results = [
+            [
+                to_event(rank, holder, event, float(probability(event.score, identity)))
+                for rank, (holder, event) in enumerate(found, start=1)
+            ]
+            for found in find_all_events(self._event_tables(exact), queries)
+        ]
         return results[0] if isinstance(text, str) else results
 
     def _event_tables(self, exact: bool) -> EventTables:
@@ -251,6 +249,14 @@ class Index:
         if name not in self._search_settings:
             self._search_settings[name] = find_settings(self._live, name)
         return None if exact else self._search_settings[name]
+
+    def _clip_settings(self, command: str, k: int, exact: bool) -> SearchSettings | None:
+        """How clips are searched. For more hits than the recall was measured with, all partitions are read."""
+        settings, tuning = self._settings("clips", exact), self._live.tuning
+        measured = tuning.measured.get(command) if tuning else None
+        if settings is None or (measured and k <= measured.k):
+            return settings
+        return replace(settings, clip_probes=None)
 
     def describe(self) -> dict[str, Any]:
         """Sources, format, size and age; counts by status and codec, rows, hours; models and their dimension, how files

@@ -1,7 +1,7 @@
 """A query embedding in, ranked clips out. Scores are the model's own: dot products, not normalised."""
 
 from collections.abc import Iterable
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 from typing import Any, Literal, NamedTuple
 
 import numpy as np
@@ -10,7 +10,15 @@ import numpy.typing as npt
 from pipeline import schema
 from pipeline.index.search_settings import ALL_PARTITIONS, SearchSettings
 from pipeline.index.tables import to_matrix
-from pipeline.search.scores import Vector, check_query, dot_products, longest_norm, max_score_error, to_cosines
+from pipeline.search.scores import (
+    MAX_COMPARED,
+    Vector,
+    check_query,
+    dot_products,
+    longest_norm,
+    max_score_error,
+    to_cosines,
+)
 from pipeline.search.tables import fetch
 
 HIT_COLUMNS = ["clip_id", "file_id", "uri", "start_s", "end_s", "vector"]
@@ -48,6 +56,10 @@ def find_clips(
 
     A window that overlaps a better one of its file is folded into it, unless ``all_windows``. With ``cosine``, the best
     candidates by dot product are ranked again: four times as many as asked, at least 200.
+
+    A search through the vector index reads more partitions than ``settings`` say where these hold too few clips. With
+    ``where``, and once overlapping windows leave too few hits, it reads all of them. If ``where`` keeps at most
+    ``clip_refine`` clips for each candidate (800 at least), all these are compared, so the answer is exact.
 
     Args:
         clips: the table, from ``tables.open_table``. where: SQL over its columns, applied before the search.
@@ -90,12 +102,12 @@ def search_clips(
         if not all_windows:
             hits = _fold_overlaps(hits)
         is_all = len(rows) < n_candidates or n_candidates >= n_rows
-        if is_all or (
-            len(hits) >= k and (measure == "cosine" or hits[k - 1]["score"] >= _best_left(rows, vectors, query))
-        ):
+        is_exact = settings is None and measure == "dot"
+        if is_all or (len(hits) >= k and not (is_exact and hits[k - 1]["score"] < _best_left(rows, vectors, query))):
             found = [_to_hit(rank, row, names) for rank, row in enumerate(hits[:k], start=1)]
             return Search(found, -np.inf if is_all else _best_left(rows, vectors, query))
         n_candidates = min(n_rows, 4 * n_candidates)
+        settings = settings and replace(settings, clip_probes=None)
 
 
 def _best_left(rows: list[dict[str, Any]], vectors: npt.NDArray[Any], query: Vector) -> float:
@@ -111,7 +123,10 @@ def _nearest(
     if settings is None:
         search = search.bypass_vector_index()
     else:
-        search = search.nprobes(int(settings.clip_probes or ALL_PARTITIONS)).refine_factor(settings.clip_refine)
+        probes = None if where else settings.clip_probes
+        # A maximum of 0: as many as it takes to find n.
+        search = search.minimum_nprobes(int(probes or ALL_PARTITIONS)).maximum_nprobes(0)
+        search = search.refine_factor(max(1, min(settings.clip_refine, MAX_COMPARED // n)))
     if where:
         search = search.where(where, prefilter=True)
     table = fetch(search.select([*HIT_COLUMNS, *names, "_distance"]), clips, where)

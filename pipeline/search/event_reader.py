@@ -21,7 +21,7 @@ from pipeline.search.scores import Vector
 MAX_LEFT_OUT = 1_000
 """Audios that a search of the corpus may exclude by name."""
 
-CANDIDATES_AT_ONCE, SPANS_AT_ONCE = 64, 16
+CANDIDATES_AT_ONCE, MAX_AT_ONCE, SPANS_AT_ONCE = 64, 4_096, 16
 
 
 @dataclass(frozen=True)
@@ -91,11 +91,11 @@ class _Audio:
     position_of_0: int = 0
     """The expected place of frame 0, where no candidate tells it."""
 
-    def unknown_in(self, candidate: Candidate) -> list[tuple[int, int]]:
-        """(first, stop) of the unknown frames around each unknown part of a candidate, in order."""
+    def unknown_in(self, first: int, stop: int) -> list[tuple[int, int]]:
+        """(first, stop) of the unknown frames around each unknown part of ``first`` .. ``stop - 1``, in order."""
         found = []
-        frame = candidate.first
-        while frame < min(candidate.stop, self.n_frames):
+        frame = first
+        while frame < min(stop, self.n_frames):
             low, high = self.unknown_around(frame)
             if low <= frame < high:
                 found.append((low, high))
@@ -158,10 +158,10 @@ class EventReader:
                 self._add(scored[begin : begin + at_once])
 
     def _add(self, scored: list[tuple[FrameSpan, Scores]]) -> None:
-        """Add the events in and around spans, but for spans that are far from the best events: where one of these has
+        """Add the events in and around spans, except where a span is far from the best events: if an event there has
         its peak elsewhere, another candidate leads to it."""
-        parts = [self._unknown_part(span, scores) for span, scores in scored if scores.max() >= self.worst_score]
-        for span, scores in self._settle(dict(filter(None, parts))).items():
+        parts = dict(part for span, scores in scored for part in self._unknown_parts(span, scores))
+        for span, scores in self._settle(parts).items():
             audio = self._audios[span.audio_id]
             bisect.insort(audio.known, (span.first, span.stop))
             found = read_events(scores, self.query.levels, span.first)
@@ -169,14 +169,14 @@ class EventReader:
         self.events.sort(key=lambda event: (-event[1].score, event[0].uri, event[1].first))
         del self.events[self.query.k :]
 
-    def _unknown_part(self, span: FrameSpan, scores: Scores) -> tuple[FrameSpan, Scores] | None:
-        """The part of a span around its best frame that is still unknown; None if that frame is known."""
-        peak = span.first + int(scores.argmax())
-        low, high = self._audios[span.audio_id].unknown_around(peak)
-        if not low <= peak < high:
-            return None
-        part = span._replace(first=max(low, span.first), stop=min(high, span.stop))
-        return part, scores[part.first - span.first : part.stop - span.first]
+    def _unknown_parts(self, span: FrameSpan, scores: Scores) -> Iterator[tuple[FrameSpan, Scores]]:
+        """The parts of a span that are still unknown and may hold one of the best events. Others of its frames became
+        known when an earlier span was widened."""
+        for low, high in self._audios[span.audio_id].unknown_in(span.first, span.stop):
+            part = span._replace(first=max(low, span.first), stop=min(high, span.stop))
+            of_part = scores[part.first - span.first : part.stop - span.first]
+            if of_part.max() >= self.worst_score:
+                yield part, of_part
 
     def _choose(self, ahead: Iterator[Candidate]) -> list[Candidate]:
         """The next candidates in unknown frames; none once the best events cannot change any more."""
@@ -187,14 +187,14 @@ class EventReader:
             self._n_seen += 1
             if self._is_open(candidate):
                 chosen.append(candidate)
-            if len(chosen) == max(CANDIDATES_AT_ONCE, self._source.least):
+            if len(chosen) == min(max(CANDIDATES_AT_ONCE, self._source.least), MAX_AT_ONCE):
                 break
         return chosen
 
     def _is_open(self, candidate: Candidate) -> bool:
         """Whether frames of a candidate are unknown, as far as is known of its audio."""
         audio = self._audios.get(candidate.audio_id)
-        return audio is None or bool(audio.unknown_in(candidate))
+        return audio is None or bool(audio.unknown_in(candidate.first, candidate.stop))
 
     def _look_up(self, audio_ids: set[str]) -> None:
         """Find the files of new audios, and the place of their first frames."""
@@ -229,7 +229,7 @@ class EventReader:
                 min(high, candidate.stop + margin),
                 position,
             )
-            for low, high in audio.unknown_in(candidate)
+            for low, high in audio.unknown_in(candidate.first, candidate.stop)
         ]
 
     def _settle(self, scored: dict[FrameSpan, Scores]) -> dict[FrameSpan, Scores]:

@@ -5,6 +5,9 @@ clip is found. From the best one down, the frames around each candidate are read
 further candidate can change the answer. Memory depends on the events, not on the size of the corpus.
 """
 
+from collections.abc import Sequence
+from concurrent.futures import ThreadPoolExecutor
+from functools import partial
 from typing import Any
 
 import numpy as np
@@ -30,9 +33,33 @@ LONGER = 4.0
 """The search assumes that no vector is more than four times as long as the longest one of the sample."""
 
 
-def find_events(
-    tables: EventTables, query: EventQuery, max_chosen: int = MAX_CHOSEN
-) -> list[tuple[Holder, EventFrames]]:
+AT_ONCE = 4
+"""Questions that ``find_all_events`` asks at the same time."""
+
+Found = list[tuple[Holder, EventFrames]]
+
+
+def find_all_events(tables: EventTables, queries: Sequence[EventQuery]) -> list[Found]:
+    """``find_events`` for each query. All queries have the same ``where``.
+
+    Through pools, a few queries are asked at the same time: the engine does not hold Python's lock. Exact scans are
+    made one after the other: one alone uses every core and up to a million candidates.
+
+    Raises:
+        UsageError: as ``find_events``.
+    """
+    if not queries:
+        return []
+    for query in queries:
+        check_query(tables.dimension, query.vector)
+    find = partial(_find, tables, _choose_audios(tables, queries[0].where, MAX_CHOSEN))
+    if tables.pools is None or len(queries) == 1:
+        return list(map(find, queries))
+    with ThreadPoolExecutor(min(AT_ONCE, len(queries))) as threads:
+        return list(threads.map(find, queries))
+
+
+def find_events(tables: EventTables, query: EventQuery, max_chosen: int = MAX_CHOSEN) -> Found:
     """The events with the highest peaks, best first, each with the file that it is in.
 
     With pools, some events may be missed; those found have their exact scores and spans. Without, the result equals
@@ -43,19 +70,22 @@ def find_events(
         max_chosen: if ``where`` leaves at most so many audios, the search names them.
 
     Raises:
-        UsageError: ``where`` is not valid.
+        UsageError: ``where`` is not valid, or the query is not a finite vector of the table's dimension.
     """
     check_query(tables.dimension, query.vector)
-    scope, n_frames = _choose_audios(tables, query.where, max_chosen)
+    return _find(tables, _choose_audios(tables, query.where, max_chosen), query)
+
+
+def _find(tables: EventTables, scope: Scope, query: EventQuery) -> Found:
     if scope.audio_ids is not None and not scope.audio_ids:
         return []
-    if tables.pools is None or (scope.is_named and n_frames <= FEW_FRAMES):
+    if tables.pools is None or (scope.is_named and scope.n_frames <= FEW_FRAMES):
         return _scan_frames(tables, query, scope)
     source = PoolSearch(tables.pools, tables.n_pools, query.vector, scope, k=query.k, settings=tables.settings)
     return _search(source, EventReader(tables, query, source)).events
 
 
-def _scan_frames(tables: EventTables, query: EventQuery, scope: Scope) -> list[tuple[Holder, EventFrames]]:
+def _scan_frames(tables: EventTables, query: EventQuery, scope: Scope) -> Found:
     """The events around the best of all frames.
 
     The engine finds candidates with a query rounded to float16; the longer a vector, the larger the error. So lengths
@@ -93,11 +123,11 @@ def _search(source: FrameScan | PoolSearch, reader: EventReader) -> EventReader:
     return reader
 
 
-def _choose_audios(tables: EventTables, where: str | None, max_chosen: int) -> tuple[Scope, int]:
-    """The audios of the files that ``where`` selects, and the number of frames that they have."""
+def _choose_audios(tables: EventTables, where: str | None, max_chosen: int) -> Scope:
+    """The audios of the files that ``where`` selects."""
     if where is None:
-        return Scope(), 0
+        return Scope()
     rows = read_rows(tables.files, ["audio_id", "n_frames"], indexed_files(where), asked=where)
     audio_ids = frozenset(rows["audio_id"].to_pylist())
     share = min(1.0, max(rows.num_rows, 1) / max(tables.n_files, 1))
-    return Scope(audio_ids, len(audio_ids) <= max_chosen, share), pc.sum(rows["n_frames"]).as_py() or 0
+    return Scope(audio_ids, len(audio_ids) <= max_chosen, share, pc.sum(rows["n_frames"]).as_py() or 0)

@@ -1,5 +1,7 @@
-"""Events found by way of pools, against those of a scan over all frames."""
+"""Events found through pools, against those of a scan over all frames."""
 
+import itertools
+from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
@@ -9,6 +11,7 @@ import pytest
 from hypothesis import HealthCheck, given, settings
 from hypothesis import strategies as st
 
+from jobs.bench import truth
 from pipeline.index import journal
 from pipeline.index.search_settings import SearchSettings
 from pipeline.search import candidates
@@ -18,6 +21,8 @@ from pipeline.search.find_events import find_events
 from pipeline.search.scores import dot_products
 from pipeline.search.tables import open_table
 from tests.helpers.events import QUERY, plain_events, quantised, write_scores, write_vectors
+from tests.helpers.made import MadeIndex, find_levels
+from tests.helpers.made import sounds as sounds
 from tests.helpers.tables import Vectors
 
 LEVELS = Levels(on=2.0, off=1.0, gap_frames=2, min_frames=0)
@@ -155,3 +160,102 @@ def test_a_vector_index_leads_to_the_events(corpus: tuple[Path, dict[str, Any], 
     found = name(find_events(tables, EventQuery(QUERY, LEVELS, 20)))
     assert set(found) <= set(expected)
     assert len(set(found) & set(expected[:20])) >= 18
+
+
+# --- a vector index as a run builds it --------------------------------------------------------------------------------
+
+
+def score(sounds: MadeIndex, query: Any) -> dict[str, Any]:
+    return {uri: dot_products(frames, query) for uri, frames in sounds.frames.items()}
+
+
+@settings(max_examples=8, deadline=None, suppress_health_check=[HealthCheck.function_scoped_fixture])
+@given(
+    number=st.integers(0, 99),
+    rain=st.sampled_from([0.0, 0.3, 3.0]),
+    per_event=st.sampled_from([1, 10]),
+    k=st.sampled_from([1, 30, 300]),
+    share=st.sampled_from([0.001, 0.02]),
+    gap=st.sampled_from([0, 5]),
+)
+def test_events_through_a_vector_index_are_those_of_a_scan_with_equal_scores(
+    sounds: MadeIndex, number: int, rain: float, per_event: int, k: int, share: float, gap: int
+) -> None:
+    """It takes several pages of pools to get beyond the rain."""
+    query = (sounds.vectors.texts(100)[number] + rain * sounds.vectors.rain).astype(np.float32)
+    scores = score(sounds, query)
+    levels = replace(find_levels(scores, share), gap_frames=gap)
+    everything = plain_events(scores, levels)
+    found = name(find_events(open_all(sounds.path, SearchSettings(per_event)), EventQuery(query, levels, k)))
+    assert set(found) <= set(everything)
+    assert len(set(found)) == len(found) <= k
+    assert [event.score for _, event in found] == sorted((event.score for _, event in found), reverse=True)
+    assert len(found) >= 0.9 * min(k, len(everything))
+
+
+def measure_recall(sounds: MadeIndex, queries: Any, k: int, per_event: int, where: str = "lot >= 0", **how: Any) -> Any:
+    """The mean recall of the ``k`` best events."""
+    tables = open_all(sounds.path, SearchSettings(per_event))
+    levels = truth.measure_levels(str(sounds.path), queries)
+    limit = int(where.removeprefix("lot < ")) if "<" in where else sounds.n_files
+    [exact] = truth.best_events(str(sounds.path), queries, levels, [limit], k)
+    recalls = []
+    for query, level, best in zip(queries, levels, exact, strict=True):
+        asked = EventQuery(query, level, k, where if "<" in where else None)
+        found = find_events(tables, asked, **how)
+        events = [truth.Found(event.score, holder.uri, event.first, event.stop) for holder, event in found]
+        recalls.append(truth.recall(best, events, k))
+    return np.mean([each for each in recalls if each is not None])
+
+
+@pytest.mark.parametrize(("k", "n_questions"), [(1, 20), (20, 30), (200, 10)])
+def test_a_vector_index_finds_nearly_all_events(sounds: MadeIndex, k: int, n_questions: int) -> None:
+    assert measure_recall(sounds, sounds.vectors.texts(n_questions), k, per_event=10) >= 0.95
+
+
+def test_rain_that_fills_the_first_pages_hides_no_event(sounds: MadeIndex) -> None:
+    """Each of its files is one event, and has sixty pools."""
+    queries = sounds.vectors.texts(4) + 3 * sounds.vectors.rain
+    assert measure_recall(sounds, queries.astype(np.float32), 100, per_event=1) >= 0.95
+
+
+class NothingFinished:
+    def finished_audios(self) -> list[str]:
+        return []
+
+
+def test_pages_hold_each_pool_once(sounds: MadeIndex) -> None:
+    """A page has pools that the pages before it missed, although they are better than the last one there."""
+    tables = open_all(sounds.path, SearchSettings())
+    for query in sounds.vectors.texts(3):
+        source = candidates.PoolSearch(
+            tables.pools, tables.n_pools, query, candidates.Scope(), k=1, settings=tables.settings
+        )
+        pages = list(source.pages(NothingFinished()))
+        assert [len(page.candidates) for page in pages] == [200, 600, 2_400, 7_000]
+        found = [(each.audio_id, each.first) for page in pages for each in page.candidates]
+        assert len(set(found)) == len(found) == tables.n_pools
+        assert any(later.candidates[0].score > page.worst for page, later in itertools.pairwise(pages))
+
+
+@pytest.mark.parametrize("max_chosen", [0, 10_000])
+@pytest.mark.parametrize("limit", [85, 17, 2, 1])
+def test_filters_keep_the_recall(
+    sounds: MadeIndex, limit: int, max_chosen: int, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """Half of the files, a tenth, a hundredth and one; the search names them, or leaves the others out later."""
+    monkeypatch.setattr("pipeline.search.find_events.FEW_FRAMES", 0)
+    queries = sounds.vectors.texts(10)
+    assert measure_recall(sounds, queries, 20, 10, f"lot < {limit}", max_chosen=max_chosen) >= 0.95
+
+
+def test_search_ends_with_what_it_found_at_the_largest_number_of_pools(
+    sounds: MadeIndex, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    scores = score(sounds, query := sounds.vectors.rain)
+    levels = find_levels(scores, 0.2)
+    everything = plain_events(scores, levels)
+    monkeypatch.setattr(candidates, "MAX_POOLS", 400)  # fewer than the rain has
+    found = name(find_events(open_all(sounds.path, SearchSettings(1)), EventQuery(query, levels, 40)))
+    assert set(found) <= set(everything)
+    assert 1 <= len(found) < min(40, len(everything))

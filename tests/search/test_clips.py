@@ -6,12 +6,17 @@ from typing import Any
 import numpy as np
 import pytest
 
+from jobs.bench import truth
 from pipeline.errors import UsageError
 from pipeline.grid import Grid, window_starts
 from pipeline.index import journal
+from pipeline.index.handle import open_index
+from pipeline.index.search_settings import SearchSettings
 from pipeline.search.clips import find_clips
 from pipeline.search.scores import dot_products
 from pipeline.search.tables import open_table
+from tests.helpers.made import MadeIndex
+from tests.helpers.made import made_clips as made_clips
 from tests.helpers.tables import draw_vectors, write_index
 
 GRID = Grid(10, 2)
@@ -152,3 +157,44 @@ def test_error_of_a_wrong_where_is_one_line(clips: Any, where: str) -> None:
 def test_query_that_lance_would_answer_with_nonsense_is_refused(clips: Any, query: Any) -> None:
     with pytest.raises(UsageError, match="8 finite numbers"):
         find_clips(clips, query.astype(np.float32), k=1)
+
+
+# --- a vector index as a run builds it --------------------------------------------------------------------------------
+
+
+def open_clips(made_clips: MadeIndex) -> Any:
+    live = open_index(made_clips.path).live
+    return open_table(live.path, "clips", live.versions["clips"])
+
+
+ONE = SearchSettings(clip_probes=1, clip_refine=16)
+"""One of 55 partitions is read, if it holds enough clips: 10 to 1,500."""
+
+
+@pytest.mark.parametrize("measure", ["dot", "cosine"])
+@pytest.mark.parametrize("all_windows", [True, False])
+def test_few_partitions_give_as_many_hits_as_are_asked_for(
+    made_clips: MadeIndex, all_windows: bool, measure: Any
+) -> None:
+    clips = open_clips(made_clips)
+    for query in made_clips.vectors.texts(5):
+        hits = find_clips(clips, query, k=1_000, all_windows=all_windows, measure=measure, settings=ONE)
+        assert len({hit.clip_id for hit in hits}) == len(hits) == 1_000
+    whole = find_clips(clips, query, k=20_000, all_windows=all_windows, measure=measure, settings=ONE)
+    assert whole == find_clips(clips, query, k=20_000, all_windows=all_windows, measure=measure)
+
+
+@pytest.mark.parametrize("k", [20, 1_000])
+@pytest.mark.parametrize("limit", [1_000, 200, 20, 1])
+def test_filters_keep_the_recall(made_clips: MadeIndex, limit: int, k: int) -> None:
+    """Half of the files, a tenth, a hundredth, and one. At most 120 clips are compared one by one."""
+    clips, queries, where = open_clips(made_clips), made_clips.vectors.texts(10), f"lot < {limit}"
+    [exact] = truth.best_clips(str(made_clips.path), queries, [limit], k, by_cosine=False)
+    recalls = []
+    for query, best in zip(queries, exact, strict=True):
+        hits = find_clips(clips, query, k=k, where=where, all_windows=True, settings=ONE)
+        assert len(hits) == min(k, 6 * limit)
+        recalls.append(truth.recall(best, [truth.Found(hit.score, hit.clip_id) for hit in hits], k) or 0.0)
+        if limit <= 20:
+            assert hits == find_clips(clips, query, k=k, where=where, all_windows=True)
+    assert np.mean(recalls) >= 0.95

@@ -21,6 +21,7 @@ from pipeline.search.searches import IndexSearches
 from pipeline.search.tables import open_table
 from tests.helpers.tables import MODEL, Vectors, write_index
 from tests.helpers.tuning import FakeModels, add_vector_index
+from tests.helpers.vector_tables import ClipTable
 
 GRID = Grid(250, 10)
 LEVELS = Levels(on=2.6, off=2.1, gap_frames=5, min_frames=0)
@@ -103,9 +104,9 @@ def test_index_whose_pools_are_bad_is_noticed(tmp_path: Path, monkeypatch: pytes
 
 
 def test_too_few_partitions_are_noticed(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
-    """Clips without any structure: of eight partitions, one holds few of the best."""
+    """Clips without any structure: of eight partitions, one holds few of the best, but as many as are compared."""
     monkeypatch.setattr(module, "N_QUESTIONS", 64)
-    write(tmp_path / "index")
+    ClipTable(tmp_path / "index").run({f"/{number}.wav": 200 for number in range(49)})
     add_vector_index(str(tmp_path / "index"), "clips", n_partitions=8)
     tables = open_index(tmp_path / "index").live
     tuning = audit(tables, SearchSettings(clip_probes=1 / 8))
