@@ -21,6 +21,7 @@ class SearchSettings:
 
     def for_partitions(self, n_partitions: int) -> "SearchSettings":
         """The same for an index of ``n_partitions``, with their number in place of a share."""
-        if self.clip_probes is None or self.clip_probes >= 1:
+        if self.clip_probes is None:
             return self
-        return replace(self, clip_probes=max(1, math.ceil(self.clip_probes * n_partitions)))
+        n_probes = self.clip_probes if self.clip_probes >= 1 else self.clip_probes * n_partitions
+        return replace(self, clip_probes=max(1, math.ceil(n_probes)))

@@ -66,7 +66,8 @@ def test_row_of_an_older_version_is_read() -> None:
     del detail["measured_on"], detail["locate"]["best_low"], detail["query"]["best_low"]
     found = parse_tuning(detail, NOW, "journal")
     assert (found.locate, found.measured_on) == (TUNING.locate, {})
-    assert found.settings.for_partitions(100).clip_probes == 12  # a number of partitions, not a share
+    n_probes = found.settings.for_partitions(100).clip_probes
+    assert (n_probes, type(n_probes)) == (12, int)  # a number of partitions, not a share
 
 
 @pytest.mark.parametrize("change", [{"settings": 3}, {"wanted": "much"}, {"locate": {"recall": 1}}, {"n_frames": None}])
