@@ -51,7 +51,7 @@ def make_same(folder: Path) -> Callable[[int], None]:
 def test_contents_that_become_equal_during_a_run_are_stored_once(tmp_path: Path, checkpoint_rows: int) -> None:
     """In one batch, in several batches of one commit, and in several commits: the plan saw different contents."""
     folder = write_sounds(tmp_path / "in", [5.0] * 6)
-    config = configure(folder, tmp_path / "index", run={"batch_s": 15.0}, store={"checkpoint_rows": checkpoint_rows})
+    config = configure(folder, tmp_path / "index", run={"batch_s": 12.0}, store={"checkpoint_rows": checkpoint_rows})
     encoder = WideEncoder()
     index_corpus(config, stages=in_place(encoder, make_same(folder)))
     assert verify_index(config.into) == []
