@@ -9,6 +9,7 @@ import av.error
 from av.codec.codec import codecs_available
 
 from pipeline.audio import opus
+from pipeline.audio.channels import Channels, Mixer
 from pipeline.audio.containers import CLOCKED_FORMATS, FFMPEG_FORMATS, TIMED_FORMATS, begins_as_audio, read_ogg_end
 from pipeline.audio.frames import join_frames, kind_of, make_silence
 from pipeline.audio.header_lengths import View, find_cut, is_cut_caf
@@ -45,6 +46,7 @@ class AvReader:
     def __init__(self, source: Bytes, raw: RawFormat | None = None) -> None:
         self.trouble: str | None = None
         self.raw = raw
+        self.mixer = Mixer()
         self._known = begins_as_audio(source)
         self._n_opus_samples = 0  # of the packets up to the first frame
         self._surplus = 0  # samples at the beginning that are still to be left out
@@ -77,6 +79,9 @@ class AvReader:
             raise
 
     def pieces(self) -> Iterator[Piece]:
+        yield from self.mixer.mix(self._parts())
+
+    def _parts(self) -> Iterator[Channels]:
         frames: list[Any] = []
         n_values = 0
         for silence_s, frame in self._timed_frames():
@@ -87,22 +92,23 @@ class AvReader:
                 yield self._trim(join_frames(frames))
                 frames, n_values = [], 0
             if silence_s:
-                yield from make_silence(frame.sample_rate if frame else self.info.sample_rate_hz, silence_s)
+                rate_hz, channels = (kind_of(frame) if frame else (self.info.sample_rate_hz, self.info.channels))[:2]
+                yield from make_silence(rate_hz, silence_s, channels)
             if frame is None:
                 return
             frames.append(frame)
             n_values += frame.samples * frame.layout.nb_channels
         if frames:
-            rate_hz, mono = self._trim(join_frames(frames))
+            rate_hz, values = self._trim(join_frames(frames))
             n_padding = round(self._padding_s() * rate_hz)
-            yield rate_hz, mono[:-n_padding] if 0 < n_padding < frames[-1].samples else mono
+            yield rate_hz, values[:, :-n_padding] if 0 < n_padding < frames[-1].samples else values
 
-    def _trim(self, piece: Piece) -> Piece:
+    def _trim(self, part: Channels) -> Channels:
         """Leave out what remains of the surplus at the beginning."""
-        rate_hz, mono = piece
-        n = min(self._surplus, len(mono))
+        rate_hz, values = part
+        n = min(self._surplus, values.shape[1])
         self._surplus -= n
-        return rate_hz, mono[n:] if n else mono
+        return rate_hz, values[:, n:] if n else values
 
     def _padding_s(self) -> float:
         """What FFmpeg leaves of the padding of the last frame: in m4a, short vorbis, and mp3 with a tag behind it."""

@@ -76,8 +76,9 @@ class AudioStream(AbstractContextManager["AudioStream"]):
 
     @property
     def note(self) -> str | None:
-        """A remark for people on a file that is not faulty."""
-        return self._reader.note if isinstance(self._reader, AvReader) else None
+        """A remark for people on a file that is not faulty. Complete once ``blocks`` is exhausted."""
+        notes = [self._reader.note if isinstance(self._reader, AvReader) else None, self._reader.mixer.note]
+        return "; ".join(note for note in notes if note) or None
 
     @property
     def n_samples(self) -> int | None:
@@ -198,11 +199,13 @@ class AudioStream(AbstractContextManager["AudioStream"]):
             if exactly:
                 raise FileFailure("decode", "decode_error", self._reader.trouble or "stops short")
             self._trouble, n_read = self._reader.trouble, self._reader.n_read
+            mixer = self._reader.mixer
             self._reader.close()
             try:
                 self._reader = AvReader(self._sound)
             except FileFailure:
                 return
+            self._reader.mixer = mixer
             yield from _skip(self._reader.pieces(), n_read)
         else:
             yield from self._reader.pieces()

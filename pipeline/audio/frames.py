@@ -1,4 +1,4 @@
-"""Frames that FFmpeg decoded, as pieces of mono samples."""
+"""Frames that FFmpeg decoded, as arrays of samples."""
 
 from collections.abc import Iterator
 from typing import Any
@@ -6,7 +6,8 @@ from typing import Any
 import av
 import numpy as np
 
-from pipeline.audio.pieces import PIECE_VALUES, Piece, mean_channels
+from pipeline.audio.channels import Channels
+from pipeline.audio.pieces import PIECE_VALUES
 
 
 def kind_of(frame: Any) -> tuple[int, int, str]:
@@ -16,8 +17,8 @@ def kind_of(frame: Any) -> tuple[int, int, str]:
 _DTYPES = {"u8": "u1", "s16": "i2", "s32": "i4", "s64": "i8", "flt": "f4", "dbl": "f8"}
 
 
-def join_frames(frames: list[Any]) -> Piece:
-    """One piece of consecutive frames of one kind."""
+def join_frames(frames: list[Any]) -> Channels:
+    """The samples of consecutive frames of one kind."""
     rate_hz, channels, _ = kind_of(frames[0])
     if frames[0].format.is_planar and channels >= 8:
         # PyAV finds the end of the planes by a null pointer, but FFmpeg sets one for up to seven only: it would crash.
@@ -33,10 +34,11 @@ def join_frames(frames: list[Any]) -> Piece:
         for plane, row in zip(frame.planes, values, strict=True):
             row[at:stop] = np.frombuffer(plane, values.dtype, stop - at)
         at = stop
-    return rate_hz, mean_channels(values if planar else values.reshape(-1, channels).T)
+    return rate_hz, values if planar else values.reshape(-1, channels).T
 
 
-def make_silence(rate_hz: int, duration_s: float) -> Iterator[Piece]:
-    n_samples = round(duration_s * rate_hz)
-    for begin in range(0, n_samples, PIECE_VALUES):
-        yield rate_hz, np.zeros(min(PIECE_VALUES, n_samples - begin), np.float32)
+def make_silence(rate_hz: int, duration_s: float, channels: int) -> Iterator[Channels]:
+    """Silence, in parts of bounded size."""
+    n_samples, longest = round(duration_s * rate_hz), max(1, PIECE_VALUES // channels)
+    for begin in range(0, n_samples, longest):
+        yield rate_hz, np.zeros((channels, min(longest, n_samples - begin)), np.float32)

@@ -37,6 +37,7 @@ def open_reader(source: Bytes, raw: RawFormat | None = None) -> "SoundfileReader
             return AvReader(source)
         # libsndfile silently loses parts of MPEG audio inside a wav, and finds no end of a flac of unknown length.
         if "mpeg" not in reader.info.codec and (reader.n_samples or reader.info.codec != "flac"):
+            reader.listen()
             return reader
         reader.close()
     return AvReader(source)

@@ -6,8 +6,9 @@ from typing import Any
 
 import soundfile
 
+from pipeline.audio.channels import PROBES, Channels, Mixer
 from pipeline.audio.header_lengths import View, find_sound, is_unknown
-from pipeline.audio.pieces import PIECE_S, PIECE_VALUES, AudioInfo, Piece, mean_channels
+from pipeline.audio.pieces import PIECE_S, PIECE_VALUES, AudioInfo, Piece
 from pipeline.audio.source import Bytes
 from pipeline.errors import one_line
 
@@ -28,6 +29,7 @@ class SoundfileReader:
 
     def __init__(self, source: Bytes) -> None:
         self._source = source
+        self.mixer = Mixer()
         self._sound = find_sound(source)
         self._file = self._open()
         self.n_read = 0
@@ -75,6 +77,29 @@ class SoundfileReader:
         return soundfile.SoundFile(self._source if descriptor is None else descriptor, closefd=False)
 
     def pieces(self) -> Iterator[Piece]:
+        yield from self.mixer.mix(self._parts())
+
+    def listen(self) -> None:
+        """Decide how the channels are mixed, by seconds at fixed fractions of a file that can be sought in."""
+        rate_hz = self.info.sample_rate_hz
+        if self.info.channels != 2 or not self.n_samples:
+            return
+        self.mixer = Mixer(PROBES)
+        n_samples = min(rate_hz, PIECE_VALUES)
+        try:
+            for number in range(PROBES):
+                self._file.seek(max(0, self.n_samples - n_samples) * number // (PROBES - 1))
+                self.mixer.listen(rate_hz, self._file.read(n_samples, "float32", always_2d=True).T)
+                if self.mixer.decided or self.n_samples <= n_samples:
+                    break
+        except soundfile.LibsndfileError:
+            pass  # reading meets the error again, and tells it
+        if not self.mixer.decided:
+            self.mixer.decide()
+        self.mixer.forget()
+        self.seek(0)
+
+    def _parts(self) -> Iterator[Channels]:
         rate_hz, channels = self.info.sample_rate_hz, self.info.channels
         n_samples = max(1, min(PIECE_S * rate_hz, PIECE_VALUES // channels))
         while True:
@@ -87,7 +112,7 @@ class SoundfileReader:
             if not len(values):
                 return
             self.n_read += len(values)
-            yield rate_hz, mean_channels(values.T)
+            yield rate_hz, values.T
 
     def stopped_short(self) -> bool:
         """Whether the file may have more: an error, no samples, fewer than counted, or unread bytes of a flac."""

@@ -12,6 +12,7 @@ import av.error
 import numpy as np
 
 from pipeline.audio.frames import join_frames
+from pipeline.audio.pieces import mean_channels
 
 _MINUTE_S = 60.0
 _SILENCE = 1e-4
@@ -64,6 +65,8 @@ def _find_sound(container: Any, indices: list[int]) -> int | None:
 
 def _has_sound(packet: Any) -> bool:
     try:
-        return any(np.abs(join_frames([frame])[1]).max(initial=0.0) > _SILENCE for frame in packet.decode())
+        return any(
+            np.abs(mean_channels(join_frames([frame])[1][:1])).max(initial=0.0) > _SILENCE for frame in packet.decode()
+        )
     except av.error.FFmpegError:
         return False

@@ -287,7 +287,7 @@ def _decode_content(
         for span, samples in cut_windows(count(blocks), grid, part):
             row["n_clips"] += 1
             yield _window_row(row["audio_id"], span, samples)
-        truncated = stream.truncated
+        truncated, row["note"] = stream.truncated, stream.note
     finally:
         row["duration_s"] = samples_to_seconds(n_samples)
     if n_samples < HOP_SAMPLES:
