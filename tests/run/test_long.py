@@ -88,6 +88,20 @@ def test_parts_decode_like_the_whole(tmp_path: Path, rate_hz: int, suffix: str) 
         assert found == whole
 
 
+def test_parts_are_mixed_like_the_whole(tmp_path: Path) -> None:
+    """The channels cancel each other in some parts, and in the whole."""
+    path = tmp_path / "a.wav"
+    sound = noise(30.0)[:, None] * np.array([1, -1], np.float32)
+    sound[: 5 * 48_000] = 1e-3 * noise(5.0)[:, None]  # not here
+    soundfile.write(path, sound, 48_000)
+    parts = split(path)
+    assert len(parts) > 4
+    whole = decode(plan_batch(BATCH, [path]))
+    assert [row for part in parts for row in decode(part)] == whole
+    assert whole[-1]["files"][0]["note"] == "its two channels cancel each other: the first is read"
+    assert np.abs(np.frombuffer(whole[-2]["pcm"], np.float32)).max() > 0.01
+
+
 def test_copy_of_a_long_recording_is_read_once(tmp_path: Path) -> None:
     path = write(tmp_path / "a.wav", 30.0)
     copy = tmp_path / "b.wav"
