@@ -7,7 +7,8 @@ from typing import Annotated, Any
 import typer
 
 from jobs.shared.options import Json, Path_
-from jobs.shared.output import print_json, print_line, print_table, show_count
+from jobs.shared.output import print_json, print_line, print_table
+from pipeline.words import count
 
 FAILURES = "status = 'failed' OR (status = 'indexed' AND reason IS NOT NULL)"
 
@@ -42,7 +43,7 @@ def failures(
             {"uri": uri, "status": "indexed", **dict.fromkeys(columns[2:]), "note": note_of[uri]} for uri in note_of
         )
         return
-    title = f"{show_count(len(rows), 'file')} in {index}"
+    title = f"{count(len(rows), 'file')} in {index}"
     if len(rows) > MANY and reason is None:
         _print_reasons(title, rows)
         print_line(f"`earshot failures {shlex.quote(index)} --reason NAME` lists the files of one reason, --json all")
@@ -53,7 +54,7 @@ def failures(
         print_line("no failures")
     if notes:
         values = [[row["uri"], row["note"]] for row in notes]
-        print_table(f"{show_count(len(notes), 'file')} with a note", ["file", "note"], values, paths="file")
+        print_table(f"{count(len(notes), 'file')} with a note", ["file", "note"], values, paths="file")
 
 
 def _choose(rows: list[dict[str, Any]], reason: str, index: str) -> list[dict[str, Any]]:

@@ -3,8 +3,9 @@
 from typing import Any
 
 from jobs.shared.options import Json, Path_
-from jobs.shared.output import print_json, print_table, show_bytes, show_count, show_duration, show_path, show_when
+from jobs.shared.output import print_json, print_table, show_bytes, show_duration, show_path, show_when
 from jobs.shared.recall import show_recall
+from pipeline.words import count
 
 LABELS = {"updated_at": "updated", "bytes": "on disk", "hours": "audio"}
 """Names of rows, where they are not those of the JSON fields."""
@@ -47,9 +48,9 @@ def info(index: Path_, json: Json = False) -> None:
 
 
 def _show_vector_index(found: dict[str, Any]) -> str:
-    covered = show_count(found["rows_indexed"], "row")
+    covered = count(found["rows_indexed"], "row")
     left_out = f" ({found['rows_unindexed']:,} newer ones are scanned)" if found["rows_unindexed"] else ""
-    segments, size = show_count(found["segments"], "segment"), show_bytes(found["bytes"])
+    segments, size = count(found["segments"], "segment"), show_bytes(found["bytes"])
     return f"{covered}{left_out}, {segments}, {size}, since {show_when(found['built_at'])}"
 
 

@@ -6,8 +6,9 @@ from typing import Annotated
 import typer
 
 from jobs.shared.options import Json, Path_
-from jobs.shared.output import print_json, print_line, show_bytes, show_count
+from jobs.shared.output import print_json, print_line, show_bytes
 from jobs.shared.recall import UNITS, show_measured, show_spread
+from pipeline.words import count
 
 
 def optimize(
@@ -53,7 +54,7 @@ def optimize(
             f" {show_bytes(done.n_bytes_deleted)} deleted"
         )
         for each in done.vector_indexes:
-            rows = f": {show_count(each.n_rows, 'row')}" if each.n_rows else ""
+            rows = f": {count(each.n_rows, 'row')}" if each.n_rows else ""
             print_line(f"the vector index of {each.table} was {each.done}{rows} in {each.seconds:.1f} s")
         for command, measured in recalls.items():
             print_line(f"recall of {command}: {show_measured(measured, UNITS[command])}")

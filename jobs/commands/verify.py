@@ -8,7 +8,8 @@ import typer
 
 from jobs.shared.indexing import exit_on_shortfall, run_index
 from jobs.shared.options import AllowDeletions, Json, Path_
-from jobs.shared.output import print_json, print_line, print_table, show_count
+from jobs.shared.output import print_json, print_line, print_table
+from pipeline.words import count
 
 if TYPE_CHECKING:
     from pipeline.config import Config
@@ -55,7 +56,7 @@ def verify(
         findings = [*verify_index(index), *(finding for finding in findings if finding.file_id is not None)]
     n_damaged = mark_damaged(index, findings)
     if not json and n_damaged:
-        print_line(f"{show_count(n_damaged, 'file')} to encode again")
+        print_line(f"{count(n_damaged, 'file')} to encode again")
     if encodes:
         exit_on_shortfall(config, run_index(config, json=json, request=request, workers=context.obj))
     if _look(opened.refresh(), choose, json=json):
@@ -107,20 +108,20 @@ def _look(opened: "Handle", choose: _Sample | None, *, json: bool) -> "list[Find
     notes = list[str]()
     if n_without:
         notes.append(
-            f"{show_count(n_without, 'file')} without a checksum, written by an older version: later changes of"
+            f"{count(n_without, 'file')} without a checksum, written by an older version: later changes of"
             " their vectors cannot be found; `earshot reindex --full` encodes them again"
         )
     if choose is not None and not any(finding.fragment is not None for finding in findings):
         compared = _encode_again(opened, choose)
         findings += compared.findings
         summary |= {"findings": len(findings), "compared": compared.n_compared, "indexed": compared.n_indexed}
-        notes.append(f"{compared.n_compared} of {compared.n_indexed} files compared")
+        notes.append(f"{compared.n_compared} of {count(compared.n_indexed, 'file')} compared")
     if json:
         print_json([*findings, summary])
         return findings
     if findings:
         rows = [(found.table, found.what, found.uri or found.file_id or found.audio_id or "") for found in findings]
-        title = f"{show_count(len(findings), 'finding')} in {opened.path}"
+        title = f"{count(len(findings), 'finding')} in {opened.path}"
         print_table(title, ["table", "what", "of"], rows, whole=["table"], paths="of")
     else:
         print_line(f"{opened.path}: all is well")

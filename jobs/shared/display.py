@@ -3,7 +3,8 @@
 import time
 from typing import TYPE_CHECKING
 
-from jobs.shared.output import make_console, show, show_bytes, show_count, show_duration, show_left, to_text
+from jobs.shared.output import make_console, show, show_bytes, show_duration, show_left, to_text
+from pipeline.words import count
 
 if TYPE_CHECKING:
     from rich.console import Console
@@ -24,9 +25,7 @@ BAR_EVERY_S = 0.2
 def describe(record: "Record") -> str:
     """A record in one line: ``encoding: 12 of 40 files, 30.0 min of about 2.0 h of audio, 31x real time, 3 min left,
     failures: 1 not_audio; decode 200x, encode 31x (busiest: 98%), write 900x``."""
-    counted = (
-        f"{record.doing}: {record.n_done} of {show_count(record.n_files, 'file')}" if record.n_files else record.doing
-    )
+    counted = f"{record.doing}: {record.n_done} of {count(record.n_files, 'file')}" if record.n_files else record.doing
     failures = show_failures(record, at_most=3)
     parts = [counted, *_describe_throughput(record), *([f"failures: {failures}"] if failures else [])]
     return "; ".join(filter(None, [", ".join(parts), _describe_stages(record)]))
@@ -116,7 +115,7 @@ class Display:
         if self._quiet or not plan.n_to_decode:
             return
         self._say(
-            f"{show_count(plan.n_to_decode, 'file')} to encode, about {show_duration(plan.seconds_to_decode)} of audio;"
+            f"{count(plan.n_to_decode, 'file')} to encode, about {show_duration(plan.seconds_to_decode)} of audio;"
             f" about {show_bytes(plan.bytes_to_write)} to be written (frames: {config.store.frames})"
         )
         if plan.lack_of_space:
@@ -143,7 +142,7 @@ class Display:
         from rich.console import Group
 
         done, total = _measure_progress(record)
-        files = f"{record.n_done:,} of {show_count(record.n_files, 'file')}" if record.n_files else ""
+        files = f"{record.n_done:,} of {count(record.n_files, 'file')}" if record.n_files else ""
         self._bar.update(self._task, description=show(record.doing), total=total, completed=done, files=files)
         failures = show_failures(record)
         below = [

@@ -9,7 +9,8 @@ import typer
 
 from jobs.shared.display import Display
 from jobs.shared.interrupt import Stopped, leave
-from jobs.shared.output import print_error, print_json, print_line, show_count, show_duration
+from jobs.shared.output import print_error, print_json, print_line, show_duration
+from pipeline.words import count
 
 if TYPE_CHECKING:
     from pipeline.config import Config
@@ -101,9 +102,9 @@ def _print_summary(config: "Config", progress: "Progress", seconds: Any) -> None
     details += [f"{progress.n_metadata} with other metadata"] if progress.n_metadata else []
     in_brackets = f" ({', '.join(details)})" if details else ""
     print_line(
-        f"{show_count(progress.n_files, 'file')}: {progress.n_indexed} indexed,"
+        f"{count(progress.n_files, 'file')}: {progress.n_indexed} indexed,"
         f" {progress.n_unchanged} unchanged{in_brackets}, {progress.n_failed} failed, {progress.n_deleted} deleted;"
-        f" {show_count(progress.n_clips, 'clip')} and {show_count(progress.n_frames, 'frame')}"
+        f" {count(progress.n_clips, 'clip')} and {count(progress.n_frames, 'frame')}"
         f" of {show_duration(progress.audio_s)} of audio in {seconds:.1f} s"
     )
     print_notes(progress)

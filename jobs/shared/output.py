@@ -226,11 +226,6 @@ def _fit_paths(
     return folder
 
 
-def show_count(number: int, what: str) -> str:
-    """``1, file`` -> ``1 file``; ``2, file`` -> ``2 files``."""
-    return f"{number:,} {what}{'' if number == 1 else 's'}"
-
-
 def show_duration(seconds: float) -> str:
     """``90`` -> ``90 s``, ``400`` -> ``6.7 min``, ``9000`` -> ``2.5 h``, ``4e6`` -> ``1,111 h``."""
     if seconds < 120:

@@ -3,7 +3,8 @@
 import datetime as dt
 from typing import Any
 
-from jobs.shared.output import show_count, show_left, show_when
+from jobs.shared.output import show_left, show_when
+from pipeline.words import count
 
 UNITS = {"locate": "event", "query": "clip", "similar": "clip"}
 """What the recall of each command counts."""
@@ -33,7 +34,7 @@ def show_recall(recall: dict[str, Any]) -> dict[str, str]:
 
 def show_measured(measured: dict[str, Any], unit: str) -> str:
     """A recall with its interval, and what it was measured with."""
-    of = f"of {show_count(measured['n_answers'], unit)} in {show_count(measured['n_questions'], 'question')}"
+    of = f"of {count(measured['n_answers'], unit)} in {count(measured['n_questions'], 'question')}"
     if measured["recall"] is None:
         return f"unknown: {of}"
     return f"{measured['recall']:.1%} ({measured['low']:.1%} to {measured['high']:.1%}) {of}"
@@ -49,4 +50,4 @@ def show_spread(recall: dict[str, Any]) -> str | None:
 
 def show_age(seconds: float) -> str:
     """``90000`` -> ``1 day``."""
-    return show_left(seconds) if seconds < 86_400 else show_count(int(seconds // 86_400), "day")
+    return show_left(seconds) if seconds < 86_400 else count(int(seconds // 86_400), "day")

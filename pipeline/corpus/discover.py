@@ -42,6 +42,7 @@ from pipeline.corpus.table_files import KINDS
 from pipeline.errors import CorpusError, EmptyCorpus
 from pipeline.schema import Row
 from pipeline.storage import map_in_threads
+from pipeline.words import count
 
 
 @gc_paused()
@@ -132,8 +133,8 @@ class _Found:
                 raise CorpusError(f"{manifest}: names no file")
             if "" not in messages:
                 raise CorpusError(
-                    f"{manifest}: none of the {n_files} files that it names can be read ({min(messages)}): is their"
-                    " disk mounted, and are the credentials valid?"
+                    f"{manifest}: none of the {count(n_files, 'file')} that it names can be read ({min(messages)}): is"
+                    " their disk mounted, and are the credentials valid?"
                 )
         return manifests
 

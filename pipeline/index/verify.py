@@ -26,6 +26,7 @@ from pipeline.index.tables import complete, latest_version
 from pipeline.index.verify_pools import PoolsCheck
 from pipeline.index.verify_vectors import ClipsCheck, FramesCheck
 from pipeline.schema import Row
+from pipeline.words import count
 
 
 @dataclass(frozen=True)
@@ -176,4 +177,4 @@ def _check_indexes(live: Generation) -> Iterator[Finding]:
             elif index == vector_index.NAME:  # rows that it leaves out are scanned
                 continue
             elif n_rows := table.stats.index_stats(index).get("num_unindexed_rows", 0):
-                yield Finding(name, f"the index on {index.removesuffix('_idx')} leaves out {n_rows} rows")
+                yield Finding(name, f"the index on {index.removesuffix('_idx')} leaves out {count(n_rows, 'row')}")

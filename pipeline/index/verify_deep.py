@@ -23,6 +23,7 @@ from pipeline.index.findings import Finding, ids_of
 from pipeline.index.handle import Generation
 from pipeline.index.tables import to_matrix
 from pipeline.schema import Row
+from pipeline.words import count
 
 MAX_DISTANCE = {"float32": 0.004, "bfloat16": 0.045}
 """How far a vector may be from the same one encoded again, as a fraction of its length. In float32 both times, rounding
@@ -97,9 +98,8 @@ def _compare_file(live: Generation, row: Row, encoder: Any, precisions: dict[str
                 worst_frame = max(worst_frame, _distance(mine, frames.read(span.own_first, span.own_stop)))
             n_windows, n_frames = number + 1, span.own_stop
     if n_windows != row["n_clips"] or (row["n_frames"] and n_frames != row["n_frames"]):
-        said = (
-            f"decoded again, it has {n_windows} clips and {n_frames} frames, not {row['n_clips']} and {row['n_frames']}"
-        )
+        found = f"{count(n_windows, 'clip')} and {count(n_frames, 'frame')}"
+        said = f"decoded again, it has {found}, not {row['n_clips']} and {row['n_frames']}"
         return [Finding("files", said, **own)]
     return [
         Finding(name, f"encoded again, a vector is {worst:.2%} of its length away; {allowed:.2%} is allowed", **own)
@@ -157,7 +157,7 @@ class Stored:
 def _distance(vectors: Any, stored: npt.NDArray[np.float16]) -> float:
     """The largest distance between a vector and its stored one, as a fraction of the stored one's length."""
     if len(vectors) != len(stored):
-        raise ValueError(f"it has {len(vectors)} rows where the index has {len(stored)}")
+        raise ValueError(f"it has {count(len(vectors), 'row')} where the index has {len(stored)}")
     then = stored.astype(np.float32)
     lengths = np.maximum(np.linalg.norm(then, axis=1), 1e-12)
     return float((np.linalg.norm(vectors.astype(np.float32) - then, axis=1) / lengths).max(initial=0.0))

@@ -28,6 +28,7 @@ from pipeline.index.salvage import Fragments
 from pipeline.index.tables import to_matrix
 from pipeline.planning.ledger import Places
 from pipeline.schema import Row
+from pipeline.words import count
 
 CLIPS_AT_ONCE = 8_192
 """Clips that are Python objects at a time: each value takes some hundred bytes."""
@@ -79,9 +80,9 @@ class ClipsCheck:
                 yield from self._compare(self._row(number), _Unfinished([], []))
         for number, n_rows in self._surplus.items():
             row = self._row(number)
-            yield Finding("clips", f"{n_rows} rows more than its duration demands", **ids_of(row))
+            yield Finding("clips", f"{count(n_rows, 'row')} more than its duration demands", **ids_of(row))
         for file_id, n_rows in self._without_file.items():
-            yield Finding("clips", f"{n_rows} rows without a file", file_id)
+            yield Finding("clips", f"{count(n_rows, 'row')} without a file", file_id)
         for file_id in sorted(self._unknown_batch):
             yield Finding("clips", "its batch is not in the journal", file_id=file_id)
 
@@ -132,7 +133,9 @@ class ClipsCheck:
         if [clip[:-1] for clip in clips] == [clip[:-1] for clip in wanted] and clips != wanted:
             yield Finding("clips", f"{', '.join(self._about)}: not all are those of its ledger row", **own)
         elif clips != wanted:
-            yield Finding("clips", f"{len(clips)} rows where its duration demands {len(wanted)} certain ones", **own)
+            yield Finding(
+                "clips", f"{count(len(clips), 'row')} where its duration demands {len(wanted)} certain ones", **own
+            )
         elif row["n_clips"] != len(clips):
             yield Finding("files", f"n_clips is {row['n_clips']}, there are {len(clips)}", **own)
         elif row["clips_checksum"] not in (None, add_up(np.array(found.sums, np.uint64))):

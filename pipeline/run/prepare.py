@@ -34,6 +34,7 @@ from pipeline.planning.plan import Plan
 from pipeline.planning.request import RunRequest
 from pipeline.run.progress import Progress
 from pipeline.run.rebuild import refuse_rebuild
+from pipeline.words import count
 
 ROWS_AT_ONCE = 65_536
 
@@ -159,7 +160,7 @@ def list_files(config: Config, progress: Progress, live: Generation) -> tuple[pa
     """
 
     def report_found(n_files: int) -> None:
-        progress.enter(f"listing, {n_files:,} files found")
+        progress.enter(f"listing, {count(n_files, 'file')} found")
 
     manifests, ignored = list[str](), IgnoredFiles()
     try:
@@ -237,7 +238,9 @@ def note_unreadable(unreadable: list[tuple[str, str]]) -> tuple[str, ...]:
         return ()
     uri, message = min(unreadable)
     n_files = len(unreadable)
-    return (f"{n_files} files of the index cannot be read now, their rows stay; the first one is {uri}: {message}",)
+    return (
+        f"{count(n_files, 'file')} of the index cannot be read now, their rows stay; the first one is {uri}: {message}",
+    )
 
 
 def refuse_repair(config: Config, request: RunRequest, live: Generation) -> str | None:

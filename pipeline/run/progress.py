@@ -8,6 +8,8 @@ from dataclasses import dataclass, field
 from itertools import pairwise
 from typing import Any
 
+from pipeline.words import count
+
 STAGES = ("decode", "encode", "write")
 """The stages of the workers. Receipts carry the seconds that each one took: ``decode_s`` and so on."""
 
@@ -179,8 +181,8 @@ def find_shortfall(progress: Progress, max_failed_fraction: float) -> str | None
         found.append(f"{progress.failed_fraction:.1%} of the files failed, {allowed}")
     if progress.n_unread:
         found.append(
-            f"{progress.n_unread:,} files that were indexed could not be read, more than run.max_deleted_fraction"
-            " allows without --allow-deletions"
+            f"{count(progress.n_unread, 'file')} that were indexed could not be read, more than"
+            " run.max_deleted_fraction allows without --allow-deletions"
         )
     if progress.held_back:
         found.append("so the former tables stay in their place; solve that and run with --rebuild again")

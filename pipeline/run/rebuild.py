@@ -9,6 +9,7 @@ from pipeline.planning.decide import lies_within
 from pipeline.planning.guard import Disks, Guard, is_much
 from pipeline.planning.request import RunRequest
 from pipeline.run.progress import Progress
+from pipeline.words import count
 
 
 def refuse_rebuild(former: pa.Table, listed: pa.Table, config: Config, request: RunRequest, disks: Disks) -> str | None:
@@ -25,7 +26,8 @@ def refuse_rebuild(former: pa.Table, listed: pa.Table, config: Config, request: 
     missing = former["uri"].filter(is_missing).to_pylist()
     for row in listed.filter(listed["hides_files"]).to_pylist():
         if n_below := sum(lies_within(uri, {row["uri"]}) for uri in missing):
-            return f"{row['uri']}: {row['message']}, and the index has {n_below} files in it; make it readable first"
+            n_files = count(n_below, "file")
+            return f"{row['uri']}: {row['message']}, and the index has {n_files} in it; make it readable first"
     lost = guard.select_missing(indexed)
     refused = guard.find_refusal(lost, len(indexed))
     unreadable = listed.filter(

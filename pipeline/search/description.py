@@ -13,6 +13,7 @@ from pipeline.index.handle import Generation, Handle
 from pipeline.index.search_settings import SearchSettings
 from pipeline.index.tuning import COMMANDS, has_vector_index, is_approximate, read_trained
 from pipeline.search.tables import read_rows
+from pipeline.words import count
 
 STATUSES = ("indexed", "failed", "deleted")
 
@@ -93,7 +94,7 @@ def describe_rebuild(handle: Handle) -> str | None:
     if not begun.exists:
         return None
     n_files = begun.open("files").count_rows()
-    return f"{n_files} files done; `--rebuild` goes on with it, deleting {begun.path} gives it up"
+    return f"{count(n_files, 'file')} done; `--rebuild` goes on with it, deleting {begun.path} gives it up"
 
 
 def list_history(path: str, seq: int) -> list[dict[str, Any]]:

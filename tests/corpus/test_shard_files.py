@@ -9,6 +9,7 @@ from pipeline.config import CorpusConfig
 from pipeline.corpus.discover import list_corpus
 from pipeline.corpus.shards import Place
 from pipeline.errors import CorpusError
+from pipeline.words import count
 from tests.helpers.contents import content, live
 from tests.helpers.corpora import configure, index, listed
 from tests.helpers.shards import sounds, write_shard
@@ -43,7 +44,7 @@ def test_faulty_shard_is_a_row(tmp_path: Path) -> None:
     assert {name: reason for name, reason in reasons.items() if "#" not in name} == dict.fromkeys(
         ["broken.tar", "cut.tar", "empty.tar", "texts.tar"], "not_audio"
     )
-    assert rows["cut.tar"]["message"].endswith(f"{n_whole} files found")
+    assert rows["cut.tar"]["message"].endswith(f"; {count(n_whole, 'file')} found")
     assert sum(name.startswith("whole.tar#") for name in reasons) == 3
     with pytest.raises(CorpusError, match="no such file"):
         listed(tmp_path / "none.tar")
