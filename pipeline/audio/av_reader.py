@@ -2,7 +2,7 @@
 
 import re
 from collections.abc import Iterator
-from typing import Any
+from typing import Any, BinaryIO, cast
 
 import av
 import av.error
@@ -10,7 +10,14 @@ from av.codec.codec import codecs_available
 
 from pipeline.audio import opus
 from pipeline.audio.channels import Channels, Mixer
-from pipeline.audio.containers import CLOCKED_FORMATS, FFMPEG_FORMATS, TIMED_FORMATS, begins_as_audio, read_ogg_end
+from pipeline.audio.containers import (
+    CLOCKED_FORMATS,
+    FFMPEG_FORMATS,
+    TIMED_FORMATS,
+    begins_as_audio,
+    find_next_link,
+    read_ogg_end,
+)
 from pipeline.audio.frames import join_frames, kind_of, make_silence
 from pipeline.audio.header_lengths import View, find_cut, is_cut_caf
 from pipeline.audio.mpeg_tags import find_frames_end, read_mp3_duration
@@ -46,6 +53,7 @@ class AvReader:
     def __init__(self, source: Bytes, raw: RawFormat | None = None) -> None:
         self.trouble: str | None = None
         self.raw = raw
+        self._source = source
         self.mixer = Mixer()
         self._known = begins_as_audio(source)
         self._n_opus_samples = 0  # of the packets up to the first frame
@@ -79,7 +87,27 @@ class AvReader:
             raise
 
     def pieces(self) -> Iterator[Piece]:
-        yield from self.mixer.mix(self._parts())
+        yield from self.mixer.mix(self._chain())
+
+    def _chain(self) -> Iterator[Channels]:
+        """The parts of all links of chained Ogg; of other files, there is one link."""
+        yield from self._parts()
+        link, begin = self, 0
+        while link._packets.ended_in_chain:
+            at = find_next_link(link._source, link._packets.newest_pos)
+            if at is None:
+                return
+            begin += at
+            rest = Bytes(cast(BinaryIO, View(self._source, begin, self._source.size_bytes - begin)))
+            try:
+                link = AvReader(rest)
+            except FileFailure:
+                return
+            try:
+                yield from link._parts()
+            finally:
+                link.close()
+            self.trouble = link.trouble
 
     def _parts(self) -> Iterator[Channels]:
         frames: list[Any] = []

@@ -35,6 +35,9 @@ _OTHER = re.compile(
 )
 
 
+_SCANNED_BYTES = 1 << 16
+
+
 def begins_exact(source: Bytes) -> bool:
     """Whether a file begins like a format whose samples libsndfile counts exactly: wav, aiff, flac and kin."""
     return _EXACT.match(source.peek(0, 64)) is not None
@@ -72,3 +75,13 @@ def _first_serials(head: bytes) -> Iterator[bytes]:
         yield head[at + 14 : at + 18]
         n_segments = head[at + 26]
         at += 27 + n_segments + sum(head[at + 27 : at + 27 + n_segments])
+
+
+def find_next_link(source: Bytes, at: int) -> int | None:
+    """Where the next link of chained Ogg begins behind ``at``; None if there is none. Source: RFC 3533, section 4."""
+    at += 1
+    while len(block := source.peek(at, _SCANNED_BYTES)) > 27:
+        for mark in re.finditer(rb"OggS\0[\x02\x06]", block):
+            return at + mark.start()
+        at += len(block) - 5
+    return None

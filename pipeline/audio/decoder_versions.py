@@ -65,7 +65,7 @@ _FILMS |= {"ogv", "ogx"}
 _OTHER_FILMS = frozenset(["avi", "mxf", "rmvb"])  # nothing but their tracks is read in another way
 
 
-_OGG = frozenset(["ogg", "oga", "opus", "ogv", "ogx"])
+_OGG = frozenset(["ogg", "oga", "opus", "spx", "ogv", "ogx"])
 _OPUS_DELAY_S = 0.0065
 _COUNTING_BLOCKS = frozenset(["avi", "caf"])
 
@@ -80,6 +80,10 @@ def _is_in_film(row: Mapping[str, Any]) -> bool:
 
 def _may_have_tracks(row: Mapping[str, Any]) -> bool:
     return _is_in_film(row) or (row["status"] == "indexed" and _may_be_named(row, _OTHER_FILMS))
+
+
+def _may_be_chained(row: Mapping[str, Any]) -> bool:
+    return row["reason"] == "truncated" and row["codec"] in ("vorbis", "opus", "speex") and _may_be_named(row, _OGG)
 
 
 def _may_be_late_opus(row: Mapping[str, Any]) -> bool:
@@ -109,6 +113,7 @@ MENDS: tuple[Mend, ...] = (
     Mend(8, "sound in films begins where the film does, and gaps become silence", _is_in_film),
     Mend(9, "opus of low rates in webm begins without its encoder's delay", _may_be_late_opus),
     Mend(10, "the default one of several sound tracks is read, unless it is silent", _may_have_tracks),
+    Mend(11, "all links of chained Ogg are read", _may_be_chained),
 )
 DECODER = max((mend.version for mend in MENDS), default=1)
 """The version that this code decodes with."""

@@ -22,7 +22,7 @@ The types of these frames are comfort noise, lost, and no data (3GPP TS 26.101 a
 _ID3_MARK = ord("I")
 
 _HEAD_S = 1.0
-_HEAD_PACKETS = 1_000
+_HEAD_PACKETS, _HEAD_BYTES = 1_000, 1 << 22
 """So much of the sound is read ahead, to meet the first packets of the other streams."""
 
 
@@ -31,6 +31,10 @@ class Packets:
 
     def __init__(self, container: Any, stream: Any, source: Bytes) -> None:
         self.trouble: str | None = None
+        self.ended_in_chain = False
+        """Whether they end before another link of chained Ogg, which FFmpeg does not read on."""
+        self.newest_pos = 0
+        """Where the newest packet lies in the file."""
         self._container, self._stream, self._source = container, stream, source
         self._others = [other for other in container.streams if other.index != stream.index]
         beside = [other for other in self._others if _is_beside(other)]
@@ -67,28 +71,32 @@ class Packets:
 
     def _read_head(self) -> Iterator[Any]:
         begin_s: float | None = None
+        n_bytes = 0
         for number, packet in enumerate(self._packets, 1):
             yield packet
+            n_bytes += packet.size
             time_s = _time_s(packet)
             begin_s = time_s if begin_s is None else begin_s
             is_enough = time_s is not None and begin_s is not None and time_s - begin_s >= _HEAD_S
-            if not self._neighbours or is_enough or number >= _HEAD_PACKETS:
+            if not self._neighbours or is_enough or number >= _HEAD_PACKETS or n_bytes >= _HEAD_BYTES:
                 return
 
     def _demux(self, streams: list[Any]) -> Iterator[Any]:
         packets, index = self._container.demux(streams), self._stream.index
-        is_mp3 = self._container.format.name == "mp3"
+        is_mp3, is_ogg = (self._container.format.name == name for name in ("mp3", "ogg"))
         tag_end = 0
         while True:
             try:
                 packet = next(packets, None)
             except av.error.FFmpegError as error:
                 # In chained Ogg, FFmpeg goes on only if the next stream is of the same kind.
-                chained = "another kind of stream follows" if self._container.format.name == "ogg" else None
-                self.trouble = chained or one_line(error)
+                self.ended_in_chain = self._container.format.name == "ogg"
+                self.trouble = "another kind of stream follows" if self.ended_in_chain else one_line(error)
                 return
             if packet is None:
                 return
+            if is_ogg and packet.pos is not None:
+                self.newest_pos = packet.pos
             if len(streams) > 1 and packet.stream_index != index:
                 self._see(packet)
                 continue

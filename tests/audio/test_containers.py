@@ -4,7 +4,13 @@ import io
 
 import pytest
 
-from pipeline.audio.containers import begins_as_audio, begins_exact, is_short_vorbis, read_ogg_end
+from pipeline.audio.containers import (
+    begins_as_audio,
+    begins_exact,
+    find_next_link,
+    is_short_vorbis,
+    read_ogg_end,
+)
 from pipeline.audio.source import Bytes
 from tests.helpers.sounds import encode, noise, tone
 
@@ -36,3 +42,10 @@ def test_end_of_an_ogg_file_is_whole_and_of_its_first_stream() -> None:
     assert read_ogg_end(Bytes(io.BytesIO(one))) == (True, True)
     assert read_ogg_end(Bytes(io.BytesIO(one[:-1]))) == (False, True)
     assert read_ogg_end(Bytes(io.BytesIO(one + other))) == (True, False)
+
+
+def test_next_link_of_chained_ogg_is_found() -> None:
+    one, other = encode("ogg_vorbis", noise(9.0, HZ), HZ), encode("ogg_opus", tone(1.0, HZ), HZ)
+    source = Bytes(io.BytesIO(one + other))
+    assert find_next_link(source, 0) == find_next_link(source, len(one) - 100) == len(one)
+    assert find_next_link(source, len(one)) is None

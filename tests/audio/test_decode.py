@@ -187,6 +187,37 @@ def test_chained_ogg_streams_play_on(name: str) -> None:
     assert pitch_hz(heard[2 * HZ : 5 * HZ // 2]) == pytest.approx(880.0, abs=0.5)
 
 
+@pytest.mark.parametrize("name", ["ogg_vorbis", "ogg_opus", "ogg_flac"])
+@pytest.mark.parametrize("channels", [(2, 1), (1, 2), (2, 1, 2), (1, 1, 6, 2)])
+def test_chained_ogg_streams_of_other_channels_play_on(name: str, channels: tuple[int, ...]) -> None:
+    links = [
+        encode(name, tone(1.5, HZ, 440.0 * (number + 1), channels=count), HZ) for number, count in enumerate(channels)
+    ]
+    with open_audio(io.BytesIO(b"".join(links))) as audio:
+        assert audio.info.channels == channels[0]
+        heard = np.concatenate(list(audio.blocks()))
+        assert audio.truncated is None
+    assert len(heard) / HZ == pytest.approx(1.5 * len(links), abs=0.02)
+    for number in range(len(links)):
+        middle = heard[round((1.5 * number + 0.4) * HZ) :][: HZ // 2]
+        assert pitch_hz(middle) == pytest.approx(440.0 * (number + 1), abs=1.0)
+
+
+def test_many_links_of_chained_ogg_play_on() -> None:
+    links = [encode("ogg_vorbis", tone(0.5, HZ, channels=1 + number % 2), HZ) for number in range(2)]
+    heard = decode(b"".join(links * 60))
+    assert len(heard) / HZ == pytest.approx(60.0, abs=2.0)
+
+
+@pytest.mark.parametrize("behind", [b"OggS\0\2" + bytes(100), b"\1" * 1_000])
+def test_link_that_cannot_be_read_is_told(behind: bytes) -> None:
+    data = encode("ogg_vorbis", tone(1.5, HZ, channels=2), HZ)
+    with open_audio(io.BytesIO(data + encode("ogg_vorbis", tone(1.5, HZ), HZ)[:60] + behind)) as audio:
+        heard = np.concatenate(list(audio.blocks()))
+        assert audio.truncated is not None
+    assert len(heard) / HZ == pytest.approx(1.5, abs=0.02)
+
+
 def test_a_broken_flac_is_read_on_without_gap_or_overlap() -> None:
     """libsndfile gives up at the damage, FFmpeg goes on: before and after, every sample is in its place."""
     samples = noise(10.0, HZ)

@@ -450,12 +450,12 @@ def _odd_but_healthy(stereo: Samples, mono: Samples, wide: Samples) -> _Broken:
         "vbr_without_header.mp3": encode("mp3_vbr_no_xing", stereo, 44_100),
         "chained.ogg": vorbis + vorbis,
         "chained.opus": opus + opus,
+        "chained_rates.ogg": vorbis + vorbis_22,
+        "chained_codecs.ogg": vorbis + opus + vorbis_22,
         "eight_channels.m4a": encode("m4a", np.repeat(wide[:, :1], 8, axis=1), 48_000),
         "film.mp4": encode("film_mp4", stereo, 44_100),
     }
-    files: _Broken = {name: (data, "indexed", None) for name, data in healthy.items()}
-    files["chained_rates.ogg"] = (vorbis + vorbis_22, "indexed", "truncated")
-    return files
+    return {name: (data, "indexed", None) for name, data in healthy.items()}
 
 
 def write_special_files(folder: Path) -> dict[str, tuple[str, str | None]]:
