@@ -21,6 +21,9 @@ from pipeline.search.scores import (
 )
 from pipeline.search.tables import fetch
 
+MIN_CANDIDATES = 200
+"""Clips that one search returns at least."""
+
 HIT_COLUMNS = ["clip_id", "file_id", "uri", "start_s", "end_s", "vector"]
 
 
@@ -57,9 +60,9 @@ def find_clips(
     A window that overlaps a better one of its file is folded into it, unless ``all_windows``. With ``cosine``, the best
     candidates by dot product are ranked again: four times as many as asked, at least 200.
 
-    A search through the vector index reads more partitions than ``settings`` say where these hold too few clips. With
-    ``where``, and once overlapping windows leave too few hits, it reads all of them. If ``where`` keeps at most
-    ``clip_refine`` clips for each candidate (800 at least), all these are compared, so the answer is exact.
+    A search through the vector index reads all partitions where those that ``settings`` allow hold too few clips, where
+    overlapping windows leave too few hits, and with ``where``. If ``where`` keeps at most ``clip_refine`` clips for
+    each candidate (800 at least), all these are compared, so the answer is exact.
 
     Args:
         clips: the table, from ``tables.open_table``. where: SQL over its columns, applied before the search.
@@ -95,9 +98,14 @@ def search_clips(
     check_query(columns.field("vector").type.list_size, query)
     n_rows = clips.count_rows()
     names = schema.metadata_columns(columns).names
-    n_candidates = min(n_rows, max(4 * k, 200))
+    n_candidates = min(n_rows, max(4 * k, MIN_CANDIDATES))
+    if where and settings:
+        settings = replace(settings, clip_probes=None)
     while True:
         rows, vectors = _nearest(clips, query, n_candidates, where, names, settings)
+        if len(rows) < n_candidates and settings and settings.clip_probes:
+            settings = replace(settings, clip_probes=None)
+            continue
         hits = _rank(rows, vectors, query, measure)
         if not all_windows:
             hits = _fold_overlaps(hits)
@@ -123,9 +131,8 @@ def _nearest(
     if settings is None:
         search = search.bypass_vector_index()
     else:
-        probes = None if where else settings.clip_probes
-        # A maximum of 0: as many as it takes to find n.
-        search = search.minimum_nprobes(int(probes or ALL_PARTITIONS)).maximum_nprobes(0)
+        # Lance can also read more partitions until there are enough rows, but version 13 then reads all of them always.
+        search = search.nprobes(int(settings.clip_probes or ALL_PARTITIONS))
         search = search.refine_factor(max(1, min(settings.clip_refine, MAX_COMPARED // n)))
     if where:
         search = search.where(where, prefilter=True)

@@ -1,7 +1,9 @@
 """An opened index: it keeps its state while others write, and refuses what cannot be asked."""
 
 import io
+import shutil
 from collections.abc import Callable, Sequence
+from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
@@ -14,15 +16,24 @@ from pipeline import schema
 from pipeline.corpus.raw_formats import RAW_FORMATS
 from pipeline.errors import FileFailure, UsageError
 from pipeline.grid import SAMPLE_RATE_HZ
+from pipeline.index.search_settings import SearchSettings
+from pipeline.index.tables import to_matrix
 from pipeline.index.writer import Batch, Writer
 from pipeline.planning.file_rows import empty_row, files_table
+from pipeline.search.events import Levels, Rules
+from pipeline.search.scores import dot_products
 from tests.helpers.decoding import decode_all
 from tests.helpers.ears import Ear, Reader, open_with
 from tests.helpers.ears import index as index
+from tests.helpers.events import plain_events
 from tests.helpers.fakes import noise, write_wav
+from tests.helpers.made import MadeIndex, MadeTexts
+from tests.helpers.made import made_clips as made_clips
+from tests.helpers.made import sounds as sounds
 from tests.helpers.shards import write_shard
 from tests.helpers.sounds import by_av, tone
 from tests.helpers.tables import CLIPS, create_empty
+from tests.helpers.tuning import TUNING, add_vector_index, publish_tuning
 
 
 @pytest.fixture(params=["all", "none"])
@@ -175,6 +186,80 @@ def test_several_texts_are_located_in_one_call(index: Path) -> None:
     assert opened.locate([]) == []
     with pytest.raises(UsageError, match="query is empty"):
         opened.locate(["siren", " "])
+
+
+def copy_made(made: MadeIndex, folder: Path) -> str:
+    return str(shutil.copytree(made.path, folder / "index"))
+
+
+@pytest.fixture(scope="module")
+def bad_pools(sounds: MadeIndex, tmp_path_factory: pytest.TempPathFactory) -> str:
+    """An index in which each pool has the vector of another one."""
+    path = copy_made(sounds, tmp_path_factory.mktemp("bad"))
+    add_vector_index(path, "pools", spoil=True)
+    publish_tuning(path, replace(TUNING, settings=SearchSettings(5)))
+    return path
+
+
+def test_exact_locate_finds_what_a_bad_vector_index_misses(sounds: MadeIndex, bad_pools: str) -> None:
+    texts, opened = ["1", "2", "3"], open_with(bad_pools, Ear(), MadeTexts(sounds.vectors))
+    exact = opened.locate(texts, 20, threshold=0.1, exact=True)
+    for text, events in zip(texts, exact, strict=True):
+        [query] = MadeTexts(sounds.vectors).embed([text])
+        levels = Levels.from_rules(Rules(0.1), 10.0, -3.45)
+        expected = plain_events({uri: dot_products(rows, query) for uri, rows in sounds.frames.items()}, levels)
+        assert [(each.uri, each.score) for each in events] == [(uri, each.score) for uri, each in expected[:20]]
+    through_the_index = opened.locate(texts, 20, threshold=0.1)
+    assert [[event.uri for event in events] for events in through_the_index] != [
+        [event.uri for event in events] for events in exact
+    ]
+
+
+def test_several_texts_are_located_through_a_vector_index(sounds: MadeIndex) -> None:
+    opened, texts = open_with(sounds.path, Ear(), MadeTexts(sounds.vectors)), [str(number) for number in range(9)]
+    together = opened.locate(texts, 20, threshold=0.1)
+    assert together == [opened.locate(text, 20, threshold=0.1) for text in texts]
+    assert all(len(events) == 20 for events in together)
+    where = "lot < 100"
+    assert opened.locate(texts[:3], where=where) == [opened.locate(text, where=where) for text in texts[:3]]
+    with pytest.raises(UsageError, match="nonsense"):
+        opened.locate(texts, where="nonsense = 1")
+
+
+def test_exact_clips_are_those_of_a_scan_where_the_vector_index_is_bad(made_clips: MadeIndex, tmp_path: Path) -> None:
+    """Of 55 partitions it reads one, and compares no more vectors than it returns."""
+    path = copy_made(made_clips, tmp_path)
+    settings = SearchSettings(clip_probes=1, clip_refine=1)
+    publish_tuning(path, replace(TUNING, settings=settings, similar=TUNING.query))
+    opened = open_with(path, Ear(), MadeTexts(made_clips.vectors))
+    rows = opened.to_arrow("clips", ["clip_id", "vector"])
+    clip_ids, vectors = rows["clip_id"].to_pylist(), to_matrix(rows["vector"])
+    missed = 0
+    for text in map(str, range(10)):
+        scores = dot_products(vectors, opened.embed(text))
+        best = [clip_ids[row] for row in np.argsort(-scores, kind="stable")[:20]]
+        assert {hit.clip_id for hit in opened.search(text, 20, all_windows=True, exact=True)} == set(best)
+        missed += 20 - len({hit.clip_id for hit in opened.search(text, 20, all_windows=True)} & set(best))
+    assert missed
+
+
+def test_more_hits_than_the_recall_was_measured_with_come_from_all_partitions(
+    made_clips: MadeIndex, tmp_path: Path
+) -> None:
+    path = copy_made(made_clips, tmp_path)
+    settings = SearchSettings(clip_probes=10, clip_refine=4)
+    n_found = []
+    for k in (200, 20):
+        query = replace(TUNING.measured["query"], k=k)
+        publish_tuning(path, replace(TUNING, settings=settings, query=query))
+        opened, found = open_with(path, Ear(), MadeTexts(made_clips.vectors)), 0
+        for text in map(str, range(10)):
+            exact = opened.search(text, 200, all_windows=True, exact=True)
+            found += len(
+                {hit.clip_id for hit in opened.search(text, 200, all_windows=True)} & {h.clip_id for h in exact}
+            )
+        n_found.append(found)
+    assert n_found[1] > 1.2 * n_found[0]
 
 
 def test_exact_answers_are_those_of_a_small_index(index: Path) -> None:

@@ -171,6 +171,19 @@ ONE = SearchSettings(clip_probes=1, clip_refine=16)
 """One of 55 partitions is read, if it holds enough clips: 10 to 1,500."""
 
 
+@pytest.mark.parametrize(("n_probes", "low", "high"), [(5, 0.1, 0.9), (55, 0.95, 1.0)])
+def test_only_as_many_partitions_are_read_as_the_settings_allow(
+    made_clips: MadeIndex, n_probes: int, low: float, high: float
+) -> None:
+    clips, queries = open_clips(made_clips), made_clips.vectors.texts(20)
+    [exact] = truth.best_clips(str(made_clips.path), queries, [made_clips.n_files], 20, by_cosine=False)
+    settings, recalls = SearchSettings(clip_probes=n_probes, clip_refine=16), []
+    for query, best in zip(queries, exact, strict=True):
+        hits = find_clips(clips, query, k=20, all_windows=True, settings=settings)
+        recalls.append(truth.recall(best, [truth.Found(hit.score, hit.clip_id) for hit in hits], 20) or 0.0)
+    assert low <= np.mean(recalls) <= high
+
+
 @pytest.mark.parametrize("measure", ["dot", "cosine"])
 @pytest.mark.parametrize("all_windows", [True, False])
 def test_few_partitions_give_as_many_hits_as_are_asked_for(

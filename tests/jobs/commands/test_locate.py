@@ -1,5 +1,6 @@
 """``earshot locate``."""
 
+from dataclasses import replace
 from pathlib import Path
 
 import pytest
@@ -7,7 +8,12 @@ import pytest
 import pipeline
 from jobs.commands.locate import explain_no_event
 from pipeline.grid import Grid
+from pipeline.index.search_settings import SearchSettings
+from pipeline.search import candidates
+from tests.helpers.commands import Call, lines
+from tests.helpers.contents import KnownCorpus
 from tests.helpers.tables import SILENT, write_index
+from tests.helpers.tuning import TUNING, add_vector_index, publish_tuning
 
 
 @pytest.mark.parametrize(
@@ -22,3 +28,20 @@ from tests.helpers.tables import SILENT, write_index
 def test_no_event_is_explained(min_duration_s: float, where: str | None, said: str, tmp_path: Path) -> None:
     write_index(tmp_path / "index", {"/a.wav": SILENT}, Grid())
     assert explain_no_event(pipeline.open(str(tmp_path / "index")), 0.3, min_duration_s, where).startswith(said)
+
+
+def test_exact_finds_what_a_bad_vector_index_misses(
+    corpus: KnownCorpus, call: Call, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    into, texts = corpus.config.into, ("a bell", "a dog barks", "rain", "white noise")
+    before = {text: call("locate", into, text, "--threshold", "1e-4", "--json")[1] for text in texts}
+    add_vector_index(into, "pools", spoil=True)
+    publish_tuning(into, replace(TUNING, settings=SearchSettings(pools_per_event=1)))
+    for constant in ("LEAST_PER_EVENT", "LEAST_EVENTS", "MIN_POOLS"):  # all of so few pools would be read
+        monkeypatch.setattr(candidates, constant, 1)
+    missed = 0
+    for text in texts:
+        assert call("locate", into, text, "--threshold", "1e-4", "--exact", "--json")[1] == before[text]
+        found = lines(call("locate", into, text, "-k", "1", "--threshold", "1e-4", "--json")[1])
+        missed += found != lines(before[text])[:1]
+    assert missed

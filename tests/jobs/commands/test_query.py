@@ -2,6 +2,8 @@
 
 from tests.helpers.commands import Call, lines
 from tests.helpers.contents import KnownCorpus
+from tests.helpers.damage import damage_vector_index
+from tests.helpers.tuning import add_vector_index
 
 
 def test_query_ranks_clips_by_score(corpus: KnownCorpus, call: Call) -> None:
@@ -20,3 +22,13 @@ def test_query_without_a_match_repeats_the_condition(corpus: KnownCorpus, call: 
     arguments = ("query", corpus.config.into, "a bell", "--where", "codec = 'opus'")
     assert call(*arguments)[:2] == (0, "nothing found where codec = 'opus'\n")
     assert call(*arguments, "--json")[:2] == (0, "")
+
+
+def test_exact_needs_no_vector_index(corpus: KnownCorpus, call: Call) -> None:
+    ask = ("query", corpus.config.into, "a bell", "--json")
+    before = call(*ask)
+    add_vector_index(corpus.config.into)
+    assert call(*ask) == before
+    damage_vector_index(corpus.config.into, "clips")
+    assert call(*ask)[0] == 1
+    assert call(*ask, "--exact") == before

@@ -6,6 +6,8 @@ import pytest
 
 from tests.helpers.commands import Call, lines
 from tests.helpers.contents import KnownCorpus
+from tests.helpers.damage import damage_vector_index
+from tests.helpers.tuning import add_vector_index
 
 
 def test_similar_prints_ranks_and_no_probability(corpus: KnownCorpus, call: Call) -> None:
@@ -29,3 +31,13 @@ def test_sound_that_cannot_be_read_is_one_line(
     assert (found[0], found[1]) == (code, "")
     assert said in found[2]
     assert found[2].count("\n") == 1
+
+
+def test_exact_needs_no_vector_index(corpus: KnownCorpus, call: Call) -> None:
+    ask = ("similar", corpus.config.into, corpus.uri("b.wav"), "--json")
+    before = call(*ask)
+    add_vector_index(corpus.config.into)
+    assert call(*ask) == before
+    damage_vector_index(corpus.config.into, "clips")
+    assert call(*ask)[0] == 1
+    assert call(*ask, "--exact") == before
