@@ -6,18 +6,17 @@ from typing import Any, BinaryIO, cast
 
 import av
 import av.error
-from av.codec.codec import codecs_available
 
 from pipeline.audio import opus
 from pipeline.audio.channels import Channels, Mixer
 from pipeline.audio.containers import (
     CLOCKED_FORMATS,
-    FFMPEG_FORMATS,
     TIMED_FORMATS,
     begins_as_audio,
     find_next_link,
     read_ogg_end,
 )
+from pipeline.audio.ffmpeg import open_container
 from pipeline.audio.frames import join_frames, kind_of, make_silence
 from pipeline.audio.header_lengths import View, find_cut, is_cut_caf
 from pipeline.audio.mpeg_tags import find_frames_end, read_mp3_duration
@@ -28,23 +27,6 @@ from pipeline.audio.timeline import GAP_S, OPUS_GAP_S, Container, Timeline, find
 from pipeline.audio.tracks import choose_track
 from pipeline.corpus.raw_formats import RawFormat
 from pipeline.errors import FileFailure, one_line
-
-av.logging.set_level(None)  # FFmpeg would write its complaints to stderr; Earshot makes them rows
-
-
-def _list_audio_decoders() -> Iterator[str]:
-    for name in codecs_available:
-        try:
-            codec = av.Codec(name, "r")
-        except av.codec.codec.UnknownCodecError:  # FFmpeg has only an encoder of this name
-            continue
-        if codec.type == "audio":
-            yield codec.name
-
-
-_AUDIO_DECODERS = ",".join(sorted(_list_audio_decoders()))
-"""The decoders that FFmpeg may use. It would otherwise decode cover pictures and films while it opens a file: a picture
-of 16,000 x 16,000 takes 2 GB and 20 s."""
 
 
 class AvReader:
@@ -66,7 +48,7 @@ class AvReader:
         self._whole = View(source, 0, end)
         source.seek(0)
         try:
-            self._container = _open(source if end == source.size_bytes else self._whole, raw)
+            self._container = open_container(source if end == source.size_bytes else self._whole, raw)
         except av.error.FFmpegError as error:
             raise self._not_opened(one_line(error)) from None
         try:
@@ -231,7 +213,7 @@ class AvReader:
 
     def _choose_track(self, source: Bytes) -> Any:
         position = source.tell()
-        stream = choose_track(self._container, lambda: _open(self._whole, None))
+        stream = choose_track(self._container, lambda: open_container(self._whole))
         source.seek(position)
         return stream
 
@@ -309,20 +291,6 @@ class AvReader:
         if self._packets.has_neighbours:
             ends_s = _parse_time(self._stream.metadata.get("DURATION", ""))
         return None if ends_s is None else max(0.0, ends_s - begin_s + lead_s)
-
-
-def _open(file: Any, raw: RawFormat | None) -> Any:
-    return av.open(
-        file,
-        "r",
-        format=raw and raw.format,
-        container_options={
-            "format_whitelist": raw.format if raw else FFMPEG_FORMATS,
-            "codec_whitelist": _AUDIO_DECODERS,
-        },
-        metadata_errors="ignore",
-        buffer_size=1 << 16,
-    )
 
 
 _MP4 = "mov,mp4,m4a,3gp,3g2,mj2"
