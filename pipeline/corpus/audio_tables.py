@@ -8,13 +8,14 @@ Neither needs the table as a whole: paths are read without the bytes, and bytes 
 import json
 import os
 import tempfile
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Iterable, Iterator
 from contextlib import closing
 from dataclasses import dataclass
 from itertools import accumulate
 from typing import Any
 
 import pyarrow as pa
+import pyarrow.compute as pc
 
 from pipeline import storage
 from pipeline.errors import CorpusError
@@ -26,6 +27,16 @@ _BUFFER_BYTES = 2**20
 _NAMES_AT_ONCE = 10_000
 BLOCK_BYTES = 64 * 2**10
 """Block in which names are read from an object store: they lie scattered."""
+
+MOST_NAME_BYTES, MOST_VALUE_BYTES = 4096, 64 * 2**10
+"""The longest name of a row, and the largest text of its metadata. In a column whose values repeat, a few bytes can
+stand for gigabytes, so lengths are checked before values are copied."""
+
+LITTLE_BYTES, FEW_ROWS = 64 * 2**20, 100_000
+"""Names together may have so many bytes, and a table so many rows; or as many as the file has bytes."""
+
+MOST_COLUMNS_BYTES = 2**30
+"""Metadata of one table that is read into memory."""
 
 
 class NoAudioError(CorpusError):
@@ -119,9 +130,16 @@ def list_rows(path: str) -> Iterator[TableRow]:
     Raises:
         NoAudioError: there is no column of audio. Exception: as ``holds_audio``.
     """
+    size_bytes, n_name_bytes = storage.stat_file(path)[0], 0
     with closing(open_table(path, BLOCK_BYTES)) as table:
+        if table.n_rows > max(FEW_ROWS, size_bytes):
+            raise CorpusError(f"{table.n_rows:,} rows in a file of {size_bytes:,} bytes")
         for group in range(len(table.starts)):
-            yield from table.list_group(group)
+            for row in table.list_group(group):
+                n_name_bytes += len(row.name or "")
+                if n_name_bytes > max(LITTLE_BYTES, size_bytes):
+                    raise CorpusError(f"more than {n_name_bytes:,} bytes of names in a file of {size_bytes:,} bytes")
+                yield row
 
 
 def read_columns(path: str, is_kept: Callable[[pa.Field], bool]) -> pa.Table:
@@ -170,28 +188,60 @@ class _Parquet:
         self._source.close()
 
     def read_columns(self, names: list[str]) -> pa.Table:
-        return self._file.read(columns=names, use_threads=False)
+        self._check_size(range(len(self.starts)), names, MOST_COLUMNS_BYTES)
+        texts = [column.name for column in self.schema if column.name in names and _is_text(column.type)]
+        found = self._open_texts(texts).read(columns=names, use_threads=False)
+        for position, column in enumerate(found.schema):
+            if pa.types.is_dictionary(column.type):
+                plain = _read_texts(found.column(position), column.name)
+                found = found.set_column(position, column.name, plain)
+        return found
+
+    def _open_texts(self, names: list[str]) -> Any:
+        """The file again, with texts as numbers of different values: their lengths are known before they are copied."""
+        import pyarrow.parquet as pq
+
+        metadata = self._file.metadata
+        return pq.ParquetFile(
+            self._source, metadata=metadata, read_dictionary=names, buffer_size=_BUFFER_BYTES, pre_buffer=False
+        )
+
+    def _check_size(self, groups: Iterable[int], names: list[str], most_bytes: int) -> None:
+        n_bytes = sum(
+            column.total_uncompressed_size
+            for group in groups
+            for column in self._columns(group)
+            if column.path_in_schema in names
+        )
+        if n_bytes > most_bytes:
+            raise CorpusError(f"{', '.join(names)}: {n_bytes:,} bytes; {most_bytes:,} are read")
 
     def list_group(self, group: int) -> Iterator[TableRow]:
         mean_bytes, n_rows = self._mean_bytes(group), self._file.metadata.row_group(group).num_rows
         if self.column.name is None:
             yield from (TableRow(None, mean_bytes) for _ in range(n_rows))
             return
-        for names in self._read(group, self.column.name, _NAMES_AT_ONCE):
-            yield from (TableRow(name, mean_bytes) for name in _decode_names(names))
+        self._check_size([group], [self.column.name], MOST_COLUMNS_BYTES)
+        texts = self._open_texts([self.column.name])
+        for names in self._read(group, self.column.name, _NAMES_AT_ONCE, texts):
+            _check_texts(names, MOST_NAME_BYTES, "a name")
+            yield from (TableRow(name, mean_bytes) for name in _decode_names(names.dictionary_decode()))
 
     def read_group(self, group: int) -> Iterator[pa.Array]:
         return self._read(group, self.column.data, max(1, _BATCH_BYTES // (self._mean_bytes(group) + 1)))
 
     def _mean_bytes(self, group: int) -> int:
         """Mean size of the audio in a group."""
-        row_group = self._file.metadata.row_group(group)
-        columns = (row_group.column(number) for number in range(row_group.num_columns))
+        columns = self._columns(group)
         total = sum(column.total_uncompressed_size for column in columns if column.path_in_schema == self.column.data)
-        return int(total // max(1, row_group.num_rows))
+        return int(total // max(1, self._file.metadata.row_group(group).num_rows))
 
-    def _read(self, group: int, name: str, n_rows: int) -> Iterator[pa.Array]:
-        batches = self._file.iter_batches(n_rows, row_groups=[group], columns=[name], use_threads=False)
+    def _columns(self, group: int) -> Iterator[Any]:
+        row_group = self._file.metadata.row_group(group)
+        return (row_group.column(number) for number in range(row_group.num_columns))
+
+    def _read(self, group: int, name: str, n_rows: int, file: Any = None) -> Iterator[pa.Array]:
+        batches = (file or self._file).iter_batches(n_rows, row_groups=[group], columns=[name], use_threads=False)
         return (_flatten(batch.column(0)) for batch in batches)
 
 
@@ -225,13 +275,13 @@ class _Arrow:
         return pa.Table.from_batches(self._batches, self.schema).select(numbers)
 
     def list_group(self, group: int) -> Iterator[TableRow]:
-        import pyarrow.compute as pc
-
         batch = self._batches[group]
         sizes = pc.fill_null(pc.binary_length(self._column(group, self.column.data)), 0).to_pylist()
         names: Any = [None] * batch.num_rows
         if self.column.name is not None:
-            names = _decode_names(self._column(group, self.column.name))
+            column = self._column(group, self.column.name)
+            _check_lengths(column, MOST_NAME_BYTES, "a name")
+            names = _decode_names(column)
         yield from map(TableRow, names, sizes)
 
     def read_group(self, group: int) -> Iterator[pa.Array]:
@@ -270,6 +320,28 @@ def _child(struct: pa.Array, name: str) -> pa.Array:
 def _flatten(column: pa.Array) -> pa.Array:
     """A column, or its only field if it holds structs."""
     return column.flatten()[0] if pa.types.is_struct(column.type) else column
+
+
+def _read_texts(column: pa.ChunkedArray, name: str) -> pa.ChunkedArray:
+    """A column of texts that are given as numbers of different values."""
+    n_bytes = sum(_check_texts(chunk, MOST_VALUE_BYTES, f"column `{name}`: a text") for chunk in column.chunks)
+    if n_bytes > MOST_COLUMNS_BYTES:
+        raise CorpusError(f"column `{name}`: {n_bytes:,} bytes; {MOST_COLUMNS_BYTES:,} are read")
+    return column.cast(column.type.value_type)
+
+
+def _check_texts(texts: pa.DictionaryArray, most_bytes: int, what: str) -> int:
+    """Refuse texts of which one is too long, before they are copied; returns the bytes that all of them have."""
+    lengths = _check_lengths(texts.dictionary, most_bytes, what)
+    return pc.sum(pc.take(lengths, texts.indices)).as_py() or 0
+
+
+def _check_lengths(values: pa.Array, most_bytes: int, what: str) -> pa.Array:
+    lengths = pc.cast(pc.binary_length(values), pa.int64())
+    longest = pc.max(lengths).as_py() or 0
+    if longest > most_bytes:
+        raise CorpusError(f"{what} of {longest:,} bytes; {most_bytes:,} are allowed")
+    return lengths
 
 
 def _decode_names(names: pa.Array) -> Iterator[str | None]:

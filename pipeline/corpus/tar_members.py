@@ -5,6 +5,7 @@
 
 import io
 import os
+import re
 import tarfile
 from collections.abc import Iterator
 from contextlib import suppress
@@ -18,6 +19,15 @@ AHEAD_BYTES = 8192
 
 WORTH_A_REQUEST_BYTES = 2**20
 """A store sends about this much in the time that one more request takes."""
+
+MOST_HEADER_BYTES = 2**20
+"""The largest header of a member: a long name, or its attributes (pax). Larger ones are made to fill memory."""
+
+MOST_NAME = 4096
+"""Characters in the name of a member."""
+
+_MANY_DIGITS = re.compile(rb"[0-9]{256}")
+"""Python's parser of pax headers takes time by the square of a run of digits (before 3.11.10, CVE-2024-6232)."""
 
 _MOST_PADDING_BYTES = 2**20  # behind the end of a tar file; 10 kB are usual
 _MOST_LINKS = 10  # in a chain
@@ -43,6 +53,8 @@ def list_tar(path: str) -> Iterator[TarMember]:
     broken = None
     try:
         for member in _read_headers(path):
+            if len(member.name) > MOST_NAME:
+                raise tarfile.ReadError(f"a name of {len(member.name):,} characters; {MOST_NAME:,} are allowed")
             if member.islnk() or member.issym():
                 links.append(_Link(member.name, _find_target(member), member.offset))
             elif member.isfile():
@@ -145,6 +157,8 @@ class _Headers(io.RawIOBase):
     def read(self, size: int | None = -1, /) -> bytes:
         if size is None or size < 0:
             raise ValueError("headers are read by their size")
+        if size > MOST_HEADER_BYTES:
+            raise tarfile.ReadError(f"a header of {size:,} bytes at byte {self._at}; {MOST_HEADER_BYTES:,} are allowed")
         begin = self._at - self._from
         if not 0 <= begin <= begin + size <= len(self._held):
             n_bytes = max(0, min(max(size, self._ahead()), self._size - self._at))
@@ -154,6 +168,8 @@ class _Headers(io.RawIOBase):
                 self._held = storage.read_bytes(self._path, self._at, n_bytes)
             self._from, begin = self._at, 0
         data = self._held[begin : begin + size]
+        if size > tarfile.BLOCKSIZE and _MANY_DIGITS.search(data):
+            raise tarfile.ReadError(f"a header at byte {self._at} that would take very long to read")
         self._at += len(data)
         return data
 

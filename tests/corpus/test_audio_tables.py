@@ -3,6 +3,7 @@
 import os
 import shutil
 from pathlib import Path
+from typing import Any
 
 import pyarrow as pa
 import pyarrow.parquet as pq
@@ -11,6 +12,7 @@ import pytest
 import pipeline
 from pipeline.audio.source import resolve_uri
 from pipeline.corpus import audio_tables
+from pipeline.corpus.audio_tables import list_rows, read_columns
 from pipeline.corpus.shards import find_member, is_sized, list_members, open_member
 from pipeline.corpus.time_ranges import TimeRange
 from pipeline.encoder.encoder import load_encoder
@@ -19,6 +21,7 @@ from pipeline.run.driver import index_corpus
 from pipeline.run.prepare import plan_corpus
 from tests.helpers.contents import content, live
 from tests.helpers.corpora import configure, index, listed
+from tests.helpers.processes import print_of
 from tests.helpers.runs import WideEncoder, in_place
 from tests.helpers.shards import AUDIO, TABLES, feature, sounds, write_rows, write_shard, write_table
 
@@ -207,3 +210,59 @@ def test_similar_takes_rows_and_members_as_questions(tmp_path: Path) -> None:
         assert found.similar_to_file(sound, k=1)[0].uri == f"{table}#5.wav"
     with pytest.raises(FileFailure, match="no such member"):
         found.similar_to_file(f"{table}#none.wav")
+
+
+# --- tables that are made to fill memory ------------------------------------------------------------------------------
+
+
+def write_bomb(path: Path, names: list[str], **columns: list[Any]) -> Path:
+    """A table of some bytes, whose texts are stored once however often they occur."""
+    different = sorted(set(names))
+    numbers = pa.array([different.index(name) for name in names], pa.int32())
+    audio = pa.StructArray.from_arrays(
+        [pa.array([b"x"] * len(names)), pa.DictionaryArray.from_arrays(numbers, different)], ["bytes", "path"]
+    )
+    table = pa.table({"audio": audio, **columns})
+    pq.write_table(table, path, compression="zstd", store_schema=False)
+    return path
+
+
+def test_long_names_are_refused_before_they_are_copied(tmp_path: Path) -> None:
+    bomb = write_bomb(tmp_path / "a.parquet", ["n" * 1_000_000] * 2_000)
+    assert bomb.stat().st_size < 20_000
+    program = (
+        "import sys, pyarrow as pa; from pipeline.corpus.audio_tables import list_rows\n"
+        "try: list(list_rows(sys.argv[1]))\n"
+        "except Exception as error: print(error)\n"
+        "print(pa.default_memory_pool().max_memory() < 64 * 2**20)"
+    )
+    assert print_of(program, bomb) == "a name of 1,000,000 bytes; 4,096 are allowed\nTrue\n"
+
+
+def test_names_that_are_larger_than_the_file_are_refused(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(audio_tables, "LITTLE_BYTES", 100_000)
+    bomb = write_bomb(tmp_path / "a.parquet", ["n" * 4_000] * 200)
+    with pytest.raises(CorpusError, match=r"more than \d+,\d+ bytes of names in a file of"):
+        list(list_rows(str(bomb)))
+
+
+def test_more_rows_than_bytes_are_refused(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(audio_tables, "FEW_ROWS", 1_000)
+    bomb = write_bomb(tmp_path / "a.parquet", ["n"] * 200_000)
+    with pytest.raises(CorpusError, match="200,000 rows in a file of"):
+        list(list_rows(str(bomb)))
+
+
+def test_large_texts_of_metadata_are_refused(tmp_path: Path) -> None:
+    table = write_bomb(tmp_path / "a.parquet", ["a", "b"], title=["short", "x" * 70_000], n=[1, 2])
+    with pytest.raises(CorpusError, match="column `title`: a text of 70,000 bytes; 65,536 are allowed"):
+        read_columns(str(table), lambda column: True)
+    assert read_columns(str(table), lambda column: column.name == "n").to_pydict() == {"n": [1, 2]}
+
+
+def test_repeated_texts_are_read_as_they_are(tmp_path: Path) -> None:
+    titles = ["one", None, "two", "one"] * 50
+    table = write_bomb(tmp_path / "a.parquet", [f"{number}" for number in range(200)], title=titles)
+    found = read_columns(str(table), lambda column: True)
+    assert found.schema.field("title").type == pa.string()
+    assert found["title"].to_pylist() == titles
