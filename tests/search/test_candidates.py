@@ -238,6 +238,36 @@ def test_pages_hold_each_pool_once(sounds: MadeIndex) -> None:
         assert any(later.candidates[0].score > page.worst for page, later in itertools.pairwise(pages))
 
 
+class RecordingSearch:
+    """A search, or a table, that notes the arguments of ``limit`` and ``refine_factor``."""
+
+    def __init__(self, search: Any, calls: list[tuple[str, int]]) -> None:
+        self._search, self._calls = search, calls
+
+    def __getattr__(self, name: str) -> Any:
+        def call(*arguments: Any, **options: Any) -> Any:
+            if name in ("limit", "refine_factor"):
+                self._calls.append((name, *arguments))
+            result = getattr(self._search, name)(*arguments, **options)
+            return result if name == "to_arrow" else RecordingSearch(result, self._calls)
+
+        return call
+
+
+def test_number_of_whole_vectors_to_compare_is_bounded(sounds: MadeIndex, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(candidates, "MAX_COMPARED", 1_000)
+    pools, calls, query = open_table(str(sounds.path), "pools"), list[tuple[str, int]](), sounds.vectors.texts(1)[0]
+    how: dict[str, Any] = {"k": 1, "settings": SearchSettings()}
+    recorded, n_pools = RecordingSearch(pools, calls), pools.count_rows()
+    list(candidates.PoolSearch(recorded, n_pools, query, candidates.Scope(), **how).pages(NothingFinished()))
+    refined = [("limit", 200), ("refine_factor", 4), ("limit", 800), ("refine_factor", 1)]
+    assert calls == [*refined, ("limit", 3_200), ("limit", 10_200)]
+    calls.clear()
+    few = candidates.Scope(frozenset({"one of many"}), is_named=False, share=0.05)
+    next(candidates.PoolSearch(recorded, n_pools, query, few, **how).pages(NothingFinished()))
+    assert calls == [("limit", 4_000)]
+
+
 @pytest.mark.parametrize("max_chosen", [0, 10_000])
 @pytest.mark.parametrize("limit", [85, 17, 2, 1])
 def test_filters_keep_the_recall(
