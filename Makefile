@@ -2,8 +2,10 @@
 PYTHON ?= python3
 VENV := .venv
 BIN := $(VENV)/bin
+SEED ?= 0
+FILES ?= 300
 
-.PHONY: demo test test-all lint format model clean
+.PHONY: demo test test-all fuzz lint format model clean
 
 $(VENV)/ready: pyproject.toml
 	$(PYTHON) -m venv $(VENV)
@@ -18,6 +20,9 @@ test: $(VENV)/ready lint  ## Lint, types, and every test that is not marked slow
 
 test-all: test  ## The slow tests as well
 	$(BIN)/python -m pytest -m slow -n 3 --dist loadfile --no-loadscope-reorder --hypothesis-profile=ci
+
+fuzz: $(VENV)/ready  ## Index damaged files of every format: make fuzz SEED=7 FILES=2000
+	EARSHOT_FUZZ_SEED=$(SEED) EARSHOT_FUZZ_FILES=$(FILES) $(BIN)/python -m pytest -m slow -s tests/integration/test_fuzz.py
 
 lint: $(VENV)/ready
 	$(BIN)/ruff check .
