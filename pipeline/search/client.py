@@ -9,6 +9,7 @@
 Models are loaded at the first question that needs them, and kept.
 """
 
+import shlex
 from collections.abc import Iterable
 from dataclasses import replace
 from typing import Any, overload
@@ -41,7 +42,7 @@ from pipeline.search.events import Event, Levels, Rules, to_event
 from pipeline.search.find_events import find_all_events
 from pipeline.search.query_vectors import QueryModels, check_waveform, embed_sound
 from pipeline.search.scores import Vector
-from pipeline.search.tables import open_table, read_rows
+from pipeline.search.tables import check_where, open_table, read_rows
 
 
 class Index:
@@ -80,7 +81,7 @@ class Index:
         Raises:
             UsageError: the text or index is empty, or ``where`` is wrong.
         """
-        clips = self._table("clips")
+        clips = self._table("clips", where)
         query = self._embed_text(text, "clip_model")
         settings = self._clip_settings("query", k, exact)
         hits = find_clips(clips, query, k=_check_k(k), where=where, all_windows=all_windows, settings=settings)
@@ -111,7 +112,7 @@ class Index:
         """
         from pipeline.audio.decode import to_model_rate
 
-        self._table("clips")
+        self._table("clips", where)
         mono = to_model_rate(check_waveform(waveform, sample_rate_hz), sample_rate_hz, self._decode_config)
         return self.similar_to([mono], k, where=where, all_windows=all_windows, exact=exact)
 
@@ -139,7 +140,7 @@ class Index:
         from pipeline.audio.decode import open_audio
         from pipeline.audio.source import resolve_uri
 
-        self._table("clips")
+        self._table("clips", where)
         place, time_range, raw = resolve_uri(sound)
         first, stop = time_range.narrow(start_s, end_s).samples
         with open_audio(place, self._decode_config, raw) as audio:
@@ -159,7 +160,7 @@ class Index:
         Raises:
             UsageError: as ``similar``.
         """
-        clips = self._table("clips")
+        clips = self._table("clips", where)
         grid = WindowConfig(**self.settings["window"]).grid
         query = embed_sound(blocks, grid, self._models.for_sounds(self._identity("clip_model")))
         settings = self._clip_settings("similar", k, exact)
@@ -219,7 +220,7 @@ class Index:
         rules = Rules(threshold, min_duration_s, merge_gap_s)
         if self.settings["frames"] == "none":
             raise UsageError(f"{self.path}: was built without frames, so nothing can be located; use `query`")
-        self._table("frames")
+        self._table("frames", where)
         texts = [text] if isinstance(text, str) else text
         vectors = self._embed_texts(texts, "frame_model")
         identity = self._identity("frame_model")
@@ -320,14 +321,18 @@ class Index:
             self._opened[name] = open_table(self.tables, name, self._live.versions[name])
         return self._opened[name]
 
-    def _table(self, name: str) -> Any:
-        """A table to search: it must have rows."""
+    def _table(self, name: str, where: str | None = None) -> Any:
+        """A table to search: it must have rows, and a filter must fit the columns that it is over.
+
+        A model takes seconds to load, so a wrong call is refused before.
+        """
         table = self._open(name)
         if table.count_rows() == 0:
             raise UsageError(
                 f"{self.path}: nothing is indexed yet, so there is nothing to search; add files with `earshot index`,"
-                f" or see `earshot failures {self.path}`"
+                f" or see `earshot failures {shlex.quote(self.path)}`"
             )
+        check_where(where, self._open("files") if name == "frames" else table)
         return table
 
     @property

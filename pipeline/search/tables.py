@@ -53,18 +53,29 @@ def fetch(search: Any, table: Any, where: str | None, asked: str | None = None) 
     try:
         return search.to_arrow()
     except (ValueError, RuntimeError, OSError) as error:
-        if where is None or not (engine_errors.is_about_a_value(str(error)) or _fails_without_rows(where, table)):
+        if where is None or not (engine_errors.is_about_a_value(str(error)) or _try_without_rows(where, table)):
             raise
         raise _wrong_where(asked or where, error, table) from None
 
 
-def _fails_without_rows(where: str, table: Any) -> bool:
+def check_where(where: str | None, table: Any) -> None:
+    """Refuse a wrong filter before anything else is loaded, as far as a table without rows tells.
+
+    Raises:
+        UsageError: it is wrong.
+    """
+    if where is not None and (error := _try_without_rows(where, table)):
+        raise _wrong_where(where, error, table)
+
+
+def _try_without_rows(where: str, table: Any) -> Exception | None:
+    """The error of a filter on a table of the same columns without rows; None if it passes."""
     empty = lancedb.connect("memory://").create_table("empty", schema=table.schema)
     try:
         empty.search().where(where).limit(1).to_arrow()
-    except (ValueError, RuntimeError, OSError):
-        return True
-    return False
+    except (ValueError, RuntimeError, OSError) as error:
+        return error
+    return None
 
 
 def _wrong_where(where: str, error: Exception, table: Any) -> UsageError:

@@ -20,7 +20,9 @@ from pipeline.index.search_settings import SearchSettings
 from pipeline.index.tables import to_matrix
 from pipeline.index.writer import Batch, Writer
 from pipeline.planning.file_rows import empty_row, files_table
+from pipeline.search.client import Index
 from pipeline.search.events import Levels, Rules
+from pipeline.search.query_vectors import QueryModels
 from pipeline.search.scores import dot_products
 from tests.helpers.decoding import decode_all
 from tests.helpers.ears import Ear, Reader, open_with
@@ -267,3 +269,20 @@ def test_exact_answers_are_those_of_a_small_index(index: Path) -> None:
     opened = open_with(index, Ear())
     assert opened.locate("a bell", threshold=1e-3) == opened.locate("a bell", threshold=1e-3, exact=True)
     assert opened.search("a bell", k=50) == opened.search("a bell", k=50, exact=True)
+
+
+def test_wrong_filter_is_refused_before_a_model_is_loaded(index: Path) -> None:
+    class Untouched(QueryModels):
+        def for_texts(self, identity: Any) -> Any:
+            raise AssertionError("loaded")
+
+        for_sounds = for_texts
+
+    opened, where = Index(str(index), models=Untouched(str(index))), "codek = 'flac'"
+    said = "No field named codek, did you mean codec"
+    with pytest.raises(UsageError, match=said):
+        opened.search("a bell", where=where)
+    with pytest.raises(UsageError, match=said):
+        opened.locate("a bell", where=where)
+    with pytest.raises(UsageError, match=said):
+        opened.similar(np.zeros(48_000), 48_000, where=where)
