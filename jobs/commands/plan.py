@@ -6,7 +6,18 @@ from typing import Annotated, Any
 import typer
 
 from jobs.shared.indexing import print_notes
-from jobs.shared.options import AllowDeletions, Check, Full, Json, Reason, Rebuild, RetryFailed, is_config, read_request
+from jobs.shared.options import (
+    AllowDeletions,
+    Check,
+    Full,
+    Json,
+    KeepDecoder,
+    Reason,
+    Rebuild,
+    RetryFailed,
+    is_config,
+    read_request,
+)
 from jobs.shared.output import print_json, print_line, print_table, show_bytes, show_duration
 
 
@@ -15,6 +26,7 @@ def plan(
     check: Check = None,
     retry_failed: RetryFailed = False,
     reason: Reason = None,
+    keep_decoder: KeepDecoder = False,
     full: Full = False,
     allow_deletions: AllowDeletions = False,
     rebuild: Rebuild = False,
@@ -30,7 +42,14 @@ def plan(
     from pipeline.planning.plan import ACTIONS
     from pipeline.run.prepare import estimate_run_seconds, plan_corpus, read_config
 
-    request = read_request(check, retry_failed=retry_failed, reason=reason, full=full, allow_deletions=allow_deletions)
+    request = read_request(
+        check,
+        retry_failed=retry_failed,
+        reason=reason,
+        keep_decoder=keep_decoder,
+        full=full,
+        allow_deletions=allow_deletions,
+    )
     if is_config(index):
         config = load_config(index)
         opened = find_index(config.into)

@@ -8,6 +8,7 @@ from jobs.shared.options import (
     Check,
     Full,
     Json,
+    KeepDecoder,
     Path_,
     Reason,
     Rebuild,
@@ -22,6 +23,7 @@ def reindex(
     check: Check = None,
     retry_failed: RetryFailed = False,
     reason: Reason = None,
+    keep_decoder: KeepDecoder = False,
     full: Full = False,
     allow_deletions: AllowDeletions = False,
     rebuild: Rebuild = False,
@@ -34,7 +36,14 @@ def reindex(
     from pipeline.index.handle import open_index
     from pipeline.run.prepare import read_config
 
-    request = read_request(check, retry_failed=retry_failed, reason=reason, full=full, allow_deletions=allow_deletions)
+    request = read_request(
+        check,
+        retry_failed=retry_failed,
+        reason=reason,
+        keep_decoder=keep_decoder,
+        full=full,
+        allow_deletions=allow_deletions,
+    )
     config = read_config(open_index(index), rebuild=rebuild)
     progress = run_index(config, json=json, request=request, rebuild=rebuild, workers=context.obj)
     exit_on_shortfall(config, progress)

@@ -33,6 +33,10 @@ AllowDeletions = Annotated[
 Check = Annotated[str | None, typer.Option(help="content: hash every file; by default, compare size and mtime.")]
 RetryFailed = Annotated[bool, typer.Option("--retry-failed", help="Try unchanged files again that failed before.")]
 Reason = Annotated[str | None, typer.Option(help="With --retry-failed: only files that failed for this reason.")]
+KeepDecoder = Annotated[
+    bool,
+    typer.Option("--keep-decoder", help="Leave indexed files as they are, also if they decode differently now."),
+]
 Full = Annotated[bool, typer.Option("--full", help="Decode and encode every file again.")]
 Address = Annotated[
     str | None,
@@ -48,10 +52,11 @@ def is_config(path: str) -> bool:
     return path.lower().endswith((".yaml", ".yml"))
 
 
-def read_request(
-    check: str | None, *, retry_failed: bool, reason: str | None, full: bool, allow_deletions: bool
-) -> "RunRequest":
+def read_request(check: str | None, *, retry_failed: bool, reason: str | None, **switches: bool) -> "RunRequest":
     """What the options of ``plan`` and ``reindex`` ask for.
+
+    Args:
+        switches: ``full``, ``keep_decoder``, ``allow_deletions``.
 
     Raises:
         UsageError: a value that is not known, or an option that lacks another.
@@ -67,6 +72,7 @@ def read_request(
         check_content=check is not None,
         retry_failed=retry_failed,
         reason=reason,
-        full=full,
-        allow_deletions=allow_deletions,
+        full=switches["full"],
+        keep_decoder=switches["keep_decoder"],
+        allow_deletions=switches["allow_deletions"],
     )

@@ -41,9 +41,13 @@ def _has_no_header(row: Mapping[str, Any]) -> bool:
 
 
 def _may_be_named(row: Mapping[str, Any], extensions: frozenset[str]) -> bool:
-    """Whether the name of a file allows a container: by its extension, or by one that says nothing."""
-    extension = extension_of(split_uri(row["uri"])[0])
-    return extension in extensions or extension not in AUDIO_EXTENSIONS
+    """Whether the name of a file allows a container: by its extension, or by one that says nothing.
+
+    Without an extension, as in tables of audio, nearly all mp3, flac and pcm is in a file of its own.
+    """
+    extension, codec = extension_of(split_uri(row["uri"])[0]), row["codec"]
+    is_plain = codec is None or codec in ("mp3", "flac") or codec.startswith("pcm")
+    return extension in extensions or (extension not in AUDIO_EXTENSIONS and not is_plain)
 
 
 def _was_refused(row: Mapping[str, Any]) -> bool:

@@ -100,7 +100,8 @@ class _Decider:
         for piece in listed.to_batches(max_chunksize=ROWS_AT_ONCE):
             rows = piece.to_pylist()
             for row, old in zip(rows, self._ledger.look_up([row["uri"] for row in rows], _COMPARED), strict=True):
-                mend = find_mend(old, self._mends) if old is not None and row["reason"] is None else None
+                may_mend = row["reason"] is None and not self._request.keep_decoder
+                mend = find_mend(old, self._mends) if old is not None and may_mend else None
                 if mend:
                     self._plan.mended[row["uri"]] = mend
                 if old is not None and not mend and _looks_unchanged(row, old) and not self._request.retries(old):
@@ -227,6 +228,9 @@ def _count(plan: Plan, contents: list[list[CorpusFile]]) -> None:
             plan.bytes_to_decode += size_of(files)
         if recording in cut:
             counted.add(recording)
+        if any(file.uri in plan.mended for file in files):
+            plan.n_mended += len(files)
+            plan.seconds_mended += estimated_s_of(files)
     plan.n_to_decode = sum(map(len, contents))
     plan.seconds_to_decode = sum(map(estimated_s_of, contents))
 

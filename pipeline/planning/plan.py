@@ -61,6 +61,9 @@ class Plan:
     n_unchanged: int = 0
     n_failed_before: int = 0
     """Unchanged files that failed in an earlier run."""
+    n_mended: int = 0
+    """Files that are decoded because of a correction, and files with the same bytes; ``seconds_mended`` of audio."""
+    seconds_mended: float = 0.0
     n_to_decode: int = 0
     seconds_to_decode: float = 0.0
     bytes_to_decode: int = 0

@@ -17,6 +17,8 @@ class RunRequest:
     """Try unchanged files again that failed before."""
     reason: str | None = None
     """With ``retry_failed``: only the files that have this reason."""
+    keep_decoder: bool = False
+    """Leave files as they are that decode differently since an older version."""
     full: bool = False
     """Decode and encode every file anew."""
     allow_deletions: bool = False

@@ -204,7 +204,7 @@ def plan_files(
         batch_s, run_id, hash_file, probe_file, request, report_read, list_actions=list_actions, measure_s=_measure_s
     )
     plan = make_plan(inventory.listed, inventory.ledger, setup, inventory.metadata.outdated())
-    plan.notes = (*inventory.metadata.notes, *note_unreadable(plan.unreadable))
+    plan.notes = (*inventory.metadata.notes, *note_unreadable(plan.unreadable), *note_mended(plan))
     guard = Guard(inventory.listed, config, request, inventory.disks)
     indexed = inventory.ledger.indexed()
     plan.refused = guard.find_refusal(plan.removed.values(), len(indexed))
@@ -240,6 +240,18 @@ def note_unreadable(unreadable: list[tuple[str, str]]) -> tuple[str, ...]:
     n_files = len(unreadable)
     return (
         f"{count(n_files, 'file')} of the index cannot be read now, their rows stay; the first one is {uri}: {message}",
+    )
+
+
+def note_mended(plan: Plan) -> tuple[str, ...]:
+    """A note on files that decode differently now; none if there are none."""
+    if not plan.n_mended:
+        return ()
+    decode = "decodes" if plan.n_mended == 1 else "decode"
+    hours = f"{plan.seconds_mended / 3_600:,.1f} h of audio"
+    return (
+        f"{count(plan.n_mended, 'file')} {decode} differently now and will be encoded again, about {hours};"
+        " --keep-decoder puts it off",
     )
 
 

@@ -15,6 +15,7 @@ from pipeline.planning.ledger import Ledger
 from pipeline.planning.plan import Plan
 from pipeline.planning.request import RunRequest
 from pipeline.run.driver import index_corpus
+from pipeline.run.prepare import note_mended
 from tests.helpers.bursts import make_film
 from tests.helpers.contents import KnownCorpus, live, read
 from tests.helpers.damage import publish, rewrite
@@ -118,6 +119,17 @@ def test_file_with_new_mtime_and_new_copy_are_decoded_with_the_others(corpus: Kn
     assert made.copies == []
 
 
+def test_plan_counts_what_is_mended_and_keeps_the_decoder_if_asked(corpus: KnownCorpus) -> None:
+    _, made = plan(corpus)
+    assert (made.n_mended, made.n_to_decode) == (3, 3)
+    assert made.seconds_mended == made.seconds_to_decode > 0
+    [note] = note_mended(made)
+    assert note.startswith("3 files decode differently now and will be encoded again, about 0.0 h of audio;")
+    actions, kept = plan(corpus, RunRequest(keep_decoder=True))
+    assert {action for action, _ in actions.values()} == {"unchanged", "failed"}
+    assert (kept.n_mended, kept.n_to_decode, note_mended(kept)) == (0, 0, ())
+
+
 def test_a_changed_file_is_called_changed(corpus: KnownCorpus) -> None:
     corpus.put("b.wav", 5)
     actions, _ = plan(corpus)
@@ -154,6 +166,8 @@ FAILED = {"status": "failed", "stage": "decode", "codec": None}
         ({"uri": "a.avi", "codec": "mp3", "decoder": 8}, 10),
         ({"uri": "a.m4a", "codec": "aac"}, None),
         ({"uri": "a.ts", "codec": "aac"}, 10),  # no extension of audio: it may be anything
+        ({"uri": "p.parquet#0", "codec": "mp3"}, None),
+        ({"uri": "p.parquet#0", "codec": "pcm_s16"}, None),
         ({"uri": "a.mp4", "codec": "aac", "decoder": DECODER}, None),
     ],
 )

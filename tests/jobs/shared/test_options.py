@@ -6,14 +6,16 @@ from jobs.shared.options import read_request
 from pipeline.errors import UsageError
 from pipeline.planning.request import RunRequest
 
-NONE = {"retry_failed": False, "reason": None, "full": False, "allow_deletions": False}
+NONE = {"retry_failed": False, "reason": None, "keep_decoder": False, "full": False, "allow_deletions": False}
 
 
 def test_request_has_every_option() -> None:
     assert read_request(None, **NONE) == RunRequest()  # type: ignore[arg-type]
-    everything = read_request("content", retry_failed=True, reason="empty", full=True, allow_deletions=True)
+    everything = read_request(
+        "content", retry_failed=True, reason="empty", keep_decoder=True, full=True, allow_deletions=True
+    )
     assert everything == RunRequest(
-        check_content=True, retry_failed=True, reason="empty", full=True, allow_deletions=True
+        check_content=True, retry_failed=True, reason="empty", keep_decoder=True, full=True, allow_deletions=True
     )
 
 
