@@ -74,20 +74,28 @@ _OPUS_DELAY_S = 0.0065
 _COUNTING_BLOCKS = frozenset(["avi", "caf"])
 
 
+def _has_sound(row: Mapping[str, Any]) -> bool:
+    """Whether something of the recording decoded: a range beyond the end that was found then may be within it now."""
+    return bool(row["status"] == "indexed" or row["reason"] == "out_of_range")
+
+
 def _is_in_film(row: Mapping[str, Any]) -> bool:
-    if row["status"] != "indexed" or not _may_be_named(row, _FILMS):
+    if not _has_sound(row) or not _may_be_named(row, _FILMS):
         return False
-    # Matroska states the duration of a file that has sound only: nothing in it is placed in another way.
-    is_simple = row["expected_duration_s"] is not None and row["reason"] is None
-    return not (is_simple and extension_of(split_uri(row["uri"])[0]) in _MATROSKA)
+    recording, time_range = split_uri(row["uri"])
+    # Matroska states the duration of a file that has sound only: nothing in it is placed in another way. The expected
+    # duration of a range tells nothing about its recording.
+    is_simple = row["expected_duration_s"] is not None and row["reason"] is None and not time_range
+    return not (is_simple and extension_of(recording) in _MATROSKA)
 
 
 def _may_have_tracks(row: Mapping[str, Any]) -> bool:
-    return _is_in_film(row) or (row["status"] == "indexed" and _may_be_named(row, _OTHER_FILMS))
+    return _is_in_film(row) or (_has_sound(row) and _may_be_named(row, _OTHER_FILMS))
 
 
 def _may_be_chained(row: Mapping[str, Any]) -> bool:
-    return row["reason"] == "truncated" and row["codec"] in ("vorbis", "opus", "speex") and _may_be_named(row, _OGG)
+    is_short = row["reason"] in ("truncated", "out_of_range")
+    return is_short and row["codec"] in ("vorbis", "opus", "speex") and _may_be_named(row, _OGG)
 
 
 def _may_be_late_opus(row: Mapping[str, Any]) -> bool:
