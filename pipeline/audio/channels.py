@@ -11,7 +11,7 @@ from typing import Any
 import numpy as np
 import numpy.typing as npt
 
-from pipeline.audio.pieces import Piece, mean_channels
+from pipeline.audio.pieces import Piece, check_rate, mean_channels
 
 Channels = tuple[int, npt.NDArray[Any]]
 """A sample rate in hertz, and samples (channels, n) at that rate, floats or integers."""
@@ -22,6 +22,9 @@ PROBES = 16
 _MINUTE_S = 60.0
 _CANCELLED = 1e-4
 """40 dB."""
+
+_MOST_HELD_BYTES = 1 << 26
+"""A minute of 48 kHz takes a third to two thirds of this. At higher rates, less than a minute decides."""
 
 
 class Mixer:
@@ -36,6 +39,7 @@ class Mixer:
         self.decided = False
         self._decisive_s = decisive_s
         self._heard_s = 0.0
+        self._held_bytes = 0
         self._mono_energy = 0.0
         self._held: list[tuple[Channels, Piece]] = []
 
@@ -47,6 +51,7 @@ class Mixer:
     def mix(self, parts: Iterator[Channels]) -> Iterator[Piece]:
         """The mono samples of a sound."""
         for rate_hz, channels in parts:
+            check_rate(rate_hz)
             if not self.decided:
                 self.listen(rate_hz, channels)
                 if self.decided:
@@ -63,11 +68,13 @@ class Mixer:
         """Take a part of the sound into account, and decide if that is enough."""
         mono = mean_channels(channels)
         self._held.append(((rate_hz, channels), (rate_hz, mono)))
+        self._held_bytes += channels.nbytes + mono.nbytes
         self._heard_s += len(mono) / rate_hz
         self._mono_energy += _energy(rate_hz, mono)
         # The energy of the channels cannot be more than full scale all the time.
         is_loud = self._mono_energy > _CANCELLED * self._decisive_s
-        if len(channels) != 2 or is_loud or self._heard_s >= self._decisive_s:
+        is_enough = self._heard_s >= self._decisive_s or self._held_bytes >= _MOST_HELD_BYTES
+        if len(channels) != 2 or is_loud or is_enough:
             self.decide()
 
     def decide(self) -> None:

@@ -6,6 +6,7 @@ from typing import Any
 import numpy as np
 import numpy.typing as npt
 
+from pipeline.errors import FileFailure
 from pipeline.grid import Waveform
 
 Piece = tuple[int, Waveform]
@@ -14,6 +15,19 @@ Piece = tuple[int, Waveform]
 PIECE_S = 2
 PIECE_VALUES = 1 << 19
 """A piece ends after these seconds, or this many samples x channels (2 MB of float32), whichever comes first."""
+
+_SLOWEST_HZ, _FASTEST_HZ = 1_000, 2_000_000
+"""Rates outside come from damaged headers: at one hertz, a short file would become hours of samples."""
+
+
+def check_rate(rate_hz: int) -> None:
+    """Refuse a sample rate that no recording has.
+
+    Raises:
+        FileFailure: ``unsupported``.
+    """
+    if not _SLOWEST_HZ <= rate_hz <= _FASTEST_HZ:
+        raise FileFailure("decode", "unsupported", f"a sample rate of {rate_hz} Hz")
 
 
 @dataclass(frozen=True, slots=True)

@@ -1,6 +1,7 @@
 """Channels are mixed to their mean. If they cancel each other, one of them is taken, and a note says so."""
 
 import io
+import struct
 from collections.abc import Iterator
 
 import numpy as np
@@ -9,9 +10,10 @@ import pytest
 from pipeline.audio.channels import Channels, Mixer
 from pipeline.audio.decode import open_audio
 from pipeline.audio.pieces import mean_channels
+from pipeline.errors import FileFailure
 from pipeline.grid import Waveform
 from tests.helpers.bursts import find_bursts, make_bursts, make_film
-from tests.helpers.sounds import Samples, encode, noise
+from tests.helpers.sounds import Samples, by_av, encode, noise
 
 HZ = 48_000
 NOTE = "its two channels cancel each other: the first is read"
@@ -119,3 +121,34 @@ def test_mixer_holds_a_minute_at_most() -> None:
     assert np.array_equal(first[1], quiet[0])
     loud = Mixer().mix(iter([(HZ, noise(2.0, HZ, 2).T * 5)] * 2))
     assert np.array_equal(next(loud)[1], mean_channels(noise(2.0, HZ, 2).T * 5))
+
+
+def mix_quiet(rate_hz: int) -> int:
+    """How many parts of 4 MB the mixer takes before it gives the first piece."""
+    n_taken = 0
+
+    def parts() -> Iterator[Channels]:
+        nonlocal n_taken
+        for _ in range(100):
+            n_taken += 1
+            yield rate_hz, np.zeros((2, 1 << 19), np.float32)
+
+    next(Mixer().mix(parts()))
+    return n_taken
+
+
+def test_mixer_holds_little_of_a_high_rate() -> None:
+    assert mix_quiet(2_000_000) <= 11  # 64 MB
+
+
+def test_mixer_refuses_a_rate_before_it_holds_anything() -> None:
+    with pytest.raises(FileFailure, match="unsupported: a sample rate of 2147483647 Hz"):
+        mix_quiet((1 << 31) - 1)
+
+
+def test_silence_that_claims_an_absurd_rate_is_refused() -> None:
+    pcm = by_av("matroska", "pcm_s16le")(np.zeros((HZ, 2), np.float32), HZ)
+    rate = b"\xb5\x88" + struct.pack(">d", HZ)
+    assert rate in pcm
+    with pytest.raises(FileFailure, match="unsupported: a sample rate"):
+        hear(pcm.replace(rate, b"\xb5\x88" + struct.pack(">d", 2**31 - 1)))
