@@ -1,5 +1,6 @@
 """``earshot demo``: synthesise a small corpus, index it, search it, and compare the answers with the truth."""
 
+import shlex
 from pathlib import Path
 from typing import TYPE_CHECKING, Annotated, Any
 
@@ -87,11 +88,11 @@ def _print(rows: list[dict[str, Any]], folder: Path) -> None:
         for row in rows
     ]
     print_table("the best answers, and what was planted", columns, values, right=columns[3:5])
-    path = show_path(str(folder))
+    index = shlex.quote(f"{show_path(str(folder))}/index")
     print_line(f"{sum(row['right'] for row in rows)} of {len(rows)} right. Try it yourself:")
-    print_line(f'  earshot query {path}/index "a deep engine rumble" -k 3')
-    print_line(f'  earshot locate {path}/index "clicking"')
-    print_line(f"  earshot failures {path}/index")
+    print_line(f'  earshot query {index} "a deep engine rumble" -k 3')
+    print_line(f'  earshot locate {index} "clicking"')
+    print_line(f"  earshot failures {index}")
 
 
 def make_corpus(folder: Path) -> "dict[str, list[Event]]":

@@ -53,8 +53,18 @@ def failures(
     else:
         print_line("no failures")
     if notes:
-        values = [[row["uri"], row["note"]] for row in notes]
-        print_table(f"{count(len(notes), 'file')} with a note", ["file", "note"], values, paths="file")
+        _print_notes(notes)
+
+
+def _print_notes(notes: list[dict[str, Any]]) -> None:
+    title = f"{count(len(notes), 'file')} with a note"
+    if len(notes) <= MANY:
+        print_table(title, ["file", "note"], [[row["uri"], row["note"]] for row in notes], paths="file")
+        return
+    examples = {row["note"]: row["uri"] for row in reversed(notes)}
+    counts = Counter(row["note"] for row in notes)
+    values = [[f"{n:,}", examples[note], note] for note, n in counts.most_common()]
+    print_table(title, ["files", "for example", "note"], values, right=["files"], paths="for example")
 
 
 def _choose(rows: list[dict[str, Any]], reason: str, index: str) -> list[dict[str, Any]]:

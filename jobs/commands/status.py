@@ -1,6 +1,7 @@
 """``earshot status``: the progress of a run, from the record that it keeps in its index."""
 
 import os
+import shlex
 from dataclasses import asdict
 from typing import TYPE_CHECKING, Annotated
 
@@ -31,7 +32,9 @@ def status(
     if what is not None and ("/" in what or os.path.isdir(what)):
         record = _read_record(what)
         if record is None:
-            raise UsageError(f"{what}: no record of a run here; `earshot index SOURCE --into {what}` writes one")
+            raise UsageError(
+                f"{what}: no record of a run here; `earshot index SOURCE --into {shlex.quote(what)}` writes one"
+            )
         if json:
             print_json([{"job": record.job, "state": record.state, "index": what, "record": asdict(record)}])
         else:

@@ -169,21 +169,22 @@ def print_table(
     console = make_console()
     if not console.is_terminal and "COLUMNS" not in os.environ:
         console.width = UNFOLDED
+    rows = list(rows)
     cells = [[to_text(value) for value in row] for row in rows]
-    folder, narrowest = "", 0
+    folder, at = "", -1
     if paths is not None:
         at = columns.index(paths)
-        folder = _fit_paths(cells, columns, at, console.width, right, whole)
-        narrowest = min(NARROWEST_PATH, max((row[at].cell_len for row in cells), default=0))
+        room = _find_room(cells, columns, at, console.width, {*right, *whole})
+        folder, found = _fit_paths([row[at] for row in rows], room, link=console.is_terminal)
+        cells = [[*row[:at], path, *row[at + 1 :]] for row, path in zip(cells, found, strict=True)]
     table = Table(header_style="bold", box=box.SIMPLE_HEAD, pad_edge=False, show_header=any(columns))
-    for name in columns:
+    for number, name in enumerate(columns):
         is_number = name in right
         table.add_column(
             to_text(name),
             justify="right" if is_number else "left",
-            no_wrap=is_number or name in whole,
+            no_wrap=is_number or name in whole or number == at,
             overflow="fold",
-            min_width=narrowest if name == paths else None,
         )
     for number, row in enumerate(cells):
         table.add_row(*row, style="dim" if number < len(is_dim) and is_dim[number] else None)
@@ -197,33 +198,36 @@ def print_table(
 UNFOLDED = 10_000
 """More characters than a line of a table has."""
 
-NARROWEST_PATH, LEAST_PATH, MOST_TEXT = 8, 20, 30
-"""The narrowest column of paths; room for a path without folding, at least; and room that is left to a column of other
-texts, if they are as long."""
+LEAST_PATH, MOST_TEXT = 12, 30
+"""Room for a path, at least; and room that is left to a column of other texts, if they are as long."""
 
 
-def _fit_paths(
-    cells: list[list["Text"]], columns: Sequence[str], at: int, width: int, right: Sequence[str], whole: Sequence[str]
-) -> str:
-    """Replace the URIs in column ``at`` by paths that fit, and return the folder that they have in common."""
+def _find_room(cells: list[list["Text"]], columns: Sequence[str], at: int, width: int, whole: set[str]) -> int:
+    """The room for the paths in column ``at``, in cells of the terminal."""
     from rich.cells import cell_len
-    from rich.style import Style
-    from rich.text import Text
-
-    from jobs.shared.path_column import find_link, fit_paths
 
     room = width - 2 - 3 * (len(columns) - 1)
     for number, name in enumerate(columns):
         if number != at:
             longest = max((row[number].cell_len for row in cells), default=0)
-            is_whole = name in right or name in whole
-            room -= max(cell_len(show(name)), longest if is_whole else min(longest, MOST_TEXT))
-    uris = [row[at].plain for row in cells]
-    folder, shown = fit_paths([show_path(uri) for uri in uris], max(LEAST_PATH, room))
-    for row, uri, path in zip(cells, uris, shown, strict=True):
-        link = find_link(uri)
-        row[at] = Text(path, style=Style(link=link) if link else "")
-    return folder
+            room -= max(cell_len(show(name)), longest if name in whole else min(longest, MOST_TEXT))
+    return max(LEAST_PATH, room)
+
+
+def _fit_paths(uris: Sequence[object], room: int, *, link: bool) -> tuple[str, list["Text"]]:
+    """The folder that paths have in common, and the rest of each in this room.
+
+    Args:
+        link: make them links.
+    """
+    from rich.style import Style
+    from rich.text import Text
+
+    from jobs.shared.path_column import find_link, fit_paths
+
+    folder, shown = fit_paths([show_path(show(uri)) for uri in uris], room)
+    links = [find_link(str(uri)) if link else None for uri in uris]
+    return folder, [Text(path, style=Style(link=to) if to else "") for path, to in zip(shown, links, strict=True)]
 
 
 def show_duration(seconds: float) -> str:

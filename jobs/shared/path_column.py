@@ -16,7 +16,26 @@ def fit_paths(paths: Sequence[str], room: int) -> tuple[str, list[str]]:
     if all(cell_len(path) <= room for path in paths):
         return "", list(paths)
     folder = find_common_folder(paths)
-    return folder, [shorten(path.removeprefix(folder), room) for path in paths]
+    rests = [path.removeprefix(folder) for path in paths]
+    return folder, _tell_apart(rests, [shorten(rest, room) for rest in rests], room)
+
+
+def _tell_apart(paths: list[str], shown: list[str], room: int) -> list[str]:
+    """Where different paths look alike, what they have in common gives way to what tells them apart."""
+    alike: dict[str, set[str]] = {}
+    for path, short in zip(paths, shown, strict=True):
+        alike.setdefault(short, set()).add(path)
+    better: dict[str, str] = {}
+    for same in alike.values():
+        n_common = len(_common_beginning(sorted(same))) if len(same) > 1 else 0
+        better |= {path: shorten(CUT + path[n_common:], room) for path in same if n_common}
+    return [better.get(path, short) for path, short in zip(paths, shown, strict=True)]
+
+
+def _common_beginning(paths: list[str]) -> str:
+    """Of sorted paths."""
+    pairs = zip(paths[0], paths[-1], strict=False)
+    return "".join(first for first, last in takewhile(lambda pair: pair[0] == pair[1], pairs))
 
 
 def find_common_folder(paths: Sequence[str]) -> str:

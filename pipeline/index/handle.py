@@ -7,6 +7,7 @@ index = index.refresh()          # what the journals say now
 """
 
 import datetime as dt
+import shlex
 from collections.abc import Iterator
 from dataclasses import dataclass, field
 from functools import cached_property
@@ -77,7 +78,8 @@ class Generation:
         """
         if not self.exists:
             journal.check_whole(self.path)
-            raise IndexMissing(f"{self.index}: no index here; make one with `earshot index FOLDER --into {self.index}`")
+            advice = f"make one with `earshot index FOLDER --into {shlex.quote(self.index)}`"
+            raise IndexMissing(f"{self.index}: no index here; {advice}")
         _ = self.format
         first = next((row for row in self._rows if row["seq"] == 0), None)
         return get_settings(parse(first["detail"], self._where) if first else {}, self._where)

@@ -2,6 +2,7 @@
 
 import datetime as dt
 import os
+import shlex
 import uuid
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
@@ -194,7 +195,7 @@ def _create_missing(
 
 def _check_data_files(tables: Generation, *, rebuild: bool) -> None:
     """Refuse to continue with tables that have lost a data file: its files would count as unchanged."""
-    advice = f"`earshot verify {tables.index} --repair` encodes the files concerned again"
+    advice = f"`earshot verify {shlex.quote(tables.index)} --repair` encodes the files concerned again"
     if rebuild:
         advice = f"delete {tables.path} to start the rebuild again"
     for name in tables.versions:

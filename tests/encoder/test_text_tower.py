@@ -78,6 +78,13 @@ def test_bundled_model_is_read(monkeypatch: pytest.MonkeyPatch) -> None:
     compare(find_checkpoint("earshot-tiny", None).folder)
 
 
+@pytest.mark.slow
+def test_tower_of_the_released_width_and_depth(tmp_path: Path) -> None:
+    """22 layers of 1,024 numbers and 16 heads, and texts longer than local attention reaches."""
+    text = {"hidden_size": 1024, "intermediate_size": 2624, "num_hidden_layers": 22, "num_attention_heads": 16}
+    compare(make_pe_audio(tmp_path, text=text | {"max_position_embeddings": 8192}), n_tokens=(9, 300))
+
+
 @pytest.mark.parametrize(
     "text",
     [
@@ -154,7 +161,15 @@ def edit_tokenizer(folder: Path, **values: Any) -> Path:
 def as_in_version_4(folder: Path) -> Path:
     added = json.loads((folder / "tokenizer.json").read_text())["added_tokens"]
     decoder = {str(token["id"]): {key: value for key, value in token.items() if key != "id"} for token in added}
-    return edit_tokenizer(folder, tokenizer_class="PreTrainedTokenizerFast", added_tokens_decoder=decoder)
+    return edit_tokenizer(
+        folder,
+        tokenizer_class="PreTrainedTokenizerFast",
+        added_tokens_decoder=decoder,
+        clean_up_tokenization_spaces=True,
+        extra_special_tokens={},
+        model_input_names=["input_ids", "attention_mask"],
+        model_max_length=8192,
+    )
 
 
 def test_tokens_are_those_of_transformers(tmp_path: Path) -> None:

@@ -58,3 +58,12 @@ def test_reason_that_no_file_failed_for(corpus: KnownCorpus, call: Call) -> None
     code, _, said = call("failures", corpus.config.into, "--reason", "not_audo")
     assert code == 2
     assert re.search(r"no such failure in .*, did you mean not_audio\?; there are: not_audio \(1\)\n", said)
+
+
+def test_many_notes_are_counted(corpus: KnownCorpus, call: Call) -> None:
+    for number in range(MANY + 1):
+        (corpus.folder / f"text{number:02d}.g722").write_text(f"{number}: no sound, but each byte is a sample\n" * 60)
+    assert call("reindex", corpus.config.into)[0] == 0
+    noted = call("failures", corpus.config.into)[1].split("with a note")[1]
+    assert re.search(rf"{MANY + 1} +\S*text00\.g722 +it has no header", noted)
+    assert "text01" not in noted

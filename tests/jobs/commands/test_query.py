@@ -1,5 +1,7 @@
 """``earshot query``."""
 
+import pytest
+
 from tests.helpers.commands import Call, lines
 from tests.helpers.contents import KnownCorpus
 from tests.helpers.damage import damage_vector_index
@@ -32,3 +34,19 @@ def test_exact_needs_no_vector_index(corpus: KnownCorpus, call: Call) -> None:
     damage_vector_index(corpus.config.into, "clips")
     assert call(*ask)[0] == 1
     assert call(*ask, "--exact") == before
+
+
+@pytest.mark.parametrize("command", ["query", "locate", "failures"])
+def test_every_row_is_one_line_at_80_columns(
+    command: str, corpus: KnownCorpus, call: Call, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    call("reindex", corpus.config.into)
+    monkeypatch.setenv("COLUMNS", "80")
+    options = {"query": ["a bell", "-k", 20, "--all-windows"], "locate": ["a bell", "--threshold", 1e-9]}
+    arguments = [command, corpus.config.into, *options.get(command, [])]
+    n_rows = len(lines(call(*arguments, "--json")[1]))
+    table = call(*arguments)[1].split("\n \u2500")[1].split("the best probability")[0]
+    shown = [line for line in table.split("\n")[1:] if line.strip()]
+    assert n_rows > 0
+    assert len(shown) == n_rows
+    assert all(len(line.rstrip()) <= 80 and ".wav" in line for line in shown)

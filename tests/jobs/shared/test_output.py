@@ -145,8 +145,12 @@ def test_paths_are_links_on_a_terminal(monkeypatch: pytest.MonkeyPatch, tmp_path
     shown = io.StringIO()
     console = Console(file=shown, force_terminal=True, width=200, legacy_windows=False)
     monkeypatch.setattr("rich.console.Console", lambda **_: console)
-    print_table("x", ["file"], [(str(tmp_path / "a.wav"),)], paths="file")
+    odd = tmp_path / "b\x07.wav"
+    odd.touch()
+    print_table("x", ["file"], [(str(tmp_path / "a.wav"),), (str(odd),)], paths="file")
     assert f"{(tmp_path / 'a.wav').as_uri()}\x1b\\" in shown.getvalue()
+    assert f"{tmp_path.as_uri()}/b%07.wav\x1b\\" in shown.getvalue()
+    assert r"b\x07.wav" in shown.getvalue()
 
 
 @pytest.mark.parametrize(

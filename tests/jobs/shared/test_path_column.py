@@ -41,6 +41,14 @@ def test_name_of_the_file_stays() -> None:
     assert shorten("recording-of-the-whole-night-0001.wav", 20) == "recordi…ght-0001.wav"
 
 
+def test_different_files_never_look_alike_if_there_is_room() -> None:
+    paths = ["2021/r1/audio.wav", "2022/r1/audio.wav", "2022/r2/audio.wav", "2021/r1/audio.wav"]
+    _, shown = fit_paths(paths, 15)
+    assert len(set(shown)) == 3
+    assert shown[0] == shown[3]
+    assert all(cell_len(path) <= 15 for path in shown)
+
+
 @given(st.text("aé雨/.-", max_size=60), st.integers(5, 40))
 def test_short_path_fits(path: str, room: int) -> None:
     shown = shorten(path, room)
