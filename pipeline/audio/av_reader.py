@@ -45,10 +45,10 @@ class AvReader:
             self.trouble = "its last box is cut off"
         # With half an index of a fragment, FFmpeg would refuse the whole file.
         end = cut[1] if cut is not None and cut[0] != b"mdat" else find_frames_end(source)
-        self._whole = View(source, 0, end)
+        self._end = end
         source.seek(0)
         try:
-            self._container = open_container(source if end == source.size_bytes else self._whole, raw)
+            self._container = open_container(source if end == source.size_bytes else View(source, 0, end), raw)
         except av.error.FFmpegError as error:
             raise self._not_opened(one_line(error)) from None
         try:
@@ -131,7 +131,8 @@ class AvReader:
 
     def _timed_frames(self) -> Iterator[tuple[float, Any]]:
         """Each frame, with the seconds of silence before it; the last frame may be None."""
-        has_clock = self._timed or self._container.format.name in CLOCKED_FORMATS
+        name = self._container.format.name
+        has_clock = (self._timed and name != "avi") or name in CLOCKED_FORMATS  # avi counts chunks or bytes
         timeline, is_first = self._timeline, True
         for silence_s, frame in self._frames():
             timeline.at_s += silence_s
@@ -213,7 +214,7 @@ class AvReader:
 
     def _choose_track(self, source: Bytes) -> Any:
         position = source.tell()
-        stream = choose_track(self._container, lambda: open_container(self._whole))
+        stream = choose_track(self._container, lambda: open_container(View(source, 0, self._end)))
         source.seek(position)
         return stream
 
@@ -275,8 +276,8 @@ class AvReader:
             duration_s = read_mp3_duration(source)
             source.seek(position)
             return duration_s
-        if not self._timed:
-            return None
+        if not self._timed or (name == "avi" and self._stream.codec_context.name == "vorbis"):
+            return None  # avi counts vorbis in bytes, by a rate that is an average
         begin_s = max(0.0, self._packets.first_s or 0.0)
         lead_s = 0.0 if zero_s is None else max(0.0, begin_s - zero_s)
         if self._stream.duration is not None:

@@ -18,7 +18,8 @@ FFMPEG_FORMATS = (
 TIMED_FORMATS = frozenset(
     ["aiff", "ape", "asf", "au", "avi", "caf", "flac", "matroska,webm", "mov,mp4,m4a,3gp,3g2,mj2", "ogg", "tta"]
 ) | {"w64", "wav", "wv"}
-"""Formats that state their duration and the time of each packet. In others, FFmpeg estimates by the bit rate."""
+"""Formats that state their duration and, except for avi, the time of each packet. In others, FFmpeg estimates by the
+bit rate."""
 
 CLOCKED_FORMATS = frozenset(["flv", "mpeg", "mpegts", "nut"])
 """Formats that state the time of each packet, but no duration that can be relied upon."""

@@ -66,7 +66,9 @@ def _find_sound(container: Any, indices: list[int]) -> int | None:
 def _has_sound(packet: Any) -> bool:
     try:
         return any(
-            np.abs(mean_channels(join_frames([frame])[1][:1])).max(initial=0.0) > _SILENCE for frame in packet.decode()
+            np.abs(mean_channels(channel[None])).max(initial=0.0) > _SILENCE
+            for frame in packet.decode()
+            for channel in join_frames([frame])[1]
         )
     except av.error.FFmpegError:
         return False

@@ -1,14 +1,15 @@
 """Sound lies where its container says: after the beginning of the picture, and behind gaps, but not behind splices."""
 
 import io
+import struct
 
 import numpy as np
 import pytest
 
 from pipeline.audio.decode import open_audio
 from pipeline.audio.timeline import Container, Neighbour, Timeline, find_zero
-from tests.helpers.bursts import find_bursts, make_film
-from tests.helpers.sounds import cut
+from tests.helpers.bursts import find_bursts, make_bursts, make_film
+from tests.helpers.sounds import cut, encode, noise
 
 HZ = 48_000
 WRAP_S = (1 << 33) / 90_000
@@ -113,6 +114,28 @@ def test_film_that_is_cut_off_is_truncated() -> None:
     *_, truncated = hear(cut(data))
     assert truncated is not None
     assert truncated.endswith("s decoded of 12.008 s")
+
+
+@pytest.mark.parametrize("name", ["ogg_vorbis", "mp3_vbr", "ac3", "mp3"])
+@pytest.mark.parametrize("video", ["mpeg4", None])
+def test_sound_in_avi_runs_from_the_start_without_gaps(name: str, video: str | None) -> None:
+    data = make_film("avi", "", video, data=encode(name, make_bursts(HZ, 2) + noise(12.0, HZ, 2) * np.float32(0.1), HZ))
+    bursts_s, duration_s, truncated = hear(data)
+    assert bursts_s == pytest.approx([2.0, 9.0], abs=0.03)
+    assert duration_s == pytest.approx(12.0, abs=0.05)
+    assert truncated is None
+
+
+def test_vorbis_in_avi_gains_nothing_by_its_bit_rate() -> None:
+    """avi counts it in bytes, by an average rate. Here that is too low, so that its times run ahead."""
+    data = make_film("avi", "", None, data=encode("ogg_vorbis", make_bursts(HZ, 2), HZ))
+    at = data.index(b"auds") + 20
+    scale, rate = struct.unpack_from("<II", data, at)
+    data = data[:at] + struct.pack("<II", 1_000 * scale, rate) + data[at + 8 :]
+    bursts_s, duration_s, truncated = hear(data)
+    assert bursts_s == pytest.approx([2.0, 9.0], abs=0.001)
+    assert duration_s == pytest.approx(12.0, abs=0.01)
+    assert truncated is None
 
 
 # --- the rules --------------------------------------------------------------------------------------------------------

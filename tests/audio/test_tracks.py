@@ -14,13 +14,17 @@ SOUNDS = {
     "silent": np.zeros((12 * HZ, 2), np.float32),
     "bursts": make_bursts(HZ, 2),
     "noise": noise(12.0, HZ, 2),
+    "right only": make_bursts(HZ, 2) * np.array([0, 1], np.float32),
+    "bass only": make_bursts(HZ, 6) * np.array([0, 0, 0, 1, 0, 0], np.float32),
 }
 
 
 def read(container: str, tracks: list[str], default: int | None = None, *, film: bool = True) -> tuple[str, str | None]:
     """Which of the sounds is read, and the note on it."""
     codec = "ac3" if container in ("avi", "mpegts") else "aac"
-    sounds = [by_av("matroska", codec, 128_000)(SOUNDS[track], HZ) for track in tracks]
+    codec = "flac" if any(track.endswith("only") for track in tracks) else codec  # silence stays silence
+    rate = None if codec == "flac" else 128_000
+    sounds = [by_av("matroska", codec, rate)(SOUNDS[track], HZ) for track in tracks]
     with open_audio(io.BytesIO(mux_tracks(container, sounds, default, film))) as audio:
         heard = np.concatenate(list(audio.blocks()))
         assert audio.truncated is None
@@ -52,3 +56,22 @@ def test_tracks_without_a_picture_are_chosen_likewise() -> None:
 
 def test_silent_tracks_are_read_as_silence() -> None:
     assert read("matroska", ["silent", "silent"]) == ("silent", "it has 2 sound tracks; number 1 is read")
+
+
+@pytest.mark.parametrize("track", ["right only", "bass only"])
+def test_sound_in_any_channel_counts(track: str) -> None:
+    _, note = read("matroska", [track, "noise"])
+    assert note == "it has 2 sound tracks; number 1 is read"
+
+
+@pytest.mark.parametrize("fraction", [0.5, 0.7, 0.9])
+def test_tracks_of_a_film_that_was_cut_while_it_was_recorded_are_chosen(fraction: float) -> None:
+    """A recorder that crashes leaves a fragmented MP4 that ends within a fragment's header."""
+    sounds = [by_av("matroska", "aac", 128_000)(SOUNDS[track], HZ) for track in ("silent", "bursts")]
+    data = mux_tracks("mp4", sounds, options={"movflags": "frag_keyframe+empty_moov+default_base_moof"})
+    at = data.index(b"moof", round(fraction * len(data)))
+    with open_audio(io.BytesIO(data[: at + 40])) as audio:
+        heard = np.concatenate(list(audio.blocks()))
+        assert audio.note == "it has 2 sound tracks; number 2 is read"
+        assert audio.truncated is not None
+    assert min(abs(at_s - 2.0) for at_s in find_bursts(heard)) < 0.03  # at half, the second burst is cut off

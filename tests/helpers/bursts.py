@@ -93,15 +93,22 @@ def make_film(
     return file.getvalue()
 
 
-def mux_tracks(container: str, tracks: list[bytes], default: int | None = None, film: bool = True) -> bytes:
+def mux_tracks(
+    container: str,
+    tracks: list[bytes],
+    default: int | None = None,
+    film: bool = True,
+    options: dict[str, str] | None = None,
+) -> bytes:
     """A container with the sounds of several files.
 
     Args:
         default: the track that it calls its default, if it calls one so. Some containers name the first otherwise.
         film: whether it has a picture.
+        options: of the container.
     """
     file, packets = io.BytesIO(), list[Any]()
-    with av.open(file, "w", format=container) as target:
+    with av.open(file, "w", format=container, container_options=options or {}) as target:
         if film:
             packets = _draw(target, "mpeg4", DURATION_S, lambda time_s: 0.0)
         for number, data in enumerate(tracks):
