@@ -142,6 +142,8 @@ class RunConfig(_Section):
     missing. ``--allow-deletions`` lets one run delete them."""
     batch_s: float = Field(300.0, gt=0)
     """Seconds of audio in a batch, estimated from file sizes. A batch is published whole; a task decodes several."""
+    decoder_silence_s: float = Field(300.0, gt=0)
+    """Seconds after which a decoder that neither reads nor gives anything is ended; its file fails as ``crashed``."""
     recall: float = Field(0.98, ge=0.5, lt=1.0)
     """The share of the exact answers that search through vector indexes should find. The end of a run that builds them
     measures it, and sets how much each question reads."""

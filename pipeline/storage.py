@@ -24,6 +24,7 @@ from pathlib import Path
 from typing import Any, BinaryIO, TypeVar, cast
 
 from pipeline.errors import UsageError
+from pipeline.heartbeat import beat
 
 T = TypeVar("T")
 R = TypeVar("R")
@@ -188,7 +189,7 @@ def fetched(path: str) -> Iterator[str | BinaryIO]:
             yield file
         return
     with tempfile.NamedTemporaryFile(prefix="earshot-") as copy:
-        retried(store.get_file, name, copy.name)
+        retried(store.get_file, name, copy.name, callback=_beating())
         with open(copy.name, "rb", buffering=1 << 17) as file:  # the driver may have replaced the file
             yield file
 
@@ -196,7 +197,14 @@ def fetched(path: str) -> Iterator[str | BinaryIO]:
 def fetch(url: str, path: str) -> None:
     """Copy a file of an object store to this machine."""
     store, name = find_store(url)
-    retried(store.get_file, name, path)
+    retried(store.get_file, name, path, callback=_beating())
+
+
+def _beating() -> Any:
+    """Tells the watchdog of this process of each piece of a file that arrives."""
+    from fsspec.callbacks import Callback
+
+    return Callback(hooks={"beat": lambda size, value, **_: beat()})
 
 
 def read_bytes(url: str, offset: int, size_bytes: int) -> bytes:
@@ -249,6 +257,7 @@ class _Retried(FileAround):
 def retried(action: Callable[..., T], *arguments: Any, **options: Any) -> T:
     """The result of ``action``, which is retried if it fails for a reason that may pass."""
     for pause_s in PAUSES_S:
+        beat()
         try:
             return action(*arguments, **options)
         except Exception as error:

@@ -33,6 +33,7 @@ from pipeline.config import DecodeConfig
 from pipeline.corpus.raw_formats import RawFormat, raw_format_of
 from pipeline.errors import FileFailure
 from pipeline.grid import SAMPLE_RATE_HZ, Waveform, samples_to_seconds
+from pipeline.heartbeat import beat
 
 _PREROLL_S = 1
 """How much is decoded before the wanted second: many times the length of the resampler's filter."""
@@ -216,6 +217,7 @@ class AudioStream(AbstractContextManager["AudioStream"]):
                 at_s = self._decoded_s + int(np.argmin(finite)) / rate_hz
                 raise FileFailure("decode", "not_finite", f"NaN or infinite sample at {at_s:.3f} s")
             self._decoded_s += len(mono) / rate_hz
+            beat()
             yield rate_hz, mono
 
     def _resample(self, pieces: Iterator[Piece]) -> Iterator[Waveform]:

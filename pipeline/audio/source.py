@@ -19,6 +19,7 @@ from pipeline.corpus.raw_formats import RawFormat, raw_format_of
 from pipeline.corpus.shards import Place, find_member, is_audio_table, is_member, open_member, shard_of
 from pipeline.corpus.time_ranges import TimeRange, split_uri
 from pipeline.errors import FileFailure, one_line
+from pipeline.heartbeat import beat
 
 PROBE_BYTES = 4096
 
@@ -56,6 +57,7 @@ class Bytes(AbstractContextManager["Bytes"]):
             self._file.close()
 
     def read(self, size: int = -1) -> bytes:
+        beat()
         try:
             return self._file.read(size)
         except Exception as error:
@@ -153,8 +155,8 @@ def file_boundary(source: Bytes) -> Iterator[None]:
     """
     try:
         yield
-    except MemoryError:
-        raise
+    except MemoryError:  # of a worker that has too little of it, the system ends the process
+        raise FileFailure("decode", "crashed", "it takes more memory than there is") from None
     except Exception as error:
         if source.error is not None:
             raise unreadable(source.error) from None

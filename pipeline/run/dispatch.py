@@ -49,7 +49,7 @@ class Workers:
     ``stages`` does the work. ``count`` says how many workers each stage has at present. ``publish`` gets each record
     of the run. ``prepare`` starts what the stages need, and refuses what they cannot run, before anything is written.
     ``find_death`` names a dead part without which no work is done; None while all is well. ``make_vectors`` builds and
-    extends vector indexes.
+    extends vector indexes. ``find_words`` says for lost batches why their workers ended, as far as that is known.
     """
 
     stages: Stages
@@ -58,6 +58,7 @@ class Workers:
     prepare: Callable[[Config], None] = lambda config: None
     find_death: Callable[[], str | None] = lambda: None
     make_vectors: Make = make_limited
+    find_words: Callable[[set[str]], Mapping[str, str]] = lambda batch_ids: {}
 
 
 class Dispatch:
@@ -92,8 +93,13 @@ class Dispatch:
             n_reported += some.num_rows - len(lost)
             if not n_reported and (alone.num_rows > MAX_KILLERS or not self._any_answers(run_id)):
                 raise EarshotError(f"{self._config.into}: no worker stays alive: see the logs of Ray")
-            message = "its worker died whenever it was decoded or encoded, alone too"
-            self._checkpoints.commit_rows(lost_rows(some, lost, FileFailure("decode", "crashed", message)))
+            words = self._workers.find_words(lost)
+            rows: list[Row] = []
+            for batch_id in sorted(lost):
+                word = f": {words[batch_id]}" if batch_id in words else ""
+                message = f"its worker died whenever it was decoded or encoded, alone too{word}"
+                rows += lost_rows(some, {batch_id}, FileFailure("decode", "crashed", message))
+            self._checkpoints.commit_rows(rows)
 
     def _encode(self, batches: pa.Table) -> set[str]:
         """Encode PLANNED batches once. Returns the ids of those that are lost."""

@@ -5,9 +5,11 @@ receipts. Decoding, the only stage that multiplies data, is held back by Ray whe
 block travels as it left its stage. For GPUs, Ray joins several; it passes on what it has when no more can come.
 """
 
+import contextlib
 import gc
 import logging
 import math
+import os
 import sys
 import time
 import warnings
@@ -42,6 +44,7 @@ from pipeline.run.resources import (
     split_into_tables,
 )
 from pipeline.run.vector_builds import make_on_ray
+from pipeline.run.watchdog import Limits, Watchdog
 from pipeline.run.write_stage import error_row, note_seconds, write_windows
 
 SPLIT_CPUS = 0.9
@@ -87,17 +90,45 @@ def _split(planned: pa.Table, config: DecodeConfig, grid: Grid) -> pa.Table:
 
 
 def _decode(
-    planned: pa.Table, decode: Decode, config: DecodeConfig, grid: Grid, block_windows: int
+    planned: pa.Table, decode: Decode, config: DecodeConfig, grid: Grid, block_windows: int, silence_s: float
 ) -> Iterator[pa.Table]:
     keep_freed_memory()
     for row in planned.to_pylist():
+        limits = Limits.for_bytes(sum(audio["size_bytes"] for audio in row["audios"]), silence_s)
+        dog = Watchdog(limits, partial(_give_up, row["batch_id"]))
         try:
             began = time.perf_counter()
-            for decoded in decode(row, config, grid, block_windows):
+            for decoded in dog.watch(decode(row, config, grid, block_windows)):
                 yield note_seconds(decoded, "decode", time.perf_counter() - began)
                 began = time.perf_counter()  # the time until the encoders want more is not work
         except Exception as error:
             yield error_row(schema.DECODED, row["batch_id"], error)
+
+
+def _give_up(batch_id: str, why: str) -> None:
+    """End this process, whose decoder does not return, and leave word of it."""
+    _leave_word(batch_id, why)
+    print(f"earshot: batch {batch_id}: {why}: this worker ends", file=sys.stderr, flush=True)
+    os._exit(70)
+
+
+def _leave_word(batch_id: str, why: str) -> None:
+    from ray.experimental import internal_kv
+
+    with contextlib.suppress(Exception):  # the process ends in any case
+        internal_kv._internal_kv_put(batch_id, why, namespace=WORD)
+
+
+def find_words(batch_ids: set[str]) -> dict[str, str]:
+    """Why the workers of lost batches ended, as far as they could leave word of it."""
+    from ray.experimental import internal_kv
+
+    found = {batch_id: internal_kv._internal_kv_get(batch_id, namespace=WORD) for batch_id in batch_ids}
+    return {batch_id: word.decode() for batch_id, word in found.items() if word is not None}
+
+
+WORD = "earshot"
+"""The namespace of such words in Ray's own store of small values."""
 
 
 def _write(encoded: pa.Table, path: str, frames_schema: pa.Schema) -> pa.Table:
@@ -118,7 +149,7 @@ def workers_on_ray(decode: Decode = decode_batch, load: Load = load_for_run) -> 
         start_ray()  # here, in the main thread, so that Ray can handle signals
         return run_stages(batches, config, frames_schema, decode, load)
 
-    return Workers(stages, count_workers, publish, prepare, RayHealth().find_death, make_on_ray)
+    return Workers(stages, count_workers, publish, prepare, RayHealth().find_death, make_on_ray, find_words)
 
 
 def prepare(config: Config) -> None:
@@ -225,6 +256,7 @@ def _connect(batches: pa.Table, config: Config, frames_schema: pa.Schema, decode
     block_windows = fit_windows_per_block(batches, encoders, grid)
     DataContext.get_current().target_max_block_size = fit_block_bytes(block_windows, grid)
     decoding = {"decode": decode, **settings, "block_windows": block_windows}
+    decoding["silence_s"] = config.run.decoder_silence_s
     decoded = planned.repartition(target_num_rows_per_block=n_together).map_batches(
         _decode, batch_size=n_together, num_cpus=1, max_retries=TRIES - 1, fn_kwargs=decoding, **arrow
     )

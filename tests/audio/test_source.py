@@ -81,3 +81,11 @@ def test_uri_resolves_to_a_file_and_a_range(tmp_path: Path) -> None:
 def test_place_of_a_member_lies_in_its_shard() -> None:
     assert place_of("/a.wav", None, 10) == "/a.wav"
     assert place_of("/s.tar#a.wav", 512, 10) == Place("/s.tar", 512, 10)
+
+
+def test_file_that_asks_for_too_much_memory_fails_by_itself(tmp_path: Path) -> None:
+    (tmp_path / "a.wav").write_bytes(b"RIFF")
+    with pytest.raises(FileFailure, match="more memory than there is") as caught, Bytes(tmp_path / "a.wav") as file:  # noqa: SIM117
+        with file_boundary(file):
+            raise MemoryError
+    assert (caught.value.stage, caught.value.reason) == ("decode", "crashed")

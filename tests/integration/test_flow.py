@@ -2,10 +2,12 @@
 
 import hashlib
 import os
+import re
 import shutil
 import signal
 import subprocess
 import sys
+import time
 from collections.abc import Iterator
 from pathlib import Path
 from typing import Any
@@ -33,7 +35,7 @@ from pipeline.run.decode_stage import decode_batch
 from pipeline.run.driver import index_corpus
 from pipeline.run.prepare import describe_run
 from pipeline.run.progress import Progress
-from pipeline.run.workers import run_stages
+from pipeline.run.workers import run_stages, workers_on_ray
 from pipeline.search.client import Index
 from tests.helpers.checkpoints import edit_weights, make_pe_audio
 from tests.helpers.fakes import noise, write_wav
@@ -388,6 +390,26 @@ def test_file_that_kills_its_worker_is_a_failure(
     out, err = capfd.readouterr()
     assert out == ""
     assert "SIGSEGV" not in err
+
+
+@pytest.mark.slow
+def test_decoder_that_does_not_return_is_a_failure(tmp_path: Path) -> None:
+    write_sounds(tmp_path / "in", (0.5 + number for number in range(6)))
+
+    def endless(planned: dict[str, Any], config: DecodeConfig, grid: Grid, windows: int) -> Iterator[pa.Table]:
+        while any(uri.endswith("/3.wav") for audio in planned["audios"] for uri in audio["uris"]):
+            time.sleep(0.1)
+        yield from decode_batch(planned, config, grid, windows)
+
+    workers = workers_on_ray(decode=endless, load=lambda *_: WideEncoder())
+    limits = {"batch_s": 1.0, "decoder_silence_s": 8.0}
+    config = configure(tmp_path / "in", tmp_path / "index", run=limits)
+    progress = index_corpus(config, stages=workers)
+    assert (progress.n_indexed, progress.n_failed) == (5, 1)
+    [row] = [row for row in read(Path(config.into), "files") if row["status"] == "failed"]
+    assert (Path(row["uri"]).name, row["stage"], row["reason"]) == ("3.wav", "decode", "crashed")
+    assert re.search(r"alone too: its decoder read and gave nothing for \d+ s", row["message"])
+    check_against_grid(Path(config.into))
 
 
 DEADLY = """

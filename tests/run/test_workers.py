@@ -24,7 +24,7 @@ def planned(tmp_path: Path) -> pa.Table:
 
 
 def decode(planned: pa.Table, decode: Any = decode_batch) -> list[pa.Table]:
-    return list(_decode(planned, decode, DecodeConfig(), GRID, 100))
+    return list(_decode(planned, decode, DecodeConfig(), GRID, 100, 300.0))
 
 
 def test_stages_note_their_seconds(planned: pa.Table, tmp_path: Path) -> None:

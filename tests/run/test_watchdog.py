@@ -1,0 +1,96 @@
+"""A decoder that does not return is noticed; one that works, or waits for its consumer, is left alone."""
+
+import threading
+import time
+from collections.abc import Iterator
+
+import pytest
+
+from pipeline.heartbeat import beat
+from pipeline.run.watchdog import Limits, Watchdog
+
+SHORT_S = 0.2
+
+
+class Word:
+    """Takes the word of a watchdog, and lets its decoder go on."""
+
+    def __init__(self) -> None:
+        self.said: list[str] = []
+        self.came = threading.Event()
+
+    def __call__(self, why: str) -> None:
+        self.said.append(why)
+        self.came.set()
+
+
+def watch(items: Iterator[int], word: Word, silence_s: float = SHORT_S, total_s: float = 1e9) -> Iterator[int]:
+    return Watchdog(Limits(silence_s, total_s), word, check_s=0.01).watch(items)
+
+
+def test_silence_is_noticed() -> None:
+    word = Word()
+
+    def decode() -> Iterator[int]:
+        yield 1
+        assert word.came.wait(60)
+        yield 2
+
+    assert list(watch(decode(), word)) == [1, 2]
+    assert len(word.said) == 1
+    assert word.said[0].startswith("its decoder read and gave nothing for 0 s")
+
+
+def test_work_without_an_end_is_noticed() -> None:
+    word = Word()
+
+    def decode() -> Iterator[int]:
+        while not word.came.is_set():
+            beat()
+            time.sleep(0.001)
+        yield 1
+
+    assert list(watch(decode(), word, silence_s=1e9, total_s=SHORT_S)) == [1]
+    assert word.said == ["its decoder had not come to an end after 0 s"]
+
+
+def test_decoder_that_reads_is_left_alone() -> None:
+    word = Word()
+
+    def decode() -> Iterator[int]:
+        until = time.monotonic() + 5 * SHORT_S
+        while time.monotonic() < until:
+            beat()
+            time.sleep(0.001)
+        yield 1
+
+    assert list(watch(decode(), word, silence_s=60.0)) == [1]
+    assert not word.said
+
+
+def test_time_of_the_consumer_does_not_count() -> None:
+    word = Word()
+    for _ in watch(iter([1, 2]), word, total_s=2 * SHORT_S):
+        time.sleep(3 * SHORT_S)
+    assert not word.said
+
+
+def test_errors_pass_and_end_the_watch() -> None:
+    def decode() -> Iterator[int]:
+        yield 1
+        raise ValueError("broken")
+
+    n_threads = threading.active_count()
+    with pytest.raises(ValueError, match="broken"):
+        list(watch(decode(), Word()))
+    until = time.monotonic() + 60
+    while threading.active_count() > n_threads and time.monotonic() < until:
+        time.sleep(0.01)
+    assert threading.active_count() <= n_threads
+
+
+def test_small_files_get_ten_minutes_and_large_ones_more() -> None:
+    small = Limits.for_bytes(28_000, 300.0)
+    assert small.silence_s == 300.0
+    assert small.total_s == pytest.approx(628.0)
+    assert Limits.for_bytes(10**9, 300.0).total_s > 11 * 86_400
