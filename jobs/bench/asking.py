@@ -19,7 +19,8 @@ from pipeline.index.handle import open_index
 from pipeline.index.search_settings import SearchSettings
 from pipeline.index.tuning import find_settings
 from pipeline.search.clips import find_clips
-from pipeline.search.event_reader import EventQuery, EventTables
+from pipeline.search.event_reader import EventQuery
+from pipeline.search.event_tables import EventTables
 from pipeline.search.events import Levels
 from pipeline.search.find_events import find_events
 from pipeline.search.tables import open_table

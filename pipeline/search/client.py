@@ -37,7 +37,8 @@ from pipeline.search.description import (
     describe_settings,
     list_history,
 )
-from pipeline.search.event_reader import EventQuery, EventTables
+from pipeline.search.event_reader import EventQuery
+from pipeline.search.event_tables import EventTables
 from pipeline.search.events import Event, Levels, Rules, to_event
 from pipeline.search.find_events import find_all_events
 from pipeline.search.query_vectors import QueryModels, check_waveform, embed_sound

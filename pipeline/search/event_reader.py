@@ -5,15 +5,11 @@ import heapq
 import math
 from collections.abc import Iterable, Iterator
 from dataclasses import dataclass, field
-from functools import cached_property
-from typing import Any
 
 import numpy as np
 
-from pipeline import schema
-from pipeline.index.row_positions import RowPositions
-from pipeline.index.search_settings import SearchSettings
-from pipeline.search.candidates import Candidate, FrameScan, PoolSearch, quote
+from pipeline.search.candidates import Candidate, FrameScan, PoolSearch
+from pipeline.search.event_tables import AudioFiles, EventTables
 from pipeline.search.events import EventFrames, Holder, Levels, read_events
 from pipeline.search.frame_scores import FrameScorer, FrameSpan, Scores, join_scores, merge_spans
 from pipeline.search.scores import Vector
@@ -37,46 +33,6 @@ class EventQuery:
     where: str | None = None
 
 
-@dataclass(frozen=True)
-class EventTables:
-    """The tables of one state of an index, from ``tables.open_table``.
-
-    With ``pools``, candidates come from their vector index; without, from an exact scan of ``frames``. What a question
-    needs to know of the tables is read once: each call of the engine takes about a millisecond.
-    """
-
-    frames: Any
-    files: Any
-    pools: Any = None
-    settings: SearchSettings = field(default_factory=SearchSettings)
-
-    @cached_property
-    def positions(self) -> RowPositions:
-        return RowPositions.of_table(self.frames.to_lance())
-
-    @cached_property
-    def n_files(self) -> int:
-        return int(self.files.count_rows())
-
-    @cached_property
-    def n_pools(self) -> int:
-        return int(self.pools.count_rows())
-
-    @cached_property
-    def dimension(self) -> int:
-        return int(self.frames.schema.field("vector").type.list_size)
-
-    @cached_property
-    def metadata(self) -> list[str]:
-        """The names of the user's columns."""
-        return list(schema.metadata_columns(self.files.schema).names)
-
-
-def indexed_files(where: str | None) -> str:
-    """The filter of the indexed files that ``where`` selects."""
-    return "status = 'indexed'" + ("" if where is None else f" AND ({where})")
-
-
 @dataclass
 class _Audio:
     """An audio with candidates: the selected files that hold it, and the spans of it that have been read.
@@ -85,11 +41,14 @@ class _Audio:
     cross, at both sides. So a new span may treat that end like the end of the file.
     """
 
-    holders: list[Holder]
-    n_frames: int
-    known: list[tuple[int, int]]
-    position_of_0: int = 0
+    files: AudioFiles
+    position_of_0: int
     """The expected place of frame 0, where no candidate tells it."""
+    known: list[tuple[int, int]] = field(default_factory=list)
+
+    @property
+    def n_frames(self) -> int:
+        return self.files.n_frames
 
     def unknown_in(self, first: int, stop: int) -> list[tuple[int, int]]:
         """(first, stop) of the unknown frames around each unknown part of ``first`` .. ``stop - 1``, in order."""
@@ -165,7 +124,7 @@ class EventReader:
             audio = self._audios[span.audio_id]
             bisect.insort(audio.known, (span.first, span.stop))
             found = read_events(scores, self.query.levels, span.first)
-            self.events += [(holder, event) for event in found for holder in audio.holders]
+            self.events += [(holder, event) for event in found for holder in audio.files.holders]
         self.events.sort(key=lambda event: (-event[1].score, event[0].uri, event[1].first))
         del self.events[self.query.k :]
 
@@ -200,22 +159,9 @@ class EventReader:
         """Find the files of new audios, and the place of their first frames."""
         if not audio_ids:
             return
-        self._audios |= {audio_id: _Audio([], 0, []) for audio_id in audio_ids}
-        where = f"audio_id IN ({quote(audio_ids)}) AND {indexed_files(self.query.where)}"
-        columns = ["audio_id", "uri", "duration_s", "n_frames", *self._tables.metadata]
-        search = self._tables.files.search().where(where).select(columns).limit(self._tables.n_files)
-        for row in search.to_arrow().to_pylist():
-            audio = self._audios[row["audio_id"]]
-            audio.n_frames = row["n_frames"]
-            metadata = {name: row[name] for name in self._tables.metadata}
-            audio.holders.append(Holder(row["uri"], row["duration_s"], metadata))
-        if self._source.knows_positions:
-            return
-        search = self._tables.frames.search().where(f"begins IN ({quote(audio_ids)})").select(["begins"])
-        found = search.with_row_id(True).limit(len(audio_ids)).to_arrow()
-        positions = self._tables.positions.of(found["_rowid"].to_numpy()).tolist()
-        for audio_id, position in zip(found["begins"].to_pylist(), positions, strict=True):
-            self._audios[audio_id].position_of_0 = position
+        with_positions = not self._source.knows_positions
+        files, positions = self._tables.look_up(audio_ids, self.query.where, with_positions=with_positions)
+        self._audios |= {each: _Audio(files[each], positions.get(each, 0)) for each in audio_ids}
 
     def _around(self, candidate: Candidate) -> list[FrameSpan]:
         """The unknown frames in and around a candidate, as far as most events reach."""

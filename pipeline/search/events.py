@@ -122,5 +122,5 @@ def to_event(rank: int, holder: Holder, frames: EventFrames, probability: float)
         score=frames.score,
         probability=probability,
         peak_s=min(samples_to_seconds(frames.peak * HOP_SAMPLES + HOP_SAMPLES // 2), duration_s),
-        metadata=holder.metadata,
+        metadata=dict(holder.metadata),  # the holder is kept for other questions
     )

@@ -15,7 +15,8 @@ import pyarrow.compute as pc
 
 from pipeline.index.tables import to_matrix
 from pipeline.search.candidates import FrameScan, PoolSearch, Scope
-from pipeline.search.event_reader import EventQuery, EventReader, EventTables, indexed_files
+from pipeline.search.event_reader import EventQuery, EventReader
+from pipeline.search.event_tables import EventTables, indexed_files
 from pipeline.search.events import EventFrames, Holder
 from pipeline.search.scores import check_query, longest_norm, max_score_error
 from pipeline.search.tables import read_rows
@@ -52,6 +53,7 @@ def find_all_events(tables: EventTables, queries: Sequence[EventQuery]) -> list[
         return []
     for query in queries:
         check_query(tables.dimension, query.vector)
+    tables = tables.keep_for(queries[0].where)
     find = partial(_find, tables, _choose_audios(tables, queries[0].where, MAX_CHOSEN))
     if tables.pools is None or len(queries) == 1:
         return list(map(find, queries))
@@ -73,6 +75,7 @@ def find_events(tables: EventTables, query: EventQuery, max_chosen: int = MAX_CH
         UsageError: ``where`` is not valid, or the query is not a finite vector of the table's dimension.
     """
     check_query(tables.dimension, query.vector)
+    tables = tables.keep_for(query.where)
     return _find(tables, _choose_audios(tables, query.where, max_chosen), query)
 
 
@@ -127,7 +130,12 @@ def _choose_audios(tables: EventTables, where: str | None, max_chosen: int) -> S
     """The audios of the files that ``where`` selects."""
     if where is None:
         return Scope()
+    key = (where, max_chosen)
+    for scope in tables.kept.scopes.find([key]).values():
+        return scope
     rows = read_rows(tables.files, ["audio_id", "n_frames"], indexed_files(where), asked=where)
     audio_ids = frozenset(rows["audio_id"].to_pylist())
     share = min(1.0, max(rows.num_rows, 1) / max(tables.n_files, 1))
-    return Scope(audio_ids, len(audio_ids) <= max_chosen, share, pc.sum(rows["n_frames"]).as_py() or 0)
+    scope = Scope(audio_ids, len(audio_ids) <= max_chosen, share, pc.sum(rows["n_frames"]).as_py() or 0)
+    tables.kept.scopes.keep({key: scope})
+    return scope

@@ -9,7 +9,8 @@ from pipeline.index.search_settings import SearchSettings
 from pipeline.index.tuning import read_trained
 from pipeline.search.audit import Answer, Found
 from pipeline.search.clips import search_clips
-from pipeline.search.event_reader import EventQuery, EventTables
+from pipeline.search.event_reader import EventQuery
+from pipeline.search.event_tables import EventTables
 from pipeline.search.events import EventFrames, Levels
 from pipeline.search.find_events import find_events
 from pipeline.search.sample import Matrix

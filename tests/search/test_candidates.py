@@ -15,7 +15,8 @@ from jobs.bench import truth
 from pipeline.index import journal
 from pipeline.index.search_settings import SearchSettings
 from pipeline.search import candidates
-from pipeline.search.event_reader import EventQuery, EventTables
+from pipeline.search.event_reader import EventQuery
+from pipeline.search.event_tables import EventTables
 from pipeline.search.events import EventFrames, Holder, Levels
 from pipeline.search.find_events import find_events
 from pipeline.search.scores import dot_products

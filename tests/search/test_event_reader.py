@@ -7,7 +7,8 @@ import numpy as np
 from pipeline.index.search_settings import SearchSettings
 from pipeline.schema import make_audio_id
 from pipeline.search.candidates import Candidate, PoolSearch, Scope
-from pipeline.search.event_reader import EventQuery, EventReader, EventTables
+from pipeline.search.event_reader import EventQuery, EventReader
+from pipeline.search.event_tables import EventTables
 from pipeline.search.events import EventFrames, Levels
 from pipeline.search.find_events import find_events
 from pipeline.search.tables import open_table

@@ -14,7 +14,8 @@ from hypothesis import strategies as st
 
 from pipeline.errors import UsageError
 from pipeline.index import journal
-from pipeline.search.event_reader import EventQuery, EventTables
+from pipeline.search.event_reader import EventQuery
+from pipeline.search.event_tables import EventTables
 from pipeline.search.events import EventFrames, Levels
 from pipeline.search.find_events import find_events
 from pipeline.search.scores import dot_products

@@ -11,7 +11,8 @@ import pytest
 from pipeline.index import journal
 from pipeline.index.row_positions import RowPositions
 from pipeline.index.tables import to_matrix
-from pipeline.search.event_reader import EventQuery, EventTables
+from pipeline.search.event_reader import EventQuery
+from pipeline.search.event_tables import EventTables
 from pipeline.search.events import Levels
 from pipeline.search.find_events import find_events
 from pipeline.search.frame_scores import FrameScorer, FrameSpan

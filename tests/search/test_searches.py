@@ -14,7 +14,8 @@ from pipeline.search import audit_index as module
 from pipeline.search.audit import Found
 from pipeline.search.audit_index import Audited, audit_index
 from pipeline.search.clips import find_clips
-from pipeline.search.event_reader import EventQuery, EventTables
+from pipeline.search.event_reader import EventQuery
+from pipeline.search.event_tables import EventTables
 from pipeline.search.events import Levels
 from pipeline.search.find_events import find_events
 from pipeline.search.searches import IndexSearches
