@@ -94,6 +94,12 @@ def is_failure(error: BaseException) -> bool:
     return is_its_type and not is_other and is_of(error, ENGINES)
 
 
+def is_damage(error: BaseException) -> bool:
+    """Whether the engine raised this error because a file of it is lost or damaged, or for a reason that it does not
+    tell."""
+    return is_failure(error) and diagnose(str(error)) == "damage"
+
+
 def is_panic(error: BaseException) -> bool:
     """Whether Rust code has panicked."""
     return type(error).__name__ == "PanicException"

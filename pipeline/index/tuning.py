@@ -11,7 +11,7 @@ from typing import TYPE_CHECKING, Any
 
 from pydantic import TypeAdapter, ValidationError
 
-from pipeline.index import journal
+from pipeline.index import engine_errors, journal
 from pipeline.index.search_settings import SearchSettings
 
 if TYPE_CHECKING:
@@ -36,7 +36,7 @@ class Measured:
     high: float
     n_answers: int
     n_units: int
-    """The audios, or parts of ten minutes of longer ones, that hold the answers; files for clips."""
+    """The audios that hold the answers."""
     n_questions: int
     k: int
     """Answers that each question asked the index for."""
@@ -143,13 +143,19 @@ def has_vector_index(tables: "Generation", name: str) -> bool:
 
 
 def read_trained(tables: "Generation", name: str) -> Trained | None:
-    """The vector index of the published version of a table; None where it has none, or one that cannot be read."""
+    """The vector index of the published version of a table; None where it has none, or one with a lost or damaged file.
+
+    Raises:
+        OSError: the store does not answer.
+    """
     index = _find_vector_index(tables, name)
     if index is None:
         return None
     try:
         centres = tables.open(name).get_ivf_model(index).centroids
-    except (OSError, ValueError, RuntimeError):  # a lost file
+    except BaseException as error:  # a panic of the engine is no Exception
+        if not engine_errors.is_damage(error):
+            raise
         return None
     return Trained(len(centres), hashlib.sha256(centres.flatten().to_numpy().tobytes()).hexdigest()[:32])
 
@@ -162,11 +168,17 @@ def _find_vector_index(tables: "Generation", name: str) -> str | None:
 
 
 def find_settings(tables: "Generation", name: str) -> SearchSettings | None:
-    """How the vector index of a table is searched; None where it has none, so that only an exact scan is left."""
+    """How the vector index of a table is searched; None where it has none, so that only an exact scan is left.
+
+    Partitions are left out only where the recall was measured on this very index.
+    """
     if not has_vector_index(tables, name):
         return None
-    settings = tables.tuning.settings if tables.tuning else SearchSettings()
-    if name != "clips" or settings.clip_probes is None:
-        return settings
+    tuning = tables.tuning
+    if tuning is None:
+        return SearchSettings()
+    if name != "clips" or tuning.settings.clip_probes is None:
+        return tuning.settings
     trained = read_trained(tables, name)
-    return settings.for_partitions(trained.n_partitions if trained else 1)
+    is_measured = trained is not None and tuning.is_about(name, trained)
+    return tuning.settings.for_partitions(trained.n_partitions if trained and is_measured else None)

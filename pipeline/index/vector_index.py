@@ -118,7 +118,7 @@ def find_damage(table: Any, n_probes: int = 1) -> str | None:
     try:
         table.to_table(columns=["_distance"], nearest=near, fast_search=True)
     except BaseException as error:  # a damaged page makes Lance's own code panic, which is no Exception
-        if not engine_errors.is_failure(error) or engine_errors.diagnose(str(error)) != "damage":
+        if not engine_errors.is_damage(error):
             raise  # a store that does not answer is no reason to build an index anew
         return engine_errors.tidy(str(error))[:300]
     return None

@@ -46,10 +46,10 @@ class IndexSearches:
         ]
 
     @cached_property
-    def _n_partitions(self) -> int:
-        """Of the vector index of ``clips``."""
+    def _n_partitions(self) -> int | None:
+        """Of the vector index of ``clips``; None where it cannot be read, so that no partition is left out."""
         trained = read_trained(self.tables, "clips")
-        return trained.n_partitions if trained else 1
+        return trained.n_partitions if trained else None
 
     @cached_property
     def _events(self) -> EventTables:

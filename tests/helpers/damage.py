@@ -2,6 +2,7 @@
 
 from collections.abc import Callable
 from pathlib import Path
+from types import FunctionType
 from typing import Any
 
 import lance
@@ -52,6 +53,15 @@ def damage_vector_index(path: Path | str, name: str, how: str = "lost", segment:
             case "overwritten":
                 noise = np.random.default_rng(1).bytes(2 * quarter)
                 store.pipe_file(file, data[:quarter] + noise + data[3 * quarter :])
+
+
+def fail_as_engine(error: Exception) -> Callable[..., Any]:
+    """A function of any arguments that raises ``error``, as if it were Lance's own."""
+
+    def fail(*_: object, **options: object) -> None:
+        raise error
+
+    return FunctionType(fail.__code__, {"__name__": "lance.dataset"}, closure=fail.__closure__)
 
 
 def append(path: str, name: str, where: str, **changes: Any) -> None:

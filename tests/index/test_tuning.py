@@ -4,17 +4,19 @@ import datetime as dt
 import json
 from dataclasses import replace
 from pathlib import Path
+from typing import Any, ClassVar
 
 import numpy as np
 import pytest
 
 from pipeline.errors import IndexMismatch
 from pipeline.grid import Grid
-from pipeline.index.handle import open_index
+from pipeline.index.handle import Generation, open_index
 from pipeline.index.repair import restore_index
 from pipeline.index.search_settings import SearchSettings
 from pipeline.index.tuning import find_reasons, find_settings, is_approximate, parse_tuning, read_trained
 from pipeline.index.vector_index import read_index
+from tests.helpers.damage import fail_as_engine
 from tests.helpers.tables import draw_vectors, write_index
 from tests.helpers.tuning import TUNING, add_vector_index, measure_here, publish_tuning
 from tests.helpers.vector_tables import ClipTable
@@ -130,16 +132,58 @@ def test_share_of_the_partitions_is_kept_when_their_number_changes(index: str) -
     publish_tuning(index, replace(measure_here(index), settings=SearchSettings(clip_probes=0.25)))
     found = find_settings(open_index(index).live, "clips")
     assert found == SearchSettings(clip_probes=1)
+    assert SearchSettings(clip_probes=0.25).for_partitions(None) == SearchSettings()
     assert [SearchSettings(clip_probes=0.25).for_partitions(n).clip_probes for n in (1, 4, 5, 600)] == [1, 1, 2, 150]
     assert SearchSettings().for_partitions(600) == SearchSettings()
     assert find_settings(open_index(index).live, "pools") is None
 
 
-def test_vector_index_that_has_lost_a_file_is_not_known(index: str) -> None:
+@pytest.mark.parametrize("since", ["trained anew", "restored", "of an older version"])
+def test_partitions_are_left_out_only_of_the_index_that_was_measured(index: str, since: str) -> None:
+    add_vector_index(index, n_partitions=2)
+    before = open_index(index).live.seq
+    add_vector_index(index, n_partitions=3)
+    measured = replace(measure_here(index), settings=SearchSettings(clip_probes=1 / 3, clip_refine=8))
+    publish_tuning(index, replace(measured, measured_on={}) if since == "of an older version" else measured)
+    if since == "trained anew":
+        add_vector_index(index, n_partitions=4)
+    if since == "restored":
+        restore_index(index, before)
+    assert find_settings(open_index(index).live, "clips") == SearchSettings(clip_refine=8)
+
+
+def test_vector_index_that_has_lost_a_file_is_not_known_and_read_as_a_whole(index: str) -> None:
     add_vector_index(index)
+    publish_tuning(index, replace(measure_here(index), settings=SearchSettings(clip_probes=1 / 8)))
     for path in Path(index, "clips.lance", "_indices").rglob("*.idx"):
         path.unlink()
     assert read_trained(open_index(index).live, "clips") is None
+    assert find_settings(open_index(index).live, "clips") == SearchSettings()
+
+
+class UnreachableTables:
+    """Tables in a store that does not answer."""
+
+    versions: ClassVar[dict[str, int]] = {"clips": 1}
+
+    def __init__(self, live: Generation) -> None:
+        table = live.open("clips")
+        self.tuning, self.describe_indices = live.tuning, table.describe_indices
+        self.get_ivf_model = fail_as_engine(OSError("LanceError(IO): Generic S3 error: Error performing GET x in 9s"))
+
+    def open(self, name: str) -> Any:
+        return self
+
+
+def test_store_that_does_not_answer_is_no_lost_file(index: str) -> None:
+    """Otherwise a question would silently read other partitions than were measured."""
+    add_vector_index(index)
+    publish_tuning(index, replace(measure_here(index), settings=SearchSettings(clip_probes=1 / 8)))
+    tables: Any = UnreachableTables(open_index(index).live)
+    with pytest.raises(OSError, match="S3"):
+        read_trained(tables, "clips")
+    with pytest.raises(OSError, match="S3"):
+        find_settings(tables, "clips")
 
 
 def test_index_without_vector_indexes_is_exact(index: str) -> None:

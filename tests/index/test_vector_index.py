@@ -2,7 +2,6 @@
 
 import datetime as dt
 from pathlib import Path
-from types import FunctionType
 from typing import Any
 
 import lance
@@ -35,7 +34,7 @@ from pipeline.index.vector_index import (
 from pipeline.index.verify import verify_index
 from pipeline.index.writer import Writer
 from tests.helpers import endless
-from tests.helpers.damage import damage_vector_index
+from tests.helpers.damage import damage_vector_index, fail_as_engine
 from tests.helpers.protocol import Died
 from tests.helpers.vector_tables import ClipTable, nearest
 
@@ -431,11 +430,8 @@ class Unreachable:
     """A table whose search raises an error, as if the engine had."""
 
     def __init__(self, table: Any, error: Exception) -> None:
-        def fail(*_: object, **options: object) -> None:
-            raise error
-
         self.schema, self.describe_indices = table.schema, table.describe_indices
-        self.to_table = FunctionType(fail.__code__, {"__name__": "lance.dataset"}, closure=fail.__closure__)
+        self.to_table = fail_as_engine(error)
 
 
 def test_an_index_that_has_lost_a_file_is_found_and_made_again(tmp_path: Path) -> None:
