@@ -3,20 +3,20 @@
 What is estimated: of all events of an index that score at least as high as the last one that the index returned, the
 share that it returned. A question counts once for each such event. The same holds for clips.
 
-How: some *units* are drawn, each with the same probability: whole audios, or parts of long ones. In them the exact
-events are known. Of those that reach the index's k-th score, the sample shows how many were returned. So numerator and
-denominator are both unbiased up to one common factor, and their ratio has a bias of the order of 1 / units. It does not
-matter how many events a question has in the whole index, which nobody knows without a full scan.
+How: whole audios and parts of long ones are drawn, each with the same probability. In them the exact events are known.
+Of those that reach the index's k-th score, the sample shows how many were returned. So numerator and denominator are
+both unbiased up to one common factor, and their ratio has a bias of the order of 1 / audios. It does not matter how
+many events a question has in the whole index, which nobody knows without a full scan.
 
 ``similar`` ranks by cosine what was chosen by dot product. There an answer also says the dot product of the last clip
 that was chosen, and exact clips count only if theirs is at least as high.
 
 Ties: an index may leave out events that score as high as its k-th one. Those count only if they were returned.
 
-Interval: units, not events, are independent. The jackknife over units gives the variance of the ratio, which says how
-many independent events would be as uncertain; Wilson's interval of 95 % for so many follows. Where little is missed,
-that variance says little: so the events of a unit count as correlated by at least ``MIN_CORRELATION``. The interval
-does not get narrower because a large share of the index was drawn.
+Interval: audios, not events, are independent. All that was drawn of one audio is a *unit*. The jackknife over units
+gives the variance of the ratio, which says how many independent events would be as uncertain; Wilson's interval of 95 %
+for so many follows. Where little is missed, that variance says little: so the events of a unit count as correlated by
+at least ``MIN_CORRELATION``. The interval does not get narrower because a large share of the index was drawn.
 """
 
 from collections import defaultdict
@@ -60,7 +60,7 @@ class Answer(NamedTuple):
 
 
 class ExactAnswer(NamedTuple):
-    """All events of a question in the sample whose dot products are above ``floor``, and the units that they are in.
+    """All events of a question in the sample whose dot products are above ``floor``, and the numbers of their units.
 
     ``products`` are the dot products, in descending order; they are the scores, but for ``similar``.
     """

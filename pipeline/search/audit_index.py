@@ -20,6 +20,8 @@ from pipeline.index.search_settings import SearchSettings
 from pipeline.index.tables import among
 from pipeline.index.tuning import Measured, Tuning, read_trained
 from pipeline.search.audit import Answer, ExactAnswer, Found
+from pipeline.search.candidates import LEAST_EVENTS
+from pipeline.search.clips import MIN_CANDIDATES
 from pipeline.search.events import EventFrames, Levels, Rules
 from pipeline.search.query_vectors import QueryModels
 from pipeline.search.questions import count_dimensions, read_questions
@@ -29,6 +31,7 @@ from pipeline.search.sample import (
     EventFinder,
     Matrix,
     Unit,
+    count_audios,
     draw_clips,
     draw_units,
     exact_clips,
@@ -36,6 +39,7 @@ from pipeline.search.sample import (
     read_blocks,
     score_blocks,
 )
+from pipeline.search.scores import MAX_COMPARED
 from pipeline.search.tune import ENOUGH_EVENTS, KS, Exam, Measurement, choose, choose_k, find_best_low, is_enough
 
 MIN_FRAMES, MAX_FRAMES = 400_000, 2_000_000
@@ -49,7 +53,7 @@ KEEP, KEEP_SIMILAR = 100, 250
 here more answers are asked for only of an index of which the sample is a small part."""
 
 MAX_CLIPS = 100_000
-"""Clips to sample: 200 MB of 1,024 numbers."""
+"""Clips to sample, about: 200 MB of 1,024 numbers."""
 
 N_QUESTIONS = 320
 """Texts of the bank that are asked, and clips that are questions themselves."""
@@ -61,7 +65,7 @@ the wanted recall is reached."""
 POOLS_PER_EVENT = (5, 10, 20, 40)
 CLIP_PROBES = (1 / 16, 1 / 8, 1 / 4, 1 / 2)
 CLIP_REFINE = (4, 8, 16, 32, 64)
-"""The settings to choose from, in order; probes as shares of the partitions, of which a default may take all."""
+"""The settings to choose from, in order; probes as shares of the partitions, of which the usual settings read all."""
 
 
 class Searches(Protocol):
@@ -90,11 +94,9 @@ class Audited:
     tick: Callable[[], None] = lambda: None
 
 
-def audit_index(index: Audited, wanted: float, *, default: SearchSettings = SearchSettings(), seed: int = 0) -> Tuning:
-    """Measure the recall of an index, and find the settings that reach ``wanted``. Publishes nothing.
-
-    Args:
-        default: the settings to begin with, and to keep where the sample is too small.
+def audit_index(index: Audited, wanted: float, *, seed: int = 0) -> Tuning:
+    """Measure the recall of an index, and find the settings that reach ``wanted``. Publishes nothing. Where the sample
+    is too small to tell, the usual settings stay.
 
     Raises:
         EarshotError: a text model cannot be loaded.
@@ -102,11 +104,11 @@ def audit_index(index: Audited, wanted: float, *, default: SearchSettings = Sear
     began = time.monotonic()
     tables = index.tables
     audit = _Audit(index, wanted, np.random.default_rng([seed, tables.seq]))
-    settings = default
+    settings = SearchSettings()
     locate = query = similar = None
     trained = {name: found for name in ("pools", "clips") if (found := read_trained(tables, name)) is not None}
     if "pools" in trained:
-        settings, locate = _audit_events(audit, settings)
+        settings, locate = _audit_events(audit)
     if "clips" in trained:
         settings, query, similar = _audit_clips(audit, settings, trained["clips"].n_partitions)
     n_clips, n_frames = (tables.open(name).count_rows() for name in ("clips", "frames"))
@@ -148,7 +150,7 @@ def find_limit_s(n_rows: int) -> float:
 # --- events -----------------------------------------------------------------------------------------------------------
 
 
-def _audit_events(audit: _Audit, settings: SearchSettings) -> tuple[SearchSettings, Measured]:
+def _audit_events(audit: _Audit) -> tuple[SearchSettings, Measured]:
     frames, files = audit.open("frames"), audit.open("files")
     n_rows = frames.count_rows()
     questions = audit.embed("frame_model")
@@ -163,11 +165,16 @@ def _audit_events(audit: _Audit, settings: SearchSettings) -> tuple[SearchSettin
         answers = audit.index.searches.events(vectors, k, levels, settings)
         return [_to_answer(events, uris, k) for events in answers]
 
-    exam = Exam(ask, questions, exact, len(units), k, find_limit_s(n_rows))
-    numbers = sorted({*POOLS_PER_EVENT, settings.pools_per_event})
-    rungs = [replace(settings, pools_per_event=n) for n in numbers]
-    chosen = rungs[choose(exam, rungs, rungs.index(settings), audit.wanted)]
+    exam = Exam(ask, questions, exact, count_audios(units), k, find_limit_s(n_rows))
+    rungs = list_pool_rungs(k, audit.open("pools").count_rows())
+    chosen = rungs[choose(exam, rungs, rungs.index(SearchSettings()), audit.wanted)]
     return chosen, _describe(exam.finish(chosen), k, questions, threshold)
+
+
+def list_pool_rungs(k: int, n_pools: int) -> list[SearchSettings]:
+    """The settings to try for events, in order: ever more pools, until a question for ``k`` events reads them all."""
+    few = [n for n in POOLS_PER_EVENT if n * max(k, LEAST_EVENTS) < n_pools]
+    return [SearchSettings(pools_per_event=n) for n in POOLS_PER_EVENT[: len(few) + 1]]
 
 
 def _find_exact_events(
@@ -179,7 +186,7 @@ def _find_exact_events(
     finders = [EventFinder(units, questions, levels, KEEP) for levels in tried]
 
     def find_low(finder: EventFinder) -> float:
-        return find_best_low(finder.answers(), len(units), share)
+        return find_best_low(finder.answers(), count_audios(units), share)
 
     scored = score_blocks(audit.ticking(read_blocks(audit.open("frames"), units)), questions)
     used = find_events_in(scored, finders, lambda finder: is_enough(find_low(finder), audit.wanted))
@@ -233,15 +240,16 @@ def _audit_clips(
             audit.index.tick()
             return audit.index.searches.clips(vectors, k, settings, measure)
 
-        return Exam(ask, questions, exact, sample.n_files, choose_k(exact, share), limit_s)
+        return Exam(ask, questions, exact, sample.n_audios, choose_k(exact, share), limit_s)
 
     exact = exact_clips(sample, texts, KEEP)
     similar = exact_clips(sample, sounds, KEEP_SIMILAR, left_out=own, measure="cosine")
     exams = examine(texts, exact, "dot"), examine(sounds, similar, "cosine")
-    rungs = list_clip_rungs(settings, n_partitions)
+    rungs = list_clip_rungs(settings, n_partitions, min(exam.k for exam in exams))
     start, harder = rungs.index(settings), 0
     for exam in exams:
-        harder += choose(exam, rungs[harder:], max(0, start - harder), audit.wanted)
+        tried = rungs[harder : len(list_clip_rungs(settings, n_partitions, exam.k))]
+        harder += choose(exam, tried, max(0, start - harder), audit.wanted) if tried else 0
     by_text, by_sound = (
         _describe(exam.finish(rungs[harder]), exam.k, questions)
         for exam, questions in zip(exams, (texts, sounds), strict=True)
@@ -249,27 +257,26 @@ def _audit_clips(
     return rungs[harder], by_text, by_sound
 
 
-def list_clip_rungs(default: SearchSettings, n_partitions: int) -> list[SearchSettings]:
-    """The settings to try for clips, in order: ever more partitions, then ever more whole vectors. ``default`` is one.
+def list_clip_rungs(default: SearchSettings, n_partitions: int, k: int) -> list[SearchSettings]:
+    """The settings to try for clips, in order: ever more partitions, then ever more whole vectors, as far as a question
+    for ``k`` clips may compare so many.
 
     Args:
         n_partitions: of the vector index.
     """
-    shares = {share for share in CLIP_PROBES if share * n_partitions >= 1}
-    rungs = [replace(default, clip_probes=share) for share in sorted({*shares, *filter(None, [default.clip_probes])})]
-    refine = sorted({*CLIP_REFINE, default.clip_refine})
-    if default.clip_probes is None:
-        rungs = [replace(rung, clip_refine=refine[0]) for rung in rungs]
-        return rungs + [replace(default, clip_refine=n) for n in refine]
-    return rungs + [replace(default, clip_probes=None, clip_refine=n) for n in refine if n >= default.clip_refine]
+    shares = [share for share in CLIP_PROBES if share * n_partitions >= 1]
+    rungs = [replace(default, clip_probes=share, clip_refine=CLIP_REFINE[0]) for share in shares]
+    most = MAX_COMPARED // max(4 * k, MIN_CANDIDATES)
+    few = [n for n in CLIP_REFINE if n < most]
+    return rungs + [replace(default, clip_refine=n) for n in CLIP_REFINE[: len(few) + 1]]
 
 
 def _draw_sounds(sample: ClipSample, rng: np.random.Generator) -> tuple[Matrix, list[int]]:
-    """Directions of drawn clips (n, D), and the number of the file of each."""
+    """Directions of drawn clips (n, D), and the number of the audio of each."""
     rows = rng.permutation(len(sample.clip_ids))[:N_QUESTIONS]
     vectors = sample.vectors[rows].astype(np.float32)
     lengths = np.linalg.norm(vectors, axis=1, keepdims=True)
-    return vectors / np.maximum(lengths, 1e-12), sample.files[rows].tolist()
+    return vectors / np.maximum(lengths, 1e-12), sample.audios[rows].tolist()
 
 
 def _describe(measurement: Measurement, k: int, questions: Matrix, threshold: float | None = None) -> Measured:

@@ -1,8 +1,10 @@
 """Exact answers within a sample of an index: units are drawn, their vectors read in blocks, and all questions answered.
 
-A unit is a whole audio, or a part of ten minutes of a longer one. Each has the same probability. A block of vectors is
-multiplied once with all questions (float32), so the cost is that of reading the sample and of one matrix product; the
-memory is that of one block, and of at most ``keep`` answers a question.
+A unit is a whole audio, or a part of ten minutes of a longer one. Each has the same probability. Exact answers name the
+audios that they are in, whose parts belong together when recall is measured.
+
+A block of vectors is multiplied once with all questions (float32), so the cost is that of reading the sample and of one
+matrix product; the memory is that of one block, and of at most ``keep`` answers a question.
 """
 
 import heapq
@@ -21,6 +23,7 @@ from pipeline.search.events import EventFrames, Levels, read_events
 from pipeline.search.scores import dot_products, to_cosines
 
 Matrix = npt.NDArray[np.float32]
+Integers = npt.NDArray[np.int64]
 
 PART_FRAMES = 15_000
 """Longer audios are drawn in parts of so many frames, ten minutes."""
@@ -33,6 +36,9 @@ BLOCK_FRAMES, BLOCK_UNITS = 16_384, 500
 
 BLOCKS_HELD = 4
 """Blocks that are held with their scores, about 55 MB each, until they show whether lower thresholds are needed."""
+
+PART_CLIPS = 1_000
+"""Longer files are drawn in parts of about so many clips, three hours."""
 
 BLOCK_CLIPS = 16_384
 
@@ -67,18 +73,33 @@ def draw_units(files: Any, max_frames: int, rng: np.random.Generator) -> list[Un
     rows = files.to_table(columns=["audio_id", "n_frames"], filter="status = 'indexed' AND n_frames > 0")
     rows = rows.group_by("audio_id").aggregate([("n_frames", "max")])
     n_frames = rows["n_frames_max"].to_numpy().astype(np.int64)
-    n_parts = -(-n_frames // PART_FRAMES)
-    first_part = np.concatenate([[0], np.cumsum(n_parts)])
-    n_all = int(first_part[-1])
-    n_drawn = min(n_all, max(1, int(max_frames * n_all / max(1, n_frames.sum()))))
+    audios, parts = _draw_parts(n_frames, PART_FRAMES, max_frames, rng)
+    columns = rows["audio_id"].take(pa.array(audios)).to_pylist(), parts.tolist(), n_frames[audios].tolist()
+    return [
+        Unit(audio_id, part * PART_FRAMES, min((part + 1) * PART_FRAMES, n), n)
+        for audio_id, part, n in zip(*columns, strict=True)
+    ]
+
+
+def _draw_parts(sizes: Integers, part_size: int, max_size: int, rng: np.random.Generator) -> tuple[Integers, Integers]:
+    """Parts of things of these ``sizes`` (n,), about ``max_size`` together, in random order: for each part the number
+    of the thing, and which part of it this is."""
+    first_parts = np.concatenate([[0], np.cumsum(-(-sizes // part_size))])
+    n_all = int(first_parts[-1])
+    n_drawn = min(n_all, max(1, int(max_size * n_all / max(1, sizes.sum()))))
     numbers = rng.permutation(n_all)[:n_drawn]
-    audios = np.searchsorted(first_part, numbers, side="right") - 1
-    ids = rows["audio_id"].take(pa.array(audios)).to_pylist()
-    units = []
-    for audio_id, number, audio in zip(ids, numbers.tolist(), audios.tolist(), strict=True):
-        first = (number - int(first_part[audio])) * PART_FRAMES
-        units.append(Unit(audio_id, first, min(first + PART_FRAMES, int(n_frames[audio])), int(n_frames[audio])))
-    return units
+    things = np.searchsorted(first_parts, numbers, side="right") - 1
+    return things, numbers - first_parts[things]
+
+
+def number_audios(audio_ids: Iterable[str]) -> list[int]:
+    """The number of each audio, in the order in which they first occur."""
+    numbers: dict[str, int] = {}
+    return [numbers.setdefault(audio_id, len(numbers)) for audio_id in audio_ids]
+
+
+def count_audios(units: Sequence[Unit]) -> int:
+    return len({unit.audio_id for unit in units})
 
 
 class Block(NamedTuple):
@@ -150,9 +171,9 @@ class _Best:
         self._heap: list[tuple[float, int, Found, int]] = []
         self.floor = -np.inf
 
-    def add(self, product: float, found: Found, unit: int) -> None:
+    def add(self, product: float, found: Found, audio: int) -> None:
         """Keep ``found`` if its dot product is among the best."""
-        entry = (product, -self._n_added, found, unit)
+        entry = (product, -self._n_added, found, audio)
         self._n_added += 1
         if len(self._heap) < self._keep:
             heapq.heappush(self._heap, entry)
@@ -161,8 +182,8 @@ class _Best:
 
     def answer(self) -> ExactAnswer:
         best = sorted(self._heap, key=lambda entry: -entry[0])
-        products, _, found, units = zip(*best, strict=True) if best else ((), (), (), ())
-        return ExactAnswer(found, units, self.floor, products)
+        products, _, found, audios = zip(*best, strict=True) if best else ((), (), (), ())
+        return ExactAnswer(found, audios, self.floor, products)
 
 
 class EventFinder:
@@ -174,6 +195,7 @@ class EventFinder:
     def __init__(self, units: Sequence[Unit], questions: Matrix, levels: Levels, keep: int) -> None:
         self._units, self._questions, self._levels = units, questions, levels
         self._best = [_Best(keep) for _ in questions]
+        self._audios = number_audios(unit.audio_id for unit in units)
 
     def add(self, block: Block, scores: Matrix) -> None:
         """The events of a block, whose vectors have these rough ``scores`` (n, Q)."""
@@ -191,7 +213,7 @@ class EventFinder:
         peaks = np.vecdot(block.vectors[rows].astype(np.float64), self._questions[questions].astype(np.float64))
         for (event, number), score, question in zip(events, peaks.astype(np.float32).tolist(), questions, strict=True):
             found = Found(self._units[number].audio_id, event.first, event.stop, score)
-            self._best[question].add(score, found, number)
+            self._best[question].add(score, found, self._audios[number])
 
     def answers(self) -> list[ExactAnswer]:
         return [each.answer() for each in self._best]
@@ -251,34 +273,45 @@ def _belongs(event: EventFrames, unit: Unit, levels: Levels) -> bool:
 
 @dataclass(frozen=True)
 class ClipSample:
-    """Clips of the drawn files: ids, the number of the file of each, and vectors (n, D)."""
+    """Clips of the drawn files: ids, the number of the audio of each, and vectors (n, D)."""
 
     clip_ids: list[str]
-    files: npt.NDArray[np.int64]
+    audios: Integers
     vectors: npt.NDArray[np.float16]
-    n_files: int
+    n_audios: int
 
 
 def draw_clips(files: Any, clips: Any, max_clips: int, rng: np.random.Generator) -> ClipSample:
-    """All clips of drawn files, about ``max_clips``; each file has the same probability.
+    """All clips of drawn files, and of drawn parts of long ones, about ``max_clips``; each has the same probability.
 
     Args:
         files, clips: tables, ``lance.LanceDataset``.
     """
-    rows = files.to_table(columns=["file_id", "n_clips"], filter="status = 'indexed' AND n_clips > 0")
-    n_all, n_clips = rows.num_rows, pc.sum(rows["n_clips"]).as_py() or 0
-    n_drawn = min(n_all, max(1, int(max_clips * n_all / max(1, n_clips))))
-    drawn = rows["file_id"].take(pa.array(rng.permutation(n_all)[:n_drawn])).to_pylist()
-    columns, tables = ["clip_id", "file_id", "vector"], []
-    if n_drawn == n_all:
-        tables.append(clips.to_table(columns=columns))
-    else:
-        for begin in range(0, n_drawn, BLOCK_UNITS):
-            some = drawn[begin : begin + BLOCK_UNITS]
-            tables.append(clips.to_table(columns=columns, filter=among("file_id", some)))
+    columns = ["file_id", "audio_id", "n_clips", "duration_s"]
+    rows = files.to_table(columns=columns, filter="status = 'indexed' AND n_clips > 0")
+    n_clips = rows["n_clips"].to_numpy().astype(np.int64)
+    numbers, parts = _draw_parts(n_clips, PART_CLIPS, max_clips, rng)
+    drawn, n_parts = rows.take(pa.array(numbers)), -(-n_clips[numbers] // PART_CLIPS)
+    is_all = len(numbers) == (-(-n_clips // PART_CLIPS)).sum()
+    filters = [None] if is_all else _filter_clips(drawn, parts.tolist(), n_parts.tolist())
+    tables = [clips.to_table(columns=["clip_id", "audio_id", "vector"], filter=each) for each in filters]
     found = pa.concat_tables(tables)
-    numbers = pc.index_in(found["file_id"], pa.array(drawn, pa.string())).to_numpy().astype(np.int64)
-    return ClipSample(found["clip_id"].to_pylist(), numbers, to_matrix(found["vector"]), n_drawn)
+    audio_ids = drawn["audio_id"].unique()
+    audios = pc.index_in(found["audio_id"], audio_ids).to_numpy().astype(np.int64)
+    return ClipSample(found["clip_id"].to_pylist(), audios, to_matrix(found["vector"]), len(audio_ids))
+
+
+def _filter_clips(files: pa.Table, parts: list[int], n_parts: list[int]) -> list[str]:
+    """Filters of clips: whole files, many together, and then the parts of files that are drawn in several."""
+    ids, durations = files["file_id"].to_pylist(), files["duration_s"].to_pylist()
+    whole = [file_id for file_id, n in zip(ids, n_parts, strict=True) if n == 1]
+    filters = [among("file_id", whole[at : at + BLOCK_UNITS]) for at in range(0, len(whole), BLOCK_UNITS)]
+    for file_id, duration_s, part, n in zip(ids, durations, parts, n_parts, strict=True):
+        if n > 1:
+            first_s, stop_s = (duration_s * number / n for number in (part, part + 1))
+            before_stop = f" AND start_s < {stop_s!r}" if part < n - 1 else ""
+            filters.append(f"file_id = '{file_id}' AND start_s >= {first_s!r}{before_stop}")
+    return filters
 
 
 def exact_clips(
@@ -292,7 +325,7 @@ def exact_clips(
     """The best clips of each question (Q, D) in the sample, by dot product; overlapping windows are not folded.
 
     Args:
-        left_out: for each question, the number of a file whose clips do not count: that of the question itself.
+        left_out: for each question, the number of an audio whose clips do not count: that of the question itself.
         measure: the score of a clip; the best are those by dot product in any case.
     """
     best = [_Best(keep) for _ in questions]
@@ -304,11 +337,11 @@ def exact_clips(
         for number, (question, each) in enumerate(zip(questions, best, strict=True)):
             column = scores[:, number]
             if left_out is not None:
-                column[sample.files[begin : begin + len(column)] == left_out[number]] = -np.inf
+                column[sample.audios[begin : begin + len(column)] == left_out[number]] = -np.inf
             rows = np.argpartition(-column, n_best - 1)[:n_best]
             rows = rows[(column[rows] >= each.floor) & np.isfinite(column[rows])]
             products = dot_products(vectors[rows], question)
             ranked = products if measure == "dot" else to_cosines(products, vectors[rows], question)
             for row, product, score in zip((begin + rows).tolist(), products.tolist(), ranked.tolist(), strict=True):
-                each.add(product, Found(sample.clip_ids[row], 0, 1, score), int(sample.files[row]))
+                each.add(product, Found(sample.clip_ids[row], 0, 1, score), int(sample.audios[row]))
     return [each.answer() for each in best]

@@ -1,7 +1,6 @@
 """The audit of a whole index: the recall of searches that lose a known share, and the settings that follow."""
 
-from dataclasses import replace
-from typing import Literal
+from typing import Any, Literal
 
 import numpy as np
 import numpy.typing as npt
@@ -14,9 +13,17 @@ from pipeline.index.tables import to_matrix
 from pipeline.index.tuning import Tuning, read_trained
 from pipeline.search import audit_index as module
 from pipeline.search.audit import Answer, Found
-from pipeline.search.audit_index import Audited, audit_index, count_sampled, find_limit_s, list_clip_rungs
+from pipeline.search.audit_index import (
+    Audited,
+    audit_index,
+    count_sampled,
+    find_limit_s,
+    list_clip_rungs,
+    list_pool_rungs,
+)
+from pipeline.search.clips import MIN_CANDIDATES
 from pipeline.search.events import EventFrames, Levels
-from pipeline.search.scores import dot_products
+from pipeline.search.scores import MAX_COMPARED, dot_products
 from tests.helpers.tables import draw_vectors, write_index
 from tests.helpers.tuning import FakeModels, add_vector_index
 
@@ -129,20 +136,47 @@ def test_sample_of_some_files_measures_the_same(tables: Generation, monkeypatch:
 
 
 def test_partitions_grow_before_the_whole_vectors_do() -> None:
-    default = SearchSettings()
     shares = (1 / 16, 1 / 8, 1 / 4, 1 / 2)
-    rungs = list_clip_rungs(default, 64)
+    rungs = list_clip_rungs(SearchSettings(), 64, 20)
     assert [(rung.clip_probes, rung.clip_refine) for rung in rungs] == [
         *((share, 4) for share in shares),
         *((None, n) for n in (4, 8, 16, 32, 64)),
     ]
-    few = replace(default, clip_probes=0.2, clip_refine=8)
-    assert [(rung.clip_probes, rung.clip_refine) for rung in list_clip_rungs(few, 8)] == [
-        *((share, 8) for share in (1 / 8, 0.2, 1 / 4, 1 / 2)),
-        *((None, n) for n in (8, 16, 32, 64)),
-    ]
-    assert [rung.clip_probes for rung in list_clip_rungs(default, 1)] == [None] * 5
-    assert few in list_clip_rungs(few, 1)
+    assert [rung.clip_probes for rung in list_clip_rungs(SearchSettings(), 8, 20)] == [1 / 8, 1 / 4, 1 / 2, *[None] * 5]
+    assert [rung.clip_probes for rung in list_clip_rungs(SearchSettings(), 1, 20)] == [None] * 5
+
+
+@pytest.mark.parametrize(("k", "refine"), [(20, (4, 8, 16, 32, 64)), (300, (4, 8, 16)), (1_000, (4, 8))])
+def test_settings_that_compare_no_more_vectors_are_not_tried(k: int, refine: tuple[int, ...]) -> None:
+    """A question for 300 clips compares at most 16 vectors for each of its 1,200 candidates."""
+    rungs = list_clip_rungs(SearchSettings(pools_per_event=10), 1, k)
+    assert rungs == [SearchSettings(10, None, n) for n in refine]
+    n_candidates = max(4 * k, MIN_CANDIDATES)
+    n_compared = [min(n, MAX_COMPARED // n_candidates) for n in refine]
+    assert n_compared == sorted(set(n_compared))
+
+
+@pytest.mark.parametrize(
+    ("k", "n_pools", "expected"), [(20, 10_000, (5, 10, 20, 40)), (20, 399, (5, 10, 20)), (1_000, 5_000, (5,))]
+)
+def test_pools_are_tried_until_all_are_read(k: int, n_pools: int, expected: tuple[int, ...]) -> None:
+    assert list_pool_rungs(k, n_pools) == [SearchSettings(pools_per_event=n) for n in expected]
+
+
+def test_audit_ends_with_the_settings_beyond_which_nothing_more_is_compared(tables: Generation) -> None:
+    """Its settings are those of the texts, where these ask for fewer clips."""
+    sizes = list[int]()
+
+    class Counting(LossySearches):
+        def clips(self, vectors: Matrix, k: int, settings: SearchSettings, measure: Any) -> list[Answer]:
+            sizes.append(settings.clip_refine)
+            return super().clips(vectors, k, settings, measure)
+
+    chances = dict.fromkeys((4, 8, 16, 32, 64), 0.8)
+    with pytest.MonkeyPatch.context() as patch:
+        patch.setattr(module, "MAX_COMPARED", 8 * 200)
+        tuning = audit_index(Audited(tables, Counting(tables, chances), FakeModels()), 0.98)
+    assert tuning.settings.clip_refine == max(sizes) == 8
 
 
 @pytest.mark.parametrize(

@@ -1,5 +1,6 @@
 """Exact answers within a sample, against those of a plain scan over all rows."""
 
+from collections import Counter
 from collections.abc import Iterable
 from dataclasses import replace
 from pathlib import Path
@@ -18,6 +19,7 @@ from pipeline.search.sample import (
     Block,
     EventFinder,
     Unit,
+    count_audios,
     draw_clips,
     draw_units,
     exact_clips,
@@ -65,7 +67,9 @@ def test_sample_of_everything_holds_the_events_of_a_scan(index: dict[str, Any], 
     found = sorted((names[event.owner], event.first, event.stop, event.score) for event in answer.found)
     assert found == sorted((uri, event.first, event.stop, event.score) for uri, event in plain_events(scores, LEVELS))
     assert answer.floor == -np.inf
-    assert all(units[unit].audio_id == event.owner for event, unit in zip(answer.found, answer.units, strict=True))
+    owners = {event.owner: unit for event, unit in zip(answer.found, answer.units, strict=True)}
+    assert sorted(owners.values()) == sorted(set(answer.units))
+    assert all(owners[event.owner] == unit for event, unit in zip(answer.found, answer.units, strict=True))
 
 
 @pytest.mark.parametrize("part_frames", [400, 1_000])
@@ -80,6 +84,9 @@ def test_parts_of_long_audios_hold_each_event_once(
     names = {schema.make_audio_id(uri): uri for uri in scores}
     found = sorted((names[event.owner], event.first, event.stop, event.score) for event in answer.found)
     assert found == sorted((uri, event.first, event.stop, event.score) for uri, event in plain_events(scores, LEVELS))
+    audios = {(event.owner, unit) for event, unit in zip(answer.found, answer.units, strict=True)}
+    assert len(audios) == len({owner for owner, _ in audios}) == len({unit for _, unit in audios})
+    assert max(answer.units) < count_audios(units) == len(scores)
 
 
 def test_event_longer_than_the_margin_is_left_out(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
@@ -184,7 +191,32 @@ def test_clips_of_the_file_of_the_question_do_not_count(tmp_path: Path) -> None:
     write_index(tmp_path / "index", {f"/{n}.wav": draw_vectors(rng, 900, GRID) for n in range(5)}, GRID)
     index = tables(tmp_path / "index")
     drawn = draw_clips(index["files"], index["clips"], 10, rng)
-    assert drawn.n_files == 2
+    assert drawn.n_audios == 2
     assert len(drawn.clip_ids) == 8
     answers = exact_clips(drawn, rng.standard_normal((2, 8)).astype(np.float32), 1_000, left_out=[0, 1])
     assert [set(answer.units) for answer in answers] == [{1}, {0}]
+
+
+def test_long_files_are_drawn_in_parts(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    """A file of 1,000 hours has 375,000 clips. Those of all its parts are one unit, and each clip is in one part."""
+    monkeypatch.setattr(sample, "PART_CLIPS", 8)
+    rng = RNG(2)
+    lengths = {"/long.wav": 24_000, "/short.wav": 900, "/other.wav": 700}
+    audios = {uri: draw_vectors(rng, n_frames, GRID) for uri, n_frames in lengths.items()}
+    write_index(tmp_path / "index", audios, GRID, copies={"/copy.wav": "/short.wav"})
+    index = tables(tmp_path / "index")
+    all_ids = index["clips"].to_table(columns=["clip_id"])["clip_id"].to_pylist()
+    seen, n_drawn = Counter[str](), list[int]()
+    for seed in range(100):
+        drawn = draw_clips(index["files"], index["clips"], 24, RNG(seed))
+        assert len(drawn.clip_ids) <= 4 * 10
+        assert drawn.audios.max() < drawn.n_audios <= 3
+        seen.update(drawn.clip_ids)
+        n_drawn.append(len(drawn.clip_ids))
+    assert np.mean(n_drawn) == pytest.approx(24, rel=0.2)
+    assert seen.keys() == set(all_ids)
+    assert max(seen.values()) < 3 * min(seen.values())
+    whole = draw_clips(index["files"], index["clips"], 10**6, RNG(0))
+    assert (sorted(whole.clip_ids), whole.n_audios) == (sorted(all_ids), 3)
+    parts = draw_clips(index["files"], index["clips"], len(all_ids) - 1, RNG(0))
+    assert len(set(parts.clip_ids)) == len(parts.clip_ids)

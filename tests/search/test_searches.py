@@ -56,8 +56,8 @@ def tables(tmp_path_factory: pytest.TempPathFactory) -> Generation:
     return write(tmp_path_factory.mktemp("searches") / "index", "pools", "clips")
 
 
-def audit(tables: Generation, default: SearchSettings = SearchSettings()) -> Tuning:
-    return audit_index(Audited(tables, IndexSearches(tables), FakeModels()), 0.98, default=default)
+def audit(tables: Generation) -> Tuning:
+    return audit_index(Audited(tables, IndexSearches(tables), FakeModels()), 0.98)
 
 
 def test_answers_through_the_index_are_those_of_a_scan(tables: Generation) -> None:
@@ -95,7 +95,7 @@ def test_index_that_finds_everything_has_a_recall_of_one(tables: Generation, mon
 def test_index_whose_pools_are_bad_is_noticed(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     """Each pool has the vector of another one, so the best pools hold the best events by chance only."""
     monkeypatch.setattr(module, "N_QUESTIONS", 64)
-    monkeypatch.setattr(module, "POOLS_PER_EVENT", (2, 5, 8))  # more of them would be all pools of so few files
+    monkeypatch.setattr(module, "POOLS_PER_EVENT", (5, 8))  # more of them would be all pools of so few files
     tuning = audit(write(tmp_path / "index", "pools", spoil=True))
     assert tuning.locate is not None
     assert tuning.locate.recall is not None
@@ -110,7 +110,7 @@ def test_too_few_partitions_are_noticed(tmp_path: Path, monkeypatch: pytest.Monk
     ClipTable(tmp_path / "index").run({f"/{number}.wav": 200 for number in range(49)})
     add_vector_index(str(tmp_path / "index"), "clips", n_partitions=8)
     tables = open_index(tmp_path / "index").live
-    tuning = audit(tables, SearchSettings(clip_probes=1 / 8))
+    tuning = audit(tables)
     assert tuning.measured_on["clips"].n_partitions == 8
     assert tuning.settings.clip_probes is None or tuning.settings.clip_probes > 1 / 4
     assert tuning.query is not None
