@@ -67,6 +67,12 @@ class DecodeConfig(_Section):
     """soxr's quality preset."""
 
 
+class BoundedDecodeConfig(DecodeConfig):
+    """How a run decodes: as its index does, with the run's limits."""
+
+    max_file_hours: float
+
+
 class WindowConfig(_Section):
     """How a waveform is cut into windows. Fixed for an index."""
 
@@ -140,6 +146,9 @@ class RunConfig(_Section):
     max_deleted_fraction: float = Field(0.2, ge=0.0, le=1.0)
     """The run stops before it deletes a larger fraction of the indexed files, and more than twenty: a disk may be
     missing. ``--allow-deletions`` lets one run delete them."""
+    max_file_hours: float = Field(200.0, gt=0)
+    """A longer recording, or range of one, fails as ``too_long``. Apart from that, any file may hold four hours, and a
+    tenth of a second more for each of its bytes."""
     batch_s: float = Field(300.0, gt=0)
     """Seconds of audio in a batch, estimated from file sizes. A batch is published whole; a task decodes several."""
     decoder_silence_s: float = Field(300.0, gt=0)
@@ -160,6 +169,11 @@ class Config(_Section):
     encode: EncodeConfig = EncodeConfig()
     store: StoreConfig = StoreConfig()
     run: RunConfig = RunConfig()
+
+    @property
+    def bounded_decode(self) -> BoundedDecodeConfig:
+        """How this run decodes."""
+        return BoundedDecodeConfig(**self.decode.model_dump(), max_file_hours=self.run.max_file_hours)
 
     @field_validator("sources", mode="before")
     @classmethod

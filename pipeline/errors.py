@@ -28,8 +28,8 @@ Stage = Literal["list", "read", "decode", "encode", "write"]
 
 REASONS = (
     *("bad_name", "vanished", "unreadable", "changed_while_reading", "damaged"),
-    *("empty", "not_audio", "no_audio_stream", "unsupported", "decode_error", "too_short", "truncated"),
-    *("out_of_range", "not_finite", "crashed"),
+    *("empty", "not_audio", "no_audio_stream", "unsupported", "decode_error", "too_short", "too_long"),
+    *("truncated", "out_of_range", "not_finite", "crashed"),
 )
 """Why files fail. A ``truncated`` file is indexed as far as it goes."""
 

@@ -27,6 +27,7 @@ from pipeline.audio.timeline import GAP_S, OPUS_GAP_S, Container, Timeline, find
 from pipeline.audio.tracks import choose_track
 from pipeline.corpus.raw_formats import RawFormat
 from pipeline.errors import FileFailure, one_line
+from pipeline.words import count
 
 
 class AvReader:
@@ -191,10 +192,13 @@ class AvReader:
         """A remark for people on a file that is not faulty."""
         if (raw := self.raw) is not None:
             return f"it has no header, and is read as {raw.name} at {raw.sample_rate_hz // 1000} kHz by its extension"
-        tracks = self._container.streams.audio
-        if len(tracks) < 2:
-            return None
-        return f"it has {len(tracks)} sound tracks; number {tracks.index(self._stream) + 1} is read"
+        notes, tracks, timeline = [], self._container.streams.audio, self._timeline
+        if len(tracks) > 1:
+            notes.append(f"it has {len(tracks)} sound tracks; number {tracks.index(self._stream) + 1} is read")
+        if timeline.n_refused:
+            jumps = f"{count(timeline.n_refused, 'time')}, by up to {timeline.longest_refused_s:,.1f} s"
+            notes.append(f"its clock jumps ahead {jumps}: this is not taken for silence")
+        return "; ".join(notes) or None
 
     def _choose(self, source: Bytes) -> Any:
         tracks = self._container.streams.audio

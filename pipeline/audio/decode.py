@@ -25,6 +25,7 @@ import numpy.typing as npt
 import soxr
 
 from pipeline.audio.av_reader import AvReader
+from pipeline.audio.limits import LengthLimit
 from pipeline.audio.pieces import AudioInfo, Piece, mean_channels
 from pipeline.audio.readers import open_reader, without_tag
 from pipeline.audio.soundfile_reader import SoundfileReader
@@ -56,7 +57,9 @@ class AudioStream(AbstractContextManager["AudioStream"]):
         self._sound = without_tag(source)
         self._reader = open_reader(self._sound, raw)
         self.info = self._reader.info
+        self.limit = LengthLimit(source.size_bytes, config)
         self._decoded_s = 0.0
+        self._limited_from_s = 0.0
         self._running: Iterator[Waveform] | None = None
         self._at = 0  # the sample that `_running` yields next
         self._kept: deque[Waveform] = deque()  # the newest blocks before that sample
@@ -100,17 +103,20 @@ class AudioStream(AbstractContextManager["AudioStream"]):
             exactly: raise a failure if the decoder stops short of the end of the file.
 
         Raises:
-            FileFailure: ``not_finite``, ``decode_error``, ``too_short`` (a header without samples), ``unsupported``,
-                ``unreadable``, raised at the faulty place. ``out_of_range``: the file ends before ``first``.
+            FileFailure: ``not_finite``, ``decode_error``, ``too_short`` (a header without samples), ``too_long``,
+                ``unsupported``, ``unreadable``, raised at the faulty place. ``out_of_range``: the file ends before
+                ``first``.
         """
         with file_boundary(self._source):
             if first and self.n_samples is not None and first >= self.n_samples:
                 raise self._out_of_range(first, self.n_samples)
             self._stop_s = None if stop is None else samples_to_seconds(stop)
             if self._running is None:
+                self._check_length(first, stop)
                 self._keeps = self.n_samples is None and (first > 0 or stop is not None)
                 self._at = self._go_to(first)
                 self._running = self._resample(self._checked(self._pieces(exactly=exactly)))
+            self._limited_from_s = self._decoded_s
             at = self._oldest
             for block in chain(tuple(self._kept), self._go_on()):
                 wanted = block[max(0, first - at) : None if stop is None else max(0, stop - at)]
@@ -162,6 +168,21 @@ class AudioStream(AbstractContextManager["AudioStream"]):
             return 0
         self._decoded_s = float(before_s)
         return before_s * SAMPLE_RATE_HZ
+
+    def _check_length(self, first: int, stop: int | None) -> None:
+        """Refuse a sound that is too long before anything of it is decoded, if it can be sought in.
+
+        A header that promises too much, and a file that is cut off, are no reason.
+        """
+        if self.n_samples is None:
+            return
+        try:
+            self.limit.check(samples_to_seconds(min(self.n_samples, stop or self.n_samples) - first))
+        except FileFailure:
+            if self.ends_as_promised():
+                raise
+            self._exact_reader.trouble = None
+            self._exact_reader.seek(0)
 
     def ends_as_promised(self) -> bool:
         """Whether the last second decodes. Needs ``n_samples``; the stream cannot be read afterwards."""
@@ -217,6 +238,7 @@ class AudioStream(AbstractContextManager["AudioStream"]):
                 at_s = self._decoded_s + int(np.argmin(finite)) / rate_hz
                 raise FileFailure("decode", "not_finite", f"NaN or infinite sample at {at_s:.3f} s")
             self._decoded_s += len(mono) / rate_hz
+            self.limit.check(self._decoded_s - self._limited_from_s)
             beat()
             yield rate_hz, mono
 

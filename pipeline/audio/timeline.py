@@ -3,12 +3,14 @@
 Zero is the beginning of the container: of its picture, if the sound begins later. A frame whose time is ahead of the
 samples so far follows a gap, with these exceptions, in which the sound goes on without silence:
 
-- The gap would reach beyond the duration that the container states, or beyond what a file of its size can hold.
-- No duration is stated, and all gaps together would be an hour longer than the sound so far: the clock is broken.
+- The gap would reach beyond the duration that the container states.
+- All gaps together would be an hour longer than the sound so far: the clock is broken. A container that states its
+  duration may have longer ones, up to a second for each hundred bytes of the file.
 - The clock belongs to a stream that may be spliced (MPEG-TS, MPEG-PS): it jumps by more than ten seconds or backwards,
   and the picture does not go on in between. FFmpeg's command line has the same limit (``-dts_delta_threshold``).
 """
 
+import math
 from dataclasses import dataclass
 
 GAP_S = 0.1
@@ -17,9 +19,8 @@ GAP_S = 0.1
 OPUS_GAP_S = 1.0
 """... except in opus, which sends nothing for 0.4 s at a time during silence (discontinuous transmission)."""
 
-_THINNEST_BYTES_PER_S = 100
-"""No codec needs fewer bytes. A packet whose time is beyond what the file can hold at this rate is damaged; its time is
-ignored."""
+_GAP_BYTES_PER_S = 100
+"""A large file may have long gaps. Sound itself may take fewer bytes: opus sends 25 a second in pauses."""
 
 _HOUR_S = 3_600.0
 _SPLICE_S = 10.0
@@ -90,20 +91,24 @@ class Timeline:
     def __init__(self, container: Container, neighbours: list[Neighbour], damage_s: float = GAP_S) -> None:
         self.at_s = 0.0
         self.filled_s = 0.0
+        self.n_refused = 0
+        """How many jumps ahead are not filled ..."""
+        self.longest_refused_s = 0.0
+        """... and the longest of them."""
+        self._skipped_s = 0.0
         self._container, self._neighbours, self._damage_s = container, neighbours, damage_s
         self._zero_s: float | None = None
         self._newest_s = 0.0
         self._may_splice = container.may_splice
-        self._limit_s = container.size_bytes / _THINNEST_BYTES_PER_S
-        if container.duration_s is not None:
-            self._limit_s = min(self._limit_s, container.duration_s + GAP_S)
+        self._end_s = math.inf if container.duration_s is None else container.duration_s + GAP_S
+        self._by_size_s = container.size_bytes / _GAP_BYTES_PER_S
 
     def silence_before(self, time_s: float) -> float:
         """How much silence comes before a frame of this time."""
         if self._zero_s is None:
             silence_s = self._begin(time_s)
         elif not self._may_splice and time_s - self._zero_s - self.at_s <= GAP_S:
-            return 0.0
+            return 0.0  # what nearly all frames have
         else:
             silence_s = self._go_on(time_s, self._zero_s)
         self._newest_s = time_s
@@ -113,27 +118,42 @@ class Timeline:
     def _begin(self, time_s: float) -> float:
         begin_s = time_s - self.at_s  # after a pause
         lead_s = 0.0 if self._container.zero_s is None else begin_s - self._container.zero_s
-        if not _ROUNDING_S < lead_s < self._limit_s:
+        if lead_s >= min(self._end_s, max(_HOUR_S, self._by_size_s)):
+            self._refuse(lead_s)
             lead_s = 0.0
+        lead_s = lead_s if lead_s > _ROUNDING_S else 0.0
         self._zero_s = begin_s - lead_s
         return lead_s
 
     def _go_on(self, time_s: float, zero_s: float) -> float:
         ahead_s = time_s - zero_s - self.at_s
+        if ahead_s > self._skipped_s - GAP_S:  # the clock goes on behind a jump that was refused
+            ahead_s -= self._skipped_s
         is_back = self._may_splice and time_s < self._newest_s - _BACK_S
         if not is_back and ahead_s <= GAP_S:
             return 0.0
         if not is_back and self._is_gap(time_s, ahead_s):
             self.filled_s += ahead_s if ahead_s > self._damage_s else 0.0
             return ahead_s
+        if not is_back:
+            self._refuse(ahead_s)
         if self._may_splice:
             self._zero_s = zero_s + ahead_s
+        else:
+            self._skipped_s += ahead_s
         return 0.0
 
+    def _refuse(self, ahead_s: float) -> None:
+        self.n_refused += 1
+        self.longest_refused_s = max(self.longest_refused_s, ahead_s)
+
     def _is_gap(self, time_s: float, ahead_s: float) -> bool:
-        if self.at_s + ahead_s >= self._limit_s:
+        if self.at_s + ahead_s >= self._end_s:
             return False
-        if self._container.duration_s is None and self.filled_s + ahead_s > self.at_s - self.filled_s + _HOUR_S:
+        most_s = self.at_s - self.filled_s + _HOUR_S
+        if self._container.duration_s is not None:
+            most_s = max(most_s, self._by_size_s)
+        if self.filled_s + ahead_s > most_s:
             return False
         if not self._may_splice or ahead_s <= _SPLICE_S:
             return True

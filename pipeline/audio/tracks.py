@@ -15,6 +15,9 @@ from pipeline.audio.frames import join_frames
 from pipeline.audio.pieces import mean_channels
 
 _MINUTE_S = 60.0
+_MOST_TRACKS = 16
+"""More are not listened to: each costs a minute of decoding."""
+
 _SILENCE = 1e-4
 """Full scale is 1. Lossy codecs turn silence into next to nothing."""
 
@@ -34,7 +37,7 @@ def choose_track(container: Any, reopen: Callable[[], Any]) -> Any:
         return tracks[0] if tracks else None
     tracks.sort(key=_rank)
     with reopen() as other:
-        heard = _find_sound(other, [track.index for track in tracks])
+        heard = _find_sound(other, [track.index for track in tracks[:_MOST_TRACKS]])
     return container.streams[tracks[0].index if heard is None else heard]
 
 
@@ -46,15 +49,18 @@ def _find_sound(container: Any, indices: list[int]) -> int | None:
     """The first of these streams with sound in its first minute; None if all are silent."""
     heard: set[int] = set()
     begins_s: dict[int, float] = {}
+    decoded_s = dict.fromkeys(indices, 0.0)
     try:
         for packet in container.demux([container.streams[index] for index in indices]):
             index = packet.stream_index
-            if packet.dts is None or index in heard:
+            if packet.dts is None or index in heard or decoded_s[index] > _MINUTE_S:
                 continue
             time_s = float(packet.dts * packet.time_base)
             if time_s - begins_s.setdefault(index, time_s) > _MINUTE_S:
                 break
-            if _has_sound(packet):
+            frames = _decode(packet)
+            decoded_s[index] += sum(frame.samples / frame.sample_rate for frame in frames)
+            if _has_sound(frames):
                 heard.add(index)
                 if index == indices[0]:
                     break
@@ -63,12 +69,16 @@ def _find_sound(container: Any, indices: list[int]) -> int | None:
     return next((index for index in indices if index in heard), None)
 
 
-def _has_sound(packet: Any) -> bool:
+def _decode(packet: Any) -> list[Any]:
     try:
-        return any(
-            np.abs(mean_channels(channel[None])).max(initial=0.0) > _SILENCE
-            for frame in packet.decode()
-            for channel in join_frames([frame])[1]
-        )
+        return list(packet.decode())
     except av.error.FFmpegError:
-        return False
+        return []
+
+
+def _has_sound(frames: list[Any]) -> bool:
+    return any(
+        np.abs(mean_channels(channel[None])).max(initial=0.0) > _SILENCE
+        for frame in frames
+        for channel in join_frames([frame])[1]
+    )

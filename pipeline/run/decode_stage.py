@@ -85,6 +85,7 @@ def split_batch(planned: Row, config: DecodeConfig, grid: Grid, part_s: float = 
                     return [planned]
                 first, stop = file.range.samples
                 n_samples = min(n_samples, stop or n_samples) - first
+                stream.limit.check(samples_to_seconds(n_samples))
             content_hash = audio["content_hash"] or hash_file(source)
     except FileFailure:  # decoding will find it as well
         return [planned]

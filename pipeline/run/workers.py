@@ -246,7 +246,7 @@ def _connect(batches: pa.Table, config: Config, frames_schema: pa.Schema, decode
 
     resources, grid, arrow = ray.cluster_resources(), config.window.grid, {"batch_format": "pyarrow"}
     encoders = limit_encoders(batches, _share(config.encode), grid)
-    settings = {"config": config.decode, "grid": grid}
+    settings = {"config": config.bounded_decode, "grid": grid}
     n_together = fit_task(batches, resources.get("CPU", 1), may_grow=may_grow())
     planned = from_arrow(batches)
     if is_long(longest):

@@ -80,6 +80,25 @@ def test_splice_is_no_gap(by_s: float, video: str | None) -> None:
     assert truncated is None
 
 
+@pytest.mark.parametrize("live", ["0", "1"])
+def test_track_that_was_muted_for_most_of_an_hour_keeps_its_time(live: str) -> None:
+    """A recorded call sends nothing meanwhile: the file has 13 bytes a second."""
+    data = make_film("webm", "libopus", None, **late_from_5_s(3_000.0), options={"live": live})  # type: ignore[arg-type]
+    with open_audio(io.BytesIO(data)) as audio:
+        loud = [bool(np.abs(block).max() > 0.1) for block in audio.blocks()]
+        assert audio.truncated is not None
+        assert audio.truncated.startswith("3000.00")
+        assert audio.note is None
+    assert 3_005 < 2 * max(number for number, is_loud in enumerate(loud) if is_loud) < 3_015
+
+
+def test_jump_that_is_not_filled_is_told() -> None:
+    data = make_film("webm", "libopus", None, **late_from_5_s(50_000.0), options={"live": "1"})  # type: ignore[arg-type]
+    with open_audio(io.BytesIO(data)) as audio:
+        assert sum(map(len, audio.blocks())) == pytest.approx(12 * HZ, abs=HZ / 50)
+        assert audio.note == "its clock jumps ahead 1 time, by up to 50,000.0 s: this is not taken for silence"
+
+
 def test_gap_behind_a_splice_is_found() -> None:
     def move_s(time_s: float) -> float:
         return (1_000.0 if time_s >= 4.0 else 0.0) + (3.0 if time_s >= 6.0 else 0.0)
@@ -155,8 +174,24 @@ def test_silence_ends_within_the_stated_duration() -> None:
     assert place(Container(10**6, 8.0), [0, 1, 8.5, 9.5]) == [0, 0, 0, 0]
 
 
-def test_silence_is_bounded_by_the_size_of_a_file_that_states_no_duration() -> None:
-    assert place(Container(10**3, None), [0, 1, 8, 15]) == [0, 0, 6, 0]
+@pytest.mark.parametrize("duration_s", [None, 3_600.0])
+def test_gap_of_less_than_an_hour_takes_no_bytes(duration_s: float | None) -> None:
+    assert place(Container(10**3, duration_s), [0, 1, 8, 3_000]) == [0, 0, 6, 2_991]
+
+
+def test_clock_that_is_wrong_from_some_time_on_goes_on_from_there() -> None:
+    times_s = [0.0, 1.0, 9_000.0, 9_001.0, 9_010.0]
+    assert place(Container(10**3, 10.0**6), times_s) == [0, 0, 0, 0, 8]
+    assert place(Container(10**6, 10.0**6), times_s) == [0, 0, 8_998, 0, 8]  # a file of that size may hold them
+    assert place(Container(10**3, 10.0**6), [0, 1, 9_000, 3, 10]) == [0, 0, 0, 0, 6]  # one packet was wrong
+
+
+def test_refused_jumps_are_counted_once() -> None:
+    timeline = Timeline(Container(10**3, None), [])
+    for time_s in (0, 1, 9_000, 9_001, 9_002, 19_000):
+        timeline.silence_before(time_s)
+        timeline.at_s += 1.0
+    assert (timeline.n_refused, timeline.longest_refused_s) == (2, 9_997.0)
 
 
 def test_gap_of_hours_is_a_broken_clock_where_no_duration_is_stated() -> None:

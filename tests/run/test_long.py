@@ -12,10 +12,10 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from pipeline.audio.windows import cut_windows
-from pipeline.config import Config, DecodeConfig
+from pipeline.config import BoundedDecodeConfig, Config, DecodeConfig
 from pipeline.grid import FRAME_S, HOP_SAMPLES, Grid, Part, plan_parts
 from pipeline.index.verify import verify_index
-from pipeline.run.decode_stage import split_batch
+from pipeline.run.decode_stage import decode_batch, split_batch
 from pipeline.run.driver import index_corpus
 from tests.helpers.contents import read
 from tests.helpers.fakes import GRID, noise, plan_batch
@@ -36,6 +36,16 @@ def write(path: Path, duration_s: float, rate_hz: int = 48_000) -> Path:
 
 def split(path: Path, *copies: Path, part_s: float = PART_S) -> list[dict[str, Any]]:
     return split_batch(plan_batch(BATCH, [path, *copies]), DecodeConfig(), GRID, part_s)
+
+
+def test_recording_that_is_too_long_is_not_split_and_fails(tmp_path: Path) -> None:
+    planned = plan_batch(BATCH, [write(tmp_path / "a.wav", 12.0)])
+    config = BoundedDecodeConfig(max_file_hours=0.003)
+    assert split_batch(planned, config, GRID, 2.0) == [planned]
+    assert len(split_batch(planned, BoundedDecodeConfig(max_file_hours=0.004), GRID, 2.0)) > 1
+    [table] = decode_batch(planned, config, GRID)
+    [row] = table.to_pylist()
+    assert [(file["status"], file["reason"]) for file in row["files"]] == [("failed", "too_long")]
 
 
 @given(

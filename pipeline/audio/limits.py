@@ -1,0 +1,39 @@
+"""How much sound a file may hold. Few bytes can be made to decode to days of silence."""
+
+from pipeline.config import BoundedDecodeConfig, DecodeConfig
+from pipeline.errors import FileFailure
+
+_ANY_FILE_S = 4 * 3_600.0
+_S_PER_BYTE = 0.1
+"""The thinnest sound is that of pauses: opus takes 25 bytes a second in them, AMR 50, and FLAC 20 of silence at 8 kHz.
+A gap in a container takes none: therefore any file may hold some hours."""
+
+
+class LengthLimit:
+    """The longest sound that is read of a file.
+
+    Args:
+        size_bytes: of the file.
+        config: with ``max_file_hours``, if a run sets a limit.
+    """
+
+    def __init__(self, size_bytes: int, config: DecodeConfig) -> None:
+        self._by_bytes_s = _ANY_FILE_S + size_bytes * _S_PER_BYTE
+        self._size_bytes = size_bytes
+        self._max_hours = config.max_file_hours if isinstance(config, BoundedDecodeConfig) else None
+
+    def check(self, duration_s: float) -> None:
+        """Refuse a sound of this duration, if it is too long.
+
+        Raises:
+            FileFailure: ``too_long``.
+        """
+        if self._max_hours is not None and duration_s > self._max_hours * 3_600:
+            raise _too_long(f"longer than {self._max_hours:g} h, the limit `run.max_file_hours`")
+        if duration_s > self._by_bytes_s:
+            hours = f"{self._by_bytes_s / 3_600:.1f} h"
+            raise _too_long(f"{self._size_bytes:,} bytes decode to more than {hours}: no codec needs so few")
+
+
+def _too_long(message: str) -> FileFailure:
+    return FileFailure("decode", "too_long", message)

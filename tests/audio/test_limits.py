@@ -1,0 +1,98 @@
+"""A file that decodes to more sound than its bytes can mean, or than a run allows, is a failure."""
+
+import io
+
+import numpy as np
+import pytest
+
+from pipeline.audio.decode import open_audio
+from pipeline.audio.limits import LengthLimit
+from pipeline.config import BoundedDecodeConfig, DecodeConfig
+from pipeline.errors import FileFailure
+from pipeline.grid import SAMPLE_RATE_HZ
+from tests.helpers.sounds import cut, encode, noise
+
+HOUR_S = 3_600
+LONGEST = 65_535
+"""Samples in a frame of FLAC."""
+
+
+def crc(data: bytes, bits: int, polynomial: int) -> bytes:
+    total = 0
+    for byte in data:
+        total ^= byte << (bits - 8)
+        for _ in range(8):
+            total = (total << 1 ^ (polynomial if total >> (bits - 1) else 0)) & ((1 << bits) - 1)
+    return total.to_bytes(bits // 8)
+
+
+def make_silent_flac(duration_s: int, rate_hz: int = 1_000, *, states_length: bool = True) -> bytes:
+    """Silence in as few bytes as possible: 14 for 65,535 samples (RFC 9639)."""
+    n_frames = duration_s * rate_hz // LONGEST
+    layout = rate_hz << 44 | 15 << 36 | (n_frames * LONGEST if states_length else 0)
+    info = 2 * LONGEST.to_bytes(2) + bytes(6) + layout.to_bytes(8) + bytes(16)
+    frames = []
+    for number in range(n_frames):
+        head = b"\xff\xf8\x70\x08" + chr(number).encode("utf-8", "surrogatepass") + (LONGEST - 1).to_bytes(2)
+        body = head + crc(head, 8, 0x07) + bytes(3)
+        frames.append(body + crc(body, 16, 0x8005))
+    return b"fLaC\x80" + len(info).to_bytes(3) + info + b"".join(frames)
+
+
+def read(data: bytes, config: DecodeConfig | None = None, first_s: int = 0, stop_s: int | None = None) -> float:
+    """How many seconds decode."""
+    stop = None if stop_s is None else stop_s * SAMPLE_RATE_HZ
+    with open_audio(io.BytesIO(data), config) as audio:
+        return sum(map(len, audio.blocks(first_s * SAMPLE_RATE_HZ, stop))) / SAMPLE_RATE_HZ
+
+
+BOMB = make_silent_flac(36 * HOUR_S)
+
+
+def test_silence_of_36_hours_in_few_bytes_is_refused_before_it_is_decoded() -> None:
+    assert len(BOMB) < 30_000
+    with open_audio(io.BytesIO(BOMB)) as audio, pytest.raises(FileFailure) as caught:
+        next(audio.blocks())
+    assert (caught.value.stage, caught.value.reason) == ("decode", "too_long")
+    assert caught.value.message == f"{len(BOMB):,} bytes decode to more than 4.8 h: no codec needs so few"
+
+
+def test_silence_without_a_stated_length_is_refused_where_it_becomes_too_long() -> None:
+    data, n_samples = make_silent_flac(36 * HOUR_S, states_length=False), list[int]()
+    with open_audio(io.BytesIO(data)) as audio:
+        blocks = audio.blocks()
+        with pytest.raises(FileFailure, match="too_long"):
+            n_samples.extend(map(len, blocks))
+    assert sum(n_samples) / SAMPLE_RATE_HZ < 4.9 * HOUR_S
+
+
+def test_silence_of_three_hours_is_read_whole() -> None:
+    data = make_silent_flac(3 * HOUR_S)
+    assert len(data) < 3_000
+    assert read(data) == pytest.approx(3 * HOUR_S, abs=66)
+
+
+def test_range_of_a_recording_that_is_too_long_is_read() -> None:
+    assert read(BOMB, None, 20 * HOUR_S, 20 * HOUR_S + 60) == 60
+    assert read(BOMB, BoundedDecodeConfig(max_file_hours=1.0), 20 * HOUR_S, 20 * HOUR_S + 60) == 60
+
+
+def test_header_that_promises_too_much_is_no_reason_to_refuse_a_file() -> None:
+    with open_audio(io.BytesIO(cut(BOMB, 0.05))) as audio:
+        assert sum(map(len, audio.blocks())) / SAMPLE_RATE_HZ == pytest.approx(0.05 * 36 * HOUR_S, rel=0.05)
+        assert audio.truncated is not None
+
+
+@pytest.mark.parametrize("name", ["wav_s16", "flac", "mp3", "ogg_opus", "m4a"])
+def test_run_limits_the_hours_of_a_file(name: str) -> None:
+    data = encode(name, noise(12.0, 8_000), 8_000)
+    assert read(data, BoundedDecodeConfig(max_file_hours=12.5 / HOUR_S)) == pytest.approx(12.0, abs=0.1)
+    with pytest.raises(FileFailure, match=r"too_long: longer than 0\.003 h, the limit `run\.max_file_hours`"):
+        read(data, BoundedDecodeConfig(max_file_hours=0.003))
+
+
+@pytest.mark.parametrize("bytes_per_s", [20, 25, 50, 1_000])
+def test_thin_sound_of_any_length_is_allowed(bytes_per_s: int) -> None:
+    """Of opus with pauses, AMR with pauses, and FLAC of silence."""
+    for duration_s in np.geomspace(1, 10**7, 20):
+        LengthLimit(int(bytes_per_s * duration_s), DecodeConfig()).check(duration_s)
