@@ -172,7 +172,7 @@ def test_members_of_an_unreadable_shard_stay_indexed(tmp_path: Path, monkeypatch
         raise OSError("input/output error")
 
     with monkeypatch.context() as patch:
-        patch.setattr(tarfile, "open", broken)
+        patch.setattr(os, "pread", broken)
         index(config)
         assert live(config.into)["clips"] == before
         with pytest.raises(CorpusError, match="and the index has 3 files in it; make it readable first"):

@@ -149,38 +149,3 @@ def test_little_of_a_remote_tar_file_is_read_beside_its_headers(
         assert len(asked) < n_members + 20  # and some for the padding behind its end
     else:
         assert len(asked) < len(data) / 2**16 + 5
-
-
-# --- tar files that are made to fill memory or time -------------------------------------------------------------------
-
-
-def write_header(path: Path, kind: bytes, body: bytes, n_bytes: int | None = None) -> Path:
-    """A tar file that begins with a special header of ``n_bytes``, of which ``body`` is there, and has one member."""
-    special = tarfile.TarInfo("special")
-    special.type, special.size = kind, len(body) if n_bytes is None else n_bytes
-    member = tarfile.TarInfo("a.wav")
-    member.size = 4
-    padded = body + bytes(-len(body) % tarfile.BLOCKSIZE)
-    path.write_bytes(special.tobuf(tarfile.GNU_FORMAT) + padded + member.tobuf() + b"RIFF" + bytes(508) + bytes(10_240))
-    return path
-
-
-@pytest.mark.parametrize("kind", [tarfile.XHDTYPE, tarfile.XGLTYPE, tarfile.GNUTYPE_LONGNAME, tarfile.GNUTYPE_LONGLINK])
-def test_headers_of_gigabytes_are_not_read(kind: bytes, tmp_path: Path) -> None:
-    shard = write_header(tmp_path / "s.tar", kind, b"x" * 512, n_bytes=3 * 2**30)
-    [row] = listed(shard).values()
-    assert row["reason"] == "not_audio"
-    assert "a header of 3,221,225,472 bytes at byte 512; 1,048,576 are allowed" in row["message"]
-
-
-def test_long_names_of_members_are_refused(tmp_path: Path) -> None:
-    shard = write_shard(tmp_path / "s.tar", [("a.wav", b"RIFF"), (f"{'n' * 5_000}.wav", b"RIFF")])
-    rows = listed(shard)
-    assert rows["s.tar"]["message"].endswith("a name of 5,004 characters; 4,096 are allowed; 1 file found")
-    assert "s.tar#a.wav" in rows
-
-
-def test_attributes_that_take_for_ever_to_parse_are_refused(tmp_path: Path) -> None:
-    shard = write_header(tmp_path / "s.tar", tarfile.XHDTYPE, b"1" * 500_000)
-    [row] = listed(shard).values()
-    assert "that would take very long to read" in row["message"]
