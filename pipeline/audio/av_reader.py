@@ -19,6 +19,7 @@ from pipeline.audio.containers import (
 from pipeline.audio.ffmpeg import open_container
 from pipeline.audio.frames import join_frames, kind_of, make_silence
 from pipeline.audio.header_lengths import View, find_cut, is_cut_caf
+from pipeline.audio.matroska import lacks_duration, read_track_duration
 from pipeline.audio.mpeg_tags import find_frames_end, read_mp3_duration
 from pipeline.audio.packets import PAUSING_CODECS, SPLICED_FORMATS, Packets, is_pause
 from pipeline.audio.pieces import PIECE_S, PIECE_VALUES, AudioInfo, Piece
@@ -47,6 +48,7 @@ class AvReader:
         # With half an index of a fragment, FFmpeg would refuse the whole file.
         end = cut[1] if cut is not None and cut[0] != b"mdat" else find_frames_end(source)
         self._end = end
+        self._guesses = raw is None and lacks_duration(source)  # FFmpeg does, by the bit rate
         source.seek(0)
         try:
             self._container = open_container(source if end == source.size_bytes else View(source, 0, end), raw)
@@ -248,7 +250,8 @@ class AvReader:
 
     def _stated_s(self) -> float | None:
         """The duration that the container states."""
-        duration = self._container.duration if self._container.format.name not in SPLICED_FORMATS else None
+        is_guess = self._guesses or self._container.format.name in SPLICED_FORMATS
+        duration = None if is_guess else self._container.duration
         return float(duration) / av.time_base if duration else None
 
     def _make_timeline(self, size_bytes: int, zero_s: float | None) -> Timeline:
@@ -284,7 +287,7 @@ class AvReader:
             return None  # avi counts vorbis in bytes, by a rate that is an average
         begin_s = max(0.0, self._packets.first_s or 0.0)
         lead_s = 0.0 if zero_s is None else max(0.0, begin_s - zero_s)
-        if self._stream.duration is not None:
+        if self._stream.duration is not None and not self._guesses:
             duration_s = float(self._stream.duration * self._stream.time_base)
             if name == "ogg" and self._pre_skip and begin_s:  # FFmpeg counts from zero, but the stream begins later
                 duration_s -= begin_s + 2 * self._pre_skip / opus.RATE_HZ
@@ -294,14 +297,9 @@ class AvReader:
         # Without a duration of its own, the sound may end before the film around it.
         ends_s = self._stated_s()
         if self._packets.has_neighbours:
-            ends_s = _parse_time(self._stream.metadata.get("DURATION", ""))
+            stated = read_track_duration(self._stream.metadata, self._container.metadata)
+            ends_s = stated and stated[0] + (0.0 if stated[1] else begin_s)
         return None if ends_s is None else max(0.0, ends_s - begin_s + lead_s)
 
 
 _MP4 = "mov,mp4,m4a,3gp,3g2,mj2"
-
-
-def _parse_time(text: str) -> float | None:
-    """Seconds of a time such as ``00:00:12.021000000``, as Matroska's tags have it."""
-    match = re.fullmatch(r"(\d+):(\d\d):(\d\d(?:\.\d+)?)", text.strip("\0 "))
-    return None if match is None else int(match[1]) * 3_600 + int(match[2]) * 60 + float(match[3])
