@@ -15,7 +15,7 @@ import pyarrow.compute as pc
 from pipeline import schema
 from pipeline.config import StoreConfig
 from pipeline.errors import UsageError
-from pipeline.index import journal, vector_index
+from pipeline.index import engine_errors, journal, vector_index
 from pipeline.index.backfill import add_pools
 from pipeline.index.changes import Changes
 from pipeline.index.handle import Generation, Handle, drop_former_generations, open_index
@@ -113,11 +113,12 @@ def refresh_indexes(writer: Writer, vectors: VectorUpkeep | None = None) -> Publ
     Args:
         vectors: as in ``optimize``.
     """
+    vectors = vectors or VectorUpkeep()
     with writer.changes() as changes:
-        (vectors or VectorUpkeep()).update(changes)
+        vectors.update(changes)
         for name in [name for name in changes.versions if name != "frames"]:
             if len(small_fragments(changes.open(name))) > FRAGMENTS_BETWEEN:
-                changes.make("compact", name, compact, n_commits=2)
+                _compact(changes, name, vectors)
         _extend_indexes(changes)
         return _publish(writer, "maintain", changes)
 
@@ -141,7 +142,7 @@ def optimize(writer: Writer, *, older_than: dt.timedelta, vectors: VectorUpkeep 
         n_before, n_done = _count_fragments(changes), len(vectors.done)
         vectors.update(changes, all_rows=True)
         for name in changes.versions:
-            changes.make("compact", name, compact, n_commits=2)
+            _compact(changes, name, vectors)
         _extend_indexes(changes)
         _publish(writer, "optimize", changes)
         writer.compact_journal()
@@ -152,6 +153,33 @@ def optimize(writer: Writer, *, older_than: dt.timedelta, vectors: VectorUpkeep 
         writer.n_commits = 0
         done, problems = tuple(vectors.done[n_done:]), tuple(vectors.problems.values())
         return Optimized(n_before, _count_fragments(changes), n_bytes, done, problems)
+
+
+def _compact(changes: Changes, name: str, vectors: VectorUpkeep) -> None:
+    """Merge the small fragments of a table. That reads all of its vector index: one with a damaged partition, which
+    ``VectorUpkeep.update`` need not have met, is dropped and built anew."""
+    damage = list[str]()
+    changes.make("compact", name, partial(_compact_or_drop_index, damage=damage), n_commits=2)
+    if damage:
+        changes.make("compact", name, compact, n_commits=2)
+        vectors.build_anew(changes, name, damage[0])
+
+
+def _compact_or_drop_index(table: Any, damage: list[str]) -> Any:
+    """Merge fragments, or drop the vector index that prevents it and say why. Makes two versions either way."""
+    before = table.version
+    try:
+        return compact(table)
+    except BaseException as error:
+        now = lance.dataset(table.uri)
+        is_begun = now.version == before + 1  # it has reserved the numbers of fragments
+        if not (is_begun and engine_errors.is_damage(error)):
+            raise
+        why = vector_index.find_damage(now, ALL_PARTITIONS)
+        if why is None:
+            raise
+        damage.append(why)
+        return vector_index.drop_index(now)
 
 
 def drop_unreadable_indexes(writer: Writer) -> Published:

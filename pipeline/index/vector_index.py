@@ -23,6 +23,7 @@ from pipeline.index.changes import Changes
 from pipeline.index.journal import Failpoint
 from pipeline.index.limited import Limits, Unfinished, call_limited
 from pipeline.index.memory import find_available
+from pipeline.index.search_settings import ALL_PARTITIONS
 from pipeline.index.vector_build import COLUMN as COLUMN
 from pipeline.index.vector_build import FRUGAL, ROWS_PER_PARTITION, make_step, open_version
 from pipeline.index.vector_build import NAME as NAME
@@ -246,7 +247,7 @@ class VectorUpkeep:
 
     def update(self, changes: Changes, *, all_rows: bool = False) -> None:
         """Build, extend or merge the index of each table that needs it; one that cannot be read is built anew. This
-        must precede compaction, which fails on a damaged index and joins no fragments that different segments cover.
+        must precede compaction, which joins no fragments that different segments cover.
 
         Args:
             all_rows: cover the new rows, however few they are.
@@ -254,12 +255,22 @@ class VectorUpkeep:
         for name in PARTITIONS:
             if name not in changes.versions or name in self._left_alone:
                 continue
-            if (damage := find_damage(changes.open(name))) is not None:
+            damage = find_damage(changes.open(name))
+            if damage is None:
+                self._update_table(changes, name, all_rows=all_rows)
+                if name in self._left_alone:  # perhaps since a partition is damaged
+                    damage = find_damage(changes.open(name), ALL_PARTITIONS)
+            if damage is not None:
                 changes.make("drop index", name, drop_index)
-            done = self._update_table(changes, name, all_rows=all_rows)
-            if damage is not None and name not in self._left_alone:
-                what = "built anew" if done else "dropped, searches scan"
-                self.problems[name] = f"the vector index of `{name}` could not be read and was {what}: {damage}"
+                self.build_anew(changes, name, damage)
+
+    def build_anew(self, changes: Changes, name: str, damage: str) -> None:
+        """Build the index of a table that has been dropped because of ``damage``, if the table has enough rows."""
+        self._left_alone.discard(name)
+        done = self._update_table(changes, name, all_rows=True)
+        if name not in self._left_alone:
+            what = "built anew" if done else "dropped, searches scan"
+            self.problems[name] = f"the vector index of `{name}` could not be read and was {what}: {damage}"
 
     def _update_table(self, changes: Changes, name: str, *, all_rows: bool) -> bool:
         """Returns whether anything was done."""

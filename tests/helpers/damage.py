@@ -15,8 +15,10 @@ from pipeline.grid import Grid
 from pipeline.index import journal
 from pipeline.index.handle import find_index
 from pipeline.index.repair import mark_damaged
+from pipeline.index.search_settings import ALL_PARTITIONS
 from pipeline.index.tables import latest_version
 from pipeline.index.vector_build import NAME
+from pipeline.index.vector_index import find_damage
 from pipeline.index.verify import verify_index
 from pipeline.run.driver import index_corpus
 from tests.helpers.contents import live
@@ -53,6 +55,20 @@ def damage_vector_index(path: Path | str, name: str, how: str = "lost", segment:
             case "overwritten":
                 noise = np.random.default_rng(1).bytes(2 * quarter)
                 store.pipe_file(file, data[:quarter] + noise + data[3 * quarter :])
+
+
+def damage_partition(path: Path | str, name: str) -> None:
+    """Damage the published vector index of a table where the search for zero does not read it."""
+    table = find_index(path).live.open(name)
+    [index] = [index for index in table.describe_indices() if index.name == NAME]
+    file = Path(journal.table_uri(path, name), "_indices", index.segments[0].uuid, "auxiliary.idx")
+    whole, size = file.read_bytes(), file.stat().st_size // 16
+    for at in range(size, 12 * size, size):
+        file.write_bytes(whole[:at] + np.random.default_rng(1).bytes(size) + whole[at + size :])
+        table = lance.dataset(journal.table_uri(path, name))
+        if find_damage(table) is None and find_damage(table, ALL_PARTITIONS) is not None:
+            return
+    raise AssertionError("each search for zero meets the damage")
 
 
 def fail_as_engine(error: Exception) -> Callable[..., Any]:

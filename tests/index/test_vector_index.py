@@ -8,13 +8,15 @@ import lance
 import numpy as np
 import pytest
 
-from pipeline.index import journal, vector_index
+from pipeline.errors import EarshotError
+from pipeline.index import journal, maintenance, vector_index
 from pipeline.index.changes import Changes
 from pipeline.index.handle import find_index
 from pipeline.index.limited import Limits, Unfinished, call_limited
 from pipeline.index.maintenance import optimize, optimize_index
 from pipeline.index.memory import find_available
 from pipeline.index.repair import mark_damaged, restore_index
+from pipeline.index.search_settings import ALL_PARTITIONS
 from pipeline.index.vector_build import NAME, make_step
 from pipeline.index.vector_index import (
     LEAST_S,
@@ -28,13 +30,14 @@ from pipeline.index.vector_index import (
     find_damage,
     find_limits,
     make_here,
+    make_limited,
     plan_step,
     read_index,
 )
 from pipeline.index.verify import verify_index
 from pipeline.index.writer import Writer
 from tests.helpers import endless
-from tests.helpers.damage import damage_vector_index, fail_as_engine
+from tests.helpers.damage import damage_partition, damage_vector_index, fail_as_engine, largest_file
 from tests.helpers.protocol import Died
 from tests.helpers.vector_tables import ClipTable, nearest
 
@@ -388,6 +391,46 @@ def test_a_damaged_index_is_built_anew(tmp_path: Path, how: str, segment: int, n
     assert find_bad_indexes(table) == []
     table.run({"d": 60}, vectors=upkeep)  # such a table is not left alone
     assert [done.done for done in upkeep.done] == ["built", "extended"]
+
+
+@pytest.mark.parametrize("way", ["optimize", "many fragments", "merge of segments"])
+def test_an_index_with_one_damaged_partition_is_built_anew(
+    tmp_path: Path, way: str, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """A look at one partition does not meet it; whatever remaps or merges the index reads all of them."""
+    monkeypatch.setattr(vector_index, "VECTORS_TO_INDEX", 3_000)
+    table = ClipTable(tmp_path)
+    for number in range(4):
+        table.run({str(number): 800})
+    damage_partition(table.path, "clips")
+    upkeep = VectorUpkeep(make_here if way != "merge of segments" else make_limited)
+    if way == "optimize":
+        optimize_index(table.path, vectors=upkeep)
+    elif way == "many fragments":
+        monkeypatch.setattr(maintenance, "FRAGMENTS_BETWEEN", 2)
+        table.run({"5": 1}, vectors=upkeep)
+    else:
+        table.run({"5": 2_000}, vectors=upkeep)
+    [problem] = upkeep.problems.values()
+    assert problem.startswith("the vector index of `clips` could not be read and was built anew: ")
+    assert [done.done for done in upkeep.done] == ["built"]
+    found = table.check()
+    assert found is not None
+    assert found.segments == (len(table.vectors),)
+    assert find_bad_indexes(table) == []
+    assert find_damage(clips(table), ALL_PARTITIONS) is None
+    if way != "merge of segments":
+        assert len(clips(table).get_fragments()) <= 2
+
+
+def test_a_lost_data_file_is_no_reason_to_drop_an_index(tmp_path: Path) -> None:
+    table = ClipTable(tmp_path)
+    for number in range(2):
+        table.run({str(number): 150})
+    largest_file(table.path, "clips").unlink()
+    with pytest.raises(EarshotError, match="the index is damaged"):
+        optimize_index(table.path, vectors=VectorUpkeep(make_here))
+    assert read_index(lance.dataset(journal.table_uri(table.path, "clips"))) is not None
 
 
 def test_a_damaged_index_that_cannot_be_built_anew_is_dropped(tmp_path: Path) -> None:
