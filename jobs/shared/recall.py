@@ -12,7 +12,7 @@ UNITS = {"locate": "event", "query": "clip", "similar": "clip"}
 
 def show_recall(recall: dict[str, Any]) -> dict[str, str]:
     """Lines for a table, by their names, from the ``recall`` of ``Index.describe``."""
-    settings = ", ".join(f"{name} {value}" for name, value in recall["settings"].items() if value is not None)
+    settings = ", ".join(show_setting(name, value) for name, value in recall["settings"].items() if value is not None)
     former = recall.get("of_former_index", ())
     if recall["measured_at"] is None:
         return {"recall": "never measured; `earshot optimize` measures it", "search settings": settings}
@@ -32,9 +32,16 @@ def show_recall(recall: dict[str, Any]) -> dict[str, str]:
     return lines | {"search settings": settings}
 
 
+def show_setting(name: str, value: float) -> str:
+    """A setting of search; a number below 1 is a share of the partitions."""
+    return f"{name} {value:.4g} of all" if value < 1 else f"{name} {value:g}"
+
+
 def show_measured(measured: dict[str, Any], unit: str) -> str:
     """A recall with its interval, and what it was measured with."""
-    of = f"of {count(measured['n_answers'], unit)} in {count(measured['n_questions'], 'question')}"
+    of = f"of {count(measured['n_answers'], unit)} in {count(measured['n_questions'], 'question')}, {measured['k']} each"
+    if measured["threshold"] is not None:
+        of += f", from a probability of {measured['threshold']:g} on"
     if measured["recall"] is None:
         return f"unknown: {of}"
     return f"{measured['recall']:.1%} ({measured['low']:.1%} to {measured['high']:.1%}) {of}"

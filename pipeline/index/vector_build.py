@@ -69,12 +69,14 @@ def make_step(
     Args:
         n_partitions: of an index that is built; None where one is extended by the rows that it leaves out.
         n_merged: how many of its newest segments are merged with these.
-        failpoint: called before each step of a build, with its name.
+        failpoint: called before each step, with its name.
     """
     table = open_version(uri, version)
     delete_parts(uri)
     if n_partitions is None:
+        failpoint("extend index")
         table.optimize.optimize_indices(index_names=[NAME], num_indices_to_merge=n_merged)
+        failpoint("end extension")
         return
     model, shards = train_model(uri, version, n_partitions), list[str]()
     for shard in split_fragments(table):

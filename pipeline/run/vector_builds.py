@@ -3,7 +3,6 @@
 import sys
 import time
 from collections.abc import Callable
-from dataclasses import replace
 from typing import Any
 
 from pipeline.index.limited import Limits, Unfinished, call_limited
@@ -40,8 +39,18 @@ def make_on_ray(table: Any, step: Step, tick: Callable[[], object] = lambda: Non
         build_on_ray(table, step.n_partitions, find_limits(table, step), tick)
 
 
-def build_on_ray(table: Any, n_partitions: int, limits: Limits, tick: Callable[[], object] = lambda: None) -> None:
+def build_on_ray(
+    table: Any,
+    n_partitions: int,
+    limits: Limits,
+    tick: Callable[[], object] = lambda: None,
+    join: Callable[..., None] = call_limited,
+) -> None:
     """Build the vector index of a table by Ray tasks, one core each, and commit it: one version.
+
+    Args:
+        limits: of the tasks together, and again of joining what they made.
+        join: calls ``join_shards`` with limits.
 
     Raises:
         Unfinished: as ``make_on_ray``. Nothing is committed then.
@@ -57,8 +66,7 @@ def build_on_ray(table: Any, n_partitions: int, limits: Limits, tick: Callable[[
     trained = training.remote(**place, n_partitions=n_partitions)
     tasks = [building.remote(**place, model=trained, shard=shard) for shard in split_fragments(table)]
     shards = _wait([trained, *tasks], until, tick)[1:]
-    left = replace(limits, seconds=max(0.0, until - time.monotonic()))
-    call_limited(join_shards, {**place, "shards": shards}, left, tick, FRUGAL)
+    join(join_shards, {**place, "shards": shards}, limits, tick, FRUGAL)
 
 
 def _wait(tasks: list[Any], until: float, tick: Callable[[], object]) -> list[Any]:

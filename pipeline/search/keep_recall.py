@@ -10,10 +10,11 @@ from pipeline.index.maintenance import write_alone
 from pipeline.index.settings import known_values
 from pipeline.index.tuning import Measured, Tuning, find_reasons, is_approximate
 from pipeline.index.writer import Writer
-from pipeline.search.audit_index import Audited, audit_index
+from pipeline.search.audit_index import N_QUESTIONS, Audited, audit_index
 from pipeline.search.query_vectors import QueryModels
 from pipeline.search.searches import IndexSearches
 from pipeline.search.tune import TOLERANCE, is_enough
+from pipeline.words import count
 
 Audit = Callable[[Generation, float, Callable[[], None]], Tuning]
 """Measures the recall of tables and finds settings that reach another one, as ``audit_index``. The last argument is
@@ -94,10 +95,11 @@ def explain_shortfall(command: str, measured: Measured, wanted: float) -> str | 
     could_tell = measured.best_low is None or is_enough(measured.best_low, wanted)
     n_answers = f"{measured.n_answers:,} exact {'answer' if measured.n_answers == 1 else 'answers'}"
     if measured.recall is None or (not could_tell and measured.high >= wanted):
-        return (
-            f"whether `{command}` finds {wanted:.1%} of what an exact search finds cannot be told: the sample holds"
-            f" {n_answers}, which is too few"
-        )
+        if measured.n_questions < N_QUESTIONS:
+            why = f"there was time for {count(measured.n_questions, 'question')} only, with {n_answers} in the sample"
+        else:
+            why = f"the sample holds {n_answers} in {count(measured.n_units, 'recording')}, which is too few"
+        return f"whether `{command}` finds {wanted:.1%} of what an exact search finds cannot be told: {why}"
     return (
         f"`{command}` finds {measured.recall:.1%} ({measured.low:.1%} to {measured.high:.1%}, by {n_answers}) of what"
         f" an exact search finds; wanted are {wanted:.1%}, and a lower end of {wanted - TOLERANCE:.1%}; `--exact` finds"

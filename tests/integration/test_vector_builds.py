@@ -10,11 +10,12 @@ import lance
 import pytest
 
 from pipeline.index import vector_build, vector_index
-from pipeline.index.limited import Limits, Unfinished
+from pipeline.index.limited import Limits, Unfinished, call_limited
 from pipeline.index.vector_index import VectorUpkeep, find_limits
 from pipeline.run import vector_builds
 from pipeline.run.vector_builds import build_on_ray, make_on_ray
 from tests.helpers.processes import run_python
+from tests.helpers.protocol import Died
 from tests.helpers.vector_tables import ClipTable
 
 CLUSTER = """
@@ -94,6 +95,48 @@ def test_a_build_that_takes_too_long_commits_nothing(table: ClipTable) -> None:
     with pytest.raises(Unfinished, match="stopped"):
         build_on_ray(clips, 3, Limits(0.0, 10**9))
     assert lance.dataset(clips.uri).version == clips.version
+
+
+class Joining:
+    """Notes the limits of a call, and makes it, or dies instead."""
+
+    def __init__(self, dies: bool) -> None:
+        self._dies, self.limits = dies, list[Limits]()
+
+    def __call__(self, function: Any, values: dict[str, Any], limits: Limits, *others: Any) -> None:
+        self.limits.append(limits)
+        if self._dies:
+            raise Died
+        call_limited(function, values, limits, *others)
+
+
+def test_joining_gets_as_much_time_as_the_tasks(table: ClipTable) -> None:
+    """What these leave may be a second."""
+    clips, joining, limits = lance.dataset(f"{table.path}/clips.lance"), Joining(dies=False), Limits(60.0, 10**10)
+    build_on_ray(clips, 3, limits, join=joining)
+    assert joining.limits == [limits]
+    assert lance.dataset(clips.uri).version == clips.version + 1
+
+
+@pytest.mark.parametrize("moment", ["while tasks run", "before they are joined"])
+def test_the_next_build_follows_one_whose_driver_died(table: ClipTable, moment: str) -> None:
+    def die() -> None:
+        raise Died
+
+    clips = lance.dataset(f"{table.path}/clips.lance")
+    with pytest.raises(Died):
+        if moment == "while tasks run":
+            build_on_ray(clips, 3, Limits(60.0, 10**10), die)
+        else:
+            build_on_ray(clips, 3, Limits(60.0, 10**10), join=Joining(dies=True))
+    assert lance.dataset(clips.uri).version == clips.version
+    indexes = Path(table.path, "clips.lance", "_indices")
+    assert moment == "while tasks run" or len(list(indexes.glob(f"{vector_build._PART}*"))) == 3
+    upkeep = VectorUpkeep(make_on_ray)
+    table.run({"5": 59}, vectors=upkeep)
+    assert not upkeep.problems
+    assert table.check() is not None
+    assert not list(indexes.glob(f"{vector_build._PART}*"))
 
 
 def test_a_task_that_fails_is_told_in_one_line(table: ClipTable) -> None:

@@ -137,6 +137,14 @@ def test_recall_that_is_not_reached_is_said(index: str) -> None:
             replace(FOUND, recall=0.96, low=0.9, high=0.99, n_answers=51, best_low=0.93),
             "the sample holds 51 exact answers",
         ),
+        (
+            replace(FOUND, recall=1.0, low=0.96, high=1.0, n_questions=16, n_answers=151, best_low=0.96),
+            "cannot be told: there was time for 16 questions only, with 151 exact answers in the sample",
+        ),
+        (
+            replace(FOUND, recall=1.0, low=0.95, high=1.0, n_units=2, best_low=0.95),
+            "the sample holds 1,512 exact answers in 2 recordings, which is too few",
+        ),
         (replace(FOUND, recall=0.5, low=0.4, high=0.6, n_answers=51, best_low=0.93), "`query` finds 50.0%"),
         (replace(FOUND, recall=None, low=0.0, high=1.0, n_answers=0, best_low=0.0), "the sample holds 0 exact answers"),
         (replace(FOUND, recall=0.9, low=0.85, high=0.95, best_low=None), "`query` finds 90.0%"),
