@@ -39,7 +39,8 @@ def show_setting(name: str, value: float) -> str:
 
 def show_measured(measured: dict[str, Any], unit: str) -> str:
     """A recall with its interval, and what it was measured with."""
-    of = f"of {count(measured['n_answers'], unit)} in {count(measured['n_questions'], 'question')}, {measured['k']} each"
+    questions = f"{count(measured['n_questions'], 'question')} for the best {measured['k']}"
+    of = f"of {count(measured['n_answers'], unit)} in {questions}"
     if measured["threshold"] is not None:
         of += f", from a probability of {measured['threshold']:g} on"
     if measured["recall"] is None:

@@ -20,7 +20,9 @@ def test_recall_is_shown_with_its_interval_age_and_settings() -> None:
             "settings": {"clip_refine": 16, "clip_probes": None},
         }
     )
-    assert said["recall of locate"] == "99.3% (98.5% to 99.7%) of 1,512 events in 320 questions, 20 each, from a probability of 0.3 on"
+    assert said["recall of locate"] == (
+        "99.3% (98.5% to 99.7%) of 1,512 events in 320 questions for the best 20, from a probability of 0.3 on"
+    )
     assert said["recall measured"].endswith("UTC, 3 h 0 min ago, in 35 s; wanted 98.0%")
     assert said["search settings"] == "clip_refine 16"
 
@@ -41,7 +43,7 @@ def test_recall_that_was_never_measured_is_said_to_be_so() -> None:
 
 def test_recall_with_many_answers_and_at_a_low_threshold_is_told_from_the_usual_one() -> None:
     measured = asdict(replace(TUNING.measured["locate"], k=500, threshold=0.03))
-    assert show_measured(measured, "event").endswith("in 320 questions, 500 each, from a probability of 0.03 on")
+    assert show_measured(measured, "event").endswith("in 320 questions for the best 500, from a probability of 0.03 on")
 
 
 def test_share_of_the_partitions_is_told_from_a_number() -> None:
@@ -50,7 +52,10 @@ def test_share_of_the_partitions_is_told_from_a_number() -> None:
 
 
 def test_recall_without_answers_is_unknown() -> None:
-    assert show_measured(asdict(TUNING.measured["query"]), "clip") == "unknown: of 0 clips in 320 questions, 20 each"
+    assert (
+        show_measured(asdict(TUNING.measured["query"]), "clip")
+        == "unknown: of 0 clips in 320 questions for the best 20"
+    )
 
 
 def test_questions_that_are_much_alike_are_said_to_prove_little() -> None:
