@@ -10,6 +10,8 @@ from pipeline.audio.source import Bytes
 _MOST_TAGS = 8
 """Some taggers put another tag before or behind an existing one."""
 
+_MOST_APE_ITEMS = 1_000
+
 
 def find_tag_end(source: Bytes, at: int) -> int:
     """Where the ID3v2 tag that begins at ``at`` ends; ``at`` if none begins there."""
@@ -48,14 +50,32 @@ def _last_tag_bytes(source: Bytes, end: int) -> int:
     tail = source.peek(max(0, end - 128), min(end, 128))
     if tail[:3] == b"TAG" and len(tail) == 128:
         return 128
+    size, mark = 0, b""
     if tail[-9:] == b"LYRICS200" and tail[-15:-9].isdigit():
-        return int(tail[-15:-9]) + 15
-    if tail[-32:-24] == b"APETAGEX":
-        has_header = tail[-9] & 0x80  # bit 31 of the flags; the stated size leaves the header out
-        return int.from_bytes(tail[-20:-16], "little") + (32 if has_header else 0)
-    if tail[-10:-7] == b"3DI" and max(tail[-4:]) <= 0x7F:
-        return _synchsafe(tail[-4:]) + 20
-    return 0
+        size, mark = int(tail[-15:-9]) + 15, b"LYRICSBEGIN"
+    elif tail[-32:-24] == b"APETAGEX":
+        size = int.from_bytes(tail[-20:-16], "little")
+        if not tail[-9] & 0x80:  # bit 31 of the flags: there is a header, which the stated size leaves out
+            return size if _are_ape_items(source, end, size, int.from_bytes(tail[-16:-12], "little")) else 0
+        size, mark = size + 32, b"APETAGEX"
+    elif tail[-10:-7] == b"3DI" and max(tail[-4:]) <= 0x7F:
+        size, mark = _synchsafe(tail[-4:]) + 20, b"ID3"
+    # A wrong size would cut off the sound.
+    return size if 0 < size <= end and source.peek(end - size, len(mark)) == mark else 0
+
+
+def _are_ape_items(source: Bytes, end: int, size: int, n_items: int) -> bool:
+    """Whether so many items fill an APE tag without a header up to its footer."""
+    at, stop = end - size, end - 32
+    if not 0 <= at <= stop or n_items > _MOST_APE_ITEMS:
+        return False
+    for _ in range(n_items):
+        head = source.peek(at, 8 + 256)
+        n_key = head.find(b"\0", 8) - 8
+        if n_key < 2 or at >= stop:
+            return False
+        at += 8 + n_key + 1 + int.from_bytes(head[:4], "little")
+    return at == stop
 
 
 def _synchsafe(size: bytes) -> int:

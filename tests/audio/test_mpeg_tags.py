@@ -93,6 +93,22 @@ def test_tag_with_an_absurd_size_is_none(size: int) -> None:
     assert find_frames_end(open_bytes(b"\xff\xfb" + bytes(3_000) + footer)) == 3_034
 
 
+@pytest.mark.parametrize("wrong", [-40_000, -1, 1, 40_000])
+@pytest.mark.parametrize("tag", ["ID3v2 with a footer", "APEv2", "APEv1", "Lyrics3"])
+def test_tag_whose_size_is_wrong_cuts_off_no_sound(tag: str, wrong: int) -> None:
+    """Less than the size of the file, and more or less than that of the tag."""
+    data = TAGS[tag].removesuffix(OLD)
+    if tag == "Lyrics3":
+        data = data[:-15] + f"{len(data) - 15 + wrong:06d}".encode()[-6:] + data[-9:]
+    elif tag.startswith("APE"):
+        size = int.from_bytes(data[-20:-16], "little") + wrong
+        data = data[:-20] + (size & 0xFFFF_FFFF).to_bytes(4, "little") + data[-16:]
+    else:
+        data = data[:-4] + _synchsafe(max(0, len(data) - 20 + wrong))
+    frames = b"\xff\xfb" + bytes(100_000)
+    assert find_frames_end(open_bytes(frames + data)) == len(frames) + len(data)
+
+
 def test_tags_at_the_beginning_are_skipped() -> None:
     tags = make_id3(100) + make_footed_id3(50)
     assert skip_tags(open_bytes(tags + b"RIFF")) == len(tags)
