@@ -56,6 +56,7 @@ class AvReader:
             raise self._not_opened(one_line(error)) from None
         try:
             self._timed = raw is not None or self._container.format.name in TIMED_FORMATS
+            self._is_chain = False
             if self._container.format.name == "ogg":
                 self._check_ogg_end(source)
             if self._container.format.name == "caf":
@@ -77,22 +78,29 @@ class AvReader:
     def _chain(self) -> Iterator[Channels]:
         """The parts of all links of chained Ogg; of other files, there is one link."""
         yield from self._parts()
-        link, begin = self, 0
-        while link._packets.ended_in_chain:
+        link, begin, troubles = self, 0, [self.trouble]
+        for _ in range(_MOST_LINKS):
+            if not link._packets.failed or link._container.format.name != "ogg":
+                break
             at = find_next_link(link._source, link._packets.newest_pos)
             if at is None:
-                return
+                troubles.append(link._packets.failed)
+                break
             begin += at
             rest = Bytes(cast(BinaryIO, View(self._source, begin, self._source.size_bytes - begin)))
             try:
                 link = AvReader(rest)
             except FileFailure:
-                return
+                troubles.append("another kind of stream follows")
+                break
             try:
                 yield from link._parts()
             finally:
                 link.close()
-            self.trouble = link.trouble
+            troubles.append(link.trouble)
+        else:
+            troubles.append(f"only {_MOST_LINKS} links of the chain are read")
+        self.trouble = next((trouble for trouble in troubles if trouble), None)
 
     def _parts(self) -> Iterator[Channels]:
         frames: list[Any] = []
@@ -135,7 +143,7 @@ class AvReader:
     def _timed_frames(self) -> Iterator[tuple[float, Any]]:
         """Each frame, with the seconds of silence before it; the last frame may be None."""
         name = self._container.format.name
-        has_clock = (self._timed and name != "avi") or name in CLOCKED_FORMATS  # avi counts chunks or bytes
+        has_clock = (self._timed and name != "avi") or self._is_chain or name in CLOCKED_FORMATS  # avi counts chunks
         timeline, is_first = self._timeline, True
         for silence_s, frame in self._frames():
             timeline.at_s += silence_s
@@ -184,7 +192,8 @@ class AvReader:
                 pause_s += float(packet.duration * packet.time_base)
         if pause_s:
             yield pause_s, None
-        self.trouble = self._packets.trouble or self.trouble
+        if self._container.format.name != "ogg":  # in Ogg, another link may follow
+            self.trouble = self._packets.failed or self.trouble
         # Many healthy mp3 files begin or end with a tag or half a frame: one or two bad packets.
         if worst and n_bad > max(2, n_packets // 1000):
             self.trouble = f"{n_bad} of {n_packets} packets cannot be decoded: {one_line(worst)}"
@@ -232,6 +241,7 @@ class AvReader:
             self.trouble = "the last Ogg page is cut off"
         # FFmpeg takes the duration from the last page. If that belongs to a later stream, the duration is an estimate.
         self._timed &= same_stream
+        self._is_chain = not same_stream
 
     def _check_caf_end(self, source: Bytes) -> None:
         position = source.tell()
@@ -250,13 +260,13 @@ class AvReader:
 
     def _stated_s(self) -> float | None:
         """The duration that the container states."""
-        is_guess = self._guesses or self._container.format.name in SPLICED_FORMATS
+        is_guess = self._guesses or self._is_chain or self._container.format.name in SPLICED_FORMATS
         duration = None if is_guess else self._container.duration
         return float(duration) / av.time_base if duration else None
 
     def _make_timeline(self, size_bytes: int, zero_s: float | None) -> Timeline:
         durations_s = [duration_s for duration_s in (self._stated_s(), self.info.expected_duration_s) if duration_s]
-        may_splice = self._container.format.name in SPLICED_FORMATS
+        may_splice = self._is_chain or self._container.format.name in SPLICED_FORMATS  # each link has its own clock
         container = Container(size_bytes, max(durations_s, default=None), zero_s, may_splice)
         is_opus = self.info.codec == "opus"
         return Timeline(container, self._packets.neighbours, OPUS_GAP_S if is_opus else GAP_S)
@@ -301,5 +311,8 @@ class AvReader:
             ends_s = stated and stated[0] + (0.0 if stated[1] else begin_s)
         return None if ends_s is None else max(0.0, ends_s - begin_s + lead_s)
 
+
+_MOST_LINKS = 1_000
+"""Links whose codec, rate or channels differ from the one before: FFmpeg reads up to 5 MB to open each."""
 
 _MP4 = "mov,mp4,m4a,3gp,3g2,mj2"

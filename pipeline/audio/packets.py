@@ -27,12 +27,13 @@ _HEAD_PACKETS, _HEAD_BYTES = 1_000, 1 << 22
 
 
 class Packets:
-    """The packets of one stream. ``trouble`` tells why they end early, once they are exhausted."""
+    """The packets of one stream. ``failed`` tells why they end early, once they are exhausted.
+
+    They also do before a link of chained Ogg that is of another kind than the one before: FFmpeg does not read on.
+    """
 
     def __init__(self, container: Any, stream: Any, source: Bytes) -> None:
-        self.trouble: str | None = None
-        self.ended_in_chain = False
-        """Whether they end before another link of chained Ogg, which FFmpeg does not read on."""
+        self.failed: str | None = None
         self.newest_pos = 0
         """Where the newest packet lies in the file."""
         self._container, self._stream, self._source = container, stream, source
@@ -89,9 +90,7 @@ class Packets:
             try:
                 packet = next(packets, None)
             except av.error.FFmpegError as error:
-                # In chained Ogg, FFmpeg goes on only if the next stream is of the same kind.
-                self.ended_in_chain = self._container.format.name == "ogg"
-                self.trouble = "another kind of stream follows" if self.ended_in_chain else one_line(error)
+                self.failed = one_line(error)
                 return
             if packet is None:
                 return

@@ -11,8 +11,8 @@ from pipeline.audio.av_reader import AvReader
 from pipeline.audio.decode import open_audio
 from pipeline.audio.source import Bytes
 from pipeline.errors import FileFailure
-from tests.helpers.bursts import find_bursts, make_bursts
-from tests.helpers.sounds import by_av, cut, encode, make_png, noise
+from tests.helpers.bursts import find_bursts, make_bursts, make_film
+from tests.helpers.sounds import by_av, cut, encode, make_png, noise, scribble
 
 HZ = 44_100
 
@@ -150,3 +150,55 @@ def test_sound_with_a_cover_attached_states_its_duration(tmp_path: Path) -> None
         assert audio.info.expected_duration_s == pytest.approx(4.0, abs=0.01)
         list(audio.blocks())
         assert audio.truncated is not None
+
+
+# --- chained Ogg ------------------------------------------------------------------------------------------------------
+
+QUIET_NOISE = make_bursts(48_000, 2) + noise(12.0, 48_000, 2) * np.float32(0.1)
+VORBIS, OTHER = (encode("ogg_vorbis", QUIET_NOISE, 48_000) for _ in range(2))  # with serial numbers of their own
+OPUS = encode("ogg_opus", make_bursts(48_000), 48_000)
+
+
+def with_gap(ogg: bytes) -> bytes:
+    return make_film("ogg", "", None, data=ogg, move_s=lambda time_s: 4.0 if time_s >= 5 else 0.0)
+
+
+@pytest.mark.parametrize(
+    ("links", "last_s", "missing_s"),
+    [
+        ([scribble(VORBIS, 0.3, 0.5), OPUS], 21.0, 2.5),
+        ([OTHER, scribble(VORBIS, 0.3, 0.5)], 21.0, 2.5),
+        ([with_gap(VORBIS), OPUS], 25.0, 4.0),
+        ([OPUS, with_gap(VORBIS)], 25.0, 4.0),
+        ([VORBIS, with_gap(VORBIS)], 25.0, 4.0),
+        ([with_gap(VORBIS), VORBIS], 25.0, 4.0),
+        ([with_gap(OPUS), VORBIS], 25.0, 4.0),
+        ([with_gap(OPUS), OPUS, VORBIS], 37.0, 4.0),
+    ],
+)
+def test_damage_and_gaps_of_any_link_are_told_and_keep_their_time(
+    links: list[bytes], last_s: float, missing_s: float
+) -> None:
+    with open_audio(io.BytesIO(b"".join(links))) as audio:
+        heard = np.concatenate(list(audio.blocks()))
+        assert audio.truncated is not None
+    told_s, said = audio.truncated.split(" s ", 1)
+    assert said == "are missing in the middle, and taken as silence"
+    assert float(told_s) == pytest.approx(missing_s, abs=0.05)
+    assert len(heard) / 48_000 == pytest.approx(last_s + 3.0, abs=0.05)
+    assert min(abs(at_s - 1.0) for at_s in find_bursts(heard[round((last_s - 1.0) * 48_000) :])) < 0.01
+
+
+@pytest.mark.parametrize("links", [[VORBIS, OPUS], [VORBIS, VORBIS], [OPUS, VORBIS, OPUS]])
+def test_healthy_chain_is_not_called_truncated(links: list[bytes]) -> None:
+    with open_audio(io.BytesIO(b"".join(links))) as audio:
+        assert sum(map(len, audio.blocks())) / 48_000 == pytest.approx(12.0 * len(links), abs=0.01)
+        assert (audio.truncated, audio.note) == (None, None)
+
+
+def test_links_of_a_chain_are_bounded(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr("pipeline.audio.av_reader._MOST_LINKS", 3)
+    pair = encode("ogg_opus", noise(0.5, 48_000), 48_000) + encode("ogg_vorbis", noise(0.5, 48_000), 48_000)
+    with open_audio(io.BytesIO(10 * pair)) as audio:
+        assert sum(map(len, audio.blocks())) / 48_000 < 3.0
+        assert audio.truncated == "only 3 links of the chain are read"

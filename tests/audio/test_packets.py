@@ -30,7 +30,7 @@ def test_first_packets_of_other_streams_are_met() -> None:
     sound = list(packets)
     assert {packet.stream.type for packet in sound} == {"audio"}
     assert sum(packet.size > 0 for packet in sound) == 601
-    assert packets.trouble is None
+    assert packets.failed is None
 
 
 def test_cover_is_no_stream_beside_the_sound() -> None:
