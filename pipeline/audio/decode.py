@@ -31,7 +31,7 @@ from pipeline.audio.readers import open_reader, without_tag
 from pipeline.audio.soundfile_reader import SoundfileReader
 from pipeline.audio.source import Bytes, Source, file_boundary, unreadable
 from pipeline.config import DecodeConfig
-from pipeline.corpus.raw_formats import RawFormat, raw_format_of
+from pipeline.corpus.raw_formats import RawFormat
 from pipeline.errors import FileFailure
 from pipeline.grid import SAMPLE_RATE_HZ, Waveform, samples_to_seconds
 from pipeline.heartbeat import beat
@@ -287,15 +287,6 @@ def open_audio(source: Source, config: DecodeConfig | None = None, raw: RawForma
     except BaseException:
         file.close()
         raise
-
-
-def measure_length(path: str) -> float | None:
-    """The duration of a local file in seconds, as far as its header tells; None where it does not, or is broken."""
-    try:
-        with open_audio(path, raw=raw_format_of(path)) as stream:
-            return stream.info.expected_duration_s
-    except FileFailure:
-        return None
 
 
 def to_model_rate(waveform: npt.NDArray[Any], sample_rate_hz: int, config: DecodeConfig | None = None) -> Waveform:

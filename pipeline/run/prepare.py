@@ -14,6 +14,7 @@ import pyarrow.compute as pc
 
 from pipeline import schema, storage
 from pipeline.audio.source import hash_file, probe_file
+from pipeline.audio.stated_lengths import measure_length
 from pipeline.config import Config, make_config
 from pipeline.corpus.discover import list_corpus
 from pipeline.corpus.ignored_files import IgnoredFiles
@@ -201,7 +202,14 @@ def plan_files(
         raise UsageError(f"--reason {request.reason}: no file fails so; the reasons are {', '.join(REASONS)}")
     batch_s, run_id = config.run.batch_s, progress.run_id
     setup = PlanSetup(
-        batch_s, run_id, hash_file, probe_file, request, report_read, list_actions=list_actions, measure_s=_measure_s
+        batch_s,
+        run_id,
+        hash_file,
+        probe_file,
+        request,
+        report_read,
+        list_actions=list_actions,
+        measure_s=measure_length,
     )
     plan = make_plan(inventory.listed, inventory.ledger, setup, inventory.metadata.outdated())
     plan.notes = (*inventory.metadata.notes, *note_unreadable(plan.unreadable), *note_mended(plan))
@@ -224,12 +232,6 @@ def describe_lack_of_space(path: str, n_bytes: int, count_free: Callable[[str], 
         f"{path}: about {n_bytes / 1e9:.1f} GB will be written, and its disk has {free / 1e9:.1f} GB free: make room,"
         " or put the index elsewhere; `--frames none` writes far less, without `earshot locate`"
     )
-
-
-def _measure_s(recording: str) -> float | None:
-    from pipeline.audio.decode import measure_length  # loads the decoders
-
-    return measure_length(recording)
 
 
 def note_unreadable(unreadable: list[tuple[str, str]]) -> tuple[str, ...]:

@@ -5,7 +5,7 @@ from collections import Counter
 import pytest
 
 from pipeline.corpus.corpus_file import CorpusFile, estimate_seconds
-from pipeline.planning.lengths import SAMPLED, correct_estimates
+from pipeline.planning.lengths import MOST_OPENED, SAMPLED, correct_estimates
 
 
 def make_file(uri: str, size_bytes: int, offset: int | None = None) -> CorpusFile:
@@ -51,3 +51,31 @@ def test_members_and_remote_files_are_not_opened() -> None:
     files = [make_file("s3://bucket/a.wav", 150_000), make_file("/a.tar#b.wav", 150_000, offset=512)]
     correct_estimates(files, measure)
     assert [file.estimated_s for file in files] == [1.0, 1.0]
+
+
+@pytest.mark.parametrize("n_extensions", [2, 40, 3_000])
+def test_few_headers_are_read_in_all(n_extensions: int) -> None:
+    """With ``extensions: ["*"]`` there may be thousands of extensions; the most frequent ones count."""
+    opened = list[str]()
+
+    def measure(recording: str) -> float:
+        opened.append(recording)
+        return 1.0
+
+    files = [make_file(f"/{number}.x{number % n_extensions}", 1_000) for number in range(3_000)]
+    files += [make_file(f"/{number}.wav", 16_000) for number in range(500)]
+    correct_estimates(files, measure)
+    assert len(opened) <= MOST_OPENED
+    assert {file.estimated_s for file in files if file.uri.endswith(".wav")} == {1.0}
+
+
+def test_recording_that_is_cut_into_ranges_is_opened_once() -> None:
+    opened = list[str]()
+
+    def measure(recording: str) -> float:
+        opened.append(recording)
+        return 100.0
+
+    files = [CorpusFile(f"/a.wav#t={at},{at + 1}", float(at), at + 1.0, 160_000, 1, None) for at in range(50)]
+    correct_estimates(files, measure)
+    assert opened == ["/a.wav"]
