@@ -10,6 +10,7 @@ from pipeline.index import vector_build, vector_index
 from pipeline.index.handle import find_index
 from pipeline.index.limited import Limits, call_limited
 from pipeline.index.maintenance import optimize_index
+from pipeline.index.search_settings import ALL_PARTITIONS
 from pipeline.index.vector_build import NAME
 from pipeline.index.vector_index import Make, Step, VectorUpkeep, make_here
 from pipeline.index.verify import verify_index
@@ -141,6 +142,60 @@ def test_a_run_outlives_a_build_that_is_killed(corpus: KnownCorpus, step: str, n
     run(corpus, make_here)
     optimize_index(corpus.config.into, 0.0, vectors=VectorUpkeep(make_here))
     check_one_index(corpus)
+
+
+@pytest.fixture(params=[0, 1_000], ids=["extended", "merged"])
+def grown(request: pytest.FixtureRequest, corpus: KnownCorpus, monkeypatch: pytest.MonkeyPatch) -> KnownCorpus:
+    """The corpus with an index of some of its files. The next run makes a segment of its own, or merges both."""
+    monkeypatch.setattr(vector_index, "GROWTH_TO_TRAIN", 1_000)
+    monkeypatch.setattr(vector_index, "MERGE_RATIO", request.param)
+    run(corpus, make_here)
+    for number in range(6):
+        corpus.put(f"more-{number}.wav", number)
+    return corpus
+
+
+def check_former_index(corpus: KnownCorpus, name: str) -> None:
+    table = find_index(corpus.config.into).live.open(name)
+    found = vector_index.read_index(table)
+    assert found is not None
+    assert found.n_unindexed > 0
+    assert vector_index.find_damage(table, ALL_PARTITIONS) is None
+
+
+@pytest.mark.parametrize("name", TABLES)
+@pytest.mark.parametrize("step", ["extend index", "end extension"])
+def test_the_former_index_goes_on_where_a_run_dies_while_it_extends(grown: KnownCorpus, name: str, step: str) -> None:
+    for _ in range(2):
+        with pytest.raises(Died):
+            run(grown, Dying(name, step, 1))
+        check_former_index(grown, name)
+    vectors = run(grown, make_here)
+    assert not vectors.problems
+    assert "extended" in [done.done for done in vectors.done if done.table == name]
+    check_one_index(grown)
+
+
+@pytest.mark.parametrize("step", ["extend index", "write index", "end extension"])
+def test_a_run_outlives_an_extension_that_is_killed(grown: KnownCorpus, step: str) -> None:
+    def make(table: Any, planned: Step, tick: Any) -> None:
+        values = {"uri": table.uri, "version": table.version, "n_partitions": planned.n_partitions}
+        values |= {"n_merged": planned.n_merged, "step": step, "nth": 1}
+        call_limited(dying_build.make_step, values, Limits(60.0, 10**10))
+
+    problems = run(grown, make).problems
+    assert live(grown.config.into) == grown.expected()
+    assert verify_index(grown.config.into) == []
+    if step == "end extension":
+        assert not problems
+    else:
+        assert step == "write index" or problems.keys() == {*TABLES}  # a write may end before the kill
+        assert all("could not be extended; it stays as it was" in problem for problem in problems.values())
+        for name in problems:
+            check_former_index(grown, name)
+    run(grown, make_here)
+    optimize_index(grown.config.into, 0.0, vectors=VectorUpkeep(make_here))
+    check_one_index(grown)
 
 
 def test_shards_of_a_build_that_died_after_its_publication_are_deleted_by_the_next_step(corpus: KnownCorpus) -> None:
