@@ -1,7 +1,7 @@
 """Small indexes written straight through the store, for tests of search and locate."""
 
 from pathlib import Path
-from typing import Any
+from typing import Any, TypeVar
 
 import numpy as np
 import numpy.typing as npt
@@ -20,12 +20,13 @@ from pipeline.index.writer import Batch, Writer
 from pipeline.planning.file_rows import empty_row, files_table
 
 Vectors = npt.NDArray[np.float16]
+Place = TypeVar("Place", bound=Path | str)
 
 MODEL: dict[str, Any] = {"name": "none", "revision": None, "checksum": "0" * 32, "dimension": 8}
 MODEL |= {"logit_scale": 2.0, "logit_bias": -1.0}
 
 
-def create_empty(path: Path, grid: Grid = Grid(), model: dict[str, Any] = MODEL, frames: str = "all") -> Path:
+def create_empty(path: Place, grid: Grid = Grid(), model: dict[str, Any] = MODEL, frames: str = "all") -> Place:
     """An index without any published batch."""
     settings = {
         "clip_model": model,
@@ -39,7 +40,7 @@ def create_empty(path: Path, grid: Grid = Grid(), model: dict[str, Any] = MODEL,
 
 
 def write_index(
-    path: Path,
+    path: Path | str,
     audios: dict[str, tuple[Vectors, Vectors]],
     grid: Grid,
     copies: dict[str, str] | None = None,

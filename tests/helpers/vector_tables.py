@@ -24,7 +24,7 @@ class ClipTable:
 
     def __init__(self, path: Path | str, seed: int = 0) -> None:
         self.path, self.rng = str(path), np.random.default_rng(seed)
-        create_empty(path)  # type: ignore[arg-type]
+        create_empty(path)
         self.rows: dict[str, Row] = {}
         self.vectors: dict[str, Any] = {}
         """By clip, its vector."""

@@ -1,5 +1,6 @@
 """An index asked through its own vector indexes, and the audit of it: right and spoilt ones."""
 
+from collections.abc import Sequence
 from pathlib import Path
 from typing import Literal
 
@@ -9,14 +10,15 @@ import pytest
 from pipeline.grid import Grid, window_starts
 from pipeline.index.handle import Generation, open_index
 from pipeline.index.search_settings import SearchSettings
-from pipeline.index.tuning import Tuning
+from pipeline.index.tuning import Tuning, has_vector_index
 from pipeline.search import audit_index as module
 from pipeline.search.audit import Found
 from pipeline.search.audit_index import Audited, audit_index
+from pipeline.search.client import Index
 from pipeline.search.clips import find_clips
 from pipeline.search.event_reader import EventQuery
 from pipeline.search.event_tables import EventTables
-from pipeline.search.events import Levels
+from pipeline.search.events import Event, Levels
 from pipeline.search.find_events import find_events
 from pipeline.search.searches import IndexSearches
 from pipeline.search.tables import open_table
@@ -40,12 +42,17 @@ def draw_bursts(rng: np.random.Generator) -> tuple[Vectors, Vectors]:
 
 
 def write(
-    path: Path, *names: str, spoil: bool = False, logit_scale: float = 2.0, logit_bias: float = -6.0
+    path: Path | str,
+    *names: str,
+    spoil: bool = False,
+    logit_scale: float = 2.0,
+    logit_bias: float = -6.0,
+    n_files: int = N_FILES,
 ) -> Generation:
     """By default, an event begins at 2.6."""
     rng = np.random.default_rng(0)
     model = MODEL | {"logit_scale": logit_scale, "logit_bias": logit_bias}
-    write_index(path, {f"/{n}.wav": draw_bursts(rng) for n in range(N_FILES)}, GRID, None, None, model)
+    write_index(path, {f"/{n}.wav": draw_bursts(rng) for n in range(n_files)}, GRID, None, None, model)
     if names:
         add_vector_index(str(path), *names, spoil=spoil)
     return open_index(path).live
@@ -78,6 +85,30 @@ def test_answers_through_the_index_are_those_of_a_scan(tables: Generation) -> No
             assert answer.found == [Found(hit.clip_id, 0, 1, hit.score) for hit in hits]
             assert answer.is_full
             assert answer.least == -np.inf  # all clips were compared
+
+
+def spans(events: Sequence[Event]) -> list[tuple[str, float, float, float]]:
+    return [(event.uri, event.start_s, event.end_s, event.score) for event in events]
+
+
+def test_index_in_an_object_store_is_searched_and_audited(
+    bucket: str, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(module, "N_QUESTIONS", 32)
+    path = f"{bucket}/{tmp_path.name}/index"
+    tables = write(path, "pools", "clips", n_files=6)
+    assert has_vector_index(tables, "pools")
+    assert has_vector_index(tables, "clips")
+    index, texts = Index(path, models=FakeModels()), ["rain", "a dog", "wind"]
+    n_exact = n_found = 0
+    for found, exact in zip(index.locate(texts, k=20), index.locate(texts, k=20, exact=True), strict=True):
+        n_exact, n_found = n_exact + len(exact), n_found + len({*spans(found)} & {*spans(exact)})
+    assert 0.9 * n_exact <= n_found
+    assert n_exact > 40
+    assert index.search("rain", k=20) == index.search("rain", k=20, exact=True)
+    tuning = audit(tables)
+    assert list(tuning.measured) == ["locate", "query", "similar"]
+    assert all(measured.recall and measured.recall >= 0.97 for measured in tuning.measured.values())
 
 
 def test_index_that_finds_everything_has_a_recall_of_one(tables: Generation, monkeypatch: pytest.MonkeyPatch) -> None:
