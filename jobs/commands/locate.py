@@ -7,10 +7,15 @@ import typer
 from jobs.shared.hits import describe_where, print_found
 from jobs.shared.opening import open_index
 from jobs.shared.options import Exact, Json, Path_, Top, Where
-from jobs.shared.output import print_json, print_line
+from jobs.shared.output import print_error, print_json, print_line
 
 if TYPE_CHECKING:
     from pipeline.search.client import Index
+
+CUT = (
+    "earshot: there may be better events: very long events, or files that --where leaves out, took all that the search"
+    " looks at; --exact scans all frames"
+)
 
 
 def locate(
@@ -36,11 +41,14 @@ def locate(
     )
     if json:
         print_json(events)
-        return
-    if not events:
+    elif events:
+        print_found(f"{text!r} in {index}", events, where, ["peak_s"])
+    elif events.is_cut:
+        print_line("nothing found")
+    else:
         print_line(f"nothing found: {explain_no_event(opened, threshold, min_duration, where)}")
-        return
-    print_found(f"{text!r} in {index}", events, where, ["peak_s"])
+    if events.is_cut:
+        print_error(CUT)
 
 
 def explain_no_event(index: "Index", threshold: float, min_duration_s: float, where: str | None) -> str:

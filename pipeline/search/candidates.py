@@ -9,18 +9,22 @@ import pyarrow as pa
 
 from pipeline.index.row_positions import RowPositions
 from pipeline.index.search_settings import ALL_PARTITIONS, SearchSettings
-from pipeline.search.scores import MAX_COMPARED, Vector
+from pipeline.index.tables import to_matrix
+from pipeline.search.scores import Vector, score_rows
 
 MIN_FRAMES, MAX_FRAMES = 2_000, 1_000_000
 """Frames that one scan of the corpus returns."""
 
 MIN_POOLS, MAX_POOLS = 200, 300_000
-"""Pools that one search returns. A question that gets to the most takes seconds and 0.2 GB, and ends with the events
-that it has found."""
+"""Pools that one page holds at least, and that one search returns at most. A question that gets to the most takes
+seconds and 0.2 GB, and ends with the events that it has found."""
 
 COMPARED_POOLS = 4
-"""Whole vectors that a search compares for each pool that it returns: the codes of the vector index lead to them. From
-5,000 pools on, ``MAX_COMPARED`` makes it fewer, and more than 20,000 pools are ranked by the codes alone."""
+"""Whole vectors that are compared for each pool of a page: the codes of the vector index lead to them. One takes 6 µs,
+and the frames of a pool, sixty of which are read, ten times as long."""
+
+POOLS_AT_ONCE = 8_192
+"""Whole vectors of pools that are read together: 17 MB of 1,024 numbers each."""
 
 LEAST_PER_EVENT, LEAST_EVENTS = 5, 20
 """Pools to read for each event, and events to read them for, at least: 100 pools cost about 10 ms. With one or two
@@ -43,7 +47,8 @@ class Candidate(NamedTuple):
 
 
 class Page(NamedTuple):
-    """Candidates, best first. No later page has a better one than ``worst``, as far as the engine can tell."""
+    """Candidates, best first. Those of later pages are worse than ``worst``, except pools that the vector index has
+    underrated."""
 
     candidates: list[Candidate]
     worst: float
@@ -68,6 +73,12 @@ class Scope:
     def n_searched(self) -> float:
         """Candidates that a search returns for each one in these audios."""
         return 1.0 if self.is_named else 1.0 / self.share
+
+    def select(self, table: pa.Table) -> pa.Table:
+        """The candidates in these audios, from a search with ``find_filter``."""
+        if self.is_named or self.audio_ids is None:
+            return table
+        return table.filter(pa.array([audio_id in self.audio_ids for audio_id in table["audio_id"].to_pylist()]))
 
     def find_filter(self, left_out: list[str]) -> str | None:
         """The filter of a search, without the audios ``left_out``."""
@@ -140,7 +151,10 @@ class FrameScan:
 
 
 class PoolSearch:
-    """Pools of like frames, by the score of their mean: exact for few pools, estimated by the vector index for many.
+    """Pools of like frames, by the score of their mean.
+
+    The codes of the vector index rank all pools. A page has the best quarter of those that they lead to, by their whole
+    vectors; this is so for every ``k`` and ``where``, since recall is measured with few of them.
 
     A frame of a pool may score higher than its mean. So the best pools are read in any case, in proportion to the
     events that are asked for. How many it takes to find nearly all events is measured on each index.
@@ -154,40 +168,56 @@ class PoolSearch:
         self, pools: Any, n_pools: int, query: Vector, scope: Scope, *, k: int, settings: SearchSettings
     ) -> None:
         self.least = max(k, LEAST_EVENTS) * max(settings.pools_per_event, LEAST_PER_EVENT)
+        self.is_cut = False
+        """Whether the pages ended before all pools were taken into account."""
         self._pools, self._n_pools, self._query, self._scope = pools, n_pools, query, scope
+        self._compared: dict[int, float] = {}
+        """The scores of whole vectors, by row."""
 
     def pages(self, reader: Reader) -> Iterator[Page]:
         most = min(self._n_pools, MAX_POOLS)
-        n = int(min(most, max(MIN_POOLS, 2 * self.least) * self._scope.n_searched))
-        seen = np.empty(0, np.int64)
-        while n:
-            table = self._search(n, reader.finished_audios())
-            row_ids = table["_rowid"].to_numpy()
-            new = table.filter(pa.array(np.isin(row_ids, seen, invert=True)))
-            if new.num_rows:
-                yield Page(self._to_candidates(new), 1.0 - new["_distance"][-1].as_py())
-            if table.num_rows < n or n == most:
-                return
+        size = max(MIN_POOLS, 2 * self.least)
+        n, is_last, seen = 0, most == 0, np.empty(0, np.int64)
+        while not is_last:
+            n = int(min(most, COMPARED_POOLS * size * self._scope.n_searched))
+            found = self._search(n, reader.finished_audios())
+            is_last = n == most or found.num_rows < n
+            ranked = self._rank(self._scope.select(found))
+            page = ranked if is_last else ranked.slice(0, size)
+            row_ids = page["_rowid"].to_numpy()
+            if (new := page.filter(pa.array(np.isin(row_ids, seen, invert=True)))).num_rows:
+                yield Page(self._to_candidates(new), new["score"][-1].as_py())
+            self.is_cut = found.num_rows == most < self._n_pools
             seen = np.union1d(seen, row_ids)
-            n = min(most, 4 * n)
+            size *= 4
 
     def _search(self, n: int, left_out: list[str]) -> pa.Table:
-        """The ``n`` best pools, best first: those of earlier pages again.
+        """The ``n`` best pools by their codes: those of earlier searches again.
 
-        A lower bound on the distance would lose pools. The engine applies it to the estimated distances too, where a
-        pool may lie below the bound although the earlier page did not hold it.
+        A lower bound on the distance would lose pools: the engine applies it to the estimated distances, where a pool
+        may lie below the bound although the earlier search did not return it.
         """
         search = _nearest(self._pools, self._query, n, self._scope.find_filter(left_out)).nprobes(ALL_PARTITIONS)
-        if n_compared := min(COMPARED_POOLS, MAX_COMPARED // n):
-            search = search.refine_factor(n_compared)
+        # The distance is not used. Without it, the engine warns.
         return search.with_row_id(True).select(["audio_id", "first_frame", "n_frames", "_distance"]).to_arrow()
 
+    def _rank(self, pools: pa.Table) -> pa.Table:
+        """The pools with their scores, best first, by their whole vectors."""
+        row_ids = pools["_rowid"].to_pylist()
+        new = [row_id for row_id in row_ids if row_id not in self._compared]
+        for begin in range(0, len(new), POOLS_AT_ONCE):
+            search = self._pools.take_row_ids(new[begin : begin + POOLS_AT_ONCE]).select(["vector"])
+            table = search.with_row_id().to_arrow()
+            scores, _ = score_rows(to_matrix(table["vector"]), self._query)
+            self._compared |= zip(table["_rowid"].to_pylist(), scores.tolist(), strict=True)
+        scores = np.array([self._compared[row_id] for row_id in row_ids], np.float32)
+        order = np.argsort(-scores, kind="stable")
+        return pools.append_column("score", pa.array(scores)).take(order)
+
     def _to_candidates(self, table: pa.Table) -> list[Candidate]:
-        columns = (table[name].to_pylist() for name in ("audio_id", "first_frame", "n_frames", "_distance"))
+        columns = (table[name].to_pylist() for name in ("audio_id", "first_frame", "n_frames", "score"))
         return [
-            Candidate(audio_id, first, first + n, 1.0 - distance)
-            for audio_id, first, n, distance in zip(*columns, strict=True)
-            if self._scope.holds(audio_id)
+            Candidate(audio_id, first, first + n, score) for audio_id, first, n, score in zip(*columns, strict=True)
         ]
 
 

@@ -39,7 +39,7 @@ from pipeline.search.description import (
 )
 from pipeline.search.event_reader import EventQuery
 from pipeline.search.event_tables import EventTables
-from pipeline.search.events import Event, Levels, Rules, to_event
+from pipeline.search.events import Events, Levels, Rules, to_event
 from pipeline.search.find_events import find_all_events
 from pipeline.search.query_vectors import QueryModels, check_waveform, embed_sound
 from pipeline.search.scores import Vector
@@ -180,7 +180,7 @@ class Index:
         merge_gap_s: float = 0.2,
         where: str | None = None,
         exact: bool = False,
-    ) -> list[Event]: ...
+    ) -> Events: ...
 
     @overload
     def locate(
@@ -193,7 +193,7 @@ class Index:
         merge_gap_s: float = 0.2,
         where: str | None = None,
         exact: bool = False,
-    ) -> list[list[Event]]: ...
+    ) -> list[Events]: ...
 
     def locate(
         self,
@@ -205,9 +205,10 @@ class Index:
         merge_gap_s: float = 0.2,
         where: str | None = None,
         exact: bool = False,
-    ) -> list[Event] | list[list[Event]]:
+    ) -> Events | list[Events]:
         """The ``k`` events that fit ``text`` best; for several texts, a list for each. They are embedded together, and
-        up to four are searched at the same time. Times are in seconds, on a grid of 40 ms.
+        up to four are searched at the same time. Times are in seconds, on a grid of 40 ms. ``is_cut`` of a result tells
+        that there may be better events, which ``exact`` would find.
 
         Args:
             threshold: the probability at which an event begins. min_duration_s: drop shorter events.
@@ -228,11 +229,14 @@ class Index:
         levels = Levels.from_rules(rules, identity.logit_scale, identity.logit_bias)
         queries = [EventQuery(vector, levels, _check_k(k), where) for vector in vectors]
         results = [
-            [
-                to_event(rank, holder, event, float(probability(event.score, identity)))
-                for rank, (holder, event) in enumerate(found, start=1)
-            ]
-            for found in find_all_events(self._event_tables(exact), queries)
+            Events(
+                (
+                    to_event(rank, holder, event, float(probability(event.score, identity)))
+                    for rank, (holder, event) in enumerate(found, start=1)
+                ),
+                is_cut=is_cut,
+            )
+            for found, is_cut in find_all_events(self._event_tables(exact), queries)
         ]
         return results[0] if isinstance(text, str) else results
 

@@ -5,6 +5,7 @@ threshold (hysteresis). Gaps are closed, and short events dropped.
 """
 
 import math
+from collections.abc import Iterable
 from dataclasses import dataclass, field
 from typing import Any, NamedTuple
 
@@ -31,6 +32,18 @@ class Event:
     peak_s: float
     metadata: dict[str, Any] = field(default_factory=dict)
     """The user's columns."""
+
+
+class Events(list[Event]):
+    """Events, best first.
+
+    ``is_cut``: candidates ran out before it was sure that these are the best: very long events or files that ``where``
+    leaves out took most of them. A search with ``exact=True`` may find more.
+    """
+
+    def __init__(self, events: Iterable[Event] = (), *, is_cut: bool = False) -> None:
+        super().__init__(events)
+        self.is_cut = is_cut
 
 
 @dataclass(frozen=True)

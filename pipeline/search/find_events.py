@@ -8,7 +8,7 @@ further candidate can change the answer. Memory depends on the events, not on th
 from collections.abc import Sequence
 from concurrent.futures import ThreadPoolExecutor
 from functools import partial
-from typing import Any
+from typing import Any, NamedTuple
 
 import numpy as np
 import pyarrow.compute as pc
@@ -40,7 +40,14 @@ AT_ONCE = 4
 Found = list[tuple[Holder, EventFrames]]
 
 
-def find_all_events(tables: EventTables, queries: Sequence[EventQuery]) -> list[Found]:
+class FoundEvents(NamedTuple):
+    """``is_cut``: candidates ran out before it was sure that these are the best events."""
+
+    events: Found
+    is_cut: bool
+
+
+def find_all_events(tables: EventTables, queries: Sequence[EventQuery]) -> list[FoundEvents]:
     """``find_events`` for each query. All queries have the same ``where``.
 
     Through pools, a few queries are asked at the same time: the engine does not hold Python's lock. Exact scans are
@@ -76,16 +83,17 @@ def find_events(tables: EventTables, query: EventQuery, max_chosen: int = MAX_CH
     """
     check_query(tables.dimension, query.vector)
     tables = tables.keep_for(query.where)
-    return _find(tables, _choose_audios(tables, query.where, max_chosen), query)
+    return _find(tables, _choose_audios(tables, query.where, max_chosen), query).events
 
 
-def _find(tables: EventTables, scope: Scope, query: EventQuery) -> Found:
+def _find(tables: EventTables, scope: Scope, query: EventQuery) -> FoundEvents:
     if scope.audio_ids is not None and not scope.audio_ids:
-        return []
+        return FoundEvents([], is_cut=False)
     if tables.pools is None or (scope.is_named and scope.n_frames <= FEW_FRAMES):
-        return _scan_frames(tables, query, scope)
+        return FoundEvents(_scan_frames(tables, query, scope), is_cut=False)
     source = PoolSearch(tables.pools, tables.n_pools, query.vector, scope, k=query.k, settings=tables.settings)
-    return _search(source, EventReader(tables, query, source)).events
+    events = _search(source, EventReader(tables, query, source)).events
+    return FoundEvents(events, source.is_cut)
 
 
 def _scan_frames(tables: EventTables, query: EventQuery, scope: Scope) -> Found:

@@ -13,7 +13,7 @@ ROWS_AT_ONCE = 128
 """Rows that are turned into float64 together: a megabyte of 1,024 numbers, which stays in the cache."""
 
 MAX_COMPARED = 20_000
-"""Whole vectors that a search through a vector index compares at most: 40 MB of 1,024 numbers each, and 0.3 s."""
+"""Whole clips that a search compares at most, unless it returns more: 40 MB of 1,024 numbers each, and 0.3 s."""
 
 
 def dot_products(vectors: npt.NDArray[Any], query: Vector) -> Vector:

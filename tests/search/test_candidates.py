@@ -12,13 +12,14 @@ from hypothesis import HealthCheck, given, settings
 from hypothesis import strategies as st
 
 from jobs.bench import truth
+from jobs.bench.synthetic import FILE_FRAMES
 from pipeline.index import journal
 from pipeline.index.search_settings import SearchSettings
 from pipeline.search import candidates
 from pipeline.search.event_reader import EventQuery
 from pipeline.search.event_tables import EventTables
 from pipeline.search.events import EventFrames, Holder, Levels
-from pipeline.search.find_events import find_events
+from pipeline.search.find_events import find_all_events, find_events
 from pipeline.search.scores import dot_products
 from pipeline.search.tables import open_table
 from tests.helpers.events import QUERY, plain_events, quantised, write_scores, write_vectors
@@ -151,16 +152,16 @@ def test_pools_of_audio_in_many_pieces_lead_to_its_frames(tmp_path: Path, in_ord
     assert name(find_events(tables, EventQuery(QUERY, LEVELS, 50))) == plain_events(scores, LEVELS)[:50]
 
 
-def test_a_vector_index_leads_to_the_events(corpus: tuple[Path, dict[str, Any], dict[str, str]]) -> None:
+def test_reading_every_pool_through_a_vector_index_gives_the_events_of_a_scan(
+    corpus: tuple[Path, dict[str, Any], dict[str, str]],
+) -> None:
     path, scores, copies = corpus
     pools = lance.dataset(journal.table_uri(path, "pools"))
     pools.create_index("vector", "IVF_RQ", name="vector_idx", metric="dot", num_partitions=4, num_bits=1)
     tables = open_all(path, ALL)
     assert tables.pools.list_indices()
-    expected = plain_events(scores, LEVELS, copies)
-    found = name(find_events(tables, EventQuery(QUERY, LEVELS, 20)))
-    assert set(found) <= set(expected)
-    assert len(set(found) & set(expected[:20])) >= 18
+    expected = plain_events(scores, LEVELS, copies)[:20]
+    assert name(find_events(tables, EventQuery(QUERY, LEVELS, 20))) == expected
 
 
 # --- a vector index as a run builds it --------------------------------------------------------------------------------
@@ -233,40 +234,76 @@ def test_pages_hold_each_pool_once(sounds: MadeIndex) -> None:
             tables.pools, tables.n_pools, query, candidates.Scope(), k=1, settings=tables.settings
         )
         pages = list(source.pages(NothingFinished()))
-        assert [len(page.candidates) for page in pages] == [200, 600, 2_400, 7_000]
+        assert [len(page.candidates) for page in pages] == [200, 600, tables.n_pools - 800]
         found = [(each.audio_id, each.first) for page in pages for each in page.candidates]
         assert len(set(found)) == len(found) == tables.n_pools
         assert any(later.candidates[0].score > page.worst for page, later in itertools.pairwise(pages))
 
 
-class RecordingSearch:
-    """A search, or a table, that notes the arguments of ``limit`` and ``refine_factor``."""
+class RecordingPools:
+    """A table of pools that notes how many rows each search is limited to, and how many rows are taken."""
 
-    def __init__(self, search: Any, calls: list[tuple[str, int]]) -> None:
-        self._search, self._calls = search, calls
+    def __init__(self, pools: Any) -> None:
+        self._pools = pools
+        self.limits, self.taken = list[int](), list[int]()
 
-    def __getattr__(self, name: str) -> Any:
-        def call(*arguments: Any, **options: Any) -> Any:
-            if name in ("limit", "refine_factor"):
-                self._calls.append((name, *arguments))
-            result = getattr(self._search, name)(*arguments, **options)
-            return result if name == "to_arrow" else RecordingSearch(result, self._calls)
+    def search(self, *arguments: Any, **options: Any) -> Any:
+        search = self._pools.search(*arguments, **options)
+        self.limits.append(0)
 
-        return call
+        def limit(n: int, limit: Any = search.limit) -> Any:
+            self.limits[-1] = n
+            return limit(n)
+
+        search.limit = limit
+        return search
+
+    def take_row_ids(self, row_ids: list[int]) -> Any:
+        self.taken.append(len(row_ids))
+        return self._pools.take_row_ids(row_ids)
 
 
-def test_number_of_whole_vectors_to_compare_is_bounded(sounds: MadeIndex, monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr(candidates, "MAX_COMPARED", 1_000)
-    pools, calls, query = open_table(str(sounds.path), "pools"), list[tuple[str, int]](), sounds.vectors.texts(1)[0]
-    how: dict[str, Any] = {"k": 1, "settings": SearchSettings()}
-    recorded, n_pools = RecordingSearch(pools, calls), pools.count_rows()
-    list(candidates.PoolSearch(recorded, n_pools, query, candidates.Scope(), **how).pages(NothingFinished()))
-    refined = [("limit", 200), ("refine_factor", 4), ("limit", 800), ("refine_factor", 1)]
-    assert calls == [*refined, ("limit", 3_200), ("limit", 10_200)]
-    calls.clear()
-    few = candidates.Scope(frozenset({"one of many"}), is_named=False, share=0.05)
-    next(candidates.PoolSearch(recorded, n_pools, query, few, **how).pages(NothingFinished()))
-    assert calls == [("limit", 4_000)]
+def read_pages(sounds: MadeIndex, scope: candidates.Scope, k: int, n_pages: int) -> tuple[RecordingPools, list[int]]:
+    """The pools, and the sizes of the first pages of a search."""
+    pools, query = RecordingPools(open_table(str(sounds.path), "pools")), sounds.vectors.texts(1)[0]
+    n_pools = open_table(str(sounds.path), "pools").count_rows()
+    source = candidates.PoolSearch(pools, n_pools, query, scope, k=k, settings=SearchSettings(1))
+    pages = itertools.islice(source.pages(NothingFinished()), n_pages)
+    return pools, [len(page.candidates) for page in pages]
+
+
+@pytest.mark.parametrize(("k", "least"), [(1, 100), (20, 100), (200, 1_000)])
+def test_four_whole_vectors_are_compared_for_each_pool_of_a_page(sounds: MadeIndex, k: int, least: int) -> None:
+    """Also for a large ``k``: recall is measured with 20 events or more."""
+    pools, sizes = read_pages(sounds, candidates.Scope(), k, 1)
+    assert sizes == [2 * least]
+    assert pools.limits == pools.taken == [8 * least]
+
+
+def test_no_whole_vector_is_read_twice_and_few_are_held_together(
+    sounds: MadeIndex, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(candidates, "POOLS_AT_ONCE", 1_000)
+    pools, sizes = read_pages(sounds, candidates.Scope(), 1, 9)
+    assert pools.limits == [800, 3_200, 10_200]
+    assert sum(pools.taken) == sum(sizes) == 10_200
+    assert max(pools.taken) == 1_000
+
+
+def test_whole_vectors_of_other_files_are_not_compared(sounds: MadeIndex) -> None:
+    """A twentieth of the audios is selected, but not named in the search."""
+    audio_ids = open_table(str(sounds.path), "files").search().where("lot < 8").select(["audio_id"]).to_arrow()
+    scope = candidates.Scope(frozenset(audio_ids["audio_id"].to_pylist()), share=8 / sounds.n_files)
+    pools, sizes = read_pages(sounds, scope, 1, 9)
+    assert pools.limits == [10_200]
+    assert pools.taken == sizes == [8 * FILE_FRAMES // 25]
+
+
+def test_pools_are_read_for_twenty_events_at_least() -> None:
+    """Recall is measured with 20 events or more, so it would not hold for fewer pools."""
+    for per_event, k, least in [(1, 1, 100), (5, 20, 100), (1, 30, 150), (40, 1, 800), (40, 30, 1_200)]:
+        settings = SearchSettings(per_event)
+        assert candidates.PoolSearch(None, 0, QUERY, candidates.Scope(), k=k, settings=settings).least == least
 
 
 @pytest.mark.parametrize("max_chosen", [0, 10_000])
@@ -287,6 +324,10 @@ def test_search_ends_with_what_it_found_at_the_largest_number_of_pools(
     levels = find_levels(scores, 0.2)
     everything = plain_events(scores, levels)
     monkeypatch.setattr(candidates, "MAX_POOLS", 400)  # fewer than the rain has
-    found = name(find_events(open_all(sounds.path, SearchSettings(1)), EventQuery(query, levels, 40)))
-    assert set(found) <= set(everything)
-    assert 1 <= len(found) < min(40, len(everything))
+    tables = open_all(sounds.path, SearchSettings(1))
+    [(events, is_cut)] = find_all_events(tables, [EventQuery(query, levels, 40)])
+    assert set(name(events)) <= set(everything)
+    assert 1 <= len(events) < min(40, len(everything))
+    assert is_cut
+    [(events, is_cut)] = find_all_events(tables, [EventQuery(query, levels, 1)])
+    assert (len(events), is_cut) == (1, False)  # the best one is sure

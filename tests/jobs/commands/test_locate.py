@@ -45,3 +45,19 @@ def test_exact_finds_what_a_bad_vector_index_misses(
         found = lines(call("locate", into, text, "-k", "1", "--threshold", "1e-4", "--json")[1])
         missed += found != lines(before[text])[:1]
     assert missed
+
+
+def test_search_that_ended_early_says_so(corpus: KnownCorpus, call: Call, monkeypatch: pytest.MonkeyPatch) -> None:
+    into = corpus.config.into
+    add_vector_index(into, "pools")
+    publish_tuning(into, TUNING)
+    whole = call("locate", into, "a bell", "--threshold", "1e-4", "--json")
+    assert "--exact" not in whole[2]
+    monkeypatch.setattr(candidates, "MAX_POOLS", 1)
+    for options in (("--threshold", "1e-4"), ("--threshold", "1e-4", "--json"), ("--threshold", "0.9999")):
+        code, _, err = call("locate", into, "a bell", *options)
+        assert code == 0
+        assert "there may be better events" in err
+        assert "--exact" in err
+    out = call("locate", into, "a bell", "--threshold", "0.9999")[1]
+    assert out == "nothing found\n"
