@@ -198,7 +198,7 @@ class PoolSearch:
         may lie below the bound although the earlier search did not return it.
         """
         search = _nearest(self._pools, self._query, n, self._scope.find_filter(left_out)).nprobes(ALL_PARTITIONS)
-        # The distance is not used. Without it, the engine warns.
+        # The distance is not used: without it, the engine adds it, and warns of that.
         return search.with_row_id(True).select(["audio_id", "first_frame", "n_frames", "_distance"]).to_arrow()
 
     def _rank(self, pools: pa.Table) -> pa.Table:

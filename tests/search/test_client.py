@@ -35,7 +35,7 @@ from tests.helpers.made import sounds as sounds
 from tests.helpers.shards import write_shard
 from tests.helpers.sounds import by_av, tone
 from tests.helpers.tables import CLIPS, create_empty
-from tests.helpers.tuning import TUNING, add_vector_index, publish_tuning
+from tests.helpers.tuning import TUNING, add_vector_index, measure_here, publish_tuning
 
 
 @pytest.fixture(params=["all", "none"])
@@ -253,7 +253,7 @@ def test_more_hits_than_the_recall_was_measured_with_come_from_all_partitions(
     n_found = []
     for k in (200, 20):
         query = replace(TUNING.measured["query"], k=k)
-        publish_tuning(path, replace(TUNING, settings=settings, query=query))
+        publish_tuning(path, measure_here(path, replace(TUNING, settings=settings, query=query)))
         opened, found = open_with(path, Ear(), MadeTexts(made_clips.vectors)), 0
         for text in map(str, range(10)):
             exact = opened.search(text, 200, all_windows=True, exact=True)
