@@ -267,7 +267,10 @@ class AvReader:
     def _make_timeline(self, size_bytes: int, zero_s: float | None) -> Timeline:
         durations_s = [duration_s for duration_s in (self._stated_s(), self.info.expected_duration_s) if duration_s]
         may_splice = self._is_chain or self._container.format.name in SPLICED_FORMATS  # each link has its own clock
-        container = Container(size_bytes, max(durations_s, default=None), zero_s, may_splice)
+        first_s = self._packets.first_s
+        if first_s is not None:
+            first_s = max(0.0, first_s + self._pre_skip / opus.RATE_HZ)
+        container = Container(size_bytes, max(durations_s, default=None), zero_s, may_splice, first_s)
         is_opus = self.info.codec == "opus"
         return Timeline(container, self._packets.neighbours, OPUS_GAP_S if is_opus else GAP_S)
 

@@ -70,14 +70,15 @@ def find_zero(sound_s: float, neighbours: list[Neighbour], duration_s: float | N
 class Container:
     """What a container tells about the clock of its sound.
 
-    ``zero_s`` is when the first other stream begins. ``duration_s`` is what the container states. ``may_splice`` tells
-    whether the clock may be set anew in the middle.
+    ``zero_s`` is when the first other stream begins, ``first_s`` when the sound does, whether that decodes or not.
+    ``duration_s`` is what the container states. ``may_splice`` tells whether the clock may be set anew in the middle.
     """
 
     size_bytes: int
     duration_s: float | None
     zero_s: float | None = None
     may_splice: bool = False
+    first_s: float | None = None
 
 
 class Timeline:
@@ -117,10 +118,13 @@ class Timeline:
 
     def _begin(self, time_s: float) -> float:
         begin_s = time_s - self.at_s  # after a pause
-        lead_s = 0.0 if self._container.zero_s is None else begin_s - self._container.zero_s
+        lost_s = 0.0 if self._container.first_s is None else begin_s - self._container.first_s
+        lost_s = lost_s if lost_s > GAP_S else 0.0  # decoders leave out an encoder's delay
+        lead_s = max(lost_s, 0.0 if self._container.zero_s is None else begin_s - self._container.zero_s)
         if lead_s >= min(self._end_s, max(_HOUR_S, self._by_size_s)):
             self._refuse(lead_s)
-            lead_s = 0.0
+            lead_s = lost_s = 0.0
+        self.filled_s += lost_s if lost_s > self._damage_s else 0.0
         lead_s = lead_s if lead_s > _ROUNDING_S else 0.0
         self._zero_s = begin_s - lead_s
         return lead_s

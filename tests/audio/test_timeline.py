@@ -160,6 +160,21 @@ def test_vorbis_in_avi_gains_nothing_by_its_bit_rate() -> None:
     assert truncated is None
 
 
+BARE = [("matroska", "aac"), ("webm", "libopus"), ("ogg", "libopus"), ("mp4", "aac"), ("mpegts", "ac3"), ("flv", "aac")]
+
+
+@pytest.mark.parametrize(
+    ("container", "codec", "video"),
+    [*((*bare, None) for bare in BARE), ("matroska", "aac", "libx264"), ("mpegts", "ac3", "libx264")],
+)
+def test_damage_at_the_beginning_keeps_the_time_of_what_follows(container: str, codec: str, video: str | None) -> None:
+    data = make_film(container, codec, video, spoil=lambda time_s: time_s < 1.5)
+    bursts_s, duration_s, truncated = hear(data)
+    assert bursts_s == pytest.approx([2.0, 9.0], abs=0.03)
+    assert duration_s == pytest.approx(12.0, abs=0.05)
+    assert truncated is not None
+
+
 # --- the rules --------------------------------------------------------------------------------------------------------
 
 
@@ -206,6 +221,16 @@ def test_gap_of_hours_is_a_broken_clock_where_no_duration_is_stated() -> None:
 def test_many_splices_of_a_large_stream_add_no_days() -> None:
     silences_s = place(Container(10**9, None, may_splice=True), [9.0 * k for k in range(10_000)])
     assert sum(silences_s) <= 3_600 + 10_000
+
+
+def test_sound_that_does_not_decode_at_its_beginning_is_a_gap() -> None:
+    timeline = Timeline(Container(10**6, None, first_s=5.0), [])
+    assert timeline.silence_before(8.0) == 3.0
+    assert timeline.filled_s == 3.0
+    late = Timeline(Container(10**6, None, zero_s=1.0, first_s=5.0), [])
+    assert late.silence_before(8.0) == 7.0
+    assert late.filled_s == 3.0
+    assert place(Container(10**6, None, first_s=5.0), [5.05, 6.05]) == [0, 0]
 
 
 @pytest.mark.parametrize("late_s", [0.0, 0.004])

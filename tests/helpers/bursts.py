@@ -65,6 +65,7 @@ def make_film(
     move_video_s: Callable[[float], float] = lambda time_s: 0.0,
     video_s: float = 20.0,
     options: dict[str, str] | None = None,
+    spoil: Callable[[float], bool] = lambda time_s: False,
 ) -> bytes:
     """A film with two bursts in its sound.
 
@@ -74,6 +75,7 @@ def make_film(
         data: a file with the sound, instead of one of ``codec``.
         move_s, move_video_s: how much each packet is moved, by its time.
         options: of the container.
+        spoil: whether the packet of this time is damaged so that it does not decode.
     """
     data = data or by_av("matroska", codec, 128_000)(make_bursts(SAMPLE_RATE_HZ, 2), SAMPLE_RATE_HZ)
     file = io.BytesIO()
@@ -85,7 +87,9 @@ def make_film(
         stream = film.add_stream_from_template(source.streams.audio[0])
         for packet in source.demux(source.streams.audio[0]):
             if packet.dts is not None:
-                _move(packet, late_s + move_s(float(packet.pts * packet.time_base)))
+                time_s = float(packet.pts * packet.time_base)
+                packet = _damage(packet) if spoil(time_s) else packet
+                _move(packet, late_s + move_s(time_s))
                 packet.stream = stream
                 packets.append(packet)
         for packet in sorted(packets, key=lambda packet: float(packet.dts * packet.time_base)):
@@ -135,6 +139,13 @@ def _draw(film: Any, codec: str, duration_s: float, move_s: Callable[[float], fl
     for packet in packets:
         _move(packet, move_s(float(packet.pts * packet.time_base)))
     return packets
+
+
+def _damage(packet: Any) -> Any:
+    damaged = av.Packet(b"\xef" * packet.size)
+    damaged.pts, damaged.dts, damaged.time_base = packet.pts, packet.dts, packet.time_base
+    damaged.duration = packet.duration
+    return damaged
 
 
 def _move(packet: Any, by_s: float) -> None:
