@@ -1,7 +1,9 @@
 """Measure what vector indexes cost while an index grows.
 
-    python -m jobs.bench growth                    # 500,000 frames, so 20,000 pools: some minutes, and 5 GB of disk
-    python -m jobs.bench growth --rows 10000000    # 400,000 pools and 40,000 clips
+    python -m jobs.bench growth                  # 2,600,000 frames, so 104,000 pools and 10,400 clips: some minutes
+    python -m jobs.bench growth --rows 260000    # 10,400 pools; too few clips for a vector index: half a minute
+
+It takes about 10 GB of disk for a million frames of 1,024 numbers.
 
 Two indexes get the same made vectors (``synthetic``) through the project's own stages; one never has vector indexes.
 After the maintenance of ``earshot optimize``, which makes the *full build*, both grow by 1 % in each round: a commit,
@@ -189,11 +191,11 @@ def _measure_start(index: Grown) -> Cost:
 
 
 def growth(
-    rows: Annotated[int, typer.Option(help="Frames to begin with, 1,500 to a file.", min=1)] = 500_000,
+    rows: Annotated[int, typer.Option(help="Frames to begin with, 1,500 to a file.", min=1)] = 2_600_000,
     dimension: Annotated[int, typer.Option(help="Numbers of a vector: a multiple of 8.", min=8)] = DIMENSION,
     rounds: Annotated[int, typer.Option(help="How often 1 % is added.", min=1)] = 10,
     json: Json = False,
 ) -> None:
-    """Measure what vector indexes cost an index that grows, beside one without: some minutes for 500,000 frames."""
+    """Measure what vector indexes cost an index that grows, beside one without: some minutes for 2,600,000 frames."""
     measure = partial(measure_growth, n_rows=rows, dimension=dimension, n_rounds=rounds)
     measure_and_report("what vector indexes cost an index that grows", [measure], json=json)

@@ -1,14 +1,15 @@
 """``python -m jobs.bench growth`` on tiny indexes."""
 
+from inspect import signature
 from pathlib import Path
 
 import pytest
 
-from jobs.bench.growth import Steps, measure_growth
-from jobs.bench.synthetic import FILE_FRAMES
+from jobs.bench.growth import Steps, growth, measure_growth
+from jobs.bench.synthetic import CLIPS_PER_FILE, FILE_FRAMES
 from pipeline.index import vector_index
 from pipeline.index.handle import find_index
-from pipeline.index.vector_index import read_index
+from pipeline.index.vector_index import VECTORS_TO_INDEX, read_index
 from pipeline.index.verify import verify_index
 
 N_FILES, N_ROUNDS = 10, 2
@@ -40,6 +41,11 @@ def test_growth_of_an_index_is_measured_beside_one_without_vector_indexes(
 def test_too_few_rows_for_a_vector_index_are_refused(tmp_path: Path) -> None:
     with pytest.raises(SystemExit, match="no table has 10,000 rows"):
         list(measure_growth(tmp_path, FILE_FRAMES, 16, 1))
+
+
+def test_by_default_clips_and_pools_have_vector_indexes() -> None:
+    n_files = -(-signature(growth).parameters["rows"].default // FILE_FRAMES)
+    assert n_files * CLIPS_PER_FILE >= VECTORS_TO_INDEX
 
 
 def test_steps_begin_where_the_one_before_ends() -> None:
