@@ -54,18 +54,22 @@ def _was_refused(row: Mapping[str, Any]) -> bool:
     return bool(row["reason"] == "decode_error" and row["codec"] is None)
 
 
-def _is_mp3_with_more_at_its_end(row: Mapping[str, Any]) -> bool:
-    if row["codec"] != "mp3" or row["status"] != "indexed":
+def _is_mpeg_with_more_at_its_end(row: Mapping[str, Any]) -> bool:
+    """Whether there may be a tag behind the frames. Where no duration is stated, the row does not tell."""
+    is_adts = row["codec"] == "aac" and extension_of(split_uri(row["uri"])[0]) in ("aac", "adts")
+    if row["status"] != "indexed" or not (is_adts or row["codec"] in ("mp2", "mp3")):
         return False
     duration_s, expected_s = row["duration_s"], row["expected_duration_s"]
-    return bool(row["reason"] == "truncated" or (expected_s and duration_s and duration_s - expected_s > 1e-4))
+    if expected_s is None or duration_s is None:
+        return True
+    return bool(row["reason"] == "truncated" or duration_s - expected_s > 1e-4)
 
 
 _BLOCK_CODECS = frozenset(["ms_adpcm", "ima_adpcm", "gsm610", "nms_adpcm_16", "nms_adpcm_24", "nms_adpcm_32"])
 
 _MATROSKA = frozenset(["mkv", "webm", "weba", "mka"])
 _FILMS = _MATROSKA | {"mp4", "m4v", "mov", "3gp", "3g2", "wmv", "asf", "flv", "f4v", "mpg", "mpeg", "m2ts", "vob"}
-_FILMS |= {"ogv", "ogx"}
+_FILMS |= {"ogv", "ogx", "ts", "mts", "nut"}
 _OTHER_FILMS = frozenset(["avi", "mxf", "rmvb"])  # nothing but their tracks is read in another way
 
 
@@ -107,18 +111,42 @@ def _may_be_late_opus(row: Mapping[str, Any]) -> bool:
 
 
 def _promised_too_much(row: Mapping[str, Any]) -> bool:
-    if row["reason"] != "truncated":
+    is_truncated = row["reason"] == "truncated"
+    if row["codec"] in ("flac", "alac") and _may_be_named(row, _COUNTING_BLOCKS):
+        duration_s, expected_s = row["duration_s"], row["expected_duration_s"]
+        return is_truncated or bool(duration_s and expected_s and expected_s - duration_s > 1e-4)
+    return is_truncated and row["codec"] == "opus" and _may_be_named(row, _OGG)
+
+
+def _may_have_pauses(row: Mapping[str, Any]) -> bool:
+    if row["codec"] not in ("amr_nb", "amr_wb"):
         return False
-    is_late_opus = row["codec"] == "opus" and _may_be_named(row, _OGG)
-    return is_late_opus or (row["codec"] in ("flac", "alac") and _may_be_named(row, _COUNTING_BLOCKS))
+    duration_s, expected_s = row["duration_s"], row["expected_duration_s"]
+    has_all = duration_s and expected_s and row["reason"] is None and expected_s - duration_s < _AMR_FRAME_S
+    return not has_all or bool(split_uri(row["uri"])[1])
+
+
+_AMR_FRAME_S = 0.02
+
+
+def _may_have_lost_time(row: Mapping[str, Any]) -> bool:
+    if not _has_sound(row):
+        return False
+    if row["codec"] == "vorbis" and _may_be_named(row, frozenset(["avi"])):
+        return True
+    is_short = row["reason"] in ("truncated", "out_of_range")
+    if row["codec"] in ("mp2", "mp3") and row["reason"] == "truncated":
+        return True  # a tag behind it that states a wrong size
+    is_open = row["expected_duration_s"] is None and _may_be_named(row, _FILMS)
+    return is_open or (is_short and _may_be_named(row, _FILMS | _OGG))
 
 
 MENDS: tuple[Mend, ...] = (
     Mend(2, "G.722 and GSM without a header are read by their extension", _has_no_header),
-    Mend(3, "a tag behind the last frame of an mp3 is not decoded", _is_mp3_with_more_at_its_end),
+    Mend(3, "a tag behind the last frame of an mp3 or ADTS file is not decoded", _is_mpeg_with_more_at_its_end),
     Mend(4, "a tag before a wav, unpadded chunks and codecs without a readable tag are understood", _was_refused),
     Mend(5, "compressed wav ends where its header says", lambda row: row["codec"] in _BLOCK_CODECS),
-    Mend(6, "AMR keeps the time of its pauses", lambda row: row["codec"] in ("amr_nb", "amr_wb")),
+    Mend(6, "AMR keeps the time of its pauses", _may_have_pauses),
     Mend(
         7, "Ogg Opus that begins late, and lossless sound in avi and caf, is not called truncated", _promised_too_much
     ),
@@ -126,6 +154,7 @@ MENDS: tuple[Mend, ...] = (
     Mend(9, "opus of low rates in webm begins without its encoder's delay", _may_be_late_opus),
     Mend(10, "the default one of several sound tracks is read, unless it is silent", _may_have_tracks),
     Mend(11, "all links of chained Ogg are read", _may_be_chained),
+    Mend(12, "gaps in thin, live and chained sound become silence, and vorbis in avi gains none", _may_have_lost_time),
 )
 DECODER = max((mend.version for mend in MENDS), default=1)
 """The version that this code decodes with."""
