@@ -8,12 +8,13 @@ Neither needs the table as a whole: paths are read without the bytes, and bytes 
 import json
 import os
 import tempfile
-from collections.abc import Callable, Iterable, Iterator
+from collections.abc import Iterator
 from contextlib import closing
 from dataclasses import dataclass
-from itertools import accumulate
+from itertools import accumulate, chain
 from typing import Any
 
+import numpy as np
 import pyarrow as pa
 import pyarrow.compute as pc
 
@@ -28,15 +29,18 @@ _NAMES_AT_ONCE = 10_000
 BLOCK_BYTES = 64 * 2**10
 """Block in which names are read from an object store: they lie scattered."""
 
-MOST_NAME_BYTES, MOST_VALUE_BYTES = 4096, 64 * 2**10
-"""The longest name of a row, and the largest text of its metadata. In a column whose values repeat, a few bytes can
-stand for gigabytes, so lengths are checked before values are copied."""
+MOST_NAME_BYTES = 4096
+"""The longest name of a row. In a column whose values repeat, a few bytes can stand for gigabytes, so lengths are
+checked before names are copied."""
 
-LITTLE_BYTES, FEW_ROWS = 64 * 2**20, 100_000
-"""Names together may have so many bytes, and a table so many rows; or as many as the file has bytes."""
+LITTLE_BYTES = 64 * 2**20
+"""Names together may have so many bytes, or as many as the file has."""
 
-MOST_COLUMNS_BYTES = 2**30
-"""Metadata of one table that is read into memory."""
+FEW_ROWS, ROW_BYTES = 100_000, 64
+"""A table may have so many rows, or one for each ``ROW_BYTES`` of its file."""
+
+MOST_COLUMN_BYTES = 2**30
+"""The largest column that is read, as the footer of a Parquet file states it."""
 
 
 class NoAudioError(CorpusError):
@@ -82,9 +86,9 @@ def find_column(schema: pa.Schema) -> _Column:
         raise NoAudioError("a table without a column of audio bytes")
     [column] = found
     if pa.types.is_struct(column.type):
-        has_path = column.type.get_field_index("path") >= 0 and _is_text(column.type.field("path").type)
+        has_path = column.type.get_field_index("path") >= 0 and is_text(column.type.field("path").type)
         return _Column(f"{column.name}.bytes", f"{column.name}.path" if has_path else None)
-    has_path = "path" in schema.names and _is_text(schema.field("path").type)
+    has_path = "path" in schema.names and is_text(schema.field("path").type)
     return _Column(column.name, "path" if has_path else None)
 
 
@@ -107,7 +111,8 @@ def _is_binary(kind: pa.DataType) -> bool:
     return bool(pa.types.is_binary(kind) or pa.types.is_large_binary(kind) or pa.types.is_binary_view(kind))
 
 
-def _is_text(kind: pa.DataType) -> bool:
+def is_text(kind: pa.DataType) -> bool:
+    """Whether values are texts, in any of Arrow's layouts."""
     return bool(pa.types.is_string(kind) or pa.types.is_large_string(kind) or pa.types.is_string_view(kind))
 
 
@@ -132,8 +137,7 @@ def list_rows(path: str) -> Iterator[TableRow]:
     """
     size_bytes, n_name_bytes = storage.stat_file(path)[0], 0
     with closing(open_table(path, BLOCK_BYTES)) as table:
-        if table.n_rows > max(FEW_ROWS, size_bytes):
-            raise CorpusError(f"{table.n_rows:,} rows in a file of {size_bytes:,} bytes")
+        check_n_rows(table.n_rows, size_bytes)
         for group in range(len(table.starts)):
             for row in table.list_group(group):
                 n_name_bytes += len(row.name or "")
@@ -142,16 +146,14 @@ def list_rows(path: str) -> Iterator[TableRow]:
                 yield row
 
 
-def read_columns(path: str, is_kept: Callable[[pa.Field], bool]) -> pa.Table:
-    """Whole columns of a table, except the audio.
+def check_n_rows(n_rows: int, size_bytes: int) -> None:
+    """Refuse a table of more rows than its file can mean.
 
     Raises:
-        Exception: as ``holds_audio``.
+        CorpusError
     """
-    with closing(open_table(path, BLOCK_BYTES)) as table:
-        audio = (table.column.data.split(".")[0], table.column.name)
-        names = [column.name for column in table.schema if column.name not in audio and is_kept(column)]
-        return table.read_columns(names)
+    if n_rows > max(FEW_ROWS, size_bytes // ROW_BYTES):
+        raise CorpusError(f"{n_rows:,} rows in a file of {size_bytes:,} bytes")
 
 
 # --- tables -----------------------------------------------------------------------------------------------------------
@@ -187,15 +189,12 @@ class _Parquet:
         self._file.close()
         self._source.close()
 
-    def read_columns(self, names: list[str]) -> pa.Table:
-        self._check_size(range(len(self.starts)), names, MOST_COLUMNS_BYTES)
-        texts = [column.name for column in self.schema if column.name in names and _is_text(column.type)]
-        found = self._open_texts(texts).read(columns=names, use_threads=False)
-        for position, column in enumerate(found.schema):
-            if pa.types.is_dictionary(column.type):
-                plain = _read_texts(found.column(position), column.name)
-                found = found.set_column(position, column.name, plain)
-        return found
+    def read_column(self, field: pa.Field, n_rows: int) -> Iterator[pa.Array]:
+        """A column, so many rows at a time; texts as numbers of different values."""
+        for group in range(len(self.starts)):
+            self._check_size(group, field.name)
+        file = self._open_texts([field.name] if is_text(field.type) else [])
+        return (batch.column(0) for batch in file.iter_batches(n_rows, columns=[field.name], use_threads=False))
 
     def _open_texts(self, names: list[str]) -> Any:
         """The file again, with texts as numbers of different values: their lengths are known before they are copied."""
@@ -206,25 +205,22 @@ class _Parquet:
             self._source, metadata=metadata, read_dictionary=names, buffer_size=_BUFFER_BYTES, pre_buffer=False
         )
 
-    def _check_size(self, groups: Iterable[int], names: list[str], most_bytes: int) -> None:
+    def _check_size(self, group: int, name: str) -> None:
         n_bytes = sum(
-            column.total_uncompressed_size
-            for group in groups
-            for column in self._columns(group)
-            if column.path_in_schema in names
+            column.total_uncompressed_size for column in self._columns(group) if column.path_in_schema == name
         )
-        if n_bytes > most_bytes:
-            raise CorpusError(f"{', '.join(names)}: {n_bytes:,} bytes; {most_bytes:,} are read")
+        if n_bytes > MOST_COLUMN_BYTES:
+            raise CorpusError(f"{name}: {n_bytes:,} bytes; {MOST_COLUMN_BYTES:,} are read")
 
     def list_group(self, group: int) -> Iterator[TableRow]:
         mean_bytes, n_rows = self._mean_bytes(group), self._file.metadata.row_group(group).num_rows
         if self.column.name is None:
             yield from (TableRow(None, mean_bytes) for _ in range(n_rows))
             return
-        self._check_size([group], [self.column.name], MOST_COLUMNS_BYTES)
+        self._check_size(group, self.column.name)
         texts = self._open_texts([self.column.name])
         for names in self._read(group, self.column.name, _NAMES_AT_ONCE, texts):
-            _check_texts(names, MOST_NAME_BYTES, "a name")
+            check_lengths(names.dictionary, MOST_NAME_BYTES, "a name")
             yield from (TableRow(name, mean_bytes) for name in _decode_names(names.dictionary_decode()))
 
     def read_group(self, group: int) -> Iterator[pa.Array]:
@@ -270,18 +266,20 @@ class _Arrow:
         self._batches.clear()
         self._map.close()
 
-    def read_columns(self, names: list[str]) -> pa.Table:
-        numbers = [number for number, name in enumerate(self.schema.names) if name in names]  # a name may occur twice
-        return pa.Table.from_batches(self._batches, self.schema).select(numbers)
+    def read_column(self, field: pa.Field, n_rows: int) -> Iterator[pa.Array]:
+        """A column, so many rows at a time."""
+        position = self.schema.names.index(field.name)  # a name may occur twice
+        for batch in self._batches:
+            yield from _cut(batch.column(position), n_rows)
 
     def list_group(self, group: int) -> Iterator[TableRow]:
-        batch = self._batches[group]
         sizes = pc.fill_null(pc.binary_length(self._column(group, self.column.data)), 0).to_pylist()
-        names: Any = [None] * batch.num_rows
-        if self.column.name is not None:
-            column = self._column(group, self.column.name)
-            _check_lengths(column, MOST_NAME_BYTES, "a name")
-            names = _decode_names(column)
+        if self.column.name is None:
+            yield from (TableRow(None, size) for size in sizes)
+            return
+        column = self._column(group, self.column.name)
+        check_lengths(column, MOST_NAME_BYTES, "a name")
+        names = chain.from_iterable(map(_decode_names, _cut(column, _NAMES_AT_ONCE)))
         yield from map(TableRow, names, sizes)
 
     def read_group(self, group: int) -> Iterator[pa.Array]:
@@ -322,25 +320,25 @@ def _flatten(column: pa.Array) -> pa.Array:
     return column.flatten()[0] if pa.types.is_struct(column.type) else column
 
 
-def _read_texts(column: pa.ChunkedArray, name: str) -> pa.ChunkedArray:
-    """A column of texts that are given as numbers of different values."""
-    n_bytes = sum(_check_texts(chunk, MOST_VALUE_BYTES, f"column `{name}`: a text") for chunk in column.chunks)
-    if n_bytes > MOST_COLUMNS_BYTES:
-        raise CorpusError(f"column `{name}`: {n_bytes:,} bytes; {MOST_COLUMNS_BYTES:,} are read")
-    return column.cast(column.type.value_type)
+def _cut(column: pa.Array, n_rows: int) -> Iterator[pa.Array]:
+    return (column.slice(at, n_rows) for at in range(0, len(column), n_rows))
 
 
-def _check_texts(texts: pa.DictionaryArray, most_bytes: int, what: str) -> int:
-    """Refuse texts of which one is too long, before they are copied; returns the bytes that all of them have."""
-    lengths = _check_lengths(texts.dictionary, most_bytes, what)
-    return pc.sum(pc.take(lengths, texts.indices)).as_py() or 0
+def check_lengths(values: pa.Array, most_bytes: int, what: str) -> pa.Array:
+    """The lengths of texts, in bytes.
 
-
-def _check_lengths(values: pa.Array, most_bytes: int, what: str) -> pa.Array:
-    lengths = pc.cast(pc.binary_length(values), pa.int64())
-    longest = pc.max(lengths).as_py() or 0
-    if longest > most_bytes:
-        raise CorpusError(f"{what} of {longest:,} bytes; {most_bytes:,} are allowed")
+    Raises:
+        CorpusError: one is too long, or below zero: then the table is invalid.
+    """
+    if pa.types.is_string_view(values.type):  # Arrow does not count them; a view begins with its length
+        views = np.frombuffer(values.buffers()[1], np.int32)[4 * values.offset : 4 * (values.offset + len(values))]
+        lengths = pa.array(views[::4].astype(np.int64), mask=np.asarray(values.is_null()))
+    else:
+        lengths = pc.cast(pc.binary_length(values), pa.int64())
+    found = pc.min_max(lengths).as_py()
+    for length in (found["min"] or 0, found["max"] or 0):
+        if not 0 <= length <= most_bytes:
+            raise CorpusError(f"{what} of {length:,} bytes; {most_bytes:,} are allowed")
     return lengths
 
 

@@ -16,10 +16,10 @@ import pyarrow.compute as pc
 
 from pipeline import schema
 from pipeline.config import CorpusConfig
-from pipeline.corpus import audio_tables
 from pipeline.corpus.manifest import COLUMNS, find_near_misses, name_files
 from pipeline.corpus.metadata_types import LEAVE_OUT, common_type, example, normalize, show, store_as, stored_type
 from pipeline.corpus.shards import is_audio_table, shards_of
+from pipeline.corpus.table_columns import Memory, read_columns
 from pipeline.corpus.table_files import check_once, clean_name, is_csv, read_table_file
 from pipeline.corpus.time_ranges import split_uri
 from pipeline.errors import CorpusError, one_line
@@ -72,7 +72,8 @@ def read_metadata(
         CorpusError: naming the file, the column and a value.
     """
     tables = [_read(path, config) for path in dict.fromkeys([*filter(None, [config.metadata]), *manifests])]
-    tables += map_in_threads(lambda one: _read_rows(one[0], one[1], config), _tables_of_audio(listed))
+    memory = Memory()
+    tables += map_in_threads(lambda one: _read_rows(*one, config, memory), _tables_of_audio(listed))
     notes = [note for one in tables for note in one.notes]
     if len(notes) > MOST_NOTES:
         notes = [*notes[: MOST_NOTES - 1], f"and {len(notes) - MOST_NOTES + 1} more such lines"]
@@ -192,7 +193,7 @@ def _refuse_name(name: str, others: Iterable[str]) -> str | None:
 # --- tables with audio ------------------------------------------------------------------------------------------------
 
 
-def _read_rows(shard: str, here: pa.Table, config: CorpusConfig) -> MetadataTable:
+def _read_rows(shard: str, here: pa.Table, config: CorpusConfig, memory: Memory) -> MetadataTable:
     """The columns beside the audio, of the rows of the corpus: ``here`` has their ``uri`` and ``offset``.
 
     Users often did not make such tables: a column that cannot be stored is left out.
@@ -204,12 +205,12 @@ def _read_rows(shard: str, here: pa.Table, config: CorpusConfig) -> MetadataTabl
         return is_storable and name not in COLUMNS and _is_wanted(name, config)
 
     try:
-        table = audio_tables.read_columns(shard, is_kept).take(here["offset"])
+        table, notes = read_columns(shard, is_kept, memory)
+        columns = [column.take(here["offset"]) for column in table.columns]
     except Exception as error:  # each store has errors of its own; the audio may be readable
         return MetadataTable(shard, here.select(["uri"]), (f"{shard}: its metadata cannot be read: {one_line(error)}",))
     kept: dict[str, pa.ChunkedArray] = {}
-    notes = []
-    for name, column in zip(map(clean_name, table.column_names), table.columns, strict=True):
+    for name, column in zip(map(clean_name, table.column_names), columns, strict=True):
         if not _refuse_name(name, kept):
             try:
                 kept[name] = normalize(shard, name, column)
