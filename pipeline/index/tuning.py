@@ -50,7 +50,7 @@ class Measured:
 
 @dataclass(frozen=True)
 class Trained:
-    """What tells one build of a vector index from another. Extending and merging an index change neither."""
+    """Tells one build of a vector index from another. Extending and merging an index change neither field."""
 
     n_partitions: int
     centres: str
@@ -133,7 +133,7 @@ def find_reasons(tables: "Generation", wanted: float) -> Iterator[str]:
 
 
 def is_approximate(tables: "Generation") -> bool:
-    """Whether some questions go through a vector index, so that they may miss something."""
+    """Whether a table has a vector index, so that questions may miss something."""
     return any(has_vector_index(tables, name) for name in COMMANDS)
 
 

@@ -5,8 +5,8 @@ vectors overflow (lance issue 8607). A large index is built a shard at a time, s
 rows: here one after the other, and on a cluster by Ray tasks (``run/vector_builds.py``). Segments can be joined since
 they share the centres of the partitions and the rotation of RaBitQ.
 
-Whoever dies before the commit has changed nothing that a version of the table names. The next step begins with deleting
-the segments of shards that a dead build left.
+A build that dies before its commit leaves every version of the table as it was. The next step first deletes the
+segments of shards that a dead build left.
 """
 
 import base64
@@ -39,7 +39,7 @@ FRUGAL = {"LANCE_DEFAULT_IO_BUFFER_SIZE": str(64 * 2**20), "LANCE_DEFAULT_FRAGME
 _ITERATIONS = 10
 
 _PART = "ea25ba11-5a4d"
-"""How the UUID of a segment begins that others are joined with: no version of a table ever names it."""
+"""The UUIDs of the segments of shards begin like this. They are joined: no version of a table ever names one."""
 
 
 @dataclass(frozen=True)
@@ -140,8 +140,8 @@ def build_shard(uri: str, version: int, model: Model, shard: Shard) -> str:
 
 
 def join_shards(uri: str, version: int, shards: list[str], failpoint: Failpoint = lambda step: None) -> None:
-    """Join segments from ``build_shard`` into one, and commit it as the vector index: one version. Those of the shards
-    are deleted; Lance would keep them for a week."""
+    """Join segments from ``build_shard`` into one, and commit it as the vector index: one version. Delete those of the
+    shards, which Lance would keep for a week."""
     table = open_version(uri, version)
     segments = [pickle.loads(base64.b64decode(shard)) for shard in shards]
     failpoint("join shards")

@@ -44,7 +44,7 @@ MERGE_RATIO = 4
 is copied a few times, however often a table grows."""
 
 MAX_UNINDEXED_SHARE, MAX_UNINDEXED = 0.05, 5_000
-"""A run extends an index where more rows, or a larger share, are not covered."""
+"""A run extends an index that leaves out more rows, or a larger share of them."""
 
 LEAST_S, SECONDS_A_NUMBER = 120.0, 4e-7
 """How long a step may take: this, and so much for each number of a vector that it reads. A million vectors of 1,024
@@ -90,7 +90,7 @@ def read_index(table: Any) -> VectorIndex | None:
 
 
 def describe(tables: dict[str, Any]) -> dict[str, dict[str, Any]]:
-    """The vector indexes of ``tables``, by the names of those that have one, for a person: numbers and texts."""
+    """The vector indexes of those ``tables`` that have one, by name, for a person: numbers and texts."""
     found = {name: read_index(table) for name, table in tables.items()}
     return {
         name: {
@@ -106,8 +106,8 @@ def describe(tables: dict[str, Any]) -> dict[str, dict[str, Any]]:
 
 
 def find_damage(table: Any, n_probes: int = 1) -> str | None:
-    """Why a search cannot read the vector index of ``table``, in one line: files of it are lost or damaged. None if it
-    can, or if there is no index.
+    """One line that says why a search cannot read the vector index of ``table``: files of it are lost or damaged. None
+    if it can, or if there is no index.
 
     Args:
         n_probes: read this many partitions of each segment, beside the files' own tables of contents.
@@ -243,7 +243,7 @@ class VectorUpkeep:
         self._left_alone: set[str] = set()
         self.done: list[Done] = []
         self.problems: dict[str, str] = {}
-        """By table, in one line, what is or was wrong with its index."""
+        """By table, one line about the trouble with its index."""
 
     def update(self, changes: Changes, *, all_rows: bool = False) -> None:
         """Build, extend or merge the index of each table that needs it; one that cannot be read is built anew. This

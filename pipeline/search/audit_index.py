@@ -69,7 +69,7 @@ CLIP_REFINE = (4, 8, 16, 32, 64)
 
 
 class Searches(Protocol):
-    """How an index is asked through its vector indexes, with the settings that are on trial."""
+    """Asks an index through its vector indexes, with settings that are on trial."""
 
     def events(
         self, vectors: Matrix, k: int, levels: Levels, settings: SearchSettings

@@ -1,4 +1,4 @@
-"""An index asked through its vector indexes, with settings that are on trial: for ``audit_index``."""
+"""Asks an index through its vector indexes, with settings that are on trial: for ``audit_index``."""
 
 from dataclasses import dataclass, replace
 from functools import cached_property

@@ -234,5 +234,5 @@ def test_a_cluster_with_a_node_that_is_large_enough_lacks_nothing() -> None:
         ([], "no node of the cluster has a core for Ray's tasks"),
     ],
 )
-def test_what_a_cluster_lacks_is_said(nodes: list[dict[str, Any]], said: str) -> None:
+def test_note_says_what_a_cluster_lacks(nodes: list[dict[str, Any]], said: str) -> None:
     assert find_lack(nodes) == said

@@ -112,7 +112,7 @@ def test_interrupt_is_no_note(index: str) -> None:
         keep(index, 0.98, interrupt)
 
 
-def test_recall_that_is_not_reached_is_said(index: str) -> None:
+def test_note_tells_the_recall_that_was_not_reached(index: str) -> None:
     bad = replace(FOUND, recall=0.81, low=0.78, high=0.84)
     found, [note] = keep(index, 0.98, FakeAudit(query=bad))
     assert found is not None
@@ -150,7 +150,7 @@ def test_recall_that_is_not_reached_is_said(index: str) -> None:
         (replace(FOUND, recall=0.9, low=0.85, high=0.95, best_low=None), "`query` finds 90.0%"),
     ],
 )
-def test_shortfall_and_a_sample_that_is_too_small_are_told_apart(measured: Measured, said: str | None) -> None:
+def test_note_tells_low_recall_from_a_small_sample_and_lack_of_time(measured: Measured, said: str | None) -> None:
     line = explain_shortfall("query", measured, 0.98)
     assert (line is None) == (said is None)
     assert (said or "") in (line or "")

@@ -146,7 +146,8 @@ def test_too_few_partitions_are_noticed(tmp_path: Path, monkeypatch: pytest.Monk
     assert tuning.settings.clip_probes is None or tuning.settings.clip_probes > 1 / 4
     assert tuning.query is not None
     assert tuning.query.recall is not None
-    assert tuning.query.recall >= 0.98
+    assert tuning.query.recall >= 0.96  # the half that measures may find a little less than the one that chose
+    assert tuning.query.high >= 0.98
 
 
 def test_threshold_falls_where_too_little_reaches_the_usual_one(

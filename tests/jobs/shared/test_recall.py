@@ -27,7 +27,7 @@ def test_recall_is_shown_with_its_interval_age_and_settings() -> None:
     assert said["search settings"] == "clip_refine 16"
 
 
-def test_recall_of_a_former_index_is_said_to_be_so() -> None:
+def test_recall_of_a_former_index_names_the_command_that_measures_again() -> None:
     measured = {name: asdict(each) for name, each in TUNING.measured.items()}
     moment = dt.datetime.now(dt.UTC).isoformat()
     about = {"measured_at": moment, "seconds": 1.0, "wanted": 0.98, "settings": {}, "of_former_index": ["locate"]}
@@ -36,7 +36,7 @@ def test_recall_of_a_former_index_is_said_to_be_so() -> None:
     assert "former" not in said["recall of query"]
 
 
-def test_recall_that_was_never_measured_is_said_to_be_so() -> None:
+def test_recall_that_was_never_measured_names_the_command() -> None:
     said = show_recall({"measured_at": None, "settings": {"clip_refine": 4}})
     assert said["recall"] == "never measured; `earshot optimize` measures it"
 
@@ -58,7 +58,7 @@ def test_recall_without_answers_is_unknown() -> None:
     )
 
 
-def test_questions_that_are_much_alike_are_said_to_prove_little() -> None:
+def test_questions_that_are_much_alike_get_a_warning() -> None:
     measured = {name: asdict(each) for name, each in TUNING.measured.items()}
     assert "3.5 effective dimensions" in (show_spread(measured) or "")
     assert show_spread({"locate": measured["locate"]}) is None
