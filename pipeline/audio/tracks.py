@@ -1,7 +1,7 @@
 """Which of several sound tracks of a container is read.
 
-It is the first that is not silent in its first minute. Those that the container calls its default are listened to
-first, and tracks with comments, or for people who hear or see badly, last.
+It is the first that is not silent in its first minute, nor in seconds at fixed fractions of the file. Those that the
+container calls its default are listened to first, and tracks with comments, or for people who hear or see badly, last.
 """
 
 from collections.abc import Callable
@@ -11,6 +11,7 @@ import av
 import av.error
 import numpy as np
 
+from pipeline.audio.channels import PROBES
 from pipeline.audio.frames import join_frames
 from pipeline.audio.pieces import mean_channels
 
@@ -46,17 +47,31 @@ def _rank(track: Any) -> tuple[bool, bool]:
 
 
 def _find_sound(container: Any, indices: list[int]) -> int | None:
-    """The first of these streams with sound in its first minute; None if all are silent."""
+    """The first of these streams that is not silent; None if all are."""
+    heard = _listen(container, indices, _MINUTE_S)
+    for number in range(1, PROBES) if container.duration else ():
+        if indices[0] in heard:
+            break
+        try:
+            container.seek(container.duration * number // PROBES)
+        except av.error.FFmpegError:
+            break
+        heard |= _listen(container, indices, 1.0)
+    return next((index for index in indices if index in heard), None)
+
+
+def _listen(container: Any, indices: list[int], duration_s: float) -> set[int]:
+    """The streams with sound in what comes next. Ends early if the first one has."""
     heard: set[int] = set()
     begins_s: dict[int, float] = {}
     decoded_s = dict.fromkeys(indices, 0.0)
     try:
         for packet in container.demux([container.streams[index] for index in indices]):
             index = packet.stream_index
-            if packet.dts is None or index in heard or decoded_s[index] > _MINUTE_S:
+            if packet.dts is None or index in heard or decoded_s[index] > duration_s:
                 continue
             time_s = float(packet.dts * packet.time_base)
-            if time_s - begins_s.setdefault(index, time_s) > _MINUTE_S:
+            if time_s - begins_s.setdefault(index, time_s) > duration_s:
                 break
             frames = _decode(packet)
             decoded_s[index] += sum(frame.samples / frame.sample_rate for frame in frames)
@@ -66,7 +81,7 @@ def _find_sound(container: Any, indices: list[int]) -> int | None:
                     break
     except av.error.FFmpegError:
         pass  # reading meets the error again, and tells it
-    return next((index for index in indices if index in heard), None)
+    return heard
 
 
 def _decode(packet: Any) -> list[Any]:

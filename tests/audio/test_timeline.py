@@ -64,6 +64,25 @@ def test_gap_in_the_sound_becomes_silence(container: str, codec: str, video: str
     assert float(truncated.split()[0]) == pytest.approx(4.0, abs=0.01)
 
 
+@pytest.mark.parametrize(("container", "codec"), [("mp4", "libopus"), ("mp4", "flac"), ("asf", "libmp3lame")])
+def test_gap_in_rarer_pairs_becomes_silence(container: str, codec: str) -> None:
+    bursts_s, duration_s, truncated = hear(make_film(container, codec, None, **late_from_5_s(4.0)))  # type: ignore[arg-type]
+    assert bursts_s == pytest.approx([2.0, 13.0], abs=0.03)
+    assert duration_s == pytest.approx(16.0, abs=0.05)
+    assert truncated is not None
+
+
+@pytest.mark.parametrize("name", ["flac", "mp3", "mp3_no_xing", "ogg_flac", "aac_adts"])
+def test_files_that_were_joined_play_on(name: str) -> None:
+    data = encode(name, make_bursts(HZ, 2), HZ)
+    with open_audio(io.BytesIO(data + data)) as audio:
+        heard = np.concatenate(list(audio.blocks()))
+        assert audio.truncated is None
+    assert len(heard) / HZ == pytest.approx(24.0, abs=0.08)
+    assert find_bursts(heard[: 12 * HZ]) == pytest.approx([2.0, 9.0], abs=0.03)
+    assert find_bursts(heard[12 * HZ :]) == pytest.approx([2.0, 9.0], abs=0.08)
+
+
 def test_gap_may_be_long_if_the_picture_goes_on() -> None:
     bursts_s, *_ = hear(make_film("mpegts", "aac", "libx264", video_s=45.0, **late_from_5_s(30.0)))  # type: ignore[arg-type]
     assert bursts_s == pytest.approx([2.0, 39.0], abs=0.03)

@@ -50,6 +50,19 @@ def test_default_track_is_read_unless_it_is_silent(container: str) -> None:
     assert read(container, ["noise", "silent"], default=1)[0] == "noise"
 
 
+@pytest.mark.parametrize("container", ["matroska", "mp4", "avi"])
+def test_track_whose_sound_begins_after_a_minute_is_not_silent(container: str) -> None:
+    late = noise(120.0, 8_000)
+    late[: 70 * 8_000] = 0
+    codec = "pcm_s16le" if container == "avi" else "flac"
+    tracks = [by_av("matroska", codec)(samples, 8_000) for samples in (late, noise(120.0, 8_000, seed=1))]
+    with open_audio(io.BytesIO(mux_tracks(container, tracks, film=False))) as audio:
+        heard = np.concatenate(list(audio.blocks()))
+        assert audio.note == "it has 2 sound tracks; number 1 is read"
+    assert not heard[: 69 * HZ].any()
+    assert np.abs(heard[71 * HZ :]).max() > 0.1
+
+
 def test_tracks_without_a_picture_are_chosen_likewise() -> None:
     assert read("matroska", ["silent", "bursts"], film=False)[0] == "bursts"
 
