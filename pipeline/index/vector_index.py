@@ -116,11 +116,17 @@ def find_damage(table: Any, n_probes: int = 1) -> str | None:
         return None
     zero = np.zeros(table.schema.field(COLUMN).type.list_size, np.float32)
     near = {"column": COLUMN, "q": zero, "k": 1, "nprobes": n_probes, "metric": "dot"}
+    # Twice, for an error that the engine does not explain may pass, and building an index anew may take hours.
+    return _search(table, near) and _search(table, near)
+
+
+def _search(table: Any, near: dict[str, Any]) -> str | None:
+    """Search the vector index only. Returns why that failed, if damage may be the reason."""
     try:
         table.to_table(columns=["_distance"], nearest=near, fast_search=True)
     except BaseException as error:  # a damaged page makes Lance's own code panic, which is no Exception
         if not engine_errors.is_damage(error):
-            raise  # a store that does not answer is no reason to build an index anew
+            raise  # such as a store that does not answer
         return engine_errors.tidy(str(error))[:300]
     return None
 

@@ -469,6 +469,21 @@ def test_a_store_that_does_not_answer_is_no_damage(tmp_path: Path) -> None:
         find_damage(Unreachable(clips(table), KeyError("bug")))
 
 
+def test_an_error_that_passes_is_no_damage(tmp_path: Path) -> None:
+    table = ClipTable(tmp_path)
+    table.run({"a": 150})
+    fails_once = Unreachable(clips(table), RuntimeError("lance error: task 7 was cancelled"))
+    fail = fails_once.to_table
+
+    def search(**options: Any) -> Any:
+        fails_once.to_table = clips(table).to_table
+        return fail(**options)
+
+    assert find_damage(fails_once) is not None
+    fails_once.to_table = search
+    assert find_damage(fails_once) is None
+
+
 class Unreachable:
     """A table whose search raises an error, as if the engine had."""
 
