@@ -19,6 +19,7 @@ import pyarrow as pa
 import pyarrow.compute as pc
 
 from pipeline import storage
+from pipeline.corpus.arrow_sizes import count_decompressed_bytes
 from pipeline.errors import CorpusError
 
 PARQUET, ARROW = ".parquet", ".arrow"
@@ -35,6 +36,10 @@ checked before names are copied."""
 
 LITTLE_BYTES = 64 * 2**20
 """Names together may have so many bytes, or as many as the file has."""
+
+MOST_RATIO = 8
+"""How much larger than its file an Arrow table may be that is compressed; or as large as ``LITTLE_BYTES``. It is
+decompressed as a whole. Audio hardly gets smaller by compression."""
 
 FEW_ROWS, ROW_BYTES = 100_000, 64
 """A table may have so many rows, or one for each ``ROW_BYTES`` of its file."""
@@ -247,14 +252,14 @@ class _Arrow:
     def __init__(self, path: str) -> None:
         self._map = _map(path)
         try:
-            if self._map.read(6) == b"ARROW1":
-                file = pa.ipc.open_file(self._map)
-                self._batches = [file.get_batch(k) for k in range(file.num_record_batches)]
-                self.schema = file.schema
-            else:
-                self._map.seek(0)
-                stream = pa.ipc.open_stream(self._map)
-                self._batches, self.schema = list(stream), stream.schema
+            begin = 8 if self._map.read(6) == b"ARROW1" else 0  # a file is a stream, with an index behind it
+            self._map.seek(begin)
+            n_bytes, size_bytes = count_decompressed_bytes(self._map), self._map.size()
+            if n_bytes > max(LITTLE_BYTES, MOST_RATIO * size_bytes):
+                raise CorpusError(f"{n_bytes:,} bytes, compressed in a file of {size_bytes:,}: write it uncompressed")
+            self._map.seek(begin)
+            stream = pa.ipc.open_stream(self._map)
+            self._batches, self.schema = list(stream), stream.schema
             self.column = find_column(self.schema)
         except Exception:
             self._map.close()

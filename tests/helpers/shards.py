@@ -53,7 +53,7 @@ def write_rows(path: Path, named: Named, **options: Any) -> Path:
     return write_table(path, table, **options)
 
 
-def write_bomb(path: Path, names: list[str], **columns: list[Any]) -> Path:
+def write_bomb(path: Path, names: list[str], **columns: Any) -> Path:
     """A table of some bytes, whose texts are stored once however often they occur."""
     different = sorted(set(names))
     numbers = pa.array([different.index(name) for name in names], pa.int32())
