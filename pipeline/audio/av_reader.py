@@ -1,7 +1,7 @@
 """Samples from FFmpeg (through PyAV): mp3, ogg, opus, m4a, webm, and whatever libsndfile refuses."""
 
 import re
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from typing import Any, BinaryIO, cast
 
 import av
@@ -18,7 +18,7 @@ from pipeline.audio.containers import (
 )
 from pipeline.audio.ffmpeg import open_container
 from pipeline.audio.frames import join_frames, kind_of, make_silence
-from pipeline.audio.header_lengths import View, find_cut, is_cut_caf
+from pipeline.audio.header_lengths import View, find_cut, is_cut_asf, is_cut_caf
 from pipeline.audio.matroska import lacks_duration, read_track_duration
 from pipeline.audio.mpeg_tags import find_frames_end, read_mp3_duration
 from pipeline.audio.packets import PAUSING_CODECS, SPLICED_FORMATS, Packets, is_pause
@@ -59,8 +59,8 @@ class AvReader:
             self._is_chain = False
             if self._container.format.name == "ogg":
                 self._check_ogg_end(source)
-            if self._container.format.name == "caf":
-                self._check_caf_end(source)
+            if self._container.format.name in _CHECKED_ENDS:
+                self._check_end(source, _CHECKED_ENDS[self._container.format.name])
             self._stream = self._choose(source)
             is_opus = self._stream.codec_context.name == "opus"
             self._pre_skip = opus.read_pre_skip(self._stream.codec_context.extradata) if is_opus else 0
@@ -243,9 +243,9 @@ class AvReader:
         self._timed &= same_stream
         self._is_chain = not same_stream
 
-    def _check_caf_end(self, source: Bytes) -> None:
+    def _check_end(self, source: Bytes, is_cut: Callable[[Bytes], bool]) -> None:
         position = source.tell()
-        if is_cut_caf(source):
+        if is_cut(source):
             self.trouble = "cut off before the end of its samples"
         source.seek(position)
 
@@ -300,6 +300,8 @@ class AvReader:
             return None  # avi counts vorbis in bytes, by a rate that is an average
         begin_s = max(0.0, self._packets.first_s or 0.0)
         lead_s = 0.0 if zero_s is None else max(0.0, begin_s - zero_s)
+        if name == "asf" and self._packets.has_neighbours:
+            return None  # it states how long the film is, and the sound may end before
         if self._stream.duration is not None and not self._guesses:
             duration_s = float(self._stream.duration * self._stream.time_base)
             if name == "ogg" and self._pre_skip and begin_s:  # FFmpeg counts from zero, but the stream begins later
@@ -314,6 +316,8 @@ class AvReader:
             ends_s = stated and stated[0] + (0.0 if stated[1] else begin_s)
         return None if ends_s is None else max(0.0, ends_s - begin_s + lead_s)
 
+
+_CHECKED_ENDS = {"asf": is_cut_asf, "caf": is_cut_caf}
 
 _MOST_LINKS = 1_000
 """Links whose codec, rate or channels differ from the one before: FFmpeg reads up to 5 MB to open each."""

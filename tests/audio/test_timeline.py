@@ -72,6 +72,16 @@ def test_gap_in_rarer_pairs_becomes_silence(container: str, codec: str) -> None:
     assert truncated is not None
 
 
+@pytest.mark.parametrize("late_s", [0.0, 3.0])
+def test_sound_of_an_asf_film_may_end_before_its_picture(late_s: float) -> None:
+    data = make_film("asf", "libmp3lame", late_s=late_s)
+    bursts_s, duration_s, truncated = hear(data)
+    assert bursts_s == pytest.approx([2.0 + late_s, 9.0 + late_s], abs=0.03)
+    assert duration_s == pytest.approx(12.0 + late_s, abs=0.05)
+    assert truncated is None
+    assert hear(cut(data, 0.7))[2] == "cut off before the end of its samples"
+
+
 @pytest.mark.parametrize("name", ["flac", "mp3", "mp3_no_xing", "ogg_flac", "aac_adts"])
 def test_files_that_were_joined_play_on(name: str) -> None:
     data = encode(name, make_bursts(HZ, 2), HZ)
