@@ -20,8 +20,8 @@ MIN_POOLS, MAX_POOLS = 200, 300_000
 seconds and 0.2 GB, and ends with the events that it has found."""
 
 COMPARED_POOLS = 4
-"""Whole vectors that are compared for each pool of a page: the codes of the vector index lead to them. One takes 6 µs,
-and the frames of a pool, sixty of which are read, ten times as long."""
+"""Whole vectors that are compared for each pool of a page: the codes of the vector index lead to them. One takes 7 µs,
+and the sixty frames that are read for a pool take about eight times as long."""
 
 POOLS_AT_ONCE = 8_192
 """Whole vectors of pools that are read together: 17 MB of 1,024 numbers each."""
@@ -198,7 +198,7 @@ class PoolSearch:
         may lie below the bound although the earlier search did not return it.
         """
         search = _nearest(self._pools, self._query, n, self._scope.find_filter(left_out)).nprobes(ALL_PARTITIONS)
-        # The distance is not used: without it, the engine adds it, and warns of that.
+        # The distance is not used, but the engine returns it in any case.
         return search.with_row_id(True).select(["audio_id", "first_frame", "n_frames", "_distance"]).to_arrow()
 
     def _rank(self, pools: pa.Table) -> pa.Table:

@@ -14,7 +14,7 @@ from pipeline.search.events import Holder
 from pipeline.search.recent import Recent
 
 MAX_KEPT_NAMES = 2_000_000
-"""Audios of all the ``where`` that are kept together: 0.1 GB a million."""
+"""Audios of all the ``where`` that are kept together: 0.15 GB a million."""
 
 MAX_KEPT_BYTES, MAX_KEPT_POSITIONS = 50_000_000, 100_000
 """Of the files that are kept, in memory; and of the places of audios."""

@@ -317,6 +317,18 @@ def test_filters_keep_the_recall(
     assert measure_recall(sounds, queries, 20, 10, f"lot < {limit}", max_chosen=max_chosen) >= 0.95
 
 
+@pytest.mark.parametrize(("max_pools", "low"), [(5_000, 0.95), (2_000, 0.8)])
+def test_filters_keep_most_of_the_recall_where_a_search_returns_few_of_their_pools(
+    sounds: MadeIndex, max_pools: int, low: float, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """A tenth of the files, not named: the search returns their 500 or 200 best pools by the codes, and all are
+    compared."""
+    monkeypatch.setattr("pipeline.search.find_events.FEW_FRAMES", 0)
+    monkeypatch.setattr(candidates, "MAX_POOLS", max_pools)
+    recall = measure_recall(sounds, sounds.vectors.texts(20), 20, 10, "lot < 17", max_chosen=0)
+    assert recall >= low
+
+
 def test_search_ends_with_what_it_found_at_the_largest_number_of_pools(
     sounds: MadeIndex, monkeypatch: pytest.MonkeyPatch
 ) -> None:
