@@ -16,13 +16,14 @@ from pipeline.planning.plan import Plan
 from pipeline.planning.request import RunRequest
 from pipeline.run.driver import index_corpus
 from pipeline.run.prepare import note_mended
-from tests.helpers.bursts import make_film
+from tests.helpers.bursts import make_bursts, make_film, mux_tracks
 from tests.helpers.contents import KnownCorpus, live, read
+from tests.helpers.corpora import write_ranges
 from tests.helpers.damage import publish, rewrite
 from tests.helpers.indexes import table
 from tests.helpers.plans import plan_files
 from tests.helpers.runs import WideEncoder, configure, in_place
-from tests.helpers.sounds import by_av, encode, tone
+from tests.helpers.sounds import FORMATS, by_av, by_soundfile, encode, tone
 
 
 def concerns_ogg(row: Mapping[str, Any]) -> bool:
@@ -196,34 +197,64 @@ def test_mends_concern_few_files(values: dict[str, Any], version: int | None) ->
     assert (found and found.version) == version
 
 
-ODD = {
-    "tag behind.mp3": {"duration_s": "2.017"},
-    "film.mkv": {"expected_duration_s": "NULL"},
-    "pauses.amr": {"reason": "'truncated'"},
+SOUND = tone(2.0, 48_000)
+FILM = make_film("mp4", "aac", late_s=1.0)
+BURSTS = encode("ogg_vorbis", make_bursts(48_000), 48_000)
+SAME = {
+    f"same.{FORMATS[name].suffix}": encode(name, SOUND, 48_000)
+    for name in ("mp3", "m4a", "wav_s16", "ogg_vorbis", "matroska_flac")
 }
-"""Files that were decoded differently, and what an index of that version says of them."""
+CHANGED = {
+    "tag.mp3": SAME["same.mp3"] + b"TAG" + bytes(125),
+    "tag without a length.mp3": encode("mp3_no_xing", SOUND, 48_000) + b"TAG" + bytes(125),
+    "blocks.wav": by_soundfile("WAV", "IMA_ADPCM")(tone(2.0, 8_000), 8_000),
+    "pauses.amr": by_av("amr", "libopencore_amrnb")(tone(2.0, 8_000), 8_000),
+    "alac.caf": by_av("caf", "alac")(SOUND, 48_000),
+    "film.mkv": make_film("matroska", "libopus", late_s=1.0),
+    "film.mp4": FILM,
+    "copy of film.mp4": FILM,
+    "late.webm": by_av("webm", "libopus")(tone(2.0, 8_000), 8_000),
+    "tracks.avi": mux_tracks("avi", [by_av("matroska", "ac3")(SOUND, 48_000) for _ in range(2)]),
+    "vorbis.avi": make_film("avi", "", None, data=BURSTS),
+    "chain.ogg": SAME["same.ogg"] + encode("ogg_opus", SOUND, 48_000),
+    "film.mkv#t=2,5": b"",
+    "film.mkv#t=12": b"",
+}
+"""For each correction, files that older versions decoded differently."""
+
+SAID = {
+    "tag.mp3": {"duration_s": "2.017"},
+    "pauses.amr": {"reason": "'truncated'"},
+    "alac.caf": {"duration_s": "1.985"},
+    "film.mkv": {"expected_duration_s": "NULL"},
+    "late.webm": {"duration_s": "2.005"},
+    "chain.ogg": {"reason": "'truncated'"},
+}
+"""What the row of an older version says otherwise."""
 
 
 def test_index_of_an_older_version_becomes_like_a_new_one(tmp_path: Path) -> None:
-    """Only the files that decode differently now are encoded again."""
-    folder, sound = tmp_path / "in", tone(2.0, 48_000)
+    """Only the files that decode differently now are encoded again, ranges and copies among them."""
+    folder = tmp_path / "in"
     folder.mkdir()
-    (folder / "tag behind.mp3").write_bytes(encode("mp3", sound, 48_000) + b"TAG" + bytes(125))
-    (folder / "film.mkv").write_bytes(make_film("matroska", "libopus", late_s=1.0))
-    (folder / "pauses.amr").write_bytes(by_av("amr", "libopencore_amrnb")(tone(2.0, 8_000), 8_000))
-    for name in ("mp3", "m4a", "wav_s16"):
-        (folder / f"same.{name}").write_bytes(encode(name, sound, 48_000))
-    config = configure(folder, tmp_path / "index")
+    for name, data in (SAME | CHANGED).items():
+        if data:
+            (folder / name).write_bytes(data)
+    ranges = write_ranges(
+        tmp_path / "ranges.csv", *((str(folder / "film.mkv"), *at) for at in ((2.0, 5.0), (12.0, None)))
+    )
+    config = configure(folder, tmp_path / "index", sources=[str(folder), str(ranges)])
     index_corpus(config, stages=in_place(WideEncoder()))
     new = live(config.into)
     table(config.into, "files").update({"decoder": "2"})
-    for name, said in ODD.items():
-        [file_id] = [row["file_id"] for row in read(config.into, "files") if row["uri"].endswith(name)]
-        table(config.into, "files").update(said, f"file_id = '{file_id}'")
-        rewrite(config.into, "clips", f"file_id = '{file_id}'", lambda vectors: vectors / 2)
+    ids = {Path(row["uri"]).name: row["file_id"] for row in read(config.into, "files")}
+    for name in CHANGED:
+        if name in SAID:
+            table(config.into, "files").update(SAID[name], f"file_id = '{ids[name]}'")
+        rewrite(config.into, "clips", f"file_id = '{ids[name]}'", lambda vectors: vectors / 2)
     publish(config.into)
     assert live(config.into) != new
     progress = index_corpus(config, stages=in_place(WideEncoder()))
     assert live(config.into) == new
-    assert progress.n_unchanged == progress.n_files - len(ODD)
+    assert progress.n_unchanged == len(SAME)
     assert verify_index(config.into) == []

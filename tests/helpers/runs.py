@@ -46,7 +46,7 @@ def in_place(encoder: Encoder, before: Callable[[int], None] = lambda number: No
 
 def configure(folder: Path, index: Path, **sections: Any) -> Config:
     sections = {"run": {"batch_s": 12.0}, "window": {"length_s": 2.0, "overlap_s": 0.4}} | sections
-    return make_config({"sources": [str(folder)], "into": str(index), **sections})
+    return make_config({"sources": [str(folder)], "into": str(index)} | sections)
 
 
 def write_sounds(folder: Path, lengths_s: Iterable[float]) -> Path:
