@@ -8,7 +8,7 @@ Neither needs the table as a whole: paths are read without the bytes, and bytes 
 import json
 import os
 import tempfile
-from collections.abc import Iterator
+from collections.abc import Iterable, Iterator
 from contextlib import closing
 from dataclasses import dataclass
 from itertools import accumulate, chain
@@ -20,6 +20,7 @@ import pyarrow.compute as pc
 
 from pipeline import storage
 from pipeline.corpus.arrow_sizes import count_decompressed_bytes
+from pipeline.corpus.parquet_pages import count_page_bytes
 from pipeline.errors import CorpusError
 
 PARQUET, ARROW = ".parquet", ".arrow"
@@ -43,9 +44,6 @@ decompressed as a whole. Audio hardly gets smaller by compression."""
 
 FEW_ROWS, ROW_BYTES = 100_000, 64
 """A table may have so many rows, or one for each ``ROW_BYTES`` of its file."""
-
-MOST_COLUMN_BYTES = 2**30
-"""The largest column that is read, as the footer of a Parquet file states it."""
 
 
 class NoAudioError(CorpusError):
@@ -186,6 +184,7 @@ class _Parquet:
         except Exception:
             self._source.close()
             raise
+        self._size_bytes = storage.stat_file(path)[0]
         metadata = self._file.metadata
         sizes = [metadata.row_group(group).num_rows for group in range(metadata.num_row_groups)]
         self.starts, self.n_rows = list(accumulate(sizes, initial=0))[:-1], sum(sizes)
@@ -196,8 +195,7 @@ class _Parquet:
 
     def read_column(self, field: pa.Field, n_rows: int) -> Iterator[pa.Array]:
         """A column, so many rows at a time; texts as numbers of different values."""
-        for group in range(len(self.starts)):
-            self._check_size(group, field.name)
+        self._check_pages(range(len(self.starts)), field.name)
         file = self._open_texts([field.name] if is_text(field.type) else [])
         return (batch.column(0) for batch in file.iter_batches(n_rows, columns=[field.name], use_threads=False))
 
@@ -210,19 +208,21 @@ class _Parquet:
             self._source, metadata=metadata, read_dictionary=names, buffer_size=_BUFFER_BYTES, pre_buffer=False
         )
 
-    def _check_size(self, group: int, name: str) -> None:
-        n_bytes = sum(
-            column.total_uncompressed_size for column in self._columns(group) if column.path_in_schema == name
-        )
-        if n_bytes > MOST_COLUMN_BYTES:
-            raise CorpusError(f"{name}: {n_bytes:,} bytes; {MOST_COLUMN_BYTES:,} are read")
+    def _check_pages(self, groups: Iterable[int], name: str) -> None:
+        """Refuse a column whose pages would fill memory as they are decompressed."""
+        left = max(LITTLE_BYTES, self._size_bytes)
+        for group in groups:
+            for column in self._columns(group):
+                if column.path_in_schema == name and column.num_values > 0:  # else the reader opens no page
+                    starts = [column.data_page_offset, column.dictionary_page_offset or column.data_page_offset]
+                    left -= count_page_bytes(self._source, min(starts), column.total_compressed_size, left)
 
     def list_group(self, group: int) -> Iterator[TableRow]:
         mean_bytes, n_rows = self._mean_bytes(group), self._file.metadata.row_group(group).num_rows
         if self.column.name is None:
             yield from (TableRow(None, mean_bytes) for _ in range(n_rows))
             return
-        self._check_size(group, self.column.name)
+        self._check_pages([group], self.column.name)
         texts = self._open_texts([self.column.name])
         for names in self._read(group, self.column.name, _NAMES_AT_ONCE, texts):
             check_lengths(names.dictionary, MOST_NAME_BYTES, "a name")

@@ -1,0 +1,105 @@
+"""How large the pages of a Parquet column are once they are decompressed, by their own headers.
+
+The footer states a size, too, but Parquet's reader allocates what the headers state. Sources: Parquet's
+``parquet.thrift`` (``PageHeader``), and the compact protocol of Thrift.
+"""
+
+from typing import BinaryIO
+
+from pipeline.errors import CorpusError
+
+MOST_PAGES = 1_000_000
+
+_HEADER_BYTES = 2**16
+"""The largest header; statistics make some long."""
+
+_BOOLS, _BYTE, _INTEGERS, _DOUBLE, _BINARY, _LISTS, _STRUCT = (1, 2), 3, (4, 5, 6), 7, 8, (9, 10), 12
+_DEEPEST = 8
+
+
+def count_page_bytes(file: BinaryIO, begin: int, size_bytes: int, most_bytes: int) -> int:
+    """The bytes of the pages of one column in one row group.
+
+    Args:
+        begin, size_bytes: where the pages lie in the file.
+
+    Raises:
+        CorpusError: they are larger than ``most_bytes``, too many or invalid.
+    """
+    n_bytes, at = 0, begin
+    for _ in range(MOST_PAGES):
+        if at >= begin + size_bytes:
+            return n_bytes
+        file.seek(at)
+        header = _Header(file.read(_HEADER_BYTES))
+        try:
+            sizes = header.read_sizes()
+        except (LookupError, ValueError):
+            raise CorpusError(f"an invalid page at byte {at}") from None
+        n_bytes += max(sizes)
+        if n_bytes > most_bytes:
+            raise CorpusError(f"over {n_bytes:,} bytes in its pages; {most_bytes:,} are read")
+        at += header.at + sizes[1]
+    raise CorpusError(f"over {MOST_PAGES:,} pages")
+
+
+class _Header:
+    """The header of a page, read from its beginning."""
+
+    def __init__(self, data: bytes) -> None:
+        self._data = data
+        self.at = 0
+
+    def read_sizes(self) -> tuple[int, int]:
+        """The sizes of the page when it is decompressed, and as it lies in the file."""
+        found = self._read_struct(_DEEPEST)
+        sizes = found[2], found[3]
+        if min(sizes) < 0 or self.at > len(self._data):
+            raise ValueError
+        return sizes
+
+    def _read_struct(self, depth: int) -> dict[int, int]:
+        """The integers of a struct, by the numbers of their fields."""
+        found: dict[int, int] = {}
+        number = 0
+        while head := self._read_byte():
+            number = number + (head >> 4) if head >> 4 else self._read_integer()
+            value = self._read_value(head & 15, depth)
+            if value is not None:
+                found[number] = value
+        return found
+
+    def _read_value(self, kind: int, depth: int) -> int | None:
+        if kind in _INTEGERS:
+            return self._read_integer()
+        if kind == _STRUCT and depth:
+            self._read_struct(depth - 1)
+        elif kind in _LISTS and depth:
+            head = self._read_byte()
+            for _ in range(self._read_varint() if head >> 4 == 15 else head >> 4):
+                self._read_value(head & 15, depth - 1)
+        elif kind in (_BYTE, _DOUBLE):
+            self.at += 1 if kind == _BYTE else 8
+        elif kind == _BINARY:
+            n_bytes = self._read_varint()
+            self.at += n_bytes
+        elif kind not in _BOOLS:
+            raise ValueError
+        return None
+
+    def _read_byte(self) -> int:
+        self.at += 1
+        return self._data[self.at - 1]
+
+    def _read_integer(self) -> int:
+        value = self._read_varint()
+        return value >> 1 ^ -(value & 1)
+
+    def _read_varint(self) -> int:
+        value = 0
+        for shift in range(0, 70, 7):
+            byte = self._read_byte()
+            value |= (byte & 0x7F) << shift
+            if byte < 0x80:
+                return value
+        raise ValueError

@@ -1,0 +1,87 @@
+"""Pages of Parquet that would fill memory are refused before they are decompressed, whatever the footer says."""
+
+from contextlib import suppress
+from pathlib import Path
+
+import numpy as np
+import pyarrow as pa
+import pyarrow.parquet as pq
+import pytest
+
+from pipeline.corpus import audio_tables, parquet_pages
+from pipeline.corpus.audio_tables import list_rows
+from pipeline.corpus.parquet_pages import count_page_bytes
+from pipeline.corpus.table_columns import Memory, read_columns
+from pipeline.errors import CorpusError
+
+N_ROWS = 4_000
+
+
+def write(path: Path, **options: object) -> Path:
+    names = [f"{number:>500}" for number in range(N_ROWS)]
+    audio = pa.array([{"bytes": b"x", "path": name} for name in names])
+    table = pa.table({"audio": audio, "title": names, "n": range(N_ROWS)})
+    settings = {"compression": "zstd", "use_dictionary": False, "data_page_size": 50_000, "write_batch_size": 100}
+    pq.write_table(table, path, **(settings | options))
+    return path
+
+
+def count(path: Path, name: str, most_bytes: int = 10**9) -> int:
+    row_group = pq.ParquetFile(path).metadata.row_group(0)
+    [column] = [c for c in map(row_group.column, range(row_group.num_columns)) if c.path_in_schema == name]
+    begin = min(column.data_page_offset, column.dictionary_page_offset or column.data_page_offset)
+    with path.open("rb") as file:
+        return count_page_bytes(file, begin, column.total_compressed_size, most_bytes)
+
+
+@pytest.mark.parametrize("dictionary", [False, True])
+@pytest.mark.parametrize("version", ["1.0", "2.0"])
+@pytest.mark.parametrize("codec", ["none", "snappy", "zstd"])
+def test_pages_are_counted(tmp_path: Path, dictionary: bool, version: str, codec: str) -> None:
+    options = {"use_dictionary": dictionary, "data_page_version": version, "compression": codec}
+    path = write(tmp_path / "a.parquet", **options, write_page_checksum=True)
+    assert count(path, "title") == pytest.approx(504 * N_ROWS, rel=0.02)
+    assert count(path, "n") == pytest.approx(8 * N_ROWS, rel=0.5)
+    with pytest.raises(CorpusError, match=r"over [\d,]+ bytes in its pages; 1,000,000 are read"):
+        count(path, "title", 1_000_000)
+
+
+def test_names_in_large_pages_are_refused(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(audio_tables, "LITTLE_BYTES", 500_000)
+    path = write(tmp_path / "a.parquet")
+    assert path.stat().st_size < 500_000
+    with pytest.raises(CorpusError, match="bytes in its pages; 500,000 are read"):
+        list(list_rows(str(path)))
+
+
+@pytest.mark.parametrize("group_rows", [N_ROWS, 50])
+def test_column_in_large_pages_is_left_out(tmp_path: Path, monkeypatch: pytest.MonkeyPatch, group_rows: int) -> None:
+    monkeypatch.setattr(audio_tables, "LITTLE_BYTES", 1_000_000)
+    path = write(tmp_path / "a.parquet", row_group_size=group_rows)
+    assert path.stat().st_size < 1_000_000
+    table, notes = read_columns(str(path), lambda column: True, Memory())
+    assert table.column_names == ["n"]
+    assert "column `title`: over" in notes[0]
+
+
+def test_number_of_pages_is_bounded(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(parquet_pages, "MOST_PAGES", 10)
+    with pytest.raises(CorpusError, match="over 10 pages"):
+        count(write(tmp_path / "a.parquet"), "title")
+
+
+def test_damaged_pages_are_invalid(tmp_path: Path) -> None:
+    path = write(tmp_path / "a.parquet", data_page_size=1_000, write_batch_size=1)
+    row_group = pq.ParquetFile(path).metadata.row_group(0)
+    column, data = row_group.column(2), path.read_bytes()
+    draw = np.random.default_rng(1)
+    for _ in range(200):
+        damaged = bytearray(data)
+        for at in draw.integers(0, 200, 3):
+            damaged[column.data_page_offset + at] = draw.integers(256)
+        (tmp_path / "b").write_bytes(damaged)
+        with (tmp_path / "b").open("rb") as file, suppress(CorpusError):
+            assert count_page_bytes(file, column.data_page_offset, column.total_compressed_size, 10**9) >= 0
+    (tmp_path / "b").write_bytes(data[: column.data_page_offset] + bytes(1_000))
+    with (tmp_path / "b").open("rb") as file, pytest.raises(CorpusError, match="an invalid page at byte"):
+        count_page_bytes(file, column.data_page_offset, column.total_compressed_size, 10**9)
