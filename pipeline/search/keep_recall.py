@@ -10,7 +10,7 @@ from pipeline.index.maintenance import write_alone
 from pipeline.index.settings import known_values
 from pipeline.index.tuning import Measured, Tuning, find_reasons, is_approximate
 from pipeline.index.writer import Writer
-from pipeline.search.audit_index import N_QUESTIONS, Audited, audit_index
+from pipeline.search import audit_index
 from pipeline.search.query_vectors import QueryModels
 from pipeline.search.searches import IndexSearches
 from pipeline.search.tune import TOLERANCE, is_enough
@@ -67,8 +67,9 @@ def keep_recall(
         return before
     with writer.changes() as changes:
         writer.publish("tune", changes, tuning.to_detail())
+    n_planned = min(audit_index.N_QUESTIONS, tuning.n_clips)
     for command, measured in tuning.measured.items():
-        if line := explain_shortfall(command, measured, wanted):
+        if line := explain_shortfall(command, measured, wanted, n_planned):
             note(line)
     return read_generation(writer.path).tuning
 
@@ -88,14 +89,18 @@ class _Tick:
             raise
 
 
-def explain_shortfall(command: str, measured: Measured, wanted: float) -> str | None:
-    """One line where a recall is less than ``wanted``, or was not shown to reach it; None otherwise."""
+def explain_shortfall(command: str, measured: Measured, wanted: float, n_planned: int) -> str | None:
+    """One line where a recall is less than ``wanted``, or was not shown to reach it; None otherwise.
+
+    Args:
+        n_planned: the questions to ask, if there is time.
+    """
     if measured.recall is not None and measured.recall >= wanted and is_enough(measured.low, wanted):
         return None
     could_tell = measured.best_low is None or is_enough(measured.best_low, wanted)
     n_answers = f"{measured.n_answers:,} exact {'answer' if measured.n_answers == 1 else 'answers'}"
     if measured.recall is None or (not could_tell and measured.high >= wanted):
-        if measured.n_questions < N_QUESTIONS:
+        if measured.n_questions < n_planned:
             why = f"there was time for {count(measured.n_questions, 'question')} only, with {n_answers} in the sample"
         else:
             why = f"the sample holds {n_answers} in {count(measured.n_units, 'recording')}, which is too few"
@@ -108,7 +113,9 @@ def explain_shortfall(command: str, measured: Measured, wanted: float) -> str | 
 
 
 def _audit(tables: Generation, wanted: float, tick: Callable[[], None]) -> Tuning:
-    return audit_index(Audited(tables, IndexSearches(tables), QueryModels(tables.index), tick), wanted)
+    return audit_index.audit_index(
+        audit_index.Audited(tables, IndexSearches(tables), QueryModels(tables.index), tick), wanted
+    )
 
 
 def keep_index_recall(

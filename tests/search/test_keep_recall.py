@@ -151,7 +151,7 @@ def test_note_tells_the_recall_that_was_not_reached(index: str) -> None:
     ],
 )
 def test_note_tells_low_recall_from_a_small_sample_and_lack_of_time(measured: Measured, said: str | None) -> None:
-    line = explain_shortfall("query", measured, 0.98)
+    line = explain_shortfall("query", measured, 0.98, 320)
     assert (line is None) == (said is None)
     assert (said or "") in (line or "")
 
