@@ -1,6 +1,15 @@
-"""Numbers of things in messages."""
+"""Numbers of things and durations in messages."""
 
 
 def count(number: int, what: str) -> str:
     """``1, file`` -> ``1 file``; ``2000, file`` -> ``2,000 files``."""
     return f"{number:,} {what}{'' if number == 1 else 's'}"
+
+
+def show_duration(seconds: float) -> str:
+    """``90`` -> ``90 s``, ``400`` -> ``6.7 min``, ``9000`` -> ``2.5 h``, ``4e6`` -> ``1,111 h``."""
+    if seconds < 120:
+        return f"{seconds:.0f} s"
+    if seconds < 7_200:
+        return f"{seconds / 60:.1f} min"
+    return f"{seconds / 3600:.1f} h" if seconds < 360_000 else f"{seconds / 3600:,.0f} h"

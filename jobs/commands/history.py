@@ -1,7 +1,8 @@
 """``earshot history``: the batches of an index, and when each was published."""
 
 from jobs.shared.options import Json, Path_
-from jobs.shared.output import print_json, print_table, show_duration
+from jobs.shared.output import print_json, print_table
+from pipeline.words import show_duration
 
 
 def history(index: Path_, json: Json = False) -> None:

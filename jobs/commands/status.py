@@ -9,7 +9,8 @@ import typer
 
 from jobs.shared.display import show_failures
 from jobs.shared.options import Address, Json
-from jobs.shared.output import print_json, print_line, print_table, show_duration, show_left, show_when
+from jobs.shared.output import print_json, print_line, print_table, show_left, show_when
+from pipeline.words import show_duration
 
 if TYPE_CHECKING:
     from jobs.shared.ray_jobs import Job

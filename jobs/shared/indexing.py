@@ -9,8 +9,8 @@ import typer
 
 from jobs.shared.display import Display
 from jobs.shared.interrupt import Stopped, leave
-from jobs.shared.output import print_error, print_json, print_line, show_duration
-from pipeline.words import count
+from jobs.shared.output import print_error, print_json, print_line
+from pipeline.words import count, show_duration
 
 if TYPE_CHECKING:
     from pipeline.config import Config

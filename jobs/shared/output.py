@@ -230,15 +230,6 @@ def _fit_paths(uris: Sequence[object], room: int, *, link: bool) -> tuple[str, l
     return folder, [Text(path, style=Style(link=to) if to else "") for path, to in zip(shown, links, strict=True)]
 
 
-def show_duration(seconds: float) -> str:
-    """``90`` -> ``90 s``, ``400`` -> ``6.7 min``, ``9000`` -> ``2.5 h``, ``4e6`` -> ``1,111 h``."""
-    if seconds < 120:
-        return f"{seconds:.0f} s"
-    if seconds < 7_200:
-        return f"{seconds / 60:.1f} min"
-    return f"{seconds / 3600:.1f} h" if seconds < 360_000 else f"{seconds / 3600:,.0f} h"
-
-
 def show_when(moment: str | None) -> str:
     """``2026-01-02T03:04:05.678+00:00`` -> ``2026-01-02 03:04:05``."""
     return "" if moment is None else moment[:19].replace("T", " ")

@@ -3,6 +3,7 @@
 Nothing is written here, and no worker is needed. ``earshot plan`` ends after this.
 """
 
+import shlex
 from collections.abc import Callable
 from dataclasses import asdict
 from functools import partial
@@ -35,7 +36,7 @@ from pipeline.planning.plan import Plan
 from pipeline.planning.request import RunRequest
 from pipeline.run.progress import Progress
 from pipeline.run.rebuild import refuse_rebuild
-from pipeline.words import count
+from pipeline.words import count, show_duration
 
 ROWS_AT_ONCE = 65_536
 
@@ -103,7 +104,9 @@ def read_config(index: Handle, *, rebuild: bool = False) -> Config:
         tables = begun
     settings, values = tables.settings, tables.config
     if values is None:
-        raise UsageError(f"{path}: no run has left its configuration here; run `earshot index SOURCE --into {path}`")
+        raise UsageError(
+            f"{path}: no run has left its configuration here; run `earshot index SOURCE --into {shlex.quote(path)}`"
+        )
     config = make_config(known_values({**values, "into": path}), path)
     revisions = {
         f"{key}_revision": model.get("revision")
@@ -219,18 +222,22 @@ def plan_files(
     deleted = pa.array([row["uri"] for row in plan.deleted], pa.string())
     plan.mounts = guard.find_mounts(indexed.filter(pc.invert(pc.is_in(indexed, deleted))))
     plan.bytes_to_write = _estimate_bytes(plan, config, inventory.layout)
-    plan.lack_of_space = describe_lack_of_space(config.into, plan.bytes_to_write, storage.count_free_bytes)
+    plan.lack_of_space = describe_lack_of_space(config, plan.bytes_to_write)
     return plan
 
 
-def describe_lack_of_space(path: str, n_bytes: int, count_free: Callable[[str], int | None]) -> str | None:
-    """A line where the disk of the index at ``path`` has less room than the ``n_bytes`` to be written, about."""
+def describe_lack_of_space(
+    config: Config, n_bytes: int, count_free: Callable[[str], int | None] = storage.count_free_bytes
+) -> str | None:
+    """A line where the disk of the index has less room than the ``n_bytes`` to be written, about."""
+    path, with_frames = config.into, config.store.frames == "all"
     free = count_free(path)
     if free is None or free >= n_bytes:
         return None
+    advice = "; `--frames none` writes far less, without `earshot locate`" if with_frames else ""
     return (
         f"{path}: about {n_bytes / 1e9:.1f} GB will be written, and its disk has {free / 1e9:.1f} GB free: make room,"
-        " or put the index elsewhere; `--frames none` writes far less, without `earshot locate`"
+        f" or put the index elsewhere{advice}"
     )
 
 
@@ -250,10 +257,9 @@ def note_mended(plan: Plan) -> tuple[str, ...]:
     if not plan.n_mended:
         return ()
     decode = "decodes" if plan.n_mended == 1 else "decode"
-    hours = f"{plan.seconds_mended / 3_600:,.1f} h of audio"
     return (
-        f"{count(plan.n_mended, 'file')} {decode} differently now and will be encoded again, about {hours};"
-        " --keep-decoder puts it off",
+        f"{count(plan.n_mended, 'file')} {decode} differently now: about {show_duration(plan.seconds_mended)} of audio"
+        " to encode again; `earshot reindex --keep-decoder` puts it off",
     )
 
 

@@ -92,8 +92,12 @@ def test_lengths_follow_the_headers(tmp_path: Path) -> None:
 
 
 def test_lack_of_space_is_said() -> None:
-    assert describe_lack_of_space("ix", 2_000, lambda path: 2_000) is None
-    assert describe_lack_of_space("s3://b/ix", 2_000, lambda path: None) is None
-    said = describe_lack_of_space("ix", 2 * 10**9, lambda path: 10**9)
+    config = make_config({"sources": ["x"], "into": "ix"})
+    assert describe_lack_of_space(config, 2_000, lambda path: 2_000) is None
+    assert describe_lack_of_space(config, 2_000, lambda path: None) is None
+    said = describe_lack_of_space(config, 2 * 10**9, lambda path: 10**9)
     assert said is not None
     assert said.startswith("ix: about 2.0 GB will be written, and its disk has 1.0 GB free: make room, or")
+    assert "--frames none" in said
+    bare = make_config({"sources": ["x"], "into": "ix", "store": {"frames": "none"}})
+    assert "--frames" not in str(describe_lack_of_space(bare, 2 * 10**9, lambda path: 10**9))

@@ -21,10 +21,10 @@ from jobs.shared.output import (
     print_line,
     print_log,
     print_table,
-    show_duration,
     whole_lines,
 )
 from pipeline.errors import ClusterError
+from pipeline.words import show_duration
 
 HOSTILE = {
     "\x1b[31mred": r"\x1b[31mred",
