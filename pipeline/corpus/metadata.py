@@ -24,7 +24,6 @@ from pipeline.corpus.table_files import check_once, clean_name, is_csv, read_tab
 from pipeline.corpus.time_ranges import split_uri
 from pipeline.errors import CorpusError, one_line
 from pipeline.storage import map_in_threads
-from pipeline.words import count
 
 MOST_NOTES = 20
 """Notes to a person: a thousand tables may have the same fault."""
@@ -112,8 +111,7 @@ def _note_strange(path: str, uris: pa.ChunkedArray, is_listed: pa.ChunkedArray) 
         return []
     if len(strange) == len(uris):
         raise CorpusError(
-            f"{path}: none of its {count(len(strange), 'row')} belongs to a file of the corpus; the first one is"
-            f" {strange[0]}"
+            f"{path}: none of its rows ({len(strange):,}) belongs to a file of the corpus; the first one is {strange[0]}"
         )
     said = "1 row belongs" if len(strange) == 1 else f"{len(strange)} rows belong"
     return [f"{path}: {said} to no file of the corpus; the first one is {strange[0]}"]
