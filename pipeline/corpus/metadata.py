@@ -110,8 +110,9 @@ def _note_strange(path: str, uris: pa.ChunkedArray, is_listed: pa.ChunkedArray) 
     if not len(strange):
         return []
     if len(strange) == len(uris):
+        n_rows = f"{len(strange):,}"
         raise CorpusError(
-            f"{path}: none of its rows ({len(strange):,}) belongs to a file of the corpus; the first one is {strange[0]}"
+            f"{path}: none of its rows ({n_rows}) belongs to a file of the corpus; the first one is {strange[0]}"
         )
     said = "1 row belongs" if len(strange) == 1 else f"{len(strange)} rows belong"
     return [f"{path}: {said} to no file of the corpus; the first one is {strange[0]}"]
