@@ -10,7 +10,7 @@ from typing import Any
 
 import pytest
 
-from pipeline import storage
+from pipeline import heartbeat, storage
 from pipeline.audio.source import hash_file, probe_file
 from pipeline.storage import FILES_AT_ONCE, chunked, map_in_threads
 from tests.helpers.contents import content
@@ -120,3 +120,14 @@ def test_free_bytes_are_those_of_the_disk_that_a_new_folder_will_lie_on(tmp_path
     assert free is not None
     assert 0 < free <= shutil.disk_usage(tmp_path).total
     assert storage.count_free_bytes("s3://bucket/index") is None
+
+
+def test_files_that_arrive_tell_the_watchdog(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    put("memory://arrives/a.wav", b"RIFF")
+    for read in (
+        lambda: storage.fetch("memory://arrives/a.wav", str(tmp_path / "a.wav")),
+        lambda: storage.read_bytes("memory://arrives/a.wav", 0, 4),
+    ):
+        monkeypatch.setattr(heartbeat, "_last", float("-inf"))
+        read()
+        assert heartbeat.find_silence_s() < float("inf")

@@ -11,7 +11,7 @@ def open_index(index: str, question: str) -> "Index":
     """The index at ``index``, before any model is loaded.
 
     Raises:
-        UsageError: there is none; if there is one at ``question``, the arguments were swapped.
+        IndexMissing: there is none; if there is one at ``question``, the arguments were swapped.
     """
     import pipeline
     from pipeline.errors import EarshotError, IndexMissing

@@ -3,7 +3,6 @@ the middle of the longer ones is left out."""
 
 import os
 from collections.abc import Sequence
-from itertools import takewhile
 from pathlib import Path
 
 from rich.cells import cell_len
@@ -27,15 +26,9 @@ def _tell_apart(paths: list[str], shown: list[str], room: int) -> list[str]:
         alike.setdefault(short, set()).add(path)
     better: dict[str, str] = {}
     for same in alike.values():
-        n_common = len(_common_beginning(sorted(same))) if len(same) > 1 else 0
+        n_common = len(os.path.commonprefix([*same])) if len(same) > 1 else 0  # noqa: RUF071 - by characters
         better |= {path: shorten(CUT + path[n_common:], room) for path in same if n_common}
     return [better.get(path, short) for path, short in zip(paths, shown, strict=True)]
-
-
-def _common_beginning(paths: list[str]) -> str:
-    """Of sorted paths."""
-    pairs = zip(paths[0], paths[-1], strict=False)
-    return "".join(first for first, last in takewhile(lambda pair: pair[0] == pair[1], pairs))
 
 
 def find_common_folder(paths: Sequence[str]) -> str:
@@ -43,11 +36,8 @@ def find_common_folder(paths: Sequence[str]) -> str:
     if len(paths) < 2:
         return ""
     # A folder does not end within the name of a member or a range.
-    first, *others = (path.partition("#")[0].split("/")[:-1] for path in paths)
-    n_common = min(
-        sum(1 for _ in takewhile(lambda pair: pair[0] == pair[1], zip(first, other, strict=False))) for other in others
-    )
-    folder = "/".join(first[:n_common])
+    folders = [path.partition("#")[0].split("/")[:-1] for path in paths]
+    folder = "/".join(os.path.commonprefix(folders))  # noqa: RUF071 - lists are compared item by item
     return "" if not folder or folder.endswith((":", "/")) else f"{folder}/"
 
 

@@ -78,8 +78,7 @@ class AudioStream(AbstractContextManager["AudioStream"]):
     @property
     def note(self) -> str | None:
         """A remark for people on a file that is not faulty. Complete once ``blocks`` is exhausted."""
-        notes = [self._reader.note if isinstance(self._reader, AvReader) else None, self._reader.mixer.note]
-        return "; ".join(note for note in notes if note) or None
+        return "; ".join(filter(None, [self._reader.note, self._reader.mixer.note])) or None
 
     @property
     def n_samples(self) -> int | None:
@@ -181,17 +180,18 @@ class AudioStream(AbstractContextManager["AudioStream"]):
         except FileFailure:
             if self.ends_as_promised():
                 raise
-            self._exact_reader.trouble = None
-            self._exact_reader.seek(0)
 
     def ends_as_promised(self) -> bool:
-        """Whether the last second decodes. Needs ``n_samples``; the stream cannot be read afterwards."""
+        """Whether the last second decodes. Needs ``n_samples``; the stream then begins at its first sample again."""
         with file_boundary(self._source):
             reader = self._exact_reader
             found = reader.seek(max(0, (reader.n_samples or 0) - self.info.sample_rate_hz))
             for _ in reader.pieces() if found else ():
                 pass
-            return found and not reader.stopped_short()
+            is_whole = found and not reader.stopped_short()
+            reader.trouble = None
+            reader.seek(0)
+            return is_whole
 
     @property
     def _exact_reader(self) -> SoundfileReader:
@@ -205,7 +205,7 @@ class AudioStream(AbstractContextManager["AudioStream"]):
         expected_s = self.info.expected_duration_s if self._stop_s is None else self._stop_s
         if expected_s is not None and expected_s - self._decoded_s > _tolerance_s(self.info):
             found = f"{self._decoded_s:.3f} s decoded of {expected_s:.3f} s"
-            why = self._trouble or (self._reader.note if isinstance(self._reader, SoundfileReader) else None)
+            why = self._trouble or (self._reader.shortfall if isinstance(self._reader, SoundfileReader) else None)
             return f"{found}: {why}" if why else found
         return self._trouble if self._stop_s is None else None
 

@@ -135,8 +135,6 @@ def _may_have_lost_time(row: Mapping[str, Any]) -> bool:
     if row["codec"] == "vorbis" and _may_be_named(row, frozenset(["avi"])):
         return True
     is_short = row["reason"] in ("truncated", "out_of_range")
-    if row["codec"] in ("mp2", "mp3") and row["reason"] == "truncated":
-        return True  # a tag behind it that states a wrong size
     is_open = row["expected_duration_s"] is None and _may_be_named(row, _FILMS)
     return is_open or (is_short and _may_be_named(row, _FILMS | _OGG))
 

@@ -51,8 +51,11 @@ class SoundfileReader:
             self._file, self.n_read = self._open(), 0
         return self.n_read == sample
 
+    note: str | None = None
+    """It has no remarks for people."""
+
     @property
-    def note(self) -> str | None:
+    def shortfall(self) -> str | None:
         """Why there may be fewer samples than promised, though nothing failed."""
         sound = self._sound
         if sound is None or sound.promised_bytes is None:

@@ -7,7 +7,7 @@ import math
 import struct
 from collections.abc import Callable, Iterator
 
-from pipeline.audio.mpeg_tags import read_mp3_duration, skip_tags
+from pipeline.audio.mpeg_tags import read_mp3_duration
 from pipeline.audio.opus import RATE_HZ
 from pipeline.audio.source import Bytes, file_boundary
 from pipeline.errors import FileFailure
@@ -45,11 +45,6 @@ def read_length(source: Bytes) -> float | None:
 
 def _read(source: Bytes) -> float | None:
     head = source.peek(0, 16)
-    if head[:3] == b"ID3":
-        head = source.peek(skip_tags(source), 16)
-        if head[:1] == b"\xff":
-            return read_mp3_duration(source)
-        return None
     for begins, read in _READERS:
         if head.startswith(begins):
             return read(source)

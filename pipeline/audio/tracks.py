@@ -28,14 +28,14 @@ _SPECIAL = (
 
 
 def choose_track(container: Any, reopen: Callable[[], Any]) -> Any:
-    """The sound track of a container to read: a stream; None if no decoder is there for any.
+    """The sound track of a container to read: a stream, which has no decoder only if none has one.
 
     Args:
         reopen: opens the container once more. The tracks are listened to there.
     """
     tracks = [stream for stream in container.streams.audio if stream.codec_context is not None]
     if len(tracks) < 2:
-        return tracks[0] if tracks else None
+        return tracks[0] if tracks else container.streams.audio[0]
     tracks.sort(key=_rank)
     with reopen() as other:
         heard = _find_sound(other, [track.index for track in tracks[:_MOST_TRACKS]])

@@ -52,10 +52,12 @@ def read_header(file: BinaryIO, at: int) -> Header | None:
     known: dict[bytes, bytes] = {}
     here = at
     while True:
-        block = _read(file, here, BLOCK)
+        file.seek(here)
+        block = file.read(BLOCK)
         try:
             info = tarfile.TarInfo.frombuf(block, tarfile.ENCODING, "surrogateescape")
         except tarfile.HeaderError as error:
+            # Zeros, or anything else behind a member: it is the end. At the beginning, only zeros are.
             if here == at and (at or not block.strip(b"\0")):
                 return None
             raise tarfile.ReadError(f"{error} at byte {here}") from None
@@ -142,6 +144,6 @@ def _round_up(n_bytes: int) -> int:
 def _read(file: BinaryIO, at: int, size: int) -> bytes:
     file.seek(at)
     data = file.read(size)
-    if at and len(data) < size and size != BLOCK:
+    if len(data) < size:
         raise tarfile.ReadError(f"cut off at byte {at + len(data)}, within a header")
     return data

@@ -77,7 +77,7 @@ class Watchdog:
         began = self._began
         if began is None:
             return None
-        silence_s = min(find_silence_s(), time.monotonic() - began)
+        silence_s = find_silence_s()  # at most that of this step, which began with a beat
         if silence_s > self._limits.silence_s:
             return f"its decoder read and gave nothing for {silence_s:.0f} s (run.decoder_silence_s)"
         if self._worked_s + time.monotonic() - began > self._limits.total_s:

@@ -35,8 +35,8 @@ pools for each, recall falls as ``k`` grows (0.98 of 20 events, but 0.73 and 0.8
 class Candidate(NamedTuple):
     """Frames ``first`` .. ``stop - 1`` of an audio, in or around which an event may be.
 
-    ``score`` is the engine's. ``position_of_0`` is the expected place of frame 0, where the source knows it: see
-    ``RowPositions``.
+    ``score`` is the engine's for a frame, and that of the mean for a pool. ``position_of_0`` is the expected place of
+    frame 0, where the source knows it: see ``RowPositions``.
     """
 
     audio_id: str
@@ -187,6 +187,7 @@ class PoolSearch:
             row_ids = page["_rowid"].to_numpy()
             if (new := page.filter(pa.array(np.isin(row_ids, seen, invert=True)))).num_rows:
                 yield Page(self._to_candidates(new), new["score"][-1].as_py())
+            # Behind the page: for a reader who stops there, nothing was cut off.
             self.is_cut = found.num_rows == most < self._n_pools
             seen = np.union1d(seen, row_ids)
             size *= 4

@@ -66,6 +66,8 @@ class Index:
         """The path of its LanceDB database: ``path`` itself, until the index is rebuilt."""
         self.settings = self._live.settings
         self._opened: dict[str, Any] = {}
+        self._checked: set[tuple[str, str | None]] = set()
+        """Filters that fit the columns of a table."""
         self._search_settings: dict[str, SearchSettings | None] = {}
         self._event_tables_by_exact: dict[bool, EventTables] = {}
 
@@ -82,10 +84,11 @@ class Index:
         Raises:
             UsageError: the text or index is empty, or ``where`` is wrong.
         """
+        _check_k(k)
         clips = self._table("clips", where)
         query = self._embed_text(text, "clip_model")
         settings = self._clip_settings("query", k, exact)
-        hits = find_clips(clips, query, k=_check_k(k), where=where, all_windows=all_windows, settings=settings)
+        hits = find_clips(clips, query, k=k, where=where, all_windows=all_windows, settings=settings)
         chances = probability([hit.score for hit in hits], self._identity("clip_model"))
         return [replace(hit, probability=float(chance)) for hit, chance in zip(hits, chances, strict=True)]
 
@@ -113,6 +116,7 @@ class Index:
         """
         from pipeline.audio.decode import to_model_rate
 
+        _check_k(k)
         self._table("clips", where)
         mono = to_model_rate(check_waveform(waveform, sample_rate_hz), sample_rate_hz, self._decode_config)
         return self.similar_to([mono], k, where=where, all_windows=all_windows, exact=exact)
@@ -141,6 +145,7 @@ class Index:
         from pipeline.audio.decode import open_audio
         from pipeline.audio.source import resolve_uri
 
+        _check_k(k)
         self._table("clips", where)
         place, time_range, raw = resolve_uri(sound)
         first, stop = time_range.narrow(start_s, end_s).samples
@@ -161,13 +166,12 @@ class Index:
         Raises:
             UsageError: as ``similar``.
         """
+        _check_k(k)
         clips = self._table("clips", where)
         grid = WindowConfig(**self.settings["window"]).grid
         query = embed_sound(blocks, grid, self._models.for_sounds(self._identity("clip_model")))
         settings = self._clip_settings("similar", k, exact)
-        return find_clips(
-            clips, query, k=_check_k(k), where=where, all_windows=all_windows, measure="cosine", settings=settings
-        )
+        return find_clips(clips, query, k=k, where=where, all_windows=all_windows, measure="cosine", settings=settings)
 
     @overload
     def locate(
@@ -219,6 +223,7 @@ class Index:
         Raises:
             UsageError: an empty text or index, an index without frames, an argument out of range, or a wrong ``where``.
         """
+        _check_k(k)
         rules = Rules(threshold, min_duration_s, merge_gap_s)
         if self.settings["frames"] == "none":
             raise UsageError(f"{self.path}: was built without frames, so nothing can be located; use `query`")
@@ -227,7 +232,7 @@ class Index:
         vectors = self._embed_texts(texts, "frame_model")
         identity = self._identity("frame_model")
         levels = Levels.from_rules(rules, identity.logit_scale, identity.logit_bias)
-        queries = [EventQuery(vector, levels, _check_k(k), where) for vector in vectors]
+        queries = [EventQuery(vector, levels, k, where) for vector in vectors]
         results = [
             Events(
                 (
@@ -337,7 +342,9 @@ class Index:
                 f"{self.path}: nothing is indexed yet, so there is nothing to search; add files with `earshot index`,"
                 f" or see `earshot failures {shlex.quote(self.path)}`"
             )
-        check_where(where, self._open("files") if name == "frames" else table)
+        if (name, where) not in self._checked:
+            check_where(where, self._open("files") if name == "frames" else table)
+            self._checked.add((name, where))
         return table
 
     @property
@@ -357,7 +364,6 @@ class Index:
         return list(np.asarray(self._models.for_texts(self._identity(which)).embed(texts))) if texts else []
 
 
-def _check_k(k: int) -> int:
+def _check_k(k: int) -> None:
     if k < 1:
         raise UsageError(f"-k: {k} is less than 1")
-    return k

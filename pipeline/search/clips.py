@@ -2,7 +2,7 @@
 
 from collections.abc import Iterable
 from dataclasses import dataclass, field, replace
-from typing import Any, Literal, NamedTuple
+from typing import Any, Literal
 
 import numpy as np
 import numpy.typing as npt
@@ -45,6 +45,14 @@ class Hit:
     """The user's columns."""
 
 
+class Hits(list[Hit]):
+    """Clips, best first. Every clip whose dot product exceeds ``least`` was compared, as far as the index knows."""
+
+    def __init__(self, hits: Iterable[Hit], least: float) -> None:
+        super().__init__(hits)
+        self.least = least
+
+
 def find_clips(
     clips: Any,
     query: Vector,
@@ -54,7 +62,7 @@ def find_clips(
     all_windows: bool = False,
     measure: Literal["dot", "cosine"] = "dot",
     settings: SearchSettings | None = None,
-) -> list[Hit]:
+) -> Hits:
     """The ``k`` best clips for ``query`` (D,), best first, without probabilities.
 
     A window that overlaps a better one of its file is folded into it, unless ``all_windows``. With ``cosine``, the best
@@ -71,29 +79,6 @@ def find_clips(
     Raises:
         UsageError: ``where`` is not valid, or the query is not a finite vector of the table's dimension.
     """
-    return search_clips(
-        clips, query, k=k, where=where, all_windows=all_windows, measure=measure, settings=settings
-    ).hits
-
-
-class Search(NamedTuple):
-    """What a search found. Every clip whose dot product exceeds ``least`` was compared, as far as the index knows."""
-
-    hits: list[Hit]
-    least: float
-
-
-def search_clips(
-    clips: Any,
-    query: Vector,
-    *,
-    k: int,
-    where: str | None = None,
-    all_windows: bool = False,
-    measure: Literal["dot", "cosine"] = "dot",
-    settings: SearchSettings | None = None,
-) -> Search:
-    """As ``find_clips``."""
     columns = clips.schema
     check_query(columns.field("vector").type.list_size, query)
     n_rows = clips.count_rows()
@@ -110,10 +95,10 @@ def search_clips(
         if not all_windows:
             hits = _fold_overlaps(hits)
         is_all = len(rows) < n_candidates or n_candidates >= n_rows
-        is_exact = settings is None and measure == "dot"
-        if is_all or (len(hits) >= k and not (is_exact and hits[k - 1]["score"] < _best_left(rows, vectors, query))):
-            found = [_to_hit(rank, row, names) for rank, row in enumerate(hits[:k], start=1)]
-            return Search(found, -np.inf if is_all else _best_left(rows, vectors, query))
+        least = -np.inf if is_all else _best_left(rows, vectors, query)
+        may_change = settings is None and measure == "dot" and len(hits) >= k and hits[k - 1]["score"] < least
+        if is_all or (len(hits) >= k and not may_change):
+            return Hits((_to_hit(rank, row, names) for rank, row in enumerate(hits[:k], start=1)), least)
         n_candidates = min(n_rows, 4 * n_candidates)
         settings = settings and replace(settings, clip_probes=None)
 

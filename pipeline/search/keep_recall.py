@@ -98,7 +98,7 @@ def explain_shortfall(command: str, measured: Measured, wanted: float, n_planned
     if measured.recall is not None and measured.recall >= wanted and is_enough(measured.low, wanted):
         return None
     could_tell = measured.best_low is None or is_enough(measured.best_low, wanted)
-    n_answers = f"{measured.n_answers:,} exact {'answer' if measured.n_answers == 1 else 'answers'}"
+    n_answers = count(measured.n_answers, "exact answer")
     if measured.recall is None or (not could_tell and measured.high >= wanted):
         if measured.n_questions < n_planned:
             why = f"there was time for {count(measured.n_questions, 'question')} only, with {n_answers} in the sample"

@@ -8,7 +8,7 @@ from pipeline.index.handle import Generation
 from pipeline.index.search_settings import SearchSettings
 from pipeline.index.tuning import read_trained
 from pipeline.search.audit import Answer, Found
-from pipeline.search.clips import search_clips
+from pipeline.search.clips import find_clips
 from pipeline.search.event_reader import EventQuery
 from pipeline.search.event_tables import EventTables
 from pipeline.search.events import EventFrames, Levels
@@ -37,12 +37,11 @@ class IndexSearches:
         """The ``k`` best clips for each vector: of a text by dot product, of a sound by cosine."""
         settings = settings.for_partitions(self._n_partitions)
         found = [
-            search_clips(self._clips, vector, k=k, all_windows=True, measure=measure, settings=settings)
+            find_clips(self._clips, vector, k=k, all_windows=True, measure=measure, settings=settings)
             for vector in vectors
         ]
         return [
-            Answer([Found(hit.clip_id, 0, 1, hit.score) for hit in hits], len(hits) >= k, least)
-            for hits, least in found
+            Answer([Found(hit.clip_id, 0, 1, hit.score) for hit in hits], len(hits) >= k, hits.least) for hits in found
         ]
 
     @cached_property

@@ -146,7 +146,7 @@ FAILED = {"status": "failed", "stage": "decode", "codec": None}
     [
         ({"uri": "a.mp3", "codec": "mp3"}, None),
         ({"uri": "a.mp3", "codec": "mp3", "duration_s": 12.017}, 3),
-        ({"uri": "a.mp3", "codec": "mp3", "reason": "truncated"}, 12),
+        ({"uri": "a.mp3", "codec": "mp3", "reason": "truncated"}, 3),
         ({"uri": "a.mp3", "codec": "mp3", "expected_duration_s": None}, 3),
         ({"uri": "a.mp2", "codec": "mp2", "expected_duration_s": None}, 3),
         ({"uri": "a.aac", "codec": "aac", "expected_duration_s": None}, 3),

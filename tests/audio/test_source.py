@@ -5,6 +5,8 @@ from pathlib import Path
 
 import pytest
 
+from pipeline import heartbeat
+from pipeline.audio.decode import open_audio
 from pipeline.audio.source import (
     PROBE_BYTES,
     Bytes,
@@ -19,7 +21,7 @@ from pipeline.corpus.raw_formats import RAW_FORMATS
 from pipeline.corpus.shards import Place
 from pipeline.corpus.time_ranges import TimeRange
 from pipeline.errors import FileFailure
-from tests.helpers.sounds import write_special_files
+from tests.helpers.sounds import encode, tone, write_special_files
 
 
 class Broken(io.BytesIO):
@@ -89,3 +91,15 @@ def test_file_that_asks_for_too_much_memory_fails_by_itself(tmp_path: Path) -> N
         with file_boundary(file):
             raise MemoryError
     assert (caught.value.stage, caught.value.reason) == ("decode", "crashed")
+
+
+def test_reading_and_decoding_tell_the_watchdog(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    (tmp_path / "a.wav").write_bytes(encode("wav_s16", tone(1.0, 48_000), 48_000))
+    with Bytes(tmp_path / "a.wav") as file:
+        monkeypatch.setattr(heartbeat, "_last", float("-inf"))
+        file.read(1)
+        assert heartbeat.find_silence_s() < float("inf")
+    with open_audio(tmp_path / "a.wav") as audio:
+        monkeypatch.setattr(heartbeat, "_last", float("-inf"))
+        next(audio.blocks())
+        assert heartbeat.find_silence_s() < float("inf")

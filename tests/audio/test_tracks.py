@@ -1,11 +1,13 @@
 """Of several sound tracks, the default one is read, unless it is silent."""
 
 import io
+from types import SimpleNamespace
 
 import numpy as np
 import pytest
 
 from pipeline.audio.decode import open_audio
+from pipeline.audio.tracks import choose_track
 from tests.helpers.bursts import find_bursts, make_bursts, mux_tracks
 from tests.helpers.sounds import by_av, noise
 
@@ -88,3 +90,10 @@ def test_tracks_of_a_film_that_was_cut_while_it_was_recorded_are_chosen(fraction
         assert audio.note == "it has 2 sound tracks; number 2 is read"
         assert audio.truncated is not None
     assert min(abs(at_s - 2.0) for at_s in find_bursts(heard)) < 0.03  # at half, the second burst is cut off
+
+
+def test_without_any_decoder_the_first_track_is_named() -> None:
+    """Its reader then says that there is no decoder, not that there is no sound."""
+    tracks = [SimpleNamespace(codec_context=None) for _ in range(2)]
+    container = SimpleNamespace(streams=SimpleNamespace(audio=tracks))
+    assert choose_track(container, lambda: pytest.fail("opened again")) is tracks[0]

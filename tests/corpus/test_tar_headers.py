@@ -167,3 +167,26 @@ def test_map_of_a_sparse_file_in_its_bytes_is_not_read() -> None:
         ("real.wav", 1_024, True),
         ("a.wav", 4, False),
     ]
+
+
+def make_long_sparse() -> bytes:
+    """The header of a sparse file of the old GNU format whose map goes on in blocks of its own."""
+    header = bytearray(make_header("a.wav", tarfile.GNUTYPE_SPARSE))
+    header[482] = 1
+    header[148:156] = b" " * 8  # the checksum is that of the header with spaces in its place
+    header[148:156] = b"%06o\0 " % sum(header)
+    return bytes(header)
+
+
+@pytest.mark.parametrize(
+    ("data", "n_bytes"),
+    [
+        (make_special(tarfile.GNUTYPE_LONGNAME, b"n" * 300), 700),
+        (make_special(tarfile.GNUTYPE_LONGNAME, b"n" * 512), 700),
+        (make_special(tarfile.XHDTYPE, make_record("path", b"n" * 300)), 700),
+        (make_long_sparse() + bytes(512), 512),
+    ],
+)
+def test_headers_that_are_cut_off_are_told(data: bytes, n_bytes: int) -> None:
+    with pytest.raises(tarfile.ReadError, match=r"cut off at byte \d+, within a header"):
+        read_header(io.BytesIO(data[:n_bytes]), 0)

@@ -22,7 +22,7 @@ from pipeline.search.events import EventFrames, Holder, Levels
 from pipeline.search.find_events import find_all_events, find_events
 from pipeline.search.scores import dot_products
 from pipeline.search.tables import open_table
-from tests.helpers.events import QUERY, plain_events, quantised, write_scores, write_vectors
+from tests.helpers.events import QUERY, CountingTable, plain_events, quantised, write_scores, write_vectors
 from tests.helpers.made import MadeIndex, find_levels
 from tests.helpers.made import sounds as sounds
 from tests.helpers.tables import Vectors
@@ -56,7 +56,7 @@ def draw_sounds(rng: np.random.Generator, n_files: int) -> dict[str, Vectors]:
 @settings(max_examples=15, deadline=None, suppress_health_check=[HealthCheck.function_scoped_fixture])
 @given(
     seed=st.integers(0, 2**32 - 1),
-    per_event=st.integers(1, 6),
+    per_event=st.sampled_from([5, 20]),
     k=st.sampled_from([1, 5, 40]),
     on=st.sampled_from([1.0, 2.0, 3.0]),
     gap=st.sampled_from([0, 5]),
@@ -75,7 +75,7 @@ def test_events_through_pools_are_those_of_a_scan_with_equal_scores(
     assert set(found) <= set(everything)
     assert len(set(found)) == len(found) <= k
     assert [event.score for _, event in found] == sorted((event.score for _, event in found), reverse=True)
-    if everything:  # the best pool of all leads to some event, unless noise alone made one
+    if everything:
         whole = name(find_events(open_all(path, SearchSettings(1_000)), EventQuery(query, levels, k)))
         assert whole == everything[:k]
 
@@ -117,25 +117,32 @@ def test_filtered_events_through_pools_are_those_of_the_selected_files(
 
 
 def test_few_frames_are_read_exactly(corpus: tuple[Path, dict[str, Any], dict[str, str]]) -> None:
-    """One pool an event would not find them all, but the choice leaves a few hundred frames."""
+    """The choice leaves a few hundred frames, so no pool is searched."""
     path, scores, _ = corpus
     only = {uri: scores[uri] for uri in ("/5.wav", "/6.wav", "/7.wav")}
     where = f"uri IN {tuple(only)}"
-    found = find_events(open_all(path, SearchSettings(1)), EventQuery(QUERY, LEVELS, 500, where))
+    tables = open_all(path, SearchSettings())
+    pools = CountingTable(tables.pools)
+    found = find_events(replace(tables, pools=pools), EventQuery(QUERY, LEVELS, 500, where))
     assert name(found) == plain_events(only, LEVELS)
+    assert pools.n_searches == 0
 
 
 def test_more_pools_are_asked_for_where_they_run_out(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     """The best pools all lie in one long event, so the other ones come only with further pages."""
-    monkeypatch.setattr(candidates, "MIN_POOLS", 3)
+    for constant, value in (("MIN_POOLS", 3), ("LEAST_PER_EVENT", 1), ("LEAST_EVENTS", 1)):
+        monkeypatch.setattr(candidates, constant, value)
     values = np.zeros(3_000, np.float16)
     values[::100] = np.linspace(2.1, 2.9, 30)
     for at in range(10):
         values[np.arange(0, 3_000, 100) + at] = values[::100]
     scores = {"/rain.wav": np.full(5_000, 3.0, np.float16), "/a.wav": values}
     write_scores(tmp_path / "index", scores)
-    found = name(find_events(open_all(tmp_path / "index", SearchSettings(1)), EventQuery(QUERY, LEVELS, 12)))
+    tables = open_all(tmp_path / "index", SearchSettings(1))
+    pools = CountingTable(tables.pools)
+    found = name(find_events(replace(tables, pools=pools), EventQuery(QUERY, LEVELS, 12)))
     assert found == plain_events(scores, LEVELS)[:12]
+    assert pools.n_searches > 1
 
 
 @pytest.mark.parametrize("in_order", [True, False])

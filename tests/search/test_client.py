@@ -229,10 +229,10 @@ def test_several_texts_are_located_through_a_vector_index(sounds: MadeIndex) -> 
 
 
 def test_exact_clips_are_those_of_a_scan_where_the_vector_index_is_bad(made_clips: MadeIndex, tmp_path: Path) -> None:
-    """Of 55 partitions it reads one, and compares no more vectors than it returns."""
+    """Of 55 partitions, it reads one, and compares no more vectors than it returns."""
     path = copy_made(made_clips, tmp_path)
     settings = SearchSettings(clip_probes=1, clip_refine=1)
-    publish_tuning(path, replace(TUNING, settings=settings, similar=TUNING.query))
+    publish_tuning(path, measure_here(path, replace(TUNING, settings=settings, similar=TUNING.query)))
     opened = open_with(path, Ear(), MadeTexts(made_clips.vectors))
     rows = opened.to_arrow("clips", ["clip_id", "vector"])
     clip_ids, vectors = rows["clip_id"].to_pylist(), to_matrix(rows["vector"])
@@ -271,7 +271,7 @@ def test_exact_answers_are_those_of_a_small_index(index: Path) -> None:
     assert opened.search("a bell", k=50) == opened.search("a bell", k=50, exact=True)
 
 
-def test_wrong_filter_is_refused_before_a_model_is_loaded(index: Path) -> None:
+def test_wrong_call_is_refused_before_a_model_is_loaded(index: Path) -> None:
     class Untouched(QueryModels):
         def for_texts(self, identity: Any) -> Any:
             raise AssertionError("loaded")
@@ -286,3 +286,9 @@ def test_wrong_filter_is_refused_before_a_model_is_loaded(index: Path) -> None:
         opened.locate("a bell", where=where)
     with pytest.raises(UsageError, match=said):
         opened.similar(np.zeros(48_000), 48_000, where=where)
+    with pytest.raises(UsageError, match="-k: 0"):
+        opened.search("a bell", 0)
+    with pytest.raises(UsageError, match="-k: 0"):
+        opened.locate("a bell", 0)
+    with pytest.raises(UsageError, match="-k: 0"):
+        opened.similar(np.zeros(48_000), 48_000, 0)
