@@ -23,6 +23,7 @@ from jobs.commands.info import info
 from jobs.commands.jobs import jobs
 from jobs.commands.locate import locate
 from jobs.commands.logs import logs
+from jobs.commands.mark import mark
 from jobs.commands.optimize import optimize
 from jobs.commands.plan import plan
 from jobs.commands.query import query
@@ -47,7 +48,7 @@ app = typer.Typer(
     context_settings={"help_option_names": ["-h", "--help"]},
 )
 for command in (
-    *(demo, index, reindex, plan, query, similar, locate, info, failures, history, restore, verify, optimize),
+    *(demo, index, reindex, plan, query, similar, locate, mark, info, failures, history, restore, verify, optimize),
     *(submit, status, logs, stop, jobs, bench, check),
 ):
     app.command()(command)

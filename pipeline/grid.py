@@ -57,6 +57,14 @@ def seconds_to_frames(seconds: float) -> int:
     return round(seconds * SAMPLE_RATE_HZ / HOP_SAMPLES)
 
 
+def span_to_frames(start_s: float, end_s: float) -> tuple[int, int]:
+    """The frames that a span of time touches: the first one, and the one behind the last.
+
+    Of the times that frames give, also where the last frame of a file is partial, it finds these frames again.
+    """
+    return seconds_to_samples(start_s) // HOP_SAMPLES, count_frames(seconds_to_samples(end_s))
+
+
 Tail = Literal["fit", "back"]
 """The rule for the last window of a file."""
 

@@ -1,6 +1,7 @@
 """The Arrow schemas of all tables, and the rules that make ids.
 
-Some tables are stored: the five tables of an index. The others travel between the stages of a run.
+Some tables are stored: the five tables of an index, and the marks beside them. The others travel between the stages of
+a run.
 """
 
 import hashlib
@@ -52,6 +53,12 @@ def make_batch_id(run_id: str, number: int) -> str:
 def make_clip_id(file_id: str, first_frame: int) -> str:
     """Identity of a clip: the window of a file that begins with ``first_frame``."""
     return digest("clip", file_id, str(first_frame))
+
+
+def make_mark_id(row: Row) -> str:
+    """Identity of a row of MARKS: everything that it says. What is said twice has one id."""
+    said = (row[name] for name in MARKS.names if name not in ("mark_id", "marked_at", "uri"))
+    return digest("mark", row["marked_at"].isoformat(), *("" if value is None else str(value) for value in said))
 
 
 # --- stored tables ----------------------------------------------------------------------------------------------------
@@ -181,6 +188,23 @@ BATCHES = pa.schema(
         pa.field("pools_version", pa.int64()),
     ]
 )
+
+MARKS = pa.schema(
+    [
+        pa.field("mark_id", ID, nullable=False, metadata=PRIMARY_KEY),
+        pa.field("audio_id", ID, nullable=False),
+        pa.field("first_frame", pa.int32(), nullable=False),
+        pa.field("stop_frame", pa.int32(), nullable=False),  # the one behind the last
+        pa.field("text", pa.string(), nullable=False),
+        pa.field("verdict", pa.string(), nullable=False),  # right, wrong, unsure; none: taken back
+        pa.field("who", pa.string(), nullable=False),
+        pa.field("marked_at", pa.timestamp("us", tz="UTC"), nullable=False),
+        pa.field("score", pa.float64()),  # that the search gave at that time
+        pa.field("uri", pa.string(), nullable=False),  # the file that was marked then, for display
+    ]
+)
+"""``marks``: one row per judgement of a person, which no run writes or deletes. Of the rows with the same audio, frames
+and text, the newest one counts."""
 
 # --- tables that travel between stages --------------------------------------------------------------------------------
 

@@ -1,6 +1,7 @@
 """What tests of several modules share."""
 
 from collections.abc import Iterator
+from pathlib import Path
 
 import fsspec
 import pytest
@@ -44,3 +45,12 @@ def bucket() -> Iterator[str]:
         store.mkdir("sounds")
         yield "s3://sounds"
     server.stop()
+
+
+@pytest.fixture(params=["disk", "s3"])
+def place(request: pytest.FixtureRequest, tmp_path: Path) -> str:
+    """Where an index may lie."""
+    if request.param == "disk":
+        return str(tmp_path)
+    bucket: str = request.getfixturevalue("bucket")
+    return f"{bucket}/{tmp_path.name}/index"

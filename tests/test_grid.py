@@ -20,8 +20,10 @@ from pipeline.grid import (
     list_certain_windows,
     plan_parts,
     plan_windows,
+    samples_to_seconds,
     seconds_to_frames,
     seconds_to_samples,
+    span_to_frames,
     window_starts,
 )
 
@@ -179,3 +181,16 @@ def test_seconds_and_frames_agree() -> None:
     assert seconds_to_frames(10.0) == 250
     assert frames_to_seconds(250) == 10.0
     assert all(seconds_to_frames(frames_to_seconds(k)) == k for k in range(0, 1_000_000, 997))
+
+
+@given(first=st.integers(0, 10**7), length=st.integers(1, 10**7), n_samples=st.integers(1, 1_920))
+def test_times_of_frames_give_these_frames(first: int, length: int, n_samples: int) -> None:
+    stop = first + length
+    assert span_to_frames(frames_to_seconds(first), frames_to_seconds(stop)) == (first, stop)
+    ends_s = samples_to_seconds((stop - 1) * 1_920 + n_samples)  # of a file whose last frame may be partial
+    assert span_to_frames(frames_to_seconds(first), ends_s) == (first, stop)
+
+
+def test_span_has_every_frame_that_it_touches() -> None:
+    assert span_to_frames(3.79, 4.45) == (94, 112)
+    assert span_to_frames(3.8, 4.44) == (95, 111)

@@ -37,6 +37,7 @@ def info(index: Path_, json: Json = False) -> None:
             "window": f"{window['length_s']:g} s, overlap {window['overlap_s']:g} s, tail: {window['tail']}",
             "metadata": metadata or None,
             "with_note": values["with_note"] or None,
+            "marks": f"{values['marks']:,}" if values["marks"] else None,
             "not_looked_at": not_looked_at or None,
         }
         for name, found in shown.pop("vector_indexes").items():

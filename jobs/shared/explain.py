@@ -9,6 +9,9 @@ from pipeline.index import engine_errors
 _VECTOR_INDEX = re.compile(r"\.lance/_indices/[0-9a-f-]{36}/(index|auxiliary)\.idx\b")
 """A file of the vector index of a table."""
 
+_MARKS = re.compile(r"/marks\.lance/(?:data|_versions)/")
+"""A file of the table of marks."""
+
 _SEARCHES = ("pipeline.search.clips", "pipeline.search.candidates")
 """The modules that search vectors."""
 
@@ -53,6 +56,8 @@ def _explain_engine(text: str, *, is_search: bool) -> str:
         return f"the index cannot be read or written: {detail}"
     if trouble == "conflict":
         return f"another run changed the index at the same time: {detail}; try again"
+    if _MARKS.search(text):
+        return f"the marks of the index are damaged: {detail}; restore the folder marks.lance from a copy"
     if _VECTOR_INDEX.search(text):
         return (
             f"the index is damaged: {detail}; this is a file of a vector index, which `earshot verify INDEX --repair`"

@@ -122,6 +122,12 @@ def print_json(rows: Iterable[Any]) -> None:
         _write(format_json(values, sys.stdout.encoding) + "\n", sys.stdout)
 
 
+def print_csv(lines: Iterable[str]) -> None:
+    """Lines of CSV, each with its end. Programs get every character as it is; on a terminal, some become escapes."""
+    for line in lines:
+        _write(escape(line, keep="\n") if sys.stdout.isatty() else line, sys.stdout)
+
+
 def format_json(values: Any, encoding: str | None = "utf-8") -> str:
     """JSON in one line of visible characters; of ASCII alone for an ``encoding`` other than Unicode."""
     is_unicode = (encoding or "").lower().replace("-", "").startswith("utf")

@@ -34,7 +34,7 @@ class Generation:
     path: str
     """The folder of the tables."""
     index: str
-    """The folder of the index, for messages."""
+    """The folder of the index."""
     published: Published | None = None
     _rows: tuple[Row, ...] = field(default=(), repr=False)
     """``seq``, ``kind``, ``committed_at`` and ``detail`` of the journal rows of ``_KINDS``, newest first."""

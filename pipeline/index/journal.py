@@ -68,15 +68,21 @@ def exists(path: str | Path) -> bool:
 
 def find(path: str | Path) -> Any | None:
     """The newest version of the journal of a complete index; None where there is no such index."""
-    if not storage.is_url(str(path)) and not Path(table_uri(path, "batches")).is_dir():
+    journal = open_if_there(table_uri(path, "batches"))
+    return journal if journal is not None and journal.count_rows() else None
+
+
+def open_if_there(uri: str) -> Any | None:
+    """The newest version of a table, a ``lance.LanceDataset``; None where there is none, or its creation was
+    interrupted."""
+    if not storage.is_url(uri) and not Path(uri).is_dir():
         return None
     try:
-        journal = open_journal(path)
+        return lance.dataset(uri)
     except ValueError:
-        if _has_version(table_uri(path, "batches")):
+        if _has_version(uri):
             raise
-        return None  # a folder without a table: its creation was interrupted
-    return journal if journal.count_rows() else None
+        return None  # a folder without a table
 
 
 def _has_version(uri: str) -> bool:

@@ -4,13 +4,14 @@
     >>> ix.search("dog barking", k=5)[0].uri
     >>> ix.locate("siren")[0].start_s
     >>> ix.similar(waveform, sample_rate_hz=44_100)
+    >>> ix.mark("/sounds/yard.wav", "dog barking", "right", start_s=3.8, end_s=4.44)
     >>> ix.to_arrow("clips", columns=["uri", "start_s"])
 
 Models are loaded at the first question that needs them, and kept.
 """
 
 import shlex
-from collections.abc import Iterable
+from collections.abc import Iterable, Sequence
 from dataclasses import replace
 from typing import Any, overload
 
@@ -28,6 +29,9 @@ from pipeline.index import vector_index
 from pipeline.index.handle import open_index
 from pipeline.index.search_settings import SearchSettings
 from pipeline.index.tuning import find_settings
+from pipeline.marks.add import add_marks
+from pipeline.marks.mark import Judgement, Mark, Marked
+from pipeline.marks.read import count_marks, list_marks
 from pipeline.search.clips import Hit, find_clips
 from pipeline.search.description import (
     count_rows,
@@ -47,7 +51,8 @@ from pipeline.search.tables import check_where, open_table, read_rows
 
 
 class Index:
-    """An index in the state that it had when it was opened. Open it again to see later batches.
+    """An index in the state that it had when it was opened. Open it again to see later batches. Marks are always those
+    of now.
 
     Args:
         path: its folder or URL.
@@ -269,14 +274,54 @@ class Index:
             return settings
         return replace(settings, clip_probes=None)
 
+    def mark(
+        self,
+        uri: str,
+        text: str,
+        verdict: str,
+        *,
+        start_s: float = 0.0,
+        end_s: float | None = None,
+        score: float | None = None,
+        who: str | None = None,
+    ) -> Mark:
+        """Say whether ``text`` describes a file, or a part of it. The newest mark of the same part and text counts.
+
+        Args:
+            verdict: ``right``, ``wrong`` or ``unsure``; ``none`` takes the mark back.
+            start_s, end_s: in seconds of the file, as hits have them; by default the whole file.
+            score: that of the hit. who: by default the user of this process.
+
+        Raises:
+            UsageError: an empty text, an unknown verdict, times outside of the file, a file that is not indexed, or no
+                mark to take back.
+        """
+        return self.mark_all([Judgement(uri, text, verdict, start_s, end_s, score, who)])[0]
+
+    def mark_all(self, judgements: Sequence[Judgement]) -> Marked:
+        """Like ``mark``, for several judgements: all are stored, or none if one is wrong."""
+        return add_marks(self._live, judgements)
+
+    def marks(self, uri: str | None = None, *, history: bool = False) -> list[Mark]:
+        """All marks that were made until now, also since the index was opened, and where their contents are.
+
+        Args:
+            uri: only the marks of this file. history: also those that were replaced or taken back, oldest first.
+
+        Raises:
+            UsageError: there is no file ``uri``, nor a mark of one.
+        """
+        return list_marks(self._live, uri, history=history)
+
     def describe(self) -> dict[str, Any]:
-        """Sources, format, size and age; counts by status and codec, rows, hours; models and their dimension, how files
-        are cut; vector indexes, and recall."""
+        """Sources, format, size and age; counts by status and codec, rows, hours, marks; models and their dimension,
+        how files are cut; vector indexes, and recall."""
         tables = {name: self._open(name) for name in self._live.versions}
         return {
             **describe_place(self._handle, self._live.seq),
             **count_rows(tables),
             "with_note": self.notes().num_rows,
+            "marks": count_marks(self.path),
             **describe_settings(self.settings),
             "recall": describe_recall(self._live),
             "metadata": {column.name: str(column.type) for column in self.metadata},

@@ -1,4 +1,4 @@
-"""Fixtures: an index that a run has made, a copy of it to damage, and places for leases."""
+"""Fixtures: an index that a run has made, a copy of it to damage, and the number of a process that has ended."""
 
 import shutil
 import subprocess
@@ -31,15 +31,6 @@ def whole(tmp_path_factory: pytest.TempPathFactory) -> Config:
 def config(whole: Config, tmp_path: Path) -> Config:
     shutil.copytree(whole.into, tmp_path / "index")
     return whole.model_copy(update={"into": str(tmp_path / "index")})
-
-
-@pytest.fixture(params=["disk", "s3"])
-def place(request: pytest.FixtureRequest, tmp_path: Path) -> str:
-    """Where an index may lie."""
-    if request.param == "disk":
-        return str(tmp_path)
-    bucket: str = request.getfixturevalue("bucket")
-    return f"{bucket}/{tmp_path.name}/index"
 
 
 @pytest.fixture

@@ -1,0 +1,1 @@
+"""Marks: what people say of sounds, right, wrong or unsure. They outlive every run, rebuild and restore."""

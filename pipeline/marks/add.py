@@ -1,0 +1,151 @@
+"""Judgements of people in, rows of the table ``marks`` out. Each is checked; if one is wrong, nothing is written."""
+
+import datetime as dt
+from collections.abc import Callable, Sequence
+from typing import NamedTuple
+
+import pyarrow as pa
+
+from pipeline.grid import count_frames, frames_to_seconds, seconds_to_samples, span_to_frames
+from pipeline.index.handle import Generation
+from pipeline.marks.contents import FEW, explain_missing, explain_status, find_files, find_holders, select
+from pipeline.marks.mark import TAKEN_BACK, Judgement, Marked, check, collect, name_user
+from pipeline.marks.read import KEY, find_newest, to_marks
+from pipeline.marks.table import append_rows, read_rows
+from pipeline.schema import MARKS, Row, make_mark_id
+
+_A_TICK = dt.timedelta(microseconds=1)
+"""The smallest step of a stored time."""
+
+Key = tuple[object, ...]
+
+
+class Content(NamedTuple):
+    """What is marked: a content, and a file that holds it or held it."""
+
+    audio_id: str
+    uri: str
+    duration_s: float | None
+    """None where no indexed file holds it."""
+
+
+def add_marks(
+    live: Generation,
+    judgements: Sequence[Judgement],
+    now: Callable[[], dt.datetime] = lambda: dt.datetime.now(dt.UTC),
+) -> Marked:
+    """Store judgements, all or none. Those that are stored already, with the same time, are not stored twice.
+
+    Args:
+        live: the tables that say which files there are.
+
+    Raises:
+        UsageError: a judgement is wrong: the first one is named, and how many others there are.
+    """
+    if not judgements:
+        return Marked([], 0)
+    contents = _Contents(live, judgements)
+    begun = collect(judgements, lambda said: _make_row(said, contents))
+    stored = read_rows(live.index, _select_alike(begun))
+    times, waiting = _Times(stored, now()), iter(begun)
+    rows = collect(judgements, lambda said: times.complete(said, next(waiting)))
+    known = set(stored["mark_id"].to_pylist())
+    new = {row["mark_id"]: row for row in rows if row["mark_id"] not in known}
+    if new:
+        append_rows(live.index, pa.Table.from_pylist(list(new.values()), schema=MARKS))
+    return Marked(to_marks(live, rows), len(new))
+
+
+class _Contents:
+    """The contents of files, all looked up together."""
+
+    def __init__(self, live: Generation, judgements: Sequence[Judgement]) -> None:
+        self._live = live
+        self._files = find_files(live, {said.uri for said in judgements if said.uri})
+        ids = {said.audio_id for said in judgements} | {row["audio_id"] for row in self._files.values()}
+        self._holders = find_holders(live, {audio_id for audio_id in ids if audio_id is not None})
+        self._n_missing = 0
+
+    def find(self, said: Judgement) -> Content:
+        """What a judgement is about.
+
+        Raises:
+            UsageError: no content is given, and the index has no such file, or has not indexed it.
+        """
+        row = self._files.get(said.uri)
+        if said.audio_id is not None:
+            holders = self._holders.get(said.audio_id)
+            uri = row["uri"] if row else said.uri
+            if holders is None:
+                return Content(said.audio_id, uri, None)
+            return Content(said.audio_id, uri or holders.uris[0], holders.duration_s)
+        if row is None:
+            self._n_missing += 1
+            raise said.error(explain_missing(self._live, said.uri, with_likeness=self._n_missing == 1))
+        if why := explain_status(row):
+            raise said.error(why)
+        return Content(row["audio_id"], row["uri"], self._holders[row["audio_id"]].duration_s)
+
+
+def _select_alike(rows: list[Row]) -> str | None:
+    """SQL for the stored rows that may be about the same as these; None for all."""
+    values = {column: {row[column] for row in rows} for column in ("audio_id", "text")}
+    return " AND ".join(select(column, found) for column, found in values.items() if len(found) <= FEW) or None
+
+
+def _make_row(said: Judgement, contents: _Contents) -> Row:
+    """A row without its time and id."""
+    check(said)
+    content = contents.find(said)
+    if said.end_s is None and content.duration_s is None:
+        raise said.error(f"end: is missing, and no file of the index has the content {content.audio_id}; give a time")
+    end_s = said.end_s if said.end_s is not None else content.duration_s or 0.0
+    first_frame, stop_frame = span_to_frames(said.start_s, end_s)
+    if content.duration_s is not None:
+        n_frames = count_frames(seconds_to_samples(content.duration_s))
+        if stop_frame > n_frames or first_frame >= n_frames:
+            where, at_s = ("end", end_s) if first_frame < n_frames else ("start", said.start_s)
+            raise said.error(f"{where} {at_s:g} s: {content.uri} lasts {content.duration_s:.3f} s")
+    return {
+        "audio_id": content.audio_id,
+        "first_frame": first_frame,
+        "stop_frame": stop_frame,
+        "text": " ".join(said.text.split()),
+        "verdict": said.verdict,
+        "who": " ".join((said.who or name_user()).split()),
+        "score": said.score,
+        "uri": content.uri,
+    }
+
+
+class _Times:
+    """Gives judgements their times. ``newest`` has that of the newest row about each thing."""
+
+    def __init__(self, stored: pa.Table, now: dt.datetime) -> None:
+        self._newest = {_key(row): row["marked_at"] for row in find_newest(stored).to_pylist()}
+        self._now = now
+
+    def complete(self, said: Judgement, row: Row) -> Row:
+        """A row with its time and id.
+
+        What is said now is later than what was said before, whatever the clocks of other machines say.
+
+        Raises:
+            UsageError: there is no mark to take back.
+        """
+        before = self._newest.get(_key(row))
+        if before is None and said.verdict == TAKEN_BACK:
+            raise said.error(
+                f"{row['uri']}: has no mark {row['text']!r} from {frames_to_seconds(row['first_frame']):g} to"
+                f" {frames_to_seconds(row['stop_frame']):g} s that could be taken back"
+            )
+        at = self._now if before is None else max(self._now, before + _A_TICK)
+        if said.marked_at is not None:
+            at = said.marked_at.astimezone(dt.UTC)
+        self._newest[_key(row)] = at if before is None else max(at, before)
+        row = {**row, "marked_at": at}
+        return {**row, "mark_id": make_mark_id(row)}
+
+
+def _key(row: Row) -> Key:
+    return tuple(row[name] for name in KEY)
