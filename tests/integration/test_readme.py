@@ -132,7 +132,8 @@ def test_commands_and_options_exist(path: Path, program: str) -> None:
     group = typer.main.get_group(PROGRAMS[program])
     with typer.Context(group) as context:
         for call in (call for block in read_blocks(path) for call in block.commands if call.startswith(f"{program} ")):
-            command_name, *arguments = shlex.split(call.removeprefix(program), comments=True)
+            words = shlex.split(call.removeprefix(program), comments=True)
+            command_name, *arguments = takewhile(lambda word: word not in ("|", ">"), words)
             command = group.get_command(context, command_name)
             assert command is not None, call
             command.make_context(command_name, arguments)
