@@ -29,6 +29,7 @@ from jobs.commands.plan import plan
 from jobs.commands.query import query
 from jobs.commands.reindex import reindex
 from jobs.commands.restore import restore
+from jobs.commands.serve import serve
 from jobs.commands.similar import similar
 from jobs.commands.status import status
 from jobs.commands.stop import stop
@@ -48,7 +49,8 @@ app = typer.Typer(
     context_settings={"help_option_names": ["-h", "--help"]},
 )
 for command in (
-    *(demo, index, reindex, plan, query, similar, locate, mark, info, failures, history, restore, verify, optimize),
+    *(demo, index, reindex, plan, query, similar, locate, mark, serve, info),
+    *(failures, history, restore, verify, optimize),
     *(submit, status, logs, stop, jobs, bench, check),
 ):
     app.command()(command)

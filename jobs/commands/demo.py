@@ -93,6 +93,7 @@ def _print(rows: list[dict[str, Any]], folder: Path) -> None:
     print_line(f'  earshot query {index} "a deep engine rumble" -k 3')
     print_line(f'  earshot locate {index} "clicking"')
     print_line(f"  earshot failures {index}")
+    print_line(f"  earshot serve {index}")
 
 
 def make_corpus(folder: Path) -> "dict[str, list[Event]]":

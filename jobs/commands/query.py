@@ -5,8 +5,8 @@ from typing import Annotated
 import typer
 
 from jobs.shared.hits import print_hits
-from jobs.shared.opening import open_index
-from jobs.shared.options import AllWindows, Exact, Json, Path_, Top, Where
+from jobs.shared.opening import Question
+from jobs.shared.options import AllWindows, Exact, Json, NoServer, Path_, Top, Verbose, Where
 
 
 def query(
@@ -17,10 +17,13 @@ def query(
     all_windows: AllWindows = False,
     exact: Exact = False,
     json: Json = False,
+    no_server: NoServer = False,
+    verbose: Verbose = False,
 ) -> None:
     """Find the clips that match TEXT best.
 
     Example: earshot query my-index "dog barking" -k 5
     """
-    hits = open_index(index, text).search(text, k, where=where, all_windows=all_windows, exact=exact)
+    question = Question(index, text, use_server=not no_server, verbose=verbose)
+    hits = question.search(text, k, where=where, all_windows=all_windows, exact=exact)
     print_hits(f"{text!r} in {index}", hits, json=json, where=where)

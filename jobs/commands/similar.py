@@ -5,8 +5,8 @@ from typing import Annotated
 import typer
 
 from jobs.shared.hits import print_hits
-from jobs.shared.opening import open_index
-from jobs.shared.options import AllWindows, Exact, Json, Path_, Top, Where
+from jobs.shared.opening import Question
+from jobs.shared.options import AllWindows, Exact, Json, NoServer, Path_, Top, Verbose, Where
 
 
 def similar(
@@ -22,6 +22,8 @@ def similar(
     all_windows: AllWindows = False,
     exact: Exact = False,
     json: Json = False,
+    no_server: NoServer = False,
+    verbose: Verbose = False,
 ) -> None:
     """Find the clips that sound most like SOUND, ranked by cosine.
 
@@ -31,9 +33,9 @@ def similar(
 
     if end is not None and end <= start:
         raise UsageError(f"--end: {end} s is not after --start ({start} s)")
-    opened = open_index(index, sound)
+    question = Question(index, sound, use_server=not no_server, verbose=verbose)
     try:
-        hits = opened.similar_to_file(
+        hits = question.similar_to_file(
             sound, k, start_s=start, end_s=end, where=where, all_windows=all_windows, exact=exact
         )
     except FileFailure as failure:

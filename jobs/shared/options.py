@@ -16,6 +16,10 @@ Where = Annotated[
 AllWindows = Annotated[bool, typer.Option("--all-windows", help="List overlapping windows of a file one by one.")]
 Exact = Annotated[bool, typer.Option("--exact", help="Compare every vector: slower, but nothing is missed.")]
 Json = Annotated[bool, typer.Option("--json", help="Print JSON lines instead of a table.")]
+NoServer = Annotated[
+    bool, typer.Option("--no-server", help="Answer in this process, even if `earshot serve` runs on INDEX.")
+]
+Verbose = Annotated[bool, typer.Option("--verbose", help="Say on stderr whether a running server answered.")]
 Rebuild = Annotated[
     bool,
     typer.Option(

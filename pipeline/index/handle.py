@@ -26,6 +26,9 @@ from pipeline.schema import Row
 _KINDS = ("create", "migrate", "configure", "restore", "switch", "tune")
 """The journal rows that a handle keeps: those whose ``detail`` says more than counts."""
 
+STATES_PER_GENERATION = 1_000_000_000
+"""More than a journal has rows."""
+
 
 @dataclass(frozen=True)
 class Generation:
@@ -165,6 +168,12 @@ class Handle:
     def refresh(self) -> "Handle":
         """The same index as it is now."""
         return find_index(self.path)
+
+    @property
+    def state(self) -> int:
+        """The number of the published state: that of the newest journal row. It also grows when a rebuilt generation,
+        whose journal counts from 0, takes the place of another."""
+        return (self.first.live_number - 1) * STATES_PER_GENERATION + self.live.seq
 
     @property
     def next_number(self) -> int:

@@ -70,6 +70,8 @@ class Index:
         self.tables = self._live.path
         """The path of its LanceDB database: ``path`` itself, until the index is rebuilt."""
         self.settings = self._live.settings
+        self.state = self._handle.state
+        """The number of the published state, which grows with each batch."""
         self._opened: dict[str, Any] = {}
         self._checked: set[tuple[str, str | None]] = set()
         """Filters that fit the columns of a table."""
@@ -351,6 +353,10 @@ class Index:
             UsageError: the text is empty.
         """
         return self._embed_text(text, "clip_model")
+
+    def count_indexed(self, where: str) -> int:
+        """The number of indexed files that ``where`` selects: SQL over the columns of ``files``."""
+        return int(self.to_arrow("files", ["file_id"], f"status = 'indexed' AND ({where})").num_rows)
 
     def to_arrow(self, table: str = "clips", columns: list[str] | None = None, where: str | None = None) -> pa.Table:
         """Rows of ``files``, ``clips``, ``frames``, ``pools`` or ``batches`` as they were when the index was opened.

@@ -1,7 +1,7 @@
 """A query embedding in, ranked clips out. Scores are the model's own: dot products, not normalised."""
 
 from collections.abc import Iterable
-from dataclasses import dataclass, field, replace
+from dataclasses import replace
 from typing import Any, Literal
 
 import numpy as np
@@ -10,6 +10,7 @@ import numpy.typing as npt
 from pipeline import schema
 from pipeline.index.search_settings import ALL_PARTITIONS, SearchSettings
 from pipeline.index.tables import to_matrix
+from pipeline.search.found import Hit as Hit
 from pipeline.search.scores import (
     MAX_COMPARED,
     Vector,
@@ -25,24 +26,6 @@ MIN_CANDIDATES = 200
 """Clips that one search returns at least."""
 
 HIT_COLUMNS = ["clip_id", "file_id", "uri", "start_s", "end_s", "vector"]
-
-
-@dataclass(frozen=True)
-class Hit:
-    """A window that was found, or several merged ones of a file; ``start_s`` and ``end_s`` in seconds of the file.
-
-    ``score`` is a dot product for a text, a cosine for a sound. ``probability`` is None for a sound.
-    """
-
-    rank: int
-    uri: str
-    start_s: float
-    end_s: float
-    score: float
-    probability: float | None
-    clip_id: str
-    metadata: dict[str, Any] = field(default_factory=dict)
-    """The user's columns."""
 
 
 class Hits(list[Hit]):

@@ -5,8 +5,7 @@ threshold (hysteresis). Gaps are closed, and short events dropped.
 """
 
 import math
-from collections.abc import Iterable
-from dataclasses import dataclass, field
+from dataclasses import dataclass
 from typing import Any, NamedTuple
 
 import numpy as np
@@ -14,36 +13,11 @@ import numpy.typing as npt
 
 from pipeline.errors import UsageError
 from pipeline.grid import FRAME_S, HOP_SAMPLES, frames_to_seconds, samples_to_seconds, seconds_to_frames
+from pipeline.search.found import Event as Event
+from pipeline.search.found import Events as Events
 
 HYSTERESIS_LOGITS = 1.0
 """An event lasts until its logit falls this far below that of the threshold."""
-
-
-@dataclass(frozen=True)
-class Event:
-    """A part of a file that sounds like the query. Score and probability are those of its peak frame."""
-
-    rank: int
-    uri: str
-    start_s: float
-    end_s: float
-    score: float
-    probability: float
-    peak_s: float
-    metadata: dict[str, Any] = field(default_factory=dict)
-    """The user's columns."""
-
-
-class Events(list[Event]):
-    """Events, best first.
-
-    ``is_cut``: candidates ran out before it was sure that these are the best: very long events or files that ``where``
-    leaves out took most of them. A search with ``exact=True`` may find more.
-    """
-
-    def __init__(self, events: Iterable[Event] = (), *, is_cut: bool = False) -> None:
-        super().__init__(events)
-        self.is_cut = is_cut
 
 
 @dataclass(frozen=True)

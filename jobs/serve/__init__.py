@@ -1,0 +1,1 @@
+"""``earshot serve``: the page of an index, and its HTTP API."""

@@ -1,0 +1,236 @@
+"""The bodies of requests, read as they arrive: JSON, and forms (multipart/form-data, RFC 7578).
+
+The one file of a form goes to a disk piece by piece.
+
+The limits hold while bytes arrive, whatever the request says of its length.
+"""
+
+import json
+import re
+from collections.abc import AsyncIterator
+from dataclasses import dataclass, field
+from email.message import Message
+from pathlib import Path
+from typing import Any, BinaryIO
+
+from starlette.requests import Request
+
+from jobs.serve.errors import TooLarge
+from pipeline.errors import UsageError
+
+MAX_UPLOAD_BYTES = 200_000_000
+MAX_JSON_BYTES = 20_000_000
+MAX_FIELD_BYTES = 100_000
+MAX_PARTS, MAX_HEAD_BYTES = 20, 8_192
+
+_EXTENSION = re.compile(r"\.[A-Za-z0-9]{1,8}")
+
+
+@dataclass
+class Form:
+    """The fields of a form, and its file. The file has the extension of its name, which tells some formats."""
+
+    fields: dict[str, str] = field(default_factory=dict)
+    file: Path | None = None
+    file_name: str = ""
+
+
+def is_json(request: Request) -> bool:
+    return request.headers.get("content-type", "").partition(";")[0].strip().lower() == "application/json"
+
+
+async def read_json(request: Request) -> Any:
+    """The JSON body of a request.
+
+    Raises:
+        TooLarge: it has more than ``MAX_JSON_BYTES``. UsageError: it is no JSON.
+    """
+    refuse_size(request, MAX_JSON_BYTES)
+    body = bytearray()
+    async for chunk in request.stream():
+        body += chunk
+        if len(body) > MAX_JSON_BYTES:
+            raise _too_large(MAX_JSON_BYTES)
+    return loads(body)
+
+
+def loads(text: bytes | bytearray) -> Any:
+    """The value of JSON.
+
+    Raises:
+        UsageError: it is no JSON.
+    """
+    try:
+        return json.loads(text)
+    except (ValueError, RecursionError):
+        raise UsageError("the body is no JSON") from None
+
+
+def refuse_size(request: Request, max_bytes: int) -> None:
+    """Refuse a request by the length that it states.
+
+    Raises:
+        TooLarge: more than ``max_bytes``.
+    """
+    stated = request.headers.get("content-length", "")
+    if stated.isdecimal() and int(stated) > max_bytes:
+        raise _too_large(max_bytes)
+
+
+def _too_large(max_bytes: int) -> TooLarge:
+    return TooLarge(f"the body has more than {max_bytes // 10**6} MB; of a sound, send the part that you look for")
+
+
+def find_boundary(content_type: str) -> bytes:
+    """The boundary of a form.
+
+    Raises:
+        UsageError: it is no form, or has no boundary.
+    """
+    message = Message()
+    message["content-type"] = content_type
+    boundary = message.get_param("boundary")
+    if message.get_content_type() != "multipart/form-data" or not isinstance(boundary, str) or not boundary:
+        raise UsageError("the body: send multipart/form-data with a boundary, or application/json")
+    return boundary.encode("latin-1", "replace")
+
+
+async def read_form(request: Request, folder: Path) -> Form:
+    """Read the form of a request; the part with a file name is written below ``folder``.
+
+    Raises:
+        TooLarge: it has more than ``MAX_UPLOAD_BYTES``. UsageError: it is no valid form.
+    """
+    refuse_size(request, MAX_UPLOAD_BYTES)
+    return await collect_form(request.stream(), request.headers.get("content-type", ""), folder)
+
+
+async def collect_form(chunks: AsyncIterator[bytes], content_type: str, folder: Path) -> Form:
+    """Read a form from its bytes, as ``read_form`` does.
+
+    Raises:
+        TooLarge: it has more than ``MAX_UPLOAD_BYTES``. UsageError: it is no valid form.
+    """
+    reader = FormReader(find_boundary(content_type), folder)
+    n_bytes = 0
+    try:
+        async for chunk in chunks:
+            n_bytes += len(chunk)
+            if n_bytes > MAX_UPLOAD_BYTES:
+                raise _too_large(MAX_UPLOAD_BYTES)
+            reader.feed(chunk)
+    finally:
+        reader.close()
+    if not reader.has_ended:
+        raise UsageError("the body: the form ends before its last boundary")
+    return reader.form
+
+
+class FormReader:
+    """Takes the bytes of a form in pieces of any size."""
+
+    def __init__(self, boundary: bytes, folder: Path) -> None:
+        self.form = Form()
+        self.has_ended = False
+        self._folder = folder
+        self._mark = b"\r\n--" + boundary
+        self._buffer = b"\r\n"  # the first boundary may begin the body
+        self._is_head = False
+        self._name: str | None = None
+        self._field: bytearray | None = None
+        self._file: BinaryIO | None = None
+        self._n_parts = self._n_field_bytes = 0
+
+    def feed(self, chunk: bytes) -> None:
+        """Take the next bytes.
+
+        Raises:
+            UsageError: the form is not valid.
+        """
+        self._buffer += chunk
+        while not self.has_ended and (self._read_head() if self._is_head else self._read_body()):
+            pass
+        if self.has_ended:
+            self._buffer = b""
+
+    def close(self) -> None:
+        if self._file is not None:
+            self._file.close()
+
+    def _read_body(self) -> bool:
+        """Take bytes up to the next boundary; returns whether there may be more to read."""
+        at = self._buffer.find(self._mark)
+        if at < 0:
+            keep = len(self._mark) - 1
+            self._take(self._buffer[:-keep])
+            self._buffer = self._buffer[-keep:]
+            return False
+        rest = self._buffer[at + len(self._mark) :]
+        line, newline, after = rest.partition(b"\r\n")
+        if rest.startswith(b"--"):
+            self._take(self._buffer[:at])
+            self._end_part()
+            self.has_ended = True
+            return False
+        if not newline:
+            if len(rest) > MAX_HEAD_BYTES:
+                raise UsageError("the body: the form has no line end after a boundary")
+            return False
+        if line.strip():
+            raise UsageError("the body: the form has a boundary inside a part")
+        self._take(self._buffer[:at])
+        self._end_part()
+        self._buffer, self._is_head = b"\r\n" + after, True  # a head may be empty
+        return True
+
+    def _read_head(self) -> bool:
+        head, end, rest = self._buffer.partition(b"\r\n\r\n")
+        if not end:
+            if len(head) > MAX_HEAD_BYTES:
+                raise UsageError("the body: the head of a part of the form is too long")
+            return False
+        self._n_parts += 1
+        if self._n_parts > MAX_PARTS:
+            raise UsageError(f"the body: the form has more than {MAX_PARTS} parts")
+        self._begin_part(head.decode("utf-8", "replace"))
+        self._buffer, self._is_head = rest, False
+        return True
+
+    def _begin_part(self, head: str) -> None:
+        message = Message()
+        for line in head.split("\r\n"):
+            name, _, value = line.partition(":")
+            if name.strip().lower() == "content-disposition":
+                message["content-disposition"] = value.strip()
+        part_name = message.get_param("name", header="content-disposition")
+        file_name = message.get_param("filename", header="content-disposition")
+        if not isinstance(part_name, str):
+            raise UsageError("the body: a part of the form has no name")
+        self._name = part_name
+        if file_name is None:
+            self._field = bytearray()
+            return
+        if self.form.file is not None:
+            raise UsageError("the body: the form has more than one file")
+        self.form.file_name = file_name if isinstance(file_name, str) else str(file_name[-1])
+        extension = Path(self.form.file_name).suffix
+        name_here = "sound" + (extension if _EXTENSION.fullmatch(extension) else "")
+        self.form.file = self._folder / name_here
+        self._file = self.form.file.open("xb")
+
+    def _take(self, data: bytes) -> None:
+        if self._file is not None:
+            self._file.write(data)
+        elif self._field is not None:
+            self._n_field_bytes += len(data)
+            if self._n_field_bytes > MAX_FIELD_BYTES:
+                raise UsageError("the body: the fields of the form are too long")
+            self._field += data
+
+    def _end_part(self) -> None:
+        if self._file is not None:
+            self._file.close()
+            self._file = None
+        elif self._field is not None and self._name is not None:
+            self.form.fields[self._name] = self._field.decode("utf-8", "replace")
+            self._field = None

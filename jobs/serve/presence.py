@@ -1,0 +1,72 @@
+"""Whether an indexed file is still at its place, and still the one that was indexed."""
+
+from dataclasses import dataclass
+from typing import Any
+
+from pipeline import storage
+from pipeline.audio.source import hash_file, resolve_uri
+from pipeline.corpus.shards import is_member, is_sized, shard_of
+from pipeline.corpus.time_ranges import split_uri
+from pipeline.errors import FileFailure
+from pipeline.schema import Row
+from pipeline.search.recent import Recent
+
+
+@dataclass(frozen=True)
+class Presence:
+    is_gone: bool = False
+    is_changed: bool = False
+
+
+class Presences:
+    """Looks at files. A hash that was computed once holds as long as size and time of the file stay the same."""
+
+    def __init__(self) -> None:
+        self._hashes: Recent[tuple[str, int, int], str] = Recent(10_000)
+
+    def find(self, file: Row) -> Presence:
+        """Look at the file of a row of ``files`` as it is now.
+
+        A file of another time and the same size is hashed: it may have been copied or touched only.
+        """
+        uri = file["uri"]
+        try:
+            size_bytes, modified_ns = storage.stat_file(find_path(uri))
+        except FileNotFoundError:
+            return Presence(is_gone=True)
+        except NotADirectoryError:
+            return Presence(is_gone=True)
+        is_own_size = file["size_bytes"] is not None and not is_member(uri)
+        if is_own_size and is_sized(uri) and size_bytes != file["size_bytes"]:
+            return Presence(is_changed=True)
+        if modified_ns == file["modified_ns"] or file["content_hash"] is None:
+            return Presence()
+        key = (uri, size_bytes, modified_ns)
+        hashed = self._hashes.find([key])
+        if key not in hashed:
+            try:
+                hashed = {key: hash_file(resolve_uri(uri)[0])}
+            except FileFailure as failure:
+                return Presence(is_gone=failure.reason == "vanished", is_changed=failure.reason != "vanished")
+            self._hashes.keep(hashed)
+        return Presence(is_changed=hashed[key] != file["content_hash"])
+
+
+def find_path(uri: str) -> str:
+    """The path or URL of the file that holds the audio of a uri: that of the shard, for a member."""
+    if storage.exists(uri):
+        return uri
+    recording, _ = split_uri(uri)
+    return shard_of(recording) if is_member(recording) and not storage.exists(recording) else recording
+
+
+def describe(file: Row, presence: Presence, metadata: dict[str, Any]) -> dict[str, Any]:
+    """What the page shows of a file."""
+    shown = ("uri", "file_id", "audio_id", "status", "reason", "message", "duration_s", "sample_rate_hz", "channels")
+    return {
+        **{name: file[name] for name in (*shown, "codec", "size_bytes", "n_frames")},
+        "note": file.get("note"),
+        "metadata": metadata,
+        "is_gone": presence.is_gone,
+        "is_changed": presence.is_changed,
+    }

@@ -1,0 +1,270 @@
+"""Questions over HTTP: about the index, its files and their metadata, and what sounds like a text or another sound."""
+
+import tempfile
+import time
+from collections.abc import Sequence
+from pathlib import Path
+from typing import Annotated, Any, TypeVar
+
+from fastapi import APIRouter, Query, Request
+from pydantic import BaseModel, ConfigDict, Field, StringConstraints, ValidationError
+
+import pipeline
+from jobs.serve import answers
+from jobs.serve.answers import to_found, to_value
+from jobs.serve.bodies import MAX_UPLOAD_BYTES, is_json, read_form, read_json
+from jobs.serve.errors import NotFound
+from jobs.serve.presence import Presences, describe
+from jobs.serve.service import Service, milliseconds_since
+from jobs.serve.states import State
+from pipeline.errors import UsageError, suggest
+from pipeline.grid import FRAME_S
+from pipeline.schema import Row
+from pipeline.search.events import Rules
+from pipeline.search.found import Event, Hit
+
+M = TypeVar("M", bound=BaseModel)
+
+THRESHOLD = Rules().threshold
+MAX_K, MAX_TEXTS, MAX_TEXT, MAX_WHERE = 1_000, 20, 2_000, 10_000
+
+At = Annotated[int | None, Query(description="The state to answer from (`seq` of /api/info); the open one by default.")]
+Uri = Annotated[str, Query(min_length=1, description="The uri of a file of the index.")]
+Text = Annotated[str, Query(min_length=1, max_length=MAX_TEXT, description="What to look for, in words.")]
+OneText = Annotated[str, StringConstraints(min_length=1, max_length=MAX_TEXT)]
+K = Annotated[int, Query(ge=1, le=MAX_K, description="Number of results.")]
+Where = Annotated[
+    str | None, Query(max_length=MAX_WHERE, description="SQL over the columns of the index, as in `earshot query`.")
+]
+Exact = Annotated[bool, Query(description="Compare every vector: slower, but nothing is missed.")]
+Threshold = Annotated[float, Query(gt=0, lt=1, description="Probability at which an event begins.")]
+
+ERRORS: dict[int | str, dict[str, Any]] = {
+    status: {"model": answers.Error, "description": said}
+    for status, said in {
+        400: "No valid Host header.",
+        401: "A token is needed.",
+        403: "Sent by another site's page.",
+        404: "No such file or column, or the file has gone.",
+        409: "The file has changed since it was indexed.",
+        410: "The state is not open any more.",
+        413: "Too many bytes.",
+        415: "Neither JSON nor a form.",
+        421: "Called by a name that is not the server's.",
+        422: "A wrong value.",
+        503: "The index, a model or a disk fails, or too many requests wait.",
+    }.items()
+}
+"""The errors that any request may meet."""
+
+
+class Like(BaseModel):
+    """A part of a file of the index, to which others are compared."""
+
+    model_config = ConfigDict(extra="forbid")
+
+    uri: str = Field(min_length=1)
+    start_s: float = Field(0.0, ge=0, allow_inf_nan=False)
+    end_s: float | None = Field(None, gt=0, allow_inf_nan=False)
+    k: int = Field(20, ge=1, le=MAX_K)
+    where: str | None = Field(None, max_length=MAX_WHERE)
+    exact: bool = False
+
+
+def make_search_router(service: Service) -> APIRouter:
+    """The routes."""
+    router = APIRouter(prefix="/api", responses=ERRORS)
+    presences = Presences()
+
+    def inform(state: State) -> dict[str, Any]:
+        settings = state.index.settings
+        return {
+            "index": service.states.path,
+            "seq": state.number,
+            "newest_seq": service.states.find_newest(),
+            "is_writing": service.states.is_writing(),
+            "version": pipeline.__version__,
+            **state.counts,
+            "has_frames": state.has_frames,
+            "threshold": THRESHOLD,
+            "frame_s": FRAME_S,
+            "models": {
+                "clip": settings["clip_model"]["name"],
+                "frame": settings["frame_model"] and settings["frame_model"]["name"],
+            },
+            "columns": [{"name": name, "type": kind} for name, kind in state.columns.items()],
+            "has_models": service.has_models,
+        }
+
+    @router.get("/info", response_model=answers.Info)
+    async def info(request: Request, at: At = None) -> Any:
+        """What the index holds, and which of its states is open."""
+        return await service.ask(request, at, inform)
+
+    @router.post("/refresh", response_model=answers.Info)
+    async def refresh(request: Request) -> Any:
+        """Take over the newest published state. Requests with `at` still get the former one."""
+        return await service.workers.questions.run(request, lambda: inform(service.states.refresh()))
+
+    @router.get("/values", response_model=answers.Values)
+    async def values(
+        request: Request,
+        column: Annotated[str, Query(min_length=1)],
+        prefix: Annotated[str, Query(max_length=MAX_TEXT, description="Only values that begin so.")] = "",
+        limit: Annotated[int, Query(ge=1, le=10_000)] = 50,
+        at: At = None,
+    ) -> Any:
+        """The values of a column, and the number of indexed files with each, the most frequent first."""
+
+        def find(state: State) -> dict[str, Any]:
+            known = state.columns
+            if column not in known:
+                raise NotFound(f"no column {column!r}{suggest(column, known)} (columns: {', '.join(known)})")
+            begin = prefix.casefold()
+            pairs = [pair for pair in state.count_values(column) if show(pair[0]).casefold().startswith(begin)]
+            shown = [{"value": to_value(value), "n_files": n_files} for value, n_files in pairs[:limit]]
+            return {"column": column, "values": shown, "is_cut": len(pairs) > limit}
+
+        return await service.ask(request, at, find)
+
+    @router.get("/file", response_model=answers.File)
+    async def file(request: Request, uri: Uri, at: At = None) -> Any:
+        """A file of the index, and whether it is still there as it was indexed."""
+
+        def find(state: State) -> dict[str, Any]:
+            row = require_file(state, uri)
+            metadata = {name: to_value(row[name]) for name in state.index.metadata.names}
+            return describe(row, presences.find(row), metadata)
+
+        return await service.ask(request, at, find)
+
+    @router.get("/query", response_model=answers.Clips, response_model_exclude_unset=True)
+    async def query(
+        request: Request, text: Text, k: K = 20, where: Where = None, exact: Exact = False, at: At = None
+    ) -> Any:
+        """The clips that fit a text best."""
+        began = time.perf_counter()
+
+        def find(state: State) -> dict[str, Any]:
+            hits = state.index.search(text, k, where=where or None, exact=exact)
+            return {"kind": "query", "text": text, "hits": complete(state, hits)}
+
+        return await service.ask(request, at, find) | {"took_ms": milliseconds_since(began)}
+
+    @router.get("/locate", response_model=answers.Located, response_model_exclude_unset=True)
+    async def locate(
+        request: Request,
+        text: Annotated[list[OneText], Query(min_length=1, max_length=MAX_TEXTS, description="One text or several.")],
+        k: K = 20,
+        threshold: Threshold = THRESHOLD,
+        where: Where = None,
+        exact: Exact = False,
+        at: At = None,
+    ) -> Any:
+        """The events that fit each text best, with their start and end."""
+        began = time.perf_counter()
+
+        def find(state: State) -> dict[str, Any]:
+            found = state.index.locate(text, k, threshold=threshold, where=where or None, exact=exact)
+            results = [
+                {"text": each, "hits": complete(state, events), "is_cut": events.is_cut}
+                for each, events in zip(text, found, strict=True)
+            ]
+            return {"kind": "locate", "results": results}
+
+        return await service.ask(request, at, find) | {"took_ms": milliseconds_since(began)}
+
+    @router.post(
+        "/similar",
+        response_model=answers.Clips,
+        response_model_exclude_unset=True,
+        openapi_extra={"requestBody": describe_similar()},
+    )
+    async def similar(request: Request, at: At = None) -> Any:
+        """The clips that sound most like a part of a file of the index, or like a sound that is sent."""
+        began = time.perf_counter()
+        if is_json(request):
+            like = check(Like, await read_json(request))
+
+            def find(state: State) -> dict[str, Any]:
+                require_file(state, like.uri)
+                return compare(state, like.uri, like)
+
+            return await service.ask(request, at, find) | {"took_ms": milliseconds_since(began)}
+        with tempfile.TemporaryDirectory(prefix="earshot-upload-") as folder:
+            form = await read_form(request, Path(folder))
+            sound = form.file
+            if sound is None:
+                raise UsageError("file: the form has none; send a sound as `file`")
+            given = {name: value for name, value in form.fields.items() if value != ""}
+            asked = check(Like, {**given, "uri": form.file_name or "sound"})
+            found = await service.ask(
+                request, at, lambda state: compare(state, str(sound), asked), service.workers.long
+            )
+        return found | {"took_ms": milliseconds_since(began)}
+
+    return router
+
+
+def describe_similar() -> dict[str, Any]:
+    """The two kinds of bodies of /api/similar, for the description of the API."""
+    like = Like.model_json_schema()
+    of_sound = {name: value for name, value in like["properties"].items() if name != "uri"}
+    form = {"type": "object", "required": ["file"], "properties": {"file": FILE, **of_sound}}
+    return {
+        "required": True,
+        "content": {"application/json": {"schema": like}, "multipart/form-data": {"schema": form}},
+    }
+
+
+FILE = {
+    "type": "string",
+    "format": "binary",
+    "description": f"A sound in any format, of at most {MAX_UPLOAD_BYTES // 10**6} MB.",
+}
+
+
+def compare(state: State, sound: str, like: Like) -> dict[str, Any]:
+    """The clips that sound like a part of ``sound``, a path or a uri."""
+    if like.end_s is not None and like.end_s <= like.start_s:
+        raise UsageError(f"end_s: {like.end_s} s is not after start_s ({like.start_s} s)")
+    hits = state.index.similar_to_file(
+        sound, like.k, start_s=like.start_s, end_s=like.end_s, where=like.where or None, exact=like.exact
+    )
+    return {"kind": "similar", "hits": complete(state, hits)}
+
+
+def complete(state: State, hits: Sequence[Hit | Event]) -> list[dict[str, Any]]:
+    """Hits or events with the ids of their files."""
+    files = state.find_files(hit.uri for hit in hits)
+    return [to_found(hit, files[hit.uri]) for hit in hits]
+
+
+def require_file(state: State, uri: str) -> Row:
+    """The row of a uri. Only what has one is ever opened, so no request reaches a file outside the index.
+
+    Raises:
+        NotFound: there is no such file in the index.
+    """
+    row = state.find_file(uri)
+    if row is None:
+        raise NotFound(f"{uri[:500]}: is no file of the index")
+    return row
+
+
+def show(value: Any) -> str:
+    return str(to_value(value))
+
+
+def check(model: type[M], values: Any) -> M:
+    """Values as a model.
+
+    Raises:
+        UsageError: a value is missing, unknown or wrong.
+    """
+    try:
+        return model.model_validate(values)
+    except ValidationError as error:
+        wrong = error.errors()[0]
+        name = ".".join(map(str, wrong["loc"])) or "the body"
+        raise UsageError(f"{name}: {wrong['msg']}") from None

@@ -1,0 +1,87 @@
+"""What the routes of a server share: the open states, the models, the threads."""
+
+import threading
+import time
+from collections.abc import Callable
+from dataclasses import dataclass, field
+from typing import TypeVar
+
+from starlette.requests import Request
+
+from jobs.serve.models import SharedModels
+from jobs.serve.states import State, StateGone, States
+from jobs.serve.workers import Pool, Workers
+from pipeline.encoder.checkpoint import ModelIdentity
+from pipeline.errors import EarshotError
+from pipeline.index import engine_errors
+from pipeline.search.client import Index
+
+T = TypeVar("T")
+
+
+@dataclass
+class Service:
+    """A server of one index, apart from HTTP."""
+
+    states: States
+    models: SharedModels
+    workers: Workers = field(default_factory=Workers)
+    has_models: bool = False
+
+    async def ask(self, request: Request, at: int | None, work: Callable[[State], T], pool: Pool | None = None) -> T:
+        """What ``work`` finds in a state, in a thread of ``pool``; by default, that of questions.
+
+        Raises:
+            StateGone: the state is not open, or clean-up has deleted its tables. ClientGone: nobody waits any more.
+        """
+        state = self.states.get(at)
+
+        def run() -> T:
+            try:
+                return work(state)
+            except Exception as error:
+                if engine_errors.is_damage(error) and state.number < self.states.find_newest(fresh=True):
+                    raise StateGone(
+                        f"state {state.number} of {self.states.path} is gone: clean-up has deleted its tables; take"
+                        " over the newest state"
+                    ) from None
+                raise
+
+        return await (pool or self.workers.questions).run(request, run)
+
+    def warm_up(self) -> None:
+        """Load the text models in another thread, and open what every question needs, so that the first one is quick.
+
+        An error is met again by the first question, whose asker is told.
+        """
+        threading.Thread(target=self._warm_up, name="warm-up", daemon=True).start()
+
+    def _warm_up(self) -> None:
+        index = self.states.current.index
+        try:
+            for which in ("clip_model", "frame_model"):
+                if index.settings[which]:
+                    self.models.for_texts(ModelIdentity(**index.settings[which]))
+            self.has_models = True
+            _ = self.states.current.counts
+            if self.states.current.counts["indexed"]:
+                index.search("a sound", 1)
+                if self.states.current.has_frames:
+                    index.locate("a sound", 1)
+        except (EarshotError, OSError, ValueError, RuntimeError):
+            return
+
+
+def open_service(path: str) -> Service:
+    """A server of the newest published state of the index at ``path``.
+
+    Raises:
+        EarshotError: there is no index, or this version cannot read it.
+    """
+    models = SharedModels(path)
+    return Service(States(path, lambda: Index(path, models)), models)
+
+
+def milliseconds_since(began: float) -> float:
+    """Since ``time.perf_counter()`` was ``began``."""
+    return round(1000 * (time.perf_counter() - began), 1)

@@ -1,0 +1,109 @@
+"""Threads for the work of requests: a pool for each kind, so that long work of one kind never holds up another.
+
+A request whose client has gone stops: work that waits is dropped, and work that runs is told by an event.
+"""
+
+import asyncio
+import contextlib
+import threading
+from collections.abc import Callable
+from concurrent.futures import ThreadPoolExecutor
+from typing import Any, TypeVar
+
+from starlette.requests import Request
+
+from jobs.shared.explain import explain
+from pipeline.errors import EarshotError
+
+T = TypeVar("T")
+
+MAX_WAITING = 500
+"""Requests that wait in one pool. Further ones are refused, so that memory stays bounded."""
+
+
+class Busy(EarshotError):
+    """Too many requests wait."""
+
+
+class ClientGone(Exception):
+    """Nobody waits for the answer."""
+
+
+class Pool:
+    """A fixed number of threads for one kind of work."""
+
+    def __init__(self, kind: str, n_threads: int) -> None:
+        self.kind = kind
+        self._threads = ThreadPoolExecutor(n_threads, thread_name_prefix=kind)
+        self._n_unfinished = 0
+
+    async def run(self, request: Request, work: Callable[[], T], stop: threading.Event | None = None) -> T:
+        """The result of ``work``, done in a thread of this pool.
+
+        Args:
+            stop: set once the client has gone; long work looks at it.
+
+        Raises:
+            Busy: too many requests wait. ClientGone: the client does not wait any more.
+        """
+        if self._n_unfinished >= MAX_WAITING:
+            raise Busy(f"{self._n_unfinished} requests wait for {self.kind} already: try again later")
+        self._n_unfinished += 1
+        done = asyncio.ensure_future(asyncio.wrap_future(self._threads.submit(_guard, work)))
+        gone = asyncio.ensure_future(wait_until_gone(request))
+        waiting: set[asyncio.Future[Any]] = {done, gone}
+        try:
+            await asyncio.wait(waiting, return_when=asyncio.FIRST_COMPLETED)
+            if not done.done():
+                raise ClientGone
+            return done.result()
+        finally:
+            self._n_unfinished -= 1
+            gone.cancel()
+            if not done.done():
+                done.cancel()
+                if stop is not None:
+                    stop.set()
+
+    async def compute(self, work: Callable[[], T]) -> T:
+        """The result of ``work``, for a request that was let in before and watches over its client itself."""
+        return await asyncio.wrap_future(self._threads.submit(_guard, work))
+
+    def submit(self, work: Callable[[], object]) -> None:
+        """Have something done that nobody waits for."""
+        with contextlib.suppress(RuntimeError):  # the server ends
+            self._threads.submit(work)
+
+    def close(self) -> None:
+        """Drop what waits. Work that runs is not waited for."""
+        self._threads.shutdown(wait=False, cancel_futures=True)
+
+
+def _guard(work: Callable[[], T]) -> T:
+    try:
+        return work()
+    except Exception:
+        raise
+    except BaseException as error:  # a panic of the engine is no Exception, and would end the event loop
+        raise RuntimeError(explain(error)) from None
+
+
+async def wait_until_gone(request: Request) -> None:
+    """Return once the client has closed the connection. Whatever the request sends is dropped."""
+    while (await request.receive())["type"] != "http.disconnect":
+        pass
+
+
+class Workers:
+    """The pools of a server."""
+
+    def __init__(self) -> None:
+        self.questions = Pool("questions", 4)
+        self.sounds = Pool("sounds", 4)
+        self.tiles = Pool("spectrograms", 2)
+        self.long_tiles = Pool("spectrograms of long spans", 1)
+        self.long = Pool("exports and uploads", 2)
+
+    def close(self) -> None:
+        for pool in (self.questions, self.sounds, self.tiles, self.long_tiles, self.long):
+            pool.close()

@@ -1,0 +1,42 @@
+"""An index, a server of it that is not asked over the network, and its client."""
+
+from collections.abc import Iterator
+from pathlib import Path
+
+import pytest
+from starlette.testclient import TestClient
+
+from jobs.serve.service import Service, open_service
+from pipeline.config import Config
+from tests.helpers import served
+
+
+@pytest.fixture(scope="module")
+def config(tmp_path_factory: pytest.TempPathFactory) -> Config:
+    """An index that no test changes."""
+    made = served.make_corpus(tmp_path_factory.mktemp("served"))
+    served.index(made)
+    return made
+
+
+@pytest.fixture(scope="module")
+def service(config: Config) -> Iterator[Service]:
+    opened = open_service(config.into)
+    yield opened
+    opened.workers.close()
+
+
+@pytest.fixture(scope="module")
+def client(service: Service) -> TestClient:
+    return served.make_client(service)
+
+
+@pytest.fixture
+def page(tmp_path: Path) -> Path:
+    folder = tmp_path / "page"
+    folder.mkdir()
+    (folder / "index.html").write_text("<!doctype html><title>Earshot</title>")
+    (folder / "main.js").write_text("export {};")
+    (folder / "notes.txt").write_text("not served")
+    (tmp_path / "secret.js").write_text("a secret")
+    return folder

@@ -1,0 +1,105 @@
+"""A server stays in its state while a run publishes, and takes over the newest one when asked."""
+
+from pathlib import Path
+
+import pytest
+from starlette.testclient import TestClient
+
+from jobs.serve.service import open_service
+from jobs.serve.states import MAX_OPEN, StateGone, States
+from pipeline.config import Config, make_config
+from pipeline.index.lease import Lease
+from pipeline.run.driver import index_corpus
+from pipeline.search.client import Index
+from tests.helpers import served
+from tests.helpers.runs import WideEncoder, in_place
+from tests.helpers.served import LENGTHS_S
+
+
+@pytest.fixture
+def own(tmp_path: Path) -> Config:
+    """An index that a test may change."""
+    made = served.make_corpus(tmp_path)
+    served.index(made)
+    return made
+
+
+def publish(config: Config, name: str) -> None:
+    """Index one more file."""
+    folder = Path(config.sources[0])
+    (folder / name).write_bytes((folder / "a bell.wav").read_bytes() + bytes(4))
+    served.index(config)
+
+
+def uris(client: TestClient, **values: int) -> set[str]:
+    answer = client.get("/api/query", params={"text": "a bell", "k": 100, **values})
+    assert answer.status_code == 200, answer.text
+    return {Path(hit["uri"]).name for hit in answer.json()["hits"]}
+
+
+def test_page_stays_in_its_state_until_it_is_refreshed(own: Config) -> None:
+    client = served.make_client(own.into)
+    before = client.get("/api/info").json()
+    assert before["seq"] == before["newest_seq"]
+    publish(own, "new.wav")
+    now = client.post("/api/refresh").json()
+    assert now["seq"] == now["newest_seq"] > before["seq"]
+    assert now["files"] == before["files"] + 1
+    assert uris(client) == {*LENGTHS_S, "new.wav"}
+    assert uris(client, at=before["seq"]) == set(LENGTHS_S)
+    assert client.get("/api/info", params={"at": before["seq"]}).json()["files"] == before["files"]
+
+
+def test_newer_state_is_announced_and_not_taken(own: Config) -> None:
+    states = open_service(own.into).states
+    publish(own, "new.wav")
+    assert states.find_newest(fresh=True) > states.current.number
+    assert states.get(None).counts["indexed"] == len(LENGTHS_S)
+
+
+def test_few_states_are_open_at_once(own: Config) -> None:
+    states = States(own.into, lambda: Index(own.into))
+    first = states.current.number
+    kept = []
+    for number in range(MAX_OPEN + 2):
+        publish(own, f"{number}.wav")
+        kept.append(states.refresh().number)
+    assert states.get(kept[-2]).number == kept[-2]
+    assert states.get(None).number == kept[-1]
+    with pytest.raises(StateGone, match="not open any more"):
+        states.get(first)
+
+
+def test_request_for_a_state_that_is_gone_is_told_so(client: TestClient) -> None:
+    answer = client.get("/api/query", params={"text": "x", "at": 999})
+    assert answer.status_code == 410
+    assert "reload" in answer.json()["error"]
+
+
+def test_commands_get_the_newest_state_and_the_page_its_own(own: Config) -> None:
+    states = open_service(own.into).states
+    before = states.current.number
+    publish(own, "new.wav")
+    assert states.open_newest().number > before
+    assert states.current.number == before
+
+
+def test_run_that_writes_is_announced(own: Config) -> None:
+    client = served.make_client(own.into)
+    assert client.get("/api/info").json()["is_writing"] is False
+    states = open_service(own.into).states
+    with Lease(own.into, "0" * 32):
+        assert states.is_writing()
+
+
+def test_rebuilt_index_has_a_higher_number(own: Config) -> None:
+    states = open_service(own.into).states
+    before = states.current.number
+    rebuild(own)
+    assert states.refresh().number > before
+    assert states.get(before).number == before
+
+
+def rebuild(config: Config) -> None:
+    changed = make_config({**config.model_dump(), "window": {"length_s": 1.2, "overlap_s": 0.2}})
+    index_corpus(changed, rebuild=True, stages=in_place(WideEncoder()))
