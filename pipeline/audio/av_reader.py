@@ -73,11 +73,11 @@ class AvReader:
             raise
 
     def pieces(self) -> Iterator[Piece]:
-        yield from self.mixer.mix(self._chain())
+        yield from self.mixer.mix(self.parts())
 
-    def _chain(self) -> Iterator[Channels]:
-        """The parts of all links of chained Ogg; of other files, there is one link."""
-        yield from self._parts()
+    def parts(self) -> Iterator[Channels]:
+        """The samples of all channels: of all links of chained Ogg; other files have one link."""
+        yield from self._link_parts()
         link, begin, troubles = self, 0, [self.trouble]
         for _ in range(_MOST_LINKS):
             if not link._packets.failed or link._container.format.name != "ogg":
@@ -94,7 +94,7 @@ class AvReader:
                 troubles.append("another kind of stream follows")
                 break
             try:
-                yield from link._parts()
+                yield from link._link_parts()
             finally:
                 link.close()
             troubles.append(link.trouble)
@@ -102,7 +102,7 @@ class AvReader:
             troubles.append(f"only {_MOST_LINKS} links of the chain are read")
         self.trouble = next((trouble for trouble in troubles if trouble), None)
 
-    def _parts(self) -> Iterator[Channels]:
+    def _link_parts(self) -> Iterator[Channels]:
         frames: list[Any] = []
         n_values = 0
         for silence_s, frame in self._timed_frames():
@@ -121,7 +121,7 @@ class AvReader:
             n_values += frame.samples * frame.layout.nb_channels
         if frames:
             rate_hz, values = self._trim(join_frames(frames))
-            n_padding = round(self._padding_s() * rate_hz)
+            n_padding = round(self._padding_s(self._timeline.at_s) * rate_hz)
             yield rate_hz, values[:, :-n_padding] if 0 < n_padding < frames[-1].samples else values
 
     def _trim(self, part: Channels) -> Channels:
@@ -131,19 +131,22 @@ class AvReader:
         self._surplus -= n
         return rate_hz, values[:, n:] if n else values
 
-    def _padding_s(self) -> float:
-        """What FFmpeg leaves of the padding of the last frame: in m4a, short vorbis, and mp3 with a tag behind it."""
+    def _padding_s(self, at_s: float) -> float:
+        """What FFmpeg leaves of the padding of the last frame: in m4a, short vorbis, and mp3 with a tag behind it.
+
+        Args:
+            at_s: where the last frame ends.
+        """
         is_exact = (self._timed or self._container.format.name == "mp3") and not self._counts_blocks
         promised_s = self.info.expected_duration_s
-        return self._timeline.at_s - promised_s if is_exact and promised_s else 0.0
+        return at_s - promised_s if is_exact and promised_s else 0.0
 
     def close(self) -> None:
         self._container.close()
 
     def _timed_frames(self) -> Iterator[tuple[float, Any]]:
         """Each frame, with the seconds of silence before it; the last frame may be None."""
-        name = self._container.format.name
-        has_clock = (self._timed and name != "avi") or self._is_chain or name in CLOCKED_FORMATS  # avi counts chunks
+        has_clock = self._has_clock
         timeline, is_first = self._timeline, True
         for silence_s, frame in self._frames():
             timeline.at_s += silence_s
@@ -156,6 +159,12 @@ class AvReader:
             yield silence_s, frame
         if timeline.filled_s and not self.trouble:
             self.trouble = f"{timeline.filled_s:.3f} s are missing in the middle, and taken as silence"
+
+    @property
+    def _has_clock(self) -> bool:
+        """Whether the times of frames tell where they lie; avi counts chunks."""
+        name = self._container.format.name
+        return (self._timed and name != "avi") or self._is_chain or name in CLOCKED_FORMATS
 
     def _take_surplus(self, frame: Any) -> float:
         """Note how many samples FFmpeg has left at the beginning of opus in Matroska: it skips too few of other rates.

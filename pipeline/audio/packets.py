@@ -61,6 +61,11 @@ class Packets:
         """The time of the first packet, if it has one."""
         return next((time_s for packet in self._head if (time_s := _time_s(packet)) is not None), None)
 
+    @property
+    def first_pos(self) -> int | None:
+        """Where the first packet lies in the file, before any is taken."""
+        return next((packet.pos for packet in self._head if packet.pos is not None), None)
+
     def __iter__(self) -> Iterator[Any]:
         may_splice = self._container.format.name in SPLICED_FORMATS
         for other in self._others:

@@ -27,20 +27,27 @@ def open_reader(source: Bytes, raw: RawFormat | None = None) -> "SoundfileReader
     Raises:
         FileFailure: ``not_audio``, ``no_audio_stream``, ``unsupported`` or ``decode_error``.
     """
-    if raw is not None and _is_raw(source, raw):
-        return AvReader(source, raw)
+    headerless = find_raw(source, raw)
+    reader = None if headerless else open_exact(source)
+    if reader is None:
+        return AvReader(source, headerless)
+    reader.listen()
+    return reader
+
+
+def open_exact(source: Bytes) -> SoundfileReader | None:
+    """libsndfile's reader, if it suits the beginning of a file. It has not listened to the channels yet."""
     # In a single page of vorbis, FFmpeg misplaces the end by up to 20 ms.
     if begins_exact(source) or is_short_vorbis(source):
         try:
             reader = SoundfileReader(source)
         except soundfile.LibsndfileError:
-            return AvReader(source)
+            return None
         # libsndfile silently loses parts of MPEG audio inside a wav, and finds no end of a flac of unknown length.
         if "mpeg" not in reader.info.codec and (reader.n_samples or reader.info.codec != "flac"):
-            reader.listen()
             return reader
         reader.close()
-    return AvReader(source)
+    return None
 
 
 def without_tag(source: Bytes) -> Bytes:
@@ -52,12 +59,12 @@ def without_tag(source: Bytes) -> Bytes:
     return behind if begins_exact(behind) else source
 
 
-def _is_raw(source: Bytes, raw: RawFormat) -> bool:
-    """Whether a file can have no header: it does not begin like a container, and GSM begins with its mark."""
-    if begins_as_audio(source):
-        return False
+def find_raw(source: Bytes, raw: RawFormat | None) -> RawFormat | None:
+    """``raw`` if a file can have no header: it does not begin like a container, and GSM begins with its mark."""
+    if raw is None or begins_as_audio(source):
+        return None
     first_bytes = source.peek(0, 4 * _GSM_FRAME_BYTES)[::_GSM_FRAME_BYTES]
-    return raw.format != "gsm" or all(byte >> 4 == _GSM_MARK for byte in first_bytes)
+    return raw if raw.format != "gsm" or all(byte >> 4 == _GSM_MARK for byte in first_bytes) else None
 
 
 _GSM_FRAME_BYTES, _GSM_MARK = 33, 0xD

@@ -80,7 +80,7 @@ class SoundfileReader:
         return soundfile.SoundFile(self._source if descriptor is None else descriptor, closefd=False)
 
     def pieces(self) -> Iterator[Piece]:
-        yield from self.mixer.mix(self._parts())
+        yield from self.mixer.mix(self.parts())
 
     def listen(self) -> None:
         """Decide how the channels are mixed, by seconds at fixed fractions of a file that can be sought in."""
@@ -102,7 +102,8 @@ class SoundfileReader:
         self.mixer.forget()
         self.seek(0)
 
-    def _parts(self) -> Iterator[Channels]:
+    def parts(self) -> Iterator[Channels]:
+        """The samples of all channels, from where the reader is."""
         rate_hz, channels = self.info.sample_rate_hz, self.info.channels
         n_samples = max(1, min(PIECE_S * rate_hz, PIECE_VALUES // channels))
         while True:

@@ -32,7 +32,7 @@ class Bytes(AbstractContextManager["Bytes"]):
 
     ``error`` keeps an error of the file itself, and decoders see the end of the file instead: they would print and lose
     an exception inside their callback. They never see a path either, since they interpret names such as ``-``,
-    ``%d.mp3`` or ``concat:``.
+    ``%d.mp3`` or ``concat:``. ``is_remote`` tells that they lie in an object store.
 
     Raises:
         FileFailure: stage ``read``: ``vanished``, ``unreadable``; stage ``decode``: ``empty``.
@@ -41,6 +41,7 @@ class Bytes(AbstractContextManager["Bytes"]):
     def __init__(self, source: Source, *, may_be_empty: bool = False) -> None:
         self.error: Exception | None = None
         self._own = isinstance(source, str | Path | Place)
+        self.is_remote = storage.is_url(source.shard if isinstance(source, Place) else str(source)) and self._own
         self._file = _open(source) if isinstance(source, str | Path | Place) else source
         self.size_bytes = self.seek(0, io.SEEK_END)
         self.seek(0)

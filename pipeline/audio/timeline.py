@@ -104,6 +104,11 @@ class Timeline:
         self._end_s = math.inf if container.duration_s is None else container.duration_s + GAP_S
         self._by_size_s = container.size_bytes / _GAP_BYTES_PER_S
 
+    @property
+    def zero_s(self) -> float | None:
+        """What the clock shows at the beginning; None before the first frame."""
+        return self._zero_s
+
     def silence_before(self, time_s: float) -> float:
         """How much silence comes before a frame of this time."""
         if self._zero_s is None:

@@ -6,7 +6,14 @@ import sys
 
 import pytest
 
-STARTING = ["earshot --help", "earshot index", "earshot index", "earshot query", "earshot query", "pipeline.open(...).search"]
+STARTING = [
+    "earshot --help",
+    "earshot index",
+    "earshot index",
+    "earshot query",
+    "earshot query",
+    "pipeline.open(...).search",
+]
 
 
 @pytest.mark.slow
