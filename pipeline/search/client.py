@@ -10,6 +10,7 @@
 Models are loaded at the first question that needs them, and kept.
 """
 
+import math
 import shlex
 from collections.abc import Iterable, Sequence
 from dataclasses import replace
@@ -24,7 +25,7 @@ from pipeline.config import DecodeConfig, WindowConfig
 from pipeline.encoder.checkpoint import ModelIdentity
 from pipeline.encoder.encoder import probability
 from pipeline.errors import UsageError
-from pipeline.grid import Waveform
+from pipeline.grid import Waveform, span_to_frames
 from pipeline.index import vector_index
 from pipeline.index.handle import open_index
 from pipeline.index.search_settings import SearchSettings
@@ -33,6 +34,7 @@ from pipeline.marks.add import add_marks
 from pipeline.marks.mark import Judgement, Mark, Marked
 from pipeline.marks.read import count_marks, list_marks
 from pipeline.search.clips import Hit, find_clips
+from pipeline.search.curves import Curve, FileFrames, find_file, read_scores
 from pipeline.search.description import (
     count_rows,
     describe_place,
@@ -251,6 +253,40 @@ class Index:
             for found, is_cut in find_all_events(self._event_tables(exact), queries)
         ]
         return results[0] if isinstance(text, str) else results
+
+    def curve(self, text: str, uri: str, start_s: float = 0.0, end_s: float | None = None) -> Curve:
+        """The score of each frame of a file for ``text``: of those that lie in the span, at least in part.
+
+        The scores are those that ``locate`` finds events by. They come from the index, so the file itself may be gone.
+
+        Args:
+            uri: as hits have it.
+            start_s, end_s: the span in seconds; by default, from the beginning and to the end.
+
+        Raises:
+            UsageError: the index has no such file, or no frames; the text is empty, or the span ends before it begins.
+        """
+        if not 0.0 <= start_s < (math.inf if end_s is None else end_s):
+            raise UsageError(f"from {start_s} to {end_s} s: not a span")
+        file = self.find_file(uri)
+        if self.settings["frames"] == "none":
+            raise UsageError(f"{self.path}: was built without frames, so there is no curve; use `query`")
+        [query] = self._embed_texts([text], "frame_model")
+        duration_s = file.holder.duration_s
+        first, stop = span_to_frames(start_s, duration_s if end_s is None else min(end_s, duration_s))
+        scores = read_scores(self._event_tables(exact=True), file, query, first, stop)
+        return Curve(file.holder.uri, file.audio_id, text, first, scores, self._identity("frame_model"), file.holder)
+
+    def find_file(self, uri: str) -> FileFrames:
+        """An indexed file: who holds which audio, how long it is, and how many frames are stored.
+
+        Args:
+            uri: as hits have it, or a path from which that can be told.
+
+        Raises:
+            UsageError: the index has no such file, or could not index it.
+        """
+        return find_file(self._open("files"), uri, list(self.metadata.names), self.path)
 
     def _event_tables(self, exact: bool) -> EventTables:
         """The tables that events are found in. They are kept: the next question need not open them again."""
