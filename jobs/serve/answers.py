@@ -39,6 +39,7 @@ class Info(BaseModel):
     frame_s: float
     models: Models
     columns: list[Column] = Field(description="The columns that `where` may name, the user's metadata first.")
+    n_marks: int
     has_models: bool = Field(description="Whether the text models are loaded; until then, the first question waits.")
 
 
@@ -118,6 +119,27 @@ class Curve(BaseModel):
     logit_scale: float
     logit_bias: float = Field(description="The probability of a score is sigmoid(logit_scale * score + logit_bias).")
     threshold: float
+
+
+class MarkAnswer(BaseModel):
+    uri: str
+    start_s: float
+    end_s: float
+    text: str
+    verdict: str
+    score: float | None
+    who: str
+    marked_at: str
+    status: str = Field(description="here, or gone where no indexed file holds the content that was marked.")
+    uris: list[str] = Field(description="The indexed files that hold it.")
+    audio_id: str
+    first_frame: int
+    stop_frame: int
+
+
+class Marks(BaseModel):
+    marks: list[MarkAnswer]
+    is_cut: bool
 
 
 def to_value(value: Any) -> Any:

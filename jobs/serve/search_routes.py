@@ -19,6 +19,7 @@ from jobs.serve.service import Service, milliseconds_since
 from jobs.serve.states import State
 from pipeline.errors import UsageError, suggest
 from pipeline.grid import FRAME_S
+from pipeline.marks.read import count_marks
 from pipeline.schema import Row
 from pipeline.search.events import Rules
 from pipeline.search.found import Event, Hit
@@ -93,6 +94,7 @@ def make_search_router(service: Service) -> APIRouter:
                 "frame": settings["frame_model"] and settings["frame_model"]["name"],
             },
             "columns": [{"name": name, "type": kind} for name, kind in state.columns.items()],
+            "n_marks": count_marks(service.states.path),
             "has_models": service.has_models,
         }
 

@@ -1,0 +1,92 @@
+"""Marks over HTTP: what people said of sounds, read and added. They are always those of now, whatever state is open."""
+
+from typing import Annotated, Any
+
+from fastapi import APIRouter, Query, Request
+from pydantic import BaseModel, ConfigDict, Field
+
+from jobs.serve import answers
+from jobs.serve.bodies import read_json
+from jobs.serve.search_routes import ERRORS, MAX_TEXT, At, check, require_file
+from jobs.serve.service import Service
+from jobs.serve.states import State
+from pipeline.marks.mark import Judgement, Mark
+
+MAX_MARKS = 10_000
+
+
+class NewMark(BaseModel):
+    """What a person says of a part of a file. The verdict `none` takes a mark back."""
+
+    model_config = ConfigDict(extra="forbid")
+
+    uri: str = Field(min_length=1)
+    audio_id: str | None = Field(None, description="The content that was heard; by default the file's in the index.")
+    start_s: float = Field(0.0, ge=0, allow_inf_nan=False)
+    end_s: float | None = Field(None, gt=0, allow_inf_nan=False, description="By default the end of the file.")
+    text: str = Field(min_length=1, max_length=MAX_TEXT)
+    verdict: str = Field(description="right, wrong, unsure, or none.")
+    score: float | None = Field(None, allow_inf_nan=False)
+    who: str | None = Field(None, max_length=MAX_TEXT, description="By default the user that runs the server.")
+
+
+class NewMarks(BaseModel):
+    model_config = ConfigDict(extra="forbid")
+
+    marks: list[NewMark] = Field(min_length=1, max_length=MAX_MARKS)
+
+
+def make_marks_router(service: Service) -> APIRouter:
+    """The routes."""
+    router = APIRouter(prefix="/api", responses=ERRORS)
+
+    @router.get("/marks", response_model=answers.Marks)
+    async def list_marks(
+        request: Request,
+        uri: Annotated[str | None, Query(min_length=1, description="Only the marks of this file.")] = None,
+        limit: Annotated[int, Query(ge=1, le=1_000_000, description="Only the newest ones.")] = MAX_MARKS,
+        at: At = None,
+    ) -> Any:
+        """The marks that count, the newest first."""
+
+        def find(state: State) -> dict[str, Any]:
+            if uri is None:
+                marks = state.index.marks()
+            elif state.find_file(uri) is not None:
+                marks = state.index.marks(uri)
+            else:  # a name that the index does not know is not looked up anywhere
+                marks = [mark for mark in state.index.marks() if mark.uri == uri]
+            newest = sorted(marks, key=lambda mark: mark.marked_at, reverse=True)
+            return {"marks": list(map(to_answer, newest[:limit])), "is_cut": len(newest) > limit}
+
+        return await service.ask(request, at, find)
+
+    @router.post(
+        "/marks", status_code=201, response_model=answers.Marks, openapi_extra={"requestBody": describe_body(NewMarks)}
+    )
+    async def add_marks(request: Request, at: At = None) -> Any:
+        """Store marks: all, or none if one is wrong."""
+        new = check(NewMarks, await read_json(request))
+
+        def add(state: State) -> dict[str, Any]:
+            for mark in new.marks:
+                require_file(state, mark.uri)
+            stored = state.index.mark_all([Judgement(**mark.model_dump()) for mark in new.marks])
+            return {"marks": list(map(to_answer, stored)), "is_cut": False}
+
+        return await service.ask(request, at, add)
+
+    return router
+
+
+def describe_body(model: type[BaseModel]) -> dict[str, Any]:
+    """A JSON body for the description of the API, where the request is read with a limit."""
+    schema = model.model_json_schema()
+    definitions = schema.pop("$defs", {})
+    schema["properties"]["marks"]["items"] = definitions[NewMark.__name__]
+    return {"required": True, "content": {"application/json": {"schema": schema}}}
+
+
+def to_answer(mark: Mark) -> dict[str, Any]:
+    """A mark as the API has it."""
+    return {**vars(mark), "marked_at": mark.marked_at.isoformat(), "uris": list(mark.uris)}

@@ -1,0 +1,73 @@
+"""Marks over HTTP are those of the index, all or none."""
+
+from pathlib import Path
+from typing import Any
+
+import pytest
+from starlette.testclient import TestClient
+
+import pipeline
+from pipeline.config import Config
+from tests.helpers import served
+from tests.helpers.served import uri
+
+BELL = "a bell.wav"
+
+
+@pytest.fixture
+def own(tmp_path: Path) -> tuple[Config, TestClient]:
+    config = served.make_corpus(tmp_path)
+    served.index(config)
+    return config, served.make_client(config.into)
+
+
+def mark(config: Config, **values: Any) -> dict[str, Any]:
+    given = {"uri": uri(config, BELL), "start_s": 0.4, "end_s": 0.8, "text": "a bell", "verdict": "right", "score": 1.5}
+    return given | values
+
+
+def test_mark_is_stored_replaced_and_taken_back(own: tuple[Config, TestClient]) -> None:
+    config, client = own
+    answer = client.post("/api/marks", json={"marks": [mark(config, who="Ada")]})
+    assert answer.status_code == 201, answer.text
+    [made] = answer.json()["marks"]
+    assert (made["verdict"], made["who"], made["score"], made["status"]) == ("right", "Ada", 1.5, "here")
+    assert client.get("/api/info").json()["n_marks"] == 1
+    client.post("/api/marks", json={"marks": [mark(config, who="Ada", verdict="wrong")]})
+    assert [each.verdict for each in pipeline.open(config.into).marks()] == ["wrong"]
+    assert client.get("/api/marks", params={"uri": uri(config, BELL)}).json()["marks"][0]["verdict"] == "wrong"
+    client.post("/api/marks", json={"marks": [mark(config, who="Ada", verdict="none")]})
+    assert client.get("/api/marks").json() == {"marks": [], "is_cut": False}
+
+
+def test_newest_marks_come_first_and_are_cut(own: tuple[Config, TestClient]) -> None:
+    config, client = own
+    for text in ("one", "two", "three"):
+        client.post("/api/marks", json={"marks": [mark(config, text=text)]})
+    found = client.get("/api/marks", params={"limit": 2}).json()
+    assert [each["text"] for each in found["marks"]] == ["three", "two"]
+    assert found["is_cut"] is True
+    assert client.get("/api/marks", params={"uri": "/not/there.wav"}).json()["marks"] == []
+
+
+@pytest.mark.parametrize(
+    ("changes", "status", "said"),
+    [
+        ({"verdict": "great"}, 422, "expected right, wrong, unsure"),
+        ({"text": " "}, 422, "text"),
+        ({"start_s": -1}, 422, "start_s"),
+        ({"start_s": 2, "end_s": 1}, 422, "end 1"),
+        ({"end_s": 1_000}, 422, "lasts"),
+        ({"uri": "/etc/passwd"}, 404, "is no file of the index"),
+        ({"uri": "http://192.0.2.1/x"}, 404, "is no file of the index"),
+        ({"more": 1}, 422, "more"),
+    ],
+)
+def test_one_wrong_mark_stores_none(
+    changes: dict[str, Any], status: int, said: str, own: tuple[Config, TestClient]
+) -> None:
+    config, client = own
+    answer = client.post("/api/marks", json={"marks": [mark(config), mark(config, **changes)]})
+    assert answer.status_code == status, answer.text
+    assert said in answer.json()["error"]
+    assert client.get("/api/marks").json()["marks"] == []
