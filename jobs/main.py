@@ -16,6 +16,7 @@ import pipeline
 from jobs.commands.bench import bench
 from jobs.commands.check import check
 from jobs.commands.demo import demo
+from jobs.commands.export import export
 from jobs.commands.failures import failures
 from jobs.commands.history import history
 from jobs.commands.index import index
@@ -49,7 +50,7 @@ app = typer.Typer(
     context_settings={"help_option_names": ["-h", "--help"]},
 )
 for command in (
-    *(demo, index, reindex, plan, query, similar, locate, mark, serve, info),
+    *(demo, index, reindex, plan, query, similar, locate, mark, export, serve, info),
     *(failures, history, restore, verify, optimize),
     *(submit, status, logs, stop, jobs, bench, check),
 ):

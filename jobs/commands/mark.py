@@ -13,7 +13,7 @@ from jobs.shared.hits import WIDE
 from jobs.shared.opening import open_index
 from jobs.shared.options import Json, Path_
 from jobs.shared.output import (
-    print_csv,
+    print_content,
     print_error,
     print_json,
     print_line,
@@ -84,7 +84,7 @@ def mark(
     if csv:
         from pipeline.marks.mark_files import format_csv
 
-        print_csv(format_csv(marks))
+        print_content(line.encode() for line in format_csv(marks))
     elif json:
         print_json(marks)
     elif line is not None:

@@ -110,6 +110,16 @@ def whole_lines(texts: Iterable[str]) -> Iterator[str]:
         yield rest
 
 
+def print_content(pieces: Iterable[bytes]) -> None:
+    """The content of a text file, UTF-8 in whole lines, as it is; a terminal gets escapes for invisible characters."""
+    for piece in pieces:
+        if sys.stdout.isatty():
+            _write(escape(piece.decode(), keep="\n\t"), sys.stdout)
+        else:
+            sys.stdout.buffer.write(piece)
+    flush()
+
+
 def _write(text: str, stream: TextIO) -> None:
     stream.write(text)
     stream.flush()
@@ -120,12 +130,6 @@ def print_json(rows: Iterable[Any]) -> None:
     for row in rows:
         values = asdict(row) if is_dataclass(row) and not isinstance(row, type) else row
         _write(format_json(values, sys.stdout.encoding) + "\n", sys.stdout)
-
-
-def print_csv(lines: Iterable[str]) -> None:
-    """Lines of CSV, each with its end. Programs get every character as it is; on a terminal, some become escapes."""
-    for line in lines:
-        _write(escape(line, keep="\n") if sys.stdout.isatty() else line, sys.stdout)
 
 
 def format_json(values: Any, encoding: str | None = "utf-8") -> str:

@@ -27,7 +27,7 @@ from pipeline.encoder.encoder import probability
 from pipeline.errors import UsageError
 from pipeline.grid import Waveform, span_to_frames
 from pipeline.index import vector_index
-from pipeline.index.handle import open_index
+from pipeline.index.handle import Generation, open_index
 from pipeline.index.search_settings import SearchSettings
 from pipeline.index.tuning import find_settings
 from pipeline.marks.add import add_marks
@@ -412,6 +412,11 @@ class Index:
         else:
             raise UsageError(f"table {table!r}: expected {', '.join(self._live.versions)} or batches")
         return read_rows(rows, columns, where)
+
+    @property
+    def live(self) -> Generation:
+        """Its tables as they were published when it was opened."""
+        return self._live
 
     def _open(self, name: str) -> Any:
         if name not in self._opened:

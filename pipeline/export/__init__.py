@@ -1,0 +1,1 @@
+"""Hits and marks as files for other programs: tables, labels, cut audio, vectors. See the README."""
