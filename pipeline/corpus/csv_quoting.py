@@ -76,12 +76,12 @@ def _unclosed(path: str, data: bytes, begin: int, mark: str) -> CorpusError:
     cell = re.split(rb"[%b\r\n]" % mark.encode(), data[begin : begin + _SHOWN_BYTES], maxsplit=1)[0]
     line = data.count(b"\n", 0, begin) + 1
     return CorpusError(
-        f"{path}: line {line}: the cell {show_bytes(cell)} begins with a quote that is not closed in it: close it,"
+        f"{path}: line {line}: the cell {show_cell(cell)} begins with a quote that is not closed in it: close it,"
         " or remove it; to write a quote itself, put the cell in quotes and double the quote"
     )
 
 
-def show_bytes(cell: bytes) -> str:
+def show_cell(cell: bytes) -> str:
     """A piece of text in quotes, for a message. Bytes that cannot be printed are escaped."""
     text = cell.decode(errors="backslashreplace")
     shown = "".join(letter if letter.isprintable() else f"\\x{ord(letter):02x}" for letter in text)

@@ -4,7 +4,7 @@ The footer states a size, too, but Parquet's reader allocates what the headers s
 ``parquet.thrift`` (``PageHeader``), and the compact protocol of Thrift.
 """
 
-from typing import BinaryIO
+from typing import Any, BinaryIO, NamedTuple
 
 from pipeline.errors import CorpusError
 
@@ -15,6 +15,30 @@ _HEADER_BYTES = 2**16
 
 _BOOLS, _BYTE, _INTEGERS, _DOUBLE, _BINARY, _LISTS, _STRUCT = (1, 2), 3, (4, 5, 6), 7, 8, (9, 10), 12
 _DEEPEST = 8
+
+
+class PageHeader(NamedTuple):
+    """The sizes of a page as it is decompressed and as it lies in the file, and the size of its header."""
+
+    n_bytes: int
+    compressed_bytes: int
+    header_bytes: int
+
+
+def read_page_header(data: bytes, at: int) -> PageHeader:
+    """The header of a page.
+
+    Args:
+        data: bytes from the beginning of the header on. at: where it lies in the file, for messages.
+
+    Raises:
+        CorpusError: it is invalid.
+    """
+    header = _Header(data[:_HEADER_BYTES])
+    try:
+        return PageHeader(*header.read_sizes(), header.at)
+    except (LookupError, ValueError):
+        raise CorpusError(f"an invalid page at byte {at}") from None
 
 
 def count_page_bytes(file: BinaryIO, begin: int, size_bytes: int, most_bytes: int) -> int:
@@ -31,16 +55,70 @@ def count_page_bytes(file: BinaryIO, begin: int, size_bytes: int, most_bytes: in
         if at >= begin + size_bytes:
             return n_bytes
         file.seek(at)
-        header = _Header(file.read(_HEADER_BYTES))
-        try:
-            sizes = header.read_sizes()
-        except (LookupError, ValueError):
-            raise CorpusError(f"an invalid page at byte {at}") from None
-        n_bytes += max(sizes)
+        header = read_page_header(file.read(_HEADER_BYTES), at)
+        n_bytes += max(header.n_bytes, header.compressed_bytes)
         if n_bytes > most_bytes:
             raise CorpusError(f"over {n_bytes:,} bytes in its pages; {most_bytes:,} are read")
-        at += header.at + sizes[1]
+        at += header.header_bytes + header.compressed_bytes
     raise CorpusError(f"over {MOST_PAGES:,} pages")
+
+
+class PageGuard:
+    """A file from which Parquet's reader takes one column of a row group, and which ends with an error before a page
+    would be decompressed that is too large. Nothing is read twice, as the pages of audio may come from an object store.
+
+    Args:
+        file: left open.
+        begin, size_bytes: where the pages lie in the file. most_bytes: the largest page.
+    """
+
+    closed = False
+
+    def __init__(self, file: Any, begin: int, size_bytes: int, most_bytes: int) -> None:
+        self._file, self._most_bytes = file, most_bytes
+        self._next, self._end = begin, begin + size_bytes
+
+    def read(self, size: int = -1) -> bytes:
+        """As of any file.
+
+        Raises:
+            CorpusError: these bytes belong to a page that is too large, or invalid.
+        """
+        at = self._file.tell()
+        data: bytes = self._file.read(size)
+        if self._next < min(at, self._end):
+            raise CorpusError(f"an invalid page at byte {self._next}")
+        while self._next < min(at + len(data), self._end):
+            header = read_page_header(self._peek(at, data), self._next)
+            if max(header.n_bytes, header.compressed_bytes) > self._most_bytes:
+                raise CorpusError(f"a page of {header.n_bytes:,} bytes; {self._most_bytes:,} are read")
+            self._next += header.header_bytes + header.compressed_bytes
+        return data
+
+    def _peek(self, at: int, data: bytes) -> bytes:
+        """The bytes from the next header on, of which ``data`` has the first ones."""
+        if self._next + _HEADER_BYTES <= at + len(data):
+            return data[self._next - at : self._next - at + _HEADER_BYTES]
+        before = self._file.tell()
+        self._file.seek(self._next)
+        ahead: bytes = self._file.read(_HEADER_BYTES)
+        self._file.seek(before)
+        return ahead
+
+    def seek(self, offset: int, whence: int = 0) -> int:
+        return int(self._file.seek(offset, whence))
+
+    def tell(self) -> int:
+        return int(self._file.tell())
+
+    def readable(self) -> bool:
+        return True
+
+    def seekable(self) -> bool:
+        return True
+
+    def close(self) -> None:
+        """Its file stays open."""
 
 
 class _Header:

@@ -5,7 +5,7 @@ from collections.abc import Iterator
 
 from pipeline import storage
 from pipeline.config import CorpusConfig
-from pipeline.corpus.audio_tables import NoAudioError
+from pipeline.corpus.audio_column import NoAudioError
 from pipeline.corpus.extensions import is_audio
 from pipeline.corpus.ignored_files import HIDDEN, IgnoredFiles
 from pipeline.corpus.listing import listed_row

@@ -9,11 +9,10 @@ from collections.abc import Callable
 from contextlib import closing
 
 import pyarrow as pa
-import pyarrow.compute as pc
 
-from pipeline import storage
-from pipeline.corpus.audio_tables import BLOCK_BYTES, AudioTable, check_lengths, check_n_rows, is_text, open_table
-from pipeline.errors import CorpusError
+from pipeline.corpus.audio_tables import BLOCK_BYTES, AudioTable, open_table
+from pipeline.corpus.table_limits import check_n_rows, measure_values
+from pipeline.errors import CorpusError, one_line
 
 ROWS_AT_ONCE = 65_536
 
@@ -25,8 +24,6 @@ SHARED_BYTES, SHARE_BYTES = 2**30, 64 * 2**20
 
 MOST_TABLE_BYTES = 2**30
 """Metadata of one table, however large its file is."""
-
-_VALUE_BYTES = 8
 
 
 class Memory:
@@ -65,10 +62,10 @@ def read_columns(path: str, is_kept: Callable[[pa.Field], bool], memory: Memory)
     Raises:
         Exception: as ``audio_tables.holds_audio``.
     """
-    size_bytes, found, notes = storage.stat_file(path)[0], dict[str, pa.ChunkedArray](), list[str]()
+    found, notes = dict[str, pa.ChunkedArray](), list[str]()
     with closing(open_table(path, BLOCK_BYTES)) as table:
-        check_n_rows(table.n_rows, size_bytes)
-        room, audio = _Room(memory, size_bytes), (table.column.data.split(".")[0], table.column.name)
+        check_n_rows(table.n_rows, table.size_bytes)
+        room, audio = _Room(memory, table.size_bytes), (table.column.data.split(".")[0], table.column.name)
         for field in table.schema:
             if field.name not in audio and field.name not in found and is_kept(field):
                 try:
@@ -82,26 +79,16 @@ def _read_column(table: AudioTable, field: pa.Field, room: _Room) -> pa.ChunkedA
     kind = field.type.value_type if pa.types.is_dictionary(field.type) else field.type
     pieces, n_bytes = list[pa.Array](), 0
     try:
-        for piece in table.read_column(field, ROWS_AT_ONCE):
-            room.take(size := _measure(piece))
-            n_bytes += size
-            pieces.append(piece.cast(kind))
+        with closing(table.read_column(field, ROWS_AT_ONCE)) as found:
+            for piece in found:
+                piece.validate(full=True)  # one that refers to values outside would end this process
+                room.take(size := measure_values(piece, MOST_TEXT_BYTES))
+                n_bytes += size
+                pieces.append(piece.cast(kind))
+    except pa.ArrowInvalid as error:
+        room.take(-n_bytes)
+        raise CorpusError(one_line(error)) from None
     except Exception:
         room.take(-n_bytes)
         raise
     return pa.chunked_array(pieces, kind)
-
-
-def _measure(piece: pa.Array) -> int:
-    """The bytes of values as they are stored, each value by itself.
-
-    Raises:
-        CorpusError: a text is too long.
-    """
-    n_bytes = _VALUE_BYTES * len(piece)
-    is_coded = pa.types.is_dictionary(piece.type)
-    values = piece.dictionary if is_coded else piece
-    if is_text(values.type):
-        lengths = check_lengths(values, MOST_TEXT_BYTES, "a text")
-        n_bytes += pc.sum(pc.take(lengths, piece.indices) if is_coded else lengths).as_py() or 0
-    return n_bytes

@@ -6,13 +6,16 @@ Names of columns lose blanks and quotes around them: the header ``uri, start_s``
 import codecs
 import json
 import re
-from collections.abc import Iterable
+from collections.abc import Iterable, Iterator
+from contextlib import contextmanager
 from typing import Any
 
 import pyarrow as pa
 
 from pipeline import storage
-from pipeline.corpus.csv_quoting import is_quoted, show_bytes
+from pipeline.corpus.csv_quoting import is_quoted, show_cell
+from pipeline.corpus.text_limits import MOST_TEXT_TABLE_BYTES, check_csv, check_json
+from pipeline.corpus.whole_parquet import read_whole_parquet
 from pipeline.errors import CorpusError, one_line
 
 SUFFIXES = (".csv", ".tsv", ".jsonl", ".ndjson", ".parquet")
@@ -46,8 +49,8 @@ def read_table_file(path: str, as_text: Iterable[str] = ()) -> pa.Table:
         as_text: columns of a CSV file to read as text, whatever their values look like.
 
     Raises:
-        CorpusError: it cannot be read, or has another extension; text is not UTF-8; a quote is not closed in its cell;
-            a column of JSON holds values of several types, or occurs twice.
+        CorpusError: it cannot be read, is too large, or has another extension; text is not UTF-8; a quote is not closed
+            in its cell; a column of JSON holds values of several types, or occurs twice.
     """
     if not is_table_file(path):
         raise CorpusError(f"{path}: is no table by its name: give {KINDS}")
@@ -57,6 +60,8 @@ def read_table_file(path: str, as_text: Iterable[str] = ()) -> pa.Table:
             return table.rename_columns([clean_name(name) for name in table.column_names])
     except CorpusError:
         raise
+    except MemoryError:  # pyarrow's, too
+        raise CorpusError(f"{path}: takes more memory than there is") from None
     except Exception as error:  # each store has errors of its own, and each reader
         raise CorpusError(f"{path}: cannot be read as a table: {one_line(error)}") from None
 
@@ -83,12 +88,22 @@ def _twice(where: str, name: str) -> str:
     return f"{where}: column `{name}` occurs twice: rename or remove one of them"
 
 
+@contextmanager
+def _naming(path: str) -> Iterator[None]:
+    """Puts the path before the messages of errors."""
+    try:
+        yield
+    except CorpusError as error:
+        raise CorpusError(f"{path}: {error}") from None
+
+
 def _parse(path: str, file: Any, as_text: set[str]) -> pa.Table:
     if path.lower().endswith(".parquet"):
-        import pyarrow.parquet as pq
-
-        return pq.ParquetFile(file).read()  # ``read_table`` refuses two columns of one name
-    data = file.read()
+        with _naming(path):
+            return read_whole_parquet(file)
+    data = file.read(MOST_TEXT_TABLE_BYTES + 1)
+    if len(data) > MOST_TEXT_TABLE_BYTES:
+        raise CorpusError(f"{path}: over {MOST_TEXT_TABLE_BYTES:,} bytes of text: split it, or write it as Parquet")
     _check_encoding(path, data)
     # In one block: Arrow infers the types of columns from the first block.
     block_bytes = min(max(len(data) + 1, 2**20), _MAX_BLOCK_BYTES)
@@ -98,6 +113,8 @@ def _parse(path: str, file: Any, as_text: set[str]) -> pa.Table:
         return table if called_so <= as_text else _parse_csv(path, data, block_bytes, as_text | called_so)
     from pyarrow import json as arrow_json
 
+    with _naming(path):
+        check_json(data)
     try:
         return arrow_json.read_json(pa.BufferReader(data), arrow_json.ReadOptions(block_size=block_bytes))
     except pa.ArrowInvalid as error:
@@ -113,7 +130,10 @@ def _parse_csv(path: str, data: bytes, block_bytes: int, as_text: set[str]) -> p
     from pyarrow import csv
 
     mark = "\t" if path.lower().endswith(".tsv") else ","
-    quote, types = '"' if is_quoted(path, data, mark) else False, dict.fromkeys(as_text, pa.string())
+    quoted = is_quoted(path, data, mark)
+    with _naming(path):
+        check_csv(data, mark, quoted)
+    quote, types = '"' if quoted else False, dict.fromkeys(as_text, pa.string())
     parse = csv.ParseOptions(delimiter=mark, quote_char=quote, newlines_in_values=True)
     # `null` and `NA` may be names.
     convert = csv.ConvertOptions(column_types=types, strings_can_be_null=True, null_values=[""])
@@ -138,7 +158,7 @@ def _explain_encoding(path: str, data: bytes, at: int) -> str:
     end = _CELL_END.search(data, at, at + _SHOWN_BYTES)
     cell = data[begin : end.start() if end else at + _SHOWN_BYTES]
     line = data.count(b"\n", 0, at) + 1
-    return f"{path}: line {line}: {show_bytes(cell)} is not UTF-8: save the table as UTF-8"
+    return f"{path}: line {line}: {show_cell(cell)} is not UTF-8: save the table as UTF-8"
 
 
 def _explain_mixed(path: str, data: bytes, column: str, before: str, here: str, row: str) -> str:

@@ -8,8 +8,8 @@ import numpy as np
 import pyarrow as pa
 import pytest
 
-from pipeline.corpus import audio_tables
-from pipeline.corpus.arrow_sizes import count_decompressed_bytes
+from pipeline.corpus import table_limits
+from pipeline.corpus.arrow_sizes import measure_batches
 from pipeline.corpus.audio_tables import list_rows
 from pipeline.errors import CorpusError
 
@@ -36,16 +36,18 @@ def test_stated_sizes_are_counted(path: Path, codec: str) -> None:
     write(path, codec, *[bytes(100_000)] * 8)
     with pa.memory_map(str(path)) as source:
         source.seek(8 if path.name.startswith("file") else 0)
-        assert count_decompressed_bytes(source) == pytest.approx(800_000, rel=0.01)
+        sizes = measure_batches(source)
+    assert sizes.decompressed_bytes == pytest.approx(800_000, rel=0.01)
+    assert sizes.n_rows == [4, 4]
     write(path, None, *[bytes(100_000)] * 8)
     with pa.memory_map(str(path)) as source:
         source.seek(8 if path.name.startswith("file") else 0)
-        assert count_decompressed_bytes(source) == 0
+        assert measure_batches(source) == ([4, 4], 0)
 
 
 @pytest.mark.parametrize("codec", CODECS)
 def test_compressed_bombs_are_refused(path: Path, codec: str, monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr(audio_tables, "LITTLE_BYTES", 500_000)
+    monkeypatch.setattr(table_limits, "LITTLE_BYTES", 500_000)
     write(path, codec, *[bytes(100_000)] * 8)
     with pytest.raises(CorpusError, match=r"bytes, compressed in a file of [\d,]+: write it uncompressed"):
         list(list_rows(str(path)))
@@ -53,7 +55,7 @@ def test_compressed_bombs_are_refused(path: Path, codec: str, monkeypatch: pytes
 
 @pytest.mark.parametrize("codec", [*CODECS, None])
 def test_honest_tables_are_listed(path: Path, codec: str | None, monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr(audio_tables, "LITTLE_BYTES", 1)
+    monkeypatch.setattr(table_limits, "LITTLE_BYTES", 1)
     draw = np.random.default_rng(1)
     write(path, codec, *(draw.bytes(20_000) + bytes(20_000) for _ in range(8)))
     assert [(row.name, row.size_bytes) for row in list_rows(str(path))] == [(f"{k}.wav", 40_000) for k in range(8)]
@@ -71,4 +73,4 @@ def test_damage_is_an_error(path: Path, codec: str) -> None:
         path.write_bytes(data)
         with suppress(OSError, ValueError, LookupError, struct.error), pa.memory_map(str(path)) as source:
             source.seek(8 if path.name.startswith("file") else 0)
-            count_decompressed_bytes(source)
+            measure_batches(source)

@@ -11,7 +11,7 @@ import pytest
 
 import pipeline
 from pipeline.audio.source import resolve_uri
-from pipeline.corpus import audio_tables
+from pipeline.corpus import table_limits
 from pipeline.corpus.audio_tables import list_rows
 from pipeline.corpus.shards import find_member, is_sized, list_members, open_member
 from pipeline.corpus.time_ranges import TimeRange
@@ -42,37 +42,6 @@ def test_rows_are_named_by_their_paths(tmp_path: Path, kind: str) -> None:
     assert [row["uri"] for row in listed(table).values()] == sorted(found)
     with pytest.raises(FileFailure, match="no such member"):
         resolve_uri(f"{table}#none")
-
-
-@pytest.mark.parametrize(
-    ("columns", "chosen"),
-    [
-        ({"sound": pa.binary()}, "sound"),
-        ({"sound": pa.large_binary(), "path": pa.string()}, "sound"),
-        ({"sound": AUDIO, "label": pa.string()}, "sound"),
-        ({"audio": AUDIO, "picture": AUDIO}, "audio"),
-        ({"uri": pa.string(), "audio": pa.binary()}, "audio"),
-        ({"uri": pa.string(), "picture": pa.binary()}, None),
-        ({"label": pa.string()}, None),
-        ({"sound": pa.struct([("bytes", pa.string())])}, None),
-    ],
-)
-def test_audio_column_is_found_by_type_and_name(columns: dict[str, pa.DataType], chosen: str | None) -> None:
-    schema = pa.schema(list(columns.items()))
-    if chosen is None:
-        with pytest.raises(audio_tables.NoAudioError):
-            audio_tables.find_column(schema)
-    else:
-        assert audio_tables.find_column(schema).data.split(".")[0] == chosen
-
-
-def test_features_of_datasets_name_the_audio_column() -> None:
-    struct = [("picture", AUDIO), ("voice", AUDIO), ("noise", AUDIO)]
-    assert audio_tables.find_column(pa.schema(struct, metadata=feature("voice"))).data == "voice.bytes"
-    with pytest.raises(CorpusError, match=r"several columns hold bytes \(voice, noise\): call the one with audio"):
-        audio_tables.find_column(pa.schema(struct, metadata=feature("voice", "noise")))
-    odd = {b"huggingface": b'{"info": {"features": [1]}}'}
-    assert audio_tables.find_column(pa.schema(struct[:1], metadata=odd)).data == "picture.bytes"
 
 
 def test_tables_are_opened_only_where_a_source_names_them(tmp_path: Path) -> None:
@@ -228,14 +197,14 @@ def test_long_names_are_refused_before_they_are_copied(tmp_path: Path) -> None:
 
 
 def test_names_that_are_larger_than_the_file_are_refused(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr(audio_tables, "LITTLE_BYTES", 100_000)
+    monkeypatch.setattr(table_limits, "LITTLE_BYTES", 100_000)
     bomb = write_bomb(tmp_path / "a.parquet", ["n" * 4_000] * 200)
     with pytest.raises(CorpusError, match=r"more than \d+,\d+ bytes of names in a file of"):
         list(list_rows(str(bomb)))
 
 
 def test_more_rows_than_a_file_can_mean_are_refused(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr(audio_tables, "FEW_ROWS", 1_000)
+    monkeypatch.setattr(table_limits, "FEW_ROWS", 1_000)
     bomb = write_bomb(tmp_path / "a.parquet", [str(number) for number in range(5_000)])
     assert 5_000 < bomb.stat().st_size < 64 * 5_000
     with pytest.raises(CorpusError, match="5,000 rows in a file of"):

@@ -8,7 +8,7 @@ import pyarrow as pa
 import pyarrow.parquet as pq
 import pytest
 
-from pipeline.corpus import audio_tables, parquet_pages
+from pipeline.corpus import parquet_pages, table_limits
 from pipeline.corpus.audio_tables import list_rows
 from pipeline.corpus.parquet_pages import count_page_bytes
 from pipeline.corpus.table_columns import Memory, read_columns
@@ -47,7 +47,7 @@ def test_pages_are_counted(tmp_path: Path, dictionary: bool, version: str, codec
 
 
 def test_names_in_large_pages_are_refused(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr(audio_tables, "LITTLE_BYTES", 500_000)
+    monkeypatch.setattr(table_limits, "LITTLE_BYTES", 500_000)
     path = write(tmp_path / "a.parquet")
     assert path.stat().st_size < 500_000
     with pytest.raises(CorpusError, match="bytes in its pages; 500,000 are read"):
@@ -56,7 +56,7 @@ def test_names_in_large_pages_are_refused(tmp_path: Path, monkeypatch: pytest.Mo
 
 @pytest.mark.parametrize("group_rows", [N_ROWS, 50])
 def test_column_in_large_pages_is_left_out(tmp_path: Path, monkeypatch: pytest.MonkeyPatch, group_rows: int) -> None:
-    monkeypatch.setattr(audio_tables, "LITTLE_BYTES", 1_000_000)
+    monkeypatch.setattr(table_limits, "LITTLE_BYTES", 1_000_000)
     path = write(tmp_path / "a.parquet", row_group_size=group_rows)
     assert path.stat().st_size < 1_000_000
     table, notes = read_columns(str(path), lambda column: True, Memory())

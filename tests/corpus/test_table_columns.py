@@ -8,7 +8,7 @@ import pyarrow as pa
 import pytest
 
 from pipeline.config import CorpusConfig
-from pipeline.corpus import audio_tables, table_columns
+from pipeline.corpus import table_columns, table_limits
 from pipeline.corpus.discover import list_corpus
 from pipeline.corpus.metadata import read_metadata
 from pipeline.corpus.table_columns import Memory, read_columns
@@ -96,8 +96,8 @@ def test_metadata_may_be_as_large_as_its_file(path: Path, monkeypatch: pytest.Mo
 
 
 def test_many_rows_are_refused(path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr(audio_tables, "FEW_ROWS", 10)
-    monkeypatch.setattr(audio_tables, "ROW_BYTES", 100_000)
+    monkeypatch.setattr(table_limits, "FEW_ROWS", 10)
+    monkeypatch.setattr(table_limits, "ROW_BYTES", 100_000)
     write_like_bomb(path, n=[1] * 100)
     with pytest.raises(CorpusError, match="100 rows in a file of"):
         read(path)

@@ -1,0 +1,118 @@
+"""Reads columns of a Parquet file whose pages are measured first: Parquet's reader allocates what their headers state.
+
+Texts come as numbers of different values (a dictionary), so that their lengths are known before they are copied.
+"""
+
+from collections.abc import Generator, Iterable, Iterator
+from itertools import accumulate
+from typing import Any
+
+import pyarrow as pa
+
+from pipeline.corpus.parquet_pages import PageGuard, count_page_bytes
+from pipeline.corpus.table_limits import is_text
+
+_BUFFER_BYTES = 2**20
+"""A buffer makes pyarrow read a column page by page."""
+
+
+class ParquetColumns:
+    """An open Parquet file. Its rows come in groups, whose first rows have the numbers ``starts``.
+
+    Args:
+        source: an open file, which stays open. Not a path, which pyarrow may take for a URL.
+    """
+
+    def __init__(self, source: Any) -> None:
+        self._source = source
+        self.size_bytes = int(source.seek(0, 2))
+        self._metadata: Any = None
+        self._file = self._open(source)
+        self._metadata = metadata = self._file.metadata
+        self.schema: pa.Schema = self._file.schema_arrow
+        self.n_leaves = metadata.num_columns
+        sizes = [metadata.row_group(group).num_rows for group in range(metadata.num_row_groups)]
+        self.starts, self.n_rows = list(accumulate(sizes, initial=0))[:-1], sum(sizes)
+
+    def close(self) -> None:
+        self._file.close()
+
+    def count_rows(self, group: int) -> int:
+        return int(self._metadata.row_group(group).num_rows)
+
+    def count_stated_bytes(self, group: int, path: str) -> int:
+        """The bytes of a column in a group, as the footer states them."""
+        return sum(chunk.total_uncompressed_size for chunk in self._list_chunks(group, path))
+
+    def check_pages(self, groups: Iterable[int], path: str, most_bytes: int) -> int:
+        """The bytes of the pages of a column in some groups.
+
+        Raises:
+            CorpusError: they are more than ``most_bytes``.
+        """
+        n_bytes = 0
+        for group in groups:
+            for chunk in self._list_chunks(group, path):
+                if chunk.num_values > 0:  # else the reader opens no page
+                    place = _begin_of(chunk), chunk.total_compressed_size
+                    n_bytes += count_page_bytes(self._source, *place, most_bytes - n_bytes)
+        return n_bytes
+
+    def read(self, name: str, n_rows: int, occurrence: int = 0) -> Generator[pa.Array]:
+        """A flat column, so many rows at a time, whose pages are checked.
+
+        Args:
+            occurrence: which of several columns of this name.
+        """
+        texts = [name] if is_text(_decoded(self.schema.field(self._find(name, occurrence)).type)) else []
+        file = self._open(self._source, texts)
+        for batch in file.iter_batches(n_rows, columns=[name], use_threads=False):
+            yield batch.column([number for number, each in enumerate(batch.schema.names) if each == name][occurrence])
+
+    def read_texts(self, group: int, path: str, n_rows: int) -> Iterator[pa.Array]:
+        """A column of texts in a group, which may lie in structs; its pages are checked."""
+        return self._read_leaf(self._open(self._source, [path]), group, path, n_rows)
+
+    def read_bytes(self, group: int, path: str, most_page_bytes: int) -> Iterator[pa.Array]:
+        """A column of bytes in a group, row by row: any number of rows may hold the same gigabytes.
+
+        Raises:
+            CorpusError: a page is too large.
+        """
+        source = self._source
+        for chunk in self._list_chunks(group, path):
+            source = PageGuard(source, _begin_of(chunk), chunk.total_compressed_size, most_page_bytes)
+        return self._read_leaf(self._open(source), group, path, 1)
+
+    def _read_leaf(self, file: Any, group: int, path: str, n_rows: int) -> Iterator[pa.Array]:
+        batches = file.iter_batches(n_rows, row_groups=[group], columns=[path], use_threads=False)
+        return (_flatten(batch.column(0)) for batch in batches)
+
+    def _open(self, source: Any, texts: list[str] | None = None) -> Any:
+        import pyarrow.parquet as pq
+
+        return pq.ParquetFile(
+            source, metadata=self._metadata, read_dictionary=texts, buffer_size=_BUFFER_BYTES, pre_buffer=False
+        )
+
+    def _find(self, name: str, occurrence: int) -> int:
+        return [number for number, each in enumerate(self.schema.names) if each == name][occurrence]
+
+    def _list_chunks(self, group: int, path: str) -> Iterator[Any]:
+        row_group = self._metadata.row_group(group)
+        chunks = map(row_group.column, range(row_group.num_columns))
+        return (chunk for chunk in chunks if chunk.path_in_schema == path)
+
+
+def _begin_of(chunk: Any) -> int:
+    """Where the pages of a column in a group begin."""
+    return int(min(chunk.data_page_offset, chunk.dictionary_page_offset or chunk.data_page_offset))
+
+
+def _decoded(kind: pa.DataType) -> pa.DataType:
+    return kind.value_type if pa.types.is_dictionary(kind) else kind
+
+
+def _flatten(column: pa.Array) -> pa.Array:
+    """A column, or its only field if it holds structs."""
+    return column.flatten()[0] if pa.types.is_struct(column.type) else column

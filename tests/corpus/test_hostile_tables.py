@@ -1,0 +1,283 @@
+"""Tables that are made to fill memory take hardly more of it than harmless ones of the same size on disk."""
+
+import struct
+from collections.abc import Callable
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import pyarrow as pa
+import pyarrow.parquet as pq
+import pytest
+
+from pipeline.corpus import table_limits
+from pipeline.corpus.audio_rows import read_row
+from pipeline.corpus.audio_tables import list_rows
+from pipeline.corpus.table_columns import Memory, read_columns
+from pipeline.errors import CorpusError
+from tests.helpers.processes import measure_peak
+from tests.helpers.shards import write_table
+
+MB = 2**20
+MOST_RATIO = 1.5
+"""A process that has imported pyarrow takes 80 to 130 MB, and each attack at least as much more where it is read."""
+
+LIST = """
+import sys
+from pipeline.corpus.discover import list_corpus
+print(list_corpus(sys.argv[1:]).num_rows)
+"""
+
+READ = """
+import sys
+from pipeline.corpus.audio_rows import read_row
+try:
+    print(sum(len(read_row(sys.argv[1], number)) for number in range(int(sys.argv[2]))))
+except Exception as error:
+    print(error)
+"""
+
+READ_MANIFEST = """
+import sys
+from pipeline.corpus.table_files import read_table_file
+try:
+    print(read_table_file(sys.argv[1]).num_rows)
+except Exception as error:
+    print(error)
+"""
+
+
+def audio_of(sounds: Any) -> pa.StructArray:
+    names = [f"{number}.wav" for number in range(len(sounds))]
+    return pa.StructArray.from_arrays([pa.array(sounds, pa.binary()), pa.array(names)], ["bytes", "path"])
+
+
+def write_arrow(path: Path, table: pa.Table, codec: str | None, rows_at_once: int) -> Path:
+    options = pa.ipc.IpcWriteOptions(compression=codec)
+    with pa.ipc.new_stream(path, table.schema, options=options) as writer:
+        writer.write_table(table, max_chunksize=rows_at_once)
+    return path
+
+
+def write_noise(path: Path, size_bytes: int) -> Path:
+    """A harmless table of about ``size_bytes``, with audio."""
+    draw = np.random.default_rng(1)
+    n_rows = max(1, size_bytes // MB)
+    sounds = [draw.bytes(size_bytes // n_rows) for _ in range(n_rows)]
+    return write_table(path, pa.table({"audio": audio_of(sounds)}), row_group_size=10)
+
+
+def compare(program: str, attack: Path, harmless: Path, *arguments: object) -> tuple[str, str]:
+    """What a program prints about both, if its peak of memory is about the same."""
+    (said, peak), (said_of_harmless, usual) = (measure_peak(program, one, *arguments) for one in (attack, harmless))
+    assert peak < MOST_RATIO * usual
+    assert attack.stat().st_size < 1.1 * harmless.stat().st_size
+    return said, said_of_harmless
+
+
+# --- Arrow ------------------------------------------------------------------------------------------------------------
+
+
+@pytest.mark.parametrize("codec", ["zstd", "lz4"])
+def test_compressed_arrow_is_listed_batch_by_batch(tmp_path: Path, codec: str) -> None:
+    """Its 142 MB are within its limit, which is eight times the size of the file."""
+    draw = np.random.default_rng(1)
+    sounds = [*(draw.bytes(MB) for _ in range(18)), *[bytes(10 * MB)] * 12]
+    attack = write_arrow(tmp_path / "a.arrow", pa.table({"audio": audio_of(sounds)}), codec, 1)
+    assert compare(LIST, attack, write_noise(tmp_path / "b.arrow", 19 * MB))[0] == "30"
+
+
+def test_compressed_tables_are_listed_one_after_another(tmp_path: Path) -> None:
+    """Sixteen threads list tables, and a batch of each may be 64 MB."""
+    paths = []
+    for kind, n_bytes in (("attack", 50 * MB), ("harmless", 6_000)):
+        table = pa.table({"audio": audio_of([bytes(n_bytes)])})
+        paths.append([write_arrow(tmp_path / f"{kind}{k}.arrow", table, "zstd", 1) for k in range(8)])
+    (said, peak), (_, usual) = (measure_peak(LIST, *some) for some in paths)
+    assert said == "8"
+    assert peak < 2.5 * usual
+
+
+def test_rows_of_compressed_arrow_are_read_in_any_order(tmp_path: Path) -> None:
+    draw = np.random.default_rng(1)
+    sounds = [draw.bytes(1_000 + number) + bytes(1_000) for number in range(12)]
+    table = pa.table({"label": pa.array(["a", "b", "c"] * 4).dictionary_encode(), "audio": audio_of(sounds)})
+    path = write_arrow(tmp_path / "a.arrow", table, "zstd", 5)
+    for number in (0, 1, 7, 3, 11, 10, 11, 0):
+        assert read_row(str(path), number) == sounds[number]
+    assert [(row.name, row.size_bytes) for row in list_rows(str(path))] == [
+        (f"{number}.wav", len(sound)) for number, sound in enumerate(sounds)
+    ]
+    assert read_columns(str(path), lambda column: True, Memory())[0]["label"].to_pylist() == ["a", "b", "c"] * 4
+
+
+def move_offsets(path: Path, n_rows: int, width: int) -> None:
+    """Let all texts of a column lie a gigabyte behind their beginning, by the offsets of texts of ``width`` letters."""
+    offsets = [width * number for number in range(n_rows + 1)]
+    data = path.read_bytes()
+    known, moved = (struct.pack(f"<{n_rows + 1}i", *(add + each for each in offsets)) for add in (0, 2**30))
+    assert data.count(known) == 1
+    path.write_bytes(data.replace(known, moved))
+
+
+@pytest.mark.parametrize("column", ["names", "bytes", "title"])
+def test_values_outside_the_table_end_no_process(tmp_path: Path, column: str) -> None:
+    n_rows = 100
+    widths = {"names": 6, "bytes": 7, "title": 8}
+    audio = pa.array([{"bytes": b"x" * widths["bytes"], "path": f"{k:0>6}"} for k in range(n_rows)])
+    table = pa.table({"audio": audio, "title": [f"{k:0>8}" for k in range(n_rows)]})
+    path = write_table(tmp_path / "file.arrow", table)
+    move_offsets(path, n_rows, widths[column])
+    program = (
+        "import sys; from pipeline.corpus.audio_tables import list_rows\n"
+        "from pipeline.corpus.audio_rows import read_row\n"
+        "from pipeline.corpus.table_columns import Memory, read_columns\n"
+        "for read in (lambda path: list(list_rows(path)), lambda path: read_row(path, 50)):\n"
+        "    try: read(sys.argv[1])\n"
+        "    except Exception as error: print(type(error).__name__)\n"
+        "print(len(read_columns(sys.argv[1], lambda column: True, Memory())[1]))\n"
+    )
+    said, _ = measure_peak(program, path)
+    assert said.split() == (["1"] if column == "title" else ["ArrowInvalid", "ArrowInvalid", "0"])
+
+
+# --- Parquet with audio -----------------------------------------------------------------------------------------------
+
+
+def write_large_page(path: Path) -> Path:
+    table = pa.table({"audio": audio_of([bytes(100 * MB)])})
+    return write_table(path, table, compression="zstd", use_dictionary=False)
+
+
+def write_large_dictionary(path: Path) -> Path:
+    values = pa.DictionaryArray.from_arrays(pa.array([0], pa.int32()), [bytes(100 * MB)])
+    names = pa.array(["a.wav"])
+    table = pa.table({"audio": pa.StructArray.from_arrays([values, names], ["bytes", "path"])})
+    return write_table(path, table, compression="zstd", store_schema=False, dictionary_pagesize_limit=2**30)
+
+
+@pytest.mark.parametrize("write", [write_large_page, write_large_dictionary])
+def test_large_pages_of_audio_are_refused(tmp_path: Path, write: Callable[[Path], Path]) -> None:
+    attack = write(tmp_path / "a.parquet")
+    said, _ = compare(READ, attack, write_noise(tmp_path / "b.parquet", MB), 1)
+    assert said.startswith("a page of 104,857,6")
+    assert said.endswith("bytes; 67,108,864 are read")
+
+
+def test_rows_that_share_a_value_are_read_one_by_one(tmp_path: Path) -> None:
+    """Rows of the same 8 MB take a few kilobytes on disk."""
+    n_rows = 40
+    values = pa.DictionaryArray.from_arrays(pa.array([0] * n_rows, pa.int32()), [bytes(8 * MB)])
+    names = pa.array([f"{number}.wav" for number in range(n_rows)])
+    table = pa.table({"audio": pa.StructArray.from_arrays([values, names], ["bytes", "path"])})
+    options = {"compression": "zstd", "store_schema": False, "dictionary_pagesize_limit": 2**30}
+    attack = write_table(tmp_path / "a.parquet", table, **options)
+    harmless = write_table(tmp_path / "b.parquet", pa.table({"audio": audio_of([bytes(8 * MB)] * 2)}), **options)
+    (said, peak), (_, usual) = measure_peak(READ, attack, n_rows), measure_peak(READ, harmless, 2)
+    assert said == str(n_rows * 8 * MB)
+    assert peak < MOST_RATIO * usual
+
+
+def test_audio_in_pages_of_any_size_is_read_as_it_is(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    """Headers of pages lie anywhere in the blocks that are read."""
+    monkeypatch.setattr(table_limits, "LITTLE_BYTES", 1)
+    draw = np.random.default_rng(1)
+    sounds = [draw.bytes(int(size)) for size in draw.integers(1, 300_000, 60)]
+    for number, page_bytes in enumerate((1, 100_000, 10**9)):
+        options = {"data_page_size": page_bytes, "write_batch_size": 1, "row_group_size": 25, "compression": "zstd"}
+        path = write_table(tmp_path / f"{number}.parquet", pa.table({"audio": audio_of(sounds)}), **options)
+        assert [read_row(str(path), row) for row in range(60)] == sounds
+
+
+def test_damaged_page_of_audio_fails_alone(tmp_path: Path) -> None:
+    draw = np.random.default_rng(1)
+    sounds = [draw.bytes(100_000) for _ in range(9)]
+    options = {"use_dictionary": False, "compression": "none", "row_group_size": 3}
+    path = write_table(tmp_path / "a.parquet", pa.table({"audio": audio_of(sounds)}), **options)
+    chunk = pq.ParquetFile(path).metadata.row_group(1).column(0)
+    data = bytearray(path.read_bytes())
+    data[chunk.data_page_offset : chunk.data_page_offset + 8] = b"\xff" * 8
+    path.write_bytes(data)
+    assert read_row(str(path), 2) == sounds[2]
+    with pytest.raises(CorpusError, match="an invalid page at byte"):
+        read_row(str(path), 4)
+    assert read_row(str(path), 6) == sounds[6]
+
+
+# --- manifests --------------------------------------------------------------------------------------------------------
+
+
+def write_repeated_uris(path: Path) -> Path:
+    """Five gigabytes of one uri."""
+    uris = pa.DictionaryArray.from_arrays(pa.array([0] * 5_000, pa.int32()), ["x" * MB])
+    pq.write_table(pa.table({"uri": uris}), path, compression="zstd", store_schema=False)
+    return path
+
+
+def write_many_rows(path: Path) -> Path:
+    uris = pa.DictionaryArray.from_arrays(pa.array(np.zeros(5_000_000, np.int32)), ["a.wav"])
+    pq.write_table(pa.table({"uri": uris, "n": np.zeros(5_000_000)}), path, compression="zstd", store_schema=False)
+    return path
+
+
+def write_wide_list(path: Path) -> Path:
+    pq.write_table(pa.table({"uri": ["a.wav"] * 200, "x": pa.nulls(200, pa.list_(pa.int8(), MB))}), path)
+    return path
+
+
+def write_sparse_json(path: Path) -> Path:
+    """Each of 200,000 rows has room for 9,000 columns."""
+    names = ",".join(f'"k{number}":1' for number in range(9_000))
+    path.write_text(f'{{"uri":"a.wav",{names}}}\n' + "{}\n" * 200_000)
+    return path
+
+
+def write_nested_json(path: Path) -> Path:
+    names = ",".join(f'"k{number}":{{"a":1}}' for number in range(9_000))
+    path.write_text(f'{{"uri":"a.wav","x":{{{names}}}}}\n' + "{}\n" * 200_000)
+    return path
+
+
+def write_wide_csv(path: Path) -> Path:
+    path.write_text(",".join(map(str, range(400_000))) + "\n")
+    return path
+
+
+MANIFESTS: dict[str, tuple[str, Callable[[Path], Path], str]] = {
+    "repeated uris": (".parquet", write_repeated_uris, "over 1,073,741,824 bytes in memory, with its column `uri`"),
+    "many rows": (".parquet", write_many_rows, "5,000,000 rows in a file of"),
+    "wide list": (".parquet", write_wide_list, "over 1,073,741,824 bytes in memory, with its column `x`"),
+    "sparse rows": (".jsonl", write_sparse_json, "columns for 200,002 rows: leave out those that few rows have"),
+    "nested rows": (".jsonl", write_nested_json, "columns for 200,002 rows: leave out those that few rows have"),
+    "wide row": (".csv", write_wide_csv, "over 10,000 columns"),
+}
+
+
+@pytest.mark.parametrize("kind", MANIFESTS)
+def test_manifests_that_would_fill_memory_are_refused(tmp_path: Path, kind: str) -> None:
+    suffix, write, expected = MANIFESTS[kind]
+    attack = write(tmp_path / f"attack{suffix}")
+    harmless = tmp_path / f"harmless{suffix}"
+    n_rows = 10 + attack.stat().st_size // 9
+    uris = [f"{number:0>8}" for number in range(n_rows)]
+    if suffix == ".parquet":
+        pq.write_table(pa.table({"uri": uris, "n": range(n_rows)}), harmless)
+    else:
+        harmless.write_text(
+            "".join(f'{{"uri":"{uri}"}}\n' for uri in uris) if suffix == ".jsonl" else "\n".join(["uri", *uris])
+        )
+    said, _ = compare(READ_MANIFEST, attack, harmless)
+    assert said.startswith(f"{attack}: ")
+    assert expected in said
+    assert "\n" not in said
+
+
+def test_honest_tables_have_room(tmp_path: Path) -> None:
+    """Texts that repeat, and columns that few rows have."""
+    n_rows = 60_000
+    table = pa.table({"uri": [f"{k}.wav" for k in range(n_rows)], "place": ["somewhere far away"] * n_rows})
+    pq.write_table(table, tmp_path / "a.parquet", compression="zstd")
+    assert measure_peak(READ_MANIFEST, tmp_path / "a.parquet")[0] == str(n_rows)
+    rows = (f'{{"uri":"{number}.wav","only{number % 100}":"{{\\"a\\": 1}}"}}\n' for number in range(n_rows))
+    (tmp_path / "a.jsonl").write_text("".join(rows))
+    assert measure_peak(READ_MANIFEST, tmp_path / "a.jsonl")[0] == str(n_rows)
