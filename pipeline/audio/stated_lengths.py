@@ -10,6 +10,7 @@ from collections.abc import Callable, Iterator
 from pipeline.audio.mpeg_tags import read_mp3_duration
 from pipeline.audio.opus import RATE_HZ
 from pipeline.audio.source import Bytes, file_boundary
+from pipeline.corpus.shards import Place
 from pipeline.errors import FileFailure
 
 _MOST_PARTS = 200
@@ -24,10 +25,10 @@ _Part = tuple[bytes, int, int]
 """The name of a part of a file, where its content begins, and the size that it states."""
 
 
-def measure_length(path: str) -> float | None:
-    """The duration of a local file in seconds; None where its header does not tell, or is broken."""
+def measure_length(place: str | Place) -> float | None:
+    """The duration of a file or a member of a shard in seconds; None where its header does not tell, or is broken."""
     try:
-        with Bytes(path) as source:
+        with Bytes(place) as source:
             return read_length(source)
     except FileFailure:
         return None

@@ -22,7 +22,7 @@ from pipeline.planning.batches import cut_recordings, pack
 from pipeline.planning.file_rows import copied_row, deleted_row, mtime_changed_row, unreadable_row
 from pipeline.planning.hashing import Hasher, Read, share_hashes
 from pipeline.planning.ledger import Ledger
-from pipeline.planning.lengths import correct_estimates
+from pipeline.planning.lengths import MeasureLength, correct_estimates
 from pipeline.planning.plan import Plan
 from pipeline.planning.request import RunRequest
 from pipeline.schema import Row
@@ -52,7 +52,7 @@ class PlanSetup:
     """Why files decode differently now."""
     list_actions: bool = True
     """Whether the plan lists what happens to each file."""
-    measure_s: Callable[[str], float | None] = lambda recording: None
+    measure_s: MeasureLength = lambda place: None
     """The duration of a recording by its header, in seconds."""
 
 

@@ -23,7 +23,7 @@ from tests.helpers.contents import content, live
 from tests.helpers.corpora import configure, index, listed
 from tests.helpers.processes import print_of
 from tests.helpers.runs import WideEncoder, in_place
-from tests.helpers.shards import AUDIO, TABLES, feature, sounds, write_bomb, write_rows, write_shard, write_table
+from tests.helpers.shards import TABLES, sounds, write_bomb, write_rows, write_shard, write_table
 
 
 @pytest.mark.parametrize("kind", TABLES)

@@ -1,11 +1,18 @@
 """Durations are estimated by the headers of some of the files."""
 
+import io
 from collections import Counter
+from pathlib import Path
 
+import numpy as np
 import pytest
+import soundfile
 
+from pipeline.audio.stated_lengths import measure_length
 from pipeline.corpus.corpus_file import CorpusFile, estimate_seconds
+from pipeline.corpus.shards import Place, list_members
 from pipeline.planning.lengths import MOST_OPENED, SAMPLED, correct_estimates
+from tests.helpers.shards import write_shard
 
 
 def make_file(uri: str, size_bytes: int, offset: int | None = None) -> CorpusFile:
@@ -19,7 +26,8 @@ def test_files_are_as_long_as_the_headers_of_their_kind_tell() -> None:
     music = [make_file("/a/x.mp3", 40_000 * 10)]
     opened = Counter[str]()
 
-    def measure(recording: str) -> float | None:
+    def measure(recording: str | Place) -> float | None:
+        assert isinstance(recording, str)
         opened[recording] += 1
         return 10.0 if recording.endswith("mp3") else float(recording[3:-4]) + 1
 
@@ -33,7 +41,7 @@ def test_files_are_as_long_as_the_headers_of_their_kind_tell() -> None:
 def test_ranges_end_with_their_recording() -> None:
     to_end = CorpusFile("/a.wav#t=4,", 4.0, None, 160_000, 1, None)
     within = CorpusFile("/a.wav#t=4,9", 4.0, 9.0, 160_000, 1, None)
-    correct_estimates([to_end, within], lambda recording: {"/a.wav": 10.0}[recording])
+    correct_estimates([to_end, within], lambda place: {"/a.wav": 10.0}[str(place)])
     assert [to_end.estimated_s, within.estimated_s] == [6.0, 5.0]
 
 
@@ -44,13 +52,25 @@ def test_header_that_cannot_be_right_changes_nothing(told: float | None) -> None
     assert file.estimated_s == 1.0
 
 
-def test_members_and_remote_files_are_not_opened() -> None:
-    def measure(recording: str) -> float | None:
-        raise AssertionError(recording)
+def test_remote_files_and_rows_of_tables_are_not_opened() -> None:
+    def measure(place: str | Place) -> float | None:
+        raise AssertionError(place)
 
-    files = [make_file("s3://bucket/a.wav", 150_000), make_file("/a.tar#b.wav", 150_000, offset=512)]
+    files = [make_file(uri, 150_000, 0) for uri in ("s3://b/a.tar#a.wav", "/a.parquet#b.wav", "/a.arrow#c.wav")]
+    files.append(make_file("s3://bucket/a.wav", 150_000))
     correct_estimates(files, measure)
-    assert [file.estimated_s for file in files] == [1.0, 1.0]
+    assert [file.estimated_s for file in files] == [1.0] * 4
+
+
+def test_members_of_tar_shards_are_as_long_as_their_headers_tell(tmp_path: Path) -> None:
+    """Telephone speech is not taken for a studio recording."""
+    data = io.BytesIO()
+    soundfile.write(data, np.zeros(8_000 * 30), 8_000, format="WAV", subtype="PCM_U8")
+    shard = write_shard(tmp_path / "a.tar", [(f"{number}.wav", data.getvalue()) for number in range(30)])
+    files = [make_file(uri, place.size_bytes, place.offset) for uri, place in list_members(str(shard))]
+    assert files[0].estimated_s < 2
+    correct_estimates(files, measure_length)
+    assert [file.estimated_s for file in files] == pytest.approx([30.0] * 30, rel=0.01)
 
 
 @pytest.mark.parametrize("n_extensions", [2, 40, 3_000])
@@ -58,8 +78,8 @@ def test_few_headers_are_read_in_all(n_extensions: int) -> None:
     """With ``extensions: ["*"]`` there may be thousands of extensions; the most frequent ones count."""
     opened = list[str]()
 
-    def measure(recording: str) -> float:
-        opened.append(recording)
+    def measure(recording: str | Place) -> float:
+        opened.append(str(recording))
         return 1.0
 
     files = [make_file(f"/{number}.x{number % n_extensions}", 1_000) for number in range(3_000)]
@@ -72,8 +92,8 @@ def test_few_headers_are_read_in_all(n_extensions: int) -> None:
 def test_recording_that_is_cut_into_ranges_is_opened_once() -> None:
     opened = list[str]()
 
-    def measure(recording: str) -> float:
-        opened.append(recording)
+    def measure(recording: str | Place) -> float:
+        opened.append(str(recording))
         return 100.0
 
     files = [CorpusFile(f"/a.wav#t={at},{at + 1}", float(at), at + 1.0, 160_000, 1, None) for at in range(50)]
