@@ -7,25 +7,11 @@ import re
 from collections.abc import Sequence
 from typing import Any
 
-_RISKY = re.compile(r"'*[=+\-@\t\r]")
-"""How a cell begins that a spreadsheet could take for a formula; apostrophes before it are those of ``guard``."""
+from pipeline.formulas import guard, unguard
 
 _TO_QUOTE = re.compile(r'[",\r\n]')
 
 _NUMBER = re.compile(r"-?(?:0|[1-9]\d*)(?:\.\d+)?(?:e[+-]?\d+)?")
-
-
-def guard(text: str) -> str:
-    """``text`` with an apostrophe before it if a spreadsheet would otherwise compute it (``=``, ``+``, ``-``, ``@``).
-
-    Quotes around a cell do not prevent that.
-    """
-    return f"'{text}" if _RISKY.match(text) else text
-
-
-def unguard(cell: str) -> str:
-    """The text that ``guard`` made this cell of."""
-    return cell[1:] if cell.startswith("'") and _RISKY.match(cell) else cell
 
 
 def format_cell(value: object) -> str:

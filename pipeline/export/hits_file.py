@@ -8,9 +8,10 @@ from collections.abc import Iterator, Mapping
 from typing import Any
 
 from pipeline.errors import UsageError, suggest
-from pipeline.export.cells import read_cell, unguard
+from pipeline.export.cells import read_cell
 from pipeline.export.labels import FIELDS, Label
 from pipeline.export.texts import METADATA
+from pipeline.formulas import unguard
 
 NUMBERS = ("start_s", "end_s", "score", "probability", "peak_s", "low_hz", "high_hz")
 WHOLE = ("rank", "sample_rate_hz")

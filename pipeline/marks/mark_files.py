@@ -15,6 +15,7 @@ from typing import Any
 
 from pipeline import storage
 from pipeline.errors import UsageError, one_line, suggest
+from pipeline.formulas import guard, unguard
 from pipeline.marks.mark import Judgement, Mark, collect
 
 COLUMNS = ("uri", "start_s", "end_s", "text", "verdict", "score", "who", "marked_at", "status", "audio_id")
@@ -81,7 +82,7 @@ def read_judgements(name: str, data: bytes, defaults: Defaults = Defaults()) -> 
 
 
 def format_csv(marks: Iterable[Mark]) -> Iterator[str]:
-    """The lines of a CSV file."""
+    """The lines of a CSV file. No text in it is a formula of a spreadsheet (``pipeline.formulas``)."""
     for row in (COLUMNS, *([_format(getattr(mark, name)) for name in COLUMNS] for mark in marks)):
         line = io.StringIO()
         csv.writer(line).writerow(row)  # it quotes cells that have characters of its line end, which is \r\n
@@ -91,6 +92,8 @@ def format_csv(marks: Iterable[Mark]) -> Iterator[str]:
 def _format(value: object) -> str:
     if value is None:
         return ""
+    if isinstance(value, str):
+        return guard(value)
     return value.isoformat() if isinstance(value, dt.datetime) else str(value)
 
 
@@ -117,7 +120,7 @@ def _read_csv(name: str, text: str) -> tuple[list[str], list[Cells]]:
         if any(cell.strip() for cell in cells[len(columns) :]):
             message = f"has {len(cells)} cells, and the first line {len(columns)}: put cells with a separator in quotes"
             raise UsageError(f"{name}: line {number}: {message}")
-        named = {column: cell for column, cell in zip(columns, cells, strict=False) if cell.strip()}
+        named = {column: unguard(cell) for column, cell in zip(columns, cells, strict=False) if cell.strip()}
         if separator == ";":  # of a spreadsheet where decimals have commas
             named |= {key: named[key].replace(",", ".") for key in ("start_s", "end_s", "score") if key in named}
         if named:

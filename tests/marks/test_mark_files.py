@@ -1,5 +1,6 @@
 """Marks in CSV and JSON lines: what is written is read as the same, and errors name their line."""
 
+import csv
 import datetime as dt
 import json
 import shutil
@@ -58,6 +59,13 @@ def test_csv_that_is_written_is_read_as_the_same(
     assert {name: getattr(first_one, name) for name in said} == said
     assert (first_one.audio_id, first_one.verdict) == ("a" * 32, "right")
     assert (second.uri, second.text) == ("/a.wav", "a bell")
+
+
+def test_no_text_of_a_csv_is_computed_by_a_spreadsheet() -> None:
+    lines = format_csv([make_mark(uri="=1.wav", text="@SUM(A1)", who="'-x", score=-0.5)])
+    [header, row] = csv.reader(lines)
+    cells = dict(zip(header, row, strict=True))
+    assert (cells["uri"], cells["text"], cells["who"], cells["score"]) == ("'=1.wav", "'@SUM(A1)", "''-x", "-0.5")
 
 
 @pytest.fixture
