@@ -12,6 +12,7 @@ from jobs.serve.command_route import make_command_router
 from jobs.serve.docs import make_docs
 from jobs.serve.errors import add_handlers
 from jobs.serve.marks_routes import make_marks_router
+from jobs.serve.media_routes import make_media_router
 from jobs.serve.page_files import PAGE, PageFiles
 from jobs.serve.search_routes import make_search_router
 from jobs.serve.security import Access, Guard
@@ -43,6 +44,7 @@ def make_api(service: Service, page: Path = PAGE) -> FastAPI:
     add_handlers(app)
     app.include_router(make_search_router(service))
     app.include_router(make_marks_router(service))
+    app.include_router(make_media_router(service))
     app.include_router(make_command_router(service))
     app.include_router(_make_page_router(app, page))
     return app

@@ -184,4 +184,5 @@ def _is_same(given: str, secret: str) -> bool:
 
 def refuse(status: int, message: str) -> JSONResponse:
     """An error in the form that all errors of the API have."""
-    return JSONResponse({"error": message}, status_code=status)
+    sendable = message.encode("utf-8", "replace").decode()  # JSON may bring in halves of characters
+    return JSONResponse({"error": sendable}, status_code=status)

@@ -1,17 +1,24 @@
 """``earshot serve`` as a process: it starts, notes itself, answers commands, and ends cleanly."""
 
+import contextlib
+import http.client
+import os
 import shutil
 import signal
 import socket
 import sys
+import time
 from collections.abc import Iterator
 from pathlib import Path
+from urllib.parse import urlencode
 
+import numpy as np
 import pytest
+import soundfile
 
 import pipeline
 from jobs.shared import servers
-from pipeline.config import Config
+from pipeline.config import Config, make_config
 from tests.helpers import served
 from tests.helpers.commands import Call
 from tests.helpers.running import Served, serving
@@ -54,6 +61,46 @@ def test_server_answers_over_the_network(running: Served) -> None:
     status, headers, _ = running.request("/api/info")
     assert (status, headers["cache-control"]) == (200, "no-store")
     assert "server" not in headers
+
+
+def test_any_part_of_a_sound_is_sent(running: Served, config: Config) -> None:
+    path = f"/api/audio?{urlencode({'uri': uri(config, 'a bell.wav')})}"
+    status, headers, whole = running.request(path)
+    assert (status, int(headers["content-length"])) == (200, len(whole))
+    status, headers, part = running.request(path, Range="bytes=1000-5000")
+    assert (status, headers["content-range"]) == (206, f"bytes 1000-5000/{len(whole)}")
+    assert part == whole[1_000:5_001]
+    status, headers, body = running.request(path, "HEAD")
+    assert (status, body, int(headers["content-length"])) == (200, b"", len(whole))
+
+
+def test_file_is_closed_once_the_listener_has_gone(tmp_path: Path) -> None:
+    long = tmp_path / "in" / "long.wav"
+    long.parent.mkdir()
+    soundfile.write(long, np.zeros((200 * 48_000, 2), np.int16), 48_000)  # more than sockets hold
+    own = make_config({"sources": [str(long.parent)], "into": str(tmp_path / "index")})
+    served.index(own)
+    with serving(own.into, tmp_path) as server:
+        connection = http.client.HTTPConnection("127.0.0.1", server.port, timeout=60)
+        connection.request("GET", f"/api/audio?{urlencode({'uri': str(long)})}")
+        assert len(connection.getresponse().read(10_000)) == 10_000
+        assert is_open(long, server.process.pid)
+        connection.sock.shutdown(socket.SHUT_RDWR)
+        connection.close()
+        for _ in range(600):
+            if not is_open(long, server.process.pid):
+                break
+            time.sleep(0.1)
+        assert not is_open(long, server.process.pid)
+
+
+def is_open(path: Path, pid: int) -> bool:
+    """Whether a process has a file open."""
+    found = []
+    for link in Path(f"/proc/{pid}/fd").iterdir():
+        with contextlib.suppress(OSError):
+            found.append(os.readlink(link))
+    return str(path) in found
 
 
 COMMANDS = [

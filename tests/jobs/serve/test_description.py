@@ -40,7 +40,7 @@ def test_every_answer_is_described(tmp_path: Path) -> None:
         )
         @given(case=operation.as_strategy())
         def check(case: Any) -> None:
-            case.call_and_validate(checks=CHECKS)
+            case.call_and_validate(checks=CHECKS, timeout=300)
 
         check()
         asked.add((operation.method.upper(), operation.path))

@@ -1,0 +1,139 @@
+"""Recordings over HTTP: heard as WAV files, of which any part can be asked for, and seen as scores."""
+
+from collections.abc import AsyncIterator
+from typing import Annotated, Any
+
+from fastapi import APIRouter, Query, Request
+from starlette.responses import JSONResponse, Response, StreamingResponse
+
+from jobs.serve import answers
+from jobs.serve.byte_ranges import OutOfRange, applies, read_range
+from jobs.serve.errors import NotFound
+from jobs.serve.presence import Presences
+from jobs.serve.search_routes import ERRORS, THRESHOLD, At, Text, Uri, require_file
+from jobs.serve.service import Service
+from jobs.serve.sounds import (
+    Sounds,
+    Span,
+    check_span,
+    make_content_key,
+    make_key,
+    make_span_wave,
+    require_whole,
+)
+from jobs.serve.states import State
+from jobs.serve.wave import Wave, WaveStream
+from pipeline.audio.excerpt import open_excerpt
+from pipeline.grid import FRAME_S
+from pipeline.schema import Row
+
+Start = Annotated[float, Query(ge=0, le=1e9, allow_inf_nan=False, description="Seconds from the start of the file.")]
+End = Annotated[
+    float | None, Query(gt=0, le=1e9, allow_inf_nan=False, description="Seconds; by default the end of the file.")
+]
+BYTES = {"schema": {"type": "string", "format": "binary"}}
+SOUND = {"content": {"audio/wav": BYTES}}
+
+
+def make_media_router(service: Service) -> APIRouter:
+    """The routes."""
+    router = APIRouter(prefix="/api", responses=ERRORS)
+    presences, sounds = Presences(), Sounds(open_excerpt)
+
+    def find_wave(state: State, uri: str, span: Span, expand: int) -> tuple[Row, Wave]:
+        file = require_file(state, uri)
+        require_whole(file, presences.find(file))
+        return file, make_span_wave(uri, sounds.find(file), span, expand)
+
+    async def answer_sound(request: Request, uri: str, span: Span, expand: int, at: int | None) -> Response:
+        pool = service.workers.sounds
+        file, wave = await service.ask(request, at, lambda state: find_wave(state, uri, span, expand), pool)
+        tag = f'"{make_key(make_content_key(file), wave)[:32]}"'
+        headers = {"Accept-Ranges": "bytes", "ETag": tag, "Cache-Control": "private, no-cache"}
+        asked = request.headers.get("range") if applies(request.headers.get("if-range"), tag) else None
+        try:
+            part = read_range(asked, wave.n_bytes)
+        except OutOfRange:
+            said = {"error": f"the sound has {wave.n_bytes} bytes; none of those that `Range` asks for"}
+            return JSONResponse(said, 416, {**headers, "Content-Range": f"bytes */{wave.n_bytes}"})
+        first, stop = part or (0, wave.n_bytes)
+        if part:
+            headers["Content-Range"] = f"bytes {first}-{stop - 1}/{wave.n_bytes}"
+        headers["Content-Length"] = str(stop - first)
+        stream = await pool.run(request, lambda: WaveStream(wave, sounds.open(file), first, stop))
+        if stream.is_approximate:
+            headers["X-Earshot-Approximate"] = "1"
+        status = 206 if part else 200
+        if request.method == "HEAD":
+            stream.close()
+            return Response(status_code=status, headers=headers, media_type="audio/wav")
+        return StreamingResponse(send(request, stream), status, headers, media_type="audio/wav")
+
+    async def send(request: Request, stream: WaveStream) -> AsyncIterator[bytes]:
+        """The bytes of a stream as the client takes them. It is closed as soon as the client has gone."""
+        try:
+            while piece := await service.workers.sounds.compute(stream.read):
+                yield piece
+                if await request.is_disconnected():
+                    return
+        finally:
+            service.workers.sounds.submit(stream.close)
+
+    @router.get(
+        "/audio", response_class=Response, responses={200: SOUND, 206: SOUND | {"description": "A part."}, 416: NO_PART}
+    )
+    async def audio(
+        request: Request,
+        uri: Uri,
+        start_s: Start = 0.0,
+        end_s: End = None,
+        expand: Annotated[int, Query(ge=1, le=100, description="Play so many times slower, for ultrasound.")] = 1,
+        at: At = None,
+    ) -> Response:
+        """A span of a file as a WAV file, or a part of its bytes (`Range`).
+
+        16 bits, at most two channels and 48 kHz. `X-Earshot-Approximate: 1` says that its times may be a little off.
+        """
+        return await answer_sound(request, uri, Span(start_s, end_s), expand, at)
+
+    @router.head("/audio", include_in_schema=False)
+    async def audio_head(
+        request: Request,
+        uri: Uri,
+        start_s: Start = 0.0,
+        end_s: End = None,
+        expand: Annotated[int, Query(ge=1, le=100)] = 1,
+        at: At = None,
+    ) -> Response:
+        return await answer_sound(request, uri, Span(start_s, end_s), expand, at)
+
+    @router.get("/curve", response_model=answers.Curve)
+    async def curve(
+        request: Request, uri: Uri, text: Text, start_s: Start = 0.0, end_s: End = None, at: At = None
+    ) -> Any:
+        """The score of each stored frame of a file for a text. It comes from the index: the file may have gone."""
+
+        def find(state: State) -> dict[str, Any]:
+            file = require_file(state, uri)
+            if file["status"] != "indexed":
+                raise NotFound(f"{uri}: is not indexed, so it has no scores")
+            check_span(uri, Span(start_s, end_s), file["duration_s"])
+            found = state.index.curve(text, uri, start_s, end_s)
+            return {
+                "uri": found.uri,
+                "audio_id": found.audio_id,
+                "text": text,
+                "first_frame": found.first_frame,
+                "frame_s": FRAME_S,
+                "scores": found.scores.astype(float).round(6).tolist(),
+                "logit_scale": found.logit_scale,
+                "logit_bias": found.logit_bias,
+                "threshold": THRESHOLD,
+            }
+
+        return await service.ask(request, at, find)
+
+    return router
+
+
+NO_PART = {"model": answers.Error, "description": "None of the bytes that `Range` asks for exist."}

@@ -1,0 +1,153 @@
+"""Recordings over HTTP: as sound and as scores."""
+
+import io
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import pytest
+import soundfile
+from starlette.testclient import TestClient
+
+import pipeline
+from pipeline.config import Config
+from tests.helpers import served
+from tests.helpers.served import BROKEN, LENGTHS_S, uri
+
+BELL = "a bell.wav"
+
+
+@pytest.fixture
+def own(tmp_path: Path) -> tuple[Config, TestClient]:
+    """An index that a test may harm, and its client."""
+    config = served.make_corpus(tmp_path)
+    served.index(config)
+    return config, served.make_client(config.into)
+
+
+def ask(client: TestClient, path: str, headers: dict[str, str] | None = None, **values: Any) -> Any:
+    return client.get(f"/api/{path}", params=values, headers=headers or {})
+
+
+# --- sound ------------------------------------------------------------------------------------------------------------
+
+
+def test_sound_is_the_recording(client: TestClient, config: Config) -> None:
+    answer = ask(client, "audio", uri=uri(config, BELL))
+    assert (answer.status_code, answer.headers["content-type"]) == (200, "audio/wav")
+    assert answer.headers["accept-ranges"] == "bytes"
+    assert int(answer.headers["content-length"]) == len(answer.content)
+    assert "x-earshot-approximate" not in answer.headers
+    heard, rate_hz = soundfile.read(io.BytesIO(answer.content), dtype="int16")
+    expected, expected_hz = soundfile.read(uri(config, BELL), dtype="int16")
+    assert rate_hz == expected_hz
+    assert np.abs(heard.astype(int) - expected.astype(int)).max() <= 1
+    part = ask(client, "audio", uri=uri(config, BELL), start_s=1, end_s=1.5)
+    heard, _ = soundfile.read(io.BytesIO(part.content), dtype="int16")
+    assert np.abs(heard.astype(int) - expected[44_100 : 44_100 + 22_050].astype(int)).max() <= 1
+
+
+def test_ranges_are_parts_of_the_whole(client: TestClient, config: Config) -> None:
+    asked: dict[str, Any] = {"uri": uri(config, "b.flac"), "start_s": 0.1, "end_s": 1.9}
+    whole = ask(client, "audio", **asked).content
+    for header, first, stop in (
+        ("bytes=0-", 0, len(whole)),
+        ("bytes=0-43", 0, 44),
+        ("bytes=1000-2001", 1_000, 2_002),
+        ("bytes=-5", len(whole) - 5, len(whole)),
+        (f"bytes=70000-{10**9}", 70_000, len(whole)),
+    ):
+        answer = ask(client, "audio", {"Range": header}, **asked)
+        assert answer.status_code == 206
+        assert answer.headers["content-range"] == f"bytes {first}-{stop - 1}/{len(whole)}"
+        assert answer.content == whole[first:stop]
+
+
+def test_range_out_of_bounds_is_refused_with_the_length(client: TestClient, config: Config) -> None:
+    n_bytes = len(ask(client, "audio", uri=uri(config, BELL)).content)
+    answer = ask(client, "audio", {"Range": f"bytes={n_bytes}-"}, uri=uri(config, BELL))
+    assert (answer.status_code, answer.headers["content-range"]) == (416, f"bytes */{n_bytes}")
+    assert list(answer.json()) == ["error"]
+
+
+def test_range_of_another_version_gets_the_whole(client: TestClient, config: Config) -> None:
+    whole = ask(client, "audio", uri=uri(config, BELL))
+    tag = whole.headers["etag"]
+    assert ask(client, "audio", {"Range": "bytes=0-9", "If-Range": tag}, uri=uri(config, BELL)).status_code == 206
+    other = ask(client, "audio", {"Range": "bytes=0-9", "If-Range": '"other"'}, uri=uri(config, BELL))
+    assert (other.status_code, len(other.content)) == (200, len(whole.content))
+
+
+def test_head_tells_the_length(client: TestClient, config: Config) -> None:
+    answer = client.head("/api/audio", params={"uri": uri(config, BELL)})
+    assert (answer.status_code, answer.content) == (200, b"")
+    assert int(answer.headers["content-length"]) == 44 + 4 * round(LENGTHS_S[BELL] * 44_100)
+
+
+def test_expanded_sound_states_a_lower_rate(client: TestClient, config: Config) -> None:
+    answer = ask(client, "audio", uri=uri(config, BELL), start_s=1, end_s=1.1, expand=10)
+    heard, rate_hz = soundfile.read(io.BytesIO(answer.content))
+    assert (len(heard), rate_hz) == (4_410, 4_410)
+
+
+@pytest.mark.parametrize(
+    ("values", "status", "said"),
+    [
+        ({"uri": "/etc/passwd"}, 404, "is no file of the index"),
+        ({"uri": "{folder}/../in/b.flac"}, 404, "is no file of the index"),
+        ({"uri": "{folder}/b.flac", "start_s": 2.5}, 422, "start_s: 2.5 s, and"),
+        ({"uri": "{folder}/b.flac", "start_s": 1, "end_s": 1}, 422, "end_s: 1 s is not after"),
+        ({"uri": "{folder}/b.flac", "start_s": -1}, 422, "start_s: "),
+        ({"uri": "{folder}/b.flac", "start_s": "nan"}, 422, "start_s: "),
+        ({"uri": "{folder}/b.flac", "end_s": "inf"}, 422, "end_s: "),
+        ({"uri": "{folder}/b.flac", "expand": 0}, 422, "expand: "),
+        ({"uri": f"{{folder}}/{BROKEN}"}, 422, ""),
+    ],
+)
+def test_wrong_sound_is_one_line(
+    values: dict[str, Any], status: int, said: str, client: TestClient, config: Config
+) -> None:
+    asked = values | {"uri": values["uri"].format(folder=config.sources[0])}
+    answer = ask(client, "audio", **asked)
+    assert answer.status_code == status, answer.text
+    assert said in answer.json()["error"]
+
+
+def test_file_that_has_gone_or_changed_is_not_played_and_keeps_its_scores(own: tuple[Config, TestClient]) -> None:
+    config, client = own
+    bell, flac = Path(uri(config, BELL)), Path(uri(config, "b.flac"))
+    ask(client, "audio", uri=str(bell))
+    bell.unlink()
+    flac.write_bytes(flac.read_bytes()[:-100])
+    gone, changed = ask(client, "audio", uri=str(bell)), ask(client, "audio", uri=str(flac))
+    assert (gone.status_code, changed.status_code) == (404, 409)
+    assert "has gone" in gone.json()["error"]
+    assert "has changed" in changed.json()["error"]
+    for each in (bell, flac):
+        assert ask(client, "curve", uri=str(each), text="a bell").json()["scores"]
+
+
+# --- scores -----------------------------------------------------------------------------------------------------------
+
+
+def test_curve_is_that_of_the_index(client: TestClient, config: Config) -> None:
+    found = ask(client, "curve", uri=uri(config, BELL), text="a bell", start_s=0.5, end_s=2).json()
+    expected = pipeline.open(config.into).curve("a bell", uri(config, BELL), 0.5, 2.0)
+    assert found["scores"] == pytest.approx(expected.scores.tolist(), abs=1e-6)
+    assert (found["first_frame"], found["frame_s"]) == (expected.first_frame, 0.04)
+    assert (found["logit_scale"], found["logit_bias"]) == (expected.logit_scale, expected.logit_bias)
+
+
+@pytest.mark.parametrize(
+    ("values", "status"),
+    [
+        ({"uri": "/etc/passwd", "text": "x"}, 404),
+        ({"uri": f"{{folder}}/{BROKEN}", "text": "x"}, 404),
+        ({"uri": "{folder}/b.flac", "text": " "}, 422),
+        ({"uri": "{folder}/b.flac", "text": "x", "start_s": 2, "end_s": 1}, 422),
+    ],
+)
+def test_wrong_curve_is_one_line(values: dict[str, Any], status: int, client: TestClient, config: Config) -> None:
+    answer = ask(client, "curve", **values | {"uri": values["uri"].format(folder=config.sources[0])})
+    assert answer.status_code == status
+    assert list(answer.json()) == ["error"]
