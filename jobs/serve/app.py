@@ -11,6 +11,7 @@ import pipeline
 from jobs.serve.command_route import make_command_router
 from jobs.serve.docs import make_docs
 from jobs.serve.errors import add_handlers
+from jobs.serve.export_routes import make_export_router
 from jobs.serve.marks_routes import make_marks_router
 from jobs.serve.media_routes import make_media_router
 from jobs.serve.page_files import PAGE, PageFiles
@@ -45,6 +46,7 @@ def make_api(service: Service, page: Path = PAGE) -> FastAPI:
     app.include_router(make_search_router(service))
     app.include_router(make_marks_router(service))
     app.include_router(make_media_router(service))
+    app.include_router(make_export_router(service))
     app.include_router(make_command_router(service))
     app.include_router(_make_page_router(app, page))
     return app

@@ -32,7 +32,7 @@ def test_every_answer_is_described(tmp_path: Path) -> None:
         operation = found.ok()
 
         @settings(
-            max_examples=12,
+            max_examples=10,
             derandomize=True,
             deadline=None,
             phases=[Phase.generate],

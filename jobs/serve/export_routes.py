@@ -1,0 +1,133 @@
+"""Exports over HTTP: what `earshot export` writes, as one file that is sent while it is made."""
+
+from collections.abc import AsyncIterator, Iterator
+from threading import Lock
+from typing import Annotated, Any, Literal
+from urllib.parse import quote
+
+from fastapi import APIRouter, Query, Request
+from starlette.responses import Response, StreamingResponse
+
+from jobs.serve.search_routes import ERRORS, THRESHOLD, At, Exact, OneText, Threshold, Where
+from jobs.serve.service import Service
+from jobs.serve.states import State
+from pipeline.errors import UsageError
+from pipeline.export import request as exports
+from pipeline.export.sources import Questions
+
+MAX_K, MAX_TEXTS = 10_000, 20
+
+Format = Literal[
+    "csv", "jsonl", "dcase", "audacity", "raven", "wav", "flac", "vectors", "clip-vectors", "frame-vectors"
+]
+Texts = list[OneText] | None
+TYPES = {
+    ".csv": "text/csv; charset=utf-8",
+    ".jsonl": "application/x-ndjson",
+    ".tsv": "text/tab-separated-values; charset=utf-8",
+    ".zip": "application/zip",
+    ".parquet": "application/vnd.apache.parquet",
+}
+FILE = {
+    "description": "The file. `X-Earshot-Left-Out`: the number of labels that are not in it.",
+    "content": {kind.partition(";")[0]: {"schema": {"type": "string", "format": "binary"}} for kind in TYPES.values()},
+}
+
+
+def make_export_router(service: Service) -> APIRouter:
+    """The routes."""
+    router = APIRouter(prefix="/api", responses=ERRORS)
+
+    @router.get("/export", response_class=Response, responses={200: FILE})
+    async def export(
+        request: Request,
+        format: Annotated[
+            Format, Query(description="wav and flac: cut audio; vectors: those of clips for `query`, else of frames.")
+        ],
+        query: Annotated[
+            list[OneText] | None, Query(max_length=MAX_TEXTS, description="Clips that match this.")
+        ] = None,
+        locate: Annotated[
+            list[OneText] | None, Query(max_length=MAX_TEXTS, description="Events that match this.")
+        ] = None,
+        marks: Annotated[bool, Query(description="The marks.")] = False,
+        verdict: Annotated[
+            list[str] | None, Query(max_length=3, description="Of the marks: right, wrong, unsure.")
+        ] = None,
+        k: Annotated[int, Query(ge=1, le=MAX_K, description="Number of results for each text.")] = 100,
+        threshold: Threshold = THRESHOLD,
+        where: Where = None,
+        exact: Exact = False,
+        padding_s: Annotated[float, Query(ge=0, le=3_600, description="Of cut audio, before and after.")] = 0.0,
+        at: At = None,
+    ) -> Response:
+        """Hits or marks as a file for other programs; a zip archive where the format has several files."""
+        asked = exports.Request(
+            form=choose_form(format, query),
+            questions=Questions(tuple(query or ()), tuple(locate or ()), k, where or None, threshold, exact=exact),
+            marks=marks,
+            verdicts=tuple(verdict) if verdict else None,
+            padding_s=padding_s,
+        )
+        if asked.is_of_all:
+            raise UsageError("nothing to export: give query, locate or marks")
+
+        def begin(state: State) -> tuple[exports.Stream, Pieces, bytes]:
+            """The stream with its first piece: what is wrong from the beginning is an error, and no broken file."""
+            stream = exports.to_stream(state.index, asked, exports.find_labels(state.index, asked).labels)
+            pieces = Pieces(stream.pieces)
+            return stream, pieces, pieces.read()
+
+        stream, pieces, first = await service.ask(request, at, begin, service.workers.long)
+        suffix = "." + stream.name.rpartition(".")[2]
+        headers = {
+            "Content-Disposition": f"attachment; filename*=UTF-8''{quote(stream.name)}",
+            "X-Earshot-Left-Out": str(len(stream.problems)),
+        }
+        kind = TYPES.get(suffix, "text/plain; charset=utf-8")
+        return StreamingResponse(send(request, pieces, first), headers=headers, media_type=kind)
+
+    async def send(request: Request, pieces: "Pieces", piece: bytes) -> AsyncIterator[bytes]:
+        """The bytes of an export as the client takes them. Its work ends as soon as the client has gone."""
+        try:
+            while piece:
+                yield piece
+                if await request.is_disconnected():
+                    return
+                piece = await service.workers.long.compute(pieces.read)
+        finally:
+            service.workers.long.submit(pieces.close)
+
+    return router
+
+
+class Pieces:
+    """Pieces of bytes that one thread after another asks for. Another thread may end them at any time."""
+
+    def __init__(self, pieces: Iterator[bytes], at_least_bytes: int = 1 << 16) -> None:
+        self._pieces: Any = pieces
+        self._at_least_bytes = at_least_bytes
+        self._lock = Lock()
+
+    def read(self) -> bytes:
+        """The next ones together; empty at the end."""
+        with self._lock:
+            found = bytearray()
+            for piece in self._pieces:
+                found += piece
+                if len(found) >= self._at_least_bytes:
+                    break
+            return bytes(found)
+
+    def close(self) -> None:
+        with self._lock:
+            if hasattr(self._pieces, "close"):
+                self._pieces.close()
+            self._pieces = iter(())
+
+
+def choose_form(form: str, queries: list[str] | None) -> str:
+    """The name of a format as `earshot export` has it."""
+    if form != "vectors":
+        return form
+    return "clip-vectors" if queries else "frame-vectors"
