@@ -31,6 +31,9 @@ if TYPE_CHECKING:
 MANY = 40
 """More marks are counted by text."""
 
+ORDER = ("right", "wrong", "unsure", "none")
+"""Of verdicts, in counts."""
+
 STDIN = "standard input"
 
 
@@ -186,9 +189,8 @@ def _print_list(index: str, marks: "list[Mark]", *, is_selected: bool) -> None:
         return
     verdicts = Counter(mark.verdict for mark in marks)
     n_gone = sum(mark.status == "gone" for mark in marks)
-    title = (
-        f"{count(len(marks), 'mark')} in {index}: {', '.join(f'{n:,} {name}' for name, n in verdicts.most_common())}"
-    )
+    counts = ", ".join(f"{verdicts[name]:,} {name}" for name in ORDER if verdicts[name])
+    title = f"{count(len(marks), 'mark')} in {index}: {counts}"
     title += f"; of {n_gone:,}, the audio is gone" if n_gone else ""
     if len(marks) > MANY and len({mark.text for mark in marks}) > 1:
         _print_texts(title, marks)
@@ -228,9 +230,7 @@ def _print_texts(title: str, marks: "list[Mark]") -> None:
     by_text: dict[str, Counter[str]] = defaultdict(Counter)
     for mark in marks:
         by_text[mark.text][mark.verdict] += 1
-    verdicts = [
-        name for name in ("right", "wrong", "unsure", "none") if any(name in found for found in by_text.values())
-    ]
+    verdicts = [name for name in ORDER if any(found[name] for found in by_text.values())]
     ranked = sorted(by_text.items(), key=lambda item: (-item[1].total(), item[0]))
     rows = [[text, *(f"{found[name]:,}" for name in verdicts)] for text, found in ranked]
     print_table(title, ["text", *verdicts], rows, right=verdicts)

@@ -64,7 +64,7 @@ for number in range(n_rows):
 
 
 def test_two_processes_that_create_the_table_and_append_at_once_lose_nothing(place: str) -> None:
-    n_rows, environment = 40, {**os.environ, "PYTHONPATH": str(ROOT)}
+    n_rows, environment = 20, {**os.environ, "PYTHONPATH": str(ROOT)}
     writers = [
         subprocess.Popen(
             [sys.executable, "-c", WRITER, place, name, str(n_rows)],
