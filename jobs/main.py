@@ -31,6 +31,7 @@ from jobs.commands.query import query
 from jobs.commands.reindex import reindex
 from jobs.commands.restore import restore
 from jobs.commands.serve import serve
+from jobs.commands.show import show
 from jobs.commands.similar import similar
 from jobs.commands.status import status
 from jobs.commands.stop import stop
@@ -50,7 +51,7 @@ app = typer.Typer(
     context_settings={"help_option_names": ["-h", "--help"]},
 )
 for command in (
-    *(demo, index, reindex, plan, query, similar, locate, mark, export, serve, info),
+    *(demo, index, reindex, plan, query, similar, locate, show, mark, export, serve, info),
     *(failures, history, restore, verify, optimize),
     *(submit, status, logs, stop, jobs, bench, check),
 ):

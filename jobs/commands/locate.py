@@ -1,6 +1,7 @@
 """``earshot locate``: events that match a text, with their start and end."""
 
-from typing import Annotated, Protocol
+from collections.abc import Sequence
+from typing import TYPE_CHECKING, Annotated, Protocol
 
 import typer
 
@@ -8,6 +9,12 @@ from jobs.shared.hits import describe_where, print_found
 from jobs.shared.opening import Question
 from jobs.shared.options import Exact, Json, NoServer, Path_, Top, Verbose, Where
 from jobs.shared.output import print_error, print_json, print_line
+from jobs.shared.pictures import print_lacking
+from pipeline.words import count
+
+if TYPE_CHECKING:
+    from pipeline.search.client import Index
+    from pipeline.search.found import Event
 
 CUT = (
     "earshot: there may be better events: very long events, or files that --where leaves out, took all that the search"
@@ -26,6 +33,10 @@ def locate(
     ] = 0.2,
     where: Where = None,
     exact: Exact = False,
+    picture: Annotated[
+        str | None,
+        typer.Option(metavar="FILE", help="Draw the best six events to a .png, .svg or .pdf: spectrograms and scores."),
+    ] = None,
     json: Json = False,
     no_server: NoServer = False,
     verbose: Verbose = False,
@@ -34,6 +45,10 @@ def locate(
 
     Example: earshot locate my-index "glass breaking" --min-duration 0.1
     """
+    if picture is not None:
+        from pipeline.pictures.figure import check_picture
+
+        check_picture(picture)
     question = Question(index, text, use_server=not no_server, verbose=verbose)
     events = question.locate(
         text, k, threshold=threshold, min_duration_s=min_duration, merge_gap_s=merge_gap, where=where, exact=exact
@@ -48,6 +63,30 @@ def locate(
         print_line(f"nothing found: {explain_no_event(question, threshold, min_duration, where)}")
     if events.is_cut:
         print_error(CUT)
+    if picture is not None:
+        draw_found(question.open_here(), text, events, (threshold, min_duration, merge_gap), picture)
+
+
+def draw_found(
+    index: "Index", text: str, events: "Sequence[Event]", rules: tuple[float, float, float], path: str
+) -> None:
+    """Draw the best events to a file, and say so on stderr: stdout has the events alone.
+
+    Args:
+        rules: as of ``events.Rules``.
+    """
+    from pipeline.pictures.figure import draw_events, save_figure
+    from pipeline.pictures.show import MOST_EVENTS, show_event
+    from pipeline.search.events import Rules
+
+    if not events:
+        print_error(f"earshot: no picture is drawn to {path}: there is no event to show")
+        return
+    panels = [show_event(index, text, event, Rules(*rules)) for event in events[:MOST_EVENTS]]
+    save_figure(draw_events(f"{text!r} in {index.path}", panels), path)
+    print_lacking(panels)
+    of_all = f" the best {len(panels)} of" if len(panels) < len(events) else ""
+    print_error(f"earshot: {path} shows{of_all} {count(len(events), 'event')}")
 
 
 class CountsFiles(Protocol):

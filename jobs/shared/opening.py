@@ -33,7 +33,7 @@ class Question:
         self._index: Index | None = None
         self._server = self._find_server() if use_server else None
         if self._server is None:
-            self._here()
+            self.open_here()
 
     def search(self, text: str, k: int, **options: Any) -> "list[Hit]":
         return self._ask("search", {"text": text, "k": k, **options})  # type: ignore[no-any-return]
@@ -45,7 +45,7 @@ class Question:
         """A server compares with files of its index. Any other file of this machine is sent to it."""
         arguments = {"sound": sound, "k": k, **options}
         if self._server is None:
-            return self._here().similar_to_file(**arguments)
+            return self.open_here().similar_to_file(**arguments)
         uri = sound if storage.is_url(sound) else os.path.abspath(sound)
         try:
             return self._call("similar_to_file", arguments | {"sound": uri})  # type: ignore[no-any-return]
@@ -82,7 +82,7 @@ class Question:
             NoAnswer: the server does not answer, or refuses.
         """
         if self._server is None:
-            return getattr(self._here(), name)(**arguments)
+            return getattr(self.open_here(), name)(**arguments)
         state, found = servers.call(self._server, name, arguments, sound)
         self._say(f"answered by the server at {self._server.address}, from state {state}")
         return found
@@ -90,9 +90,10 @@ class Question:
     def _give_up(self, error: "servers.NoAnswer", name: str, arguments: dict[str, Any]) -> Any:
         self._say(f"{error}: answering here")
         self._server = None
-        return getattr(self._here(), name)(**arguments)
+        return getattr(self.open_here(), name)(**arguments)
 
-    def _here(self) -> "Index":
+    def open_here(self) -> "Index":
+        """The index, opened in this process."""
         if self._index is None:
             self._index = open_index(self._path, self._words)
         return self._index

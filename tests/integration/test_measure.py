@@ -21,6 +21,7 @@ STARTING = [
     ("command", "measured"),
     [
         (["start", "--rounds", "1"], STARTING),
+        (["tiles", "--rounds", "1", "--hours", "0.1"], ["tile", "overview"] * 6 + ["excerpt"] * 4),
         (["many", "folder", "--files", "300"], ["folder"] * 4),
         (["reindex", "--scale", "0.04"], ["change"] * 2),
         (

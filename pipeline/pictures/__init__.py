@@ -1,0 +1,1 @@
+"""Samples and scores in, pictures out: spectrogram tiles, and figures with score curves."""
