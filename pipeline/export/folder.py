@@ -20,6 +20,9 @@ from pipeline import storage
 from pipeline.errors import UsageError
 
 STATE = ".earshot-export"
+PART = ".part"
+"""Behind the name of a file that is being written."""
+
 _PLAN = "plan.json"
 
 Failpoint = Callable[[str], None]
@@ -39,7 +42,7 @@ def write_file(path: str, pieces: Iterable[bytes]) -> int:
             store, name = storage.find_store(path)
             storage.retried(store.put_file, local.name, name)
         return n_bytes
-    beside = f"{path}.part"
+    beside = f"{path}{PART}"
     Path(beside).parent.mkdir(parents=True, exist_ok=True)
     try:
         with open(beside, "wb") as file:
@@ -118,6 +121,8 @@ class Folder:
                 store.rm(others)
             store.rm(plan)
             return
+        for each in Path(self.path).glob(f"*{PART}"):  # a killed attempt began them
+            each.unlink()
         for each in Path(state).iterdir():
             if each.name != _PLAN:
                 each.unlink()

@@ -1,6 +1,9 @@
 """Files appear whole or not at all; a folder takes one export, and only its own continuation."""
 
 import json
+import signal
+import subprocess
+import sys
 from collections.abc import Iterator
 from pathlib import Path
 from typing import Any
@@ -8,7 +11,7 @@ from typing import Any
 import pytest
 
 from pipeline.errors import UsageError
-from pipeline.export.folder import STATE, Folder, write_file
+from pipeline.export.folder import PART, STATE, Folder, write_file
 from tests.helpers.exports import read_folder
 
 
@@ -72,3 +75,29 @@ def test_plan_that_was_not_written_to_its_end_counts_as_none(tmp_path: Path) -> 
     (tmp_path / STATE / "plan.json.part").write_text('{"requ')
     assert Folder(str(tmp_path)).begin({}, lambda: [1]) == [1]
     assert json.loads((tmp_path / STATE / "plan.json").read_text()) == {"request": {}, "plan": [1]}
+
+
+KILLED = """
+import os, signal, sys
+from pipeline.export.folder import Folder
+
+def pieces():
+    yield b"half of a sound" * 10_000
+    os.kill(os.getpid(), signal.SIGKILL)
+
+folder = Folder(sys.argv[1])
+folder.begin({}, list)
+folder.write("2.wav", pieces())
+"""
+
+
+def test_nothing_of_a_killed_attempt_is_left(tmp_path: Path) -> None:
+    root = Path(__file__).parents[2]
+    killed = subprocess.run([sys.executable, "-c", KILLED, tmp_path], cwd=root, check=False)
+    assert killed.returncode == -signal.SIGKILL
+    assert f"2.wav{PART}" in read_folder(tmp_path)
+    folder = Folder(str(tmp_path))
+    folder.begin({}, lambda: pytest.fail("planned again"))
+    folder.write("1.wav", [b"sound"])
+    folder.finish()
+    assert read_folder(tmp_path) == {"1.wav": b"sound"}
