@@ -83,8 +83,9 @@ def export(
 ) -> None:
     """Write hits or marks for other programs: tables, labels, cut audio, vectors with their times.
 
-    Vectors without --query, --locate, --hits or --marks are those of the whole index, or of the files that --where
-    selects. An export into a folder that was interrupted goes on when the same command runs again.
+    Vectors without --query, --locate, --hits and --marks are all of the index.
+
+    If an export into a folder is interrupted, the same command goes on with it.
 
     Example: earshot export my-index --locate "dog barking" --format audacity --out labels
     """
