@@ -9,6 +9,7 @@ from typing import TYPE_CHECKING, Annotated, Any
 
 import typer
 
+from jobs.shared.hits import CUT
 from jobs.shared.interrupt import Stopped
 from jobs.shared.opening import open_index
 from jobs.shared.options import AllWindows, Exact, Path_, Where
@@ -20,11 +21,6 @@ if TYPE_CHECKING:
     from pipeline.export.exporting import Problem
     from pipeline.export.request import Request
     from pipeline.search.client import Index
-
-CUT = (
-    "earshot: there may be better events: very long events, or files that --where leaves out, took all that the search"
-    " looks at; --exact scans all frames"
-)
 
 
 def export(

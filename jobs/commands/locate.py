@@ -5,7 +5,7 @@ from typing import TYPE_CHECKING, Annotated, Protocol
 
 import typer
 
-from jobs.shared.hits import describe_where, print_found
+from jobs.shared.hits import CUT, describe_where, print_found
 from jobs.shared.opening import Question
 from jobs.shared.options import Exact, Json, NoServer, Path_, Top, Verbose, Where
 from jobs.shared.output import print_error, print_json, print_line
@@ -15,11 +15,6 @@ from pipeline.words import count
 if TYPE_CHECKING:
     from pipeline.search.client import Index
     from pipeline.search.found import Event
-
-CUT = (
-    "earshot: there may be better events: very long events, or files that --where leaves out, took all that the search"
-    " looks at; --exact scans all frames"
-)
 
 
 def locate(

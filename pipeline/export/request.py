@@ -64,6 +64,10 @@ class Request:
             raise UsageError(f"--format {self.form}: expected {', '.join(FORMATS)}{suggest(self.form, FORMATS)}")
         if self.is_of_all and self.form not in VECTORS:
             raise UsageError("nothing to export: give --query, --locate, --hits or --marks")
+        if self.questions.where is not None and not (
+            self.is_of_all or self.questions.queries or self.questions.locates
+        ):
+            raise UsageError("--where: is for --query and --locate, and for the vectors of whole files")
         if self.verdicts is not None and not self.marks:
             raise UsageError("--verdict: give --marks too")
         check_verdicts(self.verdicts or ())

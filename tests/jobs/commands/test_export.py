@@ -218,6 +218,7 @@ def test_summary_as_json_names_every_file(into: str, call: Call, tmp_path: Path)
         (["--format", "wav", "--query", "a"], "--out: give a new folder"),
         (["--format", "audacity", "--query", "a", "--out", "-"], "--out: give a new folder"),
         (["--format", "csv", "--query", "a", "--verdict", "right"], "--verdict: give --marks too"),
+        (["--format", "csv", "--marks", "--where", "true"], "--where: is for --query and --locate"),
         (["--format", "csv", "--query", "a", "--label", "b"], "--label: give --hits too"),
         (["--format", "csv", "--query", "a", "--padding", "1"], "--padding: is for --format wav or flac"),
         (["--format", "clip-vectors", "--precision", "int8", "--out", "x"], "--precision int8: expected float32"),
