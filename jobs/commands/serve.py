@@ -8,7 +8,7 @@ import typer
 from jobs.shared.options import Path_
 from jobs.shared.output import print_line
 
-NEEDED = ("fastapi", "uvicorn")
+NEEDED = ("fastapi", "uvicorn", "PIL")
 """The packages of the optional group `serve`."""
 
 

@@ -15,23 +15,25 @@ from jobs.serve.export_routes import make_export_router
 from jobs.serve.marks_routes import make_marks_router
 from jobs.serve.media_routes import make_media_router
 from jobs.serve.page_files import PAGE, PageFiles
+from jobs.serve.picture_routes import make_picture_router
 from jobs.serve.search_routes import make_search_router
 from jobs.serve.security import Access, Guard
 from jobs.serve.service import Service
+from jobs.serve.tile_cache import TileCache, find_cache_folder
 
 ABOUT = "The HTTP API of an Earshot index: what sounds like a text or another sound, where, and how it sounds."
 
 
-def make_app(service: Service, access: Access, page: Path = PAGE) -> ASGIApp:
+def make_app(service: Service, access: Access, page: Path = PAGE, cache: Path | None = None) -> ASGIApp:
     """The app that a web server runs.
 
     Args:
-        page: the folder of the page's files.
+        page: the folder of the page's files. cache: that of spectrograms; by default the user's.
     """
-    return Guard(make_api(service, page), access)
+    return Guard(make_api(service, page, cache), access)
 
 
-def make_api(service: Service, page: Path = PAGE) -> FastAPI:
+def make_api(service: Service, page: Path = PAGE, cache: Path | None = None) -> FastAPI:
     """The routes, without the checks of who asks."""
     app = FastAPI(
         title="Earshot",
@@ -47,6 +49,7 @@ def make_api(service: Service, page: Path = PAGE) -> FastAPI:
     app.include_router(make_marks_router(service))
     app.include_router(make_media_router(service))
     app.include_router(make_export_router(service))
+    app.include_router(make_picture_router(service, TileCache(cache or find_cache_folder())))
     app.include_router(make_command_router(service))
     app.include_router(_make_page_router(app, page))
     return app

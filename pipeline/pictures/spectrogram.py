@@ -5,8 +5,9 @@ where an hour is one picture. Long spans are read in blocks and never held as a 
 """
 
 import math
-from collections.abc import Iterable, Iterator
+from collections.abc import Callable, Iterable, Iterator
 from dataclasses import dataclass
+from itertools import takewhile
 
 import numpy as np
 import numpy.typing as npt
@@ -74,11 +75,13 @@ class Spectrogram:
     is_approximate: bool = False
 
 
-def read_spectrogram(uri: str, start_s: float, end_s: float, view: View) -> Spectrogram:
+def read_spectrogram(
+    uri: str, start_s: float, end_s: float, view: View, stop: Callable[[], bool] = lambda: False
+) -> Spectrogram:
     """The spectrogram of a span of a recording. What lies behind its end is silent.
 
     Args:
-        uri: as for ``open_excerpt``.
+        uri: as for ``open_excerpt``. stop: looked at while a long span is read; the rest is silent once it is true.
 
     Raises:
         UsageError: the span ends before it begins. FileFailure: as ``open_excerpt``, and where the file breaks off.
@@ -89,7 +92,9 @@ def read_spectrogram(uri: str, start_s: float, end_s: float, view: View) -> Spec
     with open_excerpt(uri, begin_s, end_s + _LONGEST_S) as excerpt:
         rate_hz = excerpt.sample_rate_hz
         lead, n_samples = round(start_s * rate_hz) - round(begin_s * rate_hz), round((end_s - start_s) * rate_hz)
-        levels_db = measure_levels(excerpt.blocks(), lead, max(1, n_samples), rate_hz, view)
+        levels_db = measure_levels(
+            takewhile(lambda _: not stop(), excerpt.blocks()), lead, max(1, n_samples), rate_hz, view
+        )
         low_hz, high_hz = view.band(rate_hz)
         return Spectrogram(levels_db, start_s, end_s, low_hz, high_hz, excerpt.is_approximate)
 

@@ -97,6 +97,14 @@ def test_silence_lies_behind_the_end(tmp_path: Path) -> None:
     assert (found.low_hz, found.high_hz, found.is_approximate) == (0, HZ / 2, False)
 
 
+def test_reading_ends_once_nobody_waits(tmp_path: Path) -> None:
+    (tmp_path / "a.wav").write_bytes(encode("wav_s16", noise(20.0, HZ, 1), HZ))
+    asked = iter([False, False])
+    found = read_spectrogram(str(tmp_path / "a.wav"), 0.0, 20.0, View(200, 10), lambda: next(asked, True))
+    assert found.levels_db[:, :10].min() > FLOOR_DB
+    assert (found.levels_db[:, -100:] == FLOOR_DB).all()
+
+
 def test_memory_does_not_grow_with_the_span() -> None:
     def blocks(n: int) -> Iterator[Samples]:
         block = noise(2.0, HZ, 2)

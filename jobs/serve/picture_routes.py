@@ -1,0 +1,94 @@
+"""Recordings over HTTP: seen as spectrograms, which are kept on the disk."""
+
+import threading
+from typing import Annotated, Literal
+
+from fastapi import APIRouter, Query, Request
+from starlette.responses import Response
+
+from jobs.serve.media_routes import BYTES, End, Start
+from jobs.serve.presence import Presences
+from jobs.serve.search_routes import ERRORS, At, Uri, require_file
+from jobs.serve.service import Service
+from jobs.serve.sounds import Sounds, Span, check_span, make_content_key, make_key, require_whole
+from jobs.serve.states import State
+from jobs.serve.tile_cache import TileCache
+from jobs.serve.workers import ClientGone
+from pipeline.audio.excerpt import open_excerpt
+from pipeline.pictures.spectrogram import View, read_spectrogram
+from pipeline.pictures.tile import draw_tile
+from pipeline.schema import Row
+
+DRAWING = 1
+"""Counts on when the same samples are drawn otherwise, so that older pictures are not shown any more."""
+
+LONG_SPAN_S = 120.0
+"""Pictures of longer spans take a while, and wait for each other."""
+
+MAX_SIDE = 4_096
+TILE_CACHE = "private, max-age=3600"
+"""How long a browser keeps a picture without asking. Its address has the state, and a state never changes."""
+
+Side = Annotated[int, Query(ge=1, le=MAX_SIDE, description="Pixels.")]
+PICTURE = {"content": {"image/webp": BYTES, "image/png": BYTES}}
+
+
+def make_picture_router(service: Service, tiles: TileCache) -> APIRouter:
+    """The route."""
+    router = APIRouter(prefix="/api", responses=ERRORS)
+    presences, sounds = Presences(), Sounds(open_excerpt)
+
+    @router.get("/spectrogram", response_class=Response, responses={200: PICTURE})
+    async def spectrogram(
+        request: Request,
+        uri: Uri,
+        start_s: Start = 0.0,
+        end_s: End = None,
+        width: Side = 800,
+        height: Side = 256,
+        low_hz: Annotated[float, Query(ge=0, le=1e7, allow_inf_nan=False)] = 0.0,
+        high_hz: Annotated[
+            float | None, Query(gt=0, le=1e7, allow_inf_nan=False, description="By default half the sample rate.")
+        ] = None,
+        gain_db: Annotated[float, Query(ge=-120, le=120, allow_inf_nan=False)] = 0.0,
+        at: At = None,
+    ) -> Response:
+        """The spectrogram of a span of a file: WebP, or PNG where `Accept` names that alone."""
+        kind = choose_kind(request.headers.get("accept", ""))
+        view, span, stop = View(width, height, low_hz, high_hz), Span(start_s, end_s), threading.Event()
+
+        def look_up(state: State) -> tuple[Row, float, str, bytes | None]:
+            file = require_file(state, uri)
+            check_span(uri, span, file["duration_s"])
+            end = span.end_s or file["duration_s"]
+            if end is None:
+                require_whole(file, presences.find(file))
+                end = sounds.find(file).duration_s
+            key = make_key(DRAWING, make_content_key(file), span.start_s, end, view, gain_db, kind)
+            return file, end, key, tiles.find(key)
+
+        def draw(file: Row, end: float, key: str) -> bytes:
+            require_whole(file, presences.find(file))
+            found = read_spectrogram(uri, span.start_s, end, view, stop.is_set)
+            if stop.is_set():
+                raise ClientGone
+            picture = draw_tile(found.levels_db, gain_db, kind)
+            tiles.keep(key, picture)
+            return picture
+
+        workers = service.workers
+        file, end, key, picture = await service.ask(request, at, look_up, workers.tiles)
+        if picture is None:
+            pool = workers.tiles if end - start_s <= LONG_SPAN_S else workers.long_tiles
+            picture = await pool.run(request, lambda: draw(file, end, key), stop)
+        headers = {"Cache-Control": TILE_CACHE, "Vary": "Accept"}
+        return Response(picture, media_type=f"image/{kind}", headers=headers)
+
+    return router
+
+
+def choose_kind(accept: str) -> Literal["webp", "png"]:
+    """The format of a picture: WebP, unless a client takes PNG and no WebP."""
+    accepted = {part.partition(";")[0].strip().lower() for part in accept.split(",")}
+    takes_webp = not accepted - {""} or accepted & {"image/webp", "image/*", "*/*"}
+    return "webp" if takes_webp or "image/png" not in accepted else "png"
