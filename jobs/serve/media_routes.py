@@ -9,7 +9,6 @@ from starlette.responses import JSONResponse, Response, StreamingResponse
 from jobs.serve import answers
 from jobs.serve.byte_ranges import OutOfRange, applies, read_range
 from jobs.serve.errors import NotFound
-from jobs.serve.presence import Presences
 from jobs.serve.search_routes import ERRORS, THRESHOLD, At, Text, Uri, require_file
 from jobs.serve.service import Service
 from jobs.serve.sounds import (
@@ -26,6 +25,7 @@ from jobs.serve.wave import Wave, WaveStream
 from pipeline.audio.excerpt import open_excerpt
 from pipeline.grid import FRAME_S
 from pipeline.schema import Row
+from pipeline.search.presence import Presences
 
 Start = Annotated[float, Query(ge=0, le=1e9, allow_inf_nan=False, description="Seconds from the start of the file.")]
 End = Annotated[

@@ -14,7 +14,7 @@ from jobs.serve import answers
 from jobs.serve.answers import to_found, to_value
 from jobs.serve.bodies import MAX_UPLOAD_BYTES, is_json, read_form, read_json
 from jobs.serve.errors import NotFound
-from jobs.serve.presence import Presences, describe
+from jobs.serve.file_view import describe
 from jobs.serve.service import Service, milliseconds_since
 from jobs.serve.states import State
 from pipeline.errors import UsageError, suggest
@@ -23,6 +23,7 @@ from pipeline.marks.read import count_marks
 from pipeline.schema import Row
 from pipeline.search.events import Rules
 from pipeline.search.found import Event, Hit
+from pipeline.search.presence import Presences
 
 M = TypeVar("M", bound=BaseModel)
 

@@ -7,10 +7,10 @@ from dataclasses import dataclass
 from typing import Any
 
 from jobs.serve.errors import FileChanged, NotFound
-from jobs.serve.presence import Presence
 from jobs.serve.wave import MAX_BYTES, Excerpt, Wave, make_wave
 from pipeline.errors import UsageError
 from pipeline.schema import Row
+from pipeline.search.presence import Presence
 from pipeline.search.recent import Recent
 
 Open = Callable[[str, float, float | None], Any]

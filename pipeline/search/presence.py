@@ -1,7 +1,6 @@
 """Whether an indexed file is still at its place, and still the one that was indexed."""
 
 from dataclasses import dataclass
-from typing import Any
 
 from pipeline import storage
 from pipeline.audio.source import hash_file, resolve_uri
@@ -14,6 +13,8 @@ from pipeline.search.recent import Recent
 
 @dataclass(frozen=True)
 class Presence:
+    """What has become of the file of a row of ``files``."""
+
     is_gone: bool = False
     is_changed: bool = False
 
@@ -28,6 +29,12 @@ class Presences:
         """Look at the file of a row of ``files`` as it is now.
 
         A file of another time and the same size is hashed: it may have been copied or touched only.
+
+        Args:
+            file: ``uri``, ``size_bytes``, ``modified_ns`` and ``content_hash``.
+
+        Raises:
+            Exception: the store does not answer; each has errors of its own.
         """
         uri = file["uri"]
         try:
@@ -58,15 +65,3 @@ def find_path(uri: str) -> str:
         return uri
     recording, _ = split_uri(uri)
     return shard_of(recording) if is_member(recording) and not storage.exists(recording) else recording
-
-
-def describe(file: Row, presence: Presence, metadata: dict[str, Any]) -> dict[str, Any]:
-    """What the page shows of a file."""
-    shown = ("uri", "file_id", "audio_id", "status", "reason", "message", "duration_s", "sample_rate_hz", "channels")
-    return {
-        **{name: file[name] for name in (*shown, "codec", "size_bytes", "n_frames")},
-        "note": file.get("note"),
-        "metadata": metadata,
-        "is_gone": presence.is_gone,
-        "is_changed": presence.is_changed,
-    }
