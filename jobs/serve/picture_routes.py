@@ -7,7 +7,6 @@ from fastapi import APIRouter, Query, Request
 from starlette.responses import Response
 
 from jobs.serve.media_routes import BYTES, End, Start
-from jobs.serve.presence import Presences
 from jobs.serve.search_routes import ERRORS, At, Uri, require_file
 from jobs.serve.service import Service
 from jobs.serve.sounds import Sounds, Span, check_span, make_content_key, make_key, require_whole
@@ -18,6 +17,7 @@ from pipeline.audio.excerpt import open_excerpt
 from pipeline.pictures.spectrogram import View, read_spectrogram
 from pipeline.pictures.tile import draw_tile
 from pipeline.schema import Row
+from pipeline.search.presence import Presences
 
 DRAWING = 1
 """Counts on when the same samples are drawn otherwise, so that older pictures are not shown any more."""
