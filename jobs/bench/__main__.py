@@ -30,6 +30,7 @@ def make_app() -> "typer.Typer":
     from jobs.bench.many import many
     from jobs.bench.reindex import reindex
     from jobs.bench.search import search
+    from jobs.bench.serve import serve
     from jobs.bench.start import start
     from jobs.bench.tiles import tiles
     from jobs.bench.windows import windows
@@ -41,7 +42,7 @@ def make_app() -> "typer.Typer":
         add_completion=False,
         pretty_exceptions_enable=False,
     )
-    for measurement in (baselines, candidates, growth, load, many, reindex, search, start, tiles, windows):
+    for measurement in (baselines, candidates, growth, load, many, reindex, search, serve, start, tiles, windows):
         app.command()(measurement)
 
     @app.command(add_help_option=False, context_settings={"allow_extra_args": True, "ignore_unknown_options": True})

@@ -6,11 +6,9 @@ Each server notes its address and token in a file of its own, in a folder that o
 
 import contextlib
 import datetime as dt
-import http.client
 import json
 import math
 import os
-import secrets
 import stat
 import tempfile
 from collections.abc import Iterable, Iterator
@@ -92,7 +90,7 @@ def noted(running: Running) -> Iterator[Path | None]:
         yield None
         return
     _remove_dead(folder)
-    note = folder / f"{running.pid}-{secrets.token_hex(4)}.json"
+    note = folder / f"{running.pid}-{os.urandom(4).hex()}.json"
     scratch = note.with_suffix(".part")
     descriptor = os.open(scratch, os.O_WRONLY | os.O_CREAT | os.O_EXCL, 0o600)
     with os.fdopen(descriptor, "w", encoding="utf-8") as file:
@@ -145,7 +143,7 @@ def call(running: Running, name: str, arguments: dict[str, Any], sound: Path | N
         n_bytes = len(parts[0])
         body: Iterable[bytes] = parts
     else:
-        boundary = secrets.token_hex(16)
+        boundary = os.urandom(16).hex()
         kind = f"multipart/form-data; boundary={boundary}"
         head, tail = _frame(boundary, asked, sound)
         try:
@@ -174,16 +172,18 @@ def _request(
     *,
     timeout_s: float = ANSWER_S,
 ) -> bytes:
+    from http.client import HTTPConnection, HTTPException  # with ssl, which takes a while to import
+
     host, _, port = running.address.partition("://")[2].rpartition(":")
     sent = dict(headers or {}) | ({"Authorization": f"Bearer {running.token}"} if running.token else {})
-    connection = http.client.HTTPConnection(host.strip("[]"), int(port), timeout=ALIVE_S)
+    connection = HTTPConnection(host.strip("[]"), int(port), timeout=ALIVE_S)
     try:
         connection.connect()
         connection.sock.settimeout(timeout_s)
         connection.request(method, path, body, sent)
         answer = connection.getresponse()
         data = answer.read()
-    except (OSError, http.client.HTTPException) as error:
+    except (OSError, HTTPException) as error:
         raise NoAnswer(
             f"{running.address} does not answer ({' '.join(str(error).split()) or 'no reason given'})"
         ) from None
