@@ -7,7 +7,7 @@ from jobs.shared.output import print_json, print_table, show_bytes, show_path, s
 from jobs.shared.recall import show_recall
 from pipeline.words import count, show_duration
 
-LABELS = {"updated_at": "updated", "bytes": "on disk", "hours": "audio"}
+LABELS = {"updated_at": "updated", "written_by": "written by", "bytes": "on disk", "hours": "audio"}
 """Names of rows, where they are not those of the JSON fields."""
 
 
@@ -30,6 +30,7 @@ def info(index: Path_, json: Json = False) -> None:
             **values,
             "sources": ", ".join(map(show_path, values["sources"])) if values["sources"] else None,
             "updated_at": show_when(values["updated_at"]),
+            "written_by": values["written_by"] and f"Earshot {values['written_by']}",
             "bytes": show_bytes(values["bytes"]),
             "codecs": ", ".join(f"{name} {n:,}" for name, n in codecs.items()) or None,
             **{name: f"{values[name]:,}" for name in ("files", "indexed", "failed", "deleted", "clips", "frames")},

@@ -20,6 +20,7 @@ import pyarrow as pa
 import pyarrow.compute as pc
 from lance.commit import CommitConflictError
 
+import pipeline
 from pipeline import schema, storage
 from pipeline.config import DecodeConfig, WindowConfig
 from pipeline.errors import CommitConflict, IndexMismatch
@@ -163,6 +164,13 @@ def encoded_s(row: dict[str, Any]) -> float:
     return float(get_value({"encoded_s": found}, "encoded_s", (int, float), where))
 
 
+def writer_version(row: dict[str, Any]) -> str | None:
+    """The version of Earshot that wrote a journal row; None for one that did not note it yet."""
+    where = f"the journal's row {row['seq']}"
+    detail = parse(row["detail"], where)
+    return str(get_value(detail, "earshot", str, where)) if "earshot" in detail else None
+
+
 def check_format(path: str, number: int) -> None:
     """Check the format number of the index at ``path``.
 
@@ -248,8 +256,8 @@ def complete(journal: Any) -> None:
 
 
 def make_row(seq: int, batch_id: str, run_id: str, kind: str, versions: dict[str, int], **counts: Any) -> Any:
-    """A journal row. ``counts`` are further columns; ``detail`` is a mapping."""
-    detail = json.dumps(counts.pop("detail", {}), sort_keys=True)
+    """A journal row. ``counts`` are further columns; ``detail`` is a mapping, which gets the version of Earshot."""
+    detail = json.dumps({**counts.pop("detail", {}), "earshot": pipeline.__version__}, sort_keys=True)
     now = dt.datetime.now(dt.UTC)
     row = dict(seq=seq, batch_id=batch_id, run_id=run_id, kind=kind, committed_at=now, detail=detail)
     zeros = dict(n_files=0, n_failed=0, n_clips=0, n_frames=0, audio_s=0.0, seconds=None, precision=None)

@@ -35,15 +35,18 @@ def count_rows(tables: Mapping[str, Any]) -> dict[str, Any]:
 
 
 def describe_place(handle: Handle, seq: int) -> dict[str, Any]:
-    """The sources, the format and the size of an index, and when what is published was last changed.
+    """The sources, the format and the size of an index; and when what is published was last changed, and by which
+    version of Earshot.
 
     Args:
         seq: of the last row of the journal that counts.
     """
     live = handle.live
+    rows = _read_rows(live.path, seq)
     return {
         "sources": (live.config or {}).get("sources"),
-        "updated_at": max(row["committed_at"] for row in list_history(live.path, seq)),
+        "updated_at": max(row["committed_at"] for row in rows).isoformat(),
+        "written_by": journal.writer_version(rows[-1]),
         "bytes": storage.count_bytes(handle.path),
         "format": live.format,
     }
@@ -99,12 +102,10 @@ def describe_rebuild(handle: Handle) -> str | None:
 
 def list_history(path: str, seq: int) -> list[dict[str, Any]]:
     """The rows of the journal at ``path`` up to ``seq``, oldest first."""
-    rows = []
-    for row in journal.read_journal(path).to_pylist():
-        if row["seq"] > seq:
-            continue
+    found = []
+    for row in _read_rows(path, seq):
         seconds = row["seconds"]
-        rows.append(
+        found.append(
             {
                 "batch": row["seq"],
                 "committed_at": row["committed_at"].isoformat(),
@@ -114,4 +115,8 @@ def list_history(path: str, seq: int) -> list[dict[str, Any]]:
                 "speed": journal.encoded_s(row) / seconds if seconds and row["audio_s"] else None,
             }
         )
-    return rows
+    return found
+
+
+def _read_rows(path: str, seq: int) -> list[dict[str, Any]]:
+    return [row for row in journal.read_journal(path).to_pylist() if row["seq"] <= seq]

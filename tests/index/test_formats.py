@@ -90,6 +90,7 @@ def test_index_of_an_older_format_answers_queries(index: str) -> None:
     assert siren.start_s == pytest.approx(4.0, abs=0.2)
     assert siren.end_s == pytest.approx(7.0, abs=0.2)
     assert opened.describe()["indexed"] == 3
+    assert opened.describe()["written_by"] is None
     assert verify_index(index) == []
     assert report_on_index(open_index(index)).n_without_checksum == (3 if number == 2 else 0)
     assert open_index(index).live.versions.keys() == {"files", "clips", "frames"}

@@ -196,6 +196,15 @@ def test_history_row_with_invalid_detail_is_refused(index: Path, detail: str) ->
     assert_refused(pipeline.open(str(index)).history)
 
 
+def test_version_of_the_writer_is_noted_with_each_row(index: Path) -> None:
+    newest = journal.read_published(index)
+    row = journal.make_row(newest.seq + 1, "x", "x", "optimize", newest.versions, detail={"of": 1})
+    assert json.loads(row["detail"]) == {"earshot": pipeline.__version__, "of": 1}
+    assert journal.writer_version(row) == pipeline.__version__
+    assert journal.writer_version(row | {"detail": "{}"}) is None
+    assert_refused(lambda: journal.writer_version(row | {"detail": '{"earshot": 7}'}))
+
+
 def change(key: str, value: object) -> dict[str, Any]:
     """The settings with another value, or without it; ``key`` may lead into a mapping."""
     settings = copy.deepcopy(SETTINGS)

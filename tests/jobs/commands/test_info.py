@@ -6,6 +6,7 @@ from pathlib import Path
 
 import pytest
 
+import pipeline
 from pipeline.index import journal
 from pipeline.index.search_settings import SearchSettings
 from tests.helpers.commands import Call, lines
@@ -40,9 +41,11 @@ def test_info_shows_where_an_index_comes_from_and_how_large_it_is(corpus: KnownC
     assert values["format"] == journal.FORMAT
     history = lines(call("history", into, "--json")[1])
     assert values["updated_at"] == history[-1]["committed_at"]
+    assert values["written_by"] == pipeline.__version__
     out = call("info", into)[1]
     for name, value in (
         ("sources", corpus.folder),
+        ("written by", f"Earshot {re.escape(pipeline.__version__)}"),
         ("on disk", "[0-9.]+ kB"),
         ("audio", "[0-9]+ s"),
         ("codecs", "pcm_f32 4"),
