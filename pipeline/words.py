@@ -1,4 +1,4 @@
-"""Numbers of things and durations in messages."""
+"""Numbers of things, durations and sizes in messages."""
 
 
 def count(number: int, what: str) -> str:
@@ -13,3 +13,12 @@ def show_duration(seconds: float) -> str:
     if seconds < 7_200:
         return f"{seconds / 60:.1f} min"
     return f"{seconds / 3600:.1f} h" if seconds < 360_000 else f"{seconds / 3600:,.0f} h"
+
+
+def show_bytes(n_bytes: float) -> str:
+    """``1536000`` -> ``1.5 MB``."""
+    for unit in ("B", "kB", "MB", "GB"):
+        if n_bytes < 1000:
+            return f"{n_bytes:.0f} {unit}" if unit == "B" else f"{n_bytes:.1f} {unit}"
+        n_bytes /= 1000
+    return f"{n_bytes:.1f} TB"

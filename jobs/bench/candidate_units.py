@@ -28,6 +28,8 @@ class Table:
     events: list[list[tuple[int, int]]]
     worst: list[float]
     """The score of the worst event of each question."""
+    cosines: tuple[float, ...]
+    """Those of the questions to the direction of an event, in turn; see ``Vectors``."""
 
 
 @dataclass(frozen=True)
@@ -69,7 +71,8 @@ def make_table(n_rows: int, n_questions: int, made: Vectors) -> Table:
     names = {str(number): (str(number), 0) for number in range(n_files)}
     [best] = gather_events(_score(vectors, questions), levels, names, [1], K)
     events = [[_span(event) for event in some] for some in best]
-    return Table(vectors, questions, events, [some[-1].score if some else np.inf for some in best])
+    worst = [some[-1].score if some else np.inf for some in best]
+    return Table(vectors, questions, events, worst, made.cosines)
 
 
 def _score(vectors: Halves, questions: Floats) -> Iterator[tuple[list[str], npt.NDArray[Any]]]:

@@ -39,7 +39,8 @@ from pipeline.index.limited import Limits, call_limited
 from pipeline.index.maintenance import optimize
 from pipeline.index.search_settings import ALL_PARTITIONS
 from pipeline.index.vector_build import FRUGAL, open_version
-from pipeline.index.vector_index import MAX_SEGMENTS, PARTITIONS, VECTORS_TO_INDEX, VectorUpkeep, read_index
+from pipeline.index.vector_index import MAX_SEGMENTS, PARTITIONS, VECTORS_TO_INDEX, read_index
+from pipeline.index.vector_upkeep import VectorUpkeep
 from pipeline.index.writer import Batch, Writer
 
 SHARE = 0.01

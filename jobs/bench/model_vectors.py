@@ -8,7 +8,7 @@ dimensions: recall with them proves little about other texts.
 
 from dataclasses import dataclass
 from functools import cached_property
-from typing import Any
+from typing import Any, ClassVar
 
 import numpy as np
 
@@ -30,6 +30,7 @@ class ModelVectors:
     """Vectors of the bundled model; the module describes them."""
 
     seed: int = 0
+    cosines: ClassVar[tuple[float, ...]] = ()
 
     @property
     def dimension(self) -> int:

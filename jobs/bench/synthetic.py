@@ -15,7 +15,7 @@ repeats them with noise until there are enough files. Its questions are captions
 
 from dataclasses import dataclass
 from functools import cached_property
-from typing import Any, Protocol
+from typing import Any, ClassVar, Protocol
 
 import numpy as np
 import numpy.typing as npt
@@ -45,6 +45,11 @@ class Vectors(Protocol):
 
     @property
     def dimension(self) -> int: ...
+
+    @property
+    def cosines(self) -> tuple[float, ...]:
+        """The cosines of ``texts`` to the direction of an event, in turn; empty where there is no such direction."""
+        ...
 
     def frames(self, number: int) -> Halves:
         """The frames of a file, (FILE_FRAMES, D)."""
@@ -82,6 +87,7 @@ class MadeVectors:
     seed: int = 0
     dimension: int = DIMENSION
     latent: int = LATENT
+    cosines: ClassVar[tuple[float, ...]] = COSINES
 
     @cached_property
     def basis(self) -> Floats:
@@ -113,7 +119,7 @@ class MadeVectors:
         offset = to_unit(rng.normal(size=self.latent))
         events = self.directions[rng.permutation(np.arange(max(n, N_DIRECTIONS)) % N_DIRECTIONS)[:n]]
         across = to_unit(offset - (events @ offset)[:, None] * events)
-        cosine = np.resize(COSINES, n)[:, None]
+        cosine = np.resize(self.cosines, n)[:, None]
         latents = cosine * events + np.sqrt(1 - cosine**2) * across
         questions: Floats = latents.astype(np.float32) @ self.basis
         return questions

@@ -6,7 +6,8 @@ from typing import TYPE_CHECKING, Annotated
 import typer
 
 from jobs.shared.options import Json
-from jobs.shared.output import print_json, print_line, print_table, show_bytes
+from jobs.shared.output import print_json, print_line, print_table
+from pipeline.words import show_bytes
 
 if TYPE_CHECKING:
     from pipeline.schema import Row

@@ -11,7 +11,7 @@ import typer
 
 from jobs.shared.hits import CUT
 from jobs.shared.interrupt import Stopped
-from jobs.shared.opening import open_index
+from jobs.shared.opening import open_for_question
 from jobs.shared.options import AllWindows, Exact, Path_, Where
 from jobs.shared.output import print_content, print_error, print_json, print_line
 from jobs.shared.steps import Steps
@@ -100,7 +100,7 @@ def export(
         raise UsageError(f"--out {out}: is a folder: give the name of a file")
     if not request.is_one_file and out in (None, "-"):
         raise UsageError(f"--out: give a new folder: {form} is several files")
-    opened = open_index(index, next(iter([*questions.queries, *questions.locates]), index))
+    opened = open_for_question(index, next(iter([*questions.queries, *questions.locates]), index))
     if request.is_one_file:
         write_text(opened, request, out or "-", json=json)
     else:

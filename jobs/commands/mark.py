@@ -10,7 +10,7 @@ from typing import TYPE_CHECKING, Annotated
 import typer
 
 from jobs.shared.hits import WIDE
-from jobs.shared.opening import open_index
+from jobs.shared.opening import open_for_question
 from jobs.shared.options import Json, Path_
 from jobs.shared.output import (
     print_content,
@@ -77,7 +77,7 @@ def mark(
     """
     said = _Said(file, start, end, text, verdict, score, who)
     _check_call(said, from_, history=history, csv=csv, json=json)
-    opened = open_index(index, file) if file is not None else _open(index)
+    opened = open_for_question(index, file) if file is not None else _open(index)
     if from_ is not None:
         marks, line = _make_from(opened, from_, said)
     elif said.makes:

@@ -6,9 +6,9 @@ from typing import Annotated
 import typer
 
 from jobs.shared.options import Json, Path_
-from jobs.shared.output import print_json, print_line, show_bytes
+from jobs.shared.output import print_json, print_line
 from jobs.shared.recall import UNITS, show_measured, show_spread
-from pipeline.words import count
+from pipeline.words import count, show_bytes
 
 
 def optimize(

@@ -18,8 +18,8 @@ from jobs.shared.options import (
     is_config,
     read_request,
 )
-from jobs.shared.output import print_json, print_line, print_table, show_bytes
-from pipeline.words import show_duration
+from jobs.shared.output import print_json, print_line, print_table
+from pipeline.words import show_bytes, show_duration
 
 
 def plan(

@@ -4,7 +4,7 @@ from typing import Annotated
 
 import typer
 
-from jobs.shared.opening import open_index
+from jobs.shared.opening import open_for_question
 from jobs.shared.options import Path_
 from jobs.shared.output import print_line
 from jobs.shared.pictures import print_lacking
@@ -35,7 +35,7 @@ def show(
 
     check_picture(out)
     rules = Rules(threshold)
-    panel = show_file(open_index(index, uri), uri, text or [], (start, end), rules)
+    panel = show_file(open_for_question(index, uri), uri, text or [], (start, end), rules)
     if panel.spectrogram is None and not panel.curves:
         raise EarshotError(f"{uri}: {panel.notes[0]}: name one with --text")
     save_figure(draw_file(panel), out)

@@ -3,8 +3,8 @@
 import time
 from typing import TYPE_CHECKING
 
-from jobs.shared.output import make_console, show, show_bytes, show_left, to_text
-from pipeline.words import count, show_duration
+from jobs.shared.output import make_console, show, show_left, to_text
+from pipeline.words import count, show_bytes, show_duration
 
 if TYPE_CHECKING:
     from rich.console import Console

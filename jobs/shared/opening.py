@@ -95,7 +95,7 @@ class Question:
     def open_here(self) -> "Index":
         """The index, opened in this process."""
         if self._index is None:
-            self._index = open_index(self._path, self._words)
+            self._index = open_for_question(self._path, self._words)
         return self._index
 
     def _say(self, text: str) -> None:
@@ -110,7 +110,7 @@ def _may_send(sound: str) -> bool:
         return False
 
 
-def open_index(index: str, question: str) -> "Index":
+def open_for_question(index: str, question: str) -> "Index":
     """The index at ``index``, before any model is loaded.
 
     Raises:

@@ -260,15 +260,6 @@ def show_time(seconds: float) -> str:
     return (f"{hours}:{minutes:02d}" if hours else f"{minutes}") + f":{rest // 100:02d}.{rest % 100:02d}"
 
 
-def show_bytes(n_bytes: float) -> str:
-    """``1536000`` -> ``1.5 MB``."""
-    for unit in ("B", "kB", "MB", "GB"):
-        if n_bytes < 1000:
-            return f"{n_bytes:.0f} {unit}" if unit == "B" else f"{n_bytes:.1f} {unit}"
-        n_bytes /= 1000
-    return f"{n_bytes:.1f} TB"
-
-
 def show_path(uri: str) -> str:
     """The path, relative to the current folder if it is below that."""
     here = os.getcwd() + os.sep

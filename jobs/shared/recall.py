@@ -12,7 +12,7 @@ UNITS = {"locate": "event", "query": "clip", "similar": "clip"}
 
 def show_recall(recall: dict[str, Any]) -> dict[str, str]:
     """Lines for a table, by their names, from the ``recall`` of ``Index.describe``."""
-    settings = ", ".join(show_setting(name, value) for name, value in recall["settings"].items() if value is not None)
+    settings = ", ".join(f"{name} {value:.4g}" for name, value in recall["settings"].items() if value is not None)
     former = recall.get("of_former_index", ())
     if recall["measured_at"] is None:
         return {"recall": "never measured; `earshot optimize` measures it", "search settings": settings}
@@ -30,11 +30,6 @@ def show_recall(recall: dict[str, Any]) -> dict[str, str]:
     if spread := show_spread(recall):
         lines["recall of other texts"] = spread
     return lines | {"search settings": settings}
-
-
-def show_setting(name: str, value: float) -> str:
-    """A setting of search; a number below 1 is a share of the partitions."""
-    return f"{name} {value:.4g} of all" if value < 1 else f"{name} {value:g}"
 
 
 def show_measured(measured: dict[str, Any], unit: str) -> str:

@@ -122,10 +122,15 @@ class Checkpoint:
         return config, special
 
     @cached_property
+    def tokenizer(self) -> dict[str, Any]:
+        """tokenizer.json, of which parsing takes a good part of a question from the shell."""
+        return self._read("tokenizer.json")
+
+    @cached_property
     def tokenizer_checksum(self) -> str:
         """Of the tokenizer: see ``pipeline.encoder.tokenizer``."""
         try:
-            return checksum_tokenizer(self._read("tokenizer.json"), *self.tokenizer_settings)
+            return checksum_tokenizer(self.tokenizer, *self.tokenizer_settings)
         except (TypeError, AttributeError) as error:
             raise ModelError(f"{self.name}: tokenizer.json is no tokenizer: {one_line(error, 300)}") from None
 

@@ -3,7 +3,7 @@
 On a CPU with AMX, a codec spends half of its time between matrix products, most of that here.
 
 Source: Ziyin et al. 2020, arXiv:2006.08195; ``Snake1d`` in transformers' ``models/dac/modeling_dac.py``, whose division
-by a moves into the convolutions around it (``pipeline.encoder.audio_tower``).
+by a moves into the convolutions around it (``pipeline.encoder.audio_codec``).
 """
 
 import warnings

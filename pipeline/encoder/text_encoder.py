@@ -35,7 +35,9 @@ class TextEncoder:
     def __init__(self, checkpoint: Checkpoint) -> None:
         self.identity = checkpoint.identity
         self._tower: TextTower | TransformersTower = read_text_tower(checkpoint) or TransformersTower(checkpoint)
-        tokenizer = read_plain_tokenizer(checkpoint.folder, *checkpoint.tokenizer_settings)
+        tokenizer = read_plain_tokenizer(
+            checkpoint.folder / "tokenizer.json", checkpoint.tokenizer, *checkpoint.tokenizer_settings
+        )
         self._tokenizer = tokenizer or TransformersTokenizer(checkpoint)
         self._max_tokens = min(self._tokenizer.model_max_length, self._tower.most_positions)
 

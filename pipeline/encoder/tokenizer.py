@@ -89,15 +89,17 @@ class PlainTokenizer:
         return ids
 
 
-def read_plain_tokenizer(folder: Path, config: dict[str, Any], special_tokens: dict[str, Any]) -> PlainTokenizer | None:
+def read_plain_tokenizer(
+    file: Path, stored: dict[str, Any], config: dict[str, Any], special_tokens: dict[str, Any]
+) -> PlainTokenizer | None:
     """The tokenizer of a checkpoint, if its settings change nothing of tokenizer.json; else None.
 
     Args:
+        file, stored: tokenizer.json and what it holds.
         config, special_tokens: tokenizer_config.json and special_tokens_map.json; empty where there is no such file.
     """
     from tokenizers import Tokenizer
 
-    stored = json.loads((folder / "tokenizer.json").read_bytes())
     known = {token["content"]: token for token in stored.get("added_tokens") or []}
     settings = {key: value for key, value in {**special_tokens, **config}.items() if key not in _PROVENANCE}
     added = settings.pop("added_tokens_decoder", None) or {}
@@ -112,7 +114,7 @@ def read_plain_tokenizer(folder: Path, config: dict[str, Any], special_tokens: d
         )
         if not is_harmless:
             return None
-    backend = Tokenizer.from_file(str(folder / "tokenizer.json"))
+    backend = Tokenizer.from_file(str(file))
     backend.no_truncation()
     backend.no_padding()
     return PlainTokenizer(int(config.get("model_max_length") or _UNLIMITED), backend)

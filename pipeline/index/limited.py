@@ -21,6 +21,7 @@ from pathlib import Path
 from typing import Any
 
 from pipeline.credentials import without_credentials
+from pipeline.words import show_bytes
 
 LOOK_EVERY_S = 0.1
 
@@ -53,7 +54,7 @@ class Limits:
         """Where the limit is due to the machine: why, and what to do."""
         if self.available is None or self.most_bytes == self.n_bytes:
             return ""
-        return f" ({SHARE:.0%} of the {_show_bytes(self.available)} that were available); {_ELSEWHERE}"
+        return f" ({SHARE:.0%} of the {show_bytes(self.available)} that were available); {_ELSEWHERE}"
 
 
 def call_limited(
@@ -106,16 +107,12 @@ def _watch(process: subprocess.Popen[bytes], limits: Limits, tick: Callable[[], 
             raise Unfinished(f"stopped after {limits.seconds:,.0f} s, which is far more than it should take")
         if (n_bytes := _own_bytes(process.pid)) > limits.most_bytes:
             raise Unfinished(
-                f"stopped at {_show_bytes(n_bytes)} of memory, the limit is {_show_bytes(limits.most_bytes)}"
+                f"stopped at {show_bytes(n_bytes)} of memory, the limit is {show_bytes(limits.most_bytes)}"
                 f"{limits.explain_memory()}"
             )
         if now - ticked >= 1.0:
             ticked = now
             tick()
-
-
-def _show_bytes(n_bytes: int) -> str:
-    return f"{n_bytes / 1e9:.1f} GB"
 
 
 def _own_bytes(pid: int) -> int:
@@ -131,7 +128,7 @@ def _explain(code: int, said: str, limits: Limits) -> str:
     why = without_credentials(lines[-1].strip()[:300]) if lines else ""
     ended = f"its process was killed by {signal.Signals(-code).name}" if code < 0 else ""
     if code == -signal.SIGKILL:
-        left = "" if limits.available is None else f" ({_show_bytes(limits.available)} were available)"
+        left = "" if limits.available is None else f" ({show_bytes(limits.available)} were available)"
         ended += f", perhaps since memory ran out{left}; {_ELSEWHERE}"
     return ": ".join(filter(None, (ended, why))) or f"its process ended with code {code}"
 

@@ -24,7 +24,7 @@ from pipeline.index.lease import Lease
 from pipeline.index.search_settings import ALL_PARTITIONS
 from pipeline.index.settings import known_values
 from pipeline.index.tables import FRAGMENTS_BETWEEN, compact, small_fragments
-from pipeline.index.vector_index import Done, VectorUpkeep
+from pipeline.index.vector_upkeep import Done, VectorUpkeep, drop_index
 from pipeline.index.writer import Writer
 from pipeline.index.writer_errors import plain_errors
 
@@ -179,7 +179,7 @@ def _compact_or_drop_index(table: Any, damage: list[str]) -> Any:
         if why is None:
             raise
         damage.append(why)
-        return vector_index.drop_index(now)
+        return drop_index(now)
 
 
 def drop_unreadable_indexes(writer: Writer) -> Published:

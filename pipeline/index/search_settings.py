@@ -1,7 +1,9 @@
 """How an index is searched through its vector indexes: few numbers, which an audit of the recall sets."""
 
 import math
-from dataclasses import dataclass, replace
+from collections.abc import Mapping
+from dataclasses import dataclass, fields, replace
+from typing import Any
 
 ALL_PARTITIONS = 1_000_000
 """As a number of partitions to read: more than any index has."""
@@ -13,16 +15,28 @@ class SearchSettings:
 
     pools_per_event: int = 5
     """`locate` reads the frames of at least so many pools for each event asked for."""
-    clip_probes: float | None = None
-    """Partitions of the clips' vector index that a question reads: None for all. Below 1, it is a share of them, as an
-    audit stores it. From 1 on, it is their number: see ``for_partitions``."""
+    clip_probe_share: float | None = None
+    """The share of the partitions of the clips' vector index that a question reads, as an audit stores it; None for
+    all."""
+    clip_probes: int | None = None
+    """Their number, once the index is known: see ``for_partitions``; None for all."""
     clip_refine: int = 4
     """For each clip asked for, a question compares so many whole vectors."""
 
     def for_partitions(self, n_partitions: int | None) -> "SearchSettings":
         """The same for an index of ``n_partitions``, with their number in place of a share; None for an index that was
-        not measured, of which all are read."""
-        if self.clip_probes is None or n_partitions is None:
-            return replace(self, clip_probes=None)
-        n_probes = self.clip_probes if self.clip_probes >= 1 else self.clip_probes * n_partitions
-        return replace(self, clip_probes=max(1, math.ceil(n_probes)))
+        not measured, or a question that needs more, of which all are read."""
+        n_probes = None if n_partitions is None else self.clip_probes
+        if n_partitions is not None and self.clip_probe_share is not None:
+            n_probes = max(1, math.ceil(self.clip_probe_share * n_partitions))
+        return replace(self, clip_probe_share=None, clip_probes=n_probes)
+
+
+def select_settings(stored: Mapping[str, Any]) -> dict[str, Any]:
+    """The settings that this version knows, of those that some version stored. Before there was ``clip_probe_share``,
+    ``clip_probes`` below 1 was a share."""
+    known = {each.name: stored[each.name] for each in fields(SearchSettings) if each.name in stored}
+    n_probes = known.get("clip_probes")
+    if isinstance(n_probes, int | float) and n_probes < 1:
+        known |= {"clip_probe_share": n_probes, "clip_probes": None}
+    return known

@@ -6,13 +6,13 @@ The row publishes the versions of the row before it. A rebuilt index starts with
 import datetime as dt
 import hashlib
 from collections.abc import Iterator
-from dataclasses import asdict, dataclass, field, fields
+from dataclasses import asdict, dataclass, field
 from typing import TYPE_CHECKING, Any
 
 from pydantic import TypeAdapter, ValidationError
 
 from pipeline.index import engine_errors, journal
-from pipeline.index.search_settings import SearchSettings
+from pipeline.index.search_settings import SearchSettings, select_settings
 
 if TYPE_CHECKING:
     from pipeline.index.handle import Generation
@@ -103,9 +103,8 @@ def parse_tuning(detail: dict[str, Any], measured_at: dt.datetime, where: str) -
         IndexMismatch: no run has written this.
     """
     settings = journal.get_value(detail, "settings", dict, where)
-    known = {each.name: settings[each.name] for each in fields(SearchSettings) if each.name in settings}
     try:
-        return _TUNING.validate_python({**detail, "settings": known, "measured_at": measured_at})
+        return _TUNING.validate_python({**detail, "settings": select_settings(settings), "measured_at": measured_at})
     except ValidationError as error:
         raise journal.refuse(f"{where}: {' '.join(str(error).split())[:300]}") from None
 
@@ -177,7 +176,7 @@ def find_settings(tables: "Generation", name: str) -> SearchSettings | None:
     tuning = tables.tuning
     if tuning is None:
         return SearchSettings()
-    if name != "clips" or tuning.settings.clip_probes is None:
+    if name != "clips" or tuning.settings.clip_probe_share is None:
         return tuning.settings
     trained = read_trained(tables, name)
     is_measured = trained is not None and tuning.is_about(name, trained)

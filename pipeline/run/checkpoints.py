@@ -11,7 +11,7 @@ from pipeline import schema
 from pipeline.config import Config
 from pipeline.index.maintenance import optimize
 from pipeline.index.tables import no_clips
-from pipeline.index.vector_index import VectorUpkeep
+from pipeline.index.vector_upkeep import VectorUpkeep
 from pipeline.index.writer import Batch, Writer
 from pipeline.planning.file_rows import files_table
 from pipeline.run.background import signals_held

@@ -12,7 +12,7 @@ import pyarrow.compute as pc
 from pipeline import schema
 from pipeline.config import Config, EncodeConfig
 from pipeline.errors import EarshotError, FileFailure, RayDied
-from pipeline.index.vector_index import Make, make_limited
+from pipeline.index.vector_upkeep import Make, make_limited
 from pipeline.index.writer import Batch
 from pipeline.planning.batches import pack_alone
 from pipeline.planning.file_rows import lost_rows

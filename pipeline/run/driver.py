@@ -28,7 +28,7 @@ from pipeline.index.maintenance import refresh_indexes
 from pipeline.index.salvage import Fragments
 from pipeline.index.tables import create_tables, read_files, select_metadata
 from pipeline.index.tuning import is_approximate
-from pipeline.index.vector_index import VectorUpkeep
+from pipeline.index.vector_upkeep import VectorUpkeep
 from pipeline.index.writer import Writer
 from pipeline.planning.file_rows import deleted_row
 from pipeline.planning.guard import IsMount

@@ -36,7 +36,7 @@ from pipeline.planning.plan import Plan
 from pipeline.planning.request import RunRequest
 from pipeline.run.progress import Progress
 from pipeline.run.rebuild import refuse_rebuild
-from pipeline.words import count, show_duration
+from pipeline.words import count, show_bytes, show_duration
 
 ROWS_AT_ONCE = 65_536
 
@@ -236,7 +236,7 @@ def describe_lack_of_space(
         return None
     advice = "; `--frames none` writes far less, without `earshot locate`" if with_frames else ""
     return (
-        f"{path}: about {n_bytes / 1e9:.1f} GB will be written, and its disk has {free / 1e9:.1f} GB free: make room,"
+        f"{path}: about {show_bytes(n_bytes)} will be written, and its disk has {show_bytes(free)} free: make room,"
         f" or put the index elsewhere{advice}"
     )
 

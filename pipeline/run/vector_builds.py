@@ -14,7 +14,9 @@ from pipeline.index.vector_build import (
     split_fragments,
     train_model,
 )
-from pipeline.index.vector_index import Step, find_limits, make_limited
+from pipeline.index.vector_index import Step
+from pipeline.index.vector_upkeep import find_limits, make_limited
+from pipeline.words import show_bytes
 
 ROWS_TO_SPREAD = 1_000_000
 """From this many rows on, a cluster of several nodes builds an index. One machine needs a minute for so many."""
@@ -88,7 +90,7 @@ def _wait(tasks: list[Any], until: float, tick: Callable[[], object]) -> list[An
                 done = f"{len(tasks) - len(left)} of {len(tasks)} tasks were done"
                 raise Unfinished(
                     f"stopped: the cluster took far longer than it should; {done}, and each needs a free core and"
-                    f" {SHARD_BYTES / 1e9:.1f} GB of Ray's memory"
+                    f" {show_bytes(SHARD_BYTES)} of Ray's memory"
                 )
         return list(ray.get(tasks))
     except RayError as error:
@@ -112,8 +114,8 @@ def find_lack(nodes: list[dict[str, Any]]) -> str | None:
     if max(with_core) >= SHARD_BYTES:
         return None
     return (
-        f"no node of the cluster has {SHARD_BYTES / 1e9:.1f} GB of memory for Ray's tasks, the largest has"
-        f" {max(with_core) / 1e9:.1f} GB (`ray start --memory`)"
+        f"no node of the cluster has {show_bytes(SHARD_BYTES)} of memory for Ray's tasks, the largest has"
+        f" {show_bytes(max(with_core))} (`ray start --memory`)"
     )
 
 

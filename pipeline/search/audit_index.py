@@ -21,20 +21,18 @@ from pipeline.index.tables import among
 from pipeline.index.tuning import Measured, Tuning, read_trained
 from pipeline.search.audit import Answer, ExactAnswer, Found
 from pipeline.search.candidates import LEAST_EVENTS
+from pipeline.search.clip_sample import ClipSample, draw_clips, exact_clips
 from pipeline.search.clips import MIN_CANDIDATES
 from pipeline.search.events import EventFrames, Levels, Rules
 from pipeline.search.query_vectors import QueryModels
 from pipeline.search.questions import count_dimensions, read_questions
 from pipeline.search.sample import (
     Block,
-    ClipSample,
     EventFinder,
     Matrix,
     Unit,
     count_audios,
-    draw_clips,
     draw_units,
-    exact_clips,
     find_events_in,
     read_blocks,
     score_blocks,
@@ -265,7 +263,7 @@ def list_clip_rungs(default: SearchSettings, n_partitions: int, k: int) -> list[
         n_partitions: of the vector index.
     """
     shares = [share for share in CLIP_PROBES if share * n_partitions >= 1]
-    rungs = [replace(default, clip_probes=share, clip_refine=CLIP_REFINE[0]) for share in shares]
+    rungs = [replace(default, clip_probe_share=share, clip_refine=CLIP_REFINE[0]) for share in shares]
     most = MAX_COMPARED // max(4 * k, MIN_CANDIDATES)
     few = [n for n in CLIP_REFINE if n < most]
     return rungs + [replace(default, clip_refine=n) for n in CLIP_REFINE[: len(few) + 1]]

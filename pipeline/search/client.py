@@ -310,7 +310,7 @@ class Index:
         measured = tuning.measured.get(command) if tuning else None
         if settings is None or (measured and k <= measured.k):
             return settings
-        return replace(settings, clip_probes=None)
+        return settings.for_partitions(None)
 
     def mark(
         self,

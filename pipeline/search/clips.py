@@ -1,7 +1,6 @@
 """A query embedding in, ranked clips out. Scores are the model's own: dot products, not normalised."""
 
 from collections.abc import Iterable
-from dataclasses import replace
 from typing import Any, Literal
 
 import numpy as np
@@ -68,11 +67,11 @@ def find_clips(
     names = schema.metadata_columns(columns).names
     n_candidates = min(n_rows, max(4 * k, MIN_CANDIDATES))
     if where and settings:
-        settings = replace(settings, clip_probes=None)
+        settings = settings.for_partitions(None)
     while True:
         rows, vectors = _nearest(clips, query, n_candidates, where, names, settings)
         if len(rows) < n_candidates and settings and settings.clip_probes:
-            settings = replace(settings, clip_probes=None)
+            settings = settings.for_partitions(None)
             continue
         hits = _rank(rows, vectors, query, measure)
         if not all_windows:
@@ -83,7 +82,7 @@ def find_clips(
         if is_all or (len(hits) >= k and not may_change):
             return Hits((_to_hit(rank, row, names) for rank, row in enumerate(hits[:k], start=1)), least)
         n_candidates = min(n_rows, 4 * n_candidates)
-        settings = settings and replace(settings, clip_probes=None)
+        settings = settings and settings.for_partitions(None)
 
 
 def _best_left(rows: list[dict[str, Any]], vectors: npt.NDArray[Any], query: Vector) -> float:
@@ -100,7 +99,7 @@ def _nearest(
         search = search.bypass_vector_index()
     else:
         # Lance can also read more partitions until there are enough rows, but version 13 then reads all of them always.
-        search = search.nprobes(int(settings.clip_probes or ALL_PARTITIONS))
+        search = search.nprobes(settings.clip_probes or ALL_PARTITIONS)
         search = search.refine_factor(max(1, min(settings.clip_refine, MAX_COMPARED // n)))
     if where:
         search = search.where(where, prefilter=True)

@@ -43,18 +43,16 @@ class AudioFiles:
 class Kept:
     """Results of look-ups for earlier questions. The tables stay at their versions, so they stay right."""
 
-    scopes: Recent[tuple[str, int], Scope] = field(
+    scopes: Recent[str, Scope] = field(
         default_factory=lambda: Recent(MAX_KEPT_NAMES, lambda scope: len(scope.audio_ids or ()))
     )
-    """The audios of a ``where``, and the number up to which they are named."""
+    """The audios of a ``where``."""
     files: Recent[tuple[str | None, str], AudioFiles] = field(
         default_factory=lambda: Recent(MAX_KEPT_BYTES, AudioFiles.count_bytes)
     )
     """The files of a ``where`` that hold an audio."""
     positions: Recent[str, int] = field(default_factory=lambda: Recent(MAX_KEPT_POSITIONS))
     """The place of the first frame of an audio."""
-    threads: ThreadPoolExecutor = field(default_factory=lambda: ThreadPoolExecutor(READS_AT_ONCE))
-    """They read positions while files are read. Starting a thread for each question would take milliseconds."""
 
 
 @dataclass(frozen=True)
@@ -70,6 +68,8 @@ class EventTables:
     pools: Any = None
     settings: SearchSettings = field(default_factory=SearchSettings)
     kept: Kept = field(default_factory=Kept)
+    threads: ThreadPoolExecutor = field(default_factory=lambda: ThreadPoolExecutor(READS_AT_ONCE))
+    """They read positions while files are read. Starting a thread for each question would take milliseconds."""
 
     def keep_for(self, where: str | None) -> "EventTables":
         """These tables; without earlier results if the clock or chance decides what ``where`` means."""
@@ -104,7 +104,7 @@ class EventTables:
         files = {audio_id: of_audio for (_, audio_id), of_audio in known.items()}
         positions = self.kept.positions.find(audio_ids) if with_positions else {}
         not_placed = audio_ids - positions.keys() if with_positions else set()
-        reading = self.kept.threads.submit(self._read_positions, not_placed) if not_placed else None
+        reading = self.threads.submit(self._read_positions, not_placed) if not_placed else None
         if new := audio_ids - files.keys():
             read = self._read_files(new, where)
             self.kept.files.keep({(where, audio_id): of_audio for audio_id, of_audio in read.items()})

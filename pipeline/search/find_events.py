@@ -61,29 +61,26 @@ def find_all_events(tables: EventTables, queries: Sequence[EventQuery]) -> list[
     for query in queries:
         check_query(tables.dimension, query.vector)
     tables = tables.keep_for(queries[0].where)
-    find = partial(_find, tables, _choose_audios(tables, queries[0].where, MAX_CHOSEN))
+    find = partial(_find, tables, _choose_audios(tables, queries[0].where))
     if tables.pools is None or len(queries) == 1:
         return list(map(find, queries))
     with ThreadPoolExecutor(min(AT_ONCE, len(queries))) as threads:
         return list(threads.map(find, queries))
 
 
-def find_events(tables: EventTables, query: EventQuery, max_chosen: int = MAX_CHOSEN) -> Found:
+def find_events(tables: EventTables, query: EventQuery) -> Found:
     """The events with the highest peaks, best first, each with the file that it is in.
 
     With pools, some events may be missed; those found have their exact scores and spans. Without, the result equals
     that of a scan over all frames, except that any of several events with a peak equal to the k-th may be left out: see
     ``_scan_frames``.
 
-    Args:
-        max_chosen: if ``where`` leaves at most so many audios, the search names them.
-
     Raises:
         UsageError: ``where`` is not valid, or the query is not a finite vector of the table's dimension.
     """
     check_query(tables.dimension, query.vector)
     tables = tables.keep_for(query.where)
-    return _find(tables, _choose_audios(tables, query.where, max_chosen), query).events
+    return _find(tables, _choose_audios(tables, query.where), query).events
 
 
 def _find(tables: EventTables, scope: Scope, query: EventQuery) -> FoundEvents:
@@ -134,16 +131,15 @@ def _search(source: FrameScan | PoolSearch, reader: EventReader) -> EventReader:
     return reader
 
 
-def _choose_audios(tables: EventTables, where: str | None, max_chosen: int) -> Scope:
+def _choose_audios(tables: EventTables, where: str | None) -> Scope:
     """The audios of the files that ``where`` selects."""
     if where is None:
         return Scope()
-    key = (where, max_chosen)
-    for scope in tables.kept.scopes.find([key]).values():
+    for scope in tables.kept.scopes.find([where]).values():
         return scope
     rows = read_rows(tables.files, ["audio_id", "n_frames"], indexed_files(where), asked=where)
     audio_ids = frozenset(rows["audio_id"].to_pylist())
     share = min(1.0, max(rows.num_rows, 1) / max(tables.n_files, 1))
-    scope = Scope(audio_ids, len(audio_ids) <= max_chosen, share, pc.sum(rows["n_frames"]).as_py() or 0)
-    tables.kept.scopes.keep({key: scope})
+    scope = Scope(audio_ids, len(audio_ids) <= MAX_CHOSEN, share, pc.sum(rows["n_frames"]).as_py() or 0)
+    tables.kept.scopes.keep({where: scope})
     return scope

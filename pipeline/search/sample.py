@@ -1,4 +1,4 @@
-"""Exact answers within a sample of an index: units are drawn, their vectors read in blocks, and all questions answered.
+"""Exact events within a sample of an index: units are drawn, their vectors read in blocks, and all questions answered.
 
 A unit is a whole audio, or a part of ten minutes of a longer one. Each has the same probability. Exact answers name the
 audios that they are in, whose parts belong together when recall is measured.
@@ -9,8 +9,8 @@ matrix product; the memory is that of one block, and of at most ``keep`` answers
 
 import heapq
 from collections.abc import Callable, Iterable, Iterator, Sequence
-from dataclasses import dataclass
-from typing import Any, Literal, NamedTuple
+from itertools import islice
+from typing import Any, NamedTuple
 
 import numpy as np
 import numpy.typing as npt
@@ -20,7 +20,6 @@ import pyarrow.compute as pc
 from pipeline.index.tables import among, to_matrix
 from pipeline.search.audit import ExactAnswer, Found
 from pipeline.search.events import EventFrames, Levels, read_events
-from pipeline.search.scores import dot_products, to_cosines
 
 Matrix = npt.NDArray[np.float32]
 Integers = npt.NDArray[np.int64]
@@ -35,12 +34,7 @@ BLOCK_FRAMES, BLOCK_UNITS = 16_384, 500
 """Frames and units that are read together: with 1,024 numbers and 400 questions, 130 MB."""
 
 BLOCKS_HELD = 4
-"""Blocks that are held with their scores, about 55 MB each, until they show whether lower thresholds are needed."""
-
-PART_CLIPS = 1_000
-"""Longer files are drawn in parts of about so many clips, three hours."""
-
-BLOCK_CLIPS = 16_384
+"""The first blocks, held with their scores, about 55 MB each: they show whether lower thresholds are needed."""
 
 
 class Unit(NamedTuple):
@@ -73,7 +67,7 @@ def draw_units(files: Any, max_frames: int, rng: np.random.Generator) -> list[Un
     rows = files.to_table(columns=["audio_id", "n_frames"], filter="status = 'indexed' AND n_frames > 0")
     rows = rows.group_by("audio_id").aggregate([("n_frames", "max")])
     n_frames = rows["n_frames_max"].to_numpy().astype(np.int64)
-    audios, parts = _draw_parts(n_frames, PART_FRAMES, max_frames, rng)
+    audios, parts = draw_parts(n_frames, PART_FRAMES, max_frames, rng)
     columns = rows["audio_id"].take(pa.array(audios)).to_pylist(), parts.tolist(), n_frames[audios].tolist()
     return [
         Unit(audio_id, part * PART_FRAMES, min((part + 1) * PART_FRAMES, n), n)
@@ -81,7 +75,7 @@ def draw_units(files: Any, max_frames: int, rng: np.random.Generator) -> list[Un
     ]
 
 
-def _draw_parts(sizes: Integers, part_size: int, max_size: int, rng: np.random.Generator) -> tuple[Integers, Integers]:
+def draw_parts(sizes: Integers, part_size: int, max_size: int, rng: np.random.Generator) -> tuple[Integers, Integers]:
     """Parts of things of these ``sizes`` (n,), about ``max_size`` together, in random order: for each part the number
     of the thing, and which part of it this is."""
     first_parts = np.concatenate([[0], np.cumsum(-(-sizes // part_size))])
@@ -163,7 +157,7 @@ def _arrange(rows: pa.Table, numbers: list[int], units: list[Unit]) -> Block:
     return Block(kept, starts, matrix if is_in_order else matrix[at])
 
 
-class _Best:
+class BestAnswers:
     """The best answers to one question, at most ``keep``; those that fall out raise ``floor``."""
 
     def __init__(self, keep: int) -> None:
@@ -194,7 +188,7 @@ class EventFinder:
 
     def __init__(self, units: Sequence[Unit], questions: Matrix, levels: Levels, keep: int) -> None:
         self._units, self._questions, self._levels = units, questions, levels
-        self._best = [_Best(keep) for _ in questions]
+        self._best = [BestAnswers(keep) for _ in questions]
         self._audios = number_audios(unit.audio_id for unit in units)
 
     def add(self, block: Block, scores: Matrix) -> None:
@@ -230,7 +224,8 @@ def score_blocks(blocks: Iterable[Block], questions: Matrix) -> Iterator[tuple[B
 def find_events_in(
     scored: Iterable[tuple[Block, Matrix]], finders: Sequence[EventFinder], shows: Callable[[EventFinder], bool]
 ) -> list[EventFinder]:
-    """Give the blocks to the first of ``finders``, and to each further one as long as none before it has enough events.
+    """Give the blocks to the first of ``finders``; and if the first blocks do not show it enough events, to each
+    further one as long as none before it has enough. Most samples never need the others.
 
     Returns:
         The finders that got all blocks, in order.
@@ -238,110 +233,28 @@ def find_events_in(
     Args:
         shows: whether a finder has enough events; more blocks only add to them.
     """
-    used = list(finders[:1])
-    held: list[tuple[Block, Matrix]] | None = []
-    for each in scored:
-        for finder in used:
-            finder.add(*each)
-        if held is not None:  # most samples never need the others
-            held.append(each)
-            if len(held) == BLOCKS_HELD and not shows(used[0]):
-                used += _catch_up(finders[1:], held)
-            held = held if len(held) < BLOCKS_HELD else None
-        elif len(used) > 1:
-            del used[next((at for at, finder in enumerate(used) if shows(finder)), len(used)) + 1 :]
-    if held is not None and not shows(used[0]):
-        used += _catch_up(finders[1:], held)
+    blocks, used = iter(scored), list(finders[:1])
+    held = list(islice(blocks, BLOCKS_HELD))
+    _add(held, used)
+    if not shows(used[0]):
+        _add(held, finders[1:])
+        used = list(finders)
+    held.clear()
+    for each in blocks:
+        _add([each], used)
+        if len(used) > 1:
+            n_needed = 1 + next((at for at, finder in enumerate(used) if shows(finder)), len(used))
+            del used[n_needed:]
     return used
 
 
-def _catch_up(finders: Sequence[EventFinder], held: list[tuple[Block, Matrix]]) -> Sequence[EventFinder]:
-    for finder in finders:
-        for each in held:
-            finder.add(*each)
-    return finders
+def _add(scored: Iterable[tuple[Block, Matrix]], finders: Sequence[EventFinder]) -> None:
+    for block, scores in scored:
+        for finder in finders:
+            finder.add(block, scores)
 
 
 def _belongs(event: EventFrames, unit: Unit, levels: Levels) -> bool:
     is_cut_before = unit.read_first > 0 and event.first - levels.gap_frames <= unit.read_first
     is_cut_after = unit.read_stop < unit.n_frames and event.stop + levels.gap_frames >= unit.read_stop
     return unit.first <= event.first < unit.stop and not is_cut_before and not is_cut_after
-
-
-# --- clips ------------------------------------------------------------------------------------------------------------
-
-
-@dataclass(frozen=True)
-class ClipSample:
-    """Clips of the drawn files: ids, the number of the audio of each, and vectors (n, D)."""
-
-    clip_ids: list[str]
-    audios: Integers
-    vectors: npt.NDArray[np.float16]
-    n_audios: int
-
-
-def draw_clips(files: Any, clips: Any, max_clips: int, rng: np.random.Generator) -> ClipSample:
-    """All clips of drawn files, and of drawn parts of long ones, about ``max_clips``; each has the same probability.
-
-    Args:
-        files, clips: tables, ``lance.LanceDataset``.
-    """
-    columns = ["file_id", "audio_id", "n_clips", "duration_s"]
-    rows = files.to_table(columns=columns, filter="status = 'indexed' AND n_clips > 0")
-    n_clips = rows["n_clips"].to_numpy().astype(np.int64)
-    numbers, parts = _draw_parts(n_clips, PART_CLIPS, max_clips, rng)
-    drawn, n_parts = rows.take(pa.array(numbers)), -(-n_clips[numbers] // PART_CLIPS)
-    is_all = len(numbers) == (-(-n_clips // PART_CLIPS)).sum()
-    filters = [None] if is_all else _filter_clips(drawn, parts.tolist(), n_parts.tolist())
-    tables = [clips.to_table(columns=["clip_id", "audio_id", "vector"], filter=each) for each in filters]
-    found = pa.concat_tables(tables)
-    audio_ids = drawn["audio_id"].unique()
-    audios = pc.index_in(found["audio_id"], audio_ids).to_numpy().astype(np.int64)
-    return ClipSample(found["clip_id"].to_pylist(), audios, to_matrix(found["vector"]), len(audio_ids))
-
-
-def _filter_clips(files: pa.Table, parts: list[int], n_parts: list[int]) -> list[str]:
-    """Filters of clips: whole files, many together, and then the parts of files that are drawn in several."""
-    ids, durations = files["file_id"].to_pylist(), files["duration_s"].to_pylist()
-    whole = [file_id for file_id, n in zip(ids, n_parts, strict=True) if n == 1]
-    filters = [among("file_id", whole[at : at + BLOCK_UNITS]) for at in range(0, len(whole), BLOCK_UNITS)]
-    for file_id, duration_s, part, n in zip(ids, durations, parts, n_parts, strict=True):
-        if n > 1:
-            first_s, stop_s = (duration_s * number / n for number in (part, part + 1))
-            before_stop = f" AND start_s < {stop_s!r}" if part < n - 1 else ""
-            filters.append(f"file_id = '{file_id}' AND start_s >= {first_s!r}{before_stop}")
-    return filters
-
-
-def exact_clips(
-    sample: ClipSample,
-    questions: Matrix,
-    keep: int,
-    *,
-    left_out: Sequence[int] | None = None,
-    measure: Literal["dot", "cosine"] = "dot",
-) -> list[ExactAnswer]:
-    """The best clips of each question (Q, D) in the sample, by dot product; overlapping windows are not folded.
-
-    Args:
-        left_out: for each question, the number of an audio whose clips do not count: that of the question itself.
-        measure: the score of a clip; the best are those by dot product in any case.
-    """
-    best = [_Best(keep) for _ in questions]
-    turned = np.ascontiguousarray(questions.T, dtype=np.float32)
-    for begin in range(0, len(sample.clip_ids), BLOCK_CLIPS):
-        vectors = sample.vectors[begin : begin + BLOCK_CLIPS]
-        scores = vectors.astype(np.float32) @ turned
-        n_best = min(keep + 1, len(scores))
-        for number, (question, each) in enumerate(zip(questions, best, strict=True)):
-            column = scores[:, number]
-            if left_out is not None:
-                column[sample.audios[begin : begin + len(column)] == left_out[number]] = -np.inf
-            rows = np.argpartition(-column, n_best - 1)[:n_best]
-            rows = rows[(column[rows] >= each.floor) & np.isfinite(column[rows])]
-            products = dot_products(vectors[rows], question)
-            ranked = products if measure == "dot" else to_cosines(products, vectors[rows], question)
-            for row, product, score in zip((begin + rows).tolist(), products.tolist(), ranked.tolist(), strict=True):
-                each.add(product, Found(sample.clip_ids[row], 0, 1, score), int(sample.audios[row]))
-    return [each.answer() for each in best]

@@ -7,7 +7,9 @@ from typing import Any
 import pytest
 import torch
 
-from pipeline.encoder.audio_tower import Codec, Tower, Transformer, equal_codecs
+from pipeline.encoder.audio_codec import Codec, equal_codecs
+from pipeline.encoder.audio_tower import Tower
+from pipeline.encoder.audio_transformer import Transformer
 from tests.helpers.checkpoints import build_model
 from tests.helpers.encoders import PARITY, error, make_embedder, noise, run_plainly
 

@@ -13,7 +13,7 @@ import pytest
 import torch
 
 from pipeline.config import EncodeConfig
-from pipeline.encoder.audio_tower import Codec
+from pipeline.encoder.audio_codec import Codec
 from pipeline.encoder.encoder import load_encoder, load_for_run
 from pipeline.encoder.snake import LEAST_CHANNELS, ROW, fuse_snake, gains_by_fusing, snake
 from tests.helpers.checkpoints import AUDIO, make_pe_audio

@@ -149,7 +149,9 @@ WORDS = [*TEXTS, "[CLS] a bell [SEP]", "É ü 雨  two  spaces", "Glass\nBREAKIN
 
 def read_tokenizer(folder: Path) -> PlainTokenizer | None:
     checkpoint = find_checkpoint(str(folder), None)
-    return read_plain_tokenizer(checkpoint.folder, *checkpoint.tokenizer_settings)
+    return read_plain_tokenizer(
+        checkpoint.folder / "tokenizer.json", checkpoint.tokenizer, *checkpoint.tokenizer_settings
+    )
 
 
 def edit_tokenizer(folder: Path, **values: Any) -> Path:

@@ -14,7 +14,8 @@ from pipeline.index.handle import open_index
 from pipeline.index.search_settings import SearchSettings
 from pipeline.index.tables import FILE_FORMAT
 from pipeline.index.tuning import COMMANDS, Measured, Tuning, read_trained
-from pipeline.index.vector_index import NAME, Step, make_here
+from pipeline.index.vector_index import NAME, Step
+from pipeline.index.vector_upkeep import make_here
 from pipeline.index.writer import Writer
 from pipeline.search.query_vectors import QueryModels, TextModel
 

@@ -9,7 +9,8 @@ import pyarrow as pa
 from pipeline import schema
 from pipeline.index.handle import find_index
 from pipeline.index.maintenance import refresh_indexes
-from pipeline.index.vector_index import VectorIndex, VectorUpkeep, make_here, read_index
+from pipeline.index.vector_index import VectorIndex, read_index
+from pipeline.index.vector_upkeep import VectorUpkeep, make_here
 from pipeline.index.writer import Batch, Writer
 from pipeline.planning.file_rows import deleted_row, empty_row, files_table
 from pipeline.schema import Row

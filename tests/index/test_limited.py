@@ -44,12 +44,12 @@ def test_a_function_that_never_ends_is_stopped(tmp_path: Path) -> None:
 
 
 def test_a_function_that_takes_too_much_memory_is_stopped() -> None:
-    with pytest.raises(Unfinished, match=r"stopped at 0\.\d GB of memory, the limit is 0\.2 GB"):
+    with pytest.raises(Unfinished, match=r"stopped at \d+\.\d [MG]B of memory, the limit is 200\.0 MB"):
         call_limited(endless.grow, {}, Limits(60.0, 200_000_000))
 
 
 def test_a_function_takes_a_share_of_the_memory_that_is_available() -> None:
-    said = r"the limit is 0\.2 GB \(80% of the 0\.3 GB that were available\); `earshot optimize` on a machine with more"
+    said = r"limit is 208\.0 MB \(80% of the 260\.0 MB that were available\); `earshot optimize` on a machine with more"
     with pytest.raises(Unfinished, match=said):
         call_limited(endless.grow, {}, Limits(60.0, 10**10, available=260_000_000))
     assert Limits(60.0, 10**9, available=10**10).most_bytes == 10**9

@@ -62,14 +62,15 @@ def test_settings_of_another_version_are_left_out() -> None:
     assert parse_tuning(detail, NOW, "journal").settings == SearchSettings(clip_refine=32)
 
 
-def test_row_of_an_older_version_is_read() -> None:
+@pytest.mark.parametrize(("stored", "expected"), [(12, 12), (0.0625, 7), (None, None)])
+def test_row_of_an_older_version_is_read(stored: float | None, expected: int | None) -> None:
+    """It held a number of partitions, or a share of them, under one name."""
     detail = json.loads(json.dumps(TUNING.to_detail()))
-    detail["settings"] = {"pools_per_event": 5, "clip_probes": 12, "clip_refine": 4}
+    detail["settings"] = {"pools_per_event": 5, "clip_probes": stored, "clip_refine": 4}
     del detail["measured_on"], detail["locate"]["best_low"], detail["query"]["best_low"]
     found = parse_tuning(detail, NOW, "journal")
     assert (found.locate, found.measured_on) == (TUNING.locate, {})
-    n_probes = found.settings.for_partitions(100).clip_probes
-    assert (n_probes, type(n_probes)) == (12, int)  # a number of partitions, not a share
+    assert found.settings.for_partitions(100) == SearchSettings(clip_probes=expected)
 
 
 @pytest.mark.parametrize("change", [{"settings": 3}, {"wanted": "much"}, {"locate": {"recall": 1}}, {"n_frames": None}])
@@ -129,11 +130,16 @@ def test_index_that_is_extended_or_merged_stays_the_same(tmp_path: Path) -> None
 
 def test_share_of_the_partitions_is_kept_when_their_number_changes(index: str) -> None:
     add_vector_index(index, n_partitions=2)
-    publish_tuning(index, replace(measure_here(index), settings=SearchSettings(clip_probes=0.25)))
+    publish_tuning(index, replace(measure_here(index), settings=SearchSettings(clip_probe_share=0.25)))
     found = find_settings(open_index(index).live, "clips")
     assert found == SearchSettings(clip_probes=1)
-    assert SearchSettings(clip_probes=0.25).for_partitions(None) == SearchSettings()
-    assert [SearchSettings(clip_probes=0.25).for_partitions(n).clip_probes for n in (1, 4, 5, 600)] == [1, 1, 2, 150]
+    assert SearchSettings(clip_probe_share=0.25).for_partitions(None) == SearchSettings()
+    assert [SearchSettings(clip_probe_share=0.25).for_partitions(n).clip_probes for n in (1, 4, 5, 600)] == [
+        1,
+        1,
+        2,
+        150,
+    ]
     assert SearchSettings().for_partitions(600) == SearchSettings()
     assert find_settings(open_index(index).live, "pools") is None
 
@@ -143,7 +149,7 @@ def test_partitions_are_left_out_only_of_the_index_that_was_measured(index: str,
     add_vector_index(index, n_partitions=2)
     before = open_index(index).live.seq
     add_vector_index(index, n_partitions=3)
-    measured = replace(measure_here(index), settings=SearchSettings(clip_probes=1 / 3, clip_refine=8))
+    measured = replace(measure_here(index), settings=SearchSettings(clip_probe_share=1 / 3, clip_refine=8))
     publish_tuning(index, replace(measured, measured_on={}) if since == "of an older version" else measured)
     if since == "trained anew":
         add_vector_index(index, n_partitions=4)
@@ -154,7 +160,7 @@ def test_partitions_are_left_out_only_of_the_index_that_was_measured(index: str,
 
 def test_vector_index_that_has_lost_a_file_is_not_known_and_read_as_a_whole(index: str) -> None:
     add_vector_index(index)
-    publish_tuning(index, replace(measure_here(index), settings=SearchSettings(clip_probes=1 / 8)))
+    publish_tuning(index, replace(measure_here(index), settings=SearchSettings(clip_probe_share=1 / 8)))
     for path in Path(index, "clips.lance", "_indices").rglob("*.idx"):
         path.unlink()
     assert read_trained(open_index(index).live, "clips") is None
@@ -178,7 +184,7 @@ class UnreachableTables:
 def test_store_that_does_not_answer_is_no_lost_file(index: str) -> None:
     """Otherwise a question would silently read other partitions than were measured."""
     add_vector_index(index)
-    publish_tuning(index, replace(measure_here(index), settings=SearchSettings(clip_probes=1 / 8)))
+    publish_tuning(index, replace(measure_here(index), settings=SearchSettings(clip_probe_share=1 / 8)))
     tables: Any = UnreachableTables(open_index(index).live)
     with pytest.raises(OSError, match="S3"):
         read_trained(tables, "clips")

@@ -11,7 +11,8 @@ from pipeline.index import vector_build, vector_index
 from pipeline.index.handle import find_index
 from pipeline.index.maintenance import optimize_index
 from pipeline.index.vector_build import build_shard, join_shards, split_fragments, train_model
-from pipeline.index.vector_index import Step, VectorUpkeep, make_here
+from pipeline.index.vector_index import Step
+from pipeline.index.vector_upkeep import VectorUpkeep, make_here
 from tests.helpers.vector_tables import ClipTable
 
 

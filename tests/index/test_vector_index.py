@@ -19,20 +19,22 @@ from pipeline.index.repair import mark_damaged, restore_index
 from pipeline.index.search_settings import ALL_PARTITIONS
 from pipeline.index.vector_build import NAME, make_step
 from pipeline.index.vector_index import (
-    LEAST_S,
     MAX_SEGMENTS,
-    SECONDS_A_NUMBER,
-    Make,
     Step,
-    VectorUpkeep,
     count_partitions,
     count_trained,
     find_damage,
+    plan_step,
+    read_index,
+)
+from pipeline.index.vector_upkeep import (
+    LEAST_S,
+    SECONDS_A_NUMBER,
+    Make,
+    VectorUpkeep,
     find_limits,
     make_here,
     make_limited,
-    plan_step,
-    read_index,
 )
 from pipeline.index.verify import verify_index
 from pipeline.index.writer import Writer

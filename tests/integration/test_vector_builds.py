@@ -11,7 +11,7 @@ import pytest
 
 from pipeline.index import vector_build, vector_index
 from pipeline.index.limited import Limits, Unfinished, call_limited
-from pipeline.index.vector_index import VectorUpkeep, find_limits
+from pipeline.index.vector_upkeep import VectorUpkeep, find_limits
 from pipeline.run import vector_builds
 from pipeline.run.vector_builds import build_on_ray, make_on_ray
 from tests.helpers.processes import run_python
@@ -28,7 +28,7 @@ import ray
 from ray.cluster_utils import Cluster
 
 from pipeline.index import vector_build, vector_index
-from pipeline.index.vector_index import VectorUpkeep
+from pipeline.index.vector_upkeep import VectorUpkeep
 from pipeline.run import vector_builds
 from tests.helpers.vector_tables import ClipTable
 
@@ -161,7 +161,7 @@ def test_a_cluster_of_several_nodes_builds_large_indexes(bucket: str, tmp_path: 
     assert done.returncode == 0, done.stderr
     assert done.stdout.count("['built'] {} VectorIndex(n_rows=354, segments=(354,), ") == 2, done.stdout
     assert re.search(
-        r"searches scan: no node of the cluster has 1000\.0 GB of memory for Ray's tasks, the largest has \d+\.\d GB"
+        r"searches scan: no node of the cluster has 1\.0 TB of memory for Ray's tasks, the largest has \d+\.\d [MG]B"
         r" \(`ray start --memory`\); `earshot optimize` builds the index on one machine, without Ray\n",
         done.stdout,
     )

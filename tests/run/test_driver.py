@@ -12,7 +12,7 @@ from pipeline.grid import window_starts
 from pipeline.index import journal, lease, vector_index
 from pipeline.index.handle import open_index
 from pipeline.index.repair import restore_index
-from pipeline.index.vector_index import VectorUpkeep, make_here
+from pipeline.index.vector_upkeep import VectorUpkeep, make_here
 from pipeline.planning.plan import Plan
 from pipeline.run.driver import index_corpus
 from pipeline.run.progress import Progress

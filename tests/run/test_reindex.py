@@ -21,7 +21,7 @@ from pipeline.index import journal, vector_index
 from pipeline.index.handle import find_index
 from pipeline.index.maintenance import optimize_index
 from pipeline.index.repair import restore_index
-from pipeline.index.vector_index import VectorUpkeep, make_here
+from pipeline.index.vector_upkeep import VectorUpkeep, make_here
 from pipeline.planning.plan import ACTIONS
 from pipeline.planning.request import RunRequest
 from pipeline.run.dispatch import Stages

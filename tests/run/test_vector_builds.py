@@ -12,7 +12,8 @@ from pipeline.index.limited import Limits, call_limited
 from pipeline.index.maintenance import optimize_index
 from pipeline.index.search_settings import ALL_PARTITIONS
 from pipeline.index.vector_build import NAME
-from pipeline.index.vector_index import Make, Step, VectorUpkeep, make_here
+from pipeline.index.vector_index import Step
+from pipeline.index.vector_upkeep import Make, VectorUpkeep, make_here
 from pipeline.index.verify import verify_index
 from pipeline.run.driver import index_corpus
 from pipeline.run.vector_builds import SHARD_BYTES, find_lack

@@ -138,19 +138,20 @@ def test_sample_of_some_files_measures_the_same(tables: Generation, monkeypatch:
 def test_partitions_grow_before_the_whole_vectors_do() -> None:
     shares = (1 / 16, 1 / 8, 1 / 4, 1 / 2)
     rungs = list_clip_rungs(SearchSettings(), 64, 20)
-    assert [(rung.clip_probes, rung.clip_refine) for rung in rungs] == [
+    assert [(rung.clip_probe_share, rung.clip_refine) for rung in rungs] == [
         *((share, 4) for share in shares),
         *((None, n) for n in (4, 8, 16, 32, 64)),
     ]
-    assert [rung.clip_probes for rung in list_clip_rungs(SearchSettings(), 8, 20)] == [1 / 8, 1 / 4, 1 / 2, *[None] * 5]
-    assert [rung.clip_probes for rung in list_clip_rungs(SearchSettings(), 1, 20)] == [None] * 5
+    for n_partitions, expected in ((8, [1 / 8, 1 / 4, 1 / 2, *[None] * 5]), (1, [None] * 5)):
+        rungs = list_clip_rungs(SearchSettings(), n_partitions, 20)
+        assert [rung.clip_probe_share for rung in rungs] == expected
 
 
 @pytest.mark.parametrize(("k", "refine"), [(20, (4, 8, 16, 32, 64)), (300, (4, 8, 16)), (1_000, (4, 8))])
 def test_settings_that_compare_no_more_vectors_are_not_tried(k: int, refine: tuple[int, ...]) -> None:
     """A question for 300 clips compares at most 16 vectors for each of its 1,200 candidates."""
     rungs = list_clip_rungs(SearchSettings(pools_per_event=10), 1, k)
-    assert rungs == [SearchSettings(10, None, n) for n in refine]
+    assert rungs == [SearchSettings(pools_per_event=10, clip_refine=n) for n in refine]
     n_candidates = max(4 * k, MIN_CANDIDATES)
     n_compared = [min(n, MAX_COMPARED // n_candidates) for n in refine]
     assert n_compared == sorted(set(n_compared))

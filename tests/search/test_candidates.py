@@ -111,8 +111,9 @@ def test_filtered_events_through_pools_are_those_of_the_selected_files(
 ) -> None:
     path, scores, copies = corpus
     monkeypatch.setattr("pipeline.search.find_events.FEW_FRAMES", 0)
+    monkeypatch.setattr("pipeline.search.find_events.MAX_CHOSEN", max_chosen)
     selected = [event for event in plain_events(scores, LEVELS, copies) if f"'{event[0]}'" in where]
-    found = find_events(open_all(path, ALL), EventQuery(QUERY, LEVELS, 500, where), max_chosen)
+    found = find_events(open_all(path, ALL), EventQuery(QUERY, LEVELS, 500, where))
     assert name(found) == selected
 
 
@@ -202,7 +203,7 @@ def test_events_through_a_vector_index_are_those_of_a_scan_with_equal_scores(
     assert len(found) >= 0.9 * min(k, len(everything))
 
 
-def measure_recall(sounds: MadeIndex, queries: Any, k: int, per_event: int, where: str = "lot >= 0", **how: Any) -> Any:
+def measure_recall(sounds: MadeIndex, queries: Any, k: int, per_event: int, where: str = "lot >= 0") -> Any:
     """The mean recall of the ``k`` best events."""
     tables = open_all(sounds.path, SearchSettings(per_event))
     levels = truth.measure_levels(str(sounds.path), queries)
@@ -211,7 +212,7 @@ def measure_recall(sounds: MadeIndex, queries: Any, k: int, per_event: int, wher
     recalls = []
     for query, level, best in zip(queries, levels, exact, strict=True):
         asked = EventQuery(query, level, k, where if "<" in where else None)
-        found = find_events(tables, asked, **how)
+        found = find_events(tables, asked)
         events = [truth.Found(event.score, holder.uri, event.first, event.stop) for holder, event in found]
         recalls.append(truth.recall(best, events, k))
     return np.mean([each for each in recalls if each is not None])
@@ -321,8 +322,9 @@ def test_filters_keep_the_recall(
 ) -> None:
     """Half of the files, a tenth, a hundredth and one; the search names them, or leaves the others out later."""
     monkeypatch.setattr("pipeline.search.find_events.FEW_FRAMES", 0)
+    monkeypatch.setattr("pipeline.search.find_events.MAX_CHOSEN", max_chosen)
     queries = sounds.vectors.texts(10)
-    assert measure_recall(sounds, queries, 20, 10, f"lot < {limit}", max_chosen=max_chosen) >= 0.95
+    assert measure_recall(sounds, queries, 20, 10, f"lot < {limit}") >= 0.95
 
 
 @pytest.mark.parametrize(("max_pools", "low"), [(5_000, 0.95), (2_000, 0.8)])
@@ -332,8 +334,9 @@ def test_filters_keep_most_of_the_recall_where_a_search_returns_few_of_their_poo
     """A tenth of the files, not named: the search returns their 500 or 200 best pools by the codes, and all are
     compared."""
     monkeypatch.setattr("pipeline.search.find_events.FEW_FRAMES", 0)
+    monkeypatch.setattr("pipeline.search.find_events.MAX_CHOSEN", 0)
     monkeypatch.setattr(candidates, "MAX_POOLS", max_pools)
-    recall = measure_recall(sounds, sounds.vectors.texts(20), 20, 10, "lot < 17", max_chosen=0)
+    recall = measure_recall(sounds, sounds.vectors.texts(20), 20, 10, "lot < 17")
     assert recall >= low
 
 

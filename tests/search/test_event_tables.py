@@ -41,11 +41,12 @@ def test_files_are_read_for_the_first_question_only(
     tables: EventTables, where: str | None, max_chosen: int, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     monkeypatch.setattr("pipeline.search.find_events.FEW_FRAMES", 0)
+    monkeypatch.setattr("pipeline.search.find_events.MAX_CHOSEN", max_chosen)
     query = EventQuery(QUERY, LEVELS, 50, where)
-    first = find_events(tables, query, max_chosen)
+    first = find_events(tables, query)
     assert first
     assert (n_read := tables.files.n_searches) >= 1
-    assert find_events(tables, query, max_chosen) == first
+    assert find_events(tables, query) == first
     assert tables.files.n_searches == n_read
 
 
@@ -62,7 +63,7 @@ def test_what_is_kept_for_one_filter_does_not_answer_another(tables: EventTables
 def test_nothing_is_kept_of_a_filter_that_changes_with_the_clock_or_by_chance(tables: EventTables, where: str) -> None:
     assert find_events(tables, EventQuery(QUERY, LEVELS, 50, where))
     assert not tables.kept.files.find((where, make_audio_id(f"/{number}.wav")) for number in range(6))
-    assert not tables.kept.scopes.find([(where, 10_000)])
+    assert not tables.kept.scopes.find([where])
 
 
 def test_changing_a_result_changes_no_later_one(tables: EventTables) -> None:

@@ -79,8 +79,11 @@ def test_silence_has_no_events(tmp_path: Path) -> None:
 
 
 @pytest.mark.parametrize("max_chosen", [0, 10_000])
-def test_filtered_events_equal_those_of_a_scan_of_the_selected_files(tmp_path: Path, max_chosen: int) -> None:
+def test_filtered_events_equal_those_of_a_scan_of_the_selected_files(
+    tmp_path: Path, max_chosen: int, monkeypatch: pytest.MonkeyPatch
+) -> None:
     """The best events lie in files that are not selected, and some content in selected and other files."""
+    monkeypatch.setattr("pipeline.search.find_events.MAX_CHOSEN", max_chosen)
     rng = np.random.default_rng(6)
     scores = {f"/{number}.wav": quantised(rng, 500) + number % 3 for number in range(30)}
     scores["/always.wav"] = np.full(4_000, 9.0, np.float16)  # it takes all candidates of the first round
@@ -98,7 +101,7 @@ def test_filtered_events_equal_those_of_a_scan_of_the_selected_files(tmp_path: P
     for where, is_wanted in wanted.items():
         some = {uri: values for uri, values in everything.items() if is_wanted(uri)}
         for levels, k in ((Levels(2.0, 1.0, 3, 0), 20), (Levels(3.0, 2.0, 0, 2), 10_000)):
-            found = find_events(EventTables(frames, files), EventQuery(QUERY, levels, k, where), max_chosen)
+            found = find_events(EventTables(frames, files), EventQuery(QUERY, levels, k, where))
             assert [(holder.uri, event) for holder, event in found] == plain_events(some, levels)[:k], where
             assert all(holder.metadata["mic"] == mics.get(holder.uri) for holder, _ in found)
 

@@ -1,6 +1,5 @@
 """Exact answers within a sample, against those of a plain scan over all rows."""
 
-from collections import Counter
 from collections.abc import Iterable
 from dataclasses import replace
 from pathlib import Path
@@ -20,15 +19,12 @@ from pipeline.search.sample import (
     EventFinder,
     Unit,
     count_audios,
-    draw_clips,
     draw_units,
-    exact_clips,
     find_events_in,
     read_blocks,
     score_blocks,
 )
-from tests.helpers.events import GRID, QUERY, plain_events, quantised, write_scores
-from tests.helpers.tables import draw_vectors, write_index
+from tests.helpers.events import QUERY, plain_events, quantised, write_scores
 
 LEVELS = Levels(on=2.0, off=1.0, gap_frames=3, min_frames=0)
 RNG = np.random.default_rng
@@ -168,55 +164,3 @@ def test_unit_whose_frames_are_missing_is_left_out(tmp_path: Path) -> None:
     units = draw_units(index["files"], 10**9, RNG(0))
     answer = exact_events(read_blocks(index["frames"], units), units, keep=10)
     assert [event.owner for event in answer.found] == [schema.make_audio_id("/b.wav")]
-
-
-@pytest.mark.parametrize("keep", [5, 1_000])
-def test_exact_clips_are_those_of_a_scan(tmp_path: Path, keep: int, monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr(sample, "BLOCK_CLIPS", 7)
-    rng = RNG(0)
-    write_index(tmp_path / "index", {f"/{n}.wav": draw_vectors(rng, 100 + 300 * n, GRID) for n in range(8)}, GRID)
-    index = tables(tmp_path / "index")
-    drawn = draw_clips(index["files"], index["clips"], 10**9, rng)
-    questions = rng.standard_normal((6, 8)).astype(np.float32)
-    rows = index["clips"].to_table()
-    vectors = np.array(rows["vector"].to_pylist())
-    for question, answer in zip(questions, exact_clips(drawn, questions, keep), strict=True):
-        order = np.argsort(-(vectors @ question))[:keep]
-        assert [found.owner for found in answer.found] == rows["clip_id"].take(order).to_pylist()
-        assert (answer.floor > -np.inf) == (keep < len(rows))
-
-
-def test_clips_of_the_file_of_the_question_do_not_count(tmp_path: Path) -> None:
-    rng = RNG(1)
-    write_index(tmp_path / "index", {f"/{n}.wav": draw_vectors(rng, 900, GRID) for n in range(5)}, GRID)
-    index = tables(tmp_path / "index")
-    drawn = draw_clips(index["files"], index["clips"], 10, rng)
-    assert drawn.n_audios == 2
-    assert len(drawn.clip_ids) == 8
-    answers = exact_clips(drawn, rng.standard_normal((2, 8)).astype(np.float32), 1_000, left_out=[0, 1])
-    assert [set(answer.units) for answer in answers] == [{1}, {0}]
-
-
-def test_long_files_are_drawn_in_parts(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
-    """A file of 1,000 hours has 375,000 clips. Those of all its parts are one unit, and each clip is in one part."""
-    monkeypatch.setattr(sample, "PART_CLIPS", 8)
-    rng = RNG(2)
-    lengths = {"/long.wav": 24_000, "/short.wav": 900, "/other.wav": 700}
-    audios = {uri: draw_vectors(rng, n_frames, GRID) for uri, n_frames in lengths.items()}
-    write_index(tmp_path / "index", audios, GRID, copies={"/copy.wav": "/short.wav"})
-    index = tables(tmp_path / "index")
-    all_ids = index["clips"].to_table(columns=["clip_id"])["clip_id"].to_pylist()
-    seen, n_drawn = Counter[str](), list[int]()
-    for seed in range(100):
-        drawn = draw_clips(index["files"], index["clips"], 24, RNG(seed))
-        assert len(drawn.clip_ids) <= 4 * 10
-        assert drawn.audios.max() < drawn.n_audios <= 3
-        seen.update(drawn.clip_ids)
-        n_drawn.append(len(drawn.clip_ids))
-    assert np.mean(n_drawn) == pytest.approx(24, rel=0.2)
-    assert seen.keys() == set(all_ids)
-    assert max(seen.values()) < 3 * min(seen.values())
-    whole = draw_clips(index["files"], index["clips"], 10**6, RNG(0))
-    assert (sorted(whole.clip_ids), whole.n_audios) == (sorted(all_ids), 3)
-    parts = draw_clips(index["files"], index["clips"], len(all_ids) - 1, RNG(0))
-    assert len(set(parts.clip_ids)) == len(parts.clip_ids)

@@ -143,7 +143,7 @@ def test_too_few_partitions_are_noticed(tmp_path: Path, monkeypatch: pytest.Monk
     tables = open_index(tmp_path / "index").live
     tuning = audit(tables)
     assert tuning.measured_on["clips"].n_partitions == 8
-    assert tuning.settings.clip_probes is None or tuning.settings.clip_probes > 1 / 4
+    assert tuning.settings.clip_probe_share is None or tuning.settings.clip_probe_share > 1 / 4
     assert tuning.query is not None
     assert tuning.query.recall is not None
     assert tuning.query.recall >= 0.96  # the half that measures may find a little less than the one that chose

@@ -1,6 +1,7 @@
 """Designs that find candidates, compared on a tiny table."""
 
 import json
+from dataclasses import replace
 from pathlib import Path
 
 import numpy as np
@@ -8,8 +9,9 @@ import pytest
 import typer
 from typer.testing import CliRunner
 
+from jobs.bench.candidate_stores import Search, Store, append_norm, find_centroids
 from jobs.bench.candidate_units import each_frame, make_table
-from jobs.bench.candidates import COLUMNS, Search, Store, append_norm, candidates, find_centroids, measure
+from jobs.bench.candidates import COLUMNS, candidates, measure
 from jobs.bench.synthetic import FILE_FRAMES, MadeVectors
 
 
@@ -39,6 +41,8 @@ def test_every_event_is_found_where_all_frames_are_candidates(tmp_path: Path, pa
     assert every["recall_by_cosine"] == [1.0, 1.0, 1.0]
     assert min(few["recall_by_cosine"]) <= few["recall"] <= max(few["recall_by_cosine"])
     assert few["frames"] == 3
+    [other] = measure(replace(table, cosines=()), Store(tmp_path / "frames", each_frame(table)), Search(), (3,))
+    assert "recall_by_cosine" not in other  # the questions of a model have no such cosine
 
 
 def test_command_prints_a_line_for_each_design_search_and_number_of_candidates() -> None:

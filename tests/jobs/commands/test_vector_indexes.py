@@ -5,10 +5,11 @@ from pathlib import Path
 
 import pytest
 
-from pipeline.index import vector_index
+from pipeline.index import vector_index, vector_upkeep
 from pipeline.index.handle import find_index
 from pipeline.index.limited import Unfinished
-from pipeline.index.vector_index import Step, VectorUpkeep, make_here
+from pipeline.index.vector_index import Step
+from pipeline.index.vector_upkeep import VectorUpkeep, make_here
 from pipeline.index.verify import verify_index
 from pipeline.index.writer import Writer
 from pipeline.run.driver import index_corpus
@@ -62,8 +63,8 @@ def test_optimize_and_info_show_the_vector_indexes(table: ClipTable, call: Call)
 def test_optimize_says_in_one_line_that_a_build_failed(
     table: ClipTable, call: Call, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    monkeypatch.setattr(vector_index, "LEAST_S", 0.0)
-    monkeypatch.setattr(vector_index, "SECONDS_A_NUMBER", 0.0)
+    monkeypatch.setattr(vector_upkeep, "LEAST_S", 0.0)
+    monkeypatch.setattr(vector_upkeep, "SECONDS_A_NUMBER", 0.0)
     code, out, _ = call("optimize", table.path)
     assert code == 0
     [note] = [line for line in out.splitlines() if line.startswith("note: ")]

@@ -6,6 +6,7 @@ from dataclasses import asdict, replace
 import pytest
 
 from jobs.shared.recall import show_age, show_measured, show_recall, show_spread
+from pipeline.index.search_settings import SearchSettings
 from tests.helpers.tuning import TUNING
 
 
@@ -46,9 +47,9 @@ def test_recall_with_many_answers_and_at_a_low_threshold_is_told_from_the_usual_
     assert show_measured(measured, "event").endswith("in 320 questions for the best 500, from a probability of 0.03 on")
 
 
-def test_share_of_the_partitions_is_told_from_a_number() -> None:
-    about = {"measured_at": None, "settings": {"pools_per_event": 5, "clip_probes": 1 / 16, "clip_refine": 4}}
-    assert show_recall(about)["search settings"] == "pools_per_event 5, clip_probes 0.0625 of all, clip_refine 4"
+def test_settings_that_are_not_used_are_left_out() -> None:
+    about = {"measured_at": None, "settings": asdict(SearchSettings(clip_probe_share=1 / 16))}
+    assert show_recall(about)["search settings"] == "pools_per_event 5, clip_probe_share 0.0625, clip_refine 4"
 
 
 def test_recall_without_answers_is_unknown() -> None:
