@@ -147,6 +147,18 @@ def test_commands_and_options_exist(path: Path, program: str) -> None:
             assert {argument for argument in arguments if re.match(r"--?[a-z]", argument)} <= options, call
 
 
+def test_measurements_that_results_cite_exist() -> None:
+    """With the values of their options; short calls leave out ``python -m jobs.bench``."""
+    group = typer.main.get_group(PROGRAMS["python -m jobs.bench"])
+    names, prose = "|".join(group.commands), read_prose(ROOT / "jobs" / "bench" / "RESULTS.md")
+    calls = re.findall(rf"`(?:python -m jobs\.bench )?((?:{names})(?: [^`]+)?)`", prose)
+    assert len(calls) > 10
+    for call in calls:
+        command_name, *arguments = shlex.split(call)
+        with typer.Context(group):
+            group.commands[command_name].make_context(command_name, arguments)
+
+
 @pytest.mark.parametrize("path", DOCUMENTS, ids=name)
 def test_make_has_its_targets(path: Path) -> None:
     targets = set(re.findall(r"^([\w-]+):", (ROOT / "Makefile").read_text(encoding="utf-8"), re.MULTILINE))
