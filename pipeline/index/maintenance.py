@@ -9,10 +9,7 @@ from functools import partial
 from typing import Any
 
 import lance
-import pyarrow as pa
-import pyarrow.compute as pc
 
-from pipeline import schema
 from pipeline.config import StoreConfig
 from pipeline.errors import UsageError
 from pipeline.index import engine_errors, journal, vector_index
@@ -21,26 +18,13 @@ from pipeline.index.changes import Changes
 from pipeline.index.handle import Generation, Handle, drop_former_generations, open_index
 from pipeline.index.journal import Failpoint, Published, table_uri
 from pipeline.index.lease import Lease
+from pipeline.index.scalar_indexes import drop_damaged, extend_indexes, find_damaged
 from pipeline.index.search_settings import ALL_PARTITIONS
 from pipeline.index.settings import known_values
 from pipeline.index.tables import FRAGMENTS_BETWEEN, compact, small_fragments
 from pipeline.index.vector_upkeep import Done, VectorUpkeep, drop_index
 from pipeline.index.writer import Writer
 from pipeline.index.writer_errors import plain_errors
-
-SCALAR_INDEXES = {
-    "files": ("file_id", "audio_id"),
-    "clips": ("clip_id", "file_id", "audio_id"),
-    "frames": ("audio_id", "begins"),
-    "pools": ("audio_id",),
-}
-"""The columns with indexes, of the tables that there are. Tables of older formats may lack some of the columns."""
-
-ROWS_TO_INDEX = 20_000
-"""From this many rows on, metadata columns get indexes: fewer rows are read as fast without."""
-
-FEW_VALUES = 1_000
-"""Up to this many different values, a bitmap index is the faster one."""
 
 MAX_HOURS = 1_000_000
 """The largest ``keep_hours``: more than a century."""
@@ -119,7 +103,7 @@ def refresh_indexes(writer: Writer, vectors: VectorUpkeep | None = None) -> Publ
         for name in [name for name in changes.versions if name != "frames"]:
             if len(small_fragments(changes.open(name))) > FRAGMENTS_BETWEEN:
                 _compact(changes, name, vectors)
-        _extend_indexes(changes)
+        extend_indexes(changes)
         return _publish(writer, "maintain", changes)
 
 
@@ -140,10 +124,11 @@ def optimize(writer: Writer, *, older_than: dt.timedelta, vectors: VectorUpkeep 
     vectors = vectors or VectorUpkeep()
     with writer.changes() as changes:
         n_before, n_done = _count_fragments(changes), len(vectors.done)
+        lost = drop_damaged(changes)
         vectors.update(changes, all_rows=True)
         for name in changes.versions:
             _compact(changes, name, vectors)
-        _extend_indexes(changes)
+        extend_indexes(changes)
         _publish(writer, "optimize", changes)
         writer.compact_journal()
         n_bytes = sum(_clean(writer, name, older_than) for name in changes.versions)
@@ -151,7 +136,7 @@ def optimize(writer: Writer, *, older_than: dt.timedelta, vectors: VectorUpkeep 
         table = lance.dataset(table_uri(writer.path, "batches"))
         n_bytes += table.cleanup_old_versions(max(min(older_than, _A_LOOK), _NO_TIME)).bytes_removed
         writer.n_commits = 0
-        done, problems = tuple(vectors.done[n_done:]), tuple(vectors.problems.values())
+        done, problems = tuple(vectors.done[n_done:]), (*lost, *vectors.problems.values())
         return Optimized(n_before, _count_fragments(changes), n_bytes, done, problems)
 
 
@@ -185,10 +170,23 @@ def _compact_or_drop_index(table: Any, damage: list[str]) -> Any:
 def drop_unreadable_indexes(writer: Writer) -> Published:
     """Drop the indexes that have lost a file: queries that use them would fail."""
     with writer.changes() as changes:
+        drop_damaged(changes)
         for name in changes.versions:
-            for index in unreadable_indexes(changes.open(name)):
-                changes.make("drop index", name, partial(_drop_index, name=index))
+            if vector_index.find_damage(changes.open(name), ALL_PARTITIONS) is not None:
+                changes.make("drop index", name, drop_index)
         return _publish(writer, "maintain", changes)
+
+
+def drop_lost_indexes(writer: Writer) -> list[str]:
+    """Drop the scalar indexes that have lost a file, before a run meets them; ``refresh_indexes`` builds them anew.
+
+    Returns:
+        One line on each.
+    """
+    with writer.changes() as changes:
+        lost = drop_damaged(changes)
+        _publish(writer, "maintain", changes)
+    return lost
 
 
 def _publish(writer: Writer, kind: str, changes: Changes) -> Published:
@@ -213,73 +211,8 @@ def _count_fragments(changes: Changes) -> int:
     return sum(len(changes.open(name).get_fragments()) for name in changes.versions)
 
 
-def indexed_columns(table: Any, name: str) -> list[str]:
-    """The columns of Earshot's own that have a scalar index, in the table ``name``."""
-    return [column for column in SCALAR_INDEXES[name] if column in table.schema.names]
-
-
 def unreadable_indexes(table: Any) -> list[str]:
-    """The names of the indexes of a table that cannot answer a query, since a file of theirs is lost."""
-    return [index.name for index in table.describe_indices() if not _answers(table, index.field_names[0])]
-
-
-def _answers(table: Any, column: str) -> bool:
-    if column == vector_index.COLUMN:
-        return vector_index.find_damage(table, ALL_PARTITIONS) is None
-    is_text = pa.types.is_string(table.schema.field(column).type)
-    try:
-        table.count_rows(filter=f"`{column}` = ''" if is_text else f"`{column}` IS NULL")
-    except (OSError, ValueError, RuntimeError):
-        return False
-    return True
-
-
-# --- scalar indexes ---------------------------------------------------------------------------------------------------
-
-
-def _extend_indexes(changes: Changes) -> None:
-    for name in changes.versions:
-        table = changes.open(name)
-        if table.count_rows() == 0:
-            continue
-        # Named, for the engine would otherwise extend all indexes, and rewrite the one on vectors.
-        existing = [index.name for index in table.describe_indices() if index.name != vector_index.NAME]
-        wanted = dict.fromkeys(indexed_columns(table, name), "BTREE")
-        if name in ("files", "clips"):
-            wanted |= _metadata_indexes(table)
-        for column, kind in wanted.items():
-            if f"{column}_idx" not in existing:
-                changes.make("index", name, partial(_create_index, column=column, kind=kind))
-        if existing:
-            changes.make("index", name, partial(_extend_index, names=existing))
-
-
-def _create_index(table: Any, column: str, kind: str) -> Any:
-    table.create_scalar_index(f"`{column}`" if not column.isidentifier() else column, kind, name=f"{column}_idx")
-    return table
-
-
-def _extend_index(table: Any, names: list[str]) -> Any:
-    table.optimize.optimize_indices(index_names=names)
-    return table
-
-
-def _drop_index(table: Any, name: str) -> Any:
-    table.drop_index(name)
-    return table
-
-
-def _metadata_indexes(table: Any) -> dict[str, str]:
-    """The kind of index for each metadata column, where there are enough rows for one to be of use."""
-    columns = schema.metadata_columns(table.schema)
-    if not columns.names or table.count_rows() < ROWS_TO_INDEX:
-        return {}
-    return {column.name: "BITMAP" if _has_few_values(table, column) else "BTREE" for column in columns}
-
-
-def _has_few_values(table: Any, column: pa.Field) -> bool:
-    """Whether a column has few different values, judged by a sample."""
-    if pa.types.is_boolean(column.type):
-        return True
-    sample = table.sample(min(table.count_rows(), ROWS_TO_INDEX), columns=[column.name])
-    return bool(pc.count_distinct(sample[column.name]).as_py() <= FEW_VALUES)
+    """The names of the indexes of a table that cannot answer a query, since a file of theirs is lost or damaged."""
+    names = list(find_damaged(table))
+    is_lost = vector_index.find_damage(table, ALL_PARTITIONS) is not None
+    return [*names, vector_index.NAME] if is_lost else names

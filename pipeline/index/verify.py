@@ -20,8 +20,9 @@ from pipeline.index import journal, vector_index
 from pipeline.index.findings import FILES_AT_ONCE, Finding, ids_of, is_duration
 from pipeline.index.handle import Generation, Handle, open_index
 from pipeline.index.lease import is_held
-from pipeline.index.maintenance import indexed_columns, unreadable_indexes
+from pipeline.index.maintenance import unreadable_indexes
 from pipeline.index.salvage import Fragments, read_all
+from pipeline.index.scalar_indexes import indexed_columns
 from pipeline.index.tables import complete, latest_version
 from pipeline.index.verify_pools import PoolsCheck
 from pipeline.index.verify_vectors import ClipsCheck, FramesCheck

@@ -24,7 +24,7 @@ from pipeline.index.handle import (
     switch,
 )
 from pipeline.index.lease import Lease
-from pipeline.index.maintenance import refresh_indexes
+from pipeline.index.maintenance import drop_lost_indexes, refresh_indexes
 from pipeline.index.salvage import Fragments
 from pipeline.index.tables import create_tables, read_files, select_metadata
 from pipeline.index.tuning import is_approximate
@@ -103,6 +103,7 @@ def index_corpus(
         tables = _create_missing(tables.refresh(), layout, failpoint, rebuild=rebuild)
         _check_data_files(tables, rebuild=rebuild)
         writer = Writer(tables.path, progress.run_id, failpoint=failpoint)
+        lost = drop_lost_indexes(writer)
         files = read_files(tables.path, writer.published)
         disks = prepare.find_disks(tables, is_mount)
         inventory = prepare.Inventory(listed, source_metadata, files, disks, layout)
@@ -124,7 +125,7 @@ def index_corpus(
         progress.enter("indexing tables")
         add_pools(writer, FRAMES_TO_POOL, progress.tell)
         refresh_indexes(writer, vectors)
-        progress.notes = (*progress.notes, *vectors.problems.values())
+        progress.notes = (*progress.notes, *lost, *vectors.problems.values())
         if replaces:
             switch(index, progress.run_id, failpoint)
         drop_former_generations(index.refresh(), dt.timedelta(hours=config.store.keep_hours))

@@ -8,7 +8,8 @@ import pytest
 from pipeline import schema
 from pipeline.errors import CommitConflict
 from pipeline.index import journal
-from pipeline.index.maintenance import SCALAR_INDEXES, optimize
+from pipeline.index.maintenance import optimize
+from pipeline.index.scalar_indexes import SCALAR_INDEXES
 from pipeline.index.tables import open_published
 from pipeline.index.writer import Writer
 from tests.helpers.batches import BEFORE, RACE_A, Corpus, check_state, create, prepare, run

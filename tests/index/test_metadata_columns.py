@@ -10,8 +10,9 @@ from jobs.bench import many
 from pipeline import schema
 from pipeline.corpus.metadata import CorpusMetadata
 from pipeline.index import metadata_columns
-from pipeline.index.maintenance import ROWS_TO_INDEX, refresh_indexes
+from pipeline.index.maintenance import refresh_indexes
 from pipeline.index.metadata_columns import MetadataColumns
+from pipeline.index.scalar_indexes import ROWS_TO_INDEX
 from pipeline.index.tables import open_published
 from pipeline.index.writer import Batch, Writer
 from pipeline.search.tables import open_table, read_rows
