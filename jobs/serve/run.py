@@ -17,7 +17,7 @@ from jobs.serve.app import make_app
 from jobs.serve.page_files import PAGE
 from jobs.serve.security import is_loopback, make_access
 from jobs.serve.service import open_service
-from jobs.shared.servers import Running, name_index, noted
+from jobs.shared.servers import Running, find_server, name_index, noted
 from pipeline.errors import UsageError
 
 GRACE_S = 1
@@ -48,7 +48,13 @@ def run_server(options: Options, on_start: Callable[[str], None]) -> None:
         UsageError: there is no index, or the port is taken.
     """
     service = open_service(options.index)
-    listening = bind(options.host, options.port)
+    try:
+        listening = bind(options.host, options.port)
+    except UsageError:
+        other = find_server(options.index)
+        if other is None or not other.address.endswith(f":{options.port}"):
+            raise
+        raise UsageError(f"--port {options.port}: a server of this index runs there already: {other.address}") from None
     port = listening.getsockname()[1]
     token = None if is_loopback(options.host) else secrets.token_urlsafe(24)
     app = make_app(service, make_access(options.host, port, options.allowed_hosts, token), options.page)
@@ -163,7 +169,17 @@ def _find_own_address() -> str:
             return "127.0.0.1"
 
 
-def open_browser(address: str) -> None:
-    """Show an address in the browser, if there is a display; a browser of the terminal would take it over."""
-    if os.environ.get("DISPLAY") or os.environ.get("WAYLAND_DISPLAY"):
-        threading.Thread(target=webbrowser.open, args=(address,), name="browser", daemon=True).start()
+def open_browser(address: str) -> threading.Thread | None:
+    """Show an address in the browser, if there is a display; a browser of the terminal would take it over.
+
+    One with a token is not shown: the command that opens it would tell the token to every user of this machine.
+
+    Returns:
+        The thread that opens it.
+    """
+    has_display = os.environ.get("DISPLAY") or os.environ.get("WAYLAND_DISPLAY")
+    if not has_display or "token=" in address:
+        return None
+    thread = threading.Thread(target=webbrowser.open, args=(address,), name="browser", daemon=True)
+    thread.start()
+    return thread

@@ -15,10 +15,11 @@ import ipaddress
 import re
 from collections.abc import Iterable
 from dataclasses import dataclass
+from html import escape
 from urllib.parse import parse_qsl, quote, urlencode, urlsplit
 
 from starlette.datastructures import Headers, MutableHeaders
-from starlette.responses import JSONResponse, RedirectResponse, Response
+from starlette.responses import HTMLResponse, JSONResponse, RedirectResponse, Response
 from starlette.types import ASGIApp, Message, Receive, Scope, Send
 
 LOOPBACK_NAMES = frozenset({"localhost", "127.0.0.1", "::1"})
@@ -136,9 +137,9 @@ class Guard:
             rest = urlencode([(name, value) for name, value in query if name != "token"])
             # One slash: an address that begins with two would lead to another host.
             path = "/" + quote(scope["path"].lstrip("/\\"))
-            redirect = RedirectResponse(path + (f"?{rest}" if rest else ""), status_code=303)
-            redirect.set_cookie(self._access.cookie, make_cookie(token), httponly=True, samesite="strict", path="/")
-            return redirect
+            lead = _lead_to(path + (f"?{rest}" if rest else ""), headers.get("sec-fetch-site", "none"))
+            lead.set_cookie(self._access.cookie, make_cookie(token), httponly=True, samesite="strict", path="/")
+            return lead
         scheme, _, bearer = headers.get("authorization", "").partition(" ")
         if scheme.lower() == "bearer" and _is_same(bearer.strip(), token):
             return None
@@ -149,6 +150,16 @@ class Guard:
         answer = refuse(401, "this server asks for a token: open the address that `earshot serve` has printed")
         answer.headers["WWW-Authenticate"] = "Bearer"
         return answer
+
+
+def _lead_to(address: str, came_from: str) -> Response:
+    """Leads a browser to an address of this server, where it has to send a cookie that it just got.
+
+    After a link of another site, browsers send no such cookie with a redirect, but do with what a page leads to.
+    """
+    if came_from in ("none", "same-origin"):
+        return RedirectResponse(address, status_code=303)
+    return HTMLResponse(f'<!doctype html><meta http-equiv="refresh" content="0; url={escape(address)}">')
 
 
 def _check_origin(headers: Headers, host: str) -> Response | None:

@@ -214,6 +214,12 @@ def test_server_beyond_this_machine_wants_a_token(config: Config, tmp_path: Path
         assert server.notes == []
 
 
+def test_server_that_runs_already_is_named(found: Served, config: Config, call: Call) -> None:
+    code, out, err = call("serve", config.into, "--port", found.port, "--no-browser")
+    assert (code, out) == (2, "")
+    assert err.endswith(f"a server of this index runs there already: http://127.0.0.1:{found.port}\n")
+
+
 def test_taken_port_is_said_with_another_one(config: Config, call: Call) -> None:
     with socket.create_server(("127.0.0.1", 0)) as other:
         port = other.getsockname()[1]

@@ -100,6 +100,16 @@ def test_token_in_the_address_becomes_a_cookie_and_leaves_the_address(service: S
     assert make_client(service, BEYOND).get("/api/info").status_code == 401
 
 
+def test_link_of_another_site_leads_to_the_page_by_a_page(service: Service, page: Path) -> None:
+    client = make_client(service, BEYOND, page=page)
+    answer = client.get(f'/?a="<&token={TOKEN}', headers={"Sec-Fetch-Site": "cross-site"}, follow_redirects=False)
+    assert answer.status_code == 200
+    assert 'content="0; url=/?a=%22%3C"' in answer.text
+    assert TOKEN not in answer.text
+    assert "SameSite=strict" in answer.headers["set-cookie"]
+    assert client.get("/").status_code == 200
+
+
 def test_bearer_token_is_answered(service: Service) -> None:
     client = make_client(service, BEYOND)
     assert client.get("/api/info", headers={"Authorization": f"bearer {TOKEN}"}).status_code == 200

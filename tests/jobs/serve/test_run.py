@@ -1,0 +1,43 @@
+"""Addresses of a server, and what is shown in a browser."""
+
+import webbrowser
+
+import pytest
+
+from jobs.serve.run import address_of, open_browser
+
+
+@pytest.mark.parametrize(
+    ("host", "shown"),
+    [
+        ("127.0.0.1", "http://127.0.0.1:80"),
+        ("::1", "http://[::1]:80"),
+        ("[::1]", "http://[::1]:80"),
+        ("a.b", "http://a.b:80"),
+    ],
+)
+def test_address_names_the_host(host: str, shown: str) -> None:
+    assert address_of(host, 80) == shown
+
+
+def test_server_of_all_addresses_is_reached_by_loopback_here() -> None:
+    assert address_of("0.0.0.0", 80, for_programs=True) == "http://127.0.0.1:80"
+    assert address_of("::", 80, for_programs=True) == "http://[::1]:80"
+    assert "0.0.0.0" not in address_of("0.0.0.0", 80)
+
+
+@pytest.mark.parametrize(
+    ("address", "display", "opened"),
+    [("http://x/", ":0", ["http://x/"]), ("http://x/", "", []), ("http://x/?token=t", ":0", [])],
+)
+def test_browser_opens_where_there_is_a_display_and_no_token(
+    address: str, display: str, opened: list[str], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    seen: list[str] = []
+    monkeypatch.setenv("DISPLAY", display)
+    monkeypatch.delenv("WAYLAND_DISPLAY", raising=False)
+    monkeypatch.setattr(webbrowser, "open", seen.append)
+    thread = open_browser(address)
+    if thread is not None:
+        thread.join()
+    assert seen == opened
