@@ -1,5 +1,6 @@
 """A server stays in its state while a run publishes, and takes over the newest one when asked."""
 
+import shutil
 from pathlib import Path
 
 import pytest
@@ -74,6 +75,27 @@ def test_request_for_a_state_that_is_gone_is_told_so(client: TestClient) -> None
     answer = client.get("/api/query", params={"text": "x", "at": 999})
     assert answer.status_code == 410
     assert "reload" in answer.json()["error"]
+
+
+def test_state_whose_tables_are_deleted_is_gone_and_the_newest_is_damaged(own: Config) -> None:
+    client = served.make_client(own.into)
+    publish(own, "new.wav")
+    shutil.rmtree(Path(own.into) / "clips.lance" / "data")
+    answer = client.get("/api/query", params={"text": "x"})
+    assert answer.status_code == 410
+    assert "clean-up has deleted its tables" in answer.json()["error"]
+    assert client.post("/api/refresh").status_code == 200
+    answer = client.get("/api/query", params={"text": "x"})
+    assert answer.status_code == 503
+    assert "the index is damaged" in answer.json()["error"]
+
+
+def test_index_that_is_deleted_is_said_so(own: Config) -> None:
+    client = served.make_client(own.into)
+    shutil.rmtree(own.into)
+    answer = client.post("/api/refresh")
+    assert answer.status_code == 503
+    assert "no index here" in answer.json()["error"]
 
 
 def test_commands_get_the_newest_state_and_the_page_its_own(own: Config) -> None:
