@@ -30,8 +30,8 @@ _PIXELS_WIDE, _PIXELS_HIGH = 4.0, 2.0
 _FARTHEST = 0.6
 """Windows lie this far apart at most, in their lengths: a click between two of them still shows, 9 dB weaker."""
 
-_CHUNK_SAMPLES, _CHUNK_WINDOWS = 1 << 18, 512
-"""So much is transformed at a time, at most."""
+_CHUNK_SAMPLES, _CHUNK_VALUES = 1 << 18, 1 << 17
+"""So much of the sound, and so many values of windows, are transformed at a time: more would not stay in the cache."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -159,7 +159,7 @@ class _Windows:
         self._per_column = max(1, math.ceil(n_samples / width / (_FARTHEST * n_window)))
         self.n = width * self._per_column
         step = max(1, n_samples // self.n)
-        self.at_once = max(1, min(_CHUNK_WINDOWS, _CHUNK_SAMPLES // max(step, n_window // 8)))
+        self.at_once = max(1, min(_CHUNK_VALUES // n_window, _CHUNK_SAMPLES // step))
 
     def begins(self, first: int, stop: int) -> npt.NDArray[np.int64]:
         """Where windows begin, in samples from the beginning of the span: each has its middle at its own time."""
@@ -190,10 +190,11 @@ def _measure_power(samples: Samples, begins: npt.NDArray[np.int64], n_window: in
     """The power of each band (windows, bands): 1 for a sine of full scale; the mean of the channels."""
     shape = np.hanning(n_window + 1)[:-1].astype(np.float32)
     shape *= np.float32(2 / shape.sum())
-    cut = np.lib.stride_tricks.sliding_window_view(samples, n_window, axis=0)[begins]  # (windows, channels, n_window)
-    bands = np.fft.rfft(cut * shape)
+    by_channel = np.ascontiguousarray(samples[begins[0] : begins[-1] + n_window].T)
+    cut = np.lib.stride_tricks.sliding_window_view(by_channel, n_window, axis=1)[:, begins - begins[0]]
+    bands = np.fft.rfft(cut * shape)  # (channels, windows, bands)
     powers = np.square(bands.real) + np.square(bands.imag)
-    return np.asarray(powers[:, 0] if powers.shape[1] == 1 else powers.mean(axis=1), np.float32)
+    return np.asarray(powers[0] if len(powers) == 1 else powers.mean(axis=0), np.float32)
 
 
 class _Rows:

@@ -35,7 +35,7 @@ def draw_tile(levels_db: npt.NDArray[np.float32], gain_db: float = 0.0, kind: Ki
         picture.putpalette(scale().tobytes())
         picture.save(file, "PNG", compress_level=3)
     else:
-        Image.fromarray(scale()[steps]).save(file, "WEBP", quality=80, method=1)
+        Image.fromarray(scale()[steps]).save(file, "WEBP", quality=80, method=0)
     return file.getvalue()
 
 
