@@ -1,6 +1,7 @@
 """Events found through pools, against those of a scan over all frames."""
 
 import itertools
+import shutil
 from dataclasses import replace
 from pathlib import Path
 from typing import Any
@@ -15,6 +16,8 @@ from jobs.bench import truth
 from jobs.bench.synthetic import FILE_FRAMES
 from pipeline.index import journal
 from pipeline.index.search_settings import SearchSettings
+from pipeline.index.vector_index import Step, count_partitions
+from pipeline.index.vector_upkeep import make_here
 from pipeline.search import candidates
 from pipeline.search.event_reader import EventQuery
 from pipeline.search.event_tables import EventTables
@@ -218,10 +221,18 @@ def measure_recall(sounds: MadeIndex, queries: Any, k: int, per_event: int, wher
     return np.mean([each for each in recalls if each is not None])
 
 
-@pytest.mark.parametrize(("k", "n_questions"), [(1, 20), (20, 30), (200, 10)])
-def test_a_vector_index_finds_nearly_all_events(sounds: MadeIndex, k: int, n_questions: int) -> None:
-    """Builds differ by chance: the recall of the 20 best events was 0.95 to 0.99 in a dozen of them."""
-    assert measure_recall(sounds, sounds.vectors.texts(n_questions), k, per_event=10) >= 0.93
+def test_a_vector_index_finds_nearly_all_events(sounds: MadeIndex, tmp_path: Path) -> None:
+    """Each build turns the vectors at random before it makes codes of them, and draws a sample for its partitions. Of
+    128 numbers, the codes of a build find 0.96 to 0.99 of the 20 best events, so three builds count together."""
+    built = replace(sounds, path=Path(shutil.copytree(sounds.path, tmp_path / "index")))
+    pools_uri = journal.table_uri(built.path, "pools")
+    recalls: dict[int, list[float]] = {1: [], 20: [], 200: []}
+    for _ in range(3):
+        pools = lance.dataset(pools_uri)
+        make_here(pools, Step("pools", count_partitions("pools", pools.count_rows()), 0, pools.count_rows()))
+        for k, n_questions in ((1, 30), (20, 30), (200, 5)):
+            recalls[k].append(measure_recall(built, sounds.vectors.texts(n_questions), k, per_event=10))
+    assert min(map(np.mean, recalls.values())) >= 0.95
 
 
 def test_rain_that_fills_the_first_pages_hides_no_event(sounds: MadeIndex) -> None:
