@@ -67,12 +67,6 @@ class DecodeConfig(_Section):
     """soxr's quality preset."""
 
 
-class BoundedDecodeConfig(DecodeConfig):
-    """How a run decodes: as its index does, with the run's limits."""
-
-    max_file_hours: float
-
-
 class WindowConfig(_Section):
     """How a waveform is cut into windows. Fixed for an index."""
 
@@ -169,11 +163,6 @@ class Config(_Section):
     encode: EncodeConfig = EncodeConfig()
     store: StoreConfig = StoreConfig()
     run: RunConfig = RunConfig()
-
-    @property
-    def bounded_decode(self) -> BoundedDecodeConfig:
-        """How this run decodes."""
-        return BoundedDecodeConfig(**self.decode.model_dump(), max_file_hours=self.run.max_file_hours)
 
     @field_validator("sources", mode="before")
     @classmethod

@@ -62,12 +62,12 @@ with torch.inference_mode():
 
 
 def decode_first(
-    row: dict[str, Any], config: "DecodeConfig", grid: "Grid", block_windows: int, *, mark: str
+    row: dict[str, Any], config: "DecodeConfig", grid: "Grid", *limits: Any, mark: str
 ) -> "Iterator[pa.Table]":
     """``decode_batch``, which also writes the time of the first table of windows to ``mark``."""
     from pipeline.run.decode_stage import decode_batch
 
-    for table in decode_batch(row, config, grid, block_windows):
+    for table in decode_batch(row, config, grid, *limits):
         if not os.path.exists(mark):
             Path(mark).write_text(str(time.time()))
         yield table

@@ -62,6 +62,7 @@ def plan(
     summary: dict[str, Any] = {
         **{action: counts[action] for action in ACTIONS},
         "hours": made.seconds_to_decode / 3600,
+        "hours_examined": made.seconds_examined / 3600,
         "bytes": made.bytes_to_write,
         "seconds": estimate_run_seconds(made, opened.live),
         "notes": list(made.notes),

@@ -112,6 +112,11 @@ class Display:
         """Before the work, print what will be encoded and how many bytes will be written."""
         from pipeline.encoder.checkpoint import BUNDLED
 
+        if not self._quiet and plan.n_examined:
+            hours = show_duration(plan.seconds_examined)
+            self._say(
+                f"{count(plan.n_examined, 'file')} to examine, whose decoding was corrected: up to {hours} of audio"
+            )
         if self._quiet or not plan.n_to_decode:
             return
         self._say(

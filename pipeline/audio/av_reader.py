@@ -1,7 +1,8 @@
 """Samples from FFmpeg (through PyAV): mp3, ogg, opus, m4a, webm, and whatever libsndfile refuses."""
 
+import math
 import re
-from collections.abc import Callable, Iterator
+from collections.abc import Iterator
 from typing import Any, BinaryIO, cast
 
 import av
@@ -10,7 +11,12 @@ import av.error
 from pipeline.audio import opus
 from pipeline.audio.channels import Channels, Mixer
 from pipeline.audio.containers import (
+    CHECKED_ENDS,
     CLOCKED_FORMATS,
+    FILM_LONG_FORMATS,
+    MATROSKA,
+    MP4,
+    SPLICED_FORMATS,
     TIMED_FORMATS,
     begins_as_audio,
     find_next_link,
@@ -18,10 +24,11 @@ from pipeline.audio.containers import (
 )
 from pipeline.audio.ffmpeg import open_container
 from pipeline.audio.frames import join_frames, kind_of, make_silence
-from pipeline.audio.header_lengths import View, find_cut, is_cut_asf, is_cut_caf
+from pipeline.audio.header_lengths import View, find_cut
+from pipeline.audio.losses import Losses
 from pipeline.audio.matroska import lacks_duration, read_track_duration
 from pipeline.audio.mpeg_tags import find_frames_end, read_mp3_duration
-from pipeline.audio.packets import PAUSING_CODECS, SPLICED_FORMATS, Packets, is_pause
+from pipeline.audio.packets import PAUSING_CODECS, Packets, is_pause
 from pipeline.audio.pieces import PIECE_S, PIECE_VALUES, AudioInfo, Piece
 from pipeline.audio.source import Bytes
 from pipeline.audio.timeline import GAP_S, OPUS_GAP_S, Container, Timeline, find_zero
@@ -59,8 +66,7 @@ class AvReader:
             self._is_chain = False
             if self._container.format.name == "ogg":
                 self._check_ogg_end(source)
-            if self._container.format.name in _CHECKED_ENDS:
-                self._check_end(source, _CHECKED_ENDS[self._container.format.name])
+            self._check_end(source)
             self._stream = self._choose(source)
             is_opus = self._stream.codec_context.name == "opus"
             self._pre_skip = opus.read_pre_skip(self._stream.codec_context.extradata) if is_opus else 0
@@ -146,14 +152,13 @@ class AvReader:
 
     def _timed_frames(self) -> Iterator[tuple[float, Any]]:
         """Each frame, with the seconds of silence before it; the last frame may be None."""
-        has_clock = self._has_clock
         timeline, is_first = self._timeline, True
         for silence_s, frame in self._frames():
             timeline.at_s += silence_s
             if frame is not None:
                 surplus_s = self._take_surplus(frame) if is_first else 0.0
                 is_first = False
-                if has_clock and (time_s := frame.time) is not None:
+                if self._has_clock and (time_s := frame.time) is not None:
                     silence_s += timeline.silence_before(time_s + surplus_s)
                 timeline.at_s += frame.samples / frame.sample_rate - surplus_s
             yield silence_s, frame
@@ -162,16 +167,15 @@ class AvReader:
 
     @property
     def _has_clock(self) -> bool:
-        """Whether the times of frames tell where they lie; avi counts chunks."""
-        name = self._container.format.name
-        return (self._timed and name != "avi") or self._is_chain or name in CLOCKED_FORMATS
+        """Whether the times of frames tell where they lie."""
+        return self.raw is not None or self._container.format.name in CLOCKED_FORMATS
 
     def _take_surplus(self, frame: Any) -> float:
         """Note how many samples FFmpeg has left at the beginning of opus in Matroska: it skips too few of other rates.
 
         Returns the seconds of that.
         """
-        if self._pre_skip and self._container.format.name == "matroska,webm":
+        if self._pre_skip and self._container.format.name == MATROSKA:
             self._surplus = max(0, self._pre_skip - (self._n_opus_samples - frame.samples))
         return self._surplus / opus.RATE_HZ
 
@@ -179,16 +183,20 @@ class AvReader:
         """Each frame, with the duration of the pauses before it; None for a frame after the last pause."""
         n_packets = n_bad = 0
         worst: Exception | None = None
+        losses = Losses()
         may_pause = self.info.codec in PAUSING_CODECS
         pause_s, count_opus = 0.0, self._pre_skip > 0
         for packet in self._packets:
             n_packets += 1
             if count_opus and packet.size:
                 self._n_opus_samples += opus.count_samples(bytes(memoryview(packet)[:2]))
+            size_bytes, at = packet.size, packet.pos
             try:
                 frames = packet.decode()
+                losses.note(size_bytes, at, decodes=True)
             except av.error.FFmpegError as error:
                 frames = []
+                losses.note(size_bytes, at, decodes=False)
                 if not is_pause(packet, self.info.codec):
                     n_bad, worst = n_bad + 1, error
             if frames:
@@ -203,6 +211,8 @@ class AvReader:
             yield pause_s, None
         if self._container.format.name != "ogg":  # in Ogg, another link may follow
             self.trouble = self._packets.failed or self.trouble
+        if not (self._has_clock or self._timed or may_pause):
+            self.trouble = self.trouble or losses.describe(self._end)
         # Many healthy mp3 files begin or end with a tag or half a frame: one or two bad packets.
         if worst and n_bad > max(2, n_packets // 1000):
             self.trouble = f"{n_bad} of {n_packets} packets cannot be decoded: {one_line(worst)}"
@@ -220,6 +230,11 @@ class AvReader:
             notes.append(f"its clock jumps ahead {jumps}: this is not taken for silence")
         return "; ".join(notes) or None
 
+    @property
+    def is_alone(self) -> bool:
+        """Whether the file has no other stream of sound or picture."""
+        return not self._packets.has_neighbours
+
     def _choose(self, source: Bytes) -> Any:
         tracks = self._container.streams.audio
         stream = self._container.streams.best("audio") if len(tracks) < 2 else self._choose_track(source)
@@ -229,7 +244,7 @@ class AvReader:
             raise self._not_opened("no stream in it")
         if stream.codec_context is None:
             raise FileFailure("decode", "unsupported", "no decoder for this codec")
-        if self._container.format.name == _MP4 and stream.codec_context.codec_tag in ("enca", "drms"):
+        if self._container.format.name == MP4 and stream.codec_context.codec_tag in ("enca", "drms"):
             raise FileFailure("decode", "unsupported", "encrypted")
         if self._container.format.name == "caf" and stream.codec_context.name == "alac":
             # The last packet is as short as it should be. FFmpeg would cut off its padding again.
@@ -252,9 +267,10 @@ class AvReader:
         self._timed &= same_stream
         self._is_chain = not same_stream
 
-    def _check_end(self, source: Bytes, is_cut: Callable[[Bytes], bool]) -> None:
+    def _check_end(self, source: Bytes) -> None:
+        is_cut = CHECKED_ENDS.get(self._container.format.name)
         position = source.tell()
-        if is_cut(source):
+        if is_cut is not None and is_cut(source):
             self.trouble = "cut off before the end of its samples"
         source.seek(position)
 
@@ -265,7 +281,14 @@ class AvReader:
 
     def _find_zero(self) -> float | None:
         sound_s = self._packets.first_s
-        return None if sound_s is None else find_zero(sound_s, self._packets.neighbours, self._stated_s())
+        if sound_s is None:
+            return None
+        return find_zero(sound_s, self._packets.neighbours, self._stated_s(), self._earliest_s)
+
+    @property
+    def _earliest_s(self) -> float:
+        """The earliest time that is to be heard."""
+        return -math.inf if self._container.format.name in SPLICED_FORMATS else 0.0
 
     def _stated_s(self) -> float | None:
         """The duration that the container states."""
@@ -278,7 +301,7 @@ class AvReader:
         may_splice = self._is_chain or self._container.format.name in SPLICED_FORMATS  # each link has its own clock
         first_s = self._packets.first_s
         if first_s is not None:
-            first_s = max(0.0, first_s + self._pre_skip / opus.RATE_HZ)
+            first_s = max(self._earliest_s, first_s + self._pre_skip / opus.RATE_HZ)
         container = Container(size_bytes, max(durations_s, default=None), zero_s, may_splice, first_s)
         is_opus = self.info.codec == "opus"
         return Timeline(container, self._packets.neighbours, OPUS_GAP_S if is_opus else GAP_S)
@@ -309,15 +332,15 @@ class AvReader:
             return None  # avi counts vorbis in bytes, by a rate that is an average
         begin_s = max(0.0, self._packets.first_s or 0.0)
         lead_s = 0.0 if zero_s is None else max(0.0, begin_s - zero_s)
-        if name == "asf" and self._packets.has_neighbours:
-            return None  # it states how long the film is, and the sound may end before
+        if name in FILM_LONG_FORMATS and self._packets.has_neighbours:
+            return None
         if self._stream.duration is not None and not self._guesses:
             duration_s = float(self._stream.duration * self._stream.time_base)
             if name == "ogg" and self._pre_skip and begin_s:  # FFmpeg counts from zero, but the stream begins later
                 duration_s -= begin_s + 2 * self._pre_skip / opus.RATE_HZ
             if self._counts_blocks:
                 duration_s -= float(self._stream.time_base)
-            return duration_s + (lead_s if name != "asf" else 0.0)
+            return duration_s + (0.0 if name in FILM_LONG_FORMATS else lead_s)
         # Without a duration of its own, the sound may end before the film around it.
         ends_s = self._stated_s()
         if self._packets.has_neighbours:
@@ -326,9 +349,5 @@ class AvReader:
         return None if ends_s is None else max(0.0, ends_s - begin_s + lead_s)
 
 
-_CHECKED_ENDS = {"asf": is_cut_asf, "caf": is_cut_caf}
-
 _MOST_LINKS = 1_000
 """Links whose codec, rate or channels differ from the one before: FFmpeg reads up to 5 MB to open each."""
-
-_MP4 = "mov,mp4,m4a,3gp,3g2,mj2"

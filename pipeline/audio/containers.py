@@ -5,8 +5,9 @@ A new container also needs its extension (``corpus.extensions``), bytes per seco
 """
 
 import re
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator, Mapping
 
+from pipeline.audio.header_lengths import is_cut_asf, is_cut_caf
 from pipeline.audio.source import Bytes
 
 FFMPEG_FORMATS = (
@@ -15,14 +16,25 @@ FFMPEG_FORMATS = (
 )
 """The formats that FFmpeg may open. Left out: images, text, and playlists, which would make it open further files."""
 
-TIMED_FORMATS = frozenset(
-    ["aiff", "ape", "asf", "au", "avi", "caf", "flac", "matroska,webm", "mov,mp4,m4a,3gp,3g2,mj2", "ogg", "tta"]
-) | {"w64", "wav", "wv"}
-"""Formats that state their duration and, except for avi, the time of each packet. In others, FFmpeg estimates by the
-bit rate."""
+MP4, MATROSKA = "mov,mp4,m4a,3gp,3g2,mj2", "matroska,webm"
+"""FFmpeg's names of these. Others are called like their extension."""
 
-CLOCKED_FORMATS = frozenset(["flv", "mpeg", "mpegts", "nut"])
-"""Formats that state the time of each packet, but no duration that can be relied upon."""
+TIMED_FORMATS = frozenset(["aiff", "ape", "asf", "au", "avi", "caf", "flac", MATROSKA, MP4, "ogg", "tta"])
+TIMED_FORMATS |= {"w64", "wav", "wv"}
+"""Formats that state their duration. In others, FFmpeg estimates it by the bit rate."""
+
+CLOCKED_FORMATS = (TIMED_FORMATS - {"avi"}) | {"flv", "mpeg", "mpegts", "nut", "rm"}
+"""Formats that state the time of each packet; avi counts chunks."""
+
+SPLICED_FORMATS = frozenset(["mpegts", "mpeg"])
+"""Formats whose clock a recorder may set anew in the middle. It also begins again after 26.5 hours: FFmpeg then gives
+what comes before a time below zero."""
+
+FILM_LONG_FORMATS = frozenset(["asf"])
+"""Formats that state how long the film is, from its beginning on; its sound may end before."""
+
+CHECKED_ENDS: Mapping[str, Callable[[Bytes], bool]] = {"asf": is_cut_asf, "caf": is_cut_caf}
+"""Formats of which FFmpeg does not tell whether they are cut off."""
 
 _EXACT = re.compile(
     rb"(?:RIFF|RIFX|RF64|BW64).{4}WAVE|FORM.{4}(?:AIF[FC]|8SVX|16SV)|fLaC|\.snd|dns\.|caff|riff\x2e\x91\xcf\x11"
@@ -78,11 +90,23 @@ def _first_serials(head: bytes) -> Iterator[bytes]:
         at += 27 + n_segments + sum(head[at + 27 : at + 27 + n_segments])
 
 
+_OGG_LINK = re.compile(rb"OggS\0[\x02\x06]")
+_FLAC_LINK = re.compile(rb"fLaC[\0\x80]\0\0\x22")
+
+
 def find_next_link(source: Bytes, at: int) -> int | None:
     """Where the next link of chained Ogg begins behind ``at``; None if there is none. Source: RFC 3533, section 4."""
-    at += 1
-    while len(block := source.peek(at, _SCANNED_BYTES)) > 27:
-        for mark in re.finditer(rb"OggS\0[\x02\x06]", block):
-            return at + mark.start()
-        at += len(block) - 5
+    return _find(source, at + 1, _OGG_LINK, 6)
+
+
+def find_joined_flac(source: Bytes, at: int) -> int | None:
+    """Where another FLAC file begins behind ``at``; None if there is none. Source: RFC 9639, section 8."""
+    return _find(source, at + 1, _FLAC_LINK, 8)
+
+
+def _find(source: Bytes, at: int, mark: re.Pattern[bytes], mark_bytes: int) -> int | None:
+    while len(block := source.peek(at, _SCANNED_BYTES)) >= mark_bytes:
+        if found := mark.search(block):
+            return at + found.start()
+        at += len(block) - mark_bytes + 1
     return None

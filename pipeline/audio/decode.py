@@ -26,8 +26,9 @@ import soxr
 
 from pipeline.audio.av_reader import AvReader
 from pipeline.audio.limits import LengthLimit
-from pipeline.audio.pieces import AudioInfo, Piece, mean_channels
-from pipeline.audio.readers import open_reader, without_tag
+from pipeline.audio.pieces import Piece, mean_channels
+from pipeline.audio.readers import without_tag
+from pipeline.audio.sound import Sound
 from pipeline.audio.soundfile_reader import SoundfileReader
 from pipeline.audio.source import Bytes, Source, file_boundary, unreadable
 from pipeline.config import DecodeConfig
@@ -51,13 +52,12 @@ Hz has 640."""
 class AudioStream(AbstractContextManager["AudioStream"]):
     """An open audio file: a context manager, made by ``open_audio``."""
 
-    def __init__(self, source: Bytes, config: DecodeConfig, raw: RawFormat | None) -> None:
+    def __init__(self, source: Bytes, config: DecodeConfig, raw: RawFormat | None, max_hours: float | None) -> None:
         self._source = source
         self._config = config
-        self._sound = without_tag(source)
-        self._reader = open_reader(self._sound, raw)
+        self._sound = Sound(without_tag(source), raw)
         self.info = self._reader.info
-        self.limit = LengthLimit(source.size_bytes, config)
+        self.limit = LengthLimit(source.size_bytes, max_hours)
         self._decoded_s = 0.0
         self._limited_from_s = 0.0
         self._running: Iterator[Waveform] | None = None
@@ -65,7 +65,6 @@ class AudioStream(AbstractContextManager["AudioStream"]):
         self._kept: deque[Waveform] = deque()  # the newest blocks before that sample
         self._keeps = False
         self._stop_s: float | None = None
-        self._trouble: str | None = None
 
     def __exit__(self, *_: object) -> None:
         self.close()
@@ -79,6 +78,11 @@ class AudioStream(AbstractContextManager["AudioStream"]):
     def note(self) -> str | None:
         """A remark for people on a file that is not faulty. Complete once ``blocks`` is exhausted."""
         return "; ".join(filter(None, [self._reader.note, self._reader.mixer.note])) or None
+
+    @property
+    def is_alone(self) -> bool:
+        """Whether the file has no other stream of sound or picture, covers aside."""
+        return self._reader.is_alone
 
     @property
     def n_samples(self) -> int | None:
@@ -107,14 +111,14 @@ class AudioStream(AbstractContextManager["AudioStream"]):
                 ``first``.
         """
         with file_boundary(self._source):
-            if first and self.n_samples is not None and first >= self.n_samples:
+            if first and self.n_samples is not None and first >= self.n_samples and not self._sound.is_joined:
                 raise self._out_of_range(first, self.n_samples)
             self._stop_s = None if stop is None else samples_to_seconds(stop)
             if self._running is None:
                 self._check_length(first, stop)
                 self._keeps = self.n_samples is None and (first > 0 or stop is not None)
                 self._at = self._go_to(first)
-                self._running = self._resample(self._checked(self._pieces(exactly=exactly)))
+                self._running = self._resample(self._checked(self._sound.pieces(exactly=exactly)))
             self._limited_from_s = self._decoded_s
             at = self._oldest
             for block in chain(tuple(self._kept), self._go_on()):
@@ -194,6 +198,10 @@ class AudioStream(AbstractContextManager["AudioStream"]):
             return is_whole
 
     @property
+    def _reader(self) -> SoundfileReader | AvReader:
+        return self._sound.reader
+
+    @property
     def _exact_reader(self) -> SoundfileReader:
         if not isinstance(self._reader, SoundfileReader):
             raise ValueError("this file is not seekable exactly")
@@ -203,32 +211,11 @@ class AudioStream(AbstractContextManager["AudioStream"]):
     def truncated(self) -> str | None:
         """After ``blocks`` is exhausted: None, or one line on how much of the wanted samples is missing."""
         expected_s = self.info.expected_duration_s if self._stop_s is None else self._stop_s
-        if expected_s is not None and expected_s - self._decoded_s > _tolerance_s(self.info):
+        if expected_s is not None and expected_s - self._decoded_s > self.info.tolerance_s:
             found = f"{self._decoded_s:.3f} s decoded of {expected_s:.3f} s"
-            why = self._trouble or (self._reader.shortfall if isinstance(self._reader, SoundfileReader) else None)
+            why = self._sound.trouble or (self._reader.shortfall if isinstance(self._reader, SoundfileReader) else None)
             return f"{found}: {why}" if why else found
-        return self._trouble if self._stop_s is None else None
-
-    def _pieces(self, *, exactly: bool) -> Iterator[Piece]:
-        """The samples at the file's own rate. Unless ``exactly``, FFmpeg goes on where libsndfile fails."""
-        if isinstance(self._reader, SoundfileReader):
-            yield from self._reader.pieces()
-            if not self._reader.stopped_short():
-                return
-            if exactly:
-                raise FileFailure("decode", "decode_error", self._reader.trouble or "stops short")
-            self._trouble, n_read = self._reader.trouble, self._reader.n_read
-            mixer = self._reader.mixer
-            self._reader.close()
-            try:
-                self._reader = AvReader(self._sound)
-            except FileFailure:
-                return
-            self._reader.mixer = mixer
-            yield from _skip(self._reader.pieces(), n_read)
-        else:
-            yield from self._reader.pieces()
-        self._trouble = self._reader.trouble
+        return self._sound.trouble if self._stop_s is None else None
 
     def _checked(self, pieces: Iterator[Piece]) -> Iterator[Piece]:
         for rate_hz, mono in pieces:
@@ -263,18 +250,24 @@ class AudioStream(AbstractContextManager["AudioStream"]):
 
     def _nothing(self) -> FileFailure:
         """Why not one sample decodes: the file has none, or it is broken."""
-        if self._trouble:
-            return FileFailure("decode", "decode_error", self._trouble)
+        if self._sound.trouble:
+            return FileFailure("decode", "decode_error", self._sound.trouble)
         if self.info.expected_duration_s:
             return FileFailure("decode", "decode_error", f"nothing of {self.info.expected_duration_s:.3f} s decodes")
         return FileFailure("decode", "too_short", "a header without samples")
 
 
-def open_audio(source: Source, config: DecodeConfig | None = None, raw: RawFormat | None = None) -> AudioStream:
+def open_audio(
+    source: Source,
+    config: DecodeConfig | None = None,
+    raw: RawFormat | None = None,
+    max_hours: float | None = None,
+) -> AudioStream:
     """Open a path or a binary file object, and read its header.
 
     Args:
         raw: how to read it if it has no header (``corpus.raw_formats.raw_format_of`` tells by its name).
+        max_hours: a longer sound is refused. None: only one that is longer than its bytes can hold is.
 
     Raises:
         FileFailure: stage ``read`` with ``vanished`` or ``unreadable``; stage ``decode`` with ``empty``, ``not_audio``,
@@ -283,7 +276,7 @@ def open_audio(source: Source, config: DecodeConfig | None = None, raw: RawForma
     file = Bytes(source)
     try:
         with file_boundary(file):
-            return AudioStream(file, config or DecodeConfig(), raw)
+            return AudioStream(file, config or DecodeConfig(), raw, max_hours)
     except BaseException:
         file.close()
         raise
@@ -299,23 +292,6 @@ def to_model_rate(waveform: npt.NDArray[Any], sample_rate_hz: int, config: Decod
     if sample_rate_hz == SAMPLE_RATE_HZ:
         return mono
     return np.asarray(soxr.resample(mono, sample_rate_hz, SAMPLE_RATE_HZ, (config or DecodeConfig()).resampler))
-
-
-def _tolerance_s(info: AudioInfo) -> float:
-    """How much less than promised a healthy file may hold.
-
-    The headers of lossless files count samples exactly. Others may include delay and padding, up to three codec frames:
-    a quarter of a second at 8 kHz.
-    """
-    return 0.02 if info.codec.startswith("pcm") or info.codec in ("flac", "alac") else 0.26
-
-
-def _skip(pieces: Iterator[Piece], n_samples: int) -> Iterator[Piece]:
-    """Leave out the first ``n_samples``."""
-    for rate_hz, mono in pieces:
-        if n_samples < len(mono):
-            yield rate_hz, mono[n_samples:]
-        n_samples = max(0, n_samples - len(mono))
 
 
 def _flush(resampler: soxr.ResampleStream) -> Waveform:

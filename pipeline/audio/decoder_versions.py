@@ -1,13 +1,15 @@
 """The corrections to decoding, version by version: they tell which files of an index decode differently now.
 
 ``files.decoder`` holds the version that decoded a file (none: 1). A later version that concerns the file makes the
-next run decode and encode it again, though its bytes are the same. To correct how some files decode, change the decoder
-and add a line to ``MENDS``.
+next run decode and encode it again, though its bytes are the same. A ledger row often leaves open whether the file
+decodes differently: then the run examines the file first (``Look``). To correct how some files decode, change the
+decoder and add a line to ``CORRECTIONS``.
 """
 
 import re
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from dataclasses import dataclass
+from enum import IntEnum
 from typing import Any
 
 from pipeline.corpus.extensions import AUDIO_EXTENSIONS
@@ -16,18 +18,34 @@ from pipeline.corpus.shards import extension_of
 from pipeline.corpus.time_ranges import split_uri
 
 
+class Look(IntEnum):
+    """What of a file must be looked at to see whether it decodes as before; a later one includes those before it.
+
+    A file with a note, as on its tracks or channels, always counts as decoded differently.
+    """
+
+    CHANNELS = 1
+    """How its channels are mixed: opening it, and a minute of its sound at most, tell."""
+    STREAMS = 2
+    """Whether it has other streams of sound or picture, too."""
+    LENGTH = 3
+    """How long its sound is: all of it is decoded."""
+
+
 @dataclass(frozen=True)
-class Mend:
+class Correction:
     """A correction that changes the samples of some files."""
 
     version: int
     what: str
     """The correction, with the files as subject: "G.722 without a header are read by their extension"."""
     concerns: Callable[[Mapping[str, Any]], bool]
-    """Whether it changes a file that an older version decoded; takes the ``COLUMNS`` of its ledger row."""
+    """Whether it may change a file that an older version decoded; takes the ``COLUMNS`` of its ledger row."""
+    look: Look = Look.LENGTH
+    """What tells of an indexed file whether it does."""
 
 
-COLUMNS = ("uri", "status", "stage", "reason", "codec", "decoder", "duration_s", "expected_duration_s")
+COLUMNS = ("uri", "status", "stage", "reason", "codec", "channels", "decoder", "duration_s", "expected_duration_s")
 """The columns of a ledger row that ``concerns`` may use."""
 
 _MAY_BE_RAW = re.compile("|".join(rf"\.{extension}" for extension in RAW_FORMATS), re.IGNORECASE)
@@ -139,26 +157,65 @@ def _may_have_lost_time(row: Mapping[str, Any]) -> bool:
     return is_open or (is_short and _may_be_named(row, _FILMS | _OGG))
 
 
-MENDS: tuple[Mend, ...] = (
-    Mend(2, "G.722 and GSM without a header are read by their extension", _has_no_header),
-    Mend(3, "a tag behind the last frame of an mp3 or ADTS file is not decoded", _is_mpeg_with_more_at_its_end),
-    Mend(4, "a tag before a wav, unpadded chunks and codecs without a readable tag are understood", _was_refused),
-    Mend(5, "compressed wav ends where its header says", lambda row: row["codec"] in _BLOCK_CODECS),
-    Mend(6, "AMR keeps the time of its pauses", _may_have_pauses),
-    Mend(
+_MPEG_AND_RM = frozenset(["ts", "mts", "m2ts", "mpg", "mpeg", "vob", "rm", "ra", "rmvb"])
+
+
+def _may_lie_elsewhere(row: Mapping[str, Any]) -> bool:
+    if row["codec"] == "flac" and row["expected_duration_s"] is not None and row["duration_s"] is not None:
+        return bool(_has_sound(row) and row["duration_s"] - row["expected_duration_s"] > 1e-4)
+    return _has_sound(row) and _may_be_named(row, _MPEG_AND_RM)
+
+
+_STREAMS_SINCE = 10
+
+
+def _may_be_film(row: Mapping[str, Any]) -> bool:
+    """Whether a file that is usually plain sound may have several tracks, or a picture beside its sound."""
+    is_old = (row["decoder"] or 1) < _STREAMS_SINCE  # later versions read these as films
+    return is_old and _has_sound(row) and _may_be_named(row, _RARE_FILMS)
+
+
+_RARE_FILMS = frozenset(["m4a", "m4b", "ogg", "oga"])
+
+
+def _is_stereo(row: Mapping[str, Any]) -> bool:
+    return bool(row["status"] == "indexed" and row["channels"] == 2)
+
+
+CORRECTIONS: tuple[Correction, ...] = (
+    Correction(2, "G.722 and GSM without a header are read by their extension", _has_no_header),
+    Correction(3, "a tag behind the last frame of an mp3 or ADTS file is not decoded", _is_mpeg_with_more_at_its_end),
+    Correction(4, "a tag before a wav, unpadded chunks and codecs without a readable tag are understood", _was_refused),
+    Correction(5, "compressed wav ends where its header says", lambda row: row["codec"] in _BLOCK_CODECS),
+    Correction(6, "AMR keeps the time of its pauses", _may_have_pauses),
+    Correction(
         7, "Ogg Opus that begins late, and lossless sound in avi and caf, is not called truncated", _promised_too_much
     ),
-    Mend(8, "sound in films begins where the film does, and gaps become silence", _is_in_film),
-    Mend(9, "opus of low rates in webm begins without its encoder's delay", _may_be_late_opus),
-    Mend(10, "the default one of several sound tracks is read, unless it is silent", _may_have_tracks),
-    Mend(11, "all links of chained Ogg are read", _may_be_chained),
-    Mend(12, "gaps in thin, live and chained sound become silence, and vorbis in avi gains none", _may_have_lost_time),
+    Correction(8, "sound in films begins where the film does, and gaps become silence", _is_in_film),
+    Correction(9, "opus of low rates in webm begins without its encoder's delay", _may_be_late_opus),
+    Correction(10, "the default one of several sound tracks is read, unless it is silent", _may_have_tracks),
+    Correction(11, "all links of chained Ogg are read", _may_be_chained),
+    Correction(
+        12, "gaps in thin, live and chained sound become silence, and vorbis in avi gains none", _may_have_lost_time
+    ),
+    Correction(13, "channels that cancel each other are not mixed", _is_stereo, Look.CHANNELS),
+    Correction(14, "m4a with several tracks and ogg with a picture are read as films are", _may_be_film, Look.STREAMS),
+    Correction(15, "rm has times, clocks of MPEG may begin again, and all of joined FLAC is read", _may_lie_elsewhere),
 )
-DECODER = max((mend.version for mend in MENDS), default=1)
+DECODER = max((correction.version for correction in CORRECTIONS), default=1)
 """The version that this code decodes with."""
 
 
-def find_mend(row: Mapping[str, Any], mends: Sequence[Mend] = MENDS) -> Mend | None:
+def find_correction(row: Mapping[str, Any], corrections: Sequence[Correction] = CORRECTIONS) -> Correction | None:
     """The newest correction that concerns the file of a ledger row and is newer than its decoder, if there is one."""
+    return next(_concerning(row, corrections), None)
+
+
+def find_look(row: Mapping[str, Any], corrections: Sequence[Correction] = CORRECTIONS) -> Look | None:
+    """What to look at to see whether an indexed file decodes differently; None if no correction concerns it."""
+    return max((correction.look for correction in _concerning(row, corrections)), default=None)
+
+
+def _concerning(row: Mapping[str, Any], corrections: Sequence[Correction]) -> Iterator[Correction]:
     version = row["decoder"] or 1
-    return next((mend for mend in reversed(mends) if mend.version > version and mend.concerns(row)), None)
+    return (each for each in reversed(corrections) if each.version > version and each.concerns(row))

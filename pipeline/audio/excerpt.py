@@ -26,7 +26,6 @@ from pipeline.audio.seeking_reader import Placed, SeekingReader, place
 from pipeline.audio.soundfile_reader import SoundfileReader
 from pipeline.audio.source import Bytes, Source, file_boundary, resolve_uri, unreadable
 from pipeline.audio.timeline import GAP_S
-from pipeline.config import DecodeConfig
 from pipeline.corpus.raw_formats import RawFormat
 from pipeline.corpus.time_ranges import TimeRange
 from pipeline.errors import FileFailure
@@ -48,7 +47,7 @@ class Excerpt(AbstractContextManager["Excerpt"]):
         headerless = find_raw(self._sound, raw)
         exact = None if headerless else open_exact(self._sound)
         self._reader: SoundfileReader | SeekingReader = exact or SeekingReader(self._sound, headerless)
-        self._limit = LengthLimit(source.size_bytes, DecodeConfig())
+        self._limit = LengthLimit(source.size_bytes, None)
         self.codec = self._reader.info.codec
         try:
             self._begin(span)

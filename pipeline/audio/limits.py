@@ -1,6 +1,5 @@
 """How much sound a file may hold. Few bytes can be made to decode to days of silence."""
 
-from pipeline.config import BoundedDecodeConfig, DecodeConfig
 from pipeline.errors import FileFailure
 
 _ANY_FILE_S = 4 * 3_600.0
@@ -14,13 +13,13 @@ class LengthLimit:
 
     Args:
         size_bytes: of the file.
-        config: with ``max_file_hours``, if a run sets a limit.
+        max_hours: the limit of the run, if it sets one.
     """
 
-    def __init__(self, size_bytes: int, config: DecodeConfig) -> None:
+    def __init__(self, size_bytes: int, max_hours: float | None) -> None:
         self._by_bytes_s = _ANY_FILE_S + size_bytes * _S_PER_BYTE
         self._size_bytes = size_bytes
-        self._max_hours = config.max_file_hours if isinstance(config, BoundedDecodeConfig) else None
+        self._max_hours = max_hours
 
     def check(self, duration_s: float) -> None:
         """Refuse a sound of this duration, if it is too long.

@@ -4,12 +4,14 @@ Source: RFC 8794 (EBML) and RFC 9559 (Matroska).
 """
 
 import re
+import struct
 from collections.abc import Iterator, Mapping
 
 from pipeline.audio.source import Bytes
 
 _EBML, _SEGMENT, _INFO, _CLUSTER = 0x1A45_DFA3, 0x1853_8067, 0x1549_A966, 0x1F43_B675
-_DURATION = 0x4489
+_DURATION, _SCALE = 0x4489, 0x2A_D7B1
+_LAYOUTS = {4: ">f", 8: ">d"}
 _MOST_ELEMENTS = 1_000
 
 
@@ -18,21 +20,29 @@ def lacks_duration(source: Bytes) -> bool:
 
     FFmpeg then gives the one that follows from the bit rate of mp3, ac3 or pcm.
     """
-    if source.peek(0, 4) != _EBML.to_bytes(4):
-        return False
+    return source.peek(0, 4) == _EBML.to_bytes(4) and read_duration(source) is None
+
+
+def read_duration(source: Bytes) -> float | None:
+    """The duration in seconds that the header of a Matroska file states; None if it states none."""
+    scale_ns, duration = 1_000_000, 0.0
+    for name, at, size in _walk_info(source):
+        if name == _SCALE:
+            scale_ns = int.from_bytes(source.peek(at, min(size, 8)))
+        elif name == _DURATION and size in _LAYOUTS and len(number := source.peek(at, size)) == size:
+            [duration] = struct.unpack(_LAYOUTS[size], number)
+    return duration * scale_ns / 1e9 if duration > 0 else None
+
+
+def _walk_info(source: Bytes) -> Iterator[tuple[int, int, int]]:
+    """The elements of the description of the file, which comes before its sound."""
     for name, begin, size in _walk(source, 0, source.size_bytes):
         if name == _SEGMENT:
-            return not _segment_states(source, begin, begin + size)
-    return True
-
-
-def _segment_states(source: Bytes, begin: int, end: int) -> bool:
-    for name, at, size in _walk(source, begin, end):
-        if name == _INFO:
-            return any(child == _DURATION for child, *_ in _walk(source, at, at + size))
-        if name == _CLUSTER:
-            return False
-    return False
+            for child, at, child_size in _walk(source, begin, begin + size):
+                if child == _INFO:
+                    yield from _walk(source, at, at + child_size)
+                if child in (_INFO, _CLUSTER):
+                    return
 
 
 def _walk(source: Bytes, at: int, end: int) -> Iterator[tuple[int, int, int]]:

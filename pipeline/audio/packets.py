@@ -6,13 +6,11 @@ from typing import Any
 import av
 import av.error
 
+from pipeline.audio.containers import SPLICED_FORMATS
 from pipeline.audio.mpeg_tags import find_tag_end
 from pipeline.audio.source import Bytes
 from pipeline.audio.timeline import Neighbour
 from pipeline.errors import one_line
-
-SPLICED_FORMATS = frozenset(["mpegts", "mpeg"])
-"""Formats whose clock a recorder may set anew in the middle."""
 
 PAUSING_CODECS = {"amr_nb": (8, 14, 15), "amr_wb": (9, 14, 15)}
 """Codecs that send next to nothing during a pause, which FFmpeg does not decode. Such a packet keeps its time.

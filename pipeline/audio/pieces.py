@@ -40,6 +40,15 @@ class AudioInfo:
     expected_duration_s: float | None
     """None if the header does not state it, and only a guess is possible (mp3 without a Xing header, raw aac)."""
 
+    @property
+    def tolerance_s(self) -> float:
+        """How much less than promised a healthy file may hold.
+
+        The headers of lossless files count samples exactly. Others may include delay and padding, up to three codec
+        frames: a quarter of a second at 8 kHz.
+        """
+        return 0.02 if self.codec.startswith("pcm") or self.codec in ("flac", "alac") else 0.26
+
 
 def mean_channels(channels: npt.NDArray[Any]) -> Waveform:
     """Mean over ``channels`` [channels, samples], floats or integers of any size, as float32 of full scale 1."""

@@ -10,7 +10,7 @@ from typing import BinaryIO, cast
 import soundfile
 
 from pipeline.audio.av_reader import AvReader
-from pipeline.audio.containers import begins_as_audio, begins_exact, is_short_vorbis
+from pipeline.audio.containers import begins_as_audio, begins_exact, find_joined_flac, is_short_vorbis
 from pipeline.audio.header_lengths import View
 from pipeline.audio.mpeg_tags import skip_tags
 from pipeline.audio.soundfile_reader import SoundfileReader
@@ -30,7 +30,7 @@ def open_reader(source: Bytes, raw: RawFormat | None = None) -> "SoundfileReader
     headerless = find_raw(source, raw)
     reader = None if headerless else open_exact(source)
     if reader is None:
-        return AvReader(source, headerless)
+        return AvReader(source if headerless else first_flac(source), headerless)
     reader.listen()
     return reader
 
@@ -50,12 +50,31 @@ def open_exact(source: Bytes) -> SoundfileReader | None:
     return None
 
 
+def first_flac(source: Bytes, begin: int = 0) -> Bytes:
+    """The first of several FLAC files that were joined into one; other files as they are.
+
+    libsndfile reads the first one only, and FFmpeg repeats sound where one of another rate follows.
+
+    Args:
+        begin: where to begin to look for the second one. From there on, all of a FLAC is read.
+    """
+    position = source.tell()
+    end = find_joined_flac(source, begin) if source.peek(0, 4) == b"fLaC" else None
+    source.seek(position)
+    return source if end is None else cut_out(source, 0, end)
+
+
+def cut_out(source: Bytes, begin: int, end: int) -> Bytes:
+    """A part of a file."""
+    return Bytes(cast(BinaryIO, View(source, begin, end - begin)))
+
+
 def without_tag(source: Bytes) -> Bytes:
     """The file behind an ID3v2 tag, if it is then one that libsndfile reads; else the file itself."""
     begin = skip_tags(source)
     if not 0 < begin < source.size_bytes:
         return source
-    behind = Bytes(cast(BinaryIO, View(source, begin, source.size_bytes - begin)))
+    behind = cut_out(source, begin, source.size_bytes)
     return behind if begins_exact(behind) else source
 
 

@@ -22,10 +22,11 @@ class Recording(AbstractContextManager["Recording"]):
 
     Args:
         whole: copy remote files to this machine. False if only a part of each is needed.
+        max_hours: as for ``open_audio``.
     """
 
-    def __init__(self, *, whole: bool = True) -> None:
-        self._whole = whole
+    def __init__(self, *, whole: bool = True, max_hours: float | None = None) -> None:
+        self._whole, self._max_hours = whole, max_hours
         self._stack = ExitStack()
         self._place: str | Place | None = None
         self._opened: Source = ""
@@ -78,7 +79,7 @@ class Recording(AbstractContextManager["Recording"]):
 
         if self._stream is None or raw != self._raw or not self._stream.reaches(first):
             self._stop()
-            self._stream, self._raw = open_audio(self._opened, config, raw), raw
+            self._stream, self._raw = open_audio(self._opened, config, raw, self._max_hours), raw
         return self._stream
 
 

@@ -54,6 +54,9 @@ class SoundfileReader:
     note: str | None = None
     """It has no remarks for people."""
 
+    is_alone = True
+    """Its formats hold one stream."""
+
     @property
     def shortfall(self) -> str | None:
         """Why there may be fewer samples than promised, though nothing failed."""

@@ -7,6 +7,7 @@ import math
 import struct
 from collections.abc import Callable, Iterator
 
+from pipeline.audio import matroska
 from pipeline.audio.mpeg_tags import read_mp3_duration
 from pipeline.audio.opus import RATE_HZ
 from pipeline.audio.source import Bytes, file_boundary
@@ -14,7 +15,7 @@ from pipeline.corpus.shards import Place
 from pipeline.errors import FileFailure
 
 _MOST_PARTS = 200
-"""Chunks, boxes or elements that are looked at in one file."""
+"""Chunks or boxes that are looked at in one file."""
 
 _LONGEST_PAGE = 27 + 255 + 255 * 255
 
@@ -167,27 +168,6 @@ def _read_mp4(source: Bytes) -> float | None:
     return None
 
 
-def _read_matroska(source: Bytes) -> float | None:
-    """Source: RFC 9559, the elements ``TimestampScale`` and ``Duration``."""
-    at, scale_ns, duration = 0, 1_000_000, 0.0
-    for _ in range(_MOST_PARTS):
-        head = source.peek(at, 12)
-        n_name = 9 - head[0].bit_length()
-        name, n_size = head[:n_name], 9 - head[n_name].bit_length()
-        size = int.from_bytes(head[n_name : n_name + n_size]) & (1 << 7 * n_size) - 1
-        at += n_name + n_size
-        if name in (b"\x18\x53\x80\x67", b"\x15\x49\xa9\x66"):  # Segment and Info: their elements follow
-            continue
-        if name == b"\x2a\xd7\xb1":
-            scale_ns = int.from_bytes(source.peek(at, min(size, 8)))
-        elif name == b"\x44\x89":
-            [duration] = struct.unpack(">f" if size == 4 else ">d", source.peek(at, min(size, 8)))
-        elif name in (b"\x1f\x43\xb6\x75", b"\x16\x54\xae\x6b"):  # Cluster and Tracks: behind Info
-            break
-        at += size
-    return duration * scale_ns / 1e9 or None
-
-
 _READERS: tuple[tuple[tuple[bytes, ...], Callable[[Bytes], float | None]], ...] = (
     ((b"RIFF", b"RF64", b"BW64"), _read_wav),
     ((b"RIFX",), _read_rifx),
@@ -197,6 +177,6 @@ _READERS: tuple[tuple[tuple[bytes, ...], Callable[[Bytes], float | None]], ...] 
     ((b".snd",), _read_au),
     ((b"fLaC",), _read_flac),
     ((b"OggS",), _read_ogg),
-    ((b"\x1a\x45\xdf\xa3",), _read_matroska),
+    ((b"\x1a\x45\xdf\xa3",), matroska.read_duration),
 )
 """How to read a file, by its first bytes."""

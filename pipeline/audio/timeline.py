@@ -49,17 +49,20 @@ class Neighbour:
         return is_there and (self.landed_s is None or abs(time_s - self.landed_s) > _SPLICE_S)
 
 
-def find_zero(sound_s: float, neighbours: list[Neighbour], duration_s: float | None) -> float | None:
+def find_zero(
+    sound_s: float, neighbours: list[Neighbour], duration_s: float | None, earliest_s: float = 0.0
+) -> float | None:
     """When the first of the other streams begins, if the sound begins at ``sound_s``; None if there are none.
 
     Args:
         neighbours: the other streams. Those with another clock are left out: they end long before the sound begins,
             though they are near it in the file.
         duration_s: what the container states, if it does.
+        earliest_s: packets before this time are not to be seen or heard.
     """
     begins_s = []
     for other in neighbours:
-        begin_s = max(0.0, other.first_s)  # packets before zero are not to be seen or heard
+        begin_s = max(earliest_s, other.first_s)
         is_near = sound_s - other.last_s <= _SPLICE_S
         if is_near or (duration_s is not None and sound_s - begin_s < duration_s):
             begins_s.append(begin_s)

@@ -79,6 +79,12 @@ class CorpusFile:
         return has_size(self.uri, self.offset)
 
     @property
+    def look(self) -> tuple[int, float] | None:
+        """What to look at before it is encoded again (``decoder_versions.Look``), and the duration of its sound in the
+        index; None: nothing."""
+        return None
+
+    @property
     def row_of(self) -> str | None:
         """The table with audio that it is a row of."""
         if self.offset is None or not is_audio_table(shard := shard_of(self.uri)):
@@ -91,6 +97,13 @@ class CorpusFile:
         file = cls(row["uri"], row["start_s"], row["end_s"], row["size_bytes"], row["modified_ns"], row["offset"])
         file.estimated_s = estimate_seconds(file.recording, file.size_bytes, file.time_range)
         return file
+
+
+@dataclass(slots=True)
+class ExaminedFile(CorpusFile):
+    """A file that is looked at before it is encoded again."""
+
+    look: tuple[int, float] | None = None
 
 
 def has_size(uri: str, offset: int | None) -> bool:

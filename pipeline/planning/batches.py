@@ -47,14 +47,14 @@ def pack(contents: list[list[CorpusFile]], batch_s: float, run_id: str) -> pa.Ta
     Args:
         contents: for each content, the files that hold it.
     """
-    little_s = min(batch_s, max(LEAST_BATCH_S, sum(map(estimated_s_of, contents)) / LEAST_BATCHES))
+    little_s = min(batch_s, max(LEAST_BATCH_S, sum(map(_work_s, contents)) / LEAST_BATCHES))
     packs: list[list[list[CorpusFile]]] = []
     held, n_files = 0.0, 0
     for group in _group_ranges(contents, batch_s):
-        if len(group) > 1 and held + sum(map(estimated_s_of, group)) > little_s:  # in as few batches as possible
+        if len(group) > 1 and held + sum(map(_work_s, group)) > little_s:  # in as few batches as possible
             held = math.inf
         for number, files in enumerate(group):
-            seconds, most_s = estimated_s_of(files), batch_s if number else little_s
+            seconds, most_s = _work_s(files), batch_s if number else little_s
             if not packs or held + seconds > most_s or n_files + len(files) > MAX_FILES_PER_BATCH:
                 packs.append([])
                 held, n_files = 0.0, 0
@@ -71,8 +71,17 @@ def pack(contents: list[list[CorpusFile]], batch_s: float, run_id: str) -> pa.Ta
     return pa.concat_tables(tables)
 
 
+_EXAMINED = 0.1
+"""What counts, in packing, of audio that is only examined: it may have to be encoded after all."""
+
+
+def _work_s(files: list[CorpusFile]) -> float:
+    return estimated_s_of(files) * (1.0 if look_at(files) is None else _EXAMINED)
+
+
 def _audio(files: list[CorpusFile]) -> Row:
     """The AUDIO of a content, from the files that hold it."""
+    look = look_at(files)
     return {
         "content_hash": files[0].content_hash,
         "start_s": files[0].start_s,
@@ -82,7 +91,17 @@ def _audio(files: list[CorpusFile]) -> Row:
         "uris": [file.uri for file in files],
         "modified_ns": [file.modified_ns for file in files],
         "offsets": [file.offset for file in files],
+        "look": look and look[0],
+        "stored_s": look and look[1],
     }
+
+
+def look_at(files: list[CorpusFile]) -> tuple[int, float] | None:
+    """What to look at before a content is encoded again, and how long it was; None if a file that holds it is not in
+    the index as it was."""
+    looks = [file.look for file in files if file.look is not None]
+    same = len(looks) == len(files) and len({stored_s for _, stored_s in looks}) == 1
+    return max(looks) if same else None
 
 
 def cut_recordings(contents: list[list[CorpusFile]]) -> set[str]:

@@ -9,16 +9,16 @@ A million files are planned before the first one is decoded, so little memory is
 """
 
 from collections.abc import Callable, Sequence, Set
-from dataclasses import dataclass, field
+from dataclasses import asdict, dataclass, field
 
 import pyarrow as pa
 
-from pipeline.audio.decoder_versions import COLUMNS, MENDS, Mend, find_mend
-from pipeline.corpus.corpus_file import CorpusFile, estimated_s_of, has_size, identify_audio, size_of
+from pipeline.audio.decoder_versions import COLUMNS, CORRECTIONS, Correction, Look, find_correction, find_look
+from pipeline.corpus.corpus_file import CorpusFile, ExaminedFile, estimated_s_of, has_size, identify_audio, size_of
 from pipeline.corpus.listing import gc_paused
 from pipeline.corpus.source_scope import places_above
 from pipeline.errors import FileFailure
-from pipeline.planning.batches import cut_recordings, pack
+from pipeline.planning.batches import cut_recordings, look_at, pack
 from pipeline.planning.file_rows import copied_row, deleted_row, mtime_changed_row, unreadable_row
 from pipeline.planning.hashing import Hasher, Read, share_hashes
 from pipeline.planning.ledger import Ledger
@@ -27,7 +27,7 @@ from pipeline.planning.plan import Plan
 from pipeline.planning.request import RunRequest
 from pipeline.schema import Row
 
-ROWS_AT_ONCE = 10_000
+ROWS_AT_ONCE = 5_000
 """Rows of tables that are taken out of Arrow at a time."""
 
 _COMPARED = ["size_bytes", "modified_ns", "content_hash", *(name for name in COLUMNS if name != "status")]
@@ -48,7 +48,7 @@ class PlanSetup:
     request: RunRequest = field(default_factory=RunRequest)
     report: Callable[[int, int], None] = lambda n_read, n_files: None
     """Called with the number of files read so far, and the number of files to read."""
-    mends: Sequence[Mend] = MENDS
+    corrections: Sequence[Correction] = CORRECTIONS
     """Why files decode differently now."""
     list_actions: bool = True
     """Whether the plan lists what happens to each file."""
@@ -87,7 +87,7 @@ class _Decider:
     """Notes in a plan what happens to each file."""
 
     def __init__(self, plan: Plan, ledger: Ledger, setup: PlanSetup) -> None:
-        self._plan, self._ledger, self._request, self._mends = plan, ledger, setup.request, setup.mends
+        self._plan, self._ledger, self._request, self._corrections = plan, ledger, setup.request, setup.corrections
         self._left: set[str] = set()
         """Uris of deleted files that no new file has matched yet."""
 
@@ -100,11 +100,11 @@ class _Decider:
         for piece in listed.to_batches(max_chunksize=ROWS_AT_ONCE):
             rows = piece.to_pylist()
             for row, old in zip(rows, self._ledger.look_up([row["uri"] for row in rows], _COMPARED), strict=True):
-                may_mend = row["reason"] is None and not self._request.keep_decoder
-                mend = find_mend(old, self._mends) if old is not None and may_mend else None
-                if mend:
-                    self._plan.mended[row["uri"]] = mend
-                if old is not None and not mend and _looks_unchanged(row, old) and not self._request.retries(old):
+                may_redecode = row["reason"] is None and not self._request.keep_decoder
+                correction = find_correction(old, self._corrections) if old is not None and may_redecode else None
+                if correction:
+                    self._plan.redecoded[row["uri"]] = correction
+                if old is not None and not correction and _looks_unchanged(row, old) and not self._request.retries(old):
                     if self._request.check_content and old["content_hash"] is not None:
                         to_check.append(CorpusFile.of_listed(row))
                     else:
@@ -113,7 +113,7 @@ class _Decider:
                     self.set_aside(row, FileFailure("list", row["reason"], row["message"]))
                 else:
                     candidates.append(CorpusFile.of_listed(row))
-                    if old is not None and mend and _is_as_it_was(row, old) and not self._request.check_content:
+                    if old is not None and correction and _is_as_it_was(row, old) and not self._request.check_content:
                         candidates[-1].content_hash = old["content_hash"]
         return candidates, to_check
 
@@ -176,20 +176,46 @@ class _Decider:
         """The files whose content is not in the index, or is encoded anew; those of one content together."""
         contents: list[list[CorpusFile]] = []
         same: dict[str, list[CorpusFile]] = {}
-        mended = {_audio_id(file) for file in files if file.uri in self._plan.mended}
+        redecoded = {_audio_id(file) for file in files if file.uri in self._plan.redecoded}
         for first in range(0, len(files), ROWS_AT_ONCE):
             some = files[first : first + ROWS_AT_ONCE]
             for file, old in zip(some, self._ledger.look_up([file.uri for file in some]), strict=True):
                 audio_id = _audio_id(file)
                 # Content that is decoded anew is decoded once, for all files that hold it.
-                if audio_id is not None and audio_id not in mended and self._is_settled(file, old, audio_id):
+                if audio_id is not None and audio_id not in redecoded and self._is_settled(file, old, audio_id):
                     continue
+                file = self._examine(file, old)
                 group = [] if audio_id is None else same.setdefault(audio_id, [])
-                self._plan.note(file.uri, *_why(file, old, group, self._plan.mended.get(file.uri)))
+                self._plan.note(file.uri, *_why(file, old, group, self._plan.redecoded.get(file.uri)))
                 if not group:
                     contents.append(group)
                 group.append(file)
+        self._note_unexamined(contents)
         return contents
+
+    def _note_unexamined(self, contents: list[list[CorpusFile]]) -> None:
+        """Correct the actions of files that would be examined, if not a further file needed their content encoded."""
+        encoded = {file.uri for files in contents if look_at(files) is None for file in files if file.look is not None}
+        if encoded and self._plan.list_actions:
+            self._plan.actions = [
+                (uri, "redecoded" if action == "examined" and uri in encoded else action, why)
+                for uri, action, why in self._plan.actions
+            ]
+
+    def _examine(self, file: CorpusFile, old: Row | None) -> CorpusFile:
+        """The file, with what shows whether it decodes differently now, if the index has it with the same bytes.
+
+        The length of a range does not show it. Outdated metadata is rewritten before it is looked at.
+        """
+        if old is None or old["status"] != "indexed" or file.uri not in self._plan.redecoded:
+            return file
+        is_same = old["audio_id"] == _audio_id(file)
+        look = find_look(old, self._corrections) if is_same and not self._request.retries(old) else None
+        if look is None or (look is Look.LENGTH and file.time_range):
+            return file
+        if file.uri in self._plan.outdated:
+            self._plan.metadata_changed.append(old)
+        return ExaminedFile(**asdict(file), look=(look, old["duration_s"]))
 
     def _is_settled(self, file: CorpusFile, old: Row | None, audio_id: str) -> bool:
         """Whether a file needs no decoding, since the index knows its content; if so, notes what happens to it."""
@@ -228,11 +254,15 @@ def _count(plan: Plan, contents: list[list[CorpusFile]]) -> None:
             plan.bytes_to_decode += size_of(files)
         if recording in cut:
             counted.add(recording)
-        if any(file.uri in plan.mended for file in files):
-            plan.n_mended += len(files)
-            plan.seconds_mended += estimated_s_of(files)
-    plan.n_to_decode = sum(map(len, contents))
-    plan.seconds_to_decode = sum(map(estimated_s_of, contents))
+        if look_at(files) is not None:
+            plan.n_examined += len(files)
+            plan.seconds_examined += estimated_s_of(files)
+            continue
+        plan.n_to_decode += len(files)
+        plan.seconds_to_decode += estimated_s_of(files)
+        if any(file.uri in plan.redecoded for file in files):
+            plan.n_redecoded += len(files)
+            plan.seconds_redecoded += estimated_s_of(files)
 
 
 def _looks_unchanged(row: Row, old: Row) -> bool:
@@ -260,17 +290,17 @@ def _audio_id(file: CorpusFile) -> str | None:
     return None if file.content_hash is None else identify_audio(file.recording, file.time_range, file.content_hash)
 
 
-def _why(file: CorpusFile, old: Row | None, group: list[CorpusFile], mend: Mend | None) -> tuple[str, str]:
+def _why(file: CorpusFile, old: Row | None, group: list[CorpusFile], correction: Correction | None) -> tuple[str, str]:
     """The action and reason for a file that is decoded, or that shares the decoding of another file in ``group``."""
-    if group and not mend:
+    if group and not correction:
         return "duplicate", f"has the bytes of {group[0].uri}"
     if old is None:
         return "new", "not in the index"
     is_same = _is_as_it_was(file, old)
     if file.content_hash is not None and old["content_hash"] is not None:
         is_same = file.content_hash == old["content_hash"]
-    if mend and is_same:
-        return "mended", mend.what
+    if correction and is_same:
+        return "redecoded" if file.look is None else "examined", correction.what
     if old["status"] == "failed" and not _is_of_its_bytes(old):
         return "retried", f"could not be read before: {old['reason']}"
     if is_same:

@@ -5,6 +5,7 @@ A row has every column but ``batch_id``, which the commit adds. No other module 
 - ``empty_row``: the file is found; decoding fills in what it learns;
 - ``indexed_row``: all of it is decoded; ``with_checksums``: all of it is encoded;
 - ``copied_row``: another file with the same bytes has been decoded; ``mtime_changed_row``: only its time changed;
+- ``confirmed_row``: its decoding was corrected, and its sound is the same; ``CONFIRMED`` tells so on the way;
 - ``failed_row``: its content fails; ``unreadable_row``: its bytes cannot be read; ``lost_rows``: its worker died;
 - ``damaged_row``: its rows in the index cannot be trusted;
 - ``deleted_row``: the file is no longer there.
@@ -49,6 +50,26 @@ def copied_row(holder: Row, uri: str, modified_ns: int | None) -> Row:
 def mtime_changed_row(old: Row, modified_ns: int) -> Row:
     """The row of a file whose modification time changed, and whose bytes did not."""
     return old | {"modified_ns": modified_ns}
+
+
+CONFIRMED = "confirmed"
+"""The status of rows that a worker sends for files that decode as they did: their clips and frames stay."""
+
+
+def confirmed_row(old: Row, found: Row) -> Row:
+    """The row of a file that decodes as it did.
+
+    Args:
+        found: what was learnt of it; without ``duration_s``, not all of it was decoded.
+    """
+    names = _CONFIRMED if found["duration_s"] is None else _DECODED | _CONFIRMED
+    return old | {name: found[name] for name in names}
+
+
+_CONFIRMED = frozenset(["modified_ns", "decoder"])
+_DECODED = frozenset(
+    ["stage", "reason", "message", "expected_duration_s", "sample_rate_hz", "channels", "codec", "note"]
+)
 
 
 def failed_row(row: Row, failure: FileFailure) -> Row:

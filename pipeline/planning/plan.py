@@ -6,13 +6,17 @@ from dataclasses import dataclass, field
 import pyarrow as pa
 
 from pipeline import schema
-from pipeline.audio.decoder_versions import Mend
+from pipeline.audio.decoder_versions import Correction
 from pipeline.schema import Row
 
-ACTIONS = ("new", "changed", "mended", "moved", "duplicate", "retried", "metadata", "failed", "deleted", "unchanged")
+ACTIONS = (
+    *("new", "changed", "redecoded", "examined", "moved", "duplicate"),
+    *("retried", "metadata", "failed", "deleted", "unchanged"),
+)
 """What happens to a file.
 
-- new, changed, retried: it is decoded and encoded; mended: likewise, since the same bytes decode differently now;
+- new, changed, retried: it is decoded and encoded; redecoded: likewise, since the same bytes decode differently now;
+- examined: the same bytes may decode differently now: it is looked at, and encoded again only if it does;
 - moved, duplicate: the rows of a file with the same bytes are copied;
 - metadata: its rows are written again with other values in the user's columns;
 - failed: it cannot be read, or it failed before and is not tried again;
@@ -33,7 +37,8 @@ class Plan:
     outdated: Set[str] = frozenset()
     """Uris of files in the ledger whose metadata is not what the sources say."""
     metadata_changed: list[Row] = field(default_factory=list)
-    """Ledger rows, with the new time, of outdated files that need no decoding. These files count as unchanged."""
+    """Ledger rows, with the new time, of outdated files that need no decoding, and count as unchanged, and of those
+    that are examined."""
     notes: tuple[str, ...] = ()
     """What a person should know, a line each."""
     not_looked_at: dict[str, int] = field(default_factory=dict)
@@ -42,8 +47,8 @@ class Plan:
     """Ledger rows of files whose content is indexed already, each with the id of a file that holds it."""
     holders: dict[str, str] = field(default_factory=dict)
     """The ids of these holders, by uri."""
-    mended: dict[str, Mend] = field(default_factory=dict)
-    """By uri: the correction because of which a file is decoded again, even if its bytes are the same."""
+    redecoded: dict[str, Correction] = field(default_factory=dict)
+    """By uri: the correction because of which a file is decoded or examined, even if its bytes are the same."""
     deleted: list[Row] = field(default_factory=list)
     """Ledger rows of files that are no longer there."""
     removed: dict[str, str] = field(default_factory=dict)
@@ -61,10 +66,14 @@ class Plan:
     n_unchanged: int = 0
     n_failed_before: int = 0
     """Unchanged files that failed in an earlier run."""
-    n_mended: int = 0
-    """Files that are decoded because of a correction, and files with the same bytes; ``seconds_mended`` of audio."""
-    seconds_mended: float = 0.0
+    n_redecoded: int = 0
+    """Files that are decoded because of a correction, and files with the same bytes; ``seconds_redecoded`` of audio."""
+    seconds_redecoded: float = 0.0
+    n_examined: int = 0
+    """Files that are looked at, since they may decode differently; ``seconds_examined`` of audio."""
+    seconds_examined: float = 0.0
     n_to_decode: int = 0
+    """Files to decode and encode, without those that are only examined."""
     seconds_to_decode: float = 0.0
     bytes_to_decode: int = 0
     bytes_to_write: int = 0

@@ -77,6 +77,11 @@ class Checkpoints:
             self.add(Batch(self._make_id(), files_table(rows), clips, keep_clips=keep_clips, kind=kind))
             self.commit()
 
+    def add_kept(self, rows: list[Row]) -> None:
+        """Let new rows of indexed files whose clips and frames stay wait for the next checkpoint."""
+        kept = frozenset(row["file_id"] for row in rows)
+        self.add(Batch(self._make_id(), files_table(rows), self.no_clips(), keep_clips=kept))
+
     def commit_if_due(self) -> None:
         """Commit where enough rows wait, or the last checkpoint was long ago."""
         limits = self.config.store
@@ -128,7 +133,8 @@ class Checkpoints:
             drop_files, drop_frames = ledger.apply(rows)
             files = metadata.join(files_table(rows))
             clips = metadata.join_to_clips(batch.clips, files)
-            seconds = None if began is None else (time.monotonic() - began) / len(waiting)
+            n_encoded = sum(not other.keep_clips for other in waiting)
+            seconds = None if began is None or batch.keep_clips else (time.monotonic() - began) / n_encoded
             batch = replace(batch, files=files, clips=clips, orphaned=batch.orphaned | orphaned, seconds=seconds)
             batches.append(replace(batch, drop_files=drop_files, drop_frames=drop_frames | again))
         holders = [row for audio_id in sorted(replaced) for row in ledger.holders(audio_id)]

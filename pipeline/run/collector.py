@@ -141,6 +141,8 @@ def _sum_up(planned: pa.Table) -> dict[str, tuple[int, float]]:
         batch_of = np.repeat(np.arange(piece.num_rows), pc.list_value_length(piece["audios"]))
         n_files = pc.list_value_length(pc.struct_field(audios, "uris"))
         counts = np.bincount(batch_of, weights=n_files, minlength=piece.num_rows).astype(int)
-        seconds = np.bincount(batch_of, weights=pc.struct_field(audios, "estimated_s"), minlength=piece.num_rows)
+        to_encode = pc.is_null(pc.struct_field(audios, "look"))  # the plan counts nothing for what is only examined
+        estimates_s = pc.if_else(to_encode, pc.struct_field(audios, "estimated_s"), 0.0)
+        seconds = np.bincount(batch_of, weights=estimates_s, minlength=piece.num_rows)
         sums |= zip(piece["batch_id"].to_pylist(), zip(counts.tolist(), seconds.tolist(), strict=True), strict=True)
     return sums

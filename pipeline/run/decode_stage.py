@@ -1,25 +1,23 @@
 """The first stage that workers run, as plain functions: a planned batch in, windows and ledger rows out.
 
-Files with the same bytes are decoded once. A bad file is a row among the others.
+Files with the same bytes are decoded once. A bad file is a row among the others. What the index has of a file may still
+hold after a correction of decoding (``decoder_versions``): such a file is examined first, and gives no windows then.
 """
 
 from collections.abc import Iterator
-from dataclasses import dataclass
 from functools import partial
 
 import numpy as np
 import pyarrow as pa
 
-from pipeline import schema, storage
-from pipeline.audio.decoder_versions import DECODER
-from pipeline.audio.recording import Recording, fetched
-from pipeline.audio.source import hash_file, place_of, unreadable
+from pipeline import schema
+from pipeline.audio.decoder_versions import DECODER, Look
+from pipeline.audio.recording import Recording
 from pipeline.audio.windows import cut_windows
 from pipeline.config import DecodeConfig
 from pipeline.corpus.corpus_file import identify_audio
 from pipeline.corpus.raw_formats import raw_format_of
-from pipeline.corpus.shards import Place, is_sized
-from pipeline.corpus.time_ranges import TimeRange, range_of
+from pipeline.corpus.shards import is_sized
 from pipeline.errors import FileFailure
 from pipeline.grid import (
     BYTES_PER_SAMPLE,
@@ -32,10 +30,10 @@ from pipeline.grid import (
     count_frames,
     first_frame_needed,
     frames_to_seconds,
-    plan_parts,
     samples_to_seconds,
 )
-from pipeline.planning.file_rows import copied_row, empty_row, failed_row, indexed_row
+from pipeline.planning.file_rows import CONFIRMED, copied_row, empty_row, failed_row, indexed_row
+from pipeline.run.planned_files import PlannedFile, files_of
 from pipeline.schema import Row
 
 _Done = dict[str, tuple[Row, FileFailure | None]]
@@ -50,53 +48,12 @@ def windows_per_block(grid: Grid) -> int:
     return max(1, int(BLOCK_S // frames_to_seconds(grid.length_frames)))
 
 
-PART_S = 600.0
-"""Audio in one part of a long recording, in seconds."""
-
-
-def is_long(planned: Row, part_s: float = PART_S) -> bool:
-    """Whether a planned batch is one recording that makes an estimated three parts or more."""
-    return len(planned["audios"]) == 1 and estimate_batch(planned) >= 3 * part_s
-
-
-def estimate_batch(planned: Row) -> float:
-    """The estimated duration of a planned batch, in seconds."""
-    return float(sum(audio["estimated_s"] for audio in planned["audios"]))
-
-
-def split_batch(planned: Row, config: DecodeConfig, grid: Grid, part_s: float = PART_S) -> list[Row]:
-    """Cut a batch of one long recording into parts, to be decoded side by side: PLANNED rows, or the one it was.
-
-    The parts depend on the file alone, and give the same windows as the whole. A recording is only cut if it can be
-    sought exactly and goes on to its promised end. If a part turns out to be broken, its batch never becomes complete:
-    the recording is decoded once more, as a whole, to index what can be decoded of it.
-    """
-    if planned.get("part") or not is_long(planned, part_s):
-        return [planned]
-    from pipeline.audio.decode import open_audio
-
-    [audio] = planned["audios"]
-    [file, *_] = _files_of(audio)
-    try:
-        with fetched(file.place) as source:
-            with open_audio(source, config, raw_format_of(file.recording)) as stream:
-                n_samples = stream.n_samples
-                if n_samples is None or not stream.ends_as_promised():
-                    return [planned]
-                first, stop = file.range.samples
-                n_samples = min(n_samples, stop or n_samples) - first
-                stream.limit.check(samples_to_seconds(n_samples))
-            content_hash = audio["content_hash"] or hash_file(source)
-    except FileFailure:  # decoding will find it as well
-        return [planned]
-    n_windows = max(1, int(part_s // frames_to_seconds(grid.step_frames)))
-    parts = plan_parts(n_samples, grid, n_windows)
-    audios = [{**audio, "content_hash": content_hash}]
-    return [{**planned, "audios": audios, "part": {"first": part.first, "stop": part.stop}} for part in parts]
-
-
 def decode_batch(
-    planned: Row, config: DecodeConfig, grid: Grid, block_windows: int | None = None
+    planned: Row,
+    config: DecodeConfig,
+    grid: Grid,
+    block_windows: int | None = None,
+    max_hours: float | None = None,
 ) -> Iterator[pa.Table]:
     """Decode the files of one batch: yields DECODED tables with as much audio as ``block_windows`` windows have.
 
@@ -107,6 +64,7 @@ def decode_batch(
 
     Args:
         planned: one PLANNED row.
+        max_hours: longer recordings fail.
     """
     block_windows = block_windows or windows_per_block(grid)
     part = Part(**planned["part"]) if planned.get("part") else WHOLE
@@ -114,7 +72,8 @@ def decode_batch(
     most_bytes = block_windows * grid.length_frames * HOP_SAMPLES * BYTES_PER_SAMPLE
     rows: list[Row] = []
     n_bytes = 0
-    for seq, row in enumerate(decode(planned["audios"], config, grid), start=part.first):
+    recording = Recording(whole=part == WHOLE, max_hours=max_hours)
+    for seq, row in enumerate(decode(planned["audios"], config, grid, recording), start=part.first):
         rows.append({"batch_id": planned["batch_id"], "seq": seq, "last": False, "decode_s": 0.0, **row})
         n_bytes += (size := row["pcm"].nbytes if row["files"] is None else 0)
         # The newest row is kept back: it is the last one if none follows.
@@ -139,51 +98,14 @@ def _decoded_table(rows: list[Row]) -> pa.Table:
     return table.set_column(at, schema.DECODED.field(at), pcm)
 
 
-@dataclass(frozen=True)
-class _File:
-    """A file that holds an audio content, as it was listed."""
-
-    uri: str
-    range: TimeRange
-    place: str | Place
-    size_bytes: int
-    modified_ns: int
-
-    @property
-    def recording(self) -> str:
-        return self.uri.removesuffix(str(self.range))
-
-    def check_unchanged(self) -> None:
-        """Fail if the file is not as it was listed. For a member, the time of its shard is compared."""
-        try:
-            path = self.place.shard if isinstance(self.place, Place) else self.place
-            size_bytes, modified_ns = storage.stat_file(path)
-        except Exception as error:  # each store has errors of its own
-            failure = unreadable(error)
-            if failure.reason != "vanished":
-                raise failure from None
-            message = f"deleted while it was read: {failure.message}"
-            raise FileFailure("read", "changed_while_reading", message) from None
-        if modified_ns != self.modified_ns or (isinstance(self.place, str) and size_bytes != self.size_bytes):
-            raise FileFailure(
-                "read", "changed_while_reading", "size or time changed since the file was listed; run again"
-            )
-
-
-def _files_of(audio: Row) -> list[_File]:
-    offsets = audio.get("offsets") or [None] * len(audio["uris"])
-    size_bytes, part = audio["size_bytes"], range_of(audio)
-    return [
-        _File(uri, part, place_of(uri.removesuffix(str(part)), offset, size_bytes), size_bytes, modified_ns)
-        for uri, modified_ns, offset in zip(audio["uris"], audio["modified_ns"], offsets, strict=True)
-    ]
-
-
-def _decode_rows(audios: list[Row], config: DecodeConfig, grid: Grid) -> Iterator[Row]:
+def _decode_rows(audios: list[Row], config: DecodeConfig, grid: Grid, recording: Recording) -> Iterator[Row]:
     done: _Done = {}
-    with Recording() as recording:
+    with recording:
         for audio in audios:
-            files = _files_of(audio)
+            files = files_of(audio)
+            if audio.get("look") and (same := _examine(audio, files[0], config, grid, recording)) is not None:
+                yield _files_row([_placed(same, file) for file in files])
+                continue
             while files:
                 row = empty_row(files[0].uri, None)
                 try:
@@ -200,13 +122,45 @@ def _decode_rows(audios: list[Row], config: DecodeConfig, grid: Grid) -> Iterato
                 break
 
 
-def _decode_part(audios: list[Row], config: DecodeConfig, grid: Grid, part: Part) -> Iterator[Row]:
+def _examine(audio: Row, file: PlannedFile, config: DecodeConfig, grid: Grid, recording: Recording) -> Row | None:
+    """The row of a content that decodes as it did when it was indexed; None if it may not, or does not decode.
+
+    All corrections change the length of the sound, but for those that choose a track or a channel: these leave a note.
+    """
+    row = empty_row(file.uri, identify_audio(file.recording, file.range, audio["content_hash"])) | {"decoder": DECODER}
+    try:
+        if audio["look"] == Look.LENGTH:
+            recording.fetch(file.place)
+            for _ in _decode_content(row, recording, file, config, grid, WHOLE):
+                pass
+            is_same = row["note"] is None and row["duration_s"] == audio["stored_s"]
+        else:
+            file.check_unchanged()
+            is_same = _sounds_plain(file, config, may_have_neighbours=audio["look"] == Look.CHANNELS)
+        file.check_unchanged()
+    except FileFailure:  # decoding finds it as well
+        return None
+    return row | {"status": CONFIRMED} if is_same else None
+
+
+def _sounds_plain(file: PlannedFile, config: DecodeConfig, *, may_have_neighbours: bool) -> bool:
+    """Whether a file has one track, whose channels are mixed to their mean. Decodes its beginning at most."""
+    from pipeline.audio.decode import open_audio
+
+    with open_audio(file.place, config, raw_format_of(file.recording)) as stream:
+        next(stream.blocks(), None)
+        return stream.note is None and (may_have_neighbours or stream.is_alone)
+
+
+def _decode_part(
+    audios: list[Row], config: DecodeConfig, grid: Grid, recording: Recording, part: Part
+) -> Iterator[Row]:
     """The rows of a part of a recording. They end where it is broken or has changed."""
     [audio] = audios
-    files = _files_of(audio)
+    files = files_of(audio)
     row = empty_row(files[0].uri, None)
     try:
-        with Recording(whole=False) as recording:
+        with recording:
             yield from _decode_file(row, files[0], audio["content_hash"], config, grid, recording, part=part)
     except FileFailure:
         return
@@ -216,7 +170,7 @@ def _decode_part(audios: list[Row], config: DecodeConfig, grid: Grid, part: Part
 
 def _decode_file(
     row: Row,
-    file: _File,
+    file: PlannedFile,
     content_hash: str | None,
     config: DecodeConfig,
     grid: Grid,
@@ -264,7 +218,7 @@ def _do_as(row: Row, other: Row, failure: FileFailure | None) -> None:
 
 
 def _decode_content(
-    row: Row, recording: Recording, file: _File, config: DecodeConfig, grid: Grid, part: Part
+    row: Row, recording: Recording, file: PlannedFile, config: DecodeConfig, grid: Grid, part: Part
 ) -> Iterator[Row]:
     first, stop = file.range.samples
     n_samples = first_frame_needed(part.first, grid) * HOP_SAMPLES
@@ -313,16 +267,16 @@ def _files_row(files: list[Row]) -> Row:
     return {"audio_id": files[0]["audio_id"], "files": files}
 
 
-def _placed(row: Row, file: _File) -> Row:
+def _placed(row: Row, file: PlannedFile) -> Row:
     """The row of one of the files that hold the content of ``row``."""
     return copied_row(row, file.uri, file.modified_ns)
 
 
-def _failed(row: Row, failure: FileFailure, file: _File) -> Row:
+def _failed(row: Row, failure: FileFailure, file: PlannedFile) -> Row:
     return failed_row(_placed(row, file), failure)
 
 
-def _failed_with(row: Row, failure: FileFailure, others: list[_File]) -> list[Row]:
+def _failed_with(row: Row, failure: FileFailure, others: list[PlannedFile]) -> list[Row]:
     """The rows of the other files that have the bytes of ``row``, which was read for all of them."""
     return [_failed(row, _same_bytes(row, failure), file) for file in others]
 

@@ -15,7 +15,7 @@ from pipeline.errors import EarshotError, FileFailure, RayDied
 from pipeline.index.vector_upkeep import Make, make_limited
 from pipeline.index.writer import Batch
 from pipeline.planning.batches import pack_alone
-from pipeline.planning.file_rows import lost_rows
+from pipeline.planning.file_rows import CONFIRMED, confirmed_row, lost_rows
 from pipeline.planning.plan import Plan
 from pipeline.run.background import Polled, drain
 from pipeline.run.checkpoints import Checkpoints
@@ -49,7 +49,7 @@ class Workers:
     ``stages`` does the work. ``count`` says how many workers each stage has at present. ``publish`` gets each record
     of the run. ``prepare`` starts what the stages need, and refuses what they cannot run, before anything is written.
     ``find_death`` names a dead part without which no work is done; None while all is well. ``make_vectors`` builds and
-    extends vector indexes. ``find_words`` says for lost batches why their workers ended, as far as that is known.
+    extends vector indexes. ``find_causes`` says for lost batches why their workers ended, as far as that is known.
     """
 
     stages: Stages
@@ -58,7 +58,7 @@ class Workers:
     prepare: Callable[[Config], None] = lambda config: None
     find_death: Callable[[], str | None] = lambda: None
     make_vectors: Make = make_limited
-    find_words: Callable[[set[str]], Mapping[str, str]] = lambda batch_ids: {}
+    find_causes: Callable[[set[str]], Mapping[str, str]] = lambda batch_ids: {}
 
 
 class Dispatch:
@@ -93,11 +93,11 @@ class Dispatch:
             n_reported += some.num_rows - len(lost)
             if not n_reported and (alone.num_rows > MAX_KILLERS or not self._any_answers(run_id)):
                 raise EarshotError(f"{self._config.into}: no worker stays alive: see the logs of Ray")
-            words = self._workers.find_words(lost)
+            causes = self._workers.find_causes(lost)
             rows: list[Row] = []
             for batch_id in sorted(lost):
-                word = f": {words[batch_id]}" if batch_id in words else ""
-                message = f"its worker died whenever it was decoded or encoded, alone too{word}"
+                cause = f": {causes[batch_id]}" if batch_id in causes else ""
+                message = f"its worker died whenever it was decoded or encoded, alone too{cause}"
                 rows += lost_rows(some, {batch_id}, FileFailure("decode", "crashed", message))
             self._checkpoints.commit_rows(rows)
 
@@ -186,9 +186,18 @@ class Dispatch:
         if batch is None:
             return
         self._note_finished(batch.files, collector.estimated_s(batch.batch_id))
-        batch = self._without_unreadable(batch)
+        batch = self._without_confirmed(self._without_unreadable(batch))
         if batch.files.num_rows:
             self._checkpoints.add(batch)
+
+    def _without_confirmed(self, batch: Batch) -> Batch:
+        """The batch without the files that decode as they did; only their ledger rows are published anew."""
+        is_confirmed = pc.equal(batch.files["status"], CONFIRMED)
+        if found := batch.files.filter(is_confirmed).to_pylist():
+            ledger = self._checkpoints.inventory.ledger
+            self._progress.n_unchanged += len(found)
+            self._checkpoints.add_kept([confirmed_row(ledger.live(row["uri"]) or {}, row) for row in found])
+        return replace(batch, files=batch.files.filter(pc.invert(is_confirmed)))
 
     def _without_unreadable(self, batch: Batch) -> Batch:
         """The batch without indexed files that are unchanged but unreadable now: they keep their rows.

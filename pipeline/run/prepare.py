@@ -215,7 +215,7 @@ def plan_files(
         measure_s=measure_length,
     )
     plan = make_plan(inventory.listed, inventory.ledger, setup, inventory.metadata.outdated())
-    plan.notes = (*inventory.metadata.notes, *note_unreadable(plan.unreadable), *note_mended(plan))
+    plan.notes = (*inventory.metadata.notes, *note_unreadable(plan.unreadable), *note_redecoded(plan))
     guard = Guard(inventory.listed, config, request, inventory.disks)
     indexed = inventory.ledger.indexed()
     plan.refused = guard.find_refusal(plan.removed.values(), len(indexed))
@@ -252,15 +252,23 @@ def note_unreadable(unreadable: list[tuple[str, str]]) -> tuple[str, ...]:
     )
 
 
-def note_mended(plan: Plan) -> tuple[str, ...]:
-    """A note on files that decode differently now; none if there are none."""
-    if not plan.n_mended:
-        return ()
-    decode = "decodes" if plan.n_mended == 1 else "decode"
-    return (
-        f"{count(plan.n_mended, 'file')} {decode} differently now: about {show_duration(plan.seconds_mended)} of audio"
-        " to encode again; `earshot reindex --keep-decoder` puts it off",
-    )
+def note_redecoded(plan: Plan) -> tuple[str, ...]:
+    """Notes on files that decode differently now, or may; none if there are none."""
+    later = "`earshot reindex --keep-decoder` puts it off"
+    notes = []
+    if n_files := plan.n_redecoded:
+        decode = "decodes" if n_files == 1 else "decode"
+        hours = show_duration(plan.seconds_redecoded)
+        notes.append(
+            f"{count(n_files, 'file')} {decode} differently now: about {hours} of audio to encode again; {later}"
+        )
+    if n_files := plan.n_examined:
+        hours = show_duration(plan.seconds_examined)
+        notes.append(
+            f"{count(n_files, 'file')} may decode differently now: only what does is encoded again, up to {hours} of"
+            f" audio; {later}"
+        )
+    return tuple(notes)
 
 
 def refuse_repair(config: Config, request: RunRequest, live: Generation) -> str | None:
@@ -330,8 +338,9 @@ def estimate_run_seconds(plan: Plan, live: Generation) -> float | None:
 
 
 def _estimate_bytes(plan: Plan, config: Config, layout: Layout) -> int:
-    """The size of the vectors: clips of each file, frames of each content."""
+    """The size of the vectors: clips of each file, frames of each content, without what is only examined."""
     audios = pc.list_flatten(plan.batches["audios"])
+    audios = audios.filter(pc.is_null(pc.struct_field(audios, "look")))
     n_files = pc.list_value_length(pc.struct_field(audios, "uris")).to_numpy()
     durations_s = np.repeat(pc.struct_field(audios, "estimated_s").to_numpy(), n_files)
     clips = count_windows(durations_s, config.window.grid) * 2 * layout.clip_dimension

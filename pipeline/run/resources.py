@@ -11,7 +11,8 @@ import pyarrow.compute as pc
 from pipeline.config import EncodeConfig
 from pipeline.errors import UsageError
 from pipeline.grid import BYTES_PER_SAMPLE, HOP_SAMPLES, SAMPLE_RATE_HZ, Grid, count_windows, frames_to_seconds
-from pipeline.run.decode_stage import BLOCK_S, is_long, windows_per_block
+from pipeline.run.decode_stage import BLOCK_S, windows_per_block
+from pipeline.run.split_stage import is_long
 
 WRITERS = 16
 """On a cluster that may grow, this many tasks may write at the same time even if it has few cores now."""

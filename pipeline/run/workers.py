@@ -25,7 +25,7 @@ from pipeline.config import Config, DecodeConfig, EncodeConfig
 from pipeline.encoder.encoder import check_models, load_for_run
 from pipeline.encoder.malloc import keep_freed_memory
 from pipeline.grid import Grid
-from pipeline.run.decode_stage import decode_batch, is_long, split_batch
+from pipeline.run.decode_stage import decode_batch
 from pipeline.run.dispatch import Workers
 from pipeline.run.encode_stage import Encoder, encode_windows
 from pipeline.run.metrics import METRICS, list_measures
@@ -43,6 +43,7 @@ from pipeline.run.resources import (
     share_machine,
     split_into_tables,
 )
+from pipeline.run.split_stage import is_long, split_batch
 from pipeline.run.vector_builds import make_on_ray
 from pipeline.run.watchdog import Limits, Watchdog
 from pipeline.run.write_stage import error_row, note_seconds, write_windows
@@ -54,8 +55,9 @@ WRITE_CPUS = 0
 """Cores that a writing task reserves: it mostly waits for the disk. Ray rounds down the cores left to decoding: if a
 writer reserved a hundredth of a core, a decoder would stay idle."""
 
-Decode = Callable[[dict[str, Any], DecodeConfig, Grid, int], Iterator[pa.Table]]
-"""One PLANNED row, and the number of windows in a block -> DECODED tables: ``decode_stage.decode_batch``."""
+Decode = Callable[[dict[str, Any], DecodeConfig, Grid, int, float], Iterator[pa.Table]]
+"""One PLANNED row, the number of windows in a block, and the most hours of a recording -> DECODED tables:
+``decode_stage.decode_batch``."""
 
 Load = Callable[[EncodeConfig, bool, int], Encoder]
 """The models, whether with frames, and the number of threads -> an encoder, in the process where it works."""
@@ -82,15 +84,22 @@ class _Encode:
             return error_row(schema.ENCODED, decoded["batch_id"][0].as_py(), error)
 
 
-def _split(planned: pa.Table, config: DecodeConfig, grid: Grid) -> pa.Table:
+def _split(planned: pa.Table, config: DecodeConfig, grid: Grid, max_hours: float) -> pa.Table:
     """Split the batch of a long recording into parts; other tables from ``resources.split_into_tables`` pass."""
     if planned.num_rows > 1:
         return planned
-    return pa.Table.from_pylist(split_batch(planned.to_pylist()[0], config, grid), schema=schema.PLANNED)
+    parts = split_batch(planned.to_pylist()[0], config, grid, max_hours=max_hours)
+    return pa.Table.from_pylist(parts, schema=schema.PLANNED)
 
 
 def _decode(
-    planned: pa.Table, decode: Decode, config: DecodeConfig, grid: Grid, block_windows: int, silence_s: float
+    planned: pa.Table,
+    decode: Decode,
+    config: DecodeConfig,
+    grid: Grid,
+    max_hours: float,
+    block_windows: int,
+    silence_s: float,
 ) -> Iterator[pa.Table]:
     keep_freed_memory()
     for row in planned.to_pylist():
@@ -98,7 +107,7 @@ def _decode(
         dog = Watchdog(limits, partial(_give_up, row["batch_id"]))
         try:
             began = time.perf_counter()
-            for decoded in dog.watch(decode(row, config, grid, block_windows)):
+            for decoded in dog.watch(decode(row, config, grid, block_windows, max_hours)):
                 yield note_seconds(decoded, "decode", time.perf_counter() - began)
                 began = time.perf_counter()  # the time until the encoders want more is not work
         except Exception as error:
@@ -106,29 +115,29 @@ def _decode(
 
 
 def _give_up(batch_id: str, why: str) -> None:
-    """End this process, whose decoder does not return, and leave word of it."""
-    _leave_word(batch_id, why)
+    """End this process, whose decoder does not return, and note why."""
+    _note_cause(batch_id, why)
     print(f"earshot: batch {batch_id}: {why}: this worker ends", file=sys.stderr, flush=True)
     os._exit(70)
 
 
-def _leave_word(batch_id: str, why: str) -> None:
+def _note_cause(batch_id: str, why: str) -> None:
     from ray.experimental import internal_kv
 
     with contextlib.suppress(Exception):  # the process ends in any case
-        internal_kv._internal_kv_put(batch_id, why, namespace=WORD)
+        internal_kv._internal_kv_put(batch_id, why, namespace=CAUSES)
 
 
-def find_words(batch_ids: set[str]) -> dict[str, str]:
-    """Why the workers of lost batches ended, as far as they could leave word of it."""
+def find_causes(batch_ids: set[str]) -> dict[str, str]:
+    """Why the workers of lost batches ended, as far as they could note it."""
     from ray.experimental import internal_kv
 
-    found = {batch_id: internal_kv._internal_kv_get(batch_id, namespace=WORD) for batch_id in batch_ids}
-    return {batch_id: word.decode() for batch_id, word in found.items() if word is not None}
+    found = {batch_id: internal_kv._internal_kv_get(batch_id, namespace=CAUSES) for batch_id in batch_ids}
+    return {batch_id: cause.decode() for batch_id, cause in found.items() if cause is not None}
 
 
-WORD = "earshot"
-"""The namespace of such words in Ray's own store of small values."""
+CAUSES = "earshot"
+"""The namespace of causes in Ray's own store of small values."""
 
 
 def _write(encoded: pa.Table, path: str, frames_schema: pa.Schema) -> pa.Table:
@@ -149,7 +158,7 @@ def workers_on_ray(decode: Decode = decode_batch, load: Load = load_for_run) -> 
         start_ray()  # here, in the main thread, so that Ray can handle signals
         return run_stages(batches, config, frames_schema, decode, load)
 
-    return Workers(stages, count_workers, publish, prepare, RayHealth().find_death, make_on_ray, find_words)
+    return Workers(stages, count_workers, publish, prepare, RayHealth().find_death, make_on_ray, find_causes)
 
 
 def prepare(config: Config) -> None:
@@ -246,7 +255,7 @@ def _connect(batches: pa.Table, config: Config, frames_schema: pa.Schema, decode
 
     resources, grid, arrow = ray.cluster_resources(), config.window.grid, {"batch_format": "pyarrow"}
     encoders = limit_encoders(batches, _share(config.encode), grid)
-    settings = {"config": config.bounded_decode, "grid": grid}
+    settings = {"config": config.decode, "grid": grid, "max_hours": config.run.max_file_hours}
     n_together = fit_task(batches, resources.get("CPU", 1), may_grow=may_grow())
     planned = from_arrow(batches)
     if is_long(longest):

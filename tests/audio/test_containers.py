@@ -7,6 +7,7 @@ import pytest
 from pipeline.audio.containers import (
     begins_as_audio,
     begins_exact,
+    find_joined_flac,
     find_next_link,
     is_short_vorbis,
     read_ogg_end,
@@ -49,3 +50,10 @@ def test_next_link_of_chained_ogg_is_found() -> None:
     source = Bytes(io.BytesIO(one + other))
     assert find_next_link(source, 0) == find_next_link(source, len(one) - 100) == len(one)
     assert find_next_link(source, len(one)) is None
+
+
+def test_flac_that_is_joined_to_another_is_found() -> None:
+    one, other = encode("flac", noise(9.0, HZ), HZ), encode("flac", tone(1.0, HZ), HZ)
+    source = Bytes(io.BytesIO(one + other))
+    assert find_joined_flac(source, 0) == find_joined_flac(source, len(one) - 1) == len(one)
+    assert find_joined_flac(source, len(one)) is None

@@ -16,7 +16,7 @@ from pipeline.audio.source import Bytes
 from pipeline.config import DecodeConfig
 from pipeline.errors import FileFailure
 from pipeline.grid import Waveform
-from pipeline.run.decode_stage import split_batch
+from pipeline.run.split_stage import split_batch
 from tests.helpers.fakes import GRID
 from tests.helpers.sounds import FORMATS, by_av, by_soundfile, claim_bytes, cut, encode, noise, patch, tone, with_cover
 

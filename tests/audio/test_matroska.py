@@ -7,7 +7,7 @@ import numpy as np
 import pytest
 
 from pipeline.audio.decode import open_audio
-from pipeline.audio.matroska import lacks_duration, read_track_duration
+from pipeline.audio.matroska import lacks_duration, read_duration, read_track_duration
 from pipeline.audio.source import Bytes
 from tests.helpers.bursts import find_bursts, make_bursts, make_film
 from tests.helpers.sounds import cut, encode
@@ -44,6 +44,15 @@ def test_duration_in_the_header_is_found() -> None:
         (encode("ogg_opus", make_bursts(HZ), HZ), False),
     ]:
         assert lacks_duration(Bytes(io.BytesIO(data))) == lacks
+
+
+def test_duration_in_the_header_is_read() -> None:
+    for data, duration_s in [
+        (make_film("matroska", "flac", "mpeg4", video_s=20.0), 20.0),
+        (encode("webm_opus", make_bursts(HZ), HZ), 12.0),
+        (make_film("matroska", "flac", None, options=LIVE), None),
+    ]:
+        assert read_duration(Bytes(io.BytesIO(data))) == (duration_s and pytest.approx(duration_s, abs=0.02))
 
 
 @pytest.mark.parametrize("size", range(4, 80, 3))

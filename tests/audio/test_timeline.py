@@ -150,6 +150,33 @@ def test_clock_that_wraps_goes_on(video: str | None) -> None:
     assert truncated is None
 
 
+@pytest.mark.parametrize("before_s", [5.0, 1.0])
+@pytest.mark.parametrize("container", ["mpegts", "mpeg"])
+def test_sound_that_begins_later_keeps_its_place_beside_a_wrap(container: str, before_s: float) -> None:
+    """Both begin before the clock does anew, or only the picture."""
+
+    def move_s(time_s: float) -> float:
+        return WRAP_S - before_s
+
+    film = make_film(container, "mp2", "mpeg2video", late_s=3.0, move_s=move_s, move_video_s=move_s)
+    bursts_s, duration_s, truncated = hear(film)
+    assert bursts_s == pytest.approx([5.0, 12.0], abs=0.03)
+    assert duration_s == pytest.approx(15.0, abs=0.05)
+    assert truncated is None
+
+
+@pytest.mark.parametrize("gap_at_s", [5.0, 8.0])
+def test_gap_beside_a_wrap_becomes_silence(gap_at_s: float) -> None:
+    def move_s(time_s: float) -> float:
+        return WRAP_S - 5.0
+
+    def move_sound_s(time_s: float) -> float:
+        return move_s(time_s) + (4.0 if time_s >= gap_at_s else 0.0)
+
+    film = make_film("mpegts", "aac", "mpeg2video", move_s=move_sound_s, move_video_s=move_s)
+    assert hear(film)[0] == pytest.approx([2.0, 13.0], abs=0.03)
+
+
 def test_concatenated_streams_play_on() -> None:
     """Each sets the clock back. A gap behind that is found."""
     whole = make_film("mpegts", "aac", None)

@@ -17,7 +17,7 @@ from pipeline.config import Config, DecodeConfig
 from pipeline.corpus.discover import list_corpus
 from pipeline.corpus.raw_formats import RAW_FORMATS, raw_format_of
 from pipeline.corpus.shards import find_member
-from pipeline.corpus.time_ranges import TimeRange
+from pipeline.corpus.time_ranges import TimeRange, split_uri
 from pipeline.errors import FileFailure
 from pipeline.index.handle import open_index
 from pipeline.index.tables import read_files
@@ -234,10 +234,13 @@ def test_files_indexed_before_raw_formats_are_decoded_again(tmp_path: Path) -> N
     files = read_files(config.into).select(schema.FILES.names)
     at = files.schema.get_field_index("decoder")
     before = files.set_column(at, files.schema.field(at), pa.nulls(len(files), pa.int32()))
+    at = files.schema.get_field_index("audio_id")  # those of the files did not depend on how they are read
+    ids = [schema.make_audio_id(row["content_hash"], str(split_uri(row["uri"])[1])) for row in files.to_pylist()]
+    before = before.set_column(at, files.schema.field(at), pa.array(ids, files.schema.field(at).type))
 
     def plan(files: pa.Table) -> dict[str, str]:
         made = plan_files(list_corpus(list(config.sources)), Ledger(files))
         return {Path(uri).name: action for uri, action, _ in made.actions}
 
-    assert plan(before) == {"a.gsm": "mended", "a.gsm#t=1": "mended", "b.wav": "unchanged"}
+    assert plan(before) == {"a.gsm": "redecoded", "a.gsm#t=1": "redecoded", "b.wav": "unchanged"}
     assert set(plan(files).values()) == {"unchanged"}

@@ -9,9 +9,10 @@ import pyarrow as pa
 from pipeline.config import Config, DecodeConfig
 from pipeline.grid import Grid
 from pipeline.index.tables import write_rows
-from pipeline.run.decode_stage import decode_batch, split_batch
+from pipeline.run.decode_stage import decode_batch
 from pipeline.run.dispatch import Stages
 from pipeline.run.encode_stage import encode_windows
+from pipeline.run.split_stage import split_batch
 from pipeline.run.write_stage import write_windows
 from tests.helpers.contents import read
 from tests.helpers.fakes import GRID, FakeEncoder

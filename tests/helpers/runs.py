@@ -37,7 +37,7 @@ def in_place(encoder: Encoder, before: Callable[[int], None] = lambda number: No
     def stages(batches: pa.Table, config: Config, frames_schema: pa.Schema) -> Iterator[dict[str, Any]]:
         for number, planned in enumerate(batches.to_pylist()):
             before(number)
-            for block in decode_batch(planned, config.bounded_decode, config.window.grid, block_windows=3):
+            for block in decode_batch(planned, config.decode, config.window.grid, 3, config.run.max_file_hours):
                 encoded = encode_windows(block, encoder)
                 yield from write_windows(encoded, frames_schema, partial(write_rows, config.into)).to_pylist()
 

@@ -367,12 +367,12 @@ def test_file_that_kills_its_worker_is_a_failure(
     write_sounds(tmp_path / "in", (0.5 + number for number in range(6)))
     (seen := tmp_path / "seen").mkdir()
 
-    def deadly(planned: dict[str, Any], config: DecodeConfig, grid: Grid, windows: int) -> Iterator[pa.Table]:
+    def deadly(planned: dict[str, Any], config: DecodeConfig, grid: Grid, *limits: Any) -> Iterator[pa.Table]:
         with (seen / ray.get_runtime_context().get_task_id()).open("a") as file:
             file.write(planned["batch_id"] + "\n")
         if any(uri.endswith("/3.wav") for audio in planned["audios"] for uri in audio["uris"]):
             os.kill(os.getpid(), signal.SIGSEGV)
-        yield from decode_batch(planned, config, grid, windows)
+        yield from decode_batch(planned, config, grid, *limits)
 
     def stages(batches: pa.Table, config: Config, frames_schema: pa.Schema) -> Iterator[dict[str, Any]]:
         return run_stages(batches, config, frames_schema, deadly, lambda *_: WideEncoder())
@@ -396,10 +396,10 @@ def test_file_that_kills_its_worker_is_a_failure(
 def test_decoder_that_does_not_return_is_a_failure(tmp_path: Path) -> None:
     write_sounds(tmp_path / "in", (0.5 + number for number in range(6)))
 
-    def endless(planned: dict[str, Any], config: DecodeConfig, grid: Grid, windows: int) -> Iterator[pa.Table]:
+    def endless(planned: dict[str, Any], config: DecodeConfig, grid: Grid, *limits: Any) -> Iterator[pa.Table]:
         while any(uri.endswith("/3.wav") for audio in planned["audios"] for uri in audio["uris"]):
             time.sleep(0.1)
-        yield from decode_batch(planned, config, grid, windows)
+        yield from decode_batch(planned, config, grid, *limits)
 
     workers = workers_on_ray(decode=endless, load=lambda *_: WideEncoder())
     limits = {"batch_s": 1.0, "decoder_silence_s": 8.0}
@@ -462,10 +462,10 @@ def test_long_recording_is_decoded_by_several_tasks(tmp_path: Path) -> None:
             file.write(noise(60.0, seed=minute))
     write_wav(folder / "short.wav", noise(3.0))
 
-    def decode(planned: dict[str, Any], config: DecodeConfig, grid: Grid, windows: int) -> Iterator[pa.Table]:
+    def decode(planned: dict[str, Any], config: DecodeConfig, grid: Grid, *limits: Any) -> Iterator[pa.Table]:
         part = planned["part"] or {}
         (seen / f"{part.get('first')}-{part.get('stop')}").touch()
-        yield from decode_batch(planned, config, grid, windows)
+        yield from decode_batch(planned, config, grid, *limits)
 
     def stages(batches: pa.Table, config: Config, frames_schema: pa.Schema) -> Iterator[dict[str, Any]]:
         return run_stages(batches, config, frames_schema, decode, lambda *_: WideEncoder())

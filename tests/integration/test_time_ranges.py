@@ -21,8 +21,8 @@ from pipeline.index.verify import verify_index
 from pipeline.index.verify_deep import compare
 from pipeline.planning.plan import Plan
 from pipeline.planning.request import RunRequest
-from pipeline.run.decode_stage import is_long, split_batch
 from pipeline.run.driver import index_corpus
+from pipeline.run.split_stage import is_long, split_batch
 from pipeline.schema import Row
 from tests.helpers.contents import read
 from tests.helpers.corpora import TimedRow, actions, configure, write_ranges

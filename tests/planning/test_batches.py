@@ -1,5 +1,6 @@
 """Contents are packed into batches, longest first."""
 
+from dataclasses import asdict
 from itertools import pairwise
 
 import pyarrow as pa
@@ -8,7 +9,7 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from pipeline import schema
-from pipeline.corpus.corpus_file import CorpusFile
+from pipeline.corpus.corpus_file import CorpusFile, ExaminedFile
 from pipeline.planning.batches import MAX_FILES_PER_BATCH, group_copies, group_rows, pack, pack_alone
 from pipeline.planning.file_rows import copied_row, deleted_row
 from pipeline.planning.plan import Plan
@@ -60,6 +61,18 @@ def test_batches_hold_each_content_once_within_bounds(
         sums = [[audio["estimated_s"] for audio in row["audios"]] for row in batches.to_pylist()]
         # Not needlessly many: the first content of a batch would not have fitted into the one before.
         assert all(sum(a) + b[0] > batch_s for a, b in pairwise(sums))
+
+
+def test_contents_that_are_only_examined_are_packed_more_densely() -> None:
+    """Unless another file needs the content encoded."""
+    plain = [[make_file(f"{number}.wav", estimated_s=10.0)] for number in range(100)]
+    examined: list[list[CorpusFile]] = [
+        [ExaminedFile(**asdict(file), look=(1, 10.0)) for file in files] for files in plain
+    ]
+    mixed = [[*files, make_file(f"copy of {files[0].uri}", estimated_s=10.0)] for files in examined]
+    assert [pack(contents, 100.0, "run").num_rows for contents in (plain, examined, mixed)] == [17, 4, 17]
+    looks = [audio["look"] for row in pack(mixed, 100.0, "run").to_pylist() for audio in row["audios"]]
+    assert set(looks) == {None}
 
 
 def test_rows_of_a_table_are_packed_in_their_order() -> None:

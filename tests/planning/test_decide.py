@@ -27,6 +27,8 @@ def test_new_files_are_decoded_and_only_equal_sizes_hashed() -> None:
         "uris": ["a.wav", "d.wav"],
         "modified_ns": [1, 4],
         "offsets": [None, None],
+        "look": None,
+        "stored_s": None,
     }
     assert audios["c.wav"]["uris"] == ["c.wav"]
     assert (audios["c.wav"]["content_hash"], audios["c.wav"]["size_bytes"]) == (None, 5)

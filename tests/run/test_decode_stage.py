@@ -1,4 +1,4 @@
-"""Blocks of windows have about the same length in time; the plan says which recordings are long."""
+"""Blocks of windows have about the same length in time."""
 
 from pathlib import Path
 
@@ -8,27 +8,10 @@ import pytest
 from pipeline import schema
 from pipeline.config import DecodeConfig
 from pipeline.grid import Grid, frames_to_seconds
-from pipeline.run.decode_stage import PART_S, decode_batch, estimate_batch, is_long, windows_per_block
-from pipeline.schema import Row
+from pipeline.run.decode_stage import decode_batch, windows_per_block
 from tests.helpers.fakes import GRID, noise, plan_batch, write_wav
 
 BATCH = schema.make_batch_id("test", 1)
-
-
-def planned(*seconds: float) -> Row:
-    return {"batch_id": BATCH, "audios": [{"estimated_s": estimated_s} for estimated_s in seconds]}
-
-
-def test_a_batch_is_as_long_as_its_audios_are_estimated() -> None:
-    assert estimate_batch(planned()) == 0
-    assert estimate_batch(planned(1.5, 600.0)) == 601.5
-
-
-def test_only_a_recording_alone_in_its_batch_is_long() -> None:
-    assert is_long(planned(3 * PART_S))
-    assert not is_long(planned(3 * PART_S - 1))
-    assert not is_long(planned(3 * PART_S, 3 * PART_S))
-    assert is_long(planned(30.0), part_s=10.0)
 
 
 @pytest.mark.parametrize("block_windows", [1, 2, 3, 7, 100])

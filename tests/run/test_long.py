@@ -12,11 +12,12 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from pipeline.audio.windows import cut_windows
-from pipeline.config import BoundedDecodeConfig, Config, DecodeConfig
+from pipeline.config import Config, DecodeConfig
 from pipeline.grid import FRAME_S, HOP_SAMPLES, Grid, Part, plan_parts
 from pipeline.index.verify import verify_index
-from pipeline.run.decode_stage import decode_batch, split_batch
+from pipeline.run.decode_stage import decode_batch
 from pipeline.run.driver import index_corpus
+from pipeline.run.split_stage import split_batch
 from tests.helpers.contents import read
 from tests.helpers.fakes import GRID, noise, plan_batch
 from tests.helpers.long import PART_S, decode, in_one_piece, in_parts, published
@@ -40,10 +41,9 @@ def split(path: Path, *copies: Path, part_s: float = PART_S) -> list[dict[str, A
 
 def test_recording_that_is_too_long_is_not_split_and_fails(tmp_path: Path) -> None:
     planned = plan_batch(BATCH, [write(tmp_path / "a.wav", 12.0)])
-    config = BoundedDecodeConfig(max_file_hours=0.003)
-    assert split_batch(planned, config, GRID, 2.0) == [planned]
-    assert len(split_batch(planned, BoundedDecodeConfig(max_file_hours=0.004), GRID, 2.0)) > 1
-    [table] = decode_batch(planned, config, GRID)
+    assert split_batch(planned, DecodeConfig(), GRID, 2.0, max_hours=0.003) == [planned]
+    assert len(split_batch(planned, DecodeConfig(), GRID, 2.0, max_hours=0.004)) > 1
+    [table] = decode_batch(planned, DecodeConfig(), GRID, max_hours=0.003)
     [row] = table.to_pylist()
     assert [(file["status"], file["reason"]) for file in row["files"]] == [("failed", "too_long")]
 

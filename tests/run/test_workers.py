@@ -24,7 +24,7 @@ def planned(tmp_path: Path) -> pa.Table:
 
 
 def decode(planned: pa.Table, decode: Any = decode_batch) -> list[pa.Table]:
-    return list(_decode(planned, decode, DecodeConfig(), GRID, 100, 300.0))
+    return list(_decode(planned, decode, DecodeConfig(), GRID, 200.0, 100, 300.0))
 
 
 def test_stages_note_their_seconds(planned: pa.Table, tmp_path: Path) -> None:
@@ -36,8 +36,8 @@ def test_stages_note_their_seconds(planned: pa.Table, tmp_path: Path) -> None:
 
 
 def test_error_of_decoding_is_a_row_after_the_tables_before_it(planned: pa.Table) -> None:
-    def fail(row: dict[str, Any], config: DecodeConfig, grid: Grid, windows: int) -> Iterator[pa.Table]:
-        yield from decode_batch(row, config, grid, windows)
+    def fail(row: dict[str, Any], config: DecodeConfig, grid: Grid, *limits: Any) -> Iterator[pa.Table]:
+        yield from decode_batch(row, config, grid, *limits)
         raise RuntimeError("out of luck")
 
     *_, last = decode(planned, fail)

@@ -1,0 +1,96 @@
+"""The bytes of a sound in, its mono samples out: the readers that one file may need, one after the other.
+
+FFmpeg goes on where libsndfile fails. Several FLAC files that were joined into one are read one by one: libsndfile
+reads the first one only, and FFmpeg repeats sound where one of another rate follows.
+"""
+
+from collections.abc import Iterator
+
+from pipeline.audio.av_reader import AvReader
+from pipeline.audio.pieces import Piece
+from pipeline.audio.readers import cut_out, first_flac, open_reader
+from pipeline.audio.soundfile_reader import SoundfileReader
+from pipeline.audio.source import Bytes
+from pipeline.corpus.raw_formats import RawFormat
+from pipeline.errors import FileFailure
+
+
+class Sound:
+    """A sound and its present reader. ``trouble`` tells what is wrong with it, once its pieces are exhausted."""
+
+    def __init__(self, source: Bytes, raw: RawFormat | None) -> None:
+        self.reader = open_reader(source, raw)
+        self.trouble: str | None = None
+        self._source = source
+
+    @property
+    def is_joined(self) -> bool:
+        """Whether another FLAC follows the one that the header describes. Reads all of a FLAC."""
+        return first_flac(self._source) is not self._source
+
+    def pieces(self, *, exactly: bool) -> Iterator[Piece]:
+        """The samples at their own rate, from where the reader is.
+
+        Args:
+            exactly: raise a failure where libsndfile fails.
+        """
+        yield from self._read_one(exactly=exactly)
+        while (rest := self._behind()) is not None:
+            trouble, mixer = self.trouble, self.reader.mixer
+            self.reader.close()
+            self._source = rest
+            try:
+                self.reader = open_reader(rest)
+            except FileFailure as failure:
+                self.trouble = trouble or f"what is joined to it cannot be read: {failure.message}"
+                return
+            self.reader.mixer, info = mixer, self.reader.info
+            missing_s = info.expected_duration_s or 0.0
+            for rate_hz, mono in self._read_one(exactly=False):
+                missing_s -= len(mono) / rate_hz
+                yield rate_hz, mono
+            if missing_s > info.tolerance_s:
+                trouble = trouble or f"{missing_s:.3f} s are missing of what is joined to it"
+            self.trouble = trouble or self.trouble
+
+    def _read_one(self, *, exactly: bool) -> Iterator[Piece]:
+        """The samples of the sound, or of the first of joined FLAC files."""
+        yield from self.reader.pieces()
+        self.trouble = self.reader.trouble
+        if not isinstance(self.reader, SoundfileReader) or not self.reader.stopped_short():
+            return
+        if exactly:
+            raise FileFailure("decode", "decode_error", self.trouble or "stops short")
+        n_read, mixer = self.reader.n_read, self.reader.mixer
+        if not self.trouble and n_read == self.reader.n_samples and self._behind() is not None:
+            return
+        self.reader.close()
+        try:
+            self.reader = AvReader(first_flac(self._source))
+        except FileFailure:
+            return
+        self.reader.mixer = mixer
+        yield from _skip(self.reader.pieces(), n_read)
+        self.trouble = self.reader.trouble
+
+    def _behind(self) -> Bytes | None:
+        """What follows the first of joined FLAC files; None if there is one only."""
+        if self.reader.info.codec != "flac":
+            return None
+        size_bytes = self._source.size_bytes
+        is_nearly_whole = isinstance(self.reader, SoundfileReader) and not self.reader.stopped_short()
+        first = first_flac(self._source, _find_last_part(size_bytes) if is_nearly_whole else 0)
+        return None if first is self._source else cut_out(self._source, first.size_bytes, size_bytes)
+
+
+def _find_last_part(size_bytes: int) -> int:
+    """Where the part of a FLAC begins that libsndfile may leave unread without being found out."""
+    return max(0, round(0.98 * size_bytes) - (1 << 20))
+
+
+def _skip(pieces: Iterator[Piece], n_samples: int) -> Iterator[Piece]:
+    """Leave out the first ``n_samples``."""
+    for rate_hz, mono in pieces:
+        if n_samples < len(mono):
+            yield rate_hz, mono[n_samples:]
+        n_samples = max(0, n_samples - len(mono))

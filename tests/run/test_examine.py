@@ -1,0 +1,353 @@
+"""Files whose decoding was corrected are examined: only those whose sound has changed are encoded again."""
+
+import os
+import wave
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import pytest
+
+from pipeline.audio.decoder_versions import DECODER, Look
+from pipeline.audio.source import hash_file
+from pipeline.config import Config, DecodeConfig
+from pipeline.errors import EarshotError
+from pipeline.index import journal
+from pipeline.index.verify import verify_index
+from pipeline.planning.file_rows import CONFIRMED
+from pipeline.planning.request import RunRequest
+from pipeline.run.decode_stage import decode_batch
+from pipeline.run.driver import index_corpus
+from pipeline.run.prepare import plan_corpus
+from pipeline.run.split_stage import split_batch
+from tests.helpers.bursts import make_bursts, make_film, mux_tracks
+from tests.helpers.contents import live, read
+from tests.helpers.corpora import write_ranges
+from tests.helpers.damage import publish, rewrite
+from tests.helpers.fakes import GRID, plan_batch
+from tests.helpers.indexes import table
+from tests.helpers.long import in_parts
+from tests.helpers.runs import WideEncoder, configure, in_place
+from tests.helpers.sounds import FORMATS, Samples, by_av, by_soundfile, encode, noise, tone
+
+BATCH = "0" * 32
+SOUND = tone(2.0, 48_000)
+STEREO = noise(2.0, 48_000, 2)
+CROSSED = tone(2.0, 48_000, channels=2) * np.array([1, -1], np.float32)
+"""The channels of a wrongly wired cable."""
+
+BURSTS = encode("ogg_vorbis", make_bursts(48_000), 48_000)
+
+
+def two_tracks(container: str, *, film: bool = True) -> bytes:
+    return mux_tracks(container, [by_av("matroska", "aac", 64_000)(SOUND, 48_000) for _ in range(2)], film=film)
+
+
+FILM, LATE_FILM = make_film("mp4", "aac"), make_film("mp4", "aac", late_s=1.0)
+SAME = {
+    **{
+        f"same.{FORMATS[name].suffix}": encode(name, SOUND, 48_000)
+        for name in ("mp3", "m4a", "wav_s16", "ogg_vorbis", "matroska_flac")
+    },
+    "stereo.wav": encode("wav_s16", STEREO, 48_000),
+    "copy of stereo.wav": encode("wav_s16", STEREO, 48_000),
+    "stereo.mp3": encode("mp3", STEREO, 48_000),
+    "on time.mp4": FILM,
+    "copy of on time.mp4": FILM,
+    "on time.mkv": make_film("matroska", "libopus"),
+    "unstated.mp3": encode("mp3_no_xing", SOUND, 48_000),
+    "no pauses.amr": by_av("amr", "libopencore_amrnb")(tone(2.5, 8_000), 8_000),
+    "stereo.wav#t=0.5,1.5": b"",
+}
+"""Files that older versions decoded as they do now."""
+
+CHANGED = {
+    "tag.mp3": SAME["same.mp3"] + b"TAG" + bytes(125),
+    "tag without a length.mp3": encode("mp3_no_xing", SOUND, 48_000) + b"TAG" + bytes(125),
+    "blocks.wav": by_soundfile("WAV", "IMA_ADPCM")(tone(2.0, 8_000), 8_000),
+    "pauses.amr": by_av("amr", "libopencore_amrnb")(tone(2.0, 8_000), 8_000),
+    "alac.caf": by_av("caf", "alac")(SOUND, 48_000),
+    "film.mkv": make_film("matroska", "libopus", late_s=1.0),
+    "film.mp4": LATE_FILM,
+    "copy of film.mp4": LATE_FILM,
+    "late.webm": by_av("webm", "libopus")(tone(2.0, 8_000), 8_000),
+    "tracks.avi": mux_tracks("avi", [by_av("matroska", "ac3")(SOUND, 48_000) for _ in range(2)]),
+    "tracks.m4a": two_tracks("mp4", film=False),
+    "picture.ogg": make_film("ogg", "", "libvpx", data=BURSTS),
+    "vorbis.avi": make_film("avi", "", None, data=BURSTS),
+    "chain.ogg": SAME["same.ogg"] + encode("ogg_opus", SOUND, 48_000),
+    "crossed.wav": encode("wav_s16", CROSSED, 48_000),
+    "crossed.mp3": encode("mp3", CROSSED, 48_000),
+    "film.mkv#t=2,5": b"",
+    "film.mkv#t=12": b"",
+    "crossed.wav#t=0.5,1.5": b"",
+}
+"""For each correction, files that older versions decoded differently."""
+
+OTHER_LENGTH = {"duration_s": "duration_s - 0.5"}
+SAID: dict[str, dict[str, str]] = {
+    "tag.mp3": {"duration_s": "2.017"},
+    "tag without a length.mp3": OTHER_LENGTH,
+    "blocks.wav": OTHER_LENGTH,
+    "pauses.amr": {"reason": "'truncated'", **OTHER_LENGTH},
+    "alac.caf": {"duration_s": "1.985"},
+    "film.mkv": {"expected_duration_s": "NULL", **OTHER_LENGTH},
+    "film.mp4": OTHER_LENGTH,
+    "copy of film.mp4": OTHER_LENGTH,
+    "late.webm": {"duration_s": "2.005"},
+    "vorbis.avi": OTHER_LENGTH,
+    "chain.ogg": {"reason": "'truncated'", **OTHER_LENGTH},
+    "on time.mkv": {"expected_duration_s": "NULL"},
+}
+"""What the row of an older version says otherwise."""
+
+
+@pytest.fixture(scope="module")
+def corpus(tmp_path_factory: pytest.TempPathFactory) -> list[str]:
+    """The sources: a folder, and ranges of some of its files."""
+    folder = tmp_path_factory.mktemp("corpus")
+    for name, data in (SAME | CHANGED).items():
+        if data:
+            (folder / name).write_bytes(data)
+    cut: list[tuple[str, float, float | None]] = [("film.mkv", 2.0, 5.0), ("film.mkv", 12.0, None)]
+    cut += [("stereo.wav", 0.5, 1.5), ("crossed.wav", 0.5, 1.5)]
+    ranges = write_ranges(
+        folder.with_suffix(".csv"), *((str(folder / name), begin_s, end_s) for name, begin_s, end_s in cut)
+    )
+    return [str(folder), str(ranges)]
+
+
+def rows_of(index: str) -> list[tuple[Any, ...]]:
+    """All of the ledger but the batches that wrote it, and the versions that files of which nothing changed keep."""
+    left_out = {"batch_id", "decoder"}
+    return sorted(
+        tuple(map(str, (row[name] for name in sorted(row.keys() - left_out)))) for row in read(index, "files")
+    )
+
+
+def name_of(uri: str) -> str:
+    return Path(uri).name
+
+
+def make_older(config: Config) -> None:
+    """Make an index look as if an older version had written it: other rows, other vectors where the sound differs."""
+    table(config.into, "files").update({"decoder": "2"})
+    ids = {name_of(row["uri"]): row["file_id"] for row in read(config.into, "files")}
+    for name in SAID.keys() & ids.keys():
+        table(config.into, "files").update(SAID[name], f"file_id = '{ids[name]}'")
+    for name in CHANGED.keys() & ids.keys():
+        rewrite(config.into, "clips", f"file_id = '{ids[name]}'", lambda vectors: vectors / 2)
+    publish(config.into)
+
+
+def test_index_of_an_older_version_becomes_like_a_new_one(corpus: list[str], tmp_path: Path) -> None:
+    config = configure(tmp_path, tmp_path / "index", sources=corpus)
+    index_corpus(config, stages=in_place(WideEncoder()))
+    new, rows = live(config.into), rows_of(config.into)
+    make_older(config)
+    assert live(config.into) != new
+    actions = {name_of(uri): action for uri, action, _ in plan_corpus(config).actions}
+    encoder = WideEncoder()
+    progress = index_corpus(config, stages=in_place(encoder))
+    assert live(config.into) == new
+    assert rows_of(config.into) == rows
+    assert progress.n_unchanged == len(SAME)
+    assert progress.n_indexed == len(CHANGED)
+    changed = {row["audio_id"]: row for row in read(config.into, "files") if name_of(row["uri"]) in CHANGED}
+    assert encoder.n_windows == sum(row["n_clips"] for row in changed.values())
+    assert {name: actions[name] for name in ("on time.mp4", "crossed.wav", "crossed.wav#t=0.5,1.5", "same.mp3")} == {
+        **dict.fromkeys(("on time.mp4", "crossed.wav", "crossed.wav#t=0.5,1.5"), "examined"),
+        "same.mp3": "unchanged",
+    }
+    assert actions["film.mkv#t=2,5"] == "redecoded"
+    kept = {name_of(row["uri"]) for row in read(config.into, "files") if row["decoder"] == 2}
+    assert (
+        kept
+        == {name for name, action in actions.items() if action == "unchanged"}
+        == {"same.mp3", "same.wav", "same.mka"}
+    )
+    assert verify_index(config.into) == []
+    assert index_corpus(config, stages=in_place(WideEncoder())).n_unchanged == len(SAME | CHANGED)
+
+
+@pytest.mark.parametrize("number", [1, 3])
+def test_upgrade_that_dies_is_continued(corpus: list[str], tmp_path: Path, number: int) -> None:
+    store = {"checkpoint_rows": 1}
+    config = configure(tmp_path, tmp_path / "index", sources=corpus[:1], store=store, run={"batch_s": 1.0})
+    index_corpus(config, stages=in_place(WideEncoder()))
+    new, rows = live(config.into), rows_of(config.into)
+    make_older(config)
+    n_published = 0
+
+    def die(step: str) -> None:
+        nonlocal n_published
+        n_published += step == "publish"
+        if n_published > number:
+            raise RuntimeError("died")
+
+    with pytest.raises(EarshotError, match="died"):
+        index_corpus(config, stages=in_place(WideEncoder()), failpoint=die)
+    assert live(config.into) != new
+    index_corpus(config, stages=in_place(WideEncoder()))
+    assert (live(config.into), rows_of(config.into)) == (new, rows)
+    assert verify_index(config.into) == []
+
+
+def test_nothing_is_examined_if_the_decoder_is_kept(tmp_path: Path) -> None:
+    folder = tmp_path / "in"
+    folder.mkdir()
+    (folder / "a.wav").write_bytes(SAME["stereo.wav"])
+    config = configure(folder, tmp_path / "index")
+    index_corpus(config, stages=in_place(WideEncoder()))
+    table(config.into, "files").update({"decoder": "2"})
+    publish(config.into)
+    index_corpus(config, stages=in_place(WideEncoder()), request=RunRequest(keep_decoder=True))
+    assert [row["decoder"] for row in read(config.into, "files")] == [2]
+    index_corpus(config, stages=in_place(WideEncoder()))
+    assert [row["decoder"] for row in read(config.into, "files")] == [DECODER]
+
+
+def test_what_is_only_examined_does_not_count_as_encoded(tmp_path: Path) -> None:
+    """Otherwise the next plan would promise the speed at which files are examined."""
+    folder = tmp_path / "in"
+    folder.mkdir()
+    (folder / "a.wav").write_bytes(SAME["stereo.wav"])
+    (folder / "b.wav").write_bytes(CHANGED["crossed.wav"])
+    config = configure(folder, tmp_path / "index")
+    index_corpus(config, stages=in_place(WideEncoder()))
+    n_before = journal.read_journal(config.into).num_rows
+    table(config.into, "files").update({"decoder": "2"})
+    publish(config.into)
+    index_corpus(config, stages=in_place(WideEncoder()))
+    written = journal.read_journal(config.into).to_pylist()[n_before:]
+    assert [journal.encoded_s(row) for row in written if row["seconds"]] == [2.0]
+
+
+# --- by a worker ------------------------------------------------------------------------------------------------------
+
+
+def examine(path: Path, look: Look, stored_s: float = 2.0) -> dict[str, Any]:
+    """The row of a file that is examined, with the number of its windows that are to be encoded."""
+    planned = plan_batch(BATCH, [path])
+    planned["audios"][0] |= {"content_hash": hash_file(path), "look": look, "stored_s": stored_s}
+    rows = [row for block in decode_batch(planned, DecodeConfig(), GRID) for row in block.to_pylist()]
+    [file] = rows[-1]["files"]
+    return {**file, "n_windows": len(rows) - 1}
+
+
+def write(path: Path, data: bytes) -> Path:
+    path.write_bytes(data)
+    return path
+
+
+@pytest.mark.parametrize("name", ["wav_s16", "mp3", "ogg_opus", "m4a"])
+@pytest.mark.parametrize("look", Look)
+def test_stereo_that_is_mixed_to_its_mean_is_confirmed(tmp_path: Path, name: str, look: Look) -> None:
+    path = write(tmp_path / "a", encode(name, STEREO, 48_000))
+    whole = examine(path, look, stored_s=0.0)
+    if look is Look.LENGTH:
+        assert (whole["status"], whole["n_windows"]) == ("indexed", whole["n_clips"])
+    found = examine(path, look, whole["duration_s"] or 0.0)
+    assert (found["status"], found["n_windows"], found["decoder"]) == (CONFIRMED, 0, DECODER)
+    assert found["uri"] == str(path)
+
+
+@pytest.mark.parametrize("name", ["wav_s16", "mp3", "ogg_opus", "m4a"])
+@pytest.mark.parametrize("look", Look)
+def test_channels_that_cancel_each_other_are_found(tmp_path: Path, name: str, look: Look) -> None:
+    path = write(tmp_path / "a", encode(name, make_bursts(48_000, 2) * np.array([1, -1], np.float32), 48_000))
+    length_s = examine(path, Look.LENGTH, 0.0)["duration_s"]  # which is as it was
+    found = examine(path, look, length_s)
+    assert found["status"] == "indexed"
+    assert found["n_windows"] == found["n_clips"] > 0
+
+
+@pytest.mark.parametrize("data", [two_tracks("mp4"), make_film("ogg", "", "libvpx", data=BURSTS)])
+def test_streams_beside_the_sound_are_found(tmp_path: Path, data: bytes) -> None:
+    assert examine(write(tmp_path / "a", data), Look.STREAMS)["status"] == "indexed"
+
+
+def test_beginning_of_a_recording_tells_of_its_channels(tmp_path: Path) -> None:
+    """The rest is not decoded: here it could not be."""
+    data = encode("mp3", np.tile(STEREO, (10, 1)), 48_000)
+    path = write(tmp_path / "a.mp3", data[: len(data) // 2] + bytes(len(data) // 2))
+    assert examine(path, Look.CHANNELS)["status"] == CONFIRMED
+    assert examine(path, Look.LENGTH, 20.0)["status"] == "indexed"
+
+
+def test_file_that_does_not_decode_any_more_fails(tmp_path: Path) -> None:
+    for look in Look:
+        found = examine(write(tmp_path / "a.wav", b"text"), look)
+        assert (found["status"], found["reason"]) == ("failed", "not_audio")
+
+
+@pytest.mark.parametrize("look", Look)
+def test_file_that_has_changed_fails(tmp_path: Path, look: Look) -> None:
+    path = write(tmp_path / "a.wav", SAME["stereo.wav"])
+    planned = plan_batch(BATCH, [path])
+    planned["audios"][0] |= {"content_hash": hash_file(path), "look": look, "stored_s": 2.0}
+    os.utime(path, (1, 1))
+    rows = [row for block in decode_batch(planned, DecodeConfig(), GRID) for row in block.to_pylist()]
+    assert [(file["status"], file["reason"]) for file in rows[-1]["files"]] == [("failed", "changed_while_reading")]
+
+
+def write_long(path: Path, samples: Samples) -> Path:
+    with wave.open(str(path), "wb") as file:
+        file.setparams((2, 2, 48_000, 0, "NONE", ""))
+        file.writeframes((np.tile(samples, (16, 1)) * 32_000).astype("<i2").tobytes())
+    return path
+
+
+def test_long_recording_is_cut_only_if_it_is_encoded_again(tmp_path: Path) -> None:
+    for samples, is_cut in ((STEREO, False), (CROSSED, True)):
+        path = write_long(tmp_path / "a.wav", samples)
+        planned = plan_batch(BATCH, [path])
+        planned["audios"][0] |= {"content_hash": hash_file(path), "look": Look.CHANNELS, "stored_s": 32.0}
+        parts = split_batch(planned, DecodeConfig(), GRID, part_s=4.0)
+        assert (len(parts) > 1) is is_cut
+        assert is_cut or parts == [planned]
+        assert all(part["audios"][0]["look"] is None for part in parts if is_cut)
+
+
+def test_long_recordings_are_examined(tmp_path: Path) -> None:
+    folder = tmp_path / "in"
+    folder.mkdir()
+    for name, samples in (("plain.wav", STEREO), ("crossed.wav", CROSSED)):
+        write_long(folder / name, samples)
+    config = configure(folder, tmp_path / "index", run={"batch_s": 5.0})
+    index_corpus(config, stages=in_parts(WideEncoder()))
+    new, rows = live(config.into), rows_of(config.into)
+    table(config.into, "files").update({"decoder": "2"})
+    publish(config.into)
+    encoder = WideEncoder()
+    index_corpus(config, stages=in_parts(encoder))
+    assert (live(config.into), rows_of(config.into)) == (new, rows)
+    [n_clips] = [row["n_clips"] for row in read(config.into, "files") if row["uri"].endswith("crossed.wav")]
+    assert encoder.n_windows == n_clips
+
+
+def test_metadata_that_changed_meanwhile_is_rewritten(tmp_path: Path) -> None:
+    folder = tmp_path / "in"
+    folder.mkdir()
+    paths = [
+        write(folder / f"{name}.wav", encode("wav_s16", sound, 48_000))
+        for name, sound in (("plain", STEREO), ("crossed", CROSSED))
+    ]
+    manifest = tmp_path / "m.csv"
+
+    def index(place: str) -> WideEncoder:
+        manifest.write_text("uri,place\n" + "".join(f"{path},{place}\n" for path in paths))
+        encoder = WideEncoder()
+        index_corpus(configure(folder, tmp_path / "index", sources=[str(manifest)]), stages=in_place(encoder))
+        return encoder
+
+    index("wood")
+    path = str(tmp_path / "index")
+    new = live(path)
+    table(path, "files").update({"decoder": "2"})
+    publish(path)
+    assert index("lake").n_windows == 1
+    assert live(path) == new
+    for name in ("files", "clips"):
+        assert {row["place"] for row in read(path, name)} == {"lake"}
+    assert verify_index(path) == []
