@@ -58,7 +58,7 @@ def test_click_shows_where_an_hour_is_one_picture() -> None:
     assert loud.max() > np.median(loud) + 15
 
 
-@pytest.mark.parametrize("n", [1, 999, 100_000])
+@pytest.mark.parametrize("n", [17, 999, 100_000])
 def test_blocks_of_any_size_give_the_same_picture(n: int) -> None:
     samples = noise(1.0, HZ, 2)
     for view in (View(13, 40), View(500, 200), View(1_500, 64, 1_000, 2_000)):
