@@ -105,7 +105,7 @@ def test_paths_of_the_code_exist(path: Path) -> None:
     for text in code:
         if re.fullmatch(r"(pipeline|jobs|tests|configs)/[\w/.-]*|\w+\.py", text):
             assert (ROOT / text).exists() or (path.parent / text).exists(), text
-        for module in re.findall(r"\b((?:pipeline|jobs)(?:\.[a-z_]+)+)\b(?!\()", text):
+        for module in re.findall(r"\b((?:pipeline|jobs|tests)(?:\.[a-z_]+)+)\b(?!\()", text):
             assert has_module(module), text
 
 
@@ -116,7 +116,7 @@ def test_names_of_the_guide_for_changes_exist() -> None:
     for row in rows:
         spans = re.findall(r"`([^`]+)`", row)
         files = [ROOT / text for text in spans if "/" in text]
-        code = "".join(path.read_text(encoding="utf-8") for path in files if path.suffix == ".py")
+        code = "".join(path.read_text(encoding="utf-8") for path in files if path.suffix in (".py", ".js"))
         for text in spans:
             if re.fullmatch(r"[A-Za-z_]\w*|[A-Z]\w+\.\w+", text) and text not in ("files", "clips", "locate"):
                 assert re.search(rf"\b{text.split('.')[-1]}\b", code), row

@@ -1,0 +1,113 @@
+// One hit: what and where it is, its picture and curve, and what can be done with it. Pictures and curves are asked
+// for when the card comes into sight, so a thousand cards cost little.
+
+import { cloneTemplate, pairs, showNumber, showTime, splitUri } from "./dom.js";
+import { findOverlap } from "./events.js";
+import { badge } from "./marks.js";
+import { Track } from "./track.js";
+
+const LEAD_S = 0.1; // heard before and after a hit: some last only 40 ms
+
+export class Card {
+  /** `page` is what all cards share; `select(card)` makes a card the current one. */
+  constructor(hit, page, select) {
+    const element = cloneTemplate("card");
+    const [choose, play] = [() => select(this), (t) => page.player.play(hit.uri, t, track.to, track)];
+    const track = new Track(hit.uri, { play, threshold: (t) => page.store.set({ t }) });
+    Object.assign(this, { hit, page, element, track, playhead: track, span: hit, isFilled: false, rate_hz: null });
+    track.duration_s = hit.duration_s ?? hit.end_s;
+    element.dataset.rank = hit.rank;
+    element.append(track.element);
+    element.addEventListener("focusin", choose);
+    element.addEventListener("pointerdown", choose);
+    this.#fillHead((name) => element.querySelector(`.${name}`));
+    this.update();
+  }
+
+  /** What marks and searches are about: the drawn region, else the hit as the threshold has it. */
+  get target() {
+    const { uri, audio_id, score } = this.hit;
+    const { start_s, end_s } = this.track.region ?? this.span;
+    return { uri, audio_id, start_s, end_s, score, text: this.page.text, isRegion: this.track.region !== null };
+  }
+
+  /** Ask for what the card shows, once it is in sight. */
+  async fill() {
+    this.isFilled = true;
+    const { data, info, text } = this.page;
+    const { track, hit } = this;
+    track.setLanes(text && info.has_frames ? [{ text, curve: null }] : []);
+    this.look();
+    this.showMark();
+    const [lane] = track.lanes;
+    const asked = lane && data.curve(hit, text, track.from, track.to).catch(() => null);
+    const file = await data.file(hit.uri).catch(({ message }) => ({ message }));
+    const changed = file.is_changed ? "changed since" : "";
+    this.state.textContent = file.is_gone ? "file gone" : file.uri ? changed : file.message;
+    this.rate_hz = file.sample_rate_hz;
+    if (lane) lane.curve = await asked;
+    this.look();
+    this.update();
+  }
+
+  release() {
+    this.isFilled = false;
+    this.track.release();
+  }
+
+  /** Follow gain, frequencies and zoom. */
+  look() {
+    const { hit, track, isFilled, rate_hz } = this;
+    const { context, gain, low, high, t } = this.page.store.state;
+    if (!isFilled) return;
+    track.from = Math.max(hit.start_s - context, 0);
+    track.to = Math.min(hit.end_s + context, track.duration_s);
+    Object.assign(track, { threshold: t, span: hit });
+    track.show({ gain, low, high, rate_hz });
+  }
+
+  /** Follow the threshold: spans, times, and whether the hit reaches it. */
+  update() {
+    const { hit, track } = this;
+    const threshold = this.page.store.state.t;
+    track.threshold = threshold;
+    track.draw();
+    const isMoment = hit.peak_s != null;
+    const events = this.isFilled && track.lanes[0]?.curve ? track.lanes[0].events : null;
+    const found = isMoment && events ? findOverlap(events, hit.start_s, hit.end_s) : null;
+    const isBelow = isMoment && (events ? !found : hit.probability < threshold);
+    this.span = found ?? hit;
+    const { start_s, end_s } = this.span;
+    this.element.classList.toggle("is-below", isBelow);
+    this.times.textContent = isBelow ? "below the threshold" : `${showTime(start_s)} – ${showTime(end_s)}`;
+    this.times.title = `${(end_s - start_s).toFixed(2)} s`;
+    this.element.setAttribute("aria-label", `${hit.rank}: ${splitUri(hit.uri)[1]}, ${this.times.textContent}`);
+  }
+
+  async showMark() {
+    const { marks, text } = this.page;
+    const mark = text && (await marks.find(this.target));
+    this.badge.replaceChildren(...(mark ? [badge(mark.verdict)] : []));
+    this.track.marks = (await marks.of(this.hit.uri)).filter((one) => one.text === text);
+    if (this.isFilled) this.track.draw();
+  }
+
+  /** Play the hit, or the drawn region, once. */
+  play() {
+    const { start_s, end_s, isRegion } = this.target;
+    const lead_s = isRegion ? 0 : LEAD_S;
+    const stop_s = Math.min(end_s + lead_s, this.track.duration_s);
+    this.page.player.play(this.hit.uri, Math.max(start_s - lead_s, 0), stop_s, this.track);
+  }
+
+  #fillHead(part) {
+    const { hit } = this;
+    const [folder, name] = splitUri(hit.uri);
+    const probability = hit.probability == null ? "" : showNumber(hit.probability);
+    const texts = { rank: hit.rank, name, folder, score: showNumber(hit.score), probability };
+    for (const [place, text] of Object.entries(texts)) part(place).textContent = text;
+    part("name").title = hit.uri;
+    [this.times, this.state, this.badge] = ["times", "state", "verdict-now"].map(part);
+    part("pairs").append(...pairs(hit.metadata));
+  }
+}

@@ -1,0 +1,42 @@
+// What counts as an event, by the rule of the server (pipeline/search/events.py), so that spans follow the threshold
+// without a request. A curve is what /api/curve answers.
+
+const HYSTERESIS_LOGITS = 1; // an event lasts until its logit falls this far below that of the threshold
+const MERGE_GAP_S = 0.2;
+
+const logit = (probability) => Math.log(probability / (1 - probability));
+
+export function probability(curve, score) {
+  return 1 / (1 + Math.exp(-(curve.logit_scale * score + curve.logit_bias)));
+}
+
+/** Events of a curve, in order of time; none ends after `duration_s`. */
+export function findEvents(curve, threshold, duration_s = Infinity) {
+  const on = (logit(threshold) - curve.logit_bias) / curve.logit_scale;
+  const off = (logit(threshold) - HYSTERESIS_LOGITS - curve.logit_bias) / curve.logit_scale;
+  const gap = Math.round(MERGE_GAP_S / curve.frame_s);
+  const { scores } = curve;
+  const spans = [];
+  for (let first = 0; first < scores.length; first += 1) {
+    if (scores[first] < off) continue;
+    let [begin, stop] = [-1, first];
+    for (; stop < scores.length && scores[stop] >= off; stop += 1) if (begin < 0 && scores[stop] >= on) begin = stop;
+    const last = spans.at(-1);
+    if (begin >= 0 && last && begin - last[1] <= gap) last[1] = stop;
+    else if (begin >= 0) spans.push([begin, stop]);
+    first = stop;
+  }
+  const seconds = (frame) => Math.min((frame + curve.first_frame) * curve.frame_s, duration_s);
+  return spans.map(([first, stop]) => {
+    let peak = first;
+    for (let frame = first; frame < stop; frame += 1) if (scores[frame] > scores[peak]) peak = frame;
+    const [start_s, end_s, peak_s] = [first, stop, peak + 0.5].map(seconds);
+    return { start_s, end_s, peak_s, score: scores[peak], probability: probability(curve, scores[peak]) };
+  });
+}
+
+/** The event that holds most of a span; undefined if none touches it. */
+export function findOverlap(events, start_s, end_s) {
+  const shared = (event) => Math.min(event.end_s, end_s) - Math.max(event.start_s, start_s);
+  return events.filter((event) => shared(event) > 0).sort((a, b) => shared(b) - shared(a))[0];
+}

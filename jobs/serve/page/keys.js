@@ -1,0 +1,34 @@
+// Keys of the page, off while someone types.
+
+import { $, el } from "./dom.js";
+
+const FIELDS = "input:not([type=range], [type=checkbox], [type=radio]), textarea, select";
+const isTyping = ({ target }) => target.closest(FIELDS) !== null;
+const isControl = ({ target }) => target.closest("button, a, summary, input") !== null;
+
+/** `actions`: [keys, what they do, action]. Pressed keys call theirs, buttons that of their `data-key`; ? shows all. */
+export function watchKeys(actions) {
+  const byKey = new Map(actions.flatMap(([keys, , action]) => keys.map((key) => [key, action])));
+  addEventListener("keydown", (event) => {
+    if (event.key === "Escape" && isTyping(event)) return event.target.blur();
+    if (event.ctrlKey || event.metaKey || event.altKey || isTyping(event) || $("help").open) return;
+    if ((event.key === " " || event.key === "Enter") && isControl(event)) return;
+    if (event.key.startsWith("Arrow") && event.target.matches("input")) return; // of a slider or a choice
+    const action = byKey.get(event.key);
+    if (!action) return;
+    event.preventDefault();
+    if (!event.repeat || event.key.startsWith("Arrow") || "+-=".includes(event.key)) action();
+  });
+  addEventListener("click", (event) => {
+    const isByMouse = event.detail > 0 && isControl(event) && !isTyping(event);
+    if (isByMouse) document.activeElement.blur(); // so that keys go to the current hit again
+    byKey.get(event.target.closest("[data-key]")?.dataset.key)?.();
+  });
+  const names = { " ": "space", ArrowUp: "↑", ArrowDown: "↓", ArrowLeft: "←", ArrowRight: "→", Escape: "esc" };
+  const rows = actions.map(([keys, label]) => {
+    const shown = keys.flatMap((key) => [el("kbd", {}, names[key] ?? key), " "]);
+    return el("tr", {}, el("th", { scope: "row" }, shown), el("td", {}, label));
+  });
+  const close = el("form", { method: "dialog" }, el("button", {}, "Close"));
+  $("help").append(el("h2", { id: "help-title" }, "Keys"), el("table", {}, el("tbody", {}, rows)), close);
+}

@@ -1,0 +1,227 @@
+// The page: its state, the question that it asks, and what is shown of the answer.
+
+import { QUESTION, Store, writeAddress } from "./address.js";
+import { get, post, setState, watchers } from "./api.js";
+import { Data } from "./data.js";
+import { $, count, say, showTime, splitUri } from "./dom.js";
+import { FileView } from "./fileview.js";
+import { makeWhere, showFilters, watchFilters } from "./filters.js";
+import { watchKeys } from "./keys.js";
+import { Marks, showMarks } from "./marks.js";
+import { Player } from "./player.js";
+import { Results } from "./results.js";
+import { sounds, watchSounds } from "./sound.js";
+
+const POLL_MS = 15_000;
+const RETRY_MS = 3_000;
+const NO_SOUND = { like: "", like_from: null, like_to: null, upload: "" };
+const STEPS = ["mode", "k"]; // controls whose change is a new question
+const HOW = "Type what you want to hear, drop an audio file, or record one. Press ? for all keys.";
+const NEXT_SPEED = { 1: "0.5", 0.5: "0.25", 0.25: "x10", x10: "1" };
+
+const [store, player, marks, data] = [new Store(), new Player(), new Marks(), new Data()];
+const page = { store, player, marks, data, info: null, text: "", ask, like, openFile };
+const [results, file] = [new Results(page), new FileView(page)];
+const controls = [...document.querySelectorAll("[data-state]")];
+let asking = new AbortController();
+
+const shown = () => ({ search: results, file })[store.state.view];
+const current = () => (shown() === file ? file.file && file : shown()?.current);
+const target = () => current()?.target;
+const search = (changes) => store.set({ view: "search", hit: 1, ...changes }, true);
+
+function like({ uri, start_s, end_s }) {
+  search({ like: uri, like_from: start_s, like_to: end_s, q: "", upload: "" });
+}
+
+function openFile({ uri, start_s, end_s, text }) {
+  const margin_s = Math.max(2 * (end_s - start_s), 5);
+  const span = { from: Math.max(start_s - margin_s, 0), to: end_s + margin_s };
+  store.set({ view: "file", uri, ...span, lane: text ? [text] : store.state.lane }, true);
+}
+
+/** Ask what the state says, and show the answer. */
+async function ask() {
+  const { q, like: uri, upload } = store.state;
+  asking.abort();
+  asking = new AbortController();
+  const { signal } = asking;
+  player.stop();
+  const fill = `Fill it: earshot index FOLDER --into ${page.info.index}`;
+  if (!page.info.indexed) return results.tell("Nothing is indexed yet", fill);
+  if (!q && !uri && !upload) return results.tell("Ask for a sound", HOW);
+  document.body.classList.add("is-asking");
+  try {
+    results.show(await askServer(store.state, signal));
+  } catch (error) {
+    if (error.name !== "AbortError") results.tell("No answer", error.message);
+  }
+  if (!signal.aborted) document.body.classList.remove("is-asking");
+}
+
+async function askServer({ q, mode, k, t, where, like: uri, like_from, like_to, upload }, signal) {
+  const asked = { k, where: makeWhere(where) };
+  const similar = async (body, text) => ({ ...(await post("similar", body, signal)), ...asked, text });
+  if (upload) {
+    const form = new FormData();
+    if (!sounds.has(upload)) throw new Error(`“${upload}” is kept nowhere: drop or record it again`);
+    form.append("file", sounds.get(upload));
+    for (const [name, value] of Object.entries(asked)) if (value) form.append(name, value);
+    return similar(form, upload);
+  }
+  if (uri) return similar({ uri, start_s: like_from ?? 0, end_s: like_to, ...asked }, splitUri(uri)[1]);
+  if (mode === "clips") return { ...(await get("query", { text: q, ...asked }, signal)), ...asked };
+  const answer = await get("locate", { text: q, threshold: t, ...asked }, signal);
+  return { kind: "locate", took_ms: answer.took_ms, ...answer.results[0], ...asked, threshold: t };
+}
+
+/** Show what has changed of the state: all of it at first. */
+function follow(state, changed) {
+  const has = (...names) => names.some((name) => changed.has(name));
+  if (has("view")) {
+    player.stop();
+    document.body.dataset.view = state.view;
+    for (const view of ["search", "file", "marks"]) $(`view-${view}`).hidden = view !== state.view;
+    for (const view of ["search", "marks"]) $(`to-${view}`).setAttribute("aria-current", view === state.view);
+  }
+  if (has("q")) $("q").value = state.q;
+  for (const control of controls) {
+    const value = state[control.dataset.state];
+    if (["radio", "checkbox"].includes(control.type)) control.checked = value === true || value === control.value;
+    else if (has(control.dataset.state)) control.value = value;
+  }
+  $("t-shown").textContent = state.t.toFixed(2);
+  if (has("where")) showFilters(state.where, page.info.columns, (where) => search({ where }));
+  if (has("like", "like_from", "like_to", "upload")) showLike(state);
+  if (has("speed", "loop", "gain")) player.set(state);
+  if (state.view === "search" && (has(...QUESTION) || !results.answer)) ask();
+  else if (state.view === "search") results.follow(has("view") ? new Set([...changed, "t", "gain"]) : changed);
+  if (state.view === "file" && has("view", "uri")) file.open();
+  else if (state.view === "file" && has("from", "to", "lane", "gain", "low", "high", "t")) file.look();
+  if (state.view === "marks" && has("view")) showMarks(marks, openFile);
+}
+
+function showLike({ like: uri, like_from, like_to, upload }) {
+  const times = uri && like_to ? ` ${showTime(like_from)} – ${showTime(like_to)}` : "";
+  $("like").hidden = !uri && !upload;
+  $("like-name").textContent = `${upload || splitUri(uri)[1]}${times}`;
+  $("like-play").hidden = !uri && !sounds.has(upload);
+  const hear = () => (uri ? player.play(uri, like_from ?? 0, like_to ?? 1e9) : player.playBlob(sounds.get(upload)));
+  $("like-play").onclick = hear;
+}
+
+function showInfo(info) {
+  page.info = info;
+  setState(info.seq);
+  const name = info.index.split("/").slice(-2).join("/");
+  const length = info.hours < 1 ? `${(60 * info.hours).toFixed(1)} min` : `${info.hours.toFixed(1)} h`;
+  const failed = info.failed ? ` · ${count(info.failed, "failure")}` : "";
+  Object.assign($("index-name"), { textContent: name, title: info.index });
+  $("index-counts").textContent = `${count(info.indexed, "file")} · ${length}${failed}`;
+  document.title = `${name} – Earshot`;
+  $("moments").disabled = !info.has_frames;
+  if (!info.has_frames) store.state.mode = "clips";
+  watchFilters(info.columns);
+  showNews(info);
+}
+
+/** Whether the index has a newer state than the one shown, or is being written. */
+function showNews(info) {
+  $("n-marks").textContent = info.n_marks || "";
+  $("writing").hidden = !info.is_writing;
+  $("newer").hidden = info.newest_seq <= page.info.seq;
+}
+
+async function takeNewest() {
+  const info = await post("refresh", {}).catch((error) => say(error.message, true));
+  if (!info) return;
+  showInfo(info);
+  data.files.clear();
+  data.curves.clear();
+  results.answer = null;
+  follow(store.state, new Set(["view", "where"]));
+}
+
+const askNews = () => get("info").then(showNews, () => {});
+watchers.offline = () => {
+  const retry = () => get("info").catch(() => setTimeout(retry, RETRY_MS));
+  if ($("offline").hidden) setTimeout(retry, RETRY_MS);
+  $("offline").hidden = false;
+};
+watchers.online = () => {
+  const wasOffline = !$("offline").hidden;
+  $("offline").hidden = true;
+  if (wasOffline && page.info && store.state.view === "search" && !results.answer) ask();
+};
+watchers.stateGone = () => ($("newer").hidden = false);
+marks.changed = (uri) => {
+  results.showMarks(uri);
+  file.showMarks(uri);
+  if (store.state.view === "marks") showMarks(marks, openFile);
+  askNews();
+};
+
+const mark = (verdict) => target() && marks.put(target(), verdict);
+const play = () => (player.now?.track === current()?.playhead ? player.stop() : current()?.play());
+const switchTheme = () => {
+  const { dataset } = document.documentElement;
+  const now = dataset.theme || (matchMedia("(prefers-color-scheme: dark)").matches ? "dark" : "light");
+  dataset.theme = now === "dark" ? "light" : "dark";
+  localStorage.setItem("theme", dataset.theme);
+};
+watchKeys([
+  [[" "], "play the current hit or region once, or stop", play],
+  [["ArrowUp", "k"], "the hit or event before", () => shown()?.move(-1)],
+  [["ArrowDown", "j"], "the next hit or event", () => shown()?.move(1)],
+  [["r"], "mark it right", () => mark("right")],
+  [["w"], "mark it wrong", () => mark("wrong")],
+  [["u"], "mark it unsure", () => mark("unsure")],
+  [["z"], "undo the last mark", () => marks.undo()],
+  [["m"], "more like this hit or region", () => target() && like(target())],
+  [["o"], "open its file", () => shown() === results && target() && openFile(target())],
+  [["b"], "back to the results", () => store.set({ view: "search" }, true)],
+  [["n"], "the list of marks", () => store.set({ view: "marks" }, true)],
+  [["+", "="], "zoom in", () => shown()?.zoom(1)],
+  [["-"], "zoom out", () => shown()?.zoom(-1)],
+  [["ArrowLeft"], "earlier in the file", () => shown()?.pan?.(-0.25)],
+  [["ArrowRight"], "later in the file", () => shown()?.pan?.(0.25)],
+  [["l"], "loop", () => store.set({ loop: !store.state.loop })],
+  [["s"], "speed: 1, ½, ¼, time-expanded", () => store.set({ speed: NEXT_SPEED[store.state.speed] })],
+  [["/"], "to the search field", () => ($("q").focus(), $("q").select())],
+  [["Escape"], "leave a field, drop the region, stop", () => (current()?.track.setRegion(null, true), player.stop())],
+  [["d"], "dark or light", switchTheme],
+  [["?"], "these keys", () => $("help").showModal()],
+]);
+
+function watchControls() {
+  for (const control of controls) {
+    const name = control.dataset.state;
+    const set = STEPS.includes(name) ? search : (changes) => store.set(changes);
+    const asNumber = () => (control.value === "" ? null : Number(control.value));
+    const read = () => ("number" in control.dataset ? asNumber() : control.value);
+    const isBox = control.type === "checkbox";
+    control.addEventListener("input", () => set({ [name]: isBox ? control.checked : read() }));
+  }
+  $("search").addEventListener("submit", (event) => {
+    event.preventDefault();
+    const before = writeAddress({ ...store.state, view: "search", hit: 1 });
+    $("q").blur();
+    search({ q: $("q").value.trim().replace(/\s+/g, " "), ...NO_SOUND });
+    if (before === writeAddress(store.state)) ask(); // the same question once more
+  });
+  $("take-newest").addEventListener("click", takeNewest);
+  $("like-drop").addEventListener("click", () => search(NO_SOUND));
+  watchSounds((upload) => search({ ...NO_SOUND, upload, q: "" }));
+}
+
+async function begin() {
+  const info = await get("info").catch(({ message }) => results.tell("No answer", message));
+  if (!info) return setTimeout(begin, RETRY_MS);
+  showInfo(info);
+  watchControls();
+  store.listener = follow;
+  follow(store.state, new Set(Object.keys(store.state)));
+  setInterval(() => document.hidden || askNews(), POLL_MS);
+}
+
+begin();

@@ -1,0 +1,91 @@
+// One audio element for the page. Times are those of the file; the server cuts and, for ultrasound, stretches.
+
+import { url, whyNot } from "./api.js";
+import { $, say } from "./dom.js";
+
+const LONGEST_S = 3600; // of what is played at a time: a WAV has an end
+const EXPANSION = 10;
+const ROUGH = "This format has no exact times: what you hear may be a little off";
+
+export class Player {
+  audio = $("player");
+  now = null; // {uri, start_s, end_s, expansion, track}
+  state = { speed: "1", loop: false, gain: 0 };
+  heard = new Set();
+
+  constructor() {
+    this.audio.addEventListener("ended", () => this.stop());
+    this.audio.addEventListener("error", async () => {
+      if (!this.now) return;
+      this.stop();
+      say(await whyNot(this.audio.src), true);
+    });
+    this.audio.addEventListener("playing", () => this.#follow(this.now));
+  }
+
+  /** Where playback is, in seconds of the file. */
+  get t() {
+    return this.now.start_s + this.audio.currentTime / this.now.expansion;
+  }
+
+  /** Play a stretch of a file; `track.setPlayhead` is told where it is. */
+  play(uri, start_s, stop_s, track = null) {
+    this.stop();
+    const expansion = this.state.speed === "x10" ? EXPANSION : 1;
+    const end_s = Math.min(stop_s, start_s + LONGEST_S / expansion);
+    const times = { start_s: start_s.toFixed(3), end_s: end_s.toFixed(3) };
+    const address = url("audio", { uri, ...times, expand: expansion > 1 ? expansion : null });
+    this.#start(address, { uri, start_s, end_s, expansion, track });
+    if (this.heard.has(uri)) return;
+    this.heard.add(uri);
+    const warn = ({ headers }) => headers.get("X-Earshot-Approximate") === "1" && say(ROUGH);
+    fetch(address, { headers: { Range: "bytes=0-43" } }).then(warn, () => {});
+  }
+
+  /** Play a sound that is no file of the index. */
+  playBlob(blob) {
+    this.stop();
+    this.#start(URL.createObjectURL(blob), { start_s: 0, end_s: Infinity, expansion: 1 });
+  }
+
+  stop() {
+    this.audio.pause();
+    this.now?.track?.setPlayhead(null);
+    this.now = null;
+  }
+
+  /** Take over speed, loop and gain; what plays goes on with them. */
+  set({ speed, loop, gain }) {
+    const isStretched = (speed === "x10") !== (this.state.speed === "x10");
+    this.state = { speed, loop, gain };
+    this.#apply();
+    if (isStretched && this.now?.uri) this.play(this.now.uri, this.t, this.now.end_s, this.now.track);
+  }
+
+  #start(address, now) {
+    this.now = now;
+    this.audio.src = address;
+    this.#apply();
+    this.audio.play().catch((error) => {
+      if (error.name === "NotAllowedError") say("The browser wants a click on the page before it plays", true);
+    }); // other errors: something else plays by now, or the event `error` tells
+  }
+
+  #apply() {
+    const { speed, loop, gain } = this.state;
+    this.audio.defaultPlaybackRate = this.audio.playbackRate = speed === "x10" ? 1 : Number(speed);
+    this.audio.loop = loop;
+    if (gain && this.now && !this.amplifier) {
+      const context = new AudioContext(); // only once it is needed: without it, the element plays by itself
+      this.amplifier = context.createGain();
+      context.createMediaElementSource(this.audio).connect(this.amplifier).connect(context.destination);
+    }
+    if (this.amplifier) this.amplifier.gain.value = 10 ** (gain / 20);
+  }
+
+  #follow(now) {
+    if (!now || this.now !== now) return;
+    now.track?.setPlayhead(this.t);
+    requestAnimationFrame(() => this.#follow(now));
+  }
+}

@@ -1,0 +1,54 @@
+// A sound to search with: a file that is dropped or chosen, or a recording.
+
+import { $, say } from "./dom.js";
+
+const LONGEST_S = 60;
+const AS_HEARD = { echoCancellation: false, noiseSuppression: false, autoGainControl: false };
+
+/** The sounds of this visit by name; the address has the name alone. */
+export const sounds = new Map();
+
+/** `use(name)` is called with each new sound. */
+export function watchSounds(use) {
+  const take = (file) => {
+    if (!file) return;
+    sounds.set(file.name, file);
+    use(file.name);
+  };
+  $("choose").addEventListener("click", () => $("sound-file").click());
+  $("sound-file").addEventListener("change", () => {
+    take($("sound-file").files[0]);
+    $("sound-file").value = "";
+  });
+  const onFiles = (name, work) =>
+    addEventListener(name, (event) => {
+      if (event.dataTransfer.types.includes("Files")) event.preventDefault();
+      work(event.dataTransfer.files[0]);
+    });
+  onFiles("dragover", () => {});
+  onFiles("drop", take);
+  const record = $("record");
+  let recorder = null;
+  record.disabled = !navigator.mediaDevices; // browsers record on https and on this machine only
+  record.addEventListener("click", async () => {
+    if (recorder) return recorder.stop();
+    const refused = ({ message }) => say(`No recording: ${message}`, true);
+    const stream = await navigator.mediaDevices.getUserMedia({ audio: AS_HEARD }).catch(refused);
+    if (!stream) return;
+    recorder = new MediaRecorder(stream, { audioBitsPerSecond: 256_000 });
+    const timer = setTimeout(() => recorder.stop(), LONGEST_S * 1000);
+    recorder.ondataavailable = ({ data }) => {
+      const extension = data.type.match(/mp4|ogg/)?.[0] ?? "webm";
+      const time = new Date().toTimeString().slice(0, 8);
+      take(new File([data], `recording ${time}.${extension}`, { type: data.type }));
+    };
+    recorder.onstop = () => {
+      clearTimeout(timer);
+      stream.getTracks().forEach((track) => track.stop());
+      recorder = null;
+      record.setAttribute("aria-pressed", "false");
+    };
+    recorder.start();
+    record.setAttribute("aria-pressed", "true");
+  });
+}

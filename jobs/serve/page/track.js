@@ -1,0 +1,232 @@
+// A track: the spectrogram of a stretch of a file and, below it on the same time axis, the score curve of each text
+// with its spans and its threshold, which can be dragged. A click plays from there, a drag draws a region.
+
+import { url, whyNot } from "./api.js";
+import { clamp, cloneTemplate, el, later, showTime } from "./dom.js";
+import { findEvents, probability } from "./events.js";
+import { VERDICTS } from "./marks.js";
+
+const STEPS_S = [0.01, 0.02, 0.05, 0.1, 0.2, 0.5, 1, 2, 5, 10, 15, 30, 60, 120, 300, 600, 1800, 3600, 7200, 14400];
+/** A longer stretch has no picture: all of it would have to be decoded. */
+export const PICTURED_S = 3600;
+const TICK_PIXELS = 76;
+const DRAG_PIXELS = 5;
+const density = () => Math.min(devicePixelRatio || 1, 2);
+
+export class Track {
+  /** `on`: what to do at play(t), region(span or null), threshold(p), wheel(event, t). */
+  constructor(uri, on) {
+    Object.assign(this, { uri, on, from: 0, to: 1, duration_s: Infinity, threshold: 0.3, lanes: [], marks: [] });
+    Object.assign(this, { region: null, span: null, image: null, look: null });
+    this.element = cloneTemplate("track-template");
+    for (const name of ["spectrogram", "note", "frequency", "lanes", "ticks", "overlay", "playhead"]) {
+      this[`${name}Box`] = this.element.querySelector(`.${name}`);
+    }
+    this.element.addEventListener("pointerdown", (event) => this.#press(event));
+    if (on.wheel) this.element.onwheel = (event) => on.wheel(event, this.timeAt(event));
+    this.loadPicture = later(() => this.#loadPicture(), 60);
+    new ResizeObserver(later(() => this.look && this.show(this.look), 100)).observe(this.spectrogramBox);
+  }
+
+  /** The texts whose curves are shown: [{text, curve or null, label, colour}]. */
+  setLanes(lanes) {
+    this.lanes = lanes;
+    const nodes = lanes.map((lane) => {
+      lane.canvas = el("canvas", { role: "img", "aria-label": `score of ${lane.text}` });
+      lane.handle = el("div.threshold", { title: "Threshold: drag up or down", "aria-hidden": "true" }, el("b.number"));
+      lane.handle.addEventListener("pointerdown", (event) => this.#dragThreshold(event, lane));
+      const label = lane.label && el("span.lane-label", { dir: "auto" }, lane.label);
+      return el(`div.lane.colour-${lane.colour ?? 0}`, {}, lane.canvas, lane.handle, label);
+    });
+    this.lanesBox.replaceChildren(...nodes);
+  }
+
+  /** Draw all of it with a look: {gain, low, high, rate_hz}; low and high in kHz. */
+  show(look) {
+    this.look = look;
+    this.spectrogramBox.ariaLabel = `Spectrogram of ${this.uri}, ${showTime(this.from)} to ${showTime(this.to)}`;
+    this.draw();
+    this.loadPicture();
+  }
+
+  /** Draw what needs no request. */
+  draw() {
+    this.width = this.spectrogramBox.clientWidth;
+    if (!this.width || !this.look) return;
+    for (const lane of this.lanes) this.#drawLane(lane);
+    this.#drawTicks();
+    this.#placeImage();
+    const marks = this.marks.map((mark) => this.#box(`mark.is-${mark.verdict}`, mark, VERDICTS[mark.verdict]?.[0]));
+    const boxes = [this.#box("span", this.span), ...marks, this.#box("region", this.region)];
+    this.overlayBox.replaceChildren(...boxes.filter(Boolean));
+    const top = this.look.high ?? this.look.rate_hz / 2000;
+    this.frequencyBox.textContent = top ? `${this.look.low ?? 0}–${Number(top.toFixed(2))} kHz` : "";
+  }
+
+  /** Show where playback is, in seconds of the file; null: nowhere. */
+  setPlayhead(t) {
+    const isShown = t !== null && t >= this.from && t <= this.to;
+    this.playheadBox.hidden = !isShown;
+    if (isShown) this.playheadBox.style.transform = `translateX(${this.#share(t) * this.width}px)`;
+  }
+
+  /** Give back the memory of what is out of sight. */
+  release() {
+    for (const { canvas } of this.lanes) canvas.width = 0;
+    this.image?.remove();
+    this.image = this.picture = this.look = null;
+  }
+
+  timeAt({ clientX }) {
+    const box = this.spectrogramBox.getBoundingClientRect();
+    return this.from + clamp((clientX - box.left) / box.width, 0, 1) * (this.to - this.from);
+  }
+
+  #share(t) {
+    return (t - this.from) / (this.to - this.from);
+  }
+
+  #box(kind, span, text) {
+    if (!span || span.end_s < this.from || span.start_s > this.to) return null;
+    const { start_s, end_s } = span;
+    const [left, right] = [this.#share(Math.max(start_s, this.from)), this.#share(Math.min(end_s, this.to))];
+    const node = el(`div.${kind}`, {}, text && el("b", {}, text));
+    node.style.left = `${left * 100}%`;
+    node.style.width = `${(right - left) * 100}%`;
+    return node;
+  }
+
+  #loadPicture() {
+    const { from, to, look } = this;
+    const { clientWidth: width, clientHeight } = this.spectrogramBox; // 0 once it is out of the page
+    if (!width || !look || to <= from) return;
+    if (to - from > PICTURED_S) return this.noteBox.replaceChildren("Zoom in to see a picture");
+    const height = Math.round(clientHeight * density());
+    const hertz = (kilo) => (kilo === null ? null : Math.round(kilo * 1000));
+    const address = url("spectrogram", {
+      ...{ uri: this.uri, start_s: from.toFixed(3), end_s: to.toFixed(3), height },
+      width: clamp(Math.ceil((width * density()) / 32) * 32, 32, 4096),
+      ...{ gain_db: look.gain || null, low_hz: hertz(look.low), high_hz: hertz(look.high) },
+    });
+    if (address === this.picture) return;
+    this.picture = address;
+    const image = el("img", { alt: "", draggable: "false" });
+    const use = (node, note) => {
+      if (this.picture !== address) return; // a later one was asked for
+      this.image?.remove();
+      this.image = node;
+      this.imageSpan = [from, to];
+      this.noteBox.textContent = note;
+      if (node) this.spectrogramBox.prepend(node);
+      this.#placeImage();
+    };
+    image.onload = () => use(image, "");
+    image.onerror = async () => use(null, await whyNot(address));
+    image.src = address;
+  }
+
+  /** Until the picture of a new view has come, the former one is shown at its place in it. */
+  #placeImage() {
+    if (!this.image) return;
+    const [from, to] = this.imageSpan;
+    this.image.style.left = `${this.#share(from) * 100}%`;
+    this.image.style.width = `${((to - from) / (this.to - this.from)) * 100}%`;
+  }
+
+  #drawTicks() {
+    const step = STEPS_S.find((s) => (s / (this.to - this.from)) * this.width >= TICK_PIXELS) ?? STEPS_S.at(-1);
+    const ticks = [];
+    for (let n = Math.ceil(this.from / step - 1e-9); n * step <= this.to; n += 1) {
+      const isAtEnd = (1 - this.#share(n * step)) * this.width < 48;
+      const tick = el(isAtEnd ? "span.at-end" : "span", {}, showTime(n * step, step < 0.1 ? 2 : step < 1 ? 1 : 0));
+      tick.style.left = `${this.#share(n * step) * 100}%`;
+      ticks.push(tick);
+    }
+    this.ticksBox.replaceChildren(...ticks);
+  }
+
+  #drawLane(lane) {
+    const { canvas, curve, handle } = lane;
+    const [width, height] = [this.width, canvas.clientHeight];
+    Object.assign(canvas, { width: width * density(), height: height * density() });
+    handle.hidden = !curve;
+    lane.events = curve ? findEvents(curve, this.threshold, this.duration_s) : [];
+    if (!curve) return;
+    handle.style.top = `${(1 - this.threshold) * 100}%`;
+    handle.firstChild.textContent = this.threshold.toFixed(2);
+    const pen = canvas.getContext("2d");
+    const colour = (name) => getComputedStyle(canvas).getPropertyValue(name);
+    const drawSpans = (top) => {
+      for (const { start_s, end_s } of lane.events) {
+        const [left, right] = [this.#share(start_s) * width, this.#share(end_s) * width];
+        pen.fillRect(left, top, Math.max(right - left, 2), height - top);
+      }
+    };
+    pen.scale(density(), density());
+    pen.fillStyle = colour("--span");
+    drawSpans(0);
+    pen.beginPath();
+    const points = tracePath(curve, this.from, this.to, width);
+    for (const [share, p] of points) pen.lineTo(share * width, height - 1 - p * (height - 3));
+    Object.assign(pen, { lineWidth: 1.5, lineJoin: "round", strokeStyle: colour("--curve") });
+    pen.stroke();
+    pen.lineTo((points.at(-1)?.[0] ?? 0) * width, height);
+    pen.lineTo((points[0]?.[0] ?? 0) * width, height);
+    pen.fillStyle = colour("--under");
+    pen.fill();
+    pen.fillStyle = colour("--curve");
+    drawSpans(height - 3);
+  }
+
+  #press(event) {
+    if (event.button !== 0) return;
+    const start = this.timeAt(event);
+    let isDrag = false;
+    const move = (moved) => {
+      isDrag ||= Math.abs(moved.clientX - event.clientX) > DRAG_PIXELS;
+      const end = this.timeAt(moved);
+      if (isDrag) this.setRegion({ start_s: Math.min(start, end), end_s: Math.max(start, end) });
+    };
+    follow(event, move, () => {
+      this.setRegion(isDrag ? this.region : null, true);
+      if (!isDrag) this.on.play?.(start);
+    });
+  }
+
+  setRegion(span, isFinal = false) {
+    this.region = span;
+    this.draw();
+    if (isFinal) this.on.region?.(span);
+  }
+
+  #dragThreshold(event, { canvas }) {
+    event.stopPropagation();
+    const box = canvas.getBoundingClientRect();
+    const read = ({ clientY }) => Number(clamp(1 - (clientY - box.top) / box.height, 0.01, 0.99).toFixed(2));
+    follow(event, (moved) => this.on.threshold?.(read(moved)));
+  }
+}
+
+/** Follow the pointer until it is released, wherever it goes; what the browser takes over for scrolling is no click. */
+function follow(event, move, end = () => {}) {
+  const target = event.currentTarget;
+  target.setPointerCapture(event.pointerId);
+  target.onpointermove = move;
+  target.onpointerup = target.onpointercancel = ({ type }) => {
+    target.onpointermove = target.onpointerup = target.onpointercancel = null;
+    if (type === "pointerup") end();
+  };
+}
+
+/** A curve as points [share of the width, probability]: one a frame, or the best of each pixel if frames are denser. */
+function tracePath(curve, from, to, width) {
+  const index = (t) => clamp(Math.round(t / curve.frame_s) - curve.first_frame, 0, curve.scores.length);
+  const group = Math.max(1, Math.floor((to - from) / curve.frame_s / width));
+  const points = [];
+  for (let first = index(from - curve.frame_s); first < index(to + curve.frame_s); first += group) {
+    const best = curve.scores.slice(first, first + group).reduce((a, b) => Math.max(a, b));
+    const t = (curve.first_frame + first + group / 2) * curve.frame_s;
+    points.push([(t - from) / (to - from), probability(curve, best)]);
+  }
+  return points;
+}

@@ -1,0 +1,145 @@
+"""A corpus of sounds the bundled model knows, a real server of its index, and a browser without a window."""
+
+import csv
+import os
+import re
+import shutil
+import subprocess
+import sys
+from collections.abc import Iterator, Sequence
+from contextlib import contextmanager
+from dataclasses import dataclass, field
+from pathlib import Path
+from typing import TYPE_CHECKING, Any
+
+import numpy as np
+import soundfile
+
+from jobs.tiny.synth import Event, make_scene
+from pipeline.config import Config, make_config
+from pipeline.encoder.encoder import load_encoder
+from pipeline.run.driver import index_corpus
+from tests.helpers.processes import ROOT
+from tests.helpers.runs import in_place
+
+if TYPE_CHECKING:
+    from playwright.sync_api import Browser, Page
+
+LONG_NAME = "2024-05-01 dawn chorus at the lower meadow, microphone three, " + "very " * 24 + "long.wav"
+MARKUP_NAME = "<img src=x onerror=alert(1)> & 'quotes' \"too\".wav"
+SCENES: dict[str, tuple[Sequence[str], float, dict[str, str]]] = {
+    "bells/tower.wav": (("bell", "siren"), 12.0, {"recordist": "Ana", "day": "2024-05-01", "take": "1"}),
+    "bells/church, late.flac": (("bell", "drum"), 11.0, {"recordist": "Bo O'Neill", "day": "2024-05-02", "take": "2"}),
+    "street/ambulance.mp3": (("siren", "hum"), 14.0, {"recordist": "Ana", "day": "2024-06-11", "take": "3"}),
+    "birds/عصافير الصباح في السوق.flac": (("chirps", "bell"), 10.0, {"recordist": "ليلى", "take": "4"}),
+    "birds/鳥の声・第三回録音.wav": (
+        ("chirps", "clicks"),
+        13.0,
+        {"recordist": "花子", "day": "2023-01-09", "take": "5"},
+    ),
+    f"birds/{LONG_NAME}": (("chirps", "rumble"), 9.0, {"recordist": "A name that is long, too", "take": "6"}),
+    f"odd/{MARKUP_NAME}": (("bell", "high_tone"), 12.0, {"recordist": "<b>bold</b>", "take": "7"}),
+    "a day.flac": (
+        ("bell", "chirps", "siren", "drum", "bell", "rumble"),
+        60.0,
+        {"recordist": "Bo O'Neill", "take": "8"},
+    ),
+}
+"""Files, with what sounds in them, their seconds, and their metadata."""
+
+FLAGS = [
+    *("--no-sandbox", "--disable-gpu", "--no-first-run", "--disable-background-networking"),
+    *("--disable-component-update", "--disable-sync"),
+    *("--use-fake-device-for-media-stream", "--use-fake-ui-for-media-stream"),  # beeps instead of a microphone
+]
+
+
+def find_chromium() -> str | None:
+    """The browser: ``EARSHOT_CHROMIUM``, or Debian's chromium-headless-shell on the path."""
+    return os.environ.get("EARSHOT_CHROMIUM") or shutil.which("chromium-headless-shell")
+
+
+def write_scene(path: Path, labels: Sequence[str], duration_s: float, seed: int) -> None:
+    """Write a recording in which each of ``labels`` sounds in turn."""
+    slot_s = duration_s / len(labels)
+    events = [
+        Event(label, slot_s * k + 0.3 * slot_s, slot_s * k + 0.3 * slot_s + 1.0) for k, label in enumerate(labels)
+    ]
+    waveform, _ = make_scene(np.random.default_rng(seed), duration_s, events, snr_db=14.0, held_out=True)
+    path.parent.mkdir(parents=True, exist_ok=True)
+    soundfile.write(path, waveform, 48_000)
+
+
+def make_corpus(folder: Path, names: Sequence[str] = tuple(SCENES)) -> Config:
+    """Sounds with metadata below ``folder``, not indexed yet, and a file that is none."""
+    sounds = folder / "sounds"
+    sounds.mkdir(parents=True)
+    with (folder / "catalogue.csv").open("w", newline="") as file:
+        table = csv.DictWriter(file, ["uri", "recordist", "day", "take"])
+        table.writeheader()
+        for seed, name in enumerate(names):
+            labels, duration_s, metadata = SCENES[name]
+            write_scene(sounds / name, labels, duration_s, seed)
+            table.writerow({"uri": str(sounds / name), **metadata})
+    (sounds / "broken.wav").write_bytes(b"RIFF\x00\x00\x00\x00WAVEnothing here")
+    corpus = {"metadata": str(folder / "catalogue.csv")}
+    return make_config({"sources": [str(sounds)], "into": str(folder / "index"), "corpus": corpus})
+
+
+def index(config: Config) -> None:
+    """Index in this process, with the bundled model."""
+    index_corpus(config, stages=in_place(load_encoder(config.encode, output="float16")))
+
+
+@contextmanager
+def serve(index: str) -> Iterator[tuple[str, int]]:
+    """A server in a process of its own, on a free port of this machine; gives its address and process id."""
+    command = [sys.executable, "-m", "jobs.start", "serve", index, "--port", "0", "--no-browser"]
+    apart = Path(index).parent / "of the server"  # pictures are kept by content: others may have drawn the same
+    apart.mkdir(mode=0o700, exist_ok=True)
+    environment = {**os.environ, "COLUMNS": "500", "XDG_CACHE_HOME": str(apart), "XDG_RUNTIME_DIR": str(apart)}
+    server = subprocess.Popen(command, cwd=ROOT, env=environment, stdout=subprocess.PIPE, text=True)
+    assert server.stdout is not None
+    try:
+        said = ""
+        while not (found := re.search(r"http://\S+?:\d+/", said)):
+            line = server.stdout.readline()
+            assert line, f"the server ended: {said}"
+            said += line
+        yield found[0], server.pid
+    finally:
+        server.terminate()
+        server.wait(30)
+        server.stdout.close()
+
+
+@contextmanager
+def open_browser() -> "Iterator[Browser]":
+    """A headless Chromium of this machine."""
+    from playwright.sync_api import sync_playwright
+
+    with sync_playwright() as playwright:
+        browser = playwright.chromium.launch(executable_path=find_chromium(), args=FLAGS)
+        yield browser
+        browser.close()
+
+
+@dataclass
+class Watched:
+    """A page and what went wrong in it: errors of scripts and of the console, violations of the security policy."""
+
+    page: "Page"
+    problems: list[str] = field(default_factory=list)
+    requests: list[str] = field(default_factory=list)
+
+    @classmethod
+    def watch(cls, page: "Page") -> "Watched":
+        watched = cls(page)
+        page.on("pageerror", lambda error: watched.problems.append(str(error)))
+        page.on("console", watched._hear)
+        page.on("request", lambda request: watched.requests.append(request.url))
+        return watched
+
+    def _hear(self, message: Any) -> None:
+        if message.type in ("error", "warning"):
+            self.problems.append(f"{message.text} {message.location.get('url', '')}")

@@ -1,0 +1,175 @@
+"""Pictures of the page in all its states, to look at: wide and narrow, dark and light.
+
+python -m tests.jobs.serve.page.screenshots OUT            # all
+python -m tests.jobs.serve.page.screenshots OUT marks many # those whose names contain a word
+"""
+
+import sys
+import tempfile
+from collections.abc import Callable, Iterator
+from contextlib import ExitStack, contextmanager
+from pathlib import Path
+from typing import TYPE_CHECKING, Any
+from urllib.parse import urlencode
+
+import pipeline
+from pipeline.config import Config
+from tests.helpers import pages
+
+if TYPE_CHECKING:
+    from playwright.sync_api import Page
+
+BELL = "a bell ringing"
+VIEWS = ((1280, "light"), (1280, "dark"), (390, "light"), (390, "dark"))
+"""Widths in pixels, and themes."""
+
+Prepare = Callable[["Page"], None]
+
+
+def ready(selector: str) -> Prepare:
+    def wait(page: "Page") -> None:
+        page.wait_for_selector(selector)
+
+    return wait
+
+
+def many(page: "Page") -> None:
+    """A thousand hits: those of a real answer, again and again."""
+
+    def multiply(route: Any) -> None:
+        answer = route.fetch().json()
+        hits = answer["results"][0]["hits"]
+        repeated = [{**hits[rank % len(hits)], "rank": rank + 1} for rank in range(1_000)]
+        route.fulfill(json={**answer, "results": [{**answer["results"][0], "hits": repeated}]})
+
+    page.route("**/api/locate?*", multiply)
+    page.select_option("#k", "1000")
+    page.locator(".card[data-rank='900']").scroll_into_view_if_needed()
+    page.wait_for_selector(".card[data-rank='900'] .spectrogram img")
+
+
+def marked(page: "Page") -> None:
+    page.wait_for_selector(".card .spectrogram img")
+    for rank, verdict in enumerate(("right", "wrong", "unsure"), 1):
+        page.click(f".card[data-rank='{rank}'] .verdict.is-{verdict}")
+        page.wait_for_selector(f".card[data-rank='{rank}'] .badge.is-{verdict}")
+    page.keyboard.press("Home")
+
+
+def region(page: "Page") -> None:
+    page.wait_for_selector(".card[data-rank='1'] .spectrogram img")
+    box = page.locator(".card[data-rank='1'] .spectrogram").bounding_box()
+    assert box is not None
+    y = box["y"] + box["height"] / 2
+    page.mouse.move(box["x"] + 0.2 * box["width"], y)
+    page.mouse.down()
+    page.mouse.move(box["x"] + 0.6 * box["width"], y, steps=3)
+    page.mouse.up()
+
+
+def adder(page: "Page") -> None:
+    page.wait_for_selector(".card .spectrogram img")
+    page.click(".adder summary")
+    page.select_option("#filter-column", "recordist")
+
+
+def exports(page: "Page") -> None:
+    page.wait_for_selector(".card .spectrogram img")
+    page.click(".menu summary")
+
+
+def keys(page: "Page") -> None:
+    page.wait_for_selector("#summary:not(:empty)")
+    page.keyboard.press("?")
+
+
+def newer(page: "Page") -> None:
+    page.wait_for_selector(".card .spectrogram img")
+    page.evaluate("document.getElementById('newer').hidden = document.getElementById('writing').hidden = false")
+
+
+def offline(page: "Page") -> None:
+    page.wait_for_selector(".card .spectrogram img")
+    page.route("**/api/**", lambda route: route.abort())
+    page.fill("#q", "something else")
+    page.press("#q", "Enter")
+    page.wait_for_selector("#offline:not([hidden])")
+
+
+def list_states(config: Config) -> dict[str, tuple[dict[str, Any], Prepare]]:
+    """Name, state in the address, and what to do before the picture is taken."""
+    day = str(Path(config.sources[0]) / "a day.flac")
+    broken = str(Path(config.sources[0]) / "broken.wav")
+    texts = [BELL, "birds chirping", "an ambulance siren", "someone drumming", "a deep engine rumble"]
+    lanes = ready("#track .threshold:not([hidden])")
+    card = ready(".card .spectrogram img")
+    return {
+        "start": ({}, ready("#summary:not(:empty)")),
+        "moments": ({"q": BELL}, card),
+        "clips": ({"q": "birds chirping", "mode": "clips", "hit": 2}, card),
+        "one-hit": ({"q": BELL, "where": "take = 1", "k": 1}, card),
+        "no-hits": ({"q": BELL, "t": 0.99, "where": "take = 99"}, ready(".empty")),
+        "filters": ({"q": BELL, "where": ["recordist = 'Bo O''Neill'", "day >= date '2024-05-01'"]}, ready(".card")),
+        "adder": ({"q": BELL}, adder),
+        "exports": ({"q": BELL}, exports),
+        "similar": ({"like": day, "like_from": 3, "like_to": 4.5}, card),
+        "threshold": ({"q": BELL, "t": 0.9}, card),
+        "region": ({"q": BELL, "context": 8, "high": 12}, region),
+        "marked": ({"q": BELL}, marked),
+        "many": ({"q": BELL}, many),
+        "marks": ({"view": "marks"}, ready("#marks-rows tr")),
+        "file": ({"view": "file", "uri": day, "lane": texts}, lanes),
+        "file-zoomed": ({"view": "file", "uri": day, "lane": texts[:2], "from": 5, "to": 18}, lanes),
+        "file-broken": ({"view": "file", "uri": broken, "lane": [BELL]}, ready("#file-facts:not(:empty)")),
+        "wrong-filter": ({"q": BELL, "where": "nothing = 1"}, ready(".empty")),
+        "keys": ({}, keys),
+        "newer": ({"q": BELL}, newer),
+        "offline": ({"q": BELL}, offline),
+    }
+
+
+@contextmanager
+def make_index(names: list[str], *, is_gone: bool = False) -> Iterator[tuple[Config, str]]:
+    """A served index of some sounds; their files are gone, if asked for."""
+    with ExitStack() as stack:
+        config = pages.make_corpus(Path(stack.enter_context(tempfile.TemporaryDirectory())), names)
+        pages.index(config)
+        if is_gone:
+            for name in names:
+                (Path(config.sources[0]) / name).unlink()
+        yield config, stack.enter_context(pages.serve(config.into))[0]
+
+
+def main(out: str, *words: str) -> None:
+    folder = Path(out)
+    folder.mkdir(parents=True, exist_ok=True)
+    with pages.open_browser() as browser:
+
+        def take(address: str, name: str, state: dict[str, Any], prepare: Prepare) -> None:
+            if words and not any(word in name for word in words):
+                return
+            for width, scheme in VIEWS:
+                viewport = {"width": width, "height": 800}
+                context = browser.new_context(viewport=viewport, color_scheme=scheme)  # type: ignore[arg-type]
+                page = context.new_page()
+                page.set_default_timeout(120_000)
+                page.goto(f"{address}#{urlencode(state, doseq=True)}")
+                prepare(page)
+                page.wait_for_load_state("networkidle")
+                page.screenshot(path=folder / f"{name}-{width}-{scheme}.png")
+                context.close()
+
+        with make_index(list(pages.SCENES)) as (config, address):
+            assert pipeline.open(config.into).locate(BELL, k=1)
+            for name, (state, prepare) in list_states(config).items():
+                take(address, name, state, prepare)
+        with make_index([]) as (_, address):
+            take(address, "empty", {}, ready("#summary:not(:empty)"))
+        with make_index(["bells/tower.wav"], is_gone=True) as (config, address):
+            take(address, "gone", {"q": BELL}, ready(".card .note:not(:empty)"))
+            uri = str(Path(config.sources[0]) / "bells/tower.wav")
+            take(address, "gone-file", {"view": "file", "uri": uri, "lane": [BELL]}, ready("#track .note:not(:empty)"))
+
+
+if __name__ == "__main__":
+    main(*sys.argv[1:])

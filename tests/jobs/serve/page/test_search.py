@@ -1,0 +1,316 @@
+"""Questions, answers, filters and the address."""
+
+import csv
+import json
+import re
+from collections.abc import Callable
+from pathlib import Path
+from typing import Any
+from urllib.parse import unquote
+
+import numpy as np
+import pytest
+import soundfile
+
+import pipeline
+from pipeline.config import Config
+from pipeline.search.events import Levels, Rules, read_events
+from tests.helpers import pages
+from tests.jobs.serve.page.conftest import Open
+
+pytestmark = pytest.mark.slow
+
+BELL = "a bell ringing"
+
+
+def ask(watched: pages.Watched, text: str) -> None:
+    watched.page.fill("#q", text)
+    watched.page.press("#q", "Enter")
+    watched.page.wait_for_selector(f"#summary q:text-is('{text}')")
+
+
+def uris(watched: pages.Watched) -> list[str]:
+    titles = watched.page.locator("#hits .card .name").evaluate_all("nodes => nodes.map(node => node.title)")
+    return [str(title) for title in titles]
+
+
+def test_answers_are_those_of_locate(show: Open, config: Config) -> None:
+    watched = show()
+    ask(watched, BELL)
+    expected = pipeline.open(config.into).locate(BELL, k=20)
+    assert uris(watched) == [event.uri for event in expected]
+    times = watched.page.locator("#hits .card .times").all_inner_texts()
+    starts = [re.split(" – ", shown)[0] for shown in times]
+    assert starts == [f"{int(event.start_s // 60)}:{event.start_s % 60:05.2f}" for event in expected]
+
+
+def test_clips_are_those_of_query(show: Open, config: Config) -> None:
+    watched = show("mode=clips&k=10")
+    ask(watched, "birds chirping")
+    assert uris(watched) == [hit.uri for hit in pipeline.open(config.into).search("birds chirping", k=10)]
+
+
+def test_pictures_and_curves_are_loaded_in_sight(show: Open) -> None:
+    watched = show(f"q={BELL}")
+    watched.page.wait_for_selector(".card[data-rank='1'] .spectrogram img")
+    watched.page.wait_for_function(
+        "() => { const canvas = document.querySelector('.card canvas');"
+        " const data = canvas.getContext('2d').getImageData(0, 0, canvas.width, canvas.height).data;"
+        " return data.some(value => value > 0); }"
+    )
+
+
+def test_a_thousand_hits_ask_for_few_pictures(show: Open) -> None:
+    watched = show()
+
+    def multiply(route: Any) -> None:
+        answer = route.fetch().json()
+        hits = answer["results"][0]["hits"]
+        many = [{**hits[rank % len(hits)], "rank": rank + 1} for rank in range(1_000)]
+        route.fulfill(json={**answer, "results": [{**answer["results"][0], "hits": many}]})
+
+    watched.page.route("**/api/locate?*", multiply)
+    watched.page.select_option("#k", "1000")
+    ask(watched, BELL)
+    assert watched.page.locator(".card").count() == 1_000
+    watched.page.wait_for_selector(".card[data-rank='1'] .spectrogram img")
+    assert 0 < sum("/api/spectrogram" in url for url in watched.requests) < 30
+    watched.page.locator(".card[data-rank='1000']").scroll_into_view_if_needed()
+    watched.page.wait_for_selector(".card[data-rank='1000'] .spectrogram img")
+    assert sum("/api/spectrogram" in url for url in watched.requests) < 60
+
+
+def test_nothing_found_is_said(show: Open) -> None:
+    watched = show(f"q={BELL}&t=0.99&where=take+%3D+99")
+    watched.page.wait_for_selector("#hits .empty:has-text('Nothing reaches the threshold of 0.99')")
+
+
+def test_names_are_text(show: Open) -> None:
+    watched = show(f"q={BELL}")
+    watched.page.wait_for_selector(".card")
+    shown = watched.page.locator(".card .name").all_inner_texts()
+    assert pages.MARKUP_NAME in shown
+    assert watched.page.locator(".card img[src='x']").count() == 0
+    watched.page.fill("#q", "")
+    filters = watched.page.locator(".pair").all_inner_texts()
+    assert "recordist <b>bold</b>" in filters
+
+
+def test_a_filter_quotes_its_value(show: Open) -> None:
+    watched = show(f"q={BELL}")
+    watched.page.wait_for_selector(".card")
+    watched.page.click(".adder summary")
+    watched.page.select_option("#filter-column", "recordist")
+    watched.page.focus("#filter-value")
+    watched.page.wait_for_selector('#filter-values option[value="Bo O\'Neill"]', state="attached")
+    watched.page.fill("#filter-value", "Bo O'Neill")
+    watched.page.click("#filter-add")
+    watched.page.wait_for_selector(".chip")
+    watched.page.wait_for_function(
+        "() => document.querySelectorAll('.card').length > 0 && !document.querySelector('.is-asking')"
+    )
+    recordists = set(watched.page.locator(".card .pair:has-text('recordist')").all_inner_texts())
+    assert recordists == {"recordist Bo O'Neill"}
+    watched.page.click(".chip button")
+    watched.page.wait_for_selector(".card .pair:has-text('recordist Ana')")
+
+
+@pytest.mark.parametrize(
+    ("name", "kind", "comparison", "value"),
+    [
+        ("recordist", "string", "is", "Bo O'Neill"),
+        ("recordist", "string", "is not", "x"),
+        ("recordist", "string", "contains", "o'n"),
+        ("recordist", "string", "begins with", "bo"),
+        ("recordist", "string", "is empty", ""),
+        ("recordist", "string", "is not empty", ""),
+        ("take", "int64", "≥", "2"),
+        ("take", "int64", "=", "2"),
+        ("duration_s", "double", "≤", "11.5"),
+        ("day", "date32[day]", "≥", "2024-05-02"),
+        ("", "", "SQL", "take = 1 OR take = 2"),
+    ],
+)
+def test_the_index_understands_filters(
+    show: Open, config: Config, name: str, kind: str, comparison: str, value: str
+) -> None:
+    """Every comparison makes SQL that the index takes, for a column of a kind it is for."""
+    make = "async ([column, comparison, value]) => (await import('/filters.js')).toSql(column, comparison, value)"
+    where = show().page.evaluate(make, [{"name": name, "type": kind or None}, comparison, value])
+    opened = pipeline.open(config.into)
+    rows = opened.to_arrow("files", ["uri", "recordist", "day", "take", "duration_s"], where).to_pylist()
+    rules: dict[str, Callable[[Any], bool]] = {
+        "is": lambda row: row["recordist"] == "Bo O'Neill",
+        "is not": lambda row: row["recordist"] not in (None, "x"),
+        "contains": lambda row: "O'N" in (row["recordist"] or ""),
+        "begins with": lambda row: (row["recordist"] or "").startswith("Bo"),
+        "is empty": lambda row: row["recordist"] is None,
+        "is not empty": lambda row: row["recordist"] is not None,
+        "≥": lambda row: row["take"] >= 2 if name == "take" else str(row["day"]) >= "2024-05-02",
+        "=": lambda row: row["take"] == 2,
+        "≤": lambda row: row["duration_s"] <= 11.5,
+        "SQL": lambda row: row["take"] in (1, 2),
+    }
+    assert rows
+    assert all(rules[comparison](row) for row in rows)
+    found = {hit.uri for hit in opened.search(BELL, where=where)}
+    assert found <= {row["uri"] for row in rows}
+
+
+def test_spans_are_those_of_the_server(show: Open) -> None:
+    """The rule of events in the page finds what the rule of the index finds, for any curve and threshold."""
+    rng = np.random.default_rng(5)
+    curves = []
+    for length in (1, 2, 7, 60, 400):
+        steps = np.cumsum(rng.normal(0, 0.4, length)).astype(np.float32)
+        curves.append({"scores": steps.tolist(), "first_frame": int(rng.integers(0, 50)), "frame_s": 0.04})
+    scale, bias = 3.0, -0.5
+    thresholds = [0.05, 0.3, 0.5, 0.95]
+    found = show().page.evaluate(
+        """async ([curves, scale, bias, thresholds]) => {
+          const { findEvents } = await import("/events.js");
+          const find = (curve, t) => findEvents({ ...curve, logit_scale: scale, logit_bias: bias }, t);
+          return curves.map(curve => thresholds.map(t => find(curve, t).map(e => [e.start_s, e.end_s, e.peak_s])));
+        }""",
+        [curves, scale, bias, thresholds],
+    )
+    n_events = 0
+    for curve, by_threshold in zip(curves, found, strict=True):
+        for threshold, events in zip(thresholds, by_threshold, strict=True):
+            levels = Levels.from_rules(Rules(threshold), scale, bias)
+            expected = read_events(np.array(curve["scores"]), levels, curve["first_frame"])
+            times = [[0.04 * event.first, 0.04 * event.stop, 0.04 * (event.peak + 0.5)] for event in expected]
+            np.testing.assert_allclose(np.array(events).reshape(-1, 3), np.array(times).reshape(-1, 3), atol=1e-9)
+            n_events += len(expected)
+    assert n_events > 20
+
+
+def test_dragging_the_threshold_changes_spans_without_a_request(show: Open, config: Config) -> None:
+    watched = show("q=someone+drumming")
+    page = watched.page
+    page.wait_for_selector(".card[data-rank='1'] .threshold:not([hidden])")
+    page.wait_for_load_state("networkidle")
+    asked = len(watched.requests)
+    handle = page.locator(".card[data-rank='1'] .threshold").bounding_box()
+    lane = page.locator(".card[data-rank='1'] .lane").bounding_box()
+    assert handle is not None
+    assert lane is not None
+    x = handle["x"] + handle["width"] / 2
+    page.mouse.move(x, handle["y"] + handle["height"] / 2)
+    page.mouse.down()
+    page.mouse.move(x, lane["y"] + 0.1 * lane["height"], steps=6)
+    threshold = float(page.locator("#t-shown").inner_text())
+    assert 0.85 <= threshold <= 0.95
+    page.mouse.move(x, lane["y"] + 0.999 * lane["height"], steps=6)
+    lowest = [page.locator("#t-shown").inner_text(), page.locator(".card[data-rank='1'] .times").inner_text()]
+    page.mouse.move(x, lane["y"] + 0.1 * lane["height"], steps=6)
+    while_dragged = page.locator(".card[data-rank='1'] .times").inner_text()
+    page.mouse.up()
+    opened = pipeline.open(config.into)
+    event = opened.locate("someone drumming", k=1, threshold=threshold)[0]
+    assert while_dragged == f"0:{event.start_s:05.2f} – 0:{event.end_s:05.2f}"
+    event = opened.locate("someone drumming", k=1, threshold=0.01)[0]
+    assert lowest == ["0.01", f"0:{event.start_s:05.2f} – 0:{event.end_s:05.2f}"]
+    assert lowest[1] != while_dragged
+    assert watched.requests[asked:] == []
+    page.wait_for_url(re.compile(rf"[#&]t={threshold:g}"))
+    page.click("#again")
+    page.wait_for_selector("#again", state="hidden")
+    assert any(f"threshold={threshold:g}" in url for url in watched.requests[asked:])
+
+
+def test_the_address_reproduces_the_view(show: Open) -> None:
+    watched = show()
+    ask(watched, BELL)
+    watched.page.select_option("#gain", "12")
+    watched.page.select_option("#speed", "0.5")
+    watched.page.fill("#high", "8")
+    watched.page.locator("#high").blur()
+    watched.page.keyboard.press("ArrowDown")
+    watched.page.keyboard.press("+")
+    watched.page.wait_for_url(re.compile("hit=2.*context=1.*gain=12.*high=8.*speed=0.5"))
+    state = watched.page.url.partition("#")[2]
+    seen = uris(watched)
+    other = show(state)
+    other.page.wait_for_selector(".card[aria-current]")
+    assert uris(other) == seen
+    assert other.page.locator(".card[aria-current]").get_attribute("data-rank") == "2"
+    assert other.page.input_value("#gain") == "12"
+    assert other.page.input_value("#speed") == "0.5"
+    assert other.page.input_value("#high") == "8"
+    assert other.page.input_value("#q") == BELL
+
+
+def test_back_and_forward_go_from_question_to_question(show: Open) -> None:
+    watched = show()
+    ask(watched, BELL)
+    first = uris(watched)
+    ask(watched, "birds chirping")
+    second = uris(watched)
+    watched.page.go_back()
+    watched.page.wait_for_selector(f"#summary q:text-is('{BELL}')")
+    assert uris(watched) == first
+    watched.page.go_forward()
+    watched.page.wait_for_selector("#summary q:text-is('birds chirping')")
+    assert uris(watched) == second
+
+
+def test_more_like_this_is_similar(show: Open, config: Config) -> None:
+    watched = show(f"q={BELL}")
+    watched.page.wait_for_selector(".card[aria-current] .spectrogram img")
+    event = pipeline.open(config.into).locate(BELL, k=1)[0]
+    watched.page.keyboard.press("m")
+    watched.page.wait_for_selector("#summary:has-text('like')")
+    expected = pipeline.open(config.into).similar_to_file(event.uri, 20, start_s=event.start_s, end_s=event.end_s)
+    assert uris(watched)[:3] == [hit.uri for hit in expected][:3]
+    assert f"like={event.uri}" in unquote(watched.page.url.replace("+", " "))
+
+
+def test_a_drawn_region_is_what_similar_compares(show: Open) -> None:
+    watched = show(f"q={BELL}")
+    page = watched.page
+    page.wait_for_selector(".card[data-rank='1'] .spectrogram img")
+    box = page.locator(".card[data-rank='1'] .spectrogram").bounding_box()
+    assert box is not None
+    y = box["y"] + box["height"] / 2
+    page.mouse.move(box["x"] + 0.2 * box["width"], y)
+    page.mouse.down()
+    page.mouse.move(box["x"] + 0.7 * box["width"], y, steps=4)
+    page.mouse.up()
+    page.wait_for_selector(".card[data-rank='1'] .region")
+    with page.expect_request("**/api/similar") as asked:
+        page.click(".card[data-rank='1'] button:has-text('More like this')")
+    sent = json.loads(asked.value.post_data or "{}")
+    assert sent["end_s"] - sent["start_s"] > 1
+
+
+def test_a_sound_from_a_disk_is_searched(show: Open, config: Config, tmp_path: Path) -> None:
+    known = Path(config.sources[0]) / "bells/tower.wav"
+    samples, rate_hz = soundfile.read(known)
+    soundfile.write(tmp_path / "my sound.wav", samples, rate_hz)
+    watched = show()
+    watched.page.set_input_files("#sound-file", str(tmp_path / "my sound.wav"))
+    watched.page.wait_for_selector("#summary q:text-is('my sound.wav')")
+    assert uris(watched)[0] == str(known)
+
+
+def test_a_recording_is_searched(show: Open) -> None:
+    watched = show(permissions=["microphone"])
+    watched.page.click("#record")
+    watched.page.wait_for_selector("#record[aria-pressed='true']")
+    watched.page.wait_for_function("() => performance.now() > (window.until ??= performance.now() + 1500)")
+    watched.page.click("#record")
+    watched.page.wait_for_selector("#summary q:has-text('recording')")
+    assert uris(watched)
+
+
+def test_an_export_holds_what_is_shown(show: Open, config: Config) -> None:
+    watched = show(f"q={BELL}&k=10")
+    watched.page.wait_for_selector(".card")
+    watched.page.click(".menu summary")
+    with watched.page.expect_download() as saved:
+        watched.page.click(".menu a:text-is('CSV')")
+    rows = list(csv.DictReader(saved.value.path().read_text("utf-8-sig").splitlines()))
+    assert [row["uri"] for row in rows] == uris(watched)
+    expected = pipeline.open(config.into).locate(BELL, k=10)
+    assert [float(row["start_s"]) for row in rows] == pytest.approx([event.start_s for event in expected], abs=1e-3)

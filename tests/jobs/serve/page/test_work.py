@@ -1,0 +1,269 @@
+"""Listening, judging, whole files, keys, and what goes wrong."""
+
+import os
+import re
+import signal
+from pathlib import Path
+
+import pytest
+
+import pipeline
+from pipeline.config import Config
+from tests.helpers import pages
+from tests.helpers.processes import ROOT
+from tests.jobs.serve.page.conftest import Open
+
+pytestmark = pytest.mark.slow
+
+BELL = "a bell ringing"
+
+
+def test_space_plays_the_current_hit_once(show: Open) -> None:
+    page = show(f"q={BELL}").page
+    page.wait_for_selector(".card[aria-current]")
+    page.keyboard.press(" ")
+    page.wait_for_function("() => document.querySelector('#player').currentTime > 0.1")
+    page.wait_for_selector(".card[data-rank='1'] .playhead:not([hidden])")
+    page.wait_for_function("() => document.querySelector('#player').paused")
+    page.wait_for_selector(".card[data-rank='1'] .playhead", state="hidden")
+
+
+def test_a_click_plays_from_there(show: Open) -> None:
+    watched = show(f"q={BELL}")
+    watched.page.wait_for_selector(".card[data-rank='1'] .spectrogram img")
+    with watched.page.expect_request("**/api/audio?*") as asked:
+        watched.page.locator(".card[data-rank='1'] .spectrogram").click()
+    start_s = float(re.findall(r"start_s=([0-9.]+)", asked.value.url)[0])
+    shown = watched.page.locator(".card[data-rank='1'] .spectrogram").get_attribute("aria-label") or ""
+    first, last = (60 * int(m) + float(s) for m, s in re.findall(r"(\d+):(\d\d\.\d\d)", shown)[-2:])
+    assert start_s == pytest.approx((first + last) / 2, abs=0.02 * (last - first))
+    watched.page.wait_for_function("() => document.querySelector('#player').currentTime > 0.1")
+
+
+def test_speed_loop_and_expansion_change_what_plays(show: Open) -> None:
+    watched = show(f"q={BELL}&loop=1")
+    page = watched.page
+    page.wait_for_selector(".card[aria-current]")
+    page.keyboard.press(" ")
+    page.wait_for_function("() => document.querySelector('#player').currentTime > 0.05")
+    assert page.evaluate("document.querySelector('#player').loop")
+    page.keyboard.press("s")
+    assert page.evaluate("document.querySelector('#player').playbackRate") == 0.5
+    page.keyboard.press("s")
+    assert page.evaluate("document.querySelector('#player').playbackRate") == 0.25
+    with page.expect_request(re.compile("api/audio.*expand=10")):
+        page.keyboard.press("s")
+    assert page.evaluate("document.querySelector('#player').playbackRate") == 1
+    page.keyboard.press("l")
+    assert not page.evaluate("document.querySelector('#player').loop")
+    page.keyboard.press("Escape")
+    assert page.evaluate("document.querySelector('#player').paused")
+
+
+def test_a_key_marks_the_current_hit_and_z_takes_it_back(show: Open, config: Config) -> None:
+    page = show("q=birds+chirping").page
+    page.wait_for_selector(".card[aria-current] .spectrogram img")
+    event = pipeline.open(config.into).locate("birds chirping", k=1)[0]
+
+    def verdicts() -> list[str]:
+        marks = pipeline.open(config.into).marks()
+        return [mark.verdict for mark in marks if mark.text == "birds chirping" and mark.uri == event.uri]
+
+    page.keyboard.press("r")
+    page.wait_for_selector(".card[data-rank='1'] .badge.is-right")
+    [mark] = [mark for mark in pipeline.open(config.into).marks() if mark.text == "birds chirping"]
+    assert (mark.uri, mark.verdict) == (event.uri, "right")
+    assert mark.start_s == pytest.approx(event.start_s, abs=0.04)
+    assert mark.end_s == pytest.approx(event.end_s, abs=0.04)
+    assert mark.score == pytest.approx(event.score, abs=1e-4)
+    page.keyboard.press("w")
+    page.wait_for_selector(".card[data-rank='1'] .badge.is-wrong")
+    assert verdicts() == ["wrong"]
+    page.click("#to-marks")
+    page.wait_for_selector("#marks-rows tr:has-text('birds chirping') .badge.is-wrong")
+    page.go_back()
+    page.wait_for_selector(".card[aria-current]")
+    page.keyboard.press("z")
+    page.wait_for_selector(".card[data-rank='1'] .badge.is-right")
+    page.keyboard.press("z")
+    page.wait_for_selector(".card[data-rank='1'] .badge", state="detached")
+    assert verdicts() == []
+
+
+def test_keys_are_off_while_typing(show: Open) -> None:
+    watched = show(f"q={BELL}")
+    watched.page.wait_for_selector(".card[aria-current]")
+    watched.page.keyboard.press("/")
+    watched.page.keyboard.type("wrurl")
+    assert watched.page.input_value("#q") == "wrurl"
+    assert not any("api/marks" in url and "uri=" not in url for url in watched.requests)
+
+
+def test_the_keyboard_does_for_all(show: Open) -> None:
+    page = show().page
+    page.keyboard.press("/")
+    page.keyboard.type(BELL)
+    page.keyboard.press("Enter")
+    page.wait_for_selector(".card[aria-current]")
+    page.keyboard.press("ArrowDown")
+    page.keyboard.press("ArrowDown")
+    assert page.evaluate("document.activeElement.dataset.rank") == "3"
+    outline = page.evaluate("getComputedStyle(document.activeElement).outlineStyle")
+    assert outline == "solid", "the focus is seen"
+    page.keyboard.press("o")
+    page.wait_for_selector("#track .spectrogram img")
+    before = page.url
+    page.keyboard.press("-")
+    page.wait_for_function("before => location.href !== before", arg=before)
+    page.keyboard.press("b")
+    page.wait_for_selector(".card[data-rank='3'][aria-current]")
+    page.keyboard.press("?")
+    page.wait_for_selector("#help[open]")
+    assert page.locator("#help tr").count() > 15
+    page.keyboard.press("Escape")
+    page.wait_for_selector("#help", state="hidden")
+    for _ in range(40):
+        page.keyboard.press("Tab")
+        if page.evaluate("document.activeElement.matches('.card .actions .verdict.is-unsure')"):
+            break
+    page.keyboard.press("Enter")
+    page.wait_for_selector(".card .badge.is-unsure")
+    page.keyboard.press("z")
+    page.wait_for_selector(".card .badge.is-unsure", state="detached")
+
+
+def test_a_file_has_lanes_of_texts(show: Open, config: Config) -> None:
+    day = str(Path(config.sources[0]) / "a day.flac")
+    watched = show(f"view=file&uri={day}&lane={BELL}&lane=birds+chirping")
+    page = watched.page
+    page.wait_for_function("() => document.querySelectorAll('#track .threshold:not([hidden])').length === 2")
+    page.fill("#lane", "an ambulance siren")
+    page.press("#lane", "Enter")
+    page.wait_for_function("() => document.querySelectorAll('#track .threshold:not([hidden])').length === 3")
+    assert "lane=an+ambulance+siren" in page.url
+    page.locator("#lane").blur()
+    opened = pipeline.open(config.into)
+    texts = [BELL, "birds chirping", "an ambulance siren"]
+    here = [(event.peak_s, text) for text, events in zip(texts, opened.locate(texts, k=100), strict=True)
+            for event in events if event.uri == day]  # fmt: skip
+    for _ in range(60):
+        page.keyboard.press("ArrowUp")
+        if "No earlier event" in page.locator("#status").inner_text():
+            break
+    seen = [page.locator("#chosen b").inner_text()]
+    while "No later event" not in page.locator("#status").inner_text():
+        page.keyboard.press("ArrowDown")
+        seen.append(page.locator("#chosen b").inner_text())
+    assert seen[:-1] == [text for _, text in sorted(here)]
+
+
+def test_the_wheel_zooms_around_the_pointer(show: Open, config: Config) -> None:
+    day = str(Path(config.sources[0]) / "a day.flac")
+    page = show(f"view=file&uri={day}").page
+    page.wait_for_selector("#track .spectrogram img")
+    box = page.locator("#track .spectrogram").bounding_box()
+    assert box is not None
+    page.mouse.move(box["x"] + box["width"] / 4, box["y"] + 20)
+    page.mouse.wheel(0, -480)
+    page.wait_for_url(re.compile("from=.*to="))
+    page.wait_for_load_state("networkidle")
+    first, last = (float(re.findall(rf"{name}=([0-9.]+)", page.url)[0]) for name in ("from", "to"))
+    assert last - first == pytest.approx(60 / 2.25, rel=0.02)
+    assert first + (last - first) / 4 == pytest.approx(15, abs=0.2)
+
+
+def test_a_phone_needs_no_sideways_scrolling(show: Open, config: Config) -> None:
+    day = str(Path(config.sources[0]) / "a day.flac")
+    for state in (f"q={BELL}", f"view=file&uri={day}&lane={BELL}", "view=marks", ""):
+        page = show(state, width=390).page
+        page.wait_for_load_state("networkidle")
+        assert page.evaluate("document.scrollingElement.scrollWidth") <= 390, state
+
+
+@pytest.mark.parametrize("scheme", ["dark", "light"])
+def test_the_theme_follows_the_system_until_it_is_chosen(show: Open, scheme: str) -> None:
+    page = show(color_scheme=scheme).page
+    read = "getComputedStyle(document.body).backgroundColor"
+    before = page.evaluate(read)
+    page.click("[data-key=d]")
+    chosen = page.evaluate(read)
+    assert chosen != before
+    page.reload()
+    page.wait_for_selector("#index-counts:not(:empty)")
+    assert page.evaluate(read) == chosen
+
+
+def test_controls_have_names(show: Open) -> None:
+    page = show(f"q={BELL}").page
+    page.wait_for_selector(".card")
+    nameless = page.evaluate(
+        """[...document.querySelectorAll("button, input:not([type=file]), select, a, canvas, [role=img]")].filter(
+          node => !node.textContent.trim() && !node.ariaLabel && !node.labels?.length && !node.closest("label")
+        ).map(node => node.outerHTML)"""
+    )
+    assert nameless == []
+
+
+def test_a_file_that_has_gone_still_shows_its_curve(show: Open, tmp_path: Path) -> None:
+    config = pages.make_corpus(tmp_path, ["bells/tower.wav"])
+    pages.index(config)
+    [file] = [Path(config.sources[0]) / "bells/tower.wav"]
+    file.unlink()
+    with pages.serve(config.into) as (address, _):
+        watched = show(f"q={BELL}", at=address)
+        watched.page.wait_for_selector(".card .state:text-is('file gone')")
+        watched.page.wait_for_selector(".card .note:not(:empty)")
+        watched.page.wait_for_selector(".card .threshold:not([hidden])")
+        watched.page.close()
+        watched.problems[:] = [line for line in watched.problems if "404" not in line]  # the browser's word on pictures
+
+
+def test_a_newer_state_is_taken_over_at_a_click(show: Open, tmp_path: Path) -> None:
+    config = pages.make_corpus(tmp_path, ["bells/tower.wav"])
+    pages.index(config)
+    with pages.serve(config.into) as (address, _):
+        page = show(f"q={BELL}", at=address).page
+        page.wait_for_selector(".card")
+        assert page.locator("#newer").is_hidden()
+        pages.write_scene(Path(config.sources[0]) / "new.wav", ["bell"], 6.0, seed=77)
+        pages.index(config)
+        page.keyboard.press("r")  # marks are counted anew, which tells of the state; else it is asked for slowly
+        page.wait_for_selector("#newer:not([hidden])")
+        assert "1 file ·" in page.locator("#index-counts").inner_text()
+        page.click("#take-newest")
+        page.wait_for_selector("#index-counts:has-text('2 files')")
+        page.wait_for_selector(".card .name:text-is('new.wav')")
+        assert page.locator("#newer").is_hidden()
+        page.close()
+
+
+def test_an_empty_index_says_how_to_fill_it(show: Open, tmp_path: Path) -> None:
+    config = pages.make_corpus(tmp_path, [])
+    pages.index(config)
+    with pages.serve(config.into) as (address, _):
+        page = show(at=address).page
+        page.wait_for_selector("#summary:text-is('Nothing is indexed yet')")
+        assert "1 failure" in page.locator("#index-counts").inner_text()
+        page.close()
+
+
+def test_a_server_that_has_ended_is_missed(show: Open, tmp_path: Path) -> None:
+    config = pages.make_corpus(tmp_path, ["bells/tower.wav"])
+    pages.index(config)
+    with pages.serve(config.into) as (address, pid):
+        watched = show(f"q={BELL}", at=address)
+        watched.page.wait_for_selector(".card .spectrogram img")
+        os.kill(pid, signal.SIGTERM)
+        watched.page.wait_for_function("() => fetch('api/info').then(() => false, () => true)", polling=200)
+        watched.page.fill("#q", "something else")
+        watched.page.press("#q", "Enter")
+        watched.page.wait_for_selector("#offline:not([hidden])")
+        watched.problems[:] = [line for line in watched.problems if "ERR_CONNECTION_REFUSED" not in line]
+
+
+def test_the_scripts_stay_small() -> None:
+    folder = ROOT / "jobs/serve/page"
+    lengths = {path.name: len(path.read_text().splitlines()) for path in folder.glob("*.js")}
+    assert sum(lengths.values()) <= 1_500, lengths
+    page = (folder / "index.html").read_text()
+    assert re.findall(r"<script(?![^>]*\bsrc=)|\bon\w+=|style=|https?://", page) == []
