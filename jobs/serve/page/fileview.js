@@ -81,6 +81,8 @@ export class FileView {
     const unusual = file.status === "indexed" ? "" : `${file.status}: ${file.message || file.reason}`;
     const moved = file.is_changed ? "The file has changed since it was indexed" : unusual;
     $("file-facts").textContent = file.is_gone ? "The file is gone: its stored curves remain" : moved;
+    $("file-work").hidden = !duration_s; // of a file that failed there is nothing to see
+    if (!duration_s) return;
     this.file = file;
     const region = (span) => span && this.#setView(span.start_s, span.end_s - span.start_s);
     this.overview = new Track(uri, { play: (t) => this.#centre(t), region });

@@ -157,6 +157,15 @@ def test_a_file_has_lanes_of_texts(show: Open, config: Config) -> None:
     assert seen[:-1] == [text for _, text in sorted(here)]
 
 
+def test_a_file_that_failed_says_why(show: Open, config: Config) -> None:
+    broken = str(Path(config.sources[0]) / "broken.wav")
+    watched = show(f"view=file&uri={broken}&lane={BELL}")
+    watched.page.wait_for_selector("#file-facts:has-text('failed')")
+    watched.page.wait_for_load_state("networkidle")
+    assert watched.page.locator("#file-work").is_hidden()
+    assert not any("/api/spectrogram" in url or "/api/curve" in url for url in watched.requests)
+
+
 def test_the_wheel_zooms_around_the_pointer(show: Open, config: Config) -> None:
     day = str(Path(config.sources[0]) / "a day.flac")
     page = show(f"view=file&uri={day}").page
