@@ -11,9 +11,11 @@ Importing this loads nothing heavy; ``open`` does.
 import os
 from typing import TYPE_CHECKING
 
-# Lance's log is for its developers. It reads these variables when it is first imported.
+# Lance reads these variables when it is first imported. Its log is for its developers.
 os.environ.setdefault("LANCE_LOG", "error")
 os.environ.setdefault("LANCEDB_LOG", "error")
+if (os.cpu_count() or 1) <= 3:  # Lance leaves two cores to reading, so one of so few would compute
+    os.environ.setdefault("LANCE_CPU_THREADS", "2")
 
 if TYPE_CHECKING:
     from pipeline.search.client import Index

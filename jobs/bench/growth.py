@@ -39,7 +39,7 @@ from pipeline.index.limited import Limits, call_limited
 from pipeline.index.maintenance import optimize
 from pipeline.index.search_settings import ALL_PARTITIONS
 from pipeline.index.vector_build import FRUGAL, open_version
-from pipeline.index.vector_index import MAX_SEGMENTS, PARTITIONS, VECTORS_TO_INDEX, read_index
+from pipeline.index.vector_index import INDEXED, MAX_SEGMENTS, VECTORS_TO_INDEX, read_index
 from pipeline.index.vector_upkeep import VectorUpkeep
 from pipeline.index.writer import Batch, Writer
 
@@ -155,7 +155,7 @@ def _describe(indexed: Grown, plain: Grown, n_rows: int) -> Iterator[Figure]:
     ms = [1000 * statistics.median(cost.seconds for cost in index.commits) for index in (indexed, plain)]
     yield say("commit", ratio, "x", SLOWEST_COMMIT, f"{ms[0]:.0f} ms, without {ms[1]:.0f} ms")
     with indexed.writer.changes() as changes:
-        tables = {name: changes.open(name) for name in PARTITIONS}
+        tables = {name: changes.open(name) for name in INDEXED}
     for name, table in tables.items():
         index = read_index(table)
         if index is not None:
@@ -179,7 +179,7 @@ def _cost_of_vectors(indexed: Mapping[str, Cost], plain: Mapping[str, Cost]) -> 
 
 
 def _sum(costs: Mapping[str, Cost], verb: str) -> Cost:
-    return sum((costs.get(f"{verb} {name}", Cost()) for name in PARTITIONS), Cost())
+    return sum((costs.get(f"{verb} {name}", Cost()) for name in INDEXED), Cost())
 
 
 def _measure_start(index: Grown) -> Cost:

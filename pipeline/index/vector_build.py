@@ -2,8 +2,9 @@
 
 The partitions are trained on a sample in float32. Lance trains in the type of the column, and in float16 sums of long
 vectors overflow (lance issue 8607). A large index is built a shard at a time, so that memory does not grow with the
-rows: here one after the other, and on a cluster by Ray tasks (``run/vector_builds.py``). Segments can be joined since
-they share the centres of the partitions and the rotation of RaBitQ.
+rows: here one after the other, and on a cluster by Ray tasks (``run/vector_builds.py``). Shards can be joined since
+they share the centres of the partitions and the rotation of RaBitQ. Lance searches a segment with one core, so a large
+index has several.
 
 A build that dies before its commit leaves every version of the table as it was. The next step first deletes the
 segments of shards that a dead build left.
@@ -29,6 +30,9 @@ OPTIONS: dict[str, Any] = {"index_type": "IVF_RQ", "metric": "dot", "num_bits": 
 
 ROWS_PER_SHARD = 500_000
 """About so many rows make a shard: half a minute of one core."""
+
+MOST_SEGMENTS = 4
+"""Shards are joined into so many segments of about equal size: that many cores search a large index side by side."""
 
 ROWS_PER_PARTITION = 128
 """The size of the sample that partitions are trained on."""
@@ -78,11 +82,13 @@ def make_step(
         table.optimize.optimize_indices(index_names=[NAME], num_indices_to_merge=n_merged)
         failpoint("end extension")
         return
-    model, shards = train_model(uri, version, n_partitions), list[str]()
-    for shard in split_fragments(table):
-        failpoint("build shard")
-        shards.append(build_shard(uri, version, model, shard))
-    join_shards(uri, version, shards, failpoint)
+    model, segments = train_model(uri, version, n_partitions), list[list[str]]()
+    for shards in split_fragments(table):
+        segments.append([])
+        for shard in shards:
+            failpoint("build shard")
+            segments[-1].append(build_shard(uri, version, model, shard))
+    join_shards(uri, version, segments, failpoint)
 
 
 def train_model(uri: str, version: int, n_partitions: int) -> Model:
@@ -104,22 +110,33 @@ def train_model(uri: str, version: int, n_partitions: int) -> Model:
 
 @dataclass(frozen=True)
 class Shard:
-    """A part of a table: the numbers of its fragments. ``is_alone`` where it is the whole table."""
+    """A part of a table: the numbers of its fragments. ``is_alone`` where it is a whole segment of the index."""
 
     fragments: list[int]
     is_alone: bool
 
 
-def split_fragments(table: Any) -> list[Shard]:
-    """The shards of a table, in order. No fragment is split."""
-    shards, n_rows = list[list[int]](), ROWS_PER_SHARD
-    for fragment in table.get_fragments():
-        if n_rows >= ROWS_PER_SHARD:
-            shards.append([])
-            n_rows = 0
-        shards[-1].append(fragment.fragment_id)
-        n_rows += fragment.count_rows()
-    return [Shard(fragments, len(shards) == 1) for fragments in shards]
+def split_fragments(table: Any) -> list[list[Shard]]:
+    """The shards of a table, in order, by the segments that they become. No fragment is split."""
+    rows = {fragment.fragment_id: fragment.count_rows() for fragment in table.get_fragments()}
+    n_shards = max(1, -(-sum(rows.values()) // ROWS_PER_SHARD))
+    n_segments = min(n_shards, MOST_SEGMENTS)
+    dealt = [
+        [part for part in _deal(segment, rows, -(-n_shards // n_segments)) if part]
+        for segment in _deal(list(rows), rows, n_segments)
+    ]
+    return [[Shard(part, len(parts) == 1) for part in parts] for parts in dealt if parts]
+
+
+def _deal(fragments: list[int], rows: dict[int, int], n_parts: int) -> list[list[int]]:
+    """Neighbouring fragments in ``n_parts`` parts of about as many rows; some may be empty."""
+    parts: list[list[int]] = [[] for _ in range(n_parts)]
+    n_all, n_before = max(1, sum(rows[each] for each in fragments)), 0
+    for fragment in fragments:
+        middle = n_before + rows[fragment] / 2
+        parts[min(n_parts - 1, int(middle / n_all * n_parts))].append(fragment)
+        n_before += rows[fragment]
+    return parts
 
 
 def build_shard(uri: str, version: int, model: Model, shard: Shard) -> str:
@@ -139,15 +156,16 @@ def build_shard(uri: str, version: int, model: Model, shard: Shard) -> str:
     return base64.b64encode(pickle.dumps(segment)).decode()
 
 
-def join_shards(uri: str, version: int, shards: list[str], failpoint: Failpoint = lambda step: None) -> None:
-    """Join segments from ``build_shard`` into one, and commit it as the vector index: one version. Delete those of the
-    shards, which Lance would keep for a week."""
-    table = open_version(uri, version)
-    segments = [pickle.loads(base64.b64decode(shard)) for shard in shards]
-    failpoint("join shards")
-    joined = table.merge_existing_index_segments(segments)  # a single one stays as it is
+def join_shards(uri: str, version: int, segments: list[list[str]], failpoint: Failpoint = lambda step: None) -> None:
+    """Join the shards of each segment, from ``build_shard``, and commit the segments as the vector index: one version.
+    Delete those of the shards, which Lance would keep for a week."""
+    table, joined = open_version(uri, version), list[Any]()
+    for shards in segments:
+        failpoint("join shards")
+        built = [pickle.loads(base64.b64decode(shard)) for shard in shards]
+        joined.append(table.merge_existing_index_segments(built))  # a single one stays as it is
     failpoint("commit shards")
-    table.commit_existing_index_segments(NAME, COLUMN, [joined])
+    table.commit_existing_index_segments(NAME, COLUMN, joined)
     failpoint("delete shards")
     delete_parts(uri)
 

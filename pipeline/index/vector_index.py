@@ -17,13 +17,17 @@ import numpy as np
 from pipeline.index import engine_errors
 from pipeline.index.vector_build import COLUMN as COLUMN
 from pipeline.index.vector_build import NAME as NAME
+from pipeline.index.vector_build import ROWS_PER_SHARD
 
 VECTORS_TO_INDEX = 10_000
 """From this many rows on, a table gets a vector index: fewer are scanned as fast."""
 
-PARTITIONS = {"clips": 500, "pools": 128}
-"""The tables that get one, and the number of partitions of a million rows. Each search of ``pools`` reads all of them;
-one of ``clips`` may leave some out. Fewer partitions are built and read as a whole in less time."""
+INDEXED = ("clips", "pools")
+"""The tables that get one."""
+
+PARTITIONS = 128
+"""Of a million rows. Fewer are built, and read as a whole, in less time; a question to ``pools`` reads all of them, and
+one to ``clips`` mostly has to."""
 
 GROWTH_TO_TRAIN = 4
 """The partitions are trained again once a table has this many times the rows that they were trained for."""
@@ -149,13 +153,13 @@ def plan_step(name: str, table: Any, *, all_rows: bool = False) -> Step | None:
         all_rows: cover the new rows, however few they are.
     """
     n_rows = table.count_rows()
-    if name not in PARTITIONS or not can_have_index(table):
+    if name not in INDEXED or not can_have_index(table):
         return None
     index = read_index(table)
     if n_rows >= VECTORS_TO_INDEX:
-        trained_for = None if index is None else count_trained(name, len(table.get_ivf_model(NAME).centroids))
+        trained_for = None if index is None else count_trained(len(table.get_ivf_model(NAME).centroids))
         if trained_for is None or n_rows >= GROWTH_TO_TRAIN * max(trained_for, VECTORS_TO_INDEX / 2):
-            return Step(name, count_partitions(name, n_rows), 0, n_rows)
+            return Step(name, count_partitions(n_rows), 0, n_rows)
     if index is None:
         return None
     n_new = index.n_unindexed
@@ -171,21 +175,21 @@ def _count_merged(segments: tuple[int, ...], n_new: int) -> int:
     while n_merged < len(segments):
         newest = segments[-1 - n_merged]
         left = len(segments) - n_merged + (n_new > 0)
-        if newest >= MERGE_RATIO * n_collected and left <= MAX_SEGMENTS:
+        ratio = 1 if newest >= ROWS_PER_SHARD else MERGE_RATIO  # large ones are searched side by side
+        if newest >= ratio * n_collected and left <= MAX_SEGMENTS:
             break
         n_merged, n_collected = n_merged + 1, n_collected + newest
     return n_merged if n_new or n_merged > 1 else 0
 
 
-def count_partitions(name: str, n_rows: int) -> int:
+def count_partitions(n_rows: int) -> int:
     """The number of partitions for a table of ``n_rows``: as the square root up to a million rows. Beyond, it grows by
     an eighth of ``PARTITIONS`` for every factor of ten, so that building takes time proportional to the rows."""
-    most = PARTITIONS[name]
     millions = n_rows / 1e6
-    return max(1, round(most * (math.sqrt(millions) if millions <= 1 else 1 + math.log10(millions) / 8)))
+    return max(1, round(PARTITIONS * (math.sqrt(millions) if millions <= 1 else 1 + math.log10(millions) / 8)))
 
 
-def count_trained(name: str, n_partitions: int) -> float:
+def count_trained(n_partitions: int) -> float:
     """The number of rows for which ``n_partitions`` is right."""
-    share = n_partitions / PARTITIONS[name]
+    share = n_partitions / PARTITIONS
     return 1e6 * float(share**2 if share <= 1 else 10 ** (8 * (share - 1)))

@@ -17,7 +17,7 @@ from pipeline.index.limited import Limits, Unfinished, call_limited
 from pipeline.index.memory import find_available
 from pipeline.index.search_settings import ALL_PARTITIONS
 from pipeline.index.vector_build import COLUMN, FRUGAL, NAME, ROWS_PER_PARTITION, make_step, open_version
-from pipeline.index.vector_index import PARTITIONS, Step, can_have_index, find_damage, plan_step, read_index
+from pipeline.index.vector_index import INDEXED, Step, can_have_index, find_damage, plan_step, read_index
 
 LEAST_S, SECONDS_A_NUMBER = 120.0, 4e-7
 """How long a step may take: this, and so much for each number of a vector that it reads. A million vectors of 1,024
@@ -74,7 +74,7 @@ class VectorUpkeep:
         Args:
             all_rows: cover the new rows, however few they are.
         """
-        for name in PARTITIONS:
+        for name in INDEXED:
             if name not in changes.versions or name in self._left_alone:
                 continue
             damage = find_damage(changes.open(name))

@@ -3,6 +3,7 @@
 import sys
 import time
 from collections.abc import Callable
+from itertools import islice
 from typing import Any
 
 from pipeline.index.limited import Limits, Unfinished, call_limited
@@ -66,9 +67,11 @@ def build_on_ray(
     building = ray.remote(memory=SHARD_BYTES, scheduling_strategy="SPREAD", **one_core)(build_shard)
     delete_parts(table.uri)
     trained = training.remote(**place, n_partitions=n_partitions)
-    tasks = [building.remote(**place, model=trained, shard=shard) for shard in split_fragments(table)]
-    shards = _wait([trained, *tasks], until, tick)[1:]
-    join(join_shards, {**place, "shards": shards}, limits, tick, FRUGAL)
+    segments = split_fragments(table)
+    tasks = [building.remote(**place, model=trained, shard=shard) for shards in segments for shard in shards]
+    built = iter(_wait([trained, *tasks], until, tick)[1:])
+    joining = [list(islice(built, len(shards))) for shards in segments]
+    join(join_shards, {**place, "segments": joining}, limits, tick, FRUGAL)
 
 
 def _wait(tasks: list[Any], until: float, tick: Callable[[], object]) -> list[Any]:

@@ -7,13 +7,13 @@ from threading import Thread
 
 from pipeline.index import vector_build
 
-ROWS_PER_SHARD = 4
+ROWS_PER_SHARD, MOST_SEGMENTS = 4, 1
 
 
 def make_step(uri: str, version: int, n_partitions: int | None, n_merged: int, step: str, nth: int) -> None:
     """Make a step in shards of a few rows, and die as it comes to ``step`` for the ``nth`` time: a failpoint, or
     ``write index``, as soon as the engine has made a folder."""
-    vector_build.ROWS_PER_SHARD, reached = ROWS_PER_SHARD, list[str]()
+    vector_build.ROWS_PER_SHARD, vector_build.MOST_SEGMENTS, reached = ROWS_PER_SHARD, MOST_SEGMENTS, list[str]()
     if step == "write index":
         Thread(target=_die_at_new_folder, args=[Path(uri, "_indices")], daemon=True).start()
 

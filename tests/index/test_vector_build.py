@@ -20,9 +20,11 @@ def make_in_shards(table: Any, step: Step, tick: Any) -> None:
     assert step.n_partitions is not None
     place = {"uri": table.uri, "version": table.version}
     model = train_model(**place, n_partitions=step.n_partitions)
-    shards = [build_shard(**place, model=model, shard=shard) for shard in split_fragments(table)]
-    assert len(shards) > 1
-    join_shards(**place, shards=shards)
+    segments = [
+        [build_shard(**place, model=model, shard=shard) for shard in shards] for shards in split_fragments(table)
+    ]
+    assert sum(map(len, segments)) > 1
+    join_shards(**place, segments=segments)
 
 
 @pytest.fixture
@@ -35,21 +37,29 @@ def table(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> ClipTable:
     return table
 
 
-def test_fragments_are_dealt_out_whole_and_in_order(table: ClipTable) -> None:
+def test_fragments_are_dealt_out_whole_and_in_order(table: ClipTable, monkeypatch: pytest.MonkeyPatch) -> None:
     clips = find_index(table.path).live.open("clips")
     fragments = [fragment.fragment_id for fragment in clips.get_fragments()]
-    shards = split_fragments(clips)
-    assert [number for shard in shards for number in shard.fragments] == fragments
-    assert [len(shard.fragments) for shard in shards] == [2, 2, 1]
+    segments = split_fragments(clips)
+    assert [number for shards in segments for shard in shards for number in shard.fragments] == fragments
+    assert [[len(shard.fragments) for shard in shards] for shards in segments] == [[2], [1], [2]]
+    monkeypatch.setattr(vector_build, "MOST_SEGMENTS", 2)
+    assert [[len(shard.fragments) for shard in shards] for shards in split_fragments(clips)] == [[1, 1], [1, 2]]
+    monkeypatch.setattr(vector_build, "ROWS_PER_SHARD", 200)
+    assert [[shard.is_alone for shard in shards] for shards in split_fragments(clips)] == [[True], [True]]
 
 
-def test_shards_become_one_segment_that_grows_like_any_other(table: ClipTable) -> None:
+@pytest.mark.parametrize(("most", "built"), [(1, (354,)), (2, (177, 177)), (4, (59, 118, 59, 118))])
+def test_shards_become_segments_that_grow_like_any_other(
+    table: ClipTable, monkeypatch: pytest.MonkeyPatch, most: int, built: tuple[int, ...]
+) -> None:
+    monkeypatch.setattr(vector_build, "MOST_SEGMENTS", most)
     upkeep = VectorUpkeep(make_in_shards)
     table.run({"5": 59}, vectors=upkeep)
     assert not upkeep.problems
     found = table.check()
     assert found is not None
-    assert found.segments == (354,)
+    assert found.segments == built
     clips = find_index(table.path).live.open("clips")
     used = {segment.uuid for index in clips.describe_indices() for segment in index.segments}
     kept = {folder.name for folder in Path(table.path, "clips.lance", "_indices").iterdir()}

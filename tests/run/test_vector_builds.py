@@ -34,6 +34,8 @@ def corpus(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> KnownCorpus:
     """Files whose clips and pools make several shards. Their index is made with the first run of a test."""
     monkeypatch.setattr(vector_index, "VECTORS_TO_INDEX", 3)
     monkeypatch.setattr(vector_build, "ROWS_PER_SHARD", dying_build.ROWS_PER_SHARD)
+    monkeypatch.setattr(vector_build, "MOST_SEGMENTS", dying_build.MOST_SEGMENTS)
+    monkeypatch.setattr(vector_index, "PARTITIONS", 500)  # a small table has several
     monkeypatch.setattr(audit_index, "N_QUESTIONS", 3)
     corpus = KnownCorpus(tmp_path, store={"checkpoint_rows": 1})
     fill(corpus)

@@ -229,7 +229,7 @@ def test_a_vector_index_finds_nearly_all_events(sounds: MadeIndex, tmp_path: Pat
     recalls: dict[int, list[float]] = {1: [], 20: [], 200: []}
     for _ in range(3):
         pools = lance.dataset(pools_uri)
-        make_here(pools, Step("pools", count_partitions("pools", pools.count_rows()), 0, pools.count_rows()))
+        make_here(pools, Step("pools", count_partitions(pools.count_rows()), 0, pools.count_rows()))
         for k, n_questions in ((1, 30), (20, 30), (200, 5)):
             recalls[k].append(measure_recall(built, sounds.vectors.texts(n_questions), k, per_event=10))
     assert min(map(np.mean, recalls.values())) >= 0.95

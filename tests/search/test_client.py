@@ -249,7 +249,7 @@ def test_more_hits_than_the_recall_was_measured_with_come_from_all_partitions(
     made_clips: MadeIndex, tmp_path: Path
 ) -> None:
     path = copy_made(made_clips, tmp_path)
-    settings = SearchSettings(clip_probes=10, clip_refine=4)
+    settings = SearchSettings(clip_probes=3, clip_refine=4)
     n_found = []
     for k in (200, 20):
         query = replace(TUNING.measured["query"], k=k)
