@@ -3,6 +3,7 @@
 ``jobs.start`` is the script; jobs on a cluster run ``python -m jobs.main``.
 """
 
+import inspect
 import os
 import sys
 import traceback
@@ -44,6 +45,12 @@ from pipeline.credentials import without_credentials
 from pipeline.errors import EarshotError, RayDied
 from pipeline.index.engine_errors import is_panic
 
+
+def unwrap(docstring: str) -> str:
+    """Each paragraph in one line: a terminal breaks lines where it ends."""
+    return "\n\n".join(" ".join(paragraph.split()) for paragraph in inspect.cleandoc(docstring).split("\n\n"))
+
+
 app = typer.Typer(
     help="Make sound searchable: index audio files, then find clips and moments by words or by sounds.",
     no_args_is_help=True,
@@ -55,7 +62,7 @@ for command in (
     *(failures, history, restore, verify, optimize),
     *(submit, status, logs, stop, jobs, bench, check),
 ):
-    app.command()(command)
+    app.command(help=unwrap(command.__doc__ or ""))(command)
 
 
 def _print_version(is_asked: bool) -> None:

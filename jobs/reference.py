@@ -7,6 +7,7 @@ python -m jobs.reference --check    # exits with 1 if it is out of date, as `mak
 import sys
 from collections.abc import Sequence
 from pathlib import Path
+from textwrap import fill
 from typing import Any
 
 from typer.main import get_command
@@ -59,7 +60,8 @@ def _describe(name: str, command: Any) -> str:
     arguments = [each for each in command.params if not each.opts[0].startswith("-")]
     options = [each for each in command.params if each.opts[0].startswith("-")]
     usage = " ".join(["earshot", name, *map(_name_argument, arguments), *(["[OPTIONS]"] if options else [])])
-    lines = [f"## earshot {name}", "", text.strip(), "", "```", usage, "", f"{example.strip()}", "```", ""]
+    paragraphs = "\n\n".join(fill(each, 120) for each in text.strip().split("\n\n"))
+    lines = [f"## earshot {name}", "", paragraphs, "", "```", usage, "", f"{example.strip()}", "```", ""]
     rows = [(f"`{_name_argument(each)}`", _format_default(each), _explain(each)) for each in arguments]
     rows += [(f"`{_name_option(each)}`", _format_default(each), _explain(each)) for each in options]
     return "\n".join(lines) + "\n" + _format_table(("", "default", ""), rows)

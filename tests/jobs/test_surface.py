@@ -67,6 +67,11 @@ def test_commands_and_options_are_those_that_people_know() -> None:
     assert found == re.sub(r"\n +", " ", SURFACE).strip().splitlines()
 
 
+def test_help_breaks_no_line_before_the_terminal_ends() -> None:
+    for name, command in get_command(app).commands.items():  # type: ignore[attr-defined]
+        assert [each for each in command.help.split("\n\n") if "\n" in each] == [], name
+
+
 def test_help_and_documents_name_every_command() -> None:
     text = CliRunner().invoke(app, ["--help"]).stdout
     documents = (ROOT / "README.md").read_text() + (ROOT / "jobs/README.md").read_text()
