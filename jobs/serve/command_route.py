@@ -15,7 +15,7 @@ from jobs.serve.bodies import is_json, loads, read_form, read_json
 from jobs.serve.search_routes import require_file
 from jobs.serve.service import Service
 from jobs.serve.states import State
-from jobs.shared.servers import ALIVE, COMMAND, pack
+from jobs.shared.servers import ALIVE, COMMAND, name_index, pack
 from pipeline.errors import UsageError
 from pipeline.search.client import Index
 
@@ -33,7 +33,7 @@ def make_command_router(service: Service) -> APIRouter:
 
     @router.get(ALIVE)
     async def alive() -> dict[str, str]:
-        return {"index": service.states.path}
+        return {"index": name_index(service.states.path)}
 
     @router.post(COMMAND)
     async def command(request: Request) -> Any:

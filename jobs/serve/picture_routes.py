@@ -60,7 +60,7 @@ def make_picture_router(service: Service, tiles: TileCache) -> APIRouter:
         def look_up(state: State) -> tuple[Row, float, str, bytes | None]:
             file = require_file(state, uri)
             check_span(uri, span, file["duration_s"])
-            end = span.end_s or file["duration_s"]
+            end = min(filter(None, (span.end_s, file["duration_s"])), default=None)
             if end is None:
                 require_whole(file, presences.find(file))
                 end = sounds.find(file).duration_s

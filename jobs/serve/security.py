@@ -16,7 +16,7 @@ import re
 from collections.abc import Iterable
 from dataclasses import dataclass
 from html import escape
-from urllib.parse import parse_qsl, quote, urlencode, urlsplit
+from urllib.parse import parse_qsl, quote, urlencode
 
 from starlette.datastructures import Headers, MutableHeaders
 from starlette.responses import HTMLResponse, JSONResponse, RedirectResponse, Response
@@ -116,7 +116,7 @@ class Guard:
             return refuse(421, f"this server is not {name[:100]}: start it with --allowed-host to give it that name")
         if refused := self._check_token(scope, headers):
             return refused
-        return None if scope["method"] in SAFE_METHODS else _check_origin(headers, host)
+        return _check_site(scope, headers) if scope["method"] in SAFE_METHODS else _check_origin(headers, host)
 
     def _may_be_called(self, name: str) -> bool:
         if name in self._access.names:
@@ -162,13 +162,19 @@ def _lead_to(address: str, came_from: str) -> Response:
     return HTMLResponse(f'<!doctype html><meta http-equiv="refresh" content="0; url={escape(address)}">')
 
 
+def _check_site(scope: Scope, headers: Headers) -> Response | None:
+    """Refuse work for another site's page, which could not read the answer. Its links may lead here."""
+    is_link = headers.get("sec-fetch-mode") == "navigate"
+    if scope["path"].startswith("/api/") and headers.get("sec-fetch-site") == "cross-site" and not is_link:
+        return refuse(403, "only the server's own page may ask this")
+    return None
+
+
 def _check_origin(headers: Headers, host: str) -> Response | None:
     """Refuse what another site's page sends, and bodies that a form of any site can send."""
     origin = headers.get("origin")
-    if origin is not None:
-        parts = urlsplit(origin)
-        if parts.scheme not in ("http", "https") or parts.netloc.lower() != host.lower():
-            return refuse(403, "only the server's own page may send this")
+    if origin is not None and origin.lower() not in (f"http://{host}".lower(), f"https://{host}".lower()):
+        return refuse(403, "only the server's own page may send this")
     if headers.get("sec-fetch-site", "none") not in ("same-origin", "none"):
         return refuse(403, "only the server's own page may send this")
     has_body = headers.get("content-length", "0") != "0" or "transfer-encoding" in headers

@@ -152,14 +152,20 @@ def call(running: Running, name: str, arguments: dict[str, Any], sound: Path | N
             raise NoAnswer(str(error)) from None
         body = _send(head, sound, tail)
     headers = {"Content-Type": kind, "Content-Length": str(n_bytes)}
-    answer = json.loads(_request(running, "POST", COMMAND, body, headers))
-    return int(answer["state"]), unpack(answer)
+    try:
+        answer = json.loads(_request(running, "POST", COMMAND, body, headers))
+        return int(answer["state"]), unpack(answer)
+    except (ValueError, KeyError, TypeError):
+        raise NoAnswer("another program has this address") from None
 
 
 def check_alive(running: Running) -> None:
     """Raises ``NoAnswer`` unless the server answers at once."""
-    answer = json.loads(_request(running, "GET", ALIVE, timeout_s=ALIVE_S))
-    if name_index(answer["index"]) != running.index:
+    try:
+        index = json.loads(_request(running, "GET", ALIVE, timeout_s=ALIVE_S))["index"]
+    except (ValueError, KeyError, TypeError):
+        raise NoAnswer("another program has this address") from None
+    if index != running.index:
         raise NoAnswer("another server has this address")
 
 

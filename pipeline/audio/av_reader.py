@@ -183,7 +183,7 @@ class AvReader:
         """Each frame, with the duration of the pauses before it; None for a frame after the last pause."""
         n_packets = n_bad = 0
         worst: Exception | None = None
-        losses = Losses()
+        losses = Losses(self._packets.skip_tags)
         may_pause = self.info.codec in PAUSING_CODECS
         pause_s, count_opus = 0.0, self._pre_skip > 0
         for packet in self._packets:

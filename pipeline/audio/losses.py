@@ -1,9 +1,11 @@
 """How many bytes of a sound do not decode, where packets have no times that would show it: mp3, ADTS, AC-3 and DTS.
 
-FFmpeg joins damaged bytes to one large packet, which fails or decodes to a single frame, or leaves them out. Bytes
-before the first and behind the last packets that decode do not count: many healthy files have tags or half a frame
-there, and a few of any bytes look like a frame.
+FFmpeg joins damaged bytes to one large packet, which fails or decodes to a single frame, or leaves them out. Packets
+before the first and behind the last ones that decode do not count: many healthy files have half a frame there, and a
+few of any bytes look like a frame. Tags are no sound, wherever they are.
 """
+
+from collections.abc import Callable
 
 _LARGE = 8
 """A packet of so many usual ones, and of ``_LARGE_BYTES``, holds more than one frame."""
@@ -17,18 +19,28 @@ _SURE = 8
 
 
 class Losses:
-    """Counts the bytes of packets as they are decoded."""
+    """Counts the bytes of packets as they are decoded.
 
-    def __init__(self) -> None:
+    Args:
+        skip_tags: where the tags that begin at a place in the file end; that place, if none does.
+    """
+
+    def __init__(self, skip_tags: Callable[[int], int]) -> None:
+        self._skip_tags = skip_tags
         self._n_good = self._n_since = 0
         self._good_bytes = self._bad_bytes = self._lost_bytes = 0
-        self._all_bytes = 0
+        self._all_bytes = self._tag_bytes = 0
         self._begin: int | None = None
+        self._next: int | None = None
+        """Where the next packet lies in the file if nothing is left out before it."""
 
     def note(self, size_bytes: int, at: int | None, *, decodes: bool) -> None:
         """Count a packet. Args: ``at``: where it lies in the file, if that is known."""
         self._begin = at if self._begin is None else self._begin
         self._all_bytes += size_bytes
+        if at is not None:
+            self._tag_bytes += self._find_tag_bytes(at)
+            self._next = at + size_bytes
         if not self._n_good and not decodes:
             return
         usual_bytes = self._usual_bytes if self._n_good else size_bytes
@@ -46,11 +58,18 @@ class Losses:
 
     def describe(self, end: int) -> str | None:
         """One line, if much is lost. Args: ``end``: where the sound ends in the file."""
-        left_out = 0 if self._begin is None else end - self._begin - self._all_bytes
+        tag_bytes = self._tag_bytes + self._find_tag_bytes(end)
+        left_out = 0 if self._begin is None else end - self._begin - self._all_bytes - tag_bytes
         lost_bytes = self._lost_bytes + (left_out if left_out > _LARGE_BYTES else 0)
         if not self._n_good or lost_bytes <= _FEW * self._usual_bytes:
             return None
         return f"{lost_bytes:,} bytes of the sound do not decode"
+
+    def _find_tag_bytes(self, until: int) -> int:
+        """Bytes of tags in what is left out since the last packet."""
+        if self._next is None or until <= self._next:
+            return 0
+        return min(until, self._skip_tags(self._next)) - self._next
 
     @property
     def _usual_bytes(self) -> float:

@@ -1,13 +1,13 @@
 """The packets of the sound in a container, and when the streams beside it begin."""
 
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from typing import Any
 
 import av
 import av.error
 
 from pipeline.audio.containers import SPLICED_FORMATS
-from pipeline.audio.mpeg_tags import find_tag_end
+from pipeline.audio.mpeg_tags import find_tag_end, skip_tags
 from pipeline.audio.source import Bytes
 from pipeline.audio.timeline import Neighbour
 from pipeline.errors import one_line
@@ -119,12 +119,18 @@ class Packets:
             neighbour.see(time_s)
 
     def _find_tag_end(self, at: int | None) -> int:
-        if at is None:
-            return 0
+        return 0 if at is None else self._look(find_tag_end, at)
+
+    def skip_tags(self, at: int) -> int:
+        """Where the ID3v2 tags that begin at a place in the file end; that place, if none does."""
+        return self._look(skip_tags, at)
+
+    def _look(self, find: Callable[[Bytes, int], int], at: int) -> int:
+        """Ask something about the file, which FFmpeg reads on where it was."""
         position = self._source.tell()
-        end = find_tag_end(self._source, at)
+        found = find(self._source, at)
         self._source.seek(position)
-        return end
+        return found
 
 
 def is_pause(packet: Any, codec: str) -> bool:

@@ -25,7 +25,7 @@ import pyarrow as pa
 from pipeline import storage
 from pipeline.index import engine_errors, journal
 from pipeline.index.journal import table_uri
-from pipeline.index.tables import FILE_FORMAT
+from pipeline.index.tables import FILE_FORMAT, among
 from pipeline.schema import MARKS
 
 T = TypeVar("T")
@@ -68,7 +68,7 @@ def append_rows(index: str, rows: pa.Table) -> None:
         table = _open(index)
         if table is None:
             table = _create(index)
-        if is_tried and table.count_rows(filter=f"mark_id = '{rows['mark_id'][0].as_py()}'"):
+        if is_tried and table.count_rows(filter=among("mark_id", rows["mark_id"].to_pylist())) >= rows.num_rows:
             return table
         is_tried = True
         return lance.write_dataset(rows, table, mode="append", data_storage_version=FILE_FORMAT)

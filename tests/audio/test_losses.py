@@ -23,9 +23,18 @@ from pipeline.audio.losses import Losses
 def test_bytes_that_do_not_decode_are_counted(
     packets: list[tuple[int, bool]], rest: int, lost_bytes: int | None
 ) -> None:
-    losses, at = Losses(), 1_000
+    losses, at = Losses(lambda at: at), 1_000
     for size_bytes, decodes in packets:
         losses.note(size_bytes, at, decodes=decodes)
         at += size_bytes
     expected = None if lost_bytes is None else f"{lost_bytes:,} bytes of the sound do not decode"
     assert losses.describe(at + rest) == expected
+
+
+def test_tags_are_no_sound_that_is_lost() -> None:
+    tags = {1_800: 31_800, 33_800: 73_800}
+    losses = Losses(lambda at: tags.get(at, at))
+    for at in (1_000, 1_400, 31_800, 32_200, 32_600, 33_000, 33_400):
+        losses.note(400, at, decodes=True)
+    assert losses.describe(73_800) is None
+    assert losses.describe(73_800 + 8_193) == "8,193 bytes of the sound do not decode"

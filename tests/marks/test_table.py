@@ -194,6 +194,24 @@ def test_append_whose_answer_was_lost_is_not_repeated(
     assert len(calls) == (1 if is_done else 2)
 
 
+def test_a_row_that_another_writer_has_stored_does_not_stand_for_all(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    append_rows(str(tmp_path), make_rows("before"))
+    rows, real, calls = make_rows("a", "b"), lance.write_dataset, list[int]()
+
+    def write(*arguments: Any, **options: Any) -> Any:
+        calls.append(1)
+        if len(calls) == 1:
+            real(rows.slice(0, 1), *arguments[1:], **options)
+            raise OSError("Too many concurrent writers")
+        return real(*arguments, **options)
+
+    monkeypatch.setattr(lance, "write_dataset", write)
+    append_rows(str(tmp_path), rows)
+    assert set(texts_of(str(tmp_path))) == {"a", "b", "before"}
+
+
 def test_folder_without_a_table_in_it_is_no_table(tmp_path: Path) -> None:
     (tmp_path / "marks.lance").mkdir()
     assert read_rows(str(tmp_path)).num_rows == 0

@@ -32,7 +32,7 @@ export async function get(path, values = {}, signal = undefined) {
 export function post(path, body, signal = undefined) {
   const isForm = body instanceof FormData;
   const headers = isForm ? {} : { "Content-Type": "application/json" };
-  return request(`api/${path}`, { method: "POST", headers, body: isForm ? body : JSON.stringify(body), signal });
+  return request(url(path), { method: "POST", headers, body: isForm ? body : JSON.stringify(body), signal });
 }
 
 /** Why a picture or a sound failed to load, in the server's words. */

@@ -26,9 +26,9 @@ export class Card {
 
   /** What marks and searches are about: the drawn region, else the hit as the threshold has it. */
   get target() {
-    const { uri, audio_id, score } = this.hit;
-    const { start_s, end_s } = this.track.region ?? this.span;
-    return { uri, audio_id, start_s, end_s, score, text: this.page.text, isRegion: this.track.region !== null };
+    const { uri, audio_id } = this.hit;
+    const [{ start_s, end_s }, isRegion] = [this.track.region ?? this.span, this.track.region !== null];
+    return { uri, audio_id, start_s, end_s, score: isRegion ? null : this.hit.score, text: this.page.text, isRegion };
   }
 
   /** Ask for what the card shows, once it is in sight. */
@@ -88,7 +88,7 @@ export class Card {
     const { marks, text } = this.page;
     const mark = text && (await marks.find(this.target));
     this.badge.replaceChildren(...(mark ? [badge(mark.verdict)] : []));
-    this.track.marks = (await marks.of(this.hit.uri)).filter((one) => one.text === text);
+    this.track.marks = (await marks.of(this.hit)).filter((one) => one.text === text);
     if (this.isFilled) this.track.draw();
   }
 

@@ -27,7 +27,7 @@ export class FileView {
     if (!file || !(track.region ?? now)) return null;
     const text = now?.text ?? this.store.state.lane[0] ?? "";
     const [{ uri, audio_id }, { start_s, end_s }] = [file, track.region ?? now];
-    return { uri, audio_id, start_s, end_s, text, score: now?.score ?? null, isRegion: track.region !== null };
+    return { uri, audio_id, start_s, end_s, text, score: track.region ? null : now?.score, isRegion: !!track.region };
   }
 
   /** The seconds shown. */
@@ -177,7 +177,7 @@ export class FileView {
 
   async showMarks(uri) {
     if (uri !== this.file?.uri) return;
-    this.track.marks = await this.page.marks.of(uri);
+    this.track.marks = await this.page.marks.of(this.file);
     this.track.draw();
     this.#tell();
   }

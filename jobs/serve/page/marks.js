@@ -13,15 +13,15 @@ export class Marks {
   done = []; // what undo puts back
   changed = () => {};
 
-  /** Marks of a file, the newest first. */
-  of(uri) {
-    const ask = () => get("marks", { uri }).then(sortMarks, () => []);
-    return this.byUri.get(uri) ?? this.byUri.set(uri, ask()).get(uri);
+  /** Marks of a file {uri, audio_id} as its content is now, the newest first. */
+  async of({ uri, audio_id }) {
+    if (!this.byUri.has(uri)) this.byUri.set(uri, get("marks", { uri }).then(sortMarks, () => []));
+    return (await this.byUri.get(uri)).filter((mark) => mark.audio_id === audio_id);
   }
 
-  /** The mark on a target {uri, start_s, end_s, text}: of the same text, and sharing half of the shorter span. */
-  async find({ uri, start_s, end_s, text }) {
-    return (await this.of(uri)).find((mark) => {
+  /** The mark on a target {uri, audio_id, start_s, end_s, text}: of the same text, and sharing half of the shorter span. */
+  async find({ uri, audio_id, start_s, end_s, text }) {
+    return (await this.of({ uri, audio_id })).find((mark) => {
       const shared_s = Math.min(mark.end_s, end_s) - Math.max(mark.start_s, start_s);
       return mark.text === text && shared_s > 0.5 * Math.min(mark.end_s - mark.start_s, end_s - start_s);
     });
@@ -31,8 +31,7 @@ export class Marks {
   async put(target, verdict) {
     if (!target.text) return say("Only answers to words can be marked: a mark says whether a text fits", true);
     const before = target.isRegion ? null : await this.find(target);
-    const { uri, audio_id, text, score } = target;
-    const { start_s, end_s } = before ?? target;
+    const [{ uri, audio_id, text, score }, { start_s, end_s }] = [target, before ?? target];
     const mark = { uri, audio_id, start_s, end_s, text, score, verdict };
     const said = `Marked ${verdict}: ${text}, ${showTime(start_s)} to ${showTime(end_s)}`;
     if (await this.#send(mark, said)) this.done.push({ ...mark, verdict: before?.verdict ?? "none" });
@@ -80,7 +79,8 @@ export async function showMarks(marks, open) {
   $("no-marks").textContent = shown.length ? "" : none;
   const toRow = (mark) => {
     const name = splitUri(mark.uri)[1];
-    const link = button(name, () => open(mark), { class: "link", title: mark.uri });
+    const [label, off] = mark.status === "gone" ? [`${name} (content gone)`, { disabled: "" }] : [name, {}];
+    const link = button(label, () => open(mark), { class: "link", title: mark.uri, ...off });
     const back = button("Take back", () => marks.takeBack(mark), { class: "quiet" });
     const numbers = [showTime(mark.start_s), showTime(mark.end_s), showNumber(mark.score)];
     const when = new Date(mark.marked_at).toLocaleString("sv").slice(0, 16);

@@ -154,6 +154,7 @@ def test_token_is_in_no_log(
         ({"Origin": "null"}, 403),
         ({"Origin": ""}, 403),
         ({"Origin": "file://localhost:8765"}, 403),
+        ({"Origin": "http://["}, 403),
         ({"Sec-Fetch-Site": "cross-site"}, 403),
         ({"Sec-Fetch-Site": "same-site"}, 403),
         ({"Content-Type": "text/plain"}, 415),
@@ -164,6 +165,21 @@ def test_only_the_own_page_changes_something(headers: dict[str, str], status: in
     answer = client.post("/api/refresh", headers=headers)
     assert answer.status_code == status
     assert (set(answer.json()) == {"error"}) is (status != 200)
+
+
+@pytest.mark.parametrize(
+    ("site", "mode", "status"),
+    [
+        ("cross-site", "no-cors", 403),
+        ("cross-site", "cors", 403),
+        ("cross-site", "navigate", 200),
+        ("same-origin", "cors", 200),
+        ("none", "navigate", 200),
+    ],
+)
+def test_the_page_of_another_site_lets_no_server_work(site: str, mode: str, status: int, client: TestClient) -> None:
+    asked = {"Sec-Fetch-Site": site, "Sec-Fetch-Mode": mode}
+    assert client.get("/api/info", headers=asked).status_code == status
 
 
 def test_a_form_of_another_site_cannot_send_json(client: TestClient) -> None:

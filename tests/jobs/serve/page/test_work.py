@@ -227,6 +227,25 @@ def test_a_file_that_has_gone_still_shows_its_curve(show: Open, tmp_path: Path) 
         watched.problems[:] = [line for line in watched.problems if "404" not in line]  # the browser's word on pictures
 
 
+def test_marks_of_a_former_content_are_not_those_of_the_new_one(show: Open, tmp_path: Path) -> None:
+    config = pages.make_corpus(tmp_path, ["bells/tower.wav"])
+    pages.index(config)
+    opened = pipeline.open(config.into)
+    [event] = opened.locate(BELL, k=1)
+    opened.mark(event.uri, start_s=event.start_s, end_s=event.end_s, text=BELL, verdict="wrong")
+    pages.write_scene(Path(config.sources[0]) / "bells/tower.wav", ["bell"], 6.0, seed=78)
+    pages.index(config)
+    with pages.serve(config.into) as (address, _):
+        page = show(f"q={BELL}", at=address).page
+        page.wait_for_selector(".card[aria-current] .spectrogram img")
+        page.keyboard.press("r")
+        page.wait_for_selector(".card .badge.is-right")
+        assert page.locator(".card .badge.is-wrong").count() == 0
+        page.click("#to-marks")
+        page.wait_for_selector("#marks-rows tr:has-text('content gone') button:disabled")
+        assert page.locator("#marks-rows tr").count() == 2
+
+
 def test_a_newer_state_is_taken_over_at_a_click(show: Open, tmp_path: Path) -> None:
     config = pages.make_corpus(tmp_path, ["bells/tower.wav"])
     pages.index(config)
