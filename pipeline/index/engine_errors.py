@@ -21,7 +21,7 @@ _SHORT_OBJECT = re.compile(r"[\w -]+: 416 |[^/]*<Code>InvalidRange</Code>")
 """A store's answer where an object is shorter than its table says."""
 _CONFLICT = re.compile(rf"{_PREFIX}(?:Retryable |Incompatible )?(?:Commit conflict|Too many concurrent)", re.IGNORECASE)
 _FILTERED_VALUE = re.compile(
-    r"(?:lance error: )?Query Execution error: Error applying filter expression to batch: Arrow error"
+    r"(?:lance error: |External error: )*Query Execution error: Error applying filter expression to batch: Arrow error"
 )
 _OS_ERROR = re.compile(r"\(os error (\d+)\)(?=$|[,;:)\]])")
 _FULL, _MISSING = ("28", "122"), "2"

@@ -264,7 +264,7 @@ def list_clip_rungs(default: SearchSettings, n_partitions: int, k: int) -> list[
     """
     shares = [share for share in CLIP_PROBES if share * n_partitions >= 1]
     rungs = [replace(default, clip_probe_share=share, clip_refine=CLIP_REFINE[0]) for share in shares]
-    most = MAX_COMPARED // max(4 * k, *MIN_CANDIDATES.values())
+    most = MAX_COMPARED // max(4 * k, MIN_CANDIDATES)
     few = [n for n in CLIP_REFINE if n < most]
     return rungs + [replace(default, clip_refine=n) for n in CLIP_REFINE[: len(few) + 1]]
 

@@ -21,7 +21,7 @@ from pipeline.search.scores import (
 )
 from pipeline.search.tables import fetch
 
-MIN_CANDIDATES = {"dot": 80, "cosine": 200}
+MIN_CANDIDATES = 200
 """Clips that one search returns at least."""
 
 HIT_COLUMNS = ["clip_id", "file_id", "uri", "start_s", "end_s", "vector"]
@@ -65,7 +65,7 @@ def find_clips(
     check_query(columns.field("vector").type.list_size, query)
     n_rows = clips.count_rows()
     names = schema.metadata_columns(columns).names
-    n_candidates = min(n_rows, max(4 * k, MIN_CANDIDATES[measure]))
+    n_candidates = min(n_rows, max(4 * k, MIN_CANDIDATES))
     if where and settings:
         settings = settings.for_partitions(None)
     while True:

@@ -62,6 +62,7 @@ cluster.shutdown()
 @pytest.fixture
 def table(ray_session: None, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> ClipTable:
     monkeypatch.setattr(vector_build, "ROWS_PER_SHARD", 100)
+    monkeypatch.setattr(vector_build, "MOST_SEGMENTS", 1)
     monkeypatch.setattr(vector_builds, "SHARD_BYTES", 10**8)
     table = ClipTable(tmp_path)
     for number in range(5):

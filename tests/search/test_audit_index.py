@@ -152,7 +152,7 @@ def test_settings_that_compare_no_more_vectors_are_not_tried(k: int, refine: tup
     """A question for 300 clips compares at most 16 vectors for each of its 1,200 candidates."""
     rungs = list_clip_rungs(SearchSettings(pools_per_event=10), 1, k)
     assert rungs == [SearchSettings(pools_per_event=10, clip_refine=n) for n in refine]
-    n_candidates = max(4 * k, *MIN_CANDIDATES.values())
+    n_candidates = max(4 * k, MIN_CANDIDATES)
     n_compared = [min(n, MAX_COMPARED // n_candidates) for n in refine]
     assert n_compared == sorted(set(n_compared))
 

@@ -3,6 +3,7 @@
 import contextlib
 import http.client
 import os
+import re
 import shutil
 import signal
 import socket
@@ -124,6 +125,12 @@ COMMANDS = [
 ]
 
 
+def round_scores(printed: tuple[int, str, str]) -> tuple[int, str, str]:
+    """Two processes may embed a sound with another number of threads, which changes its last digits."""
+    code, out, err = printed
+    return code, re.sub(r"\d+\.\d{7,}", lambda number: f"{float(number[0]):.5f}", out), err
+
+
 @pytest.mark.parametrize("command", COMMANDS, ids=" ".join)
 def test_command_prints_the_same_with_and_without_a_server(
     command: list[str], found: Served, config: Config, tmp_path: Path, call: Call
@@ -132,7 +139,7 @@ def test_command_prints_the_same_with_and_without_a_server(
     shutil.copyfile(uri(config, "b.flac"), other)
     folder = config.sources[0]
     arguments = [part.format(index=config.into, folder=folder, other=other) for part in command]
-    assert call(*arguments) == call(*arguments, "--no-server")
+    assert round_scores(call(*arguments)) == round_scores(call(*arguments, "--no-server"))
 
 
 def test_command_says_who_answered(found: Served, config: Config, call: Call) -> None:
