@@ -12,7 +12,7 @@ from typing import Any
 from fastapi import APIRouter, Request
 
 from jobs.serve.bodies import is_json, loads, read_form, read_json
-from jobs.serve.search_routes import require_file
+from jobs.serve.search_routes import require_sound
 from jobs.serve.service import Service
 from jobs.serve.states import State
 from jobs.shared.servers import ALIVE, COMMAND, name_index, pack
@@ -66,4 +66,4 @@ def make_command_router(service: Service) -> APIRouter:
 
 def choose_sound(state: State, uri: Any, sent: Path | None) -> str:
     """What to compare with: the sound that was sent, or a file of the index, and nothing else on this machine."""
-    return str(sent) if sent is not None else str(require_file(state, str(uri))["uri"])
+    return str(sent) if sent is not None else str(require_sound(state, str(uri))["uri"])

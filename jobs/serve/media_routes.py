@@ -9,7 +9,7 @@ from starlette.responses import JSONResponse, Response, StreamingResponse
 from jobs.serve import answers
 from jobs.serve.byte_ranges import OutOfRange, applies, read_range
 from jobs.serve.errors import NotFound
-from jobs.serve.search_routes import ERRORS, THRESHOLD, At, Text, Uri, require_file
+from jobs.serve.search_routes import ERRORS, THRESHOLD, At, Text, Uri, require_file, require_sound
 from jobs.serve.service import Service
 from jobs.serve.sounds import (
     Sounds,
@@ -41,7 +41,7 @@ def make_media_router(service: Service) -> APIRouter:
     presences, sounds = Presences(), Sounds(open_excerpt)
 
     def find_wave(state: State, uri: str, span: Span, expand: int) -> tuple[Row, Wave]:
-        file = require_file(state, uri)
+        file = require_sound(state, uri)
         require_whole(file, presences.find(file))
         return file, make_span_wave(uri, sounds.find(file), span, expand)
 

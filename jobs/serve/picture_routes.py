@@ -7,7 +7,7 @@ from fastapi import APIRouter, Query, Request
 from starlette.responses import Response
 
 from jobs.serve.media_routes import BYTES, End, Start
-from jobs.serve.search_routes import ERRORS, At, Uri, require_file
+from jobs.serve.search_routes import ERRORS, At, Uri, require_sound
 from jobs.serve.service import Service
 from jobs.serve.sounds import Sounds, Span, check_span, make_content_key, make_key, require_whole
 from jobs.serve.states import State
@@ -58,7 +58,7 @@ def make_picture_router(service: Service, tiles: TileCache) -> APIRouter:
         view, span, stop = View(width, height, low_hz, high_hz), Span(start_s, end_s), threading.Event()
 
         def look_up(state: State) -> tuple[Row, float, str, bytes | None]:
-            file = require_file(state, uri)
+            file = require_sound(state, uri)
             check_span(uri, span, file["duration_s"])
             end = min(filter(None, (span.end_s, file["duration_s"])), default=None)
             if end is None:

@@ -28,6 +28,10 @@ from pipeline.search.presence import Presences
 M = TypeVar("M", bound=BaseModel)
 
 THRESHOLD = Rules().threshold
+
+SHORT_S = 60.0
+"""A sound to compare with that is longer takes long, as an exact scan does: such questions do not hold up others."""
+
 MAX_K, MAX_TEXTS, MAX_TEXT, MAX_WHERE = 1_000, 20, 2_000, 10_000
 
 At = Annotated[int | None, Query(description="The state to answer from (`seq` of /api/info); the open one by default.")]
@@ -152,7 +156,8 @@ def make_search_router(service: Service) -> APIRouter:
             hits = state.index.search(text, k, where=where or None, exact=exact)
             return {"kind": "query", "text": text, "hits": complete(state, hits)}
 
-        return await service.ask(request, at, find) | {"took_ms": milliseconds_since(began)}
+        pool = service.workers.long if exact else service.workers.questions
+        return await service.ask(request, at, find, pool) | {"took_ms": milliseconds_since(began)}
 
     @router.get("/locate", response_model=answers.Located, response_model_exclude_unset=True)
     async def locate(
@@ -175,7 +180,8 @@ def make_search_router(service: Service) -> APIRouter:
             ]
             return {"kind": "locate", "results": results}
 
-        return await service.ask(request, at, find) | {"took_ms": milliseconds_since(began)}
+        pool = service.workers.long if exact else service.workers.questions
+        return await service.ask(request, at, find, pool) | {"took_ms": milliseconds_since(began)}
 
     @router.post(
         "/similar",
@@ -190,10 +196,12 @@ def make_search_router(service: Service) -> APIRouter:
             like = check(Like, await read_json(request))
 
             def find(state: State) -> dict[str, Any]:
-                require_file(state, like.uri)
+                require_sound(state, like.uri)
                 return compare(state, like.uri, like)
 
-            return await service.ask(request, at, find) | {"took_ms": milliseconds_since(began)}
+            is_short = like.end_s is not None and like.end_s - like.start_s <= SHORT_S
+            pool = service.workers.questions if is_short and not like.exact else service.workers.long
+            return await service.ask(request, at, find, pool) | {"took_ms": milliseconds_since(began)}
         with tempfile.TemporaryDirectory(prefix="earshot-upload-") as folder:
             form = await read_form(request, Path(folder))
             sound = form.file
@@ -252,6 +260,18 @@ def require_file(state: State, uri: str) -> Row:
     row = state.find_file(uri)
     if row is None:
         raise NotFound(f"{uri[:500]}: is no file of the index")
+    return row
+
+
+def require_sound(state: State, uri: str) -> Row:
+    """The row of a uri whose sound may be opened: not one that broke its decoder, or that left the index.
+
+    Raises:
+        NotFound: there is no such file in the index, or it is not indexed.
+    """
+    row = require_file(state, uri)
+    if row["status"] != "indexed":
+        raise NotFound(f"{uri[:500]}: its status is {row['status']}, so its sound is not opened")
     return row
 
 

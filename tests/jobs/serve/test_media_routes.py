@@ -47,6 +47,16 @@ def test_sound_is_the_recording(client: TestClient, config: Config) -> None:
     assert np.abs(heard.astype(int) - expected[44_100 : 44_100 + 22_050].astype(int)).max() <= 1
 
 
+def test_a_file_that_is_not_indexed_is_not_opened(client: TestClient, config: Config) -> None:
+    """It may have ended the process that decoded it."""
+    broken = uri(config, BROKEN)
+    like = client.post("/api/similar", json={"uri": broken, "start_s": 0, "end_s": 1})
+    size: dict[str, Any] = {"start_s": 0, "end_s": 1, "width": 16, "height": 16}
+    for answer in (ask(client, "audio", uri=broken), ask(client, "spectrogram", uri=broken, **size), like):
+        assert answer.status_code == 404
+        assert "failed" in answer.json()["error"]
+
+
 def test_ranges_are_parts_of_the_whole(client: TestClient, config: Config) -> None:
     asked: dict[str, Any] = {"uri": uri(config, "b.flac"), "start_s": 0.1, "end_s": 1.9}
     whole = ask(client, "audio", **asked).content
@@ -101,7 +111,7 @@ def test_expanded_sound_states_a_lower_rate(client: TestClient, config: Config) 
         ({"uri": "{folder}/b.flac", "start_s": "nan"}, 422, "start_s: "),
         ({"uri": "{folder}/b.flac", "end_s": "inf"}, 422, "end_s: "),
         ({"uri": "{folder}/b.flac", "expand": 0}, 422, "expand: "),
-        ({"uri": f"{{folder}}/{BROKEN}"}, 422, ""),
+        ({"uri": f"{{folder}}/{BROKEN}"}, 404, "failed"),
     ],
 )
 def test_wrong_sound_is_one_line(

@@ -65,7 +65,7 @@ def test_picture_is_kept_by_its_content(own: tuple[Config, TestClient]) -> None:
         ({"uri": "/etc/passwd"}, 404, "is no file of the index"),
         ({"uri": "{folder}/b.flac", "start_s": 2.5}, 422, "start_s: 2.5 s, and"),
         ({"uri": "{folder}/b.flac", "start_s": 1, "end_s": 1}, 422, "end_s: 1 s is not after"),
-        ({"uri": f"{{folder}}/{BROKEN}"}, 422, ""),
+        ({"uri": f"{{folder}}/{BROKEN}"}, 404, "failed"),
     ],
 )
 def test_wrong_picture_is_one_line(
