@@ -160,7 +160,7 @@ def test_a_cluster_of_several_nodes_builds_large_indexes(bucket: str, tmp_path: 
     done = run_python("-c", CLUSTER, folder, *places, RAY_AUTH_MODE="disabled")
     shutil.rmtree(folder, ignore_errors=True)
     assert done.returncode == 0, done.stderr
-    assert done.stdout.count("['built'] {} VectorIndex(n_rows=354, segments=(354,), ") == 2, done.stdout
+    assert done.stdout.count("['built'] {} VectorIndex(n_rows=354, segments=(59, 118, 59, 118), ") == 2, done.stdout
     assert re.search(
         r"searches scan: no node of the cluster has 1\.0 TB of memory for Ray's tasks, the largest has \d+\.\d [MG]B"
         r" \(`ray start --memory`\); `earshot optimize` builds the index on one machine, without Ray\n",
