@@ -12,7 +12,7 @@ import typer
 from jobs.shared.hits import CUT
 from jobs.shared.interrupt import Stopped
 from jobs.shared.opening import open_for_question
-from jobs.shared.options import AllWindows, Exact, Path_, Where
+from jobs.shared.options import AllWindows, Exact, MergeGap, MinDuration, Path_, Threshold, Where
 from jobs.shared.output import print_content, print_error, print_json, print_line
 from jobs.shared.steps import Steps
 from pipeline.words import count
@@ -63,11 +63,9 @@ def export(
         str | None, typer.Option(metavar="TEXT", help="The text of hits in a file that have none.")
     ] = None,
     k: Annotated[int, typer.Option("-k", help="Number of results for each text.", min=1)] = 100,
-    threshold: Annotated[float, typer.Option(help="Probability at which an event begins.")] = 0.3,
-    min_duration: Annotated[float, typer.Option(help="Leave out events shorter than this many seconds.")] = 0.0,
-    merge_gap: Annotated[
-        float, typer.Option(help="Join events of a file that are at most this many seconds apart.")
-    ] = 0.2,
+    threshold: Threshold = 0.3,
+    min_duration: MinDuration = 0.0,
+    merge_gap: MergeGap = 0.2,
     where: Where = None,
     all_windows: AllWindows = False,
     exact: Exact = False,

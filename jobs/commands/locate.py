@@ -7,7 +7,7 @@ import typer
 
 from jobs.shared.hits import CUT, describe_where, print_found
 from jobs.shared.opening import Question
-from jobs.shared.options import Exact, Json, NoServer, Path_, Top, Verbose, Where
+from jobs.shared.options import Exact, Json, MergeGap, MinDuration, NoServer, Path_, Threshold, Top, Verbose, Where
 from jobs.shared.output import print_error, print_json, print_line
 from jobs.shared.pictures import print_lacking
 from pipeline.words import count
@@ -21,11 +21,9 @@ def locate(
     index: Path_,
     text: Annotated[str, typer.Argument(metavar="TEXT", help="Description of the sound.")],
     k: Top = 10,
-    threshold: Annotated[float, typer.Option(help="Probability at which an event begins.")] = 0.3,
-    min_duration: Annotated[float, typer.Option(help="Leave out events shorter than this many seconds.")] = 0.0,
-    merge_gap: Annotated[
-        float, typer.Option(help="Join events of a file that are at most this many seconds apart.")
-    ] = 0.2,
+    threshold: Threshold = 0.3,
+    min_duration: MinDuration = 0.0,
+    merge_gap: MergeGap = 0.2,
     where: Where = None,
     exact: Exact = False,
     picture: Annotated[

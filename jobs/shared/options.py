@@ -15,6 +15,9 @@ Where = Annotated[
 ]
 AllWindows = Annotated[bool, typer.Option("--all-windows", help="List overlapping windows of a file one by one.")]
 Exact = Annotated[bool, typer.Option("--exact", help="Compare every vector: slower, but nothing is missed.")]
+Threshold = Annotated[float, typer.Option(help="Probability at which an event begins.")]
+MinDuration = Annotated[float, typer.Option(help="Leave out events shorter than this many seconds.")]
+MergeGap = Annotated[float, typer.Option(help="Join events of a file that are at most this many seconds apart.")]
 Json = Annotated[bool, typer.Option("--json", help="Print JSON lines instead of a table.")]
 NoServer = Annotated[
     bool, typer.Option("--no-server", help="Answer in this process, even if `earshot serve` runs on INDEX.")

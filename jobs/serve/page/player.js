@@ -39,7 +39,7 @@ export class Player {
     if (this.heard.has(uri)) return;
     this.heard.add(uri);
     const warn = ({ headers }) => headers.get("X-Earshot-Approximate") === "1" && say(ROUGH);
-    fetch(address, { headers: { Range: "bytes=0-43" } }).then(warn, () => {});
+    fetch(address, { headers: { Range: "bytes=0-99" } }).then(warn, () => {});
   }
 
   /** Play a sound that is no file of the index. */
