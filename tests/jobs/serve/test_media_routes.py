@@ -13,6 +13,7 @@ import pipeline
 from pipeline.config import Config
 from tests.helpers import served
 from tests.helpers.served import BROKEN, LENGTHS_S, uri
+from tests.helpers.sounds import encode, noise
 
 BELL = "a bell.wav"
 
@@ -55,6 +56,20 @@ def test_a_file_that_is_not_indexed_is_not_opened(client: TestClient, config: Co
     for answer in (ask(client, "audio", uri=broken), ask(client, "spectrogram", uri=broken, **size), like):
         assert answer.status_code == 404
         assert "failed" in answer.json()["error"]
+
+
+def test_sound_whose_times_are_approximate_is_labelled(tmp_path: Path) -> None:
+    config = served.make_corpus(tmp_path)
+    data = encode("mp3", noise(36.0, 48_000), 48_000)
+    cut = len(data) // 4
+    junk = np.random.default_rng(0).bytes(5_000)
+    Path(config.sources[0], "junk.mp3").write_bytes(data[:cut] + junk + data[cut:])
+    served.index(config)
+    client = served.make_client(config.into)
+    for start_s, label in ((30, "1"), (1, None)):
+        asked = {"uri": uri(config, "junk.mp3"), "start_s": start_s, "end_s": start_s + 1}
+        answer = ask(client, "audio", {"Range": "bytes=0-99"}, **asked)
+        assert (answer.status_code, answer.headers.get("x-earshot-approximate")) == (206, label)
 
 
 def test_ranges_are_parts_of_the_whole(client: TestClient, config: Config) -> None:
