@@ -5,7 +5,7 @@ from typing import Annotated
 import typer
 
 from jobs.shared.opening import open_for_question
-from jobs.shared.options import Path_
+from jobs.shared.options import Path_, Threshold
 from jobs.shared.output import print_line
 from jobs.shared.pictures import print_lacking
 
@@ -20,7 +20,7 @@ def show(
     ] = None,
     start: Annotated[float, typer.Option(help="Start of the part to show, in seconds.", min=0.0)] = 0.0,
     end: Annotated[float | None, typer.Option(help="End of the part to show, in seconds.", min=0.0)] = None,
-    threshold: Annotated[float, typer.Option(help="Probability at which an event begins.")] = 0.3,
+    threshold: Threshold = 0.3,
 ) -> None:
     """Draw the spectrogram of a file and, below it, how well each moment fits each text.
 

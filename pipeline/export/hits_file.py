@@ -42,7 +42,7 @@ def _read_json(path: str, text: str) -> Iterator[tuple[int, dict[str, Any]]]:
             continue
         try:
             row = json.loads(line)
-        except ValueError as error:
+        except (ValueError, RecursionError) as error:
             raise UsageError(f"{path}: line {number}: is no JSON: {error}") from None
         if not isinstance(row, dict):
             raise UsageError(f"{path}: line {number}: is no JSON object, as `earshot locate --json` prints them")
@@ -96,7 +96,7 @@ def _read_value(where: str, name: str, value: Any) -> Any:
     if name in NUMBERS or name in WHOLE:
         try:
             number = float(value)
-        except (TypeError, ValueError):
+        except (TypeError, ValueError, OverflowError):
             number = math.nan
         if isinstance(value, bool) or not math.isfinite(number) or (name in WHOLE and number != int(number)):
             raise UsageError(f"{where}: `{name}` is {value!r}, no {'whole ' if name in WHOLE else ''}number")

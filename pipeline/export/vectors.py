@@ -17,7 +17,7 @@ import pyarrow.compute as pc
 from pipeline import schema
 from pipeline.errors import UsageError
 from pipeline.export.labels import Label, quote
-from pipeline.grid import HOP_SAMPLES, SAMPLE_RATE_HZ, count_frames, seconds_to_samples
+from pipeline.grid import HOP_SAMPLES, SAMPLE_RATE_HZ, span_to_frames
 from pipeline.index import tables
 from pipeline.index.journal import Published
 from pipeline.index.tables import to_matrix
@@ -166,8 +166,7 @@ class VectorTable:
             where = f"file_id = {quote(str(label.file_id))}"
             where += f" AND start_s < {label.end_s!r} AND end_s > {label.start_s!r}"
         else:
-            first = seconds_to_samples(label.start_s) // HOP_SAMPLES
-            stop = count_frames(seconds_to_samples(label.end_s))
+            first, stop = span_to_frames(label.start_s, label.end_s)
             where = f"audio_id = {quote(str(label.audio_id))} AND frame >= {first} AND frame < {stop}"
         columns = [name for name in COLUMNS[self.name] if name in self.rows.schema.names]
         said = {
