@@ -58,7 +58,8 @@ def make_command_router(service: Service) -> APIRouter:
                 arguments["sound"] = choose_sound(state, arguments.get("sound"), sound)
             return {"state": state.number, **pack(CALLS[name](state.index, **arguments))}
 
-        pool = service.workers.questions if sound is None else service.workers.long
+        is_long = sound is not None or bool(arguments.get("exact"))
+        pool = service.workers.long if is_long else service.workers.questions
         return await pool.run(request, ask)
 
     return router

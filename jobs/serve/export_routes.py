@@ -20,7 +20,6 @@ MAX_K, MAX_TEXTS = 10_000, 20
 Format = Literal[
     "csv", "jsonl", "dcase", "audacity", "raven", "wav", "flac", "vectors", "clip-vectors", "frame-vectors"
 ]
-Texts = list[OneText] | None
 TYPES = {
     ".csv": "text/csv; charset=utf-8",
     ".jsonl": "application/x-ndjson",

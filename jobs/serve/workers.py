@@ -1,6 +1,6 @@
 """Threads for the work of requests: a pool for each kind, so that long work of one kind never holds up another.
 
-A request whose client has gone stops: work that waits is dropped, and work that runs is told by an event.
+Work that waits for a client that has gone is dropped. Work that runs is told by an event, if it has one.
 """
 
 import asyncio
