@@ -1,6 +1,7 @@
 """A server stays in its state while a run publishes, and takes over the newest one when asked."""
 
 import shutil
+import time
 from pathlib import Path
 
 import pytest
@@ -111,6 +112,9 @@ def test_run_that_writes_is_announced(own: Config) -> None:
     assert client.get("/api/info").json()["is_writing"] is False
     states = open_service(own.into).states
     with Lease(own.into, "0" * 32):
+        until = time.monotonic() + 60  # it looks in the background
+        while not states.is_writing() and time.monotonic() < until:
+            time.sleep(0.05)
         assert states.is_writing()
 
 

@@ -22,8 +22,10 @@ def test_space_plays_the_current_hit_once(show: Open) -> None:
     page = show(f"q={BELL}").page
     page.wait_for_selector(".card[aria-current]")
     page.keyboard.press(" ")
-    page.wait_for_function("() => document.querySelector('#player').currentTime > 0.1")
-    page.wait_for_selector(".card[data-rank='1'] .playhead:not([hidden])")
+    page.wait_for_function(
+        """() => document.querySelector("#player").currentTime > 0.1
+            && document.querySelector(".card[data-rank='1'] .playhead:not([hidden])")"""
+    )
     page.wait_for_function("() => document.querySelector('#player').paused")
     page.wait_for_selector(".card[data-rank='1'] .playhead", state="hidden")
 
