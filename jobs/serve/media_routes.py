@@ -12,7 +12,6 @@ from jobs.serve.errors import NotFound
 from jobs.serve.search_routes import ERRORS, THRESHOLD, At, Text, Uri, require_file, require_sound
 from jobs.serve.service import Service
 from jobs.serve.sounds import (
-    Sounds,
     Span,
     check_span,
     make_content_key,
@@ -22,10 +21,8 @@ from jobs.serve.sounds import (
 )
 from jobs.serve.states import State
 from jobs.serve.wave import Wave, WaveStream
-from pipeline.audio.excerpt import open_excerpt
 from pipeline.grid import FRAME_S
 from pipeline.schema import Row
-from pipeline.search.presence import Presences
 
 Start = Annotated[float, Query(ge=0, le=1e9, allow_inf_nan=False, description="Seconds from the start of the file.")]
 End = Annotated[
@@ -38,7 +35,7 @@ SOUND = {"content": {"audio/wav": BYTES}}
 def make_media_router(service: Service) -> APIRouter:
     """The routes."""
     router = APIRouter(prefix="/api", responses=ERRORS)
-    presences, sounds = Presences(), Sounds(open_excerpt)
+    presences, sounds = service.presences, service.sounds
 
     def find_wave(state: State, uri: str, span: Span, expand: int) -> tuple[Row, Wave]:
         file = require_sound(state, uri)

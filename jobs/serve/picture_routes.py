@@ -9,15 +9,13 @@ from starlette.responses import Response
 from jobs.serve.media_routes import BYTES, End, Start
 from jobs.serve.search_routes import ERRORS, At, Uri, require_sound
 from jobs.serve.service import Service
-from jobs.serve.sounds import Sounds, Span, check_span, make_content_key, make_key, require_whole
+from jobs.serve.sounds import Span, check_span, make_content_key, make_key, require_whole
 from jobs.serve.states import State
 from jobs.serve.tile_cache import TileCache
 from jobs.serve.workers import ClientGone
-from pipeline.audio.excerpt import open_excerpt
 from pipeline.pictures.spectrogram import View, read_spectrogram
 from pipeline.pictures.tile import draw_tile
 from pipeline.schema import Row
-from pipeline.search.presence import Presences
 
 DRAWING = 1
 """Counts on when the same samples are drawn otherwise, so that older pictures are not shown any more."""
@@ -36,7 +34,7 @@ PICTURE = {"content": {"image/webp": BYTES, "image/png": BYTES}}
 def make_picture_router(service: Service, tiles: TileCache) -> APIRouter:
     """The route."""
     router = APIRouter(prefix="/api", responses=ERRORS)
-    presences, sounds = Presences(), Sounds(open_excerpt)
+    presences, sounds = service.presences, service.sounds
 
     @router.get("/spectrogram", response_class=Response, responses={200: PICTURE})
     async def spectrogram(

@@ -23,7 +23,6 @@ from pipeline.marks.read import count_marks
 from pipeline.schema import Row
 from pipeline.search.events import Rules
 from pipeline.search.found import Event, Hit
-from pipeline.search.presence import Presences
 
 M = TypeVar("M", bound=BaseModel)
 
@@ -80,7 +79,7 @@ class Like(BaseModel):
 def make_search_router(service: Service) -> APIRouter:
     """The routes."""
     router = APIRouter(prefix="/api", responses=ERRORS)
-    presences = Presences()
+    presences = service.presences
 
     def inform(state: State) -> dict[str, Any]:
         settings = state.index.settings

@@ -9,12 +9,15 @@ from typing import TypeVar
 from starlette.requests import Request
 
 from jobs.serve.models import SharedModels
+from jobs.serve.sounds import Sounds
 from jobs.serve.states import State, StateGone, States
 from jobs.serve.workers import Pool, Workers
+from pipeline.audio.excerpt import open_excerpt
 from pipeline.encoder.checkpoint import ModelIdentity
 from pipeline.errors import EarshotError
 from pipeline.index import engine_errors
 from pipeline.search.client import Index
+from pipeline.search.presence import Presences
 
 T = TypeVar("T")
 
@@ -26,6 +29,8 @@ class Service:
     states: States
     models: SharedModels
     workers: Workers = field(default_factory=Workers)
+    presences: Presences = field(default_factory=Presences)
+    sounds: Sounds = field(default_factory=lambda: Sounds(open_excerpt))
     has_models: bool = False
 
     async def ask(self, request: Request, at: int | None, work: Callable[[State], T], pool: Pool | None = None) -> T:

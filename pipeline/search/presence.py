@@ -1,6 +1,9 @@
 """Whether an indexed file is still at its place, and still the one that was indexed."""
 
+from collections.abc import Callable
 from dataclasses import dataclass
+from threading import Lock
+from typing import Any
 
 from pipeline import storage
 from pipeline.audio.source import hash_file, resolve_uri
@@ -20,10 +23,16 @@ class Presence:
 
 
 class Presences:
-    """Looks at files. A hash that was computed once holds as long as size and time of the file stay the same."""
+    """Looks at files. A hash that was computed once holds as long as size and time of the file stay the same.
 
-    def __init__(self) -> None:
+    Args:
+        hash_content: the hash of a file; a test may count the calls.
+    """
+
+    def __init__(self, hash_content: Callable[[Any], str] = hash_file) -> None:
+        self._hash_content = hash_content
         self._hashes: Recent[tuple[str, int, int], str] = Recent(10_000)
+        self._hashing = Lock()
 
     def find(self, file: Row) -> Presence:
         """Look at the file of a row of ``files`` as it is now.
@@ -49,13 +58,14 @@ class Presences:
         if modified_ns == file["modified_ns"] or file["content_hash"] is None:
             return Presence()
         key = (uri, size_bytes, modified_ns)
-        hashed = self._hashes.find([key])
-        if key not in hashed:
-            try:
-                hashed = {key: hash_file(resolve_uri(uri)[0])}
-            except FileFailure as failure:
-                return Presence(is_gone=failure.reason == "vanished", is_changed=failure.reason != "vanished")
-            self._hashes.keep(hashed)
+        with self._hashing:  # of many threads that ask for one file, the first one hashes it
+            hashed = self._hashes.find([key])
+            if key not in hashed:
+                try:
+                    hashed = {key: self._hash_content(resolve_uri(uri)[0])}
+                except FileFailure as failure:
+                    return Presence(is_gone=failure.reason == "vanished", is_changed=failure.reason != "vanished")
+                self._hashes.keep(hashed)
         return Presence(is_changed=hashed[key] != file["content_hash"])
 
 

@@ -2,6 +2,8 @@
 
 import io
 import os
+import time
+from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
 from typing import Any
 
@@ -34,6 +36,21 @@ def test_file_that_was_only_touched_or_copied_has_not_changed(sound: Path) -> No
     os.utime(sound, ns=(1, 1))
     assert presences.find(row) == HERE
     assert presences.find(row | {"uri": f"{sound}#t=0.1,0.2"}) == HERE
+
+
+def test_many_threads_hash_a_file_once(sound: Path) -> None:
+    n_hashed = list[str]()
+
+    def hash_slowly(place: Any) -> str:
+        n_hashed.append(str(place))
+        time.sleep(0.1)
+        return hash_file(place)
+
+    row, presences = row_of(sound), Presences(hash_slowly)
+    os.utime(sound, ns=(1, 1))
+    with ThreadPoolExecutor(4) as pool:
+        assert list(pool.map(presences.find, [row] * 4)) == [HERE] * 4
+    assert len(n_hashed) == 1
 
 
 def test_file_of_other_bytes_has_changed_whatever_its_size(sound: Path) -> None:
