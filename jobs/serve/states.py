@@ -18,6 +18,7 @@ import pyarrow.compute as pc
 from pipeline.errors import EarshotError
 from pipeline.index import lease
 from pipeline.index.handle import find_index
+from pipeline.index.tables import among
 from pipeline.schema import Row
 from pipeline.search.client import Index
 from pipeline.search.recent import Recent
@@ -80,8 +81,7 @@ class State:
             found: dict[str, Row | None] = dict.fromkeys(new)
             has_note = "note" in self._names
             columns = [name for name in FILE_COLUMNS if has_note or name != "note"] + self.index.metadata.names
-            named = ", ".join(quote(uri) for uri in new)
-            for row in self.index.to_arrow("files", columns, f"uri IN ({named})").to_pylist():
+            for row in self.index.to_arrow("files", columns, among("uri", new)).to_pylist():
                 former = found[row["uri"]]
                 if former is None or former["status"] == "deleted":
                     found[row["uri"]] = row
@@ -197,8 +197,3 @@ class States:
         with contextlib.suppress(TimeoutError):
             self._is_writing = self._held.result(timeout=LOOK_S)
         return self._is_writing
-
-
-def quote(text: str) -> str:
-    """``text`` as a value in SQL."""
-    return "'" + text.replace("'", "''") + "'"

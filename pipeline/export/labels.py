@@ -67,12 +67,6 @@ def label_marks(marks: Iterable[Any], verdicts: Sequence[str] = ()) -> list[Labe
     return sorted(labels, key=lambda label: (label.uri, label.start_s, label.end_s, label.text))
 
 
-def quote(text: str) -> str:
-    """A text in SQL."""
-    doubled = text.replace("'", "''")
-    return f"'{doubled}'"
-
-
 def _known(each: Any, names: Iterable[str]) -> dict[str, Any]:
     values = {name: getattr(each, name, None) for name in names}
     return {name: _plain(value) for name, value in values.items() if value is not None}

@@ -3,7 +3,8 @@
 from pipeline.audio.excerpt import Excerpt, open_excerpt
 from pipeline.audio.source import unreadable
 from pipeline.errors import FileFailure
-from pipeline.export.labels import Label, quote
+from pipeline.export.labels import Label
+from pipeline.index.tables import quote
 from pipeline.search.client import Index
 from pipeline.search.presence import Presences
 

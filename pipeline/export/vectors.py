@@ -16,11 +16,11 @@ import pyarrow.compute as pc
 
 from pipeline import schema
 from pipeline.errors import UsageError
-from pipeline.export.labels import Label, quote
+from pipeline.export.labels import Label
 from pipeline.grid import HOP_SAMPLES, SAMPLE_RATE_HZ, span_to_frames
 from pipeline.index import tables
 from pipeline.index.journal import Published
-from pipeline.index.tables import to_matrix
+from pipeline.index.tables import quote, to_matrix
 
 Table = Literal["clips", "frames"]
 Precision = Literal["float32", "float16"]

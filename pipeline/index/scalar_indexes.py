@@ -11,6 +11,7 @@ import pyarrow.compute as pc
 from pipeline import schema
 from pipeline.index import engine_errors, vector_index
 from pipeline.index.changes import Changes
+from pipeline.index.tables import quote
 from pipeline.storage import map_in_threads
 
 SCALAR_INDEXES = {
@@ -79,8 +80,7 @@ def _is(value: Any) -> str:
     if value is None:
         return "IS NULL"
     if isinstance(value, str):
-        quoted = value.replace("'", "''")
-        return f"= '{quoted}'"
+        return f"= {quote(value)}"
     if isinstance(value, dt.datetime):
         return f"= timestamp '{value:%Y-%m-%d %H:%M:%S.%f}'"
     return f"= date '{value}'" if isinstance(value, dt.date) else f"= {value}"

@@ -150,8 +150,15 @@ def write_rows(path: str | Path, name: str, rows: Sequence[pa.RecordBatch]) -> l
     return [json.dumps(fragment.to_json()) for fragment in fragments]
 
 
-def among(column: str, ids: Iterable[str]) -> str:
-    return f"{column} IN ({', '.join(repr(identifier) for identifier in sorted(ids))})"
+def quote(text: str) -> str:
+    """A text in SQL."""
+    doubled = text.replace("'", "''")
+    return f"'{doubled}'"
+
+
+def among(column: str, values: Iterable[str]) -> str:
+    """SQL for the rows whose ``column`` has one of ``values``, at least one."""
+    return f"{column} IN ({', '.join(map(quote, sorted(values)))})"
 
 
 def to_matrix(column: pa.Array | pa.ChunkedArray) -> npt.NDArray[np.float16]:

@@ -8,7 +8,8 @@ import pyarrow as pa
 
 from pipeline.grid import count_frames, frames_to_seconds, seconds_to_samples, span_to_frames
 from pipeline.index.handle import Generation
-from pipeline.marks.contents import FEW, explain_missing, explain_status, find_files, find_holders, select
+from pipeline.index.tables import among
+from pipeline.marks.contents import FEW, explain_missing, explain_status, find_files, find_holders
 from pipeline.marks.mark import TAKEN_BACK, Judgement, Marked, check, collect, name_user
 from pipeline.marks.read import KEY, find_newest, to_marks
 from pipeline.marks.table import append_rows, read_rows
@@ -90,7 +91,7 @@ class _Contents:
 def _select_alike(rows: list[Row]) -> str | None:
     """SQL for the stored rows that may be about the same as these; None for all."""
     values = {column: {row[column] for row in rows} for column in ("audio_id", "text")}
-    return " AND ".join(select(column, found) for column, found in values.items() if len(found) <= FEW) or None
+    return " AND ".join(among(column, found) for column, found in values.items() if len(found) <= FEW) or None
 
 
 def _make_row(said: Judgement, contents: _Contents) -> Row:

@@ -11,6 +11,7 @@ import pyarrow.compute as pc
 from pipeline import storage
 from pipeline.errors import UsageError
 from pipeline.index.handle import Generation
+from pipeline.index.tables import among
 from pipeline.schema import Row
 
 FEW = 1_000
@@ -93,13 +94,7 @@ def _read(live: Generation, column: str, values: set[str]) -> list[Row]:
     """The rows of the ledger whose ``column`` has one of ``values``."""
     if not values:
         return []
-    where = select(column, values) if len(values) <= FEW else None
+    where = among(column, values) if len(values) <= FEW else None
     found = live.open("files").to_table(columns=_COLUMNS, filter=where)
     rows: list[Row] = found.filter(pc.is_in(found[column], pa.array(values))).to_pylist()
     return rows
-
-
-def select(column: str, values: Iterable[str]) -> str:
-    """SQL for the rows whose ``column`` has one of ``values``, which are any texts, at least one."""
-    quoted = ("'" + value.replace("'", "''") + "'" for value in sorted(values))
-    return f"{column} IN ({', '.join(quoted)})"

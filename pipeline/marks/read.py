@@ -8,7 +8,8 @@ import pyarrow.compute as pc
 from pipeline.errors import UsageError
 from pipeline.grid import count_frames, frames_to_seconds, seconds_to_samples
 from pipeline.index.handle import Generation
-from pipeline.marks.contents import Holders, explain_missing, find_files, find_holders, select
+from pipeline.index.tables import among
+from pipeline.marks.contents import Holders, explain_missing, find_files, find_holders
 from pipeline.marks.mark import TAKEN_BACK, Mark
 from pipeline.marks.table import read_rows
 from pipeline.schema import Row
@@ -74,9 +75,9 @@ def _end_of(stop_frame: int, holders: Holders | None) -> float:
 def _read_file(live: Generation, uri: str) -> pa.Table:
     """The rows about the content of a file, and about those that it had."""
     row = find_files(live, [uri]).get(uri)
-    where = select("uri", {uri, row["uri"] if row else uri})
+    where = among("uri", {uri, row["uri"] if row else uri})
     if row and row["status"] == "indexed":
-        where += f" OR {select('audio_id', [row['audio_id']])}"
+        where += f" OR {among('audio_id', [row['audio_id']])}"
     rows = read_rows(live.index, where)
     if row is None and not rows.num_rows:
         raise UsageError(explain_missing(live, uri))

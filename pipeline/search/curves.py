@@ -11,6 +11,7 @@ from pipeline.encoder.checkpoint import ModelIdentity
 from pipeline.encoder.encoder import probability
 from pipeline.errors import UsageError
 from pipeline.grid import FRAME_S, frames_to_seconds
+from pipeline.index.tables import among
 from pipeline.search.event_tables import EventTables
 from pipeline.search.events import Event, Holder, Levels, Rules, read_events, to_event
 from pipeline.search.frame_scores import FrameScorer, FrameSpan, Scores
@@ -110,8 +111,7 @@ def find_file(files: Any, uri: str, metadata: list[str], index: str) -> FileFram
     uris = [uri] if storage.is_url(uri) else list(dict.fromkeys([uri, storage.absolute(uri)]))
     columns = ["audio_id", "uri", "status", "reason", "message", "duration_s", "n_frames", "size_bytes", "modified_ns"]
     columns += metadata
-    names = ", ".join("'" + name.replace("'", "''") + "'" for name in uris)
-    rows = files.search().where(f"uri IN ({names})").select(columns).limit(len(uris)).to_arrow().to_pylist()
+    rows = files.search().where(among("uri", uris)).select(columns).limit(len(uris)).to_arrow().to_pylist()
     by_uri = {row["uri"]: row for row in rows}
     row = next((by_uri[name] for name in uris if name in by_uri), None)
     if row is None:
