@@ -1,7 +1,8 @@
 """The recall of an index, measured on itself, and the settings of search that reach a wanted one.
 
 Texts are the bank of ``questions.txt``, embedded by the text models of the index. For ``similar``, clips of the index
-are the questions. Exact answers come from a sample of whole audios: see ``sample`` and ``audit``.
+are the questions, and mixtures of clips: sounds that are like no clip in particular. Exact answers come from a sample
+of whole audios: see ``sample`` and ``audit``.
 
 Cost: see ``pipeline/search/README.md``.
 """
@@ -54,7 +55,11 @@ MAX_CLIPS = 100_000
 """Clips to sample, about: 200 MB of 1,024 numbers."""
 
 N_QUESTIONS = 320
-"""Texts of the bank that are asked, and clips that are questions themselves."""
+"""Texts of the bank that are asked, and sounds."""
+
+MIXED = 3
+"""Clips in each mixture. A clip's own neighbours lie close together, in one partition, and are found with settings that
+lose most of the answers to a sound from elsewhere; mixtures of two clips are still easier than such a sound."""
 
 THRESHOLDS = (0.3, 0.1, 0.03)
 """Probabilities at which events begin: the usual one, and lower ones where a sample holds too few events to show that
@@ -270,11 +275,21 @@ def list_clip_rungs(default: SearchSettings, n_partitions: int, k: int) -> list[
 
 
 def _draw_sounds(sample: ClipSample, rng: np.random.Generator) -> tuple[Matrix, list[int]]:
-    """Directions of drawn clips (n, D), and the number of the audio of each."""
-    rows = rng.permutation(len(sample.clip_ids))[:N_QUESTIONS]
-    vectors = sample.vectors[rows].astype(np.float32)
-    lengths = np.linalg.norm(vectors, axis=1, keepdims=True)
-    return vectors / np.maximum(lengths, 1e-12), sample.audios[rows].tolist()
+    """Directions (n, D) of drawn clips and of mixtures of clips, in turn, and the number of the audio of each clip; a
+    mixture has none, which is -1."""
+    n = len(sample.clip_ids)
+    rows = rng.permutation(n)[:N_QUESTIONS]
+    sounds, own = sample.vectors[rows].astype(np.float32), sample.audios[rows].copy()
+    mixed = rng.integers(n, size=(len(sounds[1::2]), MIXED))
+    sounds[1::2] = _to_unit(sample.vectors[mixed].astype(np.float32)).mean(axis=1)
+    own[1::2] = -1
+    return _to_unit(sounds), own.tolist()
+
+
+def _to_unit(vectors: Matrix) -> Matrix:
+    """The same directions (..., D)."""
+    lengths = np.linalg.norm(vectors, axis=-1, keepdims=True)
+    return np.asarray(vectors / np.maximum(lengths, 1e-12))
 
 
 def _describe(measurement: Measurement, k: int, questions: Matrix, threshold: float | None = None) -> Measured:

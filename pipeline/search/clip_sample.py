@@ -75,7 +75,8 @@ def exact_clips(
     """The best clips of each question (Q, D) in the sample, by dot product; overlapping windows are not folded.
 
     Args:
-        left_out: for each question, the number of an audio whose clips do not count: that of the question itself.
+        left_out: for each question, the number of an audio whose clips do not count: that of the question itself; -1
+            for none.
         measure: the score of a clip; the best are those by dot product in any case.
     """
     best = [BestAnswers(keep) for _ in questions]

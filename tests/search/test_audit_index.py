@@ -36,13 +36,16 @@ class LossySearches:
 
     Args:
         n_compared: clips that are ranked by cosine, of the best by dot product.
+        of_strangers: how many times smaller the chances are where a question is like no clip.
     """
 
-    def __init__(self, tables: Generation, chances: dict[int, float], n_compared: int = 200) -> None:
+    def __init__(
+        self, tables: Generation, chances: dict[int, float], n_compared: int = 200, of_strangers: float = 1.0
+    ) -> None:
         rows = tables.open("clips").to_table(columns=["clip_id", "vector"])
         self._ids, self._vectors = rows["clip_id"].to_pylist(), to_matrix(rows["vector"])
         self._lengths = np.linalg.norm(self._vectors.astype(np.float32), axis=1)
-        self._chances, self._n_compared = chances, n_compared
+        self._chances, self._n_compared, self._of_strangers = chances, n_compared, of_strangers
 
     def clips(
         self, vectors: Matrix, k: int, settings: SearchSettings, measure: Literal["dot", "cosine"]
@@ -50,7 +53,9 @@ class LossySearches:
         answers = []
         for vector in vectors:
             luck = np.random.default_rng(vector.view(np.uint32)).random(len(self._ids))
-            [kept] = np.nonzero(luck < self._chances[settings.clip_refine])
+            cosines = dot_products(self._vectors, vector) / self._lengths / np.linalg.norm(vector)
+            factor = self._of_strangers if cosines.max() < 0.99 else 1.0
+            [kept] = np.nonzero(luck < factor * self._chances[settings.clip_refine])
             products = dot_products(self._vectors[kept], vector)
             scores, least = products, -np.inf
             if measure == "cosine":
@@ -109,6 +114,13 @@ def test_clips_that_only_similar_needs_are_noticed(tables: Generation) -> None:
     assert tuning.similar is not None
     assert tuning.similar.recall == 1.0
     assert (tuning.similar.k, tuning.similar.n_questions) == (20, 320)
+
+
+def test_losses_of_sounds_that_are_like_no_clip_are_noticed(tables: Generation) -> None:
+    searches = LossySearches(tables, dict.fromkeys((4, 8, 16, 32, 64), 1.0), of_strangers=0.7)
+    tuning = audit_index(Audited(tables, searches, FakeModels()), 0.98)
+    assert tuning.similar is not None
+    assert tuning.similar.recall == pytest.approx(0.85, abs=0.05)  # half of the questions are clips
 
 
 def test_index_that_loses_clips_whatever_the_settings_is_noticed(tables: Generation) -> None:
