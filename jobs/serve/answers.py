@@ -40,7 +40,6 @@ class Info(BaseModel):
     models: Models
     columns: list[Column] = Field(description="The columns that `where` may name, the user's metadata first.")
     n_marks: int
-    has_models: bool = Field(description="Whether the text models are loaded; until then, the first question waits.")
 
 
 class Value(BaseModel):

@@ -8,13 +8,11 @@ import threading
 import webbrowser
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass
-from pathlib import Path
 
 import uvicorn
 
 import pipeline
 from jobs.serve.app import make_app
-from jobs.serve.page_files import PAGE
 from jobs.serve.security import is_loopback, make_access
 from jobs.serve.service import open_service
 from jobs.shared.servers import Running, find_server, name_index, noted
@@ -35,7 +33,6 @@ class Options:
     host: str
     port: int
     allowed_hosts: Sequence[str] = ()
-    page: Path = PAGE
 
 
 def run_server(options: Options, on_start: Callable[[str], None]) -> None:
@@ -57,7 +54,7 @@ def run_server(options: Options, on_start: Callable[[str], None]) -> None:
         raise UsageError(f"--port {options.port}: a server of this index runs there already: {other.address}") from None
     port = listening.getsockname()[1]
     token = None if is_loopback(options.host) else secrets.token_urlsafe(24)
-    app = make_app(service, make_access(options.host, port, options.allowed_hosts, token), options.page)
+    app = make_app(service, make_access(options.host, port, options.allowed_hosts, token))
     # No log of requests: addresses hold tokens and what people look for.
     logging.getLogger("uvicorn").setLevel(logging.CRITICAL + 1)
     logging.getLogger("uvicorn.error").setLevel(logging.CRITICAL + 1)

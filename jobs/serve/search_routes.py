@@ -99,7 +99,6 @@ def make_search_router(service: Service) -> APIRouter:
             },
             "columns": [{"name": name, "type": kind} for name, kind in state.columns.items()],
             "n_marks": count_marks(service.states.path),
-            "has_models": service.has_models,
         }
 
     @router.get("/info", response_model=answers.Info)

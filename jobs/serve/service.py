@@ -31,7 +31,6 @@ class Service:
     workers: Workers = field(default_factory=Workers)
     presences: Presences = field(default_factory=Presences)
     sounds: Sounds = field(default_factory=lambda: Sounds(open_excerpt))
-    has_models: bool = False
 
     async def ask(self, request: Request, at: int | None, work: Callable[[State], T], pool: Pool | None = None) -> T:
         """What ``work`` finds in a state, in a thread of ``pool``; by default, that of questions.
@@ -67,7 +66,6 @@ class Service:
             for which in ("clip_model", "frame_model"):
                 if index.settings[which]:
                     self.models.for_texts(ModelIdentity(**index.settings[which]))
-            self.has_models = True
             _ = self.states.current.counts
             if self.states.current.counts["indexed"]:
                 index.search("a sound", 1)
