@@ -40,6 +40,22 @@ def client(service: Service) -> TestClient:
 
 
 @pytest.fixture
+def own(tmp_path: Path) -> Config:
+    """An index that a test may change or harm."""
+    made = served.make_corpus(tmp_path)
+    served.index(made)
+    return made
+
+
+@pytest.fixture
+def own_client(own: Config, tmp_path: Path) -> Iterator[TestClient]:
+    """A client of ``own``, whose pictures are kept in a folder of the test."""
+    opened = open_service(own.into)
+    yield served.make_client(opened, cache=tmp_path / "cache")
+    opened.workers.close()
+
+
+@pytest.fixture
 def page(tmp_path: Path) -> Path:
     folder = tmp_path / "page"
     folder.mkdir()

@@ -1,6 +1,5 @@
 """The OpenAPI description tells the truth: whatever is sent, the answer is one that it describes."""
 
-from pathlib import Path
 from typing import Any
 
 import schemathesis
@@ -16,15 +15,13 @@ from schemathesis.specs.openapi.checks import (
 from jobs.serve.app import make_app
 from jobs.serve.security import LOOPBACK_NAMES, Access
 from jobs.serve.service import open_service
-from tests.helpers import served
+from pipeline.config import Config
 
 CHECKS = [not_a_server_error, status_code_conformance, content_type_conformance, response_schema_conformance]
 
 
-def test_every_answer_is_described(tmp_path: Path) -> None:
-    config = served.make_corpus(tmp_path)
-    served.index(config)
-    app = make_app(open_service(config.into), Access(LOOPBACK_NAMES | {"testserver"}))
+def test_every_answer_is_described(own: Config) -> None:
+    app = make_app(open_service(own.into), Access(LOOPBACK_NAMES | {"testserver"}))
     description = schemathesis.openapi.from_asgi("/api/openapi.json", app)
     asked = set()
     for found in description.get_all_operations():

@@ -1,6 +1,5 @@
 """Marks over HTTP are those of the index, all or none."""
 
-from pathlib import Path
 from typing import Any
 
 import pytest
@@ -8,17 +7,9 @@ from starlette.testclient import TestClient
 
 import pipeline
 from pipeline.config import Config
-from tests.helpers import served
 from tests.helpers.served import uri
 
 BELL = "a bell.wav"
-
-
-@pytest.fixture
-def own(tmp_path: Path) -> tuple[Config, TestClient]:
-    config = served.make_corpus(tmp_path)
-    served.index(config)
-    return config, served.make_client(config.into)
 
 
 def mark(config: Config, **values: Any) -> dict[str, Any]:
@@ -26,28 +17,26 @@ def mark(config: Config, **values: Any) -> dict[str, Any]:
     return given | values
 
 
-def test_mark_is_stored_replaced_and_taken_back(own: tuple[Config, TestClient]) -> None:
-    config, client = own
-    answer = client.post("/api/marks", json={"marks": [mark(config, who="Ada")]})
+def test_mark_is_stored_replaced_and_taken_back(own: Config, own_client: TestClient) -> None:
+    answer = own_client.post("/api/marks", json={"marks": [mark(own, who="Ada")]})
     assert answer.status_code == 201, answer.text
     [made] = answer.json()["marks"]
     assert (made["verdict"], made["who"], made["score"], made["status"]) == ("right", "Ada", 1.5, "here")
-    assert client.get("/api/info").json()["n_marks"] == 1
-    client.post("/api/marks", json={"marks": [mark(config, who="Ada", verdict="wrong")]})
-    assert [each.verdict for each in pipeline.open(config.into).marks()] == ["wrong"]
-    assert client.get("/api/marks", params={"uri": uri(config, BELL)}).json()["marks"][0]["verdict"] == "wrong"
-    client.post("/api/marks", json={"marks": [mark(config, who="Ada", verdict="none")]})
-    assert client.get("/api/marks").json() == {"marks": [], "is_cut": False}
+    assert own_client.get("/api/info").json()["n_marks"] == 1
+    own_client.post("/api/marks", json={"marks": [mark(own, who="Ada", verdict="wrong")]})
+    assert [each.verdict for each in pipeline.open(own.into).marks()] == ["wrong"]
+    assert own_client.get("/api/marks", params={"uri": uri(own, BELL)}).json()["marks"][0]["verdict"] == "wrong"
+    own_client.post("/api/marks", json={"marks": [mark(own, who="Ada", verdict="none")]})
+    assert own_client.get("/api/marks").json() == {"marks": [], "is_cut": False}
 
 
-def test_newest_marks_come_first_and_are_cut(own: tuple[Config, TestClient]) -> None:
-    config, client = own
+def test_newest_marks_come_first_and_are_cut(own: Config, own_client: TestClient) -> None:
     for text in ("one", "two", "three"):
-        client.post("/api/marks", json={"marks": [mark(config, text=text)]})
-    found = client.get("/api/marks", params={"limit": 2}).json()
+        own_client.post("/api/marks", json={"marks": [mark(own, text=text)]})
+    found = own_client.get("/api/marks", params={"limit": 2}).json()
     assert [each["text"] for each in found["marks"]] == ["three", "two"]
     assert found["is_cut"] is True
-    assert client.get("/api/marks", params={"uri": "/not/there.wav"}).json()["marks"] == []
+    assert own_client.get("/api/marks", params={"uri": "/not/there.wav"}).json()["marks"] == []
 
 
 @pytest.mark.parametrize(
@@ -64,10 +53,9 @@ def test_newest_marks_come_first_and_are_cut(own: tuple[Config, TestClient]) -> 
     ],
 )
 def test_one_wrong_mark_stores_none(
-    changes: dict[str, Any], status: int, said: str, own: tuple[Config, TestClient]
+    changes: dict[str, Any], status: int, said: str, own: Config, own_client: TestClient
 ) -> None:
-    config, client = own
-    answer = client.post("/api/marks", json={"marks": [mark(config), mark(config, **changes)]})
+    answer = own_client.post("/api/marks", json={"marks": [mark(own), mark(own, **changes)]})
     assert answer.status_code == status, answer.text
     assert said in answer.json()["error"]
-    assert client.get("/api/marks").json()["marks"] == []
+    assert own_client.get("/api/marks").json()["marks"] == []

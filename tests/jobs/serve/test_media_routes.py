@@ -18,14 +18,6 @@ from tests.helpers.sounds import encode, noise
 BELL = "a bell.wav"
 
 
-@pytest.fixture
-def own(tmp_path: Path) -> tuple[Config, TestClient]:
-    """An index that a test may harm, and its client."""
-    config = served.make_corpus(tmp_path)
-    served.index(config)
-    return config, served.make_client(config.into)
-
-
 def ask(client: TestClient, path: str, headers: dict[str, str] | None = None, **values: Any) -> Any:
     return client.get(f"/api/{path}", params=values, headers=headers or {})
 
@@ -138,18 +130,17 @@ def test_wrong_sound_is_one_line(
     assert said in answer.json()["error"]
 
 
-def test_file_that_has_gone_or_changed_is_not_played_and_keeps_its_scores(own: tuple[Config, TestClient]) -> None:
-    config, client = own
-    bell, flac = Path(uri(config, BELL)), Path(uri(config, "b.flac"))
-    ask(client, "audio", uri=str(bell))
+def test_file_that_has_gone_or_changed_is_not_played_and_keeps_its_scores(own: Config, own_client: TestClient) -> None:
+    bell, flac = Path(uri(own, BELL)), Path(uri(own, "b.flac"))
+    ask(own_client, "audio", uri=str(bell))
     bell.unlink()
     flac.write_bytes(flac.read_bytes()[:-100])
-    gone, changed = ask(client, "audio", uri=str(bell)), ask(client, "audio", uri=str(flac))
+    gone, changed = ask(own_client, "audio", uri=str(bell)), ask(own_client, "audio", uri=str(flac))
     assert (gone.status_code, changed.status_code) == (404, 409)
     assert "has gone" in gone.json()["error"]
     assert "has changed" in changed.json()["error"]
     for each in (bell, flac):
-        assert ask(client, "curve", uri=str(each), text="a bell").json()["scores"]
+        assert ask(own_client, "curve", uri=str(each), text="a bell").json()["scores"]
 
 
 # --- scores -----------------------------------------------------------------------------------------------------------

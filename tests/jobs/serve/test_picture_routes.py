@@ -9,7 +9,6 @@ from PIL import Image
 from starlette.testclient import TestClient
 
 from pipeline.config import Config
-from tests.helpers import served
 from tests.helpers.served import BROKEN, uri
 
 BELL = "a bell.wav"
@@ -17,14 +16,6 @@ BELL = "a bell.wav"
 
 def ask(client: TestClient, headers: dict[str, str] | None = None, **values: Any) -> Any:
     return client.get("/api/spectrogram", params=values, headers=headers or {})
-
-
-@pytest.fixture
-def own(tmp_path: Path) -> tuple[Config, TestClient]:
-    """An index that a test may harm, and its client."""
-    config = served.make_corpus(tmp_path)
-    served.index(config)
-    return config, served.make_client(config.into, cache=tmp_path / "cache")
 
 
 @pytest.mark.parametrize(
@@ -47,16 +38,15 @@ def test_impossible_picture_is_one_line(values: dict[str, Any], client: TestClie
     assert list(answer.json()) == ["error"]
 
 
-def test_picture_is_kept_by_its_content(own: tuple[Config, TestClient]) -> None:
-    config, client = own
-    bell = Path(uri(config, BELL))
+def test_picture_is_kept_by_its_content(own: Config, own_client: TestClient) -> None:
+    bell = Path(uri(own, BELL))
     asked: dict[str, Any] = {"uri": str(bell), "start_s": 0.5, "end_s": 1.5, "width": 100}
-    first = ask(client, **asked).content
-    other_gain = ask(client, **asked, gain_db=20).content
+    first = ask(own_client, **asked).content
+    other_gain = ask(own_client, **asked, gain_db=20).content
     assert other_gain != first
     bell.unlink()
-    assert ask(client, **asked).content == first
-    assert ask(client, **asked | {"width": 101}).status_code == 404
+    assert ask(own_client, **asked).content == first
+    assert ask(own_client, **asked | {"width": 101}).status_code == 404
 
 
 @pytest.mark.parametrize(
@@ -76,10 +66,9 @@ def test_wrong_picture_is_one_line(
     assert said in answer.json()["error"]
 
 
-def test_file_that_has_gone_or_changed_is_not_drawn(own: tuple[Config, TestClient]) -> None:
-    config, client = own
-    bell, flac = Path(uri(config, BELL)), Path(uri(config, "b.flac"))
+def test_file_that_has_gone_or_changed_is_not_drawn(own: Config, own_client: TestClient) -> None:
+    bell, flac = Path(uri(own, BELL)), Path(uri(own, "b.flac"))
     bell.unlink()
     flac.write_bytes(flac.read_bytes()[:-100])
-    assert ask(client, uri=str(bell)).status_code == 404
-    assert ask(client, uri=str(flac)).status_code == 409
+    assert ask(own_client, uri=str(bell)).status_code == 404
+    assert ask(own_client, uri=str(flac)).status_code == 409
