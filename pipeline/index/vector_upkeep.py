@@ -12,7 +12,6 @@ from typing import Any
 
 from pipeline.index import vector_index
 from pipeline.index.changes import Changes
-from pipeline.index.journal import Failpoint
 from pipeline.index.limited import Limits, Unfinished, call_limited
 from pipeline.index.memory import find_available
 from pipeline.index.search_settings import ALL_PARTITIONS
@@ -154,10 +153,3 @@ def make_limited(table: Any, step: Step, tick: Callable[[], object] = lambda: No
     """
     values = {"uri": table.uri, "version": table.version, "n_partitions": step.n_partitions, "n_merged": step.n_merged}
     call_limited(make_step, values, find_limits(table, step), tick, FRUGAL)
-
-
-def make_here(
-    table: Any, step: Step, tick: Callable[[], object] = lambda: None, failpoint: Failpoint = lambda step: None
-) -> None:
-    """Make a step in this process, without limits."""
-    make_step(table.uri, table.version, step.n_partitions, step.n_merged, failpoint)

@@ -6,8 +6,9 @@ from typing import Any
 from pipeline.config import Config
 from pipeline.index import journal
 from pipeline.index.maintenance import optimize_index
-from pipeline.index.vector_upkeep import VectorUpkeep, make_here
+from pipeline.index.vector_upkeep import VectorUpkeep
 from pipeline.run.driver import index_corpus
+from tests.helpers.building import make_here
 from tests.helpers.contents import KnownCorpus
 from tests.helpers.runs import WideEncoder, in_place
 

@@ -15,9 +15,9 @@ from pipeline.index.search_settings import SearchSettings
 from pipeline.index.tables import FILE_FORMAT
 from pipeline.index.tuning import COMMANDS, Measured, Tuning, read_trained
 from pipeline.index.vector_index import NAME, Step
-from pipeline.index.vector_upkeep import make_here
 from pipeline.index.writer import Writer
 from pipeline.search.query_vectors import QueryModels, TextModel
+from tests.helpers.building import make_here
 
 TUNING = Tuning(
     wanted=0.98,

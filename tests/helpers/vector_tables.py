@@ -10,10 +10,11 @@ from pipeline import schema
 from pipeline.index.handle import find_index
 from pipeline.index.maintenance import refresh_indexes
 from pipeline.index.vector_index import VectorIndex, read_index
-from pipeline.index.vector_upkeep import VectorUpkeep, make_here
+from pipeline.index.vector_upkeep import VectorUpkeep
 from pipeline.index.writer import Batch, Writer
 from pipeline.planning.file_rows import deleted_row, empty_row, files_table
 from pipeline.schema import Row
+from tests.helpers.building import make_here
 from tests.helpers.tables import CLIPS, create_empty
 
 ALL = 10**6

@@ -12,7 +12,8 @@ from pipeline.index.handle import find_index
 from pipeline.index.maintenance import optimize_index
 from pipeline.index.vector_build import build_shard, join_shards, split_fragments, train_model
 from pipeline.index.vector_index import Step
-from pipeline.index.vector_upkeep import VectorUpkeep, make_here
+from pipeline.index.vector_upkeep import VectorUpkeep
+from tests.helpers.building import make_here
 from tests.helpers.vector_tables import ClipTable
 
 

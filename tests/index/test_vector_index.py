@@ -33,12 +33,12 @@ from pipeline.index.vector_upkeep import (
     Make,
     VectorUpkeep,
     find_limits,
-    make_here,
     make_limited,
 )
 from pipeline.index.verify import verify_index
 from pipeline.index.writer import Writer
 from tests.helpers import endless
+from tests.helpers.building import make_here
 from tests.helpers.damage import damage_partition, damage_vector_index, fail_as_engine, largest_file
 from tests.helpers.protocol import Died
 from tests.helpers.vector_tables import ClipTable, nearest

@@ -12,11 +12,12 @@ from pipeline.grid import window_starts
 from pipeline.index import journal, lease, vector_index
 from pipeline.index.handle import open_index
 from pipeline.index.repair import restore_index
-from pipeline.index.vector_upkeep import VectorUpkeep, make_here
+from pipeline.index.vector_upkeep import VectorUpkeep
 from pipeline.planning.plan import Plan
 from pipeline.run.driver import index_corpus
 from pipeline.run.progress import Progress
 from pipeline.search import audit_index
+from tests.helpers.building import make_here
 from tests.helpers.contents import live
 from tests.helpers.protocol import Died
 from tests.helpers.runs import WideEncoder, configure, in_place

@@ -21,13 +21,14 @@ from pipeline.index import journal, vector_index
 from pipeline.index.handle import find_index
 from pipeline.index.maintenance import optimize_index
 from pipeline.index.repair import restore_index
-from pipeline.index.vector_upkeep import VectorUpkeep, make_here
+from pipeline.index.vector_upkeep import VectorUpkeep
 from pipeline.planning.plan import ACTIONS
 from pipeline.planning.request import RunRequest
 from pipeline.run.dispatch import Stages
 from pipeline.run.driver import index_corpus
 from pipeline.run.prepare import plan_corpus
 from pipeline.search import audit_index
+from tests.helpers.building import make_here
 from tests.helpers.contents import HASTY, N_CONTENTS, KnownCorpus, check_whole, content, expect, live, read
 from tests.helpers.runs import WideEncoder, in_place
 from tests.helpers.vector_tables import check_index, read_ids

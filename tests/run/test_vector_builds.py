@@ -13,12 +13,13 @@ from pipeline.index.maintenance import optimize_index
 from pipeline.index.search_settings import ALL_PARTITIONS
 from pipeline.index.vector_build import NAME
 from pipeline.index.vector_index import Step
-from pipeline.index.vector_upkeep import Make, VectorUpkeep, make_here
+from pipeline.index.vector_upkeep import Make, VectorUpkeep
 from pipeline.index.verify import verify_index
 from pipeline.run.driver import index_corpus
 from pipeline.run.vector_builds import SHARD_BYTES, find_lack
 from pipeline.search import audit_index
 from tests.helpers import dying_build
+from tests.helpers.building import make_here
 from tests.helpers.contents import KnownCorpus, live
 from tests.helpers.protocol import Died, edit, fill
 from tests.helpers.runs import WideEncoder, in_place

@@ -17,7 +17,6 @@ from jobs.bench.synthetic import FILE_FRAMES
 from pipeline.index import journal
 from pipeline.index.search_settings import SearchSettings
 from pipeline.index.vector_index import Step, count_partitions
-from pipeline.index.vector_upkeep import make_here
 from pipeline.search import candidates
 from pipeline.search.event_reader import EventQuery
 from pipeline.search.event_tables import EventTables
@@ -25,6 +24,7 @@ from pipeline.search.events import EventFrames, Holder, Levels
 from pipeline.search.find_events import find_all_events, find_events
 from pipeline.search.scores import dot_products
 from pipeline.search.tables import open_table
+from tests.helpers.building import make_here
 from tests.helpers.events import QUERY, CountingTable, plain_events, quantised, write_scores, write_vectors
 from tests.helpers.made import MadeIndex, find_levels
 from tests.helpers.made import sounds as sounds

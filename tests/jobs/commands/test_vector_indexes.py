@@ -9,11 +9,12 @@ from pipeline.index import vector_index, vector_upkeep
 from pipeline.index.handle import find_index
 from pipeline.index.limited import Unfinished
 from pipeline.index.vector_index import Step
-from pipeline.index.vector_upkeep import VectorUpkeep, make_here
+from pipeline.index.vector_upkeep import VectorUpkeep
 from pipeline.index.verify import verify_index
 from pipeline.index.writer import Writer
 from pipeline.run.driver import index_corpus
 from pipeline.search import audit_index
+from tests.helpers.building import make_here
 from tests.helpers.commands import Call, lines
 from tests.helpers.contents import HASTY, KnownCorpus, live
 from tests.helpers.damage import damage_vector_index
