@@ -6,7 +6,7 @@ from typing import Any
 
 from pipeline.errors import UsageError, suggest
 from pipeline.export.labels import Label, label_found, label_marks
-from pipeline.index.tables import among
+from pipeline.index.tables import among, indexed_files
 from pipeline.marks.mark import VERDICTS
 from pipeline.schema import Row
 from pipeline.search.client import Index
@@ -97,7 +97,7 @@ def complete_labels(index: Index, labels: Iterable[Label]) -> list[Label]:
     labels = list(labels)
     rows: dict[str, Row] = {}
     for uris in chunked(dict.fromkeys(label.uri for label in labels), URIS_AT_ONCE):
-        found = index.to_arrow("files", ["uri", *LOOKED_UP], f"status = 'indexed' AND {among('uri', uris)}")
+        found = index.to_arrow("files", ["uri", *LOOKED_UP], indexed_files(among("uri", uris)))
         rows |= {row["uri"]: row for row in found.to_pylist()}
     return [_complete(label, rows[label.uri]) if label.uri in rows else label for label in labels]
 

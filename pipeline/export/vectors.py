@@ -20,7 +20,7 @@ from pipeline.export.labels import Label
 from pipeline.grid import HOP_SAMPLES, SAMPLE_RATE_HZ, span_to_frames
 from pipeline.index import tables
 from pipeline.index.journal import Published
-from pipeline.index.tables import quote, to_matrix
+from pipeline.index.tables import indexed_files, quote, to_matrix
 
 Table = Literal["clips", "frames"]
 Precision = Literal["float32", "float16"]
@@ -79,8 +79,7 @@ class State:
         """
         files = self.open("files")
         columns = [*FILE_COLUMNS, *schema.metadata_columns(files.schema).names]
-        condition = "status = 'indexed'" + ("" if where is None else f" AND ({where})")
-        return files.to_table(columns=columns, filter=condition).sort_by("uri").combine_chunks()
+        return files.to_table(columns=columns, filter=indexed_files(where)).sort_by("uri").combine_chunks()
 
     @property
     def has_frames(self) -> bool:

@@ -158,7 +158,17 @@ def quote(text: str) -> str:
 
 def among(column: str, values: Iterable[str]) -> str:
     """SQL for the rows whose ``column`` has one of ``values``, at least one."""
-    return f"{column} IN ({', '.join(map(quote, sorted(values)))})"
+    return f"{column} IN ({quote_all(values)})"
+
+
+def quote_all(texts: Iterable[str]) -> str:
+    """Texts in SQL, for ``IN``: sorted, with commas between them."""
+    return ", ".join(map(quote, sorted(texts)))
+
+
+def indexed_files(where: str | None = None) -> str:
+    """SQL over the columns of ``files`` for the indexed ones that ``where`` selects."""
+    return "status = 'indexed'" + ("" if where is None else f" AND ({where})")
 
 
 def to_matrix(column: pa.Array | pa.ChunkedArray) -> npt.NDArray[np.float16]:

@@ -11,7 +11,7 @@ import pyarrow.compute as pc
 from pipeline import storage
 from pipeline.errors import UsageError
 from pipeline.index.handle import Generation
-from pipeline.index.tables import among
+from pipeline.index.tables import among, indexed_files
 from pipeline.schema import Row
 
 FEW = 1_000
@@ -64,7 +64,7 @@ def explain_missing(live: Generation, uri: str, *, with_likeness: bool = True) -
     """
     if not with_likeness:
         return f"{uri}: is no file of {live.index}"
-    known = live.open("files").to_table(columns=["uri"], filter="status = 'indexed'")["uri"]
+    known = live.open("files").to_table(columns=["uri"], filter=indexed_files())["uri"]
     like = known.filter(pc.ends_with(known, f"/{_last_part(uri)}")).slice(0, 1).to_pylist()
     if not like and len(known) <= NAMES_TO_COMPARE:
         by_stem = {_stem(name): name for name in known.to_pylist()}  # names with one extension are all alike

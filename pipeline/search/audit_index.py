@@ -18,7 +18,7 @@ import numpy as np
 from pipeline.encoder.checkpoint import ModelIdentity
 from pipeline.index.handle import Generation
 from pipeline.index.search_settings import SearchSettings
-from pipeline.index.tables import among
+from pipeline.index.tables import among, indexed_files
 from pipeline.index.tuning import Measured, Tuning, read_trained
 from pipeline.search.audit import Answer, ExactAnswer, Found
 from pipeline.search.candidates import LEAST_EVENTS
@@ -214,7 +214,7 @@ def _find_uris(files: Any, units: list[Unit]) -> dict[str, str]:
     ids = sorted({unit.audio_id for unit in units})
     found: dict[str, str] = {}
     for begin in range(0, len(ids), 500):
-        where = f"status = 'indexed' AND {among('audio_id', ids[begin : begin + 500])}"
+        where = indexed_files(among("audio_id", ids[begin : begin + 500]))
         rows = files.to_table(columns=["uri", "audio_id"], filter=where)
         found |= dict(zip(rows["uri"].to_pylist(), rows["audio_id"].to_pylist(), strict=True))
     return found

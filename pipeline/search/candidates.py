@@ -9,7 +9,7 @@ import pyarrow as pa
 
 from pipeline.index.row_positions import RowPositions
 from pipeline.index.search_settings import ALL_PARTITIONS, SearchSettings
-from pipeline.index.tables import to_matrix
+from pipeline.index.tables import among, quote_all, to_matrix
 from pipeline.search.scores import Vector, score_rows
 
 MIN_FRAMES, MAX_FRAMES = 2_000, 1_000_000
@@ -84,9 +84,9 @@ class Scope:
         """The filter of a search, without the audios ``left_out``."""
         conditions = []
         if self.audio_ids is not None and self.is_named:
-            conditions.append(f"audio_id IN ({quote(self.audio_ids)})")
+            conditions.append(among("audio_id", self.audio_ids))
         if left_out:
-            conditions.append(f"audio_id NOT IN ({quote(left_out)})")
+            conditions.append(f"audio_id NOT IN ({quote_all(left_out)})")
         return " AND ".join(conditions) or None
 
     def holds(self, audio_id: str) -> bool:
@@ -225,7 +225,3 @@ class PoolSearch:
 def _nearest(table: Any, query: Vector, n: int, where: str | None) -> Any:
     search = table.search(query, vector_column_name="vector").distance_type("dot").limit(n)
     return search.where(where, prefilter=True) if where else search
-
-
-def quote(audio_ids: Any) -> str:
-    return ", ".join(f"'{audio_id}'" for audio_id in sorted(audio_ids))

@@ -29,6 +29,7 @@ from pipeline.grid import Waveform, span_to_frames
 from pipeline.index import vector_index
 from pipeline.index.handle import Generation, open_index
 from pipeline.index.search_settings import SearchSettings
+from pipeline.index.tables import indexed_files
 from pipeline.index.tuning import find_settings
 from pipeline.marks.add import add_marks
 from pipeline.marks.mark import Judgement, Mark, Marked
@@ -371,7 +372,7 @@ class Index:
         """``uri`` and ``note`` of the indexed files that have a note."""
         if "note" not in self._open("files").schema.names:  # format 2 had no notes
             return schema.FILES.empty_table().select(["uri", "note"])
-        return self.to_arrow("files", ["uri", "note"], "status = 'indexed' AND note IS NOT NULL")
+        return self.to_arrow("files", ["uri", "note"], indexed_files("note IS NOT NULL"))
 
     @property
     def metadata(self) -> pa.Schema:
@@ -392,7 +393,7 @@ class Index:
 
     def count_indexed(self, where: str) -> int:
         """The number of indexed files that ``where`` selects: SQL over the columns of ``files``."""
-        return int(self.to_arrow("files", ["file_id"], f"status = 'indexed' AND ({where})").num_rows)
+        return int(self.to_arrow("files", ["file_id"], indexed_files(where)).num_rows)
 
     def to_arrow(self, table: str = "clips", columns: list[str] | None = None, where: str | None = None) -> pa.Table:
         """Rows of ``files``, ``clips``, ``frames``, ``pools`` or ``batches`` as they were when the index was opened.

@@ -10,7 +10,7 @@ import numpy.typing as npt
 import pyarrow as pa
 import pyarrow.compute as pc
 
-from pipeline.index.tables import among, to_matrix
+from pipeline.index.tables import among, indexed_files, to_matrix
 from pipeline.search.audit import ExactAnswer, Found
 from pipeline.search.sample import BLOCK_UNITS, BestAnswers, Integers, Matrix, draw_parts
 from pipeline.search.scores import dot_products, to_cosines
@@ -38,7 +38,7 @@ def draw_clips(files: Any, clips: Any, max_clips: int, rng: np.random.Generator)
         files, clips: tables, ``lance.LanceDataset``.
     """
     columns = ["file_id", "audio_id", "n_clips", "duration_s"]
-    rows = files.to_table(columns=columns, filter="status = 'indexed' AND n_clips > 0")
+    rows = files.to_table(columns=columns, filter=indexed_files("n_clips > 0"))
     n_clips = rows["n_clips"].to_numpy().astype(np.int64)
     numbers, parts = draw_parts(n_clips, PART_CLIPS, max_clips, rng)
     drawn, n_parts = rows.take(pa.array(numbers)), -(-n_clips[numbers] // PART_CLIPS)

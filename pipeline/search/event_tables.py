@@ -9,7 +9,8 @@ from typing import Any
 from pipeline import schema
 from pipeline.index.row_positions import RowPositions
 from pipeline.index.search_settings import SearchSettings
-from pipeline.search.candidates import Scope, quote
+from pipeline.index.tables import among, indexed_files
+from pipeline.search.candidates import Scope
 from pipeline.search.events import Holder
 from pipeline.search.recent import Recent
 
@@ -115,7 +116,7 @@ class EventTables:
         return files, positions
 
     def _read_files(self, audio_ids: set[str], where: str | None) -> dict[str, AudioFiles]:
-        condition = f"audio_id IN ({quote(audio_ids)}) AND {indexed_files(where)}"
+        condition = f"{among('audio_id', audio_ids)} AND {indexed_files(where)}"
         columns = ["audio_id", "uri", "duration_s", "n_frames", *self.metadata]
         search = self.files.search().where(condition).select(columns).limit(self.n_files)
         found = {audio_id: AudioFiles(0, []) for audio_id in audio_ids}
@@ -126,12 +127,7 @@ class EventTables:
         return found
 
     def _read_positions(self, audio_ids: set[str]) -> dict[str, int]:
-        search = self.frames.search().where(f"begins IN ({quote(audio_ids)})").select(["begins"])
+        search = self.frames.search().where(among("begins", audio_ids)).select(["begins"])
         found = search.with_row_id(True).limit(len(audio_ids)).to_arrow()
         positions = self.positions.of(found["_rowid"].to_numpy()).tolist()
         return dict(zip(found["begins"].to_pylist(), positions, strict=True))
-
-
-def indexed_files(where: str | None) -> str:
-    """The filter of the indexed files that ``where`` selects."""
-    return "status = 'indexed'" + ("" if where is None else f" AND ({where})")

@@ -13,10 +13,10 @@ from typing import Any, NamedTuple
 import numpy as np
 import pyarrow.compute as pc
 
-from pipeline.index.tables import to_matrix
+from pipeline.index.tables import indexed_files, to_matrix
 from pipeline.search.candidates import FrameScan, PoolSearch, Scope
 from pipeline.search.event_reader import EventQuery, EventReader
-from pipeline.search.event_tables import EventTables, indexed_files
+from pipeline.search.event_tables import EventTables
 from pipeline.search.events import EventFrames, Holder
 from pipeline.search.scores import check_query, longest_norm, max_score_error
 from pipeline.search.tables import read_rows

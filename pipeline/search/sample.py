@@ -17,7 +17,7 @@ import numpy.typing as npt
 import pyarrow as pa
 import pyarrow.compute as pc
 
-from pipeline.index.tables import among, to_matrix
+from pipeline.index.tables import among, indexed_files, to_matrix
 from pipeline.search.audit import ExactAnswer, Found
 from pipeline.search.events import EventFrames, Levels, read_events
 
@@ -64,7 +64,7 @@ def draw_units(files: Any, max_frames: int, rng: np.random.Generator) -> list[Un
     Args:
         files: the ledger, a ``lance.LanceDataset``.
     """
-    rows = files.to_table(columns=["audio_id", "n_frames"], filter="status = 'indexed' AND n_frames > 0")
+    rows = files.to_table(columns=["audio_id", "n_frames"], filter=indexed_files("n_frames > 0"))
     rows = rows.group_by("audio_id").aggregate([("n_frames", "max")])
     n_frames = rows["n_frames_max"].to_numpy().astype(np.int64)
     audios, parts = draw_parts(n_frames, PART_FRAMES, max_frames, rng)
