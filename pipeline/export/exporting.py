@@ -28,6 +28,9 @@ Asked = dict[str, Any]
 FindLabels = Callable[[], Sequence[Label]]
 """Finds the labels of an export. It is not called where an export goes on."""
 
+FindSounds = Callable[[Sequence[Label]], OpenSound]
+"""Told all labels of an export, gives what opens the recording of each."""
+
 OnProgress = Callable[[int, int], None]
 """Told how many steps are done, and of how many."""
 
@@ -84,7 +87,7 @@ def export_cuts(
     folder: Folder,
     request: Asked,
     find_labels: FindLabels,
-    open_sound: OpenSound,
+    find_sounds: FindSounds,
     on_progress: OnProgress = lambda done, all: None,
 ) -> Exported:
     """Cut the labels out of their recordings, into a folder, and write a manifest.
@@ -98,6 +101,7 @@ def export_cuts(
         UsageError: as ``Folder.begin``.
     """
     labels, container = _begin(folder, request, find_labels), request["format"]
+    open_sound = find_sounds(labels)
     cuts, all_values = plan_cuts(labels, container, request["padding_s"]), list[dict[str, Any]]()
     for step, first in enumerate(range(0, len(cuts), AT_ONCE)):
         some = folder.find_note(step)
@@ -142,7 +146,7 @@ def export_label_vectors(
     """
     plan = folder.begin(request, lambda: _plan(find_labels(), table.state))
     labels, table = _read_labels(plan), _pin(table, plan)
-    columns = table.schema_of(of_labels=True)
+    columns = table.label_columns
     done = Exported(len(labels))
     for step, first in enumerate(range(0, max(1, len(labels)), LABELS_AT_ONCE)):
         some, name = labels[first : first + LABELS_AT_ONCE], f"{table.name}-{step:05d}.parquet"
@@ -183,7 +187,7 @@ def export_all_vectors(
     table = _pin(table, folder.begin(request, lambda: _plan([], table.state)))
     files = table.state.read_files(where)
     ids = None if where is None else select_ids(files, table.name)
-    columns, n_parts = table.schema_of(of_labels=False), table.n_parts
+    columns, n_parts = table.columns, table.n_parts
     done = Exported(names=["files.parquet"])
     folder.write("files.parquet", parquet_stream(files.to_batches(), files.schema))
     for step in range(n_parts):

@@ -3,7 +3,7 @@
 import datetime as dt
 from collections.abc import Iterable, Sequence
 from dataclasses import dataclass, field, fields, replace
-from functools import cache
+from functools import lru_cache
 from typing import Any
 
 from pipeline import storage
@@ -43,6 +43,9 @@ class Label:
     metadata: dict[str, Any] = field(default_factory=dict)
     """The user's columns."""
 
+
+MAX_KEPT_URIS = 10_000
+"""Uris whose recordings are kept in memory, so that a store is not asked again for each label of a time range."""
 
 FIELDS: tuple[str, ...] = tuple(each.name for each in fields(Label) if each.name != "metadata")
 
@@ -101,7 +104,7 @@ def place_in_recording(label: Label) -> Label:
     return replace(label, uri=recording, start_s=label.start_s + begin_s, end_s=label.end_s + begin_s, peak_s=peak_s)
 
 
-@cache
+@lru_cache(MAX_KEPT_URIS)
 def find_recording(uri: str) -> tuple[str, float]:
     """The recording that a file is or that it is a time range of, and where it begins there, in seconds."""
     recording, time_range = split_uri(uri)

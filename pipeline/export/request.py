@@ -23,7 +23,7 @@ from pipeline.export.folder import Folder
 from pipeline.export.hits_file import read_hits
 from pipeline.export.labels import Label
 from pipeline.export.recordings import Recordings
-from pipeline.export.sources import Questions, ask, check_verdicts, complete_labels, read_marks
+from pipeline.export.sources import Answer, Questions, ask, check_verdicts, complete_labels, read_marks
 from pipeline.export.streams import parquet_stream, zip_stream
 from pipeline.export.texts import TEXT_FORMATS, encode_lines, list_files
 from pipeline.export.vectors import Precision, State, Table, VectorTable, select_ids
@@ -95,14 +95,6 @@ class Request:
         return {"index": absolute(index), "format": self.form, "hits": digest} | named | asdict(self.questions)
 
 
-@dataclass
-class Answer:
-    """The labels of a request. ``is_cut``: an exact scan might find better events."""
-
-    labels: list[Label] = field(default_factory=list)
-    is_cut: bool = False
-
-
 @dataclass(frozen=True)
 class Stream:
     """An export as bytes: ``name`` of the file, its content in pieces, and the labels that are left out of it."""
@@ -145,7 +137,7 @@ def to_stream(index: Index, request: Request, labels: list[Label]) -> Stream:
         return _stream_vectors(index, request, labels)
     if form in CUTS:
         files: Iterable[tuple[str, Iterable[bytes]]] = cut_files(
-            labels, form, Recordings(index).open, request.padding_s
+            labels, form, Recordings(index, labels).open, request.padding_s
         )
         return Stream(f"{form}.zip", zip_stream(files))
     labels, gone = (labels, []) if TEXT_FORMATS[form].tells_status else part_gone(labels)
@@ -160,13 +152,13 @@ def _stream_vectors(index: Index, request: Request, labels: list[Label]) -> Stre
     table, where = _open_vectors(index, request), request.questions.where
     if not request.is_of_all:
         rows = table.read_labels(labels, [])
-        return Stream(f"{table.name}.parquet", parquet_stream(rows, table.schema_of(of_labels=True), ["vector"]))
+        return Stream(f"{table.name}.parquet", parquet_stream(rows, table.label_columns, ["vector"]))
     files = table.state.read_files(where)
     ids = None if where is None else select_ids(files, table.name)
     rows = (batch for number in range(table.n_parts) for batch in table.read_part(number, ids))
     both = [
         ("files.parquet", parquet_stream(files.to_batches(), files.schema)),
-        (f"{table.name}.parquet", parquet_stream(rows, table.schema_of(of_labels=False), ["vector"])),
+        (f"{table.name}.parquet", parquet_stream(rows, table.columns, ["vector"])),
     ]
     return Stream(f"{request.form}.zip", zip_stream(both))
 
@@ -185,14 +177,14 @@ def export_into(
     answer, folder, asked = Answer(), Folder(out), request.identify(index.path)
 
     def find() -> list[Label]:
-        found = find_labels(index, request)
-        answer.labels, answer.is_cut = found.labels, found.is_cut
-        return found.labels
+        nonlocal answer
+        answer = find_labels(index, request)
+        return answer.labels
 
     if request.form in TEXT_FORMATS:
         return export_texts(folder, asked, find, TEXT_FORMATS[request.form]), answer
     if request.form in CUTS:
-        return export_cuts(folder, asked, find, Recordings(index).open, on_progress), answer
+        return export_cuts(folder, asked, find, lambda labels: Recordings(index, labels).open, on_progress), answer
     table, where = _open_vectors(index, request), request.questions.where
     if not request.is_of_all:
         return export_label_vectors(folder, asked, find, table, on_progress), answer

@@ -1,7 +1,7 @@
 """Where labels come from: questions to an index, its marks, or hits that were found before."""
 
 from collections.abc import Iterable, Sequence
-from dataclasses import dataclass, replace
+from dataclasses import dataclass, field, replace
 from typing import Any
 
 from pipeline.errors import UsageError, suggest
@@ -35,14 +35,14 @@ class Questions:
 
 
 @dataclass(frozen=True)
-class Answers:
-    """What was found, text by text, best first. ``is_cut``: exact scans might find better events."""
+class Answer:
+    """Labels that were found, text by text, best first. ``is_cut``: exact scans might find better events."""
 
-    labels: list[Label]
+    labels: list[Label] = field(default_factory=list)
     is_cut: bool = False
 
 
-def ask(index: Index, questions: Questions) -> Answers:
+def ask(index: Index, questions: Questions) -> Answer:
     """The hits of each text, then the events of each, as labels with what the index knows of their files.
 
     Raises:
@@ -66,7 +66,7 @@ def ask(index: Index, questions: Questions) -> Answers:
         )
     for text, events in zip(asked.locates, found, strict=True):
         labels += label_found(events, text)
-    return Answers(complete_labels(index, labels), any(events.is_cut for events in found))
+    return Answer(complete_labels(index, labels), any(events.is_cut for events in found))
 
 
 def read_marks(index: Index, verdicts: Sequence[str] = ()) -> list[Label]:

@@ -109,11 +109,23 @@ class VectorTable:
         """The user's columns."""
         return list(schema.metadata_columns(self.rows.schema).names) if self.name == "clips" else []
 
-    def schema_of(self, *, of_labels: bool) -> pa.Schema:
-        """The columns of the file: of hits, those of ``OF_LABEL`` come first; else, the user's come last.
+    @cached_property
+    def columns(self) -> pa.Schema:
+        """The columns of a file of the whole table: the user's come last, before the vector.
 
         The file's own metadata has an entry ``earshot``, JSON: which index, which state, and which model.
         """
+        return self._make_schema(of_labels=False)
+
+    @cached_property
+    def label_columns(self) -> pa.Schema:
+        """The columns of a file of the vectors of hits: those of ``OF_LABEL`` come first, and the user's are left out.
+
+        The file's own metadata is that of ``columns``.
+        """
+        return self._make_schema(of_labels=True)
+
+    def _make_schema(self, *, of_labels: bool) -> pa.Schema:
         stored = self.rows.schema
         dimension = stored.field("vector").type.list_size
         end_s = pa.field("end_s", pa.float64(), nullable=False)
@@ -151,7 +163,7 @@ class VectorTable:
         ):
             kept = batch if ids is None else batch.filter(pc.is_in(batch[key], ids))
             if kept.num_rows:
-                yield self._finish(kept, self.schema_of(of_labels=False), {})
+                yield self._finish(kept, self.columns, {})
 
     # --- the vectors of labels ----------------------------------------------------------------------------------------
 
@@ -178,7 +190,7 @@ class VectorTable:
         rows = self.rows.to_batches(columns=[*columns, "vector"], filter=where, **READ)
         for batch in rows:
             if batch.num_rows:
-                yield self._finish(batch, self.schema_of(of_labels=True), said)
+                yield self._finish(batch, self.label_columns, said)
 
     def read_labels(self, labels: Iterable[Label], missing: list[Label]) -> Iterator[pa.RecordBatch]:
         """The rows of each label in turn; labels without any are added to ``missing``."""

@@ -18,7 +18,7 @@ from pipeline.export.folder import STATE, Folder
 from pipeline.export.hits_file import read_hits
 from pipeline.export.labels import Label
 from pipeline.export.recordings import open_as_is
-from tests.helpers.exports import RATE_HZ, die_at_every_step, list_steps, open_tape, read_folder
+from tests.helpers.exports import RATE_HZ, die_at_every_step, find_tapes, list_steps, open_tape, read_folder
 
 LABELS = [
     Label("/s/a/x.wav", 1.0, 1.5, "a bell ringing", rank=1, score=2.0),
@@ -33,7 +33,7 @@ REQUEST = {"format": "wav", "padding_s": 0.25}
 
 
 def export(folder: Folder) -> Exported:
-    return export_cuts(folder, REQUEST, lambda: LABELS, open_tape)
+    return export_cuts(folder, REQUEST, lambda: LABELS, find_tapes)
 
 
 def test_names_sort_in_the_order_of_the_labels_and_say_what_they_are() -> None:
@@ -98,7 +98,9 @@ def test_export_goes_on_with_what_it_found_first(tmp_path: Path) -> None:
         opened.append(label.uri)
         return open_tape(label, start_s, end_s)
 
-    done = export_cuts(Folder(str(tmp_path / "out")), REQUEST, lambda: pytest.fail("searched again"), open_again)
+    done = export_cuts(
+        Folder(str(tmp_path / "out")), REQUEST, lambda: pytest.fail("searched again"), lambda labels: open_again
+    )
     assert done == undisturbed
     assert opened == []
     assert read_folder(tmp_path / "out") == read_folder(tmp_path / "undisturbed")
@@ -108,17 +110,17 @@ def test_other_padding_is_another_export(tmp_path: Path) -> None:
     folder = Folder(str(tmp_path))
     folder.begin(REQUEST, lambda: {"labels": ""})
     with pytest.raises(UsageError, match=r"differs in padding_s \(0\.25, not 1\.0\)"):
-        export_cuts(folder, {**REQUEST, "padding_s": 1.0}, lambda: LABELS, open_tape)
+        export_cuts(folder, {**REQUEST, "padding_s": 1.0}, lambda: LABELS, find_tapes)
 
 
 def test_nothing_found_is_a_manifest_without_rows(tmp_path: Path) -> None:
-    assert export_cuts(Folder(str(tmp_path)), REQUEST, list, open_tape).names == [MANIFEST]
+    assert export_cuts(Folder(str(tmp_path)), REQUEST, list, find_tapes).names == [MANIFEST]
     assert pd.read_csv(tmp_path / MANIFEST).empty
 
 
 def test_progress_counts_every_cut(tmp_path: Path) -> None:
     told: list[tuple[int, int]] = []
-    export_cuts(Folder(str(tmp_path)), REQUEST, lambda: LABELS, open_tape, lambda *done: told.append(done))
+    export_cuts(Folder(str(tmp_path)), REQUEST, lambda: LABELS, find_tapes, lambda *done: told.append(done))
     assert told[-1] == (len(LABELS), len(LABELS))
     assert [n for n, _ in told] == sorted(n for n, _ in told)
 
