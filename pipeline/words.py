@@ -1,4 +1,6 @@
-"""Numbers of things, durations and sizes in messages."""
+"""Numbers of things, durations, sizes and paths in messages."""
+
+import os
 
 
 def count(number: int, what: str) -> str:
@@ -22,3 +24,8 @@ def show_bytes(n_bytes: float) -> str:
             return f"{n_bytes:.0f} {unit}" if unit == "B" else f"{n_bytes:.1f} {unit}"
         n_bytes /= 1000
     return f"{n_bytes:.1f} TB"
+
+
+def show_path(path: str) -> str:
+    """The path, relative to the current folder if it is below that."""
+    return path.removeprefix(os.getcwd() + os.sep)

@@ -8,7 +8,8 @@ import typer
 
 from jobs.shared.indexing import run_index
 from jobs.shared.options import Json
-from jobs.shared.output import print_json, print_line, print_table, show_path
+from jobs.shared.output import print_json, print_line, print_table
+from pipeline.words import show_path
 
 if TYPE_CHECKING:
     from jobs.tiny.synth import Event

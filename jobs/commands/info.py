@@ -3,9 +3,9 @@
 from typing import Any
 
 from jobs.shared.options import Json, Path_
-from jobs.shared.output import print_json, print_table, show_path, show_when
+from jobs.shared.output import print_json, print_table, show_when
 from jobs.shared.recall import show_recall
-from pipeline.words import count, show_bytes, show_duration
+from pipeline.words import count, show_bytes, show_duration, show_path
 
 LABELS = {"updated_at": "updated", "written_by": "written by", "bytes": "on disk", "hours": "audio"}
 """Names of rows, where they are not those of the JSON fields."""

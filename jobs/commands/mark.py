@@ -18,11 +18,10 @@ from jobs.shared.output import (
     print_json,
     print_line,
     print_table,
-    show_path,
     show_time,
     show_when,
 )
-from pipeline.words import count
+from pipeline.words import count, show_path
 
 if TYPE_CHECKING:
     from pipeline.marks.mark import Mark

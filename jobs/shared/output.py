@@ -18,6 +18,7 @@ from io import TextIOWrapper
 from typing import TYPE_CHECKING, Any, TextIO
 
 from pipeline.credentials import without_credentials
+from pipeline.words import show_path
 
 if TYPE_CHECKING:
     from rich.console import Console
@@ -258,9 +259,3 @@ def show_time(seconds: float) -> str:
     minutes, rest = divmod(round(seconds * 100), 6000)
     hours, minutes = divmod(minutes, 60)
     return (f"{hours}:{minutes:02d}" if hours else f"{minutes}") + f":{rest // 100:02d}.{rest % 100:02d}"
-
-
-def show_path(uri: str) -> str:
-    """The path, relative to the current folder if it is below that."""
-    here = os.getcwd() + os.sep
-    return uri.removeprefix(here)

@@ -3,7 +3,6 @@
 A file that is gone, or cannot be decoded, still has its curves; a note says why there is no sound to show.
 """
 
-import os
 from collections.abc import Sequence
 from typing import TYPE_CHECKING
 
@@ -17,6 +16,7 @@ from pipeline.pictures.times import show_tick
 from pipeline.search.curves import FileFrames
 from pipeline.search.events import Rules
 from pipeline.search.found import Event
+from pipeline.words import show_path
 
 if TYPE_CHECKING:
     from pipeline.search.client import Index
@@ -54,7 +54,7 @@ def show_file(
         raise UsageError(f"{uri}: nothing {asked}: the file lasts {duration_s:.2f} s")
     curves = [index.curve(text, file.holder.uri, start_s, stop_s) for text in texts]
     spectrogram, notes = _look_at(file, start_s, stop_s, _FILE_VIEW)
-    return Panel(_show_path(file.holder.uri), start_s, stop_s, spectrogram, curves, rules, notes)
+    return Panel(show_path(file.holder.uri), start_s, stop_s, spectrogram, curves, rules, notes)
 
 
 def show_event(index: "Index", text: str, event: Event, rules: Rules) -> Panel:
@@ -66,7 +66,7 @@ def show_event(index: "Index", text: str, event: Event, rules: Rules) -> Panel:
     end_s = min(start_s + 2 * half_s, duration_s)
     curve = index.curve(text, event.uri, start_s, end_s)
     spectrogram, notes = _look_at(file, start_s, end_s, _EVENT_VIEW)
-    title = f"{event.rank}   {_show_path(event.uri)}"
+    title = f"{event.rank}   {show_path(event.uri)}"
     times = f"{show_tick(event.start_s, 0.01)} to {show_tick(event.end_s, 0.01)}"
     caption = f"{times}   {event.probability:.3f}"
     return Panel(title, start_s, end_s, spectrogram, [curve], rules, notes, (event.start_s, event.end_s), caption)
@@ -96,8 +96,3 @@ def _has_changed(file: FileFrames) -> bool:
     except Exception:  # each store has errors of its own; that it could be read is known
         return False
     return modified_ns != file.modified_ns or (not is_in_shard and size_bytes != file.size_bytes)
-
-
-def _show_path(uri: str) -> str:
-    """The path, relative to the current folder if it is below that."""
-    return uri.removeprefix(os.getcwd() + os.sep)
