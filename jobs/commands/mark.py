@@ -12,15 +12,7 @@ import typer
 from jobs.shared.hits import WIDE
 from jobs.shared.opening import open_for_question
 from jobs.shared.options import Json, Path_
-from jobs.shared.output import (
-    print_content,
-    print_error,
-    print_json,
-    print_line,
-    print_table,
-    show_time,
-    show_when,
-)
+from jobs.shared.output import print_content, print_error, print_json, print_line, print_table, show_time, show_when
 from pipeline.words import count, show_path
 
 if TYPE_CHECKING:

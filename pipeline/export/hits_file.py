@@ -1,8 +1,5 @@
 """Reads hits that a file holds: what `earshot query`, `locate` or `similar` prints with ``--json``, or a CSV export."""
 
-import csv
-import io
-import json
 import math
 from collections.abc import Iterator, Mapping
 from typing import Any
@@ -12,6 +9,7 @@ from pipeline.export.cells import read_cell
 from pipeline.export.labels import FIELDS, Label
 from pipeline.export.texts import METADATA
 from pipeline.formulas import unguard
+from pipeline.text_rows import decode, is_json, read_csv, read_json
 
 NUMBERS = ("start_s", "end_s", "score", "probability", "peak_s", "low_hz", "high_hz")
 WHOLE = ("rank", "sample_rate_hz")
@@ -27,46 +25,31 @@ def read_hits(path: str, data: bytes) -> list[Label]:
     Raises:
         UsageError: it is neither; a row lacks uri or times, or has a value that is none; naming the line.
     """
-    try:
-        text = data.decode("utf-8-sig")
-    except UnicodeDecodeError as error:
-        line = data.count(b"\n", 0, error.start) + 1
-        raise UsageError(f"{path}: line {line}: is not UTF-8: save the file as UTF-8") from None
-    rows = _read_json(path, text) if text.lstrip().startswith("{") else _read_csv(path, text)
+    text = decode(path, data)
+    rows = _read_json(path, text) if is_json(text) else _read_csv(path, text)
     return [_to_label(f"{path}: line {line}", row) for line, row in rows]
 
 
 def _read_json(path: str, text: str) -> Iterator[tuple[int, dict[str, Any]]]:
-    for number, line in enumerate(text.split("\n"), start=1):
-        if not line.strip():
-            continue
-        try:
-            row = json.loads(line)
-        except (ValueError, RecursionError) as error:
-            raise UsageError(f"{path}: line {number}: is no JSON: {error}") from None
-        if not isinstance(row, dict):
-            raise UsageError(f"{path}: line {number}: is no JSON object, as `earshot locate --json` prints them")
+    for line, row in read_json(path, text):
         said = row.pop("metadata", None) or {}
         if not isinstance(said, dict):
-            raise UsageError(f"{path}: line {number}: `metadata` is no JSON object")
-        yield number, {**{name: value for name, value in row.items() if value is not None}, "metadata": said}
+            raise UsageError(f"{path}: line {line}: `metadata` is no JSON object")
+        yield line, {**{name: value for name, value in row.items() if value is not None}, "metadata": said}
 
 
 def _read_csv(path: str, text: str) -> Iterator[tuple[int, dict[str, Any]]]:
-    reader = csv.reader(io.StringIO(text, newline=""), strict=True)
-    try:
-        header = [unguard(name.strip()) for name in next(reader, [])]
-        if missing := [name for name in NEEDED if name not in header] if text.strip() else []:
-            like = suggest(missing[0], header)
-            raise UsageError(
-                f"{path}: has no column `{missing[0]}`{like}: give what `earshot locate --json` prints, or a CSV with"
-                " the columns uri, start_s and end_s"
-            )
-        for cells in reader:
-            if cells:
-                yield reader.line_num, _read_cells(f"{path}: line {reader.line_num}", header, cells)
-    except csv.Error as error:
-        raise UsageError(f"{path}: line {reader.line_num}: is no CSV: {error}") from None
+    rows = read_csv(path, text)
+    _, names = next(rows, (0, []))
+    header = [unguard(name.strip()) for name in names]
+    if missing := [name for name in NEEDED if name not in header] if text.strip() else []:
+        like = suggest(missing[0], header)
+        raise UsageError(
+            f"{path}: has no column `{missing[0]}`{like}: give what `earshot locate --json` prints, or a CSV with"
+            " the columns uri, start_s and end_s"
+        )
+    for line, cells in rows:
+        yield line, _read_cells(f"{path}: line {line}", header, cells)
 
 
 def _read_cells(where: str, header: list[str], cells: list[str]) -> dict[str, Any]:

@@ -11,12 +11,12 @@ import json
 import re
 from collections.abc import Iterable, Iterator, Mapping
 from dataclasses import dataclass, replace
-from typing import Any
 
 from pipeline import storage
 from pipeline.errors import UsageError, one_line, suggest
 from pipeline.formulas import guard, unguard
 from pipeline.marks.mark import Judgement, Mark, collect
+from pipeline.text_rows import decode, is_json, read_csv, read_json
 
 COLUMNS = ("uri", "start_s", "end_s", "text", "verdict", "score", "who", "marked_at", "status", "audio_id")
 """Columns of a CSV file that is written. All but ``status``, which is no judgement, are read."""
@@ -26,7 +26,6 @@ FOUND = ("rank", "peak_s", "probability", "file_id", "clip_id", "metadata", "uri
 
 _SEPARATORS = ",;\t"
 _CLOCK = re.compile(r"(?:(\d+):)?(\d+):(\d+(?:\.\d+)?)")
-_BYTE_ORDER_MARK = "\ufeff"
 
 
 @dataclass(frozen=True)
@@ -72,9 +71,8 @@ def read_judgements(name: str, data: bytes, defaults: Defaults = Defaults()) -> 
     Raises:
         UsageError: naming the line: it is not UTF-8, a cell cannot be read, or a column is missing.
     """
-    text = _decode(name, data).removeprefix(_BYTE_ORDER_MARK)
-    is_json = text.lstrip().startswith("{")
-    columns, rows = _read_json(name, text) if is_json else _read_csv(name, text)
+    text = decode(name, data)
+    columns, rows = _read_json(name, text) if is_json(text) else _read_csv(name, text)
     given = {key for key in ("text", "verdict", "who") if getattr(defaults, key) is not None}
     _check_columns(name, columns, given)
     judgements = collect(rows, lambda row: _to_judgement(f"{name}: line {row[0]}", row[1], defaults))
@@ -100,19 +98,10 @@ def _format(value: object) -> str:
 # --- lines into cells -------------------------------------------------------------------------------------------------
 
 
-def _decode(name: str, data: bytes) -> str:
-    try:
-        return data.decode()
-    except UnicodeDecodeError as error:
-        line = data.count(b"\n", 0, error.start) + 1
-        raise UsageError(f"{name}: line {line}: is not UTF-8: save the table as UTF-8") from None
-
-
 def _read_csv(name: str, text: str) -> tuple[list[str], list[Cells]]:
     head = text.partition("\n")[0]
     separator = max(_SEPARATORS, key=head.count)
-    reader = csv.reader(io.StringIO(text, newline=""), delimiter=separator, strict=True)
-    lines = _number(name, reader)
+    lines = read_csv(name, text, separator)
     _, columns = next(lines, (0, []))
     columns = [column.strip() for column in columns]
     rows = list[Cells]()
@@ -128,36 +117,10 @@ def _read_csv(name: str, text: str) -> tuple[list[str], list[Cells]]:
     return columns, rows
 
 
-def _number(name: str, reader: Any) -> Iterator[tuple[int, list[str]]]:
-    """The rows of a CSV file, each with the number of the line on which it begins."""
-    before = 0
-    while True:
-        try:
-            cells = next(reader)
-        except StopIteration:
-            return
-        except csv.Error as error:
-            message = f"{error}; a cell that begins with a quote ends with one, and quotes in it are doubled"
-            raise UsageError(f"{name}: line {before + 1}: {message}") from None
-        if cells:
-            yield before + 1, cells
-        before = reader.line_num
-
-
 def _read_json(name: str, text: str) -> tuple[list[str], list[Cells]]:
     columns: dict[str, None] = {}
     rows = list[Cells]()
-    for number, line in enumerate(text.split("\n"), start=1):
-        if not line.strip():
-            continue
-        try:
-            values = json.loads(line)
-        except (ValueError, RecursionError):
-            values = None
-        if not isinstance(values, dict):
-            raise UsageError(
-                f"{name}: line {number}: is no JSON object; give one on each line, as `--json` prints them"
-            )
+    for number, values in read_json(name, text):
         columns |= dict.fromkeys(values)
         rows.append((number, {key: cell for key, value in values.items() if (cell := _to_cell(value)).strip()}))
     return list(columns), rows

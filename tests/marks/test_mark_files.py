@@ -143,8 +143,8 @@ def test_defaults_hold_for_rows_that_do_not_say_it() -> None:
             [f"{HEAD},marked_at", "/a.wav,1,2,x,right,monday"],
             "line 2: marked_at 'monday': is no time: expected one like",
         ),
-        ([HEAD, '/a.wav,1,2,"x,right', "/b.wav,1,2,x,right"], "line 2: unexpected end of data; a cell that begins"),
-        ([HEAD, "/b.wav,1,2,x,right", '/a.wav,1,2,"x" y,right'], "line 3: .*expected after"),
+        ([HEAD, '/a.wav,1,2,"x,right', "/b.wav,1,2,x,right"], "line 2: is no CSV: unexpected end of data; a cell"),
+        ([HEAD, "/b.wav,1,2,x,right", '/a.wav,1,2,"x" y,right'], "line 3: is no CSV: .*expected after"),
         (["file,text,verdict", "/a.wav,x,right"], "has no column `uri`: it names the file"),
         (
             ["uri,text,verdct", "/a.wav,x,right"],
