@@ -1,5 +1,7 @@
 """Marks over HTTP are those of the index, all or none."""
 
+import json
+from pathlib import Path
 from typing import Any
 
 import pytest
@@ -7,6 +9,7 @@ from starlette.testclient import TestClient
 
 import pipeline
 from pipeline.config import Config
+from tests.helpers import served
 from tests.helpers.served import uri
 
 BELL = "a bell.wav"
@@ -37,6 +40,18 @@ def test_newest_marks_come_first_and_are_cut(own: Config, own_client: TestClient
     assert [each["text"] for each in found["marks"]] == ["three", "two"]
     assert found["is_cut"] is True
     assert own_client.get("/api/marks", params={"uri": "/not/there.wav"}).json()["marks"] == []
+
+
+def test_export_from_a_former_state_has_the_marks_of_now(own: Config, own_client: TestClient) -> None:
+    before = own_client.get("/api/info").json()["seq"]
+    bell = Path(uri(own, BELL))
+    bell.with_name("new.wav").write_bytes(bell.read_bytes() + bytes(4))
+    served.index(own)
+    assert own_client.post("/api/refresh").json()["seq"] > before
+    own_client.post("/api/marks", json={"marks": [mark(own)]})
+    answer = own_client.get("/api/export", params={"format": "jsonl", "marks": True, "at": before})
+    [line] = map(json.loads, answer.text.splitlines())
+    assert (line["uri"], line["text"], line["verdict"]) == (str(bell), "a bell", "right")
 
 
 @pytest.mark.parametrize(
