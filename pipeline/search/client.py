@@ -11,49 +11,35 @@ Models are loaded at the first question that needs them, and kept.
 """
 
 import math
-import shlex
 from collections.abc import Iterable, Sequence
 from dataclasses import replace
 from typing import Any, overload
 
 import numpy as np
 import numpy.typing as npt
-import pyarrow as pa
 
-from pipeline import schema
 from pipeline.config import DecodeConfig, WindowConfig
 from pipeline.encoder.checkpoint import ModelIdentity
 from pipeline.encoder.encoder import probability
 from pipeline.errors import UsageError
 from pipeline.grid import Waveform, span_to_frames
-from pipeline.index import vector_index
-from pipeline.index.handle import Generation, open_index
 from pipeline.index.search_settings import SearchSettings
-from pipeline.index.tables import indexed_files
 from pipeline.index.tuning import find_settings
 from pipeline.marks.add import add_marks
 from pipeline.marks.mark import Judgement, Mark, Marked
-from pipeline.marks.read import count_marks, list_marks
+from pipeline.marks.read import list_marks
 from pipeline.search.clips import Hit, find_clips
-from pipeline.search.curves import Curve, FileFrames, find_file, read_scores
-from pipeline.search.description import (
-    count_rows,
-    describe_place,
-    describe_rebuild,
-    describe_recall,
-    describe_settings,
-    list_history,
-)
+from pipeline.search.curves import Curve, read_scores
 from pipeline.search.event_reader import EventQuery
 from pipeline.search.event_tables import EventTables
 from pipeline.search.events import Events, Levels, Rules, to_event
 from pipeline.search.find_events import find_all_events
+from pipeline.search.opened import OpenedIndex
 from pipeline.search.query_vectors import QueryModels, check_waveform, embed_sound
 from pipeline.search.scores import Vector
-from pipeline.search.tables import check_where, open_table, read_rows
 
 
-class Index:
+class Index(OpenedIndex):
     """An index in the state that it had when it was opened. Open it again to see later batches. Marks are always those
     of now.
 
@@ -66,18 +52,8 @@ class Index:
     """
 
     def __init__(self, path: str, models: QueryModels | None = None) -> None:
-        self.path = path
+        super().__init__(path)
         self._models = models or QueryModels(path)
-        self._handle = open_index(path)
-        self._live = self._handle.live
-        self.tables = self._live.path
-        """The path of its LanceDB database: ``path`` itself, until the index is rebuilt."""
-        self.settings = self._live.settings
-        self.state = self._handle.state
-        """The number of the published state, which grows with each batch."""
-        self._opened: dict[str, Any] = {}
-        self._checked: set[tuple[str, str | None]] = set()
-        """Filters that fit the columns of a table."""
         self._search_settings: dict[str, SearchSettings | None] = {}
         self._event_tables_by_exact: dict[bool, EventTables] = {}
 
@@ -278,41 +254,6 @@ class Index:
         scores = read_scores(self._event_tables(exact=True), file, query, first, stop)
         return Curve(file.holder.uri, file.audio_id, text, first, scores, self._identity("frame_model"), file.holder)
 
-    def find_file(self, uri: str) -> FileFrames:
-        """An indexed file: who holds which audio, how long it is, and how many frames are stored.
-
-        Args:
-            uri: as hits have it, or a path from which that can be told.
-
-        Raises:
-            UsageError: the index has no such file, or could not index it.
-        """
-        return find_file(self._open("files"), uri, list(self.metadata.names), self.path)
-
-    def _event_tables(self, exact: bool) -> EventTables:
-        """The tables that events are found in. They are kept: the next question need not open them again."""
-        if exact not in self._event_tables_by_exact:
-            settings = self._settings("pools", exact)
-            pools = None if settings is None else self._open("pools")
-            self._event_tables_by_exact[exact] = EventTables(
-                self._open("frames"), self._open("files"), pools, settings or SearchSettings()
-            )
-        return self._event_tables_by_exact[exact]
-
-    def _settings(self, name: str, exact: bool) -> SearchSettings | None:
-        """How the vector index of a table is searched; None for an exact scan: as asked, or where there is none."""
-        if name not in self._search_settings:
-            self._search_settings[name] = find_settings(self._live, name)
-        return None if exact else self._search_settings[name]
-
-    def _clip_settings(self, command: str, k: int, exact: bool) -> SearchSettings | None:
-        """How clips are searched. For more hits than the recall was measured with, all partitions are read."""
-        settings, tuning = self._settings("clips", exact), self._live.tuning
-        measured = tuning.measured.get(command) if tuning else None
-        if settings is None or (measured and k <= measured.k):
-            return settings
-        return settings.for_partitions(None)
-
     def mark(
         self,
         uri: str,
@@ -339,7 +280,7 @@ class Index:
 
     def mark_all(self, judgements: Sequence[Judgement]) -> Marked:
         """Like ``mark``, for several judgements: all are stored, or none if one is wrong."""
-        return add_marks(self._live, judgements)
+        return add_marks(self.live, judgements)
 
     def marks(self, uri: str | None = None, *, history: bool = False) -> list[Mark]:
         """All marks that were made until now, also since the index was opened, and where their contents are.
@@ -350,38 +291,7 @@ class Index:
         Raises:
             UsageError: there is no file ``uri``, nor a mark of one.
         """
-        return list_marks(self._live, uri, history=history)
-
-    def describe(self) -> dict[str, Any]:
-        """Sources, format, size and age; counts by status and codec, rows, hours, marks; models and their dimension,
-        how files are cut; vector indexes, and recall."""
-        tables = {name: self._open(name) for name in self._live.versions}
-        return {
-            **describe_place(self._handle, self._live.seq),
-            **count_rows(tables),
-            "with_note": self.notes().num_rows,
-            "marks": count_marks(self.path),
-            **describe_settings(self.settings),
-            "recall": describe_recall(self._live),
-            "metadata": {column.name: str(column.type) for column in self.metadata},
-            "vector_indexes": vector_index.describe({name: self._live.open(name) for name in self._live.versions}),
-            "unfinished_rebuild": describe_rebuild(self._handle),
-        }
-
-    def notes(self) -> pa.Table:
-        """``uri`` and ``note`` of the indexed files that have a note."""
-        if "note" not in self._open("files").schema.names:  # format 2 had no notes
-            return schema.FILES.empty_table().select(["uri", "note"])
-        return self.to_arrow("files", ["uri", "note"], indexed_files("note IS NOT NULL"))
-
-    @property
-    def metadata(self) -> pa.Schema:
-        """The user's columns of ``files`` and ``clips``, and their types."""
-        return schema.metadata_columns(self._open("files").schema)
-
-    def history(self) -> list[dict[str, Any]]:
-        """What was published, oldest first. ``speed`` is seconds of audio per second, for batches with audio."""
-        return list_history(self.tables, self._live.seq)
+        return list_marks(self.live, uri, history=history)
 
     def embed(self, text: str) -> npt.NDArray[np.float32]:
         """The embedding (D,) of ``text`` with which clips are compared: float32, not normalised.
@@ -391,54 +301,29 @@ class Index:
         """
         return self._embed_text(text, "clip_model")
 
-    def count_indexed(self, where: str) -> int:
-        """The number of indexed files that ``where`` selects: SQL over the columns of ``files``."""
-        return int(self.to_arrow("files", ["file_id"], indexed_files(where)).num_rows)
-
-    def to_arrow(self, table: str = "clips", columns: list[str] | None = None, where: str | None = None) -> pa.Table:
-        """Rows of ``files``, ``clips``, ``frames``, ``pools`` or ``batches`` as they were when the index was opened.
-
-        Args:
-            where: SQL over its columns.
-
-        Raises:
-            UsageError: there is no such table or column, or ``where`` is not valid.
-        """
-        if table == "batches":
-            # The journal only grows, ``seq`` by ``seq``: leave out what was published later.
-            rows = open_table(self.tables, table)
-            where = f"seq <= {self._live.seq}" + (f" AND ({where})" if where else "")
-        elif table in self._live.versions:
-            rows = self._open(table)
-        else:
-            raise UsageError(f"table {table!r}: expected {', '.join(self._live.versions)} or batches")
-        return read_rows(rows, columns, where)
-
-    @property
-    def live(self) -> Generation:
-        """Its tables as they were published when it was opened."""
-        return self._live
-
-    def _open(self, name: str) -> Any:
-        if name not in self._opened:
-            self._opened[name] = open_table(self.tables, name, self._live.versions[name])
-        return self._opened[name]
-
-    def _table(self, name: str, where: str | None = None) -> Any:
-        """A table to search: it must have rows, and a filter must fit the columns that it is over.
-
-        A model takes seconds to load, so a wrong call is refused before.
-        """
-        table = self._open(name)
-        if table.count_rows() == 0:
-            raise UsageError(
-                f"{self.path}: nothing is indexed yet, so there is nothing to search; add files with `earshot index`,"
-                f" or see `earshot failures {shlex.quote(self.path)}`"
+    def _event_tables(self, exact: bool) -> EventTables:
+        """The tables that events are found in. They are kept: the next question need not open them again."""
+        if exact not in self._event_tables_by_exact:
+            settings = self._settings("pools", exact)
+            pools = None if settings is None else self._open("pools")
+            self._event_tables_by_exact[exact] = EventTables(
+                self._open("frames"), self._open("files"), pools, settings or SearchSettings()
             )
-        if (name, where) not in self._checked:
-            check_where(where, self._open("files") if name == "frames" else table)
-            self._checked.add((name, where))
-        return table
+        return self._event_tables_by_exact[exact]
+
+    def _settings(self, name: str, exact: bool) -> SearchSettings | None:
+        """How the vector index of a table is searched; None for an exact scan: as asked, or where there is none."""
+        if name not in self._search_settings:
+            self._search_settings[name] = find_settings(self.live, name)
+        return None if exact else self._search_settings[name]
+
+    def _clip_settings(self, command: str, k: int, exact: bool) -> SearchSettings | None:
+        """How clips are searched. For more hits than the recall was measured with, all partitions are read."""
+        settings, tuning = self._settings("clips", exact), self.live.tuning
+        measured = tuning.measured.get(command) if tuning else None
+        if settings is None or (measured and k <= measured.k):
+            return settings
+        return settings.for_partitions(None)
 
     @property
     def _decode_config(self) -> DecodeConfig:
