@@ -8,6 +8,7 @@ The exit code is 1 where a limit is missed.
 """
 
 import os
+import resource
 import statistics
 import subprocess
 import sys
@@ -15,7 +16,7 @@ import time
 from collections.abc import Iterator
 from functools import partial
 from pathlib import Path
-from typing import TYPE_CHECKING, Annotated, Any
+from typing import TYPE_CHECKING, Annotated, Any, NamedTuple
 
 import typer
 
@@ -91,29 +92,45 @@ def measure(folder: Path, model: str, rounds: int) -> Iterator[Figure]:
     again = [*EARSHOT, "index", str(sounds), "--into", str(index)]
     yield Figure("earshot index", f"again, of {FILES} files none is new", _median(again, rounds), "s", 8)
 
-    asked = [*EARSHOT, "query", str(index), TEXT]
-    bare = [sys.executable, "-c", BARE, str(find_checkpoint(model, None).folder)]
-    commands = (asked, bare, [sys.executable, "-c", "import torch"])
+    by_transformers = [sys.executable, "-c", BARE, str(find_checkpoint(model, None).folder)]
+    commands = ([*EARSHOT, "query", str(index), TEXT], by_transformers, [sys.executable, "-c", "import torch"])
     for command in commands:  # the first process of each reads files that the system caches
         _call(command)
-    turns = [tuple(map(_call, commands)) for _ in range(rounds)]
-    asked_s, bare_s, torch_s = (statistics.median(times) for times in zip(*turns, strict=True))
-    for what, of_s in (("importing torch", torch_s), ("embedding a text by transformers", bare_s)):
-        detail = f"{asked_s:.2f} s / {of_s:.2f} s"
-        yield Figure("earshot query", f"beside {what}", asked_s / of_s, "", 1.67, detail)
+    turns = [tuple(map(_cost, commands)) for _ in range(rounds)]
+    query, bare, torch = (Cost(*map(statistics.median, zip(*costs, strict=True))) for costs in zip(*turns, strict=True))
+    for what, of in (("importing torch", torch), ("embedding a text by transformers", bare)):
+        detail = f"{query.elapsed_s:.2f} s / {of.elapsed_s:.2f} s"
+        detail += f"; processor time {query.processor_s:.2f} s / {of.processor_s:.2f} s"
+        yield Figure("earshot query", f"beside {what}", query.elapsed_s / of.elapsed_s, "", 1.67, detail)
     yield Figure("pipeline.open(...).search", "in a process that stays up", _search_ms(str(index), rounds), "ms", 50)
 
 
-def _call(command: list[str]) -> float:
-    """Run a command; returns the seconds it took."""
-    began = time.perf_counter()
+class Cost(NamedTuple):
+    """The seconds that a command took, and those of processors, which a busy machine changes less."""
+
+    elapsed_s: float
+    processor_s: float
+
+
+def _cost(command: list[str]) -> Cost:
+    before, began = _processor_s(), time.perf_counter()
+    _call(command)
+    return Cost(time.perf_counter() - began, _processor_s() - before)
+
+
+def _processor_s() -> float:
+    """Of the processes that have ended."""
+    used = resource.getrusage(resource.RUSAGE_CHILDREN)
+    return used.ru_utime + used.ru_stime
+
+
+def _call(command: list[str]) -> None:
     subprocess.run(command, check=True, capture_output=True)
-    return time.perf_counter() - began
 
 
 def _median(command: list[str], rounds: int) -> float:
     _call(command)
-    return statistics.median(_call(command) for _ in range(rounds))
+    return statistics.median(_cost(command).elapsed_s for _ in range(rounds))
 
 
 def _search_ms(into: str, rounds: int) -> float:
