@@ -59,7 +59,7 @@ class AudioStream(AbstractContextManager["AudioStream"]):
         self.info = self._reader.info
         self.limit = LengthLimit(source.size_bytes, max_hours)
         self._decoded_s = 0.0
-        self._limited_from_s = 0.0
+        self._uncounted_s = 0.0  # what lies before the wanted samples, if it need not be decoded
         self._running: Iterator[Waveform] | None = None
         self._at = 0  # the sample that `_running` yields next
         self._kept: deque[Waveform] = deque()  # the newest blocks before that sample
@@ -119,12 +119,13 @@ class AudioStream(AbstractContextManager["AudioStream"]):
                 self._keeps = self.n_samples is None and (first > 0 or stop is not None)
                 self._at = self._go_to(first)
                 self._running = self._resample(self._checked(self._sound.pieces(exactly=exactly)))
-            self._limited_from_s = self._decoded_s
-            at = self._oldest
+            at, n_given = self._oldest, 0
             for block in chain(tuple(self._kept), self._go_on()):
                 wanted = block[max(0, first - at) : None if stop is None else max(0, stop - at)]
                 at += len(block)
                 if len(wanted):
+                    n_given += len(wanted)
+                    self.limit.check(samples_to_seconds(n_given))
                     yield wanted
                 if stop is not None and at >= stop:
                     return
@@ -163,13 +164,13 @@ class AudioStream(AbstractContextManager["AudioStream"]):
 
     def _go_to(self, first: int) -> int:
         """Seek to a place shortly before this sample, if possible. Returns the sample that decoding goes on with."""
-        before_s = first // SAMPLE_RATE_HZ - _PREROLL_S
-        if before_s <= 0 or self.n_samples is None:
+        if self.n_samples is None:
             return 0
+        before_s = max(0, first // SAMPLE_RATE_HZ - _PREROLL_S)
         # At whole seconds, the samples of every rate coincide with those at 48 kHz.
-        if not self._exact_reader.seek(before_s * self.info.sample_rate_hz):
+        if before_s and not self._exact_reader.seek(before_s * self.info.sample_rate_hz):
             return 0
-        self._decoded_s = float(before_s)
+        self._decoded_s, self._uncounted_s = float(before_s), samples_to_seconds(first)
         return before_s * SAMPLE_RATE_HZ
 
     def _check_length(self, first: int, stop: int | None) -> None:
@@ -225,7 +226,8 @@ class AudioStream(AbstractContextManager["AudioStream"]):
                 at_s = self._decoded_s + int(np.argmin(finite)) / rate_hz
                 raise FileFailure("decode", "not_finite", f"NaN or infinite sample at {at_s:.3f} s")
             self._decoded_s += len(mono) / rate_hz
-            self.limit.check(self._decoded_s - self._limited_from_s)
+            wanted_s = self._decoded_s if self._stop_s is None else min(self._decoded_s, self._stop_s)
+            self.limit.check_bytes(wanted_s - self._uncounted_s)
             beat()
             yield rate_hz, mono
 

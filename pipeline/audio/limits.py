@@ -22,13 +22,21 @@ class LengthLimit:
         self._max_hours = max_hours
 
     def check(self, duration_s: float) -> None:
-        """Refuse a sound of this duration, if it is too long.
+        """Refuse a sound of this duration, or a range of one, if it is too long.
 
         Raises:
             FileFailure: ``too_long``.
         """
         if self._max_hours is not None and duration_s > self._max_hours * 3_600:
             raise _too_long(f"longer than {self._max_hours:g} h, the limit `run.max_file_hours`")
+        self.check_bytes(duration_s)
+
+    def check_bytes(self, duration_s: float) -> None:
+        """The same by the bytes of the file alone: for sound that is only decoded on the way to a range.
+
+        Raises:
+            FileFailure: ``too_long``.
+        """
         if duration_s > self._by_bytes_s:
             hours = f"{self._by_bytes_s / 3_600:.1f} h"
             raise _too_long(f"{self._size_bytes:,} bytes decode to more than {hours}: no codec needs so few")

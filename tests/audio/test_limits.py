@@ -1,12 +1,16 @@
 """A file that decodes to more sound than its bytes can mean, or than a run allows, is a failure."""
 
 import io
+from pathlib import Path
 
 import numpy as np
 import pytest
 
 from pipeline.audio.decode import open_audio
 from pipeline.audio.limits import LengthLimit
+from pipeline.audio.recording import Recording
+from pipeline.config import DecodeConfig
+from pipeline.corpus.time_ranges import TimeRange
 from pipeline.errors import FileFailure
 from pipeline.grid import SAMPLE_RATE_HZ
 from tests.helpers.sounds import cut, encode, noise
@@ -88,6 +92,49 @@ def test_run_limits_the_hours_of_a_file(name: str) -> None:
     assert read(data, 12.5 / HOUR_S) == pytest.approx(12.0, abs=0.1)
     with pytest.raises(FileFailure, match=r"too_long: longer than 0\.003 h, the limit `run\.max_file_hours`"):
         read(data, 0.003)
+
+
+@pytest.mark.parametrize("name", ["wav_s16", "flac", "mp3", "ogg_opus", "m4a"])
+def test_ranges_are_limited_by_their_own_length_wherever_they_lie(tmp_path: Path, name: str) -> None:
+    """Also if a task reads several of them in one pass, or again what it has kept."""
+    path = tmp_path / "a"
+    path.write_bytes(encode(name, noise(30.0, 8_000), 8_000))
+    lengths_s = {(0, 4): 4.0, (3, 8): 5.0, (20, 25): 5.0, (25, 31): 5.0, (26, None): 4.0}
+    too_long = [(0, 6), (2, 8), (20, 26), (24, 30), (24, None), (0, None)]
+    wanted = [*lengths_s, *too_long]
+    for order in ([wanted], [wanted[::-1]], [[each] for each in wanted]):
+        for ranges in order:
+            with Recording(max_hours=5.5 / HOUR_S) as recording:
+                recording.fetch(str(path))
+                for first_s, stop_s in ranges:
+                    first, stop = TimeRange(first_s, stop_s).samples
+                    blocks = recording.stream(first, DecodeConfig()).blocks(first, stop)
+                    if (first_s, stop_s) in too_long:
+                        with pytest.raises(FileFailure, match=r"too_long: .*`run\.max_file_hours`"):
+                            list(blocks)
+                    else:
+                        found_s = sum(map(len, blocks)) / SAMPLE_RATE_HZ
+                        assert found_s == pytest.approx(lengths_s[first_s, stop_s], abs=0.1)
+
+
+def test_bytes_limit_how_far_into_a_recording_that_must_be_read_from_its_start_a_range_lies(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr("pipeline.audio.limits._ANY_FILE_S", 60.0)
+    path = tmp_path / "a.flac"
+    path.write_bytes(make_silent_flac(600, states_length=False))
+    early_s, late_s = (30, 39), (300, 309)
+    for order in ([early_s, late_s], [late_s, early_s]):
+        with Recording() as recording:
+            recording.fetch(str(path))
+            for first_s, stop_s in order:
+                first, stop = TimeRange(first_s, stop_s).samples
+                blocks = recording.stream(first, DecodeConfig()).blocks(first, stop)
+                if first_s == late_s[0]:
+                    with pytest.raises(FileFailure, match="no codec needs so few"):
+                        list(blocks)
+                else:
+                    assert sum(map(len, blocks)) == 9 * SAMPLE_RATE_HZ
 
 
 @pytest.mark.parametrize("bytes_per_s", [20, 25, 50, 1_000])
