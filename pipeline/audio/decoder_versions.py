@@ -12,6 +12,7 @@ from dataclasses import dataclass
 from enum import IntEnum
 from typing import Any
 
+from pipeline.audio.limits import most_seconds
 from pipeline.corpus.extensions import AUDIO_EXTENSIONS
 from pipeline.corpus.raw_formats import RAW_FORMATS, raw_format_of
 from pipeline.corpus.shards import extension_of
@@ -45,7 +46,10 @@ class Correction:
     """What tells of an indexed file whether it does."""
 
 
-COLUMNS = ("uri", "status", "stage", "reason", "codec", "channels", "decoder", "duration_s", "expected_duration_s")
+COLUMNS = (
+    *("uri", "status", "stage", "reason", "codec", "channels", "decoder"),
+    *("duration_s", "expected_duration_s", "size_bytes"),
+)
 """The columns of a ledger row that ``concerns`` may use."""
 
 _MAY_BE_RAW = re.compile("|".join(rf"\.{extension}" for extension in RAW_FORMATS), re.IGNORECASE)
@@ -72,10 +76,17 @@ def _was_refused(row: Mapping[str, Any]) -> bool:
     return bool(row["reason"] == "decode_error" and row["codec"] is None)
 
 
+def _is_mpeg(row: Mapping[str, Any]) -> bool:
+    """Whether a file is indexed mp3 or ADTS."""
+    if row["status"] != "indexed":
+        return False
+    is_adts = row["codec"] == "aac" and extension_of(split_uri(row["uri"])[0]) in ("aac", "adts")
+    return is_adts or row["codec"] in ("mp2", "mp3")
+
+
 def _is_mpeg_with_more_at_its_end(row: Mapping[str, Any]) -> bool:
     """Whether there may be a tag behind the frames. Where no duration is stated, the row does not tell."""
-    is_adts = row["codec"] == "aac" and extension_of(split_uri(row["uri"])[0]) in ("aac", "adts")
-    if row["status"] != "indexed" or not (is_adts or row["codec"] in ("mp2", "mp3")):
+    if not _is_mpeg(row):
         return False
     duration_s, expected_s = row["duration_s"], row["expected_duration_s"]
     if expected_s is None or duration_s is None:
@@ -182,6 +193,48 @@ def _is_stereo(row: Mapping[str, Any]) -> bool:
     return bool(row["status"] == "indexed" and row["channels"] == 2)
 
 
+def _may_be_like_chain(row: Mapping[str, Any]) -> bool:
+    """Whether an Ogg file may be a chain: its header states no duration then."""
+    return _has_sound(row) and row["expected_duration_s"] is None and _may_be_named(row, _OGG)
+
+
+def _may_be_joined(row: Mapping[str, Any]) -> bool:
+    """Whether FLAC may be joined though the ledger does not say that it is longer than its header states."""
+    if row["codec"] != "flac":
+        return False
+    return bool(row["reason"] == "out_of_range" or (_has_sound(row) and row["expected_duration_s"] is None))
+
+
+_UNTIMED = frozenset(["ac3", "ec3", "eac3", "dts", "dtshd", "thd", "truehd", "mlp"])
+_UNTIMED_CODECS = frozenset(["ac3", "eac3", "dts", "truehd", "mlp"])
+_UNTOLD_S = 0.08
+"""Three packets of mp3. Where fewer are missing, no version tells it."""
+
+_LOSSES_SINCE = 15
+
+
+def _may_hide_damage(row: Mapping[str, Any]) -> bool:
+    """Whether damage may be left out that no packet's time shows. No sound but the reason in the ledger differs: of
+    ranges, which would have to be encoded again, it stays as it is."""
+    if row["status"] != "indexed" or split_uri(row["uri"])[1]:
+        return False
+    if not _is_mpeg(row):
+        return row["codec"] in _UNTIMED_CODECS and _may_be_named(row, _UNTIMED)
+    duration_s, expected_s = row["duration_s"], row["expected_duration_s"]
+    if row["reason"] == "truncated" or expected_s is None or duration_s is None:
+        return row["reason"] == "truncated" or (row["decoder"] or 1) < _LOSSES_SINCE
+    return bool(expected_s - duration_s > _UNTOLD_S)
+
+
+def _may_be_too_long(row: Mapping[str, Any]) -> bool:
+    """Whether a file has more sound than its bytes can mean, or a range failed for what was read before it."""
+    if row["reason"] == "too_long":
+        return bool(split_uri(row["uri"])[1])
+    if row["status"] != "indexed" or row["size_bytes"] is None or row["duration_s"] is None:
+        return False
+    return bool(row["duration_s"] > most_seconds(row["size_bytes"]))
+
+
 CORRECTIONS: tuple[Correction, ...] = (
     Correction(2, "G.722 and GSM without a header are read by their extension", _has_no_header),
     Correction(3, "a tag behind the last frame of an mp3 or ADTS file is not decoded", _is_mpeg_with_more_at_its_end),
@@ -201,6 +254,12 @@ CORRECTIONS: tuple[Correction, ...] = (
     Correction(13, "channels that cancel each other are not mixed", _is_stereo, Look.CHANNELS),
     Correction(14, "m4a with several tracks and ogg with a picture are read as films are", _may_be_film, Look.STREAMS),
     Correction(15, "rm has times, clocks of MPEG may begin again, and all of joined FLAC is read", _may_lie_elsewhere),
+    Correction(16, "gaps in a chain of like links of Ogg become silence", _may_be_like_chain),
+    Correction(17, "joined FLAC is also read whole without a stated length, and by ranges", _may_be_joined),
+    Correction(18, "damage is told where packets have no times", _may_hide_damage),
+    Correction(
+        19, "more sound than its bytes can mean is refused, and of a range its own length counts", _may_be_too_long
+    ),
 )
 DECODER = max((correction.version for correction in CORRECTIONS), default=1)
 """The version that this code decodes with."""

@@ -8,6 +8,11 @@ _S_PER_BYTE = 0.1
 A gap in a container takes none: therefore any file may hold some hours."""
 
 
+def most_seconds(size_bytes: int) -> float:
+    """How much sound a file of this size may hold."""
+    return _ANY_FILE_S + size_bytes * _S_PER_BYTE
+
+
 class LengthLimit:
     """The longest sound that is read of a file.
 
@@ -17,7 +22,7 @@ class LengthLimit:
     """
 
     def __init__(self, size_bytes: int, max_hours: float | None) -> None:
-        self._by_bytes_s = _ANY_FILE_S + size_bytes * _S_PER_BYTE
+        self._by_bytes_s = most_seconds(size_bytes)
         self._size_bytes = size_bytes
         self._max_hours = max_hours
 

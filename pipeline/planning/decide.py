@@ -30,7 +30,7 @@ from pipeline.schema import Row
 ROWS_AT_ONCE = 5_000
 """Rows of tables that are taken out of Arrow at a time."""
 
-_COMPARED = ["size_bytes", "modified_ns", "content_hash", *(name for name in COLUMNS if name != "status")]
+_COMPARED = ["modified_ns", "content_hash", *(name for name in COLUMNS if name != "status")]
 """Columns of the ledger that are compared with every file, beside ``status``."""
 
 

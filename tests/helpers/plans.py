@@ -28,7 +28,8 @@ def known_row(uri: str, content: str, modified_ns: int, status: str = "indexed",
     row = empty_row(uri, schema.make_audio_id(content_hash(content)))
     row.update(status=status, stage=stage, reason=stage and "reason", message=stage and "why", duration_s=1.0)
     row.update(size_bytes=len(content), modified_ns=modified_ns, content_hash=content_hash(content), batch_id="0" * 32)
-    return row | {"n_clips": 1, "n_frames": 25, "sample_rate_hz": 48_000, "channels": 1, "codec": "flac"}
+    row.update(expected_duration_s=1.0, sample_rate_hz=48_000, channels=1, codec="flac")
+    return row | {"n_clips": 1, "n_frames": 25}
 
 
 class Disk:

@@ -2,6 +2,7 @@
 
 import os
 import wave
+from collections.abc import Callable
 from pathlib import Path
 from typing import Any
 
@@ -28,7 +29,17 @@ from tests.helpers.fakes import GRID, plan_batch
 from tests.helpers.indexes import table
 from tests.helpers.long import in_parts
 from tests.helpers.runs import WideEncoder, configure, in_place
-from tests.helpers.sounds import FORMATS, Samples, by_av, by_soundfile, encode, noise, tone
+from tests.helpers.sounds import (
+    FORMATS,
+    Samples,
+    by_av,
+    by_soundfile,
+    encode,
+    forget_total,
+    noise,
+    scribble,
+    tone,
+)
 
 BATCH = "0" * 32
 SOUND = tone(2.0, 48_000)
@@ -37,6 +48,11 @@ CROSSED = tone(2.0, 48_000, channels=2) * np.array([1, -1], np.float32)
 """The channels of a wrongly wired cable."""
 
 BURSTS = encode("ogg_vorbis", make_bursts(48_000), 48_000)
+
+
+def move_packets(data: bytes, move_s: Callable[[float], float]) -> bytes:
+    """An Ogg file with other times."""
+    return make_film("ogg", "", None, data=data, move_s=move_s)
 
 
 def two_tracks(container: str, *, film: bool = True) -> bytes:
@@ -57,6 +73,9 @@ SAME = {
     "on time.mkv": make_film("matroska", "libopus"),
     "unstated.mp3": encode("mp3_no_xing", SOUND, 48_000),
     "no pauses.amr": by_av("amr", "libopencore_amrnb")(tone(2.5, 8_000), 8_000),
+    "healthy chain.ogg": encode("ogg_opus", SOUND, 48_000) + encode("ogg_opus", SOUND, 48_000),
+    "unstated.flac": forget_total(encode("flac", SOUND, 48_000)),
+    "damaged.ac3": scribble(encode("ac3", STEREO, 48_000)),
     "stereo.wav#t=0.5,1.5": b"",
 }
 """Files that older versions decoded as they do now."""
@@ -76,6 +95,8 @@ CHANGED = {
     "picture.ogg": make_film("ogg", "", "libvpx", data=BURSTS),
     "vorbis.avi": make_film("avi", "", None, data=BURSTS),
     "chain.ogg": SAME["same.ogg"] + encode("ogg_opus", SOUND, 48_000),
+    "chain with a gap.ogg": BURSTS + move_packets(BURSTS, lambda time_s: 4.0 if time_s >= 5 else 0.0),
+    "joined.flac": forget_total(encode("flac", STEREO, 48_000)) + encode("flac", tone(2.0, 44_100), 44_100),
     "crossed.wav": encode("wav_s16", CROSSED, 48_000),
     "crossed.mp3": encode("mp3", CROSSED, 48_000),
     "film.mkv#t=2,5": b"",
@@ -85,6 +106,7 @@ CHANGED = {
 """For each correction, files that older versions decoded differently."""
 
 OTHER_LENGTH = {"duration_s": "duration_s - 0.5"}
+UNTOLD = dict.fromkeys(("stage", "reason", "message"), "NULL")
 SAID: dict[str, dict[str, str]] = {
     "tag.mp3": {"duration_s": "2.017"},
     "tag without a length.mp3": OTHER_LENGTH,
@@ -97,6 +119,9 @@ SAID: dict[str, dict[str, str]] = {
     "late.webm": {"duration_s": "2.005"},
     "vorbis.avi": OTHER_LENGTH,
     "chain.ogg": {"reason": "'truncated'", **OTHER_LENGTH},
+    "chain with a gap.ogg": {**UNTOLD, **OTHER_LENGTH},
+    "joined.flac": OTHER_LENGTH,
+    "damaged.ac3": UNTOLD,
     "on time.mkv": {"expected_duration_s": "NULL"},
 }
 """What the row of an older version says otherwise."""
