@@ -235,9 +235,10 @@ AUDIO = pa.struct(
         pa.field("modified_ns", pa.list_(pa.int64())),
         pa.field("offsets", pa.list_(pa.int64())),  # as in LISTED
         # Null: it is decoded and encoded. Else what to look at first (``decoder_versions.Look``): if it decodes as it
-        # did, with the duration that the index has of it, the rows there stay.
+        # did, with the duration and the note that the index has of it, the rows there stay.
         pa.field("look", pa.int8()),
         pa.field("stored_s", pa.float64()),
+        pa.field("stored_note", pa.string()),
     ]
 )
 """One audio content to index, and the files that hold it."""

@@ -79,6 +79,11 @@ class AudioStream(AbstractContextManager["AudioStream"]):
         """A remark for people on a file that is not faulty. Complete once ``blocks`` is exhausted."""
         return "; ".join(filter(None, [self._reader.note, self._reader.mixer.note])) or None
 
+    def decide_channels(self) -> None:
+        """Decode as much as tells how the channels are mixed, a minute at most: ``note`` says so then."""
+        if not self._reader.mixer.decided:
+            next(self.blocks(), None)
+
     @property
     def is_alone(self) -> bool:
         """Whether the file has no other stream of sound or picture, covers aside."""

@@ -22,7 +22,7 @@ from pipeline.corpus.time_ranges import split_uri
 class Look(IntEnum):
     """What of a file must be looked at to see whether it decodes as before; a later one includes those before it.
 
-    A file with a note, as on its tracks or channels, always counts as decoded differently.
+    A file that gets another note, as on its tracks or channels, counts as decoded differently.
     """
 
     CHANNELS = 1

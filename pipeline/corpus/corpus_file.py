@@ -2,7 +2,7 @@
 
 import sys
 from dataclasses import dataclass
-from typing import Any
+from typing import Any, NamedTuple
 
 from pipeline import schema
 from pipeline.corpus.raw_formats import raw_format_of
@@ -39,6 +39,15 @@ _WHOLE = TimeRange()
 def identify_audio(recording: str, time_range: TimeRange, content_hash: str) -> str:
     """Identity of the audio in a recording or in a time range of it: its bytes, and how they are read."""
     return schema.make_audio_id(content_hash, str(time_range), str(raw_format_of(recording) or ""))
+
+
+class Stored(NamedTuple):
+    """What the index has of a file that is looked at before it is encoded again, and what to look at."""
+
+    look: int
+    """One of ``decoder_versions.Look``."""
+    duration_s: float
+    note: str | None
 
 
 @dataclass(slots=True)
@@ -79,9 +88,8 @@ class CorpusFile:
         return has_size(self.uri, self.offset)
 
     @property
-    def look(self) -> tuple[int, float] | None:
-        """What to look at before it is encoded again (``decoder_versions.Look``), and the duration of its sound in the
-        index; None: nothing."""
+    def stored(self) -> Stored | None:
+        """What to look at before it is encoded again; None: nothing."""
         return None
 
     @property
@@ -103,7 +111,7 @@ class CorpusFile:
 class ExaminedFile(CorpusFile):
     """A file that is looked at before it is encoded again."""
 
-    look: tuple[int, float] | None = None
+    stored: Stored | None = None
 
 
 def has_size(uri: str, offset: int | None) -> bool:

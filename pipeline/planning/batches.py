@@ -9,7 +9,7 @@ import pyarrow as pa
 import pyarrow.compute as pc
 
 from pipeline import schema
-from pipeline.corpus.corpus_file import CorpusFile, estimated_s_of, size_of
+from pipeline.corpus.corpus_file import CorpusFile, Stored, estimated_s_of, size_of
 from pipeline.planning.plan import Plan
 from pipeline.schema import Row
 
@@ -81,7 +81,7 @@ def _work_s(files: list[CorpusFile]) -> float:
 
 def _audio(files: list[CorpusFile]) -> Row:
     """The AUDIO of a content, from the files that hold it."""
-    look = look_at(files)
+    look, stored_s, stored_note = look_at(files) or (None, None, None)
     return {
         "content_hash": files[0].content_hash,
         "start_s": files[0].start_s,
@@ -91,17 +91,18 @@ def _audio(files: list[CorpusFile]) -> Row:
         "uris": [file.uri for file in files],
         "modified_ns": [file.modified_ns for file in files],
         "offsets": [file.offset for file in files],
-        "look": look and look[0],
-        "stored_s": look and look[1],
+        "look": look,
+        "stored_s": stored_s,
+        "stored_note": stored_note,
     }
 
 
-def look_at(files: list[CorpusFile]) -> tuple[int, float] | None:
-    """What to look at before a content is encoded again, and how long it was; None if a file that holds it is not in
-    the index as it was."""
-    looks = [file.look for file in files if file.look is not None]
-    same = len(looks) == len(files) and len({stored_s for _, stored_s in looks}) == 1
-    return max(looks) if same else None
+def look_at(files: list[CorpusFile]) -> Stored | None:
+    """What to look at before a content is encoded again; None if a file that holds it is not in the index as it
+    was."""
+    stored = [file.stored for file in files if file.stored is not None]
+    same = len(stored) == len(files) and len({(each.duration_s, each.note) for each in stored}) == 1
+    return max(stored, key=lambda each: each.look) if same else None
 
 
 def cut_recordings(contents: list[list[CorpusFile]]) -> set[str]:

@@ -14,7 +14,15 @@ from dataclasses import asdict, dataclass, field
 import pyarrow as pa
 
 from pipeline.audio.decoder_versions import COLUMNS, CORRECTIONS, Correction, Look, find_correction, find_look
-from pipeline.corpus.corpus_file import CorpusFile, ExaminedFile, estimated_s_of, has_size, identify_audio, size_of
+from pipeline.corpus.corpus_file import (
+    CorpusFile,
+    ExaminedFile,
+    Stored,
+    estimated_s_of,
+    has_size,
+    identify_audio,
+    size_of,
+)
 from pipeline.corpus.listing import gc_paused
 from pipeline.corpus.source_scope import places_above
 from pipeline.errors import FileFailure
@@ -195,7 +203,9 @@ class _Decider:
 
     def _note_unexamined(self, contents: list[list[CorpusFile]]) -> None:
         """Correct the actions of files that would be examined, if not a further file needed their content encoded."""
-        encoded = {file.uri for files in contents if look_at(files) is None for file in files if file.look is not None}
+        encoded = {
+            file.uri for files in contents if look_at(files) is None for file in files if file.stored is not None
+        }
         if encoded and self._plan.list_actions:
             self._plan.actions = [
                 (uri, "redecoded" if action == "examined" and uri in encoded else action, why)
@@ -215,7 +225,7 @@ class _Decider:
             return file
         if file.uri in self._plan.outdated:
             self._plan.metadata_changed.append(old)
-        return ExaminedFile(**asdict(file), look=(look, old["duration_s"]))
+        return ExaminedFile(**asdict(file), stored=Stored(look, old["duration_s"], old["note"]))
 
     def _is_settled(self, file: CorpusFile, old: Row | None, audio_id: str) -> bool:
         """Whether a file needs no decoding, since the index knows its content; if so, notes what happens to it."""
@@ -300,7 +310,7 @@ def _why(file: CorpusFile, old: Row | None, group: list[CorpusFile], correction:
     if file.content_hash is not None and old["content_hash"] is not None:
         is_same = file.content_hash == old["content_hash"]
     if correction and is_same:
-        return "redecoded" if file.look is None else "examined", correction.what
+        return "redecoded" if file.stored is None else "examined", correction.what
     if old["status"] == "failed" and not _is_of_its_bytes(old):
         return "retried", f"could not be read before: {old['reason']}"
     if is_same:

@@ -1,7 +1,7 @@
 """The first stage that workers run, as plain functions: a planned batch in, windows and ledger rows out.
 
 Files with the same bytes are decoded once. A bad file is a row among the others. What the index has of a file may still
-hold after a correction of decoding (``decoder_versions``): such a file is examined first, and gives no windows then.
+hold after a correction of decoding: such a file is examined first (``examine``), and gives no windows then.
 """
 
 from collections.abc import Iterator
@@ -11,7 +11,7 @@ import numpy as np
 import pyarrow as pa
 
 from pipeline import schema
-from pipeline.audio.decoder_versions import DECODER, Look
+from pipeline.audio.decoder_versions import DECODER
 from pipeline.audio.recording import Recording
 from pipeline.audio.windows import cut_windows
 from pipeline.config import DecodeConfig
@@ -32,7 +32,8 @@ from pipeline.grid import (
     frames_to_seconds,
     samples_to_seconds,
 )
-from pipeline.planning.file_rows import CONFIRMED, copied_row, empty_row, failed_row, indexed_row
+from pipeline.planning.file_rows import copied_row, empty_row, failed_row, indexed_row
+from pipeline.run.examine import Examiner
 from pipeline.run.planned_files import PlannedFile, files_of
 from pipeline.schema import Row
 
@@ -100,10 +101,17 @@ def _decoded_table(rows: list[Row]) -> pa.Table:
 
 def _decode_rows(audios: list[Row], config: DecodeConfig, grid: Grid, recording: Recording) -> Iterator[Row]:
     done: _Done = {}
+
+    def measure(row: Row, file: PlannedFile) -> None:
+        recording.fetch(file.place)
+        for _ in _decode_content(row, recording, file, config, grid, WHOLE):
+            pass
+
+    examiner = Examiner(config, measure)
     with recording:
         for audio in audios:
             files = files_of(audio)
-            if audio.get("look") and (same := _examine(audio, files[0], config, grid, recording)) is not None:
+            if audio.get("look") and (same := examiner.examine(audio, files[0])) is not None:
                 yield _files_row([_placed(same, file) for file in files])
                 continue
             while files:
@@ -120,36 +128,6 @@ def _decode_rows(audios: list[Row], config: DecodeConfig, grid: Grid, recording:
                 else:
                     yield _files_row([_placed(row, file) for file in files])
                 break
-
-
-def _examine(audio: Row, file: PlannedFile, config: DecodeConfig, grid: Grid, recording: Recording) -> Row | None:
-    """The row of a content that decodes as it did when it was indexed; None if it may not, or does not decode.
-
-    All corrections change the length of the sound, but for those that choose a track or a channel: these leave a note.
-    """
-    row = empty_row(file.uri, identify_audio(file.recording, file.range, audio["content_hash"])) | {"decoder": DECODER}
-    try:
-        if audio["look"] == Look.LENGTH:
-            recording.fetch(file.place)
-            for _ in _decode_content(row, recording, file, config, grid, WHOLE):
-                pass
-            is_same = row["note"] is None and row["duration_s"] == audio["stored_s"]
-        else:
-            file.check_unchanged()
-            is_same = _sounds_plain(file, config, may_have_neighbours=audio["look"] == Look.CHANNELS)
-        file.check_unchanged()
-    except FileFailure:  # decoding finds it as well
-        return None
-    return row | {"status": CONFIRMED} if is_same else None
-
-
-def _sounds_plain(file: PlannedFile, config: DecodeConfig, *, may_have_neighbours: bool) -> bool:
-    """Whether a file has one track, whose channels are mixed to their mean. Decodes its beginning at most."""
-    from pipeline.audio.decode import open_audio
-
-    with open_audio(file.place, config, raw_format_of(file.recording)) as stream:
-        next(stream.blocks(), None)
-        return stream.note is None and (may_have_neighbours or stream.is_alone)
 
 
 def _decode_part(

@@ -43,7 +43,7 @@ def split_batch(
         with fetched(file.place) as source:
             with open_audio(source, config, raw_format_of(file.recording), max_hours) as stream:
                 n_samples = stream.n_samples
-                may_be_same = audio.get("look") and stream.note is None
+                may_be_same = audio.get("look") and stream.note == audio["stored_note"]
                 if n_samples is None or may_be_same or not stream.ends_as_promised():
                     return [planned]
                 first, stop = file.range.samples

@@ -9,7 +9,7 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from pipeline import schema
-from pipeline.corpus.corpus_file import CorpusFile, ExaminedFile
+from pipeline.corpus.corpus_file import CorpusFile, ExaminedFile, Stored
 from pipeline.planning.batches import MAX_FILES_PER_BATCH, group_copies, group_rows, pack, pack_alone
 from pipeline.planning.file_rows import copied_row, deleted_row
 from pipeline.planning.plan import Plan
@@ -67,12 +67,23 @@ def test_contents_that_are_only_examined_are_packed_more_densely() -> None:
     """Unless another file needs the content encoded."""
     plain = [[make_file(f"{number}.wav", estimated_s=10.0)] for number in range(100)]
     examined: list[list[CorpusFile]] = [
-        [ExaminedFile(**asdict(file), look=(1, 10.0)) for file in files] for files in plain
+        [ExaminedFile(**asdict(file), stored=Stored(1, 10.0, None)) for file in files] for files in plain
     ]
     mixed = [[*files, make_file(f"copy of {files[0].uri}", estimated_s=10.0)] for files in examined]
     assert [pack(contents, 100.0, "run").num_rows for contents in (plain, examined, mixed)] == [17, 4, 17]
     looks = [audio["look"] for row in pack(mixed, 100.0, "run").to_pylist() for audio in row["audios"]]
     assert set(looks) == {None}
+
+
+@pytest.mark.parametrize("other", [Stored(2, 10.0, "a note"), Stored(2, 9.0, None)])
+def test_content_of_which_the_index_says_two_things_is_not_examined(other: Stored) -> None:
+    def look(*stored: Stored) -> list[tuple[int | None, float | None, str | None]]:
+        files = [ExaminedFile(**asdict(make_file("a.wav")), stored=each) for each in stored]
+        audios = [audio for row in pack([[*files]], 100.0, "run").to_pylist() for audio in row["audios"]]
+        return [(audio["look"], audio["stored_s"], audio["stored_note"]) for audio in audios]
+
+    assert look(Stored(1, 10.0, None), other) == [(None, None, None)]
+    assert look(other, other._replace(look=1)) == [other]
 
 
 def test_rows_of_a_table_are_packed_in_their_order() -> None:

@@ -29,6 +29,7 @@ def test_new_files_are_decoded_and_only_equal_sizes_hashed() -> None:
         "offsets": [None, None],
         "look": None,
         "stored_s": None,
+        "stored_note": None,
     }
     assert audios["c.wav"]["uris"] == ["c.wav"]
     assert (audios["c.wav"]["content_hash"], audios["c.wav"]["size_bytes"]) == (None, 5)

@@ -19,6 +19,8 @@ from pipeline.planning.file_rows import CONFIRMED
 from pipeline.planning.request import RunRequest
 from pipeline.run.decode_stage import decode_batch
 from pipeline.run.driver import index_corpus
+from pipeline.run.examine import Examiner
+from pipeline.run.planned_files import PlannedFile, files_of
 from pipeline.run.prepare import plan_corpus
 from pipeline.run.split_stage import split_batch
 from tests.helpers.bursts import make_bursts, make_film, mux_tracks
@@ -154,9 +156,15 @@ def name_of(uri: str) -> str:
     return Path(uri).name
 
 
+def make_old(index: str, decoder: int = 2, note: str = "NULL") -> None:
+    """Make the rows of an index look as if an older version had written them, which knew no notes."""
+    table(index, "files").update({"decoder": str(decoder), "note": note})
+    publish(index)
+
+
 def make_older(config: Config) -> None:
     """Make an index look as if an older version had written it: other rows, other vectors where the sound differs."""
-    table(config.into, "files").update({"decoder": "2"})
+    table(config.into, "files").update({"decoder": "2", "note": "NULL"})
     ids = {name_of(row["uri"]): row["file_id"] for row in read(config.into, "files")}
     for name in SAID.keys() & ids.keys():
         table(config.into, "files").update(SAID[name], f"file_id = '{ids[name]}'")
@@ -224,8 +232,7 @@ def test_nothing_is_examined_if_the_decoder_is_kept(tmp_path: Path) -> None:
     (folder / "a.wav").write_bytes(SAME["stereo.wav"])
     config = configure(folder, tmp_path / "index")
     index_corpus(config, stages=in_place(WideEncoder()))
-    table(config.into, "files").update({"decoder": "2"})
-    publish(config.into)
+    make_old(config.into)
     index_corpus(config, stages=in_place(WideEncoder()), request=RunRequest(keep_decoder=True))
     assert [row["decoder"] for row in read(config.into, "files")] == [2]
     index_corpus(config, stages=in_place(WideEncoder()))
@@ -241,20 +248,43 @@ def test_what_is_only_examined_does_not_count_as_encoded(tmp_path: Path) -> None
     config = configure(folder, tmp_path / "index")
     index_corpus(config, stages=in_place(WideEncoder()))
     n_before = journal.read_journal(config.into).num_rows
-    table(config.into, "files").update({"decoder": "2"})
-    publish(config.into)
+    make_old(config.into)
     index_corpus(config, stages=in_place(WideEncoder()))
     written = journal.read_journal(config.into).to_pylist()[n_before:]
     assert [journal.encoded_s(row) for row in written if row["seconds"]] == [2.0]
 
 
+@pytest.mark.parametrize(("name", "decoder"), [("tracks.avi", 9), ("crossed.mp3", 12), ("crossed.wav", 12)])
+def test_file_with_a_note_is_encoded_once(tmp_path: Path, name: str, decoder: int) -> None:
+    """By the next correction that may concern it, it decodes as it did."""
+    folder = tmp_path / "in"
+    folder.mkdir()
+    (folder / name).write_bytes(CHANGED[name])
+    config = configure(folder, tmp_path / "index")
+    index_corpus(config, stages=in_place(WideEncoder()))
+    rows = rows_of(config.into)
+    for note, n_windows in (("note", 0), ("NULL", 1), ("'another note'", 1)):
+        make_old(config.into, decoder, note)
+        assert [action for _, action, _ in plan_corpus(config).actions] == ["examined"]
+        encoder = WideEncoder()
+        index_corpus(config, stages=in_place(encoder))
+        assert encoder.n_windows == n_windows
+        assert rows_of(config.into) == rows
+
+
 # --- by a worker ------------------------------------------------------------------------------------------------------
 
 
-def examine(path: Path, look: Look, stored_s: float = 2.0) -> dict[str, Any]:
-    """The row of a file that is examined, with the number of its windows that are to be encoded."""
+def plan_to_examine(path: Path, look: Look, stored_s: float = 2.0, note: str | None = None) -> dict[str, Any]:
+    """PLANNED, of a file that the index has."""
     planned = plan_batch(BATCH, [path])
-    planned["audios"][0] |= {"content_hash": hash_file(path), "look": look, "stored_s": stored_s}
+    stored = {"content_hash": hash_file(path), "look": look, "stored_s": stored_s, "stored_note": note}
+    return {**planned, "audios": [audio | stored for audio in planned["audios"]]}
+
+
+def examine(path: Path, look: Look, stored_s: float = 2.0, note: str | None = None) -> dict[str, Any]:
+    """The row of a file that is examined, with the number of its windows that are to be encoded."""
+    planned = plan_to_examine(path, look, stored_s, note)
     rows = [row for block in decode_batch(planned, DecodeConfig(), GRID) for row in block.to_pylist()]
     [file] = rows[-1]["files"]
     return {**file, "n_windows": len(rows) - 1}
@@ -287,6 +317,38 @@ def test_channels_that_cancel_each_other_are_found(tmp_path: Path, name: str, lo
     assert found["n_windows"] == found["n_clips"] > 0
 
 
+@pytest.mark.parametrize("name", ["tracks.avi", "crossed.wav", "crossed.mp3"])
+@pytest.mark.parametrize("look", [Look.CHANNELS, Look.LENGTH])
+def test_note_tells_whether_another_track_or_channel_is_read(tmp_path: Path, name: str, look: Look) -> None:
+    path = write(tmp_path / name, CHANGED[name])
+    new = examine(path, Look.LENGTH, 0.0)
+    assert new["note"] is not None
+    for note, status in ((new["note"], CONFIRMED), (None, "indexed"), ("another", "indexed")):
+        assert examine(path, look, new["duration_s"], note)["status"] == status
+
+
+def test_ranges_of_a_recording_are_looked_at_once(tmp_path: Path) -> None:
+    path = write(tmp_path / "a.wav", SAME["stereo.wav"])
+    time_ns = path.stat().st_mtime_ns
+    [audio] = plan_to_examine(path, Look.CHANNELS)["audios"]
+
+    def ask(examiner: Examiner, first_s: float) -> str | None:
+        part = {"start_s": first_s, "end_s": 2.0, "uris": [f"{path}#t={first_s},2"]}
+        [file] = files_of(audio | part)
+        row = examiner.examine(audio | part, file)
+        return None if row is None else str(row["status"])
+
+    def decode(row: dict[str, Any], file: PlannedFile) -> None:
+        pytest.fail("nothing is decoded as a whole")
+
+    examiner = Examiner(DecodeConfig(), decode)
+    assert ask(examiner, 0.5) == CONFIRMED
+    write(path, CHANGED["crossed.wav"])  # which only another look could find
+    os.utime(path, ns=(time_ns, time_ns))
+    assert ask(examiner, 1.5) == CONFIRMED
+    assert ask(Examiner(DecodeConfig(), decode), 1.5) is None
+
+
 @pytest.mark.parametrize("data", [two_tracks("mp4"), make_film("ogg", "", "libvpx", data=BURSTS)])
 def test_streams_beside_the_sound_are_found(tmp_path: Path, data: bytes) -> None:
     assert examine(write(tmp_path / "a", data), Look.STREAMS)["status"] == "indexed"
@@ -309,8 +371,7 @@ def test_file_that_does_not_decode_any_more_fails(tmp_path: Path) -> None:
 @pytest.mark.parametrize("look", Look)
 def test_file_that_has_changed_fails(tmp_path: Path, look: Look) -> None:
     path = write(tmp_path / "a.wav", SAME["stereo.wav"])
-    planned = plan_batch(BATCH, [path])
-    planned["audios"][0] |= {"content_hash": hash_file(path), "look": look, "stored_s": 2.0}
+    planned = plan_to_examine(path, look)
     os.utime(path, (1, 1))
     rows = [row for block in decode_batch(planned, DecodeConfig(), GRID) for row in block.to_pylist()]
     assert [(file["status"], file["reason"]) for file in rows[-1]["files"]] == [("failed", "changed_while_reading")]
@@ -326,8 +387,7 @@ def write_long(path: Path, samples: Samples) -> Path:
 def test_long_recording_is_cut_only_if_it_is_encoded_again(tmp_path: Path) -> None:
     for samples, is_cut in ((STEREO, False), (CROSSED, True)):
         path = write_long(tmp_path / "a.wav", samples)
-        planned = plan_batch(BATCH, [path])
-        planned["audios"][0] |= {"content_hash": hash_file(path), "look": Look.CHANNELS, "stored_s": 32.0}
+        planned = plan_to_examine(path, Look.CHANNELS, 32.0)
         parts = split_batch(planned, DecodeConfig(), GRID, part_s=4.0)
         assert (len(parts) > 1) is is_cut
         assert is_cut or parts == [planned]
@@ -342,8 +402,7 @@ def test_long_recordings_are_examined(tmp_path: Path) -> None:
     config = configure(folder, tmp_path / "index", run={"batch_s": 5.0})
     index_corpus(config, stages=in_parts(WideEncoder()))
     new, rows = live(config.into), rows_of(config.into)
-    table(config.into, "files").update({"decoder": "2"})
-    publish(config.into)
+    make_old(config.into)
     encoder = WideEncoder()
     index_corpus(config, stages=in_parts(encoder))
     assert (live(config.into), rows_of(config.into)) == (new, rows)
@@ -369,8 +428,7 @@ def test_metadata_that_changed_meanwhile_is_rewritten(tmp_path: Path) -> None:
     index("wood")
     path = str(tmp_path / "index")
     new = live(path)
-    table(path, "files").update({"decoder": "2"})
-    publish(path)
+    make_old(path)
     assert index("lake").n_windows == 1
     assert live(path) == new
     for name in ("files", "clips"):
