@@ -1,6 +1,7 @@
 """``earshot verify``: find what is wrong with an index, and repair it."""
 
 import secrets
+import shlex
 from dataclasses import dataclass
 from typing import TYPE_CHECKING, Annotated, Any
 
@@ -116,6 +117,12 @@ def _look(opened: "Handle", choose: _Sample | None, *, json: bool) -> "list[Find
         findings += compared.findings
         summary |= {"findings": len(findings), "compared": compared.n_compared, "indexed": compared.n_indexed}
         notes.append(f"{compared.n_compared} of {count(compared.n_indexed, 'file')} compared")
+        if compared.n_corrected:
+            summary["corrected"] = compared.n_corrected
+            notes.append(
+                f"{count(compared.n_corrected, 'file')} not compared, which may decode differently since a correction:"
+                f" `earshot reindex {shlex.quote(opened.path)}` brings them up to date"
+            )
     if json:
         print_json([*findings, summary])
         return findings

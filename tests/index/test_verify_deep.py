@@ -12,9 +12,12 @@ from pipeline.index.handle import open_index
 from pipeline.index.verify_deep import Stored, compare
 from pipeline.planning.request import RunRequest
 from pipeline.run.driver import index_corpus
+from tests.helpers.bursts import mux_tracks
 from tests.helpers.damage import first, rewrite
 from tests.helpers.fakes import GRID
-from tests.helpers.runs import WideEncoder, in_place
+from tests.helpers.indexes import table
+from tests.helpers.runs import WideEncoder, configure, in_place
+from tests.helpers.sounds import by_av, encode, tone
 from tests.helpers.tables import write_index
 
 
@@ -58,6 +61,42 @@ def test_unreadable_file_does_not_count_as_compared(config: Config) -> None:
     compared = compare(open_index(config.into).live, WideEncoder(), None)
     assert (compared.n_compared, compared.n_indexed) == (3, 4)
     assert [str(finding.uri).rsplit("/", 1)[1] for finding in compared.findings] == ["c.wav"]
+
+
+@pytest.fixture
+def older(tmp_path: Path) -> Config:
+    """An index of an older version, which mixed channels that cancel each other, and knew one track."""
+    (tmp_path / "in").mkdir()
+    wide, crossed = (tone(1.0, 48_000, channels=2) * np.array([1, sign], np.float32) for sign in (1, -1))
+    track = by_av("matroska", "aac", 64_000)(tone(1.0, 48_000), 48_000)
+    sounds = {
+        "plain.wav": encode("wav_s16", wide, 48_000),
+        "crossed.wav": encode("wav_s16", crossed, 48_000),
+        "tracks.m4a": mux_tracks("mp4", [track, track], film=False),
+        "film.mp4": mux_tracks("mp4", [track, track]),
+    }
+    for name, data in sounds.items():
+        (tmp_path / "in" / name).write_bytes(data)
+    config = configure(tmp_path / "in", tmp_path / "index")
+    index_corpus(config, stages=in_place(WideEncoder()))
+    table(config.into, "files").update({"decoder": "2", "note": "NULL"})
+    rewrite(config.into, "clips", "uri NOT LIKE '%/plain.wav'", lambda vectors: vectors / 2)
+    return config
+
+
+def test_what_a_correction_may_change_is_no_damage(older: Config) -> None:
+    compared = compare(open_index(older.into).live, WideEncoder(), None)
+    assert (compared.findings, compared.n_compared, compared.n_corrected, compared.n_indexed) == ([], 1, 3, 4)
+    index_corpus(older, stages=in_place(WideEncoder()))
+    compared = compare(open_index(older.into).live, WideEncoder(), None)
+    assert (compared.findings, compared.n_compared, compared.n_corrected) == ([], 4, 0)
+
+
+def test_damage_is_found_where_a_correction_changes_nothing(older: Config) -> None:
+    rewrite(older.into, "clips", "uri LIKE '%/plain.wav'", lambda vectors: -vectors)
+    compared = compare(open_index(older.into).live, WideEncoder(), None)
+    assert [str(finding.uri).rsplit("/", 1)[1] for finding in compared.findings] == ["plain.wav"]
+    assert (compared.n_compared, compared.n_corrected) == (1, 3)
 
 
 def test_stored_vectors_are_read_a_span_at_a_time(tmp_path: Path) -> None:

@@ -117,3 +117,18 @@ def test_verify_counts_compared_files(corpus: KnownCorpus, call: Call) -> None:
         code, _, err = call("verify", into, "--deep", "--sample", sample)
         assert (code, err) == (2, f"earshot: --sample {sample}: expected a number of files from 1 on, or all\n")
     assert call("verify", into, "--sample", "all")[::2] == (2, "earshot: --sample: give --deep too\n")
+
+
+def test_files_that_a_correction_may_change_are_no_findings(corpus: KnownCorpus, call: Call) -> None:
+    into = corpus.config.into
+    call("reindex", into)
+    table(into, "files").update({"decoder": "2", "codec": "'ima_adpcm'"}, "status = 'indexed'")
+    table(into, "clips").update({"codec": "'ima_adpcm'"})
+    publish(into)
+    call("optimize", into)
+    n = table(into, "files").count_rows("status = 'indexed'")
+    code, out, _ = call("verify", into, "--deep", "--sample", "all")
+    said = "not compared, which may decode differently since a correction"
+    advice = f"{n} files {said}: `earshot reindex {into}` brings them up to date"
+    assert (code, out.splitlines()) == (0, [f"{into}: all is well", f"0 of {n} files compared", advice])
+    assert lines(call("verify", into, "--deep", "--json")[1])[0]["corrected"] == n
