@@ -1,15 +1,17 @@
 """The corrections to decoding, version by version: they tell which files of an index decode differently now.
 
-``files.decoder`` holds the version that decoded a file (none: 1). A later version that concerns the file makes the
-next run decode and encode it again, though its bytes are the same. A ledger row often leaves open whether the file
-decodes differently: then the run examines the file first (``Look``). To correct how some files decode, change the
-decoder and add a line to ``CORRECTIONS``.
+``files.decoder`` holds the version that decoded a file (none: 1), or the newest one that would decode it alike. A later
+version that concerns the file makes the next run decode and encode it again, though its bytes are the same. A ledger
+row often leaves open whether the file decodes differently: then the run examines the file first (``Look``). At its end,
+rows that no later version concerns get the newest one. To correct how some files decode, change the decoder and add a
+line to ``CORRECTIONS``.
 """
 
 import re
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from enum import IntEnum
+from itertools import takewhile
 from typing import Any
 
 from pipeline.audio.limits import most_seconds
@@ -277,4 +279,5 @@ def find_look(row: Mapping[str, Any], corrections: Sequence[Correction] = CORREC
 
 def _concerning(row: Mapping[str, Any], corrections: Sequence[Correction]) -> Iterator[Correction]:
     version = row["decoder"] or 1
-    return (each for each in reversed(corrections) if each.version > version and each.concerns(row))
+    newer = takewhile(lambda each: each.version > version, reversed(corrections))
+    return (each for each in newer if each.concerns(row))

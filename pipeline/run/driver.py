@@ -15,6 +15,7 @@ from pipeline.config import Config, anchor
 from pipeline.errors import CommitConflict, CorpusError, EarshotError, RayDied
 from pipeline.index import journal
 from pipeline.index.backfill import FRAMES_TO_POOL, add_pools
+from pipeline.index.decoder_upkeep import raise_decoder
 from pipeline.index.handle import (
     Generation,
     delete_folder,
@@ -123,6 +124,7 @@ def index_corpus(
         if replaces:
             _keep_deleted(former, checkpoints)
         progress.enter("indexing tables")
+        raise_decoder(writer)
         add_pools(writer, FRAMES_TO_POOL, progress.tell)
         refresh_indexes(writer, vectors)
         progress.notes = (*progress.notes, *lost, *vectors.problems.values())

@@ -145,7 +145,7 @@ DEATHS: dict[Situation, list[str]] = {
     make_anew: ["switch"],
     make_anew_again: ["retire"],
     undo: of_each_table("restore"),
-    bring_up: ["migrate batches", "migrate files"],
+    bring_up: ["migrate batches", "migrate files", "judge files"],
     bring_up_and_pool: ["begin frames", "make pools"],
     lose_vectors: ["drop index clips", "drop index pools", "vectors clips", "publish"],
     describe: [f"{step} {name}" for step in ("columns", "widen") for name in ("files", "clips")],
