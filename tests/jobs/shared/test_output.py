@@ -3,9 +3,11 @@
 import ast
 import io
 import json
+import re
 import sys
 from collections.abc import Iterator
 from pathlib import Path
+from typing import Any
 
 import pytest
 from hypothesis import given
@@ -153,6 +155,45 @@ def test_paths_are_links_on_a_terminal(monkeypatch: pytest.MonkeyPatch, tmp_path
     assert f"{(tmp_path / 'a.wav').as_uri()}\x1b\\" in shown.getvalue()
     assert f"{tmp_path.as_uri()}/b%07.wav\x1b\\" in shown.getvalue()
     assert r"b\x07.wav" in shown.getvalue()
+
+
+_LINK = re.compile(r"\x1b\]8;[^;]*;([^\x1b]*)\x1b\\")
+_STYLE = re.compile(r"\x1b\[[0-9;]*m")
+
+
+def print_found(monkeypatch: pytest.MonkeyPatch, uris: list[str], *, is_terminal: bool) -> list[str]:
+    """The lines of a table of 80 columns whose second row is dim, as they reach the terminal, or a pipe."""
+    shown = io.StringIO()
+    colours: Any = "standard" if is_terminal else None
+    console = Console(file=shown, force_terminal=is_terminal, width=80, legacy_windows=False, color_system=colours)
+    monkeypatch.setenv("COLUMNS", "80")
+    with monkeypatch.context() as patch:
+        patch.setattr("rich.console.Console", lambda **_: console)
+        rows = [(rank, uri, "0:01.00", "2.000") for rank, uri in enumerate(uris, 1)]
+        numbers = ["rank", "from", "score"]
+        print_table("x", ["rank", "file", *numbers[1:]], rows, numbers, paths="file", is_dim=[False, True, False])
+    return shown.getvalue().splitlines()
+
+
+@pytest.mark.parametrize("name", ["a", "a long name of a recording " * 5, "雨の音" * 20, "odd\x1b[2m]8;;\x07" * 4])
+def test_links_and_dim_rows_keep_their_width_at_80_columns(
+    monkeypatch: pytest.MonkeyPatch, tmp_path: Path, name: str
+) -> None:
+    files = [tmp_path / "north" / f"{name}.wav", tmp_path / "south" / f"{name} 2.wav"]
+    for file in files:
+        file.parent.mkdir()
+        file.touch()
+    uris = [*map(str, files), f"{files[1]}#t=1,2"]
+    written = print_found(monkeypatch, uris, is_terminal=True)
+    plain = [_STYLE.sub("", _LINK.sub("", line)) for line in written]
+    assert plain == print_found(monkeypatch, uris, is_terminal=False)
+    rows = [number for number, line in enumerate(plain) if line.rstrip().endswith("0:01.00   2.000")]
+    assert len(rows) == 3
+    assert {cell_len(plain[number].rstrip()) for number in rows} == {cell_len(plain[rows[0]].rstrip())}
+    assert all(cell_len(plain[number]) <= 80 for number in rows)
+    for number, file in zip(rows, [*files, files[1]], strict=True):
+        assert _LINK.findall(written[number]) == [file.as_uri(), ""]
+        assert ("\x1b[2m" in written[number]) is (number == rows[1])
 
 
 @pytest.mark.parametrize(
