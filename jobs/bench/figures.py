@@ -84,9 +84,9 @@ def read_memory(process: Path = Path("/proc/self")) -> dict[str, int]:
     return {words[0].rstrip(":"): int(words[1]) * 1024 for words in lines if words[-1] == "kB"}
 
 
-def count_reads(process: Path = Path("/proc/self")) -> tuple[int, int]:
-    """How often a process has read from files so far, and how many bytes, be they from the system's page cache."""
-    lines = (line.split() for line in (process / "io").read_text().splitlines())
+def count_reads() -> tuple[int, int]:
+    """How often this process has read from files so far, and how many bytes, be they from the system's page cache."""
+    lines = (line.split() for line in Path("/proc/self/io").read_text().splitlines())
     counts = {name: int(value) for name, value in lines}
     return counts["syscr:"], counts["rchar:"]
 

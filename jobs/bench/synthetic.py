@@ -35,7 +35,7 @@ COSINES = (0.3, 0.5, 0.8)
 EVENTS_DRAWN = 40
 """In each file: far more than a minute has room for, ten on average."""
 
-_BASIS, _DIRECTIONS, _FILE, _QUESTIONS, _CLIPS, _TILES = 1, 2, 3, 4, 5, 6  # what a seed is for
+_BASIS, _DIRECTIONS, _FILE, _QUESTIONS, _CLIPS = 1, 2, 3, 4, 5  # what a seed is for
 UNHEARD = 1 << 40
 """From this number on, files are in no index: their clips are the sounds that ``similar`` asks for."""
 

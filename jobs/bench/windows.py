@@ -47,6 +47,7 @@ Lengths = npt.NDArray[np.float64]
 
 FIT, BACK = Grid(250, 10, "fit"), Grid(250, 10, "back")
 LEAST_PASS_S = 40.0
+SEAM_SCENES = 12
 BATCH_S = RunConfig().batch_s
 
 
@@ -186,7 +187,7 @@ def measure_speed(folder: Path, *, model: str, rounds: int) -> Iterator[Figure]:
         yield Figure("speed", f"10 s windows are faster than those of {each} by", 1 / ratio, "x", 1 / 0.97, detail)
 
 
-def measure_seams(n_scenes: int = 12) -> Iterator[Figure]:
+def measure_seams() -> Iterator[Figure]:
     """With the bundled model, on scenes like those it was trained on."""
     encoder = load_encoder(EncodeConfig(device="cpu"))
 
@@ -203,7 +204,7 @@ def measure_seams(n_scenes: int = 12) -> Iterator[Figure]:
         later, half = 2 * length, (overlap + 1) // 2  # the frame at which the later window begins
         shortest = longest - (grid.step_frames - 1) // grid.quantum_frames * grid.quantum_frames
         rng = np.random.default_rng(5)
-        scenes = [draw_scene(rng, (later + longest) * FRAME_S)[0] for _ in range(n_scenes)]
+        scenes = [draw_scene(rng, (later + longest) * FRAME_S)[0] for _ in range(SEAM_SCENES)]
         begin = later + half - length // 2
         true = [hear(scene, begin, length)[later - begin :][:overlap] for scene in scenes]
         earlier = [hear(scene, later + overlap - length, length)[-overlap:] for scene in scenes]

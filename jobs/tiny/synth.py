@@ -330,12 +330,12 @@ def _pauses(events: Sequence[Event], duration_s: float) -> list[Event]:
     return pauses
 
 
-def draw_scene(rng: np.random.Generator, duration_s: float, held_out: bool = False) -> tuple[Waveform, list[Event]]:
+def draw_scene(rng: np.random.Generator, duration_s: float) -> tuple[Waveform, list[Event]]:
     """A random scene: up to one event per 2 s (at least one), noise at 0 to 20 dB in four scenes of five."""
     n_events = int(rng.integers(1, 2 + int(duration_s / 2)))
     labels = [str(label) for label in rng.choice(CLASSES, n_events)]
     snr_db = None if rng.random() < 0.2 else float(rng.uniform(0, 20))
-    return make_scene(rng, duration_s, labels, snr_db, held_out)
+    return make_scene(rng, duration_s, labels, snr_db)
 
 
 def frame_targets(events: Iterable[Event], n_frames: int) -> npt.NDArray[np.bool_]:

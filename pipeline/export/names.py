@@ -14,6 +14,9 @@ MOST_BYTES = 120
 """Of a name without its extension: it leaves room for extensions, and for a folder within the 260 characters of
 Windows."""
 
+SLUG_BYTES = 40
+"""Of a text within a name."""
+
 _FORBIDDEN = re.compile(r'[<>:"/\\|?*\x00-\x1f\x7f-\x9f]')
 _RESERVED = re.compile(
     r"(?:con|prn|aux|nul|conin\$|conout\$|com[0-9\u00b9\u00b2\u00b3]|lpt[0-9\u00b9\u00b2\u00b3])(?:\.|$)", re.IGNORECASE
@@ -46,10 +49,10 @@ def _cut(text: str, n_bytes: int) -> str:
     return text.encode()[:n_bytes].decode(errors="ignore")
 
 
-def make_slug(text: str, at_most_bytes: int = 40) -> str:
-    """The letters, marks and digits of a text, the rest as hyphens; empty if it has none."""
+def make_slug(text: str) -> str:
+    """The letters, marks and digits of a text, the rest as hyphens; empty if it has none, cut where it is too long."""
     kept = (char if unicodedata.category(char)[0] in "LMN" else " " for char in unicodedata.normalize("NFC", text))
-    return _cut("-".join("".join(kept).split()), at_most_bytes).strip("-")
+    return _cut("-".join("".join(kept).split()), SLUG_BYTES).strip("-")
 
 
 def name_recordings(uris: Iterable[str]) -> dict[str, str]:

@@ -10,7 +10,6 @@ import pyarrow as pa
 import pyarrow.parquet as pq
 import pytest
 
-from pipeline import schema
 from pipeline.errors import UsageError
 from pipeline.export.exporting import Exported, export_all_vectors, export_label_vectors
 from pipeline.export.folder import Folder
@@ -20,12 +19,10 @@ from pipeline.export.vectors import Precision, State, Table, VectorTable
 from pipeline.grid import FRAME_S
 from pipeline.index.handle import open_index
 from pipeline.index.tables import to_matrix
-from pipeline.index.writer import Batch, Writer
-from pipeline.planning.file_rows import empty_row, files_table
 from pipeline.search.client import Index
 from tests.helpers.ears import GRID
 from tests.helpers.exports import die_at_every_step, read_folder
-from tests.helpers.tables import CLIPS, create_empty, draw_vectors, write_index
+from tests.helpers.tables import add_failed_file, create_empty, draw_vectors, write_index
 
 
 @pytest.fixture(scope="module")
@@ -104,13 +101,6 @@ def test_file_says_which_model_made_its_vectors(index: Path, tmp_path: Path, nam
     assert said["seq"] == open_index(index).live.seq
 
 
-def write_more(path: Path) -> None:
-    """Publish another state of an index, with one more file."""
-    row = {**empty_row("/late.wav", None), "status": "failed", "stage": "read", "reason": "unreadable", "message": "no"}
-    clips = CLIPS.empty_table().drop_columns(["batch_id"])
-    Writer(path, "1" * 32).commit([Batch(schema.make_batch_id("late", 0), files_table([row]), clips)])
-
-
 def label(uri: str, start_s: float, end_s: float, **values: Any) -> Label:
     return Label(uri, start_s, end_s, "a bell", **values)
 
@@ -185,7 +175,7 @@ def test_export_goes_on_in_the_state_that_it_began_with(tmp_path: Path) -> None:
 
     with pytest.raises(KeyboardInterrupt):
         export_all_vectors(Folder(str(tmp_path / "out"), stop), {}, before)
-    write_more(path)
+    add_failed_file(path)
     after = table_of(path, "frames")
     assert after.state.seq > before.state.seq
     assert export_all_vectors(Folder(str(tmp_path / "out")), {}, after) == undisturbed

@@ -3,6 +3,7 @@
 from pathlib import Path
 from typing import Any
 
+import lance
 import numpy as np
 import pyarrow as pa
 
@@ -38,6 +39,18 @@ def write_scores(
     for uri, values in scores.items():
         vectors[uri][:, 0] = values
     return write_vectors(path, vectors, copies, metadata)
+
+
+PIECE_ROWS = 37
+
+
+def break_up_frames(path: Path, rng: np.random.Generator | None = None) -> None:
+    """Write the frames of an index anew, in fragments of ``PIECE_ROWS``; with ``rng``, in random order."""
+    uri = journal.table_uri(path, "frames")
+    table = lance.dataset(uri).to_table()
+    if rng is not None:
+        table = table.take(rng.permutation(len(table)))
+    lance.write_dataset(table, uri, mode="overwrite", max_rows_per_file=PIECE_ROWS, max_rows_per_group=PIECE_ROWS)
 
 
 def plain_events(scores: dict[str, Any], levels: Levels, copies: dict[str, str] | None = None) -> list[Any]:

@@ -80,6 +80,13 @@ def write_index(
     refresh_indexes(writer)
 
 
+def add_failed_file(path: Path | str) -> None:
+    """Publish another state of an index, with one more file, which has no rows but its own."""
+    row = {**empty_row("/late.wav", None), "status": "failed", "stage": "read", "reason": "unreadable", "message": "no"}
+    clips = CLIPS.empty_table().drop_columns(["batch_id"])
+    Writer(path, "1" * 32).commit([Batch(schema.make_batch_id("late", 0), files_table([row]), clips)])
+
+
 def draw_vectors(rng: np.random.Generator, n_frames: int, grid: Grid) -> tuple[Vectors, Vectors]:
     """Random vectors of the frames and of the clips of a file."""
     sizes = n_frames, len(window_starts(n_frames, grid))

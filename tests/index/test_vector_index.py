@@ -341,32 +341,19 @@ def test_a_run_that_dies_at_a_build_loses_nothing(tmp_path: Path, step: str) -> 
     assert found.n_indexed == 120
 
 
-def test_a_retrain_that_fails_leaves_the_former_index(tmp_path: Path) -> None:
+@pytest.mark.parametrize(("n_new", "done"), [(600, "built anew"), (60, "extended")])
+def test_a_change_that_fails_leaves_the_former_index(tmp_path: Path, n_new: int, done: str) -> None:
     table = ClipTable(tmp_path)
     table.run({"a": 150})
     upkeep = VectorUpkeep(breaks)
-    table.run({"b": 600}, vectors=upkeep)
+    table.run({"b": n_new}, vectors=upkeep)
     assert upkeep.problems == {
-        "clips": "the vector index of `clips` could not be built anew; it stays as it was, searches scan newer rows:"
+        "clips": f"the vector index of `clips` could not be {done}; it stays as it was, searches scan newer rows:"
         " ValueError: no luck"
     }
     found = table.check()
     assert found is not None
-    assert (found.n_indexed, found.n_unindexed) == (150, 600)
-
-
-def test_an_extension_that_fails_leaves_the_former_index(tmp_path: Path) -> None:
-    table = ClipTable(tmp_path)
-    table.run({"a": 150})
-    upkeep = VectorUpkeep(breaks)
-    table.run({"b": 60}, vectors=upkeep)
-    assert upkeep.problems == {
-        "clips": "the vector index of `clips` could not be extended; it stays as it was, searches scan newer rows:"
-        " ValueError: no luck"
-    }
-    found = table.check()
-    assert found is not None
-    assert (found.n_indexed, found.n_unindexed) == (150, 60)
+    assert (found.n_indexed, found.n_unindexed) == (150, n_new)
 
 
 @pytest.mark.parametrize("how", ["lost", "cut", "overwritten"])

@@ -25,7 +25,15 @@ from pipeline.search.find_events import find_all_events, find_events
 from pipeline.search.scores import dot_products
 from pipeline.search.tables import open_table
 from tests.helpers.building import make_here
-from tests.helpers.events import QUERY, CountingTable, plain_events, quantised, write_scores, write_vectors
+from tests.helpers.events import (
+    QUERY,
+    CountingTable,
+    break_up_frames,
+    plain_events,
+    quantised,
+    write_scores,
+    write_vectors,
+)
 from tests.helpers.made import MadeIndex, find_levels
 from tests.helpers.made import sounds as sounds
 from tests.helpers.tables import Vectors
@@ -154,11 +162,7 @@ def test_pools_of_audio_in_many_pieces_lead_to_its_frames(tmp_path: Path, in_ord
     rng = np.random.default_rng(8)
     scores = {f"/{number}.wav": quantised(rng, 2_000) for number in range(3)}
     write_scores(tmp_path / "index", scores)
-    uri = journal.table_uri(tmp_path / "index", "frames")
-    table = lance.dataset(uri).to_table()
-    if not in_order:
-        table = table.take(rng.permutation(len(table)))
-    lance.write_dataset(table, uri, mode="overwrite", max_rows_per_file=37, max_rows_per_group=37)
+    break_up_frames(tmp_path / "index", None if in_order else rng)
     tables = open_all(tmp_path / "index", ALL)
     assert name(find_events(tables, EventQuery(QUERY, LEVELS, 50))) == plain_events(scores, LEVELS)[:50]
 

@@ -12,14 +12,11 @@ import numpy.typing as npt
 import pytest
 
 import pipeline
-from pipeline import schema
 from pipeline.corpus.raw_formats import RAW_FORMATS
 from pipeline.errors import FileFailure, UsageError
 from pipeline.grid import SAMPLE_RATE_HZ
 from pipeline.index.search_settings import SearchSettings
 from pipeline.index.tables import to_matrix
-from pipeline.index.writer import Batch, Writer
-from pipeline.planning.file_rows import empty_row, files_table
 from pipeline.search.client import Index
 from pipeline.search.events import Levels, Rules
 from pipeline.search.query_vectors import QueryModels
@@ -34,7 +31,7 @@ from tests.helpers.made import made_clips as made_clips
 from tests.helpers.made import sounds as sounds
 from tests.helpers.shards import write_shard
 from tests.helpers.sounds import by_av, tone
-from tests.helpers.tables import CLIPS, create_empty
+from tests.helpers.tables import add_failed_file, create_empty
 from tests.helpers.tuning import TUNING, add_vector_index, measure_here, publish_tuning
 
 
@@ -43,16 +40,10 @@ def empty(request: pytest.FixtureRequest, tmp_path: Path) -> Path:
     return create_empty(tmp_path / "empty", frames=request.param)
 
 
-def add_a_failed_file(path: Path) -> None:
-    row = {**empty_row("/late.wav", None), "status": "failed", "stage": "read", "reason": "unreadable", "message": "no"}
-    clips = CLIPS.empty_table().drop_columns(["batch_id"])
-    Writer(path, "1" * 32).commit([Batch(schema.make_batch_id("late", 0), files_table([row]), clips)])
-
-
 def test_index_stays_as_it_was_when_it_was_opened(index: Path) -> None:
     opened = pipeline.open(str(index))
     before = {name: opened.to_arrow(name) for name in ("files", "clips", "frames", "batches")}
-    add_a_failed_file(index)
+    add_failed_file(index)
     for name, rows in before.items():
         assert opened.to_arrow(name).equals(rows)
     later = pipeline.open(str(index))
@@ -152,7 +143,7 @@ def test_empty_index_has_counts_of_zero(empty: Path) -> None:
 
 
 def test_error_on_an_index_of_failed_files_points_at_them(empty: Path) -> None:
-    add_a_failed_file(empty)
+    add_failed_file(empty)
     with pytest.raises(UsageError, match=f"earshot failures {empty}"):
         pipeline.open(str(empty)).search("a bell")
 

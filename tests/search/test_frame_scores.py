@@ -17,7 +17,15 @@ from pipeline.search.events import Levels
 from pipeline.search.find_events import find_events
 from pipeline.search.frame_scores import FrameScorer, FrameSpan
 from pipeline.search.tables import open_table
-from tests.helpers.events import QUERY, CountingTable, plain_events, quantised, write_scores
+from tests.helpers.events import (
+    PIECE_ROWS,
+    QUERY,
+    CountingTable,
+    break_up_frames,
+    plain_events,
+    quantised,
+    write_scores,
+)
 
 
 @pytest.mark.parametrize("in_order", [True, False])
@@ -26,17 +34,13 @@ def test_audio_in_many_pieces_has_the_same_events(tmp_path: Path, in_order: bool
     rng = np.random.default_rng(8)
     scores = {f"/{number}.wav": quantised(rng, 3_000) for number in range(3)}
     _, files = write_scores(tmp_path / "index", scores)
-    uri = journal.table_uri(tmp_path / "index", "frames")
-    table = lance.dataset(uri).to_table()
-    if not in_order:
-        table = table.take(rng.permutation(len(table)))
-    lance.write_dataset(table, uri, mode="overwrite", max_rows_per_file=37, max_rows_per_group=37)
+    break_up_frames(tmp_path / "index", None if in_order else rng)
     frames = open_table(str(tmp_path / "index"), "frames")
     levels = Levels(2.0, 0.5, 10, 3)
     expected = plain_events(scores, levels)[:50]
     found = find_events(EventTables(frames, files), EventQuery(QUERY, levels, 50))
     assert [(holder.uri, event) for holder, event in found] == expected
-    assert any(event.first // 37 != event.stop // 37 for _, event in expected)
+    assert any(event.first // PIECE_ROWS != event.stop // PIECE_ROWS for _, event in expected)
 
 
 def test_parts_of_an_audio_that_were_moved_are_looked_up_once(tmp_path: Path) -> None:
