@@ -67,6 +67,11 @@ class Watchdog:
         finally:
             self._has_ended.set()
 
+    def call(self, work: Callable[[], T]) -> T:
+        """The result of ``work``, which is watched."""
+        [result] = self.watch(work() for _ in range(1))
+        return result
+
     def _look_after(self) -> None:
         while not self._has_ended.wait(self._check_s):
             if (why := self._find_fault()) is not None:

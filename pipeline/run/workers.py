@@ -15,6 +15,7 @@ import time
 import warnings
 from collections.abc import Callable, Iterator
 from concurrent.futures import ThreadPoolExecutor
+from dataclasses import dataclass
 from functools import partial
 from typing import Any
 
@@ -47,6 +48,7 @@ from pipeline.run.split_stage import is_long, split_batch
 from pipeline.run.vector_builds import make_on_ray
 from pipeline.run.watchdog import Limits, Watchdog
 from pipeline.run.write_stage import error_row, note_seconds, write_windows
+from pipeline.schema import Row
 
 SPLIT_CPUS = 0.9
 """Cores that a task reserves to split a long recording: fewer than decoding does, or Ray would fuse the two."""
@@ -61,6 +63,18 @@ Decode = Callable[[dict[str, Any], DecodeConfig, Grid, int, float], Iterator[pa.
 
 Load = Callable[[EncodeConfig, bool, int], Encoder]
 """The models, whether with frames, and the number of threads -> an encoder, in the process where it works."""
+
+
+@dataclass(frozen=True)
+class Reading:
+    """How the workers of a run read recordings."""
+
+    config: DecodeConfig
+    grid: Grid
+    max_hours: float
+    """Longer recordings fail."""
+    silence_s: float
+    """How long a decoder may read and give nothing."""
 
 
 class _Encode:
@@ -84,34 +98,33 @@ class _Encode:
             return error_row(schema.ENCODED, decoded["batch_id"][0].as_py(), error)
 
 
-def _split(planned: pa.Table, config: DecodeConfig, grid: Grid, max_hours: float) -> pa.Table:
+def _split(planned: pa.Table, reading: Reading, split: Callable[..., list[Row]] = split_batch) -> pa.Table:
     """Split the batch of a long recording into parts; other tables from ``resources.split_into_tables`` pass."""
     if planned.num_rows > 1:
         return planned
-    parts = split_batch(planned.to_pylist()[0], config, grid, max_hours=max_hours)
+    [row] = planned.to_pylist()
+    dog = _make_watchdog(row, reading)
+    parts = dog.call(lambda: split(row, reading.config, reading.grid, max_hours=reading.max_hours))
     return pa.Table.from_pylist(parts, schema=schema.PLANNED)
 
 
-def _decode(
-    planned: pa.Table,
-    decode: Decode,
-    config: DecodeConfig,
-    grid: Grid,
-    max_hours: float,
-    block_windows: int,
-    silence_s: float,
-) -> Iterator[pa.Table]:
+def _decode(planned: pa.Table, decode: Decode, reading: Reading, block_windows: int) -> Iterator[pa.Table]:
     keep_freed_memory()
     for row in planned.to_pylist():
-        limits = Limits.for_bytes(sum(audio["size_bytes"] for audio in row["audios"]), silence_s)
-        dog = Watchdog(limits, partial(_give_up, row["batch_id"]))
         try:
             began = time.perf_counter()
-            for decoded in dog.watch(decode(row, config, grid, block_windows, max_hours)):
+            tables = decode(row, reading.config, reading.grid, block_windows, reading.max_hours)
+            for decoded in _make_watchdog(row, reading).watch(tables):
                 yield note_seconds(decoded, "decode", time.perf_counter() - began)
                 began = time.perf_counter()  # the time until the encoders want more is not work
         except Exception as error:
             yield error_row(schema.DECODED, row["batch_id"], error)
+
+
+def _make_watchdog(planned: Row, reading: Reading) -> Watchdog:
+    """A watchdog for the decoding of a PLANNED row, which ends this process."""
+    n_bytes = sum(audio["size_bytes"] for audio in planned["audios"])
+    return Watchdog(Limits.for_bytes(n_bytes, reading.silence_s), partial(_give_up, planned["batch_id"]))
 
 
 def _give_up(batch_id: str, why: str) -> None:
@@ -255,17 +268,21 @@ def _connect(batches: pa.Table, config: Config, frames_schema: pa.Schema, decode
 
     resources, grid, arrow = ray.cluster_resources(), config.window.grid, {"batch_format": "pyarrow"}
     encoders = limit_encoders(batches, _share(config.encode), grid)
-    settings = {"config": config.decode, "grid": grid, "max_hours": config.run.max_file_hours}
+    reading = Reading(config.decode, grid, config.run.max_file_hours, config.run.decoder_silence_s)
     n_together = fit_task(batches, resources.get("CPU", 1), may_grow=may_grow())
     planned = from_arrow(batches)
     if is_long(longest):
         planned = from_arrow(split_into_tables(batches, n_together)).map_batches(
-            _split, batch_size=None, num_cpus=SPLIT_CPUS, fn_kwargs=settings, **arrow
+            _split,
+            batch_size=None,
+            num_cpus=SPLIT_CPUS,
+            max_retries=TRIES - 1,
+            fn_kwargs={"reading": reading},
+            **arrow,
         )
     block_windows = fit_windows_per_block(batches, encoders, grid)
     DataContext.get_current().target_max_block_size = fit_block_bytes(block_windows, grid)
-    decoding = {"decode": decode, **settings, "block_windows": block_windows}
-    decoding["silence_s"] = config.run.decoder_silence_s
+    decoding = {"decode": decode, "reading": reading, "block_windows": block_windows}
     decoded = planned.repartition(target_num_rows_per_block=n_together).map_batches(
         _decode, batch_size=n_together, num_cpus=1, max_retries=TRIES - 1, fn_kwargs=decoding, **arrow
     )

@@ -93,6 +93,20 @@ def test_file_that_asks_for_too_much_memory_fails_by_itself(tmp_path: Path) -> N
     assert (caught.value.stage, caught.value.reason) == ("decode", "crashed")
 
 
+def test_hashing_tells_the_watchdog_of_each_piece(monkeypatch: pytest.MonkeyPatch) -> None:
+    silent: list[bool] = []
+
+    class Large(io.BytesIO):
+        def read(self, size: int | None = -1) -> bytes:
+            silent.append(heartbeat.find_silence_s() == float("inf"))
+            monkeypatch.setattr(heartbeat, "_last", float("-inf"))
+            return super().read(size)
+
+    hash_file(Large(bytes(5 << 20)))
+    assert len(silent) > 5
+    assert not any(silent)
+
+
 def test_reading_and_decoding_tell_the_watchdog(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     (tmp_path / "a.wav").write_bytes(encode("wav_s16", tone(1.0, 48_000), 48_000))
     with Bytes(tmp_path / "a.wav") as file:

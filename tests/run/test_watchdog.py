@@ -94,6 +94,13 @@ def test_errors_pass_and_end_the_watch() -> None:
     assert threading.active_count() <= n_threads
 
 
+def test_a_call_is_watched() -> None:
+    word = Word()
+    dog = Watchdog(Limits(SHORT_S, 1e9), word, check_s=0.01)
+    assert dog.call(lambda: word.came.wait(60)) is True
+    assert len(word.said) == 1
+
+
 def test_small_files_get_ten_minutes_and_large_ones_more() -> None:
     small = Limits.for_bytes(28_000, 300.0)
     assert small.silence_s == 300.0

@@ -1,4 +1,5 @@
-"""What workers add to the stages: errors become rows. With Ray: tests/integration/test_flow.py."""
+"""What workers add to the stages: errors become rows, and a file that stops its worker is given up. With Ray:
+tests/integration/test_flow.py."""
 
 from collections.abc import Iterator
 from pathlib import Path
@@ -11,10 +12,13 @@ from pipeline import schema
 from pipeline.config import DecodeConfig, EncodeConfig
 from pipeline.grid import Grid
 from pipeline.run.decode_stage import decode_batch
-from pipeline.run.workers import _decode, _Encode, _write
+from pipeline.run.split_stage import PART_S, split_batch
+from pipeline.run.workers import Reading, _decode, _Encode, _split, _write
 from tests.helpers.fakes import GRID, FakeEncoder, noise, plan_batch, write_wav
+from tests.helpers.processes import run_python
 
 BATCH = "0" * 32
+READING = Reading(DecodeConfig(), GRID, 200.0, 300.0)
 
 
 @pytest.fixture
@@ -24,7 +28,7 @@ def planned(tmp_path: Path) -> pa.Table:
 
 
 def decode(planned: pa.Table, decode: Any = decode_batch) -> list[pa.Table]:
-    return list(_decode(planned, decode, DecodeConfig(), GRID, 200.0, 100, 300.0))
+    return list(_decode(planned, decode, READING, 100))
 
 
 def test_stages_note_their_seconds(planned: pa.Table, tmp_path: Path) -> None:
@@ -43,6 +47,54 @@ def test_error_of_decoding_is_a_row_after_the_tables_before_it(planned: pa.Table
     *_, last = decode(planned, fail)
     assert last["error"].to_pylist() == ["RuntimeError: out of luck"]
     assert last["batch_id"].to_pylist() == [BATCH]
+
+
+def test_long_recordings_are_split_and_tables_of_others_pass(planned: pa.Table) -> None:
+    [audio] = planned["audios"][0].as_py()
+    row = {"batch_id": BATCH, "audios": [audio | {"estimated_s": 3 * PART_S}]}
+    long = pa.Table.from_pylist([row], schema=schema.PLANNED)
+
+    def split(row: dict[str, Any], config: DecodeConfig, grid: Grid, max_hours: float) -> list[dict[str, Any]]:
+        return split_batch(row, config, grid, part_s=1.0, max_hours=max_hours)
+
+    parts = _split(long, READING, split)
+    assert parts.num_rows > 1
+    assert parts.schema == schema.PLANNED
+    several = pa.concat_tables([planned, long])
+    assert _split(several, READING, split) is several
+
+
+STUCK = """
+import sys, time
+from pathlib import Path
+
+import pyarrow as pa
+
+from pipeline import schema
+from pipeline.config import DecodeConfig
+from pipeline.run.workers import Reading, _decode, _split
+from tests.helpers.fakes import GRID, plan_batch
+
+def split(*_, **limits):
+    time.sleep(600)
+
+def decode(*_):
+    yield split()
+
+planned = pa.Table.from_pylist([plan_batch("0" * 32, [Path(sys.argv[2])])], schema=schema.PLANNED)
+reading = Reading(DecodeConfig(), GRID, 200.0, silence_s=0.2)
+if sys.argv[1] == "split":
+    _split(planned, reading, split)
+else:
+    list(_decode(planned, decode, reading, 100))
+"""
+
+
+@pytest.mark.parametrize("stage", ["split", "decode"])
+def test_worker_whose_decoder_does_not_return_ends(stage: str, tmp_path: Path) -> None:
+    ended = run_python("-c", STUCK, stage, write_wav(tmp_path / "a.wav", noise(3.0)))
+    assert ended.returncode == 70
+    assert f"batch {BATCH}: its decoder read and gave nothing for" in ended.stderr
 
 
 def test_encoder_that_does_not_load_is_a_row(planned: pa.Table) -> None:
