@@ -107,7 +107,8 @@ class Checkpoints:
         with signals_held():
             # Clear first: an interrupted commit may have succeeded; the next run recovers.
             batches, self._waiting = self._waiting, []
-            self._publish(batches)
+            # Last come rows of files that keep their frames: another file may have written the same audio again.
+            self._publish(sorted(batches, key=lambda batch: bool(batch.keep_clips)))
 
     def _publish(self, waiting: list[Batch]) -> None:
         began, self.encoding_since = self.encoding_since, self.encoding_since and time.monotonic()

@@ -7,14 +7,19 @@ from typing import Any
 
 import pytest
 
+from pipeline.audio.decoder_versions import DECODER
 from pipeline.grid import Waveform
 from pipeline.index import journal
 from pipeline.index.tables import open_published
 from pipeline.index.verify import verify_index
 from pipeline.run.driver import index_corpus
-from tests.helpers.contents import live
+from tests.helpers.contents import live, read
+from tests.helpers.damage import publish
+from tests.helpers.indexes import table
 from tests.helpers.runs import WideEncoder, configure, in_place, write_sounds
 from tests.helpers.runs import corpus as corpus
+from tests.helpers.shards import write_rows
+from tests.helpers.sounds import encode, noise
 
 
 def test_checkpoints_are_bounded_by_rows_and_seconds(corpus: Path, tmp_path: Path) -> None:
@@ -79,3 +84,27 @@ def test_checksums_of_frames_are_of_the_last_file_that_wrote_them(tmp_path: Path
     [n_audios] = {len(set(open_published(config.into, "files").to_table()["audio_id"].to_pylist()))}
     assert n_audios == 1
     assert verify_index(config.into) == []
+
+
+@pytest.mark.parametrize("batch_s", [0.1, 12.0])
+def test_file_that_is_only_examined_has_the_checksum_of_frames_that_another_wrote(
+    tmp_path: Path, batch_s: float
+) -> None:
+    """The plan cannot know that a new row of a table holds the same bytes, for it is not hashed."""
+    folder, encoder = tmp_path / "in", DriftingEncoder()
+    folder.mkdir()
+    sound = encode("wav_s16", noise(2.0, 48_000, 2), 48_000)
+    (folder / "a.wav").write_bytes(sound)
+    sources = [str(folder), str(write_rows(tmp_path / "t.parquet", [("new.wav", sound)]))]
+    before, after = (
+        configure(folder, tmp_path / "index", sources=some, run={"batch_s": batch_s}) for some in (sources[:1], sources)
+    )
+    index_corpus(before, stages=in_place(encoder))
+    table(before.into, "files").update({"decoder": "2"})
+    publish(before.into)
+    progress = index_corpus(after, stages=in_place(encoder))
+    assert (progress.n_indexed, progress.n_unchanged, encoder.n_windows) == (1, 1, 2)
+    told = {(row["audio_id"], row["frames_checksum"], row["decoder"]) for row in read(after.into, "files")}
+    assert len(told) == 1
+    assert {decoder for _, _, decoder in told} == {DECODER}
+    assert verify_index(after.into) == []
