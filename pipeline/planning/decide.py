@@ -111,7 +111,7 @@ class _Decider:
                 may_redecode = row["reason"] is None and not self._request.keep_decoder
                 correction = find_correction(old, self._corrections) if old is not None and may_redecode else None
                 if correction:
-                    self._plan.redecoded[row["uri"]] = correction
+                    self._plan.corrected[row["uri"]] = correction
                 if old is not None and not correction and _looks_unchanged(row, old) and not self._request.retries(old):
                     if self._request.check_content and old["content_hash"] is not None:
                         to_check.append(CorpusFile.of_listed(row))
@@ -184,22 +184,34 @@ class _Decider:
         """The files whose content is not in the index, or is encoded anew; those of one content together."""
         contents: list[list[CorpusFile]] = []
         same: dict[str, list[CorpusFile]] = {}
-        redecoded = {_audio_id(file) for file in files if file.uri in self._plan.redecoded}
+        corrected = {_audio_id(file) for file in self._select_corrected(files)}
         for first in range(0, len(files), ROWS_AT_ONCE):
             some = files[first : first + ROWS_AT_ONCE]
             for file, old in zip(some, self._ledger.look_up([file.uri for file in some]), strict=True):
                 audio_id = _audio_id(file)
                 # Content that is decoded anew is decoded once, for all files that hold it.
-                if audio_id is not None and audio_id not in redecoded and self._is_settled(file, old, audio_id):
+                if audio_id is not None and audio_id not in corrected and self._is_settled(file, old, audio_id):
                     continue
                 file = self._examine(file, old)
                 group = [] if audio_id is None else same.setdefault(audio_id, [])
-                self._plan.note(file.uri, *_why(file, old, group, self._plan.redecoded.get(file.uri)))
+                self._plan.note(file.uri, *_why(file, old, group, self._plan.corrected.get(file.uri)))
                 if not group:
                     contents.append(group)
                 group.append(file)
         self._note_unexamined(contents)
         return contents
+
+    def _select_corrected(self, files: list[CorpusFile]) -> list[CorpusFile]:
+        """The files of the same bytes as before that a correction concerns; others are not noted as such any more."""
+        concerned, corrected = [file for file in files if file.uri in self._plan.corrected], list[CorpusFile]()
+        for first in range(0, len(concerned), ROWS_AT_ONCE):
+            some = concerned[first : first + ROWS_AT_ONCE]
+            for file, old in zip(some, self._ledger.look_up([file.uri for file in some], _COMPARED), strict=True):
+                if old is not None and _is_same(file, old):
+                    corrected.append(file)
+                else:
+                    del self._plan.corrected[file.uri]
+        return corrected
 
     def _note_unexamined(self, contents: list[list[CorpusFile]]) -> None:
         """Correct the actions of files that would be examined, if not a further file needed their content encoded."""
@@ -217,7 +229,7 @@ class _Decider:
 
         The length of a range does not show it. Outdated metadata is rewritten before it is looked at.
         """
-        if old is None or old["status"] != "indexed" or file.uri not in self._plan.redecoded:
+        if old is None or old["status"] != "indexed" or file.uri not in self._plan.corrected:
             return file
         is_same = old["audio_id"] == _audio_id(file)
         look = find_look(old, self._corrections) if is_same and not self._request.retries(old) else None
@@ -270,7 +282,7 @@ def _count(plan: Plan, contents: list[list[CorpusFile]]) -> None:
             continue
         plan.n_to_decode += len(files)
         plan.seconds_to_decode += estimated_s_of(files)
-        if any(file.uri in plan.redecoded for file in files):
+        if any(file.uri in plan.corrected for file in files):
             plan.n_redecoded += len(files)
             plan.seconds_redecoded += estimated_s_of(files)
 
@@ -285,6 +297,13 @@ def _is_as_it_was(file: CorpusFile | Row, old: Row) -> bool:
     # Where a store tells no time, only the bytes say whether it is the same file.
     same_time = file["modified_ns"] != 0 and old["modified_ns"] == file["modified_ns"]
     return bool(_has_same_size(file, old) and same_time and _is_of_its_bytes(old))
+
+
+def _is_same(file: CorpusFile, old: Row) -> bool:
+    """Whether a file has the bytes of its ledger row: by their hashes, or by size and time where one is unknown."""
+    if file.content_hash is not None and old["content_hash"] is not None:
+        return bool(file.content_hash == old["content_hash"])
+    return _is_as_it_was(file, old)
 
 
 def _has_same_size(file: CorpusFile | Row, old: Row) -> bool:
@@ -306,9 +325,7 @@ def _why(file: CorpusFile, old: Row | None, group: list[CorpusFile], correction:
         return "duplicate", f"has the bytes of {group[0].uri}"
     if old is None:
         return "new", "not in the index"
-    is_same = _is_as_it_was(file, old)
-    if file.content_hash is not None and old["content_hash"] is not None:
-        is_same = file.content_hash == old["content_hash"]
+    is_same = _is_same(file, old)
     if correction and is_same:
         return "redecoded" if file.stored is None else "examined", correction.what
     if old["status"] == "failed" and not _is_of_its_bytes(old):

@@ -47,8 +47,8 @@ class Plan:
     """Ledger rows of files whose content is indexed already, each with the id of a file that holds it."""
     holders: dict[str, str] = field(default_factory=dict)
     """The ids of these holders, by uri."""
-    redecoded: dict[str, Correction] = field(default_factory=dict)
-    """By uri: the correction because of which a file is decoded or examined, even if its bytes are the same."""
+    corrected: dict[str, Correction] = field(default_factory=dict)
+    """By uri: the correction because of which a file of the same bytes is decoded again, or examined."""
     deleted: list[Row] = field(default_factory=list)
     """Ledger rows of files that are no longer there."""
     removed: dict[str, str] = field(default_factory=dict)
@@ -67,17 +67,19 @@ class Plan:
     n_failed_before: int = 0
     """Unchanged files that failed in an earlier run."""
     n_redecoded: int = 0
-    """Files that are decoded because of a correction, and files with the same bytes; ``seconds_redecoded`` of audio."""
+    """Files that are decoded again because of a correction, and files with the same bytes; ``seconds_redecoded`` of
+    audio. Files that are examined first are not among them."""
     seconds_redecoded: float = 0.0
     n_examined: int = 0
-    """Files that are looked at, since they may decode differently; ``seconds_examined`` of audio."""
+    """Files that are looked at, since they may decode differently; up to ``seconds_examined`` of audio will have to be
+    encoded."""
     seconds_examined: float = 0.0
     n_to_decode: int = 0
-    """Files to decode and encode, without those that are only examined."""
+    """Files to decode and encode, those that are decoded again included, without those that are examined first."""
     seconds_to_decode: float = 0.0
     bytes_to_decode: int = 0
     bytes_to_write: int = 0
-    """The vectors that the run will add to the index, by the estimated duration."""
+    """The vectors that the run will add to the index, by the estimated duration, without what is examined first."""
     lack_of_space: str | None = None
     """A line where the disk of the index has less room than that."""
 

@@ -166,9 +166,20 @@ def test_plan_counts_what_is_examined_and_keeps_the_decoder_if_asked(corpus: Kno
 
 def test_a_changed_file_is_called_changed(corpus: KnownCorpus) -> None:
     corpus.put("b.wav", 5)
-    actions, _ = plan(corpus)
+    actions, made = plan(corpus)
     assert actions["b.wav"] == ("changed", "another size")
     assert actions["copy.wav"] == ("examined", "is louder")
+    assert (made.n_redecoded, made.n_examined, made.n_to_decode) == (1, 1, 2)
+    assert made.corrected.keys() == {corpus.uri("copy.wav"), corpus.uri("broken.wav")}
+
+
+def test_file_that_took_the_bytes_of_another_is_a_copy_of_it(corpus: KnownCorpus) -> None:
+    """Its former bytes decode differently now, and these do not."""
+    corpus.put("b.wav", 2)
+    actions, made = plan(corpus)
+    assert actions["b.wav"] == ("duplicate", f"has the bytes of {corpus.uri('a.wav')}")
+    assert [row["uri"] for row, _ in made.copies] == [corpus.uri("b.wav")]
+    assert look_of(made) == {("copy.wav",): Look.LENGTH, ("broken.wav",): None}
 
 
 FAILED = {"status": "failed", "stage": "decode", "codec": None}
