@@ -190,14 +190,14 @@ class _Decider:
             for file, old in zip(some, self._ledger.look_up([file.uri for file in some]), strict=True):
                 audio_id = _audio_id(file)
                 # Content that is decoded anew is decoded once, for all files that hold it.
-                if audio_id is not None and audio_id not in corrected and self._is_settled(file, old, audio_id):
+                left = self._settle(file, old, is_decoded=audio_id in corrected)
+                if left is None:
                     continue
-                file = self._examine(file, old)
                 group = [] if audio_id is None else same.setdefault(audio_id, [])
-                self._plan.note(file.uri, *_why(file, old, group, self._plan.corrected.get(file.uri)))
+                self._plan.note(left.uri, *_why(left, old, group, self._plan.corrected.get(left.uri)))
                 if not group:
                     contents.append(group)
-                group.append(file)
+                group.append(left)
         self._note_unexamined(contents)
         return contents
 
@@ -224,42 +224,72 @@ class _Decider:
                 for uri, action, why in self._plan.actions
             ]
 
-    def _examine(self, file: CorpusFile, old: Row | None) -> CorpusFile:
-        """The file, with what shows whether it decodes differently now, if the index has it with the same bytes.
+    def _settle(self, file: CorpusFile, old: Row | None, *, is_decoded: bool) -> CorpusFile | None:
+        """Note what the index knows of the content of a file. Returns None if it need not be decoded; else the file,
+        with what shows whether it decodes differently now, if the index has it.
 
-        The length of a range does not show it. Outdated metadata is rewritten before it is looked at.
+        Args:
+            is_decoded: whether the content is decoded, since a correction concerns files that hold it already.
         """
-        if old is None or old["status"] != "indexed" or file.uri not in self._plan.corrected:
+        audio_id = _audio_id(file)
+        if old is not None and old["audio_id"] == audio_id and _is_of_its_bytes(old) and not self._request.retries(old):
+            if is_decoded:
+                return self._examine(file, old)
+            is_mtime_changed = file.modified_ns != old["modified_ns"]
+            why = "another time, the same bytes" if is_mtime_changed else "the same bytes"
+            self._keep(file.uri, old, why, file.modified_ns if is_mtime_changed else None)
+            return None
+        if audio_id is None or (old is not None and self._is_encoded_anew(old)):
             return file
-        is_same = old["audio_id"] == _audio_id(file)
-        look = find_look(old, self._corrections) if is_same and not self._request.retries(old) else None
-        if look is None or (look is Look.LENGTH and file.time_range):
+        holder = self._ledger.holder(audio_id, prefer=self._left)
+        if holder is None:
+            return file
+        is_moved = holder["uri"] in self._left
+        self._left.discard(holder["uri"])  # a deleted file has moved to one place only
+        self._plan.removed.pop(holder["file_id"], None)
+        if self._request.full:
+            return file
+        return self._copy(file, holder, is_decoded=is_decoded, is_moved=is_moved)
+
+    def _is_encoded_anew(self, old: Row) -> bool:
+        return self._request.full or (old["status"] == "indexed" and self._request.retries(old))
+
+    def _examine(self, file: CorpusFile, old: Row) -> CorpusFile:
+        """The file, with what shows whether it decodes differently now, if it is indexed, and if that can be seen.
+
+        Outdated metadata is rewritten before it is looked at.
+        """
+        if old["status"] != "indexed" or file.uri not in self._plan.corrected:
+            return file
+        look = self._find_look(file, old)
+        if look is None:
             return file
         if file.uri in self._plan.outdated:
             self._plan.metadata_changed.append(old)
         return ExaminedFile(**asdict(file), stored=Stored(look, old["duration_s"], old["note"]))
 
-    def _is_settled(self, file: CorpusFile, old: Row | None, audio_id: str) -> bool:
-        """Whether a file needs no decoding, since the index knows its content; if so, notes what happens to it."""
-        if old is not None and old["audio_id"] == audio_id and _is_of_its_bytes(old) and not self._request.retries(old):
-            is_mtime_changed = file.modified_ns != old["modified_ns"]
-            why = "another time, the same bytes" if is_mtime_changed else "the same bytes"
-            self._keep(file.uri, old, why, file.modified_ns if is_mtime_changed else None)
-            return True
-        if old is not None and (self._request.full or (old["status"] == "indexed" and self._request.retries(old))):
-            return False
-        holder = self._ledger.holder(audio_id, prefer=self._left)
-        if holder is None:
-            return False
-        is_moved = holder["uri"] in self._left
-        self._left.discard(holder["uri"])  # a deleted file has moved to one place only
-        self._plan.removed.pop(holder["file_id"], None)
-        if self._request.full:
-            return False
+    def _copy(self, file: CorpusFile, holder: Row, *, is_decoded: bool, is_moved: bool) -> CorpusFile | None:
+        """Note that the rows of an indexed file are copied. If a correction concerns that one, the copy is examined."""
+        correction = None if self._request.keep_decoder else find_correction(holder, self._corrections)
+        look = None
+        if correction is not None:
+            self._plan.corrected[file.uri] = correction
+            look = self._find_look(file, holder)
+        if look is None and (correction or is_decoded):
+            return file
         self._plan.copies.append((copied_row(holder, file.uri, file.modified_ns), holder["file_id"]))
         self._plan.holders[holder["uri"]] = holder["file_id"]
-        self._plan.note(file.uri, "moved" if is_moved else "duplicate", f"has the bytes of {holder['uri']}")
-        return True
+        if look is None:
+            self._plan.note(file.uri, "moved" if is_moved else "duplicate", f"has the bytes of {holder['uri']}")
+            return None
+        self._plan.examined_copies.add(file.uri)
+        return ExaminedFile(**asdict(file), stored=Stored(look, holder["duration_s"], holder["note"]))
+
+    def _find_look(self, file: CorpusFile, known: Row) -> Look | None:
+        """What shows whether a file decodes differently now than ``known``, the row of an indexed file with its bytes.
+        The length of a range does not show it."""
+        look = None if self._request.retries(known) else find_look(known, self._corrections)
+        return None if look is Look.LENGTH and file.time_range else look
 
 
 def lies_within(uri: str, places: Set[str]) -> bool:
@@ -321,13 +351,13 @@ def _audio_id(file: CorpusFile) -> str | None:
 
 def _why(file: CorpusFile, old: Row | None, group: list[CorpusFile], correction: Correction | None) -> tuple[str, str]:
     """The action and reason for a file that is decoded, or that shares the decoding of another file in ``group``."""
-    if group and not correction:
+    if correction:
+        return "redecoded" if file.stored is None else "examined", correction.what
+    if group:
         return "duplicate", f"has the bytes of {group[0].uri}"
     if old is None:
         return "new", "not in the index"
     is_same = _is_same(file, old)
-    if correction and is_same:
-        return "redecoded" if file.stored is None else "examined", correction.what
     if old["status"] == "failed" and not _is_of_its_bytes(old):
         return "retried", f"could not be read before: {old['reason']}"
     if is_same:

@@ -17,7 +17,8 @@ ACTIONS = (
 
 - new, changed, retried: it is decoded and encoded; redecoded: likewise, since the same bytes decode differently now;
 - examined: the same bytes may decode differently now: it is looked at, and encoded again only if it does;
-- moved, duplicate: the rows of a file with the same bytes are copied;
+- moved, duplicate: the rows of a file with the same bytes are copied; if a correction concerns that one, the copy is
+  examined, and called so;
 - metadata: its rows are written again with other values in the user's columns;
 - failed: it cannot be read, or it failed before and is not tried again;
 - deleted: its rows are removed; unchanged: they stay.
@@ -47,6 +48,8 @@ class Plan:
     """Ledger rows of files whose content is indexed already, each with the id of a file that holds it."""
     holders: dict[str, str] = field(default_factory=dict)
     """The ids of these holders, by uri."""
+    examined_copies: set[str] = field(default_factory=set)
+    """Uris of copies of files that a correction concerns. They are examined, too, and count then."""
     corrected: dict[str, Correction] = field(default_factory=dict)
     """By uri: the correction because of which a file of the same bytes is decoded again, or examined."""
     deleted: list[Row] = field(default_factory=list)

@@ -2,6 +2,7 @@
 
 import datetime as dt
 import time
+from collections.abc import Set
 from dataclasses import replace
 from typing import Literal
 
@@ -49,15 +50,19 @@ class Checkpoints:
         """Rows of ``clips``: none, with all columns."""
         return no_clips(self.config.into, self.writer.published)
 
-    def add(self, batch: Batch) -> None:
-        """Count a complete batch, and let it wait for the next checkpoint."""
+    def add(self, batch: Batch, uncounted: Set[str] = frozenset()) -> None:
+        """Count a complete batch, and let it wait for the next checkpoint.
+
+        Args:
+            uncounted: uris of files that do not count yet, for the workers will examine them.
+        """
         self._waiting.append(batch)
         if batch.kind == "metadata":  # these files count as unchanged
             return
         self.progress.n_clips += batch.clips.num_rows
         self.progress.n_frames += batch.n_frames
-        for row in batch.files.select(["file_id", "status", "reason"]).to_pylist():
-            if row["file_id"] in batch.keep_clips:  # only its time changed: it counts as unchanged
+        for row in batch.files.select(["uri", "file_id", "status", "reason"]).to_pylist():
+            if row["file_id"] in batch.keep_clips or row["uri"] in uncounted:  # kept clips: it counts as unchanged
                 continue
             self.progress.n_indexed += row["status"] == "indexed"
             self.progress.n_failed += row["status"] == "failed"
@@ -70,11 +75,12 @@ class Checkpoints:
         clips: pa.Table | None = None,
         kind: Literal["index", "metadata"] = "index",
         keep_clips: frozenset[str] = frozenset(),
+        uncounted: Set[str] = frozenset(),
     ) -> None:
         """Commit rows of ``files`` that needed no decoding, and their ``clips``, in a batch of their own."""
         if rows:
             clips = self.no_clips() if clips is None else clips
-            self.add(Batch(self._make_id(), files_table(rows), clips, keep_clips=keep_clips, kind=kind))
+            self.add(Batch(self._make_id(), files_table(rows), clips, keep_clips=keep_clips, kind=kind), uncounted)
             self.commit()
 
     def add_kept(self, rows: list[Row]) -> None:

@@ -195,7 +195,9 @@ class Dispatch:
         is_confirmed = pc.equal(batch.files["status"], CONFIRMED)
         if found := batch.files.filter(is_confirmed).to_pylist():
             ledger = self._checkpoints.inventory.ledger
-            self._progress.n_unchanged += len(found)
+            n_copies = sum(row["uri"] in self._plan.examined_copies for row in found)
+            self._progress.n_indexed += n_copies
+            self._progress.n_unchanged += len(found) - n_copies
             self._checkpoints.add_kept([confirmed_row(ledger.live(row["uri"]) or {}, row) for row in found])
         return replace(batch, files=batch.files.filter(pc.invert(is_confirmed)))
 

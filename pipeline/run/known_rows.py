@@ -24,7 +24,8 @@ def publish_known(plan: Plan, checkpoints: Checkpoints) -> None:
     max_rows = checkpoints.config.store.checkpoint_rows
     settled: set[str] = set()
     for copies, deleted in group_copies(plan, max_rows, FILES_PER_COMMIT):
-        checkpoints.commit_rows([*(row for row, _ in copies), *deleted], _copy_clips(copies, checkpoints))
+        rows = [*(row for row, _ in copies), *deleted]
+        checkpoints.commit_rows(rows, _copy_clips(copies, checkpoints), uncounted=plan.examined_copies)
         settled |= {row["uri"] for row in deleted}
     for rows in group_rows(plan.metadata_changed, max_rows, FILES_PER_COMMIT):
         indexed = [(row, row["file_id"]) for row in rows if row["status"] == "indexed"]

@@ -136,19 +136,44 @@ def test_metadata_is_rewritten_before_a_file_is_examined(corpus: KnownCorpus) ->
 
 
 @pytest.mark.parametrize("asked", [RunRequest(), RunRequest(check_content=True), RunRequest(retry_failed=True)])
-def test_file_with_new_mtime_and_new_copy_are_decoded_with_the_others(corpus: KnownCorpus, asked: RunRequest) -> None:
+def test_file_with_new_mtime_and_new_copy_are_examined_with_the_others(corpus: KnownCorpus, asked: RunRequest) -> None:
     corpus.touch("b.wav")
-    corpus.put("new copy.wav", 3)
+    corpus.put("a new copy.wav", 3)
     actions, made = plan(corpus, asked)
-    assert look_of(made)["b.wav", "copy.wav", "new copy.wav"] is None
+    assert look_of(made) == {("a new copy.wav", "b.wav", "copy.wav"): Look.LENGTH, ("broken.wav",): None}
     assert {name: action for name, (action, _) in actions.items()} == {
         "a.wav": "unchanged",
-        "b.wav": "redecoded",
-        "copy.wav": "redecoded",
-        "new copy.wav": "duplicate",
+        **dict.fromkeys(("a new copy.wav", "b.wav", "copy.wav"), "examined"),
         "broken.wav": "redecoded",
     }
-    assert made.copies == []
+    assert [row["uri"] for row, _ in made.copies] == [corpus.uri("a new copy.wav")]
+    assert made.examined_copies == {corpus.uri("a new copy.wav")}
+    assert (made.n_examined, made.n_to_decode) == (3, 1)
+
+
+def test_moved_file_is_copied_and_examined(corpus: KnownCorpus) -> None:
+    corpus.delete("copy.wav")
+    corpus.move("b.wav", "moved.wav")
+    actions, made = plan(corpus)
+    assert actions["moved.wav"] == ("examined", "is louder")
+    assert look_of(made) == {("moved.wav",): Look.LENGTH, ("broken.wav",): None}
+    [(row, _)] = made.copies
+    assert (row["uri"], row["decoder"]) == (corpus.uri("moved.wav"), DECODER)
+    assert (made.examined_copies, list(made.removed.values())) == ({corpus.uri("moved.wav")}, [corpus.uri("copy.wav")])
+    actions, kept = plan(corpus, RunRequest(keep_decoder=True))
+    assert actions["moved.wav"][0] == "moved"
+    assert (look_of(kept), kept.examined_copies) == ({}, set())
+
+
+def test_file_that_is_examined_no_more_is_called_so(corpus: KnownCorpus) -> None:
+    """A file with the same bytes that failed has to be encoded, and so all of them are."""
+    name = f"uri = '{corpus.uri('copy.wav')}'"
+    table(corpus.config.into, "files").update({"status": "'failed'", "stage": "'decode'", "reason": "'crashed'"}, name)
+    publish(corpus.config.into)
+    corpus.put("new copy.wav", 3)
+    actions, made = plan(corpus)
+    assert {actions[name][0] for name in ("b.wav", "copy.wav", "new copy.wav")} == {"redecoded"}
+    assert look_of(made)["b.wav", "copy.wav", "new copy.wav"] is None
 
 
 def test_plan_counts_what_is_examined_and_keeps_the_decoder_if_asked(corpus: KnownCorpus) -> None:

@@ -1,6 +1,7 @@
 """Files whose decoding was corrected are examined: only those whose sound has changed are encoded again."""
 
 import os
+import shutil
 import wave
 from collections.abc import Callable
 from pathlib import Path
@@ -219,6 +220,71 @@ def test_upgrade_that_dies_is_continued(corpus: list[str], tmp_path: Path, numbe
     assert live(config.into) != new
     index_corpus(config, stages=in_place(WideEncoder()))
     assert (live(config.into), rows_of(config.into)) == (new, rows)
+    assert verify_index(config.into) == []
+
+
+MOVED, COPIED = ("stereo.wav", "on time.mp4", "crossed.wav", "tag.mp3"), ("stereo.mp3", "crossed.mp3")
+
+
+def make_older_and_move(folder: Path, config: Config) -> None:
+    """An index of an older version, and files that have been moved and copied since."""
+    folder.mkdir()
+    for name in MOVED + COPIED:
+        (folder / name).write_bytes((SAME | CHANGED)[name])
+    index_corpus(config, stages=in_place(WideEncoder()))
+    make_older(config)
+    for name in MOVED:
+        (folder / name).rename(folder / f"moved {name}")
+    for name in COPIED:
+        shutil.copy(folder / name, folder / f"second {name}")
+
+
+def live_rows_of(index: str) -> list[tuple[Any, ...]]:
+    return [row for row in rows_of(index) if "deleted" not in row]
+
+
+def test_moved_and_copied_files_are_examined_as_those_that_they_come_from(tmp_path: Path) -> None:
+    config = configure(tmp_path / "in", tmp_path / "index")
+    make_older_and_move(tmp_path / "in", config)
+    encoder = WideEncoder()
+    progress = index_corpus(config, stages=in_place(encoder))
+    afresh = configure(tmp_path / "in", tmp_path / "afresh")
+    index_corpus(afresh, stages=in_place(WideEncoder()))
+    assert live(config.into) == live(afresh.into)
+    assert live_rows_of(config.into) == live_rows_of(afresh.into)
+    contents = {
+        row["audio_id"]: row["n_clips"]
+        for row in read(afresh.into, "files")
+        if name_of(row["uri"]).removeprefix("moved ") in CHANGED
+    }
+    assert len(contents) == 3
+    assert encoder.n_windows == sum(contents.values())
+    assert (progress.n_indexed, progress.n_unchanged) == (len(MOVED) + len(COPIED) + 1, 1)
+    assert progress.n_done == progress.n_files
+    assert verify_index(config.into) == []
+    assert index_corpus(config, stages=in_place(WideEncoder())).n_unchanged == progress.n_files
+
+
+@pytest.mark.parametrize("number", [1, 2, 3])
+def test_move_and_upgrade_that_dies_is_continued(tmp_path: Path, number: int) -> None:
+    config = configure(tmp_path / "in", tmp_path / "index", store={"checkpoint_rows": 1}, run={"batch_s": 1.0})
+    make_older_and_move(tmp_path / "in", config)
+    n_published = 0
+
+    def die(step: str) -> None:
+        nonlocal n_published
+        n_published += step == "publish"
+        if n_published > number:
+            raise RuntimeError("died")
+
+    with pytest.raises(EarshotError, match="died"):
+        index_corpus(config, stages=in_place(WideEncoder()), failpoint=die)
+    progress = index_corpus(config, stages=in_place(WideEncoder()))
+    assert progress.n_done == progress.n_files
+    afresh = configure(tmp_path / "in", tmp_path / "afresh")
+    index_corpus(afresh, stages=in_place(WideEncoder()))
+    assert live(config.into) == live(afresh.into)
+    assert live_rows_of(config.into) == live_rows_of(afresh.into)
     assert verify_index(config.into) == []
 
 
