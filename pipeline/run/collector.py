@@ -6,6 +6,7 @@ checked against their windows, and the clip rows are made.
 
 from collections import defaultdict
 from collections.abc import Set
+from typing import NamedTuple
 
 import numpy as np
 import pyarrow as pa
@@ -28,6 +29,22 @@ class IncompleteBatch(Exception):
     """
 
 
+class Estimate(NamedTuple):
+    """What the plan says of the audio in a batch, in seconds."""
+
+    to_encode_s: float
+    to_examine_s: float
+    """Audio that is examined first, and encoded only if it decodes differently now."""
+    examined: frozenset[str]
+    """The uris of files with such audio."""
+
+
+class _Planned(NamedTuple):
+    number: int
+    """The row of the batch in the plan."""
+    n_files: int
+
+
 class Collector:
     """Holds receipts until their batch is complete.
 
@@ -40,16 +57,24 @@ class Collector:
         self._clips_schema = schema.without(schema.clips_schema(clip_dimension), "batch_id")
         self._pending: dict[str, list[Row]] = defaultdict(list)
         self._reported: set[str] = set()
-        self._planned = {} if planned is None else _sum_up(planned)
+        self._batches = schema.PLANNED.empty_table() if planned is None else planned
+        self._planned = _sum_up(self._batches)
 
     @property
     def missing(self) -> set[str]:
         """Ids of batches that were planned or begun, and are not complete."""
         return (self._planned.keys() | self._pending.keys()) - self._reported
 
-    def estimated_s(self, batch_id: str) -> float:
-        """The duration of a planned batch as the plan estimates it, in seconds."""
-        return self._planned[batch_id][1]
+    def estimate(self, batch_id: str) -> Estimate:
+        """What the plan says of the audio in a batch."""
+        number = self._planned[batch_id].number
+        audios = self._batches["audios"][number].as_py()
+        examined = [audio for audio in audios if audio["look"] is not None]
+        return Estimate(
+            sum(audio["estimated_s"] for audio in audios if audio["look"] is None),
+            sum(audio["estimated_s"] for audio in examined),
+            frozenset(uri for audio in examined for uri in audio["uris"]),
+        )
 
     def add(self, receipt: Row) -> Batch | None:
         """Take one RECEIPTS row; returns its batch if the batch is complete now.
@@ -95,7 +120,7 @@ class Collector:
     def _check_files(self, batch_id: str, files: list[Row], audio_ids: Set[str]) -> None:
         """Check that each planned file is reported once, and each content that has windows is reported."""
         uris = {row["uri"] for row in files}
-        n_planned = self._planned[batch_id][0] if batch_id in self._planned else len(files)
+        n_planned = self._planned[batch_id].n_files if batch_id in self._planned else len(files)
         if not len(uris) == len(files) == n_planned:
             raise IncompleteBatch(f"{min(uris)} and others: the files of its batch changed while they were read")
         if unknown := audio_ids - {row["audio_id"] for row in files}:
@@ -133,16 +158,13 @@ def _sum_clips(vectors: dict[int, bytes | None]) -> int:
     return sum_rows(list(vectors), np.stack(rows))
 
 
-def _sum_up(planned: pa.Table) -> dict[str, tuple[int, float]]:
-    """How many files each PLANNED batch has, and its estimated duration in seconds."""
-    sums: dict[str, tuple[int, float]] = {}
+def _sum_up(planned: pa.Table) -> dict[str, _Planned]:
+    """By id, what is held in memory of each PLANNED batch."""
+    sums: dict[str, _Planned] = {}
     for piece in planned.to_batches():
-        audios = pc.list_flatten(piece["audios"])
+        n_files = pc.list_value_length(pc.struct_field(pc.list_flatten(piece["audios"]), "uris"))
         batch_of = np.repeat(np.arange(piece.num_rows), pc.list_value_length(piece["audios"]))
-        n_files = pc.list_value_length(pc.struct_field(audios, "uris"))
         counts = np.bincount(batch_of, weights=n_files, minlength=piece.num_rows).astype(int)
-        to_encode = pc.is_null(pc.struct_field(audios, "look"))  # the plan counts nothing for what is only examined
-        estimates_s = pc.if_else(to_encode, pc.struct_field(audios, "estimated_s"), 0.0)
-        seconds = np.bincount(batch_of, weights=estimates_s, minlength=piece.num_rows)
-        sums |= zip(piece["batch_id"].to_pylist(), zip(counts.tolist(), seconds.tolist(), strict=True), strict=True)
+        rows = map(_Planned, range(len(sums), len(sums) + piece.num_rows), counts.tolist())
+        sums |= zip(piece["batch_id"].to_pylist(), rows, strict=True)
     return sums

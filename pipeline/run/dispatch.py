@@ -19,7 +19,7 @@ from pipeline.planning.file_rows import CONFIRMED, confirmed_row, lost_rows
 from pipeline.planning.plan import Plan
 from pipeline.run.background import Polled, drain
 from pipeline.run.checkpoints import Checkpoints
-from pipeline.run.collector import Collector, IncompleteBatch
+from pipeline.run.collector import Collector, Estimate, IncompleteBatch
 from pipeline.run.prepare import note_unreadable
 from pipeline.run.progress import STAGES
 from pipeline.run.ray_health import Deathwatch
@@ -185,7 +185,7 @@ class Dispatch:
             return
         if batch is None:
             return
-        self._note_finished(batch.files, collector.estimated_s(batch.batch_id))
+        self._note_finished(batch.files, collector.estimate(batch.batch_id))
         batch = self._without_confirmed(self._without_unreadable(batch))
         if batch.files.num_rows:
             self._checkpoints.add(batch)
@@ -220,11 +220,17 @@ class Dispatch:
         stay = pc.invert(pc.is_in(batch.files["uri"], pa.array(kept)))
         return replace(batch, files=batch.files.filter(stay))
 
-    def _note_finished(self, files: pa.Table, estimated_s: float) -> None:
+    def _note_finished(self, files: pa.Table, estimate: Estimate) -> None:
         """Note how long a batch is, and how long the plan estimated: the rest of the plan is probably as far off."""
-        indexed = files.select(["audio_id", "duration_s"]).filter(pc.equal(files["status"], "indexed"))
-        self._progress.finished_planned_s += estimated_s
-        self._progress.finished_s += sum({row["audio_id"]: row["duration_s"] for row in indexed.to_pylist()}.values())
+        indexed = files.select(["uri", "audio_id", "duration_s"]).filter(pc.equal(files["status"], "indexed"))
+        to_encode, found = dict[str, float](), dict[str, float]()
+        for row in indexed.to_pylist():
+            durations_s = found if row["uri"] in estimate.examined else to_encode
+            durations_s[row["audio_id"]] = row["duration_s"]
+        self._progress.finished_planned_s += estimate.to_encode_s
+        self._progress.finished_s += sum(to_encode.values())
+        self._progress.finished_examined_s += estimate.to_examine_s
+        self._progress.found_s += sum(found.values())
 
 
 def _is_as_listed(row: Row, old: Row) -> bool:

@@ -228,7 +228,7 @@ def _make_plan(checkpoints: Checkpoints, request: RunRequest) -> Plan:
     progress.n_metadata = len(plan.metadata_changed)
     progress.n_failed_before = plan.n_failed_before
     progress.n_deleted = len(plan.deleted)
-    progress.planned_s = plan.seconds_to_decode
+    progress.planned_s, progress.examined_s = plan.seconds_to_decode, plan.seconds_examined
     progress.notes = plan.notes
     progress.tell()
     return plan

@@ -121,11 +121,17 @@ class Progress:
     audio_s: float = 0.0
     """Audio encoded, including that of unfinished batches."""
     planned_s: float = 0.0
-    """Audio to encode, estimated by the plan from file sizes."""
+    """Audio to encode for certain, estimated by the plan from file sizes."""
     finished_s: float = 0.0
-    """Audio in the files of complete batches."""
+    """Audio in such files of complete batches."""
     finished_planned_s: float = 0.0
     """The plan's estimate for these files."""
+    examined_s: float = 0.0
+    """Audio to examine, and to encode where it decodes differently now, estimated by the plan."""
+    finished_examined_s: float = 0.0
+    """The plan's estimate for what has been examined, and encoded where it had to be."""
+    found_s: float = 0.0
+    """Audio of that which had to be encoded."""
     throughput: Throughput = field(default_factory=Throughput)
     reasons: Counter[str] = field(default_factory=Counter)
     unpublished: list[str] = field(default_factory=list)
@@ -152,10 +158,16 @@ class Progress:
 
     @property
     def expected_s(self) -> float:
-        """Audio to encode: the plan's estimate, whose remaining part is scaled by how far off it was so far."""
-        known_s = min(self.finished_planned_s, self.planned_s)
+        """Audio to encode: the plan's estimate, whose remaining part is scaled by how far off it was so far.
+
+        Of what remains to be examined, as large a part is expected to be encoded as so far; all of it, until something
+        has been examined.
+        """
+        known_s, seen_s = min(self.finished_planned_s, self.planned_s), min(self.finished_examined_s, self.examined_s)
         ratio = self.finished_s / known_s if self.finished_s and known_s else 1.0
-        return max(self.audio_s, self.finished_s + (self.planned_s - known_s) * ratio)
+        share = self.found_s / seen_s if seen_s else 1.0
+        rest_s = (self.planned_s - known_s) * ratio + (self.examined_s - seen_s) * share
+        return max(self.audio_s, self.finished_s + self.found_s + rest_s)
 
     @property
     def failed_fraction(self) -> float:

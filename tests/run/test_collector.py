@@ -48,16 +48,26 @@ def test_every_planned_batch_is_missed_with_all_its_files(
     whole = planned(counts)
     batches = pa.concat_tables([whole.slice(first, 2), whole.slice(first + 2)])  # several chunks
     collector = make_collector(batches)
-    assert collector._planned == {
-        schema.make_batch_id("run", number): (sum(contents), sum(0.5 + k for k in range(len(contents))))
-        for number, contents in enumerate(counts)
-        if number >= first
+    there = {schema.make_batch_id("run", number): counts[number] for number in range(first, len(counts))}
+    assert {batch_id: planned.n_files for batch_id, planned in collector._planned.items()} == {
+        batch_id: sum(contents) for batch_id, contents in there.items()
     }
+    for batch_id, contents in there.items():
+        assert collector.estimate(batch_id) == (sum(0.5 + k for k in range(len(contents))), 0.0, frozenset())
     assert collector.missing == set(batches["batch_id"].to_pylist())
     lost = data.draw(st.sets(st.sampled_from(sorted(collector.missing)))) if collector.missing else set[str]()
     audios = [row["audios"] for row in batches.to_pylist() if row["batch_id"] in lost]
     uris = [uri for group in audios for audio in group for uri in audio["uris"]]
     assert [row["uri"] for row in lost_rows(batches, lost, FAILURE)] == uris
+
+
+def test_audio_that_is_examined_is_estimated_apart() -> None:
+    [row] = planned([[1, 2, 1]]).to_pylist()
+    row["audios"][1] |= {"look": 3, "stored_s": 9.0}
+    collector = make_collector(pa.Table.from_pylist([row], schema=schema.PLANNED))
+    examined = frozenset(row["audios"][1]["uris"])
+    assert len(examined) == 2
+    assert collector.estimate(row["batch_id"]) == (0.5 + 2.5, 1.5, examined)
 
 
 def test_a_collector_takes_little_memory_for_each_planned_file() -> None:

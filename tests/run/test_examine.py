@@ -23,6 +23,7 @@ from pipeline.run.driver import index_corpus
 from pipeline.run.examine import Examiner
 from pipeline.run.planned_files import PlannedFile, files_of
 from pipeline.run.prepare import plan_corpus
+from pipeline.run.progress import Progress
 from pipeline.run.split_stage import split_batch
 from tests.helpers.bursts import make_bursts, make_film, mux_tracks
 from tests.helpers.contents import live, read
@@ -332,6 +333,31 @@ def test_file_with_a_note_is_encoded_once(tmp_path: Path, name: str, decoder: in
         index_corpus(config, stages=in_place(encoder))
         assert encoder.n_windows == n_windows
         assert rows_of(config.into) == rows
+
+
+@pytest.mark.parametrize("is_new", [False, True])
+def test_bar_counts_what_is_found_to_be_encoded_again(tmp_path: Path, is_new: bool) -> None:
+    """It is neither full before all is encoded, nor does it take what was examined for what the plan was sure of."""
+    folder = tmp_path / "in"
+    folder.mkdir()
+    for number in range(6):
+        sound = noise(2.0, 48_000, seed=number)
+        (folder / f"{number}.wav").write_bytes(encode("wav_s16", sound * np.array([1, -1], np.float32), 48_000))
+    config = configure(folder, tmp_path / "index", run={"batch_s": 0.1}, store={"checkpoint_rows": 1})
+    index_corpus(config, stages=in_place(WideEncoder()))
+    make_old(config.into)
+    if is_new:
+        (folder / "new.wav").write_bytes(encode("wav_s16", noise(2.0, 48_000, 2, seed=9), 48_000))
+    seen: list[tuple[float, float]] = []
+
+    def note(progress: Progress) -> None:
+        if progress.audio_s and progress.finished_s + progress.found_s == progress.audio_s:  # no batch is under way
+            seen.append((round(progress.audio_s, 3), round(progress.expected_s, 3)))
+
+    progress = index_corpus(config, note, stages=in_place(WideEncoder()))
+    n_files = 6 + is_new
+    assert list(dict.fromkeys(seen)) == [(2.0 * number, 2.0 * n_files) for number in range(1, n_files + 1)]
+    assert (progress.found_s, progress.finished_s) == (12.0, 2.0 * is_new)
 
 
 # --- by a worker ------------------------------------------------------------------------------------------------------

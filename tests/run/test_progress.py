@@ -129,6 +129,23 @@ def test_estimate_of_the_rest_follows_the_finished_files() -> None:
     assert make_record(progress).hours_all == 100 / 3600
 
 
+def test_estimate_of_the_rest_of_what_is_examined_follows_the_part_that_was_encoded() -> None:
+    """Audio that is examined is only encoded if it has changed, and then it is not among that of the plan."""
+    progress = Progress(planned_s=100.0, examined_s=1_000.0)
+    assert progress.expected_s == 1_100.0  # nothing is known yet
+    progress.finished_examined_s = 200.0
+    assert progress.expected_s == 100.0
+    progress.audio_s = progress.found_s = 50.0
+    assert progress.expected_s == pytest.approx(100.0 + 50.0 + 800.0 / 4)
+    progress.audio_s, progress.finished_s, progress.finished_planned_s = 130.0, 80.0, 50.0  # far longer than estimated
+    assert progress.expected_s == pytest.approx(160.0 + 50.0 + 800.0 / 4)
+    progress.finished_s, progress.finished_planned_s = 160.0, 100.0
+    progress.finished_examined_s = 1_000.0
+    progress.audio_s = 210.0
+    assert progress.expected_s == 210.0
+    assert make_record(progress).hours_all == make_record(progress).hours_done
+
+
 @pytest.mark.parametrize(
     ("counts", "said"),
     [
