@@ -144,7 +144,24 @@ def unreadable(error: Exception) -> FileFailure:
     if isinstance(error, FileFailure):
         return error
     reason = "vanished" if isinstance(error, FileNotFoundError | NotADirectoryError) else "unreadable"
-    return FileFailure("read", reason, one_line(error))
+    # Reading may succeed when there is more memory: the next run tries it again.
+    return FileFailure("read", reason, TOO_LARGE if isinstance(error, MemoryError) else one_line(error))
+
+
+TOO_LARGE = "it takes more memory than there is"
+
+
+@contextmanager
+def memory_boundary() -> Iterator[None]:
+    """Turn a lack of memory, also of pyarrow's, into a failure of the file that is decoded inside.
+
+    Raises:
+        FileFailure: ``crashed``.
+    """
+    try:
+        yield
+    except MemoryError:  # of a worker that has too little of it, the system ends the process
+        raise FileFailure("decode", "crashed", TOO_LARGE) from None
 
 
 @contextmanager
@@ -155,9 +172,8 @@ def file_boundary(source: Bytes) -> Iterator[None]:
         FileFailure: as raised inside; ``vanished`` or ``unreadable`` if reading the file failed; else ``decode_error``.
     """
     try:
-        yield
-    except MemoryError:  # of a worker that has too little of it, the system ends the process
-        raise FileFailure("decode", "crashed", "it takes more memory than there is") from None
+        with memory_boundary():
+            yield
     except Exception as error:
         if source.error is not None:
             raise unreadable(source.error) from None

@@ -13,6 +13,7 @@ import pyarrow as pa
 from pipeline import schema
 from pipeline.audio.decoder_versions import DECODER
 from pipeline.audio.recording import Recording
+from pipeline.audio.source import memory_boundary
 from pipeline.audio.windows import cut_windows
 from pipeline.config import DecodeConfig
 from pipeline.corpus.corpus_file import identify_audio
@@ -175,7 +176,8 @@ def _decode_file(
         if row["audio_id"] in done:
             _do_as(row, *done[row["audio_id"]])
         else:
-            yield from _decode_content(row, recording, file, config, grid, part)
+            with memory_boundary():
+                yield from _decode_content(row, recording, file, config, grid, part)
         file.check_unchanged()
         done[row["audio_id"]] = row, None
     except FileFailure as failure:

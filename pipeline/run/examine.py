@@ -3,6 +3,7 @@
 from collections.abc import Callable
 
 from pipeline.audio.decoder_versions import DECODER, Look
+from pipeline.audio.source import memory_boundary
 from pipeline.config import DecodeConfig
 from pipeline.corpus.corpus_file import identify_audio
 from pipeline.corpus.raw_formats import raw_format_of
@@ -37,11 +38,12 @@ class Examiner:
         row = empty_row(file.uri, audio_id) | {"decoder": DECODER}
         look, note = Look(audio["look"]), audio["stored_note"]
         try:
-            if look is Look.LENGTH:
-                self._decode(row, file)
-                is_same = (row["duration_s"], row["note"]) == (audio["stored_s"], note)
-            else:
-                is_same = self._looks_same(file, look, note)
+            with memory_boundary():
+                if look is Look.LENGTH:
+                    self._decode(row, file)
+                    is_same = (row["duration_s"], row["note"]) == (audio["stored_s"], note)
+                else:
+                    is_same = self._looks_same(file, look, note)
             file.check_unchanged()
         except FileFailure:  # decoding finds it as well
             return None

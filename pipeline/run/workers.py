@@ -22,6 +22,7 @@ from typing import Any
 import pyarrow as pa
 
 from pipeline import schema, storage
+from pipeline.audio.source import TOO_LARGE
 from pipeline.config import Config, DecodeConfig, EncodeConfig
 from pipeline.encoder.encoder import check_models, load_for_run
 from pipeline.encoder.malloc import keep_freed_memory
@@ -117,6 +118,8 @@ def _decode(planned: pa.Table, decode: Decode, reading: Reading, block_windows: 
             for decoded in _make_watchdog(row, reading).watch(tables):
                 yield note_seconds(decoded, "decode", time.perf_counter() - began)
                 began = time.perf_counter()  # the time until the encoders want more is not work
+        except MemoryError:  # which of its files took too much is found when each is tried alone
+            _give_up(row["batch_id"], TOO_LARGE)
         except Exception as error:
             yield error_row(schema.DECODED, row["batch_id"], error)
 
@@ -128,7 +131,7 @@ def _make_watchdog(planned: Row, reading: Reading) -> Watchdog:
 
 
 def _give_up(batch_id: str, why: str) -> None:
-    """End this process, whose decoder does not return, and note why."""
+    """End this process, whose decoder does not return or lacks memory, and note why."""
     _note_cause(batch_id, why)
     print(f"earshot: batch {batch_id}: {why}: this worker ends", file=sys.stderr, flush=True)
     os._exit(70)

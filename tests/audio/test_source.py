@@ -3,6 +3,7 @@
 import io
 from pathlib import Path
 
+import pyarrow as pa
 import pytest
 
 from pipeline import heartbeat
@@ -91,6 +92,16 @@ def test_file_that_asks_for_too_much_memory_fails_by_itself(tmp_path: Path) -> N
         with file_boundary(file):
             raise MemoryError
     assert (caught.value.stage, caught.value.reason) == ("decode", "crashed")
+
+
+def test_file_whose_bytes_take_too_much_memory_may_be_read_later() -> None:
+    class Large(io.BytesIO):
+        def read(self, size: int | None = -1) -> bytes:
+            raise pa.ArrowMemoryError("malloc of size 1 failed")
+
+    with pytest.raises(FileFailure, match="it takes more memory than there is") as caught:
+        hash_file(Large(b"x"))
+    assert (caught.value.stage, caught.value.reason) == ("read", "unreadable")
 
 
 def test_hashing_tells_the_watchdog_of_each_piece(monkeypatch: pytest.MonkeyPatch) -> None:

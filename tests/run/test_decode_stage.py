@@ -1,11 +1,14 @@
-"""Blocks of windows have about the same length in time."""
+"""Blocks of windows have about the same length in time, and a file that takes too much memory fails alone."""
 
+import shutil
 from pathlib import Path
 
+import numpy as np
 import pyarrow as pa
 import pytest
 
 from pipeline import schema
+from pipeline.audio.decoder_versions import Look
 from pipeline.config import DecodeConfig
 from pipeline.grid import Grid, frames_to_seconds
 from pipeline.run.decode_stage import decode_batch, windows_per_block
@@ -47,3 +50,28 @@ def test_a_block_holds_about_as_much_audio_whatever_the_window() -> None:
         assert windows_per_block(grid) * length_s <= max(320.0, length_s)
     assert windows_per_block(Grid()) == 32
     assert windows_per_block(Grid(10_000, 10)) == 1
+
+
+@pytest.mark.parametrize("look", [None, Look.LENGTH])
+def test_file_whose_windows_take_too_much_memory_fails_alone(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, look: Look | None
+) -> None:
+    """Not only decoders ask for memory. Files of whole frames are not padded."""
+
+    def fail(*_: object, **__: object) -> None:
+        raise MemoryError
+
+    odd, copy, whole = (tmp_path / f"{name}.wav" for name in ("odd", "copy", "whole"))
+    write_wav(odd, noise(1.01))
+    shutil.copy(odd, copy)
+    write_wav(whole, noise(1.0))
+    planned = plan_batch(BATCH, [odd, copy], [whole])
+    planned["audios"][0] |= {"look": look, "stored_s": look and 1.01}
+    monkeypatch.setattr(np, "pad", fail)
+    rows = pa.concat_tables(decode_batch(planned, DecodeConfig(), GRID)).to_pylist()
+    files = {Path(file["uri"]).stem: file for row in rows for file in row["files"] or ()}
+    assert {name: (file["status"], file["stage"], file["reason"]) for name, file in files.items()} == {
+        **dict.fromkeys(("odd", "copy"), ("failed", "decode", "crashed")),
+        "whole": ("indexed", None, None),
+    }
+    assert files["odd"]["message"] == "it takes more memory than there is"

@@ -79,6 +79,8 @@ def split(*_, **limits):
     time.sleep(600)
 
 def decode(*_):
+    if sys.argv[1] == "memory":
+        raise MemoryError
     yield split()
 
 planned = pa.Table.from_pylist([plan_batch("0" * 32, [Path(sys.argv[2])])], schema=schema.PLANNED)
@@ -90,11 +92,19 @@ else:
 """
 
 
-@pytest.mark.parametrize("stage", ["split", "decode"])
-def test_worker_whose_decoder_does_not_return_ends(stage: str, tmp_path: Path) -> None:
+@pytest.mark.parametrize(
+    ("stage", "said"),
+    [
+        ("split", "its decoder read and gave nothing for"),
+        ("decode", "its decoder read and gave nothing for"),
+        ("memory", "it takes more memory than there is: this worker ends"),
+    ],
+)
+def test_worker_whose_decoder_does_not_return_or_lacks_memory_ends(stage: str, said: str, tmp_path: Path) -> None:
+    """The run tries the files of its batch one by one (``test_dispatch``), and takes no file's fault for its own."""
     ended = run_python("-c", STUCK, stage, write_wav(tmp_path / "a.wav", noise(3.0)))
     assert ended.returncode == 70
-    assert f"batch {BATCH}: its decoder read and gave nothing for" in ended.stderr
+    assert f"batch {BATCH}: {said}" in ended.stderr
 
 
 def test_encoder_that_does_not_load_is_a_row(planned: pa.Table) -> None:
