@@ -19,7 +19,6 @@ from pipeline.corpus.corpus_file import (
     ExaminedFile,
     Stored,
     estimated_s_of,
-    has_size,
     identify_audio,
     size_of,
 )
@@ -27,6 +26,14 @@ from pipeline.corpus.listing import gc_paused
 from pipeline.corpus.source_scope import places_above
 from pipeline.errors import FileFailure
 from pipeline.planning.batches import cut_recordings, look_at, pack
+from pipeline.planning.compare import (
+    explain_decoding,
+    has_same_size,
+    is_as_it_was,
+    is_of_its_bytes,
+    is_same,
+    looks_unchanged,
+)
 from pipeline.planning.file_rows import copied_row, deleted_row, mtime_changed_row, unreadable_row
 from pipeline.planning.hashing import Hasher, Read, share_hashes
 from pipeline.planning.ledger import Ledger
@@ -112,7 +119,7 @@ class _Decider:
                 correction = find_correction(old, self._corrections) if old is not None and may_redecode else None
                 if correction:
                     self._plan.corrected[row["uri"]] = correction
-                if old is not None and not correction and _looks_unchanged(row, old) and not self._request.retries(old):
+                if old is not None and not correction and looks_unchanged(row, old) and not self._request.retries(old):
                     if self._request.check_content and old["content_hash"] is not None:
                         to_check.append(CorpusFile.of_listed(row))
                     else:
@@ -121,7 +128,7 @@ class _Decider:
                     self.set_aside(row, FileFailure("list", row["reason"], row["message"]))
                 else:
                     candidates.append(CorpusFile.of_listed(row))
-                    if old is not None and correction and _is_as_it_was(row, old) and not self._request.check_content:
+                    if old is not None and correction and is_as_it_was(row, old) and not self._request.check_content:
                         candidates[-1].content_hash = old["content_hash"]
         return candidates, to_check
 
@@ -141,7 +148,7 @@ class _Decider:
         old = self._ledger.live(file["uri"])
         if old is not None and old["status"] == "indexed":
             is_same_time = file["modified_ns"] == old["modified_ns"]
-            may_be_same = failure.stage == "list" or (_has_same_size(file, old) and is_same_time)
+            may_be_same = failure.stage == "list" or (has_same_size(file, old) and is_same_time)
             if failure.reason == "unreadable" and may_be_same:
                 self._plan.unreadable.append((file["uri"], failure.message))
                 self._keep(file["uri"], old, f"cannot be read now, its rows stay: {failure.message}")
@@ -194,7 +201,7 @@ class _Decider:
                 if left is None:
                     continue
                 group = [] if audio_id is None else same.setdefault(audio_id, [])
-                self._plan.note(left.uri, *_why(left, old, group, self._plan.corrected.get(left.uri)))
+                self._plan.note(left.uri, *explain_decoding(left, old, group, self._plan.corrected.get(left.uri)))
                 if not group:
                     contents.append(group)
                 group.append(left)
@@ -207,7 +214,7 @@ class _Decider:
         for first in range(0, len(concerned), ROWS_AT_ONCE):
             some = concerned[first : first + ROWS_AT_ONCE]
             for file, old in zip(some, self._ledger.look_up([file.uri for file in some], _COMPARED), strict=True):
-                if old is not None and _is_same(file, old):
+                if old is not None and is_same(file, old):
                     corrected.append(file)
                 else:
                     del self._plan.corrected[file.uri]
@@ -232,14 +239,16 @@ class _Decider:
             is_decoded: whether the content is decoded, since a correction concerns files that hold it already.
         """
         audio_id = _audio_id(file)
-        if old is not None and old["audio_id"] == audio_id and _is_of_its_bytes(old) and not self._request.retries(old):
+        if audio_id is None:
+            return file
+        if old is not None and old["audio_id"] == audio_id and is_of_its_bytes(old) and not self._request.retries(old):
             if is_decoded:
                 return self._examine(file, old)
             is_mtime_changed = file.modified_ns != old["modified_ns"]
             why = "another time, the same bytes" if is_mtime_changed else "the same bytes"
             self._keep(file.uri, old, why, file.modified_ns if is_mtime_changed else None)
             return None
-        if audio_id is None or (old is not None and self._is_encoded_anew(old)):
+        if old is not None and self._is_encoded_anew(old):
             return file
         holder = self._ledger.holder(audio_id, prefer=self._left)
         if holder is None:
@@ -317,51 +326,5 @@ def _count(plan: Plan, contents: list[list[CorpusFile]]) -> None:
             plan.seconds_redecoded += estimated_s_of(files)
 
 
-def _looks_unchanged(row: Row, old: Row) -> bool:
-    if row["reason"] is not None:
-        return bool(old["status"] == "failed" and old["reason"] == row["reason"])
-    return _is_as_it_was(row, old)
-
-
-def _is_as_it_was(file: CorpusFile | Row, old: Row) -> bool:
-    # Where a store tells no time, only the bytes say whether it is the same file.
-    same_time = file["modified_ns"] != 0 and old["modified_ns"] == file["modified_ns"]
-    return bool(_has_same_size(file, old) and same_time and _is_of_its_bytes(old))
-
-
-def _is_same(file: CorpusFile, old: Row) -> bool:
-    """Whether a file has the bytes of its ledger row: by their hashes, or by size and time where one is unknown."""
-    if file.content_hash is not None and old["content_hash"] is not None:
-        return bool(file.content_hash == old["content_hash"])
-    return _is_as_it_was(file, old)
-
-
-def _has_same_size(file: CorpusFile | Row, old: Row) -> bool:
-    return bool(not has_size(file["uri"], file["offset"]) or old["size_bytes"] == file["size_bytes"])
-
-
-def _is_of_its_bytes(old: Row) -> bool:
-    """Whether a ledger row depends on the bytes alone. "Could not be read" does not: the file may be readable now."""
-    return bool(old["status"] == "indexed" or (old["status"] == "failed" and old["stage"] in ("decode", "encode")))
-
-
 def _audio_id(file: CorpusFile) -> str | None:
     return None if file.content_hash is None else identify_audio(file.recording, file.time_range, file.content_hash)
-
-
-def _why(file: CorpusFile, old: Row | None, group: list[CorpusFile], correction: Correction | None) -> tuple[str, str]:
-    """The action and reason for a file that is decoded, or that shares the decoding of another file in ``group``."""
-    if correction:
-        return "redecoded" if file.stored is None else "examined", correction.what
-    if group:
-        return "duplicate", f"has the bytes of {group[0].uri}"
-    if old is None:
-        return "new", "not in the index"
-    is_same = _is_same(file, old)
-    if old["status"] == "failed" and not _is_of_its_bytes(old):
-        return "retried", f"could not be read before: {old['reason']}"
-    if is_same:
-        return "retried", "asked for" if old["status"] == "indexed" else f"failed before: {old['reason']}"
-    if not _has_same_size(file, old):
-        return "changed", "another size"
-    return "changed", "another time" if None in (file.content_hash, old["content_hash"]) else "other bytes"

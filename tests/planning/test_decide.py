@@ -222,6 +222,15 @@ def test_checking_contents_does_not_retry_a_file_that_killed_its_worker() -> Non
     assert (plan.n_unchanged, contents(plan), disk.hashed) == (1, [], {})
 
 
+@pytest.mark.parametrize("content", ["one", "other"])
+def test_a_touched_file_that_killed_its_worker_is_tried_again(content: str) -> None:
+    """Its hash is not known, so it may have changed."""
+    disk = Disk({"a.wav": (content, 2)})
+    row = known_row("a.wav", "one", 1, "failed", "decode") | {"reason": "crashed", "content_hash": None}
+    plan = plan_of(disk.listed(), make_ledger(row | {"audio_id": None}), disk)
+    assert (plan.n_unchanged, contents(plan)) == (0, [["a.wav"]])
+
+
 def test_failures_are_retried_all_or_by_reason() -> None:
     disk = Disk({"a.wav": ("one", 1), "b.wav": ("four", 1)})
     rows = [known_row(f"{name}.wav", text, 1, "failed", "decode") for name, text in (("a", "one"), ("b", "four"))]
