@@ -10,6 +10,7 @@ import pytest
 
 import pipeline
 from pipeline import schema
+from pipeline.audio.decoder_versions import DECODER
 from pipeline.config import Config
 from pipeline.encoder.encoder import load_encoder
 from pipeline.errors import IndexMismatch, UsageError
@@ -113,6 +114,20 @@ def test_next_run_migrates_to_the_newest_format_and_encodes_nothing(index: str) 
     assert kinds.count("migrate") == 1
     index_corpus(config_of(index), stages=stages, request=AS_DECODED)
     assert journal.read_journal(index)["kind"].to_pylist().count("migrate") == 1
+
+
+def test_files_that_older_versions_decoded_are_examined_and_keep_their_vectors(index: str) -> None:
+    before, vectors = read(index), tables(index, "clips").to_table().sort_by("clip_id")
+    actions = {uri.rsplit("/", 1)[1]: action for uri, action, _ in plan_corpus(config_of(index)).actions}
+    assert {actions[name] for name in ("bell.ogg", "copy of bell.ogg", "siren.ogg")} == {"examined"}
+    encoder = WideEncoder()
+    progress = index_corpus(config_of(index), stages=in_place(encoder))
+    assert (encoder.n_windows, progress.n_indexed, progress.n_unchanged + progress.n_failed) == (0, 0, 4)
+    assert read(index) == before
+    assert tables(index, "clips").to_table().sort_by("clip_id") == vectors
+    assert {row["decoder"] for row in read_files(index).to_pylist() if row["status"] == "indexed"} == {DECODER}
+    assert verify_index(index) == []
+    assert plan_corpus(config_of(index)).n_examined == 0
 
 
 def test_files_that_are_encoded_again_have_checksums(index: str) -> None:

@@ -66,7 +66,7 @@ def test_file_whose_windows_take_too_much_memory_fails_alone(
     shutil.copy(odd, copy)
     write_wav(whole, noise(1.0))
     planned = plan_batch(BATCH, [odd, copy], [whole])
-    planned["audios"][0] |= {"look": look, "stored_s": look and 1.01}
+    planned["audios"][0] |= {"look": look, "stored_s": look and 1.01, "stored_note": None}
     monkeypatch.setattr(np, "pad", fail)
     rows = pa.concat_tables(decode_batch(planned, DecodeConfig(), GRID)).to_pylist()
     files = {Path(file["uri"]).stem: file for row in rows for file in row["files"] or ()}

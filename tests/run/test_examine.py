@@ -2,11 +2,13 @@
 
 import os
 import shutil
+import tarfile
 import wave
 from collections.abc import Callable
 from pathlib import Path
 from typing import Any
 
+import fsspec
 import numpy as np
 import pytest
 
@@ -15,6 +17,7 @@ from pipeline.audio.source import hash_file
 from pipeline.config import Config, DecodeConfig
 from pipeline.errors import EarshotError
 from pipeline.index import journal
+from pipeline.index.handle import open_index
 from pipeline.index.verify import verify_index
 from pipeline.planning.file_rows import CONFIRMED
 from pipeline.planning.request import RunRequest
@@ -22,7 +25,7 @@ from pipeline.run.decode_stage import decode_batch
 from pipeline.run.driver import index_corpus
 from pipeline.run.examine import Examiner
 from pipeline.run.planned_files import PlannedFile, files_of
-from pipeline.run.prepare import plan_corpus
+from pipeline.run.prepare import plan_corpus, read_config
 from pipeline.run.progress import Progress
 from pipeline.run.split_stage import split_batch
 from tests.helpers.bursts import make_bursts, make_film, mux_tracks
@@ -199,6 +202,33 @@ def test_index_of_an_older_version_becomes_like_a_new_one(corpus: list[str], tmp
     assert {row["decoder"] for row in read(config.into, "files")} == {DECODER}
     assert verify_index(config.into) == []
     assert index_corpus(config, stages=in_place(WideEncoder())).n_unchanged == len(SAME | CHANGED)
+
+
+OLDER = Path(__file__).parents[1] / "data" / "decoder-2.tar.gz"
+"""``decoder-2``: ``sounds``, and their ``index``, as a run with the second version of decoding wrote it from
+``memory:///decoder-2`` with ``WideEncoder``."""
+
+
+def test_index_that_an_older_version_wrote_becomes_like_a_new_one(tmp_path: Path) -> None:
+    with tarfile.open(OLDER) as tar:
+        tar.extractall(tmp_path, filter="data")
+    for file in (tmp_path / "decoder-2" / "sounds").iterdir():
+        fsspec.filesystem("memory").pipe_file(f"/decoder-2/{file.name}", file.read_bytes())
+    config = read_config(open_index(str(tmp_path / "decoder-2" / "index")))
+    afresh = config.model_copy(update={"into": str(tmp_path / "afresh")})
+    index_corpus(afresh, stages=in_place(WideEncoder()))
+    before = {name_of(row["uri"]): row for row in read(config.into, "files")}
+    assert {row["decoder"] for row in before.values()} == {2}
+    encoder = WideEncoder()
+    progress = index_corpus(config, stages=in_place(encoder))
+    assert live(config.into) == live(afresh.into)
+    assert rows_of(config.into) == rows_of(afresh.into)
+    kept = {"mono.wav", "plain.wav", "on time.mkv", "blocks.wav"}
+    assert (progress.n_unchanged, progress.n_indexed) == (len(kept), len(before) - len(kept))
+    rows = {name_of(row["uri"]): row for row in read(config.into, "files")}
+    assert {row["decoder"] for row in rows.values()} == {DECODER}
+    assert encoder.n_windows == sum(row["n_clips"] for name, row in rows.items() if name not in kept)
+    assert verify_index(config.into) == []
 
 
 @pytest.mark.parametrize("number", [1, 3])

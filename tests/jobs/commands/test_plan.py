@@ -3,10 +3,13 @@
 import re
 from pathlib import Path
 
+import pytest
 import yaml
 
 from tests.helpers.commands import Call, lines, versions
-from tests.helpers.contents import KnownCorpus, live
+from tests.helpers.contents import KnownCorpus, live, read
+from tests.helpers.damage import publish
+from tests.helpers.indexes import table
 
 
 def test_plan_predicts_reindex_and_writes_nothing(corpus: KnownCorpus, call: Call) -> None:
@@ -54,3 +57,24 @@ def test_plan_of_a_configuration_creates_no_index(corpus: KnownCorpus, call: Cal
     assert (lines(out)[-1]["new"], lines(out)[-1]["duplicate"]) == (5, 1)
     assert lines(out)[-1]["seconds"] is None
     assert not (tmp_path / "other").exists()
+
+
+def test_plan_says_how_many_hours_are_examined(corpus: KnownCorpus, call: Call) -> None:
+    """Hours that are examined are not among those to encode, and count each content once."""
+    into = corpus.config.into
+    call("reindex", into)
+    table(into, "files").update({"decoder": "2", "channels": "2"}, "status = 'indexed'")  # stereo was mixed otherwise
+    publish(into)
+    indexed = [row for row in read(into, "files") if row["status"] == "indexed"]
+    durations_s = {row["audio_id"]: row["duration_s"] for row in indexed}
+    assert len(indexed) > len(durations_s)
+    *_, summary = lines(call("plan", into, "--json")[1])
+    assert (summary["examined"], summary["redecoded"], summary["hours"]) == (len(indexed), 0, 0.0)
+    assert summary["hours_examined"] == pytest.approx(sum(durations_s.values()) / 3600, rel=0.01)
+    assert summary["bytes"] == 0
+    _, out, _ = call("plan", into)
+    assert f"{len(indexed)} files may decode differently now" in " ".join(out.split())
+    *_, kept = lines(call("plan", into, "--keep-decoder", "--json")[1])
+    assert (kept["examined"], kept["hours_examined"]) == (0, 0.0)
+    [done] = lines(call("reindex", into, "--json")[1])
+    assert (done["indexed"], done["unchanged"]) == (0, summary["examined"] + summary["failed"])
