@@ -13,6 +13,7 @@ from jobs.serve.service import Service
 from jobs.serve.states import State
 from pipeline.errors import UsageError
 from pipeline.export import request as exports
+from pipeline.export.exporting import LEFT_OUT
 from pipeline.export.sources import Questions
 
 MAX_K, MAX_TEXTS = 10_000, 20
@@ -28,7 +29,19 @@ TYPES = {
     ".parquet": "application/vnd.apache.parquet",
 }
 FILE = {
-    "description": "The file. `X-Earshot-Left-Out`: the number of labels that are not in it.",
+    "description": "The file. What cut audio lacks is in its `manifest.csv`; what a Parquet file lacks is in its own"
+    f" metadata, `{LEFT_OUT}`.",
+    "headers": {
+        "X-Earshot-Left-Out": {
+            "description": "The number of labels that are not in the file. Missing where that is found out while it is"
+            " sent: with cut audio and vectors, the file itself tells.",
+            "schema": {"type": "integer"},
+        },
+        "X-Earshot-Is-Cut": {
+            "description": "1 if there may be better events, which `exact` would find; else 0.",
+            "schema": {"type": "integer"},
+        },
+    },
     "content": {kind.partition(";")[0]: {"schema": {"type": "string", "format": "binary"}} for kind in TYPES.values()},
 }
 
@@ -71,20 +84,16 @@ def make_export_router(service: Service) -> APIRouter:
         if asked.is_of_all:
             raise UsageError("nothing to export: give query, locate or marks")
 
-        def begin(state: State) -> tuple[exports.Stream, Pieces, bytes]:
-            """The stream with its first piece: what is wrong from the beginning is an error, and no broken file."""
-            stream = exports.to_stream(state.index, asked, exports.find_labels(state.index, asked).labels)
+        def begin(state: State) -> tuple[dict[str, str], Pieces, bytes]:
+            """The headers, and the stream with its first piece: what is wrong from the beginning is an error, and no
+            broken file."""
+            answer = exports.find_labels(state.index, asked)
+            stream = exports.to_stream(state.index, asked, answer.labels)
             pieces = Pieces(stream.pieces)
-            return stream, pieces, pieces.read()
+            return describe(stream, is_cut=answer.is_cut), pieces, pieces.read()
 
-        stream, pieces, first = await service.ask(request, at, begin, service.workers.long)
-        suffix = "." + stream.name.rpartition(".")[2]
-        headers = {
-            "Content-Disposition": f"attachment; filename*=UTF-8''{quote(stream.name)}",
-            "X-Earshot-Left-Out": str(len(stream.problems)),
-        }
-        kind = TYPES.get(suffix, "text/plain; charset=utf-8")
-        return StreamingResponse(send(request, pieces, first), headers=headers, media_type=kind)
+        headers, pieces, first = await service.ask(request, at, begin, service.workers.long)
+        return StreamingResponse(send(request, pieces, first), headers=headers)
 
     async def send(request: Request, pieces: "Pieces", piece: bytes) -> AsyncIterator[bytes]:
         """The bytes of an export as the client takes them. Its work ends as soon as the client has gone."""
@@ -98,6 +107,18 @@ def make_export_router(service: Service) -> APIRouter:
             service.workers.long.submit(pieces.close)
 
     return router
+
+
+def describe(stream: exports.Stream, *, is_cut: bool) -> dict[str, str]:
+    """The headers of an export. What is left out is only counted where that is known before the first byte."""
+    suffix = "." + stream.name.rpartition(".")[2]
+    left_out = {"X-Earshot-Left-Out": str(len(stream.problems))} if stream.knows_problems else {}
+    return {
+        "Content-Type": TYPES.get(suffix, "text/plain; charset=utf-8"),
+        "Content-Disposition": f"attachment; filename*=UTF-8''{quote(stream.name)}",
+        "X-Earshot-Is-Cut": str(int(is_cut)),
+        **left_out,
+    }
 
 
 class Pieces:

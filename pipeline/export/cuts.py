@@ -31,6 +31,9 @@ GONE = "the file has another content now than the one that this is about"
 IN_MEMORY_BYTES, PIECE_BYTES = 64 * 2**20, 2**20
 """A cut up to this size is made in memory; and it is written in pieces of this size."""
 
+OnFailure = Callable[[Label, Mapping[str, Any]], object]
+"""Told the ``reason`` and the ``message`` of a label that could not be cut."""
+
 AT_ONCE = 16
 """Cuts after which an export notes how far it has come."""
 
@@ -135,7 +138,11 @@ def manifest_lines(cuts: Sequence[Cut], all_values: Sequence[Mapping[str, Any]])
 
 
 def cut_files(
-    labels: Sequence[Label], container: Container, open_sound: OpenSound, padding_s: float = 0.0
+    labels: Sequence[Label],
+    container: Container,
+    open_sound: OpenSound,
+    padding_s: float = 0.0,
+    on_failure: OnFailure = lambda label, values: None,
 ) -> Iterator[tuple[str, Iterable[bytes]]]:
     """All files of an export, for a stream: each cut as it is made, then the manifest.
 
@@ -146,6 +153,8 @@ def cut_files(
     for cut in cuts:
         with made(cut, container, open_sound) as (pieces, values):
             all_values.append(values)
-            if pieces is not None:
+            if pieces is None:
+                on_failure(cut.label, values)
+            else:
                 yield cut.name, pieces
     yield MANIFEST, encode_lines(manifest_lines(cuts, all_values))

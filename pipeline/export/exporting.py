@@ -4,8 +4,9 @@ The plan is the labels that were found, or the state of the tables: so an export
 written undisturbed, whatever has happened to the index meanwhile. See ``folder``.
 """
 
-from collections.abc import Callable, Iterator, Sequence
-from dataclasses import dataclass, field
+import json
+from collections.abc import Callable, Iterator, Mapping, Sequence
+from dataclasses import asdict, dataclass, field
 from itertools import chain
 from typing import Any
 
@@ -21,6 +22,9 @@ from pipeline.export.vectors import State, VectorTable, select_ids
 
 LABELS_AT_ONCE = 500
 """Labels whose vectors go into one file."""
+
+LEFT_OUT = "earshot_left_out"
+"""The entry of a Parquet file's metadata that lists the labels without vectors, JSON: the fields of ``Problem``."""
 
 Asked = dict[str, Any]
 """What was asked for, JSON."""
@@ -83,6 +87,21 @@ def list_gone(labels: Sequence[Label]) -> list[Problem]:
     return [Problem(label.uri, label.start_s, "vanished", GONE) for label in labels]
 
 
+def explain_uncut(label: Label, values: Mapping[str, Any]) -> Problem:
+    """The problem of a label that could not be cut, from its values in the manifest."""
+    return Problem(label.uri, label.start_s, values["reason"], values["message"])
+
+
+def explain_missing(uri: str, start_s: float, table: VectorTable) -> Problem:
+    """The problem of a label without stored vectors."""
+    return Problem(uri, start_s, "vanished", f"the index has no vectors of {table.name} there")
+
+
+def say_left_out(problems: Sequence[Problem]) -> dict[str, str]:
+    """The entry of a Parquet file's metadata about the labels that it lacks; none if it has all."""
+    return {LEFT_OUT: json.dumps(list(map(asdict, problems)))} if problems else {}
+
+
 def export_cuts(
     folder: Folder,
     request: Asked,
@@ -122,9 +141,7 @@ def export_cuts(
         len(labels),
         names=[*(cut.name for cut, values in zip(cuts, all_values, strict=True) if "file" in values), MANIFEST],
         problems=[
-            Problem(cut.label.uri, cut.label.start_s, values["reason"], values["message"])
-            for cut, values in zip(cuts, all_values, strict=True)
-            if "reason" in values
+            explain_uncut(cut.label, values) for cut, values in zip(cuts, all_values, strict=True) if "reason" in values
         ],
     )
 
@@ -154,15 +171,16 @@ def export_label_vectors(
         if note is None:
             missing: list[Label] = []
             counted = _Counted(table.read_labels(some, missing))
-            folder.write(name, parquet_stream(counted, columns, ["vector"]))
+
+            def say_missing(missing: Sequence[Label] = missing) -> dict[str, str]:
+                return say_left_out([explain_missing(label.uri, label.start_s, table) for label in missing])
+
+            folder.write(name, parquet_stream(counted, columns, ["vector"], say_missing))
             note = {"n_rows": counted.n_rows, "missing": [[label.uri, label.start_s] for label in missing]}
             folder.note(step, note)
         done.n_rows += note["n_rows"]
         done.names.append(name)
-        done.problems += [
-            Problem(uri, start_s, "vanished", f"the index has no vectors of {table.name} there")
-            for uri, start_s in note["missing"]
-        ]
+        done.problems += [explain_missing(uri, start_s, table) for uri, start_s in note["missing"]]
         on_progress(first + len(some), len(labels))
     folder.finish()
     return done

@@ -5,6 +5,8 @@ from collections.abc import Iterable, Iterator
 from dataclasses import asdict, dataclass, field, replace
 from typing import Any, cast
 
+import pyarrow as pa
+
 from pipeline.audio.sound_writer import Container
 from pipeline.errors import UsageError, suggest
 from pipeline.export.cuts import cut_files
@@ -12,12 +14,15 @@ from pipeline.export.exporting import (
     Exported,
     OnProgress,
     Problem,
+    explain_missing,
+    explain_uncut,
     export_all_vectors,
     export_cuts,
     export_label_vectors,
     export_texts,
     list_gone,
     part_gone,
+    say_left_out,
 )
 from pipeline.export.folder import Folder
 from pipeline.export.hits_file import read_hits
@@ -102,6 +107,9 @@ class Stream:
     name: str
     pieces: Iterator[bytes]
     problems: list[Problem] = field(default_factory=list)
+    knows_problems: bool = True
+    """Whether ``problems`` is complete from the beginning. Else it is once all pieces were read, and the file says
+    itself what is left out: see ``to_stream``."""
 
 
 def find_labels(index: Index, request: Request) -> Answer:
@@ -124,7 +132,8 @@ def find_labels(index: Index, request: Request) -> Answer:
 def to_stream(index: Index, request: Request, labels: list[Label]) -> Stream:
     """The export as one stream; a zip archive where it is several files.
 
-    Errors of recordings are in the manifest of cut audio. Other errors may come while the stream is read.
+    What cut audio lacks is in its manifest, and what a Parquet file of labels lacks is in its metadata
+    (``exporting.LEFT_OUT``). Other errors may come while the stream is read.
 
     Args:
         labels: from ``find_labels``.
@@ -136,10 +145,15 @@ def to_stream(index: Index, request: Request, labels: list[Label]) -> Stream:
     if form in VECTORS:
         return _stream_vectors(index, request, labels)
     if form in CUTS:
+        problems: list[Problem] = []
         files: Iterable[tuple[str, Iterable[bytes]]] = cut_files(
-            labels, form, Recordings(index, labels).open, request.padding_s
+            labels,
+            form,
+            Recordings(index, labels).open,
+            request.padding_s,
+            lambda label, values: problems.append(explain_uncut(label, values)),
         )
-        return Stream(f"{form}.zip", zip_stream(files))
+        return Stream(f"{form}.zip", zip_stream(files), problems, knows_problems=False)
     labels, gone = (labels, []) if TEXT_FORMATS[form].tells_status else part_gone(labels)
     texts = list_files(labels, TEXT_FORMATS[form])
     if request.is_one_file:
@@ -151,8 +165,15 @@ def to_stream(index: Index, request: Request, labels: list[Label]) -> Stream:
 def _stream_vectors(index: Index, request: Request, labels: list[Label]) -> Stream:
     table, where = _open_vectors(index, request), request.questions.where
     if not request.is_of_all:
-        rows = table.read_labels(labels, [])
-        return Stream(f"{table.name}.parquet", parquet_stream(rows, table.label_columns, ["vector"]))
+        problems: list[Problem] = []
+
+        def read() -> Iterator[pa.RecordBatch]:
+            missing: list[Label] = []
+            yield from table.read_labels(labels, missing)
+            problems.extend(explain_missing(label.uri, label.start_s, table) for label in missing)
+
+        pieces = parquet_stream(read(), table.label_columns, ["vector"], lambda: say_left_out(problems))
+        return Stream(f"{table.name}.parquet", pieces, problems, knows_problems=False)
     files = table.state.read_files(where)
     ids = None if where is None else select_ids(files, table.name)
     rows = (batch for number in range(table.n_parts) for batch in table.read_part(number, ids))

@@ -1,7 +1,7 @@
 """Files as streams of bytes, made as they are read: a zip archive, a Parquet file. For responses, pipes and files."""
 
 import zipfile
-from collections.abc import Iterable, Iterator, Sequence
+from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 
 import pyarrow as pa
 import pyarrow.parquet as pq
@@ -57,11 +57,17 @@ def zip_stream(files: Iterable[tuple[str, Iterable[bytes]]]) -> Iterator[bytes]:
     yield collected.take()
 
 
-def parquet_stream(rows: Iterable[pa.RecordBatch], schema: pa.Schema, plain: Sequence[str] = ()) -> Iterator[bytes]:
+def parquet_stream(
+    rows: Iterable[pa.RecordBatch],
+    schema: pa.Schema,
+    plain: Sequence[str] = (),
+    say_last: Callable[[], Mapping[str, str]] = dict,
+) -> Iterator[bytes]:
     """A Parquet file of these rows, in pieces: one group of rows is held in memory.
 
     Args:
         plain: columns whose values hardly repeat, such as vectors: no dictionary is tried for them.
+        say_last: called behind the last row for further entries of the file's own metadata, which its end holds.
     """
     collected = _Collected()
     repeating = [name for name in schema.names if name not in plain]
@@ -69,6 +75,8 @@ def parquet_stream(rows: Iterable[pa.RecordBatch], schema: pa.Schema, plain: Seq
         for group in _group(rows):
             writer.write_table(pa.Table.from_batches(group, schema), row_group_size=sum(map(len, group)))
             yield collected.take()
+        if said := say_last():
+            writer.add_key_value_metadata(dict(said))
     yield collected.take()
 
 

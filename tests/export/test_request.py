@@ -1,6 +1,7 @@
 """A request becomes a stream, or files in a folder, with the same content."""
 
 import io
+import json
 import zipfile
 from pathlib import Path
 
@@ -10,7 +11,8 @@ import pytest
 import soundfile
 
 from pipeline.errors import UsageError
-from pipeline.export.request import FORMATS, Request, export_into, find_labels, to_stream
+from pipeline.export.exporting import LEFT_OUT
+from pipeline.export.request import FORMATS, VECTORS, Request, export_into, find_labels, to_stream
 from pipeline.export.sources import Questions
 from pipeline.search.client import Index
 from tests.helpers.ears import GRID, Ear, open_with
@@ -115,8 +117,17 @@ def test_hits_of_another_content_are_gone(opened: Index, tmp_path: Path) -> None
     for form in FORMATS:
         request = Request(form, hits=hits)
         exported, _ = export_into(opened, request, str(tmp_path / form))
+        stream = to_stream(opened, request, labels)
+        assert len(stream.problems) == int(stream.knows_problems and form not in ("csv", "jsonl"))
+        data = b"".join(stream.pieces)
         if form in ("csv", "jsonl"):
-            assert "gone" in b"".join(to_stream(opened, request, labels).pieces).decode()
+            assert "gone" in data.decode()
             continue
+        assert stream.problems == exported.problems
+        if form in VECTORS:
+            [name] = exported.names
+            for file in (io.BytesIO(data), tmp_path / form / name):
+                [left_out] = json.loads(pq.read_metadata(file).metadata[LEFT_OUT.encode()])
+                assert (left_out["uri"], left_out["start_s"], left_out["reason"]) == (uri, 1.0, "vanished")
         assert [(problem.uri, problem.reason) for problem in exported.problems] == [(uri, "vanished")]
         assert not any(name.endswith((".wav", ".flac", ".txt")) for name in exported.names)

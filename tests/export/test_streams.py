@@ -54,6 +54,19 @@ def test_parquet_has_all_rows(sizes: list[int]) -> None:
     assert table.equals(pa.Table.from_batches(map(rows, sizes), COLUMNS))
 
 
+def test_parquet_says_last_what_its_rows_have_shown() -> None:
+    seen: list[int] = []
+
+    def read() -> Iterator[pa.RecordBatch]:
+        for n_rows in (3, 5):
+            seen.append(n_rows)
+            yield rows(n_rows)
+
+    stream = parquet_stream(read(), COLUMNS, ["vector"], lambda: {"seen": str(sum(seen))})
+    assert pq.read_metadata(io.BytesIO(b"".join(stream))).metadata[b"seen"] == b"8"
+    assert b"seen" not in pq.read_metadata(io.BytesIO(b"".join(parquet_stream([], COLUMNS)))).metadata
+
+
 def test_parquet_is_made_group_by_group(monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(streams, "GROUP_BYTES", 1)
     stream = parquet_stream(map(rows, [3, 5]), COLUMNS, ["vector"])

@@ -3,6 +3,7 @@
 import io
 import json
 import zipfile
+from pathlib import Path
 from typing import Any
 
 import pyarrow.csv as pc
@@ -11,8 +12,12 @@ import pytest
 import soundfile
 from starlette.testclient import TestClient
 
-from jobs.serve.export_routes import Pieces
+from jobs.serve.export_routes import Pieces, describe
 from pipeline.config import Config
+from pipeline.export.exporting import LEFT_OUT
+from pipeline.export.request import Stream
+from tests.helpers import served
+from tests.helpers.served import uri
 
 
 def export(client: TestClient, **values: Any) -> Any:
@@ -58,6 +63,37 @@ def test_vectors_are_parquet(client: TestClient) -> None:
     table = pq.read_table(io.BytesIO(export(client, format="vectors", query="a bell", k=2).content))
     assert table.num_rows >= 2
     assert "vector" in table.column_names
+
+
+def test_what_is_left_out_is_counted_or_told_by_the_file(own: Config, own_client: TestClient) -> None:
+    """The marks of a file that has another content now."""
+    client, bell = own_client, Path(uri(own, "a bell.wav"))
+    said = [{"uri": str(bell), "text": "a bell", "verdict": "right", "end_s": end_s} for end_s in (0.4, 0.8)]
+    said.append({"uri": uri(own, "b.flac"), "text": "a bell", "verdict": "right", "end_s": 0.4})
+    assert client.post("/api/marks", json={"marks": said}).status_code == 201
+    samples, rate_hz = soundfile.read(bell)
+    soundfile.write(bell, samples[::-1], rate_hz)
+    served.index(own)
+    client.post("/api/refresh")
+    for form, count in (("csv", "0"), ("raven", "2"), ("dcase", "2")):
+        headers = export(client, format=form, marks=1).headers
+        assert (headers["x-earshot-left-out"], headers["x-earshot-is-cut"]) == (count, "0")
+    for form in ("wav", "vectors"):
+        answer = export(client, format=form, marks=1)
+        assert "x-earshot-left-out" not in answer.headers
+        if form == "vectors":
+            metadata = pq.read_metadata(io.BytesIO(answer.content)).metadata
+            left_out = [each["uri"] for each in json.loads(metadata[LEFT_OUT.encode()])]
+        else:
+            with zipfile.ZipFile(io.BytesIO(answer.content)) as archive:
+                manifest = pc.read_csv(io.BytesIO(archive.read("manifest.csv"))).to_pylist()
+            left_out = [row["uri"] for row in manifest if row["reason"]]
+        assert left_out == [str(bell)] * 2
+
+
+def test_headers_say_that_a_search_was_cut() -> None:
+    stream = Stream("labels.csv", iter([]))
+    assert [describe(stream, is_cut=is_cut)["X-Earshot-Is-Cut"] for is_cut in (True, False)] == ["1", "0"]
 
 
 @pytest.mark.parametrize(
