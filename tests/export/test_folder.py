@@ -1,6 +1,7 @@
 """Files appear whole or not at all; a folder takes one export, and only its own continuation."""
 
 import json
+import os
 import signal
 import subprocess
 import sys
@@ -72,7 +73,7 @@ def test_folder_with_anything_else_is_refused(place: str) -> None:
 
 def test_plan_that_was_not_written_to_its_end_counts_as_none(tmp_path: Path) -> None:
     (tmp_path / STATE).mkdir()
-    (tmp_path / STATE / "plan.json.part").write_text('{"requ')
+    (tmp_path / STATE / f"plan.json.0123abcd{PART}").write_text('{"requ')
     assert Folder(str(tmp_path)).begin({}, lambda: [1]) == [1]
     assert json.loads((tmp_path / STATE / "plan.json").read_text()) == {"request": {}, "plan": [1]}
 
@@ -95,9 +96,66 @@ def test_nothing_of_a_killed_attempt_is_left(tmp_path: Path) -> None:
     root = Path(__file__).parents[2]
     killed = subprocess.run([sys.executable, "-c", KILLED, tmp_path], cwd=root, check=False)
     assert killed.returncode == -signal.SIGKILL
-    assert f"2.wav{PART}" in read_folder(tmp_path)
+    assert any(name.startswith("2.wav.") and name.endswith(PART) for name in read_folder(tmp_path))
     folder = Folder(str(tmp_path))
     folder.begin({}, lambda: pytest.fail("planned again"))
     folder.write("1.wav", [b"sound"])
     folder.finish()
     assert read_folder(tmp_path) == {"1.wav": b"sound"}
+
+
+def test_two_writers_of_one_file_write_it_whole(tmp_path: Path) -> None:
+    """The second one begins and ends while the first one writes."""
+    path = tmp_path / "labels.csv"
+
+    def pieces() -> Iterator[bytes]:
+        yield b"first "
+        write_file(str(path), [b"second"])
+        assert path.read_bytes() == b"second"
+        yield b"writer"
+
+    write_file(str(path), pieces())
+    assert read_folder(tmp_path) == {"labels.csv": b"first writer"}
+
+
+HOLDING = """
+import sys
+from pipeline.export.folder import Folder
+
+folder = Folder(sys.argv[1])
+folder.begin({}, list)
+print("begun", flush=True)
+sys.stdin.readline()
+folder.write("1.wav", [b"sound"])
+folder.finish()
+"""
+
+
+def test_folder_that_another_process_fills_is_refused_until_that_one_has_ended(tmp_path: Path) -> None:
+    out, root = tmp_path / "out", Path(__file__).parents[2]
+    other = subprocess.Popen(
+        [sys.executable, "-c", HOLDING, str(out)], stdin=subprocess.PIPE, stdout=subprocess.PIPE, text=True, cwd=root
+    )
+    assert other.stdout is not None
+    assert other.stdout.readline() == "begun\n"
+    for request in ({}, {"format": "wav"}):
+        with pytest.raises(UsageError, match="another process exports into this folder"):
+            Folder(str(out)).begin(request, list)
+    other.communicate("\n", timeout=60)
+    assert other.returncode == 0
+    assert read_folder(out) == {"1.wav": b"sound"}
+    with pytest.raises(UsageError, match=r"is not empty, it holds 1\.wav"):
+        Folder(str(out)).begin({}, list)
+    assert sorted(os.listdir(out)) == ["1.wav"]
+
+
+def test_folder_of_a_killed_export_is_gone_on_with(tmp_path: Path) -> None:
+    out, root = tmp_path / "out", Path(__file__).parents[2]
+    other = subprocess.Popen(
+        [sys.executable, "-c", HOLDING, str(out)], stdin=subprocess.PIPE, stdout=subprocess.PIPE, text=True, cwd=root
+    )
+    assert other.stdout is not None
+    assert other.stdout.readline() == "begun\n"
+    other.kill()
+    other.communicate(timeout=60)
+    assert Folder(str(out)).begin({}, lambda: pytest.fail("planned again")) == []
