@@ -2,12 +2,14 @@
 
 The one file of a form goes to a disk piece by piece.
 
-The limits hold while bytes arrive, whatever the request says of its length.
+The limits (``limits``) hold while bytes arrive, whatever the request says of its length.
 """
 
+import asyncio
 import json
 import re
 from collections.abc import AsyncIterator
+from contextlib import asynccontextmanager
 from dataclasses import dataclass, field
 from email.message import Message
 from pathlib import Path
@@ -15,13 +17,10 @@ from typing import Any, BinaryIO
 
 from starlette.requests import Request
 
-from jobs.serve.errors import TooLarge
+from jobs.serve import limits
+from jobs.serve.errors import TooLarge, TooSlow
+from jobs.serve.room import Take
 from pipeline.errors import UsageError
-
-MAX_UPLOAD_BYTES = 200_000_000
-MAX_JSON_BYTES = 20_000_000
-MAX_FIELD_BYTES = 100_000
-MAX_PARTS, MAX_HEAD_BYTES = 20, 8_192
 
 _EXTENSION = re.compile(r"\.[A-Za-z0-9]{1,8}")
 
@@ -39,19 +38,35 @@ def is_json(request: Request) -> bool:
     return request.headers.get("content-type", "").partition(";")[0].strip().lower() == "application/json"
 
 
-async def read_json(request: Request) -> Any:
+async def read_json(request: Request, take: Take) -> Any:
     """The JSON body of a request.
 
+    Args:
+        take: room for it.
+
     Raises:
-        TooLarge: it has more than ``MAX_JSON_BYTES``. UsageError: it is no JSON.
+        TooLarge: it has more than ``MAX_JSON_BYTES``. TooSlow: it takes too long. NoRoom: there are many others.
+        UsageError: it is no JSON.
     """
-    refuse_size(request, MAX_JSON_BYTES)
+    refuse_size(request, limits.MAX_JSON_BYTES)
     body = bytearray()
-    async for chunk in request.stream():
-        body += chunk
-        if len(body) > MAX_JSON_BYTES:
-            raise _too_large(MAX_JSON_BYTES)
+    async with in_time():
+        async for chunk in request.stream():
+            take(len(chunk))
+            body += chunk
+            if len(body) > limits.MAX_JSON_BYTES:
+                raise _too_large(limits.MAX_JSON_BYTES)
     return loads(body)
+
+
+@asynccontextmanager
+async def in_time() -> AsyncIterator[None]:
+    """Raises ``TooSlow`` where a body takes longer than ``MAX_BODY_S``."""
+    try:
+        async with asyncio.timeout(limits.MAX_BODY_S):
+            yield
+    except TimeoutError:
+        raise TooSlow(f"the body has not arrived within {limits.MAX_BODY_S:g} s") from None
 
 
 def loads(text: bytes | bytearray) -> Any:
@@ -95,29 +110,35 @@ def find_boundary(content_type: str) -> bytes:
     return boundary.encode("latin-1", "replace")
 
 
-async def read_form(request: Request, folder: Path) -> Form:
+async def read_form(request: Request, folder: Path, take: Take) -> Form:
     """Read the form of a request; the part with a file name is written below ``folder``.
 
+    Args:
+        take: room for it.
+
     Raises:
-        TooLarge: it has more than ``MAX_UPLOAD_BYTES``. UsageError: it is no valid form.
+        TooLarge: it has more than ``MAX_UPLOAD_BYTES``. TooSlow: it takes too long. NoRoom: there are many others.
+        UsageError: it is no valid form.
     """
-    refuse_size(request, MAX_UPLOAD_BYTES)
-    return await collect_form(request.stream(), request.headers.get("content-type", ""), folder)
+    refuse_size(request, limits.MAX_UPLOAD_BYTES)
+    async with in_time():
+        return await collect_form(request.stream(), request.headers.get("content-type", ""), folder, take)
 
 
-async def collect_form(chunks: AsyncIterator[bytes], content_type: str, folder: Path) -> Form:
+async def collect_form(chunks: AsyncIterator[bytes], content_type: str, folder: Path, take: Take) -> Form:
     """Read a form from its bytes, as ``read_form`` does.
 
     Raises:
-        TooLarge: it has more than ``MAX_UPLOAD_BYTES``. UsageError: it is no valid form.
+        TooLarge: it has more than ``MAX_UPLOAD_BYTES``. NoRoom: there are many others. UsageError: it is no valid form.
     """
     reader = FormReader(find_boundary(content_type), folder)
     n_bytes = 0
     try:
         async for chunk in chunks:
+            take(len(chunk))
             n_bytes += len(chunk)
-            if n_bytes > MAX_UPLOAD_BYTES:
-                raise _too_large(MAX_UPLOAD_BYTES)
+            if n_bytes > limits.MAX_UPLOAD_BYTES:
+                raise _too_large(limits.MAX_UPLOAD_BYTES)
             reader.feed(chunk)
     finally:
         reader.close()
@@ -173,7 +194,7 @@ class FormReader:
             self.has_ended = True
             return False
         if not newline:
-            if len(rest) > MAX_HEAD_BYTES:
+            if len(rest) > limits.MAX_HEAD_BYTES:
                 raise UsageError("the body: the form has no line end after a boundary")
             return False
         if line.strip():
@@ -186,12 +207,12 @@ class FormReader:
     def _read_head(self) -> bool:
         head, end, rest = self._buffer.partition(b"\r\n\r\n")
         if not end:
-            if len(head) > MAX_HEAD_BYTES:
+            if len(head) > limits.MAX_HEAD_BYTES:
                 raise UsageError("the body: the head of a part of the form is too long")
             return False
         self._n_parts += 1
-        if self._n_parts > MAX_PARTS:
-            raise UsageError(f"the body: the form has more than {MAX_PARTS} parts")
+        if self._n_parts > limits.MAX_PARTS:
+            raise UsageError(f"the body: the form has more than {limits.MAX_PARTS} parts")
         self._begin_part(head.decode("utf-8", "replace"))
         self._buffer, self._is_head = rest, False
         return True
@@ -223,7 +244,7 @@ class FormReader:
             self._file.write(data)
         elif self._field is not None:
             self._n_field_bytes += len(data)
-            if self._n_field_bytes > MAX_FIELD_BYTES:
+            if self._n_field_bytes > limits.MAX_FIELD_BYTES:
                 raise UsageError("the body: the fields of the form are too long")
             self._field += data
 

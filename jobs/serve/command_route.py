@@ -1,29 +1,86 @@
 """What ``earshot query``, ``locate`` and ``similar`` ask a server: the call that they would make themselves.
 
-It is no part of the API: the command and the server are of one version. Commands want the newest published state, which
-is opened for them; the page stays in its own.
+It is no part of the API: the command and the server are of one version. The limits are those of the API: a command
+whose call is refused makes it itself. Commands want the newest published state, which is opened for them; the page
+stays in its own.
 """
 
 import tempfile
 from collections.abc import Callable
 from pathlib import Path
-from typing import Any
+from typing import Any, NamedTuple
 
 from fastapi import APIRouter, Request
+from pydantic import BaseModel, ConfigDict, Field
 
+from jobs.serve import limits
 from jobs.serve.bodies import is_json, loads, read_form, read_json
-from jobs.serve.search_routes import require_sound
+from jobs.serve.search_routes import check, choose_pool, require_sound
 from jobs.serve.service import Service
 from jobs.serve.states import State
+from jobs.serve.workers import Pool, Workers
 from jobs.shared.servers import ALIVE, COMMAND, name_index, pack
 from pipeline.errors import UsageError
 from pipeline.search.client import Index
 
-CALLS: dict[str, Callable[..., Any]] = {
-    "search": Index.search,
-    "locate": Index.locate,
-    "similar_to_file": Index.similar_to_file,
-    "count_indexed": Index.count_indexed,
+
+class Arguments(BaseModel):
+    """Those of a call, within limits. The index itself says which values make sense."""
+
+    model_config = ConfigDict(extra="forbid", allow_inf_nan=False)
+
+    def choose_pool(self, workers: Workers) -> Pool:
+        """The threads that make this call."""
+        return workers.questions
+
+
+class Asked(Arguments):
+    k: int = Field(le=limits.MAX_K)
+    where: str | None = Field(None, max_length=limits.MAX_WHERE)
+    exact: bool = False
+
+    def choose_pool(self, workers: Workers) -> Pool:
+        return workers.long if self.exact else workers.questions
+
+
+class SearchArguments(Asked):
+    text: str = Field(max_length=limits.MAX_TEXT)
+    all_windows: bool = False
+
+
+class LocateArguments(Asked):
+    text: str = Field(max_length=limits.MAX_TEXT)
+    threshold: float
+    min_duration_s: float
+    merge_gap_s: float
+
+
+class SimilarArguments(Asked):
+    sound: str = Field(max_length=limits.MAX_URI)
+    start_s: float = 0.0
+    end_s: float | None = None
+    all_windows: bool = False
+
+    def choose_pool(self, workers: Workers) -> Pool:
+        return choose_pool(workers, self.start_s, self.end_s, exact=self.exact)
+
+
+class CountArguments(Arguments):
+    where: str = Field(max_length=limits.MAX_WHERE)
+
+
+class Call(NamedTuple):
+    """A call that a command may make: a method of an index, and the model of its arguments."""
+
+    method: Callable[..., Any]
+    arguments: type[Arguments]
+
+
+CALLS = {
+    "search": Call(Index.search, SearchArguments),
+    "locate": Call(Index.locate, LocateArguments),
+    "similar_to_file": Call(Index.similar_to_file, SimilarArguments),
+    "count_indexed": Call(Index.count_indexed, CountArguments),
 }
 
 
@@ -38,33 +95,35 @@ def make_command_router(service: Service) -> APIRouter:
     @router.post(COMMAND)
     async def command(request: Request) -> Any:
         if is_json(request):
-            return await call(request, await read_json(request), None)
-        with tempfile.TemporaryDirectory(prefix="earshot-upload-") as folder:
-            form = await read_form(request, Path(folder))
+            with service.bodies.hold() as take:
+                asked = await read_json(request, take)
+            return await call(request, asked, None)
+        with service.uploads.hold() as take, tempfile.TemporaryDirectory(prefix="earshot-upload-") as folder:
+            form = await read_form(request, Path(folder), take)
             if form.file is None:
                 raise UsageError("the body has no sound")
             return await call(request, loads(form.fields.get("call", "").encode()), form.file)
 
-    async def call(request: Request, asked: Any, sound: Path | None) -> Any:
+    async def call(request: Request, asked: Any, sent: Path | None) -> Any:
         if not isinstance(asked, dict) or not isinstance(asked.get("arguments"), dict):
             raise UsageError("the body is no call")
-        name, arguments = asked.get("name"), asked["arguments"]
-        if name not in CALLS:
+        name = asked.get("name")
+        if not isinstance(name, str) or name not in CALLS:
             raise UsageError(f"{str(name)[:100]}: is no call")
+        given = check(CALLS[name].arguments, asked["arguments"])
 
         def ask() -> Any:
-            state = service.states.open_newest()
-            if name == "similar_to_file":
-                arguments["sound"] = choose_sound(state, arguments.get("sound"), sound)
-            return {"state": state.number, **pack(CALLS[name](state.index, **arguments))}
+            state, arguments = service.states.open_newest(), given.model_dump()
+            if isinstance(given, SimilarArguments):
+                arguments["sound"] = choose_sound(state, given.sound, sent)
+            return {"state": state.number, **pack(CALLS[name].method(state.index, **arguments))}
 
-        is_long = sound is not None or bool(arguments.get("exact"))
-        pool = service.workers.long if is_long else service.workers.questions
+        pool = service.workers.long if sent is not None else given.choose_pool(service.workers)
         return await pool.run(request, ask)
 
     return router
 
 
-def choose_sound(state: State, uri: Any, sent: Path | None) -> str:
+def choose_sound(state: State, uri: str, sent: Path | None) -> str:
     """What to compare with: the sound that was sent, or a file of the index, and nothing else on this machine."""
-    return str(sent) if sent is not None else str(require_sound(state, str(uri))["uri"])
+    return str(sent) if sent is not None else str(require_sound(state, uri)["uri"])

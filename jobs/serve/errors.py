@@ -10,6 +10,7 @@ from starlette.exceptions import HTTPException
 from starlette.requests import Request
 from starlette.responses import Response
 
+from jobs.serve.room import NoRoom
 from jobs.serve.security import refuse
 from jobs.serve.states import StateGone
 from jobs.serve.workers import Busy, ClientGone
@@ -46,8 +47,13 @@ class TooLarge(EarshotError):
     """More bytes than a request may send."""
 
 
+class TooSlow(EarshotError):
+    """A body that takes longer to arrive than it may."""
+
+
 STATUSES: Sequence[tuple[type[EarshotError], int]] = (
     (NotFound, 404),
+    (TooSlow, 408),
     (FileChanged, 409),
     (StateGone, 410),
     (TooLarge, 413),
@@ -87,7 +93,7 @@ def add_handlers(app: FastAPI) -> None:
 
     async def answer(_: Request, error: Exception) -> Response:
         refusal = refuse(status_of(error), say(error))
-        if isinstance(error, TooLarge):
+        if isinstance(error, TooLarge | TooSlow | NoRoom):
             refusal.headers["Connection"] = "close"  # the rest of the body is not read
         return refusal
 

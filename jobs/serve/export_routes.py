@@ -8,6 +8,7 @@ from urllib.parse import quote
 from fastapi import APIRouter, Query, Request
 from starlette.responses import Response, StreamingResponse
 
+from jobs.serve import limits
 from jobs.serve.search_routes import ERRORS, THRESHOLD, At, Exact, OneText, Threshold, Where
 from jobs.serve.service import Service
 from jobs.serve.states import State
@@ -15,8 +16,6 @@ from pipeline.errors import UsageError
 from pipeline.export import request as exports
 from pipeline.export.exporting import LEFT_OUT
 from pipeline.export.sources import Questions
-
-MAX_K, MAX_TEXTS = 10_000, 20
 
 Format = Literal[
     "csv", "jsonl", "dcase", "audacity", "raven", "wav", "flac", "vectors", "clip-vectors", "frame-vectors"
@@ -57,16 +56,16 @@ def make_export_router(service: Service) -> APIRouter:
             Format, Query(description="wav and flac: cut audio; vectors: those of clips for `query`, else of frames.")
         ],
         query: Annotated[
-            list[OneText] | None, Query(max_length=MAX_TEXTS, description="Clips that match this.")
+            list[OneText] | None, Query(max_length=limits.MAX_TEXTS, description="Clips that match this.")
         ] = None,
         locate: Annotated[
-            list[OneText] | None, Query(max_length=MAX_TEXTS, description="Events that match this.")
+            list[OneText] | None, Query(max_length=limits.MAX_TEXTS, description="Events that match this.")
         ] = None,
         marks: Annotated[bool, Query(description="The marks.")] = False,
         verdict: Annotated[
             list[str] | None, Query(max_length=3, description="Of the marks: right, wrong, unsure.")
         ] = None,
-        k: Annotated[int, Query(ge=1, le=MAX_K, description="Number of results for each text.")] = 100,
+        k: Annotated[int, Query(ge=1, le=limits.MAX_EXPORTED_K, description="Number of results for each text.")] = 100,
         threshold: Threshold = THRESHOLD,
         where: Where = None,
         exact: Exact = False,

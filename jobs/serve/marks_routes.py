@@ -5,14 +5,12 @@ from typing import Annotated, Any
 from fastapi import APIRouter, Query, Request
 from pydantic import BaseModel, ConfigDict, Field
 
-from jobs.serve import answers
+from jobs.serve import answers, limits
 from jobs.serve.bodies import read_json
-from jobs.serve.search_routes import ERRORS, MAX_TEXT, At, check, require_file
+from jobs.serve.search_routes import ERRORS, At, check, require_file
 from jobs.serve.service import Service
 from jobs.serve.states import State
 from pipeline.marks.mark import Judgement, Mark
-
-MAX_MARKS = 10_000
 
 
 class NewMark(BaseModel):
@@ -20,20 +18,20 @@ class NewMark(BaseModel):
 
     model_config = ConfigDict(extra="forbid")
 
-    uri: str = Field(min_length=1)
+    uri: str = Field(min_length=1, max_length=limits.MAX_URI)
     audio_id: str | None = Field(None, description="The content that was heard; by default the file's in the index.")
     start_s: float = Field(0.0, ge=0, allow_inf_nan=False)
     end_s: float | None = Field(None, gt=0, allow_inf_nan=False, description="By default the end of the file.")
-    text: str = Field(min_length=1, max_length=MAX_TEXT)
+    text: str = Field(min_length=1, max_length=limits.MAX_TEXT)
     verdict: str = Field(description="right, wrong, unsure, or none.")
     score: float | None = Field(None, allow_inf_nan=False)
-    who: str | None = Field(None, max_length=MAX_TEXT, description="By default the user that runs the server.")
+    who: str | None = Field(None, max_length=limits.MAX_NAME, description="By default the user that runs the server.")
 
 
 class NewMarks(BaseModel):
     model_config = ConfigDict(extra="forbid")
 
-    marks: list[NewMark] = Field(min_length=1, max_length=MAX_MARKS)
+    marks: list[NewMark] = Field(min_length=1, max_length=limits.MAX_MARKS)
 
 
 def make_marks_router(service: Service) -> APIRouter:
@@ -44,7 +42,7 @@ def make_marks_router(service: Service) -> APIRouter:
     async def list_marks(
         request: Request,
         uri: Annotated[str | None, Query(min_length=1, description="Only the marks of this file.")] = None,
-        limit: Annotated[int, Query(ge=1, le=1_000_000, description="Only the newest ones.")] = MAX_MARKS,
+        limit: Annotated[int, Query(ge=1, le=1_000_000, description="Only the newest ones.")] = limits.MAX_MARKS,
         at: At = None,
     ) -> Any:
         """The marks that count, the newest first."""
@@ -66,7 +64,8 @@ def make_marks_router(service: Service) -> APIRouter:
     )
     async def add_marks(request: Request, at: At = None) -> Any:
         """Store marks: all, or none if one is wrong."""
-        new = check(NewMarks, await read_json(request))
+        with service.bodies.hold() as take:
+            new = check(NewMarks, await read_json(request, take))
 
         def add(state: State) -> dict[str, Any]:
             for mark in new.marks:

@@ -6,6 +6,7 @@ from typing import Annotated, Literal
 from fastapi import APIRouter, Query, Request
 from starlette.responses import Response
 
+from jobs.serve import limits
 from jobs.serve.media_routes import BYTES, End, Start
 from jobs.serve.search_routes import ERRORS, At, Uri, require_sound
 from jobs.serve.service import Service
@@ -20,14 +21,10 @@ from pipeline.schema import Row
 DRAWING = 1
 """Counts on when the same samples are drawn otherwise, so that older pictures are not shown any more."""
 
-LONG_SPAN_S = 120.0
-"""Pictures of longer spans take a while, and wait for each other."""
-
-MAX_SIDE = 4_096
 TILE_CACHE = "private, max-age=3600"
 """How long a browser keeps a picture without asking. Its address has the state, and a state never changes."""
 
-Side = Annotated[int, Query(ge=1, le=MAX_SIDE, description="Pixels.")]
+Side = Annotated[int, Query(ge=1, le=limits.MAX_SIDE, description="Pixels.")]
 PICTURE = {"content": {"image/webp": BYTES, "image/png": BYTES}}
 
 
@@ -77,7 +74,7 @@ def make_picture_router(service: Service, tiles: TileCache) -> APIRouter:
         workers = service.workers
         file, end, key, picture = await service.ask(request, at, look_up, workers.tiles)
         if picture is None:
-            pool = workers.tiles if end - start_s <= LONG_SPAN_S else workers.long_tiles
+            pool = workers.tiles if end - start_s <= limits.SHORT_PICTURE_S else workers.long_tiles
             picture = await pool.run(request, lambda: draw(file, end, key), stop)
         headers = {"Cache-Control": TILE_CACHE, "Vary": "Accept"}
         return Response(picture, media_type=f"image/{kind}", headers=headers)

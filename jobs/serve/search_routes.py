@@ -10,13 +10,14 @@ from fastapi import APIRouter, Query, Request
 from pydantic import BaseModel, ConfigDict, Field, StringConstraints, ValidationError
 
 import pipeline
-from jobs.serve import answers
+from jobs.serve import answers, limits
 from jobs.serve.answers import to_found, to_value
-from jobs.serve.bodies import MAX_UPLOAD_BYTES, is_json, read_form, read_json
+from jobs.serve.bodies import is_json, read_form, read_json
 from jobs.serve.errors import NotFound
 from jobs.serve.file_view import describe
 from jobs.serve.service import Service, milliseconds_since
 from jobs.serve.states import State
+from jobs.serve.workers import Pool, Workers
 from pipeline.errors import UsageError, suggest
 from pipeline.grid import FRAME_S
 from pipeline.marks.read import count_marks
@@ -28,18 +29,14 @@ M = TypeVar("M", bound=BaseModel)
 
 THRESHOLD = Rules().threshold
 
-SHORT_S = 60.0
-"""A sound to compare with that is longer takes long, as an exact scan does: such questions do not hold up others."""
-
-MAX_K, MAX_TEXTS, MAX_TEXT, MAX_WHERE = 1_000, 20, 2_000, 10_000
-
 At = Annotated[int | None, Query(description="The state to answer from (`seq` of /api/info); the open one by default.")]
-Uri = Annotated[str, Query(min_length=1, description="The uri of a file of the index.")]
-Text = Annotated[str, Query(min_length=1, max_length=MAX_TEXT, description="What to look for, in words.")]
-OneText = Annotated[str, StringConstraints(min_length=1, max_length=MAX_TEXT)]
-K = Annotated[int, Query(ge=1, le=MAX_K, description="Number of results.")]
+Uri = Annotated[str, Query(min_length=1, max_length=limits.MAX_URI, description="The uri of a file of the index.")]
+Text = Annotated[str, Query(min_length=1, max_length=limits.MAX_TEXT, description="What to look for, in words.")]
+OneText = Annotated[str, StringConstraints(min_length=1, max_length=limits.MAX_TEXT)]
+K = Annotated[int, Query(ge=1, le=limits.MAX_K, description="Number of results.")]
 Where = Annotated[
-    str | None, Query(max_length=MAX_WHERE, description="SQL over the columns of the index, as in `earshot query`.")
+    str | None,
+    Query(max_length=limits.MAX_WHERE, description="SQL over the columns of the index, as in `earshot query`."),
 ]
 Exact = Annotated[bool, Query(description="Compare every vector: slower, but nothing is missed.")]
 Threshold = Annotated[float, Query(gt=0, lt=1, description="Probability at which an event begins.")]
@@ -51,13 +48,14 @@ ERRORS: dict[int | str, dict[str, Any]] = {
         401: "A token is needed.",
         403: "Sent by another site's page.",
         404: "No such file or column, or the file has gone.",
+        408: "The body takes too long to arrive.",
         409: "The file has changed since it was indexed.",
         410: "The state is not open any more.",
         413: "Too many bytes.",
         415: "Neither JSON nor a form.",
         421: "Called by a name that is not the server's.",
         422: "A wrong value.",
-        503: "The index, a model or a disk fails, or too many requests wait.",
+        503: "The index, a model or a disk fails, too much is asked at once, or the answer takes too long.",
     }.items()
 }
 """The errors that any request may meet."""
@@ -68,11 +66,11 @@ class Like(BaseModel):
 
     model_config = ConfigDict(extra="forbid")
 
-    uri: str = Field(min_length=1)
+    uri: str = Field(min_length=1, max_length=limits.MAX_URI)
     start_s: float = Field(0.0, ge=0, allow_inf_nan=False)
     end_s: float | None = Field(None, gt=0, allow_inf_nan=False)
-    k: int = Field(20, ge=1, le=MAX_K)
-    where: str | None = Field(None, max_length=MAX_WHERE)
+    k: int = Field(20, ge=1, le=limits.MAX_K)
+    where: str | None = Field(None, max_length=limits.MAX_WHERE)
     exact: bool = False
 
 
@@ -115,7 +113,7 @@ def make_search_router(service: Service) -> APIRouter:
     async def values(
         request: Request,
         column: Annotated[str, Query(min_length=1)],
-        prefix: Annotated[str, Query(max_length=MAX_TEXT, description="Only values that begin so.")] = "",
+        prefix: Annotated[str, Query(max_length=limits.MAX_TEXT, description="Only values that begin so.")] = "",
         limit: Annotated[int, Query(ge=1, le=10_000)] = 50,
         at: At = None,
     ) -> Any:
@@ -160,7 +158,9 @@ def make_search_router(service: Service) -> APIRouter:
     @router.get("/locate", response_model=answers.Located, response_model_exclude_unset=True)
     async def locate(
         request: Request,
-        text: Annotated[list[OneText], Query(min_length=1, max_length=MAX_TEXTS, description="One text or several.")],
+        text: Annotated[
+            list[OneText], Query(min_length=1, max_length=limits.MAX_TEXTS, description="One text or several.")
+        ],
         k: K = 20,
         threshold: Threshold = THRESHOLD,
         where: Where = None,
@@ -191,17 +191,17 @@ def make_search_router(service: Service) -> APIRouter:
         """The clips that sound most like a part of a file of the index, or like a sound that is sent."""
         began = time.perf_counter()
         if is_json(request):
-            like = check(Like, await read_json(request))
+            with service.bodies.hold() as take:
+                like = check(Like, await read_json(request, take))
 
             def find(state: State) -> dict[str, Any]:
                 require_sound(state, like.uri)
                 return compare(state, like.uri, like)
 
-            is_short = like.end_s is not None and like.end_s - like.start_s <= SHORT_S
-            pool = service.workers.questions if is_short and not like.exact else service.workers.long
+            pool = choose_pool(service.workers, like.start_s, like.end_s, exact=like.exact)
             return await service.ask(request, at, find, pool) | {"took_ms": milliseconds_since(began)}
-        with tempfile.TemporaryDirectory(prefix="earshot-upload-") as folder:
-            form = await read_form(request, Path(folder))
+        with service.uploads.hold() as take, tempfile.TemporaryDirectory(prefix="earshot-upload-") as folder:
+            form = await read_form(request, Path(folder), take)
             sound = form.file
             if sound is None:
                 raise UsageError("file: the form has none; send a sound as `file`")
@@ -229,8 +229,14 @@ def describe_similar() -> dict[str, Any]:
 FILE = {
     "type": "string",
     "format": "binary",
-    "description": f"A sound in any format, of at most {MAX_UPLOAD_BYTES // 10**6} MB.",
+    "description": f"A sound in any format, of at most {limits.MAX_UPLOAD_BYTES // 10**6} MB.",
 }
+
+
+def choose_pool(workers: Workers, start_s: float, end_s: float | None, *, exact: bool) -> Pool:
+    """The threads that compare a part of a file: those of questions if it is short and no scan is asked for."""
+    is_short = end_s is not None and end_s - start_s <= limits.SHORT_S
+    return workers.questions if is_short and not exact else workers.long
 
 
 def compare(state: State, sound: str, like: Like) -> dict[str, Any]:

@@ -8,7 +8,9 @@ from typing import TypeVar
 
 from starlette.requests import Request
 
+from jobs.serve import limits
 from jobs.serve.models import SharedModels
+from jobs.serve.room import Room
 from jobs.serve.sounds import Sounds
 from jobs.serve.states import State, StateGone, States
 from jobs.serve.workers import Pool, Workers
@@ -31,6 +33,8 @@ class Service:
     workers: Workers = field(default_factory=Workers)
     presences: Presences = field(default_factory=Presences)
     sounds: Sounds = field(default_factory=lambda: Sounds(open_excerpt))
+    uploads: Room = field(default_factory=lambda: Room("sounds", limits.MAX_UPLOADS_BYTES))
+    bodies: Room = field(default_factory=lambda: Room("JSON bodies", limits.MAX_BODIES_BYTES))
 
     async def ask(self, request: Request, at: int | None, work: Callable[[State], T], pool: Pool | None = None) -> T:
         """What ``work`` finds in a state, in a thread of ``pool``; by default, that of questions.

@@ -12,17 +12,19 @@ from typing import Any, TypeVar
 
 from starlette.requests import Request
 
+from jobs.serve import limits
 from jobs.shared.explain import explain
 from pipeline.errors import EarshotError
 
 T = TypeVar("T")
 
-MAX_WAITING = 500
-"""Requests that wait in one pool. Further ones are refused, so that memory stays bounded."""
-
 
 class Busy(EarshotError):
     """Too many requests wait."""
+
+
+class TooLong(EarshotError):
+    """An answer takes longer than it may."""
 
 
 class ClientGone(Exception):
@@ -44,19 +46,22 @@ class Pool:
             stop: set once the client has gone; long work looks at it.
 
         Raises:
-            Busy: too many requests wait. ClientGone: the client does not wait any more.
+            Busy: too many requests wait. ClientGone: the client does not wait any more. TooLong: it has waited for
+                ``limits.MAX_ANSWER_S``.
         """
-        if self._n_unfinished >= MAX_WAITING:
+        if self._n_unfinished >= limits.MAX_WAITING:
             raise Busy(f"{self._n_unfinished} requests wait for {self.kind} already: try again later")
         self._n_unfinished += 1
         done = asyncio.ensure_future(asyncio.wrap_future(self._threads.submit(_guard, work)))
         gone = asyncio.ensure_future(wait_until_gone(request))
         waiting: set[asyncio.Future[Any]] = {done, gone}
         try:
-            await asyncio.wait(waiting, return_when=asyncio.FIRST_COMPLETED)
-            if not done.done():
+            await asyncio.wait(waiting, timeout=limits.MAX_ANSWER_S, return_when=asyncio.FIRST_COMPLETED)
+            if done.done():
+                return done.result()
+            if gone.done():
                 raise ClientGone
-            return done.result()
+            raise TooLong(f"no answer within {limits.MAX_ANSWER_S:g} s: ask for less")
         finally:
             self._n_unfinished -= 1
             gone.cancel()

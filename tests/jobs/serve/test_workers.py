@@ -8,8 +8,8 @@ from typing import Any, TypeVar
 import pytest
 from starlette.requests import Request
 
-from jobs.serve import workers
-from jobs.serve.workers import Busy, ClientGone, Pool, Workers
+from jobs.serve import limits
+from jobs.serve.workers import Busy, ClientGone, Pool, TooLong, Workers
 
 T = TypeVar("T")
 
@@ -101,8 +101,20 @@ def test_work_that_runs_is_told_that_its_client_has_gone() -> None:
     assert stop.is_set()
 
 
+def test_answer_that_takes_too_long_is_refused_and_its_work_is_told(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(limits, "MAX_ANSWER_S", 0.05)
+    pool, stop = Pool("tests", 1), threading.Event()
+
+    async def check() -> None:
+        with pytest.raises(TooLong, match=r"no answer within 0\.05 s"):
+            await pool.run(Client().request, lambda: stop.wait(60), stop)
+
+    asyncio.run(check())
+    assert stop.is_set()
+
+
 def test_too_many_waiting_requests_are_refused(monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr(workers, "MAX_WAITING", 3)
+    monkeypatch.setattr(limits, "MAX_WAITING", 3)
     pool, go = Pool("tests", 1), threading.Event()
 
     async def check() -> None:

@@ -1,0 +1,100 @@
+"""What one request may ask holds for the API and for commands, and what all may take together is given back."""
+
+from pathlib import Path
+from typing import Any
+
+import pytest
+from starlette.testclient import TestClient
+
+from jobs.serve import limits
+from jobs.serve.service import Service
+from jobs.serve.workers import Workers
+from jobs.shared.servers import COMMAND
+from pipeline.config import Config
+from tests.helpers import served
+from tests.helpers.served import uri
+
+SEARCH: dict[str, Any] = {"text": "a bell", "k": 3}
+LOCATE: dict[str, Any] = {**SEARCH, "threshold": 1e-6, "min_duration_s": 0.0, "merge_gap_s": 0.2}
+
+
+def call(client: TestClient, name: Any, arguments: Any) -> Any:
+    return client.post(COMMAND, json={"name": name, "arguments": arguments})
+
+
+@pytest.mark.parametrize(
+    ("name", "arguments"), [("search", SEARCH), ("locate", LOCATE), ("count_indexed", {"where": "duration_s > 0"})]
+)
+def test_call_of_a_command_is_answered(name: str, arguments: dict[str, Any], client: TestClient) -> None:
+    answer = call(client, name, arguments)
+    assert answer.status_code == 200, answer.text
+    assert answer.json()["found"]
+
+
+@pytest.mark.parametrize(
+    ("name", "arguments", "said"),
+    [
+        ("search", SEARCH | {"k": limits.MAX_K + 1}, "k: "),
+        ("search", SEARCH | {"text": "x" * (limits.MAX_TEXT + 1)}, "text: "),
+        ("search", SEARCH | {"where": "x" * (limits.MAX_WHERE + 1)}, "where: "),
+        ("search", SEARCH | {"exact": "perhaps"}, "exact: "),
+        ("search", SEARCH | {"more": 1}, "more: "),
+        ("search", {"k": 3}, "text: Field required"),
+        ("locate", LOCATE | {"text": ["a bell"] * 1_000}, "text: "),
+        ("locate", LOCATE | {"k": 10**9}, "k: "),
+        ("locate", LOCATE | {"threshold": "high"}, "threshold: "),
+        ("similar_to_file", {"k": 3, "sound": "x" * (limits.MAX_URI + 1)}, "sound: "),
+        ("count_indexed", {"where": "x" * (limits.MAX_WHERE + 1)}, "where: "),
+        ("count_indexed", {}, "where: Field required"),
+        ("__init__", {}, "is no call"),
+        (["search"], {}, "is no call"),
+        ("search", [], "the body is no call"),
+    ],
+)
+def test_call_beyond_the_limits_is_one_line(name: Any, arguments: Any, said: str, client: TestClient) -> None:
+    answer = call(client, name, arguments)
+    assert (answer.status_code, list(answer.json())) == (422, ["error"])
+    assert said in answer.json()["error"]
+
+
+def test_more_results_than_a_server_gives_come_from_the_command_itself(client: TestClient) -> None:
+    """422 is what a command answers by making the call itself."""
+    assert call(client, "search", SEARCH | {"k": limits.MAX_K}).status_code == 200
+    assert call(client, "search", SEARCH | {"k": limits.MAX_K + 1}).status_code == 422
+
+
+@pytest.mark.parametrize(
+    ("span", "is_long"),
+    [
+        ({"start_s": 0, "end_s": limits.SHORT_S}, False),
+        ({"start_s": 0, "end_s": limits.SHORT_S + 1}, True),
+        ({"start_s": 0}, True),
+        ({"start_s": 0, "end_s": 1, "exact": True}, True),
+    ],
+)
+def test_long_comparisons_of_pages_and_commands_hold_up_no_questions(
+    span: dict[str, Any], is_long: bool, config: Config, service: Service, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """The threads of the other kind are gone, so that using them would fail."""
+    monkeypatch.setattr(service, "workers", Workers())
+    (service.workers.questions if is_long else service.workers.long).close()
+    client, sound = served.make_client(service), uri(config, "b.flac")
+    assert call(client, "similar_to_file", {"sound": sound, "k": 3, **span}).status_code == 200
+    assert client.post("/api/similar", json={"uri": sound, **span}).status_code == 200
+
+
+def test_what_was_sent_gives_its_room_back(client: TestClient, service: Service, config: Config) -> None:
+    for content in (Path(uri(config, "b.flac")).read_bytes(), b"no sound"):
+        client.post("/api/similar", files={"file": ("x.flac", content)})
+    client.post("/api/similar", json={"uri": uri(config, "b.flac"), "end_s": 1})
+    client.post("/api/marks", json={"marks": []})
+    call(client, "search", SEARCH)
+    assert (service.uploads.n_taken, service.bodies.n_taken) == (0, 0)
+
+
+def test_upload_without_room_is_refused_at_once(client: TestClient, service: Service, config: Config) -> None:
+    with service.uploads.hold() as take:
+        take(limits.MAX_UPLOADS_BYTES)
+        answer = client.post("/api/similar", files={"file": ("x.flac", b"no sound")})
+    assert (answer.status_code, answer.headers["connection"]) == (503, "close")
+    assert "sounds of other requests fill" in answer.json()["error"]
