@@ -1,6 +1,6 @@
 """Threads for the work of requests: a pool for each kind, so that long work of one kind never holds up another.
 
-Work that waits for a client that has gone is dropped. Work that runs is told by an event, if it has one.
+Work that waits for a client that has gone is dropped. Work that runs is told, and searches end at their next step.
 """
 
 import asyncio
@@ -15,6 +15,7 @@ from starlette.requests import Request
 from jobs.serve import limits
 from jobs.shared.explain import explain
 from pipeline.errors import EarshotError
+from pipeline.search.stopping import stopping
 
 T = TypeVar("T")
 
@@ -43,7 +44,7 @@ class Pool:
         """The result of ``work``, done in a thread of this pool.
 
         Args:
-            stop: set once the client has gone; long work looks at it.
+            stop: set once nobody waits; work that is no search looks at it.
 
         Raises:
             Busy: too many requests wait. ClientGone: the client does not wait any more. TooLong: it has waited for
@@ -52,7 +53,8 @@ class Pool:
         if self._n_unfinished >= limits.MAX_WAITING:
             raise Busy(f"{self._n_unfinished} requests wait for {self.kind} already: try again later")
         self._n_unfinished += 1
-        done = asyncio.ensure_future(asyncio.wrap_future(self._threads.submit(_guard, work)))
+        told = stop or threading.Event()
+        done = asyncio.ensure_future(asyncio.wrap_future(self._threads.submit(_guard, work, told)))
         gone = asyncio.ensure_future(wait_until_gone(request))
         waiting: set[asyncio.Future[Any]] = {done, gone}
         try:
@@ -67,12 +69,11 @@ class Pool:
             gone.cancel()
             if not done.done():
                 done.cancel()
-                if stop is not None:
-                    stop.set()
+                told.set()
 
     async def compute(self, work: Callable[[], T]) -> T:
         """The result of ``work``, for a request that was let in before and watches over its client itself."""
-        return await asyncio.wrap_future(self._threads.submit(_guard, work))
+        return await asyncio.wrap_future(self._threads.submit(_guard, work, threading.Event()))
 
     def submit(self, work: Callable[[], object]) -> None:
         """Have something done that nobody waits for."""
@@ -84,9 +85,10 @@ class Pool:
         self._threads.shutdown(wait=False, cancel_futures=True)
 
 
-def _guard(work: Callable[[], T]) -> T:
+def _guard(work: Callable[[], T], told: threading.Event) -> T:
     try:
-        return work()
+        with stopping(told.is_set):
+            return work()
     except Exception:
         raise
     except BaseException as error:  # a panic of the engine is no Exception, and would end the event loop

@@ -11,6 +11,7 @@ from pipeline.index.row_positions import RowPositions
 from pipeline.index.search_settings import ALL_PARTITIONS, SearchSettings
 from pipeline.index.tables import among, quote_all, to_matrix
 from pipeline.search.scores import Vector, score_rows
+from pipeline.search.stopping import check_stopped
 
 MIN_FRAMES, MAX_FRAMES = 2_000, 1_000_000
 """Frames that one scan of the corpus returns."""
@@ -126,6 +127,7 @@ class FrameScan:
         n = min(n_rows, MAX_FRAMES, max(MIN_FRAMES, 100 * self._k))
         best = None
         while n:
+            check_stopped()
             search = _nearest(self._frames, self._query, n, self._scope.find_filter(reader.finished_audios()))
             search = search.distance_range(lower_bound=best, upper_bound=1.0 - self._on + self.margin)
             search = search.bypass_vector_index().with_row_id(True)
@@ -179,6 +181,7 @@ class PoolSearch:
         size = max(MIN_POOLS, 2 * self.least)
         n, is_last, seen = 0, most == 0, np.empty(0, np.int64)
         while not is_last:
+            check_stopped()
             n = int(min(most, COMPARED_POOLS * size * self._scope.n_searched))
             found = self._search(n, reader.finished_audios())
             is_last = n == most or found.num_rows < n
@@ -207,6 +210,7 @@ class PoolSearch:
         row_ids = pools["_rowid"].to_pylist()
         new = [row_id for row_id in row_ids if row_id not in self._compared]
         for begin in range(0, len(new), POOLS_AT_ONCE):
+            check_stopped()
             search = self._pools.take_row_ids(new[begin : begin + POOLS_AT_ONCE]).select(["vector"])
             table = search.with_row_id().to_arrow()
             scores, _ = score_rows(to_matrix(table["vector"]), self._query)

@@ -19,6 +19,7 @@ from pipeline.search.scores import (
     max_score_error,
     to_cosines,
 )
+from pipeline.search.stopping import check_stopped
 from pipeline.search.tables import fetch
 
 MIN_CANDIDATES = 200
@@ -69,6 +70,7 @@ def find_clips(
     if where and settings:
         settings = settings.for_partitions(None)
     while True:
+        check_stopped()
         rows, vectors = _nearest(clips, query, n_candidates, where, names, settings)
         if len(rows) < n_candidates and settings and settings.clip_probes:
             settings = settings.for_partitions(None)

@@ -13,6 +13,7 @@ from pipeline.search.event_tables import AudioFiles, EventTables
 from pipeline.search.events import EventFrames, Holder, Levels, read_events
 from pipeline.search.frame_scores import FrameScorer, FrameSpan, Scores, join_scores, merge_spans
 from pipeline.search.scores import Vector
+from pipeline.search.stopping import check_stopped
 
 MAX_LEFT_OUT = 1_000
 """Audios that a search of the corpus may exclude by name."""
@@ -109,6 +110,7 @@ class EventReader:
         """Add the events around ``candidates``, which come best first, until no further one can be among the best."""
         ahead = iter(candidates)
         while chosen := self._choose(ahead):
+            check_stopped()
             self._look_up({candidate.audio_id for candidate in chosen} - self._audios.keys())
             spans = merge_spans(span for candidate in chosen for span in self._around(candidate))
             scored = sorted(self._scorer.score(spans).items(), key=lambda item: -item[1].max(initial=-np.inf))

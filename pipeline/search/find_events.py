@@ -19,6 +19,7 @@ from pipeline.search.event_reader import EventQuery, EventReader
 from pipeline.search.event_tables import EventTables
 from pipeline.search.events import EventFrames, Holder
 from pipeline.search.scores import check_query, longest_norm, max_score_error
+from pipeline.search.stopping import carried
 from pipeline.search.tables import read_rows
 
 MAX_CHOSEN = 10_000
@@ -65,7 +66,7 @@ def find_all_events(tables: EventTables, queries: Sequence[EventQuery]) -> list[
     if tables.pools is None or len(queries) == 1:
         return list(map(find, queries))
     with ThreadPoolExecutor(min(AT_ONCE, len(queries))) as threads:
-        return list(threads.map(find, queries))
+        return list(threads.map(carried(find), queries))
 
 
 def find_events(tables: EventTables, query: EventQuery) -> Found:

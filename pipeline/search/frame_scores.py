@@ -9,6 +9,7 @@ import numpy.typing as npt
 from pipeline.index.row_positions import Integers, RowPositions
 from pipeline.index.tables import to_matrix
 from pipeline.search.scores import Vector, score_rows
+from pipeline.search.stopping import check_stopped
 
 ROWS_AT_ONCE = 8_192
 """Rows of ``frames`` that are read together."""
@@ -102,6 +103,7 @@ class FrameScorer:
         frame, row_id = np.concatenate(numbers), np.concatenate(rows)
         scores = np.full(len(frame), -np.inf, np.float32)
         for begin in range(0, len(frame), ROWS_AT_ONCE):
+            check_stopped()
             some = slice(begin, begin + ROWS_AT_ONCE)
             ids = np.unique(row_id[some])
             search = self._frames.take_row_ids(ids[ids >= 0].tolist()).select(["audio_id", "frame", "vector"])

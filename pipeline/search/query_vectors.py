@@ -15,6 +15,7 @@ from pipeline.encoder.text_encoder import load_text_encoder
 from pipeline.errors import IndexMismatch, UsageError
 from pipeline.grid import HOP_SAMPLES, Grid, Waveform
 from pipeline.search.scores import Vector
+from pipeline.search.stopping import check_stopped
 
 
 class TextModel(Protocol):
@@ -89,6 +90,7 @@ def embed_sound(blocks: Iterable[Waveform], grid: Grid, model: SoundModel) -> Ve
     windows = (_check_finite(samples) for _, samples in cut_windows(blocks, grid))
     total, n_windows = np.zeros(1), 0
     while group := list(islice(windows, WINDOWS_AT_ONCE)):
+        check_stopped()
         try:
             vectors, _ = model.encode(group)
         except NonFiniteError:

@@ -10,6 +10,7 @@ from starlette.requests import Request
 
 from jobs.serve import limits
 from jobs.serve.workers import Busy, ClientGone, Pool, TooLong, Workers
+from pipeline.search.stopping import Stopped, check_stopped
 
 T = TypeVar("T")
 
@@ -99,6 +100,32 @@ def test_work_that_runs_is_told_that_its_client_has_gone() -> None:
 
     asyncio.run(check())
     assert stop.is_set()
+
+
+def test_search_that_runs_ends_once_its_client_has_gone() -> None:
+    pool, begun, ended = Pool("tests", 1), threading.Event(), threading.Event()
+
+    def search() -> None:
+        try:
+            while True:
+                check_stopped()
+                begun.set()
+        except Stopped:
+            ended.set()
+            raise
+
+    async def check() -> None:
+        client = Client()
+        task = asyncio.create_task(pool.run(client.request, search))
+        await asyncio.to_thread(begun.wait, 60)
+        assert not ended.is_set()
+        client.leave()
+        with pytest.raises(ClientGone):
+            await task
+        assert await pool.run(Client().request, lambda: 7) == 7  # the thread is free again
+
+    asyncio.run(check())
+    assert ended.is_set()
 
 
 def test_answer_that_takes_too_long_is_refused_and_its_work_is_told(monkeypatch: pytest.MonkeyPatch) -> None:
