@@ -7,7 +7,7 @@ from pydantic import BaseModel, ConfigDict, Field
 
 from jobs.serve import answers, limits
 from jobs.serve.bodies import read_json
-from jobs.serve.search_routes import ERRORS, At, check, require_file
+from jobs.serve.search_routes import ERRORS, At, check, require_files
 from jobs.serve.service import Service
 from jobs.serve.states import State
 from pipeline.marks.mark import Judgement, Mark
@@ -68,8 +68,7 @@ def make_marks_router(service: Service) -> APIRouter:
             new = check(NewMarks, await read_json(request, take))
 
         def add(state: State) -> dict[str, Any]:
-            for mark in new.marks:
-                require_file(state, mark.uri)
+            require_files(state, (mark.uri for mark in new.marks))
             stored = state.index.mark_all([Judgement(**mark.model_dump()) for mark in new.marks])
             return {"marks": list(map(to_answer, stored)), "is_cut": False}
 

@@ -2,7 +2,7 @@
 
 import tempfile
 import time
-from collections.abc import Sequence
+from collections.abc import Iterable, Sequence
 from pathlib import Path
 from typing import Annotated, Any, TypeVar
 
@@ -261,10 +261,17 @@ def require_file(state: State, uri: str) -> Row:
     Raises:
         NotFound: there is no such file in the index.
     """
-    row = state.find_file(uri)
-    if row is None:
-        raise NotFound(f"{uri[:500]}: is no file of the index")
-    return row
+    return require_files(state, [uri])[uri]
+
+
+def require_files(state: State, uris: Iterable[str]) -> dict[str, Row]:
+    """The row of each uri, looked up together; else as ``require_file``."""
+    found = {}
+    for uri, row in state.find_files(uris).items():
+        if row is None:
+            raise NotFound(f"{uri[:500]}: is no file of the index")
+        found[uri] = row
+    return found
 
 
 def require_sound(state: State, uri: str) -> Row:

@@ -17,6 +17,9 @@ from pipeline.schema import Row
 KEY = ["audio_id", "first_frame", "stop_frame", "text"]
 """What a judgement is about. The newest one about the same counts."""
 
+_COUNTED = [*KEY, "verdict", "marked_at", "mark_id"]
+"""The columns that tell which rows count."""
+
 
 def list_marks(live: Generation, uri: str | None = None, *, history: bool = False) -> list[Mark]:
     """The marks of an index, by uri, time and text.
@@ -36,8 +39,8 @@ def list_marks(live: Generation, uri: str | None = None, *, history: bool = Fals
 
 
 def count_marks(index: str) -> int:
-    """How many marks of an index count."""
-    return int(drop_taken_back(find_newest(read_rows(index))).num_rows)
+    """How many marks of an index count: fewer than rows, where one was replaced or taken back."""
+    return int(drop_taken_back(find_newest(read_rows(index, columns=_COUNTED))).num_rows)
 
 
 def to_marks(live: Generation, rows: list[Row]) -> list[Mark]:

@@ -14,7 +14,7 @@ import shutil
 import tempfile
 import time
 import uuid
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Iterator, Sequence
 from contextlib import contextmanager
 from pathlib import Path
 from typing import Any, TypeVar
@@ -45,12 +45,14 @@ _PAUSES_S = (0.1, 0.5, 2.0)
 """Pauses before an attempt is repeated. The engine has repeated the requests of a store by itself before."""
 
 
-def read_rows(index: str, where: str | None = None) -> pa.Table:
+def read_rows(index: str, where: str | None = None, columns: Sequence[str] = MARKS.names) -> pa.Table:
     """All rows of the table, or those where this SQL holds, in no order; none where nothing has been marked yet."""
 
     def read() -> pa.Table:
         table = _open(index)
-        return MARKS.empty_table() if table is None else table.to_table(columns=MARKS.names, filter=where)
+        if table is None:
+            return MARKS.empty_table().select(columns)
+        return table.to_table(columns=list(columns), filter=where)
 
     return _again(read)
 

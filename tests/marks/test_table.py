@@ -41,12 +41,14 @@ def opened(index: str) -> Any:
 
 def test_rows_are_read_as_they_were_appended(place: str) -> None:
     assert read_rows(place).equals(MARKS.empty_table())
+    assert read_rows(place, columns=["text"]).equals(MARKS.empty_table().select(["text"]))
     rows = make_rows("a bell", 'it\'s "quoted"; 鳥\n')
     append_rows(place, rows)
     append_rows(place, make_rows("rain", audio_id="b" * 32))
     assert read_rows(place, f"audio_id = '{'a' * 32}'").sort_by("text").equals(rows.sort_by("text"))
     assert read_rows(place, "text = 'rain'")["text"].to_pylist() == ["rain"]
     assert read_rows(place).num_rows == 3
+    assert read_rows(place, "text = 'rain'", ["verdict", "text"]).to_pylist() == [{"verdict": "right", "text": "rain"}]
     assert opened(place).schema.field("mark_id").metadata == {b"lance-schema:unenforced-primary-key": b"true"}
 
 

@@ -3,11 +3,15 @@
 import shutil
 import time
 from pathlib import Path
+from typing import Any
 
+import pytest
 from starlette.testclient import TestClient
 
+from jobs.serve.errors import NotFound
+from jobs.serve.search_routes import require_files
 from jobs.serve.service import open_service
-from jobs.serve.states import MAX_OPEN, StateGone, States
+from jobs.serve.states import MAX_OPEN, State, StateGone, States
 from pipeline.config import Config, make_config
 from pipeline.index.lease import Lease
 from pipeline.run.driver import index_corpus
@@ -120,3 +124,29 @@ def test_rebuilt_index_has_a_higher_number(own: Config) -> None:
 def rebuild(config: Config) -> None:
     changed = make_config({**config.model_dump(), "window": {"length_s": 1.2, "overlap_s": 0.2}})
     index_corpus(changed, rebuild=True, stages=in_place(WideEncoder()))
+
+
+class CountingIndex:
+    """An index that counts the reads of its tables."""
+
+    def __init__(self, index: Index) -> None:
+        self._index = index
+        self.n_reads = 0
+
+    def __getattr__(self, name: str) -> Any:
+        return getattr(self._index, name)
+
+    def to_arrow(self, *arguments: Any, **options: Any) -> Any:
+        self.n_reads += 1
+        return self._index.to_arrow(*arguments, **options)
+
+
+def test_files_that_are_asked_for_together_are_read_together(own: Config) -> None:
+    index: Any = CountingIndex(Index(own.into))
+    state, names = State(index), [served.uri(own, name) for name in LENGTHS_S]
+    state.find_file("/none.wav")  # which also reads the names of the columns
+    index.n_reads = 0
+    found = require_files(state, [*names, *names])
+    assert ({uri: row["uri"] for uri, row in found.items()}, index.n_reads) == ({uri: uri for uri in names}, 1)
+    with pytest.raises(NotFound, match=r"/none\.wav: is no file of the index"):
+        require_files(state, [*names, "/none.wav"])
