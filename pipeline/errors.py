@@ -11,6 +11,7 @@
     |   `-- JobMissing         no job of this name on the cluster
     |-- IndexBusy              another run holds the index
     |-- CommitConflict         another writer published first
+    |-- MarkedSince            a mark that was to be corrected is not the newest any more
     |-- ClusterError           a cluster that cannot be reached, or refuses
     |-- RayDied                a part of Ray has died under a run
     `-- FileFailure            one file could not be indexed: becomes a row, never a crash
@@ -106,6 +107,10 @@ class IndexBusy(EarshotError):
 
 class CommitConflict(EarshotError):
     """Another writer changed the index during this run, which stops."""
+
+
+class MarkedSince(EarshotError):
+    """A mark that was to be corrected is not the newest any more: someone has marked the same since."""
 
 
 class FileFailure(EarshotError):

@@ -24,6 +24,7 @@ from pipeline.errors import (
     IndexBusy,
     IndexMismatch,
     IndexMissing,
+    MarkedSince,
     ModelError,
     UsageError,
 )
@@ -63,6 +64,7 @@ STATUSES: Sequence[tuple[type[EarshotError], int]] = (
     (ModelError, 503),
     (IndexBusy, 409),
     (CommitConflict, 409),
+    (MarkedSince, 409),
     (UsageError, 422),
     (FileFailure, 422),
     (EarshotError, 503),

@@ -3,7 +3,7 @@
 from typing import Annotated, Any
 
 from fastapi import APIRouter, Query, Request
-from pydantic import BaseModel, ConfigDict, Field
+from pydantic import AfterValidator, AwareDatetime, BaseModel, ConfigDict, Field, StringConstraints
 
 from jobs.serve import answers, limits
 from jobs.serve.bodies import read_json
@@ -11,6 +11,20 @@ from jobs.serve.search_routes import ERRORS, At, check, require_files
 from jobs.serve.service import Service
 from jobs.serve.states import State
 from pipeline.marks.mark import Judgement, Mark
+
+
+def check_name(name: str) -> str:
+    """A name that can be shown in a line; joiners are part of some scripts.
+
+    Raises:
+        ValueError: it is none.
+    """
+    if not name.strip() or not all(char.isprintable() or char in "\u200c\u200d" for char in name):
+        raise ValueError("is no name that can be shown in a line")
+    return name
+
+
+Name = Annotated[str, StringConstraints(min_length=1, max_length=limits.MAX_NAME), AfterValidator(check_name)]
 
 
 class NewMark(BaseModel):
@@ -25,7 +39,15 @@ class NewMark(BaseModel):
     text: str = Field(min_length=1, max_length=limits.MAX_TEXT)
     verdict: str = Field(description="right, wrong, unsure, or none.")
     score: float | None = Field(None, allow_inf_nan=False)
-    who: str | None = Field(None, max_length=limits.MAX_NAME, description="By default the user that runs the server.")
+    who: Name | None = Field(
+        None,
+        description="The name of the person, as it is to be shown. By default the user that runs the server.",
+    )
+    replaces: AwareDatetime | None = Field(
+        None,
+        description="To undo: the `marked_at` of the mark that this one corrects. 409 where the same was marked since;"
+        " that mark stays.",
+    )
 
 
 class NewMarks(BaseModel):

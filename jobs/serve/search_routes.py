@@ -49,7 +49,7 @@ ERRORS: dict[int | str, dict[str, Any]] = {
         403: "Sent by another site's page.",
         404: "No such file or column, or the file has gone.",
         408: "The body takes too long to arrive.",
-        409: "The file has changed since it was indexed.",
+        409: "The file has changed since it was indexed, or was marked since the mark that is to be corrected.",
         410: "The state is not open any more.",
         413: "Too many bytes.",
         415: "Neither JSON nor a form.",

@@ -6,6 +6,7 @@ from typing import NamedTuple
 
 import pyarrow as pa
 
+from pipeline.errors import MarkedSince
 from pipeline.grid import count_frames, frames_to_seconds, seconds_to_samples, span_to_frames
 from pipeline.index.handle import Generation
 from pipeline.index.tables import among
@@ -16,7 +17,8 @@ from pipeline.marks.table import append_rows, read_rows
 from pipeline.schema import MARKS, Row, make_mark_id
 
 _A_TICK = dt.timedelta(microseconds=1)
-"""The smallest step of a stored time."""
+"""The smallest step of a stored time. A correction is this much later than the mark that it corrects, and any other
+mark at least twice as much: so it wins over the correction, whichever of the two is stored first."""
 
 Key = tuple[object, ...]
 
@@ -42,6 +44,7 @@ def add_marks(
 
     Raises:
         UsageError: a judgement is wrong: the first one is named, and how many others there are.
+        MarkedSince: one corrects a mark that is not the newest any more.
     """
     if not judgements:
         return Marked([], 0)
@@ -120,10 +123,10 @@ def _make_row(said: Judgement, contents: _Contents) -> Row:
 
 
 class _Times:
-    """Gives judgements their times. ``newest`` has that of the newest row about each thing."""
+    """Gives judgements their times, by those of the newest rows about the same things."""
 
     def __init__(self, stored: pa.Table, now: dt.datetime) -> None:
-        self._newest = {_key(row): row["marked_at"] for row in find_newest(stored).to_pylist()}
+        self._newest = {_key(row): row for row in find_newest(stored).to_pylist()}
         self._now = now
 
     def complete(self, said: Judgement, row: Row) -> Row:
@@ -132,7 +135,8 @@ class _Times:
         What is said now is later than what was said before, whatever the clocks of other machines say.
 
         Raises:
-            UsageError: there is no mark to take back.
+            UsageError: there is no mark to take back. MarkedSince: another mark than the one to be corrected is the
+                newest.
         """
         before = self._newest.get(_key(row))
         if before is None and said.verdict == TAKEN_BACK:
@@ -140,12 +144,32 @@ class _Times:
                 f"{row['uri']}: has no mark {row['text']!r} from {frames_to_seconds(row['first_frame']):g} to"
                 f" {frames_to_seconds(row['stop_frame']):g} s that could be taken back"
             )
-        at = self._now if before is None else max(self._now, before + _A_TICK)
-        if said.marked_at is not None:
-            at = said.marked_at.astimezone(dt.UTC)
-        self._newest[_key(row)] = at if before is None else max(at, before)
-        row = {**row, "marked_at": at}
-        return {**row, "mark_id": make_mark_id(row)}
+        if said.replaces is not None:
+            made = _correct(said.replaces, row, before)
+        elif said.marked_at is not None:
+            made = _at(said.marked_at.astimezone(dt.UTC), row)
+        else:
+            made = _at(self._now if before is None else max(self._now, before["marked_at"] + 2 * _A_TICK), row)
+        if before is None or made["marked_at"] >= before["marked_at"]:
+            self._newest[_key(row)] = made
+        return made
+
+
+def _correct(replaces: dt.datetime, row: Row, before: Row | None) -> Row:
+    """A row that corrects the mark of the time ``replaces``, or the same row, if that is stored already."""
+    if before is not None and before["marked_at"] == replaces:
+        return _at(before["marked_at"] + _A_TICK, row)
+    if before is not None and before["marked_at"] - _A_TICK == replaces:
+        made = _at(before["marked_at"], row)
+        if made["mark_id"] == before["mark_id"]:
+            return made
+    by = "" if before is None else f" by {before['who']} at {before['marked_at'].isoformat()} ({before['verdict']})"
+    raise MarkedSince(f"{row['uri']}: {row['text']!r} was marked since{by}: look at that mark first")
+
+
+def _at(marked_at: dt.datetime, row: Row) -> Row:
+    row = {**row, "marked_at": marked_at}
+    return {**row, "mark_id": make_mark_id(row)}
 
 
 def _key(row: Row) -> Key:

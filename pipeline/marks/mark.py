@@ -46,6 +46,9 @@ class Judgement:
     audio_id: str | None = None
     marked_at: dt.datetime | None = None
     """By default now. A time of its own is kept, so that an older mark does not replace a newer one."""
+    replaces: dt.datetime | None = None
+    """The ``marked_at`` of the mark that this one corrects, as undo does. It counts against that one alone: a mark of
+    someone else in between, or at the same moment, stays the newest."""
     where: str = ""
     """Where it was read, for messages: ``marks.csv: line 7``."""
 
@@ -113,6 +116,8 @@ def check(judgement: Judgement) -> None:
         raise said.error(f"audio_id {said.audio_id!r}: is no id: expected 32 hexadecimal digits")
     if said.marked_at is not None and said.marked_at.tzinfo is None:
         raise said.error(f"marked_at {said.marked_at}: has no time zone")
+    if said.replaces is not None and (said.replaces.tzinfo is None or said.marked_at is not None):
+        raise said.error(f"replaces {said.replaces}: give a time with its zone, and no time of its own (marked_at)")
     if said.who is not None and not said.who.strip():
         raise said.error("who: is empty; give a name, or leave it out")
 

@@ -5,18 +5,21 @@ from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
+import lance
 import numpy as np
+import pyarrow as pa
 import pytest
 
 import pipeline
 from pipeline import schema
-from pipeline.errors import UsageError
+from pipeline.errors import MarkedSince, UsageError
 from pipeline.grid import Grid
 from pipeline.index.handle import Generation, open_index
+from pipeline.index.journal import table_uri
 from pipeline.marks.add import add_marks
 from pipeline.marks.mark import Judgement, Mark
 from pipeline.marks.read import count_marks, list_marks
-from pipeline.marks.table import read_rows
+from pipeline.marks.table import append_rows, read_rows
 from pipeline.search.client import Index
 from tests.helpers.tables import SILENT, write_index
 
@@ -208,3 +211,68 @@ def test_path_may_be_relative(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -
     marks: list[Mark] = [opened.mark("sub/a.wav", "x", "right")]
     assert marks[0].uri == str(tmp_path / "sub" / "a.wav")
     assert opened.marks("sub/a.wav") == marks
+
+
+# --- corrections ------------------------------------------------------------------------------------------------------
+
+
+def test_correction_counts_against_the_mark_that_it_corrects(live: Generation) -> None:
+    [first] = add_marks(live, [BELL], now=lambda: at(1))
+    [second] = add_marks(live, [replace(BELL, verdict="wrong")], now=lambda: at(2))
+    [undone] = add_marks(live, [replace(BELL, replaces=second.marked_at)], now=lambda: at(3))
+    assert list_marks(live) == [undone]
+    assert second.marked_at < undone.marked_at < at(3)
+    [undone] = add_marks(live, [replace(BELL, verdict="none", replaces=undone.marked_at)], now=lambda: at(4))
+    assert list_marks(live) == []
+    assert first.marked_at == at(1)
+
+
+def test_correction_of_a_mark_that_is_not_the_newest_is_refused_as_a_whole(live: Generation) -> None:
+    [first] = add_marks(live, [BELL], now=lambda: at(1))
+    add_marks(live, [replace(BELL, verdict="unsure", who="eve")], now=lambda: at(2))
+    undo = replace(BELL, verdict="none", replaces=first.marked_at)
+    with pytest.raises(
+        MarkedSince, match=r"/a\.wav: 'a bell' was marked since by eve at 2026-01-02T03:04:02.* \(unsure"
+    ):
+        add_marks(live, [replace(BELL, text="rain"), undo])
+    assert [(mark.text, mark.verdict) for mark in list_marks(live)] == [("a bell", "unsure")]
+    with pytest.raises(MarkedSince):
+        add_marks(live, [replace(BELL, text="never marked", replaces=at(1))])
+
+
+@pytest.mark.parametrize("other_s", [1, 2, 5])
+@pytest.mark.parametrize("is_last", [False, True])
+def test_mark_of_someone_else_at_the_same_moment_stays_the_newest(
+    live: Generation, other_s: int, is_last: bool
+) -> None:
+    """Both look at the table before either of them writes, as two servers may. The clock of the other one may be slow:
+    what it writes is what it would write if it had been alone."""
+    add_marks(live, [BELL], now=lambda: at(2))
+    [first] = list_marks(live)
+    other, undo = replace(BELL, verdict="unsure", who="eve"), replace(BELL, verdict="none", replaces=first.marked_at)
+    rows = []
+    for said in (other, undo):
+        add_marks(live, [said], now=lambda: at(other_s))
+        [row] = [row for row in read_rows(live.index).to_pylist() if row["marked_at"] != first.marked_at]
+        rows.append(row)
+        lance.dataset(table_uri(live.index, "marks")).delete(f"mark_id = '{row['mark_id']}'")
+    for row in rows if is_last else reversed(rows):
+        append_rows(live.index, pa.Table.from_pylist([row], schema=schema.MARKS))
+    assert [(mark.verdict, mark.who) for mark in list_marks(live)] == [("unsure", "eve")]
+
+
+def test_correction_that_is_sent_twice_is_made_once(live: Generation) -> None:
+    [first] = add_marks(live, [BELL], now=lambda: at(1))
+    undo = replace(BELL, verdict="wrong", replaces=first.marked_at)
+    assert [add_marks(live, [undo]).n_new for _ in range(2)] == [1, 0]
+    with pytest.raises(MarkedSince):
+        add_marks(live, [replace(undo, verdict="unsure")], now=lambda: at(4))
+    assert [mark.verdict for mark in list_marks(live)] == ["wrong"]
+
+
+@pytest.mark.parametrize(
+    "changes", [{"replaces": dt.datetime(2026, 1, 2)}, {"replaces": at(1), "marked_at": at(2)}], ids=["zone", "both"]
+)
+def test_correction_needs_a_time_with_its_zone_alone(live: Generation, changes: dict[str, Any]) -> None:
+    with pytest.raises(UsageError, match="replaces 2026"):
+        add_marks(live, [replace(BELL, **changes)])

@@ -9,6 +9,7 @@ from starlette.testclient import TestClient
 
 import pipeline
 from pipeline.config import Config
+from pipeline.marks.mark import name_user
 from tests.helpers import served
 from tests.helpers.served import uri
 
@@ -31,6 +32,28 @@ def test_mark_is_stored_replaced_and_taken_back(own: Config, own_client: TestCli
     assert own_client.get("/api/marks", params={"uri": uri(own, BELL)}).json()["marks"][0]["verdict"] == "wrong"
     own_client.post("/api/marks", json={"marks": [mark(own, who="Ada", verdict="none")]})
     assert own_client.get("/api/marks").json() == {"marks": [], "is_cut": False}
+
+
+def test_mark_has_the_name_that_is_sent_or_that_of_the_server(own: Config, own_client: TestClient) -> None:
+    for who in ("Zoë Ångström-李", None):
+        [made] = own_client.post("/api/marks", json={"marks": [mark(own, who=who)]}).json()["marks"]
+        assert made["who"] == (who or name_user())
+
+
+def test_undo_leaves_a_mark_that_came_in_between(own: Config, own_client: TestClient) -> None:
+    def send(**values: Any) -> Any:
+        return own_client.post("/api/marks", json={"marks": [mark(own, **values)]})
+
+    [mine] = send(who="Ada").json()["marks"]
+    [undone] = send(who="Ada", verdict="none", replaces=mine["marked_at"]).json()["marks"]
+    assert own_client.get("/api/marks").json()["marks"] == []
+    [again] = send(who="Ada", replaces=undone["marked_at"]).json()["marks"]
+    send(who="Eve", verdict="unsure")
+    late = send(who="Ada", verdict="none", replaces=again["marked_at"])
+    assert late.status_code == 409
+    assert "was marked since by Eve" in late.json()["error"]
+    [left] = own_client.get("/api/marks").json()["marks"]
+    assert (left["who"], left["verdict"]) == ("Eve", "unsure")
 
 
 def test_newest_marks_come_first_and_are_cut(own: Config, own_client: TestClient) -> None:
@@ -65,6 +88,13 @@ def test_export_from_a_former_state_has_the_marks_of_now(own: Config, own_client
         ({"uri": "/etc/passwd"}, 404, "is no file of the index"),
         ({"uri": "http://192.0.2.1/x"}, 404, "is no file of the index"),
         ({"more": 1}, 422, "more"),
+        ({"who": " "}, 422, "who: "),
+        ({"who": "Ada\nEve"}, 422, "who: "),
+        ({"who": "\u202eadA"}, 422, "who: "),
+        ({"who": "x" * 201}, 422, "who: "),
+        ({"replaces": "2026-01-02T03:04:05"}, 422, "replaces"),
+        ({"replaces": "9999-12-31T23:59:59.999999-12:00"}, 409, "was marked since"),
+        ({"replaces": "0001-01-01T00:00:00+14:00"}, 409, "was marked since"),
     ],
 )
 def test_one_wrong_mark_stores_none(
