@@ -155,7 +155,6 @@ def to_found(hit: Hit | Event, file: Row | None) -> dict[str, Any]:
     return {
         **{name: value for name, value in vars(hit).items() if name != "metadata"},
         "file_id": file and file["file_id"],
-        "audio_id": file and file["audio_id"],
         "duration_s": file and file["duration_s"],
         "metadata": {name: to_value(value) for name, value in hit.metadata.items()},
     }

@@ -25,7 +25,7 @@ from pipeline.search.tables import fetch
 MIN_CANDIDATES = 200
 """Clips that one search returns at least."""
 
-HIT_COLUMNS = ["clip_id", "file_id", "uri", "start_s", "end_s", "vector"]
+HIT_COLUMNS = ["clip_id", "file_id", "audio_id", "uri", "start_s", "end_s", "vector"]
 
 
 class Hits(list[Hit]):
@@ -132,4 +132,5 @@ def _fold_overlaps(rows: Iterable[dict[str, Any]]) -> list[dict[str, Any]]:
 
 def _to_hit(rank: int, row: dict[str, Any], names: list[str]) -> Hit:
     metadata = {name: row[name] for name in names}
-    return Hit(rank, row["uri"], row["start_s"], row["end_s"], row["score"], None, row["clip_id"], metadata)
+    span_s = row["start_s"], row["end_s"]
+    return Hit(rank, row["uri"], *span_s, row["score"], None, row["clip_id"], metadata, row["audio_id"])

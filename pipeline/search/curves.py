@@ -120,5 +120,5 @@ def find_file(files: Any, uri: str, metadata: list[str], index: str) -> FileFram
         raise UsageError(f"{uri}: not indexed in {index}: {row['reason']}: {row['message']}")
     if row["status"] != "indexed":
         raise UsageError(f"{uri}: {index} no longer has it: it left the sources")
-    holder = Holder(row["uri"], row["duration_s"], {name: row[name] for name in metadata})
+    holder = Holder(row["uri"], row["duration_s"], {name: row[name] for name in metadata}, row["audio_id"])
     return FileFrames(holder, row["audio_id"], row["n_frames"], row["size_bytes"], row["modified_ns"])

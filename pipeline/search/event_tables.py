@@ -123,7 +123,8 @@ class EventTables:
         for row in search.to_arrow().to_pylist():
             files = found[row["audio_id"]]
             files.n_frames = row["n_frames"]
-            files.holders.append(Holder(row["uri"], row["duration_s"], {name: row[name] for name in self.metadata}))
+            metadata = {name: row[name] for name in self.metadata}
+            files.holders.append(Holder(row["uri"], row["duration_s"], metadata, row["audio_id"]))
         return found
 
     def _read_positions(self, audio_ids: set[str]) -> dict[str, int]:

@@ -96,6 +96,7 @@ class Holder(NamedTuple):
     uri: str
     duration_s: float
     metadata: dict[str, Any]
+    audio_id: str | None = None
 
 
 def to_event(rank: int, holder: Holder, frames: EventFrames, probability: float) -> Event:
@@ -110,4 +111,5 @@ def to_event(rank: int, holder: Holder, frames: EventFrames, probability: float)
         probability=probability,
         peak_s=min(samples_to_seconds(frames.peak * HOP_SAMPLES + HOP_SAMPLES // 2), duration_s),
         metadata=dict(holder.metadata),  # the holder is kept for other questions
+        audio_id=holder.audio_id,
     )

@@ -21,6 +21,8 @@ class Hit:
     clip_id: str
     metadata: dict[str, Any] = field(default_factory=dict)
     """The user's columns."""
+    audio_id: str | None = None
+    """The content that was found. A mark or an export of this says so if the file has another one by then."""
 
 
 @dataclass(frozen=True)
@@ -36,6 +38,8 @@ class Event:
     peak_s: float
     metadata: dict[str, Any] = field(default_factory=dict)
     """The user's columns."""
+    audio_id: str | None = None
+    """The content that was found. A mark or an export of this says so if the file has another one by then."""
 
 
 class Events(list[Event]):

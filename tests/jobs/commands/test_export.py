@@ -196,6 +196,30 @@ def test_marks_are_exported_by_verdict_and_those_of_an_edited_file_are_gone(
     assert table["status"].tolist() == ["gone", "here", "here"]
 
 
+@pytest.mark.parametrize("command", ["locate", "query"])
+def test_printed_hits_of_a_file_that_was_edited_since_are_gone(
+    into: str, call: Call, tmp_path: Path, corpus: KnownCorpus, command: str
+) -> None:
+    asked = ("a bell", *(ANY if command == "locate" else ()))
+    printed = tmp_path / "printed.json"
+    printed.write_text(call(command, into, *asked, "-k", 100, "--json")[1], "utf-8")
+    hits = lines(printed.read_text("utf-8"))
+    audio_ids = dict(zip(*pipeline.open(into).to_arrow("files", ["uri", "audio_id"]).to_pydict().values(), strict=True))
+    assert [hit["audio_id"] for hit in hits] == [audio_ids[hit["uri"]] for hit in hits]
+    corpus.put("sub/d.wav", 1)
+    assert call("reindex", into)[0] == 0
+    edited = [hit["uri"] == corpus.uri("sub/d.wav") for hit in hits]
+    assert 0 < sum(edited) < len(hits)
+    again = ("--hits", printed, "--label", "a bell")
+    table = pd.read_csv(io.StringIO(call("export", into, *again, "--format", "csv")[1]))
+    assert [status == "gone" for status in table["status"]] == edited
+    code, out, err = call("export", into, *again, "--format", "dcase")
+    assert (code, out.count("\n")) == (1, 1 + len(hits) - sum(edited))
+    assert err.count("vanished") == err.count("\n") == sum(edited)
+    out = call("mark", into, "--from", printed, "--text", "a bell", "--verdict", "right")[1]
+    assert out.endswith(f"; {sum(edited)} of audio that no file of the index has\n")
+
+
 def test_nothing_found_is_an_empty_table(into: str, call: Call) -> None:
     code, out, err = call("export", into, "--query", "a bell", "--where", "codec = 'none'", "--format", "csv")
     assert (code, err) == (0, "")
