@@ -71,11 +71,13 @@ def draw_found(
     from pipeline.pictures.figure import draw_events, save_figure
     from pipeline.pictures.show import MOST_EVENTS, show_event
     from pipeline.search.events import Rules
+    from pipeline.search.presence import Presences
 
     if not events:
         print_error(f"earshot: no picture is drawn to {path}: there is no event to show")
         return
-    panels = [show_event(index, text, event, Rules(*rules)) for event in events[:MOST_EVENTS]]
+    presences = Presences()
+    panels = [show_event(index, text, event, Rules(*rules), presences) for event in events[:MOST_EVENTS]]
     save_figure(draw_events(f"{text!r} in {index.path}", panels), path)
     print_lacking(panels)
     of_all = f" the best {len(panels)} of" if len(panels) < len(events) else ""

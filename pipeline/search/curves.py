@@ -27,6 +27,7 @@ class FileFrames:
     n_frames: int
     size_bytes: int | None = None
     modified_ns: int | None = None
+    content_hash: str | None = None
     """As it was indexed."""
 
 
@@ -110,7 +111,7 @@ def find_file(files: Any, uri: str, metadata: list[str], index: str) -> FileFram
     """
     uris = [uri] if storage.is_url(uri) else list(dict.fromkeys([uri, storage.absolute(uri)]))
     columns = ["audio_id", "uri", "status", "reason", "message", "duration_s", "n_frames", "size_bytes", "modified_ns"]
-    columns += metadata
+    columns += ["content_hash", *metadata]
     rows = files.search().where(among("uri", uris)).select(columns).limit(len(uris)).to_arrow().to_pylist()
     by_uri = {row["uri"]: row for row in rows}
     row = next((by_uri[name] for name in uris if name in by_uri), None)
@@ -121,4 +122,5 @@ def find_file(files: Any, uri: str, metadata: list[str], index: str) -> FileFram
     if row["status"] != "indexed":
         raise UsageError(f"{uri}: {index} no longer has it: it left the sources")
     holder = Holder(row["uri"], row["duration_s"], {name: row[name] for name in metadata}, row["audio_id"])
-    return FileFrames(holder, row["audio_id"], row["n_frames"], row["size_bytes"], row["modified_ns"])
+    as_indexed = (row[name] for name in ("size_bytes", "modified_ns", "content_hash"))
+    return FileFrames(holder, row["audio_id"], row["n_frames"], *as_indexed)

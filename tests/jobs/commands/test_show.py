@@ -43,6 +43,10 @@ def test_file_that_has_changed_is_said_so(corpus: KnownCorpus, call: Call, tmp_p
     arguments = ("show", corpus.config.into, corpus.folder / "b.wav", "--out", tmp_path / "b.png")
     assert "has changed" not in call(*arguments)[1]
     corpus.touch("b.wav")
+    assert "has changed" not in call(*arguments)[1]
+    size_bytes = (corpus.folder / "b.wav").stat().st_size
+    corpus.put("b.wav", 4)
+    assert (corpus.folder / "b.wav").stat().st_size == size_bytes
     assert "the file has changed since it was indexed" in call(*arguments)[1]
 
 
