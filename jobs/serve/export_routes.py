@@ -1,17 +1,18 @@
 """Exports over HTTP: what `earshot export` writes, as one file that is sent while it is made."""
 
-from collections.abc import AsyncIterator, Iterator
+from collections.abc import Iterator
 from threading import Lock
 from typing import Annotated, Any, Literal
 from urllib.parse import quote
 
 from fastapi import APIRouter, Query, Request
-from starlette.responses import Response, StreamingResponse
+from starlette.responses import Response
 
 from jobs.serve import limits
 from jobs.serve.search_routes import ERRORS, THRESHOLD, At, Exact, OneText, Threshold, Where
 from jobs.serve.service import Service
 from jobs.serve.states import State
+from jobs.serve.streams import SourceResponse
 from pipeline.errors import UsageError
 from pipeline.export import request as exports
 from pipeline.export.exporting import LEFT_OUT
@@ -91,19 +92,9 @@ def make_export_router(service: Service) -> APIRouter:
             pieces = Pieces(stream.pieces)
             return describe(stream, is_cut=answer.is_cut), pieces, pieces.read()
 
-        headers, pieces, first = await service.ask(request, at, begin, service.workers.long)
-        return StreamingResponse(send(request, pieces, first), headers=headers)
-
-    async def send(request: Request, pieces: "Pieces", piece: bytes) -> AsyncIterator[bytes]:
-        """The bytes of an export as the client takes them. Its work ends as soon as the client has gone."""
-        try:
-            while piece:
-                yield piece
-                if await request.is_disconnected():
-                    return
-                piece = await service.workers.long.compute(pieces.read)
-        finally:
-            service.workers.long.submit(pieces.close)
+        pool = service.workers.long
+        headers, pieces, first = await service.ask(request, at, begin, pool, close=lambda begun: begun[1].close())
+        return SourceResponse(request, pool, pieces, headers, first)
 
     return router
 

@@ -1,10 +1,9 @@
 """Recordings over HTTP: heard as WAV files, of which any part can be asked for, and seen as scores."""
 
-from collections.abc import AsyncIterator
 from typing import Annotated, Any
 
 from fastapi import APIRouter, Query, Request
-from starlette.responses import JSONResponse, Response, StreamingResponse
+from starlette.responses import JSONResponse, Response
 
 from jobs.serve import answers
 from jobs.serve.byte_ranges import OutOfRange, applies, read_range
@@ -20,6 +19,7 @@ from jobs.serve.sounds import (
     require_whole,
 )
 from jobs.serve.states import State
+from jobs.serve.streams import SourceResponse
 from jobs.serve.wave import Wave, WaveStream
 from pipeline.grid import FRAME_S
 from pipeline.schema import Row
@@ -57,24 +57,18 @@ def make_media_router(service: Service) -> APIRouter:
         if part:
             headers["Content-Range"] = f"bytes {first}-{stop - 1}/{wave.n_bytes}"
         headers["Content-Length"] = str(stop - first)
-        stream = await pool.run(request, lambda: WaveStream(wave, sounds.open(file), first, stop))
+        stream = await pool.run(
+            request, lambda: WaveStream(wave, sounds.open(file), first, stop), close=WaveStream.close
+        )
         if stream.is_approximate:
             headers["X-Earshot-Approximate"] = "1"
-        status = 206 if part else 200
+        headers["Content-Type"] = "audio/wav"
         if request.method == "HEAD":
-            stream.close()
-            return Response(status_code=status, headers=headers, media_type="audio/wav")
-        return StreamingResponse(send(request, stream), status, headers, media_type="audio/wav")
-
-    async def send(request: Request, stream: WaveStream) -> AsyncIterator[bytes]:
-        """The bytes of a stream as the client takes them. It is closed as soon as the client has gone."""
-        try:
-            while piece := await service.workers.sounds.compute(stream.read):
-                yield piece
-                if await request.is_disconnected():
-                    return
-        finally:
-            service.workers.sounds.submit(stream.close)
+            pool.submit(stream.close)
+            return Response(status_code=206 if part else 200, headers=headers)
+        answer = SourceResponse(request, pool, stream, headers)
+        answer.status_code = 206 if part else 200
+        return answer
 
     @router.get(
         "/audio", response_class=Response, responses={200: SOUND, 206: SOUND | {"description": "A part."}, 416: NO_PART}

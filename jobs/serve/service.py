@@ -36,8 +36,16 @@ class Service:
     uploads: Room = field(default_factory=lambda: Room("sounds", limits.MAX_UPLOADS_BYTES))
     bodies: Room = field(default_factory=lambda: Room("JSON bodies", limits.MAX_BODIES_BYTES))
 
-    async def ask(self, request: Request, at: int | None, work: Callable[[State], T], pool: Pool | None = None) -> T:
-        """What ``work`` finds in a state, in a thread of ``pool``; by default, that of questions.
+    async def ask(
+        self,
+        request: Request,
+        at: int | None,
+        work: Callable[[State], T],
+        pool: Pool | None = None,
+        *,
+        close: Callable[[T], object] | None = None,
+    ) -> T:
+        """What ``work`` finds in a state, in a thread of ``pool``; by default, that of questions. See ``Pool.run``.
 
         Raises:
             StateGone: the state is not open, or clean-up has deleted its tables. ClientGone: nobody waits any more.
@@ -55,7 +63,7 @@ class Service:
                     ) from None
                 raise
 
-        return await (pool or self.workers.questions).run(request, run)
+        return await (pool or self.workers.questions).run(request, run, close=close)
 
     def warm_up(self) -> None:
         """Load the text models in another thread, and open what every question needs, so that the first one is quick.

@@ -7,7 +7,8 @@ import asyncio
 import contextlib
 import threading
 from collections.abc import Callable
-from concurrent.futures import ThreadPoolExecutor
+from concurrent.futures import Future, ThreadPoolExecutor
+from functools import partial
 from typing import Any, TypeVar
 
 from starlette.requests import Request
@@ -40,11 +41,18 @@ class Pool:
         self._threads = ThreadPoolExecutor(n_threads, thread_name_prefix=kind)
         self._n_unfinished = 0
 
-    async def run(self, request: Request, work: Callable[[], T], stop: threading.Event | None = None) -> T:
+    async def run(
+        self,
+        request: Request,
+        work: Callable[[], T],
+        stop: threading.Event | None = None,
+        close: Callable[[T], object] | None = None,
+    ) -> T:
         """The result of ``work``, done in a thread of this pool.
 
         Args:
             stop: set once nobody waits; work that is no search looks at it.
+            close: called with a result for which nobody has waited, in the thread that made it.
 
         Raises:
             Busy: too many requests wait. ClientGone: the client does not wait any more. TooLong: it has waited for
@@ -54,7 +62,8 @@ class Pool:
             raise Busy(f"{self._n_unfinished} requests wait for {self.kind} already: try again later")
         self._n_unfinished += 1
         told = stop or threading.Event()
-        done = asyncio.ensure_future(asyncio.wrap_future(self._threads.submit(_guard, work, told)))
+        working = self._threads.submit(_guard, work, told)
+        done = asyncio.ensure_future(asyncio.wrap_future(working))
         gone = asyncio.ensure_future(wait_until_gone(request))
         waiting: set[asyncio.Future[Any]] = {done, gone}
         try:
@@ -70,6 +79,8 @@ class Pool:
             if not done.done():
                 done.cancel()
                 told.set()
+                if close is not None:
+                    working.add_done_callback(partial(_close, close))
 
     async def compute(self, work: Callable[[], T]) -> T:
         """The result of ``work``, for a request that was let in before and watches over its client itself."""
@@ -93,6 +104,11 @@ def _guard(work: Callable[[], T], told: threading.Event) -> T:
         raise
     except BaseException as error:  # a panic of the engine is no Exception, and would end the event loop
         raise RuntimeError(explain(error)) from None
+
+
+def _close(close: Callable[[T], object], working: Future[T]) -> None:
+    if not working.cancelled() and working.exception() is None:
+        close(working.result())
 
 
 async def wait_until_gone(request: Request) -> None:

@@ -46,11 +46,13 @@ def write_index(
     copies: dict[str, str] | None = None,
     metadata: pa.Table | None = None,
     model: dict[str, Any] = MODEL,
+    ledger: dict[str, dict[str, Any]] | None = None,
 ) -> None:
     """Index made-up files: ``audios`` maps a uri to its frame vectors (F, 8) and clip vectors (n, 8).
 
     ``copies`` maps further uris to one of ``audios``, whose content they share. Every file is a batch.
     ``metadata`` has a column ``uri``, and those of the user. ``model`` is the identity of that which made the vectors.
+    ``ledger`` has other values for the rows of ``files``, by uri.
     """
     create_empty(path, grid, model)
     writer = Writer(path, "0" * 32)
@@ -74,7 +76,7 @@ def write_index(
         rows = clip_rows(row, grid)
         assert len(rows) == len(clips)
         table = pa.Table.from_pylist(rows, schema=pa.schema([f for f in CLIPS if f.name in rows[0]]))
-        files = said.join(files_table([row]))
+        files = said.join(files_table([row | (ledger or {}).get(uri, {})]))
         table = said.join_to_clips(table.append_column("vector", _lists(clips)), files)
         writer.commit([Batch(batch_id, files, table, frame_fragments, pool_fragments=pool_fragments)])
     refresh_indexes(writer)

@@ -102,6 +102,35 @@ def test_work_that_runs_is_told_that_its_client_has_gone() -> None:
     assert stop.is_set()
 
 
+def test_result_for_which_nobody_has_waited_is_closed() -> None:
+    pool, begun, go, closed = Pool("tests", 1), threading.Event(), threading.Event(), threading.Event()
+
+    def open_slowly() -> str:
+        begun.set()
+        assert go.wait(60)
+        return "a stream"
+
+    def close(result: str) -> None:
+        assert result == "a stream"
+        closed.set()
+
+    async def check() -> None:
+        client = Client()
+        task = asyncio.create_task(pool.run(client.request, open_slowly, close=close))
+        await asyncio.to_thread(begun.wait, 60)
+        client.leave()
+        with pytest.raises(ClientGone):
+            await task
+        assert not closed.is_set()
+        go.set()
+        assert await asyncio.to_thread(closed.wait, 60)
+        closed.clear()
+        assert await pool.run(Client().request, open_slowly, close=close) == "a stream"
+        assert not closed.is_set()
+
+    asyncio.run(check())
+
+
 def test_search_that_runs_ends_once_its_client_has_gone() -> None:
     pool, begun, ended = Pool("tests", 1), threading.Event(), threading.Event()
 

@@ -1,0 +1,73 @@
+"""Answers in pieces: whole, or ended with their client, and their source is closed in any case."""
+
+import asyncio
+import threading
+from typing import Any
+
+from starlette.requests import Request
+
+from jobs.serve.streams import SourceResponse
+from jobs.serve.workers import Pool
+
+SCOPE: dict[str, Any] = {"type": "http", "method": "GET", "headers": [], "asgi": {"spec_version": "2.3"}}
+
+
+class Pieces:
+    """A source of so many pieces, which counts how many were taken."""
+
+    def __init__(self, n_pieces: int) -> None:
+        self._n_pieces = n_pieces
+        self.n_read = 0
+        self.closed = threading.Event()
+
+    def read(self) -> bytes:
+        self.n_read += 1
+        return b"piece " if self.n_read <= self._n_pieces else b""
+
+    def close(self) -> None:
+        self.closed.set()
+
+
+def answer(source: Pieces, n_taken: int | None = None, first: bytes = b"") -> bytes:
+    """What a client gets, who leaves after so many pieces; None: who stays."""
+    sent, gone = list[bytes](), asyncio.Event()
+    if n_taken == 0:
+        gone.set()
+
+    async def receive() -> Any:
+        await gone.wait()
+        return {"type": "http.disconnect"}
+
+    async def send(message: Any) -> None:
+        await asyncio.sleep(0)
+        sent.append(message.get("body", b""))
+        if n_taken is not None and len(list(filter(None, sent))) >= n_taken:
+            gone.set()
+
+    async def ask() -> None:
+        pool = Pool("tests", 1)
+        response = SourceResponse(Request(SCOPE, receive), pool, source, {"X-Name": "x"}, first)
+        await response(SCOPE, receive, send)
+        assert await asyncio.to_thread(source.closed.wait, 60)
+        pool.close()
+
+    asyncio.run(ask())
+    return b"".join(sent)
+
+
+def test_client_that_stays_gets_all() -> None:
+    source = Pieces(3)
+    assert answer(source, first=b"first ") == b"first piece piece piece "
+    assert source.n_read == 4
+
+
+def test_source_of_a_client_that_leaves_is_closed_and_not_read_on() -> None:
+    source = Pieces(1_000)
+    answer(source, n_taken=2)
+    assert source.n_read < 10
+
+
+def test_source_is_closed_if_the_client_has_gone_before_the_first_piece() -> None:
+    source = Pieces(1_000)
+    answer(source, n_taken=0)
+    assert source.n_read < 10
