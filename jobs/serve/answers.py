@@ -111,9 +111,10 @@ class Curve(BaseModel):
     audio_id: str
     text: str
     first_frame: int = Field(
-        description="The frame of the first score: frame k begins k times `frame_s` into the file."
+        description="The number of the first score: number k stands for `frame_s` seconds from k times `frame_s` on."
     )
-    frame_s: float
+    frame_s: float = Field(description="Seconds for which one score stands: `step_frames` times 0.04.")
+    step_frames: int = Field(description="Stored frames for which one score stands: it is that of the best.")
     scores: list[float]
     logit_scale: float
     logit_bias: float = Field(description="The probability of a score is sigmoid(logit_scale * score + logit_bias).")

@@ -16,6 +16,9 @@ MAX_WHERE, MAX_URI, MAX_NAME = 10_000, 10_000, 200
 MAX_MARKS = 10_000
 """Marks that are made together."""
 
+MAX_POINTS = 100_000
+"""Scores of a curve: the frames of more than an hour. Curves of more frames take long, and hold up no questions."""
+
 MAX_SIDE = 4_096
 """Pixels of a picture, in width and height."""
 

@@ -5,7 +5,7 @@ from typing import Annotated, Any
 from fastapi import APIRouter, Query, Request
 from starlette.responses import JSONResponse, Response
 
-from jobs.serve import answers
+from jobs.serve import answers, limits
 from jobs.serve.byte_ranges import OutOfRange, applies, read_range
 from jobs.serve.errors import NotFound
 from jobs.serve.search_routes import ERRORS, THRESHOLD, At, Text, Uri, require_file, require_sound
@@ -100,29 +100,50 @@ def make_media_router(service: Service) -> APIRouter:
 
     @router.get("/curve", response_model=answers.Curve)
     async def curve(
-        request: Request, uri: Uri, text: Text, start_s: Start = 0.0, end_s: End = None, at: At = None
+        request: Request,
+        uri: Uri,
+        text: Text,
+        start_s: Start = 0.0,
+        end_s: End = None,
+        points: Annotated[
+            int,
+            Query(
+                ge=1, le=limits.MAX_POINTS, description="At most so many scores: of more frames, the best of several."
+            ),
+        ] = limits.MAX_POINTS,
+        at: At = None,
     ) -> Any:
-        """The score of each stored frame of a file for a text. It comes from the index: the file may have gone."""
+        """The scores of the stored frames of a file for a text. They come from the index: the file may have gone.
 
-        def find(state: State) -> dict[str, Any]:
+        A score stands for one frame of 40 ms, or for as many as `points` demands; `step_frames` says which.
+        """
+
+        def look_up(state: State) -> float:
+            """The length of the span."""
             file = require_file(state, uri)
             if file["status"] != "indexed":
                 raise NotFound(f"{uri}: is not indexed, so it has no scores")
             check_span(uri, Span(start_s, end_s), file["duration_s"])
+            return float(min(filter(None, (end_s, file["duration_s"])))) - start_s
+
+        def find(state: State) -> dict[str, Any]:
             found = state.index.curve(text, uri, start_s, end_s)
+            scores, step_frames, first = found.coarsen(points)
             return {
                 "uri": found.uri,
                 "audio_id": found.audio_id,
                 "text": text,
-                "first_frame": found.first_frame,
-                "frame_s": FRAME_S,
-                "scores": found.scores.astype(float).round(6).tolist(),
+                "first_frame": first,
+                "frame_s": step_frames * FRAME_S,
+                "step_frames": step_frames,
+                "scores": scores.astype(float).round(6).tolist(),
                 "logit_scale": found.logit_scale,
                 "logit_bias": found.logit_bias,
                 "threshold": THRESHOLD,
             }
 
-        return await service.ask(request, at, find)
+        is_long = await service.ask(request, at, look_up) > limits.MAX_POINTS * FRAME_S
+        return await service.ask(request, at, find, service.workers.long if is_long else None)
 
     return router
 

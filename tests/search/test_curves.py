@@ -5,10 +5,14 @@ from typing import Any
 
 import numpy as np
 import pytest
+from hypothesis import given, settings
+from hypothesis import strategies as st
 
+from pipeline.encoder.checkpoint import ModelIdentity
 from pipeline.errors import UsageError
 from pipeline.search.client import Index
-from pipeline.search.events import Levels, Rules, read_events
+from pipeline.search.curves import Curve
+from pipeline.search.events import Holder, Levels, Rules, read_events
 from tests.helpers.ears import Ear, open_with
 from tests.helpers.events import quantised, write_scores
 from tests.helpers.tables import create_empty
@@ -83,3 +87,34 @@ def test_file_without_a_curve_is_one_line(opened: Index, tmp_path: Path) -> None
     without = open_with(create_empty(tmp_path / "empty", frames="none"), Ear())
     with pytest.raises(UsageError, match="no such file"):
         without.curve("a bell", "/a.wav")
+
+
+def make_curve(scores: Any, first_frame: int) -> Curve:
+    identity = ModelIdentity("none", None, "0" * 32, 8, 2.0, -1.0)
+    return Curve("/a.wav", "0" * 32, "a bell", first_frame, scores, identity, Holder("/a.wav", 1e6, {}))
+
+
+@settings(max_examples=200)
+@given(first=st.integers(0, 3_000), n_frames=st.integers(0, 500), max_points=st.integers(1, 600))
+def test_coarse_curve_has_the_best_of_each_group_of_frames(first: int, n_frames: int, max_points: int) -> None:
+    scores = np.random.default_rng(first).normal(size=n_frames).astype(np.float32)
+    found, step, number = make_curve(scores, first).coarsen(max_points)
+    assert len(found) <= max_points
+    groups: dict[int, float] = {}
+    for frame, score in enumerate(scores.tolist(), start=first):
+        groups[frame // step] = max(score, groups.get(frame // step, -np.inf))
+    assert dict(enumerate(found.tolist(), start=number)) == groups
+    assert (step == 1) == (n_frames <= max_points)
+
+
+def test_parts_of_a_coarse_curve_fit_together() -> None:
+    scores = np.random.default_rng(0).normal(size=10_000).astype(np.float32)
+
+    def cut(first: int, stop: int) -> tuple[Any, int, int]:
+        return make_curve(scores[first:stop], first).coarsen(101)
+
+    (left, left_step, left_number), (right, right_step, right_number) = cut(1_000, 5_000), cut(3_000, 7_000)
+    assert left_step == right_step
+    shared = range(right_number + 1, left_number + len(left) - 1)
+    assert len(shared) > 40
+    assert [left[each - left_number] for each in shared] == [right[each - right_number] for each in shared]

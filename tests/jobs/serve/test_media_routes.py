@@ -10,6 +10,9 @@ import soundfile
 from starlette.testclient import TestClient
 
 import pipeline
+from jobs.serve import limits
+from jobs.serve.service import Service
+from jobs.serve.workers import Workers
 from pipeline.config import Config
 from tests.helpers import served
 from tests.helpers.served import BROKEN, LENGTHS_S, uri
@@ -150,14 +153,39 @@ def test_curve_is_that_of_the_index(client: TestClient, config: Config) -> None:
     found = ask(client, "curve", uri=uri(config, BELL), text="a bell", start_s=0.5, end_s=2).json()
     expected = pipeline.open(config.into).curve("a bell", uri(config, BELL), 0.5, 2.0)
     assert found["scores"] == pytest.approx(expected.scores.tolist(), abs=1e-6)
-    assert (found["first_frame"], found["frame_s"]) == (expected.first_frame, 0.04)
+    assert (found["first_frame"], found["frame_s"], found["step_frames"]) == (expected.first_frame, 0.04, 1)
     assert (found["logit_scale"], found["logit_bias"]) == (expected.logit_scale, expected.logit_bias)
+
+
+def test_curve_of_fewer_points_has_the_best_of_several_frames(client: TestClient, config: Config) -> None:
+    asked: dict[str, Any] = {"uri": uri(config, BELL), "text": "a bell", "start_s": 0.5, "end_s": 2}
+    fine, coarse = ask(client, "curve", **asked).json(), ask(client, "curve", points=10, **asked).json()
+    assert 5 <= len(coarse["scores"]) <= 10
+    assert coarse["frame_s"] == pytest.approx(0.04 * coarse["step_frames"])
+    best: dict[int, float] = {}
+    for frame, score in enumerate(fine["scores"], start=fine["first_frame"]):
+        number = frame // coarse["step_frames"]
+        best[number] = max(score, best.get(number, -np.inf))
+    assert dict(enumerate(coarse["scores"], start=coarse["first_frame"])) == best
+
+
+def test_curve_of_many_frames_is_bounded_and_holds_up_no_questions(
+    client: TestClient, service: Service, config: Config, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(limits, "MAX_POINTS", 20)  # what is long; the largest `points` was read before
+    monkeypatch.setattr(service, "workers", Workers())
+    service.workers.long.close()
+    asked: dict[str, Any] = {"uri": uri(config, BELL), "text": "a bell"}
+    assert ask(client, "curve", end_s=0.8, **asked).status_code == 200
+    assert ask(client, "curve", end_s=1.0, **asked).status_code == 500  # its threads are gone
 
 
 @pytest.mark.parametrize(
     ("values", "status"),
     [
         ({"uri": "/etc/passwd", "text": "x"}, 404),
+        ({"uri": "{folder}/b.flac", "text": "x", "points": 0}, 422),
+        ({"uri": "{folder}/b.flac", "text": "x", "points": 100_001}, 422),
         ({"uri": f"{{folder}}/{BROKEN}", "text": "x"}, 404),
         ({"uri": "{folder}/b.flac", "text": " "}, 422),
         ({"uri": "{folder}/b.flac", "text": "x", "start_s": 2, "end_s": 1}, 422),
