@@ -11,6 +11,7 @@ import re
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from enum import IntEnum
+from functools import lru_cache
 from itertools import takewhile
 from typing import Any
 
@@ -57,6 +58,13 @@ COLUMNS = (
 _MAY_BE_RAW = re.compile("|".join(rf"\.{extension}" for extension in RAW_FORMATS), re.IGNORECASE)
 
 
+@lru_cache(maxsize=1)  # many corrections ask for one row after the other
+def _read_name(uri: str) -> tuple[str, bool]:
+    """The extension of a file, and whether it is a range of a recording."""
+    recording, time_range = split_uri(uri)
+    return extension_of(recording), bool(time_range)
+
+
 def _has_no_header(row: Mapping[str, Any]) -> bool:
     """Whether the name of a file says how to read it. The URI may name a range of the file."""
     if not _MAY_BE_RAW.search(row["uri"]):  # rules out nearly all of millions
@@ -69,7 +77,7 @@ def _may_be_named(row: Mapping[str, Any], extensions: frozenset[str]) -> bool:
 
     Without an extension, as in tables of audio, nearly all mp3, flac and pcm is in a file of its own.
     """
-    extension, codec = extension_of(split_uri(row["uri"])[0]), row["codec"]
+    extension, codec = _read_name(row["uri"])[0], row["codec"]
     is_plain = codec is None or codec in ("mp3", "flac") or codec.startswith("pcm")
     return extension in extensions or (extension not in AUDIO_EXTENSIONS and not is_plain)
 
@@ -82,7 +90,7 @@ def _is_mpeg(row: Mapping[str, Any]) -> bool:
     """Whether a file is indexed mp3 or ADTS."""
     if row["status"] != "indexed":
         return False
-    is_adts = row["codec"] == "aac" and extension_of(split_uri(row["uri"])[0]) in ("aac", "adts")
+    is_adts = row["codec"] == "aac" and _read_name(row["uri"])[0] in ("aac", "adts")
     return is_adts or row["codec"] in ("mp2", "mp3")
 
 
@@ -117,11 +125,11 @@ def _has_sound(row: Mapping[str, Any]) -> bool:
 def _is_in_film(row: Mapping[str, Any]) -> bool:
     if not _has_sound(row) or not _may_be_named(row, _FILMS):
         return False
-    recording, time_range = split_uri(row["uri"])
+    extension, is_range = _read_name(row["uri"])
     # Matroska states the duration of a file that has sound only: nothing in it is placed in another way. The expected
     # duration of a range tells nothing about its recording.
-    is_simple = row["expected_duration_s"] is not None and row["reason"] is None and not time_range
-    return not (is_simple and extension_of(recording) in _MATROSKA)
+    is_simple = row["expected_duration_s"] is not None and row["reason"] is None and not is_range
+    return not (is_simple and extension in _MATROSKA)
 
 
 def _may_have_tracks(row: Mapping[str, Any]) -> bool:
@@ -154,7 +162,7 @@ def _may_have_pauses(row: Mapping[str, Any]) -> bool:
         return False
     duration_s, expected_s = row["duration_s"], row["expected_duration_s"]
     has_all = duration_s and expected_s and row["reason"] is None and expected_s - duration_s < _AMR_FRAME_S
-    return not has_all or bool(split_uri(row["uri"])[1])
+    return not has_all or _read_name(row["uri"])[1]
 
 
 _AMR_FRAME_S = 0.02
@@ -218,7 +226,7 @@ _LOSSES_SINCE = 15
 def _may_hide_damage(row: Mapping[str, Any]) -> bool:
     """Whether damage may be left out that no packet's time shows. No sound but the reason in the ledger differs: of
     ranges, which would have to be encoded again, it stays as it is."""
-    if row["status"] != "indexed" or split_uri(row["uri"])[1]:
+    if row["status"] != "indexed" or _read_name(row["uri"])[1]:
         return False
     if not _is_mpeg(row):
         return row["codec"] in _UNTIMED_CODECS and _may_be_named(row, _UNTIMED)
@@ -231,7 +239,7 @@ def _may_hide_damage(row: Mapping[str, Any]) -> bool:
 def _may_be_too_long(row: Mapping[str, Any]) -> bool:
     """Whether a file has more sound than its bytes can mean, or a range failed for what was read before it."""
     if row["reason"] == "too_long":
-        return bool(split_uri(row["uri"])[1])
+        return _read_name(row["uri"])[1]
     if row["status"] != "indexed" or row["size_bytes"] is None or row["duration_s"] is None:
         return False
     return bool(row["duration_s"] > most_seconds(row["size_bytes"]))
