@@ -393,22 +393,30 @@ def test_file_that_kills_its_worker_is_a_failure(
 
 
 @pytest.mark.slow
-def test_decoder_that_does_not_return_is_a_failure(tmp_path: Path) -> None:
+@pytest.mark.parametrize(
+    ("lacks_memory", "said"),
+    [(False, r"its decoder read and gave nothing for \d+ s"), (True, "it takes more memory than there is")],
+)
+def test_decoder_that_does_not_return_or_lacks_memory_is_a_failure(
+    tmp_path: Path, lacks_memory: bool, said: str
+) -> None:
     write_sounds(tmp_path / "in", (0.5 + number for number in range(6)))
 
-    def endless(planned: dict[str, Any], config: DecodeConfig, grid: Grid, *limits: Any) -> Iterator[pa.Table]:
+    def stop(planned: dict[str, Any], config: DecodeConfig, grid: Grid, *limits: Any) -> Iterator[pa.Table]:
         while any(uri.endswith("/3.wav") for audio in planned["audios"] for uri in audio["uris"]):
+            if lacks_memory:
+                raise MemoryError
             time.sleep(0.1)
         yield from decode_batch(planned, config, grid, *limits)
 
-    workers = workers_on_ray(decode=endless, load=lambda *_: WideEncoder())
+    workers = workers_on_ray(decode=stop, load=lambda *_: WideEncoder())
     limits = {"batch_s": 1.0, "decoder_silence_s": 8.0}
     config = configure(tmp_path / "in", tmp_path / "index", run=limits)
     progress = index_corpus(config, stages=workers)
     assert (progress.n_indexed, progress.n_failed) == (5, 1)
     [row] = [row for row in read(Path(config.into), "files") if row["status"] == "failed"]
     assert (Path(row["uri"]).name, row["stage"], row["reason"]) == ("3.wav", "decode", "crashed")
-    assert re.search(r"alone too: its decoder read and gave nothing for \d+ s", row["message"])
+    assert re.search(f"alone too: {said}", row["message"])
     check_against_grid(Path(config.into))
 
 
