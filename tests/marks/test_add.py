@@ -8,6 +8,7 @@ from typing import Any
 import lance
 import numpy as np
 import pyarrow as pa
+import pyarrow.compute as pc
 import pytest
 
 import pipeline
@@ -16,6 +17,7 @@ from pipeline.errors import MarkedSince, UsageError
 from pipeline.grid import Grid
 from pipeline.index.handle import Generation, open_index
 from pipeline.index.journal import table_uri
+from pipeline.index.tables import among
 from pipeline.marks.add import add_marks
 from pipeline.marks.mark import Judgement, Mark
 from pipeline.marks.read import count_marks, list_marks
@@ -245,20 +247,24 @@ def test_correction_of_a_mark_that_is_not_the_newest_is_refused_as_a_whole(live:
 def test_mark_of_someone_else_at_the_same_moment_stays_the_newest(
     live: Generation, other_s: int, is_last: bool
 ) -> None:
-    """Both look at the table before either of them writes, as two servers may. The clock of the other one may be slow:
-    what it writes is what it would write if it had been alone."""
-    add_marks(live, [BELL], now=lambda: at(2))
-    [first] = list_marks(live)
-    other, undo = replace(BELL, verdict="unsure", who="eve"), replace(BELL, verdict="none", replaces=first.marked_at)
-    rows = []
-    for said in (other, undo):
-        add_marks(live, [said], now=lambda: at(other_s))
-        [row] = [row for row in read_rows(live.index).to_pylist() if row["marked_at"] != first.marked_at]
-        rows.append(row)
-        lance.dataset(table_uri(live.index, "marks")).delete(f"mark_id = '{row['mark_id']}'")
-    for row in rows if is_last else reversed(rows):
-        append_rows(live.index, pa.Table.from_pylist([row], schema=schema.MARKS))
-    assert [(mark.verdict, mark.who) for mark in list_marks(live)] == [("unsure", "eve")]
+    """Both look at the table before either of them writes, as two servers may: so each writes what it would have
+    written alone. The clock of the other one may be slow. There are several marks, since rows of the same time are
+    ordered by their ids."""
+    firsts = [replace(BELL, text=f"sound {number}") for number in range(12)]
+    add_marks(live, firsts, now=lambda: at(2))
+    others = [replace(said, verdict="unsure", who="eve") for said in firsts]
+    undos = [replace(said, verdict="none", replaces=at(2)) for said in firsts]
+    written = []
+    for group in (others, undos):
+        add_marks(live, group, now=lambda: at(other_s))
+        rows = read_rows(live.index)
+        is_new = pc.not_equal(rows["marked_at"], pa.scalar(at(2), rows["marked_at"].type))
+        written.append(rows.filter(is_new))
+        lance.dataset(table_uri(live.index, "marks")).delete(among("mark_id", written[-1]["mark_id"].to_pylist()))
+    assert [len(rows) for rows in written] == [12, 12]
+    for rows in written if is_last else reversed(written):
+        append_rows(live.index, rows)
+    assert [(mark.verdict, mark.who) for mark in list_marks(live)] == [("unsure", "eve")] * 12
 
 
 def test_correction_that_is_sent_twice_is_made_once(live: Generation) -> None:
