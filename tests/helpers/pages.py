@@ -2,12 +2,9 @@
 
 import csv
 import os
-import re
 import shutil
-import subprocess
-import sys
 from collections.abc import Iterator, Sequence
-from contextlib import contextmanager
+from contextlib import AbstractContextManager, contextmanager
 from dataclasses import dataclass, field
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
@@ -19,7 +16,7 @@ from jobs.tiny.synth import Event, make_scene
 from pipeline.config import Config, make_config
 from pipeline.encoder.encoder import load_encoder
 from pipeline.run.driver import index_corpus
-from tests.helpers.processes import ROOT
+from tests.helpers.running import Served, serving
 from tests.helpers.runs import in_place
 
 if TYPE_CHECKING:
@@ -91,26 +88,9 @@ def index(config: Config) -> None:
     index_corpus(config, stages=in_place(load_encoder(config.encode, output="float16")))
 
 
-@contextmanager
-def serve(index: str) -> Iterator[tuple[str, int]]:
-    """A server in a process of its own, on a free port of this machine; gives its address and process id."""
-    command = [sys.executable, "-m", "jobs.start", "serve", index, "--port", "0", "--no-browser"]
-    apart = Path(index).parent / "of the server"  # pictures are kept by content: others may have drawn the same
-    apart.mkdir(mode=0o700, exist_ok=True)
-    environment = {**os.environ, "COLUMNS": "500", "XDG_CACHE_HOME": str(apart), "XDG_RUNTIME_DIR": str(apart)}
-    server = subprocess.Popen(command, cwd=ROOT, env=environment, stdout=subprocess.PIPE, text=True)
-    assert server.stdout is not None
-    try:
-        said = ""
-        while not (found := re.search(r"http://\S+?:\d+/", said)):
-            line = server.stdout.readline()
-            assert line, f"the server ended: {said}"
-            said += line
-        yield found[0], server.pid
-    finally:
-        server.terminate()
-        server.wait(30)
-        server.stdout.close()
+def serve(index: str) -> AbstractContextManager[Served]:
+    """A server of an index, with its pictures in a folder beside it."""
+    return serving(index, Path(index).parent / "of the server")
 
 
 @contextmanager
@@ -122,6 +102,31 @@ def open_browser() -> "Iterator[Browser]":
         browser = playwright.chromium.launch(executable_path=find_chromium(), args=FLAGS)
         yield browser
         browser.close()
+
+
+def repeat_hits(page: "Page", n_hits: int = 1_000) -> None:
+    """Let `locate` answer with so many hits: those of the real answer, again and again."""
+
+    def answer(route: Any) -> None:
+        found = route.fetch().json()
+        hits = found["results"][0]["hits"]
+        repeated = [{**hits[rank % len(hits)], "rank": rank + 1} for rank in range(n_hits)]
+        route.fulfill(json={**found, "results": [{**found["results"][0], "hits": repeated}]})
+
+    page.route("**/api/locate?*", answer)
+
+
+def draw_region(page: "Page", rank: int, first: float, last: float) -> None:
+    """Draw a region in the picture of a hit, between two shares of its width."""
+    picture = page.locator(f".card[data-rank='{rank}'] .spectrogram")
+    picture.locator("img").wait_for()
+    box = picture.bounding_box()
+    assert box is not None
+    y = box["y"] + box["height"] / 2
+    page.mouse.move(box["x"] + first * box["width"], y)
+    page.mouse.down()
+    page.mouse.move(box["x"] + last * box["width"], y, steps=4)
+    page.mouse.up()
 
 
 @dataclass

@@ -54,17 +54,21 @@ def serving(index: str, folder: Path, *options: str, **variables: str) -> Iterat
     """Start a server on a free port, and end it.
 
     Args:
-        folder: of runtime files.
+        folder: of runtime files and of pictures, which are kept by content: another server may have drawn the same.
     """
-    command = [sys.executable, "-m", "jobs.main", "serve", index, "--port", "0", "--no-browser", *options]
-    environment = {**os.environ, "XDG_RUNTIME_DIR": str(folder), "XDG_CACHE_HOME": str(folder / "cache"), **variables}
+    folder.mkdir(mode=0o700, exist_ok=True)
+    command = [sys.executable, "-m", "jobs.start", "serve", index, "--port", "0", "--no-browser", *options]
+    folders = {"XDG_RUNTIME_DIR": str(folder), "XDG_CACHE_HOME": str(folder / "cache")}
+    environment = {**os.environ, "COLUMNS": "500", **folders, **variables}
     pipes: dict[str, Any] = dict(stdout=subprocess.PIPE, stderr=subprocess.PIPE, text=True)
     with subprocess.Popen(command, cwd=ROOT, env=environment, **pipes) as process:
         try:
             assert process.stdout is not None
-            line = process.stdout.readline()
-            found = re.search(r"http://\S+:(\d+)/\S*", line)
-            assert found, (line, process.stderr and process.stderr.read())
+            said = ""
+            while not (found := re.search(r"http://\S+:(\d+)/\S*", said)):
+                line = process.stdout.readline()
+                assert line, f"the server ended: {said}{process.stderr and process.stderr.read()}"
+                said += line
             yield Served(process, found[0], int(found[1]), folder)
         finally:
             if process.poll() is None:

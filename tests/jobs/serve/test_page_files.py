@@ -1,9 +1,11 @@
 """The files of the page, and nothing beside them."""
 
+import re
 from pathlib import Path
 
 import pytest
 
+from jobs.serve.page_files import PAGE
 from jobs.serve.service import Service
 from tests.helpers.served import make_client
 
@@ -44,6 +46,16 @@ def test_nothing_else_is_served(path: str, service: Service, page: Path) -> None
 def test_head_has_no_body(service: Service, page: Path) -> None:
     answer = make_client(service, page=page).head("/")
     assert (answer.status_code, answer.content) == (200, b"")
+
+
+def test_the_scripts_stay_small() -> None:
+    lengths = {path.name: len(path.read_text().splitlines()) for path in PAGE.glob("*.js")}
+    assert 0 < sum(lengths.values()) <= 1_500, lengths
+
+
+def test_the_markup_holds_no_script_or_style_and_names_no_other_site() -> None:
+    found = re.findall(r"<script(?![^>]*\bsrc=)|\bon\w+=|style=|https?://", (PAGE / "index.html").read_text())
+    assert found == []
 
 
 def test_docs_need_no_scripts(service: Service) -> None:

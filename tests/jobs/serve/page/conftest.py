@@ -33,8 +33,8 @@ def browser() -> "Iterator[Browser]":
 
 @pytest.fixture(scope="package")
 def address(browser: "Browser", config: Config) -> Iterator[str]:
-    with pages.serve(config.into) as (address, _):
-        yield address
+    with pages.serve(config.into) as server:
+        yield server.address
 
 
 @pytest.fixture

@@ -34,15 +34,7 @@ def ready(selector: str) -> Prepare:
 
 
 def many(page: "Page") -> None:
-    """A thousand hits: those of a real answer, again and again."""
-
-    def multiply(route: Any) -> None:
-        answer = route.fetch().json()
-        hits = answer["results"][0]["hits"]
-        repeated = [{**hits[rank % len(hits)], "rank": rank + 1} for rank in range(1_000)]
-        route.fulfill(json={**answer, "results": [{**answer["results"][0], "hits": repeated}]})
-
-    page.route("**/api/locate?*", multiply)
+    pages.repeat_hits(page)
     page.select_option("#k", "1000")
     page.locator(".card[data-rank='900']").scroll_into_view_if_needed()
     page.wait_for_selector(".card[data-rank='900'] .spectrogram img")
@@ -57,14 +49,7 @@ def marked(page: "Page") -> None:
 
 
 def region(page: "Page") -> None:
-    page.wait_for_selector(".card[data-rank='1'] .spectrogram img")
-    box = page.locator(".card[data-rank='1'] .spectrogram").bounding_box()
-    assert box is not None
-    y = box["y"] + box["height"] / 2
-    page.mouse.move(box["x"] + 0.2 * box["width"], y)
-    page.mouse.down()
-    page.mouse.move(box["x"] + 0.6 * box["width"], y, steps=3)
-    page.mouse.up()
+    pages.draw_region(page, 1, 0.2, 0.6)
 
 
 def adder(page: "Page") -> None:
@@ -137,7 +122,7 @@ def make_index(names: list[str], *, is_gone: bool = False) -> Iterator[tuple[Con
         if is_gone:
             for name in names:
                 (Path(config.sources[0]) / name).unlink()
-        yield config, stack.enter_context(pages.serve(config.into))[0]
+        yield config, stack.enter_context(pages.serve(config.into)).address
 
 
 def main(out: str, *words: str) -> None:

@@ -62,14 +62,7 @@ def test_pictures_and_curves_are_loaded_in_sight(show: Open) -> None:
 
 def test_a_thousand_hits_ask_for_few_pictures(show: Open) -> None:
     watched = show()
-
-    def multiply(route: Any) -> None:
-        answer = route.fetch().json()
-        hits = answer["results"][0]["hits"]
-        many = [{**hits[rank % len(hits)], "rank": rank + 1} for rank in range(1_000)]
-        route.fulfill(json={**answer, "results": [{**answer["results"][0], "hits": many}]})
-
-    watched.page.route("**/api/locate?*", multiply)
+    pages.repeat_hits(watched.page, 1_000)
     watched.page.select_option("#k", "1000")
     ask(watched, BELL)
     assert watched.page.locator(".card").count() == 1_000
@@ -269,14 +262,7 @@ def test_more_like_this_is_similar(show: Open, config: Config) -> None:
 def test_a_drawn_region_is_what_similar_compares(show: Open) -> None:
     watched = show(f"q={BELL}")
     page = watched.page
-    page.wait_for_selector(".card[data-rank='1'] .spectrogram img")
-    box = page.locator(".card[data-rank='1'] .spectrogram").bounding_box()
-    assert box is not None
-    y = box["y"] + box["height"] / 2
-    page.mouse.move(box["x"] + 0.2 * box["width"], y)
-    page.mouse.down()
-    page.mouse.move(box["x"] + 0.7 * box["width"], y, steps=4)
-    page.mouse.up()
+    pages.draw_region(page, 1, 0.2, 0.7)
     page.wait_for_selector(".card[data-rank='1'] .region")
     with page.expect_request("**/api/similar?*") as asked:
         page.click(".card[data-rank='1'] button:has-text('More like this')")

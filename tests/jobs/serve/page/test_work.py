@@ -1,8 +1,6 @@
 """Listening, judging, whole files, keys, and what goes wrong."""
 
-import os
 import re
-import signal
 from pathlib import Path
 
 import pytest
@@ -10,7 +8,6 @@ import pytest
 import pipeline
 from pipeline.config import Config
 from tests.helpers import pages
-from tests.helpers.processes import ROOT
 from tests.jobs.serve.page.conftest import Open
 
 pytestmark = pytest.mark.slow
@@ -60,36 +57,6 @@ def test_speed_loop_and_expansion_change_what_plays(show: Open) -> None:
     assert not page.evaluate("document.querySelector('#player').loop")
     page.keyboard.press("Escape")
     assert page.evaluate("document.querySelector('#player').paused")
-
-
-def test_a_key_marks_the_current_hit_and_z_takes_it_back(show: Open, config: Config) -> None:
-    page = show("q=birds+chirping").page
-    page.wait_for_selector(".card[aria-current] .spectrogram img")
-    event = pipeline.open(config.into).locate("birds chirping", k=1)[0]
-
-    def verdicts() -> list[str]:
-        marks = pipeline.open(config.into).marks()
-        return [mark.verdict for mark in marks if mark.text == "birds chirping" and mark.uri == event.uri]
-
-    page.keyboard.press("r")
-    page.wait_for_selector(".card[data-rank='1'] .badge.is-right")
-    [mark] = [mark for mark in pipeline.open(config.into).marks() if mark.text == "birds chirping"]
-    assert (mark.uri, mark.verdict) == (event.uri, "right")
-    assert mark.start_s == pytest.approx(event.start_s, abs=0.04)
-    assert mark.end_s == pytest.approx(event.end_s, abs=0.04)
-    assert mark.score == pytest.approx(event.score, abs=1e-4)
-    page.keyboard.press("w")
-    page.wait_for_selector(".card[data-rank='1'] .badge.is-wrong")
-    assert verdicts() == ["wrong"]
-    page.click("#to-marks")
-    page.wait_for_selector("#marks-rows tr:has-text('birds chirping') .badge.is-wrong")
-    page.go_back()
-    page.wait_for_selector(".card[aria-current]")
-    page.keyboard.press("z")
-    page.wait_for_selector(".card[data-rank='1'] .badge.is-right")
-    page.keyboard.press("z")
-    page.wait_for_selector(".card[data-rank='1'] .badge", state="detached")
-    assert verdicts() == []
 
 
 def test_keys_are_off_while_typing(show: Open) -> None:
@@ -220,8 +187,8 @@ def test_a_file_that_has_gone_still_shows_its_curve(show: Open, tmp_path: Path) 
     pages.index(config)
     [file] = [Path(config.sources[0]) / "bells/tower.wav"]
     file.unlink()
-    with pages.serve(config.into) as (address, _):
-        watched = show(f"q={BELL}", at=address)
+    with pages.serve(config.into) as server:
+        watched = show(f"q={BELL}", at=server.address)
         watched.page.wait_for_selector(".card .state:text-is('file gone')")
         watched.page.wait_for_selector(".card .note:not(:empty)")
         watched.page.wait_for_selector(".card .threshold:not([hidden])")
@@ -229,30 +196,11 @@ def test_a_file_that_has_gone_still_shows_its_curve(show: Open, tmp_path: Path) 
         watched.problems[:] = [line for line in watched.problems if "404" not in line]  # the browser's word on pictures
 
 
-def test_marks_of_a_former_content_are_not_those_of_the_new_one(show: Open, tmp_path: Path) -> None:
-    config = pages.make_corpus(tmp_path, ["bells/tower.wav"])
-    pages.index(config)
-    opened = pipeline.open(config.into)
-    [event] = opened.locate(BELL, k=1)
-    opened.mark(event.uri, start_s=event.start_s, end_s=event.end_s, text=BELL, verdict="wrong")
-    pages.write_scene(Path(config.sources[0]) / "bells/tower.wav", ["bell"], 6.0, seed=78)
-    pages.index(config)
-    with pages.serve(config.into) as (address, _):
-        page = show(f"q={BELL}", at=address).page
-        page.wait_for_selector(".card[aria-current] .spectrogram img")
-        page.keyboard.press("r")
-        page.wait_for_selector(".card .badge.is-right")
-        assert page.locator(".card .badge.is-wrong").count() == 0
-        page.click("#to-marks")
-        page.wait_for_selector("#marks-rows tr:has-text('content gone') button:disabled")
-        assert page.locator("#marks-rows tr").count() == 2
-
-
 def test_a_newer_state_is_taken_over_at_a_click(show: Open, tmp_path: Path) -> None:
     config = pages.make_corpus(tmp_path, ["bells/tower.wav"])
     pages.index(config)
-    with pages.serve(config.into) as (address, _):
-        page = show(f"q={BELL}", at=address).page
+    with pages.serve(config.into) as server:
+        page = show(f"q={BELL}", at=server.address).page
         page.wait_for_selector(".card")
         assert page.locator("#newer").is_hidden()
         pages.write_scene(Path(config.sources[0]) / "new.wav", ["bell"], 6.0, seed=77)
@@ -270,8 +218,8 @@ def test_a_newer_state_is_taken_over_at_a_click(show: Open, tmp_path: Path) -> N
 def test_an_empty_index_says_how_to_fill_it(show: Open, tmp_path: Path) -> None:
     config = pages.make_corpus(tmp_path, [])
     pages.index(config)
-    with pages.serve(config.into) as (address, _):
-        page = show(at=address).page
+    with pages.serve(config.into) as server:
+        page = show(at=server.address).page
         page.wait_for_selector("#summary:text-is('Nothing is indexed yet')")
         assert "1 failure" in page.locator("#index-counts").inner_text()
         page.close()
@@ -280,20 +228,12 @@ def test_an_empty_index_says_how_to_fill_it(show: Open, tmp_path: Path) -> None:
 def test_a_server_that_has_ended_is_missed(show: Open, tmp_path: Path) -> None:
     config = pages.make_corpus(tmp_path, ["bells/tower.wav"])
     pages.index(config)
-    with pages.serve(config.into) as (address, pid):
-        watched = show(f"q={BELL}", at=address)
+    with pages.serve(config.into) as server:
+        watched = show(f"q={BELL}", at=server.address)
         watched.page.wait_for_selector(".card .spectrogram img")
-        os.kill(pid, signal.SIGTERM)
+        server.process.terminate()
         watched.page.wait_for_function("() => fetch('api/info').then(() => false, () => true)", polling=200)
         watched.page.fill("#q", "something else")
         watched.page.press("#q", "Enter")
         watched.page.wait_for_selector("#offline:not([hidden])")
         watched.problems[:] = [line for line in watched.problems if "ERR_CONNECTION_REFUSED" not in line]
-
-
-def test_the_scripts_stay_small() -> None:
-    folder = ROOT / "jobs/serve/page"
-    lengths = {path.name: len(path.read_text().splitlines()) for path in folder.glob("*.js")}
-    assert sum(lengths.values()) <= 1_500, lengths
-    page = (folder / "index.html").read_text()
-    assert re.findall(r"<script(?![^>]*\bsrc=)|\bon\w+=|style=|https?://", page) == []
