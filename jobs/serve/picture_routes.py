@@ -1,6 +1,7 @@
 """Recordings over HTTP: seen as spectrograms, which are kept on the disk."""
 
 import threading
+from dataclasses import dataclass
 from typing import Annotated, Literal
 
 from fastapi import APIRouter, Query, Request
@@ -28,6 +29,16 @@ Side = Annotated[int, Query(ge=1, le=limits.MAX_SIDE, description="Pixels.")]
 PICTURE = {"content": {"image/webp": BYTES, "image/png": BYTES}}
 
 
+Keys = dict[bool, str]
+"""The keys of a picture in the cache, by whether its times are approximate: that is known once it is drawn."""
+
+
+@dataclass(frozen=True)
+class Picture:
+    data: bytes
+    is_approximate: bool
+
+
 def make_picture_router(service: Service, tiles: TileCache) -> APIRouter:
     """The route."""
     router = APIRouter(prefix="/api", responses=ERRORS)
@@ -48,38 +59,52 @@ def make_picture_router(service: Service, tiles: TileCache) -> APIRouter:
         gain_db: Annotated[float, Query(ge=-120, le=120, allow_inf_nan=False)] = 0.0,
         at: At = None,
     ) -> Response:
-        """The spectrogram of a span of a file: WebP, or PNG where `Accept` names that alone."""
+        """The spectrogram of a span of a file: WebP, or PNG where `Accept` names that alone.
+
+        `X-Earshot-Approximate: 1` says that its times may be a little off.
+        """
         kind = choose_kind(request.headers.get("accept", ""))
         view, span, stop = View(width, height, low_hz, high_hz), Span(start_s, end_s), threading.Event()
 
-        def look_up(state: State) -> tuple[Row, float, str, bytes | None]:
+        def look_up(state: State) -> tuple[Row, float, Keys, Picture | None]:
             file = require_sound(state, uri)
             check_span(uri, span, file["duration_s"])
             end = min(filter(None, (span.end_s, file["duration_s"])), default=None)
             if end is None:
                 require_whole(file, presences.find(file))
                 end = sounds.find(file).duration_s
-            key = make_key(DRAWING, make_content_key(file), span.start_s, end, view, gain_db, kind)
-            return file, end, key, tiles.find(key)
+            parts = (DRAWING, make_content_key(file), span.start_s, end, view, gain_db, kind)
+            keys = {is_approximate: make_key(*parts, is_approximate) for is_approximate in (False, True)}
+            return file, end, keys, find_picture(tiles, keys)
 
-        def draw(file: Row, end: float, key: str) -> bytes:
+        def draw(file: Row, end: float, keys: Keys) -> Picture:
             require_whole(file, presences.find(file))
             found = read_spectrogram(uri, span.start_s, end, view, stop.is_set)
             if stop.is_set():
                 raise ClientGone
-            picture = draw_tile(found.levels_db, gain_db, kind)
-            tiles.keep(key, picture)
+            picture = Picture(draw_tile(found.levels_db, gain_db, kind), found.is_approximate)
+            tiles.keep(keys[picture.is_approximate], picture.data)
             return picture
 
         workers = service.workers
-        file, end, key, picture = await service.ask(request, at, look_up, workers.tiles)
+        file, end, keys, picture = await service.ask(request, at, look_up, workers.tiles)
         if picture is None:
             pool = workers.tiles if end - start_s <= limits.SHORT_PICTURE_S else workers.long_tiles
-            picture = await pool.run(request, lambda: draw(file, end, key), stop)
+            picture = await pool.run(request, lambda: draw(file, end, keys), stop)
         headers = {"Cache-Control": TILE_CACHE, "Vary": "Accept"}
-        return Response(picture, media_type=f"image/{kind}", headers=headers)
+        if picture.is_approximate:
+            headers["X-Earshot-Approximate"] = "1"
+        return Response(picture.data, media_type=f"image/{kind}", headers=headers)
 
     return router
+
+
+def find_picture(tiles: TileCache, keys: Keys) -> Picture | None:
+    """A picture that is kept, under the key for exact times or under that for approximate ones."""
+    for is_approximate, key in keys.items():
+        if (data := tiles.find(key)) is not None:
+            return Picture(data, is_approximate)
+    return None
 
 
 def choose_kind(accept: str) -> Literal["webp", "png"]:

@@ -216,6 +216,13 @@ def encode(name: str, samples: Samples, sample_rate_hz: int) -> bytes:
     return FORMATS[name].encode(samples if samples.ndim == 2 else samples[:, None], sample_rate_hz)
 
 
+def encode_damaged_mp3() -> bytes:
+    """36 s of noise at 48 kHz as mp3, with damage after 9 s: behind it, seeking does not find the exact sample."""
+    data = encode("mp3", noise(36.0, 48_000), 48_000)
+    cut = len(data) // 4
+    return data[:cut] + np.random.default_rng(0).bytes(5_000) + data[cut:]
+
+
 def write_formats(folder: Path, waveform: Samples, sample_rate_hz: int, channels: int | None = None) -> list[Path]:
     """Write ``waveform`` to one file in each format that takes its rate and number of channels, named after the format.
 

@@ -1,7 +1,7 @@
 // One hit: what and where it is, its picture and curve, and what can be done with it. Pictures and curves are asked
 // for when the card comes into sight, so a thousand cards cost little.
 
-import { cloneTemplate, pairs, showNumber, showTime, splitUri } from "./dom.js";
+import { cloneTemplate, later, pairs, showNumber, showTime, splitUri } from "./dom.js";
 import { findOverlap } from "./events.js";
 import { badge } from "./marks.js";
 import { Track } from "./track.js";
@@ -16,12 +16,21 @@ export class Card {
     const track = new Track(hit.uri, { play, threshold: (t) => page.store.set({ t }) });
     Object.assign(this, { hit, page, element, track, playhead: track, span: hit, isFilled: false, rate_hz: null });
     track.duration_s = hit.duration_s ?? hit.end_s;
+    this.fillLane = later(() => this.#fillLane(), 50);
+    element.card = this;
     element.dataset.rank = hit.rank;
     element.append(track.element);
     element.addEventListener("focusin", choose);
     element.addEventListener("pointerdown", choose);
-    this.#fillHead((name) => element.querySelector(`.${name}`));
-    this.update();
+    const part = (name) => element.querySelector(`.${name}`);
+    const [folder, name] = splitUri(hit.uri);
+    const probability = hit.probability == null ? "" : showNumber(hit.probability);
+    const texts = { rank: hit.rank, name, folder, score: showNumber(hit.score), probability };
+    for (const [place, text] of Object.entries(texts)) part(place).textContent = text;
+    part("name").title = hit.uri;
+    [this.times, this.state, this.badge] = ["times", "state", "verdict-now"].map(part);
+    part("pairs").append(...pairs(hit.metadata));
+    this.look();
   }
 
   /** What marks and searches are about: the drawn region, else the hit as the threshold has it. */
@@ -31,51 +40,48 @@ export class Card {
     return { uri, audio_id, start_s, end_s, score: isRegion ? null : this.hit.score, text: this.page.text, isRegion };
   }
 
-  /** Ask for what the card shows, once it is in sight. */
-  async fill() {
-    this.isFilled = true;
-    const { data, info, text } = this.page;
-    const { track, hit } = this;
+  /** Ask for what the card shows once it comes into sight, and give it back when it goes. */
+  async come(isNear) {
+    if (isNear === this.isFilled) return;
+    this.isFilled = isNear;
+    const { hit, track, page: { data, info, text } } = this;
+    if (!isNear) return track.release();
     track.setLanes(text && info.has_frames ? [{ text, curve: null }] : []);
     this.look();
     this.showMark();
-    const [lane] = track.lanes;
-    const asked = lane && data.curve(hit, text, track.from, track.to).catch(() => null);
     const file = await data.file(hit.uri).catch(({ message }) => ({ message }));
     const changed = file.is_changed ? "changed since" : "";
     this.state.textContent = file.is_gone ? "file gone" : file.uri ? changed : file.message;
     this.rate_hz = file.sample_rate_hz;
-    if (lane) lane.curve = await asked;
     this.look();
-    this.update();
   }
 
-  release() {
-    this.isFilled = false;
-    this.track.release();
+  /** Ask for the curve, and for more of it where it cuts an event. */
+  async #fillLane() {
+    const { hit, page, track } = this;
+    const [lane] = track.lanes;
+    if (!lane || !this.isFilled) return;
+    const asked = page.data.curve(hit, lane.text, track.from, track.to, page.store.state.t);
+    const curve = await asked.catch(() => lane.curve);
+    if (curve === lane.curve || !this.isFilled) return;
+    lane.curve = curve;
+    this.look();
   }
 
-  /** Follow gain, frequencies and zoom. */
+  /** Follow gain, frequencies, zoom and the threshold: spans, times, and whether the hit reaches it. */
   look() {
     const { hit, track, isFilled, rate_hz } = this;
     const { context, gain, low, high, t } = this.page.store.state;
-    if (!isFilled) return;
-    track.from = Math.max(hit.start_s - context, 0);
-    track.to = Math.min(hit.end_s + context, track.duration_s);
-    Object.assign(track, { threshold: t, span: hit });
-    track.show({ gain, low, high, rate_hz });
-  }
-
-  /** Follow the threshold: spans, times, and whether the hit reaches it. */
-  update() {
-    const { hit, track } = this;
-    const threshold = this.page.store.state.t;
-    track.threshold = threshold;
-    track.draw();
+    if (isFilled) {
+      const [from, to] = [Math.max(hit.start_s - context, 0), Math.min(hit.end_s + context, track.duration_s)];
+      Object.assign(track, { from, to, threshold: t, span: hit });
+      track.show({ gain, low, high, rate_hz });
+      this.fillLane();
+    }
     const isMoment = hit.peak_s != null;
-    const events = this.isFilled && track.lanes[0]?.curve ? track.lanes[0].events : null;
-    const found = isMoment && events ? findOverlap(events, hit.start_s, hit.end_s) : null;
-    const isBelow = isMoment && (events ? !found : hit.probability < threshold);
+    const events = isFilled && track.lanes[0]?.curve ? track.lanes[0].events : null;
+    const found = isMoment && events ? findOverlap(events, hit) : null;
+    const isBelow = isMoment && (events ? !found : hit.probability < t);
     this.span = found ?? hit;
     const { start_s, end_s } = this.span;
     this.element.classList.toggle("is-below", isBelow);
@@ -98,16 +104,5 @@ export class Card {
     const lead_s = isRegion ? 0 : LEAD_S;
     const stop_s = Math.min(end_s + lead_s, this.track.duration_s);
     this.page.player.play(this.hit.uri, Math.max(start_s - lead_s, 0), stop_s, this.track);
-  }
-
-  #fillHead(part) {
-    const { hit } = this;
-    const [folder, name] = splitUri(hit.uri);
-    const probability = hit.probability == null ? "" : showNumber(hit.probability);
-    const texts = { rank: hit.rank, name, folder, score: showNumber(hit.score), probability };
-    for (const [place, text] of Object.entries(texts)) part(place).textContent = text;
-    part("name").title = hit.uri;
-    [this.times, this.state, this.badge] = ["times", "state", "verdict-now"].map(part);
-    part("pairs").append(...pairs(hit.metadata));
   }
 }

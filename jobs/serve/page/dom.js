@@ -56,10 +56,7 @@ export function splitUri(uri) {
 }
 
 /** Do `work` once, `wait_ms` after the last call. */
-export function later(work, wait_ms) {
-  let timer;
-  return () => {
-    clearTimeout(timer);
-    timer = setTimeout(work, wait_ms);
-  };
-}
+export const later = (work, wait_ms, timer = null) => () => {
+  clearTimeout(timer);
+  timer = setTimeout(work, wait_ms);
+};

@@ -6,9 +6,7 @@ const MERGE_GAP_S = 0.2;
 
 const logit = (probability) => Math.log(probability / (1 - probability));
 
-export function probability(curve, score) {
-  return 1 / (1 + Math.exp(-(curve.logit_scale * score + curve.logit_bias)));
-}
+export const probability = (curve, score) => 1 / (1 + Math.exp(-curve.logit_scale * score - curve.logit_bias));
 
 /** Events of a curve, in order of time; none ends after `duration_s`. */
 export function findEvents(curve, threshold, duration_s = Infinity) {
@@ -35,8 +33,9 @@ export function findEvents(curve, threshold, duration_s = Infinity) {
   });
 }
 
+/** How many seconds two spans share; below zero: how far they lie apart. */
+export const share_s = (a, b) => Math.min(a.end_s, b.end_s) - Math.max(a.start_s, b.start_s);
+
 /** The event that holds most of a span; undefined if none touches it. */
-export function findOverlap(events, start_s, end_s) {
-  const shared = (event) => Math.min(event.end_s, end_s) - Math.max(event.start_s, start_s);
-  return events.filter((event) => shared(event) > 0).sort((a, b) => shared(b) - shared(a))[0];
-}
+export const findOverlap = (events, span) =>
+  events.filter((one) => share_s(one, span) > 0).sort((a, b) => share_s(b, span) - share_s(a, span))[0];

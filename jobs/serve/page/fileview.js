@@ -6,6 +6,7 @@ import { PICTURED_S, Track } from "./track.js";
 
 const MOST_LANES = 5;
 const SHORTEST_S = 0.2;
+const inTime = (a, b) => a.peak_s - b.peak_s || (a.text < b.text ? -1 : a.text > b.text ? 1 : 0);
 
 export class FileView {
   constructor(page) {
@@ -13,10 +14,8 @@ export class FileView {
     this.fillLanes = later(() => this.#fillLanes(), 80);
     $("lanes-form").onsubmit = (event) => {
       event.preventDefault();
-      const lane = new Set([...this.store.state.lane, $("lane").value.trim()]);
-      lane.delete("");
+      this.store.set({ lane: [...new Set([...this.store.state.lane, $("lane").value.trim()])] }, true);
       $("lane").value = "";
-      this.store.set({ lane: [...lane] }, true);
     };
     this.playhead = { setPlayhead: (t) => [this.overview, this.track].forEach((one) => one?.setPlayhead(t)) };
   }
@@ -33,9 +32,9 @@ export class FileView {
   /** The seconds shown. */
   get view() {
     const { from, to } = this.store.state;
-    const all_s = this.file.duration_s || 1;
-    const start_s = clamp(from ?? 0, 0, Math.max(all_s - SHORTEST_S, 0));
-    return [start_s, clamp(to ?? all_s, Math.min(start_s + SHORTEST_S, all_s), all_s)];
+    const { duration_s } = this.file;
+    const start_s = clamp(from ?? 0, 0, Math.max(duration_s - SHORTEST_S, 0));
+    return [start_s, clamp(to ?? duration_s, Math.min(start_s + SHORTEST_S, duration_s), duration_s)];
   }
 
   #setView(from, length_s) {
@@ -45,9 +44,7 @@ export class FileView {
     this.store.set({ from: start_s, to: start_s + shown_s });
   }
 
-  #centre(t, [from, to] = this.view) {
-    this.#setView(t - (to - from) / 2, to - from);
-  }
+  #centre = (t, [from, to] = this.view) => this.#setView(t - (to - from) / 2, to - from);
 
   zoom(step, around = null) {
     const [from, to] = this.view;
@@ -56,10 +53,7 @@ export class FileView {
     this.#setView(centre - (centre - from) * factor, (to - from) * factor);
   }
 
-  pan(share) {
-    const [from, to] = this.view;
-    this.#setView(from + share * (to - from), to - from);
-  }
+  pan = (share, [from, to] = this.view) => this.#setView(from + share * (to - from), to - from);
 
   #wheel(event, t) {
     event.preventDefault();
@@ -70,13 +64,14 @@ export class FileView {
 
   async open() {
     const { uri } = this.store.state;
-    this.file = this.now = this.track = null;
+    [this.track, this.overview].forEach((one) => one?.release());
+    this.file = this.now = this.track = this.filling = null;
     [$("file-folder").textContent, $("file-name").textContent] = splitUri(uri);
     for (const id of ["file-facts", "file-pairs", "overview", "track", "chosen", "lane-chips"]) $(id).replaceChildren();
     const file = await this.page.data.file(uri).catch(({ message }) => $("file-facts").replaceChildren(message));
     if (!file || uri !== this.store.state.uri) return;
-    const { duration_s, sample_rate_hz: rate_hz, codec, channels, metadata } = file;
-    const facts = { length: showTime(duration_s ?? 0), rate: rate_hz && `${rate_hz / 1000} kHz`, codec, channels };
+    const { duration_s, sample_rate_hz: hz, codec, channels, metadata } = file;
+    const facts = { length: showTime(duration_s ?? 0), rate: hz && `${hz / 1000} kHz`, codec, channels };
     $("file-pairs").replaceChildren(...pairs({ ...facts, ...metadata }));
     const unusual = file.status === "indexed" ? "" : `${file.status}: ${file.message || file.reason}`;
     const moved = file.is_changed ? "The file has changed since it was indexed" : unusual;
@@ -90,8 +85,7 @@ export class FileView {
     const play = (t) => this.page.player.play(uri, t, duration_s, this.playhead);
     const [threshold, wheel] = [(t) => this.store.set({ t }), (event, t) => this.#wheel(event, t)];
     this.track = new Track(uri, { play, threshold, wheel, region: () => this.#tell() });
-    this.overview.to = file.duration_s || 1;
-    this.overview.duration_s = this.track.duration_s = file.duration_s;
+    this.overview.to = this.overview.duration_s = this.track.duration_s = duration_s;
     $("overview").append(this.overview.element);
     $("track").append(this.track.element);
     this.look(true);
@@ -124,17 +118,19 @@ export class FileView {
   }
 
   async #fillLanes() {
-    const { file, track, overview } = this;
+    const { file, track, overview, page } = this;
     if (!file) return;
-    const [from, to] = this.view;
+    const [[from, to], { t }, filling] = [this.view, this.store.state, {}];
+    this.filling = filling;
     const fill = async (lane, start_s, end_s) => {
-      const asked = this.page.data.curve(file, lane.text, start_s, end_s);
-      lane.curve = (await asked.catch(({ message }) => say(message, true))) ?? null;
+      const asked = page.data.curve(file, lane.text, start_s, end_s, t);
+      const curve = await asked.catch(({ message }) => (say(message, true), lane.curve));
+      if (this.filling === filling) lane.curve = curve;
     };
     const overall = overview.lanes.map((lane) => fill(lane, 0, file.duration_s));
     await Promise.all([...track.lanes.map((lane) => fill(lane, from, to)), ...overall]);
+    if (this.filling !== filling) return; // another stretch or file is shown by now
     [track, overview].forEach((one) => one.draw());
-    if (track !== this.track) return;
     const { text, peak_s } = this.now ?? { peak_s: (from + to) / 2 }; // at first, the nearest
     const off = (one) => (text && one.text !== text ? Infinity : Math.abs(one.peak_s - peak_s));
     const nearest = this.#events.reduce((a, b) => (off(b) < off(a) ? b : a), { peak_s: Infinity });
@@ -145,22 +141,19 @@ export class FileView {
 
   /** The events of all lanes, in order of time. */
   get #events() {
-    const events = this.track.lanes.flatMap((lane) => (lane.events ?? []).map((one) => ({ ...one, text: lane.text })));
-    return events.sort((a, b) => a.peak_s - b.peak_s || (a.text < b.text ? -1 : 1));
+    const withText = ({ text, events }) => (events ?? []).map((one) => ({ ...one, text }));
+    return this.track.lanes.flatMap(withText).sort(inTime);
   }
 
   /** Go to the next event in time, or to the one before. */
   move(step) {
-    const events = this.#events;
-    const at_s = this.now?.peak_s ?? (this.view[0] + this.view[1]) / 2;
-    const index = events.findIndex((one) => one.text === this.now?.text && one.peak_s === at_s);
-    const beyond = events.filter((one) => (one.peak_s - at_s) * step > 0);
-    const next = index < 0 ? beyond.at(step > 0 ? 0 : -1) : events[index + step];
-    if (!next) return say(step > 0 ? "No later event" : "No earlier event");
-    this.now = this.track.span = next;
+    const here = this.now ?? { peak_s: (this.view[0] + this.view[1]) / 2, text: "" };
+    const beyond = this.#events.filter((one) => step * inTime(one, here) > 0);
+    if (!beyond.length) return say(step > 0 ? "No later event" : "No earlier event");
+    this.now = this.track.span = beyond.at(step > 0 ? 0 : -1);
     this.track.setRegion(null, true);
     const [from, to] = this.view;
-    if (next.start_s < from || next.end_s > to) this.#centre(next.peak_s);
+    if (this.now.start_s < from || this.now.end_s > to) this.#centre(this.now.peak_s);
   }
 
   /** Say what marks and "more like this" are about. */

@@ -3,27 +3,12 @@
 import { get } from "./api.js";
 import { $, chip, el, later, say } from "./dom.js";
 
-const ANY = ["text", "number", "time", "flag"];
-
-/** Comparison, the kinds of columns it is for, and its SQL of a name and a value. */
-const COMPARISONS = [
-  ["is", ["text"], (name, value) => `${name} = ${value}`],
-  ["is not", ["text"], (name, value) => `${name} != ${value}`],
-  ["contains", ["text"], (name, value) => `contains(lower(${name}), lower(${value}))`],
-  ["begins with", ["text"], (name, value) => `starts_with(lower(${name}), lower(${value}))`],
-  ["≥", ["number", "time"], (name, value) => `${name} >= ${value}`],
-  ["≤", ["number", "time"], (name, value) => `${name} <= ${value}`],
-  ["=", ["number", "time"], (name, value) => `${name} = ${value}`],
-  ["is true", ["flag"], (name) => name],
-  ["is false", ["flag"], (name) => `NOT ${name}`],
-  ["is empty", ANY, (name) => `${name} IS NULL`],
-  ["is not empty", ANY, (name) => `${name} IS NOT NULL`],
-  ["SQL", ["sql"], (_, value) => value],
-];
+/** Comparisons as the page has them: each with the kinds of columns it is for, and its SQL of a name and a value. */
+const COMPARISONS = [...$("filter-comparison").options];
 
 const quote = (text) => `'${text.replaceAll("'", "''")}'`;
 const quoteName = (name) => (/^[a-z_][a-z0-9_]*$/.test(name) ? name : `\`${name.replaceAll("`", "``")}\``);
-const findSql = (comparison) => COMPARISONS.find(([name]) => name === comparison)[2];
+const findSql = (comparison) => COMPARISONS.find(({ value }) => value === comparison).dataset.sql;
 
 function kindOf(type) {
   if (!type) return "sql";
@@ -35,11 +20,12 @@ function kindOf(type) {
 /** The SQL of a comparison with a value, for a column {name, type}. Throws an Error that says what is wrong. */
 export function toSql({ name, type }, comparison, value) {
   const [kind, sql] = [kindOf(type), findSql(comparison)];
-  if (sql.length < 2) return sql(quoteName(name));
-  if (!value) throw new Error("The filter has no value");
-  if (kind === "number" && !Number.isFinite(Number(value))) throw new Error(`${value} is no number`);
+  const needsValue = sql.includes("{value}");
+  if (needsValue && !value) throw new Error("The filter has no value");
+  if (needsValue && kind === "number" && !Number.isFinite(Number(value))) throw new Error(`${value} is no number`);
   const literals = { text: quote(value), time: `${type?.startsWith("date") ? "date" : "timestamp"} ${quote(value)}` };
-  return sql(quoteName(name), literals[kind] ?? value);
+  const parts = { name: quoteName(name), value: literals[kind] ?? value };
+  return sql.replace(/\{(name|value)\}/g, (_, part) => parts[part]);
 }
 
 /** The `where` of all filters; null without any. */
@@ -47,8 +33,8 @@ export const makeWhere = (filters) => filters.map((sql) => `(${sql})`).join(" AN
 
 /** Show filters as chips. `change(filters)` is called with the new list, also by the row that adds one. */
 export function showFilters(filters, columns, change) {
-  const drop = (sql) => change(filters.filter((one) => one !== sql));
-  $("filter-chips").replaceChildren(...filters.map((sql) => chip(sql, () => drop(sql))));
+  const toChip = (sql) => chip(sql, () => change(filters.filter((one) => one !== sql)));
+  $("filter-chips").replaceChildren(...filters.map(toChip));
   $("filter-add").onclick = () => {
     const column = columns.find(({ name }) => name === $("filter-column").value) ?? { name: "" };
     try {
@@ -63,23 +49,19 @@ export function showFilters(filters, columns, change) {
 /** Fill the row that adds a filter, and keep its choices to what fits the column. */
 export function watchFilters(columns) {
   const [column, comparison, value] = ["filter-column", "filter-comparison", "filter-value"].map($);
-  const options = columns.map(({ name }) => el("option", { value: name }, name));
   const suggest = later(async () => {
     const asked = { column: column.value, prefix: value.value, limit: 50 };
     const { values } = column.value ? await get("values", asked).catch(() => ({ values: [] })) : { values: [] };
     const shown = values.map((one) => el("option", { value: one.value }, `${one.value} (${one.n_files})`));
     $("filter-values").replaceChildren(...shown);
   }, 150);
-  const showValue = () => (value.hidden = findSql(comparison.value).length < 2);
-  column.replaceChildren(...options, el("option", { value: "" }, "SQL"));
+  column.replaceChildren(...columns.map(({ name }) => el("option", {}, name)), el("option", { value: "" }, "SQL"));
   column.onchange = () => {
     const type = columns.find(({ name }) => name === column.value)?.type;
-    const fitting = COMPARISONS.filter(([, kinds]) => kinds.includes(kindOf(type)));
-    comparison.replaceChildren(...fitting.map(([name]) => el("option", {}, name)));
+    comparison.replaceChildren(...COMPARISONS.filter(({ dataset }) => dataset.kinds.includes(kindOf(type))));
+    comparison.selectedIndex = 0;
     value.placeholder = type ?? "duration_s > 5 OR codec = 'flac'";
-    showValue();
   };
-  comparison.onchange = showValue;
   value.onfocus = value.oninput = suggest;
   value.onkeydown = (event) => {
     if (event.key !== "Enter") return;

@@ -25,10 +25,8 @@ export function watchKeys(actions) {
     byKey.get(event.target.closest("[data-key]")?.dataset.key)?.();
   });
   const names = { " ": "space", ArrowUp: "↑", ArrowDown: "↓", ArrowLeft: "←", ArrowRight: "→", Escape: "esc" };
-  const rows = actions.map(([keys, label]) => {
+  for (const [keys, label] of actions) {
     const shown = keys.flatMap((key) => [el("kbd", {}, names[key] ?? key), " "]);
-    return el("tr", {}, el("th", { scope: "row" }, shown), el("td", {}, label));
-  });
-  const close = el("form", { method: "dialog" }, el("button", {}, "Close"));
-  $("help").append(el("h2", { id: "help-title" }, "Keys"), el("table", {}, el("tbody", {}, rows)), close);
+    $("keys").append(el("tr", {}, el("th", { scope: "row" }, shown), el("td", {}, label)));
+  }
 }

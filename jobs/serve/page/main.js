@@ -1,7 +1,7 @@
 // The page: its state, the question that it asks, and what is shown of the answer.
 
 import { QUESTION, Store, writeAddress } from "./address.js";
-import { get, post, setState, watchers } from "./api.js";
+import { get, post, server } from "./api.js";
 import { Data } from "./data.js";
 import { $, count, say, showTime, splitUri } from "./dom.js";
 import { FileView } from "./fileview.js";
@@ -12,27 +12,23 @@ import { Player } from "./player.js";
 import { Results } from "./results.js";
 import { sounds, watchSounds } from "./sound.js";
 
-const POLL_MS = 15_000;
-const RETRY_MS = 3_000;
+const [POLL_MS, RETRY_MS] = [15_000, 3_000];
 const NO_SOUND = { like: "", like_from: null, like_to: null, upload: "" };
-const STEPS = ["mode", "k"]; // controls whose change is a new question
+const LOOK = ["t", "gain", "low", "high"];
 const HOW = "Type what you want to hear, drop an audio file, or record one. Press ? for all keys.";
 const NEXT_SPEED = { 1: "0.5", 0.5: "0.25", 0.25: "x10", x10: "1" };
 
-const [store, player, marks, data] = [new Store(), new Player(), new Marks(), new Data()];
-const page = { store, player, marks, data, info: null, text: "", ask, like, openFile };
+const [store, player, marks] = [new Store(), new Player(), new Marks()];
+const search = (changes) => store.set({ view: "search", hit: 1, ...changes }, true);
+const like = ({ uri, start_s, end_s }) => search({ ...NO_SOUND, q: "", like: uri, like_from: start_s, like_to: end_s });
+const page = { store, player, marks, data: new Data(), info: null, text: "", ask, like, openFile };
 const [results, file] = [new Results(page), new FileView(page)];
 const controls = [...document.querySelectorAll("[data-state]")];
 let asking = new AbortController();
 
-const shown = () => ({ search: results, file })[store.state.view];
-const current = () => (shown() === file ? file.file && file : shown()?.current);
+const shown = () => ({ search: results, file: file.file && file })[store.state.view];
+const current = () => (shown() === file ? file : shown()?.current);
 const target = () => current()?.target;
-const search = (changes) => store.set({ view: "search", hit: 1, ...changes }, true);
-
-function like({ uri, start_s, end_s }) {
-  search({ like: uri, like_from: start_s, like_to: end_s, q: "", upload: "" });
-}
 
 function openFile({ uri, start_s, end_s, text }) {
   const margin_s = Math.max(2 * (end_s - start_s), 5);
@@ -51,11 +47,8 @@ async function ask() {
   if (!page.info.indexed) return results.tell("Nothing is indexed yet", fill);
   if (!q && !uri && !upload) return results.tell("Ask for a sound", HOW);
   document.body.classList.add("is-asking");
-  try {
-    results.show(await askServer(store.state, signal));
-  } catch (error) {
-    if (error.name !== "AbortError") results.tell("No answer", error.message);
-  }
+  const tell = ({ message }) => signal.aborted || results.tell("No answer", message);
+  await askServer(store.state, signal).then((answer) => results.show(answer)).catch(tell);
   if (!signal.aborted) document.body.classList.remove("is-asking");
 }
 
@@ -81,7 +74,6 @@ function follow(state, changed) {
   if (has("view")) {
     player.stop();
     document.body.dataset.view = state.view;
-    for (const view of ["search", "file", "marks"]) $(`view-${view}`).hidden = view !== state.view;
     for (const view of ["search", "marks"]) $(`to-${view}`).setAttribute("aria-current", view === state.view);
   }
   if (has("q")) $("q").value = state.q;
@@ -95,9 +87,9 @@ function follow(state, changed) {
   if (has("like", "like_from", "like_to", "upload")) showLike(state);
   if (has("speed", "loop", "gain")) player.set(state);
   if (state.view === "search" && (has(...QUESTION) || !results.answer)) ask();
-  else if (state.view === "search") results.follow(has("view") ? new Set([...changed, "t", "gain"]) : changed);
+  else if (state.view === "search" && has("view", ...LOOK, "context")) results.look();
   if (state.view === "file" && has("view", "uri")) file.open();
-  else if (state.view === "file" && has("from", "to", "lane", "gain", "low", "high", "t")) file.look();
+  else if (state.view === "file" && has(...LOOK, "from", "to", "lane")) file.look();
   if (state.view === "marks" && has("view")) showMarks(marks, openFile);
 }
 
@@ -112,7 +104,7 @@ function showLike({ like: uri, like_from, like_to, upload }) {
 
 function showInfo(info) {
   page.info = info;
-  setState(info.seq);
+  server.at = info.seq;
   const name = info.index.split("/").slice(-2).join("/");
   const length = info.hours < 1 ? `${(60 * info.hours).toFixed(1)} min` : `${info.hours.toFixed(1)} h`;
   const failed = info.failed ? ` · ${count(info.failed, "failure")}` : "";
@@ -136,24 +128,23 @@ async function takeNewest() {
   const info = await post("refresh", {}).catch((error) => say(error.message, true));
   if (!info) return;
   showInfo(info);
-  data.files.clear();
-  data.curves.clear();
+  page.data = new Data();
   results.answer = null;
   follow(store.state, new Set(["view", "where"]));
 }
 
 const askNews = () => get("info").then(showNews, () => {});
-watchers.offline = () => {
-  const retry = () => get("info").catch(() => setTimeout(retry, RETRY_MS));
-  if ($("offline").hidden) setTimeout(retry, RETRY_MS);
-  $("offline").hidden = false;
+const poll = () => {
+  if (!document.hidden) askNews();
+  setTimeout(poll, $("offline").hidden ? POLL_MS : RETRY_MS);
 };
-watchers.online = () => {
+server.offline = () => ($("offline").hidden = false);
+server.online = () => {
   const wasOffline = !$("offline").hidden;
   $("offline").hidden = true;
   if (wasOffline && page.info && store.state.view === "search" && !results.answer) ask();
 };
-watchers.stateGone = () => ($("newer").hidden = false);
+server.stateGone = () => ($("newer").hidden = false);
 marks.changed = (uri) => {
   results.showMarks(uri);
   file.showMarks(uri);
@@ -166,8 +157,7 @@ const play = () => (player.now?.track === current()?.playhead ? player.stop() : 
 const switchTheme = () => {
   const { dataset } = document.documentElement;
   const now = dataset.theme || (matchMedia("(prefers-color-scheme: dark)").matches ? "dark" : "light");
-  dataset.theme = now === "dark" ? "light" : "dark";
-  localStorage.setItem("theme", dataset.theme);
+  localStorage.theme = dataset.theme = now === "dark" ? "light" : "dark";
 };
 watchKeys([
   [[" "], "play the current hit or region once, or stop", play],
@@ -196,11 +186,10 @@ watchKeys([
 function watchControls() {
   for (const control of controls) {
     const name = control.dataset.state;
-    const set = STEPS.includes(name) ? search : (changes) => store.set(changes);
+    const set = QUESTION.includes(name) ? search : (changes) => store.set(changes);
     const asNumber = () => (control.value === "" ? null : Number(control.value));
     const read = () => ("number" in control.dataset ? asNumber() : control.value);
-    const isBox = control.type === "checkbox";
-    control.addEventListener("input", () => set({ [name]: isBox ? control.checked : read() }));
+    control.oninput = () => set({ [name]: control.type === "checkbox" ? control.checked : read() });
   }
   $("search").addEventListener("submit", (event) => {
     event.preventDefault();
@@ -221,7 +210,7 @@ async function begin() {
   watchControls();
   store.listener = follow;
   follow(store.state, new Set(Object.keys(store.state)));
-  setInterval(() => document.hidden || askNews(), POLL_MS);
+  poll();
 }
 
 begin();

@@ -1,10 +1,12 @@
 // One audio element for the page. Times are those of the file; the server cuts and, for ultrasound, stretches.
 
-import { url, whyNot } from "./api.js";
+import { request, url } from "./api.js";
 import { $, say } from "./dom.js";
 
 const LONGEST_S = 3600; // of what is played at a time: a WAV has an end
 const EXPANSION = 10;
+const BEGINNING = { headers: { Range: "bytes=0-99" } };
+const REFUSED = "The browser cannot play this sound";
 const ROUGH = "This format has no exact times: what you hear may be a little off";
 
 export class Player {
@@ -17,8 +19,10 @@ export class Player {
     this.audio.addEventListener("ended", () => this.stop());
     this.audio.addEventListener("error", async () => {
       if (!this.now) return;
+      const { uri } = this.now;
       this.stop();
-      say(await whyNot(this.audio.src), true);
+      const ask = () => request(this.audio.src, BEGINNING).then(() => REFUSED, ({ message }) => message);
+      say(uri ? await ask() : REFUSED, true);
     });
     this.audio.addEventListener("playing", () => this.#follow(this.now));
   }
@@ -33,13 +37,13 @@ export class Player {
     this.stop();
     const expansion = this.state.speed === "x10" ? EXPANSION : 1;
     const end_s = Math.min(stop_s, start_s + LONGEST_S / expansion);
-    const times = { start_s: start_s.toFixed(3), end_s: end_s.toFixed(3) };
-    const address = url("audio", { uri, ...times, expand: expansion > 1 ? expansion : null });
+    const asked = { uri, start_s: start_s.toFixed(3), end_s: end_s.toFixed(3), expand: expansion };
+    const address = url("audio", asked);
     this.#start(address, { uri, start_s, end_s, expansion, track });
     if (this.heard.has(uri)) return;
     this.heard.add(uri);
-    const warn = ({ headers }) => headers.get("X-Earshot-Approximate") === "1" && say(ROUGH);
-    fetch(address, { headers: { Range: "bytes=0-99" } }).then(warn, () => {});
+    const warn = ({ headers }) => headers.has("X-Earshot-Approximate") && say(ROUGH);
+    request(address, BEGINNING).then(warn, () => {});
   }
 
   /** Play a sound that is no file of the index. */

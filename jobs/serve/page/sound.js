@@ -15,18 +15,15 @@ export function watchSounds(use) {
     sounds.set(file.name, file);
     use(file.name);
   };
-  $("choose").addEventListener("click", () => $("sound-file").click());
-  $("sound-file").addEventListener("change", () => {
+  $("choose").onclick = () => $("sound-file").click();
+  $("sound-file").onchange = () => {
     take($("sound-file").files[0]);
     $("sound-file").value = "";
-  });
-  const onFiles = (name, work) =>
-    addEventListener(name, (event) => {
-      if (event.dataTransfer.types.includes("Files")) event.preventDefault();
-      work(event.dataTransfer.files[0]);
-    });
-  onFiles("dragover", () => {});
-  onFiles("drop", take);
+  };
+  window.ondragover = window.ondrop = (event) => {
+    if (event.dataTransfer.types.includes("Files")) event.preventDefault();
+    if (event.type === "drop") take(event.dataTransfer.files[0]);
+  };
   const record = $("record");
   let recorder = null;
   record.disabled = !navigator.mediaDevices; // browsers record on https and on this machine only

@@ -1,6 +1,2 @@
-// The theme that was chosen last, before anything is drawn. Without a choice, the system's theme holds.
-try {
-  document.documentElement.dataset.theme = localStorage.getItem("theme") ?? "";
-} catch {
-  document.documentElement.dataset.theme = ""; // storage may be forbidden
-}
+// The theme that was chosen last, before anything is drawn; else the system's. Storage may be forbidden.
+document.documentElement.dataset.theme = localStorage.theme ?? "";

@@ -1,7 +1,7 @@
 // A track: the spectrogram of a stretch of a file and, below it on the same time axis, the score curve of each text
 // with its spans and its threshold, which can be dragged. A click plays from there, a drag draws a region.
 
-import { url, whyNot } from "./api.js";
+import { request, url } from "./api.js";
 import { clamp, cloneTemplate, el, later, showTime } from "./dom.js";
 import { findEvents, probability } from "./events.js";
 import { VERDICTS } from "./marks.js";
@@ -9,7 +9,7 @@ import { VERDICTS } from "./marks.js";
 const STEPS_S = [0.01, 0.02, 0.05, 0.1, 0.2, 0.5, 1, 2, 5, 10, 15, 30, 60, 120, 300, 600, 1800, 3600, 7200, 14400];
 /** A longer stretch has no picture: all of it would have to be decoded. */
 export const PICTURED_S = 3600;
-const TICK_PIXELS = 76;
+const [TICK_PIXELS, LABEL_PIXELS] = [76, 48];
 const DRAG_PIXELS = 5;
 const density = () => Math.min(devicePixelRatio || 1, 2);
 
@@ -17,11 +17,9 @@ export class Track {
   /** `on`: what to do at play(t), region(span or null), threshold(p), wheel(event, t). */
   constructor(uri, on) {
     Object.assign(this, { uri, on, from: 0, to: 1, duration_s: Infinity, threshold: 0.3, lanes: [], marks: [] });
-    Object.assign(this, { region: null, span: null, image: null, look: null });
+    Object.assign(this, { region: null, span: null, image: null, look: null, loading: null });
     this.element = cloneTemplate("track-template");
-    for (const name of ["spectrogram", "note", "frequency", "lanes", "ticks", "overlay", "playhead"]) {
-      this[`${name}Box`] = this.element.querySelector(`.${name}`);
-    }
+    for (const box of this.element.querySelectorAll("[class]")) this[`${box.className}Box`] = box;
     this.element.addEventListener("pointerdown", (event) => this.#press(event));
     if (on.wheel) this.element.onwheel = (event) => on.wheel(event, this.timeAt(event));
     this.loadPicture = later(() => this.#loadPicture(), 60);
@@ -44,7 +42,6 @@ export class Track {
   /** Draw all of it with a look: {gain, low, high, rate_hz}; low and high in kHz. */
   show(look) {
     this.look = look;
-    this.spectrogramBox.ariaLabel = `Spectrogram of ${this.uri}, ${showTime(this.from)} to ${showTime(this.to)}`;
     this.draw();
     this.loadPicture();
   }
@@ -55,12 +52,16 @@ export class Track {
     if (!this.width || !this.look) return;
     for (const lane of this.lanes) this.#drawLane(lane);
     this.#drawTicks();
-    this.#placeImage();
+    if (this.image) this.#place(this.image, ...this.imageSpan); // it may be that of the former view
     const marks = this.marks.map((mark) => this.#box(`mark.is-${mark.verdict}`, mark, VERDICTS[mark.verdict]?.[0]));
     const boxes = [this.#box("span", this.span), ...marks, this.#box("region", this.region)];
     this.overlayBox.replaceChildren(...boxes.filter(Boolean));
     const top = this.look.high ?? this.look.rate_hz / 2000;
-    this.frequencyBox.textContent = top ? `${this.look.low ?? 0}–${Number(top.toFixed(2))} kHz` : "";
+    const band = top ? `${this.look.low ?? 0}–${Number(top.toFixed(2))} kHz` : "";
+    const rough = this.image?.isApproximate ? "times approximate" : "";
+    this.frequencyBox.textContent = [rough, band].filter(Boolean).join(" · ");
+    const what = `Spectrogram of ${this.uri}, ${showTime(this.from)} to ${showTime(this.to)}`;
+    this.spectrogramBox.ariaLabel = rough ? `${what}, ${rough}` : what;
   }
 
   /** Show where playback is, in seconds of the file; null: nowhere. */
@@ -72,7 +73,8 @@ export class Track {
 
   /** Give back the memory of what is out of sight. */
   release() {
-    for (const { canvas } of this.lanes) canvas.width = 0;
+    for (const lane of this.lanes) [lane.curve, lane.canvas.width] = [null, 0];
+    this.loading?.abort();
     this.image?.remove();
     this.image = this.picture = this.look = null;
   }
@@ -82,25 +84,28 @@ export class Track {
     return this.from + clamp((clientX - box.left) / box.width, 0, 1) * (this.to - this.from);
   }
 
-  #share(t) {
-    return (t - this.from) / (this.to - this.from);
-  }
+  #share = (t) => (t - this.from) / (this.to - this.from);
 
   #box(kind, span, text) {
     if (!span || span.end_s < this.from || span.start_s > this.to) return null;
-    const { start_s, end_s } = span;
-    const [left, right] = [this.#share(Math.max(start_s, this.from)), this.#share(Math.min(end_s, this.to))];
     const node = el(`div.${kind}`, {}, text && el("b", {}, text));
-    node.style.left = `${left * 100}%`;
-    node.style.width = `${(right - left) * 100}%`;
+    return this.#place(node, Math.max(span.start_s, this.from), Math.min(span.end_s, this.to));
+  }
+
+  #place(node, from, to) {
+    node.style.left = `${this.#share(from) * 100}%`;
+    node.style.width = `${(this.#share(to) - this.#share(from)) * 100}%`;
     return node;
   }
 
-  #loadPicture() {
+  async #loadPicture() {
     const { from, to, look } = this;
     const { clientWidth: width, clientHeight } = this.spectrogramBox; // 0 once it is out of the page
     if (!width || !look || to <= from) return;
-    if (to - from > PICTURED_S) return this.noteBox.replaceChildren("Zoom in to see a picture");
+    if (to - from > PICTURED_S) {
+      this.picture = null;
+      return this.noteBox.replaceChildren("Zoom in to see a picture");
+    }
     const height = Math.round(clientHeight * density());
     const hertz = (kilo) => (kilo === null ? null : Math.round(kilo * 1000));
     const address = url("spectrogram", {
@@ -110,35 +115,24 @@ export class Track {
     });
     if (address === this.picture) return;
     this.picture = address;
-    const image = el("img", { alt: "", draggable: "false" });
-    const use = (node, note) => {
-      if (this.picture !== address) return; // a later one was asked for
-      this.image?.remove();
-      this.image = node;
-      this.imageSpan = [from, to];
-      this.noteBox.textContent = note;
-      if (node) this.spectrogramBox.prepend(node);
-      this.#placeImage();
-    };
-    image.onload = () => use(image, "");
-    image.onerror = async () => use(null, await whyNot(address));
-    image.src = address;
-  }
-
-  /** Until the picture of a new view has come, the former one is shown at its place in it. */
-  #placeImage() {
-    if (!this.image) return;
-    const [from, to] = this.imageSpan;
-    this.image.style.left = `${this.#share(from) * 100}%`;
-    this.image.style.width = `${((to - from) / (this.to - this.from)) * 100}%`;
+    this.loading?.abort();
+    this.loading = new AbortController();
+    const asked = loadImage(address, this.loading.signal);
+    const [image, note] = await asked.then((found) => [found, ""], ({ message }) => [null, message]);
+    if (this.picture !== address) return; // a later one was asked for
+    this.image?.remove();
+    Object.assign(this, { image, imageSpan: [from, to] });
+    this.noteBox.textContent = note;
+    if (image) this.spectrogramBox.prepend(image);
+    this.draw();
   }
 
   #drawTicks() {
     const step = STEPS_S.find((s) => (s / (this.to - this.from)) * this.width >= TICK_PIXELS) ?? STEPS_S.at(-1);
     const ticks = [];
-    for (let n = Math.ceil(this.from / step - 1e-9); n * step <= this.to; n += 1) {
-      const isAtEnd = (1 - this.#share(n * step)) * this.width < 48;
-      const tick = el(isAtEnd ? "span.at-end" : "span", {}, showTime(n * step, step < 0.1 ? 2 : step < 1 ? 1 : 0));
+    const last = this.to - (LABEL_PIXELS / this.width) * (this.to - this.from);
+    for (let n = Math.ceil(this.from / step - 1e-9); n * step <= last; n += 1) {
+      const tick = el("span", {}, showTime(n * step, step < 0.1 ? 2 : step < 1 ? 1 : 0));
       tick.style.left = `${this.#share(n * step) * 100}%`;
       ticks.push(tick);
     }
@@ -205,6 +199,16 @@ export class Track {
     const read = ({ clientY }) => Number(clamp(1 - (clientY - box.top) / box.height, 0.01, 0.99).toFixed(2));
     follow(event, (moved) => this.on.threshold?.(read(moved)));
   }
+}
+
+/** The picture at an address, which knows whether its times are approximate. Throws an Error that says why not. */
+async function loadImage(address, signal) {
+  const answer = await request(address, { signal });
+  const image = el("img", { alt: "", draggable: "false" });
+  image.isApproximate = answer.headers.has("X-Earshot-Approximate");
+  image.src = URL.createObjectURL(await answer.blob());
+  await image.decode().finally(() => URL.revokeObjectURL(image.src));
+  return image;
 }
 
 /** Follow the pointer until it is released, wherever it goes; what the browser takes over for scrolling is no click. */

@@ -16,7 +16,7 @@ from jobs.serve.workers import Workers
 from pipeline.config import Config
 from tests.helpers import served
 from tests.helpers.served import BROKEN, LENGTHS_S, uri
-from tests.helpers.sounds import encode, noise
+from tests.helpers.sounds import encode_damaged_mp3
 
 BELL = "a bell.wav"
 
@@ -55,10 +55,7 @@ def test_a_file_that_is_not_indexed_is_not_opened(client: TestClient, config: Co
 
 def test_sound_whose_times_are_approximate_is_labelled(tmp_path: Path) -> None:
     config = served.make_corpus(tmp_path)
-    data = encode("mp3", noise(36.0, 48_000), 48_000)
-    cut = len(data) // 4
-    junk = np.random.default_rng(0).bytes(5_000)
-    Path(config.sources[0], "junk.mp3").write_bytes(data[:cut] + junk + data[cut:])
+    Path(config.sources[0], "junk.mp3").write_bytes(encode_damaged_mp3())
     served.index(config)
     client = served.make_client(config.into)
     for start_s, label in ((30, "1"), (1, None)):

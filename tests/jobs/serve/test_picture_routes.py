@@ -9,7 +9,8 @@ from PIL import Image
 from starlette.testclient import TestClient
 
 from pipeline.config import Config
-from tests.helpers.served import BROKEN, uri
+from tests.helpers.served import BROKEN, index, uri
+from tests.helpers.sounds import encode_damaged_mp3
 
 BELL = "a bell.wav"
 
@@ -47,6 +48,21 @@ def test_picture_is_kept_by_its_content(own: Config, own_client: TestClient) -> 
     bell.unlink()
     assert ask(own_client, **asked).content == first
     assert ask(own_client, **asked | {"width": 101}).status_code == 404
+
+
+def test_picture_whose_times_are_approximate_is_labelled_also_when_kept(
+    own: Config, own_client: TestClient, tmp_path: Path
+) -> None:
+    Path(own.sources[0], "junk.mp3").write_bytes(encode_damaged_mp3())
+    index(own)
+    own_client.post("/api/refresh").raise_for_status()
+    pictures = []
+    for start_s, label in ((30, "1"), (1, None), (30, "1"), (1, None)):
+        answer = ask(own_client, uri=uri(own, "junk.mp3"), start_s=start_s, end_s=start_s + 1)
+        assert (answer.status_code, answer.headers.get("x-earshot-approximate")) == (200, label)
+        pictures.append(answer.content)
+    assert pictures[:2] == pictures[2:]
+    assert len([path for path in (tmp_path / "cache").rglob("*") if path.is_file()]) == 2
 
 
 @pytest.mark.parametrize(
