@@ -1,34 +1,48 @@
-// What the server said of files and curves, kept as long as the page shows the same state of the index.
+// What the server said of files and curves, kept while the page shows the same state of the index.
 
 import { get } from "./api.js";
+import { findCuts } from "./events.js";
+import { Recent } from "./recent.js";
 
-const MARGIN_S = 40; // beyond the view, so that an event which begins or ends outside is known as a whole
-const WHOLE_S = 3600; // the curve of a shorter file is asked for as a whole
+const MARGIN_S = 40; // beyond the view, so that most events which begin or end outside are known as a whole
+const WHOLE_S = 3600; // the curve of a shorter file is asked for as a whole; longer ones have a score for some frames
+const MOST_CURVES_S = 360_000; // a number for each 40 ms: some 70 MB
 
 export class Data {
-  files = new Map();
-  curves = new Map();
+  files = new Recent(2000);
+  parts = new Recent(MOST_CURVES_S); // of curves
 
   /** What /api/file says. */
   file(uri) {
-    if (!this.files.has(uri)) this.#keep(this.files, uri, { answer: get("file", { uri }) });
-    return this.files.get(uri).answer;
+    return (this.files.get(uri) ?? this.#keep(this.files, uri, { answer: get("file", { uri }) })).answer;
   }
 
-  /** The curve of a text over at least from_s .. to_s of a file. */
-  curve({ uri, duration_s }, text, from_s, to_s) {
-    const key = JSON.stringify([uri, text]);
-    const kept = this.curves.get(key);
-    if (kept && kept.start_s <= from_s && kept.end_s >= to_s) return kept.answer;
-    const margin_s = duration_s <= WHOLE_S ? WHOLE_S : Math.max(MARGIN_S, (to_s - from_s) / 2);
-    const [start_s, end_s] = [Math.max(from_s - margin_s, 0), Math.min(to_s + margin_s, duration_s)];
-    const answer = get("curve", { uri, text, start_s: start_s.toFixed(3), end_s: end_s.toFixed(3) });
-    return this.#keep(this.curves, key, { start_s, end_s, answer });
+  /** The curve of a text over at least from_s .. to_s of a file, and so far beyond that it cuts no event. */
+  async curve({ uri, duration_s }, text, from_s, to_s, threshold) {
+    let [first_s, last_s] = [Math.max(from_s, 0), Math.min(to_s, duration_s)];
+    const isLong = () => last_s - first_s > WHOLE_S;
+    const covers = (part) => part.uri === uri && part.text === text && part.start_s <= first_s && part.end_s >= last_s;
+    const holds = (part) => covers(part) && (isLong() || part.end_s - part.start_s <= WHOLE_S + 1);
+    for (let margin_s = duration_s <= WHOLE_S ? WHOLE_S : Math.max(MARGIN_S, (to_s - from_s) / 2); ; margin_s *= 2) {
+      const part = [...this.parts.keys()].find(holds) ?? { uri, text };
+      if (!part.answer) {
+        const room_s = isLong() || duration_s <= WHOLE_S ? margin_s : (WHOLE_S - last_s + first_s) / 2;
+        const beyond_s = Math.min(margin_s, room_s);
+        const [start_s, end_s] = [Math.max(first_s - beyond_s, 0), Math.min(last_s + beyond_s, duration_s)];
+        const answer = get("curve", { uri, text, start_s: start_s.toFixed(3), end_s: end_s.toFixed(3) });
+        Object.assign(part, { start_s, end_s, answer, size: Math.max(end_s - start_s, MARGIN_S) });
+      }
+      const curve = await this.#keep(this.parts, part, part).answer;
+      const [isCutBefore, isCutBehind] = findCuts(curve, threshold);
+      if (isCutBefore) first_s = Math.max(part.start_s - curve.frame_s, 0);
+      if (isCutBehind) last_s = Math.min(part.end_s + curve.frame_s, duration_s);
+      if (holds(part)) return curve;
+    }
   }
 
-  #keep(map, key, asked) {
-    map.set(key, asked);
-    asked.answer.catch(() => map.delete(key));
-    return asked.answer;
+  #keep(recent, key, asked) {
+    recent.set(key, asked);
+    asked.answer.catch(() => recent.delete(key));
+    return asked;
   }
 }

@@ -8,11 +8,23 @@ const logit = (probability) => Math.log(probability / (1 - probability));
 
 export const probability = (curve, score) => 1 / (1 + Math.exp(-curve.logit_scale * score - curve.logit_bias));
 
+/** The score at which an event begins, that down to which it lasts, and the frames of a gap that is closed. */
+function readRules({ logit_scale, logit_bias, frame_s }, threshold) {
+  const toScore = (logits) => (logits - logit_bias) / logit_scale;
+  const begin = logit(threshold);
+  return [toScore(begin), toScore(begin - HYSTERESIS_LOGITS), Math.round(MERGE_GAP_S / frame_s)];
+}
+
+/** Whether what is found in a curve may go on before its beginning, and behind its end. */
+export function findCuts(curve, threshold) {
+  const [, off, gap] = readRules(curve, threshold);
+  const edges = [curve.scores.slice(0, gap + 1), curve.scores.slice(-gap - 1)];
+  return edges.map((scores) => scores.some((score) => score >= off));
+}
+
 /** Events of a curve, in order of time; none ends after `duration_s`. */
 export function findEvents(curve, threshold, duration_s = Infinity) {
-  const on = (logit(threshold) - curve.logit_bias) / curve.logit_scale;
-  const off = (logit(threshold) - HYSTERESIS_LOGITS - curve.logit_bias) / curve.logit_scale;
-  const gap = Math.round(MERGE_GAP_S / curve.frame_s);
+  const [on, off, gap] = readRules(curve, threshold);
   const { scores } = curve;
   const spans = [];
   for (let first = 0; first < scores.length; first += 1) {

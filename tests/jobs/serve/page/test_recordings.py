@@ -1,14 +1,86 @@
-"""Recordings whose times are approximate."""
+"""Long recordings, of which only parts of a curve are loaded, and recordings whose times are approximate."""
 
+import math
 from pathlib import Path
+from typing import Any
+from urllib.parse import parse_qs, urlsplit
 
+import numpy as np
 import pytest
 
+from jobs.serve.limits import MAX_POINTS
+from pipeline.grid import FRAME_S
+from pipeline.search.events import Levels, Rules, read_events
 from tests.helpers import pages
 from tests.helpers.sounds import encode_damaged_mp3
 from tests.jobs.serve.page.conftest import Open
 
 pytestmark = pytest.mark.slow
+
+DURATION_S = 12_000.0
+"""More than the hour up to which a curve is loaded as a whole, and more than has a score for each frame."""
+
+FIND_EVENTS = """async ([durationS, views, threshold]) => {
+  const { Data } = await import("/data.js");
+  const { findEvents } = await import("/events.js");
+  const [data, found] = [new Data(), []];
+  for (const [from, to] of views) {
+    const curve = await data.curve({ uri: "long", duration_s: durationS }, "a text", from, to, threshold);
+    const events = findEvents(curve, threshold).map((one) => [one.start_s, one.end_s, one.peak_s]);
+    found.push([curve.scores.length, events]);
+  }
+  return found;
+}"""
+
+
+def make_scores(seed: int) -> Any:
+    """The scores of a recording with events of all lengths, from one frame to many minutes, with gaps and tails."""
+    rng = np.random.default_rng(seed)
+    scores = rng.normal(-6, 0.3, math.ceil(DURATION_S / FRAME_S))
+    for length_s in (0.04, 0.2, 1, 5, 30, 45, 90, 200, 700):
+        for first in rng.integers(0, len(scores), 8 if length_s < 60 else 1):
+            stop = first + round(length_s / FRAME_S)
+            scores[first:stop] = rng.normal(2, 0.3, len(scores[first:stop]))
+            scores[first + 20 : stop - 20 : 400] = -6  # a gap that is closed
+            scores[stop : stop + 700] = np.maximum(scores[stop : stop + 700], -3.5)  # at low thresholds it lasts
+    return scores.round(6)
+
+
+@pytest.mark.parametrize("threshold", [0.5, 0.05])
+def test_no_event_of_a_long_recording_is_cut_wherever_it_is_entered(show: Open, threshold: float) -> None:
+    scores = make_scores(seed=3)
+    page = show().page
+
+    def answer(route: Any) -> None:
+        asked = parse_qs(urlsplit(route.request.url).query)
+        first = math.floor(float(asked["start_s"][0]) / FRAME_S)
+        stop = math.ceil(float(asked["end_s"][0]) / FRAME_S)
+        step = math.ceil((stop - first) / MAX_POINTS)
+        best = np.maximum.reduceat(scores[first // step * step : stop], np.arange(0, stop - first // step * step, step))
+        rule = {"logit_scale": 1.0, "logit_bias": 0.0, "frame_s": step * FRAME_S}
+        route.fulfill(json={"scores": best.tolist(), "first_frame": first // step, **rule})
+
+    page.route("**/api/curve?*", answer)
+    starts_s = np.random.default_rng(4).uniform(0, DURATION_S - 20, 80)
+    views = [[start_s, start_s + 12.0] for start_s in starts_s.tolist()]
+    overview = [0, DURATION_S]  # is asked for first, and is no answer to the others: it is coarse
+    coarse, *found = page.evaluate(FIND_EVENTS, [DURATION_S, [overview, *views], threshold])
+    assert len(coarse[1]) > 0
+    assert coarse[0] <= MAX_POINTS
+    whole = read_events(scores, Levels.from_rules(Rules(threshold), 1.0, 0.0))
+    times = np.array([[event.first, event.stop, event.peak + 0.5] for event in whole]) * FRAME_S
+    n_seen = 0
+    for (begin_s, end_s), (n_frames, events) in zip(views, found, strict=True):
+        assert n_frames >= 12.0 / FRAME_S
+        known = np.array(events).reshape(-1, 3)
+        for event in known:
+            assert np.abs(times - event).max(axis=1).min() < 1e-6, "it is an event of the whole recording"
+        expected = times[(times[:, 0] < end_s) & (times[:, 1] > begin_s)]
+        in_view = known[(known[:, 0] < end_s) & (known[:, 1] > begin_s)]
+        np.testing.assert_allclose(in_view, expected, atol=1e-6)
+        n_seen += len(expected)
+    assert n_seen > 10
+    assert min(n_frames for n_frames, _ in found) < len(scores) / 20, "a part is enough where events are short"
 
 
 def test_pictures_with_approximate_times_say_so(show: Open, tmp_path: Path) -> None:
