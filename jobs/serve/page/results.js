@@ -48,14 +48,14 @@ export class Results {
     $("hits").replaceChildren(...cards.map((card) => card.element));
   }
 
-  /** Offer what can be done with the answer. */
+  /** Offer what can be done with the answer at the threshold that is shown now, wherever it was asked for. */
   #offer() {
     const { kind, hits, text, threshold, k, where } = this.answer;
     const { t } = this.page.store.state;
     $("again").hidden = kind !== "locate" || Math.abs(threshold - t) < 0.004;
     $("again").textContent = `Search again at ${t.toFixed(2)}`;
     $("exports").hidden = !hits.length || kind === "similar";
-    const values = { k, where, ...(kind === "locate" ? { locate: text, threshold } : { query: text }) };
+    const values = { k, where, ...(kind === "locate" ? { locate: text, threshold: t } : { query: text }) };
     const setLink = (link) => (link.href = url("export", { format: link.dataset.format, ...values }));
     $("exports").querySelectorAll("a").forEach(setLink);
   }

@@ -212,6 +212,28 @@ def test_dragging_the_threshold_changes_spans_without_a_request(show: Open, conf
     assert any(f"threshold={threshold:g}" in url for url in watched.requests[asked:])
 
 
+def test_the_address_and_exports_have_the_threshold_that_is_seen(show: Open, config: Config) -> None:
+    page = show("q=someone+drumming").page
+    page.wait_for_selector(".card[data-rank='1'] .threshold:not([hidden])")
+    page.fill("#t", "0.9")
+    page.wait_for_url(re.compile(r"[#&]t=0\.9\b"))
+    page.click(".menu summary")
+    with page.expect_download() as saved:
+        page.click(".menu a:text-is('CSV')")
+    rows = list(csv.DictReader(saved.value.path().read_text("utf-8-sig").splitlines()))
+    opened = pipeline.open(config.into)
+    expected = opened.locate("someone drumming", k=20, threshold=0.9)
+    assert [row["uri"] for row in rows] == [event.uri for event in expected]
+    times = np.array([[float(row["start_s"]), float(row["end_s"])] for row in rows])
+    np.testing.assert_allclose(times, [[event.start_s, event.end_s] for event in expected], atol=1e-3)
+    asked = opened.locate("someone drumming", k=20)
+    assert [(event.start_s, event.end_s) for event in asked] != [(event.start_s, event.end_s) for event in expected]
+    other = show(page.url.partition("#")[2]).page
+    other.wait_for_selector(".card[data-rank='1']")
+    first = ".card[data-rank='1'] .times"
+    assert other.locator(first).inner_text() == page.locator(first).inner_text()
+
+
 def test_the_address_reproduces_the_view(show: Open) -> None:
     watched = show()
     ask(watched, BELL)
