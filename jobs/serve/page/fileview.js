@@ -89,7 +89,7 @@ export class FileView {
     $("overview").append(this.overview.element);
     $("track").append(this.track.element);
     this.look(true);
-    this.showMarks(uri);
+    this.showMarks();
   }
 
   /** Follow the state: the stretch shown, the lanes, gain, frequencies and threshold. */
@@ -168,11 +168,12 @@ export class FileView {
     $("chosen").replaceChildren(...parts, ...(mark ? [badge(mark.verdict)] : []));
   }
 
-  async showMarks(uri) {
-    if (uri !== this.file?.uri) return;
-    this.track.marks = await this.page.marks.of(this.file);
-    this.track.draw();
-    this.#tell();
+  async showMarks() {
+    const { file, track } = this;
+    if (!file) return;
+    track.marks = await this.page.marks.of(file);
+    track.draw();
+    if (file === this.file) this.#tell();
   }
 
   play() {

@@ -145,9 +145,9 @@ server.online = () => {
   if (wasOffline && page.info && store.state.view === "search" && !results.answer) ask();
 };
 server.stateGone = () => ($("newer").hidden = false);
-marks.changed = (uri) => {
-  results.showMarks(uri);
-  file.showMarks(uri);
+marks.changed = () => {
+  results.showMarks();
+  file.showMarks();
   if (store.state.view === "marks") showMarks(marks, openFile);
   askNews();
 };
@@ -211,6 +211,7 @@ async function begin() {
   store.listener = follow;
   follow(store.state, new Set(Object.keys(store.state)));
   poll();
+  document.addEventListener("visibilitychange", () => document.hidden || marks.refresh());
 }
 
 begin();

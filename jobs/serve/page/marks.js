@@ -2,6 +2,8 @@
 
 import { get, post } from "./api.js";
 import { $, button, count, el, say, showNumber, showTime, splitUri } from "./dom.js";
+import { share_s } from "./events.js";
+import { Recent } from "./recent.js";
 
 const MOST_SHOWN = 2000;
 
@@ -9,53 +11,61 @@ const MOST_SHOWN = 2000;
 export const VERDICTS = { right: ["R", "✓"], wrong: ["W", "✕"], unsure: ["U", "?"] };
 
 export class Marks {
-  byUri = new Map();
+  byUri = new Recent(2000);
   done = []; // what undo puts back
+  last = Promise.resolve();
   changed = () => {};
 
   /** Marks of a file {uri, audio_id} as its content is now, the newest first. */
   async of({ uri, audio_id }) {
     if (!this.byUri.has(uri)) this.byUri.set(uri, get("marks", { uri }).then(sortMarks, () => []));
-    return (await this.byUri.get(uri)).filter((mark) => mark.audio_id === audio_id);
+    const asked = this.byUri.get(uri);
+    const marks = (await asked).filter((mark) => mark.audio_id === audio_id);
+    return this.byUri.get(uri) === asked ? marks : this.of({ uri, audio_id }); // they have changed meanwhile
   }
 
-  /** The mark on a target {uri, audio_id, start_s, end_s, text}: of the same text, and sharing half of the shorter span. */
-  async find({ uri, audio_id, start_s, end_s, text }) {
-    return (await this.of({ uri, audio_id })).find((mark) => {
-      const shared_s = Math.min(mark.end_s, end_s) - Math.max(mark.start_s, start_s);
-      return mark.text === text && shared_s > 0.5 * Math.min(mark.end_s - mark.start_s, end_s - start_s);
+  /** The mark on a target {uri, audio_id, start_s, end_s, text}: of this text, and sharing half of the shorter span. */
+  async find(target) {
+    const half_s = ({ start_s, end_s }) => (end_s - start_s) / 2;
+    const isHere = (mark) => share_s(mark, target) > Math.min(half_s(mark), half_s(target));
+    return (await this.of(target)).find((mark) => mark.text === target.text && isHere(mark));
+  }
+
+  /** Forget what the server said: others mark, too. */
+  refresh() {
+    this.byUri.clear();
+    this.changed();
+  }
+
+  /** Mark a target, on the span of the mark that it has, if any: `before`, if that is known. `none` takes it back. */
+  put(target, verdict, before = null) {
+    if (!target.text) return say("Only answers to words can be marked: a mark says whether a text fits", true);
+    this.#inTurn(async () => {
+      before ??= target.isRegion ? null : await this.find(target);
+      const [{ uri, audio_id, text, score }, { start_s, end_s }] = [target, before ?? target];
+      const mark = { uri, audio_id, start_s, end_s, text, score };
+      if (await this.#send({ ...mark, verdict })) this.done.push({ ...mark, verdict: before?.verdict ?? "none" });
     });
   }
 
-  /** Mark a target, on the span of the mark that it has, if any. */
-  async put(target, verdict) {
-    if (!target.text) return say("Only answers to words can be marked: a mark says whether a text fits", true);
-    const before = target.isRegion ? null : await this.find(target);
-    const [{ uri, audio_id, text, score }, { start_s, end_s }] = [target, before ?? target];
-    const mark = { uri, audio_id, start_s, end_s, text, score, verdict };
-    const said = `Marked ${verdict}: ${text}, ${showTime(start_s)} to ${showTime(end_s)}`;
-    if (await this.#send(mark, said)) this.done.push({ ...mark, verdict: before?.verdict ?? "none" });
+  undo() {
+    this.#inTurn(async () => {
+      if (!this.done.length) return say("Nothing to undo");
+      if (await this.#send(this.done.at(-1))) this.done.pop();
+    });
   }
 
-  async takeBack({ uri, audio_id, start_s, end_s, text, score, verdict }) {
-    const mark = { uri, audio_id, start_s, end_s, text, score };
-    const said = "Mark taken back; z undoes that";
-    if (await this.#send({ ...mark, verdict: "none" }, said)) this.done.push({ ...mark, verdict });
+  /** One after the other: what is undone, and on what span a mark lies, depends on what was done before. */
+  #inTurn(work) {
+    this.last = this.last.catch(() => {}).then(work);
   }
 
-  async undo() {
-    const last = this.done.at(-1);
-    if (!last) return say("Nothing to undo");
-    const said = last.verdict === "none" ? "Mark taken back" : `Marked ${last.verdict} again`;
-    if (await this.#send(last, said)) this.done.pop();
-  }
-
-  async #send(mark, said) {
-    const answer = await post("marks", { marks: [mark] }).catch((error) => say(`Not marked: ${error.message}`, true));
+  async #send(mark) {
+    const answer = await post("marks", { marks: [mark] }).catch(({ message }) => say(`Not marked: ${message}`, true));
     if (!answer) return false;
-    this.byUri.delete(mark.uri);
-    this.changed(mark.uri);
-    say(said);
+    this.refresh();
+    const said = mark.verdict === "none" ? "Mark taken back" : `Marked ${mark.verdict}`;
+    say(`${said}: ${mark.text}, ${showTime(mark.start_s)} to ${showTime(mark.end_s)}`);
     return true;
   }
 }
@@ -81,7 +91,7 @@ export async function showMarks(marks, open) {
     const name = splitUri(mark.uri)[1];
     const [label, off] = mark.status === "gone" ? [`${name} (content gone)`, { disabled: "" }] : [name, {}];
     const link = button(label, () => open(mark), { class: "link", title: mark.uri, ...off });
-    const back = button("Take back", () => marks.takeBack(mark), { class: "quiet" });
+    const back = button("Take back", () => marks.put(mark, "none", mark), { class: "quiet" });
     const numbers = [showTime(mark.start_s), showTime(mark.end_s), showNumber(mark.score)];
     const when = new Date(mark.marked_at).toLocaleString("sv").slice(0, 16);
     const cells = [badge(mark.verdict), mark.text, link, ...numbers, mark.who ?? "", when, back];

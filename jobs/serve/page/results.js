@@ -84,5 +84,5 @@ export class Results {
     if (this.answer) this.#offer();
   }
 
-  showMarks = (uri) => this.cards.forEach((card) => card.isFilled && card.hit.uri === uri && card.showMark());
+  showMarks = () => this.cards.forEach((card) => card.isFilled && card.showMark());
 }

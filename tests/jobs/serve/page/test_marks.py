@@ -1,6 +1,7 @@
-"""Marks by key, and of files that have changed."""
+"""Marks by key, undo, and the marks of others."""
 
 from pathlib import Path
+from typing import Any
 
 import pytest
 
@@ -42,6 +43,101 @@ def test_a_key_marks_the_current_hit_and_z_takes_it_back(show: Open, config: Con
     page.keyboard.press("z")
     page.wait_for_selector(".card[data-rank='1'] .badge", state="detached")
     assert verdicts() == []
+
+
+class Held:
+    """Requests of a page that make marks. They wait until they are let go."""
+
+    def __init__(self, watched: pages.Watched) -> None:
+        self._page, self._routes = watched.page, list[Any]()
+        self._page.route("**/api/marks?*", self._take)
+
+    def _take(self, route: Any) -> None:
+        if route.request.method == "POST":
+            self._routes.append(route)
+        else:
+            route.continue_()
+
+    def let_go(self) -> str:
+        """Let the first one go, once there is one; returns its verdict."""
+        while not self._routes:
+            self._page.wait_for_timeout(20)
+        route = self._routes.pop(0)
+        route.continue_()
+        return str(route.request.post_data_json["marks"][0]["verdict"])
+
+
+def list_verdicts(config: Config, text: str) -> list[str]:
+    return [mark.verdict for mark in pipeline.open(config.into).marks() if mark.text == text]
+
+
+def test_two_quick_undos_take_back_two_marks(show: Open, config: Config) -> None:
+    watched = show("q=someone+drumming")
+    page = watched.page
+    for rank in (1, 2):
+        page.locator(f".card[data-rank='{rank}'] .verdict.is-right").click()
+        page.wait_for_selector(f".card[data-rank='{rank}'] .badge.is-right")
+    held = Held(watched)
+    page.keyboard.press("z")
+    page.keyboard.press("z")
+    assert [held.let_go(), held.let_go()] == ["none", "none"]
+    page.wait_for_selector(".card .badge", state="detached")
+    assert list_verdicts(config, "someone drumming") == []
+
+
+def test_an_undo_takes_back_the_mark_that_is_being_sent(show: Open, config: Config) -> None:
+    watched = show("q=an+ambulance+siren")
+    page = watched.page
+    page.wait_for_selector(".card[aria-current] .spectrogram img")
+    held = Held(watched)
+    for key in ("r", "w", "z"):
+        page.keyboard.press(key)
+    assert [held.let_go() for _ in range(3)] == ["right", "wrong", "right"]
+    page.wait_for_selector("#status:has-text('Marked right')")
+    assert list_verdicts(config, "an ambulance siren") == ["right"]
+    page.keyboard.press("z")
+    assert held.let_go() == "none"
+    page.wait_for_selector(".card .badge", state="detached")
+    assert list_verdicts(config, "an ambulance siren") == []
+
+
+def test_a_mark_that_fails_holds_up_no_other(show: Open, config: Config) -> None:
+    watched = show("q=a+deep+engine+rumble")
+    page = watched.page
+    page.wait_for_selector(".card[aria-current] .spectrogram img")
+    page.route("**/api/marks?*", lambda route: route.fulfill(status=503, json={"error": "no room"}))
+    page.keyboard.press("r")
+    page.wait_for_selector("#status:has-text('Not marked: no room')")
+    page.unroute("**/api/marks?*")
+    page.keyboard.press("w")
+    page.wait_for_selector(".card[data-rank='1'] .badge.is-wrong")
+    page.keyboard.press("z")
+    page.wait_for_selector(".card .badge", state="detached")
+    assert list_verdicts(config, "a deep engine rumble") == []
+    watched.problems[:] = [line for line in watched.problems if "503" not in line]  # the browser's word on it
+
+
+def test_marks_of_others_are_seen_on_coming_back_and_after_own_ones(show: Open, tmp_path: Path) -> None:
+    config = pages.make_corpus(tmp_path, ["bells/tower.wav", "bells/church, late.flac"])
+    pages.index(config)
+    opened = pipeline.open(config.into)
+    event = opened.locate(BELL, k=2)[0]
+
+    def judge(verdict: str) -> None:
+        opened.mark(event.uri, start_s=event.start_s, end_s=event.end_s, text=BELL, verdict=verdict)
+
+    with pages.serve(config.into) as server:
+        page = show(f"q={BELL}", at=server.address).page
+        page.wait_for_selector(".card[data-rank='2'] .spectrogram img")
+        assert page.locator(".badge").count() == 0
+        judge("wrong")
+        page.evaluate("document.dispatchEvent(new Event('visibilitychange'))")
+        page.wait_for_selector(".card[data-rank='1'] .badge.is-wrong")
+        judge("unsure")
+        page.locator(".card[data-rank='2'] .verdict.is-right").click()
+        page.wait_for_selector(".card[data-rank='2'] .badge.is-right")
+        page.wait_for_selector(".card[data-rank='1'] .badge.is-unsure")
+        page.close()
 
 
 def test_marks_of_a_former_content_are_not_those_of_the_new_one(show: Open, tmp_path: Path) -> None:
