@@ -2,6 +2,7 @@
 
 import { request, url } from "./api.js";
 import { $, say } from "./dom.js";
+import { Recent } from "./recent.js";
 
 const LONGEST_S = 3600; // of what is played at a time: a WAV has an end
 const EXPANSION = 10;
@@ -13,7 +14,7 @@ export class Player {
   audio = $("player");
   now = null; // {uri, start_s, end_s, expansion, track}
   state = { speed: "1", loop: false, gain: 0 };
-  heard = new Set();
+  heard = new Recent(1000); // files
 
   constructor() {
     this.audio.addEventListener("ended", () => this.stop());
@@ -41,7 +42,7 @@ export class Player {
     const address = url("audio", asked);
     this.#start(address, { uri, start_s, end_s, expansion, track });
     if (this.heard.has(uri)) return;
-    this.heard.add(uri);
+    this.heard.set(uri, true);
     const warn = ({ headers }) => headers.has("X-Earshot-Approximate") && say(ROUGH);
     request(address, BEGINNING).then(warn, () => {});
   }
@@ -68,6 +69,7 @@ export class Player {
 
   #start(address, now) {
     this.now = now;
+    URL.revokeObjectURL(this.audio.src); // of a sound that was no file of the index
     this.audio.src = address;
     this.#apply();
     this.audio.play().catch((error) => {

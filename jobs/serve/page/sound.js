@@ -1,12 +1,13 @@
 // A sound to search with: a file that is dropped or chosen, or a recording.
 
 import { $, say } from "./dom.js";
+import { Recent } from "./recent.js";
 
 const LONGEST_S = 60;
 const AS_HEARD = { echoCancellation: false, noiseSuppression: false, autoGainControl: false };
 
-/** The sounds of this visit by name; the address has the name alone. */
-export const sounds = new Map();
+/** The last sounds of this visit by name, of so many bytes; the address has the name alone. */
+export const sounds = new Recent(500e6);
 
 /** `use(name)` is called with each new sound. */
 export function watchSounds(use) {
