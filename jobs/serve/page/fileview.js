@@ -4,8 +4,7 @@ import { $, chip, clamp, el, later, pairs, say, showNumber, showTime, splitUri }
 import { badge } from "./marks.js";
 import { PICTURED_S, Track } from "./track.js";
 
-const MOST_LANES = 5;
-const SHORTEST_S = 0.2;
+const [MOST_LANES, SHORTEST_S] = [5, 0.2];
 const inTime = (a, b) => a.peak_s - b.peak_s || (a.text < b.text ? -1 : a.text > b.text ? 1 : 0);
 
 export class FileView {
@@ -71,7 +70,7 @@ export class FileView {
     const file = await this.page.data.file(uri).catch(({ message }) => $("file-facts").replaceChildren(message));
     if (!file || uri !== this.store.state.uri) return;
     const { duration_s, sample_rate_hz: hz, codec, channels, metadata } = file;
-    const facts = { length: showTime(duration_s ?? 0), rate: hz && `${hz / 1000} kHz`, codec, channels };
+    const facts = { length: duration_s ? showTime(duration_s) : "", rate: hz && `${hz / 1000} kHz`, codec, channels };
     $("file-pairs").replaceChildren(...pairs({ ...facts, ...metadata }));
     const unusual = file.status === "indexed" ? "" : `${file.status}: ${file.message || file.reason}`;
     const moved = file.is_changed ? "The file has changed since it was indexed" : unusual;
@@ -127,8 +126,8 @@ export class FileView {
       const curve = await asked.catch(({ message }) => (say(message, true), lane.curve));
       if (this.filling === filling) lane.curve = curve;
     };
-    const overall = overview.lanes.map((lane) => fill(lane, 0, file.duration_s));
-    await Promise.all([...track.lanes.map((lane) => fill(lane, from, to)), ...overall]);
+    const fillAll = (one, ...span) => Promise.all(one.lanes.map((lane) => fill(lane, ...span)));
+    await Promise.all([fillAll(track, from, to), fillAll(overview, 0, file.duration_s)]);
     if (this.filling !== filling) return; // another stretch or file is shown by now
     [track, overview].forEach((one) => one.draw());
     const { text, peak_s } = this.now ?? { peak_s: (from + to) / 2 }; // at first, the nearest
@@ -159,8 +158,7 @@ export class FileView {
   /** Say what marks and "more like this" are about. */
   async #tell() {
     const { target, now } = this;
-    const help = "↑ and ↓ go from event to event. Draw a region to search for it or to mark it.";
-    if (!target) return $("chosen").replaceChildren(help);
+    if (!target) return $("chosen").replaceChildren("↑ and ↓ go from event to event. Draw a region to search or mark.");
     const mark = await this.page.marks.find(target);
     const facts = now && !target.isRegion ? ` · ${showNumber(now.probability)} · ${showNumber(now.score)}` : "";
     const times = `${showTime(target.start_s)} – ${showTime(target.end_s)}${facts}`;

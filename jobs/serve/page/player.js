@@ -38,8 +38,7 @@ export class Player {
     this.stop();
     const expansion = this.state.speed === "x10" ? EXPANSION : 1;
     const end_s = Math.min(stop_s, start_s + LONGEST_S / expansion);
-    const asked = { uri, start_s: start_s.toFixed(3), end_s: end_s.toFixed(3), expand: expansion };
-    const address = url("audio", asked);
+    const address = url("audio", { uri, start_s: start_s.toFixed(3), end_s: end_s.toFixed(3), expand: expansion });
     this.#start(address, { uri, start_s, end_s, expansion, track });
     if (this.heard.has(uri)) return;
     this.heard.set(uri, true);

@@ -9,8 +9,7 @@ import { VERDICTS } from "./marks.js";
 const STEPS_S = [0.01, 0.02, 0.05, 0.1, 0.2, 0.5, 1, 2, 5, 10, 15, 30, 60, 120, 300, 600, 1800, 3600, 7200, 14400];
 /** A longer stretch has no picture: all of it would have to be decoded. */
 export const PICTURED_S = 3600;
-const [TICK_PIXELS, LABEL_PIXELS] = [76, 48];
-const DRAG_PIXELS = 5;
+const [TICK_PIXELS, LABEL_PIXELS, DRAG_PIXELS] = [76, 48, 5];
 const density = () => Math.min(devicePixelRatio || 1, 2);
 
 export class Track {

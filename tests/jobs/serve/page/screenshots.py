@@ -1,4 +1,4 @@
-"""Pictures of the page in all its states, to look at: wide and narrow, dark and light.
+"""Pictures of the page in all its states, to look at: three widths, dark and light.
 
 python -m tests.jobs.serve.page.screenshots OUT            # all
 python -m tests.jobs.serve.page.screenshots OUT marks many # those whose names contain a word
@@ -12,6 +12,8 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any
 from urllib.parse import urlencode
 
+from PIL import Image
+
 import pipeline
 from pipeline.config import Config
 from tests.helpers import pages
@@ -20,8 +22,11 @@ if TYPE_CHECKING:
     from playwright.sync_api import Page
 
 BELL = "a bell ringing"
-VIEWS = ((1280, "light"), (1280, "dark"), (390, "light"), (390, "dark"))
-"""Widths in pixels, and themes."""
+VIEWS = (
+    *((1280, 800, "light"), (1280, 800, "dark")),
+    *((800, 600, "light"), (390, 800, "light"), (390, 800, "dark")),
+)
+"""Widths and heights in pixels, and themes."""
 
 Prepare = Callable[["Page"], None]
 
@@ -46,6 +51,16 @@ def marked(page: "Page") -> None:
         page.click(f".card[data-rank='{rank}'] .verdict.is-{verdict}")
         page.wait_for_selector(f".card[data-rank='{rank}'] .badge.is-{verdict}")
     page.keyboard.press("Home")
+
+
+def readme(page: "Page") -> None:
+    """For the README: two marks, without the words about them and without the temporary folder."""
+    for rank, verdict in enumerate(("right", "unsure"), 1):
+        page.wait_for_selector(f".card[data-rank='{rank}'] .spectrogram img")
+        page.click(f".card[data-rank='{rank}'] .verdict.is-{verdict}")
+        page.wait_for_selector(f".card[data-rank='{rank}'] .badge.is-{verdict}")
+    page.wait_for_selector("#status.is-shown", state="detached")
+    page.evaluate("document.querySelectorAll('.folder').forEach((folder) => (folder.hidden = true))")
 
 
 def region(page: "Page") -> None:
@@ -117,7 +132,8 @@ def list_states(config: Config) -> dict[str, tuple[dict[str, Any], Prepare]]:
 def make_index(names: list[str], *, is_gone: bool = False) -> Iterator[tuple[Config, str]]:
     """A served index of some sounds; their files are gone, if asked for."""
     with ExitStack() as stack:
-        config = pages.make_corpus(Path(stack.enter_context(tempfile.TemporaryDirectory())), names)
+        folder = Path(stack.enter_context(tempfile.TemporaryDirectory()), "earshot-demo")
+        config = pages.make_corpus(folder, names)
         pages.index(config)
         if is_gone:
             for name in names:
@@ -133,8 +149,8 @@ def main(out: str, *words: str) -> None:
         def take(address: str, name: str, state: dict[str, Any], prepare: Prepare) -> None:
             if words and not any(word in name for word in words):
                 return
-            for width, scheme in VIEWS:
-                viewport = {"width": width, "height": 800}
+            for width, height, scheme in VIEWS:
+                viewport = {"width": width, "height": height}
                 context = browser.new_context(viewport=viewport, color_scheme=scheme)  # type: ignore[arg-type]
                 page = context.new_page()
                 page.set_default_timeout(120_000)
@@ -154,6 +170,10 @@ def main(out: str, *words: str) -> None:
             take(address, "gone", {"q": BELL}, ready(".card .note:not(:empty)"))
             uri = str(Path(config.sources[0]) / "bells/tower.wav")
             take(address, "gone-file", {"view": "file", "uri": uri, "lane": [BELL]}, ready("#track .note:not(:empty)"))
+        with make_index(["bells/tower.wav", "bells/church, late.flac", "a day.flac"]) as (_, address):
+            take(address, "readme", {"q": BELL, "context": 4}, readme)
+    for path in folder.glob("readme-1280-light.png"):
+        Image.open(path).convert("RGB").save(folder / "page.webp", quality=80, method=6)
 
 
 if __name__ == "__main__":
