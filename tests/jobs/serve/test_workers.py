@@ -2,6 +2,7 @@
 
 import asyncio
 import threading
+import time
 from collections.abc import Callable
 from typing import Any, TypeVar
 
@@ -135,8 +136,9 @@ def test_search_that_runs_ends_once_its_client_has_gone() -> None:
     pool, begun, ended = Pool("tests", 1), threading.Event(), threading.Event()
 
     def search() -> None:
+        until = time.monotonic() + 60  # a thread that goes on would keep the tests from ending
         try:
-            while True:
+            while time.monotonic() < until:
                 check_stopped()
                 begun.set()
         except Stopped:
