@@ -20,9 +20,8 @@ from jobs.serve.sounds import (
 )
 from jobs.serve.states import State
 from jobs.serve.streams import SourceResponse
-from jobs.serve.wave import Wave, WaveStream
+from jobs.serve.wave import WaveStream
 from pipeline.grid import FRAME_S
-from pipeline.schema import Row
 
 Start = Annotated[float, Query(ge=0, le=1e9, allow_inf_nan=False, description="Seconds from the start of the file.")]
 End = Annotated[
@@ -35,16 +34,13 @@ SOUND = {"content": {"audio/wav": BYTES}}
 def make_media_router(service: Service) -> APIRouter:
     """The routes."""
     router = APIRouter(prefix="/api", responses=ERRORS)
-    presences, sounds = service.presences, service.sounds
-
-    def find_wave(state: State, uri: str, span: Span, expand: int) -> tuple[Row, Wave]:
-        file = require_sound(state, uri)
-        require_whole(file, presences.find(file))
-        return file, make_span_wave(uri, sounds.find(file), span, expand)
+    sounds = service.sounds
 
     async def answer_sound(request: Request, uri: str, span: Span, expand: int, at: int | None) -> Response:
         pool = service.workers.sounds
-        file, wave = await service.ask(request, at, lambda state: find_wave(state, uri, span, expand), pool)
+        file = await service.ask(request, at, lambda state: require_sound(state, uri), pool)
+        require_whole(file, await service.find_presence(request, file, pool))
+        wave = await pool.run(request, lambda: make_span_wave(uri, sounds.find(file), span, expand))
         tag = f'"{make_key(make_content_key(file), wave)[:32]}"'
         headers = {"Accept-Ranges": "bytes", "ETag": tag, "Cache-Control": "private, no-cache"}
         asked = request.headers.get("range") if applies(request.headers.get("if-range"), tag) else None

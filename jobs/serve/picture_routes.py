@@ -2,6 +2,7 @@
 
 import threading
 from dataclasses import dataclass
+from functools import partial
 from typing import Annotated, Literal
 
 from fastapi import APIRouter, Query, Request
@@ -42,7 +43,7 @@ class Picture:
 def make_picture_router(service: Service, tiles: TileCache) -> APIRouter:
     """The route."""
     router = APIRouter(prefix="/api", responses=ERRORS)
-    presences, sounds = service.presences, service.sounds
+    workers, sounds = service.workers, service.sounds
 
     @router.get("/spectrogram", response_class=Response, responses={200: PICTURE})
     async def spectrogram(
@@ -66,19 +67,12 @@ def make_picture_router(service: Service, tiles: TileCache) -> APIRouter:
         kind = choose_kind(request.headers.get("accept", ""))
         view, span, stop = View(width, height, low_hz, high_hz), Span(start_s, end_s), threading.Event()
 
-        def look_up(state: State) -> tuple[Row, float, Keys, Picture | None]:
+        def look_up(state: State) -> tuple[Row, float | None]:
             file = require_sound(state, uri)
             check_span(uri, span, file["duration_s"])
-            end = min(filter(None, (span.end_s, file["duration_s"])), default=None)
-            if end is None:
-                require_whole(file, presences.find(file))
-                end = sounds.find(file).duration_s
-            parts = (DRAWING, make_content_key(file), span.start_s, end, view, gain_db, kind)
-            keys = {is_approximate: make_key(*parts, is_approximate) for is_approximate in (False, True)}
-            return file, end, keys, find_picture(tiles, keys)
+            return file, min(filter(None, (span.end_s, file["duration_s"])), default=None)
 
-        def draw(file: Row, end: float, keys: Keys) -> Picture:
-            require_whole(file, presences.find(file))
+        def draw(end: float, keys: Keys) -> Picture:
             found = read_spectrogram(uri, span.start_s, end, view, stop.is_set)
             if stop.is_set():
                 raise ClientGone
@@ -86,11 +80,17 @@ def make_picture_router(service: Service, tiles: TileCache) -> APIRouter:
             tiles.keep(keys[picture.is_approximate], picture.data)
             return picture
 
-        workers = service.workers
-        file, end, keys, picture = await service.ask(request, at, look_up, workers.tiles)
+        file, end = await service.ask(request, at, look_up, workers.tiles)
+        if end is None:
+            require_whole(file, await service.find_presence(request, file, workers.tiles))
+            end = (await workers.tiles.run(request, lambda: sounds.find(file))).duration_s
+        parts = (DRAWING, make_content_key(file), span.start_s, end, view, gain_db, kind)
+        keys = {is_approximate: make_key(*parts, is_approximate) for is_approximate in (False, True)}
+        picture = await workers.tiles.run(request, lambda: find_picture(tiles, keys))
         if picture is None:
+            require_whole(file, await service.find_presence(request, file, workers.tiles))
             pool = workers.tiles if end - start_s <= limits.SHORT_PICTURE_S else workers.long_tiles
-            picture = await pool.run(request, lambda: draw(file, end, keys), stop)
+            picture = await pool.run(request, partial(draw, end, keys), stop)
         headers = {"Cache-Control": TILE_CACHE, "Vary": "Accept"}
         if picture.is_approximate:
             headers["X-Earshot-Approximate"] = "1"

@@ -77,7 +77,6 @@ class Like(BaseModel):
 def make_search_router(service: Service) -> APIRouter:
     """The routes."""
     router = APIRouter(prefix="/api", responses=ERRORS)
-    presences = service.presences
 
     def inform(state: State) -> dict[str, Any]:
         settings = state.index.settings
@@ -134,12 +133,12 @@ def make_search_router(service: Service) -> APIRouter:
     async def file(request: Request, uri: Uri, at: At = None) -> Any:
         """A file of the index, and whether it is still there as it was indexed."""
 
-        def find(state: State) -> dict[str, Any]:
+        def find(state: State) -> tuple[Row, dict[str, Any]]:
             row = require_file(state, uri)
-            metadata = {name: to_value(row[name]) for name in state.index.metadata.names}
-            return describe(row, presences.find(row), metadata)
+            return row, {name: to_value(row[name]) for name in state.index.metadata.names}
 
-        return await service.ask(request, at, find)
+        row, metadata = await service.ask(request, at, find)
+        return describe(row, await service.find_presence(request, row), metadata)
 
     @router.get("/query", response_model=answers.Clips, response_model_exclude_unset=True)
     async def query(

@@ -18,8 +18,9 @@ from pipeline.audio.excerpt import open_excerpt
 from pipeline.encoder.checkpoint import ModelIdentity
 from pipeline.errors import EarshotError
 from pipeline.index import engine_errors
+from pipeline.schema import Row
 from pipeline.search.client import Index
-from pipeline.search.presence import Presences
+from pipeline.search.presence import Presence, Presences
 
 T = TypeVar("T")
 
@@ -64,6 +65,16 @@ class Service:
                 raise
 
         return await (pool or self.workers.questions).run(request, run, close=close)
+
+    async def find_presence(self, request: Request, file: Row, pool: Pool | None = None) -> Presence:
+        """What has become of the file of a row of ``files``, looked at in a thread of ``pool``.
+
+        A file that has to be hashed to tell has a pool of its own: nothing else waits for it.
+        """
+        glance = (pool or self.workers.questions).run(request, lambda: self.presences.glance(file))
+        if (seen := await glance) is not None:
+            return seen
+        return await self.workers.hashing.run(request, lambda: self.presences.find(file))
 
     def warm_up(self) -> None:
         """Load the text models in another thread, and open what every question needs, so that the first one is quick.

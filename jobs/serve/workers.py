@@ -126,7 +126,8 @@ class Workers:
         self.tiles = Pool("spectrograms", 2)
         self.long_tiles = Pool("spectrograms of long spans", 1)
         self.long = Pool("exports and uploads", 2)
+        self.hashing = Pool("files that are compared", 2)
 
     def close(self) -> None:
-        for pool in (self.questions, self.sounds, self.tiles, self.long_tiles, self.long):
+        for pool in (self.questions, self.sounds, self.tiles, self.long_tiles, self.long, self.hashing):
             pool.close()

@@ -2,6 +2,7 @@
 
 import io
 import os
+import threading
 import time
 from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
@@ -51,6 +52,41 @@ def test_many_threads_hash_a_file_once(sound: Path) -> None:
     with ThreadPoolExecutor(4) as pool:
         assert list(pool.map(presences.find, [row] * 4)) == [HERE] * 4
     assert len(n_hashed) == 1
+
+
+def test_file_does_not_wait_while_another_one_is_hashed(sound: Path) -> None:
+    begun, go = threading.Event(), threading.Event()
+    other = sound.with_name("b.wav")
+    other.write_bytes(sound.read_bytes())
+
+    def hash_slowly(place: Any) -> str:
+        if str(place) == str(sound):
+            begun.set()
+            assert go.wait(60)
+        return hash_file(place)
+
+    rows, presences = [row_of(path) | {"modified_ns": 0} for path in (sound, other)], Presences(hash_slowly)
+    with ThreadPoolExecutor(2) as pool:
+        slow = pool.submit(presences.find, rows[0])
+        assert begun.wait(60)
+        try:
+            assert pool.submit(presences.find, rows[1]).result(60) == HERE
+            assert presences.glance(rows[1]) == HERE
+            assert presences.glance(rows[0]) is None
+        finally:
+            go.set()
+        assert slow.result(60) == HERE
+
+
+def test_glance_hashes_nothing(sound: Path) -> None:
+    def refuse(place: Any) -> str:
+        raise AssertionError(place)
+
+    row, presences = row_of(sound), Presences(refuse)
+    assert presences.glance(row) == HERE
+    assert presences.glance(row | {"modified_ns": 0}) is None
+    assert presences.glance(row | {"size_bytes": 1}) == CHANGED
+    assert presences.glance(row | {"uri": str(sound) + "x"}) == GONE
 
 
 def test_file_of_other_bytes_has_changed_whatever_its_size(sound: Path) -> None:

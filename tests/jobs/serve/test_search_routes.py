@@ -1,6 +1,9 @@
 """The API answers what the commands answer, and refuses in one line."""
 
 import json
+import os
+import threading
+from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
 from typing import Any
 
@@ -10,9 +13,12 @@ import soundfile
 from starlette.testclient import TestClient
 
 import pipeline
+from jobs.serve.service import open_service
+from pipeline.audio.source import hash_file
 from pipeline.config import Config
+from pipeline.search.presence import Presences
 from tests.helpers.commands import lines, run_main
-from tests.helpers.served import BROKEN, LENGTHS_S, uri
+from tests.helpers.served import BROKEN, LENGTHS_S, make_client, uri
 
 
 def get(client: TestClient, path: str, **values: Any) -> Any:
@@ -240,3 +246,28 @@ def test_file_that_has_gone_or_changed_is_said_so(own: Config, own_client: TestC
     samples, rate = soundfile.read(flac)
     soundfile.write(flac, np.zeros_like(samples), rate)
     assert get(own_client, "file", uri=str(flac))["is_changed"] is True
+
+
+def test_questions_do_not_wait_while_files_are_hashed(own: Config) -> None:
+    begun, go = threading.Event(), threading.Event()
+
+    def hash_slowly(place: Any) -> str:
+        begun.set()
+        assert go.wait(60)
+        return hash_file(place)
+
+    service = open_service(own.into)
+    service.presences = Presences(hash_slowly)
+    client, sounds = make_client(service), [uri(own, name) for name in LENGTHS_S]
+    for path in sounds:
+        os.utime(path, ns=(1, 1))
+    with ThreadPoolExecutor(10) as threads:
+        try:
+            slow = [threads.submit(get, client, "file", uri=path) for path in sounds * 3]
+            assert begun.wait(60)
+            assert threads.submit(get, client, "query", text="a bell").result(60)["hits"]
+            assert not any(each.done() for each in slow)
+        finally:
+            go.set()
+        assert not any(each.result(60)["is_changed"] or each.result()["is_gone"] for each in slow)
+    service.workers.close()

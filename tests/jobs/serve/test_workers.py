@@ -193,7 +193,7 @@ def test_long_work_of_one_kind_does_not_hold_up_questions() -> None:
     async def check() -> None:
         long = [
             asyncio.create_task(pool.run(Client().request, lambda: go.wait(60)))
-            for pool in (pools.sounds, pools.tiles, pools.long_tiles, pools.long)
+            for pool in (pools.sounds, pools.tiles, pools.long_tiles, pools.long, pools.hashing)
             for _ in range(20)
         ]
         await asyncio.sleep(0)
