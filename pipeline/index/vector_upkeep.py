@@ -53,7 +53,8 @@ Make = Callable[[Any, Step, Callable[[], object]], None]
 
 
 class VectorUpkeep:
-    """Keeps the vector indexes of one index up to date, for one run. A table whose step has failed is left alone.
+    """Keeps the vector indexes of one index up to date, for one run. A table whose step has failed is left alone until
+    ``begin_anew``.
 
     Args:
         make: makes a step on a table; by default ``make_limited``. tick: called about once a second meanwhile.
@@ -65,6 +66,13 @@ class VectorUpkeep:
         self.done: list[Done] = []
         self.problems: dict[str, str] = {}
         """By table, one line about the trouble with its index."""
+
+    def begin_anew(self) -> None:
+        """Try the tables again that are left alone: what fails in the middle of a run, whose encoders take the memory,
+        may succeed at its end."""
+        for name in self._left_alone:
+            del self.problems[name]
+        self._left_alone.clear()
 
     def update(self, changes: Changes, *, all_rows: bool = False) -> None:
         """Build, extend or merge the index of each table that needs it; one that cannot be read is built anew. This

@@ -126,6 +126,7 @@ def index_corpus(
         progress.enter("indexing tables")
         raise_decoder(writer)
         add_pools(writer, FRAMES_TO_POOL, progress.tell)
+        vectors.begin_anew()  # the encoders have left their memory
         refresh_indexes(writer, vectors)
         progress.notes = (*progress.notes, *lost, *vectors.problems.values())
         if replaces:

@@ -4,6 +4,7 @@ import errno
 import json
 import threading
 from pathlib import Path
+from typing import Any
 
 import pytest
 
@@ -11,7 +12,9 @@ from pipeline.errors import CommitConflict, EarshotError
 from pipeline.grid import window_starts
 from pipeline.index import journal, lease, vector_index
 from pipeline.index.handle import open_index
+from pipeline.index.limited import Unfinished
 from pipeline.index.repair import restore_index
+from pipeline.index.vector_index import Step
 from pipeline.index.vector_upkeep import VectorUpkeep
 from pipeline.planning.plan import Plan
 from pipeline.run.driver import index_corpus
@@ -106,6 +109,33 @@ def test_rebuild_whose_audit_does_not_end_is_complete(
     restore_index(config.into, index.live.seq)
     assert open_index(config.into).live.tuning == tuning
     assert live(config.into) == before
+
+
+def test_build_that_fails_in_the_middle_of_a_run_is_tried_again_at_its_end(
+    corpus: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """When the encoders have left their memory."""
+    monkeypatch.setattr(vector_index, "VECTORS_TO_INDEX", 3)
+    monkeypatch.setattr(audit_index, "N_QUESTIONS", 3)
+    stages: list[str] = [""]
+    tried: list[tuple[str, str]] = []
+
+    def make(table: Any, step: Step, tick: object) -> None:
+        tried.append((stages[-1], step.name))
+        if stages[-1] == "optimizing":
+            raise Unfinished("stopped at 3.0 GB of memory")
+        make_here(table, step)
+
+    config = configure(corpus, tmp_path / "index", store={"checkpoint_rows": 1, "optimize_every": 1})
+    vectors = VectorUpkeep(make)
+    progress = index_corpus(config, lambda p: stages.append(p.stage), stages=in_place(WideEncoder()), vectors=vectors)
+    in_the_middle = [name for stage, name in tried if stage == "optimizing"]
+    assert sorted(in_the_middle) == ["clips", "pools"]  # each table once, however often the run optimizes
+    assert not [note for note in progress.notes if "memory" in note]
+    for name in ("clips", "pools"):
+        found = vector_index.read_index(open_index(config.into).live.open(name))
+        assert found is not None
+        assert found.n_unindexed == 0
 
 
 class Crash(Exception):
