@@ -15,10 +15,10 @@ IMPROBABLE = 0.1
 """Results with a smaller probability are dim: they are the best there are, and most likely wrong."""
 
 CUT = (
-    "earshot: there may be better events: very long events, or files that --where leaves out, took all that the search"
-    " looks at; --exact scans all frames"
+    "earshot: there may be better events: very long events, or files that --where leaves out, took most of what the"
+    " search looks at; --exact scans all frames"
 )
-"""Printed where a search for events ended before it was sure of the best."""
+"""Printed where a search for events had too few candidates to be as sure as usual of the best."""
 
 TIMES = {"start_s": "from", "end_s": "to", "peak_s": "peak"}
 """Columns of a table, by the fields of hits and events."""

@@ -171,7 +171,7 @@ class PoolSearch:
     ) -> None:
         self.least = max(k, LEAST_EVENTS) * max(settings.pools_per_event, LEAST_PER_EVENT)
         self.is_cut = False
-        """Whether the pages ended before all pools were taken into account."""
+        """Whether ``MAX_POOLS`` ended the pages too early, or left too few pools to compare on the last one."""
         self._pools, self._n_pools, self._query, self._scope = pools, n_pools, query, scope
         self._compared: dict[int, float] = {}
         """The scores of whole vectors, by row."""
@@ -182,16 +182,19 @@ class PoolSearch:
         n, is_last, seen = 0, most == 0, np.empty(0, np.int64)
         while not is_last:
             check_stopped()
-            n = int(min(most, COMPARED_POOLS * size * self._scope.n_searched))
+            wanted = int(COMPARED_POOLS * size * self._scope.n_searched)
+            n = min(most, wanted)
             found = self._search(n, reader.finished_audios())
             is_last = n == most or found.num_rows < n
             ranked = self._rank(self._scope.select(found))
             page = ranked if is_last else ranked.slice(0, size)
             row_ids = page["_rowid"].to_numpy()
+            is_full = found.num_rows == most < self._n_pools
+            # For a reader who stops on the page: fewer were compared for each of its pools than the recall rests on.
+            self.is_cut = is_full and n < wanted
             if (new := page.filter(pa.array(np.isin(row_ids, seen, invert=True)))).num_rows:
                 yield Page(self._to_candidates(new), new["score"][-1].as_py())
-            # Behind the page: for a reader who stops there, nothing was cut off.
-            self.is_cut = found.num_rows == most < self._n_pools
+            self.is_cut = is_full  # for a reader who is not sure at the end of the page
             seen = np.union1d(seen, row_ids)
             size *= 4
 

@@ -42,7 +42,7 @@ Found = list[tuple[Holder, EventFrames]]
 
 
 class FoundEvents(NamedTuple):
-    """``is_cut``: candidates ran out before it was sure that these are the best events."""
+    """``is_cut``: there were too few candidates to be as sure as usual that these are the best events."""
 
     events: Found
     is_cut: bool

@@ -45,8 +45,8 @@ class Event:
 class Events(list[Event]):
     """Events, best first.
 
-    ``is_cut``: candidates ran out before it was sure that these are the best: very long events or files that ``where``
-    leaves out took most of them. A search with ``exact=True`` may find more.
+    ``is_cut``: there were too few candidates to be as sure as usual that these are the best: very long events or files
+    that ``where`` leaves out took most of them. A search with ``exact=True`` may find more.
     """
 
     def __init__(self, events: Iterable[Event] = (), *, is_cut: bool = False) -> None:

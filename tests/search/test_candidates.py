@@ -367,5 +367,34 @@ def test_search_ends_with_what_it_found_at_the_largest_number_of_pools(
     assert set(name(events)) <= set(everything)
     assert 1 <= len(events) < min(40, len(everything))
     assert is_cut
-    [(events, is_cut)] = find_all_events(tables, [EventQuery(query, levels, 1)])
-    assert (len(events), is_cut) == (1, False)  # the best one is sure
+    assert ask_for_one(tables, query, levels) == (1, True)  # 800 pools should have been compared
+
+
+@pytest.mark.parametrize("max_pools", [799, 800])
+def test_search_says_that_too_few_pools_were_compared_on_the_page_where_it_ends(
+    sounds: MadeIndex, max_pools: int, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """Four for each of 200. The best event is found either way."""
+    levels = find_levels(score(sounds, query := sounds.vectors.rain), 0.2)
+    monkeypatch.setattr(candidates, "MAX_POOLS", max_pools)
+    tables = open_all(sounds.path, SearchSettings(1))
+    assert ask_for_one(tables, query, levels) == (1, max_pools < 800)
+
+
+@pytest.mark.parametrize("max_pools", [9_000, 20_000])
+def test_search_says_that_too_few_pools_of_selected_files_were_compared(
+    sounds: MadeIndex, max_pools: int, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """A twentieth of the files, not named, so that the search has to return twenty times as many pools."""
+    monkeypatch.setattr("pipeline.search.find_events.FEW_FRAMES", 0)
+    monkeypatch.setattr("pipeline.search.find_events.MAX_CHOSEN", 0)
+    monkeypatch.setattr(candidates, "MAX_POOLS", max_pools)
+    levels = find_levels(score(sounds, query := sounds.vectors.texts(1)[0]), 0.2)
+    tables = open_all(sounds.path, SearchSettings(1))
+    assert ask_for_one(tables, query, levels, "lot < 8") == (1, max_pools < tables.n_pools)
+
+
+def ask_for_one(tables: EventTables, query: Any, levels: Levels, where: str | None = None) -> tuple[int, bool]:
+    """How many events were found, and whether the search was cut."""
+    [(events, is_cut)] = find_all_events(tables, [EventQuery(query, levels, 1, where)])
+    return len(events), is_cut
