@@ -138,6 +138,13 @@ class Generation:
         return next((row["committed_at"] for row in self._rows if row["kind"] == "switch"), None)
 
     @property
+    def former_recall(self) -> float | None:
+        """The recall that was wanted of the generation before the live one; None where it was never measured. The
+        journal of the first generation says it."""
+        newest = next(self._details("switch"), {})
+        return float(get_value(newest, "recall", (int, float), self._where)) if "recall" in newest else None
+
+    @property
     def _where(self) -> str:
         return journal.table_uri(self.path, "batches")
 
@@ -236,7 +243,7 @@ def describe_generation(path: str | Path, batches: Any, index: str | None = None
 
 
 def switch(index: Handle, run_id: str, failpoint: Failpoint = lambda step: None) -> None:
-    """Make the next generation the live one, in one step.
+    """Make the next generation the live one, in one step. The recall that was wanted of the live one is noted.
 
     A live generation that is not the first gets a last row in its own journal before. So of this run and one that is
     still writing there, only one can publish.
@@ -251,10 +258,12 @@ def switch(index: Handle, run_id: str, failpoint: Failpoint = lambda step: None)
         failpoint("retire")
         _publish(index.live.path, index.live.published, run_id, "retire")
     failpoint("switch")
-    _publish(index.path, index.first.published, run_id, "switch", {"generation": index.next_number})
+    recall = index.live.tuning.wanted if index.live.tuning else index.first.former_recall
+    detail = {"generation": index.next_number} | ({} if recall is None else {"recall": recall})
+    _publish(index.path, index.first.published, run_id, "switch", detail)
 
 
-def _publish(path: str, last: Published | None, run_id: str, kind: str, detail: dict[str, int] | None = None) -> None:
+def _publish(path: str, last: Published | None, run_id: str, kind: str, detail: dict[str, float] | None = None) -> None:
     """Add a row to the journal at ``path`` that publishes the same versions as the row before it, ``last``."""
     if last is None:
         raise ValueError(f"{path}: no tables here")

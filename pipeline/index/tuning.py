@@ -1,6 +1,7 @@
 """How much the vector indexes of an index find, and the settings of search that follow: a journal row of kind ``tune``.
 
-The row publishes the versions of the row before it. A rebuilt index starts without one.
+The row publishes the versions of the row before it. A rebuilt index starts without one; the journal row of the switch
+to it has the recall that was wanted before.
 """
 
 import datetime as dt

@@ -34,10 +34,11 @@ def keep_recall(
     """Measure the recall of the tables that ``writer`` has published, if they have vector indexes and it is due.
 
     It is due at first, after growth by half, for an index that was built anew, and where more is ``wanted`` than
-    before. What was asked for once is not lowered, except by ``again``, which measures in any case.
+    before. What was asked for once is not lowered, not even by a rebuild; except by ``again``, which measures in any
+    case.
 
     Args:
-        index: the folder of the index, for messages; by default that of the tables.
+        index: the folder of the index; by default that of the tables.
         tick: called when measuring begins, and every few seconds. What it raises is raised; a failure of the audit
             itself is a note.
         note: gets a line where the recall cannot be measured, stays too low, or rests on too few answers.
@@ -49,9 +50,10 @@ def keep_recall(
     if not is_approximate(tables):
         return None
     before = tables.tuning
-    if before is not None and not again:
-        wanted = max(wanted, before.wanted)
-        if not list(find_reasons(tables, wanted)):
+    if not again:
+        asked = read_generation(tables.index).former_recall if before is None else before.wanted
+        wanted = max(wanted, asked or 0.0)
+        if before is not None and not list(find_reasons(tables, wanted)):
             return before
     ticking = _Tick(tick)
     ticking()

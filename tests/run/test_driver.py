@@ -20,6 +20,7 @@ from pipeline.planning.plan import Plan
 from pipeline.run.driver import index_corpus
 from pipeline.run.progress import Progress
 from pipeline.search import audit_index
+from pipeline.search.keep_recall import keep_index_recall
 from tests.helpers.building import make_here
 from tests.helpers.contents import live
 from tests.helpers.protocol import Died
@@ -109,6 +110,39 @@ def test_rebuild_whose_audit_does_not_end_is_complete(
     restore_index(config.into, index.live.seq)
     assert open_index(config.into).live.tuning == tuning
     assert live(config.into) == before
+
+
+def test_recall_that_was_asked_for_outlives_rebuilds(
+    corpus: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """Also one that ends before its tables are measured. Only asking for less lowers it."""
+    monkeypatch.setattr(vector_index, "VECTORS_TO_INDEX", 3)
+    monkeypatch.setattr(audit_index, "N_QUESTIONS", 3)
+    config = configure(corpus, tmp_path / "index", run={"batch_s": 12.0, "recall": 0.9})
+    vectors = VectorUpkeep(make_here)
+    index_corpus(config, stages=in_place(WideEncoder()), vectors=vectors)
+    assert find_wanted(config.into) == 0.9
+    keep_index_recall(config.into, 0.995)
+    assert find_wanted(config.into) == 0.995
+
+    def interrupt(progress: Progress) -> None:
+        if progress.stage == "measuring recall":
+            raise KeyboardInterrupt
+
+    with pytest.raises(KeyboardInterrupt):
+        index_corpus(config, interrupt, stages=in_place(WideEncoder()), rebuild=True, vectors=vectors)
+    assert find_wanted(config.into) is None
+    index_corpus(config, stages=in_place(WideEncoder()), rebuild=True, vectors=vectors)
+    assert open_index(config.into).live.path == f"{config.into}/generation-3"
+    assert find_wanted(config.into) == 0.995
+    keep_index_recall(config.into, 0.95)
+    index_corpus(config, stages=in_place(WideEncoder()), vectors=vectors)
+    assert find_wanted(config.into) == 0.95
+
+
+def find_wanted(index: str) -> float | None:
+    tuning = open_index(index).live.tuning
+    return None if tuning is None else tuning.wanted
 
 
 def test_build_that_fails_in_the_middle_of_a_run_is_tried_again_at_its_end(
