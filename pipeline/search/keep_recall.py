@@ -109,7 +109,7 @@ def explain_shortfall(command: str, measured: Measured, wanted: float, n_planned
         return f"whether `{command}` finds {wanted:.1%} of what an exact search finds cannot be told: {why}"
     return (
         f"`{command}` finds {measured.recall:.1%} ({measured.low:.1%} to {measured.high:.1%}, by {n_answers}) of what"
-        f" an exact search finds; wanted are {wanted:.1%}, and a lower end of {wanted - TOLERANCE:.1%}; `--exact` finds"
+        f" an exact search finds; wanted are {wanted:.1%}, and a lower end of {wanted - TOLERANCE:.1%}; `--exact` scans"
         " everything"
     )
 
