@@ -1,7 +1,6 @@
 """Exports over HTTP: what `earshot export` writes, as one file that is sent while it is made."""
 
 from collections.abc import Iterator
-from threading import Lock
 from typing import Annotated, Any, Literal
 from urllib.parse import quote
 
@@ -9,6 +8,7 @@ from fastapi import APIRouter, Query, Request
 from starlette.responses import Response
 
 from jobs.serve import limits
+from jobs.serve.closing import Closing
 from jobs.serve.search_routes import ERRORS, THRESHOLD, At, Exact, OneText, Threshold, Where
 from jobs.serve.service import Service
 from jobs.serve.states import State
@@ -117,23 +117,24 @@ class Pieces:
     def __init__(self, pieces: Iterator[bytes], at_least_bytes: int = 1 << 16) -> None:
         self._pieces: Any = pieces
         self._at_least_bytes = at_least_bytes
-        self._lock = Lock()
+        self._closing = Closing(self._end)
 
     def read(self) -> bytes:
         """The next ones together; empty at the end."""
-        with self._lock:
-            found = bytearray()
-            for piece in self._pieces:
+        found = bytearray()
+        with self._closing.reading() as is_open:
+            for piece in self._pieces if is_open else ():
                 found += piece
                 if len(found) >= self._at_least_bytes:
                     break
-            return bytes(found)
+        return bytes(found)
 
     def close(self) -> None:
-        with self._lock:
-            if hasattr(self._pieces, "close"):
-                self._pieces.close()
-            self._pieces = iter(())
+        self._closing.close()
+
+    def _end(self) -> None:
+        if hasattr(self._pieces, "close"):
+            self._pieces.close()
 
 
 def choose_form(form: str, queries: list[str] | None) -> str:

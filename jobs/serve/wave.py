@@ -10,13 +10,14 @@ import struct
 from collections.abc import Callable, Iterator
 from dataclasses import dataclass
 from itertools import chain
-from threading import Lock
 from typing import Any, Protocol
 
 import numpy as np
 import numpy.typing as npt
 
+from jobs.serve.closing import Closing
 from pipeline.errors import FileFailure
+from pipeline.search.stopping import until_stopped
 
 Samples = npt.NDArray[np.float32]
 
@@ -102,7 +103,7 @@ class WaveStream:
     """The bytes ``first`` .. ``stop - 1`` of a file, piece by piece. Another thread may close it at any time."""
 
     def __init__(self, wave: Wave, open_excerpt: OpenExcerpt, first: int, stop: int) -> None:
-        self._wave, self._lock = wave, Lock()
+        self._wave, self._closing = wave, Closing(self._end)
         self._left = stop - first
         header = wave.header[first:stop]
         self._pieces: Iterator[bytes] = iter([header]) if header else iter([])
@@ -125,8 +126,8 @@ class WaveStream:
 
     def read(self) -> bytes:
         """The next piece; empty at the end. What the recording lacks of its stated length is silence."""
-        with self._lock:
-            if self._left <= 0:
+        with self._closing.reading() as is_open:
+            if not is_open or self._left <= 0:
                 return b""
             piece = next(self._pieces, None)
             piece = bytes(min(self._left, 1 << 16)) if piece is None else piece[: self._left]
@@ -134,10 +135,11 @@ class WaveStream:
             return piece
 
     def close(self) -> None:
-        with self._lock:
-            self._left = 0
-            if self._excerpt is not None:
-                self._excerpt.close()
+        self._closing.close()
+
+    def _end(self) -> None:
+        if self._excerpt is not None:
+            self._excerpt.close()
 
     def _join(self, header: bytes, samples: Iterator[Samples]) -> Iterator[bytes]:
         if header:
@@ -157,7 +159,7 @@ def open_samples(wave: Wave, open_excerpt: OpenExcerpt, begin: int, end: int) ->
     first = max(0, wanted - margin)
     stop = min(wave.first + wave.n_native, wave.first + end * wave.step) + margin
     excerpt = open_excerpt(first / wave.native_rate_hz, stop / wave.native_rate_hz)
-    blocks = excerpt.blocks()
+    blocks = until_stopped(excerpt.blocks())
     if wave.step > 1:
         blocks = decimate(blocks, wave.step, wanted - first, end - begin)
     return excerpt, blocks

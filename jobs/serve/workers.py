@@ -82,9 +82,13 @@ class Pool:
                 if close is not None:
                     working.add_done_callback(partial(_close, close))
 
-    async def compute(self, work: Callable[[], T]) -> T:
-        """The result of ``work``, for a request that was let in before and watches over its client itself."""
-        return await asyncio.wrap_future(self._threads.submit(_guard, work, threading.Event()))
+    async def compute(self, work: Callable[[], T], stop: threading.Event) -> T:
+        """The result of ``work``, for a request that was let in before and watches over its client itself.
+
+        Args:
+            stop: set by the request once nobody waits, which ends the work at its next step.
+        """
+        return await asyncio.wrap_future(self._threads.submit(_guard, work, stop))
 
     def submit(self, work: Callable[[], object]) -> None:
         """Have something done that nobody waits for."""

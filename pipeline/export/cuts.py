@@ -19,6 +19,7 @@ from pipeline.errors import FileFailure
 from pipeline.export.labels import Label, find_recording
 from pipeline.export.names import make_safe, make_slug
 from pipeline.export.texts import csv_lines, encode_lines
+from pipeline.search.stopping import until_stopped
 
 MANIFEST = "manifest.csv"
 
@@ -119,7 +120,7 @@ def _write(file: BinaryIO, cut: Cut, container: Container, open_sound: OpenSound
         raise FileFailure("read", "vanished", GONE)
     with open_sound(cut.label, cut.start_s, cut.end_s) as sound:
         rate_hz, channels = sound.sample_rate_hz, sound.channels
-        n_samples = write_sound(file, sound.blocks(), rate_hz, channels, container)
+        n_samples = write_sound(file, until_stopped(sound.blocks()), rate_hz, channels, container)
         is_approximate = sound.is_approximate
     if not n_samples:
         raise FileFailure("decode", "out_of_range", f"nothing from {cut.start_s:.3f} s on")
@@ -150,7 +151,7 @@ def cut_files(
     """
     cuts = plan_cuts(labels, container, padding_s)
     all_values: list[Mapping[str, Any]] = []
-    for cut in cuts:
+    for cut in until_stopped(cuts):
         with made(cut, container, open_sound) as (pieces, values):
             all_values.append(values)
             if pieces is None:

@@ -21,6 +21,7 @@ from pipeline.grid import HOP_SAMPLES, SAMPLE_RATE_HZ, span_to_frames
 from pipeline.index import tables
 from pipeline.index.journal import Published
 from pipeline.index.tables import indexed_files, quote, to_matrix
+from pipeline.search.stopping import until_stopped
 
 Table = Literal["clips", "frames"]
 Precision = Literal["float32", "float16"]
@@ -158,9 +159,8 @@ class VectorTable:
         """
         columns = [*COLUMNS[self.name], *self.metadata, "vector"]
         key = "file_id" if self.name == "clips" else "audio_id"
-        for batch in self.rows.get_fragments()[number].to_batches(
-            columns=[name for name in columns if name in self.rows.schema.names], **READ
-        ):
+        stored = [name for name in columns if name in self.rows.schema.names]
+        for batch in until_stopped(self.rows.get_fragments()[number].to_batches(columns=stored, **READ)):
             kept = batch if ids is None else batch.filter(pc.is_in(batch[key], ids))
             if kept.num_rows:
                 yield self._finish(kept, self.columns, {})
@@ -194,7 +194,7 @@ class VectorTable:
 
     def read_labels(self, labels: Iterable[Label], missing: list[Label]) -> Iterator[pa.RecordBatch]:
         """The rows of each label in turn; labels without any are added to ``missing``."""
-        for label in labels:
+        for label in until_stopped(labels):
             n_rows = 0
             key = label.file_id if self.name == "clips" else label.audio_id
             for batch in self.read_label(label) if key else ():

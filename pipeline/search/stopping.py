@@ -1,10 +1,10 @@
 """Lets a question end early: whoever asks may say, while it is being answered, that nobody waits for the answer.
 
-Searches look between two steps: a page of candidates, a block of frames, some windows of a sound. A step itself, such
-as one search by the engine, comes to its end.
+Searches look between two steps: a page of candidates, a block of frames, some windows of a sound. Exports and sounds
+that are played look between blocks. A step itself, such as one search by the engine, comes to its end.
 """
 
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Iterable, Iterator
 from contextlib import contextmanager
 from contextvars import ContextVar
 from typing import TypeVar
@@ -41,6 +41,13 @@ def check_stopped() -> None:
     """Raises ``Stopped`` if nobody waits for the answer any more."""
     if _is_stopped.get()():
         raise Stopped
+
+
+def until_stopped(items: Iterable[T]) -> Iterator[T]:
+    """The items, and ``Stopped`` instead of the next one once nobody waits for the answer any more."""
+    for item in items:
+        check_stopped()
+        yield item
 
 
 def carried(work: Callable[[T], R]) -> Callable[[T], R]:

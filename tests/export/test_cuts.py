@@ -1,11 +1,13 @@
 """Cut audio: the samples of each span, names that sort, a manifest; an interrupted export goes on."""
 
 import io
-from contextlib import AbstractContextManager
+from collections.abc import Iterator
+from contextlib import AbstractContextManager, nullcontext
 from pathlib import Path
 from typing import Any
 
 import numpy as np
+import numpy.typing as npt
 import pandas as pd
 import pytest
 import soundfile
@@ -18,6 +20,7 @@ from pipeline.export.folder import STATE, Folder
 from pipeline.export.hits_file import read_hits
 from pipeline.export.labels import Label
 from pipeline.export.recordings import open_as_is
+from pipeline.search.stopping import Stopped, stopping
 from tests.helpers.exports import RATE_HZ, die_at_every_step, find_tapes, list_steps, open_tape, read_folder
 
 LABELS = [
@@ -43,6 +46,22 @@ def test_names_sort_in_the_order_of_the_labels_and_say_what_they_are() -> None:
     assert len(set(names)) == len(LABELS)
     many = [cut.name for cut in plan_cuts(LABELS * 2_000, "wav")]
     assert many == sorted(many)
+
+
+def test_long_cut_ends_between_blocks_once_nobody_waits() -> None:
+    n_read = list[int]()
+
+    class Long:
+        sample_rate_hz, channels, is_approximate = RATE_HZ, 1, False
+
+        def blocks(self) -> Iterator[npt.NDArray[np.float32]]:
+            for number in range(1_000):
+                n_read.append(number)
+                yield np.zeros((100, 1), np.float32)
+
+    with pytest.raises(Stopped), stopping(lambda: len(n_read) == 5):
+        list(cut_files(LABELS[:1], "wav", lambda *_: nullcontext(Long())))
+    assert len(n_read) == 5
 
 
 @pytest.mark.parametrize("container", ["wav", "flac"])

@@ -13,7 +13,7 @@ from pipeline.search.event_tables import EventTables
 from pipeline.search.events import Levels
 from pipeline.search.find_events import find_events
 from pipeline.search.query_vectors import WINDOWS_AT_ONCE
-from pipeline.search.stopping import Stopped, carried, check_stopped, stopping
+from pipeline.search.stopping import Stopped, carried, check_stopped, stopping, until_stopped
 from pipeline.search.tables import open_table
 from tests.helpers.ears import Ear, open_with
 from tests.helpers.ears import index as index
@@ -28,6 +28,14 @@ def test_nothing_stops_unless_it_is_told() -> None:
     with pytest.raises(Stopped), stopping(lambda: True):
         check_stopped()
     check_stopped()
+
+
+def test_items_end_once_nobody_waits() -> None:
+    seen = list[int]()
+    assert list(until_stopped(range(3))) == [0, 1, 2]
+    with pytest.raises(Stopped), stopping(lambda: len(seen) == 2):
+        list(map(seen.append, until_stopped(range(5))))
+    assert seen == [0, 1]
 
 
 def test_other_threads_are_told_only_by_what_is_carried_to_them() -> None:

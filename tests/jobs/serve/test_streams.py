@@ -2,12 +2,15 @@
 
 import asyncio
 import threading
+import time
 from typing import Any
 
 from starlette.requests import Request
 
+from jobs.serve.closing import Closing
 from jobs.serve.streams import SourceResponse
 from jobs.serve.workers import Pool
+from pipeline.search.stopping import check_stopped
 
 SCOPE: dict[str, Any] = {"type": "http", "method": "GET", "headers": [], "asgi": {"spec_version": "2.3"}}
 
@@ -71,3 +74,46 @@ def test_source_is_closed_if_the_client_has_gone_before_the_first_piece() -> Non
     source = Pieces(1_000)
     answer(source, n_taken=0)
     assert source.n_read < 10
+
+
+def test_thread_is_free_once_a_client_has_left_during_a_long_read() -> None:
+    begun, closed, gone = threading.Event(), threading.Event(), asyncio.Event()
+
+    class Endless:
+        """A source whose first piece takes for ever, unless it is told that nobody waits."""
+
+        def __init__(self) -> None:
+            self._closing = Closing(closed.set)
+
+        def read(self) -> bytes:
+            with self._closing.reading():
+                while True:
+                    begun.set()
+                    check_stopped()
+                    time.sleep(0.001)
+
+        def close(self) -> None:
+            self._closing.close()
+
+    async def receive() -> Any:
+        await gone.wait()
+        return {"type": "http.disconnect"}
+
+    async def stay() -> Any:
+        await asyncio.Event().wait()
+
+    async def send(message: Any) -> None:
+        pass
+
+    async def ask() -> None:
+        pool = Pool("tests", 1)
+        response = SourceResponse(Request(SCOPE, receive), pool, Endless(), {})
+        sending = asyncio.create_task(response(SCOPE, receive, send))
+        assert await asyncio.to_thread(begun.wait, 60)
+        gone.set()
+        await sending
+        assert await asyncio.wait_for(pool.run(Request(SCOPE, stay), lambda: 7), 60) == 7
+        assert await asyncio.to_thread(closed.wait, 60)
+        pool.close()
+
+    asyncio.run(ask())
