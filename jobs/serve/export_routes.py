@@ -1,6 +1,7 @@
 """Exports over HTTP: what `earshot export` writes, as one file that is sent while it is made."""
 
 from collections.abc import Iterator
+from contextlib import ExitStack
 from typing import Annotated, Any, Literal
 from urllib.parse import quote
 
@@ -84,17 +85,20 @@ def make_export_router(service: Service) -> APIRouter:
         if asked.is_of_all:
             raise UsageError("nothing to export: give query, locate or marks")
 
-        def begin(state: State) -> tuple[dict[str, str], Pieces, bytes]:
-            """The headers, and the stream with its first piece: what is wrong from the beginning is an error, and no
-            broken file."""
+        def begin(state: State) -> tuple[dict[str, str], Pieces]:
+            """The headers and the pieces, of which the first ones are read: what is wrong from the beginning is an
+            error, and no broken file."""
             answer = exports.find_labels(state.index, asked)
             stream = exports.to_stream(state.index, asked, answer.labels)
             pieces = Pieces(stream.pieces)
-            return describe(stream, is_cut=answer.is_cut), pieces, pieces.read()
+            pieces.read_ahead()
+            return describe(stream, is_cut=answer.is_cut), pieces
 
         pool = service.workers.long
-        headers, pieces, first = await service.ask(request, at, begin, pool, close=lambda begun: begun[1].close())
-        return SourceResponse(request, pool, pieces, headers, first)
+        with ExitStack() as held:
+            held.enter_context(service.exports_sent.hold())
+            headers, pieces = await service.ask(request, at, begin, pool, close=lambda begun: begun[1].close())
+            return SourceResponse(request, pool, pieces, headers, held.pop_all())
 
     return router
 
@@ -118,16 +122,22 @@ class Pieces:
         self._pieces: Any = pieces
         self._at_least_bytes = at_least_bytes
         self._closing = Closing(self._end)
+        self._ahead = b""
+
+    def read_ahead(self) -> None:
+        """Read the next ones now, for the ``read`` that follows."""
+        self._ahead = self.read()
 
     def read(self) -> bytes:
         """The next ones together; empty at the end."""
-        found = bytearray()
         with self._closing.reading() as is_open:
-            for piece in self._pieces if is_open else ():
-                found += piece
-                if len(found) >= self._at_least_bytes:
-                    break
-        return bytes(found)
+            found, self._ahead = bytearray(self._ahead), b""
+            if is_open and not found:
+                for piece in self._pieces:
+                    found += piece
+                    if len(found) >= self._at_least_bytes:
+                        break
+            return bytes(found) if is_open else b""
 
     def close(self) -> None:
         self._closing.close()

@@ -36,6 +36,9 @@ MAX_ANSWER_S = ANSWER_S
 MAX_BODY_S = 600.0
 """What a request sends has to arrive within this time: 200 MB at 0.3 MB a second."""
 
+MAX_TAKE_S = 300.0
+"""A client has to take each piece of what it is sent, of 64 kB or some more, within this time."""
+
 # --- bytes ------------------------------------------------------------------------------------------------------------
 
 MAX_UPLOAD_BYTES, MAX_UPLOADS_BYTES = MAX_SENT_BYTES, 1_000_000_000
@@ -51,3 +54,6 @@ MAX_FIELD_BYTES, MAX_PARTS, MAX_HEAD_BYTES = 100_000, 20, 8_192
 
 MAX_WAITING = 500
 """Requests that wait in one pool of threads. Further ones are refused, so that memory stays bounded."""
+
+MAX_SOUNDS, MAX_EXPORTS = 200, 20
+"""Sounds and exports that are being sent. Each keeps a file open, an export a cut of up to 64 MB in memory, too."""

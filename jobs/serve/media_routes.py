@@ -1,5 +1,6 @@
 """Recordings over HTTP: heard as WAV files, of which any part can be asked for, and seen as scores."""
 
+from contextlib import ExitStack
 from typing import Annotated, Any
 
 from fastapi import APIRouter, Query, Request
@@ -53,17 +54,20 @@ def make_media_router(service: Service) -> APIRouter:
         if part:
             headers["Content-Range"] = f"bytes {first}-{stop - 1}/{wave.n_bytes}"
         headers["Content-Length"] = str(stop - first)
-        stream = await pool.run(
-            request, lambda: WaveStream(wave, sounds.open(file), first, stop), close=WaveStream.close
-        )
-        if stream.is_approximate:
-            headers["X-Earshot-Approximate"] = "1"
-        headers["Content-Type"] = "audio/wav"
-        if request.method == "HEAD":
-            pool.submit(stream.close)
-            return Response(status_code=206 if part else 200, headers=headers)
-        answer = SourceResponse(request, pool, stream, headers)
-        answer.status_code = 206 if part else 200
+        with ExitStack() as held:
+            held.enter_context(service.sounds_sent.hold())
+            stream = await pool.run(
+                request, lambda: WaveStream(wave, sounds.open(file), first, stop), close=WaveStream.close
+            )
+            if stream.is_approximate:
+                headers["X-Earshot-Approximate"] = "1"
+            headers["Content-Type"] = "audio/wav"
+            status = 206 if part else 200
+            if request.method == "HEAD":
+                pool.submit(stream.close)
+                return Response(status_code=status, headers=headers)
+            answer = SourceResponse(request, pool, stream, headers, held.pop_all())
+        answer.status_code = status
         return answer
 
     @router.get(

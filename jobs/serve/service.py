@@ -13,6 +13,7 @@ from jobs.serve.models import SharedModels
 from jobs.serve.room import Room
 from jobs.serve.sounds import Sounds
 from jobs.serve.states import State, StateGone, States
+from jobs.serve.streams import Sending
 from jobs.serve.workers import Pool, Workers
 from pipeline.audio.excerpt import open_excerpt
 from pipeline.encoder.checkpoint import ModelIdentity
@@ -36,6 +37,8 @@ class Service:
     sounds: Sounds = field(default_factory=lambda: Sounds(open_excerpt))
     uploads: Room = field(default_factory=lambda: Room("sounds", limits.MAX_UPLOADS_BYTES))
     bodies: Room = field(default_factory=lambda: Room("JSON bodies", limits.MAX_BODIES_BYTES))
+    sounds_sent: Sending = field(default_factory=lambda: Sending("sounds", limits.MAX_SOUNDS))
+    exports_sent: Sending = field(default_factory=lambda: Sending("exports", limits.MAX_EXPORTS))
 
     async def ask(
         self,

@@ -1,14 +1,17 @@
 """Answers that are sent piece by piece while they are made, and end as soon as their client has gone."""
 
+import asyncio
 import threading
-from collections.abc import AsyncIterator, Mapping
+from collections.abc import AsyncIterator, Iterator, Mapping
+from contextlib import ExitStack, contextmanager
 from typing import Protocol
 
 from starlette.requests import Request
 from starlette.responses import StreamingResponse
-from starlette.types import Receive, Scope, Send
+from starlette.types import Message, Receive, Scope, Send
 
-from jobs.serve.workers import Pool
+from jobs.serve import limits
+from jobs.serve.workers import Busy, Pool
 
 
 class Source(Protocol):
@@ -21,31 +24,72 @@ class Source(Protocol):
     def close(self) -> None: ...
 
 
+class Sending:
+    """The answers of one kind that are being sent. It belongs to the thread of the event loop.
+
+    Args:
+        kind: for messages. most: so many at once, so that memory stays bounded.
+    """
+
+    def __init__(self, kind: str, most: int) -> None:
+        self._kind, self._most = kind, most
+        self.n_open = 0
+
+    @contextmanager
+    def hold(self) -> Iterator[None]:
+        """One answer, until the end of the context.
+
+        Raises:
+            Busy: too many are being sent.
+        """
+        if self.n_open >= self._most:
+            raise Busy(f"{self.n_open} {self._kind} are being sent already: try again later")
+        self.n_open += 1
+        try:
+            yield
+        finally:
+            self.n_open -= 1
+
+
+class NotTaken(Exception):
+    """A client does not take what it is sent."""
+
+
 class SourceResponse(StreamingResponse):
     """The bytes of a source, which is closed in any case: also if the client has gone before the first one is sent.
 
+    A client that does not take a piece within ``limits.MAX_TAKE_S`` loses the connection.
+
     Args:
-        request: whose client takes the bytes. pool: whose threads read and close. first: sent before what is read.
+        request: whose client takes the bytes. pool: whose threads read and close. held: closed at the end.
     """
 
     def __init__(
-        self, request: Request, pool: Pool, source: Source, headers: Mapping[str, str], first: bytes = b""
+        self, request: Request, pool: Pool, source: Source, headers: Mapping[str, str], held: ExitStack
     ) -> None:
-        self._request, self._pool, self._source, self._first = request, pool, source, first
+        self._request, self._pool, self._source, self._held = request, pool, source, held
         self._is_over = threading.Event()
-        super().__init__(self._send(), headers=headers)
+        super().__init__(self._read(), headers=headers)
 
     async def __call__(self, scope: Scope, receive: Receive, send: Send) -> None:
+        async def send_in_time(message: Message) -> None:
+            try:
+                async with asyncio.timeout(limits.MAX_TAKE_S):
+                    await send(message)
+            except TimeoutError:
+                raise NotTaken from None
+
         try:
-            await super().__call__(scope, receive, send)
+            await super().__call__(scope, receive, send_in_time)
+        except NotTaken:
+            return  # the web server closes the connection of an answer that is not complete
         finally:
             self._is_over.set()  # a read that runs ends at its next step, and its thread is free
             self._pool.submit(self._source.close)
+            self._held.close()
 
-    async def _send(self) -> AsyncIterator[bytes]:
-        piece = self._first or await self._pool.compute(self._source.read, self._is_over)
-        while piece:
+    async def _read(self) -> AsyncIterator[bytes]:
+        while piece := await self._pool.compute(self._source.read, self._is_over):
             yield piece
             if await self._request.is_disconnected():
                 return
-            piece = await self._pool.compute(self._source.read, self._is_over)

@@ -117,6 +117,10 @@ def test_wrong_export_is_one_line(values: dict[str, Any], client: TestClient, co
 def test_pieces_are_sent_together_and_end_when_closed() -> None:
     pieces = Pieces(iter([b"ab"] * 10), at_least_bytes=5)
     assert pieces.read() == b"ababab"
+    pieces.read_ahead()
+    assert [pieces.read(), pieces.read(), pieces.read()] == [b"ababab", b"ababab", b"ab"]
+    pieces = Pieces(iter([b"ab"] * 10), at_least_bytes=5)
+    pieces.read_ahead()
     pieces.close()
     assert pieces.read() == b""
     assert Pieces(iter([])).read() == b""

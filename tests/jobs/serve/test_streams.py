@@ -3,16 +3,23 @@
 import asyncio
 import threading
 import time
+from contextlib import ExitStack
 from typing import Any
 
+import pytest
 from starlette.requests import Request
 
+from jobs.serve import limits
 from jobs.serve.closing import Closing
-from jobs.serve.streams import SourceResponse
-from jobs.serve.workers import Pool
+from jobs.serve.streams import Sending, SourceResponse
+from jobs.serve.workers import Busy, Pool
 from pipeline.search.stopping import check_stopped
 
 SCOPE: dict[str, Any] = {"type": "http", "method": "GET", "headers": [], "asgi": {"spec_version": "2.3"}}
+
+
+async def wait_for_ever(_: Any = None) -> Any:
+    await asyncio.Event().wait()
 
 
 class Pieces:
@@ -31,7 +38,7 @@ class Pieces:
         self.closed.set()
 
 
-def answer(source: Pieces, n_taken: int | None = None, first: bytes = b"") -> bytes:
+def answer(source: Pieces, n_taken: int | None = None) -> bytes:
     """What a client gets, who leaves after so many pieces; None: who stays."""
     sent, gone = list[bytes](), asyncio.Event()
     if n_taken == 0:
@@ -48,9 +55,13 @@ def answer(source: Pieces, n_taken: int | None = None, first: bytes = b"") -> by
             gone.set()
 
     async def ask() -> None:
-        pool = Pool("tests", 1)
-        response = SourceResponse(Request(SCOPE, receive), pool, source, {"X-Name": "x"}, first)
+        pool, sending = Pool("tests", 1), Sending("tests", 1)
+        with ExitStack() as held:
+            held.enter_context(sending.hold())
+            response = SourceResponse(Request(SCOPE, receive), pool, source, {"X-Name": "x"}, held.pop_all())
+        assert sending.n_open == 1
         await response(SCOPE, receive, send)
+        assert sending.n_open == 0
         assert await asyncio.to_thread(source.closed.wait, 60)
         pool.close()
 
@@ -60,7 +71,7 @@ def answer(source: Pieces, n_taken: int | None = None, first: bytes = b"") -> by
 
 def test_client_that_stays_gets_all() -> None:
     source = Pieces(3)
-    assert answer(source, first=b"first ") == b"first piece piece piece "
+    assert answer(source) == b"piece piece piece "
     assert source.n_read == 4
 
 
@@ -99,21 +110,45 @@ def test_thread_is_free_once_a_client_has_left_during_a_long_read() -> None:
         await gone.wait()
         return {"type": "http.disconnect"}
 
-    async def stay() -> Any:
-        await asyncio.Event().wait()
-
     async def send(message: Any) -> None:
         pass
 
     async def ask() -> None:
         pool = Pool("tests", 1)
-        response = SourceResponse(Request(SCOPE, receive), pool, Endless(), {})
+        response = SourceResponse(Request(SCOPE, receive), pool, Endless(), {}, ExitStack())
         sending = asyncio.create_task(response(SCOPE, receive, send))
         assert await asyncio.to_thread(begun.wait, 60)
         gone.set()
         await sending
-        assert await asyncio.wait_for(pool.run(Request(SCOPE, stay), lambda: 7), 60) == 7
+        assert await asyncio.wait_for(pool.run(Request(SCOPE, wait_for_ever), lambda: 7), 60) == 7
         assert await asyncio.to_thread(closed.wait, 60)
         pool.close()
 
     asyncio.run(ask())
+
+
+def test_client_that_takes_nothing_is_given_up(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(limits, "MAX_TAKE_S", 0.05)
+    source, sending = Pieces(1_000), Sending("tests", 1)
+
+    async def ask() -> None:
+        pool = Pool("tests", 1)
+        with ExitStack() as held:
+            held.enter_context(sending.hold())
+            response = SourceResponse(Request(SCOPE, wait_for_ever), pool, source, {}, held.pop_all())
+        await asyncio.wait_for(response(SCOPE, wait_for_ever, wait_for_ever), 60)
+        assert await asyncio.to_thread(source.closed.wait, 60)
+        pool.close()
+
+    asyncio.run(ask())
+    assert sending.n_open == 0
+
+
+def test_too_many_answers_that_are_sent_are_refused() -> None:
+    sending = Sending("sounds", 2)
+    with sending.hold():
+        with sending.hold(), pytest.raises(Busy, match="2 sounds are being sent already"), sending.hold():
+            pass
+        with sending.hold():
+            assert sending.n_open == 2
+    assert sending.n_open == 0
