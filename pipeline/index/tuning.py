@@ -6,6 +6,7 @@ to it has the recall that was wanted before.
 
 import datetime as dt
 import hashlib
+import itertools
 from collections.abc import Iterator
 from dataclasses import asdict, dataclass, field
 from typing import TYPE_CHECKING, Any
@@ -22,7 +23,8 @@ COMMANDS = {"pools": ("locate",), "clips": ("query", "similar")}
 """The tables that may have a vector index, and the commands that search them."""
 
 GROWTH = 0.5
-"""A recall that was measured with fewer rows holds until the table has grown by this share."""
+"""A recall holds until the table has grown by this share, or until as many rows were written in the place of others:
+new sounds may be unlike those that it was measured on."""
 
 
 @dataclass(frozen=True)
@@ -126,10 +128,21 @@ def find_reasons(tables: "Generation", wanted: float) -> Iterator[str]:
             yield f"`{commands[0]}` was exact then"
         elif not tuning.is_about(name, trained):
             yield f"the vector index of `{name}` is another one than was measured"
+    written = _count_written(tables)
     for name, before in (("clips", tuning.n_clips), ("frames", tuning.n_frames)):
         now = tables.open(name).count_rows()
         if now > (1 + GROWTH) * before:
             yield f"`{name}` has grown from {before:,} to {now:,} rows"
+        elif written[name] > GROWTH * before:
+            yield f"{written[name]:,} rows of `{name}` were written since, and it had {before:,}"
+
+
+def _count_written(tables: "Generation") -> dict[str, int]:
+    """By table, the rows that batches have written since the newest measurement; new metadata aside."""
+    rows = journal.read_journal(tables.path).select(["kind", "n_clips", "n_frames"]).to_pylist()
+    since = itertools.takewhile(lambda row: row["kind"] != "tune", reversed(rows))
+    batches = [row for row in since if row["kind"] == "index"]
+    return {name: sum(row[f"n_{name}"] for row in batches) for name in ("clips", "frames")}
 
 
 def is_approximate(tables: "Generation") -> bool:

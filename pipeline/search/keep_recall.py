@@ -33,9 +33,9 @@ def keep_recall(
 ) -> Tuning | None:
     """Measure the recall of the tables that ``writer`` has published, if they have vector indexes and it is due.
 
-    It is due at first, after growth by half, for an index that was built anew, and where more is ``wanted`` than
-    before. What was asked for once is not lowered, not even by a rebuild; except by ``again``, which measures in any
-    case.
+    It is due at first, after growth by half or a turnover of half of the rows, for an index that was built anew, and
+    where more is ``wanted`` than before. What was asked for once is not lowered, not even by a rebuild; except by
+    ``again``, which measures in any case.
 
     Args:
         index: the folder of the index; by default that of the tables.

@@ -1,7 +1,7 @@
 """Indexes with many clips, written straight through the store, and a check that a vector index covers each row once."""
 
 from pathlib import Path
-from typing import Any
+from typing import Any, Literal
 
 import numpy as np
 import pyarrow as pa
@@ -32,7 +32,13 @@ class ClipTable:
         """By clip, its vector."""
         self._n_runs = 0
 
-    def commit(self, writer: Writer, put: dict[str, int], delete: tuple[str, ...] = ()) -> None:
+    def commit(
+        self,
+        writer: Writer,
+        put: dict[str, int],
+        delete: tuple[str, ...] = (),
+        kind: Literal["index", "metadata"] = "index",
+    ) -> None:
         """Write files with so many clips each, in the place of those that had their names, and delete others."""
         former = [self.rows[uri] for uri in (*put, *delete) if uri in self.rows]
         rows, clips = [deleted_row(self.rows.pop(uri)) for uri in delete], list[pa.Table]()
@@ -51,7 +57,7 @@ class ClipTable:
         table = pa.concat_tables([_clips(rows[0], [], np.zeros((0, 8), np.float16)), *clips])
         batch_id = schema.make_batch_id(writer.run_id, writer.published.seq)
         drop = frozenset(row["file_id"] for row in former)
-        writer.commit([Batch(batch_id, files_table(rows), table, drop_files=drop)])
+        writer.commit([Batch(batch_id, files_table(rows), table, drop_files=drop, kind=kind)])
 
     def run(self, put: dict[str, int], delete: tuple[str, ...] = (), vectors: VectorUpkeep | None = None) -> None:
         self._n_runs += 1

@@ -16,6 +16,7 @@ from pipeline.index.repair import restore_index
 from pipeline.index.search_settings import SearchSettings
 from pipeline.index.tuning import find_reasons, find_settings, is_approximate, parse_tuning, read_trained
 from pipeline.index.vector_index import read_index
+from pipeline.index.writer import Writer
 from tests.helpers.damage import fail_as_engine
 from tests.helpers.tables import draw_vectors, write_index
 from tests.helpers.tuning import TUNING, add_vector_index, measure_here, publish_tuning
@@ -91,6 +92,22 @@ def test_recall_is_due_at_first_after_growth_and_where_more_is_wanted(index: str
     assert find(index) == ["`query` was exact then"]
     publish_tuning(index, replace(measure_here(index), n_frames=500))
     assert find(index) == ["`frames` has grown from 500 to 900 rows"]
+
+
+def test_recall_is_due_where_new_rows_have_taken_the_place_of_half(tmp_path: Path) -> None:
+    path = str(tmp_path / "index")
+    table = ClipTable(path)
+    table.run({f"/{n}.wav": 100 for n in range(4)})
+    add_vector_index(path, n_partitions=4)
+    publish_tuning(path, measure_here(path))
+    table.commit(Writer(path, "2" * 32), {f"/{n}.wav": 100 for n in (2, 3)}, kind="metadata")  # no new sounds
+    for n in range(2):
+        table.run({f"/new-{n}.wav": 100}, (f"/{n}.wav",))
+        assert find(path) == []
+    table.run({"/2.wav": 1})
+    assert find(path) == ["201 rows of `clips` were written since, and it had 400"]
+    publish_tuning(path, measure_here(path))
+    assert find(path) == []
 
 
 ANOTHER = ["the vector index of `clips` is another one than was measured"]
