@@ -23,7 +23,7 @@ ROWS_TO_SPREAD = 1_000_000
 """From this many rows on, a cluster of several nodes builds an index. One machine needs a minute for so many."""
 
 SHARD_BYTES = 2 * 10**9
-"""What the worker of a shard may need: Ray is asked for it."""
+"""What the worker of a shard may need. Ray sets so much aside for it, but does not stop one that takes more."""
 
 PATIENCE_S = 60.0
 """A build ends where no node could run one of its tasks for so long: nodes of a cluster may leave and come back."""
