@@ -6,6 +6,7 @@
   or as a bearer token. It is compared in constant time, and never logged: there is no log of requests.
 - What changes something has to come from the page itself, or from a program that sends no Origin. No other site may
   read answers: no CORS header is ever sent.
+- No other page, not even one of another port of this machine, has the API work for it, as by an image or a frame.
 - The page runs its own scripts only, none inline.
 """
 
@@ -41,6 +42,8 @@ HEADERS = {
 
 SAFE_METHODS = ("GET", "HEAD", "OPTIONS")
 BODIES = ("application/json", "multipart/form-data")
+OWN_SITES = ("same-origin", "none")
+"""What browsers say of the page's own requests, and of what the user opens directly."""
 
 _HOST = re.compile(r"(?:\[([0-9A-Fa-f:.]+)\]|([^:/@\s\[\]]+))(?::\d{1,5})?")
 
@@ -157,17 +160,21 @@ def _lead_to(address: str, came_from: str) -> Response:
 
     After a link of another site, browsers send no such cookie with a redirect, but do with what a page leads to.
     """
-    if came_from in ("none", "same-origin"):
+    if came_from in OWN_SITES:
         return RedirectResponse(address, status_code=303)
     return HTMLResponse(f'<!doctype html><meta http-equiv="refresh" content="0; url={escape(address)}">')
 
 
 def _check_site(scope: Scope, headers: Headers) -> Response | None:
-    """Refuse work for another site's page, which could not read the answer. Its links may lead here."""
-    is_link = headers.get("sec-fetch-mode") == "navigate"
-    if scope["path"].startswith("/api/") and headers.get("sec-fetch-site") == "cross-site" and not is_link:
-        return refuse(403, "only the server's own page may ask this")
-    return None
+    """Refuse work for another page, which could not read the answer. Its links may lead here.
+
+    A page of another port of this machine is another one, too: browsers call it ``same-site``. Programs say nothing.
+    """
+    if not scope["path"].startswith("/api/") or headers.get("sec-fetch-site", "none") in OWN_SITES:
+        return None
+    if headers.get("sec-fetch-mode") == "navigate" and headers.get("sec-fetch-dest") == "document":
+        return None  # followed by the user: frames and embedded objects have other destinations
+    return refuse(403, "only the server's own page may ask this")
 
 
 def _check_origin(headers: Headers, host: str) -> Response | None:
@@ -175,7 +182,7 @@ def _check_origin(headers: Headers, host: str) -> Response | None:
     origin = headers.get("origin")
     if origin is not None and origin.lower() not in (f"http://{host}".lower(), f"https://{host}".lower()):
         return refuse(403, "only the server's own page may send this")
-    if headers.get("sec-fetch-site", "none") not in ("same-origin", "none"):
+    if headers.get("sec-fetch-site", "none") not in OWN_SITES:
         return refuse(403, "only the server's own page may send this")
     has_body = headers.get("content-length", "0") != "0" or "transfer-encoding" in headers
     kind = headers.get("content-type", "").partition(";")[0].strip().lower()

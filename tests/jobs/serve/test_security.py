@@ -168,18 +168,28 @@ def test_only_the_own_page_changes_something(headers: dict[str, str], status: in
 
 
 @pytest.mark.parametrize(
-    ("site", "mode", "status"),
+    ("site", "mode", "dest", "status"),
     [
-        ("cross-site", "no-cors", 403),
-        ("cross-site", "cors", 403),
-        ("cross-site", "navigate", 200),
-        ("same-origin", "cors", 200),
-        ("none", "navigate", 200),
+        *[(site, "no-cors", "image", 403) for site in ("cross-site", "same-site", "new-word")],
+        *[(site, "cors", "empty", 403) for site in ("cross-site", "same-site")],
+        *[(site, "navigate", "iframe", 403) for site in ("cross-site", "same-site")],
+        *[("same-site", "navigate", dest, 403) for dest in ("embed", "object", "frame")],
+        *[(site, "navigate", "document", 200) for site in ("cross-site", "same-site", "none", "same-origin")],
+        ("same-site", "no-cors", "document", 403),
+        ("same-origin", "cors", "empty", 200),
+        ("same-origin", "no-cors", "audio", 200),
+        ("same-origin", "no-cors", "image", 200),
     ],
 )
-def test_the_page_of_another_site_lets_no_server_work(site: str, mode: str, status: int, client: TestClient) -> None:
-    asked = {"Sec-Fetch-Site": site, "Sec-Fetch-Mode": mode}
+def test_another_page_lets_no_server_work(site: str, mode: str, dest: str, status: int, client: TestClient) -> None:
+    """``same-site`` is a page of another port of this machine."""
+    asked = {"Sec-Fetch-Site": site, "Sec-Fetch-Mode": mode, "Sec-Fetch-Dest": dest}
     assert client.get("/api/info", headers=asked).status_code == status
+
+
+def test_page_is_shown_wherever_its_link_is(service: Service, page: Path) -> None:
+    asked = {"Sec-Fetch-Site": "cross-site", "Sec-Fetch-Mode": "navigate", "Sec-Fetch-Dest": "document"}
+    assert make_client(service, page=page).get("/", headers=asked).status_code == 200
 
 
 def test_a_form_of_another_site_cannot_send_json(client: TestClient) -> None:
