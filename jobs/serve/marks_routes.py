@@ -1,6 +1,6 @@
 """Marks over HTTP: what people said of sounds, read and added. They are always those of now, whatever state is open."""
 
-from typing import Annotated, Any
+from typing import Annotated, Any, Literal
 
 from fastapi import APIRouter, Query, Request
 from pydantic import AfterValidator, AwareDatetime, BaseModel, ConfigDict, Field, StringConstraints
@@ -11,6 +11,7 @@ from jobs.serve.search_routes import ERRORS, At, check, require_files
 from jobs.serve.service import Service
 from jobs.serve.states import State
 from pipeline.marks.mark import Judgement, Mark
+from pipeline.marks.read import find_named
 
 
 def check_name(name: str) -> str:
@@ -32,12 +33,18 @@ class NewMark(BaseModel):
 
     model_config = ConfigDict(extra="forbid")
 
-    uri: str = Field(min_length=1, max_length=limits.MAX_URI)
-    audio_id: str | None = Field(None, description="The content that was heard; by default the file's in the index.")
+    uri: str = Field(
+        "",
+        max_length=limits.MAX_URI,
+        description="A file of the index, or with `audio_id` one that has a mark, or none.",
+    )
+    audio_id: str | None = Field(
+        None, pattern="^[0-9a-f]{32}$", description="The content that was heard; by default the file's in the index."
+    )
     start_s: float = Field(0.0, ge=0, allow_inf_nan=False)
     end_s: float | None = Field(None, gt=0, allow_inf_nan=False, description="By default the end of the file.")
     text: str = Field(min_length=1, max_length=limits.MAX_TEXT)
-    verdict: str = Field(description="right, wrong, unsure, or none.")
+    verdict: Literal["right", "wrong", "unsure", "none"]
     score: float | None = Field(None, allow_inf_nan=False)
     who: Name | None = Field(
         None,
@@ -90,13 +97,26 @@ def make_marks_router(service: Service) -> APIRouter:
             new = check(NewMarks, await read_json(request, take))
 
         def add(state: State) -> dict[str, Any]:
-            require_files(state, (mark.uri for mark in new.marks))
+            require_names(state, new.marks)
             stored = state.index.mark_all([Judgement(**mark.model_dump()) for mark in new.marks])
             return {"marks": list(map(to_answer, stored)), "is_cut": False}
 
         return await service.ask(request, at, add)
 
     return router
+
+
+def require_names(state: State, marks: list[NewMark]) -> None:
+    """Check that each file is one of the index. Where the content is given, one that a mark names will do, or none:
+    marks of files that have left the index can be corrected. Other names are looked up nowhere.
+
+    Raises:
+        NotFound: one is not.
+    """
+    named = state.find_files({mark.uri for mark in marks if mark.uri})
+    missing = [mark for mark in marks if mark.uri and named[mark.uri] is None]
+    former = find_named(state.index.path, {mark.uri for mark in missing if mark.audio_id})
+    require_files(state, (mark.uri for mark in missing if not (mark.audio_id and mark.uri in former)))
 
 
 def describe_body(model: type[BaseModel]) -> dict[str, Any]:

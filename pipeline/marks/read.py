@@ -9,7 +9,7 @@ from pipeline.errors import UsageError
 from pipeline.grid import count_frames, frames_to_seconds, seconds_to_samples
 from pipeline.index.handle import Generation
 from pipeline.index.tables import among
-from pipeline.marks.contents import Holders, explain_missing, find_files, find_holders
+from pipeline.marks.contents import FEW, Holders, explain_missing, find_files, find_holders
 from pipeline.marks.mark import TAKEN_BACK, Mark
 from pipeline.marks.table import read_rows
 from pipeline.schema import Row
@@ -41,6 +41,14 @@ def list_marks(live: Generation, uri: str | None = None, *, history: bool = Fals
 def count_marks(index: str) -> int:
     """How many marks of an index count: fewer than rows, where one was replaced or taken back."""
     return int(drop_taken_back(find_newest(read_rows(index, columns=_COUNTED))).num_rows)
+
+
+def find_named(index: str, uris: set[str]) -> set[str]:
+    """Those of these names that rows of marks have, whether these count or not."""
+    if not uris:
+        return set()
+    where = among("uri", uris) if len(uris) <= FEW else None
+    return uris & set(read_rows(index, where, ["uri"])["uri"].to_pylist())
 
 
 def to_marks(live: Generation, rows: list[Row]) -> list[Mark]:

@@ -9,7 +9,7 @@ from starlette.testclient import TestClient
 
 import pipeline
 from pipeline.config import Config
-from pipeline.marks.mark import name_user
+from pipeline.marks.mark import Judgement, name_user
 from tests.helpers import served
 from tests.helpers.served import uri
 
@@ -56,6 +56,26 @@ def test_undo_leaves_a_mark_that_came_in_between(own: Config, own_client: TestCl
     assert (left["who"], left["verdict"]) == ("Eve", "unsure")
 
 
+@pytest.mark.parametrize("name", ["/left/the index.wav", ""])
+def test_mark_of_a_content_without_a_file_is_taken_back(name: str, own: Config, own_client: TestClient) -> None:
+    """The marks may be those of another index, or of one that was built anew from fewer files."""
+    said = Judgement(name, "a bell", "right", 0.4, 0.8, audio_id="0" * 32)
+    pipeline.open(own.into).mark_all([said])
+    [there] = own_client.get("/api/marks").json()["marks"]
+    assert (there["uri"], there["status"]) == (name, "gone")
+    back = {field: there[field] for field in ("uri", "audio_id", "start_s", "end_s", "text")} | {"verdict": "none"}
+    answer = own_client.post("/api/marks", json={"marks": [back]})
+    assert answer.status_code == 201, answer.text
+    assert own_client.get("/api/marks").json()["marks"] == []
+
+
+def test_content_alone_says_what_is_marked(own: Config, own_client: TestClient) -> None:
+    [made] = own_client.post("/api/marks", json={"marks": [mark(own)]}).json()["marks"]
+    again = {"audio_id": made["audio_id"], "text": "rain", "verdict": "wrong"}
+    [other] = own_client.post("/api/marks", json={"marks": [again]}).json()["marks"]
+    assert (other["uri"], other["start_s"], other["end_s"]) == (uri(own, BELL), 0.0, 3.0)
+
+
 def test_newest_marks_come_first_and_are_cut(own: Config, own_client: TestClient) -> None:
     for text in ("one", "two", "three"):
         own_client.post("/api/marks", json={"marks": [mark(own, text=text)]})
@@ -80,7 +100,12 @@ def test_export_from_a_former_state_has_the_marks_of_now(own: Config, own_client
 @pytest.mark.parametrize(
     ("changes", "status", "said"),
     [
-        ({"verdict": "great"}, 422, "expected right, wrong, unsure"),
+        ({"verdict": "great"}, 422, "verdict: Input should be 'right', 'wrong', 'unsure' or 'none'"),
+        ({"verdict": "right" * 1_000_000}, 422, "verdict: Input should be 'right'"),
+        ({"audio_id": "0" * 33}, 422, "audio_id: "),
+        ({"audio_id": "0" * 1_000_000}, 422, "audio_id: "),
+        ({"uri": ""}, 422, "uri: is empty"),
+        ({"uri": "ftp://192.0.2.1/x", "audio_id": "0" * 32}, 404, "is no file of the index"),
         ({"text": " "}, 422, "text"),
         ({"start_s": -1}, 422, "start_s"),
         ({"start_s": 2, "end_s": 1}, 422, "end 1"),
@@ -103,4 +128,5 @@ def test_one_wrong_mark_stores_none(
     answer = own_client.post("/api/marks", json={"marks": [mark(own), mark(own, **changes)]})
     assert answer.status_code == status, answer.text
     assert said in answer.json()["error"]
+    assert len(answer.text) < 1_000
     assert own_client.get("/api/marks").json()["marks"] == []
