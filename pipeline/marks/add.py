@@ -1,6 +1,7 @@
 """Judgements of people in, rows of the table ``marks`` out. Each is checked; if one is wrong, nothing is written."""
 
 import datetime as dt
+from collections import Counter
 from collections.abc import Callable, Sequence
 from typing import NamedTuple
 
@@ -13,7 +14,7 @@ from pipeline.index.tables import among
 from pipeline.marks.contents import FEW, explain_missing, explain_status, find_files, find_holders
 from pipeline.marks.mark import TAKEN_BACK, Judgement, Marked, check, collect, name_user
 from pipeline.marks.read import KEY, find_newest, to_marks
-from pipeline.marks.table import append_rows, read_rows
+from pipeline.marks.table import append_rows, read_rows, take_out
 from pipeline.schema import MARKS, Row, make_mark_id
 
 _A_TICK = dt.timedelta(microseconds=1)
@@ -56,7 +57,9 @@ def add_marks(
     known = set(stored["mark_id"].to_pylist())
     new = {row["mark_id"]: row for row in rows if row["mark_id"] not in known}
     if new:
-        append_rows(live.index, pa.Table.from_pylist(list(new.values()), schema=MARKS))
+        version = append_rows(live.index, pa.Table.from_pylist(list(new.values()), schema=MARKS))
+        corrections = [row for said, row in zip(judgements, rows, strict=True) if said.replaces is not None]
+        _yield_to_former(live.index, version, new, [row for row in corrections if row["mark_id"] in new])
     return Marked(to_marks(live, rows), len(new))
 
 
@@ -163,8 +166,33 @@ def _correct(replaces: dt.datetime, row: Row, before: Row | None) -> Row:
         made = _at(before["marked_at"], row)
         if made["mark_id"] == before["mark_id"]:
             return made
-    by = "" if before is None else f" by {before['who']} at {before['marked_at'].isoformat()} ({before['verdict']})"
-    raise MarkedSince(f"{row['uri']}: {row['text']!r} was marked since{by}: look at that mark first")
+    raise _marked_since(row, before)
+
+
+def _marked_since(row: Row, other: Row | None) -> MarkedSince:
+    by = "" if other is None else f" by {other['who']} at {other['marked_at'].isoformat()} ({other['verdict']})"
+    return MarkedSince(f"{row['uri']}: {row['text']!r} was marked since{by}: look at that mark first")
+
+
+def _yield_to_former(index: str, version: int, new: dict[str, Row], corrections: list[Row]) -> None:
+    """Take ``new`` out again if one of its corrections is too late: the same was marked after the look at the table and
+    before the rows were stored, in its version ``version``.
+
+    Two who correct one mark have looked at it before either wrote, and their rows are of the same time. The order of
+    the versions is the same for all, so the first one stored stays, whatever their ids are.
+
+    Raises:
+        MarkedSince: one is.
+    """
+    if not corrections:
+        return
+    by_key = {_key(row): row for row in reversed(corrections)}
+    for other in read_rows(index, _select_alike(corrections), version=version).to_pylist():
+        row = by_key.get(_key(other))
+        if row is not None and other["mark_id"] not in new and other["marked_at"] >= row["marked_at"]:
+            held = Counter(read_rows(index, among("mark_id", new), ["mark_id"], version)["mark_id"].to_pylist())
+            take_out(index, [mark_id for mark_id, n_rows in held.items() if n_rows == 1])  # others are someone else's
+            raise _marked_since(row, other)
 
 
 def _at(marked_at: dt.datetime, row: Row) -> Row:

@@ -1,4 +1,5 @@
-"""The table ``marks`` of an index: rows are appended and read, and nothing else. It lies beside the generations.
+"""The table ``marks`` of an index: rows are appended and read, and only those of a correction that came too late are
+taken out again. It lies beside the generations.
 
 No lease is needed. Lance places an append behind those that were committed meanwhile, so writers at the same time lose
 nothing. Versions are neither published nor tagged: readers open the newest one. Each append makes a version and a
@@ -14,7 +15,7 @@ import shutil
 import tempfile
 import time
 import uuid
-from collections.abc import Callable, Iterator, Sequence
+from collections.abc import Callable, Collection, Iterator, Sequence
 from contextlib import contextmanager
 from pathlib import Path
 from typing import Any, TypeVar
@@ -45,20 +46,31 @@ _PAUSES_S = (0.1, 0.5, 2.0)
 """Pauses before an attempt is repeated. The engine has repeated the requests of a store by itself before."""
 
 
-def read_rows(index: str, where: str | None = None, columns: Sequence[str] = MARKS.names) -> pa.Table:
-    """All rows of the table, or those where this SQL holds, in no order; none where nothing has been marked yet."""
+def read_rows(
+    index: str, where: str | None = None, columns: Sequence[str] = MARKS.names, version: int | None = None
+) -> pa.Table:
+    """All rows of the table, or those where this SQL holds, in no order; none where nothing has been marked yet.
+
+    Args:
+        version: of the table, which ``append_rows`` gives; by default the newest.
+    """
 
     def read() -> pa.Table:
         table = _open(index)
         if table is None:
             return MARKS.empty_table().select(columns)
+        if version is not None:
+            table = table.checkout_version(version)
         return table.to_table(columns=list(columns), filter=where)
 
     return _again(read)
 
 
-def append_rows(index: str, rows: pa.Table) -> None:
+def append_rows(index: str, rows: pa.Table) -> int:
     """Append rows of MARKS, all or none. The table is created if need be.
+
+    Returns the version of the table that these rows made: what else it holds was stored before them. After a failure,
+    it may be a later one.
 
     Merging by the key would keep a row from being written twice, too, but commits 67 kB where an append commits 1.5 kB.
     So a failure, which may be the loss of an answer, is followed by a look whether the rows are there.
@@ -75,7 +87,22 @@ def append_rows(index: str, rows: pa.Table) -> None:
         is_tried = True
         return lance.write_dataset(rows, table, mode="append", data_storage_version=FILE_FORMAT)
 
-    _tidy(_again(append))
+    table = _again(append)
+    version = int(table.version)
+    _tidy(table)
+    return version
+
+
+def take_out(index: str, mark_ids: Collection[str]) -> None:
+    """Delete rows that were stored and may not stay: nobody has been told that they are."""
+
+    def delete() -> None:
+        table = _open(index)
+        if table is not None:
+            table.delete(among("mark_id", mark_ids))
+
+    if mark_ids:
+        _again(delete)
 
 
 def _again(action: Callable[[], T]) -> T:

@@ -1,6 +1,8 @@
 """Judgements become marks: the newest one about the same part and text counts, and nothing is written by halves."""
 
 import datetime as dt
+import threading
+from concurrent.futures import ThreadPoolExecutor
 from dataclasses import replace
 from pathlib import Path
 from typing import Any
@@ -265,6 +267,71 @@ def test_mark_of_someone_else_at_the_same_moment_stays_the_newest(
     for rows in written if is_last else reversed(written):
         append_rows(live.index, rows)
     assert [(mark.verdict, mark.who) for mark in list_marks(live)] == [("unsure", "eve")] * 12
+
+
+@pytest.mark.parametrize("number", range(6))
+def test_of_two_corrections_of_one_mark_the_first_stored_stays(live: Generation, number: int) -> None:
+    """The other one has looked at the table before, and is stored after. Rows of the same time are ordered by their
+    ids, of which either may be the greater one."""
+    [mark] = add_marks(live, [BELL], now=lambda: at(1))
+    undo = replace(BELL, verdict="none", replaces=mark.marked_at)
+    eves = replace(undo, verdict="unsure", who=f"eve {number}")
+
+    def let_eve_be_first() -> dt.datetime:
+        add_marks(live, [eves], now=lambda: at(2))
+        return at(2)
+
+    with pytest.raises(MarkedSince, match=f"was marked since by eve {number} at .* \\(unsure"):
+        add_marks(live, [replace(BELL, text="rain"), undo], now=let_eve_be_first)
+    assert [(said.verdict, said.who) for said in list_marks(live)] == [("unsure", f"eve {number}")]
+    assert [said.verdict for said in list_marks(live, history=True)] == ["right", "unsure"]
+
+
+def test_correction_yields_to_a_mark_that_came_while_it_was_made(live: Generation) -> None:
+    [mark] = add_marks(live, [BELL], now=lambda: at(1))
+
+    def let_eve_be_first() -> dt.datetime:
+        add_marks(live, [replace(BELL, verdict="unsure", who="eve")], now=lambda: at(2))
+        return at(3)
+
+    with pytest.raises(MarkedSince, match="by eve"):
+        add_marks(live, [replace(BELL, verdict="none", replaces=mark.marked_at)], now=let_eve_be_first)
+    assert [said.who for said in list_marks(live, history=True)] == ["ada", "eve"]
+
+
+def test_of_writers_who_correct_one_mark_at_once_exactly_one_is_told_that_it_is_stored(live: Generation) -> None:
+    [mark] = add_marks(live, [BELL], now=lambda: at(1))
+    all_have_looked = threading.Barrier(4)
+
+    def wait_for_the_others() -> dt.datetime:
+        all_have_looked.wait()
+        return at(2)
+
+    def correct(who: str) -> str | None:
+        undo = replace(BELL, verdict="wrong", who=who, replaces=mark.marked_at)
+        try:
+            add_marks(live, [undo], now=wait_for_the_others)
+        except MarkedSince:
+            return None
+        return who
+
+    with ThreadPoolExecutor(4) as threads:
+        told = list(threads.map(correct, ["ada", "bob", "cy", "eve"]))
+    [winner] = filter(None, told)
+    assert [said.who for said in list_marks(live)] == [winner]
+    assert [said.who for said in list_marks(live, history=True)] == ["ada", winner]
+
+
+def test_correction_that_two_make_alike_is_made_once(live: Generation) -> None:
+    [mark] = add_marks(live, [BELL], now=lambda: at(1))
+    undo = replace(BELL, verdict="wrong", replaces=mark.marked_at)
+
+    def send_it_before() -> dt.datetime:
+        add_marks(live, [undo])
+        return at(2)
+
+    add_marks(live, [undo], now=send_it_before)
+    assert [said.verdict for said in list_marks(live)] == ["wrong"]
 
 
 def test_correction_that_is_sent_twice_is_made_once(live: Generation) -> None:
