@@ -5,8 +5,6 @@ import { $, button, count, el, say, showNumber, showTime, splitUri } from "./dom
 import { share_s } from "./events.js";
 import { Recent } from "./recent.js";
 
-const MOST_SHOWN = 2000;
-
 /** Each verdict has a letter and a sign of its own, besides a colour. */
 export const VERDICTS = { right: ["R", "✓"], wrong: ["W", "✕"], unsure: ["U", "?"] };
 
@@ -31,9 +29,8 @@ export class Marks {
     return (await this.of(target)).find((mark) => mark.text === target.text && isHere(mark));
   }
 
-  /** Forget what the server said: others mark, too. */
   refresh() {
-    this.byUri.clear();
+    this.byUri.clear(); // others mark, too
     this.changed();
   }
 
@@ -44,14 +41,19 @@ export class Marks {
       before ??= target.isRegion ? null : await this.find(target);
       const [{ uri, audio_id, text, score }, { start_s, end_s }] = [target, before ?? target];
       const mark = { uri, audio_id, start_s, end_s, text, score };
-      if (await this.#send({ ...mark, verdict })) this.done.push({ ...mark, verdict: before?.verdict ?? "none" });
+      const { marks } = await this.#send({ ...mark, verdict });
+      const back = { ...mark, verdict: before?.verdict ?? "none", replaces: marks?.[0].marked_at };
+      if (marks) this.done.push({ back, before_at: before?.marked_at });
     });
   }
 
   undo() {
     this.#inTurn(async () => {
       if (!this.done.length) return say("Nothing to undo");
-      if (await this.#send(this.done.at(-1))) this.done.pop();
+      const { back, before_at } = this.done.at(-1);
+      const { marks, error } = await this.#send(back);
+      if (marks || error.status === 409) this.done.pop(); // 409: somebody marked the same since, and that stays
+      for (const one of this.done) if (marks && one.back.replaces === before_at) one.back.replaces = marks[0].marked_at;
     });
   }
 
@@ -61,12 +63,11 @@ export class Marks {
   }
 
   async #send(mark) {
-    const answer = await post("marks", { marks: [mark] }).catch(({ message }) => say(`Not marked: ${message}`, true));
-    if (!answer) return false;
-    this.refresh();
+    const answer = await post("marks", { marks: [mark] }).finally(() => this.refresh()).catch((error) => ({ error }));
     const said = mark.verdict === "none" ? "Mark taken back" : `Marked ${mark.verdict}`;
-    say(`${said}: ${mark.text}, ${showTime(mark.start_s)} to ${showTime(mark.end_s)}`);
-    return true;
+    const done = `${said}: ${mark.text}, ${showTime(mark.start_s)} to ${showTime(mark.end_s)}`;
+    say(answer.error ? `Not marked: ${answer.error.message}` : done, Boolean(answer.error));
+    return answer;
   }
 }
 
@@ -81,12 +82,11 @@ export function badge(verdict) {
 
 /** All marks as a table. `open(mark)` shows one in its file. */
 export async function showMarks(marks, open) {
-  const answer = await get("marks", { limit: MOST_SHOWN }).catch(({ message }) => ({ marks: [], message }));
+  const answer = await get("marks", { limit: 2000 }).catch(({ message }) => ({ marks: [], message }));
   const shown = sortMarks(answer);
-  $("marks-title").textContent = count(shown.length, "mark");
+  $("marks-title").textContent = `${answer.is_cut ? "The newest " : ""}${count(shown.length, "mark")}`;
   $("marks-table").hidden = !shown.length;
-  const none = answer.message ?? "Nothing is marked yet. On an answer to words, press r, w or u.";
-  $("no-marks").textContent = shown.length ? "" : none;
+  $("no-marks").textContent = shown.length ? "" : (answer.message ?? "No marks yet: on answers to words, press r, w, u");
   const toRow = (mark) => {
     const name = splitUri(mark.uri)[1];
     const [label, off] = mark.status === "gone" ? [`${name} (content gone)`, { disabled: "" }] : [name, {}];

@@ -140,6 +140,28 @@ def test_marks_of_others_are_seen_on_coming_back_and_after_own_ones(show: Open, 
         page.close()
 
 
+def test_undo_leaves_what_another_one_said_since(show: Open, tmp_path: Path) -> None:
+    config = pages.make_corpus(tmp_path, ["bells/tower.wav"])
+    pages.index(config)
+    opened = pipeline.open(config.into)
+    [event] = opened.locate(BELL, k=1)
+    with pages.serve(config.into) as server:
+        watched = show(f"q={BELL}", at=server.address)
+        page = watched.page
+        page.wait_for_selector(".card[aria-current] .spectrogram img")
+        page.keyboard.press("r")
+        page.wait_for_selector(".card .badge.is-right")
+        [mine] = opened.marks()
+        opened.mark(event.uri, start_s=mine.start_s, end_s=mine.end_s, text=BELL, verdict="wrong")
+        page.keyboard.press("z")
+        page.wait_for_selector(".card .badge.is-wrong")
+        page.keyboard.press("z")
+        page.wait_for_selector("#status:has-text('Nothing to undo')")
+        assert list_verdicts(config, BELL) == ["wrong"]
+        watched.problems[:] = [line for line in watched.problems if "409" not in line]  # the browser's word on it
+        page.close()
+
+
 def test_marks_of_a_former_content_are_not_those_of_the_new_one(show: Open, tmp_path: Path) -> None:
     config = pages.make_corpus(tmp_path, ["bells/tower.wav"])
     pages.index(config)
