@@ -4,6 +4,7 @@ import logging
 import os
 import secrets
 import socket
+import sys
 import threading
 import webbrowser
 from collections.abc import Callable, Sequence
@@ -12,6 +13,7 @@ from dataclasses import dataclass
 import uvicorn
 
 import pipeline
+from jobs.serve import limits
 from jobs.serve.app import make_app
 from jobs.serve.security import is_loopback, make_access
 from jobs.serve.service import open_service
@@ -109,6 +111,8 @@ def bind(host: str, port: int) -> socket.socket:
         raise UsageError(f"--host {host}: is no address of this machine") from None
     listening = socket.socket(family, socket.SOCK_STREAM)
     listening.setsockopt(socket.SOL_SOCKET, socket.SO_REUSEADDR, 1)
+    if sys.platform == "linux":  # connections inherit it: what is left of an answer waits no longer for its client
+        listening.setsockopt(socket.IPPROTO_TCP, socket.TCP_USER_TIMEOUT, round(1_000 * limits.MAX_TAKE_S))
     try:
         listening.bind(place)
         listening.listen(MAX_CONNECTIONS_WAITING)

@@ -1,10 +1,13 @@
 """Addresses of a server, and what is shown in a browser."""
 
+import socket
+import sys
 import webbrowser
 
 import pytest
 
-from jobs.serve.run import address_of, open_browser
+from jobs.serve import limits
+from jobs.serve.run import address_of, bind, open_browser
 
 
 @pytest.mark.parametrize(
@@ -41,3 +44,11 @@ def test_browser_opens_where_there_is_a_display_and_no_token(
     if thread is not None:
         thread.join()
     assert seen == opened
+
+
+@pytest.mark.skipif(sys.platform != "linux", reason="an option of Linux")
+def test_connections_of_clients_that_take_nothing_end() -> None:
+    with bind("127.0.0.1", 0) as listening, socket.create_connection(listening.getsockname()):
+        connection, _ = listening.accept()
+        with connection:
+            assert connection.getsockopt(socket.IPPROTO_TCP, socket.TCP_USER_TIMEOUT) == 1_000 * limits.MAX_TAKE_S
