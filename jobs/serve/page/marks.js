@@ -86,7 +86,7 @@ export async function showMarks(marks, open) {
   const shown = sortMarks(answer);
   $("marks-title").textContent = `${answer.is_cut ? "The newest " : ""}${count(shown.length, "mark")}`;
   $("marks-table").hidden = !shown.length;
-  $("no-marks").textContent = shown.length ? "" : (answer.message ?? "No marks yet: on answers to words, press r, w, u");
+  $("no-marks").textContent = shown.length ? "" : (answer.message ?? "No marks yet: press r, w or u on an answer");
   const toRow = (mark) => {
     const name = splitUri(mark.uri)[1];
     const [label, off] = mark.status === "gone" ? [`${name} (content gone)`, { disabled: "" }] : [name, {}];
