@@ -51,7 +51,7 @@ class Correction:
 
 COLUMNS = (
     *("uri", "status", "stage", "reason", "codec", "channels", "decoder"),
-    *("duration_s", "expected_duration_s", "size_bytes"),
+    *("duration_s", "expected_duration_s", "size_bytes", "note"),
 )
 """The columns of a ledger row that ``concerns`` may use."""
 
@@ -245,6 +245,10 @@ def _may_be_too_long(row: Mapping[str, Any]) -> bool:
     return bool(row["duration_s"] > most_seconds(row["size_bytes"]))
 
 
+def _has_tracks(row: Mapping[str, Any]) -> bool:
+    return bool(row["note"] and "sound tracks; number" in row["note"])
+
+
 CORRECTIONS: tuple[Correction, ...] = (
     Correction(2, "G.722 and GSM without a header are read by their extension", _has_no_header),
     Correction(3, "a tag behind the last frame of an mp3 or ADTS file is not decoded", _is_mpeg_with_more_at_its_end),
@@ -270,6 +274,7 @@ CORRECTIONS: tuple[Correction, ...] = (
     Correction(
         19, "more sound than its bytes can mean is refused, and of a range its own length counts", _may_be_too_long
     ),
+    Correction(20, "tracks are listened to everywhere in a film that begins late", _has_tracks, Look.CHANNELS),
 )
 DECODER = max((correction.version for correction in CORRECTIONS), default=1)
 """The version that this code decodes with."""

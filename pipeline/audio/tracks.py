@@ -53,7 +53,7 @@ def _find_sound(container: Any, indices: list[int]) -> int | None:
         if indices[0] in heard:
             break
         try:
-            container.seek(container.duration * number // PROBES)
+            container.seek((container.start_time or 0) + container.duration * number // PROBES)
         except av.error.FFmpegError:
             break
         heard |= _listen(container, indices, 1.0)

@@ -47,6 +47,7 @@ def row(**values: Any) -> dict[str, Any]:
         "duration_s": 12.0,
         "expected_duration_s": 12.0,
         "size_bytes": 100_000,
+        "note": None,
     } | values
 
 
@@ -208,6 +209,8 @@ def test_file_that_took_the_bytes_of_another_is_a_copy_of_it(corpus: KnownCorpus
 
 
 FAILED = {"status": "failed", "stage": "decode", "codec": None}
+TRACKS = "it has 2 sound tracks; number 2 is read"
+JUMPS = "its clock jumps ahead 2 times, by up to 9.0 s: this is not taken for silence"
 
 
 @pytest.mark.parametrize(
@@ -257,6 +260,9 @@ FAILED = {"status": "failed", "stage": "decode", "codec": None}
         ({"uri": "a.rm", "codec": "cook", "expected_duration_s": None}, 15),
         ({"uri": "a.wav", "codec": "pcm_s16", "channels": 2, "decoder": 12}, 13),
         ({"uri": "a.wav", "codec": "pcm_s16", "channels": 6}, None),
+        ({"uri": "a.ts", "codec": "ac3", "decoder": 19, "note": TRACKS}, 20),
+        ({"uri": "a.ts", "codec": "ac3", "decoder": 20, "note": TRACKS}, None),
+        ({"uri": "a.ts", "codec": "ac3", "decoder": 19, "note": JUMPS}, None),
         ({"uri": "a.caf", "codec": "alac", "reason": "truncated"}, 7),
         ({"uri": "a.caf", "codec": "alac", "duration_s": 11.985}, 7),
         ({"uri": "a.caf", "codec": "alac"}, None),

@@ -65,6 +65,18 @@ def test_track_whose_sound_begins_after_a_minute_is_not_silent(container: str) -
     assert np.abs(heard[71 * HZ :]).max() > 0.1
 
 
+def test_tracks_are_listened_to_everywhere_in_a_film_whose_clock_begins_late() -> None:
+    late = noise(120.0, 32_000)
+    late[: 70 * 32_000] = 0
+    tracks = [by_av("matroska", "ac3")(samples, 32_000) for samples in (late, noise(120.0, 32_000, seed=1))]
+    offset = {"output_ts_offset": "26000"}
+    with open_audio(io.BytesIO(mux_tracks("mpegts", tracks, film=False, options=offset))) as audio:
+        heard = np.concatenate(list(audio.blocks()))
+        assert audio.note == "it has 2 sound tracks; number 1 is read"
+    assert np.abs(heard[: 69 * HZ]).max() < 1e-3
+    assert np.abs(heard[71 * HZ :]).max() > 0.1
+
+
 def test_tracks_without_a_picture_are_chosen_likewise() -> None:
     assert read("matroska", ["silent", "bursts"], film=False)[0] == "bursts"
 
