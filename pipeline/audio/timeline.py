@@ -19,6 +19,9 @@ GAP_S = 0.1
 OPUS_GAP_S = 1.0
 """... except in opus, which sends nothing for 0.4 s at a time during silence (discontinuous transmission)."""
 
+JUMPS_NOTE = "its clock jumps ahead"
+"""How the remark on jumps that are no gaps begins. It is complete only when all of a file is decoded."""
+
 _GAP_BYTES_PER_S = 100
 """A large file may have long gaps. Sound itself may take fewer bytes: opus sends 25 a second in pauses."""
 

@@ -5,6 +5,7 @@ import io
 import numpy as np
 import pytest
 
+from pipeline.audio.decode import open_audio
 from pipeline.audio.decoder_versions import Look
 from pipeline.audio.looks import decodes_as_before
 from pipeline.config import DecodeConfig
@@ -35,6 +36,23 @@ def test_a_picture_counts_only_if_streams_are_looked_at() -> None:
     film = make_film("mp4", "aac")
     assert look_at(film, Look.CHANNELS, None)
     assert not look_at(film, Look.STREAMS, None)
+
+
+def test_jumps_of_the_clock_are_not_compared() -> None:
+    """Only decoding all of a file tells of them."""
+    options = {"live": "1"}
+    film = make_film("webm", "libopus", None, move_s=lambda at_s: 50_000.0 * (at_s >= 5.0), options=options)
+    with open_audio(io.BytesIO(film)) as audio:
+        for _ in audio.blocks():
+            pass
+        note = audio.note
+    assert note is not None
+    assert note.startswith("its clock jumps ahead 1 time")
+    assert look_at(film, Look.CHANNELS, note)
+    assert not look_at(film, Look.CHANNELS, f"{note}; {NOTE}")
+    crossed = encode("mp3", CROSSED, 48_000)
+    assert look_at(crossed, Look.CHANNELS, f"{note}; {NOTE}")
+    assert not look_at(crossed, Look.CHANNELS, note)
 
 
 def test_what_cannot_be_decoded_is_a_failure() -> None:
