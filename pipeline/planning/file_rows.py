@@ -16,6 +16,7 @@ from collections.abc import Set
 import pyarrow as pa
 
 from pipeline import schema
+from pipeline.audio.decoder_versions import DECODER
 from pipeline.corpus.corpus_file import CorpusFile
 from pipeline.corpus.shards import is_sized
 from pipeline.errors import FileFailure
@@ -86,9 +87,13 @@ def unreadable_row(file: CorpusFile | Row, failure: FileFailure) -> Row:
 
 
 def lost_rows(batches: pa.Table, batch_ids: Set[str], failure: FileFailure) -> list[Row]:
-    """The rows of all files of some PLANNED batches whose workers died before anything was known of the files."""
+    """The rows of all files of some PLANNED batches whose workers died before anything was known of the files.
+
+    This version of decoding has tried them: without it, each run would try again those that a correction may concern.
+    """
     return [
         unreadable_row({"uri": uri, "size_bytes": audio["size_bytes"], "modified_ns": modified_ns}, failure)
+        | {"decoder": DECODER}
         for row in batches.to_pylist()
         if row["batch_id"] in batch_ids
         for audio in row["audios"]

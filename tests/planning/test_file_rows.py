@@ -6,6 +6,7 @@ import pyarrow as pa
 import pytest
 
 from pipeline import schema
+from pipeline.audio.decoder_versions import DECODER, find_correction
 from pipeline.corpus.corpus_file import CorpusFile
 from pipeline.errors import FileFailure
 from pipeline.planning.file_rows import (
@@ -84,10 +85,19 @@ def test_an_unreadable_file_has_no_content(uri: str, size_bytes: int | None) -> 
 def test_all_files_of_lost_batches_fail() -> None:
     rows = [
         {"batch_id": batch_id, "audios": [{"size_bytes": 9, "uris": uris, "modified_ns": [1] * len(uris)}]}
-        for batch_id, uris in (("0", ["/a.wav"]), ("1", ["/b.wav", "/c.wav"]))
+        for batch_id, uris in (("0", ["/a.wav"]), ("1", ["/b.wav", "/c.gsm"]))
     ]
     lost = lost_rows(pa.Table.from_pylist(rows, schema=schema.PLANNED), {"1"}, FAILURE)
-    assert lost == [unreadable_row(CorpusFile(uri, None, None, 9, 1, None), FAILURE) for uri in ("/b.wav", "/c.wav")]
+    unreadable = [unreadable_row(CorpusFile(uri, None, None, 9, 1, None), FAILURE) for uri in ("/b.wav", "/c.gsm")]
+    assert lost == [row | {"decoder": DECODER} for row in unreadable]
+
+
+def test_lost_file_is_not_decoded_again_for_corrections_that_were_made_before() -> None:
+    audios = [{"size_bytes": 9, "uris": ["/a.g722", "/b.gsm"], "modified_ns": [1, 1]}]
+    planned = pa.Table.from_pylist([{"batch_id": "0", "audios": audios}], schema=schema.PLANNED)
+    lost = lost_rows(planned, {"0"}, FileFailure("decode", "crashed", "why"))
+    assert [find_correction(row) for row in lost] == [None, None]
+    assert None not in [find_correction(row | {"decoder": None}) for row in lost]
 
 
 def test_a_damaged_file_is_read_again_and_a_deleted_one_stays_deleted() -> None:
