@@ -14,7 +14,7 @@ MOST_HEADER_BYTES = 2**20
 """All headers of one member: its long name, and its attributes (pax). Larger ones are made to fill memory."""
 
 MOST_NAME = 4096
-"""Characters in the name of a member, and in that of the member that a link points to."""
+"""Bytes in the name of a member, and in that of the member that a link points to."""
 
 _LONG_NAMES = {tarfile.GNUTYPE_LONGNAME: b"path", tarfile.GNUTYPE_LONGLINK: b"linkpath"}
 _ATTRIBUTES = (tarfile.XHDTYPE, tarfile.SOLARIS_XHDTYPE)
@@ -87,9 +87,9 @@ def _describe(file: BinaryIO, info: tarfile.TarInfo, known: dict[bytes, bytes], 
         info.name = _decode(name).rstrip("/")
     if (target := known.get(b"linkpath")) is not None:
         info.linkname = _decode(target)
-    longest = max(len(info.name), len(info.linkname))
+    longest = max(len(name.encode("utf-8", "surrogateescape")) for name in (info.name, info.linkname))
     if longest > MOST_NAME:
-        raise tarfile.ReadError(f"a name of {longest:,} characters; {MOST_NAME:,} are allowed")
+        raise tarfile.ReadError(f"a name of {longest:,} bytes; {MOST_NAME:,} are allowed")
     is_sparse, begin = any(key in known for key in _SPARSE), here + BLOCK
     if info.type == tarfile.GNUTYPE_SPARSE:
         is_sparse, begin = True, _skip_sparse_map(file, here)

@@ -119,8 +119,21 @@ def test_attributes_for_all_members_are_not_kept() -> None:
 def test_long_names_of_members_are_refused(tmp_path: Path) -> None:
     shard = write_shard(tmp_path / "s.tar", [("a.wav", b"RIFF"), (f"{'n' * 5_000}.wav", b"RIFF")])
     rows = listed(shard)
-    assert rows["s.tar"]["message"].endswith("a name of 5,004 characters; 4,096 are allowed; 1 file found")
+    assert rows["s.tar"]["message"].endswith("a name of 5,004 bytes; 4,096 are allowed; 1 file found")
     assert "s.tar#a.wav" in rows
+
+
+@pytest.mark.parametrize("form", [tarfile.GNU_FORMAT, tarfile.PAX_FORMAT])
+def test_names_are_measured_in_bytes(form: int, tmp_path: Path) -> None:
+    with tarfile.open(tmp_path / "s.tar", "w", format=form) as tar:
+        for name in ("é" * 2_046 + ".wav", "é" * 2_047 + ".wav"):
+            tar.addfile(tarfile.TarInfo(name))
+    with (tmp_path / "s.tar").open("rb") as file:
+        first = read_header(file, 0)
+        assert first is not None
+        assert first.info.name == "é" * 2_046 + ".wav"
+        with pytest.raises(tarfile.ReadError, match="a name of 4,098 bytes; 4,096 are allowed"):
+            read_header(file, first.end)
 
 
 @pytest.mark.parametrize("form", [tarfile.GNU_FORMAT, tarfile.PAX_FORMAT])
@@ -130,7 +143,7 @@ def test_long_targets_of_links_are_refused(form: int, tmp_path: Path) -> None:
     with tarfile.open(tmp_path / "s.tar", "w", format=form) as tar:
         tar.addfile(link)
     [row] = listed(tmp_path / "s.tar").values()
-    assert "a name of 5,000 characters; 4,096 are allowed" in row["message"]
+    assert "a name of 5,000 bytes; 4,096 are allowed" in row["message"]
 
 
 @pytest.mark.parametrize("body", [b"1" * 500_000, b"2 " * 250_000 + b"=", b"2 " * 250_000, b"0 path=a\n", b"9 path\n"])
