@@ -142,7 +142,7 @@ class RunConfig(_Section):
     missing. ``--allow-deletions`` lets one run delete them."""
     max_file_hours: float = Field(200.0, gt=0)
     """A longer recording, or range of one, fails as ``too_long``. Another limit is fixed (``audio.limits``): a file may
-    hold four hours, and a tenth of a second more for each of its bytes."""
+    hold four hours, and 0.7 s more for each of its bytes."""
     batch_s: float = Field(300.0, gt=0)
     """Seconds of audio in a batch, estimated from file sizes. A batch is published whole; a task decodes several."""
     decoder_silence_s: float = Field(300.0, gt=0)

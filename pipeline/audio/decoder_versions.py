@@ -275,6 +275,7 @@ CORRECTIONS: tuple[Correction, ...] = (
         19, "more sound than its bytes can mean is refused, and of a range its own length counts", _may_be_too_long
     ),
     Correction(20, "tracks are listened to everywhere in a film that begins late", _has_tracks, Look.CHANNELS),
+    Correction(21, "silence in the longest blocks of FLAC is read", lambda row: row["reason"] == "too_long"),
 )
 DECODER = max((correction.version for correction in CORRECTIONS), default=1)
 """The version that this code decodes with."""
