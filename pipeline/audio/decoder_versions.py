@@ -73,13 +73,22 @@ def _has_no_header(row: Mapping[str, Any]) -> bool:
 
 
 def _may_be_named(row: Mapping[str, Any], extensions: frozenset[str]) -> bool:
-    """Whether the name of a file allows a container: by its extension, or by one that says nothing.
+    """Whether the name of a file allows a container: by its extension, or by one that says nothing or is wrong.
 
     Without an extension, as in tables of audio, nearly all mp3, flac and pcm is in a file of its own.
     """
     extension, codec = _read_name(row["uri"])[0], row["codec"]
     is_plain = codec is None or codec in ("mp3", "flac") or codec.startswith("pcm")
-    return extension in extensions or (extension not in AUDIO_EXTENSIONS and not is_plain)
+    return extension in extensions or (extension not in AUDIO_EXTENSIONS and not is_plain) or _is_misnamed(row)
+
+
+def _is_misnamed(row: Mapping[str, Any]) -> bool:
+    """Whether a file of audio has an extension that does not fit its codec: the first bytes tell how it is read."""
+    fitting = _FITTING.get(row["codec"] or "")
+    if fitting is None:
+        return False
+    extension = _read_name(row["uri"])[0]
+    return extension in AUDIO_EXTENSIONS and extension not in fitting
 
 
 def _was_refused(row: Mapping[str, Any]) -> bool:
@@ -113,6 +122,20 @@ _OTHER_FILMS = frozenset(["avi", "mxf", "rmvb"])  # nothing but their tracks is 
 
 
 _OGG = frozenset(["ogg", "oga", "opus", "spx", "ogv", "ogx"])
+_MP4_SOUND = frozenset(["m4a", "m4b", "m4r"])
+_ANY_FILM = _FILMS | _OTHER_FILMS | _MP4_SOUND | {"caf"}
+_WMA = _ANY_FILM | {"wma", "xwma"}
+_FITTING = {
+    "aac": _ANY_FILM | {"aac", "adts", "loas", "latm", "rm", "ra"},
+    "opus": _ANY_FILM | _OGG,
+    "vorbis": _ANY_FILM | _OGG,
+    "ac3": _ANY_FILM | {"ac3", "rm", "ra"},
+    "eac3": _ANY_FILM | {"ac3", "ec3", "eac3"},
+    **dict.fromkeys(["wmav1", "wmav2", "wmapro", "wmalossless", "wmavoice"], _WMA),
+}
+"""The extensions that name a container of a codec, of the codecs that several containers share. Not here: mp3, flac and
+pcm, since nearly all of it is in a file of its own."""
+
 _OPUS_DELAY_S = 0.0065
 _COUNTING_BLOCKS = frozenset(["avi", "caf"])
 
@@ -196,7 +219,18 @@ def _may_be_film(row: Mapping[str, Any]) -> bool:
     return is_old and _has_sound(row) and _may_be_named(row, _RARE_FILMS)
 
 
-_RARE_FILMS = frozenset(["m4a", "m4b", "ogg", "oga"])
+_RARE_FILMS = _MP4_SOUND | {"ogg", "oga", "wma"}
+
+
+def _may_be_unforeseen_film(row: Mapping[str, Any]) -> bool:
+    """Whether a file may be a film though earlier lists of extensions left it out, and gave it a newer version."""
+    return _has_sound(row) and (_is_misnamed(row) or _read_name(row["uri"])[0] in ("wma", "m4r"))
+
+
+def _may_be_unforeseen_and_moved(row: Mapping[str, Any]) -> bool:
+    """Whether other sound of such a file may lie elsewhere, too: its streams do not tell that."""
+    is_open = row["expected_duration_s"] is None or row["reason"] in ("truncated", "out_of_range")
+    return _may_be_unforeseen_film(row) and (is_open or _is_misnamed(row))
 
 
 def _is_stereo(row: Mapping[str, Any]) -> bool:
@@ -276,6 +310,8 @@ CORRECTIONS: tuple[Correction, ...] = (
     ),
     Correction(20, "tracks are listened to everywhere in a film that begins late", _has_tracks, Look.CHANNELS),
     Correction(21, "silence in the longest blocks of FLAC is read", lambda row: row["reason"] == "too_long"),
+    Correction(22, "films named like other sound are read as films", _may_be_unforeseen_and_moved),
+    Correction(23, "wma and m4r with several tracks are read as films are", _may_be_unforeseen_film, Look.STREAMS),
 )
 DECODER = max((correction.version for correction in CORRECTIONS), default=1)
 """The version that this code decodes with."""

@@ -209,6 +209,17 @@ def test_file_that_took_the_bytes_of_another_is_a_copy_of_it(corpus: KnownCorpus
 
 
 FAILED = {"status": "failed", "stage": "decode", "codec": None}
+MISNAMED = [
+    *(("mp3", codec) for codec in ("aac", "opus", "vorbis", "ac3", "eac3", "wmav2")),
+    *(("wav", codec) for codec in ("aac", "opus", "wmapro")),
+    ("opus", "aac"),
+    ("aac", "opus"),
+    ("ogg", "wmav2"),
+]
+WELL_NAMED = [
+    *(("opus", "opus"), ("ogg", "vorbis"), ("webm", "opus"), ("mkv", "aac"), ("m4a", "aac"), ("aac", "aac")),
+    *(("mp4", "ac3"), ("ac3", "ac3"), ("wmv", "wmav2"), ("mp3", "mp3"), ("wav", "pcm_s16"), ("m4a", "alac")),
+]
 TRACKS = "it has 2 sound tracks; number 2 is read"
 JUMPS = "its clock jumps ahead 2 times, by up to 9.0 s: this is not taken for silence"
 
@@ -261,6 +272,13 @@ JUMPS = "its clock jumps ahead 2 times, by up to 9.0 s: this is not taken for si
         ({"uri": "a.rm", "codec": "cook", "expected_duration_s": None}, 15),
         ({"uri": "a.wav", "codec": "pcm_s16", "channels": 2, "decoder": 12}, 13),
         ({"uri": "a.wav", "codec": "pcm_s16", "channels": 6}, None),
+        *(({"uri": f"a.{name}", "codec": codec, "decoder": 19}, 23) for name, codec in MISNAMED),
+        *(({"uri": f"a.{name}", "codec": codec, "decoder": 19}, None) for name, codec in WELL_NAMED),
+        ({"uri": "a.mp3", "codec": "aac", "status": "failed", "reason": "not_finite", "decoder": 19}, None),
+        ({"uri": "a.mp3#t=5", "codec": "aac", "status": "failed", "reason": "out_of_range", "decoder": 19}, 23),
+        ({"uri": "a.wma", "codec": "wmav2", "decoder": 19}, 23),
+        ({"uri": "a.m4r", "codec": "aac", "decoder": 19}, 23),
+        ({"uri": "a.wma", "codec": "wmav2", "decoder": DECODER}, None),
         ({"uri": "a.ts", "codec": "ac3", "decoder": 19, "note": TRACKS}, 20),
         ({"uri": "a.ts", "codec": "ac3", "decoder": 20, "note": TRACKS}, None),
         ({"uri": "a.ts", "codec": "ac3", "decoder": 19, "note": JUMPS}, None),
@@ -305,6 +323,10 @@ def test_corrections_concern_few_files(values: dict[str, Any], version: int | No
         ({"uri": "a.mp3", "codec": "mp3", "channels": 2}, Look.CHANNELS),
         ({"uri": "a.ogg", "channels": 2}, Look.STREAMS),
         ({"uri": "a.mp4", "codec": "aac", "channels": 2}, Look.LENGTH),
+        ({"uri": "a.mp3", "codec": "opus", "decoder": 19}, Look.LENGTH),
+        ({"uri": "a.wma", "codec": "wmav2", "decoder": 19}, Look.STREAMS),
+        ({"uri": "a.wma", "codec": "wmav2", "decoder": 19, "reason": "truncated"}, Look.LENGTH),
+        ({"uri": "a.ts", "codec": "ac3", "decoder": 19, "note": TRACKS}, Look.CHANNELS),
     ],
 )
 def test_all_that_may_have_changed_is_looked_at(values: dict[str, Any], look: Look | None) -> None:
