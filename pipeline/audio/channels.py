@@ -3,6 +3,7 @@
 A cable that is wired wrongly gives a left channel that is the right one upside down, and their mean is silence. If the
 energy of the mean lies 40 dB below that of the two channels, the first channel is taken instead. This is decided once
 for a content: from sixteen seconds at fixed fractions of a file that can be sought in, from its first minute otherwise.
+If these are silent, the mean is taken: to wait for the first sound, each part of a recording would need all before it.
 """
 
 from collections.abc import Iterator
