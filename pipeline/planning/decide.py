@@ -13,7 +13,7 @@ from dataclasses import asdict, dataclass, field
 
 import pyarrow as pa
 
-from pipeline.audio.decoder_versions import COLUMNS, CORRECTIONS, Correction, Look, find_correction, find_look
+from pipeline.audio.decoder_versions import COLUMNS, CORRECTIONS, Correction, Look
 from pipeline.corpus.corpus_file import (
     CorpusFile,
     ExaminedFile,
@@ -34,6 +34,7 @@ from pipeline.planning.compare import (
     is_same,
     looks_unchanged,
 )
+from pipeline.planning.concerned import Concerned
 from pipeline.planning.file_rows import copied_row, deleted_row, mtime_changed_row, unreadable_row
 from pipeline.planning.hashing import Hasher, Read, share_hashes
 from pipeline.planning.ledger import Ledger
@@ -45,7 +46,7 @@ from pipeline.schema import Row
 ROWS_AT_ONCE = 5_000
 """Rows of tables that are taken out of Arrow at a time."""
 
-_COMPARED = ["modified_ns", "content_hash", *(name for name in COLUMNS if name != "status")]
+_COMPARED = ["modified_ns", "content_hash", "audio_id", *(name for name in COLUMNS if name != "status")]
 """Columns of the ledger that are compared with every file, beside ``status``."""
 
 
@@ -102,7 +103,8 @@ class _Decider:
     """Notes in a plan what happens to each file."""
 
     def __init__(self, plan: Plan, ledger: Ledger, setup: PlanSetup) -> None:
-        self._plan, self._ledger, self._request, self._corrections = plan, ledger, setup.request, setup.corrections
+        self._plan, self._ledger, self._request = plan, ledger, setup.request
+        self._concerned = Concerned(ledger, setup.corrections)
         self._left: set[str] = set()
         """Uris of deleted files that no new file has matched yet."""
 
@@ -116,7 +118,7 @@ class _Decider:
             rows = piece.to_pylist()
             for row, old in zip(rows, self._ledger.look_up([row["uri"] for row in rows], _COMPARED), strict=True):
                 may_redecode = row["reason"] is None and not self._request.keep_decoder
-                correction = find_correction(old, self._corrections) if old is not None and may_redecode else None
+                correction = self._concerned.find_correction(old) if old is not None and may_redecode else None
                 if correction:
                     self._plan.corrected[row["uri"]] = correction
                 if old is not None and not correction and looks_unchanged(row, old) and not self._request.retries(old):
@@ -279,7 +281,7 @@ class _Decider:
 
     def _copy(self, file: CorpusFile, holder: Row, *, is_decoded: bool, is_moved: bool) -> CorpusFile | None:
         """Note that the rows of an indexed file are copied. If a correction concerns that one, the copy is examined."""
-        correction = None if self._request.keep_decoder else find_correction(holder, self._corrections)
+        correction = None if self._request.keep_decoder else self._concerned.find_correction(holder)
         look = None
         if correction is not None:
             self._plan.corrected[file.uri] = correction
@@ -297,7 +299,7 @@ class _Decider:
     def _find_look(self, file: CorpusFile, known: Row) -> Look | None:
         """What shows whether a file decodes differently now than ``known``, the row of an indexed file with its bytes.
         The length of a range does not show it."""
-        look = None if self._request.retries(known) else find_look(known, self._corrections)
+        look = None if self._request.retries(known) else self._concerned.find_look(known)
         return None if look is Look.LENGTH and file.time_range else look
 
 

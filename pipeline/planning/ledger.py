@@ -156,6 +156,18 @@ class Ledger:
         """Whether an indexed file has this content, so that its frames are in the index."""
         return bool(self._held_by(audio_id))
 
+    def shared_before(self, version: int, columns: list[str]) -> list[Row]:
+        """Columns of the rows of contents that several files have or had, of those that an older version decoded."""
+        self._merge()
+        is_older = pc.less(pc.fill_null(self._files["decoder"], 1), version)
+        is_older = pc.and_(is_older, pc.not_equal(self._files["status"], "deleted"))
+        if not pc.any(is_older).as_py():
+            return []
+        counts = pc.value_counts(self._files["audio_id"])
+        several = pc.struct_field(counts, "values").filter(pc.greater(pc.struct_field(counts, "counts"), 1))
+        is_shared = pc.is_in(self._files["audio_id"], value_set=several.drop_null())
+        return list(self._files.filter(pc.and_(is_older, is_shared)).select(columns).to_pylist())
+
     def _find_replaced(self, uris: list[str]) -> dict[str, Row]:
         """By uri, the ids and the status of these files' rows in the table."""
         at = self._by_uri.find_last(uris)

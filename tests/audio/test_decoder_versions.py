@@ -118,6 +118,32 @@ def test_indexed_files_are_examined_and_failed_ones_decoded_once_for_each_conten
     assert stored_s == LENGTHS_S[3]
 
 
+@pytest.mark.parametrize(("name", "other"), [("b.wav", "copy.wav"), ("copy.wav", "b.wav")])
+@pytest.mark.parametrize("look", Look)
+def test_copies_of_a_file_that_a_correction_concerns_are_examined_with_it(
+    corpus: KnownCorpus, look: Look, name: str, other: str
+) -> None:
+    """They share its frames, though their names may exclude them."""
+    named = Correction(DECODER + 1, "is louder", lambda row: row["uri"].endswith(f"/{name}"), look)
+    actions, made = plan(corpus, correction=named)
+    assert look_of(made) == {("b.wav", "copy.wav"): look}
+    assert actions["b.wav"] == actions["copy.wav"] == ("examined", "is louder")
+    corpus.move(name, "moved.wav")
+    corpus.put("third.wav", 3)
+    actions, made = plan(corpus, correction=named)
+    assert look_of(made) == {tuple(sorted((other, "moved.wav", "third.wav"))): look}
+    _, kept = plan(corpus, RunRequest(keep_decoder=True), named)
+    assert look_of(kept) == {}
+
+
+def test_failed_copies_of_a_file_that_a_correction_concerns_are_tried_with_it(corpus: KnownCorpus) -> None:
+    corpus.put("copy of broken.wav", 7)
+    index_corpus(corpus.config, stages=in_place(WideEncoder()))
+    named = Correction(DECODER + 1, "is read", lambda row: row["uri"].endswith("/broken.wav"))
+    _, made = plan(corpus, correction=named)
+    assert look_of(made) == {("broken.wav", "copy of broken.wav"): None}
+
+
 @pytest.mark.parametrize("asked", [RunRequest(full=True), RunRequest(retry_failed=True, reason="truncated")])
 def test_files_that_are_encoded_again_anyway_are_not_examined(corpus: KnownCorpus, asked: RunRequest) -> None:
     table(corpus.config.into, "files").update({"reason": "'truncated'"}, "status = 'indexed'")

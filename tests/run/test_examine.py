@@ -332,6 +332,35 @@ def test_nothing_is_examined_if_the_decoder_is_kept(tmp_path: Path) -> None:
     assert [row["decoder"] for row in read(config.into, "files")] == [DECODER]
 
 
+@pytest.mark.parametrize("is_other", [True, False])
+def test_copy_whose_name_excludes_a_correction_follows_its_sound(tmp_path: Path, is_other: bool) -> None:
+    """Of the same bytes, only those in ``.mkv`` are called a film; both share the frames."""
+    folder = tmp_path / "in"
+    folder.mkdir()
+    for name in ("a.mkv", "a.mp3"):
+        (folder / name).write_bytes(CHANGED["film.mkv"])
+    config = configure(folder, tmp_path / "index")
+    index_corpus(config, stages=in_place(WideEncoder()))
+    new, rows = live(config.into), rows_of(config.into)
+    make_old(config.into)
+    table(config.into, "files").update({"expected_duration_s": "NULL", "channels": "1"})
+    if is_other:
+        table(config.into, "files").update({"duration_s": "duration_s - 0.5"})
+        rewrite(config.into, "clips", "true", lambda vectors: vectors / 2)
+    publish(config.into)
+    assert {action for _, action, _ in plan_corpus(config).actions} == {"examined"}
+    encoder = WideEncoder()
+    progress = index_corpus(config, stages=in_place(encoder))
+    assert (progress.n_indexed, progress.n_unchanged, encoder.n_windows > 0) == (
+        2 * is_other,
+        2 - 2 * is_other,
+        is_other,
+    )
+    assert (live(config.into), rows_of(config.into)) == (new, rows)
+    assert verify_index(config.into) == []
+    assert index_corpus(config, stages=in_place(WideEncoder())).n_unchanged == 2
+
+
 def test_what_is_only_examined_does_not_count_as_encoded(tmp_path: Path) -> None:
     """Otherwise the next plan would promise the speed at which files are examined."""
     folder = tmp_path / "in"
