@@ -7,6 +7,7 @@ from dataclasses import replace
 from typing import Literal
 
 import pyarrow as pa
+import pyarrow.compute as pc
 
 from pipeline import schema
 from pipeline.config import Config
@@ -54,12 +55,13 @@ class Checkpoints:
         """Count a complete batch, and let it wait for the next checkpoint.
 
         Args:
-            uncounted: uris of files that do not count yet, for the workers will examine them.
+            uncounted: uris of files that do not count yet, nor do their clips, for the workers will examine them.
         """
         self._waiting.append(batch)
         if batch.kind == "metadata":  # these files count as unchanged
             return
-        self.progress.n_clips += batch.clips.num_rows
+        is_counted = pc.invert(pc.is_in(batch.clips["uri"], value_set=pa.array(uncounted, pa.string())))
+        self.progress.n_clips += pc.sum(is_counted).as_py() or 0
         self.progress.n_frames += batch.n_frames
         for row in batch.files.select(["uri", "file_id", "status", "reason"]).to_pylist():
             if row["file_id"] in batch.keep_clips or row["uri"] in uncounted:  # kept clips: it counts as unchanged
@@ -82,6 +84,17 @@ class Checkpoints:
             clips = self.no_clips() if clips is None else clips
             self.add(Batch(self._make_id(), files_table(rows), clips, keep_clips=keep_clips, kind=kind), uncounted)
             self.commit()
+
+    def count_kept(self, rows: list[Row], copies: Set[str]) -> None:
+        """Count indexed files, given by their rows, whose clips and frames stay as they are.
+
+        Args:
+            copies: uris of files that are new in this run, which ``add`` left uncounted; all others are unchanged.
+        """
+        copied = [row for row in rows if row["uri"] in copies]
+        self.progress.n_indexed += len(copied)
+        self.progress.n_clips += sum(row["n_clips"] for row in copied)
+        self.progress.n_unchanged += len(rows) - len(copied)
 
     def add_kept(self, rows: list[Row]) -> None:
         """Let new rows of indexed files whose clips and frames stay wait for the next checkpoint."""

@@ -195,10 +195,9 @@ class Dispatch:
         is_confirmed = pc.equal(batch.files["status"], CONFIRMED)
         if found := batch.files.filter(is_confirmed).to_pylist():
             ledger = self._checkpoints.inventory.ledger
-            n_copies = sum(row["uri"] in self._plan.examined_copies for row in found)
-            self._progress.n_indexed += n_copies
-            self._progress.n_unchanged += len(found) - n_copies
-            self._checkpoints.add_kept([confirmed_row(ledger.live(row["uri"]) or {}, row) for row in found])
+            rows = [confirmed_row(ledger.live(row["uri"]) or {}, row) for row in found]
+            self._checkpoints.count_kept(rows, self._plan.examined_copies)
+            self._checkpoints.add_kept(rows)
         return replace(batch, files=batch.files.filter(pc.invert(is_confirmed)))
 
     def _without_unreadable(self, batch: Batch) -> Batch:
@@ -206,18 +205,18 @@ class Dispatch:
 
         Their disk may have been unmounted while they were encoded again.
         """
-        kept: list[str] = []
+        kept: list[Row] = []
         ledger = self._checkpoints.inventory.ledger
         for row in batch.files.to_pylist():
             old = ledger.live(row["uri"]) if row["status"] == "failed" and row["stage"] == "read" else None
             if old is not None and old["status"] == "indexed" and _is_as_listed(row, old):
-                kept.append(row["uri"])
+                kept.append(old)
                 self._unreadable.append((row["uri"], row["message"]))
         if not kept:
             return batch
-        self._progress.n_unchanged += len(kept)
+        self._checkpoints.count_kept(kept, self._plan.examined_copies)
         self._progress.notes = (*self._plan.notes, *note_unreadable(self._unreadable))
-        stay = pc.invert(pc.is_in(batch.files["uri"], pa.array(kept)))
+        stay = pc.invert(pc.is_in(batch.files["uri"], pa.array([row["uri"] for row in kept])))
         return replace(batch, files=batch.files.filter(stay))
 
     def _note_finished(self, files: pa.Table, estimate: Estimate) -> None:

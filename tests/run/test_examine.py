@@ -292,8 +292,28 @@ def test_moved_and_copied_files_are_examined_as_those_that_they_come_from(tmp_pa
     assert encoder.n_windows == sum(contents.values())
     assert (progress.n_indexed, progress.n_unchanged) == (len(MOVED) + len(COPIED) + 1, 1)
     assert progress.n_done == progress.n_files
+    n_clips = {name_of(row["uri"]): row["n_clips"] for row in read(afresh.into, "files")}
+    assert progress.n_clips == sum(n_clips.values()) - n_clips["stereo.mp3"]
+    n_frames = {row["audio_id"]: row["n_frames"] for row in read(afresh.into, "files")}
+    assert progress.n_frames == sum(n_frames[audio_id] for audio_id in contents)
     assert verify_index(config.into) == []
     assert index_corpus(config, stages=in_place(WideEncoder())).n_unchanged == progress.n_files
+
+
+def test_moved_file_that_cannot_be_examined_counts_as_indexed(tmp_path: Path) -> None:
+    """Its rows were copied in the same run."""
+    folder, away = tmp_path / "in", tmp_path / "away"
+    folder.mkdir()
+    for name in ("stereo.wav", "stereo.mp3"):
+        (folder / name).write_bytes(SAME[name])
+    config = configure(folder, tmp_path / "index")
+    index_corpus(config, stages=in_place(WideEncoder()))
+    make_old(config.into)
+    (folder / "stereo.wav").rename(folder / "moved.wav")
+    progress = index_corpus(config, stages=in_place(WideEncoder(), lambda number: folder.rename(away)))
+    assert (progress.n_indexed, progress.n_unchanged, progress.n_failed) == (1, 1, 0)
+    assert (progress.n_clips, progress.n_frames, progress.n_deleted) == (1, 0, 1)
+    assert progress.n_done == progress.n_files
 
 
 @pytest.mark.parametrize("number", [1, 2, 3])
