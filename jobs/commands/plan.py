@@ -64,7 +64,9 @@ def plan(
         "hours": made.seconds_to_decode / 3600,
         "hours_examined": made.seconds_examined / 3600,
         "bytes": made.bytes_to_write,
-        "seconds": estimate_run_seconds(made, opened.live),
+        "bytes_examined": made.bytes_examined,
+        "seconds": estimate_run_seconds(made.seconds_to_decode, opened.live),
+        "seconds_examined": estimate_run_seconds(made.seconds_examined, opened.live),
         "notes": list(made.notes),
         "not_looked_at": made.not_looked_at,
         "refused": made.refused,
@@ -76,9 +78,6 @@ def plan(
         return
     rows = [(action, counts[action]) for action in ACTIONS if counts[action]]
     print_table(f"what a run into {config.into} would do", ["action", "files"], rows, right=["files"])
-    seconds = summary["seconds"]
-    takes = f", about {show_duration(seconds)} at the speed of the last run" if seconds else ""
-    size = show_bytes(summary["bytes"])
     if made.removed:
         print_line(f"indexed files that would be removed: {count_by_folder(made.removed.values())}")
     print_notes(made)
@@ -86,4 +85,18 @@ def plan(
         print_line(f"warning: {made.lack_of_space}")
     if made.refused:
         print_line(f"a run would refuse: {made.refused}")
-    print_line(f"about {show_duration(made.seconds_to_decode)} of audio to encode; about {size} to be written{takes}")
+    print_line(_describe_cost(summary))
+
+
+def _describe_cost(summary: dict[str, Any]) -> str:
+    """What will be encoded and written, and how long that takes: at most, if all that is examined is encoded, too."""
+    hours, n_bytes, seconds = (summary[name] for name in ("hours", "bytes", "seconds"))
+    about = "about"
+    if summary["hours_examined"]:
+        about = "up to"
+        hours, n_bytes = hours + summary["hours_examined"], n_bytes + summary["bytes_examined"]
+        seconds = None if seconds is None else seconds + summary["seconds_examined"]
+    takes = f", {about} {show_duration(seconds)} at the speed of the last run" if seconds else ""
+    return (
+        f"{about} {show_duration(hours * 3600)} of audio to encode; {about} {show_bytes(n_bytes)} to be written{takes}"
+    )

@@ -112,20 +112,22 @@ class Display:
         """Before the work, print what will be encoded and how many bytes will be written."""
         from pipeline.encoder.checkpoint import BUNDLED
 
-        if not self._quiet and plan.n_examined:
+        if self._quiet:
+            return
+        if plan.n_examined:
             hours = show_duration(plan.seconds_examined)
             self._say(
                 f"{count(plan.n_examined, 'file')} to examine, whose decoding was corrected: up to {hours} of audio"
+                f" to encode again, and {show_bytes(plan.bytes_examined)} to be written"
             )
-        if self._quiet or not plan.n_to_decode:
-            return
-        self._say(
-            f"{count(plan.n_to_decode, 'file')} to encode, about {show_duration(plan.seconds_to_decode)} of audio;"
-            f" about {show_bytes(plan.bytes_to_write)} to be written (frames: {config.store.frames})"
-        )
+        if plan.n_to_decode:
+            self._say(
+                f"{count(plan.n_to_decode, 'file')} to encode, about {show_duration(plan.seconds_to_decode)} of audio;"
+                f" about {show_bytes(plan.bytes_to_write)} to be written (frames: {config.store.frames})"
+            )
         if plan.lack_of_space:
             self._say(f"warning: {plan.lack_of_space}")
-        if config.encode.clip_model == BUNDLED:
+        if plan.n_to_decode and config.encode.clip_model == BUNDLED:
             self._say(
                 f"note: {BUNDLED} knows only fourteen synthetic sounds;"
                 " for real ones give --model facebook/pe-av-base --frame-model facebook/pe-a-frame-base"

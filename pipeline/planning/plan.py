@@ -83,8 +83,10 @@ class Plan:
     bytes_to_decode: int = 0
     bytes_to_write: int = 0
     """The vectors that the run will add to the index, by the estimated duration, without what is examined first."""
+    bytes_examined: int = 0
+    """The vectors that it will add besides if all that is examined decodes differently."""
     lack_of_space: str | None = None
-    """A line where the disk of the index has less room than that."""
+    """A line where the disk of the index has less room than both."""
 
     def note(self, uri: str, action: str, reason: str) -> None:
         if self.list_actions:

@@ -7,7 +7,7 @@ import shlex
 from collections.abc import Callable
 from dataclasses import asdict
 from functools import partial
-from typing import Any, NamedTuple
+from typing import Any, Literal, NamedTuple
 
 import numpy as np
 import pyarrow as pa
@@ -222,21 +222,26 @@ def plan_files(
     deleted = pa.array([row["uri"] for row in plan.deleted], pa.string())
     plan.mounts = guard.find_mounts(indexed.filter(pc.invert(pc.is_in(indexed, deleted))))
     plan.bytes_to_write = _estimate_bytes(plan, config, inventory.layout)
-    plan.lack_of_space = describe_lack_of_space(config, plan.bytes_to_write)
+    plan.bytes_examined = _estimate_bytes(plan, config, inventory.layout, examined=True)
+    most = plan.bytes_to_write + plan.bytes_examined
+    plan.lack_of_space = describe_lack_of_space(config, most, "up to" if plan.n_examined else "about")
     return plan
 
 
 def describe_lack_of_space(
-    config: Config, n_bytes: int, count_free: Callable[[str], int | None] = storage.count_free_bytes
+    config: Config,
+    n_bytes: int,
+    about: Literal["about", "up to"] = "about",
+    count_free: Callable[[str], int | None] = storage.count_free_bytes,
 ) -> str | None:
-    """A line where the disk of the index has less room than the ``n_bytes`` to be written, about."""
+    """A line where the disk of the index has less room than the ``n_bytes`` to be written, about or at most."""
     path, with_frames = config.into, config.store.frames == "all"
     free = count_free(path)
     if free is None or free >= n_bytes:
         return None
     advice = "; `--frames none` writes far less, without `earshot locate`" if with_frames else ""
     return (
-        f"{path}: about {show_bytes(n_bytes)} will be written, and its disk has {show_bytes(free)} free: make room,"
+        f"{path}: {about} {show_bytes(n_bytes)} will be written, and its disk has {show_bytes(free)} free: make room,"
         f" or put the index elsewhere{advice}"
     )
 
@@ -327,22 +332,29 @@ def _choose_tables(index: Handle, *, rebuild: bool) -> Generation:
     return index.find_next()
 
 
-def estimate_run_seconds(plan: Plan, live: Generation) -> float | None:
-    """Seconds of encoding, at the speed of the last run that encoded into ``live``; None if there was none."""
+def estimate_run_seconds(audio_s: float, live: Generation) -> float | None:
+    """Seconds to encode ``audio_s`` of audio, at the speed of the last run that encoded into ``live``; None if there
+    was none."""
     if not live.exists:
         return None
     rows = [row for row in journal.read_journal(live.path).to_pylist() if row["seconds"] and journal.encoded_s(row)]
     last = [row for row in rows if row["run_id"] == rows[-1]["run_id"]]
-    audio_s, seconds = sum(map(journal.encoded_s, last)), sum(row["seconds"] for row in last)
-    return plan.seconds_to_decode * seconds / audio_s if audio_s else None
+    encoded_s, seconds = sum(map(journal.encoded_s, last)), sum(row["seconds"] for row in last)
+    return audio_s * seconds / encoded_s if encoded_s else None
 
 
-def _estimate_bytes(plan: Plan, config: Config, layout: Layout) -> int:
-    """The size of the vectors: clips of each file, frames of each content, without what is only examined."""
+def _estimate_bytes(plan: Plan, config: Config, layout: Layout, *, examined: bool = False) -> int:
+    """The size of the vectors: clips of each file, frames of each content.
+
+    Args:
+        examined: of what is only examined, as if all of it were encoded; otherwise of the rest.
+    """
     audios = pc.list_flatten(plan.batches["audios"])
-    audios = audios.filter(pc.is_null(pc.struct_field(audios, "look")))
+    is_examined = pc.is_valid(pc.struct_field(audios, "look"))
+    audios = audios.filter(is_examined if examined else pc.invert(is_examined))
     n_files = pc.list_value_length(pc.struct_field(audios, "uris")).to_numpy()
     durations_s = np.repeat(pc.struct_field(audios, "estimated_s").to_numpy(), n_files)
     clips = count_windows(durations_s, config.window.grid) * 2 * layout.clip_dimension
-    frames = plan.seconds_to_decode / FRAME_S * 2 * layout.frame_dimension if config.store.frames == "all" else 0.0
+    audio_s = plan.seconds_examined if examined else plan.seconds_to_decode
+    frames = audio_s / FRAME_S * 2 * layout.frame_dimension if config.store.frames == "all" else 0.0
     return int(clips + frames)

@@ -19,7 +19,9 @@ from pipeline.planning.plan import Plan
 from pipeline.planning.request import RunRequest
 from pipeline.run.driver import index_corpus
 from pipeline.run.prepare import describe_lack_of_space, estimate_run_seconds, plan_corpus
+from tests.helpers.damage import publish
 from tests.helpers.fakes import noise, write_wav
+from tests.helpers.indexes import table
 from tests.helpers.runs import DIMENSION, WideEncoder, configure, in_place, write_sounds
 
 
@@ -70,11 +72,11 @@ def test_estimated_time_counts_each_content_once_and_not_the_start(
     assert row["seconds"] == pytest.approx(0.5)
     write_wav(tmp_path / "in" / "new.wav", noise(5.0, seed=2))
     plan = plan_corpus(config)
-    told = estimate_run_seconds(plan, find_index(config.into).live)
+    told = estimate_run_seconds(plan.seconds_to_decode, find_index(config.into).live)
     assert told == pytest.approx(plan.seconds_to_decode * row["seconds"] / 2.5)
     write_wav(tmp_path / "in" / "new.wav", noise(0.01, seed=2))
     index_corpus(config, stages=slow_start)  # a run that encodes nothing has no speed
-    assert estimate_run_seconds(plan, find_index(config.into).live) == told
+    assert estimate_run_seconds(plan.seconds_to_decode, find_index(config.into).live) == told
 
 
 def test_an_unknown_reason_is_refused(tmp_path: Path) -> None:
@@ -91,13 +93,30 @@ def test_lengths_follow_the_headers(tmp_path: Path) -> None:
     assert plan.seconds_to_decode == pytest.approx(60.0, rel=0.01)
 
 
+def test_all_that_is_examined_may_have_to_be_written(tmp_path: Path) -> None:
+    folder = write_sounds(tmp_path / "in", [10.0] * 4)
+    shutil.copyfile(folder / "0.wav", folder / "copy.wav")
+    config = configure(folder, tmp_path / "index")
+    afresh = plan_corpus(config)
+    index_corpus(config, stages=in_place(WideEncoder()))
+    assert plan_corpus(config).bytes_examined == 0
+    table(config.into, "files").update({"decoder": "2", "channels": "2"})  # stereo was mixed otherwise
+    publish(config.into)
+    plan = plan_corpus(config)
+    assert (plan.n_examined, plan.n_to_decode, plan.bytes_to_write, plan.lack_of_space) == (5, 0, 0, None)
+    assert plan.bytes_examined == afresh.bytes_to_write
+
+
 def test_lack_of_space_is_said() -> None:
     config = make_config({"sources": ["x"], "into": "ix"})
-    assert describe_lack_of_space(config, 2_000, lambda path: 2_000) is None
-    assert describe_lack_of_space(config, 2_000, lambda path: None) is None
-    said = describe_lack_of_space(config, 2 * 10**9, lambda path: 10**9)
+    assert describe_lack_of_space(config, 2_000, count_free=lambda path: 2_000) is None
+    assert describe_lack_of_space(config, 2_000, count_free=lambda path: None) is None
+    said = describe_lack_of_space(config, 2 * 10**9, count_free=lambda path: 10**9)
     assert said is not None
     assert said.startswith("ix: about 2.0 GB will be written, and its disk has 1.0 GB free: make room, or")
     assert "--frames none" in said
+    most = describe_lack_of_space(config, 2 * 10**9, "up to", lambda path: 10**9)
+    assert most is not None
+    assert most.startswith("ix: up to 2.0 GB will be written")
     bare = make_config({"sources": ["x"], "into": "ix", "store": {"frames": "none"}})
-    assert "--frames" not in str(describe_lack_of_space(bare, 2 * 10**9, lambda path: 10**9))
+    assert "--frames" not in str(describe_lack_of_space(bare, 2 * 10**9, count_free=lambda path: 10**9))

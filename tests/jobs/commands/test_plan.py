@@ -71,8 +71,13 @@ def test_plan_says_how_many_hours_are_examined(corpus: KnownCorpus, call: Call) 
     *_, summary = lines(call("plan", into, "--json")[1])
     assert (summary["examined"], summary["redecoded"], summary["hours"]) == (len(indexed), 0, 0.0)
     assert summary["hours_examined"] == pytest.approx(sum(durations_s.values()) / 3600, rel=0.01)
-    assert summary["bytes"] == 0
+    assert (summary["bytes"], summary["seconds"]) == (0, 0.0)
+    assert summary["bytes_examined"] > 0
+    assert summary["seconds_examined"] > 0
     _, out, _ = call("plan", into)
+    assert re.search(
+        r"up to .+ of audio to encode; up to .+ to be written, up to .+ at the speed", " ".join(out.split())
+    )
     assert f"{len(indexed)} files may decode differently now" in " ".join(out.split())
     *_, kept = lines(call("plan", into, "--keep-decoder", "--json")[1])
     assert (kept["examined"], kept["hours_examined"]) == (0, 0.0)

@@ -82,9 +82,11 @@ def test_bar_measures_hours_where_there_is_audio_to_encode() -> None:
     assert _measure_progress(make_record(Progress())) == (0, None)
 
 
-def test_lack_of_space_is_said_before_the_work() -> None:
+@pytest.mark.parametrize("plan", [Plan(n_to_decode=1), Plan(n_examined=2)])
+def test_lack_of_space_is_said_before_the_work(plan: Plan) -> None:
+    plan.lack_of_space = "y: its disk is small"
     out = io.StringIO()
     config = make_config({"sources": ["x"], "into": "y"})
     with Display(json=False, console=Console(file=out, width=200, _environ={})) as display:
-        display.announce(Plan(n_to_decode=1, lack_of_space="y: its disk is small"), config)
+        display.announce(plan, config)
     assert "warning: y: its disk is small\n" in out.getvalue()
