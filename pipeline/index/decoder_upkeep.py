@@ -4,6 +4,7 @@ A row tells by itself whether a correction may concern its file (``decoder_versi
 or examine keep their version, and the next plan finds them.
 """
 
+from itertools import islice
 from typing import Any
 
 from pipeline.audio.decoder_versions import COLUMNS, DECODER, find_correction
@@ -34,6 +35,7 @@ def raise_decoder(writer: Writer) -> Published:
 
 
 def _find_concerned(files: Any) -> set[str]:
-    """The ids of the older files that a correction may concern."""
+    """The ids of the older files that a correction may concern; of very many, one more than ``MOST_CONCERNED``."""
     pieces = files.to_batches(["file_id", *COLUMNS], _OLDER, batch_size=FILES_AT_ONCE)
-    return {row["file_id"] for piece in pieces for row in piece.to_pylist() if find_correction(row) is not None}
+    rows = (row for piece in pieces for row in piece.to_pylist())
+    return set(islice((row["file_id"] for row in rows if find_correction(row) is not None), MOST_CONCERNED + 1))

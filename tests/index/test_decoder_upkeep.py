@@ -1,11 +1,14 @@
 """What no correction of decoding concerns is judged once, and not again by each plan."""
 
+from collections.abc import Iterator
+
+import pyarrow as pa
 import pytest
 
 from pipeline.audio.decoder_versions import CORRECTIONS, DECODER, Correction, find_correction
 from pipeline.config import Config
 from pipeline.index import journal
-from pipeline.index.decoder_upkeep import raise_decoder
+from pipeline.index.decoder_upkeep import MOST_CONCERNED, _find_concerned, raise_decoder
 from pipeline.index.verify import verify_index
 from pipeline.index.writer import Writer
 from pipeline.run.driver import index_corpus
@@ -50,6 +53,26 @@ def test_nothing_is_raised_while_very_many_files_are_to_be_examined(
     before = writer.published
     assert raise_decoder(writer) == before
     assert set(decoders(older).values()) == {2, None}
+
+
+class ManyFiles:
+    """A table of which a correction concerns each row."""
+
+    def __init__(self) -> None:
+        self.n_read = 0
+
+    def to_batches(self, columns: list[str], where: str, batch_size: int) -> Iterator[pa.RecordBatch]:
+        values = dict.fromkeys(columns) | {"uri": "a.wav", "status": "indexed", "channels": 2, "decoder": 1}
+        while True:
+            rows = [values | {"file_id": str(self.n_read + number)} for number in range(1_000)]
+            self.n_read += len(rows)
+            yield pa.RecordBatch.from_pylist(rows)
+
+
+def test_no_more_rows_are_judged_than_are_needed() -> None:
+    files = ManyFiles()
+    assert len(_find_concerned(files)) == MOST_CONCERNED + 1
+    assert files.n_read <= MOST_CONCERNED + 1_000
 
 
 def test_run_leaves_nothing_to_judge(older: Config) -> None:
