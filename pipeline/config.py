@@ -147,6 +147,9 @@ class RunConfig(_Section):
     """Seconds of audio in a batch, estimated from file sizes. A batch is published whole; a task decodes several."""
     decoder_silence_s: float = Field(300.0, gt=0)
     """Seconds after which a decoder that neither reads nor gives anything is ended; its file fails as ``crashed``."""
+    decoder_s_per_byte: float = Field(5e-5, gt=0)
+    """Seconds that decoding may take for each byte of a file, beside ten minutes for all; a decoder that takes more is
+    ended likewise. The default is 14 hours for 1 GB. Fetching the file counts: 20 kB/s are enough."""
     recall: float = Field(0.98, ge=0.5, lt=1.0)
     """The share of the exact answers that search through vector indexes should find. The end of a run that builds them
     measures it, and sets how much each question reads."""

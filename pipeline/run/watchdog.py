@@ -16,9 +16,8 @@ T = TypeVar("T")
 
 CHECK_S = 1.0
 
-LEAST_S, SECONDS_A_BYTE = 600.0, 1e-3
-"""How long decoding may take in all: this, and so much for each byte. At 750 bytes a second of audio, the least that
-speech takes, that is 0.75 s for one: many times what any decoder needs."""
+LEAST_S = 600.0
+"""How long decoding may take in all, beside the time for its bytes (``run.decoder_s_per_byte``)."""
 
 
 @dataclass(frozen=True)
@@ -29,8 +28,8 @@ class Limits:
     total_s: float
 
     @classmethod
-    def for_bytes(cls, n_bytes: int, silence_s: float) -> "Limits":
-        return cls(silence_s, LEAST_S + SECONDS_A_BYTE * n_bytes)
+    def for_bytes(cls, n_bytes: int, silence_s: float, s_per_byte: float) -> "Limits":
+        return cls(silence_s, LEAST_S + s_per_byte * n_bytes)
 
 
 class Watchdog:
@@ -86,5 +85,5 @@ class Watchdog:
         if silence_s > self._limits.silence_s:
             return f"its decoder read and gave nothing for {silence_s:.0f} s (run.decoder_silence_s)"
         if self._worked_s + time.monotonic() - began > self._limits.total_s:
-            return f"its decoder had not come to an end after {self._limits.total_s:.0f} s"
+            return f"its decoder had not come to an end after {self._limits.total_s:.0f} s (run.decoder_s_per_byte)"
         return None

@@ -76,6 +76,8 @@ class Reading:
     """Longer recordings fail."""
     silence_s: float
     """How long a decoder may read and give nothing."""
+    s_per_byte: float
+    """How long decoding may take for each byte, beside ten minutes."""
 
 
 class _Encode:
@@ -127,7 +129,8 @@ def _decode(planned: pa.Table, decode: Decode, reading: Reading, block_windows: 
 def _make_watchdog(planned: Row, reading: Reading) -> Watchdog:
     """A watchdog for the decoding of a PLANNED row, which ends this process."""
     n_bytes = sum(audio["size_bytes"] for audio in planned["audios"])
-    return Watchdog(Limits.for_bytes(n_bytes, reading.silence_s), partial(_give_up, planned["batch_id"]))
+    limits = Limits.for_bytes(n_bytes, reading.silence_s, reading.s_per_byte)
+    return Watchdog(limits, partial(_give_up, planned["batch_id"]))
 
 
 def _give_up(batch_id: str, why: str) -> None:
@@ -271,7 +274,8 @@ def _connect(batches: pa.Table, config: Config, frames_schema: pa.Schema, decode
 
     resources, grid, arrow = ray.cluster_resources(), config.window.grid, {"batch_format": "pyarrow"}
     encoders = limit_encoders(batches, _share(config.encode), grid)
-    reading = Reading(config.decode, grid, config.run.max_file_hours, config.run.decoder_silence_s)
+    run = config.run
+    reading = Reading(config.decode, grid, run.max_file_hours, run.decoder_silence_s, run.decoder_s_per_byte)
     n_together = fit_task(batches, resources.get("CPU", 1), may_grow=may_grow())
     planned = from_arrow(batches)
     if is_long(longest):

@@ -310,7 +310,11 @@ def test_moved_file_that_cannot_be_examined_counts_as_indexed(tmp_path: Path) ->
     index_corpus(config, stages=in_place(WideEncoder()))
     make_old(config.into)
     (folder / "stereo.wav").rename(folder / "moved.wav")
-    progress = index_corpus(config, stages=in_place(WideEncoder(), lambda number: folder.rename(away)))
+
+    def unmount(number: int) -> None:
+        folder.rename(away)
+
+    progress = index_corpus(config, stages=in_place(WideEncoder(), unmount))
     assert (progress.n_indexed, progress.n_unchanged, progress.n_failed) == (1, 1, 0)
     assert (progress.n_clips, progress.n_frames, progress.n_deleted) == (1, 0, 1)
     assert progress.n_done == progress.n_files

@@ -8,6 +8,7 @@ from collections.abc import Iterator
 import pytest
 
 from pipeline import heartbeat
+from pipeline.config import RunConfig
 from pipeline.heartbeat import beat
 from pipeline.run.watchdog import Limits, Watchdog
 
@@ -53,7 +54,7 @@ def test_work_without_an_end_is_noticed() -> None:
         yield 1
 
     assert list(watch(decode(), word, silence_s=1e9, total_s=SHORT_S)) == [1]
-    assert word.said == ["its decoder had not come to an end after 0 s"]
+    assert word.said == ["its decoder had not come to an end after 0 s (run.decoder_s_per_byte)"]
 
 
 def test_decoder_that_reads_is_left_alone(monkeypatch: pytest.MonkeyPatch) -> None:
@@ -101,8 +102,19 @@ def test_a_call_is_watched() -> None:
     assert len(word.said) == 1
 
 
-def test_small_files_get_ten_minutes_and_large_ones_more() -> None:
-    small = Limits.for_bytes(28_000, 300.0)
+def test_small_files_get_ten_minutes_and_large_ones_hours() -> None:
+    default = RunConfig().decoder_s_per_byte
+    small = Limits.for_bytes(28_000, 300.0, default)
     assert small.silence_s == 300.0
-    assert small.total_s == pytest.approx(628.0)
-    assert Limits.for_bytes(10**9, 300.0).total_s > 11 * 86_400
+    assert small.total_s == pytest.approx(601.4)
+    assert 12 * 3600 < Limits.for_bytes(10**9, 300.0, default).total_s < 24 * 3600
+    assert Limits.for_bytes(10**6, 300.0, 1e-3).total_s == pytest.approx(1600.0)
+
+
+@pytest.mark.parametrize("bytes_per_s", [750, 1_600, 16_000, 144_000])
+@pytest.mark.parametrize("hours", [0.1, 4.0, 200.0])
+def test_no_honest_decoder_meets_the_limit(bytes_per_s: int, hours: float) -> None:
+    """Thin speech, GSM, mp3 and wav of 24 bits, at 27 times real time."""
+    audio_s = hours * 3600
+    limits = Limits.for_bytes(int(audio_s * bytes_per_s), 300.0, RunConfig().decoder_s_per_byte)
+    assert limits.total_s > audio_s / 27

@@ -18,7 +18,7 @@ from tests.helpers.fakes import GRID, FakeEncoder, noise, plan_batch, write_wav
 from tests.helpers.processes import run_python
 
 BATCH = "0" * 32
-READING = Reading(DecodeConfig(), GRID, 200.0, 300.0)
+READING = Reading(DecodeConfig(), GRID, 200.0, 300.0, 5e-5)
 
 
 @pytest.fixture
@@ -84,7 +84,7 @@ def decode(*_):
     yield split()
 
 planned = pa.Table.from_pylist([plan_batch("0" * 32, [Path(sys.argv[2])])], schema=schema.PLANNED)
-reading = Reading(DecodeConfig(), GRID, 200.0, silence_s=0.2)
+reading = Reading(DecodeConfig(), GRID, 200.0, silence_s=0.2, s_per_byte=5e-5)
 if sys.argv[1] == "split":
     _split(planned, reading, split)
 else:
