@@ -15,6 +15,7 @@ from email.message import Message
 from pathlib import Path
 from typing import Any, BinaryIO
 
+from pydantic import BaseModel, ConfigDict, model_validator
 from starlette.requests import Request
 
 from jobs.serve import limits
@@ -38,8 +39,22 @@ def is_json(request: Request) -> bool:
     return request.headers.get("content-type", "").partition(";")[0].strip().lower() == "application/json"
 
 
+class Sent(BaseModel):
+    """What a body says: known names alone. Of unknown ones, the first is told: there may be millions."""
+
+    model_config = ConfigDict(extra="forbid")
+
+    @model_validator(mode="before")
+    @classmethod
+    def leave_out_unknown(cls, values: Any) -> Any:
+        if not isinstance(values, dict) or len(values) <= len(cls.model_fields):
+            return values
+        first = next(name for name in values if name not in cls.model_fields)
+        return {name: value for name, value in values.items() if name in cls.model_fields or name == first}
+
+
 async def read_json(request: Request, take: Take) -> Any:
-    """The JSON body of a request.
+    """The JSON body of a request that asks something.
 
     Args:
         take: room for it.
@@ -48,15 +63,27 @@ async def read_json(request: Request, take: Take) -> Any:
         TooLarge: it has more than ``MAX_JSON_BYTES``. TooSlow: it takes too long. NoRoom: there are many others.
         UsageError: it is no JSON.
     """
-    refuse_size(request, limits.MAX_JSON_BYTES)
+    return loads(await read_body(request, take, limits.MAX_JSON_BYTES))
+
+
+async def read_body(request: Request, take: Take, max_bytes: int) -> bytearray:
+    """The body of a request. A large one takes long to parse, which is no work for the thread of the event loop.
+
+    Args:
+        take: room for it.
+
+    Raises:
+        TooLarge: it has more than ``max_bytes``. TooSlow: it takes too long. NoRoom: there are many others.
+    """
+    refuse_size(request, max_bytes)
     body = bytearray()
     async with in_time():
         async for chunk in request.stream():
             take(len(chunk))
             body += chunk
-            if len(body) > limits.MAX_JSON_BYTES:
-                raise _too_large(limits.MAX_JSON_BYTES)
-    return loads(body)
+            if len(body) > max_bytes:
+                raise _too_large(max_bytes)
+    return body
 
 
 @asynccontextmanager
@@ -93,7 +120,8 @@ def refuse_size(request: Request, max_bytes: int) -> None:
 
 
 def _too_large(max_bytes: int) -> TooLarge:
-    return TooLarge(f"the body has more than {max_bytes // 10**6} MB; of a sound, send the part that you look for")
+    hint = "; of a sound, send the part that you look for" if max_bytes == limits.MAX_UPLOAD_BYTES else ""
+    return TooLarge(f"the body has more than {max_bytes / 10**6:g} MB{hint}")
 
 
 def find_boundary(content_type: str) -> bytes:

@@ -11,10 +11,10 @@ from pathlib import Path
 from typing import Any, NamedTuple
 
 from fastapi import APIRouter, Request
-from pydantic import BaseModel, ConfigDict, Field
+from pydantic import ConfigDict, Field
 
 from jobs.serve import limits
-from jobs.serve.bodies import is_json, loads, read_form, read_json
+from jobs.serve.bodies import Sent, is_json, loads, read_form, read_json
 from jobs.serve.search_routes import check, choose_pool, require_sound
 from jobs.serve.service import Service
 from jobs.serve.states import State
@@ -24,10 +24,10 @@ from pipeline.errors import UsageError
 from pipeline.search.client import Index
 
 
-class Arguments(BaseModel):
+class Arguments(Sent):
     """Those of a call, within limits. The index itself says which values make sense."""
 
-    model_config = ConfigDict(extra="forbid", allow_inf_nan=False)
+    model_config = ConfigDict(allow_inf_nan=False)
 
     def choose_pool(self, workers: Workers) -> Pool:
         """The threads that make this call."""

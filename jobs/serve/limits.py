@@ -44,8 +44,14 @@ MAX_TAKE_S = 300.0
 MAX_UPLOAD_BYTES, MAX_UPLOADS_BYTES = MAX_SENT_BYTES, 1_000_000_000
 """Of a form with a sound; and of all that are on the disk at the same time."""
 
-MAX_JSON_BYTES, MAX_BODIES_BYTES = 20_000_000, 100_000_000
-"""Of a JSON body; and of all that are in memory at the same time."""
+MAX_JSON_BYTES = 300_000
+"""Of a JSON body that asks: a filter, a uri and a text of the greatest lengths fit, however they are escaped."""
+
+MAX_MARKS_BYTES = 8_000_000
+"""Of a JSON body with marks: 800 bytes for each of as many as may be."""
+
+MAX_BODIES_BYTES = 100_000_000
+"""Of all JSON bodies that are in memory at the same time."""
 
 MAX_FIELD_BYTES, MAX_PARTS, MAX_HEAD_BYTES = 100_000, 20, 8_192
 """Of a form: bytes of its fields, its parts, and bytes of the head of a part."""

@@ -3,10 +3,10 @@
 from typing import Annotated, Any, Literal
 
 from fastapi import APIRouter, Query, Request
-from pydantic import AfterValidator, AwareDatetime, BaseModel, ConfigDict, Field, StringConstraints
+from pydantic import AfterValidator, AwareDatetime, BaseModel, FailFast, Field, StringConstraints
 
 from jobs.serve import answers, limits
-from jobs.serve.bodies import read_json
+from jobs.serve.bodies import Sent, loads, read_body
 from jobs.serve.search_routes import ERRORS, At, check, require_files
 from jobs.serve.service import Service
 from jobs.serve.states import State
@@ -28,10 +28,8 @@ def check_name(name: str) -> str:
 Name = Annotated[str, StringConstraints(min_length=1, max_length=limits.MAX_NAME), AfterValidator(check_name)]
 
 
-class NewMark(BaseModel):
+class NewMark(Sent):
     """What a person says of a part of a file. The verdict `none` takes a mark back."""
-
-    model_config = ConfigDict(extra="forbid")
 
     uri: str = Field(
         "",
@@ -57,10 +55,8 @@ class NewMark(BaseModel):
     )
 
 
-class NewMarks(BaseModel):
-    model_config = ConfigDict(extra="forbid")
-
-    marks: list[NewMark] = Field(min_length=1, max_length=limits.MAX_MARKS)
+class NewMarks(Sent):
+    marks: Annotated[list[NewMark], FailFast()] = Field(min_length=1, max_length=limits.MAX_MARKS)
 
 
 def make_marks_router(service: Service) -> APIRouter:
@@ -93,15 +89,16 @@ def make_marks_router(service: Service) -> APIRouter:
     )
     async def add_marks(request: Request, at: At = None) -> Any:
         """Store marks: all, or none if one is wrong."""
-        with service.bodies.hold() as take:
-            new = check(NewMarks, await read_json(request, take))
 
-        def add(state: State) -> dict[str, Any]:
+        def add(state: State, body: bytearray) -> dict[str, Any]:
+            new = check(NewMarks, loads(body))
             require_names(state, new.marks)
             stored = state.index.mark_all([Judgement(**mark.model_dump()) for mark in new.marks])
             return {"marks": list(map(to_answer, stored)), "is_cut": False}
 
-        return await service.ask(request, at, add)
+        with service.bodies.hold() as take:
+            body = await read_body(request, take, limits.MAX_MARKS_BYTES)
+            return await service.ask(request, at, lambda state: add(state, body))
 
     return router
 

@@ -7,12 +7,12 @@ from pathlib import Path
 from typing import Annotated, Any, TypeVar
 
 from fastapi import APIRouter, Query, Request
-from pydantic import BaseModel, ConfigDict, Field, StringConstraints, ValidationError
+from pydantic import BaseModel, Field, StringConstraints, ValidationError
 
 import pipeline
 from jobs.serve import answers, limits
 from jobs.serve.answers import to_found, to_value
-from jobs.serve.bodies import is_json, read_form, read_json
+from jobs.serve.bodies import Sent, is_json, read_form, read_json
 from jobs.serve.errors import NotFound
 from jobs.serve.file_view import describe
 from jobs.serve.service import Service, milliseconds_since
@@ -61,10 +61,8 @@ ERRORS: dict[int | str, dict[str, Any]] = {
 """The errors that any request may meet."""
 
 
-class Like(BaseModel):
+class Like(Sent):
     """A part of a file of the index, to which others are compared."""
-
-    model_config = ConfigDict(extra="forbid")
 
     uri: str = Field(min_length=1, max_length=limits.MAX_URI)
     start_s: float = Field(0.0, ge=0, allow_inf_nan=False)
@@ -298,6 +296,6 @@ def check(model: type[M], values: Any) -> M:
     try:
         return model.model_validate(values)
     except ValidationError as error:
-        wrong = error.errors()[0]
-        name = ".".join(map(str, wrong["loc"])) or "the body"
+        wrong = error.errors(include_url=False, include_context=False, include_input=False)[0]
+        name = ".".join(str(part)[:100] for part in wrong["loc"]) or "the body"
         raise UsageError(f"{name}: {wrong['msg']}") from None

@@ -1,17 +1,22 @@
 """What one request may ask holds for the API and for commands, and what all may take together is given back."""
 
+import json
 from pathlib import Path
 from typing import Any
 
 import pytest
+from pydantic import ValidationError
 from starlette.testclient import TestClient
 
 from jobs.serve import limits
+from jobs.serve.marks_routes import NewMarks
+from jobs.serve.search_routes import check
 from jobs.serve.service import Service
 from jobs.serve.streams import Sending
 from jobs.serve.workers import Workers
 from jobs.shared.servers import COMMAND
 from pipeline.config import Config
+from pipeline.errors import UsageError
 from tests.helpers import served
 from tests.helpers.served import uri
 
@@ -121,3 +126,51 @@ def test_sounds_and_exports_that_are_sent_are_counted(
         answer = client.get(f"/api/{path}", params=values)
         assert answer.status_code == 503
         assert "are being sent already: try again later" in answer.json()["error"]
+
+
+@pytest.mark.parametrize(
+    ("path", "max_bytes"),
+    [
+        ("/api/similar", limits.MAX_JSON_BYTES),
+        (COMMAND, limits.MAX_JSON_BYTES),
+        ("/api/marks", limits.MAX_MARKS_BYTES),
+    ],
+)
+def test_json_has_no_more_bytes_than_its_route_needs(path: str, max_bytes: int, client: TestClient) -> None:
+    for n_bytes, status in ((max_bytes, 422), (max_bytes + 1, 413)):
+        body = b'{"uri": "' + b"x" * (n_bytes - 11) + b'"}'
+        answer = client.post(path, content=body, headers={"Content-Type": "application/json"})
+        assert (answer.status_code, len(answer.text) < 1_000) == (status, True)
+
+
+def test_longest_question_fits_however_it_is_escaped(client: TestClient) -> None:
+    longest = {"uri": "\U0001f514" * limits.MAX_URI, "where": "\U0001f514" * limits.MAX_WHERE}
+    answer = client.post("/api/similar", content=json.dumps(longest), headers={"Content-Type": "application/json"})
+    assert answer.status_code == 404  # it was read
+
+
+def test_as_many_marks_as_may_be_fit(config: Config, client: TestClient) -> None:
+    """The last one has a wrong name, so that none is stored."""
+    said = {"uri": uri(config, "b.flac"), "audio_id": "0" * 32, "start_s": 0.5, "end_s": 1, "verdict": "right"}
+    texts = [f"{number:04} " + "bell " * 79 for number in range(limits.MAX_MARKS)]
+    marks = [{**said, "text": text, "who": "Ada Lovelace", "score": 1.25} for text in texts]
+    answer = client.post("/api/marks", json={"marks": [*marks[:-1], {**marks[-1], "uri": "/not/there.wav"}]})
+    assert (answer.status_code, answer.json()) == (404, {"error": "/not/there.wav: is no file of the index"})
+
+
+@pytest.mark.parametrize("where", [(), ("marks", 0), ("marks", 1)])
+def test_of_wrong_values_without_number_one_is_told(where: tuple[Any, ...]) -> None:
+    """Pydantic would make an error of each."""
+    many = {"x" * 1_000 + str(number): 1 for number in range(1_000)}
+    right = {"text": "a bell", "verdict": "right"}
+    values: dict[str, Any] = {"marks": [right, right]}
+    if not where:
+        values |= many
+    else:
+        values["marks"] = [right | many if number >= where[1] else right for number in range(limits.MAX_MARKS)]
+    with pytest.raises(ValidationError) as caught:
+        NewMarks.model_validate(values)
+    assert caught.value.error_count() == 1
+    with pytest.raises(UsageError, match=r"x{10,100}: Extra inputs are not permitted$") as told:
+        check(NewMarks, values)
+    assert len(str(told.value)) < 200
