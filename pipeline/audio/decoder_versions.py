@@ -8,7 +8,7 @@ line to ``CORRECTIONS``.
 """
 
 import re
-from collections.abc import Callable, Iterator, Mapping, Sequence
+from collections.abc import Callable, Iterator, Mapping, Sequence, Set
 from dataclasses import dataclass
 from enum import IntEnum
 from functools import lru_cache
@@ -23,7 +23,7 @@ from pipeline.corpus.time_ranges import split_uri
 
 
 class Look(IntEnum):
-    """What of a file must be looked at to see whether it decodes as before; a later one includes those before it.
+    """What of a file must be looked at to see whether it decodes as before.
 
     A file that gets another note, as on its tracks or channels, counts as decoded differently.
     """
@@ -33,7 +33,9 @@ class Look(IntEnum):
     STREAMS = 2
     """Whether it has other streams of sound or picture, too."""
     LENGTH = 3
-    """How long its sound is: all of it is decoded."""
+    """How long its sound is, and how its channels are mixed: all of it is decoded."""
+    ALL = 4
+    """All of these."""
 
 
 @dataclass(frozen=True)
@@ -324,7 +326,12 @@ def find_correction(row: Mapping[str, Any], corrections: Sequence[Correction] = 
 
 def find_look(row: Mapping[str, Any], corrections: Sequence[Correction] = CORRECTIONS) -> Look | None:
     """What to look at to see whether an indexed file decodes differently; None if no correction concerns it."""
-    return max((correction.look for correction in _concerning(row, corrections)), default=None)
+    return join_looks({correction.look for correction in _concerning(row, corrections)})
+
+
+def join_looks(looks: Set[Look]) -> Look | None:
+    """What includes all of these; None if there are none."""
+    return Look.ALL if looks >= {Look.STREAMS, Look.LENGTH} else max(looks, default=None)
 
 
 def _concerning(row: Mapping[str, Any], corrections: Sequence[Correction]) -> Iterator[Correction]:

@@ -85,7 +85,7 @@ def compare(live: Generation, encoder: Any, n_files: int | None = 10, seed: int 
 def _decodes_as_before(live: Generation, row: Row) -> bool:
     """Whether the vectors of a file must be those of its sound: no correction since may concern it."""
     look = find_look(row)
-    if look is None or look is Look.LENGTH:  # only a run decodes all of it to find out
+    if look is None or look >= Look.LENGTH:  # only a run decodes all of it to find out
         return look is None
     try:
         place, _, raw = resolve_uri(row["uri"])

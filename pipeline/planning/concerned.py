@@ -6,7 +6,7 @@ some of them, for it also judges by their names: of ``a.mkv`` and ``a.mp3``, the
 
 from collections.abc import Sequence
 
-from pipeline.audio.decoder_versions import COLUMNS, Correction, Look, find_correction, find_look
+from pipeline.audio.decoder_versions import COLUMNS, Correction, Look, find_correction, find_look, join_looks
 from pipeline.planning.ledger import Ledger
 from pipeline.schema import Row
 
@@ -29,7 +29,7 @@ class Concerned:
         if known := self._shared.get(row["audio_id"]):
             correction = max(correction, known[0], key=lambda each: each.version)
             looks.append(known[1])
-        look = max((each for each in looks if each is not None), default=None)
+        look = join_looks({each for each in looks if each is not None})
         self._shared[row["audio_id"]] = correction, look
 
     def find_correction(self, row: Row) -> Correction | None:

@@ -300,7 +300,7 @@ class _Decider:
         """What shows whether a file decodes differently now than ``known``, the row of an indexed file with its bytes.
         The length of a range does not show it."""
         look = None if self._request.retries(known) else self._concerned.find_look(known)
-        return None if look is Look.LENGTH and file.time_range else look
+        return None if look is not None and look >= Look.LENGTH and file.time_range else look
 
 
 def lies_within(uri: str, places: Set[str]) -> bool:
