@@ -218,7 +218,7 @@ _STREAMS_SINCE = 10
 def _may_be_film(row: Mapping[str, Any]) -> bool:
     """Whether a file that is usually plain sound may have several tracks, or a picture beside its sound."""
     is_old = (row["decoder"] or 1) < _STREAMS_SINCE  # later versions read these as films
-    return is_old and _has_sound(row) and _may_be_named(row, _RARE_FILMS)
+    return is_old and _has_sound(row) and _may_be_named(row, _RARE_FILMS) and not _is_misnamed(row)  # see version 22
 
 
 _RARE_FILMS = _MP4_SOUND | {"ogg", "oga", "wma"}
@@ -226,13 +226,13 @@ _RARE_FILMS = _MP4_SOUND | {"ogg", "oga", "wma"}
 
 def _may_be_unforeseen_film(row: Mapping[str, Any]) -> bool:
     """Whether a file may be a film though earlier lists of extensions left it out, and gave it a newer version."""
-    return _has_sound(row) and (_is_misnamed(row) or _read_name(row["uri"])[0] in ("wma", "m4r"))
+    return _has_sound(row) and _read_name(row["uri"])[0] in ("wma", "m4r") and not _is_misnamed(row)
 
 
 def _may_be_unforeseen_and_moved(row: Mapping[str, Any]) -> bool:
-    """Whether other sound of such a file may lie elsewhere, too: its streams do not tell that."""
+    """Whether the sound of such a file may lie elsewhere, or that of one with a wrong name: the length tells."""
     is_open = row["expected_duration_s"] is None or row["reason"] in ("truncated", "out_of_range")
-    return _may_be_unforeseen_film(row) and (is_open or _is_misnamed(row))
+    return _has_sound(row) and (_is_misnamed(row) or (is_open and _may_be_unforeseen_film(row)))
 
 
 def _is_stereo(row: Mapping[str, Any]) -> bool:
