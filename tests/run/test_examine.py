@@ -522,8 +522,13 @@ def test_ranges_of_a_recording_are_looked_at_once(tmp_path: Path) -> None:
 
 
 @pytest.mark.parametrize("data", [two_tracks("mp4"), make_film("ogg", "", "libvpx", data=BURSTS)])
-def test_streams_beside_the_sound_are_found(tmp_path: Path, data: bytes) -> None:
-    assert examine(write(tmp_path / "a", data), Look.STREAMS)["status"] == "indexed"
+@pytest.mark.parametrize("look", [Look.STREAMS, Look.ALL])
+def test_streams_beside_the_sound_are_found(tmp_path: Path, data: bytes, look: Look) -> None:
+    path = write(tmp_path / "a", data)
+    whole = examine(path, Look.LENGTH, 0.0)
+    as_before = whole["duration_s"], whole["note"]
+    assert examine(path, look, *as_before)["status"] == "indexed"
+    assert examine(path, Look.LENGTH, *as_before)["status"] == CONFIRMED
 
 
 def test_beginning_of_a_recording_tells_of_its_channels(tmp_path: Path) -> None:
