@@ -12,7 +12,7 @@ import fsspec
 import numpy as np
 import pytest
 
-from pipeline.audio.decoder_versions import DECODER, Look
+from pipeline.audio.decoder_versions import DECODER, Look, find_correction
 from pipeline.audio.source import hash_file
 from pipeline.config import Config, DecodeConfig
 from pipeline.errors import EarshotError
@@ -359,20 +359,23 @@ def test_nothing_is_examined_if_the_decoder_is_kept(tmp_path: Path) -> None:
 
 @pytest.mark.parametrize("is_other", [True, False])
 def test_copy_whose_name_excludes_a_correction_follows_its_sound(tmp_path: Path, is_other: bool) -> None:
-    """Of the same bytes, only those in ``.mkv`` are called a film; both share the frames."""
+    """Of the same bytes, only those in ``.mp4`` are called a film; both share the frames."""
     folder = tmp_path / "in"
     folder.mkdir()
-    for name in ("a.mkv", "a.mp3"):
-        (folder / name).write_bytes(CHANGED["film.mkv"])
+    film = make_film("mp4", "libmp3lame", late_s=1.0)
+    for name in ("a.mp4", "a.mp3"):
+        (folder / name).write_bytes(film)
     config = configure(folder, tmp_path / "index")
     index_corpus(config, stages=in_place(WideEncoder()))
     new, rows = live(config.into), rows_of(config.into)
     make_old(config.into)
-    table(config.into, "files").update({"expected_duration_s": "NULL", "channels": "1"})
     if is_other:
         table(config.into, "files").update({"duration_s": "duration_s - 0.5"})
         rewrite(config.into, "clips", "true", lambda vectors: vectors / 2)
+    table(config.into, "files").update({"expected_duration_s": "duration_s", "channels": "1", **UNTOLD})
     publish(config.into)
+    concerned = {name_of(row["uri"]) for row in read(config.into, "files") if find_correction(row)}
+    assert concerned == {"a.mp4"}
     assert {action for _, action, _ in plan_corpus(config).actions} == {"examined"}
     encoder = WideEncoder()
     progress = index_corpus(config, stages=in_place(encoder))
