@@ -109,7 +109,8 @@ def bind(host: str, port: int) -> socket.socket:
         [family, *_, place] = socket.getaddrinfo(host.strip("[]"), port, type=socket.SOCK_STREAM)[0]
     except (OSError, UnicodeError):
         raise UsageError(f"--host {host}: is no address of this machine") from None
-    listening = socket.socket(family, socket.SOCK_STREAM)
+    # asyncio sets TCP_NODELAY where the protocol is named; without it each answer waits 40 ms for the client's kernel.
+    listening = socket.socket(family, socket.SOCK_STREAM, socket.IPPROTO_TCP)
     listening.setsockopt(socket.SOL_SOCKET, socket.SO_REUSEADDR, 1)
     if sys.platform == "linux":  # connections inherit it: what is left of an answer waits no longer for its client
         listening.setsockopt(socket.IPPROTO_TCP, socket.TCP_USER_TIMEOUT, round(1_000 * limits.MAX_TAKE_S))

@@ -1,5 +1,6 @@
 """Addresses of a server, and what is shown in a browser."""
 
+import asyncio
 import socket
 import sys
 import webbrowser
@@ -52,3 +53,22 @@ def test_connections_of_clients_that_take_nothing_end() -> None:
         connection, _ = listening.accept()
         with connection:
             assert connection.getsockopt(socket.IPPROTO_TCP, socket.TCP_USER_TIMEOUT) == 1_000 * limits.MAX_TAKE_S
+
+
+def test_what_is_answered_is_sent_at_once() -> None:
+    """asyncio sets this for sockets whose protocol is named. Without it, every answer waits for the client's kernel."""
+
+    async def accept() -> int:
+        options = asyncio.get_running_loop().create_future()
+
+        def note(_: asyncio.StreamReader, writer: asyncio.StreamWriter) -> None:
+            options.set_result(writer.get_extra_info("socket").getsockopt(socket.IPPROTO_TCP, socket.TCP_NODELAY))
+            writer.close()
+
+        listening = bind("127.0.0.1", 0)
+        async with await asyncio.start_server(note, sock=listening):
+            _, writer = await asyncio.open_connection(*listening.getsockname())
+            writer.close()
+            return int(await options)
+
+    assert asyncio.run(accept()) != 0
