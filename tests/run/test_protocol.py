@@ -49,9 +49,12 @@ Situation = Callable[[KnownCorpus], Act]
 
 
 def go_back(config: Config, failpoint: journal.Failpoint = lambda step: None) -> object:
-    """To what the newest batch but one published, through the writer that ``restore_index`` uses."""
+    """To what was published before the newest batch, through the writer that ``restore_index`` uses. Where the recall
+    was measured after that batch, the tables are those of the batch."""
     writer = Writer(config.into, "9" * 32, failpoint=failpoint)
-    return restore(writer, writer.published.seq - 1)
+    rows = journal.read_journal(writer.path).to_pylist()
+    newest = max(row["seq"] for row in rows if row["kind"] != "tune")
+    return restore(writer, newest - 1)
 
 
 def begin(corpus: KnownCorpus) -> Act:
