@@ -8,8 +8,8 @@ from pathlib import Path
 import pytest
 
 from pipeline.processes import UNKNOWN, find_start, has_ended, name_processes
-from tests.helpers.leases import wait_until
 from tests.helpers.processes import print_of
+from tests.helpers.waiting import wait_until
 
 
 def test_process_is_known_by_number_and_start() -> None:

@@ -43,7 +43,7 @@ class Picture:
 def make_picture_router(service: Service, tiles: TileCache) -> APIRouter:
     """The route."""
     router = APIRouter(prefix="/api", responses=ERRORS)
-    workers, sounds = service.workers, service.sounds
+    workers = service.workers
 
     @router.get("/spectrogram", response_class=Response, responses={200: PICTURE})
     async def spectrogram(
@@ -67,10 +67,13 @@ def make_picture_router(service: Service, tiles: TileCache) -> APIRouter:
         kind = choose_kind(request.headers.get("accept", ""))
         view, span, stop = View(width, height, low_hz, high_hz), Span(start_s, end_s), threading.Event()
 
-        def look_up(state: State) -> tuple[Row, float | None]:
+        def look_up(state: State) -> tuple[Row, float, Keys, Picture | None]:
             file = require_sound(state, uri)
             check_span(uri, span, file["duration_s"])
-            return file, min(filter(None, (span.end_s, file["duration_s"])), default=None)
+            end = float(min(filter(None, (span.end_s, file["duration_s"]))))
+            parts = (DRAWING, make_content_key(file), span.start_s, end, view, gain_db, kind)
+            keys = {is_approximate: make_key(*parts, is_approximate) for is_approximate in (False, True)}
+            return file, end, keys, find_picture(tiles, keys)
 
         def draw(end: float, keys: Keys) -> Picture:
             found = read_spectrogram(uri, span.start_s, end, view, stop.is_set)
@@ -80,13 +83,7 @@ def make_picture_router(service: Service, tiles: TileCache) -> APIRouter:
             tiles.keep(keys[picture.is_approximate], picture.data)
             return picture
 
-        file, end = await service.ask(request, at, look_up, workers.tiles)
-        if end is None:
-            require_whole(file, await service.find_presence(request, file, workers.tiles))
-            end = (await workers.tiles.run(request, lambda: sounds.find(file))).duration_s
-        parts = (DRAWING, make_content_key(file), span.start_s, end, view, gain_db, kind)
-        keys = {is_approximate: make_key(*parts, is_approximate) for is_approximate in (False, True)}
-        picture = await workers.tiles.run(request, lambda: find_picture(tiles, keys))
+        file, end, keys, picture = await service.ask(request, at, look_up, workers.tiles)
         if picture is None:
             require_whole(file, await service.find_presence(request, file, workers.tiles))
             pool = workers.tiles if end - start_s <= limits.SHORT_PICTURE_S else workers.long_tiles

@@ -38,7 +38,7 @@ Where = Annotated[
     str | None,
     Query(max_length=limits.MAX_WHERE, description="SQL over the columns of the index, as in `earshot query`."),
 ]
-Exact = Annotated[bool, Query(description="Compare every vector: slower, but nothing is missed.")]
+Exact = Annotated[bool, Query(description="Scan all vectors instead of the vector index: slower.")]
 Threshold = Annotated[float, Query(gt=0, lt=1, description="Probability at which an event begins.")]
 
 ERRORS: dict[int | str, dict[str, Any]] = {

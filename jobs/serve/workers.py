@@ -52,7 +52,7 @@ class Pool:
 
         Args:
             stop: set once nobody waits; work that is no search looks at it.
-            close: called with a result for which nobody has waited, in the thread that made it.
+            close: called with a result for which nobody has waited, in any thread; it must not wait.
 
         Raises:
             Busy: too many requests wait. ClientGone: the client does not wait any more. TooLong: it has waited for

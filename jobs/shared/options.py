@@ -14,7 +14,7 @@ Where = Annotated[
     typer.Option(help="Only rows where this SQL holds, over uri, duration_s, codec, ... and metadata columns."),
 ]
 AllWindows = Annotated[bool, typer.Option("--all-windows", help="List overlapping windows of a file one by one.")]
-Exact = Annotated[bool, typer.Option("--exact", help="Compare every vector: slower, but nothing is missed.")]
+Exact = Annotated[bool, typer.Option("--exact", help="Scan all vectors instead of the vector index: slower.")]
 Threshold = Annotated[float, typer.Option(help="Probability at which an event begins.")]
 MinDuration = Annotated[float, typer.Option(help="Leave out events shorter than this many seconds.")]
 MergeGap = Annotated[float, typer.Option(help="Join events of a file that are at most this many seconds apart.")]

@@ -31,7 +31,7 @@ from pipeline.audio.mpeg_tags import find_frames_end, read_mp3_duration
 from pipeline.audio.packets import PAUSING_CODECS, Packets, is_pause
 from pipeline.audio.pieces import PIECE_S, PIECE_VALUES, AudioInfo, Piece
 from pipeline.audio.source import Bytes
-from pipeline.audio.timeline import GAP_S, JUMPS_NOTE, OPUS_GAP_S, Container, Timeline, find_zero
+from pipeline.audio.timeline import GAP_S, JUMPS_NOTE, OPUS_GAP_S, TRACKS_NOTE, Container, Timeline, find_zero
 from pipeline.audio.tracks import choose_track
 from pipeline.corpus.raw_formats import RawFormat
 from pipeline.errors import FileFailure, one_line
@@ -224,7 +224,7 @@ class AvReader:
             return f"it has no header, and is read as {raw.name} at {raw.sample_rate_hz // 1000} kHz by its extension"
         notes, tracks, timeline = [], self._container.streams.audio, self._timeline
         if len(tracks) > 1:
-            notes.append(f"it has {len(tracks)} sound tracks; number {tracks.index(self._stream) + 1} is read")
+            notes.append(f"it has {len(tracks)} {TRACKS_NOTE} {tracks.index(self._stream) + 1} is read")
         if timeline.n_refused:
             jumps = f"{count(timeline.n_refused, 'time')}, by up to {timeline.longest_refused_s:,.1f} s"
             notes.append(f"{JUMPS_NOTE} {jumps}: this is not taken for silence")

@@ -16,6 +16,7 @@ from itertools import takewhile
 from typing import Any
 
 from pipeline.audio.limits import most_seconds
+from pipeline.audio.timeline import TRACKS_NOTE
 from pipeline.corpus.extensions import AUDIO_EXTENSIONS
 from pipeline.corpus.raw_formats import RAW_FORMATS, raw_format_of
 from pipeline.corpus.shards import extension_of
@@ -282,7 +283,7 @@ def _may_be_too_long(row: Mapping[str, Any]) -> bool:
 
 
 def _has_tracks(row: Mapping[str, Any]) -> bool:
-    return bool(row["note"] and "sound tracks; number" in row["note"])
+    return bool(row["note"] and TRACKS_NOTE in row["note"])
 
 
 CORRECTIONS: tuple[Correction, ...] = (

@@ -1,4 +1,4 @@
-"""A recording that an older version decoded in, whether a correction of its channels or streams changes it out."""
+"""Tells whether a correction of channels or streams changes a recording that an older version decoded."""
 
 from pipeline.audio.decode import open_audio
 from pipeline.audio.decoder_versions import Look

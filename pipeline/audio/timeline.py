@@ -22,6 +22,9 @@ OPUS_GAP_S = 1.0
 JUMPS_NOTE = "its clock jumps ahead"
 """How the remark on jumps that are no gaps begins. It is complete only when all of a file is decoded."""
 
+TRACKS_NOTE = "sound tracks; number"
+"""A part of the remark on several tracks, by which corrections find stored rows: it must stay as it is."""
+
 _GAP_BYTES_PER_S = 100
 """A large file may have long gaps. Sound itself may take fewer bytes: opus sends 25 a second in pauses."""
 

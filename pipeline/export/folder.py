@@ -37,6 +37,8 @@ Failpoint = Callable[[str], None]
 def write_file(path: str, pieces: Iterable[bytes]) -> int:
     """Write a file, local or in an object store, in the place of one of this name; returns its size in bytes.
 
+    What a killed process has left lies beside it as ``PATH.*.part``.
+
     Raises:
         OSError: it cannot be written. Exception: whatever the driver of the store raises.
     """
@@ -87,7 +89,13 @@ class Folder:
         plan = None if self._has_plan() else make_plan()  # a wrong request leaves no folder behind
         if not storage.is_url(self.path):
             self._take_lock()
-        if self._has_plan():
+        try:
+            is_begun = self._has_plan()
+        except UsageError:  # another process has finished meanwhile
+            self._unlock()
+            shutil.rmtree(Path(self.path, STATE), ignore_errors=True)
+            raise
+        if is_begun:
             former = json.loads(self._read(f"{STATE}/{_PLAN}"))
             self._check_same(former["request"], request)
             return former["plan"]
@@ -170,8 +178,8 @@ class Folder:
                 each.unlink()
         self._failpoint("forget the plan")
         Path(state, _PLAN).unlink()
+        self._unlock()  # an NFS server keeps an open file, and with it the folder
         shutil.rmtree(state)
-        self._unlock()
 
     def _persist(self, name: str = "") -> None:
         """See to it that the names of written files outlive a power cut: what is noted as done must be there."""

@@ -1,4 +1,4 @@
-"""A file and its ledger row in, whether it is as it was out, and why it is decoded if it is not."""
+"""Compares a file with its ledger row: whether it is as it was, and why it is decoded if it is not."""
 
 from pipeline.audio.decoder_versions import Correction
 from pipeline.corpus.corpus_file import CorpusFile, has_size

@@ -1,4 +1,4 @@
-"""A ledger row in, whether a correction of decoding concerns its file out: by the row itself, or by that of a copy.
+"""Tells whether a correction of decoding concerns a file: by its ledger row, or by that of a copy.
 
 Files with the same bytes share their frames, so they are examined and encoded together. A correction may concern only
 some of them, for it also judges by their names: of ``a.mkv`` and ``a.mp3``, the first may have a late start.

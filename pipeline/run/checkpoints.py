@@ -64,7 +64,7 @@ class Checkpoints:
         self.progress.n_clips += pc.sum(is_counted).as_py() or 0
         self.progress.n_frames += batch.n_frames
         for row in batch.files.select(["uri", "file_id", "status", "reason"]).to_pylist():
-            if row["file_id"] in batch.keep_clips or row["uri"] in uncounted:  # kept clips: it counts as unchanged
+            if row["file_id"] in batch.keep_clips or row["uri"] in uncounted:  # it counts elsewhere
                 continue
             self.progress.n_indexed += row["status"] == "indexed"
             self.progress.n_failed += row["status"] == "failed"

@@ -1,4 +1,4 @@
-"""A content of the index that a correction of decoding may concern in, whether it decodes as it did out."""
+"""Tells whether a content of the index that a correction of decoding may concern still decodes as it did."""
 
 from collections.abc import Callable
 

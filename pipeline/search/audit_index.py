@@ -279,7 +279,7 @@ def _draw_sounds(sample: ClipSample, rng: np.random.Generator) -> tuple[Matrix, 
     mixture has none, which is -1."""
     n = len(sample.clip_ids)
     rows = rng.permutation(n)[:N_QUESTIONS]
-    sounds, own = sample.vectors[rows].astype(np.float32), sample.audios[rows].copy()
+    sounds, own = sample.vectors[rows].astype(np.float32), sample.audios[rows]
     mixed = rng.integers(n, size=(len(sounds[1::2]), MIXED))
     sounds[1::2] = _to_unit(sample.vectors[mixed].astype(np.float32)).mean(axis=1)
     own[1::2] = -1

@@ -131,13 +131,20 @@ folder.finish()
 """
 
 
-def test_folder_that_another_process_fills_is_refused_until_that_one_has_ended(tmp_path: Path) -> None:
-    out, root = tmp_path / "out", Path(__file__).parents[2]
+def begin_elsewhere(out: Path) -> "subprocess.Popen[str]":
+    """A process that has begun to export into a folder; it ends once it gets a line."""
+    command = [sys.executable, "-c", HOLDING, str(out)]
     other = subprocess.Popen(
-        [sys.executable, "-c", HOLDING, str(out)], stdin=subprocess.PIPE, stdout=subprocess.PIPE, text=True, cwd=root
+        command, stdin=subprocess.PIPE, stdout=subprocess.PIPE, text=True, cwd=Path(__file__).parents[2]
     )
     assert other.stdout is not None
     assert other.stdout.readline() == "begun\n"
+    return other
+
+
+def test_folder_that_another_process_fills_is_refused_until_that_one_has_ended(tmp_path: Path) -> None:
+    out = tmp_path / "out"
+    other = begin_elsewhere(out)
     for request in ({}, {"format": "wav"}):
         with pytest.raises(UsageError, match="another process exports into this folder"):
             Folder(str(out)).begin(request, list)
@@ -150,12 +157,8 @@ def test_folder_that_another_process_fills_is_refused_until_that_one_has_ended(t
 
 
 def test_folder_of_a_killed_export_is_gone_on_with(tmp_path: Path) -> None:
-    out, root = tmp_path / "out", Path(__file__).parents[2]
-    other = subprocess.Popen(
-        [sys.executable, "-c", HOLDING, str(out)], stdin=subprocess.PIPE, stdout=subprocess.PIPE, text=True, cwd=root
-    )
-    assert other.stdout is not None
-    assert other.stdout.readline() == "begun\n"
+    out = tmp_path / "out"
+    other = begin_elsewhere(out)
     other.kill()
     other.communicate(timeout=60)
     assert Folder(str(out)).begin({}, lambda: pytest.fail("planned again")) == []

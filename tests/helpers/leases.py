@@ -5,7 +5,6 @@ import json
 import os
 import socket
 import time
-from collections.abc import Callable
 from typing import Any
 
 import fsspec
@@ -27,13 +26,6 @@ def leases(place: str) -> dict[int, dict[str, Any]]:
 def leases_of(place: str, kind: type[LeaseFiles] = LeaseFiles) -> LeaseFiles:
     """The lease files of an index, or a kind of them that misbehaves."""
     return kind(*storage.find_store(place))
-
-
-def wait_until(holds: Callable[[], bool]) -> None:
-    until = time.monotonic() + 60
-    while not holds():
-        assert time.monotonic() < until
-        time.sleep(0.02)
 
 
 def holder(place: str) -> str:

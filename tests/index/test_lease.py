@@ -16,7 +16,8 @@ from pipeline import storage
 from pipeline.errors import CommitConflict, IndexBusy
 from pipeline.index.lease import Lease, is_held
 from pipeline.index.lease_files import STALE_S, Clock, LeaseFiles
-from tests.helpers.leases import holder, leases, leases_of, wait_until, write_lease
+from tests.helpers.leases import holder, leases, leases_of, write_lease
+from tests.helpers.waiting import wait_until
 
 
 def test_holds_while_open_and_leaves_nothing(place: str) -> None:

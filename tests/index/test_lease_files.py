@@ -17,7 +17,8 @@ from pipeline.errors import IndexBusy, UsageError
 from pipeline.index import lease
 from pipeline.index.lease import Lease, is_held
 from pipeline.index.lease_files import STALE_S, LeaseFiles
-from tests.helpers.leases import holder, wait_until, write_lease
+from tests.helpers.leases import holder, write_lease
+from tests.helpers.waiting import wait_until
 
 WRONG: dict[str, list[Any]] = {
     "at": ["now", None, True, [], float("nan"), 10**400],

@@ -301,7 +301,7 @@ def test_correction_yields_to_a_mark_that_came_while_it_was_made(live: Generatio
 
 def test_of_writers_who_correct_one_mark_at_once_exactly_one_is_told_that_it_is_stored(live: Generation) -> None:
     [mark] = add_marks(live, [BELL], now=lambda: at(1))
-    all_have_looked = threading.Barrier(4)
+    all_have_looked = threading.Barrier(4, timeout=60)
 
     def wait_for_the_others() -> dt.datetime:
         all_have_looked.wait()

@@ -93,7 +93,7 @@ def test_two_processes_that_create_the_table_and_append_at_once_lose_nothing(pla
 
 def at_once(n_threads: int, action: Any) -> None:
     """Call ``action`` with the number of each thread, in all threads at the same moment."""
-    barrier = threading.Barrier(n_threads)
+    barrier = threading.Barrier(n_threads, timeout=60)
 
     def wait_and_act(number: int) -> None:
         barrier.wait()

@@ -84,7 +84,7 @@ def decode(*_):
     yield split()
 
 planned = pa.Table.from_pylist([plan_batch("0" * 32, [Path(sys.argv[2])])], schema=schema.PLANNED)
-reading = Reading(DecodeConfig(), GRID, 200.0, silence_s=0.2, s_per_byte=5e-5)
+reading = Reading(DecodeConfig(), GRID, 200.0, silence_s=300.0 if sys.argv[1] == "memory" else 0.2, s_per_byte=5e-5)
 if sys.argv[1] == "split":
     _split(planned, reading, split)
 else:

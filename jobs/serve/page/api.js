@@ -1,5 +1,4 @@
-// Requests to the server. Every question names the state of the index that this page shows (`at`), so that what it
-// shows stays of one piece while an indexing run publishes newer states.
+// Requests to the server. Each names the state of the index that this page shows, although newer ones are published.
 
 /** `at`: the number of that state; what to do when the server is missed, is back, and when the state is gone. */
 export const server = { at: null, offline: () => {}, online: () => {}, stateGone: () => {} };

@@ -55,7 +55,7 @@ export function watchFilters(columns) {
     const shown = values.map((one) => el("option", { value: one.value }, `${one.value} (${one.n_files})`));
     $("filter-values").replaceChildren(...shown);
   }, 150);
-  column.replaceChildren(...columns.map(({ name }) => el("option", {}, name)), el("option", { value: "" }, "SQL"));
+  column.replaceChildren(...columns.map(({ name }) => el("option", { value: name }, name)), el("option", { value: "" }, "SQL"));
   column.onchange = () => {
     const type = columns.find(({ name }) => name === column.value)?.type;
     comparison.replaceChildren(...COMPARISONS.filter(({ dataset }) => dataset.kinds.includes(kindOf(type))));

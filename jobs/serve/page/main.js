@@ -157,7 +157,8 @@ const play = () => (player.now?.track === current()?.playhead ? player.stop() : 
 const switchTheme = () => {
   const { dataset } = document.documentElement;
   const now = dataset.theme || (matchMedia("(prefers-color-scheme: dark)").matches ? "dark" : "light");
-  localStorage.theme = dataset.theme = now === "dark" ? "light" : "dark";
+  dataset.theme = now === "dark" ? "light" : "dark";
+  localStorage.theme = dataset.theme;
 };
 watchKeys([
   [[" "], "play the current hit or region once, or stop", play],

@@ -1,2 +1,2 @@
-// The theme that was chosen last, before anything is drawn; else the system's. Storage may be forbidden.
+// The theme that was chosen last, before anything is drawn; else the system's. Where storage is forbidden, this fails, and so it is the system's.
 document.documentElement.dataset.theme = localStorage.theme ?? "";

@@ -1,6 +1,5 @@
 """Parts of recordings of any length and in any place: little is read, and little is held."""
 
-import time
 import tracemalloc
 from collections.abc import Iterator
 from pathlib import Path
@@ -24,6 +23,7 @@ from tests.helpers import corpora, served
 from tests.helpers.ears import GRID, Ear, open_with
 from tests.helpers.shards import write_shard
 from tests.helpers.tables import SILENT, write_index
+from tests.helpers.waiting import wait_until
 
 RATE_HZ, HOURS = 8_000, 12
 BURST_HZ = 440.0
@@ -113,10 +113,7 @@ def test_any_part_of_twelve_hours_is_read_alone(long: tuple[str, CountedExcerpts
     finally:
         tracemalloc.stop()
     assert n_peak_bytes < 20_000_000
-    until = time.monotonic() + 60  # other threads close them
-    while counted.n_open and time.monotonic() < until:
-        time.sleep(0.01)
-    assert counted.n_open == 0
+    wait_until(lambda: counted.n_open == 0)  # other threads close them
 
 
 def test_span_of_twelve_hours_is_a_file_of_its_own(long: tuple[str, CountedExcerpts, TestClient]) -> None:

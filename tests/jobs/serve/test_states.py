@@ -1,7 +1,6 @@
 """A server stays in its state while a run publishes, and takes over the newest one when asked."""
 
 import shutil
-import time
 from pathlib import Path
 from typing import Any
 
@@ -19,6 +18,7 @@ from pipeline.search.client import Index
 from tests.helpers import served
 from tests.helpers.runs import WideEncoder, in_place
 from tests.helpers.served import LENGTHS_S
+from tests.helpers.waiting import wait_until
 
 
 def publish(config: Config, name: str) -> None:
@@ -107,10 +107,7 @@ def test_run_that_writes_is_announced(own: Config, own_client: TestClient) -> No
     assert own_client.get("/api/info").json()["is_writing"] is False
     states = open_service(own.into).states
     with Lease(own.into, "0" * 32):
-        until = time.monotonic() + 60  # it looks in the background
-        while not states.is_writing() and time.monotonic() < until:
-            time.sleep(0.05)
-        assert states.is_writing()
+        wait_until(states.is_writing)  # it looks in the background
 
 
 def test_rebuilt_index_has_a_higher_number(own: Config) -> None:

@@ -98,10 +98,12 @@ def test_thread_is_free_once_a_client_has_left_during_a_long_read() -> None:
 
         def read(self) -> bytes:
             with self._closing.reading():
-                while True:
+                until = time.monotonic() + 60  # a thread that goes on would keep the tests from ending
+                while time.monotonic() < until:
                     begun.set()
                     check_stopped()
                     time.sleep(0.001)
+            return b""
 
         def close(self) -> None:
             self._closing.close()

@@ -1,4 +1,4 @@
-"""Pictures of the page in all its states, to look at: three widths, dark and light.
+"""Pictures of the page in all its states, to look at: at 1,280 and 390 pixels dark and light, and at 800 light.
 
 python -m tests.jobs.serve.page.screenshots OUT            # all
 python -m tests.jobs.serve.page.screenshots OUT marks many # those whose names contain a word
