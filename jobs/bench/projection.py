@@ -12,6 +12,7 @@ import tempfile
 import time
 from collections import Counter
 from collections.abc import Callable, Iterator
+from functools import partial
 from pathlib import Path
 
 import numpy as np
@@ -40,7 +41,6 @@ from pipeline.encoder.checkpoint import read_identity
 from pipeline.encoder.encoder import check_models, load_audio_model, resolve_device, resolve_precision
 from pipeline.errors import CorpusError
 from pipeline.grid import Waveform
-from pipeline.run.decode_stage import BLOCK_S
 from pipeline.run.driver import index_corpus
 from pipeline.run.progress import Progress
 from pipeline.run.record import make_record
@@ -52,6 +52,9 @@ BATCHES = {"cpu": (1, 2, 4), "cuda": (8, 32)}
 RUN_S = 60.0
 """The whole run encodes for about this long."""
 
+CALLS = 4
+"""A run is measured if there is audio for so many calls of each encoder: the first and the last are not like others."""
+
 
 def project(
     sources: list[str],
@@ -60,17 +63,21 @@ def project(
     hours: float,
     *,
     profile: bool = False,
+    run_s: float = RUN_S,
     measure: Callable[[Config, Path, float], Iterator[Row]] | None = None,
     save_random: Callable[[Path], str] = save_random,
 ) -> Iterator[Row]:
-    """Every figure, for a corpus of ``hours``. A test may replace ``measure`` and ``save_random``."""
+    """Every figure, for a corpus of ``hours``, with a run that encodes for about ``run_s`` seconds.
+
+    A test may replace ``measure`` and ``save_random``.
+    """
     with tempfile.TemporaryDirectory(prefix="earshot-bench-") as folder:
         scratch = Path(folder)
         name = save_random(scratch / "random") if model == "random" else model
         encode = {"clip_model": name, "frame_model": frame_model}
         given = sources or [str(write_sounds(scratch / "sounds", _make_sounds(), ("wav", "flac", "mp3", "ogg")))]
         config = make_config({"sources": given, "into": str(scratch / "index"), "encode": encode})
-        yield from (measure or measure_stages_and_run)(config, scratch, hours)
+        yield from (measure or partial(measure_stages_and_run, run_s=run_s))(config, scratch, hours)
         if profile:
             yield from profile_models(config)
 
@@ -83,8 +90,9 @@ def profile_models(config: Config) -> list[Row]:
     return profile(clip, frame, device, resolve_precision("auto", device), config.window.length_s)
 
 
-def measure_stages_and_run(config: Config, scratch: Path, hours: float) -> Iterator[Row]:
-    """Each stage by itself, a whole run against the ceiling that they predict, and a corpus of ``hours``."""
+def measure_stages_and_run(config: Config, scratch: Path, hours: float, run_s: float = RUN_S) -> Iterator[Row]:
+    """Each stage by itself, a whole run of about ``run_s`` seconds against the ceiling that they predict, and a corpus
+    of ``hours``."""
     check_models(config.encode, config.store.frames == "all")
     rows = draw_rows(config)
     decoded = _decode_some(config, pick_of_each_format(rows))
@@ -108,8 +116,10 @@ def measure_stages_and_run(config: Config, scratch: Path, hours: float) -> Itera
     write_x = write_speed(str(scratch / "written"), identity.dimension, config.window.grid)
     yield {"part": "write", "dimension": identity.dimension, "x": write_x}
 
-    manifest = write_sample(rows, scratch / "sample.csv", RUN_S * _predict(encode_x, decode_x, device))
-    run = measure_run(config, manifest, (BLOCK_S if device == "cpu" else CALL_S) * encoders.most)
+    manifest = write_sample(rows, scratch / "sample.csv", run_s * _predict(encode_x, decode_x, device))
+    # On a CPU, little audio is cut into blocks of two windows.
+    least_s = CALLS * 2 * config.window.length_s if device == "cpu" else CALL_S
+    run = measure_run(config, manifest, least_s * encoders.most)
     # Meanwhile a shared machine may have become faster or slower.
     yield (again := _measure_encoding(config, windows, encoders, native, best_batch))
     encode_x = statistics.fmean([encode_x, again["x"]]) if again["x"] else encode_x
@@ -186,12 +196,11 @@ def write_sample(rows: list[Row], manifest: Path, audio_s: float) -> Path:
 
 
 def measure_run(
-    config: Config, manifest: Path, held_s: float, index: Callable[[Config], Progress] = index_corpus
+    config: Config, manifest: Path, least_s: float, index: Callable[[Config], Progress] = index_corpus
 ) -> Row:
     """Index the files of a manifest, and measure the speed from when the workers have started.
 
-    ``x`` and ``start_s`` are None where that is less than ``held_s`` of audio: one call of each encoder holds as much,
-    so everything would come back at once.
+    ``x`` and ``start_s`` are None where that is less than ``least_s`` of audio: a few calls would hold everything.
     """
     values = config.model_dump(mode="json") | {"sources": [str(manifest)]}
     values["run"] = {**values["run"], "max_failed_fraction": 1.0}
@@ -201,7 +210,7 @@ def measure_run(
     busy_s = progress.throughput.busy_s
     clips = pipeline.open(config.into).to_arrow("clips", ["start_s", "end_s"])
     windows_s = pc.sum(pc.subtract(clips["end_s"], clips["start_s"])).as_py() or 0.0
-    speed = progress.throughput.speed if windows_s >= held_s else None
+    speed = progress.throughput.speed if windows_s >= least_s else None
     return {
         "files": progress.n_files,
         "failed": progress.n_failed,
@@ -216,7 +225,7 @@ def measure_run(
 
 
 def _make_sounds() -> Iterator[Waveform]:
-    """Half an hour of swelling noise."""
+    """An hour of swelling noise, in sounds of 30 s."""
     rng = np.random.default_rng(3)
     swell = np.sin(np.linspace(0, 60 * np.pi, 30 * 48_000)) ** 2
-    return (rng.normal(0, 0.1, len(swell)) * swell for _ in range(60))
+    return (rng.normal(0, 0.1, len(swell)) * swell for _ in range(120))

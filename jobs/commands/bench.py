@@ -33,6 +33,7 @@ def bench(
     ] = "earshot-tiny",
     frame_model: Annotated[str | None, typer.Option(help="Model for frames; by default the clip model.")] = None,
     hours: Annotated[float, typer.Option(help="Hours of audio in the corpus to project.", min=0)] = 1e4,
+    seconds: Annotated[float, typer.Option(help="Encode for about so long in the whole run.", min=1)] = 60.0,
     profile: Annotated[bool, typer.Option("--profile", help="Show where the encoder spends its time.")] = False,
     json: Json = False,
 ) -> None:
@@ -51,7 +52,7 @@ def bench(
     if not json:
         print_line(machine)
     profiled = []
-    for figure in project(sources or [], model, frame_model, hours, profile=profile):
+    for figure in project(sources or [], model, frame_model, hours, profile=profile, run_s=seconds):
         if json:
             print_json([{"machine": machine, **figure}])
         elif figure["part"] == "profile":

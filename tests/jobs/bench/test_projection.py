@@ -49,10 +49,10 @@ def test_short_run_has_no_speed(config: Config, tmp_path: Path, capsys: pytest.C
         return progress
 
     found = []
-    for held_s in (320.0, 5.0):
-        values = config.model_dump(mode="json") | {"into": str(tmp_path / f"{held_s}"), "run": {"batch_s": 10.0}}
+    for least_s in (320.0, 5.0):
+        values = config.model_dump(mode="json") | {"into": str(tmp_path / f"{least_s}"), "run": {"batch_s": 10.0}}
         manifest = write_sample(draw_rows(config), tmp_path / "sample.csv", 100.0)
-        found.append(measure_run(make_config(values), manifest, held_s, index))
+        found.append(measure_run(make_config(values), manifest, least_s, index))
     short, long = found
     assert (short["x"], short["start_s"]) == (None, None)
     assert long["audio_s"] == pytest.approx(84.0)
