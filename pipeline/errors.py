@@ -21,6 +21,7 @@ This module imports nothing heavy, so that every other may use it. Messages are 
 
 import difflib
 from collections.abc import Iterable
+from itertools import islice
 from typing import Literal
 
 from pipeline.credentials import without_credentials
@@ -35,9 +36,18 @@ REASONS = (
 """Why files fail. A ``truncated`` file is indexed as far as it goes."""
 
 
+_LONGEST_COMPARED, _MOST_COMPARED = 100, 1_000
+"""Characters of a name, and names: comparing takes time with the product of the lengths."""
+
+
 def suggest(given: str, known: Iterable[str]) -> str:
-    """``, did you mean codec?`` with the known name that is most like the given one; empty if none is."""
-    by_lower = {name.lower(): name for name in known}
+    """``, did you mean codec?`` with the known name that is most like the given one; empty if none is.
+
+    Names of more than 100 characters are like none, and of many known names the first 1,000 are compared.
+    """
+    if len(given) > _LONGEST_COMPARED:
+        return ""
+    by_lower = {name.lower(): name for name in islice(known, _MOST_COMPARED) if len(name) <= _LONGEST_COMPARED}
     close = difflib.get_close_matches(given.lower(), by_lower, n=1)
     return f", did you mean {by_lower[close[0]]}?" if close else ""
 

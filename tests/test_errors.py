@@ -37,3 +37,17 @@ def test_wrong_call_exits_with_2_and_empty_corpus_or_busy_index_with_1(kind: typ
 )
 def test_the_name_that_is_most_alike_is_suggested(given: str, said: str) -> None:
     assert suggest(given, ["uri", "duration_s", "codec"]) == said
+
+
+@pytest.mark.parametrize(
+    ("given", "known"),
+    [
+        ("x" * 101, ["x" * 101]),
+        ("x" * 100, ["x" * 101]),
+        ("codex", [*(str(number) for number in range(1_000)), "codec"]),
+    ],
+)
+def test_long_names_and_names_behind_many_are_not_compared(given: str, known: list[str]) -> None:
+    """Columns and names of a file may be of any length and number."""
+    assert suggest(given, known) == ""
+    assert suggest(given[:100], [name[:100] for name in known[-1:]]) != ""

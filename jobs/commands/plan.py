@@ -41,7 +41,7 @@ def plan(
     from pipeline.index.handle import find_index, open_index
     from pipeline.planning.guard import count_by_folder
     from pipeline.planning.plan import ACTIONS
-    from pipeline.run.prepare import estimate_run_seconds, plan_corpus, read_config
+    from pipeline.run.prepare import plan_corpus, read_config, read_pace
 
     request = read_request(
         check,
@@ -59,14 +59,15 @@ def plan(
         config = read_config(opened, rebuild=rebuild)
     made = plan_corpus(config, request, opened, rebuild=rebuild)
     counts = Counter(action for _, action, _ in made.actions)
+    pace = read_pace(opened.live)
     summary: dict[str, Any] = {
         **{action: counts[action] for action in ACTIONS},
         "hours": made.seconds_to_decode / 3600,
         "hours_examined": made.seconds_examined / 3600,
         "bytes": made.bytes_to_write,
         "bytes_examined": made.bytes_examined,
-        "seconds": estimate_run_seconds(made.seconds_to_decode, opened.live),
-        "seconds_examined": estimate_run_seconds(made.seconds_examined, opened.live),
+        "seconds": None if pace is None else pace * made.seconds_to_decode,
+        "seconds_examined": None if pace is None else pace * made.seconds_examined,
         "notes": list(made.notes),
         "not_looked_at": made.not_looked_at,
         "refused": made.refused,

@@ -332,15 +332,14 @@ def _choose_tables(index: Handle, *, rebuild: bool) -> Generation:
     return index.find_next()
 
 
-def estimate_run_seconds(audio_s: float, live: Generation) -> float | None:
-    """Seconds to encode ``audio_s`` of audio, at the speed of the last run that encoded into ``live``; None if there
-    was none."""
+def read_pace(live: Generation) -> float | None:
+    """Seconds that a second of audio took in the last run that encoded into ``live``; None if there was none."""
     if not live.exists:
         return None
     rows = [row for row in journal.read_journal(live.path).to_pylist() if row["seconds"] and journal.encoded_s(row)]
     last = [row for row in rows if row["run_id"] == rows[-1]["run_id"]]
     encoded_s, seconds = sum(map(journal.encoded_s, last)), sum(row["seconds"] for row in last)
-    return audio_s * seconds / encoded_s if encoded_s else None
+    return seconds / encoded_s if encoded_s else None
 
 
 def _estimate_bytes(plan: Plan, config: Config, layout: Layout, *, examined: bool = False) -> int:
