@@ -13,7 +13,6 @@ from jobs.serve.models import SharedModels
 from jobs.serve.room import Room
 from jobs.serve.sounds import Sounds
 from jobs.serve.states import State, StateGone, States
-from jobs.serve.streams import Sending
 from jobs.serve.workers import Pool, Workers
 from pipeline.audio.excerpt import open_excerpt
 from pipeline.encoder.checkpoint import ModelIdentity
@@ -35,10 +34,10 @@ class Service:
     workers: Workers = field(default_factory=Workers)
     presences: Presences = field(default_factory=Presences)
     sounds: Sounds = field(default_factory=lambda: Sounds(open_excerpt))
-    uploads: Room = field(default_factory=lambda: Room("sounds", limits.MAX_UPLOADS_BYTES))
+    uploads: Room = field(default_factory=lambda: Room("uploads", limits.MAX_UPLOADS_BYTES))
     bodies: Room = field(default_factory=lambda: Room("JSON bodies", limits.MAX_BODIES_BYTES))
-    sounds_sent: Sending = field(default_factory=lambda: Sending("sounds", limits.MAX_SOUNDS))
-    exports_sent: Sending = field(default_factory=lambda: Sending("exports", limits.MAX_EXPORTS))
+    sounds_sent: Room = field(default_factory=lambda: Room("sounds that are sent", limits.MAX_SOUNDS))
+    exports_sent: Room = field(default_factory=lambda: Room("exports that are sent", limits.MAX_EXPORTS))
 
     async def ask(
         self,

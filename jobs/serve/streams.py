@@ -2,8 +2,8 @@
 
 import asyncio
 import threading
-from collections.abc import AsyncIterator, Iterator, Mapping
-from contextlib import ExitStack, contextmanager
+from collections.abc import AsyncIterator, Mapping
+from contextlib import ExitStack
 from typing import Protocol
 
 from starlette.requests import Request
@@ -11,7 +11,7 @@ from starlette.responses import StreamingResponse
 from starlette.types import Message, Receive, Scope, Send
 
 from jobs.serve import limits
-from jobs.serve.workers import Busy, Pool
+from jobs.serve.workers import Pool
 
 
 class Source(Protocol):
@@ -22,33 +22,6 @@ class Source(Protocol):
         ...
 
     def close(self) -> None: ...
-
-
-class Sending:
-    """The answers of one kind that are being sent. It belongs to the thread of the event loop.
-
-    Args:
-        kind: for messages. most: so many at once, so that memory stays bounded.
-    """
-
-    def __init__(self, kind: str, most: int) -> None:
-        self._kind, self._most = kind, most
-        self.n_open = 0
-
-    @contextmanager
-    def hold(self) -> Iterator[None]:
-        """One answer, until the end of the context.
-
-        Raises:
-            Busy: too many are being sent.
-        """
-        if self.n_open >= self._most:
-            raise Busy(f"{self.n_open} {self._kind} are being sent already: try again later")
-        self.n_open += 1
-        try:
-            yield
-        finally:
-            self.n_open -= 1
 
 
 class NotTaken(Exception):

@@ -114,7 +114,7 @@ def test_uploads_share_the_room_for_them_and_give_it_back(tmp_path: Path) -> Non
     room, endless = Room("sounds", 100_000), Endless()
     with room.hold() as take:
         take(60_000)  # another upload
-        with pytest.raises(NoRoom, match="sounds of other requests fill"), room.hold() as take_more:
+        with pytest.raises(NoRoom, match="too many sounds at once"), room.hold() as take_more:
             asyncio.run(collect_form(endless.chunks(), KIND, tmp_path, take_more))
         assert (endless.n_sent <= 41_000, room.n_taken) == (True, 60_000)
     assert room.n_taken == 0

@@ -10,9 +10,9 @@ from starlette.testclient import TestClient
 
 from jobs.serve import limits
 from jobs.serve.marks_routes import NewMarks
+from jobs.serve.room import Room
 from jobs.serve.search_routes import check
 from jobs.serve.service import Service
-from jobs.serve.streams import Sending
 from jobs.serve.workers import Workers
 from jobs.shared.servers import COMMAND
 from pipeline.config import Config
@@ -103,7 +103,7 @@ def test_upload_without_room_is_refused_at_once(client: TestClient, service: Ser
         take(limits.MAX_UPLOADS_BYTES)
         answer = client.post("/api/similar", files={"file": ("x.flac", b"no sound")})
     assert (answer.status_code, answer.headers["connection"]) == (503, "close")
-    assert "sounds of other requests fill" in answer.json()["error"]
+    assert "too many uploads at once" in answer.json()["error"]
 
 
 def test_sounds_and_exports_that_are_sent_are_counted(
@@ -119,13 +119,13 @@ def test_sounds_and_exports_that_are_sent_are_counted(
     assert client.head("/api/audio", params=sound).status_code == 200
     assert client.get("/api/audio", params=sound, headers={"Range": "bytes=999999999-"}).status_code == 416
     assert client.get("/api/export", params={"format": "csv", "query": "a bell", "where": "no"}).status_code == 422
-    assert (service.sounds_sent.n_open, service.exports_sent.n_open) == (0, 0)
+    assert (service.sounds_sent.n_taken, service.exports_sent.n_taken) == (0, 0)
     for name in ("sounds", "exports"):
-        monkeypatch.setattr(service, f"{name}_sent", Sending(name, 0))
+        monkeypatch.setattr(service, f"{name}_sent", Room(name, 0))
     for path, values in asked:
         answer = client.get(f"/api/{path}", params=values)
         assert answer.status_code == 503
-        assert "are being sent already: try again later" in answer.json()["error"]
+        assert "at once: try again later" in answer.json()["error"]
 
 
 @pytest.mark.parametrize(

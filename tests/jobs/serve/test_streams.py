@@ -11,8 +11,9 @@ from starlette.requests import Request
 
 from jobs.serve import limits
 from jobs.serve.closing import Closing
-from jobs.serve.streams import Sending, SourceResponse
-from jobs.serve.workers import Busy, Pool
+from jobs.serve.room import NoRoom, Room
+from jobs.serve.streams import SourceResponse
+from jobs.serve.workers import Pool
 from pipeline.search.stopping import check_stopped
 
 SCOPE: dict[str, Any] = {"type": "http", "method": "GET", "headers": [], "asgi": {"spec_version": "2.3"}}
@@ -55,13 +56,13 @@ def answer(source: Pieces, n_taken: int | None = None) -> bytes:
             gone.set()
 
     async def ask() -> None:
-        pool, sending = Pool("tests", 1), Sending("tests", 1)
+        pool, sending = Pool("tests", 1), Room("tests", 1)
         with ExitStack() as held:
-            held.enter_context(sending.hold())
+            held.enter_context(sending.hold(1))
             response = SourceResponse(Request(SCOPE, receive), pool, source, {"X-Name": "x"}, held.pop_all())
-        assert sending.n_open == 1
+        assert sending.n_taken == 1
         await response(SCOPE, receive, send)
-        assert sending.n_open == 0
+        assert sending.n_taken == 0
         assert await asyncio.to_thread(source.closed.wait, 60)
         pool.close()
 
@@ -131,26 +132,26 @@ def test_thread_is_free_once_a_client_has_left_during_a_long_read() -> None:
 
 def test_client_that_takes_nothing_is_given_up(monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(limits, "MAX_TAKE_S", 0.05)
-    source, sending = Pieces(1_000), Sending("tests", 1)
+    source, sending = Pieces(1_000), Room("tests", 1)
 
     async def ask() -> None:
         pool = Pool("tests", 1)
         with ExitStack() as held:
-            held.enter_context(sending.hold())
+            held.enter_context(sending.hold(1))
             response = SourceResponse(Request(SCOPE, wait_for_ever), pool, source, {}, held.pop_all())
         await asyncio.wait_for(response(SCOPE, wait_for_ever, wait_for_ever), 60)
         assert await asyncio.to_thread(source.closed.wait, 60)
         pool.close()
 
     asyncio.run(ask())
-    assert sending.n_open == 0
+    assert sending.n_taken == 0
 
 
 def test_too_many_answers_that_are_sent_are_refused() -> None:
-    sending = Sending("sounds", 2)
-    with sending.hold():
-        with sending.hold(), pytest.raises(Busy, match="2 sounds are being sent already"), sending.hold():
+    sending = Room("sounds", 2)
+    with sending.hold(1):
+        with sending.hold(1), pytest.raises(NoRoom, match="too many sounds at once"), sending.hold(1):
             pass
-        with sending.hold():
-            assert sending.n_open == 2
-    assert sending.n_open == 0
+        with sending.hold(1):
+            assert sending.n_taken == 2
+    assert sending.n_taken == 0
