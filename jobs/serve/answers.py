@@ -40,6 +40,7 @@ class Info(BaseModel):
     models: Models
     columns: list[Column] = Field(description="The columns that `where` may name, the user's metadata first.")
     n_marks: int
+    who: str = Field(description="The user that runs the server: the name on marks that are sent without one.")
 
 
 class Value(BaseModel):
@@ -111,10 +112,11 @@ class Curve(BaseModel):
     audio_id: str
     text: str
     first_frame: int = Field(
-        description="The number of the first score: number k stands for `frame_s` seconds from k times `frame_s` on."
+        description="The frame of the file at which the first score begins, a multiple of `step_frames`; frame n begins"
+        " at n times `frame_s` seconds."
     )
-    frame_s: float = Field(description="Seconds for which one score stands: `step_frames` times 0.04.")
-    step_frames: int = Field(description="Stored frames for which one score stands: it is that of the best.")
+    frame_s: float = Field(description="Seconds of a stored frame, as in /api/info.")
+    step_frames: int = Field(description="Frames for which one score stands: it is that of the best.")
     scores: list[float]
     logit_scale: float
     logit_bias: float = Field(description="The probability of a score is sigmoid(logit_scale * score + logit_bias).")

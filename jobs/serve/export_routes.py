@@ -96,7 +96,7 @@ def make_export_router(service: Service) -> APIRouter:
 
         pool = service.workers.long
         with ExitStack() as held:
-            held.enter_context(service.exports_sent.hold())
+            held.enter_context(service.exports_sent.hold(1))
             headers, pieces = await service.ask(request, at, begin, pool, close=lambda begun: begun[1].close())
             return SourceResponse(request, pool, pieces, headers, held.pop_all())
 

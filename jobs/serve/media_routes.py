@@ -55,7 +55,7 @@ def make_media_router(service: Service) -> APIRouter:
             headers["Content-Range"] = f"bytes {first}-{stop - 1}/{wave.n_bytes}"
         headers["Content-Length"] = str(stop - first)
         with ExitStack() as held:
-            held.enter_context(service.sounds_sent.hold())
+            held.enter_context(service.sounds_sent.hold(1))
             stream = await pool.run(
                 request, lambda: WaveStream(wave, sounds.open(file), first, stop), close=WaveStream.close
             )
@@ -115,7 +115,8 @@ def make_media_router(service: Service) -> APIRouter:
     ) -> Any:
         """The scores of the stored frames of a file for a text. They come from the index: the file may have gone.
 
-        A score stands for one frame of 40 ms, or for as many as `points` demands; `step_frames` says which.
+        A score stands for one frame of 40 ms, or for as many as `points` demands: score k for `step_frames` frames
+        from frame `first_frame` + k × `step_frames` on.
         """
 
         def look_up(state: State) -> float:
@@ -128,13 +129,13 @@ def make_media_router(service: Service) -> APIRouter:
 
         def find(state: State) -> dict[str, Any]:
             found = state.index.curve(text, uri, start_s, end_s)
-            scores, step_frames, first = found.coarsen(points)
+            scores, step_frames, first_frame = found.coarsen(points)
             return {
                 "uri": found.uri,
                 "audio_id": found.audio_id,
                 "text": text,
-                "first_frame": first,
-                "frame_s": step_frames * FRAME_S,
+                "first_frame": first_frame,
+                "frame_s": FRAME_S,
                 "step_frames": step_frames,
                 "scores": scores.astype(float).round(6).tolist(),
                 "logit_scale": found.logit_scale,

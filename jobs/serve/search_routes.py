@@ -20,6 +20,7 @@ from jobs.serve.states import State
 from jobs.serve.workers import Pool, Workers
 from pipeline.errors import UsageError, suggest
 from pipeline.grid import FRAME_S
+from pipeline.marks.mark import name_user
 from pipeline.marks.read import count_marks
 from pipeline.schema import Row
 from pipeline.search.events import Rules
@@ -94,6 +95,7 @@ def make_search_router(service: Service) -> APIRouter:
             },
             "columns": [{"name": name, "type": kind} for name, kind in state.columns.items()],
             "n_marks": count_marks(service.states.path),
+            "who": name_user(),
         }
 
     @router.get("/info", response_model=answers.Info)

@@ -150,7 +150,7 @@ class States:
             if at not in self._open:
                 raise StateGone(
                     f"state {at} of {self.path} is not open any more; the server answers from state"
-                    f" {self._current.number}: reload the page, or ask without `at`"
+                    f" {self._current.number}: ask without `at`"
                 )
             self._open.move_to_end(at)
             return self._open[at]

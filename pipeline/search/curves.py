@@ -71,10 +71,10 @@ class Curve:
         return probability(self.scores, self.identity)
 
     def coarsen(self, max_points: int) -> tuple[Scores, int, int]:
-        """At most so many scores (m,), each the best of ``step`` frames; ``step``; and the number of the first.
+        """At most so many scores (m,), each the best of ``step`` frames; ``step``; and the first frame of the first.
 
-        Number k stands for the frames k x ``step`` .. (k + 1) x ``step`` - 1 of the file, of which the first and the
-        last may lie outside of the curve. So parts of one file with the same step fit together.
+        A score stands for ``step`` frames of the file from a multiple of ``step`` on, of which the first and the last
+        may lie outside of the curve. So parts of one file with the same step fit together.
         """
         first, stop = self.first_frame, self.first_frame + len(self.scores)
         step = max(1, -(-len(self.scores) // max_points))
@@ -82,7 +82,7 @@ class Curve:
             step += 1
         begins = np.arange(first // step, -(-stop // step)) * step - first
         best = np.maximum.reduceat(self.scores, np.maximum(begins, 0)) if len(self.scores) else self.scores
-        return best, step, first // step
+        return best, step, first // step * step
 
     def events(self, rules: Rules | None = None) -> list[Event]:
         """The events within the curve, in order of time. One that crosses an end of it is cut there.

@@ -98,12 +98,15 @@ def make_curve(scores: Any, first_frame: int) -> Curve:
 @given(first=st.integers(0, 3_000), n_frames=st.integers(0, 500), max_points=st.integers(1, 600))
 def test_coarse_curve_has_the_best_of_each_group_of_frames(first: int, n_frames: int, max_points: int) -> None:
     scores = np.random.default_rng(first).normal(size=n_frames).astype(np.float32)
-    found, step, number = make_curve(scores, first).coarsen(max_points)
+    found, step, first_frame = make_curve(scores, first).coarsen(max_points)
     assert len(found) <= max_points
+    assert first - step < first_frame <= first
     groups: dict[int, float] = {}
     for frame, score in enumerate(scores.tolist(), start=first):
         groups[frame // step] = max(score, groups.get(frame // step, -np.inf))
-    assert dict(enumerate(found.tolist(), start=number)) == groups
+    assert {first_frame + k * step: score for k, score in enumerate(found.tolist())} == {
+        number * step: score for number, score in groups.items()
+    }
     assert (step == 1) == (n_frames <= max_points)
 
 
@@ -113,8 +116,12 @@ def test_parts_of_a_coarse_curve_fit_together() -> None:
     def cut(first: int, stop: int) -> tuple[Any, int, int]:
         return make_curve(scores[first:stop], first).coarsen(101)
 
-    (left, left_step, left_number), (right, right_step, right_number) = cut(1_000, 5_000), cut(3_000, 7_000)
-    assert left_step == right_step
-    shared = range(right_number + 1, left_number + len(left) - 1)
+    (left, step, left_first), (right, right_step, right_first) = cut(1_000, 5_000), cut(3_000, 7_000)
+    assert step == right_step
+    shared = range(right_first + step, left_first + (len(left) - 1) * step, step)
     assert len(shared) > 40
-    assert [left[each - left_number] for each in shared] == [right[each - right_number] for each in shared]
+    scores_of_both = [
+        [part[(frame - first) // step] for frame in shared]
+        for part, first in ((left, left_first), (right, right_first))
+    ]
+    assert scores_of_both[0] == scores_of_both[1]

@@ -1,26 +1,28 @@
 // The state of the page, which lives in the address: a link reproduces the view, back and forward work.
 
-const NUMBER = (text) => (text !== "" && Number.isFinite(Number(text)) ? Number(text) : null);
+import { clamp } from "./dom.js";
+
+const NUMBER = (low, high = Infinity) => (text) => (text && Number.isFinite(+text) ? clamp(+text, low, high) : null);
 const ONE_OF = (...values) => (text) => (values.includes(text) ? text : null);
 
 /** Name, value without mention, how it is read. Lists stand once for each value. */
-const FIELDS = {
+export const FIELDS = {
   view: ["search", ONE_OF("search", "file", "marks")],
   q: ["", String],
   mode: ["moments", ONE_OF("moments", "clips")],
-  k: [20, NUMBER],
-  t: [0.3, NUMBER], // the threshold
+  k: [20, NUMBER(1, 1000)],
+  t: [0.3, NUMBER(0.01, 0.99)], // the threshold
   where: [[], String], // pieces of SQL
   like: ["", String], // the uri of a sound to compare with, from like_from to like_to
-  ...{ like_from: [null, NUMBER], like_to: [null, NUMBER] },
+  ...{ like_from: [null, NUMBER(0)], like_to: [null, NUMBER(0)] },
   upload: ["", String], // the name of a sound that was dropped or recorded; the sound itself is in no address
-  hit: [1, NUMBER],
-  context: [2, NUMBER], // seconds shown around a hit
+  hit: [1, NUMBER(1)],
+  context: [2, NUMBER(0.25, 32)], // seconds shown around a hit
   uri: ["", String], // of the file view, which shows from .. to
-  ...{ from: [null, NUMBER], to: [null, NUMBER] },
+  ...{ from: [null, NUMBER(0)], to: [null, NUMBER(0)] },
   lane: [[], String],
-  gain: [0, NUMBER],
-  ...{ low: [null, NUMBER], high: [null, NUMBER] }, // kHz
+  gain: [0, NUMBER(-120, 120)],
+  ...{ low: [null, NUMBER(0)], high: [null, NUMBER(0)] }, // kHz
   speed: ["1", ONE_OF("1", "0.5", "0.25", "x10")],
   loop: [false, (text) => text === "1"],
 };
@@ -40,13 +42,9 @@ export function readAddress(hash) {
 const write = (value) => (value === true ? "1" : typeof value === "number" ? Number(value.toFixed(3)) : value);
 
 export function writeAddress(state) {
-  const shown = new URLSearchParams();
-  for (const [name, [otherwise]] of Object.entries(FIELDS)) {
-    const value = state[name];
-    if (Array.isArray(value)) value.forEach((one) => shown.append(name, one));
-    else if (value != null && value !== otherwise) shown.append(name, write(value));
-  }
-  return `#${shown}`;
+  const isShown = ([name, value]) => value != null && value !== FIELDS[name][0];
+  const values = Object.keys(FIELDS).flatMap((name) => [state[name]].flat().map((one) => [name, one]));
+  return `#${new URLSearchParams(values.filter(isShown).map(([name, one]) => [name, write(one)]))}`;
 }
 
 /** The state, and who is told when it changes: `listener(state, the names of what changed)`. */

@@ -13,15 +13,13 @@ export class Card {
   constructor(hit, page, select) {
     const element = cloneTemplate("card");
     const [choose, play] = [() => select(this), (t) => page.player.play(hit.uri, t, track.to, track)];
-    const track = new Track(hit.uri, { play, threshold: (t) => page.store.set({ t }) });
+    const track = new Track(hit.uri, hit.duration_s ?? hit.end_s, { play, threshold: (t) => page.store.set({ t }) });
     Object.assign(this, { hit, page, element, track, playhead: track, span: hit, isFilled: false, rate_hz: null });
-    track.duration_s = hit.duration_s ?? hit.end_s;
     this.fillLane = later(() => this.#fillLane(), 50);
     element.card = this;
     element.dataset.rank = hit.rank;
     element.append(track.element);
-    element.addEventListener("focusin", choose);
-    element.addEventListener("pointerdown", choose);
+    for (const name of ["focusin", "pointerdown"]) element.addEventListener(name, choose);
     const part = (name) => element.querySelector(`.${name}`);
     const [folder, name] = splitUri(hit.uri);
     const probability = hit.probability == null ? "" : showNumber(hit.probability);

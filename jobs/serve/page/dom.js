@@ -28,13 +28,11 @@ export function pairs(values) {
   return filled.map(([name, value]) => el("span.pair", { dir: "auto" }, el("i", {}, name), ` ${value}`));
 }
 
-/** Say something to those who see the page and to those who hear it. */
-export function say(text, isError = false) {
-  const status = $("status");
-  status.textContent = text;
-  status.className = `status is-shown${isError ? " is-error" : ""}`;
+/** Say something to those who see the page and to those who hear it; for Infinity: until something else is said. */
+export function say(text, isError = false, shown_ms = isError ? 8000 : 3500) {
+  Object.assign($("status"), { textContent: text, className: `status is-shown${isError ? " is-error" : ""}` });
   clearTimeout(say.timer);
-  say.timer = setTimeout(() => status.classList.remove("is-shown"), isError ? 8000 : 3500);
+  if (shown_ms < Infinity) say.timer = setTimeout(() => $("status").classList.remove("is-shown"), shown_ms);
 }
 
 /** Seconds as the command line shows them: 0:03.80, 1:02:03.45. */
@@ -56,7 +54,10 @@ export function splitUri(uri) {
 }
 
 /** Do `work` once, `wait_ms` after the last call. */
-export const later = (work, wait_ms, timer = null) => () => {
-  clearTimeout(timer);
-  timer = setTimeout(work, wait_ms);
-};
+export function later(work, wait_ms) {
+  let timer = null;
+  return () => (clearTimeout(timer), (timer = setTimeout(work, wait_ms)));
+}
+
+/** What this browser keeps of the page; where storage is forbidden, until the page is closed. */
+export const kept = (() => { try { return localStorage; } catch { return {}; } })();

@@ -8,11 +8,11 @@ const logit = (probability) => Math.log(probability / (1 - probability));
 
 export const probability = (curve, score) => 1 / (1 + Math.exp(-curve.logit_scale * score - curve.logit_bias));
 
-/** The score at which an event begins, that down to which it lasts, and the frames of a gap that is closed. */
-function readRules({ logit_scale, logit_bias, frame_s }, threshold) {
+/** The score at which an event begins, that down to which it lasts, and the scores of a gap that is closed. */
+function readRules({ logit_scale, logit_bias, frame_s, step_frames }, threshold) {
   const toScore = (logits) => (logits - logit_bias) / logit_scale;
   const begin = logit(threshold);
-  return [toScore(begin), toScore(begin - HYSTERESIS_LOGITS), Math.round(MERGE_GAP_S / frame_s)];
+  return [toScore(begin), toScore(begin - HYSTERESIS_LOGITS), Math.round(MERGE_GAP_S / (frame_s * step_frames))];
 }
 
 /** Whether what is found in a curve may go on before its beginning, and behind its end. */
@@ -36,7 +36,8 @@ export function findEvents(curve, threshold, duration_s = Infinity) {
     else if (begin >= 0) spans.push([begin, stop]);
     first = stop;
   }
-  const seconds = (frame) => Math.min((frame + curve.first_frame) * curve.frame_s, duration_s);
+  const { first_frame, step_frames, frame_s } = curve;
+  const seconds = (k) => Math.min((first_frame + k * step_frames) * frame_s, duration_s);
   return spans.map(([first, stop]) => {
     let peak = first;
     for (let frame = first; frame < stop; frame += 1) if (scores[frame] > scores[peak]) peak = frame;

@@ -11,8 +11,7 @@ export class FileView {
   constructor(page) {
     Object.assign(this, { page, store: page.store, file: null, now: null, track: null }); // now: the current event
     this.fillLanes = later(() => this.#fillLanes(), 80);
-    $("lanes-form").onsubmit = (event) => {
-      event.preventDefault();
+    $("lanes-form").onsubmit = () => {
       this.store.set({ lane: [...new Set([...this.store.state.lane, $("lane").value.trim()])] }, true);
       $("lane").value = "";
     };
@@ -79,12 +78,10 @@ export class FileView {
     if (!duration_s) return;
     this.file = file;
     const region = (span) => span && this.#setView(span.start_s, span.end_s - span.start_s);
-    this.overview = new Track(uri, { play: (t) => this.#centre(t), region });
-    this.overview.element.classList.add("is-overview");
+    this.overview = new Track(uri, duration_s, { play: (t) => this.#centre(t), region });
     const play = (t) => this.page.player.play(uri, t, duration_s, this.playhead);
     const [threshold, wheel] = [(t) => this.store.set({ t }), (event, t) => this.#wheel(event, t)];
-    this.track = new Track(uri, { play, threshold, wheel, region: () => this.#tell() });
-    this.overview.to = this.overview.duration_s = this.track.duration_s = duration_s;
+    this.track = new Track(uri, duration_s, { play, threshold, wheel, region: () => this.#tell() });
     $("overview").append(this.overview.element);
     $("track").append(this.track.element);
     this.look(true);

@@ -35,7 +35,7 @@ export const makeWhere = (filters) => filters.map((sql) => `(${sql})`).join(" AN
 export function showFilters(filters, columns, change) {
   const toChip = (sql) => chip(sql, () => change(filters.filter((one) => one !== sql)));
   $("filter-chips").replaceChildren(...filters.map(toChip));
-  $("filter-add").onclick = () => {
+  $("filter-form").onsubmit = () => {
     const column = columns.find(({ name }) => name === $("filter-column").value) ?? { name: "" };
     try {
       change([...filters, toSql(column, $("filter-comparison").value, $("filter-value").value.trim())]);
@@ -63,10 +63,5 @@ export function watchFilters(columns) {
     value.placeholder = type ?? "duration_s > 5 OR codec = 'flac'";
   };
   value.onfocus = value.oninput = suggest;
-  value.onkeydown = (event) => {
-    if (event.key !== "Enter") return;
-    event.preventDefault(); // the form around it would ask by itself
-    $("filter-add").click();
-  };
   column.onchange();
 }

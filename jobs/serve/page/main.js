@@ -1,13 +1,14 @@
 // The page: its state, the question that it asks, and what is shown of the answer.
 
-import { QUESTION, Store, writeAddress } from "./address.js";
+import { FIELDS, QUESTION, Store, writeAddress } from "./address.js";
 import { get, post, server } from "./api.js";
 import { Data } from "./data.js";
-import { $, count, say, showTime, splitUri } from "./dom.js";
+import { $, count, kept, later, say, showTime, splitUri } from "./dom.js";
+import { watchExports } from "./exports.js";
 import { FileView } from "./fileview.js";
 import { makeWhere, showFilters, watchFilters } from "./filters.js";
 import { watchKeys } from "./keys.js";
-import { Marks, showMarks } from "./marks.js";
+import { Marks, VERDICTS, showMarks } from "./marks.js";
 import { Player } from "./player.js";
 import { Results } from "./results.js";
 import { sounds, watchSounds } from "./sound.js";
@@ -120,31 +121,28 @@ function showInfo(info) {
 /** Whether the index has a newer state than the one shown, or is being written. */
 function showNews(info) {
   $("n-marks").textContent = info.n_marks || "";
+  $("who").placeholder = info.who;
   $("writing").hidden = !info.is_writing;
-  $("newer").hidden = info.newest_seq <= page.info.seq;
+  $("newer").hidden = !(info.newest_seq > page.info?.seq);
 }
 
+/** At a click, or because the state that was shown is gone: all that is shown is asked for anew. */
 async function takeNewest() {
-  const info = await post("refresh", {}).catch((error) => say(error.message, true));
-  if (!info) return;
-  showInfo(info);
+  showInfo(await post("refresh", {}));
   page.data = new Data();
   results.answer = null;
   follow(store.state, new Set(["view", "where"]));
 }
 
 const askNews = () => get("info").then(showNews, () => {});
-const poll = () => {
-  if (!document.hidden) askNews();
-  setTimeout(poll, $("offline").hidden ? POLL_MS : RETRY_MS);
-};
-server.offline = () => ($("offline").hidden = false);
+const retry = later(askNews, RETRY_MS);
+server.offline = () => (($("offline").hidden = false), retry());
 server.online = () => {
   const wasOffline = !$("offline").hidden;
   $("offline").hidden = true;
   if (wasOffline && page.info && store.state.view === "search" && !results.answer) ask();
 };
-server.stateGone = () => ($("newer").hidden = false);
+server.renew = () => takeNewest().then(() => say("The state that was shown is gone: this is the newest"));
 marks.changed = () => {
   results.showMarks();
   file.showMarks();
@@ -157,16 +155,13 @@ const play = () => (player.now?.track === current()?.playhead ? player.stop() : 
 const switchTheme = () => {
   const { dataset } = document.documentElement;
   const now = dataset.theme || (matchMedia("(prefers-color-scheme: dark)").matches ? "dark" : "light");
-  dataset.theme = now === "dark" ? "light" : "dark";
-  localStorage.theme = dataset.theme;
+  kept.theme = dataset.theme = now === "dark" ? "light" : "dark";
 };
 watchKeys([
   [[" "], "play the current hit or region once, or stop", play],
   [["ArrowUp", "k"], "the hit or event before", () => shown()?.move(-1)],
   [["ArrowDown", "j"], "the next hit or event", () => shown()?.move(1)],
-  [["r"], "mark it right", () => mark("right")],
-  [["w"], "mark it wrong", () => mark("wrong")],
-  [["u"], "mark it unsure", () => mark("unsure")],
+  ...Object.keys(VERDICTS).map((verdict) => [[verdict[0]], `mark it ${verdict}`, () => mark(verdict)]),
   [["z"], "undo the last mark", () => marks.undo()],
   [["m"], "more like this hit or region", () => target() && like(target())],
   [["o"], "open its file", () => shown() === results && target() && openFile(target())],
@@ -188,19 +183,20 @@ function watchControls() {
   for (const control of controls) {
     const name = control.dataset.state;
     const set = QUESTION.includes(name) ? search : (changes) => store.set(changes);
-    const asNumber = () => (control.value === "" ? null : Number(control.value));
-    const read = () => ("number" in control.dataset ? asNumber() : control.value);
-    control.oninput = () => set({ [name]: control.type === "checkbox" ? control.checked : read() });
+    const read = () => (control.type === "checkbox" && !control.checked ? "" : control.value);
+    control.oninput = () => set({ [name]: FIELDS[name][1](read()) });
   }
-  $("search").addEventListener("submit", (event) => {
-    event.preventDefault();
+  $("search").onsubmit = () => {
     const before = writeAddress({ ...store.state, view: "search", hit: 1 });
     $("q").blur();
     search({ q: $("q").value.trim().replace(/\s+/g, " "), ...NO_SOUND });
     if (before === writeAddress(store.state)) ask(); // the same question once more
-  });
-  $("take-newest").addEventListener("click", takeNewest);
+  };
+  $("take-newest").onclick = () => takeNewest().catch(({ message }) => say(message, true));
   $("like-drop").addEventListener("click", () => search(NO_SOUND));
+  $("who").value = kept.who ?? "";
+  $("who").oninput = () => (kept.who = $("who").value.trim());
+  watchExports();
   watchSounds((upload) => search({ ...NO_SOUND, upload, q: "" }));
 }
 
@@ -211,7 +207,7 @@ async function begin() {
   watchControls();
   store.listener = follow;
   follow(store.state, new Set(Object.keys(store.state)));
-  poll();
+  setInterval(() => document.hidden || askNews(), POLL_MS);
   document.addEventListener("visibilitychange", () => document.hidden || marks.refresh());
 }
 

@@ -16,7 +16,7 @@ export class Marks {
 
   /** Marks of a file {uri, audio_id} as its content is now, the newest first. */
   async of({ uri, audio_id }) {
-    if (!this.byUri.has(uri)) this.byUri.set(uri, get("marks", { uri }).then(sortMarks, () => []));
+    if (!this.byUri.has(uri)) this.byUri.set(uri, get("marks", { uri }).then(({ marks }) => marks, () => []));
     const asked = this.byUri.get(uri);
     const marks = (await asked).filter((mark) => mark.audio_id === audio_id);
     return this.byUri.get(uri) === asked ? marks : this.of({ uri, audio_id }); // they have changed meanwhile
@@ -63,16 +63,14 @@ export class Marks {
   }
 
   async #send(mark) {
-    const answer = await post("marks", { marks: [mark] }).finally(() => this.refresh()).catch((error) => ({ error }));
+    const sent = { marks: [{ ...mark, who: $("who").value.trim() || null }] };
+    const answer = await post("marks", sent).finally(() => this.refresh()).catch((error) => ({ error }));
     const said = mark.verdict === "none" ? "Mark taken back" : `Marked ${mark.verdict}`;
     const done = `${said}: ${mark.text}, ${showTime(mark.start_s)} to ${showTime(mark.end_s)}`;
     say(answer.error ? `Not marked: ${answer.error.message}` : done, Boolean(answer.error));
     return answer;
   }
 }
-
-const sortMarks = ({ marks }) =>
-  marks.filter(({ verdict }) => verdict !== "none").sort((a, b) => (a.marked_at < b.marked_at ? 1 : -1));
 
 /** A badge of the verdict, for those who see no colours as well. */
 export function badge(verdict) {
@@ -83,10 +81,10 @@ export function badge(verdict) {
 /** All marks as a table. `open(mark)` shows one in its file. */
 export async function showMarks(marks, open) {
   const answer = await get("marks", { limit: 2000 }).catch(({ message }) => ({ marks: [], message }));
-  const shown = sortMarks(answer);
-  $("marks-title").textContent = `${answer.is_cut ? "The newest " : ""}${count(shown.length, "mark")}`;
-  $("marks-table").hidden = !shown.length;
-  $("no-marks").textContent = shown.length ? "" : (answer.message ?? "No marks yet: press r, w or u on an answer");
+  $("marks-title").textContent = `${answer.is_cut ? "The newest " : ""}${count(answer.marks.length, "mark")}`;
+  $("marks-table").hidden = !answer.marks.length;
+  const why = answer.message ?? "No marks yet: press r, w or u on an answer";
+  $("no-marks").textContent = answer.marks.length ? "" : why;
   const toRow = (mark) => {
     const name = splitUri(mark.uri)[1];
     const [label, off] = mark.status === "gone" ? [`${name} (content gone)`, { disabled: "" }] : [name, {}];
@@ -97,5 +95,5 @@ export async function showMarks(marks, open) {
     const cells = [badge(mark.verdict), mark.text, link, ...numbers, mark.who ?? "", when, back];
     return el("tr", {}, cells.map((cell, k) => el(k > 2 && k < 6 ? "td.number" : "td", { dir: "auto" }, cell)));
   };
-  $("marks-rows").replaceChildren(...shown.map(toRow));
+  $("marks-rows").replaceChildren(...answer.marks.map(toRow));
 }

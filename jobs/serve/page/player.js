@@ -2,28 +2,24 @@
 
 import { request, url } from "./api.js";
 import { $, say } from "./dom.js";
-import { Recent } from "./recent.js";
 
 const LONGEST_S = 3600; // of what is played at a time: a WAV has an end
 const EXPANSION = 10;
-const BEGINNING = { headers: { Range: "bytes=0-99" } };
 const REFUSED = "The browser cannot play this sound";
-const ROUGH = "This format has no exact times: what you hear may be a little off";
 
 export class Player {
   audio = $("player");
   now = null; // {uri, start_s, end_s, expansion, track}
   state = { speed: "1", loop: false, gain: 0 };
-  heard = new Recent(1000); // files
 
   constructor() {
     this.audio.addEventListener("ended", () => this.stop());
-    this.audio.addEventListener("error", async () => {
+    this.audio.addEventListener("error", () => {
       if (!this.now) return;
       const { uri } = this.now;
       this.stop();
-      const ask = () => request(this.audio.src, BEGINNING).then(() => REFUSED, ({ message }) => message);
-      say(uri ? await ask() : REFUSED, true);
+      const asked = uri ? request(this.audio.src, { headers: { Range: "bytes=0-99" } }) : Promise.resolve();
+      asked.then(() => say(REFUSED, true), ({ message }) => say(message, true));
     });
     this.audio.addEventListener("playing", () => this.#follow(this.now));
   }
@@ -40,10 +36,6 @@ export class Player {
     const end_s = Math.min(stop_s, start_s + LONGEST_S / expansion);
     const address = url("audio", { uri, start_s: start_s.toFixed(3), end_s: end_s.toFixed(3), expand: expansion });
     this.#start(address, { uri, start_s, end_s, expansion, track });
-    if (this.heard.has(uri)) return;
-    this.heard.set(uri, true);
-    const warn = ({ headers }) => headers.has("X-Earshot-Approximate") && say(ROUGH);
-    request(address, BEGINNING).then(warn, () => {});
   }
 
   /** Play a sound that is no file of the index. */
@@ -71,9 +63,7 @@ export class Player {
     URL.revokeObjectURL(this.audio.src); // of a sound that was no file of the index
     this.audio.src = address;
     this.#apply();
-    this.audio.play().catch((error) => {
-      if (error.name === "NotAllowedError") say("The browser wants a click on the page before it plays", true);
-    }); // other errors: something else plays by now, or the event `error` tells
+    this.audio.play().catch(() => {}); // something else plays by now, or the event `error` tells
   }
 
   #apply() {

@@ -36,9 +36,7 @@ export function watchSounds(use) {
     recorder = new MediaRecorder(stream, { audioBitsPerSecond: 256_000 });
     const timer = setTimeout(() => recorder.stop(), LONGEST_S * 1000);
     recorder.ondataavailable = ({ data }) => {
-      const extension = data.type.match(/mp4|ogg/)?.[0] ?? "webm";
-      const time = new Date().toTimeString().slice(0, 8);
-      take(new File([data], `recording ${time}.${extension}`, { type: data.type }));
+      take(new File([data], `recording ${new Date().toTimeString().slice(0, 8)}`, { type: data.type }));
     };
     recorder.onstop = () => {
       clearTimeout(timer);

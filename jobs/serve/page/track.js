@@ -14,8 +14,8 @@ const density = () => Math.min(devicePixelRatio || 1, 2);
 
 export class Track {
   /** `on`: what to do at play(t), region(span or null), threshold(p), wheel(event, t). */
-  constructor(uri, on) {
-    Object.assign(this, { uri, on, from: 0, to: 1, duration_s: Infinity, threshold: 0.3, lanes: [], marks: [] });
+  constructor(uri, duration_s, on) {
+    Object.assign(this, { uri, duration_s, on, from: 0, to: duration_s, threshold: 0.3, lanes: [], marks: [] });
     Object.assign(this, { region: null, span: null, image: null, look: null, loading: null });
     this.element = cloneTemplate("track-template");
     for (const box of this.element.querySelectorAll("[class]")) this[`${box.className}Box`] = box;
@@ -101,22 +101,18 @@ export class Track {
     const { from, to, look } = this;
     const { clientWidth: width, clientHeight } = this.spectrogramBox; // 0 once it is out of the page
     if (!width || !look || to <= from) return;
-    if (to - from > PICTURED_S) {
-      this.picture = null;
-      return this.noteBox.replaceChildren("Zoom in to see a picture");
-    }
-    const height = Math.round(clientHeight * density());
     const hertz = (kilo) => (kilo === null ? null : Math.round(kilo * 1000));
     const address = url("spectrogram", {
-      ...{ uri: this.uri, start_s: from.toFixed(3), end_s: to.toFixed(3), height },
+      ...{ uri: this.uri, start_s: from.toFixed(3), end_s: to.toFixed(3) },
       width: clamp(Math.ceil((width * density()) / 32) * 32, 32, 4096),
+      height: Math.round(clientHeight * density()),
       ...{ gain_db: look.gain || null, low_hz: hertz(look.low), high_hz: hertz(look.high) },
     });
     if (address === this.picture) return;
     this.picture = address;
     this.loading?.abort();
     this.loading = new AbortController();
-    const asked = loadImage(address, this.loading.signal);
+    const asked = loadImage(address, to - from, this.loading.signal);
     const [image, note] = await asked.then((found) => [found, ""], ({ message }) => [null, message]);
     if (this.picture !== address) return; // a later one was asked for
     this.image?.remove();
@@ -132,8 +128,7 @@ export class Track {
     const last = this.to - (LABEL_PIXELS / this.width) * (this.to - this.from);
     for (let n = Math.ceil(this.from / step - 1e-9); n * step <= last; n += 1) {
       const tick = el("span", {}, showTime(n * step, step < 0.1 ? 2 : step < 1 ? 1 : 0));
-      tick.style.left = `${this.#share(n * step) * 100}%`;
-      ticks.push(tick);
+      ticks.push(this.#place(tick, n * step, n * step));
     }
     this.ticksBox.replaceChildren(...ticks);
   }
@@ -201,7 +196,8 @@ export class Track {
 }
 
 /** The picture at an address, which knows whether its times are approximate. Throws an Error that says why not. */
-async function loadImage(address, signal) {
+async function loadImage(address, length_s, signal) {
+  if (length_s > PICTURED_S) throw new Error("Zoom in to see a picture");
   const answer = await request(address, { signal });
   const image = el("img", { alt: "", draggable: "false" });
   image.isApproximate = answer.headers.has("X-Earshot-Approximate");
@@ -221,14 +217,15 @@ function follow(event, move, end = () => {}) {
   };
 }
 
-/** A curve as points [share of the width, probability]: one a frame, or the best of each pixel if frames are denser. */
+/** A curve as points [share of the width, probability]: one a score, or the best of each pixel if scores are denser. */
 function tracePath(curve, from, to, width) {
-  const index = (t) => clamp(Math.round(t / curve.frame_s) - curve.first_frame, 0, curve.scores.length);
-  const group = Math.max(1, Math.floor((to - from) / curve.frame_s / width));
+  const [start_s, step_s] = [curve.first_frame * curve.frame_s, curve.step_frames * curve.frame_s];
+  const index = (t) => clamp(Math.round((t - start_s) / step_s), 0, curve.scores.length);
+  const group = Math.max(1, Math.floor((to - from) / step_s / width));
   const points = [];
-  for (let first = index(from - curve.frame_s); first < index(to + curve.frame_s); first += group) {
+  for (let first = index(from - step_s); first < index(to + step_s); first += group) {
     const best = curve.scores.slice(first, first + group).reduce((a, b) => Math.max(a, b));
-    const t = (curve.first_frame + first + group / 2) * curve.frame_s;
+    const t = start_s + (first + group / 2) * step_s;
     points.push([(t - from) / (to - from), probability(curve, best)]);
   }
   return points;

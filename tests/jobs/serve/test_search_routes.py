@@ -16,6 +16,7 @@ import pipeline
 from jobs.serve.service import open_service
 from pipeline.audio.source import hash_file
 from pipeline.config import Config
+from pipeline.marks.mark import name_user
 from pipeline.search.presence import Presences
 from tests.helpers.commands import lines, run_main
 from tests.helpers.served import BROKEN, LENGTHS_S, make_client, uri
@@ -42,6 +43,7 @@ def test_info_says_what_the_index_holds(client: TestClient, config: Config) -> N
     assert {"name": "place", "type": "string"} in info["columns"]
     assert {"name": "codec", "type": "string"} in info["columns"]
     assert info["has_frames"] is True
+    assert info["who"] == name_user()
 
 
 @pytest.mark.parametrize(

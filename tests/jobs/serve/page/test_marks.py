@@ -7,6 +7,7 @@ import pytest
 
 import pipeline
 from pipeline.config import Config
+from pipeline.marks.mark import name_user
 from tests.helpers import pages
 from tests.jobs.serve.page.conftest import Open
 
@@ -179,3 +180,32 @@ def test_marks_of_a_former_content_are_not_those_of_the_new_one(show: Open, tmp_
         page.click("#to-marks")
         page.wait_for_selector("#marks-rows tr:has-text('content gone') button:disabled")
         assert page.locator("#marks-rows tr").count() == 2
+        with page.expect_download():
+            page.click("#view-marks a:text-is('Raven')")
+        page.wait_for_selector("#status:has-text('1 label left out')")
+        page.close()
+
+
+def test_a_mark_has_the_name_that_this_browser_keeps(show: Open, tmp_path: Path) -> None:
+    config = pages.make_corpus(tmp_path, ["bells/tower.wav"])
+    pages.index(config)
+    with pages.serve(config.into) as server:
+        page = show(f"q={BELL}", at=server.address).page
+        page.wait_for_selector(".card[aria-current] .spectrogram img")
+        assert page.get_attribute("#who", "placeholder") == name_user()
+
+        def mark(key: str, verdict: str) -> str:
+            page.keyboard.press(key)
+            page.wait_for_selector(f".card .badge.is-{verdict}")
+            [made] = pipeline.open(config.into).marks()
+            return made.who
+
+        assert mark("r", "right") == name_user()
+        page.fill("#who", " Zoë Ångström ")
+        page.locator("#who").blur()
+        assert mark("w", "wrong") == "Zoë Ångström"
+        page.reload()
+        page.wait_for_selector(".card .badge.is-wrong")
+        assert page.input_value("#who") == "Zoë Ångström"
+        assert mark("u", "unsure") == "Zoë Ångström"
+        page.close()

@@ -1,17 +1,27 @@
-"""Long recordings, of which only parts of a curve are loaded, and recordings whose times are approximate."""
+"""Long recordings: parts of a curve, sounds that are paused; and recordings whose times are approximate."""
 
 import math
+import threading
+from collections.abc import Iterator
+from contextlib import contextmanager
 from pathlib import Path
 from typing import Any
 from urllib.parse import parse_qs, urlsplit
 
 import numpy as np
 import pytest
+import soundfile
+import uvicorn
 
+from jobs.serve import limits
+from jobs.serve.app import make_app
 from jobs.serve.limits import MAX_POINTS
+from jobs.serve.run import bind
+from jobs.serve.security import Access
+from jobs.serve.service import Service, open_service
 from pipeline.grid import FRAME_S
 from pipeline.search.events import Levels, Rules, read_events
-from tests.helpers import pages
+from tests.helpers import pages, served
 from tests.helpers.sounds import encode_damaged_mp3
 from tests.jobs.serve.page.conftest import Open
 
@@ -57,8 +67,8 @@ def test_no_event_of_a_long_recording_is_cut_wherever_it_is_entered(show: Open, 
         stop = math.ceil(float(asked["end_s"][0]) / FRAME_S)
         step = math.ceil((stop - first) / MAX_POINTS)
         best = np.maximum.reduceat(scores[first // step * step : stop], np.arange(0, stop - first // step * step, step))
-        rule = {"logit_scale": 1.0, "logit_bias": 0.0, "frame_s": step * FRAME_S}
-        route.fulfill(json={"scores": best.tolist(), "first_frame": first // step, **rule})
+        rule = {"logit_scale": 1.0, "logit_bias": 0.0, "frame_s": FRAME_S, "step_frames": step}
+        route.fulfill(json={"scores": best.tolist(), "first_frame": first // step * step, **rule})
 
     page.route("**/api/curve?*", answer)
     starts_s = np.random.default_rng(4).uniform(0, DURATION_S - 20, 80)
@@ -100,3 +110,45 @@ def test_pictures_with_approximate_times_say_so(show: Open, tmp_path: Path) -> N
             said = page.locator("#track .spectrogram").get_attribute("aria-label") or ""
             assert said.endswith("times approximate") == shown.startswith("times approximate")
             page.close()
+
+
+@contextmanager
+def serve_here(index: str) -> Iterator[tuple[Service, str]]:
+    """A server in a thread of this process, and its address."""
+    service, listening = open_service(index), bind("127.0.0.1", 0)
+    server = uvicorn.Server(uvicorn.Config(make_app(service, Access()), http="h11", log_config=None, lifespan="off"))
+    thread = threading.Thread(target=server.run, args=([listening],))
+    thread.start()
+    try:
+        yield service, f"http://127.0.0.1:{listening.getsockname()[1]}/"
+    finally:
+        server.should_exit = True
+        thread.join()
+        service.workers.close()
+        listening.close()
+
+
+def test_a_sound_that_was_paused_for_longer_than_the_server_waits_goes_on(
+    show: Open, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(limits, "MAX_TAKE_S", 0.5)
+    config = served.make_corpus(tmp_path)
+    samples = np.random.default_rng(0).normal(0, 0.1, (48_000 * 600, 2)).astype(np.float32)
+    soundfile.write(Path(config.sources[0], "long.wav"), samples, 48_000)
+    served.index(config)
+    with serve_here(config.into) as (service, address):
+        watched = show(f"view=file&uri={served.uri(config, 'long.wav')}", at=address)
+        page = watched.page
+        page.wait_for_selector("#track .spectrogram img")
+        page.keyboard.press(" ")
+        page.wait_for_function("() => document.querySelector('#player').currentTime > 0.2")
+        page.evaluate("document.querySelector('#player').pause()")
+        while service.sounds_sent.n_taken:  # until the server has given the connection up
+            page.wait_for_timeout(50)
+        known_s = page.evaluate("document.querySelector('#player').buffered.end(0)")
+        assert known_s < 500
+        page.evaluate("document.querySelector('#player').playbackRate = 16")
+        page.evaluate("document.querySelector('#player').play()")
+        page.wait_for_function("(known) => document.querySelector('#player').currentTime > known + 20", arg=known_s)
+        page.close()
+        watched.problems[:] = [line for line in watched.problems if "CONTENT_LENGTH_MISMATCH" not in line]

@@ -156,7 +156,9 @@ def test_spans_are_those_of_the_server(show: Open) -> None:
     curves = []
     for length in (1, 2, 7, 60, 400):
         steps = np.cumsum(rng.normal(0, 0.4, length)).astype(np.float32)
-        curves.append({"scores": steps.tolist(), "first_frame": int(rng.integers(0, 50)), "frame_s": 0.04})
+        curves.append(
+            {"scores": steps.tolist(), "first_frame": int(rng.integers(0, 50)), "frame_s": 0.04, "step_frames": 1}
+        )
     scale, bias = 3.0, -0.5
     thresholds = [0.05, 0.3, 0.5, 0.95]
     found = show().page.evaluate(
@@ -254,6 +256,16 @@ def test_the_address_reproduces_the_view(show: Open) -> None:
     assert other.page.input_value("#speed") == "0.5"
     assert other.page.input_value("#high") == "8"
     assert other.page.input_value("#q") == BELL
+
+
+def test_numbers_in_an_address_are_kept_within_their_limits(show: Open) -> None:
+    page = show(f"q={BELL}&t=7&k=99999&hit=-3&context=-5&low=-1&gain=loud").page
+    page.wait_for_selector(f"#summary q:text-is('{BELL}')")
+    shown = [page.input_value(control) for control in ("#t", "#k", "#low", "#gain")]
+    assert (shown, page.locator("#t-shown").inner_text()) == (["0.99", "1000", "0", "0"], "0.99")
+    page = show(f"q={BELL}&t=-7&context=1e9").page
+    page.wait_for_selector(".card .spectrogram img")
+    assert page.locator("#t-shown").inner_text() == "0.01"
 
 
 def test_back_and_forward_go_from_question_to_question(show: Open) -> None:

@@ -2,10 +2,12 @@
 
 import re
 from pathlib import Path
+from typing import Any
 
 import pytest
 
 import pipeline
+from jobs.serve.states import MAX_OPEN
 from pipeline.config import Config
 from tests.helpers import pages
 from tests.jobs.serve.page.conftest import Open
@@ -217,6 +219,44 @@ def test_a_newer_state_is_taken_over_at_a_click(show: Open, tmp_path: Path) -> N
         page.close()
 
 
+def test_a_state_that_is_gone_is_left_for_the_newest_as_a_whole(show: Open, tmp_path: Path) -> None:
+    config = pages.make_corpus(tmp_path, ["bells/tower.wav"])
+    pages.index(config)
+    tower = str(Path(config.sources[0]) / "bells/tower.wav")
+    with pages.serve(config.into) as server:
+        marking, asking = (show(f"q={BELL}", at=server.address) for _ in range(2))
+        for each in (marking, asking):
+            each.page.wait_for_selector(".card .spectrogram img")
+            each.page.wait_for_load_state("networkidle")
+        for seed in range(MAX_OPEN):
+            pages.write_scene(Path(config.sources[0]) / f"new {seed}.wav", ["bell"], 6.0, seed=70 + seed)
+            pages.index(config)
+            assert server.request("/api/refresh", "POST")[0] == 200
+        marking.page.keyboard.press("r")
+        marking.page.wait_for_selector("#status:has-text('Marked right')")
+        assert [mark.verdict for mark in pipeline.open(config.into).marks()] == ["right"]
+        answered = asking.page.evaluate(
+            """async (uri) => {
+              const { get } = await import("/api.js");
+              const asked = [get("file", { uri }), get("values", { column: "take" }), get("marks", { uri })];
+              return (await Promise.allSettled(asked)).map(({ status }) => status);
+            }""",
+            tower,
+        )
+        assert answered == ["fulfilled"] * 3
+        newest = server.json("/api/info")["seq"]
+        for each in (marking, asking):
+            each.page.wait_for_selector(f"#index-counts:has-text('{1 + MAX_OPEN} files')")
+            each.page.wait_for_selector(".card .name:text-is('new 0.wav')")
+            assert each.page.locator("#newer").is_hidden()
+            [taken] = [number for number, url in enumerate(each.requests) if "/api/refresh" in url]
+            assert {found[1] for url in each.requests[taken + 1 :] if (found := re.search(r"at=(\d+)", url))} == {
+                str(newest)
+            }
+            each.problems[:] = [line for line in each.problems if " 410 " not in line]  # the browser's word on it
+            each.page.close()
+
+
 def test_an_empty_index_says_how_to_fill_it(show: Open, tmp_path: Path) -> None:
     config = pages.make_corpus(tmp_path, [])
     pages.index(config)
@@ -239,3 +279,55 @@ def test_a_server_that_has_ended_is_missed(show: Open, tmp_path: Path) -> None:
         watched.page.press("#q", "Enter")
         watched.page.wait_for_selector("#offline:not([hidden])")
         watched.problems[:] = [line for line in watched.problems if "ERR_CONNECTION_REFUSED" not in line]
+
+
+def test_a_server_that_is_back_is_noticed_at_the_next_try(show: Open) -> None:
+    """The clock of the page stands: nothing but the first try falls into the time that passes."""
+    watched = show()
+    page = watched.page
+    page.clock.install(time=0)
+    page.reload()
+    page.wait_for_selector("#index-counts:not(:empty)")
+    page.clock.pause_at(3_600)
+    page.route("**/api/**", lambda route: route.abort())
+    page.fill("#q", BELL)
+    page.press("#q", "Enter")
+    page.wait_for_selector("#offline:not([hidden])")
+    page.unroute("**/api/**")
+    page.clock.run_for(3_000)
+    page.wait_for_selector("#offline", state="hidden")
+    page.wait_for_selector(".card")
+    watched.problems[:] = [line for line in watched.problems if "ERR_FAILED" not in line]  # the browser's word on it
+
+
+def test_an_export_that_fails_says_why(show: Open) -> None:
+    watched = show(f"q={BELL}&k=10")
+    page = watched.page
+    page.wait_for_selector(".card")
+    page.click(".menu summary")
+    page.route("**/api/export?*", lambda route: route.fulfill(status=503, json={"error": "no room"}))
+    page.click(".menu a:text-is('CSV')")
+    page.wait_for_selector("#status:has-text('Not exported: no room')")
+    page.unroute("**/api/export?*")
+    page.route("**/api/export?*", lambda route: route.abort())
+    page.click(".menu a:text-is('JSON lines')")
+    page.wait_for_selector("#status:has-text('Not exported: The server does not answer')")
+    watched.problems[:] = [line for line in watched.problems if "503" not in line and "ERR_FAILED" not in line]
+
+
+def test_an_export_that_is_cut_says_so(show: Open) -> None:
+    page = show(f"q={BELL}&k=10").page
+    page.wait_for_selector(".card")
+    page.click(".menu summary")
+
+    def cut(route: Any) -> None:
+        answer = route.fetch()
+        route.fulfill(response=answer, headers={**answer.headers, "x-earshot-is-cut": "1"})
+
+    for said in ("Saved labels.csv", "there may be better ones"):
+        with page.expect_download() as saved:
+            page.click(".menu a:text-is('CSV')")
+        assert saved.value.suggested_filename == "labels.csv"
+        page.wait_for_selector(f"#status:has-text('{said}')")
+        assert ("better" in page.locator("#status").inner_text()) == ("better" in said)
+        page.route("**/api/export?*", cut)
