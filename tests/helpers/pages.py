@@ -3,7 +3,7 @@
 import csv
 import os
 import shutil
-from collections.abc import Iterator, Sequence
+from collections.abc import Callable, Iterator, Sequence
 from contextlib import AbstractContextManager, contextmanager
 from dataclasses import dataclass, field
 from pathlib import Path
@@ -83,9 +83,9 @@ def make_corpus(folder: Path, names: Sequence[str] = tuple(SCENES)) -> Config:
     return make_config({"sources": [str(sounds)], "into": str(folder / "index"), "corpus": corpus})
 
 
-def index(config: Config) -> None:
-    """Index in this process, with the bundled model."""
-    index_corpus(config, stages=in_place(load_encoder(config.encode, output="float16")))
+def index(config: Config, before: Callable[[int], None] = lambda number: None) -> None:
+    """Index in this process, with the bundled model; ``before`` is called with the number of each batch."""
+    index_corpus(config, stages=in_place(load_encoder(config.encode, output="float16"), before))
 
 
 def serve(index: str) -> AbstractContextManager[Served]:

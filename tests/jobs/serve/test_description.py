@@ -29,7 +29,7 @@ def test_every_answer_is_described(own: Config) -> None:
         operation = found.ok()
 
         @settings(
-            max_examples=10,
+            max_examples=150,
             derandomize=True,
             deadline=None,
             phases=[Phase.generate],

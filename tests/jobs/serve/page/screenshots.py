@@ -6,7 +6,9 @@ python -m tests.jobs.serve.page.screenshots OUT marks many # those whose names c
 
 import sys
 import tempfile
+import threading
 from collections.abc import Callable, Iterator
+from concurrent.futures import ThreadPoolExecutor
 from contextlib import ExitStack, contextmanager
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
@@ -55,6 +57,7 @@ def marked(page: "Page") -> None:
 
 def readme(page: "Page") -> None:
     """For the README: two marks, without the words about them and without the temporary folder."""
+    page.fill("#who", "Ana")
     for rank, verdict in enumerate(("right", "unsure"), 1):
         page.wait_for_selector(f".card[data-rank='{rank}'] .spectrogram img")
         page.click(f".card[data-rank='{rank}'] .verdict.is-{verdict}")
@@ -85,7 +88,8 @@ def keys(page: "Page") -> None:
 
 def newer(page: "Page") -> None:
     page.wait_for_selector(".card .spectrogram img")
-    page.evaluate("document.getElementById('newer').hidden = document.getElementById('writing').hidden = false")
+    page.wait_for_selector("#newer:not([hidden])")
+    page.wait_for_selector("#writing:not([hidden])")
 
 
 def offline(page: "Page") -> None:
@@ -123,7 +127,6 @@ def list_states(config: Config) -> dict[str, tuple[dict[str, Any], Prepare]]:
         "file-broken": ({"view": "file", "uri": broken, "lane": [BELL]}, ready("#file-facts:not(:empty)")),
         "wrong-filter": ({"q": BELL, "where": "nothing = 1"}, ready(".empty")),
         "keys": ({}, keys),
-        "newer": ({"q": BELL}, newer),
         "offline": ({"q": BELL}, offline),
     }
 
@@ -139,6 +142,30 @@ def make_index(names: list[str], *, is_gone: bool = False) -> Iterator[tuple[Con
             for name in names:
                 (Path(config.sources[0]) / name).unlink()
         yield config, stack.enter_context(pages.serve(config.into)).address
+
+
+@contextmanager
+def being_written(config: Config) -> Iterator[None]:
+    """A run that has published the first of two new files, and holds before it encodes the second."""
+    go_on, holds = threading.Event(), threading.Event()
+
+    def before(number: int) -> None:
+        if number == 1:
+            holds.set()
+            go_on.wait()
+
+    for seed in (70, 71):
+        pages.write_scene(Path(config.sources[0]) / f"new {seed}.wav", ["bell"], 6.0, seed)
+    each_alone = {"store": {"checkpoint_rows": 1}, "run": {"batch_s": 1.0}}
+    with ThreadPoolExecutor(1) as thread:
+        run = thread.submit(pages.index, Config.model_validate(config.model_dump() | each_alone), before)
+        try:
+            while not holds.wait(0.2):
+                assert not run.done(), run.exception()
+            yield
+        finally:
+            go_on.set()
+        run.result()
 
 
 def main(out: str, *words: str) -> None:
@@ -164,6 +191,8 @@ def main(out: str, *words: str) -> None:
             assert pipeline.open(config.into).locate(BELL, k=1)
             for name, (state, prepare) in list_states(config).items():
                 take(address, name, state, prepare)
+        with make_index(["bells/tower.wav", "a day.flac"]) as (config, address), being_written(config):
+            take(address, "newer", {"q": BELL}, newer)
         with make_index([]) as (_, address):
             take(address, "empty", {}, ready("#summary:not(:empty)"))
         with make_index(["bells/tower.wav"], is_gone=True) as (config, address):
