@@ -9,7 +9,9 @@ import pytest
 import pipeline
 from jobs.serve.states import MAX_OPEN
 from pipeline.config import Config
+from pipeline.index.handle import find_index
 from tests.helpers import pages
+from tests.helpers.waiting import wait_until
 from tests.jobs.serve.page.conftest import Open
 
 pytestmark = pytest.mark.slow
@@ -209,6 +211,8 @@ def test_a_newer_state_is_taken_over_at_a_click(show: Open, tmp_path: Path) -> N
         assert page.locator("#newer").is_hidden()
         pages.write_scene(Path(config.sources[0]) / "new.wav", ["bell"], 6.0, seed=77)
         pages.index(config)
+        newest = find_index(config.into).state
+        wait_until(lambda: server.json("/api/info")["newest_seq"] == newest)  # it looks once a second
         page.keyboard.press("r")  # marks are counted anew, which tells of the state; else it is asked for slowly
         page.wait_for_selector("#newer:not([hidden])")
         assert "1 file ·" in page.locator("#index-counts").inner_text()
@@ -274,7 +278,7 @@ def test_a_server_that_has_ended_is_missed(show: Open, tmp_path: Path) -> None:
         watched = show(f"q={BELL}", at=server.address)
         watched.page.wait_for_selector(".card .spectrogram img")
         server.process.terminate()
-        watched.page.wait_for_function("() => fetch('api/info').then(() => false, () => true)", polling=200)
+        server.process.wait(timeout=120)  # until then, it answers on connections that are open
         watched.page.fill("#q", "something else")
         watched.page.press("#q", "Enter")
         watched.page.wait_for_selector("#offline:not([hidden])")
