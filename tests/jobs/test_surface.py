@@ -44,7 +44,7 @@ status [WHAT] [--address X] [--json]
 logs JOB [-f/--follow] [--address X] [--json]
 stop JOB [--address X] [--json]
 jobs [--address X] [--json]
-bench [SOURCES...] [--model X=earshot-tiny] [--frame-model X] [--hours X=10000.0] [--profile] [--json]
+bench [SOURCES...] [--model X=earshot-tiny] [--frame-model X] [--hours X=10000.0] [--seconds X=60.0] [--profile] [--json]
 check [--model X=earshot-tiny] [--frame-model X] [--json]
 """
 

@@ -148,13 +148,12 @@ def test_sample_of_some_files_measures_the_same(tables: Generation, monkeypatch:
 
 
 def test_partitions_grow_before_the_whole_vectors_do() -> None:
-    shares = (1 / 16, 1 / 8, 1 / 4, 1 / 2)
     rungs = list_clip_rungs(SearchSettings(), 64, 20)
     assert [(rung.clip_probe_share, rung.clip_refine) for rung in rungs] == [
-        *((share, 4) for share in shares),
+        (1 / 2, 4),
         *((None, n) for n in (4, 8, 16, 32, 64)),
     ]
-    for n_partitions, expected in ((8, [1 / 8, 1 / 4, 1 / 2, *[None] * 5]), (1, [None] * 5)):
+    for n_partitions, expected in ((8, [1 / 2, *[None] * 5]), (1, [None] * 5)):
         rungs = list_clip_rungs(SearchSettings(), n_partitions, 20)
         assert [rung.clip_probe_share for rung in rungs] == expected
 
