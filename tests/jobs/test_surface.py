@@ -46,7 +46,7 @@ stop JOB [--address X] [--json]
 jobs [--address X] [--json]
 bench [SOURCES...] [--model X=earshot-tiny] [--frame-model X] [--hours X=10000.0] [--seconds X=60.0] [--profile] [--json]
 check [--model X=earshot-tiny] [--frame-model X] [--json]
-"""
+"""  # noqa: E501
 
 
 def describe(parameter: click.Parameter) -> str:
