@@ -11,12 +11,15 @@ from jobs.bench.asking import MODES, Job, ask, to_job
 from jobs.bench.model_vectors import ModelVectors
 from jobs.bench.synthetic_index import Built, Corpus, build
 from jobs.bench.truth import measure_levels, recall
+from pipeline.config import RunConfig
 from pipeline.index import vector_index
 from pipeline.index.handle import open_index
 from pipeline.index.vector_index import read_index
 from pipeline.search import audit_index
+from pipeline.search.tune import TOLERANCE
 
 K, N_QUESTIONS = 20, 40
+WANTED = RunConfig().recall
 LEAST = {"locate": 0.98, "query": 0.98, "similar": 0.96}
 """Sounds from elsewhere can be harder than those that the audit asks."""
 
@@ -66,11 +69,13 @@ def test_index_finds_what_a_scan_finds_and_the_audit_says_how_much(
         assert index.n_indexed > 2_000
         assert live.tuning is not None
         assert list(live.tuning.measured) == questions
+        is_short = False
         for question, measured in live.tuning.measured.items():
             share = measure(built, question, tmp_path, vectors)
             assert share >= LEAST[question], question
-            assert measured.low - 0.03 <= share, question
             assert measured.recall is not None
-            assert measured.recall >= 0.98
-            assert measured.low >= 0.97
-        assert built.problems == ()
+            # What chose the settings did not measure them, so a measurement may lie somewhat below what was wanted.
+            assert measured.recall >= 0.96
+            assert abs(measured.recall - share) <= 0.04, question
+            is_short |= measured.recall < WANTED or measured.low < WANTED - TOLERANCE
+        assert bool(built.problems) == is_short

@@ -17,6 +17,7 @@ from pipeline.search.audit_index import (
     Audited,
     audit_index,
     count_sampled,
+    find_least_refine,
     find_limit_s,
     list_clip_rungs,
     list_pool_rungs,
@@ -82,6 +83,12 @@ def tables(tmp_path_factory: pytest.TempPathFactory) -> Generation:
     return open_index(path).live
 
 
+@pytest.fixture(autouse=True)
+def short_vectors(monkeypatch: pytest.MonkeyPatch) -> None:
+    """The vectors here have 8 numbers; they are searched as longer ones are."""
+    monkeypatch.setattr(module, "LEAST_NUMBERS", 0)
+
+
 def audit(tables: Generation, chances: dict[int, float], wanted: float = 0.98) -> Tuning:
     return audit_index(Audited(tables, LossySearches(tables, chances), FakeModels()), wanted)
 
@@ -145,6 +152,16 @@ def test_sample_of_some_files_measures_the_same(tables: Generation, monkeypatch:
     assert tuning.query is not None
     assert tuning.query.low < 0.8 < tuning.query.high
     assert tuning.query.k > 20  # a sample holds enough answers only where more are asked for
+
+
+def test_more_whole_vectors_are_compared_where_codes_are_coarse(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.undo()
+    assert [find_least_refine(dimension) for dimension in (1_024, 128, 64, 8, 2)] == [4, 4, 8, 64, 64]
+    rungs = list_clip_rungs(SearchSettings(clip_refine=8), 64, 20)
+    assert [(rung.clip_probe_share, rung.clip_refine) for rung in rungs] == [
+        (1 / 2, 8),
+        *((None, n) for n in (8, 16, 32, 64)),
+    ]
 
 
 def test_partitions_grow_before_the_whole_vectors_do() -> None:
