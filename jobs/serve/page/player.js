@@ -5,7 +5,6 @@ import { $, say } from "./dom.js";
 
 const LONGEST_S = 3600; // of what is played at a time: a WAV has an end
 const EXPANSION = 10;
-const REFUSED = "The browser cannot play this sound";
 
 export class Player {
   audio = $("player");
@@ -19,7 +18,7 @@ export class Player {
       const { uri } = this.now;
       this.stop();
       const asked = uri ? request(this.audio.src, { headers: { Range: "bytes=0-99" } }) : Promise.resolve();
-      asked.then(() => say(REFUSED, true), ({ message }) => say(message, true));
+      asked.then(() => say("The browser cannot play this sound", true), ({ message }) => say(message, true));
     });
     this.audio.addEventListener("playing", () => this.#follow(this.now));
   }

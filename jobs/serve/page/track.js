@@ -57,7 +57,7 @@ export class Track {
     this.overlayBox.replaceChildren(...boxes.filter(Boolean));
     const top = this.look.high ?? this.look.rate_hz / 2000;
     const band = top ? `${this.look.low ?? 0}–${Number(top.toFixed(2))} kHz` : "";
-    const rough = this.image?.isApproximate ? "times approximate" : "";
+    const rough = this.isApproximate ? "times approximate" : "";
     this.frequencyBox.textContent = [rough, band].filter(Boolean).join(" · ");
     const what = `Spectrogram of ${this.uri}, ${showTime(this.from)} to ${showTime(this.to)}`;
     this.spectrogramBox.ariaLabel = rough ? `${what}, ${rough}` : what;
@@ -101,9 +101,11 @@ export class Track {
     const { from, to, look } = this;
     const { clientWidth: width, clientHeight } = this.spectrogramBox; // 0 once it is out of the page
     if (!width || !look || to <= from) return;
+    const isLong = to - from > PICTURED_S; // all of it would be decoded: a second in the middle tells how exact it is
+    const first = isLong ? (from + to) / 2 : from;
     const hertz = (kilo) => (kilo === null ? null : Math.round(kilo * 1000));
     const address = url("spectrogram", {
-      ...{ uri: this.uri, start_s: from.toFixed(3), end_s: to.toFixed(3) },
+      ...{ uri: this.uri, start_s: first.toFixed(3), end_s: (isLong ? first + 1 : to).toFixed(3) },
       width: clamp(Math.ceil((width * density()) / 32) * 32, 32, 4096),
       height: Math.round(clientHeight * density()),
       ...{ gain_db: look.gain || null, low_hz: hertz(look.low), high_hz: hertz(look.high) },
@@ -112,13 +114,13 @@ export class Track {
     this.picture = address;
     this.loading?.abort();
     this.loading = new AbortController();
-    const asked = loadImage(address, to - from, this.loading.signal);
+    const asked = loadImage(address, this.loading.signal);
     const [image, note] = await asked.then((found) => [found, ""], ({ message }) => [null, message]);
     if (this.picture !== address) return; // a later one was asked for
     this.image?.remove();
-    Object.assign(this, { image, imageSpan: [from, to] });
-    this.noteBox.textContent = note;
-    if (image) this.spectrogramBox.prepend(image);
+    Object.assign(this, { image: isLong ? null : image, imageSpan: [from, to], isApproximate: image?.isApproximate });
+    this.noteBox.textContent = isLong && image ? "Zoom in to see a picture" : note;
+    if (this.image) this.spectrogramBox.prepend(image);
     this.draw();
   }
 
@@ -196,8 +198,7 @@ export class Track {
 }
 
 /** The picture at an address, which knows whether its times are approximate. Throws an Error that says why not. */
-async function loadImage(address, length_s, signal) {
-  if (length_s > PICTURED_S) throw new Error("Zoom in to see a picture");
+async function loadImage(address, signal) {
   const answer = await request(address, { signal });
   const image = el("img", { alt: "", draggable: "false" });
   image.isApproximate = answer.headers.has("X-Earshot-Approximate");

@@ -9,7 +9,15 @@ from typing import Any
 
 import pytest
 
-from jobs.bench.projection import FILES_PER_FORMAT, draw_rows, measure_run, pick_of_each_format, project, write_sample
+from jobs.bench.projection import (
+    CALLS,
+    FILES_PER_FORMAT,
+    draw_rows,
+    measure_run,
+    pick_of_each_format,
+    project,
+    write_sample,
+)
 from jobs.commands.bench import print_figure
 from pipeline.config import Config, make_config
 from pipeline.encoder.encoder import load_encoder
@@ -93,7 +101,9 @@ def test_bench_projects_a_corpus_from_its_measurements(config: Config) -> None:
     [run], [corpus] = figures["run"], figures["corpus"]
     assert (run["files"], run["failed"], run["audio_s"]) == (28, 1, pytest.approx(804))
     assert corpus["wall_h"] > 0
-    if run["x"] is not None:  # None where each of many encoders has all of its audio at once
+    n_encoders = figures["encode"][0]["processes"]
+    assert (run["x"] is None) == (run["windows_s"] < CALLS * 2 * 10 * n_encoders)  # blocks of two windows of 10 s
+    if run["x"] is not None:
         assert corpus["wall_h"] == pytest.approx(500 / run["x"])
         assert run["of_what_parts_allow"] > 0
     assert run["encoded_per_audio"] == pytest.approx(run["windows_s"] / run["audio_s"])

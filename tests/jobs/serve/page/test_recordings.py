@@ -1,5 +1,6 @@
 """Long recordings: parts of a curve, sounds that are paused; and recordings whose times are approximate."""
 
+import io
 import math
 import threading
 from collections.abc import Iterator
@@ -12,6 +13,7 @@ import numpy as np
 import pytest
 import soundfile
 import uvicorn
+from PIL import Image
 
 from jobs.serve import limits
 from jobs.serve.app import make_app
@@ -126,6 +128,40 @@ def serve_here(index: str) -> Iterator[tuple[Service, str]]:
         thread.join()
         service.workers.close()
         listening.close()
+
+
+SHOW_TRACK = """async ([from, to]) => {
+  const { Track } = await import("/track.js");
+  const track = new Track("long.mp3", 12000, {});
+  Object.assign(track, { from, to });
+  track.element.id = "tried";
+  document.getElementById("tried")?.remove();
+  document.body.append(track.element);
+  track.show({ gain: 0, low: null, high: null, rate_hz: 48000 });
+}"""
+
+
+@pytest.mark.parametrize("is_rough", [True, False])
+def test_a_stretch_without_a_picture_says_whether_its_times_are_approximate(show: Open, is_rough: bool) -> None:
+    page, asked = show().page, []
+
+    def answer(route: Any) -> None:
+        values = parse_qs(urlsplit(route.request.url).query)
+        asked.append((float(values["start_s"][0]), float(values["end_s"][0])))
+        pixel = io.BytesIO()
+        Image.new("RGB", (1, 1)).save(pixel, "PNG")
+        headers = {"X-Earshot-Approximate": "1"} if is_rough else {}
+        route.fulfill(body=pixel.getvalue(), content_type="image/png", headers=headers)
+
+    page.route("**/api/spectrogram?*", answer)
+    page.evaluate(SHOW_TRACK, [0, 10_000])
+    page.wait_for_selector("#tried .note:has-text('Zoom in to see a picture')")
+    assert page.locator("#tried .frequency").inner_text().startswith("times approximate") == is_rough
+    assert page.locator("#tried .spectrogram img").count() == 0
+    page.evaluate(SHOW_TRACK, [100, 130])
+    page.wait_for_selector("#tried .spectrogram img")
+    assert page.locator("#tried .note").inner_text() == ""
+    assert asked == [(5_000, 5_001), (100, 130)]
 
 
 def test_a_sound_that_was_paused_for_longer_than_the_server_waits_goes_on(
