@@ -26,7 +26,7 @@ async function askJson(makeAddress, options) {
   return (await request(makeAddress(), options).catch(again)).json();
 }
 
-/** Ask; returns the answer of an endpoint that sends no JSON. Throws as `get`; by then, another state is shown. */
+/** Ask; returns the answer of an endpoint that sends no JSON. Throws as `get`, on a 410 once the newest is shown. */
 export async function request(address, options) {
   const { at } = server;
   const answer = await fetch(address, options).catch((error) => {
