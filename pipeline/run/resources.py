@@ -92,10 +92,23 @@ def share_machine(resources: dict[str, float], config: EncodeConfig, *, may_grow
     return Encoders(actors, actors, max(1, cores // actors), {"num_cpus": min(0.9, (max(2, cores) - 1.2) / actors)})
 
 
+def are_tried_alone(batches: pa.Table) -> bool:
+    """Whether PLANNED ``batches`` hold what was lost with its worker: one content each, which may kill it again."""
+    return bool(batches.num_rows and not batches["part"].null_count)
+
+
+def fit_calls_in_flight(batches: pa.Table) -> int:
+    """Calls that an encoder has at a time: one that it works on, and one that waits.
+
+    Where PLANNED ``batches`` are tried alone, none waits: when an encoder dies, Ray counts a try of that call as well.
+    """
+    return 1 if are_tried_alone(batches) else 2
+
+
 def fit_task(batches: pa.Table, cores: float, *, may_grow: bool = False) -> int:
     """How many of the PLANNED ``batches`` a task decodes."""
-    if batches.num_rows and not batches["part"].null_count:
-        return 1  # tried alone: one of them kills its worker
+    if are_tried_alone(batches):
+        return 1
     most = BATCHES_PER_TASK_OF_A_CLUSTER if may_grow else BATCHES_PER_TASK
     return max(1, min(most, int(batches.num_rows / cores / TASKS_PER_CORE)))
 
@@ -146,7 +159,7 @@ def fit_rows_per_call(batches: pa.Table, encoders: Encoders, grid: Grid, store_b
     """
     if "num_gpus" not in encoders.ray_options:
         return None
-    if not batches["part"].null_count:
+    if are_tried_alone(batches):
         return 1
     estimated_s = _estimates(batches)
     n_rows = count_windows(estimated_s, grid) + len(estimated_s)  # each content has a row for its files, too

@@ -38,6 +38,7 @@ from pipeline.run.resources import (
     Encoders,
     count_writers,
     fit_block_bytes,
+    fit_calls_in_flight,
     fit_rows_per_call,
     fit_task,
     fit_windows_per_block,
@@ -294,7 +295,8 @@ def _connect(batches: pa.Table, config: Config, frames_schema: pa.Schema, decode
         _decode, batch_size=n_together, num_cpus=1, max_retries=TRIES - 1, fn_kwargs=decoding, **arrow
     )
     loading = (load, config.encode, config.store.frames == "all", encoders.threads)
-    pool = ActorPoolStrategy(min_size=encoders.least, max_size=encoders.most, max_tasks_in_flight_per_actor=2)
+    n_calls = fit_calls_in_flight(batches)
+    pool = ActorPoolStrategy(min_size=encoders.least, max_size=encoders.most, max_tasks_in_flight_per_actor=n_calls)
     # On GPUs, Ray joins blocks until they have so many rows, or until no more can come.
     n_rows = fit_rows_per_call(batches, encoders, grid, resources.get("object_store_memory", math.inf))
     ray_options = {

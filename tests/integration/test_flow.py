@@ -421,7 +421,7 @@ def test_decoder_that_does_not_return_or_lacks_memory_is_a_failure(
 
 
 DEADLY = """
-import os, signal, sys
+import os, signal, sys, time
 
 from pipeline.config import load_config
 from pipeline.grid import count_frames
@@ -433,6 +433,7 @@ from tests.helpers.runs import WideEncoder
 class Deadly(WideEncoder):
     def encode(self, windows):
         if any(count_frames(len(window)) == 88 for window in windows):  # 3.5 s
+            time.sleep(2)  # meanwhile others may be queued for this process: none may be lost with it
             os.kill(os.getpid(), signal.SIGKILL)
         return super().encode(windows)
 

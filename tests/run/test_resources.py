@@ -15,6 +15,7 @@ from pipeline.run.resources import (
     CALLS_PER_ENCODER,
     Encoders,
     fit_block_bytes,
+    fit_calls_in_flight,
     fit_rows_per_call,
     fit_task,
     fit_windows_per_block,
@@ -114,6 +115,10 @@ def test_task_decodes_few_batches_on_a_cluster() -> None:
 
 def test_batch_that_is_tried_alone_has_a_task_of_its_own() -> None:
     assert fit_task(plan_batches(5_000, 60.0, alone=True), 2) == 1
+
+
+def test_no_call_waits_for_an_encoder_that_may_be_killed() -> None:
+    assert [fit_calls_in_flight(plan_batches(50, 60.0, alone=alone)) for alone in (False, True)] == [2, 1]
 
 
 def test_long_recordings_are_set_apart_and_the_others_share_tables() -> None:
