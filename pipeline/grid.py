@@ -161,6 +161,17 @@ def count_windows(durations_s: npt.NDArray[np.float64], grid: Grid) -> int:
     return len(durations_s) + int(np.ceil(beyond / grid.step_frames).sum())
 
 
+def count_encoded_frames(durations_s: npt.NDArray[np.float64], grid: Grid) -> int:
+    """Frames that the windows of files of these durations, in seconds, hold together: some are in two windows."""
+    n = np.ceil(durations_s / FRAME_S)
+    last = np.ceil(np.maximum(0, n - grid.longest_frames) / grid.step_frames)
+    left = np.where(last, grid.length_frames, n)
+    if grid.tail == "fit":
+        unused = grid.longest_frames - (n - last * grid.step_frames)
+        left = np.where(last, grid.longest_frames - unused // grid.quantum_frames * grid.quantum_frames, n)
+    return int((last * grid.length_frames + left).sum())
+
+
 def list_certain_windows(n_frames: int, grid: Grid, part: Part = WHOLE) -> list[Span]:
     """The windows of ``part`` that lie in the first ``n_frames`` frames of a file, and that more audio would not move.
 

@@ -13,6 +13,7 @@ from pipeline.grid import (
     Part,
     Span,
     Tail,
+    count_encoded_frames,
     count_frames,
     count_windows,
     first_frame_needed,
@@ -141,6 +142,8 @@ def test_known_files_have_known_fitted_windows(seconds: float, windows: list[tup
 def test_windows_of_many_files_are_counted_by_their_durations(lengths: list[int], grid: Grid) -> None:
     durations_s = np.array([frames_to_seconds(n) - 0.01 for n in lengths])
     assert count_windows(durations_s, grid) == sum(len(plan_windows(n, grid)) for n in lengths)
+    encoded = sum(span.length for n in lengths for span in plan_windows(n, grid))
+    assert count_encoded_frames(durations_s, grid) == encoded
 
 
 def test_a_file_has_no_windows_beyond_its_last() -> None:

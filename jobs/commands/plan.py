@@ -41,7 +41,7 @@ def plan(
     from pipeline.index.handle import find_index, open_index
     from pipeline.planning.guard import count_by_folder
     from pipeline.planning.plan import ACTIONS
-    from pipeline.run.prepare import plan_corpus, read_config, read_pace
+    from pipeline.run.prepare import keep_tail, plan_corpus, read_config, read_pace
 
     request = read_request(
         check,
@@ -59,7 +59,7 @@ def plan(
         config = read_config(opened, rebuild=rebuild)
     made = plan_corpus(config, request, opened, rebuild=rebuild)
     counts = Counter(action for _, action, _ in made.actions)
-    pace = read_pace(opened.live)
+    pace = read_pace(opened.live, keep_tail(config, opened, rebuild=rebuild).window.grid)
     summary: dict[str, Any] = {
         **{action: counts[action] for action in ACTIONS},
         "hours": made.seconds_to_decode / 3600,

@@ -16,13 +16,13 @@ import pyarrow.compute as pc
 from pipeline import schema, storage
 from pipeline.audio.source import hash_file, probe_file
 from pipeline.audio.stated_lengths import measure_length
-from pipeline.config import Config, make_config
+from pipeline.config import Config, WindowConfig, make_config
 from pipeline.corpus.discover import list_corpus
 from pipeline.corpus.ignored_files import IgnoredFiles
 from pipeline.corpus.metadata import CorpusMetadata, read_metadata
 from pipeline.encoder.checkpoint import read_identity
 from pipeline.errors import REASONS, CorpusError, EmptyCorpus, IndexMismatch, UsageError
-from pipeline.grid import FRAME_S, count_windows
+from pipeline.grid import FRAME_S, Grid, count_encoded_frames, count_windows
 from pipeline.index import journal
 from pipeline.index.handle import Generation, Handle, find_index
 from pipeline.index.metadata_columns import MetadataColumns
@@ -332,14 +332,27 @@ def _choose_tables(index: Handle, *, rebuild: bool) -> Generation:
     return index.find_next()
 
 
-def read_pace(live: Generation) -> float | None:
-    """Seconds that a second of audio took in the last run that encoded into ``live``; None if there was none."""
+def read_pace(live: Generation, grid: Grid | None = None) -> float | None:
+    """Seconds that a second of audio took in the last run that encoded into ``live``; None if there was none.
+
+    Args:
+        grid: that of the next run: where it cuts other windows than the last one did, and so encodes more or less of
+            each second, the time follows what is encoded. By default that of ``live``.
+    """
     if not live.exists:
         return None
     rows = [row for row in journal.read_journal(live.path).to_pylist() if row["seconds"] and journal.encoded_s(row)]
     last = [row for row in rows if row["run_id"] == rows[-1]["run_id"]]
-    encoded_s, seconds = sum(map(journal.encoded_s, last)), sum(row["seconds"] for row in last)
-    return seconds / encoded_s if encoded_s else None
+    if not last:
+        return None
+    pace = float(sum(row["seconds"] for row in last) / sum(map(journal.encoded_s, last)))
+    former = WindowConfig(**live.settings["window"]).grid
+    if grid is None or grid == former:
+        return pace
+    files = live.open("files").to_table(columns=["duration_s"], filter="status = 'indexed'")
+    durations_s = files["duration_s"].to_numpy()
+    before, after = (count_encoded_frames(durations_s, cut) for cut in (former, grid))
+    return pace * after / before if before else pace
 
 
 def _estimate_bytes(plan: Plan, config: Config, layout: Layout, *, examined: bool = False) -> int:

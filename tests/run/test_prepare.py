@@ -12,6 +12,7 @@ import soundfile
 
 from pipeline.config import Config, make_config
 from pipeline.errors import UsageError
+from pipeline.grid import Grid
 from pipeline.index import journal
 from pipeline.index.handle import find_index
 from pipeline.index.tables import open_published
@@ -73,6 +74,17 @@ def test_pace_counts_each_content_once_and_not_the_start(tmp_path: Path, monkeyp
     write_wav(tmp_path / "in" / "new.wav", noise(0.01, seed=2))
     index_corpus(config, stages=slow_start)  # a run that encodes nothing has no speed
     assert read_pace(find_index(config.into).live) == pace
+
+
+def test_pace_follows_what_another_grid_encodes(tmp_path: Path) -> None:
+    config = configure(write_sounds(tmp_path / "in", [10.04] * 3), tmp_path / "index", window={"tail": "back"})
+    index_corpus(config, stages=in_place(WideEncoder()))
+    live = find_index(config.into).live
+    pace = read_pace(live)
+    assert pace
+    assert read_pace(live, Grid(250, 10, "back")) == pace
+    assert read_pace(live, Grid(250, 10, "fit")) == pytest.approx(pace * 10.04 / 20)
+    assert read_pace(live, Grid(125, 0, "back")) == pytest.approx(pace * 15 / 20)
 
 
 def test_an_unknown_reason_is_refused(tmp_path: Path) -> None:
