@@ -157,14 +157,13 @@ def window_starts(n_frames: int, grid: Grid) -> list[int]:
 
 def count_windows(durations_s: npt.NDArray[np.float64], grid: Grid) -> int:
     """How many windows files of these durations, in seconds, have together."""
-    beyond = np.maximum(0, np.ceil(durations_s / FRAME_S) - grid.longest_frames)
-    return len(durations_s) + int(np.ceil(beyond / grid.step_frames).sum())
+    return len(durations_s) + int(_last_windows(_count_frames(durations_s), grid).sum())
 
 
 def count_encoded_frames(durations_s: npt.NDArray[np.float64], grid: Grid) -> int:
     """Frames that the windows of files of these durations, in seconds, hold together: some are in two windows."""
-    n = np.ceil(durations_s / FRAME_S)
-    last = np.ceil(np.maximum(0, n - grid.longest_frames) / grid.step_frames)
+    n = _count_frames(durations_s)
+    last = _last_windows(n, grid)
     left = np.where(last, grid.length_frames, n)
     if grid.tail == "fit":
         unused = grid.longest_frames - (n - last * grid.step_frames)
@@ -198,6 +197,16 @@ def plan_parts(n_samples: int, grid: Grid, n_windows: int) -> list[Part]:
     count = _last_window(count_frames(n_samples), grid) + 1
     firsts = list(range(0, max(1, count - n_windows), n_windows))
     return [Part(first, stop) for first, stop in zip(firsts, [*firsts[1:], None], strict=True)]
+
+
+def _count_frames(durations_s: npt.NDArray[np.float64]) -> npt.NDArray[np.float64]:
+    """Frames of files of these durations: 0.28 s has 7, though 0.28 / 0.04 is above 7."""
+    return np.ceil(durations_s / FRAME_S - 1e-6)
+
+
+def _last_windows(n_frames: npt.NDArray[np.float64], grid: Grid) -> npt.NDArray[np.float64]:
+    """``_last_window`` of many files."""
+    return np.ceil(np.maximum(0, n_frames - grid.longest_frames) / grid.step_frames)
 
 
 def _last_window(n_frames: int, grid: Grid) -> int:

@@ -26,7 +26,7 @@ WINDOW_SAMPLES = 250 * HOP_SAMPLES
 """The unit of batch sizes: a window of 10 s. Of shorter sounds, a batch holds more."""
 
 SLACK_SAMPLES = WINDOW_SAMPLES // 25
-"""0.4 s: a batch may hold so much more than it is meant to."""
+"""0.4 s: a batch may hold so much more than it is meant to, and a large one a frame more for each window of 10 s."""
 
 LONGEST_SAMPLES = WINDOW_SAMPLES * 3 // 2
 """The longest window that a file has with windows of 10 s: memory is measured with it."""
@@ -71,7 +71,8 @@ def fit_batch(length: int, held: int, most: int | None) -> int:
     Clips of 10 s often decode to a frame more: such a batch holds no fewer of them than of exactly 10 s.
     """
     # Less of short ones: half of a batch that did not fit must be a smaller batch.
-    size = max(1, (held + min(SLACK_SAMPLES, length // 10)) // length)
+    slack = max(min(SLACK_SAMPLES, length // 10), held // WINDOW_SAMPLES * HOP_SAMPLES)
+    size = max(1, (held + slack) // length)
     return size if most is None else min(size, -(-most // length))
 
 

@@ -71,7 +71,7 @@ def check_rows(batches: Batches, model: Any, windows: list[Waveform]) -> list[in
 
 def test_every_length_comes_back_in_its_place_from_measured_batches(ours: Any) -> None:
     batches = Batches("cuda")
-    check_rows(batches, ours, make_windows([250] * 9 + [7, 1, 30, 7, 250, 120]))
+    check_rows(batches, ours, make_windows([250] * 9 + [7, 1, 30, 7, 250, 120, 375, 375]))
     assert batches.windows is not None
     assert batches.windows > 1
 

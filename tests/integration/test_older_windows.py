@@ -1,5 +1,6 @@
 """Everything that reads or writes an index whose settings name no rule for last windows follows the rule ``back``."""
 
+import json
 from pathlib import Path
 
 import numpy as np
@@ -7,9 +8,11 @@ import pytest
 
 from pipeline.config import Config, make_config
 from pipeline.encoder.encoder import load_encoder
+from pipeline.index.handle import find_index
 from pipeline.index.verify import verify_index
 from pipeline.run.dispatch import Workers
 from pipeline.run.driver import index_corpus
+from pipeline.run.prepare import read_pace
 from tests.helpers.commands import run_main
 from tests.helpers.contents import KnownCorpus, live
 from tests.helpers.damage import publish
@@ -57,6 +60,17 @@ def test_verify_deep_finds_nothing_wrong(corpus: KnownCorpus, capsys: pytest.Cap
     index_corpus(config, stages=in_place(load_encoder(config.encode, frames=True)))
     assert run("verify", config.into, "--deep", "--sample", "all") == (0, 0)
     assert capsys.readouterr().out == f"{config.into}: all is well\n3 of 3 files compared\n"
+
+
+def test_plan_of_a_rebuild_tells_the_time_of_the_new_windows(
+    indexed: KnownCorpus, capsys: pytest.CaptureFixture[str]
+) -> None:
+    into = indexed.config.into
+    assert run("plan", into, "--rebuild", "--json") == (0, 0)
+    summary = json.loads(capsys.readouterr().out.splitlines()[-1])
+    pace = read_pace(find_index(into).live)
+    assert pace
+    assert 0 < summary["seconds"] / (3600 * summary["hours"]) < 0.95 * pace
 
 
 def test_repair_makes_the_same_clips_again(indexed: KnownCorpus) -> None:

@@ -106,7 +106,7 @@ def test_bench_projects_a_corpus_from_its_measurements(config: Config) -> None:
     if run["x"] is not None:
         assert corpus["wall_h"] == pytest.approx(500 / run["x"])
         assert run["of_what_parts_allow"] > 0
-    assert run["encoded_per_audio"] == pytest.approx(run["windows_s"] / run["audio_s"])
+    assert 1.0 <= run["encoded_per_audio"] < 1.06
     assert "gpu_h" not in corpus
     assert all(each["batch_held"] == each["batch"] for each in figures["encode"])
     stages = [row["stage"] for row in figures["profile"] if "stage" in row]
