@@ -41,6 +41,7 @@ class Info(BaseModel):
     columns: list[Column] = Field(description="The columns that `where` may name, the user's metadata first.")
     n_marks: int
     who: str = Field(description="The user that runs the server: the name on marks that are sent without one.")
+    max_upload_bytes: int = Field(description="Of a sound that is sent, with the form around it.")
 
 
 class Value(BaseModel):

@@ -61,9 +61,6 @@ class SimilarArguments(Asked):
     end_s: float | None = None
     all_windows: bool = False
 
-    def choose_pool(self, workers: Workers) -> Pool:
-        return choose_pool(workers, self.start_s, self.end_s, exact=self.exact)
-
 
 class CountArguments(Arguments):
     where: str = Field(max_length=limits.MAX_WHERE)
@@ -119,6 +116,11 @@ def make_command_router(service: Service) -> APIRouter:
             return {"state": state.number, **pack(CALLS[name].method(state.index, **arguments))}
 
         pool = service.workers.long if sent is not None else given.choose_pool(service.workers)
+        if isinstance(given, SimilarArguments) and sent is None:
+            find = service.workers.sounds.run(
+                request, lambda: choose_sound(service.states.open_newest(), given.sound, None)
+            )
+            pool = await choose_pool(service.workers, request, await find, given)
         return await pool.run(request, ask)
 
     return router

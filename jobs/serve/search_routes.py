@@ -4,7 +4,7 @@ import tempfile
 import time
 from collections.abc import Iterable, Sequence
 from pathlib import Path
-from typing import Annotated, Any, TypeVar
+from typing import Annotated, Any, Protocol, TypeVar
 
 from fastapi import APIRouter, Query, Request
 from pydantic import BaseModel, Field, StringConstraints, ValidationError
@@ -16,8 +16,10 @@ from jobs.serve.bodies import Sent, is_json, read_form, read_json
 from jobs.serve.errors import NotFound
 from jobs.serve.file_view import describe
 from jobs.serve.service import Service, milliseconds_since
+from jobs.serve.sounds import require_whole
 from jobs.serve.states import State
 from jobs.serve.workers import Pool, Workers
+from pipeline.audio.part import is_quick
 from pipeline.errors import UsageError, suggest
 from pipeline.grid import FRAME_S
 from pipeline.marks.mark import name_user
@@ -96,6 +98,7 @@ def make_search_router(service: Service) -> APIRouter:
             "columns": [{"name": name, "type": kind} for name, kind in state.columns.items()],
             "n_marks": count_marks(service.states.path),
             "who": name_user(),
+            "max_upload_bytes": limits.MAX_UPLOAD_BYTES,
         }
 
     @router.get("/info", response_model=answers.Info)
@@ -193,12 +196,11 @@ def make_search_router(service: Service) -> APIRouter:
             with service.bodies.hold() as take:
                 like = check(Like, await read_json(request, take))
 
-            def find(state: State) -> dict[str, Any]:
-                require_sound(state, like.uri)
-                return compare(state, like.uri, like)
-
-            pool = choose_pool(service.workers, like.start_s, like.end_s, exact=like.exact)
-            return await service.ask(request, at, find, pool) | {"took_ms": milliseconds_since(began)}
+            file = await service.ask(request, at, lambda state: require_sound(state, like.uri), service.workers.sounds)
+            require_whole(file, await service.find_presence(request, file, service.workers.sounds))
+            pool = await choose_pool(service.workers, request, like.uri, like)
+            found = await service.ask(request, at, lambda state: compare(state, like.uri, like), pool)
+            return found | {"took_ms": milliseconds_since(began)}
         with service.uploads.hold() as take, tempfile.TemporaryDirectory(prefix="earshot-upload-") as folder:
             form = await read_form(request, Path(folder), take)
             sound = form.file
@@ -232,10 +234,29 @@ FILE = {
 }
 
 
-def choose_pool(workers: Workers, start_s: float, end_s: float | None, *, exact: bool) -> Pool:
-    """The threads that compare a part of a file: those of questions if it is short and no scan is asked for."""
-    is_short = end_s is not None and end_s - start_s <= limits.SHORT_S
-    return workers.questions if is_short and not exact else workers.long
+class Compared(Protocol):
+    """What decides how long a comparison takes."""
+
+    @property
+    def start_s(self) -> float: ...
+    @property
+    def end_s(self) -> float | None: ...
+    @property
+    def exact(self) -> bool: ...
+
+
+async def choose_pool(workers: Workers, request: Request, uri: str, part: Compared) -> Pool:
+    """The threads that compare a part of a file: those of questions if it is short, is found without decoding all that
+    lies before, and no scan is asked for.
+
+    Raises:
+        FileFailure: the file cannot be opened.
+    """
+    is_short = part.end_s is not None and part.end_s - part.start_s <= limits.SHORT_S
+    if part.exact or not is_short:
+        return workers.long
+    quick = await workers.sounds.run(request, lambda: is_quick(uri, part.start_s))
+    return workers.questions if quick else workers.long
 
 
 def compare(state: State, sound: str, like: Like) -> dict[str, Any]:

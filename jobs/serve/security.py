@@ -141,7 +141,10 @@ class Guard:
             # One slash: an address that begins with two would lead to another host.
             path = "/" + quote(scope["path"].lstrip("/\\"))
             lead = _lead_to(path + (f"?{rest}" if rest else ""), headers.get("sec-fetch-site", "none"))
-            lead.set_cookie(self._access.cookie, make_cookie(token), httponly=True, samesite="strict", path="/")
+            # A proxy with TLS says so. Whoever says so without one gets a cookie that their browser does not keep.
+            is_secure = "https" in (scope["scheme"], headers.get("x-forwarded-proto", "").lower())
+            value = make_cookie(token)
+            lead.set_cookie(self._access.cookie, value, httponly=True, secure=is_secure, samesite="strict", path="/")
             return lead
         scheme, _, bearer = headers.get("authorization", "").partition(" ")
         if scheme.lower() == "bearer" and _is_same(bearer.strip(), token):

@@ -149,33 +149,36 @@ class States:
         with self._lock:
             if at not in self._open:
                 raise StateGone(
-                    f"state {at} of {self.path} is not open any more; the server answers from state"
-                    f" {self._current.number}: ask without `at`"
+                    f"state {at} of {self.path} is not open any more: take over the newest one ({self._current.number})"
                 )
             self._open.move_to_end(at)
             return self._open[at]
 
     def refresh(self) -> State:
         """Make the newest published state the current one."""
-        self._current = self.open_newest()
-        return self._current
+        with self._opening:  # of two at once, the one that has looked later is followed
+            self._current = self._find_or_open()
+            return self._current
 
     def open_newest(self) -> State:
         """The newest published state. The current one stays as it is."""
         with self._opening:
-            number = self.find_newest(fresh=True)
-            with self._lock:
-                if number in self._open:
-                    self._open.move_to_end(number)
-                    return self._open[number]
-            state = State(self._open_newest())
-            with self._lock:
-                self._open[state.number] = state
-                self._newest = max(self._newest, state.number)
-                while len(self._open) > MAX_OPEN:
-                    oldest = next(each for each in self._open if each not in (self._current.number, state.number))
-                    del self._open[oldest]
-            return state
+            return self._find_or_open()
+
+    def _find_or_open(self) -> State:
+        number = self.find_newest(fresh=True)
+        with self._lock:
+            if number in self._open:
+                self._open.move_to_end(number)
+                return self._open[number]
+        state = State(self._open_newest())
+        with self._lock:
+            self._open[state.number] = state
+            self._newest = max(self._newest, state.number)
+            while len(self._open) > MAX_OPEN:
+                oldest = next(each for each in self._open if each not in (self._current.number, state.number))
+                del self._open[oldest]
+        return state
 
     def find_newest(self, *, fresh: bool = False) -> int:
         """The number of the newest published state.

@@ -16,6 +16,9 @@ MAX_BYTES = 500_000_000
 KEEP_SHARE = 0.9
 """Once the limit is reached, so much of it is kept."""
 
+RECOUNT_SHARE = 0.05
+"""A server that has added so much of the limit counts the pictures of the others, too."""
+
 
 def find_cache_folder() -> Path:
     """The user's folder for pictures (XDG base directory specification)."""
@@ -31,7 +34,7 @@ class TileCache:
         self._lock = threading.Lock()
         self._sizes: OrderedDict[str, int] | None = None
         """The size of each picture by its key, that which was not wanted for longest first."""
-        self._n_bytes = 0
+        self._n_bytes = self._n_added_bytes = 0
 
     def find(self, key: str) -> bytes | None:
         """A picture, if it is kept."""
@@ -60,9 +63,11 @@ class TileCache:
 
     def _count(self, key: str, n_bytes: int) -> None:
         with self._lock:
-            if self._sizes is None:
+            self._n_added_bytes += n_bytes
+            if self._sizes is None or self._n_added_bytes > RECOUNT_SHARE * self._max_bytes:
                 self._sizes = self._read_sizes()
                 self._n_bytes = sum(self._sizes.values())
+                self._n_added_bytes = 0
             self._n_bytes += n_bytes - self._sizes.pop(key, 0)
             self._sizes[key] = n_bytes
             if self._n_bytes <= self._max_bytes:
@@ -74,12 +79,12 @@ class TileCache:
                     self._at(oldest).unlink(missing_ok=True)
 
     def _read_sizes(self) -> OrderedDict[str, int]:
-        """What an earlier server, or another one, has left."""
+        """What is in the folder, also of earlier and of other servers."""
         found = []
         for path in self._folder.glob("??/*"):
             with contextlib.suppress(OSError):
                 status = path.stat()
-                found.append((status.st_mtime, path.name, status.st_size))
+                found.append((status.st_mtime_ns, path.name, status.st_size))
         return OrderedDict((name, size) for _, name, size in sorted(found))
 
     def _at(self, key: str) -> Path:

@@ -79,10 +79,15 @@ class AudioStream(AbstractContextManager["AudioStream"]):
         """A remark for people on a file that is not faulty. Complete once ``blocks`` is exhausted."""
         return "; ".join(filter(None, [self._reader.note, self._reader.mixer.note])) or None
 
-    def decide_channels(self) -> None:
-        """Decode as much as tells how the channels are mixed, a minute at most: ``note`` says so then."""
+    def decide_channels(self) -> int | None:
+        """Decode as much as tells how the channels are mixed, a minute at most: ``note`` says so then.
+
+        Returns:
+            The channel that stands for both where they cancel each other; None for the mean of all.
+        """
         if not self._reader.mixer.decided:
             next(self.blocks(), None)
+        return self._reader.mixer.channel
 
     @property
     def is_alone(self) -> bool:
@@ -97,7 +102,7 @@ class AudioStream(AbstractContextManager["AudioStream"]):
         """
         if not isinstance(self._reader, SoundfileReader) or self._reader.n_samples is None:
             return None
-        if SAMPLE_RATE_HZ // math.gcd(self.info.sample_rate_hz, SAMPLE_RATE_HZ) > _MOST_PHASES:
+        if not begins_anywhere(self.info.sample_rate_hz):
             return None
         return round(self._reader.n_samples * SAMPLE_RATE_HZ / self.info.sample_rate_hz)
 
@@ -299,6 +304,11 @@ def to_model_rate(waveform: npt.NDArray[Any], sample_rate_hz: int, config: Decod
     if sample_rate_hz == SAMPLE_RATE_HZ:
         return mono
     return np.asarray(soxr.resample(mono, sample_rate_hz, SAMPLE_RATE_HZ, (config or DecodeConfig()).resampler))
+
+
+def begins_anywhere(sample_rate_hz: int) -> bool:
+    """Whether resampling from any whole second on gives the samples of resampling it all."""
+    return SAMPLE_RATE_HZ // math.gcd(sample_rate_hz, SAMPLE_RATE_HZ) <= _MOST_PHASES
 
 
 def _flush(resampler: soxr.ResampleStream) -> Waveform:

@@ -88,6 +88,11 @@ class Excerpt(AbstractContextManager["Excerpt"]):
         return isinstance(self._reader, SeekingReader) and not self._reader.is_certain
 
     @property
+    def is_entered(self) -> bool:
+        """Whether little that lies before the span is decoded."""
+        return isinstance(self._reader, SoundfileReader) or self._reader.is_entered
+
+    @property
     def n_samples(self) -> int | None:
         """How many samples the span has, as far as the header of the recording tells; None if it does not.
 

@@ -59,6 +59,9 @@ class SeekingReader(AvReader):
     is_certain = True
     """After ``parts_from``: whether times are those of a whole decode."""
 
+    is_entered = False
+    """After ``parts_from``: whether what lies before is left out, and not decoded."""
+
     def parts_from(self, begin_s: float) -> Iterator[Placed]:
         """Parts of the sound, from the one with ``begin_s`` on or from an earlier one."""
         name = self._container.format.name
@@ -66,6 +69,7 @@ class SeekingReader(AvReader):
         is_certain = is_framed or name in _CERTAIN_FORMATS
         if self._is_chain or begin_s <= (NEAR_S if is_certain else FIRST_S):
             return place(self.parts())
+        self.is_entered = True
         first_pos = self._packets.first_pos
         first = next((frame for _, frame in self._timed_frames() if frame is not None), None)
         if first is None:

@@ -37,6 +37,7 @@ from pipeline.search.find_events import find_all_events
 from pipeline.search.opened import OpenedIndex
 from pipeline.search.query_vectors import QueryModels, check_waveform, embed_sound
 from pipeline.search.scores import Vector
+from pipeline.search.stopping import check_stopped
 
 
 class Index(OpenedIndex):
@@ -128,15 +129,13 @@ class Index(OpenedIndex):
             UsageError: nothing is indexed yet, or ``where`` is not valid.
             FileFailure: the file cannot be decoded; ``out_of_range`` where it ends before ``start_s``.
         """
-        from pipeline.audio.decode import open_audio
-        from pipeline.audio.source import resolve_uri
+        from pipeline.audio.part import open_part
 
         _check_k(k)
         self._table("clips", where)
-        place, time_range, raw = resolve_uri(sound)
-        first, stop = time_range.narrow(start_s, end_s).samples
-        with open_audio(place, self._decode_config, raw) as audio:
-            return self.similar_to(audio.blocks(first, stop), k, where=where, all_windows=all_windows, exact=exact)
+        with open_part(sound, start_s, end_s, self._decode_config) as part:
+            blocks = part.blocks(check_stopped)
+            return self.similar_to(blocks, k, where=where, all_windows=all_windows, exact=exact)
 
     def similar_to(
         self,

@@ -8,17 +8,19 @@ import pytest
 from pydantic import ValidationError
 from starlette.testclient import TestClient
 
+import pipeline
 from jobs.serve import limits
 from jobs.serve.marks_routes import NewMarks
 from jobs.serve.room import Room
 from jobs.serve.search_routes import check
-from jobs.serve.service import Service
+from jobs.serve.service import Service, open_service
 from jobs.serve.workers import Workers
 from jobs.shared.servers import COMMAND
 from pipeline.config import Config
 from pipeline.errors import UsageError
 from tests.helpers import served
 from tests.helpers.served import uri
+from tests.helpers.sounds import encode, encode_damaged_mp3, noise
 
 SEARCH: dict[str, Any] = {"text": "a bell", "k": 3}
 LOCATE: dict[str, Any] = {**SEARCH, "threshold": 1e-6, "min_duration_s": 0.0, "merge_gap_s": 0.2}
@@ -87,6 +89,33 @@ def test_long_comparisons_of_pages_and_commands_hold_up_no_questions(
     client, sound = served.make_client(service), uri(config, "b.flac")
     assert call(client, "similar_to_file", {"sound": sound, "k": 3, **span}).status_code == 200
     assert client.post("/api/similar", json={"uri": sound, **span}).status_code == 200
+
+
+@pytest.mark.parametrize(("name", "is_long"), [("whole.mp3", False), ("damaged.mp3", True)])
+def test_comparisons_that_decode_all_that_lies_before_hold_up_no_questions(
+    name: str, is_long: bool, compressed: Config
+) -> None:
+    """The threads of the other kind are gone, so that using them would fail."""
+    service, sound = open_service(compressed.into), uri(compressed, name)
+    (service.workers.questions if is_long else service.workers.long).close()
+    client, span = served.make_client(service), {"start_s": 32.0, "end_s": 33.0}
+    assert call(client, "similar_to_file", {"sound": sound, "k": 3, **span}).status_code == 200
+    answer = client.post("/api/similar", json={"uri": sound, **span})
+    assert answer.status_code == 200, answer.text
+    expected = pipeline.open(compressed.into).similar_to_file(sound, 2, start_s=32.0, end_s=33.0)
+    assert [hit["uri"] for hit in answer.json()["hits"][:2]] == [hit.uri for hit in expected]
+    service.workers.close()
+
+
+@pytest.fixture(scope="module")
+def compressed(tmp_path_factory: pytest.TempPathFactory) -> Config:
+    """An index with files that are entered by counting their frames, where that is certain."""
+    config = served.make_corpus(tmp_path_factory.mktemp("compressed"))
+    damaged, whole = encode_damaged_mp3(), encode("mp3", noise(36.0, 48_000), 48_000)
+    for name, content in (("damaged.mp3", damaged), ("whole.mp3", whole)):
+        (Path(config.sources[0]) / name).write_bytes(content)
+    served.index(config)
+    return config
 
 
 def test_what_was_sent_gives_its_room_back(client: TestClient, service: Service, config: Config) -> None:

@@ -13,6 +13,7 @@ import soundfile
 from starlette.testclient import TestClient
 
 import pipeline
+from jobs.serve import limits
 from jobs.serve.service import open_service
 from pipeline.audio.source import hash_file
 from pipeline.config import Config
@@ -44,6 +45,7 @@ def test_info_says_what_the_index_holds(client: TestClient, config: Config) -> N
     assert {"name": "codec", "type": "string"} in info["columns"]
     assert info["has_frames"] is True
     assert info["who"] == name_user()
+    assert info["max_upload_bytes"] == limits.MAX_UPLOAD_BYTES
 
 
 @pytest.mark.parametrize(
@@ -248,6 +250,16 @@ def test_file_that_has_gone_or_changed_is_said_so(own: Config, own_client: TestC
     samples, rate = soundfile.read(flac)
     soundfile.write(flac, np.zeros_like(samples), rate)
     assert get(own_client, "file", uri=str(flac))["is_changed"] is True
+
+
+def test_only_the_file_that_was_indexed_is_compared(own: Config, own_client: TestClient) -> None:
+    bell, flac = Path(uri(own, "a bell.wav")), Path(uri(own, "b.flac"))
+    bell.unlink()
+    samples, rate = soundfile.read(flac)
+    soundfile.write(flac, np.zeros_like(samples), rate)
+    for path, status, said in ((bell, 404, "has gone since"), (flac, 409, "has changed since")):
+        found = refusal(own_client.post("/api/similar", json={"uri": str(path), "start_s": 0.1, "end_s": 0.9}))
+        assert (found[0], said in found[1]) == (status, True), found
 
 
 def test_questions_do_not_wait_while_files_are_hashed(own: Config) -> None:

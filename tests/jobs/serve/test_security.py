@@ -88,6 +88,13 @@ def test_without_the_token_nothing_is_answered(headers: dict[str, str], service:
         assert "set-cookie" not in answer.headers
 
 
+def test_cookie_goes_over_tls_alone_where_a_proxy_speaks_it(service: Service, page: Path) -> None:
+    for said, is_secure in (("https", True), ("http", False)):
+        asked = {"params": {"token": TOKEN}, "headers": {"X-Forwarded-Proto": said}, "follow_redirects": False}
+        answer = make_client(service, BEYOND, page=page).get("/", **asked)  # type: ignore[arg-type]
+        assert ("; Secure" in answer.headers["set-cookie"]) is is_secure
+
+
 def test_token_in_the_address_becomes_a_cookie_and_leaves_the_address(service: Service, page: Path) -> None:
     client = make_client(service, BEYOND, page=page)
     answer = client.get(f"/?a=1&token={TOKEN}&b=%20x", follow_redirects=False)

@@ -45,6 +45,16 @@ def test_limit_counts_what_a_former_server_has_left(tmp_path: Path) -> None:
     assert cache.find(keys[9]) is not None
 
 
+def test_servers_share_the_limit(tmp_path: Path) -> None:
+    """Each may be ahead of what it knows of the others by a twentieth of the limit."""
+    caches = [TileCache(tmp_path, max_bytes=2_000) for _ in range(3)]
+    for number in range(400):
+        caches[number % 3].keep(make_key(number), bytes(20))
+        assert on_disk(tmp_path) <= 2_000 + 3 * (100 + 20)
+    kept = [number for number in range(400) if caches[0].find(make_key(number))]
+    assert kept == list(range(kept[0], 400)), "the oldest are gone, whoever drew them"
+
+
 def test_threads_share_it(tmp_path: Path) -> None:
     cache = TileCache(tmp_path, max_bytes=5_000)
 
