@@ -1,10 +1,8 @@
 """A corpus of sounds the bundled model knows, a real server of its index, and a browser without a window."""
 
 import csv
-import os
-import shutil
-from collections.abc import Callable, Iterator, Sequence
-from contextlib import AbstractContextManager, contextmanager
+from collections.abc import Callable, Sequence
+from contextlib import AbstractContextManager
 from dataclasses import dataclass, field
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
@@ -20,7 +18,7 @@ from tests.helpers.running import Served, serving
 from tests.helpers.runs import in_place
 
 if TYPE_CHECKING:
-    from playwright.sync_api import Browser, Page
+    from playwright.sync_api import Page
 
 LONG_NAME = "2024-05-01 dawn chorus at the lower meadow, microphone three, " + "very " * 24 + "long.wav"
 MARKUP_NAME = "<img src=x onerror=alert(1)> & 'quotes' \"too\".wav"
@@ -43,17 +41,6 @@ SCENES: dict[str, tuple[Sequence[str], float, dict[str, str]]] = {
     ),
 }
 """Files, with what sounds in them, their seconds, and their metadata."""
-
-FLAGS = [
-    *("--no-sandbox", "--disable-gpu", "--no-first-run", "--disable-background-networking"),
-    *("--disable-component-update", "--disable-sync"),
-    *("--use-fake-device-for-media-stream", "--use-fake-ui-for-media-stream"),  # beeps instead of a microphone
-]
-
-
-def find_chromium() -> str | None:
-    """The browser: ``EARSHOT_CHROMIUM``, or Debian's chromium-headless-shell on the path."""
-    return os.environ.get("EARSHOT_CHROMIUM") or shutil.which("chromium-headless-shell")
 
 
 def write_scene(path: Path, labels: Sequence[str], duration_s: float, seed: int) -> None:
@@ -91,17 +78,6 @@ def index(config: Config, before: Callable[[int], None] = lambda number: None) -
 def serve(index: str) -> AbstractContextManager[Served]:
     """A server of an index, with its pictures in a folder beside it."""
     return serving(index, Path(index).parent / "of the server")
-
-
-@contextmanager
-def open_browser() -> "Iterator[Browser]":
-    """A headless Chromium of this machine."""
-    from playwright.sync_api import sync_playwright
-
-    with sync_playwright() as playwright:
-        browser = playwright.chromium.launch(executable_path=find_chromium(), args=FLAGS)
-        yield browser
-        browser.close()
 
 
 def repeat_hits(page: "Page", n_hits: int = 1_000) -> None:

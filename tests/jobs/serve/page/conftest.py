@@ -6,6 +6,7 @@ from typing import TYPE_CHECKING
 
 import pytest
 
+from jobs.bench.browser import find_chromium, open_browser
 from pipeline.config import Config
 from tests.helpers import pages
 
@@ -25,9 +26,9 @@ def config(tmp_path_factory: pytest.TempPathFactory) -> Config:
 
 @pytest.fixture(scope="package")
 def browser() -> "Iterator[Browser]":
-    if pages.find_chromium() is None:
+    if find_chromium() is None:
         pytest.skip("no chromium-headless-shell on the path, and EARSHOT_CHROMIUM names no browser")
-    with pages.open_browser() as opened:
+    with open_browser() as opened:
         yield opened
 
 

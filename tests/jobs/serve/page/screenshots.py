@@ -17,6 +17,7 @@ from urllib.parse import urlencode
 from PIL import Image
 
 import pipeline
+from jobs.bench.browser import open_browser
 from pipeline.config import Config
 from tests.helpers import pages
 
@@ -171,7 +172,7 @@ def being_written(config: Config) -> Iterator[None]:
 def main(out: str, *words: str) -> None:
     folder = Path(out)
     folder.mkdir(parents=True, exist_ok=True)
-    with pages.open_browser() as browser:
+    with open_browser() as browser:
 
         def take(address: str, name: str, state: dict[str, Any], prepare: Prepare) -> None:
             if words and not any(word in name for word in words):
