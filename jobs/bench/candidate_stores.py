@@ -90,7 +90,10 @@ class Store:
 
     def bytes_per_frame(self, search: Search, n_frames: int) -> float:
         rows = 0 if self.units.name == "frames" else 2 * self.units.vectors.size
-        return (rows + (self._bytes if search.bits else 0)) / n_frames
+        return (rows + self.index_bytes(search)) / n_frames
+
+    def index_bytes(self, search: Search) -> int:
+        return self._bytes if search.bits else 0
 
     def nearest(self, question: Floats, n: int, search: Search) -> Integers:
         """The ``n`` best units, best first."""

@@ -2,6 +2,7 @@
 
     python -m jobs.bench candidates                                # 200,000 frames: takes some minutes
     python -m jobs.bench candidates pools --rows 1000000
+    python -m jobs.bench candidates clips                          # 200,000 clips: for `query` and `similar`
 
 All designs are built from one table of made vectors (``synthetic``), or the bundled model's (``--vectors model``), and
 asked the same questions. The exact scores of the frames around candidates come from the stored rows anyway, so what
@@ -21,6 +22,9 @@ frame that is nearest to the mean. An exact scan of the rows, and IVF_RQ on them
 ``groups``: how much must be read for an exact answer, if a group of frames with mean m and radius r is left out only
 where q.m + abs(q) r, which no frame of it exceeds, is less than the score of the k-th event.
 
+``clips``: such indexes on a table of clips. The recall is the share of the 20 best clips that are among the candidates:
+the best by dot product for texts (``query``), and by cosine for sounds (``similar``).
+
 ``ms`` is the median time of the search for candidates, in this process, with the table in the page cache. ``bytes`` are
 stored for each frame, without the frames' own. ``ranges`` and ``frames`` are to be read for the exact scores. ``cpu_s``
 is what building takes for a million frames.
@@ -31,6 +35,7 @@ import tempfile
 import time
 from collections.abc import Iterator, Sequence
 from enum import StrEnum
+from functools import cache
 from itertools import product
 from pathlib import Path
 from typing import Annotated
@@ -38,6 +43,8 @@ from typing import Annotated
 import numpy as np
 import typer
 
+from jobs.bench.candidate_clips import COLUMNS as CLIP_COLUMNS
+from jobs.bench.candidate_clips import compare_clips, make_clips
 from jobs.bench.candidate_stores import Search, Store
 from jobs.bench.candidate_units import Integers, Table, Units, adaptive_pools, each_frame, fixed_pools, make_table
 from jobs.bench.synthetic import FILE_FRAMES
@@ -61,6 +68,7 @@ class Part(StrEnum):
     frames = "frames"
     pools = "pools"
     groups = "groups"
+    clips = "clips"
 
 
 # --- figures ---------------------------------------------------------------------------------------------------------
@@ -201,26 +209,30 @@ def compare_groups(table: Table) -> Iterator[Row]:
 
 
 def candidates(
-    parts: Annotated[list[Part] | None, typer.Argument(help="What to compare; by default all.")] = None,
-    rows: Annotated[int, typer.Option(help="Frames, 1,500 to a file.", min=FILE_FRAMES)] = 200_000,
+    parts: Annotated[list[Part] | None, typer.Argument(help="What to compare; by default all but clips.")] = None,
+    rows: Annotated[int, typer.Option(help="Frames, 1,500 to a file; or clips.", min=FILE_FRAMES)] = 200_000,
     questions: Annotated[int, typer.Option(help="Questions.", min=1)] = 300,
     bits: Annotated[list[int] | None, typer.Option(help="Bits a number of codes; by default 1, 4 and 5.")] = None,
     vectors: Annotated[Source, typer.Option(help="Drawn, or of the bundled model.")] = Source.made,
     seed: Annotated[int, typer.Option(help="Of vectors and questions.", min=0)] = 0,
     json: Json = False,
 ) -> None:
-    """Compare designs that find candidates for `locate`: some minutes for 200,000 frames."""
-    table = make_table(rows, questions, make_vectors(vectors, seed))
+    """Compare designs that find candidates for `locate`, or clips: some minutes for 200,000 frames."""
+    made, asked = make_vectors(vectors, seed), parts or [part for part in Part if part != Part.clips]
+    frames = cache(lambda: make_table(rows, questions, made))
     with tempfile.TemporaryDirectory(prefix="earshot-") as folder:
         comparisons = {
-            Part.frames: lambda: compare_frames(table, Path(folder), bits or BITS),
-            Part.pools: lambda: compare_pools(table, Path(folder), bits or BITS),
-            Part.groups: lambda: compare_groups(table),
+            Part.frames: lambda: compare_frames(frames(), Path(folder), bits or BITS),
+            Part.pools: lambda: compare_pools(frames(), Path(folder), bits or BITS),
+            Part.groups: lambda: compare_groups(frames()),
+            Part.clips: lambda: compare_clips(make_clips(rows, questions, made), Path(folder), bits or BITS),
         }
-        for part in parts or list(Part):
+        for part in asked:
             found = comparisons[part]()
             if json:
                 print_json(found)
             else:
-                lines = [[row[name] for name in COLUMNS] for row in found]
-                print_table(f"{len(table.vectors):,} frames: {part}", COLUMNS, lines, COLUMNS[2:])
+                names = CLIP_COLUMNS if part == Part.clips else COLUMNS
+                title = f"{rows:,} clips" if part == Part.clips else f"{len(frames().vectors):,} frames: {part}"
+                left = names.index("candidates")
+                print_table(title, names, [[row[name] for name in names] for row in found], names[left:])

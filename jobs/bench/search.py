@@ -12,8 +12,8 @@ measures that. Three kinds are asked: ``locate`` (events in frames), ``query`` (
 0.01 % of the files, at least one.
 
 ``recall`` is the share of the 20 best results of an exact scan that the index returns, in the mean over all questions;
-the exact results of all questions come from one product of matrices. An event is found if a result overlaps it.
-``similar`` ranks by cosine the 200 best by dot product, and so does its exact scan.
+the exact results of all questions come from one product of matrices. An event is found if a result overlaps it. The
+exact results of ``similar`` are the best of all clips by cosine.
 
 ``p50_ms`` and ``p95_ms``: one process that has asked other questions before. ``cold_ms``: opening the index and the
 first question, in a process whose modules are loaded, after the system was told to forget the files of the index
@@ -134,7 +134,9 @@ def _prepare(built: Built, kind: Question, n: int, limits: list[int]) -> Asked:
     corpus = built.corpus
     vectors = make_vectors(corpus.source, corpus.seed, corpus.dimension)
     questions = vectors.sounds(n) if kind == Question.similar else vectors.texts(n)
-    path, kept = (built.folder / f"{kind}-{n}.{ending}" for ending in ("npy", "json"))
+    path = built.folder / f"{kind}-{n}.npy"
+    # An older version kept the best by cosine of 200 candidates under the plain name.
+    kept = path.with_suffix(".cosine.json" if kind == Question.similar else ".json")
     np.save(path, questions)
     levels = measure_levels(built.index, questions) if kind == Question.locate else []
     if not kept.exists():

@@ -12,7 +12,7 @@ from typing import Any, NamedTuple
 import numpy as np
 import numpy.typing as npt
 
-from jobs.bench.synthetic import FILE_FRAMES, Floats, Halves
+from jobs.bench.synthetic import FILE_FRAMES, Floats, Halves, to_unit
 from pipeline.index.tables import open_published, to_matrix
 from pipeline.search.events import Levels, read_events
 
@@ -24,9 +24,6 @@ LOUD_SHARE, HYSTERESIS = 0.005, 0.1
 """An event begins among the loudest 0.5 % of all frames, and lasts until its score falls 0.1 below that."""
 
 LEVEL_ROWS, LEVEL_PARTS = 1_000, 100
-
-SIMILAR_CANDIDATES = 200
-"""``similar`` ranks by cosine the best of so many clips by dot product."""
 
 
 class Found(NamedTuple):
@@ -151,44 +148,40 @@ def best_clips(
 ) -> list[list[list[Found]]]:
     """The ``k`` best clips of each question, for each of ``limits``: only files whose ``lot`` is below it count.
 
-    ``by_cosine``: of the best ``SIMILAR_CANDIDATES`` by dot product, those with the best cosine.
+    ``by_cosine``: the score is the cosine, as of ``similar``, not the dot product.
     """
-    n_best = max(SIMILAR_CANDIDATES, 4 * k) if by_cosine else k
-    best = [[_Top(n_best) for _ in questions] for _ in limits]
+    best = [[_Top(k) for _ in questions] for _ in limits]
     table = open_published(index, "clips")
+    turned = (to_unit(questions) if by_cosine else questions).T
     for batch in table.to_batches(columns=["clip_id", "lot", "vector"], batch_size=CLIPS_AT_ONCE):
         vectors = to_matrix(batch["vector"]).astype(np.float32)
-        lengths = np.linalg.norm(vectors, axis=1)
-        scores = vectors @ questions.T
+        scores = (to_unit(vectors) if by_cosine else vectors) @ turned
         lots, clip_ids = batch["lot"].to_numpy(), np.array(batch["clip_id"].to_pylist())
         for limit, of in zip(limits, best, strict=True):
             kept = np.flatnonzero(lots < limit)
             for q, top in enumerate(of):
-                top.add(clip_ids[kept], scores[kept, q], lengths[kept])
-    norms = np.linalg.norm(questions, axis=1).tolist() if by_cosine else [None] * len(questions)
-    return [[top.found(k, norm) for top, norm in zip(of, norms, strict=True)] for of in best]
+                top.add(clip_ids[kept], scores[kept, q])
+    return [[top.found for top in of] for of in best]
 
 
 class _Top:
-    """The ``n`` best clips by dot product, with the lengths of their vectors."""
+    """The ``n`` best clips."""
 
     def __init__(self, n: int) -> None:
         self._n = n
-        self._ids, self._scores, self._lengths = np.empty(0, "U32"), np.empty(0, np.float32), np.empty(0, np.float32)
+        self._ids, self._scores = np.empty(0, "U32"), np.empty(0, np.float32)
 
-    def add(self, ids: npt.NDArray[Any], scores: Floats, lengths: Floats) -> None:
+    def add(self, ids: npt.NDArray[Any], scores: Floats) -> None:
         if len(self._scores) == self._n:
             better = scores > self._scores.min()
-            ids, scores, lengths = ids[better], scores[better], lengths[better]
+            ids, scores = ids[better], scores[better]
         if len(scores) == 0:
             return
         ids, scores = np.concatenate([self._ids, ids]), np.concatenate([self._scores, scores])
-        lengths = np.concatenate([self._lengths, lengths])
         keep = np.argsort(-scores, kind="stable")[: self._n]
-        self._ids, self._scores, self._lengths = ids[keep], scores[keep], lengths[keep]
+        self._ids, self._scores = ids[keep], scores[keep]
 
-    def found(self, k: int, norm: float | None) -> list[Found]:
-        """The ``k`` best; by cosine if the length ``norm`` of the question is given."""
-        scores = self._scores if norm is None else self._scores / np.maximum(self._lengths * norm, 1e-30)
-        order = np.argsort(-scores, kind="stable")[:k]
-        return [Found(float(scores[i]), str(self._ids[i])) for i in order]
+    @property
+    def found(self) -> list[Found]:
+        """Best first."""
+        return [Found(float(score), str(name)) for score, name in zip(self._scores, self._ids, strict=True)]

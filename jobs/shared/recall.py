@@ -12,7 +12,7 @@ UNITS = {"locate": "event", "query": "clip", "similar": "clip"}
 
 def show_recall(recall: dict[str, Any]) -> dict[str, str]:
     """Lines for a table, by their names, from the ``recall`` of ``Index.describe``."""
-    settings = ", ".join(f"{name} {value:.4g}" for name, value in recall["settings"].items() if value is not None)
+    settings = ", ".join(f"{name} {_show(value)}" for name, value in recall["settings"].items() if value is not None)
     former = recall.get("of_former_index", ())
     if recall["measured_at"] is None:
         return {"recall": "never measured; `earshot optimize` measures it", "search settings": settings}
@@ -30,6 +30,10 @@ def show_recall(recall: dict[str, Any]) -> dict[str, str]:
     if spread := show_spread(recall):
         lines["recall of other texts"] = spread
     return lines | {"search settings": settings}
+
+
+def _show(setting: float) -> str:
+    return str(setting) if isinstance(setting, int) else f"{setting:.4g}"
 
 
 def show_measured(measured: dict[str, Any], unit: str) -> str:

@@ -21,7 +21,10 @@ class SearchSettings:
     clip_probes: int | None = None
     """Their number, once the index is known: see ``for_partitions``; None for all."""
     clip_refine: int = 4
-    """For each clip asked for, a question compares so many whole vectors."""
+    """For each candidate, of which `query` has four for each clip asked for, so many whole vectors are compared."""
+    similar_candidates: int = 1_600
+    """`similar` ranks by cosine so many clips at least, which are the best by dot product. `query` does not depend on
+    it."""
 
     def for_partitions(self, n_partitions: int | None) -> "SearchSettings":
         """The same for an index of ``n_partitions``, with their number in place of a share; None for an index that was

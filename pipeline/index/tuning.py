@@ -106,6 +106,9 @@ def parse_tuning(detail: dict[str, Any], measured_at: dt.datetime, where: str) -
         IndexMismatch: no run has written this.
     """
     settings = journal.get_value(detail, "settings", dict, where)
+    if "similar_candidates" not in settings:
+        # Until there was this setting, the recall of `similar` was relative to the best 200 by dot product.
+        detail = {**detail, "similar": None}
     try:
         return _TUNING.validate_python({**detail, "settings": select_settings(settings), "measured_at": measured_at})
     except ValidationError as error:
@@ -126,6 +129,8 @@ def find_reasons(tables: "Generation", wanted: float) -> Iterator[str]:
             continue
         if commands[0] not in tuning.measured:
             yield f"`{commands[0]}` was exact then"
+        elif unknown := [command for command in commands if command not in tuning.measured]:
+            yield f"an older version measured `{unknown[0]}` in another way"
         elif not tuning.is_about(name, trained):
             yield f"the vector index of `{name}` is another one than was measured"
     written = _count_written(tables)

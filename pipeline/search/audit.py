@@ -8,9 +8,6 @@ Of those that reach the index's k-th score, the sample shows how many were retur
 both unbiased up to one common factor, and their ratio has a bias of the order of 1 / audios. It does not matter how
 many events a question has in the whole index, which nobody knows without a full scan.
 
-``similar`` ranks by cosine what was chosen by dot product. There an answer also says the dot product of the last clip
-that was chosen, and exact clips count only if theirs is at least as high.
-
 Ties: an index may leave out events that score as high as its k-th one. Those count only if they were returned.
 
 Interval: audios, not events, are independent. All that was drawn of one audio is a *unit*. The jackknife over units
@@ -49,26 +46,19 @@ class Found(NamedTuple):
 
 
 class Answer(NamedTuple):
-    """What an index returned for a question, best first.
-
-    ``is_full``: as many as were asked for; more may exist. ``least``: clips of a lower dot product were not compared.
-    """
+    """What an index returned for a question, best first. ``is_full``: as many as were asked for; more may exist."""
 
     found: Sequence[Found]
     is_full: bool
-    least: float = -np.inf
 
 
 class ExactAnswer(NamedTuple):
-    """All events of a question in the sample whose dot products are above ``floor``, and the numbers of their units.
-
-    ``products`` are the dot products, in descending order; they are the scores, but for ``similar``.
-    """
+    """All events of a question in the sample whose scores are above ``floor``, best first, and the numbers of their
+    units."""
 
     found: Sequence[Found]
     units: Sequence[int]
     floor: float
-    products: Sequence[float]
 
 
 @dataclass(frozen=True)
@@ -109,12 +99,11 @@ def _compare(answer: Answer, exact: ExactAnswer) -> list[tuple[int, bool]]:
     for found in answer.found:
         returned[found.owner].append(found)
     last = answer.found[-1].score if answer.is_full and answer.found else -np.inf
-    least = max(answer.least, exact.floor)
     compared = []
-    for event, unit, product in zip(exact.found, exact.units, exact.products, strict=True):
+    for event, unit in zip(exact.found, exact.units, strict=True):
         # Spans may differ by a frame where a score lies on a threshold, so any overlap will do.
         is_hit = any(event.first < other.stop and other.first < event.stop for other in returned[event.owner])
-        if _reaches(event.score, last, is_hit) and _reaches(product, least, is_hit):
+        if _reaches(event.score, last, is_hit) and _reaches(event.score, exact.floor, is_hit):
             compared.append((unit, is_hit))
     return compared
 

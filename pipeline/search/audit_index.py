@@ -11,7 +11,7 @@ import math
 import time
 from collections.abc import Callable, Iterable, Iterator
 from dataclasses import dataclass, replace
-from typing import Any, Literal, Protocol
+from typing import Any, Protocol
 
 import numpy as np
 
@@ -21,12 +21,12 @@ from pipeline.index.search_settings import SearchSettings
 from pipeline.index.tables import among, indexed_files
 from pipeline.index.tuning import Measured, Tuning, read_trained
 from pipeline.search.audit import Answer, ExactAnswer, Found
-from pipeline.search.candidates import LEAST_EVENTS
 from pipeline.search.clip_sample import ClipSample, draw_clips, exact_clips
-from pipeline.search.clips import MIN_CANDIDATES
+from pipeline.search.clips import Measure
 from pipeline.search.events import EventFrames, Levels, Rules
 from pipeline.search.query_vectors import QueryModels
 from pipeline.search.questions import count_dimensions, read_questions
+from pipeline.search.rungs import find_least_refine, list_clip_rungs, list_pool_rungs, list_similar_rungs, list_wider
 from pipeline.search.sample import (
     Block,
     EventFinder,
@@ -38,7 +38,6 @@ from pipeline.search.sample import (
     read_blocks,
     score_blocks,
 )
-from pipeline.search.scores import MAX_COMPARED
 from pipeline.search.tune import ENOUGH_EVENTS, KS, Exam, Measurement, choose, choose_k, find_best_low, is_enough
 
 MIN_FRAMES, MAX_FRAMES = 400_000, 2_000_000
@@ -47,9 +46,9 @@ MIN_FRAMES, MAX_FRAMES = 400_000, 2_000_000
 FRAMES_AN_EVENT = 100
 """Frames that a question reads for each event, about."""
 
-KEEP, KEEP_SIMILAR = 100, 250
-"""Exact answers in the sample that are kept for a question. ``similar`` chooses 200 clips for up to 50 answers, and
-here more answers are asked for only of an index of which the sample is a small part."""
+KEEP = 100
+"""Exact answers in the sample that are kept for a question: more answers are asked for only of an index of which the
+sample is a small part."""
 
 MAX_CLIPS = 100_000
 """Clips to sample, about: 200 MB of 1,024 numbers."""
@@ -65,17 +64,6 @@ THRESHOLDS = (0.3, 0.1, 0.03)
 """Probabilities at which events begin: the usual one, and lower ones where a sample holds too few events to show that
 the wanted recall is reached."""
 
-POOLS_PER_EVENT = (5, 10, 20, 40)
-CLIP_PROBES = (1 / 2,)
-CLIP_REFINE = (4, 8, 16, 32, 64)
-"""The settings to choose from, in order; probes as shares of the partitions, of which the usual settings read all.
-With fewer than half of the partitions, no index that was measured reached 0.98."""
-
-LEAST_NUMBERS = 512
-"""Numbers of whole vectors that are compared for each candidate, at least. A code has a bit for each number, so short
-vectors have coarse codes: with 64 numbers, four vectors for each lost up to 6 % of the answers to sounds that are like
-none of the questions here, and eight at most 1 %."""
-
 
 class Searches(Protocol):
     """Asks an index through its vector indexes, with settings that are on trial."""
@@ -86,9 +74,7 @@ class Searches(Protocol):
         """The ``k`` best events for each vector, best first, with the uri of the file."""
         ...
 
-    def clips(
-        self, vectors: Matrix, k: int, settings: SearchSettings, measure: Literal["dot", "cosine"]
-    ) -> list[Answer]:
+    def clips(self, vectors: Matrix, k: int, settings: SearchSettings, measure: Measure) -> list[Answer]:
         """The ``k`` best clips for each vector: of a text by dot product, of a sound by cosine."""
         ...
 
@@ -180,12 +166,6 @@ def _audit_events(audit: _Audit) -> tuple[SearchSettings, Measured]:
     return chosen, _describe(exam.finish(chosen), k, questions, threshold)
 
 
-def list_pool_rungs(k: int, n_pools: int) -> list[SearchSettings]:
-    """The settings to try for events, in order: ever more pools, until a question for ``k`` events reads them all."""
-    few = [n for n in POOLS_PER_EVENT if n * max(k, LEAST_EVENTS) < n_pools]
-    return [SearchSettings(pools_per_event=n) for n in POOLS_PER_EVENT[: len(few) + 1]]
-
-
 def _find_exact_events(
     audit: _Audit, units: list[Unit], questions: Matrix, share: float
 ) -> tuple[float, Levels, list[ExactAnswer]]:
@@ -238,53 +218,46 @@ def _to_answer(events: Iterable[tuple[str, EventFrames]], uris: dict[str, str], 
 def _audit_clips(
     audit: _Audit, settings: SearchSettings, n_partitions: int
 ) -> tuple[SearchSettings, Measured, Measured]:
-    """Both kinds of questions get the settings that the harder one needs."""
+    """Texts choose how many partitions and whole vectors are read. Sounds then choose their candidates; where no number
+    of these is enough, also more partitions, which texts share."""
     clips = audit.open("clips")
     settings = replace(settings, clip_refine=find_least_refine(clips.schema.field("vector").type.list_size))
+    n_clips = clips.count_rows()
     sample = draw_clips(audit.open("files"), clips, MAX_CLIPS, audit.rng)
     texts, (sounds, own) = audit.embed("clip_model"), _draw_sounds(sample, audit.rng)
-    share, limit_s = len(sample.clip_ids) / max(1, clips.count_rows()), find_limit_s(clips.count_rows())
+    share, limit_s = len(sample.clip_ids) / max(1, n_clips), find_limit_s(n_clips)
 
-    def examine(questions: Matrix, exact: list[ExactAnswer], measure: Literal["dot", "cosine"]) -> Exam[SearchSettings]:
+    def examine(questions: Matrix, measure: Measure, left_out: list[int] | None = None) -> Exam[SearchSettings]:
         def ask(vectors: Matrix, k: int, settings: SearchSettings) -> list[Answer]:
             audit.index.tick()
             return audit.index.searches.clips(vectors, k, settings, measure)
 
+        exact = exact_clips(sample, questions, KEEP, left_out=left_out, measure=measure)
         return Exam(ask, questions, exact, sample.n_audios, choose_k(exact, share), limit_s)
 
-    exact = exact_clips(sample, texts, KEEP)
-    similar = exact_clips(sample, sounds, KEEP_SIMILAR, left_out=own, measure="cosine")
-    exams = examine(texts, exact, "dot"), examine(sounds, similar, "cosine")
-    rungs = list_clip_rungs(settings, n_partitions, min(exam.k for exam in exams))
-    start, harder = rungs.index(settings), 0
-    for exam in exams:
-        tried = rungs[harder : len(list_clip_rungs(settings, n_partitions, exam.k))]
-        harder += choose(exam, tried, max(0, start - harder), audit.wanted) if tried else 0
-    by_text, by_sound = (
-        _describe(exam.finish(rungs[harder]), exam.k, questions)
-        for exam, questions in zip(exams, (texts, sounds), strict=True)
-    )
-    return rungs[harder], by_text, by_sound
+    by_text, by_sound = examine(texts, "dot"), examine(sounds, "cosine", own)
+    rungs = list_clip_rungs(settings, n_partitions, by_text.k)
+    chosen = rungs[choose(by_text, rungs, rungs.index(settings), audit.wanted)]
+    chosen = _choose_for_sounds(by_sound, chosen, n_partitions, n_clips, audit.wanted)
+    # `query` is the same for any number of candidates of `similar`; so where it was asked already, that counts.
+    query = by_text.finish(replace(chosen, similar_candidates=settings.similar_candidates))
+    similar = by_sound.finish(chosen)
+    return chosen, _describe(query, by_text.k, texts), _describe(similar, by_sound.k, sounds)
 
 
-def find_least_refine(dimension: int) -> int:
-    """The fewest whole vectors of ``dimension`` numbers to compare for each candidate."""
-    return next((n for n in CLIP_REFINE if n * dimension >= LEAST_NUMBERS), CLIP_REFINE[-1])
-
-
-def list_clip_rungs(default: SearchSettings, n_partitions: int, k: int) -> list[SearchSettings]:
-    """The settings to try for clips, in order: ever more partitions, then ever more whole vectors than ``default`` has,
-    as far as a question for ``k`` clips may compare so many.
-
-    Args:
-        n_partitions: of the vector index.
-    """
-    shares = [share for share in CLIP_PROBES if share * n_partitions >= 1]
-    rungs = [replace(default, clip_probe_share=share) for share in shares]
-    most = MAX_COMPARED // max(4 * k, MIN_CANDIDATES)
-    refines = [n for n in CLIP_REFINE if n >= default.clip_refine]
-    few = [n for n in refines if n < most]
-    return rungs + [replace(default, clip_refine=n) for n in refines[: len(few) + 1]]
+def _choose_for_sounds(
+    exam: Exam[SearchSettings], settings: SearchSettings, n_partitions: int, n_clips: int, wanted: float
+) -> SearchSettings:
+    """Settings with the fewest candidates that reach the recall, in the partitions of ``settings`` if they can."""
+    usual = SearchSettings().similar_candidates
+    rungs = list_similar_rungs(settings, n_clips, exam.k)
+    start = next((at for at, each in enumerate(rungs) if each.similar_candidates >= usual), len(rungs) - 1)
+    wider = list_wider(rungs[-1], n_partitions)
+    at = choose(exam, [*rungs, *wider], start, wanted)
+    if at >= len(rungs):  # then fewer candidates may do, in so many partitions
+        rungs = list_similar_rungs(wider[at - len(rungs)], n_clips, exam.k)
+        at = choose(exam, rungs, start, wanted)
+    return rungs[at]
 
 
 def _draw_sounds(sample: ClipSample, rng: np.random.Generator) -> tuple[Matrix, list[int]]:

@@ -36,7 +36,7 @@ from pipeline.search.events import Events, Levels, Rules, to_event
 from pipeline.search.find_events import find_all_events
 from pipeline.search.opened import OpenedIndex
 from pipeline.search.query_vectors import QueryModels, check_waveform, embed_sound
-from pipeline.search.scores import Vector
+from pipeline.search.scores import MAX_COMPARED, Vector
 from pipeline.search.stopping import check_stopped
 
 
@@ -96,6 +96,8 @@ class Index(OpenedIndex):
 
         Args:
             waveform: samples of shape (n,) or (n, channels): floats from about -1 to 1, or integers of full scale.
+            exact: compare every clip by cosine. A search through the vector index ranks the best by dot product, and
+                may miss some: `describe` tells how many.
 
         Raises:
             UsageError: less than 40 ms of sound, NaN or infinite samples, another shape or rate, an empty index, or a
@@ -317,11 +319,15 @@ class Index(OpenedIndex):
         return None if exact else self._search_settings[name]
 
     def _clip_settings(self, command: str, k: int, exact: bool) -> SearchSettings | None:
-        """How clips are searched. For more hits than the recall was measured with, all partitions are read."""
+        """How clips are searched. For more hits than the recall was measured with, all partitions are read, and
+        ``similar`` has more candidates in proportion."""
         settings, tuning = self._settings("clips", exact), self.live.tuning
         measured = tuning.measured.get(command) if tuning else None
         if settings is None or (measured and k <= measured.k):
             return settings
+        if measured:
+            n_candidates = min(MAX_COMPARED, math.ceil(settings.similar_candidates * k / measured.k))
+            settings = replace(settings, similar_candidates=n_candidates)
         return settings.for_partitions(None)
 
     @property

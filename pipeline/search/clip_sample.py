@@ -3,7 +3,7 @@ answered from their clips. The counterpart of ``sample``, which is about frames.
 
 from collections.abc import Sequence
 from dataclasses import dataclass
-from typing import Any, Literal
+from typing import Any
 
 import numpy as np
 import numpy.typing as npt
@@ -12,8 +12,9 @@ import pyarrow.compute as pc
 
 from pipeline.index.tables import among, indexed_files, to_matrix
 from pipeline.search.audit import ExactAnswer, Found
+from pipeline.search.clips import Measure
 from pipeline.search.sample import BLOCK_UNITS, BestAnswers, Integers, Matrix, draw_parts
-from pipeline.search.scores import dot_products, to_cosines
+from pipeline.search.scores import cosines, dot_products
 
 PART_CLIPS = 1_000
 """Longer files are drawn in parts of about so many clips, three hours."""
@@ -70,20 +71,20 @@ def exact_clips(
     keep: int,
     *,
     left_out: Sequence[int] | None = None,
-    measure: Literal["dot", "cosine"] = "dot",
+    measure: Measure = "dot",
 ) -> list[ExactAnswer]:
-    """The best clips of each question (Q, D) in the sample, by dot product; overlapping windows are not folded.
+    """The best clips of each question (Q, D) in the sample by the measure; overlapping windows are not folded.
 
     Args:
         left_out: for each question, the number of an audio whose clips do not count: that of the question itself; -1
             for none.
-        measure: the score of a clip; the best are those by dot product in any case.
     """
     best = [BestAnswers(keep) for _ in questions]
-    turned = np.ascontiguousarray(questions.T, dtype=np.float32)
+    score = dot_products if measure == "dot" else cosines
+    turned = np.ascontiguousarray(_to_rank(questions, measure).T)
     for begin in range(0, len(sample.clip_ids), BLOCK_CLIPS):
         vectors = sample.vectors[begin : begin + BLOCK_CLIPS]
-        scores = vectors.astype(np.float32) @ turned
+        scores = _to_rank(vectors.astype(np.float32), measure) @ turned
         n_best = min(keep + 1, len(scores))
         for number, (question, each) in enumerate(zip(questions, best, strict=True)):
             column = scores[:, number]
@@ -91,8 +92,14 @@ def exact_clips(
                 column[sample.audios[begin : begin + len(column)] == left_out[number]] = -np.inf
             rows = np.argpartition(-column, n_best - 1)[:n_best]
             rows = rows[(column[rows] >= each.floor) & np.isfinite(column[rows])]
-            products = dot_products(vectors[rows], question)
-            ranked = products if measure == "dot" else to_cosines(products, vectors[rows], question)
-            for row, product, score in zip((begin + rows).tolist(), products.tolist(), ranked.tolist(), strict=True):
-                each.add(product, Found(sample.clip_ids[row], 0, 1, score), int(sample.audios[row]))
+            for row, exact in zip((begin + rows).tolist(), score(vectors[rows], question).tolist(), strict=True):
+                each.add(Found(sample.clip_ids[row], 0, 1, exact), int(sample.audios[row]))
     return [each.answer() for each in best]
+
+
+def _to_rank(vectors: Matrix, measure: Measure) -> Matrix:
+    """Vectors (n, D) whose dot products are the scores."""
+    if measure == "dot":
+        return vectors
+    lengths = np.linalg.norm(vectors, axis=1, keepdims=True)
+    return vectors / np.where(lengths > 0, lengths, np.float32(1))

@@ -165,9 +165,9 @@ class BestAnswers:
         self._heap: list[tuple[float, int, Found, int]] = []
         self.floor = -np.inf
 
-    def add(self, product: float, found: Found, audio: int) -> None:
-        """Keep ``found`` if its dot product is among the best."""
-        entry = (product, -self._n_added, found, audio)
+    def add(self, found: Found, audio: int) -> None:
+        """Keep ``found`` if its score is among the best."""
+        entry = (found.score, -self._n_added, found, audio)
         self._n_added += 1
         if len(self._heap) < self._keep:
             heapq.heappush(self._heap, entry)
@@ -176,8 +176,8 @@ class BestAnswers:
 
     def answer(self) -> ExactAnswer:
         best = sorted(self._heap, key=lambda entry: -entry[0])
-        products, _, found, audios = zip(*best, strict=True) if best else ((), (), (), ())
-        return ExactAnswer(found, audios, self.floor, products)
+        _, _, found, audios = zip(*best, strict=True) if best else ((), (), (), ())
+        return ExactAnswer(found, audios, self.floor)
 
 
 class EventFinder:
@@ -207,7 +207,7 @@ class EventFinder:
         peaks = np.vecdot(block.vectors[rows].astype(np.float64), self._questions[questions].astype(np.float64))
         for (event, number), score, question in zip(events, peaks.astype(np.float32).tolist(), questions, strict=True):
             found = Found(self._units[number].audio_id, event.first, event.stop, score)
-            self._best[question].add(score, found, self._audios[number])
+            self._best[question].add(found, self._audios[number])
 
     def answers(self) -> list[ExactAnswer]:
         return [each.answer() for each in self._best]

@@ -1,4 +1,4 @@
-"""Scores: dot products of a query and stored vectors, and how far the engine's own scores may be off."""
+"""Scores: dot products and cosines of a query and stored vectors, and how far the engine's own may be off."""
 
 from typing import Any
 
@@ -22,26 +22,39 @@ def dot_products(vectors: npt.NDArray[Any], query: Vector) -> Vector:
 
 
 def score_rows(vectors: npt.NDArray[Any], query: Vector) -> tuple[Vector, float]:
-    """The scores (n,) of ``vectors`` (n, D), and the length of the longest of them.
+    """The scores (n,) of ``vectors`` (n, D), and the length of the longest of them."""
+    scores, squares = _multiply(vectors, query)
+    return scores.astype(np.float32), float(np.sqrt(squares.max(initial=0.0)))
+
+
+def cosines(vectors: npt.NDArray[Any], query: Vector) -> Vector:
+    """The cosines (n,) of ``vectors`` (n, D) and ``query``; 0 where one of the two is zero, so has no direction."""
+    products, squares = _multiply(vectors, query)
+    lengths = np.sqrt(squares) * np.linalg.norm(query.astype(np.float64))
+    return np.divide(products, lengths, out=np.zeros(len(lengths)), where=lengths > 0).astype(np.float32)
+
+
+def _multiply(vectors: npt.NDArray[Any], query: Vector) -> npt.NDArray[np.float64]:
+    """Dot products with the query, and squared lengths: (2, n).
 
     ``vecdot`` computes one row after the other in this thread. A matrix product would wake the other threads of BLAS,
     which then spin for longer than they work.
     """
-    scores, squares = np.empty((2, len(vectors)))
+    found = np.empty((2, len(vectors)))
+    products, squares = found
     exact_query = query.astype(np.float64)
     for begin in range(0, len(vectors), ROWS_AT_ONCE):
         some = slice(begin, begin + ROWS_AT_ONCE)
         exact = vectors[some].astype(np.float64)
-        np.vecdot(exact, exact_query, out=scores[some])
+        np.vecdot(exact, exact_query, out=products[some])
         np.vecdot(exact, exact, out=squares[some])
-    return scores.astype(np.float32), float(np.sqrt(squares.max(initial=0.0)))
+    return found
 
 
-def to_cosines(products: Vector, vectors: npt.NDArray[Any], query: Vector) -> Vector:
-    """The cosines (n,) of ``vectors`` (n, D) and ``query``, from their dot products (n,)."""
-    lengths = np.linalg.norm(vectors.astype(np.float32), axis=1) * np.linalg.norm(query)
-    cosines: Vector = products / np.maximum(lengths, 1e-30)
-    return cosines
+def to_direction(query: Vector) -> Vector:
+    """The query (D,) with length 1; zeros stay."""
+    exact = query.astype(np.float64)
+    return (exact / (np.linalg.norm(exact) or 1.0)).astype(np.float32)
 
 
 def longest_norm(vectors: npt.NDArray[Any]) -> float:
@@ -61,6 +74,16 @@ def max_score_error(query: Vector, longest: float) -> float:
     largest = float(np.linalg.norm(exact)) * longest
     float16, float32 = (float(np.finfo(kind).eps) for kind in (np.float16, np.float32))
     return rounded_away * longest + float16 / 2 * largest + float32 * (len(query) * largest + 1.0)
+
+
+def max_cosine_error(direction: Vector) -> float:
+    """How far the engine's cosine of a vector and ``direction``, of length 1, may lie from the exact one.
+
+    A cosine is the dot product of vectors of length 1, with the error of one. The length that the engine divides by has
+    at most the same error once more: that of the rounded query by what was rounded away, and each of the two lengths by
+    half of what rounding does to the products that it is the sum of.
+    """
+    return 2 * max_score_error(direction, 1.0)
 
 
 def check_query(dimension: int, query: Vector) -> None:

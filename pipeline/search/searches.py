@@ -2,13 +2,13 @@
 
 from dataclasses import dataclass, replace
 from functools import cached_property
-from typing import Any, Literal
+from typing import Any
 
 from pipeline.index.handle import Generation
 from pipeline.index.search_settings import SearchSettings
 from pipeline.index.tuning import read_trained
 from pipeline.search.audit import Answer, Found
-from pipeline.search.clips import find_clips
+from pipeline.search.clips import Measure, find_clips
 from pipeline.search.event_reader import EventQuery
 from pipeline.search.event_tables import EventTables
 from pipeline.search.events import EventFrames, Levels
@@ -31,18 +31,14 @@ class IndexSearches:
         found = [find_events(tables, EventQuery(vector, levels, k)) for vector in vectors]
         return [[(holder.uri, event) for holder, event in events] for events in found]
 
-    def clips(
-        self, vectors: Matrix, k: int, settings: SearchSettings, measure: Literal["dot", "cosine"]
-    ) -> list[Answer]:
+    def clips(self, vectors: Matrix, k: int, settings: SearchSettings, measure: Measure) -> list[Answer]:
         """The ``k`` best clips for each vector: of a text by dot product, of a sound by cosine."""
         settings = settings.for_partitions(self._n_partitions)
         found = [
             find_clips(self._clips, vector, k=k, all_windows=True, measure=measure, settings=settings)
             for vector in vectors
         ]
-        return [
-            Answer([Found(hit.clip_id, 0, 1, hit.score) for hit in hits], len(hits) >= k, hits.least) for hits in found
-        ]
+        return [Answer([Found(hit.clip_id, 0, 1, hit.score) for hit in hits], len(hits) >= k) for hits in found]
 
     @cached_property
     def _n_partitions(self) -> int | None:

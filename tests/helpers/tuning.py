@@ -24,7 +24,7 @@ TUNING = Tuning(
     settings=SearchSettings(clip_refine=16),
     locate=Measured(0.993, 0.985, 0.997, 1_512, 800, 320, k=20, n_dimensions=41.0, threshold=0.3),
     query=Measured(None, 0.0, 1.0, 0, 0, 320, k=20, n_dimensions=3.5),
-    similar=None,
+    similar=Measured(0.986, 0.975, 0.992, 3_020, 800, 320, k=20, n_dimensions=52.0),
     n_clips=10_000,
     n_frames=1_000_000,
     seconds=35.1,

@@ -15,7 +15,7 @@ from pipeline.index.writer import Batch, Writer
 from pipeline.planning.file_rows import deleted_row, empty_row, files_table
 from pipeline.schema import Row
 from tests.helpers.building import make_here
-from tests.helpers.tables import CLIPS, create_empty
+from tests.helpers.tables import CLIPS, Vectors, create_empty
 
 ALL = 10**6
 """More than the rows and the partitions of any test."""
@@ -49,7 +49,7 @@ class ClipTable:
             row = empty_row(uri, schema.make_audio_id(content)) | {"status": "indexed", "content_hash": content}
             row |= {"duration_s": 1.0, "n_clips": n_clips}
             ids = [schema.make_clip_id(row["file_id"], number) for number in range(n_clips)]
-            vectors = self.rng.standard_normal((n_clips, 8)).astype(np.float16)
+            vectors = self.draw(n_clips)
             self.vectors |= dict(zip(ids, vectors, strict=True))
             rows.append(row)
             clips.append(_clips(row, ids, vectors))
@@ -59,6 +59,10 @@ class ClipTable:
         drop = frozenset(row["file_id"] for row in former)
         writer.commit([Batch(batch_id, files_table(rows), table, drop_files=drop, kind=kind)])
 
+    def draw(self, n_clips: int) -> Vectors:
+        """The vectors of a file, (n_clips, 8)."""
+        return self.rng.standard_normal((n_clips, 8)).astype(np.float16)
+
     def run(self, put: dict[str, int], delete: tuple[str, ...] = (), vectors: VectorUpkeep | None = None) -> None:
         self._n_runs += 1
         writer = Writer(self.path, f"{self._n_runs:032x}")
@@ -67,6 +71,26 @@ class ClipTable:
 
     def check(self) -> VectorIndex | None:
         return check_index(find_index(self.path).live.open("clips"), set(self.vectors))
+
+
+class UnevenTable(ClipTable):
+    """Clips whose vectors are of length 1 to ``longest``: where that is 10, the best by dot product hold few of the
+    best by cosine."""
+
+    longest = 10.0
+
+    def draw(self, n_clips: int) -> Vectors:
+        directions = super().draw(n_clips).astype(np.float32)
+        directions /= np.linalg.norm(directions, axis=1, keepdims=True)
+        return (directions * self.longest ** self.rng.uniform(0, 1, (n_clips, 1))).astype(np.float16)
+
+    def rank(self, query: Any) -> tuple[list[str], Any]:
+        """All clips by cosine, best first, and their cosines; 0 for zero vectors."""
+        vectors = np.stack(list(self.vectors.values())).astype(np.float64)
+        lengths = np.linalg.norm(vectors, axis=1) * np.linalg.norm(query)
+        found = np.divide(vectors @ query, lengths, out=np.zeros(len(vectors)), where=lengths > 0)
+        order = np.argsort(-found, kind="stable")
+        return [list(self.vectors)[row] for row in order], found[order]
 
 
 def _clips(row: Row, ids: list[str], vectors: Any) -> pa.Table:

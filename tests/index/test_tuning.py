@@ -46,7 +46,7 @@ def test_newest_tuning_is_read_as_it_was_published(index: str) -> None:
     assert found.measured_at is not None
     assert abs(dt.datetime.now(dt.UTC) - found.measured_at) < dt.timedelta(minutes=1)
     assert replace(found, measured_at=None) == TUNING
-    assert list(found.measured) == ["locate", "query"]
+    assert list(found.measured) == ["locate", "query", "similar"]
 
 
 def test_tuning_publishes_the_tables_as_they_are_and_outlives_a_restore(index: str) -> None:
@@ -72,6 +72,7 @@ def test_row_of_an_older_version_is_read(stored: float | None, expected: int | N
     found = parse_tuning(detail, NOW, "journal")
     assert (found.locate, found.measured_on) == (TUNING.locate, {})
     assert found.settings.for_partitions(100) == SearchSettings(clip_probes=expected)
+    assert list(found.measured) == ["locate", "query"]  # that of `similar` was relative to other answers
 
 
 @pytest.mark.parametrize("change", [{"settings": 3}, {"wanted": "much"}, {"locate": {"recall": 1}}, {"n_frames": None}])
@@ -90,6 +91,8 @@ def test_recall_is_due_at_first_after_growth_and_where_more_is_wanted(index: str
     assert find(index) == []
     publish_tuning(index, replace(measure_here(index), query=None))
     assert find(index) == ["`query` was exact then"]
+    publish_tuning(index, replace(measure_here(index), similar=None))
+    assert find(index) == ["an older version measured `similar` in another way"]
     publish_tuning(index, replace(measure_here(index), n_frames=500))
     assert find(index) == ["`frames` has grown from 500 to 900 rows"]
 

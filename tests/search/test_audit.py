@@ -9,7 +9,7 @@ N_AUDIOS, N_QUESTIONS = 600, 40
 
 
 def exact_answer(found: list[Found], floor: float = -np.inf, units: list[int] | None = None) -> ExactAnswer:
-    return ExactAnswer(found, units or [0] * len(found), floor, [event.score for event in found])
+    return ExactAnswer(found, units or [0] * len(found), floor)
 
 
 def population(rng: np.random.Generator) -> tuple[list[list[Found]], list[Found]]:
@@ -98,20 +98,6 @@ def test_events_below_the_floor_of_the_sample_are_unknown() -> None:
     low = Found("z", 0, 5, 1.0)
     found = measure_recall([Answer([events[0], low], True)], [exact_answer(events, floor=8.0)], 1)
     assert (found.share, found.n_events) == (1.0, 1)
-
-
-def test_clips_that_were_not_among_the_chosen_ones_do_not_count() -> None:
-    """``similar`` ranks by cosine, the score, what was chosen by dot product."""
-    clips = [Found(name, 0, 1, cosine) for name, cosine in (("a", 0.5), ("b", 0.9), ("c", 0.7), ("d", 0.95))]
-    exact = ExactAnswer(clips, [0] * 4, 2.0, [9.0, 8.0, 7.0, 6.0])
-    answer = Answer([clips[1]], True, least=6.5)
-    assert measure_recall([answer], [exact], 1).n_events == 1  # `a` and `c` are worse than the last, `d` was not chosen
-    answer = Answer([clips[1], clips[0]], True, least=6.5)
-    found = measure_recall([answer], [exact], 1)
-    assert found.share == pytest.approx(2 / 3)
-    assert found.n_events == 3
-    found = measure_recall([answer], [exact._replace(floor=7.5)], 1)
-    assert (found.share, found.n_events) == (1.0, 2)
 
 
 def test_sample_without_events_says_nothing() -> None:

@@ -1,6 +1,7 @@
 """The audit of a whole index: the recall of searches that lose a known share, and the settings that follow."""
 
-from typing import Any, Literal
+from dataclasses import replace
+from pathlib import Path
 
 import numpy as np
 import numpy.typing as npt
@@ -12,60 +13,49 @@ from pipeline.index.search_settings import SearchSettings
 from pipeline.index.tables import to_matrix
 from pipeline.index.tuning import Tuning, read_trained
 from pipeline.search import audit_index as module
+from pipeline.search import rungs
 from pipeline.search.audit import Answer, Found
-from pipeline.search.audit_index import (
-    Audited,
-    audit_index,
-    count_sampled,
-    find_least_refine,
-    find_limit_s,
-    list_clip_rungs,
-    list_pool_rungs,
-)
-from pipeline.search.clips import MIN_CANDIDATES
+from pipeline.search.audit_index import Audited, audit_index, count_sampled, find_limit_s
+from pipeline.search.clips import Measure, count_candidates
 from pipeline.search.events import EventFrames, Levels
-from pipeline.search.scores import MAX_COMPARED, dot_products
+from pipeline.search.rungs import find_least_refine, list_clip_rungs, list_pool_rungs, list_similar_rungs, list_wider
+from pipeline.search.scores import MAX_COMPARED, cosines, dot_products
 from tests.helpers.tables import draw_vectors, write_index
 from tests.helpers.tuning import FakeModels, add_vector_index
+from tests.helpers.vector_tables import UnevenTable
 
 GRID = Grid(250, 10)
 Matrix = npt.NDArray[np.float32]
 
 
 class LossySearches:
-    """Answers by a scan, and finds each clip with a chance that depends on the settings.
+    """Answers by a scan, and finds each clip with a chance that depends on the settings. By cosine, it ranks as many of
+    the best by dot product as the settings say.
 
     Args:
-        n_compared: clips that are ranked by cosine, of the best by dot product.
         of_strangers: how many times smaller the chances are where a question is like no clip.
     """
 
-    def __init__(
-        self, tables: Generation, chances: dict[int, float], n_compared: int = 200, of_strangers: float = 1.0
-    ) -> None:
+    def __init__(self, tables: Generation, chances: dict[int, float], of_strangers: float = 1.0) -> None:
         rows = tables.open("clips").to_table(columns=["clip_id", "vector"])
         self._ids, self._vectors = rows["clip_id"].to_pylist(), to_matrix(rows["vector"])
-        self._lengths = np.linalg.norm(self._vectors.astype(np.float32), axis=1)
-        self._chances, self._n_compared, self._of_strangers = chances, n_compared, of_strangers
+        self._chances, self._of_strangers = chances, of_strangers
 
-    def clips(
-        self, vectors: Matrix, k: int, settings: SearchSettings, measure: Literal["dot", "cosine"]
-    ) -> list[Answer]:
+    def chance(self, settings: SearchSettings, measure: Measure) -> float:
+        return self._chances[settings.clip_refine]
+
+    def clips(self, vectors: Matrix, k: int, settings: SearchSettings, measure: Measure) -> list[Answer]:
         answers = []
         for vector in vectors:
             luck = np.random.default_rng(vector.view(np.uint32)).random(len(self._ids))
-            cosines = dot_products(self._vectors, vector) / self._lengths / np.linalg.norm(vector)
-            factor = self._of_strangers if cosines.max() < 0.99 else 1.0
-            [kept] = np.nonzero(luck < factor * self._chances[settings.clip_refine])
-            products = dot_products(self._vectors[kept], vector)
-            scores, least = products, -np.inf
+            factor = self._of_strangers if cosines(self._vectors, vector).max() < 0.99 else 1.0
+            [kept] = np.nonzero(luck < factor * self.chance(settings, measure))
+            scores = dot_products(self._vectors[kept], vector)
             if measure == "cosine":
-                scores = products / self._lengths[kept] / np.linalg.norm(vector)
-                order = np.argsort(-products)
-                scores[order[self._n_compared :]] = -np.inf
-                least = float(products[order[200]])  # as if 200 had been compared
+                kept = kept[np.argsort(-scores)[: settings.similar_candidates]]
+                scores = cosines(self._vectors[kept], vector)
             best = np.argsort(-scores)[:k]
-            answers.append(Answer([Found(self._ids[kept[row]], 0, 1, float(scores[row])) for row in best], True, least))
+            answers.append(Answer([Found(self._ids[kept[row]], 0, 1, float(scores[row])) for row in best], True))
         return answers
 
     def events(
@@ -86,7 +76,7 @@ def tables(tmp_path_factory: pytest.TempPathFactory) -> Generation:
 @pytest.fixture(autouse=True)
 def short_vectors(monkeypatch: pytest.MonkeyPatch) -> None:
     """The vectors here have 8 numbers; they are searched as longer ones are."""
-    monkeypatch.setattr(module, "LEAST_NUMBERS", 0)
+    monkeypatch.setattr(rungs, "LEAST_NUMBERS", 0)
 
 
 def audit(tables: Generation, chances: dict[int, float], wanted: float = 0.98) -> Tuning:
@@ -95,7 +85,7 @@ def audit(tables: Generation, chances: dict[int, float], wanted: float = 0.98) -
 
 def test_fewest_whole_vectors_that_reach_the_recall_are_chosen(tables: Generation) -> None:
     tuning = audit(tables, {4: 0.7, 8: 0.9, 16: 0.997, 32: 1.0, 64: 1.0})
-    assert tuning.settings == SearchSettings(clip_refine=16)
+    assert replace(tuning.settings, similar_candidates=1_600) == SearchSettings(clip_refine=16)
     assert tuning.locate is None
     for measured in (tuning.query, tuning.similar):
         assert measured is not None
@@ -109,22 +99,59 @@ def test_fewest_whole_vectors_that_reach_the_recall_are_chosen(tables: Generatio
     assert tuning.measured_on == {"clips": read_trained(tables, "clips")}
 
 
-def test_clips_that_only_similar_needs_are_noticed(tables: Generation) -> None:
-    """It ranks the 200 best by dot product. Here only the best 60 come, which hold the best 20 of every text."""
-    chances = dict.fromkeys((4, 8, 16, 32, 64), 1.0)
-    tuning = audit_index(Audited(tables, LossySearches(tables, chances, n_compared=60), FakeModels()), 0.98)
+ALWAYS = dict.fromkeys((4, 8, 16, 32, 64), 1.0)
+
+
+class EvenTable(UnevenTable):
+    longest = 1.0
+
+
+def write_clips(table: UnevenTable, n_partitions: int = 1) -> Generation:
+    table.run({f"/{number}.wav": 100 for number in range(40)})
+    add_vector_index(table.path, n_partitions=n_partitions)
+    return open_index(table.path).live
+
+
+@pytest.mark.parametrize(("kind", "expected"), [(EvenTable, (200,)), (UnevenTable, (800, 1_600))])
+def test_fewest_candidates_that_hold_the_best_by_cosine_are_chosen(
+    tmp_path: Path, kind: type[UnevenTable], expected: tuple[int, ...]
+) -> None:
+    """Of vectors of one length, the best by dot product are the best by cosine."""
+    tuning = audit(write_clips(kind(tmp_path / "index")), ALWAYS)
     assert tuning.query is not None
     assert tuning.similar is not None
     assert tuning.query.recall == 1.0
-    assert tuning.similar.high < 0.95
-    tuning = audit_index(Audited(tables, LossySearches(tables, chances), FakeModels()), 0.98)
-    assert tuning.similar is not None
-    assert tuning.similar.recall == 1.0
+    assert tuning.similar.recall is not None
+    assert tuning.similar.recall >= 0.98
     assert (tuning.similar.k, tuning.similar.n_questions) == (20, 320)
+    assert tuning.settings.similar_candidates in expected
+    assert tuning.settings.clip_refine == 4
+
+
+def test_too_few_candidates_are_noticed(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(rungs, "SIMILAR_CANDIDATES", (200,))
+    tuning = audit(write_clips(UnevenTable(tmp_path / "index")), ALWAYS)
+    assert tuning.query is not None
+    assert tuning.similar is not None
+    assert tuning.query.recall == 1.0
+    assert tuning.similar.high < 0.9
+
+
+def test_partitions_that_only_similar_needs_are_read_with_as_few_candidates_as_will_do(tmp_path: Path) -> None:
+    class Partitioned(LossySearches):
+        def chance(self, settings: SearchSettings, measure: Measure) -> float:
+            return 0.7 if measure == "cosine" and settings.clip_probe_share else 1.0
+
+    tables = write_clips(EvenTable(tmp_path / "index"), n_partitions=16)
+    tuning = audit_index(Audited(tables, Partitioned(tables, ALWAYS), FakeModels()), 0.98)
+    assert tuning.settings == SearchSettings(similar_candidates=200)
+    assert tuning.query is not None
+    assert tuning.similar is not None
+    assert (tuning.query.recall, tuning.similar.recall) == (1.0, 1.0)
 
 
 def test_losses_of_sounds_that_are_like_no_clip_are_noticed(tables: Generation) -> None:
-    searches = LossySearches(tables, dict.fromkeys((4, 8, 16, 32, 64), 1.0), of_strangers=0.7)
+    searches = LossySearches(tables, ALWAYS, of_strangers=0.7)
     tuning = audit_index(Audited(tables, searches, FakeModels()), 0.98)
     assert tuning.similar is not None
     assert tuning.similar.recall == pytest.approx(0.85, abs=0.05)  # half of the questions are clips
@@ -132,7 +159,7 @@ def test_losses_of_sounds_that_are_like_no_clip_are_noticed(tables: Generation) 
 
 def test_index_that_loses_clips_whatever_the_settings_is_noticed(tables: Generation) -> None:
     tuning = audit(tables, dict.fromkeys((4, 8, 16, 32, 64), 0.8))
-    assert tuning.settings.clip_refine == 64
+    assert tuning.settings == SearchSettings(clip_refine=64, similar_candidates=800)
     for measured in (tuning.query, tuning.similar):
         assert measured is not None
         assert measured.recall == pytest.approx(0.8, abs=0.06)
@@ -141,7 +168,7 @@ def test_index_that_loses_clips_whatever_the_settings_is_noticed(tables: Generat
 
 def test_tick_is_called_while_questions_are_asked(tables: Generation) -> None:
     ticks: list[int] = []
-    searches = LossySearches(tables, dict.fromkeys((4, 8, 16, 32, 64), 1.0))
+    searches = LossySearches(tables, ALWAYS)
     audit_index(Audited(tables, searches, FakeModels(), tick=lambda: ticks.append(1)), 0.98)
     assert len(ticks) >= 2 * 320 / 16
 
@@ -157,32 +184,54 @@ def test_sample_of_some_files_measures_the_same(tables: Generation, monkeypatch:
 def test_more_whole_vectors_are_compared_where_codes_are_coarse(monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.undo()
     assert [find_least_refine(dimension) for dimension in (1_024, 128, 64, 8, 2)] == [4, 4, 8, 64, 64]
-    rungs = list_clip_rungs(SearchSettings(clip_refine=8), 64, 20)
-    assert [(rung.clip_probe_share, rung.clip_refine) for rung in rungs] == [
+    found = list_clip_rungs(SearchSettings(clip_refine=8), 64, 20)
+    assert [(rung.clip_probe_share, rung.clip_refine) for rung in found] == [
         (1 / 2, 8),
         *((None, n) for n in (8, 16, 32, 64)),
     ]
 
 
 def test_partitions_grow_before_the_whole_vectors_do() -> None:
-    rungs = list_clip_rungs(SearchSettings(), 64, 20)
-    assert [(rung.clip_probe_share, rung.clip_refine) for rung in rungs] == [
+    found = list_clip_rungs(SearchSettings(), 64, 20)
+    assert [(rung.clip_probe_share, rung.clip_refine) for rung in found] == [
         (1 / 2, 4),
         *((None, n) for n in (4, 8, 16, 32, 64)),
     ]
     for n_partitions, expected in ((8, [1 / 2, *[None] * 5]), (1, [None] * 5)):
-        rungs = list_clip_rungs(SearchSettings(), n_partitions, 20)
-        assert [rung.clip_probe_share for rung in rungs] == expected
+        found = list_clip_rungs(SearchSettings(), n_partitions, 20)
+        assert [rung.clip_probe_share for rung in found] == expected
 
 
 @pytest.mark.parametrize(("k", "refine"), [(20, (4, 8, 16, 32, 64)), (300, (4, 8, 16)), (1_000, (4, 8))])
 def test_settings_that_compare_no_more_vectors_are_not_tried(k: int, refine: tuple[int, ...]) -> None:
     """A question for 300 clips compares at most 16 vectors for each of its 1,200 candidates."""
-    rungs = list_clip_rungs(SearchSettings(pools_per_event=10), 1, k)
-    assert rungs == [SearchSettings(pools_per_event=10, clip_refine=n) for n in refine]
-    n_candidates = max(4 * k, MIN_CANDIDATES)
+    found = list_clip_rungs(SearchSettings(pools_per_event=10), 1, k)
+    assert found == [SearchSettings(pools_per_event=10, clip_refine=n) for n in refine]
+    n_candidates = count_candidates(k)
     n_compared = [min(n, MAX_COMPARED // n_candidates) for n in refine]
     assert n_compared == sorted(set(n_compared))
+
+
+@pytest.mark.parametrize(
+    ("k", "n_clips", "expected"),
+    [
+        (20, 10**6, [200, 400, 800, 1_600, 3_200, 6_400, 12_800]),
+        (20, 720, [200, 400, 800]),
+        (300, 10**6, [1_200, 1_600, 3_200, 6_400, 12_800]),
+        (1_000, 5_000, [4_000, 6_400]),
+    ],
+)
+def test_candidates_are_tried_until_all_clips_are(k: int, n_clips: int, expected: list[int]) -> None:
+    """A question for ``k`` clips has four candidates for each in any case."""
+    default = SearchSettings(clip_refine=8)
+    assert list_similar_rungs(default, n_clips, k) == [replace(default, similar_candidates=n) for n in expected]
+
+
+def test_partitions_beyond_those_of_query_are_tried_up_to_all() -> None:
+    half = SearchSettings(clip_probe_share=1 / 2, clip_refine=8)
+    assert list_wider(half, 64) == [SearchSettings(clip_refine=8)]
+    assert list_wider(replace(half, clip_probe_share=1 / 4), 64) == [half, SearchSettings(clip_refine=8)]
+    assert list_wider(SearchSettings(), 64) == []
 
 
 @pytest.mark.parametrize(
@@ -197,13 +246,13 @@ def test_audit_ends_with_the_settings_beyond_which_nothing_more_is_compared(tabl
     sizes = list[int]()
 
     class Counting(LossySearches):
-        def clips(self, vectors: Matrix, k: int, settings: SearchSettings, measure: Any) -> list[Answer]:
+        def clips(self, vectors: Matrix, k: int, settings: SearchSettings, measure: Measure) -> list[Answer]:
             sizes.append(settings.clip_refine)
             return super().clips(vectors, k, settings, measure)
 
     chances = dict.fromkeys((4, 8, 16, 32, 64), 0.8)
     with pytest.MonkeyPatch.context() as patch:
-        patch.setattr(module, "MAX_COMPARED", 8 * 200)
+        patch.setattr(rungs, "MAX_COMPARED", 8 * 200)
         tuning = audit_index(Audited(tables, Counting(tables, chances), FakeModels()), 0.98)
     assert tuning.settings.clip_refine == max(sizes) == 8
 

@@ -33,6 +33,7 @@ from tests.helpers.shards import write_shard
 from tests.helpers.sounds import by_av, tone
 from tests.helpers.tables import add_failed_file, create_empty
 from tests.helpers.tuning import TUNING, add_vector_index, measure_here, publish_tuning
+from tests.helpers.vector_tables import UnevenTable
 
 
 @pytest.fixture(params=["all", "none"])
@@ -252,6 +253,40 @@ def test_more_hits_than_the_recall_was_measured_with_come_from_all_partitions(
                 {hit.clip_id for hit in opened.search(text, 200, all_windows=True)} & {h.clip_id for h in exact}
             )
         n_found.append(found)
+    assert n_found[1] > 1.2 * n_found[0]
+
+
+@pytest.fixture
+def uneven(tmp_path: Path) -> UnevenTable:
+    """Its vector index is searched for the best by cosine among 200 clips by dot product, which are too few."""
+    table = UnevenTable(tmp_path / "index")
+    table.run({f"/{number}.wav": 100 for number in range(30)})
+    add_vector_index(table.path)
+    publish_tuning(table.path, measure_here(table.path, replace(TUNING, settings=FEW)))
+    return table
+
+
+FEW = SearchSettings(clip_refine=16, similar_candidates=200)
+
+
+def test_exact_similar_is_by_cosine_where_lengths_vary(uneven: UnevenTable) -> None:
+    opened, sound = open_with(uneven.path, Ear()), noise(1.0)
+    ids, cosines = uneven.rank(Ear.hear(sound))
+    for hits in (opened.similar_to([sound], 20, exact=True), opened.similar(sound, SAMPLE_RATE_HZ, 20, exact=True)):
+        assert [hit.clip_id for hit in hits] == ids[:20]
+        assert [hit.score for hit in hits] == pytest.approx(cosines[:20], abs=1e-5)
+    found = {hit.clip_id for hit in opened.similar_to([sound], 20)}
+    assert 0 < len(found & set(ids[:20])) < 20
+
+
+def test_similar_has_more_candidates_for_more_hits_than_were_measured(uneven: UnevenTable) -> None:
+    ids, _ = uneven.rank(Ear.hear(noise(1.0)))
+    n_found = []
+    for k in (100, 20):
+        similar = replace(TUNING.measured["similar"], k=k)
+        publish_tuning(uneven.path, measure_here(uneven.path, replace(TUNING, settings=FEW, similar=similar)))
+        hits = open_with(uneven.path, Ear()).similar_to([noise(1.0)], 100)
+        n_found.append(len({hit.clip_id for hit in hits} & set(ids[:100])))
     assert n_found[1] > 1.2 * n_found[0]
 
 

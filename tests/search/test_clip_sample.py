@@ -21,8 +21,11 @@ def tables(path: Path) -> dict[str, Any]:
     return {name: lance.dataset(table_uri(path, name)) for name in ("files", "clips")}
 
 
+@pytest.mark.parametrize("measure", ["dot", "cosine"])
 @pytest.mark.parametrize("keep", [5, 1_000])
-def test_exact_clips_are_those_of_a_scan(tmp_path: Path, keep: int, monkeypatch: pytest.MonkeyPatch) -> None:
+def test_exact_clips_are_those_of_a_scan(
+    tmp_path: Path, keep: int, measure: Any, monkeypatch: pytest.MonkeyPatch
+) -> None:
     monkeypatch.setattr(clip_sample, "BLOCK_CLIPS", 7)
     rng = RNG(0)
     write_index(tmp_path / "index", {f"/{n}.wav": draw_vectors(rng, 100 + 300 * n, GRID) for n in range(8)}, GRID)
@@ -31,9 +34,14 @@ def test_exact_clips_are_those_of_a_scan(tmp_path: Path, keep: int, monkeypatch:
     questions = rng.standard_normal((6, 8)).astype(np.float32)
     rows = index["clips"].to_table()
     vectors = np.array(rows["vector"].to_pylist())
-    for question, answer in zip(questions, exact_clips(drawn, questions, keep), strict=True):
-        order = np.argsort(-(vectors @ question))[:keep]
+    assert np.ptp(np.linalg.norm(vectors, axis=1)) > 2
+    for question, answer in zip(questions, exact_clips(drawn, questions, keep, measure=measure), strict=True):
+        scores = vectors @ question
+        if measure == "cosine":
+            scores = scores / np.linalg.norm(vectors, axis=1) / np.linalg.norm(question)
+        order = np.argsort(-scores)[:keep]
         assert [found.owner for found in answer.found] == rows["clip_id"].take(order).to_pylist()
+        assert [found.score for found in answer.found] == pytest.approx(scores[order], abs=1e-5)
         assert (answer.floor > -np.inf) == (keep < len(rows))
 
 

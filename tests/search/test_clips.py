@@ -18,6 +18,8 @@ from pipeline.search.tables import open_table
 from tests.helpers.made import MadeIndex
 from tests.helpers.made import made_clips as made_clips
 from tests.helpers.tables import draw_vectors, write_index
+from tests.helpers.tuning import add_vector_index
+from tests.helpers.vector_tables import ClipTable, UnevenTable
 
 GRID = Grid(10, 2)
 N_FRAMES = (5, 10, 11, 50, 200)
@@ -104,6 +106,93 @@ def test_cosine_ranks_a_clip_first_for_its_own_vector(clips: Any, rows: list[dic
     assert hits[0].score == pytest.approx(1.0, abs=1e-6)
     by_dot = find_clips(clips, smallest["vector"], k=3)
     assert by_dot[0].clip_id != smallest["clip_id"]  # which is why similar sounds are ranked by cosine
+
+
+@pytest.mark.parametrize("k", [1, 3, 20, 1_000])
+def test_clips_by_cosine_fold_into_the_best_and_keep_their_columns(
+    clips: Any, rows: list[dict[str, Any]], k: int
+) -> None:
+    for row in rows:
+        row["cosine"] = float(row["vector"] @ QUERY / np.linalg.norm(row["vector"]) / np.linalg.norm(QUERY))
+    kept: list[dict[str, Any]] = []
+    for row in sorted(rows, key=lambda row: -row["cosine"]):
+        same = [other for other in kept if other["file_id"] == row["file_id"]]
+        if all(row["end_s"] <= other["start_s"] or other["end_s"] <= row["start_s"] for other in same):
+            kept.append(row)
+    hits = find_clips(clips, QUERY, k=k, measure="cosine")
+    assert [hit.score for hit in hits] == pytest.approx([row["cosine"] for row in kept[:k]], abs=1e-6)
+    names = ("clip_id", "audio_id", "uri", "start_s", "end_s")
+    assert [[getattr(hit, name) for name in names] for hit in hits] == [[row[n] for n in names] for row in kept[:k]]
+    assert [hit.rank for hit in hits] == list(range(1, len(hits) + 1))
+
+
+# --- vectors of very different lengths --------------------------------------------------------------------------------
+
+
+class HalfSilent(UnevenTable):
+    """Every second vector is zero."""
+
+    def draw(self, n_clips: int) -> Any:
+        vectors = super().draw(n_clips)
+        vectors[::2] = 0
+        return vectors
+
+
+def write_table(table: ClipTable, n_files: int) -> Any:
+    table.run({f"/{number}.wav": 100 for number in range(n_files)})
+    return open_table(table.path, "clips", journal.read_published(table.path).versions["clips"])
+
+
+@pytest.fixture(scope="module")
+def uneven(tmp_path_factory: pytest.TempPathFactory) -> tuple[UnevenTable, Any]:
+    table = UnevenTable(tmp_path_factory.mktemp("uneven") / "index")
+    return table, write_table(table, 40)
+
+
+@pytest.fixture(scope="module")
+def silent(tmp_path_factory: pytest.TempPathFactory) -> tuple[HalfSilent, Any]:
+    table = HalfSilent(tmp_path_factory.mktemp("silent") / "index")
+    return table, write_table(table, 10)
+
+
+def test_scan_by_cosine_misses_nothing_where_lengths_vary(uneven: tuple[UnevenTable, Any]) -> None:
+    table, clips = uneven
+    n_missed = 0
+    for query in np.random.default_rng(2).standard_normal((10, 8)).astype(np.float32):
+        ids, cosines = table.rank(query)
+        hits = find_clips(clips, query, k=20, measure="cosine")
+        assert [hit.clip_id for hit in hits] == ids[:20]
+        assert [hit.score for hit in hits] == pytest.approx(cosines[:20], abs=1e-6)
+        assert find_clips(clips, 1e-9 * query, k=20, measure="cosine") == hits  # its length does not matter
+        by_dot = {hit.clip_id for hit in find_clips(clips, query, k=200, all_windows=True)}
+        n_missed += len(set(ids[:20]) - by_dot)
+    assert n_missed > 20  # so a scan for candidates by dot product would not do
+
+
+@pytest.mark.parametrize("k", [1, 20, 300, 700, 1_000])
+def test_scan_by_cosine_takes_vectors_of_zeros(silent: tuple[HalfSilent, Any], k: int) -> None:
+    """Half of 1,000 clips. They come after those with a positive cosine, and before the others."""
+    table, clips = silent
+    for query in np.random.default_rng(3).standard_normal((3, 8)).astype(np.float32):
+        ids, cosines = table.rank(query)
+        hits = find_clips(clips, query, k=k, measure="cosine")
+        assert [hit.score for hit in hits] == pytest.approx(cosines[:k], abs=1e-6)
+        n_positive = int((cosines[:k] > 0).sum())
+        assert [hit.clip_id for hit in hits[:n_positive]] == ids[:n_positive]
+        assert len({hit.clip_id for hit in hits}) == k
+
+
+def test_question_of_zeros_gets_hits_without_a_score(silent: tuple[HalfSilent, Any]) -> None:
+    hits = find_clips(silent[1], np.zeros(8, np.float32), k=20, measure="cosine")
+    assert [hit.score for hit in hits] == [0.0] * 20
+
+
+def test_where_is_applied_before_a_scan_by_cosine(uneven: tuple[UnevenTable, Any]) -> None:
+    table, clips = uneven
+    ids, _ = table.rank(QUERY)
+    kept = set(table.rows["/7.wav"]["clip_ids"]) | set(table.rows["/8.wav"]["clip_ids"])
+    hits = find_clips(clips, QUERY, k=50, where="uri IN ('/7.wav', '/8.wav')", measure="cosine")
+    assert [hit.clip_id for hit in hits] == [clip_id for clip_id in ids if clip_id in kept][:50]
 
 
 def test_where_is_applied_before_the_search(clips: Any, rows: list[dict[str, Any]]) -> None:
@@ -197,17 +286,48 @@ def test_few_partitions_give_as_many_hits_as_are_asked_for(
     assert whole == find_clips(clips, query, k=20_000, all_windows=all_windows, measure=measure)
 
 
+def test_hits_by_cosine_have_the_columns_of_their_clips(made_clips: MadeIndex) -> None:
+    clips = open_clips(made_clips)
+    rows = {row["clip_id"]: row for row in clips.to_arrow().drop_columns(["vector"]).to_pylist()}
+    for query in made_clips.vectors.sounds(5):
+        for hit in find_clips(clips, query, k=20, measure="cosine", settings=SearchSettings()):
+            row = rows[hit.clip_id]
+            assert (hit.uri, hit.start_s, hit.end_s, hit.audio_id) == tuple(
+                row[name] for name in ("uri", "start_s", "end_s", "audio_id")
+            )
+            assert hit.metadata == {"lot": row["lot"]}
+
+
+def test_more_candidates_find_more_of_the_best_by_cosine(tmp_path: Path) -> None:
+    table = UnevenTable(tmp_path / "index")
+    write_table(table, 40)
+    add_vector_index(table.path, "clips")
+    clips = open_table(table.path, "clips", journal.read_published(table.path).versions["clips"])
+    queries = np.random.default_rng(4).standard_normal((10, 8)).astype(np.float32)
+    best = [set(table.rank(query)[0][:20]) for query in queries]
+    n_found = []
+    for n_candidates in (200, 800, 4_000):
+        settings = SearchSettings(similar_candidates=n_candidates)
+        hits = [find_clips(clips, query, k=20, measure="cosine", settings=settings) for query in queries]
+        n_found.append(sum(len({hit.clip_id for hit in some} & of) for some, of in zip(hits, best, strict=True)))
+    assert 1.2 * n_found[0] < n_found[1] < n_found[2] == 200
+    by_dot = [find_clips(clips, queries[0], k=20, settings=SearchSettings(similar_candidates=n)) for n in (200, 4_000)]
+    assert by_dot[0] == by_dot[1]
+
+
+@pytest.mark.parametrize("measure", ["dot", "cosine"])
 @pytest.mark.parametrize("k", [20, 1_000])
 @pytest.mark.parametrize("limit", [1_000, 200, 20, 1])
-def test_filters_keep_the_recall(made_clips: MadeIndex, limit: int, k: int) -> None:
+def test_filters_keep_the_recall(made_clips: MadeIndex, limit: int, k: int, measure: Any) -> None:
     """Half of the files, a tenth, a hundredth, and one. At most 120 clips are compared one by one."""
-    clips, queries, where = open_clips(made_clips), made_clips.vectors.texts(10), f"lot < {limit}"
-    [exact] = truth.best_clips(str(made_clips.path), queries, [limit], k, by_cosine=False)
+    clips, where = open_clips(made_clips), f"lot < {limit}"
+    queries = (made_clips.vectors.texts if measure == "dot" else made_clips.vectors.sounds)(10)
+    [exact] = truth.best_clips(str(made_clips.path), queries, [limit], k, by_cosine=measure == "cosine")
     recalls = []
     for query, best in zip(queries, exact, strict=True):
-        hits = find_clips(clips, query, k=k, where=where, all_windows=True, settings=ONE)
+        hits = find_clips(clips, query, k=k, where=where, all_windows=True, measure=measure, settings=ONE)
         assert len(hits) == min(k, 6 * limit)
         recalls.append(truth.recall(best, [truth.Found(hit.score, hit.clip_id) for hit in hits], k) or 0.0)
         if limit <= 20:
-            assert hits == find_clips(clips, query, k=k, where=where, all_windows=True)
+            assert hits == find_clips(clips, query, k=k, where=where, all_windows=True, measure=measure)
     assert np.mean(recalls) >= 0.95

@@ -12,7 +12,7 @@ RECALLS = {1: 0.6, 2: 0.9, 4: 0.97, 8: 0.991, 16: 0.999, 32: 1.0}
 
 
 def to_exact(events: list[Found], units: list[int]) -> ExactAnswer:
-    return ExactAnswer(events, units, -np.inf, [event.score for event in events])
+    return ExactAnswer(events, units, -np.inf)
 
 
 class LossyIndex:

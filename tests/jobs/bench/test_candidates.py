@@ -9,8 +9,10 @@ import pytest
 import typer
 from typer.testing import CliRunner
 
+from jobs.bench.candidate_clips import make_clips
+from jobs.bench.candidate_clips import measure as measure_clips
 from jobs.bench.candidate_stores import Search, Store, append_norm, find_centroids
-from jobs.bench.candidate_units import each_frame, make_table
+from jobs.bench.candidate_units import K, Units, each_frame, make_table
 from jobs.bench.candidates import COLUMNS, candidates, measure
 from jobs.bench.synthetic import FILE_FRAMES, MadeVectors
 
@@ -56,3 +58,31 @@ def test_command_prints_a_line_for_each_design_search_and_number_of_candidates()
     assert {row["recall"] for row in rows if row["search"] == "exact, by bound"} == {1.0}
     assert len({row["design"] for row in rows}) == 8 + 6 + 3
     assert {row["search"] for row in rows} >= {"exact scan", "1 bit, dot, 100 % probed", "1 bit, cosine, 100 % probed"}
+
+
+@pytest.mark.parametrize("partition", ["dot", "norm"])
+def test_every_clip_is_found_where_all_are_candidates(tmp_path: Path, partition: str) -> None:
+    clips = make_clips(4_000, 6, MadeVectors(1, 64, 64))
+    assert len(clips.vectors) == 4_002
+    vectors, question = clips.vectors.astype(np.float32), clips.questions["similar"][0]
+    by_cosine = np.argsort(-(vectors @ question) / np.linalg.norm(vectors, axis=1))[:K]
+    assert set(clips.best["similar"][0].tolist()) == set(by_cosine.tolist())
+    assert set(clips.best["query"][0].tolist()) == set(np.argsort(-vectors @ clips.questions["query"][0])[:K].tolist())
+    n = len(clips.vectors)
+    store = Store(tmp_path / "clips", Units("clips", np.arange(n), np.ones(n, np.int64), clips.vectors, 0.0))
+    rows = list(measure_clips(clips, store, Search(1, partition)))
+    assert [row["candidates"] for row in rows] == [200, 800, 1_600, 3_200]
+    for kind in ("query", "similar"):
+        assert rows[0][kind] <= rows[-1][kind]
+        assert rows[-1][kind] > 0.95
+    assert 8 < rows[0]["bytes"] < 128  # codes of a bit for each of 64 numbers, and what goes with them
+
+
+def test_command_compares_designs_for_clips() -> None:
+    app = typer.Typer()
+    app.command()(candidates)
+    done = CliRunner().invoke(app, ["clips", "--rows", "1500", "--questions", "2", "--bits", "1", "--json"])
+    assert done.exit_code == 0, done.output
+    rows = [json.loads(line) for line in done.output.splitlines()]
+    assert {row["search"] for row in rows} >= {"1 bit, dot, 100 % probed", "1 bit, norm, 100 % probed, refined"}
+    assert {row["candidates"] for row in rows} == {200, 800, 1_500}

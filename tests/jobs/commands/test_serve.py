@@ -119,6 +119,7 @@ COMMANDS = [
     ["locate", "{index}", "a bell", "--threshold", "2"],
     ["similar", "{index}", "{folder}/b.flac", "--json"],
     ["similar", "{index}", "{folder}/b.flac", "--start", "0.5", "--end", "1.5"],
+    ["similar", "{index}", "{folder}/b.flac", "--where", "place = 'yard'", "--exact", "--json"],
     ["similar", "{index}", "{folder}/broken.wav"],
     ["similar", "{index}", "{folder}/not there.wav"],
     ["similar", "{index}", "{other}", "--json"],

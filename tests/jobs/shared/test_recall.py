@@ -48,8 +48,9 @@ def test_recall_with_many_answers_and_at_a_low_threshold_is_told_from_the_usual_
 
 
 def test_settings_that_are_not_used_are_left_out() -> None:
-    about = {"measured_at": None, "settings": asdict(SearchSettings(clip_probe_share=1 / 16))}
-    assert show_recall(about)["search settings"] == "pools_per_event 5, clip_probe_share 0.0625, clip_refine 4"
+    settings = SearchSettings(clip_probe_share=1 / 16, similar_candidates=12_800)
+    said = show_recall({"measured_at": None, "settings": asdict(settings)})["search settings"]
+    assert said == "pools_per_event 5, clip_probe_share 0.0625, clip_refine 4, similar_candidates 12800"
 
 
 def test_recall_without_answers_is_unknown() -> None:

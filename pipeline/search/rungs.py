@@ -1,0 +1,65 @@
+"""The settings of search that an audit chooses from, in order: each one finds at least as much as the one before."""
+
+from dataclasses import replace
+
+from pipeline.index.search_settings import SearchSettings
+from pipeline.search.candidates import LEAST_EVENTS
+from pipeline.search.clips import count_candidates
+from pipeline.search.scores import MAX_COMPARED
+
+POOLS_PER_EVENT = (5, 10, 20, 40)
+CLIP_PROBES = (1 / 2,)
+CLIP_REFINE = (4, 8, 16, 32, 64)
+SIMILAR_CANDIDATES = (200, 400, 800, 1_600, 3_200, 6_400, 12_800)
+"""The settings to choose from, in order; probes as shares of the partitions, of which the usual settings read all.
+With fewer than half of the partitions, no index that was measured reached 0.98."""
+
+LEAST_NUMBERS = 512
+"""Numbers of whole vectors that are compared for each candidate, at least. A code has a bit for each number, so short
+vectors have coarse codes: with 64 numbers, four vectors for each lost up to 6 % of the answers to sounds that are like
+none of the questions here, and eight at most 1 %."""
+
+
+def list_pool_rungs(k: int, n_pools: int) -> list[SearchSettings]:
+    """The settings to try for events: ever more pools, until a question for ``k`` events reads them all."""
+    few = [n for n in POOLS_PER_EVENT if n * max(k, LEAST_EVENTS) < n_pools]
+    return [SearchSettings(pools_per_event=n) for n in POOLS_PER_EVENT[: len(few) + 1]]
+
+
+def find_least_refine(dimension: int) -> int:
+    """The fewest whole vectors of ``dimension`` numbers to compare for each candidate."""
+    return next((n for n in CLIP_REFINE if n * dimension >= LEAST_NUMBERS), CLIP_REFINE[-1])
+
+
+def list_clip_rungs(default: SearchSettings, n_partitions: int, k: int) -> list[SearchSettings]:
+    """The settings to try for clips by dot product: ever more partitions, then ever more whole vectors than ``default``
+    has, as far as a question for ``k`` clips may compare so many.
+
+    Args:
+        n_partitions: of the vector index.
+    """
+    rungs = [replace(default, clip_probe_share=share) for share in _shares(n_partitions)]
+    most = MAX_COMPARED // count_candidates(k)
+    refines = [n for n in CLIP_REFINE if n >= default.clip_refine]
+    few = [n for n in refines if n < most]
+    return rungs + [replace(default, clip_refine=n) for n in refines[: len(few) + 1]]
+
+
+def list_similar_rungs(default: SearchSettings, n_clips: int, k: int) -> list[SearchSettings]:
+    """The settings to try for clips by cosine: ever more candidates, until a question for ``k`` clips compares all."""
+    sizes = sorted({count_candidates(k, n) for n in SIMILAR_CANDIDATES})
+    few = [n for n in sizes if n < n_clips]
+    return [replace(default, similar_candidates=n) for n in sizes[: len(few) + 1]]
+
+
+def list_wider(settings: SearchSettings, n_partitions: int) -> list[SearchSettings]:
+    """The same with ever more partitions; none where all are read."""
+    share = settings.clip_probe_share
+    if share is None:
+        return []
+    more = [each for each in _shares(n_partitions) if each > share]
+    return [replace(settings, clip_probe_share=each) for each in (*more, None)]
+
+
+def _shares(n_partitions: int) -> list[float]:
+    return [share for share in CLIP_PROBES if share * n_partitions >= 1]
