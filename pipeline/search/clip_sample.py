@@ -102,4 +102,4 @@ def _to_rank(vectors: Matrix, measure: Measure) -> Matrix:
     if measure == "dot":
         return vectors
     lengths = np.linalg.norm(vectors, axis=1, keepdims=True)
-    return vectors / np.where(lengths > 0, lengths, np.float32(1))
+    return np.asarray(vectors / np.where(lengths > 0, lengths, 1), np.float32)

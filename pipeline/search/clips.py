@@ -120,15 +120,33 @@ class _Search:
     @cached_property
     def names(self) -> list[str]:
         """The user's columns."""
-        return schema.metadata_columns(self.clips.schema).names
+        return list(schema.metadata_columns(self.clips.schema).names)
 
     def nearest(self, n: int, settings: SearchSettings | None) -> _Candidates:
+        by_cosine = self.measure == "cosine" and settings is None and bool(self.query.any())
+        found = self._fetch(n, settings, by_cosine=by_cosine)
+        if self.measure == "dot":
+            scores, longest = score_rows(to_matrix(found["vector"]), self.query)
+            return _Candidates(found.drop_columns(["vector"]), scores, max_score_error(self.query, longest))
+        if by_cosine and len(found) < n:
+            # The engine leaves out zero vectors, whose cosine is NaN to it, so all others were found. By dot product
+            # the zero vectors have 0, and fewer than ``n`` clips come before them.
+            others = self._fetch(n, settings, by_cosine=False)
+            is_zero = ~to_matrix(others["vector"]).any(axis=1)
+            no_distance = pa.nulls(int(is_zero.sum()), pa.float32())
+            zeros = others.filter(pa.array(is_zero))
+            zeros = zeros.set_column(zeros.schema.get_field_index("_distance"), "_distance", no_distance)
+            found = pa.concat_tables([found, zeros.select(found.schema.names).cast(found.schema)])
+        scores = cosines(to_matrix(found["vector"]), self.query)
+        return _Candidates(found.drop_columns(["vector"]), scores, max_cosine_error(to_direction(self.query)))
+
+    def _fetch(self, n: int, settings: SearchSettings | None, *, by_cosine: bool) -> pa.Table:
+        """The ``n`` best clips by the engine, or fewer: of a zero vector it knows no cosine."""
         # A cosine does not depend on the length of the query, and neither do ranks by dot product. With length 1, the
         # engine can hold it in float16.
         query = to_direction(self.query) if self.measure == "cosine" else self.query
         search = self.clips.search(query, vector_column_name="vector").limit(n)
         if settings is None:
-            by_cosine = self.measure == "cosine" and query.any()
             search = search.distance_type("cosine" if by_cosine else "dot").bypass_vector_index()
         else:
             # The vector index is by dot product, since `query` ranks by it; one by cosine would be a second one, for
@@ -147,13 +165,7 @@ class _Search:
             search = search.select(["vector", "_distance"]).with_row_id(True)
         else:
             search = search.select([*HIT_COLUMNS, *self.names, "vector", "_distance"])
-        table = fetch(search, self.clips, self.where)
-        vectors = to_matrix(table["vector"])
-        rows = table.drop_columns(["vector"])
-        if self.measure == "cosine":
-            return _Candidates(rows, cosines(vectors, self.query), max_cosine_error(query))
-        scores, longest = score_rows(vectors, self.query)
-        return _Candidates(rows, scores, max_score_error(self.query, longest))
+        return fetch(search, self.clips, self.where)
 
     def find_best_left(self, found: _Candidates) -> float:
         """The best score of a clip that a scan ranks after these, if it is no longer than the longest of them."""
@@ -164,8 +176,7 @@ class _Search:
         if len(known) == 0:
             return np.inf
         best = 1.0 - float(known.max()) + found.error
-        # The engine's cosine of a zero vector is NaN. It may rank these clips, whose score is 0, before all others or
-        # after them.
+        # A scan by cosine leaves out zero vectors, whose score is 0.
         return max(0.0, best) if self.measure == "cosine" else best
 
     def read_best(self, found: _Candidates, k: int, all_windows: bool) -> list[dict[str, Any]]:

@@ -31,7 +31,8 @@ def cosines(vectors: npt.NDArray[Any], query: Vector) -> Vector:
     """The cosines (n,) of ``vectors`` (n, D) and ``query``; 0 where one of the two is zero, so has no direction."""
     products, squares = _multiply(vectors, query)
     lengths = np.sqrt(squares) * np.linalg.norm(query.astype(np.float64))
-    return np.divide(products, lengths, out=np.zeros(len(lengths)), where=lengths > 0).astype(np.float32)
+    found = np.divide(products, lengths, out=np.zeros(len(lengths)), where=lengths > 0)
+    return np.asarray(found, np.float32)
 
 
 def _multiply(vectors: npt.NDArray[Any], query: Vector) -> npt.NDArray[np.float64]:
@@ -54,7 +55,7 @@ def _multiply(vectors: npt.NDArray[Any], query: Vector) -> npt.NDArray[np.float6
 def to_direction(query: Vector) -> Vector:
     """The query (D,) with length 1; zeros stay."""
     exact = query.astype(np.float64)
-    return (exact / (np.linalg.norm(exact) or 1.0)).astype(np.float32)
+    return np.asarray(exact / (np.linalg.norm(exact) or 1.0), np.float32)
 
 
 def longest_norm(vectors: npt.NDArray[Any]) -> float:

@@ -169,4 +169,4 @@ def _first(n: int, start: int, is_good: Callable[[int], bool]) -> int:
         else:
             low = middle + 1
         middle = (low + high) // 2
-    return low
+    return min(low, n - 1)

@@ -163,7 +163,7 @@ def test_scan_by_cosine_misses_nothing_where_lengths_vary(uneven: tuple[UnevenTa
         hits = find_clips(clips, query, k=20, measure="cosine")
         assert [hit.clip_id for hit in hits] == ids[:20]
         assert [hit.score for hit in hits] == pytest.approx(cosines[:20], abs=1e-6)
-        assert find_clips(clips, 1e-9 * query, k=20, measure="cosine") == hits  # its length does not matter
+        assert find_clips(clips, 2.0**-30 * query, k=20, measure="cosine") == hits  # its length does not matter
         by_dot = {hit.clip_id for hit in find_clips(clips, query, k=200, all_windows=True)}
         n_missed += len(set(ids[:20]) - by_dot)
     assert n_missed > 20  # so a scan for candidates by dot product would not do
@@ -185,6 +185,17 @@ def test_scan_by_cosine_takes_vectors_of_zeros(silent: tuple[HalfSilent, Any], k
 def test_question_of_zeros_gets_hits_without_a_score(silent: tuple[HalfSilent, Any]) -> None:
     hits = find_clips(silent[1], np.zeros(8, np.float32), k=20, measure="cosine")
     assert [hit.score for hit in hits] == [0.0] * 20
+    kept = find_clips(silent[1], np.zeros(8, np.float32), k=300, where="uri = '/3.wav'", measure="cosine")
+    assert len({hit.clip_id for hit in kept}) == len(kept) == 100
+
+
+def test_zero_vectors_that_a_filter_keeps_come_once(silent: tuple[HalfSilent, Any]) -> None:
+    table, clips = silent
+    hits = find_clips(clips, QUERY, k=300, where="uri IN ('/3.wav', '/4.wav')", measure="cosine")
+    kept = {*table.rows["/3.wav"]["clip_ids"], *table.rows["/4.wav"]["clip_ids"]}
+    assert {hit.clip_id for hit in hits} == kept
+    assert len(hits) == len(kept)
+    assert sum(hit.score == 0.0 for hit in hits) == 100
 
 
 def test_where_is_applied_before_a_scan_by_cosine(uneven: tuple[UnevenTable, Any]) -> None:
