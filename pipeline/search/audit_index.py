@@ -26,7 +26,14 @@ from pipeline.search.clips import Measure
 from pipeline.search.events import EventFrames, Levels, Rules
 from pipeline.search.query_vectors import QueryModels
 from pipeline.search.questions import count_dimensions, read_questions
-from pipeline.search.rungs import find_least_refine, list_clip_rungs, list_pool_rungs, list_similar_rungs, list_wider
+from pipeline.search.rungs import (
+    find_least_candidates,
+    find_least_refine,
+    list_clip_rungs,
+    list_pool_rungs,
+    list_similar_rungs,
+    list_wider,
+)
 from pipeline.search.sample import (
     Block,
     EventFinder,
@@ -59,6 +66,10 @@ N_QUESTIONS = 320
 MIXED = 3
 """Clips in each mixture. A clip's own neighbours lie close together, in one partition, and are found with settings that
 lose most of the answers to a sound from elsewhere; mixtures of two clips are still easier than such a sound."""
+
+SOUNDS_A_CLIP = 4
+"""Of so many sounds one is a clip. Clips lose next to nothing, so with half of them, mixtures lost twice the share that
+the settings were chosen for."""
 
 THRESHOLDS = (0.3, 0.1, 0.03)
 """Probabilities at which events begin: the usual one, and lower ones where a sample holds too few events to show that
@@ -221,8 +232,8 @@ def _audit_clips(
     """Texts choose how many partitions and whole vectors are read. Sounds then choose their candidates; where no number
     of these is enough, also more partitions, which texts share."""
     clips = audit.open("clips")
-    settings = replace(settings, clip_refine=find_least_refine(clips.schema.field("vector").type.list_size))
-    n_clips = clips.count_rows()
+    n_clips, dimension = clips.count_rows(), clips.schema.field("vector").type.list_size
+    settings = replace(settings, clip_refine=find_least_refine(dimension))
     sample = draw_clips(audit.open("files"), clips, MAX_CLIPS, audit.rng)
     texts, (sounds, own) = audit.embed("clip_model"), _draw_sounds(sample, audit.rng)
     share, limit_s = len(sample.clip_ids) / max(1, n_clips), find_limit_s(n_clips)
@@ -238,7 +249,13 @@ def _audit_clips(
     by_text, by_sound = examine(texts, "dot"), examine(sounds, "cosine", own)
     rungs = list_clip_rungs(settings, n_partitions, by_text.k)
     chosen = rungs[choose(by_text, rungs, rungs.index(settings), audit.wanted)]
-    chosen = _choose_for_sounds(by_sound, chosen, n_partitions, n_clips, audit.wanted)
+    chosen = _choose_for_sounds(
+        by_sound,
+        chosen,
+        lambda settings: list_similar_rungs(settings, n_clips, by_sound.k, find_least_candidates(dimension)),
+        n_partitions,
+        audit.wanted,
+    )
     # `query` is the same for any number of candidates of `similar`; so where it was asked already, that counts.
     query = by_text.finish(replace(chosen, similar_candidates=settings.similar_candidates))
     similar = by_sound.finish(chosen)
@@ -246,29 +263,34 @@ def _audit_clips(
 
 
 def _choose_for_sounds(
-    exam: Exam[SearchSettings], settings: SearchSettings, n_partitions: int, n_clips: int, wanted: float
+    exam: Exam[SearchSettings],
+    settings: SearchSettings,
+    list_rungs: Callable[[SearchSettings], list[SearchSettings]],
+    n_partitions: int,
+    wanted: float,
 ) -> SearchSettings:
     """Settings with the fewest candidates that reach the recall, in the partitions of ``settings`` if they can."""
     usual = SearchSettings().similar_candidates
-    rungs = list_similar_rungs(settings, n_clips, exam.k)
+    rungs = list_rungs(settings)
     start = next((at for at, each in enumerate(rungs) if each.similar_candidates >= usual), len(rungs) - 1)
     wider = list_wider(rungs[-1], n_partitions)
     at = choose(exam, [*rungs, *wider], start, wanted)
     if at >= len(rungs):  # then fewer candidates may do, in so many partitions
-        rungs = list_similar_rungs(wider[at - len(rungs)], n_clips, exam.k)
+        rungs = list_rungs(wider[at - len(rungs)])
         at = choose(exam, rungs, start, wanted)
     return rungs[at]
 
 
 def _draw_sounds(sample: ClipSample, rng: np.random.Generator) -> tuple[Matrix, list[int]]:
-    """Directions (n, D) of drawn clips and of mixtures of clips, in turn, and the number of the audio of each clip; a
+    """Directions (n, D) of drawn clips, each before some mixtures of clips, and the number of the audio of each clip; a
     mixture has none, which is -1."""
     n = len(sample.clip_ids)
     rows = rng.permutation(n)[:N_QUESTIONS]
     sounds, own = sample.vectors[rows].astype(np.float32), sample.audios[rows]
-    mixed = rng.integers(n, size=(len(sounds[1::2]), MIXED))
-    sounds[1::2] = _to_unit(sample.vectors[mixed].astype(np.float32)).mean(axis=1)
-    own[1::2] = -1
+    is_mixture = np.arange(len(sounds)) % SOUNDS_A_CLIP != 0
+    mixed = rng.integers(n, size=(int(is_mixture.sum()), MIXED))
+    sounds[is_mixture] = _to_unit(sample.vectors[mixed].astype(np.float32)).mean(axis=1)
+    own[is_mixture] = -1
     return _to_unit(sounds), own.tolist()
 
 
