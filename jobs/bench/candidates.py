@@ -13,7 +13,9 @@ counts is whether a candidate touches each of the 20 best events of an exact sca
 Lance does (``dot``); by cosine, which k-means by cosine finds, ranked by dot product (``direction``) or by cosine too
 (``cosine``); or by Euclidean distance with a number appended that gives all vectors the same length, so that the
 nearest is the one with the largest dot product (``norm``). Some or all partitions are probed. ``refined``: exact scores
-for four times as many.
+for four times as many. Codes of 4 and 5 bits are compared with partitions by dot product only. The other kinds are
+there to find more in a part of the partitions, and no code finds what lies in the rest. Where all are probed, codes of
+1 bit show whether a kind ranks better.
 
 ``pools``: one row for several frames. Their mean or their largest values, of frames side by side; or adaptive runs of
 like frames (``pipeline.index.pools``), as their mean, as the mean with half of the radius added to the score, or as the
@@ -154,7 +156,7 @@ def compare_frames(table: Table, folder: Path, bits: Sequence[int]) -> Iterator[
     """IVF_RQ on the frames."""
     store = Store(folder / "frames", each_frame(table))
     for n_bits, partition in product(bits, PARTITIONS):
-        if partition != "dot" and n_bits > 1:  # they differ in their partitions, which codes do not change
+        if partition != "dot" and n_bits > 1:  # more bits find nothing in a partition that is not probed
             continue
         for probed in PROBED:
             yield from measure(table, store, Search(n_bits, partition, probed), FRAME_CANDIDATES)

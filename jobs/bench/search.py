@@ -26,7 +26,8 @@ store, about; ``cold_reads`` and ``cold_read_mb`` include opening the index. Wha
 ``build_s`` and ``build_cpu_s``: the maintenance at the end of a run, which merges fragments and builds all indexes; the
 audit of their recall, which sets how they are searched (``tune_s``, ``tune_cpu_s``; its questions are others); and
 cutting frames into pools (``pools_s``, ``pools_cpu_s``). A run does the last while it writes, so it is also a part of
-``write_s`` and ``write_cpu_s``: writing and committing rows. ``audited`` is the recall that the audit found.
+``write_s`` and ``write_cpu_s``: writing and committing rows. ``audited`` is the recall that the audit found, and
+``audited_low`` and ``audited_high`` are its interval of 95 %; a table has them in its title.
 ``bytes_per_row``: data and indexes of the newest version. ``extra_share``: what only serves the search by indexes,
 relative to the vectors.
 """
@@ -116,9 +117,15 @@ def measure(
                     "k": K,
                     **_ask(job, asked.exact[number], cold, call),
                     **sizes[table].describe(mode == "indexed", built.corpus.dimension),
-                    "audited": (built.audited.get(kind) or {}).get("recall") if mode == "indexed" else None,
+                    **_describe_audit(built, kind if mode == "indexed" else None),
                     **_describe_build(built),
                 }
+
+
+def _describe_audit(built: Built, kind: Question | None) -> Row:
+    """The recall of a kind of question and its interval, as the audit found them; without a kind, None."""
+    found = (kind and built.audited.get(kind)) or {}
+    return {"audited": found.get("recall"), "audited_low": found.get("low"), "audited_high": found.get("high")}
 
 
 def _describe_build(built: Built) -> Row:
@@ -197,6 +204,9 @@ def show(rows: Iterator[Row]) -> None:
         title = f"{kind}: {last['rows']:,} rows of {last['dimension']} numbers, {last['bytes_per_row']} bytes a row,"
         title += f" {100 * last['extra_share']:.1f} % extra; building {last['build_s']} s, {last['build_cpu_s']}"
         title += f" CPU s; writing {last['write_s']} s, {last['write_cpu_s']} CPU s"
+        if last["audited"] is not None:
+            interval = f"{last['audited_low']:.2%} to {last['audited_high']:.2%}"
+            title += f"; the audit found {last['audited']:.2%} ({interval})"
         print_table(title, COLUMNS, [[row[name] for name in COLUMNS] for row in lines], COLUMNS[2:])
 
 

@@ -10,7 +10,7 @@ import typer
 from typer.testing import CliRunner, Result
 
 from jobs.bench.asking import MODES, Job, ask, to_job
-from jobs.bench.search import SHARES, Effort, Question, measure, search
+from jobs.bench.search import SHARES, Effort, Question, measure, search, show
 from jobs.bench.synthetic import CLIPS_PER_FILE, FILE_FRAMES, MadeVectors
 from jobs.bench.synthetic_index import Built, Corpus, build, load
 from jobs.bench.truth import best_clips, best_events, measure_levels, recall
@@ -104,7 +104,7 @@ def test_index_of_clips_has_no_frames(tmp_path: Path) -> None:
     assert verify_index(built.index) == []
 
 
-def test_vector_index_is_built_audited_and_asked(tmp_path: Path) -> None:
+def test_vector_index_is_built_audited_and_asked(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
     built = build(tmp_path, Corpus(1_700, False, 64, "made", 0), MadeVectors(0, 64, 64))
     # Each training gives another index: with some, the interval of the recall reaches below what a note is made for.
     assert [problem for problem in built.problems if "of what an exact search finds" not in problem] == []
@@ -115,6 +115,13 @@ def test_vector_index_is_built_audited_and_asked(tmp_path: Path) -> None:
     assert (exact["mode"], exact["extra_share"], exact["audited"]) == ("exact", 0.0, None)
     assert indexed["mode"] == "indexed"
     assert indexed["recall"] == pytest.approx(indexed["audited"], abs=0.03)
+    interval = ("audited_low", "audited", "audited_high")
+    assert [indexed[name] for name in interval] == [built.audited["query"][name] for name in ("low", "recall", "high")]
+    assert 0.9 < indexed["audited_low"] < indexed["audited"] <= indexed["audited_high"] <= 1
+    assert [exact[name] for name in interval] == [None] * 3
+    show(iter(rows))
+    low, recall, high = (f"{indexed[name]:.2%}" for name in interval)
+    assert f"the audit found {recall} ({low} to {high})" in " ".join(capsys.readouterr().out.split())
     assert 0.1 < indexed["extra_share"] < 0.4  # 8 bytes of codes and 15 more for 128 of a vector
     assert {row["recall"] for row in rows if row["share"] <= 0.01} == {1.0}
 
