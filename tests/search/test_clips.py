@@ -1,5 +1,6 @@
 """Ranking against a plain computation of all scores, folding, filters, and what is refused."""
 
+from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
@@ -13,7 +14,7 @@ from pipeline.index import journal
 from pipeline.index.handle import open_index
 from pipeline.index.search_settings import SearchSettings
 from pipeline.search.clips import find_clips
-from pipeline.search.scores import dot_products
+from pipeline.search.scores import MAX_COMPARED, dot_products
 from pipeline.search.tables import open_table
 from tests.helpers.made import MadeIndex
 from tests.helpers.made import made_clips as made_clips
@@ -330,15 +331,17 @@ def test_more_candidates_find_more_of_the_best_by_cosine(tmp_path: Path) -> None
 @pytest.mark.parametrize("k", [20, 1_000])
 @pytest.mark.parametrize("limit", [1_000, 200, 20, 1])
 def test_filters_keep_the_recall(made_clips: MadeIndex, limit: int, k: int, measure: Any) -> None:
-    """Half of the files, a tenth, a hundredth, and one. At most 120 clips are compared one by one."""
+    """Half of the files, a tenth, a hundredth, and one. At most 120 clips are compared one by one. For more hits,
+    ``Index`` has as many more candidates."""
+    settings = replace(ONE, similar_candidates=min(MAX_COMPARED, ONE.similar_candidates * k // 20))
     clips, where = open_clips(made_clips), f"lot < {limit}"
     queries = (made_clips.vectors.texts if measure == "dot" else made_clips.vectors.sounds)(10)
     [exact] = truth.best_clips(str(made_clips.path), queries, [limit], k, by_cosine=measure == "cosine")
     recalls = []
     for query, best in zip(queries, exact, strict=True):
-        hits = find_clips(clips, query, k=k, where=where, all_windows=True, measure=measure, settings=ONE)
+        hits = find_clips(clips, query, k=k, where=where, all_windows=True, measure=measure, settings=settings)
         assert len(hits) == min(k, 6 * limit)
         recalls.append(truth.recall(best, [truth.Found(hit.score, hit.clip_id) for hit in hits], k) or 0.0)
         if limit <= 20:
             assert hits == find_clips(clips, query, k=k, where=where, all_windows=True, measure=measure)
-    assert np.mean(recalls) >= 0.95
+    assert np.mean(recalls) >= 0.98
