@@ -14,9 +14,13 @@ class Error(BaseModel):
     error: str = Field(description="One line that says what is wrong and what to do.")
 
 
+Kind = Literal["text", "number", "time", "flag"]
+
+
 class Column(BaseModel):
     name: str
     type: str
+    kind: Kind = Field(description="How its values are compared.")
 
 
 class Models(BaseModel):

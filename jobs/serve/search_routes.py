@@ -1,5 +1,6 @@
 """Questions over HTTP: about the index, its files and their metadata, and what sounds like a text or another sound."""
 
+import re
 import tempfile
 import time
 from collections.abc import Iterable, Sequence
@@ -95,7 +96,7 @@ def make_search_router(service: Service) -> APIRouter:
                 "clip": settings["clip_model"]["name"],
                 "frame": settings["frame_model"] and settings["frame_model"]["name"],
             },
-            "columns": [{"name": name, "type": kind} for name, kind in state.columns.items()],
+            "columns": [{"name": name, "type": of, "kind": find_kind(of)} for name, of in state.columns.items()],
             "n_marks": count_marks(service.states.path),
             "who": name_user(),
             "max_upload_bytes": limits.MAX_UPLOAD_BYTES,
@@ -304,6 +305,15 @@ def require_sound(state: State, uri: str) -> Row:
     if row["status"] != "indexed":
         raise NotFound(f"{uri[:500]}: its status is {row['status']}, so its sound is not opened")
     return row
+
+
+def find_kind(column_type: str) -> answers.Kind:
+    """How the values of a column are compared, by the name of its Arrow type."""
+    if re.match("u?int|float|double|halffloat|decimal", column_type):
+        return "number"
+    if re.match("timestamp|date", column_type):
+        return "time"
+    return "flag" if column_type.startswith("bool") else "text"
 
 
 def show(value: Any) -> str:

@@ -1,8 +1,8 @@
 // The state of the page, which lives in the address: a link reproduces the view, back and forward work.
-
-import { clamp } from "./dom.js";
+import { clamp, later } from "./dom.js";
 
 const NUMBER = (low, high = Infinity) => (text) => (text && Number.isFinite(+text) ? clamp(+text, low, high) : null);
+const WHOLE = (low, high) => (text) => Math.round(NUMBER(low, high)(text) ?? NaN) || null;
 const ONE_OF = (...values) => (text) => (values.includes(text) ? text : null);
 
 /** Name, value without mention, how it is read. Lists stand once for each value. */
@@ -10,13 +10,13 @@ export const FIELDS = {
   view: ["search", ONE_OF("search", "file", "marks")],
   q: ["", String],
   mode: ["moments", ONE_OF("moments", "clips")],
-  k: [20, NUMBER(1, 1000)],
+  k: [20, WHOLE(1, 1000)],
   t: [0.3, NUMBER(0.01, 0.99)], // the threshold
   where: [[], String], // pieces of SQL
   like: ["", String], // the uri of a sound to compare with, from like_from to like_to
   ...{ like_from: [null, NUMBER(0)], like_to: [null, NUMBER(0)] },
   upload: ["", String], // the name of a sound that was dropped or recorded; the sound itself is in no address
-  hit: [1, NUMBER(1)],
+  hit: [1, WHOLE(1)],
   context: [2, NUMBER(0.25, 32)], // seconds shown around a hit
   uri: ["", String], // of the file view, which shows from .. to
   ...{ from: [null, NUMBER(0)], to: [null, NUMBER(0)] },
@@ -40,7 +40,6 @@ export function readAddress(hash) {
 }
 
 const write = (value) => (value === true ? "1" : typeof value === "number" ? Number(value.toFixed(3)) : value);
-
 export function writeAddress(state) {
   const isShown = ([name, value]) => value != null && value !== FIELDS[name][0];
   const values = Object.keys(FIELDS).flatMap((name) => [state[name]].flat().map((one) => [name, one]));
@@ -51,6 +50,7 @@ export function writeAddress(state) {
 export class Store {
   state = readAddress(location.hash);
   listener = () => {};
+  writeLater = later(() => this.#write(), 150); // dragging changes it more often than browsers allow
 
   constructor() {
     addEventListener("pagehide", () => this.#write());
@@ -64,8 +64,7 @@ export class Store {
       this.#write();
       history.pushState(null, "", writeAddress(next));
     }
-    clearTimeout(this.timer);
-    this.timer = setTimeout(() => this.#write(), 150); // dragging changes it more often than browsers allow
+    this.writeLater();
     this.#take(next);
   }
 

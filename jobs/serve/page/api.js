@@ -2,6 +2,7 @@
 
 /** `at`: the number of that state. What to do when the server is missed or is back, and when the state is gone. */
 export const server = { at: null, offline: () => {}, online: () => {}, renew: async () => {} };
+const AT = /(?<=[?&]at=)\d+/;
 let renewing = null;
 
 /** The address of an endpoint. Values that are null or empty are left out, lists are repeated. */
@@ -11,24 +12,18 @@ export function url(path, values = {}) {
   return `api/${path}?${new URLSearchParams(parameters)}`;
 }
 
-/** Ask; returns the JSON answer. Throws an Error with the server's own line and its `status`, 0 without an answer. */
-export const get = (path, values = {}, signal = undefined) => askJson(() => url(path, values), { signal });
+/** Ask; returns the JSON answer. */
+export const get = async (path, values = {}, signal) => (await request(url(path, values), { signal })).json();
 
 /** Send JSON or a form; returns the JSON answer. */
-export function post(path, sent, signal = undefined) {
+export async function post(path, sent, signal = undefined) {
   const json = { headers: { "Content-Type": "application/json" }, body: JSON.stringify(sent) };
-  return askJson(() => url(path), { method: "POST", signal, ...(sent instanceof FormData ? { body: sent } : json) });
+  const body = sent instanceof FormData ? { body: sent } : json;
+  return (await request(url(path), { method: "POST", signal, ...body })).json();
 }
 
-/** Where the state is gone, nothing was done: it is asked again, in the one that is shown by then. */
-async function askJson(makeAddress, options) {
-  const again = (error) => (error.status === 410 ? request(makeAddress(), options) : Promise.reject(error));
-  return (await request(makeAddress(), options).catch(again)).json();
-}
-
-/** Ask; returns the answer of an endpoint that sends no JSON. Throws as `get`, on a 410 once the newest is shown. */
-export async function request(address, options) {
-  const { at } = server;
+/** Ask; returns the answer. Throws an Error with the server's own line and its `status`, 0 without an answer. */
+export async function request(address, options = {}, isAgain = false) {
   const answer = await fetch(address, options).catch((error) => {
     if (error.name === "AbortError") throw error;
     server.offline();
@@ -37,7 +32,10 @@ export async function request(address, options) {
   server.online();
   if (answer.ok) return answer;
   const { status } = answer;
-  if (status === 410 && at === server.at) await (renewing ??= server.renew().finally(() => (renewing = null)));
+  if (status === 410 && !isAgain) { // nothing was done; once the newest is shown, that is asked
+    if (address.match(AT)?.[0] === `${server.at}`) await (renewing ??= server.renew().finally(() => (renewing = null)));
+    if (!(options.body instanceof FormData)) return request(address.replace(AT, server.at), options, true);
+  }
   const { error } = await answer.json().catch(() => ({}));
   throw Object.assign(new Error(error ?? `The server answered ${status}`), { status });
 }

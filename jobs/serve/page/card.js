@@ -1,7 +1,5 @@
-// One hit: what and where it is, its picture and curve, and what can be done with it. Pictures and curves are asked
-// for when the card comes into sight, so a thousand cards cost little.
-
-import { cloneTemplate, later, pairs, showNumber, showTime, splitUri } from "./dom.js";
+// One hit. Its picture and curve are asked for when its card comes into sight, so a thousand cards cost little.
+import { cloneTemplate, later, pairs, say, showNumber, showTime, splitUri } from "./dom.js";
 import { findOverlap } from "./events.js";
 import { badge } from "./marks.js";
 import { Track } from "./track.js";
@@ -12,14 +10,15 @@ export class Card {
   /** `page` is what all cards share; `select(card)` makes a card the current one. */
   constructor(hit, page, select) {
     const element = cloneTemplate("card");
-    const [choose, play] = [() => select(this), (t) => page.player.play(hit.uri, t, track.to, track)];
+    const play = (t) => page.player.play(hit.uri, t, track.to, track);
+    this.choose = () => select(this);
     const track = new Track(hit.uri, hit.duration_s ?? hit.end_s, { play, threshold: (t) => page.store.set({ t }) });
     Object.assign(this, { hit, page, element, track, playhead: track, span: hit, isFilled: false, rate_hz: null });
     this.fillLane = later(() => this.#fillLane(), 50);
     element.card = this;
     element.dataset.rank = hit.rank;
     element.append(track.element);
-    for (const name of ["focusin", "pointerdown"]) element.addEventListener(name, choose);
+    for (const name of ["focusin", "pointerdown"]) element.addEventListener(name, this.choose);
     const part = (name) => element.querySelector(`.${name}`);
     const [folder, name] = splitUri(hit.uri);
     const probability = hit.probability == null ? "" : showNumber(hit.probability);
@@ -39,8 +38,8 @@ export class Card {
   }
 
   /** Ask for what the card shows once it comes into sight, and give it back when it goes. */
-  async come(isNear) {
-    if (isNear === this.isFilled) return;
+  async come(isNear, isAgain = false) {
+    if (isNear === this.isFilled && !isAgain) return;
     this.isFilled = isNear;
     const { hit, track, page: { data, info, text } } = this;
     if (!isNear) return track.release();
@@ -60,7 +59,7 @@ export class Card {
     const [lane] = track.lanes;
     if (!lane || !this.isFilled) return;
     const asked = page.data.curve(hit, lane.text, track.from, track.to, page.store.state.t);
-    const curve = await asked.catch(() => lane.curve);
+    const curve = await asked.catch(({ message }) => (say(`No curve: ${message}`, true), lane.curve));
     if (curve === lane.curve || !this.isFilled) return;
     lane.curve = curve;
     this.look();
@@ -80,8 +79,7 @@ export class Card {
     const events = isFilled && track.lanes[0]?.curve ? track.lanes[0].events : null;
     const found = isMoment && events ? findOverlap(events, hit) : null;
     const isBelow = isMoment && (events ? !found : hit.probability < t);
-    this.span = found ?? hit;
-    const { start_s, end_s } = this.span;
+    const { start_s, end_s } = (this.span = found ?? hit);
     this.element.classList.toggle("is-below", isBelow);
     this.times.textContent = isBelow ? "below the threshold" : `${showTime(start_s)} – ${showTime(end_s)}`;
     this.times.title = `${(end_s - start_s).toFixed(2)} s`;
@@ -89,10 +87,9 @@ export class Card {
   }
 
   async showMark() {
-    const { marks, text } = this.page;
-    const mark = text && (await marks.find(this.target));
+    const { all, mark } = await this.page.marks.see(this.target);
     this.badge.replaceChildren(...(mark ? [badge(mark.verdict)] : []));
-    this.track.marks = (await marks.of(this.hit)).filter((one) => one.text === text);
+    this.track.marks = all.filter(({ text }) => text === this.page.text);
     if (this.isFilled) this.track.draw();
   }
 

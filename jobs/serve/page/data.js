@@ -1,12 +1,35 @@
 // What the server said of files and curves, kept while the page shows the same state of the index.
-
 import { get } from "./api.js";
 import { findCuts } from "./events.js";
-import { Recent } from "./recent.js";
 
 const MARGIN_S = 40; // beyond the view, so that most events which begin or end outside are known as a whole
 const WHOLE_S = 3600; // the curve of a shorter file is asked for as a whole; longer ones have a score for some frames
 const MOST_CURVES_S = 360_000; // a number for each 40 ms: some 70 MB
+
+/** A map that keeps what was wanted last, and drops the rest. */
+export class Recent extends Map {
+  /** `most`: of all entries together, each of which counts by its `size`, or as 1. The last one always stays. */
+  constructor(most) {
+    super();
+    this.most = most;
+  }
+
+  get(key) {
+    if (this.has(key)) this.set(key, super.get(key));
+    return super.get(key);
+  }
+
+  set(key, value) {
+    let total = 0;
+    this.delete(key);
+    super.set(key, value);
+    for (const [one, { size = 1 }] of [...this].reverse()) {
+      total += size;
+      if (total > this.most && one !== key) this.delete(one);
+    }
+    return this;
+  }
+}
 
 export class Data {
   files = new Recent(2000);

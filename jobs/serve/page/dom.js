@@ -1,5 +1,4 @@
 // Elements and words. Text from an index only ever becomes a text node or an attribute, never markup.
-
 export const $ = (id) => document.getElementById(id);
 export const cloneTemplate = (id) => $(id).content.firstElementChild.cloneNode(true);
 
@@ -32,7 +31,8 @@ export function pairs(values) {
 export function say(text, isError = false, shown_ms = isError ? 8000 : 3500) {
   Object.assign($("status"), { textContent: text, className: `status is-shown${isError ? " is-error" : ""}` });
   clearTimeout(say.timer);
-  if (shown_ms < Infinity) say.timer = setTimeout(() => $("status").classList.remove("is-shown"), shown_ms);
+  const end = () => Object.assign($("status"), { textContent: "", className: "status" });
+  if (shown_ms < Infinity) say.timer = setTimeout(end, shown_ms);
 }
 
 /** Seconds as the command line shows them: 0:03.80, 1:02:03.45. */

@@ -1,11 +1,8 @@
-// What counts as an event, by the rule of the server (pipeline/search/events.py), so that spans follow the threshold
-// without a request. A curve is what /api/curve answers.
-
+// What counts as an event in what /api/curve answers, by the rule of the server (pipeline/search/events.py).
 const HYSTERESIS_LOGITS = 1; // an event lasts until its logit falls this far below that of the threshold
 const MERGE_GAP_S = 0.2;
 
 const logit = (probability) => Math.log(probability / (1 - probability));
-
 export const probability = (curve, score) => 1 / (1 + Math.exp(-curve.logit_scale * score - curve.logit_bias));
 
 /** The score at which an event begins, that down to which it lasts, and the scores of a gap that is closed. */
@@ -25,7 +22,7 @@ export function findCuts(curve, threshold) {
 /** Events of a curve, in order of time; none ends after `duration_s`. */
 export function findEvents(curve, threshold, duration_s = Infinity) {
   const [on, off, gap] = readRules(curve, threshold);
-  const { scores } = curve;
+  const { scores, first_frame, step_frames, frame_s } = curve;
   const spans = [];
   for (let first = 0; first < scores.length; first += 1) {
     if (scores[first] < off) continue;
@@ -36,7 +33,6 @@ export function findEvents(curve, threshold, duration_s = Infinity) {
     else if (begin >= 0) spans.push([begin, stop]);
     first = stop;
   }
-  const { first_frame, step_frames, frame_s } = curve;
   const seconds = (k) => Math.min((first_frame + k * step_frames) * frame_s, duration_s);
   return spans.map(([first, stop]) => {
     let peak = first;

@@ -1,5 +1,4 @@
 // A whole recording: an overview, and below it any stretch of it with the events of up to five texts as lanes.
-
 import { $, chip, clamp, el, later, pairs, say, showNumber, showTime, splitUri } from "./dom.js";
 import { badge } from "./marks.js";
 import { PICTURED_S, Track } from "./track.js";
@@ -29,8 +28,7 @@ export class FileView {
 
   /** The seconds shown. */
   get view() {
-    const { from, to } = this.store.state;
-    const { duration_s } = this.file;
+    const [{ from, to }, { duration_s }] = [this.store.state, this.file];
     const start_s = clamp(from ?? 0, 0, Math.max(duration_s - SHORTEST_S, 0));
     return [start_s, clamp(to ?? duration_s, Math.min(start_s + SHORTEST_S, duration_s), duration_s)];
   }
@@ -43,6 +41,7 @@ export class FileView {
   }
 
   #centre = (t, [from, to] = this.view) => this.#setView(t - (to - from) / 2, to - from);
+  pan = (share, [from, to] = this.view) => this.#setView(from + share * (to - from), to - from);
 
   zoom(step, around = null) {
     const [from, to] = this.view;
@@ -50,8 +49,6 @@ export class FileView {
     const factor = 1.5 ** -step;
     this.#setView(centre - (centre - from) * factor, (to - from) * factor);
   }
-
-  pan = (share, [from, to] = this.view) => this.#setView(from + share * (to - from), to - from);
 
   #wheel(event, t) {
     event.preventDefault();
@@ -61,13 +58,13 @@ export class FileView {
   }
 
   async open() {
-    const { uri } = this.store.state;
+    const [{ uri }, opening] = [this.store.state, (this.opening = {})];
     [this.track, this.overview].forEach((one) => one?.release());
     this.file = this.now = this.track = this.filling = null;
     [$("file-folder").textContent, $("file-name").textContent] = splitUri(uri);
     for (const id of ["file-facts", "file-pairs", "overview", "track", "chosen", "lane-chips"]) $(id).replaceChildren();
     const file = await this.page.data.file(uri).catch(({ message }) => $("file-facts").replaceChildren(message));
-    if (!file || uri !== this.store.state.uri) return;
+    if (!file || this.opening !== opening) return; // the other one shows it
     const { duration_s, sample_rate_hz: hz, codec, channels, metadata } = file;
     const facts = { length: duration_s ? showTime(duration_s) : "", rate: hz && `${hz / 1000} kHz`, codec, channels };
     $("file-pairs").replaceChildren(...pairs({ ...facts, ...metadata }));
@@ -145,7 +142,8 @@ export class FileView {
   move(step) {
     const here = this.now ?? { peak_s: (this.view[0] + this.view[1]) / 2, text: "" };
     const beyond = this.#events.filter((one) => step * inTime(one, here) > 0);
-    if (!beyond.length) return say(step > 0 ? "No later event" : "No earlier event");
+    const nearby = this.file.duration_s > PICTURED_S ? " nearby" : ""; // of a longer one, a part is known
+    if (!beyond.length) return say(`No ${step > 0 ? "later" : "earlier"} event${nearby}`);
     this.now = this.track.span = beyond.at(step > 0 ? 0 : -1);
     this.track.setRegion(null, true);
     const [from, to] = this.view;
@@ -156,7 +154,7 @@ export class FileView {
   async #tell() {
     const { target, now } = this;
     if (!target) return $("chosen").replaceChildren("↑ and ↓ go from event to event. Draw a region to search or mark.");
-    const mark = await this.page.marks.find(target);
+    const { mark } = await this.page.marks.see(target);
     const facts = now && !target.isRegion ? ` · ${showNumber(now.probability)} · ${showNumber(now.score)}` : "";
     const times = `${showTime(target.start_s)} – ${showTime(target.end_s)}${facts}`;
     const parts = [el("b", { dir: "auto" }, target.text || "region"), el("span.number", {}, times)];
@@ -166,7 +164,7 @@ export class FileView {
   async showMarks() {
     const { file, track } = this;
     if (!file) return;
-    track.marks = await this.page.marks.of(file);
+    track.marks = (await this.page.marks.see(file)).all;
     track.draw();
     if (file === this.file) this.#tell();
   }

@@ -1,25 +1,16 @@
 // Filters over metadata columns, each a piece of SQL, and the row that adds one.
-
 import { get } from "./api.js";
 import { $, chip, el, later, say } from "./dom.js";
 
 /** Comparisons as the page has them: each with the kinds of columns it is for, and its SQL of a name and a value. */
 const COMPARISONS = [...$("filter-comparison").options];
-
+const SQL = { name: "", kind: "sql" };
 const quote = (text) => `'${text.replaceAll("'", "''")}'`;
 const quoteName = (name) => (/^[a-z_][a-z0-9_]*$/.test(name) ? name : `\`${name.replaceAll("`", "``")}\``);
-const findSql = (comparison) => COMPARISONS.find(({ value }) => value === comparison).dataset.sql;
 
-function kindOf(type) {
-  if (!type) return "sql";
-  if (/^(u?int|float|double|half|decimal)/.test(type)) return "number";
-  if (/^(timestamp|date)/.test(type)) return "time";
-  return type.startsWith("bool") ? "flag" : "text";
-}
-
-/** The SQL of a comparison with a value, for a column {name, type}. Throws an Error that says what is wrong. */
-export function toSql({ name, type }, comparison, value) {
-  const [kind, sql] = [kindOf(type), findSql(comparison)];
+/** The SQL of a comparison with a value, for a column {name, type, kind}. Throws an Error that says what is wrong. */
+export function toSql({ name, type, kind }, comparison, value) {
+  const { sql } = COMPARISONS.find((one) => one.value === comparison).dataset;
   const needsValue = sql.includes("{value}");
   if (needsValue && !value) throw new Error("The filter has no value");
   if (needsValue && kind === "number" && !Number.isFinite(Number(value))) throw new Error(`${value} is no number`);
@@ -36,7 +27,7 @@ export function showFilters(filters, columns, change) {
   const toChip = (sql) => chip(sql, () => change(filters.filter((one) => one !== sql)));
   $("filter-chips").replaceChildren(...filters.map(toChip));
   $("filter-form").onsubmit = () => {
-    const column = columns.find(({ name }) => name === $("filter-column").value) ?? { name: "" };
+    const column = columns.find(({ name }) => name === $("filter-column").value) ?? SQL;
     try {
       change([...filters, toSql(column, $("filter-comparison").value, $("filter-value").value.trim())]);
       $("filter-value").value = "";
@@ -55,10 +46,11 @@ export function watchFilters(columns) {
     const shown = values.map((one) => el("option", { value: one.value }, `${one.value} (${one.n_files})`));
     $("filter-values").replaceChildren(...shown);
   }, 150);
-  column.replaceChildren(...columns.map(({ name }) => el("option", { value: name }, name)), el("option", { value: "" }, "SQL"));
+  const choices = columns.map(({ name }) => el("option", { value: name }, name));
+  column.replaceChildren(...choices, el("option", { value: "" }, "SQL"));
   column.onchange = () => {
-    const type = columns.find(({ name }) => name === column.value)?.type;
-    comparison.replaceChildren(...COMPARISONS.filter(({ dataset }) => dataset.kinds.includes(kindOf(type))));
+    const { type, kind } = columns.find(({ name }) => name === column.value) ?? SQL;
+    comparison.replaceChildren(...COMPARISONS.filter(({ dataset }) => dataset.kinds.includes(kind)));
     comparison.selectedIndex = 0;
     value.placeholder = type ?? "duration_s > 5 OR codec = 'flac'";
   };

@@ -1,5 +1,4 @@
 // Keys of the page, off while someone types.
-
 import { $, el } from "./dom.js";
 
 const FIELDS = "input:not([type=range], [type=checkbox], [type=radio]), textarea, select";
@@ -22,7 +21,10 @@ export function watchKeys(actions) {
   addEventListener("click", (event) => {
     const isByMouse = event.detail > 0 && isControl(event) && !isTyping(event);
     if (isByMouse) document.activeElement.blur(); // so that keys go to the current hit again
-    byKey.get(event.target.closest("[data-key]")?.dataset.key)?.();
+    const pressed = event.target.closest("[data-key]");
+    pressed?.closest(".card")?.card.choose(); // a click of a program or a screen reader may come without a pointer
+    byKey.get(pressed?.dataset.key)?.();
+    if (document.activeElement === document.body && !event.detail) $("main").focus(); // the button is gone
   });
   const names = { " ": "space", ArrowUp: "↑", ArrowDown: "↓", ArrowLeft: "←", ArrowRight: "→", Escape: "esc" };
   for (const [keys, label] of actions) {

@@ -1,22 +1,21 @@
 // The page: its state, the question that it asks, and what is shown of the answer.
-
 import { FIELDS, QUESTION, Store, writeAddress } from "./address.js";
 import { get, post, server } from "./api.js";
 import { Data } from "./data.js";
 import { $, count, kept, later, say, showTime, splitUri } from "./dom.js";
-import { watchExports } from "./exports.js";
 import { FileView } from "./fileview.js";
 import { makeWhere, showFilters, watchFilters } from "./filters.js";
 import { watchKeys } from "./keys.js";
 import { Marks, VERDICTS, showMarks } from "./marks.js";
 import { Player } from "./player.js";
-import { Results } from "./results.js";
+import { Results, watchExports } from "./results.js";
 import { sounds, watchSounds } from "./sound.js";
 
 const [POLL_MS, RETRY_MS] = [15_000, 3_000];
 const NO_SOUND = { like: "", like_from: null, like_to: null, upload: "" };
 const LOOK = ["t", "gain", "low", "high"];
 const HOW = "Type what you want to hear, drop an audio file, or record one. Press ? for all keys.";
+const MODES = FIELDS.mode;
 const NEXT_SPEED = { 1: "0.5", 0.5: "0.25", 0.25: "x10", x10: "1" };
 
 const [store, player, marks] = [new Store(), new Player(), new Marks()];
@@ -37,20 +36,20 @@ function openFile({ uri, start_s, end_s, text }) {
   store.set({ view: "file", uri, ...span, lane: text ? [text] : store.state.lane }, true);
 }
 
-/** Ask what the state says, and show the answer. */
-async function ask() {
+/** Ask what the state says, and show the answer. `isRepeated`: nobody has asked for that, so no sound is sent. */
+async function ask(isRepeated = false) {
   const { q, like: uri, upload } = store.state;
   asking.abort();
-  asking = new AbortController();
-  const { signal } = asking;
+  const { signal } = (asking = new AbortController());
   player.stop();
   const fill = `Fill it: earshot index FOLDER --into ${page.info.index}`;
   if (!page.info.indexed) return results.tell("Nothing is indexed yet", fill);
   if (!q && !uri && !upload) return results.tell("Ask for a sound", HOW);
-  document.body.classList.add("is-asking");
-  const tell = ({ message }) => signal.aborted || results.tell("No answer", message);
-  await askServer(store.state, signal).then((answer) => results.show(answer)).catch(tell);
-  if (!signal.aborted) document.body.classList.remove("is-asking");
+  if (upload && isRepeated) return results.tell("No answer yet", "The sound has to be sent once more.", true);
+  $("summary").textContent = "Searching …";
+  $("view-search").ariaBusy = true; // until the results are shown, or words instead
+  const tell = ({ message }) => signal.aborted || results.tell("No answer", message, Boolean(upload));
+  await askServer(store.state, signal).then((answer) => signal.aborted || results.show(answer)).catch(tell);
 }
 
 async function askServer({ q, mode, k, t, where, like: uri, like_from, like_to, upload }, signal) {
@@ -82,12 +81,13 @@ function follow(state, changed) {
     const value = state[control.dataset.state];
     if (["radio", "checkbox"].includes(control.type)) control.checked = value === true || value === control.value;
     else if (has(control.dataset.state)) control.value = value;
+    if (control.selectedIndex < 0) control.add(new Option(value, value, false, true)); // of an address by hand
   }
   $("t-shown").textContent = state.t.toFixed(2);
   if (has("where")) showFilters(state.where, page.info.columns, (where) => search({ where }));
   if (has("like", "like_from", "like_to", "upload")) showLike(state);
   if (has("speed", "loop", "gain")) player.set(state);
-  if (state.view === "search" && (has(...QUESTION) || !results.answer)) ask();
+  if (state.view === "search" && (has(...QUESTION) || !results.answer)) ask(!has(...QUESTION));
   else if (state.view === "search" && has("view", ...LOOK, "context")) results.look();
   if (state.view === "file" && has("view", "uri")) file.open();
   else if (state.view === "file" && has(...LOOK, "from", "to", "lane")) file.look();
@@ -104,8 +104,7 @@ function showLike({ like: uri, like_from, like_to, upload }) {
 }
 
 function showInfo(info) {
-  page.info = info;
-  server.at = info.seq;
+  [page.info, server.at] = [info, info.seq];
   const name = info.index.split("/").slice(-2).join("/");
   const length = info.hours < 1 ? `${(60 * info.hours).toFixed(1)} min` : `${info.hours.toFixed(1)} h`;
   const failed = info.failed ? ` · ${count(info.failed, "failure")}` : "";
@@ -113,6 +112,7 @@ function showInfo(info) {
   $("index-counts").textContent = `${count(info.indexed, "file")} · ${length}${failed}`;
   document.title = `${name} – Earshot`;
   $("moments").disabled = !info.has_frames;
+  FIELDS.mode = info.has_frames ? MODES : ["clips", () => "clips"]; // whatever an address says
   if (!info.has_frames) store.state.mode = "clips";
   watchFilters(info.columns);
   showNews(info);
@@ -129,8 +129,7 @@ function showNews(info) {
 /** At a click, or because the state that was shown is gone: all that is shown is asked for anew. */
 async function takeNewest() {
   showInfo(await post("refresh", {}));
-  page.data = new Data();
-  results.answer = null;
+  [page.data, results.answer] = [new Data(), null];
   follow(store.state, new Set(["view", "where"]));
 }
 
@@ -140,7 +139,9 @@ server.offline = () => (($("offline").hidden = false), retry());
 server.online = () => {
   const wasOffline = !$("offline").hidden;
   $("offline").hidden = true;
-  if (wasOffline && page.info && store.state.view === "search" && !results.answer) ask();
+  if (!wasOffline || !page.info) return;
+  if (store.state.view === "search" && results.answer) results.refill();
+  else follow(store.state, new Set(["view"]));
 };
 server.renew = () => takeNewest().then(() => say("The state that was shown is gone: this is the newest"));
 marks.changed = () => {
@@ -153,9 +154,8 @@ marks.changed = () => {
 const mark = (verdict) => target() && marks.put(target(), verdict);
 const play = () => (player.now?.track === current()?.playhead ? player.stop() : current()?.play());
 const switchTheme = () => {
-  const { dataset } = document.documentElement;
-  const now = dataset.theme || (matchMedia("(prefers-color-scheme: dark)").matches ? "dark" : "light");
-  kept.theme = dataset.theme = now === "dark" ? "light" : "dark";
+  const [{ dataset }, { matches }] = [document.documentElement, matchMedia("(prefers-color-scheme: dark)")];
+  kept.theme = dataset.theme = (dataset.theme || (matches ? "dark" : "light")) === "dark" ? "light" : "dark";
 };
 watchKeys([
   [[" "], "play the current hit or region once, or stop", play],
@@ -197,7 +197,7 @@ function watchControls() {
   $("who").value = kept.who ?? "";
   $("who").oninput = () => (kept.who = $("who").value.trim());
   watchExports();
-  watchSounds((upload) => search({ ...NO_SOUND, upload, q: "" }));
+  watchSounds((upload) => search({ ...NO_SOUND, upload, q: "" }), () => page.info.max_upload_bytes);
 }
 
 async function begin() {

@@ -1,12 +1,18 @@
 // Judgements: right, wrong or unsure, for a stretch of a file and a text. The newest wins; undo puts back what was.
-
 import { get, post } from "./api.js";
 import { $, button, count, el, say, showNumber, showTime, splitUri } from "./dom.js";
 import { share_s } from "./events.js";
-import { Recent } from "./recent.js";
+import { Recent } from "./data.js";
 
 /** Each verdict has a letter and a sign of its own, besides a colour. */
 export const VERDICTS = { right: ["R", "✓"], wrong: ["W", "✕"], unsure: ["U", "?"] };
+
+/** The mark on a target {start_s, end_s, text} among those of its file: of this text, and sharing half of a span. */
+function findMark(marks, target) {
+  const half_s = ({ start_s, end_s }) => (end_s - start_s) / 2;
+  const isHere = (mark) => share_s(mark, target) > Math.min(half_s(mark), half_s(target));
+  return marks.find((mark) => mark.text === target.text && isHere(mark));
+}
 
 export class Marks {
   byUri = new Recent(2000);
@@ -14,19 +20,20 @@ export class Marks {
   last = Promise.resolve();
   changed = () => {};
 
-  /** Marks of a file {uri, audio_id} as its content is now, the newest first. */
+  /** Marks of a file {uri, audio_id} as its content is now, the newest first. Throws as `get`. */
   async of({ uri, audio_id }) {
-    if (!this.byUri.has(uri)) this.byUri.set(uri, get("marks", { uri }).then(({ marks }) => marks, () => []));
-    const asked = this.byUri.get(uri);
-    const marks = (await asked).filter((mark) => mark.audio_id === audio_id);
+    const asked = this.byUri.get(uri) ?? get("marks", { uri });
+    this.byUri.set(uri, asked);
+    asked.catch(() => this.byUri.get(uri) === asked && this.byUri.delete(uri));
+    const marks = (await asked).marks.filter((mark) => mark.audio_id === audio_id);
     return this.byUri.get(uri) === asked ? marks : this.of({ uri, audio_id }); // they have changed meanwhile
   }
 
-  /** The mark on a target {uri, audio_id, start_s, end_s, text}: of this text, and sharing half of the shorter span. */
-  async find(target) {
-    const half_s = ({ start_s, end_s }) => (end_s - start_s) / 2;
-    const isHere = (mark) => share_s(mark, target) > Math.min(half_s(mark), half_s(target));
-    return (await this.of(target)).find((mark) => mark.text === target.text && isHere(mark));
+  /** What is seen of a target: {all, mark}, the marks of its file and its own. */
+  async see(target) {
+    const failed = ({ message }) => (say(`Marks are not shown: ${message}`, true), []);
+    const all = await this.of(target).catch(failed);
+    return { all, mark: findMark(all, target) };
   }
 
   refresh() {
@@ -38,7 +45,7 @@ export class Marks {
   put(target, verdict, before = null) {
     if (!target.text) return say("Only answers to words can be marked: a mark says whether a text fits", true);
     this.#inTurn(async () => {
-      before ??= target.isRegion ? null : await this.find(target);
+      before ??= target.isRegion ? null : findMark(await this.of(target), target); // if unknown, none is made
       const [{ uri, audio_id, text, score }, { start_s, end_s }] = [target, before ?? target];
       const mark = { uri, audio_id, start_s, end_s, text, score };
       const { marks } = await this.#send({ ...mark, verdict });
@@ -59,7 +66,7 @@ export class Marks {
 
   /** One after the other: what is undone, and on what span a mark lies, depends on what was done before. */
   #inTurn(work) {
-    this.last = this.last.catch(() => {}).then(work);
+    this.last = this.last.then(work).catch(({ message }) => say(`Not marked: ${message}`, true));
   }
 
   async #send(mark) {
@@ -78,13 +85,16 @@ export function badge(verdict) {
   return el(`span.badge.is-${verdict}`, { title: verdict }, `${sign} ${letter}`, el("span.hidden", {}, ` ${verdict}`));
 }
 
+let asking = null;
 /** All marks as a table. `open(mark)` shows one in its file. */
 export async function showMarks(marks, open) {
-  const answer = await get("marks", { limit: 2000 }).catch(({ message }) => ({ marks: [], message }));
+  const asked = (asking = get("marks", { limit: 2000 }));
+  const answer = await asked.catch(({ message }) => ({ marks: [], message }));
+  if (asking !== asked) return; // a later one was asked for
+  const hasFocus = $("marks-rows").contains(document.activeElement);
   $("marks-title").textContent = `${answer.is_cut ? "The newest " : ""}${count(answer.marks.length, "mark")}`;
   $("marks-table").hidden = !answer.marks.length;
-  const why = answer.message ?? "No marks yet: press r, w or u on an answer";
-  $("no-marks").textContent = answer.marks.length ? "" : why;
+  $("no-marks").textContent = answer.marks.length ? "" : answer.message ?? "No marks yet: press r, w or u on an answer";
   const toRow = (mark) => {
     const name = splitUri(mark.uri)[1];
     const [label, off] = mark.status === "gone" ? [`${name} (content gone)`, { disabled: "" }] : [name, {}];
@@ -96,4 +106,5 @@ export async function showMarks(marks, open) {
     return el("tr", {}, cells.map((cell, k) => el(k > 2 && k < 6 ? "td.number" : "td", { dir: "auto" }, cell)));
   };
   $("marks-rows").replaceChildren(...answer.marks.map(toRow));
+  if (hasFocus) $("main").focus(); // what had it is gone
 }

@@ -1,6 +1,5 @@
 // One audio element for the page. Times are those of the file; the server cuts and, for ultrasound, stretches.
-
-import { request, url } from "./api.js";
+import { request, server, url } from "./api.js";
 import { $, say } from "./dom.js";
 
 const LONGEST_S = 3600; // of what is played at a time: a WAV has an end
@@ -15,10 +14,11 @@ export class Player {
     this.audio.addEventListener("ended", () => this.stop());
     this.audio.addEventListener("error", () => {
       if (!this.now) return;
-      const { uri } = this.now;
+      const [{ uri }, { at }] = [this.now, server];
       this.stop();
       const asked = uri ? request(this.audio.src, { headers: { Range: "bytes=0-99" } }) : Promise.resolve();
-      asked.then(() => say("The browser cannot play this sound", true), ({ message }) => say(message, true));
+      const unplayed = () => at === server.at && say("The browser cannot play this sound", true); // else: a newer state
+      asked.then(unplayed, ({ message }) => say(message, true));
     });
     this.audio.addEventListener("playing", () => this.#follow(this.now));
   }
@@ -62,7 +62,11 @@ export class Player {
     URL.revokeObjectURL(this.audio.src); // of a sound that was no file of the index
     this.audio.src = address;
     this.#apply();
-    this.audio.play().catch(() => {}); // something else plays by now, or the event `error` tells
+    this.audio.play().catch(({ name }) => {
+      if (name === "AbortError" || this.now !== now) return; // something else plays by now, or the event `error` tells
+      this.stop();
+      say("The browser plays a sound only after a click or a key: press play again", true);
+    });
   }
 
   #apply() {
@@ -74,12 +78,15 @@ export class Player {
       this.amplifier = context.createGain();
       context.createMediaElementSource(this.audio).connect(this.amplifier).connect(context.destination);
     }
-    if (this.amplifier) this.amplifier.gain.value = 10 ** (gain / 20);
+    if (!this.amplifier) return;
+    this.amplifier.gain.value = 10 ** (gain / 20);
+    this.amplifier.context.resume(); // it is silent until a click or a key
   }
 
   #follow(now) {
+    cancelAnimationFrame(this.frame); // each pause ends with another `playing`
     if (!now || this.now !== now) return;
     now.track?.setPlayhead(this.t);
-    requestAnimationFrame(() => this.#follow(now));
+    this.frame = requestAnimationFrame(() => this.#follow(now));
   }
 }

@@ -1,8 +1,7 @@
-// The answer to a question: its summary, its exports, and its hits, of which one is the current.
-
-import { url } from "./api.js";
+// The answer to a question: its summary, its hits, of which one is the current, and exports.
+import { request, url } from "./api.js";
 import { Card } from "./card.js";
-import { $, clamp, count, el } from "./dom.js";
+import { $, clamp, count, el, say } from "./dom.js";
 
 const [SHORTEST_S, LONGEST_S] = [0.25, 32]; // shown around a hit
 
@@ -34,14 +33,16 @@ export class Results {
   }
 
   /** Show words instead of hits. */
-  tell(title, explanation) {
+  tell(title, explanation, isAskable = false) {
     this.#take(null, []);
     $("summary").textContent = title;
-    $("again").hidden = $("exports").hidden = true;
+    Object.assign($("again"), { textContent: "Search again", hidden: !isAskable });
+    $("exports").hidden = true;
     $("hits").append(el("p.empty", {}, explanation));
   }
 
   #take(answer, cards) {
+    $("view-search").ariaBusy = null;
     this.observer.disconnect();
     for (const card of this.cards) card.come(false); // what it still waits for is wanted no more
     Object.assign(this, { answer, cards, current: null });
@@ -84,5 +85,29 @@ export class Results {
     if (this.answer) this.#offer();
   }
 
+  /** Ask anew for what cards in sight could not be given. */
+  refill = () => this.cards.forEach((card) => card.isFilled && card.come(true, true));
   showMarks = () => this.cards.forEach((card) => card.isFilled && card.showMark());
+}
+
+/** Save what links with `download` lead to by way of the page, which can say why there is none, and what one lacks. */
+export function watchExports() {
+  const failed = ({ message }) => say(`Not exported: ${message}`, true);
+  const take = (event) => (event.preventDefault(), save(event.currentTarget).catch(failed));
+  document.querySelectorAll("a[download]").forEach((link) => (link.onclick = take));
+}
+
+async function save({ href, textContent }) {
+  say(`Exporting ${textContent} …`, false, Infinity);
+  const answer = await request(href);
+  const told = (name) => answer.headers.get(name);
+  const n_left_out = Number(told("X-Earshot-Left-Out"));
+  const lacks = [];
+  if (n_left_out) lacks.push(`${count(n_left_out, "label")} left out: their sound is gone`);
+  if (told("X-Earshot-Is-Cut") === "1") lacks.push("there may be better ones, which earshot export --exact finds");
+  const file = el("a", { download: decodeURIComponent(told("Content-Disposition").split("''")[1]) });
+  file.href = URL.createObjectURL(await answer.blob());
+  file.click();
+  setTimeout(() => URL.revokeObjectURL(file.href), 60_000); // until then, the browser may still be saving
+  say([`Saved ${file.download}`, ...lacks].join(" · "), lacks.length > 0);
 }

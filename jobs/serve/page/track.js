@@ -1,6 +1,4 @@
-// A track: the spectrogram of a stretch of a file and, below it on the same time axis, the score curve of each text
-// with its spans and its threshold, which can be dragged. A click plays from there, a drag draws a region.
-
+// The spectrogram of a stretch of a file and, on the same time axis, the score curve of each text with its threshold.
 import { request, url } from "./api.js";
 import { clamp, cloneTemplate, el, later, showTime } from "./dom.js";
 import { findEvents, probability } from "./events.js";
@@ -56,7 +54,7 @@ export class Track {
     const boxes = [this.#box("span", this.span), ...marks, this.#box("region", this.region)];
     this.overlayBox.replaceChildren(...boxes.filter(Boolean));
     const top = this.look.high ?? this.look.rate_hz / 2000;
-    const band = top ? `${this.look.low ?? 0}–${Number(top.toFixed(2))} kHz` : "";
+    const band = top && this.image ? `${this.look.low ?? 0}–${Number(top.toFixed(2))} kHz` : "";
     const rough = this.isApproximate ? "times approximate" : "";
     this.frequencyBox.textContent = [rough, band].filter(Boolean).join(" · ");
     const what = `Spectrogram of ${this.uri}, ${showTime(this.from)} to ${showTime(this.to)}`;
@@ -84,7 +82,6 @@ export class Track {
   }
 
   #share = (t) => (t - this.from) / (this.to - this.from);
-
   #box(kind, span, text) {
     if (!span || span.end_s < this.from || span.start_s > this.to) return null;
     const node = el(`div.${kind}`, {}, text && el("b", {}, text));
@@ -115,11 +112,13 @@ export class Track {
     this.loading?.abort();
     this.loading = new AbortController();
     const asked = loadImage(address, this.loading.signal);
-    const [image, note] = await asked.then((found) => [found, ""], ({ message }) => [null, message]);
+    const failed = ({ message, status }) => [null, message, status === 0 || status >= 500];
+    const [image, note, isPassing] = await asked.then((found) => [found, ""], failed);
     if (this.picture !== address) return; // a later one was asked for
+    if (isPassing) this.picture = null; // it is asked for when the track is shown again
     this.image?.remove();
     Object.assign(this, { image: isLong ? null : image, imageSpan: [from, to], isApproximate: image?.isApproximate });
-    this.noteBox.textContent = isLong && image ? "Zoom in to see a picture" : note;
+    this.noteBox.textContent = isLong && image ? "Zoom in to see a picture, and exact times of events" : note;
     if (this.image) this.spectrogramBox.prepend(image);
     this.draw();
   }

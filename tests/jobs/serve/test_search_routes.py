@@ -41,8 +41,10 @@ def test_info_says_what_the_index_holds(client: TestClient, config: Config) -> N
     assert (info["files"], info["indexed"], info["failed"]) == (len(LENGTHS_S) + 1, len(LENGTHS_S), 1)
     assert info["hours"] == pytest.approx(sum(LENGTHS_S.values()) / 3600, abs=1e-6)
     assert info["models"] == {"clip": "earshot-tiny", "frame": "earshot-tiny"}
-    assert {"name": "place", "type": "string"} in info["columns"]
-    assert {"name": "codec", "type": "string"} in info["columns"]
+    kinds = {column["name"]: (column["type"], column["kind"]) for column in info["columns"]}
+    assert {kinds["place"], kinds["codec"]} == {("string", "text")}
+    assert kinds["heard_at"] == ("timestamp[us, tz=UTC]", "time")
+    assert {kinds["loudness"], kinds["duration_s"]} == {("double", "number")}
     assert info["has_frames"] is True
     assert info["who"] == name_user()
     assert info["max_upload_bytes"] == limits.MAX_UPLOAD_BYTES

@@ -32,7 +32,7 @@ COUNT_ADDRESSES = """() => {
 def test_what_was_wanted_last_is_kept(show: Open) -> None:
     kept = show().page.evaluate(
         """async () => {
-          const { Recent } = await import("/recent.js");
+          const { Recent } = await import("/data.js");
           const byCount = new Recent(3);
           for (const key of ["a", "b", "c"]) byCount.set(key, true);
           byCount.get("a");

@@ -155,7 +155,8 @@ def test_a_stretch_without_a_picture_says_whether_its_times_are_approximate(show
 
     page.route("**/api/spectrogram?*", answer)
     page.evaluate(SHOW_TRACK, [0, 10_000])
-    page.wait_for_selector("#tried .note:has-text('Zoom in to see a picture')")
+    page.wait_for_selector("#tried .note:has-text('Zoom in to see a picture, and exact times of events')")
+    assert page.locator("#tried .frequency").is_visible() == is_rough
     assert page.locator("#tried .frequency").inner_text().startswith("times approximate") == is_rough
     assert page.locator("#tried .spectrogram img").count() == 0
     page.evaluate(SHOW_TRACK, [100, 130])

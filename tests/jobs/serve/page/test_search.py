@@ -13,6 +13,7 @@ import pytest
 import soundfile
 
 import pipeline
+from jobs.serve.search_routes import find_kind
 from pipeline.config import Config
 from pipeline.search.events import Levels, Rules, read_events
 from tests.helpers import pages
@@ -100,7 +101,7 @@ def test_a_filter_quotes_its_value(show: Open) -> None:
     watched.page.click("#filter-add")
     watched.page.wait_for_selector(".chip")
     watched.page.wait_for_function(
-        "() => document.querySelectorAll('.card').length > 0 && !document.querySelector('.is-asking')"
+        "() => document.querySelectorAll('.card').length > 0 && !document.querySelector('[aria-busy=true]')"
     )
     recordists = set(watched.page.locator(".card .pair:has-text('recordist')").all_inner_texts())
     assert recordists == {"recordist Bo O'Neill"}
@@ -129,7 +130,8 @@ def test_the_index_understands_filters(
 ) -> None:
     """Every comparison makes SQL that the index takes, for a column of a kind it is for."""
     make = "async ([column, comparison, value]) => (await import('/filters.js')).toSql(column, comparison, value)"
-    where = show().page.evaluate(make, [{"name": name, "type": kind or None}, comparison, value])
+    column = {"name": name, "type": kind or None, "kind": find_kind(kind) if kind else "sql"}
+    where = show().page.evaluate(make, [column, comparison, value])
     opened = pipeline.open(config.into)
     rows = opened.to_arrow("files", ["uri", "recordist", "day", "take", "duration_s"], where).to_pylist()
     rules: dict[str, Callable[[Any], bool]] = {
