@@ -31,8 +31,7 @@ export class Marks {
 
   /** What is seen of a target: {all, mark}, the marks of its file and its own. */
   async see(target) {
-    const failed = ({ message }) => (say(`Marks are not shown: ${message}`, true), []);
-    const all = await this.of(target).catch(failed);
+    const all = await this.of(target).catch(({ message }) => (say(`Marks are not shown: ${message}`, true), []));
     return { all, mark: findMark(all, target) };
   }
 
@@ -71,10 +70,11 @@ export class Marks {
 
   async #send(mark) {
     const sent = { marks: [{ ...mark, who: $("who").value.trim() || null }] };
-    const answer = await post("marks", sent).finally(() => this.refresh()).catch((error) => ({ error }));
+    const answer = await post("marks", sent).catch((error) => ({ error }));
     const said = mark.verdict === "none" ? "Mark taken back" : `Marked ${mark.verdict}`;
     const done = `${said}: ${mark.text}, ${showTime(mark.start_s)} to ${showTime(mark.end_s)}`;
     say(answer.error ? `Not marked: ${answer.error.message}` : done, Boolean(answer.error));
+    answer.error && answer.error.status !== 409 ? this.byUri.clear() : this.refresh(); // a server that fails is not asked at once
     return answer;
   }
 }
