@@ -119,7 +119,7 @@ def write_clips(table: UnevenTable, n_partitions: int = 1) -> Generation:
     return open_index(table.path).live
 
 
-@pytest.mark.parametrize(("kind", "expected"), [(EvenTable, (200,)), (UnevenTable, (800, 1_600))])
+@pytest.mark.parametrize(("kind", "expected"), [(EvenTable, (800,)), (UnevenTable, (800, 1_600))])
 def test_fewest_candidates_that_hold_the_best_by_cosine_are_chosen(
     tmp_path: Path, kind: type[UnevenTable], expected: tuple[int, ...]
 ) -> None:
@@ -151,7 +151,7 @@ def test_partitions_that_only_similar_needs_are_read_with_as_few_candidates_as_w
 
     tables = write_clips(EvenTable(tmp_path / "index"), n_partitions=16)
     tuning = audit_index(Audited(tables, Partitioned(tables, ALWAYS), FakeModels()), 0.98)
-    assert tuning.settings == SearchSettings(similar_candidates=200)
+    assert tuning.settings == SearchSettings(similar_candidates=800)
     assert tuning.query is not None
     assert tuning.similar is not None
     assert (tuning.query.recall, tuning.similar.recall) == (1.0, 1.0)
@@ -222,8 +222,8 @@ def test_settings_that_compare_no_more_vectors_are_not_tried(k: int, refine: tup
 @pytest.mark.parametrize(
     ("k", "n_clips", "expected"),
     [
-        (20, 10**6, [200, 400, 800, 1_600, 3_200, 6_400, 12_800]),
-        (20, 720, [200, 400, 800]),
+        (20, 10**6, [800, 1_600, 3_200, 6_400, 12_800]),
+        (20, 1_000, [800, 1_600]),
         (300, 10**6, [1_200, 1_600, 3_200, 6_400, 12_800]),
         (1_000, 5_000, [4_000, 6_400]),
     ],
@@ -236,7 +236,7 @@ def test_candidates_are_tried_until_all_clips_are(k: int, n_clips: int, expected
 
 def test_more_candidates_are_compared_by_cosine_where_codes_are_coarse(monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.undo()
-    expected = [200, 400, 1_600, 3_200, 12_800]
+    expected = [800, 800, 1_600, 3_200, 12_800]
     assert [find_least_candidates(dimension) for dimension in (1_024, 512, 128, 64, 8)] == expected
     found = list_similar_rungs(SearchSettings(), 10**6, 20, 3_200)
     assert [rung.similar_candidates for rung in found] == [3_200, 6_400, 12_800]
