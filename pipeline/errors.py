@@ -35,6 +35,9 @@ REASONS = (
 )
 """Why files fail. A ``truncated`` file is indexed as far as it goes."""
 
+TOO_LARGE = "it takes more memory than there is"
+"""Why a file, or a column of a table, cannot be read."""
+
 
 _LONGEST_COMPARED, _MOST_COMPARED = 100, 1_000
 """Characters of a name, and names: comparing takes time with the product of the lengths."""

@@ -18,7 +18,7 @@ from pipeline import storage
 from pipeline.corpus.raw_formats import RawFormat, raw_format_of
 from pipeline.corpus.shards import Place, find_member, is_audio_table, is_member, open_member, shard_of
 from pipeline.corpus.time_ranges import TimeRange, split_uri
-from pipeline.errors import FileFailure, one_line
+from pipeline.errors import TOO_LARGE, FileFailure, one_line
 from pipeline.heartbeat import beat
 
 PROBE_BYTES = 4096
@@ -146,9 +146,6 @@ def unreadable(error: Exception) -> FileFailure:
     reason = "vanished" if isinstance(error, FileNotFoundError | NotADirectoryError) else "unreadable"
     # Reading may succeed when there is more memory: the next run tries it again.
     return FileFailure("read", reason, TOO_LARGE if isinstance(error, MemoryError) else one_line(error))
-
-
-TOO_LARGE = "it takes more memory than there is"
 
 
 @contextmanager

@@ -1,9 +1,12 @@
 """The few types in which metadata columns are stored, and the type that two tables with the same column share."""
 
+from collections.abc import Iterator
+from contextlib import contextmanager
+
 import pyarrow as pa
 import pyarrow.compute as pc
 
-from pipeline.errors import CorpusError, one_line
+from pipeline.errors import TOO_LARGE, CorpusError, one_line
 
 KINDS = "text, whole numbers, numbers, true or false, dates or times"
 LEAVE_OUT = "or name the columns to keep in corpus.columns"
@@ -15,7 +18,7 @@ def normalize(path: str, name: str, column: pa.ChunkedArray) -> pa.ChunkedArray:
     """A column in the type in which it is stored. NaN becomes null.
 
     Raises:
-        CorpusError: its type cannot be stored, or one of its values not in that type.
+        CorpusError: its type cannot be stored, or one of its values not in that type; there is too little memory.
     """
     kind = stored_type(column.type)
     if kind is None:
@@ -24,17 +27,30 @@ def normalize(path: str, name: str, column: pa.ChunkedArray) -> pa.ChunkedArray:
             f" {LEAVE_OUT}"
         )
     column = store_as(kind, path, name, column)
-    return pc.if_else(pc.is_nan(column), None, column) if kind == pa.float64() else column
+    if kind != pa.float64():
+        return column
+    with _memory_boundary(path, name):
+        return pc.if_else(pc.is_nan(column), None, column)
+
+
+@contextmanager
+def _memory_boundary(path: str, name: str) -> Iterator[None]:
+    """Name the column for which there is too little memory."""
+    try:
+        yield
+    except MemoryError:  # pyarrow's, too
+        raise CorpusError(f"{path}: column `{name}`: {TOO_LARGE}") from None
 
 
 def store_as(kind: pa.DataType, path: str, name: str, column: pa.ChunkedArray) -> pa.ChunkedArray:
     """A column cast to a type.
 
     Raises:
-        CorpusError: the type cannot hold one of the values.
+        CorpusError: the type cannot hold one of the values; there is too little memory.
     """
     try:
-        return column.cast(kind, safe=not pa.types.is_timestamp(kind))
+        with _memory_boundary(path, name):
+            return column.cast(kind, safe=not pa.types.is_timestamp(kind))
     except (pa.ArrowInvalid, pa.ArrowNotImplementedError) as error:
         raise CorpusError(
             f"{path}: column `{name}` ({column.type}) cannot be stored as {kind}: {one_line(error)}"

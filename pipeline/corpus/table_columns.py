@@ -12,7 +12,7 @@ import pyarrow as pa
 
 from pipeline.corpus.audio_tables import BLOCK_BYTES, AudioTable, open_table
 from pipeline.corpus.table_limits import check_n_rows, measure_values
-from pipeline.errors import CorpusError, one_line
+from pipeline.errors import TOO_LARGE, CorpusError, one_line
 
 ROWS_AT_ONCE = 65_536
 
@@ -70,8 +70,9 @@ def read_columns(path: str, is_kept: Callable[[pa.Field], bool], memory: Memory)
             if field.name not in audio and field.name not in found and is_kept(field):
                 try:
                     found[field.name] = _read_column(table, field, room)
-                except CorpusError as error:
-                    notes.append(f"{path}: column `{field.name}`: {error}: left out")
+                except (CorpusError, MemoryError) as error:  # pyarrow's, too
+                    why = TOO_LARGE if isinstance(error, MemoryError) else error
+                    notes.append(f"{path}: column `{field.name}`: {why}: left out")
     return pa.table(found), notes
 
 

@@ -5,7 +5,6 @@ receipts. Decoding, the only stage that multiplies data, is held back by Ray whe
 block travels as it left its stage. For GPUs, Ray joins several; it passes on what it has when no more can come.
 """
 
-import contextlib
 import gc
 import logging
 import math
@@ -22,11 +21,12 @@ from typing import Any
 import pyarrow as pa
 
 from pipeline import schema, storage
-from pipeline.audio.source import TOO_LARGE
 from pipeline.config import Config, DecodeConfig, EncodeConfig
 from pipeline.encoder.encoder import check_models, load_for_run
 from pipeline.encoder.malloc import keep_freed_memory
+from pipeline.errors import TOO_LARGE
 from pipeline.grid import Grid
+from pipeline.run.causes import find_causes, is_given_up, note_cause
 from pipeline.run.decode_stage import decode_batch
 from pipeline.run.dispatch import Workers
 from pipeline.run.encode_stage import Encoder, encode_windows
@@ -107,6 +107,8 @@ def _split(planned: pa.Table, reading: Reading, split: Callable[..., list[Row]] 
     if planned.num_rows > 1:
         return planned
     [row] = planned.to_pylist()
+    if is_given_up(row["batch_id"]):
+        return planned
     dog = _make_watchdog(row, reading)
     parts = dog.call(lambda: split(row, reading.config, reading.grid, max_hours=reading.max_hours))
     return pa.Table.from_pylist(parts, schema=schema.PLANNED)
@@ -115,6 +117,8 @@ def _split(planned: pa.Table, reading: Reading, split: Callable[..., list[Row]] 
 def _decode(planned: pa.Table, decode: Decode, reading: Reading, block_windows: int) -> Iterator[pa.Table]:
     keep_freed_memory()
     for row in planned.to_pylist():
+        if is_given_up(row["batch_id"]):
+            return  # and not go on: a task that is tried again must give what it gave before, or a part up to there
         try:
             began = time.perf_counter()
             tables = decode(row, reading.config, reading.grid, block_windows, reading.max_hours)
@@ -122,7 +126,7 @@ def _decode(planned: pa.Table, decode: Decode, reading: Reading, block_windows: 
                 yield note_seconds(decoded, "decode", time.perf_counter() - began)
                 began = time.perf_counter()  # the time until the encoders want more is not work
         except MemoryError:  # which of its files took too much is found when each is tried alone
-            _give_up(row["batch_id"], TOO_LARGE)
+            _end(row["batch_id"], TOO_LARGE)
         except Exception as error:
             yield error_row(schema.DECODED, row["batch_id"], error)
 
@@ -131,33 +135,18 @@ def _make_watchdog(planned: Row, reading: Reading) -> Watchdog:
     """A watchdog for the decoding of a PLANNED row, which ends this process."""
     n_bytes = sum(audio["size_bytes"] for audio in planned["audios"])
     limits = Limits.for_bytes(n_bytes, reading.silence_s, reading.s_per_byte)
-    return Watchdog(limits, partial(_give_up, planned["batch_id"]))
+    return Watchdog(limits, partial(_end, planned["batch_id"], is_final=True))
 
 
-def _give_up(batch_id: str, why: str) -> None:
-    """End this process, whose decoder does not return or lacks memory, and note why."""
-    _note_cause(batch_id, why)
+def _end(batch_id: str, why: str, *, is_final: bool = False) -> None:
+    """End this process, whose decoder does not return or lacks memory, and note why.
+
+    Args:
+        is_final: whether Ray's next tries leave the batch out.
+    """
+    note_cause(batch_id, why, is_final=is_final)
     print(f"earshot: batch {batch_id}: {why}: this worker ends", file=sys.stderr, flush=True)
     os._exit(70)
-
-
-def _note_cause(batch_id: str, why: str) -> None:
-    from ray.experimental import internal_kv
-
-    with contextlib.suppress(Exception):  # the process ends in any case
-        internal_kv._internal_kv_put(batch_id, why, namespace=CAUSES)
-
-
-def find_causes(batch_ids: set[str]) -> dict[str, str]:
-    """Why the workers of lost batches ended, as far as they could note it."""
-    from ray.experimental import internal_kv
-
-    found = {batch_id: internal_kv._internal_kv_get(batch_id, namespace=CAUSES) for batch_id in batch_ids}
-    return {batch_id: cause.decode() for batch_id, cause in found.items() if cause is not None}
-
-
-CAUSES = "earshot"
-"""The namespace of causes in Ray's own store of small values."""
 
 
 def _write(encoded: pa.Table, path: str, frames_schema: pa.Schema) -> pa.Table:

@@ -1,7 +1,9 @@
 """Types of metadata: each is stored as one of a few, and two tables agree on one that holds the values of both."""
 
 import math
+from collections.abc import Callable
 from itertools import combinations_with_replacement
+from typing import Any
 
 import pyarrow as pa
 import pytest
@@ -49,6 +51,27 @@ def test_nan_is_stored_as_null() -> None:
     column = normalize("a.csv", "x", pa.chunked_array([pa.array([1.5, math.nan, None], pa.float32())]))
     assert column.type == pa.float64()
     assert column.to_pylist() == [1.5, None, None]
+
+
+class Huge:
+    """A column whose values do not fit into memory."""
+
+    type = pa.int8()
+
+    def cast(self, kind: pa.DataType, safe: bool) -> pa.ChunkedArray:
+        raise pa.ArrowMemoryError("malloc of size 999999999999 failed")
+
+
+HUGE: Any = Huge()
+
+
+@pytest.mark.parametrize(
+    "act", [lambda: normalize("a.parquet", "x", HUGE), lambda: store_as(pa.int64(), "a.parquet", "x", HUGE)]
+)
+def test_column_that_takes_more_memory_than_there_is_is_named(act: Callable[[], object]) -> None:
+    """Beside the audio of a shard, such a column is left out; it does not end the run."""
+    with pytest.raises(CorpusError, match=r"^a.parquet: column `x`: it takes more memory than there is$"):
+        act()
 
 
 def test_values_and_types_that_cannot_be_stored_are_named() -> None:

@@ -394,21 +394,34 @@ def test_file_that_kills_its_worker_is_a_failure(
 
 @pytest.mark.slow
 @pytest.mark.parametrize(
-    ("lacks_memory", "said"),
-    [(False, r"its decoder read and gave nothing for \d+ s"), (True, "it takes more memory than there is")],
+    ("lacks_memory", "together", "said", "n_tries"),
+    [
+        (False, False, r"its decoder read and gave nothing for \d+ s", 2),
+        (False, True, r"its decoder read and gave nothing for \d+ s", 2),
+        (True, False, "it takes more memory than there is", 6),
+    ],
 )
 def test_decoder_that_does_not_return_or_lacks_memory_is_a_failure(
-    tmp_path: Path, lacks_memory: bool, said: str
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, lacks_memory: bool, together: bool, said: str, n_tries: int
 ) -> None:
+    """One that does not return costs the limit of time once with its batch, of which it gave a part, and once alone."""
     write_sounds(tmp_path / "in", (0.5 + number for number in range(6)))
+    tries = tmp_path / "tries"
+    tries.mkdir()
 
     def stop(planned: dict[str, Any], config: DecodeConfig, grid: Grid, *limits: Any) -> Iterator[pa.Table]:
-        while any(uri.endswith("/3.wav") for audio in planned["audios"] for uri in audio["uris"]):
+        is_odd = any(uri.endswith("/3.wav") for audio in planned["audios"] for uri in audio["uris"])
+        if is_odd:
+            (tries / str(time.time_ns())).touch()
+            yield next(decode_batch(planned, config, grid, 1))
+        while is_odd:
             if lacks_memory:
                 raise MemoryError
             time.sleep(0.1)
         yield from decode_batch(planned, config, grid, *limits)
 
+    if together:
+        monkeypatch.setattr(resources, "TASKS_PER_CORE", 0.1)
     workers = workers_on_ray(decode=stop, load=lambda *_: WideEncoder())
     limits = {"batch_s": 1.0, "decoder_silence_s": 8.0}
     config = configure(tmp_path / "in", tmp_path / "index", run=limits)
@@ -417,6 +430,7 @@ def test_decoder_that_does_not_return_or_lacks_memory_is_a_failure(
     [row] = [row for row in read(Path(config.into), "files") if row["status"] == "failed"]
     assert (Path(row["uri"]).name, row["stage"], row["reason"]) == ("3.wav", "decode", "crashed")
     assert re.search(f"alone too: {said}", row["message"])
+    assert len(list(tries.iterdir())) == n_tries
     check_against_grid(Path(config.into))
 
 
