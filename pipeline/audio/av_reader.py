@@ -20,7 +20,6 @@ from pipeline.audio.containers import (
     TIMED_FORMATS,
     begins_as_audio,
     find_next_link,
-    read_ogg_end,
 )
 from pipeline.audio.ffmpeg import open_container
 from pipeline.audio.frames import join_frames, kind_of, make_silence
@@ -28,6 +27,7 @@ from pipeline.audio.header_lengths import View, find_cut
 from pipeline.audio.losses import Losses
 from pipeline.audio.matroska import lacks_duration, read_track_duration
 from pipeline.audio.mpeg_tags import find_frames_end, read_mp3_duration
+from pipeline.audio.ogg_pages import find_last_granule, read_ogg_end
 from pipeline.audio.packets import PAUSING_CODECS, Packets, is_pause
 from pipeline.audio.pieces import PIECE_S, PIECE_VALUES, AudioInfo, Piece
 from pipeline.audio.source import Bytes
@@ -315,6 +315,14 @@ class AvReader:
             expected_duration_s=self._promised_s(source, zero_s),
         )
 
+    def _find_ogg_end_s(self, source: Bytes) -> float | None:
+        """When the sound beside a picture ends, by its own last page. FFmpeg takes the last pages of the file, which
+        are those of the picture where that goes on."""
+        position = source.tell()
+        granule = find_last_granule(source, self._stream.index)
+        source.seek(position)
+        return None if granule is None else float((granule - self._pre_skip) * self._stream.time_base)
+
     @property
     def _counts_blocks(self) -> bool:
         """Whether the header counts in blocks of lossless sound: the last one counts in full."""
@@ -334,6 +342,9 @@ class AvReader:
         lead_s = 0.0 if zero_s is None else max(0.0, begin_s - zero_s)
         if name in FILM_LONG_FORMATS and self._packets.has_neighbours:
             return None
+        if name == "ogg" and self._packets.has_neighbours:
+            end_s = self._find_ogg_end_s(source)
+            return None if end_s is None else max(0.0, end_s - begin_s + lead_s)
         if self._stream.duration is not None and not self._guesses:
             duration_s = float(self._stream.duration * self._stream.time_base)
             if name == "ogg" and self._pre_skip and begin_s:  # FFmpeg counts from zero, but the stream begins later

@@ -5,7 +5,7 @@ A new container also needs its extension (``corpus.extensions``), bytes per seco
 """
 
 import re
-from collections.abc import Callable, Iterator, Mapping
+from collections.abc import Callable, Mapping
 
 from pipeline.audio.header_lengths import is_cut_asf, is_cut_caf
 from pipeline.audio.source import Bytes
@@ -66,28 +66,6 @@ def begins_as_audio(source: Bytes) -> bool:
     """Whether a file begins like audio or video: tells a broken recording from a file of another kind."""
     head = source.peek(0, 64)
     return _EXACT.match(head) is not None or _OTHER.match(head) is not None
-
-
-def read_ogg_end(source: Bytes) -> tuple[bool, bool]:
-    """Whether the last page of an Ogg file is complete, and whether it belongs to a stream that the file begins with.
-
-    Source: RFC 3533, section 6.
-    """
-    longest = 27 + 255 + 255 * 255
-    tail = source.peek(max(0, source.size_bytes - 2 * longest), 2 * longest)
-    page = tail[max(0, tail.rfind(b"OggS")) :]
-    n_segments = page[26] if len(page) > 26 else 255
-    whole = len(page) >= 27 + n_segments + sum(page[27 : 27 + n_segments])
-    return whole, page[14:18] in _first_serials(source.peek(0, longest))
-
-
-def _first_serials(head: bytes) -> Iterator[bytes]:
-    """The serial numbers of the streams that begin at the beginning of an Ogg file."""
-    at = 0
-    while head[at : at + 4] == b"OggS" and head[at + 5] & 2 and len(head) > at + 26:
-        yield head[at + 14 : at + 18]
-        n_segments = head[at + 26]
-        at += 27 + n_segments + sum(head[at + 27 : at + 27 + n_segments])
 
 
 _OGG_LINK = re.compile(rb"OggS\0[\x02\x06]")

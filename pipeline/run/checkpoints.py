@@ -2,7 +2,7 @@
 
 import datetime as dt
 import time
-from collections.abc import Set
+from collections.abc import Mapping, Set
 from dataclasses import replace
 from typing import Literal
 
@@ -11,11 +11,12 @@ import pyarrow.compute as pc
 
 from pipeline import schema
 from pipeline.config import Config
+from pipeline.index.clip_rows import copy_clips
 from pipeline.index.maintenance import optimize
 from pipeline.index.tables import no_clips
 from pipeline.index.vector_upkeep import VectorUpkeep
 from pipeline.index.writer import Batch, Writer
-from pipeline.planning.file_rows import files_table
+from pipeline.planning.file_rows import copied_row, files_table
 from pipeline.run.background import signals_held
 from pipeline.run.prepare import Inventory
 from pipeline.run.progress import Progress
@@ -135,10 +136,13 @@ class Checkpoints:
         batches: list[Batch] = []
         written: dict[str, Row] = {}
         """By audio: the count and checksum of the frames that this commit leaves."""
+        encoded: dict[str, tuple[Row, pa.Table]] = {}
+        """By audio: the row of a file that was encoded, and the clips of its batch."""
         replaced, reported = set[str](), set[str]()
         for batch in waiting:
             rows = batch.files.to_pylist()
-            indexed = {row["audio_id"] for row in rows if batch.frame_fragments and row["status"] == "indexed"}
+            is_encoded = bool(batch.frame_fragments) or batch.precision is not None
+            indexed = {row["audio_id"] for row in rows if is_encoded and row["status"] == "indexed"}
             # Content that is encoded again replaces its former frames, if those have been published.
             again = {audio_id for audio_id in indexed - written.keys() if ledger.holds(audio_id)}
             orphaned = indexed & written.keys()
@@ -148,6 +152,9 @@ class Checkpoints:
                 for row in rows
                 if row["audio_id"] in indexed
             }
+            for row in rows:
+                if row["audio_id"] in indexed and row["status"] == "indexed":
+                    encoded.setdefault(row["audio_id"], (row, batch.clips))
             replaced |= again
             reported |= {row["uri"] for row in rows}
             drop_files, drop_frames = ledger.apply(rows)
@@ -159,17 +166,30 @@ class Checkpoints:
             batches.append(replace(batch, drop_files=drop_files, drop_frames=drop_frames | again))
         holders = [row for audio_id in sorted(replaced) for row in ledger.holders(audio_id)]
         others = [row for row in holders if row["uri"] not in reported]
-        if changed := [new for row in others if (new := row | written[row["audio_id"]]) != row]:
-            batches.append(self._note_frames(changed))
+        if changed := [new for row in others if (new := _renewed(row, encoded[row["audio_id"]][0])) != row]:
+            batches.append(self._renew(changed, encoded))
         self.writer.commit(batches)
 
-    def _note_frames(self, rows: list[Row]) -> Batch:
-        """A batch that notes new frames of an audio in the rows of the other files that hold it."""
+    def _renew(self, rows: list[Row], encoded: Mapping[str, tuple[Row, pa.Table]]) -> Batch:
+        """A batch with new rows and clips of files that hold an audio which was encoded again for another one.
+
+        They may be unreadable at present, or have been found to hold it only now.
+        """
+        grid, clips = self.config.window.grid, list[pa.Table]()
+        for row in rows:
+            holder, clips_of = encoded[row["audio_id"]]
+            clips.append(copy_clips(clips_of, holder["file_id"], row, grid))
         drop_files, _ = self.inventory.ledger.apply(rows)
         files = self.inventory.metadata.join(files_table(rows))
-        return Batch(self._make_id(), files, self.no_clips(), drop_files=drop_files, keep_clips=drop_files)
+        joined = self.inventory.metadata.join_to_clips(pa.concat_tables(clips), files)
+        return Batch(self._make_id(), files, joined, drop_files=drop_files)
 
     def _make_id(self) -> str:
         """The id of a batch that no plan numbered."""
         self._n_own += 1
         return schema.make_batch_id(self.writer.run_id, -self._n_own)
+
+
+def _renewed(old: Row, encoded: Row) -> Row:
+    """The row of a file whose audio was encoded again for another one with the same bytes."""
+    return old | copied_row(encoded, old["uri"], old["modified_ns"])

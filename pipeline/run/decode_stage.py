@@ -112,7 +112,7 @@ def _decode_rows(audios: list[Row], config: DecodeConfig, grid: Grid, recording:
     with recording:
         for audio in audios:
             files = files_of(audio)
-            if audio.get("look") and (same := examiner.examine(audio, files[0])) is not None:
+            if audio.get("look") and (same := examiner.examine(audio, files)) is not None:
                 yield _files_row([_placed(same, file) for file in files])
                 continue
             while files:

@@ -1,4 +1,4 @@
-"""The first bytes of a file tell its container, and the last page of an Ogg file whether it is whole."""
+"""The first bytes of a file tell its container."""
 
 import io
 
@@ -10,7 +10,6 @@ from pipeline.audio.containers import (
     find_joined_flac,
     find_next_link,
     is_short_vorbis,
-    read_ogg_end,
 )
 from pipeline.audio.source import Bytes
 from tests.helpers.sounds import encode, noise, tone
@@ -35,14 +34,6 @@ def test_short_vorbis_has_one_page_of_sound() -> None:
     assert is_short_vorbis(open_sound("ogg_vorbis", 0.1))
     assert not is_short_vorbis(Bytes(io.BytesIO(encode("ogg_vorbis", noise(9.0, HZ), HZ))))
     assert not is_short_vorbis(open_sound("ogg_opus"))
-
-
-def test_end_of_an_ogg_file_is_whole_and_of_its_first_stream() -> None:
-    one, other = (encode("ogg_vorbis", tone(1.0, HZ, hz), HZ) for hz in (440.0, 880.0))
-    assert one[14:18] != other[14:18]
-    assert read_ogg_end(Bytes(io.BytesIO(one))) == (True, True)
-    assert read_ogg_end(Bytes(io.BytesIO(one[:-1]))) == (False, True)
-    assert read_ogg_end(Bytes(io.BytesIO(one + other))) == (True, False)
 
 
 def test_next_link_of_chained_ogg_is_found() -> None:

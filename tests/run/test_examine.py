@@ -29,12 +29,13 @@ from pipeline.run.prepare import plan_corpus, read_config
 from pipeline.run.progress import Progress
 from pipeline.run.split_stage import split_batch
 from tests.helpers.bursts import make_bursts, make_film, mux_tracks
-from tests.helpers.contents import Rows, live, read
+from tests.helpers.contents import Rows, check_whole, live, read
 from tests.helpers.corpora import write_ranges
 from tests.helpers.damage import publish, rewrite
 from tests.helpers.fakes import GRID, plan_batch
 from tests.helpers.indexes import table
 from tests.helpers.long import in_parts
+from tests.helpers.protocol import Died, die_at
 from tests.helpers.runs import WideEncoder, configure, in_place
 from tests.helpers.sounds import (
     FORMATS,
@@ -46,6 +47,7 @@ from tests.helpers.sounds import (
     noise,
     scribble,
     tone,
+    with_cover,
 )
 
 BATCH = "0" * 32
@@ -67,6 +69,14 @@ def two_tracks(container: str, *, film: bool = True) -> bytes:
 
 
 FILM, LATE_FILM = make_film("mp4", "aac"), make_film("mp4", "aac", late_s=1.0)
+WMA = by_av("asf", "wmav2", 64_000)(SOUND, 48_000)
+REFUSED = {
+    "tag before.wav": with_cover(encode("wav_s16", SOUND, 48_000)),
+    "no tag.wav": by_av("wav", "g722")(tone(2.0, 16_000), 16_000),
+    "no header.g722": by_av("g722", "g722")(tone(2.0, 16_000), 16_000),
+}
+"""Files that older versions could not read."""
+
 SAME = {
     **{
         f"same.{FORMATS[name].suffix}": encode(name, SOUND, 48_000)
@@ -83,6 +93,9 @@ SAME = {
     "healthy chain.ogg": encode("ogg_opus", SOUND, 48_000) + encode("ogg_opus", SOUND, 48_000),
     "unstated.flac": forget_total(encode("flac", SOUND, 48_000)),
     "damaged.ac3": scribble(encode("ac3", STEREO, 48_000)),
+    "on time.m2ts": make_film("mpegts", "aac"),
+    "on time.flv": make_film("flv", "aac"),
+    "plain.wma": WMA,
     "stereo.wav#t=0.5,1.5": b"",
 }
 """Files that older versions decoded as they do now."""
@@ -99,6 +112,12 @@ CHANGED = {
     "late.webm": by_av("webm", "libopus")(tone(2.0, 8_000), 8_000),
     "tracks.avi": mux_tracks("avi", [by_av("matroska", "ac3")(SOUND, 48_000) for _ in range(2)]),
     "tracks.m4a": two_tracks("mp4", film=False),
+    "tracks.wma": mux_tracks("asf", [WMA, WMA], film=False),
+    "film.m2ts": make_film("mpegts", "aac", late_s=1.0),
+    "gap.flv": make_film("flv", "aac", move_s=lambda time_s: 4.0 if time_s >= 5 else 0.0),
+    "film.mpg": make_film("mpeg", "mp2", "mpeg1video", late_s=1.0),
+    "film that is called.mp3": make_film("matroska", "aac", late_s=1.0),
+    **REFUSED,
     "picture.ogg": make_film("ogg", "", "libvpx", data=BURSTS),
     "vorbis.avi": make_film("avi", "", None, data=BURSTS),
     "chain.ogg": SAME["same.ogg"] + encode("ogg_opus", SOUND, 48_000),
@@ -121,10 +140,10 @@ SAID: dict[str, dict[str, str]] = {
     "pauses.amr": {"reason": "'truncated'", **OTHER_LENGTH},
     "alac.caf": {"duration_s": "1.985"},
     "film.mkv": {"expected_duration_s": "NULL", **OTHER_LENGTH},
-    "film.mp4": OTHER_LENGTH,
-    "copy of film.mp4": OTHER_LENGTH,
+    **dict.fromkeys(("film.mp4", "copy of film.mp4", "film.m2ts", "film.mpg"), OTHER_LENGTH),
+    "gap.flv": {**UNTOLD, "duration_s": "duration_s - 4", "expected_duration_s": "NULL"},
+    "film that is called.mp3": OTHER_LENGTH,
     "late.webm": {"duration_s": "2.005"},
-    "picture.ogg": {"expected_duration_s": "12.0"},  # whether a length is found depends on its random serial numbers
     "vorbis.avi": OTHER_LENGTH,
     "chain.ogg": {"reason": "'truncated'", **OTHER_LENGTH},
     "chain with a gap.ogg": {**UNTOLD, **OTHER_LENGTH},
@@ -168,14 +187,32 @@ def make_old(index: str, decoder: int = 2, note: str = "NULL") -> None:
     publish(index)
 
 
+def refuse(index: str, row: dict[str, Any]) -> None:
+    """Make a file look as if an older version had not been able to read it."""
+    reason = "not_audio" if row["uri"].endswith(".g722") else "decode_error"
+    failed = {"status": "'failed'", "stage": "'decode'", "reason": f"'{reason}'", "n_clips": "0", "n_frames": "0"}
+    unknown = ("codec", "duration_s", "expected_duration_s", "sample_rate_hz", "channels")
+    unknown += ("clips_checksum", "frames_checksum")
+    table(index, "files").update(failed | dict.fromkeys(unknown, "NULL"), f"file_id = '{row['file_id']}'")
+    table(index, "clips").delete(f"file_id = '{row['file_id']}'")
+    for name in ("frames", "pools"):
+        table(index, name).delete(f"audio_id = '{row['audio_id']}'")
+
+
 def make_older(config: Config) -> None:
     """Make an index look as if an older version had written it: other rows, other vectors where the sound differs."""
     table(config.into, "files").update({"decoder": "2", "note": "NULL"})
     ids = {name_of(row["uri"]): row["file_id"] for row in read(config.into, "files")}
     for name in SAID.keys() & ids.keys():
         table(config.into, "files").update(SAID[name], f"file_id = '{ids[name]}'")
-    for name in CHANGED.keys() & ids.keys():
+        if length := SAID[name].get("duration_s"):
+            other = {"duration_s": length, "end_s": "greatest(end_s - 0.5, start_s + 0.04)"}
+            table(config.into, "clips").update(other, f"file_id = '{ids[name]}'")
+    for name in (CHANGED.keys() - REFUSED.keys()) & ids.keys():
         rewrite(config.into, "clips", f"file_id = '{ids[name]}'", lambda vectors: vectors / 2)
+    for row in read(config.into, "files"):
+        if name_of(row["uri"]) in REFUSED:
+            refuse(config.into, row)
     publish(config.into)
 
 
@@ -272,6 +309,93 @@ def test_upgrade_that_dies_is_continued(corpus: list[str], tmp_path: Path, numbe
     index_corpus(config, stages=in_place(WideEncoder()))
     assert (live(config.into), rows_of(config.into)) == (new, rows)
     assert verify_index(config.into) == []
+
+
+EXAMINED = ("stereo.wav", "stereo.mp3", "copy of on time.mp4", "tag.mp3", "crossed.wav", "crossed.mp3", "film.mp4")
+
+
+@pytest.fixture(scope="module")
+def older(tmp_path_factory: pytest.TempPathFactory) -> tuple[Config, Path, Any]:
+    """The configuration and the folder of an index of an older version, and the rows that a new one would have."""
+    root = tmp_path_factory.mktemp("older")
+    folder = root / "in"
+    folder.mkdir()
+    for name in EXAMINED:
+        (folder / name).write_bytes((SAME | CHANGED)[name])
+    config = configure(folder, root / "index", store={"checkpoint_rows": 1}, run={"batch_s": 0.1})
+    index_corpus(config, stages=in_place(WideEncoder()))
+    new = live(config.into), rows_of(config.into)
+    make_older(config)
+    shutil.copytree(config.into, root / "kept")
+    return config, root / "kept", new
+
+
+def upgrade(config: Config, failpoint: journal.Failpoint = lambda step: None, die_in: int = -1) -> WideEncoder:
+    """A run over an index of an older version.
+
+    Args:
+        die_in: the batch at which its workers and it are killed, while it is examined.
+    """
+    encoder = WideEncoder()
+
+    def kill(number: int) -> None:
+        if number == die_in:
+            raise Died
+
+    index_corpus(config, stages=in_place(encoder, kill), failpoint=failpoint)
+    return encoder
+
+
+def check_killed_upgrade(older: tuple[Config, Path, Any], kill: Callable[[Config], bool]) -> int:
+    """Kill a run, twice, and let the next one go on: all is as if it had not been killed. Returns how many windows the
+    last run encoded."""
+    config, kept, new = older
+    shutil.rmtree(config.into)
+    shutil.copytree(kept, config.into)
+    for _ in range(2):
+        if not kill(config):
+            break
+        check_whole(config.into)
+    encoder = upgrade(config)
+    assert (live(config.into), rows_of(config.into)) == new
+    assert {row["decoder"] for row in read(config.into, "files")} == {DECODER}
+    assert verify_index(config.into) == []
+    return encoder.n_windows
+
+
+def test_run_that_is_killed_while_files_are_examined_is_continued(older: tuple[Config, Path, Any]) -> None:
+    """Between any two batches: what was published is neither examined nor encoded again."""
+    encoded = list[int]()
+    for number in range(len(EXAMINED) + 1):
+
+        def kill(config: Config, number: int = number) -> bool:
+            try:
+                upgrade(config, die_in=number)
+            except Died:
+                return True
+            return False
+
+        encoded.append(check_killed_upgrade(older, kill))
+    assert encoded == sorted(encoded, reverse=True)
+    assert len(set(encoded)) > 2
+    assert encoded[-1] == 0
+
+
+def test_upgrade_that_is_killed_at_any_step_is_continued(older: tuple[Config, Path, Any]) -> None:
+    steps = list[str]()
+    check_killed_upgrade(older, lambda config: bool(upgrade(config, steps.append)) and False)
+    assert {"delete clips", "append frames", "append clips", "append files", "publish", "tag"} <= set(steps)
+    for step in sorted(set(steps)):
+        for nth in {1, 1 + steps.count(step) // 2, steps.count(step)}:
+            n_died = 0
+
+            def kill(config: Config, step: str = step, nth: int = nth) -> bool:
+                nonlocal n_died
+                n_died += (died := die_at(step, nth, upgrade, config))
+                return died
+
+            check_killed_upgrade(older, kill)
+            assert n_died
 
 
 MOVED, COPIED = ("stereo.wav", "on time.mp4", "crossed.wav", "tag.mp3"), ("stereo.mp3", "crossed.mp3")
@@ -399,6 +523,66 @@ def test_copy_whose_name_excludes_a_correction_follows_its_sound(tmp_path: Path,
     assert index_corpus(config, stages=in_place(WideEncoder())).n_unchanged == 2
 
 
+def lose(file: Path) -> None:
+    """The disk of a file is there no more."""
+    file.rename(file.with_suffix(".away"))
+
+
+def block(file: Path) -> None:
+    """What is listed in place of a file cannot be read."""
+    lose(file)
+    os.mkfifo(file)
+
+
+@pytest.mark.parametrize("frames", ["all", "none"])
+@pytest.mark.parametrize("is_listed", [True, False])
+@pytest.mark.parametrize("name", ["a.mp4", "b.mp4"])
+def test_copy_that_cannot_be_read_gets_the_rows_of_the_one_that_is_encoded_again(
+    tmp_path: Path, name: str, is_listed: bool, frames: str
+) -> None:
+    """Copies share their audio: there is never an old version of its clips beside a new one."""
+    folder = tmp_path / "in"
+    folder.mkdir()
+    for each in ("a.mp4", "b.mp4"):
+        (folder / each).write_bytes(LATE_FILM)
+    manifest = tmp_path / "about.csv"
+    manifest.write_text(f"uri,place\n{folder}/a.mp4,wood\n{folder}/b.mp4,lake\n")
+    config = configure(
+        folder, tmp_path / "index", store={"frames": frames}, corpus={"metadata": str(manifest)}, run={"batch_s": 1.0}
+    )
+    index_corpus(config, stages=in_place(WideEncoder()))
+    new, rows = live(config.into), rows_of(config.into)
+    make_old(config.into)
+    table(config.into, "files").update(OTHER_LENGTH)
+    rewrite(config.into, "clips", "true", lambda vectors: vectors / 2)
+    publish(config.into)
+    if not is_listed:
+        block(folder / name)
+    encoder = WideEncoder()
+    progress = index_corpus(config, stages=in_place(encoder, lambda number: lose(folder / name) if is_listed else None))
+    assert (live(config.into), rows_of(config.into)) == (new, rows)
+    assert {row["place"] for row in read(config.into, "clips")} == {"wood", "lake"}
+    assert encoder.n_windows == len(new["clips"]) // 2
+    assert progress.n_done == progress.n_files == 2
+    assert verify_index(config.into) == []
+
+
+def test_any_copy_that_can_be_read_is_examined(tmp_path: Path) -> None:
+    folder = tmp_path / "in"
+    folder.mkdir()
+    for name in ("a.wav", "b.wav"):
+        (folder / name).write_bytes(SAME["stereo.wav"])
+    config = configure(folder, tmp_path / "index")
+    index_corpus(config, stages=in_place(WideEncoder()))
+    new = live(config.into)
+    make_old(config.into)
+    encoder = WideEncoder()
+    progress = index_corpus(config, stages=in_place(encoder, lambda number: lose(folder / "a.wav")))
+    assert (progress.n_unchanged, encoder.n_windows) == (2, 0)
+    assert live(config.into) == new
+    assert {row["decoder"] for row in read(config.into, "files")} == {DECODER}
+
+
 def test_what_is_only_examined_does_not_count_as_encoded(tmp_path: Path) -> None:
     """Otherwise the next plan would promise the speed at which files are examined."""
     folder = tmp_path / "in"
@@ -520,7 +704,7 @@ def test_ranges_of_a_recording_are_looked_at_once(tmp_path: Path) -> None:
     def ask(examiner: Examiner, first_s: float) -> str | None:
         part = {"start_s": first_s, "end_s": 2.0, "uris": [f"{path}#t={first_s},2"]}
         [file] = files_of(audio | part)
-        row = examiner.examine(audio | part, file)
+        row = examiner.examine(audio | part, [file])
         return None if row is None else str(row["status"])
 
     def decode(row: dict[str, Any], file: PlannedFile) -> None:
