@@ -92,7 +92,7 @@ def make_plan(listed: pa.Table, ledger: Ledger, setup: PlanSetup, outdated: Set[
         candidates = hasher.hash_unsized(candidates, ledger, request, len(plan.deleted))
     candidates = hasher.hash_where_needed(candidates, ledger, request, len(plan.deleted))
     contents = decider.select_to_decode(candidates)
-    correct_estimates([file for files in contents for file in files], setup.measure_s)
+    correct_estimates([file for files in contents for file in files], setup.measure_s, ledger.lengths())
     _count(plan, contents)
     plan.batches = pack(contents, setup.batch_s, setup.run_id)
     plan.actions.sort()

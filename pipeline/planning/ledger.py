@@ -13,6 +13,9 @@ import pyarrow.compute as pc
 
 from pipeline.schema import Row
 
+MOST_LENGTHS = 20_000
+"""Files whose lengths tell those of others."""
+
 LEAST_BESIDE = 20_000
 """Up to this many new rows, or a quarter of the table if that is more, are held beside it. Each takes 100 times the
 memory of a row in the table."""
@@ -130,6 +133,15 @@ class Ledger:
         """The uris of all indexed files."""
         self._merge()
         return self._files["uri"].filter(pc.equal(self._files["status"], "indexed"))
+
+    def lengths(self) -> pa.Table:
+        """``uri``, ``size_bytes`` and ``duration_s`` of indexed files that are whole: of ``MOST_LENGTHS`` at most, from
+        everywhere in the table."""
+        self._merge()
+        is_whole = pc.and_(pc.equal(self._files["status"], "indexed"), pc.is_null(self._files["reason"]))
+        chosen = np.flatnonzero(pc.and_(is_whole, pc.is_valid(self._files["size_bytes"])))
+        chosen = chosen[:: max(1, -(-len(chosen) // MOST_LENGTHS))]
+        return self._files.select(["uri", "size_bytes", "duration_s"]).take(pa.array(chosen))
 
     def sizes(self) -> set[int]:
         """The sizes of all contents whose hash is known, in bytes."""

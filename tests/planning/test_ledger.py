@@ -5,7 +5,7 @@ import pytest
 
 from pipeline import schema
 from pipeline.planning.file_rows import empty_row
-from pipeline.planning.ledger import Ledger
+from pipeline.planning.ledger import MOST_LENGTHS, Ledger
 from tests.helpers.plans import Disk, contents, known_row, make_ledger, plan_of
 
 
@@ -77,3 +77,17 @@ def test_a_ledger_answers_the_same_before_and_after_new_rows_are_merged(n_beside
         assert plain.holder(row["audio_id"]) == merged.holder(row["audio_id"])
     there = pa.chunked_array([uris[:30]])
     assert plain.find_deleted(there) == merged.find_deleted(there)
+
+
+def test_lengths_are_those_of_whole_indexed_files_from_everywhere() -> None:
+    rows = [known_row(f"{number:05d}.wav", "x" * (number % 100), 1) for number in range(MOST_LENGTHS + 10)]
+    rows[0] |= {"status": "failed"}
+    rows[1] |= {"status": "deleted"}
+    rows[2] |= {"reason": "truncated"}
+    rows[3] |= {"size_bytes": None}
+    some = make_ledger(*rows[:8]).lengths().to_pylist()
+    assert [row["uri"] for row in some] == [f"{number:05d}.wav" for number in range(4, 8)]
+    assert some[0] == {"uri": "00004.wav", "size_bytes": 4, "duration_s": 1.0}
+    many = make_ledger(*rows).lengths()
+    assert MOST_LENGTHS / 2 <= many.num_rows <= MOST_LENGTHS
+    assert many["uri"][-1].as_py() > rows[-3]["uri"]

@@ -5,11 +5,13 @@ from collections import Counter
 from pathlib import Path
 
 import numpy as np
+import pyarrow as pa
 import pytest
 import soundfile
 
+from pipeline.audio.decoder_versions import Look
 from pipeline.audio.stated_lengths import measure_length
-from pipeline.corpus.corpus_file import CorpusFile, estimate_seconds
+from pipeline.corpus.corpus_file import CorpusFile, ExaminedFile, Stored, estimate_seconds
 from pipeline.corpus.shards import Place, list_members
 from pipeline.planning.lengths import MOST_OPENED, SAMPLED, correct_estimates
 from tests.helpers.shards import write_shard
@@ -99,3 +101,52 @@ def test_recording_that_is_cut_into_ranges_is_opened_once() -> None:
     files = [CorpusFile(f"/a.wav#t={at},{at + 1}", float(at), at + 1.0, 160_000, 1, None) for at in range(50)]
     correct_estimates(files, measure)
     assert opened == ["/a.wav"]
+
+
+def make_stored(*rows: tuple[str, int, float | None]) -> pa.Table:
+    return pa.Table.from_pylist([dict(zip(("uri", "size_bytes", "duration_s"), row, strict=True)) for row in rows])
+
+
+STORED = make_stored(
+    ("s3://b/phone/1.wav", 16_000 * 10, 10.0),
+    ("s3://b/phone/2.wav", 16_000 * 30, 30.0),
+    ("s3://b/studio/1.wav", 300_000 * 40, 40.0),
+    ("/t.parquet#1.flac", 60_000, 2.0),
+    ("/speech/1.mp3", 4_000 * 9, 9.0),
+    ("s3://b/phone/1.wav#t=0,1", 16_000 * 10, 1.0),
+    ("s3://b/phone/wrong.wav", 10, 1e9),
+    ("s3://b/phone/unknown.wav", 10, None),
+)
+
+
+def tell_nothing(place: str | Place) -> None:
+    return None
+
+
+@pytest.mark.parametrize(
+    ("file", "expected_s"),
+    [
+        (make_file("s3://b/phone/new.wav", 16_000 * 7), 7.0),
+        (make_file("s3://b/studio/new.wav", 300_000 * 7), 7.0),
+        (make_file("s3://b/other/new.wav", 158_000 * 7), 7.0),  # the mean of all
+        (make_file("/t.parquet#2.flac", 30_000 * 7, 2), 7.0),
+        (make_file("/other.arrow#2.flac", 30_000 * 7, 2), 7.0),
+        (make_file("/speech/2.mp3", 4_000 * 7), 7.0),  # a header that tells nothing
+        (make_file("s3://b/phone/new.ogg", 18_000 * 7), 7.0),  # the usual estimate
+    ],
+)
+def test_files_whose_header_is_not_read_are_like_those_of_the_index(file: CorpusFile, expected_s: float) -> None:
+    correct_estimates([file], tell_nothing, STORED)
+    assert file.estimated_s == pytest.approx(expected_s)
+
+
+def test_range_of_a_remote_recording_ends_with_it() -> None:
+    file = CorpusFile("s3://b/phone/new.wav#t=4,", 4.0, None, 160_000, 1, None)
+    correct_estimates([file], tell_nothing, STORED)
+    assert file.estimated_s == 6.0
+
+
+def test_file_of_the_index_is_as_long_as_it_says() -> None:
+    file = ExaminedFile("/a.wav", None, None, 150_000, 1, None, "0" * 64, 1.0, Stored(Look.LENGTH, 9.0, None))
+    correct_estimates([file], tell_nothing)
+    assert file.estimated_s == 9.0
