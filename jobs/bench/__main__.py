@@ -25,6 +25,7 @@ def make_app() -> "typer.Typer":
 
     from jobs.bench.baselines import baselines
     from jobs.bench.candidates import candidates
+    from jobs.bench.examine import examine
     from jobs.bench.growth import growth
     from jobs.bench.load import load
     from jobs.bench.many import many
@@ -42,7 +43,20 @@ def make_app() -> "typer.Typer":
         add_completion=False,
         pretty_exceptions_enable=False,
     )
-    for measurement in (baselines, candidates, growth, load, many, reindex, search, serve, start, tiles, windows):
+    for measurement in (
+        baselines,
+        candidates,
+        examine,
+        growth,
+        load,
+        many,
+        reindex,
+        search,
+        serve,
+        start,
+        tiles,
+        windows,
+    ):
         app.command()(measurement)
 
     @app.command(add_help_option=False, context_settings={"allow_extra_args": True, "ignore_unknown_options": True})

@@ -7,6 +7,7 @@ never stored.
 """
 
 from collections.abc import Callable, Mapping, Sequence
+from functools import partial
 
 import pyarrow as pa
 
@@ -58,11 +59,15 @@ def correct_estimates(files: Sequence[CorpusFile], measure_s: MeasureLength, sto
         if bytes_per_s is None:
             unread += alike
         else:
-            _estimate(alike, lambda file, rate=bytes_per_s: rate)
+            _estimate(alike, partial(_same, bytes_per_s))
     unread += [file for alike in frequent[MOST_OPENED:] for file in alike]
     if unread and stored is not None:
         rates = _learn_rates(stored)
         _estimate(unread, lambda file: next(filter(None, map(rates.get, _kinds_of(file.recording))), None))
+
+
+def _same(bytes_per_s: float, file: CorpusFile) -> float:
+    return bytes_per_s
 
 
 def _estimate(files: Sequence[CorpusFile], find_bytes_per_s: Callable[[CorpusFile], float | None]) -> None:

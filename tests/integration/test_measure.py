@@ -14,6 +14,8 @@ STARTING = [
     "earshot query",
     "pipeline.open(...).search",
 ]
+EXAMINING = ["decode", "channels", "streams", "length"] * 12
+EXAMINING.insert(8, "encode")
 
 
 @pytest.mark.slow
@@ -28,6 +30,7 @@ STARTING = [
         ),
         (["many", "folder", "--files", "300"], ["folder"] * 4),
         (["reindex", "--scale", "0.04"], ["change"] * 2),
+        (["examine", "--minutes", "0.1", "--rounds", "1"], EXAMINING),
         (
             ["windows", "--rounds", "1", "--minutes", "1"],
             ["cost"] * 5 + ["passes"] * 8 + ["speed"] * 3 + ["seam"] * 9 + ["quality"] * 6 + ["runs"] * 4,

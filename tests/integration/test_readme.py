@@ -122,6 +122,25 @@ def test_names_of_the_guide_for_changes_exist() -> None:
                 assert re.search(rf"\b{text.split('.')[-1]}\b", code), row
 
 
+def test_tests_of_odd_input_exist() -> None:
+    """Each row names tests, and behind them the file in which they stand."""
+    rows = [
+        line for line in (ROOT / "tests" / "README.md").read_text(encoding="utf-8").splitlines() if "`test_" in line
+    ]
+    assert len(rows) > 40
+    for row in rows:
+        named = list[str]()
+        for text in re.findall(r"`([^`]+)`", row.rsplit("|", 2)[1]):
+            if text.startswith("test_"):
+                named.append(text)
+                continue
+            code = (ROOT / text).read_text(encoding="utf-8")
+            assert named, row
+            assert all(f"def {test}(" in code for test in named), row
+            named = []
+        assert not named, row
+
+
 PROGRAMS = {"earshot": app, "python -m jobs.bench": make_app()}
 
 

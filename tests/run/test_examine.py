@@ -94,7 +94,7 @@ SAME = {
     "unstated.flac": forget_total(encode("flac", SOUND, 48_000)),
     "damaged.ac3": scribble(encode("ac3", STEREO, 48_000)),
     "on time.m2ts": make_film("mpegts", "aac"),
-    "on time.flv": make_film("flv", "aac"),
+    "on time.flv": make_film("flv", "aac", "flv"),
     "plain.wma": WMA,
     "stereo.wav#t=0.5,1.5": b"",
 }
@@ -114,7 +114,7 @@ CHANGED = {
     "tracks.m4a": two_tracks("mp4", film=False),
     "tracks.wma": mux_tracks("asf", [WMA, WMA], film=False),
     "film.m2ts": make_film("mpegts", "aac", late_s=1.0),
-    "gap.flv": make_film("flv", "aac", move_s=lambda time_s: 4.0 if time_s >= 5 else 0.0),
+    "gap.flv": make_film("flv", "aac", "flv", move_s=lambda time_s: 4.0 if time_s >= 5 else 0.0),
     "film.mpg": make_film("mpeg", "mp2", "mpeg1video", late_s=1.0),
     "film that is called.mp3": make_film("matroska", "aac", late_s=1.0),
     **REFUSED,
