@@ -28,7 +28,7 @@ class WideEncoder(FakeEncoder):
     def encode(self, windows: Sequence[Waveform]) -> tuple[Any, list[Any] | None]:
         clips, frames = super().encode(windows)
         wide = [np.pad(rows, ((0, 0), (0, DIMENSION - rows.shape[1]))) for rows in frames or []]
-        return np.pad(clips, ((0, 0), (0, DIMENSION - clips.shape[1]))), wide if frames else None
+        return np.pad(clips, ((0, 0), (0, DIMENSION - clips.shape[1]))), None if frames is None else wide
 
 
 def in_place(encoder: Encoder, before: Callable[[int], None] = lambda number: None) -> Stages:

@@ -188,12 +188,15 @@ def make_old(index: str, decoder: int = 2, note: str = "NULL") -> None:
 
 
 def refuse(index: str, row: dict[str, Any]) -> None:
-    """Make a file look as if an older version had not been able to read it."""
-    reason = "not_audio" if row["uri"].endswith(".g722") else "decode_error"
-    failed = {"status": "'failed'", "stage": "'decode'", "reason": f"'{reason}'", "n_clips": "0", "n_frames": "0"}
-    unknown = ("codec", "duration_s", "expected_duration_s", "sample_rate_hz", "channels")
-    unknown += ("clips_checksum", "frames_checksum")
-    table(index, "files").update(failed | dict.fromkeys(unknown, "NULL"), f"file_id = '{row['file_id']}'")
+    """Make a file look as if an older version had not been able to read it. The second one knows raw formats."""
+    reason, decoder = ("not_audio", "1") if row["uri"].endswith(".g722") else ("decode_error", "2")
+    unknown = ("codec", "duration_s", "expected_duration_s", "sample_rate_hz", "channels", "note")
+    failed = {
+        **{"status": "'failed'", "stage": "'decode'", "reason": f"'{reason}'", "decoder": decoder},
+        **{"n_clips": "0", "n_frames": "0"},
+        **dict.fromkeys((*unknown, "clips_checksum", "frames_checksum"), "NULL"),
+    }
+    table(index, "files").update(failed, f"file_id = '{row['file_id']}'")
     table(index, "clips").delete(f"file_id = '{row['file_id']}'")
     for name in ("frames", "pools"):
         table(index, name).delete(f"audio_id = '{row['audio_id']}'")
@@ -550,7 +553,8 @@ def test_copy_that_cannot_be_read_gets_the_rows_of_the_one_that_is_encoded_again
     config = configure(
         folder, tmp_path / "index", store={"frames": frames}, corpus={"metadata": str(manifest)}, run={"batch_s": 1.0}
     )
-    index_corpus(config, stages=in_place(WideEncoder()))
+    with_frames = frames == "all"
+    index_corpus(config, stages=in_place(WideEncoder(frames=with_frames)))
     new, rows = live(config.into), rows_of(config.into)
     make_old(config.into)
     table(config.into, "files").update(OTHER_LENGTH)
@@ -558,9 +562,10 @@ def test_copy_that_cannot_be_read_gets_the_rows_of_the_one_that_is_encoded_again
     publish(config.into)
     if not is_listed:
         block(folder / name)
-    encoder = WideEncoder()
+    encoder = WideEncoder(frames=with_frames)
     progress = index_corpus(config, stages=in_place(encoder, lambda number: lose(folder / name) if is_listed else None))
     assert (live(config.into), rows_of(config.into)) == (new, rows)
+    assert bool(new["frames"]) is with_frames
     assert {row["place"] for row in read(config.into, "clips")} == {"wood", "lake"}
     assert encoder.n_windows == len(new["clips"]) // 2
     assert progress.n_done == progress.n_files == 2
