@@ -282,6 +282,18 @@ def _may_be_too_long(row: Mapping[str, Any]) -> bool:
     return bool(row["duration_s"] > most_seconds(row["size_bytes"]))
 
 
+_IN_OGG = frozenset(["vorbis", "opus", "speex", "flac"])
+
+
+def _may_end_before_its_picture(row: Mapping[str, Any]) -> bool:
+    """Whether Ogg may have got the duration of its picture, or none. Ranges would have to be encoded again: most of
+    them stay as they are."""
+    if row["status"] != "indexed" or row["codec"] not in _IN_OGG or not _may_be_named(row, _OGG):
+        return False
+    is_open = row["expected_duration_s"] is None and not _read_name(row["uri"])[1]
+    return bool(is_open or row["reason"] == "truncated")
+
+
 def _has_tracks(row: Mapping[str, Any]) -> bool:
     return bool(row["note"] and TRACKS_NOTE in row["note"])
 
@@ -315,6 +327,7 @@ CORRECTIONS: tuple[Correction, ...] = (
     Correction(21, "silence in the longest blocks of FLAC is read", lambda row: row["reason"] == "too_long"),
     Correction(22, "films named like other sound are read as films", _may_be_unforeseen_and_moved),
     Correction(23, "wma and m4r with several tracks are read as films are", _may_be_unforeseen_film, Look.STREAMS),
+    Correction(24, "Ogg with a picture lasts as long as its sound", _may_end_before_its_picture),
 )
 DECODER = max((correction.version for correction in CORRECTIONS), default=1)
 """The version that this code decodes with."""

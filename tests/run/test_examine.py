@@ -192,8 +192,12 @@ def refuse(index: str, row: dict[str, Any]) -> None:
     reason, decoder = ("not_audio", "1") if row["uri"].endswith(".g722") else ("decode_error", "2")
     unknown = ("codec", "duration_s", "expected_duration_s", "sample_rate_hz", "channels", "note")
     failed = {
-        **{"status": "'failed'", "stage": "'decode'", "reason": f"'{reason}'", "decoder": decoder},
-        **{"n_clips": "0", "n_frames": "0"},
+        "status": "'failed'",
+        "stage": "'decode'",
+        "reason": f"'{reason}'",
+        "decoder": decoder,
+        "n_clips": "0",
+        "n_frames": "0",
         **dict.fromkeys((*unknown, "clips_checksum", "frames_checksum"), "NULL"),
     }
     table(index, "files").update(failed, f"file_id = '{row['file_id']}'")
@@ -619,6 +623,37 @@ def test_file_with_a_note_is_encoded_once(tmp_path: Path, name: str, decoder: in
         index_corpus(config, stages=in_place(encoder))
         assert encoder.n_windows == n_windows
         assert rows_of(config.into) == rows
+
+
+def test_ogg_is_not_called_truncated_for_the_length_of_its_picture(tmp_path: Path) -> None:
+    """As it was. A file that is cut off stays ``truncated``, and neither is encoded again."""
+    folder = tmp_path / "in"
+    folder.mkdir()
+    film = make_film("ogg", "", "libvpx", data=encode("ogg_vorbis", tone(0.3, 48_000), 48_000))
+    other = make_film("ogg", "", "libvpx", data=encode("ogg_vorbis", tone(1.9, 48_000), 48_000))
+    cut = encode("ogg_vorbis", noise(8.0, 48_000), 48_000)[:-20_000]
+    for name, data in (("film.ogg", film), ("open.ogg", other), ("cut.ogg", cut)):
+        (folder / name).write_bytes(data)
+    config = configure(folder, tmp_path / "index")
+    index_corpus(config, stages=in_place(WideEncoder()))
+    new, rows = live(config.into), rows_of(config.into)
+    assert {name_of(row["uri"]): row["reason"] for row in read(config.into, "files")} == {
+        "film.ogg": None,
+        "open.ogg": None,
+        "cut.ogg": "truncated",
+    }
+    make_old(config.into, 23)
+    for name, said in (
+        ("film.ogg", {"stage": "'decode'", "reason": "'truncated'", "expected_duration_s": "20.0"}),
+        ("open.ogg", {"expected_duration_s": "NULL"}),
+    ):
+        table(config.into, "files").update(said, f"uri = '{folder / name}'")
+    publish(config.into)
+    assert {action for _, action, _ in plan_corpus(config).actions} == {"examined"}
+    encoder = WideEncoder()
+    index_corpus(config, stages=in_place(encoder))
+    assert encoder.n_windows == 0
+    assert (live(config.into), rows_of(config.into)) == (new, rows)
 
 
 @pytest.mark.parametrize("is_new", [False, True])
