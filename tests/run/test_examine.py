@@ -370,6 +370,7 @@ def check_killed_upgrade(older: tuple[Config, Path, Any], kill: Callable[[Config
     return encoder.n_windows
 
 
+@pytest.mark.slow
 def test_run_that_is_killed_while_files_are_examined_is_continued(older: tuple[Config, Path, Any]) -> None:
     """Between any two batches: what was published is neither examined nor encoded again."""
     encoded = list[int]()
@@ -388,6 +389,7 @@ def test_run_that_is_killed_while_files_are_examined_is_continued(older: tuple[C
     assert encoded[-1] == 0
 
 
+@pytest.mark.slow
 def test_upgrade_that_is_killed_at_any_step_is_continued(older: tuple[Config, Path, Any]) -> None:
     steps = list[str]()
     check_killed_upgrade(older, lambda config: bool(upgrade(config, steps.append)) and False)
