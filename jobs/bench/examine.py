@@ -76,7 +76,9 @@ def _write(folder: Path, suffix: str, length_s: float, n_files: int) -> list[Cor
         tones = [0.3 * np.sin(2 * np.pi * (rng.uniform(150, 900) + 30 * times_s) * times_s) for _ in range(2)]
         sound = np.stack(tones, axis=1) + rng.normal(0, 0.05, (len(times_s), 2))
         path = folder / f"{number:05d}.{suffix}"
-        soundfile.write(path, sound.astype(np.float32), RATE_HZ)
+        with soundfile.SoundFile(path, "w", RATE_HZ, 2) as target:
+            for first in range(0, len(sound), RATE_HZ):  # libsndfile crashes where much is written as vorbis at once
+                target.write(sound[first : first + RATE_HZ].astype(np.float32))
         stat = path.stat()
         file = CorpusFile(str(path), None, None, stat.st_size, stat.st_mtime_ns, None, hash_file(path))
         file.estimated_s = length_s
