@@ -1,9 +1,9 @@
 """Measure what it costs to examine files after a correction of decoding, beside decoding them and encoding them anew.
 
-    python -m jobs.bench examine                       # takes about three minutes
-    python -m jobs.bench examine --model random        # encoding by a model of the default size: some ten minutes
+    python -m jobs.bench examine                       # takes three minutes of processor time
+    python -m jobs.bench examine --model random        # encoding by a model of the default size: longer
 
-Stereo sounds at 44.1 kHz, all different, in several formats and lengths, twenty minutes of each. ``channels`` and
+Stereo sounds at 44.1 kHz, all different, in several formats and lengths, eight minutes of each. ``channels`` and
 ``streams`` are looks at a file that may be mixed in another way or have other streams; ``length`` decodes all of it.
 ``decode`` reads the same files without a question, ``encode`` embeds the windows of those of the first format. All are
 processor seconds for an hour of audio, by the functions that workers call, in this process: what reading the disk and
@@ -136,7 +136,7 @@ def _time_encoding(plan: list[Row], model: str) -> float:
 
 
 def examine(
-    minutes: Annotated[float, typer.Option(min=0.01, help="Audio of each format and length.")] = 20.0,
+    minutes: Annotated[float, typer.Option(min=0.01, help="Audio of each format and length.")] = 8.0,
     rounds: Annotated[int, typer.Option(min=1, help="Each figure is the median of so many.")] = 3,
     model: Annotated[str, typer.Option(help="The model that encodes, or `random`: the default size.")] = "earshot-tiny",
     json: Json = False,
