@@ -19,7 +19,7 @@ from jobs.bench.synthetic import CLIPS_PER_FILE, Floats, Halves, Vectors, to_uni
 from pipeline.schema import Row
 
 CANDIDATES = (200, 800, 1_600, 3_200)
-PARTITIONS, PROBED, REFINE = ("dot", "direction", "norm", "cosine"), (1 / 4, 1.0), 4
+PARTITIONS, PROBED, REFINE = ("dot", "direction", "norm", "cosine"), (1 / 4, 1 / 2, 1.0), 4
 TIMED = 20
 """Questions that are timed, of those asked."""
 
@@ -74,16 +74,19 @@ def measure(clips: Clips, store: Store, search: Search) -> Iterator[Row]:
     """The recall of a search for both kinds of questions, for each number of candidates; milliseconds of ``query``."""
     store.prepare(search)
     sizes = list(dict.fromkeys(min(n, len(clips.vectors)) for n in CANDIDATES))
+    asked = sizes if search.refine else [max(sizes)]  # what is refined are the candidates of a search for so many
     tops = {
-        kind: [store.nearest(question, max(sizes), search) for question in questions]
+        (kind, n): [store.nearest(question, n, search) for question in questions]
         for kind, questions in clips.questions.items()
+        for n in asked
     }
     for n in sizes:
         recalls = {
             kind: statistics.fmean(
-                float(np.isin(best, top[:n]).mean()) for best, top in zip(clips.best[kind], of, strict=True)
+                float(np.isin(best, top[:n]).mean())
+                for best, top in zip(clips.best[kind], tops[kind, n if search.refine else max(sizes)], strict=True)
             )
-            for kind, of in tops.items()
+            for kind in clips.questions
         }
         yield {
             "search": str(search),

@@ -22,6 +22,8 @@ def show_recall(recall: dict[str, Any]) -> dict[str, str]:
         for command, unit in UNITS.items()
         if command in recall
     }
+    if "query" in recall and "similar" not in recall:
+        lines["recall of similar"] = "an older version measured it in another way; `earshot optimize` measures it"
     age_s = (dt.datetime.now(dt.UTC) - dt.datetime.fromisoformat(recall["measured_at"])).total_seconds()
     lines["recall measured"] = (
         f"{show_when(recall['measured_at'])} UTC, {show_age(age_s)} ago, in {recall['seconds']:.0f} s;"

@@ -14,6 +14,7 @@ from dataclasses import dataclass, replace
 from typing import Any, Protocol
 
 import numpy as np
+import numpy.typing as npt
 
 from pipeline.encoder.checkpoint import ModelIdentity
 from pipeline.index.handle import Generation
@@ -74,6 +75,10 @@ the settings were chosen for."""
 THRESHOLDS = (0.3, 0.1, 0.03)
 """Probabilities at which events begin: the usual one, and lower ones where a sample holds too few events to show that
 the wanted recall is reached."""
+
+
+Audios = list[npt.NDArray[np.int64]]
+"""For each question, the numbers of some audios of a sample."""
 
 
 class Searches(Protocol):
@@ -235,10 +240,10 @@ def _audit_clips(
     n_clips, dimension = clips.count_rows(), clips.schema.field("vector").type.list_size
     settings = replace(settings, clip_refine=find_least_refine(dimension))
     sample = draw_clips(audit.open("files"), clips, MAX_CLIPS, audit.rng)
-    texts, (sounds, own) = audit.embed("clip_model"), _draw_sounds(sample, audit.rng)
+    texts, (sounds, own) = audit.embed("clip_model"), draw_sounds(sample, audit.rng)
     share, limit_s = len(sample.clip_ids) / max(1, n_clips), find_limit_s(n_clips)
 
-    def examine(questions: Matrix, measure: Measure, left_out: list[int] | None = None) -> Exam[SearchSettings]:
+    def examine(questions: Matrix, measure: Measure, left_out: Audios | None = None) -> Exam[SearchSettings]:
         def ask(vectors: Matrix, k: int, settings: SearchSettings) -> list[Answer]:
             audit.index.tick()
             return audit.index.searches.clips(vectors, k, settings, measure)
@@ -281,17 +286,18 @@ def _choose_for_sounds(
     return rungs[at]
 
 
-def _draw_sounds(sample: ClipSample, rng: np.random.Generator) -> tuple[Matrix, list[int]]:
-    """Directions (n, D) of drawn clips, each before some mixtures of clips, and the number of the audio of each clip; a
-    mixture has none, which is -1."""
+def draw_sounds(sample: ClipSample, rng: np.random.Generator) -> tuple[Matrix, Audios]:
+    """Directions (n, D) of drawn clips, each before some mixtures of clips, and the numbers of the audios that each was
+    made of. Their clips are in the sample for certain, others by chance, so only others say how much is found."""
     n = len(sample.clip_ids)
     rows = rng.permutation(n)[:N_QUESTIONS]
-    sounds, own = sample.vectors[rows].astype(np.float32), sample.audios[rows]
+    sounds, own = sample.vectors[rows].astype(np.float32), [sample.audios[[row]] for row in rows]
     is_mixture = np.arange(len(sounds)) % SOUNDS_A_CLIP != 0
     mixed = rng.integers(n, size=(int(is_mixture.sum()), MIXED))
     sounds[is_mixture] = _to_unit(sample.vectors[mixed].astype(np.float32)).mean(axis=1)
-    own[is_mixture] = -1
-    return _to_unit(sounds), own.tolist()
+    for number, of in zip(np.flatnonzero(is_mixture), mixed, strict=True):
+        own[number] = sample.audios[of]
+    return _to_unit(sounds), own
 
 
 def _to_unit(vectors: Matrix) -> Matrix:

@@ -36,8 +36,10 @@ from pipeline.search.events import Events, Levels, Rules, to_event
 from pipeline.search.find_events import find_all_events
 from pipeline.search.opened import OpenedIndex
 from pipeline.search.query_vectors import QueryModels, check_waveform, embed_sound
+from pipeline.search.rungs import raise_to_least
 from pipeline.search.scores import MAX_COMPARED, Vector
 from pipeline.search.stopping import check_stopped
+from pipeline.search.tune import KS
 
 
 class Index(OpenedIndex):
@@ -319,16 +321,16 @@ class Index(OpenedIndex):
         return None if exact else self._search_settings[name]
 
     def _clip_settings(self, command: str, k: int, exact: bool) -> SearchSettings | None:
-        """How clips are searched. For more hits than the recall was measured with, all partitions are read, and
-        ``similar`` has more candidates in proportion."""
+        """How clips are searched. For more hits than the recall was measured with, or than are usual where it was not,
+        all partitions are read, and ``similar`` has more candidates in proportion."""
         settings, tuning = self._settings("clips", exact), self.live.tuning
         measured = tuning.measured.get(command) if tuning else None
         if settings is None or (measured and k <= measured.k):
             return settings
-        if measured:
-            n_candidates = min(MAX_COMPARED, math.ceil(settings.similar_candidates * k / measured.k))
-            settings = replace(settings, similar_candidates=n_candidates)
-        return settings.for_partitions(None)
+        if not measured:
+            settings = raise_to_least(settings, self._open("clips").schema.field("vector").type.list_size)
+        n_candidates = math.ceil(settings.similar_candidates * max(1.0, k / (measured.k if measured else KS[0])))
+        return replace(settings, similar_candidates=min(MAX_COMPARED, n_candidates)).for_partitions(None)
 
     @property
     def _decode_config(self) -> DecodeConfig:

@@ -70,14 +70,13 @@ def exact_clips(
     questions: Matrix,
     keep: int,
     *,
-    left_out: Sequence[int] | None = None,
+    left_out: Sequence[npt.NDArray[np.int64]] | None = None,
     measure: Measure = "dot",
 ) -> list[ExactAnswer]:
     """The best clips of each question (Q, D) in the sample by the measure; overlapping windows are not folded.
 
     Args:
-        left_out: for each question, the number of an audio whose clips do not count: that of the question itself; -1
-            for none.
+        left_out: for each question, the numbers of the audios whose clips do not count: those that it was made of.
     """
     best = [BestAnswers(keep) for _ in questions]
     score = dot_products if measure == "dot" else cosines
@@ -89,7 +88,7 @@ def exact_clips(
         for number, (question, each) in enumerate(zip(questions, best, strict=True)):
             column = scores[:, number]
             if left_out is not None:
-                column[sample.audios[begin : begin + len(column)] == left_out[number]] = -np.inf
+                column[np.isin(sample.audios[begin : begin + len(column)], left_out[number])] = -np.inf
             rows = np.argpartition(-column, n_best - 1)[:n_best]
             rows = rows[(column[rows] >= each.floor) & np.isfinite(column[rows])]
             for row, exact in zip((begin + rows).tolist(), score(vectors[rows], question).tolist(), strict=True):

@@ -129,14 +129,13 @@ class _Search:
             scores, longest = score_rows(to_matrix(found["vector"]), self.query)
             return _Candidates(found.drop_columns(["vector"]), scores, max_score_error(self.query, longest))
         if by_cosine and len(found) < n:
-            # The engine leaves out zero vectors, whose cosine is NaN to it, so all others were found. By dot product
-            # the zero vectors have 0, and fewer than ``n`` clips come before them.
-            others = self._fetch(n, settings, by_cosine=False)
-            is_zero = ~to_matrix(others["vector"]).any(axis=1)
-            no_distance = pa.nulls(int(is_zero.sum()), pa.float32())
-            zeros = others.filter(pa.array(is_zero))
-            zeros = zeros.set_column(zeros.schema.get_field_index("_distance"), "_distance", no_distance)
-            found = pa.concat_tables([found, zeros.select(found.schema.names).cast(found.schema)])
+            # The engine leaves out vectors whose cosine is NaN to it, such as those of zeros, so all others were found.
+            # By dot product the zero vectors have 0, and fewer than ``n`` clips come before them.
+            ranked = self._fetch(n, settings, by_cosine=False)
+            left = ranked.filter(pc.invert(pc.is_in(ranked["_rowid"], found["_rowid"].combine_chunks())))
+            no_distance = pa.nulls(len(left), pa.float32())
+            left = left.set_column(left.schema.get_field_index("_distance"), "_distance", no_distance)
+            found = pa.concat_tables([found, left.select(found.schema.names).cast(found.schema)])
         scores = cosines(to_matrix(found["vector"]), self.query)
         return _Candidates(found.drop_columns(["vector"]), scores, max_cosine_error(to_direction(self.query)))
 

@@ -41,6 +41,13 @@ def find_least_candidates(dimension: int) -> int:
     return next((n for n in SIMILAR_CANDIDATES if n * dimension >= least), SIMILAR_CANDIDATES[-1])
 
 
+def raise_to_least(settings: SearchSettings, dimension: int) -> SearchSettings:
+    """Settings that compare as many vectors of ``dimension`` numbers as any audit would choose, at least."""
+    refine = max(settings.clip_refine, find_least_refine(dimension))
+    n_candidates = max(settings.similar_candidates, find_least_candidates(dimension))
+    return replace(settings, clip_refine=refine, similar_candidates=n_candidates)
+
+
 def list_clip_rungs(default: SearchSettings, n_partitions: int, k: int) -> list[SearchSettings]:
     """The settings to try for clips by dot product: ever more partitions, then ever more whole vectors than ``default``
     has, as far as a question for ``k`` clips may compare so many.

@@ -15,7 +15,8 @@ from pipeline.index.tuning import Tuning, read_trained
 from pipeline.search import audit_index as module
 from pipeline.search import rungs
 from pipeline.search.audit import Answer, Found
-from pipeline.search.audit_index import Audited, audit_index, count_sampled, find_limit_s
+from pipeline.search.audit_index import Audited, audit_index, count_sampled, draw_sounds, find_limit_s
+from pipeline.search.clip_sample import ClipSample, exact_clips
 from pipeline.search.clips import Measure, count_candidates
 from pipeline.search.events import EventFrames, Levels
 from pipeline.search.rungs import (
@@ -162,6 +163,19 @@ def test_losses_of_sounds_that_are_like_no_clip_are_noticed(tables: Generation) 
     tuning = audit_index(Audited(tables, searches, FakeModels()), 0.98)
     assert tuning.similar is not None
     assert tuning.similar.recall == pytest.approx(0.775, abs=0.05)  # a quarter of the questions are clips
+
+
+def test_answers_that_are_parts_of_the_question_do_not_count() -> None:
+    """They are in the sample for certain. A clip here has a number of its own, so a sound tells what it is made of."""
+    sample = ClipSample([str(n) for n in range(12)], np.arange(12) // 2, np.eye(12, dtype=np.float16), 6)
+    sounds, own = draw_sounds(sample, np.random.default_rng(0))
+    n_parts = [len(np.flatnonzero(sound)) for sound in sounds]
+    assert sorted(set(n_parts)) in ([1, 3], [1, 2, 3])
+    for sound, audios in zip(sounds, own, strict=True):
+        assert {*audios.tolist()} == {*(np.flatnonzero(sound) // 2).tolist()}
+    exact = exact_clips(sample, sounds, 20, left_out=own, measure="cosine")
+    for answer, audios in zip(exact, own, strict=True):
+        assert not set(answer.units) & {*audios.tolist()}
 
 
 def test_index_that_loses_clips_whatever_the_settings_is_noticed(tables: Generation) -> None:

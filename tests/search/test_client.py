@@ -290,6 +290,16 @@ def test_similar_has_more_candidates_for_more_hits_than_were_measured(uneven: Un
     assert n_found[1] > 1.2 * n_found[0]
 
 
+def test_similar_that_was_not_measured_has_more_candidates_for_short_vectors_and_more_hits(tmp_path: Path) -> None:
+    table = UnevenTable(tmp_path / "index")
+    table.run({f"/{number}.wav": 100 for number in range(60)})
+    add_vector_index(table.path)
+    ids, _ = table.rank(Ear.hear(noise(1.0)))
+    opened = open_with(table.path, Ear())
+    for k in (20, 1_000):
+        assert {hit.clip_id for hit in opened.similar_to([noise(1.0)], k)} == {*ids[:k]}
+
+
 def test_exact_answers_are_those_of_a_small_index(index: Path) -> None:
     """It has no vector index, so nothing is missed either way."""
     opened = open_with(index, Ear())

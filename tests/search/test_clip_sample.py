@@ -52,8 +52,12 @@ def test_clips_of_the_file_of_the_question_do_not_count(tmp_path: Path) -> None:
     drawn = draw_clips(index["files"], index["clips"], 10, rng)
     assert drawn.n_audios == 2
     assert len(drawn.clip_ids) == 8
-    answers = exact_clips(drawn, rng.standard_normal((2, 8)).astype(np.float32), 1_000, left_out=[0, 1])
+    answers = exact_clips(
+        drawn, rng.standard_normal((2, 8)).astype(np.float32), 1_000, left_out=[np.array([0]), np.array([1])]
+    )
     assert [set(answer.units) for answer in answers] == [{1}, {0}]
+    [none] = exact_clips(drawn, np.ones((1, 8), np.float32), 1_000, left_out=[np.array([1, 0, 1])])
+    assert not none.found
 
 
 def test_long_files_are_drawn_in_parts(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:

@@ -13,6 +13,7 @@ from pipeline.grid import Grid, window_starts
 from pipeline.index import journal
 from pipeline.index.handle import open_index
 from pipeline.index.search_settings import SearchSettings
+from pipeline.index.writer import Writer
 from pipeline.search.clips import find_clips
 from pipeline.search.scores import MAX_COMPARED, dot_products
 from pipeline.search.tables import open_table
@@ -325,6 +326,28 @@ def test_more_candidates_find_more_of_the_best_by_cosine(tmp_path: Path) -> None
     assert 1.2 * n_found[0] < n_found[1] < n_found[2] == 200
     by_dot = [find_clips(clips, queries[0], k=20, settings=SearchSettings(similar_candidates=n)) for n in (200, 4_000)]
     assert by_dot[0] == by_dot[1]
+
+
+def test_similar_knows_deleted_clips_new_ones_and_those_of_zeros(tmp_path: Path) -> None:
+    """Of an index of two segments that has lost some of its clips, and that leaves out the newest ones."""
+    table = HalfSilent(tmp_path / "index")
+    write_table(table, 8)
+    add_vector_index(table.path, "clips")
+    table.run({"/new.wav": 50, "/2.wav": 30}, delete=("/1.wav",))
+    table.commit(Writer(table.path, "9" * 32), {"/newest.wav": 20})
+    found = table.check()
+    assert found is not None
+    assert len(found.segments) == 2
+    assert 0 < found.n_indexed < len(table.vectors)
+    live = open_index(table.path).live
+    clips = open_table(live.path, "clips", live.versions["clips"])
+    uris = {clip_id: uri for uri, row in table.rows.items() for clip_id in row["clip_ids"]}
+    for query in np.random.default_rng(5).standard_normal((5, 8)).astype(np.float32):
+        ids, cosines = table.rank(query)
+        hits = find_clips(clips, query, k=60, measure="cosine", settings=SearchSettings(similar_candidates=4_000))
+        assert [hit.score for hit in hits] == pytest.approx(cosines[:60], abs=1e-6)
+        assert [hit.clip_id for hit in hits[:20]] == ids[:20]
+        assert [uris[hit.clip_id] for hit in hits] == [hit.uri for hit in hits]
 
 
 @pytest.mark.parametrize("measure", ["dot", "cosine"])

@@ -37,6 +37,13 @@ def test_recall_of_a_former_index_names_the_command_that_measures_again() -> Non
     assert "former" not in said["recall of query"]
 
 
+def test_similar_that_an_older_version_measured_is_said_to_be_due() -> None:
+    measured = {"query": asdict(TUNING.measured["query"])}
+    moment = dt.datetime.now(dt.UTC).isoformat()
+    said = show_recall({"measured_at": moment, "seconds": 1.0, "wanted": 0.98, "settings": {}, **measured})
+    assert said["recall of similar"].endswith("`earshot optimize` measures it")
+
+
 def test_recall_that_was_never_measured_names_the_command() -> None:
     said = show_recall({"measured_at": None, "settings": {"clip_refine": 4}})
     assert said["recall"] == "never measured; `earshot optimize` measures it"
