@@ -19,7 +19,7 @@ from pipeline import storage
 from pipeline.corpus.arrow_sizes import measure_batches
 from pipeline.corpus.audio_column import find_column
 from pipeline.corpus.row_names import NAMES_AT_ONCE, check_names, decode_names
-from pipeline.corpus.table_limits import limit_bytes
+from pipeline.corpus.table_limits import check_n_columns, limit_bytes
 from pipeline.errors import CorpusError
 
 _MAGIC = b"ARROW1"
@@ -32,7 +32,8 @@ class ArrowTable:
     """An open table. Its rows come in record batches, whose first rows have the numbers ``starts``.
 
     Raises:
-        NoAudioError: there is no column of audio. CorpusError: there are several; it decompresses to too many bytes.
+        NoAudioError: there is no column of audio. CorpusError: there are several, or too many other columns; it
+            decompresses to too many bytes.
         Exception: it cannot be read, or is no such file; each store has errors of its own.
     """
 
@@ -51,6 +52,7 @@ class ArrowTable:
             self._is_compressed = n_bytes > 0
             self.schema = self._open().schema
             self.column = find_column(self.schema)
+            check_n_columns(len(self.schema))
             self._batches = [] if self._is_compressed else list(self._open())
         except Exception:
             self._map.close()

@@ -3,7 +3,9 @@
 Texts come as numbers of different values (a dictionary), so that their lengths are known before they are copied.
 """
 
+from collections import defaultdict
 from collections.abc import Generator, Iterable, Iterator
+from functools import cached_property
 from itertools import accumulate
 from typing import Any
 
@@ -31,6 +33,9 @@ class ParquetColumns:
         self._metadata = metadata = self._file.metadata
         self.schema: pa.Schema = self._file.schema_arrow
         self.n_leaves = metadata.num_columns
+        self._leaves = defaultdict[str, list[int]](list)
+        for number, leaf in enumerate(metadata.schema):
+            self._leaves[leaf.path].append(number)
         sizes = [metadata.row_group(group).num_rows for group in range(metadata.num_row_groups)]
         self.starts, self.n_rows = list(accumulate(sizes, initial=0))[:-1], sum(sizes)
 
@@ -64,9 +69,7 @@ class ParquetColumns:
         Args:
             occurrence: which of several columns of this name.
         """
-        texts = [name] if is_text(_decoded(self.schema.field(self._find(name, occurrence)).type)) else []
-        file = self._open(self._source, texts)
-        for batch in file.iter_batches(n_rows, columns=[name], use_threads=False):
+        for batch in self._read_batches(self._coded, range(len(self.starts)), name, n_rows):
             yield batch.column([number for number, each in enumerate(batch.schema.names) if each == name][occurrence])
 
     def read_texts(self, group: int, path: str, n_rows: int) -> Iterator[pa.Array]:
@@ -85,8 +88,17 @@ class ParquetColumns:
         return self._read_leaf(self._open(source), group, path, 1)
 
     def _read_leaf(self, file: Any, group: int, path: str, n_rows: int) -> Iterator[pa.Array]:
-        batches = file.iter_batches(n_rows, row_groups=[group], columns=[path], use_threads=False)
-        return (_flatten(batch.column(0)) for batch in batches)
+        return (_flatten(batch.column(0)) for batch in self._read_batches(file, [group], path, n_rows))
+
+    def _read_batches(self, file: Any, groups: Iterable[int], path: str, n_rows: int) -> Iterator[Any]:
+        """Only columns of exactly this path: asked by name, pyarrow also reads what lies in a struct of that name."""
+        options = {"row_groups": groups, "column_indices": self._leaves[path], "use_threads": False}
+        return iter(file.reader.iter_batches(n_rows, **options))
+
+    @cached_property
+    def _coded(self) -> Any:
+        """The file as ``read`` reads it: opening it takes time for each column."""
+        return self._open(self._source, [field.name for field in self.schema if is_text(_decoded(field.type))])
 
     def _open(self, source: Any, texts: list[str] | None = None) -> Any:
         import pyarrow.parquet as pq
@@ -95,13 +107,8 @@ class ParquetColumns:
             source, metadata=self._metadata, read_dictionary=texts, buffer_size=_BUFFER_BYTES, pre_buffer=False
         )
 
-    def _find(self, name: str, occurrence: int) -> int:
-        return [number for number, each in enumerate(self.schema.names) if each == name][occurrence]
-
     def _list_chunks(self, group: int, path: str) -> Iterator[Any]:
-        row_group = self._metadata.row_group(group)
-        chunks = map(row_group.column, range(row_group.num_columns))
-        return (chunk for chunk in chunks if chunk.path_in_schema == path)
+        return map(self._metadata.row_group(group).column, self._leaves[path])
 
 
 def _begin_of(chunk: Any) -> int:

@@ -132,7 +132,7 @@ class _Header:
         """The sizes of the page when it is decompressed, and as it lies in the file."""
         found = self._read_struct(_DEEPEST)
         sizes = found[2], found[3]
-        if min(sizes) < 0 or self.at > len(self._data):
+        if min(sizes) < 0:
             raise ValueError
         return sizes
 
@@ -153,17 +153,30 @@ class _Header:
         if kind == _STRUCT and depth:
             self._read_struct(depth - 1)
         elif kind in _LISTS and depth:
-            head = self._read_byte()
-            for _ in range(self._read_varint() if head >> 4 == 15 else head >> 4):
-                self._read_value(head & 15, depth - 1)
+            self._read_list(depth - 1)
         elif kind in (_BYTE, _DOUBLE):
-            self.at += 1 if kind == _BYTE else 8
+            self._skip(1 if kind == _BYTE else 8)
         elif kind == _BINARY:
-            n_bytes = self._read_varint()
-            self.at += n_bytes
+            self._skip(self._read_varint())
         elif kind not in _BOOLS:
             raise ValueError
         return None
+
+    def _read_list(self, depth: int) -> None:
+        head = self._read_byte()
+        kind, n_values = head & 15, self._read_varint() if head >> 4 == 15 else head >> 4
+        if n_values > len(self._data) - self.at:  # each takes a byte or more
+            raise ValueError
+        for _ in range(n_values):
+            if kind in _BOOLS:  # in a struct, its kind is its value
+                self._skip(1)
+            else:
+                self._read_value(kind, depth)
+
+    def _skip(self, n_bytes: int) -> None:
+        self.at += n_bytes
+        if self.at > len(self._data):
+            raise ValueError
 
     def _read_byte(self) -> int:
         self.at += 1

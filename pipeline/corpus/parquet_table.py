@@ -8,7 +8,7 @@ from pipeline import storage
 from pipeline.corpus.audio_column import find_column
 from pipeline.corpus.parquet_columns import ParquetColumns
 from pipeline.corpus.row_names import NAMES_AT_ONCE, check_names, decode_names
-from pipeline.corpus.table_limits import limit_bytes, limit_text_bytes
+from pipeline.corpus.table_limits import check_n_columns, limit_bytes, limit_text_bytes
 
 
 class ParquetTable:
@@ -18,7 +18,7 @@ class ParquetTable:
         block_bytes: block in which a table in an object store is read.
 
     Raises:
-        NoAudioError: there is no column of audio. CorpusError: there are several.
+        NoAudioError: there is no column of audio. CorpusError: there are several, or too many other columns.
         Exception: it cannot be read, or is no such file; each store has errors of its own.
     """
 
@@ -28,6 +28,7 @@ class ParquetTable:
             self._columns = ParquetColumns(self._source)
             self.schema = self._columns.schema
             self.column = find_column(self.schema)
+            check_n_columns(self._columns.n_leaves)
         except Exception:
             self._source.close()
             raise

@@ -18,7 +18,10 @@ FEW_ROWS, ROW_BYTES = 100_000, 64
 """A table with audio may have so many rows, or one for each ``ROW_BYTES`` of its file."""
 
 MOST_COLUMNS = 10_000
-"""Columns of a table that a user names."""
+"""Columns of a table."""
+
+MOST_ALIKE = 10
+"""Columns of one name in Parquet, each of which takes as long to read as all of them."""
 
 LARGE_BYTES = 2**30
 """A table that a user names may take so many bytes in memory, or ``MOST_RATIO`` times those of its file. Columns of a
@@ -41,6 +44,16 @@ def limit_text_bytes(size_bytes: int) -> int:
 def limit_named_bytes(size_bytes: int) -> int:
     """The bytes in memory of a table that a user names."""
     return max(LARGE_BYTES, MOST_RATIO * size_bytes)
+
+
+def check_n_columns(n_columns: int) -> None:
+    """Refuse a table that has too many columns, those in structs counted one by one.
+
+    Raises:
+        CorpusError
+    """
+    if n_columns > MOST_COLUMNS:
+        raise CorpusError(f"{n_columns:,} columns; {MOST_COLUMNS:,} are read")
 
 
 def check_n_rows(n_rows: int, size_bytes: int) -> None:

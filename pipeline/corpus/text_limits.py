@@ -7,7 +7,7 @@ JSON lines it costs none: a row of many names, and many rows ``{}`` behind it, w
 import io
 import json
 import re
-from collections.abc import Iterable, Iterator
+from collections.abc import Iterable
 from typing import Any
 
 from pipeline.corpus.table_limits import MOST_COLUMNS, VALUE_BYTES, limit_named_bytes
@@ -47,30 +47,41 @@ def check_json(data: bytes) -> None:
     if n_rows * data.count(b":") <= most_values:
         return
     most_names = min(MOST_COLUMNS, most_values // n_rows)
-    names: set[str] = set()
+    known, n_names = _Names(), 0
     for line in io.BytesIO(data):
         if line.count(b":") > 10 * MOST_COLUMNS:  # those in texts count, too
             raise CorpusError(f"a row of over {10 * MOST_COLUMNS:,} names")
-        names.update(_list_names(line))
-        if len(names) > most_names:
+        n_names += _add_names(known, line)
+        if n_names > most_names:
             raise CorpusError(f"over {most_names:,} columns for {n_rows:,} rows: leave out those that few rows have")
 
 
-def _list_names(line: bytes) -> Iterable[str]:
-    """The names in an object, also in the objects in it; none where it is invalid, which the parser tells."""
+class _Names(dict[str | None, "_Names"]):
+    """Names, and those in the objects below each; None for what lies in lists. Whole paths would fill memory: a long
+    name would be in each path below it."""
+
+
+def _add_names(known: _Names, line: bytes) -> int:
+    """Add the names in an object, also in the objects in it; none where it is invalid, which the parser tells.
+
+    Returns:
+        How many are new.
+    """
     try:
         row = json.loads(line)
-        is_flat = isinstance(row, dict) and line.count(b"{") == 1
-        return row if is_flat else list(_walk("", row))
     except (ValueError, RecursionError):
-        return ()
-
-
-def _walk(path: str, value: Any) -> Iterator[str]:
-    if isinstance(value, dict):
-        for name, each in value.items():
-            yield f"{path}/{name}"
-            yield from _walk(f"{path}/{name}", each)
-    elif isinstance(value, list):
-        for each in value:
-            yield from _walk(f"{path}/[]", each)
+        return 0
+    n_new, waiting = 0, [(known, row)]
+    while waiting:
+        above, value = waiting.pop()
+        if isinstance(value, dict):
+            n_new += len(value.keys() - above.keys())
+            below: Iterable[tuple[str | None, Any]] = value.items()
+        else:
+            below = ((None, each) for each in value) if isinstance(value, list) else ()
+        for name, each in below:
+            if name not in above:
+                above[name] = _Names()
+            if isinstance(each, dict | list):
+                waiting.append((above[name], each))
+    return n_new

@@ -1,12 +1,13 @@
 """Reads the Parquet tables that users name, whole, in memory that is bounded before anything is copied."""
 
+from collections import Counter
 from typing import Any
 
 import pyarrow as pa
 
 from pipeline.corpus.metadata_types import stored_type
 from pipeline.corpus.parquet_columns import ParquetColumns
-from pipeline.corpus.table_limits import MOST_COLUMNS, VALUE_BYTES, limit_named_bytes, measure_values
+from pipeline.corpus.table_limits import MOST_ALIKE, VALUE_BYTES, check_n_columns, limit_named_bytes, measure_values
 from pipeline.errors import CorpusError
 
 MANY_ROWS = 2_000_000
@@ -26,20 +27,22 @@ def read_whole_parquet(file: Any) -> pa.Table:
         Exception: it is no Parquet file, or is damaged.
     """
     columns = ParquetColumns(file)
-    if columns.n_leaves > MOST_COLUMNS:
-        raise CorpusError(f"{columns.n_leaves:,} columns; {MOST_COLUMNS:,} are read")
+    check_n_columns(columns.n_leaves)
     if columns.n_rows > max(MANY_ROWS, columns.size_bytes):
         raise CorpusError(f"{columns.n_rows:,} rows in a file of {columns.size_bytes:,} bytes")
-    room, names, found = _Room(columns.size_bytes), list[str](), list[pa.ChunkedArray]()
+    for name, n_alike in Counter(columns.schema.names).items():
+        if n_alike > MOST_ALIKE:
+            raise CorpusError(f"{n_alike:,} columns `{name}`; {MOST_ALIKE} of one name are read")
+    room, seen, found = _Room(columns.size_bytes), Counter[str](), list[pa.ChunkedArray]()
     for field in columns.schema:
-        occurrence = names.count(field.name)
-        names.append(field.name)
+        occurrence = seen[field.name]
+        seen[field.name] += 1
         if stored_type(field.type) is None:
             room.take(field.name, columns.n_rows * _width_of(field.type))
             found.append(pa.nulls(columns.n_rows, field.type))
         else:
             found.append(_read(columns, field, occurrence, room))
-    return pa.table(found, names=names)
+    return pa.table(found, names=columns.schema.names)
 
 
 class _Room:

@@ -1,6 +1,7 @@
 """Tables that are made to fill memory take hardly more of it than harmless ones of the same size on disk."""
 
 import struct
+import sys
 from collections.abc import Callable
 from pathlib import Path
 from typing import Any
@@ -14,9 +15,10 @@ from pipeline.corpus import table_limits
 from pipeline.corpus.audio_rows import read_row
 from pipeline.corpus.audio_tables import list_rows
 from pipeline.corpus.table_columns import Memory, read_columns
+from pipeline.corpus.table_files import read_table_file
 from pipeline.errors import CorpusError
 from tests.helpers.processes import measure_peak
-from tests.helpers.shards import write_table
+from tests.helpers.shards import TABLES, write_table
 
 MB = 2**20
 MOST_RATIO = 1.5
@@ -238,6 +240,13 @@ def write_nested_json(path: Path) -> Path:
     return path
 
 
+def write_long_name_json(path: Path) -> Path:
+    """The paths of the inner names have 9 GB."""
+    names = ",".join(f'"k{number}":1' for number in range(9_000))
+    path.write_text(f'{{"uri":"a.wav","{"n" * MB}":{{{names}}}}}\n' + "{}\n" * 200_000)
+    return path
+
+
 def write_wide_csv(path: Path) -> Path:
     path.write_text(",".join(map(str, range(400_000))) + "\n")
     return path
@@ -249,6 +258,7 @@ MANIFESTS: dict[str, tuple[str, Callable[[Path], Path], str]] = {
     "wide list": (".parquet", write_wide_list, "over 1,073,741,824 bytes in memory, with its column `x`"),
     "sparse rows": (".jsonl", write_sparse_json, "columns for 200,002 rows: leave out those that few rows have"),
     "nested rows": (".jsonl", write_nested_json, "columns for 200,002 rows: leave out those that few rows have"),
+    "long name": (".jsonl", write_long_name_json, "columns for 200,002 rows: leave out those that few rows have"),
     "wide row": (".csv", write_wide_csv, "over 10,000 columns"),
 }
 
@@ -281,3 +291,58 @@ def test_honest_tables_have_room(tmp_path: Path) -> None:
     rows = (f'{{"uri":"{number}.wav","only{number % 100}":"{{\\"a\\": 1}}"}}\n' for number in range(n_rows))
     (tmp_path / "a.jsonl").write_text("".join(rows))
     assert measure_peak(READ_MANIFEST, tmp_path / "a.jsonl")[0] == str(n_rows)
+
+
+def test_columns_of_one_name_are_few(tmp_path: Path) -> None:
+    names = ["uri"] + ["n"] * 11
+    pq.write_table(pa.table([["a.wav"]] * len(names), names=names), tmp_path / "a.parquet")
+    with pytest.raises(CorpusError, match=r"a\.parquet: 11 columns `n`; 10 of one name are read"):
+        read_table_file(str(tmp_path / "a.parquet"))
+    pq.write_table(pa.table([[str(number)] for number in range(10)], names=names[-10:]), tmp_path / "a.parquet")
+    assert [column.to_pylist() for column in read_table_file(str(tmp_path / "a.parquet")).columns] == [
+        [str(number)] for number in range(10)
+    ]
+
+
+def count_calls(work: Callable[[], object]) -> int:
+    """Calls of functions, of Python and of C: unlike time, the same on each machine."""
+    n_calls = 0
+
+    def count(*_: object) -> None:
+        nonlocal n_calls
+        n_calls += 1
+
+    sys.setprofile(count)
+    try:
+        work()
+    finally:
+        sys.setprofile(None)
+    return n_calls
+
+
+@pytest.mark.parametrize("holds_audio", [True, False])
+def test_many_columns_take_time_in_proportion(tmp_path: Path, holds_audio: bool) -> None:
+    path = tmp_path / "a.parquet"
+
+    def work(n_columns: int) -> int:
+        columns: dict[str, Any] = {f"c{number}": ["x"] * 4 for number in range(n_columns)}
+        columns |= {"audio": audio_of([b"x"] * 4)} if holds_audio else {}
+        pq.write_table(pa.table(columns), path, row_group_size=2)
+        if holds_audio:
+            return count_calls(lambda: read_columns(str(path), lambda column: True, Memory()))
+        return count_calls(lambda: read_table_file(str(path)))
+
+    work(10)  # imports
+    assert work(1_200) < 4 * work(400)
+
+
+@pytest.mark.parametrize("name", TABLES)
+def test_tables_of_audio_with_too_many_columns_are_refused(
+    tmp_path: Path, name: str, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(table_limits, "MOST_COLUMNS", 7)
+    columns: dict[str, Any] = {"audio": audio_of([b"x"])} | {f"c{number}": [1] for number in range(8)}
+    path = write_table(tmp_path / name, pa.table(columns))
+    with pytest.raises(CorpusError, match=r"\d+ columns; 7 are read"):
+        list(list_rows(str(path)))
+    assert len(list(list_rows(str(write_table(path, pa.table(columns).drop_columns(["c5", "c6", "c7"])))))) == 1

@@ -10,7 +10,7 @@ import pytest
 
 from pipeline.corpus import parquet_pages, table_limits
 from pipeline.corpus.audio_tables import list_rows
-from pipeline.corpus.parquet_pages import count_page_bytes
+from pipeline.corpus.parquet_pages import count_page_bytes, read_page_header
 from pipeline.corpus.table_columns import Memory, read_columns
 from pipeline.errors import CorpusError
 
@@ -85,3 +85,27 @@ def test_damaged_pages_are_invalid(tmp_path: Path) -> None:
     (tmp_path / "b").write_bytes(data[: column.data_page_offset] + bytes(1_000))
     with (tmp_path / "b").open("rb") as file, pytest.raises(CorpusError, match="an invalid page at byte"):
         count_page_bytes(file, column.data_page_offset, column.total_compressed_size, 10**9)
+
+
+SIZES = bytes.fromhex("15001502151200")
+"""A page that takes one byte, and nine in the file: the fields 1 to 3, and the end."""
+
+MANY = b"\xff" * 8 + b"\x01"
+"""A count of 2^57 - 1."""
+
+
+def test_lists_in_a_header_are_passed_over() -> None:
+    contents = [b"\x31\1\2\1", b"\x23ab", b"\x27" + bytes(16), b"\xf5\x02\x04\x06", b"\x28\x02ab\0", b"\x2c\0\0"]
+    lists = b"".join(b"\x19" + content for content in contents)
+    header = read_page_header(SIZES[:-1] + lists + b"\0" + b"behind", 0)
+    assert header == (1, 9, len(SIZES) + len(lists))
+
+
+@pytest.mark.parametrize("kind", range(1, 13))
+def test_lists_longer_than_their_header_are_refused(kind: int) -> None:
+    """Some kinds of values take no bytes of their own, or are passed over unread: such a list would never end."""
+    is_long = b"\x19" + bytes([0xF0 | kind]) + MANY
+    nested = b"\x19\x19" + bytes([0xF0 | kind]) + MANY
+    for header in (is_long, nested, SIZES[:-1] + is_long):
+        with pytest.raises(CorpusError, match="an invalid page at byte 7"):
+            read_page_header(header + bytes(1_000), 7)
