@@ -298,6 +298,16 @@ def _has_tracks(row: Mapping[str, Any]) -> bool:
     return bool(row["note"] and TRACKS_NOTE in row["note"])
 
 
+def _may_have_many_links(row: Mapping[str, Any]) -> bool:
+    """Whether FLAC may be joined from more files than were read: the rest was lost, and told so."""
+    if row["codec"] != "flac":
+        return False
+    is_range, duration_s, expected_s = _read_name(row["uri"])[1], row["duration_s"], row["expected_duration_s"]
+    is_longer = expected_s is None or (duration_s is not None and duration_s > expected_s)
+    is_short = row["status"] == "indexed" and row["reason"] == "truncated" and (is_longer or is_range)
+    return bool(is_short or row["reason"] == "out_of_range")
+
+
 CORRECTIONS: tuple[Correction, ...] = (
     Correction(2, "G.722 and GSM without a header are read by their extension", _has_no_header),
     Correction(3, "a tag behind the last frame of an mp3 or ADTS file is not decoded", _is_mpeg_with_more_at_its_end),
@@ -328,6 +338,7 @@ CORRECTIONS: tuple[Correction, ...] = (
     Correction(22, "films named like other sound are read as films", _may_be_unforeseen_and_moved),
     Correction(23, "wma and m4r with several tracks are read as films are", _may_be_unforeseen_film, Look.STREAMS),
     Correction(24, "Ogg with a picture lasts as long as its sound", _may_end_before_its_picture),
+    Correction(25, "FLAC joined from hundreds of files is read whole", _may_have_many_links),
 )
 DECODER = max((correction.version for correction in CORRECTIONS), default=1)
 """The version that this code decodes with."""

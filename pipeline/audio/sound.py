@@ -14,6 +14,9 @@ from pipeline.audio.source import Bytes
 from pipeline.corpus.raw_formats import RawFormat
 from pipeline.errors import FileFailure
 
+MOST_JOINED = 10_000
+"""FLAC files that are read behind the first one. A recorder that joins those of ten seconds makes 8,640 a day."""
+
 
 class Sound:
     """A sound and its present reader. ``trouble`` tells what is wrong with it, once its pieces are exhausted."""
@@ -21,7 +24,8 @@ class Sound:
     def __init__(self, source: Bytes, raw: RawFormat | None) -> None:
         self.reader = open_reader(source, raw)
         self.trouble: str | None = None
-        self._source = source
+        self._whole = self._source = source
+        self._begin = 0  # where the present one of joined FLAC files begins
 
     @property
     def is_joined(self) -> bool:
@@ -35,12 +39,16 @@ class Sound:
             exactly: raise a failure where libsndfile fails.
         """
         yield from self._read_one(exactly=exactly)
-        while (rest := self._behind()) is not None:
+        for _ in range(MOST_JOINED):
+            if (size_bytes := self._find_behind()) is None:
+                return
             trouble, mixer = self.trouble, self.reader.mixer
             self.reader.close()
-            self._source = rest
+            self._begin += size_bytes
+            # From the whole file: a part of a part of a part would be read through as many layers.
+            self._source = cut_out(self._whole, self._begin, self._whole.size_bytes)
             try:
-                self.reader = open_reader(rest)
+                self.reader = open_reader(self._source)
             except FileFailure as failure:
                 self.trouble = trouble or f"what is joined to it cannot be read: {failure.message}"
                 return
@@ -52,6 +60,8 @@ class Sound:
             if missing_s > info.tolerance_s:
                 trouble = trouble or f"{missing_s:.3f} s are missing of what is joined to it"
             self.trouble = trouble or self.trouble
+        if self._find_behind() is not None:
+            self.trouble = self.trouble or f"only {MOST_JOINED:,} of the FLAC files that are joined to it are read"
 
     def _read_one(self, *, exactly: bool) -> Iterator[Piece]:
         """The samples of the sound, or of the first of joined FLAC files."""
@@ -62,7 +72,7 @@ class Sound:
         if exactly:
             raise FileFailure("decode", "decode_error", self.trouble or "stops short")
         n_read, mixer = self.reader.n_read, self.reader.mixer
-        if not self.trouble and n_read == self.reader.n_samples and self._behind() is not None:
+        if not self.trouble and n_read == self.reader.n_samples and self._find_behind() is not None:
             return
         self.reader.close()
         try:
@@ -73,14 +83,14 @@ class Sound:
         yield from _skip(self.reader.pieces(), n_read)
         self.trouble = self.reader.trouble
 
-    def _behind(self) -> Bytes | None:
-        """What follows the first of joined FLAC files; None if there is one only."""
+    def _find_behind(self) -> int | None:
+        """How far behind the beginning of the present FLAC the next one begins; None if it is the last one."""
         if self.reader.info.codec != "flac":
             return None
         size_bytes = self._source.size_bytes
         is_nearly_whole = isinstance(self.reader, SoundfileReader) and not self.reader.stopped_short()
         first = first_flac(self._source, _find_last_part(size_bytes) if is_nearly_whole else 0)
-        return None if first is self._source else cut_out(self._source, first.size_bytes, size_bytes)
+        return None if first is self._source else first.size_bytes
 
 
 def _find_last_part(size_bytes: int) -> int:

@@ -9,6 +9,7 @@ from pathlib import Path
 import numpy as np
 import pytest
 
+from pipeline.audio import sound
 from pipeline.audio.decode import open_audio
 from pipeline.errors import FileFailure
 from tests.helpers.bursts import find_bursts, make_bursts, make_film
@@ -206,6 +207,20 @@ def test_range_of_joined_flac_is_read() -> None:
         assert 14.0 - first_s in [pytest.approx(begin_s, abs=0.001) for begin_s in find_bursts(heard)]
     with open_audio(io.BytesIO(STEREO + MONO)) as audio, pytest.raises(FileFailure, match="out_of_range"):
         list(audio.blocks(30 * HZ, 31 * HZ))
+
+
+def test_hundreds_of_joined_flac_files_are_read(monkeypatch: pytest.MonkeyPatch) -> None:
+    link, n_links = encode("flac", noise(0.01, HZ), HZ), 700
+    with open_audio(io.BytesIO(link * n_links)) as audio:
+        assert sum(map(len, audio.blocks())) == n_links * 480
+        assert audio.truncated is None
+    monkeypatch.setattr(sound, "MOST_JOINED", 3)
+    with open_audio(io.BytesIO(link * 5)) as audio:
+        assert sum(map(len, audio.blocks())) == 4 * 480
+        assert audio.truncated == "only 3 of the FLAC files that are joined to it are read"
+    with open_audio(io.BytesIO(link * 4)) as audio:
+        assert sum(map(len, audio.blocks())) == 4 * 480
+        assert audio.truncated is None
 
 
 # --- damage without times ---------------------------------------------------------------------------------------------
