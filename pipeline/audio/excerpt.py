@@ -10,7 +10,7 @@ are entered at exactly the wanted sample. Other files are entered by their conta
 (``seeking_reader``), and nothing long is decoded from its beginning, except chained Ogg.
 """
 
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from contextlib import AbstractContextManager
 from itertools import chain
 
@@ -116,6 +116,7 @@ class Excerpt(AbstractContextManager["Excerpt"]):
                 ``out_of_range`` if the recording ends before the span, and its header did not tell so.
         """
         at: int | None = None
+        gaps = _Gaps(self._has_room, self.sample_rate_hz)
         fit = _Fitter(self.sample_rate_hz, self.channels)
         with file_boundary(self._source):
             for begin_s, part in self._parts:
@@ -125,8 +126,8 @@ class Excerpt(AbstractContextManager["Excerpt"]):
                 begin = round(begin_s * self.sample_rate_hz)
                 if at is None:
                     at = min(begin, self._first)
-                elif begin - at <= GAP_S * self.sample_rate_hz:
-                    begin = at
+                begin = at + gaps.measure(begin - at, at)
+                self._limit.check(max(0, self._end_of(begin) - self._first) / self.sample_rate_hz)
                 yield from self._silence(at, begin)
                 wanted = values[max(0, self._first - begin) : self._left(begin)]
                 if len(wanted):
@@ -147,12 +148,19 @@ class Excerpt(AbstractContextManager["Excerpt"]):
     def _out_of_range(self) -> FileFailure:
         return FileFailure("decode", "out_of_range", f"nothing from {self._first / self.sample_rate_hz:.3f} s on")
 
+    def _has_room(self, gap_s: float, at_s: float, filled_s: float) -> bool:
+        reader = self._reader
+        return not isinstance(reader, SeekingReader) or reader.has_room(gap_s, at_s, filled_s)
+
+    def _end_of(self, stop: int) -> int:
+        return stop if self._stop is None else min(stop, self._stop)
+
     def _left(self, at: int) -> int | None:
         """How many samples of the span lie behind ``at``; None for all."""
         return None if self._stop is None else max(0, self._stop - at)
 
     def _silence(self, begin: int, stop: int) -> Iterator[Samples]:
-        begin, stop = max(begin, self._first), stop if self._stop is None else min(stop, self._stop)
+        begin, stop = max(begin, self._first), self._end_of(stop)
         for at in range(begin, stop, _SILENT_SAMPLES):
             yield np.zeros((min(_SILENT_SAMPLES, stop - at), self.channels), np.float32)
 
@@ -214,6 +222,30 @@ def _leave_out(parts: Iterator[Placed], until_s: float) -> Iterator[Placed]:
         n = max(0, round((until_s - begin_s) * rate_hz))
         if n < values.shape[1]:
             yield begin_s + n / rate_hz, (rate_hz, values[:, n:])
+
+
+class _Gaps:
+    """How much silence comes before a part that its time places ahead of the samples so far, as a whole decode has it.
+
+    A part whose gap would be too long follows without silence, and so do those behind it.
+    """
+
+    def __init__(self, has_room: Callable[[float, float, float], bool], sample_rate_hz: int) -> None:
+        self._has_room, self._rate_hz = has_room, sample_rate_hz
+        self._filled = self._skipped = 0
+
+    def measure(self, ahead: int, at: int) -> int:
+        """The samples of silence. Args: ``ahead``: how far the part is ahead. ``at``: the samples so far."""
+        least = GAP_S * self._rate_hz
+        if ahead > self._skipped - least:
+            ahead -= self._skipped
+        if ahead <= least:
+            return 0
+        if not self._has_room(ahead / self._rate_hz, at / self._rate_hz, self._filled / self._rate_hz):
+            self._skipped += ahead
+            return 0
+        self._filled += ahead
+        return ahead
 
 
 class _Fitter:

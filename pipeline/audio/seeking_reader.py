@@ -82,6 +82,10 @@ class SeekingReader(AvReader):
         self.is_certain = is_certain
         return self._join(self._sought_frames(zero_s, begin_s))
 
+    def has_room(self, gap_s: float, at_s: float, filled_s: float) -> bool:
+        """Whether a gap may be so long (``Timeline.has_room``). A longer one is a jump of a broken clock."""
+        return self._timeline.has_room(gap_s, at_s, filled_s)
+
     # --- by counting frames -------------------------------------------------------------------------------------------
 
     def _framed_parts(self, first_pos: int, zero_s: float, begin_s: float) -> Iterator[Placed]:

@@ -165,13 +165,21 @@ class Timeline:
         self.n_refused += 1
         self.longest_refused_s = max(self.longest_refused_s, ahead_s)
 
-    def _is_gap(self, time_s: float, ahead_s: float) -> bool:
-        if self.at_s + ahead_s >= self._end_s:
+    def has_room(self, ahead_s: float, at_s: float, filled_s: float) -> bool:
+        """Whether a gap may be so long.
+
+        Args:
+            at_s: where it begins. filled_s: of the sound before, how much is gaps.
+        """
+        if at_s + ahead_s >= self._end_s:
             return False
-        most_s = self.at_s - self.filled_s + _HOUR_S
+        most_s = at_s - filled_s + _HOUR_S
         if self._container.duration_s is not None:
             most_s = max(most_s, self._by_size_s)
-        if self.filled_s + ahead_s > most_s:
+        return filled_s + ahead_s <= most_s
+
+    def _is_gap(self, time_s: float, ahead_s: float) -> bool:
+        if not self.has_room(ahead_s, self.at_s, self.filled_s):
             return False
         if not self._may_splice or ahead_s <= _SPLICE_S:
             return True

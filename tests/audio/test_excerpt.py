@@ -15,6 +15,7 @@ from pipeline.audio.source import Source
 from pipeline.corpus.raw_formats import RAW_FORMATS
 from pipeline.corpus.time_ranges import TimeRange
 from pipeline.errors import FileFailure
+from pipeline.grid import SAMPLE_RATE_HZ
 from tests.helpers.bursts import find_bursts, make_film
 from tests.helpers.decoding import decode_all
 from tests.helpers.shards import write_shard
@@ -118,6 +119,26 @@ def test_gaps_and_late_beginnings_count_in_the_middle_too(
     part, rate_hz, _ = cut(io.BytesIO(data), late_s + 7.0, late_s + 10.0)
     assert len(part) == 3 * rate_hz
     assert np.abs(part).max() < 0.05
+
+
+@pytest.mark.parametrize(("container", "live"), [("matroska", True), ("matroska", False), ("flv", False)])
+@pytest.mark.parametrize("end_s", [None, 9.5])
+def test_broken_clock_gives_no_silence(
+    container: str, live: bool, end_s: float | None, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """A clock that jumps by weeks: as in a whole decode, the sound goes on."""
+    monkeypatch.setattr(seeking_reader, "NEAR_S", 0.0)
+    monkeypatch.setattr(seeking_reader, "FIRST_S", 0.0)
+    options = {"live": "1"} if live else {}
+    data = make_film(container, "aac", None, move_s=lambda time_s: 2e6 if time_s >= 5.0 else 0.0, options=options)
+    blocks: list[Samples] = []
+    with open_span(io.BytesIO(data), TimeRange(3.0, end_s)) as excerpt:
+        for block in excerpt.blocks():
+            blocks.append(block)
+            assert sum(map(len, blocks)) < 60 * excerpt.sample_rate_hz
+        heard = to_model_rate(np.concatenate(blocks), excerpt.sample_rate_hz)
+    assert len(heard) / SAMPLE_RATE_HZ == pytest.approx((end_s or 12.0) - 3.0, abs=0.1)
+    assert min(abs(burst_s - 6.0) for burst_s in find_bursts(heard)) <= 0.05
 
 
 @pytest.mark.parametrize("name", ["wav_s16", "flac", "ogg_opus", "m4a", "webm_opus"])
