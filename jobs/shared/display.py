@@ -36,7 +36,7 @@ def show_failures(record: "Record", at_most: int | None = None) -> str:
     by_count = sorted(record.failures.items(), key=lambda failure: -failure[1])
     rest = sum(count for _, count in by_count[at_most:]) if at_most is not None else 0
     shown = [f"{count} {reason}" for reason, count in by_count[:at_most]]
-    return ", ".join([*shown, *([f"{rest} others"] if rest else [])])
+    return ", ".join([*shown, *([f"{rest} {'other' if rest == 1 else 'others'}"] if rest else [])])
 
 
 def _describe_throughput(record: "Record") -> list[str]:

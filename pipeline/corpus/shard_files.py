@@ -10,6 +10,7 @@ from pipeline.corpus.extensions import is_audio
 from pipeline.corpus.ignored_files import HIDDEN, IgnoredFiles
 from pipeline.corpus.listing import listed_row
 from pipeline.corpus.shards import is_audio_table, is_shard, list_members, name_of
+from pipeline.corpus.tar_headers import TooLongError
 from pipeline.errors import one_line
 from pipeline.schema import Row
 from pipeline.words import count
@@ -26,7 +27,8 @@ def list_shard(shard: Row, config: CorpusConfig, ignored: IgnoredFiles) -> Itera
     except NoAudioError as error:
         yield listed_row(uri, reason="not_audio", message=str(error))
     except tarfile.TarError as error:
-        message = f"is no whole tar file: {one_line(error)}; {count(n_members, 'file')} found"
+        what = "is read up to" if isinstance(error, TooLongError) else "is no whole tar file:"
+        message = f"{what} {one_line(error)}; {count(n_members, 'file')} found"
         yield listed_row(uri, reason="not_audio", message=message, hides_files=True)
     except Exception as error:  # each store has errors of its own
         yield listed_row(uri, reason="unreadable", message=f"cannot be read: {one_line(error)}", hides_files=True)

@@ -23,6 +23,10 @@ _KNOWN = (b"path", b"linkpath", b"size", b"GNU.sparse.name", *_SPARSE)
 _MOST_DIGITS = 20
 
 
+class TooLongError(tarfile.ReadError):
+    """A name or a header is longer than is allowed. The tar file may be whole."""
+
+
 @dataclass(frozen=True)
 class Header:
     """A member of a tar file: its bytes, as far as it has any, lie from ``begin`` on."""
@@ -47,7 +51,8 @@ def read_header(file: BinaryIO, at: int) -> Header | None:
     Headers for all members that follow (pax ``g``) are left out: they hold nothing about a single one.
 
     Raises:
-        tarfile.TarError: its headers are too large, cut off or invalid, or its name is too long.
+        TooLongError: its headers are too large, or its name is too long.
+        tarfile.TarError: its headers are cut off or invalid.
     """
     known: dict[bytes, bytes] = {}
     here = at
@@ -67,7 +72,7 @@ def read_header(file: BinaryIO, at: int) -> Header | None:
             return _describe(file, info, known, (at, here))
         begin, here = here + BLOCK, here + BLOCK + _round_up(info.size)
         if here - at > MOST_HEADER_BYTES:
-            raise tarfile.ReadError(f"a header of {here - at:,} bytes at byte {at}; {MOST_HEADER_BYTES:,} are allowed")
+            raise TooLongError(f"a header of {here - at:,} bytes at byte {at}; {MOST_HEADER_BYTES:,} are allowed")
         if info.type == tarfile.XGLTYPE:
             continue
         body = _read(file, begin, info.size)
@@ -89,7 +94,7 @@ def _describe(file: BinaryIO, info: tarfile.TarInfo, known: dict[bytes, bytes], 
         info.linkname = _decode(target)
     longest = max(len(name.encode("utf-8", "surrogateescape")) for name in (info.name, info.linkname))
     if longest > MOST_NAME:
-        raise tarfile.ReadError(f"a name of {longest:,} bytes; {MOST_NAME:,} are allowed")
+        raise TooLongError(f"a name of {longest:,} bytes; {MOST_NAME:,} are allowed")
     is_sparse, begin = any(key in known for key in _SPARSE), here + BLOCK
     if info.type == tarfile.GNUTYPE_SPARSE:
         is_sparse, begin = True, _skip_sparse_map(file, here)
@@ -104,9 +109,7 @@ def _skip_sparse_map(file: BinaryIO, here: int) -> int:
     begin = here + BLOCK
     while is_extended:
         if begin - here > MOST_HEADER_BYTES:
-            raise tarfile.ReadError(
-                f"a header of over {MOST_HEADER_BYTES:,} bytes at byte {here}: more than are allowed"
-            )
+            raise TooLongError(f"a header of over {MOST_HEADER_BYTES:,} bytes at byte {here}: more than are allowed")
         is_extended = bool(_read(file, begin, BLOCK)[504])
         begin += BLOCK
     return begin

@@ -251,10 +251,8 @@ def note_unreadable(unreadable: list[tuple[str, str]]) -> tuple[str, ...]:
     if not unreadable:
         return ()
     uri, message = min(unreadable)
-    n_files = len(unreadable)
-    return (
-        f"{count(n_files, 'file')} of the index cannot be read now, their rows stay; the first one is {uri}: {message}",
-    )
+    which = "its rows stay:" if len(unreadable) == 1 else "their rows stay; the first one is"
+    return (f"{count(len(unreadable), 'file')} of the index cannot be read now, {which} {uri}: {message}",)
 
 
 def note_redecoded(plan: Plan) -> tuple[str, ...]:

@@ -94,7 +94,8 @@ def test_headers_of_gigabytes_are_not_read(kind: bytes, tmp_path: Path) -> None:
     (tmp_path / "s.tar").write_bytes(make_header("special", kind, 3 * 2**30, b"x" * 512) + MEMBER + END)
     [row] = listed(tmp_path / "s.tar").values()
     assert row["reason"] == "not_audio"
-    assert "a header of 3,221,225,984 bytes at byte 0; 1,048,576 are allowed" in row["message"]
+    said = "a header of 3,221,225,984 bytes at byte 0; 1,048,576 are allowed"
+    assert row["message"] == f"is read up to {said}; 0 files found"
 
 
 @pytest.mark.parametrize("kind", [*LONG_NAMES, *ATTRIBUTES])
@@ -119,7 +120,7 @@ def test_attributes_for_all_members_are_not_kept() -> None:
 def test_long_names_of_members_are_refused(tmp_path: Path) -> None:
     shard = write_shard(tmp_path / "s.tar", [("a.wav", b"RIFF"), (f"{'n' * 5_000}.wav", b"RIFF")])
     rows = listed(shard)
-    assert rows["s.tar"]["message"].endswith("a name of 5,004 bytes; 4,096 are allowed; 1 file found")
+    assert rows["s.tar"]["message"] == "is read up to a name of 5,004 bytes; 4,096 are allowed; 1 file found"
     assert "s.tar#a.wav" in rows
 
 

@@ -19,7 +19,7 @@ from pipeline.index.tables import open_published
 from pipeline.planning.plan import Plan
 from pipeline.planning.request import RunRequest
 from pipeline.run.driver import index_corpus
-from pipeline.run.prepare import describe_lack_of_space, plan_corpus, read_pace
+from pipeline.run.prepare import describe_lack_of_space, note_unreadable, plan_corpus, read_pace
 from tests.helpers.damage import publish
 from tests.helpers.fakes import noise, write_wav
 from tests.helpers.indexes import table
@@ -113,6 +113,15 @@ def test_all_that_is_examined_may_have_to_be_written(tmp_path: Path) -> None:
     plan = plan_corpus(config)
     assert (plan.n_examined, plan.n_to_decode, plan.bytes_to_write, plan.lack_of_space) == (5, 0, 0, None)
     assert plan.bytes_examined == afresh.bytes_to_write
+
+
+def test_files_that_cannot_be_read_are_counted() -> None:
+    one, other = ("b.wav", "is no regular file"), ("a.wav", "is not there")
+    assert note_unreadable([]) == ()
+    said = "1 file of the index cannot be read now, its rows stay: b.wav: is no regular file"
+    assert note_unreadable([one]) == (said,)
+    [note] = note_unreadable([one, other])
+    assert note == "2 files of the index cannot be read now, their rows stay; the first one is a.wav: is not there"
 
 
 def test_lack_of_space_is_said() -> None:

@@ -48,6 +48,7 @@ def test_most_frequent_failures_come_first() -> None:
     progress.reasons.update(empty=1, truncated=5, not_audio=2, unreadable=2, too_short=1)
     assert show_failures(make_record(progress), at_most=3) == "5 truncated, 2 not_audio, 2 unreadable, 2 others"
     assert show_failures(make_record(progress)).count(",") == 4
+    assert show_failures(make_record(progress), at_most=4).endswith(", 1 other")
 
 
 def test_log_line_shows_files_hours_speed_and_failures() -> None:
