@@ -31,7 +31,16 @@ from pipeline.audio.ogg_pages import find_last_granule, read_ogg_end
 from pipeline.audio.packets import PAUSING_CODECS, Packets, is_pause
 from pipeline.audio.pieces import PIECE_S, PIECE_VALUES, AudioInfo, Piece
 from pipeline.audio.source import Bytes
-from pipeline.audio.timeline import GAP_S, JUMPS_NOTE, OPUS_GAP_S, TRACKS_NOTE, Container, Timeline, find_zero
+from pipeline.audio.timeline import (
+    GAP_S,
+    JUMPS_NOTE,
+    OPUS_GAP_S,
+    TRACKS_NOTE,
+    Container,
+    Timeline,
+    find_spliced_zero,
+    find_zero,
+)
 from pipeline.audio.tracks import choose_track
 from pipeline.corpus.raw_formats import RawFormat
 from pipeline.errors import FileFailure, one_line
@@ -283,7 +292,9 @@ class AvReader:
         sound_s = self._packets.first_s
         if sound_s is None:
             return None
-        return find_zero(sound_s, self._packets.neighbours, self._stated_s(), self._earliest_s)
+        if self._container.format.name in SPLICED_FORMATS:
+            return find_spliced_zero(sound_s, self._packets.neighbours)
+        return find_zero(sound_s, self._packets.neighbours, self._stated_s())
 
     @property
     def _earliest_s(self) -> float:
@@ -347,6 +358,7 @@ class AvReader:
             return None if end_s is None else max(0.0, end_s - begin_s + lead_s)
         if self._stream.duration is not None and not self._guesses:
             duration_s = float(self._stream.duration * self._stream.time_base)
+            duration_s -= self._packets.late_s
             if name == "ogg" and self._pre_skip and begin_s:  # FFmpeg counts from zero, but the stream begins later
                 duration_s -= begin_s + 2 * self._pre_skip / opus.RATE_HZ
             if self._counts_blocks:

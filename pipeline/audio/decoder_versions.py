@@ -308,6 +308,29 @@ def _may_have_many_links(row: Mapping[str, Any]) -> bool:
     return bool(is_short or row["reason"] == "out_of_range")
 
 
+def _may_be_late_flac(row: Mapping[str, Any]) -> bool:
+    """Whether FLAC in Ogg may begin late: its first second was at zero, and the rest told as behind a gap, or
+    promised. Ranges do not tell."""
+    is_told = row["reason"] is not None or _read_name(row["uri"])[1]
+    return row["codec"] == "flac" and is_told and _has_sound(row) and _may_be_named(row, _OGG)
+
+
+_OTHER_CLOCKS = _FILMS - {"ts", "mts", "m2ts", "mpg", "mpeg", "vob"}
+_SPLICE_S, _HOUR_S = 10.0, 3_600.0
+
+
+def _may_have_false_lead(row: Mapping[str, Any]) -> bool:
+    """Whether a jump of the clock before the sound may have been taken for silence: of ten seconds in MPEG, else of
+    more than an hour."""
+    if not _has_sound(row) or not _may_be_named(row, _FILMS):
+        return False
+    extension, is_range = _read_name(row["uri"])
+    may_splice = extension not in _OTHER_CLOCKS
+    if is_range or row["duration_s"] is None:
+        return may_splice
+    return row["expected_duration_s"] is None and bool(row["duration_s"] > (_SPLICE_S if may_splice else _HOUR_S))
+
+
 CORRECTIONS: tuple[Correction, ...] = (
     Correction(2, "G.722 and GSM without a header are read by their extension", _has_no_header),
     Correction(3, "a tag behind the last frame of an mp3 or ADTS file is not decoded", _is_mpeg_with_more_at_its_end),
@@ -339,6 +362,8 @@ CORRECTIONS: tuple[Correction, ...] = (
     Correction(23, "wma and m4r with several tracks are read as films are", _may_be_unforeseen_film, Look.STREAMS),
     Correction(24, "Ogg with a picture lasts as long as its sound", _may_end_before_its_picture),
     Correction(25, "FLAC joined from hundreds of files is read whole", _may_have_many_links),
+    Correction(26, "FLAC in Ogg that begins late lies where its pages say", _may_be_late_flac, Look.ALL),
+    Correction(27, "jumps of the clock before the sound of a film are no silence", _may_have_false_lead),
 )
 DECODER = max((correction.version for correction in CORRECTIONS), default=1)
 """The version that this code decodes with."""

@@ -1,5 +1,6 @@
 """The packets of the sound in a container, and when the streams beside it begin."""
 
+from collections import deque
 from collections.abc import Callable, Iterator
 from typing import Any
 
@@ -16,6 +17,9 @@ PAUSING_CODECS = {"amr_nb": (8, 14, 15), "amr_wb": (9, 14, 15)}
 """Codecs that send next to nothing during a pause, which FFmpeg does not decode. Such a packet keeps its time.
 
 The types of these frames are comfort noise, lost, and no data (3GPP TS 26.101 and TS 26.201, table 1a)."""
+
+UNTIMED_CODECS = frozenset(["flac"])
+"""Codecs whose first page in Ogg FFmpeg places at zero, whatever its granule position says."""
 
 _ID3_MARK = ord("I")
 
@@ -42,7 +46,10 @@ class Packets:
             if other not in beside:
                 other.discard = av.stream.Discard.all
         self._packets = self._demux([stream, *beside])
-        self._head = list(self._read_head())
+        is_untimed = container.format.name == "ogg" and stream.codec_context.name in UNTIMED_CODECS
+        self._head = deque(self._read_head(to_next_page=is_untimed))
+        self.late_s = self._place_first_page() if is_untimed else 0.0
+        """How much later than FFmpeg has it the sound begins."""
 
     @property
     def neighbours(self) -> list[Neighbour]:
@@ -69,12 +76,30 @@ class Packets:
         for other in self._others:
             if not (may_splice and other.type == "video"):
                 other.discard = av.stream.Discard.all
-        head, self._head = self._head, []
-        yield from head
-        yield from self._packets
+        while self._head:
+            yield self._head.popleft()
+        # Not ``yield from``, which would end them where this is not iterated to the end.
+        for packet in self._packets:  # noqa: UP028
+            yield packet
 
-    def _read_head(self) -> Iterator[Any]:
+    def _place_first_page(self) -> float:
+        """Move the packets of the first page of Ogg to where they end: FFmpeg has them begin at zero. Returns by how
+        much."""
+        page = [packet for packet in self._head if packet.pos == self._head[0].pos]
+        behind = self._head[len(page)] if len(page) < len(self._head) else None
+        if behind is None or behind.pts is None or any(packet.pts is None for packet in page):
+            return 0.0
+        late = behind.pts - page[-1].pts - page[-1].duration
+        if late <= 0 or not page[-1].duration:
+            return 0.0
+        for packet in page:
+            packet.pts += late
+            packet.dts = packet.pts
+        return float(late * page[0].time_base)
+
+    def _read_head(self, *, to_next_page: bool) -> Iterator[Any]:
         begin_s: float | None = None
+        first_pos: int | None = None
         n_bytes = 0
         for number, packet in enumerate(self._packets, 1):
             yield packet
@@ -82,7 +107,10 @@ class Packets:
             time_s = _time_s(packet)
             begin_s = time_s if begin_s is None else begin_s
             is_enough = time_s is not None and begin_s is not None and time_s - begin_s >= _HEAD_S
-            if not self._neighbours or is_enough or number >= _HEAD_PACKETS or n_bytes >= _HEAD_BYTES:
+            first_pos = packet.pos if number == 1 else first_pos
+            if number >= _HEAD_PACKETS or n_bytes >= _HEAD_BYTES:
+                return
+            if (not self._neighbours or is_enough) and not (to_next_page and packet.pos == first_pos):
                 return
 
     def _demux(self, streams: list[Any]) -> Iterator[Any]:

@@ -128,7 +128,7 @@ class SeekingReader(AvReader):
     def _sought_frames(self, zero_s: float, begin_s: float) -> Iterator[tuple[float, Any]]:
         """The frames from the second before ``begin_s`` on, where the container can go there."""
         from_s = begin_s + zero_s - PREROLL_S
-        for packet in self._seek(from_s, begin_s + zero_s) if self._goes_anywhere else self._demux():
+        for packet in self._seek(from_s, begin_s + zero_s) if self._goes_anywhere else self._packets:
             if _ends_before(packet, from_s):  # a container may have gone too far back
                 continue
             for frame in _decode(packet):

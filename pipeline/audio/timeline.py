@@ -31,23 +31,35 @@ _GAP_BYTES_PER_S = 100
 _HOUR_S = 3_600.0
 _SPLICE_S = 10.0
 _BACK_S = 1.0
+_MOST_STRETCHES = 16
 _ROUNDING_S = 0.005
 """Containers round times, some to milliseconds."""
 
 
-@dataclass(slots=True)
 class Neighbour:
     """Another stream of picture or sound in the container, as far as it has been read."""
 
-    first_s: float
-    last_s: float
-    landed_s: float | None = None
-    """Where its clock last jumped to."""
+    def __init__(self, first_s: float, last_s: float) -> None:
+        self.first_s, self.last_s = first_s, last_s
+        self.landed_s: float | None = None
+        """Where its clock last jumped to."""
+        self._stretches = [(first_s, last_s)]
+        """The first ones between jumps of its clock: where they begin and end."""
 
     def see(self, time_s: float) -> None:
         if abs(time_s - self.last_s) > _SPLICE_S:
             self.landed_s = time_s
+            if len(self._stretches) <= _MOST_STRETCHES:
+                self._stretches.append((time_s, time_s))
+        if len(self._stretches) <= _MOST_STRETCHES:
+            first_s, last_s = self._stretches[-1]
+            self._stretches[-1] = min(first_s, time_s), max(last_s, time_s)
         self.first_s, self.last_s = min(self.first_s, time_s), time_s
+
+    def begins_before(self, time_s: float) -> float | None:
+        """When it began to play, without a jump, what is near this time; None if nothing is."""
+        near = (first_s for first_s, last_s in self._stretches if first_s - _SPLICE_S <= time_s <= last_s + _SPLICE_S)
+        return min(near, default=None)
 
     def goes_on_to(self, time_s: float) -> bool:
         """Whether it has reached about this time without a jump to there."""
@@ -73,6 +85,12 @@ def find_zero(
         if is_near or (duration_s is not None and sound_s - begin_s < duration_s):
             begins_s.append(begin_s)
     return min(begins_s, default=None)
+
+
+def find_spliced_zero(sound_s: float, neighbours: list[Neighbour]) -> float | None:
+    """The same where clocks may be spliced: what another stream plays before a jump of its clock does not count."""
+    begins_s = (other.begins_before(sound_s) for other in neighbours)
+    return min((begin_s for begin_s in begins_s if begin_s is not None), default=None)
 
 
 @dataclass(frozen=True, slots=True)
@@ -132,10 +150,16 @@ class Timeline:
 
     def _begin(self, time_s: float) -> float:
         begin_s = time_s - self.at_s  # after a pause
+        heard_s = begin_s  # by the clock before a splice
         lost_s = 0.0 if self._container.first_s is None else begin_s - self._container.first_s
+        if self._may_splice and (lost_s < -_BACK_S or (lost_s > _SPLICE_S and not self._go_on_to(time_s))):
+            if lost_s > 0:
+                self._refuse(lost_s)
+            heard_s, lost_s = begin_s - lost_s, 0.0
         lost_s = lost_s if lost_s > GAP_S else 0.0  # decoders leave out an encoder's delay
-        lead_s = max(lost_s, 0.0 if self._container.zero_s is None else begin_s - self._container.zero_s)
-        if lead_s >= min(self._end_s, max(_HOUR_S, self._by_size_s)):
+        lead_s = max(lost_s, 0.0 if self._container.zero_s is None else heard_s - self._container.zero_s)
+        may_be_long = self._may_splice or self._container.duration_s is not None
+        if lead_s >= min(self._end_s, max(_HOUR_S, self._by_size_s if may_be_long else 0.0)):
             self._refuse(lead_s)
             lead_s = lost_s = 0.0
         self.filled_s += lost_s if lost_s > self._damage_s else 0.0
@@ -183,4 +207,8 @@ class Timeline:
             return False
         if not self._may_splice or ahead_s <= _SPLICE_S:
             return True
+        return self._go_on_to(time_s)
+
+    def _go_on_to(self, time_s: float) -> bool:
+        """Whether the picture or another sound goes on to this time."""
         return any(other.goes_on_to(time_s) for other in self._neighbours)

@@ -7,7 +7,7 @@ import numpy as np
 import pytest
 
 from pipeline.audio.decode import open_audio
-from pipeline.audio.timeline import Container, Neighbour, Timeline, find_zero
+from pipeline.audio.timeline import Container, Neighbour, Timeline, find_spliced_zero, find_zero
 from tests.helpers.bursts import find_bursts, make_bursts, make_film
 from tests.helpers.sounds import cut, encode, noise
 
@@ -129,6 +129,25 @@ def test_jump_that_is_not_filled_is_told() -> None:
     with open_audio(io.BytesIO(data)) as audio:
         assert sum(map(len, audio.blocks())) == pytest.approx(12 * HZ, abs=HZ / 50)
         assert audio.note == "its clock jumps ahead 1 time, by up to 50,000.0 s: this is not taken for silence"
+
+
+@pytest.mark.parametrize("by_s", [1_000.0, 40_000.0, -40_000.0])
+@pytest.mark.parametrize("container", ["mpegts", "mpeg"])
+def test_splice_before_the_sound_begins_is_no_silence(container: str, by_s: float) -> None:
+    """A large file may have long gaps. The picture plays on for 2 s before the sound begins."""
+
+    def move_s(time_s: float) -> float:
+        return 41_000.0 + by_s
+
+    def move_video_s(time_s: float) -> float:
+        return 41_000.0 + (by_s if time_s >= 3.0 else 0.0)
+
+    data = make_film(container, "mp2", "mpeg2video", late_s=5.0, move_s=move_s, move_video_s=move_video_s)
+    packet = b"\x47\x1f\xff\x10" + bytes(184) if container == "mpegts" else b"\0\0\1\xbe\xff\xf0" + bytes(65_520)
+    bursts_s, duration_s, truncated = hear(data + packet * (5_000_000 // len(packet)))
+    assert bursts_s == pytest.approx([4.0, 11.0], abs=0.25)  # some pictures at the splice have no times
+    assert duration_s == pytest.approx(14.0, abs=0.25)
+    assert truncated is None
 
 
 def test_gap_behind_a_splice_is_found() -> None:
@@ -277,6 +296,34 @@ def test_gap_of_hours_is_a_broken_clock_where_no_duration_is_stated() -> None:
 def test_many_splices_of_a_large_stream_add_no_days() -> None:
     silences_s = place(Container(10**9, None, may_splice=True), [9.0 * k for k in range(10_000)])
     assert sum(silences_s) <= 3_600 + 10_000
+
+
+@pytest.mark.parametrize("to_s", [40_000.0, 30.0])
+def test_splice_before_the_first_sound_that_decodes_is_no_gap(to_s: float) -> None:
+    container = Container(10**9, None, zero_s=0.0, may_splice=True, first_s=2.0)
+    timeline = Timeline(container, [Neighbour(0.0, 3.0)])
+    assert timeline.silence_before(to_s) == 2.0
+    assert (timeline.filled_s, timeline.n_refused, timeline.longest_refused_s) == (0.0, 1, to_s - 2.0)
+    assert Timeline(container, [Neighbour(0.0, to_s)]).silence_before(to_s) == to_s
+    back = Timeline(Container(10**9, None, zero_s=50.0, may_splice=True, first_s=52.0), [])
+    assert back.silence_before(20.0) == 2.0
+
+
+@pytest.mark.parametrize(("duration_s", "lead_s"), [(None, 0.0), (10.0**5, 40_000.0)])
+def test_late_beginning_is_a_broken_clock_where_a_gap_would_be(duration_s: float | None, lead_s: float) -> None:
+    assert place(Container(10**7, duration_s, zero_s=0.0), [40_000.0, 40_001.0]) == [lead_s, 0]
+
+
+def test_what_lies_before_a_jump_does_not_count() -> None:
+    other = Neighbour(50_000.0, 50_000.0)
+    for time_s in (50_001.0, 90_000.0, 89_999.9, 90_002.0, 10.0, 11.0):
+        other.see(time_s)
+    for sound_s, zero_s in ((50_003.0, 50_000.0), (90_002.0, 89_999.9), (11.0, 10.0), (500.0, None)):
+        assert find_spliced_zero(sound_s, [other]) == zero_s
+    for number in range(1_000):
+        other.see(100.0 * number)
+    assert find_spliced_zero(90_002.0, [other]) == 89_999.9
+    assert find_spliced_zero(5.0, []) is None
 
 
 def test_sound_that_does_not_decode_at_its_beginning_is_a_gap() -> None:
