@@ -11,11 +11,13 @@ import av.error
 from pipeline.audio import opus
 from pipeline.audio.channels import Channels, Mixer
 from pipeline.audio.containers import (
+    BARE_FORMATS,
     CHECKED_ENDS,
     CLOCKED_FORMATS,
     FILM_LONG_FORMATS,
     MATROSKA,
     MP4,
+    OWN_DURATIONS,
     SPLICED_FORMATS,
     TIMED_FORMATS,
     begins_as_audio,
@@ -220,7 +222,7 @@ class AvReader:
             yield pause_s, None
         if self._container.format.name != "ogg":  # in Ogg, another link may follow
             self.trouble = self._packets.failed or self.trouble
-        if not (self._has_clock or self._timed or may_pause):
+        if self.raw is None and self._container.format.name in BARE_FORMATS:
             self.trouble = self.trouble or losses.describe(self._end)
         # Many healthy mp3 files begin or end with a tag or half a frame: one or two bad packets.
         if worst and n_bad > max(2, n_packets // 1000):
@@ -347,10 +349,17 @@ class AvReader:
             duration_s = read_mp3_duration(source)
             source.seek(position)
             return duration_s
-        if not self._timed or (name == "avi" and self._stream.codec_context.name == "vorbis"):
-            return None  # avi counts vorbis in bytes, by a rate that is an average
         begin_s = max(0.0, self._packets.first_s or 0.0)
         lead_s = 0.0 if zero_s is None else max(0.0, begin_s - zero_s)
+        if name in OWN_DURATIONS:
+            if self._packets.has_neighbours or begin_s > GAP_S:  # it is that of the film, or may count from either
+                return None
+            position = source.tell()
+            duration_s = OWN_DURATIONS[name](source)
+            source.seek(position)
+            return duration_s
+        if not self._timed or (name == "avi" and self._stream.codec_context.name == "vorbis"):
+            return None  # avi counts vorbis in bytes, by a rate that is an average
         if name in FILM_LONG_FORMATS and self._packets.has_neighbours:
             return None
         if name == "ogg" and self._packets.has_neighbours:

@@ -7,7 +7,7 @@ A new container also needs its extension (``corpus.extensions``), bytes per seco
 import re
 from collections.abc import Callable, Mapping
 
-from pipeline.audio.header_lengths import is_cut_asf, is_cut_caf
+from pipeline.audio.header_lengths import is_cut_asf, is_cut_caf, read_dsf_duration, read_flv_duration
 from pipeline.audio.source import Bytes
 
 FFMPEG_FORMATS = (
@@ -35,6 +35,12 @@ FILM_LONG_FORMATS = frozenset(["asf"])
 
 CHECKED_ENDS: Mapping[str, Callable[[Bytes], bool]] = {"asf": is_cut_asf, "caf": is_cut_caf}
 """Formats of which FFmpeg does not tell whether they are cut off."""
+
+OWN_DURATIONS: Mapping[str, Callable[[Bytes], float | None]] = {"flv": read_flv_duration, "dsf": read_dsf_duration}
+"""Formats of which FFmpeg gives a guess where the header states no duration, or the file is cut off."""
+
+BARE_FORMATS = frozenset(["aac", "ac3", "dts", "dtshd", "eac3", "loas", "mlp", "mp3", "truehd"])
+"""Formats that are nothing but frames, one behind the other."""
 
 _EXACT = re.compile(
     rb"(?:RIFF|RIFX|RF64|BW64).{4}WAVE|FORM.{4}(?:AIF[FC]|8SVX|16SV)|fLaC|\.snd|dns\.|caff|riff\x2e\x91\xcf\x11"

@@ -331,6 +331,20 @@ def _may_have_false_lead(row: Mapping[str, Any]) -> bool:
     return row["expected_duration_s"] is None and bool(row["duration_s"] > (_SPLICE_S if may_splice else _HOUR_S))
 
 
+_STATED_BY_THEMSELVES = frozenset(["flv", "dsf"])
+_NOT_BARE = frozenset(["mxf", "mpc", "tak"])
+
+
+def _may_be_called_otherwise(row: Mapping[str, Any]) -> bool:
+    """Whether a file may be cut off without a word, or healthy and called damaged. Its sound is the same: ranges stay
+    as they are."""
+    extension, is_range = _read_name(row["uri"])
+    if is_range or row["status"] != "indexed":
+        return False
+    is_open = extension in _STATED_BY_THEMSELVES and row["expected_duration_s"] is None
+    return is_open or (extension in _NOT_BARE and row["reason"] == "truncated")
+
+
 CORRECTIONS: tuple[Correction, ...] = (
     Correction(2, "G.722 and GSM without a header are read by their extension", _has_no_header),
     Correction(3, "a tag behind the last frame of an mp3 or ADTS file is not decoded", _is_mpeg_with_more_at_its_end),
@@ -364,6 +378,7 @@ CORRECTIONS: tuple[Correction, ...] = (
     Correction(25, "FLAC joined from hundreds of files is read whole", _may_have_many_links),
     Correction(26, "FLAC in Ogg that begins late lies where its pages say", _may_be_late_flac, Look.ALL),
     Correction(27, "jumps of the clock before the sound of a film are no silence", _may_have_false_lead),
+    Correction(28, "flv and dsf that are cut off, and mxf that is whole, are called so", _may_be_called_otherwise),
 )
 DECODER = max((correction.version for correction in CORRECTIONS), default=1)
 """The version that this code decodes with."""

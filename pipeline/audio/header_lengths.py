@@ -7,7 +7,9 @@ too, if a chunk of odd size lacks its padding byte, which libsndfile cannot read
 """
 
 import io
+import math
 import re
+import struct
 from collections.abc import Iterator
 from dataclasses import dataclass, field, replace
 from itertools import pairwise
@@ -269,6 +271,32 @@ def is_cut_asf(source: Bytes) -> bool:
     is_live = at < 0 or len(head) < at + 92 or head[at + 88] & 1
     stated_bytes = 0 if is_live else int.from_bytes(head[at + 40 : at + 48], "little")
     return stated_bytes - source.size_bytes > source.size_bytes / 20
+
+
+_FLV_DURATION = b"\x00\x08duration\x00"
+
+
+def read_flv_duration(source: Bytes) -> float | None:
+    """The duration in seconds that the header of an FLV states; None if it states none, as live streams do not.
+
+    FFmpeg then gives one that follows from the bit rate. Source: Adobe's Flash Video File Format Specification 10.1,
+    annex E.5 (``onMetaData``).
+    """
+    head = source.peek(0, 1 << 16)
+    at = head.find(_FLV_DURATION)
+    number = head[at + len(_FLV_DURATION) :][:8]
+    if at < 0 or len(number) < 8:
+        return None
+    [duration_s] = struct.unpack(">d", number)
+    return duration_s if 0 < duration_s < math.inf else None
+
+
+def read_dsf_duration(source: Bytes) -> float | None:
+    """The duration in seconds by the samples that the header of a DSF counts. FFmpeg gives that of a file that is cut
+    off. Source: Sony's DSF File Format Specification 1.01."""
+    head = source.peek(0, 72)
+    rate_hz, n_samples = int.from_bytes(head[56:60], "little"), int.from_bytes(head[64:72], "little")
+    return n_samples / rate_hz if head[:4] == b"DSD " and head[28:32] == b"fmt " and rate_hz and n_samples else None
 
 
 def find_cut(source: Bytes) -> tuple[bytes, int] | None:

@@ -120,6 +120,9 @@ class Packets:
         while True:
             try:
                 packet = next(packets, None)
+            except IndexError:  # PyAV does not know a stream that begins in the middle, as damage may look like
+                packets = self._container.demux(streams)
+                continue
             except av.error.FFmpegError as error:
                 self.failed = one_line(error)
                 return

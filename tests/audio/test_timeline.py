@@ -1,6 +1,7 @@
 """Sound lies where its container says: after the beginning of the picture, and behind gaps, but not behind splices."""
 
 import io
+import re
 import struct
 
 import numpy as np
@@ -211,6 +212,63 @@ def test_film_that_is_cut_off_is_truncated() -> None:
     *_, truncated = hear(cut(data))
     assert truncated is not None
     assert truncated.endswith("s decoded of 12.008 s")
+
+
+@pytest.mark.parametrize("codec", ["aac", "libmp3lame"])
+def test_flv_that_is_cut_off_is_truncated(codec: str) -> None:
+    """Without a picture: else its duration is that of the film. Where none is stated, FFmpeg guesses."""
+    data = make_film("flv", codec, None)
+    assert hear(data)[2] is None
+    *_, truncated = hear(cut(data))
+    assert truncated is not None
+    assert re.fullmatch(r"6\.\d+ s decoded of 12\.0\d+ s", truncated)
+    for other in (
+        make_film("flv", codec, "libx264"),
+        make_film("flv", codec, None, late_s=3.0),
+        make_film("flv", codec, None, options={"flvflags": "no_duration_filesize"}),
+    ):
+        with open_audio(io.BytesIO(cut(other))) as audio:
+            assert audio.info.expected_duration_s is None
+
+
+def test_stream_that_begins_in_the_middle_of_flv_costs_nothing() -> None:
+    """Damage may look like one."""
+    picture = b"\x22" + bytes(10)
+    tag = (
+        b"\x09" + len(picture).to_bytes(3) + (5_000).to_bytes(3) + bytes(4) + picture + (11 + len(picture)).to_bytes(4)
+    )
+    data = make_film("flv", "aac", None, options={"flvflags": "no_metadata"})
+    bursts_s, duration_s, truncated = hear(data + 3 * tag)
+    assert bursts_s == pytest.approx([2.0, 9.0], abs=0.03)
+    assert duration_s == pytest.approx(12.0, abs=0.05)
+    assert truncated is None
+
+
+def make_dsf(duration_s: float) -> bytes:
+    """Silence of one bit per sample."""
+    rate_hz, block_bytes = 2_822_400, 4_096
+    n_samples = round(duration_s * rate_hz)
+    n_blocks = -(-n_samples // 8 // block_bytes)
+    layout = struct.pack("<4sQ6IQ2I", b"fmt ", 52, 1, 0, 1, 1, rate_hz, 1, n_samples, block_bytes, 0)
+    sound = struct.pack("<4sQ", b"data", 12 + n_blocks * block_bytes) + b"\x69" * n_blocks * block_bytes
+    return struct.pack("<4s3Q", b"DSD ", 28, 28 + len(layout) + len(sound), 0) + layout + sound
+
+
+def test_dsf_that_is_cut_off_is_truncated() -> None:
+    data = make_dsf(3.0005)
+    with open_audio(io.BytesIO(data)) as audio:
+        assert sum(map(len, audio.blocks())) / HZ == pytest.approx(3.0005, abs=0.001)
+        assert audio.info.expected_duration_s == pytest.approx(3.0005, abs=1e-5)
+        assert audio.truncated is None
+    with open_audio(io.BytesIO(cut(data))) as audio:
+        assert len(list(audio.blocks())) > 0
+        assert audio.truncated is not None
+        assert re.fullmatch(r"1\.50\d s decoded of 3\.000 s", audio.truncated)
+
+
+def test_headers_of_frames_are_no_damage() -> None:
+    """MXF has pictures and headers between the frames of its sound."""
+    assert hear(make_film("mxf", "pcm_s16le", "mpeg2video")) == ([2.0, 9.0], 12.0, None)
 
 
 @pytest.mark.parametrize("name", ["ogg_vorbis", "mp3_vbr", "ac3", "mp3"])
