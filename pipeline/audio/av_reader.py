@@ -107,6 +107,7 @@ class AvReader:
             rest = Bytes(cast(BinaryIO, View(self._source, begin, self._source.size_bytes - begin)))
             try:
                 link = AvReader(rest)
+                link.mixer = self.mixer
             except FileFailure:
                 troubles.append("another kind of stream follows")
                 break
@@ -131,7 +132,10 @@ class AvReader:
                 frames, n_values = [], 0
             if silence_s:
                 rate_hz, channels = (kind_of(frame) if frame else (self.info.sample_rate_hz, self.info.channels))[:2]
-                yield from make_silence(rate_hz, silence_s, channels)
+                for part in make_silence(rate_hz, silence_s, channels):
+                    self.mixer.is_filling = True
+                    yield part
+                    self.mixer.is_filling = False
             if frame is None:
                 return
             frames.append(frame)

@@ -3,7 +3,8 @@
 A cable that is wired wrongly gives a left channel that is the right one upside down, and their mean is silence. If the
 energy of the mean lies 40 dB below that of the two channels, the first channel is taken instead. This is decided once
 for a content: from sixteen seconds at fixed fractions of a file that can be sought in, from its first minute otherwise.
-If these are silent, the mean is taken: to wait for the first sound, each part of a recording would need all before it.
+Silence that fills gaps does not count. If these are silent, the mean is taken: to wait for the first sound, each part
+of a recording would need all before it.
 """
 
 from collections.abc import Iterator
@@ -38,6 +39,8 @@ class Mixer:
     def __init__(self, decisive_s: float = _MINUTE_S) -> None:
         self.channel: int | None = None
         self.decided = False
+        self.is_filling = False
+        """Whether the next part fills a gap: it decides nothing."""
         self._decisive_s = decisive_s
         self._heard_s = 0.0
         self._held_bytes = 0
@@ -67,6 +70,10 @@ class Mixer:
 
     def listen(self, rate_hz: int, channels: npt.NDArray[Any]) -> None:
         """Take a part of the sound into account, and decide if that is enough."""
+        if self.is_filling:
+            silence = np.broadcast_to(np.float32(0), channels.shape)  # takes no memory, however long it is
+            self._held.append(((rate_hz, silence), (rate_hz, silence[0])))
+            return
         mono = mean_channels(channels)
         self._held.append(((rate_hz, channels), (rate_hz, mono)))
         self._held_bytes += channels.nbytes + mono.nbytes
@@ -100,7 +107,7 @@ class Mixer:
         held, self._held = self._held, []
         for (rate_hz, channels), piece in held:
             is_one = self.channel is not None and len(channels) == 2
-            yield (rate_hz, _take(channels, self.channel or 0)) if is_one else piece
+            yield (rate_hz, _take(channels, self.channel or 0)) if is_one else (rate_hz, np.ascontiguousarray(piece[1]))
 
 
 def _take(channels: npt.NDArray[Any], number: int) -> npt.NDArray[np.float32]:

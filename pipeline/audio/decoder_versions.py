@@ -345,6 +345,11 @@ def _may_be_called_otherwise(row: Mapping[str, Any]) -> bool:
     return is_open or (extension in _NOT_BARE and row["reason"] == "truncated")
 
 
+def _may_cancel_late(row: Mapping[str, Any]) -> bool:
+    """Whether silence that fills a gap may have decided on the channels."""
+    return _is_stereo(row) and (_may_have_tracks(row) or _may_be_like_chain(row) or row["reason"] == "truncated")
+
+
 CORRECTIONS: tuple[Correction, ...] = (
     Correction(2, "G.722 and GSM without a header are read by their extension", _has_no_header),
     Correction(3, "a tag behind the last frame of an mp3 or ADTS file is not decoded", _is_mpeg_with_more_at_its_end),
@@ -379,6 +384,7 @@ CORRECTIONS: tuple[Correction, ...] = (
     Correction(26, "FLAC in Ogg that begins late lies where its pages say", _may_be_late_flac, Look.ALL),
     Correction(27, "jumps of the clock before the sound of a film are no silence", _may_have_false_lead),
     Correction(28, "flv and dsf that are cut off, and mxf that is whole, are called so", _may_be_called_otherwise),
+    Correction(29, "channels that cancel each other behind a long gap are not mixed", _may_cancel_late, Look.CHANNELS),
 )
 DECODER = max((correction.version for correction in CORRECTIONS), default=1)
 """The version that this code decodes with."""

@@ -95,6 +95,15 @@ def test_silence_before_the_sound_of_a_film_decides_nothing() -> None:
     assert find_bursts(heard) == pytest.approx([5.0, 12.0], abs=0.001)
 
 
+@pytest.mark.parametrize("late_s", [70.0, 150.0])
+def test_silence_that_fills_more_than_the_deciding_minute_decides_nothing(late_s: float) -> None:
+    """In 150 s, there is more of it than may be held."""
+    sound = by_av("matroska", "pcm_s16le")(turn(make_bursts(HZ)), HZ)
+    heard, note = hear(make_film("matroska", "", data=sound, late_s=late_s))
+    assert find_bursts(heard) == pytest.approx([late_s + 2.0, late_s + 9.0], abs=0.01)
+    assert note == NOTE
+
+
 def test_broken_flac_is_mixed_as_it_began() -> None:
     data = encode("flac", turn(np.repeat(noise(10.0, HZ), 2, axis=1)), HZ)
     whole, _ = hear(data)
