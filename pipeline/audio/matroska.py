@@ -43,6 +43,7 @@ def _walk_info(source: Bytes) -> Iterator[tuple[int, int, int]]:
                     yield from _walk(source, at, at + child_size)
                 if child in (_INFO, _CLUSTER):
                     return
+            return  # FFmpeg reads the first one only; a thousand of a thousand elements each would take minutes
 
 
 def _walk(source: Bytes, at: int, end: int) -> Iterator[tuple[int, int, int]]:

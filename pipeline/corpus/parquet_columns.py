@@ -13,6 +13,7 @@ import pyarrow as pa
 
 from pipeline.corpus.parquet_pages import PageGuard, count_page_bytes
 from pipeline.corpus.table_limits import is_text
+from pipeline.errors import CorpusError
 
 _BUFFER_BYTES = 2**20
 """A buffer makes pyarrow read a column page by page."""
@@ -29,6 +30,7 @@ class ParquetColumns:
         self._source = source
         self.size_bytes = int(source.seek(0, 2))
         self._metadata: Any = None
+        self._checked_bytes = 0
         self._file = self._open(source)
         self._metadata = metadata = self._file.metadata
         self.schema: pa.Schema = self._file.schema_arrow
@@ -50,16 +52,19 @@ class ParquetColumns:
         return sum(chunk.total_uncompressed_size for chunk in self._list_chunks(group, path))
 
     def check_pages(self, groups: Iterable[int], path: str, most_bytes: int) -> int:
-        """The bytes of the pages of a column in some groups.
+        """The bytes of the pages of a column in some groups, each of which is asked for once.
 
         Raises:
-            CorpusError: they are more than ``most_bytes``.
+            CorpusError: they are more than ``most_bytes``, or columns share their pages.
         """
         n_bytes = 0
         for group in groups:
             for chunk in self._list_chunks(group, path):
                 if chunk.num_values > 0:  # else the reader opens no page
                     place = _begin_of(chunk), chunk.total_compressed_size
+                    self._checked_bytes += max(0, place[1])
+                    if self._checked_bytes > self.size_bytes:  # thousands of columns may be the same million pages
+                        raise CorpusError("more bytes in its columns than the file has")
                     n_bytes += count_page_bytes(self._source, *place, most_bytes - n_bytes)
         return n_bytes
 

@@ -60,7 +60,8 @@ class _Room:
 def _read(columns: ParquetColumns, field: pa.Field, occurrence: int, room: _Room) -> pa.ChunkedArray:
     kind = field.type.value_type if pa.types.is_dictionary(field.type) else field.type
     try:
-        columns.check_pages(range(len(columns.starts)), field.name, room.left)
+        if not occurrence:  # all columns of this name are looked at
+            columns.check_pages(range(len(columns.starts)), field.name, room.left)
     except CorpusError as error:
         raise CorpusError(f"column `{field.name}`: {error}") from None
     pieces = list[pa.Array]()

@@ -109,3 +109,20 @@ def test_tags_of_both_writers_are_understood(
     track: dict[str, str], file: dict[str, str], found: tuple[float, bool] | None
 ) -> None:
     assert read_track_duration(track, file) == found
+
+
+def test_only_the_first_segment_is_looked_at() -> None:
+    """Many of many elements each would take minutes."""
+
+    class Counted(io.BytesIO):
+        n_reads = 0
+
+        def read(self, size: int | None = -1, /) -> bytes:
+            self.n_reads += 1
+            return super().read(size)
+
+    void, head = b"\xec\x80", b"\x1a\x45\xdf\xa3\x80"
+    segment = b"\x18\x53\x80\x67\x94" + 10 * void
+    file = Counted(head + 50 * segment)
+    assert read_duration(Bytes(file)) is None
+    assert file.n_reads < 30

@@ -10,6 +10,7 @@ import pytest
 
 from pipeline.corpus import parquet_pages, table_limits
 from pipeline.corpus.audio_tables import list_rows
+from pipeline.corpus.parquet_columns import ParquetColumns
 from pipeline.corpus.parquet_pages import count_page_bytes, read_page_header
 from pipeline.corpus.table_columns import Memory, read_columns
 from pipeline.errors import CorpusError
@@ -68,6 +69,16 @@ def test_number_of_pages_is_bounded(tmp_path: Path, monkeypatch: pytest.MonkeyPa
     monkeypatch.setattr(parquet_pages, "MOST_PAGES", 10)
     with pytest.raises(CorpusError, match="over 10 pages"):
         count(write(tmp_path / "a.parquet"), "title")
+
+
+def test_pages_that_columns_share_are_refused(tmp_path: Path) -> None:
+    """Each column is asked for once; here one stands for several that lie at the same place."""
+    with write(tmp_path / "a.parquet", compression="none").open("rb") as file:
+        columns = ParquetColumns(file)
+        for name in ("audio.path", "title", "n"):
+            assert columns.check_pages([0], name, 10**9) > 0
+        with pytest.raises(CorpusError, match="more bytes in its columns than the file has"):
+            sum(columns.check_pages([0], "n", 10**9) for _ in range(100))
 
 
 def test_damaged_pages_are_invalid(tmp_path: Path) -> None:
