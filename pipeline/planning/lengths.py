@@ -61,8 +61,7 @@ def correct_estimates(files: Sequence[CorpusFile], measure_s: MeasureLength, sto
         else:
             _estimate(alike, partial(_same, bytes_per_s))
     unread += [file for alike in frequent[MOST_OPENED:] for file in alike]
-    if unread and stored is not None:
-        rates = _learn_rates(stored)
+    if unread and stored is not None and (rates := _learn_rates(stored)):
         _estimate(unread, lambda file: next(filter(None, map(rates.get, _kinds_of(file.recording))), None))
 
 

@@ -146,8 +146,8 @@ def test_splice_before_the_sound_begins_is_no_silence(container: str, by_s: floa
     data = make_film(container, "mp2", "mpeg2video", late_s=5.0, move_s=move_s, move_video_s=move_video_s)
     packet = b"\x47\x1f\xff\x10" + bytes(184) if container == "mpegts" else b"\0\0\1\xbe\xff\xf0" + bytes(65_520)
     bursts_s, duration_s, truncated = hear(data + packet * (5_000_000 // len(packet)))
-    assert bursts_s == pytest.approx([4.0, 11.0], abs=0.25)  # some pictures at the splice have no times
-    assert duration_s == pytest.approx(14.0, abs=0.25)
+    assert bursts_s == pytest.approx([4.0, 11.0], abs=0.5)  # some pictures at the splice have no times
+    assert duration_s == pytest.approx(14.0, abs=0.5)
     assert truncated is None
 
 

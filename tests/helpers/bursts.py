@@ -135,6 +135,8 @@ def _draw(film: Any, codec: str, duration_s: float, move_s: Callable[[float], fl
     packets: list[Any] = []
     for number in range(round(25 * duration_s)):
         frame = av.VideoFrame(64, 48, "yuv420p")
+        for plane in frame.planes:  # not whatever lay in memory
+            plane.update(bytes(plane.buffer_size))
         frame.pts, frame.time_base = number, Fraction(1, 25)
         packets += stream.encode(frame)
     packets += stream.encode(None)
