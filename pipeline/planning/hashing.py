@@ -58,6 +58,8 @@ class Hasher:
     ) -> None:
         self._hash_file, self._probe_file = hash_file, probe_file
         self._report, self._set_aside = report, set_aside
+        self._failures: dict[str, FileFailure] = {}
+        """By recording, why it could not be read: it is not tried again for its ranges."""
 
     def hash(self, files: list[CorpusFile]) -> list[CorpusFile]:
         """Hash files; returns those that can be read."""
@@ -116,7 +118,8 @@ class Hasher:
             answers: list[tuple[CorpusFile, str | FileFailure]] = []
             for file in files:
                 try:
-                    answers.append((file, read(place_of(file.recording, file.offset, file.size_bytes))))
+                    known = self._failures.get(file.recording)
+                    answers.append((file, known or read(place_of(file.recording, file.offset, file.size_bytes))))
                 except FileFailure as failure:
                     answers.append((file, failure))
             return answers
@@ -130,6 +133,8 @@ class Hasher:
             with ThreadPoolExecutor(n_at_once) as pool:
                 for file, answer in itertools.chain.from_iterable(pool.map(attempt, groups)):
                     self._report(n_read := n_read + 1, len(ranges))
+                    if isinstance(answer, FileFailure):
+                        self._failures[file.recording] = answer
                     for each in ranges[file.recording]:
                         if isinstance(answer, FileFailure):
                             self._set_aside(each, answer)
