@@ -164,11 +164,11 @@ def count_encoded_frames(durations_s: npt.NDArray[np.float64], grid: Grid) -> in
     """Frames that the windows of files of these durations, in seconds, hold together: some are in two windows."""
     n = _count_frames(durations_s)
     last = _last_windows(n, grid)
-    left = np.where(last, grid.length_frames, n)
+    last_frames = np.where(last, grid.length_frames, n)
     if grid.tail == "fit":
         unused = grid.longest_frames - (n - last * grid.step_frames)
-        left = np.where(last, grid.longest_frames - unused // grid.quantum_frames * grid.quantum_frames, n)
-    return int((last * grid.length_frames + left).sum())
+        last_frames = np.where(last, grid.longest_frames - unused // grid.quantum_frames * grid.quantum_frames, n)
+    return int((last * grid.length_frames + last_frames).sum())
 
 
 def list_certain_windows(n_frames: int, grid: Grid, part: Part = WHOLE) -> list[Span]:
@@ -200,8 +200,8 @@ def plan_parts(n_samples: int, grid: Grid, n_windows: int) -> list[Part]:
 
 
 def _count_frames(durations_s: npt.NDArray[np.float64]) -> npt.NDArray[np.float64]:
-    """Frames of files of these durations: 0.28 s has 7, though 0.28 / 0.04 is above 7."""
-    return np.ceil(durations_s / FRAME_S - 1e-6)
+    """``count_frames`` of many files, by their durations."""
+    return np.ceil(np.rint(durations_s * SAMPLE_RATE_HZ) / HOP_SAMPLES)
 
 
 def _last_windows(n_frames: npt.NDArray[np.float64], grid: Grid) -> npt.NDArray[np.float64]:

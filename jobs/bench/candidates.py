@@ -235,6 +235,6 @@ def candidates(
                 print_json(found)
             else:
                 names = CLIP_COLUMNS if part == Part.clips else COLUMNS
-                title = f"{rows:,} clips" if part == Part.clips else f"{len(frames().vectors):,} frames: {part}"
+                title = "clips" if part == Part.clips else f"{len(frames().vectors):,} frames: {part}"
                 left = names.index("candidates")
                 print_table(title, names, [[row[name] for name in names] for row in found], names[left:])

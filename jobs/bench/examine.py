@@ -44,8 +44,7 @@ BATCH_S = 300.0
 
 
 def measure_kinds(folder: Path, minutes: float, rounds: int, model: str) -> Iterator[Figure]:
-    """The figures of each format and length; of encoding, once."""
-    encoded = False
+    """The figures of each format and length; encoding once, of the first format in files of a minute."""
     for suffix in FORMATS:
         for length_s in LENGTHS_S:
             n_files = max(1, round(minutes * 60 / length_s))
@@ -59,9 +58,8 @@ def measure_kinds(folder: Path, minutes: float, rounds: int, model: str) -> Iter
             for name, plan in plans.items():
                 took = [_time(plan, is_examined=name != "decode") / hours for _ in range(rounds)]
                 yield Figure(name, what, statistics.median(took), "s/h")
-            if not encoded and length_s == LENGTHS_S[1]:
+            if (suffix, length_s) == (FORMATS[0], LENGTHS_S[1]):
                 yield Figure("encode", f"{what}, {model}", _time_encoding(_plan(files), model) / hours, "s/h")
-                encoded = True
 
 
 def _write(folder: Path, suffix: str, length_s: float, n_files: int) -> list[CorpusFile]:

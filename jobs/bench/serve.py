@@ -337,6 +337,9 @@ def serve(
 ) -> None:
     """Measure `earshot serve`: three minutes."""
 
+    if index and hours:
+        raise typer.BadParameter("--hours makes an index; leave out --index")
+
     def measure_here(folder: Path) -> Iterator[Figure]:
         return measure(folder, index, hours, Load(clients, seconds, requests))
 

@@ -57,8 +57,8 @@ class LocateArguments(Asked):
 
 class SimilarArguments(Asked):
     sound: str = Field(max_length=limits.MAX_URI)
-    start_s: float = 0.0
-    end_s: float | None = None
+    start_s: float = Field(0.0, le=limits.MAX_S)
+    end_s: float | None = Field(None, le=limits.MAX_S)
     all_windows: bool = False
 
 

@@ -33,6 +33,9 @@ SHORT_PICTURE_S = 120.0
 MAX_ANSWER_S = ANSWER_S
 """What takes longer is refused, and stopped where it can be: a command that asks gives up then, too."""
 
+MAX_S = 1e9
+"""The latest time in a file that can be named: thirty years."""
+
 MAX_BODY_S = 600.0
 """What a request sends has to arrive within this time: 200 MB at 0.3 MB a second."""
 

@@ -24,9 +24,12 @@ from jobs.serve.streams import SourceResponse
 from jobs.serve.wave import WaveStream
 from pipeline.grid import FRAME_S
 
-Start = Annotated[float, Query(ge=0, le=1e9, allow_inf_nan=False, description="Seconds from the start of the file.")]
+Start = Annotated[
+    float, Query(ge=0, le=limits.MAX_S, allow_inf_nan=False, description="Seconds from the start of the file.")
+]
 End = Annotated[
-    float | None, Query(gt=0, le=1e9, allow_inf_nan=False, description="Seconds; by default the end of the file.")
+    float | None,
+    Query(gt=0, le=limits.MAX_S, allow_inf_nan=False, description="By default the end of the file."),
 ]
 BYTES = {"schema": {"type": "string", "format": "binary"}}
 SOUND = {"content": {"audio/wav": BYTES}}

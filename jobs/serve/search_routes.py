@@ -69,8 +69,8 @@ class Like(Sent):
     """A part of a file of the index, to which others are compared."""
 
     uri: str = Field(min_length=1, max_length=limits.MAX_URI)
-    start_s: float = Field(0.0, ge=0, allow_inf_nan=False)
-    end_s: float | None = Field(None, gt=0, allow_inf_nan=False)
+    start_s: float = Field(0.0, ge=0, le=limits.MAX_S, allow_inf_nan=False)
+    end_s: float | None = Field(None, gt=0, le=limits.MAX_S, allow_inf_nan=False)
     k: int = Field(20, ge=1, le=limits.MAX_K)
     where: str | None = Field(None, max_length=limits.MAX_WHERE)
     exact: bool = False

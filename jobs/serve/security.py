@@ -142,7 +142,7 @@ class Guard:
             path = "/" + quote(scope["path"].lstrip("/\\"))
             lead = _lead_to(path + (f"?{rest}" if rest else ""), headers.get("sec-fetch-site", "none"))
             # A proxy with TLS says so. Whoever says so without one gets a cookie that their browser does not keep.
-            is_secure = "https" in (scope["scheme"], headers.get("x-forwarded-proto", "").lower())
+            is_secure = headers.get("x-forwarded-proto", "").partition(",")[0].strip().lower() == "https"
             value = make_cookie(token)
             lead.set_cookie(self._access.cookie, value, httponly=True, secure=is_secure, samesite="strict", path="/")
             return lead

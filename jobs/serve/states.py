@@ -148,9 +148,7 @@ class States:
             return self._current
         with self._lock:
             if at not in self._open:
-                raise StateGone(
-                    f"state {at} of {self.path} is not open any more: take over the newest one ({self._current.number})"
-                )
+                raise StateGone(f"state {at} of {self.path} is not open any more: take over the newest one")
             self._open.move_to_end(at)
             return self._open[at]
 

@@ -7,6 +7,7 @@ import contextlib
 import os
 import secrets
 import threading
+import time
 from collections import OrderedDict
 from pathlib import Path
 
@@ -41,7 +42,7 @@ class TileCache:
         path = self._at(key)
         try:
             data = path.read_bytes()
-            os.utime(path)
+            _touch(path)
         except OSError:
             return None
         with self._lock:
@@ -56,6 +57,7 @@ class TileCache:
         with contextlib.suppress(OSError):
             path.parent.mkdir(mode=0o700, parents=True, exist_ok=True)
             scratch.write_bytes(data)
+            _touch(scratch)
             scratch.replace(path)
             self._count(key, len(data))
         with contextlib.suppress(OSError):
@@ -89,3 +91,9 @@ class TileCache:
 
     def _at(self, key: str) -> Path:
         return self._folder / key[:2] / key
+
+
+def _touch(path: Path) -> None:
+    """Note that a picture was wanted now. By the file system's coarser clock, files written together share a time."""
+    now_ns = time.time_ns()
+    os.utime(path, ns=(now_ns, now_ns))

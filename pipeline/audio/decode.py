@@ -128,7 +128,9 @@ class AudioStream(AbstractContextManager["AudioStream"]):
                 self._check_length(first, stop)
                 self._keeps = self.n_samples is None and (first > 0 or stop is not None)
                 self._at = self._go_to(first)
-                self._running = self._resample(self._checked(self._sound.pieces(exactly=exactly)))
+                self._running = resample_pieces(
+                    self._checked(self._sound.pieces(exactly=exactly)), self._config.resampler
+                )
             at, n_given = self._oldest, 0
             for block in chain(tuple(self._kept), self._go_on()):
                 wanted = block[max(0, first - at) : None if stop is None else max(0, stop - at)]
@@ -241,20 +243,6 @@ class AudioStream(AbstractContextManager["AudioStream"]):
             beat()
             yield rate_hz, mono
 
-    def _resample(self, pieces: Iterator[Piece]) -> Iterator[Waveform]:
-        """Resample consecutive pieces of one rate by one resampler, with exactly the result of a single call."""
-        now_hz, resampler = SAMPLE_RATE_HZ, None
-        for rate_hz, mono in pieces:
-            if rate_hz != now_hz:
-                if resampler is not None:
-                    yield _flush(resampler)
-                now_hz, resampler = rate_hz, None
-                if rate_hz != SAMPLE_RATE_HZ:
-                    resampler = soxr.ResampleStream(rate_hz, SAMPLE_RATE_HZ, 1, quality=self._config.resampler)
-            yield mono if resampler is None else resampler.resample_chunk(mono)
-        if resampler is not None:
-            yield _flush(resampler)
-
     def _out_of_range(self, first: int, n_samples: int) -> FileFailure:
         begin_s, duration_s = samples_to_seconds(first), samples_to_seconds(n_samples)
         message = f"nothing from {begin_s:.3f} s on: the recording lasts {duration_s:.3f} s"
@@ -309,6 +297,25 @@ def to_model_rate(waveform: npt.NDArray[Any], sample_rate_hz: int, config: Decod
 def begins_anywhere(sample_rate_hz: int) -> bool:
     """Whether resampling from any whole second on gives the samples of resampling it all."""
     return SAMPLE_RATE_HZ // math.gcd(sample_rate_hz, SAMPLE_RATE_HZ) <= _MOST_PHASES
+
+
+def resample_pieces(pieces: Iterator[Piece], quality: str) -> Iterator[Waveform]:
+    """Resample consecutive pieces of one rate to 48 kHz by one resampler, with exactly the result of a single call.
+
+    Args:
+        quality: soxr's preset, as ``DecodeConfig.resampler``.
+    """
+    now_hz, resampler = SAMPLE_RATE_HZ, None
+    for rate_hz, mono in pieces:
+        if rate_hz != now_hz:
+            if resampler is not None:
+                yield _flush(resampler)
+            now_hz, resampler = rate_hz, None
+            if rate_hz != SAMPLE_RATE_HZ:
+                resampler = soxr.ResampleStream(rate_hz, SAMPLE_RATE_HZ, 1, quality=quality)
+        yield mono if resampler is None else resampler.resample_chunk(mono)
+    if resampler is not None:
+        yield _flush(resampler)
 
 
 def _flush(resampler: soxr.ResampleStream) -> Waveform:

@@ -11,13 +11,11 @@ the decoder does. Where that would be approximate, or cannot be, all of the file
 
 from collections.abc import Callable, Iterator
 from contextlib import AbstractContextManager
+from typing import NamedTuple
 
-import numpy as np
-import soxr
-
-from pipeline.audio.decode import AudioStream, begins_anywhere, open_audio
-from pipeline.audio.excerpt import Excerpt, Samples, open_span
-from pipeline.audio.pieces import mean_channels
+from pipeline.audio.decode import AudioStream, begins_anywhere, open_audio, resample_pieces
+from pipeline.audio.excerpt import Excerpt, open_span
+from pipeline.audio.pieces import Piece, mean_channels
 from pipeline.audio.seeking_reader import FIRST_S, PREROLL_S
 from pipeline.audio.source import resolve_uri
 from pipeline.config import DecodeConfig
@@ -29,29 +27,20 @@ POSTROLL_S = 1
 """How much is decoded behind the part: many times the length of the resampler's filter."""
 
 
+class Entered(NamedTuple):
+    """An excerpt that holds the part, and the second at which it begins. At a whole one, the samples of every rate
+    coincide with those at 48 kHz."""
+
+    begin_s: int
+    excerpt: Excerpt
+
+
 class Part(AbstractContextManager["Part"]):
     """An open part of a recording: a context manager, made by ``open_part``."""
 
-    def __init__(self, stream: AudioStream, span: TimeRange, config: DecodeConfig) -> None:
-        self._stream, self._config = stream, config
+    def __init__(self, stream: AudioStream, span: TimeRange, config: DecodeConfig, entered: Entered | None) -> None:
+        self._stream, self._config, self._entered = stream, config, entered
         self._first, self._stop = span.samples
-        self._excerpt: Excerpt | None = None
-        self._begin_s = 0
-        self._channel: int | None = None
-
-    def enter(self, open_from: Callable[[float], Excerpt]) -> None:
-        """Let an excerpt find the part, if the decoder cannot: ``open_from`` opens it from a second on."""
-        first_s = samples_to_seconds(self._first)
-        if first_s <= FIRST_S or self._stream.n_samples is not None:
-            return
-        # At whole seconds, the samples of every rate coincide with those at 48 kHz.
-        self._begin_s = int(first_s - PREROLL_S)
-        excerpt = open_from(self._begin_s)
-        if excerpt.is_approximate or not excerpt.is_entered or not begins_anywhere(excerpt.sample_rate_hz):
-            excerpt.close()
-            return
-        self._excerpt = excerpt
-        self._channel = self._stream.decide_channels() if excerpt.channels == 2 else None
 
     def __exit__(self, *_: object) -> None:
         self.close()
@@ -59,14 +48,14 @@ class Part(AbstractContextManager["Part"]):
     def close(self) -> None:
         """Close the files."""
         self._stream.close()
-        if self._excerpt is not None:
-            self._excerpt.close()
+        if self._entered is not None:
+            self._entered.excerpt.close()
 
     @property
     def is_quick(self) -> bool:
         """Whether little that lies before the part is decoded."""
         is_near = samples_to_seconds(self._first) <= FIRST_S
-        return is_near or self._stream.n_samples is not None or self._excerpt is not None
+        return is_near or self._stream.n_samples is not None or self._entered is not None
 
     def blocks(self, look: Callable[[], object] = lambda: None) -> Iterator[Waveform]:
         """Yield the part as blocks (samples,) at 48 kHz; once. Samples are those of a whole decode, up to rounding.
@@ -78,8 +67,9 @@ class Part(AbstractContextManager["Part"]):
             FileFailure: as ``AudioStream.blocks`` and ``Excerpt.blocks``.
         """
         at = 0
-        if self._excerpt is not None:
-            at, found = self._begin_s * SAMPLE_RATE_HZ, self._resample(self._excerpt.blocks())
+        if self._entered is not None:
+            at = self._entered.begin_s * SAMPLE_RATE_HZ
+            found = resample_pieces(self._mix(self._entered.excerpt), self._config.resampler)
         elif self._stream.n_samples is not None:
             at, found = self._first, self._stream.blocks(self._first, self._stop)
         else:
@@ -95,18 +85,11 @@ class Part(AbstractContextManager["Part"]):
             message = f"nothing from {begin_s:.3f} s on: the recording lasts {end_s:.3f} s"
             raise FileFailure("decode", "out_of_range", message)
 
-    def _resample(self, blocks: Iterator[Samples]) -> Iterator[Waveform]:
-        """Blocks (n, channels) of the excerpt as the decoder mixes and resamples them."""
-        assert self._excerpt is not None
-        rate_hz = self._excerpt.sample_rate_hz
-        is_resampled = rate_hz != SAMPLE_RATE_HZ
-        quality = self._config.resampler
-        resampler = soxr.ResampleStream(rate_hz, SAMPLE_RATE_HZ, 1, quality=quality) if is_resampled else None
-        for samples in blocks:
-            mono = mean_channels(samples.T) if self._channel is None else samples[:, self._channel]
-            yield mono if resampler is None else resampler.resample_chunk(mono)
-        if resampler is not None:
-            yield resampler.resample_chunk(np.empty(0, np.float32), last=True)
+    def _mix(self, excerpt: Excerpt) -> Iterator[Piece]:
+        """What an excerpt holds, mixed as the decoder does."""
+        channel = self._stream.decide_channels() if excerpt.channels == 2 else None
+        for samples in excerpt.blocks():
+            yield excerpt.sample_rate_hz, mean_channels(samples.T) if channel is None else samples[:, channel]
 
 
 def open_part(uri: str, start_s: float = 0.0, end_s: float | None = None, config: DecodeConfig | None = None) -> Part:
@@ -121,14 +104,27 @@ def open_part(uri: str, start_s: float = 0.0, end_s: float | None = None, config
     """
     place, time_range, raw = resolve_uri(uri)
     span, settings = time_range.narrow(start_s, end_s), config or DecodeConfig()
-    part = Part(open_audio(place, settings, raw), span, settings)
+    stream = open_audio(place, settings, raw)
     try:
         stop_s = None if span.end_s is None else span.end_s + POSTROLL_S
-        part.enter(lambda begin_s: open_span(place, TimeRange(begin_s, stop_s), raw))
+        entered = _enter(stream, span, lambda at: open_span(place, TimeRange(at, stop_s), raw))
+        return Part(stream, span, settings, entered)
     except BaseException:
-        part.close()
+        stream.close()
         raise
-    return part
+
+
+def _enter(stream: AudioStream, span: TimeRange, open_from: Callable[[float], Excerpt]) -> Entered | None:
+    """An excerpt that finds the part exactly, where the decoder cannot; ``open_from`` opens it from a second on."""
+    first_s = samples_to_seconds(span.samples[0])
+    if first_s <= FIRST_S or stream.n_samples is not None:
+        return None
+    begin_s = int(first_s - PREROLL_S)
+    excerpt = open_from(begin_s)
+    if excerpt.is_approximate or not excerpt.is_entered or not begins_anywhere(excerpt.sample_rate_hz):
+        excerpt.close()
+        return None
+    return Entered(begin_s, excerpt)
 
 
 def is_quick(uri: str, start_s: float) -> bool:

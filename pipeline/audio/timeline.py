@@ -57,7 +57,7 @@ class Neighbour:
         self.first_s, self.last_s = min(self.first_s, time_s), time_s
 
     def begins_before(self, time_s: float) -> float | None:
-        """When it began to play, without a jump, what is near this time; None if nothing is."""
+        """Where the stretch without a jump begins that lies around this time; None if there is none."""
         near = (first_s for first_s, last_s in self._stretches if first_s - _SPLICE_S <= time_s <= last_s + _SPLICE_S)
         return min(near, default=None)
 
@@ -67,20 +67,17 @@ class Neighbour:
         return is_there and (self.landed_s is None or abs(time_s - self.landed_s) > _SPLICE_S)
 
 
-def find_zero(
-    sound_s: float, neighbours: list[Neighbour], duration_s: float | None, earliest_s: float = 0.0
-) -> float | None:
+def find_zero(sound_s: float, neighbours: list[Neighbour], duration_s: float | None) -> float | None:
     """When the first of the other streams begins, if the sound begins at ``sound_s``; None if there are none.
 
     Args:
         neighbours: the other streams. Those with another clock are left out: they end long before the sound begins,
             though they are near it in the file.
         duration_s: what the container states, if it does.
-        earliest_s: packets before this time are not to be seen or heard.
     """
     begins_s = []
     for other in neighbours:
-        begin_s = max(earliest_s, other.first_s)
+        begin_s = max(0.0, other.first_s)
         is_near = sound_s - other.last_s <= _SPLICE_S
         if is_near or (duration_s is not None and sound_s - begin_s < duration_s):
             begins_s.append(begin_s)
@@ -88,7 +85,7 @@ def find_zero(
 
 
 def find_spliced_zero(sound_s: float, neighbours: list[Neighbour]) -> float | None:
-    """The same where clocks may be spliced: what another stream plays before a jump of its clock does not count."""
+    """As ``find_zero``, where clocks may be spliced: what a stream plays before a jump of its clock does not count."""
     begins_s = (other.begins_before(sound_s) for other in neighbours)
     return min((begin_s for begin_s in begins_s if begin_s is not None), default=None)
 

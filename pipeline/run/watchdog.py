@@ -1,7 +1,7 @@
 """Ends a worker whose decoder does not return: native code that loops cannot be interrupted, only its process can go.
 
-Ray then tries the batch elsewhere, and in the end each of its files alone (``dispatch.py``). So the file that stops its
-decoder fails as ``crashed``, and takes no other with it.
+The batch is then given up: Ray's next tries leave it out (``causes.py``), and its files are tried one by one
+(``dispatch.py``). So the file that stops its decoder fails as ``crashed``, and takes no other with it.
 """
 
 import threading

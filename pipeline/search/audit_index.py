@@ -46,6 +46,7 @@ from pipeline.search.sample import (
     read_blocks,
     score_blocks,
 )
+from pipeline.search.scores import to_direction
 from pipeline.search.tune import ENOUGH_EVENTS, KS, Exam, Measurement, choose, choose_k, find_best_low, is_enough
 
 MIN_FRAMES, MAX_FRAMES = 400_000, 2_000_000
@@ -294,16 +295,10 @@ def draw_sounds(sample: ClipSample, rng: np.random.Generator) -> tuple[Matrix, A
     sounds, own = sample.vectors[rows].astype(np.float32), [sample.audios[[row]] for row in rows]
     is_mixture = np.arange(len(sounds)) % SOUNDS_A_CLIP != 0
     mixed = rng.integers(n, size=(int(is_mixture.sum()), MIXED))
-    sounds[is_mixture] = _to_unit(sample.vectors[mixed].astype(np.float32)).mean(axis=1)
+    sounds[is_mixture] = to_direction(sample.vectors[mixed]).mean(axis=1)
     for number, of in zip(np.flatnonzero(is_mixture), mixed, strict=True):
         own[number] = sample.audios[of]
-    return _to_unit(sounds), own
-
-
-def _to_unit(vectors: Matrix) -> Matrix:
-    """The same directions (..., D)."""
-    lengths = np.linalg.norm(vectors, axis=-1, keepdims=True)
-    return np.asarray(vectors / np.maximum(lengths, 1e-12))
+    return to_direction(sounds), own
 
 
 def _describe(measurement: Measurement, k: int, questions: Matrix, threshold: float | None = None) -> Measured:

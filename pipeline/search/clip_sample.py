@@ -14,7 +14,7 @@ from pipeline.index.tables import among, indexed_files, to_matrix
 from pipeline.search.audit import ExactAnswer, Found
 from pipeline.search.clips import Measure
 from pipeline.search.sample import BLOCK_UNITS, BestAnswers, Integers, Matrix, draw_parts
-from pipeline.search.scores import cosines, dot_products
+from pipeline.search.scores import cosines, dot_products, to_direction
 
 PART_CLIPS = 1_000
 """Longer files are drawn in parts of about so many clips, three hours."""
@@ -80,10 +80,10 @@ def exact_clips(
     """
     best = [BestAnswers(keep) for _ in questions]
     score = dot_products if measure == "dot" else cosines
-    turned = np.ascontiguousarray(_to_rank(questions, measure).T)
+    turned = np.ascontiguousarray((questions if measure == "dot" else to_direction(questions)).T)
     for begin in range(0, len(sample.clip_ids), BLOCK_CLIPS):
         vectors = sample.vectors[begin : begin + BLOCK_CLIPS]
-        scores = _to_rank(vectors.astype(np.float32), measure) @ turned
+        scores = (vectors.astype(np.float32) if measure == "dot" else to_direction(vectors)) @ turned
         n_best = min(keep + 1, len(scores))
         for number, (question, each) in enumerate(zip(questions, best, strict=True)):
             column = scores[:, number]
@@ -94,11 +94,3 @@ def exact_clips(
             for row, exact in zip((begin + rows).tolist(), score(vectors[rows], question).tolist(), strict=True):
                 each.add(Found(sample.clip_ids[row], 0, 1, exact), int(sample.audios[row]))
     return [each.answer() for each in best]
-
-
-def _to_rank(vectors: Matrix, measure: Measure) -> Matrix:
-    """Vectors (n, D) whose dot products are the scores."""
-    if measure == "dot":
-        return vectors
-    lengths = np.linalg.norm(vectors, axis=1, keepdims=True)
-    return np.asarray(vectors / np.where(lengths > 0, lengths, 1), np.float32)

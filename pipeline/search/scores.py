@@ -52,10 +52,11 @@ def _multiply(vectors: npt.NDArray[Any], query: Vector) -> npt.NDArray[np.float6
     return found
 
 
-def to_direction(query: Vector) -> Vector:
-    """The query (D,) with length 1; zeros stay."""
-    exact = query.astype(np.float64)
-    return np.asarray(exact / (np.linalg.norm(exact) or 1.0), np.float32)
+def to_direction(vectors: npt.NDArray[Any]) -> Vector:
+    """Vectors (..., D) with length 1, as float32; zeros stay."""
+    exact = vectors.astype(np.float64)
+    lengths = np.linalg.norm(exact, axis=-1, keepdims=True)
+    return np.asarray(exact / np.where(lengths > 0, lengths, 1.0), np.float32)
 
 
 def longest_norm(vectors: npt.NDArray[Any]) -> float:

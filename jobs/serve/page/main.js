@@ -84,10 +84,11 @@ function follow(state, changed) {
     if (control.selectedIndex < 0) control.add(new Option(value, value, false, true)); // of an address by hand
   }
   $("t-shown").textContent = state.t.toFixed(2);
-  if (has("where")) showFilters(state.where, page.info.columns, (where) => search({ where }));
+  if (has("where", "columns")) showFilters(state.where, page.info.columns, (where) => search({ where }));
   if (has("like", "like_from", "like_to", "upload")) showLike(state);
   if (has("speed", "loop", "gain")) player.set(state);
-  if (state.view === "search" && (has(...QUESTION) || !results.answer)) ask(!has(...QUESTION));
+  const isAsked = has(...QUESTION);
+  if (state.view === "search" && (isAsked || (!results.answer && !$("view-search").ariaBusy))) ask(!isAsked);
   else if (state.view === "search" && has("view", ...LOOK, "context")) results.look();
   if (state.view === "file" && has("view", "uri")) file.open();
   else if (state.view === "file" && has(...LOOK, "from", "to", "lane")) file.look();
@@ -96,9 +97,8 @@ function follow(state, changed) {
 
 function showLike({ like: uri, like_from, like_to, upload }) {
   const times = uri && like_to ? ` ${showTime(like_from)} – ${showTime(like_to)}` : "";
-  $("like").hidden = !uri && !upload;
+  [$("like").hidden, $("like-play").hidden] = [!uri && !upload, !uri && !sounds.has(upload)];
   $("like-name").textContent = `${upload || splitUri(uri)[1]}${times}`;
-  $("like-play").hidden = !uri && !sounds.has(upload);
   const hear = () => (uri ? player.play(uri, like_from ?? 0, like_to ?? 1e9) : player.playBlob(sounds.get(upload)));
   $("like-play").onclick = hear;
 }
@@ -122,26 +122,25 @@ function showInfo(info) {
 function showNews(info) {
   $("n-marks").textContent = info.n_marks || "";
   $("who").placeholder = info.who;
-  $("writing").hidden = !info.is_writing;
-  $("newer").hidden = !(info.newest_seq > page.info?.seq);
+  [$("writing").hidden, $("newer").hidden] = [!info.is_writing, !(info.newest_seq > page.info?.seq)];
 }
 
 /** At a click, or because the state that was shown is gone: all that is shown is asked for anew. */
 async function takeNewest() {
   showInfo(await post("refresh", {}));
-  [page.data, results.answer] = [new Data(), null];
-  follow(store.state, new Set(["view", "where"]));
+  [page.data, results.answer, $("view-search").ariaBusy] = [new Data(), null, null];
+  follow(store.state, new Set(["view", "columns"]));
 }
 
 const askNews = () => get("info").then(showNews, () => {});
 const retry = later(askNews, RETRY_MS);
 server.offline = () => (($("offline").hidden = false), retry());
 server.online = () => {
-  const wasOffline = !$("offline").hidden;
+  if ($("offline").hidden) return;
   $("offline").hidden = true;
-  if (!wasOffline || !page.info) return;
   if (store.state.view === "search" && results.answer) results.refill();
-  else follow(store.state, new Set(["view"]));
+  else if (store.state.view === "file" && file.file) (file.look(), file.showMarks());
+  else if (page.info) follow(store.state, new Set(["view"]));
 };
 server.renew = () => takeNewest().then(() => say("The state that was shown is gone: this is the newest"));
 marks.changed = () => {

@@ -74,7 +74,8 @@ export class Marks {
     const said = mark.verdict === "none" ? "Mark taken back" : `Marked ${mark.verdict}`;
     const done = `${said}: ${mark.text}, ${showTime(mark.start_s)} to ${showTime(mark.end_s)}`;
     say(answer.error ? `Not marked: ${answer.error.message}` : done, Boolean(answer.error));
-    answer.error && answer.error.status !== 409 ? this.byUri.clear() : this.refresh(); // it fails now
+    if (answer.error && answer.error.status !== 409) this.byUri.clear(); // to read them now would hide why
+    else this.refresh();
     return answer;
   }
 }

@@ -63,7 +63,7 @@ export class Player {
     this.audio.src = address;
     this.#apply();
     this.audio.play().catch(({ name }) => {
-      if (name === "AbortError" || this.now !== now) return; // something else plays by now, or the event `error` tells
+      if (name !== "NotAllowedError" || this.now !== now) return; // the event `error` tells the rest
       this.stop();
       say("The browser plays a sound only after a click or a key: press play again", true);
     });

@@ -112,7 +112,7 @@ export class Track {
     this.loading?.abort();
     this.loading = new AbortController();
     const asked = loadImage(address, this.loading.signal);
-    const failed = ({ message, status }) => [null, message, status === 0 || status >= 500];
+    const failed = ({ message, status }) => [null, message, !(status > 0 && status < 500)];
     const [image, note, isPassing] = await asked.then((found) => [found, ""], failed);
     if (this.picture !== address) return; // a later one was asked for
     if (isPassing) this.picture = null; // it is asked for when the track is shown again

@@ -3,6 +3,7 @@
 import re
 from pathlib import Path
 from typing import Any
+from urllib.parse import urlencode
 
 import pytest
 
@@ -51,6 +52,37 @@ def test_another_sound_of_the_same_name_is_another_question(show: Open, config: 
     watched.page.wait_for_selector("#summary q:text-is('a.wav')")
     first = watched.page.locator(".card .name").first.get_attribute("title")
     assert first == str(Path(config.sources[0]) / "bells/tower.wav")
+
+
+def test_a_sound_is_not_sent_again_where_the_state_of_its_answer_is_gone(show: Open, config: Config) -> None:
+    watched = show()
+    page = watched.page
+    choose(watched, "a.wav", read(config, "bells/tower.wav"))
+    page.wait_for_selector("#summary q:text-is('a.wav')")
+    page.wait_for_selector(".card[aria-current] .spectrogram img")
+    page.evaluate("async (at) => ((await import('/api.js')).server.at = at)", NO_STATE)
+    page.focus("#main")
+    page.keyboard.press(" ")
+    page.wait_for_selector("#status:has-text('The state that was shown is gone: this is the newest')")
+    page.wait_for_selector("#summary:text-is('No answer yet')")
+    assert sum("/api/similar" in url for url in watched.requests) == 1
+    forget(watched, " 410 ")
+
+
+def test_an_outage_leaves_the_file_that_is_shown_as_it_is(show: Open, config: Config) -> None:
+    day = str(Path(config.sources[0]) / "a day.flac")
+    watched = show(urlencode({"view": "file", "uri": day, "lane": BELL}))
+    page = watched.page
+    page.wait_for_selector("#track .spectrogram img")
+    page.evaluate("document.querySelector('#track > *').isTheSame = true")
+    page.route("**/api/**", lambda route: route.abort())
+    page.evaluate("document.dispatchEvent(new Event('visibilitychange'))")
+    page.wait_for_selector("#offline:not([hidden])")
+    page.unroute("**/api/**")
+    page.wait_for_selector("#offline", state="hidden")
+    page.wait_for_selector("#track .spectrogram img")
+    assert page.evaluate("document.querySelector('#track > *').isTheSame") is True
+    forget(watched, "ERR_FAILED")
 
 
 def test_a_sound_that_is_too_large_is_not_sent(show: Open) -> None:
@@ -134,7 +166,6 @@ def test_a_sound_and_an_export_of_a_state_that_is_gone_are_those_of_the_newest(s
     page.wait_for_selector(".card[aria-current] .spectrogram img")
     page.keyboard.press(" ")
     page.wait_for_function("() => document.querySelector('#player').currentTime > 0.1")
-    page.wait_for_load_state("networkidle")
     page.evaluate(leave, NO_STATE)
     page.evaluate(
         """(at) => document.querySelectorAll("#exports a").forEach((link) => {
