@@ -175,7 +175,7 @@ def measure(clip: Any, frame: Any, device: str, precisions: Sequence[str], sound
             outputs = [tuple(as_array(part)[:batch] for part in way.run(way.sounds)) for way in ways]
             on_device = torch.from_numpy(sounds).to(device)
             features = tower.codec(on_device)
-        parts = [Way(*ours, 1, True, tower.codec, on_device), Way(*ours, 1, True, tower.clip, features)]
+        parts = [Way(*ours, 1, True, tower.codec, on_device), Way(*ours, 1, True, tower.clip, [features])]
         medians = [statistics.median(taken) for taken in take_turns([*ways, *parts], device, rounds)]
     # A way may take several batches in one call: compare the time for one.
     per_batch = [median * batch / len(way.sounds) for way, median in zip(ways, medians, strict=False)]
@@ -246,7 +246,7 @@ def list_ours(clip: Any, frame: Any, device: str, precisions: Sequence[str], sou
 
 def run_batches(batches: Any, tower: Any, sounds: Any) -> tuple[Any, Any]:
     """What a run does, in float32: arrays on the host in, lists of arrays on the host out, one for each batch."""
-    parts = [rows for _, rows in batches.run(tower, sounds)]  # all of one length, so in order
+    parts = [rows for _, rows in batches.run(tower.embed, sounds)]  # all of one length, so in order
     return [clips for clips, _ in parts], [frames for _, frames in parts]
 
 

@@ -4,6 +4,7 @@ It computes what transformers' ``PeAudioEncoder`` computes without a padding mas
 ``audio_transformer`` say how it becomes faster.
 """
 
+from collections.abc import Sequence
 from typing import Any
 
 import torch
@@ -34,15 +35,23 @@ class Tower:
             codec.compile()
 
     def __call__(self, samples: Tensor) -> tuple[Tensor, Tensor | None]:
+        return self.embed([samples])[0]
+
+    def embed(self, sounds: Sequence[Tensor]) -> list[tuple[Tensor, Tensor | None]]:
+        """The embeddings of sounds of several lengths: a tensor (n, samples) of each, and a pair of outputs of each.
+
+        The codec works on one length after the other, the transformer on all of them at once.
+        """
         with torch.inference_mode(), torch.backends.cudnn.flags(enabled=True, allow_tf32=False):
-            features = self.codec(samples)
+            features = [self.codec(samples) for samples in sounds]
             with record_function("transformer"):
-                clips, frames = self.clip(features)
+                embedded = self.clip(features)
             if self.frame is None:
-                return clips, None
-            if self.frame is not self.clip:
-                if self.frame_codec is not self.codec:
-                    features = self.frame_codec(samples)
-                with record_function("transformer"):
-                    _, frames = self.frame(features)
-            return clips, frames
+                return [(clips, None) for clips, _ in embedded]
+            if self.frame is self.clip:
+                return list(embedded)
+            if self.frame_codec is not self.codec:
+                features = [self.frame_codec(samples) for samples in sounds]
+            with record_function("transformer"):
+                of_frames = self.frame(features)
+            return [(clips, frames) for (clips, _), (_, frames) in zip(embedded, of_frames, strict=True)]

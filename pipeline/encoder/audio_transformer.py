@@ -1,11 +1,15 @@
 """Features of the codec in, embeddings out: the transformer of PE-Audio's audio tower, made of the loaded weights.
 
+Sounds of many lengths share one pass: each product has the rows of all of them, and each sound attends to itself alone.
+So its weights, 1 GB in float32 with the default size, are read once for a batch, not once for each length.
+
 Queries, keys and values are one product, gate and up another. RoPE turns halves instead of neighbours: the rows of the
 projections are reordered for it, which does not change attention.
 
 Source: transformers' ``models/pe_audio/modeling_pe_audio.py``.
 """
 
+from collections.abc import Sequence
 from typing import Any
 
 import torch
@@ -14,7 +18,8 @@ from torch.nn import functional
 
 
 class Transformer:
-    """(n, frames, features) from the codec -> embeddings of clips (n, D) and of frames (n, frames, D)."""
+    """(n, frames, features) from the codec, for each length -> embeddings of clips (n, D) and of frames (n, frames, D),
+    for each length."""
 
     def __init__(self, model: Any, device: str, dtype: torch.dtype) -> None:
         encoder = model.audio_encoder
@@ -29,15 +34,20 @@ class Transformer:
         self._layers = [_Layer(layer, config) for layer in encoder.layers[: config.num_hidden_layers]]
         self._head = model.audio_head
 
-    def __call__(self, features: Tensor) -> tuple[Tensor, Tensor]:
+    def __call__(self, features: Sequence[Tensor]) -> list[tuple[Tensor, Tensor]]:
         encoder = self._encoder
-        x, _ = encoder.patch_embedder(encoder.embedder.data_proj(features))
-        positions = torch.arange(x.shape[1], device=x.device)[None]
-        cos, sin = (part[0, :, : self._dimension // 2] for part in encoder.rotary_emb(x, positions))
+        sounds = [encoder.patch_embedder(encoder.embedder.data_proj(each))[0] for each in features]
+        shapes = [(each.shape[0], each.shape[1]) for each in sounds]
+        x = torch.cat([each.flatten(0, 1) for each in sounds])
+        numbers = torch.arange(max(length for _, length in shapes), device=x.device)
+        place = torch.cat([numbers[:length].repeat(n) for n, length in shapes])
+        cos, sin = (part[0, place, None, : self._dimension // 2] for part in encoder.rotary_emb(x, numbers[None]))
         for layer in self._layers:
-            x = layer(x, cos, sin)
-        x = encoder.output(encoder.norm(x))
-        return self._head(x[:, 0]), self._head(x[:, 1:])
+            x = layer(x, cos, sin, shapes)
+        x = self._head(encoder.output(encoder.norm(x)))
+        rows = x.split([n * length for n, length in shapes])
+        of_sounds = [each.view(*shape, -1) for each, shape in zip(rows, shapes, strict=True)]
+        return [(each[:, 0], each[:, 1:]) for each in of_sounds]
 
 
 class _Layer:
@@ -68,24 +78,30 @@ class _Layer:
         for projection in (*projections, mlp.gate_proj, mlp.up_proj):
             projection.weight = None  # its copy is in use
 
-    def __call__(self, x: Tensor, cos: Tensor, sin: Tensor) -> Tensor:
-        x = x + self._attend(_normalise(x, self._before.weight, self._before.variance_epsilon), cos, sin)
+    def __call__(self, x: Tensor, cos: Tensor, sin: Tensor, shapes: Sequence[tuple[int, int]]) -> Tensor:
+        x = x + self._attend(_normalise(x, self._before.weight, self._before.variance_epsilon), cos, sin, shapes)
         gate, up = functional.linear(
             _normalise(x, self._after.weight, self._after.variance_epsilon), self._gate_up
         ).chunk(2, -1)
         y: Tensor = x + self._down(self._activate(gate) * up)
         return y
 
-    def _attend(self, x: Tensor, cos: Tensor, sin: Tensor) -> Tensor:
-        n, length, _ = x.shape
-        heads = functional.linear(x, self._qkv, self._qkv_bias).view(n, length, -1, self._dimension).transpose(1, 2)
-        query, key, value = torch.split(heads, [self._heads, self._pairs, self._pairs], 1)
+    def _attend(self, x: Tensor, cos: Tensor, sin: Tensor, shapes: Sequence[tuple[int, int]]) -> Tensor:
+        heads = functional.linear(x, self._qkv, self._qkv_bias).view(len(x), -1, self._dimension)
+        query, key, value = heads.split([self._heads, self._pairs, self._pairs], 1)
         query, key = (
             _turn(_normalise(part, *norm), cos, sin) for part, norm in zip((query, key), self._norms, strict=True)
         )
-        heard = functional.scaled_dot_product_attention(query, key, value, enable_gqa=self._heads != self._pairs)
-        y: Tensor = self._out(heard.transpose(1, 2).reshape(n, length, -1))
+        sizes = [n * length for n, length in shapes]
+        sounds = zip(*(part.split(sizes) for part in (query, key, value)), shapes, strict=True)
+        y: Tensor = self._out(torch.cat([self._attend_to_itself(*parts, shape) for *parts, shape in sounds]))
         return y
+
+    def _attend_to_itself(self, query: Tensor, key: Tensor, value: Tensor, shape: tuple[int, int]) -> Tensor:
+        """Attention within each of ``n`` sounds of one length: (n * length, heads, dimension) -> (n * length, D)."""
+        parts = (part.unflatten(0, shape).transpose(1, 2) for part in (query, key, value))
+        heard = functional.scaled_dot_product_attention(*parts, enable_gqa=self._heads != self._pairs)
+        return heard.transpose(1, 2).reshape(len(query), -1)
 
 
 def _normalise(x: Tensor, weight: Tensor, epsilon: float) -> Tensor:
@@ -93,6 +109,6 @@ def _normalise(x: Tensor, weight: Tensor, epsilon: float) -> Tensor:
 
 
 def _turn(x: Tensor, cos: Tensor, sin: Tensor) -> Tensor:
-    """RoPE on halves of (..., length, dimension); ``cos`` and ``sin`` are (length, dimension / 2)."""
+    """RoPE on halves of (rows, heads, dimension); ``cos`` and ``sin`` are (rows, 1, dimension / 2)."""
     first, second = x.chunk(2, -1)
     return torch.cat([first * cos - second * sin, first * sin + second * cos], -1)

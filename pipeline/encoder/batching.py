@@ -1,12 +1,13 @@
-"""Sounds of any lengths in, batches of one length out, each as large as the device takes.
+"""Sounds of any lengths in, batches out, each as large as the device takes.
 
-A batch holds sounds of one length, so nothing is padded. On a CPU it holds a few windows' worth of audio, since larger
-ones gain nothing there. On a GPU, Earshot measures the memory that one window needs. A batch then holds as many windows
-as fit, or fewer so that a call has several batches: copies to and from the GPU overlap with its work on other batches,
-and each call waits for the GPU once. A batch that does not fit after all is halved and tried again.
+Nothing is padded: a batch holds a tensor for each length, and the longest windows share the first batch. On a CPU it
+holds a few windows' worth of audio, since larger ones gain nothing there. On a GPU, Earshot measures the memory that
+one window needs. A batch then holds as many windows as fit, or fewer so that a call has several batches: copies to and
+from the GPU overlap with its work on other batches, and each call waits for the GPU once. A batch that does not fit
+after all is halved and tried again.
 """
 
-from collections.abc import Callable, Iterator, Sequence
+from collections.abc import Callable, Iterable, Iterator, Sequence
 from functools import cached_property
 from typing import Any, Literal
 
@@ -19,8 +20,9 @@ Rows = npt.NDArray[np.floating[Any]]
 
 Output = Literal["float32", "float16"]
 
-Run = Callable[[Any], tuple[Any, Any]]
-"""(n, samples) tensor on the device -> (n, D) and (n, frames, D') or None: ``pipeline.encoder.audio_tower.Tower``."""
+Run = Callable[[Sequence[Any]], Sequence[tuple[Any, Any]]]
+"""Tensors (n, samples) on the device, one for each length -> of each, (n, D) and (n, frames, D') or None:
+``pipeline.encoder.audio_tower.Tower.embed``."""
 
 WINDOW_SAMPLES = 250 * HOP_SAMPLES
 """The unit of batch sizes: a window of 10 s. Of shorter sounds, a batch holds more."""
@@ -56,7 +58,7 @@ memory, those of libraries, and the driver's."""
 
 def equal_batches(lengths: Sequence[int], size: int) -> Iterator[list[int]]:
     """Positions in groups of at most ``size`` and of one length."""
-    for group in _group(lengths).values():
+    for group in _group(range(len(lengths)), lengths):
         yield from (group[begin : begin + size] for begin in range(0, len(group), size))
 
 
@@ -65,15 +67,20 @@ def share_call(lengths: Sequence[int]) -> int:
     return max(LEAST_GPU_WINDOWS * WINDOW_SAMPLES, -(-sum(lengths) // BATCHES_PER_CALL))
 
 
-def fit_batch(length: int, held: int, most: int | None) -> int:
-    """How many windows of ``length`` samples share a batch that holds ``held`` samples, or about ``most``.
+def fit_batch(lengths: Sequence[int], held: int, most: int | None) -> int:
+    """How many windows of these ``lengths`` in samples, longest first, share a batch that holds ``held`` samples, or
+    about ``most``; at least one.
 
     Clips of 10 s often decode to a frame more: such a batch holds no fewer of them than of exactly 10 s.
     """
-    # Less of short ones: half of a batch that did not fit must be a smaller batch.
-    slack = max(min(SLACK_SAMPLES, length // 10), held // WINDOW_SAMPLES * HOP_SAMPLES)
-    size = max(1, (held + slack) // length)
-    return size if most is None else min(size, -(-most // length))
+    samples = 0
+    for n, length in enumerate(lengths):
+        # Less of short ones: half of a batch that did not fit must be a smaller batch.
+        slack = max(min(SLACK_SAMPLES, length // 10), held // WINDOW_SAMPLES * HOP_SAMPLES)
+        if n and (samples + length > held + slack or (most is not None and samples >= most)):
+            return n
+        samples += length
+    return len(lengths)
 
 
 def is_out_of_memory(error: RuntimeError) -> bool:
@@ -110,47 +117,45 @@ class Batches:
         return None if self._samples is None else self._samples / WINDOW_SAMPLES
 
     def run(self, model: Run, windows: Sequence[Waveform]) -> Iterator[tuple[list[int], tuple[Rows, Any]]]:
-        """Yield for each batch the positions of its windows, their clip embeddings and their frame embeddings."""
-        lengths = [len(window) for window in windows]
-        most = None if self._device == "cpu" or self._asked else share_call(lengths)
+        """Yield, for the windows of one length in a batch, their positions, clip embeddings and frame embeddings."""
         if windows and self._samples is None:
             self._samples = self._measure(model)
-        started = [
-            (batch, outputs)
-            for length, group in _group(lengths).items()
-            for batch, outputs in self._start(model, windows, group, length, most)
-        ]
+        started = list(self._start(model, windows))
         if self._device != "cpu":
             self._streams[1].synchronize()
-        for batch, (clips, frames) in started:
-            yield batch, (clips.numpy(), None if frames is None else frames.numpy())
+        for group, (clips, frames) in started:
+            yield group, (clips.numpy(), None if frames is None else frames.numpy())
 
-    def _start(
-        self, model: Run, windows: Sequence[Waveform], group: list[int], length: int, most: int | None
-    ) -> Iterator[tuple[list[int], tuple[Any, Any]]]:
-        """Start the batches of a ``group`` of windows of one ``length``, each of about ``most`` samples if given."""
+    def _start(self, model: Run, windows: Sequence[Waveform]) -> Iterator[tuple[list[int], tuple[Any, Any]]]:
+        """Start the batches of a call."""
         import torch
 
-        while group:
+        lengths = [len(window) for window in windows]
+        most = None if self._device == "cpu" or self._asked else share_call(lengths)
+        waiting = sorted(range(len(windows)), key=lambda i: -lengths[i])
+        n_fitting = len(windows)
+        while waiting:
             assert self._samples is not None
-            batch = group[: fit_batch(length, self._samples, most)]
+            batch = waiting[: min(n_fitting, fit_batch([lengths[i] for i in waiting], self._samples, most))]
+            groups = _group(batch, lengths)
             try:
-                outputs = self._embed(model, [windows[i] for i in batch])
+                outputs = self._embed(model, [[windows[i] for i in group] for group in groups])
             except RuntimeError as error:
                 if len(batch) == 1 or not is_out_of_memory(error):
                     raise
                 outputs = None
             if outputs is None:  # only here: the error's traceback held memory
                 # For good: the memory that the device has left will not grow again by itself.
-                self._samples = max(length, len(batch) * length // 2)
+                n_fitting = (len(batch) + 1) // 2
+                self._samples = max(lengths[batch[0]], sum(lengths[i] for i in batch) // 2)
                 torch.cuda.empty_cache()
                 continue
-            yield batch, outputs
-            group = group[len(batch) :]
+            yield from zip(groups, outputs, strict=True)
+            waiting = waiting[len(batch) :]
 
-    def _embed(self, model: Run, windows: Sequence[Waveform]) -> tuple[Any, Any]:
-        clips, frames = model(self._send(windows))
-        return self._fetch(clips), None if frames is None else self._fetch(frames)
+    def _embed(self, model: Run, groups: Sequence[Sequence[Waveform]]) -> list[tuple[Any, Any]]:
+        outputs = model([self._send(windows) for windows in groups])
+        return [(self._fetch(clips), None if frames is None else self._fetch(frames)) for clips, frames in outputs]
 
     def _send(self, windows: Sequence[Waveform]) -> Any:
         """(n, samples) on the device, of windows of one length."""
@@ -200,16 +205,16 @@ class Batches:
             torch.cuda.synchronize()
             torch.cuda.reset_peak_memory_stats()
             before = torch.cuda.memory_allocated()
-            model(torch.zeros((1, LONGEST_SAMPLES), device=self._device))
+            model([torch.zeros((1, LONGEST_SAMPLES), device=self._device)])
             needed = max(1, torch.cuda.max_memory_allocated() - before)
         torch.cuda.empty_cache()
         free, _ = torch.cuda.mem_get_info()
         return count_fitting(free, needed * WINDOW_SAMPLES // LONGEST_SAMPLES) * WINDOW_SAMPLES
 
 
-def _group(lengths: Sequence[int]) -> dict[int, list[int]]:
-    """Length -> positions."""
+def _group(positions: Iterable[int], lengths: Sequence[int]) -> list[list[int]]:
+    """The positions, by the length that is there."""
     groups: dict[int, list[int]] = {}
-    for i, length in enumerate(lengths):
-        groups.setdefault(length, []).append(i)
-    return groups
+    for i in positions:
+        groups.setdefault(lengths[i], []).append(i)
+    return list(groups.values())

@@ -1,8 +1,7 @@
 """Windows in, clip and frame embeddings out: PE-Audio through transformers. ``text_encoder`` embeds texts.
 
 A checkpoint loads exactly or not at all: every weight of the model must be in it, with the right shape, and no code of
-its folder runs. A window shares a batch only with windows of its own length, so nothing is padded and no embedding
-depends on its batch. The caller sets the number of torch threads (``torch.set_num_threads``).
+its folder runs. Nothing is padded, and no sound attends to another, so no embedding depends on its batch. The caller sets the number of torch threads (``torch.set_num_threads``).
 
 torch and transformers are imported on first use.
 
@@ -95,7 +94,7 @@ class AudioEncoder:
         _check_windows(windows)
         clips = np.empty((len(windows), self.clip_identity.dimension), self._output)
         frames: list[Rows] = [np.empty((0, 0), self._output)] * len(windows)
-        for batch, (clip_rows, frame_rows) in self._batches.run(self._tower, windows):
+        for batch, (clip_rows, frame_rows) in self._batches.run(self._tower.embed, windows):
             clips[batch] = clip_rows
             if frame_rows is not None:
                 for i, rows in zip(batch, frame_rows, strict=True):

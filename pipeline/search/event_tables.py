@@ -6,13 +6,16 @@ from dataclasses import dataclass, field, replace
 from functools import cached_property
 from typing import Any
 
+import numpy as np
+
 from pipeline import schema
 from pipeline.index.row_positions import RowPositions
 from pipeline.index.search_settings import SearchSettings
-from pipeline.index.tables import among, indexed_files
+from pipeline.index.tables import among, indexed_files, to_matrix
 from pipeline.search.candidates import Scope
 from pipeline.search.events import Holder
 from pipeline.search.recent import Recent
+from pipeline.search.scores import longest_norm
 
 MAX_KEPT_NAMES = 2_000_000
 """Audios of all the ``where`` that are kept together: 0.15 GB a million."""
@@ -22,6 +25,9 @@ MAX_KEPT_BYTES, MAX_KEPT_POSITIONS = 50_000_000, 100_000
 
 VOLATILE = re.compile(r"\b(now|today|current_\w+|random|uuid)\b", re.IGNORECASE)
 """SQL whose value differs from question to question."""
+
+MEASURED_AT_ONCE, MEASURED_PARTS = 64, 64
+"""Vector lengths are measured in a sample: 64 rows in each of 64 parts of the table."""
 
 READS_AT_ONCE = 4
 """As many as questions that are asked at the same time."""
@@ -91,6 +97,16 @@ class EventTables:
     @cached_property
     def dimension(self) -> int:
         return int(self.frames.schema.field("vector").type.list_size)
+
+    @cached_property
+    def sampled_norm(self) -> tuple[bool, float]:
+        """The length of the longest vector of a sample of ``frames``, and whether the sample holds all of them."""
+        n_rows = int(self.frames.count_rows())
+        is_all = n_rows <= MEASURED_PARTS * MEASURED_AT_ONCE
+        begins = np.linspace(0, max(0, n_rows - MEASURED_AT_ONCE), MEASURED_PARTS, dtype=np.int64)
+        offsets = np.arange(n_rows) if is_all else np.unique(begins[:, None] + np.arange(MEASURED_AT_ONCE))
+        rows = self.frames.take_offsets(offsets.tolist()).select(["vector"]).to_arrow()
+        return is_all, longest_norm(to_matrix(rows["vector"]))
 
     @cached_property
     def metadata(self) -> list[str]:

@@ -8,17 +8,16 @@ further candidate can change the answer. Memory depends on the events, not on th
 from collections.abc import Sequence
 from concurrent.futures import ThreadPoolExecutor
 from functools import partial
-from typing import Any, NamedTuple
+from typing import NamedTuple
 
-import numpy as np
 import pyarrow.compute as pc
 
-from pipeline.index.tables import indexed_files, to_matrix
+from pipeline.index.tables import indexed_files
 from pipeline.search.candidates import FrameScan, PoolSearch, Scope
 from pipeline.search.event_reader import EventQuery, EventReader
 from pipeline.search.event_tables import EventTables
 from pipeline.search.events import EventFrames, Holder
-from pipeline.search.scores import check_query, longest_norm, max_score_error
+from pipeline.search.scores import check_query, max_score_error
 from pipeline.search.stopping import carried
 from pipeline.search.tables import read_rows
 
@@ -27,9 +26,6 @@ MAX_CHOSEN = 10_000
 
 FEW_FRAMES = 100_000
 """Where the user's choice leaves at most so many frames, all of them are read."""
-
-MEASURED_AT_ONCE, MEASURED_PARTS = 64, 64
-"""Before a search, vector lengths are measured in a sample: 64 rows in each of 64 parts of the table."""
 
 LONGER = 4.0
 """The search assumes that no vector is more than four times as long as the longest one of the sample."""
@@ -101,7 +97,8 @@ def _scan_frames(tables: EventTables, query: EventQuery, scope: Scope) -> Found:
     are measured in a sample, and no vector is assumed to be over ``LONGER`` times as long as the longest of it. If one
     that is read is longer, the search is repeated with a wider margin; a longer one that is never read may be missed.
     """
-    longest = _measure_some(tables.frames)
+    is_all, longest = tables.sampled_norm
+    longest *= 1.0 if is_all else LONGER
     while True:
         margin = max_score_error(query.vector, longest)
         source = FrameScan(
@@ -111,16 +108,6 @@ def _scan_frames(tables: EventTables, query: EventQuery, scope: Scope) -> Found:
         if not reader.longest > longest:
             return reader.events
         longest = LONGER * reader.longest
-
-
-def _measure_some(frames: Any) -> float:
-    """The length of the longest vector if there are few; else a length that none is likely to exceed."""
-    n_rows = frames.count_rows()
-    is_few = n_rows <= MEASURED_PARTS * MEASURED_AT_ONCE
-    begins = np.linspace(0, max(0, n_rows - MEASURED_AT_ONCE), MEASURED_PARTS, dtype=np.int64)
-    offsets = np.arange(n_rows) if is_few else np.unique(begins[:, None] + np.arange(MEASURED_AT_ONCE))
-    rows = frames.take_offsets(offsets.tolist()).select(["vector"]).to_arrow()
-    return (1.0 if is_few else LONGER) * longest_norm(to_matrix(rows["vector"]))
 
 
 def _search(source: FrameScan | PoolSearch, reader: EventReader) -> EventReader:

@@ -68,9 +68,24 @@ def test_transformer_matches_transformers(settings: dict[str, Any]) -> None:
     samples = noise(2, 9 * 1920)
     expected = encoder(samples[:, None])
     features = run_plainly(encoder.embedder, samples)
-    clips, frames = Transformer(copy.deepcopy(model), "cpu", torch.float32)(features)
+    [(clips, frames)] = Transformer(copy.deepcopy(model), "cpu", torch.float32)([features])
     assert error(clips, model.audio_head(expected.pooler_output)) < PARITY
     assert error(frames, model.audio_head(expected.last_hidden_state)) < PARITY
+
+
+@pytest.mark.parametrize("settings", [{}, {"num_key_value_heads": 1}])
+def test_sounds_of_many_lengths_in_one_pass_are_those_of_a_pass_each(settings: dict[str, Any]) -> None:
+    model = build_model(audio=settings).eval()
+    tower = Tower(model, model, "cpu", torch.float32)
+    sounds = [noise(n, frames * 1920) for n, frames in ((2, 9), (1, 1), (3, 4))]
+    for samples, (clips, frames) in zip(sounds, tower.embed(sounds), strict=True):
+        alone_clips, alone_frames = tower(samples)
+        assert clips.shape == alone_clips.shape
+        assert error(clips, alone_clips) < PARITY
+        assert frames is not None
+        assert alone_frames is not None
+        assert frames.shape == alone_frames.shape
+        assert error(frames, alone_frames) < PARITY
 
 
 def test_tower_keeps_no_second_copy_of_rearranged_weights(model: Any) -> None:

@@ -1,11 +1,12 @@
-"""Every window comes back in its place, in batches of one length that fit the device."""
+"""Every window comes back in its place, in batches that fit the device."""
 
+from collections.abc import Sequence
 from typing import Any
 
 import numpy as np
 import pytest
 import torch
-from hypothesis import given, settings
+from hypothesis import given
 from hypothesis import strategies as st
 
 from pipeline.encoder.batching import (
@@ -22,18 +23,23 @@ from pipeline.grid import HOP_SAMPLES, Waveform
 
 
 class Model:
-    """First sample and sum of each sound; out of memory above ``fitting`` samples."""
+    """First sample and sum of each sound; out of memory above ``fitting`` samples in a batch."""
 
     error: RuntimeError = torch.OutOfMemoryError("CUDA out of memory")
 
     def __init__(self, fitting: int | None = None, frames: bool = True) -> None:
         self.fitting, self.frames = fitting, frames
-        self.shapes: list[tuple[int, int]] = []
+        self.batches: list[dict[int, int]] = []
+        """Of each batch, how many windows of each number of frames it held."""
 
-    def __call__(self, samples: torch.Tensor) -> tuple[Any, Any]:
-        if self.fitting is not None and samples.numel() > self.fitting:
+    def __call__(self, sounds: Sequence[torch.Tensor]) -> list[tuple[Any, Any]]:
+        if self.fitting is not None and sum(each.numel() for each in sounds) > self.fitting:
             raise self.error
-        self.shapes.append((samples.shape[0], samples.shape[1]))
+        self.batches.append({each.shape[1] // HOP_SAMPLES: each.shape[0] for each in sounds})
+        assert len(self.batches[-1]) == len(sounds)
+        return [self.embed(each) for each in sounds]
+
+    def embed(self, samples: torch.Tensor) -> tuple[Any, Any]:
         clips = torch.stack([samples[:, 0], samples.sum(1)], 1)
         return clips, samples.view(len(samples), -1, HOP_SAMPLES)[:, :, :2] if self.frames else None
 
@@ -72,19 +78,19 @@ def test_batch_holds_more_of_shorter_sounds() -> None:
     batches = Batches("cpu", 2)
     assert batches.windows == 2
     assert len(first_samples(batches, model, make_windows([250] * 5 + [100] * 7))) == 12
-    assert [n for n, _ in model.shapes] == [2, 2, 1, 5, 2]
+    assert model.batches == [{250: 2}, {250: 2}, {250: 1, 100: 2}, {100: 5}]
 
 
 @pytest.mark.parametrize("n_windows", [1, 2, 8, 37, MOST_GPU_WINDOWS])
 def test_batch_holds_as_many_clips_that_have_a_frame_more(n_windows: int) -> None:
     held = n_windows * WINDOW_SAMPLES
-    assert fit_batch(WINDOW_SAMPLES, held, None) == n_windows
-    assert fit_batch(WINDOW_SAMPLES + HOP_SAMPLES, held, None) == n_windows
+    assert fit_batch([WINDOW_SAMPLES] * 100, held, None) == n_windows
+    assert fit_batch([WINDOW_SAMPLES + HOP_SAMPLES] * 100, held, None) == n_windows
 
 
 @given(length=st.integers(1, 400).map(lambda n: n * HOP_SAMPLES), n=st.integers(2, 100))
 def test_half_of_a_batch_that_did_not_fit_is_smaller(length: int, n: int) -> None:
-    assert fit_batch(length, max(length, n * length // 2), None) < n
+    assert fit_batch([length] * n, max(length, n * length // 2), None) < n
 
 
 @pytest.mark.parametrize(
@@ -101,10 +107,16 @@ def test_batch_size_that_did_not_fit_is_not_tried_again(error: RuntimeError) -> 
     model.error = error
     batches = Batches("cpu", 8)
     first_samples(batches, model, make_windows([250] * 8))
-    assert [n for n, _ in model.shapes] == [2, 2, 2, 2]
+    assert model.batches == [{250: 2}] * 4
     assert batches.windows == 2
     first_samples(batches, model, make_windows([250] * 2 + [125] * 4))
-    assert [n for n, _ in model.shapes[4:]] == [2, 4]
+    assert model.batches[4:] == [{250: 2}, {125: 4}]
+
+
+def test_batch_of_a_long_and_a_tiny_window_that_does_not_fit_is_parted() -> None:
+    model = Model(WINDOW_SAMPLES)
+    assert len(first_samples(Batches("cpu", 8), model, make_windows([1, 250]))) == 2
+    assert model.batches == [{250: 1}, {1: 1}]
 
 
 def test_other_errors_are_not_taken_for_lack_of_memory() -> None:
@@ -112,7 +124,7 @@ def test_other_errors_are_not_taken_for_lack_of_memory() -> None:
     model.error = RuntimeError("CUDA error: an illegal memory access was encountered")
     with pytest.raises(RuntimeError, match="illegal"):
         first_samples(Batches("cpu", 8), model, make_windows([250] * 8))
-    assert model.shapes == []
+    assert model.batches == []
 
 
 def test_gpu_batch_stays_below_the_limit_of_convolutions() -> None:
@@ -127,29 +139,23 @@ def test_a_window_that_never_fits_is_an_error() -> None:
         first_samples(Batches("cpu", 8), Model(WINDOW_SAMPLES - 1), make_windows([250] * 4))
 
 
-@settings(deadline=None, max_examples=30)
-@given(st.lists(st.integers(1, 250), min_size=1, max_size=30))
-def test_call_on_a_gpu_makes_a_few_batches_of_each_length(n_frames: list[int]) -> None:
-    windows = make_windows(n_frames)
-    most, model, batches = share_call([len(window) for window in windows]), Model(), Batches("cpu", 1024)
-    for length, group in equal_lengths(windows).items():
-        model.shapes.clear()
-        started = list(batches._start(model, windows, group, length, most))
-        assert [i for batch, _ in started for i in batch] == group
-        assert len(started) <= BATCHES_PER_CALL
-        assert all(n * length < most + length for n, _ in model.shapes)
+def list_sizes(lengths: list[int]) -> list[int]:
+    """How many windows each batch of a call on a large GPU holds."""
+    most, waiting, sizes = share_call(lengths), sorted(lengths, reverse=True), []
+    while waiting:
+        sizes.append(fit_batch(waiting, 1024 * WINDOW_SAMPLES, most))
+        waiting = waiting[sizes[-1] :]
+    return sizes
 
 
-def equal_lengths(windows: list[Waveform]) -> dict[int, list[int]]:
-    groups: dict[int, list[int]] = {}
-    for i, window in enumerate(windows):
-        groups.setdefault(len(window), []).append(i)
-    return groups
+@given(st.lists(st.integers(1, 375), min_size=1, max_size=60))
+def test_call_on_a_gpu_makes_a_few_batches_whatever_the_lengths(n_frames: list[int]) -> None:
+    lengths = [n * HOP_SAMPLES for n in n_frames]
+    sizes = list_sizes(lengths)
+    assert sum(sizes) == len(lengths)
+    assert len(sizes) <= BATCHES_PER_CALL
 
 
 @pytest.mark.parametrize(("n", "sizes"), [(32, [8, 8, 8, 8]), (30, [8, 8, 8, 6]), (6, [4, 2]), (2, [2])])
 def test_full_windows_of_a_call_make_equal_batches(n: int, sizes: list[int]) -> None:
-    windows, model = make_windows([250] * n), Model()
-    most = share_call([len(window) for window in windows])
-    list(Batches("cpu", 1024)._start(model, windows, list(range(n)), WINDOW_SAMPLES, most))
-    assert [size for size, _ in model.shapes] == sizes
+    assert list_sizes([WINDOW_SAMPLES] * n) == sizes

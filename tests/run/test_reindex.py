@@ -189,18 +189,18 @@ class Corpus(RuleBasedStateMachine):
             assert not again.metadata_changed
             assert not again.deleted
 
-    @rule(name=names, number=contents, at=st.integers(0, 40), rebuild=st.booleans())
+    @rule(name=names, number=contents, at=st.integers(0, 30), rebuild=st.booleans())
     def crash_before_a_step(self, name: str, number: int, at: int, rebuild: bool) -> None:
-        """Crash a run before one of the steps of its commits, if it has so many."""
+        """Crash a run before one of the steps of its commits, if it has so many; each table's tag is not one more."""
         self.corpus.put(name, number)
-        left = at
+        reached: list[str] = []
 
         def failpoint(step: str) -> None:
-            nonlocal left
-            if left == 0:
+            if step not in reached[-1:]:
+                reached.append(step)
+            if len(reached) > at:
                 RUNS[f"crash: {step}"] += 1
                 raise Crash(step)
-            left -= 1
 
         self.run_into_crash(in_place(WideEncoder()), failpoint, rebuild=rebuild)
 
@@ -272,7 +272,7 @@ def test_thousands_of_edits_crashes_and_reruns_end_as_one_undisturbed_run() -> N
     assert RUNS["extended"] > 10
     steps = [happened for happened in RUNS if happened.startswith("crash: ")]
     assert sum(RUNS[step] for step in steps) > 50
-    assert len(steps) > 10  # which of them is chance; ``test_protocol`` tries each
+    assert len(steps) > 5  # which of them is chance; ``test_protocol`` tries each
 
 
 def test_a_file_that_became_a_copy_during_the_run_leaves_the_original_alone(tmp_path: Path) -> None:

@@ -4,7 +4,9 @@ from contextlib import closing
 from pathlib import Path
 
 import pytest
+from typer.testing import CliRunner
 
+from jobs.bench.__main__ import make_app
 from jobs.bench.browser import find_chromium
 from jobs.bench.serve import MIX, Client, Load, measure, serving
 from tests.helpers import pages
@@ -37,3 +39,9 @@ def test_refused_request_has_no_time(index: str, tmp_path: Path) -> None:
             pytest.raises(RuntimeError, match="file: the server answered with status 404"),
         ):
             client.time("file")
+
+
+def test_index_is_given_or_made() -> None:
+    done = CliRunner().invoke(make_app(), ["serve", "--hours", "1", "--index", "x.index"])
+    assert done.exit_code == 2
+    assert "leave out --index" in done.output

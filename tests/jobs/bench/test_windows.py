@@ -33,10 +33,11 @@ def test_calls_hold_so_many_rows_and_what_remains_of_blocks() -> None:
     assert sum(map(sum, list_calls(files + long, 77))) == sum(map(sum, files + long))
 
 
-def test_passes_hold_windows_of_one_length_from_one_call() -> None:
+def test_passes_hold_windows_of_one_call_longest_first() -> None:
     lengths = [250, 145, 250, 145, 250, 250]
-    assert list_passes([lengths]) == [290, 1000]
-    assert list_passes([lengths[:3], lengths[3:]]) == [145, 500, 145, 500]
+    assert list(list_passes([lengths])) == [[250] * 4, [145] * 2]
+    assert list(list_passes([lengths[:3], lengths[3:]])) == [[250, 250, 145], [250, 250, 145]]
+    assert list(list_passes([[375] + [25] * 40])) == [[375] + [25] * 25, [25] * 15]
 
 
 def test_fitted_windows_encode_little_twice() -> None:
