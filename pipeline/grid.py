@@ -5,7 +5,7 @@ a little. By the rule ``fit``, the last window takes the rest of the file as soo
 hardly more than the overlap is encoded twice. By the rule ``back``, of older indexes, the last window has the length of
 the others and is moved back to end with the file.
 
-Nothing is padded: windows share a batch only with windows of their own length, so no embedding depends on its batch.
+No window is padded but for the last 40 ms of a file, so no embedding depends on its batch.
 
 This is the only place where seconds become samples or frames, and the only one that decides where windows lie.
 """

@@ -41,7 +41,7 @@ def plan(
     from pipeline.index.handle import find_index, open_index
     from pipeline.planning.guard import count_by_folder
     from pipeline.planning.plan import ACTIONS
-    from pipeline.run.prepare import keep_tail, plan_corpus, read_config, read_pace
+    from pipeline.run.prepare import estimate_times, keep_tail, plan_corpus, read_config
 
     request = read_request(
         check,
@@ -59,15 +59,15 @@ def plan(
         config = read_config(opened, rebuild=rebuild)
     made = plan_corpus(config, request, opened, rebuild=rebuild)
     counts = Counter(action for _, action, _ in made.actions)
-    pace = read_pace(opened.live, keep_tail(config, opened, rebuild=rebuild).window.grid)
+    times = estimate_times(made, opened.live, keep_tail(config, opened, rebuild=rebuild).window.grid)
     summary: dict[str, Any] = {
         **{action: counts[action] for action in ACTIONS},
         "hours": made.seconds_to_decode / 3600,
         "hours_examined": made.seconds_examined / 3600,
         "bytes": made.bytes_to_write,
         "bytes_examined": made.bytes_examined,
-        "seconds": None if pace is None else pace * made.seconds_to_decode,
-        "seconds_examined": None if pace is None else pace * made.seconds_examined,
+        "seconds": times and times[0],
+        "seconds_examined": times and times[1],
         "notes": list(made.notes),
         "not_looked_at": made.not_looked_at,
         "refused": made.refused,

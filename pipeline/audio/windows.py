@@ -34,7 +34,8 @@ def reflect_pad(tail: Waveform) -> Waveform:
 
 
 def cut_windows(blocks: Iterable[Waveform], grid: Grid, part: Part = WHOLE) -> Iterator[tuple[Span, Waveform]]:
-    """Cut a stream of 48 kHz mono float32 blocks into windows, holding the samples of about one and a half.
+    """Cut a stream of 48 kHz mono float32 blocks into windows, holding the samples of about one and a half,
+    or of two by the rule ``back``.
 
     Yields ``(span, samples)`` with samples of shape (span.length * HOP_SAMPLES,), in the order and with the spans that
     ``plan_windows`` gives for the whole file. A stream shorter than one frame yields nothing.

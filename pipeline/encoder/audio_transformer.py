@@ -45,7 +45,7 @@ class Transformer:
         for layer in self._layers:
             x = layer(x, cos, sin, shapes)
         x = self._head(encoder.output(encoder.norm(x)))
-        rows = x.split([n * length for n, length in shapes])
+        rows = torch.split(x, [n * length for n, length in shapes])
         of_sounds = [each.view(*shape, -1) for each, shape in zip(rows, shapes, strict=True)]
         return [(each[:, 0], each[:, 1:]) for each in of_sounds]
 
@@ -88,20 +88,22 @@ class _Layer:
 
     def _attend(self, x: Tensor, cos: Tensor, sin: Tensor, shapes: Sequence[tuple[int, int]]) -> Tensor:
         heads = functional.linear(x, self._qkv, self._qkv_bias).view(len(x), -1, self._dimension)
-        query, key, value = heads.split([self._heads, self._pairs, self._pairs], 1)
+        query, key, value = torch.split(heads, [self._heads, self._pairs, self._pairs], 1)
         query, key = (
             _turn(_normalise(part, *norm), cos, sin) for part, norm in zip((query, key), self._norms, strict=True)
         )
         sizes = [n * length for n, length in shapes]
-        sounds = zip(*(part.split(sizes) for part in (query, key, value)), shapes, strict=True)
-        y: Tensor = self._out(torch.cat([self._attend_to_itself(*parts, shape) for *parts, shape in sounds]))
+        sounds = zip(*(torch.split(part, sizes) for part in (query, key, value)), strict=True)
+        heard = [self._attend_within(parts, shape) for parts, shape in zip(sounds, shapes, strict=True)]
+        y: Tensor = self._out(torch.cat(heard))
         return y
 
-    def _attend_to_itself(self, query: Tensor, key: Tensor, value: Tensor, shape: tuple[int, int]) -> Tensor:
-        """Attention within each of ``n`` sounds of one length: (n * length, heads, dimension) -> (n * length, D)."""
-        parts = (part.unflatten(0, shape).transpose(1, 2) for part in (query, key, value))
-        heard = functional.scaled_dot_product_attention(*parts, enable_gqa=self._heads != self._pairs)
-        return heard.transpose(1, 2).reshape(len(query), -1)
+    def _attend_within(self, parts: Sequence[Tensor], shape: tuple[int, int]) -> Tensor:
+        """Attention within each of ``n`` sounds of one length. Query, key and value (n * length, heads, dimension) ->
+        (n * length, D)."""
+        query, key, value = (part.view(*shape, *part.shape[1:]).transpose(1, 2) for part in parts)
+        heard = functional.scaled_dot_product_attention(query, key, value, enable_gqa=self._heads != self._pairs)
+        return heard.transpose(1, 2).flatten(2).flatten(0, 1)
 
 
 def _normalise(x: Tensor, weight: Tensor, epsilon: float) -> Tensor:

@@ -1,7 +1,8 @@
 """Windows in, clip and frame embeddings out: PE-Audio through transformers. ``text_encoder`` embeds texts.
 
 A checkpoint loads exactly or not at all: every weight of the model must be in it, with the right shape, and no code of
-its folder runs. Nothing is padded, and no sound attends to another, so no embedding depends on its batch. The caller sets the number of torch threads (``torch.set_num_threads``).
+its folder runs. Nothing is padded, and no sound attends to another, so no embedding depends on its batch. The caller
+sets the number of torch threads (``torch.set_num_threads``).
 
 torch and transformers are imported on first use.
 

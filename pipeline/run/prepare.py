@@ -330,13 +330,25 @@ def _choose_tables(index: Handle, *, rebuild: bool) -> Generation:
     return index.find_next()
 
 
-def read_pace(live: Generation, grid: Grid | None = None) -> float | None:
-    """Seconds that a second of audio took in the last run that encoded into ``live``; None if there was none.
+def estimate_times(plan: Plan, live: Generation, grid: Grid) -> tuple[float, float] | None:
+    """Seconds that a run takes for what ``plan`` encodes, and for what it examines if all of that is encoded, at the
+    pace of the last run that encoded into ``live``; None if there was none.
 
     Args:
-        grid: that of the next run: where it cuts other windows than the last one did, and so encodes more or less of
-            each second, the time follows what is encoded. By default that of ``live``.
+        grid: that of the planned run. What counts is the audio that its windows hold: some of it is in two of them.
     """
+    pace = read_pace(live)
+    if pace is None:
+        return None
+    lengths = (
+        pc.struct_field(_planned_audios(plan, examined=each), "estimated_s").to_numpy() for each in (False, True)
+    )
+    decoded_s, examined_s = (pace * FRAME_S * count_encoded_frames(length, grid) for length in lengths)
+    return decoded_s, examined_s
+
+
+def read_pace(live: Generation) -> float | None:
+    """Seconds that a second of audio in windows took in the last run that encoded into ``live``; None without one."""
     if not live.exists:
         return None
     rows = [row for row in journal.read_journal(live.path).to_pylist() if row["seconds"] and journal.encoded_s(row)]
@@ -344,13 +356,11 @@ def read_pace(live: Generation, grid: Grid | None = None) -> float | None:
     if not last:
         return None
     pace = float(sum(row["seconds"] for row in last) / sum(map(journal.encoded_s, last)))
-    former = WindowConfig(**live.settings["window"]).grid
-    if grid is None or grid == former:
-        return pace
-    files = live.open("files").to_table(columns=["duration_s"], filter="status = 'indexed'")
-    durations_s = files["duration_s"].to_numpy()
-    before, after = (count_encoded_frames(durations_s, cut) for cut in (former, grid))
-    return pace * after / before if before else pace
+    files = live.open("files").to_table(columns=["duration_s", "batch_id"], filter="status = 'indexed'")
+    of_run = files.filter(pc.is_in(files["batch_id"], pa.array([row["batch_id"] for row in last])))
+    durations_s = (of_run if len(of_run) else files)["duration_s"].to_numpy()
+    in_windows_s = FRAME_S * count_encoded_frames(durations_s, WindowConfig(**live.settings["window"]).grid)
+    return pace * float(durations_s.sum()) / in_windows_s if in_windows_s else pace
 
 
 def _estimate_bytes(plan: Plan, config: Config, layout: Layout, *, examined: bool = False) -> int:
@@ -359,12 +369,17 @@ def _estimate_bytes(plan: Plan, config: Config, layout: Layout, *, examined: boo
     Args:
         examined: of what is only examined, as if all of it were encoded; otherwise of the rest.
     """
-    audios = pc.list_flatten(plan.batches["audios"])
-    is_examined = pc.is_valid(pc.struct_field(audios, "look"))
-    audios = audios.filter(is_examined if examined else pc.invert(is_examined))
+    audios = _planned_audios(plan, examined=examined)
     n_files = pc.list_value_length(pc.struct_field(audios, "uris")).to_numpy()
     durations_s = np.repeat(pc.struct_field(audios, "estimated_s").to_numpy(), n_files)
     clips = count_windows(durations_s, config.window.grid) * 2 * layout.clip_dimension
     audio_s = plan.seconds_examined if examined else plan.seconds_to_decode
     frames = audio_s / FRAME_S * 2 * layout.frame_dimension if config.store.frames == "all" else 0.0
     return int(clips + frames)
+
+
+def _planned_audios(plan: Plan, *, examined: bool) -> Any:
+    """The contents that are only examined, or the others."""
+    audios = pc.list_flatten(plan.batches["audios"])
+    is_examined = pc.is_valid(pc.struct_field(audios, "look"))
+    return audios.filter(is_examined if examined else pc.invert(is_examined))

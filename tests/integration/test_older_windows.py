@@ -8,6 +8,7 @@ import pytest
 
 from pipeline.config import Config, make_config
 from pipeline.encoder.encoder import load_encoder
+from pipeline.grid import FRAME_S, count_encoded_frames
 from pipeline.index.handle import find_index
 from pipeline.index.verify import verify_index
 from pipeline.run.dispatch import Workers
@@ -68,9 +69,14 @@ def test_plan_of_a_rebuild_tells_the_time_of_the_new_windows(
     into = indexed.config.into
     assert run("plan", into, "--rebuild", "--json") == (0, 0)
     summary = json.loads(capsys.readouterr().out.splitlines()[-1])
-    pace = read_pace(find_index(into).live)
+    written = find_index(into).live
+    durations_s = written.open("files").to_table(columns=["duration_s"])["duration_s"].to_numpy()
+    grids = (by_rule(indexed.config, tail).window.grid for tail in ("back", "fit"))
+    former_s, new_s = (FRAME_S * count_encoded_frames(durations_s, grid) for grid in grids)
+    pace = read_pace(written)
     assert pace
-    assert 0 < summary["seconds"] / (3600 * summary["hours"]) < 0.95 * pace
+    assert new_s < 0.95 * former_s
+    assert summary["seconds"] == pytest.approx(pace * new_s, rel=0.1)
 
 
 def test_repair_makes_the_same_clips_again(indexed: KnownCorpus) -> None:

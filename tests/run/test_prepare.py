@@ -19,7 +19,7 @@ from pipeline.index.tables import open_published
 from pipeline.planning.plan import Plan
 from pipeline.planning.request import RunRequest
 from pipeline.run.driver import index_corpus
-from pipeline.run.prepare import describe_lack_of_space, note_unreadable, plan_corpus, read_pace
+from pipeline.run.prepare import describe_lack_of_space, estimate_times, note_unreadable, plan_corpus, read_pace
 from tests.helpers.damage import publish
 from tests.helpers.fakes import noise, write_wav
 from tests.helpers.indexes import table
@@ -70,21 +70,32 @@ def test_pace_counts_each_content_once_and_not_the_start(tmp_path: Path, monkeyp
     assert (row["audio_s"], journal.encoded_s(row)) == (12.5, 2.5)
     assert row["seconds"] == pytest.approx(0.5)
     pace = read_pace(find_index(config.into).live)
-    assert pace == pytest.approx(row["seconds"] / 2.5)
+    assert pace == pytest.approx(row["seconds"] / 2.52)  # in windows of whole frames
     write_wav(tmp_path / "in" / "new.wav", noise(0.01, seed=2))
     index_corpus(config, stages=slow_start)  # a run that encodes nothing has no speed
     assert read_pace(find_index(config.into).live) == pace
 
 
-def test_pace_follows_what_another_grid_encodes(tmp_path: Path) -> None:
+def test_time_follows_what_the_windows_of_a_run_hold(tmp_path: Path) -> None:
     config = configure(write_sounds(tmp_path / "in", [10.04] * 3), tmp_path / "index", window={"tail": "back"})
     index_corpus(config, stages=in_place(WideEncoder()))
     live = find_index(config.into).live
     pace = read_pace(live)
     assert pace
-    assert read_pace(live, Grid(250, 10, "back")) == pace
-    assert read_pace(live, Grid(250, 10, "fit")) == pytest.approx(pace * 10.04 / 20)
-    assert read_pace(live, Grid(125, 0, "back")) == pytest.approx(pace * 15 / 20)
+    took_s = sum(row["seconds"] or 0 for row in journal.read_journal(config.into).to_pylist())
+    assert pace == pytest.approx(took_s / (3 * 20))
+    again = plan_corpus(config, RunRequest(full=True))
+    for grid, in_windows_s in ((Grid(250, 10, "back"), 20), (Grid(250, 10, "fit"), 10.04), (Grid(125, 0, "back"), 15)):
+        assert estimate_times(again, live, grid) == pytest.approx((pace * 3 * in_windows_s, 0))
+
+
+def test_time_of_other_lengths_follows_their_windows(tmp_path: Path) -> None:
+    config = configure(write_sounds(tmp_path / "in", [10.04] * 3), tmp_path / "index", window={"tail": "back"})
+    index_corpus(config, stages=in_place(WideEncoder()))
+    live = find_index(config.into).live
+    write_wav(tmp_path / "in" / "short.wav", noise(5.0, seed=9))
+    times = estimate_times(plan_corpus(config), live, config.window.grid)
+    assert times == pytest.approx(((read_pace(live) or 0) * 5.0, 0))
 
 
 def test_an_unknown_reason_is_refused(tmp_path: Path) -> None:
