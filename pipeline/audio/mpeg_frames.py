@@ -27,6 +27,12 @@ _HEAD_BYTES = 7
 _LOST_BYTES = 1 << 18
 """So much is searched for the next frame, where none begins behind the one before."""
 
+_MARK = b"\xff"
+"""The first byte of a frame of any kind."""
+
+MOST_LOST_BYTES = 1 << 26
+"""So much between frames is passed over in all; a healthy file has nothing there but tags."""
+
 _KBIT = {
     (1, 1): [32 * step for step in range(15)],
     (1, 2): [0, 32, 48, 56, 64, 80, 96, 112, 128, 160, 192, 224, 256, 320, 384],
@@ -103,6 +109,9 @@ class FramePlaces:
         self.kind = kind
         self.is_whole = True
         """Whether each frame so far begins where the one before ends, tags between them aside."""
+        self.is_lost = False
+        """Whether there is so much between the frames that they are not counted any further."""
+        self._n_lost_bytes = 0
         self._places: list[int] = []
         self._n, self._at, self._end = 0, begin, end
         self._lock = Lock()
@@ -124,30 +133,44 @@ class FramePlaces:
     def _read(self, source: Bytes) -> bool:
         """Count the frames of the next block. False at the end."""
         data = source.peek(self._at, max(0, min(_BLOCK_BYTES, self._end - self._at)))
-        size_at, places = self.kind.size_at, self._places
-        at, n, last = 0, self._n, len(data) - _HEAD_BYTES
+        is_last, last, at = self._at + len(data) >= self._end, len(data) - _HEAD_BYTES, 0
+        if last < 0 or self.is_lost:
+            return False
+        while (at := self._count(data, at)) <= last:
+            if at > len(data) - _LOST_BYTES and at and not is_last:
+                break  # the next block begins here, and has room to search in
+            if (begin := self._skip(source, data, at)) is None:
+                self._at += at
+                return False
+            at = begin
+        self._at += at
+        return True
+
+    def _count(self, data: bytes, at: int) -> int:
+        """Count the frames from a place in the block on. Returns where they end."""
+        size_at, places, n, last = self.kind.size_at, self._places, self._n, len(data) - _HEAD_BYTES
         while at <= last and (size := size_at(data, at)):
             if not n % EVERY:
                 places.append(self._at + at)
             n += 1
             at += size
-        self._n, self._at = n, self._at + at
-        return last >= 0 and (at > last or self._skip(source))
+        self._n = n
+        return at
 
-    def _skip(self, source: Bytes) -> bool:
-        """Go on with the next frame behind what is none. False if there is none nearby."""
-        if (end := find_tag_end(source, self._at)) > self._at:
-            self._at = end
-            return end < self._end
+    def _skip(self, source: Bytes, data: bytes, at: int) -> int | None:
+        """Where the next frame begins behind what is none, in the block or behind it. None if there is none nearby."""
+        if (end := find_tag_end(source, self._at + at)) > self._at + at:
+            return end - self._at if end < self._end else None
         self.is_whole = False
-        data, size_at = source.peek(self._at, max(0, min(_LOST_BYTES, self._end - self._at))), self.kind.size_at
-        last = len(data) - _HEAD_BYTES
-        for at in range(1, last + 1):
-            size = size_at(data, at)
-            if size and at + size <= last and size_at(data, at + size):  # two in a row are no chance
-                self._at += at
-                return True
-        return False
+        size_at, last = self.kind.size_at, len(data) - _HEAD_BYTES
+        begin, stop = at, min(last, at + _LOST_BYTES)
+        while (begin := data.find(_MARK, begin + 1, stop + 1)) >= 0:
+            size = size_at(data, begin)
+            if size and begin + size <= last and size_at(data, begin + size):  # two in a row are no chance
+                self._n_lost_bytes += begin - at
+                self.is_lost = self._n_lost_bytes > MOST_LOST_BYTES
+                return None if self.is_lost else begin
+        return None
 
 
 _kept: OrderedDict[tuple[int, ...], FramePlaces] = OrderedDict()

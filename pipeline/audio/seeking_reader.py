@@ -95,6 +95,9 @@ class SeekingReader(AvReader):
         elif places := find_places(self._source, first_pos, self._end):
             frame_s = places.kind.n_samples / places.kind.rate_hz
             found = places.find(self._source, max(0, int(from_s / frame_s)))
+            if found is None and places.is_lost:
+                self.is_certain = False
+                return self._join(self._sought_frames(zero_s, begin_s))
             if found is None:
                 return iter(())
             at, at_s = found[1], found[0] * frame_s

@@ -11,7 +11,7 @@ from typing import Any
 
 import pyarrow as pa
 
-from pipeline.corpus.parquet_pages import PageGuard, count_page_bytes
+from pipeline.corpus.parquet_pages import MOST_PAGES, PageGuard, count_page_bytes
 from pipeline.corpus.table_limits import is_text
 from pipeline.errors import CorpusError
 
@@ -30,7 +30,7 @@ class ParquetColumns:
         self._source = source
         self.size_bytes = int(source.seek(0, 2))
         self._metadata: Any = None
-        self._checked_bytes = 0
+        self._checked_bytes = self._checked_pages = 0
         self._file = self._open(source)
         self._metadata = metadata = self._file.metadata
         self.schema: pa.Schema = self._file.schema_arrow
@@ -55,7 +55,7 @@ class ParquetColumns:
         """The bytes of the pages of a column in some groups, each of which is asked for once.
 
         Raises:
-            CorpusError: they are more than ``most_bytes``, or columns share their pages.
+            CorpusError: they are more than ``most_bytes``, or too many, or columns share their pages.
         """
         n_bytes = 0
         for group in groups:
@@ -65,7 +65,11 @@ class ParquetColumns:
                     self._checked_bytes += max(0, place[1])
                     if self._checked_bytes > self.size_bytes:  # thousands of columns may be the same million pages
                         raise CorpusError("more bytes in its columns than the file has")
-                    n_bytes += count_page_bytes(self._source, *place, most_bytes - n_bytes)
+                    found = count_page_bytes(
+                        self._source, *place, most_bytes - n_bytes, MOST_PAGES - self._checked_pages
+                    )
+                    self._checked_pages += found.n_pages
+                    n_bytes += found.n_bytes
         return n_bytes
 
     def read(self, name: str, n_rows: int, occurrence: int = 0) -> Generator[pa.Array]:

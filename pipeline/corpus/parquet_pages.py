@@ -9,6 +9,7 @@ from typing import Any, BinaryIO, NamedTuple
 from pipeline.errors import CorpusError
 
 MOST_PAGES = 1_000_000
+"""In all columns that are read of a file, or in a group of rows with audio: some ten seconds of looking at them."""
 
 _HEADER_BYTES = 2**16
 """The largest header; statistics make some long."""
@@ -25,7 +26,14 @@ class PageHeader(NamedTuple):
     header_bytes: int
 
 
-def read_page_header(data: bytes, at: int) -> PageHeader:
+class PageCount(NamedTuple):
+    """Pages as they are decompressed."""
+
+    n_bytes: int
+    n_pages: int
+
+
+def read_page_header(data: bytes | memoryview, at: int) -> PageHeader:
     """The header of a page.
 
     Args:
@@ -41,26 +49,41 @@ def read_page_header(data: bytes, at: int) -> PageHeader:
         raise CorpusError(f"an invalid page at byte {at}") from None
 
 
-def count_page_bytes(file: BinaryIO, begin: int, size_bytes: int, most_bytes: int) -> int:
-    """The bytes of the pages of one column in one row group.
+def count_page_bytes(
+    file: BinaryIO, begin: int, size_bytes: int, most_bytes: int, most_pages: int | None = None
+) -> PageCount:
+    """The bytes of the pages of one column in one row group, and their number.
 
     Args:
         begin, size_bytes: where the pages lie in the file.
+        most_pages: by default ``MOST_PAGES``.
 
     Raises:
         CorpusError: they are larger than ``most_bytes``, too many or invalid.
     """
-    n_bytes, at = 0, begin
-    for _ in range(MOST_PAGES):
+    most_pages = MOST_PAGES if most_pages is None else most_pages
+    n_bytes, at, block, block_at = 0, begin, memoryview(b""), begin
+    for number in range(most_pages + 1):
         if at >= begin + size_bytes:
-            return n_bytes
-        file.seek(at)
-        header = read_page_header(file.read(_HEADER_BYTES), at)
+            return PageCount(n_bytes, number)
+        header = _find_header(block[at - block_at :], at) if at < block_at + len(block) else None
+        if header is None:  # tiny pages share a block, so that each of a million takes no read
+            file.seek(at)
+            block, block_at = memoryview(file.read(_HEADER_BYTES)), at
+            header = read_page_header(block, at)
         n_bytes += max(header.n_bytes, header.compressed_bytes)
         if n_bytes > most_bytes:
             raise CorpusError(f"over {n_bytes:,} bytes in its pages; {most_bytes:,} are read")
         at += header.header_bytes + header.compressed_bytes
     raise CorpusError(f"over {MOST_PAGES:,} pages")
+
+
+def _find_header(data: memoryview, at: int) -> PageHeader | None:
+    """The header of a page, if it is whole and valid."""
+    try:
+        return read_page_header(data, at)
+    except CorpusError:
+        return None
 
 
 class PageGuard:
@@ -77,6 +100,7 @@ class PageGuard:
     def __init__(self, file: Any, begin: int, size_bytes: int, most_bytes: int) -> None:
         self._file, self._most_bytes = file, most_bytes
         self._next, self._end = begin, begin + size_bytes
+        self._n_pages = 0
 
     def read(self, size: int = -1) -> bytes:
         """As of any file.
@@ -93,12 +117,15 @@ class PageGuard:
             if max(header.n_bytes, header.compressed_bytes) > self._most_bytes:
                 raise CorpusError(f"a page of {header.n_bytes:,} bytes; {self._most_bytes:,} are read")
             self._next += header.header_bytes + header.compressed_bytes
+            self._n_pages += 1
+            if self._n_pages > MOST_PAGES:
+                raise CorpusError(f"over {MOST_PAGES:,} pages")
         return data
 
-    def _peek(self, at: int, data: bytes) -> bytes:
+    def _peek(self, at: int, data: bytes) -> bytes | memoryview:
         """The bytes from the next header on, of which ``data`` has the first ones."""
         if self._next + _HEADER_BYTES <= at + len(data):
-            return data[self._next - at : self._next - at + _HEADER_BYTES]
+            return memoryview(data)[self._next - at : self._next - at + _HEADER_BYTES]
         before = self._file.tell()
         self._file.seek(self._next)
         ahead: bytes = self._file.read(_HEADER_BYTES)
@@ -124,7 +151,7 @@ class PageGuard:
 class _Header:
     """The header of a page, read from its beginning."""
 
-    def __init__(self, data: bytes) -> None:
+    def __init__(self, data: bytes | memoryview) -> None:
         self._data = data
         self.at = 0
 

@@ -14,7 +14,7 @@ import pyarrow as pa
 
 from pipeline import storage
 from pipeline.corpus.csv_quoting import is_quoted, show_cell
-from pipeline.corpus.text_limits import MOST_TEXT_TABLE_BYTES, check_csv, check_json
+from pipeline.corpus.text_limits import MOST_TEXT_TABLE_BYTES, check_csv, check_first_row, check_json
 from pipeline.corpus.whole_parquet import read_whole_parquet
 from pipeline.errors import CorpusError, one_line
 
@@ -101,6 +101,9 @@ def _parse(path: str, file: Any, as_text: set[str]) -> pa.Table:
     if path.lower().endswith(".parquet"):
         with _naming(path):
             return read_whole_parquet(file)
+    if not is_csv(path):
+        with _naming(path):
+            check_first_row(file)
     data = file.read(MOST_TEXT_TABLE_BYTES + 1)
     if len(data) > MOST_TEXT_TABLE_BYTES:
         raise CorpusError(f"{path}: over {MOST_TEXT_TABLE_BYTES:,} bytes of text: split it, or write it as Parquet")

@@ -7,12 +7,13 @@ import av
 import numpy as np
 import pytest
 
+from jobs.bench.hostile_sounds import make_png
 from pipeline.audio.av_reader import AvReader
 from pipeline.audio.decode import open_audio
 from pipeline.audio.source import Bytes
 from pipeline.errors import FileFailure
 from tests.helpers.bursts import find_bursts, make_bursts, make_film
-from tests.helpers.sounds import by_av, cut, encode, make_png, noise, scribble
+from tests.helpers.sounds import by_av, cut, encode, noise, scribble
 
 HZ = 44_100
 

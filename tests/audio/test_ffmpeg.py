@@ -6,9 +6,10 @@ import av
 import av.error
 import pytest
 
+from jobs.bench.hostile_sounds import make_png, with_cover
 from pipeline.audio.ffmpeg import open_container
 from tests.helpers.bursts import make_film
-from tests.helpers.sounds import encode, make_png, tone, with_cover
+from tests.helpers.sounds import encode, tone
 
 HZ = 48_000
 MP3 = encode("mp3", tone(1.0, HZ), HZ)

@@ -10,6 +10,7 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
+from jobs.bench.hostile_sounds import with_cover
 from pipeline.audio.decode import open_audio
 from pipeline.audio.header_lengths import View
 from pipeline.audio.source import Bytes
@@ -18,7 +19,7 @@ from pipeline.errors import FileFailure
 from pipeline.grid import Waveform
 from pipeline.run.split_stage import split_batch
 from tests.helpers.fakes import GRID
-from tests.helpers.sounds import FORMATS, by_av, by_soundfile, claim_bytes, cut, encode, noise, patch, tone, with_cover
+from tests.helpers.sounds import FORMATS, by_av, by_soundfile, claim_bytes, cut, encode, noise, patch, tone
 
 HZ = 48_000
 HOURS = 12

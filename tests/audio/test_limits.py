@@ -6,6 +6,7 @@ from pathlib import Path
 import numpy as np
 import pytest
 
+from jobs.bench.hostile_sounds import LONGEST, make_silent_flac
 from pipeline.audio.decode import open_audio
 from pipeline.audio.limits import LengthLimit
 from pipeline.audio.recording import Recording
@@ -16,30 +17,6 @@ from pipeline.grid import SAMPLE_RATE_HZ
 from tests.helpers.sounds import cut, encode, noise
 
 HOUR_S = 3_600
-LONGEST = 65_535
-"""Samples in a frame of FLAC."""
-
-
-def crc(data: bytes, bits: int, polynomial: int) -> bytes:
-    total = 0
-    for byte in data:
-        total ^= byte << (bits - 8)
-        for _ in range(8):
-            total = (total << 1 ^ (polynomial if total >> (bits - 1) else 0)) & ((1 << bits) - 1)
-    return total.to_bytes(bits // 8)
-
-
-def make_silent_flac(duration_s: int, rate_hz: int = 1_000, *, states_length: bool = True) -> bytes:
-    """Silence in as few bytes as possible: 14 for 65,535 samples (RFC 9639)."""
-    n_frames = duration_s * rate_hz // LONGEST
-    layout = rate_hz << 44 | 15 << 36 | (n_frames * LONGEST if states_length else 0)
-    info = 2 * LONGEST.to_bytes(2) + bytes(6) + layout.to_bytes(8) + bytes(16)
-    frames = []
-    for number in range(n_frames):
-        head = b"\xff\xf8\x70\x08" + chr(number).encode("utf-8", "surrogatepass") + (LONGEST - 1).to_bytes(2)
-        body = head + crc(head, 8, 0x07) + bytes(3)
-        frames.append(body + crc(body, 16, 0x8005))
-    return b"fLaC\x80" + len(info).to_bytes(3) + info + b"".join(frames)
 
 
 def read(data: bytes, max_hours: float | None = None, first_s: int = 0, stop_s: int | None = None) -> float:

@@ -7,9 +7,11 @@ import av
 import numpy as np
 import pytest
 
+from jobs.bench.hostile_sounds import with_cover
+from pipeline.audio import mpeg_frames
 from pipeline.audio.mpeg_frames import find_places, read_kind
 from pipeline.audio.source import Bytes
-from tests.helpers.sounds import by_av, encode, noise, with_cover
+from tests.helpers.sounds import by_av, encode, noise
 
 CASES = [("mp3", rate_hz) for rate_hz in (8_000, 11_025, 16_000, 22_050, 24_000, 32_000, 44_100, 48_000)]
 CASES += [("mp3_vbr", 44_100), ("mp3_vbr_no_xing", 16_000), ("mp2", 48_000), ("mp2", 22_050)]
@@ -56,6 +58,48 @@ def test_junk_between_frames_is_noticed_and_tags_are_not(tmp_path: Path) -> None
             assert places is not None
             assert places.find(source, 200) == (200, expected[200] + len(between))
             assert places.is_whole is is_whole
+
+
+class Counting(Bytes):
+    """A file that counts the bytes that are read."""
+
+    n_bytes = 0
+
+    def read(self, size: int = -1) -> bytes:
+        data = super().read(size)
+        self.n_bytes += len(data)
+        return data
+
+
+@pytest.mark.parametrize("between", [bytes(1), b"\xff" * 300, with_cover(b"", 300)])
+def test_breaks_are_passed_without_reading_again(between: bytes) -> None:
+    """Thousands of them in a file of 4 MB, each behind two frames."""
+    data = make("mp3", 44_100)
+    places = [pos for pos, _ in ffmpeg_places(data)]
+    pairs = [data[begin:end] for begin, end in zip(places[::2], places[2::2], strict=False)]
+    broken = between.join(pairs * (4 * 10**6 // len(data)))
+    source = Counting(io.BytesIO(broken))
+    found = find_places(source, 0, len(broken))
+    assert found is not None
+    n_frames = 2 * len(pairs) * (4 * 10**6 // len(data))
+    assert found.find(source, n_frames) is None
+    at = found.find(source, n_frames - 65)
+    assert at is not None
+    assert at[1] < len(broken)
+    assert source.n_bytes < 2.5 * len(broken) + (1 << 21)
+
+
+def test_frames_with_too_much_between_are_not_counted(monkeypatch: pytest.MonkeyPatch) -> None:
+    data = make("mp3", 44_100)
+    places = [pos for pos, _ in ffmpeg_places(data)]
+    half = places[len(places) // 2]
+    source = Bytes(io.BytesIO(data[:half] + bytes(5_000) + data[half:]))
+    for most, is_lost in ((5_000, False), (4_999, True)):
+        monkeypatch.setattr(mpeg_frames, "MOST_LOST_BYTES", most)
+        found = find_places(source, places[0], len(data) + 5_000)
+        assert found is not None
+        assert (found.find(source, len(places) - 1) is None) is is_lost
+        assert found.is_lost is is_lost
 
 
 def test_places_are_kept_for_a_file_until_it_changes(tmp_path: Path) -> None:

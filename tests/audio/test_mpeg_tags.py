@@ -6,12 +6,13 @@ import struct
 import numpy as np
 import pytest
 
+from jobs.bench.hostile_sounds import with_cover
 from pipeline.audio.decode import open_audio
 from pipeline.audio.mpeg_tags import find_frames_end, find_tag_end, read_mp3_duration, skip_tags
 from pipeline.audio.source import Bytes
 from tests.helpers.bursts import find_bursts, make_bursts
 from tests.helpers.decoding import decode_all
-from tests.helpers.sounds import encode, tone, with_cover
+from tests.helpers.sounds import encode, tone
 
 HZ = 48_000
 WITHOUT_LENGTH = ["mp3_no_xing", "mp3_vbr_no_xing"]

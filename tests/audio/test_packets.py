@@ -7,11 +7,12 @@ import av
 import numpy as np
 import pytest
 
+from jobs.bench.hostile_sounds import with_cover
 from pipeline.audio.decode import open_audio
 from pipeline.audio.packets import Packets
 from pipeline.audio.source import Bytes
 from tests.helpers.bursts import find_bursts, make_bursts, make_film, remux
-from tests.helpers.sounds import by_av, encode, with_cover
+from tests.helpers.sounds import by_av, encode
 
 HZ = 48_000
 

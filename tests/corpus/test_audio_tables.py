@@ -10,6 +10,7 @@ import pyarrow.parquet as pq
 import pytest
 
 import pipeline
+from jobs.bench.hostile_tables import write_bomb
 from pipeline.audio.source import resolve_uri
 from pipeline.corpus import table_limits
 from pipeline.corpus.audio_tables import list_rows
@@ -23,7 +24,7 @@ from tests.helpers.contents import content, live
 from tests.helpers.corpora import configure, index, listed
 from tests.helpers.processes import print_of
 from tests.helpers.runs import WideEncoder, in_place
-from tests.helpers.shards import TABLES, sounds, write_bomb, write_rows, write_shard, write_table
+from tests.helpers.shards import TABLES, sounds, write_rows, write_shard, write_table
 
 
 @pytest.mark.parametrize("kind", TABLES)

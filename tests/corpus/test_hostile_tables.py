@@ -1,5 +1,7 @@
 """Tables that are made to fill memory take hardly more of it than harmless ones of the same size on disk."""
 
+import json
+import re
 import struct
 import sys
 from collections.abc import Callable
@@ -11,7 +13,22 @@ import pyarrow as pa
 import pyarrow.parquet as pq
 import pytest
 
-from pipeline.corpus import table_limits
+from jobs.bench.hostile_tables import (
+    MB,
+    make_audio,
+    write_arrow,
+    write_json_row,
+    write_large_page,
+    write_long_name_json,
+    write_many_rows,
+    write_nested_json,
+    write_repeated_uris,
+    write_shared_sound,
+    write_sparse_json,
+    write_wide_csv,
+    write_wide_list,
+)
+from pipeline.corpus import table_limits, text_limits
 from pipeline.corpus.audio_rows import read_row
 from pipeline.corpus.audio_tables import list_rows
 from pipeline.corpus.table_columns import Memory, read_columns
@@ -20,7 +37,6 @@ from pipeline.errors import CorpusError
 from tests.helpers.processes import measure_peak
 from tests.helpers.shards import TABLES, write_table
 
-MB = 2**20
 MOST_RATIO = 1.5
 """A process that has imported pyarrow takes 80 to 130 MB, and each attack at least as much more where it is read."""
 
@@ -49,24 +65,12 @@ except Exception as error:
 """
 
 
-def audio_of(sounds: Any) -> pa.StructArray:
-    names = [f"{number}.wav" for number in range(len(sounds))]
-    return pa.StructArray.from_arrays([pa.array(sounds, pa.binary()), pa.array(names)], ["bytes", "path"])
-
-
-def write_arrow(path: Path, table: pa.Table, codec: str | None, rows_at_once: int) -> Path:
-    options = pa.ipc.IpcWriteOptions(compression=codec)
-    with pa.ipc.new_stream(path, table.schema, options=options) as writer:
-        writer.write_table(table, max_chunksize=rows_at_once)
-    return path
-
-
 def write_noise(path: Path, size_bytes: int) -> Path:
     """A harmless table of about ``size_bytes``, with audio."""
     draw = np.random.default_rng(1)
     n_rows = max(1, size_bytes // MB)
     sounds = [draw.bytes(size_bytes // n_rows) for _ in range(n_rows)]
-    return write_table(path, pa.table({"audio": audio_of(sounds)}), row_group_size=10)
+    return write_table(path, pa.table({"audio": make_audio(sounds)}), row_group_size=10)
 
 
 def compare(program: str, attack: Path, harmless: Path, *arguments: object) -> tuple[str, str]:
@@ -85,7 +89,7 @@ def test_compressed_arrow_is_listed_batch_by_batch(tmp_path: Path, codec: str) -
     """Its 142 MB are within its limit, which is eight times the size of the file."""
     draw = np.random.default_rng(1)
     sounds = [*(draw.bytes(MB) for _ in range(18)), *[bytes(10 * MB)] * 12]
-    attack = write_arrow(tmp_path / "a.arrow", pa.table({"audio": audio_of(sounds)}), codec, 1)
+    attack = write_arrow(tmp_path / "a.arrow", pa.table({"audio": make_audio(sounds)}), codec, 1)
     assert compare(LIST, attack, write_noise(tmp_path / "b.arrow", 19 * MB))[0] == "30"
 
 
@@ -93,7 +97,7 @@ def test_compressed_tables_are_listed_one_after_another(tmp_path: Path) -> None:
     """Sixteen threads list tables, and a batch of each may be 64 MB."""
     paths = []
     for kind, n_bytes in (("attack", 50 * MB), ("harmless", 6_000)):
-        table = pa.table({"audio": audio_of([bytes(n_bytes)])})
+        table = pa.table({"audio": make_audio([bytes(n_bytes)])})
         paths.append([write_arrow(tmp_path / f"{kind}{k}.arrow", table, "zstd", 1) for k in range(8)])
     (said, peak), (_, usual) = (measure_peak(LIST, *some) for some in paths)
     assert said == "8"
@@ -103,7 +107,7 @@ def test_compressed_tables_are_listed_one_after_another(tmp_path: Path) -> None:
 def test_rows_of_compressed_arrow_are_read_in_any_order(tmp_path: Path) -> None:
     draw = np.random.default_rng(1)
     sounds = [draw.bytes(1_000 + number) + bytes(1_000) for number in range(12)]
-    table = pa.table({"label": pa.array(["a", "b", "c"] * 4).dictionary_encode(), "audio": audio_of(sounds)})
+    table = pa.table({"label": pa.array(["a", "b", "c"] * 4).dictionary_encode(), "audio": make_audio(sounds)})
     path = write_arrow(tmp_path / "a.arrow", table, "zstd", 5)
     for number in (0, 1, 7, 3, 11, 10, 11, 0):
         assert read_row(str(path), number) == sounds[number]
@@ -146,11 +150,6 @@ def test_values_outside_the_table_end_no_process(tmp_path: Path, column: str) ->
 # --- Parquet with audio -----------------------------------------------------------------------------------------------
 
 
-def write_large_page(path: Path) -> Path:
-    table = pa.table({"audio": audio_of([bytes(100 * MB)])})
-    return write_table(path, table, compression="zstd", use_dictionary=False)
-
-
 def write_large_dictionary(path: Path) -> Path:
     values = pa.DictionaryArray.from_arrays(pa.array([0], pa.int32()), [bytes(100 * MB)])
     names = pa.array(["a.wav"])
@@ -169,12 +168,9 @@ def test_large_pages_of_audio_are_refused(tmp_path: Path, write: Callable[[Path]
 def test_rows_that_share_a_value_are_read_one_by_one(tmp_path: Path) -> None:
     """Rows of the same 8 MB take a few kilobytes on disk."""
     n_rows = 40
-    values = pa.DictionaryArray.from_arrays(pa.array([0] * n_rows, pa.int32()), [bytes(8 * MB)])
-    names = pa.array([f"{number}.wav" for number in range(n_rows)])
-    table = pa.table({"audio": pa.StructArray.from_arrays([values, names], ["bytes", "path"])})
     options = {"compression": "zstd", "store_schema": False, "dictionary_pagesize_limit": 2**30}
-    attack = write_table(tmp_path / "a.parquet", table, **options)
-    harmless = write_table(tmp_path / "b.parquet", pa.table({"audio": audio_of([bytes(8 * MB)] * 2)}), **options)
+    attack = write_shared_sound(tmp_path / "a.parquet", n_rows)
+    harmless = write_table(tmp_path / "b.parquet", pa.table({"audio": make_audio([bytes(8 * MB)] * 2)}), **options)
     (said, peak), (_, usual) = measure_peak(READ, attack, n_rows), measure_peak(READ, harmless, 2)
     assert said == str(n_rows * 8 * MB)
     assert peak < MOST_RATIO * usual
@@ -187,7 +183,7 @@ def test_audio_in_pages_of_any_size_is_read_as_it_is(tmp_path: Path, monkeypatch
     sounds = [draw.bytes(int(size)) for size in draw.integers(1, 300_000, 60)]
     for number, page_bytes in enumerate((1, 100_000, 10**9)):
         options = {"data_page_size": page_bytes, "write_batch_size": 1, "row_group_size": 25, "compression": "zstd"}
-        path = write_table(tmp_path / f"{number}.parquet", pa.table({"audio": audio_of(sounds)}), **options)
+        path = write_table(tmp_path / f"{number}.parquet", pa.table({"audio": make_audio(sounds)}), **options)
         assert [read_row(str(path), row) for row in range(60)] == sounds
 
 
@@ -195,7 +191,7 @@ def test_damaged_page_of_audio_fails_alone(tmp_path: Path) -> None:
     draw = np.random.default_rng(1)
     sounds = [draw.bytes(100_000) for _ in range(9)]
     options = {"use_dictionary": False, "compression": "none", "row_group_size": 3}
-    path = write_table(tmp_path / "a.parquet", pa.table({"audio": audio_of(sounds)}), **options)
+    path = write_table(tmp_path / "a.parquet", pa.table({"audio": make_audio(sounds)}), **options)
     chunk = pq.ParquetFile(path).metadata.row_group(1).column(0)
     data = bytearray(path.read_bytes())
     data[chunk.data_page_offset : chunk.data_page_offset + 8] = b"\xff" * 8
@@ -207,49 +203,6 @@ def test_damaged_page_of_audio_fails_alone(tmp_path: Path) -> None:
 
 
 # --- manifests --------------------------------------------------------------------------------------------------------
-
-
-def write_repeated_uris(path: Path) -> Path:
-    """Five gigabytes of one uri."""
-    uris = pa.DictionaryArray.from_arrays(pa.array([0] * 5_000, pa.int32()), ["x" * MB])
-    pq.write_table(pa.table({"uri": uris}), path, compression="zstd", store_schema=False)
-    return path
-
-
-def write_many_rows(path: Path) -> Path:
-    uris = pa.DictionaryArray.from_arrays(pa.array(np.zeros(5_000_000, np.int32)), ["a.wav"])
-    pq.write_table(pa.table({"uri": uris, "n": np.zeros(5_000_000)}), path, compression="zstd", store_schema=False)
-    return path
-
-
-def write_wide_list(path: Path) -> Path:
-    pq.write_table(pa.table({"uri": ["a.wav"] * 200, "x": pa.nulls(200, pa.list_(pa.int8(), MB))}), path)
-    return path
-
-
-def write_sparse_json(path: Path) -> Path:
-    """Each of 200,000 rows has room for 9,000 columns."""
-    names = ",".join(f'"k{number}":1' for number in range(9_000))
-    path.write_text(f'{{"uri":"a.wav",{names}}}\n' + "{}\n" * 200_000)
-    return path
-
-
-def write_nested_json(path: Path) -> Path:
-    names = ",".join(f'"k{number}":{{"a":1}}' for number in range(9_000))
-    path.write_text(f'{{"uri":"a.wav","x":{{{names}}}}}\n' + "{}\n" * 200_000)
-    return path
-
-
-def write_long_name_json(path: Path) -> Path:
-    """The paths of the inner names have 9 GB."""
-    names = ",".join(f'"k{number}":1' for number in range(9_000))
-    path.write_text(f'{{"uri":"a.wav","{"n" * MB}":{{{names}}}}}\n' + "{}\n" * 200_000)
-    return path
-
-
-def write_wide_csv(path: Path) -> Path:
-    path.write_text(",".join(map(str, range(400_000))) + "\n")
-    return path
 
 
 MANIFESTS: dict[str, tuple[str, Callable[[Path], Path], str]] = {
@@ -280,6 +233,48 @@ def test_manifests_that_would_fill_memory_are_refused(tmp_path: Path, kind: str)
     assert said.startswith(f"{attack}: ")
     assert expected in said
     assert "\n" not in said
+
+
+DEEP = "[" * 600 + "]" * 600
+DEEP_OBJECTS = '{"y":' * 600 + "1" + "}" * 600
+
+
+@pytest.mark.parametrize(
+    ("row", "said"),
+    [
+        (f'{{"uri":"{"x" * 200_000}"}}', "a row of over 150,000 bytes: JSON lines have an object on each line"),
+        (json.dumps({"uri": "a.wav"} | {f"k{number}": 1 for number in range(10_001)}), "over 10,000 columns for "),
+        (f'{{"uri":"a.wav","x":{DEEP}}}', "a row of over 500 lists and objects in each other"),
+        (
+            f'{{"uri":"a.wav","x":{DEEP_OBJECTS}}}',
+            "a row of over 500 lists and objects",
+        ),
+    ],
+)
+@pytest.mark.parametrize("n_before", [0, 3])
+def test_single_rows_of_json_are_bounded(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, row: str, said: str, n_before: int
+) -> None:
+    monkeypatch.setattr(text_limits, "MOST_ROW_BYTES", 150_000)
+    path = tmp_path / "a.jsonl"
+    for end in ("\n", "", '\n{"uri":"b.wav"}'):
+        path.write_text('{"uri":"c.wav"}\n' * n_before + row + end)
+        with pytest.raises(CorpusError, match=rf"a\.jsonl: {re.escape(said)}"):
+            read_table_file(str(path))
+
+
+def test_texts_of_json_may_look_deep(tmp_path: Path) -> None:
+    rows = [{"uri": f"{number}.wav", "x": '\\"[{' * 400} for number in range(5)]
+    (tmp_path / "a.jsonl").write_text("".join(json.dumps(row) + "\n" for row in rows))
+    assert read_table_file(str(tmp_path / "a.jsonl")).to_pylist() == rows
+
+
+def test_json_without_lines_is_not_read_whole(tmp_path: Path) -> None:
+    """It is sparse: only its beginning lies on the disk."""
+    write_json_row(tmp_path / "a.jsonl", 3 * 2**30)
+    said, peak = measure_peak(READ_MANIFEST, tmp_path / "a.jsonl")
+    assert "a row of over 67,108,864 bytes: JSON lines have an object on each line" in said
+    assert peak < 600 * MB
 
 
 def test_honest_tables_have_room(tmp_path: Path) -> None:
@@ -326,7 +321,7 @@ def test_many_columns_take_time_in_proportion(tmp_path: Path, holds_audio: bool)
 
     def work(n_columns: int) -> int:
         columns: dict[str, Any] = {f"c{number}": ["x"] * 4 for number in range(n_columns)}
-        columns |= {"audio": audio_of([b"x"] * 4)} if holds_audio else {}
+        columns |= {"audio": make_audio([b"x"] * 4)} if holds_audio else {}
         pq.write_table(pa.table(columns), path, row_group_size=2)
         if holds_audio:
             return count_calls(lambda: read_columns(str(path), lambda column: True, Memory()))
@@ -341,7 +336,7 @@ def test_tables_of_audio_with_too_many_columns_are_refused(
     tmp_path: Path, name: str, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     monkeypatch.setattr(table_limits, "MOST_COLUMNS", 7)
-    columns: dict[str, Any] = {"audio": audio_of([b"x"])} | {f"c{number}": [1] for number in range(8)}
+    columns: dict[str, Any] = {"audio": make_audio([b"x"])} | {f"c{number}": [1] for number in range(8)}
     path = write_table(tmp_path / name, pa.table(columns))
     with pytest.raises(CorpusError, match=r"\d+ columns; 7 are read"):
         list(list_rows(str(path)))

@@ -1,6 +1,8 @@
 """Pages of Parquet that would fill memory are refused before they are decompressed, whatever the footer says."""
 
-from contextlib import suppress
+import io
+import shutil
+from contextlib import nullcontext, suppress
 from pathlib import Path
 
 import numpy as np
@@ -8,7 +10,8 @@ import pyarrow as pa
 import pyarrow.parquet as pq
 import pytest
 
-from pipeline.corpus import parquet_pages, table_limits
+from pipeline.corpus import parquet_columns, parquet_pages, table_limits
+from pipeline.corpus.audio_rows import read_row
 from pipeline.corpus.audio_tables import list_rows
 from pipeline.corpus.parquet_columns import ParquetColumns
 from pipeline.corpus.parquet_pages import count_page_bytes, read_page_header
@@ -32,7 +35,7 @@ def count(path: Path, name: str, most_bytes: int = 10**9) -> int:
     [column] = [c for c in map(row_group.column, range(row_group.num_columns)) if c.path_in_schema == name]
     begin = min(column.data_page_offset, column.dictionary_page_offset or column.data_page_offset)
     with path.open("rb") as file:
-        return count_page_bytes(file, begin, column.total_compressed_size, most_bytes)
+        return count_page_bytes(file, begin, column.total_compressed_size, most_bytes).n_bytes
 
 
 @pytest.mark.parametrize("dictionary", [False, True])
@@ -71,6 +74,45 @@ def test_number_of_pages_is_bounded(tmp_path: Path, monkeypatch: pytest.MonkeyPa
         count(write(tmp_path / "a.parquet"), "title")
 
 
+def test_tiny_pages_are_counted_without_a_read_for_each(tmp_path: Path) -> None:
+    path = write(tmp_path / "a.parquet", data_page_size=1, write_batch_size=1, compression="none")
+    column = pq.ParquetFile(path).metadata.row_group(0).column(3)
+
+    class Counting(io.FileIO):
+        n_reads = 0
+
+        def read(self, size: int | None = -1) -> bytes:
+            Counting.n_reads += 1
+            return super().read(size)
+
+    with Counting(path) as file:
+        found = count_page_bytes(file, column.data_page_offset, column.total_compressed_size, 10**9)
+    assert found.n_pages == N_ROWS
+    assert found.n_bytes > 8 * N_ROWS
+    assert Counting.n_reads <= 2 + column.total_compressed_size / 50_000
+
+
+def test_pages_of_all_columns_are_counted_together(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    path = write(tmp_path / "a.parquet", row_group_size=N_ROWS // 4)
+    for most, is_refused in ((200, False), (30, True)):
+        monkeypatch.setattr(parquet_columns, "MOST_PAGES", most)
+        with path.open("rb") as file:
+            columns = ParquetColumns(file)
+            columns.check_pages(range(4), "n", 10**9)
+            with pytest.raises(CorpusError, match=r"over [\d,]+ pages") if is_refused else nullcontext():
+                columns.check_pages(range(4), "title", 10**9)
+
+
+def test_pages_of_audio_are_bounded(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    table = pa.table({"audio": pa.array([{"bytes": b"x" * 9, "path": f"{number}"} for number in range(100)])})
+    pq.write_table(table, tmp_path / "a.parquet", data_page_size=1, write_batch_size=1, use_dictionary=False)
+    assert read_row(str(tmp_path / "a.parquet"), 99) == b"x" * 9
+    monkeypatch.setattr(parquet_pages, "MOST_PAGES", 50)
+    shutil.copy(tmp_path / "a.parquet", tmp_path / "b.parquet")
+    with pytest.raises(CorpusError, match="over 50 pages"):
+        read_row(str(tmp_path / "b.parquet"), 99)
+
+
 def test_pages_that_columns_share_are_refused(tmp_path: Path) -> None:
     """Each column is asked for once; here one stands for several that lie at the same place."""
     with write(tmp_path / "a.parquet", compression="none").open("rb") as file:
@@ -92,7 +134,7 @@ def test_damaged_pages_are_invalid(tmp_path: Path) -> None:
             damaged[column.data_page_offset + at] = draw.integers(256)
         (tmp_path / "b").write_bytes(damaged)
         with (tmp_path / "b").open("rb") as file, suppress(CorpusError):
-            assert count_page_bytes(file, column.data_page_offset, column.total_compressed_size, 10**9) >= 0
+            assert count_page_bytes(file, column.data_page_offset, column.total_compressed_size, 10**9).n_bytes >= 0
     (tmp_path / "b").write_bytes(data[: column.data_page_offset] + bytes(1_000))
     with (tmp_path / "b").open("rb") as file, pytest.raises(CorpusError, match="an invalid page at byte"):
         count_page_bytes(file, column.data_page_offset, column.total_compressed_size, 10**9)

@@ -7,6 +7,7 @@ import numpy as np
 import pyarrow as pa
 import pytest
 
+from jobs.bench.hostile_tables import write_bomb, write_large_texts
 from pipeline.config import CorpusConfig
 from pipeline.corpus import table_columns, table_limits
 from pipeline.corpus.discover import list_corpus
@@ -14,7 +15,7 @@ from pipeline.corpus.metadata import read_metadata
 from pipeline.corpus.table_columns import Memory, read_columns
 from pipeline.errors import CorpusError
 from tests.helpers.processes import print_of
-from tests.helpers.shards import write_bomb, write_table
+from tests.helpers.shards import write_table
 
 KB = 1_024
 N_ROWS = 2_000
@@ -104,8 +105,7 @@ def test_many_rows_are_refused(path: Path, monkeypatch: pytest.MonkeyPatch) -> N
 
 
 def test_many_large_columns_take_little_memory(tmp_path: Path) -> None:
-    text = pa.DictionaryArray.from_arrays(pa.array([0] * 15_000), ["x" * 60_000])
-    bomb = write_bomb(tmp_path / "a.parquet", ["n"] * 15_000, **dict.fromkeys("abcde", text))
+    bomb = write_large_texts(tmp_path / "a.parquet")
     assert bomb.stat().st_size < 200_000
     program = (
         "import sys, pyarrow as pa; from pipeline.corpus.table_columns import Memory, read_columns\n"

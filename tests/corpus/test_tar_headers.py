@@ -8,6 +8,7 @@ from pathlib import Path
 
 import pytest
 
+from jobs.bench.hostile_tars import END, make_header, make_record, make_special
 from pipeline.corpus import tar_headers
 from pipeline.corpus.tar_headers import Header, read_header
 from pipeline.corpus.tar_members import list_tar
@@ -18,27 +19,7 @@ LONG_NAMES = [tarfile.GNUTYPE_LONGNAME, tarfile.GNUTYPE_LONGLINK]
 ATTRIBUTES = [tarfile.XHDTYPE, tarfile.SOLARIS_XHDTYPE, tarfile.XGLTYPE]
 
 
-def make_header(name: str, kind: bytes = tarfile.REGTYPE, size: int = 0, body: bytes = b"") -> bytes:
-    info = tarfile.TarInfo(name)
-    info.type, info.size = kind, size
-    return info.tobuf(tarfile.GNU_FORMAT) + body + bytes(-len(body) % tarfile.BLOCKSIZE)
-
-
-def make_special(kind: bytes, body: bytes) -> bytes:
-    return make_header("special", kind, len(body), body)
-
-
-def make_record(key: str, value: bytes) -> bytes:
-    """A record of a pax header; its length counts its own digits."""
-    rest = b" " + key.encode() + b"=" + value + b"\n"
-    length = len(rest) + 1
-    while len(str(length)) + len(rest) != length:
-        length += 1
-    return str(length).encode() + rest
-
-
 MEMBER = make_header("a.wav", size=4, body=b"RIFF")
-END = bytes(10_240)
 
 
 def read_all(data: bytes) -> Iterator[Header]:

@@ -53,18 +53,6 @@ def write_rows(path: Path, named: Named, **options: Any) -> Path:
     return write_table(path, table, **options)
 
 
-def write_bomb(path: Path, names: list[str], **columns: Any) -> Path:
-    """A table of some bytes, whose texts are stored once however often they occur."""
-    different = sorted(set(names))
-    numbers = pa.array([different.index(name) for name in names], pa.int32())
-    audio = pa.StructArray.from_arrays(
-        [pa.array([b"x"] * len(names)), pa.DictionaryArray.from_arrays(numbers, different)], ["bytes", "path"]
-    )
-    table = pa.table({"audio": audio, **columns})
-    pq.write_table(table, path, compression="zstd", store_schema=False)
-    return path
-
-
 def write_shard(path: Path, members: list[tuple[str, bytes]], **options: Any) -> Path:
     """A tar file with these members, at a time of its own."""
     path.parent.mkdir(parents=True, exist_ok=True)

@@ -13,7 +13,6 @@ import os
 import struct
 import tempfile
 import zipfile
-import zlib
 from collections.abc import Callable
 from dataclasses import dataclass, field
 from pathlib import Path
@@ -23,6 +22,8 @@ import av
 import numpy as np
 import numpy.typing as npt
 import soundfile
+
+from jobs.bench.hostile_sounds import make_png, with_cover
 
 Samples = npt.NDArray[np.float32]
 
@@ -301,23 +302,6 @@ def claim_bytes(wav: bytes, size: int) -> bytes:
 def forget_total(flac: bytes) -> bytes:
     """A flac that does not state its length, as encoders write to a pipe."""
     return flac[:21] + bytes([flac[21] & 0xF0]) + bytes(4) + flac[26:]
-
-
-def with_cover(mp3: bytes, size: int = 300_000, side: int = 16) -> bytes:
-    """An mp3 behind an ID3v2 tag with a picture of ``side`` x ``side``, filled up by ``size`` bytes."""
-    picture = b"\0image/png\0\x03\0" + make_png(side) + bytes(size)
-    body = b"APIC" + struct.pack(">IH", len(picture), 0) + picture
-    return b"ID3\x03\0\0" + bytes(len(body) >> shift & 0x7F for shift in (21, 14, 7, 0)) + body + mp3
-
-
-def make_png(side: int = 16) -> bytes:
-    def chunk(kind: bytes, body: bytes) -> bytes:
-        return struct.pack(">I", len(body)) + kind + body + struct.pack(">I", zlib.crc32(kind + body))
-
-    packer = zlib.compressobj(1)  # row by row: a large picture is a gigabyte
-    rows = b"".join(packer.compress(bytes(1 + 3 * side)) for _ in range(side)) + packer.flush()
-    header = struct.pack(">IIBBBBB", side, side, 8, 2, 0, 0, 0)
-    return b"\x89PNG\r\n\x1a\n" + chunk(b"IHDR", header) + chunk(b"IDAT", rows) + chunk(b"IEND", b"")
 
 
 def _zip() -> bytes:

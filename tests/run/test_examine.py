@@ -12,6 +12,7 @@ import fsspec
 import numpy as np
 import pytest
 
+from jobs.bench.hostile_sounds import with_cover
 from pipeline.audio.decoder_versions import DECODER, Look, find_correction
 from pipeline.audio.source import hash_file
 from pipeline.config import Config, DecodeConfig
@@ -37,18 +38,7 @@ from tests.helpers.indexes import table
 from tests.helpers.long import in_parts
 from tests.helpers.protocol import Died, die_at
 from tests.helpers.runs import WideEncoder, configure, in_place
-from tests.helpers.sounds import (
-    FORMATS,
-    Samples,
-    by_av,
-    by_soundfile,
-    encode,
-    forget_total,
-    noise,
-    scribble,
-    tone,
-    with_cover,
-)
+from tests.helpers.sounds import FORMATS, Samples, by_av, by_soundfile, encode, forget_total, noise, scribble, tone
 
 BATCH = "0" * 32
 SOUND = tone(2.0, 48_000)
