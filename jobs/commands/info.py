@@ -3,9 +3,15 @@
 from typing import Any
 
 from jobs.shared.options import Json, Path_
-from jobs.shared.output import print_json, print_table, show_when
+from jobs.shared.output import fit_beside, print_json, print_table, show_when
 from jobs.shared.recall import show_recall
-from pipeline.words import count, show_bytes, show_duration, show_path
+from pipeline.words import count, show_bytes, show_duration
+
+MOST_SOURCES = 20
+"""More are counted; `--json` lists them all."""
+
+MODELS = ("clip_model", "frame_model")
+"""They may be folders."""
 
 LABELS = {"updated_at": "updated", "written_by": "written by", "bytes": "on disk", "hours": "audio"}
 """Names of rows, where they are not those of the JSON fields."""
@@ -28,7 +34,7 @@ def info(index: Path_, json: Json = False) -> None:
         window, codecs = values["window"], values["codecs"]
         shown = {
             **values,
-            "sources": ", ".join(map(show_path, values["sources"])) if values["sources"] else None,
+            "sources": values["sources"] or None,
             "updated_at": show_when(values["updated_at"]),
             "written_by": values["written_by"] and f"Earshot {values['written_by']}",
             "bytes": show_bytes(values["bytes"]),
@@ -45,8 +51,22 @@ def info(index: Path_, json: Json = False) -> None:
             shown[f"vector index of {name}"] = _show_vector_index(found)
         recall = shown.pop("recall")
         shown |= show_recall(recall) if recall else {}
-        rows = [(LABELS.get(name, name), value) for name, value in shown.items() if value is not None]
-        print_table(index, ["", ""], rows)
+        print_table(index, ["", ""], _list_rows({LABELS.get(name, name): value for name, value in shown.items()}))
+
+
+def _list_rows(shown: dict[str, Any]) -> list[tuple[str, object]]:
+    """A row for each value that there is, and for each source. Paths have a line each."""
+    rows, names = list[tuple[str, object]](), [name for name, value in shown.items() if value is not None]
+    for name, value in shown.items():
+        if name == "sources" and value:
+            lines: list[object] = [*fit_beside(names, value[:MOST_SOURCES])]
+            lines += [f"and {count(len(value) - MOST_SOURCES, 'other')}"] if len(value) > MOST_SOURCES else []
+            rows += zip([name] + [""] * (len(lines) - 1), lines, strict=True)
+        elif name in MODELS and value:
+            rows += [(name, line) for line in fit_beside(names, [value])]
+        elif value is not None:
+            rows.append((name, value))
+    return rows
 
 
 def _show_vector_index(found: dict[str, Any]) -> str:

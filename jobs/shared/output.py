@@ -48,10 +48,10 @@ def show(value: object) -> str:
 
 
 def to_text(value: object) -> "Text":
-    """A value in one line, for rich, without markup."""
+    """A value in one line, for rich, without markup; what ``fit_beside`` has made stays as it is."""
     from rich.text import Text
 
-    return Text(show(value))
+    return value if isinstance(value, Text) else Text(show(value))
 
 
 def prepare() -> None:
@@ -177,9 +177,7 @@ def print_table(
     from rich import box
     from rich.table import Table
 
-    console = make_console()
-    if not console.is_terminal and "COLUMNS" not in os.environ:
-        console.width = UNFOLDED
+    console = _make_table_console()
     rows = list(rows)
     cells = [[to_text(value) for value in row] for row in rows]
     folder, at = "", -1
@@ -204,6 +202,31 @@ def print_table(
     if folder:
         console.print(to_text(f"files in {folder}"), style="italic", soft_wrap=True)
     console.print(table)
+
+
+def fit_beside(names: Sequence[str], paths: Sequence[str]) -> list["Text"]:
+    """Paths for the second of two columns, a line each. Where they are too long, a line before them names the folder
+    that they have in common.
+
+    Args:
+        names: what the first column of the table holds.
+    """
+    from rich.text import Text
+
+    console = _make_table_console()
+    room = _find_room([[to_text(name), Text()] for name in names], ["", ""], 1, console.width, {""})
+    folder, shown = _fit_paths(paths, room, link=console.is_terminal)
+    if not folder:
+        return shown
+    _, [holder] = _fit_paths([folder.removesuffix("/")], room - len("in "), link=console.is_terminal)
+    return [Text.assemble("in ", holder), *shown]
+
+
+def _make_table_console() -> "Console":
+    console = make_console()
+    if not console.is_terminal and "COLUMNS" not in os.environ:
+        console.width = UNFOLDED
+    return console
 
 
 UNFOLDED = 10_000

@@ -1,6 +1,7 @@
 """``earshot info``."""
 
 import re
+import shutil
 from dataclasses import asdict, replace
 from pathlib import Path
 
@@ -51,6 +52,41 @@ def test_info_shows_where_an_index_comes_from_and_how_large_it_is(corpus: KnownC
         ("codecs", "pcm_f32 4"),
     ):
         assert re.search(rf"{name} +{value}", out), name
+
+
+def test_sources_of_info_have_a_line_each(corpus: KnownCorpus, call: Call, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setenv("COLUMNS", "80")
+    monkeypatch.chdir("/")
+    deep = corpus.root / "/".join(["a long name of a folder"] * 6)
+    names = ["the first archive", "second"]
+    for name in names:
+        (deep / name).mkdir(parents=True)
+        shutil.copytree(corpus.folder, deep / name, dirs_exist_ok=True)
+    call("index", *(str(deep / name) for name in names), "--into", corpus.config.into)
+    out = call("info", corpus.config.into)[1].splitlines()
+    [at] = [number for number, line in enumerate(out) if line.strip().startswith("sources ")]
+    folder, *sources = (line.removeprefix(" sources").strip() for line in out[at : at + 4])
+    assert folder.startswith("in /")
+    assert folder.endswith(f"/{corpus.root.name}")
+    assert sources[0] == "in"
+    ends = [source.rpartition("/")[2] for source in sources[1:]]
+    assert ends == names
+    assert all("…" in source for source in sources[1:])
+    assert all(len(line) <= 80 for line in out[at : at + 4])
+    [values] = lines(call("info", corpus.config.into, "--json")[1])
+    assert values["sources"] == [str(corpus.folder), *(str(deep / name) for name in names)]
+
+
+def test_only_the_first_of_very_many_sources_are_shown(
+    corpus: KnownCorpus, call: Call, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    sources = [corpus.folder / f"{number}.wav" for number in range(30)]
+    for source in sources:
+        shutil.copyfile(corpus.source(0), source)
+    call("index", *sources, "--into", corpus.config.into)
+    out = call("info", corpus.config.into)[1].splitlines()
+    assert sum(line.rstrip().endswith(".wav") for line in out) == 19
+    assert any(line.strip() == "and 11 others" for line in out)
 
 
 def test_info_shows_how_files_are_cut(corpus: KnownCorpus, call: Call) -> None:
