@@ -23,6 +23,7 @@ from pipeline.audio.containers import (
     begins_as_audio,
     find_next_link,
 )
+from pipeline.audio.damage import Damage
 from pipeline.audio.ffmpeg import open_container
 from pipeline.audio.frames import join_frames, kind_of, make_silence
 from pipeline.audio.header_lengths import View, find_cut
@@ -54,9 +55,14 @@ class AvReader:
 
     def __init__(self, source: Bytes, raw: RawFormat | None = None) -> None:
         self.trouble: str | None = None
+        self.is_placed = False
+        """Whether ``damage`` tells where the trouble lies."""
+        self.damage = Damage()
         self.raw = raw
         self._source = source
         self.mixer = Mixer()
+        self._few_bytes = 0.0
+        self._begin_s = 0.0  # where the link begins in the chain
         self._known = begins_as_audio(source)
         self._n_opus_samples = 0  # of the packets up to the first frame
         self._surplus = 0  # samples at the beginning that are still to be left out
@@ -95,30 +101,34 @@ class AvReader:
     def parts(self) -> Iterator[Channels]:
         """The samples of all channels: of all links of chained Ogg; other files have one link."""
         yield from self._link_parts()
-        link, begin, troubles = self, 0, [self.trouble]
+        link, begin, troubles = self, 0, [(self.trouble, self.is_placed)]
         for _ in range(_MOST_LINKS):
             if not link._packets.failed or link._container.format.name != "ogg":
                 break
             at = find_next_link(link._source, link._packets.newest_pos)
             if at is None:
-                troubles.append(link._packets.failed)
+                troubles.append((link._packets.failed, False))
                 break
             begin += at
             rest = Bytes(cast(BinaryIO, View(self._source, begin, self._source.size_bytes - begin)))
             try:
                 link = AvReader(rest)
-                link.mixer = self.mixer
             except FileFailure:
-                troubles.append("another kind of stream follows")
+                troubles.append(("another kind of stream follows", False))
                 break
+            link.mixer, link.damage, link._begin_s = self.mixer, self.damage, self.damage.now_s
             try:
                 yield from link._link_parts()
             finally:
                 link.close()
-            troubles.append(link.trouble)
+            troubles.append((link.trouble, link.is_placed))
         else:
-            troubles.append(f"only {_MOST_LINKS} links of the chain are read")
-        self.trouble = next((trouble for trouble in troubles if trouble), None)
+            troubles.append((f"only {_MOST_LINKS} links of the chain are read", False))
+        self.trouble, self.is_placed = next((each for each in troubles if each[0]), (None, False))
+
+    def describe_damage(self, first_s: float, stop_s: float) -> str | None:
+        """One line on what is missing between two times, up to which the sound has been decoded."""
+        return self.damage.describe(first_s, stop_s, self._few_bytes)
 
     def _link_parts(self) -> Iterator[Channels]:
         frames: list[Any] = []
@@ -167,18 +177,24 @@ class AvReader:
 
     def _timed_frames(self) -> Iterator[tuple[float, Any]]:
         """Each frame, with the seconds of silence before it; the last frame may be None."""
-        timeline, is_first = self._timeline, True
+        timeline, damage, is_first = self._timeline, self.damage, True
         for silence_s, frame in self._frames():
             timeline.at_s += silence_s
             if frame is not None:
                 surplus_s = self._take_surplus(frame) if is_first else 0.0
                 is_first = False
                 if self._has_clock and (time_s := frame.time) is not None:
+                    filled_s = timeline.filled_s
                     silence_s += timeline.silence_before(time_s + surplus_s)
+                    damage.now_s = self._begin_s + timeline.at_s
+                    if timeline.filled_s > filled_s:
+                        damage.note_gap(timeline.filled_s - filled_s)
                 timeline.at_s += frame.samples / frame.sample_rate - surplus_s
+            damage.now_s = self._begin_s + timeline.at_s
             yield silence_s, frame
         if timeline.filled_s and not self.trouble:
             self.trouble = f"{timeline.filled_s:.3f} s are missing in the middle, and taken as silence"
+            self.is_placed = True
 
     @property
     def _has_clock(self) -> bool:
@@ -196,13 +212,15 @@ class AvReader:
 
     def _frames(self) -> Iterator[tuple[float, Any]]:
         """Each frame, with the duration of the pauses before it; None for a frame after the last pause."""
-        n_packets = n_bad = 0
+        n_packets = n_bad = lost_bytes = 0
         worst: Exception | None = None
         losses = Losses(self._packets.skip_tags)
+        is_bare = self.raw is None and self._container.format.name in BARE_FORMATS
         may_pause = self.info.codec in PAUSING_CODECS
         pause_s, count_opus = 0.0, self._pre_skip > 0
         for packet in self._packets:
             n_packets += 1
+            self.damage.n_packets += 1
             if count_opus and packet.size:
                 self._n_opus_samples += opus.count_samples(bytes(memoryview(packet)[:2]))
             size_bytes, at = packet.size, packet.pos
@@ -214,6 +232,10 @@ class AvReader:
                 losses.note(size_bytes, at, decodes=False)
                 if not is_pause(packet, self.info.codec):
                     n_bad, worst = n_bad + 1, error
+                    self.damage.note_packet(error)
+            if is_bare and (n_bytes := losses.count()) > lost_bytes:
+                self.damage.note_bytes(n_bytes - lost_bytes)
+                lost_bytes, self._few_bytes = n_bytes, losses.few_bytes
             if frames:
                 count_opus = False
                 yield pause_s, frames[0]
@@ -226,11 +248,13 @@ class AvReader:
             yield pause_s, None
         if self._container.format.name != "ogg":  # in Ogg, another link may follow
             self.trouble = self._packets.failed or self.trouble
-        if self.raw is None and self._container.format.name in BARE_FORMATS:
-            self.trouble = self.trouble or losses.describe(self._end)
+        if is_bare and not self.trouble:
+            self.trouble = losses.describe(self._end)
+            self.is_placed = self.trouble is not None
         # Many healthy mp3 files begin or end with a tag or half a frame: one or two bad packets.
         if worst and n_bad > max(2, n_packets // 1000):
             self.trouble = f"{n_bad} of {n_packets} packets cannot be decoded: {one_line(worst)}"
+            self.is_placed = True
 
     @property
     def note(self) -> str | None:

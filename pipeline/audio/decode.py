@@ -64,6 +64,7 @@ class AudioStream(AbstractContextManager["AudioStream"]):
         self._at = 0  # the sample that `_running` yields next
         self._kept: deque[Waveform] = deque()  # the newest blocks before that sample
         self._keeps = False
+        self._first_s = 0.0
         self._stop_s: float | None = None
 
     def __exit__(self, *_: object) -> None:
@@ -123,7 +124,7 @@ class AudioStream(AbstractContextManager["AudioStream"]):
         with file_boundary(self._source):
             if first and self.n_samples is not None and first >= self.n_samples and not self._sound.is_joined:
                 raise self._out_of_range(first, self.n_samples)
-            self._stop_s = None if stop is None else samples_to_seconds(stop)
+            self._first_s, self._stop_s = samples_to_seconds(first), None if stop is None else samples_to_seconds(stop)
             if self._running is None:
                 self._check_length(first, stop)
                 self._keeps = self.n_samples is None and (first > 0 or stop is not None)
@@ -228,7 +229,9 @@ class AudioStream(AbstractContextManager["AudioStream"]):
             found = f"{self._decoded_s:.3f} s decoded of {expected_s:.3f} s"
             why = self._sound.trouble or (self._reader.shortfall if isinstance(self._reader, SoundfileReader) else None)
             return f"{found}: {why}" if why else found
-        return self._sound.trouble if self._stop_s is None else None
+        if not self._first_s and self._stop_s is None:
+            return self._sound.trouble
+        return self._sound.describe_range(self._first_s, self._stop_s)
 
     def _checked(self, pieces: Iterator[Piece]) -> Iterator[Piece]:
         for rate_hz, mono in pieces:

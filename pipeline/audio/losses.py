@@ -5,6 +5,7 @@ before the first and behind the last ones that decode do not count: many healthy
 few of any bytes look like a frame. Tags are no sound, wherever they are.
 """
 
+import math
 from collections.abc import Callable
 
 _LARGE = 8
@@ -58,12 +59,21 @@ class Losses:
 
     def describe(self, end: int) -> str | None:
         """One line, if much is lost. Args: ``end``: where the sound ends in the file."""
-        tag_bytes = self._tag_bytes + self._find_tag_bytes(end)
-        left_out = 0 if self._begin is None else end - self._begin - self._all_bytes - tag_bytes
-        lost_bytes = self._lost_bytes + (left_out if left_out > _LARGE_BYTES else 0)
-        if not self._n_good or lost_bytes <= _FEW * self._usual_bytes:
-            return None
-        return f"{lost_bytes:,} bytes of the sound do not decode"
+        lost_bytes = self.count(end)
+        return f"{lost_bytes:,} bytes of the sound do not decode" if lost_bytes > self.few_bytes else None
+
+    def count(self, end: int | None = None) -> int:
+        """How many bytes are lost. Args: ``end``: up to where in the file; by default up to the newest packet."""
+        end = self._next if end is None else end
+        if self._begin is None or end is None:
+            return self._lost_bytes
+        left_out = end - self._begin - self._all_bytes - self._tag_bytes - self._find_tag_bytes(end)
+        return self._lost_bytes + (left_out if left_out > _LARGE_BYTES else 0)
+
+    @property
+    def few_bytes(self) -> float:
+        """So many may be lost in a healthy file; any number if nothing decodes, which is another failure."""
+        return _FEW * self._usual_bytes if self._n_good else math.inf
 
     def _find_tag_bytes(self, until: int) -> int:
         """Bytes of tags in what is left out since the last packet."""

@@ -4,6 +4,7 @@ FFmpeg goes on where libsndfile fails. Several FLAC files that were joined into 
 reads the first one only, and FFmpeg repeats sound where one of another rate follows.
 """
 
+import math
 from collections.abc import Iterator
 
 from pipeline.audio.av_reader import AvReader
@@ -26,6 +27,18 @@ class Sound:
         self.trouble: str | None = None
         self._whole = self._source = source
         self._begin = 0  # where the present one of joined FLAC files begins
+
+    def describe_range(self, first_s: float, stop_s: float | None) -> str | None:
+        """What is wrong with a range of the sound, once it is decoded.
+
+        Args:
+            stop_s: None: the end of the sound.
+        """
+        if isinstance(self.reader, AvReader):
+            found = self.reader.describe_damage(first_s, math.inf if stop_s is None else stop_s)
+            if found or self.reader.is_placed:
+                return found
+        return self.trouble if stop_s is None else None
 
     @property
     def is_joined(self) -> bool:

@@ -24,6 +24,7 @@ from pipeline.planning.request import RunRequest
 from pipeline.run.driver import index_corpus
 from pipeline.run.split_stage import is_long, split_batch
 from pipeline.schema import Row
+from tests.helpers.bursts import make_film
 from tests.helpers.contents import read
 from tests.helpers.corpora import TimedRow, actions, configure, write_ranges
 from tests.helpers.decoding import decode_all
@@ -143,6 +144,50 @@ def test_range_behind_damage_is_unchanged(tmp_path: Path) -> None:
     assert [row["reason"] for row in found.values()] == ["truncated", None, None, None]
     part, _ = decode_all(tmp_path / "a.flac", start_s=20, end_s=30)
     np.testing.assert_array_equal(part, clean[20 * HZ :])
+
+
+@pytest.mark.parametrize("container", ["matroska", "mpegts"])
+def test_gaps_are_told_of_the_ranges_that_they_lie_in(tmp_path: Path, container: str) -> None:
+    """Packets from 5 s on come 4 s later. The ranges are read in one pass, and each alone."""
+    film = make_film(container, "aac", move_s=lambda time_s: 4.0 * (time_s >= 5.0))
+    (tmp_path / "a.mkv").write_bytes(film)
+    missing_s: dict[tuple[float, float | None], float | None] = {
+        (1, 4): None,
+        (4, 12): 4.0,
+        (6, 8): 2.0,
+        (8, 12): 1.0,
+        (10, 14): None,
+        (3, None): 4.0,
+        (10, None): None,
+    }
+    names: list[TimedRow] = [("a.mkv", *times) for times in missing_s]
+    for some in (names, *([name] for name in names)):
+        found = decoded(write_ranges(tmp_path / "m.csv", *some))
+        for uri, row in found.items():
+            part = split_uri(uri)[1]
+            expected_s = missing_s[part.start_s or 0.0, part.end_s]
+            assert (row["status"], row["reason"]) == ("indexed", "truncated" if expected_s else None), uri
+            if expected_s:
+                assert row["message"].endswith("s of this range are missing, and taken as silence")
+                assert float(row["message"].split()[0]) == pytest.approx(expected_s, abs=0.05)
+
+
+@pytest.mark.parametrize("name", ["mp3_no_xing", "aac_adts"])
+def test_lost_bytes_are_told_of_the_ranges_that_they_lie_in(tmp_path: Path, name: str) -> None:
+    data = encode(name, loud(12.0, HZ, 2), HZ)
+    begin, stop = round(0.4 * len(data)), round(0.45 * len(data))
+    (tmp_path / "a.mp3").write_bytes(data[:begin] + np.random.default_rng(1).bytes(stop - begin) + data[stop:])
+    ranges: list[TimedRow] = [
+        ("a.mp3", 1, 4),
+        ("a.mp3", 3, 7),
+        ("a.mp3", 7, 10),
+        ("a.mp3", 7, None),
+        ("a.mp3", 2, None),
+    ]
+    found = decoded(write_ranges(tmp_path / "m.csv", *ranges))
+    told = {uri.partition("#t=")[2]: row["message"] or "" for uri, row in found.items()}
+    assert {times for times, message in told.items() if "of this range" in message} == {"3,7", "2"}
+    assert [told[times] for times in ("1,4", "7,10", "7")] == ["", "", ""]
 
 
 def test_all_ranges_fail_if_their_recording_changes_while_read(tmp_path: Path) -> None:
