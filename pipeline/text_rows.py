@@ -61,6 +61,10 @@ def read_json(name: str, text: str) -> Iterator[tuple[int, dict[str, Any]]]:
             continue
         try:
             values = json.loads(line)
+            if "\\u" in line:  # so may halves of characters be written, which no table can hold
+                json.dumps(values, ensure_ascii=False).encode()
+        except UnicodeEncodeError:
+            raise UsageError(f"{name}: line {number}: has half of a character (\\ud800 to \\udfff)") from None
         except (ValueError, RecursionError):
             values = None
         if not isinstance(values, dict):

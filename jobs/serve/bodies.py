@@ -53,6 +53,20 @@ class Sent(BaseModel):
         return {name: value for name, value in values.items() if name in cls.model_fields or name == first}
 
 
+def describe_body(model: type[Sent]) -> dict[str, Any]:
+    """A JSON body for the description of the API, where the request is read with a limit.
+
+    Args:
+        model: its fields may be lists of other models, whose own fields are plain.
+    """
+    schema = model.model_json_schema()
+    definitions = schema.pop("$defs", {})
+    for values in schema["properties"].values():
+        if reference := values.get("items", {}).get("$ref"):
+            values["items"] = definitions[reference.rpartition("/")[2]]
+    return {"required": True, "content": {"application/json": {"schema": schema}}}
+
+
 async def read_json(request: Request, take: Take) -> Any:
     """The JSON body of a request that asks something.
 

@@ -1,16 +1,19 @@
 """Exports over HTTP: what `earshot export` writes, as one file that is sent while it is made."""
 
-from collections.abc import Iterator
+import json
+from collections.abc import Callable, Iterator
 from contextlib import ExitStack
 from typing import Annotated, Any, Literal
 from urllib.parse import quote
 
 from fastapi import APIRouter, Query, Request
+from pydantic import FailFast, Field
 from starlette.responses import Response
 
 from jobs.serve import limits
+from jobs.serve.bodies import Sent, describe_body, loads, read_body
 from jobs.serve.closing import Closing
-from jobs.serve.search_routes import ERRORS, THRESHOLD, At, Exact, OneText, Threshold, Where
+from jobs.serve.search_routes import ERRORS, THRESHOLD, At, Exact, OneText, Threshold, Where, check, require_sounds
 from jobs.serve.service import Service
 from jobs.serve.states import State
 from jobs.serve.streams import SourceResponse
@@ -47,16 +50,67 @@ FILE = {
 }
 
 
+AskedFormat = Annotated[
+    Format, Query(description="wav and flac: cut audio; vectors: those of clips for clips, else of frames.")
+]
+Padding = Annotated[float, Query(ge=0, le=3_600, description="Of cut audio, before and after.")]
+
+
+Plain = str | int | float | bool | None
+
+
+class GivenHit(Sent):
+    """A hit as /api/similar, /api/query or /api/locate answers it; what the index knows of its file is not taken."""
+
+    uri: str = Field(min_length=1, max_length=limits.MAX_URI)
+    start_s: float = Field(ge=0, le=limits.MAX_S, allow_inf_nan=False)
+    end_s: float = Field(gt=0, le=limits.MAX_S, allow_inf_nan=False)
+    text: str = Field("", max_length=limits.MAX_TEXT)
+    rank: int | None = Field(None, ge=1, le=limits.MAX_EXPORTED_K)
+    score: float | None = Field(None, allow_inf_nan=False)
+    probability: float | None = Field(None, allow_inf_nan=False)
+    peak_s: float | None = Field(None, allow_inf_nan=False)
+    clip_id: str | None = Field(None, max_length=limits.MAX_NAME)
+    audio_id: str | None = Field(None, max_length=limits.MAX_NAME)
+    file_id: str | None = Field(None, max_length=limits.MAX_NAME, exclude=True)
+    duration_s: float | None = Field(None, exclude=True)
+    metadata: dict[str, Plain | list[Plain]] = Field(default_factory=dict)
+
+
+class GivenHits(Sent):
+    """``label`` is the text of hits that have none."""
+
+    hits: Annotated[list[GivenHit], FailFast()] = Field(min_length=1, max_length=limits.MAX_EXPORTED_K)
+    label: str | None = Field(None, min_length=1, max_length=limits.MAX_TEXT)
+
+
 def make_export_router(service: Service) -> APIRouter:
     """The routes."""
     router = APIRouter(prefix="/api", responses=ERRORS)
 
+    async def send(request: Request, at: int | None, ask: Callable[[State], exports.Request]) -> Response:
+        """The file of an export that ``ask`` asks for."""
+
+        def begin(state: State) -> tuple[dict[str, str], Pieces]:
+            """The headers and the pieces, of which the first ones are read: what is wrong from the beginning is an
+            error, and no broken file."""
+            asked = ask(state)
+            answer = exports.find_labels(state.index, asked)
+            stream = exports.to_stream(state.index, asked, answer.labels)
+            pieces = Pieces(stream.pieces)
+            pieces.read_ahead()
+            return describe(stream, is_cut=answer.is_cut), pieces
+
+        pool = service.workers.long
+        with ExitStack() as held:
+            held.enter_context(service.exports_sent.hold(1))
+            headers, pieces = await service.ask(request, at, begin, pool, close=lambda begun: begun[1].close())
+            return SourceResponse(request, pool, pieces, headers, held.pop_all())
+
     @router.get("/export", response_class=Response, responses={200: FILE})
     async def export(
         request: Request,
-        format: Annotated[
-            Format, Query(description="wav and flac: cut audio; vectors: those of clips for `query`, else of frames.")
-        ],
+        format: AskedFormat,
         query: Annotated[
             list[OneText] | None, Query(max_length=limits.MAX_TEXTS, description="Clips that match this.")
         ] = None,
@@ -71,12 +125,12 @@ def make_export_router(service: Service) -> APIRouter:
         threshold: Threshold = THRESHOLD,
         where: Where = None,
         exact: Exact = False,
-        padding_s: Annotated[float, Query(ge=0, le=3_600, description="Of cut audio, before and after.")] = 0.0,
+        padding_s: Padding = 0.0,
         at: At = None,
     ) -> Response:
         """Hits or marks as a file for other programs; a zip archive where the format has several files."""
         asked = exports.Request(
-            form=choose_form(format, query),
+            form=choose_form(format, of_clips=bool(query)),
             questions=Questions(tuple(query or ()), tuple(locate or ()), k, where or None, threshold, exact=exact),
             marks=marks,
             verdicts=tuple(verdict) if verdict else None,
@@ -84,21 +138,28 @@ def make_export_router(service: Service) -> APIRouter:
         )
         if asked.is_of_all:
             raise UsageError("nothing to export: give query, locate or marks")
+        return await send(request, at, lambda state: asked)
 
-        def begin(state: State) -> tuple[dict[str, str], Pieces]:
-            """The headers and the pieces, of which the first ones are read: what is wrong from the beginning is an
-            error, and no broken file."""
-            answer = exports.find_labels(state.index, asked)
-            stream = exports.to_stream(state.index, asked, answer.labels)
-            pieces = Pieces(stream.pieces)
-            pieces.read_ahead()
-            return describe(stream, is_cut=answer.is_cut), pieces
+    @router.post(
+        "/export",
+        response_class=Response,
+        responses={200: FILE},
+        openapi_extra={"requestBody": describe_body(GivenHits)},
+    )
+    async def export_given(request: Request, format: AskedFormat, padding_s: Padding = 0.0, at: At = None) -> Response:
+        """Hits that are sent, such as those of /api/similar, as a file for other programs. Their files are those of
+        the index."""
+        with service.bodies.hold() as take:
+            body = await read_body(request, take, limits.MAX_HITS_BYTES)
 
-        pool = service.workers.long
-        with ExitStack() as held:
-            held.enter_context(service.exports_sent.hold(1))
-            headers, pieces = await service.ask(request, at, begin, pool, close=lambda begun: begun[1].close())
-            return SourceResponse(request, pool, pieces, headers, held.pop_all())
+            def ask(state: State) -> exports.Request:
+                given = check(GivenHits, loads(body))
+                require_sounds(state, {hit.uri for hit in given.hits})
+                form = choose_form(format, of_clips=all(hit.clip_id for hit in given.hits))
+                lines = "\n".join(json.dumps(hit.model_dump()) for hit in given.hits)
+                return exports.Request(form, hits=lines.encode(), label=given.label, padding_s=padding_s)
+
+            return await send(request, at, ask)
 
     return router
 
@@ -147,8 +208,8 @@ class Pieces:
             self._pieces.close()
 
 
-def choose_form(form: str, queries: list[str] | None) -> str:
+def choose_form(form: str, *, of_clips: bool) -> str:
     """The name of a format as `earshot export` has it."""
     if form != "vectors":
         return form
-    return "clip-vectors" if queries else "frame-vectors"
+    return "clip-vectors" if of_clips else "frame-vectors"

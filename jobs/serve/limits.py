@@ -50,8 +50,8 @@ MAX_UPLOAD_BYTES, MAX_UPLOADS_BYTES = MAX_SENT_BYTES, 1_000_000_000
 MAX_JSON_BYTES = 300_000
 """Of a JSON body that asks: a filter, a uri and a text of the greatest lengths fit, however they are escaped."""
 
-MAX_MARKS_BYTES = 8_000_000
-"""Of a JSON body with marks: 800 bytes for each of as many as may be."""
+MAX_MARKS_BYTES = MAX_HITS_BYTES = 8_000_000
+"""Of a JSON body with marks, or with hits to be exported: 800 bytes for each of as many as may be."""
 
 MAX_BODIES_BYTES = 100_000_000
 """Of all JSON bodies that are in memory at the same time."""

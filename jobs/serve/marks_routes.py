@@ -3,10 +3,10 @@
 from typing import Annotated, Any, Literal
 
 from fastapi import APIRouter, Query, Request
-from pydantic import AfterValidator, AwareDatetime, BaseModel, FailFast, Field, StringConstraints
+from pydantic import AfterValidator, AwareDatetime, FailFast, Field, StringConstraints
 
 from jobs.serve import answers, limits
-from jobs.serve.bodies import Sent, loads, read_body
+from jobs.serve.bodies import Sent, describe_body, loads, read_body
 from jobs.serve.search_routes import ERRORS, At, check, require_files
 from jobs.serve.service import Service
 from jobs.serve.states import State
@@ -114,14 +114,6 @@ def require_names(state: State, marks: list[NewMark]) -> None:
     missing = [mark for mark in marks if mark.uri and named[mark.uri] is None]
     former = find_named(state.index.path, {mark.uri for mark in missing if mark.audio_id})
     require_files(state, (mark.uri for mark in missing if not (mark.audio_id and mark.uri in former)))
-
-
-def describe_body(model: type[BaseModel]) -> dict[str, Any]:
-    """A JSON body for the description of the API, where the request is read with a limit."""
-    schema = model.model_json_schema()
-    definitions = schema.pop("$defs", {})
-    schema["properties"]["marks"]["items"] = definitions[NewMark.__name__]
-    return {"required": True, "content": {"application/json": {"schema": schema}}}
 
 
 def to_answer(mark: Mark) -> dict[str, Any]:

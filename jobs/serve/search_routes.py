@@ -301,10 +301,16 @@ def require_sound(state: State, uri: str) -> Row:
     Raises:
         NotFound: there is no such file in the index, or it is not indexed.
     """
-    row = require_file(state, uri)
-    if row["status"] != "indexed":
-        raise NotFound(f"{uri[:500]}: its status is {row['status']}, so its sound is not opened")
-    return row
+    return require_sounds(state, [uri])[uri]
+
+
+def require_sounds(state: State, uris: Iterable[str]) -> dict[str, Row]:
+    """The row of each uri, looked up together; else as ``require_sound``."""
+    found = require_files(state, uris)
+    for uri, row in found.items():
+        if row["status"] != "indexed":
+            raise NotFound(f"{uri[:500]}: its status is {row['status']}, so its sound is not opened")
+    return found
 
 
 def find_kind(column_type: str) -> answers.Kind:

@@ -1,25 +1,29 @@
 """Spectrograms of any span at any size: samples in, levels in decibels out.
 
 A pixel shows the loudest moment of its time and the loudest part of its band. So a click of a millisecond stays visible
-where an hour is one picture. Long spans are read in blocks and never held as a whole.
+where an hour is one picture. Long spans are read in blocks and never held as a whole. Of half a day, short parts can be
+drawn instead (``sample_spectrogram``): decoding all of it would take minutes.
 """
 
 import math
 from collections.abc import Callable, Iterable, Iterator
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from itertools import takewhile
 
 import numpy as np
 import numpy.typing as npt
 
 from pipeline.audio.excerpt import Samples, open_excerpt
-from pipeline.errors import UsageError
+from pipeline.errors import FileFailure, UsageError
 
 FLOOR_DB = -140.0
 """The level of silence. 0 dB is a sine of full scale."""
 
 MOST_PIXELS = 8_192
 """Of a side."""
+
+PART_S, MOST_PARTS = 0.25, 512
+"""Of a span that is sampled: the length of the parts that are read, and their greatest number. Each has to be found."""
 
 _SHORTEST_S, _LONGEST_S = 0.004, 0.1
 """Lengths of the analysis window ..."""
@@ -64,7 +68,8 @@ class View:
 class Spectrogram:
     """Levels in decibels, float32 (height, width): the first row is the highest band, the first column the earliest.
 
-    ``is_approximate`` tells that the times may be somewhat wrong (``audio.excerpt``).
+    ``is_approximate`` tells that the times may be somewhat wrong (``audio.excerpt``), ``is_sampled`` that only parts of
+    the span were read.
     """
 
     levels_db: npt.NDArray[np.float32]
@@ -73,6 +78,7 @@ class Spectrogram:
     low_hz: float
     high_hz: float
     is_approximate: bool = False
+    is_sampled: bool = False
 
 
 def read_spectrogram(
@@ -97,6 +103,46 @@ def read_spectrogram(
         )
         low_hz, high_hz = view.band(rate_hz)
         return Spectrogram(levels_db, start_s, end_s, low_hz, high_hz, excerpt.is_approximate)
+
+
+def sample_spectrogram(
+    uri: str, start_s: float, end_s: float, view: View, stop: Callable[[], bool] = lambda: False
+) -> Spectrogram:
+    """The spectrogram of a long span of which short parts are read, evenly spaced: what sounds in between is not seen.
+
+    A file in which no part is found without decoding all that lies before is read as a whole.
+
+    Args:
+        uri, stop: as for ``read_spectrogram``.
+
+    Raises:
+        UsageError, FileFailure: as ``read_spectrogram``.
+    """
+    if not 0.0 <= start_s < end_s < math.inf:
+        raise UsageError(f"from {start_s} to {end_s} s: not a span")
+    with open_excerpt(uri, (start_s + end_s) / 2) as excerpt:
+        is_entered = excerpt.is_entered
+    if not is_entered:
+        return read_spectrogram(uri, start_s, end_s, view, stop)
+    n_parts = min(view.width, MOST_PARTS)
+    middles_s = start_s + (np.arange(n_parts) + 0.5) * (end_s - start_s) / n_parts
+    levels_db = np.full((view.height, n_parts), FLOOR_DB, np.float32)
+    part, is_approximate = None, False
+    for number, middle_s in enumerate(middles_s.tolist()):
+        begin_s = max(start_s, middle_s - PART_S / 2)
+        try:
+            part = read_spectrogram(uri, begin_s, begin_s + PART_S, replace(view, width=1))
+        except FileFailure as failure:
+            if failure.reason != "out_of_range" or part is None:
+                raise
+            break  # the recording ends before its header says so: the rest is silent
+        levels_db[:, number] = part.levels_db[:, 0]
+        is_approximate |= part.is_approximate
+        if stop():
+            break
+    assert part is not None
+    shown = levels_db[:, np.arange(view.width) * n_parts // view.width]
+    return Spectrogram(shown, start_s, end_s, part.low_hz, part.high_hz, is_approximate, is_sampled=True)
 
 
 def measure_levels(

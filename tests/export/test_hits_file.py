@@ -71,6 +71,7 @@ def test_no_hits_are_no_labels(data: bytes) -> None:
         (b'{"uri": "/a", "start_s": 1}\n', "line 1: has no `end_s`"),
         (b'{"uri": "/a", "start_s": 1, "end_s": 2}\nnonsense\n', "line 2: is no JSON"),
         (b'{"a":' * 100_000 + b"\n", "line 1: is no JSON"),
+        (b'{"uri": "/\\ud800", "start_s": 1, "end_s": 2}\n', "line 1: has half of a character"),
         (b'{"uri": "/a", "start_s": 1, "end_s": ' + b"9" * 400 + b"}\n", "line 1: `end_s` is 999"),
         (b'{"uri": 3, "start_s": 1, "end_s": 2}\n', "line 1: `uri` is 3, no text"),
         (b'{"uri": "/a", "start_s": true, "end_s": 2}\n', "line 1: `start_s` is True, no number"),

@@ -11,7 +11,8 @@ import pytest
 
 from pipeline.audio.excerpt import Samples
 from pipeline.errors import FileFailure, UsageError
-from pipeline.pictures.spectrogram import FLOOR_DB, View, measure_levels, read_spectrogram
+from pipeline.pictures import spectrogram
+from pipeline.pictures.spectrogram import FLOOR_DB, View, measure_levels, read_spectrogram, sample_spectrogram
 from tests.helpers.sounds import encode, noise, tone
 
 HZ = 24_000
@@ -97,6 +98,49 @@ def test_silence_lies_behind_the_end(tmp_path: Path) -> None:
     assert (found.low_hz, found.high_hz, found.is_approximate) == (0, HZ / 2, False)
 
 
+def test_samples_show_what_they_fall_on_alone(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    """Ten columns of four seconds: a tone in the middle of the third one, and one between the fifth and the sixth."""
+    samples = np.zeros((40 * HZ, 2), np.float32)
+    for start_s in (9.9, 19.9):
+        samples[round(start_s * HZ) : round((start_s + 0.2) * HZ)] = tone(0.2, HZ, 3_000.0, 0.1, 2)
+    (tmp_path / "a.wav").write_bytes(encode("wav_s16", samples, HZ))
+    uri, view = str(tmp_path / "a.wav"), View(10, 48, 1_000.0, 5_000.0)
+    found, whole = sample_spectrogram(uri, 0.0, 40.0, view), read_spectrogram(uri, 0.0, 40.0, view)
+    assert np.flatnonzero(whole.levels_db.max(axis=0) > -50).tolist() == [2, 4, 5]
+    assert np.flatnonzero(found.levels_db.max(axis=0) > -50).tolist() == [2]
+    assert int(np.argmax(found.levels_db[:, 2])) == int(np.argmax(whole.levels_db[:, 2]))
+    assert (found.is_sampled, whole.is_sampled) == (True, False)
+    assert (found.low_hz, found.high_hz, found.start_s, found.end_s) == (1_000, 5_000, 0, 40)
+    monkeypatch.setattr(spectrogram, "MOST_PARTS", 5)
+    wide = sample_spectrogram(uri, 2.0, 18.0, View(15, 48))  # parts around 3.6, 6.8, 10, ... seconds
+    assert np.flatnonzero(wide.levels_db.max(axis=0) > -50).tolist() == [6, 7, 8]
+
+
+def test_samples_behind_the_end_are_silent(tmp_path: Path) -> None:
+    (tmp_path / "a.flac").write_bytes(encode("flac", noise(20.0, HZ), HZ))
+    found = sample_spectrogram(str(tmp_path / "a.flac"), 0.0, 30.0, View(30, 10))
+    assert found.levels_db[:, :19].min() > -100
+    assert (found.levels_db[:, 21:] == FLOOR_DB).all()
+
+
+def test_file_that_cannot_be_entered_is_not_sampled(tmp_path: Path) -> None:
+    """Ogg files that were joined: a part of them is found by decoding all that lies before."""
+    links = [encode(name, noise(6.0, HZ), HZ) for name in ("ogg_vorbis", "ogg_opus")]
+    (tmp_path / "a.ogg").write_bytes(b"".join(links))
+    found = sample_spectrogram(str(tmp_path / "a.ogg"), 0.0, 12.0, View(20, 10))
+    whole = read_spectrogram(str(tmp_path / "a.ogg"), 0.0, 12.0, View(20, 10))
+    assert not found.is_sampled
+    np.testing.assert_array_equal(found.levels_db, whole.levels_db)
+
+
+def test_sampling_ends_once_nobody_waits(tmp_path: Path) -> None:
+    (tmp_path / "a.wav").write_bytes(encode("wav_s16", noise(20.0, HZ, 1), HZ))
+    asked = iter([False, True])
+    found = sample_spectrogram(str(tmp_path / "a.wav"), 0.0, 20.0, View(10, 10), lambda: next(asked))
+    assert found.levels_db[:, :2].min() > FLOOR_DB
+    assert (found.levels_db[:, 2:] == FLOOR_DB).all()
+
+
 def test_reading_ends_once_nobody_waits(tmp_path: Path) -> None:
     (tmp_path / "a.wav").write_bytes(encode("wav_s16", noise(20.0, HZ, 1), HZ))
     asked = iter([False, False])
@@ -128,5 +172,7 @@ def test_wrong_calls_are_refused(tmp_path: Path) -> None:
     for start_s, end_s in ((2.0, 1.0), (-1.0, 1.0), (0.0, math.inf)):
         with pytest.raises(UsageError, match="not a span"):
             read_spectrogram("any", start_s, end_s, View(10, 10))
+        with pytest.raises(UsageError, match="not a span"):
+            sample_spectrogram("any", start_s, end_s, View(10, 10))
     with pytest.raises(FileFailure, match="vanished"):
         read_spectrogram(str(tmp_path / "none.wav"), 0.0, 1.0, View(10, 10))

@@ -12,6 +12,7 @@ import pytest
 import soundfile
 from starlette.testclient import TestClient
 
+from jobs.serve import limits
 from jobs.serve.export_routes import Pieces, describe
 from pipeline.config import Config
 from pipeline.export.exporting import LEFT_OUT
@@ -89,6 +90,98 @@ def test_what_is_left_out_is_counted_or_told_by_the_file(own: Config, own_client
                 manifest = pc.read_csv(io.BytesIO(archive.read("manifest.csv"))).to_pylist()
             left_out = [row["uri"] for row in manifest if row["reason"]]
         assert left_out == [str(bell)] * 2
+
+
+# --- hits that are sent -----------------------------------------------------------------------------------------------
+
+
+def find_similar(client: TestClient, config: Config) -> list[dict[str, Any]]:
+    like = {"uri": uri(config, "a bell.wav"), "start_s": 0.5, "end_s": 1.5, "k": 3}
+    found: list[dict[str, Any]] = client.post("/api/similar", json=like).json()["hits"]
+    assert len(found) == 3
+    return found
+
+
+def send(client: TestClient, form: str, sent: Any, **values: Any) -> Any:
+    return client.post("/api/export", params={"format": form, **values}, json=sent)
+
+
+def test_hits_of_a_sound_are_exported_as_they_are_sent(client: TestClient, config: Config) -> None:
+    hits = find_similar(client, config)
+    table = pc.read_csv(io.BytesIO(send(client, "csv", {"hits": hits, "label": "like a bell"}).content)).to_pylist()
+    assert [(row["text"], row["rank"], row["uri"], row["score"], row["place"]) for row in table] == [
+        ("like a bell", hit["rank"], hit["uri"], hit["score"], hit["metadata"]["place"]) for hit in hits
+    ]
+    answer = send(client, "dcase", {"hits": hits[:1], "label": "like a bell"})
+    _, start_s, end_s, text = answer.text.splitlines()[1].split("\t")
+    assert (float(start_s), float(end_s), text) == (hits[0]["start_s"], hits[0]["end_s"], "like a bell")
+    named = [{**hit, "text": f"heard {hit['rank']}"} for hit in hits]
+    lines = send(client, "jsonl", {"hits": named, "label": "like a bell"}).text.splitlines()
+    assert [json.loads(line)["text"] for line in lines] == ["heard 1", "heard 2", "heard 3"]
+
+
+def test_hits_that_are_sent_are_cut_and_have_the_vectors_of_their_clips(client: TestClient, config: Config) -> None:
+    hits = find_similar(client, config)
+    sent = {"hits": [{**hits[0], "start_s": 0.5, "end_s": 1.0}]}
+    with zipfile.ZipFile(io.BytesIO(send(client, "flac", sent, padding_s=0.25).content)) as archive:
+        [name] = [name for name in archive.namelist() if name.endswith(".flac")]
+        samples, rate_hz = soundfile.read(io.BytesIO(archive.read(name)))
+    assert len(samples) == rate_hz
+    table = pq.read_table(io.BytesIO(send(client, "vectors", {"hits": hits}).content))
+    assert set(table["clip_id"].to_pylist()) >= {hit["clip_id"] for hit in hits}
+
+
+def test_hits_of_another_content_are_left_out(client: TestClient, config: Config) -> None:
+    hits = find_similar(client, config)
+    answer = send(client, "raven", {"hits": [{**hits[0], "audio_id": "0" * 32}, *hits[1:]], "label": "like a bell"})
+    assert (answer.status_code, answer.headers["x-earshot-left-out"]) == (200, "1")
+
+
+@pytest.mark.parametrize("name", ["/etc/passwd", "{folder}/broken.wav", "{folder}/../said.parquet"])
+@pytest.mark.parametrize("form", ["csv", "wav"])
+def test_only_indexed_files_may_be_named(name: str, form: str, client: TestClient, config: Config) -> None:
+    hit = {"uri": name.format(folder=config.sources[0]), "start_s": 0, "end_s": 1}
+    known = find_similar(client, config)[0]
+    for file_id in (None, known["file_id"]):
+        answer = send(client, form, {"hits": [known, {**hit, "file_id": file_id}], "label": "x"})
+        assert (answer.status_code, list(answer.json())) == (404, ["error"])
+
+
+@pytest.mark.parametrize(
+    ("changes", "said"),
+    [
+        ({"start_s": 2.0, "end_s": 1.0}, "hits: line 1: from 2.0 s to 1.0 s is no span"),
+        ({"end_s": None}, "hits.0.end_s: "),
+        ({"unknown": 1}, "hits.0.unknown: "),
+        ({"metadata": {"place": {"a": {}}}}, "hits.0.metadata.place"),
+    ],
+)
+def test_wrong_hit_is_one_line(changes: dict[str, Any], said: str, client: TestClient, config: Config) -> None:
+    answer = send(client, "csv", {"hits": [{**find_similar(client, config)[0], **changes}]})
+    assert answer.status_code == 422, answer.text
+    assert answer.json()["error"].startswith(said)
+
+
+def test_halves_of_characters_are_refused(client: TestClient, config: Config) -> None:
+    hit = {**find_similar(client, config)[0], "metadata": {"place": "\ud800"}}
+    answer = client.post(
+        "/api/export?format=csv",
+        content=json.dumps({"hits": [hit]}),
+        headers={"Content-Type": "application/json"},
+    )
+    assert (answer.status_code, answer.json()["error"][:35]) == (422, "hits: line 1: has half of a charact")
+
+
+def test_too_many_bytes_of_hits_are_refused(
+    client: TestClient, config: Config, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    sent = {"hits": find_similar(client, config), "label": "x"}
+    assert send(client, "csv", sent).status_code == 200
+    monkeypatch.setattr(limits, "MAX_HITS_BYTES", 500)
+    assert send(client, "csv", sent).status_code == 413
+
+
+# --- headers, errors, pieces ------------------------------------------------------------------------------------------
 
 
 def test_headers_say_that_a_search_was_cut() -> None:

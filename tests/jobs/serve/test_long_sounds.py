@@ -1,5 +1,6 @@
 """Parts of recordings of any length and in any place: little is read, and little is held."""
 
+import io
 import tracemalloc
 from collections.abc import Iterator
 from pathlib import Path
@@ -9,6 +10,7 @@ import numpy as np
 import numpy.typing as npt
 import pytest
 import soundfile
+from PIL import Image
 from starlette.testclient import TestClient
 
 import pipeline
@@ -125,6 +127,18 @@ def test_span_of_twelve_hours_is_a_file_of_its_own(long: tuple[str, CountedExcer
     assert client.head("/api/audio", params={"uri": uri}).headers["content-length"] == str(
         HEADER_BYTES + 2 * HOURS * 3_600 * RATE_HZ
     )
+
+
+def test_twelve_hours_are_one_picture_of_samples(long: tuple[str, CountedExcerpts, TestClient]) -> None:
+    """The bursts at the beginning and at the end lie in the middle of no column; that of a view around one does."""
+    uri, _, client = long
+    asked: dict[str, Any] = {"uri": uri, "width": 400, "height": 64, "sampled": True}
+    for span, is_seen in (({}, False), ({"start_s": 653, "end_s": 42_653}, True)):
+        answer = client.get("/api/spectrogram", params=asked | span, headers={"Accept": "image/png"})
+        assert (answer.status_code, answer.headers["x-earshot-sampled"]) == (200, "1")
+        picture = Image.open(io.BytesIO(answer.content)).convert("L")
+        assert picture.size == (400, 64)
+        assert (np.asarray(picture).max() > 100) == is_seen
 
 
 # --- members of shards and time ranges --------------------------------------------------------------------------------

@@ -65,6 +65,16 @@ def test_picture_whose_times_are_approximate_is_labelled_also_when_kept(
     assert len([path for path in (tmp_path / "cache").rglob("*") if path.is_file()]) == 2
 
 
+def test_sampled_picture_says_so_also_when_kept(own: Config, own_client: TestClient) -> None:
+    asked: dict[str, Any] = {"uri": uri(own, BELL), "width": 60}
+    sampled, whole = ask(own_client, **asked, sampled=True), ask(own_client, **asked)
+    assert [answer.headers.get("x-earshot-sampled") for answer in (sampled, whole)] == ["1", None]
+    assert sampled.content != whole.content
+    Path(uri(own, BELL)).unlink()
+    again = ask(own_client, **asked, sampled=True)
+    assert (again.content, again.headers["x-earshot-sampled"]) == (sampled.content, "1")
+
+
 @pytest.mark.parametrize(
     ("values", "status", "said"),
     [
