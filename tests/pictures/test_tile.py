@@ -11,20 +11,10 @@ from PIL import Image
 
 from pipeline.pictures.colours import TEXT_COLOURS, scale
 from pipeline.pictures.tile import DARKEST_DB, RANGE_DB, Kind, draw_tile, to_steps
-
-DEUTERANOPIA = np.array([[0.367, 0.861, -0.228], [0.280, 0.673, 0.047], [-0.012, 0.043, 0.969]])
-PROTANOPIA = np.array([[0.152, 1.053, -0.205], [0.115, 0.786, 0.099], [-0.004, -0.048, 1.052]])
-"""How the commonest kinds of colour-blindness see linear RGB (Machado, Oliveira and Fernandes, 2009)."""
-
-LUMINANCE = np.array([0.2126, 0.7152, 0.0722])
+from tests.helpers.colours import EYES, LUMINANCE, measure_distance, read_colour, to_linear
 
 
-def to_linear(colours: Any) -> Any:
-    coded = colours / 255
-    return np.where(coded <= 0.04045, coded / 12.92, ((coded + 0.055) / 1.055) ** 2.4)
-
-
-@pytest.mark.parametrize("seen_by", [np.eye(3), DEUTERANOPIA, PROTANOPIA])
+@pytest.mark.parametrize("seen_by", EYES)
 def test_louder_is_lighter_for_everyone(seen_by: Any) -> None:
     light = (to_linear(scale()) @ seen_by.T) @ LUMINANCE
     assert (np.diff(light) > -1e-3).all()
@@ -35,15 +25,12 @@ def test_louder_is_lighter_for_everyone(seen_by: Any) -> None:
     assert light[-1] > 0.8
 
 
-@pytest.mark.parametrize("seen_by", [np.eye(3), DEUTERANOPIA, PROTANOPIA])
+@pytest.mark.parametrize("seen_by", EYES)
 def test_colours_of_texts_differ_and_show_on_white(seen_by: Any) -> None:
-    colours = np.array([[int(text[at : at + 2], 16) for at in (1, 3, 5)] for text in TEXT_COLOURS])
-    seen = to_linear(colours) @ seen_by.T
-    contrasts = 1.05 / (seen @ LUMINANCE + 0.05)
+    colours = np.array([read_colour(text) for text in TEXT_COLOURS])
+    contrasts = 1.05 / (to_linear(colours) @ seen_by.T @ LUMINANCE + 0.05)
     assert contrasts.min() > 3
-    coded = seen.clip(0, 1) ** (1 / 2.4)
-    apart = np.linalg.norm(coded[:, None] - coded[None], axis=2)[np.triu_indices(len(coded), 1)]
-    assert apart.min() > 0.2
+    assert measure_distance(colours, seen_by) > 0.2
 
 
 @pytest.mark.parametrize("kind", ["png", "webp"])

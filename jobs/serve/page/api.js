@@ -12,19 +12,15 @@ export function url(path, values = {}) {
   return `api/${path}?${new URLSearchParams(parameters)}`;
 }
 
-/** Ask; returns the JSON answer. */
+/** Ask, or send JSON or a form; both return the JSON answer. */
 export const get = async (path, values = {}, signal) => (await request(url(path, values), { signal })).json();
+export const post = async (path, sent, signal) => (await request(url(path), { sent, signal })).json();
 
-/** Send JSON or a form; returns the JSON answer. */
-export async function post(path, sent, signal = undefined) {
+/** Ask, or send `sent`; returns the answer. Throws an Error with the server's line and its `status`, 0 without one. */
+export async function request(address, { sent, ...options } = {}, isAgain = false) {
   const json = { headers: { "Content-Type": "application/json" }, body: JSON.stringify(sent) };
-  const body = sent instanceof FormData ? { body: sent } : json;
-  return (await request(url(path), { method: "POST", signal, ...body })).json();
-}
-
-/** Ask; returns the answer. Throws an Error with the server's own line and its `status`, 0 without an answer. */
-export async function request(address, options = {}, isAgain = false) {
-  const answer = await fetch(address, options).catch((error) => {
+  const body = sent && { method: "POST", ...(sent instanceof FormData ? { body: sent } : json) };
+  const answer = await fetch(address, { ...options, ...body }).catch((error) => {
     if (error.name === "AbortError") throw error;
     server.offline();
     throw Object.assign(new Error("The server does not answer. Is “earshot serve” still running?"), { status: 0 });
@@ -34,7 +30,7 @@ export async function request(address, options = {}, isAgain = false) {
   const { status } = answer;
   if (status === 410 && !isAgain) { // nothing was done; once the newest is shown, that is asked
     if (address.match(AT)?.[0] === `${server.at}`) await (renewing ??= server.renew().finally(() => (renewing = null)));
-    if (!(options.body instanceof FormData)) return request(address.replace(AT, server.at), options, true);
+    if (!(sent instanceof FormData)) return request(address.replace(AT, server.at), { sent, ...options }, true);
   }
   const { error } = await answer.json().catch(() => ({}));
   throw Object.assign(new Error(error ?? `The server answered ${status}`), { status });

@@ -1,6 +1,6 @@
 // One hit. Its picture and curve are asked for when its card comes into sight, so a thousand cards cost little.
 import { cloneTemplate, later, pairs, say, showNumber, showTime, splitUri } from "./dom.js";
-import { findOverlap } from "./events.js";
+import { findEvents, findOverlap } from "./events.js";
 import { badge } from "./marks.js";
 import { Track } from "./track.js";
 
@@ -69,17 +69,17 @@ export class Card {
   look() {
     const { hit, track, isFilled, rate_hz } = this;
     const { context, gain, low, high, t } = this.page.store.state;
+    const isMoment = hit.peak_s != null;
+    const curve = isMoment ? track.lanes[0]?.curve : null;
+    const found = curve && findOverlap(findEvents(curve, t, track.duration_s), hit);
+    const isBelow = isMoment && (curve ? !found : hit.probability < t);
+    const { start_s, end_s } = (this.span = found ?? hit);
     if (isFilled) {
       const [from, to] = [Math.max(hit.start_s - context, 0), Math.min(hit.end_s + context, track.duration_s)];
-      Object.assign(track, { from, to, threshold: t, span: hit });
+      Object.assign(track, { from, to, threshold: t, span: this.span });
       track.show({ gain, low, high, rate_hz });
       this.fillLane();
     }
-    const isMoment = hit.peak_s != null;
-    const events = isFilled && track.lanes[0]?.curve ? track.lanes[0].events : null;
-    const found = isMoment && events ? findOverlap(events, hit) : null;
-    const isBelow = isMoment && (events ? !found : hit.probability < t);
-    const { start_s, end_s } = (this.span = found ?? hit);
     this.element.classList.toggle("is-below", isBelow);
     this.times.textContent = isBelow ? "below the threshold" : `${showTime(start_s)} – ${showTime(end_s)}`;
     this.times.title = `${(end_s - start_s).toFixed(2)} s`;
@@ -93,7 +93,6 @@ export class Card {
     if (this.isFilled) this.track.draw();
   }
 
-  /** Play the hit, or the drawn region, once. */
   play() {
     const { start_s, end_s, isRegion } = this.target;
     const lead_s = isRegion ? 0 : LEAD_S;

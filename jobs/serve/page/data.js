@@ -3,7 +3,8 @@ import { get } from "./api.js";
 import { findCuts } from "./events.js";
 
 const MARGIN_S = 40; // beyond the view, so that most events which begin or end outside are known as a whole
-const WHOLE_S = 3600; // the curve of a shorter file is asked for as a whole; longer ones have a score for some frames
+/** Longer files have their curves in parts, with a score for some frames, and longer stretches a picture of samples. */
+export const WHOLE_S = 3600;
 const MOST_CURVES_S = 360_000; // a number for each 40 ms: some 70 MB
 
 /** A map that keeps what was wanted last, and drops the rest. */
@@ -35,7 +36,6 @@ export class Data {
   files = new Recent(2000);
   parts = new Recent(MOST_CURVES_S); // of curves
 
-  /** What /api/file says. */
   file(uri) {
     return (this.files.get(uri) ?? this.#keep(this.files, uri, { answer: get("file", { uri }) })).answer;
   }

@@ -15,13 +15,11 @@ export function el(tag, attributes = {}, ...children) {
 export const button = (label, onclick, attributes = {}) =>
   Object.assign(el("button", { type: "button", ...attributes }, label), { onclick });
 
-/** A text that can be dropped again. */
 export function chip(text, drop, look = "") {
   const close = button("×", drop, { "aria-label": `without ${text}` });
   return el(`span.chip${look}`, { dir: "auto" }, el("span", {}, text), close);
 }
 
-/** Names and values, without the empty ones. */
 export function pairs(values) {
   const filled = Object.entries(values ?? {}).filter(([, value]) => value != null && value !== "");
   return filled.map(([name, value]) => el("span.pair", { dir: "auto" }, el("i", {}, name), ` ${value}`));

@@ -1,7 +1,8 @@
 // A whole recording: an overview, and below it any stretch of it with the events of up to five texts as lanes.
+import { WHOLE_S } from "./data.js";
 import { $, chip, clamp, el, later, pairs, say, showNumber, showTime, splitUri } from "./dom.js";
 import { badge } from "./marks.js";
-import { PICTURED_S, Track } from "./track.js";
+import { Track } from "./track.js";
 
 const [MOST_LANES, SHORTEST_S] = [5, 0.2];
 const inTime = (a, b) => a.peak_s - b.peak_s || (a.text < b.text ? -1 : a.text > b.text ? 1 : 0);
@@ -26,7 +27,6 @@ export class FileView {
     return { uri, audio_id, start_s, end_s, text, score: track.region ? null : now?.score, isRegion: !!track.region };
   }
 
-  /** The seconds shown. */
   get view() {
     const [{ from, to }, { duration_s }] = [this.store.state, this.file];
     const start_s = clamp(from ?? 0, 0, Math.max(duration_s - SHORTEST_S, 0));
@@ -63,8 +63,8 @@ export class FileView {
     this.file = this.now = this.track = this.filling = null;
     [$("file-folder").textContent, $("file-name").textContent] = splitUri(uri);
     for (const id of ["file-facts", "file-pairs", "overview", "track", "chosen", "lane-chips"]) $(id).replaceChildren();
-    const file = await this.page.data.file(uri).catch(({ message }) => $("file-facts").replaceChildren(message));
-    if (!file || this.opening !== opening) return; // the other one shows it
+    const file = await this.page.data.file(uri).catch(({ message }) => ({ status: "No answer", message }));
+    if (this.opening !== opening) return; // the other one shows it
     const { duration_s, sample_rate_hz: hz, codec, channels, metadata } = file;
     const facts = { length: duration_s ? showTime(duration_s) : "", rate: hz && `${hz / 1000} kHz`, codec, channels };
     $("file-pairs").replaceChildren(...pairs({ ...facts, ...metadata }));
@@ -102,7 +102,7 @@ export class FileView {
   #setLanes(texts) {
     const { track, overview } = this;
     track.setLanes(texts.map((text, colour) => ({ text, label: text, colour, curve: null })));
-    const isLong = overview.to > PICTURED_S; // its overview is the curve of the first text
+    const isLong = overview.to > WHOLE_S; // its overview is the curve of the first text
     overview.setLanes(isLong ? texts.slice(0, 1).map((text) => ({ text, curve: null })) : []);
     if (!texts.includes(this.now?.text)) this.now = track.span = null;
     const drop = (text) => this.store.set({ lane: texts.filter((one) => one !== text) }, true);
@@ -132,17 +132,15 @@ export class FileView {
     this.#tell();
   }
 
-  /** The events of all lanes, in order of time. */
   get #events() {
     const withText = ({ text, events }) => (events ?? []).map((one) => ({ ...one, text }));
     return this.track.lanes.flatMap(withText).sort(inTime);
   }
 
-  /** Go to the next event in time, or to the one before. */
   move(step) {
     const here = this.now ?? { peak_s: (this.view[0] + this.view[1]) / 2, text: "" };
     const beyond = this.#events.filter((one) => step * inTime(one, here) > 0);
-    const nearby = this.file.duration_s > PICTURED_S ? " nearby" : ""; // of a longer one, a part is known
+    const nearby = this.file.duration_s > WHOLE_S ? " nearby" : ""; // of a longer one, a part is known
     if (!beyond.length) return say(`No ${step > 0 ? "later" : "earlier"} event${nearby}`);
     this.now = this.track.span = beyond.at(step > 0 ? 0 : -1);
     this.track.setRegion(null, true);

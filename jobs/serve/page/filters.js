@@ -19,7 +19,6 @@ export function toSql({ name, type, kind }, comparison, value) {
   return sql.replace(/\{(name|value)\}/g, (_, part) => parts[part]);
 }
 
-/** The `where` of all filters; null without any. */
 export const makeWhere = (filters) => filters.map((sql) => `(${sql})`).join(" AND ") || null;
 
 /** Show filters as chips. `change(filters)` is called with the new list, also by the row that adds one. */
@@ -43,6 +42,7 @@ export function watchFilters(columns) {
   const suggest = later(async () => {
     const asked = { column: column.value, prefix: value.value, limit: 50 };
     const { values } = column.value ? await get("values", asked).catch(() => ({ values: [] })) : { values: [] };
+    if (asked.column !== column.value || asked.prefix !== value.value) return; // a later one is asked for
     const shown = values.map((one) => el("option", { value: one.value }, `${one.value} (${one.n_files})`));
     $("filter-values").replaceChildren(...shown);
   }, 150);

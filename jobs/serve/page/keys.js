@@ -4,10 +4,12 @@ import { $, el } from "./dom.js";
 const FIELDS = "input:not([type=range], [type=checkbox], [type=radio]), textarea, select";
 const isTyping = ({ target }) => target.closest(FIELDS) !== null;
 const isControl = ({ target }) => target.closest("button, a, summary, input") !== null;
+const toPairs = (keys) => (Array.isArray(keys) ? keys.map((key) => [key]) : Object.entries(keys));
 
-/** `actions`: [keys, what they do, action]. Pressed keys call theirs, buttons that of their `data-key`; ? shows all. */
+/** `actions`: [keys, which may give values, what they do, action(value)]. Buttons do that of their `data-key`. */
 export function watchKeys(actions) {
-  const byKey = new Map(actions.flatMap(([keys, , action]) => keys.map((key) => [key, action])));
+  const act = ([keys, , action]) => toPairs(keys).map(([key, value]) => [key, () => action(value)]);
+  const byKey = new Map(actions.flatMap(act));
   addEventListener("keydown", (event) => {
     if (event.key === "Escape" && isTyping(event)) return event.target.blur();
     if (event.ctrlKey || event.metaKey || event.altKey || isTyping(event) || $("help").open) return;
@@ -16,7 +18,7 @@ export function watchKeys(actions) {
     const action = byKey.get(event.key);
     if (!action) return;
     event.preventDefault();
-    if (!event.repeat || event.key.startsWith("Arrow") || "+-=".includes(event.key)) action();
+    if (!event.repeat || event.key.startsWith("Arrow") || "+-=,.<>;:".includes(event.key)) action();
   });
   addEventListener("click", (event) => {
     const isByMouse = event.detail > 0 && isControl(event) && !isTyping(event);
@@ -28,7 +30,7 @@ export function watchKeys(actions) {
   });
   const names = { " ": "space", ArrowUp: "↑", ArrowDown: "↓", ArrowLeft: "←", ArrowRight: "→", Escape: "esc" };
   for (const [keys, label] of actions) {
-    const shown = keys.flatMap((key) => [el("kbd", {}, names[key] ?? key), " "]);
+    const shown = toPairs(keys).flatMap(([key]) => [el("kbd", {}, names[key] ?? key), " "]);
     $("keys").append(el("tr", {}, el("th", { scope: "row" }, shown), el("td", {}, label)));
   }
 }

@@ -6,7 +6,7 @@ import { $, count, kept, later, say, showTime, splitUri } from "./dom.js";
 import { FileView } from "./fileview.js";
 import { makeWhere, showFilters, watchFilters } from "./filters.js";
 import { watchKeys } from "./keys.js";
-import { Marks, VERDICTS, showMarks } from "./marks.js";
+import { Marks, showMarks } from "./marks.js";
 import { Player } from "./player.js";
 import { Results, watchExports } from "./results.js";
 import { sounds, watchSounds } from "./sound.js";
@@ -99,8 +99,8 @@ function showLike({ like: uri, like_from, like_to, upload }) {
   const times = uri && like_to ? ` ${showTime(like_from)} – ${showTime(like_to)}` : "";
   [$("like").hidden, $("like-play").hidden] = [!uri && !upload, !uri && !sounds.has(upload)];
   $("like-name").textContent = `${upload || splitUri(uri)[1]}${times}`;
-  const hear = () => (uri ? player.play(uri, like_from ?? 0, like_to ?? 1e9) : player.playBlob(sounds.get(upload)));
-  $("like-play").onclick = hear;
+  const playFile = () => player.play(uri, like_from ?? 0, like_to ?? 1e9);
+  $("like-play").onclick = uri ? playFile : () => player.playBlob(sounds.get(upload));
 }
 
 function showInfo(info) {
@@ -118,7 +118,6 @@ function showInfo(info) {
   showNews(info);
 }
 
-/** Whether the index has a newer state than the one shown, or is being written. */
 function showNews(info) {
   $("n-marks").textContent = info.n_marks || "";
   $("who").placeholder = info.who;
@@ -158,18 +157,17 @@ const switchTheme = () => {
 };
 watchKeys([
   [[" "], "play the current hit or region once, or stop", play],
-  [["ArrowUp", "k"], "the hit or event before", () => shown()?.move(-1)],
-  [["ArrowDown", "j"], "the next hit or event", () => shown()?.move(1)],
-  ...Object.keys(VERDICTS).map((verdict) => [[verdict[0]], `mark it ${verdict}`, () => mark(verdict)]),
+  [{ ArrowUp: -1, k: -1, ArrowDown: 1, j: 1 }, "the hit or event before, or the next", (step) => shown()?.move(step)],
+  [{ r: "right", w: "wrong", u: "unsure" }, "mark it right, wrong or unsure", mark],
   [["z"], "undo the last mark", () => marks.undo()],
   [["m"], "more like this hit or region", () => target() && like(target())],
   [["o"], "open its file", () => shown() === results && target() && openFile(target())],
   [["b"], "back to the results", () => store.set({ view: "search" }, true)],
   [["n"], "the list of marks", () => store.set({ view: "marks" }, true)],
-  [["+", "="], "zoom in", () => shown()?.zoom(1)],
-  [["-"], "zoom out", () => shown()?.zoom(-1)],
-  [["ArrowLeft"], "earlier in the file", () => shown()?.pan?.(-0.25)],
-  [["ArrowRight"], "later in the file", () => shown()?.pan?.(0.25)],
+  [{ "+": 1, "=": 1, "-": -1 }, "zoom in, or out", (step) => shown()?.zoom(step)],
+  [{ ArrowLeft: -0.25, ArrowRight: 0.25 }, "earlier or later in the file", (share) => shown()?.pan?.(share)],
+  [{ ",": -1, ".": 1 }, "let a region begin earlier, or later", (by) => current()?.track.moveEdge("start_s", by)],
+  [{ "<": -1, ";": -1, ">": 1, ":": 1 }, "let it end earlier, or later", (by) => current()?.track.moveEdge("end_s", by)],
   [["l"], "loop", () => store.set({ loop: !store.state.loop })],
   [["s"], "speed: 1, ½, ¼, time-expanded", () => store.set({ speed: NEXT_SPEED[store.state.speed] })],
   [["/"], "to the search field", () => ($("q").focus(), $("q").select())],

@@ -37,7 +37,6 @@ export class Player {
     this.#start(address, { uri, start_s, end_s, expansion, track });
   }
 
-  /** Play a sound that is no file of the index. */
   playBlob(blob) {
     this.stop();
     this.#start(URL.createObjectURL(blob), { start_s: 0, end_s: Infinity, expansion: 1 });

@@ -1,9 +1,8 @@
 // The answer to a question: its summary, its hits, of which one is the current, and exports.
+import { FIELDS } from "./address.js";
 import { request, url } from "./api.js";
 import { Card } from "./card.js";
 import { $, clamp, count, el, say } from "./dom.js";
-
-const [SHORTEST_S, LONGEST_S] = [0.25, 32]; // shown around a hit
 
 export class Results {
   constructor(page) {
@@ -32,7 +31,6 @@ export class Results {
     if (!first) $("hits").append(el("p.empty", {}, `${why} Try other words or fewer filters.`));
   }
 
-  /** Show words instead of hits. */
   tell(title, explanation, isAskable = false) {
     this.#take(null, []);
     $("summary").textContent = title;
@@ -55,10 +53,11 @@ export class Results {
     const { t } = this.page.store.state;
     $("again").hidden = kind !== "locate" || Math.abs(threshold - t) < 0.004;
     $("again").textContent = `Search again at ${t.toFixed(2)}`;
-    $("exports").hidden = !hits.length || kind === "similar";
-    const values = { k, where, ...(kind === "locate" ? { locate: text, threshold: t } : { query: text }) };
-    const setLink = (link) => (link.href = url("export", { format: link.dataset.format, ...values }));
-    $("exports").querySelectorAll("a").forEach(setLink);
+    $("exports").hidden = !hits.length;
+    const asked = { query: { k, where, query: text }, locate: { k, where, locate: text, threshold: t } }[kind];
+    const sent = asked ? null : { hits, label: `like ${text}` }; // an address cannot ask for a sound again
+    const address = ({ dataset }) => url("export", { format: dataset.format, ...asked });
+    $("exports").querySelectorAll("a").forEach((link) => Object.assign(link, { href: address(link), sent }));
   }
 
   select(card) {
@@ -76,7 +75,7 @@ export class Results {
   }
 
   zoom(step) {
-    this.page.store.set({ context: clamp(this.page.store.state.context * 2 ** -step, SHORTEST_S, LONGEST_S) });
+    this.page.store.set({ context: FIELDS.context[1](this.page.store.state.context * 2 ** -step) });
   }
 
   /** Follow the state: threshold, gain, frequencies and zoom. */
@@ -97,9 +96,9 @@ export function watchExports() {
   document.querySelectorAll("a[download]").forEach((link) => (link.onclick = take));
 }
 
-async function save({ href, textContent }) {
+async function save({ href, textContent, sent }) {
   say(`Exporting ${textContent} …`, false, Infinity);
-  const answer = await request(href);
+  const answer = await request(href, { sent });
   const told = (name) => answer.headers.get(name);
   const n_left_out = Number(told("X-Earshot-Left-Out"));
   const lacks = [];

@@ -12,7 +12,8 @@ export const sounds = new Recent(500e6);
 export function watchSounds(use, most) {
   const take = ([file, ...others]) => {
     if (!file) return;
-    if (file.size > most() - FORM_BYTES) return say(`“${file.name}” exceeds ${most() / 1e6} MB: send a part of it`, true);
+    const most_bytes = most() - FORM_BYTES;
+    if (file.size > most_bytes) return say(`“${file.name}” exceeds ${most_bytes / 1e6} MB: send a part of it`, true);
     let { name } = file;
     for (let n = 2; sounds.has(name); n += 1) name = `${file.name} (${n})`; // another one than before
     sounds.set(name, file);
@@ -43,9 +44,8 @@ export function watchSounds(use, most) {
       const stream = await navigator.mediaDevices.getUserMedia({ audio: AS_HEARD });
       tracks = stream.getTracks();
       recorder = new MediaRecorder(stream, { audioBitsPerSecond: 256_000 });
-      recorder.ondataavailable = ({ data }) => {
-        take([new File([data], `recording ${new Date().toTimeString().slice(0, 8)}`, { type: data.type })]);
-      };
+      const name = `recording ${new Date().toTimeString().slice(0, 8)}`;
+      recorder.ondataavailable = ({ data }) => take([new File([data], name, { type: data.type })]);
       recorder.onerror = ({ error }) => end(error ?? new Error("it broke off"));
       recorder.onstop = () => end();
       recorder.start();

@@ -1,13 +1,14 @@
 // The spectrogram of a stretch of a file and, on the same time axis, the score curve of each text with its threshold.
 import { request, url } from "./api.js";
-import { clamp, cloneTemplate, el, later, showTime } from "./dom.js";
+import { WHOLE_S } from "./data.js";
+import { clamp, cloneTemplate, el, later, say, showTime } from "./dom.js";
 import { findEvents, probability } from "./events.js";
 import { VERDICTS } from "./marks.js";
 
 const STEPS_S = [0.01, 0.02, 0.05, 0.1, 0.2, 0.5, 1, 2, 5, 10, 15, 30, 60, 120, 300, 600, 1800, 3600, 7200, 14400];
-/** A longer stretch has no picture: all of it would have to be decoded. */
-export const PICTURED_S = 3600;
 const [TICK_PIXELS, LABEL_PIXELS, DRAG_PIXELS] = [76, 48, 5];
+const STEPS = 80; // by which a key moves an edge of the region through the view
+const FLAWS = { "X-Earshot-Approximate": "times approximate", "X-Earshot-Sampled": "sampled: zoom in for all of it" };
 const density = () => Math.min(devicePixelRatio || 1, 2);
 
 export class Track {
@@ -55,10 +56,11 @@ export class Track {
     this.overlayBox.replaceChildren(...boxes.filter(Boolean));
     const top = this.look.high ?? this.look.rate_hz / 2000;
     const band = top && this.image ? `${this.look.low ?? 0}–${Number(top.toFixed(2))} kHz` : "";
-    const rough = this.isApproximate ? "times approximate" : "";
-    this.frequencyBox.textContent = [rough, band].filter(Boolean).join(" · ");
-    const what = `Spectrogram of ${this.uri}, ${showTime(this.from)} to ${showTime(this.to)}`;
-    this.spectrogramBox.ariaLabel = rough ? `${what}, ${rough}` : what;
+    const flaws = this.image?.flaws ?? [];
+    this.frequencyBox.textContent = [...flaws, band].filter(Boolean).join(" · ");
+    this.frequencyBox.classList.toggle("is-flawed", flaws.length > 0);
+    const times = `${showTime(this.from)} to ${showTime(this.to)}`;
+    this.spectrogramBox.ariaLabel = [`Spectrogram of ${this.uri}`, times, ...flaws].join(", ");
   }
 
   /** Show where playback is, in seconds of the file; null: nowhere. */
@@ -98,11 +100,9 @@ export class Track {
     const { from, to, look } = this;
     const { clientWidth: width, clientHeight } = this.spectrogramBox; // 0 once it is out of the page
     if (!width || !look || to <= from) return;
-    const isLong = to - from > PICTURED_S; // all of it would be decoded: a second in the middle tells how exact it is
-    const first = isLong ? (from + to) / 2 : from;
     const hertz = (kilo) => (kilo === null ? null : Math.round(kilo * 1000));
     const address = url("spectrogram", {
-      ...{ uri: this.uri, start_s: first.toFixed(3), end_s: (isLong ? first + 1 : to).toFixed(3) },
+      ...{ uri: this.uri, start_s: from.toFixed(3), end_s: to.toFixed(3), sampled: to - from > WHOLE_S || null },
       width: clamp(Math.ceil((width * density()) / 32) * 32, 32, 4096),
       height: Math.round(clientHeight * density()),
       ...{ gain_db: look.gain || null, low_hz: hertz(look.low), high_hz: hertz(look.high) },
@@ -117,9 +117,9 @@ export class Track {
     if (this.picture !== address) return; // a later one was asked for
     if (isPassing) this.picture = null; // it is asked for when the track is shown again
     this.image?.remove();
-    Object.assign(this, { image: isLong ? null : image, imageSpan: [from, to], isApproximate: image?.isApproximate });
-    this.noteBox.textContent = isLong && image ? "Zoom in to see a picture, and exact times of events" : note;
-    if (this.image) this.spectrogramBox.prepend(image);
+    Object.assign(this, { image, imageSpan: [from, to] });
+    this.noteBox.textContent = note;
+    if (image) this.spectrogramBox.prepend(image);
     this.draw();
   }
 
@@ -188,6 +188,17 @@ export class Track {
     if (isFinal) this.on.region?.(span);
   }
 
+  /** Move `start_s` or `end_s` of the region by a step; where there is none, the span becomes it, or the middle. */
+  moveEdge(edge, direction) {
+    const [length_s, step_s] = [this.to - this.from, (this.to - this.from) / STEPS];
+    const middle = { start_s: this.from + 0.45 * length_s, end_s: this.from + 0.55 * length_s };
+    const span = [this.region, this.span, middle].find((one) => one?.end_s > this.from && one.start_s < this.to);
+    const [low, high] = edge === "end_s" ? [span.start_s + step_s, this.to] : [this.from, span.end_s - step_s];
+    const { start_s, end_s } = { ...span, [edge]: clamp(span[edge] + direction * step_s, low, high) };
+    this.setRegion({ start_s, end_s }, true);
+    say(`Region ${showTime(start_s)} – ${showTime(end_s)}`);
+  }
+
   #dragThreshold(event, { canvas }) {
     event.stopPropagation();
     const box = canvas.getBoundingClientRect();
@@ -196,11 +207,11 @@ export class Track {
   }
 }
 
-/** The picture at an address, which knows whether its times are approximate. Throws an Error that says why not. */
+/** The picture at an address, with what it lacks. Throws an Error that says why there is none. */
 async function loadImage(address, signal) {
   const answer = await request(address, { signal });
   const image = el("img", { alt: "", draggable: "false" });
-  image.isApproximate = answer.headers.has("X-Earshot-Approximate");
+  image.flaws = Object.keys(FLAWS).filter((name) => answer.headers.has(name)).map((name) => FLAWS[name]);
   image.src = URL.createObjectURL(await answer.blob());
   await image.decode().finally(() => URL.revokeObjectURL(image.src));
   return image;

@@ -89,7 +89,7 @@ def test_a_sound_that_is_too_large_is_not_sent(show: Open) -> None:
     watched = show()
     change_info(watched, max_upload_bytes=200_000)
     choose(watched, "long.wav", bytes(150_000))
-    watched.page.wait_for_selector("#status:has-text('“long.wav” exceeds 0.2 MB')")
+    watched.page.wait_for_selector("#status:has-text('“long.wav” exceeds 0.1 MB')")
     assert not any("/api/similar" in url for url in watched.requests)
 
 
@@ -278,6 +278,53 @@ def test_a_file_that_is_opened_twice_at_once_is_shown_once(show: Open, config: C
         route.continue_()
     page.wait_for_selector("#track .spectrogram img")
     assert [page.locator(f"#{box} .track").count() for box in ("track", "overview")] == [1, 1]
+
+
+def test_a_file_that_fails_late_says_nothing_over_a_later_one(show: Open, config: Config) -> None:
+    folder = Path(config.sources[0])
+    watched = show("view=marks")
+    page = watched.page
+    held: list[Any] = []
+    page.route("**/api/file?*tower*", lambda route: held.append(route))
+    address = page.url.partition("#")[0]
+    page.goto(f"{address}#{urlencode({'view': 'file', 'uri': str(folder / 'bells/tower.wav')})}")
+    page.wait_for_selector("#file-name:text-is('tower.wav')")
+    page.goto(f"{address}#{urlencode({'view': 'file', 'uri': str(folder / 'a day.flac')})}")
+    page.wait_for_selector("#track .spectrogram img")
+    [route] = held
+    with page.expect_response("**/api/file?*tower*"):
+        route.fulfill(status=503, json={"error": "no room"})
+    page.evaluate("fetch('/api/info').then((answer) => answer.json())")  # what the page does at the failure is done
+    assert [page.locator(f"#file-{part}").inner_text() for part in ("name", "facts")] == ["a day.flac", ""]
+    forget(watched, "503")
+
+
+def test_a_file_that_is_not_answered_says_why_and_shows_nothing_of_the_one_before(show: Open, config: Config) -> None:
+    watched = show(urlencode({"view": "file", "uri": str(Path(config.sources[0]) / "a day.flac"), "lane": BELL}))
+    page = watched.page
+    page.wait_for_selector("#track .spectrogram img")
+    page.goto(f"{page.url.partition('#')[0]}#view=file&uri=/nowhere.wav")
+    page.wait_for_selector("#file-facts:has-text('No answer: /nowhere.wav: is no file of the index')")
+    assert page.locator("#file-work").is_hidden()
+    forget(watched, "404")
+
+
+def test_values_that_come_late_are_not_offered_for_another_beginning(show: Open) -> None:
+    page = show(f"q={BELL}").page
+    page.wait_for_selector(".card")
+    page.click(".adder summary")
+    page.select_option("#filter-column", "recordist")
+    held: list[Any] = []
+    page.route("**/api/values?*prefix=A*", lambda route: held.append(route))
+    page.fill("#filter-value", "A")
+    while not held:
+        page.wait_for_timeout(20)
+    page.fill("#filter-value", "Bo")
+    page.wait_for_selector('#filter-values option[value="Bo O\'Neill"]', state="attached")
+    with page.expect_response("**/api/values?*prefix=A*"):
+        held[0].continue_()
+    page.evaluate("fetch('/api/info').then((answer) => answer.json())")  # what the page does with it is done
+    assert page.locator("#filter-values option[value='Ana']").count() == 0
 
 
 def test_after_an_outage_pictures_and_curves_are_asked_for_again(show: Open) -> None:

@@ -141,28 +141,37 @@ SHOW_TRACK = """async ([from, to]) => {
 }"""
 
 
-@pytest.mark.parametrize("is_rough", [True, False])
-def test_a_stretch_without_a_picture_says_whether_its_times_are_approximate(show: Open, is_rough: bool) -> None:
+@pytest.mark.parametrize(
+    ("flaws", "said"),
+    [
+        (["X-Earshot-Sampled"], "sampled: zoom in for all of it"),
+        (["X-Earshot-Approximate", "X-Earshot-Sampled"], "times approximate · sampled: zoom in for all of it"),
+        (["X-Earshot-Approximate"], "times approximate"),
+    ],
+)
+def test_a_stretch_of_more_than_an_hour_is_sampled_and_says_what_it_lacks(
+    show: Open, flaws: list[str], said: str
+) -> None:
     page, asked = show().page, []
 
     def answer(route: Any) -> None:
         values = parse_qs(urlsplit(route.request.url).query)
-        asked.append((float(values["start_s"][0]), float(values["end_s"][0])))
+        asked.append((float(values["start_s"][0]), float(values["end_s"][0]), values.get("sampled")))
         pixel = io.BytesIO()
         Image.new("RGB", (1, 1)).save(pixel, "PNG")
-        headers = {"X-Earshot-Approximate": "1"} if is_rough else {}
+        headers = dict.fromkeys(flaws, "1") if "sampled" in values else {}
         route.fulfill(body=pixel.getvalue(), content_type="image/png", headers=headers)
 
     page.route("**/api/spectrogram?*", answer)
     page.evaluate(SHOW_TRACK, [0, 10_000])
-    page.wait_for_selector("#tried .note:has-text('Zoom in to see a picture, and exact times of events')")
-    assert page.locator("#tried .frequency").is_visible() == is_rough
-    assert page.locator("#tried .frequency").inner_text().startswith("times approximate") == is_rough
-    assert page.locator("#tried .spectrogram img").count() == 0
+    page.wait_for_selector("#tried .spectrogram img")
+    assert page.locator("#tried .frequency").inner_text() == f"{said} · 0–24 kHz"
+    label = page.locator("#tried .spectrogram").get_attribute("aria-label") or ""
+    assert label.endswith(said.replace(" · ", ", "))
     page.evaluate(SHOW_TRACK, [100, 130])
     page.wait_for_selector("#tried .spectrogram img")
-    assert page.locator("#tried .note").inner_text() == ""
-    assert asked == [(5_000, 5_001), (100, 130)]
+    assert page.locator("#tried .frequency").inner_text() == "0–24 kHz"
+    assert asked == [(0, 10_000, ["true"]), (100, 130, None)]
 
 
 def test_a_sound_that_was_paused_for_longer_than_the_server_waits_goes_on(

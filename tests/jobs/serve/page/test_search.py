@@ -6,7 +6,7 @@ import re
 from collections.abc import Callable
 from pathlib import Path
 from typing import Any
-from urllib.parse import unquote
+from urllib.parse import unquote, urlencode
 
 import numpy as np
 import pytest
@@ -22,6 +22,18 @@ from tests.jobs.serve.page.conftest import Open
 pytestmark = pytest.mark.slow
 
 BELL = "a bell ringing"
+
+
+SPAN = """() => {
+  const card = document.querySelector(".card[data-rank='1']");
+  const { left, width } = card.querySelector(".overlay .span").style;
+  return {
+    times: card.querySelector(".times").textContent,
+    view: card.querySelector(".spectrogram").ariaLabel,
+    shares: [parseFloat(left) / 100, (parseFloat(left) + parseFloat(width)) / 100],
+  };
+}"""
+"""Of the first hit: the times that it shows, the stretch that is seen, and the shares of it where its span lies."""
 
 
 def ask(watched: pages.Watched, text: str) -> None:
@@ -216,6 +228,22 @@ def test_dragging_the_threshold_changes_spans_without_a_request(show: Open, conf
     assert any(f"threshold={threshold:g}" in url for url in watched.requests[asked:])
 
 
+def test_the_span_in_the_picture_follows_the_threshold(show: Open) -> None:
+    page = show("q=someone+drumming&context=4").page
+    page.wait_for_selector(".card[data-rank='1'] .threshold:not([hidden])")
+    spans = []
+    for threshold in (0.01, 0.9):
+        page.fill("#t", f"{threshold:g}")
+        page.wait_for_selector(f".card[data-rank='1'] .threshold b:text-is('{threshold:.2f}')")
+        found = page.evaluate(SPAN)
+        shown = [60 * int(m) + float(s) for m, s in re.findall(r"(\d+):(\d\d\.\d\d)", found["times"])]
+        first_s, last_s = (60 * int(m) + float(s) for m, s in re.findall(r"(\d+):(\d\d\.\d\d)", found["view"])[-2:])
+        box = [first_s + share * (last_s - first_s) for share in found["shares"]]
+        np.testing.assert_allclose(box, np.clip(shown, first_s, last_s), atol=0.02)
+        spans.append(shown)
+    assert spans[0] != spans[1]
+
+
 def test_the_address_and_exports_have_the_threshold_that_is_seen(show: Open, config: Config) -> None:
     page = show("q=someone+drumming").page
     page.wait_for_selector(".card[data-rank='1'] .threshold:not([hidden])")
@@ -295,6 +323,29 @@ def test_more_like_this_is_similar(show: Open, config: Config) -> None:
     assert f"like={event.uri}" in unquote(watched.page.url.replace("+", " "))
 
 
+def test_answers_of_more_like_this_are_exported(show: Open, config: Config) -> None:
+    watched = show(f"q={BELL}")
+    page = watched.page
+    page.wait_for_selector(".card[aria-current] .spectrogram img")
+    page.keyboard.press("m")
+    page.wait_for_selector("#summary:has-text('like')")
+    page.click(".menu summary")
+    with page.expect_download() as saved:
+        page.click(".menu a:text-is('CSV')")
+    rows = list(csv.DictReader(saved.value.path().read_text("utf-8-sig").splitlines()))
+    assert [row["uri"] for row in rows] == uris(watched)
+    event = pipeline.open(config.into).locate(BELL, k=1)[0]
+    expected = pipeline.open(config.into).similar_to_file(event.uri, 20, start_s=event.start_s, end_s=event.end_s)
+    np.testing.assert_allclose([float(row["score"]) for row in rows], [hit.score for hit in expected], atol=1e-5)
+    assert {row["text"] for row in rows} == {f"like {Path(event.uri).name}"}
+    page.go_back()
+    page.wait_for_selector(f"#summary q:text-is('{BELL}')")
+    with page.expect_download() as saved:
+        page.click(".menu a:text-is('CSV')")
+    rows = list(csv.DictReader(saved.value.path().read_text("utf-8-sig").splitlines()))
+    assert {row["text"] for row in rows} == {BELL}, "those of a text are asked for as before"
+
+
 def test_a_drawn_region_is_what_similar_compares(show: Open) -> None:
     watched = show(f"q={BELL}")
     page = watched.page
@@ -314,6 +365,31 @@ def test_a_sound_from_a_disk_is_searched(show: Open, config: Config, tmp_path: P
     watched.page.set_input_files("#sound-file", str(tmp_path / "my sound.wav"))
     watched.page.wait_for_selector("#summary q:text-is('my sound.wav')")
     assert uris(watched)[0] == str(known)
+
+
+DROP = """async ([name, url]) => {
+  const data = new DataTransfer();
+  data.items.add(new File([await (await fetch(url)).blob()], name, { type: "audio/wav" }));
+  const makeEvent = (type) => new DragEvent(type, { dataTransfer: data, bubbles: true, cancelable: true });
+  return ["dragover", "drop"].map((type) => document.body.dispatchEvent(makeEvent(type)));
+}"""
+
+
+def test_a_sound_that_is_dropped_is_searched_and_its_answers_exported(show: Open, config: Config) -> None:
+    known = str(Path(config.sources[0]) / "bells/tower.wav")
+    watched = show()
+    page = watched.page
+    sound = f"api/audio?{urlencode({'uri': known, 'start_s': 1, 'end_s': 11})}"
+    assert page.evaluate(DROP, ["from elsewhere.wav", sound]) == [False, False], "the browser does not open the file"
+    page.wait_for_selector("#summary q:text-is('from elsewhere.wav')")
+    assert uris(watched)[0] == known
+    page.click(".menu summary")
+    with page.expect_download() as saved:
+        page.click(".menu a:text-is('JSON lines')")
+    rows = [json.loads(line) for line in saved.value.path().read_text().splitlines()]
+    assert [row["uri"] for row in rows] == uris(watched)
+    assert {row["text"] for row in rows} == {"like from elsewhere.wav"}
+    assert sum("/api/similar" in url for url in watched.requests) == 1, "the sound is not sent again for that"
 
 
 def test_a_recording_is_searched(show: Open) -> None:

@@ -3,7 +3,9 @@
 import re
 from pathlib import Path
 from typing import Any
+from urllib.parse import urlencode
 
+import numpy as np
 import pytest
 
 import pipeline
@@ -110,6 +112,65 @@ def test_the_keyboard_does_for_all(show: Open) -> None:
     page.wait_for_selector(".card .badge.is-unsure")
     page.keyboard.press("z")
     page.wait_for_selector(".card .badge.is-unsure", state="detached")
+
+
+def read_region(page: Any) -> list[float]:
+    """The region that the page has just told, in seconds."""
+    said = page.locator("#status").inner_text()
+    assert said.startswith("Region ")
+    return [60 * int(minutes) + float(seconds) for minutes, seconds in re.findall(r"(\d+):(\d\d\.\d\d)", said)]
+
+
+@pytest.mark.parametrize("place", ["search", "file"])
+def test_a_region_is_drawn_heard_and_searched_by_keys_alone(show: Open, config: Config, place: str) -> None:
+    day = str(Path(config.sources[0]) / "a day.flac")
+    states = {"search": {"q": BELL, "context": 4}, "file": {"view": "file", "uri": day, "lane": BELL, "to": 20}}
+    page = show(urlencode(states[place])).page
+    box = {"search": ".card[data-rank='1']", "file": "#track"}[place]
+    page.wait_for_selector(f"{box} .threshold:not([hidden])")
+    page.wait_for_selector(f"{box} .overlay .span")
+    began: list[list[float]] = []
+    for key in (",", ",", ".", ">", ":", "<", ";"):
+        page.keyboard.press(key)
+        began.append(read_region(page))
+    starts, ends = (np.array(times) for times in zip(*began, strict=True))
+    view = page.locator(f"{box} .spectrogram").get_attribute("aria-label") or ""
+    first_s, last_s = (60 * int(m) + float(s) for m, s in re.findall(r"(\d+):(\d\d\.\d\d)", view)[-2:])
+    step_s = (last_s - first_s) / 80
+    np.testing.assert_allclose(np.diff(starts) / step_s, [-1, 1, 0, 0, 0, 0], atol=0.1)
+    np.testing.assert_allclose(np.diff(ends) / step_s, [0, 0, 1, 1, -1, -1], atol=0.1)
+    event = pipeline.open(config.into).locate(BELL, k=1)[0] if place == "search" else None
+    if event:
+        assert [starts[0] + step_s, ends[0]] == pytest.approx([event.start_s, event.end_s], abs=0.02)
+    for _ in range(25):
+        page.keyboard.press("<")
+    start_s, end_s = read_region(page)
+    assert end_s - start_s == pytest.approx(step_s, abs=0.02), "the end does not pass the start"
+    for _ in range(45):
+        page.keyboard.press(",")
+    start_s, _ = read_region(page)
+    assert start_s == pytest.approx(first_s, abs=0.02), "a region stays within what is seen"
+    with page.expect_request("**/api/audio?*") as heard:
+        page.keyboard.press(" ")
+    asked = dict(re.findall(r"(start_s|end_s)=([0-9.]+)", heard.value.url))
+    assert [float(asked["start_s"]), float(asked["end_s"])] == pytest.approx([start_s, end_s], abs=0.02)
+    page.wait_for_function("() => document.querySelector('#player').currentTime > 0.05")
+    with page.expect_request("**/api/similar?*") as compared:
+        page.keyboard.press("m")
+    sent: Any = compared.value.post_data_json
+    assert [sent["start_s"], sent["end_s"]] == pytest.approx([start_s, end_s], abs=0.02)
+    page.wait_for_selector("#summary:has-text('like')")
+
+
+def test_a_region_of_keys_begins_in_the_middle_where_nothing_is_found(show: Open, config: Config) -> None:
+    day = str(Path(config.sources[0]) / "a day.flac")
+    page = show(urlencode({"view": "file", "uri": day, "to": 40})).page
+    page.wait_for_selector("#track .spectrogram img")
+    page.keyboard.press(">")
+    assert read_region(page) == pytest.approx([18, 22.5], abs=0.02)
+    page.wait_for_selector("#chosen:has-text('0:18.00 – 0:22.50')")
+    page.keyboard.press("Escape")
+    page.wait_for_selector("#track .region", state="detached")
 
 
 def test_a_file_has_lanes_of_texts(show: Open, config: Config) -> None:
