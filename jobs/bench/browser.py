@@ -30,7 +30,7 @@ SHOWN = """() => new Promise((tell) => {
 })"""
 """Milliseconds from the navigation to the page that says what the index holds."""
 
-LISTEN = """() => {
+LISTEN = """([key, kind]) => {
     const after = (key, watch) => new Promise((tell, fail) => {
         setTimeout(() => fail(new Error(`nothing follows the key ${key}`)), 60_000);
         const press = (event) => {
@@ -44,10 +44,9 @@ LISTEN = """() => {
     const change = (told) => new MutationObserver((changes, self) => { self.disconnect(); told(); })
         .observe(document.querySelector("#hits"), { childList: true });
     const sound = (told) => document.querySelector("#player").addEventListener("playing", told, { once: true });
-    window.answered = after("Enter", change);
-    window.heard = after(" ", sound);
+    window.followed = after(key, { hits: change, sound }[kind]);
 }"""
-"""Lets ``answered`` and ``heard`` be the milliseconds from the next Enter to other hits, and from space to a sound."""
+"""Lets ``followed`` be the milliseconds from the next time that a key is pressed to other hits, or to a sound."""
 
 
 def find_chromium() -> str | None:
@@ -67,9 +66,9 @@ def open_browser() -> "Iterator[Browser]":
 
 
 def measure_browser(address: str, texts: Iterator[str], n_rounds: int = 20) -> Iterator[Figure]:
-    """The first page, an answer after Enter, and a sound after space; nothing where there is no browser.
+    """The first page, answers after Enter, and a sound after space; nothing where there is no browser.
 
-    Clips are asked for: of every text there are some.
+    Sounds are those of clips: of every text there are some.
 
     Args:
         texts: that were not asked before.
@@ -83,22 +82,32 @@ def measure_browser(address: str, texts: Iterator[str], n_rounds: int = 20) -> I
         yield Figure("browser", "first page, with the counts of the index", page.evaluate(SHOWN), "ms", 500)
         page.goto(f"{address}#" + urlencode({"q": next(texts), "mode": "clips"}))
         page.wait_for_selector(".card .spectrogram img")
-        answered, heard = zip(*(_measure_round(page, next(texts)) for _ in range(n_rounds)), strict=True)
+        clips, heard = zip(*((_answer(page, next(texts)), _play(page)) for _ in range(n_rounds)), strict=True)
+        page.click("label:has(#moments)")
+        page.wait_for_selector("#summary:has-text('moment')")
+        moments = [_answer(page, next(texts)) for _ in range(n_rounds)]
         for what, times, limit in (
-            ("an answer after Enter", answered, 150),
+            ("clips after Enter", clips, 150),
+            ("moments after Enter", moments, 150),
             ("a sound after space", heard, 200),
         ):
             detail = f"slowest {max(times):.0f} ms"
             yield Figure("browser", f"{what}, median of {n_rounds}", statistics.median(times), "ms", limit, detail)
 
 
-def _measure_round(page: "Page", text: str) -> tuple[float, float]:
-    page.evaluate(LISTEN)
+def _answer(page: "Page", text: str) -> float:
+    """The milliseconds from Enter to an answer."""
+    page.evaluate(LISTEN, ["Enter", "hits"])
     page.fill("#q", text)
     page.press("#q", "Enter")
-    answered = float(page.evaluate("answered"))
+    return float(page.evaluate("followed"))
+
+
+def _play(page: "Page") -> float:
+    """The milliseconds from space to a sound."""
     page.focus("#main")
+    page.evaluate(LISTEN, [" ", "sound"])
     page.keyboard.press(" ")
-    heard = float(page.evaluate("heard"))
+    heard_ms = float(page.evaluate("followed"))
     page.keyboard.press(" ")
-    return answered, heard
+    return heard_ms

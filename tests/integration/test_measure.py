@@ -14,6 +14,7 @@ STARTING = [
     "earshot query",
     "pipeline.open(...).search",
 ]
+TILES = ["tile", "overview"] * 6 + ["sound", "samples"] * 2 + ["sound"] * 2 + ["samples"]
 EXAMINING = ["decode", "channels", "streams", "length"] * 12
 EXAMINING.insert(8, "encode")
 
@@ -23,7 +24,7 @@ EXAMINING.insert(8, "encode")
     ("command", "measured"),
     [
         (["start", "--rounds", "1"], STARTING),
-        (["tiles", "--rounds", "1", "--hours", "0.1"], ["tile", "overview"] * 6 + ["excerpt"] * 4),
+        (["tiles", "--rounds", "1", "--hours", "0.1"], TILES),
         (["many", "folder", "--files", "300"], ["folder"] * 4),
         (["reindex", "--scale", "0.04"], ["change"] * 2),
         (["examine", "--minutes", "0.1", "--rounds", "1"], EXAMINING),

@@ -23,7 +23,7 @@ def index(tmp_path: Path) -> str:
 def test_every_kind_of_request_is_answered(index: str, tmp_path: Path) -> None:
     figures = list(measure(tmp_path, index, None, Load(clients=3, seconds=5.0, requests=60)))
     measured = [figure.measurement for figure in figures]
-    expected = ["page", *(["browser"] * 3 if find_chromium() else []), "question", "question", "tile", "sound", "curve"]
+    expected = ["page", *(["browser"] * 4 if find_chromium() else []), "question", "question", "tile", "sound", "curve"]
     assert measured == [*expected, "question", "clients", "clients", "memory", "shell"]
     [errors] = [figure for figure in figures if figure.what.endswith(": errors")]
     assert (errors.value, errors.detail) == (0, "")

@@ -8,7 +8,6 @@ import shutil
 import signal
 import socket
 import sys
-import time
 from collections.abc import Iterator
 from pathlib import Path
 from urllib.parse import urlencode
@@ -24,6 +23,7 @@ from tests.helpers import served
 from tests.helpers.commands import Call
 from tests.helpers.running import Served, serving
 from tests.helpers.served import uri
+from tests.helpers.waiting import wait_until
 
 
 @pytest.fixture(scope="module")
@@ -89,11 +89,7 @@ def test_file_is_closed_once_the_listener_has_gone(tmp_path: Path) -> None:
         assert is_open(long, server.process.pid)
         connection.sock.shutdown(socket.SHUT_RDWR)
         connection.close()
-        for _ in range(600):
-            if not is_open(long, server.process.pid):
-                break
-            time.sleep(0.1)
-        assert not is_open(long, server.process.pid)
+        wait_until(lambda: not is_open(long, server.process.pid))
 
 
 def is_open(path: Path, pid: int) -> bool:

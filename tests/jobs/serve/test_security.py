@@ -3,6 +3,7 @@
 import logging
 import re
 from pathlib import Path
+from typing import Any
 
 import pytest
 from starlette.testclient import TestClient
@@ -86,6 +87,34 @@ def test_without_the_token_nothing_is_answered(headers: dict[str, str], service:
         assert "token" in answer.json()["error"]
         assert TOKEN not in answer.text
         assert "set-cookie" not in answer.headers
+
+
+@pytest.mark.parametrize(
+    ("method", "path", "sent"),
+    [
+        ("POST", "/api/similar", {"headers": {"Content-Length": str(10**12), "Content-Type": "multipart/form-data"}}),
+        ("POST", "/api/similar", {"content": b"{" * 10**6, "headers": {"Content-Type": "application/json"}}),
+        ("POST", "/api/similar", {"content": b"x", "headers": {"Content-Type": "text/plain"}}),
+        ("POST", "/api/similar", {"json": {}, "headers": {"Origin": "http://elsewhere.example"}}),
+        ("POST", "/api/marks", {"json": {"marks": []}}),
+        ("POST", "/api/export?format=nothing", {"json": {}}),
+        ("GET", "/api/query", {"params": {"text": "x" * 10_000}}),
+        ("GET", "/api/query", {"params": {"text": "x", "k": "many"}}),
+        ("GET", "/api/info", {"params": {"at": 999_999}}),
+        ("GET", "/api/file", {"params": {"uri": "/etc/passwd"}}),
+        ("GET", "/api/info", {"headers": {"Sec-Fetch-Site": "cross-site", "Sec-Fetch-Mode": "no-cors"}}),
+        ("GET", "/api/nothing", {}),
+        ("DELETE", "/api/info", {}),
+        ("OPTIONS", "/", {}),
+    ],
+)
+def test_without_the_token_nothing_is_learned_of_limits_files_or_states(
+    method: str, path: str, sent: dict[str, Any], service: Service, page: Path
+) -> None:
+    client = make_client(service, BEYOND, page=page)
+    plain, answer = client.get("/"), client.request(method, path, **sent)
+    assert plain.status_code == 401
+    assert (answer.status_code, answer.content, answer.headers) == (401, plain.content, plain.headers)
 
 
 def test_cookie_goes_over_tls_alone_where_a_proxy_speaks_it(service: Service, page: Path) -> None:
