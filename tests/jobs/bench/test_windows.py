@@ -1,9 +1,27 @@
 """What the rules for last windows cost, and the passes of the model that windows make."""
 
+import json
+import os
+import subprocess
+import sys
+from collections.abc import Sequence
+from pathlib import Path
+
 import numpy as np
 import pytest
 
-from jobs.bench.windows import BACK, FIT, list_calls, list_files, list_passes, make_corpora, measure_cost
+from jobs.bench.windows import (
+    BACK,
+    FIT,
+    count_long,
+    list_calls,
+    list_files,
+    list_passes,
+    make_corpora,
+    measure_cost,
+)
+from pipeline.grid import FRAME_S
+from tests.helpers.runs import configure, write_sounds
 
 
 def test_each_corpus_has_its_lengths() -> None:
@@ -44,3 +62,50 @@ def test_fitted_windows_encode_little_twice() -> None:
     figures = list(measure_cost())
     assert len(figures) == 5
     assert not any(figure.is_missed for figure in figures)
+
+
+RECORDED = """
+import json, sys
+
+from pipeline.config import load_config
+from pipeline.grid import count_frames
+from pipeline.run.driver import index_corpus
+from pipeline.run.ray_start import start_ray
+from pipeline.run.workers import workers_on_ray
+from tests.helpers.runs import WideEncoder
+
+CALLS = sys.argv[2]
+
+class Recording(WideEncoder):
+    def encode(self, windows):
+        if windows:
+            with open(CALLS, "a") as file:
+                print(json.dumps([count_frames(len(window)) for window in windows]), file=file)
+        return super().encode(windows)
+
+start_ray(num_gpus=1)
+index_corpus(load_config(sys.argv[1]), stages=workers_on_ray(load=lambda *_: Recording()))
+"""
+"""A run that encodes on a claimed GPU and notes the frames of the windows of each call."""
+
+
+@pytest.mark.slow
+def test_calls_are_about_as_large_as_those_of_a_run(tmp_path: Path) -> None:
+    lengths_s = np.random.default_rng(3).uniform(15.0, 30.0, 60)
+    config = configure(write_sounds(tmp_path / "in", lengths_s), tmp_path / "index", run={}, window={})
+    file, noted = tmp_path / "config.yaml", tmp_path / "calls"
+    file.write_text(config.model_dump_json())
+    environment = {name: value for name, value in os.environ.items() if not name.startswith("RAY_")}
+    command = [sys.executable, "-c", RECORDED, str(file), str(noted)]
+    subprocess.run(command, env=environment, check=True, timeout=300)
+    calls = [json.loads(line) for line in noted.read_text().splitlines()]
+    files = list_files(lengths_s, FIT)
+    n_rows = sum(map(len, files)) + len(files)
+    expected = list_calls(files, rows_per_call=n_rows // 4)  # each encoder gets at least four calls
+    assert sum(map(sum, calls)) == sum(map(sum, expected))
+    assert len(expected) / 2 <= len(calls) <= 2 * len(expected)  # which task yields its block first is chance
+    assert count_audio_in_long_passes(calls) == pytest.approx(count_audio_in_long_passes(expected), abs=0.15)
+
+
+def count_audio_in_long_passes(calls: Sequence[Sequence[int]]) -> float:
+    return count_long(np.array([sum(each) for each in list_passes(calls)]) * FRAME_S)
