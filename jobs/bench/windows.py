@@ -26,6 +26,7 @@ from typing import Annotated
 
 import numpy as np
 import numpy.typing as npt
+import torch
 import typer
 
 from jobs.bench.baselines import save_random
@@ -37,6 +38,7 @@ from jobs.tiny.synth import draw_scene
 from pipeline.config import EncodeConfig, RunConfig, make_config
 from pipeline.encoder.batching import MOST_GPU_WINDOWS, WINDOW_SAMPLES, fit_batch, share_call
 from pipeline.encoder.encoder import load_encoder, load_for_run
+from pipeline.encoder.malloc import keep_freed_memory
 from pipeline.grid import FRAME_S, HOP_SAMPLES, SAMPLE_RATE_HZ, Grid, Waveform, plan_windows, seconds_to_frames
 from pipeline.run.decode_stage import BLOCK_S
 from pipeline.run.driver import index_corpus
@@ -233,6 +235,8 @@ def measure_seams() -> Iterator[Figure]:
 
 def measure_quality(n_scenes: int) -> Iterator[Figure]:
     """The loss by the rule ``fit`` of three figures of ``jobs.tiny.evaluate``, below zero where it finds more."""
+    keep_freed_memory()
+    torch.set_num_threads(1)  # with so small a model, threads spin longer than they work
     model, tokenizer = load(CHECKPOINT)
     for shortest_s, longest_s in ((10.04, 15.0), (15.0, 30.0)):
         exam = make_long_exam(shortest_s, longest_s, n_scenes)
