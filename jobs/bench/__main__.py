@@ -27,6 +27,7 @@ def make_app() -> "typer.Typer":
     from jobs.bench.candidates import candidates
     from jobs.bench.examine import examine
     from jobs.bench.growth import growth
+    from jobs.bench.hostile import hostile
     from jobs.bench.load import load
     from jobs.bench.many import many
     from jobs.bench.reindex import reindex
@@ -48,6 +49,7 @@ def make_app() -> "typer.Typer":
         candidates,
         examine,
         growth,
+        hostile,
         load,
         many,
         reindex,

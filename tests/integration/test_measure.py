@@ -17,6 +17,7 @@ STARTING = [
 TILES = ["tile", "overview"] * 6 + ["sound", "samples"] * 2 + ["sound"] * 2 + ["samples"]
 EXAMINING = ["decode", "channels", "streams", "length"] * 12
 EXAMINING.insert(8, "encode")
+HOSTILE = ["sounds"] * 16 + ["shards"] * 10
 
 
 @pytest.mark.slow
@@ -27,6 +28,7 @@ EXAMINING.insert(8, "encode")
         (["tiles", "--rounds", "1", "--hours", "0.1"], TILES),
         (["many", "folder", "--files", "300"], ["folder"] * 4),
         (["reindex", "--scale", "0.04"], ["change"] * 2),
+        (["hostile", "sounds", "shards", "--side", "200", "--hours", "0.05"], HOSTILE),
         (["examine", "--minutes", "0.1", "--rounds", "1"], EXAMINING),
         (
             ["windows", "--rounds", "1", "--minutes", "1"],
