@@ -5,7 +5,7 @@ a little. By the rule ``fit``, the last window takes the rest of the file as soo
 hardly more than the overlap is encoded twice. By the rule ``back``, of older indexes, the last window has the length of
 the others and is moved back to end with the file.
 
-No window is padded but for the last 40 ms of a file, so no embedding depends on its batch.
+No window is padded but for the last 40 ms of a file.
 
 This is the only place where seconds become samples or frames, and the only one that decides where windows lie.
 """
@@ -69,7 +69,7 @@ Tail = Literal["fit", "back"]
 """The rule for the last window of a file."""
 
 QUANTA = 25
-"""The last window of a longer file has one of about this many lengths: so more of them share a batch."""
+"""The last window of a longer file has one of about this many lengths, so that more share a pass of the codec."""
 
 
 @dataclass(frozen=True, slots=True)

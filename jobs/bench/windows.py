@@ -150,6 +150,11 @@ def list_passes(calls: Sequence[Sequence[int]]) -> Iterator[list[int]]:
             waiting = waiting[n:]
 
 
+def list_codec_passes(passes: Sequence[Sequence[int]]) -> list[int]:
+    """The frames in each pass of the codec, which takes the windows of one length together."""
+    return [n * each.count(n) for each in passes for n in set(each)]
+
+
 def measure_passes() -> Iterator[Figure]:
     for name, lengths_s in make_corpora().items():
         for error in (0.0, 0.1):
@@ -160,8 +165,7 @@ def measure_passes() -> Iterator[Figure]:
                 calls = list_calls(files, max(1, int(call_s * n_rows / lengths_s.sum())))
                 passes = list(list_passes(calls))
                 seconds = np.array([sum(each) for each in passes]) * FRAME_S
-                # The codec takes the windows of a pass that have one length together.
-                of_codec = np.array([n * each.count(n) for each in passes for n in set(each)]) * FRAME_S
+                of_codec = np.array(list_codec_passes(passes)) * FRAME_S
                 hours = lengths_s.sum() / 3600
                 said.append(
                     f"{len(seconds) / hours:.0f} ({count_long(seconds):.0%}), "
@@ -178,9 +182,10 @@ def count_long(seconds: Lengths) -> float:
 
 
 def measure_speed(folder: Path, *, model: str, rounds: int) -> Iterator[Figure]:
-    """One call with all windows of a small corpus, of which a run makes a block, in a process with one thread, as the
-    encoders of a run have on a CPU. Processor time counts, since it depends less on other work on the machine."""
+    """One call with all windows of a corpus as large as half a block of a run, in one thread, as the encoders of a run
+    have on a CPU. Processor time counts, since it depends less on other work on the machine."""
     name = save_random(folder / "random") if model == "random" else model
+    n_threads = torch.get_num_threads()
     encoder = load_for_run(EncodeConfig(clip_model=name, device="cpu"), True, 1)
     corpora = {name: lengths for name, lengths in make_corpora(SPEED_S / 3600).items() if name != "hours"}
     calls = {"equal": [FIT.length_frames] * round(SPEED_S / FRAME_S / FIT.length_frames)} | {
@@ -195,6 +200,7 @@ def measure_speed(folder: Path, *, model: str, rounds: int) -> Iterator[Figure]:
             began = time.process_time()
             encoder.encode(some)
             speeds[each].append(sum(lengths) * FRAME_S / (time.process_time() - began))
+    torch.set_num_threads(n_threads)
     for each in corpora:
         ratio = statistics.median(mixed / equal for mixed, equal in zip(speeds[each], speeds["equal"], strict=True))
         detail = f"{statistics.median(speeds[each]):.2f} and {statistics.median(speeds['equal']):.2f} times real time"
@@ -236,6 +242,7 @@ def measure_seams() -> Iterator[Figure]:
 def measure_quality(n_scenes: int) -> Iterator[Figure]:
     """The loss by the rule ``fit`` of three figures of ``jobs.tiny.evaluate``, below zero where it finds more."""
     keep_freed_memory()
+    n_threads = torch.get_num_threads()
     torch.set_num_threads(1)  # with so small a model, threads spin longer than they work
     model, tokenizer = load(CHECKPOINT)
     for shortest_s, longest_s in ((10.04, 15.0), (15.0, 30.0)):
@@ -245,6 +252,7 @@ def measure_quality(n_scenes: int) -> Iterator[Figure]:
             before, after = float(getattr(back, name)), float(getattr(fit, name))
             what = f"scenes of {shortest_s:.0f} to {longest_s:.0f} s: {name.replace('_', ' ')}, loss"
             yield Figure("quality", what, 100 * (before - after), "%", 1.0, f"back {before:.3f}, fit {after:.3f}")
+    torch.set_num_threads(n_threads)
 
 
 def measure_runs(folder: Path, *, model: str, minutes: float) -> Iterator[Figure]:
@@ -272,5 +280,5 @@ def measure_runs(folder: Path, *, model: str, minutes: float) -> Iterator[Figure
         detail = f"back {hours[0]:.2f}, fit {hours[1]:.2f} h / h, {hours[1] / hours[0]:.2f} x; {len(n_samples)} files"
         if all(speeds):  # not where everything came back at once
             detail += f"; workers {speeds[0]:.2f} and {speeds[1]:.2f} ({speeds[1] / speeds[0]:.2f} x)"
-        limit = {"10 s": 1 / 1.7, "15-30 s": 1 / 1.2}.get(corpus)
+        limit = 1 / 1.7 if corpus == "10 s" else None
         yield Figure("runs", f"{corpus}: time by fit, of that by back", hours[0] / hours[1], "x", limit, detail)

@@ -29,7 +29,12 @@ Start = Annotated[
 ]
 End = Annotated[
     float | None,
-    Query(gt=0, le=limits.MAX_S, allow_inf_nan=False, description="By default the end of the file."),
+    Query(
+        gt=0,
+        le=limits.MAX_S,
+        allow_inf_nan=False,
+        description="Seconds from the file's start; by default its end.",
+    ),
 ]
 BYTES = {"schema": {"type": "string", "format": "binary"}}
 SOUND = {"content": {"audio/wav": BYTES}}

@@ -7,8 +7,10 @@ from the GPU overlap with its work on other batches, and each call waits for the
 after all is halved and tried again.
 """
 
+import math
 from collections.abc import Callable, Iterable, Iterator, Sequence
 from functools import cached_property
+from itertools import islice
 from typing import Any, Literal
 
 import numpy as np
@@ -67,20 +69,21 @@ def share_call(lengths: Sequence[int]) -> int:
     return max(LEAST_GPU_WINDOWS * WINDOW_SAMPLES, -(-sum(lengths) // BATCHES_PER_CALL))
 
 
-def fit_batch(lengths: Sequence[int], held: int, most: int | None) -> int:
+def fit_batch(lengths: Iterable[int], held: int, most: int | None, too_many: float = math.inf) -> int:
     """How many windows of these ``lengths`` in samples, longest first, share a batch that holds ``held`` samples, or
-    about ``most``; at least one.
+    about ``most``, and fewer than ``too_many``; at least one.
 
     Clips of 10 s often decode to a frame more: such a batch holds no fewer of them than of exactly 10 s.
     """
-    samples = 0
-    for n, length in enumerate(lengths):
+    n, samples = 0, 0
+    for length in lengths:
         # Less of short ones: half of a batch that did not fit must be a smaller batch.
         slack = max(min(SLACK_SAMPLES, length // 10), held // WINDOW_SAMPLES * HOP_SAMPLES)
-        if n and (samples + length > held + slack or (most is not None and samples >= most)):
-            return n
-        samples += length
-    return len(lengths)
+        is_full = samples + length > held + slack or (most is not None and samples >= most)
+        if n and (is_full or samples + length >= too_many):
+            break
+        n, samples = n + 1, samples + length
+    return n
 
 
 def is_out_of_memory(error: RuntimeError) -> bool:
@@ -110,6 +113,8 @@ class Batches:
         if windows and device != "cpu":
             windows = min(windows, MOST_GPU_WINDOWS)
         self._samples = (windows or CPU_WINDOWS) * WINDOW_SAMPLES if windows or device == "cpu" else None
+        self._too_many: float = math.inf
+        """The samples of the smallest batch that did not fit."""
 
     @property
     def windows(self) -> float | None:
@@ -132,11 +137,12 @@ class Batches:
 
         lengths = [len(window) for window in windows]
         most = None if self._device == "cpu" or self._asked else share_call(lengths)
-        waiting = sorted(range(len(windows)), key=lambda i: -lengths[i])
-        n_fitting = len(windows)
-        while waiting:
+        order = sorted(range(len(windows)), key=lambda i: -lengths[i])
+        begin = 0
+        while begin < len(order):
             assert self._samples is not None
-            batch = waiting[: min(n_fitting, fit_batch([lengths[i] for i in waiting], self._samples, most))]
+            waiting = (lengths[i] for i in islice(order, begin, None))
+            batch = order[begin : begin + fit_batch(waiting, self._samples, most, self._too_many)]
             groups = _group(batch, lengths)
             try:
                 outputs = self._embed(model, [[windows[i] for i in group] for group in groups])
@@ -146,12 +152,12 @@ class Batches:
                 outputs = None
             if outputs is None:  # only here: the error's traceback held memory
                 # For good: the memory that the device has left will not grow again by itself.
-                n_fitting = (len(batch) + 1) // 2
-                self._samples = max(lengths[batch[0]], sum(lengths[i] for i in batch) // 2)
+                self._too_many = n_samples = sum(lengths[i] for i in batch)
+                self._samples = max(lengths[batch[0]], n_samples // 2)
                 torch.cuda.empty_cache()
                 continue
             yield from zip(groups, outputs, strict=True)
-            waiting = waiting[len(batch) :]
+            begin += len(batch)
 
     def _embed(self, model: Run, groups: Sequence[Sequence[Waveform]]) -> list[tuple[Any, Any]]:
         outputs = model([self._send(windows) for windows in groups])
@@ -213,7 +219,7 @@ class Batches:
 
 
 def _group(positions: Iterable[int], lengths: Sequence[int]) -> list[list[int]]:
-    """The positions, by the length that is there."""
+    """Positions in groups of one length."""
     groups: dict[int, list[int]] = {}
     for i in positions:
         groups.setdefault(lengths[i], []).append(i)

@@ -28,7 +28,7 @@ from pipeline.index.handle import Generation, Handle, find_index
 from pipeline.index.metadata_columns import MetadataColumns
 from pipeline.index.salvage import Fragments, read_all
 from pipeline.index.settings import check_settings, differences, index_settings, known_values
-from pipeline.index.tables import select_metadata
+from pipeline.index.tables import among, select_metadata
 from pipeline.planning.decide import PlanSetup, make_plan
 from pipeline.planning.guard import Disks, Guard, IsMount, read_mounts
 from pipeline.planning.ledger import Ledger
@@ -39,6 +39,9 @@ from pipeline.run.rebuild import refuse_rebuild
 from pipeline.words import count, show_bytes, show_duration
 
 ROWS_AT_ONCE = 65_536
+
+MAX_BATCHES = 1_000
+"""Newest batches of a run whose files show how much of its audio is in two windows."""
 
 
 class Layout(NamedTuple):
@@ -356,9 +359,8 @@ def read_pace(live: Generation) -> float | None:
     if not last:
         return None
     pace = float(sum(row["seconds"] for row in last) / sum(map(journal.encoded_s, last)))
-    files = live.open("files").to_table(columns=["duration_s", "batch_id"], filter="status = 'indexed'")
-    of_run = files.filter(pc.is_in(files["batch_id"], pa.array([row["batch_id"] for row in last])))
-    durations_s = (of_run if len(of_run) else files)["duration_s"].to_numpy()
+    of_run = f"status = 'indexed' AND {among('batch_id', {row['batch_id'] for row in last[-MAX_BATCHES:]})}"
+    durations_s = live.open("files").to_table(columns=["duration_s"], filter=of_run)["duration_s"].to_numpy()
     in_windows_s = FRAME_S * count_encoded_frames(durations_s, WindowConfig(**live.settings["window"]).grid)
     return pace * float(durations_s.sum()) / in_windows_s if in_windows_s else pace
 

@@ -154,8 +154,8 @@ def fit_rows_per_call(batches: pa.Table, encoders: Encoders, grid: Grid, store_b
     """DECODED rows of PLANNED ``batches`` that an encoder on a GPU gets in one call: those of several blocks, if there
     are enough. None, for CPUs, makes each block a call.
 
-    Windows of one length share a batch of the model: the more there are to choose from, the larger the batches. Batches
-    that are tried alone stay alone, row by row: one of them may kill its worker.
+    The more windows there are, the fuller are the batches of the model, and the more of one length share a pass of its
+    codec. Batches that are tried alone stay alone, row by row: one of them may kill its worker.
     """
     if "num_gpus" not in encoders.ray_options:
         return None

@@ -28,12 +28,13 @@ class Model:
     error: RuntimeError = torch.OutOfMemoryError("CUDA out of memory")
 
     def __init__(self, fitting: int | None = None, frames: bool = True) -> None:
-        self.fitting, self.frames = fitting, frames
+        self.fitting, self.frames, self.n_errors = fitting, frames, 0
         self.batches: list[dict[int, int]] = []
         """Of each batch, how many windows of each number of frames it held."""
 
     def __call__(self, sounds: Sequence[torch.Tensor]) -> list[tuple[Any, Any]]:
         if self.fitting is not None and sum(each.numel() for each in sounds) > self.fitting:
+            self.n_errors += 1
             raise self.error
         self.batches.append({each.shape[1] // HOP_SAMPLES: each.shape[0] for each in sounds})
         assert len(self.batches[-1]) == len(sounds)
@@ -114,9 +115,19 @@ def test_batch_size_that_did_not_fit_is_not_tried_again(error: RuntimeError) -> 
 
 
 def test_batch_of_a_long_and_a_tiny_window_that_does_not_fit_is_parted() -> None:
-    model = Model(WINDOW_SAMPLES)
-    assert len(first_samples(Batches("cpu", 8), model, make_windows([1, 250]))) == 2
-    assert model.batches == [{250: 1}, {1: 1}]
+    model, batches = Model(WINDOW_SAMPLES), Batches("cpu", 8)
+    for _ in range(3):
+        assert len(first_samples(batches, model, make_windows([1, 250]))) == 2
+    assert model.batches == [{250: 1}, {1: 1}] * 3
+    assert model.n_errors == 1
+
+
+def test_short_windows_behind_long_ones_that_did_not_fit_share_batches() -> None:
+    model = Model(2 * WINDOW_SAMPLES - 1)
+    first_samples(Batches("cpu", 2), model, make_windows([250, 250, *[5] * 400]))
+    assert model.n_errors == 1
+    assert model.batches[:2] == [{250: 1}, {250: 1}]
+    assert len(model.batches) <= 2 + 2000 // 250
 
 
 def test_other_errors_are_not_taken_for_lack_of_memory() -> None:

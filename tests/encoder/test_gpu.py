@@ -94,7 +94,7 @@ def test_batch_that_does_not_fit_is_halved(ours: Any) -> None:
     _, total = torch.cuda.mem_get_info()
     torch.cuda.set_per_process_memory_fraction(min(1.0, (torch.cuda.memory_reserved() + 3.5 * needed) / total))
     batches = Batches("cuda", 16)
-    check_rows(batches, ours, make_windows([250] * 16))
+    check_rows(batches, ours, make_windows([250, 250, 375, 250, 250, 120, 7, 7] * 3))
     assert batches.windows is not None
     assert 1 <= batches.windows <= 4
 

@@ -72,11 +72,11 @@ def quantised(rng: np.random.Generator, n_frames: int) -> Any:
 
 
 class CountingTable:
-    """A table that counts searches and rows taken."""
+    """A table that counts searches, samples, and rows taken by id."""
 
     def __init__(self, table: Any) -> None:
         self._table = table
-        self.n_searches = self.n_rows = 0
+        self.n_searches = self.n_rows = self.n_samples = 0
 
     def __getattr__(self, name: str) -> Any:
         return getattr(self._table, name)
@@ -84,6 +84,10 @@ class CountingTable:
     def search(self, *arguments: Any, **options: Any) -> Any:
         self.n_searches += 1
         return self._table.search(*arguments, **options)
+
+    def take_offsets(self, offsets: list[int]) -> Any:
+        self.n_samples += 1
+        return self._table.take_offsets(offsets)
 
     def take_row_ids(self, row_ids: list[int]) -> Any:
         self.n_rows += len(row_ids)

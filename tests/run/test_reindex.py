@@ -191,7 +191,7 @@ class Corpus(RuleBasedStateMachine):
 
     @rule(name=names, number=contents, at=st.integers(0, 30), rebuild=st.booleans())
     def crash_before_a_step(self, name: str, number: int, at: int, rebuild: bool) -> None:
-        """Crash a run before one of the steps of its commits, if it has so many; each table's tag is not one more."""
+        """Crash a run before one of the steps of its commits, if it has so many; equal ones in a row count as one."""
         self.corpus.put(name, number)
         reached: list[str] = []
 
@@ -270,8 +270,8 @@ def test_thousands_of_edits_crashes_and_reruns_end_as_one_undisturbed_run() -> N
     assert RUNS.keys() >= {"finished", "optimized", "restored", "crash: encoding", *possible}
     assert RUNS["built"] > 50
     assert RUNS["extended"] > 10
-    steps = [happened for happened in RUNS if happened.startswith("crash: ")]
-    assert sum(RUNS[step] for step in steps) > 50
+    steps = {happened for happened in RUNS if happened.startswith("crash: ")} - {"crash: encoding"}
+    assert sum(RUNS[step] for step in steps) > 20
     assert len(steps) > 5  # which of them is chance; ``test_protocol`` tries each
 
 

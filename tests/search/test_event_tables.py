@@ -59,6 +59,14 @@ def test_what_is_kept_for_one_filter_does_not_answer_another(tables: EventTables
         assert [(holder.uri, event) for holder, event in found] == expected
 
 
+def test_lengths_of_vectors_are_sampled_for_the_first_exact_question_only(tables: EventTables) -> None:
+    counted = CountingTable(tables.frames)
+    exact = EventTables(counted, tables.files)
+    first = find_events(exact, EventQuery(QUERY, LEVELS, 5))
+    assert find_events(exact, EventQuery(QUERY, LEVELS, 5)) == first
+    assert counted.n_samples == 1
+
+
 @pytest.mark.parametrize("where", ["now() > to_timestamp(0)", "random() < 2", "CURRENT_DATE > '2020-01-01'"])
 def test_nothing_is_kept_of_a_filter_that_changes_with_the_clock_or_by_chance(tables: EventTables, where: str) -> None:
     assert find_events(tables, EventQuery(QUERY, LEVELS, 50, where))

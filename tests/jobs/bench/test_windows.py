@@ -15,6 +15,7 @@ from jobs.bench.windows import (
     FIT,
     count_long,
     list_calls,
+    list_codec_passes,
     list_files,
     list_passes,
     make_corpora,
@@ -97,15 +98,17 @@ def test_calls_are_about_as_large_as_those_of_a_run(tmp_path: Path) -> None:
     file.write_text(config.model_dump_json())
     environment = {name: value for name, value in os.environ.items() if not name.startswith("RAY_")}
     command = [sys.executable, "-c", RECORDED, str(file), str(noted)]
-    subprocess.run(command, env=environment, check=True, timeout=300)
+    # A worker has arguments of its own: nothing that it might write by mistake comes into this repository.
+    root = str(Path(__file__).parents[3])
+    subprocess.run(command, env={**environment, "PYTHONPATH": root}, cwd=tmp_path, check=True, timeout=300)
     calls = [json.loads(line) for line in noted.read_text().splitlines()]
     files = list_files(lengths_s, FIT)
     n_rows = sum(map(len, files)) + len(files)
     expected = list_calls(files, rows_per_call=n_rows // 4)  # each encoder gets at least four calls
     assert sum(map(sum, calls)) == sum(map(sum, expected))
     assert len(expected) / 2 <= len(calls) <= 2 * len(expected)  # which task yields its block first is chance
-    assert count_audio_in_long_passes(calls) == pytest.approx(count_audio_in_long_passes(expected), abs=0.15)
+    assert count_codec_in_long_passes(calls) == pytest.approx(count_codec_in_long_passes(expected), abs=0.2)
 
 
-def count_audio_in_long_passes(calls: Sequence[Sequence[int]]) -> float:
-    return count_long(np.array([sum(each) for each in list_passes(calls)]) * FRAME_S)
+def count_codec_in_long_passes(calls: Sequence[Sequence[int]]) -> float:
+    return count_long(np.array(list_codec_passes(list(list_passes(calls)))) * FRAME_S)
