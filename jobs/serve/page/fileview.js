@@ -85,7 +85,6 @@ export class FileView {
     this.showMarks();
   }
 
-  /** Follow the state: the stretch shown, the lanes, gain, frequencies and threshold. */
   look(isNew = false) {
     const { file, track, overview } = this;
     if (!file) return;

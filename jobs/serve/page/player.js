@@ -48,7 +48,6 @@ export class Player {
     this.now = null;
   }
 
-  /** Take over speed, loop and gain; what plays goes on with them. */
   set({ speed, loop, gain }) {
     const isStretched = (speed === "x10") !== (this.state.speed === "x10");
     this.state = { speed, loop, gain };

@@ -96,9 +96,11 @@ export function watchExports() {
   document.querySelectorAll("a[download]").forEach((link) => (link.onclick = take));
 }
 
-async function save({ href, textContent, sent }) {
-  say(`Exporting ${textContent} …`, false, Infinity);
-  const answer = await request(href, { sent });
+async function save(link) {
+  const padding_s = "cut" in link.dataset ? link.closest("ul").querySelector("input").value : "";
+  say(`Exporting ${link.textContent} …`, false, Infinity);
+  const address = padding_s ? `${link.href}&padding_s=${padding_s}` : link.href;
+  const answer = await request(address, { sent: link.sent });
   const told = (name) => answer.headers.get(name);
   const n_left_out = Number(told("X-Earshot-Left-Out"));
   const lacks = [];

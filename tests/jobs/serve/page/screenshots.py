@@ -82,6 +82,11 @@ def exports(page: "Page") -> None:
     page.click(".menu summary")
 
 
+def marks_exports(page: "Page") -> None:
+    page.wait_for_selector("#marks-rows tr, #no-marks:not(:empty)")
+    page.click("#marks-exports summary")
+
+
 def keys(page: "Page") -> None:
     page.wait_for_selector("#summary:not(:empty)")
     page.keyboard.press("?")
@@ -123,6 +128,7 @@ def list_states(config: Config) -> dict[str, tuple[dict[str, Any], Prepare]]:
         "marked": ({"q": BELL}, marked),
         "many": ({"q": BELL}, many),
         "marks": ({"view": "marks"}, ready("#marks-rows tr")),
+        "marks-exports": ({"view": "marks"}, marks_exports),
         "file": ({"view": "file", "uri": day, "lane": texts}, lanes),
         "file-zoomed": ({"view": "file", "uri": day, "lane": texts[:2], "from": 5, "to": 18}, lanes),
         "file-broken": ({"view": "file", "uri": broken, "lane": [BELL]}, ready("#file-facts:not(:empty)")),

@@ -1,9 +1,12 @@
 """Marks by key, undo, and the marks of others."""
 
+import io
+import zipfile
 from pathlib import Path
 from typing import Any
 
 import pytest
+import soundfile
 
 import pipeline
 from pipeline.config import Config
@@ -180,9 +183,36 @@ def test_marks_of_a_former_content_are_not_those_of_the_new_one(show: Open, tmp_
         page.click("#to-marks")
         page.wait_for_selector("#marks-rows tr:has-text('content gone') button:disabled")
         assert page.locator("#marks-rows tr").count() == 2
+        page.click("#marks-exports summary")
         with page.expect_download():
-            page.click("#view-marks a:text-is('Raven')")
+            page.click("#marks-exports a:text-is('Raven tables')")
         page.wait_for_selector("#status:has-text('1 label left out')")
+        page.close()
+
+
+@pytest.mark.parametrize("place", ["hits", "marks"])
+def test_cuts_are_longer_by_the_padding(show: Open, tmp_path: Path, place: str) -> None:
+    config = pages.make_corpus(tmp_path, ["bells/tower.wav"])
+    pages.index(config)
+    opened = pipeline.open(config.into)
+    event = opened.locate(BELL, k=1)[0]
+    opened.mark(event.uri, start_s=event.start_s, end_s=event.end_s, text=BELL, verdict="right")
+    with pages.serve(config.into) as server:
+        state, menu = {"hits": (f"q={BELL}", "#exports"), "marks": ("view=marks", "#marks-exports")}[place]
+        page = show(state, at=server.address).page
+        page.click(f"{menu} summary")
+        for padding_s in (0, 0.5):
+            page.fill(f"{menu} input", f"{padding_s:g}")
+            with page.expect_download() as saved:
+                page.click(f"{menu} a:text-is('Cut audio, flac')")
+            with zipfile.ZipFile(saved.value.path()) as archive:
+                first = min(name for name in archive.namelist() if name.endswith(".flac"))
+                samples, rate_hz = soundfile.read(io.BytesIO(archive.read(first)))
+            length_s = event.end_s - event.start_s + 2 * padding_s
+            assert len(samples) / rate_hz == pytest.approx(length_s, abs=0.001)
+        with page.expect_download() as saved:
+            page.click(f"{menu} a:text-is('DCASE TSV')")
+        assert BELL in saved.value.path().read_text(), "other formats have no padding"
         page.close()
 
 
