@@ -1,11 +1,13 @@
 """Runs that die at a step of the commit protocol."""
 
 from collections.abc import Callable
+from dataclasses import dataclass
 from typing import Any
 
 from pipeline.config import Config
 from pipeline.index import journal
 from pipeline.index.maintenance import optimize_index
+from pipeline.index.vector_index import Step
 from pipeline.index.vector_upkeep import VectorUpkeep
 from pipeline.run.driver import index_corpus
 from tests.helpers.building import make_here
@@ -89,3 +91,20 @@ def die_at(step: str, nth: int, act: Act, config: Config) -> bool:
     except Died:
         return True
     return False
+
+
+@dataclass
+class Dying:
+    """Makes steps in this process, and dies in the one that builds the index of ``table``."""
+
+    table: str
+    step: str
+    left: int
+
+    def __call__(self, table: Any, step: Step, tick: Any) -> None:
+        make_here(table, step, failpoint=self._die if step.name == self.table else lambda name: None)
+
+    def _die(self, name: str) -> None:
+        self.left -= name == self.step
+        if self.left == 0 and name == self.step:
+            raise Died

@@ -9,22 +9,27 @@ import pytest
 import pipeline
 from pipeline import storage
 from pipeline.config import make_config
-from pipeline.index import journal
+from pipeline.index import journal, vector_build, vector_index
 from pipeline.index.handle import find_index, open_index
 from pipeline.index.maintenance import optimize_index
 from pipeline.index.repair import restore_index
+from pipeline.index.vector_upkeep import VectorUpkeep
 from pipeline.index.verify import verify_index
 from pipeline.planning.request import RunRequest
 from pipeline.run.decode_stage import decode_batch
 from pipeline.run.driver import index_corpus
 from pipeline.run.prepare import read_config
+from pipeline.search import audit_index
+from tests.helpers import dying_build
+from tests.helpers.building import make_here
 from tests.helpers.contents import HASTY, PATIENT, KnownBucket, check_whole, content, live
 from tests.helpers.corpora import actions, configure
 from tests.helpers.fakes import GRID
-from tests.helpers.protocol import change, die_at, edit, edit_again, fill, make_anew, tidy
+from tests.helpers.protocol import Died, Dying, change, die_at, edit, edit_again, fill, make_anew, tidy
 from tests.helpers.runs import WideEncoder, in_place
 from tests.helpers.stores import Flaky, put
 from tests.helpers.stores import flaky as flaky
+from tests.helpers.vector_tables import check_index, read_ids
 
 
 def failures(index: str) -> list[dict[str, Any]]:
@@ -93,9 +98,21 @@ def known(bucket: str, tmp_path: Path) -> KnownBucket:
     return KnownBucket(f"{bucket}/{tmp_path.name}", tmp_path, store=HASTY)
 
 
+@pytest.fixture(autouse=True)
+def few_vectors(monkeypatch: pytest.MonkeyPatch) -> None:
+    """The indexes of these tests have a vector index."""
+    monkeypatch.setattr(vector_index, "VECTORS_TO_INDEX", 3)
+    monkeypatch.setattr(audit_index, "N_QUESTIONS", 3)
+
+
 def run(corpus: KnownBucket, **others: Any) -> WideEncoder:
-    encoder = WideEncoder()
-    index_corpus(corpus.config, stages=in_place(encoder), **others)
+    """Index to the end: the rows are right, and each vector index covers them."""
+    encoder, vectors = WideEncoder(), VectorUpkeep(make_here)
+    index_corpus(corpus.config, stages=in_place(encoder), vectors=vectors, **others)
+    assert not vectors.problems
+    for name in ("clips", "pools"):
+        table = find_index(corpus.config.into).live.open(name)
+        check_index(table, set(read_ids(table)))
     assert live(corpus.config.into) == corpus.expected()
     assert verify_index(corpus.config.into) == []
     return encoder
@@ -136,10 +153,35 @@ def test_restore_rebuild_and_optimize_work_in_a_bucket(bucket: str, tmp_path: Pa
 @pytest.mark.slow
 @pytest.mark.parametrize(
     ("situation", "step"),
-    [(change, "append frames"), (change, "publish"), (change, "tag"), (tidy, "clean files"), (make_anew, "switch")],
+    [
+        (change, "append frames"),
+        (change, "publish"),
+        (change, "vectors clips"),
+        (change, "vectors pools"),
+        (change, "tag"),
+        (tidy, "clean files"),
+        (make_anew, "switch"),
+    ],
 )
 def test_crash_at_any_step_loses_nothing_in_a_bucket(known: KnownBucket, situation: Any, step: str) -> None:
     act = situation(known)
     assert die_at(step, 1, act, known.config)
     check_whole(known.config.into)
     run(known)
+
+
+@pytest.mark.slow
+@pytest.mark.parametrize("step", ["build shard", "commit shards"])
+def test_vector_index_that_a_dead_run_left_in_a_bucket_is_begun_anew(
+    known: KnownBucket, step: str, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(vector_build, "ROWS_PER_SHARD", dying_build.ROWS_PER_SHARD)
+    monkeypatch.setattr(vector_index, "PARTITIONS", 500)
+    fill(known)
+    vectors = VectorUpkeep(Dying("clips", step, 1))
+    with pytest.raises(Died):
+        index_corpus(known.config, stages=in_place(WideEncoder()), vectors=vectors)
+    assert vector_index.read_index(find_index(known.config.into).live.open("clips")) is None
+    run(known)
+    assert vector_index.read_index(find_index(known.config.into).live.open("clips")) is not None
+    assert not [path for path in known.store.find(f"{known.config.into}/clips.lance") if vector_build._PART in path]

@@ -1,6 +1,5 @@
 """Runs that die while they build vector indexes, and clusters that cannot build any."""
 
-from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
@@ -21,7 +20,7 @@ from pipeline.search import audit_index
 from tests.helpers import dying_build
 from tests.helpers.building import make_here
 from tests.helpers.contents import KnownCorpus, live
-from tests.helpers.protocol import Died, edit, fill
+from tests.helpers.protocol import Died, Dying, edit, fill
 from tests.helpers.runs import WideEncoder, in_place
 
 TABLES = ("clips", "pools")
@@ -47,23 +46,6 @@ def run(corpus: KnownCorpus, make: Make) -> VectorUpkeep:
     vectors = VectorUpkeep(make)
     index_corpus(corpus.config, stages=in_place(WideEncoder()), vectors=vectors)
     return vectors
-
-
-@dataclass
-class Dying:
-    """Makes steps in this process, and dies in the one that builds the index of ``table``."""
-
-    table: str
-    step: str
-    left: int
-
-    def __call__(self, table: Any, step: Step, tick: Any) -> None:
-        make_here(table, step, failpoint=self._die if step.name == self.table else lambda name: None)
-
-    def _die(self, name: str) -> None:
-        self.left -= name == self.step
-        if self.left == 0 and name == self.step:
-            raise Died
 
 
 def segments_on_disk(corpus: KnownCorpus, name: str) -> set[str]:
