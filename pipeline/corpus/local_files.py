@@ -62,6 +62,8 @@ def stat_row(path: str, if_missing: str = "deleted since its folder was listed")
     """
     try:
         status = os.stat(path)
+    except ValueError:  # in a manifest, anything may be called a name
+        return listed_row(path, reason="bad_name", message="no file can have this name: it has a zero byte in it")
     except OSError as error:
         if error.errno not in (errno.ENOENT, errno.ELOOP):
             return listed_row(path, reason="unreadable", message=f"cannot be read: {error.strerror}")

@@ -5,6 +5,7 @@ Texts come as numbers of different values (a dictionary), so that their lengths 
 
 from collections import defaultdict
 from collections.abc import Generator, Iterable, Iterator
+from contextlib import suppress
 from functools import cached_property
 from itertools import accumulate
 from typing import Any
@@ -35,6 +36,7 @@ class ParquetColumns:
         self._metadata = metadata = self._file.metadata
         self.schema: pa.Schema = self._file.schema_arrow
         self.n_leaves = metadata.num_columns
+        _check_chunks(metadata, self.size_bytes)
         self._leaves = defaultdict[str, list[int]](list)
         for number, leaf in enumerate(metadata.schema):
             self._leaves[leaf.path].append(number)
@@ -118,6 +120,53 @@ class ParquetColumns:
 
     def _list_chunks(self, group: int, path: str) -> Iterator[Any]:
         return map(self._metadata.row_group(group).column, self._leaves[path])
+
+
+def _check_chunks(metadata: Any, size_bytes: int) -> None:
+    """Refuse a footer that says something invalid of a column in a group. If asked for it as ``_list_chunks`` does,
+    pyarrow 26 ends the process instead. Before it reads columns, it looks at all of them; this stops it there.
+
+    Raises:
+        OSError: it is invalid.
+    """
+    import pyarrow.parquet as pq
+
+    file = pq.ParquetFile(_Unread(size_bytes), metadata=metadata, pre_buffer=True)
+    groups, leaves = range(metadata.num_row_groups), range(metadata.num_columns)
+    with suppress(_StopReading):
+        next(file.reader.iter_batches(1, row_groups=groups, column_indices=leaves, use_threads=False), None)
+
+
+class _StopReading(Exception):
+    """Something is read."""
+
+
+class _Unread:
+    """A file of this size whose bytes are not read."""
+
+    closed = False
+
+    def __init__(self, size_bytes: int) -> None:
+        self._size_bytes, self._at = size_bytes, 0
+
+    def read(self, size: int = -1) -> bytes:
+        raise _StopReading
+
+    def seek(self, offset: int, whence: int = 0) -> int:
+        self._at = offset + (0, self._at, self._size_bytes)[whence]
+        return self._at
+
+    def tell(self) -> int:
+        return self._at
+
+    def readable(self) -> bool:
+        return True
+
+    def seekable(self) -> bool:
+        return True
+
+    def close(self) -> None:
+        """There is nothing to close."""
 
 
 def _begin_of(chunk: Any) -> int:

@@ -25,6 +25,8 @@ _DEEPEST = 500
 _BRACKETS = re.compile(rb"[\[\]{}]")
 _TEXTS = re.compile(rb'"(?:[^"\\]++|\\.)*+"?', re.DOTALL)
 
+_NULL_FIRST = re.compile(rb"(?:\xef\xbb\xbf)?\s*+null")
+
 _CLOSED = rb'"(?:[^"]++|"")*+"'
 
 
@@ -59,11 +61,13 @@ def check_first_row(file: BinaryIO) -> None:
 
 
 def check_json(data: bytes) -> None:
-    """Refuse rows with more names than they have room for.
+    """Refuse rows with more names than they have room for, and what the parser does not survive.
 
     Raises:
         CorpusError
     """
+    if _NULL_FIRST.match(data):  # which ends a process that parses it
+        raise CorpusError("its first row is null, and should be an object")
     is_wide = _check_rows(data)
     n_rows, most_values = data.count(b"\n") + 1, limit_named_bytes(len(data)) // VALUE_BYTES
     if n_rows * data.count(b":") <= most_values and not is_wide:

@@ -66,6 +66,7 @@ def _read(columns: ParquetColumns, field: pa.Field, occurrence: int, room: _Room
         raise CorpusError(f"column `{field.name}`: {error}") from None
     pieces = list[pa.Array]()
     for piece in columns.read(field.name, ROWS_AT_ONCE, occurrence):
+        piece.validate(full=True)  # text may be no UTF-8
         room.take(field.name, measure_values(piece, room.left))
         pieces.append(piece.cast(kind))
     return pa.chunked_array(pieces, kind)

@@ -263,6 +263,13 @@ def test_single_rows_of_json_are_bounded(
             read_table_file(str(path))
 
 
+@pytest.mark.parametrize("begin", ["null\n", ' \n null, {"uri": "a.wav"}\n', "\ufeffnull"])
+def test_null_as_the_first_row_ends_no_process(tmp_path: Path, begin: str) -> None:
+    (tmp_path / "a.jsonl").write_text(begin + '{"uri": "a.wav"}\n')
+    said, _ = measure_peak(READ_MANIFEST, tmp_path / "a.jsonl")
+    assert said.endswith("a.jsonl: its first row is null, and should be an object")
+
+
 def test_texts_of_json_may_look_deep(tmp_path: Path) -> None:
     rows = [{"uri": f"{number}.wav", "x": '\\"[{' * 400} for number in range(5)]
     (tmp_path / "a.jsonl").write_text("".join(json.dumps(row) + "\n" for row in rows))
@@ -286,6 +293,28 @@ def test_honest_tables_have_room(tmp_path: Path) -> None:
     rows = (f'{{"uri":"{number}.wav","only{number % 100}":"{{\\"a\\": 1}}"}}\n' for number in range(n_rows))
     (tmp_path / "a.jsonl").write_text("".join(rows))
     assert measure_peak(READ_MANIFEST, tmp_path / "a.jsonl")[0] == str(n_rows)
+
+
+def test_footer_with_invalid_columns_ends_no_process(tmp_path: Path) -> None:
+    """Of the last group, counts of levels have another length than the column has levels."""
+    table = pa.table({"uri": ["a.wav", None, "b.wav"] * 4, "x": pa.array([[1], None, [2, 3]] * 4)})
+    pq.write_table(table, tmp_path / "a.parquet", row_group_size=3, compression="none")
+    data = (tmp_path / "a.parquet").read_bytes()
+    footer = data[: -8 - int.from_bytes(data[-8:-4], "little")], data[-8 - int.from_bytes(data[-8:-4], "little") :]
+    counts = b"\x26\x02\x04"  # a list of two integers: 1 null, 2 values
+    at = footer[1].rfind(counts)
+    assert at > 0
+    broken = footer[1][:at] + b"\x16\x02" + footer[1][at + 3 : -8]
+    (tmp_path / "a.parquet").write_bytes(footer[0] + broken + len(broken).to_bytes(4, "little") + b"PAR1")
+    said, _ = measure_peak(READ_MANIFEST, tmp_path / "a.parquet")
+    assert "histogram size mismatch" in said
+
+
+def test_text_that_is_no_utf8_is_refused(tmp_path: Path) -> None:
+    uris = pa.StringArray.from_buffers(2, *pa.array([b"a.wav", b"\xff.wav"]).buffers()[1:])
+    pq.write_table(pa.table({"uri": uris}), tmp_path / "a.parquet")
+    with pytest.raises(CorpusError, match=r"a\.parquet: cannot be read as a table: .*UTF8"):
+        read_table_file(str(tmp_path / "a.parquet"))
 
 
 def test_columns_of_one_name_are_few(tmp_path: Path) -> None:

@@ -186,3 +186,10 @@ def test_file_named_like_a_listed_range_is_refused(tmp_path: Path) -> None:
     for other in (tmp_path / "a.wav#t=1,2", write_ranges(tmp_path / "n.csv", ("a.wav#t=1,2", None, None))):
         with pytest.raises(CorpusError, match=r"a\.wav#t=1,2: the name of a file, and of a range"):
             list_rows(manifest, other)
+
+
+def test_name_that_no_file_can_have_is_a_failure(tmp_path: Path) -> None:
+    (tmp_path / "a.wav").touch()
+    pq.write_table(pa.table({"uri": ["a.wav", "b\0c.wav"]}), tmp_path / "m.parquet")
+    rows = {Path(row["uri"]).name: row["reason"] for row in list_rows(tmp_path / "m.parquet")}
+    assert rows == {"a.wav": None, "b\0c.wav": "bad_name"}
