@@ -232,6 +232,22 @@ def test_a_phone_needs_no_sideways_scrolling(show: Open, config: Config) -> None
         assert page.evaluate("document.scrollingElement.scrollWidth") <= 390, state
 
 
+@pytest.mark.parametrize("width", [390, 1280])
+def test_menus_of_exports_fit_wherever_their_buttons_are(show: Open, config: Config, width: int) -> None:
+    day = str(Path(config.sources[0]) / "a day.flac")
+    like = urlencode({"like": day, "like_from": 3, "like_to": 4})
+    long = urlencode({"mode": "clips", "q": " ".join(12 * [BELL])})
+    for state, menu in ((like, "#exports"), (long, "#exports"), ("view=marks", "#marks-exports")):
+        page = show(state, width=width).page
+        page.click(f"{menu} summary")
+        box, button = (page.locator(f"{menu} {part}").bounding_box() for part in ("ul", "summary"))
+        assert box is not None
+        assert button is not None
+        assert box["x"] >= 0, state
+        assert box["x"] + box["width"] <= width, state
+        assert box["y"] >= button["y"] + button["height"], state
+
+
 @pytest.mark.parametrize("scheme", ["dark", "light"])
 def test_the_theme_follows_the_system_until_it_is_chosen(show: Open, scheme: str) -> None:
     page = show(color_scheme=scheme).page
