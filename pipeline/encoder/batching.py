@@ -1,10 +1,10 @@
 """Sounds of any lengths in, batches out, each as large as the device takes.
 
 Nothing is padded: a batch holds a tensor for each length, and the longest windows share the first batch. On a CPU it
-holds a few windows' worth of audio, since larger ones gain nothing there. On a GPU, Earshot measures the memory that
-one window needs. A batch then holds as many windows as fit, or fewer so that a call has several batches: copies to and
-from the GPU overlap with its work on other batches, and each call waits for the GPU once. A batch that does not fit
-after all is halved and tried again.
+holds a few windows' worth of audio, of which the codec takes one after the other, since larger ones gain little there.
+On a GPU, Earshot measures the memory that one window needs. A batch then holds as many windows as fit, or fewer so that
+a call has several batches: copies to and from the GPU overlap with its work on other batches, and each call waits for
+the GPU once. A batch that does not fit after all is halved and tried again.
 """
 
 import math
@@ -35,9 +35,11 @@ SLACK_SAMPLES = WINDOW_SAMPLES // 25
 LONGEST_SAMPLES = WINDOW_SAMPLES * 3 // 2
 """The longest window that a file has with windows of 10 s: memory is measured with it."""
 
-CPU_WINDOWS = 2
-"""Fixed, since measuring at the start would take a minute with a model of the default size: in bfloat16, with AVX512, a
-window takes 3.76, 3.73 and 3.71 s of one core in batches of 1, 2 and 4."""
+CPU_WINDOWS = 4
+"""Fixed, since measuring at the start would take a minute with a model of the default size."""
+
+CODEC_SAMPLES = WINDOW_SAMPLES
+"""On a CPU, the codec takes so much at once: it needs most of the memory, and gains nothing from more."""
 
 BATCHES_PER_CALL = 4
 """On a GPU, if batches are measured: it works on one batch while the next is copied there and the last one back. That
@@ -143,7 +145,7 @@ class Batches:
             assert self._samples is not None
             waiting = (lengths[i] for i in islice(order, begin, None))
             batch = order[begin : begin + fit_batch(waiting, self._samples, most, self._too_many)]
-            groups = _group(batch, lengths)
+            groups = list(self._cut(_group(batch, lengths), lengths))
             try:
                 outputs = self._embed(model, [[windows[i] for i in group] for group in groups])
             except RuntimeError as error:
@@ -158,6 +160,14 @@ class Batches:
                 continue
             yield from zip(groups, outputs, strict=True)
             begin += len(batch)
+
+    def _cut(self, groups: list[list[int]], lengths: Sequence[int]) -> Iterator[list[int]]:
+        """Groups of windows that the codec takes at once."""
+        for group in groups:
+            size = len(group)
+            if self._device == "cpu":
+                size = fit_batch((lengths[i] for i in group), CODEC_SAMPLES, None)
+            yield from (group[begin : begin + size] for begin in range(0, len(group), size))
 
     def _embed(self, model: Run, groups: Sequence[Sequence[Waveform]]) -> list[tuple[Any, Any]]:
         outputs = model([self._send(windows) for windows in groups])

@@ -1,5 +1,6 @@
 """Every window comes back in its place, in batches that fit the device."""
 
+from collections import Counter
 from collections.abc import Sequence
 from typing import Any
 
@@ -29,6 +30,7 @@ class Model:
 
     def __init__(self, fitting: int | None = None, frames: bool = True) -> None:
         self.fitting, self.frames, self.n_errors = fitting, frames, 0
+        self.largest = 0
         self.batches: list[dict[int, int]] = []
         """Of each batch, how many windows of each number of frames it held."""
 
@@ -36,8 +38,11 @@ class Model:
         if self.fitting is not None and sum(each.numel() for each in sounds) > self.fitting:
             self.n_errors += 1
             raise self.error
-        self.batches.append({each.shape[1] // HOP_SAMPLES: each.shape[0] for each in sounds})
-        assert len(self.batches[-1]) == len(sounds)
+        counts = Counter[int]()
+        for each in sounds:
+            counts[each.shape[1] // HOP_SAMPLES] += each.shape[0]
+        self.batches.append(counts)
+        self.largest = max(self.largest, *(each.numel() for each in sounds))
         return [self.embed(each) for each in sounds]
 
     def embed(self, samples: torch.Tensor) -> tuple[Any, Any]:
@@ -80,6 +85,7 @@ def test_batch_holds_more_of_shorter_sounds() -> None:
     assert batches.windows == 2
     assert len(first_samples(batches, model, make_windows([250] * 5 + [100] * 7))) == 12
     assert model.batches == [{250: 2}, {250: 2}, {250: 1, 100: 2}, {100: 5}]
+    assert model.largest == WINDOW_SAMPLES  # that the codec takes at once
 
 
 @pytest.mark.parametrize("n_windows", [1, 2, 8, 37, MOST_GPU_WINDOWS])
