@@ -1,6 +1,6 @@
 """Measure what files that are made to do harm cost: seconds, and memory beside that of a process that reads nothing.
 
-    python -m jobs.bench hostile                       # all kinds: takes two minutes, and 1 GB of memory to make them
+    python -m jobs.bench hostile                       # all kinds: takes four minutes, and 1 GB of memory to make them
     python -m jobs.bench hostile sounds --side 1000
 
 ``sounds``: covers of 16,000 x 16,000, FLAC that decodes to days of silence, and honest silence of three hours.
@@ -87,7 +87,7 @@ def list_sounds(side: int, hours: float) -> Iterator[Input]:
         yield Input(what, f"{n_covers}.mp3", partial(_write, data=covered))
     for states_length, how in ((True, ""), (False, ", which states no length")):
         silence = hostile_sounds.make_silent_flac(36 * 3_600, states_length=states_length)
-        yield Input(f"36 h of silence in a few kilobytes{how}", f"{states_length}.flac", partial(_write, data=silence))
+        yield Input(f"36 h of silence in 28 kB{how}", f"{states_length}.flac", partial(_write, data=silence))
     yield Input("a second whose header promises 397 h", "claim.flac", partial(_write, data=flac))
     thin = hostile_sounds.make_silent_flac(round(3_600 * hours))
     yield Input(f"honest: {hours:g} h of silence, as thin as FLAC can be", "thin.flac", partial(_write, data=thin))
@@ -276,7 +276,7 @@ def hostile(
     silence: Annotated[float, typer.Option(min=5, help="`run.decoder_silence_s`.")] = 10.0,
     json: Json = False,
 ) -> None:
-    """Measure the time and memory that files take that are made to do harm: two minutes."""
+    """Measure the time and memory that files take that are made to do harm: four minutes."""
     inputs: dict[What, Callable[[], Iterator[Input]]] = {
         What.SOUNDS: partial(list_sounds, side, hours),
         What.SHARDS: list_shards,

@@ -9,7 +9,7 @@ import pyarrow.parquet as pq
 
 from jobs.bench.hostile_sounds import make_sound
 
-MB = 2**20
+MIB = 2**20
 
 
 def make_audio(sounds: Any) -> pa.StructArray:
@@ -41,15 +41,15 @@ def write_large_texts(path: Path, n_rows: int = 15_000) -> Path:
 
 
 def write_large_page(path: Path) -> Path:
-    """A page of 100 MB in some kilobytes."""
-    table = pa.table({"audio": make_audio([bytes(100 * MB)])})
+    """A page of 100 MiB in some kilobytes."""
+    table = pa.table({"audio": make_audio([bytes(100 * MIB)])})
     pq.write_table(table, path, compression="zstd", use_dictionary=False)
     return path
 
 
 def write_shared_sound(path: Path, n_rows: int = 40) -> Path:
     """Rows that hold the same 8 MB, which take a few kilobytes on disk."""
-    values = pa.DictionaryArray.from_arrays(pa.array([0] * n_rows, pa.int32()), [bytes(8 * MB)])
+    values = pa.DictionaryArray.from_arrays(pa.array([0] * n_rows, pa.int32()), [bytes(8 * MIB)])
     names = pa.array([f"{number}.wav" for number in range(n_rows)])
     table = pa.table({"audio": pa.StructArray.from_arrays([values, names], ["bytes", "path"])})
     pq.write_table(table, path, compression="zstd", store_schema=False, dictionary_pagesize_limit=2**30)
@@ -73,7 +73,7 @@ def write_arrow(path: Path, table: pa.Table, codec: str | None, rows_at_once: in
 
 def write_compressed_arrow(path: Path, n_rows: int = 20) -> Path:
     """Rows of 50 MB that take some kilobytes."""
-    return write_arrow(path, pa.table({"audio": make_audio([bytes(50 * MB)] * n_rows)}), "zstd", 1)
+    return write_arrow(path, pa.table({"audio": make_audio([bytes(50 * MIB)] * n_rows)}), "zstd", 1)
 
 
 # --- manifests --------------------------------------------------------------------------------------------------------
@@ -81,13 +81,13 @@ def write_compressed_arrow(path: Path, n_rows: int = 20) -> Path:
 
 def write_repeated_uris(path: Path) -> Path:
     """Five gigabytes of one uri."""
-    uris = pa.DictionaryArray.from_arrays(pa.array([0] * 5_000, pa.int32()), ["x" * MB])
+    uris = pa.DictionaryArray.from_arrays(pa.array([0] * 5_000, pa.int32()), ["x" * MIB])
     pq.write_table(pa.table({"uri": uris}), path, compression="zstd", store_schema=False)
     return path
 
 
 def write_many_rows(path: Path) -> Path:
-    """Five million rows in a few hundred bytes."""
+    """Five million rows in 39 kB."""
     uris = pa.DictionaryArray.from_arrays(pa.array(np.zeros(5_000_000, np.int32)), ["a.wav"])
     pq.write_table(pa.table({"uri": uris, "n": np.zeros(5_000_000)}), path, compression="zstd", store_schema=False)
     return path
@@ -95,7 +95,7 @@ def write_many_rows(path: Path) -> Path:
 
 def write_wide_list(path: Path) -> Path:
     """Missing lists, each with room for a million values."""
-    pq.write_table(pa.table({"uri": ["a.wav"] * 200, "x": pa.nulls(200, pa.list_(pa.int8(), MB))}), path)
+    pq.write_table(pa.table({"uri": ["a.wav"] * 200, "x": pa.nulls(200, pa.list_(pa.int8(), MIB))}), path)
     return path
 
 
@@ -116,7 +116,7 @@ def write_nested_json(path: Path) -> Path:
 def write_long_name_json(path: Path) -> Path:
     """The paths of the inner names have 9 GB."""
     names = ",".join(f'"k{number}":1' for number in range(9_000))
-    path.write_text(f'{{"uri":"a.wav","{"n" * MB}":{{{names}}}}}\n' + "{}\n" * 200_000)
+    path.write_text(f'{{"uri":"a.wav","{"n" * MIB}":{{{names}}}}}\n' + "{}\n" * 200_000)
     return path
 
 
