@@ -14,7 +14,7 @@ import pyarrow.parquet as pq
 import pytest
 
 from jobs.bench.hostile_tables import (
-    MB,
+    MIB,
     make_audio,
     write_arrow,
     write_json_row,
@@ -68,7 +68,7 @@ except Exception as error:
 def write_noise(path: Path, size_bytes: int) -> Path:
     """A harmless table of about ``size_bytes``, with audio."""
     draw = np.random.default_rng(1)
-    n_rows = max(1, size_bytes // MB)
+    n_rows = max(1, size_bytes // MIB)
     sounds = [draw.bytes(size_bytes // n_rows) for _ in range(n_rows)]
     return write_table(path, pa.table({"audio": make_audio(sounds)}), row_group_size=10)
 
@@ -88,15 +88,15 @@ def compare(program: str, attack: Path, harmless: Path, *arguments: object) -> t
 def test_compressed_arrow_is_listed_batch_by_batch(tmp_path: Path, codec: str) -> None:
     """Its 142 MB are within its limit, which is eight times the size of the file."""
     draw = np.random.default_rng(1)
-    sounds = [*(draw.bytes(MB) for _ in range(18)), *[bytes(10 * MB)] * 12]
+    sounds = [*(draw.bytes(MIB) for _ in range(18)), *[bytes(10 * MIB)] * 12]
     attack = write_arrow(tmp_path / "a.arrow", pa.table({"audio": make_audio(sounds)}), codec, 1)
-    assert compare(LIST, attack, write_noise(tmp_path / "b.arrow", 19 * MB))[0] == "30"
+    assert compare(LIST, attack, write_noise(tmp_path / "b.arrow", 19 * MIB))[0] == "30"
 
 
 def test_compressed_tables_are_listed_one_after_another(tmp_path: Path) -> None:
     """Sixteen threads list tables, and a batch of each may be 64 MB."""
     paths = []
-    for kind, n_bytes in (("attack", 50 * MB), ("harmless", 6_000)):
+    for kind, n_bytes in (("attack", 50 * MIB), ("harmless", 6_000)):
         table = pa.table({"audio": make_audio([bytes(n_bytes)])})
         paths.append([write_arrow(tmp_path / f"{kind}{k}.arrow", table, "zstd", 1) for k in range(8)])
     (said, peak), (_, usual) = (measure_peak(LIST, *some) for some in paths)
@@ -151,7 +151,7 @@ def test_values_outside_the_table_end_no_process(tmp_path: Path, column: str) ->
 
 
 def write_large_dictionary(path: Path) -> Path:
-    values = pa.DictionaryArray.from_arrays(pa.array([0], pa.int32()), [bytes(100 * MB)])
+    values = pa.DictionaryArray.from_arrays(pa.array([0], pa.int32()), [bytes(100 * MIB)])
     names = pa.array(["a.wav"])
     table = pa.table({"audio": pa.StructArray.from_arrays([values, names], ["bytes", "path"])})
     return write_table(path, table, compression="zstd", store_schema=False, dictionary_pagesize_limit=2**30)
@@ -160,7 +160,7 @@ def write_large_dictionary(path: Path) -> Path:
 @pytest.mark.parametrize("write", [write_large_page, write_large_dictionary])
 def test_large_pages_of_audio_are_refused(tmp_path: Path, write: Callable[[Path], Path]) -> None:
     attack = write(tmp_path / "a.parquet")
-    said, _ = compare(READ, attack, write_noise(tmp_path / "b.parquet", MB), 1)
+    said, _ = compare(READ, attack, write_noise(tmp_path / "b.parquet", MIB), 1)
     assert said.startswith("a page of 104,857,6")
     assert said.endswith("bytes; 67,108,864 are read")
 
@@ -170,9 +170,9 @@ def test_rows_that_share_a_value_are_read_one_by_one(tmp_path: Path) -> None:
     n_rows = 40
     options = {"compression": "zstd", "store_schema": False, "dictionary_pagesize_limit": 2**30}
     attack = write_shared_sound(tmp_path / "a.parquet", n_rows)
-    harmless = write_table(tmp_path / "b.parquet", pa.table({"audio": make_audio([bytes(8 * MB)] * 2)}), **options)
+    harmless = write_table(tmp_path / "b.parquet", pa.table({"audio": make_audio([bytes(8 * MIB)] * 2)}), **options)
     (said, peak), (_, usual) = measure_peak(READ, attack, n_rows), measure_peak(READ, harmless, 2)
-    assert said == str(n_rows * 8 * MB)
+    assert said == str(n_rows * 8 * MIB)
     assert peak < MOST_RATIO * usual
 
 
@@ -281,7 +281,7 @@ def test_json_without_lines_is_not_read_whole(tmp_path: Path) -> None:
     write_json_row(tmp_path / "a.jsonl", 3 * 2**30)
     said, peak = measure_peak(READ_MANIFEST, tmp_path / "a.jsonl")
     assert "a row of over 67,108,864 bytes: JSON lines have an object on each line" in said
-    assert peak < 600 * MB
+    assert peak < 600 * MIB
 
 
 def test_honest_tables_have_room(tmp_path: Path) -> None:
