@@ -23,7 +23,7 @@ from pipeline.audio.containers import (
     begins_as_audio,
     find_next_link,
 )
-from pipeline.audio.damage import Damage
+from pipeline.audio.damage import Damage, are_many
 from pipeline.audio.ffmpeg import open_container
 from pipeline.audio.frames import join_frames, kind_of, make_silence
 from pipeline.audio.header_lengths import View, find_cut
@@ -55,14 +55,13 @@ class AvReader:
 
     def __init__(self, source: Bytes, raw: RawFormat | None = None) -> None:
         self.trouble: str | None = None
-        self.is_placed = False
-        """Whether ``damage`` tells where the trouble lies."""
+        self.unplaced: str | None = None
+        """A trouble of which ``damage`` does not tell where it lies."""
         self.damage = Damage()
         self.raw = raw
         self._source = source
         self.mixer = Mixer()
-        self._few_bytes = 0.0
-        self._begin_s = 0.0  # where the link begins in the chain
+        self._begin_s = 0.0  # where it begins in the whole sound
         self._known = begins_as_audio(source)
         self._n_opus_samples = 0  # of the packets up to the first frame
         self._surplus = 0  # samples at the beginning that are still to be left out
@@ -101,34 +100,43 @@ class AvReader:
     def parts(self) -> Iterator[Channels]:
         """The samples of all channels: of all links of chained Ogg; other files have one link."""
         yield from self._link_parts()
-        link, begin, troubles = self, 0, [(self.trouble, self.is_placed)]
+        link, begin, troubles, unplaced = self, 0, [self.trouble], [self.unplaced]
         for _ in range(_MOST_LINKS):
             if not link._packets.failed or link._container.format.name != "ogg":
                 break
             at = find_next_link(link._source, link._packets.newest_pos)
             if at is None:
-                troubles.append((link._packets.failed, False))
+                troubles.append(link._packets.failed)
+                unplaced.append(link._packets.failed)
                 break
             begin += at
             rest = Bytes(cast(BinaryIO, View(self._source, begin, self._source.size_bytes - begin)))
             try:
                 link = AvReader(rest)
             except FileFailure:
-                troubles.append(("another kind of stream follows", False))
+                troubles.append("another kind of stream follows")
+                unplaced.append(troubles[-1])
                 break
-            link.mixer, link.damage, link._begin_s = self.mixer, self.damage, self.damage.now_s
+            link.mixer = self.mixer
+            link.follow(self.damage, self.damage.now_s)
             try:
                 yield from link._link_parts()
             finally:
                 link.close()
-            troubles.append((link.trouble, link.is_placed))
+            troubles.append(link.trouble)
+            unplaced.append(link.unplaced)
         else:
-            troubles.append((f"only {_MOST_LINKS} links of the chain are read", False))
-        self.trouble, self.is_placed = next((each for each in troubles if each[0]), (None, False))
+            troubles.append(f"only {_MOST_LINKS} links of the chain are read")
+            unplaced.append(troubles[-1])
+        self.trouble, self.unplaced = (next(filter(None, some), None) for some in (troubles, unplaced))
 
-    def describe_damage(self, first_s: float, stop_s: float) -> str | None:
-        """One line on what is missing between two times, up to which the sound has been decoded."""
-        return self.damage.describe(first_s, stop_s, self._few_bytes)
+    def follow(self, damage: Damage, begin_s: float) -> None:
+        """Note what is damaged together with that of other readers, before anything is read.
+
+        Args:
+            begin_s: where this sound begins in the whole one.
+        """
+        self.damage, self._begin_s = damage, begin_s
 
     def _link_parts(self) -> Iterator[Channels]:
         frames: list[Any] = []
@@ -194,7 +202,6 @@ class AvReader:
             yield silence_s, frame
         if timeline.filled_s and not self.trouble:
             self.trouble = f"{timeline.filled_s:.3f} s are missing in the middle, and taken as silence"
-            self.is_placed = True
 
     @property
     def _has_clock(self) -> bool:
@@ -213,7 +220,7 @@ class AvReader:
     def _frames(self) -> Iterator[tuple[float, Any]]:
         """Each frame, with the duration of the pauses before it; None for a frame after the last pause."""
         n_packets = n_bad = lost_bytes = 0
-        worst: Exception | None = None
+        worst = ""
         losses = Losses(self._packets.skip_tags)
         is_bare = self.raw is None and self._container.format.name in BARE_FORMATS
         may_pause = self.info.codec in PAUSING_CODECS
@@ -231,11 +238,11 @@ class AvReader:
                 frames = []
                 losses.note(size_bytes, at, decodes=False)
                 if not is_pause(packet, self.info.codec):
-                    n_bad, worst = n_bad + 1, error
-                    self.damage.note_packet(error)
+                    n_bad, worst = n_bad + 1, one_line(error)
+                    self.damage.note_packet(worst)
             if is_bare and (n_bytes := losses.count()) > lost_bytes:
                 self.damage.note_bytes(n_bytes - lost_bytes)
-                lost_bytes, self._few_bytes = n_bytes, losses.few_bytes
+                lost_bytes, self.damage.few_bytes = n_bytes, losses.few_bytes
             if frames:
                 count_opus = False
                 yield pause_s, frames[0]
@@ -248,13 +255,11 @@ class AvReader:
             yield pause_s, None
         if self._container.format.name != "ogg":  # in Ogg, another link may follow
             self.trouble = self._packets.failed or self.trouble
+        self.unplaced = self.trouble
         if is_bare and not self.trouble:
             self.trouble = losses.describe(self._end)
-            self.is_placed = self.trouble is not None
-        # Many healthy mp3 files begin or end with a tag or half a frame: one or two bad packets.
-        if worst and n_bad > max(2, n_packets // 1000):
-            self.trouble = f"{n_bad} of {n_packets} packets cannot be decoded: {one_line(worst)}"
-            self.is_placed = True
+        if are_many(n_bad, n_packets):
+            self.trouble = f"{n_bad} of {n_packets} packets cannot be decoded: {worst}"
 
     @property
     def note(self) -> str | None:

@@ -8,6 +8,7 @@ import math
 from collections.abc import Iterator
 
 from pipeline.audio.av_reader import AvReader
+from pipeline.audio.damage import Damage
 from pipeline.audio.pieces import Piece
 from pipeline.audio.readers import cut_out, first_flac, open_reader
 from pipeline.audio.soundfile_reader import SoundfileReader
@@ -25,8 +26,11 @@ class Sound:
     def __init__(self, source: Bytes, raw: RawFormat | None) -> None:
         self.reader = open_reader(source, raw)
         self.trouble: str | None = None
+        self._unplaced: str | None = None  # a trouble of which `_damage` does not tell where it lies
+        self._damage = Damage()
         self._whole = self._source = source
         self._begin = 0  # where the present one of joined FLAC files begins
+        self._begin_s = 0.0
 
     def describe_range(self, first_s: float, stop_s: float | None) -> str | None:
         """What is wrong with a range of the sound, once it is decoded.
@@ -34,11 +38,9 @@ class Sound:
         Args:
             stop_s: None: the end of the sound.
         """
-        if isinstance(self.reader, AvReader):
-            found = self.reader.describe_damage(first_s, math.inf if stop_s is None else stop_s)
-            if found or self.reader.is_placed:
-                return found
-        return self.trouble if stop_s is None else None
+        if stop_s is None:
+            return self._damage.describe(first_s, math.inf) or self._unplaced
+        return self._damage.describe(first_s, stop_s)
 
     @property
     def is_joined(self) -> bool:
@@ -51,35 +53,44 @@ class Sound:
         Args:
             exactly: raise a failure where libsndfile fails.
         """
-        yield from self._read_one(exactly=exactly)
+        at_s = self.reader.n_read / self.reader.info.sample_rate_hz if isinstance(self.reader, SoundfileReader) else 0.0
+        for rate_hz, mono in self._read_one(exactly=exactly):
+            at_s += len(mono) / rate_hz
+            yield rate_hz, mono
         for _ in range(MOST_JOINED):
             if (size_bytes := self._find_behind()) is None:
                 return
-            trouble, mixer = self.trouble, self.reader.mixer
+            trouble, unplaced, mixer = self.trouble, self._unplaced, self.reader.mixer
             self.reader.close()
             self._begin += size_bytes
+            self._begin_s = at_s
             # From the whole file: a part of a part of a part would be read through as many layers.
             self._source = cut_out(self._whole, self._begin, self._whole.size_bytes)
             try:
                 self.reader = open_reader(self._source)
             except FileFailure as failure:
-                self.trouble = trouble or f"what is joined to it cannot be read: {failure.message}"
+                self._add_trouble(f"what is joined to it cannot be read: {failure.message}")
                 return
             self.reader.mixer, info = mixer, self.reader.info
             missing_s = info.expected_duration_s or 0.0
             for rate_hz, mono in self._read_one(exactly=False):
                 missing_s -= len(mono) / rate_hz
+                at_s += len(mono) / rate_hz
                 yield rate_hz, mono
             if missing_s > info.tolerance_s:
-                trouble = trouble or f"{missing_s:.3f} s are missing of what is joined to it"
-            self.trouble = trouble or self.trouble
+                missing = f"{missing_s:.3f} s are missing of what is joined to it"
+                trouble, unplaced = trouble or missing, unplaced or missing
+            self.trouble, self._unplaced = trouble or self.trouble, unplaced or self._unplaced
         if self._find_behind() is not None:
-            self.trouble = self.trouble or f"only {MOST_JOINED:,} of the FLAC files that are joined to it are read"
+            self._add_trouble(f"only {MOST_JOINED:,} of the FLAC files that are joined to it are read")
+
+    def _add_trouble(self, message: str) -> None:
+        """Note what nothing places."""
+        self.trouble, self._unplaced = self.trouble or message, self._unplaced or message
 
     def _read_one(self, *, exactly: bool) -> Iterator[Piece]:
         """The samples of the sound, or of the first of joined FLAC files."""
-        yield from self.reader.pieces()
-        self.trouble = self.reader.trouble
+        yield from self._read_by_reader()
         if not isinstance(self.reader, SoundfileReader) or not self.reader.stopped_short():
             return
         if exactly:
@@ -93,8 +104,14 @@ class Sound:
         except FileFailure:
             return
         self.reader.mixer = mixer
-        yield from _skip(self.reader.pieces(), n_read)
-        self.trouble = self.reader.trouble
+        yield from _skip(self._read_by_reader(), n_read)
+
+    def _read_by_reader(self) -> Iterator[Piece]:
+        """The samples as the present reader has them."""
+        if isinstance(self.reader, AvReader):
+            self.reader.follow(self._damage, self._begin_s)
+        yield from self.reader.pieces()
+        self.trouble, self._unplaced = self.reader.trouble, self.reader.unplaced
 
     def _find_behind(self) -> int | None:
         """How far behind the beginning of the present FLAC the next one begins; None if it is the last one."""

@@ -58,6 +58,11 @@ class SoundfileReader:
     """Its formats hold one stream."""
 
     @property
+    def unplaced(self) -> str | None:
+        """A trouble of which nothing tells where it lies."""
+        return self.trouble
+
+    @property
     def shortfall(self) -> str | None:
         """Why there may be fewer samples than promised, though nothing failed."""
         sound = self._sound
