@@ -7,9 +7,8 @@ export const probability = (curve, score) => 1 / (1 + Math.exp(-curve.logit_scal
 
 /** The score at which an event begins, that down to which it lasts, and the scores of a gap that is closed. */
 function readRules({ logit_scale, logit_bias, frame_s, step_frames }, threshold) {
-  const toScore = (logits) => (logits - logit_bias) / logit_scale;
-  const begin = logit(threshold);
-  return [toScore(begin), toScore(begin - HYSTERESIS_LOGITS), Math.round(MERGE_GAP_S / (frame_s * step_frames))];
+  const toScore = (below) => (logit(threshold) - below - logit_bias) / logit_scale;
+  return [toScore(0), toScore(HYSTERESIS_LOGITS), Math.round(MERGE_GAP_S / (frame_s * step_frames))];
 }
 
 /** Whether what is found in a curve may go on before its beginning, and behind its end. */

@@ -1,6 +1,6 @@
 // Filters over metadata columns, each a piece of SQL, and the row that adds one.
 import { get } from "./api.js";
-import { $, chip, el, later, say } from "./dom.js";
+import { $, chip, later, say } from "./dom.js";
 
 /** Comparisons as the page has them: each with the kinds of columns it is for, and its SQL of a name and a value. */
 const COMPARISONS = [...$("filter-comparison").options];
@@ -43,11 +43,10 @@ export function watchFilters(columns) {
     const asked = { column: column.value, prefix: value.value, limit: 50 };
     const { values } = column.value ? await get("values", asked).catch(() => ({ values: [] })) : { values: [] };
     if (asked.column !== column.value || asked.prefix !== value.value) return; // a later one is asked for
-    const shown = values.map((one) => el("option", { value: one.value }, `${one.value} (${one.n_files})`));
-    $("filter-values").replaceChildren(...shown);
+    const toOption = ({ value, n_files }) => new Option(`${value} (${n_files})`, value);
+    $("filter-values").replaceChildren(...values.map(toOption));
   }, 150);
-  const choices = columns.map(({ name }) => el("option", { value: name }, name));
-  column.replaceChildren(...choices, el("option", { value: "" }, "SQL"));
+  column.replaceChildren(...columns.map(({ name }) => new Option(name, name)), new Option("SQL", ""));
   column.onchange = () => {
     const { type, kind } = columns.find(({ name }) => name === column.value) ?? SQL;
     comparison.replaceChildren(...COMPARISONS.filter(({ dataset }) => dataset.kinds.includes(kind)));

@@ -7,15 +7,15 @@ import { VERDICTS } from "./marks.js";
 
 const STEPS_S = [0.01, 0.02, 0.05, 0.1, 0.2, 0.5, 1, 2, 5, 10, 15, 30, 60, 120, 300, 600, 1800, 3600, 7200, 14400];
 const [TICK_PIXELS, LABEL_PIXELS, DRAG_PIXELS] = [76, 48, 5];
-const STEPS = 80; // by which a key moves an edge of the region through the view
+const [STEPS, SHORTEST_S] = [80, 0.002]; // of a region by keys: steps through the view; requests have milliseconds
 const FLAWS = { "X-Earshot-Approximate": "times approximate", "X-Earshot-Sampled": "sampled: zoom in for all of it" };
 const density = () => Math.min(devicePixelRatio || 1, 2);
 
 export class Track {
   /** `on`: what to do at play(t), region(span or null), threshold(p), wheel(event, t). */
   constructor(uri, duration_s, on) {
-    Object.assign(this, { uri, duration_s, on, from: 0, to: duration_s, threshold: 0.3, lanes: [], marks: [] });
-    Object.assign(this, { region: null, span: null, image: null, look: null, loading: null });
+    const empty = { lanes: [], marks: [], region: null, span: null, image: null, look: null };
+    Object.assign(this, { uri, duration_s, on, from: 0, to: duration_s, threshold: 0.3, ...empty });
     this.element = cloneTemplate("track-template");
     for (const box of this.element.querySelectorAll("[class]")) this[`${box.className}Box`] = box;
     this.element.addEventListener("pointerdown", (event) => this.#press(event));
@@ -145,26 +145,24 @@ export class Track {
     handle.firstChild.textContent = this.threshold.toFixed(2);
     const pen = canvas.getContext("2d");
     const colour = (name) => getComputedStyle(canvas).getPropertyValue(name);
-    const drawSpans = (top) => {
+    const drawSpans = (top, name) => {
+      pen.fillStyle = colour(name);
       for (const { start_s, end_s } of lane.events) {
         const [left, right] = [this.#share(start_s) * width, this.#share(end_s) * width];
         pen.fillRect(left, top, Math.max(right - left, 2), height - top);
       }
     };
     pen.scale(density(), density());
-    pen.fillStyle = colour("--span");
-    drawSpans(0);
+    drawSpans(0, "--span");
     pen.beginPath();
     const points = tracePath(curve, this.from, this.to, width);
     for (const [share, p] of points) pen.lineTo(share * width, height - 1 - p * (height - 3));
     Object.assign(pen, { lineWidth: 1.5, lineJoin: "round", strokeStyle: colour("--curve") });
     pen.stroke();
-    pen.lineTo((points.at(-1)?.[0] ?? 0) * width, height);
-    pen.lineTo((points[0]?.[0] ?? 0) * width, height);
+    for (const end of [points.at(-1), points[0]]) pen.lineTo((end?.[0] ?? 0) * width, height);
     pen.fillStyle = colour("--under");
     pen.fill();
-    pen.fillStyle = colour("--curve");
-    drawSpans(height - 3);
+    drawSpans(height - 3, "--curve");
   }
 
   #press(event) {
@@ -190,11 +188,15 @@ export class Track {
 
   /** Move `start_s` or `end_s` of the region by a step; where there is none, the span becomes it, or the middle. */
   moveEdge(edge, direction) {
-    const [length_s, step_s] = [this.to - this.from, (this.to - this.from) / STEPS];
-    const middle = { start_s: this.from + 0.45 * length_s, end_s: this.from + 0.55 * length_s };
+    const view_s = this.to - this.from;
+    const middle = { start_s: this.from + 0.45 * view_s, end_s: this.from + 0.55 * view_s };
     const span = [this.region, this.span, middle].find((one) => one?.end_s > this.from && one.start_s < this.to);
-    const [low, high] = edge === "end_s" ? [span.start_s + step_s, this.to] : [this.from, span.end_s - step_s];
-    const { start_s, end_s } = { ...span, [edge]: clamp(span[edge] + direction * step_s, low, high) };
+    const length_s = span.end_s - span.start_s;
+    const step_s = Math.min(view_s / STEPS, length_s / 2);
+    const shortest_s = Math.min(SHORTEST_S, length_s);
+    const low = { start_s: Math.min(this.from, span.start_s), end_s: span.start_s + shortest_s };
+    const high = { start_s: span.end_s - shortest_s, end_s: Math.max(this.to, span.end_s) };
+    const { start_s, end_s } = { ...span, [edge]: clamp(span[edge] + direction * step_s, low[edge], high[edge]) };
     this.setRegion({ start_s, end_s }, true);
     say(`Region ${showTime(start_s)} – ${showTime(end_s)}`);
   }
